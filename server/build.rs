@@ -1,0 +1,12 @@
+//! Gives what links libpython (the plain executable, the unit tests) its run path. The Python extension does not link
+//! it: the interpreter that loads the extension brings its own.
+
+fn main() {
+    println!("cargo:rerun-if-env-changed=PYO3_BUILD_EXTENSION_MODULE");
+    let python = pyo3_build_config::get();
+    if std::env::var_os("PYO3_BUILD_EXTENSION_MODULE").is_none() && python.shared() {
+        if let Some(dir) = python.lib_dir() {
+            println!("cargo:rustc-link-arg=-Wl,-rpath,{dir}");
+        }
+    }
+}

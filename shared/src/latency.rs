@@ -1,0 +1,159 @@
+//! The latency histogram: its fixed bucket layout, and its form on the wire.
+//!
+//! Values are microseconds from 1 µs to one hour with two significant digits. The layout is `hdrhistogram`'s own, so
+//! that a plain array of counters (a scoreboard's) and a [`Histogram`] are two views of the same thing. What is shown
+//! of histograms is always a percentile of merged counts, never an average of averages.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
+use thiserror::Error;
+
+/// Counts of latencies in µs.
+pub type Histogram = hdrhistogram::Histogram<u64>;
+
+/// The largest value that is told apart, in µs: one hour. Larger ones are counted as this.
+pub const HIGHEST: u64 = 3_600_000_000;
+/// Decimal digits that are kept of a value: the error is below 1 %.
+pub const SIGNIFICANT_DIGITS: u8 = 2;
+/// How many counters an array of this layout has.
+pub const BUCKETS: usize = 26 << HALF_MAGNITUDE;
+
+/// log2 of half the linear steps in a bucket: 256 steps tell two significant digits apart.
+const HALF_MAGNITUDE: u32 = 7;
+
+/// The counter that `value` (µs) belongs to; always below [`BUCKETS`].
+#[must_use]
+#[inline]
+pub fn index_of(value: u64) -> usize {
+    let value = value.clamp(1, HIGHEST);
+    let bucket = 64 - (value | 0xff).leading_zeros() - (HALF_MAGNITUDE + 1);
+    let step = value >> bucket;
+    (((bucket as usize) << HALF_MAGNITUDE) + step as usize).min(BUCKETS - 1)
+}
+
+/// The lowest value (µs) that is counted at `index`; the inverse of [`index_of`].
+#[must_use]
+pub fn value_of(index: usize) -> u64 {
+    let bucket = (index >> HALF_MAGNITUDE).saturating_sub(1);
+    let step = index - (bucket << HALF_MAGNITUDE);
+    (step as u64) << bucket
+}
+
+/// An empty histogram of this layout.
+#[must_use]
+pub fn empty() -> Histogram {
+    // Constant bounds that the constructor accepts; a unit test calls it.
+    Histogram::new_with_bounds(1, HIGHEST, SIGNIFICANT_DIGITS).expect("the layout's bounds are valid")
+}
+
+/// A histogram with the counts of an array of this layout, as `(index, count)` pairs.
+#[must_use]
+pub fn from_counts(counts: impl IntoIterator<Item = (usize, u64)>) -> Histogram {
+    let mut histogram = empty();
+    for (index, count) in counts {
+        if count > 0 {
+            histogram.saturating_record_n(value_of(index), count);
+        }
+    }
+    histogram
+}
+
+/// What is wrong with an encoded histogram.
+#[derive(Debug, Error)]
+pub enum LatencyError {
+    /// The text is not base64.
+    #[error("latency histogram: not base64: {0}")]
+    Base64(#[from] base64::DecodeError),
+    /// The bytes are not an HDR histogram in V2 encoding.
+    #[error("latency histogram: not an HDR histogram in V2 encoding: {0:?}")]
+    Encoding(hdrhistogram::serialization::DeserializeError),
+    /// The two snapshots are not of one server life: a count became smaller.
+    #[error("latency histogram: a later snapshot counts less than an earlier one")]
+    WentBackwards,
+}
+
+/// The document's form of a histogram: HDR V2 encoding, in base64.
+#[must_use]
+pub fn encode(histogram: &Histogram) -> String {
+    let mut bytes = Vec::new();
+    // Writing to a Vec cannot fail, and every count of ours fits the encoding's i64.
+    let _ = V2Serializer::new().serialize(histogram, &mut bytes);
+    STANDARD.encode(bytes)
+}
+
+/// Reads what [`encode`] wrote.
+///
+/// # Errors
+/// When the text is not base64, or not a V2-encoded histogram.
+pub fn decode(text: &str) -> Result<Histogram, LatencyError> {
+    let bytes = STANDARD.decode(text)?;
+    Deserializer::new().deserialize(&mut bytes.as_slice()).map_err(LatencyError::Encoding)
+}
+
+/// What happened between two snapshots of one histogram: `later - earlier`.
+///
+/// # Errors
+/// When `later` holds less than `earlier` anywhere: the server was restarted between them.
+pub fn since(later: &Histogram, earlier: &Histogram) -> Result<Histogram, LatencyError> {
+    let mut difference = later.clone();
+    difference.subtract(earlier).map_err(|_| LatencyError::WentBackwards)?;
+    Ok(difference)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_array_is_as_long_as_hdrhistogram_s_own() {
+        assert_eq!(empty().distinct_values(), BUCKETS);
+    }
+
+    #[test]
+    fn the_longest_latency_has_the_last_counters_and_more_is_counted_as_it() {
+        assert_eq!(index_of(u64::MAX), index_of(HIGHEST));
+        assert!(index_of(HIGHEST) < BUCKETS);
+        assert_eq!(index_of(0), index_of(1));
+    }
+
+    #[test]
+    fn a_restarted_server_s_counts_do_not_become_a_difference() {
+        let (mut earlier, mut later) = (empty(), empty());
+        earlier.record_n(100, 5).unwrap();
+        later.record_n(100, 2).unwrap();
+        assert!(since(&later, &earlier).is_err());
+        assert_eq!(since(&earlier, &later).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn garbage_is_an_error() {
+        assert!(decode("%%%").is_err());
+        assert!(decode("AAAA").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn array_and_histogram_count_alike(values in prop::collection::vec(1..HIGHEST, 1..50)) {
+            let (mut counts, mut direct) = (vec![0u64; BUCKETS], empty());
+            for value in &values {
+                counts[index_of(*value)] += 1;
+                direct.record(*value).unwrap();
+            }
+            let through_array = from_counts(counts.into_iter().enumerate());
+            for quantile in [0.0, 0.5, 0.9, 0.99, 1.0] {
+                prop_assert_eq!(through_array.value_at_quantile(quantile), direct.value_at_quantile(quantile));
+            }
+            prop_assert_eq!(decode(&encode(&direct)).unwrap(), direct);
+        }
+
+        #[test]
+        fn a_bucket_s_lowest_value_is_its_own(index in 1..BUCKETS) {
+            let value = value_of(index);
+            if value <= HIGHEST {
+                prop_assert_eq!(index_of(value), index);
+            }
+        }
+    }
+}
