@@ -4,9 +4,8 @@
 fn main() {
     println!("cargo:rerun-if-env-changed=PYO3_BUILD_EXTENSION_MODULE");
     let python = pyo3_build_config::get();
-    if std::env::var_os("PYO3_BUILD_EXTENSION_MODULE").is_none() && python.shared() {
-        if let Some(dir) = python.lib_dir() {
-            println!("cargo:rustc-link-arg=-Wl,-rpath,{dir}");
-        }
+    let extension = std::env::var_os("PYO3_BUILD_EXTENSION_MODULE").is_some();
+    if let (false, true, Some(dir)) = (extension, python.shared(), python.lib_dir()) {
+        println!("cargo:rustc-link-arg=-Wl,-rpath,{dir}");
     }
 }
