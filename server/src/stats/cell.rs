@@ -1,0 +1,453 @@
+//! A core's cell on the scoreboard, and the front's: what their one writer stores and the master reads.
+//!
+//! Every field is an atomic that exactly one thread writes, with relaxed loads and stores: no lock prefix, no system
+//! call, no allocation. What a reader must see together is kept by `sequence`, which is odd while a request is held.
+//! All-zero memory is a valid, empty cell.
+
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU32, AtomicU64, fence};
+
+use rwsgi_stats::latency;
+
+/// How much of a request's head is kept for those who ask what a core is doing, bytes.
+pub const HEAD_KEPT: usize = 2048;
+/// Room for a peer's text: `remote_addr remote_port server_addr server_port`, bytes.
+pub const PEER_KEPT: usize = 128;
+
+/// Which form the kept head of a request has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Wire {
+    /// The text of an HTTP/1 head.
+    Http = 0,
+    /// The variables of a uwsgi packet.
+    Uwsgi = 1,
+}
+
+/// Adds to a counter that only the caller writes.
+#[inline]
+fn add(counter: &AtomicU64, amount: u64) {
+    counter.store(counter.load(Relaxed).wrapping_add(amount), Relaxed);
+}
+
+/// Bytes that one thread writes and another process may read meanwhile: stored by words, so that a reader may see a
+/// mixture of two texts, but never undefined behaviour.
+#[repr(C)]
+pub struct Text<const WORDS: usize> {
+    len: AtomicU32,
+    words: [AtomicU64; WORDS],
+}
+
+impl<const WORDS: usize> Text<WORDS> {
+    /// Keeps as much of `bytes` as there is room for.
+    #[inline]
+    pub fn store(&self, bytes: &[u8]) {
+        let bytes = &bytes[..bytes.len().min(WORDS * 8)];
+        let (words, rest) = bytes.as_chunks::<8>();
+        for (word, place) in words.iter().zip(&self.words) {
+            place.store(u64::from_le_bytes(*word), Relaxed);
+        }
+        if let (false, Some(place)) = (rest.is_empty(), self.words.get(words.len())) {
+            let mut word = [0; 8];
+            word[..rest.len()].copy_from_slice(rest);
+            place.store(u64::from_le_bytes(word), Relaxed);
+        }
+        self.len.store(bytes.len() as u32, Relaxed);
+    }
+
+    /// A copy of what is kept.
+    pub fn load(&self) -> Vec<u8> {
+        let len = (self.len.load(Relaxed) as usize).min(WORDS * 8);
+        let mut bytes: Vec<u8> =
+            self.words[..len.div_ceil(8)].iter().flat_map(|word| word.load(Relaxed).to_le_bytes()).collect();
+        bytes.truncate(len);
+        bytes
+    }
+}
+
+/// Counters of a latency histogram, laid out as [`rwsgi_stats::latency`] says.
+#[repr(C)]
+pub struct Latencies {
+    /// 1 + the highest counter in use, so that a reader need not look at all of them.
+    used: AtomicU32,
+    counts: [AtomicU64; latency::BUCKETS],
+}
+
+impl Latencies {
+    /// Counts one latency, in µs.
+    #[inline]
+    pub fn record(&self, micros: u64) {
+        let index = latency::index_of(micros);
+        add(&self.counts[index], 1);
+        if index as u32 >= self.used.load(Relaxed) {
+            self.used.store(index as u32 + 1, Relaxed);
+        }
+    }
+
+    /// Adds every count to `sums`, which has the same layout.
+    pub fn add_to(&self, sums: &mut [u64]) {
+        let used = self.used.load(Relaxed) as usize;
+        for (sum, count) in sums.iter_mut().zip(&self.counts).take(used) {
+            *sum += count.load(Relaxed);
+        }
+    }
+}
+
+/// The last exception that a core's application raised.
+#[repr(C)]
+pub struct ExceptionCell {
+    sequence: AtomicU64,
+    when: AtomicU64,
+    kind: Text<16>,
+    message: Text<48>,
+    location: Text<48>,
+    request: Text<48>,
+}
+
+/// What is told of an exception.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExceptionReport {
+    /// Unix µs.
+    pub when: u64,
+    /// Class name.
+    pub kind: String,
+    /// Its text.
+    pub message: String,
+    /// File, line and function of the innermost frame.
+    pub location: String,
+    /// Method and URI of the request.
+    pub request: String,
+}
+
+impl ExceptionCell {
+    /// Replaces what is told.
+    pub fn store(&self, report: &ExceptionReport) {
+        let sequence = self.sequence.load(Relaxed);
+        self.sequence.store(sequence + 1, Relaxed);
+        fence(Release);
+        self.when.store(report.when, Relaxed);
+        self.kind.store(report.kind.as_bytes());
+        self.message.store(report.message.as_bytes());
+        self.location.store(report.location.as_bytes());
+        self.request.store(report.request.as_bytes());
+        self.sequence.store(sequence + 2, Release);
+    }
+
+    /// What is told; `None` when nothing was ever raised, or when it is just being written.
+    pub fn load(&self) -> Option<ExceptionReport> {
+        let before = self.sequence.load(Acquire);
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        let report = ExceptionReport {
+            when: self.when.load(Relaxed),
+            kind: text(self.kind.load()),
+            message: text(self.message.load()),
+            location: text(self.location.load()),
+            request: text(self.request.load()),
+        };
+        fence(Acquire);
+        (before != 0 && before % 2 == 0 && before == self.sequence.load(Relaxed)).then_some(report)
+    }
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Outcome {
+    /// Status code that was sent; 0 when none was.
+    pub status: u16,
+    /// The application raised an exception.
+    pub exception: bool,
+    /// The request could not be read whole.
+    pub read_error: bool,
+    /// The response could not be sent whole.
+    pub write_error: bool,
+}
+
+/// Counters of one core.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Requests completed.
+    pub requests: u64,
+    /// Requests in which the application raised an exception.
+    pub exceptions: u64,
+    /// Requests that could not be read whole.
+    pub read_errors: u64,
+    /// Responses that could not be sent whole.
+    pub write_errors: u64,
+    /// Bytes sent.
+    pub tx: u64,
+    /// Responses by class, 1xx to 5xx.
+    pub responses: [u64; 5],
+    /// Time in completed requests, ns.
+    pub running: u64,
+    /// Time waited for Python's global lock, ns.
+    pub gil_wait: u64,
+}
+
+impl std::ops::AddAssign for Counters {
+    fn add_assign(&mut self, other: Self) {
+        self.requests += other.requests;
+        self.exceptions += other.exceptions;
+        self.read_errors += other.read_errors;
+        self.write_errors += other.write_errors;
+        self.tx += other.tx;
+        for (mine, theirs) in self.responses.iter_mut().zip(other.responses) {
+            *mine += theirs;
+        }
+        self.running += other.running;
+        self.gil_wait += other.gil_wait;
+    }
+}
+
+/// A request that a core holds, as the master sees it.
+#[derive(Clone, Debug)]
+pub struct HeldRequest {
+    /// When it began, monotonic ns.
+    pub started: u64,
+    /// The form of `head`.
+    pub wire: Wire,
+    /// `remote_addr remote_port server_addr server_port`; empty for a uwsgi packet, which carries its own.
+    pub peer: String,
+    /// The first [`HEAD_KEPT`] bytes of its head.
+    pub head: Vec<u8>,
+}
+
+/// One core of one worker's life.
+#[repr(C, align(64))]
+pub struct CoreCell {
+    sequence: AtomicU64,
+    started: AtomicU64,
+    running: AtomicU64,
+    requests: AtomicU64,
+    exceptions: AtomicU64,
+    read_errors: AtomicU64,
+    write_errors: AtomicU64,
+    tx: AtomicU64,
+    responses: [AtomicU64; 5],
+    gil_wait: AtomicU64,
+    average: AtomicU64,
+    wire: AtomicU32,
+    peer: Text<{ PEER_KEPT / 8 }>,
+    head: Text<{ HEAD_KEPT / 8 }>,
+    /// Latency of every request, µs.
+    pub latency: Latencies,
+    /// The last exception.
+    pub exception: ExceptionCell,
+}
+
+impl CoreCell {
+    /// The core took a request at `now` (monotonic ns).
+    #[inline]
+    pub fn begin(&self, now: u64, wire: Wire, peer: &[u8], head: &[u8]) {
+        let sequence = self.sequence.load(Relaxed);
+        self.started.store(now, Relaxed);
+        self.wire.store(wire as u32, Relaxed);
+        self.peer.store(peer);
+        self.head.store(head);
+        self.sequence.store(sequence | 1, Release);
+    }
+
+    /// The request ended at `now`; it had been there to be served since `ready` (both monotonic ns).
+    #[inline]
+    pub fn finish(&self, now: u64, ready: u64, outcome: Outcome) {
+        let took = now.saturating_sub(self.started.load(Relaxed));
+        add(&self.running, took);
+        add(&self.requests, 1);
+        if let Some(class) = (outcome.status / 100).checked_sub(1).and_then(|class| self.responses.get(class as usize))
+        {
+            add(class, 1);
+        }
+        for (happened, counter) in [
+            (outcome.exception, &self.exceptions),
+            (outcome.read_error, &self.read_errors),
+            (outcome.write_error, &self.write_errors),
+        ] {
+            if happened {
+                add(counter, 1);
+            }
+        }
+        self.average.store((self.average.load(Relaxed) + took / 1_000) / 2, Relaxed);
+        self.latency.record(now.saturating_sub(ready) / 1_000);
+        let sequence = self.sequence.load(Relaxed);
+        self.sequence.store((sequence | 1) + 1, Release);
+    }
+
+    /// The process of this core died at `now` (monotonic ns): what it held is over, uncounted.
+    ///
+    /// Only the master calls this, when no process has the cell any more.
+    pub fn abandon(&self, now: u64) {
+        let sequence = self.sequence.load(Relaxed);
+        if sequence % 2 == 1 {
+            add(&self.running, now.saturating_sub(self.started.load(Relaxed)));
+            self.sequence.store(sequence + 1, Release);
+        }
+    }
+
+    /// `bytes` were handed to the kernel.
+    #[inline]
+    pub fn sent(&self, bytes: usize) {
+        add(&self.tx, bytes as u64);
+    }
+
+    /// The core waited `nanoseconds` for Python's global lock.
+    #[inline]
+    pub fn waited_for_gil(&self, nanoseconds: u64) {
+        add(&self.gil_wait, nanoseconds);
+    }
+
+    /// uWSGI's moving average of the response time, µs.
+    pub fn average(&self) -> u64 {
+        self.average.load(Relaxed)
+    }
+
+    /// The counters, and when the request in progress began (monotonic ns), as they stood at one moment.
+    pub fn read(&self) -> (Counters, Option<u64>) {
+        loop {
+            let before = self.sequence.load(Acquire);
+            let started = self.started.load(Relaxed);
+            let counters = Counters {
+                requests: self.requests.load(Relaxed),
+                exceptions: self.exceptions.load(Relaxed),
+                read_errors: self.read_errors.load(Relaxed),
+                write_errors: self.write_errors.load(Relaxed),
+                tx: self.tx.load(Relaxed),
+                responses: self.responses.each_ref().map(|class| class.load(Relaxed)),
+                running: self.running.load(Relaxed),
+                gil_wait: self.gil_wait.load(Relaxed),
+            };
+            fence(Acquire);
+            // A writer that changes requests a hundred thousand times a second leaves long quiet gaps between two
+            // reads of 15 words: this ends after one turn nearly always.
+            if before == self.sequence.load(Relaxed) {
+                return (counters, (before % 2 == 1).then_some(started));
+            }
+        }
+    }
+
+    /// The request in progress.
+    pub fn held(&self) -> Option<HeldRequest> {
+        let before = self.sequence.load(Acquire);
+        if before % 2 == 0 {
+            return None;
+        }
+        let request = HeldRequest {
+            started: self.started.load(Relaxed),
+            wire: if self.wire.load(Relaxed) == Wire::Uwsgi as u32 { Wire::Uwsgi } else { Wire::Http },
+            peer: String::from_utf8_lossy(&self.peer.load()).into_owned(),
+            head: self.head.load(),
+        };
+        fence(Acquire);
+        (before == self.sequence.load(Relaxed)).then_some(request)
+    }
+}
+
+/// What the `--http` front tells: written by the front process alone.
+#[repr(C, align(64))]
+pub struct FrontCell {
+    depth: AtomicU64,
+    rejected: AtomicU64,
+    connections: AtomicU64,
+    /// How long requests waited for a free core, µs.
+    pub waiting: Latencies,
+}
+
+impl FrontCell {
+    /// So many requests wait for a core now.
+    pub fn set_depth(&self, depth: usize) {
+        self.depth.store(depth as u64, Relaxed);
+    }
+
+    /// A request was turned away because the queue was full.
+    pub fn reject(&self) {
+        add(&self.rejected, 1);
+    }
+
+    /// So many clients are connected now.
+    pub fn set_connections(&self, connections: usize) {
+        self.connections.store(connections as u64, Relaxed);
+    }
+
+    /// Requests that wait, requests turned away, clients connected.
+    pub fn read(&self) -> (u64, u64, u64) {
+        (self.depth.load(Relaxed), self.rejected.load(Relaxed), self.connections.load(Relaxed))
+    }
+}
+
+/// One life of a worker: written by that process alone.
+#[repr(C, align(64))]
+pub struct WorkerCell {
+    accepting: AtomicU32,
+    ready: AtomicU32,
+}
+
+impl WorkerCell {
+    /// Whether the worker takes new requests.
+    pub fn set_accepting(&self, accepting: bool) {
+        self.accepting.store(accepting.into(), Release);
+    }
+
+    /// Whether the worker takes new requests.
+    pub fn accepting(&self) -> bool {
+        self.accepting.load(Acquire) != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn zeroed() -> Box<CoreCell> {
+        crate::stats::scoreboard::zeroed_cell()
+    }
+
+    #[test]
+    fn a_request_in_progress_is_seen_and_counted_when_it_ends() {
+        let cell = zeroed();
+        assert!(cell.held().is_none());
+        cell.begin(5_000, Wire::Http, b"1.2.3.4 5 6.7.8.9 80", b"GET /slow HTTP/1.1\r\n");
+        let held = cell.held().unwrap();
+        assert_eq!((held.started, held.head.as_slice()), (5_000, b"GET /slow HTTP/1.1\r\n".as_slice()));
+        assert_eq!(cell.read().1, Some(5_000));
+
+        cell.finish(2_005_000, 1_000, Outcome { status: 503, exception: true, ..Outcome::default() });
+        let (counters, started) = cell.read();
+        assert_eq!(started, None);
+        assert_eq!((counters.requests, counters.exceptions, counters.running), (1, 1, 2_000_000));
+        assert_eq!(counters.responses, [0, 0, 0, 0, 1]);
+        let mut sums = vec![0; latency::BUCKETS];
+        cell.latency.add_to(&mut sums);
+        assert_eq!(latency::from_counts(sums.into_iter().enumerate()).len(), 1);
+    }
+
+    #[test]
+    fn what_a_dead_worker_held_stays_readable_until_it_is_abandoned() {
+        let cell = zeroed();
+        cell.begin(1_000, Wire::Uwsgi, b"", b"head");
+        assert!(cell.held().is_some());
+        cell.abandon(4_000);
+        assert!(cell.held().is_none());
+        let (counters, _) = cell.read();
+        assert_eq!((counters.requests, counters.running), (0, 3_000));
+    }
+
+    #[test]
+    fn a_text_longer_than_its_room_is_cut() {
+        let cell = zeroed();
+        cell.begin(0, Wire::Http, &[b'p'; PEER_KEPT + 9], &[b'h'; HEAD_KEPT + 9]);
+        let held = cell.held().unwrap();
+        assert_eq!((held.peer.len(), held.head.len()), (PEER_KEPT, HEAD_KEPT));
+        for len in [0, 1, 7, 8, 9, 15, 16] {
+            cell.begin(0, Wire::Http, b"", &b"0123456789abcdef"[..len]);
+            assert_eq!(cell.held().unwrap().head, &b"0123456789abcdef"[..len]);
+        }
+    }
+
+    #[test]
+    fn the_last_exception_replaces_the_one_before() {
+        let cell = zeroed();
+        assert_eq!(cell.exception.load(), None);
+        for kind in ["ValueError", "KeyError"] {
+            cell.exception.store(&ExceptionReport { when: 7, kind: kind.into(), ..ExceptionReport::default() });
+        }
+        assert_eq!(cell.exception.load().unwrap().kind, "KeyError");
+    }
+}

@@ -1,0 +1,6 @@
+//! What is known of the server, and how it is told: the scoreboard that workers write, the snapshot that is made of
+//! it, and the servers that send it. No policy lives here.
+
+pub mod cell;
+pub mod clock;
+pub mod scoreboard;
