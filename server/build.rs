@@ -4,6 +4,8 @@
 fn main() {
     println!("cargo:rerun-if-env-changed=PYO3_BUILD_EXTENSION_MODULE");
     let python = pyo3_build_config::get();
+    // An embedded interpreter finds its library by the name of the program that it would be.
+    println!("cargo:rustc-env=RWSGI_PYTHON={}", python.executable().unwrap_or("python3"));
     let extension = std::env::var_os("PYO3_BUILD_EXTENSION_MODULE").is_some();
     if let (false, true, Some(dir)) = (extension, python.shared(), python.lib_dir()) {
         println!("cargo:rustc-link-arg=-Wl,-rpath,{dir}");

@@ -4,3 +4,5 @@
 pub mod cell;
 pub mod clock;
 pub mod scoreboard;
+pub mod snapshot;
+pub mod totals;
