@@ -1,0 +1,57 @@
+//! Reads configuration files: text in, keys and values in their order out. What a key means is not known here.
+
+mod ini;
+
+/// A way to write a configuration file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Notation {
+    Ini,
+}
+
+/// One key and its value as written, and the line where it stands, counted from 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pair {
+    pub(crate) key: String,
+    pub(crate) value: String,
+    pub(crate) line: usize,
+}
+
+/// Text that is not what its notation asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SyntaxError {
+    pub(crate) line: usize,
+    pub(crate) problem: String,
+}
+
+/// The section that is read when none is named after the file.
+pub(crate) const OWN_SECTIONS: [&str; 2] = ["uwsgi", "rwsgi"];
+
+impl Notation {
+    /// The notation that a file's name tells by its end.
+    pub(crate) fn of(name: &str) -> Option<Self> {
+        let extension = name.rsplit('/').next()?.rsplit_once('.')?.1;
+        match extension {
+            "ini" => Some(Self::Ini),
+            _ => None,
+        }
+    }
+
+    /// The pairs of one section, in their order; repeated keys stay repeated.
+    pub(crate) fn read(self, text: &str, section: Option<&str>) -> Result<Vec<Pair>, SyntaxError> {
+        match self {
+            Self::Ini => ini::read(text, section),
+        }
+    }
+}
+
+/// Is a section of this name the one that was asked for?
+fn wanted(name: &str, asked: Option<&str>) -> bool {
+    asked.map_or_else(|| OWN_SECTIONS.contains(&name), |asked| asked == name)
+}
+
+/// The error for a file without the section, naming those that it has.
+fn no_section(asked: Option<&str>, found: &[String]) -> SyntaxError {
+    let asked = asked.unwrap_or("uwsgi");
+    let found = if found.is_empty() { "none".into() } else { found.join(", ") };
+    SyntaxError { line: 1, problem: format!("there is no section '{asked}' (there is: {found})") }
+}

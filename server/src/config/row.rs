@@ -1,0 +1,156 @@
+//! What a row of the option table is made of, and how its kind turns a value as written into a field of [`Config`].
+//!
+//! The kind of a row is both its parser and its destination, so that an option cannot be documented, accepted on the
+//! command line or in a file, and yet end nowhere.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use rwsgi_stats::Address;
+
+use super::Config;
+
+/// Does the server do what the option says?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It has its effect.
+    Done,
+    /// It is read and checked, and using it is warned of: it has no effect yet.
+    Planned,
+}
+
+/// The heading under which `--help` and the reference list an option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Group {
+    Sockets,
+    Application,
+    Workers,
+    Requests,
+    Logging,
+    Stats,
+    Configuration,
+    Other,
+}
+
+impl Group {
+    pub(crate) const fn heading(self) -> &'static str {
+        match self {
+            Self::Sockets => "Sockets",
+            Self::Application => "Application",
+            Self::Workers => "Workers",
+            Self::Requests => "Requests",
+            Self::Logging => "Logging",
+            Self::Stats => "Stats",
+            Self::Configuration => "Configuration",
+            Self::Other => "Other",
+        }
+    }
+}
+
+/// What an option does instead of setting a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Reads a file in this notation; `None` goes by the name's end.
+    Load(Option<super::files::Notation>),
+    Help,
+    Version,
+    PythonVersion,
+}
+
+/// How a value is read and where it goes.
+pub(crate) enum Kind {
+    /// Present or absent; in a file also `true`/`false`, `yes`/`no`, `on`/`off`, `1`/`0`.
+    Flag(fn(&mut Config) -> &mut bool),
+    /// A whole number within a range.
+    Number(fn(&mut Config) -> &mut u32, RangeInclusive<u32>),
+    /// Socket addresses: each use adds one.
+    Addresses(fn(&mut Config) -> &mut Vec<Address>),
+    /// A file or directory.
+    Path(fn(&mut Config) -> &mut Option<PathBuf>),
+    /// Files or directories: each use adds one.
+    Paths(fn(&mut Config) -> &mut Vec<PathBuf>),
+    /// A value with rules of its own. The error says what was expected.
+    Custom(fn(&mut Config, &str) -> Result<(), String>),
+    /// Accepted for the sake of existing files: what it asks for is always so, or never needed here.
+    Always,
+    /// Handled while the configuration is gathered, or instead of serving.
+    Act(Action),
+}
+
+/// One option: everything that is known of it.
+pub(crate) struct Row {
+    pub(crate) standing: Standing,
+    /// Long names, the one to use first.
+    pub(crate) names: &'static [&'static str],
+    pub(crate) short: Option<char>,
+    pub(crate) kind: Kind,
+    /// What the value stands for in `--help`; empty for what takes none.
+    pub(crate) takes: &'static str,
+    /// What is in force without it, as text for the reader; empty where "nothing" goes without saying.
+    pub(crate) default: &'static str,
+    /// One sentence or two.
+    pub(crate) help: &'static str,
+    /// The version of rwsgi that brought it.
+    pub(crate) since: &'static str,
+    pub(crate) group: Group,
+}
+
+impl Row {
+    pub(crate) fn takes_value(&self) -> bool {
+        !self.takes.is_empty()
+    }
+
+    /// Does each use add to the ones before, rather than replace them?
+    pub(crate) fn accumulates(&self) -> bool {
+        matches!(self.kind, Kind::Addresses(_) | Kind::Paths(_) | Kind::Act(Action::Load(_)))
+    }
+
+    /// Puts `value` where it belongs.
+    ///
+    /// # Errors
+    /// What is wrong with the value: what was expected, and what it is.
+    pub(crate) fn set(&self, config: &mut Config, value: &str) -> Result<(), String> {
+        if let Kind::Addresses(field) = &self.kind {
+            field(config).push(value.parse().map_err(|error: rwsgi_stats::AddressError| error.to_string())?);
+            return Ok(());
+        }
+        self.set_plain(config, value).map_err(|expected| format!("expected {expected}, got '{value}'"))
+    }
+
+    /// As [`Self::set`]; the error is only what was expected.
+    fn set_plain(&self, config: &mut Config, value: &str) -> Result<(), String> {
+        match &self.kind {
+            Kind::Flag(field) => *field(config) = truth(value)?,
+            Kind::Number(field, range) => *field(config) = number(value, range)?,
+            Kind::Path(field) => *field(config) = Some(path(value)?),
+            Kind::Paths(field) => field(config).push(path(value)?),
+            Kind::Custom(set) => set(config, value)?,
+            Kind::Always | Kind::Act(_) | Kind::Addresses(_) => {}
+        }
+        Ok(())
+    }
+}
+
+/// The words that uWSGI takes for no, and their counterparts. Anything else is refused: uWSGI takes it for yes, so that
+/// `master = flase` turns it on.
+fn truth(value: &str) -> Result<bool, String> {
+    match value.to_ascii_lowercase().as_str() {
+        "" | "true" | "yes" | "on" | "1" => Ok(true),
+        "false" | "no" | "off" | "0" => Ok(false),
+        _ => Err("true or false".into()),
+    }
+}
+
+pub(super) fn number<N>(value: &str, range: &RangeInclusive<N>) -> Result<N, String>
+where
+    N: std::str::FromStr + PartialOrd + std::fmt::Display,
+{
+    value.trim().parse().ok().filter(|number| range.contains(number)).ok_or_else(|| {
+        let unset = if value.starts_with('$') { " (no such environment variable is set)" } else { "" };
+        format!("a whole number from {} to {}{unset}", range.start(), range.end())
+    })
+}
+
+pub(super) fn path(value: &str) -> Result<PathBuf, String> {
+    if value.is_empty() { Err("a path".into()) } else { Ok(PathBuf::from(value)) }
+}
