@@ -1,1 +1,22 @@
 //! Bytes to requests and back. Pure: no sockets, no Python, so that it is fuzzed and measured alone.
+//!
+//! | module | what it knows |
+//! | --- | --- |
+//! | [`http`] | a request head, by RFC 9112, strictly |
+//! | [`target`] | the parts of a request target, and the path that an application sees |
+//! | [`chunked`] | a chunked request body, decoded as it arrives; a chunk's head, written |
+//! | [`uwsgi`] | a uwsgi packet |
+//! | [`response`] | a response head, and how its body ends |
+//! | [`date`] | the `Date` header |
+//! | [`link`] | what the `--http` front and the workers say to each other |
+//!
+//! Both doors for HTTP (the front and the workers' own sockets) use this one parser, so that neither lets through
+//! what the other refuses.
+
+pub mod chunked;
+pub mod date;
+pub mod http;
+pub mod link;
+pub mod response;
+pub mod target;
+pub mod uwsgi;

@@ -1,0 +1,296 @@
+//! What the `--http` front and a worker say to each other, over one unix stream socket per core of each worker.
+//!
+//! The worker connects and says [`Hello`]. From then on the front sends a request when the core is free, and the worker
+//! answers it; one at a time, so that the front always knows which cores are free.
+//!
+//! A request is a [`RequestHead`] (three lengths), then the [`Peer`] as text, the HTTP head as the client sent it (it
+//! passed [`super::http::parse`]), and the body, decoded: the front has all of it before it dispatches.
+//!
+//! A response is frames: a length (32 bits, little-endian) and that many bytes, which go to the client as they are. The
+//! worker writes the complete HTTP response for the client's version, chunked framing included. A length of
+//! [`DONE_KEEP`] or [`DONE_CLOSE`] in place of a frame ends it, and says what becomes of the client's connection.
+//!
+//! Leaving, so that no request is lost when workers are exchanged: a worker that wants to go sends [`LEAVING`] when no
+//! frame is under way, and reads on. The front sends it nothing more after that, and closes the link when it is idle. If a
+//! request had crossed the word on its way, the worker serves it as any other, and then the front closes. So the
+//! worker may exit when it reads end-of-file, and never before.
+
+use thiserror::Error;
+
+/// In place of a frame's length: the response is complete, the client's connection stays.
+pub const DONE_KEEP: u32 = 0xFFFF_FFFE;
+/// In place of a frame's length: the response is complete, the client's connection is to be closed.
+pub const DONE_CLOSE: u32 = 0xFFFF_FFFF;
+/// In place of a frame's length: the worker wants no further request on this link.
+pub const LEAVING: u32 = 0xFFFF_FFFD;
+/// The most bytes in one frame.
+pub const MAX_FRAME: u32 = 0xFFFF_FF00;
+
+/// The first bytes on a link, with the version of what follows.
+const MAGIC: [u8; 4] = *b"RWL1";
+
+/// Something that does not speak this protocol, or not this version of it.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum LinkError {
+    /// The first bytes are not ours.
+    #[error("the peer does not speak the link protocol")]
+    Magic,
+    /// A length word that means nothing.
+    #[error("a frame of {0} bytes on the link, more than any frame has")]
+    Length(u32),
+    /// The text of a [`Peer`] is not four words.
+    #[error("the peer's addresses on the link are malformed")]
+    Peer,
+}
+
+/// Who connects: a core of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// The worker's id, from 1.
+    pub worker: u32,
+    /// The core's number in its worker, from 0.
+    pub core: u32,
+    /// What the master gave to the front and to the workers, so that nobody else takes requests.
+    pub token: [u8; 16],
+}
+
+impl Hello {
+    /// Bytes of a hello.
+    pub const LEN: usize = 28;
+
+    /// The bytes to send.
+    #[must_use]
+    pub fn encode(&self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        bytes[..4].copy_from_slice(&MAGIC);
+        bytes[4..8].copy_from_slice(&self.worker.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.core.to_le_bytes());
+        bytes[12..].copy_from_slice(&self.token);
+        bytes
+    }
+
+    /// Reads a hello.
+    ///
+    /// # Errors
+    /// [`LinkError::Magic`] for something else.
+    pub fn decode(bytes: &[u8; Self::LEN]) -> Result<Self, LinkError> {
+        let (magic, rest) = split(bytes);
+        let (worker, rest) = split(rest);
+        let (core, rest) = split(rest);
+        let (token, _) = split(rest);
+        if magic != MAGIC {
+            return Err(LinkError::Magic);
+        }
+        Ok(Self { worker: u32::from_le_bytes(worker), core: u32::from_le_bytes(core), token })
+    }
+}
+
+/// The lengths of what makes a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestHead {
+    /// Bytes of the HTTP head.
+    pub head_len: u32,
+    /// Bytes of the peer's text.
+    pub peer_len: u32,
+    /// Bytes of the body, decoded.
+    pub body_len: u64,
+}
+
+impl RequestHead {
+    /// Bytes before the peer's text.
+    pub const LEN: usize = 16;
+
+    /// The bytes to send.
+    #[must_use]
+    pub fn encode(&self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        bytes[..4].copy_from_slice(&self.head_len.to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.peer_len.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.body_len.to_le_bytes());
+        bytes
+    }
+
+    /// Reads what [`RequestHead::encode`] wrote.
+    #[must_use]
+    pub fn decode(bytes: &[u8; Self::LEN]) -> Self {
+        let (head_len, rest) = split(bytes);
+        let (peer_len, rest) = split(rest);
+        let (body_len, _) = split(rest);
+        Self {
+            head_len: u32::from_le_bytes(head_len),
+            peer_len: u32::from_le_bytes(peer_len),
+            body_len: u64::from_le_bytes(body_len),
+        }
+    }
+}
+
+/// The first `N` bytes, zeros where there are fewer (there never are: the callers' arrays are long enough).
+fn split<const N: usize>(bytes: &[u8]) -> ([u8; N], &[u8]) {
+    bytes.split_first_chunk().map_or(([0; N], bytes), |(first, rest)| (*first, rest))
+}
+
+/// Both ends of the client's connection. Ports are decimal; all is empty for a unix socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer<'a> {
+    /// The client's IP address.
+    pub remote_addr: &'a str,
+    /// The client's port.
+    pub remote_port: &'a str,
+    /// The IP address that the client connected to.
+    pub server_addr: &'a str,
+    /// The port that the client connected to.
+    pub server_port: &'a str,
+}
+
+impl<'a> Peer<'a> {
+    /// Reads the text: the four, with a space between them.
+    ///
+    /// # Errors
+    /// [`LinkError::Peer`] for anything else.
+    pub fn parse(text: &'a [u8]) -> Result<Self, LinkError> {
+        let mut words = std::str::from_utf8(text).map_err(|_| LinkError::Peer)?.split(' ');
+        match (words.next(), words.next(), words.next(), words.next(), words.next()) {
+            (Some(remote_addr), Some(remote_port), Some(server_addr), Some(server_port), None) => {
+                Ok(Self { remote_addr, remote_port, server_addr, server_port })
+            }
+            _ => Err(LinkError::Peer),
+        }
+    }
+}
+
+/// What [`Frames::decode`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step<'b> {
+    /// Bytes for the client.
+    Data(&'b [u8]),
+    /// All input was consumed.
+    More,
+    /// The response is complete.
+    Done {
+        /// Whether the client's connection stays.
+        keep: bool,
+    },
+    /// The worker wants no further request.
+    Leaving,
+}
+
+/// Reads a worker's side of a link, in pieces of any size.
+#[derive(Clone, Debug, Default)]
+pub struct Frames {
+    /// Bytes of the frame under way that are still to come.
+    left: u32,
+    /// What has come of a length word.
+    word: [u8; 4],
+    have: u8,
+}
+
+impl Frames {
+    /// Takes the next bytes; returns how many it consumed and what they held. Nothing is copied.
+    ///
+    /// # Errors
+    /// [`LinkError::Length`]; the link cannot be used any more.
+    pub fn decode<'b>(&mut self, input: &'b [u8]) -> Result<(usize, Step<'b>), LinkError> {
+        let mut at = 0;
+        loop {
+            if self.left > 0 {
+                let rest = &input[at..];
+                if rest.is_empty() {
+                    return Ok((at, Step::More));
+                }
+                let taken = rest.len().min(self.left as usize);
+                // Not more than `left`.
+                self.left -= taken as u32;
+                return Ok((at + taken, Step::Data(&rest[..taken])));
+            }
+            while usize::from(self.have) < self.word.len() {
+                let Some(&byte) = input.get(at) else { return Ok((at, Step::More)) };
+                self.word[usize::from(self.have)] = byte;
+                self.have += 1;
+                at += 1;
+            }
+            self.have = 0;
+            match u32::from_le_bytes(self.word) {
+                DONE_KEEP => return Ok((at, Step::Done { keep: true })),
+                DONE_CLOSE => return Ok((at, Step::Done { keep: false })),
+                LEAVING => return Ok((at, Step::Leaving)),
+                length if length > MAX_FRAME => return Err(LinkError::Length(length)),
+                length => self.left = length,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_hello_reads_back_and_a_stranger_is_known() {
+        let hello = Hello { worker: 3, core: 1, token: *b"0123456789abcdef" };
+        let mut bytes = hello.encode();
+        assert_eq!(Hello::decode(&bytes), Ok(hello));
+        bytes[0] = b'G';
+        assert_eq!(Hello::decode(&bytes), Err(LinkError::Magic));
+    }
+
+    #[test]
+    fn a_request_head_reads_back() {
+        let head = RequestHead { head_len: 70_000, peer_len: 40, body_len: 1 << 40 };
+        assert_eq!(RequestHead::decode(&head.encode()), head);
+    }
+
+    #[test]
+    fn a_peer_is_four_words() {
+        assert_eq!(
+            Peer::parse(b"::1 50000 127.0.0.1 80"),
+            Ok(Peer { remote_addr: "::1", remote_port: "50000", server_addr: "127.0.0.1", server_port: "80" })
+        );
+        assert!(Peer::parse(b"   ").is_ok_and(|peer| peer.remote_addr.is_empty() && peer.server_port.is_empty()));
+        for text in [&b""[..], b"a b c", b"a b c d e", b"\xff b c d"] {
+            assert_eq!(Peer::parse(text), Err(LinkError::Peer));
+        }
+    }
+
+    #[test]
+    fn a_length_that_no_frame_has_is_refused() {
+        assert_eq!(Frames::default().decode(&[1, 0xff, 0xff, 0xff]), Err(LinkError::Length(0xffff_ff01)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_of_a_response_gives_the_same_bytes_and_end(
+            frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..50), 0..6),
+            keep in any::<bool>(),
+            leaving in any::<bool>(),
+            cuts in prop::collection::vec(1usize..30, 1..6),
+        ) {
+            let mut input = Vec::new();
+            for frame in &frames {
+                input.extend_from_slice(&(frame.len() as u32).to_le_bytes());
+                input.extend_from_slice(frame);
+            }
+            input.extend_from_slice(&if keep { DONE_KEEP } else { DONE_CLOSE }.to_le_bytes());
+            if leaving {
+                input.extend_from_slice(&LEAVING.to_le_bytes());
+            }
+            let (mut data, mut words, mut decoder, mut at) = (Vec::new(), Vec::new(), Frames::default(), 0);
+            let mut cuts = cuts.iter().cycle();
+            while at < input.len() {
+                let end = input.len().min(at + cuts.next().unwrap());
+                while at < end {
+                    let (consumed, step) = decoder.decode(&input[at..end])?;
+                    at += consumed;
+                    match step {
+                        Step::Data(bytes) => data.extend_from_slice(bytes),
+                        Step::More => prop_assert_eq!(at, end),
+                        word => words.push(match word { Step::Done { keep } => Some(keep), _ => None }),
+                    }
+                }
+            }
+            prop_assert_eq!(data, frames.concat());
+            let expected: Vec<_> = [Some(keep)].into_iter().chain(leaving.then_some(None)).collect();
+            prop_assert_eq!(words, expected);
+        }
+    }
+}
