@@ -23,7 +23,7 @@ pub(super) enum Argument {
 
 /// Reads the arguments, program name first, in the order they were given.
 pub(super) fn parse(argv: impl Iterator<Item = OsString>) -> Result<Vec<Argument>, ConfigError> {
-    let matches = command().try_get_matches_from(argv).map_err(explain)?;
+    let matches = command().try_get_matches_from(argv.map(attach)).map_err(explain)?;
     let mut found: Vec<(usize, Argument)> = Vec::new();
     for id in matches.ids().map(clap::Id::as_str) {
         let indices = matches.indices_of(id).into_iter().flatten();
@@ -40,6 +40,17 @@ pub(super) fn parse(argv: impl Iterator<Item = OsString>) -> Result<Vec<Argument
     }
     found.sort_by_key(|(index, _)| *index);
     Ok(found.into_iter().map(|(_, argument)| argument).collect())
+}
+
+/// getopt reads `-C660` as `-C` with a value, where clap wants an equals sign if the value may be left out.
+fn attach(word: OsString) -> OsString {
+    let optional = |short| OPTIONS.iter().any(|row| row.short == Some(short) && row.value_is_optional());
+    let split = word.to_str().and_then(|word| {
+        let (short, value) = word.strip_prefix('-')?.split_at_checked(1)?;
+        (short.starts_with(optional) && !value.is_empty() && !value.starts_with('='))
+            .then(|| format!("-{short}={value}"))
+    });
+    split.map_or(word, OsString::from)
 }
 
 /// `--help`.
@@ -84,7 +95,15 @@ fn arguments(row: &'static Row) -> impl Iterator<Item = Arg> {
             _ => arg,
         };
         let arg = if row.takes_value() {
-            arg.action(ArgAction::Append).value_name(row.takes).allow_negative_numbers(true)
+            let arg = arg
+                .action(ArgAction::Append)
+                .value_name(row.takes.trim_matches(['[', ']']))
+                .allow_negative_numbers(true);
+            if row.value_is_optional() {
+                arg.num_args(0..=1).require_equals(true).default_missing_value("")
+            } else {
+                arg
+            }
         } else {
             arg.action(ArgAction::Count)
         };

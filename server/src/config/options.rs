@@ -3,9 +3,9 @@
 
 use super::files::Notation;
 use super::row::{Action, Group, Kind, Row, Standing};
-use super::{AppSource, row};
-use Kind::{Act, Addresses, Always, Custom, Flag, Number, Path, Paths};
-use Standing::Done;
+use super::{Order, set};
+use Kind::{Act, Addresses, Always, Custom, Flag, Large, Limit, Megabytes, Mode, Number, Path, Paths, Text, Texts};
+use Standing::{Done, Planned};
 
 /// What most rows have in common; each group's rows start from theirs.
 const OTHER: Row = Row {
@@ -15,6 +15,7 @@ const OTHER: Row = Row {
     kind: Always,
     takes: "",
     default: "",
+    repeats: false,
     help: "",
     since: "0.1",
     group: Group::Other,
@@ -22,31 +23,47 @@ const OTHER: Row = Row {
 const SOCKETS: Row = Row { group: Group::Sockets, takes: "ADDRESS", ..OTHER };
 const APPLICATION: Row = Row { group: Group::Application, ..OTHER };
 const WORKERS: Row = Row { group: Group::Workers, ..OTHER };
+const ADAPTIVE: Row = Row { group: Group::Adaptive, ..OTHER };
+const RECYCLING: Row = Row { group: Group::Recycling, ..OTHER };
 const REQUESTS: Row = Row { group: Group::Requests, ..OTHER };
+const FILES: Row = Row { group: Group::Files, ..OTHER };
+const PROCESS: Row = Row { group: Group::Process, ..OTHER };
+const RELOAD: Row = Row { group: Group::Reload, ..OTHER };
 const LOGGING: Row = Row { group: Group::Logging, ..OTHER };
 const STATS: Row = Row { group: Group::Stats, ..OTHER };
+const SPOOLER: Row = Row { group: Group::Spooler, ..OTHER };
 const CONFIGURATION: Row = Row { group: Group::Configuration, ..OTHER };
 
 /// Every option, in the order in which the reference lists them.
 #[rustfmt::skip]
 pub(crate) static OPTIONS: &[Row] = &[
     // How requests come in.
-    Row { standing: Done, names: &["http"], kind: Addresses(|c| &mut c.http),
+    Row { standing: Done, names: &["http", "httprouter"], kind: Addresses(|c| &mut c.http),
           help: "Serve HTTP here through a front process that holds slow clients off the workers", ..SOCKETS },
-    Row { standing: Done, names: &["http-socket"], kind: Addresses(|c| &mut c.http_socket),
+    Row { standing: Done, names: &["http-socket", "http11-socket"], kind: Addresses(|c| &mut c.http_socket),
           help: "Serve HTTP/1.1 here from the workers themselves, for use behind a proxy (proxy_pass)", ..SOCKETS },
     Row { standing: Done, names: &["socket", "uwsgi-socket", "uwsgi"], short: Some('s'), kind: Addresses(|c| &mut c.socket),
           help: "Serve the uwsgi protocol here, for nginx's uwsgi_pass", ..SOCKETS },
     Row { standing: Done, names: &["listen"], short: Some('l'), kind: Number(|c| &mut c.listen, 1..=1 << 20),
           takes: "N", default: "net.core.somaxconn",
           help: "How many connections may wait in each socket's backlog", ..SOCKETS },
+    Row { standing: Planned, names: &["chmod-socket", "chmod"], short: Some('C'), kind: Custom(set::chmod_socket), takes: "[MODE]",
+          help: "Give socket files this octal mode, 666 when none is given", ..SOCKETS },
+    Row { standing: Planned, names: &["chown-socket"], kind: Custom(set::chown_socket), takes: "USER[:GROUP]",
+          help: "Give socket files to this user and group", ..SOCKETS },
+    Row { standing: Planned, names: &["so-keepalive"], kind: Flag(|c| &mut c.so_keepalive), takes: "",
+          help: "Let TCP notice peers that are gone", ..SOCKETS },
+    Row { standing: Planned, names: &["tcp-nodelay"], kind: Flag(|c| &mut c.tcp_nodelay), takes: "",
+          help: "Send small segments at once", ..SOCKETS },
+    Row { standing: Done, names: &["thunder-lock"], kind: Always, takes: "",
+          help: "Nothing to do: a connection wakes one worker only", ..SOCKETS },
 
     // What is served.
-    Row { standing: Done, names: &["module", "wsgi"], short: Some('w'), kind: Custom(set_module), takes: "MODULE[:CALLABLE]",
+    Row { standing: Done, names: &["module", "wsgi"], short: Some('w'), kind: Custom(set::module), takes: "MODULE[:CALLABLE]",
           help: "Import the application from this module, as in mysite.wsgi:application", ..APPLICATION },
-    Row { standing: Done, names: &["wsgi-file", "file"], kind: Custom(set_file), takes: "FILE",
+    Row { standing: Done, names: &["wsgi-file", "file"], kind: Custom(set::wsgi_file), takes: "FILE",
           help: "Load the application from this Python file, relative to chdir", ..APPLICATION },
-    Row { standing: Done, names: &["callable"], kind: Custom(set_callable), takes: "NAME", default: "application",
+    Row { standing: Done, names: &["callable"], kind: Custom(set::callable), takes: "NAME", default: "application",
           help: "The application's name in its module", ..APPLICATION },
     Row { standing: Done, names: &["chdir"], kind: Path(|c| &mut c.chdir), takes: "DIR",
           help: "Change to this directory before the application is loaded; it is also where imports are looked for first",
@@ -55,10 +72,27 @@ pub(crate) static OPTIONS: &[Row] = &[
           help: "Put this directory before Python's sys.path", ..APPLICATION },
     Row { standing: Done, names: &["home", "virtualenv", "venv", "pyhome"], short: Some('H'), kind: Path(|c| &mut c.home), takes: "DIR",
           help: "The virtual environment to run in", ..APPLICATION },
-    Row { standing: Done, names: &["lazy-apps"], kind: Flag(|c| &mut c.lazy_apps),
+    Row { standing: Done, names: &["lazy-apps", "lazy"], kind: Flag(|c| &mut c.lazy_apps),
           help: "Load the application in each worker after the fork, rather than once before it (costs memory)", ..APPLICATION },
     Row { standing: Done, names: &["need-app"], kind: Always,
           help: "Exit when the application cannot be loaded: always so here", ..APPLICATION },
+    Row { standing: Done, names: &["single-interpreter"], short: Some('i'), kind: Always,
+          help: "Run every application in one interpreter: always so here", ..APPLICATION },
+    Row { standing: Planned, names: &["mount"], kind: Custom(set::mount), takes: "/PREFIX=APP", repeats: true,
+          help: "Serve another application, a file or MODULE:CALLABLE, under this prefix", ..APPLICATION },
+    Row { standing: Planned, names: &["manage-script-name"], kind: Flag(|c| &mut c.manage_script_name),
+          help: "Take the mount's prefix off PATH_INFO and put it into SCRIPT_NAME", ..APPLICATION },
+    Row { standing: Planned, names: &["env", "ienv"], kind: Custom(set::env), takes: "NAME=VALUE", repeats: true,
+          help: "Set an environment variable for the application", ..APPLICATION },
+    Row { standing: Planned, names: &["unenv"], kind: Texts(|c| &mut c.unenv), takes: "NAME",
+          help: "Take a variable out of the application's environment", ..APPLICATION },
+    Row { standing: Planned, names: &["import", "pyimport", "py-import", "python-import"], kind: Texts(|c| &mut c.import), takes: "MODULE",
+          help: "Import this module in the first worker when the application is loaded", ..APPLICATION },
+    Row { standing: Planned, names: &["shared-import", "shared-pyimport", "shared-py-import", "shared-python-import"],
+          kind: Texts(|c| &mut c.shared_import), takes: "MODULE",
+          help: "Import this module in every worker", ..APPLICATION },
+    Row { standing: Done, names: &["plugin", "plugins", "need-plugin", "need-plugins"], kind: Custom(set::plugin), takes: "NAME[,NAME…]", repeats: true,
+          help: "Nothing to do for python, http and others that are built in; any other is refused", ..APPLICATION },
 
     // Who serves it.
     Row { standing: Done, names: &["processes", "workers"], short: Some('p'), kind: Number(|c| &mut c.processes, 1..=10_000),
@@ -70,19 +104,199 @@ pub(crate) static OPTIONS: &[Row] = &[
           help: "Run under a master process: always so here", ..WORKERS },
     Row { standing: Done, names: &["enable-threads"], short: Some('T'), kind: Always,
           help: "Let the application run threads of its own: always so here", ..WORKERS },
+    Row { standing: Planned, names: &["auto-procname"], kind: Flag(|c| &mut c.procname.auto),
+          help: "Give processes telling names in ps and top", ..WORKERS },
+    Row { standing: Planned, names: &["procname"], kind: Text(|c| &mut c.procname.all), takes: "NAME",
+          help: "Give every process this name", ..WORKERS },
+    Row { standing: Planned, names: &["procname-master"], kind: Text(|c| &mut c.procname.master), takes: "NAME",
+          help: "Give the master this name", ..WORKERS },
+    Row { standing: Planned, names: &["procname-prefix"], kind: Custom(set::procname_prefix), takes: "TEXT",
+          help: "Begin process names with this", ..WORKERS },
+    Row { standing: Planned, names: &["procname-prefix-spaced"], kind: Custom(set::procname_prefix_spaced), takes: "TEXT",
+          help: "Begin process names with this and a space", ..WORKERS },
+    Row { standing: Planned, names: &["procname-append"], kind: Custom(set::procname_append), takes: "TEXT",
+          help: "End process names with this", ..WORKERS },
 
-    Row { standing: Done, names: &["buffer-size"], short: Some('b'), kind: Custom(set_buffer_size), takes: "BYTES", default: "65536",
+    // How many serve it, when that is not fixed.
+    Row { standing: Planned, names: &["cheaper"], kind: Limit(|c| &mut c.cheaper.workers), takes: "N",
+          help: "Run at least this many workers, and up to --processes when they are busy", ..ADAPTIVE },
+    Row { standing: Planned, names: &["cheaper-initial"], kind: Limit(|c| &mut c.cheaper.initial), takes: "N", default: "",
+          help: "Start with this many workers rather than the least", ..ADAPTIVE },
+    Row { standing: Planned, names: &["cheaper-step"], kind: Number(|c| &mut c.cheaper.step, 1..=10_000), takes: "N", default: "1",
+          help: "Add this many workers at a time", ..ADAPTIVE },
+    Row { standing: Planned, names: &["cheaper-algo"], kind: Custom(set::cheaper_algo), takes: "NAME", default: "spare",
+          help: "What tells that workers are too few: spare (none is idle), backlog (connections wait) or busyness (utilization)",
+          ..ADAPTIVE },
+    Row { standing: Planned, names: &["cheaper-overload"], kind: Number(|c| &mut c.cheaper.overload, 1..=86_400), takes: "SECONDS", default: "3",
+          help: "Look at the load this often", ..ADAPTIVE },
+    Row { standing: Planned, names: &["cheaper-busyness-max"], kind: Number(|c| &mut c.cheaper.busyness.max, 1..=100), takes: "PERCENT", default: "50",
+          help: "Add workers above this utilization", ..ADAPTIVE },
+    Row { standing: Planned, names: &["cheaper-busyness-min"], kind: Number(|c| &mut c.cheaper.busyness.min, 0..=100), takes: "PERCENT", default: "25",
+          help: "Let workers go below this utilization", ..ADAPTIVE },
+    Row { standing: Planned, names: &["cheaper-busyness-multiplier"], kind: Number(|c| &mut c.cheaper.busyness.multiplier, 1..=10_000),
+          takes: "N", default: "10",
+          help: "Let a worker go after this many quiet looks", ..ADAPTIVE },
+    Row { standing: Planned, names: &["cheaper-busyness-penalty"], kind: Number(|c| &mut c.cheaper.busyness.penalty, 0..=10_000),
+          takes: "N", default: "2",
+          help: "Add this to the multiplier when a worker was let go too early", ..ADAPTIVE },
+    Row { standing: Planned, names: &["cheaper-busyness-backlog-alert"], kind: Number(|c| &mut c.cheaper.busyness.backlog_alert, 1..=1 << 20),
+          takes: "N", default: "33",
+          help: "Add emergency workers at once when this many connections wait", ..ADAPTIVE },
+    Row { standing: Planned, names: &["cheaper-busyness-backlog-multiplier"],
+          kind: Number(|c| &mut c.cheaper.busyness.backlog_multiplier, 1..=10_000), takes: "N", default: "3",
+          help: "Let an emergency worker go after this many quiet looks", ..ADAPTIVE },
+    Row { standing: Planned, names: &["cheaper-busyness-backlog-step"], kind: Number(|c| &mut c.cheaper.busyness.backlog_step, 1..=10_000),
+          takes: "N", default: "1",
+          help: "Add this many emergency workers at a time", ..ADAPTIVE },
+    Row { standing: Planned, names: &["cheaper-busyness-backlog-nonzero"], kind: Number(|c| &mut c.cheaper.busyness.backlog_nonzero, 1..=86_400),
+          takes: "SECONDS", default: "60",
+          help: "Add emergency workers when connections have waited without a break for longer than this", ..ADAPTIVE },
+    Row { standing: Planned, names: &["cheaper-busyness-verbose"], kind: Flag(|c| &mut c.cheaper.busyness.verbose),
+          help: "Log why workers are added and let go", ..ADAPTIVE },
+    Row { standing: Planned, names: &["idle"], kind: Limit(|c| &mut c.idle), takes: "SECONDS",
+          help: "Let every worker go after this long without a request, until the next one comes", ..ADAPTIVE },
+    Row { standing: Planned, names: &["cheap"], kind: Flag(|c| &mut c.cheap),
+          help: "Start workers only when the first request comes", ..ADAPTIVE },
+
+    // When a worker has served enough.
+    Row { standing: Planned, names: &["max-requests"], short: Some('R'), kind: Large(|c| &mut c.max_requests, 0..=u64::MAX), takes: "N", default: "0",
+          help: "Replace a worker after this many requests; 0 for never", ..RECYCLING },
+    Row { standing: Planned, names: &["max-requests-delta"], kind: Large(|c| &mut c.max_requests_delta, 0..=1 << 32), takes: "N", default: "0",
+          help: "Add worker number times this to its max-requests, so that the pool does not recycle at once", ..RECYCLING },
+    Row { standing: Planned, names: &["max-worker-lifetime"], kind: Limit(|c| &mut c.max_worker_lifetime), takes: "SECONDS",
+          help: "Replace a worker that has run for this long", ..RECYCLING },
+    Row { standing: Planned, names: &["max-worker-lifetime-delta"], kind: Number(|c| &mut c.max_worker_lifetime_delta, 0..=u32::MAX),
+          takes: "SECONDS", default: "0",
+          help: "Add worker number times this to its max-worker-lifetime", ..RECYCLING },
+    Row { standing: Planned, names: &["min-worker-lifetime"], kind: Number(|c| &mut c.min_worker_lifetime, 0..=u32::MAX), takes: "SECONDS", default: "10",
+          help: "Leave a worker at least this long before recycling it for its age or memory", ..RECYCLING },
+    Row { standing: Planned, names: &["reload-on-rss"], kind: Megabytes(|c| &mut c.reload_on_rss), takes: "MEGABYTES",
+          help: "Replace a worker whose resident memory is larger, after the request that it holds", ..RECYCLING },
+    Row { standing: Planned, names: &["reload-on-as"], kind: Megabytes(|c| &mut c.reload_on_as), takes: "MEGABYTES",
+          help: "Replace a worker whose address space is larger, after the request that it holds", ..RECYCLING },
+    Row { standing: Planned, names: &["evil-reload-on-rss"], kind: Megabytes(|c| &mut c.evil_reload_on_rss), takes: "MEGABYTES",
+          help: "Replace a worker whose resident memory is larger, whatever it is doing", ..RECYCLING },
+    Row { standing: Planned, names: &["evil-reload-on-as"], kind: Megabytes(|c| &mut c.evil_reload_on_as), takes: "MEGABYTES",
+          help: "Replace a worker whose address space is larger, whatever it is doing", ..RECYCLING },
+    Row { standing: Planned, names: &["limit-as"], kind: Megabytes(|c| &mut c.limit_as), takes: "MEGABYTES",
+          help: "Let no process's address space grow larger (RLIMIT_AS)", ..RECYCLING },
+    Row { standing: Planned, names: &["harakiri"], short: Some('t'), kind: Limit(|c| &mut c.harakiri), takes: "SECONDS",
+          help: "End a request that takes longer, and replace its worker", ..RECYCLING },
+    Row { standing: Planned, names: &["harakiri-verbose"], kind: Flag(|c| &mut c.harakiri_verbose),
+          help: "Log the request that harakiri ends, and the Python stack of its thread", ..RECYCLING },
+
+    // Limits on what clients may ask for.
+    Row { standing: Done, names: &["buffer-size"], short: Some('b'), kind: Custom(set::buffer_size), takes: "BYTES", default: "65536",
           help: "The largest request head", ..REQUESTS },
+    Row { standing: Done, names: &["limit-post"], kind: Large(|c| &mut c.limit_post, 0..=u64::MAX), takes: "BYTES", default: "0",
+          help: "The largest request body; 0 for no limit", ..REQUESTS },
+    Row { standing: Done, names: &["post-buffering"], kind: Large(|c| &mut c.post_buffering, 0..=1 << 40), takes: "BYTES", default: "1048576",
+          help: "Keep larger request bodies in a file while they wait for a worker", ..REQUESTS },
+    Row { standing: Done, names: &["post-buffering-bufsize"], kind: Always, takes: "BYTES",
+          help: "Nothing to do: bodies are read in pieces of a size that suits", ..REQUESTS },
+    Row { standing: Done, names: &["socket-timeout"], short: Some('z'), kind: Number(|c| &mut c.socket_timeout, 1..=86_400), takes: "SECONDS", default: "30",
+          help: "How long a client of a worker may take to send or receive anything", ..REQUESTS },
+    Row { standing: Done, names: &["http-timeout"], kind: Number(|c| &mut c.http_timeout, 1..=86_400), takes: "SECONDS", default: "60",
+          help: "How long a client of the front may take to send or receive anything", ..REQUESTS },
+    Row { standing: Done, names: &["http-keepalive"], kind: Custom(set::http_keepalive), takes: "[SECONDS]", default: "60",
+          help: "How long a kept-alive connection may be idle", ..REQUESTS },
+    Row { standing: Done, names: &["http-auto-chunked", "http-chunked-input", "http-raw-body", "wsgi-manage-chunked-input"], kind: Always,
+          help: "Nothing to do: chunked requests and responses are always handled", ..REQUESTS },
+    Row { standing: Done, names: &["http-manage-expect"], kind: Always, takes: "[BYTES]",
+          help: "Nothing to do: Expect: 100-continue is always answered, and limit-post limits the body", ..REQUESTS },
+    Row { standing: Done, names: &["ignore-sigpipe", "ignore-write-errors", "disable-write-exception"], kind: Always,
+          help: "Nothing to do: a client that leaves is one line in the access log, not an error", ..REQUESTS },
 
-    Row { standing: Done, names: &["memory-report"], short: Some('m'), kind: Flag(|c| &mut c.memory_report),
+    // Files that need no application.
+    Row { standing: Planned, names: &["static-map"], kind: Custom(set::static_map), takes: "/PREFIX=DIR", repeats: true,
+          help: "Serve what is under this prefix from files in DIR", ..FILES },
+    Row { standing: Planned, names: &["check-static"], kind: Paths(|c| &mut c.check_static), takes: "DIR",
+          help: "Serve a path from a file in DIR when there is one", ..FILES },
+
+    // How the processes live.
+    Row { standing: Planned, names: &["uid"], kind: Custom(set::uid), takes: "USER",
+          help: "Run as this user, by name or number, once the sockets are bound", ..PROCESS },
+    Row { standing: Planned, names: &["gid"], kind: Custom(set::gid), takes: "GROUP",
+          help: "Run as this group, by name or number", ..PROCESS },
+    Row { standing: Planned, names: &["umask"], kind: Mode(|c| &mut c.umask), takes: "MODE",
+          help: "Create files without these octal permissions", ..PROCESS },
+    Row { standing: Planned, names: &["pidfile"], kind: Path(|c| &mut c.pidfile), takes: "FILE",
+          help: "Write the master's process id here, before privileges are dropped", ..PROCESS },
+    Row { standing: Planned, names: &["pidfile2"], kind: Path(|c| &mut c.pidfile2), takes: "FILE",
+          help: "Write the master's process id here, after privileges are dropped", ..PROCESS },
+    Row { standing: Planned, names: &["daemonize"], short: Some('d'), kind: Path(|c| &mut c.daemonize), takes: "LOG",
+          help: "Go to the background and log to this file", ..PROCESS },
+    Row { standing: Planned, names: &["daemonize2"], kind: Path(|c| &mut c.daemonize2), takes: "LOG",
+          help: "Go to the background once the application is loaded, and log to this file", ..PROCESS },
+    Row { standing: Planned, names: &["vacuum"], kind: Flag(|c| &mut c.vacuum),
+          help: "Remove socket files and pidfiles on the way out", ..PROCESS },
+    Row { standing: Done, names: &["die-on-term"], kind: Always,
+          help: "Stop on SIGTERM: always so here, unless brutal-reload-on-term says otherwise", ..PROCESS },
+    Row { standing: Planned, names: &["brutal-reload-on-term"], kind: Flag(|c| &mut c.brutal_reload_on_term),
+          help: "Reload at once on SIGTERM, as uWSGI does", ..PROCESS },
+    Row { standing: Planned, names: &["no-orphans"], kind: Flag(|c| &mut c.no_orphans),
+          help: "End the workers at once when the master is gone, rather than let them finish what they hold", ..PROCESS },
+    Row { standing: Planned, names: &["master-fifo"], kind: Paths(|c| &mut c.master_fifo), takes: "FILE",
+          help: "Take orders from this named pipe, in uWSGI's letters", ..PROCESS },
+    Row { standing: Done, names: &["stop"], kind: Act(Action::Signal(Order::Stop)), takes: "PIDFILE",
+          help: "Stop the server whose pidfile this is", ..PROCESS },
+    Row { standing: Done, names: &["reload"], kind: Act(Action::Signal(Order::Reload)), takes: "PIDFILE",
+          help: "Reload the server whose pidfile this is", ..PROCESS },
+
+    // When the application changes.
+    Row { standing: Done, names: &["reload-mercy", "worker-reload-mercy"], kind: Number(|c| &mut c.reload_mercy, 1..=86_400),
+          takes: "SECONDS", default: "60",
+          help: "How long a stopping worker may take to finish what it holds", ..RELOAD },
+    Row { standing: Planned, names: &["touch-reload", "touch-workers-reload"], kind: Paths(|c| &mut c.touch_reload), takes: "FILE",
+          help: "Reload when this file changes", ..RELOAD },
+    Row { standing: Planned, names: &["touch-chain-reload"], kind: Paths(|c| &mut c.touch_chain_reload), takes: "FILE",
+          help: "Replace workers one by one when this file changes", ..RELOAD },
+    Row { standing: Planned, names: &["py-autoreload", "py-auto-reload", "python-autoreload", "python-auto-reload"],
+          kind: Limit(|c| &mut c.py_autoreload), takes: "SECONDS",
+          help: "Look for changed Python files this often, and reload; for development", ..RELOAD },
+
+
+    Row { standing: Done, names: &["memory-report"], short: Some('m'), kind: Custom(set::memory_report),
           help: "Add the worker's memory to each line of the access log", ..LOGGING },
     Row { standing: Done, names: &["disable-logging"], short: Some('L'), kind: Flag(|c| &mut c.disable_logging),
           help: "No access log; errors are still logged", ..LOGGING },
+    Row { standing: Planned, names: &["logto"], kind: Path(|c| &mut c.logto), takes: "FILE",
+          help: "Log to this file rather than to standard error", ..LOGGING },
+    Row { standing: Planned, names: &["logto2"], kind: Path(|c| &mut c.logto2), takes: "FILE",
+          help: "Log to this file, opened after privileges are dropped", ..LOGGING },
+    Row { standing: Planned, names: &["log-master"], kind: Flag(|c| &mut c.log_master),
+          help: "Let the master write what workers log", ..LOGGING },
+    Row { standing: Planned, names: &["log-maxsize"], kind: Large(|c| &mut c.log_maxsize, 0..=u64::MAX), takes: "BYTES", default: "0",
+          help: "Start a new log file when this one is larger; 0 for never", ..LOGGING },
+    Row { standing: Planned, names: &["log-backupname"], kind: Path(|c| &mut c.log_backupname), takes: "FILE",
+          help: "The old log file's name after that; the time is added when none is given", ..LOGGING },
 
     Row { standing: Done, names: &["stats", "stats-server"], kind: Addresses(|c| &mut c.stats), takes: "ADDRESS",
           help: "Give the state of every worker as one JSON document to whoever connects here (rtop, uwsgitop)", ..STATS },
     Row { standing: Done, names: &["stats-http"], kind: Flag(|c| &mut c.stats_http),
           help: "Speak HTTP on the stats addresses", ..STATS },
+
+    // Work for later.
+    Row { standing: Planned, names: &["spooler"], short: Some('Q'), kind: Paths(|c| &mut c.spooler.directories), takes: "DIR",
+          help: "Run the jobs that are queued in this directory", ..SPOOLER },
+    Row { standing: Planned, names: &["spooler-processes"], kind: Number(|c| &mut c.spooler.processes, 1..=10_000), takes: "N", default: "1",
+          help: "Number of spoolers for each directory", ..SPOOLER },
+    Row { standing: Planned, names: &["spooler-frequency", "spooler-freq"], kind: Number(|c| &mut c.spooler.frequency, 1..=86_400),
+          takes: "SECONDS", default: "30",
+          help: "Scan the directory this often for jobs that went unnoticed", ..SPOOLER },
+    Row { standing: Planned, names: &["spooler-max-tasks"], kind: Limit(|c| &mut c.spooler.max_tasks), takes: "N",
+          help: "Replace a spooler after this many jobs", ..SPOOLER },
+    Row { standing: Planned, names: &["spooler-harakiri"], kind: Limit(|c| &mut c.spooler.harakiri), takes: "SECONDS",
+          help: "End a job that takes longer", ..SPOOLER },
+    Row { standing: Planned, names: &["spooler-chdir"], kind: Path(|c| &mut c.spooler.chdir), takes: "DIR",
+          help: "Change to this directory before each job", ..SPOOLER },
+    Row { standing: Planned, names: &["spooler-import", "spooler-pyimport", "spooler-py-import", "spooler-python-import"],
+          kind: Texts(|c| &mut c.spooler.import), takes: "MODULE",
+          help: "Import this module in each spooler", ..SPOOLER },
+    Row { standing: Planned, names: &["spooler-ordered"], kind: Flag(|c| &mut c.spooler.ordered),
+          help: "Run jobs in the order in which they were queued", ..SPOOLER },
+    Row { standing: Planned, names: &["spooler-quiet"], kind: Flag(|c| &mut c.spooler.quiet),
+          help: "Do not log each job", ..SPOOLER },
 
     Row { standing: Done, names: &["ini"], kind: Act(Action::Load(Some(Notation::Ini))), takes: "FILE[:SECTION]",
           help: "Read options from this file's [uwsgi] or [rwsgi] section, or the one named after a colon", ..CONFIGURATION },
@@ -96,32 +310,4 @@ pub(crate) static OPTIONS: &[Row] = &[
 /// The row that goes by this long name.
 pub(crate) fn find(name: &str) -> Option<&'static Row> {
     OPTIONS.iter().find(|row| row.names.contains(&name))
-}
-
-/// The colon stays for now: whichever of `module` and `callable` comes first, the one after the colon wins.
-fn set_module(config: &mut super::Config, value: &str) -> Result<(), String> {
-    let (module, callable) = value.split_once(':').unwrap_or((value, "application"));
-    if module.is_empty() || callable.is_empty() {
-        return Err("a module's name, optionally with a colon and the callable's".into());
-    }
-    config.app = AppSource::Module(value.into());
-    Ok(())
-}
-
-fn set_file(config: &mut super::Config, value: &str) -> Result<(), String> {
-    config.app = AppSource::File(row::path(value)?);
-    Ok(())
-}
-
-fn set_callable(config: &mut super::Config, value: &str) -> Result<(), String> {
-    if value.is_empty() {
-        return Err("the application's name in its module".into());
-    }
-    config.callable = value.into();
-    Ok(())
-}
-
-fn set_buffer_size(config: &mut super::Config, value: &str) -> Result<(), String> {
-    config.buffer_size = row::number(value, &(1024..=1 << 30))?;
-    Ok(())
 }

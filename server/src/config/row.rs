@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use rwsgi_stats::Address;
 
-use super::Config;
+use super::{Config, Order};
 
 /// Does the server do what the option says?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,9 +25,15 @@ pub(crate) enum Group {
     Sockets,
     Application,
     Workers,
+    Adaptive,
+    Recycling,
     Requests,
+    Files,
+    Process,
+    Reload,
     Logging,
     Stats,
+    Spooler,
     Configuration,
     Other,
 }
@@ -38,9 +44,15 @@ impl Group {
             Self::Sockets => "Sockets",
             Self::Application => "Application",
             Self::Workers => "Workers",
+            Self::Adaptive => "Adaptive number of workers",
+            Self::Recycling => "Recycling of workers",
             Self::Requests => "Requests",
+            Self::Files => "Files served without the application",
+            Self::Process => "Process",
+            Self::Reload => "Reload",
             Self::Logging => "Logging",
             Self::Stats => "Stats",
+            Self::Spooler => "Spooler",
             Self::Configuration => "Configuration",
             Self::Other => "Other",
         }
@@ -52,6 +64,8 @@ impl Group {
 pub(crate) enum Action {
     /// Reads a file in this notation; `None` goes by the name's end.
     Load(Option<super::files::Notation>),
+    /// Sends an order to the server of a pidfile.
+    Signal(Order),
     Help,
     Version,
     PythonVersion,
@@ -63,6 +77,18 @@ pub(crate) enum Kind {
     Flag(fn(&mut Config) -> &mut bool),
     /// A whole number within a range.
     Number(fn(&mut Config) -> &mut u32, RangeInclusive<u32>),
+    /// A whole number, often of bytes, within a range.
+    Large(fn(&mut Config) -> &mut u64, RangeInclusive<u64>),
+    /// A whole number, where 0 takes the limit away.
+    Limit(fn(&mut Config) -> &mut Option<u32>),
+    /// Megabytes, with a fraction if need be, where 0 takes the limit away; kept as bytes.
+    Megabytes(fn(&mut Config) -> &mut Option<u64>),
+    /// An octal file mode of three digits.
+    Mode(fn(&mut Config) -> &mut Option<u32>),
+    /// Any text.
+    Text(fn(&mut Config) -> &mut Option<String>),
+    /// Any text: each use adds one.
+    Texts(fn(&mut Config) -> &mut Vec<String>),
     /// Socket addresses: each use adds one.
     Addresses(fn(&mut Config) -> &mut Vec<Address>),
     /// A file or directory.
@@ -88,6 +114,8 @@ pub(crate) struct Row {
     pub(crate) takes: &'static str,
     /// What is in force without it, as text for the reader; empty where "nothing" goes without saying.
     pub(crate) default: &'static str,
+    /// Does each use add to the ones before? Where the kind does not tell.
+    pub(crate) repeats: bool,
     /// One sentence or two.
     pub(crate) help: &'static str,
     /// The version of rwsgi that brought it.
@@ -100,9 +128,15 @@ impl Row {
         !self.takes.is_empty()
     }
 
+    /// May the value be left out (`-C`, `--chmod-socket=660`)?
+    pub(crate) fn value_is_optional(&self) -> bool {
+        self.takes.starts_with('[')
+    }
+
     /// Does each use add to the ones before, rather than replace them?
     pub(crate) fn accumulates(&self) -> bool {
-        matches!(self.kind, Kind::Addresses(_) | Kind::Paths(_) | Kind::Act(Action::Load(_)))
+        self.repeats
+            || matches!(self.kind, Kind::Addresses(_) | Kind::Paths(_) | Kind::Texts(_) | Kind::Act(Action::Load(_)))
     }
 
     /// Puts `value` where it belongs.
@@ -122,6 +156,12 @@ impl Row {
         match &self.kind {
             Kind::Flag(field) => *field(config) = truth(value)?,
             Kind::Number(field, range) => *field(config) = number(value, range)?,
+            Kind::Large(field, range) => *field(config) = number(value, range)?,
+            Kind::Limit(field) => *field(config) = Some(number(value, &(0..=u32::MAX))?).filter(|limit| *limit > 0),
+            Kind::Megabytes(field) => *field(config) = megabytes(value)?,
+            Kind::Mode(field) => *field(config) = Some(mode(value)?),
+            Kind::Text(field) => *field(config) = Some(value.to_owned()),
+            Kind::Texts(field) => field(config).push(value.to_owned()),
             Kind::Path(field) => *field(config) = Some(path(value)?),
             Kind::Paths(field) => field(config).push(path(value)?),
             Kind::Custom(set) => set(config, value)?,
@@ -133,7 +173,7 @@ impl Row {
 
 /// The words that uWSGI takes for no, and their counterparts. Anything else is refused: uWSGI takes it for yes, so that
 /// `master = flase` turns it on.
-fn truth(value: &str) -> Result<bool, String> {
+pub(super) fn truth(value: &str) -> Result<bool, String> {
     match value.to_ascii_lowercase().as_str() {
         "" | "true" | "yes" | "on" | "1" => Ok(true),
         "false" | "no" | "off" | "0" => Ok(false),
@@ -149,6 +189,26 @@ where
         let unset = if value.starts_with('$') { " (no such environment variable is set)" } else { "" };
         format!("a whole number from {} to {}{unset}", range.start(), range.end())
     })
+}
+
+/// As bytes. The largest is what an address space can be.
+fn megabytes(value: &str) -> Result<Option<u64>, String> {
+    let expected = || "megabytes, as in 512 or 0.5".to_owned();
+    let megabytes: f64 = value.trim().parse().map_err(|_| expected())?;
+    if !(0.0..=f64::from(1 << 30)).contains(&megabytes) {
+        return Err(expected());
+    }
+    // In range as checked, so the cast only drops the fraction of a byte.
+    let bytes = (megabytes * f64::from(1 << 20)) as u64;
+    Ok(Some(bytes).filter(|bytes| *bytes > 0))
+}
+
+pub(super) fn mode(value: &str) -> Result<u32, String> {
+    let digits = value.strip_prefix('0').filter(|rest| rest.len() == 3).unwrap_or(value);
+    match u32::from_str_radix(digits, 8) {
+        Ok(mode) if digits.len() == 3 => Ok(mode),
+        _ => Err("three octal digits, as in 660".into()),
+    }
 }
 
 pub(super) fn path(value: &str) -> Result<PathBuf, String> {

@@ -194,6 +194,93 @@ fn a_key_that_nothing_knows_is_warned_of_with_the_nearest_name() {
 }
 
 #[test]
+fn what_makes_no_sense_together_is_refused() {
+    for (line, expected) in [
+        ("--cheaper 10 -p 8", "cheaper must be lower than processes: it is 10, and processes is 8"),
+        ("--cheaper 8 --workers 8", "cheaper must be lower than processes: it is 8, and processes is 8"),
+        (
+            "--max-worker-lifetime 5 --min-worker-lifetime 10",
+            "min-worker-lifetime must be lower than max-worker-lifetime: they are 10 and 5 seconds",
+        ),
+    ] {
+        assert_eq!(error(&format!("rwsgi --http :1 -w m {line}")), expected);
+    }
+    let config = serve("rwsgi --http :1 -w m --cheaper 2 -p 4 --cheaper-initial 9");
+    assert_eq!((config.cheaper.workers, config.cheaper.initial), (Some(2), Some(4)));
+    assert!(config.warnings.iter().any(|warning| warning.starts_with("cheaper-initial is 9")), "{:?}", config.warnings);
+}
+
+#[test]
+fn values_with_rules_of_their_own_are_read() {
+    type Field = fn(&Config) -> String;
+    for (option, field, expected) in [
+        ("--chmod-socket=664", (|c| format!("{:?}", c.chmod_socket)) as Field, "Some(436)"),
+        ("-C", |c| format!("{:?}", c.chmod_socket), "Some(438)"),
+        ("-C660", |c| format!("{:?}", c.chmod_socket), "Some(432)"),
+        ("--chown-socket 0:0", |c| format!("{:?}", c.chown_socket), "Some(Owner { uid: 0, gid: Some(0) })"),
+        ("--uid root", |c| format!("{:?}", c.uid), "Some(RunAs { uid: 0, name: Some(\"root\") })"),
+        ("--uid 4242424", |c| format!("{:?}", c.uid), "Some(RunAs { uid: 4242424, name: None })"),
+        ("--gid root", |c| format!("{:?}", c.gid), "Some(0)"),
+        ("--umask 022", |c| format!("{:?}", c.umask), "Some(18)"),
+        ("--harakiri 60", |c| format!("{:?}", c.harakiri), "Some(60)"),
+        ("--harakiri 0", |c| format!("{:?}", c.harakiri), "None"),
+        ("--reload-on-rss 100", |c| format!("{:?}", c.reload_on_rss), "Some(104857600)"),
+        ("--reload-on-as 0.5", |c| format!("{:?}", c.reload_on_as), "Some(524288)"),
+        ("--http-keepalive", |c| c.http_keepalive.to_string(), "60"),
+        ("--http-keepalive=5", |c| c.http_keepalive.to_string(), "5"),
+        ("--env A=b=c --env D=", |c| format!("{:?}", c.env), "[(\"A\", \"b=c\"), (\"D\", \"\")]"),
+        ("--static-map /s=/srv", |c| format!("{:?}", c.static_map), "[StaticMap { prefix: \"/s\", root: \"/srv\" }]"),
+        (
+            "--mount /a/=b.py",
+            |c| format!("{:?}", c.mounts),
+            "[Mount { prefix: \"/a\", app: File(\"b.py\"), callable: None }]",
+        ),
+        ("--procname-prefix-spaced ax", |c| format!("{}{:?}", c.procname.auto, c.procname.prefix), "true\"ax \""),
+        ("--cheaper-algo busyness", |c| format!("{:?}", c.cheaper.algorithm), "Busyness"),
+        ("--plugins python3,http", |c| c.processes.to_string(), "1"),
+    ] {
+        let config = serve(&format!("rwsgi --http :1 -w m {option}"));
+        assert_eq!(field(&config), expected, "{option}");
+    }
+}
+
+#[test]
+fn values_against_those_rules_are_refused() {
+    for (option, expected) in [
+        ("--chmod-socket=9", "--chmod-socket: expected three octal digits, as in 660, got '9'"),
+        ("--uid no-such", "--uid: expected the name or number of a user on this machine, got 'no-such'"),
+        (
+            "--chown-socket root:no-such",
+            "--chown-socket: expected the name or number of a group on this machine, got 'root:no-such'",
+        ),
+        ("--reload-on-rss lots", "--reload-on-rss: expected megabytes, as in 512 or 0.5, got 'lots'"),
+        ("--reload-on-rss -1", "--reload-on-rss: expected megabytes, as in 512 or 0.5, got '-1'"),
+        ("--env A", "--env: expected NAME=VALUE, got 'A'"),
+        ("--mount /a=b", "--mount: expected /PREFIX=FILE.py or /PREFIX=MODULE:CALLABLE, got '/a=b'"),
+        ("--cheaper-algo magic", "--cheaper-algo: expected spare, backlog or busyness, got 'magic'"),
+    ] {
+        assert_eq!(error(&format!("rwsgi --http :1 -w m {option}")), format!("command line: {expected}"));
+    }
+    assert!(error("rwsgi --http :1 -w m --plugins gevent").contains("--plugins: expected plugins that are built in"));
+}
+
+#[test]
+fn a_mount_at_the_root_is_the_application() {
+    let config = serve("rwsgi --http :1 --mount /=m:app --mount /b=b.py");
+    assert_eq!((config.app, config.callable), (AppSource::Module("m".into()), "app".into()));
+    assert_eq!(config.mounts.len(), 1);
+}
+
+#[test]
+fn an_option_without_effect_yet_says_so_when_it_is_used() {
+    for row in OPTIONS.iter().filter(|row| matches!(row.kind, Kind::Flag(_))) {
+        let config = serve(&format!("rwsgi --http :1 -w m --{}", row.names[0]));
+        let expected = format!("command line: {} has no effect yet", row.names[0]);
+        assert_eq!(config.warnings.contains(&expected), row.standing == Standing::Planned, "{:?}", config.warnings);
+    }
+}
+
+#[test]
 fn a_longer_backlog_than_the_system_grants_is_warned_of() {
     assert_eq!(serve("rwsgi --http :1 -w m").listen, somaxconn());
     let config = serve("rwsgi --http :1 -w m --listen 1000000");

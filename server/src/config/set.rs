@@ -1,0 +1,194 @@
+//! The options whose values have rules of their own: each reads its value into the configuration. An error is what was
+//! expected, to follow that word.
+
+use nix::unistd::{Group, User};
+
+use super::row::{mode, number, path, truth};
+use super::{AppSource, CheaperAlgorithm, Config, Mount, Owner, RunAs, StaticMap};
+
+type Outcome = Result<(), String>;
+
+/// The colon stays for now: whichever of `module` and `callable` comes first, the one after the colon wins.
+pub(super) fn module(config: &mut Config, value: &str) -> Outcome {
+    let (module, callable) = value.split_once(':').unwrap_or((value, "application"));
+    if module.is_empty() || callable.is_empty() {
+        return Err("a module's name, optionally with a colon and the callable's".into());
+    }
+    config.app = AppSource::Module(value.into());
+    Ok(())
+}
+
+pub(super) fn wsgi_file(config: &mut Config, value: &str) -> Outcome {
+    config.app = AppSource::File(path(value)?);
+    Ok(())
+}
+
+pub(super) fn callable(config: &mut Config, value: &str) -> Outcome {
+    if value.is_empty() {
+        return Err("the application's name in its module".into());
+    }
+    config.callable = value.into();
+    Ok(())
+}
+
+pub(super) fn mount(config: &mut Config, value: &str) -> Outcome {
+    let expected = || "/PREFIX=FILE.py or /PREFIX=MODULE:CALLABLE".to_owned();
+    let (prefix, app) = value.split_once('=').ok_or_else(expected)?;
+    let is_file = app.ends_with(".py") || app.ends_with(".wsgi");
+    let (app, callable) = match app.split_once(':') {
+        _ if is_file => (AppSource::File(app.into()), None),
+        Some((module, callable)) if !module.is_empty() && !callable.is_empty() => {
+            (AppSource::Module(module.into()), Some(callable.to_owned()))
+        }
+        _ => return Err(expected()),
+    };
+    let prefix = prefix.trim_end_matches('/');
+    if !prefix.is_empty() && !prefix.starts_with('/') {
+        return Err(expected());
+    }
+    config.mounts.push(Mount { prefix: prefix.into(), app, callable });
+    Ok(())
+}
+
+pub(super) fn env(config: &mut Config, value: &str) -> Outcome {
+    match value.split_once('=') {
+        Some((name, value)) if !name.is_empty() && !name.contains('\0') && !value.contains('\0') => {
+            config.env.push((name.into(), value.into()));
+            Ok(())
+        }
+        _ => Err("NAME=VALUE".into()),
+    }
+}
+
+/// uWSGI's plugins that are part of this server, or that it has no need of.
+const BUILT_IN: [&str; 12] = [
+    "python",
+    "http",
+    "corerouter",
+    "cheaper_busyness",
+    "spooler",
+    "logfile",
+    "rpc",
+    "signal",
+    "cache",
+    "ping",
+    "stats",
+    "0",
+];
+
+pub(super) fn plugin(_: &mut Config, value: &str) -> Outcome {
+    let built_in = |name: &str| {
+        let name = name.trim().trim_end_matches("_plugin.so");
+        BUILT_IN.contains(&name)
+            || name.strip_prefix("python").is_some_and(|version| version.bytes().all(|b| b.is_ascii_digit()))
+    };
+    match value.split(',').all(built_in) {
+        true => Ok(()),
+        false => {
+            Err("plugins that are built in (python, python3, http, cheaper_busyness…): no other can be loaded".into())
+        }
+    }
+}
+
+pub(super) fn procname_prefix(config: &mut Config, value: &str) -> Outcome {
+    config.procname.auto = true;
+    config.procname.prefix = value.into();
+    Ok(())
+}
+
+pub(super) fn procname_prefix_spaced(config: &mut Config, value: &str) -> Outcome {
+    procname_prefix(config, &format!("{value} "))
+}
+
+pub(super) fn procname_append(config: &mut Config, value: &str) -> Outcome {
+    config.procname.auto = true;
+    config.procname.append = value.into();
+    Ok(())
+}
+
+pub(super) fn cheaper_algo(config: &mut Config, value: &str) -> Outcome {
+    config.cheaper.algorithm = match value {
+        // spare2 differs in how it smooths figures that are exact here.
+        "spare" | "spare2" => CheaperAlgorithm::Spare,
+        "backlog" => CheaperAlgorithm::Backlog,
+        "busyness" => CheaperAlgorithm::Busyness,
+        _ => return Err("spare, backlog or busyness".into()),
+    };
+    Ok(())
+}
+
+pub(super) fn buffer_size(config: &mut Config, value: &str) -> Outcome {
+    config.buffer_size = number(value, &(1024..=1 << 30))?;
+    Ok(())
+}
+
+/// uWSGI turns keep-alive on by a bare `http-keepalive` and takes seconds elsewhere; here it is always on, and a number
+/// above 1 says for how long.
+pub(super) fn http_keepalive(config: &mut Config, value: &str) -> Outcome {
+    match truth(value) {
+        Ok(true) => Ok(()),
+        _ => number(value, &(0..=86_400)).map(|seconds| config.http_keepalive = seconds),
+    }
+}
+
+/// A flag in uWSGI 2.0, a level in later ones.
+pub(super) fn memory_report(config: &mut Config, value: &str) -> Outcome {
+    config.memory_report = value == "2" || truth(value)?;
+    Ok(())
+}
+
+pub(super) fn static_map(config: &mut Config, value: &str) -> Outcome {
+    match value.split_once('=') {
+        Some((prefix, root)) if prefix.starts_with('/') && !root.is_empty() => {
+            config.static_map.push(StaticMap { prefix: prefix.into(), root: root.into() });
+            Ok(())
+        }
+        _ => Err("/PREFIX=DIR".into()),
+    }
+}
+
+/// A bare `chmod-socket`, or `1`, is everyone may connect.
+pub(super) fn chmod_socket(config: &mut Config, value: &str) -> Outcome {
+    config.chmod_socket = Some(if matches!(value, "" | "1" | "true") { 0o666 } else { mode(value)? });
+    Ok(())
+}
+
+pub(super) fn chown_socket(config: &mut Config, value: &str) -> Outcome {
+    let (user, group) = match value.split_once(':') {
+        Some((user, group)) => (user, Some(group)),
+        None => (value, None),
+    };
+    config.chown_socket = Some(Owner { uid: find_user(user)?.uid, gid: group.map(find_group).transpose()? });
+    Ok(())
+}
+
+pub(super) fn uid(config: &mut Config, value: &str) -> Outcome {
+    config.uid = Some(find_user(value)?);
+    Ok(())
+}
+
+pub(super) fn gid(config: &mut Config, value: &str) -> Outcome {
+    config.gid = Some(find_group(value)?);
+    Ok(())
+}
+
+fn find_user(value: &str) -> Result<RunAs, String> {
+    if let Ok(uid) = value.parse() {
+        let name = User::from_uid(nix::unistd::Uid::from_raw(uid)).ok().flatten().map(|user| user.name);
+        return Ok(RunAs { uid, name });
+    }
+    match User::from_name(value) {
+        Ok(Some(user)) => Ok(RunAs { uid: user.uid.as_raw(), name: Some(user.name) }),
+        _ => Err("the name or number of a user on this machine".into()),
+    }
+}
+
+fn find_group(value: &str) -> Result<u32, String> {
+    if let Ok(gid) = value.parse() {
+        return Ok(gid);
+    }
+    match Group::from_name(value) {
+        Ok(Some(group)) => Ok(group.gid.as_raw()),
+        _ => Err("the name or number of a group on this machine".into()),
+    }
+}
