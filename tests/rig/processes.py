@@ -1,0 +1,68 @@
+"""Looking at processes through /proc. A server's own are those that carry its mark in their environment."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+MARK = "RWSGI_TEST_MARK"
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process as /proc shows it at one moment."""
+
+    pid: int
+    parent: int
+    state: str
+    command: str
+
+    @property
+    def rss(self) -> int:
+        """Resident memory in bytes."""
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def look(pid: int) -> Process | None:
+    """The process, or None when there is none (a zombie is one, with state `Z`)."""
+    try:
+        # The name may hold spaces and parentheses; what follows the last one is regular.
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return Process(pid, int(fields[1]), fields[0], command)
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs; a zombie does not."""
+    process = look(pid)
+    return process is not None and process.state not in "ZX"
+
+
+def marked(mark: str) -> list[Process]:
+    """Every running process that carries `mark`, whoever its parent is by now."""
+    needle = f"{MARK}={mark}".encode()
+    found = []
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            environ = Path(f"/proc/{entry}/environ").read_bytes()
+        except OSError:
+            continue
+        if needle in environ.split(b"\0"):
+            process = look(int(entry))
+            if process is not None and process.state not in "ZX":
+                found.append(process)
+    return found
+
+
+def kill(pid: int, number: int = signal.SIGKILL) -> None:
+    """Sends the signal; a process that is gone already is fine."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
