@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from rig.addresses import tcp  # noqa: E402
 from rig.server import Program, Servers  # noqa: E402
+from rig.site import KINDS, Record, every_kind  # noqa: E402
 
 
 def pytest_addoption(parser):
@@ -86,3 +87,27 @@ def address() -> str:
 def stats_at() -> str:
     """A free `127.0.0.1:port` for the stats."""
     return tcp()
+
+
+@pytest.fixture(scope="module")
+def probe_sites(serve_module):
+    """One server of `apps/probe.py` on every kind of socket."""
+    return every_kind(serve_module, "--wsgi-file", "probe.py", "--processes", 2, "--threads", 2)
+
+
+@pytest.fixture(params=KINDS)
+def site(request, probe_sites):
+    """The probe, behind each kind of socket in turn."""
+    return probe_sites[request.param]
+
+
+@pytest.fixture(params=["http", "http-socket"])
+def http_site(request, probe_sites):
+    """The probe, behind each kind of socket that speaks HTTP."""
+    return probe_sites[request.param]
+
+
+@pytest.fixture
+def record(tmp_path) -> Record:
+    """Where the application writes down what it saw: `?record={record.path}`."""
+    return Record(tmp_path / "record")

@@ -1,0 +1,128 @@
+"""Applications that break PEP 3333: a clear line and a traceback in the log, and no client is ever told a lie."""
+
+from __future__ import annotations
+
+import pytest
+
+from rig import http
+from rig.http import Closed, Connection, Response
+
+
+def asked(site, target: str) -> Response | None:
+    """The answer, or None when the connection was closed before a whole one came."""
+    try:
+        return site.get(target)
+    except Closed:
+        return None
+
+
+@pytest.mark.only_rwsgi(why="uWSGI sends some of these as if they were fine")
+@pytest.mark.parametrize(
+    ("route", "said"),
+    [
+        ("fail", "ValueError: failed"),
+        ("never-started", "start_response"),
+        ("started-twice", "start_response"),
+        ("returns-str", "str"),
+        ("yields-str", "str"),
+        ("returns-none", "None"),
+        ("system-exit", "SystemExit"),
+        *[(f"bad-header?what={what}", "header|Header") for what in ("newline", "lf", "name", "colon", "unicode", "bytes", "number")],
+        *[(f"bad-status?what={what}", "status") for what in ("short", "text", "newline", "number", "bytes")],
+    ],
+)
+def test_a_mistake_before_anything_was_sent_is_answered_with_500(site, route, said):
+    separator = "&" if "?" in route else "?"
+    token = f"{route}-{site.kind}".replace("?", "-").replace("=", "-")
+    before = len(site.server.log())
+    answer = site.get(f"/{route}{separator}token={token}")
+    assert answer.status == 500
+    assert answer.header("X-Injected") is None
+    assert b"text, not bytes" not in answer.body and b"Traceback" not in answer.body
+    site.server.logged(rf"(?s)\A.{{{before}}}.*({said})")
+    # And nobody else is harmed.
+    assert site.get("/unread").body == b"not read"
+
+
+@pytest.mark.parametrize("route", ["fail", "fail-iterating", "exc-info-after"])
+def test_a_traceback_names_the_line_of_the_application(site, route):
+    token = f"trace-{route}-{site.kind}"
+    asked(site, f"/{route}?after=0&token={token}")
+    site.server.logged(rf"(?s)Traceback \(most recent call last\):.*probe\.py\", line \d+.*ValueError: .* ?{token}")
+
+
+@pytest.mark.only_rwsgi(why="uWSGI says 200 and nothing")
+def test_a_failure_before_the_first_byte_of_the_body_is_answered_with_500(site):
+    assert site.get(f"/fail-iterating?after=0&token=first-{site.kind}").status == 500
+
+
+def test_a_failure_in_the_middle_breaks_the_answer_off(site):
+    with pytest.raises(Closed) as closed:
+        site.get(f"/fail-iterating?after=3&token=middle-{site.kind}")
+    assert closed.value.received in (b"", b"z" * 30)
+
+
+@pytest.mark.only_rwsgi(why="uWSGI sends the beginning as a whole answer")
+def test_str_after_bytes_breaks_the_answer_off(site):
+    answer = None
+    try:
+        with site.open("GET", "/yields-str-later") as connection:
+            answer = connection.response()
+    except Closed:
+        pass
+    if answer is not None:
+        # An answer whose end is the end of the connection cannot tell; every other kind must.
+        assert answer.status == 500 or (site.kind == "socket" and answer.framing == "close")
+    site.server.logged(r"TypeError|str")
+
+
+@pytest.mark.only_rwsgi(why="uWSGI sends all of it")
+def test_more_than_content_length_is_never_sent(site, record):
+    before = len(site.server.log())
+    answer = asked(site, f"/too-long?record={record.path}")
+    assert answer is None or answer.status == 500 or answer.body == b"12345"
+    assert record.wait() == ["closed"]
+    site.server.logged(rf"(?s)\A.{{{before}}}.*Content-Length")
+
+
+@pytest.mark.only_rwsgi(why="uWSGI's HTTP sockets do not keep connections alive")
+def test_more_than_content_length_never_reaches_the_next_answer(http_site):
+    with Connection(http_site.address) as connection:
+        try:
+            assert connection.request("GET", "/too-long").body in (b"12345", b"Internal Server Error")
+            assert connection.request("GET", "/unread").body == b"not read"
+        except ConnectionError:
+            pass
+
+
+def test_less_than_content_length_closes_the_connection(site, record):
+    with pytest.raises(Closed) as closed:
+        site.get(f"/too-short?record={record.path}")
+    assert closed.value.received in (b"", b"123456")
+    assert record.wait() == ["closed"]
+
+
+@pytest.mark.only_rwsgi(why="uWSGI does not notice")
+def test_less_than_content_length_is_logged(site, record):
+    before = len(site.server.log())
+    asked(site, f"/too-short?record={record.path}")
+    site.server.logged(rf"(?s)\A.{{{before}}}.*Content-Length")
+
+
+@pytest.mark.only_rwsgi(why="uWSGI sends them on")
+def test_an_application_s_hop_by_hop_headers_do_not_spoil_the_answer(http_site):
+    """The client refuses an answer that is not well formed."""
+    answer = asked(http_site, "/hop-by-hop")
+    assert answer is None or answer.status == 500 or answer.body == b"the application must not say this"
+
+
+def test_a_failing_application_does_not_cost_the_worker(serve, address, stats_at):
+    server = serve("--http-socket", address, "--wsgi-file", "probe.py", "--master", "--stats", stats_at)
+    before = server.wait_workers(1)["workers"][0]["pid"]
+    for _ in range(20):
+        try:
+            http.get(address, "/fail?token=t")
+        except Closed:
+            pass  # uWSGI says nothing at all
+    assert http.get(address, "/pid").text == str(before)
+    assert server.stats()["workers"][0]["exceptions"] == 20

@@ -1,0 +1,138 @@
+"""Connections that stay, wait, or dawdle, on both kinds of HTTP sockets."""
+
+from __future__ import annotations
+
+import pytest
+
+from rig.http import Closed, Connection, head
+from rig.site import every_kind
+
+pytestmark = pytest.mark.only_rwsgi(why="uWSGI's HTTP sockets do not keep connections alive, and wait with their threads")
+
+LEAVING = {"Connection": "close"}
+
+
+def test_a_connection_serves_many_requests(http_site):
+    with Connection(http_site.address) as connection:
+        for number in range(200):
+            answer = connection.request("POST", "/digest", body=b"x" * number)
+            assert answer.text.startswith(f"{number} ")
+            assert answer.framing in ("length", "chunked")
+
+
+def test_pipelined_requests_are_answered_in_order(http_site):
+    with Connection(http_site.address) as connection:
+        count = 100
+        connection.send(b"".join(head("POST", "/digest", body=b"x" * n) + b"x" * n for n in range(count)))
+        assert [int(connection.response().text.split()[0]) for _ in range(count)] == list(range(count))
+
+
+@pytest.mark.parametrize("target", ["/unread", "/chunks", "/large?bytes=100000", "/empty", "/status?code=204"])
+def test_the_client_s_wish_to_close_is_granted(http_site, target):
+    with Connection(http_site.address) as connection:
+        answer = connection.request("GET", target, LEAVING)
+        assert (answer.header("Connection") or "").lower() == "close"
+        assert connection.closed_by_server()
+
+
+@pytest.mark.parametrize("target", ["/unread", "/chunks"])
+def test_a_client_of_http_1_0_gets_no_chunks_and_a_closed_connection(http_site, target):
+    with Connection(http_site.address) as connection:
+        connection.send(f"GET {target} HTTP/1.0\r\n\r\n".encode())
+        answer = connection.response()
+        assert answer.framing in ("length", "close")
+        assert answer.body in (b"not read", b"one,two," + b"x" * 100000 + b",end")
+        assert connection.closed_by_server()
+
+
+def test_a_client_of_http_1_0_may_ask_to_stay(http_site):
+    with Connection(http_site.address) as connection:
+        for _ in range(3):
+            connection.send(b"GET /large?bytes=10 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+            answer = connection.response()
+            assert answer.body == b"y" * 10
+            assert (answer.header("Connection") or "").lower() == "keep-alive"
+
+
+def test_a_head_in_single_bytes_is_read(http_site):
+    with Connection(http_site.address) as connection:
+        for byte in head("GET", "/unread"):
+            connection.send(bytes([byte]))
+        assert connection.response().body == b"not read"
+
+
+@pytest.fixture(scope="module")
+def one_core(serve_module):
+    """A server with a single core on every kind of socket: whatever holds it holds everybody up."""
+    return every_kind(serve_module, "--wsgi-file", "probe.py", "--processes", 1, "--threads", 1)
+
+
+@pytest.mark.parametrize("kind", ["http", "http-socket"])
+def test_idle_connections_hold_no_core(one_core, kind):
+    site = one_core[kind]
+    idle = [Connection(site.address) for _ in range(50)]
+    for connection in idle:
+        assert connection.request("GET", "/unread").body == b"not read"
+    assert site.get("/unread").body == b"not read"
+    for connection in idle:
+        assert connection.request("GET", "/unread").body == b"not read"
+        connection.close()
+
+
+@pytest.mark.parametrize("kind", ["http", "http-socket"])
+@pytest.mark.parametrize("sent", [b"GET /unr", head("POST", "/digest", body=b"12345678") + b"1234"], ids=["head", "body"])
+def test_requests_that_come_slowly_hold_no_core(one_core, kind, sent):
+    site = one_core[kind]
+    slow = [Connection(site.address) for _ in range(20)]
+    for connection in slow:
+        connection.send(sent)
+    assert site.get("/unread").body == b"not read"
+    for connection in slow:
+        connection.send(b"ead HTTP/1.1\r\nHost: a\r\n\r\n" if sent.startswith(b"GET") else b"5678")
+        assert connection.response().status == 200
+        connection.close()
+
+
+@pytest.mark.parametrize("kind", ["http", "http-socket"])
+def test_clients_that_read_slowly_hold_no_core(one_core, kind):
+    site, size = one_core[kind], 8_000_000
+    slow = [site.open("GET", f"/large?bytes={size}") for _ in range(5)]
+    for connection in slow:
+        connection.socket.recv(1, 0x2)
+    assert site.get("/unread").body == b"not read"
+    for connection in slow:
+        assert len(connection.response().body) == size
+        connection.close()
+
+
+def test_a_request_that_waits_for_a_core_is_served_in_its_turn(one_core, tmp_path, record):
+    site, go = one_core["http"], tmp_path / "go"
+    with site.open("GET", f"/slow?go={go}&record={record.path}") as first:
+        record.wait()
+        waiting = [site.open("GET", f"/slow?go=/&record={record.path}") for _ in range(5)]
+        assert len(record.lines()) == 1
+        go.touch()
+        assert first.response().status == 200
+        for connection in waiting:
+            assert connection.response().status == 200
+            connection.close()
+
+
+def test_a_client_that_leaves_the_queue_harms_nobody(one_core, tmp_path, record):
+    site, go = one_core["http"], tmp_path / "go"
+    with site.open("GET", f"/slow?go={go}&record={record.path}") as first:
+        record.wait()
+        for _ in range(5):
+            site.open("GET", "/unread").reset()
+        go.touch()
+        assert first.response().status == 200
+    assert site.get("/unread").body == b"not read"
+
+
+def test_a_worker_s_death_is_answered_with_an_error_by_the_front(probe_sites):
+    site = probe_sites["http"]
+    try:
+        assert site.get("/die?how=kill").status in (502, 503)
+    except Closed:
+        pytest.fail("the front closed the connection without a word")
+    assert site.get("/unread").body == b"not read"
