@@ -46,6 +46,12 @@ pub struct Snapshot {
     /// uWSGI's emperor: its vassals; left out by everything else.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub vassals: Vec<Vassal>,
+    /// uWSGI's emperor: the directories (or other monitors) that it watches; left out by everything else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub emperor: Option<Vec<String>>,
+    /// uWSGI's emperor: 1 when vassals run as the owners of their configurations.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub emperor_tyrant: Option<i64>,
 
     /// Name of the server program: `rwsgi`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -285,6 +291,14 @@ pub struct Vassal {
     pub last_accepting: u64,
     /// When it last reported that it is loyal, unix seconds.
     pub last_loyal: u64,
+    /// 1 when it is ready.
+    pub ready: u8,
+    /// 1 when it takes requests.
+    pub accepting: u8,
+    /// 1 when it reported that it is loyal.
+    pub loyal: u8,
+    /// 1 when it does not stay up, and is started with a delay.
+    pub cursed: u8,
     /// How often it was started again.
     pub respawns: u64,
 }

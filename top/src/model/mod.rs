@@ -1,0 +1,11 @@
+//! From snapshots to what is shown: differences, rates, windows, percentiles, history.
+//!
+//! Nothing here draws, and nothing here opens a socket: a model is fed [`Sample`](crate::source::Sample)s and asked.
+
+mod latency;
+mod pool;
+mod reading;
+
+pub(crate) use latency::{Counts, Percentiles};
+pub(crate) use pool::Pool;
+pub(crate) use reading::{Rates, Reading, Status, Totals, status_of};

@@ -1,0 +1,320 @@
+//! One server over time: takes samples in, subtracts neighbours, notices restarts and silence.
+
+use rwsgi_stats::{Snapshot, Worker};
+
+use super::reading::digest;
+use super::{Counts, Rates, Reading, Totals};
+use crate::source::Sample;
+
+/// What is known of one server.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    /// The target as it was typed.
+    pub(crate) label: String,
+    /// The machine it runs on, as far as the address tells.
+    pub(crate) node: Option<String>,
+    /// The last whole reading; kept on the screen while the server is silent.
+    pub(crate) current: Option<Reading>,
+    /// Why there is nothing newer; `None` when all is well.
+    pub(crate) trouble: Option<Trouble>,
+    /// How often another master answered, or the same one with smaller counters.
+    pub(crate) restarts: u64,
+    /// When that last happened, unix µs.
+    pub(crate) restarted: Option<u64>,
+    before: Option<Before>,
+}
+
+/// A server that gives no documents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Trouble {
+    /// Since when, unix µs.
+    pub(crate) since: u64,
+    /// Why, in a line.
+    pub(crate) message: String,
+}
+
+/// What the next snapshot is subtracted from.
+#[derive(Debug, Default)]
+struct Before {
+    at: u64,
+    now: Option<u64>,
+    pid: i32,
+    started_at: Option<u64>,
+    requests: u64,
+    exceptions: u64,
+    tx: u64,
+    latency: Cumulative,
+    waiting: Cumulative,
+    workers: Vec<WorkerBefore>,
+}
+
+#[derive(Debug, Default)]
+struct WorkerBefore {
+    requests: u64,
+    tx: u64,
+    busy: Option<u64>,
+    cpu: Option<u64>,
+    gil: Option<u64>,
+    cores: Vec<u64>,
+    latency: Cumulative,
+}
+
+/// Counts since the server's start, with the text that they were decoded from: an unchanged text, which is what an
+/// idle worker sends, is not decoded again.
+#[derive(Debug, Default)]
+struct Cumulative {
+    text: String,
+    counts: Counts,
+}
+
+impl Cumulative {
+    /// Takes over what the document says, and returns what is new in it; `None` when the server does not tell.
+    fn advance(&mut self, text: Option<String>) -> Option<Counts> {
+        let text = text?;
+        if text == self.text {
+            return Some(Counts::default());
+        }
+        let counts = Counts::decode(&text)?;
+        let difference = counts.since(&self.counts).unwrap_or_default();
+        *self = Self { text, counts };
+        Some(difference)
+    }
+}
+
+impl Pool {
+    /// A server of which nothing is known yet.
+    pub(crate) fn new(label: String, node: Option<String>) -> Self {
+        Self { label, node, current: None, trouble: None, restarts: 0, restarted: None, before: None }
+    }
+
+    /// Takes a sample in. Returns whether it brought a new reading.
+    pub(crate) fn ingest(&mut self, sample: Sample) -> bool {
+        match sample.outcome {
+            Ok(document) => {
+                self.trouble = None;
+                self.advance(*document.snapshot, sample.at, sample.taken);
+                true
+            }
+            Err(error) => {
+                let since = self.trouble.as_ref().map_or(sample.taken, |trouble| trouble.since);
+                self.trouble = Some(Trouble { since, message: error.to_string() });
+                false
+            }
+        }
+    }
+
+    /// Latency of a worker (by its place) since the server started; empty when the server does not tell.
+    pub(crate) fn latency_since_start(&self, place: usize) -> Option<&Counts> {
+        let counts = &self.before.as_ref()?.workers.get(place)?.latency.counts;
+        (counts.total() > 0).then_some(counts)
+    }
+
+    fn advance(&mut self, mut snapshot: Snapshot, at: u64, local: u64) {
+        let taken = snapshot.now.unwrap_or(local);
+        digest(&mut snapshot, taken);
+        let mut totals = Totals::of(&snapshot);
+        let continues = self.before.take_if(|before| before.is_continued_by(&snapshot, &totals));
+        if self.before.take().is_some() {
+            self.restarts += 1;
+            self.restarted = Some(taken);
+        }
+        let window = continues.as_ref().and_then(|before| {
+            let micros = match (before.now, snapshot.now) {
+                (Some(earlier), Some(later)) => later.checked_sub(earlier)?,
+                _ => at.checked_sub(before.at)?,
+            };
+            // Two readings of one cached document have no time between them.
+            (micros > 0).then_some(micros as f64 / 1e6)
+        });
+        let mut before = continues.unwrap_or_default();
+        let per_second = |now: u64, then: u64| window.map(|window| now.saturating_sub(then) as f64 / window);
+        totals.rps = per_second(totals.requests, before.requests);
+        totals.exception_rate = per_second(totals.exceptions, before.exceptions);
+        totals.tx_rate = per_second(totals.tx, before.tx);
+
+        before.workers.resize_with(snapshot.workers.len(), WorkerBefore::default);
+        let mut merged = Counts::default();
+        let mut workers = Vec::with_capacity(snapshot.workers.len());
+        for (worker, before) in snapshot.workers.iter_mut().zip(&mut before.workers) {
+            let latency = before.latency.advance(worker.latency.take());
+            if let Some(latency) = &latency {
+                merged.merge(latency);
+            }
+            workers.push(before.advance(worker, window, latency.as_ref()));
+        }
+        let tells = !before.workers.iter().all(|worker| worker.latency.text.is_empty());
+        let overall = before.latency.advance(snapshot.latency.take());
+        totals.latency = overall.or(tells.then_some(merged)).filter(|_| window.is_some());
+        let waiting = snapshot.queue.as_mut().map(|queue| std::mem::take(&mut queue.waiting));
+        totals.waiting = before.waiting.advance(waiting).filter(|_| window.is_some());
+
+        let cores = |worker: &Worker| worker.cores.len().max(1) as f64;
+        let weighted = |value: fn(&Rates) -> Option<f64>, weight: &dyn Fn(&Worker) -> f64| {
+            let pairs = workers.iter().zip(&snapshot.workers);
+            let known = pairs.filter_map(|(rates, worker)| value(rates).map(|value| value * weight(worker)));
+            known.reduce(|a, b| a + b)
+        };
+        totals.cpu = weighted(|rates| rates.cpu, &|_| 1.0);
+        let busy = weighted(|rates| rates.utilization, &cores);
+        totals.utilization = busy.filter(|_| totals.cores > 0).map(|busy| (busy / totals.cores as f64).min(1.0));
+
+        before.at = at;
+        before.now = snapshot.now;
+        before.pid = snapshot.pid;
+        before.started_at = snapshot.started_at;
+        (before.requests, before.exceptions, before.tx) = (totals.requests, totals.exceptions, totals.tx);
+        self.before = Some(before);
+        self.current = Some(Reading { taken, window, snapshot, workers, totals });
+    }
+}
+
+impl Before {
+    /// Whether `next` is a later reading of the same life of the same server.
+    fn is_continued_by(&self, next: &Snapshot, totals: &Totals) -> bool {
+        self.pid == next.pid && self.started_at == next.started_at && self.requests <= totals.requests
+    }
+}
+
+impl WorkerBefore {
+    /// Takes over what the worker's counters say, and returns what they did in the window.
+    fn advance(&mut self, worker: &Worker, window: Option<f64>, latency: Option<&Counts>) -> Rates {
+        let per_second = |now: u64, then: u64| window.map(|window| now.saturating_sub(then) as f64 / window);
+        // A clock that was not there before, as after a cheap worker's start, has no difference yet.
+        let micros_per_second = |now: Option<u64>, then: Option<u64>| per_second(now?, then?).map(|rate| rate / 1e6);
+        let cores = worker.cores.len().max(1) as f64;
+        let rates = Rates {
+            rps: per_second(worker.requests, self.requests),
+            tx: per_second(worker.tx, self.tx),
+            utilization: micros_per_second(worker.busy_time, self.busy).map(|busy| (busy / cores).min(1.0)),
+            cpu: micros_per_second(worker.cpu_time, self.cpu),
+            gil: micros_per_second(worker.gil_wait, self.gil).map(|waited| (waited / cores).min(1.0)),
+            latency: latency.filter(|_| window.is_some()).and_then(Counts::percentiles),
+            cores: match window {
+                Some(window) => {
+                    let before = self.cores.iter().copied().chain(std::iter::repeat(0));
+                    let pairs = worker.cores.iter().zip(before);
+                    pairs.map(|(core, then)| core.requests.saturating_sub(then) as f64 / window).collect()
+                }
+                None => Vec::new(),
+            },
+        };
+        (self.requests, self.tx) = (worker.requests, worker.tx);
+        (self.busy, self.cpu, self.gil) = (worker.busy_time, worker.cpu_time, worker.gil_wait);
+        self.cores.clear();
+        self.cores.extend(worker.cores.iter().map(|core| core.requests));
+        rates
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::{SourceError, parse};
+    use rwsgi_stats::{Queue, latency};
+
+    fn snapshot(requests: u64) -> Snapshot {
+        let core = rwsgi_stats::Core { requests, ..Default::default() };
+        let worker = Worker {
+            id: 1,
+            pid: 8,
+            requests,
+            tx: requests * 10,
+            status: "idle".into(),
+            cores: vec![core, rwsgi_stats::Core::default()],
+            ..Worker::default()
+        };
+        Snapshot { version: "1".into(), pid: 7, workers: vec![worker], ..Snapshot::default() }
+    }
+
+    fn sample(at: u64, snapshot: &Snapshot) -> Sample {
+        let document = parse(serde_json::to_vec(snapshot).unwrap()).unwrap();
+        Sample { target: 0, at, taken: 1_000_000_000 + at, outcome: Ok(document) }
+    }
+
+    fn pool(samples: impl IntoIterator<Item = Sample>) -> Pool {
+        let mut pool = Pool::new(":9191".into(), None);
+        for sample in samples {
+            pool.ingest(sample);
+        }
+        pool
+    }
+
+    #[test]
+    fn the_first_reading_has_totals_and_no_rates() {
+        let pool = pool([sample(0, &snapshot(50))]);
+        let reading = pool.current.unwrap();
+        assert_eq!((reading.totals.requests, reading.totals.rps, reading.workers[0].rps), (50, None, None));
+    }
+
+    #[test]
+    fn without_a_server_s_clock_rates_divide_by_ours() {
+        let pool = pool([sample(0, &snapshot(50)), sample(2_000_000, &snapshot(150))]);
+        let reading = pool.current.unwrap();
+        assert_eq!((reading.totals.rps, reading.workers[0].rps), (Some(50.0), Some(50.0)));
+        assert_eq!((reading.totals.tx_rate, reading.workers[0].cores.as_slice()), (Some(500.0), &[50.0, 0.0][..]));
+    }
+
+    #[test]
+    fn a_server_s_own_clock_goes_before_ours() {
+        let mut snapshots = [snapshot(0), snapshot(100)];
+        snapshots[0].now = Some(5_000_000);
+        snapshots[1].now = Some(9_000_000);
+        let pool = pool([sample(0, &snapshots[0]), sample(1_000_000, &snapshots[1])]);
+        assert_eq!(pool.current.unwrap().totals.rps, Some(25.0));
+    }
+
+    #[test]
+    fn a_restarted_server_gives_no_rates_across_the_restart() {
+        let mut other = snapshot(900);
+        other.pid = 99;
+        for second in [other, snapshot(10)] {
+            let pool = pool([sample(0, &snapshot(50)), sample(1_000_000, &second)]);
+            assert_eq!((pool.restarts, pool.current.unwrap().totals.rps), (1, None));
+        }
+    }
+
+    #[test]
+    fn silence_keeps_the_last_reading_and_says_since_when() {
+        let silence = |at, error| Sample { target: 0, at, taken: at, outcome: Err(error) };
+        let mut pool =
+            pool([sample(0, &snapshot(50)), silence(1, SourceError::Empty), silence(2, SourceError::Half(9))]);
+        let trouble = pool.trouble.clone().unwrap();
+        assert_eq!((trouble.since, pool.current.is_some()), (1, true));
+        assert!(trouble.message.contains("half a document"));
+        pool.ingest(sample(1_000_000, &snapshot(60)));
+        assert_eq!((&pool.trouble, pool.current.unwrap().totals.rps), (&None, Some(10.0)));
+    }
+
+    #[test]
+    fn utilization_and_percentiles_are_of_the_window_alone() {
+        let with = |busy: u64, values: &[(u64, u64)], requests| {
+            let mut snapshot = snapshot(requests);
+            let counts = latency::from_counts(values.iter().map(|(value, n)| (latency::index_of(*value), *n)));
+            snapshot.workers[0].busy_time = Some(busy);
+            snapshot.workers[0].latency = Some(latency::encode(&counts));
+            snapshot.latency = snapshot.workers[0].latency.clone();
+            snapshot.queue = Some(Queue { depth: 3, capacity: 10, waiting: latency::encode(&counts), rejected: 0 });
+            snapshot
+        };
+        let before = with(1_000_000, &[(100_000, 10)], 10);
+        let after = with(2_000_000, &[(100, 99), (100_000, 11)], 110);
+        let pool = pool([sample(0, &before), sample(1_000_000, &after)]);
+        assert_eq!(pool.latency_since_start(0).unwrap().total(), 110);
+        let reading = pool.current.unwrap();
+        assert_eq!(reading.workers[0].utilization, Some(0.5), "one second of two cores");
+        assert_eq!(reading.totals.utilization, Some(0.5));
+        let percentiles = reading.workers[0].latency.unwrap();
+        assert_eq!((percentiles.p50, percentiles.max >= 100_000), (100, true));
+        assert_eq!(reading.totals.latency.unwrap().total(), 100);
+        assert_eq!(reading.totals.waiting.unwrap().total(), 100);
+        assert_eq!((reading.totals.queue, reading.totals.queue_capacity), (3, 10));
+    }
+
+    #[test]
+    fn workers_may_come_and_go() {
+        let mut more = snapshot(60);
+        more.workers.push(Worker { id: 2, requests: 5, ..Worker::default() });
+        let pool = pool([sample(0, &snapshot(50)), sample(1_000_000, &more), sample(2_000_000, &snapshot(65))]);
+        assert_eq!(pool.current.unwrap().workers.len(), 1);
+    }
+}

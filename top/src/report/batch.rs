@@ -1,0 +1,106 @@
+//! Plain tables: what the screen's table says, every column of it, as text that goes anywhere.
+
+use std::fmt::Write as _;
+
+use jiff::tz::TimeZone;
+
+use crate::format;
+use crate::model::{Counts, Pool, Reading, Status};
+use crate::view::columns::{COLUMNS, Context, Row};
+use crate::view::{Theme, ascii};
+
+/// How tables are printed.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    /// For times of day.
+    pub(crate) zone: TimeZone,
+    /// What the reader of the output can show.
+    pub(crate) theme: Theme,
+}
+
+impl Batch {
+    /// One reading as text, with an empty line after it.
+    pub(crate) fn table(&self, pool: &Pool, reading: &Reading) -> String {
+        let mut text = self.header(pool, reading);
+        let context =
+            Context { requests: reading.totals.requests, now: reading.taken / 1_000_000, zone: self.zone.clone() };
+        let mut rows: Vec<Row<'_>> = reading
+            .snapshot
+            .workers
+            .iter()
+            .zip(&reading.workers)
+            .enumerate()
+            .map(|(place, (worker, rates))| Row { place, worker, rates, core: None, merged: false })
+            .collect();
+        rows.sort_by_key(|row| std::cmp::Reverse(row.worker.requests));
+        let mut lines = vec![String::new(); rows.len() + 1];
+        for column in COLUMNS {
+            let values: Vec<Option<String>> = rows.iter().map(|row| column.text(row, &context)).collect();
+            if values.iter().all(Option::is_none) {
+                continue;
+            }
+            let texts = std::iter::once(column.title.to_owned())
+                .chain(values.into_iter().map(|value| value.unwrap_or_else(|| "-".to_owned())));
+            let texts: Vec<String> = texts.collect();
+            let width = texts.iter().map(|text| text.chars().count()).max().unwrap_or(0);
+            for (line, cell) in lines.iter_mut().zip(texts) {
+                if !line.is_empty() {
+                    line.push_str("  ");
+                }
+                let _ = if column.right { write!(line, "{cell:>width$}") } else { write!(line, "{cell:<width$}") };
+            }
+        }
+        for line in lines.iter().filter(|_| !rows.is_empty()) {
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text.push('\n');
+        if self.theme.unicode { text } else { text.chars().map(ascii_or_newline).collect() }
+    }
+
+    fn header(&self, pool: &Pool, reading: &Reading) -> String {
+        let (snapshot, totals) = (&reading.snapshot, &reading.totals);
+        let unknown = || "-".to_owned();
+        let name = snapshot.server.as_deref().unwrap_or("uwsgi");
+        let time = format::local(reading.taken / 1_000_000, "%Y-%m-%d %H:%M:%S", &self.zone);
+        let queue = match totals.queue_capacity {
+            0 => totals.queue.to_string(),
+            capacity => format!("{}/{capacity}", totals.queue),
+        };
+        let mut text = format!(
+            "{name}-{}  {}  {time}  req {}  RPS {}  exc {}  lq {queue}  tx {}",
+            snapshot.version,
+            pool.label,
+            totals.requests,
+            totals.rps.map_or_else(unknown, format::rate),
+            totals.exceptions,
+            format::size(totals.tx),
+        );
+        if let Some(utilization) = totals.utilization {
+            let _ = write!(text, "  util {}%", format::percent(utilization));
+        }
+        if let Some(latency) = totals.latency.as_ref().and_then(Counts::percentiles) {
+            let [p50, p95, p99] = [latency.p50, latency.p95, latency.p99].map(format::micros);
+            let _ = write!(text, "  p50 {p50}  p95 {p95}  p99 {p99}");
+        }
+        let node = snapshot.hostname.as_deref().or(pool.node.as_deref()).unwrap_or("-");
+        let statuses = Status::ALL.iter().zip(totals.statuses).filter(|(_, count)| *count > 0);
+        let statuses: Vec<String> = statuses.map(|((_, word), count)| format!("{count} {word}")).collect();
+        let _ = write!(
+            text,
+            "\nnode {node}  cwd {}  uid {}  gid {}  masterpid {}  workers {}",
+            snapshot.cwd,
+            snapshot.uid,
+            snapshot.gid,
+            snapshot.pid,
+            if statuses.is_empty() { "0".to_owned() } else { statuses.join(" ") },
+        );
+        let mut lines: Vec<String> = text.lines().map(format::one_line).collect();
+        lines.push(String::new());
+        lines.join("\n")
+    }
+}
+
+fn ascii_or_newline(character: char) -> char {
+    if character == '\n' { character } else { ascii(character) }
+}

@@ -1,0 +1,122 @@
+//! Where snapshots come from: a stats socket, a stats server that speaks HTTP, a recording.
+//!
+//! A source gives whole documents or says in one line why it has none. It subtracts nothing and draws nothing.
+
+mod fetch;
+mod poller;
+mod target;
+
+pub(crate) use fetch::fetch;
+pub(crate) use poller::{Clock, Poller};
+pub(crate) use target::Target;
+
+use std::io;
+use std::time::Duration;
+
+use rwsgi_stats::Snapshot;
+use thiserror::Error;
+
+/// One attempt to read one server.
+#[derive(Debug)]
+pub(crate) struct Sample {
+    /// Which of the targets it is of, by its place on the command line.
+    pub(crate) target: usize,
+    /// When it was taken, µs on a clock that only goes forward: what rates divide by when the server has no clock.
+    pub(crate) at: u64,
+    /// When it was taken, unix µs on this machine.
+    pub(crate) taken: u64,
+    /// The document, or why there is none.
+    pub(crate) outcome: Result<Document, SourceError>,
+}
+
+/// A document as it came and as it was understood.
+#[derive(Debug)]
+pub(crate) struct Document {
+    /// The bytes of the JSON text, for a recording.
+    pub(crate) raw: Vec<u8>,
+    /// What they say.
+    pub(crate) snapshot: Box<Snapshot>,
+}
+
+/// Why there is no document. Each message is one line for the foot of the screen; the address is shown beside it.
+#[derive(Debug, Error)]
+pub(crate) enum SourceError {
+    /// The name has no address.
+    #[error("the host name is not known: {0}")]
+    Resolve(io::Error),
+    /// Nobody listens, or the socket file is missing or not ours to open.
+    #[error("cannot connect: {0}")]
+    Connect(io::Error),
+    /// Connected or not, there was no whole answer in time.
+    #[error("no answer within {:.1} s", .0.as_secs_f64())]
+    TimedOut(Duration),
+    /// The connection broke.
+    #[error("the connection broke: {0}")]
+    Read(io::Error),
+    /// The server closed without a byte.
+    #[error("the server closed the connection without an answer")]
+    Empty,
+    /// The document ends in the middle.
+    #[error("half a document: it ends after {0} bytes")]
+    Half(usize),
+    /// Something else answers at this address.
+    #[error("the answer is not a stats document: {0}")]
+    NotStats(String),
+    /// An HTTP server with something else to say.
+    #[error("HTTP status {0} instead of 200")]
+    Status(u16),
+    /// More than any pool's stats are.
+    #[error("the answer is larger than {} MiB", .0 >> 20)]
+    TooLarge(usize),
+}
+
+/// Understands a document.
+///
+/// # Errors
+/// When it is cut short, or is not JSON, or has none of the keys that a stats server sends.
+pub(crate) fn parse(raw: Vec<u8>) -> Result<Document, SourceError> {
+    if raw.iter().all(u8::is_ascii_whitespace) {
+        return Err(SourceError::Empty);
+    }
+    // uWSGI copies request variables as the client sent them, whatever their encoding.
+    let text = String::from_utf8_lossy(&raw);
+    let snapshot: Snapshot = serde_json::from_str(&text).map_err(|error| {
+        if error.is_eof() { SourceError::Half(raw.len()) } else { SourceError::NotStats(error.to_string()) }
+    })?;
+    if snapshot.version.is_empty() && snapshot.pid == 0 && snapshot.workers.is_empty() {
+        return Err(SourceError::NotStats("it has neither 'version' nor 'pid' nor 'workers'".to_owned()));
+    }
+    Ok(Document { snapshot: Box::new(snapshot), raw })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WHOLE: &[u8] = include_bytes!("../../tests/fixtures/stats-busy_cheap.json");
+
+    #[test]
+    fn every_cut_document_is_called_half_and_never_shown() {
+        for cut in 1..WHOLE.len() - 2 {
+            let error = parse(WHOLE[..cut].to_vec()).unwrap_err();
+            assert!(matches!(error, SourceError::Half(_) | SourceError::Empty), "{cut}: {error}");
+        }
+        assert_eq!(parse(WHOLE.to_vec()).unwrap().snapshot.workers.len(), 4);
+    }
+
+    #[test]
+    fn a_request_in_another_encoding_hides_no_numbers() {
+        let raw =
+            br#"{"version":"2","pid":3,"workers":[{"id":1,"requests":7,"cores":[{"vars":["PATH_INFO=/caf\xe9"]}]}]}"#;
+        let raw = String::from_utf8_lossy(raw).replace("\\xe9", "\u{1}");
+        let raw: Vec<u8> = raw.bytes().map(|b| if b == 1 { 0xe9 } else { b }).collect();
+        assert_eq!(parse(raw).unwrap().snapshot.workers[0].requests, 7);
+    }
+
+    #[test]
+    fn another_service_s_json_is_refused() {
+        assert!(matches!(parse(b"{\"status\":\"ok\"}".to_vec()), Err(SourceError::NotStats(_))));
+        assert!(matches!(parse(b"<html>".to_vec()), Err(SourceError::NotStats(_))));
+        assert!(matches!(parse(b" \n".to_vec()), Err(SourceError::Empty)));
+    }
+}

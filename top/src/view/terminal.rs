@@ -1,0 +1,108 @@
+//! The terminal as a thing that is borrowed: taken over on entry, and given back as it was whatever happens.
+
+use std::io::{self, Stdout, Write, stdout};
+use std::panic;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use crossterm::cursor::{Hide, Show};
+use crossterm::terminal::{
+    Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+};
+use crossterm::{execute, queue, style::Print};
+use ratatui::backend::CrosstermBackend;
+use ratatui::{Frame, Terminal};
+
+/// Clicks only, in the form that has no limit of 223 columns. Motion is not asked for: it would wake us for nothing.
+const MOUSE_ON: &str = "\x1b[?1000h\x1b[?1006h";
+const MOUSE_OFF: &str = "\x1b[?1006l\x1b[?1000l";
+
+/// Whether the terminal is ours now; a panic anywhere asks it.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// The terminal while it is ours. Dropping it gives it back.
+#[derive(Debug)]
+pub(crate) struct Tty {
+    terminal: Terminal<CrosstermBackend<Stdout>>,
+    mouse: bool,
+}
+
+impl Tty {
+    /// Takes the terminal over; `mouse` asks it for clicks.
+    ///
+    /// # Errors
+    /// When standard output is no terminal that can be switched.
+    pub(crate) fn take(mouse: bool) -> io::Result<Self> {
+        give_back_on_panic();
+        take(mouse)?;
+        let terminal = Terminal::new(CrosstermBackend::new(stdout())).inspect_err(|_| give_back())?;
+        Ok(Self { terminal, mouse })
+    }
+
+    /// Draws one frame; only what differs from the one before is written.
+    ///
+    /// # Errors
+    /// When the terminal is gone.
+    pub(crate) fn draw(&mut self, render: impl FnOnce(&mut Frame<'_>)) -> io::Result<()> {
+        self.terminal.draw(render).map(|_| ())
+    }
+
+    /// Takes the terminal over again after somebody else had it, and forgets what it showed.
+    ///
+    /// # Errors
+    /// When the terminal is gone.
+    pub(crate) fn retake(&mut self) -> io::Result<()> {
+        take(self.mouse)?;
+        // Its own way of clearing asks the terminal for the cursor, and the answer would come in between the keys.
+        execute!(stdout(), Clear(ClearType::All))?;
+        self.terminal = Terminal::new(CrosstermBackend::new(stdout()))?;
+        Ok(())
+    }
+
+    /// Gives the terminal back for as long as `pause` runs.
+    ///
+    /// # Errors
+    /// When the terminal is gone afterwards.
+    pub(crate) fn lend(&mut self, pause: impl FnOnce()) -> io::Result<()> {
+        give_back();
+        pause();
+        self.retake()
+    }
+}
+
+impl Drop for Tty {
+    fn drop(&mut self) {
+        give_back();
+    }
+}
+
+fn take(mouse: bool) -> io::Result<()> {
+    enable_raw_mode()?;
+    TAKEN.store(true, Ordering::SeqCst);
+    let mut out = stdout();
+    queue!(out, EnterAlternateScreen, Hide)?;
+    if mouse {
+        queue!(out, Print(MOUSE_ON))?;
+    }
+    out.flush().inspect_err(|_| give_back())
+}
+
+fn give_back() {
+    if TAKEN.swap(false, Ordering::SeqCst) {
+        // Nobody is left to tell when the terminal itself is gone.
+        let _ = execute!(stdout(), Print(MOUSE_OFF), LeaveAlternateScreen, Show);
+        let _ = disable_raw_mode();
+    }
+}
+
+fn give_back_on_panic() {
+    let report = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        give_back();
+        report(panic);
+        if thread::current().name() != Some("main") {
+            // A reading thread that died would leave a screen that looks alive.
+            std::process::exit(101);
+        }
+    }));
+}

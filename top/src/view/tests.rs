@@ -1,0 +1,235 @@
+//! Screens as they look: each of the usual sizes, rendered from documents, kept as pictures in `snapshots/`.
+
+use std::fmt::Write as _;
+
+use insta::assert_snapshot;
+use jiff::tz::TimeZone;
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+use rwsgi_stats::{
+    Core, LastException, Limits, Queue, Recycled, RequestInfo, Responses, Snapshot, Socket, Worker, latency,
+};
+
+use super::keys::Action;
+use super::{Screen, Theme};
+use crate::model::Pool;
+use crate::source::{Sample, SourceError, parse};
+
+const SIZES: [(u16, u16); 4] = [(40, 10), (80, 24), (120, 40), (250, 80)];
+const START: u64 = 1_795_227_000_000_000;
+
+pub(super) fn fixture(name: &str) -> Vec<u8> {
+    std::fs::read(format!("{}/tests/fixtures/{name}.json", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
+pub(super) fn screen(label: &str, samples: impl IntoIterator<Item = Sample>) -> Screen {
+    let theme = Theme { color: true, unicode: true };
+    let mut screen = Screen::new(vec![Pool::new(label.into(), Some("web1".into()))], theme, TimeZone::UTC);
+    for sample in samples {
+        screen.ingest(sample);
+    }
+    screen
+}
+
+pub(super) fn answered(second: u64, document: Vec<u8>) -> Sample {
+    let outcome = Ok(parse(document).unwrap());
+    Sample { target: 0, at: second * 1_000_000, taken: START + second * 1_000_000, outcome }
+}
+
+fn failed(second: u64, error: SourceError) -> Sample {
+    Sample { target: 0, at: second * 1_000_000, taken: START + second * 1_000_000, outcome: Err(error) }
+}
+
+/// What the screen shows, trailing blanks cut.
+pub(super) fn picture(screen: &mut Screen, (width, height): (u16, u16)) -> String {
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+    terminal.draw(|frame| screen.draw(frame)).unwrap();
+    let buffer = terminal.backend().buffer();
+    let rows = buffer.content.chunks(usize::from(width));
+    let mut text = String::new();
+    for row in rows {
+        let line: String = row.iter().map(|cell| cell.symbol()).collect();
+        let _ = writeln!(text, "{}|", line.trim_end());
+    }
+    text
+}
+
+fn pictures(screen: &mut Screen) -> String {
+    let mut text = String::new();
+    for size in SIZES {
+        let _ = writeln!(text, "--- {}x{}\n{}", size.0, size.1, picture(screen, size));
+    }
+    text
+}
+
+/// A document with every key that rwsgi sends, `second` seconds after the start, of a pool that serves `workers` × 2.
+pub(super) fn rwsgi(second: u64, workers: u32) -> Snapshot {
+    let histogram = |scale: u64, each: u64| {
+        latency::encode(&latency::from_counts(
+            [(900, 60), (1_500, 30), (7_000, 8), (120_000, 1)]
+                .map(|(value, count)| (latency::index_of(value * scale), count * each)),
+        ))
+    };
+    let now = START + second * 1_000_000;
+    let worker = |id: u32| {
+        let requests = second * 99 * u64::from(id);
+        let busy = id == 1;
+        let request = RequestInfo {
+            request_start: Some(now / 1_000_000 - 2),
+            method: Some("GET".into()),
+            uri: Some("/reports/annual?year=2026&format=pdf".into()),
+            remote_addr: Some("203.0.113.7".into()),
+            protocol: Some("HTTP/1.1".into()),
+            started: Some(now - 2_345_678),
+            elapsed: Some(2_345_678),
+        };
+        let core = |core: u32| Core {
+            id: core,
+            requests: requests / 2,
+            in_request: u8::from(busy && core == 1),
+            req_info: if busy && core == 1 { request.clone() } else { RequestInfo::default() },
+            ..Core::default()
+        };
+        Worker {
+            id,
+            pid: 4_100 + id as i32,
+            accepting: 1,
+            requests,
+            delta_requests: requests,
+            exceptions: u64::from(busy) * 3,
+            status: if busy { "busy" } else { "idle" }.into(),
+            rss: 48 << 20,
+            vsz: 190 << 20,
+            running_time: second * 310_000,
+            last_spawn: START / 1_000_000,
+            respawn_count: 1 + u64::from(id == 2),
+            tx: requests * 5_120,
+            avg_rt: 1_834,
+            cores: vec![core(0), core(1)],
+            generation: Some(2),
+            busy_time: Some(second * 230_000 * u64::from(id)),
+            cpu_time: Some(second * 180_000 * u64::from(id)),
+            gil_wait: Some(second * 12_000),
+            pss: Some(21 << 20),
+            uss: Some(12 << 20),
+            rss_peak: Some(52 << 20),
+            responses: Some(Responses { success: requests, client_error: 4, server_error: 3, ..Default::default() }),
+            recycled: Some(Recycled { max_requests: u64::from(id == 2), ..Recycled::default() }),
+            latency: Some(histogram(u64::from(id), second * u64::from(id))),
+            last_exception: busy.then(|| LastException {
+                kind: "ValueError".into(),
+                message: "year out of range".into(),
+                location: "reports.py:88 in annual".into(),
+                when: START,
+                request: "GET /reports/annual?year=1066".into(),
+            }),
+            ..Worker::default()
+        }
+    };
+    let mut all = latency::empty();
+    let list: Vec<Worker> = (1..=workers).map(worker).collect();
+    for worker in &list {
+        all.add(latency::decode(worker.latency.as_deref().unwrap()).unwrap()).unwrap();
+    }
+    Snapshot {
+        version: "0.1.0".into(),
+        listen_queue: 2,
+        pid: 4_099,
+        uid: 33,
+        gid: 33,
+        cwd: "/srv/app".into(),
+        sockets: vec![Socket {
+            name: "127.0.0.1:9090".into(),
+            proto: "http".into(),
+            max_queue: 4_096,
+            ..Socket::default()
+        }],
+        workers: list,
+        server: Some("rwsgi".into()),
+        schema: Some(1),
+        hostname: Some("web1".into()),
+        started_at: Some(START - 93_784_000_000),
+        now: Some(now),
+        generation: Some(2),
+        python: Some("3.11.2".into()),
+        queue: Some(Queue { depth: 2, capacity: 4_096, waiting: histogram(1, second), rejected: 0 }),
+        latency: Some(latency::encode(&all)),
+        limits: Some(Limits { harakiri: 30, reload_on_rss: 256 << 20, ..Limits::default() }),
+        ..Snapshot::default()
+    }
+}
+
+pub(super) fn rwsgi_screen(seconds: u64, workers: u32) -> Screen {
+    let documents = (1..=seconds).map(|second| answered(second, serde_json::to_vec(&rwsgi(second, workers)).unwrap()));
+    screen("127.0.0.1:9191", documents)
+}
+
+#[test]
+fn a_uwsgi_with_busy_and_cheap_workers() {
+    let mut screen = screen(":9191", [0, 1].map(|second| answered(second, fixture("stats-busy_cheap"))));
+    assert_snapshot!(pictures(&mut screen));
+}
+
+#[test]
+fn four_workers_of_two_threads_with_their_cores() {
+    let mut screen = screen(":9191", [0, 1].map(|second| answered(second, fixture("stats-four_workers_two_threads"))));
+    screen.act(Action::Cores);
+    let merged = picture(&mut screen, (100, 14));
+    screen.act(Action::Cores);
+    assert_snapshot!(format!("--- merged\n{merged}--- under workers\n{}", picture(&mut screen, (100, 18))));
+}
+
+#[test]
+fn an_rwsgi_with_everything_it_tells() {
+    assert_snapshot!(pictures(&mut rwsgi_screen(3, 4)));
+}
+
+#[test]
+fn more_workers_than_lines_scroll_and_the_selection_stays_in_sight() {
+    let mut screen = rwsgi_screen(2, 60);
+    let top = picture(&mut screen, (80, 14));
+    for action in [Action::Down, Action::PageDown, Action::Down] {
+        screen.act(action);
+        picture(&mut screen, (80, 14));
+    }
+    let below = picture(&mut screen, (80, 14));
+    screen.act(Action::Last);
+    assert_snapshot!(format!("{top}--- below\n{below}--- last\n{}", picture(&mut screen, (80, 14))));
+}
+
+#[test]
+fn a_server_that_is_silent_keeps_its_last_numbers_and_says_why() {
+    let mut screen = screen(
+        ":9191",
+        [
+            answered(0, fixture("stats-busy_cheap")),
+            failed(5, SourceError::TimedOut(std::time::Duration::from_secs(3))),
+            failed(9, SourceError::Half(812)),
+        ],
+    );
+    assert_snapshot!(picture(&mut screen, (80, 10)));
+}
+
+#[test]
+fn before_the_first_answer_there_is_a_line_and_not_an_empty_screen() {
+    let mut waiting = screen("/run/stats.sock", []);
+    let mut refused = screen("/run/stats.sock", [failed(2, SourceError::Empty)]);
+    assert_snapshot!(format!("{}{}", picture(&mut waiting, (60, 4)), picture(&mut refused, (90, 4))));
+}
+
+#[test]
+fn no_size_is_too_small_to_draw_at() {
+    let mut screen = rwsgi_screen(2, 3);
+    for width in 1..30 {
+        for height in 1..12 {
+            picture(&mut screen, (width, height));
+        }
+    }
+}
+
+#[test]
+fn without_utf_8_every_character_is_ascii() {
+    let mut plain = rwsgi_screen(3, 30);
+    plain.set_theme(Theme { color: false, unicode: false });
+    assert!(picture(&mut plain, (120, 12)).is_ascii());
+}

@@ -1,0 +1,249 @@
+//! The program in a real terminal (a pty, read by a terminal emulator), against a stats server that misbehaves.
+
+#![allow(clippy::unwrap_used)]
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::num::NonZeroU16;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use portable_pty::{Child, CommandBuilder, ExitStatus, MasterPty, PtySize, native_pty_system};
+
+const DOCUMENT: &str = include_str!("fixtures/stats-four_workers_two_threads.json");
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// What the server says to whoever connects.
+#[derive(Clone)]
+enum Answer {
+    /// This text, then the end.
+    Text(String),
+    /// This text, and then nothing for as long as the client waits.
+    Hang(String),
+}
+
+/// A stats server whose answer can be changed; it lives as long as the test.
+struct Server {
+    address: String,
+    answer: Arc<Mutex<Answer>>,
+}
+
+impl Server {
+    fn start(answer: Answer) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let answer = Arc::new(Mutex::new(answer));
+        let answers = Arc::clone(&answer);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(mut stream) = stream else { return };
+                let answer = answers.lock().unwrap().clone();
+                thread::spawn(move || match answer {
+                    Answer::Text(text) => drop(stream.write_all(text.as_bytes())),
+                    Answer::Hang(text) => {
+                        let _ = stream.write_all(text.as_bytes());
+                        let _ = stream.read(&mut [0]);
+                    }
+                });
+            }
+        });
+        Self { address, answer }
+    }
+
+    fn answer(&self, answer: Answer) {
+        *self.answer.lock().unwrap() = answer;
+    }
+}
+
+fn whole() -> Answer {
+    Answer::Text(DOCUMENT.to_owned())
+}
+
+fn size(cells: u16) -> NonZeroU16 {
+    NonZeroU16::new(cells).unwrap()
+}
+
+/// rtop in a terminal of its own.
+struct Terminal {
+    child: Box<dyn Child + Send + Sync>,
+    master: Box<dyn MasterPty + Send>,
+    keyboard: Box<dyn Write + Send>,
+    screen: Arc<Mutex<vt100::Parser>>,
+}
+
+impl Terminal {
+    fn run(arguments: &[&str], (columns, rows): (u16, u16)) -> Self {
+        let pair = native_pty_system().openpty(PtySize { rows, cols: columns, ..PtySize::default() }).unwrap();
+        let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_rtop"));
+        command.args(arguments);
+        command.env("TERM", "xterm-256color");
+        command.env("LC_ALL", "C.UTF-8");
+        command.env("TZ", "UTC");
+        let child = pair.slave.spawn_command(command).unwrap();
+        drop(pair.slave);
+        let screen = Arc::new(Mutex::new(vt100::Parser::new(size(rows), size(columns), 0)));
+        let mut output = pair.master.try_clone_reader().unwrap();
+        let shown = Arc::clone(&screen);
+        thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(count @ 1..) = output.read(&mut bytes) {
+                shown.lock().unwrap().process(&bytes[..count]);
+            }
+        });
+        let keyboard = pair.master.take_writer().unwrap();
+        Self { child, master: pair.master, keyboard, screen }
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.keyboard.write_all(keys.as_bytes()).unwrap();
+        self.keyboard.flush().unwrap();
+    }
+
+    fn contents(&self) -> String {
+        self.screen.lock().unwrap().screen().contents()
+    }
+
+    fn wait_for(&self, what: &str, holds: impl Fn(&vt100::Screen) -> bool) {
+        let end = Instant::now() + DEADLINE;
+        while !holds(self.screen.lock().unwrap().screen()) {
+            assert!(Instant::now() < end, "never saw {what}; the screen is:\n{}", self.contents());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn wait_for_text(&self, text: &str) {
+        self.wait_for(text, |screen| screen.contents().contains(text));
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.process_id().unwrap().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
+    }
+
+    /// Waits for the end, and for a terminal that is as it was before.
+    fn wait_for_end(mut self) -> ExitStatus {
+        let end = Instant::now() + DEADLINE;
+        let status = loop {
+            match self.child.try_wait().unwrap() {
+                Some(status) => break status,
+                None => assert!(Instant::now() < end, "rtop does not leave"),
+            }
+            thread::sleep(Duration::from_millis(5));
+        };
+        self.wait_for("the terminal given back", |screen| {
+            !screen.alternate_screen()
+                && !screen.hide_cursor()
+                && screen.mouse_protocol_mode() == vt100::MouseProtocolMode::None
+        });
+        status
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn the_table_is_shown_and_q_gives_the_terminal_back() {
+    let server = Server::start(whole());
+    let mut terminal = Terminal::run(&[&server.address, "--frequency", "0.1"], (120, 30));
+    terminal.wait_for_text("req 2001");
+    let contents = terminal.contents();
+    for number in ["536", "675", "581", "209", "10.7M", "128.2M", "4866", "/srv/app"] {
+        assert!(contents.contains(number), "{number} is not in\n{contents}");
+    }
+    terminal.press("a");
+    terminal.wait_for_text("4:1");
+    terminal.press("q");
+    assert!(terminal.wait_for_end().success());
+}
+
+#[test]
+fn a_server_that_goes_hangs_or_is_cut_short_is_said_to_be_so_and_found_again() {
+    let server = Server::start(whole());
+    let mut terminal = Terminal::run(&[&server.address, "-f", "0.05", "--timeout", "0.2"], (100, 20));
+    terminal.wait_for_text("req 2001");
+    server.answer(Answer::Hang(String::new()));
+    terminal.wait_for_text("no answer within 0.2 s");
+    terminal.wait_for_text("req 2001");
+    server.answer(Answer::Text(DOCUMENT[..300].to_owned()));
+    terminal.wait_for_text("half a document: it ends after 300 bytes");
+    server.answer(Answer::Text(String::new()));
+    terminal.wait_for_text("closed the connection without an answer");
+    server.answer(Answer::Text(DOCUMENT.replace("\"requests\":536", "\"requests\":537")));
+    terminal.wait_for("the hints again", |screen| screen.contents().contains("quit"));
+    terminal.press("q");
+    assert!(terminal.wait_for_end().success());
+}
+
+#[test]
+fn a_signal_ends_it_with_the_terminal_given_back() {
+    let server = Server::start(whole());
+    for (name, words) in [("TERM", "Terminated"), ("INT", "Interrupt"), ("HUP", "Hangup")] {
+        let terminal = Terminal::run(&[&server.address], (80, 24));
+        terminal.wait_for_text("req 2001");
+        terminal.signal(name);
+        let status = terminal.wait_for_end();
+        assert_eq!(status.signal(), Some(words), "{status:?}");
+    }
+}
+
+#[test]
+fn suspending_lends_the_terminal_and_continuing_takes_it_back() {
+    let server = Server::start(whole());
+    let mut terminal = Terminal::run(&[&server.address], (80, 24));
+    terminal.wait_for_text("req 2001");
+    terminal.press("\x1a");
+    terminal.wait_for("the terminal lent", |screen| !screen.alternate_screen() && !screen.hide_cursor());
+    terminal.signal("CONT");
+    terminal.wait_for("the screen again", |screen| screen.alternate_screen() && screen.contents().contains("req 2001"));
+    terminal.press("q");
+    assert!(terminal.wait_for_end().success());
+}
+
+#[test]
+fn a_resized_terminal_is_filled_again() {
+    let server = Server::start(whole());
+    let mut terminal = Terminal::run(&[&server.address], (80, 24));
+    terminal.wait_for_text("req 2001");
+    terminal.wait_for("no room for the spawn time", |screen| !screen.contents().contains("LastSpwn"));
+    terminal.screen.lock().unwrap().screen_mut().set_size(size(20), size(140));
+    terminal.master.resize(PtySize { rows: 20, cols: 140, ..PtySize::default() }).unwrap();
+    terminal.wait_for("the wider table", |screen| {
+        let contents = screen.contents();
+        contents.contains("LastSpwn") && contents.lines().nth(19).is_some_and(|line| line.contains("quit"))
+    });
+    terminal.press("q");
+    assert!(terminal.wait_for_end().success());
+}
+
+#[test]
+fn without_a_terminal_there_are_plain_tables() {
+    let server = Server::start(whole());
+    let command = |arguments: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_rtop"))
+            .args(arguments)
+            .env("LC_ALL", "C")
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    };
+    let output = command(&[&server.address, "-f", "0.05", "-n", "2"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success());
+    assert_eq!(text.matches("req 2001  RPS 0").count(), 2, "{text}");
+    assert_eq!(text.matches("LastSpwn").count(), 2, "{text}");
+    assert!(text.is_ascii() && !text.contains('\u{1b}'), "{text}");
+
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let output = command(&[&nobody, "-n", "1"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot connect"));
+}
