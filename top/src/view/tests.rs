@@ -48,7 +48,7 @@ pub(super) fn picture(screen: &mut Screen, (width, height): (u16, u16)) -> Strin
     let rows = buffer.content.chunks(usize::from(width));
     let mut text = String::new();
     for row in rows {
-        let line: String = row.iter().map(|cell| cell.symbol()).collect();
+        let line: String = row.iter().map(ratatui::buffer::Cell::symbol).collect();
         let _ = writeln!(text, "{}|", line.trim_end());
     }
     text
