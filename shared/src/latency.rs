@@ -82,6 +82,68 @@ pub fn encode(histogram: &Histogram) -> String {
     STANDARD.encode(bytes)
 }
 
+/// The document's form of an array of counters of this layout, which may end after its last counter in use: the same
+/// text as [`encode`] of [`from_counts`], without the histogram between. A stats server writes one for every worker at
+/// every poll.
+#[must_use]
+pub fn encode_counts(counts: &[u64]) -> String {
+    let used = counts.len().min(BUCKETS);
+    let counts = &counts[..used];
+    let used = counts.iter().rposition(|count| *count != 0).map_or(1, |last| last + 1);
+    let mut body = Vec::with_capacity(64);
+    let mut zeros = 0u64;
+    // An empty histogram still tells its first counter.
+    for count in counts.iter().copied().chain([0]).take(used) {
+        if count == 0 {
+            zeros += 1;
+            continue;
+        }
+        write_zeros(&mut body, zeros);
+        zeros = 0;
+        // The encoding is signed.
+        write_varint(&mut body, count.min(i64::MAX as u64) << 1);
+    }
+    write_zeros(&mut body, zeros);
+
+    let mut bytes = Vec::with_capacity(V2_HEADER + body.len());
+    bytes.extend_from_slice(&V2_COOKIE.to_be_bytes());
+    bytes.extend_from_slice(&(body.len() as u32).to_be_bytes());
+    bytes.extend_from_slice(&0u32.to_be_bytes());
+    bytes.extend_from_slice(&u32::from(SIGNIFICANT_DIGITS).to_be_bytes());
+    bytes.extend_from_slice(&1u64.to_be_bytes());
+    bytes.extend_from_slice(&HIGHEST.to_be_bytes());
+    bytes.extend_from_slice(&1f64.to_be_bytes());
+    bytes.extend_from_slice(&body);
+    STANDARD.encode(bytes)
+}
+
+/// The V2 encoding's first word: version 2, counters of variable length.
+const V2_COOKIE: u32 = 0x1c84_9303 | 0x10;
+/// Length of what stands before the counters, bytes.
+const V2_HEADER: usize = 40;
+
+/// A run of empty counters: its negated length; a single one is the count 0.
+fn write_zeros(bytes: &mut Vec<u8>, zeros: u64) {
+    match zeros {
+        0 => {}
+        1 => bytes.push(0),
+        // Zig-zag of -zeros.
+        _ => write_varint(bytes, (zeros << 1) - 1),
+    }
+}
+
+/// LEB128 that ends after nine bytes, the ninth with eight bits of value.
+fn write_varint(bytes: &mut Vec<u8>, mut value: u64) {
+    for _ in 0..8 {
+        if value < 0x80 {
+            break;
+        }
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+}
+
 /// Reads what [`encode`] wrote.
 ///
 /// # Errors
@@ -133,7 +195,30 @@ mod tests {
         assert!(decode("AAAA").is_err());
     }
 
+    #[test]
+    fn an_array_is_encoded_as_the_library_encodes_its_histogram() {
+        for counts in [
+            vec![],
+            vec![0; BUCKETS],
+            vec![0, 5],
+            vec![0, 0, 0, 1, 0, 300, 0, 0, u64::from(u32::MAX) * 1_000, 0, 0],
+            vec![0, 1 << 55, (1 << 62) + 5],
+        ] {
+            assert_eq!(encode_counts(&counts), encode(&from_counts(counts.iter().copied().enumerate())), "{counts:?}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn an_array_of_any_counts_reads_back(counts in prop::collection::vec((1..BUCKETS, 0..1u64 << 40), 0..40)) {
+            let mut array = vec![0; BUCKETS];
+            for (index, count) in counts {
+                array[index] = count;
+            }
+            let histogram = from_counts(array.iter().copied().enumerate());
+            prop_assert_eq!(encode_counts(&array), encode(&histogram));
+        }
+
         #[test]
         fn array_and_histogram_count_alike(values in prop::collection::vec(1..HIGHEST, 1..50)) {
             let (mut counts, mut direct) = (vec![0u64; BUCKETS], empty());

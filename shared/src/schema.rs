@@ -178,7 +178,6 @@ pub struct Worker {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency: Option<String>,
     /// The last exception that the application raised; null when it never did.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub last_exception: Option<LastException>,
 }
 

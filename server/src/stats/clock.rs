@@ -15,6 +15,31 @@ pub fn unix_micros() -> u64 {
     nanoseconds(ClockId::CLOCK_REALTIME) / 1_000
 }
 
+/// Unix time that never goes back: the system's clock as it stood once, and the monotonic clock since then.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    unix: u64,
+    monotonic: u64,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self { unix: unix_micros(), monotonic: monotonic() }
+    }
+}
+
+impl Clock {
+    /// Unix µs at a moment of the monotonic clock (ns), which may be before this clock was made.
+    #[must_use]
+    pub fn unix_at(&self, moment: u64) -> u64 {
+        if moment >= self.monotonic {
+            self.unix + (moment - self.monotonic) / 1_000
+        } else {
+            self.unix.saturating_sub((self.monotonic - moment) / 1_000)
+        }
+    }
+}
+
 /// A process's (all threads') processor time in ns; `None` when the process is gone.
 #[must_use]
 pub fn processor_time(pid: nix::unistd::Pid) -> Option<u64> {
@@ -22,8 +47,14 @@ pub fn processor_time(pid: nix::unistd::Pid) -> Option<u64> {
     clock_gettime(clock).ok().map(to_nanoseconds)
 }
 
+/// The calling thread's processor time in ns.
+#[must_use]
+pub fn thread_time() -> u64 {
+    nanoseconds(ClockId::CLOCK_THREAD_CPUTIME_ID)
+}
+
 fn nanoseconds(clock: ClockId) -> u64 {
-    // The two clocks exist on every Linux, so that there is no error to report.
+    // These clocks exist on every Linux, so that there is no error to report.
     clock_gettime(clock).map(to_nanoseconds).unwrap_or_default()
 }
 

@@ -3,10 +3,18 @@
 use std::os::fd::BorrowedFd;
 
 use nix::unistd::Pid;
-use rwsgi_stats::Address;
+use rwsgi_stats::{
+    Address, App, Core, LastException, Limits, Queue, RequestInfo, Responses, SCHEMA_VERSION, Snapshot, Socket, Worker,
+    latency,
+};
 
+use super::cell::{Counters, ExceptionReport};
+use super::clock;
+use super::memory::Memory;
+use super::request::Vars;
+pub use super::request::describe;
 use super::scoreboard::Scoreboard;
-use super::totals::Totals;
+use super::totals::{self, Totals};
 use crate::config::Config;
 
 /// What the master knows of the server beyond the scoreboard; everything that a snapshot is made of.
@@ -60,3 +68,225 @@ pub struct LifeView {
     /// When it started, unix seconds.
     pub spawned_at: u64,
 }
+
+/// One reading of the whole server. `memory` is the same one at every call.
+pub fn take(subject: &Subject<'_>, memory: &mut Memory) -> Snapshot {
+    let now = clock::monotonic();
+    let host = hostname();
+    memory.look_at(subject.workers.iter().flat_map(|worker| &worker.lives).map(|life| life.pid), now);
+
+    let mut dropped = 0;
+    let sockets: Vec<_> = subject
+        .sockets
+        .iter()
+        .map(|socket| {
+            let backlog = memory.backlog(socket.address, socket.fd);
+            dropped += u64::from(backlog.dropped);
+            Socket {
+                name: socket.address.to_string(),
+                proto: socket.protocol.to_owned(),
+                queue: backlog.depth.into(),
+                max_queue: backlog.capacity.into(),
+                shared: 0,
+                can_offload: 0,
+            }
+        })
+        .collect();
+
+    memory.all_latency.clear();
+    let mut in_progress = 0;
+    let workers: Vec<_> = (0..)
+        .zip(&subject.workers)
+        .map(|(index, view)| {
+            let worker = worker(subject, view, index, memory, now, &host);
+            in_progress += worker.cores.iter().map(|core| u64::from(core.in_request)).sum::<u64>();
+            worker
+        })
+        .collect();
+
+    let front = subject.scoreboard.front();
+    let (front_depth, rejected, _) = front.read();
+    let waiting = sockets.iter().map(|socket| socket.queue).sum::<u64>() + front_depth;
+    let capacity = sockets.iter().map(|socket| socket.max_queue).sum();
+    memory.worker_latency.clear();
+    front.waiting.add_to(&mut memory.worker_latency);
+    Snapshot {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        listen_queue: waiting,
+        listen_queue_errors: dropped + rejected,
+        signal_queue: 0,
+        load: waiting + in_progress,
+        pid: Pid::this().as_raw(),
+        uid: nix::unistd::getuid().as_raw(),
+        gid: nix::unistd::getgid().as_raw(),
+        // A directory that was removed has no name any more.
+        cwd: std::env::current_dir().map(|cwd| cwd.to_string_lossy().into_owned()).unwrap_or_default(),
+        locks: Vec::new(),
+        sockets,
+        workers,
+        spoolers: Vec::new(),
+        vassals: Vec::new(),
+        server: Some("rwsgi".to_owned()),
+        schema: Some(SCHEMA_VERSION),
+        hostname: Some(host),
+        started_at: Some(subject.started_at),
+        now: Some(memory.clock.unix_at(now)),
+        generation: Some(subject.generation),
+        python: Some(subject.python.to_owned()),
+        queue: Some(Queue {
+            depth: waiting,
+            capacity,
+            waiting: latency::encode_counts(&memory.worker_latency),
+            rejected: dropped + rejected,
+        }),
+        latency: Some(latency::encode_counts(&memory.all_latency)),
+        limits: Some(limits(subject.config)),
+    }
+}
+
+fn worker(
+    subject: &Subject<'_>,
+    view: &WorkerView<'_>,
+    index: usize,
+    memory: &mut Memory,
+    now: u64,
+    host: &str,
+) -> Worker {
+    let board = subject.scoreboard;
+    let shown = view.lives.first();
+    let mut sum = Counters::default();
+    let (mut in_progress, mut delta_requests) = (0, 0);
+    let mut last_exception = view.totals.last_exception.clone();
+    memory.worker_latency.clear();
+    memory.worker_latency.extend_from_slice(&view.totals.latency);
+
+    let cores: Vec<_> = (0..board.layout().cores)
+        .map(|id| {
+            let mut counters = view.totals.cores.get(id as usize).copied().unwrap_or_default();
+            let mut core = Core { id, ..Core::default() };
+            for (nth, life) in view.lives.iter().enumerate() {
+                let cell = board.core(life.slot, id);
+                let (live, started) = cell.read();
+                counters += live;
+                if nth == 0 {
+                    delta_requests += live.requests;
+                }
+                if let Some(started) = started {
+                    in_progress += now.saturating_sub(started);
+                    core.in_request = 1;
+                    // The newest life's request is the one that is shown.
+                    if core.vars.is_empty()
+                        && let Some(held) = cell.held()
+                    {
+                        let vars = Vars::of(&held, host);
+                        let started = memory.clock.unix_at(held.started);
+                        core.vars = vars.lines().collect();
+                        core.req_info = RequestInfo {
+                            request_start: Some(started / 1_000_000),
+                            started: Some(started),
+                            elapsed: Some(now.saturating_sub(held.started) / 1_000),
+                            ..vars.info()
+                        };
+                    }
+                }
+                cell.latency.add_to(&mut memory.worker_latency);
+                newest(&mut last_exception, cell.exception.load());
+            }
+            core.requests = counters.requests;
+            core.write_errors = counters.write_errors;
+            core.read_errors = counters.read_errors;
+            sum += counters;
+            core
+        })
+        .collect();
+    add(&mut memory.all_latency, &memory.worker_latency);
+
+    let processor = view.lives.iter().filter_map(|life| clock::processor_time(life.pid)).sum::<u64>();
+    let (busy_time, processor_time) =
+        memory.never_lower(index, sum.running + in_progress, view.totals.processor_time + processor);
+    let footprint = shown.map(|life| memory.footprint(life.pid)).unwrap_or_default();
+    let busy = cores.iter().any(|core| core.in_request == 1);
+    let [informational, success, redirect, client_error, server_error] = sum.responses;
+    Worker {
+        id: view.id,
+        pid: shown.map_or(0, |life| life.pid.as_raw()),
+        accepting: shown.is_some_and(|life| board.worker(life.slot).accepting()).into(),
+        requests: sum.requests,
+        delta_requests,
+        exceptions: sum.exceptions,
+        harakiri_count: view.totals.harakiri,
+        signals: 0,
+        signal_queue: 0,
+        status: match (shown, busy) {
+            (None, _) => "cheap",
+            (_, true) => "busy",
+            (_, false) => "idle",
+        }
+        .to_owned(),
+        rss: footprint.rss,
+        vsz: footprint.vsz,
+        running_time: sum.running / 1_000,
+        last_spawn: shown.map_or(0, |life| life.spawned_at),
+        respawn_count: view.totals.respawns,
+        tx: sum.tx,
+        avg_rt: shown.and_then(|life| totals::average(board, life.slot)).unwrap_or(view.totals.average),
+        apps: vec![App {
+            requests: sum.requests,
+            exceptions: sum.exceptions,
+            chdir: subject.config.chdir.as_ref().map(|dir| dir.to_string_lossy().into_owned()).unwrap_or_default(),
+            ..App::default()
+        }],
+        cores,
+        generation: Some(shown.map_or(0, |life| life.generation)),
+        busy_time: Some(busy_time / 1_000),
+        cpu_time: Some(processor_time / 1_000),
+        gil_wait: Some(sum.gil_wait / 1_000),
+        pss: Some(footprint.pss),
+        uss: Some(footprint.uss),
+        rss_peak: Some(footprint.rss_peak),
+        responses: Some(Responses { informational, success, redirect, client_error, server_error }),
+        recycled: Some(view.totals.recycled),
+        latency: Some(latency::encode_counts(&memory.worker_latency)),
+        last_exception: last_exception.map(|report| LastException {
+            kind: report.kind,
+            message: report.message,
+            location: report.location,
+            when: report.when,
+            request: report.request,
+        }),
+    }
+}
+
+fn newest(kept: &mut Option<ExceptionReport>, other: Option<ExceptionReport>) {
+    if other.as_ref().map(|report| report.when) > kept.as_ref().map(|report| report.when) {
+        *kept = other;
+    }
+}
+
+/// Adds counts of one latency layout; `sums` grows to the highest in use.
+fn add(sums: &mut Vec<u64>, counts: &[u64]) {
+    if sums.len() < counts.len() {
+        sums.resize(counts.len(), 0);
+    }
+    for (sum, count) in sums.iter_mut().zip(counts) {
+        *sum += count;
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    // Of a gentle and a merciless limit, the lower one comes first.
+    let lower = |gentle: Option<u64>, evil: Option<u64>| gentle.into_iter().chain(evil).min().unwrap_or(0);
+    Limits {
+        harakiri: config.harakiri.unwrap_or(0).into(),
+        reload_on_rss: lower(config.reload_on_rss, config.evil_reload_on_rss),
+        reload_on_as: lower(config.reload_on_as, config.evil_reload_on_as),
+        max_requests: config.max_requests,
+    }
+}
+
+fn hostname() -> String {
+    nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,9 @@
 //! What a worker's past lives add up to: kept by the master, so that a slot can be cleared for the next life and no
 //! count is lost.
 
-use rwsgi_stats::{Recycled, latency};
+use rwsgi_stats::Recycled;
 
-use super::cell::{Counters, ExceptionReport};
+use super::cell::{CoreCell, Counters, ExceptionReport};
 use super::scoreboard::Scoreboard;
 
 /// Sums over all ended lives of one worker.
@@ -11,7 +11,7 @@ use super::scoreboard::Scoreboard;
 pub struct Totals {
     /// Counters of each core.
     pub cores: Vec<Counters>,
-    /// Counts of the latency histogram, laid out as [`latency`] says.
+    /// Counts of the latency histogram, laid out as [`rwsgi_stats::latency`] says, up to the highest in use.
     pub latency: Vec<u64>,
     /// Processor time, ns.
     pub processor_time: u64,
@@ -33,7 +33,7 @@ impl Totals {
     pub fn new(cores: u32) -> Self {
         Self {
             cores: vec![Counters::default(); cores as usize],
-            latency: vec![0; latency::BUCKETS],
+            latency: Vec::new(),
             processor_time: 0,
             last_exception: None,
             average: 0,
@@ -45,21 +45,27 @@ impl Totals {
 
     /// Adds a life that ended at `now` (monotonic ns) in `slot`. No process may have the slot any more.
     pub fn absorb(&mut self, scoreboard: &Scoreboard, slot: u32, now: u64) {
-        let mut average = 0;
+        if let Some(average) = average(scoreboard, slot) {
+            self.average = average;
+        }
         for (sum, cell) in self.cores.iter_mut().zip(scoreboard.cores(slot)) {
             cell.abandon(now);
             *sum += cell.read().0;
             cell.latency.add_to(&mut self.latency);
-            average = average.max(cell.average());
             let exception = cell.exception.load();
             if exception.as_ref().map(|e| e.when) > self.last_exception.as_ref().map(|e| e.when) {
                 self.last_exception = exception;
             }
         }
-        if average > 0 {
-            self.average = average;
-        }
     }
+}
+
+/// uWSGI's moving average of the response time in a life, µs: the mean of its cores', as far as they have served.
+#[must_use]
+pub fn average(scoreboard: &Scoreboard, slot: u32) -> Option<u64> {
+    let averages = scoreboard.cores(slot).map(CoreCell::average).filter(|average| *average > 0);
+    let (sum, cores) = averages.fold((0, 0), |(sum, cores), average| (sum + average, cores + 1));
+    (cores > 0).then(|| sum / cores)
 }
 
 #[cfg(test)]

@@ -1,0 +1,215 @@
+//! A request in progress, from what its core keeps of it: told as CGI variables, as uWSGI does, and in one line.
+//!
+//! What is kept is the beginning of the head, possibly cut anywhere. It was accepted by the strict parser before, so
+//! that it is read leniently here: what cannot be understood is left out.
+
+use rwsgi_stats::RequestInfo;
+
+use super::cell::{HeldRequest, Wire};
+use crate::protocol::target;
+
+/// Variables that give sessions or passwords away.
+const SECRETS: [&str; 3] = ["HTTP_COOKIE", "HTTP_AUTHORIZATION", "HTTP_PROXY_AUTHORIZATION"];
+
+/// The variables of a request, in order.
+#[derive(Debug, Default)]
+pub struct Vars(Vec<(String, String)>);
+
+impl Vars {
+    /// The variables that are told of `held`, on the server of that name. Secrets are left out.
+    #[must_use]
+    pub fn of(held: &HeldRequest, server_name: &str) -> Self {
+        let mut vars = match held.wire {
+            Wire::Http => http(held, server_name),
+            Wire::Uwsgi => uwsgi(&held.head),
+        };
+        vars.0.retain(|(name, _)| !SECRETS.iter().any(|secret| name.eq_ignore_ascii_case(secret)));
+        vars
+    }
+
+    /// A variable's value; where it comes twice, the later one.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// `NAME=value`.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        self.0.iter().map(|(name, value)| format!("{name}={value}"))
+    }
+
+    /// What every monitor shows of a request; its times are the caller's.
+    #[must_use]
+    pub fn info(&self) -> RequestInfo {
+        let get = |name| self.get(name).map(str::to_owned);
+        RequestInfo {
+            method: get("REQUEST_METHOD"),
+            uri: get("REQUEST_URI"),
+            remote_addr: get("REMOTE_ADDR"),
+            protocol: get("SERVER_PROTOCOL"),
+            ..RequestInfo::default()
+        }
+    }
+
+    fn push(&mut self, name: &str, value: impl Into<String>) {
+        self.0.push((name.to_owned(), value.into()));
+    }
+}
+
+/// One line for a log: the request, its client, and for how long it had run at `now` (monotonic ns).
+#[must_use]
+pub fn describe(held: &HeldRequest, now: u64) -> String {
+    let vars = Vars::of(held, "");
+    let get = |name| vars.get(name).unwrap_or("?");
+    let seconds = now.saturating_sub(held.started) as f64 / 1e9;
+    let line = format!("{} {}", get("REQUEST_METHOD"), get("REQUEST_URI"));
+    // A uwsgi client may send anything; a log line stays one line.
+    let line: String = line.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    match vars.get("REMOTE_ADDR") {
+        Some(client) if !client.is_empty() && !client.contains(char::is_control) => {
+            format!("{line} of {client} for {seconds:.1} s")
+        }
+        _ => format!("{line} for {seconds:.1} s"),
+    }
+}
+
+fn http(held: &HeldRequest, server_name: &str) -> Vars {
+    let mut vars = Vars::default();
+    let mut lines = held.head.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let request_line = lines.next().map(String::from_utf8_lossy).unwrap_or_default();
+    let mut words = request_line.splitn(3, ' ');
+    let (method, uri, protocol) = (words.next(), words.next().unwrap_or(""), words.next().unwrap_or(""));
+    let target = target::split(uri);
+    let mut decoded = Vec::new();
+    let path = target::decode_path(target.path.as_bytes(), &mut decoded);
+    let mut peer = held.peer.split(' ');
+    let (remote_addr, remote_port) = (peer.next().unwrap_or(""), peer.next().unwrap_or(""));
+    let server_port = peer.nth(1).unwrap_or("");
+
+    vars.push("REQUEST_METHOD", method.unwrap_or(""));
+    vars.push("PATH_INFO", String::from_utf8_lossy(path));
+    vars.push("REQUEST_URI", uri);
+    vars.push("QUERY_STRING", target.query);
+    vars.push("SERVER_PROTOCOL", protocol);
+    vars.push("SCRIPT_NAME", "");
+    vars.push("SERVER_NAME", server_name);
+    vars.push("SERVER_PORT", server_port);
+    vars.push("REMOTE_ADDR", remote_addr);
+    vars.push("REMOTE_PORT", remote_port);
+    for line in lines.take_while(|line| !line.is_empty()) {
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
+        let (name, value) = (&line[..colon], String::from_utf8_lossy(line[colon + 1..].trim_ascii()));
+        // As for the application, a name with an underscore is nobody's.
+        if name.contains(&b'_') {
+            continue;
+        }
+        let name = String::from_utf8_lossy(name).to_ascii_uppercase().replace('-', "_");
+        match name.as_str() {
+            "CONTENT_TYPE" | "CONTENT_LENGTH" => vars.push(&name, value),
+            _ => vars.push(&format!("HTTP_{name}"), value),
+        }
+    }
+    vars
+}
+
+/// Two bytes of length (little-endian) before each name and each value.
+fn uwsgi(mut bytes: &[u8]) -> Vars {
+    fn string<'b>(bytes: &mut &'b [u8]) -> Option<&'b [u8]> {
+        let (len, rest) = bytes.split_first_chunk::<2>()?;
+        let (string, rest) = rest.split_at_checked(u16::from_le_bytes(*len).into())?;
+        *bytes = rest;
+        Some(string)
+    }
+    let mut vars = Vars::default();
+    while let (Some(name), Some(value)) = (string(&mut bytes), string(&mut bytes)) {
+        vars.push(&String::from_utf8_lossy(name), String::from_utf8_lossy(value));
+    }
+    vars
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn held(wire: Wire, head: &[u8]) -> HeldRequest {
+        HeldRequest { started: 1_000, wire, peer: "10.0.0.7 4711 10.0.0.1 9090".into(), head: head.to_vec() }
+    }
+
+    const HEAD: &[u8] = b"POST /caf%C3%A9/x?a=%20b HTTP/1.1\r\nHost: web1:9090\r\nCookie: sid=secret\r\n\
+        authorization: Basic secret\r\nProxy-Authorization: secret\r\nX_Forged: 1\r\nContent-Type: text/plain\r\n\
+        Content-Length: 3\r\nUser-Agent:  ab \r\n\r\n";
+
+    fn packet(vars: &[(&str, &str)]) -> Vec<u8> {
+        let string = |text: &str| [&(text.len() as u16).to_le_bytes()[..], text.as_bytes()].concat();
+        vars.iter().flat_map(|(name, value)| [string(name), string(value)].concat()).collect()
+    }
+
+    #[test]
+    fn an_http_head_is_told_as_cgi_variables_without_secrets() {
+        let vars = Vars::of(&held(Wire::Http, HEAD), "web1");
+        let lines: Vec<_> = vars.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "REQUEST_METHOD=POST",
+                "PATH_INFO=/café/x",
+                "REQUEST_URI=/caf%C3%A9/x?a=%20b",
+                "QUERY_STRING=a=%20b",
+                "SERVER_PROTOCOL=HTTP/1.1",
+                "SCRIPT_NAME=",
+                "SERVER_NAME=web1",
+                "SERVER_PORT=9090",
+                "REMOTE_ADDR=10.0.0.7",
+                "REMOTE_PORT=4711",
+                "HTTP_HOST=web1:9090",
+                "CONTENT_TYPE=text/plain",
+                "CONTENT_LENGTH=3",
+                "HTTP_USER_AGENT=ab",
+            ]
+        );
+        let info = vars.info();
+        assert_eq!((info.method.as_deref(), info.remote_addr.as_deref()), (Some("POST"), Some("10.0.0.7")));
+        assert_eq!(info.protocol.as_deref(), Some("HTTP/1.1"));
+    }
+
+    #[test]
+    fn a_uwsgi_packet_s_variables_are_told_without_secrets() {
+        let head = packet(&[
+            ("REQUEST_METHOD", "GET"),
+            ("REQUEST_URI", "/a?b"),
+            ("HTTP_COOKIE", "sid=secret"),
+            ("http_authorization", "secret"),
+            ("REMOTE_ADDR", "192.0.2.1"),
+        ]);
+        let vars = Vars::of(&held(Wire::Uwsgi, &head), "web1");
+        assert_eq!(
+            vars.lines().collect::<Vec<_>>(),
+            ["REQUEST_METHOD=GET", "REQUEST_URI=/a?b", "REMOTE_ADDR=192.0.2.1"]
+        );
+        assert_eq!(vars.info().uri.as_deref(), Some("/a?b"));
+    }
+
+    #[test]
+    fn a_log_line_stays_one_line() {
+        let head = packet(&[("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/a\nworker 1 died"), ("REMOTE_ADDR", "::1")]);
+        let line = describe(&held(Wire::Uwsgi, &head), 3_200_001_000);
+        assert_eq!(line, "GET /a\u{fffd}worker 1 died of ::1 for 3.2 s");
+        assert_eq!(describe(&held(Wire::Uwsgi, b""), 1_000), "? ? for 0.0 s");
+    }
+
+    proptest! {
+        #[test]
+        fn a_head_cut_anywhere_gives_no_secret_away(len in 0..HEAD.len()) {
+            let told = Vars::of(&held(Wire::Http, &HEAD[..len]), "web1").lines().collect::<Vec<_>>().join("\n");
+            prop_assert!(!told.contains("secret"), "{told}");
+        }
+
+        #[test]
+        fn any_bytes_are_read_as_something(head in prop::collection::vec(any::<u8>(), 0..300)) {
+            for wire in [Wire::Http, Wire::Uwsgi] {
+                let _ = Vars::of(&held(wire, &head), "web1").info();
+            }
+        }
+    }
+}

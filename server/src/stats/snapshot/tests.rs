@@ -1,0 +1,269 @@
+//! Snapshots of a scoreboard that is filled by hand.
+
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
+
+use rwsgi_stats::Recycled;
+
+use super::*;
+use crate::stats::cell::{Outcome, Wire};
+use crate::stats::scoreboard::Layout;
+
+/// Two workers of two cores, with this process in the place of both.
+struct Server {
+    board: Scoreboard,
+    config: Config,
+    totals: Vec<Totals>,
+    lives: Vec<Vec<LifeView>>,
+    memory: Memory,
+}
+
+/// A request that ended well.
+fn ok() -> Outcome {
+    Outcome { status: 200, ..Outcome::default() }
+}
+
+fn life(slot: u32, generation: u32) -> LifeView {
+    LifeView { slot, pid: Pid::this(), generation, spawned_at: 1_700_000_000 + u64::from(slot) }
+}
+
+impl Server {
+    fn new() -> Self {
+        Self {
+            board: Scoreboard::create(Layout::new(2, 2)).unwrap(),
+            config: Config::default(),
+            totals: vec![Totals::new(2), Totals::new(2)],
+            lives: vec![vec![life(0, 1)], vec![life(1, 1)]],
+            memory: Memory::default(),
+        }
+    }
+
+    fn take(&mut self) -> Snapshot {
+        self.take_with(Vec::new())
+    }
+
+    fn take_with(&mut self, sockets: Vec<SocketView<'_>>) -> Snapshot {
+        let workers = (1..).zip(&self.totals).zip(&self.lives);
+        let subject = Subject {
+            scoreboard: &self.board,
+            config: &self.config,
+            started_at: 1_700_000_000_000_000,
+            generation: 1,
+            python: "3.11.2",
+            sockets,
+            workers: workers.map(|((id, totals), lives)| WorkerView { id, totals, lives: lives.clone() }).collect(),
+        };
+        take(&subject, &mut self.memory)
+    }
+
+    /// A request of `took` ns that ended just now.
+    fn serve(&self, slot: u32, core: u32, took: u64, outcome: Outcome) {
+        let now = clock::monotonic();
+        let cell = self.board.core(slot, core);
+        cell.begin(now - took, Wire::Http, b"", b"GET / HTTP/1.1\r\n\r\n");
+        cell.finish(now, now - took, outcome);
+    }
+}
+
+#[test]
+fn a_worker_is_its_past_lives_and_all_that_live() {
+    let mut server = Server::new();
+    server.totals[0].cores[1] = Counters { requests: 10, running: 7_000_000, tx: 100, ..Counters::default() };
+    server.totals[0].respawns = 3;
+    server.totals[0].recycled = Recycled { crash: 2, ..Recycled::default() };
+    server.lives[0] = vec![life(3, 2), life(0, 1)];
+    server.serve(3, 0, 2_000_000, ok());
+    server.serve(0, 1, 4_000_000, Outcome { status: 500, exception: true, ..Outcome::default() });
+    server.serve(0, 1, 4_000_000, Outcome { status: 404, write_error: true, ..Outcome::default() });
+    server.board.core(0, 1).sent(11);
+    server.board.worker(3).set_accepting(true);
+
+    let snapshot = server.take();
+    let worker = &snapshot.workers[0];
+    assert_eq!((worker.id, worker.requests, worker.delta_requests), (1, 13, 1));
+    assert_eq!((worker.exceptions, worker.tx, worker.running_time), (1, 111, 17_000));
+    assert_eq!((worker.generation, worker.accepting, worker.last_spawn), (Some(2), 1, 1_700_000_003));
+    assert_eq!((worker.respawn_count, worker.recycled.unwrap().crash), (3, 2));
+    let responses = worker.responses.unwrap();
+    assert_eq!((responses.success, responses.client_error, responses.server_error), (1, 1, 1));
+    let per_core: Vec<_> = worker.cores.iter().map(|core| (core.requests, core.write_errors)).collect();
+    assert_eq!(per_core, [(1, 0), (12, 1)]);
+    assert_eq!((worker.status.as_str(), worker.pid), ("idle", Pid::this().as_raw()));
+    assert_eq!(worker.apps[0].requests, 13);
+    assert!(worker.rss > 0 && worker.vsz > worker.rss && worker.pss.unwrap() > 0, "{worker:?}");
+    assert!(worker.cpu_time.unwrap() > 0);
+    let latency = latency::decode(worker.latency.as_deref().unwrap()).unwrap();
+    assert_eq!(latency.len(), 3);
+    server.serve(1, 0, 9_000_000, ok());
+    let all = latency::decode(server.take().latency.as_deref().unwrap()).unwrap();
+    assert_eq!((all.len(), all.max() / 1_000), (4, 9));
+}
+
+#[test]
+fn a_request_in_progress_is_told_with_its_variables() {
+    let mut server = Server::new();
+    let now = clock::monotonic();
+    let head = b"GET /slow?4 HTTP/1.1\r\nHost: a:1\r\nCookie: sid=secret\r\n\r\n";
+    server.board.core(1, 1).begin(now - 3_000_000_000, Wire::Http, b"10.0.0.7 4711 10.0.0.1 80", head);
+    let snapshot = server.take();
+    let worker = &snapshot.workers[1];
+    assert_eq!((worker.status.as_str(), snapshot.load), ("busy", 1));
+    assert!(worker.busy_time.unwrap() >= 3_000_000);
+    assert_eq!((worker.running_time, worker.requests), (0, 0));
+    let core = &worker.cores[1];
+    assert_eq!((core.in_request, core.req_info.uri.as_deref()), (1, Some("/slow?4")));
+    assert!(core.vars.contains(&"REMOTE_ADDR=10.0.0.7".to_owned()));
+    assert!(!format!("{snapshot:?}").contains("secret"));
+    let info = &core.req_info;
+    assert!(info.elapsed.unwrap() >= 3_000_000);
+    assert_eq!(info.started.unwrap() + info.elapsed.unwrap(), snapshot.now.unwrap());
+    assert_eq!(info.request_start.unwrap(), info.started.unwrap() / 1_000_000);
+    assert_eq!(worker.cores[0].req_info, RequestInfo::default());
+}
+
+#[test]
+fn busy_time_never_goes_back_when_a_request_ends() {
+    let mut server = Server::new();
+    let now = clock::monotonic();
+    let cell = server.board.core(0, 0);
+    cell.begin(now - 1_000_000_000, Wire::Http, b"", b"");
+    let before = server.take().workers[0].busy_time;
+    // The worker's clock was read before the snapshot's, and the count came after it.
+    server.board.core(0, 0).finish(now, now, ok());
+    let after = server.take();
+    assert_eq!(after.workers[0].running_time, 1_000_000);
+    assert!(after.workers[0].busy_time >= before, "{before:?} {after:?}");
+    // Nor when the process is gone before its processor time is known.
+    let spent = after.workers[0].cpu_time;
+    server.lives[0].clear();
+    assert!(server.take().workers[0].cpu_time >= spent);
+}
+
+#[test]
+fn a_death_while_a_request_is_being_counted_counts_its_time_once() {
+    let server = Server::new();
+    let cell = server.board.core(0, 0);
+    cell.begin(1_000, Wire::Http, b"", b"");
+    cell.finish(5_000, 0, ok());
+    cell.begin(10_000, Wire::Http, b"", b"");
+    assert_eq!(cell.read().0.running, 4_000);
+    cell.abandon(12_000);
+    assert_eq!(cell.read().0.running, 6_000);
+}
+
+#[test]
+fn a_worker_without_a_process_keeps_its_counts() {
+    let mut server = Server::new();
+    server.serve(0, 0, 1_000, ok());
+    server.totals[0].absorb(&server.board, 0, clock::monotonic());
+    server.board.clear(0).unwrap();
+    server.lives[0].clear();
+    let snapshot = server.take();
+    let worker = &snapshot.workers[0];
+    assert_eq!((worker.status.as_str(), worker.pid, worker.requests, worker.delta_requests), ("cheap", 0, 1, 0));
+    assert_eq!((worker.rss, worker.accepting), (0, 0));
+    assert_eq!(worker.cores.len(), 2);
+}
+
+#[test]
+fn the_newest_exception_is_told() {
+    let mut server = Server::new();
+    let raise = |kind: &str, when| ExceptionReport { when, kind: kind.into(), ..ExceptionReport::default() };
+    assert_eq!(server.take().workers[0].last_exception, None);
+    server.totals[0].last_exception = Some(raise("KeyError", 5));
+    server.board.core(0, 1).exception.store(&raise("ValueError", 9));
+    server.board.core(0, 0).exception.store(&raise("TypeError", 7));
+    assert_eq!(server.take().workers[0].last_exception.as_ref().unwrap().kind, "ValueError");
+}
+
+#[test]
+fn the_clock_never_goes_back_and_is_about_the_system_s() {
+    let mut server = Server::new();
+    let (first, second) = (server.take().now.unwrap(), server.take().now.unwrap());
+    assert!(first <= second);
+    assert!(second.abs_diff(clock::unix_micros()) < 60_000_000);
+}
+
+#[test]
+fn connections_and_requests_that_wait_are_the_queue() {
+    let mut server = Server::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address: Address = listener.local_addr().unwrap().to_string().parse().unwrap();
+    let _waiting = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    server.board.front().set_depth(4);
+    server.board.front().reject();
+    server.board.front().waiting.record(250);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let snapshot = loop {
+        let sockets = vec![SocketView { address: &address, protocol: "http", fd: listener.as_fd() }];
+        let snapshot = server.take_with(sockets);
+        if snapshot.sockets[0].queue == 1 {
+            break snapshot;
+        }
+        assert!(std::time::Instant::now() < deadline, "{snapshot:?}");
+    };
+    assert_eq!((snapshot.listen_queue, snapshot.listen_queue_errors, snapshot.load), (5, 1, 5));
+    assert_eq!((snapshot.sockets[0].name.clone(), snapshot.sockets[0].max_queue > 0), (address.to_string(), true));
+    let queue = snapshot.queue.unwrap();
+    assert_eq!((queue.depth, queue.rejected), (5, 1));
+    assert_eq!(latency::decode(&queue.waiting).unwrap().len(), 1);
+}
+
+#[test]
+fn limits_are_the_configured_ones() {
+    let mut server = Server::new();
+    assert_eq!(server.take().limits, Some(Limits::default()));
+    server.config.harakiri = Some(30);
+    server.config.reload_on_rss = Some(900);
+    server.config.evil_reload_on_rss = Some(500);
+    server.config.max_requests = 7;
+    let expected = Limits { harakiri: 30, reload_on_rss: 500, reload_on_as: 0, max_requests: 7 };
+    assert_eq!(server.take().limits, Some(expected));
+}
+
+/// The names of all keys at all depths, without the contents of lists' items telling them apart.
+fn keys(value: &serde_json::Value, path: &str, into: &mut std::collections::BTreeSet<String>) {
+    match value {
+        serde_json::Value::Object(map) => {
+            for (name, value) in map {
+                let path = format!("{path}.{name}");
+                keys(value, &path, into);
+                into.insert(path);
+            }
+        }
+        serde_json::Value::Array(items) => items.iter().for_each(|item| keys(item, &format!("{path}[]"), into)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_key_of_uwsgi_is_in_the_document() {
+    let mut server = Server::new();
+    let head = b"GET / HTTP/1.1\r\n\r\n";
+    server.board.core(0, 0).begin(clock::monotonic(), Wire::Http, b"", head);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address: Address = listener.local_addr().unwrap().to_string().parse().unwrap();
+    let sockets = vec![SocketView { address: &address, protocol: "http", fd: listener.as_fd() }];
+    let document = serde_json::to_value(server.take_with(sockets)).unwrap();
+    let mut ours = std::collections::BTreeSet::new();
+    keys(&document, "", &mut ours);
+    for capture in [
+        include_str!("../../../../shared/tests/fixtures/uwsgi-busy-cheap.json"),
+        include_str!("../../../../shared/tests/fixtures/uwsgi-four-workers-two-threads.json"),
+        include_str!("../../../../shared/tests/fixtures/uwsgi-emperor-idle.json"),
+    ] {
+        let mut theirs = std::collections::BTreeSet::new();
+        keys(&serde_json::from_str(capture).unwrap(), "", &mut theirs);
+        // Names of locks are no keys of the schema, and there are none here.
+        theirs.retain(|key| !key.starts_with(".locks["));
+        assert_eq!(theirs.difference(&ours).collect::<Vec<_>>(), Vec::<&String>::new());
+    }
+    // And every key that has a meaning here only.
+    for key in ["latency", "queue", "limits", "now", "schema", "python", "generation", "hostname", "started_at"] {
+        assert!(document.get(key).is_some(), "{key}");
+    }
+    for key in ["latency", "pss", "uss", "rss_peak", "busy_time", "cpu_time", "gil_wait", "responses", "recycled"] {
+        assert!(document["workers"][0].get(key).is_some(), "{key}");
+    }
+    assert!(document["workers"][0].get("last_exception").is_some());
+}
