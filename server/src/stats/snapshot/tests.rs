@@ -140,18 +140,6 @@ fn busy_time_never_goes_back_when_a_request_ends() {
 }
 
 #[test]
-fn a_death_while_a_request_is_being_counted_counts_its_time_once() {
-    let server = Server::new();
-    let cell = server.board.core(0, 0);
-    cell.begin(1_000, Wire::Http, b"", b"");
-    cell.finish(5_000, 0, ok());
-    cell.begin(10_000, Wire::Http, b"", b"");
-    assert_eq!(cell.read().0.running, 4_000);
-    cell.abandon(12_000);
-    assert_eq!(cell.read().0.running, 6_000);
-}
-
-#[test]
 fn a_worker_without_a_process_keeps_its_counts() {
     let mut server = Server::new();
     server.serve(0, 0, 1_000, ok());
