@@ -1,0 +1,152 @@
+"""SIGHUP: the new generation takes over under load without a lost request, or the old one stays."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from rig import http
+from rig.addresses import tcp
+from rig.http import Connection, head
+from rig.load import Load
+from rig.site import KINDS
+from rig.waiting import until
+
+pytestmark = pytest.mark.only_rwsgi(why="uWSGI drops what waits while it reloads")
+
+GOOD = """
+VERSION = {version!r}
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Length", str(len(VERSION)))])
+    return [VERSION.encode()]
+"""
+
+
+class Deployed:
+    """A server of an application that is rewritten on disk."""
+
+    def __init__(self, serve, directory, stats_at, *arguments) -> None:
+        self.file = directory / "deployed.py"
+        self.write(GOOD.format(version="one"))
+        self.addresses = {kind: tcp() for kind in KINDS}
+        options = [part for kind, address in self.addresses.items() for part in (f"--{kind}", address)]
+        self.server = serve(
+            *options, "--wsgi-file", "deployed.py", "--stats", stats_at, "--processes", 3, "--threads", 2, *arguments,
+            cwd=directory,
+        )
+        self.first = {worker["pid"] for worker in self.server.wait_workers(3)["workers"]}
+
+    def write(self, source: str) -> None:
+        """Replaces the application's file at one stroke."""
+        fresh = self.file.with_suffix(".new")
+        fresh.write_text(source)
+        fresh.replace(self.file)
+
+    def reload(self) -> None:
+        self.server.send(signal.SIGHUP)
+
+    def wait_replaced(self, old: set[int]) -> None:
+        """Waits until none of the old workers is left and as many new ones accept."""
+
+        def moved() -> bool:
+            workers = self.server.stats()["workers"]
+            ready = {worker["pid"] for worker in workers if worker["accepting"]}
+            left = {process.pid for process in self.server.processes()} & old
+            return len(ready) == 3 and not left
+
+        until(moved, "every worker replaced", context=self.server.log)
+
+
+@pytest.fixture(params=[[], ["--lazy-apps"]], ids=["preloaded", "lazy"])
+def deployed(serve, tmp_path, stats_at, request):
+    return Deployed(serve, tmp_path, stats_at, *request.param)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("keep_alive", [False, True], ids=["one-shot", "keep-alive"])
+def test_a_reload_under_load_loses_nothing(deployed, kind, keep_alive):
+    if kind == "socket" and keep_alive:
+        pytest.skip("the uwsgi protocol has one request to a connection")
+    server, address = deployed.server, deployed.addresses[kind]
+    protocol = "uwsgi" if kind == "socket" else "http"
+    master = server.stats()["pid"]
+    with Load(address, clients=8, keep_alive=keep_alive, protocol=protocol, expect=good) as load:
+        load.wait_good(100)
+        deployed.write(GOOD.format(version="two"))
+        deployed.reload()
+        deployed.wait_replaced(deployed.first)
+        load.wait_good(100)
+    assert not load.lost
+    assert http.get(deployed.addresses["http"], "/").text == "two"
+    document = server.stats()
+    assert (document["pid"], document["generation"]) == (master, 2)
+    assert {worker["generation"] for worker in document["workers"]} == {2}
+
+
+def good(answer) -> bool:
+    return answer.status == 200 and answer.text in ("one", "two")
+
+
+@pytest.mark.parametrize("source", ["raise RuntimeError('broken deploy')\n", "def application(:\n", "nothing = 1\n"])
+def test_a_reload_to_a_broken_application_keeps_the_old_one(serve, tmp_path, stats_at, source):
+    deployed = Deployed(serve, tmp_path, stats_at)
+    server, address = deployed.server, deployed.addresses["http-socket"]
+    with Load(address, clients=4, expect=good) as load:
+        deployed.write(source)
+        load.wait_good(50)
+        deployed.reload()
+        server.logged(r"deployed\.py")
+        server.logged(r"(?i)(keep|stay|still|goes on)")
+        load.wait_good(200)
+    assert not load.lost
+    assert http.get(address, "/").text == "one"
+    workers = server.stats()["workers"]
+    assert {worker["pid"] for worker in workers} == deployed.first
+    # And the next deploy, which is right, takes over.
+    deployed.write(GOOD.format(version="three"))
+    deployed.reload()
+    deployed.wait_replaced(deployed.first)
+    assert http.get(address, "/").text == "three"
+
+
+def test_a_worker_that_dies_after_a_broken_reload_comes_back_as_the_old_application(serve, tmp_path, stats_at):
+    deployed = Deployed(serve, tmp_path, stats_at)
+    server, address = deployed.server, deployed.addresses["http-socket"]
+    deployed.write("raise RuntimeError('broken deploy')\n")
+    deployed.reload()
+    server.logged("RuntimeError: broken deploy")
+    victim = min(deployed.first)
+    os.kill(victim, signal.SIGKILL)
+    until(lambda: victim not in {w["pid"] for w in server.stats()["workers"]}, "the dead one is noticed")
+    server.wait_workers(3)
+    assert {http.get(address, "/").text for _ in range(30)} == {"one"}
+
+
+def test_many_reloads_in_a_row_end_with_the_last(serve, tmp_path, stats_at):
+    deployed = Deployed(serve, tmp_path, stats_at)
+    with Load(deployed.addresses["http"], clients=4, expect=lambda answer: answer.status == 200) as load:
+        for number in range(5):
+            deployed.write(GOOD.format(version=f"number {number}"))
+            deployed.reload()
+            load.wait_good(20)
+        until(
+            lambda: {http.get(deployed.addresses["http"], "/").text for _ in range(12)} == {"number 4"}, "the last version",
+            context=deployed.server.log,
+        )
+        deployed.wait_replaced(deployed.first)
+    assert not load.lost
+
+
+def test_a_request_in_progress_outlives_the_reload(serve, tmp_path, stats_at, record, address):
+    server = serve("--http-socket", address, "--wsgi-file", "probe.py", "--threads", 2, "--stats", stats_at)
+    old, go = server.wait_workers(1)["workers"][0]["pid"], tmp_path / "go"
+    with Connection(address) as connection:
+        connection.send(head("GET", f"/slow?go={go}&record={record.path}"))
+        record.wait()
+        server.send(signal.SIGHUP)
+        until(lambda: http.get(address, "/pid").text != str(old), "the new generation answers", context=server.log)
+        go.touch()
+        assert connection.response().text == str(old)
+    until(lambda: old not in [process.pid for process in server.processes()], "the old one leaves")

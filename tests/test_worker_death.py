@@ -1,0 +1,181 @@
+"""Workers that die: replaced, explained, and nothing lost but what they held."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from rig import http, processes, stats
+from rig.http import Closed
+from rig.load import Load
+from rig.site import KINDS, every_kind
+from rig.waiting import until
+
+ONLY_ITS_OWN = pytest.mark.only_rwsgi(why="uWSGI's counters and log do not tell")
+
+
+def replaced(server, worker_id: int, old: int) -> dict:
+    """Waits until another process has the worker's place."""
+
+    def look():
+        worker = server.stats()["workers"][worker_id - 1]
+        return worker if worker["pid"] not in (0, old) and worker["accepting"] else None
+
+    return until(look, f"another process in the place of {old}", context=server.log)
+
+
+@ONLY_ITS_OWN
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_killed_worker_loses_only_the_requests_that_it_held(serve, stats_at, tmp_path, record, kind):
+    site = every_kind(serve, "--wsgi-file", "probe.py", "--processes", 2, "--threads", 2, "--stats", stats_at)[kind]
+    server, go = site.server, tmp_path / "go"
+    server.wait_workers(2)
+    target = f"/slow?go={go}&record={record.path}"
+    connections = [site.open("GET", target) for _ in range(4)]
+    record.wait(4)
+    # Every core is busy now: these wait, and belong to nobody.
+    connections += [site.open("GET", "/pid") for _ in range(4)]
+    holders = [int(line.split()[1]) for line in record.lines()]
+    victim = holders[0]
+    held = holders.count(victim)
+    assert held == 2
+    processes.kill(victim)
+    server.logged(r"signal 9|SIGKILL")
+    go.touch()
+    answered, lost = 0, 0
+    for connection in connections:
+        try:
+            answered += connection.response().status == 200
+        except Closed:
+            lost += 1
+        connection.close()
+    assert answered == 6, f"{lost} closed, of the rest not all with 200:\n{server.log()}"
+    until(lambda: stats.total(server.stats(), "requests") in (6, 8), "all counted", context=lambda: str(server.stats()))
+    assert sum(worker["recycled"]["crash"] for worker in server.stats()["workers"]) == 1
+
+
+@ONLY_ITS_OWN
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kill_under_load_loses_no_more_than_was_held_and_no_count(serve, stats_at, kind):
+    site = every_kind(serve, "--wsgi-file", "probe.py", "--processes", 4, "--threads", 2, "--stats", stats_at)[kind]
+    server = site.server
+    server.wait_workers(4)
+    clients, kills = 8, 5
+    protocol = "uwsgi" if kind == "socket" else "http"
+    with Load(site.address, "/pid", clients=clients, protocol=protocol) as load:
+        for round_ in range(kills):
+            load.wait_good(200)
+            worker = server.stats()["workers"][round_ % 4]
+            processes.kill(worker["pid"])
+            replaced(server, round_ % 4 + 1, worker["pid"])
+        load.wait_good(200)
+    lost = sum(load.lost.values())
+    # The front hands a worker no more than it has cores for; elsewhere a client has one request under way.
+    assert lost <= kills * (2 if kind == "http" else clients), load.lost
+    document = server.stats()
+    assert load.good <= stats.total(document, "requests") <= load.sent
+    assert stats.histogram_total(document["latency"]) == stats.total(document, "requests")
+    assert sum(worker["respawn_count"] for worker in document["workers"]) == 4 + kills
+
+
+@ONLY_ITS_OWN
+@pytest.mark.parametrize(("how", "reason"), [("segv", r"signal 11|SIGSEGV"), ("kill", r"signal 9|SIGKILL"), ("exit", r"status 7")])
+def test_the_log_says_why_a_worker_died_and_what_it_held(serve, address, stats_at, how, reason):
+    server = serve("--http-socket", address, "--wsgi-file", "probe.py", "--processes", 2, "--stats", stats_at)
+    server.wait_workers(2)
+    with pytest.raises(Closed):
+        http.get(address, f"/die?how={how}&token=the-last-one")
+    server.logged(reason)
+    server.logged(rf"GET /die\?how={how}&token=the-last-one")
+    server.wait_workers(2)
+    assert http.get(address, "/pid").status == 200
+
+
+@ONLY_ITS_OWN
+def test_a_worker_that_dies_at_its_start_is_tried_again_ever_more_slowly(serve, tmp_path, address, stats_at):
+    (tmp_path / "fragile.py").write_text(
+        "import os, pathlib\n"
+        "with open('starts', 'a') as file: file.write('.')\n"
+        "if pathlib.Path('broken').exists(): os._exit(9)\n"
+        "def application(environ, start_response):\n"
+        "    start_response('200 OK', [])\n"
+        "    return [b'ok']\n"
+    )
+    server = serve(
+        *("--http-socket", address, "--wsgi-file", "fragile.py", "--lazy-apps", "--processes", 1, "--stats", stats_at),
+        cwd=tmp_path,
+    )
+    old = server.wait_workers(1)["workers"][0]["pid"]
+    (tmp_path / "broken").touch()
+    starts = tmp_path / "starts"
+    before = len(starts.read_text())
+    processes.kill(old)
+    moments = []
+
+    def fourth_death() -> bool:
+        while len(starts.read_text()) - before > len(moments):
+            moments.append(time.monotonic())
+        return len(moments) >= 4
+
+    until(fourth_death, "the fourth start", context=server.log)
+    # Not how long: that it grows. What a busy machine adds is small beside the doubling of a delay.
+    assert moments[3] - moments[2] > moments[1] - moments[0], server.log()
+    server.logged(r"status 9", count=3)
+    (tmp_path / "broken").unlink()
+    replaced(server, 1, old)
+    assert http.get(address, "/").body == b"ok"
+
+
+@ONLY_ITS_OWN
+def test_the_totals_outlive_the_worker(serve, address, stats_at):
+    server = serve("--http-socket", address, "--wsgi-file", "probe.py", "--processes", 1, "--stats", stats_at)
+    pid = server.wait_workers(1)["workers"][0]["pid"]
+    for _ in range(10):
+        http.get(address, "/pid")
+    http.get(address, "/fail?token=t")
+    before = server.stats()["workers"][0]
+    processes.kill(pid)
+    after = replaced(server, 1, pid)
+    for key in ("requests", "exceptions", "tx", "running_time", "responses", "latency"):
+        assert after[key] == before[key], key
+    assert (before["requests"], before["delta_requests"], after["delta_requests"]) == (11, 11, 0)
+    assert after["respawn_count"] == before["respawn_count"] + 1
+    assert after["recycled"]["crash"] == 1
+
+
+@ONLY_ITS_OWN
+@pytest.mark.parametrize("name", ["forkserver", "http"])
+def test_a_helper_process_that_is_killed_comes_back(serve, stats_at, name):
+    sites = every_kind(serve, "--wsgi-file", "probe.py", "--processes", 2, "--stats", stats_at)
+    server = sites["http"].server
+    server.wait_workers(2)
+    found = [p for p in server.processes() if p.pid != server.pid and f"rwsgi {name} " in p.command + " "]
+    assert len(found) == 1, server.processes()
+    with Load(sites["http-socket"].address, "/pid", clients=2) as load:
+        processes.kill(found[0].pid)
+        load.wait_good(100)
+    assert not load.lost
+    old = server.stats()["workers"][0]["pid"]
+    processes.kill(old)
+    replaced(server, 1, old)
+    until(lambda: answers(sites["http"]), "the front answers", context=server.log)
+
+
+def answers(site) -> bool:
+    try:
+        return site.get("/pid").status == 200
+    except OSError:
+        return False
+
+
+@ONLY_ITS_OWN
+def test_nobody_stays_when_the_master_is_killed(serve, stats_at):
+    sites = every_kind(serve, "--wsgi-file", "probe.py", "--processes", 4, "--stats", stats_at)
+    server = sites["http"].server
+    server.wait_workers(4)
+    assert len(server.processes()) >= 6
+    server.send(signal.SIGKILL)
+    server.wait_exit()
+    server.wait_gone()
