@@ -73,7 +73,7 @@ def listening(address: str) -> bool:
         accepts = "00010000"  # SO_ACCEPTCON, as /proc/net/unix writes it
         for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
             fields = line.split()
-            if len(fields) > 7 and fields[3] == accepts and fields[7] == address:
+            if len(fields) > 7 and fields[3] == accepts and fields[7].rstrip("@") == address:
                 return True
         return False
     port = f":{int(address.rsplit(':', 1)[1]):04X}"
