@@ -6,6 +6,9 @@
 //! A request is a [`RequestHead`] (three lengths), then the [`Peer`] as text, the HTTP head as the client sent it (it
 //! passed [`super::http::parse`]), and the body, decoded: the front has all of it before it dispatches.
 //!
+//! The worker takes all of a request off the link before it looks for the next one, also a body that the application did
+//! not read; or it closes the link.
+//!
 //! A response is frames: a length (32 bits, little-endian) and that many bytes, which go to the client as they are. The
 //! worker writes the complete HTTP response for the client's version, chunked framing included. A length of
 //! [`DONE_KEEP`] or [`DONE_CLOSE`] in place of a frame ends it, and says what becomes of the client's connection.

@@ -1,0 +1,127 @@
+//! Which core serves next: the free cores of all workers, and the choice among them.
+//!
+//! The worker with the fewest busy cores is taken, so that two requests do not share one interpreter's lock while another
+//! worker idles; among equals the one that served last, whose memory is still in the processor's caches.
+
+use std::cmp::Reverse;
+
+use super::slots::Key;
+
+/// A worker process with at least one link.
+#[derive(Debug)]
+struct Worker {
+    /// Its process id: a worker and its successor have the same number while they overlap.
+    pid: i32,
+    links: usize,
+    /// Free cores, the last used at the end.
+    idle: Vec<Key>,
+    /// When it last got a request, in requests.
+    used: u64,
+}
+
+/// All workers' cores.
+#[derive(Debug, Default)]
+pub(super) struct Cores {
+    workers: Vec<Worker>,
+    /// Requests given out.
+    clock: u64,
+}
+
+impl Cores {
+    /// A new core of the process `pid`, not free yet.
+    pub(super) fn add(&mut self, pid: i32) {
+        match self.worker(pid) {
+            Some(worker) => worker.links += 1,
+            None => self.workers.push(Worker { pid, links: 1, idle: Vec::new(), used: 0 }),
+        }
+    }
+
+    /// The core is free.
+    pub(super) fn release(&mut self, pid: i32, link: Key) {
+        if let Some(worker) = self.worker(pid) {
+            worker.idle.push(link);
+        }
+    }
+
+    /// The core is gone, free or not.
+    pub(super) fn remove(&mut self, pid: i32, link: Key) {
+        if let Some(worker) = self.worker(pid) {
+            worker.links -= 1;
+            worker.idle.retain(|idle| *idle != link);
+            if worker.links == 0 {
+                self.workers.retain(|worker| worker.pid != pid);
+            }
+        }
+    }
+
+    /// Takes a free core, if there is one.
+    pub(super) fn take(&mut self) -> Option<Key> {
+        self.clock += 1;
+        let best = self
+            .workers
+            .iter_mut()
+            .filter(|worker| !worker.idle.is_empty())
+            .min_by_key(|worker| (worker.links - worker.idle.len(), Reverse(worker.used)))?;
+        best.used = self.clock;
+        best.idle.pop()
+    }
+
+    fn worker(&mut self, pid: i32) -> Option<&mut Worker> {
+        self.workers.iter_mut().find(|worker| worker.pid == pid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(number: u64) -> Key {
+        Key::from_bits(number)
+    }
+
+    /// Two workers of two cores: 10 and 11 of process 1, 20 and 21 of process 2.
+    fn two_workers() -> Cores {
+        let mut cores = Cores::default();
+        for (pid, number) in [(1, 10), (1, 11), (2, 20), (2, 21)] {
+            cores.add(pid);
+            cores.release(pid, link(number));
+        }
+        cores
+    }
+
+    #[test]
+    fn the_worker_with_the_fewest_busy_cores_is_taken() {
+        let mut cores = two_workers();
+        let first = cores.take().unwrap();
+        let second = cores.take().unwrap();
+        assert_ne!(first.to_bits() / 10, second.to_bits() / 10, "one each, before any gets two");
+        assert!(cores.take().is_some() && cores.take().is_some());
+        assert_eq!(cores.take(), None);
+    }
+
+    #[test]
+    fn among_equals_the_one_that_served_last_serves_again() {
+        let mut cores = two_workers();
+        let first = cores.take().unwrap();
+        let pid = if first.to_bits() < 20 { 1 } else { 2 };
+        cores.release(pid, first);
+        for _ in 0..5 {
+            assert_eq!(cores.take(), Some(first));
+            cores.release(pid, first);
+        }
+    }
+
+    #[test]
+    fn a_core_that_is_gone_is_not_given_out() {
+        let mut cores = two_workers();
+        cores.remove(1, link(10));
+        cores.remove(1, link(11));
+        cores.remove(2, link(21));
+        assert_eq!(cores.take(), Some(link(20)));
+        assert_eq!(cores.take(), None);
+        cores.remove(2, link(20));
+        assert!(cores.workers.is_empty());
+        cores.release(2, link(20));
+        assert_eq!(cores.take(), None);
+    }
+}

@@ -1,0 +1,738 @@
+//! The front with real sockets. The tests are its clients and its workers at once, so that they decide the order of
+//! everything and wait for nothing but what must come.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener, UnixStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::unistd::pipe;
+
+use super::*;
+use crate::protocol::link::{DONE_CLOSE, DONE_KEEP, LEAVING, RequestHead};
+use crate::stats::scoreboard::{Layout, Scoreboard};
+
+/// How long anything may take before the test says that it does not come.
+const PATIENCE: Duration = Duration::from_secs(20);
+const TOKEN: [u8; 16] = *b"the secret token";
+const LIMITS: Limits =
+    Limits { timeout: 30, keepalive: 30, buffer_size: 4096, limit_post: 0, post_buffering: 4096, queue: 10 };
+
+/// A front in a thread of its own.
+struct Front {
+    address: SocketAddr,
+    link: UnixAddr,
+    board: Arc<Scoreboard>,
+    lifeline: Option<OwnedFd>,
+    thread: Option<JoinHandle<anyhow::Result<()>>>,
+}
+
+impl Front {
+    fn start(limits: Limits) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let link = UnixAddr::from_abstract_name(format!("rwsgi-router-{}-{number}", std::process::id())).unwrap();
+        let link_listener = UnixListener::bind_addr(&link).unwrap();
+        link_listener.set_nonblocking(true).unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (reader, writer) = pipe().unwrap();
+        let board = Arc::new(Scoreboard::create(Layout::new(1, 1)).unwrap());
+        let config = RouterConfig {
+            listeners: vec![listener.into()],
+            link_listener: link_listener.into(),
+            token: TOKEN,
+            lifeline: reader,
+            limits,
+        };
+        let thread = std::thread::spawn({
+            let board = Arc::clone(&board);
+            move || run(config, board.front())
+        });
+        Self { address, link, board, lifeline: Some(writer), thread: Some(thread) }
+    }
+
+    fn client(&self) -> TestClient {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        TestClient { stream, read: Vec::new() }
+    }
+
+    fn worker(&self, worker: u32) -> TestWorker {
+        let mut stream = UnixStream::connect_addr(&self.link).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(&Hello { worker, core: 0, token: TOKEN }.encode()).unwrap();
+        TestWorker { stream }
+    }
+
+    fn waits_for_depth(&self, depth: u64) {
+        eventually(|| self.board.front().read().0 == depth);
+    }
+
+    /// Tells the front that the master is gone.
+    fn stop(&mut self) {
+        self.lifeline = None;
+    }
+
+    fn join(&mut self) {
+        self.thread.take().unwrap().join().unwrap().unwrap();
+    }
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        self.stop();
+        // A test that failed has clients open that nobody will serve: they are closed first, being younger locals.
+        if let (Some(thread), false) = (self.thread.take(), std::thread::panicking()) {
+            thread.join().unwrap().unwrap();
+        }
+    }
+}
+
+fn eventually(condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "it does not come");
+        std::thread::yield_now();
+    }
+}
+
+struct TestClient {
+    stream: TcpStream,
+    /// Read beyond the last response.
+    read: Vec<u8>,
+}
+
+impl TestClient {
+    fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
+        self.stream.write_all(bytes.as_ref()).unwrap();
+        self
+    }
+
+    fn get(&mut self, path: &str) -> &mut Self {
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"))
+    }
+
+    /// One response with a Content-Length.
+    fn response(&mut self) -> String {
+        loop {
+            let text = String::from_utf8_lossy(&self.read);
+            if let Some((head, rest)) = text.split_once("\r\n\r\n") {
+                let length =
+                    head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).map_or("0", |length| length);
+                let length: usize = length.parse().unwrap();
+                if rest.len() >= length {
+                    let end = head.len() + 4 + length;
+                    return String::from_utf8(self.read.drain(..end).collect()).unwrap();
+                }
+            }
+            let mut buf = [0; 65_536];
+            let count = self.stream.read(&mut buf).unwrap();
+            assert_ne!(count, 0, "closed after {:?}", String::from_utf8_lossy(&self.read));
+            self.read.extend_from_slice(&buf[..count]);
+        }
+    }
+
+    fn status(&mut self) -> u16 {
+        self.response()[9..12].parse().unwrap()
+    }
+
+    /// Everything up to the end of the connection.
+    fn rest(&mut self) -> std::io::Result<Vec<u8>> {
+        self.stream.read_to_end(&mut self.read)?;
+        Ok(std::mem::take(&mut self.read))
+    }
+
+    fn is_closed(&mut self) -> bool {
+        matches!(self.stream.read(&mut [0]), Ok(0))
+    }
+}
+
+struct TestWorker {
+    stream: UnixStream,
+}
+
+#[derive(Debug, PartialEq)]
+struct Taken {
+    peer: String,
+    head: String,
+    body: Vec<u8>,
+}
+
+impl TestWorker {
+    fn exactly(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        self.stream.read_exact(&mut bytes).unwrap();
+        bytes
+    }
+
+    fn take(&mut self) -> Taken {
+        let lengths = RequestHead::decode(self.exactly(RequestHead::LEN).first_chunk().unwrap());
+        Taken {
+            peer: String::from_utf8(self.exactly(lengths.peer_len as usize)).unwrap(),
+            head: String::from_utf8(self.exactly(lengths.head_len as usize)).unwrap(),
+            body: self.exactly(lengths.body_len as usize),
+        }
+    }
+
+    /// The path of the next request.
+    fn path(&mut self) -> String {
+        self.take().head.split(' ').nth(1).unwrap().into()
+    }
+
+    fn frame(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.write_all(&(bytes.len() as u32).to_le_bytes())?;
+        self.stream.write_all(bytes)
+    }
+
+    fn word(&mut self, word: u32) {
+        self.stream.write_all(&word.to_le_bytes()).unwrap();
+    }
+
+    fn answer(&mut self, text: &str) {
+        let response = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len());
+        self.frame(response.as_bytes()).unwrap();
+        self.word(DONE_KEEP);
+    }
+
+    /// Answers the next request with its own path.
+    fn echo(&mut self) {
+        let path = self.path();
+        self.answer(&path);
+    }
+
+    fn is_closed(&mut self) -> bool {
+        matches!(self.stream.read(&mut [0]), Ok(0))
+    }
+}
+
+#[test]
+fn a_request_and_its_response_pass_as_they_are() {
+    let front = Front::start(LIMITS);
+    let mut worker = front.worker(1);
+    let mut client = front.client();
+    let head = "POST /a%20b?c HTTP/1.1\r\nHost: a\r\nX-Odd:   kept  \r\nContent-Length: 5\r\n\r\n";
+    client.send(head).send("hello");
+    let port = client.stream.local_addr().unwrap().port();
+    let peer = format!("127.0.0.1 {port} 127.0.0.1 {}", front.address.port());
+    assert_eq!(worker.take(), Taken { peer, head: head.into(), body: b"hello".to_vec() });
+    let response = "HTTP/1.1 200 OK\r\nX: \t1\r\nContent-Length: 3\r\n\r\nabc";
+    let (start, end) = response.as_bytes().split_at(20);
+    worker.frame(start).unwrap();
+    worker.frame(b"").unwrap();
+    worker.frame(end).unwrap();
+    worker.word(DONE_KEEP);
+    assert_eq!(client.response(), response);
+    assert_eq!(front.board.front().read(), (0, 0, 1));
+
+    client.get("/next");
+    assert_eq!(worker.path(), "/next");
+    worker.frame(b"HTTP/1.0 200 OK\r\n\r\nold").unwrap();
+    worker.word(DONE_CLOSE);
+    assert_eq!(client.rest().unwrap(), b"HTTP/1.0 200 OK\r\n\r\nold");
+    eventually(|| front.board.front().read().2 == 0);
+}
+
+#[test]
+fn pipelined_requests_are_served_one_by_one_in_order() {
+    let front = Front::start(LIMITS);
+    let mut workers = [front.worker(1), front.worker(2)];
+    let mut client = front.client();
+    client.send("GET /1 HTTP/1.1\r\nHost: a\r\n\r\nPOST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc");
+    client.send(
+        "POST /3 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\nGET /4 HTTP/1.1\r\nHost",
+    );
+    let mut paths = Vec::new();
+    std::thread::scope(|scope| {
+        let (sender, requests) = std::sync::mpsc::channel();
+        for worker in &mut workers {
+            let sender = sender.clone();
+            scope.spawn(move || {
+                // Until the front is told that this worker leaves.
+                let mut lengths = [0; RequestHead::LEN];
+                while worker.stream.read_exact(&mut lengths).is_ok() {
+                    let lengths = RequestHead::decode(&lengths);
+                    worker.exactly(lengths.peer_len as usize);
+                    let head = String::from_utf8(worker.exactly(lengths.head_len as usize)).unwrap();
+                    sender
+                        .send((head.split(' ').nth(1).unwrap().to_owned(), worker.exactly(lengths.body_len as usize)))
+                        .unwrap();
+                    worker.answer("x");
+                    if head.starts_with("GET /4") {
+                        worker.word(LEAVING);
+                    }
+                }
+            });
+        }
+        drop(sender);
+        for _ in 0..3 {
+            assert_eq!(client.status(), 200);
+            paths.push(requests.recv().unwrap());
+        }
+        client.send(": a\r\n\r\n");
+        assert_eq!(client.status(), 200);
+        paths.push(requests.recv().unwrap());
+        drop(client);
+        drop(front);
+    });
+    let expected = [("/1", &b""[..]), ("/2", b"abc"), ("/3", b"ab"), ("/4", b"")];
+    assert_eq!(paths, expected.map(|(path, body)| (path.to_owned(), body.to_vec())));
+}
+
+#[test]
+fn a_request_that_drips_in_holds_no_core() {
+    let front = Front::start(LIMITS);
+    let mut worker = front.worker(1);
+    let mut slow = front.client();
+    let mut other = front.client();
+    let request = b"POST /slow HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1;x=y\r\nd\r\n0\r\nT: 1\r\n\r\n";
+    for (at, byte) in request.iter().enumerate() {
+        slow.send([*byte]);
+        if at % 10 == 0 {
+            other.get("/fast");
+            assert_eq!(worker.path(), "/fast");
+            worker.answer("fast");
+            assert!(other.response().ends_with("fast"));
+        }
+    }
+    let taken = worker.take();
+    assert!(taken.head.starts_with("POST /slow "), "{}", taken.head);
+    assert_eq!(taken.body, b"abcd");
+    worker.answer("slow");
+    assert!(slow.response().ends_with("slow"));
+}
+
+#[test]
+fn a_body_larger_than_memory_arrives_whole() {
+    let front = Front::start(LIMITS);
+    let mut worker = front.worker(1);
+    let body: Vec<u8> = (0..3_000_000u32).map(|at| (at % 251) as u8).collect();
+    for chunked in [false, true] {
+        let mut client = front.client();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                if chunked {
+                    client.send("PUT /c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+                    for piece in body.chunks(70_001) {
+                        client.send(format!("{:x}\r\n", piece.len())).send(piece).send("\r\n");
+                    }
+                    client.send("0\r\n\r\n");
+                } else {
+                    client.send(format!("PUT /l HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len()));
+                    client.send(&body);
+                }
+                assert_eq!(client.status(), 200);
+            });
+            assert!(worker.take().body == body, "chunked: {chunked}");
+            worker.answer("");
+        });
+    }
+}
+
+#[test]
+fn a_client_that_waits_for_100_continue_is_told_to_go_on() {
+    let front = Front::start(Limits { limit_post: 10, ..LIMITS });
+    let mut worker = front.worker(1);
+    let mut client = front.client();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
+    assert_eq!(client.response(), "HTTP/1.1 100 Continue\r\n\r\n");
+    client.send("ab");
+    assert_eq!(worker.take().body, b"ab");
+    worker.answer("");
+    assert_eq!(client.status(), 200);
+    // A body that will not be taken is not asked for.
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 11\r\n\r\n");
+    assert_eq!(client.status(), 413);
+    assert!(client.is_closed());
+}
+
+#[test]
+fn what_is_no_request_is_answered_and_closed_without_a_worker() {
+    let front = Front::start(Limits { limit_post: 1000, ..LIMITS });
+    let chunk = "fff\r\n".to_owned() + &"x".repeat(0xfff);
+    for (bytes, status) in [
+        ("GET / HTTP/1.1\r\n\r\n".to_owned(), 400),
+        ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello".into(), 400),
+        ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n".into(), 400),
+        ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n".into(), 400),
+        ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n".into(), 501),
+        ("GET / HTTP/2.0\r\n\r\n".into(), 505),
+        (format!("GET /{} HTTP/1.1\r\n", "x".repeat(5000)), 414),
+        (format!("GET / HTTP/1.1\r\nX: {}\r\n", "x".repeat(5000)), 431),
+        (format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\n\r\n{}", "x".repeat(1001)), 413),
+        (format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}"), 413),
+    ] {
+        let mut client = front.client();
+        client.send(&bytes);
+        let response = client.response();
+        assert_eq!(response[9..12].parse(), Ok(status), "{bytes}");
+        assert!(response.contains("\r\nConnection: close\r\n"), "{response}");
+        assert!(client.is_closed(), "{bytes}");
+    }
+}
+
+#[test]
+fn requests_wait_in_order_and_those_beyond_the_queue_are_turned_away() {
+    let front = Front::start(Limits { queue: 3, ..LIMITS });
+    let mut clients: Vec<_> = (0..3)
+        .map(|number| {
+            let mut client = front.client();
+            client.get(&format!("/{number}"));
+            front.waits_for_depth(number + 1);
+            client
+        })
+        .collect();
+    let mut late = front.client();
+    late.get("/late");
+    assert_eq!(late.status(), 503);
+    assert!(late.is_closed());
+    assert_eq!(front.board.front().read().1, 1);
+
+    let mut worker = front.worker(1);
+    for (number, client) in clients.iter_mut().enumerate() {
+        assert_eq!(worker.path(), format!("/{number}"));
+        front.waits_for_depth(2 - number as u64);
+        worker.answer("x");
+        assert_eq!(client.status(), 200);
+    }
+    let mut counts = vec![0; rwsgi_stats::latency::BUCKETS];
+    front.board.front().waiting.add_to(&mut counts);
+    assert_eq!(counts.iter().sum::<u64>(), 3, "one waiting time for each dispatched request");
+}
+
+#[test]
+fn a_client_that_gives_up_in_the_queue_is_not_served() {
+    let front = Front::start(LIMITS);
+    let mut clients: Vec<_> = (0..3)
+        .map(|number| {
+            let mut client = front.client();
+            client.get(&format!("/{number}"));
+            front.waits_for_depth(number + 1);
+            client
+        })
+        .collect();
+    drop(clients.remove(1));
+    front.waits_for_depth(2);
+    let mut worker = front.worker(1);
+    for (path, client) in ["/0", "/2"].into_iter().zip(&mut clients) {
+        assert_eq!(worker.path(), path);
+        worker.answer("x");
+        assert_eq!(client.status(), 200);
+    }
+}
+
+#[test]
+fn a_client_that_ends_its_sending_side_is_served_all_the_same() {
+    let front = Front::start(LIMITS);
+    let mut worker = front.worker(1);
+    let mut client = front.client();
+    client.send("GET / HTTP/1.0\r\n\r\n");
+    client.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    worker.echo();
+    assert!(client.rest().unwrap().ends_with(b"\r\n\r\n/"));
+    // And the worker serves on.
+    let mut next = front.client();
+    next.get("/next");
+    worker.echo();
+    assert_eq!(next.status(), 200);
+}
+
+#[test]
+fn a_worker_learns_when_nobody_wants_its_answer_any_more() {
+    let front = Front::start(LIMITS);
+    let mut worker = front.worker(1);
+    let mut client = front.client();
+    client.get("/stream");
+    worker.path();
+    worker.frame(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+    drop(client);
+    let deadline = Instant::now() + PATIENCE;
+    while worker.frame(&[b'x'; 10_000]).is_ok() {
+        assert!(Instant::now() < deadline, "the worker may write on and on");
+    }
+    eventually(|| front.board.front().read().2 == 0);
+}
+
+#[test]
+fn a_slow_reader_does_not_hold_the_worker_up_but_is_not_fed_without_end() {
+    let front = Front::start(LIMITS);
+    let mut worker = front.worker(1);
+    let mut slow = front.client();
+    let mut other = front.client();
+    // What fits in the front's memory frees the worker.
+    slow.get("/large");
+    worker.path();
+    let large = "x".repeat(OUTPUT_MAX);
+    worker.answer(&large);
+    other.get("/other");
+    worker.echo();
+    assert!(other.response().ends_with("/other"));
+    assert_eq!(slow.response().len(), "HTTP/1.1 200 OK\r\nContent-Length: 1048576\r\n\r\n".len() + OUTPUT_MAX);
+
+    // What does not fit makes the worker wait until the client reads.
+    slow.get("/huge");
+    worker.path();
+    let total = 64 * OUTPUT_MAX;
+    let mut left = total;
+    worker.frame(format!("HTTP/1.1 200 OK\r\nContent-Length: {total}\r\n\r\n").as_bytes()).unwrap();
+    worker.stream.set_nonblocking(true).unwrap();
+    worker.stream.write_all(&(total as u32).to_le_bytes()).unwrap();
+    let piece = vec![b'y'; 65_536];
+    let mut quiet_since = Instant::now();
+    // Memory, socket buffers: far from all of it. The socket is full when it takes nothing while the front has nothing
+    // else to do, which another client's turn proves.
+    loop {
+        match worker.stream.write(&piece[..piece.len().min(left)]) {
+            Ok(count) => {
+                left -= count;
+                quiet_since = Instant::now();
+                assert!(left > total / 2, "the front takes everything");
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                other.send("GET / HTTP/2.0\r\n\r\n");
+                assert_eq!(other.status(), 505);
+                other = front.client();
+                if quiet_since.elapsed() > Duration::from_millis(300) {
+                    break;
+                }
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    worker.stream.set_nonblocking(false).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while left > 0 {
+                left -= worker.stream.write(&piece[..piece.len().min(left)]).unwrap();
+            }
+            worker.word(DONE_CLOSE);
+        });
+        let body = slow.rest().unwrap();
+        assert_eq!(body.iter().filter(|&&byte| byte == b'y').count(), total);
+    });
+}
+
+#[test]
+fn a_lost_worker_is_answered_for_before_and_reset_after_its_first_byte() {
+    let front = Front::start(LIMITS);
+    let mut worker = front.worker(1);
+    let mut client = front.client();
+    client.get("/before");
+    worker.path();
+    drop(worker);
+    assert_eq!(client.status(), 502);
+    assert!(client.is_closed());
+
+    let mut worker = front.worker(1);
+    let mut client = front.client();
+    client.get("/after");
+    worker.path();
+    worker.frame(b"HTTP/1.0 200 OK\r\n\r\nhalf").unwrap();
+    let mut half = [0; 23];
+    client.stream.read_exact(&mut half).unwrap();
+    drop(worker);
+    assert_eq!(client.rest().unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn a_request_that_a_dead_worker_never_read_goes_to_another() {
+    let front = Front::start(LIMITS);
+    let dead = front.worker(1);
+    let mut client = front.client();
+    client.get("/again");
+    // The request is on its way to a worker that never reads it.
+    eventually(|| {
+        let mut counts = vec![0; rwsgi_stats::latency::BUCKETS];
+        front.board.front().waiting.add_to(&mut counts);
+        counts.iter().sum::<u64>() == 1
+    });
+    drop(dead);
+    let mut worker = front.worker(2);
+    assert_eq!(worker.path(), "/again");
+    // But not a third time.
+    drop(worker);
+    assert_eq!(client.status(), 502);
+}
+
+#[test]
+fn a_worker_that_wants_to_leave_goes_when_it_is_idle() {
+    let mut front = Front::start(LIMITS);
+    let mut leaver = front.worker(1);
+    let mut client = front.client();
+    client.get("/1");
+    assert_eq!(leaver.path(), "/1");
+    // While busy: it finishes first, and gets nothing more.
+    leaver.word(LEAVING);
+    leaver.answer("one");
+    assert!(client.response().ends_with("one"));
+    assert!(leaver.is_closed());
+    client.get("/2");
+    front.waits_for_depth(1);
+    let mut stayer = front.worker(1);
+    stayer.echo();
+    assert_eq!(client.status(), 200);
+    // While idle: at once.
+    stayer.word(LEAVING);
+    assert!(stayer.is_closed());
+    drop(client);
+    front.stop();
+    front.join();
+}
+
+#[test]
+fn no_request_is_lost_while_workers_come_and_go() {
+    let front = Front::start(LIMITS);
+    let served = AtomicU32::new(0);
+    const CLIENTS: u32 = 4;
+    const REQUESTS: u32 = 250;
+    std::thread::scope(|scope| {
+        for worker in 1..=2 {
+            let (front, served) = (&front, &served);
+            scope.spawn(move || {
+                // Each life says that it wants to leave after a few requests, and leaves when the front lets it.
+                while served.load(Ordering::Relaxed) < CLIENTS * REQUESTS {
+                    let mut life = front.worker(worker);
+                    for request in 0.. {
+                        if request == 5 || served.load(Ordering::Relaxed) >= CLIENTS * REQUESTS {
+                            life.word(LEAVING);
+                        }
+                        let mut lengths = [0; RequestHead::LEN];
+                        life.stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+                        match life.stream.read_exact(&mut lengths) {
+                            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
+                            Err(_) => break,
+                            Ok(()) => {}
+                        }
+                        life.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                        let lengths = RequestHead::decode(&lengths);
+                        life.exactly(lengths.peer_len as usize);
+                        let head = String::from_utf8(life.exactly(lengths.head_len as usize)).unwrap();
+                        served.fetch_add(1, Ordering::Relaxed);
+                        life.answer(head.split(' ').nth(1).unwrap());
+                    }
+                }
+            });
+        }
+        for number in 0..CLIENTS {
+            let mut client = front.client();
+            scope.spawn(move || {
+                for request in 0..REQUESTS {
+                    let path = format!("/{number}/{request}");
+                    client.get(&path);
+                    assert!(client.response().ends_with(&path));
+                }
+            });
+        }
+    });
+    assert_eq!(served.into_inner(), CLIENTS * REQUESTS);
+}
+
+#[test]
+fn nobody_becomes_a_worker_without_the_token() {
+    let front = Front::start(LIMITS);
+    let mut client = front.client();
+    client.get("/secret");
+    front.waits_for_depth(1);
+    for greeting in [
+        Hello { worker: 1, core: 0, token: [0; 16] }.encode().to_vec(),
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(),
+    ] {
+        let mut stranger = UnixStream::connect_addr(&front.link).unwrap();
+        stranger.set_read_timeout(Some(PATIENCE)).unwrap();
+        stranger.write_all(&greeting).unwrap();
+        assert!(!matches!(stranger.read(&mut [0]), Ok(1..)));
+    }
+    front.worker(1).echo();
+    assert_eq!(client.status(), 200);
+}
+
+#[test]
+fn clients_that_take_too_long_are_let_go() {
+    let front = Front::start(Limits { timeout: 1, keepalive: 1, ..LIMITS });
+    let mut worker = front.worker(1);
+    let mut head = front.client();
+    head.send("GET / HTTP/1.1\r\nHo");
+    let mut body = front.client();
+    body.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe");
+    let mut idle = front.client();
+    idle.get("/");
+    worker.echo();
+    assert_eq!(idle.status(), 200);
+    assert_eq!(head.status(), 408);
+    assert_eq!(body.status(), 408);
+    assert!(head.is_closed() && body.is_closed() && idle.is_closed());
+    // A client that waits for its answer is not one of them.
+    let mut patient = front.client();
+    patient.get("/");
+    worker.path();
+    let mut silent = front.client();
+    assert!(silent.is_closed());
+    worker.answer("x");
+    assert_eq!(patient.status(), 200);
+}
+
+#[test]
+fn a_front_that_stops_finishes_what_it_has() {
+    let mut front = Front::start(LIMITS);
+    let mut worker = front.worker(1);
+    let mut idle = front.client();
+    idle.get("/");
+    worker.echo();
+    assert_eq!(idle.status(), 200);
+    let mut served = front.client();
+    served.get("/served");
+    assert_eq!(worker.path(), "/served");
+    let mut queued = front.client();
+    queued.get("/queued");
+    front.waits_for_depth(1);
+    let mut partial = front.client();
+    partial.send("GET /partial HTTP/1.1\r\n");
+    eventually(|| front.board.front().read().2 == 4);
+
+    front.stop();
+    assert!(idle.is_closed());
+    worker.answer("served");
+    assert!(served.response().ends_with("served"));
+    assert!(served.is_closed());
+    worker.echo();
+    assert!(queued.response().ends_with("/queued"));
+    partial.send("Host: a\r\n\r\n");
+    worker.echo();
+    assert!(partial.response().ends_with("/partial"));
+    front.join();
+    assert!(worker.is_closed());
+}
+
+#[test]
+fn without_keep_alive_a_connection_is_closed_after_its_response() {
+    let front = Front::start(Limits { keepalive: 0, ..LIMITS });
+    let mut worker = front.worker(1);
+    let mut client = front.client();
+    client.get("/");
+    worker.echo();
+    assert!(client.rest().unwrap().ends_with(b"/"));
+}
+
+#[test]
+fn an_answer_that_comes_before_the_body_is_taken_does_not_mix_with_the_next() {
+    let front = Front::start(LIMITS);
+    let mut worker = front.worker(1);
+    let mut client = front.client();
+    let body = vec![b'b'; 2_000_000];
+    client.send(format!("PUT /1 HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len())).send(&body);
+    let lengths = RequestHead::decode(worker.exactly(RequestHead::LEN).first_chunk().unwrap());
+    worker.exactly((lengths.peer_len + lengths.head_len) as usize);
+    worker.answer("early");
+    assert!(client.response().ends_with("early"));
+    client.get("/2");
+    front.waits_for_depth(1);
+    assert!(worker.exactly(lengths.body_len as usize) == body);
+    worker.echo();
+    assert!(client.response().ends_with("/2"));
+}
