@@ -126,6 +126,8 @@ pub fn take(subject: &Subject<'_>, memory: &mut Memory) -> Snapshot {
         sockets,
         workers,
         spoolers: Vec::new(),
+        emperor: None,
+        emperor_tyrant: None,
         vassals: Vec::new(),
         server: Some("rwsgi".to_owned()),
         schema: Some(SCHEMA_VERSION),
