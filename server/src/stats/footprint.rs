@@ -51,8 +51,6 @@ pub struct Footprints {
 struct Process {
     statm: File,
     footprint: Footprint,
-    /// Resident memory when its sharing was last read.
-    rss_then: u64,
     /// When its sharing was last read, monotonic ns.
     read_at: u64,
     /// What that took, ns of processor time.
@@ -99,7 +97,6 @@ impl Footprints {
         let mut process = Process {
             statm,
             footprint: Footprint { rss, vsz, rss_peak: rss, ..Footprint::default() },
-            rss_then: 0,
             read_at: 0,
             cost: 0,
             round: self.round,
@@ -109,7 +106,7 @@ impl Footprints {
         self.processes.insert(pid, process);
     }
 
-    /// Reads the sharing of those whose turn it is: memory that changed before memory that did not, then the oldest.
+    /// Reads the sharing of those that were read longest ago.
     fn refresh_shares(&mut self, now: u64) {
         let mut spent = 0;
         while spent < SPEND {
@@ -117,7 +114,7 @@ impl Footprints {
                 .processes
                 .iter_mut()
                 .filter(|(_, process)| process.read_at < now)
-                .min_by_key(|(_, process)| (process.footprint.rss == process.rss_then, process.read_at));
+                .min_by_key(|(_, process)| process.read_at);
             let Some((pid, process)) = turn else { return };
             if process.cost > self.allowance || (spent > 0 && spent + process.cost > SPEND) {
                 return;
@@ -139,7 +136,6 @@ impl Process {
         if let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) {
             self.footprint.rss_peak = self.footprint.rss_peak.max(kilobytes(&status, "VmHWM:"));
         }
-        self.rss_then = self.footprint.rss;
         self.read_at = now;
         self.cost = clock::thread_time().saturating_sub(before).try_into().unwrap_or(i64::MAX);
     }

@@ -21,7 +21,7 @@ use tracing::warn;
 /// Connections that are served at a time; more wait in the backlog.
 const CONNECTIONS: usize = 32;
 /// How long a client may take to send its request, and to take the answer.
-const PATIENCE: Duration = Duration::from_secs(4);
+const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 4 });
 /// How long a connection is kept after the answer, for the client to close it first.
 const LINGER: Duration = Duration::from_secs(1);
 /// The largest request head, bytes.
@@ -203,4 +203,154 @@ fn response(status: &str, content_type: &str, body: &[u8], more: &str, head_only
         bytes.extend_from_slice(body);
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::SocketAddr;
+
+    use rwsgi_stats::Worker;
+    use tokio::net::{TcpStream, UnixStream};
+
+    fn snapshot_of(workers: u32) -> Snapshot {
+        let worker = |id| Worker { id, status: "x".repeat(1500), ..Worker::default() };
+        Snapshot { version: "1.2".into(), workers: (1..=workers).map(worker).collect(), ..Snapshot::default() }
+    }
+
+    /// Runs `client` against a server of `listener`.
+    fn with_server<T>(listener: OwnedFd, http: bool, workers: u32, client: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            tokio::task::spawn_local(serve(listener, http, move |answer| {
+                let _ = answer.send(snapshot_of(workers));
+            }));
+            timeout(Duration::from_secs(30), client).await.expect("the server holds the client up")
+        })
+    }
+
+    fn tcp() -> (OwnedFd, std::net::SocketAddr) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener.into(), address)
+    }
+
+    fn abstract_unix(name: &str) -> (OwnedFd, SocketAddr) {
+        let address = SocketAddr::from_abstract_name(format!("rwsgi-stats-{name}-{}", std::process::id())).unwrap();
+        let listener = std::os::unix::net::UnixListener::bind_addr(&address).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        (listener.into(), address)
+    }
+
+    async fn connect_unix(address: &SocketAddr) -> UnixStream {
+        let stream = std::os::unix::net::UnixStream::connect_addr(address).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        UnixStream::from_std(stream).unwrap()
+    }
+
+    async fn all(mut stream: impl AsyncRead + Unpin) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).await.unwrap();
+        bytes
+    }
+
+    /// What a server that speaks HTTP answers.
+    fn exchange(request: &[u8]) -> String {
+        let (listener, address) = tcp();
+        with_server(listener, true, 1, async {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(request).await.unwrap();
+            String::from_utf8(all(stream).await).unwrap()
+        })
+    }
+
+    #[test]
+    fn a_plain_socket_sends_the_document_at_once_and_closes() {
+        let (listener, address) = tcp();
+        let bytes = with_server(listener, false, 3, async { all(TcpStream::connect(address).await.unwrap()).await });
+        assert_eq!(serde_json::from_slice::<Snapshot>(&bytes).unwrap(), snapshot_of(3));
+        let (listener, address) = abstract_unix("plain");
+        let bytes = with_server(listener, false, 3, async { all(connect_unix(&address).await).await });
+        assert_eq!(serde_json::from_slice::<Snapshot>(&bytes).unwrap().workers.len(), 3);
+    }
+
+    #[test]
+    fn a_client_that_sends_what_nobody_asked_for_still_gets_the_whole_document() {
+        let (listener, address) = tcp();
+        let bytes = with_server(listener, false, 200, async {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            all(stream).await
+        });
+        assert_eq!(serde_json::from_slice::<Snapshot>(&bytes).unwrap().workers.len(), 200);
+    }
+
+    #[test]
+    fn http_answers_as_uwsgi_s_and_the_rest_properly() {
+        let answer = exchange(b"GET /?x=1 HTTP/1.1\r\nHost: x\r\n\r\n");
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.0 200 OK\r\n"), "{head}");
+        for header in ["Connection: close", "Access-Control-Allow-Origin: *", "Content-Type: application/json"] {
+            assert!(head.lines().any(|line| line == header), "{head}");
+        }
+        assert_eq!(serde_json::from_str::<Snapshot>(body).unwrap(), snapshot_of(1));
+
+        let only_head = exchange(b"HEAD / HTTP/1.0\r\n\r\n");
+        assert_eq!(only_head.trim_end(), head, "a HEAD is a GET without its body");
+        for (request, status) in [
+            (&b"GET /other HTTP/1.1\r\nHost: x\r\n\r\n"[..], "404 Not Found"),
+            (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}", "405 Method Not Allowed"),
+            (b"what?\r\n\r\n", "400 Bad Request"),
+        ] {
+            let answer = exchange(request);
+            assert!(answer.starts_with(&format!("HTTP/1.0 {status}\r\n")), "{answer}");
+        }
+        assert!(exchange(b"DELETE / HTTP/1.1\r\n\r\n").contains("\r\nAllow: GET, HEAD\r\n"));
+    }
+
+    #[test]
+    fn a_head_without_an_end_is_refused() {
+        let mut request = b"GET / HTTP/1.1\r\nX: ".to_vec();
+        request.resize(HEAD_MAX, b'x');
+        assert!(exchange(&request).starts_with("HTTP/1.0 400 "));
+    }
+
+    #[test]
+    fn a_head_may_come_byte_by_byte() {
+        let head = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+        for len in 0..head.len() {
+            assert_eq!(parse_request(&head[..len]), None);
+        }
+        assert_eq!(parse_request(head), Some(Request::Get { head_only: false, path: "/".into() }));
+    }
+
+    #[test]
+    fn clients_that_never_read_do_not_lock_others_out() {
+        let (listener, address) = abstract_unix("silent");
+        let bytes = with_server(listener, false, 300, async {
+            let mut silent = Vec::new();
+            for _ in 0..CONNECTIONS {
+                silent.push(connect_unix(&address).await);
+            }
+            all(connect_unix(&address).await).await
+        });
+        assert_eq!(serde_json::from_slice::<Snapshot>(&bytes).unwrap().workers.len(), 300);
+    }
+
+    #[test]
+    fn clients_that_never_ask_do_not_lock_others_out() {
+        let (listener, address) = tcp();
+        let answer = with_server(listener, true, 1, async {
+            let mut silent = Vec::new();
+            for _ in 0..CONNECTIONS {
+                silent.push(TcpStream::connect(address).await.unwrap());
+            }
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
+            all(stream).await
+        });
+        assert!(answer.starts_with(b"HTTP/1.0 200 OK"));
+    }
 }

@@ -187,7 +187,7 @@ fn worker(
                         core.req_info = RequestInfo {
                             request_start: Some(started / 1_000_000),
                             started: Some(started),
-                            elapsed: Some(now.saturating_sub(held.started) / 1_000),
+                            elapsed: Some(memory.clock.unix_at(now).saturating_sub(started)),
                             ..vars.info()
                         };
                     }
