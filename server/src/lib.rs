@@ -3,5 +3,14 @@
 //! The rooms and the ways between them are described in `docs/design.md`.
 
 pub mod config;
+mod control;
+pub mod forkserver;
+pub mod master;
 pub mod protocol;
+mod python;
+mod run;
 pub mod stats;
+pub mod worker;
+pub mod wsgi;
+
+pub use run::run;

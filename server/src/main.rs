@@ -1,3 +1,10 @@
 //! The plain executable: the same server as the Python package's, with Python embedded.
 
-fn main() {}
+use rwsgi::master::process::Launcher;
+
+fn main() {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    // The kernel's name for this very file, even when it was replaced or deleted since.
+    let launcher = Launcher { program: "/proc/self/exe".into(), prefix: Vec::new() };
+    std::process::exit(rwsgi::run(arguments, launcher));
+}

@@ -125,22 +125,23 @@ const HOP_BY_HOP: [&[u8]; 8] = [
     b"upgrade",
 ];
 
-/// Writes one response head. Whoever drops it before [`HeadWriter::finish`] has a part of a head in the buffer.
+/// Writes one response head into a buffer that it owns until [`HeadWriter::finish`]: an application may take its time
+/// between `start_response` and its first byte, or start again.
 #[derive(Debug)]
-pub struct HeadWriter<'v> {
-    out: &'v mut Vec<u8>,
+pub struct HeadWriter {
+    out: Vec<u8>,
     status: u16,
     content_length: Option<u64>,
     has_date: bool,
     close: bool,
 }
 
-impl<'v> HeadWriter<'v> {
+impl HeadWriter {
     /// Begins a head at the end of `out` with the application's status, such as `404 Not Found`, latin-1.
     ///
     /// # Errors
-    /// [`HeadError::Status`]; nothing was written then.
-    pub fn new(status: &[u8], out: &'v mut Vec<u8>) -> Result<Self, HeadError> {
+    /// [`HeadError::Status`].
+    pub fn new(status: &[u8], mut out: Vec<u8>) -> Result<Self, HeadError> {
         let number = match status {
             [hundreds @ b'1'..=b'9', tens @ b'0'..=b'9', ones @ b'0'..=b'9', reason @ ..]
                 if matches!(reason, [] | [b' ', ..]) && is_text(reason) =>
@@ -215,7 +216,7 @@ impl<'v> HeadWriter<'v> {
 
     /// Decides on the framing and completes the head with the lines that follow from it. `body_len` is the length of
     /// the body when it is already whole.
-    pub fn finish(self, mut exchange: Exchange, body_len: Option<u64>, date: &HttpDate) -> Plan {
+    pub fn finish(mut self, mut exchange: Exchange, body_len: Option<u64>, date: &HttpDate) -> (Plan, Vec<u8>) {
         exchange.keep_alive &= !self.close;
         let plan = plan(exchange, self.status, self.content_length, body_len);
         if !self.has_date {
@@ -225,7 +226,7 @@ impl<'v> HeadWriter<'v> {
         }
         if let Some(length) = plan.content_length {
             self.out.extend_from_slice(b"Content-Length: ");
-            push_decimal(length, self.out);
+            push_decimal(length, &mut self.out);
             self.out.extend_from_slice(b"\r\n");
         }
         if plan.framing == Framing::Chunked {
@@ -237,7 +238,7 @@ impl<'v> HeadWriter<'v> {
             self.out.extend_from_slice(b"\r\n");
         }
         self.out.extend_from_slice(b"\r\n");
-        plan
+        (plan, self.out)
     }
 }
 
@@ -362,12 +363,11 @@ mod tests {
     }
 
     fn written(status: &str, headers: &[(&str, &str)], exchange: Exchange, body_len: Option<u64>) -> String {
-        let mut out = b"before".to_vec();
-        let mut head = HeadWriter::new(status.as_bytes(), &mut out).unwrap();
+        let mut head = HeadWriter::new(status.as_bytes(), b"before".to_vec()).unwrap();
         for (name, value) in headers {
             head.header(name.as_bytes(), value.as_bytes()).unwrap();
         }
-        head.finish(exchange, body_len, &HttpDate::from_unix(0));
+        let (_, out) = head.finish(exchange, body_len, &HttpDate::from_unix(0));
         String::from_utf8(out).unwrap()
     }
 
@@ -403,12 +403,10 @@ mod tests {
     }
 
     #[test]
-    fn a_status_that_is_none_is_an_error_and_writes_nothing() {
+    fn a_status_that_is_none_is_an_error() {
         for status in ["", "20", "2000 OK", "abc Bad", "099 Low", "200OK", "200\tOK", "200 OK\r\nX: 1", "200 \0"] {
-            let mut out = Vec::new();
-            let error = HeadWriter::new(status.as_bytes(), &mut out).unwrap_err();
+            let error = HeadWriter::new(status.as_bytes(), Vec::new()).unwrap_err();
             assert!(matches!(error, HeadError::Status(_)), "{status:?}");
-            assert!(out.is_empty(), "{status:?}");
         }
     }
 
@@ -438,25 +436,22 @@ mod tests {
             (b"Content-Length", b"18446744073709551616", HeadError::ContentLength),
         ];
         for (name, value, kind) in cases {
-            let mut out = Vec::new();
-            let mut head = HeadWriter::new(b"200 OK", &mut out).unwrap();
+            let mut head = HeadWriter::new(b"200 OK", Vec::new()).unwrap();
             let error = head.header(name, value).unwrap_err();
             let shown = if kind(String::new()) == HeadError::ContentLength(String::new()) { value } else { name };
             assert_eq!(error, kind(latin1(shown)));
-            assert_eq!(out, b"HTTP/1.1 200 OK\r\n");
+            assert_eq!(head.out, b"HTTP/1.1 200 OK\r\n");
         }
-        let mut out = Vec::new();
-        let mut head = HeadWriter::new(b"200 OK", &mut out).unwrap();
+        let mut head = HeadWriter::new(b"200 OK", Vec::new()).unwrap();
         head.header(b"Content-Length", b"5").unwrap();
         assert_eq!(head.header(b"Content-Length", b"5"), Err(HeadError::ContentLength("5".into())));
     }
 
     #[test]
     fn latin_1_values_pass_as_they_are() {
-        let mut out = Vec::new();
-        let mut head = HeadWriter::new(b"200 \xe9", &mut out).unwrap();
+        let mut head = HeadWriter::new(b"200 \xe9", Vec::new()).unwrap();
         head.header(b"X", b"caf\xe9\ttab").unwrap();
-        assert_eq!(out, b"HTTP/1.1 200 \xe9\r\nX: caf\xe9\ttab\r\n");
+        assert_eq!(head.out, b"HTTP/1.1 200 \xe9\r\nX: caf\xe9\ttab\r\n");
     }
 
     #[test]

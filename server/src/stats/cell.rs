@@ -156,8 +156,6 @@ pub struct Outcome {
     pub status: u16,
     /// The application raised an exception.
     pub exception: bool,
-    /// The request could not be read whole.
-    pub read_error: bool,
     /// The response could not be sent whole.
     pub write_error: bool,
 }
@@ -258,7 +256,6 @@ impl CoreCell {
         }
         for (happened, counter) in [
             (outcome.exception, &self.exceptions),
-            (outcome.read_error, &self.read_errors),
             (outcome.write_error, &self.write_errors),
         ] {
             if happened {
@@ -280,6 +277,11 @@ impl CoreCell {
             add(&self.running, now.saturating_sub(self.started.load(Relaxed)));
             self.sequence.store(sequence + 1, Release);
         }
+    }
+
+    /// A request was refused before it reached the application: it counts as one that could not be read.
+    pub fn read_error(&self) {
+        add(&self.read_errors, 1);
     }
 
     /// `bytes` were handed to the kernel.
@@ -376,7 +378,6 @@ impl FrontCell {
 #[repr(C, align(64))]
 pub struct WorkerCell {
     accepting: AtomicU32,
-    ready: AtomicU32,
 }
 
 impl WorkerCell {

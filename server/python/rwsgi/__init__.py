@@ -1,0 +1,12 @@
+"""rwsgi: a WSGI application server. The server itself is the extension module beside this file."""
+
+import os
+import sys
+
+
+def main():
+    """The console command. Never returns."""
+    from ._rwsgi import main as run
+
+    launch = os.path.join(os.path.dirname(os.path.abspath(__file__)), "launch.py")
+    sys.exit(run(sys.argv, sys.executable, [launch]))

@@ -1,0 +1,178 @@
+//! What the master and its other processes say to each other: JSON, one message a packet, over a socket pair that
+//! keeps packets apart. File descriptors are inherited over exec and named by number.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, getsockopt, recv, send, setsockopt, socketpair, sockopt,
+};
+use rwsgi_stats::Address;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+use crate::stats::scoreboard::Layout;
+
+/// What is spoken on a listening socket that the workers accept from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http,
+    /// The uwsgi protocol.
+    Uwsgi,
+}
+
+/// A listening socket that a process inherits.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct InheritedListener {
+    /// The address that it is bound to.
+    pub address: Address,
+    /// What is spoken on it.
+    pub protocol: Protocol,
+    /// The descriptor.
+    pub fd: RawFd,
+}
+
+/// Where workers find the front: an abstract unix socket, and the secret that makes a link one of ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkEndpoint {
+    /// Abstract name, without the `@`.
+    pub name: String,
+    /// Random bytes that only this server's processes know.
+    pub token: [u8; 16],
+}
+
+/// The first message to a process: everything that it needs to know.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Setup {
+    /// The configuration in force.
+    pub config: Config,
+    /// Shape of the scoreboard.
+    pub layout: Layout,
+    /// The scoreboard's memory.
+    pub scoreboard: RawFd,
+    /// End-of-file on it means that the master is gone.
+    pub lifeline: RawFd,
+    /// Where a worker says that it is ready: its slot, four bytes.
+    pub ready: RawFd,
+    /// The sockets to accept from.
+    pub listeners: Vec<InheritedListener>,
+    /// The front's listener, for the front; `None` for a fork server.
+    pub link_listener: Option<RawFd>,
+    /// Where the workers find the front, if there is one.
+    pub link: Option<LinkEndpoint>,
+    /// The generation that a fork server loads.
+    pub generation: u32,
+}
+
+/// What the master tells a fork server, after its [`Setup`].
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub enum Order {
+    /// Fork a worker.
+    Fork {
+        /// The worker's number, from 1.
+        worker: u32,
+        /// Its slot on the scoreboard.
+        slot: u32,
+    },
+}
+
+/// What a fork server answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Answer {
+    /// The application is loaded (or is left to the workers to load).
+    Loaded {
+        /// Version of the interpreter.
+        python: String,
+        /// How long it took, ms.
+        took: u64,
+    },
+    /// The application could not be loaded; the traceback is in the log.
+    Failed,
+    /// A worker was forked.
+    Forked {
+        /// The slot that it was forked for.
+        slot: u32,
+        /// Its process id.
+        pid: i32,
+    },
+    /// A worker could not be forked.
+    NotForked {
+        /// The slot that it was to be forked for.
+        slot: u32,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The largest message, bytes: a configuration of hundreds of options fits many times over.
+const MESSAGE_MAX: usize = 512 * 1024;
+
+/// The two ends of a channel; both are closed on exec until they are told otherwise.
+///
+/// # Errors
+/// When the system has no descriptors left.
+pub fn channel() -> nix::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    for end in [&ours, &theirs] {
+        // A packet must fit the send buffer whole; the default does for most configurations already.
+        if getsockopt(end, sockopt::SndBuf)? < MESSAGE_MAX {
+            setsockopt(end, sockopt::SndBuf, &MESSAGE_MAX)?;
+        }
+    }
+    Ok((ours, theirs))
+}
+
+/// Sends one message.
+///
+/// # Errors
+/// When the other end is gone, or would block on a non-blocking end.
+pub fn send_message(fd: BorrowedFd<'_>, message: &impl Serialize) -> io::Result<()> {
+    let bytes = serde_json::to_vec(message)?;
+    loop {
+        match send(fd.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL) {
+            Err(nix::errno::Errno::EINTR) => {}
+            sent => return sent.map(drop).map_err(io::Error::from),
+        }
+    }
+}
+
+/// Receives one message; `None` when the other end is gone.
+///
+/// # Errors
+/// When nothing is there on a non-blocking end, or what is there is no message of this kind.
+pub fn receive_message<T: DeserializeOwned>(fd: BorrowedFd<'_>) -> io::Result<Option<T>> {
+    let mut bytes = vec![0; MESSAGE_MAX];
+    let len = loop {
+        match recv(fd.as_raw_fd(), &mut bytes, MsgFlags::empty()) {
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(nix::errno::Errno::ECONNRESET) => return Ok(None),
+            received => break received.map_err(io::Error::from)?,
+        }
+    };
+    if len == 0 {
+        return Ok(None);
+    }
+    Ok(Some(serde_json::from_slice(&bytes[..len])?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn messages_keep_their_bounds_and_the_end_is_seen() {
+        let (ours, theirs) = channel().unwrap();
+        for worker in 1..=3 {
+            send_message(ours.as_fd(), &Order::Fork { worker, slot: worker + 10 }).unwrap();
+        }
+        for expected in 1..=3 {
+            let Some(Order::Fork { worker, .. }) = receive_message(theirs.as_fd()).unwrap() else { panic!("no order") };
+            assert_eq!(worker, expected);
+        }
+        drop(ours);
+        assert!(receive_message::<Order>(theirs.as_fd()).unwrap().is_none());
+    }
+}

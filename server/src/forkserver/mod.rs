@@ -1,0 +1,121 @@
+//! The loading process: one per generation. It loads Python and the application once, and forks workers when the
+//! master orders it. The master starts it by exec, so that no import, leak or crash can reach the master.
+//!
+//! Not for: serving (that is the worker's), or deciding when to fork (the master's).
+
+mod fork;
+pub mod messages;
+
+use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Instant;
+
+use anyhow::Context;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::signal::{SigHandler, Signal, signal};
+use pyo3::Python;
+use tracing::{error, info};
+
+use self::fork::{Forked, fork_worker};
+use self::messages::{Answer, Order, Setup, receive_message, send_message};
+use crate::stats::scoreboard::Scoreboard;
+use crate::worker;
+use crate::wsgi::{application, interpreter};
+
+/// Exit status when the application cannot be loaded, as uWSGI's.
+pub const EXIT_NO_APP: i32 = 22;
+
+/// Serves one generation's forks until the master closes `channel`. In a forked worker, serves requests instead.
+/// Returns the exit status of the process.
+///
+/// # Errors
+/// When what was inherited cannot be used, or the channel breaks.
+pub fn run(channel: RawFd) -> anyhow::Result<i32> {
+    let channel = inherited(channel)?;
+    let setup: Setup = receive_message(channel.as_fd())
+        .context("fork server: cannot read its setup from the master")?
+        .context("fork server: the master is gone")?;
+    ignore_terminal_signals()?;
+    let _ = nix::sys::prctl::set_name(c"rwsgi forksrv");
+    let memory = inherited(setup.scoreboard)?;
+    let scoreboard = Scoreboard::map(setup.layout, memory).context("fork server: cannot map the scoreboard")?;
+    interpreter::start(setup.config.home.as_deref())?;
+    Python::attach(|py| {
+        // The workers' sockets must not leak into programs that the application starts while it is loaded.
+        for listener in &setup.listeners {
+            close_on_exec(listener.fd)?;
+        }
+        for fd in [setup.lifeline, setup.ready] {
+            close_on_exec(fd)?;
+        }
+        serve_forks(py, &channel, setup, scoreboard)
+    })
+}
+
+fn serve_forks(py: Python<'_>, channel: &OwnedFd, setup: Setup, scoreboard: Scoreboard) -> anyhow::Result<i32> {
+    let started = Instant::now();
+    interpreter::prepare(py, &setup.config)?;
+    let application = if setup.config.lazy_apps {
+        None
+    } else {
+        match application::load(py, &setup.config) {
+            Ok(application) => Some(application),
+            Err(failure) => {
+                error!("{failure}");
+                send_message(channel.as_fd(), &Answer::Failed)?;
+                return Ok(EXIT_NO_APP);
+            }
+        }
+    };
+    interpreter::settle(py)?;
+    let took = started.elapsed().as_millis() as u64;
+    send_message(channel.as_fd(), &Answer::Loaded { python: interpreter::version(py), took })?;
+    loop {
+        let order = match receive_message(channel.as_fd()) {
+            Ok(Some(order)) => order,
+            Ok(None) => return Ok(0),
+            Err(error) => {
+                info!("fork server of generation {}: the master is gone ({error})", setup.generation);
+                return Ok(0);
+            }
+        };
+        let Order::Fork { worker, slot } = order;
+        let answer = match fork_worker(py) {
+            Ok(Forked::Worker) => {
+                return worker::run(py, worker::Context { worker, slot, setup, scoreboard, application });
+            }
+            Ok(Forked::Parent(pid)) => Answer::Forked { slot, pid: pid.as_raw() },
+            Err(error) => Answer::NotForked { slot, reason: error.to_string() },
+        };
+        send_message(channel.as_fd(), &answer)?;
+    }
+}
+
+/// Takes a descriptor that the master left open over exec.
+///
+/// # Errors
+/// When there is no such descriptor.
+#[allow(unsafe_code)]
+pub fn inherited(fd: RawFd) -> anyhow::Result<OwnedFd> {
+    close_on_exec(fd)?;
+    // SAFETY: `fcntl` just said that it is open; the setup names each descriptor for exactly one owner.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+#[allow(unsafe_code)]
+fn close_on_exec(fd: RawFd) -> anyhow::Result<()> {
+    // SAFETY: the borrow ends with this statement; a closed descriptor gives EBADF, which is reported.
+    let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
+    fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))
+        .with_context(|| format!("descriptor {fd} was not inherited from the master"))?;
+    Ok(())
+}
+
+/// A terminal's Ctrl-C and hang-up reach the whole foreground group; only the master acts on them.
+#[allow(unsafe_code)]
+pub fn ignore_terminal_signals() -> anyhow::Result<()> {
+    for terminal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP] {
+        // SAFETY: ignoring a signal installs no handler.
+        unsafe { signal(terminal, SigHandler::SigIgn) }.with_context(|| format!("cannot ignore {terminal}"))?;
+    }
+    Ok(())
+}

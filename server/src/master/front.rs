@@ -1,0 +1,96 @@
+//! The `--http` front as the master sees it: a process to be started again when it dies.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use nix::unistd::Pid;
+use tracing::{error, info};
+
+use super::Master;
+use super::listeners::{bind_private, inherit};
+use super::process::{End, FRONT_ROLE};
+use super::shutdown::Phase;
+use crate::forkserver::messages::{InheritedListener, LinkEndpoint, Protocol, Setup};
+
+/// A front that dies is started again after this; its clients' connections wait in the backlog.
+const RESTART_DELAY: Duration = Duration::from_millis(500);
+
+/// The front process, its private listener, and how workers find it. All empty without `http`.
+#[derive(Debug, Default)]
+pub(super) struct Front {
+    /// Its id, and our end of its channel.
+    pub(super) process: Option<(Pid, OwnedFd)>,
+    /// When it is to be started (again).
+    pub(super) due: Option<Instant>,
+    listener: Option<OwnedFd>,
+    /// What workers need to connect to it.
+    pub(super) endpoint: Option<LinkEndpoint>,
+}
+
+impl Front {
+    /// Binds the private socket; the process is started when the loop finds it due.
+    pub(super) fn new() -> anyhow::Result<Self> {
+        let mut token = [0; 16];
+        let mut random = std::fs::File::open("/dev/urandom").context("cannot make the front's secret")?;
+        std::io::Read::read_exact(&mut random, &mut token)?;
+        let name = format!("rwsgi-front-{}", std::process::id());
+        let listener = bind_private(&name).context("cannot bind the front's private socket")?;
+        Ok(Self {
+            process: None,
+            due: Some(Instant::now()),
+            listener: Some(listener),
+            endpoint: Some(LinkEndpoint { name, token }),
+        })
+    }
+}
+
+impl Master {
+    /// Starts the front when it is due.
+    pub(super) fn start_front(&mut self, now: Instant) {
+        if self.front.due.is_none_or(|due| due > now) {
+            return;
+        }
+        self.front.due = None;
+        let started = self.front_setup().and_then(|setup| {
+            Ok(self.launcher.start(FRONT_ROLE, None, &setup).context("cannot start the http front")?)
+        });
+        match started {
+            Ok(process) => {
+                info!("http front started (pid {})", process.0);
+                self.front.process = Some(process);
+            }
+            Err(error) => {
+                error!("{error:#}; trying again");
+                self.front.due = Some(now + RESTART_DELAY);
+            }
+        }
+    }
+
+    fn front_setup(&self) -> anyhow::Result<Setup> {
+        let mut setup = self.setup(0, &self.config)?;
+        setup.listeners = self
+            .front_listeners
+            .iter()
+            .map(|listener| {
+                let (address, protocol) = (listener.address.clone(), Protocol::Http);
+                Ok(InheritedListener { address, protocol, fd: listener.inherit()? })
+            })
+            .collect::<nix::Result<_>>()?;
+        setup.link_listener = self.front.listener.as_ref().map(|listener| inherit(listener.as_fd())).transpose()?;
+        Ok(setup)
+    }
+
+    /// Whether `pid` was the front; if so, it is started again unless the server stops.
+    pub(super) fn bury_front(&mut self, pid: Pid, end: End) -> bool {
+        if self.front.process.as_ref().is_none_or(|(front, _)| *front != pid) {
+            return false;
+        }
+        self.front.process = None;
+        if self.phase == Phase::Serving {
+            error!("http front (pid {pid}) died: {end}; starting another");
+            self.front.due = Some(Instant::now() + RESTART_DELAY);
+        }
+        true
+    }
+}

@@ -1,0 +1,179 @@
+//! Listening sockets: bound once by the master, inherited by every process, closed by nobody until the end.
+
+use std::io;
+use std::net::{TcpListener, ToSocketAddrs};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::path::Path;
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::socket::{Backlog, listen, setsockopt, sockopt};
+use rwsgi_stats::Address;
+use thiserror::Error;
+
+/// A socket that could not be bound.
+#[derive(Debug, Error)]
+#[error("{option}: cannot listen on '{address}': {error}")]
+pub struct BindError {
+    /// The option that asked for it.
+    pub option: &'static str,
+    /// The address as configured.
+    pub address: Address,
+    /// Why.
+    pub error: io::Error,
+}
+
+/// A bound socket.
+#[derive(Debug)]
+pub struct Listener {
+    /// Where it is bound: the port is the real one when 0 was asked for.
+    pub address: Address,
+    /// The option that asked for it.
+    pub option: &'static str,
+    fd: OwnedFd,
+}
+
+impl Listener {
+    /// The descriptor.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Lets the socket survive the exec of the next process, and returns its number there.
+    ///
+    /// # Errors
+    /// Never on an open descriptor.
+    pub fn inherit(&self) -> nix::Result<RawFd> {
+        inherit(self.fd.as_fd())
+    }
+}
+
+/// Lets a descriptor survive exec, and returns its number.
+///
+/// # Errors
+/// Never on an open descriptor.
+pub fn inherit(fd: BorrowedFd<'_>) -> nix::Result<RawFd> {
+    fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    Ok(fd.as_raw_fd())
+}
+
+/// Binds `address` for the option of that name, with room for `backlog` connections that wait.
+///
+/// # Errors
+/// When the address cannot be resolved, is in use, or may not be bound.
+pub fn bind(option: &'static str, address: &Address, backlog: u32) -> Result<Listener, BindError> {
+    let bound = match address {
+        Address::Tcp { host, port } => bind_tcp(host, *port),
+        Address::Unix(path) => bind_unix(path).map(|fd| (fd, address.clone())),
+        Address::Abstract(name) => SocketAddr::from_abstract_name(name)
+            .and_then(|name| UnixListener::bind_addr(&name))
+            .map(|listener| (listener.into(), address.clone())),
+    };
+    let (fd, bound_address) = bound
+        .and_then(|(fd, bound_address)| {
+            // The standard library listens with a backlog of its own; a second call replaces it.
+            let backlog = Backlog::new(i32::try_from(backlog).unwrap_or(i32::MAX)).unwrap_or(Backlog::MAXCONN);
+            listen(&fd, backlog)?;
+            set_nonblocking(fd.as_fd())?;
+            Ok((fd, bound_address))
+        })
+        .map_err(|error| BindError { option, address: address.clone(), error: explain(address, error) })?;
+    Ok(Listener { address: bound_address, option, fd })
+}
+
+/// Binds an abstract unix socket whose name nobody else has.
+///
+/// # Errors
+/// When the system has no descriptor left.
+pub fn bind_private(name: &str) -> io::Result<OwnedFd> {
+    let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(name)?)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener.into())
+}
+
+fn bind_tcp(host: &str, port: u16) -> io::Result<(OwnedFd, Address)> {
+    // As uWSGI, a port alone is every IPv4 interface.
+    let host = if host.is_empty() { "0.0.0.0" } else { host };
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for resolved in (host, port).to_socket_addrs()? {
+        match TcpListener::bind(resolved) {
+            Ok(listener) => {
+                let port = listener.local_addr()?.port();
+                let fd: OwnedFd = listener.into();
+                // Accepted connections inherit it: a response is never held back for an acknowledgement.
+                setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
+                return Ok((fd, Address::Tcp { host: host.to_owned(), port }));
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// Replaces a socket file that nobody listens on any more, but never a living one, nor another kind of file.
+fn bind_unix(path: &Path) -> io::Result<OwnedFd> {
+    if let Ok(metadata) = std::fs::symlink_metadata(path) {
+        if !metadata.file_type().is_socket() {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the file exists and is not a socket"));
+        }
+        match UnixStream::connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            _ => return Err(io::ErrorKind::AddrInUse.into()),
+        }
+    }
+    Ok(UnixListener::bind(path)?.into())
+}
+
+fn set_nonblocking(fd: BorrowedFd<'_>) -> nix::Result<()> {
+    use nix::fcntl::OFlag;
+    let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).map(drop)
+}
+
+/// Says what to do about the failures that people meet.
+fn explain(address: &Address, error: io::Error) -> io::Error {
+    let advice = match (error.kind(), address) {
+        (io::ErrorKind::AddrInUse, _) => "another process listens there: stop it, or choose another address",
+        (io::ErrorKind::PermissionDenied, Address::Tcp { port, .. }) if *port < 1024 => {
+            "ports below 1024 are for root: start as root and set uid, or choose another port"
+        }
+        (io::ErrorKind::NotFound, Address::Unix(_)) => "the directory does not exist",
+        (io::ErrorKind::AddrNotAvailable, _) => "this machine has no such address",
+        _ => return error,
+    };
+    io::Error::new(error.kind(), format!("{error}: {advice}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_file_without_a_listener_is_replaced_and_a_living_one_is_not() {
+        let directory = std::env::temp_dir().join(format!("rwsgi-listeners-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let path = directory.join("app.sock");
+        let address = Address::Unix(path.clone());
+        drop(bind("socket", &address, 10).unwrap());
+        let living = bind("socket", &address, 10).unwrap();
+        let error = bind("socket", &address, 10).unwrap_err().to_string();
+        assert!(error.contains("another process listens"), "{error}");
+        drop(living);
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "precious").unwrap();
+        assert!(bind("socket", &address, 10).is_err());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn port_0_becomes_the_port_that_the_system_chose() {
+        let listener = bind("http-socket", &"127.0.0.1:0".parse().unwrap(), 10).unwrap();
+        let Address::Tcp { port, .. } = listener.address else { panic!("not TCP") };
+        assert_ne!(port, 0);
+    }
+}

@@ -1,0 +1,270 @@
+//! The master: owns the sockets, the scoreboard and the policy. No Python in it, ever.
+//!
+//! One loop owns all state and takes one [`Event`] after another from small tasks that only wait: for a signal, for a
+//! fork server's answer, for a worker that says it is ready, for somebody who asks for a snapshot.
+
+mod front;
+mod generation;
+mod listeners;
+mod pool;
+pub mod process;
+mod shutdown;
+mod signals;
+mod workers;
+
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use anyhow::Context;
+use nix::sys::signal::Signal;
+use rwsgi_stats::Snapshot;
+use tokio::sync::{mpsc, oneshot};
+use tracing::info;
+
+use self::front::Front;
+use self::generation::Generation;
+use self::listeners::{Listener, bind};
+use self::pool::Pool;
+use self::process::{Launcher, Reaped, reap};
+use self::shutdown::Phase;
+use crate::config::Config;
+use crate::control::MASTER_NAME;
+use crate::forkserver::messages::{Answer, Protocol};
+use crate::stats::memory::Memory;
+use crate::stats::clock;
+use crate::stats::scoreboard::{Layout, Scoreboard};
+use crate::stats::snapshot::{self, SocketView, Subject, WorkerView};
+
+/// Reads the configuration again, for a reload.
+pub type Reread = Box<dyn Fn() -> anyhow::Result<Config>>;
+
+/// What the loop takes one after another.
+#[derive(Debug)]
+pub enum Event {
+    /// A child has ended.
+    Child,
+    /// Stop: gracefully at first, at once when it comes again.
+    Stop(Signal),
+    /// Load a new generation.
+    Reload,
+    /// The fork server of this generation answered.
+    Answer(u32, Answer),
+    /// The worker in this slot serves.
+    Ready(u32),
+    /// Somebody wants to know how the server is doing.
+    Stats(oneshot::Sender<Snapshot>),
+}
+
+/// The loop's state; one owner of everything.
+struct Master {
+    config: Config,
+    launcher: Launcher,
+    reread: Reread,
+    listeners: Vec<(Listener, Protocol)>,
+    front: Front,
+    front_listeners: Vec<Listener>,
+    scoreboard: Scoreboard,
+    pool: Pool,
+    /// Fork servers: the one that serves, one that loads, ones whose last workers leave.
+    generations: Vec<Generation>,
+    /// The generation that new workers are forked from; 0 until the first is loaded.
+    current: u32,
+    newest: u32,
+    /// When a fork server that died is to be started again.
+    reload_due: Option<Instant>,
+    /// A worker has said that it serves, at any time since the start.
+    any_ready: bool,
+    /// Processes that ended before their fork server told of them.
+    unannounced: Vec<Reaped>,
+    lifeline: OwnedFd,
+    ready: OwnedFd,
+    phase: Phase,
+    /// When everything that has not left by itself is killed.
+    killed_at: Option<Instant>,
+    exit_status: i32,
+    memory: Memory,
+    started_at: u64,
+    events: mpsc::UnboundedSender<Event>,
+}
+
+/// Runs the server until it is stopped; returns its exit status.
+///
+/// # Errors
+/// When it cannot start: a socket cannot be bound, a process cannot be started.
+pub fn run(config: Config, launcher: Launcher, reread: Reread) -> anyhow::Result<i32> {
+    nix::sys::prctl::set_child_subreaper(true).context("cannot become the subreaper of the workers")?;
+    let _ = nix::sys::prctl::set_name(MASTER_NAME);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, serve(config, launcher, reread))
+}
+
+async fn serve(config: Config, launcher: Launcher, reread: Reread) -> anyhow::Result<i32> {
+    let (events, mut inbox) = mpsc::unbounded_channel();
+    signals::watch(&events)?;
+    let (lifeline_reader, lifeline_writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    let ready = signals::watch_ready(&events)?;
+
+    let mut listeners = Vec::new();
+    for (option, addresses, protocol) in [
+        ("http-socket", &config.http_socket, Protocol::Http),
+        ("socket", &config.socket, Protocol::Uwsgi),
+    ] {
+        for address in addresses {
+            listeners.push((bind(option, address, config.listen)?, protocol));
+        }
+    }
+    let front_listeners: Vec<_> =
+        config.http.iter().map(|address| bind("http", address, config.listen)).collect::<Result<_, _>>()?;
+    for address in &config.stats {
+        let listener = bind("stats", address, config.listen)?;
+        info!("stats server on {}", listener.address);
+        let ask = events.clone();
+        let fd = listener.fd().try_clone_to_owned()?;
+        tokio::task::spawn_local(crate::stats::server::serve(fd, config.stats_http, move |answer| {
+            // The loop is gone only when the process is about to be.
+            let _ = ask.send(Event::Stats(answer));
+        }));
+    }
+    let layout = Layout::new(config.processes, config.threads);
+    let scoreboard = Scoreboard::create(layout).context("cannot create the scoreboard")?;
+    let mut master = Master {
+        pool: Pool::new(config.processes, config.threads, layout.slots),
+        config,
+        launcher,
+        reread,
+        listeners,
+        front: if front_listeners.is_empty() { Front::default() } else { Front::new()? },
+        front_listeners,
+        scoreboard,
+        generations: Vec::new(),
+        current: 0,
+        newest: 0,
+        reload_due: None,
+        any_ready: false,
+        unannounced: Vec::new(),
+        lifeline: lifeline_reader,
+        ready,
+        phase: Phase::Serving,
+        killed_at: None,
+        exit_status: 0,
+        memory: Memory::default(),
+        started_at: clock::unix_micros(),
+        events,
+    };
+    // Held until the process ends: its end is how everybody else learns of it.
+    let _lifeline_writer = lifeline_writer;
+    master.announce();
+    master.load(master.config.clone())?;
+    while !master.is_over() {
+        let deadline = master.next_deadline();
+        let event = tokio::select! {
+            event = inbox.recv() => event,
+            () = sleep_until(deadline) => None,
+        };
+        if let Some(event) = event {
+            master.take(event);
+        }
+        master.act_on_time(Instant::now());
+    }
+    Ok(master.exit_status)
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Master {
+    fn announce(&self) {
+        info!(
+            "rwsgi {}: {} worker{} of {} core{}",
+            env!("CARGO_PKG_VERSION"),
+            self.config.processes,
+            if self.config.processes == 1 { "" } else { "s" },
+            self.config.threads,
+            if self.config.threads == 1 { "" } else { "s" },
+        );
+        let all = self.listeners.iter().map(|(listener, _)| listener).chain(&self.front_listeners);
+        for listener in all {
+            info!("{} on {}", listener.option, listener.address);
+        }
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Child => {
+                while let Some(reaped) = reap() {
+                    self.bury(reaped);
+                }
+            }
+            Event::Stop(signal) => self.stop(signal),
+            Event::Reload => self.reload(),
+            Event::Answer(generation, answer) => self.hear(generation, answer),
+            Event::Ready(slot) => self.welcome(slot),
+            Event::Stats(answer) => {
+                let snapshot = self.snapshot();
+                // Who asked may have gone.
+                let _ = answer.send(snapshot);
+            }
+        }
+    }
+
+    /// The next moment at which something is to be done although nothing happens.
+    fn next_deadline(&self) -> Option<Instant> {
+        // Workers that are due while no fork server is there wait for it, not for a time.
+        let pool = self.pool.next_deadline(self.can_fork());
+        [pool, self.front.due, self.reload_due, self.killed_at].into_iter().flatten().min()
+    }
+
+    /// Does what is due.
+    fn act_on_time(&mut self, now: Instant) {
+        self.kill_late(now);
+        if self.phase != Phase::Serving {
+            self.proceed_with_stop();
+            return;
+        }
+        self.start_front(now);
+        self.restart_fork_server(now);
+        self.fork_due(now);
+        self.retire_generations();
+    }
+
+    fn snapshot(&mut self) -> Snapshot {
+        let mut sockets: Vec<_> = self
+            .listeners
+            .iter()
+            .map(|(listener, protocol)| SocketView {
+                address: &listener.address,
+                protocol: match protocol {
+                    Protocol::Http => "http",
+                    Protocol::Uwsgi => "uwsgi",
+                },
+                fd: listener.fd(),
+            })
+            .collect();
+        let front = self.front_listeners.iter();
+        sockets.extend(front.map(|listener| SocketView {
+            address: &listener.address,
+            protocol: "http",
+            fd: listener.fd(),
+        }));
+        let workers = (1..)
+            .zip(&self.pool.workers)
+            .map(|(id, worker)| WorkerView { id, totals: &worker.totals, lives: self.pool.lives_of(id) })
+            .collect();
+        let python = self.generations.iter().find(|generation| generation.number == self.current);
+        let subject = Subject {
+            scoreboard: &self.scoreboard,
+            config: &self.config,
+            started_at: self.started_at,
+            generation: self.current,
+            python: python.and_then(|generation| generation.python.as_deref()).unwrap_or_default(),
+            sockets,
+            workers,
+        };
+        snapshot::take(&subject, &mut self.memory)
+    }
+}

@@ -1,0 +1,205 @@
+//! The workers: which lives there are, in which slots, and what becomes of a worker whose process ends.
+//!
+//! This is bookkeeping without system calls; the loop in [`super`] acts on what it says.
+
+use std::time::{Duration, Instant};
+
+use nix::unistd::Pid;
+
+use super::process::End;
+use crate::stats::snapshot::LifeView;
+use crate::stats::totals::Totals;
+
+/// A process that dies sooner than this after it was started is replaced with a delay.
+const EARLY: Duration = Duration::from_secs(1);
+/// The first delay; it doubles with each early death in a row.
+const FIRST_DELAY: Duration = Duration::from_secs(1);
+/// The longest delay.
+const LONGEST_DELAY: Duration = Duration::from_secs(30);
+
+/// Why a life is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// A newer generation has replaced it.
+    Reload,
+    /// The server stops.
+    Stop,
+}
+
+/// One process of one worker, from the order to fork it until it is reaped.
+#[derive(Clone, Debug)]
+pub struct Life {
+    /// The worker's number, from 1.
+    pub worker: u32,
+    /// Its slot on the scoreboard.
+    pub slot: u32,
+    /// The generation that it serves.
+    pub generation: u32,
+    /// Its process, once the fork server has told.
+    pub pid: Option<Pid>,
+    /// When it was ordered.
+    pub since: Instant,
+    /// When it was ordered, unix seconds.
+    pub spawned_at: u64,
+    /// It has said that it serves.
+    pub ready: bool,
+    /// It was told to leave, and why.
+    pub fate: Option<Fate>,
+    /// When it is killed if it has not left by then.
+    pub killed_at: Option<Instant>,
+}
+
+/// A worker's number and what its past lives add up to.
+#[derive(Debug)]
+pub struct Worker {
+    /// Sums over its ended lives.
+    pub totals: Totals,
+    /// Early deaths in a row.
+    early_deaths: u32,
+    /// When it is to be started, if it has no life and is meant to have one.
+    pub due: Option<Instant>,
+}
+
+/// All workers and their lives.
+#[derive(Debug)]
+pub struct Pool {
+    /// Worker `n` is at `n - 1`.
+    pub workers: Vec<Worker>,
+    /// In the order in which they were started.
+    pub lives: Vec<Life>,
+    slots: u32,
+}
+
+impl Pool {
+    /// `workers` of `cores` cores each, none of them alive, with `slots` slots for their lives.
+    #[must_use]
+    pub fn new(workers: u32, cores: u32, slots: u32) -> Self {
+        let worker = |_| Worker { totals: Totals::new(cores), early_deaths: 0, due: None };
+        Self { workers: (0..workers).map(worker).collect(), lives: Vec::new(), slots }
+    }
+
+    /// The worker of that number.
+    pub fn worker(&mut self, worker: u32) -> &mut Worker {
+        &mut self.workers[worker as usize - 1]
+    }
+
+    /// Begins a life of `worker` in a free slot, whose number is returned; `None` when all are taken.
+    pub fn begin(&mut self, worker: u32, generation: u32, now: Instant, unix_seconds: u64) -> Option<u32> {
+        let slot = (0..self.slots).find(|slot| self.lives.iter().all(|life| life.slot != *slot))?;
+        self.lives.push(Life {
+            worker,
+            slot,
+            generation,
+            pid: None,
+            since: now,
+            spawned_at: unix_seconds,
+            ready: false,
+            fate: None,
+            killed_at: None,
+        });
+        let entry = self.worker(worker);
+        entry.totals.respawns += 1;
+        entry.due = None;
+        Some(slot)
+    }
+
+    /// The life in a slot.
+    pub fn in_slot(&mut self, slot: u32) -> Option<&mut Life> {
+        self.lives.iter_mut().find(|life| life.slot == slot)
+    }
+
+    /// Takes a life out of the pool, and says when its worker is to be started again if nobody asked it to leave.
+    pub fn end(&mut self, index: usize, end: End, now: Instant) -> (Life, Option<Duration>) {
+        let life = self.lives.remove(index);
+        let early = now.duration_since(life.since) < EARLY;
+        let entry = self.worker(life.worker);
+        match life.fate {
+            Some(Fate::Reload) => entry.totals.recycled.reload += 1,
+            Some(Fate::Stop) => {}
+            None => entry.totals.recycled.crash += 1,
+        }
+        // A clean exit that nobody asked for is a worker that was told to leave by hand: it is replaced at once.
+        let asked = life.fate.is_some() || end == End::Exited(0);
+        entry.early_deaths = if early && !asked { entry.early_deaths + 1 } else { 0 };
+        let delay = match entry.early_deaths {
+            0 => Duration::ZERO,
+            deaths => FIRST_DELAY.saturating_mul(1 << (deaths - 1).min(5)).min(LONGEST_DELAY),
+        };
+        let has_successor = self.lives.iter().any(|other| other.worker == life.worker && other.fate.is_none());
+        let wanted = life.fate != Some(Fate::Stop) && !has_successor;
+        let delay = wanted.then_some(delay);
+        self.worker(life.worker).due = delay.map(|delay| now + delay);
+        (life, delay)
+    }
+
+    /// Workers that are to be started by `now`.
+    pub fn due(&self, now: Instant) -> Vec<u32> {
+        let is_due = |worker: &Worker| worker.due.is_some_and(|due| due <= now);
+        (1..).zip(&self.workers).filter(|(_, worker)| is_due(worker)).map(|(id, _)| id).collect()
+    }
+
+    /// The next moment at which a life is to be killed, or (`with_due`) a worker to be started.
+    pub fn next_deadline(&self, with_due: bool) -> Option<Instant> {
+        let due = self.workers.iter().filter_map(|worker| worker.due).filter(|_| with_due);
+        due.chain(self.lives.iter().filter_map(|life| life.killed_at)).min()
+    }
+
+    /// A worker's living processes, the newest first.
+    pub fn lives_of(&self, worker: u32) -> Vec<LifeView> {
+        let lives = self.lives.iter().rev().filter(|life| life.worker == worker);
+        lives
+            .filter_map(|life| {
+                let Life { slot, generation, spawned_at, .. } = *life;
+                life.pid.map(|pid| LifeView { slot, pid, generation, spawned_at })
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn early_deaths_in_a_row_wait_longer_and_longer_and_a_long_life_forgives() {
+        let mut pool = Pool::new(1, 1, 4);
+        let mut now = Instant::now();
+        let mut delays = Vec::new();
+        for _ in 0..7 {
+            pool.begin(1, 1, now, 0).unwrap();
+            let (_, delay) = pool.end(0, End::Killed(11), now);
+            delays.push(delay.unwrap().as_secs());
+            now += delay.unwrap();
+            assert_eq!(pool.due(now), [1]);
+        }
+        assert_eq!(delays, [1, 2, 4, 8, 16, 30, 30]);
+        pool.begin(1, 1, now, 0).unwrap();
+        let (_, delay) = pool.end(0, End::Killed(11), now + Duration::from_secs(2));
+        assert_eq!(delay, Some(Duration::ZERO));
+        assert_eq!(pool.worker(1).totals.recycled.crash, 8);
+        assert_eq!(pool.worker(1).totals.respawns, 8);
+    }
+
+    #[test]
+    fn a_life_that_was_replaced_is_not_started_again() {
+        let mut pool = Pool::new(1, 1, 4);
+        let now = Instant::now();
+        let old = pool.begin(1, 1, now, 0).unwrap();
+        let new = pool.begin(1, 2, now, 0).unwrap();
+        assert_ne!(old, new);
+        pool.in_slot(old).unwrap().fate = Some(Fate::Reload);
+        let (life, delay) = pool.end(0, End::Exited(0), now);
+        assert_eq!((life.slot, delay), (old, None));
+        assert!(pool.due(now).is_empty());
+        assert_eq!(pool.worker(1).totals.recycled.reload, 1);
+    }
+
+    #[test]
+    fn no_life_begins_without_a_slot() {
+        let mut pool = Pool::new(1, 1, 2);
+        let now = Instant::now();
+        assert!(pool.begin(1, 1, now, 0).is_some());
+        assert!(pool.begin(1, 2, now, 0).is_some());
+        assert!(pool.begin(1, 3, now, 0).is_none());
+    }
+}

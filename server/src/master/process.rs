@@ -1,0 +1,120 @@
+//! Starting the master's processes by exec, and learning how they ended.
+
+#![allow(unsafe_code)]
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use super::listeners::inherit;
+use crate::forkserver::messages::{Setup, channel, send_message};
+
+/// How to enter [`crate::run`] again in a fresh process.
+#[derive(Clone, Debug)]
+pub struct Launcher {
+    /// The program.
+    pub program: OsString,
+    /// What comes before our own arguments: the Python package's path, when the program is Python.
+    pub prefix: Vec<OsString>,
+}
+
+/// The first argument of a process that the master started; the descriptor of its channel follows it.
+pub const FORKSERVER_ROLE: &str = "@forkserver";
+/// The same for the front.
+pub const FRONT_ROLE: &str = "@http";
+
+impl Launcher {
+    /// Starts a process in `role` and sends it its setup. Returns its id and the master's end of the channel.
+    ///
+    /// `home` is a virtual environment whose Python is to run it, when Python runs it at all.
+    ///
+    /// # Errors
+    /// When the process cannot be started.
+    pub fn start(&self, role: &str, home: Option<&Path>, setup: &Setup) -> io::Result<(Pid, OwnedFd)> {
+        let (ours, theirs) = channel()?;
+        let program = match home {
+            Some(home) if !self.prefix.is_empty() => home.join("bin/python").into_os_string(),
+            _ => self.program.clone(),
+        };
+        let number = inherit(theirs.as_fd())?.to_string();
+        // The child is reaped with all others, by `reap`.
+        let child = Command::new(&program)
+            .args(&self.prefix)
+            .args([OsStr::new(role), OsStr::from_bytes(number.as_bytes())])
+            .spawn()
+            .map_err(|error| io::Error::new(error.kind(), format!("'{}': {error}", program.display())))?;
+        send_message(ours.as_fd(), setup)?;
+        Ok((Pid::from_raw(child.id() as i32), ours))
+    }
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It exited with this status.
+    Exited(i32),
+    /// This signal killed it.
+    Killed(i32),
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exited(status) => write!(f, "exit status {status}"),
+            Self::Killed(number) => match Signal::try_from(*number) {
+                Ok(signal) => write!(f, "killed by signal {number} ({signal})"),
+                Err(_) => write!(f, "killed by signal {number}"),
+            },
+        }
+    }
+}
+
+/// A child that ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Reaped {
+    /// Its process id.
+    pub pid: Pid,
+    /// How it ended.
+    pub end: End,
+    /// Processor time that it used, user and system.
+    pub processor_time: Duration,
+}
+
+/// The next child that has ended, if one has. Never blocks.
+pub fn reap() -> Option<Reaped> {
+    loop {
+        let mut status = 0;
+        // SAFETY: all-zero is a valid `rusage`, and both pointers are to locals that live through the call.
+        let (pid, usage) = unsafe {
+            let mut usage = std::mem::zeroed::<libc::rusage>();
+            (libc::wait4(-1, &raw mut status, libc::WNOHANG, &raw mut usage), usage)
+        };
+        match pid {
+            -1 if Errno::last() == Errno::EINTR => {}
+            ..=0 => return None,
+            pid => {
+                let end = if libc::WIFSIGNALED(status) {
+                    End::Killed(libc::WTERMSIG(status))
+                } else if libc::WIFEXITED(status) {
+                    End::Exited(libc::WEXITSTATUS(status))
+                } else {
+                    continue;
+                };
+                let time = |time: libc::timeval| {
+                    Duration::new(time.tv_sec.unsigned_abs(), time.tv_usec.unsigned_abs() as u32 * 1_000)
+                };
+                let processor_time = time(usage.ru_utime) + time(usage.ru_stime);
+                return Some(Reaped { pid: Pid::from_raw(pid), end, processor_time });
+            }
+        }
+    }
+}

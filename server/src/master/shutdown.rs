@@ -1,0 +1,103 @@
+//! Stopping: first the front finishes what it has, then the workers, then the fork servers go. What takes longer than
+//! the mercy that is configured is killed; a second request to stop kills everything at once.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use tracing::{info, warn};
+
+use super::Master;
+use super::pool::Fate;
+use super::workers::signal;
+
+/// How far a stop has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    /// Not stopping.
+    Serving,
+    /// The front finishes what it has; the workers still serve it.
+    FrontLeaves,
+    /// The workers finish what they have.
+    WorkersLeave,
+    /// Everything was told to end at once.
+    Killed,
+}
+
+impl Master {
+    /// Somebody asked the server to stop.
+    pub(super) fn stop(&mut self, by: Signal) {
+        if self.phase != Phase::Serving {
+            warn!("{by} again: stopping at once");
+            self.kill_all();
+            return;
+        }
+        info!("{by}: stopping after the requests in progress");
+        self.begin_stop();
+    }
+
+    /// The server cannot go on: it stops with this exit status.
+    pub(super) fn fail(&mut self, status: i32) {
+        self.exit_status = status;
+        if self.phase == Phase::Serving {
+            self.begin_stop();
+        }
+    }
+
+    fn begin_stop(&mut self) {
+        self.phase = Phase::FrontLeaves;
+        self.killed_at = Some(Instant::now() + Duration::from_secs(self.config.reload_mercy.into()));
+        self.front.due = None;
+        self.reload_due = None;
+        if let Some((pid, _)) = self.front.process {
+            signal(pid, Signal::SIGTERM);
+        }
+        self.proceed_with_stop();
+    }
+
+    /// Goes as far as what has ended allows.
+    pub(super) fn proceed_with_stop(&mut self) {
+        if self.phase == Phase::FrontLeaves && self.front.process.is_none() {
+            self.phase = Phase::WorkersLeave;
+            for generation in &mut self.generations {
+                generation.dismiss();
+                // One that is still loading would not look at its channel for a while.
+                if generation.python.is_none() {
+                    signal(generation.pid, Signal::SIGKILL);
+                }
+            }
+            let slots: Vec<_> = self.pool.lives.iter().map(|life| life.slot).collect();
+            for slot in slots {
+                self.send_away(slot, Fate::Stop);
+            }
+        }
+        if self.phase != Phase::Killed && self.killed_at.is_some_and(|at| at <= Instant::now()) {
+            warn!("not everything has stopped in time: killing the rest");
+            self.kill_all();
+        }
+    }
+
+    fn kill_all(&mut self) {
+        self.phase = Phase::Killed;
+        self.killed_at = None;
+        let front = self.front.process.as_ref().map(|(pid, _)| *pid);
+        let workers = self.pool.lives.iter().filter_map(|life| life.pid);
+        let fork_servers = self.generations.iter().map(|generation| generation.pid);
+        for pid in workers.chain(front).chain(fork_servers) {
+            signal(pid, Signal::SIGKILL);
+        }
+        for life in &mut self.pool.lives {
+            life.fate = Some(Fate::Stop);
+            life.killed_at = None;
+        }
+    }
+
+    /// Whether nothing is left to wait for.
+    pub(super) fn is_over(&self) -> bool {
+        // A life without a process id is one whose fork server was gone before it could tell: it has no process, or
+        // one that sees the lifeline end.
+        self.phase >= Phase::WorkersLeave
+            && self.front.process.is_none()
+            && self.generations.is_empty()
+            && self.pool.lives.iter().all(|life| life.pid.is_none())
+    }
+}

@@ -1,0 +1,89 @@
+//! The program: what both the plain executable and the Python package enter.
+
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use tracing::{error, warn};
+
+use crate::config::{self, Config, Invocation};
+use crate::control;
+use crate::forkserver;
+use crate::master;
+use crate::master::process::{FORKSERVER_ROLE, Launcher};
+
+/// Runs `rwsgi` with these arguments (the program's name first); returns its exit status. `launcher` says how to enter
+/// this function again in a fresh process.
+#[must_use]
+pub fn run(arguments: Vec<OsString>, launcher: Launcher) -> i32 {
+    start_log();
+    match dispatch(arguments, launcher) {
+        Ok(status) => status,
+        Err(failure) => {
+            error!("{failure:#}");
+            1
+        }
+    }
+}
+
+fn dispatch(arguments: Vec<OsString>, launcher: Launcher) -> anyhow::Result<i32> {
+    if let [_, role, descriptor] = arguments.as_slice()
+        && role == FORKSERVER_ROLE
+        && let Some(descriptor) = descriptor.to_str().and_then(|descriptor| descriptor.parse().ok())
+    {
+        return forkserver::run(descriptor);
+    }
+    match config::load(arguments.iter().cloned())? {
+        Invocation::Serve(config) => {
+            let start = std::env::current_dir().context("cannot read the working directory")?;
+            let config = settle(*config, &start)?;
+            let reread = move || {
+                // The files are named relative to where the server was started.
+                std::env::set_current_dir(&start).context("cannot return to where the server was started")?;
+                match config::load(arguments.iter().cloned())? {
+                    Invocation::Serve(config) => settle(*config, &start),
+                    _ => bail!("the configuration does not say any more to serve"),
+                }
+            };
+            master::run(config, launcher, Box::new(reread))
+        }
+        Invocation::Print(text) => print(&text),
+        Invocation::Signal(order, pidfile) => control::send(order, &pidfile),
+        Invocation::PythonVersion => {
+            crate::wsgi::interpreter::start(None)?;
+            print(&format!("{}\n", pyo3::Python::attach(crate::wsgi::interpreter::version)))
+        }
+    }
+}
+
+/// Prints what is doubtful about a configuration, and enters its directory, which what follows is relative to.
+fn settle(mut config: Config, start: &Path) -> anyhow::Result<Config> {
+    for warning in &config.warnings {
+        warn!("{warning}");
+    }
+    let directory = config.chdir.as_ref().map(|directory| start.join(directory));
+    if let Some(directory) = &directory {
+        std::env::set_current_dir(directory)
+            .with_context(|| format!("chdir: cannot enter '{}'", directory.display()))?;
+    }
+    config.chdir = directory;
+    Ok(config)
+}
+
+fn print(text: &str) -> anyhow::Result<i32> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // `rwsgi --help | head` is no failure.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(0),
+        outcome => Ok(outcome.map(|()| 0)?),
+    }
+}
+
+fn start_log() {
+    let log = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none());
+    // Set already when the Python package is used twice in a process: the first stays.
+    let _ = log.try_init();
+}

@@ -1,0 +1,142 @@
+//! The access log: a line per request on standard error, written in batches before the core sleeps.
+
+use std::io::Write;
+
+use crate::stats::clock;
+
+/// What a line says.
+pub(super) struct Entry<'a> {
+    pub(super) client: &'a str,
+    pub(super) method: &'a str,
+    pub(super) uri: &'a str,
+    pub(super) protocol: &'a str,
+    pub(super) status: u16,
+    pub(super) bytes: u64,
+    /// How long it took, ns.
+    pub(super) took: u64,
+}
+
+/// Lines are written at once up to this size, so that those of several processes do not mix in a pipe (PIPE_BUF).
+const AT_ONCE: usize = 4096;
+
+/// Collects the lines of one core.
+pub(super) struct AccessLog {
+    prefix: String,
+    memory: bool,
+    lines: Vec<u8>,
+    /// The second that `time` says.
+    second: u64,
+    time: String,
+}
+
+impl AccessLog {
+    /// For a core of a worker; `memory` adds the process's memory to each line.
+    pub(super) fn new(worker: u32, core: u32, memory: bool) -> Self {
+        let prefix = format!("worker {worker} core {core}");
+        Self { prefix, memory, lines: Vec::new(), second: u64::MAX, time: String::new() }
+    }
+
+    /// Adds a line.
+    pub(super) fn add(&mut self, entry: &Entry<'_>) {
+        let now = clock::unix_micros();
+        let second = now / 1_000_000;
+        if second != self.second {
+            self.second = second;
+            self.time = timestamp(second);
+        }
+        let start = self.lines.len();
+        let Entry { client, method, uri, protocol, status, bytes, took } = entry;
+        let client = if client.is_empty() { "-" } else { client };
+        // Writing to a Vec cannot fail.
+        let _ = write!(
+            self.lines,
+            "{}.{:03}Z {} {client} \"{} {} {}\" {status} {bytes} bytes {}.{:03} ms",
+            self.time,
+            now / 1_000 % 1_000,
+            self.prefix,
+            Printable(method),
+            Printable(uri),
+            Printable(protocol),
+            took / 1_000_000,
+            took / 1_000 % 1_000,
+        );
+        if self.memory {
+            let (rss, vsz) = own_memory().unwrap_or_default();
+            let _ = write!(self.lines, " rss {rss} vsz {vsz}");
+        }
+        self.lines.push(b'\n');
+        if self.lines.len() > AT_ONCE {
+            let rest = self.lines.split_off(start);
+            self.write();
+            self.lines = rest;
+        }
+    }
+
+    /// Writes what was collected. A log that cannot be written to is no reason to fail a request.
+    pub(super) fn write(&mut self) {
+        if !self.lines.is_empty() {
+            let _ = std::io::stderr().write_all(&self.lines);
+            self.lines.clear();
+        }
+    }
+}
+
+/// `2026-01-31T23:59:59`, of unix seconds, in UTC.
+fn timestamp(second: u64) -> String {
+    let (days, second) = (second / 86_400, second % 86_400);
+    let (year, month, day) = crate::protocol::date::civil(days);
+    format!("{year:04}-{:02}-{day:02}T{:02}:{:02}:{:02}", month + 1, second / 3_600, second / 60 % 60, second % 60)
+}
+
+/// Resident memory and address space of this process, bytes.
+fn own_memory() -> Option<(u64, u64)> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let mut pages = statm.split(' ').map_while(|word| word.parse::<u64>().ok());
+    let (vsz, rss) = (pages.next()?, pages.next()?);
+    Some((rss * 4096, vsz * 4096))
+}
+
+/// A client's bytes, made fit for a line: no controls, no quotes that end the field early.
+struct Printable<'a>(&'a str);
+
+impl std::fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        use std::fmt::Write;
+        for character in self.0.chars() {
+            match character {
+                '"' => f.write_str("%22")?,
+                control if control.is_control() => write!(f, "\\x{:02x}", u32::from(control))?,
+                other => f.write_char(other)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_has_every_field_and_no_client_can_end_it_early() {
+        let mut log = AccessLog::new(2, 1, true);
+        log.add(&Entry {
+            client: "10.0.0.1",
+            method: "GET",
+            uri: "/a\n\" b",
+            protocol: "HTTP/1.1",
+            status: 200,
+            bytes: 1234,
+            took: 5_678_900,
+        });
+        let line = String::from_utf8(log.lines.clone()).unwrap();
+        assert!(line.contains("Z worker 2 core 1 10.0.0.1 \"GET /a\\x0a%22 b HTTP/1.1\" 200 1234 bytes 5.678 ms rss "));
+        assert_eq!(line.lines().count(), 1);
+        log.lines.clear();
+    }
+
+    #[test]
+    fn times_are_utc() {
+        assert_eq!(timestamp(951_827_696), "2000-02-29T12:34:56");
+    }
+}

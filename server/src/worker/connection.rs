@@ -1,0 +1,222 @@
+//! One client's connection: its socket, what has come and is not used yet, the body of the request that it is in, and
+//! what it has still to send.
+
+use std::fs::File;
+use std::io::{self, BufRead};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, Shutdown, recv, shutdown};
+
+use super::body::Body;
+use super::gather::Gather;
+use super::output::Output;
+use crate::protocol::link::{DONE_CLOSE, DONE_KEEP, LEAVING, MAX_FRAME};
+use crate::wsgi::transport::{Kept, Transport};
+
+/// What is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// HTTP/1.
+    Http,
+    /// The uwsgi protocol: one request, then it is over.
+    Uwsgi,
+    /// With the front, for this core.
+    Link(u32),
+}
+
+/// What a connection waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// Bytes to come.
+    Read,
+    /// Room to send.
+    Write,
+}
+
+/// A request whose body is being gathered: its head, and what there is of the body.
+pub(super) struct Pending {
+    pub(super) head: Vec<u8>,
+    pub(super) gather: Gather,
+}
+
+/// See the module.
+pub(super) struct Connection {
+    pub(super) socket: Arc<OwnedFd>,
+    pub(super) kind: Kind,
+    /// `remote_addr remote_port server_name server_port`; a link's changes with each request.
+    pub(super) peer: String,
+    /// Bytes that have come and make no whole request yet.
+    pub(super) input: Vec<u8>,
+    /// How many of them were looked at in vain.
+    pub(super) seen: usize,
+    /// A request whose body is on its way.
+    pub(super) pending: Option<Pending>,
+    pub(super) body: Body,
+    pub(super) output: Output,
+    /// Payload that the application's side gave for the present request, bytes.
+    pub(super) queued: u64,
+    /// No request follows: when all is sent the connection is closed.
+    pub(super) closing: bool,
+    /// The client may still be sending what nobody will read: wait for it to finish, or it loses the answer.
+    pub(super) linger: bool,
+    /// This end was shut, and the other end's is awaited.
+    pub(super) shut: bool,
+    /// A link that has told the front not to send any more.
+    pub(super) leave_told: bool,
+    /// How it stands in the epoll set; `None` when it was never put there.
+    pub(super) armed: Option<Wait>,
+    /// When it has waited too long, seconds of the cores' clock.
+    pub(super) deadline: u32,
+    /// The longest wait for the client during a response, ms.
+    pub(super) timeout: u16,
+}
+
+impl Connection {
+    pub(super) fn new(socket: OwnedFd, kind: Kind, peer: String, timeout: u16) -> Box<Self> {
+        Box::new(Self {
+            socket: Arc::new(socket),
+            kind,
+            peer,
+            input: Vec::new(),
+            seen: 0,
+            pending: None,
+            body: Body::Empty,
+            output: Output::default(),
+            queued: 0,
+            closing: false,
+            linger: false,
+            shut: false,
+            leave_told: false,
+            armed: None,
+            deadline: u32::MAX,
+            timeout,
+        })
+    }
+
+    pub(super) fn fd(&self) -> usize {
+        self.socket.as_raw_fd().unsigned_abs() as usize
+    }
+
+    /// Whether it is between requests, with nothing begun and nothing left to send.
+    pub(super) fn is_idle(&self) -> bool {
+        self.input.is_empty() && self.pending.is_none() && self.output.is_empty() && !self.closing
+    }
+
+    /// Reads what is there: `None` when nothing is, 0 at the end.
+    pub(super) fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        loop {
+            match recv(self.socket.as_raw_fd(), buffer, MsgFlags::empty()) {
+                Ok(len) => return Ok(Some(len)),
+                Err(Errno::EAGAIN) => return Ok(None),
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Whether bytes have come that nobody has read.
+    pub(super) fn has_unread(&self) -> bool {
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        matches!(recv(self.socket.as_raw_fd(), &mut [0], flags), Ok(1..))
+    }
+
+    /// Tells the client that nothing more comes, while what it still sends can be read away.
+    pub(super) fn shut(&mut self) {
+        self.shut = true;
+        // One that is gone already shows when it is read.
+        let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Write);
+    }
+
+    /// Ends a response on a link. Elsewhere the response's own framing does.
+    pub(super) fn end_response(&mut self, keep_alive: bool) -> io::Result<()> {
+        if let Kind::Link(_) = self.kind {
+            let word = if keep_alive { DONE_KEEP } else { DONE_CLOSE };
+            self.output.send(self.socket.as_fd(), &[&word.to_le_bytes()], &mut |_| None)?;
+        } else if !keep_alive {
+            self.closing = true;
+        }
+        Ok(())
+    }
+
+    /// Tells the front not to send any more requests on this link.
+    pub(super) fn tell_leaving(&mut self) -> io::Result<()> {
+        self.leave_told = true;
+        self.output.send(self.socket.as_fd(), &[&LEAVING.to_le_bytes()], &mut |_| None).map(drop)
+    }
+
+    /// Reads away what the application left of a body that the front is still sending.
+    pub(super) fn discard_body(&mut self) -> io::Result<()> {
+        if let Body::Link(_) = self.body {
+            io::copy(&mut self.body, &mut io::sink())?;
+        }
+        self.body = Body::Empty;
+        Ok(())
+    }
+
+    /// Bytes that went to the client since the last call. The front's clients are sent what a link is given.
+    pub(super) fn take_sent(&mut self) -> u64 {
+        let sent = self.output.take_sent();
+        match self.kind {
+            Kind::Link(_) => std::mem::take(&mut self.queued),
+            _ => sent,
+        }
+    }
+}
+
+impl Transport for Connection {
+    fn send(&mut self, parts: &[&[u8]], own: &mut dyn FnMut(usize) -> Option<Kept>) -> io::Result<bool> {
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        self.queued += len as u64;
+        if !matches!(self.kind, Kind::Link(_)) {
+            return self.output.send(self.socket.as_fd(), parts, own);
+        }
+        if len == 0 {
+            return Ok(self.output.is_empty());
+        }
+        if len > MAX_FRAME as usize {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a response of 4 GB in one piece"));
+        }
+        let frame = (len as u32).to_le_bytes();
+        let framed: Vec<&[u8]> = std::iter::once(frame.as_slice()).chain(parts.iter().copied()).collect();
+        self.output.send(self.socket.as_fd(), &framed, &mut |part| own(part.checked_sub(1)?))
+    }
+
+    fn send_file(&mut self, head: &[u8], file: File, offset: u64, len: u64) -> io::Result<bool> {
+        let all_sent = self.send(&[head], &mut |_| None)?;
+        if len == 0 {
+            return Ok(all_sent);
+        }
+        self.queued += len;
+        let socket = self.socket.as_fd();
+        if !matches!(self.kind, Kind::Link(_)) {
+            return self.output.send_file(socket, file, offset, len);
+        }
+        let (mut offset, mut left) = (offset, len);
+        while left > 0 {
+            let frame = left.min(u64::from(MAX_FRAME)) as u32;
+            self.output.send(socket, &[&frame.to_le_bytes()], &mut |_| None)?;
+            self.output.send_file(socket, file.try_clone()?, offset, frame.into())?;
+            offset += u64::from(frame);
+            left -= u64::from(frame);
+        }
+        Ok(self.output.is_empty())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.output.flush(self.socket.as_fd(), self.timeout)
+    }
+
+    fn body(&mut self) -> &mut (dyn BufRead + Send) {
+        &mut self.body
+    }
+
+    fn body_is_at_hand(&self) -> bool {
+        matches!(self.body, Body::Empty | Body::Memory(..))
+    }
+
+    fn body_left(&self) -> u64 {
+        self.body.left()
+    }
+}

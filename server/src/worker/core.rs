@@ -1,0 +1,310 @@
+//! A core: the thread that waits on the worker's epoll set, takes what is ready, and sees each request through.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
+
+use nix::errno::Errno;
+use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
+use pyo3::prelude::*;
+use tracing::error;
+
+use super::access_log::AccessLog;
+use super::accept::accept;
+use super::connection::{Connection, Kind, Wait};
+use super::{Shared, TOKEN_LIFELINE, TOKEN_LISTENER, TOKEN_STOP};
+use crate::forkserver::messages::Protocol;
+use crate::stats::clock;
+use crate::wsgi::gateway::Gateway;
+
+/// Events that are taken from the kernel at once.
+const EVENTS: usize = 64;
+/// Connections that are accepted in a row before those that wait get their turn.
+const ACCEPTS: usize = 16;
+/// How much is read at once, bytes.
+const SCRATCH: usize = 64 * 1024;
+/// How often connections are looked through for those that waited too long, ms.
+const SWEEP: u16 = 1_000;
+/// The same while the worker leaves, ms.
+const LEAVING_SWEEP: u16 = 50;
+/// How long an idle connection stays open while the worker leaves, ns: a request that is on its way is still served.
+const LEAVING_LINGER: u64 = 500_000_000;
+
+/// See the module.
+pub(super) struct Core {
+    pub(super) id: u32,
+    pub(super) shared: Arc<Shared>,
+    pub(super) gateway: Gateway,
+    pub(super) log: Option<AccessLog>,
+    /// When the present batch of events was there, monotonic ns.
+    pub(super) ready: u64,
+    /// The latest reading of the clock, monotonic ns.
+    pub(super) now: u64,
+    unix_second: u64,
+    swept: u64,
+    /// When this core saw that the worker leaves, monotonic ns.
+    leaving_since: Option<u64>,
+}
+
+/// What becomes of a connection that a core has worked on.
+pub(super) enum Next {
+    /// It waits.
+    Wait(Wait),
+    /// It is over.
+    Close,
+}
+
+impl Core {
+    pub(super) fn new(id: u32, shared: Arc<Shared>, gateway: Gateway) -> anyhow::Result<Self> {
+        let config = &shared.config;
+        let log = (!config.disable_logging).then(|| AccessLog::new(shared.worker, id, config.memory_report));
+        Ok(Self {
+            id,
+            shared,
+            gateway,
+            log,
+            ready: 0,
+            now: clock::monotonic(),
+            unix_second: 0,
+            swept: 0,
+            leaving_since: None,
+        })
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// The cores' clock in whole seconds, for deadlines.
+    pub(super) fn second(&self) -> u32 {
+        (self.now / 1_000_000_000) as u32
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        self.shared.leaving.load(Acquire)
+    }
+
+    /// Serves until the worker has left.
+    ///
+    /// # Errors
+    /// When the epoll set or Python fails.
+    pub(super) fn serve(&mut self, py: Python<'_>) -> anyhow::Result<()> {
+        let mut events = [EpollEvent::empty(); EVENTS];
+        let mut scratch = vec![0; SCRATCH];
+        loop {
+            if let Some(log) = &mut self.log {
+                log.write();
+            }
+            let timeout = if self.leaving_since.is_some() { LEAVING_SWEEP } else { SWEEP };
+            let (waited, woken) = py.detach(|| {
+                let waited = self.shared.epoll.wait(&mut events, EpollTimeout::from(timeout));
+                (waited, clock::monotonic())
+            });
+            self.now = clock::monotonic();
+            self.ready = woken;
+            self.shared.scoreboard.core(self.shared.slot, self.id).waited_for_gil(self.now - woken);
+            let count = match waited {
+                Ok(count) => count,
+                Err(Errno::EINTR) => 0,
+                Err(error) => anyhow::bail!("core {}: waiting for events: {error}", self.id),
+            };
+            self.tell_time();
+            for event in &events[..count] {
+                self.take(py, event.data(), &mut scratch)?;
+            }
+            self.leave_if_told()?;
+            self.sweep(py, &mut scratch)?;
+            if self.leaving_since.is_some() && self.shared.open.load(Acquire) == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    fn tell_time(&mut self) {
+        // The monotonic clock's seconds change as often as the wall clock's, to within a second; reading the latter
+        // once a second is enough for `Date`.
+        let second = self.now / 250_000_000;
+        if second != self.unix_second {
+            self.unix_second = second;
+            self.gateway.set_time(clock::unix_micros() / 1_000_000);
+        }
+    }
+
+    fn take(&mut self, py: Python<'_>, token: u64, scratch: &mut [u8]) -> anyhow::Result<()> {
+        match token {
+            TOKEN_STOP | TOKEN_LIFELINE => self.shared.leaving.store(true, Release),
+            TOKEN_LISTENER.. => self.accept(py, (token - TOKEN_LISTENER) as usize, scratch)?,
+            fd => {
+                // Another core may have it, or it may be gone: then there is nothing to do for this event.
+                if let Some(connection) = self.shared.connections.take(fd as usize) {
+                    self.work(py, connection, scratch)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Accepts and serves, one after another, so that nothing that was accepted waits behind a slow request.
+    fn accept(&mut self, py: Python<'_>, index: usize, scratch: &mut [u8]) -> anyhow::Result<()> {
+        for _ in 0..ACCEPTS {
+            if self.is_leaving() {
+                return Ok(());
+            }
+            let Some(listener) = self.shared.listeners.get(index) else { return Ok(()) };
+            let (socket, ip) = match accept(listener.fd.as_fd()) {
+                Ok(Some(accepted)) => accepted,
+                Ok(None) => return Ok(()),
+                Err(failure) => {
+                    error!("cannot accept a connection: {failure}; trying again");
+                    // Out of descriptors, most likely: give the ones in use time to be closed.
+                    py.detach(|| std::thread::sleep(std::time::Duration::from_millis(100)));
+                    return Ok(());
+                }
+            };
+            let (name, port) = &listener.server;
+            let peer = match ip {
+                Some((ip, remote)) if listener.is_tcp => format!("{ip} {remote} {name} {port}"),
+                _ => format!("  {name} {port}"),
+            };
+            let kind = match listener.protocol {
+                Protocol::Http => Kind::Http,
+                Protocol::Uwsgi => Kind::Uwsgi,
+            };
+            let timeout = milliseconds(self.shared.config.socket_timeout);
+            self.shared.open.fetch_add(1, AcqRel);
+            self.work(py, Connection::new(socket, kind, peer, timeout), scratch)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a connection as far as it goes now, and puts it back or closes it.
+    pub(super) fn work(
+        &mut self,
+        py: Python<'_>,
+        connection: Box<Connection>,
+        scratch: &mut [u8],
+    ) -> anyhow::Result<()> {
+        let (mut connection, next) = self.drive(py, connection, scratch)?;
+        let Next::Wait(wait) = next else {
+            self.close(connection);
+            return Ok(());
+        };
+        let fd = connection.fd();
+        let armed = connection.armed.replace(wait);
+        let flags = match wait {
+            Wait::Read => EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP,
+            Wait::Write => EpollFlags::EPOLLOUT,
+        };
+        let one_shot = self.shared.one_shot();
+        let flags = if one_shot { flags | EpollFlags::EPOLLONESHOT } else { flags };
+        // The row is filled before the set can speak of it: another core may be woken at once.
+        let socket = Arc::clone(&connection.socket);
+        if let Err(connection) = self.shared.connections.put(fd, connection) {
+            error!("descriptor {fd} is beyond what a worker can hold: the connection is closed");
+            self.close(connection);
+            return Ok(());
+        }
+        let mut event = EpollEvent::new(flags, fd as u64);
+        let set = match armed {
+            None => self.shared.epoll.add(&*socket, event),
+            Some(before) if before == wait && !one_shot => Ok(()),
+            Some(_) => self.shared.epoll.modify(&*socket, &mut event),
+        };
+        if let Err(failure) = set {
+            error!("cannot watch a connection: {failure}: it is closed");
+            if let Some(connection) = self.shared.connections.take(fd) {
+                self.close(connection);
+            }
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, connection: Box<Connection>) {
+        if let Kind::Link(core) = connection.kind {
+            self.shared.lose_link(core);
+        }
+        drop(connection);
+        self.shared.open.fetch_sub(1, AcqRel);
+    }
+
+    /// Begins to leave when the worker was told to.
+    fn leave_if_told(&mut self) -> anyhow::Result<()> {
+        if self.leaving_since.is_some() || !self.is_leaving() {
+            return Ok(());
+        }
+        self.leaving_since = Some(self.now);
+        if self.shared.leaving_cores.fetch_add(1, AcqRel) == 0 {
+            self.shared.scoreboard.worker(self.shared.slot).set_accepting(false);
+            for listener in self.shared.listener_fds() {
+                self.shared.epoll.delete(listener)?;
+            }
+            self.shared.epoll.delete(&self.shared.lifeline)?;
+        }
+        // The event woke one core; it wakes the next.
+        self.shared.wake_next()?;
+        Ok(())
+    }
+
+    /// Looks for connections that waited too long, or that are to be closed because the worker leaves.
+    fn sweep(&mut self, py: Python<'_>, scratch: &mut [u8]) -> anyhow::Result<()> {
+        let interval = u64::from(if self.leaving_since.is_some() { LEAVING_SWEEP } else { SWEEP }) * 1_000_000;
+        if self.id != 0 && self.leaving_since.is_none() || self.now.saturating_sub(self.swept) < interval {
+            return Ok(());
+        }
+        self.swept = self.now;
+        let second = self.second();
+        for connection in self.shared.connections.take_all(|connection| connection.deadline <= second) {
+            self.expire(connection);
+        }
+        match self.leaving_since {
+            None => self.link_again(),
+            Some(since) => {
+                let all = self.now - since > LEAVING_LINGER;
+                let wanted = |connection: &Connection| {
+                    connection.is_idle()
+                        && match connection.kind {
+                            Kind::Link(_) => !connection.leave_told,
+                            _ => all,
+                        }
+                };
+                for mut connection in self.shared.connections.take_all(wanted) {
+                    if connection.has_unread() {
+                        self.work(py, connection, scratch)?;
+                    } else if let Kind::Link(_) = connection.kind {
+                        match connection.tell_leaving() {
+                            Ok(()) => self.work(py, connection, scratch)?,
+                            Err(_) => self.close(connection),
+                        }
+                    } else {
+                        self.close(connection);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A connection has waited too long. One that sent a part of a request is told so.
+    fn expire(&mut self, mut connection: Box<Connection>) {
+        if connection.kind == Kind::Http && !connection.is_idle() && !connection.closing {
+            let mut answer = Vec::new();
+            crate::protocol::http::refusal_response(&crate::protocol::http::TIMED_OUT, &mut answer);
+            // It is closed whether the client takes this or not.
+            let _ = connection.output.send(connection.socket.as_fd(), &[&answer], &mut |_| None);
+            let cell = self.shared.scoreboard.core(self.shared.slot, self.id);
+            cell.sent(connection.take_sent() as usize);
+        }
+        self.close(connection);
+    }
+
+    /// When a wait of this many seconds that begins now is over.
+    pub(super) fn deadline(&self, seconds: u32) -> u32 {
+        // The clock's second may be nearly over.
+        self.second().saturating_add(seconds).saturating_add(1)
+    }
+}
+
+/// For waits that the kernel counts in ms.
+pub(super) fn milliseconds(seconds: u32) -> u16 {
+    u16::try_from(seconds.saturating_mul(1_000)).unwrap_or(u16::MAX)
+}

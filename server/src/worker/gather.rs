@@ -1,0 +1,130 @@
+//! Gathering a request's body before the application is called, so that a slow client never holds a core: in memory up
+//! to `post-buffering`, beyond that in a file that has no name.
+
+use std::fs::File;
+use std::io::{self, Write};
+
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+
+use super::body::Body;
+use crate::protocol::chunked;
+use crate::protocol::http::Refusal;
+
+/// Why a body is not taken.
+pub(super) enum GatherError {
+    /// The client is to be told.
+    Refused(Refusal),
+    /// The temporary file failed.
+    Disk(io::Error),
+}
+
+impl From<io::Error> for GatherError {
+    fn from(error: io::Error) -> Self {
+        Self::Disk(error)
+    }
+}
+
+/// How the end is known.
+enum Framing {
+    /// So many bytes are still to come.
+    Length(u64),
+    Chunked(Box<chunked::Decoder>),
+}
+
+/// A body on its way in.
+pub(super) struct Gather {
+    framing: Framing,
+    memory: Vec<u8>,
+    file: Option<File>,
+    len: u64,
+    /// The largest body that waits in memory.
+    in_memory: u64,
+    /// The largest body of all.
+    most: u64,
+}
+
+impl Gather {
+    /// A body of a length that is known.
+    pub(super) fn of_length(len: u64, in_memory: u64, most: u64) -> Result<Self, GatherError> {
+        if len > most {
+            return Err(GatherError::Refused(crate::protocol::http::BODY_TOO_LARGE));
+        }
+        let gather = Self::new(Framing::Length(len), in_memory, most);
+        if len > in_memory { gather.with_file() } else { Ok(gather) }
+    }
+
+    /// A body in chunks.
+    pub(super) fn of_chunks(in_memory: u64, most: u64) -> Self {
+        Self::new(Framing::Chunked(Box::new(chunked::Decoder::new())), in_memory, most)
+    }
+
+    fn new(framing: Framing, in_memory: u64, most: u64) -> Self {
+        Self { framing, memory: Vec::new(), file: None, len: 0, in_memory, most }
+    }
+
+    fn with_file(mut self) -> Result<Self, GatherError> {
+        self.file = Some(unnamed_file()?);
+        Ok(self)
+    }
+
+    /// Takes what has come; returns how much of it belongs to the body, and whether the body is complete.
+    pub(super) fn take(&mut self, input: &[u8]) -> Result<(usize, bool), GatherError> {
+        let mut at = 0;
+        loop {
+            let (consumed, data, done) = match &mut self.framing {
+                Framing::Length(left) => {
+                    let len = (*left).min((input.len() - at) as u64) as usize;
+                    *left -= len as u64;
+                    (len, &input[at..at + len], *left == 0)
+                }
+                Framing::Chunked(decoder) => {
+                    let (consumed, step) = decoder.decode(&input[at..]).map_err(GatherError::Refused)?;
+                    match step {
+                        chunked::Step::Data(data) => (consumed, data, false),
+                        chunked::Step::More => return Ok((at + consumed, false)),
+                        chunked::Step::Done => return Ok((at + consumed, true)),
+                    }
+                }
+            };
+            at += consumed;
+            self.len += data.len() as u64;
+            if self.len > self.most {
+                return Err(GatherError::Refused(crate::protocol::http::BODY_TOO_LARGE));
+            }
+            if self.file.is_none() && self.len > self.in_memory {
+                let mut file = unnamed_file()?;
+                file.write_all(&std::mem::take(&mut self.memory))?;
+                self.file = Some(file);
+            }
+            match &mut self.file {
+                Some(file) => file.write_all(data)?,
+                None => self.memory.extend_from_slice(data),
+            }
+            if done || (matches!(self.framing, Framing::Length(_)) && at == input.len()) {
+                return Ok((at, done));
+            }
+        }
+    }
+
+    /// The body, when it is complete.
+    pub(super) fn finish(self) -> io::Result<Body> {
+        match self.file {
+            Some(file) => Body::in_file(file, self.len),
+            None => Ok(Body::Memory(self.memory, 0)),
+        }
+    }
+}
+
+/// A file in the system's temporary directory that nobody else can open and that is gone with its descriptor.
+fn unnamed_file() -> io::Result<File> {
+    let directory = std::env::temp_dir();
+    let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
+    match open(&directory, flags, Mode::S_IRUSR | Mode::S_IWUSR) {
+        Ok(fd) => Ok(File::from(fd)),
+        Err(error) => Err(io::Error::new(
+            io::Error::from(error).kind(),
+            format!("cannot make a temporary file for a request body in '{}': {error}", directory.display()),
+        )),
+    }
+}

@@ -1,0 +1,218 @@
+//! A worker: N cores (threads) around one epoll set that holds the listeners and the connections.
+//!
+//! One core does everything inline and keeps the GIL from one request to the next, letting it go only to sleep. With
+//! several, connections are armed one-shot, so that whichever core is free takes the next one that is ready: an idle
+//! kept-alive connection belongs to no core, and a slow request holds up no other connection.
+
+mod accept;
+mod access_log;
+mod body;
+mod connection;
+mod core;
+mod gather;
+mod link;
+mod output;
+mod serve;
+mod stop;
+mod table;
+
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize};
+
+use anyhow::Context as _;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::eventfd::EventFd;
+use pyo3::prelude::*;
+use rwsgi_stats::Address;
+use tracing::error;
+
+use self::core::Core;
+use self::table::Table;
+use crate::config::Config;
+use crate::forkserver::messages::{LinkEndpoint, Protocol, Setup};
+use crate::forkserver::{EXIT_NO_APP, inherited};
+use crate::stats::scoreboard::Scoreboard;
+use crate::wsgi::gateway::Gateway;
+use crate::wsgi::{application, interpreter};
+
+/// What a worker is forked with.
+pub struct Context {
+    /// Its number, from 1.
+    pub worker: u32,
+    /// Its slot on the scoreboard.
+    pub slot: u32,
+    /// What its fork server was told.
+    pub setup: Setup,
+    /// The scoreboard.
+    pub scoreboard: Scoreboard,
+    /// The application, unless each worker loads its own.
+    pub application: Option<Py<PyAny>>,
+}
+
+/// A socket that connections are accepted from.
+struct Listener {
+    fd: OwnedFd,
+    protocol: Protocol,
+    /// Whether its clients have IP addresses.
+    is_tcp: bool,
+    /// What the environ says of this end: name and port.
+    server: (String, String),
+}
+
+/// What the cores of a worker share.
+struct Shared {
+    worker: u32,
+    slot: u32,
+    config: Config,
+    scoreboard: Scoreboard,
+    epoll: Epoll,
+    listeners: Vec<Listener>,
+    /// Where the front is.
+    link: Option<LinkEndpoint>,
+    /// Cores whose connection to the front is to be made (again).
+    lost_links: Mutex<Vec<u32>>,
+    connections: Table,
+    /// Connections that are open.
+    open: AtomicUsize,
+    /// The worker leaves: nothing new is accepted, connections close when they are idle.
+    leaving: AtomicBool,
+    /// Cores that have seen it.
+    leaving_cores: AtomicU32,
+    /// Readable when the worker is to leave; edge-triggered, so that each core wakes the next.
+    stop: EventFd,
+    /// Kept to see the master's end.
+    lifeline: OwnedFd,
+}
+
+/// Epoll tokens below this are connections, by descriptor.
+const TOKEN_LISTENER: u64 = 1 << 32;
+/// The worker is to leave: a signal, or the master's end.
+const TOKEN_STOP: u64 = 1 << 33;
+/// The master is gone.
+const TOKEN_LIFELINE: u64 = 1 << 34;
+
+/// Serves until it is told to leave; returns the exit status.
+///
+/// # Errors
+/// When what was inherited cannot be used.
+pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
+    let Context { worker, slot, setup, scoreboard, application } = context;
+    let name = std::ffi::CString::new(format!("rwsgi w{worker}")).unwrap_or_default();
+    let _ = nix::sys::prctl::set_name(&name);
+    let application = match application {
+        Some(application) => application,
+        None => match application::load(py, &setup.config) {
+            Ok(application) => application,
+            Err(failure) => {
+                error!("worker {worker}: {failure}");
+                return Ok(EXIT_NO_APP);
+            }
+        },
+    };
+    let shared = Arc::new(Shared {
+        worker,
+        slot,
+        epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+        listeners: setup.listeners.iter().map(Listener::inherit).collect::<Result<_, _>>()?,
+        link: setup.link.clone(),
+        lost_links: Mutex::default(),
+        connections: Table::default(),
+        open: AtomicUsize::new(0),
+        leaving: AtomicBool::new(false),
+        leaving_cores: AtomicU32::new(0),
+        stop: stop::on_terminate().context("cannot watch for the order to leave")?,
+        lifeline: inherited(setup.lifeline)?,
+        config: setup.config,
+        scoreboard,
+    });
+    shared.watch()?;
+    let threads = shared.config.threads;
+    let multiprocess = shared.config.processes > 1;
+    let mut cores = (0..threads)
+        .map(|id| {
+            let gateway = Gateway::new(py, application.clone_ref(py), threads > 1, multiprocess)?;
+            Core::new(id, Arc::clone(&shared), gateway)
+        })
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    for core in &mut cores {
+        core.link_to_front();
+    }
+    shared.scoreboard.worker(slot).set_accepting(true);
+    tell_ready(setup.ready, slot)?;
+    let Some(mut first) = (!cores.is_empty()).then(|| cores.remove(0)) else { return Ok(0) };
+    let others: Vec<_> = cores
+        .into_iter()
+        .map(|mut core| {
+            let name = format!("rwsgi w{worker}c{}", core.id());
+            std::thread::Builder::new().name(name).spawn(move || Python::attach(|py| core.serve(py)))
+        })
+        .collect::<Result<_, _>>()
+        .context("cannot start the worker's threads")?;
+    let mut outcome = first.serve(py);
+    for other in others {
+        let joined = py.detach(|| other.join());
+        outcome = outcome.and(joined.unwrap_or_else(|_| Err(anyhow::anyhow!("a core's thread panicked"))));
+    }
+    interpreter::finish(py);
+    if let Err(error) = outcome {
+        error!("worker {worker}: {error:#}");
+        return Ok(1);
+    }
+    Ok(0)
+}
+
+/// Tells the master that this worker serves.
+fn tell_ready(pipe: i32, slot: u32) -> anyhow::Result<()> {
+    let mut pipe = std::fs::File::from(inherited(pipe)?);
+    pipe.write_all(&slot.to_le_bytes()).context("cannot tell the master that the worker is ready")
+}
+
+impl Listener {
+    fn inherit(listener: &crate::forkserver::messages::InheritedListener) -> anyhow::Result<Self> {
+        let (is_tcp, server) = match &listener.address {
+            Address::Tcp { host, port } => (true, (server_name(host), port.to_string())),
+            // The environ's server name and port may not be empty (PEP 3333).
+            Address::Unix(_) | Address::Abstract(_) => (false, (server_name(""), "80".to_owned())),
+        };
+        Ok(Self { fd: inherited(listener.fd)?, protocol: listener.protocol, is_tcp, server })
+    }
+}
+
+/// The name for an address that is no particular one: the machine's, as uWSGI has it.
+fn server_name(host: &str) -> String {
+    if !matches!(host, "" | "0.0.0.0" | "::") {
+        return host.to_owned();
+    }
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    name.filter(|name| !name.is_empty()).unwrap_or_else(|| "localhost".to_owned())
+}
+
+impl Shared {
+    fn watch(&self) -> anyhow::Result<()> {
+        // A connection wakes one of the workers that sleep, not all.
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
+        for (index, listener) in self.listeners.iter().enumerate() {
+            self.epoll.add(&listener.fd, EpollEvent::new(flags, TOKEN_LISTENER + index as u64))?;
+        }
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+        self.epoll.add(&self.stop, EpollEvent::new(flags, TOKEN_STOP))?;
+        self.epoll.add(&self.lifeline, EpollEvent::new(EpollFlags::empty(), TOKEN_LIFELINE))?;
+        Ok(())
+    }
+
+    /// Wakes a core that sleeps.
+    fn wake_next(&self) -> nix::Result<()> {
+        self.stop.write(1).map(drop)
+    }
+
+    /// Whether connections are armed for one event at a time.
+    fn one_shot(&self) -> bool {
+        self.config.threads > 1
+    }
+
+    fn listener_fds(&self) -> impl Iterator<Item = std::os::fd::BorrowedFd<'_>> {
+        self.listeners.iter().map(|listener| listener.fd.as_fd())
+    }
+}

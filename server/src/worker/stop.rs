@@ -1,0 +1,38 @@
+//! The order to leave, SIGTERM, as something that an epoll set can wait for.
+
+#![allow(unsafe_code)]
+
+use std::os::fd::IntoRawFd;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use nix::libc;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+
+/// Where the handler writes; -1 before there is anything.
+static EVENT: AtomicI32 = AtomicI32::new(-1);
+
+extern "C" fn note(_: libc::c_int) {
+    let one = 1u64.to_ne_bytes();
+    let saved = nix::errno::Errno::last_raw();
+    // SAFETY: `write` is async-signal-safe, the buffer lives through the call, and the descriptor is never closed: it
+    // belongs to the worker until its process ends. `errno` is put back for whoever was interrupted.
+    unsafe { libc::write(EVENT.load(Ordering::Relaxed), one.as_ptr().cast(), one.len()) };
+    nix::errno::Errno::set_raw(saved);
+}
+
+/// From now on SIGTERM writes to the returned event.
+///
+/// # Errors
+/// When the system has no descriptor left.
+pub(super) fn on_terminate() -> nix::Result<EventFd> {
+    let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+    let event = EventFd::from_flags(flags)?;
+    // The handler has a descriptor of its own, which is never closed, whatever becomes of the returned one.
+    let for_handler = nix::unistd::dup(&event)?;
+    EVENT.store(for_handler.into_raw_fd(), Ordering::Relaxed);
+    let action = SigAction::new(SigHandler::Handler(note), SaFlags::SA_RESTART, SigSet::empty());
+    // SAFETY: the handler does only what a signal handler may.
+    unsafe { sigaction(Signal::SIGTERM, &action)? };
+    Ok(event)
+}

@@ -1,0 +1,129 @@
+//! Finding and importing the application.
+
+use std::path::Path;
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use thiserror::Error;
+
+use crate::config::{AppSource, Config};
+
+/// Why there is no application. Printing it once is enough: a traceback was printed before, when there is one.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// `chdir` names no directory that can be entered.
+    #[error("no application: chdir: cannot enter '{path}': {error}")]
+    Chdir {
+        /// As configured.
+        path: String,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The file cannot be read.
+    #[error("no application: wsgi-file: cannot read '{path}': {error}")]
+    File {
+        /// As configured.
+        path: String,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// Importing raised.
+    #[error("no application: {source_name} cannot be imported: {error}")]
+    Import {
+        /// The module or file.
+        source_name: String,
+        /// The exception, in one line.
+        error: String,
+    },
+    /// The module has no such name.
+    #[error("no application: {source_name} has no '{callable}': name it with --callable")]
+    Missing {
+        /// The module or file.
+        source_name: String,
+        /// The name that was looked for.
+        callable: String,
+    },
+    /// The name is not a callable.
+    #[error("no application: '{callable}' of {source_name} is a {kind}, which cannot be called")]
+    NotCallable {
+        /// The module or file.
+        source_name: String,
+        /// The name that was looked for.
+        callable: String,
+        /// Its type.
+        kind: String,
+    },
+}
+
+/// Imports the application and returns its callable. Prints the traceback when it raises.
+///
+/// # Errors
+/// When there is no application.
+pub fn load(py: Python<'_>, config: &Config) -> Result<Py<PyAny>, LoadError> {
+    let (source_name, module) = match &config.app {
+        AppSource::File(path) => (format!("'{}'", path.display()), load_file(py, path)?),
+        AppSource::Module(name) => (format!("module '{name}'"), py.import(name.as_str())),
+    };
+    let raised = |error: PyErr| {
+        let one_line = one_line(py, &error);
+        error.print(py);
+        LoadError::Import { source_name: source_name.clone(), error: one_line }
+    };
+    let module = module.map_err(raised)?;
+    // uWSGI calls what is written with parentheses: `create_app()`.
+    let (name, is_factory) = match config.callable.strip_suffix("()") {
+        Some(name) => (name, true),
+        None => (config.callable.as_str(), false),
+    };
+    let missing = || LoadError::Missing { source_name: source_name.clone(), callable: name.into() };
+    let mut callable = module.into_any();
+    for part in name.split('.') {
+        callable = callable.getattr(part).map_err(|_| missing())?;
+    }
+    if is_factory {
+        callable = callable.call0().map_err(raised)?;
+    }
+    if !callable.is_callable() {
+        let kind = callable.get_type().name().map(|name| name.to_string()).unwrap_or_default();
+        return Err(LoadError::NotCallable { source_name, callable: name.into(), kind });
+    }
+    Ok(callable.unbind())
+}
+
+/// Runs a file as a module, under the name that uWSGI gives it, so that what the application pickled stays readable.
+fn load_file<'py>(py: Python<'py>, path: &Path) -> Result<PyResult<Bound<'py, PyModule>>, LoadError> {
+    let display = path.display().to_string();
+    let source = std::fs::read(path).map_err(|error| LoadError::File { path: display.clone(), error })?;
+    let stem = display.strip_suffix(".py").unwrap_or(&display);
+    let name = format!("uwsgi_file_{}", stem.replace(['.', '/'], "_"));
+    let run = || {
+        let absolute = std::path::absolute(path)?;
+        let module = PyModule::new(py, &name)?;
+        module.setattr("__file__", absolute.as_os_str())?;
+        let modules = py.import("sys")?.getattr("modules")?.cast_into::<PyDict>()?;
+        modules.set_item(&name, &module)?;
+        // Compiling the bytes, not text, lets Python read the file's own encoding line.
+        let builtins = py.import("builtins")?;
+        let code = builtins.call_method1("compile", (source.as_slice(), absolute.as_os_str(), "exec"))?;
+        builtins.call_method1("exec", (code, module.dict()))?;
+        Ok(module)
+    };
+    Ok(run())
+}
+
+/// An exception as `ValueError: text`, on one line.
+#[must_use]
+pub fn one_line(py: Python<'_>, error: &PyErr) -> String {
+    let kind = error.get_type(py).name().map(|name| name.to_string()).unwrap_or_default();
+    let text = error.value(py).str().map(|text| text.to_string_lossy().into_owned()).unwrap_or_default();
+    format!("{kind}: {}", text.replace('\n', " ")).trim_end_matches([' ', ':']).to_owned()
+}
+
+/// Enters the directory that the application runs in.
+///
+/// # Errors
+/// When it cannot be entered.
+pub fn enter(directory: &Path) -> Result<(), LoadError> {
+    std::env::set_current_dir(directory)
+        .map_err(|error| LoadError::Chdir { path: directory.display().to_string(), error })
+}

@@ -1,0 +1,298 @@
+//! The environ: a copy of one prepared dictionary, and what this request changes in it (PEP 3333, "environ Variables").
+//!
+//! Keys are made once. The last value of each key is kept too, because most requests say most things again: a client's
+//! `User-Agent`, the `Host`, the method. A hit costs a comparison instead of a new string.
+
+use std::hash::BuildHasherDefault;
+
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyDict, PyString, PyTuple};
+use rustc_hash::FxHasher;
+
+use super::file_wrapper::FileWrapper;
+use super::input::Input;
+use super::strings::from_latin1;
+use crate::protocol::http::{Head, Version};
+use crate::protocol::link::Peer;
+use crate::protocol::response::push_decimal;
+use crate::protocol::{target, uwsgi};
+
+/// How many names of headers are remembered; clients choose them, so that there must be an end.
+const NAMES_KEPT: usize = 512;
+/// How long a value may be to be remembered, bytes.
+const VALUE_KEPT: usize = 1024;
+
+/// A key of the environ, and the last value it had.
+struct Slot {
+    key: Py<PyString>,
+    bytes: Vec<u8>,
+    value: Py<PyString>,
+    /// The request that set it last: a header that comes twice is joined.
+    request: u64,
+}
+
+/// The keys that every HTTP request sets, in the order of [`FIXED`].
+#[derive(Clone, Copy)]
+enum Fixed {
+    Method,
+    Uri,
+    Path,
+    Query,
+    Protocol,
+    RemoteAddr,
+    RemotePort,
+    ServerName,
+    ServerPort,
+    ContentLength,
+    ContentType,
+    Host,
+}
+
+const FIXED: [&str; 12] = [
+    "REQUEST_METHOD",
+    "REQUEST_URI",
+    "PATH_INFO",
+    "QUERY_STRING",
+    "SERVER_PROTOCOL",
+    "REMOTE_ADDR",
+    "REMOTE_PORT",
+    "SERVER_NAME",
+    "SERVER_PORT",
+    "CONTENT_LENGTH",
+    "CONTENT_TYPE",
+    "HTTP_HOST",
+];
+
+/// Makes environs, one after another, for one core.
+pub struct EnvironBuilder {
+    base: Py<PyDict>,
+    input_key: Py<PyString>,
+    scheme_key: Py<PyString>,
+    https: Py<PyString>,
+    slots: Vec<Slot>,
+    /// From a name as it comes (a header's, or a uwsgi variable's) to its slot.
+    names: std::collections::HashMap<Vec<u8>, usize, BuildHasherDefault<FxHasher>>,
+    uwsgi_names: std::collections::HashMap<Vec<u8>, usize, BuildHasherDefault<FxHasher>>,
+    path: Vec<u8>,
+    request: u64,
+}
+
+impl EnvironBuilder {
+    /// For an application that may run in several threads or processes at once.
+    ///
+    /// # Errors
+    /// When Python has no memory left.
+    pub fn new(py: Python<'_>, multithread: bool, multiprocess: bool) -> PyResult<Self> {
+        let base = PyDict::new(py);
+        // Every key that a request sets stands here already, so that the copy has room for it.
+        for name in FIXED.iter().take(Fixed::ContentLength as usize) {
+            base.set_item(PyString::intern(py, name), "")?;
+        }
+        let input_key = PyString::intern(py, "wsgi.input");
+        let scheme_key = PyString::intern(py, "wsgi.url_scheme");
+        base.set_item("SCRIPT_NAME", "")?;
+        base.set_item(&input_key, py.None())?;
+        base.set_item(&scheme_key, "http")?;
+        base.set_item("wsgi.version", PyTuple::new(py, [1, 0])?)?;
+        base.set_item("wsgi.errors", py.import("sys")?.getattr("stderr")?)?;
+        base.set_item("wsgi.multithread", PyBool::new(py, multithread))?;
+        base.set_item("wsgi.multiprocess", PyBool::new(py, multiprocess))?;
+        base.set_item("wsgi.run_once", PyBool::new(py, false))?;
+        base.set_item("wsgi.file_wrapper", py.get_type::<FileWrapper>())?;
+        // The body ends by itself, however it was framed.
+        base.set_item("wsgi.input_terminated", PyBool::new(py, true))?;
+        let mut builder = Self {
+            base: base.unbind(),
+            input_key: input_key.unbind(),
+            scheme_key: scheme_key.unbind(),
+            https: PyString::intern(py, "https").unbind(),
+            slots: Vec::new(),
+            names: Default::default(),
+            uwsgi_names: Default::default(),
+            path: Vec::new(),
+            request: 0,
+        };
+        for name in FIXED {
+            builder.add_slot(py, name.as_bytes())?;
+        }
+        Ok(builder)
+    }
+
+    fn add_slot(&mut self, py: Python<'_>, name: &[u8]) -> PyResult<usize> {
+        let key = from_latin1(py, name)?;
+        let key = PyString::intern(py, &key.to_string_lossy());
+        let value = PyString::new(py, "").unbind();
+        self.slots.push(Slot { key: key.unbind(), bytes: Vec::new(), value, request: 0 });
+        Ok(self.slots.len() - 1)
+    }
+
+    fn set(&mut self, py: Python<'_>, environ: &Bound<'_, PyDict>, slot: usize, bytes: &[u8]) -> PyResult<()> {
+        let slot = &mut self.slots[slot];
+        slot.request = self.request;
+        if slot.bytes != bytes {
+            let value = from_latin1(py, bytes)?;
+            if bytes.len() > VALUE_KEPT {
+                return environ.set_item(&slot.key, value);
+            }
+            slot.bytes.clear();
+            slot.bytes.extend_from_slice(bytes);
+            slot.value = value.unbind();
+        }
+        environ.set_item(&slot.key, &slot.value)
+    }
+
+    fn begin<'py>(&mut self, py: Python<'py>, input: &Py<Input>) -> PyResult<Bound<'py, PyDict>> {
+        self.request += 1;
+        let environ = self.base.bind(py).copy()?;
+        environ.set_item(&self.input_key, input)?;
+        Ok(environ)
+    }
+
+    /// The environ of a request in HTTP. `body_len` is the length of its body, if it has one.
+    ///
+    /// # Errors
+    /// When Python has no memory left.
+    pub fn http<'py>(
+        &mut self,
+        py: Python<'py>,
+        head: &Head<'_, '_>,
+        peer: &Peer<'_>,
+        body_len: Option<u64>,
+        input: &Py<Input>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let environ = self.begin(py, input)?;
+        let target = target::split(head.target);
+        let mut path = std::mem::take(&mut self.path);
+        let decoded = target::decode_path(target.path.as_bytes(), &mut path);
+        let set = self.set(py, &environ, Fixed::Path as usize, decoded);
+        self.path = path;
+        set?;
+        let protocol = match head.version {
+            Version::Http10 => "HTTP/1.0",
+            Version::Http11 => "HTTP/1.1",
+        };
+        for (key, value) in [
+            (Fixed::Method, head.method),
+            (Fixed::Uri, head.target),
+            (Fixed::Query, target.query),
+            (Fixed::Protocol, protocol),
+            (Fixed::RemoteAddr, peer.remote_addr),
+            (Fixed::RemotePort, peer.remote_port),
+            (Fixed::ServerName, peer.server_addr),
+            (Fixed::ServerPort, peer.server_port),
+        ] {
+            self.set(py, &environ, key as usize, value.as_bytes())?;
+        }
+        if let Some(len) = body_len {
+            let mut digits = Vec::with_capacity(20);
+            push_decimal(len, &mut digits);
+            self.set(py, &environ, Fixed::ContentLength as usize, &digits)?;
+        }
+        for header in head.headers {
+            let slot = match self.names.get(header.name.as_bytes()) {
+                Some(slot) => *slot,
+                None => match self.learn(py, header.name)? {
+                    Some(slot) => slot,
+                    None => continue,
+                },
+            };
+            // The body's own length was set above; what the client said of it was checked against that.
+            if slot == Fixed::ContentLength as usize {
+                continue;
+            }
+            if self.slots[slot].request == self.request {
+                self.join(py, &environ, slot, header.name, header.value)?;
+            } else {
+                self.set(py, &environ, slot, header.value)?;
+            }
+        }
+        if let Some(authority) = target.authority {
+            self.set(py, &environ, Fixed::Host as usize, authority.as_bytes())?;
+        }
+        Ok(environ)
+    }
+
+    /// The slot of a header that is new; `None` for one that the application must not see: a name with an underscore
+    /// would be taken for its twin with a hyphen, and `Transfer-Encoding` is undone.
+    fn learn(&mut self, py: Python<'_>, name: &str) -> PyResult<Option<usize>> {
+        if name.contains('_') || name.eq_ignore_ascii_case("transfer-encoding") {
+            return Ok(None);
+        }
+        let upper = name.to_ascii_uppercase().replace('-', "_");
+        let key = match upper.as_str() {
+            "CONTENT_TYPE" | "CONTENT_LENGTH" => upper,
+            _ => format!("HTTP_{upper}"),
+        };
+        let known = self.slots.iter().position(|slot| slot.key.to_str(py).is_ok_and(|known| known == key));
+        let slot = match known {
+            Some(slot) => slot,
+            // Beyond the end, the names of the last one make room: a client that invents names pays for it alone.
+            None if self.slots.len() >= NAMES_KEPT => {
+                self.names.clear();
+                self.slots.truncate(FIXED.len());
+                self.uwsgi_names.clear();
+                self.add_slot(py, key.as_bytes())?
+            }
+            None => self.add_slot(py, key.as_bytes())?,
+        };
+        self.names.insert(name.as_bytes().to_vec(), slot);
+        Ok(Some(slot))
+    }
+
+    /// A header that came before: RFC 9110 section 5.3 joins with a comma, RFC 6265 has cookies joined otherwise.
+    fn join(
+        &mut self,
+        py: Python<'_>,
+        environ: &Bound<'_, PyDict>,
+        slot: usize,
+        name: &str,
+        value: &[u8],
+    ) -> PyResult<()> {
+        let key = self.slots[slot].key.clone_ref(py);
+        let before = environ.get_item(&key)?;
+        let separator = if name.eq_ignore_ascii_case("cookie") { "; " } else { "," };
+        let mut text = before.map(|before| before.to_string()).unwrap_or_default();
+        text.push_str(separator);
+        text.extend(value.iter().copied().map(char::from));
+        environ.set_item(key, text)
+    }
+
+    /// The environ of a uwsgi packet: its variables, as they are.
+    ///
+    /// # Errors
+    /// When Python has no memory left.
+    pub fn uwsgi<'py>(
+        &mut self,
+        py: Python<'py>,
+        packet: &uwsgi::Packet<'_>,
+        input: &Py<Input>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let environ = self.begin(py, input)?;
+        for (name, value) in packet.vars() {
+            let slot = match self.uwsgi_names.get(name) {
+                Some(slot) => *slot,
+                None if self.uwsgi_names.len() >= NAMES_KEPT => {
+                    environ.set_item(from_latin1(py, name)?, from_latin1(py, value)?)?;
+                    continue;
+                }
+                None => {
+                    let known = self.slots.iter().position(|slot| {
+                        slot.key.to_str(py).is_ok_and(|known| known.as_bytes() == name)
+                    });
+                    let slot = match known {
+                        Some(slot) => slot,
+                        None => self.add_slot(py, name)?,
+                    };
+                    self.uwsgi_names.insert(name.to_vec(), slot);
+                    slot
+                }
+            };
+            self.set(py, &environ, slot, value)?;
+            let is_on = matches!(value, b"on" | b"1" | b"true");
+            if (name == b"HTTPS" && is_on) || (name == b"UWSGI_SCHEME" && value == b"https") {
+                environ.set_item(&self.scheme_key, &self.https)?;
+            }
+        }
+        Ok(environ)
+    }
+}

@@ -1,0 +1,403 @@
+//! The call: a request goes in, the application runs, its response goes out, and whatever it does wrong becomes a line
+//! in the log and a correct answer or a closed connection.
+
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::{PyBytes, PyList, PyString, PyTuple, PyTraceback};
+use tracing::error;
+
+use super::application::one_line;
+use super::environ::EnvironBuilder;
+use super::exchange::{Active, Progress, ResponseError, Shared};
+use super::file_wrapper::FileWrapper;
+use super::input::Input;
+use super::start_response::StartResponse;
+use super::transport::{Kept, Transport};
+use crate::protocol::date::HttpDate;
+use crate::protocol::http::Head;
+use crate::protocol::link::Peer;
+use crate::protocol::response::{Exchange, HeadWriter};
+use crate::protocol::uwsgi;
+
+/// A request's head, in the form that it came in.
+pub enum RequestHead<'a> {
+    /// HTTP, and what is known of the connection.
+    Http {
+        /// The head.
+        head: &'a Head<'a, 'a>,
+        /// The connection's ends.
+        peer: Peer<'a>,
+        /// Length of the body, if there is one.
+        body_len: Option<u64>,
+    },
+    /// A uwsgi packet.
+    Uwsgi(&'a uwsgi::Packet<'a>),
+}
+
+/// What an application raised.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Raised {
+    /// Class name.
+    pub kind: String,
+    /// Its text.
+    pub message: String,
+    /// File, line and function of the innermost frame.
+    pub location: String,
+}
+
+/// A request that the application is done with.
+pub struct Served {
+    /// The client, with whatever is still to be sent.
+    pub transport: Box<dyn Transport>,
+    /// The status code that was sent; 0 when none was.
+    pub status: u16,
+    /// Whether the connection may stay.
+    pub keep_alive: bool,
+    /// What the application raised, if it did.
+    pub raised: Option<Raised>,
+    /// The client went away before the response was complete.
+    pub client_gone: bool,
+}
+
+/// Calls the application for one core.
+pub struct Gateway {
+    application: Py<PyAny>,
+    environ: EnvironBuilder,
+    objects: Objects,
+    date: HttpDate,
+    spare: Vec<u8>,
+}
+
+/// What the application is given of a request, used again as long as it keeps none of it.
+struct Objects {
+    shared: Shared,
+    start_response: Py<StartResponse>,
+    input: Py<Input>,
+}
+
+impl Objects {
+    fn new(py: Python<'_>) -> PyResult<Self> {
+        let shared = Shared::default();
+        let start_response = Py::new(py, StartResponse::new(py, &shared)?)?;
+        let input = Py::new(py, Input::new(&shared))?;
+        Ok(Self { shared, start_response, input })
+    }
+
+    fn are_ours_alone(&self, py: Python<'_>) -> bool {
+        [self.start_response.as_ptr(), self.input.as_ptr()].into_iter().all(|object| is_ours_alone(py, object))
+    }
+}
+
+#[allow(unsafe_code)]
+fn is_ours_alone(_py: Python<'_>, object: *mut pyo3::ffi::PyObject) -> bool {
+    // SAFETY: the caller owns a reference, so that the object lives; the GIL is held.
+    unsafe { pyo3::ffi::Py_REFCNT(object) == 1 }
+}
+
+/// Why a response did not come out as it should.
+enum Failure {
+    /// The application raised.
+    Raised(PyErr),
+    /// It broke the protocol.
+    Response(ResponseError),
+}
+
+impl From<PyErr> for Failure {
+    fn from(error: PyErr) -> Self {
+        Self::Raised(error)
+    }
+}
+
+impl From<ResponseError> for Failure {
+    fn from(error: ResponseError) -> Self {
+        Self::Response(error)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::Response(ResponseError::Client(error))
+    }
+}
+
+impl Gateway {
+    /// For one core of a server with this many threads and processes.
+    ///
+    /// # Errors
+    /// When Python has no memory left.
+    pub fn new(py: Python<'_>, application: Py<PyAny>, multithread: bool, multiprocess: bool) -> PyResult<Self> {
+        Ok(Self {
+            application,
+            environ: EnvironBuilder::new(py, multithread, multiprocess)?,
+            objects: Objects::new(py)?,
+            date: crate::protocol::date::now(),
+            spare: Vec::with_capacity(512),
+        })
+    }
+
+    /// Sets the time that `Date` tells, unix seconds.
+    pub fn set_time(&mut self, seconds: u64) {
+        self.date = HttpDate::from_unix(seconds);
+    }
+
+    /// Has the application answer a request.
+    ///
+    /// # Errors
+    /// Only when Python itself fails (no memory); the request is lost then, and the caller should give up.
+    pub fn serve(
+        &mut self,
+        py: Python<'_>,
+        request: &RequestHead<'_>,
+        exchange: Exchange,
+        transport: Box<dyn Transport>,
+    ) -> PyResult<Served> {
+        if !self.objects.are_ours_alone(py) {
+            self.objects = Objects::new(py)?;
+        }
+        let Objects { shared, start_response, input } = &self.objects;
+        let environ = match request {
+            RequestHead::Http { head, peer, body_len } => self.environ.http(py, head, peer, *body_len, input)?,
+            RequestHead::Uwsgi(packet) => self.environ.uwsgi(py, packet, input)?,
+        };
+        shared.put(Active {
+            transport,
+            exchange,
+            progress: Progress::Nothing,
+            status: 0,
+            body_sent: 0,
+            date: self.date,
+            spare: std::mem::take(&mut self.spare),
+        });
+        let failure = match self.application.bind(py).call1((environ, start_response)) {
+            Ok(result) => respond(py, shared, &result).err(),
+            Err(error) => Some(Failure::Raised(error)),
+        };
+        let Some(mut active) = shared.take(py) else {
+            return Err(pyo3::exceptions::PySystemError::new_err("a request vanished while it was served"));
+        };
+        let mut served_ok = failure.is_none();
+        let mut raised = None;
+        let mut client_gone = false;
+        match failure {
+            None => {}
+            Some(Failure::Response(ResponseError::Client(_))) => client_gone = true,
+            Some(Failure::Response(response_error)) => {
+                error!("{}: {response_error}", describe(request));
+                raised = Some(Raised { kind: "ResponseError".into(), message: response_error.to_string(), ..Raised::default() });
+            }
+            Some(Failure::Raised(python_error)) => {
+                if is_client_gone(py, &python_error) {
+                    client_gone = true;
+                } else {
+                    error!("{}: {}", describe(request), one_line(py, &python_error));
+                    python_error.display(py);
+                    raised = Some(report(py, &python_error));
+                }
+            }
+        }
+        if !served_ok && !client_gone && !matches!(active.progress, Progress::Sending(_)) {
+            served_ok = answer_500(&mut active);
+        }
+        let keep_alive = served_ok && matches!(active.progress, Progress::Sending(plan) if plan.keep_alive);
+        let sent = matches!(active.progress, Progress::Sending(_));
+        self.spare = active.spare;
+        Ok(Served {
+            transport: active.transport,
+            status: if sent { active.status } else { 0 },
+            keep_alive,
+            raised,
+            client_gone,
+        })
+    }
+}
+
+/// A request in a line of the log.
+fn describe(request: &RequestHead<'_>) -> String {
+    match request {
+        RequestHead::Http { head, .. } => format!("{} {}", head.method, head.target),
+        RequestHead::Uwsgi(packet) => {
+            let var = |name: &[u8]| {
+                let value = packet.vars().filter(|(found, _)| *found == name).last();
+                value.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
+            };
+            format!("{} {}", var(b"REQUEST_METHOD"), var(b"REQUEST_URI"))
+        }
+    }
+}
+
+/// Nothing was sent: the client can be told that something went wrong.
+fn answer_500(active: &mut Active) -> bool {
+    const BODY: &[u8] = b"Internal Server Error\n";
+    let mut buffer = std::mem::take(&mut active.spare);
+    buffer.clear();
+    let Ok(mut head) = HeadWriter::new(b"500 Internal Server Error", buffer) else { return false };
+    if head.header(b"Content-Type", b"text/plain; charset=utf-8").is_err() {
+        return false;
+    }
+    active.status = 500;
+    active.progress = Progress::Head(head);
+    active.send(&[BODY], Some(BODY.len() as u64), &mut |_| None).is_ok()
+}
+
+/// The exception that `write()` raises when the client is gone comes back through the application.
+fn is_client_gone(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<pyo3::exceptions::PyBrokenPipeError>(py)
+        && error.value(py).to_string().starts_with("the client is gone")
+}
+
+fn report(py: Python<'_>, error: &PyErr) -> Raised {
+    let kind = error.get_type(py).name().map(|name| name.to_string()).unwrap_or_default();
+    let message = error.value(py).str().map(|text| text.to_string_lossy().into_owned()).unwrap_or_default();
+    let location = error.traceback(py).and_then(|traceback| innermost(&traceback).ok()).unwrap_or_default();
+    Raised { kind, message, location }
+}
+
+fn innermost(traceback: &Bound<'_, PyTraceback>) -> PyResult<String> {
+    let mut last = traceback.clone().into_any();
+    while let Some(next) = last.getattr("tb_next")?.extract::<Option<Bound<'_, PyAny>>>()? {
+        last = next;
+    }
+    let code = last.getattr("tb_frame")?.getattr("f_code")?;
+    let (file, name) = (code.getattr("co_filename")?, code.getattr("co_name")?);
+    Ok(format!("{file}:{} in {name}", last.getattr("tb_lineno")?))
+}
+
+/// Keeps a bytes object until the client has taken it.
+fn own(bytes: &Bound<'_, PyBytes>) -> Option<Kept> {
+    Some(Box::new(PyBackedBytes::from(bytes.clone())))
+}
+
+/// Sends what the application returned, and closes it, whatever happens.
+fn respond(py: Python<'_>, shared: &Shared, result: &Bound<'_, PyAny>) -> Result<(), Failure> {
+    // Lists and tuples are what most applications return, and need no closing.
+    if let Ok(list) = result.cast_exact::<PyList>() {
+        return send_whole(shared, &list.to_tuple());
+    }
+    if let Ok(tuple) = result.cast_exact::<PyTuple>() {
+        return send_whole(shared, tuple);
+    }
+    if let Ok(bytes) = result.cast_exact::<PyBytes>() {
+        // Not quite the protocol (each item would be a number), but what uWSGI's users may do.
+        return send_one(shared, bytes);
+    }
+    let sent = send_iterable(py, shared, result);
+    let closed = match result.getattr_opt("close") {
+        Ok(Some(close)) => close.call0().map(drop),
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
+    };
+    sent.and(closed.map_err(Failure::from))
+}
+
+fn send_one(shared: &Shared, bytes: &Bound<'_, PyBytes>) -> Result<(), Failure> {
+    let data = bytes.as_bytes();
+    with(shared, |active| {
+        // After `write()` the length of this is not the length of the whole.
+        let whole = (!matches!(active.progress, Progress::Sending(_))).then_some(data.len() as u64);
+        active.send(&[data], whole, &mut |_| own(bytes))?;
+        if whole.is_none() {
+            active.end()?;
+        }
+        Ok(())
+    })
+}
+
+fn send_whole(shared: &Shared, items: &Bound<'_, PyTuple>) -> Result<(), Failure> {
+    if let [item] = items.as_slice()
+        && let Ok(bytes) = item.cast_exact::<PyBytes>()
+    {
+        return send_one(shared, bytes);
+    }
+    let pieces = items.iter().map(|item| body_bytes(&item)).collect::<PyResult<Vec<_>>>()?;
+    let slices: Vec<_> = pieces.iter().map(|piece| piece.as_bytes()).collect();
+    let len = slices.iter().map(|slice| slice.len() as u64).sum();
+    with(shared, |active| {
+        let whole = (!matches!(active.progress, Progress::Sending(_))).then_some(len);
+        active.send(&slices, whole, &mut |index| own(&pieces[index]))?;
+        if whole.is_none() {
+            active.end()?;
+        }
+        Ok(())
+    })
+}
+
+fn send_iterable(py: Python<'_>, shared: &Shared, result: &Bound<'_, PyAny>) -> Result<(), Failure> {
+    if result.is_instance_of::<PyString>() {
+        let message = "the application returned a str; a WSGI application returns an iterable of bytes";
+        return Err(pyo3::exceptions::PyTypeError::new_err(message).into());
+    }
+    if let Ok(wrapper) = result.cast_exact::<FileWrapper>()
+        && send_file(py, shared, wrapper.get())?
+    {
+        return Ok(());
+    }
+    for item in result.try_iter()? {
+        let piece = body_bytes(&item?)?;
+        let bytes = piece.as_bytes();
+        // An empty item is how an application says that it has nothing yet (PEP 3333).
+        if bytes.is_empty() {
+            continue;
+        }
+        let is_whole = with(shared, |active| {
+            let all_sent = active.send(&[bytes], None, &mut |_| own(&piece))?;
+            let is_whole = active.is_whole();
+            // More is to come, or may be: the client must have this before the application makes the next.
+            if !all_sent && !is_whole {
+                py.detach(|| active.transport.flush())?;
+            }
+            Ok(is_whole)
+        })?;
+        // The answer to HEAD needs no body made.
+        if is_whole && with(shared, |active| Ok(active.exchange.head_only))? {
+            return Ok(());
+        }
+    }
+    with(shared, |active| active.end().map_err(Failure::from))
+}
+
+/// Whether the file could be left to the system.
+fn send_file(py: Python<'_>, shared: &Shared, wrapper: &FileWrapper) -> Result<bool, Failure> {
+    let Some(extent) = wrapper.extent(py) else { return Ok(false) };
+    with(shared, |active| {
+        let Progress::Head(head) = &active.progress else { return Ok(false) };
+        let len = head.content_length().unwrap_or(extent.len);
+        if len > extent.len || active.exchange.head_only {
+            // The ordinary way says what is wrong with it.
+            return Ok(false);
+        }
+        let (plan, head) = match std::mem::replace(&mut active.progress, Progress::Nothing) {
+            Progress::Head(head) => head.finish(active.exchange, Some(len), &active.date),
+            other => {
+                active.progress = other;
+                return Ok(false);
+            }
+        };
+        active.progress = Progress::Sending(plan);
+        active.body_sent = len;
+        let len = if plan.framing == crate::protocol::response::Framing::NoBody { 0 } else { len };
+        active.transport.send_file(&head, extent.file, extent.offset, len)?;
+        active.spare = head;
+        active.spare.clear();
+        Ok(true)
+    })
+}
+
+fn body_bytes<'py>(item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    item.cast::<PyBytes>().cloned().map_err(|_| {
+        let kind = item.get_type().name().map(|name| name.to_string()).unwrap_or_default();
+        pyo3::exceptions::PyTypeError::new_err(format!("the application produced {kind} where bytes are needed"))
+    })
+}
+
+/// The request's state, which is there as long as this module runs.
+fn with<T>(shared: &Shared, f: impl FnOnce(&mut Active) -> Result<T, Failure>) -> Result<T, Failure> {
+    let mut outcome = None;
+    shared.with(|active| {
+        outcome = Some(f(active));
+        Ok(())
+    })?;
+    match outcome {
+        Some(outcome) => outcome,
+        None => Err(pyo3::exceptions::PySystemError::new_err("the request is not there").into()),
+    }
+}

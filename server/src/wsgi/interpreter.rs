@@ -1,0 +1,128 @@
+//! The interpreter: started (when this program embeds it), pointed at the application, settled before forking.
+
+use std::path::Path;
+
+use anyhow::Context;
+use pyo3::prelude::*;
+
+use crate::config::Config;
+
+/// Starts Python, unless this code was loaded by a running one. `home` is a virtual environment to run in.
+///
+/// # Errors
+/// When Python cannot start, or `home` holds no virtual environment.
+pub fn start(home: Option<&Path>) -> anyhow::Result<()> {
+    embed::start(home)
+}
+
+/// Sets `sys.path`, `sys.argv` and the standard streams up for the application.
+///
+/// # Errors
+/// When Python raises; none of these calls does in a sound installation.
+pub fn prepare(py: Python<'_>, config: &Config) -> anyhow::Result<()> {
+    let sys = py.import("sys")?;
+    sys.setattr("argv", ["rwsgi"])?;
+    // What the application prints belongs into the log now, not when a buffer of 8 kB is full.
+    let line_buffering = [("line_buffering", true)];
+    for stream in ["stdout", "stderr"] {
+        let stream = sys.getattr(stream)?;
+        if !stream.is_none() {
+            use pyo3::types::IntoPyDict;
+            stream.call_method("reconfigure", (), Some(&line_buffering.into_py_dict(py)?))?;
+        }
+    }
+    let directory = std::env::current_dir().context("cannot read the working directory")?;
+    let path = sys.getattr("path")?;
+    for entry in std::iter::once(&directory).chain(config.pythonpath.iter().rev()) {
+        let entry = directory.join(entry);
+        path.call_method1("insert", (0, entry.as_os_str()))?;
+    }
+    Ok(())
+}
+
+/// What is left to do before the first fork: garbage goes, and what stays is moved out of the collector's sight, so
+/// that its passes do not write to pages that the workers share.
+///
+/// # Errors
+/// When a finalizer that the application set raises.
+pub fn settle(py: Python<'_>) -> anyhow::Result<()> {
+    let gc = py.import("gc")?;
+    gc.call_method0("collect")?;
+    gc.call_method0("freeze")?;
+    Ok(())
+}
+
+/// Version of the interpreter, as `3.11.2`.
+#[must_use]
+pub fn version(py: Python<'_>) -> String {
+    let version = py.version_info();
+    format!("{}.{}.{}", version.major, version.minor, version.patch)
+}
+
+/// Runs what the application registered with `atexit`, and flushes what it printed.
+pub fn finish(py: Python<'_>) {
+    let run = || -> PyResult<()> {
+        py.import("atexit")?.call_method0("_run_exitfuncs")?;
+        for stream in ["stdout", "stderr"] {
+            let stream = py.import("sys")?.getattr(stream)?;
+            if !stream.is_none() {
+                stream.call_method0("flush")?;
+            }
+        }
+        Ok(())
+    };
+    if let Err(error) = run() {
+        error.print(py);
+    }
+}
+
+/// Starting an interpreter of our own.
+#[allow(unsafe_code)]
+mod embed {
+    use std::ffi::{CStr, CString};
+    use std::os::unix::ffi::OsStrExt;
+    use std::path::Path;
+
+    use anyhow::{Context, bail};
+    use pyo3::ffi;
+
+    pub(super) fn start(home: Option<&Path>) -> anyhow::Result<()> {
+        // SAFETY: may be called at any time.
+        if unsafe { ffi::Py_IsInitialized() } != 0 {
+            return Ok(());
+        }
+        // The interpreter finds its library, and a virtual environment its site-packages, by the program's name.
+        let program = match home {
+            Some(home) => home.join("bin/python"),
+            None => env!("RWSGI_PYTHON").into(),
+        };
+        if home.is_some() && !program.exists() {
+            bail!("home: '{}' does not exist: is this a virtual environment?", program.display());
+        }
+        let name = CString::new(program.as_os_str().as_bytes()).context("home: contains a NUL byte")?;
+        // SAFETY: Python is not initialized, and this process has one thread. The configuration is initialized before
+        // it is used, cleared once, and not used after; `name` outlives the call that copies it.
+        unsafe {
+            let mut config = std::mem::MaybeUninit::<ffi::PyConfig>::uninit();
+            ffi::PyConfig_InitPythonConfig(config.as_mut_ptr());
+            let config = config.assume_init_mut();
+            config.parse_argv = 0;
+            // The worker decides what signals mean.
+            config.install_signal_handlers = 0;
+            let program_name = &raw mut config.program_name;
+            let mut status = ffi::PyConfig_SetBytesString(config, program_name, name.as_ptr());
+            if ffi::PyStatus_Exception(status) == 0 {
+                status = ffi::Py_InitializeFromConfig(config);
+            }
+            ffi::PyConfig_Clear(config);
+            if ffi::PyStatus_Exception(status) != 0 {
+                let reason =
+                    if status.err_msg.is_null() { c"no reason given" } else { CStr::from_ptr(status.err_msg) };
+                bail!("Python cannot start: {}", reason.to_string_lossy());
+            }
+            // Initialization leaves the GIL with this thread; `Python::attach` takes it when it is wanted.
+            ffi::PyEval_SaveThread();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,42 @@
+//! How the application's side of a request reaches the client: a worker's connection, or a test's memory.
+
+use std::any::Any;
+use std::fs::File;
+use std::io::{self, BufRead};
+
+/// Bytes that somebody else owns, kept until they are sent.
+pub type Kept = Box<dyn AsRef<[u8]> + Send>;
+
+/// One request's way to its client. It is owned by the request while the application runs, and given back after.
+pub trait Transport: Any + Send {
+    /// Sends `parts` one after the other, as much as the client takes now without waiting, and keeps what is left.
+    /// Returns whether nothing is left. What was kept before goes first.
+    ///
+    /// `own` gives an owner for the bytes of `parts[index]`, so that a large part need not be copied to be kept.
+    ///
+    /// # Errors
+    /// When the client is gone.
+    fn send(&mut self, parts: &[&[u8]], own: &mut dyn FnMut(usize) -> Option<Kept>) -> io::Result<bool>;
+
+    /// Sends `head` and then `len` bytes of `file` from `offset`, without copying them through this process where
+    /// the system can. Returns whether nothing is left.
+    ///
+    /// # Errors
+    /// When the client is gone.
+    fn send_file(&mut self, head: &[u8], file: File, offset: u64, len: u64) -> io::Result<bool>;
+
+    /// Waits until nothing is left to send. To be called without the GIL.
+    ///
+    /// # Errors
+    /// When the client is gone, or takes nothing for too long.
+    fn flush(&mut self) -> io::Result<()>;
+
+    /// The request's body. It ends where the body ends.
+    fn body(&mut self) -> &mut (dyn BufRead + Send);
+
+    /// Whether reading the body never waits for a disk or for a peer.
+    fn body_is_at_hand(&self) -> bool;
+
+    /// Bytes of the body that have not been read.
+    fn body_left(&self) -> u64;
+}
