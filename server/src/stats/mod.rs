@@ -6,6 +6,7 @@ pub mod cell;
 pub mod clock;
 pub mod footprint;
 pub mod memory;
+pub mod metrics;
 pub mod request;
 pub mod scoreboard;
 pub mod server;

@@ -1,7 +1,7 @@
 //! The stats servers: tasks of the master's loop that hand the document to whoever connects.
 //!
 //! A plain socket sends one JSON document to each connection at once and closes it, as uWSGI does. With `stats-http`,
-//! it answers HTTP: `/` is that document. Nothing that a client does or leaves undone
+//! it answers HTTP: `/` is that document, `/metrics` is Prometheus's text. Nothing that a client does or leaves undone
 //! holds up the loop, nor more than a bounded number of connections and documents.
 
 use std::future::Future;
@@ -17,6 +17,8 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 use tracing::warn;
+
+use super::metrics;
 
 /// Connections that are served at a time; more wait in the backlog.
 const CONNECTIONS: usize = 32;
@@ -189,7 +191,11 @@ async fn respond(request: &Request, ask: &impl Fn(oneshot::Sender<Snapshot>)) ->
             // As uWSGI does: any page may show these figures.
             response("200 OK", "application/json", &body, "Access-Control-Allow-Origin: *\r\n", head_only)
         }
-        _ => response("404 Not Found", "text/plain", b"there is only /\n", "", head_only),
+        "/metrics" => {
+            let body = metrics::text(snapshot(ask).await?);
+            response("200 OK", metrics::CONTENT_TYPE, body.as_bytes(), "", head_only)
+        }
+        _ => response("404 Not Found", "text/plain", b"there is / (JSON) and /metrics\n", "", head_only),
     })
 }
 
@@ -299,6 +305,9 @@ mod tests {
 
         let only_head = exchange(b"HEAD / HTTP/1.0\r\n\r\n");
         assert_eq!(only_head.trim_end(), head, "a HEAD is a GET without its body");
+        let metrics = exchange(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert!(metrics.contains("\r\nContent-Type: application/openmetrics-text"), "{metrics}");
+        assert!(metrics.contains("\nrwsgi_worker_requests_total{worker=\"1\"} 0\n"), "{metrics}");
         for (request, status) in [
             (&b"GET /other HTTP/1.1\r\nHost: x\r\n\r\n"[..], "404 Not Found"),
             (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}", "405 Method Not Allowed"),
