@@ -10,13 +10,13 @@ use nix::unistd::Pid;
 use crate::config::Order;
 
 /// The name that a master has in `/proc`; a process id in a stale pidfile is another program's by now.
-pub const MASTER_NAME: &CStr = c"rwsgi master";
+pub(crate) const MASTER_NAME: &CStr = c"rwsgi master";
 
 /// Sends `order` to the server whose pidfile this is; returns the exit status.
 ///
 /// # Errors
 /// When there is no such server.
-pub fn send(order: Order, pidfile: &Path) -> anyhow::Result<i32> {
+pub(crate) fn send(order: Order, pidfile: &Path) -> anyhow::Result<i32> {
     let path = pidfile.display();
     let text = std::fs::read_to_string(pidfile).with_context(|| format!("cannot read the pidfile '{path}'"))?;
     let pid: i32 = match text.trim().parse() {

@@ -5,9 +5,11 @@
 pub mod config;
 mod control;
 pub mod forkserver;
+mod front;
 pub mod master;
 pub mod protocol;
 mod python;
+pub mod router;
 mod run;
 pub mod stats;
 pub mod worker;

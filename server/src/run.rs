@@ -10,8 +10,9 @@ use tracing::{error, warn};
 use crate::config::{self, Config, Invocation};
 use crate::control;
 use crate::forkserver;
+use crate::front;
 use crate::master;
-use crate::master::process::{FORKSERVER_ROLE, Launcher};
+use crate::master::process::{FORKSERVER_ROLE, FRONT_ROLE, Launcher};
 
 /// Runs `rwsgi` with these arguments (the program's name first); returns its exit status. `launcher` says how to enter
 /// this function again in a fresh process.
@@ -29,10 +30,13 @@ pub fn run(arguments: Vec<OsString>, launcher: Launcher) -> i32 {
 
 fn dispatch(arguments: Vec<OsString>, launcher: Launcher) -> anyhow::Result<i32> {
     if let [_, role, descriptor] = arguments.as_slice()
-        && role == FORKSERVER_ROLE
         && let Some(descriptor) = descriptor.to_str().and_then(|descriptor| descriptor.parse().ok())
     {
-        return forkserver::run(descriptor);
+        match role.to_str() {
+            Some(FORKSERVER_ROLE) => return forkserver::run(descriptor),
+            Some(FRONT_ROLE) => return front::run(descriptor),
+            _ => {}
+        }
     }
     match config::load(arguments.iter().cloned())? {
         Invocation::Serve(config) => {

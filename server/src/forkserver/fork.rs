@@ -14,7 +14,7 @@ use nix::unistd::{ForkResult, Pid, fork, getpid, pipe2};
 use pyo3::{Python, ffi};
 
 /// Which process returned from [`fork_worker`].
-pub enum Forked {
+pub(super) enum Forked {
     /// The fork server; the worker runs under this process id.
     Parent(Pid),
     /// The worker.
@@ -25,7 +25,7 @@ pub enum Forked {
 ///
 /// # Errors
 /// When the system has no process or descriptor left; the fork server goes on.
-pub fn fork_worker(_py: Python<'_>) -> std::io::Result<Forked> {
+pub(super) fn fork_worker(_py: Python<'_>) -> std::io::Result<Forked> {
     let (reader, writer) = pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     // SAFETY: the GIL is held (`_py`), as the three hooks require, and they are called in the order of `os.fork()`.
     unsafe { ffi::PyOS_BeforeFork() };

@@ -52,9 +52,9 @@ impl Master {
             return;
         }
         self.front.due = None;
-        let started = self.front_setup().and_then(|setup| {
-            Ok(self.launcher.start(FRONT_ROLE, None, &setup).context("cannot start the http front")?)
-        });
+        let started = self
+            .front_setup()
+            .and_then(|setup| self.launcher.start(FRONT_ROLE, None, &setup).context("cannot start the http front"));
         match started {
             Ok(process) => {
                 info!("http front started (pid {})", process.0);

@@ -18,9 +18,7 @@ use super::shutdown::Phase;
 use super::{Event, Master};
 use crate::config::Config;
 use crate::forkserver::EXIT_NO_APP;
-use crate::forkserver::messages::{
-    Answer, InheritedListener, Order, Protocol, Setup, receive_message, send_message,
-};
+use crate::forkserver::messages::{Answer, InheritedListener, Order, Protocol, Setup, receive_message, send_message};
 
 /// A fork server that died while its generation served is started again after this.
 const RESTART_DELAY: Duration = Duration::from_secs(1);

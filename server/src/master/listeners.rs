@@ -16,7 +16,7 @@ use thiserror::Error;
 /// A socket that could not be bound.
 #[derive(Debug, Error)]
 #[error("{option}: cannot listen on '{address}': {error}")]
-pub struct BindError {
+pub(super) struct BindError {
     /// The option that asked for it.
     pub option: &'static str,
     /// The address as configured.
@@ -27,7 +27,7 @@ pub struct BindError {
 
 /// A bound socket.
 #[derive(Debug)]
-pub struct Listener {
+pub(super) struct Listener {
     /// Where it is bound: the port is the real one when 0 was asked for.
     pub address: Address,
     /// The option that asked for it.
@@ -38,7 +38,7 @@ pub struct Listener {
 impl Listener {
     /// The descriptor.
     #[must_use]
-    pub fn fd(&self) -> BorrowedFd<'_> {
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 
@@ -46,7 +46,7 @@ impl Listener {
     ///
     /// # Errors
     /// Never on an open descriptor.
-    pub fn inherit(&self) -> nix::Result<RawFd> {
+    pub(super) fn inherit(&self) -> nix::Result<RawFd> {
         inherit(self.fd.as_fd())
     }
 }
@@ -55,7 +55,7 @@ impl Listener {
 ///
 /// # Errors
 /// Never on an open descriptor.
-pub fn inherit(fd: BorrowedFd<'_>) -> nix::Result<RawFd> {
+pub(super) fn inherit(fd: BorrowedFd<'_>) -> nix::Result<RawFd> {
     fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
     Ok(fd.as_raw_fd())
 }
@@ -64,7 +64,7 @@ pub fn inherit(fd: BorrowedFd<'_>) -> nix::Result<RawFd> {
 ///
 /// # Errors
 /// When the address cannot be resolved, is in use, or may not be bound.
-pub fn bind(option: &'static str, address: &Address, backlog: u32) -> Result<Listener, BindError> {
+pub(super) fn bind(option: &'static str, address: &Address, backlog: u32) -> Result<Listener, BindError> {
     let bound = match address {
         Address::Tcp { host, port } => bind_tcp(host, *port),
         Address::Unix(path) => bind_unix(path).map(|fd| (fd, address.clone())),
@@ -88,7 +88,7 @@ pub fn bind(option: &'static str, address: &Address, backlog: u32) -> Result<Lis
 ///
 /// # Errors
 /// When the system has no descriptor left.
-pub fn bind_private(name: &str) -> io::Result<OwnedFd> {
+pub(super) fn bind_private(name: &str) -> io::Result<OwnedFd> {
     let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(name)?)?;
     listener.set_nonblocking(true)?;
     Ok(listener.into())

@@ -30,8 +30,8 @@ use self::shutdown::Phase;
 use crate::config::Config;
 use crate::control::MASTER_NAME;
 use crate::forkserver::messages::{Answer, Protocol};
-use crate::stats::memory::Memory;
 use crate::stats::clock;
+use crate::stats::memory::Memory;
 use crate::stats::scoreboard::{Layout, Scoreboard};
 use crate::stats::snapshot::{self, SocketView, Subject, WorkerView};
 
@@ -106,10 +106,9 @@ async fn serve(config: Config, launcher: Launcher, reread: Reread) -> anyhow::Re
     let ready = signals::watch_ready(&events)?;
 
     let mut listeners = Vec::new();
-    for (option, addresses, protocol) in [
-        ("http-socket", &config.http_socket, Protocol::Http),
-        ("socket", &config.socket, Protocol::Uwsgi),
-    ] {
+    for (option, addresses, protocol) in
+        [("http-socket", &config.http_socket, Protocol::Http), ("socket", &config.socket, Protocol::Uwsgi)]
+    {
         for address in addresses {
             listeners.push((bind(option, address, config.listen)?, protocol));
         }

@@ -19,7 +19,7 @@ const LONGEST_DELAY: Duration = Duration::from_secs(30);
 
 /// Why a life is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub(super) enum Fate {
     /// A newer generation has replaced it.
     Reload,
     /// The server stops.
@@ -28,7 +28,7 @@ pub enum Fate {
 
 /// One process of one worker, from the order to fork it until it is reaped.
 #[derive(Clone, Debug)]
-pub struct Life {
+pub(super) struct Life {
     /// The worker's number, from 1.
     pub worker: u32,
     /// Its slot on the scoreboard.
@@ -51,7 +51,7 @@ pub struct Life {
 
 /// A worker's number and what its past lives add up to.
 #[derive(Debug)]
-pub struct Worker {
+pub(super) struct Worker {
     /// Sums over its ended lives.
     pub totals: Totals,
     /// Early deaths in a row.
@@ -62,7 +62,7 @@ pub struct Worker {
 
 /// All workers and their lives.
 #[derive(Debug)]
-pub struct Pool {
+pub(super) struct Pool {
     /// Worker `n` is at `n - 1`.
     pub workers: Vec<Worker>,
     /// In the order in which they were started.
@@ -73,18 +73,18 @@ pub struct Pool {
 impl Pool {
     /// `workers` of `cores` cores each, none of them alive, with `slots` slots for their lives.
     #[must_use]
-    pub fn new(workers: u32, cores: u32, slots: u32) -> Self {
+    pub(super) fn new(workers: u32, cores: u32, slots: u32) -> Self {
         let worker = |_| Worker { totals: Totals::new(cores), early_deaths: 0, due: None };
         Self { workers: (0..workers).map(worker).collect(), lives: Vec::new(), slots }
     }
 
     /// The worker of that number.
-    pub fn worker(&mut self, worker: u32) -> &mut Worker {
+    pub(super) fn worker(&mut self, worker: u32) -> &mut Worker {
         &mut self.workers[worker as usize - 1]
     }
 
     /// Begins a life of `worker` in a free slot, whose number is returned; `None` when all are taken.
-    pub fn begin(&mut self, worker: u32, generation: u32, now: Instant, unix_seconds: u64) -> Option<u32> {
+    pub(super) fn begin(&mut self, worker: u32, generation: u32, now: Instant, unix_seconds: u64) -> Option<u32> {
         let slot = (0..self.slots).find(|slot| self.lives.iter().all(|life| life.slot != *slot))?;
         self.lives.push(Life {
             worker,
@@ -104,12 +104,12 @@ impl Pool {
     }
 
     /// The life in a slot.
-    pub fn in_slot(&mut self, slot: u32) -> Option<&mut Life> {
+    pub(super) fn in_slot(&mut self, slot: u32) -> Option<&mut Life> {
         self.lives.iter_mut().find(|life| life.slot == slot)
     }
 
     /// Takes a life out of the pool, and says when its worker is to be started again if nobody asked it to leave.
-    pub fn end(&mut self, index: usize, end: End, now: Instant) -> (Life, Option<Duration>) {
+    pub(super) fn end(&mut self, index: usize, end: End, now: Instant) -> (Life, Option<Duration>) {
         let life = self.lives.remove(index);
         let early = now.duration_since(life.since) < EARLY;
         let entry = self.worker(life.worker);
@@ -133,19 +133,19 @@ impl Pool {
     }
 
     /// Workers that are to be started by `now`.
-    pub fn due(&self, now: Instant) -> Vec<u32> {
+    pub(super) fn due(&self, now: Instant) -> Vec<u32> {
         let is_due = |worker: &Worker| worker.due.is_some_and(|due| due <= now);
         (1..).zip(&self.workers).filter(|(_, worker)| is_due(worker)).map(|(id, _)| id).collect()
     }
 
     /// The next moment at which a life is to be killed, or (`with_due`) a worker to be started.
-    pub fn next_deadline(&self, with_due: bool) -> Option<Instant> {
+    pub(super) fn next_deadline(&self, with_due: bool) -> Option<Instant> {
         let due = self.workers.iter().filter_map(|worker| worker.due).filter(|_| with_due);
         due.chain(self.lives.iter().filter_map(|life| life.killed_at)).min()
     }
 
     /// A worker's living processes, the newest first.
-    pub fn lives_of(&self, worker: u32) -> Vec<LifeView> {
+    pub(super) fn lives_of(&self, worker: u32) -> Vec<LifeView> {
         let lives = self.lives.iter().rev().filter(|life| life.worker == worker);
         lives
             .filter_map(|life| {

@@ -113,13 +113,17 @@ impl Master {
         };
         let now = Instant::now();
         let (life, delay) = self.pool.end(index, end, now);
-        let held: Vec<_> = self.scoreboard.cores(life.slot).filter_map(|core| core.held()).collect();
+        let held: Vec<_> =
+            self.scoreboard.cores(life.slot).filter_map(super::super::stats::cell::CoreCell::held).collect();
         let totals = &mut self.pool.worker(life.worker).totals;
         totals.absorb(&self.scoreboard, life.slot, clock::monotonic());
         totals.processor_time += processor_time.as_nanos() as u64;
         if let Err(error) = self.scoreboard.clear(life.slot) {
             // Counts that stay in the slot would be counted twice: better to say so than to guess.
-            error!("scoreboard: slot {} cannot be cleared ({error}): counts of worker {} are off", life.slot, life.worker);
+            error!(
+                "scoreboard: slot {} cannot be cleared ({error}): counts of worker {} are off",
+                life.slot, life.worker
+            );
         }
         if life.fate.is_none() || end != End::Exited(0) {
             let mut line = format!("worker {} (pid {pid}) died: {end}", life.worker);

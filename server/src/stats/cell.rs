@@ -145,7 +145,7 @@ impl ExceptionCell {
             request: text(self.request.load()),
         };
         fence(Acquire);
-        (before != 0 && before % 2 == 0 && before == self.sequence.load(Relaxed)).then_some(report)
+        (before != 0 && before.is_multiple_of(2) && before == self.sequence.load(Relaxed)).then_some(report)
     }
 }
 
@@ -254,10 +254,7 @@ impl CoreCell {
         {
             add(class, 1);
         }
-        for (happened, counter) in [
-            (outcome.exception, &self.exceptions),
-            (outcome.write_error, &self.write_errors),
-        ] {
+        for (happened, counter) in [(outcome.exception, &self.exceptions), (outcome.write_error, &self.write_errors)] {
             if happened {
                 add(counter, 1);
             }
@@ -328,7 +325,7 @@ impl CoreCell {
     /// The request in progress.
     pub fn held(&self) -> Option<HeldRequest> {
         let before = self.sequence.load(Acquire);
-        if before % 2 == 0 {
+        if before.is_multiple_of(2) {
             return None;
         }
         let request = HeldRequest {

@@ -9,9 +9,12 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use nix::errno::Errno;
 use nix::libc;
 
+/// A client's IP address and port; `None` for a unix socket's.
+pub(super) type Client = Option<(IpAddr, u16)>;
+
 /// Accepts one connection, non-blocking and closed on exec; its client's address and port, if it has those. `None`
 /// when nobody waits.
-pub(super) fn accept(listener: BorrowedFd<'_>) -> io::Result<Option<(OwnedFd, Option<(IpAddr, u16)>)>> {
+pub(super) fn accept(listener: BorrowedFd<'_>) -> io::Result<Option<(OwnedFd, Client)>> {
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     loop {
         // SAFETY: all-zero is a valid `sockaddr_storage`.
@@ -33,7 +36,7 @@ pub(super) fn accept(listener: BorrowedFd<'_>) -> io::Result<Option<(OwnedFd, Op
     }
 }
 
-fn ip_of(address: &libc::sockaddr_storage) -> Option<(IpAddr, u16)> {
+fn ip_of(address: &libc::sockaddr_storage) -> Client {
     match i32::from(address.ss_family) {
         libc::AF_INET => {
             // SAFETY: the family says which structure the kernel wrote; the storage is large and aligned enough.

@@ -9,8 +9,8 @@ use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
 use pyo3::prelude::*;
 use tracing::error;
 
-use super::access_log::AccessLog;
 use super::accept::accept;
+use super::access_log::AccessLog;
 use super::connection::{Connection, Kind, Wait};
 use super::{Shared, TOKEN_LIFELINE, TOKEN_LISTENER, TOKEN_STOP};
 use crate::forkserver::messages::Protocol;

@@ -56,7 +56,7 @@ impl Gather {
 
     /// A body in chunks.
     pub(super) fn of_chunks(in_memory: u64, most: u64) -> Self {
-        Self::new(Framing::Chunked(Box::new(chunked::Decoder::new())), in_memory, most)
+        Self::new(Framing::Chunked(Box::default()), in_memory, most)
     }
 
     fn new(framing: Framing, in_memory: u64, most: u64) -> Self {

@@ -74,13 +74,7 @@ impl Output {
     }
 
     /// Sends a part of a file after what waits.
-    pub(super) fn send_file(
-        &mut self,
-        socket: BorrowedFd<'_>,
-        file: File,
-        offset: u64,
-        len: u64,
-    ) -> io::Result<bool> {
+    pub(super) fn send_file(&mut self, socket: BorrowedFd<'_>, file: File, offset: u64, len: u64) -> io::Result<bool> {
         self.waiting.push_back(Piece::File(file, offset, len));
         self.advance(socket)
     }
@@ -160,12 +154,7 @@ fn send_from(socket: BorrowedFd<'_>, bytes: &[u8], at: &mut usize) -> io::Result
     Ok((sent, *at == bytes.len()))
 }
 
-fn send_file_from(
-    socket: BorrowedFd<'_>,
-    file: &File,
-    offset: &mut u64,
-    left: &mut u64,
-) -> io::Result<(usize, bool)> {
+fn send_file_from(socket: BorrowedFd<'_>, file: &File, offset: &mut u64, left: &mut u64) -> io::Result<(usize, bool)> {
     if *left == 0 {
         return Ok((0, true));
     }

@@ -168,7 +168,10 @@ impl Core {
         bytes: &mut &[u8],
     ) -> anyhow::Result<(Box<Connection>, Option<Next>)> {
         let all = *bytes;
-        if connection.seen > 0 && !http::may_be_complete(all, connection.seen) && all.len() <= self.shared.config.buffer_size {
+        if connection.seen > 0
+            && !http::may_be_complete(all, connection.seen)
+            && all.len() <= self.shared.config.buffer_size
+        {
             return Ok((self.keep(connection, bytes), None));
         }
         let mut headers: HeaderBuf<'_> = [const { MaybeUninit::uninit() }; http::MAX_HEADERS];
@@ -191,7 +194,8 @@ impl Core {
         };
         if head.expect_continue && rest.is_empty() {
             // A client that is gone shows when its body is read.
-            let _ = connection.output.send(connection.socket.as_fd(), &[b"HTTP/1.1 100 Continue\r\n\r\n"], &mut |_| None);
+            let _ =
+                connection.output.send(connection.socket.as_fd(), &[b"HTTP/1.1 100 Continue\r\n\r\n"], &mut |_| None);
         }
         let len = head.len;
         self.gather(py, connection, &all[..len], length, rest, bytes)
@@ -409,15 +413,8 @@ impl Core {
             head_only: method == "HEAD",
             keep_alive: false,
         };
-        let entry = Entry {
-            client: &client,
-            method: &method,
-            uri: &uri,
-            protocol: &protocol,
-            status: 0,
-            bytes: 0,
-            took: 0,
-        };
+        let entry =
+            Entry { client: &client, method: &method, uri: &uri, protocol: &protocol, status: 0, bytes: 0, took: 0 };
         let request = RequestHead::Uwsgi(&packet);
         self.serve_one(py, connection, &request, exchange, Wire::Uwsgi, "", &bytes[uwsgi::HEADER_LEN..], entry)
     }
@@ -469,8 +466,7 @@ impl Core {
             });
         }
         self.count_sent(&mut connection);
-        let outcome =
-            Outcome { status, exception: raised.is_some(), write_error: client_gone };
+        let outcome = Outcome { status, exception: raised.is_some(), write_error: client_gone };
         let cell = self.shared.scoreboard.core(self.shared.slot, self.id);
         cell.finish(self.now, self.ready.min(started), outcome);
         if let Some(log) = &mut self.log {

@@ -45,6 +45,7 @@ impl Table {
     }
 
     /// Takes every waiting connection for which `wanted` says so.
+    #[expect(clippy::vec_box, reason = "connections stay where they are and are passed on by their boxes")]
     pub(super) fn take_all(&self, mut wanted: impl FnMut(&Connection) -> bool) -> Vec<Box<Connection>> {
         let rows = self.blocks.iter().filter_map(OnceLock::get).flat_map(|block| block.iter());
         rows.filter_map(|row| {

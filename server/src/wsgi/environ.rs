@@ -44,11 +44,10 @@ enum Fixed {
     ServerName,
     ServerPort,
     ContentLength,
-    ContentType,
     Host,
 }
 
-const FIXED: [&str; 12] = [
+const FIXED: [&str; 11] = [
     "REQUEST_METHOD",
     "REQUEST_URI",
     "PATH_INFO",
@@ -59,12 +58,11 @@ const FIXED: [&str; 12] = [
     "SERVER_NAME",
     "SERVER_PORT",
     "CONTENT_LENGTH",
-    "CONTENT_TYPE",
     "HTTP_HOST",
 ];
 
 /// Makes environs, one after another, for one core.
-pub struct EnvironBuilder {
+pub(super) struct EnvironBuilder {
     base: Py<PyDict>,
     input_key: Py<PyString>,
     scheme_key: Py<PyString>,
@@ -82,7 +80,7 @@ impl EnvironBuilder {
     ///
     /// # Errors
     /// When Python has no memory left.
-    pub fn new(py: Python<'_>, multithread: bool, multiprocess: bool) -> PyResult<Self> {
+    pub(super) fn new(py: Python<'_>, multithread: bool, multiprocess: bool) -> PyResult<Self> {
         let base = PyDict::new(py);
         // Every key that a request sets stands here already, so that the copy has room for it.
         for name in FIXED.iter().take(Fixed::ContentLength as usize) {
@@ -152,7 +150,7 @@ impl EnvironBuilder {
     ///
     /// # Errors
     /// When Python has no memory left.
-    pub fn http<'py>(
+    pub(super) fn http<'py>(
         &mut self,
         py: Python<'py>,
         head: &Head<'_, '_>,
@@ -261,7 +259,7 @@ impl EnvironBuilder {
     ///
     /// # Errors
     /// When Python has no memory left.
-    pub fn uwsgi<'py>(
+    pub(super) fn uwsgi<'py>(
         &mut self,
         py: Python<'py>,
         packet: &uwsgi::Packet<'_>,
@@ -276,9 +274,10 @@ impl EnvironBuilder {
                     continue;
                 }
                 None => {
-                    let known = self.slots.iter().position(|slot| {
-                        slot.key.to_str(py).is_ok_and(|known| known.as_bytes() == name)
-                    });
+                    let known = self
+                        .slots
+                        .iter()
+                        .position(|slot| slot.key.to_str(py).is_ok_and(|known| known.as_bytes() == name));
                     let slot = match known {
                         Some(slot) => slot,
                         None => self.add_slot(py, name)?,

@@ -3,7 +3,7 @@
 
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::{PyBytes, PyList, PyString, PyTuple, PyTraceback};
+use pyo3::types::{PyBytes, PyList, PyString, PyTraceback, PyTuple};
 use tracing::error;
 
 use super::application::one_line;
@@ -183,7 +183,11 @@ impl Gateway {
             Some(Failure::Response(ResponseError::Client(_))) => client_gone = true,
             Some(Failure::Response(response_error)) => {
                 error!("{}: {response_error}", describe(request));
-                raised = Some(Raised { kind: "ResponseError".into(), message: response_error.to_string(), ..Raised::default() });
+                raised = Some(Raised {
+                    kind: "ResponseError".into(),
+                    message: response_error.to_string(),
+                    ..Raised::default()
+                });
             }
             Some(Failure::Raised(python_error)) => {
                 if is_client_gone(py, &python_error) {
@@ -309,7 +313,7 @@ fn send_whole(shared: &Shared, items: &Bound<'_, PyTuple>) -> Result<(), Failure
         return send_one(shared, bytes);
     }
     let pieces = items.iter().map(|item| body_bytes(&item)).collect::<PyResult<Vec<_>>>()?;
-    let slices: Vec<_> = pieces.iter().map(|piece| piece.as_bytes()).collect();
+    let slices: Vec<_> = pieces.iter().map(pyo3::types::PyBytesMethods::as_bytes).collect();
     let len = slices.iter().map(|slice| slice.len() as u64).sum();
     with(shared, |active| {
         let whole = (!matches!(active.progress, Progress::Sending(_))).then_some(len);

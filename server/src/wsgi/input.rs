@@ -59,9 +59,7 @@ impl Input {
         self.shared.with(|active| {
             let len = limit(size).min(active.transport.body_left());
             // The body's end is known, so that the bytes are read to where they stay.
-            PyBytes::new_with(py, usize::try_from(len)?, |buffer| {
-                reading(py, active, |body| body.read_exact(buffer))
-            })
+            PyBytes::new_with(py, usize::try_from(len)?, |buffer| reading(py, active, |body| body.read_exact(buffer)))
         })
     }
 

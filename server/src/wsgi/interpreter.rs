@@ -116,8 +116,7 @@ mod embed {
             }
             ffi::PyConfig_Clear(config);
             if ffi::PyStatus_Exception(status) != 0 {
-                let reason =
-                    if status.err_msg.is_null() { c"no reason given" } else { CStr::from_ptr(status.err_msg) };
+                let reason = if status.err_msg.is_null() { c"no reason given" } else { CStr::from_ptr(status.err_msg) };
                 bail!("Python cannot start: {}", reason.to_string_lossy());
             }
             // Initialization leaves the GIL with this thread; `Python::attach` takes it when it is wanted.

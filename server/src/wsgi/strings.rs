@@ -8,7 +8,7 @@ use pyo3::types::PyString;
 
 /// The bytes of a string, each a latin-1 character; `None` when a character is none. Nothing is copied.
 #[must_use]
-pub fn latin1<'a>(text: &'a Bound<'_, PyString>) -> Option<&'a [u8]> {
+pub(super) fn latin1<'a>(text: &'a Bound<'_, PyString>) -> Option<&'a [u8]> {
     let object = text.as_ptr();
     // SAFETY: `object` is a str that `text` keeps alive. Strings are immutable, so that the bytes stay as they are;
     // kind 1 says that there is one byte to a character and that none is beyond latin-1. `PyUnicode_READY` is needed
@@ -30,7 +30,7 @@ pub fn latin1<'a>(text: &'a Bound<'_, PyString>) -> Option<&'a [u8]> {
 ///
 /// # Errors
 /// When Python has no memory left.
-pub fn from_latin1<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>> {
+pub(super) fn from_latin1<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>> {
     // SAFETY: the pointer and length are of one slice, which Python copies; a null result has set an exception.
     unsafe {
         let text = ffi::PyUnicode_DecodeLatin1(bytes.as_ptr().cast(), bytes.len() as ffi::Py_ssize_t, std::ptr::null());
