@@ -84,10 +84,13 @@ impl Latencies {
         }
     }
 
-    /// Adds every count to `sums`, which has the same layout.
-    pub fn add_to(&self, sums: &mut [u64]) {
-        let used = self.used.load(Relaxed) as usize;
-        for (sum, count) in sums.iter_mut().zip(&self.counts).take(used) {
+    /// Adds every count to `sums`, which has the same layout, and grows to the highest counter in use.
+    pub fn add_to(&self, sums: &mut Vec<u64>) {
+        let used = (self.used.load(Relaxed) as usize).min(self.counts.len());
+        if sums.len() < used {
+            sums.resize(used, 0);
+        }
+        for (sum, count) in sums.iter_mut().zip(&self.counts[..used]) {
             *sum += count.load(Relaxed);
         }
     }
@@ -214,6 +217,9 @@ pub struct HeldRequest {
 pub struct CoreCell {
     sequence: AtomicU64,
     started: AtomicU64,
+    /// `running` when the request in progress began: while a request is held, this is what is told of `running`, so
+    /// that a reader who comes while the request is just being counted does not see its time twice.
+    running_before: AtomicU64,
     running: AtomicU64,
     requests: AtomicU64,
     exceptions: AtomicU64,
@@ -237,7 +243,10 @@ impl CoreCell {
     #[inline]
     pub fn begin(&self, now: u64, wire: Wire, peer: &[u8], head: &[u8]) {
         let sequence = self.sequence.load(Relaxed);
+        // A reader of the request before this one, who sees any of what follows, sees that it has ended.
+        fence(Release);
         self.started.store(now, Relaxed);
+        self.running_before.store(self.running.load(Relaxed), Relaxed);
         self.wire.store(wire as u32, Relaxed);
         self.peer.store(peer);
         self.head.store(head);
@@ -248,6 +257,8 @@ impl CoreCell {
     #[inline]
     pub fn finish(&self, now: u64, ready: u64, outcome: Outcome) {
         let took = now.saturating_sub(self.started.load(Relaxed));
+        // A reader of the time before this request, who sees any of what follows, sees that it has begun.
+        fence(Release);
         add(&self.running, took);
         add(&self.requests, 1);
         if let Some(class) = (outcome.status / 100).checked_sub(1).and_then(|class| self.responses.get(class as usize))
@@ -271,7 +282,9 @@ impl CoreCell {
     pub fn abandon(&self, now: u64) {
         let sequence = self.sequence.load(Relaxed);
         if sequence % 2 == 1 {
-            add(&self.running, now.saturating_sub(self.started.load(Relaxed)));
+            // Not added: the process may have died between counting the request and letting go of it.
+            let took = now.saturating_sub(self.started.load(Relaxed));
+            self.running.store(self.running_before.load(Relaxed) + took, Relaxed);
             self.sequence.store(sequence + 1, Release);
         }
     }
@@ -298,11 +311,13 @@ impl CoreCell {
         self.average.load(Relaxed)
     }
 
-    /// The counters, and when the request in progress began (monotonic ns), as they stood at one moment.
+    /// The counters, and when the request in progress began (monotonic ns), as they stood at one moment: the time of a
+    /// request is either in `running` or in progress, never in both.
     pub fn read(&self) -> (Counters, Option<u64>) {
         loop {
             let before = self.sequence.load(Acquire);
             let started = self.started.load(Relaxed);
+            let held = before % 2 == 1;
             let counters = Counters {
                 requests: self.requests.load(Relaxed),
                 exceptions: self.exceptions.load(Relaxed),
@@ -310,14 +325,14 @@ impl CoreCell {
                 write_errors: self.write_errors.load(Relaxed),
                 tx: self.tx.load(Relaxed),
                 responses: self.responses.each_ref().map(|class| class.load(Relaxed)),
-                running: self.running.load(Relaxed),
+                running: if held { &self.running_before } else { &self.running }.load(Relaxed),
                 gil_wait: self.gil_wait.load(Relaxed),
             };
             fence(Acquire);
             // A writer that changes requests a hundred thousand times a second leaves long quiet gaps between two
             // reads of 15 words: this ends after one turn nearly always.
             if before == self.sequence.load(Relaxed) {
-                return (counters, (before % 2 == 1).then_some(started));
+                return (counters, held.then_some(started));
             }
         }
     }
@@ -425,6 +440,26 @@ mod tests {
         assert!(cell.held().is_none());
         let (counters, _) = cell.read();
         assert_eq!((counters.requests, counters.running), (0, 3_000));
+    }
+
+    #[test]
+    fn a_reader_never_sees_a_request_s_time_twice() {
+        let cell = zeroed();
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                for start in (0..200_000_000).step_by(1_000) {
+                    cell.begin(start, Wire::Http, b"peer", b"head");
+                    cell.finish(start + 1_000, start, Outcome::default());
+                }
+            });
+            while !writer.is_finished() {
+                match cell.read() {
+                    (counters, Some(started)) => assert_eq!(counters.running, started),
+                    (counters, None) => assert_eq!(counters.running, counters.requests * 1_000),
+                }
+            }
+        });
+        assert_eq!(cell.read().0.requests, 200_000);
     }
 
     #[test]

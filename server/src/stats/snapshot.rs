@@ -109,7 +109,6 @@ pub fn take(subject: &Subject<'_>, memory: &mut Memory) -> Snapshot {
     let waiting = sockets.iter().map(|socket| socket.queue).sum::<u64>() + front_depth;
     let capacity = sockets.iter().map(|socket| socket.max_queue).sum();
     memory.worker_latency.clear();
-    memory.worker_latency.resize(latency::BUCKETS, 0);
     front.waiting.add_to(&mut memory.worker_latency);
     Snapshot {
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -33,7 +33,7 @@ impl Totals {
     pub fn new(cores: u32) -> Self {
         Self {
             cores: vec![Counters::default(); cores as usize],
-            latency: vec![0; rwsgi_stats::latency::BUCKETS],
+            latency: Vec::new(),
             processor_time: 0,
             last_exception: None,
             average: 0,
