@@ -20,7 +20,8 @@ pub struct Snapshot {
     pub version: String,
     /// Connections that wait to be accepted, over all sockets, and requests in the front's own queue.
     pub listen_queue: u64,
-    /// Connections that were refused because a queue was full.
+    /// Attempts to connect that were dropped because a socket's queue was full (a client that tries again counts again;
+    /// TCP only: unix sockets make clients wait), and requests that the front turned away.
     pub listen_queue_errors: u64,
     /// uWSGI signals that wait for the master.
     pub signal_queue: u64,
@@ -159,13 +160,13 @@ pub struct Worker {
     /// Time that its threads waited for Python's global lock, µs. Monotonic.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gil_wait: Option<u64>,
-    /// Memory with shared pages divided among those who share them, bytes.
+    /// Resident memory with shared pages divided among those who share them, bytes; read less often than `rss`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pss: Option<u64>,
-    /// Memory that only this process has, bytes.
+    /// Memory that only this process has, bytes; read as often as `pss`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uss: Option<u64>,
-    /// The most resident memory that its present process has had, bytes.
+    /// The most resident memory that its present process was seen to have, bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rss_peak: Option<u64>,
     /// Responses by class.
@@ -308,11 +309,11 @@ pub struct Vassal {
 pub struct Queue {
     /// Requests and connections that wait now.
     pub depth: u64,
-    /// The most that may wait.
+    /// The most that may wait, over all sockets.
     pub capacity: u64,
     /// How long requests waited in the front: HDR histogram in µs, V2 encoding, base64.
     pub waiting: String,
-    /// Requests turned away because the queue was full.
+    /// Attempts to connect and requests turned away because a queue was full.
     pub rejected: u64,
 }
 

@@ -1,0 +1,163 @@
+//! `docs/stats.schema.json` and `docs/stats.md` are made from the types and their comments, and are current.
+//!
+//! `RWSGI_WRITE_DOCS=1 cargo test -p rwsgi-stats --test documentation` writes them instead of comparing them.
+
+#![allow(clippy::unwrap_used, reason = "what is missing here fails the test")]
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt::Write;
+use std::path::Path;
+
+use rwsgi_stats::Snapshot;
+use serde_json::Value;
+
+const INTRODUCTION: &str = "\
+# The stats document
+
+`--stats ADDRESS` sends one JSON document to each connection and closes it, as uWSGI's stats server does. With
+`--stats-http` it answers HTTP: `GET /` is the document, `GET /metrics` is for Prometheus.
+
+It is a superset of uWSGI 2.0's. Keys of uWSGI have uWSGI's types and units; keys that only `rwsgi` sends are always
+there, and their unit is told here. Programs pass over keys that they do not know: more may come. The JSON Schema is in
+`stats.schema.json`.
+
+Rates are differences: subtract two documents, and divide by the difference of their `now`. Utilization of a worker is
+the difference of `busy_time`, divided by the difference of `now` and by the number of its cores. Percentiles come from
+the difference of two `latency` histograms (any HDR histogram library reads them); never average averages.
+
+Secrets stay inside: `vars` of a request in progress leaves out `HTTP_COOKIE`, `HTTP_AUTHORIZATION` and
+`HTTP_PROXY_AUTHORIZATION`. It does show addresses and query strings, so bind the stats server to where only you are.
+
+<!-- Made from shared/src/schema.rs by the test shared/tests/documentation.rs, which says how. -->
+";
+
+fn schema() -> Value {
+    serde_json::to_value(schemars::schema_for!(Snapshot)).unwrap()
+}
+
+/// The type that a property refers to, and whether it is a list of them.
+fn reference(property: &Value) -> Option<(&str, bool)> {
+    let name =
+        |value: &'_ Value| -> Option<usize> { value["$ref"].as_str().map(|text| text.rfind('/').unwrap_or(0) + 1) };
+    let direct = std::iter::once(property).chain(property["anyOf"].as_array().into_iter().flatten());
+    for value in direct {
+        if let Some(at) = name(value) {
+            return value["$ref"].as_str().map(|text| (&text[at..], false));
+        }
+    }
+    let items = &property["items"];
+    name(items).and_then(|at| items["$ref"].as_str().map(|text| (&text[at..], true)))
+}
+
+fn type_of(property: &Value) -> String {
+    if let Some((_, list)) = reference(property) {
+        return if list { "list of objects" } else { "object" }.to_owned();
+    }
+    let name = match &property["type"] {
+        Value::Array(names) => names[0].as_str().unwrap_or_default(),
+        name => name.as_str().unwrap_or_default(),
+    };
+    match name {
+        "array" => format!("list of {}s", property["items"]["type"].as_str().unwrap_or_default()),
+        name => name.to_owned(),
+    }
+}
+
+/// The names of all keys that real uWSGI servers sent, by the path of the object that they are in.
+fn keys_of_uwsgi() -> BTreeMap<String, BTreeSet<String>> {
+    fn collect(value: &Value, path: &str, into: &mut BTreeMap<String, BTreeSet<String>>) {
+        match value {
+            Value::Object(map) => {
+                for (name, value) in map {
+                    into.entry(path.to_owned()).or_default().insert(name.clone());
+                    collect(value, &format!("{path}{}{name}", if path.is_empty() { "" } else { "." }), into);
+                }
+            }
+            Value::Array(items) => items.iter().for_each(|item| collect(item, &format!("{path}[]"), into)),
+            _ => {}
+        }
+    }
+    let mut keys = BTreeMap::new();
+    for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")).unwrap() {
+        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        collect(&serde_json::from_str(&text).unwrap(), "", &mut keys);
+    }
+    keys
+}
+
+fn page(schema: &Value) -> String {
+    let uwsgi = keys_of_uwsgi();
+    let mut page = INTRODUCTION.to_owned();
+    let mut objects = VecDeque::from([(String::new(), schema)]);
+    while let Some((path, object)) = objects.pop_front() {
+        let heading = if path.is_empty() { "The document itself".to_owned() } else { format!("`{path}`") };
+        let about = object["description"].as_str().unwrap_or_default();
+        let _ = write!(
+            page,
+            "\n## {heading}\n\n{about}\n\n| key | type | sent by | meaning |\n| --- | --- | --- | --- |\n"
+        );
+        let known = uwsgi.get(&path);
+        // What was not seen from uWSGI is ours, unless the comment says whose it is.
+        let from_uwsgi = |name: &str, meaning: &str| {
+            known.is_none_or(|keys| keys.contains(name)) && !is_ours(&path) || meaning.starts_with("uWSGI")
+        };
+        let mut rows: Vec<_> = object["properties"].as_object().unwrap().iter().collect();
+        let meaning = |property: &Value| {
+            property["description"].as_str().unwrap_or_default().replace('|', "\\|").replace('\n', " ")
+        };
+        rows.sort_by_key(|(name, property)| (!from_uwsgi(name, &meaning(property)), *name));
+        for (name, property) in rows {
+            let meaning = meaning(property);
+            let sender = match (
+                from_uwsgi(name, &meaning),
+                path.starts_with("vassals") || meaning.starts_with("uWSGI's emperor"),
+            ) {
+                (true, true) => "uWSGI",
+                (true, false) => "both",
+                (false, _) => "rwsgi",
+            };
+            let _ = writeln!(page, "| `{name}` | {} | {sender} | {meaning} |", type_of(property));
+            if let Some((definition, list)) = reference(property) {
+                let dot = if path.is_empty() { "" } else { "." };
+                let path = format!("{path}{dot}{name}{}", if list { "[]" } else { "" });
+                objects.push_back((path, &schema["$defs"][definition]));
+            }
+        }
+    }
+    page
+}
+
+/// Objects that only we send.
+fn is_ours(path: &str) -> bool {
+    let last = path.rsplit('.').next().unwrap_or_default();
+    ["queue", "limits", "responses", "recycled", "last_exception"].contains(&last)
+}
+
+#[test]
+fn the_pages_in_docs_are_current() {
+    let schema = schema();
+    let text = serde_json::to_string_pretty(&schema).unwrap() + "\n";
+    for (name, current) in [("stats.schema.json", text), ("stats.md", page(&schema))] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
+        if std::env::var_os("RWSGI_WRITE_DOCS").is_some() {
+            std::fs::write(&path, &current).unwrap();
+        }
+        let written = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            written == current,
+            "docs/{name} is not what the types say: run \
+             RWSGI_WRITE_DOCS=1 cargo test -p rwsgi-stats --test documentation"
+        );
+    }
+}
+
+#[test]
+fn every_key_is_explained() {
+    let schema = schema();
+    let types = schema["$defs"].as_object().unwrap().iter().map(|(name, object)| (name.as_str(), object));
+    for (name, object) in types.chain([("Snapshot", &schema)]) {
+        for (key, property) in object["properties"].as_object().unwrap() {
+            assert!(property["description"].as_str().is_some_and(|text| !text.is_empty()), "{name}.{key}");
+        }
+    }
+}
