@@ -6,7 +6,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command};
 
 use super::options::{OPTIONS, find};
-use super::row::Row;
+use super::row::{Group, Row};
 use super::{ConfigError, Origin, nearest};
 
 /// The id of the configuration files that stand on the command line without an option.
@@ -89,7 +89,8 @@ fn command() -> Command {
 /// An argument for each name of the option, so that what was typed is what messages say; the first is the one shown.
 fn arguments(row: &'static Row) -> impl Iterator<Item = Arg> {
     row.names.iter().enumerate().map(|(index, &name)| {
-        let arg = Arg::new(name).long(name).hide(index > 0).help_heading(row.group.heading());
+        let arg =
+            Arg::new(name).long(name).hide(index > 0 || row.group == Group::Logic).help_heading(row.group.heading());
         let arg = match row.short {
             Some(short) if index == 0 => arg.short(short),
             _ => arg,

@@ -3,17 +3,22 @@
 //! Nothing else in the server reads raw options. The master makes a [`Config`] once per (re)load and hands it to the
 //! fork server and the front as JSON.
 //!
-//! The way through: [`command_line`] and [`files`] read, [`gather`] puts in order, [`options`] (the one table) sets
-//! fields, and the end of [`load`] checks what only makes sense together.
+//! The way through: [`command_line`] and [`files`] read; [`gather`] puts in order, taking settings through [`logic`],
+//! [`magic`] and [`expand`]; [`options`], the one table, sets fields; and the end of [`load`] checks what only makes
+//! sense together.
 
 mod command_line;
 mod error;
+mod expand;
 mod files;
 mod gather;
+mod logic;
+mod magic;
 mod options;
 mod reference;
 mod row;
 mod set;
+mod surroundings;
 #[cfg(test)]
 mod tests;
 
@@ -27,7 +32,8 @@ use serde::{Deserialize, Serialize};
 pub use error::ConfigError;
 use gather::Gatherer;
 pub use reference::pages;
-use row::{Action, Kind, Standing};
+use row::{Action, Kind, Standing, truth};
+use surroundings::Surroundings;
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -65,6 +71,8 @@ pub enum Origin {
         /// The line.
         line: usize,
     },
+    /// In this environment variable.
+    Environment(String),
 }
 
 impl fmt::Display for Origin {
@@ -72,6 +80,7 @@ impl fmt::Display for Origin {
         match self {
             Self::CommandLine => f.write_str("command line"),
             Self::File { path, line } => write!(f, "{}:{line}", path.display()),
+            Self::Environment(name) => write!(f, "environment variable {name}"),
         }
     }
 }
@@ -81,12 +90,24 @@ impl fmt::Display for Origin {
 /// # Errors
 /// The first thing that is wrong; nothing has been changed or opened then.
 pub fn load(argv: impl Iterator<Item = OsString>) -> Result<Invocation, ConfigError> {
-    let mut gatherer = Gatherer::default();
-    gatherer.command_line(command_line::parse(argv)?)?;
-    let mut config = Config { listen: somaxconn(), ..Config::default() };
-    for setting in &gatherer.settings {
+    load_within(argv, Surroundings::of_this_process())
+}
+
+fn load_within(argv: impl Iterator<Item = OsString>, around: Surroundings) -> Result<Invocation, ConfigError> {
+    let mut gatherer = Gatherer::new(around);
+    gatherer.gather(command_line::parse(argv)?)?;
+    let Gatherer { settings, warnings, findings, .. } = gatherer;
+    let strict = settings.iter().any(|setting| setting.name == "strict" && truth(&setting.value) != Ok(false));
+    let mut config = Config { listen: somaxconn(), warnings, ..Config::default() };
+    for setting in &settings {
         let Some(row) = options::find(&setting.name) else {
-            config.warnings.push(format!("{}", unknown(setting)));
+            if !findings.referenced.contains(&setting.name) {
+                let error = unknown(setting);
+                if strict {
+                    return Err(error);
+                }
+                config.warnings.push(error.to_string());
+            }
             continue;
         };
         match row.kind {
@@ -102,7 +123,7 @@ pub fn load(argv: impl Iterator<Item = OsString>) -> Result<Invocation, ConfigEr
             origin: setting.origin.clone(),
             option: match setting.origin {
                 Origin::CommandLine => format!("--{}", setting.name),
-                Origin::File { .. } => setting.name.clone(),
+                _ => setting.name.clone(),
             },
             problem,
         })?;

@@ -2,6 +2,7 @@
 //! from it, and [`Config`] is filled by it.
 
 use super::files::Notation;
+use super::logic::{Logic, Over, Test, Wanted};
 use super::row::{Action, Group, Kind, Row, Standing};
 use super::{Order, set};
 use Kind::{Act, Addresses, Always, Custom, Flag, Large, Limit, Megabytes, Mode, Number, Path, Paths, Text, Texts};
@@ -32,6 +33,7 @@ const RELOAD: Row = Row { group: Group::Reload, ..OTHER };
 const LOGGING: Row = Row { group: Group::Logging, ..OTHER };
 const STATS: Row = Row { group: Group::Stats, ..OTHER };
 const SPOOLER: Row = Row { group: Group::Spooler, ..OTHER };
+const LOGIC: Row = Row { group: Group::Logic, ..OTHER };
 const CONFIGURATION: Row = Row { group: Group::Configuration, ..OTHER };
 
 /// Every option, in the order in which the reference lists them.
@@ -298,8 +300,62 @@ pub(crate) static OPTIONS: &[Row] = &[
     Row { standing: Planned, names: &["spooler-quiet"], kind: Flag(|c| &mut c.spooler.quiet),
           help: "Do not log each job", ..SPOOLER },
 
+    // Where options come from.
     Row { standing: Done, names: &["ini"], kind: Act(Action::Load(Some(Notation::Ini))), takes: "FILE[:SECTION]",
           help: "Read options from this file's [uwsgi] or [rwsgi] section, or the one named after a colon", ..CONFIGURATION },
+    Row { standing: Done, names: &["xml", "xmlconfig"], short: Some('x'), kind: Act(Action::Load(Some(Notation::Xml))), takes: "FILE[:ID]",
+          help: "Read options from this file's <uwsgi> element, or the one whose id is named after a colon", ..CONFIGURATION },
+    Row { standing: Done, names: &["yaml", "yml"], short: Some('y'), kind: Act(Action::Load(Some(Notation::Yaml))), takes: "FILE[:KEY]",
+          help: "Read options from this file's mapping 'uwsgi', or the one named after a colon", ..CONFIGURATION },
+    Row { standing: Done, names: &["json", "js"], short: Some('j'), kind: Act(Action::Load(Some(Notation::Json))), takes: "FILE[:KEY]",
+          help: "Read options from this file's object 'uwsgi', or the one named after a colon", ..CONFIGURATION },
+    Row { standing: Done, names: &["include", "config"], kind: Act(Action::Load(None)), takes: "FILE[:SECTION]",
+          help: "Read options from this file, in the notation that its name tells", ..CONFIGURATION },
+    Row { standing: Done, names: &["inherit"], kind: Act(Action::Inherit), takes: "FILE[:SECTION]", repeats: true,
+          help: "The same, after everything else has been read", ..CONFIGURATION },
+    Row { standing: Done, names: &["set"], short: Some('S'), kind: Act(Action::Set), takes: "NAME=VALUE", repeats: true,
+          help: "Set an option, or a key that others refer to as %(NAME)", ..CONFIGURATION },
+    Row { standing: Done, names: &["set-placeholder", "set-ph"], kind: Act(Action::SetPlaceholder), takes: "NAME=VALUE", repeats: true,
+          help: "Set a key that others refer to as %(NAME), and that is no option", ..CONFIGURATION },
+    Row { standing: Done, names: &["strict"], kind: Act(Action::Strict),
+          help: "Refuse options that nothing knows, or that are not to be had here, instead of warning of them", ..CONFIGURATION },
+    Row { standing: Done, names: &["for"], kind: Act(Action::Logic(Logic::For(Over::Words))), takes: "WORDS",
+          help: "Take the options up to endfor once for each word, which is %(_) in their values", ..LOGIC },
+    Row { standing: Done, names: &["for-times"], kind: Act(Action::Logic(Logic::For(Over::Numbers))), takes: "N",
+          help: "Take the options up to endfor once for each number from 1 to N", ..LOGIC },
+    Row { standing: Done, names: &["for-readline"], kind: Act(Action::Logic(Logic::For(Over::Lines))), takes: "FILE",
+          help: "Take the options up to endfor once for each line of a file", ..LOGIC },
+    Row { standing: Done, names: &["endfor", "end-for"], kind: Act(Action::Logic(Logic::End)), takes: "[NOTE]",
+          help: "End a loop", ..LOGIC },
+    Row { standing: Done, names: &["if-env", "ifenv"], kind: Act(Action::Logic(Logic::If(Test::Environment, Wanted::True))), takes: "NAME[=VALUE]",
+          help: "Take the options up to endif if there is this environment variable", ..LOGIC },
+    Row { standing: Done, names: &["if-not-env"], kind: Act(Action::Logic(Logic::If(Test::Environment, Wanted::False))), takes: "NAME[=VALUE]",
+          help: "Take the options up to endif if there is no such environment variable", ..LOGIC },
+    Row { standing: Done, names: &["if-opt"], kind: Act(Action::Logic(Logic::If(Test::Option, Wanted::True))), takes: "NAME[=VALUE]",
+          help: "Take the options up to endif if this option was given before", ..LOGIC },
+    Row { standing: Done, names: &["if-not-opt"], kind: Act(Action::Logic(Logic::If(Test::Option, Wanted::False))), takes: "NAME[=VALUE]",
+          help: "Take the options up to endif if this option was not given before", ..LOGIC },
+    Row { standing: Done, names: &["if-exists", "ifexists"], kind: Act(Action::Logic(Logic::If(Test::Exists, Wanted::True))), takes: "PATH",
+          help: "Take the options up to endif if there is a file or directory", ..LOGIC },
+    Row { standing: Done, names: &["if-not-exists"], kind: Act(Action::Logic(Logic::If(Test::Exists, Wanted::False))), takes: "PATH",
+          help: "Take the options up to endif if there is no file or directory", ..LOGIC },
+    Row { standing: Done, names: &["if-file"], kind: Act(Action::Logic(Logic::If(Test::File, Wanted::True))), takes: "PATH",
+          help: "Take the options up to endif if there is a plain file", ..LOGIC },
+    Row { standing: Done, names: &["if-not-file"], kind: Act(Action::Logic(Logic::If(Test::File, Wanted::False))), takes: "PATH",
+          help: "Take the options up to endif if there is no plain file", ..LOGIC },
+    Row { standing: Done, names: &["if-dir", "ifdir", "if-directory"], kind: Act(Action::Logic(Logic::If(Test::Directory, Wanted::True))),
+          takes: "PATH",
+          help: "Take the options up to endif if there is a directory", ..LOGIC },
+    Row { standing: Done, names: &["if-not-dir"], kind: Act(Action::Logic(Logic::If(Test::Directory, Wanted::False))), takes: "PATH",
+          help: "Take the options up to endif if there is no directory", ..LOGIC },
+    Row { standing: Done, names: &["if-hostname"], kind: Act(Action::Logic(Logic::If(Test::Hostname, Wanted::True))), takes: "NAME",
+          help: "Take the options up to endif on the machine of this name", ..LOGIC },
+    Row { standing: Done, names: &["if-not-hostname"], kind: Act(Action::Logic(Logic::If(Test::Hostname, Wanted::False))), takes: "NAME",
+          help: "Take the options up to endif on machines of other names", ..LOGIC },
+    Row { standing: Done, names: &["else"], kind: Act(Action::Logic(Logic::Else)), takes: "[NOTE]",
+          help: "Take the options up to endif if the condition before did not hold", ..LOGIC },
+    Row { standing: Done, names: &["endif", "end-if", "end"], kind: Act(Action::Logic(Logic::End)), takes: "[NOTE]",
+          help: "End a condition", ..LOGIC },
 
     Row { standing: Done, names: &["help", "usage"], short: Some('h'), kind: Act(Action::Help), help: "Print this help", ..OTHER },
     Row { standing: Done, names: &["version"], kind: Act(Action::Version), help: "Print the version", ..OTHER },

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use rwsgi_stats::Address;
 
+use super::logic::Logic;
 use super::{Config, Order};
 
 /// Does the server do what the option says?
@@ -35,6 +36,7 @@ pub(crate) enum Group {
     Stats,
     Spooler,
     Configuration,
+    Logic,
     Other,
 }
 
@@ -54,6 +56,7 @@ impl Group {
             Self::Stats => "Stats",
             Self::Spooler => "Spooler",
             Self::Configuration => "Configuration",
+            Self::Logic => "Logic in configuration files",
             Self::Other => "Other",
         }
     }
@@ -64,6 +67,16 @@ impl Group {
 pub(crate) enum Action {
     /// Reads a file in this notation; `None` goes by the name's end.
     Load(Option<super::files::Notation>),
+    /// Reads a file once everything else has been read.
+    Inherit,
+    /// Sets the option or key that is in its value.
+    Set,
+    /// The same for what must not be an option.
+    SetPlaceholder,
+    /// Opens or closes a block.
+    Logic(Logic),
+    /// Makes what would be warned of an error.
+    Strict,
     /// Sends an order to the server of a pidfile.
     Signal(Order),
     Help,

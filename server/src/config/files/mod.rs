@@ -1,11 +1,19 @@
 //! Reads configuration files: text in, keys and values in their order out. What a key means is not known here.
 
 mod ini;
+mod json;
+#[cfg(test)]
+mod tests;
+mod xml;
+mod yaml;
 
 /// A way to write a configuration file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Notation {
     Ini,
+    Xml,
+    Yaml,
+    Json,
 }
 
 /// One key and its value as written, and the line where it stands, counted from 1.
@@ -32,6 +40,9 @@ impl Notation {
         let extension = name.rsplit('/').next()?.rsplit_once('.')?.1;
         match extension {
             "ini" => Some(Self::Ini),
+            "xml" => Some(Self::Xml),
+            "yaml" | "yml" => Some(Self::Yaml),
+            "json" | "js" => Some(Self::Json),
             _ => None,
         }
     }
@@ -40,6 +51,9 @@ impl Notation {
     pub(crate) fn read(self, text: &str, section: Option<&str>) -> Result<Vec<Pair>, SyntaxError> {
         match self {
             Self::Ini => ini::read(text, section),
+            Self::Xml => xml::read(text, section),
+            Self::Yaml => yaml::read(text, section),
+            Self::Json => json::read(text, section),
         }
     }
 }

@@ -1,0 +1,137 @@
+//! What each notation makes of a text. The ini and YAML cases are what uWSGI 2.0.31 makes of them, unless they say so.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn pairs(notation: Notation, text: &str, section: Option<&str>) -> Vec<(String, String, usize)> {
+    let pairs = notation.read(text, section).unwrap_or_else(|error| panic!("{text}: {error:?}"));
+    pairs.into_iter().map(|pair| (pair.key, pair.value, pair.line)).collect()
+}
+
+fn check(notation: Notation, text: &str, section: Option<&str>, expected: &[(&str, &str, usize)]) {
+    let expected: Vec<_> =
+        expected.iter().map(|(key, value, line)| (key.to_string(), value.to_string(), *line)).collect();
+    assert_eq!(pairs(notation, text, section), expected, "{text}");
+}
+
+fn problem(notation: Notation, text: &str) -> (usize, String) {
+    let error = notation.read(text, None).unwrap_err();
+    (error.line, error.problem)
+}
+
+#[test]
+fn ini_values_are_the_rest_of_the_line() {
+    check(
+        Notation::Ini,
+        "[uwsgi]\na = b = c\n  spaced\t=  x  \r\nbare\nempty =\ninline = true ; comment\nquoted = \"a b\"\n;no\n  # no\ncolon: x = C:\\y\n",
+        None,
+        &[
+            ("a", "b = c", 2),
+            ("spaced", "x", 3),
+            ("bare", "", 4),
+            ("empty", "", 5),
+            ("inline", "true ; comment", 6),
+            ("quoted", "\"a b\"", 7),
+            ("colon: x", "C:\\y", 10),
+        ],
+    );
+}
+
+#[test]
+fn only_the_section_asked_for_is_read() {
+    let ini = "x = 0\n[uwsgi]\nx = 1\n[other]\nx = 2\n[uwsgi]\nx = 3\n[rwsgi]\nx = 4\n";
+    check(Notation::Ini, ini, None, &[("x", "1", 3), ("x", "3", 7), ("x", "4", 9)]);
+    check(Notation::Ini, ini, Some("other"), &[("x", "2", 5)]);
+    let xml = "<c><uwsgi id='a'><x>1</x></uwsgi>\n<uwsgi id='b'><x>2</x></uwsgi></c>";
+    check(Notation::Xml, xml, Some("b"), &[("x", "2", 2)]);
+    let yaml = "uwsgi:\n  x: 1\nother:\n  x: 2\n";
+    check(Notation::Yaml, yaml, Some("other"), &[("x", "2", 4)]);
+    let json = "{\"uwsgi\": {\"x\": 1},\n \"other\": {\"x\": 2}}";
+    check(Notation::Json, json, Some("other"), &[("x", "2", 2)]);
+}
+
+#[test]
+fn xml_elements_are_options_and_empty_ones_are_on() {
+    check(
+        Notation::Xml,
+        "<?xml version=\"1.0\"?>\n<!-- c -->\n<uwsgi>\n <http> :9090 </http>\n <master/>\n <env>A=&lt;b&#x41;</env><env>B</env>\n <m><![CDATA[a<b]]></m>\n</uwsgi>\n",
+        None,
+        &[("http", ":9090", 4), ("master", "1", 5), ("env", "A=<bA", 6), ("env", "B", 6), ("m", "a<b", 7)],
+    );
+}
+
+#[test]
+fn yaml_keeps_order_repetition_and_what_yaml_reserves() {
+    check(
+        Notation::Yaml,
+        "---\n# c\nuwsgi:\n  http: :9090\n  master: true\n  env: A=b # comment\n  module: %n\n  y: @abs\n  z: %(http)\n  list:\n    - a\n    - b\n  n: 4\n  n: 5\n  bare:\n  quoted: 'a: b'\n",
+        None,
+        &[
+            ("http", ":9090", 4),
+            ("master", "true", 5),
+            ("env", "A=b", 6),
+            ("module", "%n", 7),
+            ("y", "@abs", 8),
+            ("z", "%(http)", 9),
+            ("list", "a", 11),
+            ("list", "b", 12),
+            ("n", "4", 13),
+            ("n", "5", 14),
+            ("bare", "", 15),
+            ("quoted", "a: b", 16),
+        ],
+    );
+}
+
+#[test]
+fn json_keeps_order_and_repetition() {
+    check(
+        Notation::Json,
+        "{\"x\": 1, \"uwsgi\": {\n \"http\": \":9090\",\n \"processes\": 4,\n \"master\": true, \"off\": false, \"nul\": null,\n \"env\": [\"A=1\", 2],\n \"http\": \":9091\"}}",
+        None,
+        &[
+            ("http", ":9090", 2),
+            ("processes", "4", 3),
+            ("master", "1", 4),
+            ("off", "0", 4),
+            ("nul", "0", 4),
+            ("env", "A=1", 5),
+            ("env", "2", 5),
+            ("http", ":9091", 6),
+        ],
+    );
+}
+
+#[test]
+fn what_is_wrong_is_said_with_its_line() {
+    for (notation, text, line, said) in [
+        (Notation::Xml, "<uwsgi>\n<a>", 2, "not closed"),
+        (Notation::Xml, "<uwsgi>\n<a><b/></a></uwsgi>", 2, "<a> holds another element"),
+        (Notation::Xml, "<uwsgi>\n<a>&foo;</a></uwsgi>", 2, "&foo; is no character"),
+        (Notation::Xml, "<other/>", 1, "there is no section 'uwsgi'"),
+        (Notation::Xml, "<uwsgi>\n</b>", 2, "this is not XML"),
+        (Notation::Yaml, "uwsgi:\n  - a\n", 2, "expected a mapping of options"),
+        (Notation::Yaml, "uwsgi:\n  a:\n    b: c\n", 3, "expected a value or a list of values for 'a'"),
+        (Notation::Yaml, "- a\n", 1, "expected a mapping with a key 'uwsgi'"),
+        (Notation::Yaml, "a: b\n", 1, "there is no section 'uwsgi' (there is: a)"),
+        (Notation::Yaml, "uwsgi: {\n", 2, "this is not YAML"),
+        (Notation::Json, "{\"uwsgi\": {\n\"a\": {}}}", 2, "'a' holds an object"),
+        (Notation::Json, "{\"uwsgi\":\n 4}", 2, "expected an object"),
+        (Notation::Json, "{\"uwsgi\": {\n\"a\" 4}}", 2, "expected an object 'uwsgi' of options in JSON"),
+        (Notation::Json, "{}", 1, "there is no section 'uwsgi' (there is: none)"),
+    ] {
+        let (found, message) = problem(notation, text);
+        assert!(message.contains(said) && found == line, "{text}: line {found}: {message}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(text in "([\\[\\];#=%$@():&<>/{}\"', \\-a-z0-9\\n]|uwsgi|<uwsgi>|</uwsgi>|uwsgi:\n  |\\PC){0,200}") {
+        for notation in [Notation::Ini, Notation::Xml, Notation::Yaml, Notation::Json] {
+            let _ = notation.read(&text, None);
+            let _ = notation.read(&text, Some("a"));
+        }
+    }
+}
