@@ -8,7 +8,7 @@ use super::body::Body;
 use super::client::{self, Phase, Request, Then};
 use super::link::{self, Received};
 use super::slots::Key;
-use super::{OUTPUT_MAX, Router};
+use super::{OUTPUT_MAX, Router, UNWANTED};
 use crate::protocol::http::{OVERLOADED, WORKER_LOST};
 use crate::protocol::link::{LinkError, Step};
 use crate::stats::clock;
@@ -149,7 +149,6 @@ impl Router<'_> {
                     if let Some(link::Phase::Busy(client)) = self.links.get_mut(key).map(|link| link.phase) {
                         self.close_client(client);
                     }
-                    return;
                 }
                 Relayed::Lost { unread } => return self.lose(scratch, key, unread),
                 Relayed::Nonsense(what) => {
@@ -170,6 +169,7 @@ impl Router<'_> {
             link::Phase::Busy(client) => Some(client),
             _ => None,
         };
+        let awaited = matches!(link.phase, link::Phase::Busy(_) | link::Phase::Unwanted);
         let mut client = client_key.and_then(|key| self.clients.get_mut(key));
         if client.as_ref().is_some_and(|client| client.unsent() >= OUTPUT_MAX) {
             return Relayed::Held;
@@ -200,7 +200,8 @@ impl Router<'_> {
                     used += 1;
                     link.answered = true;
                 }
-                (Step::Done { keep }, Some(_)) if done.is_none() => done = Some(keep),
+                (Step::Data(data), None) if awaited && done.is_none() => link.dropped += data.len(),
+                (Step::Done { keep }, _) if awaited && done.is_none() => done = Some(keep),
                 (Step::Data(_) | Step::Done { .. }, _) => return Relayed::Nonsense("a response to no request"),
                 (Step::Leaving, _) => link.leaving = true,
                 (Step::More, _) => {}
@@ -215,12 +216,25 @@ impl Router<'_> {
         match done {
             Some(keep) => Relayed::Done { keep: keep && !gone },
             None if gone => Relayed::ClientGone,
+            None if self.is_waste(key) => {
+                self.drop_link(key);
+                Relayed::Nothing
+            }
             None if client_key.is_none() && self.links.get_mut(key).is_some_and(|link| link.leaving) => {
                 self.retire(key);
                 Relayed::Nothing
             }
             None => Relayed::More,
         }
+    }
+
+    /// Whether a worker goes on and on with a response that nobody wants. It is stopped by closing the link, which costs
+    /// it a new one; a response that just came too late is better dropped.
+    fn is_waste(&mut self, key: Key) -> bool {
+        let second = self.second();
+        self.links.get_mut(key).is_some_and(|link| {
+            link.phase == link::Phase::Unwanted && (link.dropped > OUTPUT_MAX || second >= link.deadline)
+        })
     }
 
     /// An idle worker's wish to leave is granted at once; one that still takes a request off the link, then.
@@ -235,8 +249,12 @@ impl Router<'_> {
         let late = self.in_seconds(self.limits.timeout);
         let keep = keep && self.limits.keepalive > 0;
         let Some(link) = self.links.get_mut(link_key) else { return };
-        let link::Phase::Busy(key) = link.phase else { return };
-        if let Some(client) = self.clients.get_mut(key) {
+        let served = match link.phase {
+            link::Phase::Busy(key) => Some(key),
+            _ => None,
+        };
+        link.deadline = 0;
+        if let Some(client) = served.and_then(|key| self.clients.get_mut(key)) {
             client.phase = Phase::Flushing(if keep { Then::NextRequest } else { Then::Close });
             client.deadline = if client.unsent() > 0 { late } else { 0 };
         }
@@ -247,7 +265,9 @@ impl Router<'_> {
             // The worker answered without the whole request; it takes the rest of it before the next.
             link.phase = link::Phase::Emptying;
         }
-        self.advance(scratch, key);
+        if let Some(key) = served {
+            self.advance(scratch, key);
+        }
     }
 
     /// The link can be written to again.
@@ -290,7 +310,7 @@ impl Router<'_> {
         }
     }
 
-    /// Closes a link whose core is wanted no longer, or is gone.
+    /// Closes a link.
     fn drop_link(&mut self, key: Key) {
         if let Some(link) = self.links.remove(key)
             && link.phase != link::Phase::Greeting
@@ -299,8 +319,7 @@ impl Router<'_> {
         }
     }
 
-    /// Closes a client's connection. What it had goes with it: its place in the queue, or its link, so that the worker
-    /// learns that nobody wants the answer.
+    /// Closes a client's connection. What it had goes with it: its place in the queue, or its claim to an answer.
     pub(super) fn close_client(&mut self, key: Key) {
         let Some(client) = self.clients.remove(key) else { return };
         match client.phase {
@@ -308,7 +327,16 @@ impl Router<'_> {
                 self.queue.retain(|queued| *queued != key);
                 self.cell.set_depth(self.queue.len());
             }
-            client::Phase::Serving(link) => self.drop_link(link),
+            client::Phase::Serving(link_key) => {
+                let patience = self.in_seconds(UNWANTED);
+                if let Some(link) = self.links.get_mut(link_key) {
+                    link.phase = link::Phase::Unwanted;
+                    link.deadline = patience;
+                    link.dropped = 0;
+                }
+                // It may have waited for the client.
+                self.turn_again_link(link_key);
+            }
             _ => {}
         }
         self.cell.set_connections(self.clients.len());

@@ -19,6 +19,8 @@ pub(super) enum Phase {
     Idle,
     /// It has this client's request.
     Busy(Key),
+    /// The client that it answers is gone; what it still sends is dropped.
+    Unwanted,
     /// Its response is complete, but it has not taken the whole request yet.
     Emptying,
 }
@@ -62,8 +64,10 @@ pub(super) struct Link {
     /// The kernel said that the worker has closed the link; there may be bytes before that.
     pub(super) ended: bool,
     pub(super) write_armed: bool,
-    /// The second at which the greeting has taken too long; 0 for never.
+    /// The second from which a greeting, or more of a response that nobody wants, is too late; 0 for never.
     pub(super) deadline: u32,
+    /// Bytes of the response that were dropped.
+    pub(super) dropped: usize,
 }
 
 impl Link {
@@ -87,6 +91,7 @@ impl Link {
             ended: false,
             write_armed: false,
             deadline,
+            dropped: 0,
         }
     }
 

@@ -15,9 +15,10 @@
 //! Why not hyper: see "The front" in `docs/design.md`.
 //!
 //! What happens when somebody goes:
-//! - A client that closes while it waits in the queue is taken out of it. When it closes during the response, the link is
-//!   closed, and the worker sees an error at its next write. A client that only ends its sending side (`ncat` does) while
-//!   it is being served gets its response.
+//! - A client that closes while it waits in the queue is taken out of it. When it closes during the response, what
+//!   still comes of it is dropped; a worker that goes on after a second, or a megabyte, finds its link closed and sees an
+//!   error at its next write. A client that only ends its sending side (`ncat` does) while it is being served gets its
+//!   response.
 //! - A worker that is lost before a byte of the response has come: the client gets 502; unless the worker cannot have
 //!   begun, when another core gets the request. After that, the connection is reset, so that nobody takes half a
 //!   response for a whole one.
@@ -67,6 +68,8 @@ const SCRATCH: usize = 256 * 1024;
 const LINGER: u32 = 3;
 /// Seconds in which a worker must have said who it is.
 const GREETING: u32 = 10;
+/// Seconds for which a worker may go on answering a client that is gone.
+const UNWANTED: u32 = 1;
 /// Events taken at once.
 const EVENTS: usize = 256;
 /// Connections accepted at once.
@@ -565,7 +568,7 @@ impl<'a> Router<'a> {
                 _ => self.close_client(key),
             }
         }
-        for key in self.links.keys(|link| is_late(link.deadline)) {
+        for key in self.links.keys(|link| link.phase == link::Phase::Greeting && is_late(link.deadline)) {
             if let Some(link) = self.links.remove(key) {
                 warn!("process {} connected as a worker and said nothing; refused", link.pid);
             }

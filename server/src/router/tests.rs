@@ -460,6 +460,32 @@ fn a_worker_learns_when_nobody_wants_its_answer_any_more() {
 }
 
 #[test]
+fn an_answer_that_comes_too_late_is_dropped_and_the_worker_serves_on() {
+    let front = Front::start(LIMITS);
+    let mut worker = front.worker(1);
+    for answer_at_once in [false, true] {
+        let mut client = front.client();
+        client.get("/late");
+        worker.path();
+        if answer_at_once {
+            worker.frame(b"HTTP/1.1 200 OK\r\n").unwrap();
+            // Read, so that closing is no error but an end; and then an error.
+            client.stream.read_exact(&mut [0; 17]).unwrap();
+        }
+        drop(client);
+        if answer_at_once {
+            worker.frame(&[b'x'; 20_000]).unwrap();
+            worker.frame(&[b'x'; 20_000]).unwrap();
+        }
+        worker.answer("late");
+        let mut next = front.client();
+        next.get("/next");
+        worker.echo();
+        assert!(next.response().ends_with("/next"));
+    }
+}
+
+#[test]
 fn a_slow_reader_does_not_hold_the_worker_up_but_is_not_fed_without_end() {
     let front = Front::start(LIMITS);
     let mut worker = front.worker(1);
