@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use crate::master::process::Launcher;
 
 /// The extension module inside the package.
-#[pymodule]
+#[pymodule(gil_used = true)]
 mod _rwsgi {
     #[pymodule_export]
     use super::main;

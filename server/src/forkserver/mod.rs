@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use pyo3::Python;
 use tracing::{error, info};
 
@@ -110,12 +110,17 @@ fn close_on_exec(fd: RawFd) -> anyhow::Result<()> {
     Ok(())
 }
 
+extern "C" fn do_nothing(_: nix::libc::c_int) {}
+
 /// A terminal's Ctrl-C and hang-up reach the whole foreground group; only the master acts on them.
 #[allow(unsafe_code)]
 pub fn ignore_terminal_signals() -> anyhow::Result<()> {
+    // A handler that does nothing, rather than the signal ignored: programs that the application starts would inherit
+    // the latter.
+    let nothing = SigAction::new(SigHandler::Handler(do_nothing), SaFlags::SA_RESTART, SigSet::empty());
     for terminal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP] {
-        // SAFETY: ignoring a signal installs no handler.
-        unsafe { signal(terminal, SigHandler::SigIgn) }.with_context(|| format!("cannot ignore {terminal}"))?;
+        // SAFETY: the handler does nothing.
+        unsafe { sigaction(terminal, &nothing) }.with_context(|| format!("cannot handle {terminal}"))?;
     }
     Ok(())
 }

@@ -94,9 +94,20 @@ struct Master {
 pub fn run(config: Config, launcher: Launcher, reread: Reread) -> anyhow::Result<i32> {
     nix::sys::prctl::set_child_subreaper(true).context("cannot become the subreaper of the workers")?;
     let _ = nix::sys::prctl::set_name(MASTER_NAME);
+    raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, serve(config, launcher, reread))
+}
+
+/// Thousands of idle connections are ordinary: every process of ours may have as many descriptors as the system allows.
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!("the limit of open descriptors stays as it is: {error}");
+    }
 }
 
 async fn serve(config: Config, launcher: Launcher, reread: Reread) -> anyhow::Result<i32> {

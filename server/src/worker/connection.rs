@@ -51,6 +51,8 @@ pub(super) struct Connection {
     pub(super) input: Vec<u8>,
     /// How many of them were looked at in vain.
     pub(super) seen: usize,
+    /// They wait for the response before to be sent, not for more to come.
+    pub(super) held_back: bool,
     /// A request whose body is on its way.
     pub(super) pending: Option<Pending>,
     pub(super) body: Body,
@@ -81,6 +83,7 @@ impl Connection {
             peer,
             input: Vec::new(),
             seen: 0,
+            held_back: false,
             pending: None,
             body: Body::Empty,
             output: Output::default(),

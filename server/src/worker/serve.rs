@@ -46,7 +46,9 @@ impl Core {
         if connection.closing {
             return Ok(self.end(connection, scratch));
         }
-        let bytes = if connection.input.is_empty() {
+        let bytes = if std::mem::take(&mut connection.held_back) {
+            &std::mem::take(&mut connection.input)
+        } else if connection.input.is_empty() {
             match connection.receive(scratch) {
                 Err(_) | Ok(Some(0)) => return Ok((connection, Next::Close)),
                 Ok(None) => return Ok(self.wait(connection, Wait::Read)),
@@ -70,6 +72,12 @@ impl Core {
             }
             if connection.closing {
                 return Ok(self.end(connection, &mut []));
+            }
+            if !connection.output.is_empty() {
+                // A client that sends requests and takes no answers must not fill the memory.
+                connection.held_back = !bytes.is_empty();
+                connection.input = bytes.to_vec();
+                return Ok(self.wait(connection, Wait::Write));
             }
             // Requests that were sent one behind another are served one after another.
             if bytes.is_empty() || bytes.len() == before {
