@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from rig.addresses import tcp  # noqa: E402
 from rig.server import Program, Servers  # noqa: E402
+from rig.terminal import Terminal  # noqa: E402
 from rig.site import KINDS, Record, every_kind  # noqa: E402
 
 
@@ -111,3 +112,17 @@ def http_site(request, probe_sites):
 def record(tmp_path) -> Record:
     """Where the application writes down what it saw: `?record={record.path}`."""
     return Record(tmp_path / "record")
+
+
+@pytest.fixture
+def terminal(tmp_path):
+    """Opens terminals: `terminal(["rtop", address])`."""
+    opened = []
+
+    def open_terminal(command, **options) -> Terminal:
+        opened.append(Terminal([str(part) for part in command], tmp_path, **options))
+        return opened[-1]
+
+    yield open_terminal
+    for each in opened:
+        each.close()

@@ -50,7 +50,7 @@ def test_every_count_is_exact(serve, stats_at, kind):
     sent = sum(load.sent for load in loads)
     assert sent == sum(int(count * SHARE[kind]) for count, _ in MIX.values())
     # The last counts follow the last answers.
-    document = until(lambda: (d := server.stats()) if stats.total(d, "requests") >= sent else None, "all counted")
+    document = server.wait_stats(lambda document: stats.total(document, "requests") >= sent, "all counted")
 
     assert stats.total(document, "requests") == sent
     assert stats.total(document, "delta_requests") == sent
@@ -82,7 +82,7 @@ def test_a_large_answer_is_counted_to_the_byte(serve, stats_at, tmp_path, kind):
         site.get(target).size
         for target in ("/large?bytes=9000000", f"/file?file={tmp_path}/file&length=5000000", f"/file?file={tmp_path}/file", "/write")
     ]
-    document = until(lambda: (d := site.server.stats()) if stats.total(d, "requests") == 4 else None, "all counted")
+    document = site.server.wait_stats(lambda document: stats.total(document, "requests") == 4, "all counted")
     if kind == "http":
         assert abs(stats.total(document, "tx") - sum(sizes)) < 10_000
     else:

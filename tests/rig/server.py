@@ -9,6 +9,7 @@ import subprocess
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Callable
 
 from rig import processes, stats
 from rig.addresses import listening
@@ -109,15 +110,24 @@ class Server:
         until(ready, f"listening on {self.listens}", context=self.log)
         return self
 
+    def wait_stats(self, condition: Callable[[stats.Document], object], what: str) -> stats.Document:
+        """Waits until `condition` holds for the stats document, and returns it."""
+        last: list[stats.Document] = []
+
+        def holds() -> bool:
+            last[:] = [self.stats()]
+            return bool(condition(last[0]))
+
+        until(holds, what, context=lambda: f"{last}\n{self.log()}")
+        return last[0]
+
     def wait_workers(self, count: int) -> stats.Document:
         """Waits until `count` workers have a process and accept; returns the document that says so."""
 
-        def up() -> stats.Document | None:
-            document = self.stats()
-            ready = [w for w in document["workers"] if w["pid"] and w["accepting"] and processes.alive(w["pid"])]
-            return document if len(ready) == count else None
+        def up(document: stats.Document) -> bool:
+            return count == len([w for w in document["workers"] if w["accepting"] and processes.alive(w["pid"])])
 
-        return until(up, f"{count} workers up", context=self.log) or {}
+        return self.wait_stats(up, f"{count} workers up")
 
     def processes(self) -> list[processes.Process]:
         """Every running process of this server, adopted or not."""

@@ -1,0 +1,185 @@
+"""rtop in a real terminal: against this server, against a real uWSGI, and when a server goes away."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+
+import pytest
+
+from rig import http, processes
+from rig.addresses import abstract, tcp
+from rig.http import Connection, head
+from rig.server import Program, Servers
+from rig.terminal import table
+
+COLUMNS = "WID % PID REQ RPS EXC SIG STATUS AVG RSS VSZ TX ReSpwn HC RunT LastSpwn".split()
+
+
+@pytest.fixture
+def uwsgi(venv_bin, tmp_path):
+    """Starts real uWSGI servers."""
+    directory = tmp_path / "uwsgi"
+    directory.mkdir()
+    servers = Servers(Program(str(venv_bin / "uwsgi")), directory)
+    yield servers
+    servers.stop_all()
+
+
+def in_milliseconds(text: str) -> float:
+    """A time as either program writes it; uwsgitop's RunT has no unit and is in ms."""
+    number, unit = re.fullmatch(r"([\d.]+)(\D*)", text).groups()
+    return float(number) * {"µs": 0.001, "us": 0.001, "ms": 1, "": 1, "s": 1000, "m": 60_000}[unit]
+
+
+def test_against_a_real_uwsgi_it_shows_what_uwsgitop_shows(uwsgi, terminal, rtop, venv_bin, address, stats_at):
+    server = uwsgi(
+        *("--http-socket", address, "--wsgi-file", "probe.py", "--master", "--processes", 4, "--threads", 2),
+        *("--memory-report", "--stats", stats_at),
+    )
+    for number in range(200):
+        try:
+            http.get(address, "/pid" if number % 10 else "/fail?token=t")
+        except ConnectionError:
+            pass  # uWSGI says nothing when the application fails
+    ours = terminal([rtop, stats_at])
+    theirs = terminal([venv_bin / "uwsgitop", stats_at])
+    expected = {row["WID"]: row for row in table(theirs.wait_for(lambda text: len(safe_table(text)) == 4, "four workers"))}
+    # The first reading has no rates; from the second on both show none.
+    got = {row["WID"]: row for row in table(ours.wait_for(lambda text: len(safe_table(text)) == 4, "four workers"))}
+    assert set(got) == set(expected) == {"1", "2", "3", "4"}
+    for wid, row in got.items():
+        wanted = expected[wid]
+        for column in ("%", "PID", "REQ", "EXC", "SIG", "STATUS", "RSS", "VSZ", "TX", "ReSpwn", "HC", "LastSpwn"):
+            assert row[column] == wanted[column], (wid, column)
+        # uwsgitop cuts the average to whole milliseconds.
+        assert int(in_milliseconds(row["AVG"])) == in_milliseconds(wanted["AVG"])
+        assert in_milliseconds(row["RunT"]) == pytest.approx(in_milliseconds(wanted["RunT"]), rel=0.02)
+    screen = ours.screen()
+    requests = sum(int(row["REQ"]) for row in expected.values())
+    for part in (f"req {requests}", "uwsgi-2.0", f"masterpid {server.pid}", "uid ", "gid ", "cwd ", "node "):
+        assert part in screen, part
+    ours.press("q")
+    ours.wait_left()
+
+
+def safe_table(text: str) -> list[dict[str, str]]:
+    """The rows, or none when there is no table yet."""
+    return table(text) if re.search(r"^ *WID", text, re.MULTILINE) else []
+
+
+@pytest.mark.parametrize("form", ["tcp", "unix", "abstract", "http"])
+def test_it_shows_the_workers(serve, terminal, rtop, address, stats_at, tmp_path, form):
+    at = {"tcp": stats_at, "http": stats_at, "unix": str(tmp_path / "stats"), "abstract": abstract()}[form]
+    http_option = ["--stats-http"] if form == "http" else []
+    server = serve(
+        *("--http-socket", address, "--wsgi-file", "probe.py", "--master", "--processes", 3, "--threads", 2),
+        *("--stats", at, *http_option),
+    )
+    for _ in range(60):
+        http.get(address, "/pid")
+    screen = terminal([rtop, f"http://{at}/" if form == "http" else at, "--frequency", "0.2"])
+    shown = screen.wait_for(lambda text: len(safe_table(text)) == 3, "three workers")
+    rows = table(shown)
+    assert list(rows[0])[: len(COLUMNS)] == COLUMNS
+    assert sum(int(row["REQ"]) for row in rows) == 60
+    assert {int(row["PID"]) for row in rows} <= {process.pid for process in server.processes()}
+    if not serve.program.is_uwsgi:
+        # What only this server tells: percentiles and utilization.
+        assert re.search(r"p50", shown) and re.search(r"p99", shown) and re.search(r"util|busy \d", shown), shown
+    screen.press("q")
+    screen.wait_left()
+
+
+def test_it_follows_requests_and_shows_cores(serve, terminal, rtop, address, stats_at, tmp_path, record):
+    serve("--http-socket", address, "--wsgi-file", "probe.py", "--master", "--threads", 2, "--stats", stats_at)
+    screen = terminal([rtop, stats_at, "--frequency", "0.2"])
+    screen.wait("req 0")
+    for _ in range(25):
+        http.get(address, "/pid")
+    screen.wait("req 25")
+    go = tmp_path / "go"
+    with Connection(address) as connection:
+        connection.send(head("GET", f"/slow?go={go}&record={record.path}"))
+        screen.wait_for(lambda text: any(row["STATUS"] == "busy" for row in safe_table(text)), "a busy worker")
+        # uwsgitop's green.
+        assert re.search("\x1b\\[[0-9;]*32m", screen.colours())
+        screen.press("a")
+        screen.wait("1:0")
+        screen.press("a")
+        screen.wait_for(lambda text: re.search(r"^ *:[01] ", text, re.MULTILINE), "cores under their worker")
+        screen.press("a")
+        screen.wait_for(lambda text: not re.search(r"^ *(1:|:)[01] ", text, re.MULTILINE), "no cores")
+        go.touch()
+        assert connection.response().status == 200
+    screen.wait("req 26")
+    screen.press("f")
+    screen.press("q")
+    screen.wait_left()
+
+
+def test_it_says_so_when_the_server_goes_away_and_comes_back_with_it(serve, terminal, rtop, address, stats_at):
+    arguments = ("--http-socket", address, "--wsgi-file", "probe.py", "--master", "--stats", stats_at)
+    first = serve(*arguments)
+    screen = terminal([rtop, stats_at, "--frequency", "0.2"])
+    screen.wait(f"masterpid {first.pid}")
+    first.stop()
+    screen.wait_for(lambda text: re.search(r"(?i)refused|no answer|gone|lost|reconnect|cannot|unreach", text), "it says so")
+    second = serve(*arguments)
+    screen.wait(f"masterpid {second.pid}")
+    screen.wait_for(lambda text: len(safe_table(text)) == 1, "its worker")
+    screen.press("q")
+    screen.wait_left()
+
+
+def test_it_waits_for_a_server_that_is_not_there_yet(serve, terminal, rtop, address, stats_at):
+    screen = terminal([rtop, stats_at, "--frequency", "0.2"])
+    screen.wait_for(lambda text: re.search(r"(?i)refused|no answer|waiting|reconnect|cannot", text), "it says so")
+    serve("--http-socket", address, "--wsgi-file", "probe.py", "--master", "--stats", stats_at)
+    screen.wait_for(lambda text: len(safe_table(text)) == 1, "its worker")
+    screen.press("q")
+    screen.wait_left()
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "C-c"])
+def test_it_leaves_the_terminal_as_it_was(serve, terminal, rtop, address, stats_at, name):
+    serve("--http-socket", address, "--wsgi-file", "probe.py", "--master", "--stats", stats_at)
+    screen = terminal([rtop, stats_at, "--frequency", "0.2"])
+    screen.wait("WID")
+    if name == "C-c":
+        screen.press("C-c")
+        status = 0
+    else:
+        number = getattr(signal, name)
+        processes.kill(screen.pid_of("rtop"), number)
+        status = 128 + number
+    left = screen.wait("left with ")
+    assert f"left with {status}" in left or "left with 0" in left or "left with 130" in left
+    screen.wait_left(int(re.search(r"left with (\d+)", left)[1]))
+
+
+def test_it_takes_any_size_of_terminal(serve, terminal, rtop, address, stats_at):
+    serve("--http-socket", address, "--wsgi-file", "probe.py", "--master", "--processes", 8, "--stats", stats_at)
+    screen = terminal([rtop, stats_at, "--frequency", "0.2"])
+    screen.wait("WID")
+    for columns, rows in ((80, 24), (20, 5), (1, 1), (300, 100), (10, 60), (200, 40)):
+        screen.resize(columns, rows)
+    screen.wait_for(lambda text: len(safe_table(text)) == 8, "eight workers")
+    screen.press("q")
+    screen.wait_left()
+
+
+def test_without_a_terminal_it_prints_plain_tables(serve, rtop, address, stats_at):
+    serve("--http-socket", address, "--wsgi-file", "probe.py", "--master", "--processes", 2, "--stats", stats_at)
+    done = subprocess.run([rtop, stats_at, "-n", "1"], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\x1b" not in done.stdout
+    assert len(table(done.stdout)) == 2
+
+
+def test_a_server_that_nobody_runs_is_an_error_in_batch(rtop):
+    at = tcp()
+    done = subprocess.run([rtop, at, "-n", "1"], capture_output=True, text=True, timeout=30)
+    assert done.returncode != 0
+    assert at in done.stderr and "panicked" not in done.stderr
