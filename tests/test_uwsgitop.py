@@ -29,8 +29,9 @@ def test_it_shows_the_workers(serve, terminal, venv_bin, address, stats_at, tmp_
     assert sum(int(row["REQ"]) for row in rows) == 60
     for row in rows:
         assert row["STATUS"] == "idle"
-        assert row["RSS"].endswith("M") and float(row["RSS"][:-1]) > 1
-        assert row["VSZ"][-1] in "MG" and float(row["VSZ"][:-1]) > 0
+        if not serve.program.is_uwsgi:  # which knows of memory only what a worker's last request told
+            assert row["RSS"].endswith("M") and float(row["RSS"][:-1]) > 1
+            assert row["VSZ"][-1] in "MG" and float(row["VSZ"][:-1]) > 0
         assert (row["ReSpwn"], row["HC"], row["EXC"]) == ("1", "0", "0")
         assert row["LastSpwn"].count(":") == 2
     assert {int(row["PID"]) for row in rows} <= {process.pid for process in server.processes()}

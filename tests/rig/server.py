@@ -38,7 +38,8 @@ class Program:
 
 def environment(mark: str, extra: dict[str, str] | None = None) -> dict[str, str]:
     """The environment of a server: this one's, without what would configure it, and with its mark."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("UWSGI_", "RWSGI_", "PYTEST_", "COV_"))}
+    foreign = ("UWSGI_", "RWSGI_", "PYTEST_", "TESTS_DEADLINE", "COLUMNS", "LINES", "NO_COLOR")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     # Byte code is not written so that tests that rewrite an application never see an old one.
     kept.update({"PYTHONDONTWRITEBYTECODE": "1", "LC_ALL": "C.UTF-8", processes.MARK: mark})
     kept.update(extra or {})

@@ -102,7 +102,8 @@ def table(screen: str) -> list[dict[str, str]]:
     rows = []
     for line in lines[start + 1 :]:
         cells = line.split()
-        if len(cells) != len(titles):
+        # Below the table are other things; what is in the last column may have spaces.
+        if len(cells) < 15 or not cells[0].isdigit():
             break
         rows.append(dict(zip(titles, cells)))
     return rows

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Callable, TypeVar
 
 T = TypeVar("T")
 
 # Generous on purpose: it bounds a failure, and never decides a success.
-DEADLINE = 30.0
+DEADLINE = float(os.environ.get("TESTS_DEADLINE", "30"))
 
 
 def until(condition: Callable[[], T], what: str, deadline: float = DEADLINE, context: Callable[[], str] = str) -> T:
