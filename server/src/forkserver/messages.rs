@@ -66,6 +66,14 @@ pub struct Setup {
     pub generation: u32,
 }
 
+impl Setup {
+    /// Every descriptor that is named in it.
+    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        let listeners = self.listeners.iter().map(|listener| listener.fd);
+        listeners.chain([self.scoreboard, self.lifeline, self.ready]).chain(self.link_listener)
+    }
+}
+
 /// What the master tells a fork server, after its [`Setup`].
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum Order {

@@ -90,6 +90,9 @@ impl Master {
         if self.phase == Phase::Serving {
             error!("http front (pid {pid}) died: {end}; starting another");
             self.front.due = Some(Instant::now() + RESTART_DELAY);
+        } else {
+            // A link in its backlog would wait for a front for ever, and its worker for the front's leave to go.
+            self.front.listener = None;
         }
         true
     }
