@@ -53,6 +53,7 @@ fn dispatch(arguments: Vec<OsString>, launcher: Launcher) -> anyhow::Result<i32>
             master::run(config, launcher, Box::new(reread))
         }
         Invocation::Print(text) => print(&text),
+        Invocation::Check(report) => Ok(print(&report.text)?.max(i32::from(!report.ok))),
         Invocation::Signal(order, pidfile) => control::send(order, &pidfile),
         Invocation::PythonVersion => {
             crate::wsgi::interpreter::start(None)?;

@@ -7,7 +7,9 @@ use clap::{Arg, ArgAction, Command};
 
 use super::options::{OPTIONS, find};
 use super::row::{Group, Row};
-use super::{ConfigError, Origin, nearest};
+use super::settle::nearest;
+use super::uwsgi::{self, Family};
+use super::{ConfigError, Origin};
 
 /// The id of the configuration files that stand on the command line without an option.
 const FILES: &str = "FILE";
@@ -23,8 +25,9 @@ pub(super) enum Argument {
 
 /// Reads the arguments, program name first, in the order they were given.
 pub(super) fn parse(argv: impl Iterator<Item = OsString>) -> Result<Vec<Argument>, ConfigError> {
-    let matches = command().try_get_matches_from(argv.map(attach)).map_err(explain)?;
-    let mut found: Vec<(usize, Argument)> = Vec::new();
+    let (own, foreign) = foreign(argv);
+    let matches = command().try_get_matches_from(own.into_iter().map(attach)).map_err(explain)?;
+    let mut found: Vec<(usize, Argument)> = foreign.into_iter().map(|argument| (0, argument)).collect();
     for id in matches.ids().map(clap::Id::as_str) {
         let indices = matches.indices_of(id).into_iter().flatten();
         if id == FILES {
@@ -34,7 +37,7 @@ pub(super) fn parse(argv: impl Iterator<Item = OsString>) -> Result<Vec<Argument
             let values = matches.get_many::<String>(id).into_iter().flatten();
             let options = values.map(|value| Argument::Option(id.to_owned(), value.clone()));
             found.extend(indices.zip(options));
-        } else if matches.get_count(id) > 0 {
+        } else if matches.get_flag(id) {
             found.extend(indices.last().map(|index| (index, Argument::Option(id.to_owned(), "true".into()))));
         }
     }
@@ -53,9 +56,50 @@ fn attach(word: OsString) -> OsString {
     split.map_or(word, OsString::from)
 }
 
+/// Takes out the options of uWSGI's that are none of ours, to be told of with what to use instead. clap need not know
+/// a thousand names that have no effect. Where they stood does not matter, for the same reason.
+fn foreign(argv: impl Iterator<Item = OsString>) -> (Vec<OsString>, Vec<Argument>) {
+    let (mut own, mut foreign) = (Vec::new(), Vec::new());
+    let mut words = argv.peekable();
+    while let Some(word) = words.next() {
+        let Some((name, attached, family)) = word.to_str().and_then(foreign_option) else {
+            own.push(word);
+            continue;
+        };
+        let value = match attached {
+            Some(value) => value,
+            None if family.values.contains(&name) => {
+                words.next().map(|value| value.to_string_lossy().into_owned()).unwrap_or_default()
+            }
+            None => String::new(),
+        };
+        foreign.push(Argument::Option(name.to_owned(), value));
+    }
+    (own, foreign)
+}
+
+/// The option that a word is, and the value in the same word.
+fn foreign_option(word: &str) -> Option<(&'static str, Option<String>, &'static Family)> {
+    let (name, value) = match word.strip_prefix("--") {
+        Some(long) => match long.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (long, None),
+        },
+        None => {
+            let mut letters = word.strip_prefix('-')?.chars();
+            let short = letters.next()?;
+            let name = uwsgi::SHORTS.iter().find(|(known, _)| *known == short)?.1;
+            (name, Some(letters.as_str().to_owned()).filter(|value| !value.is_empty()))
+        }
+    };
+    let family = uwsgi::find(name)?;
+    let name = family.names().find(|known| *known == name)?;
+    Some((name, value, family))
+}
+
 /// `--help`.
 pub(super) fn help() -> String {
-    command().render_long_help().to_string()
+    command().render_help().to_string()
 }
 
 fn command() -> Command {
@@ -77,6 +121,9 @@ fn command() -> Command {
         )
         .disable_help_flag(true)
         .disable_version_flag(true)
+        // getopt takes any beginning of a name that only one has, and so do people's scripts.
+        .infer_long_args(true)
+        .args_override_self(true)
         .args(OPTIONS.iter().flat_map(arguments))
         .arg(
             Arg::new(FILES)
@@ -95,18 +142,17 @@ fn arguments(row: &'static Row) -> impl Iterator<Item = Arg> {
             Some(short) if index == 0 => arg.short(short),
             _ => arg,
         };
+        let optional = row.takes.strip_prefix('[').and_then(|takes| takes.strip_suffix(']'));
+        let value_name = optional.unwrap_or(row.takes);
         let arg = if row.takes_value() {
-            let arg = arg
-                .action(ArgAction::Append)
-                .value_name(row.takes.trim_matches(['[', ']']))
-                .allow_negative_numbers(true);
+            let arg = arg.action(ArgAction::Append).value_name(value_name).allow_negative_numbers(true);
             if row.value_is_optional() {
                 arg.num_args(0..=1).require_equals(true).default_missing_value("")
             } else {
                 arg
             }
         } else {
-            arg.action(ArgAction::Count)
+            arg.action(ArgAction::SetTrue)
         };
         arg.help(super::reference::sentence(row))
     })

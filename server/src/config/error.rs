@@ -20,6 +20,16 @@ pub enum ConfigError {
         /// The option whose name is nearest, if one is near.
         nearest: Option<String>,
     },
+    /// An option of uWSGI's that is not to be had.
+    #[error("{origin}: uWSGI's option {name} is not to be had here: {advice}")]
+    NotHere {
+        /// Where it was used.
+        origin: Origin,
+        /// Its name.
+        name: String,
+        /// What to do instead.
+        advice: &'static str,
+    },
     /// The value is not what the option takes.
     #[error("{origin}: {option}: {problem}")]
     BadValue {

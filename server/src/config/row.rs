@@ -75,6 +75,8 @@ pub(crate) enum Action {
     SetPlaceholder,
     /// Opens or closes a block.
     Logic(Logic),
+    /// Reports on a file instead of serving.
+    Check,
     /// Makes what would be warned of an error.
     Strict,
     /// Sends an order to the server of a pidfile.

@@ -8,6 +8,15 @@ use super::{AppSource, CheaperAlgorithm, Config, Mount, Owner, RunAs, StaticMap}
 
 type Outcome = Result<(), String>;
 
+pub(super) fn protocol(config: &mut Config, value: &str) -> Outcome {
+    config.socket_speaks_http = match value {
+        "uwsgi" => false,
+        "http" | "http11" => true,
+        _ => return Err("uwsgi or http".into()),
+    };
+    Ok(())
+}
+
 /// The colon stays for now: whichever of `module` and `callable` comes first, the one after the colon wins.
 pub(super) fn module(config: &mut Config, value: &str) -> Outcome {
     let (module, callable) = value.split_once(':').unwrap_or((value, "application"));
