@@ -2,8 +2,9 @@
 //!
 //! What may stand in a target: visible ASCII but for `#`, and UTF-8. Bytes beyond ASCII are no part of a URI (RFC
 //! 3986), but `curl` and others send them as they were typed, and uWSGI, gunicorn and nginx all take them; they reach
-//! the application as PEP 3333 wants them, each byte a latin-1 character. A fragment is never sent by a client that
-//! means well, and proxies disagree whether the path ends there, so it is refused.
+//! the application as PEP 3333 wants them, each byte a latin-1 character. Bytes that are no UTF-8 are refused: nothing
+//! current sends them. A fragment is never sent by a client that means well,
+//! and servers disagree whether the path ends there (uWSGI's does, its query does not), so it is refused.
 //!
 //! What becomes of the path: percent escapes are decoded, and then dot segments are resolved, as uWSGI does and as
 //! nginx does before it passes a path on; no application ever sees `/../`. Unlike uWSGI, which decodes an invalid
