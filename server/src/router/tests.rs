@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::unistd::pipe;
+use proptest::prelude::*;
 
 use super::*;
 use crate::protocol::link::{DONE_CLOSE, DONE_KEEP, LEAVING, RequestHead};
@@ -761,4 +762,67 @@ fn an_answer_that_comes_before_the_body_is_taken_does_not_mix_with_the_next() {
     assert!(worker.exactly(lengths.body_len as usize) == body);
     worker.echo();
     assert!(client.response().ends_with("/2"));
+}
+
+/// A request as bytes, and what a worker should see of it.
+fn encoded(number: usize, body: Option<(&[u8], Option<usize>)>) -> (Vec<u8>, Vec<u8>) {
+    let Some((body, chunk)) = body else {
+        return (format!("GET /{number} HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes(), Vec::new());
+    };
+    let mut bytes = format!("POST /{number} HTTP/1.1\r\nHost: a\r\n").into_bytes();
+    match chunk {
+        None => {
+            bytes.extend_from_slice(format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes());
+            bytes.extend_from_slice(body);
+        }
+        Some(size) => {
+            bytes.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
+            for chunk in body.chunks(size) {
+                bytes.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+                bytes.extend_from_slice(chunk);
+                bytes.extend_from_slice(b"\r\n");
+            }
+            bytes.extend_from_slice(b"0\r\n\r\n");
+        }
+    }
+    (bytes, body.to_vec())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+    #[test]
+    fn a_stream_of_requests_is_the_same_however_it_is_cut(
+        requests in prop::collection::vec(
+            prop::option::of((prop::collection::vec(any::<u8>(), 0..6000), prop::option::of(1usize..3000))), 1..8),
+        cuts in prop::collection::vec(1usize..2000, 1..6),
+    ) {
+        let front = Front::start(LIMITS);
+        let mut worker = front.worker(1);
+        let mut client = front.client();
+        client.stream.set_nodelay(true).unwrap();
+        let (streams, bodies): (Vec<_>, Vec<_>) = requests
+            .iter()
+            .enumerate()
+            .map(|(number, body)| encoded(number, body.as_ref().map(|(body, chunk)| (body.as_slice(), *chunk))))
+            .unzip();
+        let stream = streams.concat();
+        let mut sender = client.stream.try_clone().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let (mut rest, mut cuts) = (stream.as_slice(), cuts.iter().cycle());
+                while let (false, Some(cut)) = (rest.is_empty(), cuts.next()) {
+                    let (piece, after) = rest.split_at(rest.len().min(*cut));
+                    sender.write_all(piece).unwrap();
+                    rest = after;
+                }
+            });
+            for (number, body) in bodies.iter().enumerate() {
+                let taken = worker.take();
+                assert_eq!(taken.head.split(' ').nth(1), Some(format!("/{number}").as_str()));
+                assert!(taken.body == *body, "the body of request {number}");
+                worker.answer("x");
+                assert_eq!(client.status(), 200);
+            }
+        });
+    }
 }
