@@ -121,6 +121,10 @@ const CHECK: &str = "check";
 
 /// What a setting asks for that is not serving.
 fn instead_of_serving(setting: &Setting) -> Option<Invocation> {
+    // Elsewhere they are a mistake: a variable UWSGI_VERSION, say, is not to keep the server from serving.
+    if setting.origin != Origin::CommandLine {
+        return None;
+    }
     let Kind::Act(action) = options::find(&setting.name)?.kind else { return None };
     match action {
         Action::Help => Some(Invocation::Print(command_line::help())),

@@ -86,6 +86,12 @@ pub(crate) enum Action {
     PythonVersion,
 }
 
+impl Action {
+    pub(crate) fn is_instead_of_serving(self) -> bool {
+        matches!(self, Self::Check | Self::Signal(_) | Self::Help | Self::Version | Self::PythonVersion)
+    }
+}
+
 /// How a value is read and where it goes.
 pub(crate) enum Kind {
     /// Present or absent; in a file also `true`/`false`, `yes`/`no`, `on`/`off`, `1`/`0`.

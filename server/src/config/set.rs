@@ -1,6 +1,8 @@
 //! The options whose values have rules of their own: each reads its value into the configuration. An error is what was
 //! expected, to follow that word.
 
+use std::path::Path;
+
 use nix::unistd::{Group, User};
 
 use super::row::{mode, number, path, truth};
@@ -23,13 +25,25 @@ pub(super) fn module(config: &mut Config, value: &str) -> Outcome {
     if module.is_empty() || callable.is_empty() {
         return Err("a module's name, optionally with a colon and the callable's".into());
     }
+    if let AppSource::File(file) = &config.app {
+        config.warnings.push(both(value, file));
+    }
     config.app = AppSource::Module(value.into());
     Ok(())
 }
 
 pub(super) fn wsgi_file(config: &mut Config, value: &str) -> Outcome {
-    config.app = AppSource::File(path(value)?);
+    let file = path(value)?;
+    match &config.app {
+        AppSource::Module(module) if !module.is_empty() => config.warnings.push(both(module, &file)),
+        _ => config.app = AppSource::File(file),
+    }
     Ok(())
+}
+
+/// uWSGI loads both and serves the module, whatever their order.
+fn both(module: &str, file: &Path) -> String {
+    format!("module and wsgi-file are both given: '{module}' is served, and not {}", file.display())
 }
 
 pub(super) fn callable(config: &mut Config, value: &str) -> Outcome {

@@ -2,7 +2,7 @@
 //! on several options at once.
 
 use super::gather::{Gatherer, Setting};
-use super::row::{Standing, truth};
+use super::row::{Kind, Standing, truth};
 use super::uwsgi::{self, Verdict};
 use super::{AppSource, Config, ConfigError, Origin, options};
 
@@ -24,6 +24,9 @@ pub(super) fn settle(gathered: &Gatherer) -> Settled {
             Some(row) => {
                 if let Err(problem) = row.set(&mut config, &setting.value) {
                     errors.push(bad_value(setting, problem));
+                }
+                if matches!(row.kind, Kind::Act(action) if action.is_instead_of_serving()) {
+                    config.warnings.push(format!("{}: {} is for the command line only", setting.origin, setting.name));
                 }
                 if row.standing == Standing::Planned {
                     config.warnings.push(no_effect(setting));

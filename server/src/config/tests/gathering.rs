@@ -98,6 +98,7 @@ fn environment_variables_are_replaced_or_left() {
         "set-placeholder = q=$(HOME)\nset = processes=3\nx = %(q)",
         &[("q", "/root"), ("processes", "3"), ("x", "/root")],
     );
+    // An option since uWSGI 2.1.
     check("ienv", "ienv = FOO=bar\nx = $(FOO)", &[("ienv", "FOO=bar"), ("x", "bar")]);
 }
 
@@ -141,8 +142,10 @@ fn magic_tells_of_the_file_and_the_machine() {
         ("%u %U %g %G", "1000 ann 100 staff".into()),
         ("%t %T", "1700000000 1700000000000001".into()),
         ("50%%", "50%".into()),
-        ("50% of", "50% of".into()),
         ("%m|", "|".into()),
+        ("%(%k * 2)", "16".into()),
+        // uWSGI makes 50of of this: a percent sign takes whatever follows with it.
+        ("50% of", "50% of".into()),
     ] {
         check("magic", &format!("x = {magic}"), &[("x", &expected)]);
     }
@@ -165,6 +168,7 @@ fn conditions_take_what_follows_or_leave_it() {
     taken("if-env = HOME=/root", Some("/root"));
     taken("if-env = HOME=/else", None);
     taken("if-env = NOPE", None);
+    // uWSGI leaves %(_) as it is where there is nothing that it could stand for.
     taken("if-not-env = NOPE", Some(""));
     taken("if-not-env = HOME=/else", Some(""));
     taken("if-opt = processes", Some("4"));
@@ -229,6 +233,7 @@ fn files_are_included_in_place() {
 #[test]
 fn what_cannot_be_expanded_is_said_with_its_line() {
     for (lines, expected) in [
+        // uWSGI leaves it as it is.
         ("x = %(x)", "a.ini:2: x: %(x) refers to itself"),
         ("x = %(y)\ny = %(x)", "a.ini:2: x: %(y) refers to itself"),
         ("if-env = HOME\nfor = a b", "a.ini:3: for inside if-env: blocks do not nest"),

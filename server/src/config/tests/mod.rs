@@ -507,6 +507,33 @@ fn names_may_be_cut_short_as_with_getopt() {
 }
 
 #[test]
+fn the_module_is_served_where_a_file_is_given_too() {
+    for line in ["-w m:app --wsgi-file f.py", "--wsgi-file f.py -w m:app"] {
+        let config = serve(&format!("rwsgi --http :1 {line}"));
+        assert_eq!((config.app, config.callable), (AppSource::Module("m".into()), "app".into()));
+        assert_eq!(config.warnings, ["module and wsgi-file are both given: 'm:app' is served, and not f.py"]);
+    }
+}
+
+#[test]
+fn only_the_command_line_can_ask_for_something_else_than_serving() {
+    let files = Files::new("version", &[("a.ini", "[uwsgi]\nhttp = :1\nmodule = m\nversion = 2\n")]);
+    let warnings = files.serve("rwsgi a.ini").warnings;
+    assert!(
+        warnings.len() == 1 && warnings[0].ends_with("a.ini:4: version is for the command line only"),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn differences_are_told_by_the_names_of_options() {
+    let before = serve("rwsgi --http :1 -w m -p 2 --cheaper 1");
+    assert_eq!(before.differences(&before), [""; 0]);
+    let after = serve("rwsgi --http :2 -w m -p 3 --cheaper 2 --max-requests 4 --listen 1000000");
+    assert_eq!(after.differences(&before), ["cheaper", "http", "listen", "max-requests", "processes"]);
+}
+
+#[test]
 fn sockets_of_protocol_http_are_http_sockets() {
     let config = serve("rwsgi --socket 0.0.0.0:8000 --protocol=http -w wsgi");
     assert_eq!((config.http_socket, config.socket), (vec![address("0.0.0.0:8000")], vec![]));
