@@ -1,14 +1,17 @@
 //! The command line.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
 
+use crate::report::Assertion;
 use crate::source::Target;
 
 /// Shows pools of rwsgi or uWSGI workers, live.
 #[derive(Debug, Parser)]
 #[command(
+    name = "rtop",
     version,
     about,
     max_term_width = 100,
@@ -19,6 +22,8 @@ Examples:
   rtop http://web1:9191/           over HTTP
   rtop :9191 --frequency 0.5       twice a second
   rtop :9191 --batch -n 5          five plain tables, for a file or a mail
+  rtop :9191 --assert 'p99 < 50ms' --assert 'error_rate < 0.1%' -- ab -n 10000 http://localhost:8000/
+                                   exits 0 when all hold, 1 when one fails, 2 when it could not measure
 In the terminal: q leaves, a shows cores, f reads ten times a second, ? explains the rest."
 )]
 pub(crate) struct Args {
@@ -42,13 +47,73 @@ pub(crate) struct Args {
     #[arg(short, long)]
     pub(crate) batch: bool,
 
-    /// Stop after this many tables
+    /// Print a line of JSON for each sample
+    #[arg(long, conflicts_with = "csv")]
+    pub(crate) json: bool,
+
+    /// Print rows of CSV, one for each worker and sample
+    #[arg(long)]
+    pub(crate) csv: bool,
+
+    /// Stop after this many samples of each server
     #[arg(short = 'n', long = "count", value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
+
+    /// Keep every document that is read in FILE (gzip; it is appended to)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
+
+    /// Read a recording instead of servers
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["targets", "address", "record"])]
+    pub(crate) replay: Option<PathBuf>,
+
+    /// Watch for this long: 30s, 5m, 1h
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration, conflicts_with_all = ["count", "replay"])]
+    pub(crate) duration: Option<Duration>,
+
+    /// Watch until this process is gone
+    #[arg(long, value_name = "PID", conflicts_with_all = ["count", "duration", "replay"])]
+    pub(crate) until_exit: Option<u32>,
+
+    /// What must hold while watching, such as 'p99 < 50ms', 'error_rate < 0.1%', 'rps > 500', 'rss.max < 200MiB'
+    #[arg(long = "assert", value_name = "ASSERTION")]
+    pub(crate) assertions: Vec<Assertion>,
+
+    /// A TOML file with more of them: assert = ["p99 < 50ms", "harakiri == 0"]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) assert_file: Option<PathBuf>,
+
+    /// Write the verdict as JUnit XML
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<PathBuf>,
+
+    /// Append the verdict as Markdown, for a CI summary
+    #[arg(long, value_name = "FILE")]
+    pub(crate) markdown: Option<PathBuf>,
+
+    /// List the metrics that can be asserted
+    #[arg(long)]
+    pub(crate) list_metrics: bool,
+
+    /// Watch as long as this command runs: a load generator, for example
+    #[arg(last = true, value_name = "COMMAND", conflicts_with_all = ["count", "duration", "until_exit", "replay"])]
+    pub(crate) command: Vec<String>,
 
     /// Leave the mouse to the terminal
     #[arg(long)]
     pub(crate) no_mouse: bool,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let units = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
+    let split = units.iter().find_map(|(unit, worth)| text.strip_suffix(unit).map(|number| (number, *worth)));
+    let (number, worth) = split.unwrap_or((text, 1.0));
+    let number: f64 = number.trim().parse().map_err(|_| "expected a duration, such as 30s, 5m or 1h".to_owned())?;
+    let seconds = number * worth;
+    if !(0.01..=604_800.0).contains(&seconds) {
+        return Err("expected 10ms to 168h".to_owned());
+    }
+    Ok(Duration::from_secs_f64(seconds))
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

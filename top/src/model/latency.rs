@@ -28,6 +28,11 @@ impl Counts {
         latency::decode(text).ok().map(|histogram| Self::from_histogram(&histogram))
     }
 
+    /// The counters themselves, for the packed form.
+    pub(super) fn pairs_mut(&mut self) -> &mut Vec<(u16, u64)> {
+        &mut self.0
+    }
+
     fn from_histogram(histogram: &Histogram) -> Self {
         let mut counts = Self::default();
         for step in histogram.iter_recorded() {
@@ -42,7 +47,7 @@ impl Counts {
 
     /// How many requests were counted.
     pub(crate) fn total(&self) -> u64 {
-        self.0.iter().map(|(_, count)| count).sum()
+        self.0.iter().map(|(_, count)| *count).fold(0, u64::saturating_add)
     }
 
     /// `self - earlier`: what happened between two readings; `None` when a count became smaller.
@@ -78,7 +83,7 @@ impl Counts {
                 (Some(&&(a, x)), Some(&&(b, y))) if a == b => {
                     left.next();
                     right.next();
-                    (a, x + y)
+                    (a, x.saturating_add(y))
                 }
                 (Some(&&(a, x)), Some(&&(b, _))) if a < b => {
                     left.next();
@@ -105,7 +110,7 @@ impl Counts {
         let rank = ((quantile * total as f64).ceil() as u64).max(1);
         let mut seen = 0;
         self.0.iter().find_map(|&(index, count)| {
-            seen += count;
+            seen = u64::saturating_add(seen, count);
             (seen >= rank).then(|| latency::value_of(usize::from(index) + 1) - 1)
         })
     }

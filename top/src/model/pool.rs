@@ -3,7 +3,7 @@
 use rwsgi_stats::{Snapshot, Worker};
 
 use super::reading::digest;
-use super::{Counts, Rates, Reading, Totals};
+use super::{Counts, History, MemoryPoint, MemoryTrack, Rates, Reading, Totals};
 use crate::source::Sample;
 
 /// What is known of one server.
@@ -21,7 +21,10 @@ pub(crate) struct Pool {
     pub(crate) restarts: u64,
     /// When that last happened, unix µs.
     pub(crate) restarted: Option<u64>,
+    /// The last hour.
+    pub(crate) history: History,
     before: Option<Before>,
+    memory: Vec<MemoryTrack>,
 }
 
 /// A server that gives no documents.
@@ -84,7 +87,17 @@ impl Cumulative {
 impl Pool {
     /// A server of which nothing is known yet.
     pub(crate) fn new(label: String, node: Option<String>) -> Self {
-        Self { label, node, current: None, trouble: None, restarts: 0, restarted: None, before: None }
+        Self {
+            label,
+            node,
+            current: None,
+            trouble: None,
+            restarts: 0,
+            restarted: None,
+            history: History::default(),
+            before: None,
+            memory: Vec::new(),
+        }
     }
 
     /// Takes a sample in. Returns whether it brought a new reading.
@@ -107,6 +120,11 @@ impl Pool {
     pub(crate) fn latency_since_start(&self, place: usize) -> Option<&Counts> {
         let counts = &self.before.as_ref()?.workers.get(place)?.latency.counts;
         (counts.total() > 0).then_some(counts)
+    }
+
+    /// Memory over time of a worker (by its place).
+    pub(crate) fn memory(&self, place: usize) -> Option<&MemoryTrack> {
+        self.memory.get(place)
     }
 
     fn advance(&mut self, mut snapshot: Snapshot, at: u64, local: u64) {
@@ -164,7 +182,13 @@ impl Pool {
         before.started_at = snapshot.started_at;
         (before.requests, before.exceptions, before.tx) = (totals.requests, totals.exceptions, totals.tx);
         self.before = Some(before);
-        self.current = Some(Reading { taken, window, snapshot, workers, totals });
+        self.memory.resize_with(snapshot.workers.len(), MemoryTrack::default);
+        for (worker, track) in snapshot.workers.iter().zip(&mut self.memory) {
+            track.push(worker.pid, MemoryPoint { taken, rss: worker.rss, requests: worker.requests });
+        }
+        let mut reading = Reading { taken, window, snapshot, workers, totals };
+        self.history.push(&mut reading);
+        self.current = Some(reading);
     }
 }
 

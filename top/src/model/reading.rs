@@ -125,8 +125,14 @@ pub(crate) fn status_of(word: &str) -> Status {
 impl Totals {
     /// What one snapshot says without another: no rates, no windows.
     pub(crate) fn of(snapshot: &Snapshot) -> Self {
+        Self::default().with_counters_of(snapshot)
+    }
+
+    /// These rates and windows, with the counters of a snapshot.
+    pub(super) fn with_counters_of(self, snapshot: &Snapshot) -> Self {
         let workers = &snapshot.workers;
-        let sum = |value: fn(&Worker) -> u64| workers.iter().map(value).sum();
+        // Saturating, for a document of nonsense.
+        let sum = |value: fn(&Worker) -> u64| workers.iter().map(value).fold(0, u64::saturating_add);
         let mut totals = Self {
             requests: sum(|w| w.requests),
             exceptions: sum(|w| w.exceptions),
@@ -134,7 +140,7 @@ impl Totals {
             respawns: sum(|w| w.respawn_count.saturating_sub(1)),
             tx: sum(|w| w.tx),
             rss: sum(|w| w.rss),
-            pss: workers.iter().filter_map(|w| w.pss).reduce(|a, b| a + b),
+            pss: workers.iter().filter_map(|w| w.pss).reduce(u64::saturating_add),
             cores: workers.iter().filter(|w| w.pid > 0).map(|w| w.cores.len() as u64).sum(),
             queue: snapshot.queue.as_ref().map_or(snapshot.listen_queue, |queue| queue.depth),
             queue_capacity: match &snapshot.queue {
@@ -142,8 +148,9 @@ impl Totals {
                 None => snapshot.sockets.iter().map(|socket| socket.max_queue).max().unwrap_or(0),
             },
             queue_errors: snapshot.listen_queue_errors,
-            ..Self::default()
+            ..self
         };
+        totals.statuses = [0; 6];
         for worker in workers {
             totals.statuses[status_of(&worker.status) as usize] += 1;
         }
@@ -158,18 +165,18 @@ impl Totals {
             for (sum, count) in merged.statuses.iter_mut().zip(one.statuses) {
                 *sum += count;
             }
-            merged.cores += one.cores;
-            merged.requests += one.requests;
-            merged.exceptions += one.exceptions;
-            merged.harakiri += one.harakiri;
-            merged.respawns += one.respawns;
-            merged.tx += one.tx;
-            merged.rss += one.rss;
-            merged.queue += one.queue;
-            merged.queue_capacity += one.queue_capacity;
-            merged.queue_errors += one.queue_errors;
+            merged.cores = merged.cores.saturating_add(one.cores);
+            merged.requests = merged.requests.saturating_add(one.requests);
+            merged.exceptions = merged.exceptions.saturating_add(one.exceptions);
+            merged.harakiri = merged.harakiri.saturating_add(one.harakiri);
+            merged.respawns = merged.respawns.saturating_add(one.respawns);
+            merged.tx = merged.tx.saturating_add(one.tx);
+            merged.rss = merged.rss.saturating_add(one.rss);
+            merged.queue = merged.queue.saturating_add(one.queue);
+            merged.queue_capacity = merged.queue_capacity.saturating_add(one.queue_capacity);
+            merged.queue_errors = merged.queue_errors.saturating_add(one.queue_errors);
             if let Some(pss) = one.pss {
-                *merged.pss.get_or_insert(0) += pss;
+                merged.pss = Some(merged.pss.unwrap_or(0).saturating_add(pss));
             }
             for (sum, rate) in [
                 (&mut merged.rps, one.rps),

@@ -1,5 +1,13 @@
-//! Without a screen: plain tables for files, mails and pipes.
+//! Without a screen: tables, JSON, CSV for files and pipes; assertions, verdicts and exit codes for CI.
 
+mod assertion;
 mod batch;
+mod lines;
+pub(crate) mod metrics;
+mod watch;
+mod window;
 
+pub(crate) use assertion::{Assertion, parse_file};
 pub(crate) use batch::Batch;
+pub(crate) use metrics::list_metrics;
+pub(crate) use watch::{End, Format, Plan, watch};

@@ -4,10 +4,12 @@
 
 mod fetch;
 mod poller;
+mod recording;
 mod target;
 
 pub(crate) use fetch::fetch;
 pub(crate) use poller::{Clock, Poller};
+pub(crate) use recording::{Recorder, Recording, RecordingError};
 pub(crate) use target::Target;
 
 use std::io;
@@ -65,6 +67,9 @@ pub(crate) enum SourceError {
     /// An HTTP server with something else to say.
     #[error("HTTP status {0} instead of 200")]
     Status(u16),
+    /// The attempt failed when the recording was made.
+    #[error("{0}")]
+    Recorded(String),
     /// More than any pool's stats are.
     #[error("the answer is larger than {} MiB", .0 >> 20)]
     TooLarge(usize),

@@ -1,0 +1,264 @@
+//! The last hour, in bounded memory: every reading packed, and the series that charts are drawn from.
+//!
+//! The last ten minutes keep every reading (one a second at most); what is older keeps one in five. When even that is
+//! more than the budget, the oldest goes.
+
+use std::collections::VecDeque;
+
+use super::pack::Block;
+use super::{Counts, Reading};
+
+/// Frames in a block: the most that have to be unpacked to see one.
+const BLOCK: usize = 30;
+/// How much time is kept, µs.
+const SPAN: u64 = 3_600_000_000;
+/// How long every reading is kept, µs.
+const WHOLE: u64 = 600_000_000;
+/// Of older readings, one in this many is kept.
+const THIN: usize = 5;
+/// Bytes of packed readings that are kept.
+const BUDGET: usize = 3 << 20;
+/// Readings that come closer than this (µs) go into the history together, as when a screen is fast.
+const SPACING: u64 = 900_000;
+
+/// Rows of the heat map: powers of two from below 128 µs up to more than 60 s.
+pub(crate) const HEAT_ROWS: usize = 20;
+
+/// The lowest latency (µs) that is counted in a row of the heat map.
+pub(crate) fn heat_floor(row: usize) -> u64 {
+    if row == 0 { 0 } else { 64 << row }
+}
+
+/// One second of the charts.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Point {
+    /// When, unix µs.
+    pub(crate) taken: u64,
+    /// Requests per second.
+    pub(crate) rps: Option<f32>,
+    /// Exceptions per second.
+    pub(crate) exceptions: Option<f32>,
+    /// 0 to 1.
+    pub(crate) utilization: Option<f32>,
+    /// µs: p50, p95, p99.
+    pub(crate) latency: Option<[u32; 3]>,
+    /// Requests and connections that wait.
+    pub(crate) queue: u32,
+    /// Bytes: PSS where it is known, else RSS.
+    pub(crate) memory: u64,
+    /// Requests by latency, a row for each of [`HEAT_ROWS`].
+    pub(crate) heat: [u16; HEAT_ROWS],
+}
+
+/// What is remembered of one server.
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    points: VecDeque<Point>,
+    blocks: VecDeque<(Block, bool)>,
+    open: Block,
+    /// Latencies of readings that came too close to have a point of their own.
+    pending: Counts,
+}
+
+impl History {
+    /// Remembers a reading.
+    pub(crate) fn push(&mut self, reading: &mut Reading) {
+        if let Some(latency) = &reading.totals.latency {
+            self.pending.merge(latency);
+        }
+        let last = self.points.back().map_or(0, |point| point.taken);
+        if reading.taken < last.saturating_add(SPACING) && !self.points.is_empty() {
+            // A clock that was set back would otherwise stop the history.
+            if reading.taken >= last {
+                return;
+            }
+            *self = Self::default();
+        }
+        let latency = std::mem::take(&mut self.pending);
+        self.points.push_back(point(reading, &latency));
+        self.open.push(reading);
+        if self.open.times().len() >= BLOCK {
+            let mut full = std::mem::take(&mut self.open);
+            full.close();
+            self.blocks.push_back((full, false));
+        }
+        self.forget(reading.taken);
+    }
+
+    /// Lets go of what is too old, thins what is old, and keeps within the budget.
+    fn forget(&mut self, now: u64) {
+        let oldest = now.saturating_sub(SPAN);
+        while self.points.front().is_some_and(|point| point.taken < oldest) {
+            self.points.pop_front();
+        }
+        let older = |block: &Block, than: u64| block.times().last().is_some_and(|last| *last < than);
+        for (block, thin) in &mut self.blocks {
+            if *thin {
+                continue;
+            }
+            if !older(block, now.saturating_sub(WHOLE)) {
+                break;
+            }
+            let mut thinned = Block::default();
+            for mut frame in block.unpack(|place| place % THIN == 0) {
+                thinned.push(&mut frame);
+            }
+            thinned.close();
+            (*block, *thin) = (thinned, true);
+        }
+        let mut size: usize = self.blocks.iter().map(|(block, _)| block.size()).sum();
+        while let Some((block, _)) = self.blocks.front() {
+            if size <= BUDGET && !older(block, oldest) {
+                break;
+            }
+            size -= block.size();
+            self.blocks.pop_front();
+        }
+    }
+
+    /// The series of the charts, oldest first.
+    pub(crate) fn points(&self) -> impl DoubleEndedIterator<Item = &Point> + ExactSizeIterator {
+        self.points.iter()
+    }
+
+    fn blocks(&self) -> impl DoubleEndedIterator<Item = &Block> {
+        self.blocks.iter().map(|(block, _)| block).chain(std::iter::once(&self.open))
+    }
+
+    /// The time of the frame `steps` after (before, when negative) the one at `from`; the first or the last when there
+    /// are not so many. `None` when nothing is remembered.
+    pub(crate) fn step(&self, from: u64, steps: isize) -> Option<u64> {
+        let times: Vec<u64> = self.blocks().flat_map(|block| block.times().iter().copied()).collect();
+        let place = times.partition_point(|time| *time < from);
+        times.get(place.saturating_add_signed(steps).min(times.len().checked_sub(1)?)).copied()
+    }
+
+    /// When the last frame was taken.
+    pub(crate) fn latest(&self) -> Option<u64> {
+        self.blocks().rev().find_map(|block| block.times().last().copied())
+    }
+
+    /// The reading that was current at a time: the last one that was taken no later.
+    pub(crate) fn at(&self, time: u64) -> Option<Reading> {
+        let block = self.blocks().filter(|block| block.times().first().is_some_and(|first| *first <= time)).last()?;
+        let place = block.times().partition_point(|taken| *taken <= time).checked_sub(1)?;
+        block.unpack(|index| index == place).pop()
+    }
+
+    /// Bytes that it takes, about.
+    #[cfg(test)]
+    fn size(&self) -> usize {
+        self.points.len() * size_of::<Point>() + self.blocks().map(Block::size).sum::<usize>()
+    }
+}
+
+fn point(reading: &Reading, latency: &Counts) -> Point {
+    let totals = &reading.totals;
+    let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+    let mut heat = [0u16; HEAT_ROWS];
+    for (value, count) in latency.iter() {
+        let row = (1..HEAT_ROWS).rev().find(|row| value >= heat_floor(*row)).unwrap_or(0);
+        heat[row] = heat[row].saturating_add(u16::try_from(count).unwrap_or(u16::MAX));
+    }
+    Point {
+        taken: reading.taken,
+        rps: totals.rps.map(|rate| rate as f32),
+        exceptions: totals.exception_rate.map(|rate| rate as f32),
+        utilization: totals.utilization.map(|utilization| utilization as f32),
+        latency: latency.percentiles().map(|p| [p.p50, p.p95, p.p99].map(small)),
+        queue: small(totals.queue),
+        memory: totals.pss.unwrap_or(totals.rss),
+        heat,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Percentiles, Rates, Totals};
+    use rwsgi_stats::{Core, RequestInfo, Snapshot, Worker};
+
+    /// A pool in which every worker is busy, so that as many numbers change as can.
+    fn reading(second: u64, workers: u32) -> Reading {
+        let noise = |seed: u64| (second * 7_919 + seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 50;
+        let worker = |id: u32| {
+            let seed = u64::from(id);
+            let request = RequestInfo {
+                uri: Some(format!("/page/{}", noise(seed) % 10)),
+                elapsed: Some(noise(seed)),
+                ..RequestInfo::default()
+            };
+            let core = Core { requests: second * 30 + seed, in_request: 1, req_info: request, ..Core::default() };
+            Worker {
+                id,
+                pid: 4_000 + id as i32,
+                status: if noise(seed) % 2 == 0 { "busy" } else { "idle" }.into(),
+                requests: second * 60 + noise(seed) % 9,
+                tx: second * 100_000 + noise(seed),
+                running_time: second * 600_000 + noise(seed),
+                avg_rt: noise(seed),
+                rss: (40 << 20) + (noise(seed) << 12),
+                cores: vec![core.clone(), core],
+                ..Worker::default()
+            }
+        };
+        let rates = |id: u64| Rates {
+            rps: Some(60.0 + (noise(id) % 9) as f64),
+            utilization: Some((noise(id) % 1_000) as f64 / 1e3),
+            latency: Some(Percentiles { p50: noise(id), p95: 2 * noise(id), p99: 3 * noise(id), max: 4 * noise(id) }),
+            cores: vec![30.0, 31.0],
+            ..Rates::default()
+        };
+        let snapshot = Snapshot {
+            version: "1".into(),
+            pid: 9,
+            workers: (1..=workers).map(worker).collect(),
+            ..Snapshot::default()
+        };
+        let totals = Totals { rps: Some(second as f64), ..Totals::of(&snapshot) };
+        let workers = (1..=u64::from(workers)).map(rates).collect();
+        Reading { taken: second * 1_000_000, window: Some(1.0), snapshot, workers, totals }
+    }
+
+    #[test]
+    fn a_reading_comes_back_as_it_was() {
+        let mut history = History::default();
+        for second in 1..=100 {
+            history.push(&mut reading(second, 3));
+        }
+        for second in [1, 29, 30, 31, 77, 100] {
+            assert_eq!(history.at(second * 1_000_000 + 5).unwrap(), reading(second, 3), "second {second}");
+        }
+        assert_eq!(history.at(0), None);
+        assert_eq!(history.step(50_000_000, -1), Some(49_000_000));
+        assert_eq!(history.step(50_000_000, 1_000), Some(100_000_000));
+        assert_eq!(history.step(50_000_000, -1_000), Some(1_000_000));
+        assert_eq!(History::default().step(5, 1), None);
+    }
+
+    #[test]
+    fn an_hour_of_64_busy_workers_stays_within_its_bounds() {
+        let mut history = History::default();
+        for second in 1..=4_000 {
+            history.push(&mut reading(second, 64));
+        }
+        assert!(history.size() < 5 << 20, "{} bytes", history.size());
+        assert_eq!(history.points().len(), 3_601);
+        let oldest = history.step(0, 0).unwrap();
+        let back = 4_000 - oldest / 1_000_000;
+        assert!(back > 900, "only {back} seconds are left");
+        let frame = history.at(oldest).unwrap();
+        assert_eq!(frame, reading(oldest / 1_000_000, 64));
+    }
+
+    #[test]
+    fn a_fast_screen_does_not_shorten_the_hour() {
+        let mut history = History::default();
+        for tenth in 0..100 {
+            let mut reading = reading(1, 1);
+            reading.taken = tenth * 100_000;
+            history.push(&mut reading);
+        }
+        assert!(history.points().len() <= 12, "{}", history.points().len());
+    }
+}

@@ -1,0 +1,119 @@
+//! Memory of a worker over time, and how fast it grows.
+
+use std::collections::VecDeque;
+
+/// Points that are kept, at least [`SPACING`] apart: an hour.
+const POINTS: usize = 240;
+/// µs between two points.
+const SPACING: u64 = 15_000_000;
+/// A slope over less time than this (µs) says nothing.
+const LEAST: u64 = 60_000_000;
+
+/// What a worker's process took at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MemoryPoint {
+    /// When, unix µs.
+    pub(crate) taken: u64,
+    /// Resident memory, bytes.
+    pub(crate) rss: u64,
+    /// Requests that it had completed.
+    pub(crate) requests: u64,
+}
+
+/// The memory of one process; a new process begins anew.
+#[derive(Debug, Default)]
+pub(crate) struct MemoryTrack {
+    pid: i32,
+    points: VecDeque<MemoryPoint>,
+}
+
+/// How fast memory grows, in bytes, by least squares over all points.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Growth {
+    /// Per hour.
+    pub(crate) per_hour: f64,
+    /// Per 1,000 requests; `None` when hardly any came.
+    pub(crate) per_thousand_requests: Option<f64>,
+}
+
+impl MemoryTrack {
+    /// Takes a reading of the worker's process in.
+    pub(crate) fn push(&mut self, pid: i32, point: MemoryPoint) {
+        if pid != self.pid {
+            *self = Self { pid, points: VecDeque::new() };
+        }
+        if pid == 0 || point.rss == 0 {
+            return;
+        }
+        if self.points.back().is_some_and(|last| point.taken < last.taken.saturating_add(SPACING)) {
+            return;
+        }
+        if self.points.len() == POINTS {
+            self.points.pop_front();
+        }
+        self.points.push_back(point);
+    }
+
+    /// The points, oldest first.
+    pub(crate) fn points(&self) -> impl ExactSizeIterator<Item = &MemoryPoint> {
+        self.points.iter()
+    }
+
+    /// How fast it grows; `None` until there is a minute to judge by.
+    pub(crate) fn growth(&self) -> Option<Growth> {
+        let (first, last) = (self.points.front()?, self.points.back()?);
+        if last.taken - first.taken < LEAST {
+            return None;
+        }
+        let slope = |by: fn(&MemoryPoint, &MemoryPoint) -> f64| {
+            let n = self.points.len() as f64;
+            let xs = || self.points.iter().map(|point| by(point, first));
+            let ys = || self.points.iter().map(|point| point.rss as f64);
+            let (mean_x, mean_y) = (xs().sum::<f64>() / n, ys().sum::<f64>() / n);
+            let covariance: f64 = xs().zip(ys()).map(|(x, y)| (x - mean_x) * (y - mean_y)).sum();
+            let variance: f64 = xs().map(|x| (x - mean_x).powi(2)).sum();
+            (variance > 0.0).then(|| covariance / variance)
+        };
+        let hours = slope(|point, first| (point.taken - first.taken) as f64 / 3.6e9)?;
+        let enough = last.requests.saturating_sub(first.requests) >= 100;
+        let thousands = || slope(|point, first| point.requests.saturating_sub(first.requests) as f64 / 1e3);
+        Some(Growth { per_hour: hours, per_thousand_requests: enough.then(thousands).flatten() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn track(minutes: u64, rss: impl Fn(u64) -> u64) -> MemoryTrack {
+        let mut track = MemoryTrack::default();
+        for minute in 0..=minutes {
+            track.push(7, MemoryPoint { taken: minute * 60_000_000, rss: rss(minute), requests: minute * 500 });
+        }
+        track
+    }
+
+    #[test]
+    fn a_leak_has_a_slope_by_time_and_by_requests() {
+        let growth = track(30, |minute| (50 << 20) + minute * (1 << 20)).growth().unwrap();
+        assert!((growth.per_hour / f64::from(60 << 20) - 1.0).abs() < 1e-6, "{growth:?}");
+        assert!((growth.per_thousand_requests.unwrap() / f64::from(2 << 20) - 1.0).abs() < 1e-6, "{growth:?}");
+    }
+
+    #[test]
+    fn a_new_process_begins_anew_and_its_first_seconds_have_no_slope() {
+        let mut track = track(30, |_| 1 << 20);
+        assert_eq!(track.growth().unwrap().per_hour, 0.0);
+        track.push(8, MemoryPoint { taken: 31 * 60_000_000, rss: 5, requests: 0 });
+        assert_eq!((track.points().len(), track.growth()), (1, None));
+    }
+
+    #[test]
+    fn it_keeps_an_hour() {
+        let mut track = MemoryTrack::default();
+        for second in 0..10_000 {
+            track.push(7, MemoryPoint { taken: second * 1_000_000, rss: 9, requests: 0 });
+        }
+        assert_eq!(track.points().len(), POINTS);
+    }
+}

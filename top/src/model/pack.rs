@@ -1,0 +1,379 @@
+//! The packed form of readings: what a frame of the history is kept as.
+//!
+//! A reading is walked into a list of numbers, and a list is written as the differences to the list before it, runs
+//! of zeros as one number. Most of a pool's numbers do not change from one second to the next, so a frame of 64
+//! workers takes a few hundred bytes instead of a hundred kilobytes. One walk serves both directions.
+
+use rwsgi_stats::{
+    Core, LastException, Limits, Queue, Recycled, RequestInfo, Responses, Snapshot, Socket, Spooler, Vassal, Worker,
+};
+
+use super::{Counts, Percentiles, Rates, Reading};
+
+/// Goes through a value's numbers in a fixed order: a writer reads them out, a reader puts them in.
+trait Walk {
+    fn number(&mut self, value: &mut u64);
+    fn text(&mut self, value: &mut String);
+
+    fn list<T: Default>(&mut self, values: &mut Vec<T>, mut each: impl FnMut(&mut Self, &mut T)) {
+        let mut length = values.len() as u64;
+        self.number(&mut length);
+        values.resize_with(length as usize, T::default);
+        for value in values {
+            each(self, value);
+        }
+    }
+
+    fn option<T: Default>(&mut self, value: &mut Option<T>, each: impl FnOnce(&mut Self, &mut T)) {
+        let mut known = u64::from(value.is_some());
+        self.number(&mut known);
+        if known == 0 {
+            *value = None;
+        } else {
+            each(self, value.get_or_insert_default());
+        }
+    }
+
+    fn signed(&mut self, value: &mut i32) {
+        let mut wide = u64::from(*value as u32);
+        self.number(&mut wide);
+        *value = wide as u32 as i32;
+    }
+
+    fn small(&mut self, value: &mut u32) {
+        let mut wide = u64::from(*value);
+        self.number(&mut wide);
+        *value = wide as u32;
+    }
+
+    fn flag(&mut self, value: &mut u8) {
+        let mut wide = u64::from(*value);
+        self.number(&mut wide);
+        *value = wide as u8;
+    }
+
+    /// Rates and fractions, to a ten thousandth.
+    fn rate(&mut self, value: &mut f64) {
+        let mut scaled = (*value * 1e4).round() as u64;
+        self.number(&mut scaled);
+        *value = scaled as f64 / 1e4;
+    }
+}
+
+fn reading(walk: &mut impl Walk, reading: &mut Reading) {
+    walk.number(&mut reading.taken);
+    walk.option(&mut reading.window, Walk::rate);
+    snapshot(walk, &mut reading.snapshot);
+    walk.list(&mut reading.workers, rates);
+    let totals = &mut reading.totals;
+    for rate in
+        [&mut totals.rps, &mut totals.exception_rate, &mut totals.tx_rate, &mut totals.utilization, &mut totals.cpu]
+    {
+        walk.option(rate, Walk::rate);
+    }
+    for latency in [&mut totals.latency, &mut totals.waiting] {
+        walk.option(latency, counts);
+    }
+}
+
+fn counts(walk: &mut impl Walk, counts: &mut Counts) {
+    walk.list(counts.pairs_mut(), |walk, (index, count)| {
+        let mut wide = u64::from(*index);
+        walk.number(&mut wide);
+        *index = wide as u16;
+        walk.number(count);
+    });
+}
+
+fn rates(walk: &mut impl Walk, rates: &mut Rates) {
+    for rate in [&mut rates.rps, &mut rates.tx, &mut rates.utilization, &mut rates.cpu, &mut rates.gil] {
+        walk.option(rate, Walk::rate);
+    }
+    walk.option(&mut rates.latency, |walk, Percentiles { p50, p95, p99, max }| {
+        [p50, p95, p99, max].into_iter().for_each(|value| walk.number(value));
+    });
+    walk.list(&mut rates.cores, Walk::rate);
+}
+
+fn snapshot(walk: &mut impl Walk, snapshot: &mut Snapshot) {
+    for text in [&mut snapshot.version, &mut snapshot.cwd] {
+        walk.text(text);
+    }
+    for text in [&mut snapshot.server, &mut snapshot.hostname, &mut snapshot.python] {
+        walk.option(text, Walk::text);
+    }
+    walk.signed(&mut snapshot.pid);
+    walk.small(&mut snapshot.uid);
+    walk.small(&mut snapshot.gid);
+    for number in [&mut snapshot.listen_queue, &mut snapshot.listen_queue_errors, &mut snapshot.signal_queue] {
+        walk.number(number);
+    }
+    walk.number(&mut snapshot.load);
+    walk.option(&mut snapshot.started_at, Walk::number);
+    walk.option(&mut snapshot.generation, Walk::small);
+    walk.option(&mut snapshot.queue, |walk, Queue { depth, capacity, waiting: _, rejected }| {
+        [depth, capacity, rejected].into_iter().for_each(|value| walk.number(value));
+    });
+    walk.option(&mut snapshot.limits, |walk, Limits { harakiri, reload_on_rss, reload_on_as, max_requests }| {
+        [harakiri, reload_on_rss, reload_on_as, max_requests].into_iter().for_each(|value| walk.number(value));
+    });
+    walk.list(&mut snapshot.sockets, |walk, Socket { name, proto, queue, max_queue, .. }| {
+        walk.text(name);
+        walk.text(proto);
+        walk.number(queue);
+        walk.number(max_queue);
+    });
+    walk.list(&mut snapshot.workers, worker);
+    walk.list(&mut snapshot.spoolers, |walk, Spooler { dir, pid, tasks, respawns, running }| {
+        walk.text(dir);
+        walk.signed(pid);
+        walk.number(tasks);
+        walk.number(respawns);
+        walk.flag(running);
+    });
+    walk.option(&mut snapshot.emperor, |walk, monitors| walk.list(monitors, Walk::text));
+    walk.list(&mut snapshot.vassals, |walk, vassal| {
+        let Vassal { id, pid, born, last_ready, respawns, ready, accepting, loyal, cursed, .. } = vassal;
+        walk.text(id);
+        walk.signed(pid);
+        [born, last_ready, respawns].into_iter().for_each(|value| walk.number(value));
+        [ready, accepting, loyal, cursed].into_iter().for_each(|value| walk.flag(value));
+    });
+}
+
+fn worker(walk: &mut impl Walk, worker: &mut Worker) {
+    walk.small(&mut worker.id);
+    walk.signed(&mut worker.pid);
+    walk.flag(&mut worker.accepting);
+    walk.text(&mut worker.status);
+    for number in [
+        &mut worker.requests,
+        &mut worker.delta_requests,
+        &mut worker.exceptions,
+        &mut worker.harakiri_count,
+        &mut worker.signals,
+        &mut worker.signal_queue,
+        &mut worker.rss,
+        &mut worker.vsz,
+        &mut worker.running_time,
+        &mut worker.last_spawn,
+        &mut worker.respawn_count,
+        &mut worker.tx,
+        &mut worker.avg_rt,
+    ] {
+        walk.number(number);
+    }
+    walk.option(&mut worker.generation, Walk::small);
+    // The clocks that only grow (busy, processor, lock) are in the rates already.
+    for number in [&mut worker.pss, &mut worker.uss, &mut worker.rss_peak] {
+        walk.option(number, Walk::number);
+    }
+    walk.option(&mut worker.responses, |walk, responses| {
+        let Responses { informational, success, redirect, client_error, server_error } = responses;
+        [informational, success, redirect, client_error, server_error].into_iter().for_each(|value| walk.number(value));
+    });
+    walk.option(&mut worker.recycled, |walk, recycled| {
+        let Recycled { max_requests, rss, address_space, harakiri, crash, reload, idle } = recycled;
+        [max_requests, rss, address_space, harakiri, crash, reload, idle].into_iter().for_each(|v| walk.number(v));
+    });
+    walk.option(&mut worker.last_exception, |walk, exception| {
+        let LastException { kind, message, location, when, request } = exception;
+        [kind, message, location, request].into_iter().for_each(|text| walk.text(text));
+        walk.number(when);
+    });
+    walk.list(&mut worker.cores, |walk, Core { id, requests, in_request, req_info, write_errors, read_errors, .. }| {
+        walk.small(id);
+        walk.number(requests);
+        walk.number(write_errors);
+        walk.number(read_errors);
+        walk.flag(in_request);
+        if *in_request != 0 {
+            request(walk, req_info);
+        }
+    });
+}
+
+fn request(walk: &mut impl Walk, request: &mut RequestInfo) {
+    let RequestInfo { request_start, method, uri, remote_addr, protocol, started, elapsed } = request;
+    [method, uri, remote_addr, protocol].into_iter().for_each(|text| walk.option(text, Walk::text));
+    [request_start, started, elapsed].into_iter().for_each(|number| walk.option(number, Walk::number));
+}
+
+/// A run of readings that are packed one upon the other; the first stands alone.
+#[derive(Debug, Default)]
+pub(crate) struct Block {
+    bytes: Vec<u8>,
+    /// When each frame was taken, unix µs.
+    times: Vec<u64>,
+    /// Every text that occurs, once.
+    texts: Vec<String>,
+    /// The numbers of the last frame, which the next is subtracted from.
+    last: Vec<u64>,
+}
+
+impl Block {
+    /// Adds a reading, later than those that are there.
+    pub(crate) fn push(&mut self, frame: &mut Reading) {
+        let mut writer = Writer { numbers: Vec::with_capacity(self.last.len()), texts: &mut self.texts };
+        reading(&mut writer, frame);
+        let numbers = writer.numbers;
+        put(&mut self.bytes, numbers.len() as u64);
+        let mut zeros = 0;
+        for (index, number) in numbers.iter().enumerate() {
+            let difference = number.wrapping_sub(self.last.get(index).copied().unwrap_or(0)) as i64;
+            if difference == 0 {
+                zeros += 1;
+                continue;
+            }
+            if zeros > 0 {
+                put(&mut self.bytes, 0);
+                put(&mut self.bytes, std::mem::take(&mut zeros));
+            }
+            put(&mut self.bytes, ((difference << 1) ^ (difference >> 63)) as u64);
+        }
+        if zeros > 0 {
+            put(&mut self.bytes, 0);
+            put(&mut self.bytes, zeros);
+        }
+        self.times.push(frame.taken);
+        self.last = numbers;
+    }
+
+    /// Says that nothing will be added: what only that needs is let go.
+    pub(crate) fn close(&mut self) {
+        self.last = Vec::new();
+        self.bytes.shrink_to_fit();
+        self.times.shrink_to_fit();
+    }
+
+    /// When each frame was taken, unix µs, rising.
+    pub(crate) fn times(&self) -> &[u64] {
+        &self.times
+    }
+
+    /// Bytes that it takes, about.
+    pub(crate) fn size(&self) -> usize {
+        let texts: usize = self.texts.iter().map(|text| text.len() + size_of::<String>()).sum();
+        self.bytes.len() + self.times.len() * 8 + self.last.len() * 8 + texts
+    }
+
+    /// The frames at the places that `wanted` says yes to.
+    pub(crate) fn unpack(&self, wanted: impl Fn(usize) -> bool) -> Vec<Reading> {
+        let (mut bytes, mut last, mut frames) = (self.bytes.as_slice(), Vec::new(), Vec::new());
+        for place in 0..self.times.len() {
+            let Some(numbers) = next(&mut bytes, &last) else { break };
+            if wanted(place) {
+                let mut frame = Reading::default();
+                reading(&mut Reader { numbers: numbers.iter(), texts: &self.texts }, &mut frame);
+                frame.totals = std::mem::take(&mut frame.totals).with_counters_of(&frame.snapshot);
+                frames.push(frame);
+            }
+            last = numbers;
+        }
+        frames
+    }
+}
+
+fn next(bytes: &mut &[u8], last: &[u64]) -> Option<Vec<u64>> {
+    let length = take(bytes)? as usize;
+    let mut numbers = Vec::with_capacity(length);
+    while numbers.len() < length {
+        let before = last.get(numbers.len()).copied().unwrap_or(0);
+        match take(bytes)? {
+            0 => {
+                let end = numbers.len() + take(bytes)? as usize;
+                while numbers.len() < end {
+                    numbers.push(last.get(numbers.len()).copied().unwrap_or(0));
+                }
+            }
+            coded => {
+                let difference = (coded >> 1) as i64 ^ -((coded & 1) as i64);
+                numbers.push(before.wrapping_add(difference as u64));
+            }
+        }
+    }
+    Some(numbers)
+}
+
+/// Seven bits a byte, the lowest first.
+fn put(bytes: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        bytes.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+}
+
+fn take(bytes: &mut &[u8]) -> Option<u64> {
+    let mut number = 0;
+    for shift in (0..64).step_by(7) {
+        let (first, rest) = bytes.split_first()?;
+        *bytes = rest;
+        number |= u64::from(first & 0x7f) << shift;
+        if first & 0x80 == 0 {
+            return Some(number);
+        }
+    }
+    None
+}
+
+struct Writer<'a> {
+    numbers: Vec<u64>,
+    texts: &'a mut Vec<String>,
+}
+
+impl Walk for Writer<'_> {
+    fn number(&mut self, value: &mut u64) {
+        self.numbers.push(*value);
+    }
+
+    fn text(&mut self, value: &mut String) {
+        // A block knows a few dozen texts; status words and names come first and are found at once.
+        let place = self.texts.iter().position(|known| known == value).unwrap_or_else(|| {
+            self.texts.push(value.clone());
+            self.texts.len() - 1
+        });
+        self.numbers.push(place as u64);
+    }
+}
+
+struct Reader<'a> {
+    numbers: std::slice::Iter<'a, u64>,
+    texts: &'a [String],
+}
+
+impl Walk for Reader<'_> {
+    fn number(&mut self, value: &mut u64) {
+        *value = self.numbers.next().copied().unwrap_or(0);
+    }
+
+    fn text(&mut self, value: &mut String) {
+        let mut place = 0;
+        self.number(&mut place);
+        value.clear();
+        value.push_str(self.texts.get(place as usize).map_or("", String::as_str));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn numbers_of_every_size_survive(lists in prop::collection::vec(prop::collection::vec(any::<u64>(), 0..20), 1..8)) {
+            let mut block = Block::default();
+            for list in &lists {
+                let workers = list.iter().map(|tx| Worker { tx: *tx, ..Worker::default() }).collect();
+                let snapshot = Snapshot { workers, ..Snapshot::default() };
+                block.push(&mut Reading { snapshot, ..Reading::default() });
+            }
+            let back = block.unpack(|_| true);
+            prop_assert_eq!(back.len(), lists.len());
+            for (frame, list) in back.iter().zip(&lists) {
+                prop_assert_eq!(&frame.snapshot.workers.iter().map(|worker| worker.tx).collect::<Vec<_>>(), list);
+            }
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Samples for programs: a line of JSON, or rows of CSV. Values are in base units: µs, bytes, fractions from 0 to 1.
+//!
+//! The keys come from the tables of metrics and of columns, so they cannot drift from what the screen shows.
+
+use serde_json::{Map, Value, json};
+
+use super::metrics::{METRICS, Unit};
+use super::window::Window;
+use crate::model::{Pool, Reading};
+use crate::view::columns::{COLUMNS, Key, Row};
+
+fn number(value: f64) -> Value {
+    // Whole numbers without a point: counters are what most of these are.
+    if value.fract() == 0.0 && value.abs() < 9e15 { json!(value as i64) } else { json!((value * 1e6).round() / 1e6) }
+}
+
+fn value(key: Key) -> Value {
+    match key {
+        Key::Nothing => Value::Null,
+        Key::Number(value) => number(value),
+        Key::Text(text) => Value::String(text),
+    }
+}
+
+fn rows(reading: &Reading) -> impl Iterator<Item = Row<'_>> {
+    let pairs = reading.snapshot.workers.iter().zip(&reading.workers).enumerate();
+    pairs.map(|(place, (worker, rates))| Row { place, worker, rates, core: None, merged: false })
+}
+
+/// One sample as a JSON object in one line.
+pub(crate) fn json_line(pool: &Pool, reading: &Reading, window: &Window) -> String {
+    let totals: Map<String, Value> = METRICS
+        .iter()
+        .map(|metric| (metric.name.to_owned(), (metric.value)(window).map_or(Value::Null, number)))
+        .collect();
+    let workers: Vec<Value> = rows(reading)
+        .map(|row| COLUMNS.iter().map(|column| (column.name.to_owned(), value((column.key)(&row)))).collect())
+        .map(Value::Object)
+        .collect();
+    let snapshot = &reading.snapshot;
+    let line = json!({
+        "target": pool.label,
+        "time": reading.taken as f64 / 1e6,
+        "window": reading.window,
+        "server": snapshot.server.as_deref().unwrap_or("uwsgi"),
+        "version": snapshot.version,
+        "pid": snapshot.pid,
+        "requests_total": reading.totals.requests,
+        "queue": reading.totals.queue,
+        "totals": totals,
+        "workers": workers,
+    });
+    format!("{line}\n")
+}
+
+/// The JSON Schema of [`json_line`].
+pub(crate) fn json_schema() -> Value {
+    let unit = |unit: Unit| match unit {
+        Unit::Number => "count",
+        Unit::PerSecond => "per second",
+        Unit::Time => "µs",
+        Unit::Fraction => "0 to 1",
+        Unit::Bytes => "bytes",
+    };
+    let totals: Map<String, Value> = METRICS
+        .iter()
+        .map(|metric| {
+            let description = format!("{} ({})", metric.help, unit(metric.unit));
+            (metric.name.to_owned(), json!({"type": ["number", "null"], "description": description}))
+        })
+        .collect();
+    let workers: Map<String, Value> = COLUMNS
+        .iter()
+        .map(|column| {
+            (column.name.to_owned(), json!({"type": ["number", "string", "null"], "description": column.help}))
+        })
+        .collect();
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A line of rtop --json",
+        "description": "One sample of one server. Times are µs, sizes bytes, shares 0 to 1; null is what the server does not tell, or what needs requests when there were none.",
+        "type": "object",
+        "required": ["target", "time", "window", "server", "version", "pid", "requests_total", "queue", "totals", "workers"],
+        "properties": {
+            "target": {"type": "string", "description": "the address as it was typed"},
+            "time": {"type": "number", "description": "when the sample was taken, unix seconds"},
+            "window": {"type": ["number", "null"], "description": "seconds since the sample before it"},
+            "server": {"type": "string", "description": "the server program: uwsgi or rwsgi"},
+            "version": {"type": "string", "description": "its version"},
+            "pid": {"type": "integer", "description": "process id of the master"},
+            "requests_total": {"type": "integer", "description": "requests since the server started"},
+            "queue": {"type": "integer", "description": "connections and requests that wait"},
+            "totals": {"type": "object", "description": "what happened in the window", "properties": totals},
+            "workers": {"type": "array", "items": {"type": "object", "properties": workers}},
+        },
+    })
+}
+
+/// The first line of CSV.
+pub(crate) fn csv_header() -> String {
+    let names = COLUMNS.iter().map(|column| column.name);
+    let names: Vec<&str> = ["time", "target"].into_iter().chain(names).collect();
+    names.join(",") + "\n"
+}
+
+/// One sample as CSV: a row for each worker.
+pub(crate) fn csv_rows(pool: &Pool, reading: &Reading) -> String {
+    let mut text = String::new();
+    for row in rows(reading) {
+        text.push_str(&format!("{:.6},{}", reading.taken as f64 / 1e6, quoted(&pool.label)));
+        for column in COLUMNS {
+            text.push(',');
+            match value((column.key)(&row)) {
+                Value::Null => {}
+                Value::String(cell) => text.push_str(&quoted(&cell)),
+                cell => text.push_str(&cell.to_string()),
+            }
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// RFC 4180: quotes around what needs them.
+fn quoted(text: &str) -> String {
+    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::window::Gatherer;
+    use crate::source::{Sample, parse};
+
+    fn two_readings() -> (Pool, Window) {
+        let mut pool = Pool::new("web1:9191".into(), None);
+        let mut gatherer = Gatherer::default();
+        for (second, requests) in [(0, 10), (2, 30)] {
+            let document = format!(
+                r#"{{"version":"2","pid":7,"workers":[{{"id":1,"pid":8,"requests":{requests},"status":"busy","cores":[{{"id":0,
+                "in_request":1,"vars":["REQUEST_METHOD=GET","REQUEST_URI=/a,\"b"]}}]}}]}}"#
+            );
+            let outcome = Ok(parse(document.into_bytes()).unwrap());
+            let fresh = pool.ingest(Sample { target: 0, at: second * 1_000_000, taken: second * 1_000_000, outcome });
+            gatherer.push(0, &pool, fresh);
+        }
+        let window = gatherer.window().clone();
+        (pool, window)
+    }
+
+    #[test]
+    fn a_line_of_json_has_rates_and_raw_numbers() {
+        let (pool, window) = two_readings();
+        let line = json_line(&pool, pool.current.as_ref().unwrap(), &window);
+        assert_eq!(line.matches('\n').count(), 1);
+        let line: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(line["totals"]["rps"], 10);
+        assert_eq!(line["totals"]["p99"], Value::Null);
+        assert_eq!(line["workers"][0]["request"], "GET /a,\"b");
+        let schema = json_schema();
+        for key in schema["required"].as_array().unwrap() {
+            assert!(line.get(key.as_str().unwrap()).is_some(), "{key}");
+        }
+    }
+
+    #[test]
+    fn csv_has_as_many_cells_as_its_header_and_quotes_what_clients_send() {
+        let (pool, _) = two_readings();
+        let rows = csv_rows(&pool, pool.current.as_ref().unwrap());
+        assert!(rows.contains("\"GET /a,\"\"b\""), "{rows}");
+        let plain = rows.replace("\"GET /a,\"\"b\"", "x");
+        assert_eq!(plain.trim_end().split(',').count(), csv_header().trim_end().split(',').count());
+    }
+
+    #[test]
+    fn the_schema_in_the_docs_is_this_one() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/rtop-json.schema.json");
+        let made = serde_json::to_string_pretty(&json_schema()).unwrap() + "\n";
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(path, &made).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(path).unwrap(), made, "run the tests with UPDATE_DOCS=1");
+    }
+}
