@@ -91,6 +91,26 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     pub(crate) markdown: Option<PathBuf>,
 
+    /// Read this configuration file instead of $XDG_CONFIG_HOME/rtop/config.toml
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Print the default configuration file, explained
+    #[arg(long)]
+    pub(crate) print_config: bool,
+
+    /// Print the JSON Schema of the lines of --json
+    #[arg(long)]
+    pub(crate) json_schema: bool,
+
+    /// Print completions for a shell
+    #[arg(long, value_name = "SHELL")]
+    pub(crate) completions: Option<clap_complete::Shell>,
+
+    /// Print the manual page
+    #[arg(long)]
+    pub(crate) man: bool,
+
     /// List the metrics that can be asserted
     #[arg(long)]
     pub(crate) list_metrics: bool,

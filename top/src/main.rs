@@ -1,8 +1,8 @@
 //! `rtop`: shows pools of rwsgi or uWSGI workers, live, in a terminal; and, without a terminal, turns what they tell
 //! into tables, JSON, CSV, assertions and exit codes.
-#![allow(dead_code)]
 
 mod args;
+mod config;
 mod format;
 mod model;
 mod report;
@@ -15,6 +15,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{CommandFactory, Parser, error::ErrorKind};
@@ -23,9 +24,11 @@ use jiff::tz::TimeZone;
 use args::Args;
 use model::Pool;
 use report::{Assertion, End, Format, Plan};
-use source::{Clock, Poller, Recorder, Recording, Sample, fetch};
-use view::{Screen, Theme};
+use source::{Clock, Player, Poller, Recorder, Recording, Sample, fetch};
+use view::{Feed, Pace, Screen, Setup, Theme};
 
+/// How often a fast screen is read.
+const FAST: Duration = Duration::from_millis(100);
 /// Nothing could be measured, or nothing could be shown.
 const NOT_MEASURED: u8 = 2;
 
@@ -42,8 +45,11 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<u8> {
-    if args.list_metrics {
-        return Ok(report::list_metrics(&mut io::stdout().lock()).map(|()| 0)?);
+    if let Some(text) = printed(args)? {
+        return match io::stdout().write_all(&text) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("standard output"),
+            _ => Ok(0),
+        };
     }
     let refuse = |kind, message: &str| -> ! { Args::command().error(kind, message).exit() };
     if args.targets.is_empty() && args.replay.is_none() {
@@ -79,6 +85,25 @@ fn run(args: &Args) -> anyhow::Result<u8> {
     };
     tap.close()?;
     Ok(code)
+}
+
+/// What is asked for about rtop itself.
+fn printed(args: &Args) -> io::Result<Option<Vec<u8>>> {
+    let mut text = Vec::new();
+    if args.list_metrics {
+        report::list_metrics(&mut text)?;
+    } else if args.print_config {
+        text = config::default_text().into_bytes();
+    } else if let Some(shell) = args.completions {
+        clap_complete::generate(shell, &mut Args::command(), "rtop", &mut text);
+    } else if args.json_schema {
+        text = format!("{:#}\n", report::json_schema()).into_bytes();
+    } else if args.man {
+        clap_mangen::Man::new(Args::command()).render(&mut text)?;
+    } else {
+        return Ok(None);
+    }
+    Ok(Some(text))
 }
 
 fn assertions(args: &Args) -> anyhow::Result<Vec<Assertion>> {
@@ -125,11 +150,48 @@ fn start_pollers(args: &Args, tap: &Tap, clock: Clock, deliver: impl Fn() -> Del
 }
 
 fn live(args: &Args, tap: &Tap) -> anyhow::Result<u8> {
-    let screen = Screen::new(pools(args), theme(), TimeZone::system());
-    let options = view::Options { interval: args.frequency, mouse: !args.no_mouse };
-    view::run(screen, options, |deliver| {
-        let pollers = start_pollers(args, tap, Clock::start(), deliver)?;
-        Ok(move |interval| pollers.iter().for_each(|poller| poller.set_interval(interval)))
+    let path = args.config.clone().or_else(|| config::path(|name| std::env::var(name).ok()));
+    if let Some(path) = args.config.as_deref().filter(|path| !path.exists()) {
+        anyhow::bail!("--config {}: there is no such file", path.display());
+    }
+    let config = config::read(path.as_deref())?;
+    let mouse = config.mouse.unwrap_or(true) && !args.no_mouse;
+    let setup = Setup {
+        theme: Theme { colors: config.colors, ..theme() },
+        zone: TimeZone::system(),
+        keys: config.keys,
+        thresholds: config.thresholds,
+        columns: config.columns,
+        sort: config.sort,
+        replay: args.replay.is_some(),
+    };
+    if let Some(path) = &args.replay {
+        let screen = Screen::new(replayed_pools(path)?, setup);
+        let recording = Recording::open(path)?;
+        view::run(screen, mouse, |deliver| {
+            let (sample, end) = (deliver(), deliver());
+            let player = Player::start(recording, move |played| match played {
+                Some(played) => sample(Feed::Sample(played)),
+                None => end(Feed::End),
+            })?;
+            Ok(move |pace| {
+                if let Pace::Replay(speed) = pace {
+                    player.set_speed(speed)
+                }
+            })
+        })?;
+        return Ok(0);
+    }
+    let screen = Screen::new(pools(args), setup);
+    view::run(screen, mouse, |deliver| {
+        let pollers = start_pollers(args, tap, Clock::start(), || {
+            let deliver = deliver();
+            Box::new(move |sample| deliver(Feed::Sample(sample)))
+        })?;
+        Ok(move |pace| {
+            let interval = if pace == Pace::Fast { FAST.min(args.frequency) } else { args.frequency };
+            pollers.iter().for_each(|poller| poller.set_interval(interval));
+        })
     })?;
     Ok(0)
 }

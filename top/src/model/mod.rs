@@ -2,6 +2,7 @@
 //!
 //! Nothing here draws, and nothing here opens a socket: a model is fed [`Sample`](crate::source::Sample)s and asked.
 
+mod attention;
 mod history;
 mod latency;
 mod memory;
@@ -9,8 +10,9 @@ mod pack;
 mod pool;
 mod reading;
 
+pub(crate) use attention::{Concern, Thresholds, concerns};
 pub(crate) use history::{HEAT_ROWS, History, Point, heat_floor};
 pub(crate) use latency::{Counts, Percentiles};
-pub(crate) use memory::{Growth, MemoryPoint, MemoryTrack};
+pub(crate) use memory::{MemoryPoint, MemoryTrack};
 pub(crate) use pool::Pool;
 pub(crate) use reading::{Rates, Reading, Status, Totals, status_of};

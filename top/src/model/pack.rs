@@ -92,6 +92,7 @@ fn rates(walk: &mut impl Walk, rates: &mut Rates) {
     walk.option(&mut rates.latency, |walk, Percentiles { p50, p95, p99, max }| {
         [p50, p95, p99, max].into_iter().for_each(|value| walk.number(value));
     });
+    walk.number(&mut rates.respawned);
     walk.list(&mut rates.cores, Walk::rate);
 }
 

@@ -1,5 +1,7 @@
 //! One server over time: takes samples in, subtracts neighbours, notices restarts and silence.
 
+use std::collections::VecDeque;
+
 use rwsgi_stats::{Snapshot, Worker};
 
 use super::reading::digest;
@@ -60,6 +62,9 @@ struct WorkerBefore {
     gil: Option<u64>,
     cores: Vec<u64>,
     latency: Cumulative,
+    respawns: Option<u64>,
+    /// When its process was started again, unix µs, within the last minute.
+    respawned: VecDeque<u64>,
 }
 
 /// Counts since the server's start, with the text that they were decoded from: an unchanged text, which is what an
@@ -158,7 +163,7 @@ impl Pool {
             if let Some(latency) = &latency {
                 merged.merge(latency);
             }
-            workers.push(before.advance(worker, window, latency.as_ref()));
+            workers.push(before.advance(worker, taken, window, latency.as_ref()));
         }
         let tells = !before.workers.iter().all(|worker| worker.latency.text.is_empty());
         let overall = before.latency.advance(snapshot.latency.take());
@@ -201,12 +206,20 @@ impl Before {
 
 impl WorkerBefore {
     /// Takes over what the worker's counters say, and returns what they did in the window.
-    fn advance(&mut self, worker: &Worker, window: Option<f64>, latency: Option<&Counts>) -> Rates {
+    fn advance(&mut self, worker: &Worker, taken: u64, window: Option<f64>, latency: Option<&Counts>) -> Rates {
         let per_second = |now: u64, then: u64| window.map(|window| now.saturating_sub(then) as f64 / window);
         // A clock that was not there before, as after a cheap worker's start, has no difference yet.
         let micros_per_second = |now: Option<u64>, then: Option<u64>| per_second(now?, then?).map(|rate| rate / 1e6);
         let cores = worker.cores.len().max(1) as f64;
+        let started = self.respawns.map_or(0, |before| worker.respawn_count.saturating_sub(before));
+        // A minute holds no more starts than would be told; a counter of nonsense is not believed.
+        self.respawned.extend(std::iter::repeat_n(taken, started.min(100) as usize));
+        while self.respawned.front().is_some_and(|at| at.saturating_add(60_000_000) < taken) {
+            self.respawned.pop_front();
+        }
+        self.respawns = Some(worker.respawn_count);
         let rates = Rates {
+            respawned: self.respawned.len() as u64,
             rps: per_second(worker.requests, self.requests),
             tx: per_second(worker.tx, self.tx),
             utilization: micros_per_second(worker.busy_time, self.busy).map(|busy| (busy / cores).min(1.0)),

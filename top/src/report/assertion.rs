@@ -225,12 +225,17 @@ impl Verdict {
         if failed { 1 } else { u8::from(unknown) * 2 }
     }
 
+    /// What was measured and the verdict; nothing, when nothing counts.
+    fn told(&self, judgement: &Judgement) -> (String, &'static str) {
+        if self.void.is_some() { ("-".to_owned(), "not measured") } else { (judgement.actual(), judgement.word()) }
+    }
+
     /// The table that is printed.
     pub(crate) fn table(&self) -> String {
-        let rows = self
-            .judgements
-            .iter()
-            .map(|judgement| [judgement.assertion.text.clone(), judgement.actual(), judgement.word().to_owned()]);
+        let rows = self.judgements.iter().map(|judgement| {
+            let (actual, word) = self.told(judgement);
+            [judgement.assertion.text.clone(), actual, word.to_owned()]
+        });
         let rows: Vec<[String; 3]> =
             std::iter::once(["EXPECTED", "ACTUAL", "RESULT"].map(str::to_owned)).chain(rows).collect();
         let width = |index: usize| rows.iter().map(|row| row[index].chars().count()).max().unwrap_or(0);
@@ -250,7 +255,8 @@ impl Verdict {
         let mut text = "| expected | actual | result |\n| --- | --- | --- |\n".to_owned();
         for judgement in &self.judgements {
             let expected = judgement.assertion.text.replace('|', "\\|");
-            let _ = writeln!(text, "| `{expected}` | {} | {} |", judgement.actual(), judgement.word());
+            let (actual, word) = self.told(judgement);
+            let _ = writeln!(text, "| `{expected}` | {actual} | {word} |");
         }
         if let Some(void) = &self.void {
             let _ = writeln!(text, "\nNot measured: {void}");

@@ -9,5 +9,6 @@ mod window;
 
 pub(crate) use assertion::{Assertion, parse_file};
 pub(crate) use batch::Batch;
+pub(crate) use lines::json_schema;
 pub(crate) use metrics::list_metrics;
 pub(crate) use watch::{End, Format, Plan, watch};

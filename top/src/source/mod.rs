@@ -3,11 +3,13 @@
 //! A source gives whole documents or says in one line why it has none. It subtracts nothing and draws nothing.
 
 mod fetch;
+mod player;
 mod poller;
 mod recording;
 mod target;
 
 pub(crate) use fetch::fetch;
+pub(crate) use player::Player;
 pub(crate) use poller::{Clock, Poller};
 pub(crate) use recording::{Recorder, Recording, RecordingError};
 pub(crate) use target::Target;

@@ -7,10 +7,22 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
+use rwsgi_stats::Snapshot;
 
+use super::spark::{Cells, sparkline};
 use super::theme::Theme;
 use crate::format;
-use crate::model::{Counts, Reading, Status, Totals};
+use crate::model::{Counts, History, Point, Reading, Status, Totals};
+
+/// What the header draws with.
+pub(crate) struct View<'a> {
+    /// For the sparklines.
+    pub(crate) history: &'a History,
+    /// The moment that is shown, unix µs.
+    pub(crate) until: u64,
+    /// What the terminal can show.
+    pub(crate) theme: &'a Theme,
+}
 
 /// A label and what it says.
 struct Item {
@@ -19,6 +31,18 @@ struct Item {
     /// Room that the value always takes, so that its neighbours stay where they are.
     width: usize,
     style: Style,
+    /// The last minute, where there is room for it.
+    series: Option<fn(&Point) -> Option<f64>>,
+}
+
+impl Item {
+    fn new(label: &'static str, value: String, width: usize, style: Style) -> Self {
+        Self { label, value, width, style, series: None }
+    }
+
+    fn over_time(self, series: fn(&Point) -> Option<f64>) -> Self {
+        Self { series: Some(series), ..self }
+    }
 }
 
 /// How many lines a screen of this height can spare for the flowing items.
@@ -30,12 +54,12 @@ pub(crate) fn lines_for(height: u16) -> u16 {
     }
 }
 
-/// The first line: which program, where, for how long, and the time of the reading.
+/// The first line: which program, where, for how long; and at its end, what the caller has to say of the time.
 pub(crate) fn identity(
     reading: Option<&Reading>,
     label: &str,
-    clock: &str,
-    theme: Theme,
+    right: Line<'_>,
+    theme: &Theme,
     area: Rect,
     buf: &mut Buffer,
 ) {
@@ -44,23 +68,21 @@ pub(crate) fn identity(
         Some(reading) => {
             let snapshot = &reading.snapshot;
             let name = snapshot.server.as_deref().unwrap_or("uwsgi");
-            spans.push(Span::styled(
-                format!("{}-{}", format::one_line(name), format::one_line(&snapshot.version)),
-                theme.strong(),
-            ));
+            let program = format!("{}-{}", format::one_line(name), format::one_line(&snapshot.version));
+            spans.push(Span::styled(program, theme.strong()));
             spans.push(Span::raw(format!("  {label}")));
+            let mut fact = |label: &'static str, value: String| {
+                spans.push(Span::styled(label, theme.dim()));
+                spans.push(Span::raw(value));
+            };
             if let Some(started) = snapshot.started_at {
-                let up = reading.taken.saturating_sub(started) / 1_000_000;
-                spans.push(Span::styled("  up ", theme.dim()));
-                spans.push(Span::raw(format::seconds(up)));
+                fact("  up ", format::seconds(reading.taken.saturating_sub(started) / 1_000_000));
             }
             if let Some(generation) = snapshot.generation {
-                spans.push(Span::styled("  gen ", theme.dim()));
-                spans.push(Span::raw(generation.to_string()));
+                fact("  gen ", generation.to_string());
             }
             if let Some(python) = &snapshot.python {
-                spans.push(Span::styled("  python ", theme.dim()));
-                spans.push(Span::raw(format::one_line(python.split(' ').next().unwrap_or_default())));
+                fact("  python ", format::one_line(python.split(' ').next().unwrap_or_default()));
             }
         }
         None => {
@@ -68,90 +90,107 @@ pub(crate) fn identity(
             spans.push(Span::raw(format!("  {label}")));
         }
     }
+    let width = right.width() as u16;
+    // What is at the end goes before what is too long on the left, as long as there is room for both.
+    let left = if width + 20 < area.width { area.width - width - 1 } else { area.width };
     let line = Line::from(spans);
-    let clock_width = clock.len() as u16;
-    // The clock gives way first: the address may be long.
-    let spare = area.width.saturating_sub(line.width() as u16);
-    buf.set_line(area.x, area.y, &line, area.width);
-    if spare > clock_width {
-        buf.set_string(area.right() - clock_width, area.y, clock, theme.dim());
+    buf.set_line(area.x, area.y, &line, left);
+    if line.width() > usize::from(left) && left > 0 {
+        buf.set_string(area.x + left - 1, area.y, "…", theme.dim());
+    }
+    if left < area.width {
+        buf.set_line(area.right() - width, area.y, &right, width);
     }
 }
 
-/// The items that flow, and how many lines they took.
-pub(crate) fn totals(reading: &Reading, node: Option<&str>, theme: Theme, area: Rect, buf: &mut Buffer) -> u16 {
-    let mut items = load(&reading.totals, theme);
-    items.extend(home(reading, node));
-    flow(&items, theme, area, buf)
+/// The items that flow, and how many lines they took; `home` is the server's document and node.
+pub(crate) fn totals(
+    totals: &Totals,
+    home: Option<(&Snapshot, Option<&str>)>,
+    view: &View<'_>,
+    area: Rect,
+    buf: &mut Buffer,
+) -> u16 {
+    let mut items = match home {
+        Some((snapshot, _)) if snapshot.emperor.is_some() => empire(snapshot),
+        _ => load(totals, view.theme),
+    };
+    if let Some((snapshot, node)) = home {
+        items.extend(self::home(snapshot, node));
+    }
+    flow(&items, view, area, buf)
+}
+
+/// What an emperor rules.
+fn empire(snapshot: &Snapshot) -> Vec<Item> {
+    let plain = Style::new();
+    let monitors = snapshot.emperor.as_deref().unwrap_or_default().join(" ");
+    let tyrant = snapshot.emperor_tyrant.unwrap_or(0).to_string();
+    vec![
+        Item::new("emperor", format::one_line(&monitors), 1, plain),
+        Item::new("tyrant", tyrant, 1, plain),
+        Item::new("vassals", snapshot.vassals.len().to_string(), 1, plain),
+    ]
 }
 
 /// How it is doing.
-fn load(totals: &Totals, theme: Theme) -> Vec<Item> {
+fn load(totals: &Totals, theme: &Theme) -> Vec<Item> {
     let unknown = || "-".to_owned();
     let plain = Style::new();
+    let rps = totals.rps.map_or_else(unknown, format::rate);
     let mut items = vec![
-        Item { label: "req", value: totals.requests.to_string(), width: 6, style: plain },
-        Item { label: "RPS", value: totals.rps.map_or_else(unknown, format::rate), width: 4, style: theme.strong() },
+        Item::new("req", totals.requests.to_string(), 6, plain),
+        Item::new("RPS", rps, 5, theme.strong()).over_time(|point| point.rps.map(f64::from)),
     ];
     if let Some(utilization) = totals.utilization {
-        items.push(Item {
-            label: "util",
-            value: format!("{}%", format::percent(utilization)),
-            width: 5,
-            style: theme.strong(),
-        });
+        let value = format!("{}%", format::percent(utilization));
+        items.push(Item::new("util", value, 5, theme.strong()).over_time(|point| point.utilization.map(f64::from)));
     }
     if let Some(latency) = &totals.latency {
         let percentiles = latency.percentiles();
         let show = |value: Option<u64>| value.map_or_else(unknown, format::micros);
-        for (label, value) in [
-            ("p50", percentiles.map(|p| p.p50)),
-            ("p95", percentiles.map(|p| p.p95)),
-            ("p99", percentiles.map(|p| p.p99)),
-        ] {
-            items.push(Item { label, value: show(value), width: 6, style: theme.strong() });
+        let series: [fn(&Point) -> Option<f64>; 3] = [
+            |point| point.latency.map(|latency| f64::from(latency[0])),
+            |point| point.latency.map(|latency| f64::from(latency[1])),
+            |point| point.latency.map(|latency| f64::from(latency[2])),
+        ];
+        let values = [percentiles.map(|p| p.p50), percentiles.map(|p| p.p95), percentiles.map(|p| p.p99)];
+        for ((label, value), series) in ["p50", "p95", "p99"].into_iter().zip(values).zip(series) {
+            items.push(Item::new(label, show(value), 6, theme.strong()).over_time(series));
         }
     }
     let queue = match totals.queue_capacity {
         0 => totals.queue.to_string(),
         capacity => format!("{}/{capacity}", totals.queue),
     };
-    let queue_style = if totals.queue > 0 { theme.warning() } else { plain };
-    items.push(Item { label: "lq", value: queue, width: 5, style: queue_style });
+    items.push(Item::new("lq", queue, 5, if totals.queue > 0 { theme.warning() } else { plain }));
     if let Some(waiting) = totals.waiting.as_ref().and_then(Counts::percentiles) {
-        items.push(Item { label: "wait p95", value: format::micros(waiting.p95), width: 6, style: plain });
+        items.push(Item::new("wait p95", format::micros(waiting.p95), 6, plain));
     }
-    items.push(Item { label: "tx", value: format::size(totals.tx), width: 6, style: plain });
+    items.push(Item::new("tx", format::size(totals.tx), 6, plain));
     let (memory, bytes) = totals.pss.map_or(("rss", totals.rss), |pss| ("pss", pss));
-    items.push(Item { label: memory, value: format::size(bytes), width: 6, style: plain });
-    let count_style = |count: u64| if count > 0 { theme.warning() } else { plain };
+    items.push(Item::new(memory, format::size(bytes), 6, plain));
+    let style = |count: u64| if count > 0 { theme.warning() } else { plain };
     for (label, count) in [("exc", totals.exceptions), ("harakiri", totals.harakiri), ("respawns", totals.respawns)] {
-        items.push(Item { label, value: format::count(count), width: 1, style: count_style(count) });
+        items.push(Item::new(label, format::count(count), 1, style(count)));
     }
     if totals.queue_errors > 0 {
-        items.push(Item {
-            label: "refused",
-            value: format::count(totals.queue_errors),
-            width: 1,
-            style: theme.alarm(),
-        });
+        items.push(Item::new("refused", format::count(totals.queue_errors), 1, theme.alarm()));
     }
     if let Some(cpu) = totals.cpu {
-        items.push(Item { label: "cpu", value: format!("{}%", format::percent(cpu)), width: 5, style: plain });
+        items.push(Item::new("cpu", format!("{}%", format::percent(cpu)), 5, plain));
     }
     let statuses = Status::ALL.iter().zip(totals.statuses).filter(|(_, count)| *count > 0);
     let words: Vec<String> = statuses.map(|((_, word), count)| format!("{count} {word}")).collect();
-    items.push(Item { label: "workers", value: words.join(" "), width: 1, style: plain });
+    items.push(Item::new("workers", if words.is_empty() { "0".to_owned() } else { words.join(" ") }, 1, plain));
     items
 }
 
 /// Where it lives.
-fn home(reading: &Reading, node: Option<&str>) -> Vec<Item> {
-    let snapshot = &reading.snapshot;
-    let node = snapshot.hostname.as_deref().or(node);
-    let item = |label, value: String| Item { label, value, width: 1, style: Style::new() };
+fn home(snapshot: &Snapshot, node: Option<&str>) -> Vec<Item> {
+    let item = |label, value: String| Item::new(label, value, 1, Style::new());
     let mut items = Vec::new();
-    if let Some(node) = node {
+    if let Some(node) = snapshot.hostname.as_deref().or(node) {
         items.push(item("node", format::one_line(node)));
     }
     items.push(item("cwd", format::one_line(&snapshot.cwd)));
@@ -161,14 +200,35 @@ fn home(reading: &Reading, node: Option<&str>) -> Vec<Item> {
     items
 }
 
-fn flow(items: &[Item], theme: Theme, area: Rect, buf: &mut Buffer) -> u16 {
+/// Cells of a sparkline, and seconds in each, on a screen of this width.
+fn spark_size(width: u16) -> Option<(usize, u64)> {
+    match width {
+        0..100 => None,
+        100..160 => Some((8, 5)),
+        _ => Some((15, 4)),
+    }
+}
+
+fn flow(items: &[Item], view: &View<'_>, area: Rect, buf: &mut Buffer) -> u16 {
     const GAP: u16 = 2;
     let (mut x, mut y, mut used) = (area.x, area.y, 0);
+    let sparks = spark_size(area.width);
+    let latest = view.history.latest().unwrap_or(0).min(view.until);
     for item in items {
+        let spark = match (sparks, item.series) {
+            (Some((count, step)), Some(series)) => {
+                sparkline(&Cells::of(view.history.points(), latest, step, count).highest(series))
+            }
+            _ => String::new(),
+        };
         let value = format!("{:<width$}", item.value, width = item.width);
         let label = item.label.len() as u16 + 1;
+        let spark_width = if spark.is_empty() { 0 } else { spark.chars().count() as u16 + 1 };
         // The last item of a line needs no room after its value.
-        let least = label + Line::raw(&item.value).width() as u16;
+        let least = match spark_width {
+            0 => label + Line::raw(&item.value).width() as u16,
+            width => label + Line::raw(&value).width() as u16 + width,
+        };
         if x > area.x && x + least > area.right() {
             (x, y) = (area.x, y + 1);
         }
@@ -176,12 +236,17 @@ fn flow(items: &[Item], theme: Theme, area: Rect, buf: &mut Buffer) -> u16 {
             break;
         }
         used = y - area.y + 1;
-        buf.set_stringn(x, y, item.label, usize::from(area.right().saturating_sub(x)), theme.dim());
-        let at = x + label;
-        if at < area.right() {
-            buf.set_stringn(at, y, &value, usize::from(area.right() - at), item.style);
+        let room = |x: u16| usize::from(area.right().saturating_sub(x));
+        buf.set_stringn(x, y, item.label, room(x), view.theme.dim());
+        x += label;
+        if room(x) > 0 {
+            buf.set_stringn(x, y, &value, room(x), item.style);
         }
-        x = at + Line::raw(&value).width() as u16 + GAP;
+        x += Line::raw(&value).width() as u16;
+        if spark_width > 0 && room(x) > 1 {
+            buf.set_stringn(x + 1, y, &spark, room(x + 1), view.theme.series(0));
+        }
+        x += spark_width + GAP;
     }
     used
 }

@@ -4,7 +4,6 @@
 use std::io;
 use std::sync::mpsc::{self, Sender};
 use std::thread;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use crossterm::event::{self, Event as TerminalEvent, KeyEventKind};
@@ -12,40 +11,39 @@ use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
-use super::keys;
-use super::screen::{Outcome, Screen};
+use super::screen::{Outcome, Pace, Screen};
 use super::terminal::Tty;
 use crate::source::Sample;
 
-/// How often a fast screen is read.
-const FAST: Duration = Duration::from_millis(100);
-
-/// What the live screen is told from outside.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Options {
-    /// Between two readings.
-    pub(crate) interval: Duration,
-    /// Ask the terminal for clicks.
-    pub(crate) mouse: bool,
+/// What reading threads put into the channel.
+#[derive(Debug)]
+pub(crate) enum Feed {
+    /// A sample.
+    Sample(Sample),
+    /// There will be no more: a recording is over.
+    End,
 }
 
+/// Takes what a reading thread has; `false` when nobody wants any more.
+pub(crate) type Deliver = Box<dyn Fn(Feed) -> bool + Send>;
+
 enum Event {
-    Sample(Sample),
+    Feed(Feed),
     Terminal(TerminalEvent),
     Signal(i32),
     /// The terminal gives no more events: it is gone.
     Gone(io::Error),
 }
 
-/// Shows `screen` until the user leaves. `start` begins the reading: it gets what takes samples, and gives back what
-/// changes the pace.
+/// Shows `screen` until the user leaves; `mouse` asks the terminal for clicks. `start` begins the reading: it is given
+/// what makes places to deliver to, and gives back what changes the pace.
 ///
 /// # Errors
 /// When the terminal cannot be used.
-pub(crate) fn run<P: Fn(Duration)>(
+pub(crate) fn run<P: Fn(Pace)>(
     mut screen: Screen,
-    options: Options,
-    start: impl FnOnce(&dyn Fn() -> Box<dyn Fn(Sample) -> bool + Send>) -> anyhow::Result<P>,
+    mouse: bool,
+    start: impl FnOnce(&dyn Fn() -> Deliver) -> anyhow::Result<P>,
 ) -> anyhow::Result<()> {
     let (sender, events) = mpsc::channel();
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGTSTP, SIGCONT]).context("cannot watch for signals")?;
@@ -57,26 +55,29 @@ pub(crate) fn run<P: Fn(Duration)>(
             }
         }
     })?;
-    let mut tty = Tty::take(options.mouse).context("cannot use the terminal")?;
+    let mut tty = Tty::take(mouse).context("cannot use the terminal")?;
     tty.draw(|frame| screen.draw(frame))?;
     let keyboard = sender.clone();
     thread::Builder::new().name("keyboard".into()).spawn(move || read_terminal(&keyboard))?;
     let pace = start(&|| {
         let sender = sender.clone();
-        Box::new(move |sample| sender.send(Event::Sample(sample)).is_ok())
+        Box::new(move |feed| sender.send(Event::Feed(feed)).is_ok())
     })?;
     for event in events {
         let outcome = match event {
-            Event::Sample(sample) => {
+            Event::Feed(Feed::Sample(sample)) => {
                 if screen.ingest(sample) {
                     Outcome::Draw
                 } else {
                     Outcome::Nothing
                 }
             }
-            Event::Terminal(TerminalEvent::Key(key)) if key.kind != KeyEventKind::Release => {
-                keys::action_of(key).map_or(Outcome::Nothing, |action| screen.act(action))
+            Event::Feed(Feed::End) => {
+                screen.end();
+                Outcome::Draw
             }
+            Event::Terminal(TerminalEvent::Key(key)) if key.kind != KeyEventKind::Release => screen.press(key),
+            Event::Terminal(TerminalEvent::Mouse(event)) => screen.mouse(event),
             Event::Terminal(TerminalEvent::Resize(..)) => Outcome::Draw,
             Event::Terminal(_) => Outcome::Nothing,
             Event::Signal(SIGCONT) => Outcome::Redraw,
@@ -96,7 +97,7 @@ pub(crate) fn run<P: Fn(Duration)>(
                 let _ = low_level::emulate_default_handler(SIGTSTP);
             })?,
             Outcome::Redraw => tty.retake()?,
-            Outcome::Pace => pace(if screen.fast { FAST.min(options.interval) } else { options.interval }),
+            Outcome::Pace(change) => pace(change),
             Outcome::Draw => {}
         }
         tty.draw(|frame| screen.draw(frame))?;

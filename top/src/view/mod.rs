@@ -2,17 +2,24 @@
 //!
 //! Nothing here knows of sockets or files; a screen draws into a buffer and can be tested without a terminal.
 
+mod charts;
 pub(crate) mod columns;
+mod detail;
+mod filter;
 mod header;
 pub(crate) mod keys;
+mod layout;
+mod lists;
 mod live;
+mod overlay;
 mod screen;
+mod spark;
 mod table;
 mod terminal;
 #[cfg(test)]
 mod tests;
 mod theme;
 
-pub(crate) use live::{Options, run};
-pub(crate) use screen::Screen;
-pub(crate) use theme::{Theme, ascii};
+pub(crate) use live::{Feed, run};
+pub(crate) use screen::{Pace, Screen, Setup};
+pub(crate) use theme::{Colors, Role, Theme, ascii};

@@ -1,22 +1,20 @@
-//! The whole screen: the servers that are watched, what the user looks at, and how it is laid out.
+//! The whole screen: the servers that are watched, what the user looks at, and what keys and clicks change.
+//! How it is laid out is in `layout`.
 
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use jiff::tz::TimeZone;
-use ratatui::Frame;
-use ratatui::buffer::Buffer;
-use ratatui::layout::Rect;
-use ratatui::text::{Line, Span};
 
-use super::columns::Context;
-use super::header;
-use super::keys::{Action, BINDINGS};
-use super::table::Table;
+use super::charts::Charts;
+use super::columns::{Column, Context};
+use super::keys::{Action, Keys};
+use super::overlay::{self, Overlay};
+use super::table::{Choice, Table};
 use super::theme::Theme;
-use crate::format;
-use crate::model::{Pool, Reading};
+use crate::model::{Concern, History, Pool, Reading, Thresholds, Totals, concerns};
 use crate::source::Sample;
 
 /// What the loop around the screen has to do after an action.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Outcome {
     /// Nothing changed.
     Nothing,
@@ -25,31 +23,111 @@ pub(crate) enum Outcome {
     /// Draw everything again.
     Redraw,
     /// Read at another pace, then draw.
-    Pace,
+    Pace(Pace),
     /// Stop the process until the shell continues it.
     Suspend,
     /// Leave.
     Quit,
 }
 
+/// How fast samples are to come.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Pace {
+    /// As the command line says.
+    Usual,
+    /// Ten times a second.
+    Fast,
+    /// A recording, so many times as fast as it was recorded; 0 holds it.
+    Replay(f64),
+}
+
+/// How a screen is set up; the configuration file fills it.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    /// What the terminal can show.
+    pub(crate) theme: Theme,
+    /// For times of day.
+    pub(crate) zone: TimeZone,
+    /// The keys in force.
+    pub(crate) keys: Keys,
+    /// When something needs attention.
+    pub(crate) thresholds: Thresholds,
+    /// The columns and their order; `None` for the usual ones.
+    pub(crate) columns: Option<Vec<&'static Column>>,
+    /// What the table is sorted by; `None` for the usual.
+    pub(crate) sort: Option<&'static Column>,
+    /// The samples come from a recording.
+    pub(crate) replay: bool,
+}
+
+/// A moment in the past that is looked at.
+#[derive(Debug)]
+pub(super) struct Pinned {
+    /// Which, unix µs.
+    pub(super) time: u64,
+    /// By server: what was known of it then.
+    pub(super) readings: Vec<Option<Reading>>,
+}
+
 /// All that is shown, and the state that keys change.
 #[derive(Debug)]
 pub(crate) struct Screen {
-    pools: Vec<Pool>,
-    tab: usize,
-    table: Table,
-    theme: Theme,
-    zone: TimeZone,
-    /// Reading ten times a second.
-    pub(crate) fast: bool,
+    pub(super) pools: Vec<Pool>,
+    /// 0 is all servers together where there are several; otherwise the first.
+    pub(super) tab: usize,
+    pub(super) table: Table,
+    /// The selected server in the list of all.
+    pub(super) server: usize,
+    pub(super) detail: bool,
+    pub(super) overlay: Option<Overlay>,
+    pub(super) charts: Charts,
+    pub(super) theme: Theme,
+    pub(super) zone: TimeZone,
+    pub(super) keys: Keys,
+    pub(super) thresholds: Thresholds,
+    pub(super) fast: bool,
+    /// Of a recording: how many times as fast as it was.
+    pub(super) speed: Option<f64>,
+    pub(super) pinned: Option<Pinned>,
+    /// All servers together, for the charts of the first tab.
+    pub(super) merged: History,
     /// When the last sample came, good or bad, unix µs.
-    now: u64,
+    pub(super) now: u64,
+    /// The source has no more to give.
+    pub(super) ended: bool,
 }
 
 impl Screen {
     /// A screen that waits for its first samples.
-    pub(crate) fn new(pools: Vec<Pool>, theme: Theme, zone: TimeZone) -> Self {
-        Self { pools, tab: 0, table: Table::default(), theme, zone, fast: false, now: 0 }
+    pub(crate) fn new(pools: Vec<Pool>, setup: Setup) -> Self {
+        let mut table = Table::default();
+        if let Some(columns) = setup.columns {
+            // What is not named can still be chosen.
+            let chosen = columns.iter().map(|column| Choice { column, shown: true });
+            let named = |column: &Column| columns.iter().any(|known| known.name == column.name);
+            let rest = table.choices.iter().filter(|choice| !named(choice.column));
+            table.choices = chosen.chain(rest.map(|choice| Choice { shown: false, ..*choice })).collect();
+        }
+        table.sort = setup.sort.unwrap_or(table.sort);
+        Self {
+            pools,
+            tab: 0,
+            table,
+            server: 0,
+            detail: false,
+            overlay: None,
+            charts: Charts::default(),
+            theme: setup.theme,
+            zone: setup.zone,
+            keys: setup.keys,
+            thresholds: setup.thresholds,
+            fast: false,
+            speed: setup.replay.then_some(1.0),
+            pinned: None,
+            merged: History::default(),
+            now: 0,
+            ended: false,
+        }
     }
 
     /// Takes a sample in. Returns whether there is something new to draw.
@@ -59,30 +137,168 @@ impl Screen {
         if let Some(pool) = self.pools.get_mut(target) {
             pool.ingest(sample);
         }
-        target == self.tab
+        if self.pools.len() > 1 {
+            let readings = self.pools.iter().filter_map(|pool| pool.current.as_ref());
+            let totals = Totals::merged(readings.map(|reading| &reading.totals));
+            // The latencies of the others are those of their last window; they count once a second, as this does.
+            if self.merged.is_due(self.now) {
+                self.merged.push(&mut Reading { taken: self.now, totals, ..Reading::default() });
+            }
+        }
+        // The past does not change.
+        self.pinned.is_none() && (self.all() || self.server_shown() == Some(target))
     }
 
-    #[cfg(test)]
-    pub(crate) fn set_theme(&mut self, theme: Theme) {
-        self.theme = theme;
+    /// The source is at its end.
+    pub(crate) fn end(&mut self) {
+        self.ended = true;
     }
 
-    fn pool(&self) -> Option<&Pool> {
-        self.pools.get(self.tab)
+    /// Whether the tab of all servers together is shown.
+    pub(super) fn all(&self) -> bool {
+        self.pools.len() > 1 && self.tab == 0
+    }
+
+    /// The server whose tab is shown.
+    pub(super) fn server_shown(&self) -> Option<usize> {
+        match self.pools.len() {
+            1 => Some(0),
+            _ => self.tab.checked_sub(1),
+        }
+    }
+
+    pub(super) fn pool(&self) -> Option<&Pool> {
+        self.pools.get(self.server_shown()?)
+    }
+
+    /// What is shown of a server: the present, or the moment that is pinned.
+    pub(super) fn reading_of(&self, server: usize) -> Option<&Reading> {
+        match &self.pinned {
+            Some(pinned) => pinned.readings.get(server)?.as_ref(),
+            None => self.pools.get(server)?.current.as_ref(),
+        }
+    }
+
+    pub(super) fn reading(&self) -> Option<&Reading> {
+        self.reading_of(self.server_shown()?)
+    }
+
+    /// The history behind the tab that is shown.
+    pub(super) fn history(&self) -> &History {
+        self.pool().map_or(&self.merged, |pool| &pool.history)
+    }
+
+    pub(super) fn context(&self, reading: &Reading) -> Context {
+        Context { requests: reading.totals.requests, now: reading.taken / 1_000_000, zone: self.zone.clone() }
+    }
+
+    /// What needs attention in what is shown.
+    pub(super) fn concerns(&self) -> Vec<Concern> {
+        let of = |server: usize| {
+            let (Some(pool), Some(reading)) = (self.pools.get(server), self.reading_of(server)) else {
+                return Vec::new();
+            };
+            concerns(reading, &pool.history, &self.thresholds)
+        };
+        match self.server_shown() {
+            Some(server) => of(server),
+            None => (0..self.pools.len())
+                .flat_map(|server| {
+                    let label = &self.pools[server].label;
+                    of(server).into_iter().map(move |c| Concern { text: format!("{label}: {}", c.text), ..c })
+                })
+                .collect(),
+        }
+    }
+
+    /// A key: into the filter while that is typed, else what it is bound to.
+    pub(crate) fn press(&mut self, key: KeyEvent) -> Outcome {
+        if !self.table.filter.editing {
+            return self.keys.action_of(key).map_or(Outcome::Nothing, |action| self.act(action));
+        }
+        let filter = &mut self.table.filter;
+        match key.code {
+            KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return Outcome::Quit,
+            KeyCode::Char('u') if key.modifiers.contains(KeyModifiers::CONTROL) => filter.clear(),
+            KeyCode::Char(character) if !key.modifiers.contains(KeyModifiers::CONTROL) => filter.push(character),
+            KeyCode::Backspace => filter.pop(),
+            KeyCode::Enter => filter.editing = false,
+            KeyCode::Esc => {
+                filter.clear();
+                filter.editing = false;
+            }
+            _ => return Outcome::Nothing,
+        }
+        Outcome::Draw
+    }
+
+    /// A click or a turn of the wheel.
+    pub(crate) fn mouse(&mut self, event: MouseEvent) -> Outcome {
+        match event.kind {
+            MouseEventKind::ScrollUp => self.act(Action::Up),
+            MouseEventKind::ScrollDown => self.act(Action::Down),
+            MouseEventKind::Down(MouseButton::Left) if self.overlay.is_none() && !self.detail => {
+                if self.table.click(event.column, event.row) { Outcome::Draw } else { Outcome::Nothing }
+            }
+            _ => Outcome::Nothing,
+        }
     }
 
     /// Does what a key asks for.
     pub(crate) fn act(&mut self, action: Action) -> Outcome {
         match action {
-            Action::Quit => return Outcome::Quit,
             Action::Suspend => return Outcome::Suspend,
             Action::Redraw => return Outcome::Redraw,
+            _ => {}
+        }
+        if let Some(overlay) = self.overlay {
+            self.act_in(overlay, action);
+            return Outcome::Draw;
+        }
+        match action {
+            Action::Quit => return Outcome::Quit,
+            Action::Suspend | Action::Redraw => {}
             Action::Fast => {
                 self.fast = !self.fast;
-                return Outcome::Pace;
+                return Outcome::Pace(self.pace());
             }
+            Action::Faster | Action::Slower => {
+                let factor = if action == Action::Faster { 2.0 } else { 0.5 };
+                let Some(speed) = &mut self.speed else { return Outcome::Nothing };
+                *speed = (*speed * factor).clamp(0.125, 1024.0);
+                return Outcome::Pace(self.pace());
+            }
+            Action::Pause => {
+                match self.pinned {
+                    Some(_) => self.pinned = None,
+                    None => self.pin(self.latest()),
+                }
+                return Outcome::Pace(self.pace());
+            }
+            Action::Now => {
+                self.pinned = None;
+                return Outcome::Pace(self.pace());
+            }
+            Action::Back1 => self.travel(-1),
+            Action::Forward1 => self.travel(1),
+            Action::Back60 => self.travel_seconds(-60),
+            Action::Forward60 => self.travel_seconds(60),
             Action::Cores => self.table.cores = self.table.cores.next(),
-            Action::Back => self.table.selected = None,
+            Action::Back => self.close(),
+            Action::Detail => self.open(),
+            Action::SortNext => self.table.sort_by_next(1),
+            Action::SortBefore => self.table.sort_by_next(-1),
+            Action::Reverse => self.table.reversed = !self.table.reversed,
+            Action::Filter => self.table.filter.editing = true,
+            Action::Columns => self.overlay = Some(Overlay::Columns(0)),
+            Action::Attention => self.overlay = Some(Overlay::Attention(0)),
+            Action::Help => self.overlay = Some(Overlay::Help(0)),
+            Action::Charts if self.charts == Charts::WhereRoom => self.charts = Charts::Never,
+            Action::Charts => self.charts = Charts::WhereRoom,
+            Action::Chart(number) if self.charts == Charts::One(number) => self.charts = Charts::WhereRoom,
+            Action::Chart(number) => self.charts = Charts::One(number),
+            Action::TabNext => self.turn(1),
+            Action::TabBefore => self.turn(-1),
             Action::Up => self.select(-1),
             Action::Down => self.select(1),
             Action::PageUp => self.select(-self.table.page()),
@@ -93,80 +309,119 @@ impl Screen {
         Outcome::Draw
     }
 
-    fn select(&mut self, step: isize) {
-        if let Some(reading) = self.pools.get(self.tab).and_then(|pool| pool.current.as_ref()) {
-            self.table.select(reading, step);
-        }
-    }
-
-    /// Draws everything.
-    pub(crate) fn draw(&mut self, frame: &mut Frame<'_>) {
-        let area = frame.area();
-        let buf = frame.buffer_mut();
-        if area.width > 0 && area.height > 0 {
-            self.draw_into(area, buf);
-        }
-        self.theme.finish(buf);
-    }
-
-    fn draw_into(&mut self, area: Rect, buf: &mut Buffer) {
-        let Some(pool) = self.pools.get(self.tab) else { return };
-        let line = |y| Rect { y, height: 1, ..area };
-        let taken = pool.current.as_ref().map_or(self.now, |reading| reading.taken);
-        let clock = format::local(taken / 1_000_000, "%a %d %b %H:%M:%S", &self.zone);
-        header::identity(pool.current.as_ref(), &pool.label, &clock, self.theme, line(area.y), buf);
-        let foot = area.bottom() - 1;
-        if let Some(reading) = &pool.current {
-            let room = header::lines_for(area.height).min(area.height.saturating_sub(2));
-            let place = Rect { y: area.y + 1, height: room, ..area };
-            let used = header::totals(reading, pool.node.as_deref(), self.theme, place, buf);
-            let top = area.y + 1 + used;
-            let body = Rect { y: top, height: foot.saturating_sub(top), ..area };
-            let context =
-                Context { requests: reading.totals.requests, now: reading.taken / 1_000_000, zone: self.zone.clone() };
-            self.table.draw(reading, &context, self.theme, body, buf);
-        }
-        if foot > area.y {
-            self.foot(line(foot), buf);
-        }
-    }
-
-    /// The last line: what is wrong, or else what the keys do.
-    fn foot(&self, area: Rect, buf: &mut Buffer) {
-        let Some(pool) = self.pool() else { return };
-        let line = match (&pool.trouble, &pool.current) {
-            (Some(trouble), current) => {
-                let since = current.as_ref().map_or(trouble.since, |reading| reading.taken);
-                let age = format::seconds(self.now.saturating_sub(since) / 1_000_000);
-                let last = if current.is_some() {
-                    format!("; shown is {age} old, trying again")
-                } else {
-                    "; trying again".to_owned()
-                };
-                Line::styled(
-                    format!("{}: {}{last}", pool.label, format::one_line(&trouble.message)),
-                    self.theme.alarm(),
-                )
-            }
-            (None, None) => Line::styled("waiting for the first answer", self.theme.dim()),
-            (None, Some(reading)) => self.hints(pool, reading),
+    /// Keys while something lies over the table.
+    fn act_in(&mut self, overlay: Overlay, action: Action) {
+        let step = match action {
+            Action::Up => -1,
+            Action::Down => 1,
+            Action::PageUp => -10,
+            Action::PageDown => 10,
+            Action::First => isize::MIN,
+            Action::Last => 1_000,
+            _ => 0,
         };
-        buf.set_line(area.x, area.y, &line, area.width);
+        let last = self.table.choices.len() - 1;
+        self.overlay = match (overlay, action) {
+            (_, Action::Quit | Action::Back) => None,
+            (Overlay::Help(_), Action::Help) | (Overlay::Columns(_), Action::Columns) => None,
+            (Overlay::Attention(_), Action::Attention) => None,
+            (Overlay::Help(first), _) => Some(Overlay::Help(first.saturating_add_signed(step).min(200))),
+            (Overlay::Attention(first), _) => Some(Overlay::Attention(first.saturating_add_signed(step).min(1_000))),
+            (Overlay::Columns(cursor), Action::Pause | Action::Detail) => {
+                let choice = &mut self.table.choices[cursor.min(last)];
+                choice.shown = !choice.shown;
+                Some(Overlay::Columns(cursor))
+            }
+            (Overlay::Columns(cursor), Action::Back1 | Action::Forward1) => {
+                let step = if action == Action::Back1 { -1 } else { 1 };
+                Some(Overlay::Columns(overlay::move_column(&mut self.table, cursor, step)))
+            }
+            (Overlay::Columns(cursor), _) => Some(Overlay::Columns(cursor.saturating_add_signed(step).min(last))),
+        };
     }
 
-    fn hints<'a>(&self, pool: &Pool, reading: &Reading) -> Line<'a> {
-        let mut spans = Vec::new();
-        for binding in BINDINGS.iter().filter(|binding| !binding.hint.is_empty()) {
-            spans.push(Span::styled(binding.keys[0], self.theme.strong()));
-            spans.push(Span::styled(format!(" {}  ", binding.hint), self.theme.dim()));
+    fn pace(&self) -> Pace {
+        match self.speed {
+            Some(_) if self.pinned.is_some() => Pace::Replay(0.0),
+            Some(speed) => Pace::Replay(speed),
+            None if self.fast => Pace::Fast,
+            None => Pace::Usual,
         }
-        if self.fast {
-            spans.push(Span::styled("fast ", self.theme.warning()));
+    }
+
+    /// Closes what was opened last.
+    fn close(&mut self) {
+        if self.detail {
+            self.detail = false;
+        } else if !self.table.filter.is_empty() {
+            self.table.filter.clear();
+        } else if self.table.selected.is_some() {
+            self.table.selected = None;
+        } else {
+            self.charts = Charts::WhereRoom;
         }
-        if let Some(restarted) = pool.restarted {
-            let ago = format::seconds(reading.taken.saturating_sub(restarted) / 1_000_000);
-            spans.push(Span::styled(format!("server restarted {ago} ago"), self.theme.warning()));
+    }
+
+    fn open(&mut self) {
+        if self.all() {
+            self.tab = self.server + 1;
+            self.table.selected = None;
+            return;
         }
-        Line::from(spans)
+        if self.table.selected.is_none() {
+            self.select(1);
+        }
+        self.detail = !self.detail && self.table.selected.is_some();
+    }
+
+    fn turn(&mut self, step: isize) {
+        let tabs = if self.pools.len() > 1 { self.pools.len() + 1 } else { 1 };
+        self.tab = (self.tab as isize + step).rem_euclid(tabs as isize) as usize;
+        self.table.selected = None;
+        self.detail = false;
+    }
+
+    fn select(&mut self, step: isize) {
+        if self.all() {
+            self.server = self.server.saturating_add_signed(step).min(self.pools.len() - 1);
+            return;
+        }
+        let server = self.server_shown().unwrap_or(0);
+        let reading = match &self.pinned {
+            Some(pinned) => pinned.readings.get(server).and_then(Option::as_ref),
+            None => self.pools.get(server).and_then(|pool| pool.current.as_ref()),
+        };
+        let Some(reading) = reading else { return };
+        let context =
+            Context { requests: reading.totals.requests, now: reading.taken / 1_000_000, zone: self.zone.clone() };
+        self.table.select(reading, &context, step);
+    }
+
+    /// When the last reading of what is shown was taken.
+    fn latest(&self) -> Option<u64> {
+        self.history().latest()
+    }
+
+    /// Goes `steps` readings from the moment that is shown.
+    fn travel(&mut self, steps: isize) {
+        let from = self.pinned.as_ref().map(|pinned| pinned.time).or(self.latest());
+        self.pin(from.and_then(|from| self.history().step(from, steps)));
+    }
+
+    fn travel_seconds(&mut self, seconds: i64) {
+        let from = self.pinned.as_ref().map(|pinned| pinned.time).or(self.latest());
+        let time = from.map(|from| from.saturating_add_signed(seconds * 1_000_000));
+        self.pin(time.and_then(|time| self.history().step(time, 0)));
+    }
+
+    fn pin(&mut self, time: Option<u64>) {
+        let Some(time) = time else { return };
+        let readings = self.pools.iter().map(|pool| pool.history.at(time)).collect();
+        self.pinned = Some(Pinned { time, readings });
+    }
+
+    #[cfg(test)]
+    pub(crate) fn set_theme(&mut self, theme: Theme) {
+        self.theme = theme;
     }
 }

@@ -1,10 +1,14 @@
 //! The worker table: which rows, in which order, through which columns, as far as they fit.
 
+use std::cmp::Ordering;
+
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
+use ratatui::style::Style;
 use ratatui::text::Line;
 
 use super::columns::{COLUMNS, Column, Context, Key, Row, column, status_word};
+use super::filter::Filter;
 use super::theme::Theme;
 use crate::model::{Reading, status_of};
 
@@ -34,40 +38,68 @@ impl Cores {
 /// A row that stays the same one while the order changes: the worker's place and its core's.
 pub(crate) type RowId = (usize, Option<usize>);
 
+/// A column and whether it is wanted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Choice {
+    /// The column.
+    pub(crate) column: &'static Column,
+    /// Whether it may be shown.
+    pub(crate) shown: bool,
+}
+
 /// What the user has made of the table.
 #[derive(Debug)]
 pub(crate) struct Table {
     /// How cores are shown.
     pub(crate) cores: Cores,
+    /// The columns, in their order.
+    pub(crate) choices: Vec<Choice>,
     /// The column that the rows are sorted by.
     pub(crate) sort: &'static Column,
     /// Against the column's natural order.
     pub(crate) reversed: bool,
     /// The selected row.
     pub(crate) selected: Option<RowId>,
+    /// What rows must contain.
+    pub(crate) filter: Filter,
     /// How many rows are above the pane.
     offset: usize,
     /// How many rows the pane showed last; a page is as long.
     page: usize,
+    /// Columns that ever had a value: they keep their room, so that the table does not jump when nobody works.
+    told: Vec<&'static str>,
+    /// Where the last frame put things, for clicks.
+    places: Places,
+}
+
+#[derive(Debug, Default)]
+struct Places {
+    area: Rect,
+    titles: Vec<(u16, u16, &'static Column)>,
+    rows: Vec<RowId>,
 }
 
 impl Default for Table {
     fn default() -> Self {
         Self {
             cores: Cores::default(),
+            choices: COLUMNS.iter().map(|column| Choice { column, shown: true }).collect(),
             // uwsgitop's order: who has served the most is on top.
             sort: column("req").unwrap_or(&COLUMNS[0]),
             reversed: false,
             selected: None,
+            filter: Filter::default(),
             offset: 0,
             page: 1,
+            told: Vec::new(),
+            places: Places::default(),
         }
     }
 }
 
 impl Table {
     /// The rows in the order in which they stand.
-    pub(crate) fn rows<'a>(&self, reading: &'a Reading) -> Vec<Row<'a>> {
+    pub(crate) fn rows<'a>(&self, reading: &'a Reading, context: &Context) -> Vec<Row<'a>> {
         let pairs = reading.snapshot.workers.iter().zip(&reading.workers).enumerate();
         let mut rows: Vec<Row<'a>> =
             pairs.map(|(place, (worker, rates))| Row { place, worker, rates, core: None, merged: false }).collect();
@@ -75,16 +107,24 @@ impl Table {
             let cores = rows.iter().flat_map(|row| Self::cores_of(row, true));
             rows = cores.collect();
         }
+        if !self.filter.is_empty() {
+            rows.retain(|row| {
+                let texts: Vec<String> = COLUMNS.iter().filter_map(|column| column.text(row, context)).collect();
+                self.filter.passes(&texts.join(" "))
+            });
+        }
         let mut keyed: Vec<(Key, Row<'a>)> = rows.into_iter().map(|row| ((self.sort.key)(&row), row)).collect();
         keyed.sort_by(|(a, _), (b, _)| {
             let natural = match (a, b) {
                 (Key::Text(a), Key::Text(b)) => a.cmp(b),
                 (Key::Number(_), Key::Number(_)) if self.sort.name == "wid" => {
-                    a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal)
+                    a.partial_cmp(b).unwrap_or(Ordering::Equal)
                 }
-                _ => b.partial_cmp(a).unwrap_or(std::cmp::Ordering::Equal),
+                _ => b.partial_cmp(a).unwrap_or(Ordering::Equal),
             };
-            if self.reversed { natural.reverse() } else { natural }
+            // What has no value stays below, whichever way the rest is turned.
+            let known = matches!(a, Key::Nothing) == matches!(b, Key::Nothing);
+            if self.reversed && known { natural.reverse() } else { natural }
         });
         let rows = keyed.into_iter().map(|(_, row)| row);
         match self.cores {
@@ -101,12 +141,14 @@ impl Table {
     }
 
     /// Moves the selection by `step` rows; without one, to the first or the last row in sight.
-    pub(crate) fn select(&mut self, reading: &Reading, step: isize) {
-        let rows = self.rows(reading);
+    pub(crate) fn select(&mut self, reading: &Reading, context: &Context, step: isize) {
+        let rows = self.rows(reading, context);
         let Some(last) = rows.len().checked_sub(1) else { return };
         let next = match self.position(&rows) {
             Some(position) => position.saturating_add_signed(step).min(last),
+            None if step == isize::MAX => last,
             None if step > 0 => self.offset.min(last),
+            None if step == isize::MIN => 0,
             None => (self.offset + self.page.saturating_sub(1)).min(last),
         };
         self.selected = Some(id_of(&rows[next]));
@@ -117,47 +159,126 @@ impl Table {
         isize::try_from(self.page.saturating_sub(1).max(1)).unwrap_or(1)
     }
 
+    /// Sorts by the next column (the one before when `step` is -1) of those that are wanted and have values.
+    pub(crate) fn sort_by_next(&mut self, step: isize) {
+        let wanted = self.choices.iter().filter(|choice| choice.shown && self.told.contains(&choice.column.name));
+        let wanted: Vec<&'static Column> = wanted.map(|choice| choice.column).collect();
+        let Some(count) = isize::try_from(wanted.len()).ok().filter(|count| *count > 0) else { return };
+        let place = wanted.iter().position(|column| column.name == self.sort.name);
+        let place = place.map_or(0, |place| (place as isize + step).rem_euclid(count));
+        self.sort = wanted[place as usize];
+        self.reversed = false;
+    }
+
+    /// A click: on a title to sort by it (again to turn it round), on a row to select it.
+    pub(crate) fn click(&mut self, x: u16, y: u16) -> bool {
+        let area = self.places.area;
+        if !area.contains((x, y).into()) {
+            return false;
+        }
+        if y == area.y {
+            let title = self.places.titles.iter().find(|(from, to, _)| (*from..*to).contains(&x));
+            let Some((_, _, column)) = title else { return false };
+            self.reversed = self.sort.name == column.name && !self.reversed;
+            self.sort = column;
+            return true;
+        }
+        let row = self.places.rows.get(usize::from(y - area.y - 1)).copied();
+        self.selected = row.or(self.selected);
+        row.is_some()
+    }
+
     fn position(&self, rows: &[Row<'_>]) -> Option<usize> {
         let selected = self.selected?;
         rows.iter().position(|row| id_of(row) == selected)
     }
 
-    /// Draws the titles and as many rows as fit.
-    pub(crate) fn draw(&mut self, reading: &Reading, context: &Context, theme: Theme, area: Rect, buf: &mut Buffer) {
-        if area.height == 0 {
+    /// Draws the titles and as many rows as fit; rows of the workers at `marked` places get a mark.
+    pub(crate) fn draw(
+        &mut self,
+        reading: &Reading,
+        marked: &[usize],
+        context: &Context,
+        theme: &Theme,
+        area: Rect,
+        buf: &mut Buffer,
+    ) {
+        if area.height == 0 || area.width < 2 {
             return;
         }
-        let rows = self.rows(reading);
+        let rows = self.rows(reading, context);
         self.page = usize::from(area.height - 1);
         self.offset = self.offset.min(rows.len().saturating_sub(self.page));
         if let Some(position) = self.position(&rows) {
             self.offset = self.offset.clamp((position + 1).saturating_sub(self.page), position);
         }
         let shown = &rows[self.offset..rows.len().min(self.offset + self.page)];
-        let columns = fit(shown, context, area.width);
+        // A column for the mark, as uwsgitop leaves one.
+        let columns = self.fit(shown, context, area.width - 1);
 
         buf.set_style(Rect { height: 1, ..area }, theme.title());
         for (index, row) in shown.iter().enumerate() {
-            let y = area.y + 1 + index as u16;
-            let style = theme.status(status_of(status_word(row)));
-            buf.set_style(Rect { y, height: 1, ..area }, style);
+            let line = Rect { y: area.y + 1 + index as u16, height: 1, ..area };
+            buf.set_style(line, theme.status(status_of(status_word(row))));
+            if marked.contains(&row.place) && row.core.is_none_or(|_| row.merged) {
+                buf.set_string(line.x, line.y, "!", theme.alarm());
+            }
             if self.selected == Some(id_of(row)) {
-                buf.set_style(Rect { y, height: 1, ..area }, theme.selected());
+                buf.set_style(line, theme.selected());
             }
         }
-        let mut x = area.x;
+        self.places = Places { area, titles: Vec::new(), rows: shown.iter().map(id_of).collect() };
+        let mut x = area.x + 1;
         for Fitted { column, width, texts } in &columns {
             // The sorted column says so where its title leaves room.
             let mark = if self.reversed { "▲" } else { "▼" };
-            let sorted = self.sort.name == column.name && usize::from(*width) > column.title.len();
-            let title = if sorted { format!("{}{mark}", column.title) } else { column.title.to_owned() };
+            let sorted = self.sort.name == column.name;
+            let title = match sorted && usize::from(*width) > column.title.len() {
+                true => format!("{}{mark}", column.title),
+                false => column.title.to_owned(),
+            };
             put(buf, x, area.y, &title, *width, column.right);
+            if sorted {
+                buf.set_style(Rect { x, y: area.y, width: *width, height: 1 }, theme.strong());
+            }
             for (index, text) in texts.iter().enumerate() {
                 put(buf, x, area.y + 1 + index as u16, text, *width, column.right);
             }
+            self.places.titles.push((x, x + width + 1, column));
             x += width + 1;
         }
         more_rows(self.offset, rows.len() - self.offset - shown.len(), theme, area, buf);
+    }
+
+    /// The columns that fit into `width`, in their order, with their texts.
+    fn fit(&mut self, rows: &[Row<'_>], context: &Context, width: u16) -> Vec<Fitted> {
+        let mut candidates = Vec::new();
+        for Choice { column, .. } in self.choices.iter().filter(|choice| choice.shown) {
+            let values: Vec<Option<String>> = rows.iter().map(|row| column.text(row, context)).collect();
+            if !self.told.contains(&column.name) {
+                // What nobody ever told takes no room; but rates are only waited for.
+                if values.iter().all(Option::is_none) && column.name != "rps" {
+                    continue;
+                }
+                self.told.push(column.name);
+            }
+            let dash = if column.grows { "" } else { "-" };
+            let texts: Vec<String> = values.into_iter().map(|value| value.unwrap_or_else(|| dash.to_owned())).collect();
+            let widest = texts.iter().map(|text| Line::raw(text).width() as u16).max().unwrap_or(0);
+            let width = if column.grows { column.width } else { column.width.max(widest) };
+            candidates.push(Fitted { column, width, texts });
+        }
+        loop {
+            let needed = candidates.iter().map(|fitted| fitted.width + 1).sum::<u16>().saturating_sub(1);
+            if needed <= width {
+                share_out(&mut candidates, width - needed);
+                return candidates;
+            }
+            let Some(least) = (0..candidates.len()).max_by_key(|index| candidates[*index].column.rank) else {
+                return candidates;
+            };
+            candidates.remove(least);
+        }
     }
 }
 
@@ -172,36 +293,6 @@ struct Fitted {
     texts: Vec<String>,
 }
 
-/// The columns that fit into `width`, in their order, with their texts.
-fn fit(rows: &[Row<'_>], context: &Context, width: u16) -> Vec<Fitted> {
-    let mut candidates: Vec<Fitted> = COLUMNS
-        .iter()
-        .filter_map(|column| {
-            let values: Vec<Option<String>> = rows.iter().map(|row| column.text(row, context)).collect();
-            // What nobody has takes no room; but the table of an empty pool still has titles.
-            if !rows.is_empty() && values.iter().all(Option::is_none) && column.name != "rps" {
-                return None;
-            }
-            let dash = if column.grows { "" } else { "-" };
-            let texts: Vec<String> = values.into_iter().map(|value| value.unwrap_or_else(|| dash.to_owned())).collect();
-            let widest = texts.iter().map(|text| Line::raw(text).width() as u16).max().unwrap_or(0);
-            let width = if column.grows { column.width } else { column.width.max(widest) };
-            Some(Fitted { column, width, texts })
-        })
-        .collect();
-    loop {
-        let needed = candidates.iter().map(|fitted| fitted.width + 1).sum::<u16>().saturating_sub(1);
-        if needed <= width {
-            share_out(&mut candidates, width - needed);
-            return candidates;
-        }
-        let Some(least) = (0..candidates.len()).max_by_key(|index| candidates[*index].column.rank) else {
-            return candidates;
-        };
-        candidates.remove(least);
-    }
-}
-
 /// Gives the room that is left to the columns that can use it.
 fn share_out(columns: &mut [Fitted], mut left: u16) {
     for Fitted { width, texts, .. } in columns.iter_mut().filter(|fitted| fitted.column.grows) {
@@ -212,18 +303,18 @@ fn share_out(columns: &mut [Fitted], mut left: u16) {
     }
 }
 
-fn put(buf: &mut Buffer, x: u16, y: u16, text: &str, width: u16, right: bool) {
+/// Puts a text into a cell, cut with a mark when it is too long.
+pub(crate) fn put(buf: &mut Buffer, x: u16, y: u16, text: &str, width: u16, right: bool) {
     let length = Line::raw(text).width() as u16;
     let indent = if right { width.saturating_sub(length) } else { 0 };
-    let style = ratatui::style::Style::new();
-    buf.set_stringn(x + indent, y, text, usize::from(width - indent), style);
+    buf.set_stringn(x + indent, y, text, usize::from(width - indent), Style::new());
     if length > width && width > 0 {
-        buf.set_stringn(x + width - 1, y, "…", 1, style);
+        buf.set_stringn(x + width - 1, y, "…", 1, Style::new());
     }
 }
 
 /// Says at the right edge that there are rows above and below.
-fn more_rows(above: usize, below: usize, theme: Theme, area: Rect, buf: &mut Buffer) {
+fn more_rows(above: usize, below: usize, theme: &Theme, area: Rect, buf: &mut Buffer) {
     for (count, mark, y) in [(above, "▲", area.y), (below, "▼", area.bottom() - 1)] {
         if count > 0 {
             let text = format!(" {count}{mark}");

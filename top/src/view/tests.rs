@@ -11,7 +11,8 @@ use rwsgi_stats::{
 };
 
 use super::keys::Action;
-use super::{Screen, Theme};
+use super::keys::Keys;
+use super::{Colors, Screen, Setup, Theme};
 use crate::model::Pool;
 use crate::source::{Sample, SourceError, parse};
 
@@ -22,9 +23,20 @@ pub(super) fn fixture(name: &str) -> Vec<u8> {
     std::fs::read(format!("{}/tests/fixtures/{name}.json", env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 
+fn setup() -> Setup {
+    Setup {
+        theme: Theme { color: true, unicode: true, colors: Colors::default() },
+        zone: TimeZone::UTC,
+        keys: Keys::default(),
+        thresholds: crate::model::Thresholds::default(),
+        columns: None,
+        sort: None,
+        replay: false,
+    }
+}
+
 pub(super) fn screen(label: &str, samples: impl IntoIterator<Item = Sample>) -> Screen {
-    let theme = Theme { color: true, unicode: true };
-    let mut screen = Screen::new(vec![Pool::new(label.into(), Some("web1".into()))], theme, TimeZone::UTC);
+    let mut screen = Screen::new(vec![Pool::new(label.into(), Some("web1".into()))], setup());
     for sample in samples {
         screen.ingest(sample);
     }
@@ -230,6 +242,6 @@ fn no_size_is_too_small_to_draw_at() {
 #[test]
 fn without_utf_8_every_character_is_ascii() {
     let mut plain = rwsgi_screen(3, 30);
-    plain.set_theme(Theme { color: false, unicode: false });
+    plain.set_theme(Theme { color: false, unicode: false, colors: Colors::default() });
     assert!(picture(&mut plain, (120, 12)).is_ascii());
 }

@@ -8,6 +8,82 @@ use ratatui::style::{Color, Modifier, Style};
 
 use crate::model::Status;
 
+/// What a colour is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Role {
+    /// A worker in a request.
+    Busy,
+    /// A worker without a process.
+    Cheap,
+    /// A worker that takes no requests.
+    Pause,
+    /// A worker that handles a signal.
+    Signal,
+    /// What needs a look.
+    Warning,
+    /// What is broken.
+    Alarm,
+    /// The first line of a chart.
+    First,
+    /// The second line of a chart.
+    Second,
+    /// The third line of a chart.
+    Third,
+}
+
+impl Role {
+    const ALL: [Self; 9] = [
+        Self::Busy,
+        Self::Cheap,
+        Self::Pause,
+        Self::Signal,
+        Self::Warning,
+        Self::Alarm,
+        Self::First,
+        Self::Second,
+        Self::Third,
+    ];
+
+    /// Its name in the configuration file.
+    pub(crate) fn name(self) -> String {
+        format!("{self:?}").to_lowercase()
+    }
+}
+
+/// The colours in force, one for each role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Colors([Color; 9]);
+
+impl Default for Colors {
+    fn default() -> Self {
+        // The first four are uwsgitop's. The three of charts are told apart by the common kinds of colour blindness.
+        Self([
+            Color::Green,
+            Color::Magenta,
+            Color::Blue,
+            Color::Yellow,
+            Color::Yellow,
+            Color::Red,
+            Color::Cyan,
+            Color::Yellow,
+            Color::Magenta,
+        ])
+    }
+}
+
+impl Colors {
+    /// Gives a role another colour.
+    pub(crate) fn set(&mut self, role: Role, color: Color) {
+        self.0[role as usize] = color;
+    }
+
+    /// Every role with its colour.
+    pub(crate) fn iter(self) -> impl Iterator<Item = (Role, Color)> {
+        Role::ALL.into_iter().map(move |role| (role, self.0[role as usize]))
+    }
+}
+
 /// What the terminal can show.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Theme {
@@ -15,6 +91,8 @@ pub(crate) struct Theme {
     pub(crate) color: bool,
     /// Characters beyond ASCII may be used.
     pub(crate) unicode: bool,
+    /// Which colours.
+    pub(crate) colors: Colors,
 }
 
 impl Theme {
@@ -26,20 +104,21 @@ impl Theme {
         Self {
             color: set("NO_COLOR").is_none() && set("TERM").is_none_or(|term| term != "dumb"),
             unicode: locale.contains("UTF-8") || locale.contains("UTF8"),
+            colors: Colors::default(),
         }
     }
 
-    fn colored(self, color: Color, without: Modifier) -> Style {
-        if self.color { Style::new().fg(color) } else { Style::new().add_modifier(without) }
+    fn colored(self, role: Role, without: Modifier) -> Style {
+        if self.color { Style::new().fg(self.colors.0[role as usize]) } else { Style::new().add_modifier(without) }
     }
 
     /// uwsgitop's colours of a worker's status.
     pub(crate) fn status(self, status: Status) -> Style {
         match status {
-            Status::Busy => self.colored(Color::Green, Modifier::BOLD),
-            Status::Cheap => self.colored(Color::Magenta, Modifier::DIM),
-            Status::Pause => self.colored(Color::Blue, Modifier::DIM),
-            Status::Signal => self.colored(Color::Yellow, Modifier::BOLD),
+            Status::Busy => self.colored(Role::Busy, Modifier::BOLD),
+            Status::Cheap => self.colored(Role::Cheap, Modifier::DIM),
+            Status::Pause => self.colored(Role::Pause, Modifier::DIM),
+            Status::Signal => self.colored(Role::Signal, Modifier::BOLD),
             Status::Idle | Status::Other => Style::new(),
         }
     }
@@ -66,18 +145,23 @@ impl Theme {
 
     /// What needs a look.
     pub(crate) fn warning(self) -> Style {
-        self.colored(Color::Yellow, Modifier::BOLD)
+        self.colored(Role::Warning, Modifier::BOLD)
     }
 
     /// What is broken.
     pub(crate) fn alarm(self) -> Style {
-        self.colored(Color::Red, Modifier::BOLD).add_modifier(Modifier::BOLD)
+        self.colored(Role::Alarm, Modifier::BOLD).add_modifier(Modifier::BOLD)
     }
 
     /// Lines and bars of charts, the first to the third of several.
     pub(crate) fn series(self, index: usize) -> Style {
-        // Told apart by the common kinds of colour blindness; each line has its name beside it too.
-        self.colored([Color::Cyan, Color::Yellow, Color::Magenta][index % 3], Modifier::empty())
+        self.colored([Role::First, Role::Second, Role::Third][index % 3], Modifier::empty())
+    }
+
+    /// A cell of the heat map, by how much is in it, 0 to 1.
+    pub(crate) fn heat(self, level: f64) -> Style {
+        // The shade tells it too, so one change of colour is enough.
+        self.series(usize::from(level > 0.66))
     }
 
     /// Replaces what the terminal cannot show, after everything is drawn.

@@ -1,0 +1,222 @@
+//! The configuration file: `$XDG_CONFIG_HOME/rtop/config.toml`. Everything in it has a default, and what is misspelt is
+//! an error that says where.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use ratatui::style::Color;
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::model::Thresholds;
+use crate::view::columns::{COLUMNS, Column, column};
+use crate::view::keys::{BINDINGS, Keys};
+use crate::view::{Colors, Role};
+
+/// What the file says.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct File {
+    columns: Option<Vec<String>>,
+    sort: Option<String>,
+    mouse: Option<bool>,
+    keys: BTreeMap<String, Vec<String>>,
+    colors: BTreeMap<Role, String>,
+    thresholds: Thresholds,
+}
+
+/// What it means.
+#[derive(Debug, Default)]
+pub(crate) struct Config {
+    /// The columns and their order.
+    pub(crate) columns: Option<Vec<&'static Column>>,
+    /// What the table is sorted by.
+    pub(crate) sort: Option<&'static Column>,
+    /// Ask the terminal for clicks.
+    pub(crate) mouse: Option<bool>,
+    /// The keys in force.
+    pub(crate) keys: Keys,
+    /// The colours in force.
+    pub(crate) colors: Colors,
+    /// When something needs attention.
+    pub(crate) thresholds: Thresholds,
+}
+
+/// What is wrong with the file.
+#[derive(Debug, Error)]
+pub(crate) enum ConfigError {
+    /// It cannot be read.
+    #[error("{}: {error}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// It is not the TOML that is expected.
+    #[error("{}: {error}", path.display())]
+    Toml {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        error: toml::de::Error,
+    },
+    /// A name that is not in a table.
+    #[error("{}: there is no {kind} '{name}'; there are: {known}", path.display())]
+    Name {
+        /// The file.
+        path: PathBuf,
+        /// Of what.
+        kind: &'static str,
+        /// The name.
+        name: String,
+        /// All that there are.
+        known: String,
+    },
+}
+
+/// Where the file is looked for; `None` when there is no home.
+pub(crate) fn path(variable: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
+    let set = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = set("XDG_CONFIG_HOME").or_else(|| set("HOME").map(|home| home.join(".config")))?;
+    Some(base.join("rtop").join("config.toml"))
+}
+
+/// Reads the file; without one, everything is as usual.
+///
+/// # Errors
+/// When there is a file that cannot be read or understood.
+pub(crate) fn read(path: Option<&Path>) -> Result<Config, ConfigError> {
+    let Some(path) = path else { return Ok(Config::default()) };
+    match fs::read_to_string(path) {
+        Ok(text) => parse(&text, path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Config::default()),
+        Err(error) => Err(ConfigError::Read { path: path.to_owned(), error }),
+    }
+}
+
+fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
+    let file: File = toml::from_str(text).map_err(|error| ConfigError::Toml { path: path.to_owned(), error })?;
+    let no_column = |name: &str| ConfigError::Name {
+        path: path.to_owned(),
+        kind: "column",
+        name: name.to_owned(),
+        known: COLUMNS.iter().map(|column| column.name).collect::<Vec<_>>().join(", "),
+    };
+    let named = |name: &String| column(name).ok_or_else(|| no_column(name));
+    let mut keys = Keys::default();
+    for (name, bound) in &file.keys {
+        if !keys.rebind(name, bound) {
+            return Err(ConfigError::Name {
+                path: path.to_owned(),
+                kind: "key binding",
+                name: name.clone(),
+                known: BINDINGS.iter().map(|binding| binding.name).collect::<Vec<_>>().join(", "),
+            });
+        }
+    }
+    let mut colors = Colors::default();
+    for (role, text) in &file.colors {
+        let color: Color = text.parse().map_err(|_| ConfigError::Name {
+            path: path.to_owned(),
+            kind: "color",
+            name: text.clone(),
+            known: "black, red, green, yellow, blue, magenta, cyan, gray, white, light…, 0 to 255, #rrggbb".to_owned(),
+        })?;
+        colors.set(*role, color);
+    }
+    Ok(Config {
+        columns: file.columns.map(|names| names.iter().map(named).collect::<Result<_, _>>()).transpose()?,
+        sort: file.sort.as_ref().map(named).transpose()?,
+        mouse: file.mouse,
+        keys,
+        colors,
+        thresholds: file.thresholds,
+    })
+}
+
+/// The default file, with every line explained and commented out.
+pub(crate) fn default_text() -> String {
+    let mut text = String::from(
+        "# rtop's configuration: put it in $XDG_CONFIG_HOME/rtop/config.toml (or ~/.config/rtop/config.toml).\n\
+         # Every line here is the default; take the # away to change it.\n\n",
+    );
+    let names: Vec<String> = COLUMNS.iter().map(|column| format!("\"{}\"", column.name)).collect();
+    text += "# The columns of the worker table, in their order. What does not fit drops out by itself.\n";
+    text += &format!("#columns = [{}]\n\n", names.join(", "));
+    text += "# What the table is sorted by.\n#sort = \"req\"\n\n# Clicks on titles and rows.\n#mouse = true\n\n";
+    text += "# Names of the sixteen colours, numbers of 256, or \"#rrggbb\".\n[colors]\n";
+    for (role, color) in Colors::default().iter() {
+        text += &format!("#{} = \"{}\"\n", role.name(), color.to_string().to_lowercase());
+    }
+    let Thresholds { queue, memory, request_age, request_seconds, respawns, error_rate, slow_worker } =
+        Thresholds::default();
+    text += &format!(
+        "\n# When something needs attention (w).\n[thresholds]\n\
+         # the queue is filled to this share of its capacity\n#queue = {queue:?}\n\
+         # a worker's memory is this share of its limit\n#memory = {memory:?}\n\
+         # a request is older than this share of harakiri\n#request_age = {request_age:?}\n\
+         # or, where harakiri is not known, than this many seconds\n#request_seconds = {request_seconds}\n\
+         # a worker was started this often within a minute\n#respawns = {respawns}\n\
+         # this share of the last minute's requests raised, and twice that of the minutes before\n#error_rate = {error_rate:?}\n\
+         # a worker's p95 is this many times the median of all\n#slow_worker = {slow_worker:?}\n"
+    );
+    text += "\n# What keys do. Modified keys are ctrl-x, alt-x, shift-left.\n[keys]\n";
+    for binding in BINDINGS {
+        text += &format!("# {}\n#{} = {:?}\n", binding.help, binding.name, binding.keys);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<Config, ConfigError> {
+        parse(text, Path::new("config.toml"))
+    }
+
+    #[test]
+    fn the_printed_default_is_what_is_in_force_without_a_file() {
+        let lines = default_text();
+        let live: Vec<&str> = lines
+            .lines()
+            .filter(|line| !line.starts_with("# "))
+            .map(|line| line.strip_prefix('#').unwrap_or(line))
+            .collect();
+        let config = parsed(&live.join("\n")).unwrap();
+        let usual = Config::default();
+        assert_eq!(config.thresholds, usual.thresholds);
+        assert_eq!(config.colors, usual.colors);
+        assert_eq!(config.columns.unwrap().len(), COLUMNS.len());
+        for ((binding, keys), (_, usual)) in config.keys.iter().zip(usual.keys.iter()) {
+            assert_eq!(keys, usual, "{}", binding.name);
+        }
+    }
+
+    #[test]
+    fn mistakes_are_told_with_what_there_is() {
+        for (text, told) in [
+            ("columns = ['wid', 'latency']", "there is no column 'latency'; there are: wid, "),
+            ("[keys]\nfly = ['x']", "there is no key binding 'fly'"),
+            ("[thresholds]\nqueues = 1", "unknown field `queues`"),
+            ("[colors]\nbusy = 'greenish'", "there is no color 'greenish'"),
+            ("mouse = 1", "config.toml"),
+        ] {
+            let error = parsed(text).unwrap_err().to_string();
+            assert!(error.contains(told), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_file_is_looked_for_where_the_desktop_says() {
+        let found = |variables: &[(&str, &str)]| {
+            path(|name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned()))
+        };
+        assert_eq!(found(&[("XDG_CONFIG_HOME", "/c"), ("HOME", "/h")]), Some("/c/rtop/config.toml".into()));
+        assert_eq!(found(&[("HOME", "/h")]), Some("/h/.config/rtop/config.toml".into()));
+        assert_eq!(found(&[]), None);
+        assert!(read(Some(Path::new("/nonexistent/config.toml"))).is_ok());
+    }
+}

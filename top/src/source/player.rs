@@ -1,0 +1,63 @@
+//! A thread that plays a recording at a chosen speed.
+
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{Recording, Sample};
+
+/// A recording that was interrupted is not waited for longer than this between two samples.
+const LONGEST_GAP: Duration = Duration::from_secs(5);
+
+/// Owner of the thread; it ends soon after this is dropped.
+#[derive(Debug)]
+pub(crate) struct Player {
+    speed: Sender<f64>,
+}
+
+impl Player {
+    /// Plays from the beginning at the speed of the recording, giving each sample to `deliver`, and `None` at the end.
+    pub(crate) fn start(
+        recording: Recording,
+        deliver: impl Fn(Option<Sample>) -> bool + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let (sender, changes) = mpsc::channel();
+        thread::Builder::new().name("play".into()).spawn(move || {
+            let (mut speed, mut before) = (1.0, None);
+            for sample in recording {
+                let gap = before.map_or(0, |before| sample.at.saturating_sub(before));
+                before = Some(sample.at);
+                let gap = Duration::from_micros(gap).min(LONGEST_GAP);
+                if !wait(gap, &mut speed, &changes) || !deliver(Some(sample)) {
+                    return;
+                }
+            }
+            deliver(None);
+        })?;
+        Ok(Self { speed: sender })
+    }
+
+    /// Plays so many times as fast as it was recorded from now on; 0 holds.
+    pub(crate) fn set_speed(&self, speed: f64) {
+        // The thread is gone only when the recording is over.
+        let _ = self.speed.send(speed);
+    }
+}
+
+/// Waits for `gap` of the recording's time; `false` when the player is gone.
+fn wait(mut gap: Duration, speed: &mut f64, changes: &Receiver<f64>) -> bool {
+    loop {
+        let began = Instant::now();
+        let change = if *speed <= 0.0 {
+            changes.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            changes.recv_timeout(gap.div_f64(*speed))
+        };
+        gap = gap.saturating_sub(began.elapsed().mul_f64(*speed));
+        match change {
+            Ok(changed) => *speed = changed,
+            Err(RecvTimeoutError::Timeout) => return true,
+            Err(RecvTimeoutError::Disconnected) => return false,
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! Charts of the history: bars, lines, and the latency heat map.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::Style;
+use ratatui::symbols::Marker;
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Axis, Chart, Dataset, GraphType, Widget};
+
+use super::spark::{Cells, bar};
+use super::theme::Theme;
+use crate::format;
+use crate::model::{HEAT_ROWS, History, Point, Pool, heat_floor};
+
+/// Which charts are shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Charts {
+    /// All that fit where there is room.
+    #[default]
+    WhereRoom,
+    /// None.
+    Never,
+    /// The one of this number.
+    One(u8),
+}
+
+/// What charts are drawn from.
+#[derive(Clone, Copy)]
+pub(crate) struct Material<'a> {
+    /// The series.
+    pub(crate) history: &'a History,
+    /// The server, for its workers' memory; `None` when several are shown together.
+    pub(crate) pool: Option<&'a Pool>,
+    /// The moment that is shown, unix µs; nothing after it is drawn.
+    pub(crate) until: u64,
+}
+
+/// The least room that a chart is drawn in.
+pub(crate) const LEAST: (u16, u16) = (30, 6);
+/// Room for the numbers at the left edge.
+const MARGIN: u16 = 8;
+
+/// A row of the table of charts.
+struct Kind {
+    number: u8,
+    title: &'static str,
+    told: fn(&Point) -> bool,
+    draw: fn(&Material<'_>, &Theme, Rect, &mut Buffer),
+}
+
+/// Every chart, in the order in which a tall screen shows them.
+const KINDS: [Kind; 6] = [
+    Kind {
+        number: 1,
+        title: "requests per second",
+        told: |point| point.rps.is_some(),
+        draw: |material, theme, area, buf| {
+            bars(material, |point| point.rps.map(f64::from), &format::rate, 0.0, theme, area, buf);
+        },
+    },
+    Kind { number: 2, title: "latency of the window", told: |point| point.latency.is_some(), draw: latency },
+    Kind { number: 3, title: "latency heat map", told: |point| point.latency.is_some(), draw: heat },
+    Kind { number: 4, title: "memory by worker", told: |point| point.memory > 0, draw: memory },
+    Kind {
+        number: 5,
+        title: "waiting",
+        told: |_| true,
+        draw: |material, theme, area, buf| {
+            let show = |value: f64| format!("{value:.0}");
+            bars(material, |point| Some(f64::from(point.queue)), &show, 1.0, theme, area, buf);
+        },
+    },
+    Kind {
+        number: 6,
+        title: "utilization",
+        told: |point| point.utilization.is_some(),
+        draw: |material, theme, area, buf| {
+            let show = |value: f64| format!("{}%", format::percent(value));
+            bars(material, |point| point.utilization.map(f64::from), &show, 1.0, theme, area, buf);
+        },
+    },
+];
+
+/// Draws the chart of a number, with its title.
+pub(crate) fn one(number: u8, material: &Material<'_>, theme: &Theme, area: Rect, buf: &mut Buffer) {
+    let Some(kind) = KINDS.iter().find(|kind| kind.number == number) else { return };
+    if area.width < LEAST.0 || area.height < LEAST.1 {
+        return;
+    }
+    let known = material.history.points().any(|point| (kind.told)(point));
+    let title = Line::from(vec![
+        Span::styled(format!("{} ", kind.number), theme.dim()),
+        Span::styled(kind.title, theme.strong()),
+        Span::styled(if known { "" } else { ": nothing known yet, or the server does not tell" }, theme.dim()),
+    ]);
+    buf.set_line(area.x, area.y, &title, area.width);
+    if known {
+        (kind.draw)(material, theme, Rect { y: area.y + 1, height: area.height - 1, ..area }, buf);
+    }
+}
+
+/// Draws as many charts as fit, in columns.
+pub(crate) fn all(material: &Material<'_>, theme: &Theme, area: Rect, buf: &mut Buffer) {
+    let told = |kind: &&Kind| material.history.points().any(|point| (kind.told)(point));
+    let kinds: Vec<&Kind> = KINDS.iter().filter(told).collect();
+    let columns = usize::from(area.width / 60).clamp(1, 3).min(kinds.len().max(1));
+    let most_rows = usize::from(area.height / 8).max(1);
+    let rows = kinds.len().div_ceil(columns).min(most_rows);
+    let (width, height) = (area.width / columns as u16, (area.height / rows.max(1) as u16).min(24));
+    for (index, kind) in kinds.iter().take(rows * columns).enumerate() {
+        let (row, column) = ((index / columns) as u16, (index % columns) as u16);
+        let place = Rect { x: area.x + column * width, y: area.y + row * height, width: width - 1, height: height - 1 };
+        one(kind.number, material, theme, place, buf);
+    }
+}
+
+/// The room for the picture itself, and the numbers' at its left.
+fn plot(area: Rect) -> Rect {
+    Rect { x: area.x + MARGIN, width: area.width - MARGIN, height: area.height - 1, ..area }
+}
+
+fn left_label(text: &str, y: u16, area: Rect, theme: &Theme, buf: &mut Buffer) {
+    let width = usize::from(MARGIN - 1);
+    buf.set_stringn(area.x, y, format!("{text:>width$}"), width, theme.dim());
+}
+
+/// The time below a picture of so many cells.
+fn time_axis(step: u64, area: Rect, theme: &Theme, buf: &mut Buffer) {
+    let plot = plot(area);
+    let y = area.bottom() - 1;
+    let span = step * u64::from(plot.width);
+    buf.set_stringn(plot.x, y, format!("-{}", format::seconds(span)), usize::from(plot.width), theme.dim());
+    if plot.width > 30 {
+        let middle = format!("-{}", format::seconds(span / 2));
+        buf.set_string(plot.x + plot.width / 2, y, middle, theme.dim());
+    }
+    buf.set_string(plot.right() - 3, y, "now", theme.dim());
+}
+
+fn bars(
+    material: &Material<'_>,
+    value: impl Fn(&Point) -> Option<f64>,
+    show: &dyn Fn(f64) -> String,
+    least_top: f64,
+    theme: &Theme,
+    area: Rect,
+    buf: &mut Buffer,
+) {
+    let plot = plot(area);
+    let points = material.history.points();
+    let cells = Cells::fitting(points.collect::<Vec<_>>().into_iter(), material.until, usize::from(plot.width));
+    let values = cells.highest(value);
+    let top = values.iter().flatten().copied().fold(least_top, f64::max).max(1e-9);
+    for (column, value) in values.iter().enumerate() {
+        let Some(value) = value else { continue };
+        let level = value / top * f64::from(plot.height);
+        for row in 0..plot.height {
+            let mut symbol = bar(level - f64::from(row));
+            // What is small is still not nothing.
+            if row == 0 && symbol == ' ' && *value > 0.0 {
+                symbol = '▁';
+            }
+            let cell = &mut buf[(plot.x + column as u16, plot.bottom() - 1 - row)];
+            cell.set_char(symbol).set_style(theme.series(0));
+        }
+    }
+    left_label(&show(top), plot.y, area, theme, buf);
+    if plot.height > 4 {
+        left_label(&show(top / 2.0), plot.y + plot.height / 2, area, theme, buf);
+    }
+    left_label(&show(0.0), plot.bottom() - 1, area, theme, buf);
+    time_axis(cells.step, area, theme, buf);
+}
+
+/// Lines over time; `y` is as it is drawn, `labels` go from the lowest to the highest.
+struct Lines {
+    names: Vec<String>,
+    lines: Vec<Vec<(f64, f64)>>,
+    y: [f64; 2],
+    labels: Vec<String>,
+}
+
+fn lines(drawn: &Lines, span: f64, theme: &Theme, area: Rect, buf: &mut Buffer) {
+    let datasets = drawn.names.iter().zip(&drawn.lines).enumerate().map(|(index, (_, data))| {
+        let style = theme.series(index);
+        Dataset::default().marker(Marker::Braille).graph_type(GraphType::Line).style(style).data(data)
+    });
+    let labels: Vec<Span<'_>> =
+        drawn.labels.iter().map(|label| Span::styled(format!("{label:>7}"), theme.dim())).collect();
+    let ends =
+        [format!("-{}", format::seconds(span as u64)), "now".to_owned()].map(|end| Span::styled(end, theme.dim()));
+    let x_axis = Axis::default().bounds([-span, 0.0]).labels(ends).style(theme.dim());
+    let y_axis = Axis::default().bounds(drawn.y).labels(labels).style(theme.dim());
+    Chart::new(datasets.collect()).x_axis(x_axis).y_axis(y_axis).legend_position(None).render(area, buf);
+    // The names stand in the title's line, each in its line's colour.
+    let mut x = area.right();
+    for (index, name) in drawn.names.iter().enumerate().rev() {
+        let width = name.len() as u16 + 1;
+        if x < area.x + 28 + width {
+            break;
+        }
+        x -= width;
+        buf.set_string(x, area.y - 1, name, theme.series(index));
+    }
+}
+
+fn span_of(material: &Material<'_>) -> f64 {
+    let first = material.history.points().next().map_or(material.until, |point| point.taken);
+    (material.until.saturating_sub(first) as f64 / 1e6).max(10.0)
+}
+
+fn latency(material: &Material<'_>, theme: &Theme, area: Rect, buf: &mut Buffer) {
+    let points = || material.history.points().filter(|point| point.taken <= material.until);
+    let at = |point: &Point| -((material.until - point.taken) as f64 / 1e6);
+    let series = |which: usize| -> Vec<(f64, f64)> {
+        points().filter_map(|point| Some((at(point), f64::from(point.latency?[which]).max(1.0).log10()))).collect()
+    };
+    let data: Vec<Vec<(f64, f64)>> = (0..3).map(series).collect();
+    let values = || data.iter().flatten().map(|(_, y)| *y);
+    let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(0.0, f64::max));
+    if !low.is_finite() {
+        return;
+    }
+    // Powers of ten at both ends.
+    let (low, high) = (low.floor(), high.ceil().max(low.floor() + 1.0));
+    let labels = (low as i32..=high as i32).map(|power| format::micros(10u64.pow(power.max(0) as u32))).collect();
+    let names = ["p50", "p95", "p99"].map(str::to_owned).to_vec();
+    lines(&Lines { names, lines: data, y: [low, high], labels }, span_of(material), theme, area, buf);
+}
+
+fn memory(material: &Material<'_>, theme: &Theme, area: Rect, buf: &mut Buffer) {
+    let at = |taken: u64| -((material.until - taken) as f64 / 1e6);
+    let mut workers: Vec<(String, Vec<(f64, f64)>)> = Vec::new();
+    if let Some((pool, reading)) = material.pool.and_then(|pool| Some((pool, pool.current.as_ref()?))) {
+        for (place, worker) in reading.snapshot.workers.iter().enumerate() {
+            let Some(track) = pool.memory(place).filter(|track| track.points().len() > 1) else { continue };
+            let points = track.points().filter(|point| point.taken <= material.until);
+            workers.push((format!("w{}", worker.id), points.map(|p| (at(p.taken), p.rss as f64)).collect()));
+        }
+    }
+    let last = |line: &[(f64, f64)]| line.last().map_or(0.0, |(_, y)| *y);
+    // The largest, for more lines than this cannot be told apart.
+    workers.sort_by(|(_, a), (_, b)| last(b).total_cmp(&last(a)));
+    workers.truncate(3);
+    if workers.is_empty() {
+        // Several servers, or too early for lines of their own: the sum.
+        bars(material, |point| Some(point.memory as f64), &|value| format::size(value as u64), 1.0, theme, area, buf);
+        return;
+    }
+    let top = workers.iter().flat_map(|(_, line)| line).map(|(_, y)| *y).fold(1.0, f64::max) * 1.1;
+    let labels = [0.0, top / 2.0, top].map(|value| format::size(value as u64)).to_vec();
+    let (names, data) = workers.into_iter().unzip();
+    lines(&Lines { names, lines: data, y: [0.0, top], labels }, span_of(material), theme, area, buf);
+}
+
+fn heat(material: &Material<'_>, theme: &Theme, area: Rect, buf: &mut Buffer) {
+    const SHADES: [char; 4] = ['░', '▒', '▓', '█'];
+    let plot = plot(area);
+    let points: Vec<&Point> = material.history.points().collect();
+    let cells = Cells::fitting(points.into_iter(), material.until, usize::from(plot.width));
+    let count = |cell: &[&Point], row: usize| -> u64 { cell.iter().map(|point| u64::from(point.heat[row])).sum() };
+    let used = |row: &usize| cells.cells.iter().any(|cell| count(cell, *row) > 0);
+    let (Some(low), Some(high)) = ((0..HEAT_ROWS).find(used), (0..HEAT_ROWS).rev().find(used)) else { return };
+    // As many rows of powers of two as fit, from the slowest down: the slow ones are what is looked for.
+    let rows = (high - low + 1).min(usize::from(plot.height));
+    let low = high + 1 - rows;
+    let most = cells.cells.iter().flat_map(|cell| (low..=high).map(|row| count(cell, row))).max().unwrap_or(1);
+    for row in low..=high {
+        let y = plot.bottom() - 1 - (row - low) as u16;
+        left_label(&format::micros(heat_floor(row)), y, area, theme, buf);
+        for (column, cell) in cells.cells.iter().enumerate() {
+            let count = count(cell, row);
+            if count == 0 {
+                continue;
+            }
+            // By the logarithm: one slow request among ten thousand is seen.
+            let level = (count as f64).ln_1p() / (most as f64).ln_1p();
+            let shade = SHADES[((level * 4.0).ceil() as usize).clamp(1, 4) - 1];
+            let style: Style = theme.heat(level);
+            buf[(plot.x + column as u16, y)].set_char(shade).set_style(style);
+        }
+    }
+    time_axis(cells.step, area, theme, buf);
+}

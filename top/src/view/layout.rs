@@ -1,0 +1,236 @@
+//! Where everything stands on the screen, by its size.
+
+use ratatui::Frame;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
+
+use super::charts::{self, Charts, Material};
+use super::overlay::{self, Overlay};
+use super::screen::Screen;
+use super::{detail, header, lists};
+use crate::format;
+use crate::model::{Reading, Totals};
+
+impl Screen {
+    /// Draws everything.
+    pub(crate) fn draw(&mut self, frame: &mut Frame<'_>) {
+        let area = frame.area();
+        let buf = frame.buffer_mut();
+        if area.width > 0 && area.height > 0 {
+            self.draw_into(area, buf);
+        }
+        self.theme.finish(buf);
+    }
+
+    fn draw_into(&mut self, area: Rect, buf: &mut Buffer) {
+        let line = |y| Rect { y, height: 1, ..area };
+        let foot = area.bottom() - 1;
+        let concerns = self.concerns();
+        self.identity(concerns.len(), line(area.y), buf);
+        let mut top = area.y + 1;
+        if self.pools.len() > 1 && top < foot {
+            self.tabs(line(top), buf);
+            top += 1;
+        }
+        let room = Rect { y: top, height: header::lines_for(area.height).min(foot.saturating_sub(top + 1)), ..area };
+        top += self.header(room, buf);
+        let body = Rect { y: top, height: foot.saturating_sub(top), ..area };
+        let marked: Vec<usize> = concerns.iter().filter_map(|concern| concern.worker).collect();
+        self.body(&marked, body, buf);
+        if foot > area.y {
+            self.foot(line(foot), buf);
+        }
+        let over = Rect { y: area.y + 1, height: area.height.saturating_sub(2), ..area };
+        match self.overlay {
+            Some(Overlay::Help(first)) => overlay::help(&self.keys, first, &self.theme, over, buf),
+            Some(Overlay::Columns(cursor)) => overlay::columns(&self.table, cursor, &self.theme, over, buf),
+            Some(Overlay::Attention(first)) => overlay::attention(&concerns, first, &self.theme, over, buf),
+            None => {}
+        }
+    }
+
+    /// The first line, with the time that is shown at its end.
+    fn identity(&self, concerns: usize, area: Rect, buf: &mut Buffer) {
+        let reading = self.reading();
+        let taken = match (&self.pinned, reading) {
+            (Some(pinned), _) => pinned.time,
+            (None, Some(reading)) => reading.taken,
+            (None, None) => self.now,
+        };
+        let mut right = Vec::new();
+        if concerns > 0 {
+            right.push(Span::styled(format!("! {concerns} "), self.theme.alarm()));
+        }
+        if let Some(speed) = self.speed {
+            right.push(Span::styled(format!("recording {speed}x "), self.theme.warning()));
+        }
+        if self.pinned.is_some() {
+            let latest = self.history().latest().unwrap_or(taken);
+            let back = format::seconds(latest.saturating_sub(taken) / 1_000_000);
+            right.push(Span::styled(format!("held, {back} ago "), self.theme.warning()));
+        }
+        if taken > 0 {
+            let clock = format::local(taken / 1_000_000, "%a %d %b %H:%M:%S", &self.zone);
+            right.push(Span::styled(clock, self.theme.dim()));
+        }
+        let label = self.pool().map_or_else(|| format!("{} servers", self.pools.len()), |pool| pool.label.clone());
+        header::identity(reading, &label, Line::from(right), &self.theme, area, buf);
+    }
+
+    fn tabs(&self, area: Rect, buf: &mut Buffer) {
+        let labels = std::iter::once("all").chain(self.pools.iter().map(|pool| pool.label.as_str()));
+        let mut spans = Vec::new();
+        for (index, label) in labels.enumerate() {
+            let silent = index.checked_sub(1).is_some_and(|server| self.pools[server].trouble.is_some());
+            let style = match (index == self.tab, silent) {
+                (true, _) => self.theme.selected(),
+                (false, true) => self.theme.alarm(),
+                (false, false) => self.theme.dim(),
+            };
+            spans.push(Span::styled(format!(" {label} "), style));
+        }
+        buf.set_line(area.x, area.y, &Line::from(spans), area.width);
+    }
+
+    /// The flowing items; returns how many lines they took.
+    fn header(&self, area: Rect, buf: &mut Buffer) -> u16 {
+        let until = self.pinned.as_ref().map_or(u64::MAX, |pinned| pinned.time);
+        let view = header::View { history: self.history(), until, theme: &self.theme };
+        if self.all() {
+            let readings = (0..self.pools.len()).filter_map(|server| self.reading_of(server));
+            let totals = Totals::merged(readings.map(|reading| &reading.totals));
+            return header::totals(&totals, None, &view, area, buf);
+        }
+        let Some(reading) = self.reading() else { return 0 };
+        let node = self.pool().and_then(|pool| pool.node.as_deref());
+        header::totals(&reading.totals, Some((&reading.snapshot, node)), &view, area, buf)
+    }
+
+    fn body(&mut self, marked: &[usize], area: Rect, buf: &mut Buffer) {
+        if area.height == 0 {
+            return;
+        }
+        if self.all() {
+            let shown: Vec<Option<&Reading>> = (0..self.pools.len()).map(|server| self.reading_of(server)).collect();
+            let list = lists::servers(&self.pools, &shown, &self.theme);
+            let (upper, lower) = self.split(list.height(), area);
+            list.draw(Some(self.server), &self.theme, upper, buf);
+            self.draw_charts(lower, buf);
+            return;
+        }
+        let Some(reading) = self.reading() else { return };
+        if let Some(list) = lists::vassals(&reading.snapshot, reading.taken / 1_000_000, &self.theme) {
+            list.draw(None, &self.theme, area, buf);
+            return;
+        }
+        if let (true, Some((place, _)), Some(pool)) = (self.detail, self.table.selected, self.pool()) {
+            detail::draw(pool, reading, place, &self.zone, &self.theme, area, buf);
+            return;
+        }
+        let mut area = area;
+        if let Some(list) = lists::spoolers(&reading.snapshot, &self.theme) {
+            // They come after the workers, but a few of them are always in sight.
+            let height = list.height().min(area.height / 3).min(8);
+            if height > 1 {
+                area.height -= height;
+                list.draw(None, &self.theme, Rect { y: area.bottom(), height, ..area }, buf);
+            }
+        }
+        let context = self.context(reading);
+        let rows = self.table.rows(reading, &context).len();
+        let (upper, lower) = self.split(u16::try_from(rows + 1).unwrap_or(u16::MAX), area);
+        // Taken out for as long as it is drawn, because the reading is borrowed from beside it.
+        let mut table = std::mem::take(&mut self.table);
+        if let Some(reading) = self.reading() {
+            table.draw(reading, marked, &context, &self.theme, upper, buf);
+        }
+        self.table = table;
+        self.draw_charts(lower, buf);
+    }
+
+    /// Room for a table of so many lines, and for the charts below it.
+    fn split(&self, wanted: u16, area: Rect) -> (Rect, Rect) {
+        let least = charts::LEAST.1 + 2;
+        let spare = area.height.saturating_sub(wanted.saturating_add(1));
+        let for_charts = match self.charts {
+            Charts::Never => 0,
+            Charts::One(_) => spare.max(area.height / 2).max(least.min(area.height)),
+            Charts::WhereRoom if spare >= least => spare,
+            // So many workers that nothing is to spare, on a screen that has enough for both.
+            Charts::WhereRoom if area.height >= 36 => area.height / 3,
+            Charts::WhereRoom => 0,
+        };
+        let upper = Rect { height: area.height - for_charts, ..area };
+        (upper, Rect { y: upper.bottom(), height: for_charts, ..area })
+    }
+
+    fn draw_charts(&self, area: Rect, buf: &mut Buffer) {
+        let history = self.history();
+        let until = self.pinned.as_ref().map(|pinned| pinned.time).or(history.latest());
+        let Some(until) = until.filter(|_| area.height > 1 && area.width > 1) else { return };
+        let material = Material { history, pool: self.pool(), until };
+        // A line of air between the table and the charts.
+        let area = Rect { y: area.y + 1, height: area.height - 1, ..area };
+        match self.charts {
+            Charts::One(number) => charts::one(number, &material, &self.theme, area, buf),
+            _ => charts::all(&material, &self.theme, area, buf),
+        }
+    }
+
+    /// The last line: what is being typed, what is wrong, or else what the keys do.
+    fn foot(&self, area: Rect, buf: &mut Buffer) {
+        let filter = &self.table.filter;
+        let trouble = match self.pool() {
+            Some(pool) => pool.trouble.as_ref().map(|trouble| (pool, trouble)),
+            None => self.pools.iter().find_map(|pool| Some((pool, pool.trouble.as_ref()?))),
+        };
+        let line = if filter.editing {
+            Line::from(vec![
+                Span::styled("filter: ", self.theme.strong()),
+                Span::raw(filter.text().to_owned()),
+                Span::styled("█", self.theme.dim()),
+                Span::styled("  enter keeps it, esc drops it", self.theme.dim()),
+            ])
+        } else if let Some((pool, trouble)) = trouble {
+            let since = pool.current.as_ref().map_or(trouble.since, |reading| reading.taken);
+            let age = format::seconds(self.now.saturating_sub(since) / 1_000_000);
+            let shown = if pool.current.is_some() { format!("; shown is {age} old") } else { String::new() };
+            let text = format!("{}: {}{shown}; trying again", pool.label, format::one_line(&trouble.message));
+            Line::styled(text, self.theme.alarm())
+        } else if !self.all() && self.pool().is_some_and(|pool| pool.current.is_none()) {
+            Line::styled("waiting for the first answer", self.theme.dim())
+        } else {
+            self.hints()
+        };
+        buf.set_line(area.x, area.y, &line, area.width);
+    }
+
+    fn hints(&self) -> Line<'static> {
+        let mut spans = Vec::new();
+        let filter = &self.table.filter;
+        if !filter.is_empty() {
+            spans.push(Span::styled(format!("filter: {}  ", filter.text()), self.theme.warning()));
+        }
+        if self.fast {
+            spans.push(Span::styled("fast  ", self.theme.warning()));
+        }
+        if self.ended {
+            spans.push(Span::styled("end of the recording  ", self.theme.warning()));
+        }
+        if let Some((pool, restarted)) = self.pool().and_then(|pool| Some((pool, pool.restarted?))) {
+            let now = pool.current.as_ref().map_or(restarted, |reading| reading.taken);
+            let ago = now.saturating_sub(restarted) / 1_000_000;
+            if ago < 600 {
+                let text = format!("the server began anew {} ago  ", format::seconds(ago));
+                spans.push(Span::styled(text, self.theme.warning()));
+            }
+        }
+        for (binding, keys) in self.keys.iter().filter(|(binding, _)| !binding.hint.is_empty()) {
+            let Some(key) = keys.first() else { continue };
+            spans.push(Span::styled(overlay::shown(key).to_owned(), self.theme.strong()));
+            spans.push(Span::styled(format!(" {}  ", binding.hint), self.theme.dim()));
+        }
+        Line::from(spans)
+    }
+}

@@ -1,0 +1,111 @@
+//! What lies over the table: help, the choice of columns, the list of what needs attention.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Block, Clear, Widget};
+
+use super::columns::COLUMNS;
+use super::keys::Keys;
+use super::table::{Choice, Table};
+use super::theme::Theme;
+use crate::model::Concern;
+
+/// What is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Overlay {
+    /// The keys and the columns, from this line on.
+    Help(usize),
+    /// The columns, with the cursor at one.
+    Columns(usize),
+    /// What needs attention, from this line on.
+    Attention(usize),
+}
+
+/// Draws a box of at most this width around the lines, the `cursor`'s in sight.
+fn boxed(title: &str, lines: &[Line<'_>], first: usize, width: u16, theme: &Theme, area: Rect, buf: &mut Buffer) {
+    let height = (lines.len() as u16).saturating_add(2).min(area.height);
+    let width = width.min(area.width);
+    if height < 3 || width < 4 {
+        return;
+    }
+    let place = Rect { x: area.x + (area.width - width) / 2, y: area.y + (area.height - height) / 2, width, height };
+    Clear.render(place, buf);
+    let room = usize::from(height - 2);
+    let first = first.min(lines.len().saturating_sub(room));
+    let more =
+        if lines.len() > room { format!(" {}-{} of {} ", first + 1, first + room, lines.len()) } else { String::new() };
+    let block = Block::bordered().title(Span::styled(format!(" {title} "), theme.strong())).title_bottom(more);
+    let inner = block.inner(place);
+    block.render(place, buf);
+    for (line, y) in lines.iter().skip(first).zip(inner.y..inner.bottom()) {
+        buf.set_line(inner.x, y, line, inner.width);
+    }
+}
+
+/// The keys, from the table of bindings, and the columns, from theirs.
+pub(crate) fn help(keys: &Keys, first: usize, theme: &Theme, area: Rect, buf: &mut Buffer) {
+    let mut lines = Vec::new();
+    for (binding, bound) in keys.iter().filter(|(_, bound)| !bound.is_empty()) {
+        let names: Vec<&str> = bound.iter().map(|key| shown(key)).collect();
+        lines.push(Line::from(vec![
+            Span::styled(format!(" {:<17} ", names.join(" ")), theme.strong()),
+            Span::raw(binding.help),
+        ]));
+    }
+    lines.push(Line::default());
+    for column in COLUMNS {
+        lines.push(Line::from(vec![
+            Span::styled(format!(" {:<17} ", column.title), theme.strong()),
+            Span::raw(column.help),
+        ]));
+    }
+    boxed("keys and columns", &lines, first, 94, theme, area, buf);
+}
+
+/// How a key is shown.
+pub(crate) fn shown(key: &str) -> &str {
+    match key {
+        "up" => "↑",
+        "down" => "↓",
+        "left" => "←",
+        "right" => "→",
+        "shift-left" => "S-←",
+        "shift-right" => "S-→",
+        "pageup" => "PgUp",
+        "pagedown" => "PgDn",
+        "backtab" => "S-Tab",
+        "shift-backtab" => "",
+        other => other,
+    }
+}
+
+/// The columns, wanted or not, in their order.
+pub(crate) fn columns(table: &Table, cursor: usize, theme: &Theme, area: Rect, buf: &mut Buffer) {
+    let line = |(index, Choice { column, shown }): (usize, &Choice)| {
+        let mark = if *shown { "x" } else { " " };
+        let text = format!(" [{mark}] {:<14} {} ", column.title, column.help);
+        Line::styled(text, if index == cursor { theme.selected() } else { ratatui::style::Style::new() })
+    };
+    let lines: Vec<Line<'_>> = table.choices.iter().enumerate().map(line).collect();
+    let room = usize::from(area.height.saturating_sub(2));
+    let first = (cursor + 1).saturating_sub(room);
+    boxed("columns: space shows or hides, ← → move, esc closes", &lines, first, 94, theme, area, buf);
+}
+
+/// Moves, shows and hides columns: the cursor's place afterwards.
+pub(crate) fn move_column(table: &mut Table, cursor: usize, step: isize) -> usize {
+    let target = cursor.saturating_add_signed(step).min(table.choices.len() - 1);
+    table.choices.swap(cursor, target);
+    target
+}
+
+/// What needs attention.
+pub(crate) fn attention(concerns: &[Concern], first: usize, theme: &Theme, area: Rect, buf: &mut Buffer) {
+    let lines: Vec<Line<'_>> = match concerns {
+        [] => vec![Line::raw(" nothing needs attention ")],
+        _ => concerns.iter().map(|concern| Line::styled(format!(" {} ", concern.text), theme.warning())).collect(),
+    };
+    let width = lines.iter().map(Line::width).max().unwrap_or(0) as u16 + 2;
+    boxed("attention", &lines, first, width.max(30), theme, area, buf);
+}
