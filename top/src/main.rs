@@ -176,7 +176,7 @@ fn live(args: &Args, tap: &Tap) -> anyhow::Result<u8> {
             })?;
             Ok(move |pace| {
                 if let Pace::Replay(speed) = pace {
-                    player.set_speed(speed)
+                    player.set_speed(speed);
                 }
             })
         })?;

@@ -79,11 +79,11 @@ pub(crate) fn concerns(reading: &Reading, history: &History, thresholds: &Thresh
         if rates.respawned >= thresholds.respawns {
             add(format!("started {} times within a minute", rates.respawned));
         }
-        if let (Some(latency), Some(median)) = (rates.latency, median) {
-            if latency.p95 as f64 > median as f64 * thresholds.slow_worker {
-                let (p95, median) = (format::micros(latency.p95), format::micros(median));
-                add(format!("p95 {p95}, where the median of the workers is {median}"));
-            }
+        if let (Some(latency), Some(median)) = (rates.latency, median)
+            && latency.p95 as f64 > median as f64 * thresholds.slow_worker
+        {
+            let (p95, median) = (format::micros(latency.p95), format::micros(median));
+            add(format!("p95 {p95}, where the median of the workers is {median}"));
         }
     }
     found

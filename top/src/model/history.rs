@@ -145,7 +145,7 @@ impl History {
 
     /// The reading that was current at a time: the last one that was taken no later.
     pub(crate) fn at(&self, time: u64) -> Option<Reading> {
-        let block = self.blocks().filter(|block| block.times().first().is_some_and(|first| *first <= time)).last()?;
+        let block = self.blocks().rev().find(|block| block.times().first().is_some_and(|first| *first <= time))?;
         let place = block.times().partition_point(|taken| *taken <= time).checked_sub(1)?;
         block.unpack(|index| index == place).pop()
     }
