@@ -83,6 +83,39 @@ pub(super) fn env(config: &mut Config, value: &str) -> Outcome {
     }
 }
 
+/// As daemontools' envdir: a file's first line is the value of the variable that it is named after.
+pub(super) fn envdir(config: &mut Config, value: &str) -> Outcome {
+    let unreadable =
+        |path: &Path, error: std::io::Error| format!("a directory of readable files ({}: {error})", path.display());
+    let directory = Path::new(value);
+    let entries = std::fs::read_dir(directory).map_err(|error| unreadable(directory, error))?;
+    let mut variables = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|error| unreadable(directory, error))?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|name| !name.contains('=')) else {
+            continue;
+        };
+        if name.starts_with('.') || !path.is_file() {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).map_err(|error| unreadable(&path, error))?;
+        // A NUL stands for a line end there, since a line end stands for the end.
+        let line = text.lines().next().unwrap_or_default().trim_end().replace('\0', "\n");
+        variables.push((name.to_owned(), line));
+    }
+    variables.sort_unstable();
+    config.env.append(&mut variables);
+    Ok(())
+}
+
+/// The hook that images for containers are given so that SIGTERM does not cut requests off.
+pub(super) fn hook_master_start(_: &mut Config, value: &str) -> Outcome {
+    match value.split_whitespace().collect::<Vec<_>>().as_slice() {
+        ["unix_signal:15", "gracefully_kill_them_all"] => Ok(()),
+        _ => Err("'unix_signal:15 gracefully_kill_them_all', the one that needs no doing".into()),
+    }
+}
+
 /// uWSGI's plugins that are part of this server, or that it has no need of.
 const BUILT_IN: [&str; 12] = [
     "python",
@@ -150,7 +183,11 @@ pub(super) fn buffer_size(config: &mut Config, value: &str) -> Outcome {
 pub(super) fn http_keepalive(config: &mut Config, value: &str) -> Outcome {
     match truth(value) {
         Ok(true) => Ok(()),
-        _ => number(value, &(0..=86_400)).map(|seconds| config.http_keepalive = seconds),
+        Ok(false) => {
+            config.http_keepalive = 0;
+            Ok(())
+        }
+        Err(_) => number(value, &(0..=86_400)).map(|seconds| config.http_keepalive = seconds),
     }
 }
 

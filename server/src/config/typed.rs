@@ -227,7 +227,7 @@ pub struct Config {
     pub socket_timeout: u32,
     /// `--http-timeout`: the same for the front's clients, seconds.
     pub http_timeout: u32,
-    /// How long a kept-alive connection may be idle, seconds.
+    /// `--http-keepalive`: how long a kept-alive connection may be idle, seconds; 0 to close after each response.
     pub http_keepalive: u32,
     /// `--buffer-size`: the largest request head, bytes.
     pub buffer_size: usize,
