@@ -87,34 +87,40 @@ pub fn encode(histogram: &Histogram) -> String {
 /// every poll.
 #[must_use]
 pub fn encode_counts(counts: &[u64]) -> String {
-    let used = counts.len().min(BUCKETS);
+    let counts = &counts[..counts.len().min(BUCKETS)];
+    let used = counts.iter().rposition(|count| *count != 0).map_or(0, |last| last + 1);
     let counts = &counts[..used];
-    let used = counts.iter().rposition(|count| *count != 0).map_or(1, |last| last + 1);
-    let mut body = Vec::with_capacity(64);
-    let mut zeros = 0u64;
-    // An empty histogram still tells its first counter.
-    for count in counts.iter().copied().chain([0]).take(used) {
-        if count == 0 {
-            zeros += 1;
-            continue;
-        }
-        write_zeros(&mut body, zeros);
-        zeros = 0;
-        // The encoding is signed.
-        write_varint(&mut body, count.min(i64::MAX as u64) << 1);
+    // Room for the longest form of every counter: what is not used costs less than to ask at each whether there is more.
+    let mut bytes = vec![0; V2_HEADER + (used + 1) * VARINT_MAX];
+    let mut end = V2_HEADER;
+    let mut at = 0;
+    while let Some(&count) = counts.get(at) {
+        let value = if count == 0 {
+            // A run of empty counters is its negated length; a single one is the count 0.
+            let zeros = counts[at..].iter().position(|count| *count != 0).unwrap_or(used - at);
+            at += zeros;
+            if zeros == 1 { 0 } else { ((zeros as u64) << 1) - 1 }
+        } else {
+            at += 1;
+            // The encoding is signed.
+            count.min(i64::MAX as u64) << 1
+        };
+        end = write_varint(&mut bytes, end, value);
     }
-    write_zeros(&mut body, zeros);
+    if used == 0 {
+        // An empty histogram still tells its first counter.
+        end = write_varint(&mut bytes, end, 0);
+    }
 
-    let mut bytes = Vec::with_capacity(V2_HEADER + body.len());
-    bytes.extend_from_slice(&V2_COOKIE.to_be_bytes());
-    bytes.extend_from_slice(&(body.len() as u32).to_be_bytes());
-    bytes.extend_from_slice(&0u32.to_be_bytes());
-    bytes.extend_from_slice(&u32::from(SIGNIFICANT_DIGITS).to_be_bytes());
-    bytes.extend_from_slice(&1u64.to_be_bytes());
-    bytes.extend_from_slice(&HIGHEST.to_be_bytes());
-    bytes.extend_from_slice(&1f64.to_be_bytes());
-    bytes.extend_from_slice(&body);
-    STANDARD.encode(bytes)
+    let body = (end - V2_HEADER) as u32;
+    bytes[0..4].copy_from_slice(&V2_COOKIE.to_be_bytes());
+    bytes[4..8].copy_from_slice(&body.to_be_bytes());
+    // From 8 to 12, the index of the first counter: 0.
+    bytes[12..16].copy_from_slice(&u32::from(SIGNIFICANT_DIGITS).to_be_bytes());
+    bytes[16..24].copy_from_slice(&1u64.to_be_bytes());
+    bytes[24..32].copy_from_slice(&HIGHEST.to_be_bytes());
+    bytes[32..40].copy_from_slice(&1f64.to_be_bytes());
+    STANDARD.encode(&bytes[..end])
 }
 
 /// The V2 encoding's first word: version 2, counters of variable length.
@@ -122,26 +128,20 @@ const V2_COOKIE: u32 = 0x1c84_9303 | 0x10;
 /// Length of what stands before the counters, bytes.
 const V2_HEADER: usize = 40;
 
-/// A run of empty counters: its negated length; a single one is the count 0.
-fn write_zeros(bytes: &mut Vec<u8>, zeros: u64) {
-    match zeros {
-        0 => {}
-        1 => bytes.push(0),
-        // Zig-zag of -zeros.
-        _ => write_varint(bytes, (zeros << 1) - 1),
-    }
-}
+/// The longest form of a counter, bytes.
+const VARINT_MAX: usize = 9;
 
-/// LEB128 that ends after nine bytes, the ninth with eight bits of value.
-fn write_varint(bytes: &mut Vec<u8>, mut value: u64) {
-    for _ in 0..8 {
-        if value < 0x80 {
-            break;
-        }
-        bytes.push(value as u8 | 0x80);
+/// LEB128 that ends after nine bytes, the ninth with eight bits of value. Returns where it ended.
+#[inline]
+fn write_varint(bytes: &mut [u8], mut at: usize, mut value: u64) -> usize {
+    let last = at + VARINT_MAX - 1;
+    while value >= 0x80 && at < last {
+        bytes[at] = value as u8 | 0x80;
+        at += 1;
         value >>= 7;
     }
-    bytes.push(value as u8);
+    bytes[at] = value as u8;
+    at + 1
 }
 
 /// Reads what [`encode`] wrote.
