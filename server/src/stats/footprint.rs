@@ -30,11 +30,13 @@ pub struct Footprint {
 }
 
 /// The part of a processor's time that readings of shared pages may take on average: 1 in so many.
-const SHARE: u64 = 400;
-/// What may be saved up for such readings while nobody asks, ns.
-const SAVINGS: i64 = 4_000_000;
+const SHARE: u64 = 1_000;
+/// The most that one refresh adds to what may be spent, ns: so that a rare poll is not an expensive one.
+const EARNED_MAX: u64 = 300_000;
+/// What may be saved up for such readings, and what new processes may take in advance, ns.
+const SAVINGS: i64 = 2_000_000;
 /// What one refresh may spend on processes that were read before, ns.
-const SPEND: i64 = 300_000;
+const SPEND: i64 = 150_000;
 
 /// The footprints of some processes.
 #[derive(Debug, Default)]
@@ -63,7 +65,7 @@ impl Footprints {
     /// Reads the memory of `pids` at `now` (monotonic ns), and forgets every other process.
     pub fn refresh(&mut self, pids: impl IntoIterator<Item = Pid>, now: u64) {
         self.round += 1;
-        let earned = now.saturating_sub(self.refreshed_at) / SHARE;
+        let earned = (now.saturating_sub(self.refreshed_at) / SHARE).min(EARNED_MAX);
         self.allowance = self.allowance.saturating_add_unsigned(earned).min(SAVINGS);
         self.refreshed_at = now;
         for pid in pids {
@@ -116,7 +118,8 @@ impl Footprints {
                 .filter(|(_, process)| process.read_at < now)
                 .min_by_key(|(_, process)| process.read_at);
             let Some((pid, process)) = turn else { return };
-            if process.cost > self.allowance || (spent > 0 && spent + process.cost > SPEND) {
+            // One that costs more than can be saved up is read on credit, and the others wait the longer.
+            if process.cost.min(SAVINGS) > self.allowance || (spent > 0 && spent + process.cost > SPEND) {
                 return;
             }
             process.read_shares(*pid, now);
@@ -254,12 +257,11 @@ mod tests {
         footprints.refresh(pids, 2);
         assert!(pids.iter().all(|pid| footprints.processes[pid].read_at == 1));
         let mut now = 2;
-        for _ in 0..pids.len() {
-            // As much time as one reading's cost takes to be earned.
-            footprints.allowance = 0;
-            let costs = pids.iter().map(|pid| footprints.processes[pid].cost);
-            now += costs.max().unwrap() as u64 * SHARE;
+        // However much a reading costs, it is earned in so many refreshes.
+        for _ in 0..1_000 {
+            now += EARNED_MAX * SHARE;
             footprints.refresh(pids, now);
+            assert!(footprints.allowance <= SAVINGS);
         }
         assert!(pids.iter().all(|pid| footprints.processes[pid].read_at > 1), "{footprints:?}");
     }

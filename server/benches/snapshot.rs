@@ -1,0 +1,128 @@
+//! What a stats poll costs the master: `cargo bench -p rwsgi --bench snapshot`.
+//!
+//! 64 workers of 2 threads that have served requests of many lengths, with a real Python process in the place of each,
+//! so that reading their memory costs what it costs. Prints medians of this thread's processor time, for each step with
+//! polls close together, and with polls a tenth of a second apart, whose caches are cold.
+
+#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a measurement prints, and may fail")]
+
+use std::hint::black_box;
+use std::io::Read;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::unistd::Pid;
+use rwsgi::config::Config;
+use rwsgi::stats::cell::{Outcome, Wire};
+use rwsgi::stats::clock;
+use rwsgi::stats::footprint::Footprints;
+use rwsgi::stats::memory::Memory;
+use rwsgi::stats::metrics;
+use rwsgi::stats::scoreboard::{Layout, Scoreboard};
+use rwsgi::stats::snapshot::{LifeView, Subject, WorkerView, take};
+use rwsgi::stats::totals::Totals;
+use rwsgi_stats::latency;
+
+const WORKERS: u32 = 64;
+const CORES: u32 = 2;
+const ROUNDS: usize = 200;
+
+/// An idle Python with some modules, ended when dropped.
+struct Python(Child);
+
+impl Python {
+    fn start() -> Self {
+        let program = "import sys, json, email, http.client; print('x', flush=True); sys.stdin.read()";
+        let mut child =
+            Command::new("python3").args(["-c", program]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        Self(child)
+    }
+}
+
+impl Drop for Python {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn measure(what: &str, rounds: usize, pause: Duration, mut step: impl FnMut()) {
+    step();
+    let mut times: Vec<_> = (0..rounds)
+        .map(|_| {
+            std::thread::sleep(pause);
+            let before = clock::thread_time();
+            step();
+            clock::thread_time() - before
+        })
+        .collect();
+    times.sort_unstable();
+    let of = |quantile: usize| times[(times.len() - 1) * quantile / 100] as f64 / 1e3;
+    println!("{what:<44} median {:>7.1} µs   p95 {:>7.1} µs", of(50), of(95));
+}
+
+fn main() {
+    let pythons: Vec<_> = (0..WORKERS).map(|_| Python::start()).collect();
+    let pids: Vec<_> = pythons.iter().map(|python| Pid::from_raw(python.0.id() as i32)).collect();
+    let board = Scoreboard::create(Layout::new(WORKERS, CORES)).unwrap();
+    for slot in 0..WORKERS {
+        for core in board.cores(slot) {
+            // Log-uniform from 100 µs to 1 s.
+            for step in 0..4_000u64 {
+                let took = 100_000 * 10f64.powf((step * 7919 % 4_000) as f64 / 1_000.0) as u64;
+                core.begin(0, Wire::Http, b"", b"GET / HTTP/1.1\r\n\r\n");
+                core.finish(took, 0, Outcome { status: 200, ..Outcome::default() });
+            }
+        }
+    }
+    let totals: Vec<_> = (0..WORKERS).map(|_| Totals::new(CORES)).collect();
+    let config = Config::default();
+    let subject = || Subject {
+        scoreboard: &board,
+        config: &config,
+        started_at: 0,
+        generation: 1,
+        python: "3",
+        sockets: Vec::new(),
+        workers: (0..WORKERS)
+            .map(|index| WorkerView {
+                id: index + 1,
+                totals: &totals[index as usize],
+                lives: vec![LifeView { slot: index, pid: pids[index as usize], generation: 1, spawned_at: 0 }],
+            })
+            .collect(),
+    };
+    let mut memory = Memory::default();
+    let mut footprints = Footprints::default();
+    let snapshot = take(&subject(), &mut memory);
+    let mut counts = Vec::new();
+    board.core(0, 0).latency.add_to(&mut counts);
+    println!("{WORKERS} workers of {CORES} cores");
+
+    let now = Duration::ZERO;
+    measure("one smaps_rollup", ROUNDS, now, || {
+        black_box(std::fs::read_to_string(format!("/proc/{}/smaps_rollup", pids[0])).unwrap());
+    });
+    measure("one new histogram, encoded", ROUNDS, now, || {
+        black_box(latency::encode_counts(&counts));
+    });
+    measure("memory of all, no sharing", ROUNDS, now, || footprints.refresh(pids.iter().copied(), 1));
+    measure("processor time of all", ROUNDS, now, || {
+        black_box(pids.iter().filter_map(|pid| clock::processor_time(*pid)).sum::<u64>());
+    });
+    measure("take()", ROUNDS, now, || {
+        black_box(take(&subject(), &mut memory));
+    });
+    measure("to JSON", ROUNDS, now, || {
+        black_box(serde_json::to_vec(&snapshot).unwrap());
+    });
+    println!("{:<44} {} bytes", "document", serde_json::to_vec(&snapshot).unwrap().len());
+    let tenth = Duration::from_millis(100);
+    measure("take() and to JSON, ten a second", 50, tenth, || {
+        black_box(serde_json::to_vec(&take(&subject(), &mut memory)).unwrap());
+    });
+    measure("Prometheus text", 50, now, || {
+        black_box(metrics::text(snapshot.clone()));
+    });
+}
