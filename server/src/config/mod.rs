@@ -3,9 +3,9 @@
 //! Nothing else in the server reads raw options. The master makes a [`Config`] once per (re)load and hands it to the
 //! fork server and the front as JSON.
 //!
-//! The way through: [`command_line`] and [`files`] read; [`gather`] puts in order, taking settings through [`logic`],
-//! [`magic`] and [`expand`]; [`options`], the one table, sets fields; and [`settle`] decides what depends on several
-//! options at once. [`typed`] is the result. [`uwsgi`] knows what becomes of options that we do not have.
+//! The way through: `command_line` and `files` read; `gather` puts in order, taking settings through `logic`,
+//! `magic` and `expand`; `options`, the one table, sets fields; and `settle` decides what depends on several
+//! options at once. `typed` is the result. `uwsgi` knows what becomes of options that we do not have.
 
 mod check;
 mod command_line;

@@ -40,7 +40,8 @@ fn options_page() -> String {
     let mut page = String::from(
         "# Options\n\n\
          Each can be given on the command line (`--processes 4`) or in a file (`processes = 4`). \
-         `rwsgi --help` says the same, shorter.\n\n\
+         `rwsgi --help` says the same, shorter. \
+         [Configuration](configuration.md) tells how files are read and who wins.\n\n\
          <!-- Made from server/src/config/options.rs: run the tests of rwsgi with RWSGI_WRITE_DOCS=1 to make it anew. -->\n",
     );
     let mut heading = "";

@@ -416,19 +416,3 @@ impl Default for Config {
         }
     }
 }
-
-impl Config {
-    /// The fields that differ from another configuration's, by the name of the option or of what begins the options'
-    /// names, as in `listen` or `cheaper`. What can and cannot change while running is for the caller to know.
-    #[must_use]
-    pub fn differences(&self, other: &Self) -> Vec<String> {
-        let fields = |config: &Self| match serde_json::to_value(config) {
-            Ok(serde_json::Value::Object(fields)) => fields,
-            // A struct of named fields is an object, and none of them holds what JSON cannot.
-            _ => serde_json::Map::new(),
-        };
-        let (mine, theirs) = (fields(self), fields(other));
-        let differing = mine.into_iter().filter(|(name, value)| name != "warnings" && theirs.get(name) != Some(value));
-        differing.map(|(name, _)| name.replace('_', "-")).collect()
-    }
-}

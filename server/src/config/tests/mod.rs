@@ -368,14 +368,6 @@ fn only_the_command_line_can_ask_for_something_else_than_serving() {
 }
 
 #[test]
-fn differences_are_told_by_the_names_of_options() {
-    let before = serve("rwsgi --http :1 -w m -p 2 --cheaper 1");
-    assert_eq!(before.differences(&before), [""; 0]);
-    let after = serve("rwsgi --http :2 -w m -p 3 --cheaper 2 --max-requests 4 --listen 1000000");
-    assert_eq!(after.differences(&before), ["cheaper", "http", "listen", "max-requests", "processes"]);
-}
-
-#[test]
 fn sockets_of_protocol_http_are_http_sockets() {
     let config = serve("rwsgi --socket 0.0.0.0:8000 --protocol=http -w wsgi");
     assert_eq!((config.http_socket, config.socket), (vec![address("0.0.0.0:8000")], vec![]));
