@@ -3,59 +3,19 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::num::NonZeroU16;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+mod stats_server;
+
 use portable_pty::{Child, CommandBuilder, ExitStatus, MasterPty, PtySize, native_pty_system};
+use stats_server::{Answer, Server, nobody};
 
 const DOCUMENT: &str = include_str!("fixtures/stats-four_workers_two_threads.json");
 const DEADLINE: Duration = Duration::from_secs(20);
-
-/// What the server says to whoever connects.
-#[derive(Clone)]
-enum Answer {
-    /// This text, then the end.
-    Text(String),
-    /// This text, and then nothing for as long as the client waits.
-    Hang(String),
-}
-
-/// A stats server whose answer can be changed; it lives as long as the test.
-struct Server {
-    address: String,
-    answer: Arc<Mutex<Answer>>,
-}
-
-impl Server {
-    fn start(answer: Answer) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let answer = Arc::new(Mutex::new(answer));
-        let answers = Arc::clone(&answer);
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                let Ok(mut stream) = stream else { return };
-                let answer = answers.lock().unwrap().clone();
-                thread::spawn(move || match answer {
-                    Answer::Text(text) => drop(stream.write_all(text.as_bytes())),
-                    Answer::Hang(text) => {
-                        let _ = stream.write_all(text.as_bytes());
-                        let _ = stream.read(&mut [0]);
-                    }
-                });
-            }
-        });
-        Self { address, answer }
-    }
-
-    fn answer(&self, answer: Answer) {
-        *self.answer.lock().unwrap() = answer;
-    }
-}
 
 fn whole() -> Answer {
     Answer::Text(DOCUMENT.to_owned())
@@ -150,9 +110,10 @@ impl Drop for Terminal {
 
 #[test]
 fn the_table_is_shown_and_q_gives_the_terminal_back() {
-    let server = Server::start(whole());
+    let server = Server::start(|_| whole());
     let mut terminal = Terminal::run(&[&server.address, "--frequency", "0.1"], (120, 30));
-    terminal.wait_for_text("req 2001");
+    // The foot is written last, so the frame is whole when it is there.
+    terminal.wait_for_text("cores  f");
     let contents = terminal.contents();
     for number in ["536", "675", "581", "209", "10.7M", "128.2M", "4866", "/srv/app"] {
         assert!(contents.contains(number), "{number} is not in\n{contents}");
@@ -165,7 +126,7 @@ fn the_table_is_shown_and_q_gives_the_terminal_back() {
 
 #[test]
 fn a_server_that_goes_hangs_or_is_cut_short_is_said_to_be_so_and_found_again() {
-    let server = Server::start(whole());
+    let server = Server::start(|_| whole());
     let mut terminal = Terminal::run(&[&server.address, "-f", "0.05", "--timeout", "0.2"], (100, 20));
     terminal.wait_for_text("req 2001");
     server.answer(Answer::Hang(String::new()));
@@ -183,7 +144,7 @@ fn a_server_that_goes_hangs_or_is_cut_short_is_said_to_be_so_and_found_again() {
 
 #[test]
 fn a_signal_ends_it_with_the_terminal_given_back() {
-    let server = Server::start(whole());
+    let server = Server::start(|_| whole());
     for (name, words) in [("TERM", "Terminated"), ("INT", "Interrupt"), ("HUP", "Hangup")] {
         let terminal = Terminal::run(&[&server.address], (80, 24));
         terminal.wait_for_text("req 2001");
@@ -195,7 +156,7 @@ fn a_signal_ends_it_with_the_terminal_given_back() {
 
 #[test]
 fn suspending_lends_the_terminal_and_continuing_takes_it_back() {
-    let server = Server::start(whole());
+    let server = Server::start(|_| whole());
     let mut terminal = Terminal::run(&[&server.address], (80, 24));
     terminal.wait_for_text("req 2001");
     terminal.press("\x1a");
@@ -208,7 +169,7 @@ fn suspending_lends_the_terminal_and_continuing_takes_it_back() {
 
 #[test]
 fn a_resized_terminal_is_filled_again() {
-    let server = Server::start(whole());
+    let server = Server::start(|_| whole());
     let mut terminal = Terminal::run(&[&server.address], (80, 24));
     terminal.wait_for_text("req 2001");
     terminal.wait_for("no room for the spawn time", |screen| !screen.contents().contains("LastSpwn"));
@@ -224,7 +185,7 @@ fn a_resized_terminal_is_filled_again() {
 
 #[test]
 fn without_a_terminal_there_are_plain_tables() {
-    let server = Server::start(whole());
+    let server = Server::start(|_| whole());
     let command = |arguments: &[&str]| {
         Command::new(env!("CARGO_BIN_EXE_rtop"))
             .args(arguments)
@@ -240,10 +201,7 @@ fn without_a_terminal_there_are_plain_tables() {
     assert_eq!(text.matches("LastSpwn").count(), 2, "{text}");
     assert!(text.is_ascii() && !text.contains('\u{1b}'), "{text}");
 
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let nobody = listener.local_addr().unwrap().to_string();
-    drop(listener);
-    let output = command(&[&nobody, "-n", "1"]);
+    let output = command(&[&nobody(), "-n", "1"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("cannot connect"));
 }

@@ -9,7 +9,7 @@ use super::window::Window;
 use crate::model::{Pool, Reading};
 use crate::view::columns::{COLUMNS, Column, Key, Row};
 
-fn number(value: f64) -> Value {
+pub(super) fn number(value: f64) -> Value {
     // Whole numbers without a point: counters are what most of these are.
     if value.fract() == 0.0 && value.abs() < 9e15 { json!(value as i64) } else { json!((value * 1e6).round() / 1e6) }
 }

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::Batch;
 use super::assertion::{Assertion, Verdict};
-use super::lines::{csv_header, csv_rows, json_line};
+use super::lines::{csv_header, csv_rows, json_line, number};
 use super::window::{Gatherer, Window};
 use crate::model::Pool;
 use crate::source::Sample;
@@ -236,7 +236,7 @@ impl Watch<'_> {
                     json!({
                         "assert": judgement.assertion.text,
                         "metric": judgement.assertion.metric.name,
-                        "actual": judgement.actual.ok(),
+                        "actual": judgement.actual.ok().map(number),
                         "holds": judgement.holds,
                     })
                 });

@@ -165,7 +165,7 @@ fn bars(
         }
     }
     left_label(&show(top), plot.y, area, theme, buf);
-    if plot.height > 4 {
+    if plot.height > 4 && show(top / 2.0) != show(0.0) {
         left_label(&show(top / 2.0), plot.y + plot.height / 2, area, theme, buf);
     }
     left_label(&show(0.0), plot.bottom() - 1, area, theme, buf);
@@ -204,9 +204,11 @@ fn lines(drawn: &Lines, span: f64, theme: &Theme, area: Rect, buf: &mut Buffer) 
     }
 }
 
-fn span_of(material: &Material<'_>) -> f64 {
-    let first = material.history.points().next().map_or(material.until, |point| point.taken);
-    (material.until.saturating_sub(first) as f64 / 1e6).max(10.0)
+/// Seconds that a picture of this width spans: the same for lines as for bars, so that charts beside each other agree.
+fn span_of(material: &Material<'_>, area: Rect) -> f64 {
+    let points: Vec<&Point> = material.history.points().collect();
+    let count = usize::from(area.width - MARGIN);
+    (Cells::fitting(points.into_iter(), material.until, count).step * count as u64) as f64
 }
 
 fn latency(material: &Material<'_>, theme: &Theme, area: Rect, buf: &mut Buffer) {
@@ -225,7 +227,7 @@ fn latency(material: &Material<'_>, theme: &Theme, area: Rect, buf: &mut Buffer)
     let (low, high) = (low.floor(), high.ceil().max(low.floor() + 1.0));
     let labels = (low as i32..=high as i32).map(|power| format::micros(10u64.pow(power.max(0) as u32))).collect();
     let names = ["p50", "p95", "p99"].map(str::to_owned).to_vec();
-    lines(&Lines { names, lines: data, y: [low, high], labels }, span_of(material), theme, area, buf);
+    lines(&Lines { names, lines: data, y: [low, high], labels }, span_of(material, area), theme, area, buf);
 }
 
 fn memory(material: &Material<'_>, theme: &Theme, area: Rect, buf: &mut Buffer) {
@@ -250,7 +252,7 @@ fn memory(material: &Material<'_>, theme: &Theme, area: Rect, buf: &mut Buffer) 
     let top = workers.iter().flat_map(|(_, line)| line).map(|(_, y)| *y).fold(1.0, f64::max) * 1.1;
     let labels = [0.0, top / 2.0, top].map(|value| format::size(value as u64)).to_vec();
     let (names, data) = workers.into_iter().unzip();
-    lines(&Lines { names, lines: data, y: [0.0, top], labels }, span_of(material), theme, area, buf);
+    lines(&Lines { names, lines: data, y: [0.0, top], labels }, span_of(material, area), theme, area, buf);
 }
 
 fn heat(material: &Material<'_>, theme: &Theme, area: Rect, buf: &mut Buffer) {

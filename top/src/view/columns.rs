@@ -162,7 +162,7 @@ pub(crate) const COLUMNS: &[Column] = columns! {
         share, Some(share), |row| number(requests(row));
     "pid" "PID" 7 right 4 "process id"
         |row, _| Some(row.worker.pid.to_string()), None, |row| Key::Number(f64::from(row.worker.pid));
-    "gen" "GEN" 3 right 15 "generation: which load of the application it serves"
+    "gen" "GEN" 4 right 15 "generation: which load of the application it serves"
         |row, _| row.worker.generation.map(|generation| generation.to_string()), None,
         |row| number(row.worker.generation.map(u64::from));
     "req" "REQ" 7 right 1 "requests completed"

@@ -5,7 +5,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-use super::spark::{bar, sparkline};
+use super::spark::sparkline;
 use super::theme::Theme;
 use crate::format;
 use crate::model::{Counts, Pool, Reading, status_of};
@@ -25,7 +25,6 @@ pub(crate) fn draw(
 ) {
     let Some(pane) = Pane::of(pool, reading, place, zone, theme) else { return };
     let wide = area.width >= SIDE_BY_SIDE;
-    let left_width = if wide { area.width / 2 } else { area.width };
     let mut y = area.y;
     for line in pane.title() {
         if y < area.bottom() {
@@ -33,25 +32,35 @@ pub(crate) fn draw(
             y += 1;
         }
     }
-    let mut left = pane.cores(left_width);
-    left.extend(pane.ends());
-    left.extend(pane.exception());
-    let right_width = if wide { area.width - left_width - 1 } else { area.width };
-    let mut right = pane.memory(right_width);
-    right.extend(pane.latency(right_width));
-    let top = y;
-    for line in &left {
-        if y < area.bottom() {
-            buf.set_line(area.x, y, line, left_width);
-            y += 1;
+    let rest = Rect { y, height: area.bottom() - y, ..area };
+    if !wide {
+        // One below the other, the most wanted first; on a small screen without the lines of air.
+        let mut lines = pane.cores(area.width);
+        lines.extend(pane.exception());
+        lines.extend(pane.memory(area.width));
+        lines.extend(pane.latency(area.width));
+        lines.extend(pane.ends());
+        if lines.len() > usize::from(rest.height) {
+            lines.retain(|line| line.width() > 0);
         }
+        stack(&lines, rest, buf);
+        return;
     }
-    let (x, mut y) = if wide { (area.x + left_width + 1, top) } else { (area.x, y) };
-    for line in &right {
-        if y < area.bottom() {
-            buf.set_line(x, y, line, right_width);
-            y += 1;
-        }
+    let half = area.width / 2;
+    let (left, right) =
+        (Rect { width: half, ..rest }, Rect { x: area.x + half + 1, width: area.width - half - 1, ..rest });
+    let mut lines = pane.cores(left.width);
+    lines.extend(pane.ends());
+    lines.extend(pane.exception());
+    stack(&lines, left, buf);
+    let mut lines = pane.memory(right.width);
+    lines.extend(pane.latency(right.width));
+    stack(&lines, right, buf);
+}
+
+fn stack(lines: &[Line<'_>], area: Rect, buf: &mut Buffer) {
+    for (line, y) in lines.iter().zip(area.y..area.bottom()) {
+        buf.set_line(area.x, y, line, area.width);
     }
 }
 
@@ -218,13 +227,12 @@ impl<'a> Pane<'a> {
         let room = f64::from(width.saturating_sub(28).min(60));
         let line = |(power, count): (u32, u64)| {
             let length = count as f64 / most * room;
-            let whole = "█".repeat(length as usize);
-            // The rest of a cell cannot be drawn from the left in every font; the count beside it is exact.
-            let rest = if length.fract() >= 0.5 || length < 1.0 { bar(0.5) } else { ' ' };
+            // Parts of a cell cannot be drawn from the left in every font; the count beside it is exact.
+            let bar = if length < 1.0 { "▄".to_owned() } else { "█".repeat(length.round() as usize) };
             let share = format::percent(count as f64 / total);
             Line::from(vec![
                 Span::styled(format!("{:>7} ", format::micros(1 << power)), self.theme.dim()),
-                Span::styled(format!("{whole}{rest}"), self.theme.series(0)),
+                Span::styled(bar, self.theme.series(0)),
                 Span::raw(format!(" {} ", format::count(count))),
                 Span::styled(format!("{share}%"), self.theme.dim()),
             ])

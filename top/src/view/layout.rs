@@ -68,7 +68,10 @@ impl Screen {
         if self.pinned.is_some() {
             let latest = self.history().latest().unwrap_or(taken);
             let back = format::seconds(latest.saturating_sub(taken) / 1_000_000);
-            right.push(Span::styled(format!("held, {back} ago "), self.theme.warning()));
+            right.push(Span::styled(
+                if back == "0s" { "held ".to_owned() } else { format!("held, {back} ago ") },
+                self.theme.warning(),
+            ));
         }
         if taken > 0 {
             let clock = format::local(taken / 1_000_000, "%a %d %b %H:%M:%S", &self.zone);
@@ -131,7 +134,7 @@ impl Screen {
         let mut area = area;
         if let Some(list) = lists::spoolers(&reading.snapshot, &self.theme) {
             // They come after the workers, but a few of them are always in sight.
-            let height = list.height().min(area.height / 3).min(8);
+            let height = list.height().min(area.height * 2 / 5).min(8);
             if height > 1 {
                 area.height -= height;
                 list.draw(None, &self.theme, Rect { y: area.bottom(), height, ..area }, buf);

@@ -245,3 +245,165 @@ fn without_utf_8_every_character_is_ascii() {
     plain.set_theme(Theme { color: false, unicode: false, colors: Colors::default() });
     assert!(picture(&mut plain, (120, 12)).is_ascii());
 }
+
+fn press(screen: &mut Screen, keys: &str) {
+    use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+    for key in keys.chars() {
+        let code = match key {
+            '\n' => KeyCode::Enter,
+            '\u{1b}' => KeyCode::Esc,
+            '\u{8}' => KeyCode::Backspace,
+            character => KeyCode::Char(character),
+        };
+        screen.press(KeyEvent::new(code, KeyModifiers::NONE));
+    }
+}
+
+/// The first cell of each row of the table, which is what is looked at in tests of order and filter.
+fn first_cells(screen: &mut Screen) -> Vec<String> {
+    let picture = picture(screen, (80, 14));
+    let rows = picture.lines().skip_while(|line| !line.contains("WID")).skip(1);
+    let cells = rows.map(|line| line.split_whitespace().next().unwrap_or_default().to_owned());
+    cells.take_while(|cell| cell.chars().all(|c| c.is_ascii_digit() || c == ':') && !cell.is_empty()).collect()
+}
+
+#[test]
+fn a_worker_is_looked_at_closely() {
+    let mut screen = rwsgi_screen(90, 4);
+    for _ in 0..4 {
+        screen.act(Action::Down);
+        picture(&mut screen, (80, 24));
+    }
+    screen.act(Action::Detail);
+    assert_snapshot!(pictures(&mut screen));
+}
+
+#[test]
+fn rows_are_sorted_by_any_column_and_turned_round() {
+    let mut screen = rwsgi_screen(2, 3);
+    picture(&mut screen, (200, 20));
+    assert_eq!(first_cells(&mut screen), ["3", "2", "1"]);
+    press(&mut screen, "r");
+    assert_eq!(first_cells(&mut screen), ["1", "2", "3"]);
+    // The column after the requests is their rate; the highest first.
+    press(&mut screen, "s");
+    assert_eq!(first_cells(&mut screen), ["3", "2", "1"]);
+    press(&mut screen, "SS");
+    assert!(picture(&mut screen, (200, 20)).contains("GEN▼"));
+}
+
+#[test]
+fn a_click_on_a_title_sorts_and_on_a_row_selects() {
+    use crossterm::event::{KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+    let mut screen = rwsgi_screen(2, 3);
+    let before = picture(&mut screen, (80, 14));
+    let (y, title) = before.lines().enumerate().find(|(_, line)| line.contains("WID")).unwrap();
+    let x = title.find("EXC").unwrap() as u16;
+    let mut click = |column: u16, row: u16| {
+        let kind = MouseEventKind::Down(MouseButton::Left);
+        screen.mouse(MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE });
+    };
+    click(x, y as u16);
+    click(5, y as u16 + 2);
+    assert_eq!(first_cells(&mut screen)[0], "1", "the one with exceptions is on top");
+    assert_eq!(screen.table.selected, Some((1, None)), "the second row of the old order is selected");
+}
+
+#[test]
+fn a_filter_keeps_the_rows_that_match() {
+    let mut screen = rwsgi_screen(2, 12);
+    press(&mut screen, "/410[12]");
+    assert_eq!(first_cells(&mut screen), ["2", "1"]);
+    assert!(picture(&mut screen, (80, 14)).contains("filter: 410[12]"));
+    press(&mut screen, "\n");
+    // Keys are keys again, and the filter stays in sight.
+    press(&mut screen, "r");
+    assert_eq!(first_cells(&mut screen), ["1", "2"]);
+    assert!(picture(&mut screen, (80, 14)).contains("filter: 410[12]"));
+    press(&mut screen, "/\u{8}\u{8}\u{8}\u{8}\u{8}\u{8}\u{8}reports");
+    assert_eq!(first_cells(&mut screen), ["1"]);
+    press(&mut screen, "\u{1b}");
+    assert!(first_cells(&mut screen).len() > 2);
+}
+
+#[test]
+fn the_past_is_shown_as_it_was_and_does_not_move() {
+    let mut screen = rwsgi_screen(50, 2);
+    let then = picture(&mut rwsgi_screen(48, 2), (80, 20));
+    screen.act(Action::Back1);
+    screen.act(Action::Back1);
+    let held = picture(&mut screen, (80, 20));
+    assert!(held.contains("held, 2s ago"), "{held}");
+    // Everything but the first line and the foot is as it was then.
+    let body = |picture: &str| picture.lines().skip(1).take(8).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(body(&held), body(&then));
+    assert!(!screen.ingest(answered(51, serde_json::to_vec(&rwsgi(51, 2)).unwrap())), "nothing to draw");
+    assert_eq!(body(&picture(&mut screen, (80, 20))), body(&then));
+    screen.act(Action::Back60);
+    assert!(picture(&mut screen, (80, 20)).contains("held, 50s ago"));
+    screen.act(Action::Now);
+    assert!(!picture(&mut screen, (80, 20)).contains("held"));
+}
+
+#[test]
+fn several_servers_are_shown_as_one_and_each_by_itself() {
+    let pools = ["web1:9191", "web2:9191", "web3:9191"].map(|label| Pool::new(label.into(), None));
+    let mut screen = Screen::new(pools.into(), setup());
+    for second in 1..=3 {
+        for target in 0..2 {
+            let document = serde_json::to_vec(&rwsgi(second, 2 + target as u32)).unwrap();
+            screen.ingest(Sample { target, ..answered(second, document) });
+        }
+        screen.ingest(Sample { target: 2, ..failed(second, SourceError::Empty) });
+    }
+    let all = picture(&mut screen, (120, 16));
+    screen.act(Action::TabNext);
+    let first = picture(&mut screen, (120, 10));
+    screen.act(Action::TabBefore);
+    screen.act(Action::Down);
+    screen.act(Action::Detail);
+    assert!(picture(&mut screen, (120, 16)).contains(" 4103 "), "the second server has a third worker");
+    assert_snapshot!(format!("{all}--- web1\n{first}"));
+}
+
+#[test]
+fn charts_stand_where_there_is_room() {
+    let mut screen = rwsgi_screen(100, 3);
+    let tall = picture(&mut screen, (130, 44));
+    screen.act(Action::Chart(3));
+    let heat = picture(&mut screen, (80, 24));
+    screen.act(Action::Chart(2));
+    let latency = picture(&mut screen, (80, 24));
+    screen.act(Action::Charts);
+    screen.act(Action::Charts);
+    assert!(!picture(&mut screen, (130, 44)).contains("requests per second"), "never means never");
+    assert_snapshot!(format!("{tall}--- heat\n{heat}--- latency\n{latency}"));
+}
+
+#[test]
+fn emperors_and_spoolers_have_tables_of_their_own() {
+    let mut emperor = screen(":9191", [answered(0, fixture("stats-emperor"))]);
+    let mut spoolers = screen(":9191", [answered(0, fixture("stats-spoolers"))]);
+    assert_snapshot!(format!("{}{}", picture(&mut emperor, (80, 8)), picture(&mut spoolers, (80, 12))));
+}
+
+#[test]
+fn what_lies_over_the_table_explains_chooses_and_warns() {
+    let mut screen = rwsgi_screen(2, 3);
+    screen.act(Action::Help);
+    let help = picture(&mut screen, (80, 24));
+    screen.act(Action::Quit);
+    screen.act(Action::Columns);
+    screen.act(Action::Down);
+    screen.act(Action::Pause);
+    let columns = picture(&mut screen, (80, 16));
+    screen.act(Action::Back);
+    assert!(!first_line_with(&mut screen, "WID").contains('%'), "the share is hidden");
+    screen.act(Action::Attention);
+    assert_snapshot!(format!("{help}--- columns\n{columns}--- attention\n{}", picture(&mut screen, (80, 12))));
+}
+
+fn first_line_with(screen: &mut Screen, text: &str) -> String {
+    let picture = picture(screen, (120, 20));
+    picture.lines().find(|line| line.contains(text)).unwrap_or_default().replace("UTIL%", "").replace("CPU%", "")
+}
