@@ -71,9 +71,9 @@ pub struct LifeView {
 
 /// One reading of the whole server. `memory` is the same one at every call.
 pub fn take(subject: &Subject<'_>, memory: &mut Memory) -> Snapshot {
-    let now = clock::monotonic();
     let host = hostname();
-    memory.look_at(subject.workers.iter().flat_map(|worker| &worker.lives).map(|life| life.pid), now);
+    let pids = subject.workers.iter().flat_map(|worker| &worker.lives).map(|life| life.pid);
+    memory.look_at(pids, clock::monotonic());
 
     let mut dropped = 0;
     let sockets: Vec<_> = subject
@@ -95,6 +95,8 @@ pub fn take(subject: &Subject<'_>, memory: &mut Memory) -> Snapshot {
 
     memory.all_latency.clear();
     let mut in_progress = 0;
+    // Close to the counters that it is told with: all the slow readings are behind us.
+    let now = clock::monotonic();
     let workers: Vec<_> = (0..)
         .zip(&subject.workers)
         .map(|(index, view)| {
