@@ -17,6 +17,8 @@ class Process:
     pid: int
     parent: int
     state: str
+    # What it calls itself, cut to 15 bytes by the system.
+    name: str
     command: str
 
     @property
@@ -29,11 +31,12 @@ def look(pid: int) -> Process | None:
     """The process, or None when there is none (a zombie is one, with state `Z`)."""
     try:
         # The name may hold spaces and parentheses; what follows the last one is regular.
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        name, rest = Path(f"/proc/{pid}/stat").read_text().split("(", 1)[1].rsplit(")", 1)
+        fields = rest.split()
         command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return Process(pid, int(fields[1]), fields[0], command)
+    return Process(pid, int(fields[1]), fields[0], name, command)
 
 
 def alive(pid: int) -> bool:
