@@ -17,7 +17,8 @@ use crate::forkserver::messages::Protocol;
 use crate::stats::clock;
 use crate::wsgi::gateway::Gateway;
 
-/// Events that are taken from the kernel at once.
+/// Events that are taken from the kernel at once by a worker of one core. With several each takes one event at a time:
+/// what a core has taken no other can serve, and would wait behind whatever this one does first.
 const EVENTS: usize = 64;
 /// Connections that are accepted in a row before those that wait get their turn.
 const ACCEPTS: usize = 16;
@@ -90,6 +91,7 @@ impl Core {
     /// When the epoll set or Python fails.
     pub(super) fn serve(&mut self, py: Python<'_>) -> anyhow::Result<()> {
         let mut events = [EpollEvent::empty(); EVENTS];
+        let room = if self.shared.one_shot() { 1 } else { EVENTS };
         let mut scratch = vec![0; SCRATCH];
         loop {
             if let Some(log) = &mut self.log {
@@ -97,7 +99,7 @@ impl Core {
             }
             let timeout = if self.leaving_since.is_some() { LEAVING_SWEEP } else { SWEEP };
             let (waited, woken) = py.detach(|| {
-                let waited = self.shared.epoll.wait(&mut events, EpollTimeout::from(timeout));
+                let waited = self.shared.epoll.wait(&mut events[..room], EpollTimeout::from(timeout));
                 (waited, clock::monotonic())
             });
             self.now = clock::monotonic();
