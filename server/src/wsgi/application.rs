@@ -66,7 +66,7 @@ pub fn load(py: Python<'_>, config: &Config) -> Result<Py<PyAny>, LoadError> {
     };
     let raised = |error: PyErr| {
         let one_line = one_line(py, &error);
-        error.print(py);
+        error.display(py);
         LoadError::Import { source_name: source_name.clone(), error: one_line }
     };
     let module = module.map_err(raised)?;

@@ -72,7 +72,7 @@ pub fn finish(py: Python<'_>) {
         Ok(())
     };
     if let Err(error) = run() {
-        error.print(py);
+        error.display(py);
     }
 }
 
