@@ -50,13 +50,13 @@ impl Core {
             &std::mem::take(&mut connection.input)
         } else if connection.input.is_empty() {
             match connection.receive(scratch) {
-                Err(_) | Ok(Some(0)) => return Ok((connection, Next::Close)),
+                Err(_) | Ok(Some(0)) => return Ok(self.broken_off(connection)),
                 Ok(None) => return Ok(self.wait(connection, Wait::Read)),
                 Ok(Some(len)) => &scratch[..len],
             }
         } else {
             match connection.receive(scratch) {
-                Err(_) | Ok(Some(0)) => return Ok((connection, Next::Close)),
+                Err(_) | Ok(Some(0)) => return Ok(self.broken_off(connection)),
                 Ok(None) => return Ok(self.wait(connection, Wait::Read)),
                 Ok(Some(len)) => connection.input.extend_from_slice(&scratch[..len]),
             }
@@ -84,6 +84,14 @@ impl Core {
                 return Ok(self.wait(connection, Wait::Read));
             }
         }
+    }
+
+    /// The client has closed; in the middle of a request that is a request that could not be read.
+    fn broken_off(&mut self, connection: Box<Connection>) -> Driven {
+        if !connection.is_idle() && !matches!(connection.kind, Kind::Link(_)) {
+            self.count_read_error();
+        }
+        (connection, Next::Close)
     }
 
     fn count_sent(&mut self, connection: &mut Connection) {
