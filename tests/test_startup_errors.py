@@ -92,7 +92,7 @@ def test_a_port_in_use_is_named_with_its_option(serve, address, option):
         (["--processes", "four"], ["processes", "four"]),
         (["--processes", "0"], ["processes", "0"]),
         (["--threads", "-1"], ["threads", "-1"]),
-        (["--http-socket", "localhost"], ["http-socket", "localhost"]),
+        (["--http-socket", "9090"], ["http-socket", "9090"]),
         (["--http-socket", "127.0.0.1:http"], ["http-socket", "127.0.0.1:http"]),
         (["--stats", "::1:80"], ["stats", "::1:80"]),
         (["--chdir", "/no/such/place"], ["chdir", "/no/such/place"]),

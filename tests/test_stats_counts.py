@@ -63,12 +63,14 @@ def test_every_count_is_exact(serve, stats_at, kind):
         assert stats.total(document, "tx") == sum(load.bytes for load in loads)
     assert stats.histogram_total(document["latency"]) == sent
     assert sum(stats.histogram_total(worker["latency"]) for worker in document["workers"]) == sent
+    assert len([worker for worker in document["workers"] if worker["requests"]]) >= 2
     for worker in document["workers"]:
         assert sum(core["requests"] for core in worker["cores"]) == worker["requests"]
         assert sum(app["requests"] for app in worker["apps"]) == worker["requests"]
         assert sum(app["exceptions"] for app in worker["apps"]) == worker["exceptions"]
         assert sum(worker["responses"].values()) == worker["requests"]
-        assert worker["requests"] > 0 and worker["avg_rt"] > 0 and worker["running_time"] > 0
+        # Connections that stay may leave a worker with nothing to do.
+        assert (worker["requests"] > 0) == (worker["avg_rt"] > 0) == (worker["running_time"] > 0)
         assert worker["busy_time"] == worker["running_time"]
         assert (worker["respawn_count"], worker["harakiri_count"]) == (1, 0)
         assert all(core["write_errors"] == core["read_errors"] == core["in_request"] == 0 for core in worker["cores"])

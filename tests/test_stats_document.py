@@ -100,9 +100,7 @@ def test_what_goes_beyond_uwsgi_is_always_present(serve, address, stats_at, tmp_
 
 @OF_RWSGI
 def test_the_published_schema_describes_it(serve, address, stats_at, tmp_path):
-    schemas = [path for path in DOCS.glob("**/*.json") if "$schema" in path.read_text()]
-    assert len(schemas) == 1, f"docs/ should have one JSON Schema, and has {schemas}"
-    schema = json.loads(schemas[0].read_text())
+    schema = json.loads((DOCS / "stats.schema.json").read_text())
     validator = jsonschema.validators.validator_for(schema)
     validator.check_schema(schema)
     for document in busy_document(serve, address, stats_at, tmp_path):
@@ -194,7 +192,8 @@ def test_a_request_in_progress_is_shown_as_it_is(serve, address, stats_at, tmp_p
     assert info["request_start"] == info["started"] // 1_000_000
     assert abs(info["started"] + info["elapsed"] - busy["now"]) < 1_000_000
     assert "HTTP_USER_AGENT=tests" in core["vars"]
-    assert worker["busy_time"] >= info["elapsed"] > 0 == worker["requests"]
+    # Both are cut to whole microseconds, each after its own sum.
+    assert worker["busy_time"] + 1 >= info["elapsed"] > 0 == worker["requests"]
     for other in idle["workers"]:
         assert other["status"] == "idle"
         assert all(c["req_info"] == {} and not any(c["vars"]) for c in other["cores"])
