@@ -86,7 +86,10 @@ impl Master {
         let process = self
             .launcher
             .start(FORKSERVER_ROLE, config.home.as_deref(), &setup)
-            .context("cannot start the fork server")?;
+            .with_context(|| match &config.home {
+                Some(home) => format!("home: cannot run the Python of '{}'", home.display()),
+                None => "cannot start the fork server".to_owned(),
+            })?;
         self.generations.push(Generation::new(number, process, config, self.events.clone())?);
         self.newest = number;
         Ok(())
