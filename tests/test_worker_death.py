@@ -75,7 +75,8 @@ def test_a_kill_under_load_loses_no_more_than_was_held_and_no_count(serve, stats
     # The front hands a worker no more than it has cores for; elsewhere a client has one request under way.
     assert lost <= kills * (2 if kind == "http" else clients), load.lost
     document = server.stats()
-    assert load.good <= stats.total(document, "requests") <= load.sent
+    # A kill can fall between the last byte of an answer and its count: at most one for each core that was killed.
+    assert load.good - kills * 2 <= stats.total(document, "requests") <= load.sent
     assert stats.histogram_total(document["latency"]) == stats.total(document, "requests")
     assert sum(worker["respawn_count"] for worker in document["workers"]) == 4 + kills
 
