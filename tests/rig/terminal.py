@@ -13,7 +13,7 @@ from rig.server import environment
 from rig.waiting import until
 
 # What a shell prints when the program is gone: its exit status, and whether the terminal still echoes and breaks lines.
-_AFTER = "echo; echo left with $?; stty -a | tr ';' '\\n' | grep -ow -- '-\\?echo\\|-\\?icanon' | tr '\\n' ' '; cat"
+_AFTER = "status=$?; echo; echo left with $status; stty -a | tr ';' '\\n' | grep -ow -- '-\\?echo\\|-\\?icanon' | tr '\\n' ' '; cat"
 
 
 class Terminal:
