@@ -83,13 +83,12 @@ impl Master {
     pub(super) fn load(&mut self, config: Config) -> anyhow::Result<()> {
         let number = self.newest + 1;
         let setup = self.setup(number, &config)?;
-        let process = self
-            .launcher
-            .start(FORKSERVER_ROLE, config.home.as_deref(), &setup)
-            .with_context(|| match &config.home {
+        let process = self.launcher.start(FORKSERVER_ROLE, config.home.as_deref(), &setup).with_context(|| {
+            match &config.home {
                 Some(home) => format!("home: cannot run the Python of '{}'", home.display()),
                 None => "cannot start the fork server".to_owned(),
-            })?;
+            }
+        })?;
         self.generations.push(Generation::new(number, process, config, self.events.clone())?);
         self.newest = number;
         Ok(())
