@@ -101,7 +101,8 @@ def table(screen: str) -> list[dict[str, str]]:
     titles = lines[start].replace("▼", "").replace("▲", "").split()
     rows = []
     for line in lines[start + 1 :]:
-        cells = line.split()
+        # A mark before the number says that something about the worker needs attention.
+        cells = line.replace("!", " ", 1).split()
         # Below the table are other things; what is in the last column may have spaces.
         if len(cells) < 15 or not cells[0].isdigit():
             break

@@ -106,11 +106,13 @@ fn errors(reading: &Reading, history: &History, thresholds: &Thresholds, found: 
             errors += f64::from(point.exceptions.unwrap_or(0.0));
             requests += f64::from(point.rps.unwrap_or(0.0));
         }
-        if requests > 0.0 { errors / requests } else { 0.0 }
+        (requests > 0.0).then(|| errors / requests)
     };
     let now = reading.taken;
     let minute = now.saturating_sub(60_000_000);
-    let (last, before) = (share(minute, now), share(minute.saturating_sub(300_000_000), minute));
+    let before = share(minute.saturating_sub(300_000_000), minute);
+    // Without anything before it, a rate is not known to have risen.
+    let (Some(last), Some(before)) = (share(minute, now), before) else { return };
     if last >= thresholds.error_rate && last > 2.0 * before {
         let text = format!(
             "{}% of the last minute's requests raised, {}% before",

@@ -167,9 +167,11 @@ impl Pool {
         }
         let tells = !before.workers.iter().all(|worker| worker.latency.text.is_empty());
         let overall = before.latency.advance(snapshot.latency.take());
-        totals.latency = overall.or(tells.then_some(merged)).filter(|_| window.is_some());
+        // A first reading tells that there are latencies, but of no window.
+        let in_window = |counts: Counts| if window.is_some() { counts } else { Counts::default() };
+        totals.latency = overall.or(tells.then_some(merged)).map(in_window);
         let waiting = snapshot.queue.as_mut().map(|queue| std::mem::take(&mut queue.waiting));
-        totals.waiting = before.waiting.advance(waiting).filter(|_| window.is_some());
+        totals.waiting = before.waiting.advance(waiting).map(in_window);
 
         let cores = |worker: &Worker| worker.cores.len().max(1) as f64;
         let weighted = |value: fn(&Rates) -> Option<f64>, weight: &dyn Fn(&Worker) -> f64| {

@@ -152,7 +152,7 @@ macro_rules! columns {
     (@grows $other:ident) => { false };
 }
 
-/// Every column, in the order in which they stand: uwsgitop's, with ours where they belong.
+/// Every column, in the order in which they stand: uwsgitop's where its users look for them, then ours.
 pub(crate) const COLUMNS: &[Column] = columns! {
     "wid" "WID" 3 right 0 "number of the worker"
         |row, _| Some(row.worker.id.to_string()),
@@ -162,9 +162,6 @@ pub(crate) const COLUMNS: &[Column] = columns! {
         share, Some(share), |row| number(requests(row));
     "pid" "PID" 7 right 4 "process id"
         |row, _| Some(row.worker.pid.to_string()), None, |row| Key::Number(f64::from(row.worker.pid));
-    "gen" "GEN" 4 right 15 "generation: which load of the application it serves"
-        |row, _| row.worker.generation.map(|generation| generation.to_string()), None,
-        |row| number(row.worker.generation.map(u64::from));
     "req" "REQ" 7 right 1 "requests completed"
         |row, _| Some(format::count(requests(row))), Some(|row, _| Some(format::count(requests(row)))),
         |row| number(requests(row));
@@ -177,29 +174,12 @@ pub(crate) const COLUMNS: &[Column] = columns! {
     "status" "STATUS" 6 left 0 "idle, busy, cheap, pause, or sig and a number"
         |row, _| Some(format::one_line(status_word(row))), Some(|row, _| Some(format::one_line(status_word(row)))),
         |row| text(Some(status_word(row).to_owned()));
-    "util" "UTIL%" 5 right 2 "share of its cores' time spent in requests, percent"
-        |row, _| row.rates.utilization.map(format::percent), None, |row| fraction(row.rates.utilization);
     "avg" "AVG" 6 right 8 "the server's moving average of the response time"
         |row, _| Some(format::micros(row.worker.avg_rt)), None, |row| number(row.worker.avg_rt);
-    "p50" "P50" 6 right 11 "half of the window's requests took at most this long"
-        |row, _| row.rates.latency.map(|latency| format::micros(latency.p50)), None,
-        |row| number(row.rates.latency.map(|latency| latency.p50));
-    "p95" "P95" 6 right 7 "95 of 100 requests of the window took at most this long"
-        |row, _| row.rates.latency.map(|latency| format::micros(latency.p95)), None,
-        |row| number(row.rates.latency.map(|latency| latency.p95));
-    "p99" "P99" 6 right 5 "99 of 100 requests of the window took at most this long"
-        |row, _| row.rates.latency.map(|latency| format::micros(latency.p99)), None,
-        |row| number(row.rates.latency.map(|latency| latency.p99));
     "rss" "RSS" 6 right 4 "resident memory"
         |row, _| Some(format::size(row.worker.rss)), None, |row| number(row.worker.rss);
-    "pss" "PSS" 6 right 9 "memory with shared pages divided among those who share them"
-        |row, _| row.worker.pss.map(format::size), None, |row| number(row.worker.pss);
     "vsz" "VSZ" 6 right 17 "address space"
         |row, _| Some(format::size(row.worker.vsz)), None, |row| number(row.worker.vsz);
-    "cpu" "CPU%" 5 right 8 "processor time, percent of one processor"
-        |row, _| row.rates.cpu.map(format::percent), None, |row| fraction(row.rates.cpu);
-    "gil" "GIL%" 5 right 18 "share of its cores' time spent waiting for Python's global lock, percent"
-        |row, _| row.rates.gil.map(format::percent), None, |row| fraction(row.rates.gil);
     "tx" "TX" 6 right 12 "bytes sent"
         |row, _| Some(format::size(row.worker.tx)), None, |row| number(row.worker.tx);
     "respawn" "ReSpwn" 6 right 9 "processes started for this worker"
@@ -211,11 +191,31 @@ pub(crate) const COLUMNS: &[Column] = columns! {
     "spawned" "LastSpwn" 8 right 13 "when the process started"
         |row, context| Some(format::time_of_day(row.worker.last_spawn, context.now, &context.zone)), None,
         |row| number(row.worker.last_spawn);
-    "age" "AGE" 6 right 13 "how long its oldest request in progress has run"
+    "util" "UTIL%" 5 right 2 "share of its cores' time spent in requests, percent"
+        |row, _| row.rates.utilization.map(format::percent), None, |row| fraction(row.rates.utilization);
+    "p50" "P50" 6 right 11 "half of the window's requests took at most this long"
+        |row, _| row.rates.latency.map(|latency| format::micros(latency.p50)), None,
+        |row| number(row.rates.latency.map(|latency| latency.p50));
+    "p95" "P95" 6 right 7 "95 of 100 requests of the window took at most this long"
+        |row, _| row.rates.latency.map(|latency| format::micros(latency.p95)), None,
+        |row| number(row.rates.latency.map(|latency| latency.p95));
+    "p99" "P99" 6 right 5 "99 of 100 requests of the window took at most this long"
+        |row, _| row.rates.latency.map(|latency| format::micros(latency.p99)), None,
+        |row| number(row.rates.latency.map(|latency| latency.p99));
+    "pss" "PSS" 6 right 9 "memory with shared pages divided among those who share them"
+        |row, _| row.worker.pss.map(format::size), None, |row| number(row.worker.pss);
+    "cpu" "CPU%" 5 right 8 "processor time, percent of one processor"
+        |row, _| row.rates.cpu.map(format::percent), None, |row| fraction(row.rates.cpu);
+    "gil" "GIL%" 5 right 20 "share of its cores' time spent waiting for Python's global lock, percent"
+        |row, _| row.rates.gil.map(format::percent), None, |row| fraction(row.rates.gil);
+    "gen" "GEN" 4 right 15 "generation: which load of the application it serves"
+        |row, _| row.worker.generation.map(|generation| generation.to_string()), None,
+        |row| number(row.worker.generation.map(u64::from));
+    "age" "AGE" 6 right 21 "how long its oldest request in progress has run"
         |row, _| age(row).map(format::micros), Some(|row, _| age(row).map(format::micros)), |row| number(age(row));
-    "request" "REQUEST" 16 grows 14 "its oldest request in progress"
+    "request" "REQUEST" 16 grows 22 "its oldest request in progress"
         |row, _| request(row), Some(|row, _| request(row)), |row| text(request(row));
-    "exception" "LAST EXCEPTION" 16 grows 20 "the last exception that its application raised"
+    "exception" "LAST EXCEPTION" 16 grows 23 "the last exception that its application raised"
         |row, _| exception(row), None, |row| text(exception(row));
 };
 
@@ -225,6 +225,18 @@ pub(crate) fn column(name: &str) -> Option<&'static Column> {
 }
 
 impl Column {
+    /// Whether the first reading promises that there will be values: they need a second to subtract from.
+    pub(crate) fn is_awaited(&self, worker: &Worker) -> bool {
+        match self.name {
+            "rps" => true,
+            // A server that counts the one counts the others.
+            "util" | "p50" | "p95" | "p99" => worker.busy_time.is_some(),
+            "cpu" => worker.cpu_time.is_some(),
+            "gil" => worker.gil_wait.is_some(),
+            _ => false,
+        }
+    }
+
     /// What stands in a row, `None` where there is nothing to know.
     pub(crate) fn text(&self, row: &Row<'_>, context: &Context) -> Option<String> {
         match (row.core, self.core) {

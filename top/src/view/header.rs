@@ -142,8 +142,8 @@ fn load(totals: &Totals, theme: &Theme) -> Vec<Item> {
         Item::new("req", totals.requests.to_string(), 6, plain),
         Item::new("RPS", rps, 5, theme.strong()).over_time(|point| point.rps.map(f64::from)),
     ];
-    if let Some(utilization) = totals.utilization {
-        let value = format!("{}%", format::percent(utilization));
+    if totals.utilization.is_some() || totals.latency.is_some() {
+        let value = totals.utilization.map_or_else(unknown, |share| format!("{}%", format::percent(share)));
         items.push(Item::new("util", value, 5, theme.strong()).over_time(|point| point.utilization.map(f64::from)));
     }
     if let Some(latency) = &totals.latency {

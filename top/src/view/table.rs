@@ -256,8 +256,9 @@ impl Table {
         for Choice { column, .. } in self.choices.iter().filter(|choice| choice.shown) {
             let values: Vec<Option<String>> = rows.iter().map(|row| column.text(row, context)).collect();
             if !self.told.contains(&column.name) {
-                // What nobody ever told takes no room; but rates are only waited for.
-                if values.iter().all(Option::is_none) && column.name != "rps" {
+                // What nobody ever told takes no room; but what a second reading will tell is waited for.
+                let awaited = || rows.iter().any(|row| column.is_awaited(row.worker));
+                if values.iter().all(Option::is_none) && !awaited() {
                     continue;
                 }
                 self.told.push(column.name);

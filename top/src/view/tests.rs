@@ -288,8 +288,8 @@ fn rows_are_sorted_by_any_column_and_turned_round() {
     // The column after the requests is their rate; the highest first.
     press(&mut screen, "s");
     assert_eq!(first_cells(&mut screen), ["3", "2", "1"]);
-    press(&mut screen, "SS");
-    assert!(picture(&mut screen, (200, 20)).contains("GEN▼"));
+    press(&mut screen, "SSS");
+    assert!(picture(&mut screen, (200, 20)).contains("%▼"));
 }
 
 #[test]
