@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, RawFd};
 use anyhow::Context;
 
 use crate::forkserver::messages::{Setup, receive_message};
-use crate::forkserver::{ignore_terminal_signals, inherited};
+use crate::forkserver::{ignore_terminal_signals, inherited, limit_address_space};
 use crate::router::{self, Limits, RouterConfig};
 use crate::stats::scoreboard::Scoreboard;
 
@@ -20,10 +20,11 @@ pub(crate) fn run(channel: RawFd) -> anyhow::Result<i32> {
         .context("http front: the master is gone")?;
     let _ = nix::sys::prctl::set_name(c"rwsgi http");
     ignore_terminal_signals()?;
+    limit_address_space(&setup.config)?;
     let scoreboard =
         Scoreboard::map(setup.layout, inherited(setup.scoreboard)?).context("http front: cannot map the scoreboard")?;
     // For the workers alone: a pipe that the front held open would never end.
-    drop(inherited(setup.ready)?);
+    drop(inherited(setup.notices)?);
     let config = &setup.config;
     let router = RouterConfig {
         listeners: setup.listeners.iter().map(|listener| inherited(listener.fd)).collect::<Result<_, _>>()?,

@@ -349,6 +349,8 @@ pub struct Recycled {
     /// Its address space passed `reload-on-as`.
     #[serde(rename = "as")]
     pub address_space: u64,
+    /// It had run for `max-worker-lifetime`.
+    pub lifetime: u64,
     /// A request ran longer than `harakiri`.
     pub harakiri: u64,
     /// It died: a signal, or an exit that nobody asked for.

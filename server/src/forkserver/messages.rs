@@ -54,8 +54,8 @@ pub struct Setup {
     pub scoreboard: RawFd,
     /// End-of-file on it means that the master is gone.
     pub lifeline: RawFd,
-    /// Where a worker says that it is ready: its slot, four bytes.
-    pub ready: RawFd,
+    /// Where a worker says how it stands: [`Notice`]s.
+    pub notices: RawFd,
     /// The sockets to accept from.
     pub listeners: Vec<InheritedListener>,
     /// The front's listener, for the front; `None` for a fork server.
@@ -70,7 +70,36 @@ impl Setup {
     /// Every descriptor that is named in it.
     pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         let listeners = self.listeners.iter().map(|listener| listener.fd);
-        listeners.chain([self.scoreboard, self.lifeline, self.ready]).chain(self.link_listener)
+        listeners.chain([self.scoreboard, self.lifeline, self.notices]).chain(self.link_listener)
+    }
+}
+
+/// What a worker tells the master, in four bytes, through a pipe that all workers share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// The worker in this slot serves.
+    Ready(u32),
+    /// The worker in this slot has served `max-requests`: it goes on until it is replaced.
+    Enough(u32),
+}
+
+impl Notice {
+    /// The bytes to write at once.
+    #[must_use]
+    pub fn encode(self) -> [u8; 4] {
+        let word = match self {
+            Self::Ready(slot) => slot << 1,
+            Self::Enough(slot) => slot << 1 | 1,
+        };
+        word.to_le_bytes()
+    }
+
+    /// Reads what [`Self::encode`] made.
+    #[must_use]
+    pub fn decode(bytes: [u8; 4]) -> Self {
+        let word = u32::from_le_bytes(bytes);
+        let slot = word >> 1;
+        if word & 1 == 0 { Self::Ready(slot) } else { Self::Enough(slot) }
     }
 }
 
@@ -169,6 +198,13 @@ pub fn receive_message<T: DeserializeOwned>(fd: BorrowedFd<'_>) -> io::Result<Op
 mod tests {
     use super::*;
     use std::os::fd::AsFd;
+
+    #[test]
+    fn notices_come_back_as_they_were_sent() {
+        for notice in [Notice::Ready(0), Notice::Enough(0), Notice::Ready(70_000), Notice::Enough(70_001)] {
+            assert_eq!(Notice::decode(notice.encode()), notice);
+        }
+    }
 
     #[test]
     fn messages_keep_their_bounds_and_the_end_is_seen() {

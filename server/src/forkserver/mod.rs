@@ -11,12 +11,14 @@ use std::time::Instant;
 
 use anyhow::Context;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use pyo3::Python;
 use tracing::{error, info};
 
 use self::fork::{Forked, fork_worker};
 use self::messages::{Answer, Order, Setup, receive_message, send_message};
+use crate::config::Config;
 use crate::stats::scoreboard::Scoreboard;
 use crate::worker;
 use crate::wsgi::{application, interpreter};
@@ -35,6 +37,7 @@ pub fn run(channel: RawFd) -> anyhow::Result<i32> {
         .context("fork server: cannot read its setup from the master")?
         .context("fork server: the master is gone")?;
     ignore_terminal_signals()?;
+    limit_address_space(&setup.config)?;
     let _ = nix::sys::prctl::set_name(c"rwsgi forksrv");
     let memory = inherited(setup.scoreboard)?;
     let scoreboard = Scoreboard::map(setup.layout, memory).context("fork server: cannot map the scoreboard")?;
@@ -44,7 +47,7 @@ pub fn run(channel: RawFd) -> anyhow::Result<i32> {
         for listener in &setup.listeners {
             close_on_exec(listener.fd)?;
         }
-        for fd in [setup.lifeline, setup.ready] {
+        for fd in [setup.lifeline, setup.notices] {
             close_on_exec(fd)?;
         }
         serve_forks(py, &channel, setup, scoreboard)
@@ -111,6 +114,15 @@ fn close_on_exec(fd: RawFd) -> anyhow::Result<()> {
 }
 
 extern "C" fn do_nothing(_: nix::libc::c_int) {}
+
+/// Applies `limit-as` to this process and all that come of it.
+///
+/// # Errors
+/// When the system allows less already.
+pub fn limit_address_space(config: &Config) -> anyhow::Result<()> {
+    let Some(limit) = config.limit_as else { return Ok(()) };
+    setrlimit(Resource::RLIMIT_AS, limit, limit).with_context(|| format!("limit-as: cannot set {limit} bytes"))
+}
 
 /// A terminal's Ctrl-C and hang-up reach the whole foreground group; only the master acts on them.
 #[allow(unsafe_code)]

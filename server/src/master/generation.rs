@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use super::listeners::{Listener, inherit};
+use super::pool::Reason;
 use super::process::{End, FORKSERVER_ROLE};
 use super::shutdown::Phase;
 use super::{Event, Master};
@@ -105,7 +106,7 @@ impl Master {
             layout: self.scoreboard.layout(),
             scoreboard: inherit(self.scoreboard.memory())?,
             lifeline: inherit(self.lifeline.as_fd())?,
-            ready: inherit(self.ready.as_fd())?,
+            notices: inherit(self.notices.as_fd())?,
             listeners: self.listeners.iter().map(inherited).collect::<Result<_, _>>()?,
             link_listener: None,
             link: self.front.endpoint.clone(),
@@ -157,10 +158,16 @@ impl Master {
             self.config = generation.config.clone();
         }
         let now = Instant::now();
+        let old: Vec<_> = self.pool.lives.iter().map(|life| life.slot).collect();
+        for slot in old {
+            self.pool.doom(slot, Reason::Reload, now);
+        }
         for worker in &mut self.pool.workers {
             // One that waits out its delay after early deaths deserves a new try with the new application.
             worker.due = Some(now);
         }
+        // Limits may have changed.
+        self.watchdog.due = Some(now);
         if !first {
             info!("reload: generation {number} takes over");
         }

@@ -10,6 +10,7 @@ mod pool;
 pub mod process;
 mod shutdown;
 mod signals;
+mod watchdog;
 mod workers;
 
 use std::os::fd::OwnedFd;
@@ -24,12 +25,13 @@ use tracing::info;
 use self::front::Front;
 use self::generation::Generation;
 use self::listeners::{Listener, bind};
-use self::pool::Pool;
+use self::pool::{Pool, Reason};
 use self::process::{Launcher, Reaped, reap};
 use self::shutdown::Phase;
+use self::watchdog::Watchdog;
 use crate::config::Config;
 use crate::control::MASTER_NAME;
-use crate::forkserver::messages::{Answer, Protocol};
+use crate::forkserver::messages::{Answer, Notice, Protocol};
 use crate::stats::clock;
 use crate::stats::memory::Memory;
 use crate::stats::scoreboard::{Layout, Scoreboard};
@@ -49,8 +51,8 @@ pub enum Event {
     Reload,
     /// The fork server of this generation answered.
     Answer(u32, Answer),
-    /// The worker in this slot serves.
-    Ready(u32),
+    /// A worker says how it stands.
+    Notice(Notice),
     /// Somebody wants to know how the server is doing.
     Stats(oneshot::Sender<Snapshot>),
 }
@@ -65,6 +67,7 @@ struct Master {
     front_listeners: Vec<Listener>,
     scoreboard: Scoreboard,
     pool: Pool,
+    watchdog: Watchdog,
     /// Fork servers: the one that serves, one that loads, ones whose last workers leave.
     generations: Vec<Generation>,
     /// The generation that new workers are forked from; 0 until the first is loaded.
@@ -77,7 +80,7 @@ struct Master {
     /// Processes that ended before their fork server told of them.
     unannounced: Vec<Reaped>,
     lifeline: OwnedFd,
-    ready: OwnedFd,
+    notices: OwnedFd,
     phase: Phase,
     /// When everything that has not left by itself is killed.
     killed_at: Option<Instant>,
@@ -114,7 +117,7 @@ async fn serve(config: Config, launcher: Launcher, reread: Reread) -> anyhow::Re
     let (events, mut inbox) = mpsc::unbounded_channel();
     signals::watch(&events)?;
     let (lifeline_reader, lifeline_writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-    let ready = signals::watch_ready(&events)?;
+    let notices = signals::watch_notices(&events)?;
 
     let mut listeners = Vec::new();
     for (option, addresses, protocol) in
@@ -140,6 +143,7 @@ async fn serve(config: Config, launcher: Launcher, reread: Reread) -> anyhow::Re
     let scoreboard = Scoreboard::create(layout).context("cannot create the scoreboard")?;
     let mut master = Master {
         pool: Pool::new(config.processes, config.threads, layout.slots),
+        watchdog: Watchdog::default(),
         config,
         launcher,
         reread,
@@ -154,7 +158,7 @@ async fn serve(config: Config, launcher: Launcher, reread: Reread) -> anyhow::Re
         any_ready: false,
         unannounced: Vec::new(),
         lifeline: lifeline_reader,
-        ready,
+        notices,
         phase: Phase::Serving,
         killed_at: None,
         exit_status: 0,
@@ -213,7 +217,8 @@ impl Master {
             Event::Stop(signal) => self.stop(signal),
             Event::Reload => self.reload(),
             Event::Answer(generation, answer) => self.hear(generation, answer),
-            Event::Ready(slot) => self.welcome(slot),
+            Event::Notice(Notice::Ready(slot)) => self.welcome(slot),
+            Event::Notice(Notice::Enough(slot)) => self.replace(slot, Reason::MaxRequests),
             Event::Stats(answer) => {
                 let snapshot = self.snapshot();
                 // Who asked may have gone.
@@ -226,7 +231,7 @@ impl Master {
     fn next_deadline(&self) -> Option<Instant> {
         // Workers that are due while no fork server is there wait for it, not for a time.
         let pool = self.pool.next_deadline(self.can_fork());
-        [pool, self.front.due, self.reload_due, self.killed_at].into_iter().flatten().min()
+        [pool, self.front.due, self.reload_due, self.killed_at, self.watchdog.due].into_iter().flatten().min()
     }
 
     /// Does what is due.
@@ -238,6 +243,7 @@ impl Master {
         }
         self.start_front(now);
         self.restart_fork_server(now);
+        self.watch_over(now);
         self.fork_due(now);
         self.retire_generations();
     }

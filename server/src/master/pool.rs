@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
+use rwsgi_stats::Recycled;
 
 use super::process::End;
 use crate::stats::snapshot::LifeView;
@@ -17,12 +18,61 @@ const FIRST_DELAY: Duration = Duration::from_secs(1);
 /// The longest delay.
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
 
-/// Why a life is to end.
+/// Why a worker's process gives its place to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// A newer generation takes over.
+    Reload,
+    /// It has served as many requests as it may.
+    MaxRequests,
+    /// Its resident memory is too large.
+    Rss,
+    /// Its address space is too large.
+    AddressSpace,
+    /// It has run as long as it may.
+    Lifetime,
+    /// It holds a request that runs too long.
+    Harakiri,
+    #[expect(dead_code, reason = "counted, and not given by any policy yet")]
+    /// There is nothing to do for it; it has no successor.
+    Idle,
+}
+
+impl Reason {
+    /// Where ends for this reason are counted.
+    fn count(self, recycled: &mut Recycled) -> &mut u64 {
+        match self {
+            Self::Reload => &mut recycled.reload,
+            Self::MaxRequests => &mut recycled.max_requests,
+            Self::Rss => &mut recycled.rss,
+            Self::AddressSpace => &mut recycled.address_space,
+            Self::Lifetime => &mut recycled.lifetime,
+            Self::Harakiri => &mut recycled.harakiri,
+            Self::Idle => &mut recycled.idle,
+        }
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Reload => "reload",
+            Self::MaxRequests => "max-requests",
+            Self::Rss => "resident memory",
+            Self::AddressSpace => "address space",
+            Self::Lifetime => "max-worker-lifetime",
+            Self::Harakiri => "harakiri",
+            Self::Idle => "idle",
+        })
+    }
+}
+
+/// What a life was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// A newer generation has replaced it.
-    Reload,
-    /// The server stops.
+    /// To leave, for this reason.
+    Leave(Reason),
+    /// To leave, because the server stops.
     Stop,
 }
 
@@ -43,8 +93,12 @@ pub(super) struct Life {
     pub spawned_at: u64,
     /// It has said that it serves.
     pub ready: bool,
+    /// It is to leave, for this reason, as soon as its successor serves; until then it serves on.
+    pub doom: Option<Reason>,
     /// It was told to leave, and why.
     pub fate: Option<Fate>,
+    /// Requests that it holds beyond `harakiri`: the core, and when the request began (monotonic ns).
+    pub overdue: Vec<(u32, u64)>,
     /// When it is killed if it has not left by then.
     pub killed_at: Option<Instant>,
 }
@@ -94,7 +148,9 @@ impl Pool {
             since: now,
             spawned_at: unix_seconds,
             ready: false,
+            doom: None,
             fate: None,
+            overdue: Vec::new(),
             killed_at: None,
         });
         let entry = self.worker(worker);
@@ -108,15 +164,39 @@ impl Pool {
         self.lives.iter_mut().find(|life| life.slot == slot)
     }
 
+    /// Has the life in `slot` replaced: it leaves when its successor serves. Whether this is news: it may be about to
+    /// leave already.
+    pub(super) fn doom(&mut self, slot: u32, reason: Reason, now: Instant) -> bool {
+        let Some(life) = self.in_slot(slot) else { return false };
+        if life.fate.is_some() || life.doom.is_some() {
+            return false;
+        }
+        life.doom = Some(reason);
+        let worker = life.worker;
+        if !self.has_heir(worker) {
+            let entry = self.worker(worker);
+            // One that waits out a delay after early deaths keeps it.
+            entry.due = entry.due.or(Some(now));
+        }
+        true
+    }
+
+    /// Whether a life of the worker serves, or is about to, with nothing against it.
+    fn has_heir(&self, worker: u32) -> bool {
+        self.lives.iter().any(|life| life.worker == worker && life.fate.is_none() && life.doom.is_none())
+    }
+
     /// Takes a life out of the pool, and says when its worker is to be started again if nobody asked it to leave.
     pub(super) fn end(&mut self, index: usize, end: End, now: Instant) -> (Life, Option<Duration>) {
         let life = self.lives.remove(index);
         let early = now.duration_since(life.since) < EARLY;
         let entry = self.worker(life.worker);
-        match life.fate {
-            Some(Fate::Reload) => entry.totals.recycled.reload += 1,
-            Some(Fate::Stop) => {}
-            None => entry.totals.recycled.crash += 1,
+        match (life.fate, life.doom) {
+            (Some(Fate::Leave(reason)), _) | (None, Some(reason @ Reason::Harakiri)) => {
+                *reason.count(&mut entry.totals.recycled) += 1;
+            }
+            (Some(Fate::Stop), _) => {}
+            (None, _) => entry.totals.recycled.crash += 1,
         }
         // A clean exit that nobody asked for is a worker that was told to leave by hand: it is replaced at once.
         let asked = life.fate.is_some() || end == End::Exited(0);
@@ -125,11 +205,15 @@ impl Pool {
             0 => Duration::ZERO,
             deaths => FIRST_DELAY.saturating_mul(1 << (deaths - 1).min(5)).min(LONGEST_DELAY),
         };
-        let has_successor = self.lives.iter().any(|other| other.worker == life.worker && other.fate.is_none());
-        let wanted = life.fate != Some(Fate::Stop) && !has_successor;
-        let delay = wanted.then_some(delay);
-        self.worker(life.worker).due = delay.map(|delay| now + delay);
-        (life, delay)
+        let unwanted = matches!(life.fate, Some(Fate::Stop | Fate::Leave(Reason::Idle)));
+        if unwanted || self.has_heir(life.worker) {
+            return (life, None);
+        }
+        let due = now + delay;
+        let entry = self.worker(life.worker);
+        // What is due already was so for a reason of its own.
+        entry.due = Some(entry.due.map_or(due, |earlier| earlier.min(due)));
+        (life, Some(delay))
     }
 
     /// Workers that are to be started by `now`.
@@ -187,11 +271,40 @@ mod tests {
         let old = pool.begin(1, 1, now, 0).unwrap();
         let new = pool.begin(1, 2, now, 0).unwrap();
         assert_ne!(old, new);
-        pool.in_slot(old).unwrap().fate = Some(Fate::Reload);
+        pool.in_slot(old).unwrap().fate = Some(Fate::Leave(Reason::Reload));
         let (life, delay) = pool.end(0, End::Exited(0), now);
         assert_eq!((life.slot, delay), (old, None));
         assert!(pool.due(now).is_empty());
         assert_eq!(pool.worker(1).totals.recycled.reload, 1);
+    }
+
+    #[test]
+    fn a_doomed_life_has_a_successor_started_and_its_reason_is_counted() {
+        let mut pool = Pool::new(1, 1, 4);
+        let now = Instant::now();
+        let old = pool.begin(1, 1, now, 0).unwrap();
+        assert!(pool.doom(old, Reason::MaxRequests, now));
+        assert!(!pool.doom(old, Reason::Rss, now), "one reason is enough");
+        assert_eq!(pool.due(now), [1]);
+        let new = pool.begin(1, 1, now, 0).unwrap();
+        pool.in_slot(old).unwrap().fate = Some(Fate::Leave(Reason::MaxRequests));
+        assert_eq!(pool.end(0, End::Exited(0), now).1, None);
+        assert_eq!(pool.worker(1).totals.recycled.max_requests, 1);
+        assert_eq!(pool.lives[0].slot, new);
+    }
+
+    #[test]
+    fn a_successor_that_dies_early_is_tried_again_while_the_old_one_serves() {
+        let mut pool = Pool::new(1, 1, 4);
+        let now = Instant::now();
+        let old = pool.begin(1, 1, now, 0).unwrap();
+        pool.doom(old, Reason::Reload, now);
+        pool.begin(1, 2, now, 0).unwrap();
+        let (_, delay) = pool.end(1, End::Killed(11), now);
+        assert_eq!(delay, Some(FIRST_DELAY));
+        assert!(pool.due(now).is_empty());
+        assert_eq!(pool.due(now + FIRST_DELAY), [1]);
+        assert_eq!(pool.lives.len(), 1);
     }
 
     #[test]

@@ -129,3 +129,19 @@ pub fn reap() -> Option<Reaped> {
         }
     }
 }
+
+/// The thread of that name in a process.
+pub(super) fn thread_named(pid: Pid, name: &str) -> Option<Pid> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    threads.flatten().find_map(|thread| {
+        let found = std::fs::read_to_string(thread.path().join("comm")).ok()?;
+        let id = thread.file_name().to_str()?.parse().ok()?;
+        (found.trim_end() == name).then_some(Pid::from_raw(id))
+    })
+}
+
+/// Sends a signal to one thread of a child of ours. When it has ended a moment ago the signal is lost harmlessly.
+pub(super) fn signal_thread(pid: Pid, thread: Pid, number: i32) {
+    // SAFETY: a system call without memory of ours.
+    unsafe { libc::syscall(libc::SYS_tgkill, pid.as_raw(), thread.as_raw(), number) };
+}

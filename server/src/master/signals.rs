@@ -1,4 +1,4 @@
-//! The small tasks that wait for signals and for workers that say they are ready, and tell the loop.
+//! The small tasks that wait for signals and for workers that say how they stand, and tell the loop.
 
 use std::os::fd::OwnedFd;
 
@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::Event;
+use crate::forkserver::messages::Notice;
 
 /// Watches the signals that the master acts on.
 ///
@@ -38,18 +39,18 @@ pub(super) fn watch(events: &UnboundedSender<Event>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Watches a pipe whose writing end, which is returned, the workers inherit: each writes the number of its slot, four
-/// bytes at once, when it serves.
+/// Watches a pipe whose writing end, which is returned, the workers inherit: they write [`Notice`]s.
 ///
 /// # Errors
 /// When the pipe cannot be made.
-pub(super) fn watch_ready(events: &UnboundedSender<Event>) -> anyhow::Result<OwnedFd> {
+pub(super) fn watch_notices(events: &UnboundedSender<Event>) -> anyhow::Result<OwnedFd> {
     let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
     let mut reader = Receiver::from_owned_fd(reader)?;
     let events = events.clone();
     tokio::task::spawn_local(async move {
-        while let Ok(slot) = reader.read_u32_le().await {
-            if events.send(Event::Ready(slot)).is_err() {
+        let mut bytes = [0; 4];
+        while reader.read_exact(&mut bytes).await.is_ok() {
+            if events.send(Event::Notice(Notice::decode(bytes))).is_err() {
                 return;
             }
         }

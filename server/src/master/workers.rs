@@ -6,7 +6,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tracing::{error, info, warn};
 
-use super::pool::Fate;
+use super::pool::{Fate, Reason};
 use super::process::{End, Reaped};
 use super::shutdown::Phase;
 use super::{Master, clock};
@@ -63,10 +63,23 @@ impl Master {
             .lives
             .iter()
             .filter(|life| life.worker == worker && life.slot != slot && life.generation <= generation)
-            .map(|life| life.slot)
+            .map(|life| (life.slot, life.doom.unwrap_or(Reason::Reload)))
             .collect();
-        for slot in old {
-            self.send_away(slot, Fate::Reload);
+        for (slot, reason) in old {
+            self.send_away(slot, Fate::Leave(reason));
+        }
+        // What is overdue in the old one has waited for this.
+        self.watchdog.due = self.watchdog.due.map(|_| Instant::now());
+    }
+
+    /// Has a life replaced: it serves on until its successor does.
+    pub(super) fn replace(&mut self, slot: u32, reason: Reason) {
+        if self.phase == Phase::Serving
+            && self.pool.doom(slot, reason, Instant::now())
+            && let Some(life) = self.pool.in_slot(slot)
+        {
+            let pid = life.pid.map_or(0, Pid::as_raw);
+            info!("worker {} (pid {pid}): {reason}: replacing it", life.worker);
         }
     }
 
@@ -78,7 +91,8 @@ impl Master {
             return;
         }
         life.fate = Some(fate);
-        life.killed_at = Some(Instant::now() + mercy);
+        let late = Instant::now() + mercy;
+        life.killed_at = Some(life.killed_at.map_or(late, |earlier| earlier.min(late)));
         if let Some(pid) = life.pid {
             signal(pid, Signal::SIGTERM);
         }
@@ -125,7 +139,10 @@ impl Master {
                 life.slot, life.worker
             );
         }
-        if life.fate.is_none() || end != End::Exited(0) {
+        let is_harakiri = !life.overdue.is_empty() && end == End::Killed(Signal::SIGKILL as i32);
+        if is_harakiri {
+            info!("worker {} (pid {pid}) of generation {} was ended by harakiri", life.worker, life.generation);
+        } else if life.fate.is_none() || end != End::Exited(0) {
             let mut line = format!("worker {} (pid {pid}) died: {end}", life.worker);
             for request in &held {
                 line.push_str(&format!(", while it served {}", describe(request, clock::monotonic())));

@@ -87,12 +87,13 @@ fn classes(responses: &Responses) -> [(&'static str, u64); 5] {
     [("1xx", informational), ("2xx", success), ("3xx", redirect), ("4xx", client_error), ("5xx", server_error)]
 }
 
-fn reasons(recycled: &Recycled) -> [(&'static str, u64); 7] {
-    let Recycled { max_requests, rss, address_space, harakiri, crash, reload, idle } = *recycled;
+fn reasons(recycled: &Recycled) -> [(&'static str, u64); 8] {
+    let Recycled { max_requests, rss, address_space, lifetime, harakiri, crash, reload, idle } = *recycled;
     [
         ("max_requests", max_requests),
         ("rss", rss),
         ("as", address_space),
+        ("lifetime", lifetime),
         ("harakiri", harakiri),
         ("crash", crash),
         ("reload", reload),

@@ -11,6 +11,7 @@ use nix::sys::socket::{MsgFlags, Shutdown, recv, shutdown};
 
 use super::body::Body;
 use super::gather::Gather;
+use super::harakiri;
 use super::output::Output;
 use crate::protocol::link::{DONE_CLOSE, DONE_KEEP, LEAVING, MAX_FRAME};
 use crate::wsgi::transport::{Kept, Transport};
@@ -59,6 +60,8 @@ pub(super) struct Connection {
     pub(super) output: Output,
     /// Payload that the application's side gave for the present request, bytes.
     pub(super) queued: u64,
+    /// `harakiri` may answer the present request: nothing was sent yet.
+    pub(super) watched: bool,
     /// No request follows: when all is sent the connection is closed.
     pub(super) closing: bool,
     /// The client may still be sending what nobody will read: wait for it to finish, or it loses the answer.
@@ -88,6 +91,7 @@ impl Connection {
             body: Body::Empty,
             output: Output::default(),
             queued: 0,
+            watched: false,
             closing: false,
             linger: false,
             shut: false,
@@ -168,8 +172,16 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// Claims the present request's answer, which `harakiri` may have given before.
+    pub(super) fn claim(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.watched) { harakiri::release() } else { Ok(()) }
+    }
+}
+
 impl Transport for Connection {
     fn send(&mut self, parts: &[&[u8]], own: &mut dyn FnMut(usize) -> Option<Kept>) -> io::Result<bool> {
+        self.claim()?;
         let len: usize = parts.iter().map(|part| part.len()).sum();
         self.queued += len as u64;
         if !matches!(self.kind, Kind::Link(_)) {

@@ -12,6 +12,7 @@ use tracing::error;
 use super::accept::accept;
 use super::access_log::AccessLog;
 use super::connection::{Connection, Kind, Wait};
+use super::harakiri;
 use super::{Shared, TOKEN_LIFELINE, TOKEN_LISTENER, TOKEN_STOP};
 use crate::forkserver::messages::Protocol;
 use crate::stats::clock;
@@ -90,6 +91,9 @@ impl Core {
     /// # Errors
     /// When the epoll set or Python fails.
     pub(super) fn serve(&mut self, py: Python<'_>) -> anyhow::Result<()> {
+        if self.shared.config.harakiri.is_some() {
+            harakiri::prepare_thread();
+        }
         let mut events = [EpollEvent::empty(); EVENTS];
         let room = if self.shared.one_shot() { 1 } else { EVENTS };
         let mut scratch = vec![0; SCRATCH];

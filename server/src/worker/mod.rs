@@ -10,13 +10,14 @@ mod body;
 mod connection;
 mod core;
 mod gather;
+pub(crate) mod harakiri;
 mod link;
+mod notices;
 mod output;
 mod serve;
 mod stop;
 mod table;
 
-use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize};
 use std::sync::{Arc, Mutex};
@@ -29,6 +30,7 @@ use rwsgi_stats::Address;
 use tracing::error;
 
 use self::core::Core;
+use self::notices::Notices;
 use self::table::Table;
 use crate::config::Config;
 use crate::forkserver::messages::{LinkEndpoint, Protocol, Setup};
@@ -82,6 +84,7 @@ struct Shared {
     leaving_cores: AtomicU32,
     /// Readable when the worker is to leave; edge-triggered, so that each core wakes the next.
     stop: EventFd,
+    notices: Notices,
     /// Kept to see the master's end.
     lifeline: OwnedFd,
 }
@@ -123,6 +126,7 @@ pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
         leaving: AtomicBool::new(false),
         leaving_cores: AtomicU32::new(0),
         stop: stop::on_terminate().context("cannot watch for the order to leave")?,
+        notices: Notices::new(setup.notices, worker, slot, &setup.config)?,
         lifeline: inherited(setup.lifeline)?,
         config: setup.config,
         scoreboard,
@@ -140,12 +144,15 @@ pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
         core.link_to_front();
     }
     shared.scoreboard.worker(slot).set_accepting(true);
-    tell_ready(setup.ready, slot)?;
+    if shared.config.harakiri.is_some() {
+        harakiri::install(py, shared.config.harakiri_verbose).context("harakiri: cannot watch for its signals")?;
+    }
+    shared.notices.tell_ready()?;
     let Some(mut first) = (!cores.is_empty()).then(|| cores.remove(0)) else { return Ok(0) };
     let others: Vec<_> = cores
         .into_iter()
         .map(|mut core| {
-            let name = format!("rwsgi w{worker}c{}", core.id());
+            let name = harakiri::thread_name(worker, core.id());
             std::thread::Builder::new().name(name).spawn(move || Python::attach(|py| core.serve(py)))
         })
         .collect::<Result<_, _>>()
@@ -161,12 +168,6 @@ pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
         return Ok(1);
     }
     Ok(0)
-}
-
-/// Tells the master that this worker serves.
-fn tell_ready(pipe: i32, slot: u32) -> anyhow::Result<()> {
-    let mut pipe = std::fs::File::from(inherited(pipe)?);
-    pipe.write_all(&slot.to_le_bytes()).context("cannot tell the master that the worker is ready")
 }
 
 impl Listener {

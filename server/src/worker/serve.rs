@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::mem::MaybeUninit;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
 use pyo3::prelude::*;
@@ -13,6 +13,7 @@ use super::body::{Body, LinkReader};
 use super::connection::{Connection, Kind, Pending, Wait};
 use super::core::{Core, Next};
 use super::gather::{Gather, GatherError};
+use super::harakiri;
 use crate::protocol::http::{self, BodyLength, Head, HeaderBuf, Refusal, Version};
 use crate::protocol::link::{Peer, RequestHead as LinkHead};
 use crate::protocol::response::{Exchange, Protocol};
@@ -451,6 +452,10 @@ impl Core {
         connection.queued = 0;
         let started = self.now;
         self.shared.scoreboard.core(self.shared.slot, self.id).begin(started, wire, peer.as_bytes(), kept);
+        if self.shared.config.harakiri.is_some() {
+            connection.watched = true;
+            harakiri::hold(connection.kind, connection.socket.as_raw_fd());
+        }
         let served = self.gateway.serve(py, request, exchange, connection)?;
         let Served { transport, status, keep_alive, raised, client_gone } = served;
         let transport: Box<dyn Any> = transport;
@@ -459,6 +464,7 @@ impl Core {
         };
         let bytes = connection.queued;
         let drained = connection.discard_body();
+        let client_gone = connection.claim().is_err() || client_gone;
         if client_gone || drained.is_err() || connection.end_response(keep_alive).is_err() {
             connection.closing = true;
             connection.output = super::output::Output::default();
@@ -485,6 +491,7 @@ impl Core {
         let outcome = Outcome { status, exception: raised.is_some(), write_error: client_gone };
         let cell = self.shared.scoreboard.core(self.shared.slot, self.id);
         cell.finish(self.now, self.ready.min(started), outcome);
+        self.shared.notices.count();
         if let Some(log) = &mut self.log {
             log.add(&Entry { status, bytes, took: self.now - started, ..entry });
         }

@@ -1,0 +1,53 @@
+//! What a worker tells the master: that it serves, and that it has served as many requests as it may.
+
+use std::io::Write;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+use anyhow::Context;
+use tracing::warn;
+
+use crate::config::Config;
+use crate::forkserver::inherited;
+use crate::forkserver::messages::Notice;
+
+/// The pipe to the master, and the count that is compared with `max-requests`.
+pub(super) struct Notices {
+    pipe: std::fs::File,
+    slot: u32,
+    served: AtomicU64,
+    /// Requests after which the master is told; 0 for never.
+    limit: u64,
+}
+
+impl Notices {
+    /// For `worker` in `slot`; `pipe` is the inherited descriptor.
+    pub(super) fn new(pipe: i32, worker: u32, slot: u32, config: &Config) -> anyhow::Result<Self> {
+        let limit = match config.max_requests {
+            0 => 0,
+            limit => limit.saturating_add(config.max_requests_delta.saturating_mul((worker - 1).into())),
+        };
+        Ok(Self { pipe: inherited(pipe)?.into(), slot, served: AtomicU64::new(0), limit })
+    }
+
+    /// Tells the master that this worker serves.
+    pub(super) fn tell_ready(&self) -> anyhow::Result<()> {
+        let told = (&self.pipe).write_all(&Notice::Ready(self.slot).encode());
+        told.context("cannot tell the master that the worker is ready")
+    }
+
+    /// A request was served. The worker goes on serving until the master has replaced it.
+    #[inline]
+    pub(super) fn count(&self) {
+        if self.limit != 0 && self.served.fetch_add(1, Relaxed) + 1 == self.limit {
+            self.tell_enough();
+        }
+    }
+
+    #[cold]
+    fn tell_enough(&self) {
+        if let Err(error) = (&self.pipe).write_all(&Notice::Enough(self.slot).encode()) {
+            warn!("max-requests: the master cannot be told: {error}: the worker goes on");
+        }
+    }
+}

@@ -1,0 +1,83 @@
+"""Requests that run too long: answered 504, their workers replaced, and nobody beside them harmed."""
+
+from __future__ import annotations
+
+import pytest
+
+from rig import processes
+from rig.http import Closed
+from rig.site import KINDS, every_kind
+from rig.waiting import until
+
+pytestmark = pytest.mark.only_rwsgi(why="uWSGI closes the connection of a request that runs too long")
+
+
+def count(server) -> int:
+    return sum(worker["harakiri_count"] for worker in server.stats()["workers"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_request_past_its_time_is_answered_504_and_its_worker_replaced(serve, stats_at, tmp_path, kind):
+    site = every_kind(
+        serve, "--wsgi-file", "worklife.py", "--harakiri", 1, "--harakiri-verbose", "--stats", stats_at
+    )[kind]
+    server = site.server
+    old = int(site.get("/").body)
+    with site.open("GET", f"/?stuck=here&until={tmp_path / 'never'}") as stuck:
+        assert stuck.response().status == 504
+    until(lambda: not processes.alive(old), "the stuck worker is gone", context=server.log)
+    assert int(site.get("/").body) != old
+    assert count(server) == 1
+    document = server.wait_workers(1)
+    assert document["workers"][0]["recycled"]["harakiri"] == 1
+    assert document["workers"][0]["recycled"]["crash"] == 0
+    [line] = server.lines("longer than the 1 s allowed")
+    assert f"worker 1 (pid {old}) core 0 holds GET /?stuck=here" in line
+    server.logged(r'worklife\.py", line \d+ in stuck_here')
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_innocent_beside_it_finish_and_new_requests_find_a_new_worker(serve, stats_at, tmp_path, kind):
+    site = every_kind(
+        serve, "--wsgi-file", "worklife.py", "--threads", 3, "--harakiri", 2, "--harakiri-verbose", "--stats", stats_at
+    )[kind]
+    server = site.server
+    started, go = tmp_path / "started", tmp_path / "go"
+    old = int(site.get("/").body)
+    with site.open("GET", f"/?started={started}&until={tmp_path / 'never'}") as stuck:
+        until(started.exists, "the stuck request has begun")
+        # Younger by more than the successor takes to start.
+        until(lambda: any(core["req_info"].get("elapsed", 0) > 1_000_000
+                          for core in server.stats()["workers"][0]["cores"]), "it is old")
+        with site.open("GET", f"/?until={go}") as innocent:
+            assert stuck.response().status == 504
+            until(lambda: int(site.get("/").body) != old, "a successor serves", context=server.log)
+            assert processes.alive(old)
+            go.touch()
+            answer = innocent.response()
+    assert (answer.status, int(answer.body)) == (200, old)
+    until(lambda: not processes.alive(old), "the stuck worker is gone", context=server.log)
+    assert count(server) == 1
+    # The stack is the stuck thread's alone.
+    assert len(server.lines("in stuck_here")) == 1
+
+
+def test_a_response_that_has_begun_is_cut_off(serve, stats_at, tmp_path):
+    sites = every_kind(serve, "--wsgi-file", "worklife.py", "--harakiri", 1, "--stats", stats_at)
+    for kind in KINDS:
+        with sites[kind].open("GET", f"/?early=1&until={tmp_path / 'never'}") as stuck, pytest.raises(Closed):
+            stuck.response()
+            raise Closed("a uwsgi response without a length ends with its connection") if kind == "socket" else AssertionError
+
+
+def test_requests_within_their_time_are_left_alone(serve, stats_at, tmp_path):
+    sites = every_kind(
+        serve, "--wsgi-file", "worklife.py", "--processes", 2, "--threads", 2, "--harakiri", 60, "--stats", stats_at
+    )
+    go = tmp_path / "go"
+    held = [site.open("GET", f"/?until={go}") for site in sites.values()]
+    go.touch()
+    assert [connection.response().status for connection in held] == [200] * 3
+    for connection in held:
+        connection.close()
+    assert count(sites["http"].server) == 0
