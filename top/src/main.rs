@@ -3,6 +3,8 @@
 
 mod args;
 mod config;
+#[cfg(test)]
+mod docs;
 mod format;
 mod model;
 mod report;

@@ -1,0 +1,59 @@
+//! The tables in `docs/rtop.md`: made from the tables of keys, columns and metrics, so that they cannot drift. A test
+//! compares them; with `UPDATE_DOCS=1` it writes them.
+
+use std::fmt::Write as _;
+
+use crate::report::metrics::METRICS;
+use crate::view::columns::COLUMNS;
+use crate::view::keys::BINDINGS;
+
+const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/rtop.md");
+
+fn keys() -> String {
+    let mut text = "| keys | name | |\n| --- | --- | --- |\n".to_owned();
+    for binding in BINDINGS {
+        let keys: Vec<String> = binding.keys.iter().map(|key| format!("`{key}`")).collect();
+        let _ = writeln!(text, "| {} | {} | {} |", keys.join(" "), binding.name, binding.help);
+    }
+    text
+}
+
+fn columns() -> String {
+    let mut text = "| title | name | |\n| --- | --- | --- |\n".to_owned();
+    for column in COLUMNS {
+        let _ = writeln!(text, "| {} | {} | {} |", column.title, column.name, column.help);
+    }
+    text
+}
+
+fn metrics() -> String {
+    let mut text = "| metric | units | |\n| --- | --- | --- |\n".to_owned();
+    for metric in METRICS {
+        let units: Vec<&str> =
+            metric.unit.spellings().iter().map(|(unit, _)| *unit).filter(|unit| !unit.is_empty()).collect();
+        let _ = writeln!(text, "| `{}` | {} | {} |", metric.name, units.join(" "), metric.help);
+    }
+    text
+}
+
+/// The text with what is between the markers of `name` replaced.
+fn replaced(text: &str, name: &str, table: &str) -> String {
+    let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
+    let from = text.find(&begin).unwrap() + begin.len();
+    let to = text.find(&end).unwrap();
+    format!("{}{table}{}", &text[..from], &text[to..])
+}
+
+#[test]
+fn the_tables_in_the_docs_are_these() {
+    let text = std::fs::read_to_string(PATH).unwrap();
+    let mut made = text.clone();
+    for (name, table) in [("keys", keys()), ("columns", columns()), ("metrics", metrics())] {
+        made = replaced(&made, name, &table);
+    }
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(PATH, &made).unwrap();
+    } else {
+        assert!(text == made, "docs/rtop.md is behind: run the tests with UPDATE_DOCS=1");
+    }
+}
