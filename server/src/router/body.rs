@@ -1,11 +1,9 @@
 //! A request's body while it waits to be whole: in memory up to `post-buffering`, in an unlinked file beyond.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 
-use nix::libc;
+use super::spool::unlinked_file;
 
 /// A whole body, ready to be sent on.
 #[derive(Debug)]
@@ -111,33 +109,6 @@ impl Store {
     }
 }
 
-/// A file that has no name, in the directory for temporary files (`TMPDIR`).
-fn unlinked_file() -> io::Result<File> {
-    let directory = std::env::temp_dir();
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).mode(0o600);
-    let opened = options.clone().custom_flags(libc::O_TMPFILE).open(&directory);
-    // Not every file system knows how to make one without a name.
-    opened.or_else(|_| named_then_unlinked(&directory, &mut options)).map_err(|error| {
-        io::Error::new(error.kind(), format!("cannot create a file in {}: {error}", directory.display()))
-    })
-}
-
-fn named_then_unlinked(directory: &Path, options: &mut OpenOptions) -> io::Result<File> {
-    let mut attempt = 0u32;
-    loop {
-        let path = directory.join(format!("rwsgi-body-{}-{attempt}", std::process::id()));
-        match options.create_new(true).open(&path) {
-            Ok(file) => {
-                std::fs::remove_file(&path)?;
-                return Ok(file);
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < 100 => attempt += 1,
-            Err(error) => return Err(error),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,14 +158,5 @@ mod tests {
         assert_eq!(store.room().unwrap().len(), 1);
         store.push(b"e", 20).unwrap();
         assert_eq!(content(store.finish()), b"abcde");
-    }
-
-    #[test]
-    fn a_file_system_without_nameless_files_will_do() {
-        let directory = std::env::temp_dir();
-        let mut options = OpenOptions::new();
-        let mut file = named_then_unlinked(&directory, options.read(true).write(true)).unwrap();
-        file.write_all(b"x").unwrap();
-        assert_eq!(content(Body::File(file, 1)), b"x");
     }
 }

@@ -4,9 +4,10 @@ use std::io::IoSlice;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv, send, sendmsg, setsockopt, sockopt};
+use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
 
 use super::body::{Body, Store};
+use super::output::{Flushed, Gone, Output};
 use super::slots::Key;
 use crate::protocol::chunked::Decoder;
 
@@ -72,10 +73,6 @@ pub(super) enum Received {
     End,
 }
 
-/// The client's connection is broken.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Gone;
-
 /// One connection. An idle one is this struct, its peer's text, and nothing else.
 #[derive(Debug)]
 pub(super) struct Client {
@@ -88,9 +85,7 @@ pub(super) struct Client {
     /// How many bytes of `input` are known not to hold a whole head.
     pub(super) seen: usize,
     /// Response bytes that the socket would not take yet.
-    output: Vec<u8>,
-    /// How many of them are sent.
-    sent: usize,
+    pub(super) output: Output,
     /// There may be something to read: an edge was reported and the socket was not read empty since.
     pub(super) readable: bool,
     /// The kernel said that the client will send no more; there may be bytes before that.
@@ -111,8 +106,7 @@ impl Client {
             phase: Phase::Idle,
             input: Vec::new(),
             seen: 0,
-            output: Vec::new(),
-            sent: 0,
+            output: Output::default(),
             readable: true,
             ended: false,
             write_armed: false,
@@ -142,48 +136,12 @@ impl Client {
 
     /// Sends, in order, whatever the socket takes; keeps the rest.
     pub(super) fn send(&mut self, slices: &[IoSlice<'_>]) -> Result<(), Gone> {
-        let mut taken = if self.output.is_empty() { self.send_now(slices)? } else { 0 };
-        for slice in slices {
-            let skip = taken.min(slice.len());
-            taken -= skip;
-            self.output.extend_from_slice(&slice[skip..]);
-        }
-        Ok(())
+        self.output.send(&self.fd, slices)
     }
 
-    fn send_now(&self, slices: &[IoSlice<'_>]) -> Result<usize, Gone> {
-        let fd = self.fd.as_raw_fd();
-        let flags = MsgFlags::MSG_NOSIGNAL;
-        let sent = match slices {
-            [] => return Ok(0),
-            [one] => send(fd, one, flags),
-            many => sendmsg::<()>(fd, many, &[], flags, None),
-        };
-        match sent {
-            Ok(count) => Ok(count),
-            Err(Errno::EAGAIN | Errno::EINTR) => Ok(0),
-            Err(_) => Err(Gone),
-        }
-    }
-
-    /// Sends more of what is kept. Returns whether the socket took anything.
-    pub(super) fn flush(&mut self) -> Result<bool, Gone> {
-        let taken = self.send_now(&[IoSlice::new(&self.output[self.sent..])])?;
-        self.sent += taken;
-        if self.sent == self.output.len() {
-            // Given back: most clients never need it again.
-            self.output = Vec::new();
-            self.sent = 0;
-        } else if self.sent > self.output.len() / 2 {
-            self.output.drain(..self.sent);
-            self.sent = 0;
-        }
-        Ok(taken > 0)
-    }
-
-    /// Bytes that wait to be sent.
-    pub(super) fn unsent(&self) -> usize {
-        self.output.len() - self.sent
+    /// Sends more of what is kept.
+    pub(super) fn flush(&mut self) -> Result<Flushed, Gone> {
+        self.output.flush(&self.fd)
     }
 
     /// Makes closing an error for the client, so that it does not take half a response for a whole one.

@@ -7,8 +7,9 @@ use tracing::warn;
 use super::body::Body;
 use super::client::{self, Phase, Request, Then};
 use super::link::{self, Received};
+use super::output::MEMORY_MAX;
 use super::slots::Key;
-use super::{OUTPUT_MAX, Router, UNWANTED};
+use super::{Router, UNWANTED};
 use crate::protocol::http::{OVERLOADED, WORKER_LOST};
 use crate::protocol::link::{LinkError, Step};
 use crate::stats::clock;
@@ -171,7 +172,7 @@ impl Router<'_> {
         };
         let awaited = matches!(link.phase, link::Phase::Busy(_) | link::Phase::Unwanted);
         let mut client = client_key.and_then(|key| self.clients.get_mut(key));
-        if client.as_ref().is_some_and(|client| client.unsent() >= OUTPUT_MAX) {
+        if client.as_ref().is_some_and(|client| client.output.is_full()) {
             return Relayed::Held;
         }
         let count = match link.receive(scratch) {
@@ -233,7 +234,7 @@ impl Router<'_> {
     fn is_waste(&mut self, key: Key) -> bool {
         let second = self.second();
         self.links.get_mut(key).is_some_and(|link| {
-            link.phase == link::Phase::Unwanted && (link.dropped > OUTPUT_MAX || second >= link.deadline)
+            link.phase == link::Phase::Unwanted && (link.dropped > MEMORY_MAX || second >= link.deadline)
         })
     }
 
@@ -256,7 +257,7 @@ impl Router<'_> {
         link.deadline = 0;
         if let Some(client) = served.and_then(|key| self.clients.get_mut(key)) {
             client.phase = Phase::Flushing(if keep { Then::NextRequest } else { Then::Close });
-            client.deadline = if client.unsent() > 0 { late } else { 0 };
+            client.deadline = if !client.output.is_empty() { late } else { 0 };
         }
         if link.is_sent() {
             link.phase = link::Phase::Idle;

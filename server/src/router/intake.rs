@@ -31,7 +31,7 @@ impl Router<'_> {
             let go_on = match client.phase {
                 Phase::Idle | Phase::Head => self.read_head(scratch, key),
                 Phase::Body(_) => self.read_body(scratch, key),
-                Phase::Flushing(then) => client.unsent() == 0 && self.finish_response(key, then),
+                Phase::Flushing(then) => client.output.is_empty() && self.finish_response(key, then),
                 Phase::Lingering => match client.receive(scratch) {
                     Received::Bytes(_) => true,
                     Received::Nothing => false,

@@ -2,8 +2,8 @@
 //!
 //! It holds what is slow, so that no worker does: idle connections, heads and bodies that drip in, responses that drip
 //! out. A request goes to a worker only when all of it is here, and to a core that is free; while there is none, it waits in
-//! the one queue, in order. A response is read from the worker as fast as it comes and kept, up to
-//! [`OUTPUT_MAX`] for each client, until the client has taken it; beyond that the worker waits.
+//! the one queue, in order. A response is read from the worker as fast as it comes and kept until the client has taken
+//! it: a megabyte in memory, what is more in a file, until a gigabyte makes the worker wait.
 //!
 //! It is a loop around epoll, as the workers have, rather than tasks of an asynchronous runtime. One owner has all state,
 //! and there is nothing to lock or to wake. Events come as edges, and interest in writing is registered only while a
@@ -32,7 +32,9 @@ mod cores;
 mod dispatch;
 mod intake;
 mod link;
+mod output;
 mod slots;
+mod spool;
 #[cfg(test)]
 mod tests;
 
@@ -59,9 +61,6 @@ use crate::protocol::link::Hello;
 use crate::stats::cell::FrontCell;
 use crate::stats::clock;
 
-/// Bytes of a response that wait for a slow client in memory; its worker waits beyond that. Most responses fit, so that
-/// their workers are free at once; and a thousand slow clients of large ones cost a gigabyte at the very most.
-const OUTPUT_MAX: usize = 1024 * 1024;
 /// What is read at once: about what a unix socket holds.
 const SCRATCH: usize = 256 * 1024;
 /// Seconds for which a client may go on sending what is not read.
@@ -210,7 +209,10 @@ pub fn run(config: RouterConfig, cell: &FrontCell) -> anyhow::Result<()> {
         }
         for token in std::mem::take(&mut router.again) {
             match token {
-                Token::Client(key) => router.advance(&mut scratch, key),
+                Token::Client(key) => {
+                    router.flush_client(&mut scratch, key);
+                    router.advance(&mut scratch, key);
+                }
                 Token::Link(key) => router.pump(&mut scratch, key),
                 _ => {}
             }
@@ -238,7 +240,8 @@ impl<'a> Router<'a> {
         let RouterConfig { listeners, link_listener, token, lifeline, limits } = config;
         let mut mask = SigSet::empty();
         // A terminal that goes away is the master's affair; its SIGHUP must not end the front.
-        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP] {
+        // Nor must SIGPIPE, which sendfile raises where a client is gone.
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGPIPE] {
             mask.add(signal);
         }
         mask.thread_block().context("the front cannot block signals")?;
@@ -304,7 +307,6 @@ impl<'a> Router<'a> {
     }
 
     fn client_event(&mut self, scratch: &mut [u8], key: Key, events: EpollFlags) {
-        let late = self.in_seconds(self.limits.timeout);
         let Some(client) = self.clients.get_mut(key) else { return };
         let broken = events.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR);
         let ended = broken || events.contains(EpollFlags::EPOLLRDHUP);
@@ -315,23 +317,35 @@ impl<'a> Router<'a> {
             Phase::Serving(_) | Phase::Flushing(_) if broken => return self.close_client(key),
             _ => {}
         }
-        if events.contains(EpollFlags::EPOLLOUT) && client.unsent() > 0 {
-            match client.flush() {
-                Ok(progress) if progress => client.deadline = late,
-                Ok(_) => {}
-                Err(_) => return self.close_client(key),
-            }
-            if let Phase::Serving(link) = client.phase {
-                if client.unsent() == 0 {
-                    client.deadline = 0;
-                }
-                if client.unsent() < OUTPUT_MAX / 2 {
-                    self.pump(scratch, link);
-                }
-            }
-            self.arm_client(key);
+        if events.contains(EpollFlags::EPOLLOUT) {
+            self.flush_client(scratch, key);
         }
         self.advance(scratch, key);
+    }
+
+    /// Sends more of what a client has not taken, and lets its worker go on.
+    fn flush_client(&mut self, scratch: &mut [u8], key: Key) {
+        let late = self.in_seconds(self.limits.timeout);
+        let Some(client) = self.clients.get_mut(key) else { return };
+        if client.output.is_empty() {
+            return;
+        }
+        let Ok(flushed) = client.flush() else { return self.close_client(key) };
+        if flushed.progress {
+            client.deadline = late;
+        }
+        if let Phase::Serving(link) = client.phase {
+            if client.output.is_empty() {
+                client.deadline = 0;
+            }
+            if !client.output.is_full() {
+                self.pump(scratch, link);
+            }
+        }
+        self.arm_client(key);
+        if flushed.more {
+            self.turn_again_client(key);
+        }
     }
 
     fn link_event(&mut self, scratch: &mut [u8], key: Key, events: EpollFlags) {
@@ -452,7 +466,7 @@ impl<'a> Router<'a> {
 
     fn signalled(&mut self) -> Flow {
         while let Ok(Some(signal)) = self.signals.read_signal() {
-            if signal.ssi_signo == Signal::SIGHUP as u32 {
+            if [Signal::SIGHUP as u32, Signal::SIGPIPE as u32].contains(&signal.ssi_signo) {
                 continue;
             }
             // Ctrl-C and service managers signal the whole group, and then the master signals too: only the master's
@@ -486,7 +500,7 @@ impl<'a> Router<'a> {
     fn arm_client(&mut self, key: Key) {
         let late = self.in_seconds(self.limits.timeout);
         let Some(client) = self.clients.get_mut(key) else { return };
-        let wanted = client.unsent() > 0;
+        let wanted = !client.output.is_empty();
         if wanted != client.write_armed {
             client.write_armed = wanted;
             if wanted {
@@ -557,7 +571,7 @@ impl<'a> Router<'a> {
         for key in self.clients.keys(|client| is_late(client.deadline)) {
             let Some(client) = self.clients.get_mut(key) else { continue };
             match client.phase {
-                Phase::Head | Phase::Body(_) if client.unsent() == 0 => {
+                Phase::Head | Phase::Body(_) if client.output.is_empty() => {
                     self.refuse(key, TIMED_OUT);
                     self.advance(scratch, key);
                 }
