@@ -134,6 +134,9 @@ fn it_watches_until_a_process_is_gone() {
     let output = rtop(&[&server.address, "-f", "0.02", "--until-exit", &pid, "--assert", "requests >= 100"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
     waiting.join().unwrap().unwrap();
+    let output = rtop(&[&server.address, "--until-exit", &pid, "--assert", "requests >= 100"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("no such process"), "{}", text(&output.stderr));
 }
 
 #[test]

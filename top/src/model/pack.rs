@@ -112,10 +112,10 @@ fn snapshot(walk: &mut impl Walk, snapshot: &mut Snapshot) {
     walk.number(&mut snapshot.load);
     walk.option(&mut snapshot.started_at, Walk::number);
     walk.option(&mut snapshot.generation, Walk::small);
-    walk.option(&mut snapshot.queue, |walk, Queue { depth, capacity, waiting: _, rejected }| {
+    walk.option(&mut snapshot.queue, |walk, Queue { depth, capacity, waiting: _, rejected, .. }| {
         [depth, capacity, rejected].into_iter().for_each(|value| walk.number(value));
     });
-    walk.option(&mut snapshot.limits, |walk, Limits { harakiri, reload_on_rss, reload_on_as, max_requests }| {
+    walk.option(&mut snapshot.limits, |walk, Limits { harakiri, reload_on_rss, reload_on_as, max_requests, .. }| {
         [harakiri, reload_on_rss, reload_on_as, max_requests].into_iter().for_each(|value| walk.number(value));
     });
     walk.list(&mut snapshot.sockets, |walk, Socket { name, proto, queue, max_queue, .. }| {
@@ -170,15 +170,17 @@ fn worker(walk: &mut impl Walk, worker: &mut Worker) {
         walk.option(number, Walk::number);
     }
     walk.option(&mut worker.responses, |walk, responses| {
-        let Responses { informational, success, redirect, client_error, server_error } = responses;
+        let Responses { informational, success, redirect, client_error, server_error, .. } = responses;
         [informational, success, redirect, client_error, server_error].into_iter().for_each(|value| walk.number(value));
     });
     walk.option(&mut worker.recycled, |walk, recycled| {
-        let Recycled { max_requests, rss, address_space, harakiri, crash, reload, idle } = recycled;
-        [max_requests, rss, address_space, harakiri, crash, reload, idle].into_iter().for_each(|v| walk.number(v));
+        let Recycled { max_requests, lifetime, rss, address_space, harakiri, crash, reload, idle, .. } = recycled;
+        [max_requests, lifetime, rss, address_space, harakiri, crash, reload, idle]
+            .into_iter()
+            .for_each(|v| walk.number(v));
     });
     walk.option(&mut worker.last_exception, |walk, exception| {
-        let LastException { kind, message, location, when, request } = exception;
+        let LastException { kind, message, location, when, request, .. } = exception;
         [kind, message, location, request].into_iter().for_each(|text| walk.text(text));
         walk.number(when);
     });
@@ -195,7 +197,7 @@ fn worker(walk: &mut impl Walk, worker: &mut Worker) {
 }
 
 fn request(walk: &mut impl Walk, request: &mut RequestInfo) {
-    let RequestInfo { request_start, method, uri, remote_addr, protocol, started, elapsed } = request;
+    let RequestInfo { request_start, method, uri, remote_addr, protocol, started, elapsed, .. } = request;
     [method, uri, remote_addr, protocol].into_iter().for_each(|text| walk.option(text, Walk::text));
     [request_start, started, elapsed].into_iter().for_each(|number| walk.option(number, Walk::number));
 }

@@ -7,6 +7,7 @@ use jiff::tz::TimeZone;
 use crate::format;
 use crate::model::{Counts, Pool, Reading, Status};
 use crate::view::columns::{COLUMNS, Context, Row};
+use crate::view::lists;
 use crate::view::{Theme, ascii};
 
 /// How tables are printed.
@@ -53,6 +54,10 @@ impl Batch {
         for line in lines.iter().filter(|_| !rows.is_empty()) {
             text.push_str(line.trim_end());
             text.push('\n');
+        }
+        let vassals = lists::vassals(&reading.snapshot, context.now, &self.theme);
+        for list in vassals.into_iter().chain(lists::spoolers(&reading.snapshot, &self.theme)) {
+            text.push_str(&list.text());
         }
         text.push('\n');
         if self.theme.unicode { text } else { text.chars().map(ascii_or_newline).collect() }
@@ -103,4 +108,29 @@ impl Batch {
 
 fn ascii_or_newline(character: char) -> char {
     if character == '\n' { character } else { ascii(character) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::{Sample, parse};
+    use crate::view::Colors;
+
+    fn tables(fixture: &str) -> String {
+        let path = format!("{}/tests/fixtures/{fixture}.json", env!("CARGO_MANIFEST_DIR"));
+        let mut pool = Pool::new("web1:9191".into(), Some("web1".into()));
+        for second in [0, 1] {
+            let taken = 1_795_227_110_000_000 + second * 1_000_000;
+            let outcome = Ok(parse(std::fs::read(&path).unwrap()).unwrap());
+            pool.ingest(Sample { target: 0, at: second * 1_000_000, taken, outcome });
+        }
+        let theme = Theme { color: false, unicode: true, colors: Colors::default() };
+        Batch { zone: TimeZone::UTC, theme }.table(&pool, pool.current.as_ref().unwrap())
+    }
+
+    #[test]
+    fn tables_have_every_column_that_the_server_tells() {
+        let names = ["stats-busy_cheap", "stats-spoolers", "stats-emperor", "stats-emperor_idle"];
+        insta::assert_snapshot!(names.map(tables).concat());
+    }
 }

@@ -1,6 +1,6 @@
 //! Watching without a screen: samples in, lines out, until the end that was asked for; then the verdict.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -79,6 +79,9 @@ pub(crate) fn watch(
     last_look: impl FnOnce() -> Vec<Sample>,
 ) -> anyhow::Result<u8> {
     let mut watch = Watch { plan, pools, total: Gatherer::default(), steps: Vec::new(), printed: 0, out_closed: false };
+    if let End::Exit(pid) = plan.end {
+        anyhow::ensure!(!is_gone(pid), "--until-exit {pid}: there is no such process");
+    }
     watch.steps.resize_with(watch.pools.len(), Gatherer::default);
     if plan.format == Format::Csv {
         watch.print(&csv_header())?;
@@ -98,6 +101,14 @@ pub(crate) fn watch(
     let verdict = Verdict { judgements, void };
     watch.tell(&verdict)?;
     Ok(verdict.exit_code())
+}
+
+/// Whether a process has ended; one that only waits to be reaped has.
+fn is_gone(pid: u32) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
+    // The name before the state is in parentheses, and may hold any character.
+    let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
+    matches!(state, Some('Z' | 'X') | None)
 }
 
 /// Why a window says nothing about the server.
@@ -164,7 +175,7 @@ impl Watch<'_> {
             let Some((start, child)) = &mut begun else { continue };
             match (&self.plan.end, child) {
                 (End::After(duration), _) if start.elapsed() >= *duration => return Ok(None),
-                (End::Exit(pid), _) if !Path::new(&format!("/proc/{pid}")).exists() => return Ok(None),
+                (End::Exit(pid), _) if is_gone(*pid) => return Ok(None),
                 (End::Command(command), Some(child)) => {
                     if let Some(status) = child.try_wait().context("waiting for the command")? {
                         let failed = || format!("'{}' ended with {status}", command.join(" "));

@@ -256,6 +256,7 @@ impl<'a> Pane<'a> {
         if let Some(recycled) = &self.worker.recycled {
             let facts = [
                 ("max requests", recycled.max_requests),
+                ("lifetime", recycled.lifetime),
                 ("rss", recycled.rss),
                 ("as", recycled.address_space),
                 ("harakiri", recycled.harakiri),

@@ -24,6 +24,24 @@ impl List {
         u16::try_from(self.rows.len() + 1).unwrap_or(u16::MAX)
     }
 
+    /// The whole table as lines of text.
+    pub(crate) fn text(&self) -> String {
+        let titles: Vec<String> = self.titles.iter().map(|title| (*title).to_owned()).collect();
+        let rows: Vec<&Vec<String>> =
+            std::iter::once(&titles).chain(self.rows.iter().map(|(cells, _)| cells)).collect();
+        let width = |column: usize| rows.iter().map(|cells| Line::raw(&cells[column]).width()).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..titles.len()).map(width).collect();
+        let line = |cells: &&Vec<String>| {
+            let cells = cells.iter().zip(&widths).enumerate();
+            let padded = cells.map(|(column, (cell, width))| match column {
+                0 => format!("{cell:<width$}"),
+                _ => format!("{cell:>width$}"),
+            });
+            padded.collect::<Vec<_>>().join("  ") + "\n"
+        };
+        rows.iter().map(line).collect()
+    }
+
     /// Draws as many columns, from the left, and as many rows as fit; `selected` is in sight.
     pub(crate) fn draw(&self, selected: Option<usize>, theme: &Theme, area: Rect, buf: &mut Buffer) {
         if area.height == 0 || area.width < 3 {

@@ -9,7 +9,7 @@ mod filter;
 mod header;
 pub(crate) mod keys;
 mod layout;
-mod lists;
+pub(crate) mod lists;
 mod live;
 mod overlay;
 mod screen;
