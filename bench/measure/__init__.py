@@ -1,0 +1,1 @@
+"""The benchmark behind bench/run: servers side by side, their loads, and the table and charts of what came out."""

@@ -1,0 +1,123 @@
+"""The page that a run becomes: Markdown with its tables, and a chart beside it for each work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from measure import charts
+from measure.goals import GOALS
+from measure.results import Middle, Results
+from measure.servers import SERVERS
+from measure.works import WORKS
+
+HOW = """\
+One wrk on the same machine loads one server at a time over loopback; the servers take turns, and the order is another
+one in every round. Shown are medians of the rounds; ± is the larger distance of a round from it. Every server is started
+as its own documentation advises, without an access log, `rwsgi` with its stats, counters and latency recording on. The
+same application runs on all of them, and each answer is checked before it is measured.
+
+- CPU/request: user and system time of all processes of the server, over the run, for each request. It holds on a
+  small or noisy machine, where requests a second do not; wrk takes its share of the same cores.
+- p50, p99, p100: as wrk tells them, which corrects for requests that a slow answer kept it from sending.
+- errors: connections refused, broken or timed out, and answers that are not 200.
+- memory: proportional set size of all processes of the server, just after the load.
+- others: what else ran on the machine meanwhile, in cores. Far from 0, the row deserves distrust.
+"""
+
+
+def write(results: Results, page: Path, pictures: Path) -> None:
+    """Writes `page`, and its charts into `pictures`, a directory beside it."""
+    pictures.mkdir(parents=True, exist_ok=True)
+    for old in pictures.glob("*.svg"):
+        old.unlink()
+    parts = ["# Performance", "Made by `bench/run`: do not edit.", _header(results), HOW, _goals(results)]
+    for work in WORKS:
+        if work.name not in results.rounds and work.name not in results.failures:
+            continue
+        parts.append(f"## {_capital(work.title)}")
+        values = {s.name: m for s in SERVERS if (m := results.get(work.name, s.name, "cpu"))}
+        if values:
+            name = f"{work.name}.svg"
+            unit = "processor time of the server for each request, µs (less is better)"
+            (pictures / name).write_text(charts.bars(_capital(work.title), unit, values))
+            parts += [f"![{work.title}]({pictures.name}/{name})", _table(results, work.name)]
+        parts += [f"- {server}: no figures, {why}" for server, why in results.failures.get(work.name, {}).items()]
+    for name, title in SPECIAL.items():
+        if rows := results.special.get(name):
+            parts += [f"## {title}", _rows(rows)]
+    notes = [f"- {server.name}: {server.notes}" for server in SERVERS if server.notes]
+    parts += ["## Notes", "\n".join(notes)]
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text("\n\n".join(part.strip() for part in parts) + "\n")
+
+
+SPECIAL = {
+    "nginx": "Django behind nginx: 10,000 requests, 1,000 at once (ab)",
+    "reload": "A reload every second, with an application that takes 2 s to import",
+    "idle": "Idle keep-alive connections",
+    "start": "Start, from exec to the first answer",
+    "polls": "Stats polls",
+    "django-memory": "Memory of 4 Django workers",
+}
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _header(results: Results) -> str:
+    return "\n".join(f"- {name}: {value}" for name, value in results.header.items())
+
+
+def _goals(results: Results) -> str:
+    lines = ["## Goals", "", "| work | goal | measured | |", "| --- | --- | --- | --- |"]
+    for goal in GOALS:
+        verdict = goal.judge(results)
+        figure = verdict.figure if verdict else "not part of this run"
+        mark = "" if verdict is None else "reached" if verdict.reached else "**missed**"
+        lines.append(f"| {goal.work} | {goal.wanted} | {figure} | {mark} |")
+    return "\n".join(lines)
+
+
+def _table(results: Results, work: str) -> str:
+    lines = [
+        "| server | CPU/request, µs | requests/s | p50, ms | p99, ms | p100, ms | errors | memory, MB | others |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for server in SERVERS:
+        found = {figure: results.get(work, server.name, figure) for figure in FIGURES}
+        if found["cpu"] is None:
+            continue
+        cells = [show(found[figure]) for figure, show in FIGURES.items()]
+        lines.append(f"| {server.name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _spread(middle: Middle) -> str:
+    return f"{charts.number(middle.median)} ±{middle.spread:.0%}"
+
+
+def _milliseconds(middle: Middle) -> str:
+    return charts.number(middle.median / 1e3)
+
+
+FIGURES = {
+    "cpu": _spread,
+    "rate": _spread,
+    "p50": _milliseconds,
+    "p99": _milliseconds,
+    "p100": _milliseconds,
+    "errors": lambda middle: f"{middle.median:.0f}",
+    "pss": lambda middle: f"{middle.median / 1e6:.1f}",
+    "foreign": lambda middle: f"{middle.median:.2f}",
+}
+
+
+def _rows(rows: list[dict[str, float | str]]) -> str:
+    titles = list(dict.fromkeys(title for row in rows for title in row))
+    lines = [f"| {' | '.join(titles)} |", "|" + " --- |" * len(titles)]
+    for row in rows:
+        cells = [row.get(title, "") for title in titles]
+        shown = [cell if isinstance(cell, str) else f"{cell:,}" if isinstance(cell, int) else f"{cell:,.3g}" for cell in cells]
+        lines.append(f"| {' | '.join(shown)} |")
+    return "\n".join(lines)
