@@ -30,11 +30,13 @@ class Goal:
 
 
 def peers(results: Results, work: str, figure: str) -> dict[str, float]:
-    """What everyone but us and the floor has of a figure. Who failed requests competes with nobody."""
+    """What everyone but us and the floor has of a figure. Who failed requests, or left
+    a client without an answer for the whole load, competes with nobody."""
     found = {}
     for server in results.rounds.get(work, {}):
-        value, errors = results.median(work, server, figure), results.median(work, server, "errors")
-        if value is not None and not errors and server != "floor" and not server.startswith("rwsgi"):
+        value = results.median(work, server, figure)
+        wrong = results.median(work, server, "errors") or results.median(work, server, "starved")
+        if value is not None and not wrong and server != "floor" and not server.startswith("rwsgi"):
             found[server] = value
     return found
 

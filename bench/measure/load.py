@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import resource
 import subprocess
+import threading
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from rig import http
 
 from measure.processes import busy, memory, spent
 from measure.servers import Failed, Running
 from measure.works import Work
 
 SCRIPT = Path(__file__).resolve().parent.parent / "load.lua"
-# Requests before the first counted one: caches fill, templates compile.
-WARM_UP = 50
+# Requests before the first counted one, and seconds after which fewer do: caches fill, templates compile.
+WARM_UP, LONG_ENOUGH = 50, 1.0
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,8 @@ class Figures:
     p99: int
     p100: int
     errors: int
+    # 1 when a client that came during the load got its answer only when the load was over.
+    starved: int
     # Processor time of all of the server's processes for each request, µs.
     cpu: float
     pss: int
@@ -37,6 +43,29 @@ class Figures:
     def as_dict(self) -> dict[str, float]:
         """For a file."""
         return asdict(self)
+
+
+class Newcomer(threading.Thread):
+    """A client that comes while the load runs, and asks once. wrk says nothing of connections that got no answer."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(daemon=True)
+        self.address = address
+        self.answered = float("inf")
+
+    def run(self) -> None:
+        """Comes when wrk's connections are there."""
+        time.sleep(0.2)
+        try:
+            http.request(self.address, "GET", "/")
+        except (OSError, AssertionError):
+            return
+        self.answered = time.monotonic()
+
+    def starved(self, ended: float) -> int:
+        """Whether it had no answer before the load ended."""
+        self.join(10)
+        return int(self.answered > ended)
 
 
 def wrk_command(address: str, path: str, connections: int, seconds: int, close: bool, upload: int, threads: int) -> list[str]:
@@ -93,12 +122,20 @@ def errors_of(result: dict[str, int]) -> int:
 def measure(running: Running, work: Work, seconds: int) -> Figures:
     """One round. Raises Failed when the server's answers are wrong."""
     body = b"u" * work.upload if work.upload else None
-    for _ in range(3 if work.by_bytes or work.upload > 100_000 else WARM_UP):
+    begun = time.monotonic()
+    for _ in range(WARM_UP):
         running.check(work.path, body, work.size)
+        if time.monotonic() - begun > LONG_ENOUGH:
+            break
     if work.beside:
         running.check(work.beside[0], None, work.size)
+    if work.close:
+        running.check_closes(work.path)
+    newcomer = Newcomer(running.address)
     cpu, machine = spent(running.pid), busy()
+    newcomer.start()
     result, beside, load_cpu = run_wrk(running, work, seconds)
+    ended = time.monotonic()
     cpu, machine = spent(running.pid) - cpu, busy() - machine
     took = result["duration"] / 1e6
     counted = requests_of(work, result)
@@ -113,6 +150,7 @@ def measure(running: Running, work: Work, seconds: int) -> Figures:
         p99=result["p99"],
         p100=result["p100"],
         errors=sum(errors_of(one) for one in [result, *beside]),
+        starved=newcomer.starved(ended),
         cpu=cpu / everything * 1e6,
         pss=memory(running.pid),
         foreign=max(0.0, machine - cpu - load_cpu) / took,

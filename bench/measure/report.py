@@ -20,6 +20,7 @@ same application runs on all of them, and each answer is checked before it is me
   small or noisy machine, where requests a second do not; wrk takes its share of the same cores.
 - p50, p99, p100: as wrk tells them, which corrects for requests that a slow answer kept it from sending.
 - errors: connections refused, broken or timed out, and answers that are not 200.
+- starves: whether a client that came during the load was answered only after it.
 - memory: proportional set size of all processes of the server, just after the load.
 - others: what else ran on the machine meanwhile, in cores. Far from 0, the row deserves distrust.
 """
@@ -81,8 +82,8 @@ def _goals(results: Results) -> str:
 
 def _table(results: Results, work: str) -> str:
     lines = [
-        "| server | CPU/request, µs | requests/s | p50, ms | p99, ms | p100, ms | errors | memory, MB | others |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| server | CPU/request, µs | requests/s | p50, ms | p99, ms | p100, ms | errors | starves | memory, MB | others |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for server in SERVERS:
         found = {figure: results.get(work, server.name, figure) for figure in FIGURES}
@@ -108,6 +109,7 @@ FIGURES = {
     "p99": _milliseconds,
     "p100": _milliseconds,
     "errors": lambda middle: f"{middle.median:.0f}",
+    "starved": lambda middle: "yes" if middle.median else "no",
     "pss": lambda middle: f"{middle.median / 1e6:.1f}",
     "foreign": lambda middle: f"{middle.median:.2f}",
 }

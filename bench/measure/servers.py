@@ -199,6 +199,15 @@ class Running:
             told = f"{answer.status} with {len(answer.body)} bytes"
             raise Failed(f"{self.server.name} {path}: {told}, expected 200 with {size}\n{self.complaints()}")
 
+    def check_closes(self, path: str) -> None:
+        """One request that asks for the connection to be closed, as wrk understands it."""
+        try:
+            answer = http.request(self.address, "GET", path, {"Connection": "close"})
+        except (OSError, AssertionError) as failure:
+            raise Failed(f"{self.server.name} {path}: {type(failure).__name__}: {failure}") from None
+        if (answer.header("Connection") or "").lower() != "close" and answer.version != "HTTP/1.0":
+            raise Failed(f"{self.server.name} keeps a connection that the client asks to close")
+
     def stop(self) -> None:
         """Stops it, and whatever it started."""
         members = [stat.pid for stat in family(self.pid)]

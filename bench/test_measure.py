@@ -1,0 +1,156 @@
+"""The benchmark's arithmetic, against what is known exactly: `python -m pytest bench`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree
+
+import pytest
+from measure import charts, load, processes, report, special
+from measure.goals import GOALS, SOCKET, peers
+from measure.results import Middle, Results
+from measure.servers import SERVERS, Failed, Setting
+from measure.works import WORKS
+
+# Burns processor time in two generations: a child that is waited for, and the process itself; then says how much.
+BURN = """
+import os, subprocess, sys, time
+def burn(seconds):
+    while time.process_time() < seconds: pass
+sys.stdin.readline()
+if os.fork() == 0:
+    burn(0.3)
+    os._exit(0)
+os.wait()
+mine = time.process_time()
+burn(mine + 0.2)
+used = os.times()
+print(time.process_time() + used.children_user + used.children_system, flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_processor_time_counts_children_that_are_gone():
+    program = subprocess.Popen(
+        [sys.executable, "-c", BURN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        program.stdin.write("go\n")
+        program.stdin.flush()
+        told = float(program.stdout.readline())
+        seen = processes.spent(program.pid)
+        assert 0.5 <= told
+        # A child's time is told in the kernel's ticks.
+        assert seen == pytest.approx(told, abs=0.05)
+    finally:
+        program.communicate("done\n")
+
+
+def test_processor_time_counts_grandchildren_of_the_session_whose_parent_left():
+    script = "(sh -c 'while :; do :; done' & echo $!; ) ; read line"
+    program = subprocess.Popen(
+        ["sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    spinning = int(program.stdout.readline())
+    try:
+        assert spinning in {stat.pid for stat in processes.family(program.pid)}
+        deadline = time.monotonic() + 30
+        while processes.spent(program.pid) < 0.1:
+            assert time.monotonic() < deadline
+    finally:
+        os.kill(spinning, 9)
+        program.communicate("done\n")
+
+
+def test_a_process_name_may_hold_spaces_and_parentheses():
+    fields = "S 1 7 7 0 -1 4194304 100 0 0 0 150 50 20 5 20 0 4 0 100 1000000 500"
+    stat = processes.parse_stat(f"42 (rwsgi (w 1) x) {fields}")
+    assert (stat.pid, stat.state, stat.parent, stat.session) == (42, "S", 1, 7)
+    tick = os.sysconf("SC_CLK_TCK")
+    assert (stat.own, stat.reaped) == (200 / tick, 25 / tick)
+
+
+def test_memory_of_a_process_is_that_of_its_rollup():
+    program = subprocess.Popen(
+        [sys.executable, "-c", "x = bytearray(b'1') * 50_000_000; print(); input()"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        program.stdout.readline()
+        assert 50_000_000 < processes.memory(program.pid) < 90_000_000
+    finally:
+        program.communicate("\n")
+
+
+def test_what_wrk_tells_is_read_and_long_answers_are_counted_by_their_bytes():
+    output = 'Running 1s test\nresult {"requests": 9, "bytes": 10500000, "connect": 1, "read": 2, "write": 3, "status": 4, "timeout": 5}\n'
+    result = load.parse(output)
+    assert load.errors_of(result) == 15
+    works = {work.name: work for work in WORKS}
+    assert load.requests_of(works["1MB"], result) == 10.5
+    assert load.requests_of(works["hello"], result) == 9
+    with pytest.raises(Failed):
+        load.parse("unable to connect\n")
+
+
+def test_what_ab_tells_is_read_and_requests_that_never_completed_failed():
+    output = (
+        "Complete requests:      9990\nFailed requests:        3\n   (Connect: 0)\nNon-2xx responses:      2\n"
+        "Requests per second:    1234.56 [#/sec] (mean)\nPercentage\n  50%     80\n  99%    900\n 100%   1500 (longest request)\n"
+    )
+    told = {"failed": 15, "requests/s": 1235, "p50, ms": 80, "p99, ms": 900, "longest, ms": 1500}
+    assert special.parse_ab(output) == told
+
+
+def test_medians_and_spreads():
+    results = Results()
+    for cpu in (10.0, 30.0, 12.0):
+        results.add("hello", SOCKET, {"cpu": cpu})
+    middle = results.get("hello", SOCKET, "cpu")
+    assert middle == Middle(12.0, 10.0, 30.0)
+    assert middle.spread == 1.5
+    assert results.get("hello", "bjoern", "cpu") is None
+
+
+def test_who_fails_or_starves_a_client_competes_with_nobody():
+    results = Results()
+    for server, errors, starved in (("bjoern", 0, 0), ("granian", 1, 0), ("uwsgi --http11-socket", 0, 1), ("floor", 0, 0)):
+        results.add("1MB", server, {"cpu": 1.0, "errors": errors, "starved": starved})
+    assert peers(results, "1MB", "cpu") == {"bjoern": 1.0}
+
+
+def test_a_run_becomes_a_page_with_a_row_and_a_bar_for_each_server(tmp_path):
+    results = Results(header={"machine": "small"})
+    figures = {figure: 1.0 for figure in report.FIGURES}
+    for server in ("bjoern", SOCKET, "floor"):
+        results.add("hello", server, {**figures, "cpu": 2.0 if server == SOCKET else 4.0})
+    results.fail("hello", "granian", "it fell")
+    results.save(tmp_path / "results.json")
+    report.write(Results.load(tmp_path / "results.json"), tmp_path / "performance.md", tmp_path / "performance")
+    page = (tmp_path / "performance.md").read_text()
+    lines = page.split("## Hello")[1].splitlines()
+    rows = [line.split(" | ")[0] for line in lines if line.startswith("| ") and "---" not in line]
+    assert rows == ["| server", f"| {SOCKET}", "| bjoern", "| floor"]
+    assert "granian: no figures, it fell" in page
+    assert "2.00 µs, 0.50 of bjoern's | reached" in page
+    picture = xml.etree.ElementTree.parse(tmp_path / "performance" / "hello.svg").getroot()
+    assert len([e for e in picture.iter() if e.tag.endswith("rect")]) == 4  # the ground, and three bars
+
+
+def test_bars_are_in_proportion():
+    picture = xml.etree.ElementTree.fromstring(charts.bars("t", "u", {"a": Middle(1, 1, 1), "b": Middle(4, 4, 4)}))
+    widths = [float(e.get("width")) for e in picture.iter() if e.tag.endswith("rect")][1:]
+    assert widths[1] == pytest.approx(4 * widths[0], rel=0.01)
+
+
+def test_works_and_goals_name_each_other_rightly():
+    names = [work.name for work in WORKS]
+    assert len(names) == len(set(names))
+    empty = Results()
+    assert all(goal.judge(empty) is None for goal in GOALS)
+    single = next(server for server in SERVERS if server.name == "bjoern")
+    assert not single.can(Setting(threads=2))
+    assert single.can(Setting(processes=2))
