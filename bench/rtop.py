@@ -29,7 +29,6 @@ import urllib.request
 from pathlib import Path
 
 APP = "def application(environ, start_response):\n    start_response('200 OK', [])\n    return [b'hello']\n"
-TICK = os.sysconf("SC_CLK_TCK")
 
 
 def free_port() -> int:
@@ -71,8 +70,8 @@ class Monitor:
                     self.first_frame = time.monotonic() - began
 
     def processor_seconds(self) -> float:
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / TICK
+        threads = Path(f"/proc/{self.pid}/task").iterdir()
+        return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
 
     def resident(self) -> float:
         """MB."""

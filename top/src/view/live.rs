@@ -2,7 +2,7 @@
 //! changed something, and never otherwise.
 
 use std::io;
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc::{self, SyncSender};
 use std::thread;
 
 use anyhow::Context as _;
@@ -14,6 +14,10 @@ use signal_hook::low_level;
 use super::screen::{Outcome, Pace, Screen};
 use super::terminal::Tty;
 use crate::source::Sample;
+
+/// Events that may wait, and that are taken in between two frames. Bounded: a recording that is played faster than it can
+/// be drawn waits for the screen, and does not go into memory.
+const BATCH: usize = 32;
 
 /// What reading threads put into the channel.
 #[derive(Debug)]
@@ -45,7 +49,7 @@ pub(crate) fn run<P: Fn(Pace)>(
     mouse: bool,
     start: impl FnOnce(&dyn Fn() -> Deliver) -> anyhow::Result<P>,
 ) -> anyhow::Result<()> {
-    let (sender, events) = mpsc::channel();
+    let (sender, events) = mpsc::sync_channel(BATCH);
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGTSTP, SIGCONT]).context("cannot watch for signals")?;
     let signal = sender.clone();
     thread::Builder::new().name("signals".into()).spawn(move || {
@@ -63,49 +67,55 @@ pub(crate) fn run<P: Fn(Pace)>(
         let sender = sender.clone();
         Box::new(move |feed| sender.send(Event::Feed(feed)).is_ok())
     })?;
-    for event in events {
-        let outcome = match event {
-            Event::Feed(Feed::Sample(sample)) => {
-                if screen.ingest(sample) {
-                    Outcome::Draw
-                } else {
-                    Outcome::Nothing
+    while let Ok(first) = events.recv() {
+        // What has come in the meantime is taken in together, and drawn once.
+        let mut changed = false;
+        for event in std::iter::once(first).chain(events.try_iter().take(BATCH)) {
+            let outcome = match event {
+                Event::Feed(Feed::Sample(sample)) => {
+                    if screen.ingest(sample) {
+                        Outcome::Draw
+                    } else {
+                        Outcome::Nothing
+                    }
                 }
+                Event::Feed(Feed::End) => {
+                    screen.end();
+                    Outcome::Draw
+                }
+                Event::Terminal(TerminalEvent::Key(key)) if key.kind != KeyEventKind::Release => screen.press(key),
+                Event::Terminal(TerminalEvent::Mouse(event)) => screen.mouse(event),
+                Event::Terminal(TerminalEvent::Resize(..)) => Outcome::Draw,
+                Event::Terminal(_) => Outcome::Nothing,
+                Event::Signal(SIGCONT) => Outcome::Redraw,
+                Event::Signal(SIGTSTP) => Outcome::Suspend,
+                Event::Signal(number) => {
+                    drop(tty);
+                    // Whoever waits for us sees that the signal ended us.
+                    let _ = low_level::emulate_default_handler(number);
+                    return Ok(());
+                }
+                Event::Gone(error) => return Err(error).context("the terminal is gone"),
+            };
+            changed |= outcome != Outcome::Nothing;
+            match outcome {
+                Outcome::Nothing | Outcome::Draw => {}
+                Outcome::Quit => return Ok(()),
+                Outcome::Suspend => tty.lend(|| {
+                    let _ = low_level::emulate_default_handler(SIGTSTP);
+                })?,
+                Outcome::Redraw => tty.retake()?,
+                Outcome::Pace(change) => pace(change),
             }
-            Event::Feed(Feed::End) => {
-                screen.end();
-                Outcome::Draw
-            }
-            Event::Terminal(TerminalEvent::Key(key)) if key.kind != KeyEventKind::Release => screen.press(key),
-            Event::Terminal(TerminalEvent::Mouse(event)) => screen.mouse(event),
-            Event::Terminal(TerminalEvent::Resize(..)) => Outcome::Draw,
-            Event::Terminal(_) => Outcome::Nothing,
-            Event::Signal(SIGCONT) => Outcome::Redraw,
-            Event::Signal(SIGTSTP) => Outcome::Suspend,
-            Event::Signal(number) => {
-                drop(tty);
-                // Whoever waits for us sees that the signal ended us.
-                let _ = low_level::emulate_default_handler(number);
-                return Ok(());
-            }
-            Event::Gone(error) => return Err(error).context("the terminal is gone"),
-        };
-        match outcome {
-            Outcome::Nothing => continue,
-            Outcome::Quit => return Ok(()),
-            Outcome::Suspend => tty.lend(|| {
-                let _ = low_level::emulate_default_handler(SIGTSTP);
-            })?,
-            Outcome::Redraw => tty.retake()?,
-            Outcome::Pace(change) => pace(change),
-            Outcome::Draw => {}
         }
-        tty.draw(|frame| screen.draw(frame))?;
+        if changed {
+            tty.draw(|frame| screen.draw(frame))?;
+        }
     }
     Ok(())
 }
 
-fn read_terminal(events: &Sender<Event>) {
+fn read_terminal(events: &SyncSender<Event>) {
     loop {
         let event = match event::read() {
             Ok(event) => Event::Terminal(event),
