@@ -265,7 +265,7 @@ impl Table {
             }
             let dash = if column.grows { "" } else { "-" };
             let texts: Vec<String> = values.into_iter().map(|value| value.unwrap_or_else(|| dash.to_owned())).collect();
-            let widest = texts.iter().map(|text| Line::raw(text).width() as u16).max().unwrap_or(0);
+            let widest = texts.iter().map(|text| width_of(text)).max().unwrap_or(0);
             let width = if column.grows { column.width } else { column.width.max(widest) };
             candidates.push(Fitted { column, width, texts });
         }
@@ -297,16 +297,22 @@ struct Fitted {
 /// Gives the room that is left to the columns that can use it.
 fn share_out(columns: &mut [Fitted], mut left: u16) {
     for Fitted { width, texts, .. } in columns.iter_mut().filter(|fitted| fitted.column.grows) {
-        let wanted = texts.iter().map(|text| Line::raw(text).width() as u16).max().unwrap_or(0);
+        let wanted = texts.iter().map(|text| width_of(text)).max().unwrap_or(0);
         let more = wanted.saturating_sub(*width).min(left);
         *width += more;
         left -= more;
     }
 }
 
+/// Characters that a text takes. Nearly all are ASCII, and a table has thousands of them in each frame.
+pub(crate) fn width_of(text: &str) -> u16 {
+    let width = if text.is_ascii() { text.len() } else { Line::raw(text).width() };
+    u16::try_from(width).unwrap_or(u16::MAX)
+}
+
 /// Puts a text into a cell, cut with a mark when it is too long.
 pub(crate) fn put(buf: &mut Buffer, x: u16, y: u16, text: &str, width: u16, right: bool) {
-    let length = Line::raw(text).width() as u16;
+    let length = width_of(text);
     let indent = if right { width.saturating_sub(length) } else { 0 };
     buf.set_stringn(x + indent, y, text, usize::from(width - indent), Style::new());
     if length > width && width > 0 {
@@ -319,7 +325,7 @@ fn more_rows(above: usize, below: usize, theme: &Theme, area: Rect, buf: &mut Bu
     for (count, mark, y) in [(above, "▲", area.y), (below, "▼", area.bottom() - 1)] {
         if count > 0 {
             let text = format!(" {count}{mark}");
-            let width = Line::raw(&text).width() as u16;
+            let width = width_of(&text);
             buf.set_stringn(area.right().saturating_sub(width), y, &text, usize::from(width), theme.title());
         }
     }
