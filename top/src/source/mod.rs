@@ -14,6 +14,7 @@ pub(crate) use poller::{Clock, Poller};
 pub(crate) use recording::{Recorder, Recording, RecordingError};
 pub(crate) use target::Target;
 
+use std::borrow::Cow;
 use std::io;
 use std::time::Duration;
 
@@ -86,7 +87,7 @@ pub(crate) fn parse(raw: Vec<u8>) -> Result<Document, SourceError> {
         return Err(SourceError::Empty);
     }
     // uWSGI copies request variables as the client sent them, whatever their encoding.
-    let text = String::from_utf8_lossy(&raw);
+    let text = str::from_utf8(&raw).map_or_else(|_| String::from_utf8_lossy(&raw), Cow::Borrowed);
     let snapshot: Snapshot = serde_json::from_str(&text).map_err(|error| {
         if error.is_eof() { SourceError::Half(raw.len()) } else { SourceError::NotStats(error.to_string()) }
     })?;
