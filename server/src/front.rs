@@ -6,6 +6,7 @@ use anyhow::Context;
 
 use crate::forkserver::messages::{Setup, receive_message};
 use crate::forkserver::{ignore_terminal_signals, inherited, limit_address_space};
+use crate::procname;
 use crate::router::{self, Limits, RouterConfig};
 use crate::stats::scoreboard::Scoreboard;
 
@@ -19,6 +20,7 @@ pub(crate) fn run(channel: RawFd) -> anyhow::Result<i32> {
         .context("http front: cannot read its setup from the master")?
         .context("http front: the master is gone")?;
     let _ = nix::sys::prctl::set_name(c"rwsgi http");
+    procname::set(&procname::title(&setup.config.procname, "rwsgi http 1"));
     ignore_terminal_signals()?;
     limit_address_space(&setup.config)?;
     let scoreboard =

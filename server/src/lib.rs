@@ -4,9 +4,12 @@
 
 pub mod config;
 mod control;
+pub mod daemon;
 pub mod forkserver;
 mod front;
 pub mod master;
+mod pidfile;
+mod procname;
 pub mod protocol;
 mod python;
 pub mod router;

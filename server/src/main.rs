@@ -5,6 +5,6 @@ use rwsgi::master::process::Launcher;
 fn main() {
     let arguments: Vec<_> = std::env::args_os().collect();
     // The kernel's name for this very file, even when it was replaced or deleted since.
-    let launcher = Launcher { program: "/proc/self/exe".into(), prefix: Vec::new() };
+    let launcher = Launcher::new("/proc/self/exe".into(), Vec::new());
     std::process::exit(rwsgi::run(arguments, launcher));
 }

@@ -18,5 +18,5 @@ mod _rwsgi {
 #[pyfunction]
 fn main(py: Python<'_>, arguments: Vec<OsString>, program: OsString, prefix: Vec<OsString>) -> i32 {
     // The master has no use for Python any more, and its other roles take the GIL themselves when they need it.
-    py.detach(|| crate::run(arguments, Launcher { program, prefix }))
+    py.detach(|| crate::run(arguments, Launcher::new(program, prefix)))
 }

@@ -9,6 +9,7 @@ use tracing::{error, warn};
 
 use crate::config::{self, Config, Invocation};
 use crate::control;
+use crate::daemon::{self, Side};
 use crate::forkserver;
 use crate::front;
 use crate::master;
@@ -18,10 +19,10 @@ use crate::master::process::{FORKSERVER_ROLE, FRONT_ROLE, Launcher};
 /// this function again in a fresh process.
 #[must_use]
 pub fn run(arguments: Vec<OsString>, launcher: Launcher) -> i32 {
-    start_log();
     match dispatch(arguments, launcher) {
         Ok(status) => status,
         Err(failure) => {
+            start_log(false);
             error!("{failure:#}");
             1
         }
@@ -29,9 +30,10 @@ pub fn run(arguments: Vec<OsString>, launcher: Launcher) -> i32 {
 }
 
 fn dispatch(arguments: Vec<OsString>, launcher: Launcher) -> anyhow::Result<i32> {
-    if let [_, role, descriptor] = arguments.as_slice()
+    if let [_, role, descriptor, ..] = arguments.as_slice()
         && let Some(descriptor) = descriptor.to_str().and_then(|descriptor| descriptor.parse().ok())
     {
+        start_log(false);
         match role.to_str() {
             Some(FORKSERVER_ROLE) => return forkserver::run(descriptor),
             Some(FRONT_ROLE) => return front::run(descriptor),
@@ -41,7 +43,13 @@ fn dispatch(arguments: Vec<OsString>, launcher: Launcher) -> anyhow::Result<i32>
     match config::load(arguments.iter().cloned())? {
         Invocation::Serve(config) => {
             let start = std::env::current_dir().context("cannot read the working directory")?;
+            let has_file = [&config.daemonize, &config.daemonize2, &config.logto, &config.logto2];
+            start_log(has_file.iter().any(|file| file.is_some()));
             let config = settle(*config, &start)?;
+            let starter = match daemon::daemonize(&config)? {
+                Side::Front(status) => return Ok(status),
+                Side::Background(starter) => starter,
+            };
             let reread = move || {
                 // The files are named relative to where the server was started.
                 std::env::set_current_dir(&start).context("cannot return to where the server was started")?;
@@ -50,7 +58,7 @@ fn dispatch(arguments: Vec<OsString>, launcher: Launcher) -> anyhow::Result<i32>
                     _ => bail!("the configuration does not say any more to serve"),
                 }
             };
-            master::run(config, launcher, Box::new(reread))
+            master::run(config, launcher, Box::new(reread), starter)
         }
         Invocation::Print(text) => print(&text),
         Invocation::Check(report) => Ok(print(&report.text)?.max(i32::from(!report.ok))),
@@ -73,6 +81,19 @@ fn settle(mut config: Config, start: &Path) -> anyhow::Result<Config> {
             .with_context(|| format!("chdir: cannot enter '{}'", directory.display()))?;
     }
     config.chdir = directory;
+    // As uWSGI has it, these are relative to where the server was started, and all others to chdir.
+    let files = [
+        &mut config.pidfile,
+        &mut config.pidfile2,
+        &mut config.daemonize,
+        &mut config.daemonize2,
+        &mut config.logto,
+        &mut config.logto2,
+        &mut config.log_backupname,
+    ];
+    for path in files.into_iter().flatten() {
+        *path = start.join(&*path);
+    }
     Ok(config)
 }
 
@@ -84,11 +105,12 @@ fn print(text: &str) -> anyhow::Result<i32> {
     }
 }
 
-fn start_log() {
+/// `to_file`: standard error is about to become a file.
+fn start_log(to_file: bool) {
     let log = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none());
+        .with_ansi(!to_file && std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none());
     // Set already when the Python package is used twice in a process: the first stays.
     let _ = log.try_init();
 }

@@ -94,7 +94,9 @@ fn finish(config: &mut Config) -> Result<(), ConfigError> {
     if config.socket_speaks_http {
         config.http_socket.append(&mut config.socket);
     }
-    if config.http.is_empty() && config.http_socket.is_empty() && config.socket.is_empty() {
+    // systemd may have opened one for this very process: the master sees to that.
+    let inherits = std::env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string());
+    if config.http.is_empty() && config.http_socket.is_empty() && config.socket.is_empty() && !inherits {
         return Err(ConfigError::NoSocket);
     }
     // A mount at the root is the application.

@@ -19,6 +19,7 @@ use tracing::{error, info};
 use self::fork::{Forked, fork_worker};
 use self::messages::{Answer, Order, Setup, receive_message, send_message};
 use crate::config::Config;
+use crate::procname;
 use crate::stats::scoreboard::Scoreboard;
 use crate::worker;
 use crate::wsgi::{application, interpreter};
@@ -39,6 +40,8 @@ pub fn run(channel: RawFd) -> anyhow::Result<i32> {
     ignore_terminal_signals()?;
     limit_address_space(&setup.config)?;
     let _ = nix::sys::prctl::set_name(c"rwsgi forksrv");
+    let title = format!("rwsgi forkserver {}", setup.generation);
+    procname::set(&procname::title(&setup.config.procname, &title));
     let memory = inherited(setup.scoreboard)?;
     let scoreboard = Scoreboard::map(setup.layout, memory).context("fork server: cannot map the scoreboard")?;
     interpreter::start(setup.config.home.as_deref())?;

@@ -24,6 +24,17 @@ use crate::forkserver::messages::{Answer, InheritedListener, Order, Protocol, Se
 /// A fork server that died while its generation served is started again after this.
 const RESTART_DELAY: Duration = Duration::from_secs(1);
 
+/// How a new generation takes over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reload {
+    /// Every worker has a successor started at once.
+    Rolling,
+    /// One worker after another.
+    Chain,
+    /// As rolling; the old ones are not given time to finish.
+    Brutal,
+}
+
 /// One fork server.
 #[derive(Debug)]
 pub(super) struct Generation {
@@ -36,6 +47,7 @@ pub(super) struct Generation {
     /// Dropped to let the fork server leave.
     channel: Option<Rc<UnixDatagram>>,
     config: Config,
+    how: Reload,
 }
 
 impl Generation {
@@ -43,6 +55,7 @@ impl Generation {
         number: u32,
         (pid, channel): (Pid, OwnedFd),
         config: Config,
+        how: Reload,
         events: mpsc::UnboundedSender<Event>,
     ) -> anyhow::Result<Self> {
         let flags = nix::fcntl::OFlag::O_NONBLOCK;
@@ -59,7 +72,7 @@ impl Generation {
                 }
             }
         });
-        Ok(Self { number, pid, python: None, channel: Some(channel), config })
+        Ok(Self { number, pid, python: None, channel: Some(channel), config, how })
     }
 
     /// Tells the fork server something.
@@ -81,7 +94,7 @@ impl Generation {
 
 impl Master {
     /// Starts a fork server that loads `config`'s application.
-    pub(super) fn load(&mut self, config: Config) -> anyhow::Result<()> {
+    pub(super) fn load(&mut self, config: Config, how: Reload) -> anyhow::Result<()> {
         let number = self.newest + 1;
         let setup = self.setup(number, &config)?;
         let process = self.launcher.start(FORKSERVER_ROLE, config.home.as_deref(), &setup).with_context(|| {
@@ -90,7 +103,7 @@ impl Master {
                 None => "cannot start the fork server".to_owned(),
             }
         })?;
-        self.generations.push(Generation::new(number, process, config, self.events.clone())?);
+        self.generations.push(Generation::new(number, process, config, how, self.events.clone())?);
         self.newest = number;
         Ok(())
     }
@@ -115,7 +128,7 @@ impl Master {
     }
 
     /// Reads the configuration again and loads the next generation beside the one that serves.
-    pub(super) fn reload(&mut self) {
+    pub(super) fn reload(&mut self, how: Reload) {
         if self.phase != Phase::Serving {
             return;
         }
@@ -123,10 +136,13 @@ impl Master {
             for (name, kept) in keep_fixed(&self.config, &mut config) {
                 warn!("reload: {name} cannot change while the server runs: it stays {kept}");
             }
-            self.load(config)
+            self.load(config, how)
         });
         match loaded {
-            Ok(()) => info!("reload: loading generation {} beside generation {}", self.newest, self.current),
+            Ok(()) => {
+                self.tell_reloading();
+                info!("reload: loading generation {} beside generation {}", self.newest, self.current);
+            }
             Err(error) => error!("reload: generation {} goes on: {error:#}", self.current),
         }
     }
@@ -154,10 +170,25 @@ impl Master {
     fn promote(&mut self, number: u32) {
         let first = self.current == 0;
         self.current = number;
+        let mut how = Reload::Rolling;
         if let Some(generation) = self.generations.iter().find(|generation| generation.number == number) {
             self.config = generation.config.clone();
+            how = generation.how;
         }
+        self.haste = how == Reload::Brutal;
         let now = Instant::now();
+        // Limits may have changed.
+        self.watchdog.due = Some(now);
+        if !first {
+            info!("reload: generation {number} takes over");
+        }
+        let workers = 1..=self.config.processes;
+        let alive = |worker: &u32| self.pool.lives.iter().any(|life| life.worker == *worker && life.fate.is_none());
+        self.chain = (how == Reload::Chain).then(|| workers.filter(alive).collect());
+        if self.chain.is_some() {
+            self.advance_chain();
+            return;
+        }
         let old: Vec<_> = self.pool.lives.iter().map(|life| life.slot).collect();
         for slot in old {
             self.pool.doom(slot, Reason::Reload, now);
@@ -166,10 +197,28 @@ impl Master {
             // One that waits out its delay after early deaths deserves a new try with the new application.
             worker.due = Some(now);
         }
-        // Limits may have changed.
-        self.watchdog.due = Some(now);
-        if !first {
-            info!("reload: generation {number} takes over");
+    }
+
+    /// Has the next worker of a chain reload replaced.
+    pub(super) fn advance_chain(&mut self) {
+        let Some(chain) = &mut self.chain else { return };
+        let Some(worker) = chain.pop_front() else {
+            self.chain = None;
+            self.tell_ready();
+            return;
+        };
+        let current = self.current;
+        let old: Vec<_> = self
+            .pool
+            .lives
+            .iter()
+            .filter(|life| life.worker == worker && life.generation < current)
+            .map(|life| life.slot)
+            .collect();
+        let now = Instant::now();
+        let news = old.into_iter().filter(|slot| self.pool.doom(*slot, Reason::Reload, now)).count();
+        if news == 0 {
+            self.advance_chain();
         }
     }
 
@@ -209,6 +258,7 @@ impl Master {
             self.fail(status);
         } else {
             error!("reload: generation {number} failed to load ({end}): generation {} goes on", self.current);
+            self.tell_ready();
         }
         true
     }
@@ -217,7 +267,7 @@ impl Master {
     pub(super) fn restart_fork_server(&mut self, now: Instant) {
         if self.reload_due.is_some_and(|due| due <= now) {
             self.reload_due = None;
-            if let Err(error) = self.load(self.config.clone()) {
+            if let Err(error) = self.load(self.config.clone(), Reload::Rolling) {
                 error!("{error:#}; trying again");
                 self.reload_due = Some(now + RESTART_DELAY);
             }
@@ -244,6 +294,26 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<(&'static str, String)> {
         listen: "listen",
         processes: "processes",
         threads: "threads",
+        uid: "uid",
+        gid: "gid",
+        umask: "umask",
+        chmod_socket: "chmod-socket",
+        chown_socket: "chown-socket",
+        pidfile: "pidfile",
+        pidfile2: "pidfile2",
+        daemonize: "daemonize",
+        daemonize2: "daemonize2",
+        vacuum: "vacuum",
+        brutal_reload_on_term: "brutal-reload-on-term",
+        master_fifo: "master-fifo",
+        touch_reload: "touch-reload",
+        touch_chain_reload: "touch-chain-reload",
+        py_autoreload: "py-autoreload",
+        logto: "logto",
+        logto2: "logto2",
+        log_master: "log-master",
+        log_maxsize: "log-maxsize",
+        log_backupname: "log-backupname",
         stats: "stats",
         stats_http: "stats-http",
     );

@@ -42,6 +42,17 @@ impl Listener {
         self.fd.as_fd()
     }
 
+    /// Takes a socket that was opened for this process.
+    ///
+    /// # Errors
+    /// When it cannot be listened on.
+    pub(super) fn adopt(option: &'static str, address: Address, fd: OwnedFd, backlog: u32) -> Result<Self, BindError> {
+        match settle(fd, backlog) {
+            Ok(fd) => Ok(Self { address, option, fd }),
+            Err(error) => Err(BindError { option, address, error }),
+        }
+    }
+
     /// Lets the socket survive the exec of the next process, and returns its number there.
     ///
     /// # Errors
@@ -73,15 +84,34 @@ pub(super) fn bind(option: &'static str, address: &Address, backlog: u32) -> Res
             .map(|listener| (listener.into(), address.clone())),
     };
     let (fd, bound_address) = bound
-        .and_then(|(fd, bound_address)| {
-            // The standard library listens with a backlog of its own; a second call replaces it.
-            let backlog = Backlog::new(i32::try_from(backlog).unwrap_or(i32::MAX)).unwrap_or(Backlog::MAXCONN);
-            listen(&fd, backlog)?;
-            set_nonblocking(fd.as_fd())?;
-            Ok((fd, bound_address))
-        })
+        .and_then(|(fd, bound_address)| Ok((settle(fd, backlog)?, bound_address)))
         .map_err(|error| BindError { option, address: address.clone(), error: explain(address, error) })?;
     Ok(Listener { address: bound_address, option, fd })
+}
+
+/// Whether a socket that is bound to `bound` is what `wanted` asks for.
+pub(super) fn same(bound: &Address, wanted: &Address) -> bool {
+    match (bound, wanted) {
+        (Address::Tcp { host, port }, Address::Tcp { host: name, port: wanted }) if port == wanted => {
+            let any = matches!(host.as_str(), "0.0.0.0" | "::") && name.is_empty();
+            let resolved = || (name.as_str(), *wanted).to_socket_addrs();
+            any || host == name
+                || resolved().is_ok_and(|mut found| found.any(|address| address.ip().to_string() == *host))
+        }
+        (Address::Unix(path), Address::Unix(wanted)) => {
+            std::path::absolute(path).ok() == std::path::absolute(wanted).ok()
+        }
+        _ => bound == wanted,
+    }
+}
+
+/// Has a bound socket listen, without ever blocking.
+fn settle(fd: OwnedFd, backlog: u32) -> io::Result<OwnedFd> {
+    // The standard library, or who opened it, listens with a backlog of its own; a second call replaces it.
+    let backlog = Backlog::new(i32::try_from(backlog).unwrap_or(i32::MAX)).unwrap_or(Backlog::MAXCONN);
+    listen(&fd, backlog)?;
+    set_nonblocking(fd.as_fd())?;
+    Ok(fd)
 }
 
 /// Binds an abstract unix socket whose name nobody else has.

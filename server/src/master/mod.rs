@@ -3,35 +3,50 @@
 //! One loop owns all state and takes one [`Event`] after another from small tasks that only wait: for a signal, for a
 //! fork server's answer, for a worker that says it is ready, for somebody who asks for a snapshot.
 
+mod fifo;
 mod front;
 mod generation;
+mod leftovers;
 mod listeners;
+mod log;
 mod pool;
+mod privileges;
 pub mod process;
 mod shutdown;
 mod signals;
+mod supervisor;
+mod touch;
 mod watchdog;
 mod workers;
 
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::time::Instant;
 
 use anyhow::Context;
 use nix::sys::signal::Signal;
-use rwsgi_stats::Snapshot;
+use nix::sys::stat::{Mode, umask};
+use rwsgi_stats::{Address, Snapshot};
 use tokio::sync::{mpsc, oneshot};
-use tracing::info;
+use tracing::{error, info};
 
+use self::fifo::Command;
 use self::front::Front;
-use self::generation::Generation;
+use self::generation::{Generation, Reload};
+use self::leftovers::Leftovers;
 use self::listeners::{Listener, bind};
+use self::log::Log;
 use self::pool::{Pool, Reason};
 use self::process::{Launcher, Reaped, reap};
 use self::shutdown::Phase;
+use self::supervisor::{Inherited, Supervisor};
 use self::watchdog::Watchdog;
 use crate::config::Config;
-use crate::control::MASTER_NAME;
+use crate::daemon::Starter;
 use crate::forkserver::messages::{Answer, Notice, Protocol};
+use crate::pidfile::{self, MASTER_NAME};
+use crate::procname;
 use crate::stats::clock;
 use crate::stats::memory::Memory;
 use crate::stats::scoreboard::{Layout, Scoreboard};
@@ -48,7 +63,9 @@ pub enum Event {
     /// Stop: gracefully at first, at once when it comes again.
     Stop(Signal),
     /// Load a new generation.
-    Reload,
+    Reload(Reload),
+    /// An order through the fifo.
+    Command(Command),
     /// The fork server of this generation answered.
     Answer(u32, Answer),
     /// A worker says how it stands.
@@ -68,6 +85,13 @@ struct Master {
     scoreboard: Scoreboard,
     pool: Pool,
     watchdog: Watchdog,
+    supervisor: Supervisor,
+    /// The log file, when the master writes it.
+    log: Option<Rc<Log>>,
+    /// Workers that a chain reload has still to replace, one after another.
+    chain: Option<VecDeque<u32>>,
+    /// The present reload gives nobody time to finish.
+    haste: bool,
     /// Fork servers: the one that serves, one that loads, ones whose last workers leave.
     generations: Vec<Generation>,
     /// The generation that new workers are forked from; 0 until the first is loaded.
@@ -94,13 +118,16 @@ struct Master {
 ///
 /// # Errors
 /// When it cannot start: a socket cannot be bound, a process cannot be started.
-pub fn run(config: Config, launcher: Launcher, reread: Reread) -> anyhow::Result<i32> {
+pub fn run(config: Config, launcher: Launcher, reread: Reread, starter: Starter) -> anyhow::Result<i32> {
+    if let Some(title) = procname::master_title(&config.procname) {
+        procname::set(&title);
+    }
     nix::sys::prctl::set_child_subreaper(true).context("cannot become the subreaper of the workers")?;
     let _ = nix::sys::prctl::set_name(MASTER_NAME);
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, serve(config, launcher, reread))
+    local.block_on(&runtime, serve(config, launcher, reread, starter))
 }
 
 /// Thousands of idle connections are ordinary: every process of ours may have as many descriptors as the system allows.
@@ -113,24 +140,55 @@ fn raise_descriptor_limit() {
     }
 }
 
-async fn serve(config: Config, launcher: Launcher, reread: Reread) -> anyhow::Result<i32> {
+async fn serve(config: Config, mut launcher: Launcher, reread: Reread, mut starter: Starter) -> anyhow::Result<i32> {
+    let mut inherited = Inherited::take();
+    let supervisor = Supervisor::find();
+    if let Some(mask) = config.umask {
+        umask(Mode::from_bits_truncate(mask));
+    }
+    let mut log = Log::open(&config)?;
+    if let Some((_, writer)) = &log {
+        launcher.output = Some(writer.try_clone()?);
+    }
+    let log = log.take().map(|(log, _)| log);
+    let mut leftovers = Leftovers::default();
+    if let Some(pidfile) = &config.pidfile {
+        pidfile::write("pidfile", pidfile)?;
+        if config.vacuum {
+            leftovers.add(pidfile);
+        }
+    }
     let (events, mut inbox) = mpsc::unbounded_channel();
-    signals::watch(&events)?;
+    signals::watch(&events, config.brutal_reload_on_term)?;
     let (lifeline_reader, lifeline_writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     let notices = signals::watch_notices(&events)?;
 
+    let mut open = |option, address: &Address| -> anyhow::Result<Listener> {
+        if let Some((address, fd)) = inherited.find(|bound| listeners::same(bound, address)) {
+            return Ok(Listener::adopt(option, address, fd, config.listen)?);
+        }
+        let listener = bind(option, address, config.listen)?;
+        if let Address::Unix(path) = &listener.address {
+            if config.vacuum {
+                leftovers.add(path);
+            }
+            if option != "stats" {
+                privileges::adjust_socket(path, &config)?;
+            }
+        }
+        Ok(listener)
+    };
     let mut listeners = Vec::new();
     for (option, addresses, protocol) in
         [("http-socket", &config.http_socket, Protocol::Http), ("socket", &config.socket, Protocol::Uwsgi)]
     {
         for address in addresses {
-            listeners.push((bind(option, address, config.listen)?, protocol));
+            listeners.push((open(option, address)?, protocol));
         }
     }
-    let front_listeners: Vec<_> =
-        config.http.iter().map(|address| bind("http", address, config.listen)).collect::<Result<_, _>>()?;
+    let front_listeners: Vec<_> = config.http.iter().map(|address| open("http", address)).collect::<Result<_, _>>()?;
     for address in &config.stats {
-        let listener = bind("stats", address, config.listen)?;
+        let listener = open("stats", address)?;
         info!("stats server on {}", listener.address);
         let ask = events.clone();
         let fd = listener.fd().try_clone_to_owned()?;
@@ -139,11 +197,37 @@ async fn serve(config: Config, launcher: Launcher, reread: Reread) -> anyhow::Re
             let _ = ask.send(Event::Stats(answer));
         }));
     }
+    while let Some((address, fd)) = inherited.find(|_| true) {
+        // As uWSGI does with a socket that nothing else is said of.
+        listeners.push((Listener::adopt("LISTEN_FDS", address, fd, config.listen)?, Protocol::Uwsgi));
+    }
+    anyhow::ensure!(
+        !(listeners.is_empty() && front_listeners.is_empty()),
+        "no socket was inherited, and none is configured"
+    );
+    for path in &config.master_fifo {
+        fifo::watch(path, &events)?;
+        if config.vacuum {
+            leftovers.add(path);
+        }
+    }
+    privileges::drop_privileges(&config)?;
+    if let Some(pidfile) = &config.pidfile2 {
+        pidfile::write("pidfile2", pidfile)?;
+        if config.vacuum {
+            leftovers.add(pidfile);
+        }
+    }
+    touch::watch(&config, &events);
     let layout = Layout::new(config.processes, config.threads);
     let scoreboard = Scoreboard::create(layout).context("cannot create the scoreboard")?;
     let mut master = Master {
         pool: Pool::new(config.processes, config.threads, layout.slots),
         watchdog: Watchdog::default(),
+        supervisor,
+        log,
+        chain: None,
+        haste: false,
         config,
         launcher,
         reread,
@@ -169,7 +253,10 @@ async fn serve(config: Config, launcher: Launcher, reread: Reread) -> anyhow::Re
     // Held until the process ends: its end is how everybody else learns of it.
     let _lifeline_writer = lifeline_writer;
     master.announce();
-    master.load(master.config.clone())?;
+    master.load(master.config.clone(), Reload::Rolling)?;
+    if !starter.after_loading {
+        starter.tell();
+    }
     while !master.is_over() {
         let deadline = master.next_deadline();
         let event = tokio::select! {
@@ -180,6 +267,12 @@ async fn serve(config: Config, launcher: Launcher, reread: Reread) -> anyhow::Re
             master.take(event);
         }
         master.act_on_time(Instant::now());
+        if master.any_ready {
+            starter.tell();
+        }
+    }
+    if let Some(log) = &master.log {
+        log.pump();
     }
     Ok(master.exit_status)
 }
@@ -214,8 +307,9 @@ impl Master {
                     self.bury(reaped);
                 }
             }
-            Event::Stop(signal) => self.stop(signal),
-            Event::Reload => self.reload(),
+            Event::Stop(signal) => self.stop(signal.as_str()),
+            Event::Reload(how) => self.reload(how),
+            Event::Command(command) => self.obey(command),
             Event::Answer(generation, answer) => self.hear(generation, answer),
             Event::Notice(Notice::Ready(slot)) => self.welcome(slot),
             Event::Notice(Notice::Enough(slot)) => self.replace(slot, Reason::MaxRequests),
@@ -231,12 +325,16 @@ impl Master {
     fn next_deadline(&self) -> Option<Instant> {
         // Workers that are due while no fork server is there wait for it, not for a time.
         let pool = self.pool.next_deadline(self.can_fork());
-        [pool, self.front.due, self.reload_due, self.killed_at, self.watchdog.due].into_iter().flatten().min()
+        [pool, self.front.due, self.reload_due, self.killed_at, self.watchdog.due, self.supervisor.due]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Does what is due.
     fn act_on_time(&mut self, now: Instant) {
         self.kill_late(now);
+        self.tell_supervisor(now);
         if self.phase != Phase::Serving {
             self.proceed_with_stop();
             return;
@@ -246,6 +344,43 @@ impl Master {
         self.watch_over(now);
         self.fork_due(now);
         self.retire_generations();
+    }
+
+    /// Does what the fifo says.
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Stop(false) => self.stop("master-fifo"),
+            Command::Stop(true) => self.stop_at_once("master-fifo"),
+            Command::Reload(how) => self.reload(how),
+            Command::ReopenLog => match &self.log {
+                Some(log) => log.reopen(),
+                None => info!("master-fifo: there is no log file to open again"),
+            },
+            Command::WritePidfiles => {
+                for (option, path) in [("pidfile", &self.config.pidfile), ("pidfile2", &self.config.pidfile2)] {
+                    if let Some(path) = path
+                        && let Err(error) = pidfile::write(option, path)
+                    {
+                        error!("{error:#}");
+                    }
+                }
+            }
+            Command::Stats => {
+                let snapshot = self.snapshot();
+                for worker in &snapshot.workers {
+                    info!(
+                        "worker {} (pid {}) is {}: {} requests, {} exceptions, rss {}, busy for {} s",
+                        worker.id,
+                        worker.pid,
+                        worker.status,
+                        worker.requests,
+                        worker.exceptions,
+                        worker.rss,
+                        worker.running_time / 1_000_000
+                    );
+                }
+            }
+        }
     }
 
     fn snapshot(&mut self) -> Snapshot {

@@ -17,15 +17,27 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::listeners::inherit;
+use super::supervisor::VARIABLES;
 use crate::forkserver::messages::{Setup, channel, send_message};
+use crate::procname;
 
 /// How to enter [`crate::run`] again in a fresh process.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Launcher {
     /// The program.
     pub program: OsString,
     /// What comes before our own arguments: the Python package's path, when the program is Python.
     pub prefix: Vec<OsString>,
+    /// Where it writes its standard output and error; `None` for where this process does.
+    pub output: Option<OwnedFd>,
+}
+
+impl Launcher {
+    /// One that starts `program` with `prefix` before our own arguments.
+    #[must_use]
+    pub fn new(program: OsString, prefix: Vec<OsString>) -> Self {
+        Self { program, prefix, output: None }
+    }
 }
 
 /// The first argument of a process that the master started; the descriptor of its channel follows it.
@@ -48,9 +60,16 @@ impl Launcher {
         };
         let number = inherit(theirs.as_fd())?.to_string();
         // The child is reaped with all others, by `reap`.
-        let child = Command::new(&program)
-            .args(&self.prefix)
-            .args([OsStr::new(role), OsStr::from_bytes(number.as_bytes())])
+        let mut command = Command::new(&program);
+        command.args(&self.prefix).args([OsStr::new(role), OsStr::from_bytes(number.as_bytes())]);
+        command.arg(procname::padding(&setup.config.procname));
+        for variable in VARIABLES {
+            command.env_remove(variable);
+        }
+        if let Some(output) = &self.output {
+            command.stdout(output.try_clone()?).stderr(output.try_clone()?);
+        }
+        let child = command
             .spawn()
             .map_err(|error| io::Error::new(error.kind(), format!("'{}': {error}", program.display())))?;
         // The next process that is started gets its own set, and what nobody owns there would stay open for ever.

@@ -25,7 +25,7 @@ pub(super) enum Phase {
 
 impl Master {
     /// Somebody asked the server to stop.
-    pub(super) fn stop(&mut self, by: Signal) {
+    pub(super) fn stop(&mut self, by: &str) {
         if self.phase != Phase::Serving {
             warn!("{by} again: stopping at once");
             self.kill_all();
@@ -33,6 +33,15 @@ impl Master {
         }
         info!("{by}: stopping after the requests in progress");
         self.begin_stop();
+    }
+
+    /// Somebody asked the server to stop without finishing anything.
+    pub(super) fn stop_at_once(&mut self, by: &str) {
+        info!("{by}: stopping at once");
+        if self.phase == Phase::Serving {
+            self.begin_stop();
+        }
+        self.kill_all();
     }
 
     /// The server cannot go on: it stops with this exit status.
@@ -45,6 +54,7 @@ impl Master {
 
     fn begin_stop(&mut self) {
         self.phase = Phase::FrontLeaves;
+        self.supervisor.tell("STOPPING=1");
         self.killed_at = Some(Instant::now() + Duration::from_secs(self.config.reload_mercy.into()));
         self.front.due = None;
         self.reload_due = None;

@@ -11,19 +11,21 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::Event;
+use super::generation::Reload;
 use crate::forkserver::messages::Notice;
 
-/// Watches the signals that the master acts on.
+/// Watches the signals that the master acts on. `reload_on_term` gives SIGTERM the meaning that it has in uWSGI.
 ///
 /// # Errors
 /// When a handler cannot be installed.
-pub(super) fn watch(events: &UnboundedSender<Event>) -> anyhow::Result<()> {
+pub(super) fn watch(events: &UnboundedSender<Event>, reload_on_term: bool) -> anyhow::Result<()> {
+    let brutal: fn() -> Event = || Event::Reload(Reload::Brutal);
     let actions: [(SignalKind, fn() -> Event); 5] = [
         (SignalKind::child(), || Event::Child),
         (SignalKind::interrupt(), || Event::Stop(Signal::SIGINT)),
-        (SignalKind::terminate(), || Event::Stop(Signal::SIGTERM)),
+        (SignalKind::terminate(), if reload_on_term { brutal } else { || Event::Stop(Signal::SIGTERM) }),
         (SignalKind::quit(), || Event::Stop(Signal::SIGQUIT)),
-        (SignalKind::hangup(), || Event::Reload),
+        (SignalKind::hangup(), || Event::Reload(Reload::Rolling)),
     ];
     for (kind, event) in actions {
         let mut stream = signal(kind).with_context(|| format!("cannot watch signal {}", kind.as_raw_value()))?;

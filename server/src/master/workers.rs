@@ -68,8 +68,19 @@ impl Master {
         for (slot, reason) in old {
             self.send_away(slot, Fate::Leave(reason));
         }
+        self.tell_ready_when_done(worker);
         // What is overdue in the old one has waited for this.
         self.watchdog.due = self.watchdog.due.map(|_| Instant::now());
+    }
+
+    /// Goes on with a chain reload, or tells the supervisor that the server is ready (again).
+    fn tell_ready_when_done(&mut self, worker: u32) {
+        let all_new = self.pool.lives.iter().all(|life| life.worker != worker || life.generation == self.current);
+        if self.chain.is_none() {
+            self.tell_ready();
+        } else if all_new || self.pool.lives.iter().any(|life| life.worker == worker && life.fate.is_some()) {
+            self.advance_chain();
+        }
     }
 
     /// Has a life replaced: it serves on until its successor does.
@@ -85,7 +96,8 @@ impl Master {
 
     /// Asks a life to finish what it has and leave, within the mercy that is configured.
     pub(super) fn send_away(&mut self, slot: u32, fate: Fate) {
-        let mercy = Duration::from_secs(self.config.reload_mercy.into());
+        let in_haste = self.haste && fate == Fate::Leave(Reason::Reload);
+        let mercy = if in_haste { Duration::ZERO } else { Duration::from_secs(self.config.reload_mercy.into()) };
         let Some(life) = self.pool.in_slot(slot) else { return };
         if life.fate.is_some() {
             return;

@@ -25,6 +25,7 @@ use std::sync::{Arc, Mutex};
 use anyhow::Context as _;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::EventFd;
+use nix::sys::signal::Signal;
 use pyo3::prelude::*;
 use rwsgi_stats::Address;
 use tracing::error;
@@ -35,6 +36,7 @@ use self::table::Table;
 use crate::config::Config;
 use crate::forkserver::messages::{LinkEndpoint, Protocol, Setup};
 use crate::forkserver::{EXIT_NO_APP, inherited};
+use crate::procname;
 use crate::stats::scoreboard::Scoreboard;
 use crate::wsgi::gateway::Gateway;
 use crate::wsgi::{application, interpreter};
@@ -104,6 +106,11 @@ pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
     let Context { worker, slot, setup, scoreboard, application } = context;
     let name = std::ffi::CString::new(format!("rwsgi w{worker}")).unwrap_or_default();
     let _ = nix::sys::prctl::set_name(&name);
+    procname::set(&procname::title(&setup.config.procname, &format!("rwsgi worker {worker}")));
+    if setup.config.no_orphans {
+        // A master that is gone already is seen by the lifeline.
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("no-orphans: cannot watch the master")?;
+    }
     let application = match application {
         Some(application) => application,
         None => match application::load(py, &setup.config) {

@@ -1,0 +1,136 @@
+//! The log file: one writer, the master. The other processes write to a pipe that the master reads, so that the file
+//! can be started anew or opened again while they run.
+//!
+//! Without a log file (and without `log-master`) everybody writes to the standard error that the server was given.
+
+use std::cell::{Cell, RefCell};
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use anyhow::Context;
+use nix::fcntl::OFlag;
+use tokio::net::unix::pipe::Receiver;
+use tracing::{error, info};
+
+use crate::config::Config;
+use crate::daemon::{open_log, redirect};
+use crate::stats::clock;
+
+/// What is read from the pipe at once, bytes.
+const AT_ONCE: usize = 64 * 1024;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Log {
+    /// `None` for the standard error that the server was given.
+    path: Option<PathBuf>,
+    file: RefCell<Option<File>>,
+    pipe: Receiver,
+    /// Bytes after which the file is put aside; 0 for never.
+    max_size: u64,
+    /// Where it is put.
+    backup: Option<PathBuf>,
+    /// Putting it aside failed, and was told.
+    stuck: Cell<bool>,
+}
+
+impl Log {
+    /// Takes over the log, when there is a file to write or `log-master` says so; also returns what the other processes
+    /// are to write to. A `path` is opened; `None` keeps the file that `daemonize` has opened.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub(super) fn open(config: &Config) -> anyhow::Result<Option<(Rc<Self>, OwnedFd)>> {
+        let options = [
+            ("logto2", &config.logto2),
+            ("logto", &config.logto),
+            ("daemonize", &config.daemonize),
+            ("daemonize2", &config.daemonize2),
+        ];
+        let named = options.into_iter().find_map(|(option, path)| path.as_ref().map(|path| (option, path)));
+        if named.is_none() && !config.log_master {
+            return Ok(None);
+        }
+        let file = named.map(|(option, path)| {
+            let file = open_log(path).with_context(|| format!("{option}: cannot open '{}'", path.display()))?;
+            redirect(&file)?;
+            anyhow::Ok(file)
+        });
+        let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+        nix::fcntl::fcntl(&reader, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        let log = Rc::new(Self {
+            path: named.map(|(_, path)| path.clone()),
+            file: RefCell::new(file.transpose()?),
+            pipe: Receiver::from_owned_fd(reader)?,
+            max_size: config.log_maxsize,
+            backup: config.log_backupname.clone(),
+            stuck: Cell::new(false),
+        });
+        let task = Rc::clone(&log);
+        tokio::task::spawn_local(async move {
+            while task.pipe.readable().await.is_ok() {
+                task.pump();
+            }
+        });
+        Ok(Some((log, writer)))
+    }
+
+    /// Writes what waits in the pipe.
+    pub(super) fn pump(&self) {
+        let mut bytes = vec![0; AT_ONCE];
+        while let Ok(count @ 1..) = self.pipe.try_read(&mut bytes) {
+            // A full disk is no reason to stop serving, and there is nowhere left to say so.
+            let _ = match &mut *self.file.borrow_mut() {
+                Some(file) => file.write_all(&bytes[..count]),
+                None => std::io::stderr().write_all(&bytes[..count]),
+            };
+            self.rotate_if_large();
+        }
+    }
+
+    fn rotate_if_large(&self) {
+        let Some(path) = &self.path else { return };
+        let size = self.file.borrow().as_ref().and_then(|file| file.metadata().ok()).map_or(0, |file| file.len());
+        if self.max_size == 0 || size <= self.max_size || self.stuck.get() {
+            return;
+        }
+        let backup = self.backup.clone().unwrap_or_else(|| dated(path));
+        match std::fs::rename(path, &backup) {
+            Ok(()) => {
+                self.reopen();
+                info!("log-maxsize: the log before this one is '{}'", backup.display());
+            }
+            Err(failure) => {
+                self.stuck.set(true);
+                error!(
+                    "log-maxsize: cannot move '{}' to '{}': {failure}: it goes on growing",
+                    path.display(),
+                    backup.display()
+                );
+            }
+        }
+    }
+
+    /// Opens the file again by its name, after somebody has moved it away.
+    pub(super) fn reopen(&self) {
+        let Some(path) = &self.path else { return };
+        self.stuck.set(false);
+        match open_log(path).and_then(|file| redirect(&file).map(|()| file).map_err(Into::into)) {
+            Ok(file) => {
+                *self.file.borrow_mut() = Some(file);
+                info!("log file opened");
+            }
+            Err(failure) => error!("log: cannot open '{}' again: {failure}: going on with the old one", path.display()),
+        }
+    }
+}
+
+/// The name of a log that was put aside now, as uWSGI gives it.
+fn dated(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}", clock::unix_micros() / 1_000_000));
+    name.into()
+}

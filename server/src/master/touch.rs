@@ -1,0 +1,149 @@
+//! Files whose change means a reload: `touch-reload`, `touch-chain-reload` and `py-autoreload`.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedSender;
+use tracing::{info, warn};
+
+use super::Event;
+use super::generation::Reload;
+use crate::config::{AppSource, Config};
+
+/// How often named files are looked at.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// The most Python files that are looked at: a directory with more is probably not one project.
+const MOST_FILES: usize = 20_000;
+/// Directories in which nobody edits an application.
+const NOT_OURS: [&str; 4] = ["__pycache__", "site-packages", "dist-packages", "node_modules"];
+
+/// What tells that a file is another one, or has other contents.
+type Stamp = (i64, i64, u64, u64);
+
+/// Starts watching what is configured.
+pub(super) fn watch(config: &Config, events: &UnboundedSender<Event>) {
+    for (option, files, how) in [
+        ("touch-reload", &config.touch_reload, Reload::Rolling),
+        ("touch-chain-reload", &config.touch_chain_reload, Reload::Chain),
+    ] {
+        if !files.is_empty() {
+            let files = files.clone();
+            let look = move || files.iter().map(|file| (file.clone(), stamp(file))).collect();
+            repeat(option, INTERVAL, how, look, events.clone());
+        }
+    }
+    if let Some(seconds) = config.py_autoreload {
+        let roots = source_directories(config);
+        let look = move || python_files(&roots);
+        repeat("py-autoreload", Duration::from_secs(seconds.into()), Reload::Rolling, look, events.clone());
+    }
+}
+
+/// Looks again and again, and orders a reload when what is seen has changed.
+fn repeat(
+    option: &'static str,
+    every: Duration,
+    how: Reload,
+    look: impl Fn() -> BTreeMap<PathBuf, Option<Stamp>> + 'static,
+    events: UnboundedSender<Event>,
+) {
+    tokio::task::spawn_local(async move {
+        let mut seen = look();
+        loop {
+            tokio::time::sleep(every).await;
+            let now = look();
+            if let Some(changed) = changed(&seen, &now) {
+                info!("{option}: '{}' has changed", changed.display());
+                if events.send(Event::Reload(how)).is_err() {
+                    return;
+                }
+            }
+            seen = now;
+        }
+    });
+}
+
+/// A file that is new, or has another stamp. One that is gone is about to come again, mostly.
+fn changed<'a>(
+    before: &BTreeMap<PathBuf, Option<Stamp>>,
+    now: &'a BTreeMap<PathBuf, Option<Stamp>>,
+) -> Option<&'a Path> {
+    let differs = |(path, stamp): &(&PathBuf, &Option<Stamp>)| stamp.is_some() && before.get(*path) != Some(*stamp);
+    now.iter().find(differs).map(|(path, _)| path.as_path())
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    std::fs::metadata(path).ok().map(|file| (file.mtime(), file.mtime_nsec(), file.ino(), file.size()))
+}
+
+/// Where the application's own modules are.
+fn source_directories(config: &Config) -> Vec<PathBuf> {
+    let here = std::env::current_dir().unwrap_or_default();
+    let mut directories: Vec<_> = config.pythonpath.iter().map(|directory| here.join(directory)).collect();
+    if let AppSource::File(file) = &config.app
+        && let Some(parent) = here.join(file).parent()
+    {
+        directories.push(parent.to_path_buf());
+    }
+    directories.push(here);
+    directories
+}
+
+/// Every Python file under `roots`, but for hidden directories, virtual environments and installed packages.
+fn python_files(roots: &[PathBuf]) -> BTreeMap<PathBuf, Option<Stamp>> {
+    let mut found = BTreeMap::new();
+    let mut waiting: Vec<PathBuf> = roots.to_vec();
+    while let Some(directory) = waiting.pop() {
+        let Ok(entries) = std::fs::read_dir(&directory) else { continue };
+        for entry in entries.flatten() {
+            let (name, path) = (entry.file_name(), entry.path());
+            let name = name.to_string_lossy();
+            // A link to a directory could lead around in circles.
+            let Ok(kind) = entry.file_type() else { continue };
+            if kind.is_dir() {
+                let is_ours =
+                    !name.starts_with('.') && !NOT_OURS.contains(&&*name) && !path.join("pyvenv.cfg").exists();
+                if is_ours {
+                    waiting.push(path);
+                }
+            } else if name.ends_with(".py") {
+                let stamp = stamp(&path);
+                found.insert(path, stamp);
+                if found.len() >= MOST_FILES {
+                    warn!("py-autoreload: more than {MOST_FILES} Python files: the others are not watched");
+                    return found;
+                }
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_project_s_files_are_found_and_what_is_installed_is_not() {
+        let root = std::env::temp_dir().join(format!("rwsgi-touch-{}", std::process::id()));
+        for directory in ["app/deep", "env/lib", ".git", "site-packages"] {
+            std::fs::create_dir_all(root.join(directory)).unwrap();
+        }
+        std::fs::write(root.join("env/pyvenv.cfg"), "").unwrap();
+        let files = ["app/a.py", "app/deep/b.py", "env/lib/c.py", ".git/d.py", "site-packages/e.py", "app/f.txt"];
+        for file in files {
+            std::fs::write(root.join(file), "").unwrap();
+        }
+        let before = python_files(std::slice::from_ref(&root));
+        assert_eq!(before.keys().collect::<Vec<_>>(), [&root.join("app/a.py"), &root.join("app/deep/b.py")]);
+        assert_eq!(changed(&before, &python_files(std::slice::from_ref(&root))), None);
+        std::fs::write(root.join("app/deep/b.py"), "x = 1").unwrap();
+        let now = python_files(std::slice::from_ref(&root));
+        assert_eq!(changed(&before, &now), Some(root.join("app/deep/b.py").as_path()));
+        std::fs::remove_file(root.join("app/a.py")).unwrap();
+        assert_eq!(changed(&now, &python_files(std::slice::from_ref(&root))), None);
+        std::fs::remove_dir_all(root).unwrap();
+    }
+}

@@ -1,0 +1,107 @@
+//! Pidfiles: written by the master, read by `--stop` and `--reload`. A stale one is noticed: its process id may be
+//! another program's by now, or another server's.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use nix::unistd::Pid;
+
+/// The name that a master has in `/proc`.
+pub(crate) const MASTER_NAME: &CStr = c"rwsgi master";
+
+/// How much later than its pidfile a process may seem to have started: clocks are read at different moments, seconds.
+const TOLERANCE: u64 = 2;
+
+/// The running server whose pidfile this is.
+///
+/// # Errors
+/// When there is none: why, in words.
+pub(crate) fn running(pidfile: &Path) -> anyhow::Result<Pid> {
+    let path = pidfile.display();
+    let text = std::fs::read_to_string(pidfile).with_context(|| format!("cannot read the pidfile '{path}'"))?;
+    let pid: i32 = match text.trim().parse() {
+        Ok(pid) if pid > 1 => pid,
+        _ => bail!("'{path}' is no pidfile: it should hold a process id alone"),
+    };
+    match std::fs::read_to_string(format!("/proc/{pid}/comm")) {
+        Ok(name) if name.trim_end().as_bytes() == MASTER_NAME.to_bytes() => {}
+        Ok(name) => bail!("the pidfile '{path}' is stale: process {pid} is '{}', not a rwsgi master", name.trim_end()),
+        Err(_) => bail!("the pidfile '{path}' is stale: there is no process {pid}"),
+    }
+    let written = std::fs::metadata(pidfile).map(|file| file.mtime().unsigned_abs());
+    if let (Ok(written), Some(started)) = (written, started_at(pid))
+        && started > written + TOLERANCE
+    {
+        bail!("the pidfile '{path}' is stale: process {pid} was started after it was written");
+    }
+    Ok(Pid::from_raw(pid))
+}
+
+/// When a process started, unix seconds.
+fn started_at(pid: i32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // proc_pid_stat(5): field 22, in ticks since the system was started.
+    let ticks: u64 = stat.rsplit_once(") ")?.1.split(' ').nth(22 - 3)?.parse().ok()?;
+    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??.unsigned_abs();
+    let system = std::fs::read_to_string("/proc/stat").ok()?;
+    let booted: u64 = system.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
+    Some(booted + ticks / per_second)
+}
+
+/// Writes this process's id.
+///
+/// # Errors
+/// When the file belongs to another running server, or cannot be written.
+pub(crate) fn write(option: &str, pidfile: &Path) -> anyhow::Result<()> {
+    let path = pidfile.display();
+    match running(pidfile) {
+        Ok(pid) if pid != Pid::this() => {
+            bail!("{option}: '{path}' belongs to a running server (process {pid}): stop that, or choose another file")
+        }
+        _ => {}
+    }
+    let written = std::fs::write(pidfile, format!("{}\n", std::process::id()));
+    written.map_err(explain).with_context(|| format!("{option}: cannot write '{path}'"))
+}
+
+fn explain(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::NotFound => io::Error::new(error.kind(), format!("{error}: the directory does not exist")),
+        _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_is_no_master_is_not_taken_for_one() {
+        let directory = std::env::temp_dir().join(format!("rwsgi-pidfile-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let path = directory.join("x.pid");
+        for (text, expected) in [
+            (format!("{}\n", std::process::id()), "not a rwsgi master"),
+            ("2147483646".into(), "there is no process"),
+            ("-1".into(), "is no pidfile"),
+            (String::new(), "is no pidfile"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let error = running(&path).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+        write("pidfile", &path).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap().trim(), std::process::id().to_string());
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn this_process_started_a_moment_ago() {
+        let now = crate::stats::clock::unix_micros() / 1_000_000;
+        let started = started_at(std::process::id() as i32).unwrap();
+        assert!(started <= now + TOLERANCE && started + 3_600 > now, "{started} {now}");
+    }
+}

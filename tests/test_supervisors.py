@@ -1,0 +1,191 @@
+"""Under a supervisor: systemd's notifications and sockets, process names, another user."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from rig import http, processes, uwsgi
+from rig.server import APPS
+from rig.waiting import until
+
+pytestmark = pytest.mark.only_rwsgi(why="uWSGI tells systemd less, and calls itself uWSGI")
+
+# What systemd does between its fork and its exec.
+PASS_SOCKET = """
+import os, sys
+fd, program, *arguments = sys.argv[1:]
+os.dup2(int(fd), 3)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+os.execv(program, [program, *arguments])
+"""
+
+
+class Notifications:
+    """The socket that systemd listens on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.received = path, []
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self._socket.setblocking(False)
+
+    def lines(self) -> list[str]:
+        while True:
+            try:
+                self.received += self._socket.recv(65536).decode().split("\n")
+            except BlockingIOError:
+                return self.received
+
+    def wait(self, wanted: str, count: int = 1) -> None:
+        until(
+            lambda: sum(line.startswith(wanted) for line in self.lines()) >= count,
+            f"{wanted} {count} times",
+            context=lambda: str(self.lines()),
+        )
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def systemd(tmp_path):
+    """Listens to what a service tells."""
+    notifications = Notifications(tmp_path / "notify")
+    yield notifications
+    notifications.close()
+
+
+def test_systemd_is_told_of_readiness_status_reloads_and_the_end(serve, address, stats_at, systemd):
+    server = serve(
+        *("--http-socket", address, "--wsgi-file", "worklife.py", "--processes", 2, "--stats", stats_at),
+        env={"NOTIFY_SOCKET": str(systemd.path), "WATCHDOG_USEC": "200000"},
+    )
+    systemd.wait("READY=1")
+    systemd.wait("WATCHDOG=1", 3)
+    systemd.wait("STATUS=2 workers: 0 busy, 2 idle; ")
+    worker = server.wait_workers(2)["workers"][0]["pid"]
+    assert b"NOTIFY_SOCKET" not in Path(f"/proc/{worker}/environ").read_bytes()
+    server.send(signal.SIGHUP)
+    systemd.wait("RELOADING=1")
+    systemd.wait("MONOTONIC_USEC=")
+    systemd.wait("READY=1", 2)
+    server.send(signal.SIGTERM)
+    systemd.wait("STOPPING=1")
+    assert server.wait_exit() == 0
+    lines = systemd.lines()
+    assert lines.index("RELOADING=1") < len(lines) - lines[::-1].index("READY=1")
+
+
+@pytest.mark.parametrize("configured", [True, False])
+def test_a_socket_that_systemd_opened_is_served(program, serve, tmp_path, configured):
+    path = tmp_path / "site.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(10)
+        # This waits until the server is there.
+        client = http.Connection(str(path))
+        arguments = ["--http-socket", str(path)] if configured else []
+        with subprocess.Popen(
+            [sys.executable, "-c", PASS_SOCKET, str(listener.fileno()), program.path, *arguments, "--wsgi-file", "worklife.py"],
+            cwd=APPS, pass_fds=[listener.fileno()], stderr=subprocess.DEVNULL,
+        ) as server:
+            try:
+                request = http.head("GET", "/") if configured else uwsgi.packet(uwsgi.variables("GET", "/", None))
+                client.send(request)
+                assert client.response().status == 200
+            finally:
+                client.close()
+                server.terminate()
+            assert server.wait(30) == 0
+    assert path.exists(), "it is systemd's"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "before", "after"),
+    [
+        (["--auto-procname"], "", ""),
+        (["--auto-procname", "--procname-prefix-spaced", "test-ax"], "test-ax ", ""),
+        (["--procname-prefix", "a-very-long-prefix-that-is-longer-than-any-argument-was-" * 2, "--procname-append", " (blue)"],
+         "a-very-long-prefix-that-is-longer-than-any-argument-was-" * 2, " (blue)"),
+    ],
+)
+def test_processes_have_telling_names(serve, address, stats_at, arguments, before, after):
+    server = serve("--http", address, "--wsgi-file", "worklife.py", "--stats", stats_at, *arguments, env={"LAST": "x" * 500})
+    worker = server.wait_workers(1)["workers"][0]["pid"]
+    shown = subprocess.run(["ps", "-o", "args=", "-ww", "-p", str(worker)], capture_output=True, text=True, check=True).stdout
+    assert shown.strip() == f"{before}rwsgi worker 1{after}"
+    master = processes.look(server.pid)
+    assert master is not None and master.command == f"{before}rwsgi master{after}"
+    names = {process.command for process in server.processes()}
+    assert {f"{before}rwsgi http 1{after}", f"{before}rwsgi forkserver 1{after}"} <= names
+
+
+def test_procname_names_all_and_the_master_keeps_its_command_line_by_default(serve, address, stats_at):
+    server = serve("--http-socket", address, "--wsgi-file", "worklife.py", "--stats", stats_at)
+    worker = server.wait_workers(1)["workers"][0]["pid"]
+    assert "--wsgi-file worklife.py" in processes.look(server.pid).command
+    assert processes.look(worker).command == "rwsgi worker 1"
+    server.stop()
+    server = serve(
+        "--http-socket", address, "--wsgi-file", "worklife.py", "--stats", stats_at,
+        "--procname", "site", "--procname-master", "boss",
+    )
+    worker = server.wait_workers(1)["workers"][0]["pid"]
+    assert [processes.look(pid).command for pid in (server.pid, worker)] == ["boss", "site"]
+
+
+@pytest.fixture
+def for_all(program):
+    """A directory that everybody may enter; skips where another user could not run the server."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    run = subprocess.run([program.path, "--version"], user="www-data", capture_output=True, cwd="/", check=False)
+    if run.returncode != 0:
+        pytest.skip(f"www-data cannot run {program.path}")
+    directory = Path(tempfile.mkdtemp(prefix="rwsgi-tests-"))
+    directory.chmod(0o755)
+    shutil.copy(APPS / "worklife.py", directory)
+    yield directory
+    shutil.rmtree(directory)
+
+
+def test_root_is_left_for_another_user(serve, stats_at, for_all):
+    nobody = pwd.getpwnam("www-data")
+    run = for_all / "run"
+    run.mkdir()
+    os.chown(run, nobody.pw_uid, nobody.pw_gid)
+    site, pidfile = run / "site.sock", run / "site.pid"
+    server = serve(
+        *("--http-socket", site, "--stats", stats_at, "--wsgi-file", "worklife.py", "--pidfile", pidfile),
+        *("--uid", "www-data", "--gid", "www-data", "--chown-socket", "www-data:root", "--chmod-socket=660", "--vacuum"),
+        cwd=for_all,
+    )
+    document = server.wait_workers(1)
+    assert (document["uid"], document["gid"]) == (nobody.pw_uid, nobody.pw_gid)
+    status = Path(f"/proc/{document['workers'][0]['pid']}/status").read_text()
+    fields = {line.split(":")[0]: line.split(":")[1].split() for line in status.splitlines()}
+    assert fields["Uid"] == [str(nobody.pw_uid)] * 4
+    assert fields["Gid"] == [str(nobody.pw_gid)] * 4
+    assert "0" not in fields["Groups"]
+    about = site.stat()
+    assert (about.st_uid, about.st_gid, about.st_mode & 0o777) == (nobody.pw_uid, 0, 0o660)
+    assert pidfile.stat().st_uid == nobody.pw_uid
+    assert http.get(str(site), "/").status == 200
+    server.stop()
+    assert list(run.iterdir()) == []
+
+
+def test_running_as_root_is_warned_of(serve, address):
+    if os.geteuid() != 0:
+        pytest.skip("this is not root")
+    serve("--http-socket", address, "--wsgi-file", "worklife.py").logged("running as root")
