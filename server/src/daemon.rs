@@ -16,7 +16,7 @@ use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, getppi
 
 use crate::config::Config;
 
-/// Tells whoever waits for the server to start. Dropped without a word, it says that the start failed.
+/// Tells whoever waits for the server to start. When this process ends without a word, the start has failed.
 #[derive(Debug, Default)]
 pub struct Starter {
     waiting: Option<File>,
@@ -31,6 +31,13 @@ impl Starter {
             // Who waited may have been stopped.
             let _ = waiting.write_all(&std::process::id().to_le_bytes());
         }
+    }
+}
+
+impl Drop for Starter {
+    fn drop(&mut self) {
+        // The failure is still to be logged, and who waits shows the log: it must not see the end before the process does.
+        std::mem::forget(self.waiting.take());
     }
 }
 
