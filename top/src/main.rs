@@ -137,7 +137,7 @@ fn theme() -> Theme {
 }
 
 fn pools(args: &Args) -> Vec<Pool> {
-    args.targets.iter().map(|target| Pool::new(target.to_string(), target.host().map(str::to_owned))).collect()
+    args.targets.iter().map(|target| Pool::new(target.to_string(), target.node())).collect()
 }
 
 type Deliver = Box<dyn Fn(Sample) -> bool + Send>;

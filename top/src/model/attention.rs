@@ -37,6 +37,9 @@ impl Default for Thresholds {
     }
 }
 
+/// A percentile of fewer requests than this says nothing of a worker.
+const ENOUGH: f64 = 20.0;
+
 /// Something that deserves attention.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Concern {
@@ -80,6 +83,7 @@ pub(crate) fn concerns(reading: &Reading, history: &History, thresholds: &Thresh
             add(format!("started {} times within a minute", rates.respawned));
         }
         if let (Some(latency), Some(median)) = (rates.latency, median)
+            && rates.rps.unwrap_or(0.0) * reading.window.unwrap_or(0.0) >= ENOUGH
             && latency.p95 as f64 > median as f64 * thresholds.slow_worker
         {
             let (p95, median) = (format::micros(latency.p95), format::micros(median));
@@ -147,7 +151,8 @@ mod tests {
                 limits: Some(Limits { harakiri: 20, reload_on_rss: 200 << 20, ..Limits::default() }),
                 ..Snapshot::default()
             },
-            workers: vec![Rates { latency, ..Rates::default() }; 4],
+            workers: vec![Rates { latency, rps: Some(50.0), ..Rates::default() }; 4],
+            window: Some(1.0),
             totals: Totals { queue_capacity: 100, ..Totals::default() },
             ..Reading::default()
         };
@@ -182,6 +187,15 @@ mod tests {
         ] {
             assert_eq!(found, [told]);
         }
+    }
+
+    #[test]
+    fn a_worker_with_a_request_or_two_is_not_called_slow() {
+        let told = reading(|r| {
+            r.workers[3].latency = Some(Percentiles { p95: 9_000, ..Percentiles::default() });
+            r.workers[3].rps = Some(2.0);
+        });
+        assert!(told.is_empty(), "{told:?}");
     }
 
     #[test]

@@ -63,13 +63,16 @@ impl fmt::Display for Target {
 }
 
 impl Target {
-    /// The machine's name as far as the address tells it; `None` for a socket on this machine.
-    pub(crate) fn host(&self) -> Option<&str> {
+    /// The machine's name: what the address says of it, or this one's for a socket that has no host.
+    pub(crate) fn node(&self) -> Option<String> {
         match self {
             Self::Socket(Address::Tcp { host, .. }) | Self::Http { address: Address::Tcp { host, .. }, .. } => {
-                Some(if host.is_empty() { "localhost" } else { host })
+                Some(if host.is_empty() { "localhost".to_owned() } else { host.clone() })
             }
-            _ => None,
+            _ => {
+                let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+                Some(name.trim().to_owned())
+            }
         }
     }
 }
