@@ -154,7 +154,6 @@ mod tests {
             workers: vec![Rates { latency, rps: Some(50.0), ..Rates::default() }; 4],
             window: Some(1.0),
             totals: Totals { queue_capacity: 100, ..Totals::default() },
-            ..Reading::default()
         };
         change(&mut reading);
         let found = concerns(&reading, &History::default(), &Thresholds::default());
