@@ -13,6 +13,7 @@ from rig.addresses import abstract, tcp
 from rig.http import Connection, head
 from rig.server import Program, Servers
 from rig.terminal import table
+from rig.waiting import until
 
 COLUMNS = "WID % PID REQ RPS EXC SIG STATUS AVG RSS VSZ TX ReSpwn HC RunT LastSpwn".split()
 
@@ -64,6 +65,18 @@ def test_against_a_real_uwsgi_it_shows_what_uwsgitop_shows(uwsgi, terminal, rtop
     ours.wait_left()
 
 
+def test_it_reads_a_real_uwsgi_s_abstract_socket(uwsgi, rtop, address):
+    at = abstract()
+    server = uwsgi.start("--http-socket", address, "--wsgi-file", "probe.py", "--master", "--stats", at)
+
+    def read() -> str | None:
+        done = subprocess.run([rtop, at, "-n", "1"], capture_output=True, text=True, timeout=30)
+        return done.stdout if done.returncode == 0 else None
+
+    shown = until(read, "rtop reads it", context=server.log)
+    assert f"masterpid {server.pid}" in shown
+
+
 def safe_table(text: str) -> list[dict[str, str]]:
     """The rows, or none when there is no table yet."""
     return table(text) if re.search(r"^ *WID", text, re.MULTILINE) else []
@@ -71,8 +84,6 @@ def safe_table(text: str) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("form", ["tcp", "unix", "abstract", "http"])
 def test_it_shows_the_workers(serve, terminal, rtop, address, stats_at, tmp_path, form):
-    if form == "abstract" and serve.program.is_uwsgi:
-        pytest.skip("uWSGI's abstract names end in a NUL")
     at = {"tcp": stats_at, "http": stats_at, "unix": str(tmp_path / "stats"), "abstract": abstract()}[form]
     http_option = ["--stats-http"] if form == "http" else []
     server = serve(

@@ -60,7 +60,11 @@ fn connect(address: &Address, deadline: &Deadline) -> Result<Socket, SourceError
             (host, *port).to_socket_addrs().map_err(SourceError::Resolve)?.map(SockAddr::from).collect()
         }
         Address::Unix(path) => vec![SockAddr::unix(path).map_err(SourceError::Connect)?],
-        Address::Abstract(name) => vec![SockAddr::unix(format!("\0{name}")).map_err(SourceError::Connect)?],
+        // uWSGI binds abstract names with a NUL at their end, which is a part of the name (and may be one too many).
+        Address::Abstract(name) => {
+            let names = [format!("\0{name}\0"), format!("\0{name}")];
+            names.into_iter().filter_map(|name| SockAddr::unix(name).ok()).collect()
+        }
     };
     let mut last = SourceError::Connect(io::Error::from(io::ErrorKind::AddrNotAvailable));
     for candidate in &candidates {
