@@ -175,8 +175,11 @@ impl Master {
             self.config = generation.config.clone();
             how = generation.how;
         }
-        self.haste = how == Reload::Brutal;
         let now = Instant::now();
+        if first {
+            self.settle_number(now);
+        }
+        self.haste = how == Reload::Brutal;
         // Limits may have changed.
         self.watchdog.due = Some(now);
         if !first {
@@ -193,7 +196,7 @@ impl Master {
         for slot in old {
             self.pool.doom(slot, Reason::Reload, now);
         }
-        for worker in &mut self.pool.workers {
+        for worker in self.pool.workers.iter_mut().filter(|worker| !worker.cheap) {
             // One that waits out its delay after early deaths deserves a new try with the new application.
             worker.due = Some(now);
         }
@@ -294,6 +297,10 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<(&'static str, String)> {
         listen: "listen",
         processes: "processes",
         threads: "threads",
+        cheaper: "cheaper",
+        idle: "idle",
+        cheap: "cheap",
+        so_keepalive: "so-keepalive",
         uid: "uid",
         gid: "gid",
         umask: "umask",

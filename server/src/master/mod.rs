@@ -3,6 +3,7 @@
 //! One loop owns all state and takes one [`Event`] after another from small tasks that only wait: for a signal, for a
 //! fork server's answer, for a worker that says it is ready, for somebody who asks for a snapshot.
 
+mod cheaper;
 mod fifo;
 mod front;
 mod generation;
@@ -26,11 +27,13 @@ use std::time::Instant;
 
 use anyhow::Context;
 use nix::sys::signal::Signal;
+use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::stat::{Mode, umask};
 use rwsgi_stats::{Address, Snapshot};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info};
 
+use self::cheaper::Cheaper;
 use self::fifo::Command;
 use self::front::Front;
 use self::generation::{Generation, Reload};
@@ -68,6 +71,8 @@ pub enum Event {
     Command(Command),
     /// The fork server of this generation answered.
     Answer(u32, Answer),
+    /// Somebody connected while no worker ran.
+    Wake,
     /// A worker says how it stands.
     Notice(Notice),
     /// Somebody wants to know how the server is doing.
@@ -85,6 +90,7 @@ struct Master {
     scoreboard: Scoreboard,
     pool: Pool,
     watchdog: Watchdog,
+    cheaper: Cheaper,
     supervisor: Supervisor,
     /// The log file, when the master writes it.
     log: Option<Rc<Log>>,
@@ -168,6 +174,10 @@ async fn serve(config: Config, mut launcher: Launcher, reread: Reread, mut start
             return Ok(Listener::adopt(option, address, fd, config.listen)?);
         }
         let listener = bind(option, address, config.listen)?;
+        if let (Address::Tcp { .. }, true) = (&listener.address, config.so_keepalive) {
+            // Inherited by what is accepted.
+            setsockopt(&listener.fd(), sockopt::KeepAlive, &true)?;
+        }
         if let Address::Unix(path) = &listener.address {
             if config.vacuum {
                 leftovers.add(path);
@@ -224,6 +234,7 @@ async fn serve(config: Config, mut launcher: Launcher, reread: Reread, mut start
     let mut master = Master {
         pool: Pool::new(config.processes, config.threads, layout.slots),
         watchdog: Watchdog::default(),
+        cheaper: Cheaper::default(),
         supervisor,
         log,
         chain: None,
@@ -309,6 +320,7 @@ impl Master {
             }
             Event::Stop(signal) => self.stop(signal.as_str()),
             Event::Reload(how) => self.reload(how),
+            Event::Wake => self.wake(),
             Event::Command(command) => self.obey(command),
             Event::Answer(generation, answer) => self.hear(generation, answer),
             Event::Notice(Notice::Ready(slot)) => self.welcome(slot),
@@ -325,10 +337,18 @@ impl Master {
     fn next_deadline(&self) -> Option<Instant> {
         // Workers that are due while no fork server is there wait for it, not for a time.
         let pool = self.pool.next_deadline(self.can_fork());
-        [pool, self.front.due, self.reload_due, self.killed_at, self.watchdog.due, self.supervisor.due]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            pool,
+            self.front.due,
+            self.reload_due,
+            self.killed_at,
+            self.watchdog.due,
+            self.cheaper.due,
+            self.supervisor.due,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Does what is due.
@@ -342,6 +362,7 @@ impl Master {
         self.start_front(now);
         self.restart_fork_server(now);
         self.watch_over(now);
+        self.follow_load(now);
         self.fork_due(now);
         self.retire_generations();
     }

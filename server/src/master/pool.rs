@@ -33,7 +33,6 @@ pub(super) enum Reason {
     Lifetime,
     /// It holds a request that runs too long.
     Harakiri,
-    #[expect(dead_code, reason = "counted, and not given by any policy yet")]
     /// There is nothing to do for it; it has no successor.
     Idle,
 }
@@ -110,6 +109,8 @@ pub(super) struct Worker {
     pub totals: Totals,
     /// Early deaths in a row.
     early_deaths: u32,
+    /// It is meant to have no process: there is nothing to do for it.
+    pub cheap: bool,
     /// When it is to be started, if it has no life and is meant to have one.
     pub due: Option<Instant>,
 }
@@ -128,7 +129,7 @@ impl Pool {
     /// `workers` of `cores` cores each, none of them alive, with `slots` slots for their lives.
     #[must_use]
     pub(super) fn new(workers: u32, cores: u32, slots: u32) -> Self {
-        let worker = |_| Worker { totals: Totals::new(cores), early_deaths: 0, due: None };
+        let worker = |_| Worker { totals: Totals::new(cores), early_deaths: 0, cheap: false, due: None };
         Self { workers: (0..workers).map(worker).collect(), lives: Vec::new(), slots }
     }
 
@@ -205,7 +206,7 @@ impl Pool {
             0 => Duration::ZERO,
             deaths => FIRST_DELAY.saturating_mul(1 << (deaths - 1).min(5)).min(LONGEST_DELAY),
         };
-        let unwanted = matches!(life.fate, Some(Fate::Stop | Fate::Leave(Reason::Idle)));
+        let unwanted = life.fate == Some(Fate::Stop) || self.worker(life.worker).cheap;
         if unwanted || self.has_heir(life.worker) {
             return (life, None);
         }

@@ -43,7 +43,7 @@ impl Memory {
     }
 
     /// The accept queue of a listening socket; empty when the kernel does not tell, which is logged once.
-    pub(super) fn backlog(&mut self, address: &Address, listener: BorrowedFd<'_>) -> Backlog {
+    pub(crate) fn backlog(&mut self, address: &Address, listener: BorrowedFd<'_>) -> Backlog {
         match self.backlogs.read(address, listener) {
             Ok(backlog) => backlog,
             Err(error) => {

@@ -121,6 +121,10 @@ pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
             }
         },
     };
+    let first_only = setup.config.import.iter().filter(|_| worker == 1);
+    for module in setup.config.shared_import.iter().chain(first_only) {
+        interpreter::import(py, module);
+    }
     let shared = Arc::new(Shared {
         worker,
         slot,

@@ -22,6 +22,13 @@ pub fn start(home: Option<&Path>) -> anyhow::Result<()> {
 pub fn prepare(py: Python<'_>, config: &Config) -> anyhow::Result<()> {
     let sys = py.import("sys")?;
     sys.setattr("argv", ["rwsgi"])?;
+    let environ = py.import("os")?.getattr("environ")?;
+    for name in &config.unenv {
+        environ.call_method1("pop", (name, py.None()))?;
+    }
+    for (name, value) in &config.env {
+        environ.set_item(name, value)?;
+    }
     // What the application prints belongs into the log now, not when a buffer of 8 kB is full.
     let line_buffering = [("line_buffering", true)];
     for stream in ["stdout", "stderr"] {
@@ -38,6 +45,19 @@ pub fn prepare(py: Python<'_>, config: &Config) -> anyhow::Result<()> {
         path.call_method1("insert", (0, entry.as_os_str()))?;
     }
     Ok(())
+}
+
+/// Imports a module beside the application, or runs a file. A failure is logged, and the worker serves without it.
+pub fn import(py: Python<'_>, name: &str) {
+    let imported = if name.ends_with(".py") {
+        py.import("runpy").and_then(|runpy| runpy.call_method1("run_path", (name,)).map(drop))
+    } else {
+        py.import(name).map(drop)
+    };
+    if let Err(raised) = imported {
+        tracing::error!("import: '{name}' cannot be imported:");
+        raised.print(py);
+    }
 }
 
 /// What is left to do before the first fork: garbage goes, and what stays is moved out of the collector's sight, so

@@ -1,0 +1,321 @@
+//! How many workers run, when that is not fixed: `cheaper`, `idle` and `cheap`.
+//!
+//! What is decided by is exact: the time that cores were busy since the last look, and the connections that wait now.
+//! A worker that is not needed is cheap: it has no process, and gets one when it is needed again.
+
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::task::JoinHandle;
+use tracing::{error, info};
+
+use super::pool::{Fate, Reason};
+use super::shutdown::Phase;
+use super::{Event, Master};
+use crate::config::{CheaperAlgorithm, Config};
+use crate::stats::clock;
+
+/// How often the load is looked at; for utilization, that of the last `cheaper-overload` is taken.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// The same for requests that wait at the front while no worker runs: nothing else tells of them.
+const FRONT_INTERVAL: Duration = Duration::from_millis(100);
+/// How long `spare` and `backlog` see too little work before they let a worker go.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// The load at one moment.
+#[derive(Clone, Copy, Debug)]
+struct Load {
+    at: Instant,
+    /// Time that all cores were ever busy, ns.
+    busy: u64,
+    /// Requests that are in progress or were ever served.
+    requests: u64,
+    /// Connections and requests that wait for a worker.
+    waiting: u64,
+    /// Workers that serve and have a core to spare.
+    idle: u32,
+}
+
+/// What was seen and decided before.
+#[derive(Debug, Default)]
+pub(super) struct Cheaper {
+    /// When the load is looked at next; `None` when the number of workers is fixed.
+    pub(super) due: Option<Instant>,
+    last: Option<Load>,
+    /// Since when connections wait without a break.
+    waiting_since: Option<Instant>,
+    /// Since when a worker more runs than is needed.
+    quiet_since: Option<Instant>,
+    /// Looks in a row below `cheaper-busyness-min`.
+    quiet_looks: u32,
+    /// What was added to `cheaper-busyness-multiplier` because workers were let go too early.
+    penalty: u32,
+    /// Looks since a worker was let go.
+    since_drop: Option<u32>,
+    /// When a request was last seen.
+    active_at: Option<Instant>,
+    /// Waiting for the first connection, with no worker at all.
+    asleep: Vec<JoinHandle<()>>,
+}
+
+impl Master {
+    /// Decides which workers start with the first generation.
+    pub(super) fn settle_number(&mut self, now: Instant) {
+        let first = match self.config.cheap {
+            true => 0,
+            false => fewest_at_start(&self.config),
+        };
+        for (worker, entry) in (0..).zip(&mut self.pool.workers) {
+            entry.cheap = worker >= first;
+        }
+        let varies = self.config.cheaper.workers.is_some() || self.config.idle.is_some() || self.config.cheap;
+        self.cheaper.due = varies.then_some(now);
+        self.cheaper.active_at = Some(now);
+        if self.config.cheap {
+            // There is nothing to wait for before saying so.
+            self.any_ready = true;
+            self.tell_ready();
+            self.fall_asleep("cheap");
+        }
+    }
+
+    /// Looks at the load, if a look is due, and has workers started or let go.
+    pub(super) fn follow_load(&mut self, now: Instant) {
+        if self.cheaper.due.is_none_or(|due| due > now) || self.phase != Phase::Serving {
+            return;
+        }
+        let load = self.load_now(now);
+        if !self.cheaper.asleep.is_empty() {
+            let has_front = self.front.endpoint.is_some();
+            self.cheaper.due = has_front.then_some(now + FRONT_INTERVAL);
+            if load.waiting > 0 {
+                self.wake();
+            }
+            return;
+        }
+        self.cheaper.due = Some(now + INTERVAL);
+        let last = self.cheaper.last;
+        if load.waiting > 0 || last.is_none_or(|last| last.requests != load.requests || last.busy != load.busy) {
+            self.cheaper.active_at = Some(now);
+        }
+        self.cheaper.waiting_since = (load.waiting > 0).then(|| self.cheaper.waiting_since.unwrap_or(now));
+        let idle_for = self.cheaper.active_at.map_or(Duration::ZERO, |active| now - active);
+        if self.config.idle.is_some_and(|limit| idle_for >= Duration::from_secs(limit.into())) {
+            self.cheaper.last = Some(load);
+            self.fall_asleep("idle");
+            return;
+        }
+        let (Some(fewest), Some(last)) = (self.config.cheaper.workers, last) else {
+            self.cheaper.last = Some(load);
+            return;
+        };
+        let cores = self.config.threads;
+        let running = self.pool.workers.iter().filter(|worker| !worker.cheap).count() as u32;
+        let elapsed = (load.at - last.at).as_nanos().max(1) as f64;
+        // How many cores were busy on average.
+        let used = load.busy.saturating_sub(last.busy) as f64 / elapsed;
+        let change = match self.config.cheaper.algorithm {
+            CheaperAlgorithm::Busyness => {
+                let window = Duration::from_secs(self.config.cheaper.overload.into());
+                let is_urgent = load.waiting >= self.config.cheaper.busyness.backlog_alert.into();
+                if load.at - last.at < window && !is_urgent {
+                    return;
+                }
+                self.by_busyness(100.0 * used / f64::from((running * cores).max(1)), &load, now)
+            }
+            algorithm => {
+                let too_few = match algorithm {
+                    CheaperAlgorithm::Backlog => load.waiting > 0,
+                    _ => load.idle == 0,
+                };
+                let too_many =
+                    !too_few && load.waiting == 0 && used < 0.5 * f64::from(running.saturating_sub(1) * cores);
+                let quiet_since = self.cheaper.quiet_since.filter(|_| too_many);
+                self.cheaper.quiet_since = too_many.then(|| quiet_since.unwrap_or(now));
+                match self.cheaper.quiet_since {
+                    _ if too_few => i64::from(self.config.cheaper.step),
+                    Some(since) if now - since >= QUIET => {
+                        self.cheaper.quiet_since = Some(now);
+                        -1
+                    }
+                    _ => 0,
+                }
+            }
+        };
+        self.cheaper.last = Some(load);
+        if change > 0 {
+            self.add_workers(change.unsigned_abs() as u32);
+        } else if change < 0 && running > fewest {
+            self.let_one_go();
+        }
+    }
+
+    /// The decision of the `busyness` algorithm: how many workers more.
+    fn by_busyness(&mut self, busyness: f64, load: &Load, now: Instant) -> i64 {
+        let bounds = self.config.cheaper.busyness.clone();
+        let cheaper = &mut self.cheaper;
+        cheaper.since_drop = cheaper.since_drop.map(|looks| looks + 1);
+        let long = Duration::from_secs(bounds.backlog_nonzero.into());
+        let waits_long = cheaper.waiting_since.is_some_and(|since| now - since >= long);
+        let change = if load.waiting >= bounds.backlog_alert.into() || waits_long {
+            cheaper.quiet_looks = 0;
+            i64::from(bounds.backlog_step)
+        } else if busyness > f64::from(bounds.max) {
+            if cheaper.since_drop.take().is_some_and(|looks| looks <= bounds.multiplier) {
+                cheaper.penalty += bounds.penalty;
+            }
+            cheaper.quiet_looks = 0;
+            i64::from(self.config.cheaper.step)
+        } else if busyness < f64::from(bounds.min) {
+            cheaper.quiet_looks += 1;
+            if cheaper.quiet_looks >= bounds.multiplier + cheaper.penalty {
+                cheaper.quiet_looks = 0;
+                cheaper.since_drop = Some(0);
+                -1
+            } else {
+                0
+            }
+        } else {
+            cheaper.quiet_looks = 0;
+            0
+        };
+        if bounds.verbose {
+            info!("cheaper: busyness {busyness:.1} %, {} waiting: {change:+} workers", load.waiting);
+        }
+        change
+    }
+
+    fn load_now(&mut self, now: Instant) -> Load {
+        let clock = clock::monotonic();
+        let mut load = Load { at: now, busy: 0, requests: 0, waiting: 0, idle: 0 };
+        for life in &self.pool.lives {
+            let mut has_room = false;
+            for cell in self.scoreboard.cores(life.slot) {
+                let (counters, started) = cell.read();
+                load.busy += counters.running + started.map_or(0, |started| clock.saturating_sub(started));
+                load.requests += counters.requests + u64::from(started.is_some());
+                has_room |= started.is_none();
+            }
+            // One that is about to serve counts as well: it is what the last look asked for.
+            load.idle += u32::from(has_room && life.fate.is_none());
+        }
+        for counters in self.pool.workers.iter().flat_map(|worker| &worker.totals.cores) {
+            load.busy += counters.running;
+            load.requests += counters.requests;
+        }
+        let listeners = self.listeners.iter().map(|(listener, _)| listener).chain(&self.front_listeners);
+        load.waiting =
+            listeners.map(|listener| u64::from(self.memory.backlog(&listener.address, listener.fd()).depth)).sum();
+        load.waiting += self.scoreboard.front().read().0;
+        load
+    }
+
+    fn add_workers(&mut self, count: u32) {
+        let now = Instant::now();
+        let mut added = 0;
+        for worker in self.pool.workers.iter_mut().filter(|worker| worker.cheap).take(count as usize) {
+            worker.cheap = false;
+            worker.due = Some(now);
+            added += 1;
+        }
+        if added > 0 {
+            let running = self.pool.workers.iter().filter(|worker| !worker.cheap).count();
+            info!("cheaper: {added} more, {running} workers run now");
+        }
+    }
+
+    fn let_one_go(&mut self) {
+        let Some(index) = self.pool.workers.iter().rposition(|worker| !worker.cheap) else { return };
+        info!("cheaper: worker {} is not needed", index + 1);
+        self.make_cheap(index as u32 + 1);
+    }
+
+    fn make_cheap(&mut self, worker: u32) {
+        let entry = self.pool.worker(worker);
+        entry.cheap = true;
+        entry.due = None;
+        let slots: Vec<_> = self.pool.lives.iter().filter(|life| life.worker == worker).map(|life| life.slot).collect();
+        for slot in slots {
+            self.send_away(slot, Fate::Leave(Reason::Idle));
+        }
+    }
+
+    /// Lets every worker go until somebody connects.
+    fn fall_asleep(&mut self, why: &str) {
+        info!("{why}: no worker runs until a request comes");
+        for worker in 1..=self.config.processes {
+            self.make_cheap(worker);
+        }
+        for (listener, _) in &self.listeners {
+            let watched = listener.fd().try_clone_to_owned().and_then(connections);
+            let watched = match watched {
+                Ok(watched) => watched,
+                Err(failure) => {
+                    error!("{why}: cannot watch {}: {failure}: starting the workers again", listener.address);
+                    let _ = self.events.send(Event::Wake);
+                    continue;
+                }
+            };
+            let events = self.events.clone();
+            self.cheaper.asleep.push(tokio::task::spawn_local(async move {
+                if watched.readable().await.is_ok() {
+                    // The loop is gone only when the process is about to be.
+                    let _ = events.send(Event::Wake);
+                }
+            }));
+        }
+        if self.front.endpoint.is_some() {
+            self.cheaper.asleep.push(tokio::task::spawn_local(async {}));
+            self.cheaper.due = Some(Instant::now() + FRONT_INTERVAL);
+        }
+    }
+
+    /// Somebody has connected while no worker ran.
+    pub(super) fn wake(&mut self) {
+        if self.cheaper.asleep.is_empty() || self.phase != Phase::Serving {
+            return;
+        }
+        for watch in self.cheaper.asleep.drain(..) {
+            watch.abort();
+        }
+        let now = Instant::now();
+        self.cheaper.active_at = Some(now);
+        self.cheaper.last = None;
+        self.cheaper.due = Some(now + INTERVAL);
+        info!("a request has come: starting workers");
+        self.add_workers(fewest_at_start(&self.config));
+    }
+}
+
+/// Readable when somebody waits to be accepted.
+#[allow(unsafe_code)]
+fn connections(listener: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` is one open descriptor, and stays so as long as the result owns it.
+    Ok(unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) }?)
+}
+
+/// How many workers to begin with.
+fn fewest_at_start(config: &Config) -> u32 {
+    let cheaper = &config.cheaper;
+    match cheaper.workers {
+        Some(fewest) => cheaper.initial.unwrap_or(fewest).max(1),
+        None => config.processes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_begins_with_the_fewest_workers_that_are_configured() {
+        let mut config = Config { processes: 8, ..Config::default() };
+        assert_eq!(fewest_at_start(&config), 8);
+        config.cheaper.workers = Some(2);
+        assert_eq!(fewest_at_start(&config), 2);
+        config.cheaper.initial = Some(4);
+        assert_eq!(fewest_at_start(&config), 4);
+    }
+}

@@ -1,0 +1,82 @@
+"""A number of workers that follows the load: cheaper, idle, cheap."""
+
+from __future__ import annotations
+
+import pytest
+
+from rig import http
+from rig.load import Load
+from rig.site import KINDS, every_kind
+from rig.waiting import until
+
+pytestmark = pytest.mark.only_rwsgi(why="uWSGI decides by what it samples")
+
+
+def statuses(server) -> list[str]:
+    return [worker["status"] for worker in server.stats()["workers"]]
+
+
+def running(server) -> int:
+    return sum(status != "cheap" for status in statuses(server))
+
+
+@pytest.mark.parametrize("algorithm", ["spare", "backlog", "busyness"])
+def test_workers_come_with_the_load_and_go_with_it(serve, stats_at, tmp_path, algorithm):
+    site = every_kind(
+        serve, "--wsgi-file", "worklife.py", "--processes", 4, "--cheaper", 1, "--cheaper-step", 2,
+        "--cheaper-algo", algorithm, "--cheaper-overload", 1, "--cheaper-busyness-multiplier", 2,
+        "--cheaper-busyness-verbose", "--stats", stats_at,
+    )["http-socket"]
+    server, go = site.server, tmp_path / "go"
+    server.wait_workers(1)
+    assert statuses(server)[1:] == ["cheap"] * 3
+    held = [site.open("GET", f"/?until={go}") for _ in range(6)]
+    until(lambda: running(server) == 4, "every worker runs", context=server.log)
+    go.touch()
+    assert [connection.response().status for connection in held] == [200] * 6
+    for connection in held:
+        connection.close()
+    until(lambda: running(server) < 4, "one is let go", deadline=60, context=server.log)
+    document = server.stats()
+    assert document["workers"][3]["status"] == "cheap"
+    until(lambda: server.stats()["workers"][3]["recycled"]["idle"] == 1, "the end is counted", context=server.log)
+    assert site.get("/").status == 200
+
+
+def test_more_workers_can_begin_than_the_fewest(serve, address, stats_at):
+    server = serve(
+        "--http-socket", address, "--wsgi-file", "worklife.py", "--processes", 5, "--cheaper", 1,
+        "--cheaper-initial", 3, "--stats", stats_at,
+    )
+    server.wait_workers(3)
+    assert statuses(server)[3:] == ["cheap"] * 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_work_no_worker_runs_and_the_first_request_wakes_them(serve, stats_at, kind):
+    site = every_kind(
+        serve, "--wsgi-file", "worklife.py", "--processes", 2, "--cheap", "--idle", 1, "--stats", stats_at
+    )[kind]
+    server = site.server
+    server.logged("cheap: no worker runs")
+    assert statuses(server) == ["cheap"] * 2
+    for _ in range(2):
+        assert site.get("/").status == 200
+        assert running(server) == 2
+        until(lambda: running(server) == 0, "they go again", context=server.log)
+    protocol = "uwsgi" if kind == "socket" else "http"
+    with Load(site.address, "/", clients=4, protocol=protocol) as load:
+        load.wait_good(50)
+    assert not load.lost
+
+
+def test_a_reload_of_a_sleeping_server_wakes_nobody(serve, address, stats_at):
+    server = serve(
+        "--http-socket", address, "--wsgi-file", "worklife.py", "--processes", 2, "--cheap", "--stats", stats_at
+    )
+    server.logged("cheap: no worker runs")
+    server.send(1)
+    until(lambda: server.stats()["generation"] == 2, "the next generation", context=server.log)
+    assert running(server) == 0
+    assert http.get(address, "/").status == 200
+    assert {worker["generation"] for worker in server.stats()["workers"]} == {2}

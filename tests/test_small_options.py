@@ -1,0 +1,62 @@
+"""Options of few words: what the application finds in its environment, what is imported beside it."""
+
+from __future__ import annotations
+
+import pytest
+
+from rig import http
+from rig.waiting import until
+
+pytestmark = pytest.mark.only_rwsgi(why="the log's words")
+
+SITE = """
+import os
+
+def application(environ, start_response):
+    start_response("200 OK", [])
+    names = ("FIRST", "SECOND", "GONE")
+    return [" ".join(f"{name}={os.environ.get(name)}" for name in names).encode()]
+"""
+
+
+def test_env_and_unenv_are_the_application_s_environment(serve, address, tmp_path):
+    (tmp_path / "site_env.py").write_text(SITE)
+    serve(
+        *("--http-socket", address, "--wsgi-file", "site_env.py", "--env", "FIRST=a=b", "--env", "SECOND="),
+        *("--unenv", "GONE"),
+        cwd=tmp_path,
+        env={"GONE": "still here"},
+    )
+    assert http.get(address, "/").body == b"FIRST=a=b SECOND= GONE=None"
+
+
+def test_import_is_for_the_first_worker_and_shared_import_for_all(serve, address, stats_at, tmp_path):
+    (tmp_path / "site_env.py").write_text(SITE)
+    for name in ("once", "everywhere"):
+        (tmp_path / f"{name}.py").write_text(f"open('{name}.seen', 'a').write('x')\n")
+    server = serve(
+        *("--http-socket", address, "--wsgi-file", "site_env.py", "--processes", 3, "--stats", stats_at),
+        *("--import", "once", "--shared-import", "everywhere", "--import", "missing_module"),
+        cwd=tmp_path,
+    )
+    server.wait_workers(3)
+    assert (tmp_path / "once.seen").read_text() == "x"
+    until(lambda: (tmp_path / "everywhere.seen").read_text() == "xxx", "every worker has imported it")
+    server.logged("import: 'missing_module' cannot be imported")
+    assert http.get(address, "/").status == 200
+
+
+def test_so_keepalive_is_set_on_what_is_accepted(serve, address, tmp_path):
+    serve("--http-socket", address, "--wsgi-file", "worklife.py", "--so-keepalive")
+    started, go = tmp_path / "started", tmp_path / "go"
+    with http.Connection(address) as connection:
+        connection.send(http.head("GET", f"/?started={started}&until={go}"))
+        until(started.exists, "the request has begun")
+        port = f"{int(address.rsplit(':', 1)[1]):04X}"
+        with open("/proc/net/tcp") as table:
+            rows = [line.split() for line in table]
+        # Timer 2 is keep-alive, in the fourth column of a connection that is established.
+        timers = [row[5].split(":")[0] for row in rows if row[1].endswith(f":{port}") and row[3] == "01"]
+        assert timers == ["02"]
+        go.touch()
+        assert connection.response().status == 200
