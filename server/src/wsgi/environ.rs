@@ -17,8 +17,10 @@ use crate::protocol::link::Peer;
 use crate::protocol::response::push_decimal;
 use crate::protocol::{target, uwsgi};
 
-/// How many names of headers are remembered; clients choose them, so that there must be an end.
+/// How many names of headers are remembered, and how long they may be together, bytes; clients choose them, and the
+/// case of each letter, so that there must be an end.
 const NAMES_KEPT: usize = 512;
+const NAME_BYTES_KEPT: usize = 64 * 1024;
 /// How long a value may be to be remembered, bytes.
 const VALUE_KEPT: usize = 1024;
 
@@ -71,6 +73,8 @@ pub(super) struct EnvironBuilder {
     /// From a name as it comes (a header's, or a uwsgi variable's) to its slot.
     names: std::collections::HashMap<Vec<u8>, usize, BuildHasherDefault<FxHasher>>,
     uwsgi_names: std::collections::HashMap<Vec<u8>, usize, BuildHasherDefault<FxHasher>>,
+    /// Length of all names, bytes.
+    name_bytes: usize,
     path: Vec<u8>,
     request: u64,
 }
@@ -107,21 +111,32 @@ impl EnvironBuilder {
             slots: Vec::new(),
             names: Default::default(),
             uwsgi_names: Default::default(),
+            name_bytes: 0,
             path: Vec::new(),
             request: 0,
         };
         for name in FIXED {
-            builder.add_slot(py, name.as_bytes())?;
+            builder.add_slot(PyString::intern(py, name));
         }
         Ok(builder)
     }
 
-    fn add_slot(&mut self, py: Python<'_>, name: &[u8]) -> PyResult<usize> {
-        let key = from_latin1(py, name)?;
-        let key = PyString::intern(py, &key.to_string_lossy());
-        let value = PyString::new(py, "").unbind();
+    /// A key that a client chose must not be interned: from Python 3.12 on, such a string is never freed.
+    fn add_slot(&mut self, key: Bound<'_, PyString>) -> usize {
+        let value = PyString::new(key.py(), "").unbind();
         self.slots.push(Slot { key: key.unbind(), bytes: Vec::new(), value, request: 0 });
-        Ok(self.slots.len() - 1)
+        self.slots.len() - 1
+    }
+
+    /// Forgets the names when there are too many. Only between requests, for one that is begun holds slots.
+    fn forget(&mut self) {
+        let names = self.slots.len().max(self.names.len()).max(self.uwsgi_names.len());
+        if names >= NAMES_KEPT || self.name_bytes >= NAME_BYTES_KEPT {
+            self.slots.truncate(FIXED.len());
+            self.names.clear();
+            self.uwsgi_names.clear();
+            self.name_bytes = 0;
+        }
     }
 
     fn set(&mut self, py: Python<'_>, environ: &Bound<'_, PyDict>, slot: usize, bytes: &[u8]) -> PyResult<()> {
@@ -141,6 +156,7 @@ impl EnvironBuilder {
 
     fn begin<'py>(&mut self, py: Python<'py>, input: &Py<Input>) -> PyResult<Bound<'py, PyDict>> {
         self.request += 1;
+        self.forget();
         let environ = self.base.bind(py).copy()?;
         environ.set_item(&self.input_key, input)?;
         Ok(environ)
@@ -224,15 +240,9 @@ impl EnvironBuilder {
         let known = self.slots.iter().position(|slot| slot.key.to_str(py).is_ok_and(|known| known == key));
         let slot = match known {
             Some(slot) => slot,
-            // Beyond the end, the names of the last one make room: a client that invents names pays for it alone.
-            None if self.slots.len() >= NAMES_KEPT => {
-                self.names.clear();
-                self.slots.truncate(FIXED.len());
-                self.uwsgi_names.clear();
-                self.add_slot(py, key.as_bytes())?
-            }
-            None => self.add_slot(py, key.as_bytes())?,
+            None => self.add_slot(from_latin1(py, key.as_bytes())?),
         };
+        self.name_bytes += name.len();
         self.names.insert(name.as_bytes().to_vec(), slot);
         Ok(Some(slot))
     }
@@ -280,8 +290,9 @@ impl EnvironBuilder {
                         .position(|slot| slot.key.to_str(py).is_ok_and(|known| known.as_bytes() == name));
                     let slot = match known {
                         Some(slot) => slot,
-                        None => self.add_slot(py, name)?,
+                        None => self.add_slot(from_latin1(py, name)?),
                     };
+                    self.name_bytes += name.len();
                     self.uwsgi_names.insert(name.to_vec(), slot);
                     slot
                 }
@@ -293,5 +304,71 @@ impl EnvironBuilder {
             }
         }
         Ok(environ)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::http::{MAX_HEADERS, parse};
+    use crate::wsgi::exchange::Shared;
+    use std::mem::MaybeUninit;
+
+    fn environ_of<'py>(py: Python<'py>, builder: &mut EnvironBuilder, head: &str) -> Bound<'py, PyDict> {
+        let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+        let head = parse(head.as_bytes(), &mut headers, head.len()).unwrap().unwrap();
+        let peer = Peer { remote_addr: "", remote_port: "", server_addr: "", server_port: "" };
+        let input = Py::new(py, Input::new(&Shared::default())).unwrap();
+        builder.http(py, &head, &peer, None, &input).unwrap()
+    }
+
+    fn get(environ: &Bound<'_, PyDict>, key: &str) -> String {
+        environ.get_item(key).unwrap().unwrap().to_string()
+    }
+
+    /// A head with 100 headers of names that no head had before, by number or by the case of their letters.
+    fn invented(turn: u32, by_case: bool) -> String {
+        let names = (0..100).map(|n| {
+            let number = turn * 100 + n;
+            if by_case {
+                (0..16).map(|bit| if number >> bit & 1 == 1 { 'X' } else { 'x' }).collect()
+            } else {
+                format!("X-{number}")
+            }
+        });
+        let headers: String = names.map(|name| format!("{name}: v\r\n")).collect();
+        format!("GET / HTTP/1.1\r\nHost: a\r\n{headers}\r\n")
+    }
+
+    #[test]
+    fn names_that_clients_invent_do_not_fill_the_memory() {
+        crate::wsgi::interpreter::start(None).unwrap();
+        Python::attach(|py| {
+            let mut builder = EnvironBuilder::new(py, false, false).unwrap();
+            for turn in 0..100 {
+                environ_of(py, &mut builder, &invented(turn, turn % 2 == 0));
+                assert!(builder.names.len() <= NAMES_KEPT + MAX_HEADERS, "{}", builder.names.len());
+                assert!(builder.slots.len() <= NAMES_KEPT + MAX_HEADERS, "{}", builder.slots.len());
+            }
+        });
+    }
+
+    #[test]
+    fn a_header_that_comes_twice_is_joined_also_when_names_are_forgotten() {
+        crate::wsgi::interpreter::start(None).unwrap();
+        Python::attach(|py| {
+            let mut builder = EnvironBuilder::new(py, false, false).unwrap();
+            for turn in 0..30 {
+                let head = invented(turn, false).replace("Host: a\r\n", "Host: a\r\nTwice: 1\r\n");
+                let head = format!(
+                    "{}Twice: 2\r\nCookie: a\r\nCookie: b\r\n\r\n",
+                    head.trim_end_matches("\r\n").to_owned() + "\r\n"
+                );
+                let environ = environ_of(py, &mut builder, &head);
+                assert_eq!(get(&environ, "HTTP_TWICE"), "1,2");
+                assert_eq!(get(&environ, "HTTP_COOKIE"), "a; b");
+                assert_eq!(get(&environ, &format!("HTTP_X_{}", turn * 100 + 7)), "v");
+            }
+        });
     }
 }
