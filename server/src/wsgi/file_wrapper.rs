@@ -26,6 +26,9 @@ impl FileWrapper {
     /// What the system can send by itself; `None` when the object is no regular file that is open for reading.
     pub fn extent(&self, py: Python<'_>) -> Option<Extent> {
         let filelike = self.filelike.bind(py);
+        if !reads_as_stored(filelike).ok()? {
+            return None;
+        }
         let fd: i32 = filelike.call_method0("fileno").ok()?.extract().ok()?;
         // The object may have read ahead of what it says: its own word counts, not the descriptor's position.
         let offset: u64 = filelike.call_method0("tell").ok()?.extract().ok()?;
@@ -33,6 +36,27 @@ impl FileWrapper {
         let metadata = file.metadata().ok()?;
         metadata.is_file().then(|| Extent { file, offset, len: metadata.len().saturating_sub(offset) })
     }
+}
+
+/// Whether `read()` gives what the descriptor holds. A `GzipFile` has a descriptor too, and a text file, and a class that
+/// decrypts; only Python's own ways of reading a file are known to change nothing.
+fn reads_as_stored(filelike: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let io = filelike.py().import("io")?;
+    let has_own = |object: &Bound<'_, PyAny>, class: &str, method: &str| -> PyResult<bool> {
+        Ok(object.get_type().getattr_opt(method)?.is_some_and(|found| {
+            io.getattr(class).and_then(|class| class.getattr(method)).is_ok_and(|known| known.is(&found))
+        }))
+    };
+    if has_own(filelike, "FileIO", "read")? {
+        return Ok(true);
+    }
+    let is_updated = has_own(filelike, "BufferedRandom", "read")?;
+    if is_updated {
+        // What was written and is still in the buffer belongs to what is read.
+        filelike.call_method0("flush")?;
+    }
+    Ok((is_updated || has_own(filelike, "BufferedReader", "read")?)
+        && has_own(&filelike.getattr("raw")?, "FileIO", "readinto")?)
 }
 
 #[allow(unsafe_code)]
