@@ -294,6 +294,11 @@ impl CoreCell {
         add(&self.read_errors, 1);
     }
 
+    /// The client of a response that was complete did not take it whole.
+    pub fn write_error(&self) {
+        add(&self.write_errors, 1);
+    }
+
     /// `bytes` were handed to the kernel.
     #[inline]
     pub fn sent(&self, bytes: usize) {

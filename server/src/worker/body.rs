@@ -27,7 +27,7 @@ pub(super) struct LinkReader {
     pub(super) at: usize,
     pub(super) socket: Arc<OwnedFd>,
     /// The longest wait, ms.
-    pub(super) timeout: u16,
+    pub(super) timeout: u32,
 }
 
 impl Read for LinkReader {

@@ -7,10 +7,10 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, Shutdown, recv, shutdown};
+use nix::sys::socket::{MsgFlags, Shutdown, recv, setsockopt, shutdown, sockopt};
 
 use super::body::Body;
-use super::gather::Gather;
+use super::gather::{Gather, GatherError};
 use super::harakiri;
 use super::output::Output;
 use crate::protocol::link::{DONE_CLOSE, DONE_KEEP, LEAVING, MAX_FRAME};
@@ -41,6 +41,19 @@ pub(super) struct Pending {
     pub(super) head: Vec<u8>,
     pub(super) gather: Gather,
 }
+
+/// What came of [`Connection::spool`].
+pub(super) enum Spooled {
+    /// More is to come.
+    Waits,
+    /// The body is complete.
+    Complete(Pending),
+    /// The client went away.
+    Gone,
+}
+
+/// Reads in a row before other connections get their turn.
+const SPOOLS: usize = 16;
 
 /// See the module.
 pub(super) struct Connection {
@@ -75,11 +88,13 @@ pub(super) struct Connection {
     /// When it has waited too long, seconds of the cores' clock.
     pub(super) deadline: u32,
     /// The longest wait for the client during a response, ms.
-    pub(super) timeout: u16,
+    pub(super) timeout: u32,
+    /// No byte has come yet.
+    pub(super) fresh: bool,
 }
 
 impl Connection {
-    pub(super) fn new(socket: OwnedFd, kind: Kind, peer: String, timeout: u16) -> Box<Self> {
+    pub(super) fn new(socket: OwnedFd, kind: Kind, peer: String, timeout: u32) -> Box<Self> {
         Box::new(Self {
             socket: Arc::new(socket),
             kind,
@@ -99,6 +114,7 @@ impl Connection {
             armed: None,
             deadline: u32::MAX,
             timeout,
+            fresh: true,
         })
     }
 
@@ -134,6 +150,35 @@ impl Connection {
         self.shut = true;
         // One that is gone already shows when it is read.
         let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Write);
+    }
+
+    /// Sees to it that the client is told of a connection that failed, and not of one that came to its end.
+    ///
+    /// Only TCP can say so.
+    pub(super) fn break_off(&mut self) {
+        self.closing = true;
+        self.output = Output::default();
+        // What is left then is an end that looks like any other.
+        let _ = setsockopt(&self.socket, sockopt::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 0 });
+    }
+
+    /// Reads what is there of a body that goes to a file, without the GIL: disks take their time.
+    pub(super) fn spool(&mut self, scratch: &mut [u8]) -> Result<Spooled, GatherError> {
+        let Some(mut pending) = self.pending.take() else { return Ok(Spooled::Waits) };
+        for _ in 0..SPOOLS {
+            let room = usize::try_from(pending.gather.left()).map_or(scratch.len(), |left| left.min(scratch.len()));
+            match self.receive(&mut scratch[..room]) {
+                Err(_) | Ok(Some(0)) => return Ok(Spooled::Gone),
+                Ok(None) => break,
+                Ok(Some(len)) => {
+                    if let (_, true) = pending.gather.take(&scratch[..len])? {
+                        return Ok(Spooled::Complete(pending));
+                    }
+                }
+            }
+        }
+        self.pending = Some(pending);
+        Ok(Spooled::Waits)
     }
 
     /// Ends a response on a link. Elsewhere the response's own framing does.

@@ -15,7 +15,9 @@ use super::connection::{Connection, Kind, Wait};
 use super::harakiri;
 use super::{Shared, TOKEN_LIFELINE, TOKEN_LISTENER, TOKEN_STOP};
 use crate::forkserver::messages::Protocol;
+use crate::protocol::http::TIMED_OUT;
 use crate::stats::clock;
+use crate::wsgi::application::one_line;
 use crate::wsgi::gateway::Gateway;
 
 /// Events that are taken from the kernel at once by a worker of one core. With several each takes one event at a time:
@@ -43,7 +45,6 @@ pub(super) struct Core {
     /// The latest reading of the clock, monotonic ns.
     pub(super) now: u64,
     unix_second: u64,
-    swept: u64,
     /// When this core saw that the worker leaves, monotonic ns.
     leaving_since: Option<u64>,
 }
@@ -60,17 +61,7 @@ impl Core {
     pub(super) fn new(id: u32, shared: Arc<Shared>, gateway: Gateway) -> anyhow::Result<Self> {
         let config = &shared.config;
         let log = (!config.disable_logging).then(|| AccessLog::new(shared.worker, id, config.memory_report));
-        Ok(Self {
-            id,
-            shared,
-            gateway,
-            log,
-            ready: 0,
-            now: clock::monotonic(),
-            unix_second: 0,
-            swept: 0,
-            leaving_since: None,
-        })
+        Ok(Self { id, shared, gateway, log, ready: 0, now: clock::monotonic(), unix_second: 0, leaving_since: None })
     }
 
     pub(super) fn id(&self) -> u32 {
@@ -98,11 +89,12 @@ impl Core {
         let room = if self.shared.one_shot() { 1 } else { EVENTS };
         let mut scratch = vec![0; SCRATCH];
         loop {
-            if let Some(log) = &mut self.log {
-                log.write();
-            }
             let timeout = if self.leaving_since.is_some() { LEAVING_SWEEP } else { SWEEP };
             let (waited, woken) = py.detach(|| {
+                // Whoever reads the log may be slow.
+                if let Some(log) = &mut self.log {
+                    log.write();
+                }
                 let waited = self.shared.epoll.wait(&mut events[..room], EpollTimeout::from(timeout));
                 (waited, clock::monotonic())
             });
@@ -111,7 +103,14 @@ impl Core {
             self.shared.scoreboard.core(self.shared.slot, self.id).waited_for_gil(self.now - woken);
             let count = match waited {
                 Ok(count) => count,
-                Err(Errno::EINTR) => 0,
+                Err(Errno::EINTR) => {
+                    // The application may have handlers for signals; Python runs them in its own good time, not ours.
+                    if let Err(error) = py.check_signals() {
+                        error!("a signal handler of the application raised {}", one_line(py, &error));
+                        error.display(py);
+                    }
+                    0
+                }
                 Err(error) => anyhow::bail!("core {}: waiting for events: {error}", self.id),
             };
             self.tell_time();
@@ -151,20 +150,20 @@ impl Core {
     }
 
     /// Accepts and serves, one after another, so that nothing that was accepted waits behind a slow request.
+    ///
+    /// A worker that leaves does so too, until its listeners are out of the set: of all workers that sleep, the kernel
+    /// woke this one alone.
     fn accept(&mut self, py: Python<'_>, index: usize, scratch: &mut [u8]) -> anyhow::Result<()> {
         for _ in 0..ACCEPTS {
-            if self.is_leaving() {
-                return Ok(());
-            }
             let Some(listener) = self.shared.listeners.get(index) else { return Ok(()) };
             let (socket, ip) = match accept(listener.fd.as_fd()) {
                 Ok(Some(accepted)) => accepted,
                 Ok(None) => return Ok(()),
                 Err(failure) => {
-                    error!("cannot accept a connection: {failure}; trying again");
-                    // Out of descriptors, most likely: give the ones in use time to be closed.
-                    py.detach(|| std::thread::sleep(std::time::Duration::from_millis(100)));
-                    return Ok(());
+                    // Out of descriptors, most likely: those in use need time to be closed, and whoever uses them to be
+                    // served.
+                    error!("cannot accept a connection: {failure}; trying again in a second");
+                    return self.shared.stop_listening();
                 }
             };
             let (name, port) = &listener.server;
@@ -190,10 +189,23 @@ impl Core {
         connection: Box<Connection>,
         scratch: &mut [u8],
     ) -> anyhow::Result<()> {
-        let (mut connection, next) = self.drive(py, connection, scratch)?;
+        match self.drive(py, connection, scratch) {
+            Ok((connection, next)) => {
+                self.settle(connection, next);
+                Ok(())
+            }
+            Err(failure) => {
+                // The connection went with it.
+                self.shared.open.fetch_sub(1, AcqRel);
+                Err(failure)
+            }
+        }
+    }
+
+    /// Puts a connection where it waits, or closes it.
+    fn settle(&mut self, mut connection: Box<Connection>, next: Next) {
         let Next::Wait(wait) = next else {
-            self.close(connection);
-            return Ok(());
+            return self.close(connection);
         };
         let fd = connection.fd();
         let armed = connection.armed.replace(wait);
@@ -207,8 +219,7 @@ impl Core {
         let socket = Arc::clone(&connection.socket);
         if let Err(connection) = self.shared.connections.put(fd, connection) {
             error!("descriptor {fd} is beyond what a worker can hold: the connection is closed");
-            self.close(connection);
-            return Ok(());
+            return self.close(connection);
         }
         let mut event = EpollEvent::new(flags, fd as u64);
         let set = match armed {
@@ -222,7 +233,6 @@ impl Core {
                 self.close(connection);
             }
         }
-        Ok(())
     }
 
     fn close(&mut self, connection: Box<Connection>) {
@@ -241,9 +251,7 @@ impl Core {
         self.leaving_since = Some(self.now);
         if self.shared.leaving_cores.fetch_add(1, AcqRel) == 0 {
             self.shared.scoreboard.worker(self.shared.slot).set_accepting(false);
-            for listener in self.shared.listener_fds() {
-                self.shared.epoll.delete(listener)?;
-            }
+            self.shared.stop_listening()?;
             self.shared.epoll.delete(&self.shared.lifeline)?;
         }
         // The event woke one core; it wakes the next.
@@ -254,16 +262,22 @@ impl Core {
     /// Looks for connections that waited too long, or that are to be closed because the worker leaves.
     fn sweep(&mut self, py: Python<'_>, scratch: &mut [u8]) -> anyhow::Result<()> {
         let interval = u64::from(if self.leaving_since.is_some() { LEAVING_SWEEP } else { SWEEP }) * 1_000_000;
-        if self.id != 0 && self.leaving_since.is_none() || self.now.saturating_sub(self.swept) < interval {
+        // Whichever core has the time: the first may be busy with a slow request.
+        let swept = self.shared.swept.load(Acquire);
+        if self.now.saturating_sub(swept) < interval
+            || self.shared.swept.compare_exchange(swept, self.now, AcqRel, Acquire).is_err()
+        {
             return Ok(());
         }
-        self.swept = self.now;
         let second = self.second();
         for connection in self.shared.connections.take_all(|connection| connection.deadline <= second) {
             self.expire(connection);
         }
         match self.leaving_since {
-            None => self.link_again(),
+            None => {
+                self.link_again();
+                self.shared.listen_again()?;
+            }
             Some(since) => {
                 let all = self.now - since > LEAVING_LINGER;
                 let wanted = |connection: &Connection| {
@@ -291,16 +305,17 @@ impl Core {
     }
 
     /// A connection has waited too long. One that sent a part of a request is told so.
-    fn expire(&mut self, mut connection: Box<Connection>) {
-        if connection.kind == Kind::Http && !connection.is_idle() && !connection.closing {
-            let mut answer = Vec::new();
-            crate::protocol::http::refusal_response(&crate::protocol::http::TIMED_OUT, &mut answer);
-            // It is closed whether the client takes this or not.
-            let _ = connection.output.send(connection.socket.as_fd(), &[&answer], &mut |_| None);
-            let cell = self.shared.scoreboard.core(self.shared.slot, self.id);
-            cell.sent(connection.take_sent() as usize);
+    fn expire(&mut self, connection: Box<Connection>) {
+        if !connection.output.is_empty() {
+            self.count_write_error();
+            self.close(connection);
+        } else if connection.is_idle() || connection.closing {
+            self.close(connection);
+        } else {
+            let (connection, _) = self.refuse(connection, TIMED_OUT);
+            let (connection, next) = self.end(connection, &mut []);
+            self.settle(connection, next);
         }
-        self.close(connection);
     }
 
     /// When a wait of this many seconds that begins now is over.
@@ -311,6 +326,6 @@ impl Core {
 }
 
 /// For waits that the kernel counts in ms.
-pub(super) fn milliseconds(seconds: u32) -> u16 {
-    u16::try_from(seconds.saturating_mul(1_000)).unwrap_or(u16::MAX)
+pub(super) fn milliseconds(seconds: u32) -> u32 {
+    seconds.saturating_mul(1_000)
 }

@@ -1,9 +1,12 @@
 //! Gathering a request's body before the application is called, so that a slow client never holds a core: in memory up
 //! to `post-buffering`, beyond that in a file that has no name.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
@@ -68,6 +71,19 @@ impl Gather {
         Ok(self)
     }
 
+    /// Whether the rest of it, which is of a known length, goes to a file.
+    pub(super) fn is_spooling(&self) -> bool {
+        self.file.is_some() && matches!(self.framing, Framing::Length(_))
+    }
+
+    /// Bytes that are still to come, when that is known.
+    pub(super) fn left(&self) -> u64 {
+        match self.framing {
+            Framing::Length(left) => left,
+            Framing::Chunked(_) => u64::MAX,
+        }
+    }
+
     /// Takes what has come; returns how much of it belongs to the body, and whether the body is complete.
     pub(super) fn take(&mut self, input: &[u8]) -> Result<(usize, bool), GatherError> {
         let mut at = 0;
@@ -120,11 +136,51 @@ impl Gather {
 fn unnamed_file() -> io::Result<File> {
     let directory = std::env::temp_dir();
     let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
-    match open(&directory, flags, Mode::S_IRUSR | Mode::S_IWUSR) {
+    let made = match open(&directory, flags, Mode::S_IRUSR | Mode::S_IWUSR) {
         Ok(fd) => Ok(File::from(fd)),
-        Err(error) => Err(io::Error::new(
-            io::Error::from(error).kind(),
-            format!("cannot make a temporary file for a request body in '{}': {error}", directory.display()),
-        )),
+        // Some file systems (overlayfs of older kernels, NFS) know no files without a name.
+        Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL) => unlinked_file(&directory),
+        Err(error) => Err(error.into()),
+    };
+    made.map_err(|error| {
+        let what = format!("cannot make a temporary file in '{}' (TMPDIR): {error}", directory.display());
+        io::Error::new(error.kind(), what)
+    })
+}
+
+/// A file that had a name for a moment.
+fn unlinked_file(directory: &Path) -> io::Result<File> {
+    loop {
+        let number = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
+        let path = directory.join(format!("rwsgi-body-{number:016x}"));
+        match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path) {
+            Ok(file) => {
+                std::fs::remove_file(&path)?;
+                return Ok(file);
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Seek};
+
+    #[test]
+    fn a_file_system_without_unnamed_files_does() {
+        let directory = std::env::temp_dir().join(format!("rwsgi-gather-{}", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        let mut file = unlinked_file(&directory).unwrap();
+        assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0);
+        std::fs::remove_dir(&directory).unwrap();
+        file.write_all(b"body").unwrap();
+        file.rewind().unwrap();
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "body");
+        assert!(unlinked_file(&directory).is_err());
     }
 }

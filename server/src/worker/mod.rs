@@ -18,9 +18,10 @@ mod serve;
 mod stop;
 mod table;
 
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize};
-use std::sync::{Arc, Mutex};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
@@ -80,6 +81,10 @@ struct Shared {
     connections: Table,
     /// Connections that are open.
     open: AtomicUsize,
+    /// When they were last looked through for those that waited too long, monotonic ns.
+    swept: AtomicU64,
+    /// Whether the listeners are in the epoll set.
+    listening: Mutex<bool>,
     /// The worker leaves: nothing new is accepted, connections close when they are idle.
     leaving: AtomicBool,
     /// Cores that have seen it.
@@ -134,6 +139,8 @@ pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
         lost_links: Mutex::default(),
         connections: Table::default(),
         open: AtomicUsize::new(0),
+        swept: AtomicU64::new(0),
+        listening: Mutex::new(false),
         leaving: AtomicBool::new(false),
         leaving_cores: AtomicU32::new(0),
         stop: stop::on_terminate().context("cannot watch for the order to leave")?,
@@ -164,11 +171,17 @@ pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
         .into_iter()
         .map(|mut core| {
             let name = harakiri::thread_name(worker, core.id());
-            std::thread::Builder::new().name(name).spawn(move || Python::attach(|py| core.serve(py)))
+            std::thread::Builder::new().name(name).spawn(move || {
+                let _serving = Serving(Arc::clone(&core.shared));
+                Python::attach(|py| core.serve(py))
+            })
         })
         .collect::<Result<_, _>>()
         .context("cannot start the worker's threads")?;
-    let mut outcome = first.serve(py);
+    let mut outcome = {
+        let _serving = Serving(Arc::clone(&first.shared));
+        first.serve(py)
+    };
     for other in others {
         let joined = py.detach(|| other.join());
         outcome = outcome.and(joined.unwrap_or_else(|_| Err(anyhow::anyhow!("a core's thread panicked"))));
@@ -179,6 +192,15 @@ pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
         return Ok(1);
     }
     Ok(0)
+}
+
+/// A core's serving, after which the worker leaves.
+struct Serving(Arc<Shared>);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
 }
 
 impl Listener {
@@ -203,15 +225,45 @@ fn server_name(host: &str) -> String {
 
 impl Shared {
     fn watch(&self) -> anyhow::Result<()> {
+        self.listen_again()?;
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+        self.epoll.add(&self.stop, EpollEvent::new(flags, TOKEN_STOP))?;
+        self.epoll.add(&self.lifeline, EpollEvent::new(EpollFlags::empty(), TOKEN_LIFELINE))?;
+        Ok(())
+    }
+
+    /// Takes connections from the listeners, if it does not.
+    fn listen_again(&self) -> anyhow::Result<()> {
+        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        if *listening || self.leaving.load(Acquire) {
+            return Ok(());
+        }
+        *listening = true;
         // A connection wakes one of the workers that sleep, not all.
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
         for (index, listener) in self.listeners.iter().enumerate() {
             self.epoll.add(&listener.fd, EpollEvent::new(flags, TOKEN_LISTENER + index as u64))?;
         }
-        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
-        self.epoll.add(&self.stop, EpollEvent::new(flags, TOKEN_STOP))?;
-        self.epoll.add(&self.lifeline, EpollEvent::new(EpollFlags::empty(), TOKEN_LIFELINE))?;
         Ok(())
+    }
+
+    /// Leaves connections to wait in the backlog, or for other workers.
+    fn stop_listening(&self) -> anyhow::Result<()> {
+        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::take(&mut *listening) {
+            for listener in &self.listeners {
+                self.epoll.delete(&listener.fd)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A core ends, whatever for: the others must not go on without it.
+    fn leave(&self) {
+        self.leaving.store(true, Release);
+        if let Err(failure) = self.wake_next() {
+            error!("worker {}: cannot wake its cores: {failure}", self.worker);
+        }
     }
 
     /// Wakes a core that sleeps.
@@ -222,9 +274,5 @@ impl Shared {
     /// Whether connections are armed for one event at a time.
     fn one_shot(&self) -> bool {
         self.config.threads > 1
-    }
-
-    fn listener_fds(&self) -> impl Iterator<Item = std::os::fd::BorrowedFd<'_>> {
-        self.listeners.iter().map(|listener| listener.fd.as_fd())
     }
 }

@@ -41,6 +41,11 @@ impl Output {
         self.waiting.is_empty()
     }
 
+    /// Whether what goes next is read from a disk.
+    pub(super) fn is_file(&self) -> bool {
+        matches!(self.waiting.front(), Some(Piece::File(..)))
+    }
+
     /// Bytes sent since the last call.
     pub(super) fn take_sent(&mut self) -> u64 {
         std::mem::take(&mut self.sent)
@@ -64,10 +69,12 @@ impl Output {
                 continue;
             }
             let kept = if part.len() - gone >= WORTH_KEEPING { own(index) } else { None };
-            self.waiting.push_back(match kept {
-                Some(owner) => Piece::Owned(owner, gone),
-                None => Piece::Copied(part[gone..].to_vec(), 0),
-            });
+            match (kept, self.waiting.back_mut()) {
+                (Some(owner), _) => self.waiting.push_back(Piece::Owned(owner, gone)),
+                // Many small parts are one large piece.
+                (None, Some(Piece::Copied(bytes, _))) => bytes.extend_from_slice(&part[gone..]),
+                (None, _) => self.waiting.push_back(Piece::Copied(part[gone..].to_vec(), 0)),
+            }
             gone = 0;
         }
         Ok(self.is_empty())
@@ -98,7 +105,7 @@ impl Output {
     }
 
     /// Waits until nothing is left, as long as the socket takes something every `timeout` ms.
-    pub(super) fn flush(&mut self, socket: BorrowedFd<'_>, timeout: u16) -> io::Result<()> {
+    pub(super) fn flush(&mut self, socket: BorrowedFd<'_>, timeout: u32) -> io::Result<()> {
         while !self.advance(socket)? {
             wait_for(socket, PollFlags::POLLOUT, timeout)?;
         }
@@ -106,10 +113,11 @@ impl Output {
     }
 }
 
-/// Waits until the socket is ready.
-pub(super) fn wait_for(socket: BorrowedFd<'_>, what: PollFlags, timeout: u16) -> io::Result<()> {
+/// Waits until the socket is ready, at most `timeout` ms.
+pub(super) fn wait_for(socket: BorrowedFd<'_>, what: PollFlags, timeout: u32) -> io::Result<()> {
+    let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
     loop {
-        match poll(&mut [PollFd::new(socket, what)], PollTimeout::from(timeout)) {
+        match poll(&mut [PollFd::new(socket, what)], timeout) {
             Ok(0) => return Err(io::Error::new(io::ErrorKind::TimedOut, "it took too long")),
             Ok(_) => return Ok(()),
             Err(Errno::EINTR) => {}

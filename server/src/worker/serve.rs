@@ -10,7 +10,7 @@ use tracing::{error, warn};
 
 use super::access_log::Entry;
 use super::body::{Body, LinkReader};
-use super::connection::{Connection, Kind, Pending, Wait};
+use super::connection::{Connection, Kind, Pending, Spooled, Wait};
 use super::core::{Core, Next};
 use super::gather::{Gather, GatherError};
 use super::harakiri;
@@ -37,33 +37,44 @@ impl Core {
         scratch: &mut [u8],
     ) -> anyhow::Result<Driven> {
         // What the core has sent of a parked response counts like everything else.
-        let sent = connection.output.advance(connection.socket.as_fd());
+        let advance = |connection: &mut Connection| connection.output.advance(connection.socket.as_fd());
+        let sent =
+            if connection.output.is_file() { py.detach(|| advance(&mut connection)) } else { advance(&mut connection) };
         self.count_sent(&mut connection);
         match sent {
-            Err(_) => return Ok((connection, Next::Close)),
+            Err(failure) => {
+                if failure.kind() == std::io::ErrorKind::UnexpectedEof {
+                    error!("a response to {} breaks off: {failure}", client_of(&connection.peer));
+                }
+                self.count_write_error();
+                return Ok((connection, Next::Close));
+            }
             Ok(false) => return Ok(self.wait(connection, Wait::Write)),
             Ok(true) => {}
         }
         if connection.closing {
             return Ok(self.end(connection, scratch));
         }
-        let bytes = if std::mem::take(&mut connection.held_back) {
+        let held_back = std::mem::take(&mut connection.held_back);
+        if !held_back && connection.pending.as_ref().is_some_and(|pending| pending.gather.is_spooling()) {
+            return self.spool(py, connection, scratch);
+        }
+        let mut bytes = if held_back {
             &std::mem::take(&mut connection.input)
-        } else if connection.input.is_empty() {
-            match connection.receive(scratch) {
-                Err(_) | Ok(Some(0)) => return Ok(self.broken_off(connection)),
-                Ok(None) => return Ok(self.wait(connection, Wait::Read)),
-                Ok(Some(len)) => &scratch[..len],
-            }
         } else {
-            match connection.receive(scratch) {
-                Err(_) | Ok(Some(0)) => return Ok(self.broken_off(connection)),
+            let len = match connection.receive(scratch) {
+                Err(_) | Ok(Some(0)) => return Ok(self.gone(connection)),
                 Ok(None) => return Ok(self.wait(connection, Wait::Read)),
-                Ok(Some(len)) => connection.input.extend_from_slice(&scratch[..len]),
+                Ok(Some(len)) => len,
+            };
+            connection.fresh = false;
+            if connection.input.is_empty() {
+                &scratch[..len]
+            } else {
+                connection.input.extend_from_slice(&scratch[..len]);
+                &std::mem::take(&mut connection.input)
             }
-            &std::mem::take(&mut connection.input)
         };
-        let mut bytes = bytes;
         loop {
             let before = bytes.len();
             let (back, next) = self.consume(py, connection, &mut bytes)?;
@@ -75,9 +86,11 @@ impl Core {
                 return Ok(self.end(connection, &mut []));
             }
             if !connection.output.is_empty() {
-                // A client that sends requests and takes no answers must not fill the memory.
-                connection.held_back = !bytes.is_empty();
-                connection.input = bytes.to_vec();
+                if !bytes.is_empty() {
+                    // A client that sends requests and takes no answers must not fill the memory.
+                    connection.held_back = true;
+                    connection.input = bytes.to_vec();
+                }
                 return Ok(self.wait(connection, Wait::Write));
             }
             // Requests that were sent one behind another are served one after another.
@@ -87,8 +100,24 @@ impl Core {
         }
     }
 
-    /// The client has closed; in the middle of a request that is a request that could not be read.
-    fn broken_off(&mut self, connection: Box<Connection>) -> Driven {
+    /// Takes what is there of a body that goes to a file; serves the request when that is all.
+    fn spool(&mut self, py: Python<'_>, mut connection: Box<Connection>, scratch: &mut [u8]) -> anyhow::Result<Driven> {
+        let (connection, next) = match py.detach(|| connection.spool(scratch)) {
+            Ok(Spooled::Waits) => return Ok(self.wait(connection, Wait::Read)),
+            Ok(Spooled::Gone) => return Ok(self.gone(connection)),
+            Ok(Spooled::Complete(pending)) => self.serve_gathered(py, connection, pending)?,
+            Err(failure) => self.refuse_gathering(connection, failure),
+        };
+        Ok(match next {
+            Some(next) => (connection, next),
+            None if connection.closing => self.end(connection, &mut []),
+            None if connection.output.is_empty() => self.wait(connection, Wait::Read),
+            None => self.wait(connection, Wait::Write),
+        })
+    }
+
+    /// The client went away: in the middle of a request, perhaps.
+    fn gone(&mut self, connection: Box<Connection>) -> Driven {
         if !connection.is_idle() && !matches!(connection.kind, Kind::Link(_)) {
             self.count_read_error();
         }
@@ -109,16 +138,17 @@ impl Core {
             // The front looks after its own.
             Kind::Link(_) if wait == Wait::Read => u32::MAX,
             _ if wait == Wait::Write => self.deadline(config.socket_timeout),
-            _ if connection.is_idle() => self.deadline(config.http_keepalive),
-            // The head as a whole must come in time, however it is divided; a body must go on coming.
-            _ if connection.pending.is_some() => self.deadline(config.socket_timeout),
-            _ => connection.deadline.min(self.deadline(config.socket_timeout)),
+            _ if connection.is_idle() && !connection.fresh => self.deadline(config.http_keepalive),
+            // A body must go on coming.
+            _ if connection.is_idle() || connection.pending.is_some() => self.deadline(config.socket_timeout),
+            // The head as a whole must come in time, however it is divided: see `keep`.
+            _ => connection.deadline,
         };
         (connection, Next::Wait(wait))
     }
 
     /// The last answer is sent: closes, or waits for a client that may still be sending.
-    fn end(&mut self, mut connection: Box<Connection>, scratch: &mut [u8]) -> Driven {
+    pub(super) fn end(&mut self, mut connection: Box<Connection>, scratch: &mut [u8]) -> Driven {
         if !connection.output.is_empty() {
             return self.wait(connection, Wait::Write);
         }
@@ -129,14 +159,12 @@ impl Core {
             connection.shut();
             connection.deadline = self.deadline(LINGER);
         }
-        loop {
-            let mut small = [0; 1024];
-            let room = if scratch.is_empty() { &mut small[..] } else { &mut *scratch };
-            match connection.receive(room) {
-                Ok(None) => return (connection, Next::Wait(Wait::Read)),
-                Err(_) | Ok(Some(0)) => return (connection, Next::Close),
-                Ok(Some(_)) => {}
-            }
+        let mut small = [0; 1024];
+        let room = if scratch.is_empty() { &mut small[..] } else { scratch };
+        match connection.receive(room) {
+            Err(_) | Ok(Some(0)) => (connection, Next::Close),
+            // However fast it sends: others get their turn, and the deadline comes.
+            Ok(_) => (connection, Next::Wait(Wait::Read)),
         }
     }
 
@@ -162,20 +190,28 @@ impl Core {
             }
             Ok((used, true)) => {
                 *bytes = &bytes[used..];
-                let body = match pending.gather.finish() {
-                    Ok(body) => body,
-                    Err(failure) => return Ok(self.refuse_for_disk(connection, &failure)),
-                };
-                connection.body = body;
-                let served = match connection.kind {
-                    Kind::Uwsgi => self.serve_uwsgi(py, connection, &pending.head)?,
-                    _ => self.serve_http(py, connection, &pending.head)?,
-                };
-                Ok((served, None))
+                self.serve_gathered(py, connection, pending)
             }
-            Err(GatherError::Refused(refusal)) => Ok(self.refuse(connection, refusal)),
-            Err(GatherError::Disk(failure)) => Ok(self.refuse_for_disk(connection, &failure)),
+            Err(failure) => Ok(self.refuse_gathering(connection, failure)),
         }
+    }
+
+    /// A request whose body is complete now.
+    fn serve_gathered(
+        &mut self,
+        py: Python<'_>,
+        mut connection: Box<Connection>,
+        pending: Pending,
+    ) -> anyhow::Result<(Box<Connection>, Option<Next>)> {
+        connection.body = match pending.gather.finish() {
+            Ok(body) => body,
+            Err(failure) => return Ok(self.refuse_gathering(connection, failure.into())),
+        };
+        let served = match connection.kind {
+            Kind::Uwsgi => self.serve_uwsgi(py, connection, &pending.head)?,
+            _ => self.serve_http(py, connection, &pending.head)?,
+        };
+        Ok((served, None))
     }
 
     fn http(
@@ -209,13 +245,14 @@ impl Core {
             BodyLength::Length(length) => Some(length),
             BodyLength::Chunked => None,
         };
-        if head.expect_continue && rest.is_empty() {
-            // A client that is gone shows when its body is read.
+        let (len, awaits_continue) = (head.len, head.expect_continue && rest.is_empty());
+        let (mut connection, next) = self.gather(py, connection, &all[..len], length, rest, bytes)?;
+        // Not to a client whose body is not wanted. One that is gone shows when its body is read.
+        if awaits_continue && connection.pending.is_some() {
             let _ =
                 connection.output.send(connection.socket.as_fd(), &[b"HTTP/1.1 100 Continue\r\n\r\n"], &mut |_| None);
         }
-        let len = head.len;
-        self.gather(py, connection, &all[..len], length, rest, bytes)
+        Ok((connection, next))
     }
 
     fn uwsgi(
@@ -272,8 +309,7 @@ impl Core {
         };
         let gather = match gather {
             Ok(gather) => gather,
-            Err(GatherError::Refused(refusal)) => return Ok(self.refuse(connection, refusal)),
-            Err(GatherError::Disk(failure)) => return Ok(self.refuse_for_disk(connection, &failure)),
+            Err(failure) => return Ok(self.refuse_gathering(connection, failure)),
         };
         connection.pending = Some(Pending { head: head.to_vec(), gather });
         let skipped = bytes.len() - rest.len();
@@ -317,19 +353,26 @@ impl Core {
 
     /// Keeps the beginning of a request until more of it comes.
     fn keep(&mut self, mut connection: Box<Connection>, bytes: &mut &[u8]) -> Box<Connection> {
+        if connection.seen == 0 {
+            connection.deadline = self.deadline(self.shared.config.socket_timeout);
+        }
         connection.input = bytes.to_vec();
         connection.seen = bytes.len();
-        connection.deadline = connection.deadline.min(self.deadline(self.shared.config.socket_timeout));
         *bytes = &[];
         connection
     }
 
-    fn refuse(&mut self, mut connection: Box<Connection>, refusal: Refusal) -> (Box<Connection>, Option<Next>) {
+    /// A request is not taken. The uwsgi protocol's answers are HTTP's.
+    pub(super) fn refuse(
+        &mut self,
+        mut connection: Box<Connection>,
+        refusal: Refusal,
+    ) -> (Box<Connection>, Option<Next>) {
         warn!("{} refused: {refusal}", client_of(&connection.peer));
         self.count_read_error();
         connection.closing = true;
         connection.pending = None;
-        if connection.kind == Kind::Http {
+        if !matches!(connection.kind, Kind::Link(_)) {
             let mut answer = Vec::new();
             http::refusal_response(&refusal, &mut answer);
             connection.linger = true;
@@ -341,13 +384,24 @@ impl Core {
         (connection, None)
     }
 
-    fn refuse_for_disk(
+    /// A body cannot be gathered.
+    fn refuse_gathering(
         &mut self,
         connection: Box<Connection>,
-        failure: &std::io::Error,
+        failure: GatherError,
     ) -> (Box<Connection>, Option<Next>) {
-        error!("post-buffering: a request body cannot be kept: {failure}");
-        self.refuse(connection, Refusal { status: 503, reason: "the request body cannot be kept" })
+        let refusal = match failure {
+            GatherError::Refused(refusal) => refusal,
+            GatherError::Disk(failure) => {
+                error!("post-buffering: a request body cannot be kept: {failure}");
+                Refusal { status: 503, reason: "the request body cannot be kept" }
+            }
+        };
+        self.refuse(connection, refusal)
+    }
+
+    pub(super) fn count_write_error(&mut self) {
+        self.shared.scoreboard.core(self.shared.slot, self.id).write_error();
     }
 
     fn count_read_error(&mut self) {
@@ -457,13 +511,21 @@ impl Core {
             harakiri::hold(connection.kind, connection.socket.as_raw_fd());
         }
         let served = self.gateway.serve(py, request, exchange, connection)?;
-        let Served { transport, status, keep_alive, raised, client_gone } = served;
+        let Served { transport, status, keep_alive, raised, client_gone, broken_off } = served;
         let transport: Box<dyn Any> = transport;
         let Ok(mut connection) = transport.downcast::<Connection>() else {
             anyhow::bail!("the application's side gave back another connection than it was given");
         };
         let bytes = connection.queued;
-        let drained = connection.discard_body();
+        // The front may have much of it still to send.
+        let drained = if let Body::Link(_) = connection.body {
+            py.detach(|| connection.discard_body())
+        } else {
+            connection.discard_body()
+        };
+        if broken_off && !matches!(connection.kind, Kind::Link(_)) {
+            connection.break_off();
+        }
         let client_gone = connection.claim().is_err() || client_gone;
         if client_gone || drained.is_err() || connection.end_response(keep_alive).is_err() {
             connection.closing = true;

@@ -183,13 +183,18 @@ impl Active {
         Ok(())
     }
 
+    /// Whether an answer was begun that has no body, whatever the application produces.
+    #[must_use]
+    pub fn is_bodiless(&self) -> bool {
+        matches!(self.progress, Progress::Sending(Plan { framing: Framing::NoBody, .. }))
+    }
+
     /// Whether the body is complete, so that no more of it needs to be produced.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         match self.progress {
             Progress::Sending(Plan { framing: Framing::Length(said), .. }) => self.body_sent >= said,
-            Progress::Sending(Plan { framing: Framing::NoBody, .. }) => true,
-            _ => false,
+            _ => self.is_bodiless(),
         }
     }
 }

@@ -16,7 +16,7 @@ use super::transport::{Kept, Transport};
 use crate::protocol::date::HttpDate;
 use crate::protocol::http::Head;
 use crate::protocol::link::Peer;
-use crate::protocol::response::{Exchange, HeadWriter};
+use crate::protocol::response::{Exchange, Framing, HeadWriter, Plan};
 use crate::protocol::uwsgi;
 
 /// A request's head, in the form that it came in.
@@ -57,6 +57,9 @@ pub struct Served {
     pub raised: Option<Raised>,
     /// The client went away before the response was complete.
     pub client_gone: bool,
+    /// A response was begun whose end is that of the connection, and did not come to its end: closing as usual would
+    /// make it look whole.
+    pub broken_off: bool,
 }
 
 /// Calls the application for one core.
@@ -84,7 +87,10 @@ impl Objects {
     }
 
     fn are_ours_alone(&self, py: Python<'_>) -> bool {
-        [self.start_response.as_ptr(), self.input.as_ptr()].into_iter().all(|object| is_ours_alone(py, object))
+        let write = self.start_response.get().write();
+        [self.start_response.as_ptr(), write.as_ptr(), self.input.as_ptr()]
+            .into_iter()
+            .all(|object| is_ours_alone(py, object))
     }
 }
 
@@ -204,6 +210,8 @@ impl Gateway {
         }
         let keep_alive = served_ok && matches!(active.progress, Progress::Sending(plan) if plan.keep_alive);
         let sent = matches!(active.progress, Progress::Sending(_));
+        let broken_off =
+            !served_ok && matches!(active.progress, Progress::Sending(Plan { framing: Framing::UntilClose, .. }));
         self.spare = active.spare;
         Ok(Served {
             transport: active.transport,
@@ -211,6 +219,7 @@ impl Gateway {
             keep_alive,
             raised,
             client_gone,
+            broken_off,
         })
     }
 }
@@ -275,14 +284,14 @@ fn own(bytes: &Bound<'_, PyBytes>) -> Option<Kept> {
 fn respond(py: Python<'_>, shared: &Shared, result: &Bound<'_, PyAny>) -> Result<(), Failure> {
     // Lists and tuples are what most applications return, and need no closing.
     if let Ok(list) = result.cast_exact::<PyList>() {
-        return send_whole(shared, &list.to_tuple());
+        return send_whole(py, shared, &list.to_tuple());
     }
     if let Ok(tuple) = result.cast_exact::<PyTuple>() {
-        return send_whole(shared, tuple);
+        return send_whole(py, shared, tuple);
     }
     if let Ok(bytes) = result.cast_exact::<PyBytes>() {
         // Not quite the protocol (each item would be a number), but what uWSGI's users may do.
-        return send_one(shared, bytes);
+        return send_one(py, shared, bytes);
     }
     let sent = send_iterable(py, shared, result);
     let closed = match result.getattr_opt("close") {
@@ -290,15 +299,31 @@ fn respond(py: Python<'_>, shared: &Shared, result: &Bound<'_, PyAny>) -> Result
         Ok(None) => Ok(()),
         Err(error) => Err(error),
     };
-    sent.and(closed.map_err(Failure::from))
+    match (sent, closed) {
+        (Err(failure), Err(error)) => {
+            // One of the two is the request's failure; the other must not be lost.
+            error!("close() of what the application returned: {}", one_line(py, &error));
+            error.display(py);
+            Err(failure)
+        }
+        (sent, closed) => sent.and(closed.map_err(Failure::from)),
+    }
 }
 
-fn send_one(shared: &Shared, bytes: &Bound<'_, PyBytes>) -> Result<(), Failure> {
+/// A body that is copied to the kernel without the GIL, bytes: what is smaller is copied sooner than the GIL is back.
+const LARGE: usize = 256 * 1024;
+
+fn send_one(py: Python<'_>, shared: &Shared, bytes: &Bound<'_, PyBytes>) -> Result<(), Failure> {
     let data = bytes.as_bytes();
     with(shared, |active| {
         // After `write()` the length of this is not the length of the whole.
         let whole = (!matches!(active.progress, Progress::Sending(_))).then_some(data.len() as u64);
-        active.send(&[data], whole, &mut |_| own(bytes))?;
+        if data.len() < LARGE {
+            active.send(&[data], whole, &mut |_| own(bytes))?;
+        } else {
+            let mut kept = own(bytes);
+            py.detach(|| active.send(&[data], whole, &mut |_| kept.take()))?;
+        }
         if whole.is_none() {
             active.end()?;
         }
@@ -306,11 +331,11 @@ fn send_one(shared: &Shared, bytes: &Bound<'_, PyBytes>) -> Result<(), Failure> 
     })
 }
 
-fn send_whole(shared: &Shared, items: &Bound<'_, PyTuple>) -> Result<(), Failure> {
+fn send_whole(py: Python<'_>, shared: &Shared, items: &Bound<'_, PyTuple>) -> Result<(), Failure> {
     if let [item] = items.as_slice()
         && let Ok(bytes) = item.cast_exact::<PyBytes>()
     {
-        return send_one(shared, bytes);
+        return send_one(py, shared, bytes);
     }
     let pieces = items.iter().map(|item| body_bytes(&item)).collect::<PyResult<Vec<_>>>()?;
     let slices: Vec<_> = pieces.iter().map(pyo3::types::PyBytesMethods::as_bytes).collect();
@@ -342,17 +367,16 @@ fn send_iterable(py: Python<'_>, shared: &Shared, result: &Bound<'_, PyAny>) -> 
         if bytes.is_empty() {
             continue;
         }
-        let is_whole = with(shared, |active| {
+        let is_bodiless = with(shared, |active| {
             let all_sent = active.send(&[bytes], None, &mut |_| own(&piece))?;
-            let is_whole = active.is_whole();
             // More is to come, or may be: the client must have this before the application makes the next.
-            if !all_sent && !is_whole {
+            if !all_sent && !active.is_whole() {
                 py.detach(|| active.transport.flush())?;
             }
-            Ok(is_whole)
+            Ok(active.is_bodiless())
         })?;
-        // The answer to HEAD needs no body made.
-        if is_whole && with(shared, |active| Ok(active.exchange.head_only))? {
+        // An answer without a body needs none made.
+        if is_bodiless {
             return Ok(());
         }
     }
@@ -378,8 +402,9 @@ fn send_file(py: Python<'_>, shared: &Shared, wrapper: &FileWrapper) -> Result<b
         };
         active.progress = Progress::Sending(plan);
         active.body_sent = len;
-        let len = if plan.framing == crate::protocol::response::Framing::NoBody { 0 } else { len };
-        active.transport.send_file(&head, extent.file, extent.offset, len)?;
+        let len = if plan.framing == Framing::NoBody { 0 } else { len };
+        // Reading the disk takes its time.
+        py.detach(|| active.transport.send_file(&head, extent.file, extent.offset, len))?;
         active.spare = head;
         active.spare.clear();
         Ok(true)

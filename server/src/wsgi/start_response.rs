@@ -28,6 +28,12 @@ impl StartResponse {
     pub fn new(py: Python<'_>, shared: &Shared) -> PyResult<Self> {
         Ok(Self { shared: shared.clone(), write: Py::new(py, Write { shared: shared.clone() })? })
     }
+
+    /// What every call returns.
+    #[must_use]
+    pub fn write(&self) -> &Py<Write> {
+        &self.write
+    }
 }
 
 #[pymethods]
