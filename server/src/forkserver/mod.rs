@@ -38,6 +38,8 @@ pub fn run(channel: RawFd) -> anyhow::Result<i32> {
         .context("fork server: cannot read its setup from the master")?
         .context("fork server: the master is gone")?;
     ignore_terminal_signals()?;
+    // A supervisor that stops the whole group means the master, which lets this process go in its own time.
+    ignore(&[Signal::SIGTERM])?;
     limit_address_space(&setup.config)?;
     let _ = nix::sys::prctl::set_name(c"rwsgi forksrv");
     let title = format!("rwsgi forkserver {}", setup.generation);
@@ -128,14 +130,18 @@ pub fn limit_address_space(config: &Config) -> anyhow::Result<()> {
 }
 
 /// A terminal's Ctrl-C and hang-up reach the whole foreground group; only the master acts on them.
-#[allow(unsafe_code)]
 pub fn ignore_terminal_signals() -> anyhow::Result<()> {
+    ignore(&[Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP])
+}
+
+#[allow(unsafe_code)]
+fn ignore(signals: &[Signal]) -> anyhow::Result<()> {
     // A handler that does nothing, rather than the signal ignored: programs that the application starts would inherit
     // the latter.
     let nothing = SigAction::new(SigHandler::Handler(do_nothing), SaFlags::SA_RESTART, SigSet::empty());
-    for terminal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP] {
+    for signal in signals {
         // SAFETY: the handler does nothing.
-        unsafe { sigaction(terminal, &nothing) }.with_context(|| format!("cannot handle {terminal}"))?;
+        unsafe { sigaction(*signal, &nothing) }.with_context(|| format!("cannot handle {signal}"))?;
     }
     Ok(())
 }

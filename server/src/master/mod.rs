@@ -357,6 +357,10 @@ impl Master {
         self.tell_supervisor(now);
         if self.phase != Phase::Serving {
             self.proceed_with_stop();
+            if self.phase == Phase::FrontLeaves {
+                // Workers that a supervisor stopped with the rest of the group: the front still needs some.
+                self.fork_due(now);
+            }
             return;
         }
         self.start_front(now);
