@@ -149,8 +149,9 @@ def for_all(program):
     """A directory that everybody may enter; skips where another user could not run the server."""
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
-    run = subprocess.run([program.path, "--version"], user="www-data", capture_output=True, cwd="/", check=False)
-    if run.returncode != 0:
+    try:
+        subprocess.run([program.path, "--version"], user="www-data", capture_output=True, cwd="/", check=True)
+    except (PermissionError, subprocess.CalledProcessError):
         pytest.skip(f"www-data cannot run {program.path}")
     directory = Path(tempfile.mkdtemp(prefix="rwsgi-tests-"))
     directory.chmod(0o755)
