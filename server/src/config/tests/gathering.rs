@@ -6,7 +6,7 @@ use crate::config::gather::{Gatherer, Setting};
 use crate::config::surroundings::Surroundings;
 
 fn around() -> Surroundings {
-    let env = [("HOME", "/root"), ("MY_PROCESSES", "6"), ("EMPTY", ""), ("NESTED", "$(HOME)")];
+    let env = [("HOME", "/home/me"), ("MY_PROCESSES", "6"), ("EMPTY", ""), ("NESTED", "$(HOME)")];
     Surroundings {
         env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
         directory: std::env::current_dir().unwrap(),
@@ -78,7 +78,7 @@ fn references_reckon_from_left_to_right() {
 #[test]
 fn environment_variables_are_replaced_or_left() {
     for (value, expected) in [
-        ("$(HOME)/x", "/root/x"),
+        ("$(HOME)/x", "/home/me/x"),
         ("a$(HOME)b$(MY_PROCESSES)c", "a/rootb6c"),
         ("$(NOPE)", "$(NOPE)"),
         // From here on beyond uWSGI 2.0: defaults are its 2.1's, and plain names are the shell's.
@@ -87,7 +87,7 @@ fn environment_variables_are_replaced_or_left() {
         ("$(EMPTY:-default)", "default"),
         ("$(EMPTY-default)", ""),
         ("$MY_PROCESSES", "6"),
-        ("$HOME/x", "/root/x"),
+        ("$HOME/x", "/home/me/x"),
         ("$HOMES $1 $ $$", "$HOMES $1 $ $$"),
     ] {
         check("environment", &format!("x = {value}"), &[("x", expected)]);
@@ -96,7 +96,7 @@ fn environment_variables_are_replaced_or_left() {
     check(
         "placeholder",
         "set-placeholder = q=$(HOME)\nset = processes=3\nx = %(q)",
-        &[("q", "/root"), ("processes", "3"), ("x", "/root")],
+        &[("q", "/home/me"), ("processes", "3"), ("x", "/home/me")],
     );
     // An option since uWSGI 2.1.
     check("ienv", "ienv = FOO=bar\nx = $(FOO)", &[("ienv", "FOO=bar"), ("x", "bar")]);
@@ -163,9 +163,9 @@ fn conditions_take_what_follows_or_leave_it() {
         assert_eq!(settings.last().unwrap().0, "y");
         assert_eq!(warnings, [""; 0]);
     };
-    taken("if-env = HOME", Some("/root"));
-    taken("ifenv = HOME", Some("/root"));
-    taken("if-env = HOME=/root", Some("/root"));
+    taken("if-env = HOME", Some("/home/me"));
+    taken("ifenv = HOME", Some("/home/me"));
+    taken("if-env = HOME=/home/me", Some("/home/me"));
     taken("if-env = HOME=/else", None);
     taken("if-env = NOPE", None);
     // uWSGI leaves %(_) as it is where there is nothing that it could stand for.

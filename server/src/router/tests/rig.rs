@@ -1,0 +1,212 @@
+//! The parts of the front's tests: a front in a thread, its clients, its workers.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener, UnixStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::unistd::pipe;
+
+use super::super::*;
+use crate::protocol::link::{DONE_KEEP, Hello, RequestHead};
+use crate::stats::scoreboard::{Layout, Scoreboard};
+
+/// How long anything may take before the test says that it does not come.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const TOKEN: [u8; 16] = *b"the secret token";
+pub(super) const LIMITS: Limits =
+    Limits { timeout: 30, keepalive: 30, buffer_size: 4096, limit_post: 0, post_buffering: 4096, queue: 10 };
+
+/// A front in a thread of its own.
+pub(super) struct Front {
+    pub(super) address: SocketAddr,
+    pub(super) link: UnixAddr,
+    pub(super) board: Arc<Scoreboard>,
+    pub(super) lifeline: Option<OwnedFd>,
+    pub(super) thread: Option<JoinHandle<anyhow::Result<()>>>,
+}
+
+impl Front {
+    pub(super) fn start(limits: Limits) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let link = UnixAddr::from_abstract_name(format!("rwsgi-router-{}-{number}", std::process::id())).unwrap();
+        let link_listener = UnixListener::bind_addr(&link).unwrap();
+        link_listener.set_nonblocking(true).unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (reader, writer) = pipe().unwrap();
+        let board = Arc::new(Scoreboard::create(Layout::new(1, 1)).unwrap());
+        let config = RouterConfig {
+            listeners: vec![listener.into()],
+            link_listener: link_listener.into(),
+            token: TOKEN,
+            lifeline: reader,
+            limits,
+        };
+        let thread = std::thread::spawn({
+            let board = Arc::clone(&board);
+            move || run(config, board.front())
+        });
+        Self { address, link, board, lifeline: Some(writer), thread: Some(thread) }
+    }
+
+    pub(super) fn client(&self) -> TestClient {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        TestClient { stream, read: Vec::new() }
+    }
+
+    pub(super) fn worker(&self, worker: u32) -> TestWorker {
+        let mut stream = UnixStream::connect_addr(&self.link).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(&Hello { worker, core: 0, token: TOKEN }.encode()).unwrap();
+        TestWorker { stream }
+    }
+
+    pub(super) fn waits_for_depth(&self, depth: u64) {
+        eventually(|| self.board.front().read().0 == depth);
+    }
+
+    /// Tells the front that the master is gone.
+    pub(super) fn stop(&mut self) {
+        self.lifeline = None;
+    }
+
+    pub(super) fn join(&mut self) {
+        self.thread.take().unwrap().join().unwrap().unwrap();
+    }
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        self.stop();
+        // A test that failed has clients open that nobody will serve: they are closed first, being younger locals.
+        if let (Some(thread), false) = (self.thread.take(), std::thread::panicking()) {
+            thread.join().unwrap().unwrap();
+        }
+    }
+}
+
+pub(super) fn eventually(condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "it does not come");
+        std::thread::yield_now();
+    }
+}
+
+pub(super) struct TestClient {
+    pub(super) stream: TcpStream,
+    /// Read beyond the last response.
+    pub(super) read: Vec<u8>,
+}
+
+impl TestClient {
+    pub(super) fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
+        self.stream.write_all(bytes.as_ref()).unwrap();
+        self
+    }
+
+    pub(super) fn get(&mut self, path: &str) -> &mut Self {
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"))
+    }
+
+    /// One response with a Content-Length.
+    pub(super) fn response(&mut self) -> String {
+        loop {
+            let text = String::from_utf8_lossy(&self.read);
+            if let Some((head, rest)) = text.split_once("\r\n\r\n") {
+                let length =
+                    head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).map_or("0", |length| length);
+                let length: usize = length.parse().unwrap();
+                if rest.len() >= length {
+                    let end = head.len() + 4 + length;
+                    return String::from_utf8(self.read.drain(..end).collect()).unwrap();
+                }
+            }
+            let mut buf = [0; 65_536];
+            let count = self.stream.read(&mut buf).unwrap();
+            assert_ne!(count, 0, "closed after {:?}", String::from_utf8_lossy(&self.read));
+            self.read.extend_from_slice(&buf[..count]);
+        }
+    }
+
+    pub(super) fn status(&mut self) -> u16 {
+        self.response()[9..12].parse().unwrap()
+    }
+
+    /// Everything up to the end of the connection.
+    pub(super) fn rest(&mut self) -> std::io::Result<Vec<u8>> {
+        self.stream.read_to_end(&mut self.read)?;
+        Ok(std::mem::take(&mut self.read))
+    }
+
+    pub(super) fn is_closed(&mut self) -> bool {
+        matches!(self.stream.read(&mut [0]), Ok(0))
+    }
+}
+
+pub(super) struct TestWorker {
+    pub(super) stream: UnixStream,
+}
+
+#[derive(Debug, PartialEq)]
+pub(super) struct Taken {
+    pub(super) peer: String,
+    pub(super) head: String,
+    pub(super) body: Vec<u8>,
+}
+
+impl TestWorker {
+    pub(super) fn exactly(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        self.stream.read_exact(&mut bytes).unwrap();
+        bytes
+    }
+
+    pub(super) fn take(&mut self) -> Taken {
+        let lengths = RequestHead::decode(self.exactly(RequestHead::LEN).first_chunk().unwrap());
+        Taken {
+            peer: String::from_utf8(self.exactly(lengths.peer_len as usize)).unwrap(),
+            head: String::from_utf8(self.exactly(lengths.head_len as usize)).unwrap(),
+            body: self.exactly(lengths.body_len as usize),
+        }
+    }
+
+    /// The path of the next request.
+    pub(super) fn path(&mut self) -> String {
+        self.take().head.split(' ').nth(1).unwrap().into()
+    }
+
+    pub(super) fn frame(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.write_all(&(bytes.len() as u32).to_le_bytes())?;
+        self.stream.write_all(bytes)
+    }
+
+    pub(super) fn word(&mut self, word: u32) {
+        self.stream.write_all(&word.to_le_bytes()).unwrap();
+    }
+
+    pub(super) fn answer(&mut self, text: &str) {
+        let response = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len());
+        self.frame(response.as_bytes()).unwrap();
+        self.word(DONE_KEEP);
+    }
+
+    /// Answers the next request with its own path.
+    pub(super) fn echo(&mut self) {
+        let path = self.path();
+        self.answer(&path);
+    }
+
+    pub(super) fn is_closed(&mut self) -> bool {
+        matches!(self.stream.read(&mut [0]), Ok(0))
+    }
+}
