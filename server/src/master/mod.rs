@@ -336,7 +336,7 @@ impl Master {
     /// The next moment at which something is to be done although nothing happens.
     fn next_deadline(&self) -> Option<Instant> {
         // Workers that are due while no fork server is there wait for it, not for a time.
-        let pool = self.pool.next_deadline(self.can_fork());
+        let pool = self.pool.next_deadline(self.can_fork() && self.may_fork());
         [
             pool,
             self.front.due,
@@ -357,8 +357,7 @@ impl Master {
         self.tell_supervisor(now);
         if self.phase != Phase::Serving {
             self.proceed_with_stop();
-            if self.phase == Phase::FrontLeaves {
-                // Workers that a supervisor stopped with the rest of the group: the front still needs some.
+            if self.may_fork() {
                 self.fork_due(now);
             }
             return;

@@ -101,6 +101,12 @@ impl Master {
         }
     }
 
+    /// Whether workers are to be started. While the front finishes what it has it needs some, which a supervisor that
+    /// stops the whole group at once takes away.
+    pub(super) fn may_fork(&self) -> bool {
+        self.phase == Phase::Serving || (self.phase == Phase::FrontLeaves && self.pool.lives.is_empty())
+    }
+
     /// Whether nothing is left to wait for.
     pub(super) fn is_over(&self) -> bool {
         // A life without a process id is one whose fork server was gone before it could tell: it has no process, or

@@ -14,6 +14,9 @@ use crate::forkserver::EXIT_NO_APP;
 use crate::forkserver::messages::Order;
 use crate::stats::request::describe;
 
+/// While the front leaves, a worker that is gone is replaced after this.
+const STOPPING_DELAY: Duration = Duration::from_millis(200);
+
 impl Master {
     /// Orders a life for every worker that is due.
     pub(super) fn fork_due(&mut self, now: Instant) {
@@ -139,6 +142,11 @@ impl Master {
         };
         let now = Instant::now();
         let (life, delay) = self.pool.end(index, end, now);
+        if self.phase == Phase::FrontLeaves {
+            // The front may be about to leave as well.
+            let entry = self.pool.worker(life.worker);
+            entry.due = entry.due.map(|due| due + STOPPING_DELAY);
+        }
         let held: Vec<_> =
             self.scoreboard.cores(life.slot).filter_map(super::super::stats::cell::CoreCell::held).collect();
         let totals = &mut self.pool.worker(life.worker).totals;
@@ -154,7 +162,7 @@ impl Master {
         let is_harakiri = !life.overdue.is_empty() && end == End::Killed(Signal::SIGKILL as i32);
         if is_harakiri {
             info!("worker {} (pid {pid}) of generation {} was ended by harakiri", life.worker, life.generation);
-        } else if life.fate.is_none() || end != End::Exited(0) {
+        } else if end != End::Exited(0) || (life.fate.is_none() && self.phase == Phase::Serving) {
             let mut line = format!("worker {} (pid {pid}) died: {end}", life.worker);
             for request in &held {
                 line.push_str(&format!(", while it served {}", describe(request, clock::monotonic())));
