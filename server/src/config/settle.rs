@@ -110,7 +110,7 @@ fn finish(config: &mut Config) -> Result<(), ConfigError> {
         }
     }
     if let AppSource::Module(module) = &config.app {
-        if module.is_empty() {
+        if module.is_empty() && config.mounts.is_empty() {
             return Err(ConfigError::NoApplication);
         }
         if let Some((module, callable)) = module.split_once(':') {

@@ -55,12 +55,39 @@ pub enum LoadError {
     },
 }
 
-/// Imports the application and returns its callable. Prints the traceback when it raises.
+/// Imports the application, and those that are mounted beside it, and returns one callable. Prints the traceback when
+/// one raises.
 ///
 /// # Errors
 /// When there is no application.
 pub fn load(py: Python<'_>, config: &Config) -> Result<Py<PyAny>, LoadError> {
-    let (source_name, module) = match &config.app {
+    if config.mounts.is_empty() {
+        return load_one(py, &config.app, &config.callable);
+    }
+    let default = match &config.app {
+        AppSource::Module(name) if name.is_empty() => None,
+        app => Some(load_one(py, app, &config.callable)?),
+    };
+    let mounted = config.mounts.iter().map(|mount| {
+        let callable = mount.callable.as_deref().unwrap_or(&config.callable);
+        Ok((mount.prefix.as_str(), load_one(py, &mount.app, callable)?))
+    });
+    let mounted = mounted.collect::<Result<Vec<_>, LoadError>>()?;
+    let dispatcher = PyModule::from_code(py, MOUNTS, c"rwsgi/mounts.py", c"rwsgi_mounts").and_then(|module| {
+        module.getattr("dispatcher")?.call1((default, mounted, config.manage_script_name)).map(Bound::unbind)
+    });
+    dispatcher.map_err(|error| LoadError::Import { source_name: "mount".into(), error: one_line(py, &error) })
+}
+
+/// Gives requests to mounted applications. Costs a call for each request, and only where something is mounted.
+const MOUNTS: &std::ffi::CStr =
+    match std::ffi::CStr::from_bytes_with_nul(concat!(include_str!("mounts.py"), "\0").as_bytes()) {
+        Ok(source) => source,
+        Err(_) => panic!("the source holds a NUL byte"),
+    };
+
+fn load_one(py: Python<'_>, app: &AppSource, callable_name: &str) -> Result<Py<PyAny>, LoadError> {
+    let (source_name, module) = match app {
         AppSource::File(path) => (format!("'{}'", path.display()), load_file(py, path)?),
         AppSource::Module(name) => (format!("module '{name}'"), py.import(name.as_str())),
     };
@@ -71,9 +98,9 @@ pub fn load(py: Python<'_>, config: &Config) -> Result<Py<PyAny>, LoadError> {
     };
     let module = module.map_err(raised)?;
     // uWSGI calls what is written with parentheses: `create_app()`.
-    let (name, is_factory) = match config.callable.strip_suffix("()") {
+    let (name, is_factory) = match callable_name.strip_suffix("()") {
         Some(name) => (name, true),
-        None => (config.callable.as_str(), false),
+        None => (callable_name, false),
     };
     let missing = || LoadError::Missing { source_name: source_name.clone(), callable: name.into() };
     let mut callable = module.into_any();

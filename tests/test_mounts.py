@@ -1,0 +1,51 @@
+"""Several applications in one server, each under a prefix."""
+
+from __future__ import annotations
+
+import pytest
+
+from rig import http
+
+pytestmark = pytest.mark.only_rwsgi(why="uWSGI chooses by SCRIPT_NAME alone unless it manages it")
+
+SITE = """
+def application(environ, start_response):
+    start_response("200 OK", [])
+    return [f"{NAME} {environ['SCRIPT_NAME']!r} {environ['PATH_INFO']!r}".encode()]
+named = application
+"""
+
+
+@pytest.fixture
+def sites(tmp_path):
+    for name in ("main", "shop", "deep"):
+        (tmp_path / f"mount_{name}.py").write_text(f"NAME = {name!r}\n{SITE}")
+    return tmp_path
+
+
+def test_the_longest_prefix_is_taken_off_and_told(serve, address, sites):
+    serve(
+        *("--http-socket", address, "--wsgi-file", "mount_main.py", "--manage-script-name"),
+        *("--mount", "/shop=mount_shop.py", "--mount", "/shop/deep=mount_deep:named"),
+        cwd=sites,
+    )
+    for path, expected in {
+        "/": "main '' '/'",
+        "/shopping": "main '' '/shopping'",
+        "/shop": "shop '/shop' ''",
+        "/shop/a": "shop '/shop' '/a'",
+        "/shop/deep/b": "deep '/shop/deep' '/b'",
+    }.items():
+        assert http.get(address, path).body.decode() == expected
+
+
+def test_without_managing_it_the_path_stays_whole(serve, address, sites):
+    serve("--http-socket", address, "--mount", "/shop=mount_shop.py", cwd=sites)
+    assert http.get(address, "/shop/a").body == b"shop '' '/shop/a'"
+    assert http.get(address, "/elsewhere").status == 404
+
+
+def test_a_mount_that_cannot_be_loaded_fails_the_start(serve, address, sites):
+    server = serve.run("--http-socket", address, "--wsgi-file", "mount_main.py", "--mount", "/x=missing.py", cwd=sites)
+    assert server.wait_exit() == 22
+    assert "missing.py" in server.log()
