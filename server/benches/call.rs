@@ -71,8 +71,8 @@ impl Transport for Anything {
         &mut self.0
     }
 
-    fn body_is_at_hand(&self) -> bool {
-        true
+    fn body_at_hand(&self) -> &[u8] {
+        &[]
     }
 
     fn body_left(&self) -> u64 {

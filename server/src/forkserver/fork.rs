@@ -1,8 +1,9 @@
 //! Forking a worker so that it becomes the master's child.
 //!
 //! The fork server forks twice and the middle process exits, so that the worker is adopted by the nearest subreaper,
-//! which is the master. Forking is sound here because the fork server has one thread: no lock can be held by a thread
-//! that the child does not have. Python's own bookkeeping brackets the fork, as `os.fork()` does it.
+//! which is the master. Forking is sound here because the fork server has one thread of its own, and holds the GIL: no
+//! lock of ours or of Python's can be held by a thread that the child does not have. An application that starts threads
+//! while it is loaded is warned. Python's own bookkeeping brackets the fork, as `os.fork()` does it.
 
 #![allow(unsafe_code)]
 
@@ -29,7 +30,8 @@ pub(super) fn fork_worker(_py: Python<'_>) -> std::io::Result<Forked> {
     let (reader, writer) = pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     // SAFETY: the GIL is held (`_py`), as the three hooks require, and they are called in the order of `os.fork()`.
     unsafe { ffi::PyOS_BeforeFork() };
-    // SAFETY: this process has one thread, so that the child may do anything that the parent may.
+    // SAFETY: our code has one thread in this process, so that the child may do anything that the parent may; threads of
+    // the application's hold no lock of ours, and wait for the GIL, or are in code that `os.fork()` is as risky for.
     match unsafe { fork() } {
         Ok(ForkResult::Child) => {
             // SAFETY: as above; the middle process never touches Python.

@@ -14,7 +14,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use pyo3::Python;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use self::fork::{Forked, fork_worker};
 use self::messages::{Answer, Order, Setup, receive_message, send_message};
@@ -55,11 +55,11 @@ pub fn run(channel: RawFd) -> anyhow::Result<i32> {
         for fd in [setup.lifeline, setup.notices] {
             close_on_exec(fd)?;
         }
-        serve_forks(py, &channel, setup, scoreboard)
+        serve_forks(py, channel, setup, scoreboard)
     })
 }
 
-fn serve_forks(py: Python<'_>, channel: &OwnedFd, setup: Setup, scoreboard: Scoreboard) -> anyhow::Result<i32> {
+fn serve_forks(py: Python<'_>, channel: OwnedFd, setup: Setup, scoreboard: Scoreboard) -> anyhow::Result<i32> {
     let started = Instant::now();
     interpreter::prepare(py, &setup.config)?;
     let application = if setup.config.lazy_apps {
@@ -75,6 +75,7 @@ fn serve_forks(py: Python<'_>, channel: &OwnedFd, setup: Setup, scoreboard: Scor
         }
     };
     interpreter::settle(py)?;
+    warn_of_threads();
     let took = started.elapsed().as_millis() as u64;
     send_message(channel.as_fd(), &Answer::Loaded { python: interpreter::version(py), took })?;
     loop {
@@ -89,12 +90,26 @@ fn serve_forks(py: Python<'_>, channel: &OwnedFd, setup: Setup, scoreboard: Scor
         let Order::Fork { worker, slot } = order;
         let answer = match fork_worker(py) {
             Ok(Forked::Worker) => {
+                // The fork server's alone: the master must see its end when the fork server ends.
+                drop(channel);
                 return worker::run(py, worker::Context { worker, slot, setup, scoreboard, application });
             }
             Ok(Forked::Parent(pid)) => Answer::Forked { slot, pid: pid.as_raw() },
             Err(error) => Answer::NotForked { slot, reason: error.to_string() },
         };
         send_message(channel.as_fd(), &answer)?;
+    }
+}
+
+/// Threads that the application started while it was loaded are not in the workers: a fork takes one along.
+fn warn_of_threads() {
+    let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
+    if threads > 1 {
+        warn!(
+            "the application has started threads while it was loaded ({} of them): they do not run in the workers; start \
+             them when they are first needed, or have every worker load the application with lazy-apps",
+            threads - 1
+        );
     }
 }
 

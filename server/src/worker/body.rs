@@ -66,6 +66,16 @@ impl Body {
         Self::Link(BufReader::with_capacity(READ_AHEAD, reader.take(len)))
     }
 
+    /// What was read ahead, or is in memory anyway.
+    pub(super) fn at_hand(&self) -> &[u8] {
+        match self {
+            Self::Empty => &[],
+            Self::Memory(bytes, at) => &bytes[*at..],
+            Self::File(file) => file.buffer(),
+            Self::Link(link) => link.buffer(),
+        }
+    }
+
     /// Bytes that were not read.
     pub(super) fn left(&self) -> u64 {
         match self {

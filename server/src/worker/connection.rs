@@ -272,8 +272,8 @@ impl Transport for Connection {
         &mut self.body
     }
 
-    fn body_is_at_hand(&self) -> bool {
-        matches!(self.body, Body::Empty | Body::Memory(..))
+    fn body_at_hand(&self) -> &[u8] {
+        self.body.at_hand()
     }
 
     fn body_left(&self) -> u64 {

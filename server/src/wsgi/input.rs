@@ -31,19 +31,27 @@ fn failed(error: io::Error) -> PyErr {
     PyOSError::new_err(format!("wsgi.input: cannot read the request body: {error}"))
 }
 
-/// Reads without the GIL where reading may wait.
+/// Reads without the GIL where reading may wait. Where it need not, the GIL is kept: to get it back can take longer than
+/// to read a thousand lines.
 fn reading<T: Send>(
     py: Python<'_>,
     active: &mut Active,
+    is_at_hand: impl FnOnce(&[u8]) -> bool,
     read: impl FnOnce(&mut (dyn BufRead + Send)) -> io::Result<T> + Send,
 ) -> PyResult<T> {
     let transport = &mut active.transport;
-    if transport.body_is_at_hand() { read(transport.body()) } else { py.detach(|| read(transport.body())) }
-        .map_err(failed)
+    let at_hand = transport.body_at_hand();
+    if at_hand.len() as u64 == transport.body_left() || is_at_hand(at_hand) {
+        read(transport.body())
+    } else {
+        py.detach(|| read(transport.body()))
+    }
+    .map_err(failed)
 }
 
 fn read_line<'py>(py: Python<'py>, active: &mut Active, size: u64) -> PyResult<Bound<'py, PyBytes>> {
-    let line = reading(py, active, |body| {
+    let has_line = |bytes: &[u8]| bytes.len() as u64 >= size || bytes.contains(&b'\n');
+    let line = reading(py, active, has_line, |body| {
         let mut line = Vec::new();
         body.take(size).read_until(b'\n', &mut line)?;
         Ok(line)
@@ -59,7 +67,9 @@ impl Input {
         self.shared.with(|active| {
             let len = limit(size).min(active.transport.body_left());
             // The body's end is known, so that the bytes are read to where they stay.
-            PyBytes::new_with(py, usize::try_from(len)?, |buffer| reading(py, active, |body| body.read_exact(buffer)))
+            PyBytes::new_with(py, usize::try_from(len)?, |buffer| {
+                reading(py, active, |bytes| bytes.len() as u64 >= len, |body| body.read_exact(buffer))
+            })
         })
     }
 

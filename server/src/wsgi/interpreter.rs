@@ -56,7 +56,8 @@ pub fn import(py: Python<'_>, name: &str) {
     };
     if let Err(raised) = imported {
         tracing::error!("import: '{name}' cannot be imported:");
-        raised.print(py);
+        // Not `print`: that ends the process for a SystemExit.
+        raised.display(py);
     }
 }
 
@@ -65,11 +66,12 @@ pub fn import(py: Python<'_>, name: &str) {
 ///
 /// # Errors
 /// When a finalizer that the application set raises.
-pub fn settle(py: Python<'_>) -> anyhow::Result<()> {
+pub fn settle(py: Python<'_>) -> PyResult<()> {
     let gc = py.import("gc")?;
     gc.call_method0("collect")?;
     gc.call_method0("freeze")?;
-    Ok(())
+    // What is left in a buffer would be printed by every worker.
+    flush(py)
 }
 
 /// Version of the interpreter, as `3.11.2`.
@@ -79,17 +81,21 @@ pub fn version(py: Python<'_>) -> String {
     format!("{}.{}.{}", version.major, version.minor, version.patch)
 }
 
+fn flush(py: Python<'_>) -> PyResult<()> {
+    for stream in ["stdout", "stderr"] {
+        let stream = py.import("sys")?.getattr(stream)?;
+        if !stream.is_none() {
+            stream.call_method0("flush")?;
+        }
+    }
+    Ok(())
+}
+
 /// Runs what the application registered with `atexit`, and flushes what it printed.
 pub fn finish(py: Python<'_>) {
     let run = || -> PyResult<()> {
         py.import("atexit")?.call_method0("_run_exitfuncs")?;
-        for stream in ["stdout", "stderr"] {
-            let stream = py.import("sys")?.getattr(stream)?;
-            if !stream.is_none() {
-                stream.call_method0("flush")?;
-            }
-        }
-        Ok(())
+        flush(py)
     };
     if let Err(error) = run() {
         error.display(py);

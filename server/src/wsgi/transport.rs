@@ -34,8 +34,8 @@ pub trait Transport: Any + Send {
     /// The request's body. It ends where the body ends.
     fn body(&mut self) -> &mut (dyn BufRead + Send);
 
-    /// Whether reading the body never waits for a disk or for a peer.
-    fn body_is_at_hand(&self) -> bool;
+    /// What comes next of the body and can be read without waiting for a disk or for a peer.
+    fn body_at_hand(&self) -> &[u8];
 
     /// Bytes of the body that have not been read.
     fn body_left(&self) -> u64;

@@ -1,0 +1,36 @@
+"""What workers inherit of the process that loaded the application, and what they do not."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from rig import http
+
+pytestmark = pytest.mark.only_rwsgi(why="uWSGI's workers are forked from its master")
+
+
+def test_what_is_printed_while_loading_is_printed_once(serve, address, stats_at):
+    server = serve(
+        "--http-socket", address, "--wsgi-file", "loud.py", "--master", "--processes", 3, "--stats", stats_at
+    )
+    server.wait_workers(3)
+    assert http.get(address, "/").body == b"ok"
+    server.stop()
+    assert server.log().count("half a line") == 1
+
+
+def test_threads_started_while_loading_are_warned_of(serve, address):
+    server = serve("--http-socket", address, "--wsgi-file", "loud.py", "--master")
+    server.logged("threads.*lazy-apps")
+
+
+def test_a_worker_has_no_end_of_the_fork_server_s_channel(serve, address, stats_at):
+    server = serve("--http-socket", address, "--wsgi-file", "odd.py", "--master", "--stats", stats_at)
+    pid = server.wait_workers(1)["workers"][0]["pid"]
+    sockets = [entry for entry in Path(f"/proc/{pid}/fd").iterdir() if stat.S_ISSOCK(os.stat(entry).st_mode)]
+    # The listener alone: stdin, stdout and stderr are none here.
+    assert len(sockets) == 1, [os.readlink(entry) for entry in sockets]
