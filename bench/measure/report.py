@@ -36,10 +36,11 @@ def write(results: Results, page: Path, pictures: Path) -> None:
         if work.name not in results.rounds and work.name not in results.failures:
             continue
         parts.append(f"## {_capital(work.title)}")
-        values = {s.name: m for s in SERVERS if (m := results.get(work.name, s.name, "cpu"))}
+        unit, factor = PICTURED[work.pictured]
+        found = {server.name: results.get(work.name, server.name, work.pictured) for server in SERVERS}
+        values = {server: middle.times(factor) for server, middle in found.items() if middle}
         if values:
             name = f"{work.name}.svg"
-            unit = "processor time of the server for each request, µs (less is better)"
             (pictures / name).write_text(charts.bars(_capital(work.title), unit, values))
             parts += [f"![{work.title}]({pictures.name}/{name})", _table(results, work.name)]
         parts += [f"- {server}: no figures, {why}" for server, why in results.failures.get(work.name, {}).items()]
@@ -51,6 +52,12 @@ def write(results: Results, page: Path, pictures: Path) -> None:
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text("\n\n".join(part.strip() for part in parts) + "\n")
 
+
+# What a chart can show: its unit, and what a figure is multiplied with for it.
+PICTURED = {
+    "cpu": ("processor time of the server for each request, µs (less is better)", 1),
+    "p99": ("p99 of the fast page, ms (less is better)", 1e-3),
+}
 
 SPECIAL = {
     "nginx": "Django behind nginx: 10,000 requests, 1,000 at once (ab)",

@@ -16,6 +16,10 @@ class Middle:
     low: float
     high: float
 
+    def times(self, factor: float) -> Middle:
+        """In another unit."""
+        return Middle(self.median * factor, self.low * factor, self.high * factor)
+
     @property
     def spread(self) -> float:
         """The larger distance of a round from the median, as a share of it."""

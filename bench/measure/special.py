@@ -175,14 +175,15 @@ def polls(stage: Stage) -> list[Row]:
         time.sleep(took)
         a_poll = (busy - (master() - before)) / 30
 
+        stage.load(running, 64)
         with_polls, without = [], []
-        for polled in [True, False] * 3:
+        for polled in [True, False, False, True] * 2:
             stop = threading.Event()
             poller = threading.Thread(target=lambda: [poll(1) for _ in iter(stop.is_set, True)])
             before = spent(running.pid)
             if polled:
                 poller.start()
-            result = stage.load(running, 64)
+            result = stage.load(running, 64, seconds=max(stage.seconds, 3))
             stop.set()
             if polled:
                 poller.join()
