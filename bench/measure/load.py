@@ -19,6 +19,8 @@ from measure.works import Work
 SCRIPT = Path(__file__).resolve().parent.parent / "load.lua"
 # Requests before the first counted one, and seconds after which fewer do: caches fill, templates compile.
 WARM_UP, LONG_ENOUGH = 50, 1.0
+# Seconds that wrk may take from its last answer to its end.
+CLOSING = 0.1
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,9 @@ class Newcomer(threading.Thread):
         self.answered = time.monotonic()
 
     def starved(self, ended: float) -> int:
-        """Whether it had no answer before the load ended."""
+        """Whether it had no answer before the load ended; wrk closes its connections some time before it is gone."""
         self.join(10)
-        return int(self.answered > ended)
+        return int(self.answered > ended - CLOSING)
 
 
 def wrk_command(address: str, path: str, connections: int, seconds: int, close: bool, upload: int, threads: int) -> list[str]:
