@@ -115,6 +115,18 @@ def test_medians_and_spreads():
     assert results.get("hello", "bjoern", "cpu") is None
 
 
+def test_what_is_measured_anew_is_forgotten_and_nothing_else():
+    results = Results()
+    for work in ("hello", "1MB"):
+        for server in (SOCKET, "bjoern"):
+            results.add(work, server, {"cpu": 1.0})
+    results.fail("hello", SOCKET, "it fell")
+    results.forget(["hello"], [SOCKET])
+    assert results.get("hello", SOCKET, "cpu") is None
+    assert results.failures == {"hello": {}}
+    assert results.get("hello", "bjoern", "cpu") and results.get("1MB", SOCKET, "cpu")
+
+
 def test_who_fails_or_starves_a_client_competes_with_nobody():
     results = Results()
     for server, errors, starved in (("bjoern", 0, 0), ("granian", 1, 0), ("uwsgi --http11-socket", 0, 1), ("floor", 0, 0)):

@@ -107,10 +107,11 @@ def versions(venv: Path) -> dict[str, str]:
 def header(venv: Path, rwsgi: Path, installed: dict[str, str]) -> dict[str, str]:
     """The machine and all versions; neither its name nor where anything lies on it."""
     cpu = re.search(r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.M)
+    congestion = Path("/proc/sys/net/ipv4/tcp_congestion_control")
     memory = int(re.search(r"MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text())[1]) / 1024**2  # type: ignore[index]
     return {
         "machine": f"{cpu[1] if cpu else platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GB of memory",
-        "kernel": f"{platform.system()} {platform.release()}",
+        "kernel": f"{platform.system()} {platform.release()}, TCP {congestion.read_text().strip()}",
         "Python": _told([str(venv / "bin/python"), "-V"]).removeprefix("Python "),
         "rwsgi": f"{_told([str(rwsgi), '--version']).split()[-1]}, {_revision()}",
         "others": ", ".join(f"{name} {version}" for name, version in installed.items()),

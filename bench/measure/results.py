@@ -47,6 +47,13 @@ class Results:
         """A server that cannot do a work."""
         self.failures.setdefault(work, {})[server] = why
 
+    def forget(self, works: list[str], servers: list[str]) -> None:
+        """Drops what is about to be measured anew."""
+        for kept in (self.rounds, self.failures):
+            for work in set(works) & set(kept):
+                for server in servers:
+                    kept[work].pop(server, None)  # type: ignore[attr-defined]
+
     def get(self, work: str, server: str, figure: str) -> Middle | None:
         """The median of a figure, or None where there is none."""
         values = [one[figure] for one in self.rounds.get(work, {}).get(server, [])]

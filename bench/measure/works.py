@@ -46,7 +46,8 @@ class Work:
     def suits(self, server: Server) -> bool:
         """Whether a server can do it."""
         if not server.runs_python:
-            return self.path == "/" and self.module == "hello" and not (self.close or self.beside or self.logged)
+            plain = self.path == "/" and self.module == "hello" and self.processes == self.threads == 1
+            return plain and not (self.close or self.beside or self.logged)
         return server.can(self.setting)
 
 
