@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rig import http
+from rig.waiting import until
 
 pytestmark = pytest.mark.only_rwsgi(why="uWSGI's workers are forked from its master")
 
@@ -34,3 +35,22 @@ def test_a_worker_has_no_end_of_the_fork_server_s_channel(serve, address, stats_
     sockets = [entry for entry in Path(f"/proc/{pid}/fd").iterdir() if stat.S_ISSOCK(os.stat(entry).st_mode)]
     # The listener alone: stdin, stdout and stderr are none here.
     assert len(sockets) == 1, [os.readlink(entry) for entry in sockets]
+
+
+def test_a_child_of_the_application_does_not_keep_the_worker_busy(serve, address, stats_at, tmp_path):
+    """The child's copy of a connection keeps it alive, and what is watched of it, when the worker has closed its own."""
+    server = serve("--http-socket", address, "--wsgi-file", "odd.py", "--master", "--stats", stats_at)
+    pid = server.wait_workers(1)["workers"][0]["pid"]
+    go = tmp_path / "go"
+
+    def sleeps() -> bool:
+        state = Path(f"/proc/{pid}/stat")
+        return all(state.read_text().rpartition(")")[2].split()[0] == "S" for _ in range(50))
+
+    with http.Connection(address) as connection:
+        assert connection.request("GET", "/quick").status == 200
+        assert connection.request("GET", f"/fork?go={go}").body == b"forked"
+    until(sleeps, "the worker sleeps")
+    assert http.get(address, "/quick").status == 200
+    until(sleeps, "the worker sleeps")
+    go.touch()

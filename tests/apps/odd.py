@@ -170,3 +170,17 @@ def many(environ, start_response):
     """A list of `?items=` bytes of one character each."""
     start_response("200 OK", PLAIN)
     return [b"z"] * int(query(environ)["items"])
+
+
+# Children
+
+
+@route
+def fork(environ, start_response):
+    """Leaves a child behind that holds copies of whatever this process has open."""
+    child = os.fork()
+    if child == 0:
+        wait_for(query(environ)["go"])
+        os._exit(0)
+    start_response("200 OK", PLAIN)
+    return [b"forked"]

@@ -239,6 +239,11 @@ impl Core {
         if let Kind::Link(core) = connection.kind {
             self.shared.lose_link(core);
         }
+        if connection.armed.is_some() {
+            // Closing does this too, unless a child of the application has a copy of the descriptor: then the set would
+            // tell of it for ever. One that is not in the set any more needs nothing.
+            let _ = self.shared.epoll.delete(&*connection.socket);
+        }
         drop(connection);
         self.shared.open.fetch_sub(1, AcqRel);
     }
