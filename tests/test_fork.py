@@ -54,3 +54,13 @@ def test_a_child_of_the_application_does_not_keep_the_worker_busy(serve, address
     assert http.get(address, "/quick").status == 200
     until(sleeps, "the worker sleeps")
     go.touch()
+
+
+def test_what_is_registered_for_the_exit_runs_once_in_each_worker(serve, address, stats_at):
+    server = serve(
+        "--http-socket", address, "--wsgi-file", "loud.py", "--master", "--processes", 2, "--stats", stats_at
+    )
+    pids = {worker["pid"] for worker in server.wait_workers(2)["workers"]}
+    server.stop()
+    said = [int(line.rpartition(" ")[2]) for line in server.lines("loud.py leaves")]
+    assert sorted(said) == sorted(pids)

@@ -30,4 +30,9 @@ def load():
     )
 
 
-sys.exit(load().main([sys.argv[0], *sys.argv[1:]], sys.executable, [os.path.abspath(__file__)]))
+status = load().main([sys.argv[0], *sys.argv[1:]], sys.executable, [os.path.abspath(__file__)])
+for stream in (sys.stdout, sys.stderr):
+    if stream is not None:
+        stream.flush()
+# A worker has run what the application registered to be run at exit; the process that loaded it must not.
+os._exit(status)
