@@ -214,9 +214,9 @@ pub(crate) static OPTIONS: &[Row] = &[
           help: "Nothing to do: a client that leaves is one line in the access log, not an error", ..REQUESTS },
 
     // Files that need no application.
-    Row { standing: Planned, names: &["static-map"], kind: Custom(set::static_map), takes: "/PREFIX=DIR", repeats: true,
+    Row { standing: Done, names: &["static-map"], kind: Custom(set::static_map), takes: "/PREFIX=DIR", repeats: true,
           help: "Serve what is under this prefix from files in DIR", ..FILES },
-    Row { standing: Planned, names: &["check-static"], kind: Paths(|c| &mut c.check_static), takes: "DIR",
+    Row { standing: Done, names: &["check-static"], kind: Paths(|c| &mut c.check_static), takes: "DIR",
           help: "Serve a path from a file in DIR when there is one", ..FILES },
 
     // How the processes live.

@@ -61,9 +61,19 @@ pub enum LoadError {
 /// # Errors
 /// When there is no application.
 pub fn load(py: Python<'_>, config: &Config) -> Result<Py<PyAny>, LoadError> {
-    if config.mounts.is_empty() {
-        return load_one(py, &config.app, &config.callable);
+    let application =
+        if config.mounts.is_empty() { load_one(py, &config.app, &config.callable)? } else { load_mounts(py, config)? };
+    if config.static_map.is_empty() && config.check_static.is_empty() {
+        return Ok(application);
     }
+    let mapped: Vec<_> = config.static_map.iter().map(|map| (map.prefix.as_str(), map.root.as_path())).collect();
+    let checked: Vec<_> = config.check_static.iter().map(std::path::PathBuf::as_path).collect();
+    let wrapped = own_module(py, STATIC_FILES, c"rwsgi_static_files")
+        .and_then(|module| module.getattr("server")?.call1((application, mapped, checked)));
+    wrapped.map(Bound::unbind).map_err(|error| failed(py, "static-map", &error))
+}
+
+fn load_mounts(py: Python<'_>, config: &Config) -> Result<Py<PyAny>, LoadError> {
     let default = match &config.app {
         AppSource::Module(name) if name.is_empty() => None,
         app => Some(load_one(py, app, &config.callable)?),
@@ -73,18 +83,24 @@ pub fn load(py: Python<'_>, config: &Config) -> Result<Py<PyAny>, LoadError> {
         Ok((mount.prefix.as_str(), load_one(py, &mount.app, callable)?))
     });
     let mounted = mounted.collect::<Result<Vec<_>, LoadError>>()?;
-    let dispatcher = PyModule::from_code(py, MOUNTS, c"rwsgi/mounts.py", c"rwsgi_mounts").and_then(|module| {
-        module.getattr("dispatcher")?.call1((default, mounted, config.manage_script_name)).map(Bound::unbind)
-    });
-    dispatcher.map_err(|error| LoadError::Import { source_name: "mount".into(), error: one_line(py, &error) })
+    let dispatcher = own_module(py, MOUNTS, c"rwsgi_mounts")
+        .and_then(|module| module.getattr("dispatcher")?.call1((default, mounted, config.manage_script_name)));
+    dispatcher.map(Bound::unbind).map_err(|error| failed(py, "mount", &error))
+}
+
+fn failed(py: Python<'_>, option: &str, error: &PyErr) -> LoadError {
+    LoadError::Import { source_name: option.into(), error: one_line(py, error) }
 }
 
 /// Gives requests to mounted applications. Costs a call for each request, and only where something is mounted.
-const MOUNTS: &std::ffi::CStr =
-    match std::ffi::CStr::from_bytes_with_nul(concat!(include_str!("mounts.py"), "\0").as_bytes()) {
-        Ok(source) => source,
-        Err(_) => panic!("the source holds a NUL byte"),
-    };
+const MOUNTS: &str = include_str!("mounts.py");
+/// Answers from files. The same goes for it; the files are sent by the kernel, as any `wsgi.file_wrapper`'s.
+const STATIC_FILES: &str = include_str!("static_files.py");
+
+fn own_module<'py>(py: Python<'py>, source: &str, name: &std::ffi::CStr) -> PyResult<Bound<'py, PyModule>> {
+    let source = std::ffi::CString::new(source)?;
+    PyModule::from_code(py, &source, name, name)
+}
 
 fn load_one(py: Python<'_>, app: &AppSource, callable_name: &str) -> Result<Py<PyAny>, LoadError> {
     let (source_name, module) = match app {
