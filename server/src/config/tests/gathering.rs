@@ -79,7 +79,7 @@ fn references_reckon_from_left_to_right() {
 fn environment_variables_are_replaced_or_left() {
     for (value, expected) in [
         ("$(HOME)/x", "/home/me/x"),
-        ("a$(HOME)b$(MY_PROCESSES)c", "a/rootb6c"),
+        ("a$(HOME)b$(MY_PROCESSES)c", "a/home/meb6c"),
         ("$(NOPE)", "$(NOPE)"),
         // From here on beyond uWSGI 2.0: defaults are its 2.1's, and plain names are the shell's.
         ("$(NOPE:-default)", "default"),
