@@ -81,7 +81,8 @@ def django_memory(stage: Stage) -> list[Row]:
     setting = Setting("django_page", processes=4)
     names = [SOCKET, FRONT, "uwsgi --http-socket", "uwsgi --http", "gunicorn", "granian", "bjoern", "fastwsgi"]
     for running in stage.each(names, setting):
-        stage.load(running, 16, close=True)
+        # Long enough that every worker has served, and its collector has run.
+        stage.load(running, 16, close=True, seconds=max(stage.seconds, 4))
         rows.append({"server": running.server.name, "PSS, MB": round(memory(running.pid) / 1e6, 1)})
     return rows
 
