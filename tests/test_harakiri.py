@@ -81,3 +81,16 @@ def test_requests_within_their_time_are_left_alone(serve, stats_at, tmp_path):
     for connection in held:
         connection.close()
     assert count(sites["http"].server) == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stop_waits_for_a_stuck_request_no_longer_than_harakiri(serve, stats_at, tmp_path, kind):
+    site = every_kind(
+        serve, "--wsgi-file", "worklife.py", "--harakiri", 2, "--reload-mercy", 600, "--stats", stats_at
+    )[kind]
+    started = tmp_path / "started"
+    with site.open("GET", f"/?started={started}&until={tmp_path / 'never'}") as stuck:
+        until(started.exists, "the request has begun")
+        site.server.send(15)
+        assert stuck.response().status == 504
+        assert site.server.wait_exit() == 0

@@ -355,6 +355,7 @@ impl Master {
     fn act_on_time(&mut self, now: Instant) {
         self.kill_late(now);
         self.tell_supervisor(now);
+        self.watch_over(now);
         if self.phase != Phase::Serving {
             self.proceed_with_stop();
             if self.may_fork() {
@@ -364,7 +365,6 @@ impl Master {
         }
         self.start_front(now);
         self.restart_fork_server(now);
-        self.watch_over(now);
         self.follow_load(now);
         self.fork_due(now);
         self.retire_generations();

@@ -58,6 +58,7 @@ impl Master {
         self.killed_at = Some(Instant::now() + Duration::from_secs(self.config.reload_mercy.into()));
         self.front.due = None;
         self.reload_due = None;
+        self.cheaper.due = None;
         if let Some((pid, _)) = self.front.process {
             signal(pid, Signal::SIGTERM);
         }
