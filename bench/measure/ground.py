@@ -104,8 +104,9 @@ def versions(venv: Path) -> dict[str, str]:
     return {name: found[name.lower()] for name in wanted if name.lower() in found}
 
 
-def header(venv: Path, rwsgi: Path, installed: dict[str, str]) -> dict[str, str]:
-    """The machine and all versions; neither its name nor where anything lies on it."""
+def header(venv: Path, rwsgi: Path, installed: dict[str, str], given: bool) -> dict[str, str]:
+    """The machine and all versions; neither its name nor where anything lies on it. `given`: rwsgi was not built here,
+    so that the tree tells nothing of it."""
     cpu = re.search(r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.M)
     congestion = Path("/proc/sys/net/ipv4/tcp_congestion_control")
     memory = int(re.search(r"MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text())[1]) / 1024**2  # type: ignore[index]
@@ -113,7 +114,7 @@ def header(venv: Path, rwsgi: Path, installed: dict[str, str]) -> dict[str, str]
         "machine": f"{cpu[1] if cpu else platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GB of memory",
         "kernel": f"{platform.system()} {platform.release()}, TCP {congestion.read_text().strip()}",
         "Python": _told([str(venv / "bin/python"), "-V"]).removeprefix("Python "),
-        "rwsgi": f"{_told([str(rwsgi), '--version']).split()[-1]}, {_revision()}",
+        "rwsgi": f"{_told([str(rwsgi), '--version']).split()[-1]}, {'built before' if given else _revision()}",
         "others": ", ".join(f"{name} {version}" for name, version in installed.items()),
         "load": ", ".join(f"{name} {version}" for name, (command, pattern) in LOADERS.items() if (version := _word(command, pattern))),
     }  # fmt: skip
