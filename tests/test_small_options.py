@@ -30,6 +30,16 @@ def test_env_and_unenv_are_the_application_s_environment(serve, address, tmp_pat
     assert http.get(address, "/").body == b"FIRST=a=b SECOND= GONE=None"
 
 
+def test_a_directory_of_files_is_the_application_s_environment(serve, address, tmp_path):
+    (tmp_path / "site_env.py").write_text(SITE)
+    directory = tmp_path / "variables"
+    directory.mkdir()
+    (directory / "FIRST").write_text("from a file  \nanother line\n")
+    (directory / "SECOND").write_text("")
+    serve("--http-socket", address, "--wsgi-file", "site_env.py", "--envdir", directory, cwd=tmp_path)
+    assert http.get(address, "/").body == b"FIRST=from a file SECOND= GONE=None"
+
+
 def test_import_is_for_the_first_worker_and_shared_import_for_all(serve, address, stats_at, tmp_path):
     (tmp_path / "site_env.py").write_text(SITE)
     for name in ("once", "everywhere"):

@@ -88,7 +88,7 @@ pub(crate) static OPTIONS: &[Row] = &[
           help: "Take the mount's prefix off PATH_INFO and put it into SCRIPT_NAME", ..APPLICATION },
     Row { standing: Done, names: &["env", "ienv"], kind: Custom(set::env), takes: "NAME=VALUE", repeats: true,
           help: "Set an environment variable for the application", ..APPLICATION },
-    Row { standing: Planned, names: &["envdir", "early-envdir"], kind: Custom(set::envdir), takes: "DIR", repeats: true,
+    Row { standing: Done, names: &["envdir", "early-envdir"], kind: Custom(set::envdir), takes: "DIR", repeats: true,
           help: "Set an environment variable for each file in this directory: its name, and its first line", ..APPLICATION },
     Row { standing: Done, names: &["unenv"], kind: Texts(|c| &mut c.unenv), takes: "NAME",
           help: "Take a variable out of the application's environment", ..APPLICATION },
