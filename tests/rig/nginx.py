@@ -35,15 +35,17 @@ http {{
 
 
 class Nginx:
-    """A running nginx. `sites` names files of `deploy/nginx`, each with what to put in the place of its example."""
+    """A running nginx. `sites` names files of `deploy/nginx`, each with what to put in the place of its example;
+    `locations` is served beside `/` in every one."""
 
-    def __init__(self, prefix: Path, sites: dict[str, tuple[str, str]]) -> None:
+    def __init__(self, prefix: Path, sites: dict[str, tuple[str, str]], locations: str = "") -> None:
         self.prefix = prefix
         self.addresses = {name: f"127.0.0.1:{free_port()}" for name in sites}
         texts = []
         for name, (example, real) in sites.items():
             text = (DEPLOY / f"{name}.conf").read_text()
-            for old, new in ((example, real), ("listen 80;", f"listen {self.addresses[name]};")):
+            listen, root = ("listen 80;", f"listen {self.addresses[name]};"), "    location / {"
+            for old, new in ((example, real), listen, (root, locations + root)):
                 assert old in text, f"{name}.conf says nothing of {old}"
                 text = text.replace(old, new)
             texts.append(text)
