@@ -28,6 +28,8 @@ os.dup2(int(fd), 3)
 os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
 os.execv(program, [program, *arguments])
 """
+# What somebody does who only says so.
+PROMISE_SOCKET = PASS_SOCKET.replace("os.dup2(int(fd), 3)\n", "")
 
 
 class Notifications:
@@ -88,8 +90,8 @@ def test_systemd_is_told_of_readiness_status_reloads_and_the_end(serve, address,
 
 @pytest.mark.parametrize("configured", [True, False])
 def test_a_socket_that_systemd_opened_is_served(program, serve, tmp_path, configured):
-    path = tmp_path / "site.sock"
-    with socket.socket(socket.AF_UNIX) as listener:
+    path, log = tmp_path / "site.sock", tmp_path / "log"
+    with socket.socket(socket.AF_UNIX) as listener, log.open("wb") as output:
         listener.bind(str(path))
         listener.listen(10)
         # This waits until the server is there.
@@ -97,17 +99,30 @@ def test_a_socket_that_systemd_opened_is_served(program, serve, tmp_path, config
         arguments = ["--http-socket", str(path)] if configured else []
         with subprocess.Popen(
             [sys.executable, "-c", PASS_SOCKET, str(listener.fileno()), program.path, *arguments, "--wsgi-file", "worklife.py"],
-            cwd=APPS, pass_fds=[listener.fileno()], stderr=subprocess.DEVNULL,
+            cwd=APPS, pass_fds=[listener.fileno()], stderr=output,
         ) as server:
             try:
                 request = http.head("GET", "/") if configured else uwsgi.packet(uwsgi.variables("GET", "/", None))
                 client.send(request)
                 assert client.response().status == 200
+                # The environment told of it only once; that it has a socket must not be forgotten.
+                server.send_signal(signal.SIGHUP)
+                until(lambda: "generation 2 takes over" in log.read_text(), "a reload", context=log.read_text)
             finally:
                 client.close()
                 server.terminate()
             assert server.wait(30) == 0
     assert path.exists(), "it is systemd's"
+
+
+def test_a_socket_that_is_promised_and_not_there_is_an_error_that_says_so(program):
+    done = subprocess.run(
+        [sys.executable, "-c", PROMISE_SOCKET, "3", program.path, "--wsgi-file", "worklife.py"],
+        cwd=APPS, capture_output=True, text=True, timeout=30, check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "LISTEN_FDS: descriptor 3" in done.stderr
+    assert "no socket was inherited, and none is configured" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@
 
 #![allow(unsafe_code)]
 
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
@@ -144,18 +144,19 @@ impl Inherited {
         }
         let count = i32::try_from(number("LISTEN_FDS").unwrap_or(0)).unwrap_or(0);
         let sockets = (FIRST..FIRST.saturating_add(count)).filter_map(|fd| {
-            // SAFETY: the borrow ends with this statement; a closed descriptor gives an error.
-            let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
+            // SAFETY: nothing closes it while it is borrowed here; a closed descriptor gives an error.
+            let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
             if let Err(error) = fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)) {
                 warn!("LISTEN_FDS: descriptor {fd} was not passed on: {error}");
                 return None;
             }
-            // SAFETY: it is open, and the protocol gives it to this process.
-            let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-            let Some(address) = address_of(&fd) else {
-                warn!("LISTEN_FDS: descriptor {} is no TCP or unix socket", fd.as_raw_fd());
+            // What is no socket may be this server's own: the promise was broken, and the number taken since.
+            let Some(address) = address_of(borrowed) else {
+                warn!("LISTEN_FDS: descriptor {fd} is no TCP or unix socket");
                 return None;
             };
+            // SAFETY: it is open, and the protocol gives it to this process, which binds nothing before.
+            let fd = unsafe { OwnedFd::from_raw_fd(fd) };
             Some((address, fd))
         });
         Self(sockets.collect())
@@ -168,7 +169,7 @@ impl Inherited {
     }
 }
 
-fn address_of(fd: &OwnedFd) -> Option<Address> {
+fn address_of(fd: BorrowedFd<'_>) -> Option<Address> {
     let name: SockaddrStorage = getsockname(fd.as_raw_fd()).ok()?;
     if let Some(v4) = name.as_sockaddr_in() {
         return Some(Address::Tcp { host: v4.ip().to_string(), port: v4.port() });
