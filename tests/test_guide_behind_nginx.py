@@ -68,6 +68,8 @@ def guide():
     """The guide's directories where everybody may enter, as a system has them."""
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
+    if "www-data" not in {user.pw_name for user in pwd.getpwall()}:
+        pytest.skip("there is no www-data")
     if not os.path.exists(SYSTEM_PYTHON):
         pytest.skip(f"there is no {SYSTEM_PYTHON}")
     below = Path(tempfile.mkdtemp(prefix="rwsgi-tests-"))
