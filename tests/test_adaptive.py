@@ -79,4 +79,9 @@ def test_a_reload_of_a_sleeping_server_wakes_nobody(serve, address, stats_at):
     until(lambda: server.stats()["generation"] == 2, "the next generation", context=server.log)
     assert running(server) == 0
     assert http.get(address, "/").status == 200
-    assert {worker["generation"] for worker in server.stats()["workers"]} == {2}
+    # The answer may come before the second worker is there.
+    until(
+        lambda: {worker["generation"] for worker in server.stats()["workers"]} == {2},
+        "both workers serve the next generation",
+        context=server.log,
+    )

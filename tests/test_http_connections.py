@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import pytest
 
+from rig import stats
 from rig.http import Closed, Connection, head
 from rig.site import every_kind
 
@@ -137,3 +140,18 @@ def test_a_worker_s_death_is_answered_with_an_error_by_the_front(probe_sites):
     except Closed:
         pytest.fail("the front closed the connection without a word")
     assert site.get("/unread").body == b"not read"
+
+
+def test_kept_connections_are_shared_out_among_the_workers(serve, address, stats_at):
+    server = serve(
+        "--http-socket", address, "--wsgi-file", "probe.py", "--processes", 4, "--threads", 2, "--stats", stats_at
+    )
+    server.wait_workers(4)
+    with ExitStack() as stack:
+        for _ in range(16):
+            # One after another: each is answered, and kept, before the next one comes.
+            connection = stack.enter_context(Connection(address))
+            assert connection.request("GET", "/unread").status == 200
+        document = server.wait_stats(lambda document: stats.total(document, "requests") >= 16, "all counted")
+    # One that was kept from sleeping at the wrong moment may have got none of the first round.
+    assert all(worker["requests"] >= 2 for worker in document["workers"]), [w["requests"] for w in document["workers"]]

@@ -154,7 +154,9 @@ impl Core {
     /// A worker that leaves does so too, until its listeners are out of the set: of all workers that sleep, the kernel
     /// woke this one alone.
     fn accept(&mut self, py: Python<'_>, index: usize, scratch: &mut [u8]) -> anyhow::Result<()> {
-        for _ in 0..ACCEPTS {
+        let Some(listener) = self.shared.listeners.get(index) else { return Ok(()) };
+        let shares = self.shared.shares(listener);
+        for _ in 0..if shares { 1 } else { ACCEPTS } {
             let Some(listener) = self.shared.listeners.get(index) else { return Ok(()) };
             let (socket, ip) = match accept(listener.fd.as_fd()) {
                 Ok(Some(accepted)) => accepted,
@@ -166,6 +168,9 @@ impl Core {
                     return self.shared.stop_listening();
                 }
             };
+            if shares {
+                self.shared.step_back(index)?;
+            }
             let (name, port) = &listener.server;
             let peer = match ip {
                 Some((ip, remote)) if listener.is_tcp => format!("{ip} {remote} {name} {port}"),

@@ -241,12 +241,35 @@ impl Shared {
             return Ok(());
         }
         *listening = true;
-        // A connection wakes one of the workers that sleep, not all.
-        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
         for (index, listener) in self.listeners.iter().enumerate() {
-            self.epoll.add(&listener.fd, EpollEvent::new(flags, TOKEN_LISTENER + index as u64))?;
+            self.watch_listener(index, listener)?;
         }
         Ok(())
+    }
+
+    /// Whether a connection from this listener binds a core for longer than a request, or one GIL more than another's:
+    /// then the workers take turns.
+    fn shares(&self, listener: &Listener) -> bool {
+        self.config.processes > 1 && (listener.protocol == Protocol::Http || self.config.threads > 1)
+    }
+
+    /// Lets the other workers go first for the next connection.
+    ///
+    /// The kernel offers it to the exclusive waiters in the order in which they came, and the first one that sleeps takes
+    /// it: the first worker would have every kept-alive connection as long as one of its cores sleeps.
+    fn step_back(&self, index: usize) -> anyhow::Result<()> {
+        let listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (true, Some(listener)) = (*listening, self.listeners.get(index)) {
+            self.epoll.delete(&listener.fd)?;
+            self.watch_listener(index, listener)?;
+        }
+        Ok(())
+    }
+
+    fn watch_listener(&self, index: usize, listener: &Listener) -> nix::Result<()> {
+        // A connection wakes one of the workers that sleep, not all.
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
+        self.epoll.add(&listener.fd, EpollEvent::new(flags, TOKEN_LISTENER + index as u64))
     }
 
     /// Leaves connections to wait in the backlog, or for other workers.
