@@ -79,6 +79,15 @@ def histogram_total(encoded: str) -> int:
     return sum(histogram_counts(encoded))
 
 
+def _joined(one: Any, other: Any) -> Any:
+    """Two shapes, with the keys of both at every depth."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return {key: _joined(one.get(key), other.get(key)) for key in {**one, **other}}
+    if isinstance(one, list) and isinstance(other, list):
+        return [_joined(one[0], other[0])] if one and other else one or other
+    return one if other is None else other
+
+
 def shape(value: Any) -> Any:
     """The keys and JSON types of a document; of a list, those that any element has."""
     if isinstance(value, dict):
@@ -86,8 +95,7 @@ def shape(value: Any) -> Any:
     if isinstance(value, list):
         merged: Any = None
         for element in value:
-            found = shape(element)
-            merged = {**merged, **found} if isinstance(merged, dict) and isinstance(found, dict) else found
+            merged = _joined(merged, shape(element))
         return [] if merged is None else [merged]
     if isinstance(value, bool):
         return "boolean"
