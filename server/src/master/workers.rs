@@ -60,6 +60,10 @@ impl Master {
         self.any_ready = true;
         let Some(life) = self.pool.in_slot(slot) else { return };
         life.ready = true;
+        // Told to leave before it could listen: between its fork and now the signal was lost.
+        if let (Some(_), Some(pid)) = (life.fate, life.pid) {
+            signal(pid, Signal::SIGTERM);
+        }
         let (worker, generation) = (life.worker, life.generation);
         let old: Vec<_> = self
             .pool
