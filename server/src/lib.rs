@@ -2,6 +2,7 @@
 //!
 //! The rooms and the ways between them are described in `docs/design.md`.
 
+mod companion;
 pub mod config;
 mod control;
 pub mod daemon;
@@ -14,6 +15,7 @@ pub mod protocol;
 mod python;
 pub mod router;
 mod run;
+mod spooler;
 pub mod stats;
 pub mod worker;
 pub mod wsgi;

@@ -94,6 +94,9 @@ fn settle(mut config: Config, start: &Path) -> anyhow::Result<Config> {
     for path in files.into_iter().flatten() {
         *path = start.join(&*path);
     }
+    for directory in &mut config.spooler.directories {
+        *directory = start.join(&*directory);
+    }
     Ok(config)
 }
 

@@ -103,16 +103,60 @@ impl Notice {
     }
 }
 
-/// What the master tells a fork server, after its [`Setup`].
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub enum Order {
-    /// Fork a worker.
-    Fork {
-        /// The worker's number, from 1.
+/// What a forked process is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// One that serves requests.
+    Worker {
+        /// Its number, from 1.
         worker: u32,
         /// Its slot on the scoreboard.
         slot: u32,
     },
+    /// One that works beside the workers.
+    Companion(Companion),
+}
+
+/// A process beside the workers: of each there is one at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Companion {
+    /// What it does.
+    pub kind: CompanionKind,
+    /// Its number among those of its kind, from 1.
+    pub number: u32,
+}
+
+/// What a companion does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CompanionKind {
+    /// Runs the jobs of a directory.
+    Spooler,
+}
+
+impl Companion {
+    /// The short name that `top` shows (15 bytes at most).
+    #[must_use]
+    pub fn short_name(self) -> String {
+        match self.kind {
+            CompanionKind::Spooler => format!("rwsgi spool{}", self.number),
+        }
+    }
+}
+
+impl std::fmt::Display for Companion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = match self.kind {
+            CompanionKind::Spooler => "spooler",
+        };
+        write!(f, "{kind} {}", self.number)
+    }
+}
+
+/// What the master tells a fork server, after its [`Setup`].
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub enum Order {
+    /// Fork a process.
+    Fork(Role),
 }
 
 /// What a fork server answers.
@@ -127,17 +171,17 @@ pub enum Answer {
     },
     /// The application could not be loaded; the traceback is in the log.
     Failed,
-    /// A worker was forked.
+    /// A process was forked.
     Forked {
-        /// The slot that it was forked for.
-        slot: u32,
+        /// What it is.
+        role: Role,
         /// Its process id.
         pid: i32,
     },
-    /// A worker could not be forked.
+    /// A process could not be forked.
     NotForked {
-        /// The slot that it was to be forked for.
-        slot: u32,
+        /// What it was to be.
+        role: Role,
         /// Why.
         reason: String,
     },
@@ -210,11 +254,11 @@ mod tests {
     fn messages_keep_their_bounds_and_the_end_is_seen() {
         let (ours, theirs) = channel().unwrap();
         for worker in 1..=3 {
-            send_message(ours.as_fd(), &Order::Fork { worker, slot: worker + 10 }).unwrap();
+            send_message(ours.as_fd(), &Order::Fork(Role::Worker { worker, slot: worker + 10 })).unwrap();
         }
         for expected in 1..=3 {
-            let Some(Order::Fork { worker, .. }) = receive_message(theirs.as_fd()).unwrap() else { panic!("no order") };
-            assert_eq!(worker, expected);
+            let Some(Order::Fork(role)) = receive_message(theirs.as_fd()).unwrap() else { panic!("no order") };
+            assert_eq!(role, Role::Worker { worker: expected, slot: expected + 10 });
         }
         drop(ours);
         assert!(receive_message::<Order>(theirs.as_fd()).unwrap().is_none());

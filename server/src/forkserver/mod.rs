@@ -1,5 +1,6 @@
-//! The loading process: one per generation. It loads Python and the application once, and forks workers when the
-//! master orders it. The master starts it by exec, so that no import, leak or crash can reach the master.
+//! The loading process: one per generation. It loads Python and the application once, and forks workers, and the
+//! companions beside them, when the master orders it. The master starts it by exec, so that no import, leak or crash
+//! can reach the master.
 //!
 //! Not for: serving (that is the worker's), or deciding when to fork (the master's).
 
@@ -17,7 +18,8 @@ use pyo3::Python;
 use tracing::{error, info, warn};
 
 use self::fork::{Forked, fork_worker};
-use self::messages::{Answer, Order, Setup, receive_message, send_message};
+use self::messages::{Answer, Order, Role, Setup, receive_message, send_message};
+use crate::companion;
 use crate::config::Config;
 use crate::procname;
 use crate::stats::scoreboard::Scoreboard;
@@ -27,7 +29,7 @@ use crate::wsgi::{application, interpreter};
 /// Exit status when the application cannot be loaded, as uWSGI's.
 pub const EXIT_NO_APP: i32 = 22;
 
-/// Serves one generation's forks until the master closes `channel`. In a forked worker, serves requests instead.
+/// Serves one generation's forks until the master closes `channel`. In a forked process, does its work instead.
 /// Returns the exit status of the process.
 ///
 /// # Errors
@@ -87,15 +89,23 @@ fn serve_forks(py: Python<'_>, channel: OwnedFd, setup: Setup, scoreboard: Score
                 return Ok(0);
             }
         };
-        let Order::Fork { worker, slot } = order;
+        let Order::Fork(role) = order;
         let answer = match fork_worker(py) {
             Ok(Forked::Worker) => {
                 // The fork server's alone: the master must see its end when the fork server ends.
                 drop(channel);
-                return worker::run(py, worker::Context { worker, slot, setup, scoreboard, application });
+                return match role {
+                    Role::Worker { worker, slot } => {
+                        worker::run(py, worker::Context { worker, slot, setup, scoreboard, application })
+                    }
+                    Role::Companion(who) => {
+                        let is_loaded = application.is_some();
+                        companion::run(py, companion::Context { who, setup, scoreboard, is_loaded })
+                    }
+                };
             }
-            Ok(Forked::Parent(pid)) => Answer::Forked { slot, pid: pid.as_raw() },
-            Err(error) => Answer::NotForked { slot, reason: error.to_string() },
+            Ok(Forked::Parent(pid)) => Answer::Forked { role, pid: pid.as_raw() },
+            Err(error) => Answer::NotForked { role, reason: error.to_string() },
         };
         send_message(channel.as_fd(), &answer)?;
     }

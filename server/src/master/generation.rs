@@ -19,7 +19,9 @@ use super::shutdown::Phase;
 use super::{Event, Master};
 use crate::config::Config;
 use crate::forkserver::EXIT_NO_APP;
-use crate::forkserver::messages::{Answer, InheritedListener, Order, Protocol, Setup, receive_message, send_message};
+use crate::forkserver::messages::{
+    Answer, InheritedListener, Order, Protocol, Role, Setup, receive_message, send_message,
+};
 
 /// A fork server that died while its generation served is started again after this.
 const RESTART_DELAY: Duration = Duration::from_secs(1);
@@ -161,8 +163,14 @@ impl Master {
             }
             // The process says why in the log, and then ends.
             Answer::Failed => {}
-            Answer::Forked { slot, pid } => self.forked(slot, Pid::from_raw(pid)),
-            Answer::NotForked { slot, reason } => self.not_forked(slot, &reason),
+            Answer::Forked { role, pid } => match role {
+                Role::Worker { slot, .. } => self.forked(slot, Pid::from_raw(pid)),
+                Role::Companion(who) => self.companion_forked(who, Pid::from_raw(pid)),
+            },
+            Answer::NotForked { role, reason } => match role {
+                Role::Worker { slot, .. } => self.not_forked(slot, &reason),
+                Role::Companion(who) => self.companion_not_forked(who, &reason),
+            },
         }
     }
 
@@ -185,6 +193,7 @@ impl Master {
         if !first {
             info!("reload: generation {number} takes over");
         }
+        self.renew_companions(now);
         let workers = 1..=self.config.processes;
         let alive = |worker: &u32| self.pool.lives.iter().any(|life| life.worker == *worker && life.fate.is_none());
         self.chain = (how == Reload::Chain).then(|| workers.filter(alive).collect());
@@ -246,6 +255,7 @@ impl Master {
         let Some(index) = self.generations.iter().position(|generation| generation.pid == pid) else { return false };
         let generation = self.generations.remove(index);
         let number = generation.number;
+        self.give_up_companions_of(number);
         if self.phase != Phase::Serving || number < self.current {
             return true;
         }
@@ -283,10 +293,10 @@ impl Master {
 fn keep_fixed(old: &Config, new: &mut Config) -> Vec<(&'static str, String)> {
     let mut kept = Vec::new();
     macro_rules! keep {
-        ($($field:ident: $name:literal),* $(,)?) => {$(
-            if new.$field != old.$field {
-                kept.push(($name, serde_json::to_string(&old.$field).unwrap_or_default()));
-                new.$field = old.$field.clone();
+        ($($($field:ident).+: $name:literal),* $(,)?) => {$(
+            if new.$($field).+ != old.$($field).+ {
+                kept.push(($name, serde_json::to_string(&old.$($field).+).unwrap_or_default()));
+                new.$($field).+ = old.$($field).+.clone();
             }
         )*};
     }
@@ -323,6 +333,8 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<(&'static str, String)> {
         log_backupname: "log-backupname",
         stats: "stats",
         stats_http: "stats-http",
+        spooler.directories: "spooler",
+        spooler.processes: "spooler-processes",
     );
     kept
 }

@@ -4,6 +4,7 @@
 //! fork server's answer, for a worker that says it is ready, for somebody who asks for a snapshot.
 
 mod cheaper;
+mod companions;
 mod fifo;
 mod front;
 mod generation;
@@ -34,6 +35,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info};
 
 use self::cheaper::Cheaper;
+use self::companions::{Post, posts};
 use self::fifo::Command;
 use self::front::Front;
 use self::generation::{Generation, Reload};
@@ -92,6 +94,8 @@ struct Master {
     watchdog: Watchdog,
     cheaper: Cheaper,
     supervisor: Supervisor,
+    /// The processes beside the workers.
+    companions: Vec<Post>,
     /// The log file, when the master writes it.
     log: Option<Rc<Log>>,
     /// Workers that a chain reload has still to replace, one after another.
@@ -236,6 +240,7 @@ async fn serve(config: Config, mut launcher: Launcher, reread: Reread, mut start
         watchdog: Watchdog::default(),
         cheaper: Cheaper::default(),
         supervisor,
+        companions: posts(&config, Instant::now()),
         log,
         chain: None,
         haste: false,
@@ -345,6 +350,7 @@ impl Master {
             self.watchdog.due,
             self.cheaper.due,
             self.supervisor.due,
+            self.companion_deadline(),
         ]
         .into_iter()
         .flatten()
@@ -361,12 +367,14 @@ impl Master {
             if self.may_fork() {
                 self.fork_due(now);
             }
+            self.tend_companions(now);
             return;
         }
         self.start_front(now);
         self.restart_fork_server(now);
         self.follow_load(now);
         self.fork_due(now);
+        self.tend_companions(now);
         self.retire_generations();
     }
 

@@ -12,11 +12,19 @@ use crate::stats::snapshot::LifeView;
 use crate::stats::totals::Totals;
 
 /// A process that dies sooner than this after it was started is replaced with a delay.
-const EARLY: Duration = Duration::from_secs(1);
+pub(super) const EARLY: Duration = Duration::from_secs(1);
 /// The first delay; it doubles with each early death in a row.
 const FIRST_DELAY: Duration = Duration::from_secs(1);
 /// The longest delay.
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
+
+/// How long to wait before a process is started again that has died early so many times in a row.
+pub(super) fn delay_after(early_deaths: u32) -> Duration {
+    match early_deaths {
+        0 => Duration::ZERO,
+        deaths => FIRST_DELAY.saturating_mul(1 << (deaths - 1).min(5)).min(LONGEST_DELAY),
+    }
+}
 
 /// Why a worker's process gives its place to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,10 +210,7 @@ impl Pool {
         // A clean exit that nobody asked for is a worker that was told to leave by hand: it is replaced at once.
         let asked = life.fate.is_some() || end == End::Exited(0);
         entry.early_deaths = if early && !asked { entry.early_deaths + 1 } else { 0 };
-        let delay = match entry.early_deaths {
-            0 => Duration::ZERO,
-            deaths => FIRST_DELAY.saturating_mul(1 << (deaths - 1).min(5)).min(LONGEST_DELAY),
-        };
+        let delay = delay_after(entry.early_deaths);
         let unwanted = life.fate == Some(Fate::Stop) || self.worker(life.worker).cheap;
         if unwanted || self.has_heir(life.worker) {
             return (life, None);

@@ -80,6 +80,7 @@ impl Master {
             for slot in slots {
                 self.send_away(slot, Fate::Stop);
             }
+            self.dismiss_companions(Instant::now());
         }
         if self.phase != Phase::Killed && self.killed_at.is_some_and(|at| at <= Instant::now()) {
             warn!("not everything has stopped in time: killing the rest");
@@ -93,7 +94,7 @@ impl Master {
         let front = self.front.process.as_ref().map(|(pid, _)| *pid);
         let workers = self.pool.lives.iter().filter_map(|life| life.pid);
         let fork_servers = self.generations.iter().map(|generation| generation.pid);
-        for pid in workers.chain(front).chain(fork_servers) {
+        for pid in workers.chain(front).chain(fork_servers).chain(self.companion_pids()) {
             signal(pid, Signal::SIGKILL);
         }
         for life in &mut self.pool.lives {
@@ -115,6 +116,7 @@ impl Master {
         self.phase >= Phase::WorkersLeave
             && self.front.process.is_none()
             && self.generations.is_empty()
+            && self.companion_pids().next().is_none()
             && self.pool.lives.iter().all(|life| life.pid.is_none())
     }
 }

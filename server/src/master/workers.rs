@@ -11,7 +11,7 @@ use super::process::{End, Reaped};
 use super::shutdown::Phase;
 use super::{Master, clock};
 use crate::forkserver::EXIT_NO_APP;
-use crate::forkserver::messages::Order;
+use crate::forkserver::messages::{Order, Role};
 use crate::stats::request::describe;
 
 /// While the front leaves, a worker that is gone is replaced after this.
@@ -28,7 +28,7 @@ impl Master {
                 self.pool.worker(worker).due = Some(now + Duration::from_millis(100));
                 continue;
             };
-            if let Err(error) = self.generations[index].order(Order::Fork { worker, slot }) {
+            if let Err(error) = self.generations[index].order(Order::Fork(Role::Worker { worker, slot })) {
                 self.not_forked(slot, &error.to_string());
             }
         }
@@ -42,6 +42,11 @@ impl Master {
                 signal(pid, Signal::SIGTERM);
             }
         }
+        self.bury_unannounced(pid);
+    }
+
+    /// Buries a process that ended before its fork server told of it.
+    pub(super) fn bury_unannounced(&mut self, pid: Pid) {
         if let Some(position) = self.unannounced.iter().position(|reaped| reaped.pid == pid) {
             let reaped = self.unannounced.remove(position);
             self.bury(reaped);
@@ -133,13 +138,13 @@ impl Master {
     /// A child has ended: finds out which, counts it, says why, and has it replaced.
     pub(super) fn bury(&mut self, reaped: Reaped) {
         let Reaped { pid, end, processor_time } = reaped;
-        if self.bury_front(pid, end) || self.bury_fork_server(pid, end) {
+        if self.bury_front(pid, end) || self.bury_fork_server(pid, end) || self.bury_companion(reaped) {
             return;
         }
         let Some(index) = self.pool.lives.iter().position(|life| life.pid == Some(pid)) else {
             // A worker that ended before its fork server told of it, or somebody else's orphan: the master, being
             // a subreaper, inherits what the application's processes leave behind.
-            if self.pool.lives.iter().any(|life| life.pid.is_none()) {
+            if self.pool.lives.iter().any(|life| life.pid.is_none()) || self.awaits_companion() {
                 self.unannounced.push(reaped);
             }
             return;

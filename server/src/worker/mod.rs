@@ -17,7 +17,7 @@ mod link;
 mod notices;
 mod output;
 mod serve;
-mod stop;
+pub(crate) mod stop;
 mod table;
 
 use std::os::fd::OwnedFd;

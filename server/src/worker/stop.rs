@@ -25,7 +25,7 @@ extern "C" fn note(_: libc::c_int) {
 ///
 /// # Errors
 /// When the system has no descriptor left.
-pub(super) fn on_terminate() -> nix::Result<EventFd> {
+pub(crate) fn on_terminate() -> nix::Result<EventFd> {
     let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
     let event = EventFd::from_flags(flags)?;
     // The handler has a descriptor of its own, which is never closed, whatever becomes of the returned one.
