@@ -16,7 +16,7 @@ use crate::forkserver::messages::{Companion, CompanionKind, Setup};
 use crate::stats::scoreboard::Scoreboard;
 use crate::worker::stop::on_terminate;
 use crate::wsgi::interpreter;
-use crate::{procname, spooler};
+use crate::{api, procname, spooler};
 
 /// What a companion is forked with.
 pub(crate) struct Context {
@@ -94,9 +94,11 @@ pub(crate) fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
     }
     info!("{who} started (pid {})", std::process::id());
     let work = Work { who, config: setup.config, is_loaded, end };
+    api::after_fork(py);
     let status = match who.kind {
         CompanionKind::Spooler => spooler::run(py, &work),
     };
+    api::at_exit(py);
     interpreter::finish(py);
     status.map(|()| 0)
 }

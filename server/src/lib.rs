@@ -2,6 +2,7 @@
 //!
 //! The rooms and the ways between them are described in `docs/design.md`.
 
+pub mod api;
 mod companion;
 pub mod config;
 mod control;

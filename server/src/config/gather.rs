@@ -96,6 +96,11 @@ impl Gatherer {
         self.expand_all()
     }
 
+    /// The magic variables, as the last file left them.
+    pub(super) fn magic(&self) -> Vec<(char, String)> {
+        self.magic.all()
+    }
+
     /// Takes a setting through the block that is open, if one is.
     fn add(&mut self, setting: Setting) -> Result<(), ConfigError> {
         let problem = |problem: String| ConfigError::Syntax { origin: setting.origin.clone(), problem };

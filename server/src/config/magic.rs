@@ -66,6 +66,12 @@ impl Magic {
         }
     }
 
+    /// Each character and what it stands for now.
+    pub(super) fn all(&self) -> Vec<(char, String)> {
+        let set = self.values.iter().filter(|(_, value)| !value.is_empty());
+        std::iter::once(('%', "%".to_owned())).chain(set.map(|(key, value)| (*key, value.clone()))).collect()
+    }
+
     /// The text with every magic variable replaced, and the characters that are none: uWSGI drops those, percent sign
     /// and all, which whoever wrote `%Y` did not expect. `%(` is left for references.
     pub(super) fn apply(&self, text: &str) -> (String, Vec<char>) {

@@ -17,6 +17,8 @@ pub(super) struct Settled {
 
 pub(super) fn settle(gathered: &Gatherer) -> Settled {
     let mut config = Config { listen: somaxconn(), warnings: gathered.warnings.clone(), ..Config::default() };
+    config.given = gathered.settings.iter().map(|setting| (setting.name.clone(), setting.value.clone())).collect();
+    config.magic = gathered.magic();
     let mut errors = Vec::new();
     let strict = gathered.settings.iter().any(|setting| setting.name == "strict" && truth(&setting.value) != Ok(false));
     for setting in &gathered.settings {

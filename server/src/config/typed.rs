@@ -333,6 +333,10 @@ pub struct Config {
     pub log_backupname: Option<PathBuf>,
     /// `--spooler*`: the job queue.
     pub spooler: Spooler,
+    /// The options as they were given, for the application: names and values, in order.
+    pub given: Vec<(String, String)>,
+    /// The magic variables, for the application.
+    pub magic: Vec<(char, String)>,
     /// What to tell the person who started the server, one line each: options without effect, keys that nothing knows.
     pub warnings: Vec<String>,
 }
@@ -412,6 +416,8 @@ impl Default for Config {
             log_maxsize: 0,
             log_backupname: None,
             spooler: Spooler::default(),
+            given: Vec::new(),
+            magic: Vec::new(),
             warnings: Vec::new(),
         }
     }

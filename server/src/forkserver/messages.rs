@@ -64,6 +64,8 @@ pub struct Setup {
     pub link: Option<LinkEndpoint>,
     /// The generation that a fork server loads.
     pub generation: u32,
+    /// When the server started, unix µs.
+    pub started_at: u64,
 }
 
 impl Setup {

@@ -19,6 +19,7 @@ use tracing::{error, info, warn};
 
 use self::fork::{Forked, fork_worker};
 use self::messages::{Answer, Order, Role, Setup, receive_message, send_message};
+use crate::api::{self, here};
 use crate::companion;
 use crate::config::Config;
 use crate::procname;
@@ -64,6 +65,8 @@ pub fn run(channel: RawFd) -> anyhow::Result<i32> {
 fn serve_forks(py: Python<'_>, channel: OwnedFd, setup: Setup, scoreboard: Scoreboard) -> anyhow::Result<i32> {
     let started = Instant::now();
     interpreter::prepare(py, &setup.config)?;
+    here::settle(&setup, &scoreboard)?;
+    api::install(py, &setup)?;
     let application = if setup.config.lazy_apps {
         None
     } else {
@@ -94,6 +97,7 @@ fn serve_forks(py: Python<'_>, channel: OwnedFd, setup: Setup, scoreboard: Score
             Ok(Forked::Worker) => {
                 // The fork server's alone: the master must see its end when the fork server ends.
                 drop(channel);
+                here::enter(role);
                 return match role {
                     Role::Worker { worker, slot } => {
                         worker::run(py, worker::Context { worker, slot, setup, scoreboard, application })

@@ -126,6 +126,7 @@ impl Master {
             link_listener: None,
             link: self.front.endpoint.clone(),
             generation,
+            started_at: self.started_at,
         })
     }
 

@@ -132,6 +132,7 @@ pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
     for module in setup.config.shared_import.iter().chain(first_only) {
         interpreter::import(py, module);
     }
+    crate::api::after_fork(py);
     let shared = Arc::new(Shared {
         worker,
         slot,
@@ -188,6 +189,7 @@ pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
         let joined = py.detach(|| other.join());
         outcome = outcome.and(joined.unwrap_or_else(|_| Err(anyhow::anyhow!("a core's thread panicked"))));
     }
+    crate::api::at_exit(py);
     interpreter::finish(py);
     if let Err(error) = outcome {
         error!("worker {worker}: {error:#}");

@@ -70,7 +70,8 @@ pidfile = /etc/uwsgi/uwsgi.pid
 fn the_files_that_guides_give_mean_what_they_say() {
     let files =
         Files::new("guides", &[("nginx.ini", BEHIND_NGINX), ("adaptive.ini", ADAPTIVE), ("limited.ini", LIMITED)]);
-    let config = Config { warnings: Vec::new(), ..files.serve("rwsgi nginx.ini") };
+    let config =
+        Config { warnings: Vec::new(), given: Vec::new(), magic: Vec::new(), ..files.serve("rwsgi nginx.ini") };
     let root = RunAs { uid: 0, name: Some("root".into()) };
     let expected = Config {
         uid: Some(root),

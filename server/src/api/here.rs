@@ -1,0 +1,79 @@
+//! Which process this is, and what every process of ours knows of its server.
+
+use std::sync::OnceLock;
+
+use nix::unistd::Pid;
+
+use crate::config::Config;
+use crate::forkserver::messages::{Companion, CompanionKind, Role, Setup};
+use crate::stats::scoreboard::Scoreboard;
+
+/// What does not change while the process lives.
+#[derive(Debug)]
+pub struct Server {
+    /// The configuration in force.
+    pub config: Config,
+    /// The generation that this process is of.
+    pub generation: u32,
+    /// The master.
+    pub master: Pid,
+    /// The counters of all workers.
+    pub scoreboard: Scoreboard,
+}
+
+static SERVER: OnceLock<Server> = OnceLock::new();
+static ROLE: OnceLock<Role> = OnceLock::new();
+
+/// In a fork server, before anything else here.
+///
+/// # Errors
+/// When the scoreboard cannot be mapped once more.
+pub fn settle(setup: &Setup, scoreboard: &Scoreboard) -> anyhow::Result<()> {
+    let memory = scoreboard.memory().try_clone_to_owned()?;
+    let server = Server {
+        config: setup.config.clone(),
+        generation: setup.generation,
+        // The fork server was started by it; what is forked is adopted by it.
+        master: Pid::parent(),
+        scoreboard: Scoreboard::map(setup.layout, memory)?,
+    };
+    // There is one fork server to a process.
+    let _ = SERVER.set(server);
+    Ok(())
+}
+
+/// In a process that was forked, first of all.
+pub fn enter(role: Role) {
+    // A process is forked for one purpose.
+    let _ = ROLE.set(role);
+}
+
+/// What this process is; `None` in the fork server, which loads the application.
+#[must_use]
+pub fn role() -> Option<Role> {
+    ROLE.get().copied()
+}
+
+/// The worker's number and slot, in a worker.
+#[must_use]
+pub fn worker() -> Option<(u32, u32)> {
+    match role() {
+        Some(Role::Worker { worker, slot }) => Some((worker, slot)),
+        _ => None,
+    }
+}
+
+/// The number of a companion of this kind, in one.
+#[must_use]
+pub fn companion(kind: CompanionKind) -> Option<u32> {
+    match role() {
+        Some(Role::Companion(Companion { kind: found, number })) if found == kind => Some(number),
+        _ => None,
+    }
+}
+
+/// The server that this process belongs to; `None` in the unit tests alone.
+#[must_use]
+pub fn server() -> Option<&'static Server> {
+    SERVER.get()
+}

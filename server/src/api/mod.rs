@@ -1,0 +1,93 @@
+//! The `uwsgi` module, which is `rwsgi` too: what an application can ask of the server and tell it.
+//!
+//! It is made in the fork server before the application is loaded, so that every process that is forked has it, and the
+//! callables that the application gave it. What is shared between processes lies in memory that the master made, or goes
+//! through the master; a process has nothing here but its own copy of what was registered before its fork.
+//!
+//! [`names`] is the one table of what uWSGI's module has, and what becomes of each name here. Each of the other rooms
+//! holds the functions of one concern, and adds them to the module.
+
+pub mod here;
+mod names;
+mod process;
+mod settings;
+mod text;
+
+use pyo3::exceptions::{PyAttributeError, PyNotImplementedError};
+use pyo3::prelude::*;
+use tracing::error;
+
+use self::names::Standing;
+use crate::forkserver::messages::Setup;
+
+/// Makes the module, under both of its names.
+///
+/// # Errors
+/// When Python has no memory left.
+pub fn install(py: Python<'_>, setup: &Setup) -> PyResult<()> {
+    let module = make(py, setup)?;
+    let modules = py.import("sys")?.getattr("modules")?;
+    modules.set_item("uwsgi", &module)?;
+    modules.set_item("rwsgi", &module)?;
+    // A finder rather than a module: it costs nothing where nobody imports it.
+    let code = std::ffi::CString::new(FINDER)?;
+    let finder = PyModule::from_code(py, &code, c"rwsgi_finder.py", c"rwsgi_finder")?;
+    finder.call_method1("install", ("uwsgidecorators", DECORATORS))?;
+    Ok(())
+}
+
+/// Lets `import` find a module whose source is in this program.
+const FINDER: &str = include_str!("finder.py");
+/// The decorators. In the package they lie beside it as well, for whoever imports them outside of the server.
+const DECORATORS: &str = include_str!("../../python/uwsgidecorators.py");
+
+fn make<'py>(py: Python<'py>, setup: &Setup) -> PyResult<Bound<'py, PyModule>> {
+    let module = PyModule::new(py, "uwsgi")?;
+    module.add("__doc__", "What the application can ask of the server that it runs in.")?;
+    settings::add(&module, setup)?;
+    process::add(&module)?;
+    module.add_function(wrap_pyfunction!(__getattr__, &module)?)?;
+    Ok(module)
+}
+
+/// Called by Python for a name that the module does not have.
+#[pyfunction]
+fn __getattr__(name: &str) -> PyResult<Py<PyAny>> {
+    match names::find(name) {
+        Some(Standing::Not(advice)) => {
+            Err(PyNotImplementedError::new_err(format!("uwsgi.{name} is not to be had in rwsgi: {advice}")))
+        }
+        _ => Err(PyAttributeError::new_err(format!("module 'uwsgi' has no attribute '{name}'"))),
+    }
+}
+
+/// A callable that the application has assigned to the module: `uwsgi.atexit = f`.
+///
+/// # Errors
+/// When the module is not there, or the attribute cannot be read.
+pub fn hook<'py>(py: Python<'py>, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let hook = py.import("uwsgi")?.dict().get_item(name)?;
+    Ok(hook.filter(PyAnyMethods::is_callable))
+}
+
+/// Calls a hook of the application, if it has one. What it raises is logged: the process goes on.
+fn run_hook(py: Python<'_>, name: &str) {
+    let called = hook(py, name).and_then(|hook| hook.map(|hook| hook.call0()).transpose());
+    if let Err(raised) = called {
+        error!("uwsgi.{name} raised:");
+        raised.display(py);
+    }
+}
+
+/// After the fork, and after the application was loaded: in workers, mules and spoolers.
+pub fn after_fork(py: Python<'_>) {
+    run_hook(py, "post_fork_hook");
+}
+
+/// Before the process ends by itself.
+pub fn at_exit(py: Python<'_>) {
+    run_hook(py, "atexit");
+}
+
+#[cfg(test)]
+mod tests;

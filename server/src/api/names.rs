@@ -1,0 +1,59 @@
+//! The one table of names: everything that uWSGI 2.0's module has in Python, and what becomes of it here.
+//! `docs/python-api.md` is made from it.
+
+/// What becomes of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It is there; what it does, or gives.
+    Works(&'static str),
+    /// The application may assign it; what the server does with it then.
+    Assigned(&'static str),
+    /// It is not; what to use.
+    Not(&'static str),
+}
+use Standing::{Assigned, Not, Works};
+
+/// In the order of the reference: by concern.
+#[rustfmt::skip]
+pub(super) static NAMES: &[(&str, Standing)] = &[
+    // settings.rs
+    ("version", Works("the uWSGI that this module is like, and rwsgi's own version, bytes")),
+    ("version_info", Works("the same as a tuple; the last item is rwsgi's own")),
+    ("hostname", Works("bytes")),
+    ("pidfile", Works("bytes; there only when `pidfile` is set")),
+    ("opt", Works("the options as they were given: bytes, True for one without a value, a list for several")),
+    ("magic_table", Works("what the magic variables of configuration files stand for")),
+    ("numproc", Works("number of workers")),
+    ("cores", Works("threads in each worker")),
+    ("has_threads", Works("always 1")),
+    ("buffer_size", Works("the largest request head, bytes")),
+    ("sockets", Works("descriptors of the listening sockets")),
+    ("started_on", Works("when the server started, unix seconds")),
+    ("is_a_reload", Works("whether the application was loaded by a reload")),
+    ("applications", Works("None; mount applications with `mount`")),
+    ("loop", Works("None: there is one loop")),
+    ("unbit", Works("None")),
+    ("SPOOL_OK", Works("a spool function's result: the job is done")),
+    ("SPOOL_RETRY", Works("a spool function's result: try the job again")),
+    ("SPOOL_IGNORE", Works("a spool function's result: the job is not for this function")),
+    // process.rs
+    ("worker_id", Works("the worker's number; 0 outside of workers")),
+    ("i_am_the_spooler", Works("True in a spooler, else None")),
+    ("masterpid", Works("the process id of the master")),
+    ("log", Works("writes a line to the log")),
+    ("mem", Works("resident memory and address space of this process, bytes")),
+    ("micros", Works("microseconds since 1970")),
+    ("setprocname", Works("changes what `ps` shows for this process")),
+    ("is_connected", Works("whether the other end of a socket is still there")),
+    ("close", Works("closes a descriptor")),
+    // What the application assigns.
+    ("post_fork_hook", Assigned("called in every worker, mule and spooler after its fork")),
+    ("atexit", Assigned("called before a worker, mule or spooler ends by itself")),
+    // Not to be had.
+    ("alarm", Not("watch the log, or the metrics that stats gives")),
+];
+
+/// What becomes of this name; `None` when uWSGI has none like it.
+pub(super) fn find(name: &str) -> Option<Standing> {
+    NAMES.iter().find(|(known, _)| *known == name).map(|(_, standing)| *standing)
+}

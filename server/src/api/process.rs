@@ -1,0 +1,106 @@
+//! What a process knows of itself: its number, its memory, its name, its log.
+
+use std::io::Write;
+use std::os::fd::RawFd;
+
+use nix::libc;
+use pyo3::prelude::*;
+
+use super::here::{companion, server, worker};
+use super::text::Text;
+use crate::forkserver::messages::CompanionKind;
+use crate::procname;
+use crate::stats::clock;
+
+pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(worker_id, module)?)?;
+    module.add_function(wrap_pyfunction!(i_am_the_spooler, module)?)?;
+    module.add_function(wrap_pyfunction!(masterpid, module)?)?;
+    module.add_function(wrap_pyfunction!(log, module)?)?;
+    module.add_function(wrap_pyfunction!(mem, module)?)?;
+    module.add_function(wrap_pyfunction!(micros, module)?)?;
+    module.add_function(wrap_pyfunction!(setprocname, module)?)?;
+    module.add_function(wrap_pyfunction!(is_connected, module)?)?;
+    module.add_function(wrap_pyfunction!(close, module)?)?;
+    Ok(())
+}
+
+/// The worker's number, from 1; 0 in every other process.
+#[pyfunction]
+fn worker_id() -> u32 {
+    worker().map_or(0, |(number, _)| number)
+}
+
+/// True in a spooler, else None.
+#[pyfunction]
+fn i_am_the_spooler() -> Option<bool> {
+    companion(CompanionKind::Spooler).map(|_| true)
+}
+
+/// The process id of the master.
+#[pyfunction]
+fn masterpid() -> i32 {
+    server().map_or(0, |server| server.master.as_raw())
+}
+
+/// Writes a line to the server's log.
+#[pyfunction]
+#[pyo3(signature = (line, /))]
+fn log(py: Python<'_>, line: Text) -> bool {
+    let mut line = line.0;
+    line.push(b'\n');
+    // A log that cannot be written to is no reason to fail; whoever reads it may be slow.
+    py.detach(|| drop(std::io::stderr().write_all(&line)));
+    true
+}
+
+/// Resident memory and address space of this process, bytes.
+#[pyfunction]
+fn mem() -> PyResult<(u64, u64)> {
+    let statm = std::fs::read_to_string("/proc/self/statm")?;
+    let mut pages = statm.split(' ').map_while(|word| word.parse::<u64>().ok());
+    let (vsz, rss) = (pages.next().unwrap_or(0), pages.next().unwrap_or(0));
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten().unwrap_or(4096) as u64;
+    Ok((rss * page, vsz * page))
+}
+
+/// Microseconds since 1970.
+#[pyfunction]
+fn micros() -> u64 {
+    clock::unix_micros()
+}
+
+/// Changes what `ps` shows for this process.
+#[pyfunction]
+#[pyo3(signature = (name, /))]
+fn setprocname(name: Text) {
+    procname::set(&name.shown());
+}
+
+/// Whether the other end of a socket is still there.
+#[pyfunction]
+#[pyo3(signature = (fd, /))]
+#[allow(unsafe_code)]
+fn is_connected(fd: RawFd) -> bool {
+    let mut error: libc::c_int = 0;
+    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: both pointers are to locals that live through the call; a descriptor that is none gives an error.
+    let asked =
+        unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ERROR, (&raw mut error).cast(), &raw mut len) };
+    if asked != 0 || error != 0 {
+        return false;
+    }
+    let mut poll = libc::pollfd { fd, events: libc::POLLRDHUP, revents: 0 };
+    // SAFETY: one entry, which lives through the call.
+    let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
+    ready == 0
+}
+
+/// Closes a descriptor.
+#[pyfunction]
+#[pyo3(signature = (fd, /))]
+#[allow(unsafe_code)]
+fn close(fd: RawFd) {
+    // SAFETY: what the application owns is its own to close, as with `os.close`.
+    unsafe { libc::close(fd) };
+}

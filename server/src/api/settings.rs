@@ -1,0 +1,64 @@
+//! The module's constants: the version, and what the server was told.
+
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList};
+
+use crate::forkserver::messages::Setup;
+
+/// The uWSGI whose module this one is like.
+const LIKE: (u32, u32, u32) = (2, 0, 31);
+/// Ours, as uWSGI would have it of a build of somebody's own.
+const CUSTOM: &str = concat!("rwsgi-", env!("CARGO_PKG_VERSION"));
+
+pub(super) fn add(module: &Bound<'_, PyModule>, setup: &Setup) -> PyResult<()> {
+    let py = module.py();
+    let bytes = |text: &str| PyBytes::new(py, text.as_bytes());
+    let config = &setup.config;
+    let (base, major, minor) = LIKE;
+    module.add("version", bytes(&format!("{base}.{major}.{minor}-{CUSTOM}")))?;
+    module.add("version_info", (base, major, minor, 0, bytes(CUSTOM)))?;
+    let hostname = nix::unistd::gethostname().unwrap_or_default();
+    module.add("hostname", bytes(&hostname.to_string_lossy()))?;
+    if let Some(pidfile) = &config.pidfile {
+        module.add("pidfile", bytes(&pidfile.to_string_lossy()))?;
+    }
+    module.add("SPOOL_RETRY", -1)?;
+    module.add("SPOOL_OK", -2)?;
+    module.add("SPOOL_IGNORE", 0)?;
+    module.add("numproc", config.processes)?;
+    module.add("has_threads", 1)?;
+    module.add("cores", config.threads)?;
+    module.add("loop", py.None())?;
+    module.add("unbit", py.None())?;
+    module.add("opt", options(py, &config.given)?)?;
+    let magic = PyDict::new(py);
+    for (character, value) in &config.magic {
+        magic.set_item(bytes(&character.to_string()), bytes(value))?;
+    }
+    module.add("magic_table", magic)?;
+    module.add("sockets", PyList::new(py, setup.listeners.iter().map(|listener| listener.fd))?)?;
+    module.add("buffer_size", config.buffer_size)?;
+    module.add("started_on", setup.started_at / 1_000_000)?;
+    module.add("applications", py.None())?;
+    module.add("is_a_reload", setup.generation > 1)?;
+    Ok(())
+}
+
+/// As uWSGI gives them: a name's value, True when it was given none, a list when it was given several times.
+fn options<'py>(py: Python<'py>, given: &[(String, String)]) -> PyResult<Bound<'py, PyDict>> {
+    let options = PyDict::new(py);
+    for (name, value) in given {
+        let value = match value.as_str() {
+            "" => true.into_pyobject(py)?.to_owned().into_any(),
+            value => PyBytes::new(py, value.as_bytes()).into_any(),
+        };
+        match options.get_item(name)? {
+            None => options.set_item(name, value)?,
+            Some(earlier) => match earlier.cast::<PyList>() {
+                Ok(list) => list.append(value)?,
+                Err(_) => options.set_item(name, PyList::new(py, [earlier, value])?)?,
+            },
+        }
+    }
+    Ok(options)
+}
