@@ -50,6 +50,42 @@ def test_nothing_leads_out_of_the_directory(serve, address, files, path):
     assert b"root:" not in answer.body
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_part_of_a_file_is_sent_to_whoever_asks_for_one(serve, files, kind):
+    whole = bytes(range(256)) * 4096
+    (files / "film.mp4").write_bytes(whole)
+    site = every_kind(serve, "--wsgi-file", "worklife.py", "--static-map", f"/static={files}")[kind]
+    answer = site.get("/static/film.mp4")
+    assert (answer.status, answer.header("Accept-Ranges"), answer.body) == (200, "bytes", whole)
+    modified = answer.header("Last-Modified")
+    for wanted, first, last in [
+        ("bytes=0-9", 0, 9), ("bytes=300-300", 300, 300), ("bytes=1048000-", 1048000, 1048575),
+        ("bytes=-5", 1048571, 1048575), ("bytes=10-99999999", 10, 1048575), ("bytes=-99999999", 0, 1048575),
+    ]:
+        part = site.get("/static/film.mp4", {"Range": wanted, "If-Range": modified})
+        assert (part.status, part.body) == (206, whole[first:last + 1]), wanted
+        assert part.header("Content-Range") == f"bytes {first}-{last}/1048576"
+        assert part.header("Content-Type") == "video/mp4"
+    for wanted in ("bytes=1048576-", "bytes=-0"):
+        beyond = site.get("/static/film.mp4", {"Range": wanted})
+        assert (beyond.status, beyond.body, beyond.header("Content-Range")) == (416, b"", "bytes */1048576"), wanted
+    for headers in (
+        {"Range": "bytes=0-9,20-29"}, {"Range": "bytes=9-0"}, {"Range": "bytes=-"}, {"Range": "lines=0-9"},
+        {"Range": "bytes=0-9", "If-Range": "Sat, 01 Jan 2000 00:00:00 GMT"}, {"Range": "bytes=0-9", "If-Range": '"tag"'},
+    ):
+        assert (site.get("/static/film.mp4", headers).status, len(site.get("/static/film.mp4", headers).body)) == (200, 1048576)
+
+
+def test_a_file_that_has_not_changed_is_not_sent_again(serve, address, files):
+    serve("--http-socket", address, "--wsgi-file", "worklife.py", "--check-static", files)
+    since = {"If-Modified-Since": http.get(address, "/css/site.css").header("Last-Modified")}
+    assert http.get(address, "/css/site.css", since).status == 304
+    # A time is not asked for by who has a tag, of whatever server.
+    assert http.get(address, "/css/site.css", {**since, "If-None-Match": '"tag"'}).status == 200
+    assert http.get(address, "/css/site.css", {"If-Modified-Since": "Sat, 01 Jan 2000 00:00:00 GMT"}).status == 200
+    assert http.get(address, "/css/site.css", {"If-Modified-Since": "yesterday"}).status == 200
+
+
 def test_a_head_has_no_body(serve, address, files):
     serve("--http-socket", address, "--wsgi-file", "worklife.py", "--static-map", f"/static={files}")
     answer = http.head_of(address, "/static/css/site.css")

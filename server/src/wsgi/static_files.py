@@ -2,9 +2,28 @@
 
 import mimetypes
 import os
+import re
 import stat
 from email.utils import formatdate, parsedate_to_datetime
 from datetime import timezone
+
+# One part, which begins or ends somewhere. A list of parts is answered with the whole, as RFC 9110 section 14.2 allows.
+ONE_PART = re.compile(r"bytes=[ \t]*(\d*)-(\d*)[ \t]*", re.ASCII | re.IGNORECASE)
+
+
+def part_of(size, wanted):
+    """The first byte and how many, of a header `Range`: None for the whole, and no bytes where there are none."""
+    match = ONE_PART.fullmatch(wanted)
+    if match is None or match[1] == match[2] == "":
+        return None
+    if match[1] == "":
+        length = min(int(match[2]), size)
+        return size - length, length
+    first = int(match[1])
+    last = min(int(match[2]), size - 1) if match[2] else size - 1
+    if match[2] and int(match[2]) < first:
+        return None
+    return first, max(0, last + 1 - first)
 
 
 def server(application, mapped, checked):
@@ -36,6 +55,9 @@ def server(application, mapped, checked):
         return None
 
     def is_unchanged(environ, about):
+        # Who asks by the entity tag of another server is not to be told by the time (RFC 9110 section 13.1.3).
+        if "HTTP_IF_NONE_MATCH" in environ:
+            return False
         try:
             since = parsedate_to_datetime(environ.get("HTTP_IF_MODIFIED_SINCE", ""))
         except (TypeError, ValueError):
@@ -53,18 +75,31 @@ def server(application, mapped, checked):
         if found is None:
             return application(environ, start_response)
         file, about = found
-        headers = [("Last-Modified", formatdate(int(about.st_mtime), usegmt=True))]
+        modified = formatdate(int(about.st_mtime), usegmt=True)
+        headers = [("Last-Modified", modified), ("Accept-Ranges", "bytes")]
         if is_unchanged(environ, about):
             file.close()
             start_response("304 Not Modified", headers)
             return []
         kind, encoding = mimetypes.guess_type(path)
         headers.append(("Content-Type", kind if kind and not encoding else "application/octet-stream"))
-        headers.append(("Content-Length", str(about.st_size)))
-        start_response("200 OK", headers)
+        part = None
+        # What has changed meanwhile is sent whole to whoever has the beginning of what it was.
+        if environ["REQUEST_METHOD"] == "GET" and environ.get("HTTP_IF_RANGE", modified) == modified:
+            part = part_of(about.st_size, environ.get("HTTP_RANGE", ""))
+        first, length = part or (0, about.st_size)
+        if part is not None:
+            if length == 0:
+                file.close()
+                start_response("416 Range Not Satisfiable", [("Content-Range", f"bytes */{about.st_size}")])
+                return []
+            headers.append(("Content-Range", f"bytes {first}-{first + length - 1}/{about.st_size}"))
+        headers.append(("Content-Length", str(length)))
+        start_response("200 OK" if part is None else "206 Partial Content", headers)
         if environ["REQUEST_METHOD"] == "HEAD":
             file.close()
             return []
+        file.seek(first)
         return environ["wsgi.file_wrapper"](file)
 
     return static
