@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 from pathlib import Path
 
 import pytest
 
-from rig import http
+from rig import http, processes
+from rig.site import KINDS, every_kind
 from rig.waiting import until
 
 pytestmark = pytest.mark.only_rwsgi(why="uWSGI's workers are forked from its master")
@@ -54,6 +56,64 @@ def test_a_child_of_the_application_does_not_keep_the_worker_busy(serve, address
     assert http.get(address, "/quick").status == 200
     until(sleeps, "the worker sleeps")
     go.touch()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_child_of_the_application_holds_nothing_of_the_worker_s(serve, tmp_path, kind):
+    site = every_kind(serve, "--wsgi-file", "odd.py", "--threads", 2)[kind]
+    go = tmp_path / "go"
+    with site.open("GET", f"/fork?go={go}") as connection:
+        answer = connection.response()
+        assert answer.body == b"forked"
+        # Its copy does not keep the connection from ending.
+        assert connection.rest() == b""
+    child = int(answer.header("X-Child"))
+
+    def sockets() -> list[str]:
+        links = (os.readlink(entry) for entry in Path(f"/proc/{child}/fd").iterdir())
+        return [link for link in links if link.startswith(("socket:", "pipe:", "anon_inode:"))]
+
+    until(lambda: not sockets(), "it has let go of them", context=lambda: str(sockets()))
+    go.touch()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_child_that_is_told_to_end_ends_and_not_its_worker(serve, kind):
+    site = every_kind(serve, "--wsgi-file", "odd.py")[kind]
+    before = site.get("/pid").body
+    # As multiprocessing's `Process.terminate()`.
+    assert site.get("/fork-and-terminate").body == b"killed by 15"
+    assert site.get("/pid").body == before
+    assert "has left" not in site.server.log()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_child_that_comes_back_from_the_application_is_no_worker(serve, stats_at, kind):
+    site = every_kind(serve, "--wsgi-file", "odd.py", "--stats", stats_at)[kind]
+    with site.open("GET", "/fork-and-return") as connection:
+        assert connection.response().body == b"once"
+        assert connection.rest() == b""
+    server = site.server
+    (worker,) = server.stats()["workers"]
+    until(
+        lambda: [p for p in server.processes() if p.command == "rwsgi worker 1"] == [processes.look(worker["pid"])],
+        "the child is gone", context=lambda: f"{server.processes()}\n{server.log()}",
+    )
+    assert site.get("/pid").body == str(worker["pid"]).encode()
+    assert server.stats()["workers"][0]["requests"] == 2
+
+
+def test_a_thread_that_is_no_daemon_finishes_before_its_worker_ends(serve, address, stats_at, tmp_path):
+    server = serve("--http-socket", address, "--wsgi-file", "odd.py", "--stats", stats_at)
+    server.wait_workers(1)
+    go, done = tmp_path / "go", tmp_path / "done"
+    assert http.get(address, f"/thread?go={go}&done={done}").status == 200
+    server.send(signal.SIGTERM)
+    server.logged("waiting for threads of the application that are no daemons: writer")
+    go.touch()
+    assert server.wait_exit() == 0
+    # What an executor was given is done as well.
+    assert done.read_text() == "thread executor"
 
 
 def test_what_is_registered_for_the_exit_runs_once_in_each_worker(serve, address, stats_at):

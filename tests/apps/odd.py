@@ -1,8 +1,10 @@
 """An application that does what few applications do, for what must hold all the same."""
 
+import concurrent.futures
 import gzip
 import io
 import os
+import signal
 import threading
 import time
 from urllib.parse import parse_qs
@@ -177,10 +179,58 @@ def many(environ, start_response):
 
 @route
 def fork(environ, start_response):
-    """Leaves a child behind that holds copies of whatever this process has open."""
+    """Leaves a child behind that has copies of whatever this process has open."""
     child = os.fork()
     if child == 0:
         wait_for(query(environ)["go"])
         os._exit(0)
-    start_response("200 OK", PLAIN)
+    start_response("200 OK", [*PLAIN, ("X-Child", str(child))])
     return [b"forked"]
+
+
+@route
+def fork_and_terminate(environ, start_response):
+    """Has a child, tells it to end, and says how it did."""
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    os.kill(child, signal.SIGTERM)
+    _, status = os.waitpid(child, 0)
+    start_response("200 OK", PLAIN)
+    return [b"killed by %d" % os.WTERMSIG(status)]
+
+
+@route
+def fork_and_return(environ, start_response):
+    """A child that nobody told where to end."""
+    os.fork()
+    start_response("200 OK", PLAIN)
+    return [b"once"]
+
+
+@route
+def pid(environ, start_response):
+    start_response("200 OK", PLAIN)
+    return [str(os.getpid()).encode()]
+
+
+@route
+def thread(environ, start_response):
+    """Leaves work behind: a thread that writes when the test says go on, and an executor that writes after it."""
+    go, done = query(environ)["go"], query(environ)["done"]
+
+    def write(text):
+        with open(done, "a", encoding="utf-8") as file:
+            file.write(text)
+
+    def first():
+        wait_for(go)
+        write("thread ")
+
+    writer = threading.Thread(target=first, name="writer")
+    writer.start()
+    KEPT["executor"] = concurrent.futures.ThreadPoolExecutor(1)
+    KEPT["executor"].submit(lambda: (writer.join(), write("executor")))
+    start_response("200 OK", PLAIN)
+    return [b"left"]

@@ -98,6 +98,18 @@ impl Scoreboard {
         self.memory.as_fd()
     }
 
+    /// From now on what this process writes is its own and nobody reads it: for a child that is no worker. Must not be
+    /// called while another thread of this process writes.
+    pub fn detach(&self) {
+        let Some(size) = NonZeroUsize::new(self.layout.size()) else { return };
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_FIXED;
+        // SAFETY: exactly the mapping that this value owns is replaced, by one of the same size and contents.
+        let detached = unsafe { mmap(Some(self.base.addr()), size, protection, flags, &self.memory, 0) };
+        // It fails where there is no memory left; the counts of a child are the least worry then.
+        let _ = detached;
+    }
+
     /// The front's cell.
     #[must_use]
     pub fn front(&self) -> &FrontCell {

@@ -7,6 +7,7 @@
 mod accept;
 mod access_log;
 mod body;
+mod child;
 mod connection;
 mod core;
 mod drive;
@@ -152,6 +153,7 @@ pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
         config: setup.config,
         scoreboard,
     });
+    child::let_go_in_children(py, &shared)?;
     shared.watch()?;
     let threads = shared.config.threads;
     let multiprocess = shared.config.processes > 1;

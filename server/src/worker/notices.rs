@@ -1,6 +1,7 @@
 //! What a worker tells the master: that it serves, and that it has served as many requests as it may.
 
 use std::io::Write;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -28,6 +29,11 @@ impl Notices {
             limit => limit.saturating_add(config.max_requests_delta.saturating_mul((worker - 1).into())),
         };
         Ok(Self { pipe: inherited(pipe)?.into(), slot, served: AtomicU64::new(0), limit })
+    }
+
+    /// The pipe's descriptor.
+    pub(super) fn as_raw_fd(&self) -> RawFd {
+        self.pipe.as_raw_fd()
     }
 
     /// Tells the master that this worker serves.

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use std::os::fd::IntoRawFd;
+use std::os::fd::{IntoRawFd, RawFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::libc;
@@ -11,14 +11,31 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 
 /// Where the handler writes; -1 before there is anything.
 static EVENT: AtomicI32 = AtomicI32::new(-1);
+/// The worker's process.
+static WORKER: AtomicI32 = AtomicI32::new(0);
 
 extern "C" fn note(_: libc::c_int) {
+    // A child of the application inherits the handler, and the event that its worker waits for. It is the child that is to
+    // end then: by the signal that is sent again, and let through when this returns.
+    // SAFETY: all three may be called by a signal handler.
+    unsafe {
+        if libc::getpid() != WORKER.load(Ordering::Relaxed) {
+            libc::signal(libc::SIGTERM, libc::SIG_DFL);
+            libc::raise(libc::SIGTERM);
+            return;
+        }
+    }
     let one = 1u64.to_ne_bytes();
     let saved = nix::errno::Errno::last_raw();
     // SAFETY: `write` is async-signal-safe, the buffer lives through the call, and the descriptor is never closed: it
     // belongs to the worker until its process ends. `errno` is put back for whoever was interrupted.
     unsafe { libc::write(EVENT.load(Ordering::Relaxed), one.as_ptr().cast(), one.len()) };
     nix::errno::Errno::set_raw(saved);
+}
+
+/// The descriptor that the handler writes to; -1 before there is one.
+pub(super) fn descriptor() -> RawFd {
+    EVENT.load(Ordering::Relaxed)
 }
 
 /// From now on SIGTERM writes to the returned event.
@@ -30,6 +47,7 @@ pub(crate) fn on_terminate() -> nix::Result<EventFd> {
     let event = EventFd::from_flags(flags)?;
     // The handler has a descriptor of its own, which is never closed, whatever becomes of the returned one.
     let for_handler = nix::unistd::dup(&event)?;
+    WORKER.store(nix::unistd::getpid().as_raw(), Ordering::Relaxed);
     EVENT.store(for_handler.into_raw_fd(), Ordering::Relaxed);
     let action = SigAction::new(SigHandler::Handler(note), SaFlags::SA_RESTART, SigSet::empty());
     // SAFETY: the handler does only what a signal handler may.

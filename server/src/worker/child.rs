@@ -1,0 +1,116 @@
+//! What a process that the application forks does not keep of its worker's.
+//!
+//! A child of `os.fork()`, or of `multiprocessing`, has copies of all that its worker has open: it would hold a port after
+//! the server's end, and connections after their close; and one that comes back from the application would go on as a second
+//! worker. (That it takes no orders for its worker is `stop`'s care.) Programs that are executed keep nothing: every
+//! descriptor is closed on exec.
+
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::sync::{Arc, Weak};
+
+use nix::sys::socket::{SockType, SockaddrStorage, getpeername, getsockname, getsockopt, sockopt};
+use pyo3::prelude::*;
+use pyo3::types::{IntoPyDict, PyCFunction};
+
+use super::{Shared, stop};
+
+/// Where connections of ours have an end.
+#[derive(Debug, PartialEq, Eq)]
+enum Place {
+    Ip(IpAddr, u16),
+    Path(std::path::PathBuf),
+    Abstract(Vec<u8>),
+}
+
+impl Place {
+    fn of(address: &SockaddrStorage) -> Option<Self> {
+        if let Some(v4) = address.as_sockaddr_in() {
+            return Some(Self::Ip(v4.ip().into(), v4.port()));
+        }
+        if let Some(v6) = address.as_sockaddr_in6() {
+            // A client of IPv4 at a socket for both.
+            return Some(Self::Ip(v6.ip().to_canonical(), v6.port()));
+        }
+        let unix = address.as_unix_addr()?;
+        let path = unix.path().map(|path| Self::Path(path.to_owned()));
+        path.or_else(|| unix.as_abstract().map(|name| Self::Abstract(name.to_owned())))
+    }
+
+    /// Is a connection with this end from the listener that is bound here?
+    fn takes_in(&self, end: &Self) -> bool {
+        match (self, end) {
+            (Self::Ip(any, port), Self::Ip(_, at)) if any.is_unspecified() => port == at,
+            _ => self == end,
+        }
+    }
+}
+
+/// From now on, children that the application forks have none of this worker's descriptors, counters and orders.
+///
+/// # Errors
+/// When Python raises, which it has no reason to.
+pub(super) fn let_go_in_children(py: Python<'_>, shared: &Arc<Shared>) -> PyResult<()> {
+    // Not to be kept alive by Python, which nothing tears down.
+    let shared = Arc::downgrade(shared);
+    let let_go = PyCFunction::new_closure(py, None, None, move |_, _| let_go(&shared))?;
+    let hook = [("after_in_child", let_go)].into_py_dict(py)?;
+    py.import("os")?.call_method("register_at_fork", (), Some(&hook)).map(drop)
+}
+
+/// In the child, which has one thread.
+fn let_go(shared: &Weak<Shared>) {
+    let Some(shared) = shared.upgrade() else { return };
+    shared.scoreboard.detach();
+    let Ok(nothing) = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null") else { return };
+    let ours = |fd| is_ours(fd, &shared);
+    for fd in open_descriptors().into_iter().filter(|fd| ours(*fd)) {
+        replace(fd, nothing.as_raw_fd());
+    }
+}
+
+fn open_descriptors() -> Vec<RawFd> {
+    let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+fn is_ours(fd: RawFd, shared: &Shared) -> bool {
+    let own = [
+        shared.epoll.0.as_raw_fd(),
+        shared.stop.as_raw_fd(),
+        shared.lifeline.as_raw_fd(),
+        shared.notices.as_raw_fd(),
+        stop::descriptor(),
+    ];
+    if own.contains(&fd) || shared.listeners.iter().any(|listener| listener.fd.as_raw_fd() == fd) {
+        return true;
+    }
+    // A connection may be with the application now, where no table of ours has it: it is known by its end.
+    let is_stream = getsockopt(&borrow(fd), sockopt::SockType).is_ok_and(|kind| kind == SockType::Stream);
+    if !is_stream {
+        return false;
+    }
+    let place = |address: nix::Result<SockaddrStorage>| address.ok().as_ref().and_then(Place::of);
+    let near = place(getsockname(fd));
+    let of_client = near.is_some_and(|near| {
+        let listeners = shared.listeners.iter().filter_map(|listener| place(getsockname(listener.fd.as_raw_fd())));
+        listeners.into_iter().any(|listener| listener.takes_in(&near))
+    });
+    let front = shared.link.as_ref().map(|link| Place::Abstract(link.name.clone().into_bytes()));
+    of_client || (front.is_some() && place(getpeername(fd)) == front)
+}
+
+#[allow(unsafe_code)]
+fn borrow<'a>(fd: RawFd) -> BorrowedFd<'a> {
+    // SAFETY: a descriptor that was just listed; one that is not open any more gives an error.
+    unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
+/// The number stays taken: its owner in this process closes it one day, and must not close another's.
+#[allow(unsafe_code)]
+fn replace(fd: RawFd, nothing: RawFd) {
+    // SAFETY: whoever owns `fd` finds a descriptor that is good for nothing, and closes that.
+    let replaced = unsafe { nix::libc::dup3(nothing, fd, nix::libc::O_CLOEXEC) };
+    // A copy that stays open is what every program without this has.
+    let _ = replaced;
+}
