@@ -11,6 +11,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::task::JoinHandle;
 use tracing::{error, info};
 
+use super::busyness::{self, Change, Look};
 use super::pool::{Fate, Reason};
 use super::shutdown::Phase;
 use super::{Event, Master};
@@ -48,12 +49,7 @@ pub(super) struct Cheaper {
     waiting_since: Option<Instant>,
     /// Since when a worker more runs than is needed.
     quiet_since: Option<Instant>,
-    /// Looks in a row below `cheaper-busyness-min`.
-    quiet_looks: u32,
-    /// What was added to `cheaper-busyness-multiplier` because workers were let go too early.
-    penalty: u32,
-    /// Looks since a worker was let go.
-    since_drop: Option<u32>,
+    busyness: busyness::Watch,
     /// When a request was last seen.
     active_at: Option<Instant>,
     /// Waiting for the first connection, with no worker at all.
@@ -119,11 +115,19 @@ impl Master {
         let change = match self.config.cheaper.algorithm {
             CheaperAlgorithm::Busyness => {
                 let window = Duration::from_secs(self.config.cheaper.overload.into());
-                let is_urgent = load.waiting >= self.config.cheaper.busyness.backlog_alert.into();
+                let is_urgent = load.waiting > self.config.cheaper.busyness.backlog_alert.into();
                 if load.at - last.at < window && !is_urgent {
                     return;
                 }
-                self.by_busyness(100.0 * used / f64::from((running * cores).max(1)), &load, now)
+                let look = Look {
+                    at: now,
+                    busyness: 100.0 * used / f64::from((running * cores).max(1)),
+                    waiting: load.waiting,
+                    waiting_since: self.cheaper.waiting_since,
+                    has_spare: running > fewest,
+                    step: self.config.cheaper.step,
+                };
+                self.cheaper.busyness.decide(&self.config.cheaper.busyness, &look)
             }
             algorithm => {
                 let too_few = match algorithm {
@@ -135,56 +139,27 @@ impl Master {
                 let quiet_since = self.cheaper.quiet_since.filter(|_| too_many);
                 self.cheaper.quiet_since = too_many.then(|| quiet_since.unwrap_or(now));
                 match self.cheaper.quiet_since {
-                    _ if too_few => i64::from(self.config.cheaper.step),
+                    _ if too_few => Change::More(self.config.cheaper.step),
                     Some(since) if now - since >= QUIET => {
                         self.cheaper.quiet_since = Some(now);
-                        -1
+                        Change::Less
                     }
-                    _ => 0,
+                    _ => Change::None,
                 }
             }
         };
         self.cheaper.last = Some(load);
-        if change > 0 {
-            self.add_workers(change.unsigned_abs() as u32);
-        } else if change < 0 && running > fewest {
-            self.let_one_go();
-        }
-    }
-
-    /// The decision of the `busyness` algorithm: how many workers more.
-    fn by_busyness(&mut self, busyness: f64, load: &Load, now: Instant) -> i64 {
-        let bounds = self.config.cheaper.busyness.clone();
-        let cheaper = &mut self.cheaper;
-        cheaper.since_drop = cheaper.since_drop.map(|looks| looks + 1);
-        let long = Duration::from_secs(bounds.backlog_nonzero.into());
-        let waits_long = cheaper.waiting_since.is_some_and(|since| now - since >= long);
-        let change = if load.waiting >= bounds.backlog_alert.into() || waits_long {
-            cheaper.quiet_looks = 0;
-            i64::from(bounds.backlog_step)
-        } else if busyness > f64::from(bounds.max) {
-            if cheaper.since_drop.take().is_some_and(|looks| looks <= bounds.multiplier) {
-                cheaper.penalty += bounds.penalty;
+        match change {
+            Change::More(count) => {
+                self.add_workers(count);
             }
-            cheaper.quiet_looks = 0;
-            i64::from(self.config.cheaper.step)
-        } else if busyness < f64::from(bounds.min) {
-            cheaper.quiet_looks += 1;
-            if cheaper.quiet_looks >= bounds.multiplier + cheaper.penalty {
-                cheaper.quiet_looks = 0;
-                cheaper.since_drop = Some(0);
-                -1
-            } else {
-                0
+            Change::Emergency(count) => {
+                let added = self.add_workers(count);
+                self.cheaper.busyness.added(added);
             }
-        } else {
-            cheaper.quiet_looks = 0;
-            0
-        };
-        if bounds.verbose {
-            info!("cheaper: busyness {busyness:.1} %, {} waiting: {change:+} workers", load.waiting);
+            Change::Less if running > fewest => self.let_one_go(),
+            Change::Less | Change::None => {}
         }
-        change
     }
 
     fn load_now(&mut self, now: Instant) -> Load {
@@ -212,7 +187,8 @@ impl Master {
         load
     }
 
-    fn add_workers(&mut self, count: u32) {
+    /// Has up to `count` workers started; returns how many there were to start.
+    fn add_workers(&mut self, count: u32) -> u32 {
         let now = Instant::now();
         let mut added = 0;
         for worker in self.pool.workers.iter_mut().filter(|worker| worker.cheap).take(count as usize) {
@@ -224,6 +200,7 @@ impl Master {
             let running = self.pool.workers.iter().filter(|worker| !worker.cheap).count();
             info!("cheaper: {added} more, {running} workers run now");
         }
+        added
     }
 
     fn let_one_go(&mut self) {

@@ -3,6 +3,7 @@
 //! One loop owns all state and takes one [`Event`] after another from small tasks that only wait: for a signal, for a
 //! fork server's answer, for a worker that says it is ready, for somebody who asks for a snapshot.
 
+mod busyness;
 mod cheaper;
 mod companions;
 mod fifo;
