@@ -40,7 +40,7 @@ pub fn prepare(py: Python<'_>, config: &Config) -> anyhow::Result<()> {
     }
     let directory = std::env::current_dir().context("cannot read the working directory")?;
     let path = sys.getattr("path")?;
-    for entry in std::iter::once(&directory).chain(config.pythonpath.iter().rev()) {
+    for entry in std::iter::once(&directory).chain(&config.pythonpath) {
         let entry = directory.join(entry);
         path.call_method1("insert", (0, entry.as_os_str()))?;
     }
@@ -91,15 +91,39 @@ fn flush(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-/// Runs what the application registered with `atexit`, and flushes what it printed.
+/// What Python does when a program ends: waits for the application's threads that are no daemons, and for the work that
+/// its executors hold; runs what was registered with `atexit`; flushes what was printed. Objects are not torn down, as
+/// the process is about to end.
 pub fn finish(py: Python<'_>) {
     let run = || -> PyResult<()> {
+        // Whoever never imported it has no threads to wait for.
+        let modules = py.import("sys")?.getattr("modules")?;
+        if let Ok(threading) = modules.get_item("threading") {
+            tell_of_threads(&threading)?;
+            threading.call_method0("_shutdown")?;
+        }
         py.import("atexit")?.call_method0("_run_exitfuncs")?;
         flush(py)
     };
     if let Err(error) = run() {
         error.display(py);
     }
+}
+
+/// A worker that seems to hang on its way out says what it waits for.
+fn tell_of_threads(threading: &Bound<'_, PyAny>) -> PyResult<()> {
+    let main = threading.call_method0("main_thread")?;
+    let mut names = Vec::new();
+    for thread in threading.call_method0("enumerate")?.try_iter()? {
+        let thread = thread?;
+        if !thread.getattr("daemon")?.is_truthy()? && !thread.is(&main) {
+            names.push(thread.getattr("name")?.str()?.to_string_lossy().into_owned());
+        }
+    }
+    if !names.is_empty() {
+        tracing::info!("waiting for threads of the application that are no daemons: {}", names.join(", "));
+    }
+    Ok(())
 }
 
 /// Starting an interpreter of our own.
