@@ -42,7 +42,21 @@ def test_the_longest_prefix_is_taken_off_and_told(serve, address, sites):
 def test_without_managing_it_the_path_stays_whole(serve, address, sites):
     serve("--http-socket", address, "--mount", "/shop=mount_shop.py", cwd=sites)
     assert http.get(address, "/shop/a").body == b"shop '' '/shop/a'"
-    assert http.get(address, "/elsewhere").status == 404
+
+
+@pytest.mark.parametrize("option", [[], ["no-default-app = true"]])
+def test_where_nothing_is_mounted_the_first_answers_unless_it_is_told_not_to(serve, address, sites, option):
+    file = sites / "mounts.ini"
+    lines = ["[uwsgi]", f"http-socket = {address}", "mount = /shop=mount_shop.py", "mount = /deep=mount_deep:named",
+             "manage-script-name = true", *option]
+    file.write_text("\n".join(lines) + "\n")
+    serve(file, cwd=sites, listens=[address])
+    assert http.get(address, "/deep/a").body == b"deep '/deep' '/a'"
+    elsewhere = http.get(address, "/elsewhere")
+    if option:
+        assert elsewhere.status == 404
+    else:
+        assert elsewhere.body == b"shop '' '/elsewhere'"
 
 
 def test_a_mount_that_cannot_be_loaded_fails_the_start(serve, address, sites):

@@ -53,7 +53,7 @@ fn dispatch(arguments: Vec<OsString>, launcher: Launcher) -> anyhow::Result<i32>
             let reread = move || {
                 // The files are named relative to where the server was started.
                 std::env::set_current_dir(&start).context("cannot return to where the server was started")?;
-                match config::load(arguments.iter().cloned())? {
+                match config::load_again(arguments.iter().cloned())? {
                     Invocation::Serve(config) => settle(*config, &start),
                     _ => bail!("the configuration does not say any more to serve"),
                 }

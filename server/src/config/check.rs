@@ -8,7 +8,7 @@ use super::options::{OPTIONS, find};
 use super::row::Row;
 use super::settle::settle;
 use super::surroundings::Surroundings;
-use super::{CHECK, uwsgi};
+use super::{CHECK, ConfigError, uwsgi};
 
 /// What `--check` found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +29,14 @@ pub(super) fn report(arguments: Vec<Argument>, around: Surroundings) -> Report {
     if let Err(error) = gatherer.gather(arguments.into_iter().map(named).collect()) {
         return Report { text: format!("error: {error}\n"), ok: false };
     }
-    let settled = settle(&gatherer);
+    let mut settled = settle(&gatherer);
+    // Whether systemd will pass one is not to be seen from here.
+    if !gatherer.is_strict() && settled.errors.iter().any(|error| matches!(error, ConfigError::NoSocket)) {
+        settled.errors.retain(|error| !matches!(error, ConfigError::NoSocket));
+        let warning = "no address to serve on: this starts only with sockets from systemd (LISTEN_FDS); without a socket \
+                       unit give http, http-socket or socket";
+        settled.config.warnings.push(warning.into());
+    }
     let mut text = "[rwsgi]\n".to_owned();
     let mut lines: Vec<(String, String)> = OPTIONS.iter().flat_map(|row| given(row, &gatherer.settings)).collect();
     for setting in gatherer.settings.iter().filter(|setting| find(&setting.name).is_none()) {

@@ -9,7 +9,7 @@ use super::files::Notation;
 use super::logic::{Block, Logic};
 use super::magic::Magic;
 use super::options::find;
-use super::row::{Action, Kind};
+use super::row::{Action, Kind, truth};
 use super::surroundings::Surroundings;
 use super::{ConfigError, Origin};
 
@@ -99,6 +99,11 @@ impl Gatherer {
     /// The magic variables, as the last file left them.
     pub(super) fn magic(&self) -> Vec<(char, String)> {
         self.magic.all()
+    }
+
+    /// Is what would be warned of an error?
+    pub(super) fn is_strict(&self) -> bool {
+        self.settings.iter().any(|setting| setting.name == "strict" && truth(&setting.value) != Ok(false))
     }
 
     /// Takes a setting through the block that is open, if one is.
@@ -214,14 +219,18 @@ impl Gatherer {
                 "'{file}' is no configuration file: its name should end in .ini, .xml, .yaml, .yml, .json or .js"
             )));
         };
-        let text = read(&path, origin)?;
+        let mut text = read(&path, origin)?;
         let at = |line| Origin::File { path: path.clone(), line };
-        let pairs = notation
-            .read(&text, section)
-            .map_err(|error| ConfigError::Syntax { origin: at(error.line), problem: error.problem })?;
         self.magic.enter(&path, file, section, &self.around);
         // What the file includes changes the magic, but not for the rest of the file.
         let magic = self.magic.clone();
+        if notation == Notation::Ini && text.lines().any(|line| is_header(line) && line.contains('%')) {
+            let header = |line: &str| if is_header(line) { magic.apply(line).0 } else { line.to_owned() };
+            text = text.lines().map(header).collect::<Vec<_>>().join("\n");
+        }
+        let pairs = notation
+            .read(&text, section)
+            .map_err(|error| ConfigError::Syntax { origin: at(error.line), problem: error.problem })?;
         let outer = self.block.take();
         self.depth += 1;
         let mut last = at(1);
@@ -280,6 +289,11 @@ impl Gatherer {
         self.settings = expanded;
         Ok(())
     }
+}
+
+/// Does this line of an ini file begin a section? Its name may have magic variables, as with uWSGI.
+fn is_header(line: &str) -> bool {
+    line.trim_start().starts_with('[')
 }
 
 fn logic_of(name: &str) -> Option<Logic> {

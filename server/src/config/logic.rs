@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use super::set::is_built_in;
 use super::surroundings::Surroundings;
 
 /// What a logic option asks for.
@@ -27,6 +28,8 @@ pub(crate) enum Over {
     Numbers,
     /// The lines of the file that its value names.
     Lines,
+    /// The paths that match its value; the value itself when nothing does.
+    Paths,
 }
 
 /// What a condition looks at.
@@ -44,6 +47,10 @@ pub(crate) enum Test {
     Directory,
     /// The machine's name.
     Hostname,
+    /// A plugin of uWSGI's that is built in here.
+    Plugin,
+    /// Whether a server that runs reads its configuration again.
+    Reload,
 }
 
 /// Must the test hold?
@@ -110,8 +117,23 @@ impl Over {
                 let text = std::fs::read_to_string(argument).map_err(|error| format!("a file to read ({error})"))?;
                 Ok(text.lines().map(str::to_owned).collect())
             }
+            Self::Paths => {
+                let found = matching(argument)?;
+                Ok(if found.is_empty() { vec![argument.to_owned()] } else { found })
+            }
         }
     }
+}
+
+/// The paths that match a pattern of the shell's, in their order, directories with a slash at their end.
+///
+/// # Errors
+/// What was expected, when it is no pattern.
+pub(super) fn matching(pattern: &str) -> Result<Vec<String>, String> {
+    let found = glob::glob(pattern).map_err(|error| format!("a pattern of paths ({error})"))?;
+    // What cannot be read matches nothing, as in a shell.
+    let paths = found.filter_map(|path| path.ok()?.into_os_string().into_string().ok());
+    Ok(paths.map(|path| if Path::new(&path).is_dir() && !path.ends_with('/') { path + "/" } else { path }).collect())
 }
 
 impl Test {
@@ -134,6 +156,8 @@ impl Test {
             Self::File => path.is_file().then(|| argument.to_owned()),
             Self::Directory => path.is_dir().then(|| argument.to_owned()),
             Self::Hostname => (around.hostname == argument).then(|| argument.to_owned()),
+            Self::Plugin => is_built_in(argument).then(|| argument.to_owned()),
+            Self::Reload => around.is_reload.then(String::new),
         }
     }
 }

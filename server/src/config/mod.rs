@@ -99,6 +99,14 @@ pub fn load(argv: impl Iterator<Item = OsString>) -> Result<Invocation, ConfigEr
     load_within(argv, Surroundings::of_this_process())
 }
 
+/// As [`load`], for a server that runs: what is in `if-reload` is taken, and not what is in `if-not-reload`.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_again(argv: impl Iterator<Item = OsString>) -> Result<Invocation, ConfigError> {
+    load_within(argv, Surroundings { is_reload: true, ..Surroundings::of_this_process() })
+}
+
 fn load_within(argv: impl Iterator<Item = OsString>, around: Surroundings) -> Result<Invocation, ConfigError> {
     let arguments = command_line::parse(argv)?;
     if arguments.iter().any(|argument| matches!(argument, Argument::Option(name, _) if name == CHECK)) {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use nix::unistd::{Group, User};
 
+use super::logic::matching;
 use super::row::{mode, number, path, truth};
 use super::{AppSource, CheaperAlgorithm, Config, Mount, Owner, RunAs, StaticMap};
 
@@ -73,6 +74,17 @@ pub(super) fn mount(config: &mut Config, value: &str) -> Outcome {
     Ok(())
 }
 
+/// As with uWSGI, a pattern stands for all that matches it, and is taken as it is when nothing does.
+pub(super) fn pythonpath(config: &mut Config, value: &str) -> Outcome {
+    let given = path(value)?;
+    let found = matching(value).unwrap_or_default();
+    match value.contains(['*', '?', '[']) && !found.is_empty() {
+        true => config.pythonpath.extend(found.into_iter().map(Into::into)),
+        false => config.pythonpath.push(given),
+    }
+    Ok(())
+}
+
 pub(super) fn env(config: &mut Config, value: &str) -> Outcome {
     match value.split_once('=') {
         Some((name, value)) if !name.is_empty() && !name.contains('\0') && !value.contains('\0') => {
@@ -132,13 +144,14 @@ const BUILT_IN: [&str; 12] = [
     "0",
 ];
 
+pub(super) fn is_built_in(plugin: &str) -> bool {
+    let name = plugin.trim().trim_end_matches("_plugin.so");
+    BUILT_IN.contains(&name)
+        || name.strip_prefix("python").is_some_and(|version| version.bytes().all(|b| b.is_ascii_digit()))
+}
+
 pub(super) fn plugin(_: &mut Config, value: &str) -> Outcome {
-    let built_in = |name: &str| {
-        let name = name.trim().trim_end_matches("_plugin.so");
-        BUILT_IN.contains(&name)
-            || name.strip_prefix("python").is_some_and(|version| version.bytes().all(|b| b.is_ascii_digit()))
-    };
-    match value.split(',').all(built_in) {
+    match value.split(',').all(is_built_in) {
         true => Ok(()),
         false => {
             Err("plugins that are built in (python, python3, http, cheaper_busyness…): no other can be loaded".into())

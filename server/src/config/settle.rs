@@ -20,7 +20,7 @@ pub(super) fn settle(gathered: &Gatherer) -> Settled {
     config.given = gathered.settings.iter().map(|setting| (setting.name.clone(), setting.value.clone())).collect();
     config.magic = gathered.magic();
     let mut errors = Vec::new();
-    let strict = gathered.settings.iter().any(|setting| setting.name == "strict" && truth(&setting.value) != Ok(false));
+    let strict = gathered.is_strict();
     for setting in &gathered.settings {
         match options::find(&setting.name) {
             Some(row) => {

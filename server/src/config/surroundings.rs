@@ -22,6 +22,8 @@ pub(super) struct Surroundings {
     pub(super) group: String,
     /// Since 1970.
     pub(super) time: Duration,
+    /// A server that runs reads its configuration again.
+    pub(super) is_reload: bool,
 }
 
 impl Surroundings {
@@ -41,6 +43,7 @@ impl Surroundings {
             gid: gid.as_raw(),
             group: name(Group::from_gid(gid).ok().flatten().map(|group| group.name), gid.as_raw()),
             time: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
+            is_reload: false,
         }
     }
 }

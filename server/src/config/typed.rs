@@ -119,9 +119,9 @@ pub struct Busyness {
     pub multiplier: u32,
     /// Added to the multiplier when one went too early.
     pub penalty: u32,
-    /// Waiting connections at which emergency workers start.
+    /// Waiting connections above which emergency workers start.
     pub backlog_alert: u32,
-    /// Looks below `min` before an emergency worker goes.
+    /// Looks below `min` before one goes while there are emergency workers.
     pub backlog_multiplier: u32,
     /// Emergency workers started at a time.
     pub backlog_step: u32,
@@ -205,7 +205,7 @@ pub struct Config {
     pub callable: String,
     /// `--chdir`: working directory of the application.
     pub chdir: Option<PathBuf>,
-    /// `--pythonpath`: put before `sys.path`, in this order.
+    /// `--pythonpath`: put before `sys.path` one after another, so that the last is searched first, as with uWSGI.
     pub pythonpath: Vec<PathBuf>,
     /// `--home`, `--virtualenv`: the virtual environment to run in.
     pub home: Option<PathBuf>,
@@ -249,6 +249,8 @@ pub struct Config {
     pub mounts: Vec<Mount>,
     /// `--manage-script-name`: a mount's prefix moves from `PATH_INFO` to `SCRIPT_NAME`.
     pub manage_script_name: bool,
+    /// `--no-default-app`: 404 where nothing is mounted and there is no [`Self::app`].
+    pub no_default_app: bool,
     /// `--env`: variables to set before the application is loaded, in order.
     pub env: Vec<(String, String)>,
     /// `--unenv`: variables to take away before that.
@@ -374,6 +376,7 @@ impl Default for Config {
             tcp_nodelay: false,
             mounts: Vec::new(),
             manage_script_name: false,
+            no_default_app: false,
             env: Vec::new(),
             unenv: Vec::new(),
             import: Vec::new(),

@@ -404,7 +404,7 @@ pub(crate) static FAMILIES: &[Family] = &[
         title: "Static files beyond a directory",
         verdict: Verdict::Never,
         advice: "static-map and check-static serve files; for more let nginx serve them",
-        flags: &["check-static-docroot", "honour-range", "static-gzip-all"],
+        flags: &["check-static-docroot", "static-gzip-all"],
         values: &[
             "file-serve-mode", "fileserve-mode", "mime-file", "mimefile", "static-cache-paths",
             "static-cache-paths-name", "static-check", "static-expires", "static-expires-mtime",
@@ -413,6 +413,14 @@ pub(crate) static FAMILIES: &[Family] = &[
             "static-gzip-dir", "static-gzip-ext", "static-gzip-prefix", "static-gzip-suffix", "static-index",
             "static-map2", "static-safe", "static-skip-ext",
         ],
+        optional: &[],
+    },
+    Family {
+        title: "Parts of static files",
+        verdict: Verdict::Needless,
+        advice: "a part of a static file is sent whenever one is asked for",
+        flags: &["honour-range"],
+        values: &[],
         optional: &[],
     },
     Family {
@@ -570,7 +578,7 @@ pub(crate) static FAMILIES: &[Family] = &[
         title: "Python's other gateways and tools",
         verdict: Verdict::Never,
         advice: "import the application with module or wsgi-file",
-        flags: &["no-default-app", "no-site", "paste-logger", "start_response-nodelay"],
+        flags: &["no-site", "paste-logger", "start_response-nodelay"],
         values: &[
             "eval", "ini-paste", "ini-paste-logged", "max-apps", "optimize", "paste", "pecan", "post-pymodule-alias",
             "pump", "py", "py-auto-reload-ignore", "py-tracebacker", "pymodule-alias", "pyrun", "python",
@@ -648,11 +656,11 @@ pub(crate) static FAMILIES: &[Family] = &[
     Family {
         title: "Conditions and loops of other kinds",
         verdict: Verdict::Refused,
-        advice: "write it out, or use for, for-times, for-readline, if-env, if-opt, if-file, if-dir, if-exists and if-hostname",
-        flags: &["if-not-reload", "if-reload"],
+        advice: "write it out, or use for, for-times, for-readline, for-glob, if-env, if-opt, if-file, if-dir and if-hostname",
+        flags: &[],
         values: &[
-            "declare-option", "declare-option2", "for-glob", "if-hostname-match", "if-not-hostname-match",
-            "if-not-plugin", "if-plugin", "ifplugin", "inject-after", "inject-before", "resolve",
+            "declare-option", "declare-option2", "if-hostname-match", "if-not-hostname-match", "inject-after",
+            "inject-before", "resolve",
         ],
         optional: &[],
     },

@@ -62,6 +62,16 @@ fn xml_elements_are_options_and_empty_ones_are_on() {
 }
 
 #[test]
+fn an_application_in_an_xml_element_is_a_mount() {
+    check(
+        Notation::Xml,
+        "<uwsgi>\n<app mountpoint=\"/a\">\n<module>a:app</module>\n</app>\n<app mountpoint=\"/b\"><script>b.py</script></app><app>\n<file>c.py</file></app>\n<master/></uwsgi>",
+        None,
+        &[("mount", "/a=a:app", 3), ("mount", "/b=b.py", 5), ("mount", "/=c.py", 6), ("master", "1", 7)],
+    );
+}
+
+#[test]
 fn yaml_keeps_order_repetition_and_what_yaml_reserves() {
     check(
         Notation::Yaml,
@@ -108,6 +118,8 @@ fn what_is_wrong_is_said_with_its_line() {
     for (notation, text, line, said) in [
         (Notation::Xml, "<uwsgi>\n<a>", 2, "not closed"),
         (Notation::Xml, "<uwsgi>\n<a><b/></a></uwsgi>", 2, "<a> holds another element"),
+        (Notation::Xml, "<uwsgi>\n<app><module/></app></uwsgi>", 2, "<app> holds an element without a value"),
+        (Notation::Xml, "<uwsgi>\n<app></app></uwsgi>", 2, "<app> names no application"),
         (Notation::Xml, "<uwsgi>\n<a>&foo;</a></uwsgi>", 2, "&foo; is no character"),
         (Notation::Xml, "<other/>", 1, "there is no section 'uwsgi'"),
         (Notation::Xml, "<uwsgi>\n</b>", 2, "this is not XML"),

@@ -18,6 +18,7 @@ fn around() -> Surroundings {
         gid: 100,
         group: "staff".into(),
         time: std::time::Duration::from_micros(1_700_000_000_000_001),
+        is_reload: false,
     }
 }
 
@@ -199,6 +200,38 @@ fn loops_take_each_option_through_all_values() {
     check("for", "for = a b\nx = %(_)\ny = 1%(_)\nendfor\nz", &expected);
     check("times", "for-times = 2\nx = %(_)\nendfor", &[("x", "1"), ("x", "2")]);
     check("lines", "for-readline = %d/lines.txt\nx = %(_)\nendfor", &[("x", "one"), ("x", "two")]);
+    let [body, lines] = ["body.txt", "lines.txt"].map(|file| format!("{}{file}", dir("glob")));
+    check("glob", "for-glob = %d*.txt\nx = %(_)\nendfor", &[("x", &body), ("x", &lines)]);
+    let nothing = format!("{}*.none", dir("nothing"));
+    check("nothing", "for-glob = %d*.none\nx = %(_)\nendfor", &[("x", &nothing)]);
+}
+
+#[test]
+fn plugins_and_reloads_are_asked_for() {
+    let lines = |condition: &str| format!("{condition}\nx = 1\nendif");
+    for (condition, expected) in [
+        ("if-plugin = python3", true),
+        ("ifplugin = http", true),
+        ("if-plugin = php", false),
+        ("if-not-plugin = php", true),
+        ("if-reload", false),
+        ("if-not-reload = yes", true),
+    ] {
+        check("asked", &lines(condition), if expected { &[("x", "1")] } else { &[] });
+    }
+    let mut gatherer = Gatherer::new(Surroundings { is_reload: true, ..around() });
+    let set = |name: &str, value: &str| super::command_line::Argument::Option(name.into(), value.into());
+    gatherer.gather(vec![set("if-reload", ""), set("x", "1"), set("endif", "")]).unwrap();
+    assert_eq!(gatherer.settings.len(), 1);
+}
+
+#[test]
+fn a_section_may_be_named_by_magic() {
+    let files = Files::new("headers", &[("site.ini", "[%n]\nx = 1\n[uwsgi]\nini = :%n\n")]);
+    let path = files.0.join("site.ini").to_str().unwrap().to_owned();
+    let mut gatherer = Gatherer::new(around());
+    gatherer.gather(vec![super::command_line::Argument::File(path)]).unwrap();
+    assert_eq!(gatherer.settings.last().map(|setting| (&*setting.name, &*setting.value)), Some(("x", "1")));
 }
 
 #[test]

@@ -196,13 +196,13 @@ fn a_directory_of_variables_is_read() {
 fn a_condition_that_is_not_here_is_refused_rather_than_taken_for_true() {
     let files = Files::new(
         "condition",
-        &[("a.ini", "[uwsgi]\nhttp = :1\nmodule = m\nif-plugin = php\nprocesses = 9\nendif\n")],
+        &[("a.ini", "[uwsgi]\nhttp = :1\nmodule = m\nif-hostname-match = web.*\nprocesses = 9\nendif\n")],
     );
     assert!(
         files
             .load("rwsgi a.ini")
             .unwrap_err()
             .to_string()
-            .contains("a.ini:4: uWSGI's option if-plugin is not to be had")
+            .contains("a.ini:4: uWSGI's option if-hostname-match is not to be had")
     );
 }
