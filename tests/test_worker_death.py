@@ -10,7 +10,7 @@ import pytest
 from rig import http, processes, stats
 from rig.http import Closed
 from rig.load import Load
-from rig.site import KINDS, every_kind
+from rig.site import KINDS, Site, every_kind
 from rig.waiting import until
 
 ONLY_ITS_OWN = pytest.mark.only_rwsgi(why="uWSGI's counters and log do not tell")
@@ -172,6 +172,34 @@ def answers(site) -> bool:
 
 
 @ONLY_ITS_OWN
+@ONLY_ITS_OWN
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_new_server_can_start_while_orphans_finish(serve, address, tmp_path, kind):
+    """As a supervisor does it that kills without patience: what is held is finished, and the address is free at once."""
+    arguments = (f"--{kind}", address, "--wsgi-file", "worklife.py", "--processes", 2, "--threads", 2)
+    first = serve(*arguments)
+    started, go = tmp_path / "started", tmp_path / "go"
+    with Site(first, kind, address).open("GET", f"/?started={started}&until={go}") as connection:
+        until(started.exists, "the request has begun")
+        first.send(signal.SIGKILL)
+        first.wait_exit()
+        second = until(lambda: serve_if_free(serve, arguments), "a new server starts", context=first.log)
+        assert Site(second, kind, address).get("/").status == 200
+        go.touch()
+        assert connection.response().status == 200
+    first.wait_gone()
+
+
+def serve_if_free(serve, arguments):
+    """A server that has bound its address; None when it had to give up."""
+    server = serve.start(*arguments)
+    until(lambda: server.process.poll() is not None or " on 127.0.0.1:" in server.log(), "it starts or ends", context=server.log)
+    if server.process.poll() is not None:
+        assert "Address already in use" in server.log(), server.log()
+        return None
+    return server.wait_ready()
+
+
 def test_nobody_stays_when_the_master_is_killed(serve, stats_at):
     sites = every_kind(serve, "--wsgi-file", "probe.py", "--processes", 4, "--stats", stats_at)
     server = sites["http"].server

@@ -137,7 +137,11 @@ impl Core {
 
     fn take(&mut self, py: Python<'_>, token: u64, scratch: &mut [u8]) -> anyhow::Result<()> {
         match token {
-            TOKEN_STOP | TOKEN_LIFELINE => self.shared.leaving.store(true, Release),
+            TOKEN_STOP => self.shared.leaving.store(true, Release),
+            TOKEN_LIFELINE => {
+                self.shared.leaving.store(true, Release);
+                self.shared.leave_addresses()?;
+            }
             TOKEN_LISTENER.. => self.accept(py, (token - TOKEN_LISTENER) as usize, scratch)?,
             fd => {
                 // Another core may have it, or it may be gone: then there is nothing to do for this event.

@@ -7,7 +7,6 @@
 mod accept;
 mod access_log;
 mod body;
-mod child;
 mod connection;
 mod core;
 mod drive;
@@ -17,6 +16,7 @@ mod intake;
 mod link;
 mod notices;
 mod output;
+mod release;
 mod serve;
 pub(crate) mod stop;
 mod table;
@@ -153,7 +153,7 @@ pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
         config: setup.config,
         scoreboard,
     });
-    child::let_go_in_children(py, &shared)?;
+    release::let_go_in_children(py, &shared)?;
     shared.watch()?;
     let threads = shared.config.threads;
     let multiprocess = shared.config.processes > 1;

@@ -1,4 +1,6 @@
-//! What a process that the application forks does not keep of its worker's.
+//! Letting go of descriptors that another process is to have alone: of all that is the worker's in a child that the
+//! application forks, and of the ports in a worker whose master is gone, so that a new server can be started while it
+//! finishes what it holds.
 //!
 //! A child of `os.fork()`, or of `multiprocessing`, has copies of all that its worker has open: it would hold a port after
 //! the server's end, and connections after their close; and one that comes back from the application would go on as a second
@@ -58,11 +60,27 @@ pub(super) fn let_go_in_children(py: Python<'_>, shared: &Arc<Shared>) -> PyResu
     py.import("os")?.call_method("register_at_fork", (), Some(&hook)).map(drop)
 }
 
+impl Shared {
+    /// The master is gone: whoever starts the server anew finds its addresses free.
+    pub(super) fn leave_addresses(&self) -> anyhow::Result<()> {
+        self.stop_listening()?;
+        let nothing = nothing()?;
+        for listener in &self.listeners {
+            replace(listener.fd.as_raw_fd(), nothing.as_raw_fd());
+        }
+        Ok(())
+    }
+}
+
+fn nothing() -> std::io::Result<std::fs::File> {
+    std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")
+}
+
 /// In the child, which has one thread.
 fn let_go(shared: &Weak<Shared>) {
     let Some(shared) = shared.upgrade() else { return };
     shared.scoreboard.detach();
-    let Ok(nothing) = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null") else { return };
+    let Ok(nothing) = nothing() else { return };
     let ours = |fd| is_ours(fd, &shared);
     for fd in open_descriptors().into_iter().filter(|fd| ours(*fd)) {
         replace(fd, nothing.as_raw_fd());
