@@ -2,58 +2,39 @@
 
 from __future__ import annotations
 
-import importlib.util
+import hashlib
 import json
 import os
 import pwd
 import shutil
 import signal
 import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import pytest
 
-from rig import http, processes
+from rig import http, other_user, processes
 from rig.nginx import Nginx
-from rig.server import Program, Servers
+from rig.server import Servers
 from rig.waiting import until
 from test_guides import BEHIND_NGINX, Guide
 
 pytestmark = pytest.mark.only_rwsgi(why="uWSGI calls its processes otherwise")
 
-SYSTEM_PYTHON = "/usr/bin/python3"
-SCRIPT = "#!{python}\nimport sys\nfrom rwsgi import main\nsys.exit(main())\n"
+VIEW = """
+
+def page(request):
+    import os, sys
+    seen = {"path": request.path, "pid": os.getpid(), "uid": os.getuid(), "gid": os.getgid(), "prefix": sys.prefix, "cwd": os.getcwd()}
+    return JsonResponse(seen)
+"""
 LOCATIONS = """
     location /static/ {{ alias {below}/static/; }}
     location /media/ {{ alias {below}/media/; }}
 """
 
 
-def runs_as(user: str, program: str) -> bool:
-    try:
-        done = subprocess.run([program, "--version"], user=user, group=user, extra_groups=[], cwd="/", capture_output=True, check=False)
-    except OSError:
-        return False
-    return done.returncode == 0
-
-
-def install(program: Program, environment: Path) -> Program:
-    """The program where www-data can run it: as it is, or as a copy of its package in an environment of the system's Python."""
-    subprocess.run([SYSTEM_PYTHON, "-m", "venv", "--without-pip", environment], check=True)
-    if runs_as("www-data", program.path):
-        return program
-    package = importlib.util.find_spec("rwsgi")
-    if package is not None and package.origin is not None and Path(program.path).parent == Path(sys.prefix) / "bin":
-        (site,) = environment.glob("lib/python*/site-packages")
-        shutil.copytree(Path(package.origin).parent, site / "rwsgi")
-        script = environment / "bin" / "rwsgi"
-        script.write_text(SCRIPT.format(python=environment / "bin" / "python"))
-        script.chmod(0o755)
-        if runs_as("www-data", str(script)):
-            return Program(str(script))
-    pytest.skip(f"www-data cannot run {program.path}, nor can {SYSTEM_PYTHON}: the tests' Python is another version or locked away")
+EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "django" / "demo"
 
 
 def user_of(pid: int) -> int:
@@ -66,16 +47,9 @@ def user_of(pid: int) -> int:
 @pytest.fixture
 def guide():
     """The guide's directories where everybody may enter, as a system has them."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can become another user")
-    if "www-data" not in {user.pw_name for user in pwd.getpwall()}:
-        pytest.skip("there is no www-data")
-    if not os.path.exists(SYSTEM_PYTHON):
-        pytest.skip(f"there is no {SYSTEM_PYTHON}")
-    below = Path(tempfile.mkdtemp(prefix="rwsgi-tests-"))
-    below.chmod(0o755)
+    other_user.www_data()
+    below = other_user.place()
     guide = Guide(BEHIND_NGINX, below)
-    guide.module("/home/user1/mysite1/mysite1")
     guide.place("/tmp").chmod(0o1777)
     for directory in ("/run/uwsgi", "/var/log/uwsgi"):
         shutil.chown(guide.place(directory), "www-data", "www-data")
@@ -86,10 +60,28 @@ def guide():
     shutil.rmtree(below)
 
 
-def test_behind_nginx_in_the_background_as_www_data(program, guide, tmp_path):
+def django_project(directory: Path) -> None:
+    """The example's project under the name that the guide has."""
+    directory.mkdir(parents=True)
+    for file in EXAMPLE.glob("*.py"):
+        text = file.read_text()
+        if file.name == "views.py":
+            text += VIEW
+        elif file.name == "urls.py":
+            text = text.replace('path("", views.index)', 'path("", views.index), path("page", views.page)')
+        (directory / file.name).write_text(text.replace("demo", "mysite1"))
+
+
+@pytest.mark.parametrize("framework", ["wsgi", "django"])
+def test_behind_nginx_in_the_background_as_www_data(program, guide, tmp_path, framework):
     www_data = pwd.getpwnam("www-data")
     environment = guide.place("/home/user1/Env/mysite1")
-    servers = Servers(install(program, environment), tmp_path)
+    if framework == "django":
+        django_project(guide.place("/home/user1/mysite1/mysite1"))
+    else:
+        guide.module("/home/user1/mysite1/mysite1")
+    packages = ["django", "asgiref", "sqlparse"] if framework == "django" else []
+    servers = Servers(other_user.install(program, environment, *packages), tmp_path)
     site, log = guide.place("/run/uwsgi/mysite1.sock"), guide.place("/var/log/uwsgi/mysite1.log")
     pidfile = guide.place("/tmp/mysite1-master.pid")
     server = servers.start(guide.file, cwd=guide.below)
@@ -109,6 +101,17 @@ def test_behind_nginx_in_the_background_as_www_data(program, guide, tmp_path):
         seen = json.loads(answer.body)
         assert (seen["path"], seen["uid"], seen["gid"]) == ("/page", www_data.pw_uid, www_data.pw_gid)
         assert (seen["prefix"], seen["cwd"]) == (str(environment), str(guide.place("/home/user1/mysite1")))
+        if framework == "django":
+            body = os.urandom(3_000_000)
+            (tmp_path / "file.bin").write_bytes(body)
+            # Larger than post-buffering, and than what Django keeps in memory: files that www-data has to make.
+            done = subprocess.run(
+                ["curl", "-sS", "--max-time", "60", "-F", f"file=@{tmp_path}/file.bin", f"http://{address}/upload"],
+                capture_output=True, text=True, check=True,
+            )  # fmt: skip
+            assert json.loads(done.stdout)["sha256"] == hashlib.sha256(body).hexdigest(), log.read_text()
+            assert http.get(address, "/error").status == 500
+            until(lambda: "RuntimeError: the view failed" in log.read_text(), "the traceback is in the log")
         for directory in ("static", "media"):
             assert http.get(address, f"/{directory}/file.txt").text == f"from {directory}\n"
         until(lambda: "/page" in log.read_text(), "the request is in the log")

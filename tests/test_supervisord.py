@@ -16,28 +16,51 @@ from rig.waiting import until
 
 pytestmark = pytest.mark.only_rwsgi(why="uWSGI reloads on SIGTERM")
 
-SUPERVISORD = Path(sys.prefix) / "bin" / "supervisord"
+# Debian's own, and the one of the test environment.
+SUPERVISORDS = [Path("/usr/bin/supervisord"), Path(sys.prefix) / "bin" / "supervisord"]
+DEPLOY = Path(__file__).resolve().parent.parent / "deploy" / "supervisor" / "rwsgi.conf"
+EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "django"
+# As the guides have it: the server is killed right after it was told to stop.
+IMPATIENT = """
+[program:my]
+command={command}
+directory={directory}
+startsecs=0
+stopwaitsecs=0
+autostart=true
+autorestart=true
+"""
+# The same for a whole group of processes, with time to finish.
+PATIENT = """
+[program:my]
+command={command}
+directory={directory}
+autostart=true
+autorestart=true
+stopasgroup=true
+killasgroup=true
+stopwaitsecs=10
+"""
 
 
-@pytest.fixture
-def supervised(program, tmp_path):
+@pytest.fixture(params=SUPERVISORDS, ids=["debian", "environment"])
+def supervised(request, program, tmp_path):
     """Runs a `[program:my]`; gives its control program."""
-    found = next((str(path) for path in (SUPERVISORD, Path("/usr/bin/supervisord")) if path.exists()), None)
-    if found is None:
-        pytest.skip("supervisord is not installed")
-    mark = f"supervised-{os.getpid()}"
+    if not request.param.exists():
+        pytest.skip(f"{request.param} is not installed")
+    found, mark = str(request.param), f"supervised-{os.getpid()}"
     config = tmp_path / "supervisord.conf"
     running = []
 
-    def start(*arguments: object):
+    def start(*arguments: object, section: str = PATIENT, directory: Path = APPS):
         command = " ".join([program.path, *map(str, arguments)])
+        section = section.format(command=command, directory=directory)
         config.write_text(
             f"[unix_http_server]\nfile={tmp_path}/s.sock\n[supervisorctl]\nserverurl=unix://{tmp_path}/s.sock\n"
             "[rpcinterface:supervisor]\n"
             "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n"
             f"[supervisord]\nlogfile={tmp_path}/s.log\npidfile={tmp_path}/s.pid\nnodaemon=true\n"
-            f"[program:my]\ncommand={command}\ndirectory={APPS}\nautostart=true\nautorestart=true\n"
-            f"stopasgroup=true\nkillasgroup=true\nstopwaitsecs=10\nredirect_stderr=true\nstdout_logfile={tmp_path}/my.log\n"
+            f"{section}redirect_stderr=true\nstdout_logfile={tmp_path}/my.log\n"
         )
         output = (tmp_path / "supervisord.out").open("wb")
         with output:
@@ -94,3 +117,53 @@ def test_supervisord_starts_restarts_and_stops(supervised, address, tmp_path, op
     until(answers, "it serves again", context=context)
     assert "my: started" in control("restart", "my")
     until(answers, "and again", context=context)
+
+
+def answers(address: str) -> bool:
+    try:
+        return http.get(address, "/").text == "hello from django\n"
+    except (OSError, http.Closed):
+        return False
+
+
+@pytest.mark.parametrize("ini", [False, True])
+def test_django_is_run_by_the_guides_section(supervised, address, tmp_path, ini):
+    """`stopwaitsecs=0` kills the master at once: nothing of it may keep the next one from starting."""
+    arguments = ["--http", address, "--chdir", EXAMPLE, "--module", "demo.wsgi", "--processes", 2]
+    if ini:
+        file = tmp_path / "site.ini"
+        file.write_text(f"[uwsgi]\nhttp-socket = {address}\nchdir = {EXAMPLE}\nmodule = demo.wsgi\nprocesses = 2\nmaster = true\n")
+        arguments = ["--ini", file]
+    control = supervised(*arguments, section=IMPATIENT, directory=EXAMPLE)
+
+    def context() -> str:
+        log = tmp_path / "my.log"
+        return log.read_text() if log.exists() else ""
+
+    until(lambda: answers(address), "Django answers", context=context)
+    assert "RUNNING" in control("status")
+    for _ in range(3):
+        assert "my: started" in control("restart", "my")
+        until(lambda: answers(address), "Django answers again", context=context)
+    control("stop", "my")
+    assert "STOPPED" in control("status")
+    assert not answers(address)
+    control("start", "my")
+    until(lambda: answers(address), "Django answers once more", context=context)
+
+
+def test_the_section_that_is_offered_does(supervised, address, tmp_path):
+    text = DEPLOY.read_text()
+    for example, real in [
+        ("/srv/mysite/venv/bin/rwsgi --ini /srv/mysite/mysite.ini", "{command}"), ("directory=/srv/mysite", "directory={directory}"),
+        ("redirect_stderr=true\nstdout_logfile=/var/log/supervisor/my.log\n", ""),
+    ]:
+        assert text.count(example) == 1
+        text = text.replace(example, real)
+    control = supervised("--http", address, "--module", "demo.wsgi", section=text, directory=EXAMPLE)
+    until(lambda: answers(address), "Django answers")
+    control("signal", "HUP", "my")
+    until(lambda: "generation 2 takes over" in (tmp_path / "my.log").read_text(), "it reloads without a stop")
+    assert answers(address)
+    control("stop", "my")
+    assert "STOPPED" in control("status")

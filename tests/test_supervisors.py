@@ -9,17 +9,19 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
 
-from rig import http, processes, uwsgi
-from rig.server import APPS
+from rig import http, other_user, processes, uwsgi
+from rig.addresses import listening
+from rig.server import APPS, Servers, environment
+from rig.site import Site
 from rig.waiting import until
 
 pytestmark = pytest.mark.only_rwsgi(why="uWSGI tells systemd less, and calls itself uWSGI")
 
+DEPLOY = Path(__file__).resolve().parent.parent / "deploy"
 # What systemd does between its fork and its exec.
 PASS_SOCKET = """
 import os, sys
@@ -115,6 +117,52 @@ def test_a_socket_that_systemd_opened_is_served(program, serve, tmp_path, config
     assert path.exists(), "it is systemd's"
 
 
+@pytest.mark.parametrize("configured", [True, False])
+def test_systemd_s_own_activator_hands_a_socket_over(program, tmp_path, address, configured):
+    activate = shutil.which("systemd-socket-activate")
+    if activate is None:
+        pytest.skip("systemd-socket-activate is not installed")
+    file, log, mark = tmp_path / "site.ini", tmp_path / "log", f"activated-{os.getpid()}-{address}"
+    lines = ["[uwsgi]", f"chdir = {APPS}", "wsgi-file = worklife.py", *([f"http-socket = {address}"] if configured else [])]
+    file.write_text("\n".join(lines) + "\n")
+    passed = [f"--setenv={name}={value}" for name, value in environment(mark).items() if name != "NOTIFY_SOCKET"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [activate, f"--listen={address}", *passed, program.path, file],
+            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=tmp_path, start_new_session=True,
+        )
+    try:
+        until(lambda: listening(address), "it listens", context=log.read_text)
+        # The first connection starts the server, which answers it.
+        answer = Site(None, "http-socket" if configured else "socket", address).get("/")
+        assert answer.status == 200, log.read_text()
+        assert processes.look(int(answer.body)).command == "rwsgi worker 1"
+        # The activator has become the server.
+        process.terminate()
+        assert process.wait(30) == 0, log.read_text()
+        until(lambda: not processes.marked(mark), "nothing is left", context=log.read_text)
+    finally:
+        for left in processes.marked(mark):
+            processes.kill(left.pid)
+        process.kill()
+        process.wait()
+
+
+def test_systemd_understands_the_units(program, tmp_path):
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("systemd-analyze is not installed")
+    units = [tmp_path / name for name in ("rwsgi.service", "rwsgi.socket")]
+    for unit in units:
+        text = (DEPLOY / "systemd" / unit.name).read_text()
+        # It looks whether the program is there.
+        unit.write_text(text.replace("/srv/mysite/venv/bin/rwsgi", program.path))
+    done = subprocess.run([analyze, "verify", *units], capture_output=True, text=True, timeout=60, check=False)
+    # A key or a value that it does not know is told of, and no failure of its.
+    assert done.returncode == 0
+    assert [line for line in done.stderr.splitlines() if "rwsgi." in line] == []
+
+
 def test_a_socket_that_is_promised_and_not_there_is_an_error_that_says_so(program):
     done = subprocess.run(
         [sys.executable, "-c", PROMISE_SOCKET, "3", program.path, "--wsgi-file", "worklife.py"],
@@ -160,22 +208,24 @@ def test_procname_names_all_and_the_master_keeps_its_command_line_by_default(ser
 
 
 @pytest.fixture
-def for_all(program):
-    """A directory that everybody may enter; skips where another user could not run the server."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can become another user")
-    try:
-        subprocess.run([program.path, "--version"], user="www-data", capture_output=True, cwd="/", check=True)
-    except (PermissionError, subprocess.CalledProcessError):
-        pytest.skip(f"www-data cannot run {program.path}")
-    directory = Path(tempfile.mkdtemp(prefix="rwsgi-tests-"))
-    directory.chmod(0o755)
+def for_all():
+    """A directory that everybody may enter, with an application."""
+    other_user.www_data()
+    directory = other_user.place()
     shutil.copy(APPS / "worklife.py", directory)
     yield directory
     shutil.rmtree(directory)
 
 
-def test_root_is_left_for_another_user(serve, stats_at, for_all):
+def test_root_is_left_for_another_user(program, tmp_path, stats_at, for_all):
+    servers = Servers(other_user.install(program, for_all / "venv"), tmp_path)
+    try:
+        leave_root(servers, stats_at, for_all)
+    finally:
+        servers.stop_all()
+
+
+def leave_root(serve, stats_at, for_all):
     nobody = pwd.getpwnam("www-data")
     run = for_all / "run"
     run.mkdir()
