@@ -43,6 +43,62 @@ def test_workers_come_with_the_load_and_go_with_it(serve, stats_at, tmp_path, al
     assert site.get("/").status == 200
 
 
+def test_an_emergency_worker_goes_after_its_own_multiplier(serve, stats_at, tmp_path):
+    """Utilization alone neither adds a worker here nor lets one go."""
+    site = every_kind(
+        serve, "--wsgi-file", "worklife.py", "--processes", 3, "--cheaper", 1, "--cheaper-algo", "busyness",
+        "--cheaper-overload", 1, "--cheaper-busyness-max", 100, "--cheaper-busyness-multiplier", 10_000,
+        "--cheaper-busyness-backlog-alert", 1, "--cheaper-busyness-backlog-step", 2,
+        "--cheaper-busyness-backlog-multiplier", 2, "--cheaper-busyness-verbose", "--stats", stats_at,
+    )["http-socket"]
+    server, go = site.server, tmp_path / "go"
+    server.wait_workers(1)
+    held = [site.open("GET", f"/?until={go}") for _ in range(6)]
+    until(lambda: running(server) == 3, "both emergency workers run", context=server.log)
+    go.touch()
+    assert [connection.response().status for connection in held] == [200] * 6
+    for connection in held:
+        connection.close()
+    until(lambda: running(server) == 1, "they are let go", deadline=60, context=server.log)
+
+
+def test_connections_that_wait_long_bring_an_emergency_worker(serve, stats_at, tmp_path):
+    site = every_kind(
+        serve, "--wsgi-file", "worklife.py", "--processes", 2, "--cheaper", 1, "--cheaper-algo", "busyness",
+        "--cheaper-overload", 1, "--cheaper-busyness-max", 100, "--cheaper-busyness-backlog-alert", 1000,
+        "--cheaper-busyness-backlog-nonzero", 1, "--stats", stats_at,
+    )["http-socket"]
+    go = tmp_path / "go"
+    site.server.wait_workers(1)
+    held = [site.open("GET", f"/?until={go}") for _ in range(4)]
+    until(lambda: running(site.server) == 2, "an emergency worker runs", context=site.server.log)
+    go.touch()
+    assert [connection.response().status for connection in held] == [200] * 4
+    for connection in held:
+        connection.close()
+
+
+def test_a_worker_that_was_let_go_too_early_is_told_of(serve, stats_at, tmp_path):
+    site = every_kind(
+        serve, "--wsgi-file", "worklife.py", "--processes", 2, "--cheaper", 1, "--cheaper-algo", "busyness",
+        "--cheaper-overload", 1, "--cheaper-busyness-max", 40, "--cheaper-busyness-min", 20,
+        "--cheaper-busyness-multiplier", 3, "--cheaper-busyness-penalty", 4, "--cheaper-busyness-verbose",
+        "--stats", stats_at,
+    )["http-socket"]
+    server = site.server
+    for round_ in (1, 2):
+        go = tmp_path / f"go{round_}"
+        with site.open("GET", f"/?until={go}") as held:
+            until(lambda: running(server) == 2, "a second worker runs", context=server.log)
+            go.touch()
+            assert held.response().status == 200
+        if round_ == 1:
+            server.logged("0 quiet looks of 3,")
+            until(lambda: running(server) == 1, "it is let go", deadline=60, context=server.log)
+    # 3 looks and the penalty of 4.
+    server.logged("quiet looks of 7,")
+
+
 def test_more_workers_can_begin_than_the_fewest(serve, address, stats_at):
     server = serve(
         "--http-socket", address, "--wsgi-file", "worklife.py", "--processes", 5, "--cheaper", 1,

@@ -189,6 +189,18 @@ def test_a_check_says_what_a_file_means_and_starts_nothing(serve, tmp_path, text
     assert not list(tmp_path.rglob("*.sock"))
 
 
+def test_a_check_of_a_file_for_systemd_s_sockets_says_where_the_address_comes_from(serve, tmp_path):
+    file = tmp_path / "site.ini"
+    file.write_text("[uwsgi]\nmodule = mysite.wsgi\n")
+    server = serve.run("--check", file, cwd=tmp_path)
+    assert server.wait_exit() == 0, server.log()
+    server.logged("^warning: no address to serve on: .*LISTEN_FDS")
+    file.write_text("[uwsgi]\nmodule = mysite.wsgi\nstrict = true\n")
+    server = serve.run("--check", file, cwd=tmp_path)
+    assert server.wait_exit() == 1
+    server.logged("^error: no address to serve on")
+
+
 def test_a_least_number_of_workers_above_the_most_is_refused_in_a_line(serve, tmp_path):
     guide = Guide(ADAPTIVE.replace("cheaper=2", "cheaper=10"), tmp_path)
     server = serve.run(guide.file, cwd=tmp_path)

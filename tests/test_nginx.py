@@ -86,6 +86,25 @@ def test_the_application_s_own_errors_pass(way):
     assert (answer.status, answer.text) == (404, "nothing here\n")
 
 
+@pytest.mark.only_rwsgi(why="uWSGI closes the connection, which is a 502 of nginx's")
+def test_a_request_past_harakiri_is_a_504(serve, tmp_path):
+    unix, uwsgi, plain = str(tmp_path / "app.sock"), tcp(), tcp()
+    serve(
+        *("--socket", unix, "--socket", uwsgi, "--http-socket", plain, "--wsgi-file", "worklife.py", "--harakiri", 1),
+        *("--processes", 3, "--disable-logging"),
+    )
+    nginx = Nginx(
+        tmp_path,
+        {"uwsgi-unix": ("/run/rwsgi/app.sock", unix), "uwsgi-tcp": ("127.0.0.1:3031", uwsgi), "proxy": ("127.0.0.1:8000", plain)},
+    )
+    try:
+        for address in nginx.addresses.values():
+            assert http.get(address, f"/?until={tmp_path / 'never'}").status == 504, nginx.log()
+            assert http.get(address, "/").status == 200
+    finally:
+        nginx.stop()
+
+
 def test_head_has_no_body(way):
     _, _, address = way
     assert http.head_of(address, "/").status == 200

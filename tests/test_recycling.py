@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rig import http
+from rig import http, processes
 from rig.load import Load
 from rig.site import KINDS, every_kind
 from rig.waiting import until
@@ -64,28 +64,43 @@ def test_the_old_worker_finishes_what_it_holds_while_its_successor_serves(serve,
     wait_recycled(site.server, "max_requests")
 
 
-@pytest.mark.parametrize(("option", "reason"), [("reload-on-rss", "rss"), ("evil-reload-on-rss", "rss")])
-def test_a_worker_that_grows_is_replaced(serve, address, stats_at, option, reason):
-    server = serve(
-        "--http-socket", address, "--wsgi-file", "worklife.py", f"--{option}", 150, "--min-worker-lifetime", 0,
-        "--stats", stats_at,
-    )
-    old = http.get(address, "/?grow=200").body
-    wait_recycled(server, reason)
-    server.wait_workers(1)
-    assert http.get(address, "/").body != old
-    server.logged(rf"resident memory of 2\d\d MB, above {option} \(150\)")
+SIZES = [("rss", 150, r"resident memory of 2\d\d MB"), ("as", 1500, r"address space of \d{4} MB")]
 
 
-def test_a_worker_whose_address_space_grows_is_replaced(serve, address, stats_at):
+@pytest.mark.parametrize(("size", "limit", "told"), SIZES)
+def test_a_worker_that_grows_is_replaced_after_its_request(serve, address, stats_at, tmp_path, size, limit, told):
     server = serve(
-        "--http-socket", address, "--wsgi-file", "worklife.py", "--reload-on-as", 1500, "--min-worker-lifetime", 0,
+        "--http-socket", address, "--wsgi-file", "worklife.py", f"--reload-on-{size}", limit, "--min-worker-lifetime", 0,
         "--stats", stats_at,
     )
-    old = http.get(address, "/?grow=1600").body
-    wait_recycled(server, "as")
-    server.wait_workers(1)
-    assert http.get(address, "/").body != old
+    old = server.wait_workers(1)["workers"][0]["pid"]
+    started, go = tmp_path / "started", tmp_path / "go"
+    with http.Connection(address) as connection:
+        connection.send(http.head("GET", f"/?grow={limit + 50}&started={started}&until={go}"))
+        until(started.exists, "the request has begun")
+        until(lambda: server.wait_workers(1)["workers"][0]["pid"] != old, "a successor serves", context=server.log)
+        go.touch()
+        assert connection.response().body == str(old).encode()
+    wait_recycled(server, size)
+    server.logged(rf"{told}, above reload-on-{size} \({limit}\)")
+    assert http.get(address, "/").body != str(old).encode()
+
+
+@pytest.mark.parametrize(("size", "limit", "told"), SIZES)
+def test_a_worker_that_grows_evilly_is_ended_with_its_request(serve, address, stats_at, tmp_path, size, limit, told):
+    server = serve(
+        "--http-socket", address, "--wsgi-file", "worklife.py", f"--evil-reload-on-{size}", limit,
+        "--min-worker-lifetime", 0, "--stats", stats_at,
+    )
+    old = server.wait_workers(1)["workers"][0]["pid"]
+    with http.Connection(address) as connection:
+        connection.send(http.head("GET", f"/?grow={limit + 50}&until={tmp_path / 'never'}"))
+        until(lambda: not processes.alive(old), "it is ended", context=server.log)
+        with pytest.raises((http.Closed, ConnectionError)):
+            connection.response()
+    wait_recycled(server, size)
+    server.logged(rf"{told}, above evil-reload-on-{size} \({limit}\)")
+    assert http.get(address, "/").body != str(old).encode()
 
 
 def test_a_young_worker_is_left_alone(serve, address, stats_at):
