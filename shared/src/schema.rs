@@ -41,6 +41,12 @@ pub struct Snapshot {
     pub sockets: Vec<Socket>,
     /// The workers, in the order of their ids.
     pub workers: Vec<Worker>,
+    /// What is started at times of the calendar; left out when there is nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub crons: Vec<Cron>,
+    /// Signals of the application that are raised every so often; left out when there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub timers: Vec<Timer>,
     /// The spooler processes; left out when there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub spoolers: Vec<Spooler>,
@@ -253,6 +259,49 @@ pub struct RequestInfo {
     /// For how long it has run, µs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub elapsed: Option<u64>,
+}
+
+/// Something that is started at times of the calendar: -1 stands for each, -5 for those that 5 divides.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Cron {
+    /// 0 to 59.
+    pub minute: i32,
+    /// 0 to 23.
+    pub hour: i32,
+    /// 1 to 31.
+    pub day: i32,
+    /// 1 to 12.
+    pub month: i32,
+    /// 0 to 7: 0 and 7 are Sunday.
+    pub week: i32,
+    /// uWSGI: the command line. `rwsgi`: `signal` and the number of the application's signal that is raised.
+    pub command: String,
+    /// uWSGI: 1 when it is not started while it still runs.
+    pub unique: u8,
+    /// uWSGI: process id of the command, -1 when it does not run.
+    pub pid: i32,
+    /// uWSGI: when the command was started, unix seconds. `rwsgi`: when the signal was raised last; 0 for never.
+    pub started_at: u64,
+    /// How often it was raised.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub raised: Option<u64>,
+}
+
+/// A signal of the application that is raised every so often.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Timer {
+    /// The signal's number.
+    pub signal: u8,
+    /// How often it is raised: the interval, seconds.
+    pub seconds: u32,
+    /// After how many times it ends; 0 for never.
+    pub times: u32,
+    /// How often it was raised.
+    pub raised: u64,
+    /// When it was raised last, unix seconds; 0 for never.
+    pub last: u64,
 }
 
 /// A spooler process.

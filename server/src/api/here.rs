@@ -1,10 +1,12 @@
 //! Which process this is, and what every process of ours knows of its server.
 
+use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 
 use nix::unistd::Pid;
 
 use crate::config::Config;
+use crate::forkserver::inherited;
 use crate::forkserver::messages::{Companion, CompanionKind, Role, Setup};
 use crate::stats::scoreboard::Scoreboard;
 
@@ -17,6 +19,8 @@ pub struct Server {
     pub generation: u32,
     /// The master.
     pub master: Pid,
+    /// Where the master is told things.
+    pub uplink: OwnedFd,
     /// The counters of all workers.
     pub scoreboard: Scoreboard,
 }
@@ -35,6 +39,7 @@ pub fn settle(setup: &Setup, scoreboard: &Scoreboard) -> anyhow::Result<()> {
         generation: setup.generation,
         // The fork server was started by it; what is forked is adopted by it.
         master: Pid::parent(),
+        uplink: inherited(setup.uplink)?,
         scoreboard: Scoreboard::map(setup.layout, memory)?,
     };
     // There is one fork server to a process.

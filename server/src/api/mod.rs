@@ -10,8 +10,12 @@
 pub mod here;
 mod names;
 mod process;
+pub mod schedule;
 mod settings;
+mod signals;
+pub mod target;
 mod text;
+pub mod uplink;
 
 use pyo3::exceptions::{PyAttributeError, PyNotImplementedError};
 use pyo3::prelude::*;
@@ -46,6 +50,7 @@ fn make<'py>(py: Python<'py>, setup: &Setup) -> PyResult<Bound<'py, PyModule>> {
     module.add("__doc__", "What the application can ask of the server that it runs in.")?;
     settings::add(&module, setup)?;
     process::add(&module)?;
+    signals::add(&module)?;
     module.add_function(wrap_pyfunction!(__getattr__, &module)?)?;
     Ok(module)
 }
@@ -81,11 +86,26 @@ fn run_hook(py: Python<'_>, name: &str) {
 
 /// After the fork, and after the application was loaded: in workers, mules and spoolers.
 pub fn after_fork(py: Python<'_>) {
+    // The hook of a mule may be all that the mule ever does.
+    let is_worker = here::worker().is_some();
+    if !is_worker {
+        signals::listen_if_needed();
+    }
     run_hook(py, "post_fork_hook");
+    if is_worker {
+        signals::listen_if_needed();
+    }
+}
+
+/// The socket that this process's signals come through; -1 when it listens to none.
+#[must_use]
+pub fn signal_descriptor() -> std::os::fd::RawFd {
+    signals::descriptor()
 }
 
 /// Before the process ends by itself.
 pub fn at_exit(py: Python<'_>) {
+    signals::finish(py);
     run_hook(py, "atexit");
 }
 

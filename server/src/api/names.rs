@@ -46,6 +46,16 @@ pub(super) static NAMES: &[(&str, Standing)] = &[
     ("setprocname", Works("changes what `ps` shows for this process")),
     ("is_connected", Works("whether the other end of a socket is still there")),
     ("close", Works("closes a descriptor")),
+    // signals.rs
+    ("register_signal", Works("registers a handler; an unknown target is a ValueError")),
+    ("signal_registered", Works("True when a signal has a handler, else None")),
+    ("signal", Works("raises a signal; not one of another server's")),
+    ("signal_wait", Works("waits until this process has handled a signal")),
+    ("signal_received", Works("the signal that this thread waited for last")),
+    ("add_timer", Works("raises a signal every so many seconds; the same timer added again, by another worker say, is one timer")),
+    ("add_rb_timer", Works("the same, with a number of times")),
+    ("add_cron", Works("raises a signal at times of the calendar")),
+    ("add_file_monitor", Works("raises a signal when a file changes")),
     // What the application assigns.
     ("post_fork_hook", Assigned("called in every worker, mule and spooler after its fork")),
     ("atexit", Assigned("called before a worker, mule or spooler ends by itself")),

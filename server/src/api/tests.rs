@@ -9,6 +9,7 @@ fn the_table_names_every_function_of_the_module() {
     Python::attach(|py| {
         let module = PyModule::new(py, "uwsgi").unwrap();
         super::process::add(&module).unwrap();
+        super::signals::add(&module).unwrap();
         for (name, _) in module.dict() {
             let name: String = name.extract().unwrap();
             if !name.starts_with("__") {

@@ -56,6 +56,8 @@ pub struct Setup {
     pub lifeline: RawFd,
     /// Where a worker says how it stands: [`Notice`]s.
     pub notices: RawFd,
+    /// Where the application's side tells the master things ([`crate::api::uplink`]).
+    pub uplink: RawFd,
     /// The sockets to accept from.
     pub listeners: Vec<InheritedListener>,
     /// The front's listener, for the front; `None` for a fork server.
@@ -72,7 +74,7 @@ impl Setup {
     /// Every descriptor that is named in it.
     pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         let listeners = self.listeners.iter().map(|listener| listener.fd);
-        listeners.chain([self.scoreboard, self.lifeline, self.notices]).chain(self.link_listener)
+        listeners.chain([self.scoreboard, self.lifeline, self.notices, self.uplink]).chain(self.link_listener)
     }
 }
 

@@ -122,6 +122,7 @@ impl Master {
             scoreboard: inherit(self.scoreboard.memory())?,
             lifeline: inherit(self.lifeline.as_fd())?,
             notices: inherit(self.notices.as_fd())?,
+            uplink: inherit(self.uplink.as_fd())?,
             listeners: self.listeners.iter().map(inherited).collect::<Result<_, _>>()?,
             link_listener: None,
             link: self.front.endpoint.clone(),
@@ -195,6 +196,7 @@ impl Master {
             info!("reload: generation {number} takes over");
         }
         self.renew_companions(now);
+        self.forget_calls();
         let workers = 1..=self.config.processes;
         let alive = |worker: &u32| self.pool.lives.iter().any(|life| life.worker == *worker && life.fate.is_none());
         self.chain = (how == Reload::Chain).then(|| workers.filter(alive).collect());

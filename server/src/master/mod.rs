@@ -4,6 +4,7 @@
 //! fork server's answer, for a worker that says it is ready, for somebody who asks for a snapshot.
 
 mod busyness;
+mod calls;
 mod cheaper;
 mod companions;
 mod fifo;
@@ -18,6 +19,7 @@ pub mod process;
 mod shutdown;
 mod signals;
 mod supervisor;
+mod timetable;
 mod touch;
 mod watchdog;
 mod workers;
@@ -35,6 +37,7 @@ use rwsgi_stats::{Address, Snapshot};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info};
 
+use self::calls::{Call, Calls};
 use self::cheaper::Cheaper;
 use self::companions::{Post, posts};
 use self::fifo::Command;
@@ -78,6 +81,8 @@ pub enum Event {
     Wake,
     /// A worker says how it stands.
     Notice(Notice),
+    /// The application's signals.
+    Call(Call),
     /// Somebody wants to know how the server is doing.
     Stats(oneshot::Sender<Snapshot>),
 }
@@ -97,6 +102,8 @@ struct Master {
     supervisor: Supervisor,
     /// The processes beside the workers.
     companions: Vec<Post>,
+    /// The application's signals.
+    calls: Calls,
     /// The log file, when the master writes it.
     log: Option<Rc<Log>>,
     /// Workers that a chain reload has still to replace, one after another.
@@ -116,6 +123,7 @@ struct Master {
     unannounced: Vec<Reaped>,
     lifeline: OwnedFd,
     notices: OwnedFd,
+    uplink: OwnedFd,
     phase: Phase,
     /// When everything that has not left by itself is killed.
     killed_at: Option<Instant>,
@@ -173,6 +181,7 @@ async fn serve(config: Config, mut launcher: Launcher, reread: Reread, mut start
     signals::watch(&events, config.brutal_reload_on_term)?;
     let (lifeline_reader, lifeline_writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     let notices = signals::watch_notices(&events)?;
+    let uplink = calls::watch(&events)?;
 
     let mut open = |option, address: &Address| -> anyhow::Result<Listener> {
         if let Some((address, fd)) = inherited.find(|bound| listeners::same(bound, address)) {
@@ -241,6 +250,7 @@ async fn serve(config: Config, mut launcher: Launcher, reread: Reread, mut start
         watchdog: Watchdog::default(),
         cheaper: Cheaper::default(),
         supervisor,
+        calls: Calls::default(),
         companions: posts(&config, Instant::now()),
         log,
         chain: None,
@@ -260,6 +270,7 @@ async fn serve(config: Config, mut launcher: Launcher, reread: Reread, mut start
         unannounced: Vec::new(),
         lifeline: lifeline_reader,
         notices,
+        uplink,
         phase: Phase::Serving,
         killed_at: None,
         exit_status: 0,
@@ -331,6 +342,7 @@ impl Master {
             Event::Answer(generation, answer) => self.hear(generation, answer),
             Event::Notice(Notice::Ready(slot)) => self.welcome(slot),
             Event::Notice(Notice::Enough(slot)) => self.replace(slot, Reason::MaxRequests),
+            Event::Call(call) => self.take_call(call),
             Event::Stats(answer) => {
                 let snapshot = self.snapshot();
                 // Who asked may have gone.
@@ -352,6 +364,7 @@ impl Master {
             self.cheaper.due,
             self.supervisor.due,
             self.companion_deadline(),
+            self.calls.deadline(self.current).filter(|_| self.phase == Phase::Serving),
         ]
         .into_iter()
         .flatten()
@@ -374,6 +387,7 @@ impl Master {
         self.start_front(now);
         self.restart_fork_server(now);
         self.follow_load(now);
+        self.ring(now);
         self.fork_due(now);
         self.tend_companions(now);
         self.retire_generations();
@@ -449,6 +463,8 @@ impl Master {
             sockets,
             workers,
         };
-        snapshot::take(&subject, &mut self.memory)
+        let mut snapshot = snapshot::take(&subject, &mut self.memory);
+        self.calls.describe(self.current, &mut snapshot);
+        snapshot
     }
 }

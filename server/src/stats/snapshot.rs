@@ -126,6 +126,8 @@ pub fn take(subject: &Subject<'_>, memory: &mut Memory) -> Snapshot {
         locks: Vec::new(),
         sockets,
         workers,
+        crons: Vec::new(),
+        timers: Vec::new(),
         spoolers: Vec::new(),
         emperor: None,
         emperor_tyrant: None,

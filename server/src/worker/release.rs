@@ -99,6 +99,7 @@ fn is_ours(fd: RawFd, shared: &Shared) -> bool {
         shared.lifeline.as_raw_fd(),
         shared.notices.as_raw_fd(),
         stop::descriptor(),
+        crate::api::signal_descriptor(),
     ];
     if own.contains(&fd) || shared.listeners.iter().any(|listener| listener.fd.as_raw_fd() == fd) {
         return true;

@@ -1,0 +1,258 @@
+//! Signals: numbers from 0 to 255 that are raised by whoever likes, by timers, by the calendar and by files, and handled
+//! by a function of the application in the process that it was registered for.
+//!
+//! The master decides who handles a signal ([`crate::master`]); a process that has handlers listens to it in a thread of
+//! its own, so that a slow handler holds up no request.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
+use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use tracing::{error, warn};
+
+use super::here::{role, server};
+use super::schedule::{Cron, When};
+use super::target::Target;
+use super::text::Text;
+use super::uplink::{self, Told, What};
+use crate::forkserver::messages::{Role, channel};
+
+pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(register_signal, module)?)?;
+    module.add_function(wrap_pyfunction!(signal_registered, module)?)?;
+    module.add_function(wrap_pyfunction!(signal, module)?)?;
+    module.add_function(wrap_pyfunction!(signal_wait, module)?)?;
+    module.add_function(wrap_pyfunction!(signal_received, module)?)?;
+    module.add_function(wrap_pyfunction!(add_timer, module)?)?;
+    module.add_function(wrap_pyfunction!(add_rb_timer, module)?)?;
+    module.add_function(wrap_pyfunction!(add_cron, module)?)?;
+    module.add_function(wrap_pyfunction!(add_file_monitor, module)?)?;
+    Ok(())
+}
+
+/// What the application registered in this process, or before it was forked.
+static HANDLERS: Mutex<Vec<(u8, Py<PyAny>)>> = Mutex::new(Vec::new());
+/// The thread that listens, and the socket that it listens to.
+static LISTENER: Mutex<Option<(Arc<OwnedFd>, JoinHandle<()>)>> = Mutex::new(None);
+/// The same socket, for a child, where a lock may be held by a thread that is not there.
+static DESCRIPTOR: AtomicI32 = AtomicI32::new(-1);
+/// How many signals this process has handled, and the last 256 of them.
+static HANDLED: Mutex<(u64, [u8; 256])> = Mutex::new((0, [0; 256]));
+static HANDLED_CHANGED: Condvar = Condvar::new();
+
+thread_local! {
+    /// What this thread waited for last.
+    static RECEIVED: std::cell::Cell<i32> = const { std::cell::Cell::new(-1) };
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Tells the master.
+pub(super) fn tell(py: Python<'_>, what: What) -> PyResult<()> {
+    let Some(server) = server() else { return Err(PyOSError::new_err("there is no server around")) };
+    let told = Told { generation: server.generation, what };
+    py.detach(|| uplink::tell(server.uplink.as_fd(), &told, None))
+        .map_err(|error| PyOSError::new_err(format!("the master cannot be told: {error}")))
+}
+
+/// Has the processes of `target` handle a signal with a function, which is called with the signal's number.
+#[pyfunction]
+#[pyo3(signature = (signal, target, handler, /))]
+fn register_signal(py: Python<'_>, signal: u8, target: Text, handler: Py<PyAny>) -> PyResult<()> {
+    let text = target.shown();
+    let Some(target) = Target::parse(&text) else {
+        return Err(PyValueError::new_err(format!("unable to register signal: '{text}' is no target")));
+    };
+    {
+        let mut handlers = lock(&HANDLERS);
+        match handlers.iter_mut().find(|(known, _)| *known == signal) {
+            Some(_) if role().is_none() => {
+                return Err(PyValueError::new_err(format!(
+                    "unable to register signal: {signal} is registered already"
+                )));
+            }
+            Some((_, known)) => *known = handler,
+            None => handlers.push((signal, handler)),
+        }
+    }
+    tell(py, What::Register { signal, target })?;
+    // Before the fork there is nobody to listen; what is forked listens when there is something to listen for.
+    if role().is_some() { listen() } else { Ok(()) }
+}
+
+/// True when the signal has a handler here, else None.
+#[pyfunction]
+#[pyo3(signature = (signal, /))]
+fn signal_registered(signal: u8) -> Option<bool> {
+    lock(&HANDLERS).iter().any(|(known, _)| *known == signal).then_some(true)
+}
+
+/// Raises a signal.
+#[pyfunction]
+#[pyo3(signature = (signal, remote=None, /))]
+fn signal(py: Python<'_>, signal: u8, remote: Option<Text>) -> PyResult<()> {
+    if remote.is_some() {
+        let message = "signals to other servers are not to be had in rwsgi: send a request there";
+        return Err(pyo3::exceptions::PyNotImplementedError::new_err(message));
+    }
+    tell(py, What::Raise(signal))
+}
+
+/// Waits until this process has handled the signal, or any.
+#[pyfunction]
+#[pyo3(signature = (signal=None, /))]
+fn signal_wait<'py>(py: Python<'py>, signal: Option<u8>) -> PyResult<Bound<'py, PyBytes>> {
+    let seen = lock(&HANDLED).0;
+    if role().is_some() {
+        listen()?;
+    }
+    loop {
+        let found = py.detach(|| {
+            let handled = lock(&HANDLED);
+            // Not for ever: Python must see signals of the system's.
+            let pause = std::time::Duration::from_millis(500);
+            let handled = match HANDLED_CHANGED.wait_timeout_while(handled, pause, |handled| handled.0 == seen) {
+                Ok((handled, _)) => handled,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+            let (count, last) = &*handled;
+            (seen..*count).map(|nth| last[(nth % 256) as usize]).find(|number| signal.is_none_or(|one| one == *number))
+        });
+        py.check_signals()?;
+        if let Some(number) = found {
+            RECEIVED.set(number.into());
+            return Ok(PyBytes::new(py, b""));
+        }
+    }
+}
+
+/// The signal that this thread waited for last; -1 when it has not.
+#[pyfunction]
+fn signal_received() -> i32 {
+    RECEIVED.get()
+}
+
+fn every(seconds: u32, times: u32, rb: bool) -> PyResult<When> {
+    if seconds == 0 {
+        return Err(PyValueError::new_err("unable to add timer: it needs at least one second"));
+    }
+    Ok(When::Every { seconds, times, rb })
+}
+
+/// Raises a signal every so many seconds.
+#[pyfunction]
+#[pyo3(signature = (signal, seconds, /))]
+fn add_timer(py: Python<'_>, signal: u8, seconds: u32) -> PyResult<()> {
+    tell(py, What::Schedule { signal, when: every(seconds, 0, false)? })
+}
+
+/// Raises a signal every so many seconds, so many times, or for ever.
+#[pyfunction]
+#[pyo3(signature = (signal, seconds, iterations=0, /))]
+fn add_rb_timer(py: Python<'_>, signal: u8, seconds: u32, iterations: u32) -> PyResult<()> {
+    tell(py, What::Schedule { signal, when: every(seconds, iterations, true)? })
+}
+
+/// Raises a signal at times of the calendar.
+#[pyfunction]
+#[pyo3(signature = (signal, minute, hour, day, month, week, /))]
+fn add_cron(py: Python<'_>, signal: u8, minute: i32, hour: i32, day: i32, month: i32, week: i32) -> PyResult<bool> {
+    tell(py, What::Schedule { signal, when: When::Cron(Cron { minute, hour, day, month, week }) })?;
+    Ok(true)
+}
+
+/// Raises a signal when a file, or a file in a directory, changes.
+#[pyfunction]
+#[pyo3(signature = (signal, path, /))]
+fn add_file_monitor(py: Python<'_>, signal: u8, path: Text) -> PyResult<()> {
+    let path = std::path::absolute(path.shown().as_ref())?.to_string_lossy().into_owned();
+    tell(py, What::Watch { signal, path })
+}
+
+/// The socket that signals come through; -1 before there is one.
+pub(super) fn descriptor() -> std::os::fd::RawFd {
+    DESCRIPTOR.load(Ordering::Relaxed)
+}
+
+/// After the fork: listens if there is something to listen for.
+pub(super) fn listen_if_needed() {
+    if !lock(&HANDLERS).is_empty()
+        && let Err(error) = listen()
+    {
+        error!("signals will not be handled here: {error}");
+    }
+}
+
+/// Listens to signals, from now on, in a thread.
+fn listen() -> PyResult<()> {
+    let mut listener = lock(&LISTENER);
+    let (Some(role), Some(server), None) = (role(), server(), &*listener) else { return Ok(()) };
+    let start = || -> io::Result<_> {
+        let (ours, theirs) = channel()?;
+        let told = Told { generation: server.generation, what: What::Listen(role) };
+        uplink::tell(server.uplink.as_fd(), &told, Some(theirs.as_fd()))?;
+        let ours = Arc::new(ours);
+        let socket = Arc::clone(&ours);
+        DESCRIPTOR.store(ours.as_raw_fd(), Ordering::Relaxed);
+        let name = match role {
+            Role::Worker { worker, .. } => format!("rwsgi w{worker}sig"),
+            Role::Companion(_) => "rwsgi sig".to_owned(),
+        };
+        Ok((ours, std::thread::Builder::new().name(name).spawn(move || handle_all(&socket))?))
+    };
+    *listener = Some(start().map_err(PyOSError::new_err)?);
+    Ok(())
+}
+
+fn handle_all(socket: &OwnedFd) {
+    let mut number = [0];
+    loop {
+        match recv(socket.as_raw_fd(), &mut number, MsgFlags::empty()) {
+            Err(Errno::EINTR) => continue,
+            Ok(1) => {}
+            // Leaving, or the master is gone.
+            _ => return,
+        }
+        Python::attach(|py| handle(py, number[0]));
+        {
+            let mut handled = lock(&HANDLED);
+            let at = (handled.0 % 256) as usize;
+            handled.1[at] = number[0];
+            handled.0 += 1;
+        }
+        HANDLED_CHANGED.notify_all();
+        // Whoever is gone needs no answer.
+        let _ = send(socket.as_raw_fd(), &number, MsgFlags::MSG_NOSIGNAL);
+    }
+}
+
+fn handle(py: Python<'_>, signal: u8) {
+    let handler = lock(&HANDLERS).iter().find(|(known, _)| *known == signal).map(|(_, handler)| handler.clone_ref(py));
+    let Some(handler) = handler else {
+        warn!("signal {signal} has no handler in this process: register it before the fork, or in each process");
+        return;
+    };
+    if let Err(raised) = handler.call1(py, (signal,)) {
+        error!("the handler of signal {signal} raised:");
+        raised.display(py);
+    }
+}
+
+/// Before the process ends: the handler that runs comes to its end, and no further one begins.
+pub(super) fn finish(py: Python<'_>) {
+    if let Some((socket, thread)) = lock(&LISTENER).take() {
+        // The master has closed its end, if this fails.
+        let _ = shutdown(socket.as_raw_fd(), Shutdown::Read);
+        // A thread that panicked has said so.
+        py.detach(|| drop(thread.join()));
+    }
+}
