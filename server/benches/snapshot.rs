@@ -92,6 +92,7 @@ fn main() {
                 lives: vec![LifeView { slot: index, pid: pids[index as usize], generation: 1, spawned_at: 0 }],
             })
             .collect(),
+        spoolers: Vec::new(),
     };
     let mut memory = Memory::default();
     let mut footprints = Footprints::default();

@@ -285,3 +285,106 @@ class mule_brainloop(mule_brain):
     def __call__(self):
         if uwsgi.mule_id() == self.num:
             muleloop(self.num).run(self.function)
+# Jobs for the spooler. What a job says is uWSGI's, so that either server runs what the other left: `ud_spool_func` is
+# the function's name, `ud_spool_ret` what to make of its end, `args` and `kwargs` are pickled when it takes arguments.
+
+_spool_functions = {}
+_SPOOL_WISHES = ("spooler", "priority", "at", "body")
+
+
+def _to_bytes(value):
+    if isinstance(value, (int, float)):
+        value = str(value)
+    return value.encode("utf-8") if isinstance(value, str) else value
+
+
+def _to_text(value):
+    if not isinstance(value, bytes):
+        return value
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value
+
+
+def _run_job(job):
+    job = {_to_text(name): value for name, value in job.items()}
+    name = _to_text(job["ud_spool_func"])
+    try:
+        function = _spool_functions[name]
+    except KeyError:
+        raise LookupError(
+            f"a job is for the function {name!r}, but no such function is decorated for the spooler here: "
+            "load the module that has it with spooler-import"
+        ) from None
+    if "args" in job:
+        returned = function(*pickle.loads(job["args"]), **pickle.loads(job["kwargs"]))
+    else:
+        returned = function({name: _to_text(value) for name, value in job.items()})
+    return int(job.get("ud_spool_ret", returned))
+
+
+uwsgi.spooler = _run_job
+
+
+class _Spooled:
+    """A function that is queued for the spooler when it is called. The function itself is `.f`."""
+
+    result = None
+
+    def __init__(self, function, pass_arguments):
+        if "spooler" not in uwsgi.opt:
+            raise RuntimeError(
+                f"there is no spooler to run {function.__name__}(): start the server with the option spooler"
+            )
+        functools.update_wrapper(self, function)
+        self.f = function
+        self.pass_arguments = pass_arguments
+        _spool_functions[function.__name__] = function
+        # The older way to queue, from when the decorated function was still the function itself.
+        function.spool = self
+
+    def __call__(self, *args, **kwargs):
+        job = {"ud_spool_func": self.f.__name__}
+        if self.result is not None:
+            job["ud_spool_ret"] = self.result
+        if self.pass_arguments:
+            job.update((name, kwargs.pop(name)) for name in _SPOOL_WISHES if name in kwargs)
+            job.update(kwargs.pop("message_dict", {}))
+            job.update(args=pickle.dumps(args), kwargs=pickle.dumps(kwargs))
+        else:
+            job.update(*args[:1], **kwargs)
+        return uwsgi.spool({_to_bytes(name): _to_bytes(value) for name, value in job.items()})
+
+    def spool(self, *args, **kwargs):
+        """Queues it, as calling does."""
+        return self(*args, **kwargs)
+
+
+class _SpooledOnce(_Spooled):
+    result = uwsgi.SPOOL_OK
+
+
+class _SpooledForever(_Spooled):
+    result = uwsgi.SPOOL_RETRY
+
+
+def _spooled(kind, function, pass_arguments):
+    if function is None:
+        return functools.partial(kind, pass_arguments=pass_arguments)
+    return kind(function, pass_arguments)
+
+
+def spool(f=None, pass_arguments=False):
+    """Calling the function queues it: the spooler runs it once, and again only when it raises."""
+    return _spooled(_SpooledOnce, f, pass_arguments)
+
+
+def spoolraw(f=None, pass_arguments=False):
+    """As `spool`; the function returns `uwsgi.SPOOL_OK`, `SPOOL_RETRY` or `SPOOL_IGNORE`."""
+    return _spooled(_Spooled, f, pass_arguments)
+
+
+def spoolforever(f=None, pass_arguments=False):
+    """As `spool`; whenever it is done it is queued again."""
+    return _spooled(_SpooledForever, f, pass_arguments)

@@ -36,6 +36,8 @@ pub(crate) struct Work {
     pub who: Companion,
     /// The configuration in force.
     pub config: Config,
+    /// The scoreboard.
+    pub scoreboard: Scoreboard,
     /// Whether the fork server has loaded the application.
     pub is_loaded: bool,
     /// Says when to leave.
@@ -73,7 +75,7 @@ impl End {
 /// # Errors
 /// When what was inherited cannot be used.
 pub(crate) fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
-    let Context { who, setup, scoreboard: _scoreboard, is_loaded } = context;
+    let Context { who, setup, scoreboard, is_loaded } = context;
     let name = std::ffi::CString::new(who.short_name()).unwrap_or_default();
     let _ = nix::sys::prctl::set_name(&name);
     procname::set(&procname::title(&setup.config.procname, &format!("rwsgi {who}")));
@@ -85,6 +87,9 @@ pub(crate) fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
         // A master that is gone already is seen by the lifeline.
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("no-orphans: cannot watch the master")?;
     }
+    if who.kind == CompanionKind::Spooler {
+        scoreboard.spooler(who.number - 1).take_over(std::process::id() as i32);
+    }
     // It accepts nothing, and must not keep a socket open that the others have closed.
     for listener in &setup.listeners {
         drop(inherited(listener.fd)?);
@@ -93,7 +98,7 @@ pub(crate) fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
         interpreter::import(py, module);
     }
     info!("{who} started (pid {})", std::process::id());
-    let work = Work { who, config: setup.config, is_loaded, end };
+    let work = Work { who, config: setup.config, scoreboard, is_loaded, end };
     api::after_fork(py);
     let status = match who.kind {
         CompanionKind::Spooler => spooler::run(py, &work),

@@ -14,6 +14,7 @@ use crate::forkserver;
 use crate::front;
 use crate::master;
 use crate::master::process::{FORKSERVER_ROLE, FRONT_ROLE, Launcher};
+use crate::spooler;
 
 /// Runs `rwsgi` with these arguments (the program's name first); returns its exit status. `launcher` says how to enter
 /// this function again in a fresh process.
@@ -97,6 +98,7 @@ fn settle(mut config: Config, start: &Path) -> anyhow::Result<Config> {
     for directory in &mut config.spooler.directories {
         *directory = start.join(&*directory);
     }
+    spooler::prepare(&mut config)?;
     Ok(config)
 }
 

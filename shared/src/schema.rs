@@ -310,14 +310,48 @@ pub struct Timer {
 pub struct Spooler {
     /// The directory that it takes jobs from.
     pub dir: String,
-    /// Process id.
+    /// Process id, 0 when there is no process.
     pub pid: i32,
-    /// Jobs run.
+    /// Jobs that its present process has run, whatever came of them.
     pub tasks: u64,
     /// How often its process was started again.
     pub respawns: u64,
     /// 1 while it runs a job.
     pub running: u8,
+
+    /// Jobs that wait in the directory (which other spoolers may share), those included that may not run yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue: Option<u64>,
+    /// How long ago the oldest job in the directory was queued, µs; 0 when there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oldest_age: Option<u64>,
+    /// Jobs done since the server started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub done: Option<u64>,
+    /// Runs since the server started whose function wanted the job to be tried again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retried: Option<u64>,
+    /// Runs since the server started that ended with an exception, or with the process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed: Option<u64>,
+    /// How long jobs ran, since the server started: HDR histogram in µs, V2 encoding, base64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_time: Option<String>,
+    /// The job that it runs; left out when there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job: Option<SpoolerJob>,
+}
+
+/// A job that a spooler runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct SpoolerJob {
+    /// Its file, relative to the spooler's directory.
+    pub name: String,
+    /// When it began, unix µs.
+    pub started: u64,
+    /// For how long it has run, µs.
+    pub elapsed: u64,
 }
 
 /// An instance that uWSGI's emperor governs.

@@ -13,6 +13,7 @@ mod process;
 pub mod schedule;
 mod settings;
 mod signals;
+pub(crate) mod spool;
 pub mod target;
 mod text;
 pub mod uplink;
@@ -51,6 +52,7 @@ fn make<'py>(py: Python<'py>, setup: &Setup) -> PyResult<Bound<'py, PyModule>> {
     settings::add(&module, setup)?;
     process::add(&module)?;
     signals::add(&module)?;
+    spool::add(&module, setup)?;
     module.add_function(wrap_pyfunction!(__getattr__, &module)?)?;
     Ok(module)
 }

@@ -33,9 +33,6 @@ pub(super) static NAMES: &[(&str, Standing)] = &[
     ("applications", Works("None; mount applications with `mount`")),
     ("loop", Works("None: there is one loop")),
     ("unbit", Works("None")),
-    ("SPOOL_OK", Works("a spool function's result: the job is done")),
-    ("SPOOL_RETRY", Works("a spool function's result: try the job again")),
-    ("SPOOL_IGNORE", Works("a spool function's result: the job is not for this function")),
     // process.rs
     ("worker_id", Works("the worker's number; 0 outside of workers")),
     ("i_am_the_spooler", Works("True in a spooler, else None")),
@@ -56,7 +53,20 @@ pub(super) static NAMES: &[(&str, Standing)] = &[
     ("add_rb_timer", Works("the same, with a number of times")),
     ("add_cron", Works("raises a signal at times of the calendar")),
     ("add_file_monitor", Works("raises a signal when a file changes")),
+    // spool.rs
+    ("spool", Works("queues a job for the spooler; there only with the option `spooler`, as all that follow")),
+    ("send_to_spooler", Works("the same as spool")),
+    ("spoolers", Works("the spoolers' directories, a tuple of bytes")),
+    ("spooler_jobs", Works("the files of the jobs that wait or run, those of priorities too")),
+    ("spooler_get_task", Works("what a job's file says; None when there is no such job")),
+    ("spooler_pid", Works("the process id of the first spooler")),
+    ("spooler_pids", Works("the process ids of all spoolers")),
+    ("set_spooler_frequency", Works("sets `spooler-frequency`")),
+    ("SPOOL_OK", Works("a spool function's result: the job is done")),
+    ("SPOOL_RETRY", Works("a spool function's result: try the job again")),
+    ("SPOOL_IGNORE", Works("a spool function's result: the job is not for this process")),
     // What the application assigns.
+    ("spooler", Assigned("called with each job, a dictionary, in a spooler")),
     ("post_fork_hook", Assigned("called in every worker, mule and spooler after its fork")),
     ("atexit", Assigned("called before a worker, mule or spooler ends by itself")),
     // Not to be had.

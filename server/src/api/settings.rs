@@ -22,9 +22,6 @@ pub(super) fn add(module: &Bound<'_, PyModule>, setup: &Setup) -> PyResult<()> {
     if let Some(pidfile) = &config.pidfile {
         module.add("pidfile", bytes(&pidfile.to_string_lossy()))?;
     }
-    module.add("SPOOL_RETRY", -1)?;
-    module.add("SPOOL_OK", -2)?;
-    module.add("SPOOL_IGNORE", 0)?;
     module.add("numproc", config.processes)?;
     module.add("has_threads", 1)?;
     module.add("cores", config.threads)?;

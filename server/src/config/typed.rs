@@ -1,6 +1,6 @@
 //! The typed result: what the rest of the server reads.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rwsgi_stats::Address;
 use serde::{Deserialize, Serialize};
@@ -168,6 +168,21 @@ pub struct Spooler {
     pub ordered: bool,
     /// `--spooler-quiet`: no line for each job.
     pub quiet: bool,
+}
+
+impl Spooler {
+    /// How many spoolers there are, over all directories.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.directories.len() as u32 * self.processes
+    }
+
+    /// The directory of the spooler of that number (from 1): those of the first directory come first.
+    #[must_use]
+    pub fn directory_of(&self, number: u32) -> Option<&Path> {
+        let index = number.checked_sub(1)? / self.processes;
+        self.directories.get(index as usize).map(PathBuf::as_path)
+    }
 }
 
 impl Default for Spooler {

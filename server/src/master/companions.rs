@@ -98,8 +98,9 @@ impl Post {
 
 /// A post for each companion that is configured.
 pub(super) fn posts(config: &Config, now: Instant) -> Vec<Post> {
-    let spoolers = config.spooler.directories.len() as u32 * config.spooler.processes;
-    (1..=spoolers).map(|number| Post::new(Companion { kind: CompanionKind::Spooler, number }, now)).collect()
+    (1..=config.spooler.count())
+        .map(|number| Post::new(Companion { kind: CompanionKind::Spooler, number }, now))
+        .collect()
 }
 
 impl Master {
@@ -208,18 +209,25 @@ impl Master {
         let is_serving = self.phase == Phase::Serving;
         let Some(post) = self.companions.iter_mut().find(|post| post.pid() == Some(pid)) else { return false };
         let lived = post.life.as_ref().map_or(Duration::ZERO, |life| now.duration_since(life.since));
+        let who = post.who;
         let (asked, delay) = post.end(end, now);
+        let held = match who.kind {
+            CompanionKind::Spooler => self.bury_spooler(who, pid, end),
+        };
         match end {
-            End::Exited(0) => info!("{} (pid {pid}) has left", post.who),
-            end if asked && !is_serving => info!("{} (pid {pid}): {end}", post.who),
+            End::Exited(0) => info!("{who} (pid {pid}) has left"),
+            end if asked && !is_serving => info!("{who} (pid {pid}): {end}"),
             end => {
                 let lived = lived.as_secs();
                 let next = match delay {
                     Duration::ZERO => "starting another".to_owned(),
                     delay => format!("starting another in {} s", delay.as_secs()),
                 };
-                error!("{} (pid {pid}) died after {lived} s: {end}; {next}", post.who);
+                error!("{who} (pid {pid}) died after {lived} s: {end}; {next}");
             }
+        }
+        if let Some(held) = held {
+            warn!("{who} (pid {pid}) ended while it ran {held}");
         }
         true
     }

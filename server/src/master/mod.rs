@@ -18,6 +18,7 @@ mod privileges;
 pub mod process;
 mod shutdown;
 mod signals;
+mod spoolers;
 mod supervisor;
 mod timetable;
 mod touch;
@@ -49,6 +50,7 @@ use self::log::Log;
 use self::pool::{Pool, Reason};
 use self::process::{Launcher, Reaped, reap};
 use self::shutdown::Phase;
+use self::spoolers::Spoolers;
 use self::supervisor::{Inherited, Supervisor};
 use self::watchdog::Watchdog;
 use crate::config::Config;
@@ -56,6 +58,7 @@ use crate::daemon::Starter;
 use crate::forkserver::messages::{Answer, Notice, Protocol};
 use crate::pidfile::{self, MASTER_NAME};
 use crate::procname;
+use crate::spooler::Queue;
 use crate::stats::clock;
 use crate::stats::memory::Memory;
 use crate::stats::scoreboard::{Layout, Scoreboard};
@@ -85,6 +88,15 @@ pub enum Event {
     Call(Call),
     /// Somebody wants to know how the server is doing.
     Stats(oneshot::Sender<Snapshot>),
+    /// The spoolers' jobs were counted for that.
+    Queues {
+        /// In the order of the configuration.
+        queues: Vec<Queue>,
+        /// Until when they are not counted again.
+        good_until: Instant,
+        /// Who wants to know.
+        answer: oneshot::Sender<Snapshot>,
+    },
 }
 
 /// The loop's state; one owner of everything.
@@ -104,6 +116,7 @@ struct Master {
     companions: Vec<Post>,
     /// The application's signals.
     calls: Calls,
+    spoolers: Spoolers,
     /// The log file, when the master writes it.
     log: Option<Rc<Log>>,
     /// Workers that a chain reload has still to replace, one after another.
@@ -243,7 +256,7 @@ async fn serve(config: Config, mut launcher: Launcher, reread: Reread, mut start
         }
     }
     touch::watch(&config, &events);
-    let layout = Layout::new(config.processes, config.threads);
+    let layout = Layout::new(config.processes, config.threads).with_spoolers(config.spooler.count());
     let scoreboard = Scoreboard::create(layout).context("cannot create the scoreboard")?;
     let mut master = Master {
         pool: Pool::new(config.processes, config.threads, layout.slots),
@@ -252,6 +265,7 @@ async fn serve(config: Config, mut launcher: Launcher, reread: Reread, mut start
         supervisor,
         calls: Calls::default(),
         companions: posts(&config, Instant::now()),
+        spoolers: Spoolers::default(),
         log,
         chain: None,
         haste: false,
@@ -343,11 +357,8 @@ impl Master {
             Event::Notice(Notice::Ready(slot)) => self.welcome(slot),
             Event::Notice(Notice::Enough(slot)) => self.replace(slot, Reason::MaxRequests),
             Event::Call(call) => self.take_call(call),
-            Event::Stats(answer) => {
-                let snapshot = self.snapshot();
-                // Who asked may have gone.
-                let _ = answer.send(snapshot);
-            }
+            Event::Stats(answer) => self.answer_stats(answer),
+            Event::Queues { queues, good_until, answer } => self.answer_counted(queues, good_until, answer),
         }
     }
 
@@ -365,6 +376,7 @@ impl Master {
             self.supervisor.due,
             self.companion_deadline(),
             self.calls.deadline(self.current).filter(|_| self.phase == Phase::Serving),
+            self.spoolers.harakiri_due,
         ]
         .into_iter()
         .flatten()
@@ -376,6 +388,7 @@ impl Master {
         self.kill_late(now);
         self.tell_supervisor(now);
         self.watch_over(now);
+        self.watch_spoolers(now);
         if self.phase != Phase::Serving {
             self.proceed_with_stop();
             if self.may_fork() {
@@ -462,6 +475,7 @@ impl Master {
             python: python.and_then(|generation| generation.python.as_deref()).unwrap_or_default(),
             sockets,
             workers,
+            spoolers: self.spoolers.views(&self.config, &self.companions),
         };
         let mut snapshot = snapshot::take(&subject, &mut self.memory);
         self.calls.describe(self.current, &mut snapshot);

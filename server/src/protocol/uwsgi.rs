@@ -64,9 +64,8 @@ pub fn parse(bytes: &[u8], max: usize) -> Result<Option<Packet<'_>>, PacketError
         return Err(PacketError::TooLarge { size, max });
     }
     let Some(vars) = rest.get(..size) else { return Ok(None) };
-    let mut unread = Vars { rest: vars };
-    while unread.next().is_some() {}
-    if unread.rest.is_empty() { Ok(Some(Packet { vars })) } else { Err(PacketError::Malformed) }
+    Vars::of(vars).ok_or(PacketError::Malformed)?;
+    Ok(Some(Packet { vars }))
 }
 
 impl<'b> Packet<'b> {
@@ -85,9 +84,19 @@ impl<'b> Packet<'b> {
 }
 
 /// Iterates over names and values.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Vars<'b> {
     rest: &'b [u8],
+}
+
+impl<'b> Vars<'b> {
+    /// The variables that `bytes` are; `None` when they do not add up.
+    #[must_use]
+    pub fn of(bytes: &'b [u8]) -> Option<Self> {
+        let mut unread = Self { rest: bytes };
+        while unread.next().is_some() {}
+        unread.rest.is_empty().then_some(Self { rest: bytes })
+    }
 }
 
 impl<'b> Iterator for Vars<'b> {

@@ -26,7 +26,7 @@ pub enum Wire {
 
 /// Adds to a counter that only the caller writes.
 #[inline]
-fn add(counter: &AtomicU64, amount: u64) {
+pub(super) fn add(counter: &AtomicU64, amount: u64) {
     counter.store(counter.load(Relaxed).wrapping_add(amount), Relaxed);
 }
 

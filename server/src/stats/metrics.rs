@@ -9,6 +9,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 use rwsgi_stats::{Recycled, Responses, Snapshot, Worker, latency};
 
+use super::spooler_metrics;
+
 /// The type of [`text()`]'s result.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -172,11 +174,11 @@ impl Collector for Metrics {
         for socket in &snapshot.sockets {
             metric.encode_family(&[("socket", socket.name.as_str())])?.encode_gauge(&socket.queue)?;
         }
-        Ok(())
+        spooler_metrics::encode(&mut out, snapshot)
     }
 }
 
-struct Encoder<'a, 'b>(&'a mut DescriptorEncoder<'b>);
+pub(super) struct Encoder<'a, 'b>(pub(super) &'a mut DescriptorEncoder<'b>);
 
 impl Encoder<'_, '_> {
     fn level(&mut self, name: &str, help: &str, unit: Option<&Unit>, value: u64) -> fmt::Result {
@@ -204,6 +206,11 @@ impl Encoder<'_, '_> {
     fn histogram(&mut self, name: &str, help: &str, encoded: Option<&str>) -> fmt::Result {
         // Our own snapshot's text always reads back.
         let histogram = encoded.and_then(|text| latency::decode(text).ok()).unwrap_or_else(latency::empty);
+        self.distribution(name, help, &histogram)
+    }
+
+    /// A histogram of µs.
+    pub(super) fn distribution(&mut self, name: &str, help: &str, histogram: &latency::Histogram) -> fmt::Result {
         let mut buckets = BOUNDS.map(|bound| (bound, 0));
         let mut sum = 0.0;
         for step in histogram.iter_recorded() {
@@ -220,7 +227,7 @@ impl Encoder<'_, '_> {
     }
 }
 
-fn seconds(micros: u64) -> f64 {
+pub(super) fn seconds(micros: u64) -> f64 {
     micros as f64 / 1e6
 }
 

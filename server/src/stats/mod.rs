@@ -11,4 +11,7 @@ pub mod request;
 pub mod scoreboard;
 pub mod server;
 pub mod snapshot;
+pub mod spooler_cell;
+mod spooler_metrics;
+pub mod spoolers;
 pub mod totals;

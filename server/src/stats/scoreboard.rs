@@ -1,4 +1,5 @@
-//! The scoreboard: one shared memory mapping of fixed layout, a header, then a slot for each life of a worker.
+//! The scoreboard: one shared memory mapping of fixed layout, a header, a slot for each life of a worker, a cell for
+//! each spooler.
 //!
 //! The master creates it (a memfd), every other process inherits it. A slot belongs to one process from its fork until
 //! the master has reaped it: a reload has two lives of one worker side by side, so that there are more slots than
@@ -16,6 +17,7 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use nix::unistd::ftruncate;
 
 use super::cell::{CoreCell, FrontCell, WorkerCell};
+use super::spooler_cell::SpoolerCell;
 
 /// What a process needs to know to map the scoreboard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -24,6 +26,8 @@ pub struct Layout {
     pub slots: u32,
     /// Cores (threads) in each.
     pub cores: u32,
+    /// Spoolers.
+    pub spoolers: u32,
 }
 
 /// Slots begin on a page, so that one can be cleared by giving its pages back.
@@ -33,7 +37,13 @@ impl Layout {
     /// Room for `workers` of `threads` cores, with as many lives more as may linger beside their successors.
     #[must_use]
     pub fn new(workers: u32, threads: u32) -> Self {
-        Self { slots: workers * 3 + 4, cores: threads }
+        Self { slots: workers * 3 + 4, cores: threads, spoolers: 0 }
+    }
+
+    /// With room for so many spoolers.
+    #[must_use]
+    pub fn with_spoolers(self, spoolers: u32) -> Self {
+        Self { spoolers, ..self }
     }
 
     fn slot_size(self) -> usize {
@@ -44,8 +54,13 @@ impl Layout {
         size_of::<FrontCell>().next_multiple_of(PAGE)
     }
 
-    fn size(self) -> usize {
+    /// Where the spoolers' cells begin: behind the last slot, on a page.
+    fn spoolers_offset(self) -> usize {
         Self::header_size() + self.slots as usize * self.slot_size()
+    }
+
+    fn size(self) -> usize {
+        self.spoolers_offset() + self.spoolers as usize * size_of::<SpoolerCell>()
     }
 }
 
@@ -115,6 +130,24 @@ impl Scoreboard {
     pub fn front(&self) -> &FrontCell {
         // SAFETY: the mapping begins with the header, is page-aligned, and every byte pattern is a valid cell.
         unsafe { self.base.cast().as_ref() }
+    }
+
+    /// The cell of a spooler; they are counted from 0.
+    ///
+    /// # Panics
+    /// When there is no such spooler.
+    #[must_use]
+    pub fn spooler(&self, spooler: u32) -> &SpoolerCell {
+        assert!(spooler < self.layout.spoolers, "spooler {spooler} of {}", self.layout.spoolers);
+        let offset = self.layout.spoolers_offset() + spooler as usize * size_of::<SpoolerCell>();
+        // SAFETY: within the mapping, whose size counts the spoolers' cells; they begin on a page and their size is a
+        // multiple of their alignment; every byte pattern is a valid cell.
+        unsafe { self.base.add(offset).cast().as_ref() }
+    }
+
+    /// The cells of all spoolers.
+    pub fn spoolers(&self) -> impl Iterator<Item = &SpoolerCell> {
+        (0..self.layout.spoolers).map(move |spooler| self.spooler(spooler))
     }
 
     fn slot(&self, slot: u32) -> NonNull<u8> {

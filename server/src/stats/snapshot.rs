@@ -14,6 +14,7 @@ use super::memory::Memory;
 use super::request::Vars;
 pub use super::request::describe;
 use super::scoreboard::Scoreboard;
+use super::spoolers::{self, SpoolerView};
 use super::totals::{self, Totals};
 use crate::config::Config;
 
@@ -33,6 +34,8 @@ pub struct Subject<'a> {
     pub sockets: Vec<SocketView<'a>>,
     /// The workers, in the order of their ids.
     pub workers: Vec<WorkerView<'a>>,
+    /// The spoolers, in the order of their numbers.
+    pub spoolers: Vec<SpoolerView<'a>>,
 }
 
 /// A listening socket.
@@ -128,7 +131,7 @@ pub fn take(subject: &Subject<'_>, memory: &mut Memory) -> Snapshot {
         workers,
         crons: Vec::new(),
         timers: Vec::new(),
-        spoolers: Vec::new(),
+        spoolers: spoolers::take(subject.scoreboard, &subject.spoolers, memory.clock, now),
         emperor: None,
         emperor_tyrant: None,
         vassals: Vec::new(),

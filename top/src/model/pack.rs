@@ -5,7 +5,8 @@
 //! workers takes a few hundred bytes instead of a hundred kilobytes. One walk serves both directions.
 
 use rwsgi_stats::{
-    Core, LastException, Limits, Queue, Recycled, RequestInfo, Responses, Snapshot, Socket, Spooler, Vassal, Worker,
+    Core, LastException, Limits, Queue, Recycled, RequestInfo, Responses, Snapshot, Socket, Spooler, SpoolerJob,
+    Vassal, Worker,
 };
 
 use super::{Counts, Percentiles, Rates, Reading};
@@ -125,13 +126,7 @@ fn snapshot(walk: &mut impl Walk, snapshot: &mut Snapshot) {
         walk.number(max_queue);
     });
     walk.list(&mut snapshot.workers, worker);
-    walk.list(&mut snapshot.spoolers, |walk, Spooler { dir, pid, tasks, respawns, running }| {
-        walk.text(dir);
-        walk.signed(pid);
-        walk.number(tasks);
-        walk.number(respawns);
-        walk.flag(running);
-    });
+    walk.list(&mut snapshot.spoolers, spooler);
     walk.option(&mut snapshot.emperor, |walk, monitors| walk.list(monitors, Walk::text));
     walk.list(&mut snapshot.vassals, |walk, vassal| {
         let Vassal { id, pid, born, last_ready, respawns, ready, accepting, loyal, cursed, .. } = vassal;
@@ -139,6 +134,24 @@ fn snapshot(walk: &mut impl Walk, snapshot: &mut Snapshot) {
         walk.signed(pid);
         [born, last_ready, respawns].into_iter().for_each(|value| walk.number(value));
         [ready, accepting, loyal, cursed].into_iter().for_each(|value| walk.flag(value));
+    });
+}
+
+fn spooler(walk: &mut impl Walk, spooler: &mut Spooler) {
+    let Spooler { dir, pid, tasks, respawns, running, queue, oldest_age, done, retried, failed, run_time: _, job } =
+        spooler;
+    walk.text(dir);
+    walk.signed(pid);
+    walk.number(tasks);
+    walk.number(respawns);
+    walk.flag(running);
+    for number in [queue, oldest_age, done, retried, failed] {
+        walk.option(number, Walk::number);
+    }
+    walk.option(job, |walk, SpoolerJob { name, started, elapsed }| {
+        walk.text(name);
+        walk.number(started);
+        walk.number(elapsed);
     });
 }
 

@@ -7,8 +7,8 @@ use jiff::tz::TimeZone;
 use crate::format;
 use crate::model::{Counts, Pool, Reading, Status};
 use crate::view::columns::{COLUMNS, Context, Row};
-use crate::view::lists;
 use crate::view::{Theme, ascii};
+use crate::view::{lists, spoolers};
 
 /// How tables are printed.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl Batch {
             text.push('\n');
         }
         let vassals = lists::vassals(&reading.snapshot, context.now, &self.theme);
-        for list in vassals.into_iter().chain(lists::spoolers(&reading.snapshot, &self.theme)) {
+        for list in vassals.into_iter().chain(spoolers::spoolers(&reading.snapshot, &self.theme)) {
             text.push_str(&list.text());
         }
         text.push('\n');

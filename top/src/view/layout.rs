@@ -8,7 +8,7 @@ use ratatui::text::{Line, Span};
 use super::charts::{self, Charts, Material};
 use super::overlay::{self, Overlay};
 use super::screen::Screen;
-use super::{detail, header, lists};
+use super::{detail, header, lists, spoolers};
 use crate::format;
 use crate::model::{Reading, Totals};
 
@@ -132,7 +132,7 @@ impl Screen {
             return;
         }
         let mut area = area;
-        if let Some(list) = lists::spoolers(&reading.snapshot, &self.theme) {
+        if let Some(list) = spoolers::spoolers(&reading.snapshot, &self.theme) {
             // They come after the workers, but a few of them are always in sight.
             let height = list.height().min(area.height * 2 / 5).min(8);
             if height > 1 {

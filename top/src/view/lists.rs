@@ -1,4 +1,4 @@
-//! The smaller tables: several servers, an emperor's vassals, spoolers. Fixed columns, a line each.
+//! The smaller tables: several servers, an emperor's vassals. Fixed columns, a line each.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -19,6 +19,11 @@ pub(crate) struct List {
 }
 
 impl List {
+    /// A table of these rows, each with as many cells as there are titles.
+    pub(crate) fn new(titles: Vec<&'static str>, rows: Vec<(Vec<String>, Style)>) -> Self {
+        Self { titles, rows }
+    }
+
     /// How many lines it takes.
     pub(crate) fn height(&self) -> u16 {
         u16::try_from(self.rows.len() + 1).unwrap_or(u16::MAX)
@@ -143,21 +148,4 @@ pub(crate) fn vassals(snapshot: &Snapshot, now: u64, theme: &Theme) -> Option<Li
     };
     let rows = snapshot.vassals.iter().map(row).collect();
     Some(List { titles: vec!["VASSAL", "PID", "STATE", "LOYAL", "RESPAWNS", "AGE"], rows })
-}
-
-/// The spoolers; `None` when there are none.
-pub(crate) fn spoolers(snapshot: &Snapshot, theme: &Theme) -> Option<List> {
-    let row = |spooler: &rwsgi_stats::Spooler| {
-        let busy = spooler.running > 0;
-        let cells = vec![
-            format::one_line(&spooler.dir),
-            spooler.pid.to_string(),
-            spooler.tasks.to_string(),
-            spooler.respawns.to_string(),
-            if busy { "running" } else { "idle" }.to_owned(),
-        ];
-        (cells, if busy { theme.status(crate::model::Status::Busy) } else { Style::new() })
-    };
-    let rows: Vec<_> = snapshot.spoolers.iter().map(row).collect();
-    (!rows.is_empty()).then_some(List { titles: vec!["SPOOLER", "PID", "TASKS", "RESPAWNS", "STATUS"], rows })
 }

@@ -14,6 +14,7 @@ mod live;
 mod overlay;
 mod screen;
 mod spark;
+pub(crate) mod spoolers;
 mod table;
 mod terminal;
 #[cfg(test)]

@@ -52,6 +52,7 @@ impl Server {
             python: "3.11.2",
             sockets,
             workers: workers.map(|((id, totals), lives)| WorkerView { id, totals, lives: lives.clone() }).collect(),
+            spoolers: Vec::new(),
         };
         take(&subject, &mut self.memory)
     }
