@@ -6,7 +6,7 @@ use super::logic::{Logic, Over, Test, Wanted};
 use super::row::{Action, Group, Kind, Row, Standing};
 use super::{Order, set};
 use Kind::{Act, Addresses, Always, Custom, Flag, Large, Limit, Megabytes, Mode, Number, Path, Paths, Text, Texts};
-use Standing::{Done, Planned};
+use Standing::Done;
 
 /// What most rows have in common; each group's rows start from theirs.
 const OTHER: Row = Row {
