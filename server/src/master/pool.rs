@@ -234,10 +234,13 @@ impl Pool {
         due.chain(self.lives.iter().filter_map(|life| life.killed_at)).min()
     }
 
-    /// A worker's living processes, the newest first.
+    /// A worker's living processes: the newest that serves first, then the newest.
     pub(super) fn lives_of(&self, worker: u32) -> Vec<LifeView> {
-        let lives = self.lives.iter().rev().filter(|life| life.worker == worker);
+        let mut lives: Vec<_> = self.lives.iter().rev().filter(|life| life.worker == worker).collect();
+        // One that loads yet, for minutes maybe, is not the worker as long as another serves.
+        lives.sort_by_key(|life| !life.ready || life.fate.is_some());
         lives
+            .into_iter()
             .filter_map(|life| {
                 let Life { slot, generation, spawned_at, .. } = *life;
                 life.pid.map(|pid| LifeView { slot, pid, generation, spawned_at })

@@ -54,8 +54,8 @@ pub struct WorkerView<'a> {
     pub id: u32,
     /// What its past lives add up to.
     pub totals: &'a Totals,
-    /// Its living processes: the newest first, which is the one shown; those that finish their last requests beside a
-    /// successor behind it. Empty for a worker that has no process.
+    /// Its living processes: first the newest that serves, which is the one shown; those that finish their last requests
+    /// beside a successor, or load the application yet, behind it. Empty for a worker that has no process.
     pub lives: Vec<LifeView>,
 }
 
@@ -183,7 +183,7 @@ fn worker(
                 if let Some(started) = started {
                     in_progress += now.saturating_sub(started);
                     core.in_request = 1;
-                    // The newest life's request is the one that is shown.
+                    // The request of the life that is shown goes first.
                     if core.vars.is_empty()
                         && let Some(held) = cell.held()
                     {
