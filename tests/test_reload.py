@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 
 import pytest
 
-from rig import http
+from rig import http, stats
 from rig.addresses import tcp
 from rig.http import Connection, head
 from rig.load import Load
@@ -150,3 +151,66 @@ def test_a_request_in_progress_outlives_the_reload(serve, tmp_path, stats_at, re
         go.touch()
         assert connection.response().text == str(old)
     until(lambda: old not in [process.pid for process in server.processes()], "the old one leaves")
+
+
+SLOW = """
+import os, time
+open({loading!r}, "a").close()
+end = time.monotonic() + 60
+while not os.path.exists({go!r}) and time.monotonic() < end:
+    time.sleep(0.01)
+""" + GOOD
+
+
+def test_no_fewer_workers_serve_while_the_new_application_loads(deployed, tmp_path):
+    """However long that takes: here until the test says go on."""
+    server, address = deployed.server, deployed.addresses["http-socket"]
+    loading, go = tmp_path / "loading", tmp_path / "go"
+    deployed.write(SLOW.format(version="two", loading=str(loading), go=str(go)))
+
+    def serving() -> set[int]:
+        return {worker["pid"] for worker in server.stats()["workers"] if worker["accepting"]}
+
+    with Load(address, clients=4, expect=good) as load:
+        deployed.reload()
+        until(loading.exists, "the new application loads", context=server.log)
+        load.wait_good(300)
+        assert serving() == deployed.first
+        go.touch()
+        fewest = 3
+        while serving() & deployed.first:
+            fewest = min(fewest, len(serving()))
+            load.wait_good(5)
+        deployed.wait_replaced(deployed.first)
+    assert fewest == 3
+    assert not load.lost
+
+
+@pytest.mark.parametrize("by", ["signal", "option"])
+def test_a_reload_reads_the_file_again_and_names_what_stays(serve, program, address, stats_at, tmp_path, by):
+    file, pidfile = tmp_path / "site.ini", tmp_path / "pid"
+    (tmp_path / "page.py").write_text(
+        "import os\ndef application(environ, start_response):\n    start_response('200 OK', [])\n"
+        "    return [os.environ['WORD'].encode()]\n"
+    )
+    text = (
+        f"[uwsgi]\nhttp-socket = {address}\nchdir = {tmp_path}\nwsgi-file = page.py\nstats = {stats_at}\npidfile = {pidfile}\n"
+        "processes = 2\nenv = WORD=before\nif-reload =\nenv = WORD=%(word)\nendif =\n"
+    )
+    file.write_text(text)
+    server = serve(file, listens=[address, stats_at])
+    assert http.get(address, "/").text == "before"
+    file.write_text(text.replace("processes = 2", "processes = 5") + "word = after\n")
+    if by == "signal":
+        server.send(signal.SIGHUP)
+    else:
+        told = subprocess.run([program.path, "--reload", pidfile], capture_output=True, text=True, check=False)
+        assert told.returncode == 0, told.stderr
+    server.logged("reload: processes cannot change while the server runs: it stays 2")
+    until(lambda: http.get(address, "/").text == "after", "the new value is in force", context=server.log)
+    assert len(stats.read(stats_at)["workers"]) == 2
+    # A file that has a mistake now changes nothing.
+    file.write_text(text + "harakiri = soon\n")
+    server.send(signal.SIGHUP)
+    server.logged("site.ini:12: harakiri: expected")
+    assert http.get(address, "/").text == "after"
