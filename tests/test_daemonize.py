@@ -54,11 +54,13 @@ def test_it_is_refused_under_a_supervisor(serve, address, tmp_path, variable, na
     assert f"daemonize: this process was started by {name}" in server.log()
 
 
-def test_a_new_log_file_begins_when_it_is_large_or_was_moved_away(serve, address, tmp_path):
-    log, backup, fifo = tmp_path / "site.log", tmp_path / "old.log", tmp_path / "fifo"
+@pytest.mark.parametrize("order", ["fifo", "touch"])
+def test_a_new_log_file_begins_when_it_is_large_or_was_moved_away(serve, address, tmp_path, order):
+    log, backup, fifo, touched = (tmp_path / name for name in ("site.log", "old.log", "fifo", "touched"))
+    touched.touch()
     server = serve(
         *("--http-socket", address, "--wsgi-file", "worklife.py", "--processes", 2, "--logto", log),
-        *("--log-maxsize", 4000, "--log-backupname", backup, "--master-fifo", fifo),
+        *("--log-maxsize", 4000, "--log-backupname", backup, "--master-fifo", fifo, "--touch-logreopen", touched),
     )
     while not backup.exists():
         assert http.get(address, "/?in=the-first").status == 200
@@ -66,7 +68,10 @@ def test_a_new_log_file_begins_when_it_is_large_or_was_moved_away(serve, address
     until(log.exists, "a new file")
     moved = tmp_path / "moved.log"
     log.rename(moved)
-    fifo.write_text("l\n")
+    if order == "fifo":
+        fifo.write_text("l\n")
+    else:
+        touched.write_text("as logrotate's postrotate does")
     until(log.exists, "the log is opened again")
     http.get(address, "/?in=the-last")
     until(lambda: "the-last" in log.read_text(), "lines of workers come into the new file")

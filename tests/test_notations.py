@@ -124,6 +124,20 @@ def test_a_letter_reads_a_file_of_any_name(serve, address, stats_at, tmp_path, l
     assert json.loads(http.get(address, "/").body)["two"] == "2"
 
 
+def test_a_typo_is_warned_of_and_with_strict_an_error(serve, address, tmp_path):
+    file = tmp_path / "site.ini"
+    lines = f"[uwsgi]\nhttp-socket = {address}\nwsgi-file = foobar.py\nproceses = 3\n"
+    file.write_text(lines)
+    server = serve(file, listens=[address])
+    server.logged("site.ini:4: .*proceses.*did you mean 'processes'")
+    server.stop()
+    file.write_text(lines + "strict = true\n")
+    refused = serve.run(file)
+    assert refused.wait_exit() != 0
+    (line,) = refused.log().splitlines()
+    assert "did you mean 'processes'" in line
+
+
 def test_what_uwsgi_has_and_this_has_not_is_named_with_what_to_do(serve, address, tmp_path):
     file = tmp_path / "site.ini"
     file.write_text(f"[uwsgi]\nhttp-socket = {address}\nwsgi-file = foobar.py\nlog-format = %(uri)\nthunder-lock = true\n")

@@ -92,6 +92,12 @@ def test_a_head_has_no_body(serve, address, files):
     assert (answer.status, answer.header("Content-Length")) == (200, "160000")
 
 
+def test_static_map2_has_the_prefix_below_the_directory(serve, address, files):
+    serve("--http-socket", address, "--wsgi-file", "worklife.py", "--static-map2", f"/css={files}")
+    assert http.get(address, "/css/site.css").body.startswith(b"body")
+    assert http.get(address, "/data.tar.gz").body.isdigit()
+
+
 def test_check_static_looks_for_the_path_itself(serve, address, files):
     serve("--http-socket", address, "--wsgi-file", "worklife.py", "--check-static", files)
     assert http.get(address, "/css/site.css").body.startswith(b"body")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 import signal
 import socket
@@ -15,6 +16,7 @@ import pytest
 
 from rig import http, other_user, processes, uwsgi
 from rig.addresses import listening
+from rig.load import Load
 from rig.server import APPS, Servers, environment
 from rig.site import Site
 from rig.waiting import until
@@ -76,7 +78,13 @@ def test_systemd_is_told_of_readiness_status_reloads_and_the_end(serve, address,
     )
     systemd.wait("READY=1")
     systemd.wait("WATCHDOG=1", 3)
-    systemd.wait("STATUS=2 workers: 0 busy, 2 idle; ")
+    systemd.wait("STATUS=2 workers: 0 busy, 2 idle; 0.0 requests/s")
+    with Load(address, "/", clients=2) as load:
+        load.wait_good(50)
+        until(
+            lambda: any(re.search(r"; [1-9]\d*\.\d requests/s", line) for line in systemd.lines()), "the rate is told",
+            context=lambda: str(systemd.lines()),
+        )
     worker = server.wait_workers(2)["workers"][0]["pid"]
     assert b"NOTIFY_SOCKET" not in Path(f"/proc/{worker}/environ").read_bytes()
     server.send(signal.SIGHUP)

@@ -218,6 +218,8 @@ pub(crate) static OPTIONS: &[Row] = &[
     // Files that need no application.
     Row { standing: Done, names: &["static-map"], kind: Custom(set::static_map), takes: "/PREFIX=DIR", repeats: true,
           help: "Serve what is under this prefix from files in DIR", ..FILES },
+    Row { standing: Done, names: &["static-map2"], kind: Custom(set::static_map2), takes: "/PREFIX=DIR", repeats: true,
+          help: "The same, from files in DIR/PREFIX", ..FILES },
     Row { standing: Done, names: &["check-static"], kind: Paths(|c| &mut c.check_static), takes: "DIR",
           help: "Serve a path from a file in DIR when there is one", ..FILES },
 
@@ -281,6 +283,8 @@ pub(crate) static OPTIONS: &[Row] = &[
           help: "Start a new log file when this one is larger; 0 for never", ..LOGGING },
     Row { standing: Done, names: &["log-backupname"], kind: Path(|c| &mut c.log_backupname), takes: "FILE",
           help: "The old log file's name after that; the time is added when none is given", ..LOGGING },
+    Row { standing: Done, names: &["touch-logreopen"], kind: Paths(|c| &mut c.touch_logreopen), takes: "FILE",
+          help: "Open the log file again when this file changes, as logrotate can have it", ..LOGGING },
 
     Row { standing: Done, names: &["stats", "stats-server"], kind: Addresses(|c| &mut c.stats), takes: "ADDRESS",
           help: "Give the state of every worker as one JSON document to whoever connects here (rtop, uwsgitop)", ..STATS },

@@ -220,6 +220,15 @@ pub(super) fn static_map(config: &mut Config, value: &str) -> Outcome {
     }
 }
 
+/// With the prefix below the directory, as nginx's `root` has it.
+pub(super) fn static_map2(config: &mut Config, value: &str) -> Outcome {
+    static_map(config, value)?;
+    if let Some(map) = config.static_map.last_mut() {
+        map.root.push(map.prefix.trim_start_matches('/'));
+    }
+    Ok(())
+}
+
 /// A bare `chmod-socket`, or `1`, is everyone may connect.
 pub(super) fn chmod_socket(config: &mut Config, value: &str) -> Outcome {
     config.chmod_socket = Some(if matches!(value, "" | "1" | "true") { 0o666 } else { mode(value)? });

@@ -336,6 +336,8 @@ pub struct Config {
     pub touch_reload: Vec<PathBuf>,
     /// `--touch-chain-reload`: replace workers one by one when one of these changes.
     pub touch_chain_reload: Vec<PathBuf>,
+    /// `--touch-logreopen`: open the log file again when one of these changes.
+    pub touch_logreopen: Vec<PathBuf>,
     /// `--py-autoreload`: seconds between looks for changed Python files.
     pub py_autoreload: Option<u32>,
     /// `--logto`: log here.
@@ -427,6 +429,7 @@ impl Default for Config {
             master_fifo: Vec::new(),
             touch_reload: Vec::new(),
             touch_chain_reload: Vec::new(),
+            touch_logreopen: Vec::new(),
             py_autoreload: None,
             logto: None,
             logto2: None,

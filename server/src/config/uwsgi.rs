@@ -411,7 +411,7 @@ pub(crate) static FAMILIES: &[Family] = &[
             "static-expires-path-info", "static-expires-path-info-mtime", "static-expires-type",
             "static-expires-type-mtime", "static-expires-uri", "static-expires-uri-mtime", "static-gzip",
             "static-gzip-dir", "static-gzip-ext", "static-gzip-prefix", "static-gzip-suffix", "static-index",
-            "static-map2", "static-safe", "static-skip-ext",
+            "static-safe", "static-skip-ext",
         ],
         optional: &[],
     },
@@ -480,7 +480,7 @@ pub(crate) static FAMILIES: &[Family] = &[
         values: &[
             "brutal-reload-on-fd", "check-mount", "check-mountpoint", "fs-brutal-reload", "fs-reload", "mount-check",
             "mountpoint-check", "reload-on-exception-repr", "reload-on-exception-type", "reload-on-exception-value",
-            "reload-on-fd", "touch-exec", "touch-logreopen", "touch-logrotate", "touch-spoolers-reload",
+            "reload-on-fd", "touch-exec", "touch-logrotate", "touch-spoolers-reload",
         ],
         optional: &[],
     },

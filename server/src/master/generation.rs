@@ -328,6 +328,7 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<(&'static str, String)> {
         master_fifo: "master-fifo",
         touch_reload: "touch-reload",
         touch_chain_reload: "touch-chain-reload",
+        touch_logreopen: "touch-logreopen",
         py_autoreload: "py-autoreload",
         logto: "logto",
         logto2: "logto2",

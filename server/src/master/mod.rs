@@ -414,7 +414,7 @@ impl Master {
             Command::Reload(how) => self.reload(how),
             Command::ReopenLog => match &self.log {
                 Some(log) => log.reopen(),
-                None => info!("master-fifo: there is no log file to open again"),
+                None => info!("there is no log file to open again: set logto or daemonize"),
             },
             Command::WritePidfiles => {
                 for (option, path) in [("pidfile", &self.config.pidfile), ("pidfile2", &self.config.pidfile2)] {

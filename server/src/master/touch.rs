@@ -1,4 +1,4 @@
-//! Files whose change means a reload: `touch-reload`, `touch-chain-reload` and `py-autoreload`.
+//! Files whose change is an order: `touch-reload`, `touch-chain-reload`, `py-autoreload` and `touch-logreopen`.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -9,6 +9,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tracing::{info, warn};
 
 use super::Event;
+use super::fifo::Command;
 use super::generation::Reload;
 use crate::config::{AppSource, Config};
 
@@ -24,28 +25,32 @@ type Stamp = (i64, i64, u64, u64);
 
 /// Starts watching what is configured.
 pub(super) fn watch(config: &Config, events: &UnboundedSender<Event>) {
-    for (option, files, how) in [
-        ("touch-reload", &config.touch_reload, Reload::Rolling),
-        ("touch-chain-reload", &config.touch_chain_reload, Reload::Chain),
+    let reload: fn() -> Event = || Event::Reload(Reload::Rolling);
+    let chain_reload: fn() -> Event = || Event::Reload(Reload::Chain);
+    let reopen_log: fn() -> Event = || Event::Command(Command::ReopenLog);
+    for (option, files, order) in [
+        ("touch-reload", &config.touch_reload, reload),
+        ("touch-chain-reload", &config.touch_chain_reload, chain_reload),
+        ("touch-logreopen", &config.touch_logreopen, reopen_log),
     ] {
         if !files.is_empty() {
             let files = files.clone();
             let look = move || files.iter().map(|file| (file.clone(), stamp(file))).collect();
-            repeat(option, INTERVAL, how, look, events.clone());
+            repeat(option, INTERVAL, order, look, events.clone());
         }
     }
     if let Some(seconds) = config.py_autoreload {
         let roots = source_directories(config);
         let look = move || python_files(&roots);
-        repeat("py-autoreload", Duration::from_secs(seconds.into()), Reload::Rolling, look, events.clone());
+        repeat("py-autoreload", Duration::from_secs(seconds.into()), reload, look, events.clone());
     }
 }
 
-/// Looks again and again, and orders a reload when what is seen has changed.
+/// Looks again and again, and gives the order when what is seen has changed.
 fn repeat(
     option: &'static str,
     every: Duration,
-    how: Reload,
+    order: fn() -> Event,
     look: impl Fn() -> BTreeMap<PathBuf, Option<Stamp>> + 'static,
     events: UnboundedSender<Event>,
 ) {
@@ -56,7 +61,7 @@ fn repeat(
             let now = look();
             if let Some(changed) = changed(&seen, &now) {
                 info!("{option}: '{}' has changed", changed.display());
-                if events.send(Event::Reload(how)).is_err() {
+                if events.send(order()).is_err() {
                     return;
                 }
             }
