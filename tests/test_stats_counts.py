@@ -113,5 +113,8 @@ def test_the_last_exception_is_told(serve, stats_at):
     last = until(lambda: site.server.stats()["workers"][0].get("last_exception"), "an exception is told")
     assert (last["type"], last["message"]) == ("ValueError", "failed told")
     assert "probe.py" in last["where"] and "fail" in last["where"]
+    # The innermost frame first, and who called it.
+    assert last["traceback"][0] == last["where"]
+    assert "probe.py" in last["traceback"][1] and 2 <= len(last["traceback"]) <= 5
     assert last["request"] == "GET /fail?token=told"
     assert last["when"] > 1_600_000_000_000_000

@@ -456,6 +456,8 @@ pub struct LastException {
     /// File, line and function of the innermost frame.
     #[serde(rename = "where")]
     pub location: String,
+    /// Head of the traceback: file, line and function of the innermost frames, at most five, the innermost first.
+    pub traceback: Vec<String>,
     /// When, unix µs.
     pub when: u64,
     /// Method and URI of the request.

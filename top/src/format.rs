@@ -81,6 +81,16 @@ pub(crate) fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
+/// The end of a text that is longer than `width` characters, with a mark that something is cut.
+pub(crate) fn end_of(text: &str, width: usize) -> String {
+    let cut = (text.chars().count() + 1).saturating_sub(width);
+    if cut <= 1 || width == 0 {
+        text.to_owned()
+    } else {
+        text.chars().skip(cut).fold("…".to_owned(), |end, c| end + c.encode_utf8(&mut [0; 4]))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,6 +99,15 @@ mod tests {
     fn sizes_read_as_uwsgitop_s() {
         for (bytes, expected) in [(0, "0"), (1023, "1023"), (1536, "1.5K"), (11_255_808, "10.7M"), (3 << 30, "3.0G")] {
             assert_eq!(size(bytes), expected);
+        }
+    }
+
+    #[test]
+    fn of_a_long_path_the_end_stays() {
+        for (width, expected) in
+            [(20, "/srv/app.py:7 in f"), (18, "/srv/app.py:7 in f"), (17, "…rv/app.py:7 in f"), (2, "…f")]
+        {
+            assert_eq!(end_of("/srv/app.py:7 in f", width), expected, "{width}");
         }
     }
 

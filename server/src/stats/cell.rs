@@ -103,9 +103,12 @@ pub struct ExceptionCell {
     when: AtomicU64,
     kind: Text<16>,
     message: Text<48>,
-    location: Text<48>,
+    traceback: Text<TRACEBACK_WORDS>,
     request: Text<48>,
 }
+
+/// Room for the frames of a traceback, a line each, in words of eight bytes.
+const TRACEBACK_WORDS: usize = 128;
 
 /// What is told of an exception.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -116,8 +119,8 @@ pub struct ExceptionReport {
     pub kind: String,
     /// Its text.
     pub message: String,
-    /// File, line and function of the innermost frame.
-    pub location: String,
+    /// File, line and function of the innermost frames, the innermost first.
+    pub traceback: Vec<String>,
     /// Method and URI of the request.
     pub request: String,
 }
@@ -131,7 +134,7 @@ impl ExceptionCell {
         self.when.store(report.when, Relaxed);
         self.kind.store(report.kind.as_bytes());
         self.message.store(report.message.as_bytes());
-        self.location.store(report.location.as_bytes());
+        self.traceback.store(frames_that_fit(&report.traceback).as_bytes());
         self.request.store(report.request.as_bytes());
         self.sequence.store(sequence + 2, Release);
     }
@@ -144,12 +147,29 @@ impl ExceptionCell {
             when: self.when.load(Relaxed),
             kind: text(self.kind.load()),
             message: text(self.message.load()),
-            location: text(self.location.load()),
+            traceback: text(self.traceback.load()).lines().map(str::to_owned).collect(),
             request: text(self.request.load()),
         };
         fence(Acquire);
         (before != 0 && before.is_multiple_of(2) && before == self.sequence.load(Relaxed)).then_some(report)
     }
+}
+
+/// The frames as lines, as many whole ones as there is room for; the innermost in any case, cut if it must be.
+fn frames_that_fit(frames: &[String]) -> String {
+    let mut lines = String::new();
+    for frame in frames {
+        // A name may hold anything, but a line is a frame.
+        let frame = frame.replace(['\n', '\r'], " ");
+        if !lines.is_empty() && lines.len() + 1 + frame.len() > TRACEBACK_WORDS * 8 {
+            break;
+        }
+        if !lines.is_empty() {
+            lines.push('\n');
+        }
+        lines.push_str(&frame);
+    }
+    lines
 }
 
 /// How a request ended.
@@ -487,5 +507,20 @@ mod tests {
             cell.exception.store(&ExceptionReport { when: 7, kind: kind.into(), ..ExceptionReport::default() });
         }
         assert_eq!(cell.exception.load().unwrap().kind, "KeyError");
+    }
+
+    #[test]
+    fn a_traceback_keeps_the_innermost_frames_that_fit_whole() {
+        let kept = |traceback: Vec<String>| {
+            let cell = zeroed();
+            cell.exception.store(&ExceptionReport { when: 7, traceback, ..ExceptionReport::default() });
+            cell.exception.load().unwrap().traceback
+        };
+        let frame = |number: usize, length: usize| format!("{number}{}", "x".repeat(length - 1));
+        assert_eq!(kept(vec!["a.py:1 in f".into(), "b.py:2 in\ng".into()]), ["a.py:1 in f", "b.py:2 in g"]);
+        assert_eq!(kept(vec![]), Vec::<String>::new());
+        let three: Vec<_> = (0..3).map(|number| frame(number, 400)).collect();
+        assert_eq!(kept(three.clone()), three[..2]);
+        assert_eq!(kept(vec![frame(0, 5_000), frame(1, 9)]), [frame(0, TRACEBACK_WORDS * 8)]);
     }
 }

@@ -259,7 +259,8 @@ fn worker(
         last_exception: last_exception.map(|report| LastException {
             kind: report.kind,
             message: report.message,
-            location: report.location,
+            location: report.traceback.first().cloned().unwrap_or_default(),
+            traceback: report.traceback,
             when: report.when,
             request: report.request,
         }),

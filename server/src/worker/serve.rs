@@ -157,7 +157,7 @@ impl Core {
                 when: clock::unix_micros(),
                 kind: raised.kind.clone(),
                 message: raised.message.clone(),
-                location: raised.location.clone(),
+                traceback: raised.traceback.clone(),
                 request: format!("{} {}", entry.method, entry.uri),
             });
         }

@@ -1,6 +1,8 @@
 //! The call: a request goes in, the application runs, its response goes out, and whatever it does wrong becomes a line
 //! in the log and a correct answer or a closed connection.
 
+use std::collections::VecDeque;
+
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyList, PyString, PyTraceback, PyTuple};
@@ -41,8 +43,8 @@ pub struct Raised {
     pub kind: String,
     /// Its text.
     pub message: String,
-    /// File, line and function of the innermost frame.
-    pub location: String,
+    /// File, line and function of the innermost frames, at most [`FRAMES`], the innermost first.
+    pub traceback: Vec<String>,
 }
 
 /// A request that the application is done with.
@@ -261,18 +263,27 @@ fn is_client_gone(py: Python<'_>, error: &PyErr) -> bool {
 fn report(py: Python<'_>, error: &PyErr) -> Raised {
     let kind = error.get_type(py).name().map(|name| name.to_string()).unwrap_or_default();
     let message = error.value(py).str().map(|text| text.to_string_lossy().into_owned()).unwrap_or_default();
-    let location = error.traceback(py).and_then(|traceback| innermost(&traceback).ok()).unwrap_or_default();
-    Raised { kind, message, location }
+    let traceback = error.traceback(py).and_then(|traceback| innermost(&traceback).ok()).unwrap_or_default();
+    Raised { kind, message, traceback }
 }
 
-fn innermost(traceback: &Bound<'_, PyTraceback>) -> PyResult<String> {
-    let mut last = traceback.clone().into_any();
-    while let Some(next) = last.getattr("tb_next")?.extract::<Option<Bound<'_, PyAny>>>()? {
-        last = next;
+/// Frames that are told of a traceback: enough to see who called what failed, few enough for the scoreboard.
+const FRAMES: usize = 5;
+
+fn innermost(traceback: &Bound<'_, PyTraceback>) -> PyResult<Vec<String>> {
+    let mut last = VecDeque::with_capacity(FRAMES + 1);
+    let mut next = Some(traceback.clone().into_any());
+    while let Some(entry) = next {
+        next = entry.getattr("tb_next")?.extract()?;
+        last.push_front(entry);
+        last.truncate(FRAMES);
     }
-    let code = last.getattr("tb_frame")?.getattr("f_code")?;
-    let (file, name) = (code.getattr("co_filename")?, code.getattr("co_name")?);
-    Ok(format!("{file}:{} in {name}", last.getattr("tb_lineno")?))
+    let told = |entry: &Bound<'_, PyAny>| {
+        let code = entry.getattr("tb_frame")?.getattr("f_code")?;
+        let (file, name) = (code.getattr("co_filename")?, code.getattr("co_name")?);
+        Ok(format!("{file}:{} in {name}", entry.getattr("tb_lineno")?))
+    };
+    last.iter().map(told).collect()
 }
 
 /// Keeps a bytes object until the client has taken it.

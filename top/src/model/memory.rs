@@ -59,16 +59,17 @@ impl MemoryTrack {
         self.points.iter()
     }
 
-    /// How fast it grows; `None` until there is a minute to judge by.
-    pub(crate) fn growth(&self) -> Option<Growth> {
-        let (first, last) = (self.points.front()?, self.points.back()?);
+    /// How fast it grew up to a time (unix µs); `None` until there is a minute to judge by.
+    pub(crate) fn growth(&self, until: u64) -> Option<Growth> {
+        let points = || self.points.iter().take_while(|point| point.taken <= until);
+        let (first, last) = (points().next()?, points().last()?);
         if last.taken - first.taken < LEAST {
             return None;
         }
         let slope = |by: fn(&MemoryPoint, &MemoryPoint) -> f64| {
-            let n = self.points.len() as f64;
-            let xs = || self.points.iter().map(|point| by(point, first));
-            let ys = || self.points.iter().map(|point| point.rss as f64);
+            let n = points().count() as f64;
+            let xs = || points().map(|point| by(point, first));
+            let ys = || points().map(|point| point.rss as f64);
             let (mean_x, mean_y) = (xs().sum::<f64>() / n, ys().sum::<f64>() / n);
             let covariance: f64 = xs().zip(ys()).map(|(x, y)| (x - mean_x) * (y - mean_y)).sum();
             let variance: f64 = xs().map(|x| (x - mean_x).powi(2)).sum();
@@ -95,17 +96,26 @@ mod tests {
 
     #[test]
     fn a_leak_has_a_slope_by_time_and_by_requests() {
-        let growth = track(30, |minute| (50 << 20) + minute * (1 << 20)).growth().unwrap();
+        let track = track(30, |minute| (50 << 20) + minute * (1 << 20));
+        let growth = track.growth(u64::MAX).unwrap();
         assert!((growth.per_hour / f64::from(60 << 20) - 1.0).abs() < 1e-6, "{growth:?}");
         assert!((growth.per_thousand_requests.unwrap() / f64::from(2 << 20) - 1.0).abs() < 1e-6, "{growth:?}");
     }
 
     #[test]
+    fn of_the_past_only_what_was_known_then_is_told() {
+        let track = track(30, |minute| if minute <= 10 { 1 << 20 } else { minute << 20 });
+        assert_eq!(track.growth(10 * 60_000_000).unwrap().per_hour, 0.0);
+        assert!(track.growth(u64::MAX).unwrap().per_hour > 0.0);
+        assert_eq!(track.growth(30_000_000), None);
+    }
+
+    #[test]
     fn a_new_process_begins_anew_and_its_first_seconds_have_no_slope() {
         let mut track = track(30, |_| 1 << 20);
-        assert_eq!(track.growth().unwrap().per_hour, 0.0);
+        assert_eq!(track.growth(u64::MAX).unwrap().per_hour, 0.0);
         track.push(8, MemoryPoint { taken: 31 * 60_000_000, rss: 5, requests: 0 });
-        assert_eq!((track.points().len(), track.growth()), (1, None));
+        assert_eq!((track.points().len(), track.growth(u64::MAX)), (1, None));
     }
 
     #[test]

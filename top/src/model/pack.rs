@@ -193,8 +193,9 @@ fn worker(walk: &mut impl Walk, worker: &mut Worker) {
             .for_each(|v| walk.number(v));
     });
     walk.option(&mut worker.last_exception, |walk, exception| {
-        let LastException { kind, message, location, when, request, .. } = exception;
+        let LastException { kind, message, location, traceback, when, request, .. } = exception;
         [kind, message, location, request].into_iter().for_each(|text| walk.text(text));
+        walk.list(traceback, Walk::text);
         walk.number(when);
     });
     walk.list(&mut worker.cores, |walk, Core { id, requests, in_request, req_info, write_errors, read_errors, .. }| {

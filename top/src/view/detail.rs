@@ -5,69 +5,115 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-use super::spark::sparkline;
+use super::spark::bars;
+use super::table::more_rows;
 use super::theme::Theme;
 use crate::format;
-use crate::model::{Counts, Pool, Reading, status_of};
+use crate::model::{Counts, Percentiles, Pool, Reading, status_of};
 
 /// Widths at which the two halves stand side by side.
 const SIDE_BY_SIDE: u16 = 110;
 
-/// Draws the pane for the worker at `place`.
+/// What the pane shows.
+pub(crate) struct Subject<'a> {
+    /// The worker's server.
+    pub(crate) pool: &'a Pool,
+    /// The reading that is shown.
+    pub(crate) reading: &'a Reading,
+    /// The worker's place in it.
+    pub(crate) place: usize,
+    /// Whether that is a moment of the past.
+    pub(crate) past: bool,
+}
+
+/// How far the pane is scrolled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Scroll {
+    /// Lines above the pane.
+    pub(crate) first: usize,
+    /// Lines that the pane showed last; a page is as long.
+    pub(crate) page: usize,
+}
+
+/// Draws the pane from a line on, and gives back how far it is scrolled indeed.
 pub(crate) fn draw(
-    pool: &Pool,
-    reading: &Reading,
-    place: usize,
+    subject: &Subject<'_>,
+    scroll: Scroll,
     zone: &TimeZone,
     theme: &Theme,
     area: Rect,
     buf: &mut Buffer,
-) {
-    let Some(pane) = Pane::of(pool, reading, place, zone, theme) else { return };
-    let wide = area.width >= SIDE_BY_SIDE;
-    let mut y = area.y;
-    for line in pane.title() {
-        if y < area.bottom() {
-            buf.set_line(area.x, y, &line, area.width);
-            y += 1;
-        }
+) -> Scroll {
+    let Some(pane) = Pane::of(subject, zone, theme) else { return scroll };
+    let Some((name, counters)) = pane.title(area.width).split_first().map(|(name, rest)| (name.clone(), rest.to_vec()))
+    else {
+        return scroll;
+    };
+    if area.height == 0 {
+        return scroll;
     }
-    let rest = Rect { y, height: area.bottom() - y, ..area };
-    if !wide {
+    buf.set_line(area.x, area.y, &name, area.width);
+    let rest = Rect { y: area.y + 1, height: area.height - 1, ..area };
+    // On the smallest screens what it does now comes first.
+    let parts = [counters, pane.cores(area.width)];
+    let mut whole = if rest.height < 8 { parts.into_iter().rev().flatten().collect() } else { parts.concat() };
+    if area.width < SIDE_BY_SIDE {
         // One below the other, the most wanted first; on a small screen without the lines of air.
-        let mut lines = pane.cores(area.width);
-        lines.extend(pane.exception());
-        lines.extend(pane.memory(area.width));
-        lines.extend(pane.latency(area.width));
-        lines.extend(pane.ends());
-        if lines.len() > usize::from(rest.height) {
-            lines.retain(|line| line.width() > 0);
+        whole.extend(pane.exception(area.width));
+        whole.extend(pane.memory(area.width, 1));
+        whole.extend(pane.latency(area.width));
+        whole.extend(pane.ends(area.width));
+        if whole.len() > usize::from(rest.height) {
+            whole.retain(|line| line.width() > 0);
         }
-        stack(&lines, rest, buf);
-        return;
+        return stack(&whole, [&[], &[]], scroll, theme, rest, buf);
     }
-    let half = area.width / 2;
-    let (left, right) =
-        (Rect { width: half, ..rest }, Rect { x: area.x + half + 1, width: area.width - half - 1, ..rest });
-    let mut lines = pane.cores(left.width);
-    lines.extend(pane.ends());
-    lines.extend(pane.exception());
-    stack(&lines, left, buf);
-    let mut lines = pane.memory(right.width);
-    lines.extend(pane.latency(right.width));
-    stack(&lines, right, buf);
+    let half = area.width / 2 - 1;
+    let mut left = pane.exception(half);
+    left.extend(pane.ends(half));
+    left.extend(pane.latency(half));
+    let tall = usize::from(rest.height) >= whole.len() + left.len();
+    let right = pane.memory(half, if tall { 8 } else { 2 });
+    stack(&whole, [&left, &right], scroll, theme, rest, buf)
 }
 
-fn stack(lines: &[Line<'_>], area: Rect, buf: &mut Buffer) {
-    for (line, y) in lines.iter().zip(area.y..area.bottom()) {
-        buf.set_line(area.x, y, line, area.width);
+/// Puts lines of the whole width below each other, then two columns, all scrolled together and no further than there
+/// are lines.
+fn stack(
+    whole: &[Line<'_>],
+    columns: [&[Line<'_>]; 2],
+    scroll: Scroll,
+    theme: &Theme,
+    area: Rect,
+    buf: &mut Buffer,
+) -> Scroll {
+    let page = usize::from(area.height);
+    let total = whole.len() + columns[0].len().max(columns[1].len());
+    let first = scroll.first.min(total.saturating_sub(page));
+    let half = area.width / 2;
+    for (place, y) in (first..total).zip(area.y..area.bottom()) {
+        match place.checked_sub(whole.len()) {
+            None => drop(buf.set_line(area.x, y, &whole[place], area.width)),
+            Some(place) => {
+                for (column, x, width) in
+                    [(columns[0], area.x, half - 1), (columns[1], area.x + half, area.width - half)]
+                {
+                    if let Some(line) = column.get(place) {
+                        buf.set_line(x, y, line, width);
+                    }
+                }
+            }
+        }
     }
+    more_rows(first, total.saturating_sub(first + page), theme, area, buf);
+    Scroll { first, page }
 }
 
 struct Pane<'a> {
     pool: &'a Pool,
     reading: &'a Reading,
     place: usize,
+    past: bool,
     worker: &'a rwsgi_stats::Worker,
     rates: &'a crate::model::Rates,
     zone: &'a TimeZone,
@@ -75,27 +121,35 @@ struct Pane<'a> {
 }
 
 impl<'a> Pane<'a> {
-    fn of(pool: &'a Pool, reading: &'a Reading, place: usize, zone: &'a TimeZone, theme: &'a Theme) -> Option<Self> {
+    fn of(subject: &Subject<'a>, zone: &'a TimeZone, theme: &'a Theme) -> Option<Self> {
+        let Subject { pool, reading, place, past } = *subject;
         let worker = reading.snapshot.workers.get(place)?;
         let rates = reading.workers.get(place)?;
-        Some(Self { pool, reading, place, worker, rates, zone, theme })
+        Some(Self { pool, reading, place, past, worker, rates, zone, theme })
     }
 
     fn heading(&self, text: &str) -> Line<'static> {
         Line::styled(text.to_owned(), self.theme.strong())
     }
 
-    /// Pairs of label and value in a line.
-    fn facts(&self, facts: &[(&str, String)]) -> Line<'static> {
-        let mut spans = Vec::new();
+    /// Pairs of label and value, in as many lines as they need.
+    fn facts(&self, facts: &[(&str, String)], width: u16) -> Vec<Line<'static>> {
+        let mut lines = vec![Line::default()];
         for (label, value) in facts {
-            spans.push(Span::styled(format!("{label} "), self.theme.dim()));
-            spans.push(Span::raw(format!("{value}  ")));
+            let length = label.len() + 1 + Line::raw(value).width();
+            let used = lines.last().map_or(0, Line::width);
+            if used > 0 && used + length > usize::from(width) {
+                lines.push(Line::default());
+            }
+            if let Some(line) = lines.last_mut() {
+                line.push_span(Span::styled(format!("{label} "), self.theme.dim()));
+                line.push_span(Span::raw(format!("{value}  ")));
+            }
         }
-        Line::from(spans)
+        lines
     }
 
-    fn title(&self) -> Vec<Line<'static>> {
+    fn title(&self, width: u16) -> Vec<Line<'static>> {
         let worker = self.worker;
         let style = self.theme.status(status_of(&worker.status));
         let now = self.reading.taken / 1_000_000;
@@ -114,7 +168,7 @@ impl<'a> Pane<'a> {
             facts.push(("up", format!("{} (since {since})", format::seconds(now.saturating_sub(worker.last_spawn)))));
         }
         facts.push(("started", format!("{} times", worker.respawn_count)));
-        first.extend(self.facts(&facts).spans);
+        first.extend(self.facts(&facts, u16::MAX).into_iter().flat_map(|line| line.spans));
         let unknown = || "-".to_owned();
         let mut second = vec![
             ("requests", worker.requests.to_string()),
@@ -131,17 +185,21 @@ impl<'a> Pane<'a> {
         if let Some(cpu) = self.rates.cpu {
             second.push(("cpu", format!("{}%", format::percent(cpu))));
         }
-        vec![Line::from(first), self.facts(&second)]
+        let mut lines = vec![Line::from(first)];
+        lines.extend(self.facts(&second, width));
+        lines
     }
 
     fn cores(&self, width: u16) -> Vec<Line<'static>> {
-        let mut lines = vec![
-            Line::default(),
-            Line::styled(
-                format!("{:<width$}", "CORE     REQ   RPS STATUS    AGE REQUEST", width = usize::from(width)),
-                self.theme.title(),
-            ),
-        ];
+        // Where there is no room for both, what is asked for is worth more than who asks.
+        let clients = width >= 70;
+        let title = if clients {
+            "CORE     REQ   RPS STATUS    AGE CLIENT          REQUEST"
+        } else {
+            "CORE     REQ   RPS STATUS    AGE REQUEST"
+        };
+        let title = format!("{title:<width$}", width = usize::from(width));
+        let mut lines = vec![Line::default(), Line::styled(title, self.theme.title())];
         for (index, core) in self.worker.cores.iter().enumerate() {
             let rps = self.rates.cores.get(index).map_or_else(|| "-".to_owned(), |rate| format::rate(*rate));
             let busy = core.in_request != 0;
@@ -151,14 +209,17 @@ impl<'a> Pane<'a> {
             let mut text = format!("{:>4} {:>7} {rps:>5} {status:<6} {age:>6} ", core.id, format::count(core.requests));
             if busy {
                 let part = |part: &Option<String>| part.as_deref().map(format::one_line).unwrap_or_default();
-                text += &format!("{} {}  {}", part(&request.method), part(&request.uri), part(&request.remote_addr));
+                if clients {
+                    text += &format!("{:<15} ", part(&request.remote_addr));
+                }
+                text += &format!("{} {}", part(&request.method), part(&request.uri));
             }
             lines.push(Line::styled(text, self.theme.status(status_of(status))));
         }
         lines
     }
 
-    fn memory(&self, width: u16) -> Vec<Line<'static>> {
+    fn memory(&self, width: u16, rows: u16) -> Vec<Line<'static>> {
         let worker = self.worker;
         let mut facts = vec![("rss", format::size(worker.rss)), ("vsz", format::size(worker.vsz))];
         for (label, bytes) in [("pss", worker.pss), ("uss", worker.uss), ("peak", worker.rss_peak)] {
@@ -172,18 +233,25 @@ impl<'a> Pane<'a> {
                 facts.push((label, format::size(limit)));
             }
         }
-        let mut lines = vec![Line::default(), self.heading("memory"), self.facts(&facts)];
+        let mut lines = vec![Line::default(), self.heading("memory")];
+        lines.extend(self.facts(&facts, width));
         let Some(track) = self.pool.memory(self.place) else { return lines };
-        let points: Vec<Option<f64>> = track.points().map(|point| Some(point.rss as f64)).collect();
+        let until = self.reading.taken;
+        let known = track.points().take_while(|point| point.taken <= until);
+        let points: Vec<Option<f64>> = known.map(|point| Some(point.rss as f64)).collect();
         if points.len() > 1 {
-            // From the lowest, so that a slow leak is a slope and not a flat line.
-            let lowest = points.iter().flatten().copied().fold(f64::INFINITY, f64::min) * 0.98;
+            // Between the lowest and the highest, so that a slow leak is a slope and not a flat line.
             let shown = points.len().min(usize::from(width.saturating_sub(2)));
+            let points = &points[points.len() - shown..];
+            let known = || points.iter().flatten().copied();
+            let (low, high) = (known().fold(f64::INFINITY, f64::min), known().fold(0.0, f64::max));
+            let margin = (high - low).max(low * 0.02) / 8.0;
+            let (floor, span) = (low - margin, high - low + 2.0 * margin);
             let raised: Vec<Option<f64>> =
-                points[points.len() - shown..].iter().map(|point| point.map(|bytes| bytes - lowest)).collect();
-            lines.push(Line::styled(sparkline(&raised), self.theme.series(0)));
+                points.iter().map(|point| point.map(|bytes| (bytes - floor) / span)).collect();
+            lines.extend(bars(&raised, rows).into_iter().map(|row| Line::styled(row, self.theme.series(0))));
         }
-        if let Some(growth) = track.growth() {
+        if let Some(growth) = track.growth(until) {
             let signed = |bytes: f64| {
                 let sign = if bytes < 0.0 { "-" } else { "+" };
                 format!("{sign}{}", format::size(bytes.abs() as u64))
@@ -196,18 +264,26 @@ impl<'a> Pane<'a> {
             if limits.reload_on_rss > 0 && growth.per_hour > 1024.0 {
                 facts.push(("limit in", format::seconds((left / growth.per_hour * 3_600.0) as u64)));
             }
-            lines.push(self.facts(&facts));
+            lines.extend(self.facts(&facts, width));
         }
         lines
     }
 
     fn latency(&self, width: u16) -> Vec<Line<'static>> {
-        let Some(counts) = self.pool.latency_since_start(self.place) else { return Vec::new() };
-        let mut lines = vec![Line::default(), self.heading("latency since the start")];
-        if let Some(p) = counts.percentiles() {
+        let percentiles = |p: Percentiles| {
             let [p50, p95, p99, max] = [p.p50, p.p95, p.p99, p.max].map(format::micros);
-            lines.push(self.facts(&[("p50", p50), ("p95", p95), ("p99", p99), ("max", max)]));
+            self.facts(&[("p50", p50), ("p95", p95), ("p99", p99), ("max", max)], width)
+        };
+        let mut lines = Vec::new();
+        if let Some(window) = self.rates.latency {
+            lines.extend([Line::default(), self.heading("latency of the window")]);
+            lines.extend(percentiles(window));
         }
+        let Some(counts) = self.pool.latency_since_start(self.place) else { return lines };
+        // The history has no histogram of each worker: what is told of the past is its window.
+        let until = if self.past { ", up to the present" } else { "" };
+        lines.extend([Line::default(), self.heading(&format!("latency since the start{until}"))]);
+        lines.extend(counts.percentiles().into_iter().flat_map(percentiles));
         lines.extend(self.histogram(counts, width));
         lines
     }
@@ -240,7 +316,7 @@ impl<'a> Pane<'a> {
         rows.into_iter().map(line).collect()
     }
 
-    fn ends(&self) -> Vec<Line<'static>> {
+    fn ends(&self, width: u16) -> Vec<Line<'static>> {
         let mut lines = Vec::new();
         if let Some(responses) = &self.worker.responses {
             let facts = [
@@ -251,7 +327,7 @@ impl<'a> Pane<'a> {
                 ("5xx", responses.server_error),
             ];
             lines.extend([Line::default(), self.heading("responses")]);
-            lines.push(self.facts(&facts.map(|(label, count)| (label, count.to_string()))));
+            lines.extend(self.facts(&facts.map(|(label, count)| (label, count.to_string())), width));
         }
         if let Some(recycled) = &self.worker.recycled {
             let facts = [
@@ -265,21 +341,31 @@ impl<'a> Pane<'a> {
                 ("idle", recycled.idle),
             ];
             lines.extend([Line::default(), self.heading("recycled by reason")]);
-            lines.push(self.facts(&facts.map(|(label, count)| (label, count.to_string()))));
+            lines.extend(self.facts(&facts.map(|(label, count)| (label, count.to_string())), width));
         }
         lines
     }
 
-    fn exception(&self) -> Vec<Line<'static>> {
+    fn exception(&self, width: u16) -> Vec<Line<'static>> {
         let Some(exception) = &self.worker.last_exception else { return Vec::new() };
         let ago = self.reading.taken.saturating_sub(exception.when) / 1_000_000;
         let message = format!("{}: {}", format::one_line(&exception.kind), format::one_line(&exception.message));
-        vec![
+        let mut lines = vec![
             Line::default(),
             self.heading(&format!("last exception, {} ago", format::seconds(ago))),
             Line::styled(message, self.theme.alarm()),
-            self.facts(&[("in", format::one_line(&exception.location))]),
-            self.facts(&[("on", format::one_line(&exception.request))]),
-        ]
+        ];
+        let frames = match exception.traceback.as_slice() {
+            [] => std::slice::from_ref(&exception.location),
+            frames => frames,
+        };
+        for (place, frame) in frames.iter().enumerate() {
+            let label = if place == 0 { "in" } else { "by" };
+            // Of a long path its end tells more than its beginning.
+            let frame = format::end_of(&format::one_line(frame), usize::from(width.saturating_sub(3)));
+            lines.extend(self.facts(&[(label, frame)], width));
+        }
+        lines.extend(self.facts(&[("on", format::one_line(&exception.request))], width));
+        lines
     }
 }

@@ -123,10 +123,10 @@ pub(crate) const BINDINGS: &[Binding] = bindings! {
     Chart(5) "chart-queue" ["5"] "" "chart of what waits";
     Chart(6) "chart-utilization" ["6"] "" "chart of utilization";
     Charts "charts" ["0"] "" "charts where there is room, or never";
-    Up "up" ["up", "k"] "" "select the row above";
-    Down "down" ["down", "j"] "" "select the row below";
-    PageUp "page-up" ["pageup"] "" "a page up";
-    PageDown "page-down" ["pagedown"] "" "a page down";
+    Up "up" ["up", "k"] "" "select the row above, or the worker before";
+    Down "down" ["down", "j"] "" "select the row below, or the worker after";
+    PageUp "page-up" ["pageup"] "" "a page up, of the rows or of the worker looked at";
+    PageDown "page-down" ["pagedown"] "" "a page down, of the rows or of the worker looked at";
     First "first" ["home"] "" "the first row";
     Last "last" ["end"] "" "the last row";
     Suspend "suspend" ["ctrl-z"] "" "suspend; the shell's fg comes back";

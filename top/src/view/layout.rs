@@ -128,7 +128,8 @@ impl Screen {
             return;
         }
         if let (true, Some((place, _)), Some(pool)) = (self.detail, self.table.selected, self.pool()) {
-            detail::draw(pool, reading, place, &self.zone, &self.theme, area, buf);
+            let subject = detail::Subject { pool, reading, place, past: self.pinned.is_some() };
+            self.scroll = detail::draw(&subject, self.scroll, &self.zone, &self.theme, area, buf);
             return;
         }
         let mut area = area;

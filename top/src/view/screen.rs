@@ -6,6 +6,7 @@ use jiff::tz::TimeZone;
 
 use super::charts::Charts;
 use super::columns::{Column, Context};
+use super::detail::Scroll;
 use super::keys::{Action, Keys};
 use super::overlay::{self, Overlay};
 use super::table::{Choice, Table};
@@ -79,6 +80,8 @@ pub(crate) struct Screen {
     /// The selected server in the list of all.
     pub(super) server: usize,
     pub(super) detail: bool,
+    /// How far the detail pane is scrolled.
+    pub(super) scroll: Scroll,
     pub(super) overlay: Option<Overlay>,
     pub(super) charts: Charts,
     pub(super) theme: Theme,
@@ -115,6 +118,7 @@ impl Screen {
             table,
             server: 0,
             detail: false,
+            scroll: Scroll::default(),
             overlay: None,
             charts: Charts::default(),
             theme: setup.theme,
@@ -235,6 +239,8 @@ impl Screen {
     /// A click or a turn of the wheel.
     pub(crate) fn mouse(&mut self, event: MouseEvent) -> Outcome {
         match event.kind {
+            MouseEventKind::ScrollUp if self.reads_detail() => self.scroll_detail(-3),
+            MouseEventKind::ScrollDown if self.reads_detail() => self.scroll_detail(3),
             MouseEventKind::ScrollUp => self.act(Action::Up),
             MouseEventKind::ScrollDown => self.act(Action::Down),
             MouseEventKind::Down(MouseButton::Left) if self.overlay.is_none() && !self.detail => {
@@ -299,6 +305,10 @@ impl Screen {
             Action::Chart(number) => self.charts = Charts::One(number),
             Action::TabNext => self.turn(1),
             Action::TabBefore => self.turn(-1),
+            Action::PageUp if self.reads_detail() => return self.scroll_detail(-self.scroll_page()),
+            Action::PageDown if self.reads_detail() => return self.scroll_detail(self.scroll_page()),
+            Action::First if self.reads_detail() => return self.scroll_detail(isize::MIN),
+            Action::Last if self.reads_detail() => return self.scroll_detail(isize::MAX),
             Action::Up => self.select(-1),
             Action::Down => self.select(1),
             Action::PageUp => self.select(-self.table.page()),
@@ -349,6 +359,21 @@ impl Screen {
         }
     }
 
+    /// Whether the detail of a worker is what is read, and scrolled.
+    fn reads_detail(&self) -> bool {
+        self.detail && self.overlay.is_none()
+    }
+
+    fn scroll_page(&self) -> isize {
+        self.scroll.page.saturating_sub(1).max(1) as isize
+    }
+
+    /// Drawing keeps it within what there is to read.
+    fn scroll_detail(&mut self, lines: isize) -> Outcome {
+        self.scroll.first = self.scroll.first.saturating_add_signed(lines);
+        Outcome::Draw
+    }
+
     /// Closes what was opened last.
     fn close(&mut self) {
         if self.detail {
@@ -372,6 +397,7 @@ impl Screen {
             self.select(1);
         }
         self.detail = !self.detail && self.table.selected.is_some();
+        self.scroll.first = 0;
     }
 
     fn turn(&mut self, step: isize) {
@@ -392,6 +418,7 @@ impl Screen {
             None => self.pools.get(server).and_then(|pool| pool.current.as_ref()),
         };
         let Some(reading) = reading else { return };
+        self.scroll.first = 0;
         let context =
             Context { requests: reading.totals.requests, now: reading.taken / 1_000_000, zone: self.zone.clone() };
         self.table.select(reading, &context, step);

@@ -58,6 +58,13 @@ pub(crate) fn sparkline(values: &[Option<f64>]) -> String {
     values.iter().map(block).collect()
 }
 
+/// Bars of so many rows, the uppermost first, of values from 0 to 1.
+pub(crate) fn bars(values: &[Option<f64>], rows: u16) -> Vec<String> {
+    let full = |value: &Option<f64>| value.map_or(0.0, |value| value * f64::from(rows));
+    let row = |row: u16| values.iter().map(|value| bar(full(value) - f64::from(row))).collect();
+    (0..rows).rev().map(row).collect()
+}
+
 /// What a column of a bar chart shows in a row: `level` is how full the row is, 0 to 1.
 pub(crate) fn bar(level: f64) -> char {
     match (level.clamp(0.0, 1.0) * 8.0).round() as usize {
@@ -102,5 +109,6 @@ mod tests {
     fn nothing_is_a_flat_line() {
         assert_eq!(sparkline(&[Some(0.0), Some(0.0), None]), "▁▁ ");
         assert_eq!((bar(0.0), bar(0.5), bar(1.0)), (' ', '▄', '█'));
+        assert_eq!(bars(&[Some(0.5), None, Some(1.0)], 2), ["  █", "█ █"]);
     }
 }

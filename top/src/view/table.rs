@@ -321,7 +321,7 @@ pub(crate) fn put(buf: &mut Buffer, x: u16, y: u16, text: &str, width: u16, righ
 }
 
 /// Says at the right edge that there are rows above and below.
-fn more_rows(above: usize, below: usize, theme: &Theme, area: Rect, buf: &mut Buffer) {
+pub(crate) fn more_rows(above: usize, below: usize, theme: &Theme, area: Rect, buf: &mut Buffer) {
     for (count, mark, y) in [(above, "▲", area.y), (below, "▼", area.bottom() - 1)] {
         if count > 0 {
             let text = format!(" {count}{mark}");

@@ -131,7 +131,12 @@ pub(super) fn rwsgi(second: u64, workers: u32) -> Snapshot {
             last_exception: busy.then(|| LastException {
                 kind: "ValueError".into(),
                 message: "year out of range".into(),
-                location: "reports.py:88 in annual".into(),
+                location: "/srv/app/reports.py:88 in annual".into(),
+                traceback: vec![
+                    "/srv/app/reports.py:88 in annual".into(),
+                    "/srv/app/venv/lib/python3.11/site-packages/flask/app.py:1488 in dispatch_request".into(),
+                    "/srv/app/wsgi.py:12 in application".into(),
+                ],
                 when: START,
                 request: "GET /reports/annual?year=1066".into(),
             }),
@@ -276,6 +281,29 @@ fn a_worker_is_looked_at_closely() {
     }
     screen.act(Action::Detail);
     assert_snapshot!(pictures(&mut screen));
+}
+
+#[test]
+fn a_closely_looked_at_worker_scrolls_to_its_end_and_no_further() {
+    let mut screen = rwsgi_screen(90, 4);
+    picture(&mut screen, (80, 24));
+    screen.act(Action::Last);
+    screen.act(Action::Detail);
+    let top = picture(&mut screen, (80, 24));
+    assert!(top.contains("last exception") && !top.contains("recycled by reason"), "{top}");
+    for action in [Action::PageDown, Action::PageDown, Action::Last] {
+        screen.act(action);
+        let below = picture(&mut screen, (80, 24));
+        assert!(below.contains("recycled by reason") && !below.contains('▼'), "{below}");
+    }
+    screen.act(Action::First);
+    assert_eq!(picture(&mut screen, (80, 24)), top);
+    // Another worker is read from its beginning, and the rows of the table are where they were.
+    screen.act(Action::Last);
+    screen.act(Action::Up);
+    assert!(picture(&mut screen, (80, 24)).contains("worker 2 "));
+    screen.act(Action::Back);
+    assert_eq!(screen.table.selected, Some((1, None)));
 }
 
 #[test]
