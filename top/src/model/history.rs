@@ -1,7 +1,8 @@
-//! The last hour, in bounded memory: every reading packed, and the series that charts are drawn from.
+//! The last hour, in bounded memory: readings packed, and the series that charts are drawn from.
 //!
-//! The last ten minutes keep every reading (one a second at most); what is older keeps one in five. When even that is
-//! more than the budget, the oldest goes.
+//! As long as there is room, every reading is kept (one a second at most). When there is no more, two neighbouring blocks
+//! become one of every second of their readings, where that is missed the least: what is twice as old may stand twice as
+//! far apart. So the hour is always there, as finely as the budget allows.
 
 use std::collections::VecDeque;
 
@@ -12,12 +13,8 @@ use super::{Counts, Reading};
 const BLOCK: usize = 30;
 /// How much time is kept, µs.
 const SPAN: u64 = 3_600_000_000;
-/// How long every reading is kept, µs.
-const WHOLE: u64 = 600_000_000;
-/// Of older readings, one in this many is kept.
-const THIN: usize = 5;
 /// Bytes of packed readings that are kept.
-const BUDGET: usize = 3 << 20;
+const BUDGET: usize = 5 << 19;
 /// Readings that come closer than this (µs) go into the history together, as when a screen is fast.
 const SPACING: u64 = 900_000;
 
@@ -54,7 +51,8 @@ pub(crate) struct Point {
 #[derive(Debug, Default)]
 pub(crate) struct History {
     points: VecDeque<Point>,
-    blocks: VecDeque<(Block, bool)>,
+    /// Oldest first.
+    blocks: VecDeque<Block>,
     open: Block,
     /// Latencies of readings that came too close to have a point of their own.
     pending: Counts,
@@ -82,43 +80,48 @@ impl History {
         let latency = std::mem::take(&mut self.pending);
         self.points.push_back(point(reading, &latency));
         self.open.push(reading);
-        if self.open.times().len() >= BLOCK {
+        if self.open.times().len() >= BLOCK || self.open.size() > BUDGET / 16 {
             let mut full = std::mem::take(&mut self.open);
             full.close();
-            self.blocks.push_back((full, false));
+            self.blocks.push_back(full);
         }
         self.forget(reading.taken);
     }
 
-    /// Lets go of what is too old, thins what is old, and keeps within the budget.
+    /// Lets go of what is too old, and keeps within the budget.
     fn forget(&mut self, now: u64) {
         let oldest = now.saturating_sub(SPAN);
         while self.points.front().is_some_and(|point| point.taken < oldest) {
             self.points.pop_front();
         }
-        let older = |block: &Block, than: u64| block.times().last().is_some_and(|last| *last < than);
-        for (block, thin) in &mut self.blocks {
-            if *thin {
-                continue;
-            }
-            if !older(block, now.saturating_sub(WHOLE)) {
-                break;
-            }
-            let mut thinned = Block::default();
-            for mut frame in block.unpack(|place| place % THIN == 0) {
-                thinned.push(&mut frame);
-            }
-            thinned.close();
-            (*block, *thin) = (thinned, true);
-        }
-        let mut size: usize = self.blocks.iter().map(|(block, _)| block.size()).sum();
-        while let Some((block, _)) = self.blocks.front() {
-            if size <= BUDGET && !older(block, oldest) {
-                break;
-            }
-            size -= block.size();
+        // The block that reaches back beyond the hour stays until the next one does.
+        while self.blocks.get(1).is_some_and(|next| next.start() <= oldest) {
             self.blocks.pop_front();
         }
+        while self.blocks.iter().map(Block::size).sum::<usize>() > BUDGET {
+            match self.least_missed(now) {
+                Some(place) => {
+                    if let Some(newer) = self.blocks.remove(place + 1) {
+                        let merged = Block::thinned(&self.blocks[place], &newer);
+                        self.blocks[place] = merged;
+                    }
+                }
+                None => drop(self.blocks.pop_front()),
+            }
+        }
+    }
+
+    /// The first of the two neighbours that are finest for their age.
+    fn least_missed(&self, now: u64) -> Option<usize> {
+        let fineness = |place: &usize| {
+            let (older, newer) = (&self.blocks[*place], &self.blocks[place + 1]);
+            let (age, span) = (now.saturating_sub(newer.end()), newer.end().saturating_sub(older.start()));
+            // Seconds of age for each second between two frames of the two.
+            let frames = older.times().len() + newer.times().len();
+            (age + SPAN / 60) as f64 / (span as f64 / frames as f64).max(1.0)
+        };
+        let last = self.blocks.len().checked_sub(1)?;
+        (0..last).max_by(|a, b| fineness(a).total_cmp(&fineness(b)))
     }
 
     /// The series of the charts, oldest first.
@@ -127,7 +130,7 @@ impl History {
     }
 
     fn blocks(&self) -> impl DoubleEndedIterator<Item = &Block> {
-        self.blocks.iter().map(|(block, _)| block).chain(std::iter::once(&self.open))
+        self.blocks.iter().chain(std::iter::once(&self.open))
     }
 
     /// The time of the frame `steps` after (before, when negative) the one at `from`; the first or the last when there
@@ -147,7 +150,16 @@ impl History {
     pub(crate) fn at(&self, time: u64) -> Option<Reading> {
         let block = self.blocks().rev().find(|block| block.times().first().is_some_and(|first| *first <= time))?;
         let place = block.times().partition_point(|taken| *taken <= time).checked_sub(1)?;
-        block.unpack(|index| index == place).pop()
+        block.frame(place)
+    }
+
+    /// Seconds between the readings around a time: what one step goes.
+    pub(crate) fn spacing(&self, time: u64) -> u64 {
+        let apart = |steps| self.step(time, steps).map_or(0, |other| other.abs_diff(time));
+        // At an end there is nothing on the other side; between a fine and a coarse part, the fine one is near.
+        let (before, after) = (apart(-1), apart(1));
+        let nearer = if before == 0 || after == 0 { before.max(after) } else { before.min(after) };
+        (nearer + 500_000) / 1_000_000
     }
 
     /// Bytes that it takes, about.
@@ -242,18 +254,25 @@ mod tests {
     }
 
     #[test]
-    fn an_hour_of_64_busy_workers_stays_within_its_bounds() {
-        let mut history = History::default();
-        for second in 1..=4_000 {
-            history.push(&mut reading(second, 64));
+    fn an_hour_of_any_pool_is_kept_within_bounds_and_finer_the_newer_it_is() {
+        for (workers, coarsest) in [(4, 1), (64, 16), (1_000, 320)] {
+            let mut history = History::default();
+            // What stands far apart is of a large pool; making its readings is most of this test's time.
+            for second in (1..=4_000).step_by(if workers > 64 { 20 } else { 1 }) {
+                history.push(&mut reading(second, workers));
+            }
+            assert!(history.size() < BUDGET + BUDGET / 4 + (1 << 19), "{workers}: {} bytes", history.size());
+            let latest = history.latest().unwrap();
+            let oldest = history.step(0, 0).unwrap();
+            let back = (latest - oldest) / 1_000_000;
+            assert!(back >= 3_500, "{workers}: {back} seconds are left");
+            let spacings = [0, 600, 1_800, 3_000].map(|ago| {
+                let time = history.step(latest - ago * 1_000_000, 0).unwrap();
+                assert_eq!(history.at(time).unwrap(), reading(time / 1_000_000, workers));
+                history.spacing(time)
+            });
+            assert!(spacings.is_sorted() && spacings[3] <= coarsest, "{workers}: {spacings:?}");
         }
-        assert!(history.size() < 5 << 20, "{} bytes", history.size());
-        assert_eq!(history.points().len(), 3_601);
-        let oldest = history.step(0, 0).unwrap();
-        let back = 4_000 - oldest / 1_000_000;
-        assert!(back > 900, "only {back} seconds are left");
-        let frame = history.at(oldest).unwrap();
-        assert_eq!(frame, reading(oldest / 1_000_000, 64));
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! of zeros as one number. Most of a pool's numbers do not change from one second to the next, so a frame of 64
 //! workers takes a few hundred bytes instead of a hundred kilobytes. One walk serves both directions.
 
+use std::collections::HashMap;
+
 use rwsgi_stats::{
     Core, LastException, Limits, Queue, Recycled, RequestInfo, Responses, Snapshot, Socket, Spooler, SpoolerJob,
     Vassal, Worker,
@@ -226,12 +228,15 @@ pub(crate) struct Block {
     texts: Vec<String>,
     /// The numbers of the last frame, which the next is subtracted from.
     last: Vec<u64>,
+    /// Where each text stands; only while frames are added.
+    places: HashMap<String, u64>,
 }
 
 impl Block {
     /// Adds a reading, later than those that are there.
     pub(crate) fn push(&mut self, frame: &mut Reading) {
-        let mut writer = Writer { numbers: Vec::with_capacity(self.last.len()), texts: &mut self.texts };
+        let numbers = Vec::with_capacity(self.last.len());
+        let mut writer = Writer { numbers, last: &self.last, texts: &mut self.texts, places: &mut self.places };
         reading(&mut writer, frame);
         let numbers = writer.numbers;
         put(&mut self.bytes, numbers.len() as u64);
@@ -259,6 +264,8 @@ impl Block {
     /// Says that nothing will be added: what only that needs is let go.
     pub(crate) fn close(&mut self) {
         self.last = Vec::new();
+        self.places = HashMap::new();
+        self.texts.shrink_to_fit();
         self.bytes.shrink_to_fit();
         self.times.shrink_to_fit();
     }
@@ -274,20 +281,77 @@ impl Block {
         self.bytes.len() + self.times.len() * 8 + self.last.len() * 8 + texts
     }
 
-    /// The frames at the places that `wanted` says yes to.
-    pub(crate) fn unpack(&self, wanted: impl Fn(usize) -> bool) -> Vec<Reading> {
-        let (mut bytes, mut last, mut frames) = (self.bytes.as_slice(), Vec::new(), Vec::new());
-        for place in 0..self.times.len() {
-            let Some(numbers) = next(&mut bytes, &last) else { break };
-            if wanted(place) {
-                let mut frame = Reading::default();
-                reading(&mut Reader { numbers: numbers.iter(), texts: &self.texts }, &mut frame);
-                frame.totals = std::mem::take(&mut frame.totals).with_counters_of(&frame.snapshot);
-                frames.push(frame);
-            }
-            last = numbers;
+    /// The frame at a place.
+    pub(crate) fn frame(&self, place: usize) -> Option<Reading> {
+        let mut frames = self.frames();
+        for _ in 0..place {
+            frames.advance()?;
         }
-        frames
+        frames.next()
+    }
+
+    /// When its first frame was taken, unix µs.
+    pub(crate) fn start(&self) -> u64 {
+        self.times.first().copied().unwrap_or(0)
+    }
+
+    /// When its last frame was taken, unix µs.
+    pub(crate) fn end(&self) -> u64 {
+        self.times.last().copied().unwrap_or(0)
+    }
+
+    /// Every second frame of two blocks that follow each other, as one. One frame at a time is unpacked.
+    pub(crate) fn thinned(older: &Self, newer: &Self) -> Self {
+        let mut thinned = Self::default();
+        // The first of each pair, so that the oldest frame of all stays.
+        let mut wanted = true;
+        for block in [older, newer] {
+            let mut frames = block.frames();
+            while if wanted { frames.next().map(|mut frame| thinned.push(&mut frame)) } else { frames.advance() }
+                .is_some()
+            {
+                wanted = !wanted;
+            }
+        }
+        thinned.close();
+        thinned
+    }
+
+    /// Its frames, unpacked as they are asked for.
+    pub(crate) fn frames(&self) -> Frames<'_> {
+        Frames { block: self, bytes: &self.bytes, last: Vec::new(), left: self.times.len() }
+    }
+}
+
+/// The frames of a [`Block`], one after the other.
+#[derive(Debug)]
+pub(crate) struct Frames<'a> {
+    block: &'a Block,
+    bytes: &'a [u8],
+    last: Vec<u64>,
+    left: usize,
+}
+
+impl Frames<'_> {
+    /// Goes to the next frame's numbers, without making a reading of them.
+    fn advance(&mut self) -> Option<()> {
+        self.left = self.left.checked_sub(1)?;
+        self.last = next(&mut self.bytes, &self.last)?;
+        Some(())
+    }
+}
+
+impl Iterator for Frames<'_> {
+    type Item = Reading;
+
+    fn next(&mut self) -> Option<Reading> {
+        self.advance()?;
+        let mut frame = Reading::default();
+        reading(&mut Reader { numbers: self.last.iter(), texts: &self.block.texts }, &mut frame);
+        if !frame.snapshot.workers.is_empty() {
+            frame.totals = std::mem::take(&mut frame.totals).with_counters_of(&frame.snapshot);
+        }
+        Some(frame)
     }
 }
 
@@ -336,7 +400,9 @@ fn take(bytes: &mut &[u8]) -> Option<u64> {
 
 struct Writer<'a> {
     numbers: Vec<u64>,
+    last: &'a [u64],
     texts: &'a mut Vec<String>,
+    places: &'a mut HashMap<String, u64>,
 }
 
 impl Walk for Writer<'_> {
@@ -345,12 +411,16 @@ impl Walk for Writer<'_> {
     }
 
     fn text(&mut self, value: &mut String) {
-        // A block knows a few dozen texts; status words and names come first and are found at once.
-        let place = self.texts.iter().position(|known| known == value).unwrap_or_else(|| {
+        // Nearly always it is the text that stood here a frame ago.
+        let before = self.last.get(self.numbers.len()).copied();
+        let same = before.filter(|place| self.texts.get(*place as usize).is_some_and(|known| known == value));
+        let place = same.or_else(|| self.places.get(value).copied()).unwrap_or_else(|| {
+            let place = self.texts.len() as u64;
             self.texts.push(value.clone());
-            self.texts.len() - 1
+            self.places.insert(value.clone(), place);
+            place
         });
-        self.numbers.push(place as u64);
+        self.numbers.push(place);
     }
 }
 
@@ -386,7 +456,7 @@ mod tests {
                 let snapshot = Snapshot { workers, ..Snapshot::default() };
                 block.push(&mut Reading { snapshot, ..Reading::default() });
             }
-            let back = block.unpack(|_| true);
+            let back: Vec<Reading> = block.frames().collect();
             prop_assert_eq!(back.len(), lists.len());
             for (frame, list) in back.iter().zip(&lists) {
                 prop_assert_eq!(&frame.snapshot.workers.iter().map(|worker| worker.tx).collect::<Vec<_>>(), list);

@@ -67,11 +67,14 @@ impl Screen {
         }
         if self.pinned.is_some() {
             let latest = self.history().latest().unwrap_or(taken);
-            let back = format::seconds(latest.saturating_sub(taken) / 1_000_000);
-            right.push(Span::styled(
-                if back == "0s" { "held ".to_owned() } else { format!("held, {back} ago ") },
-                self.theme.warning(),
-            ));
+            let back = latest.saturating_sub(taken) / 1_000_000;
+            let mut text = if back == 0 { "held ".to_owned() } else { format!("held, {} ago ", format::seconds(back)) };
+            // Of what is long ago not every reading is there.
+            let step = self.history().spacing(taken);
+            if reading.is_some_and(|reading| step as f64 >= 2.0 * reading.window.unwrap_or(1.0).max(0.9)) {
+                text += &format!("in steps of {} ", format::seconds(step));
+            }
+            right.push(Span::styled(text, self.theme.warning()));
         }
         if taken > 0 {
             let clock = format::local(taken / 1_000_000, "%a %d %b %H:%M:%S", &self.zone);
