@@ -26,7 +26,7 @@ use jiff::tz::TimeZone;
 use args::Args;
 use model::Pool;
 use report::{Assertion, End, Format, Plan};
-use source::{Clock, Player, Poller, Recorder, Recording, Sample, fetch};
+use source::{Clock, Player, Poller, Reader, Recorder, Recording, Sample, fetch};
 use view::{Feed, Pace, Screen, Setup, Theme};
 
 /// How often a fast screen is read.
@@ -218,7 +218,7 @@ fn watch(args: &Args, plan: &Plan, tap: &Tap) -> anyhow::Result<u8> {
             target: index,
             at: clock.at(),
             taken: Clock::unix(),
-            outcome: fetch(target, args.timeout),
+            outcome: fetch(target, args.timeout, &mut Reader::default()),
         };
         args.targets.iter().enumerate().map(last).collect()
     })

@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 use rwsgi_stats::Address;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::{Document, SourceError, Target, parse};
+use super::{Document, Reader, SourceError, Target};
 
 /// Sixty-four thousand busy workers are below this; a stream that never ends is above it.
 const LARGEST: usize = 256 << 20;
 
-/// Reads one document, within `timeout` in all.
+/// Reads one document, within `timeout` in all; `reader` knows the server's last one.
 ///
 /// # Errors
 /// Whatever kept a whole document from arriving in time.
-pub(crate) fn fetch(target: &Target, timeout: Duration) -> Result<Document, SourceError> {
+pub(crate) fn fetch(target: &Target, timeout: Duration, reader: &mut Reader) -> Result<Document, SourceError> {
     let deadline = Deadline { end: Instant::now() + timeout, timeout };
     let (Target::Socket(address) | Target::Http { address, .. }) = target;
     let mut socket = connect(address, &deadline)?;
@@ -30,7 +30,7 @@ pub(crate) fn fetch(target: &Target, timeout: Duration) -> Result<Document, Sour
     }
     let bytes = read_to_end(&socket, &deadline)?;
     // A stats server that speaks HTTP is recognized even when the address did not say so.
-    parse(if bytes.starts_with(b"HTTP/") { body_of(bytes)? } else { bytes })
+    reader.parse(if bytes.starts_with(b"HTTP/") { body_of(bytes)? } else { bytes })
 }
 
 struct Deadline {
@@ -148,7 +148,7 @@ mod tests {
     }
 
     fn ask(address: &str, timeout: Duration) -> Result<Document, SourceError> {
-        fetch(&address.parse().unwrap(), timeout)
+        fetch(&address.parse().unwrap(), timeout, &mut Reader::default())
     }
 
     #[test]

@@ -5,12 +5,14 @@
 mod fetch;
 mod player;
 mod poller;
+mod reader;
 mod recording;
 mod target;
 
 pub(crate) use fetch::fetch;
 pub(crate) use player::Player;
 pub(crate) use poller::{Clock, Poller};
+pub(crate) use reader::Reader;
 pub(crate) use recording::{Recorder, Recording, RecordingError};
 pub(crate) use target::Target;
 

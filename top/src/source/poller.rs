@@ -4,7 +4,7 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::{Sample, Target, fetch};
+use super::{Reader, Sample, Target, fetch};
 
 /// The two clocks that a sample is stamped with.
 #[derive(Clone, Copy, Debug)]
@@ -49,8 +49,9 @@ impl Poller {
         let mut interval = interval;
         thread::Builder::new().name(format!("poll {index}")).spawn(move || {
             let mut next = Instant::now();
+            let mut reader = Reader::default();
             loop {
-                let outcome = fetch(&target, timeout);
+                let outcome = fetch(&target, timeout, &mut reader);
                 if !deliver(Sample { target: index, at: clock.at(), taken: Clock::unix(), outcome }) {
                     return;
                 }

@@ -1,6 +1,5 @@
 //! Where everything stands on the screen, by its size.
 
-use ratatui::Frame;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
@@ -14,9 +13,8 @@ use crate::model::{Reading, Totals};
 
 impl Screen {
     /// Draws everything.
-    pub(crate) fn draw(&mut self, frame: &mut Frame<'_>) {
-        let area = frame.area();
-        let buf = frame.buffer_mut();
+    pub(crate) fn draw(&mut self, buf: &mut Buffer) {
+        let area = buf.area;
         if area.width > 0 && area.height > 0 {
             self.draw_into(area, buf);
         }
@@ -145,15 +143,15 @@ impl Screen {
             }
         }
         let context = self.context(reading);
-        let rows = self.table.rows(reading, &context).len();
-        let (upper, lower) = self.split(u16::try_from(rows + 1).unwrap_or(u16::MAX), area);
         // Taken out for as long as it is drawn, because the reading is borrowed from beside it.
         let mut table = std::mem::take(&mut self.table);
         if let Some(reading) = self.reading() {
-            table.draw(reading, marked, &context, &self.theme, upper, buf);
+            let rows = table.rows(reading, &context);
+            let (upper, lower) = self.split(u16::try_from(rows.len() + 1).unwrap_or(u16::MAX), area);
+            table.draw(&rows, marked, &context, &self.theme, upper, buf);
+            self.draw_charts(lower, buf);
         }
         self.table = table;
-        self.draw_charts(lower, buf);
     }
 
     /// Room for a table of so many lines, and for the charts below it.

@@ -60,7 +60,7 @@ pub(crate) fn run<P: Fn(Pace)>(
         }
     })?;
     let mut tty = Tty::take(mouse).context("cannot use the terminal")?;
-    tty.draw(|frame| screen.draw(frame))?;
+    tty.draw(|buf| screen.draw(buf))?;
     let keyboard = sender.clone();
     thread::Builder::new().name("keyboard".into()).spawn(move || read_terminal(&keyboard))?;
     let pace = start(&|| {
@@ -85,7 +85,10 @@ pub(crate) fn run<P: Fn(Pace)>(
                 }
                 Event::Terminal(TerminalEvent::Key(key)) if key.kind != KeyEventKind::Release => screen.press(key),
                 Event::Terminal(TerminalEvent::Mouse(event)) => screen.mouse(event),
-                Event::Terminal(TerminalEvent::Resize(..)) => Outcome::Draw,
+                Event::Terminal(TerminalEvent::Resize(width, height)) => {
+                    tty.resize(width, height)?;
+                    Outcome::Draw
+                }
                 Event::Terminal(_) => Outcome::Nothing,
                 Event::Signal(SIGCONT) => Outcome::Redraw,
                 Event::Signal(SIGTSTP) => Outcome::Suspend,
@@ -109,7 +112,7 @@ pub(crate) fn run<P: Fn(Pace)>(
             }
         }
         if changed {
-            tty.draw(|frame| screen.draw(frame))?;
+            tty.draw(|buf| screen.draw(buf))?;
         }
     }
     Ok(())

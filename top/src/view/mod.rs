@@ -6,6 +6,7 @@ mod charts;
 pub(crate) mod columns;
 mod detail;
 mod filter;
+mod frame;
 mod header;
 pub(crate) mod keys;
 mod layout;

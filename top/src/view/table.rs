@@ -193,10 +193,11 @@ impl Table {
         rows.iter().position(|row| id_of(row) == selected)
     }
 
-    /// Draws the titles and as many rows as fit; rows of the workers at `marked` places get a mark.
+    /// Draws the titles and as many of its [`rows`](Self::rows) as fit; those of the workers at `marked` places get a
+    /// mark.
     pub(crate) fn draw(
         &mut self,
-        reading: &Reading,
+        rows: &[Row<'_>],
         marked: &[usize],
         context: &Context,
         theme: &Theme,
@@ -206,10 +207,9 @@ impl Table {
         if area.height == 0 || area.width < 2 {
             return;
         }
-        let rows = self.rows(reading, context);
         self.page = usize::from(area.height - 1);
         self.offset = self.offset.min(rows.len().saturating_sub(self.page));
-        if let Some(position) = self.position(&rows) {
+        if let Some(position) = self.position(rows) {
             self.offset = self.offset.clamp((position + 1).saturating_sub(self.page), position);
         }
         let shown = &rows[self.offset..rows.len().min(self.offset + self.page)];
@@ -219,7 +219,11 @@ impl Table {
         buf.set_style(Rect { height: 1, ..area }, theme.title());
         for (index, row) in shown.iter().enumerate() {
             let line = Rect { y: area.y + 1 + index as u16, height: 1, ..area };
-            buf.set_style(line, theme.status(status_of(status_word(row))));
+            let style = theme.status(status_of(status_word(row)));
+            // Most workers of a large pool are idle, and have no style of their own.
+            if style != Style::new() {
+                buf.set_style(line, style);
+            }
             if marked.contains(&row.place) && row.core.is_none_or(|_| row.merged) {
                 buf.set_string(line.x, line.y, "!", theme.alarm());
             }
@@ -250,36 +254,43 @@ impl Table {
         more_rows(self.offset, rows.len() - self.offset - shown.len(), theme, area, buf);
     }
 
-    /// The columns that fit into `width`, in their order, with their texts.
+    /// The columns that fit into `width`, in their order, with their texts: the most wanted first, up to the first that
+    /// finds no room.
     fn fit(&mut self, rows: &[Row<'_>], context: &Context, width: u16) -> Vec<Fitted> {
-        let mut candidates = Vec::new();
-        for Choice { column, .. } in self.choices.iter().filter(|choice| choice.shown) {
-            let values: Vec<Option<String>> = rows.iter().map(|row| column.text(row, context)).collect();
+        let mut wanted: Vec<(usize, &'static Column)> = Vec::new();
+        for (place, Choice { column, .. }) in self.choices.iter().enumerate().filter(|(_, choice)| choice.shown) {
             if !self.told.contains(&column.name) {
                 // What nobody ever told takes no room; but what a second reading will tell is waited for.
-                let awaited = || rows.iter().any(|row| column.is_awaited(row.worker));
-                if values.iter().all(Option::is_none) && !awaited() {
+                let told = |row: &Row<'_>| column.text(row, context).is_some() || column.is_awaited(row.worker);
+                if !rows.iter().any(told) {
                     continue;
                 }
                 self.told.push(column.name);
             }
+            wanted.push((place, column));
+        }
+        wanted.sort_by_key(|(_, column)| column.rank);
+        let (mut fitted, mut left) = (Vec::with_capacity(wanted.len()), width + 1);
+        for (place, column) in wanted {
+            // What is too wide even when all its texts are short need not be written.
+            if column.width >= left {
+                break;
+            }
             let dash = if column.grows { "" } else { "-" };
-            let texts: Vec<String> = values.into_iter().map(|value| value.unwrap_or_else(|| dash.to_owned())).collect();
+            let text = |row| column.text(row, context).unwrap_or_else(|| dash.to_owned());
+            let texts: Vec<String> = rows.iter().map(text).collect();
             let widest = texts.iter().map(|text| width_of(text)).max().unwrap_or(0);
             let width = if column.grows { column.width } else { column.width.max(widest) };
-            candidates.push(Fitted { column, width, texts });
-        }
-        loop {
-            let needed = candidates.iter().map(|fitted| fitted.width + 1).sum::<u16>().saturating_sub(1);
-            if needed <= width {
-                share_out(&mut candidates, width - needed);
-                return candidates;
+            if width >= left {
+                break;
             }
-            let Some(least) = (0..candidates.len()).max_by_key(|index| candidates[*index].column.rank) else {
-                return candidates;
-            };
-            candidates.remove(least);
+            left -= width + 1;
+            fitted.push((place, Fitted { column, width, texts }));
         }
+        fitted.sort_by_key(|(place, _)| *place);
+        let mut columns: Vec<Fitted> = fitted.into_iter().map(|(_, fitted)| fitted).collect();
+        share_out(&mut columns, left);
+        columns
     }
 }
 
@@ -314,7 +325,16 @@ pub(crate) fn width_of(text: &str) -> u16 {
 pub(crate) fn put(buf: &mut Buffer, x: u16, y: u16, text: &str, width: u16, right: bool) {
     let length = width_of(text);
     let indent = if right { width.saturating_sub(length) } else { 0 };
-    buf.set_stringn(x + indent, y, text, usize::from(width - indent), Style::new());
+    // Nearly all is ASCII, which needs no looking for characters of several parts.
+    if text.is_ascii() && buf.area.contains((x, y).into()) {
+        let room = usize::from((width - indent).min(buf.area.right().saturating_sub(x + indent)));
+        let start = buf.index_of(x, y) + usize::from(indent);
+        for (cell, byte) in buf.content[start..].iter_mut().zip(text.bytes().take(room)) {
+            cell.set_char(if byte.is_ascii_control() { ' ' } else { char::from(byte) });
+        }
+    } else {
+        buf.set_stringn(x + indent, y, text, usize::from(width - indent), Style::new());
+    }
     if length > width && width > 0 {
         buf.set_stringn(x + width - 1, y, "…", 1, Style::new());
     }

@@ -1,21 +1,26 @@
 //! The terminal as a thing that is borrowed: taken over on entry, and given back as it was whatever happens.
 
-use std::io::{self, Stdout, Write, stdout};
+use std::io::{self, BufWriter, Stdout, Write, stdout};
 use std::panic;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use crossterm::cursor::{Hide, Show};
 use crossterm::terminal::{
-    Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+    Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode, size,
 };
 use crossterm::{execute, queue, style::Print};
-use ratatui::backend::CrosstermBackend;
-use ratatui::{Frame, Terminal};
+use ratatui::backend::{Backend, CrosstermBackend};
+use ratatui::buffer::Buffer;
+
+use super::frame::Frames;
 
 /// Clicks only, in the form that has no limit of 223 columns. Motion is not asked for: it would wake us for nothing.
 const MOUSE_ON: &str = "\x1b[?1000h\x1b[?1006h";
 const MOUSE_OFF: &str = "\x1b[?1006l\x1b[?1000l";
+
+/// Bytes that a frame may have to be written at once.
+const FRAME: usize = 64 << 10;
 
 /// Whether the terminal is ours now; a panic anywhere asks it.
 static TAKEN: AtomicBool = AtomicBool::new(false);
@@ -23,7 +28,8 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 /// The terminal while it is ours. Dropping it gives it back.
 #[derive(Debug)]
 pub(crate) struct Tty {
-    terminal: Terminal<CrosstermBackend<Stdout>>,
+    backend: CrosstermBackend<BufWriter<Stdout>>,
+    frames: Frames,
     mouse: bool,
 }
 
@@ -35,16 +41,34 @@ impl Tty {
     pub(crate) fn take(mouse: bool) -> io::Result<Self> {
         give_back_on_panic();
         take(mouse)?;
-        let terminal = Terminal::new(CrosstermBackend::new(stdout())).inspect_err(|_| give_back())?;
-        Ok(Self { terminal, mouse })
+        let (width, height) = size().inspect_err(|_| give_back())?;
+        let backend = CrosstermBackend::new(BufWriter::with_capacity(FRAME, stdout()));
+        Ok(Self { backend, frames: Frames::new(width, height), mouse })
     }
 
     /// Draws one frame; only what differs from the one before is written.
     ///
     /// # Errors
     /// When the terminal is gone.
-    pub(crate) fn draw(&mut self, render: impl FnOnce(&mut Frame<'_>)) -> io::Result<()> {
-        self.terminal.draw(render).map(|_| ())
+    pub(crate) fn draw(&mut self, render: impl FnOnce(&mut Buffer)) -> io::Result<()> {
+        let changed = self.frames.advance(render);
+        if changed.is_empty() {
+            return Ok(());
+        }
+        self.backend.draw(changed.into_iter())?;
+        Backend::flush(&mut self.backend)
+    }
+
+    /// Goes on with a terminal of another size, whose contents are anyone's guess.
+    ///
+    /// # Errors
+    /// When the terminal is gone.
+    pub(crate) fn resize(&mut self, width: u16, height: u16) -> io::Result<()> {
+        // Clearing through the backend would ask the terminal for the cursor, and the answer would come in between the
+        // keys.
+        execute!(stdout(), Clear(ClearType::All))?;
+        self.frames = Frames::new(width, height);
+        Ok(())
     }
 
     /// Takes the terminal over again after somebody else had it, and forgets what it showed.
@@ -53,10 +77,8 @@ impl Tty {
     /// When the terminal is gone.
     pub(crate) fn retake(&mut self) -> io::Result<()> {
         take(self.mouse)?;
-        // Its own way of clearing asks the terminal for the cursor, and the answer would come in between the keys.
-        execute!(stdout(), Clear(ClearType::All))?;
-        self.terminal = Terminal::new(CrosstermBackend::new(stdout()))?;
-        Ok(())
+        let (width, height) = size()?;
+        self.resize(width, height)
     }
 
     /// Gives the terminal back for as long as `pause` runs.

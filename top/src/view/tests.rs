@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use insta::assert_snapshot;
 use jiff::tz::TimeZone;
-use ratatui::Terminal;
-use ratatui::backend::TestBackend;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
 use rwsgi_stats::{
     Core, LastException, Limits, Queue, Recycled, RequestInfo, Responses, Snapshot, Socket, Worker, latency,
 };
@@ -54,9 +54,8 @@ fn failed(second: u64, error: SourceError) -> Sample {
 
 /// What the screen shows, trailing blanks cut.
 pub(super) fn picture(screen: &mut Screen, (width, height): (u16, u16)) -> String {
-    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-    terminal.draw(|frame| screen.draw(frame)).unwrap();
-    let buffer = terminal.backend().buffer();
+    let mut buffer = Buffer::empty(Rect { x: 0, y: 0, width, height });
+    screen.draw(&mut buffer);
     let rows = buffer.content.chunks(usize::from(width));
     let mut text = String::new();
     for row in rows {
