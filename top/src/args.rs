@@ -7,6 +7,7 @@ use clap::Parser;
 
 use crate::report::Assertion;
 use crate::source::Target;
+use crate::view::{palette, palette_names};
 
 /// Shows pools of rwsgi or uWSGI workers, live.
 #[derive(Debug, Parser)]
@@ -95,6 +96,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
+    #[arg(long, value_name = "NAME", value_parser = theme, help = format!("Colours: {}", palette_names()))]
+    pub(crate) theme: Option<usize>,
+
     /// Print the default configuration file, explained
     #[arg(long)]
     pub(crate) print_config: bool,
@@ -122,6 +126,10 @@ pub(crate) struct Args {
     /// Leave the mouse to the terminal
     #[arg(long)]
     pub(crate) no_mouse: bool,
+}
+
+fn theme(name: &str) -> Result<usize, String> {
+    palette(name).ok_or_else(|| format!("there is no such theme; there are: {}", palette_names()))
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -12,7 +12,7 @@ use thiserror::Error;
 use crate::model::Thresholds;
 use crate::view::columns::{COLUMNS, Column, column};
 use crate::view::keys::{BINDINGS, Keys};
-use crate::view::{Colors, Role};
+use crate::view::{Colors, PALETTES, Role, palette, palette_names, usual_colors};
 
 /// What the file says.
 #[derive(Debug, Default, Deserialize)]
@@ -22,6 +22,7 @@ struct File {
     sort: Option<String>,
     mouse: Option<bool>,
     keys: BTreeMap<String, Vec<String>>,
+    theme: Option<String>,
     colors: BTreeMap<Role, String>,
     thresholds: Thresholds,
 }
@@ -37,7 +38,9 @@ pub(crate) struct Config {
     pub(crate) mouse: Option<bool>,
     /// The keys in force.
     pub(crate) keys: Keys,
-    /// The colours in force.
+    /// The theme: its place in the table of them.
+    pub(crate) theme: usize,
+    /// Colours in place of the theme's.
     pub(crate) colors: Colors,
     /// When something needs attention.
     pub(crate) thresholds: Thresholds,
@@ -116,6 +119,14 @@ fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
             });
         }
     }
+    let theme = file.theme.as_deref().map_or(Ok(0), |name| {
+        palette(name).ok_or_else(|| ConfigError::Name {
+            path: path.to_owned(),
+            kind: "theme",
+            name: name.to_owned(),
+            known: palette_names(),
+        })
+    })?;
     let mut colors = Colors::default();
     for (role, text) in &file.colors {
         let color: Color = text.parse().map_err(|_| ConfigError::Name {
@@ -131,6 +142,7 @@ fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
         sort: file.sort.as_ref().map(named).transpose()?,
         mouse: file.mouse,
         keys,
+        theme,
         colors,
         thresholds: file.thresholds,
     })
@@ -146,8 +158,13 @@ pub(crate) fn default_text() -> String {
     text += "# The columns of the worker table, in their order. What does not fit drops out by itself.\n";
     text += &format!("#columns = [{}]\n\n", names.join(", "));
     text += "# What the table is sorted by.\n#sort = \"req\"\n\n# Clicks on titles and rows.\n#mouse = true\n\n";
-    text += "# Names of the sixteen colours, numbers of 256, or \"#rrggbb\".\n[colors]\n";
-    for (role, color) in Colors::default().iter() {
+    text += "# Which colours:\n";
+    for palette in PALETTES {
+        text += &format!("#   {}: {}\n", palette.name, palette.help);
+    }
+    text += &format!("#theme = \"{}\"\n\n", PALETTES[0].name);
+    text += "# Colours in place of the theme's: names of the sixteen, numbers of 256, or \"#rrggbb\".\n[colors]\n";
+    for (role, color) in usual_colors() {
         text += &format!("#{} = \"{}\"\n", role.name(), color.to_string().to_lowercase());
     }
     let Thresholds { queue, memory, request_age, request_seconds, respawns, error_rate, slow_worker } =
@@ -188,7 +205,10 @@ mod tests {
         let config = parsed(&live.join("\n")).unwrap();
         let usual = Config::default();
         assert_eq!(config.thresholds, usual.thresholds);
-        assert_eq!(config.colors, usual.colors);
+        assert_eq!(config.theme, usual.theme);
+        let mut colors = Colors::default();
+        usual_colors().for_each(|(role, color)| colors.set(role, color));
+        assert_eq!(config.colors, colors);
         assert_eq!(config.columns.unwrap().len(), COLUMNS.len());
         for ((binding, keys), (_, usual)) in config.keys.iter().zip(usual.keys.iter()) {
             assert_eq!(keys, usual, "{}", binding.name);
@@ -201,6 +221,7 @@ mod tests {
             ("columns = ['wid', 'latency']", "there is no column 'latency'; there are: wid, "),
             ("[keys]\nfly = ['x']", "there is no key binding 'fly'"),
             ("[thresholds]\nqueues = 1", "unknown field `queues`"),
+            ("theme = 'neon'", "there is no theme 'neon'; there are: terminal, dark, light, colour-blind, mono"),
             ("[colors]\nbusy = 'greenish'", "there is no color 'greenish'"),
             ("mouse = 1", "config.toml"),
         ] {

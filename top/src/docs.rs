@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 use crate::report::metrics::METRICS;
+use crate::view::PALETTES;
 use crate::view::columns::COLUMNS;
 use crate::view::keys::BINDINGS;
 
@@ -24,6 +25,11 @@ fn columns() -> String {
         let _ = writeln!(text, "| {} | {} | {} |", column.title, column.name, column.help);
     }
     text
+}
+
+fn themes() -> String {
+    let rows = PALETTES.iter().map(|palette| format!("| `{}` | {} |\n", palette.name, palette.help));
+    std::iter::once("| theme | |\n| --- | --- |\n".to_owned()).chain(rows).collect()
 }
 
 fn metrics() -> String {
@@ -48,7 +54,7 @@ fn replaced(text: &str, name: &str, table: &str) -> String {
 fn the_tables_in_the_docs_are_these() {
     let text = std::fs::read_to_string(PATH).unwrap();
     let mut made = text.clone();
-    for (name, table) in [("keys", keys()), ("columns", columns()), ("metrics", metrics())] {
+    for (name, table) in [("keys", keys()), ("columns", columns()), ("themes", themes()), ("metrics", metrics())] {
         made = replaced(&made, name, &table);
     }
     if std::env::var_os("UPDATE_DOCS").is_some() {

@@ -159,7 +159,7 @@ fn live(args: &Args, tap: &Tap) -> anyhow::Result<u8> {
     let config = config::read(path.as_deref())?;
     let mouse = config.mouse.unwrap_or(true) && !args.no_mouse;
     let setup = Setup {
-        theme: Theme { colors: config.colors, ..theme() },
+        theme: Theme { palette: args.theme.unwrap_or(config.theme), own: config.colors, ..theme() },
         zone: TimeZone::system(),
         keys: config.keys,
         thresholds: config.thresholds,

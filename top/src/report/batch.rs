@@ -114,7 +114,6 @@ fn ascii_or_newline(character: char) -> char {
 mod tests {
     use super::*;
     use crate::source::{Sample, parse};
-    use crate::view::Colors;
 
     fn tables(fixture: &str) -> String {
         let path = format!("{}/tests/fixtures/{fixture}.json", env!("CARGO_MANIFEST_DIR"));
@@ -124,7 +123,7 @@ mod tests {
             let outcome = Ok(parse(std::fs::read(&path).unwrap()).unwrap());
             pool.ingest(Sample { target: 0, at: second * 1_000_000, taken, outcome });
         }
-        let theme = Theme { color: false, unicode: true, colors: Colors::default() };
+        let theme = Theme { unicode: true, ..Theme::default() };
         Batch { zone: TimeZone::UTC, theme }.table(&pool, pool.current.as_ref().unwrap())
     }
 

@@ -3,9 +3,7 @@
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
-use ratatui::symbols::Marker;
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Axis, Chart, Dataset, GraphType, Widget};
 
 use super::spark::{Cells, bar};
 use super::theme::Theme;
@@ -172,43 +170,92 @@ fn bars(
     time_axis(cells.step, area, theme, buf);
 }
 
-/// Lines over time; `y` is as it is drawn, `labels` go from the lowest to the highest.
+/// Lines over time, from the one that may be covered to the one that may not.
 struct Lines {
-    names: Vec<String>,
-    lines: Vec<Vec<(f64, f64)>>,
+    /// Seconds before the moment that is shown (negative) and value, by time; and the line's name and style.
+    lines: Vec<(Vec<(f64, f64)>, String, Style)>,
+    /// The lowest and the highest value of the picture.
     y: [f64; 2],
+    /// From the lowest to the highest.
     labels: Vec<String>,
 }
 
-fn lines(drawn: &Lines, span: f64, theme: &Theme, area: Rect, buf: &mut Buffer) {
-    let datasets = drawn.names.iter().zip(&drawn.lines).enumerate().map(|(index, (_, data))| {
-        let style = theme.series(index);
-        Dataset::default().marker(Marker::Braille).graph_type(GraphType::Line).style(style).data(data)
-    });
-    let labels: Vec<Span<'_>> =
-        drawn.labels.iter().map(|label| Span::styled(format!("{label:>7}"), theme.dim())).collect();
-    let ends =
-        [format!("-{}", format::seconds(span as u64)), "now".to_owned()].map(|end| Span::styled(end, theme.dim()));
-    let x_axis = Axis::default().bounds([-span, 0.0]).labels(ends).style(theme.dim());
-    let y_axis = Axis::default().bounds(drawn.y).labels(labels).style(theme.dim());
-    Chart::new(datasets.collect()).x_axis(x_axis).y_axis(y_axis).legend_position(None).render(area, buf);
-    // The names stand in the title's line, each in its line's colour.
+fn lines(drawn: &Lines, step: u64, theme: &Theme, area: Rect, buf: &mut Buffer) {
+    let plot = plot(area);
+    let mut dots = Dots::new(plot.width, plot.height);
+    let span = (step * u64::from(plot.width)) as f64;
+    for (line, (data, _, _)) in drawn.lines.iter().enumerate() {
+        let place = |&(x, y): &(f64, f64)| (x / span + 1.0, (y - drawn.y[0]) / (drawn.y[1] - drawn.y[0]));
+        let mut before: Option<(f64, f64)> = None;
+        for point in data.iter().filter(|(x, _)| *x >= -span).map(place) {
+            dots.join(before.unwrap_or(point), point, line);
+            before = Some(point);
+        }
+    }
+    for (index, cell) in dots.cells.iter().enumerate().filter(|(_, cell)| cell.0 != 0) {
+        let (x, y) = (index % usize::from(plot.width), index / usize::from(plot.width));
+        let symbol = char::from_u32(0x2800 + u32::from(cell.0)).unwrap_or(' ');
+        let style = drawn.lines.get(cell.1).map_or(Style::new(), |(_, _, style)| *style);
+        buf[(plot.x + x as u16, plot.y + y as u16)].set_char(symbol).set_style(style);
+    }
+    let steps = drawn.labels.len().saturating_sub(1).max(1) as u16;
+    for (index, label) in (0u16..).zip(&drawn.labels) {
+        left_label(label, plot.bottom() - 1 - index * (plot.height - 1) / steps, area, theme, buf);
+    }
+    time_axis(step, area, theme, buf);
+    // The names stand in the title's line, each in its line's style.
     let mut x = area.right();
-    for (index, name) in drawn.names.iter().enumerate().rev() {
+    for (_, name, style) in drawn.lines.iter().filter(|(_, name, _)| !name.is_empty()) {
         let width = name.len() as u16 + 1;
         if x < area.x + 28 + width {
             break;
         }
         x -= width;
-        buf.set_string(x, area.y - 1, name, theme.series(index));
+        buf.set_string(x, area.y - 1, name, *style);
     }
 }
 
-/// Seconds that a picture of this width spans: the same for lines as for bars, so that charts beside each other agree.
-fn span_of(material: &Material<'_>, area: Rect) -> f64 {
-    let points: Vec<&Point> = material.history.points().collect();
-    let count = usize::from(area.width - MARGIN);
-    (Cells::fitting(points.into_iter(), material.until, count).step * count as u64) as f64
+/// A picture of dots, two by four in each cell as Braille has them, and the line that each cell is of.
+struct Dots {
+    width: usize,
+    height: usize,
+    cells: Vec<(u8, usize)>,
+}
+
+impl Dots {
+    fn new(width: u16, height: u16) -> Self {
+        let (width, height) = (usize::from(width), usize::from(height));
+        Self { width, height, cells: vec![(0, 0); width * height] }
+    }
+
+    fn dot(&mut self, x: usize, y: usize, line: usize) {
+        const BITS: [[u8; 2]; 4] = [[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]];
+        let cell = &mut self.cells[y / 4 * self.width + x / 2];
+        *cell = (cell.0 | BITS[y % 4][x % 2], line);
+    }
+
+    /// A stroke from a point to one that is not left of it; both are shares of the width, and of the height upwards.
+    fn join(&mut self, from: (f64, f64), to: (f64, f64), line: usize) {
+        let (columns, rows) = ((self.width * 2 - 1) as f64, (self.height * 4 - 1) as f64);
+        let column = |x: f64| (x.clamp(0.0, 1.0) * columns).round() as usize;
+        let row = |y: f64| ((1.0 - y.clamp(0.0, 1.0)) * rows).round() as usize;
+        let (first, last) = (column(from.0), column(to.0));
+        let mut above = row(from.1);
+        for x in first..=last {
+            let share = if last > first { (x - first) as f64 / (last - first) as f64 } else { 1.0 };
+            let y = row(from.1 + (to.1 - from.1) * share);
+            for y in above.min(y)..=above.max(y) {
+                self.dot(x, y, line);
+            }
+            above = y;
+        }
+    }
+}
+
+/// Seconds in a cell of a picture of this width: the same for lines as for bars, so that charts beside each other agree.
+fn step_of(material: &Material<'_>, area: Rect) -> u64 {
+    let first = material.history.points().next().map_or(material.until, |point| point.taken);
+    Cells::step_for(first, material.until, usize::from(plot(area).width))
 }
 
 fn latency(material: &Material<'_>, theme: &Theme, area: Rect, buf: &mut Buffer) {
@@ -217,8 +264,11 @@ fn latency(material: &Material<'_>, theme: &Theme, area: Rect, buf: &mut Buffer)
     let series = |which: usize| -> Vec<(f64, f64)> {
         points().filter_map(|point| Some((at(point), f64::from(point.latency?[which]).max(1.0).log10()))).collect()
     };
-    let data: Vec<Vec<(f64, f64)>> = (0..3).map(series).collect();
-    let values = || data.iter().flatten().map(|(_, y)| *y);
+    // The slowest first: where they meet, the one of most requests is seen.
+    let lines: Vec<_> = [(2, "p99"), (1, "p95"), (0, "p50")]
+        .map(|(which, name)| (series(which), name.to_owned(), theme.series(which)))
+        .into();
+    let values = || lines.iter().flat_map(|(data, _, _)| data).map(|(_, y)| *y);
     let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(0.0, f64::max));
     if !low.is_finite() {
         return;
@@ -226,33 +276,40 @@ fn latency(material: &Material<'_>, theme: &Theme, area: Rect, buf: &mut Buffer)
     // Powers of ten at both ends.
     let (low, high) = (low.floor(), high.ceil().max(low.floor() + 1.0));
     let labels = (low as i32..=high as i32).map(|power| format::micros(10u64.pow(power.max(0) as u32))).collect();
-    let names = ["p50", "p95", "p99"].map(str::to_owned).to_vec();
-    lines(&Lines { names, lines: data, y: [low, high], labels }, span_of(material, area), theme, area, buf);
+    self::lines(&Lines { lines, y: [low, high], labels }, step_of(material, area), theme, area, buf);
 }
 
+/// A line for each worker; the three largest have names and colours, for more cannot be told apart.
 fn memory(material: &Material<'_>, theme: &Theme, area: Rect, buf: &mut Buffer) {
     let at = |taken: u64| -((material.until - taken) as f64 / 1e6);
-    let mut workers: Vec<(String, Vec<(f64, f64)>)> = Vec::new();
+    let mut workers: Vec<(Vec<(f64, f64)>, u32)> = Vec::new();
     if let Some((pool, reading)) = material.pool.and_then(|pool| Some((pool, pool.current.as_ref()?))) {
         for (place, worker) in reading.snapshot.workers.iter().enumerate() {
             let Some(track) = pool.memory(place).filter(|track| track.points().len() > 1) else { continue };
             let points = track.points().filter(|point| point.taken <= material.until);
-            workers.push((format!("w{}", worker.id), points.map(|p| (at(p.taken), p.rss as f64)).collect()));
+            workers.push((points.map(|p| (at(p.taken), p.rss as f64)).collect(), worker.id));
         }
     }
-    let last = |line: &[(f64, f64)]| line.last().map_or(0.0, |(_, y)| *y);
-    // The largest, for more lines than this cannot be told apart.
-    workers.sort_by(|(_, a), (_, b)| last(b).total_cmp(&last(a)));
-    workers.truncate(3);
     if workers.is_empty() {
         // Several servers, or too early for lines of their own: the sum.
         bars(material, |point| Some(point.memory as f64), &|value| format::size(value as u64), 1.0, theme, area, buf);
         return;
     }
-    let top = workers.iter().flat_map(|(_, line)| line).map(|(_, y)| *y).fold(1.0, f64::max) * 1.1;
-    let labels = [0.0, top / 2.0, top].map(|value| format::size(value as u64)).to_vec();
-    let (names, data) = workers.into_iter().unzip();
-    lines(&Lines { names, lines: data, y: [0.0, top], labels }, span_of(material, area), theme, area, buf);
+    let last = |line: &[(f64, f64)]| line.last().map_or(0.0, |(_, y)| *y);
+    workers.sort_by(|(a, _), (b, _)| last(a).total_cmp(&last(b)));
+    let values = || workers.iter().flat_map(|(line, _)| line).map(|(_, y)| *y);
+    let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(0.0, f64::max));
+    // Not from zero, so that a slow leak is a slope; but noise is no mountain.
+    let margin = ((high - low) * 0.1).max(high * 0.02);
+    let (low, high) = ((low - margin).max(0.0), high + margin);
+    let labels = [low, f64::midpoint(low, high), high].map(|value| format::size(value as u64)).to_vec();
+    let others = workers.len().saturating_sub(3);
+    let named = |(index, (line, id)): (usize, (Vec<(f64, f64)>, u32))| match index.checked_sub(others) {
+        None => (line, String::new(), theme.dim()),
+        Some(place) => (line, format!("w{id}"), theme.series(2_usize.saturating_sub(place))),
+    };
+    let lines = workers.into_iter().enumerate().map(named).collect();
+    self::lines(&Lines { lines, y: [low, high], labels }, step_of(material, area), theme, area, buf);
 }
 
 fn heat(material: &Material<'_>, theme: &Theme, area: Rect, buf: &mut Buffer) {
@@ -283,4 +340,25 @@ fn heat(material: &Material<'_>, theme: &Theme, area: Rect, buf: &mut Buffer) {
         }
     }
     time_axis(cells.step, area, theme, buf);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drawn(dots: &Dots) -> Vec<String> {
+        let rows = dots.cells.chunks(dots.width);
+        let symbol = |cell: &(u8, usize)| char::from_u32(0x2800 + u32::from(cell.0)).unwrap();
+        rows.map(|row| row.iter().map(symbol).collect()).collect()
+    }
+
+    #[test]
+    fn a_stroke_has_no_gaps_and_stays_within_the_picture() {
+        let mut dots = Dots::new(3, 1);
+        dots.join((0.0, 0.0), (1.0, 1.0), 0);
+        assert_eq!(drawn(&dots), ["⣠⠴⠚"]);
+        let mut dots = Dots::new(2, 2);
+        dots.join((0.0, -5.0), (0.0, 9.0), 0);
+        assert_eq!(drawn(&dots), ["⡇⠀", "⡇⠀"], "upright");
+    }
 }

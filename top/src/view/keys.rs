@@ -53,6 +53,8 @@ pub(crate) enum Action {
     Now,
     /// Hold the screen, or let it go on.
     Pause,
+    /// Other colours.
+    Theme,
     /// Twice as fast through a recording.
     Faster,
     /// Half as fast through a recording.
@@ -123,6 +125,7 @@ pub(crate) const BINDINGS: &[Binding] = bindings! {
     Chart(5) "chart-queue" ["5"] "" "chart of what waits";
     Chart(6) "chart-utilization" ["6"] "" "chart of utilization";
     Charts "charts" ["0"] "" "charts where there is room, or never";
+    Theme "theme" ["t"] "" "other colours: the next theme";
     Up "up" ["up", "k"] "" "select the row above, or the worker before";
     Down "down" ["down", "j"] "" "select the row below, or the worker after";
     PageUp "page-up" ["pageup"] "" "a page up, of the rows or of the worker looked at";

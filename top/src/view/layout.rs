@@ -7,6 +7,7 @@ use ratatui::text::{Line, Span};
 use super::charts::{self, Charts, Material};
 use super::overlay::{self, Overlay};
 use super::screen::Screen;
+use super::theme::PALETTES;
 use super::{detail, header, lists, spoolers};
 use crate::format;
 use crate::model::{Reading, Totals};
@@ -216,6 +217,10 @@ impl Screen {
         let filter = &self.table.filter;
         if !filter.is_empty() {
             spans.push(Span::styled(format!("filter: {}  ", filter.text()), self.theme.warning()));
+        }
+        if self.theme_told {
+            let name = PALETTES.get(self.theme.palette).map_or("", |palette| palette.name);
+            spans.push(Span::styled(format!("theme: {name}  "), self.theme.warning()));
         }
         if self.fast {
             spans.push(Span::styled("fast  ", self.theme.warning()));

@@ -22,6 +22,8 @@ mod terminal;
 mod tests;
 mod theme;
 
+#[cfg(test)]
+pub(crate) use live::Deliver;
 pub(crate) use live::{Feed, run};
 pub(crate) use screen::{Pace, Screen, Setup};
-pub(crate) use theme::{Colors, Role, Theme, ascii};
+pub(crate) use theme::{Colors, PALETTES, Role, Theme, ascii, palette, palette_names, usual_colors};

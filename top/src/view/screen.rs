@@ -85,6 +85,8 @@ pub(crate) struct Screen {
     pub(super) overlay: Option<Overlay>,
     pub(super) charts: Charts,
     pub(super) theme: Theme,
+    /// The theme was changed, and the foot says which it is.
+    pub(super) theme_told: bool,
     pub(super) zone: TimeZone,
     pub(super) keys: Keys,
     pub(super) thresholds: Thresholds,
@@ -122,6 +124,7 @@ impl Screen {
             overlay: None,
             charts: Charts::default(),
             theme: setup.theme,
+            theme_told: false,
             zone: setup.zone,
             keys: setup.keys,
             thresholds: setup.thresholds,
@@ -252,6 +255,7 @@ impl Screen {
 
     /// Does what a key asks for.
     pub(crate) fn act(&mut self, action: Action) -> Outcome {
+        self.theme_told = false;
         match action {
             Action::Suspend => return Outcome::Suspend,
             Action::Redraw => return Outcome::Redraw,
@@ -289,6 +293,10 @@ impl Screen {
             Action::Forward1 => self.travel(1),
             Action::Back60 => self.travel_seconds(-60),
             Action::Forward60 => self.travel_seconds(60),
+            Action::Theme => {
+                self.theme = self.theme.next();
+                self.theme_told = true;
+            }
             Action::Cores => self.table.cores = self.table.cores.next(),
             Action::Back => self.close(),
             Action::Detail => self.open(),

@@ -35,9 +35,14 @@ impl<'a> Cells<'a> {
         count: usize,
     ) -> Self {
         let first = points.clone().next().map_or(until, |point| point.taken);
-        let span = until.saturating_sub(first) / 1_000_000;
-        let step = STEPS.into_iter().find(|step| span / step < count as u64).unwrap_or(STEPS[STEPS.len() - 1]);
+        let step = Self::step_for(first, until, count);
         Self::of(points, until, step, count)
+    }
+
+    /// The smallest step, in seconds, with which so many cells take in what lies between two times (unix µs).
+    pub(crate) fn step_for(first: u64, until: u64, count: usize) -> u64 {
+        let span = until.saturating_sub(first) / 1_000_000;
+        STEPS.into_iter().find(|step| span / step < count as u64).unwrap_or(STEPS[STEPS.len() - 1])
     }
 
     /// The highest value in each cell; `None` where there is none.

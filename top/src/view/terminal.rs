@@ -128,3 +128,70 @@ fn give_back_on_panic() {
         }
     }));
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::num::NonZeroU16;
+    use std::sync::{Arc, Mutex};
+
+    use portable_pty::{CommandBuilder, PtySize, native_pty_system};
+
+    use super::*;
+    use crate::view::Deliver;
+    use crate::view::tests::rwsgi_screen;
+
+    const NAME: &str = "view::terminal::tests::a_panic_anywhere_gives_the_terminal_back_and_is_told";
+
+    /// rtop's own loop, in which something goes wrong that must not.
+    fn panicking(place: &str) -> ! {
+        let shown = crate::view::run(rwsgi_screen(2, 3), true, |deliver: &dyn Fn() -> Deliver| {
+            assert_ne!(place, "loop", "a panic of the loop");
+            let deliver = deliver();
+            thread::Builder::new().name("reader".into()).spawn(move || {
+                let _deliver = deliver;
+                panic!("a panic of a reader");
+            })?;
+            Ok(|_| ())
+        });
+        unreachable!("{shown:?}")
+    }
+
+    #[test]
+    fn a_panic_anywhere_gives_the_terminal_back_and_is_told() {
+        if let Ok(place) = std::env::var("RTOP_TEST_PANICS_IN") {
+            panicking(&place);
+        }
+        for (place, told) in [("loop", "a panic of the loop"), ("reader", "a panic of a reader")] {
+            let pair = native_pty_system().openpty(PtySize { rows: 40, cols: 120, ..PtySize::default() }).unwrap();
+            let mut command = CommandBuilder::new(std::env::current_exe().unwrap());
+            command.args([NAME, "--exact", "--nocapture"]);
+            command.env("RTOP_TEST_PANICS_IN", place);
+            let mut child = pair.slave.spawn_command(command).unwrap();
+            let size = |cells: u16| NonZeroU16::new(cells).unwrap();
+            let screen = Arc::new(Mutex::new((vt100::Parser::new(size(40), size(120), 0), false)));
+            let (mut output, shown) = (pair.master.try_clone_reader().unwrap(), Arc::clone(&screen));
+            let reader = thread::spawn(move || {
+                let mut byte = [0];
+                while let Ok(1) = output.read(&mut byte) {
+                    let (parser, taken) = &mut *shown.lock().unwrap();
+                    parser.process(&byte);
+                    *taken |= parser.screen().alternate_screen();
+                }
+            });
+            assert_eq!(child.wait().unwrap().exit_code(), 101, "{place}");
+            // The settings are asked for while the terminal is there, the rest is read to its end.
+            let flags = pair.master.get_termios().unwrap().local_flags.bits();
+            drop((pair.slave, pair.master));
+            reader.join().unwrap();
+            let (parser, taken) = &*screen.lock().unwrap();
+            let shown = parser.screen();
+            assert!(*taken, "the terminal was never taken over");
+            assert!(!shown.alternate_screen() && !shown.hide_cursor(), "{place}");
+            assert_eq!(shown.mouse_protocol_mode(), vt100::MouseProtocolMode::None);
+            assert!(shown.contents().contains(told), "{}", shown.contents());
+            // Whole lines, and an echo: 2 and 8 in Linux' termios.
+            assert_eq!(flags & 0o12, 0o12, "{place}: local flags {flags:o}");
+        }
+    }
+}

@@ -12,7 +12,7 @@ use rwsgi_stats::{
 
 use super::keys::Action;
 use super::keys::Keys;
-use super::{Colors, Screen, Setup, Theme};
+use super::{Screen, Setup, Theme};
 use crate::model::Pool;
 use crate::source::{Sample, SourceError, parse};
 
@@ -25,7 +25,7 @@ pub(super) fn fixture(name: &str) -> Vec<u8> {
 
 fn setup() -> Setup {
     Setup {
-        theme: Theme { color: true, unicode: true, colors: Colors::default() },
+        theme: Theme { color: true, unicode: true, ..Theme::default() },
         zone: TimeZone::UTC,
         keys: Keys::default(),
         thresholds: crate::model::Thresholds::default(),
@@ -246,7 +246,7 @@ fn no_size_is_too_small_to_draw_at() {
 #[test]
 fn without_utf_8_every_character_is_ascii() {
     let mut plain = rwsgi_screen(3, 30);
-    plain.set_theme(Theme { color: false, unicode: false, colors: Colors::default() });
+    plain.set_theme(Theme::default());
     assert!(picture(&mut plain, (120, 12)).is_ascii());
 }
 

@@ -1,7 +1,7 @@
 //! Colours and characters: one place that knows what the terminal can show.
 //!
-//! Colours are the terminal's own sixteen, so they suit light and dark alike, and never the only sign of anything:
-//! states are words too. Without colour (`NO_COLOR`) there is bold, dim and reverse; without UTF-8 there is ASCII.
+//! Unless a theme is named, colours are the terminal's own sixteen, so they suit light and dark alike; and they are never
+//! the only sign of anything: states are words too. Without colour (`NO_COLOR`) there is bold, dim and reverse; without UTF-8 there is ASCII.
 
 use ratatui::buffer::Buffer;
 use ratatui::style::{Color, Modifier, Style};
@@ -51,48 +51,85 @@ impl Role {
     }
 }
 
-/// The colours in force, one for each role.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Colors([Color; 9]);
-
-impl Default for Colors {
-    fn default() -> Self {
-        // The first four are uwsgitop's. The three of charts are told apart by the common kinds of colour blindness.
-        Self([
-            Color::Green,
-            Color::Magenta,
-            Color::Blue,
-            Color::Yellow,
-            Color::Yellow,
-            Color::Red,
-            Color::Cyan,
-            Color::Yellow,
-            Color::Magenta,
-        ])
-    }
+/// A row of the table of themes.
+#[derive(Debug)]
+pub(crate) struct Palette {
+    /// Its name in the configuration file and on the command line.
+    pub(crate) name: &'static str,
+    /// A line for help and docs.
+    pub(crate) help: &'static str,
+    /// A colour for each [`Role`], in their order; `None` for none at all.
+    colors: Option<[Color; 9]>,
 }
 
-impl Colors {
-    /// Gives a role another colour.
-    pub(crate) fn set(&mut self, role: Role, color: Color) {
-        self.0[role as usize] = color;
-    }
+macro_rules! palettes {
+    ($($name:literal $help:literal $colors:expr;)*) => {
+        &[$(Palette { name: $name, help: $help, colors: $colors }),*]
+    };
+}
 
-    /// Every role with its colour.
-    pub(crate) fn iter(self) -> impl Iterator<Item = (Role, Color)> {
-        Role::ALL.into_iter().map(move |role| (role, self.0[role as usize]))
+/// Every theme; the first is the usual one. The three colours of charts are told apart with the common kinds of colour
+/// blindness in each of them.
+pub(crate) const PALETTES: &[Palette] = palettes! {
+    // The first four are uwsgitop's.
+    "terminal" "the terminal's own sixteen colours, which suit its background" Some([
+        Color::Green, Color::Magenta, Color::Blue, Color::Yellow, Color::Yellow, Color::Red,
+        Color::Cyan, Color::Yellow, Color::Magenta,
+    ]);
+    "dark" "soft colours on a dark background" Some([
+        Color::Indexed(114), Color::Indexed(139), Color::Indexed(110), Color::Indexed(179), Color::Indexed(215),
+        Color::Indexed(203), Color::Indexed(80), Color::Indexed(222), Color::Indexed(176),
+    ]);
+    "light" "deep colours on a light background" Some([
+        Color::Indexed(22), Color::Indexed(90), Color::Indexed(25), Color::Indexed(94), Color::Indexed(130),
+        Color::Indexed(124), Color::Indexed(24), Color::Indexed(130), Color::Indexed(90),
+    ]);
+    // Okabe and Ito's, which keep their distance for every kind of sight.
+    "colour-blind" "colours that everybody tells apart, on dark and light" Some([
+        Color::Rgb(0, 158, 115), Color::Rgb(204, 121, 167), Color::Rgb(86, 180, 233), Color::Rgb(230, 159, 0),
+        Color::Rgb(230, 159, 0), Color::Rgb(213, 94, 0), Color::Rgb(86, 180, 233), Color::Rgb(230, 159, 0),
+        Color::Rgb(204, 121, 167),
+    ]);
+    "mono" "no colours: bold, dim and reversed" None;
+};
+
+/// The place of a theme in [`PALETTES`].
+pub(crate) fn palette(name: &str) -> Option<usize> {
+    PALETTES.iter().position(|palette| palette.name == name)
+}
+
+/// The names of all themes, for messages.
+pub(crate) fn palette_names() -> String {
+    PALETTES.iter().map(|palette| palette.name).collect::<Vec<_>>().join(", ")
+}
+
+/// The colours of the first theme, for the default configuration file.
+pub(crate) fn usual_colors() -> impl Iterator<Item = (Role, Color)> {
+    PALETTES.iter().filter_map(|palette| palette.colors).take(1).flat_map(|colors| Role::ALL.into_iter().zip(colors))
+}
+
+/// Colours that the user chose beside a theme, by role.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Colors([Option<Color>; 9]);
+
+impl Colors {
+    /// Gives a role a colour of its own.
+    pub(crate) fn set(&mut self, role: Role, color: Color) {
+        self.0[role as usize] = Some(color);
     }
 }
 
 /// What the terminal can show.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Theme {
     /// Colours may be used.
     pub(crate) color: bool,
     /// Characters beyond ASCII may be used.
     pub(crate) unicode: bool,
-    /// Which colours.
-    pub(crate) colors: Colors,
+    /// Which colours: the place in [`PALETTES`].
+    pub(crate) palette: usize,
+    /// What is used instead of the palette's.
+    pub(crate) own: Colors,
 }
 
 impl Theme {
@@ -104,12 +141,14 @@ impl Theme {
         Self {
             color: set("NO_COLOR").is_none() && set("TERM").is_none_or(|term| term != "dumb"),
             unicode: locale.contains("UTF-8") || locale.contains("UTF8"),
-            colors: Colors::default(),
+            ..Self::default()
         }
     }
 
     fn colored(self, role: Role, without: Modifier) -> Style {
-        if self.color { Style::new().fg(self.colors.0[role as usize]) } else { Style::new().add_modifier(without) }
+        let place = role as usize;
+        let color = self.own.0[place].or_else(|| Some(PALETTES.get(self.palette)?.colors?[place]));
+        color.filter(|_| self.color).map_or(Style::new().add_modifier(without), |color| Style::new().fg(color))
     }
 
     /// uwsgitop's colours of a worker's status.
@@ -162,6 +201,11 @@ impl Theme {
     pub(crate) fn heat(self, level: f64) -> Style {
         // The shade tells it too, so one change of colour is enough.
         self.series(usize::from(level > 0.66))
+    }
+
+    /// The same with the next palette.
+    pub(crate) fn next(self) -> Self {
+        Self { palette: (self.palette + 1) % PALETTES.len(), ..self }
     }
 
     /// Replaces what the terminal cannot show, after everything is drawn.
@@ -230,6 +274,31 @@ mod tests {
         assert!(theme(&[("NO_COLOR", "")]).color);
         assert!(!theme(&[("NO_COLOR", "1")]).color);
         assert!(!theme(&[("TERM", "dumb")]).color);
+    }
+
+    #[test]
+    fn every_theme_tells_the_states_and_the_lines_apart() {
+        for place in 0..PALETTES.len() {
+            let theme = Theme { color: true, palette: place, ..Theme::default() };
+            assert_eq!(palette(PALETTES[place].name), Some(place));
+            assert_ne!(theme.status(Status::Busy), theme.status(Status::Idle));
+            assert_ne!(theme.status(Status::Busy), theme.status(Status::Cheap));
+            if PALETTES[place].colors.is_some() {
+                assert!(theme.series(0) != theme.series(1) && theme.series(1) != theme.series(2));
+            }
+        }
+        assert_eq!(palette("neon"), None);
+    }
+
+    #[test]
+    fn a_colour_of_one_s_own_stays_with_every_theme() {
+        let mut theme = Theme { color: true, ..Theme::default() };
+        theme.own.set(Role::Busy, Color::White);
+        for _ in PALETTES {
+            assert_eq!(theme.status(Status::Busy).fg, Some(Color::White));
+            theme = theme.next();
+        }
+        assert_eq!(theme.palette, 0);
     }
 
     #[test]
