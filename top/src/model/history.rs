@@ -59,11 +59,6 @@ pub(crate) struct History {
 }
 
 impl History {
-    /// Whether enough time has passed for a reading of `taken` (unix µs) to get a place of its own.
-    pub(crate) fn is_due(&self, taken: u64) -> bool {
-        self.points.back().is_none_or(|last| taken >= last.taken.saturating_add(SPACING))
-    }
-
     /// Remembers a reading.
     pub(crate) fn push(&mut self, reading: &mut Reading) {
         if let Some(latency) = &reading.totals.latency {

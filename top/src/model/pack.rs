@@ -11,7 +11,7 @@ use rwsgi_stats::{
     Vassal, Worker,
 };
 
-use super::{Counts, Percentiles, Rates, Reading};
+use super::{Counts, Percentiles, Rates, Reading, Totals};
 
 /// Goes through a value's numbers in a fixed order: a writer reads them out, a reader puts them in.
 trait Walk {
@@ -76,6 +76,20 @@ fn reading(walk: &mut impl Walk, reading: &mut Reading) {
     }
     for latency in [&mut totals.latency, &mut totals.waiting] {
         walk.option(latency, counts);
+    }
+    // What the workers add up to is not kept twice; several servers together have no workers of their own.
+    if reading.snapshot.workers.is_empty() {
+        counters(walk, totals);
+    }
+}
+
+fn counters(walk: &mut impl Walk, totals: &mut Totals) {
+    let Totals { statuses, cores, requests, exceptions, harakiri, respawns, tx, rss, pss, .. } = totals;
+    statuses.iter_mut().for_each(|count| walk.number(count));
+    [cores, requests, exceptions, harakiri, respawns, tx, rss].into_iter().for_each(|count| walk.number(count));
+    walk.option(pss, Walk::number);
+    for count in [&mut totals.queue, &mut totals.queue_capacity, &mut totals.queue_errors] {
+        walk.number(count);
     }
 }
 

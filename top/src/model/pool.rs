@@ -25,6 +25,8 @@ pub(crate) struct Pool {
     pub(crate) restarted: Option<u64>,
     /// The last hour.
     pub(crate) history: History,
+    /// The server's clock less this machine's, µs.
+    pub(crate) ahead: i64,
     before: Option<Before>,
     memory: Vec<MemoryTrack>,
 }
@@ -100,6 +102,7 @@ impl Pool {
             restarts: 0,
             restarted: None,
             history: History::default(),
+            ahead: 0,
             before: None,
             memory: Vec::new(),
         }
@@ -134,6 +137,7 @@ impl Pool {
 
     fn advance(&mut self, mut snapshot: Snapshot, at: u64, local: u64) {
         let taken = snapshot.now.unwrap_or(local);
+        self.ahead = taken.wrapping_sub(local) as i64;
         digest(&mut snapshot, taken);
         let mut totals = Totals::of(&snapshot);
         let continues = self.before.take_if(|before| before.is_continued_by(&snapshot, &totals));

@@ -130,6 +130,21 @@ impl Totals {
         Self::default().with_counters_of(snapshot)
     }
 
+    /// The counters alone: what is still known of a server that is silent.
+    pub(crate) fn without_rates(&self) -> Self {
+        let silent = Self::default();
+        Self {
+            rps: silent.rps,
+            exception_rate: silent.exception_rate,
+            tx_rate: silent.tx_rate,
+            utilization: silent.utilization,
+            cpu: silent.cpu,
+            latency: silent.latency,
+            waiting: silent.waiting,
+            ..self.clone()
+        }
+    }
+
     /// These rates and windows, with the counters of a snapshot.
     pub(super) fn with_counters_of(self, snapshot: &Snapshot) -> Self {
         let workers = &snapshot.workers;

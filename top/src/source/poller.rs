@@ -23,6 +23,13 @@ impl Clock {
         u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
+    /// The next whole multiple of `interval` since the start.
+    fn beat_after(&self, interval: Duration) -> Instant {
+        let passed = self.origin.elapsed();
+        let into = passed.as_nanos() % interval.as_nanos().max(1);
+        self.origin + passed + interval.saturating_sub(Duration::from_nanos(into as u64))
+    }
+
     /// Unix µs by this machine.
     pub(crate) fn unix() -> u64 {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
@@ -36,7 +43,8 @@ pub(crate) struct Poller {
 }
 
 impl Poller {
-    /// Starts reading `target` every `interval`, giving each sample to `deliver` until that returns false.
+    /// Starts reading `target` at every whole multiple of `interval` on `clock`, so that several servers are read at the
+    /// same time, giving each sample to `deliver` until that returns false.
     pub(crate) fn start(
         index: usize,
         target: Target,
@@ -48,7 +56,6 @@ impl Poller {
         let (sender, changes) = mpsc::channel();
         let mut interval = interval;
         thread::Builder::new().name(format!("poll {index}")).spawn(move || {
-            let mut next = Instant::now();
             let mut reader = Reader::default();
             loop {
                 let outcome = fetch(&target, timeout, &mut reader);
@@ -56,12 +63,12 @@ impl Poller {
                     return;
                 }
                 // A slow answer skips beats rather than being followed by a burst.
-                next = (next + interval).max(Instant::now());
+                let mut next = clock.beat_after(interval);
                 loop {
                     match changes.recv_timeout(next.saturating_duration_since(Instant::now())) {
                         Ok(changed) => {
                             interval = changed;
-                            next = next.min(Instant::now() + interval);
+                            next = clock.beat_after(interval);
                         }
                         Err(RecvTimeoutError::Timeout) => break,
                         Err(RecvTimeoutError::Disconnected) => return,
@@ -76,5 +83,19 @@ impl Poller {
     pub(crate) fn set_interval(&self, interval: Duration) {
         // The thread is gone only when nobody takes its samples any more.
         let _ = self.interval.send(interval);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beats_are_whole_multiples_and_lie_ahead() {
+        let clock = Clock { origin: Instant::now() - Duration::from_millis(10_250) };
+        for (interval, beat) in [(1_000, 11_000), (5_000, 15_000), (60_000, 60_000)] {
+            let next = clock.beat_after(Duration::from_millis(interval));
+            assert_eq!(next - clock.origin, Duration::from_millis(beat), "{interval}");
+        }
     }
 }

@@ -182,6 +182,8 @@ mod tests {
     }
 
     proptest! {
+        // Every case understands the document dozens of times.
+        #![proptest_config(ProptestConfig::with_cases(40))]
         #[test]
         fn any_change_of_a_byte_is_noticed(changes in prop::collection::vec((0..WHOLE.len(), any::<u8>()), 1..20)) {
             let mut reader = Reader::default();

@@ -10,7 +10,7 @@ use super::screen::Screen;
 use super::theme::PALETTES;
 use super::{detail, header, lists, spoolers};
 use crate::format;
-use crate::model::{Reading, Totals};
+use crate::model::Reading;
 
 impl Screen {
     /// Draws everything.
@@ -103,8 +103,7 @@ impl Screen {
         let until = self.pinned.as_ref().map_or(u64::MAX, |pinned| pinned.time);
         let view = header::View { history: self.history(), until, theme: &self.theme };
         if self.all() {
-            let readings = (0..self.pools.len()).filter_map(|server| self.reading_of(server));
-            let totals = Totals::merged(readings.map(|reading| &reading.totals));
+            let totals = self.together().unwrap_or_default();
             return header::totals(&totals, None, &view, area, buf);
         }
         let Some(reading) = self.reading() else { return 0 };

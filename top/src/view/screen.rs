@@ -96,6 +96,10 @@ pub(crate) struct Screen {
     pub(super) pinned: Option<Pinned>,
     /// All servers together, for the charts of the first tab.
     pub(super) merged: History,
+    /// All servers together in the last whole round.
+    together: Option<Totals>,
+    /// The servers that were read in this round.
+    round: Vec<usize>,
     /// When the last sample came, good or bad, unix µs.
     pub(super) now: u64,
     /// The source has no more to give.
@@ -132,6 +136,8 @@ impl Screen {
             speed: setup.replay.then_some(1.0),
             pinned: None,
             merged: History::default(),
+            together: None,
+            round: Vec::new(),
             now: 0,
             ended: false,
         }
@@ -141,19 +147,43 @@ impl Screen {
     pub(crate) fn ingest(&mut self, sample: Sample) -> bool {
         self.now = self.now.max(sample.taken);
         let target = sample.target;
+        if self.round.contains(&target) {
+            // The others had their time.
+            self.add_up();
+        }
         if let Some(pool) = self.pools.get_mut(target) {
             pool.ingest(sample);
         }
         if self.pools.len() > 1 {
-            let readings = self.pools.iter().filter_map(|pool| pool.current.as_ref());
-            let totals = Totals::merged(readings.map(|reading| &reading.totals));
-            // The latencies of the others are those of their last window; they count once a second, as this does.
-            if self.merged.is_due(self.now) {
-                self.merged.push(&mut Reading { taken: self.now, totals, ..Reading::default() });
+            self.round.push(target);
+            if self.round.len() == self.pools.len() {
+                self.add_up();
             }
         }
         // The past does not change.
         self.pinned.is_none() && (self.all() || self.server_shown() == Some(target))
+    }
+
+    /// Adds the servers up at the end of a round, in which each was read once. What one did in its last window counts only
+    /// when that was in this round: of a silent server there are its counters alone.
+    fn add_up(&mut self) {
+        let round = std::mem::take(&mut self.round);
+        let known = self.pools.iter().enumerate().filter_map(|(place, pool)| {
+            let totals = &pool.current.as_ref()?.totals;
+            let answered = round.contains(&place) && pool.trouble.is_none();
+            Some(if answered { totals.clone() } else { totals.without_rates() })
+        });
+        let totals = Totals::merged(&known.collect::<Vec<_>>());
+        self.merged.push(&mut Reading { taken: self.now, totals: totals.clone(), ..Reading::default() });
+        self.together = Some(totals);
+    }
+
+    /// All servers together, now or at the moment that is pinned; `None` before a first round was over.
+    pub(super) fn together(&self) -> Option<Totals> {
+        match &self.pinned {
+            Some(pinned) => self.merged.at(pinned.time).map(|reading| reading.totals),
+            None => self.together.clone(),
+        }
     }
 
     /// The source is at its end.
@@ -451,7 +481,15 @@ impl Screen {
 
     fn pin(&mut self, time: Option<u64>) {
         let Some(time) = time else { return };
-        let readings = self.pools.iter().map(|pool| pool.history.at(time)).collect();
+        // Each server has a clock of its own, and an answer takes its time.
+        const LATE: i64 = 400_000;
+        let ahead = self.pool().map_or(0, |pool| pool.ahead);
+        let shown = self.server_shown();
+        let then = |(place, pool): (usize, &Pool)| {
+            let moved = if shown == Some(place) { 0 } else { pool.ahead.saturating_sub(ahead).saturating_add(LATE) };
+            pool.history.at(time.saturating_add_signed(moved))
+        };
+        let readings = self.pools.iter().enumerate().map(then).collect();
         self.pinned = Some(Pinned { time, readings });
     }
 
