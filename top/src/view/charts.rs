@@ -1,5 +1,7 @@
 //! Charts of the history: bars, lines, and the latency heat map.
 
+use std::collections::BTreeMap;
+
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
@@ -170,10 +172,12 @@ fn bars(
     time_axis(cells.step, area, theme, buf);
 }
 
+/// Seconds before the moment that is shown (negative) and value, by time; and the line's name and style.
+type NamedLine = (Vec<(f64, f64)>, String, Style);
+
 /// Lines over time, from the one that may be covered to the one that may not.
 struct Lines {
-    /// Seconds before the moment that is shown (negative) and value, by time; and the line's name and style.
-    lines: Vec<(Vec<(f64, f64)>, String, Style)>,
+    lines: Vec<NamedLine>,
     /// The lowest and the highest value of the picture.
     y: [f64; 2],
     /// From the lowest to the highest.
@@ -279,7 +283,11 @@ fn latency(material: &Material<'_>, theme: &Theme, area: Rect, buf: &mut Buffer)
     self::lines(&Lines { lines, y: [low, high], labels }, step_of(material, area), theme, area, buf);
 }
 
-/// A line for each worker; the three largest have names and colours, for more cannot be told apart.
+/// More lines than these cannot be told apart.
+const LINES: usize = 11;
+
+/// A line for each worker, the three largest with names and colours; of many workers those, and between which bounds all
+/// the others are.
 fn memory(material: &Material<'_>, theme: &Theme, area: Rect, buf: &mut Buffer) {
     let at = |taken: u64| -((material.until - taken) as f64 / 1e6);
     let mut workers: Vec<(Vec<(f64, f64)>, u32)> = Vec::new();
@@ -303,6 +311,16 @@ fn memory(material: &Material<'_>, theme: &Theme, area: Rect, buf: &mut Buffer) 
     let margin = ((high - low) * 0.1).max(high * 0.02);
     let (low, high) = ((low - margin).max(0.0), high + margin);
     let labels = [low, f64::midpoint(low, high), high].map(|value| format::size(value as u64)).to_vec();
+    if workers.len() > LINES {
+        let others = workers.drain(..workers.len() - 3);
+        let mut bounds: BTreeMap<i64, (f64, f64)> = BTreeMap::new();
+        for (x, y) in others.flat_map(|(line, _)| line) {
+            let (low, high) = bounds.entry((x * 1e3) as i64).or_insert((y, y));
+            (*low, *high) = (low.min(y), high.max(y));
+        }
+        let bound = |side: fn(&(f64, f64)) -> f64| bounds.iter().map(|(x, y)| (*x as f64 / 1e3, side(y))).collect();
+        workers.splice(..0, [(bound(|y| y.0), 0), (bound(|y| y.1), 0)]);
+    }
     let others = workers.len().saturating_sub(3);
     let named = |(index, (line, id)): (usize, (Vec<(f64, f64)>, u32))| match index.checked_sub(others) {
         None => (line, String::new(), theme.dim()),

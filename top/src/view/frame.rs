@@ -1,71 +1,116 @@
-//! Two frames, the one that is shown and the one that is drawn, and what has to be written to get from the one to the
-//! other. ratatui's own comparison looks at each cell with the care that wide characters need; nearly all of ours are
+//! What is shown and what is drawn, and what has to be written to get from the one to the other. ratatui's own comparison looks at each cell with the care that wide characters need; nearly all of ours are
 //! plain, and a frame has thousands of them.
 
 use ratatui::buffer::{Buffer, Cell, CellWidth};
 use ratatui::layout::Rect;
+use ratatui::style::Color;
 
-/// The frame that is shown, and the one before it, whose room the next will take.
+/// The frame that is drawn into, and a mark of each cell that is shown.
 #[derive(Debug)]
 pub(crate) struct Frames {
-    shown: Buffer,
-    before: Buffer,
+    frame: Buffer,
+    shown: Vec<Mark>,
 }
+
+/// All of a cell in two words: its symbol, and its style.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mark(u64, u64);
 
 impl Frames {
     /// An empty screen of this size.
     pub(crate) fn new(width: u16, height: u16) -> Self {
-        let empty = Buffer::empty(Rect { x: 0, y: 0, width, height });
-        Self { shown: empty.clone(), before: empty }
+        let frame = Buffer::empty(Rect { x: 0, y: 0, width, height });
+        let shown = frame.content.iter().map(Mark::of).collect();
+        Self { frame, shown }
     }
 
     /// An empty frame to draw into; afterwards, the cells that changed, in the order of lines and columns. They count as
     /// shown from then on.
     pub(crate) fn advance(&mut self, render: impl FnOnce(&mut Buffer)) -> Vec<(u16, u16, &Cell)> {
-        std::mem::swap(&mut self.shown, &mut self.before);
-        self.shown.reset();
-        render(&mut self.shown);
-        changes(&self.before, &self.shown)
-    }
-}
-
-/// The cells of `new` that differ from those of `old`, which is of the same size.
-fn changes<'a>(old: &Buffer, new: &'a Buffer) -> Vec<(u16, u16, &'a Cell)> {
-    let mut changed = Vec::new();
-    let width = usize::from(new.area.width).max(1);
-    for (y, (was, is)) in (0..).zip(old.content.chunks(width).zip(new.content.chunks(width))) {
-        let before = changed.len();
-        let mut wide = false;
-        for (x, (was, is)) in (0..).zip(was.iter().zip(is)) {
-            if !same(was, is) {
-                wide |= is_wide(was) || is_wide(is);
-                changed.push((x, y, is));
-            }
-        }
-        if wide {
-            // A wide character covers its neighbour, and what it covered is drawn again: the whole line is.
-            changed.truncate(before);
-            let mut covered = 0;
-            for (x, cell) in (0..).zip(is) {
-                if covered == 0 {
+        self.frame.reset();
+        render(&mut self.frame);
+        let mut changed = Vec::new();
+        let width = usize::from(self.frame.area.width).max(1);
+        for (y, (cells, marks)) in (0..).zip(self.frame.content.chunks(width).zip(self.shown.chunks_mut(width))) {
+            let before = changed.len();
+            let mut wide = false;
+            for (x, (cell, mark)) in (0..).zip(cells.iter().zip(marks)) {
+                let new = Mark::of(cell);
+                if new != *mark || new.is_long() {
+                    wide |= mark.may_be_wide() || (new.may_be_wide() && cell.cell_width() != 1);
+                    *mark = new;
                     changed.push((x, y, cell));
-                    covered = cell.cell_width();
                 }
-                covered = covered.saturating_sub(1);
+            }
+            if wide {
+                // A wide character covers its neighbour, and what it covered is drawn again: the whole line is.
+                changed.truncate(before);
+                let mut covered = 0;
+                for (x, cell) in (0..).zip(cells) {
+                    if covered == 0 {
+                        changed.push((x, y, cell));
+                        covered = cell.cell_width();
+                    }
+                    covered = covered.saturating_sub(1);
+                }
             }
         }
+        changed
     }
-    changed
 }
 
-fn same(a: &Cell, b: &Cell) -> bool {
-    let (x, y) = (a.symbol().as_bytes(), b.symbol().as_bytes());
-    let symbols = if let ([x], [y]) = (x, y) { x == y } else { x == y };
-    symbols && a.modifier == b.modifier && a.fg == b.fg && a.bg == b.bg
+impl Mark {
+    /// Of a symbol that has no room: it counts as changed every time.
+    const LONG: u64 = u64::MAX;
+
+    #[inline]
+    fn of(cell: &Cell) -> Self {
+        let symbol = match cell.symbol().as_bytes() {
+            [byte] => u64::from(*byte),
+            // UTF-8 has no NUL in the middle, so that the length need not be kept.
+            bytes if bytes.len() < 8 => bytes.iter().fold(0, |symbol, byte| symbol << 8 | u64::from(*byte)),
+            _ => Self::LONG,
+        };
+        let style = u64::from(cell.modifier.bits()) << 52 | colour(cell.fg) << 26 | colour(cell.bg);
+        Self(symbol, style)
+    }
+
+    fn is_long(self) -> bool {
+        self.0 == Self::LONG
+    }
+
+    /// Wide characters begin at U+1100, which has three bytes; box drawing, blocks and Braille, which have three as well,
+    /// are the ones that charts are full of.
+    fn may_be_wide(self) -> bool {
+        let drawn = 0x00e2_9480..=0x00e2_a3bf;
+        self.0 > 0xffff && !drawn.contains(&self.0)
+    }
 }
 
-fn is_wide(cell: &Cell) -> bool {
-    cell.symbol().len() > 1 && cell.cell_width() != 1
+/// A colour in 26 bits.
+#[inline]
+fn colour(color: Color) -> u64 {
+    match color {
+        Color::Reset => 0,
+        Color::Black => 1,
+        Color::Red => 2,
+        Color::Green => 3,
+        Color::Yellow => 4,
+        Color::Blue => 5,
+        Color::Magenta => 6,
+        Color::Cyan => 7,
+        Color::Gray => 8,
+        Color::DarkGray => 9,
+        Color::LightRed => 10,
+        Color::LightGreen => 11,
+        Color::LightYellow => 12,
+        Color::LightBlue => 13,
+        Color::LightMagenta => 14,
+        Color::LightCyan => 15,
+        Color::White => 16,
+        Color::Indexed(index) => 1 << 24 | u64::from(index),
+        Color::Rgb(red, green, blue) => 2 << 24 | u64::from(red) << 16 | u64::from(green) << 8 | u64::from(blue),
+    }
 }
 
 #[cfg(test)]

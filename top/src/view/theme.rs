@@ -278,12 +278,12 @@ mod tests {
 
     #[test]
     fn every_theme_tells_the_states_and_the_lines_apart() {
-        for place in 0..PALETTES.len() {
+        for (place, known) in PALETTES.iter().enumerate() {
             let theme = Theme { color: true, palette: place, ..Theme::default() };
-            assert_eq!(palette(PALETTES[place].name), Some(place));
+            assert_eq!(palette(known.name), Some(place));
             assert_ne!(theme.status(Status::Busy), theme.status(Status::Idle));
             assert_ne!(theme.status(Status::Busy), theme.status(Status::Cheap));
-            if PALETTES[place].colors.is_some() {
+            if known.colors.is_some() {
                 assert!(theme.series(0) != theme.series(1) && theme.series(1) != theme.series(2));
             }
         }
