@@ -177,7 +177,9 @@ impl Totals {
     /// Several servers as one: sums, merged histograms, utilization weighted by cores.
     pub(crate) fn merged<'a>(all: impl IntoIterator<Item = &'a Self>) -> Self {
         let mut merged = Self::default();
-        let mut busy_cores = None;
+        let (mut busy_cores, mut known_cores) = (None, 0);
+        // Where one tells resident memory only, a sum of the others' divided memory would say less than there is.
+        let mut all_pss = Some(0u64);
         for one in all {
             for (sum, count) in merged.statuses.iter_mut().zip(one.statuses) {
                 *sum += count;
@@ -192,8 +194,11 @@ impl Totals {
             merged.queue = merged.queue.saturating_add(one.queue);
             merged.queue_capacity = merged.queue_capacity.saturating_add(one.queue_capacity);
             merged.queue_errors = merged.queue_errors.saturating_add(one.queue_errors);
-            if let Some(pss) = one.pss {
-                merged.pss = Some(merged.pss.unwrap_or(0).saturating_add(pss));
+            if one.rss > 0 {
+                all_pss = all_pss.zip(one.pss).map(|(sum, pss)| sum.saturating_add(pss));
+            }
+            if one.utilization.is_some() {
+                known_cores += one.cores;
             }
             for (sum, rate) in [
                 (&mut merged.rps, one.rps),
@@ -212,7 +217,8 @@ impl Totals {
                 }
             }
         }
-        merged.utilization = busy_cores.filter(|_| merged.cores > 0).map(|busy| busy / merged.cores as f64);
+        merged.utilization = busy_cores.filter(|_| known_cores > 0).map(|busy| busy / known_cores as f64);
+        merged.pss = all_pss.filter(|pss| *pss > 0);
         merged
     }
 
@@ -311,5 +317,15 @@ mod tests {
         let percentiles = merged.latency.unwrap().percentiles().unwrap();
         assert!(percentiles.p99 < 1_010 && percentiles.max >= 100_000, "{percentiles:?}");
         assert_eq!((merged.rps, merged.utilization), (Some(100.0), Some(0.25)));
+    }
+
+    #[test]
+    fn a_server_that_tells_less_takes_nothing_from_what_the_others_tell() {
+        let ours = Totals { cores: 4, utilization: Some(0.5), rss: 100, pss: Some(40), ..Totals::default() };
+        let uwsgi = Totals { cores: 8, rss: 70, ..Totals::default() };
+        let merged = Totals::merged([&ours, &uwsgi]);
+        assert_eq!((merged.utilization, merged.cores), (Some(0.5), 12), "of the cores that it is known of");
+        assert_eq!((merged.rss, merged.pss), (170, None), "resident memory is what all tell");
+        assert_eq!(Totals::merged([&ours, &ours]).pss, Some(80));
     }
 }

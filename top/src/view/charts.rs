@@ -44,6 +44,8 @@ const MARGIN: u16 = 8;
 struct Kind {
     number: u8,
     title: &'static str,
+    /// Its title when several servers are shown together.
+    together: &'static str,
     told: fn(&Point) -> bool,
     draw: fn(&Material<'_>, &Theme, Rect, &mut Buffer),
 }
@@ -53,17 +55,31 @@ const KINDS: [Kind; 6] = [
     Kind {
         number: 1,
         title: "requests per second",
+        together: "requests per second",
         told: |point| point.rps.is_some(),
         draw: |material, theme, area, buf| {
             bars(material, |point| point.rps.map(f64::from), &format::rate, 0.0, theme, area, buf);
         },
     },
-    Kind { number: 2, title: "latency of the window", told: |point| point.latency.is_some(), draw: latency },
-    Kind { number: 3, title: "latency heat map", told: |point| point.latency.is_some(), draw: heat },
-    Kind { number: 4, title: "memory by worker", told: |point| point.memory > 0, draw: memory },
+    Kind {
+        number: 2,
+        title: "latency of the window",
+        together: "latency of the window",
+        told: |point| point.latency.is_some(),
+        draw: latency,
+    },
+    Kind {
+        number: 3,
+        title: "latency heat map",
+        together: "latency heat map",
+        told: |point| point.latency.is_some(),
+        draw: heat,
+    },
+    Kind { number: 4, title: "memory by worker", together: "memory", told: |point| point.memory > 0, draw: memory },
     Kind {
         number: 5,
         title: "waiting",
+        together: "waiting",
         told: |_| true,
         draw: |material, theme, area, buf| {
             let show = |value: f64| format!("{value:.0}");
@@ -73,6 +89,7 @@ const KINDS: [Kind; 6] = [
     Kind {
         number: 6,
         title: "utilization",
+        together: "utilization",
         told: |point| point.utilization.is_some(),
         draw: |material, theme, area, buf| {
             let show = |value: f64| format!("{}%", format::percent(value));
@@ -90,7 +107,7 @@ pub(crate) fn one(number: u8, material: &Material<'_>, theme: &Theme, area: Rect
     let known = material.history.points().any(|point| (kind.told)(point));
     let title = Line::from(vec![
         Span::styled(format!("{} ", kind.number), theme.dim()),
-        Span::styled(kind.title, theme.strong()),
+        Span::styled(if material.pool.is_some() { kind.title } else { kind.together }, theme.strong()),
         Span::styled(if known { "" } else { ": nothing known yet, or the server does not tell" }, theme.dim()),
     ]);
     buf.set_line(area.x, area.y, &title, area.width);
@@ -103,10 +120,12 @@ pub(crate) fn one(number: u8, material: &Material<'_>, theme: &Theme, area: Rect
 pub(crate) fn all(material: &Material<'_>, theme: &Theme, area: Rect, buf: &mut Buffer) {
     let told = |kind: &&Kind| material.history.points().any(|point| (kind.told)(point));
     let kinds: Vec<&Kind> = KINDS.iter().filter(told).collect();
-    let columns = usize::from(area.width / 60).clamp(1, 3).min(kinds.len().max(1));
+    let roomy = usize::from(area.width / 60).clamp(1, 3).min(kinds.len().max(1));
+    // Three of which one would have a line to itself stand closer.
+    let columns = if kinds.len() == 3 && area.width >= 3 * 40 { 3 } else { roomy };
     let most_rows = usize::from(area.height / 8).max(1);
     let rows = kinds.len().div_ceil(columns).min(most_rows);
-    let (width, height) = (area.width / columns as u16, (area.height / rows.max(1) as u16).min(24));
+    let (width, height) = (area.width / columns as u16, (area.height / rows.max(1) as u16).min(40));
     for (index, kind) in kinds.iter().take(rows * columns).enumerate() {
         let (row, column) = ((index / columns) as u16, (index % columns) as u16);
         let place = Rect { x: area.x + column * width, y: area.y + row * height, width: width - 1, height: height - 1 };
@@ -293,13 +312,18 @@ fn memory(material: &Material<'_>, theme: &Theme, area: Rect, buf: &mut Buffer) 
     let mut workers: Vec<(Vec<(f64, f64)>, u32)> = Vec::new();
     if let Some((pool, reading)) = material.pool.and_then(|pool| Some((pool, pool.current.as_ref()?))) {
         for (place, worker) in reading.snapshot.workers.iter().enumerate() {
-            let Some(track) = pool.memory(place).filter(|track| track.points().len() > 1) else { continue };
+            let Some(track) = pool.memory(place).filter(|track| track.points().len() > 0) else { continue };
             let points = track.points().filter(|point| point.taken <= material.until);
-            workers.push((points.map(|p| (at(p.taken), p.rss as f64)).collect(), worker.id));
+            let mut line: Vec<_> = points.map(|p| (at(p.taken), p.rss as f64)).collect();
+            // Points are seconds apart, and the last is now.
+            if material.until >= reading.taken && !line.is_empty() {
+                line.push((at(reading.taken), worker.rss as f64));
+            }
+            workers.push((line, worker.id));
         }
     }
     if workers.is_empty() {
-        // Several servers, or too early for lines of their own: the sum.
+        // Several servers: the sum.
         bars(material, |point| Some(point.memory as f64), &|value| format::size(value as u64), 1.0, theme, area, buf);
         return;
     }

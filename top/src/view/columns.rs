@@ -169,7 +169,7 @@ pub(crate) const COLUMNS: &[Column] = columns! {
         |row, _| rps(row).map(format::rate), Some(|row, _| rps(row).map(format::rate)), |row| fraction(rps(row));
     "exc" "EXC" 4 right 3 "requests in which the application raised an exception"
         |row, _| Some(format::count(row.worker.exceptions)), None, |row| number(row.worker.exceptions);
-    "sig" "SIG" 3 right 19 "uWSGI signals handled"
+    "sig" "SIG" 3 right 20 "uWSGI signals handled"
         |row, _| Some(format::count(row.worker.signals)), None, |row| number(row.worker.signals);
     "status" "STATUS" 6 left 0 "idle, busy, cheap, pause, or sig and a number"
         |row, _| Some(format::one_line(status_word(row))), Some(|row, _| Some(format::one_line(status_word(row)))),
@@ -178,7 +178,7 @@ pub(crate) const COLUMNS: &[Column] = columns! {
         |row, _| Some(format::micros(row.worker.avg_rt)), None, |row| number(row.worker.avg_rt);
     "rss" "RSS" 6 right 4 "resident memory"
         |row, _| Some(format::size(row.worker.rss)), None, |row| number(row.worker.rss);
-    "vsz" "VSZ" 6 right 17 "address space"
+    "vsz" "VSZ" 6 right 19 "address space"
         |row, _| Some(format::size(row.worker.vsz)), None, |row| number(row.worker.vsz);
     "tx" "TX" 6 right 12 "bytes sent"
         |row, _| Some(format::size(row.worker.tx)), None, |row| number(row.worker.tx);
@@ -186,9 +186,9 @@ pub(crate) const COLUMNS: &[Column] = columns! {
         |row, _| Some(format::count(row.worker.respawn_count)), None, |row| number(row.worker.respawn_count);
     "hc" "HC" 3 right 6 "harakiri: requests ended for running too long"
         |row, _| Some(format::count(row.worker.harakiri_count)), None, |row| number(row.worker.harakiri_count);
-    "runt" "RunT" 6 right 16 "time spent in requests"
+    "runt" "RunT" 6 right 18 "time spent in requests"
         |row, _| Some(format::micros(row.worker.running_time)), None, |row| number(row.worker.running_time);
-    "spawned" "LastSpwn" 8 right 13 "when the process started"
+    "spawned" "LastSpwn" 8 right 16 "when the process started"
         |row, context| Some(format::time_of_day(row.worker.last_spawn, context.now, &context.zone)), None,
         |row| number(row.worker.last_spawn);
     "util" "UTIL%" 5 right 2 "share of its cores' time spent in requests, percent"
@@ -206,16 +206,16 @@ pub(crate) const COLUMNS: &[Column] = columns! {
         |row, _| row.worker.pss.map(format::size), None, |row| number(row.worker.pss);
     "cpu" "CPU%" 5 right 8 "processor time, percent of one processor"
         |row, _| row.rates.cpu.map(format::percent), None, |row| fraction(row.rates.cpu);
-    "gil" "GIL%" 5 right 20 "share of its cores' time spent waiting for Python's global lock, percent"
+    "gil" "GIL%" 5 right 21 "share of its cores' time spent waiting for Python's global lock, percent"
         |row, _| row.rates.gil.map(format::percent), None, |row| fraction(row.rates.gil);
-    "gen" "GEN" 4 right 15 "generation: which load of the application it serves"
+    "gen" "GEN" 4 right 17 "generation: which load of the application it serves"
         |row, _| row.worker.generation.map(|generation| generation.to_string()), None,
         |row| number(row.worker.generation.map(u64::from));
-    "age" "AGE" 6 right 21 "how long its oldest request in progress has run"
+    "age" "AGE" 6 right 13 "how long its oldest request in progress has run"
         |row, _| age(row).map(format::micros), Some(|row, _| age(row).map(format::micros)), |row| number(age(row));
-    "request" "REQUEST" 16 grows 22 "its oldest request in progress"
+    "request" "REQUEST" 16 grows 14 "its oldest request in progress"
         |row, _| request(row), Some(|row, _| request(row)), |row| text(request(row));
-    "exception" "LAST EXCEPTION" 16 grows 23 "the last exception that its application raised"
+    "exception" "LAST EXCEPTION" 16 grows 15 "the last exception that its application raised"
         |row, _| exception(row), None, |row| text(exception(row));
 };
 

@@ -60,7 +60,8 @@ pub(crate) fn draw(
     if area.width < SIDE_BY_SIDE {
         // One below the other, the most wanted first; on a small screen without the lines of air.
         whole.extend(pane.exception(area.width));
-        whole.extend(pane.memory(area.width, 1));
+        let rows = if rest.height >= 30 { 4 } else { 1 };
+        whole.extend(pane.memory(area.width, rows));
         whole.extend(pane.latency(area.width));
         whole.extend(pane.ends(area.width));
         if whole.len() > usize::from(rest.height) {
@@ -167,7 +168,7 @@ impl<'a> Pane<'a> {
             let since = format::time_of_day(worker.last_spawn, now, self.zone);
             facts.push(("up", format!("{} (since {since})", format::seconds(now.saturating_sub(worker.last_spawn)))));
         }
-        facts.push(("started", format!("{} times", worker.respawn_count)));
+        facts.push(("starts", worker.respawn_count.to_string()));
         first.extend(self.facts(&facts, u16::MAX).into_iter().flat_map(|line| line.spans));
         let unknown = || "-".to_owned();
         let mut second = vec![
