@@ -95,7 +95,7 @@ fn settle(mut config: Config, start: &Path) -> anyhow::Result<Config> {
     for path in files.into_iter().flatten() {
         *path = start.join(&*path);
     }
-    for directory in &mut config.spooler.directories {
+    for directory in config.spooler.directories.iter_mut().chain(&mut config.spooler.external) {
         *directory = start.join(&*directory);
     }
     spooler::prepare(&mut config)?;

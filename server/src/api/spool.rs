@@ -27,13 +27,13 @@ pub(super) fn add(module: &Bound<'_, PyModule>, setup: &Setup) -> PyResult<()> {
     module.add("SPOOL_OK", SPOOL_OK)?;
     module.add("SPOOL_RETRY", SPOOL_RETRY)?;
     module.add("SPOOL_IGNORE", SPOOL_IGNORE)?;
-    let directories = &setup.config.spooler.directories;
+    let directories: Vec<_> = setup.config.spooler.all_directories().collect();
     // As in uWSGI: applications ask whether the name is there to learn whether there is a spooler.
     if directories.is_empty() {
         return Ok(());
     }
     let py = module.py();
-    module.add("spoolers", PyTuple::new(py, directories.iter().map(|path| path_bytes(py, path)))?)?;
+    module.add("spoolers", PyTuple::new(py, directories.into_iter().map(|path| path_bytes(py, path)))?)?;
     let spool = wrap_pyfunction!(spool, module)?;
     module.add("send_to_spooler", &spool)?;
     module.add_function(spool)?;
@@ -120,6 +120,10 @@ fn spool<'py>(
     Ok(path_bytes(py, &file))
 }
 
+fn directories() -> impl Iterator<Item = &'static Path> {
+    server().into_iter().flat_map(|server| server.config.spooler.all_directories())
+}
+
 fn only_bytes() -> PyErr {
     PyValueError::new_err("spooler callable dictionary must contains only bytes")
 }
@@ -137,14 +141,14 @@ fn as_bytes<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
 }
 
 fn queue(py: Python<'_>, vars: &[(&[u8], &[u8])], body: &[u8]) -> Result<PathBuf, String> {
-    let directories = server().map(|server| server.config.spooler.directories.as_slice()).unwrap_or_default();
+    let mut directories = directories();
     let mut wishes = Wishes::default();
     for (name, value) in vars {
         wishes.note(name, value)?;
     }
     let directory = match &wishes.directory {
-        None => directories.first(),
-        Some(wanted) => directories.iter().find(|directory| *directory == wanted),
+        None => directories.next(),
+        Some(wanted) => directories.find(|directory| *directory == wanted),
     };
     let directory = directory.ok_or_else(|| match &wishes.directory {
         Some(wanted) => format!("no spooler works in '{}'", wanted.display()),
@@ -163,9 +167,8 @@ fn queue(py: Python<'_>, vars: &[(&[u8], &[u8])], body: &[u8]) -> Result<PathBuf
 /// The files of the jobs that wait or run.
 #[pyfunction]
 fn spooler_jobs(py: Python<'_>) -> PyResult<Vec<Bound<'_, PyBytes>>> {
-    let directories = server().map(|server| server.config.spooler.directories.as_slice()).unwrap_or_default();
     let mut jobs = Vec::new();
-    for directory in directories {
+    for directory in directories() {
         jobs.extend(jobs_in(directory)?.iter().map(|job| path_bytes(py, job)));
     }
     Ok(jobs)

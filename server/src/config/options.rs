@@ -293,6 +293,8 @@ pub(crate) static OPTIONS: &[Row] = &[
 
     Row { standing: Done, names: &["spooler"], short: Some('Q'), kind: Paths(|c| &mut c.spooler.directories), takes: "DIR",
           help: "Run the jobs that are queued in this directory", ..SPOOLER },
+    Row { standing: Done, names: &["spooler-external"], kind: Paths(|c| &mut c.spooler.external), takes: "DIR",
+          help: "Let the application queue jobs in this directory, which another server works in", ..SPOOLER },
     Row { standing: Done, names: &["spooler-processes"], kind: Number(|c| &mut c.spooler.processes, 1..=10_000), takes: "N", default: "1",
           help: "Number of spoolers for each directory", ..SPOOLER },
     Row { standing: Done, names: &["spooler-frequency", "spooler-freq"], kind: Number(|c| &mut c.spooler.frequency, 1..=86_400),

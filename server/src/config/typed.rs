@@ -152,6 +152,8 @@ impl Default for Busyness {
 pub struct Spooler {
     /// `--spooler`: where jobs lie.
     pub directories: Vec<PathBuf>,
+    /// `--spooler-external`: where jobs may be queued that another server runs.
+    pub external: Vec<PathBuf>,
     /// `--spooler-processes`: spoolers for each directory.
     pub processes: u32,
     /// `--spooler-frequency`: seconds between two scans.
@@ -177,6 +179,11 @@ impl Spooler {
         self.directories.len() as u32 * self.processes
     }
 
+    /// Where jobs may be queued: our own directories first.
+    pub fn all_directories(&self) -> impl Iterator<Item = &Path> {
+        self.directories.iter().chain(&self.external).map(PathBuf::as_path)
+    }
+
     /// The directory of the spooler of that number (from 1): those of the first directory come first.
     #[must_use]
     pub fn directory_of(&self, number: u32) -> Option<&Path> {
@@ -189,6 +196,7 @@ impl Default for Spooler {
     fn default() -> Self {
         Self {
             directories: Vec::new(),
+            external: Vec::new(),
             processes: 1,
             frequency: 30,
             max_tasks: None,

@@ -467,7 +467,7 @@ pub(crate) static FAMILIES: &[Family] = &[
         flags: &["symcall-use-next"],
         values: &[
             "fs-signal", "rbtimer", "rpc-max", "signal", "signal-bufsize", "signal-rbtimer", "signal-timer",
-            "signals-bufsize", "spooler-external", "symcall", "symcall-post-fork", "symcall-register-rpc", "timer",
+            "signals-bufsize", "symcall", "symcall-post-fork", "symcall-register-rpc", "timer",
             "touch-signal",
         ],
         optional: &[],

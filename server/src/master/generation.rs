@@ -338,6 +338,7 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<(&'static str, String)> {
         stats: "stats",
         stats_http: "stats-http",
         spooler.directories: "spooler",
+        spooler.external: "spooler-external",
         spooler.processes: "spooler-processes",
     );
     kept

@@ -20,7 +20,7 @@ use crate::config::Config;
 pub(crate) fn prepare(config: &mut Config) -> anyhow::Result<()> {
     let owner = config.uid.as_ref().map(|user| Uid::from_raw(user.uid)).filter(|_| geteuid().is_root());
     let group = config.gid.map(Gid::from_raw).filter(|_| geteuid().is_root());
-    for directory in &mut config.spooler.directories {
+    for directory in config.spooler.directories.iter_mut().chain(&mut config.spooler.external) {
         match DirBuilder::new().mode(0o750).create(&*directory) {
             // Whoever the server becomes is to work there.
             Ok(()) => chown(&*directory, owner, group)
