@@ -333,7 +333,7 @@ class _Spooled:
     result = None
 
     def __init__(self, function, pass_arguments):
-        if "spooler" not in uwsgi.opt:
+        if not hasattr(uwsgi, "spool"):
             raise RuntimeError(
                 f"there is no spooler to run {function.__name__}(): start the server with the option spooler"
             )

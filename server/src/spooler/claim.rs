@@ -4,7 +4,7 @@
 //! process (`F_OFD_SETLK`): it conflicts with uWSGI's like any other, and the job's own function may open and close the
 //! file without losing it. A lock says nothing of a file that is gone: after locking it is looked up again.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -82,9 +82,13 @@ fn try_take(path: &Path, now: Moment) -> Result<Option<Taken>, Failure> {
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
         OpenOptions::new().read(true).write(writable).custom_flags(flags).open(path)
     };
-    // A file that was open for writing is news to every spooler when it is closed: they would wake each other for ever
-    // over a job that somebody runs.
-    if is_locked(&open(false)?)? {
+    // A file that was open for writing is news when it is closed, also to whoever closed it: over a job that is not to be
+    // taken yet, spoolers would wake each other and themselves for ever. So it is opened to be read first.
+    let looked_at = open(false)?;
+    if let Some(not_now) = not_now(&looked_at.metadata()?, now) {
+        return Ok(Some(not_now));
+    }
+    if is_locked(&looked_at)? {
         return Ok(Some(Taken::Busy));
     }
     let mut file = open(true)?;
@@ -99,12 +103,9 @@ fn try_take(path: &Path, now: Moment) -> Result<Option<Taken>, Failure> {
     if !metadata.is_file() {
         return Err(Failure::Bad(NotAJob::NoFile, file));
     }
-    let due = modified(&metadata);
-    if due > now {
-        return Ok(Some(Taken::NotBefore(due)));
-    }
-    if metadata.len() == 0 && Duration::from_nanos(now - due) < WRITERS_MOMENT {
-        return Ok(Some(Taken::Busy));
+    // It may have been run, and put off, since it was looked at.
+    if let Some(not_now) = not_now(&metadata, now) {
+        return Ok(Some(not_now));
     }
     let mut bytes = Vec::with_capacity(metadata.len() as usize);
     file.read_to_end(&mut bytes)?;
@@ -114,8 +115,18 @@ fn try_take(path: &Path, now: Moment) -> Result<Option<Taken>, Failure> {
     }
 }
 
+/// Why a file is to be left alone for now, if it is.
+fn not_now(metadata: &Metadata, now: Moment) -> Option<Taken> {
+    let due = modified(metadata);
+    if due > now {
+        return Some(Taken::NotBefore(due));
+    }
+    let is_being_written = metadata.len() == 0 && Duration::from_nanos(now - due) < WRITERS_MOMENT;
+    is_being_written.then_some(Taken::Busy)
+}
+
 /// The earliest moment at which a job may run: its file's modification time.
-pub(super) fn modified(metadata: &std::fs::Metadata) -> Moment {
+pub(super) fn modified(metadata: &Metadata) -> Moment {
     let seconds = u64::try_from(metadata.mtime()).unwrap_or(0);
     seconds.saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec() as u64)
 }
@@ -170,5 +181,108 @@ impl Claim {
         self.file.set_modified(at)?;
         let due = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Ok((count, due.as_nanos() as Moment))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+    use super::super::index::Index;
+    use super::super::job::head;
+    use super::super::watch::Watch;
+    use super::super::write::{Order, write};
+    use super::*;
+
+    /// A directory of its own for a test.
+    struct Place(PathBuf);
+
+    impl Place {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("rwsgi-claim-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        /// Queues a job that may run from `at` on.
+        fn queue(&self, at: Option<Duration>) -> Ticket {
+            let head = head(&[(b"a", b"b")]).unwrap();
+            let path = write(&self.0, &Order { head: &head, body: b"body", priority: None, at }).unwrap();
+            Ticket::of(OsStr::new(""), path.file_name().unwrap()).unwrap()
+        }
+
+        fn take(&self, ticket: &Ticket) -> Taken {
+            take(&self.0, ticket, now()).unwrap()
+        }
+    }
+
+    impl Drop for Place {
+        fn drop(&mut self) {
+            std::fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    fn now() -> Moment {
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as Moment
+    }
+
+    #[test]
+    fn a_job_has_one_owner_at_a_time() {
+        let place = Place::new("owner");
+        let ticket = place.queue(None);
+        let Taken::Claim(claim, job) = place.take(&ticket) else { panic!("it is free") };
+        assert_eq!(job.body(), b"body");
+        assert!(matches!(place.take(&ticket), Taken::Busy));
+        // As uWSGI's function might do with its own file.
+        drop(File::open(place.0.join(ticket.path())).unwrap());
+        assert!(matches!(place.take(&ticket), Taken::Busy));
+        drop(claim);
+        let Taken::Claim(claim, _) = place.take(&ticket) else { panic!("it is free again") };
+        claim.done().unwrap();
+        assert!(matches!(place.take(&ticket), Taken::Gone));
+    }
+
+    #[test]
+    fn a_job_that_failed_may_run_later_and_its_tries_are_counted() {
+        let place = Place::new("retry");
+        let ticket = place.queue(None);
+        for expected in 1..=3 {
+            let Taken::Claim(claim, _) = place.take(&ticket) else { panic!("it is due") };
+            let (tries, due) = claim.retry(Duration::from_secs(60)).unwrap();
+            assert_eq!(tries, expected);
+            assert!(matches!(place.take(&ticket), Taken::NotBefore(moment) if moment.abs_diff(due) < 1_000_000_000));
+            let file = File::options().write(true).open(place.0.join(ticket.path())).unwrap();
+            file.set_modified(SystemTime::now()).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_no_job_is_set_aside_whole() {
+        let place = Place::new("bad");
+        let ticket = Ticket::of(OsStr::new(""), OsStr::new("uwsgi_spoolfile_on_x")).unwrap();
+        std::fs::write(place.0.join(ticket.path()), "hello").unwrap();
+        let Taken::Bad(problem, to) = place.take(&ticket) else { panic!("it is no job") };
+        assert_eq!(problem, NotAJob::Modifier(b'h'));
+        assert_eq!(std::fs::read(to).unwrap(), b"hello");
+        assert!(matches!(place.take(&ticket), Taken::Gone));
+    }
+
+    #[test]
+    fn looking_at_a_job_that_is_not_to_be_taken_is_no_news() {
+        let place = Place::new("news");
+        let claimed = place.queue(None);
+        let Taken::Claim(_claim, _) = place.take(&claimed) else { panic!("it is free") };
+        let later = place.queue(Some(Duration::from_nanos(now()) + Duration::from_secs(60)));
+        let unwritten = Ticket::of(OsStr::new(""), OsStr::new("uwsgi_spoolfile_on_x")).unwrap();
+        File::create(place.0.join(unwritten.path())).unwrap();
+        let mut watch = Watch::new(&place.0).unwrap();
+        watch.look(&mut Index::default()).unwrap();
+        assert!(matches!(place.take(&claimed), Taken::Busy));
+        assert!(matches!(place.take(&later), Taken::NotBefore(_)));
+        assert!(matches!(place.take(&unwritten), Taken::Busy));
+        let mut fds = [PollFd::new(watch.fd(), PollFlags::POLLIN)];
+        assert_eq!(poll(&mut fds, PollTimeout::ZERO), Ok(0), "nothing has happened in the directory");
     }
 }
