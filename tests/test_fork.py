@@ -94,6 +94,35 @@ def test_a_child_of_the_application_holds_nothing_of_the_worker_s(serve, tmp_pat
     go.touch()
 
 
+EARLY = """
+import os, time
+child = os.fork()
+if child == 0:
+    time.sleep(60)
+    os._exit(0)
+
+def application(environ, start_response):
+    start_response("200 OK", [])
+    return [str(child).encode()]
+"""
+
+
+def test_what_is_forked_while_the_application_loads_holds_nothing_and_ends_when_told_to(serve, address, tmp_path):
+    """As a `multiprocessing.Manager` at the top of a module does it: it would hold the port after the server's end."""
+    (tmp_path / "early.py").write_text(EARLY)
+    server = serve("--http-socket", address, "--wsgi-file", "early.py", "--processes", 2, cwd=tmp_path)
+    child = int(http.get(address, "/").body)
+    fork_server = processes.look(child).parent
+    uplinks = {f"socket:[{row[6]}]" for row in unix_sockets() if row[4] == SEQPACKET}
+    links = {os.readlink(entry) for entry in Path(f"/proc/{child}/fd").iterdir()}
+    assert {link for link in links if link.startswith(("socket:", "pipe:"))} <= uplinks
+    assert "forkserver" in processes.look(fork_server).command
+    os.kill(child, signal.SIGTERM)
+    # Nobody waits for it but its parent.
+    until(lambda: not processes.alive(child), "it has ended", context=lambda: str(processes.look(child)))
+    assert http.get(address, "/").status == 200
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_child_that_is_told_to_end_ends_and_not_its_worker(serve, kind):
     site = every_kind(serve, "--wsgi-file", "odd.py")[kind]

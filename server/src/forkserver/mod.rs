@@ -7,7 +7,7 @@
 mod fork;
 pub mod messages;
 
-use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Instant;
 
 use anyhow::Context;
@@ -67,6 +67,9 @@ fn serve_forks(py: Python<'_>, channel: OwnedFd, setup: Setup, scoreboard: Score
     interpreter::prepare(py, &setup.config)?;
     here::settle(&setup, &scoreboard)?;
     api::install(py, &setup)?;
+    let listeners = setup.listeners.iter().map(|listener| listener.fd);
+    let held = listeners.chain([setup.lifeline, setup.notices, channel.as_raw_fd()]).collect();
+    worker::release::let_go_in_early_children(py, held)?;
     let application = if setup.config.lazy_apps {
         None
     } else {

@@ -16,7 +16,7 @@ mod intake;
 mod link;
 mod notices;
 mod output;
-mod release;
+pub(crate) mod release;
 mod serve;
 pub(crate) mod stop;
 mod table;

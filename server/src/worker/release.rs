@@ -12,6 +12,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::{Arc, Weak};
 
 use nix::sys::socket::{SockType, SockaddrStorage, getpeername, getsockname, getsockopt, sockopt};
+use nix::unistd::{getpid, getppid};
 use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyCFunction};
 
@@ -56,8 +57,33 @@ pub(super) fn let_go_in_children(py: Python<'_>, shared: &Arc<Shared>) -> PyResu
     // Not to be kept alive by Python, which nothing tears down.
     let shared = Arc::downgrade(shared);
     let let_go = PyCFunction::new_closure(py, None, None, move |_, _| let_go(&shared))?;
-    let hook = [("after_in_child", let_go)].into_py_dict(py)?;
-    py.import("os")?.call_method("register_at_fork", (), Some(&hook)).map(drop)
+    register(py, let_go)
+}
+
+/// The same for what the application forks while it is loaded: such children have none of `descriptors`, and SIGTERM ends
+/// them, which the fork server has no ear for.
+///
+/// # Errors
+/// As [`let_go_in_children`].
+pub(crate) fn let_go_in_early_children(py: Python<'_>, descriptors: Vec<RawFd>) -> PyResult<()> {
+    let loader = getpid();
+    let hook = PyCFunction::new_closure(py, None, None, move |_, _| {
+        // Workers are forked from here too, twice so that they are the master's, and need all of it; and numbers that they
+        // have closed are other files' later.
+        if getppid() != loader {
+            return;
+        }
+        stop::by_default();
+        if let Ok(nothing) = nothing() {
+            descriptors.iter().for_each(|fd| replace(*fd, nothing.as_raw_fd()));
+        }
+    })?;
+    register(py, hook)
+}
+
+fn register(py: Python<'_>, after_in_child: Bound<'_, PyCFunction>) -> PyResult<()> {
+    let hooks = [("after_in_child", after_in_child)].into_py_dict(py)?;
+    py.import("os")?.call_method("register_at_fork", (), Some(&hooks)).map(drop)
 }
 
 impl Shared {

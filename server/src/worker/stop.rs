@@ -33,6 +33,13 @@ extern "C" fn note(_: libc::c_int) {
     nix::errno::Errno::set_raw(saved);
 }
 
+/// In a child that takes no orders: SIGTERM ends it.
+pub(super) fn by_default() {
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    // SAFETY: the default action runs no code of this process. It cannot fail for a signal that there is.
+    let _ = unsafe { sigaction(Signal::SIGTERM, &default) };
+}
+
 /// The descriptor that the handler writes to; -1 before there is one.
 pub(super) fn descriptor() -> RawFd {
     EVENT.load(Ordering::Relaxed)
