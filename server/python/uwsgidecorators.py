@@ -220,6 +220,8 @@ class _InMule:
     def run(self, function):
         try:
             self.work(function)
+        except SystemExit:
+            raise
         except BaseException:
             sys.excepthook(*sys.exc_info())
             sys.exit(1)

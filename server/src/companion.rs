@@ -16,7 +16,7 @@ use crate::forkserver::messages::{Companion, CompanionKind, Setup};
 use crate::stats::scoreboard::Scoreboard;
 use crate::worker::stop::on_terminate;
 use crate::wsgi::interpreter;
-use crate::{api, procname, spooler};
+use crate::{api, mule, procname, spooler};
 
 /// What a companion is forked with.
 pub(crate) struct Context {
@@ -99,8 +99,16 @@ pub(crate) fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
     }
     info!("{who} started (pid {})", std::process::id());
     let work = Work { who, config: setup.config, scoreboard, is_loaded, end };
-    api::after_fork(py);
+    if who.kind == CompanionKind::Mule {
+        mule::prepare(py, &work)?;
+    }
+    if let Some(status) = api::after_fork(py) {
+        api::at_exit(py);
+        interpreter::finish(py);
+        return Ok(status);
+    }
     let status = match who.kind {
+        CompanionKind::Mule => mule::run(py, &work),
         CompanionKind::Spooler => spooler::run(py, &work),
     };
     api::at_exit(py);

@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod forkserver;
 mod front;
 pub mod master;
+mod mule;
 mod pidfile;
 mod procname;
 pub mod protocol;

@@ -35,12 +35,19 @@ pub struct Snapshot {
     pub gid: u32,
     /// Working directory of the master.
     pub cwd: String,
-    /// uWSGI's inter-process locks, by name; `rwsgi` has none and sends an empty list.
+    /// Locks between processes, by name, each with the process that has it (0 for nobody): in `rwsgi` those of the
+    /// application, in uWSGI also its own.
     pub locks: Vec<BTreeMap<String, i64>>,
     /// The sockets that requests arrive on.
     pub sockets: Vec<Socket>,
     /// The workers, in the order of their ids.
     pub workers: Vec<Worker>,
+    /// The application's caches; left out when there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub caches: Vec<Cache>,
+    /// The application's numbers (uWSGI: also its own), by name; left out when there are none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub metrics: BTreeMap<String, Metric>,
     /// What is started at times of the calendar; left out when there is nothing.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub crons: Vec<Cron>,
@@ -259,6 +266,49 @@ pub struct RequestInfo {
     /// For how long it has run, µs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub elapsed: Option<u64>,
+}
+
+/// A cache of the application's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Cache {
+    /// By which the application calls it.
+    pub name: String,
+    /// How keys are hashed.
+    pub hash: String,
+    /// Number of chains of the hash table.
+    pub hashsize: u64,
+    /// Length of the longest key, bytes.
+    pub keysize: u64,
+    /// How many items it holds.
+    pub max_items: u64,
+    /// Blocks that values are kept in.
+    pub blocks: u64,
+    /// Size of a block, bytes.
+    pub blocksize: u64,
+    /// Items in it (uWSGI counts one more).
+    pub items: u64,
+    /// Questions that found something.
+    pub hits: u64,
+    /// Questions that did not.
+    pub miss: u64,
+    /// Items that found no room.
+    pub full: u64,
+    /// When it was changed last, unix seconds (uWSGI: only with `lastmod`).
+    pub last_modified_at: u64,
+}
+
+/// A number that the application keeps.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Metric {
+    /// 0 for a counter, 1 for a gauge, 2 for an absolute number, 3 for an alias.
+    #[serde(rename = "type")]
+    pub kind: u8,
+    /// Its number for SNMP.
+    pub oid: String,
+    /// Its value.
+    pub value: i64,
 }
 
 /// Something that is started at times of the calendar: -1 stands for each, -5 for those that 5 divides.

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use nix::unistd::Pid;
 
+use super::share::Share;
 use crate::config::Config;
 use crate::forkserver::inherited;
 use crate::forkserver::messages::{Companion, CompanionKind, Role, Setup};
@@ -21,6 +22,8 @@ pub struct Server {
     pub master: Pid,
     /// Where the master is told things.
     pub uplink: OwnedFd,
+    /// What the processes share.
+    pub share: Share,
     /// The counters of all workers.
     pub scoreboard: Scoreboard,
 }
@@ -39,6 +42,7 @@ pub fn settle(setup: &Setup, scoreboard: &Scoreboard) -> anyhow::Result<()> {
         generation: setup.generation,
         // The fork server was started by it; what is forked is adopted by it.
         master: Pid::parent(),
+        share: Share::take(&setup.share, &setup.config.between)?,
         uplink: inherited(setup.uplink)?,
         scoreboard: Scoreboard::map(setup.layout, memory)?,
     };

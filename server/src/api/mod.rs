@@ -7,20 +7,30 @@
 //! [`names`] is the one table of what uWSGI's module has, and what becomes of each name here. Each of the other rooms
 //! holds the functions of one concern, and adds them to the module.
 
+pub mod board;
+pub mod cache;
 pub mod here;
+mod locks;
+pub mod memory;
+mod metrics;
+mod mules;
 mod names;
 mod process;
+mod rpc;
 pub mod schedule;
 mod settings;
+pub mod share;
 mod signals;
 pub(crate) mod spool;
 pub mod target;
 mod text;
 pub mod uplink;
 
-use pyo3::exceptions::{PyAttributeError, PyNotImplementedError};
+use pyo3::exceptions::{PyAttributeError, PyNotImplementedError, PySystemExit};
 use pyo3::prelude::*;
 use tracing::error;
+
+pub(crate) use self::mules::{exits, receive};
 
 use self::names::Standing;
 use crate::forkserver::messages::Setup;
@@ -53,6 +63,11 @@ fn make<'py>(py: Python<'py>, setup: &Setup) -> PyResult<Bound<'py, PyModule>> {
     process::add(&module)?;
     signals::add(&module)?;
     spool::add(&module, setup)?;
+    locks::add(&module)?;
+    metrics::add(&module)?;
+    cache::add(&module)?;
+    mules::add(&module)?;
+    rpc::add(&module)?;
     module.add_function(wrap_pyfunction!(__getattr__, &module)?)?;
     Ok(module)
 }
@@ -77,26 +92,32 @@ pub fn hook<'py>(py: Python<'py>, name: &str) -> PyResult<Option<Bound<'py, PyAn
     Ok(hook.filter(PyAnyMethods::is_callable))
 }
 
-/// Calls a hook of the application, if it has one. What it raises is logged: the process goes on.
-fn run_hook(py: Python<'_>, name: &str) {
-    let called = hook(py, name).and_then(|hook| hook.map(|hook| hook.call0()).transpose());
-    if let Err(raised) = called {
-        error!("uwsgi.{name} raised:");
-        raised.display(py);
+/// Calls a hook of the application, if it has one. What it raises is logged, and the process goes on; but for
+/// `SystemExit`, whose status is returned.
+fn run_hook(py: Python<'_>, name: &str) -> Option<i32> {
+    let raised = hook(py, name).and_then(|hook| hook.map(|hook| hook.call0()).transpose()).err()?;
+    if let Ok(exit) = raised.value(py).cast::<PySystemExit>() {
+        let code = exit.getattr("code").ok()?;
+        return Some(if code.is_none() { 0 } else { code.extract().unwrap_or(1) });
     }
+    error!("uwsgi.{name} raised:");
+    raised.display(py);
+    None
 }
 
-/// After the fork, and after the application was loaded: in workers, mules and spoolers.
-pub fn after_fork(py: Python<'_>) {
+/// After the fork, and after the application was loaded: in workers, mules and spoolers. An exit status when the
+/// application wants the process to end here.
+pub fn after_fork(py: Python<'_>) -> Option<i32> {
     // The hook of a mule may be all that the mule ever does.
     let is_worker = here::worker().is_some();
     if !is_worker {
         signals::listen_if_needed();
     }
-    run_hook(py, "post_fork_hook");
+    let exit = run_hook(py, "post_fork_hook");
     if is_worker {
         signals::listen_if_needed();
     }
+    exit
 }
 
 /// The socket that this process's signals come through; -1 when it listens to none.

@@ -41,20 +41,13 @@ pub(super) fn add(module: &Bound<'_, PyModule>, setup: &Setup) -> PyResult<()> {
     Ok(())
 }
 
-/// As uWSGI gives them: a name's value, True when it was given none, a list when it was given several times.
+/// As uWSGI gives them in Python 3: a name's last value, or True when it was given none.
 fn options<'py>(py: Python<'py>, given: &[(String, String)]) -> PyResult<Bound<'py, PyDict>> {
     let options = PyDict::new(py);
     for (name, value) in given {
-        let value = match value.as_str() {
-            "" => true.into_pyobject(py)?.to_owned().into_any(),
-            value => PyBytes::new(py, value.as_bytes()).into_any(),
-        };
-        match options.get_item(name)? {
-            None => options.set_item(name, value)?,
-            Some(earlier) => match earlier.cast::<PyList>() {
-                Ok(list) => list.append(value)?,
-                Err(_) => options.set_item(name, PyList::new(py, [earlier, value])?)?,
-            },
+        match value.as_str() {
+            "" => options.set_item(name, true)?,
+            value => options.set_item(name, PyBytes::new(py, value.as_bytes()))?,
         }
     }
     Ok(options)

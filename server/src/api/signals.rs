@@ -49,7 +49,7 @@ static HANDLED_CHANGED: Condvar = Condvar::new();
 
 thread_local! {
     /// What this thread waited for last.
-    static RECEIVED: std::cell::Cell<i32> = const { std::cell::Cell::new(-1) };
+    static RECEIVED: std::cell::Cell<i32> = const { std::cell::Cell::new(0) };
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -135,7 +135,7 @@ fn signal_wait<'py>(py: Python<'py>, signal: Option<u8>) -> PyResult<Bound<'py, 
     }
 }
 
-/// The signal that this thread waited for last; -1 when it has not.
+/// The signal that this thread waited for last; 0 when it has not.
 #[pyfunction]
 fn signal_received() -> i32 {
     RECEIVED.get()

@@ -10,6 +10,11 @@ fn the_table_names_every_function_of_the_module() {
         let module = PyModule::new(py, "uwsgi").unwrap();
         super::process::add(&module).unwrap();
         super::signals::add(&module).unwrap();
+        super::locks::add(&module).unwrap();
+        super::metrics::add(&module).unwrap();
+        super::cache::add(&module).unwrap();
+        super::mules::add(&module).unwrap();
+        super::rpc::add(&module).unwrap();
         for (name, _) in module.dict() {
             let name: String = name.extract().unwrap();
             if !name.starts_with("__") {

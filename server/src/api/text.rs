@@ -1,7 +1,7 @@
 //! Arguments that uWSGI takes as text or as bytes.
 
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString};
+use pyo3::types::{PyBytes, PyMemoryView, PyString};
 
 /// Bytes, given as `bytes` or as a `str` (in UTF-8).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,7 +25,7 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Text {
             return Ok(Self(text.to_str()?.as_bytes().to_vec()));
         }
         // bytearray, memoryview and the like.
-        let bytes = object.py().get_type::<PyBytes>().call1((object,))?;
+        let bytes = object.py().get_type::<PyMemoryView>().call1((object,))?.call_method0("tobytes")?;
         Ok(Self(bytes.cast::<PyBytes>()?.as_bytes().to_vec()))
     }
 }

@@ -7,6 +7,7 @@
 //! `magic` and `expand`; `options`, the one table, sets fields; and `settle` decides what depends on several
 //! options at once. `typed` is the result. `uwsgi` knows what becomes of options that we do not have.
 
+mod between;
 mod check;
 mod command_line;
 mod error;
@@ -30,6 +31,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
+pub use between::*;
 pub use check::Report;
 use command_line::Argument;
 pub use error::ConfigError;

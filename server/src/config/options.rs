@@ -4,7 +4,7 @@
 use super::files::Notation;
 use super::logic::{Logic, Over, Test, Wanted};
 use super::row::{Action, Group, Kind, Row, Standing};
-use super::{Order, set};
+use super::{Order, between, set};
 use Kind::{Act, Addresses, Always, Custom, Flag, Large, Limit, Megabytes, Mode, Number, Path, Paths, Text, Texts};
 use Standing::Done;
 
@@ -33,6 +33,7 @@ const RELOAD: Row = Row { group: Group::Reload, ..OTHER };
 const LOGGING: Row = Row { group: Group::Logging, ..OTHER };
 const STATS: Row = Row { group: Group::Stats, ..OTHER };
 const SPOOLER: Row = Row { group: Group::Spooler, ..OTHER };
+const BETWEEN: Row = Row { group: Group::Between, ..OTHER };
 const LOGIC: Row = Row { group: Group::Logic, ..OTHER };
 const CONFIGURATION: Row = Row { group: Group::Configuration, ..OTHER };
 
@@ -313,6 +314,26 @@ pub(crate) static OPTIONS: &[Row] = &[
           help: "Run jobs in the order in which they were queued: this is always so here", ..SPOOLER },
     Row { standing: Done, names: &["spooler-quiet"], kind: Flag(|c| &mut c.spooler.quiet),
           help: "Do not log each job", ..SPOOLER },
+
+    // What the application's processes share.
+    Row { standing: Done, names: &["mule"], kind: Custom(between::mule), takes: "[FILE or MODULE]", repeats: true,
+          help: "Run a mule, a process beside the workers for what uwsgi.mule_msg() sends; or this file or module in one", ..BETWEEN },
+    Row { standing: Done, names: &["mules"], kind: Custom(between::mules), takes: "N", repeats: true,
+          help: "Run so many mules", ..BETWEEN },
+    Row { standing: Done, names: &["farm"], kind: Custom(between::farm), takes: "NAME:MULE[,MULE…]", repeats: true,
+          help: "Let these mules take messages from one queue, uwsgi.farm_msg()", ..BETWEEN },
+    Row { standing: Done, names: &["cache2"], kind: Custom(between::cache2), takes: "name=NAME,items=N[,…]", repeats: true,
+          help: "Keep a cache for uwsgi.cache_get() and the like, in memory that all processes share and that outlives reloads", ..BETWEEN },
+    Row { standing: Done, names: &["cache"], kind: Custom(between::cache), takes: "N",
+          help: "Keep a cache of so many items, named default", ..BETWEEN },
+    Row { standing: Done, names: &["cache-blocksize"], kind: Custom(between::cache_blocksize), takes: "BYTES", default: "65535",
+          help: "Size of the largest value of that cache", ..BETWEEN },
+    Row { standing: Done, names: &["locks"], kind: Number(|c| &mut c.between.locks, 0..=10_000), takes: "N", default: "0",
+          help: "Locks for uwsgi.lock(N), beside lock 0, which is always there", ..BETWEEN },
+    Row { standing: Done, names: &["metric"], kind: Custom(between::metric), takes: "NAME or name=NAME[,…]", repeats: true,
+          help: "Keep a number for uwsgi.metric_inc() and the like", ..BETWEEN },
+    Row { standing: Done, names: &["enable-metrics"], kind: Always,
+          help: "Nothing to do: metrics are kept when there are some, and stats has all other figures", ..BETWEEN },
 
     // Where options come from.
     Row { standing: Done, names: &["ini"], kind: Act(Action::Load(Some(Notation::Ini))), takes: "FILE[:SECTION]",

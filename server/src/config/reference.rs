@@ -109,7 +109,6 @@ fn uwsgi_page() -> String {
     for family in FAMILIES {
         let word = match family.verdict {
             Verdict::Needless => "needless",
-            Verdict::Planned => "planned",
             Verdict::Never => "never",
             Verdict::Refused => "refused",
         };

@@ -67,7 +67,6 @@ fn foreign(setting: &Setting, is_referred_to: bool, strict: bool) -> Option<Fore
     let (error, is_fatal) = match uwsgi::find(&name) {
         Some(family) => match family.verdict {
             Verdict::Needless => return None,
-            Verdict::Planned => return Some(Foreign::Warning(no_effect(setting))),
             // A flag that is turned off asks for nothing.
             _ if truth(&setting.value) == Ok(false) => return None,
             verdict => {
@@ -111,6 +110,7 @@ fn finish(config: &mut Config) -> Result<(), ConfigError> {
             config.callable = callable;
         }
     }
+    super::between::finish(&mut config.between).map_err(ConfigError::Conflict)?;
     if let AppSource::Module(module) = &config.app {
         if module.is_empty() && config.mounts.is_empty() {
             return Err(ConfigError::NoApplication);

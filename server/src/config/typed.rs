@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::between::Between;
 use rwsgi_stats::Address;
 use serde::{Deserialize, Serialize};
 
@@ -360,6 +361,8 @@ pub struct Config {
     pub log_backupname: Option<PathBuf>,
     /// `--spooler*`: the job queue.
     pub spooler: Spooler,
+    /// What the application's processes share.
+    pub between: Between,
     /// The options as they were given, for the application: names and values, in order.
     pub given: Vec<(String, String)>,
     /// The magic variables, for the application.
@@ -445,6 +448,7 @@ impl Default for Config {
             log_maxsize: 0,
             log_backupname: None,
             spooler: Spooler::default(),
+            between: Between::default(),
             given: Vec::new(),
             magic: Vec::new(),
             warnings: Vec::new(),

@@ -8,8 +8,6 @@
 pub(crate) enum Verdict {
     /// Accepted without a word: what it asks for is so, or nothing depends on it.
     Needless,
-    /// To come with a part of the server that is still to come; warned of.
-    Planned,
     /// Not to be had; warned of, for the server still serves without it.
     Never,
     /// Not to be had, and to serve without it would be to serve something else, or unguarded: an error.
@@ -432,33 +430,33 @@ pub(crate) static FAMILIES: &[Family] = &[
         optional: &[],
     },
     Family {
-        title: "Cache",
-        verdict: Verdict::Planned,
-        advice: "uwsgi.cache_* will use it",
-        flags: &[],
-        values: &["cache2"],
-        optional: &[],
-    },
-    Family {
-        title: "Older caches and queues",
+        title: "Caches on other machines, and queues",
         verdict: Verdict::Never,
         advice: "use cache2, or Redis or memcached",
         flags: &["cache-no-expire", "cache-report-freed-items", "cache-use-last-modified", "persistent-ipcsem"],
         values: &[
-            "add-cache-item", "cache", "cache-blocksize", "cache-expire-freq", "cache-store", "cache-store-sync",
+            "add-cache-item", "cache-expire-freq", "cache-store", "cache-store-sync",
             "cache-sync", "cache-udp-node", "cache-udp-server", "ftok", "load-file-in-cache",
-            "load-file-in-cache-gzip", "lock-engine", "locks", "py-sharedarea", "queue", "queue-blocksize",
+            "load-file-in-cache-gzip", "lock-engine", "py-sharedarea", "queue", "queue-blocksize",
             "queue-store", "queue-store-sync", "sharedarea",
         ],
         optional: &["check-cache"],
     },
     Family {
         title: "Mules",
-        verdict: Verdict::Planned,
-        advice: "uwsgi.mule_msg() will use them",
+        verdict: Verdict::Needless,
+        advice: "messages of any size wait in the kernel, and mules leave within reload-mercy",
         flags: &[],
-        values: &["farm", "mule-harakiri", "mule-reload-mercy", "mules", "touch-mules-reload"],
-        optional: &["mule", "mule-msg-size"],
+        values: &["mule-reload-mercy"],
+        optional: &["mule-msg-size"],
+    },
+    Family {
+        title: "Mules that hang",
+        verdict: Verdict::Never,
+        advice: "call uwsgi.set_user_harakiri() in the mule, and reload the server for new mules",
+        flags: &[],
+        values: &["mule-harakiri", "touch-mules-reload"],
+        optional: &[],
     },
     Family {
         title: "Signals and timers on the command line",
@@ -498,11 +496,11 @@ pub(crate) static FAMILIES: &[Family] = &[
         advice: "stats gives every figure as JSON, and Prometheus text over HTTP",
         flags: &[
             "carbon-name-resolve", "carbon-no-workers", "carbon-resolve-names", "carbon-use-metrics",
-            "enable-metrics", "metric-dir-restore", "metrics-dir-restore", "metrics-no-cores", "nagios",
+            "metric-dir-restore", "metrics-dir-restore", "metrics-no-cores", "nagios",
         ],
         values: &[
             "alarm-metric", "carbon", "carbon-freq", "carbon-hostname-dots", "carbon-id", "carbon-idle-avg",
-            "carbon-max-retry", "carbon-retry-delay", "carbon-root", "carbon-timeout", "metric", "metric-alarm",
+            "carbon-max-retry", "carbon-retry-delay", "carbon-root", "carbon-timeout", "metric-alarm",
             "metric-dir", "metric-threshold", "metrics-dir", "rrdtool", "rrdtool-freq", "rrdtool-lib",
             "snmp-community",
         ],

@@ -11,6 +11,7 @@ use rwsgi_stats::Address;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::api::share::ShareDescriptors;
 use crate::config::Config;
 use crate::stats::scoreboard::Layout;
 
@@ -56,6 +57,8 @@ pub struct Setup {
     pub lifeline: RawFd,
     /// Where a worker says how it stands: [`Notice`]s.
     pub notices: RawFd,
+    /// What the application's processes share.
+    pub share: ShareDescriptors,
     /// Where the application's side tells the master things ([`crate::api::uplink`]).
     pub uplink: RawFd,
     /// The sockets to accept from.
@@ -74,7 +77,10 @@ impl Setup {
     /// Every descriptor that is named in it.
     pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         let listeners = self.listeners.iter().map(|listener| listener.fd);
-        listeners.chain([self.scoreboard, self.lifeline, self.notices, self.uplink]).chain(self.link_listener)
+        listeners
+            .chain([self.scoreboard, self.lifeline, self.notices, self.uplink])
+            .chain(self.link_listener)
+            .chain(self.share.all())
     }
 }
 
@@ -135,6 +141,8 @@ pub struct Companion {
 pub enum CompanionKind {
     /// Runs the jobs of a directory.
     Spooler,
+    /// Does what it is sent, or runs a program of the application's.
+    Mule,
 }
 
 impl Companion {
@@ -143,6 +151,7 @@ impl Companion {
     pub fn short_name(self) -> String {
         match self.kind {
             CompanionKind::Spooler => format!("rwsgi spool{}", self.number),
+            CompanionKind::Mule => format!("rwsgi mule{}", self.number),
         }
     }
 }
@@ -151,6 +160,7 @@ impl std::fmt::Display for Companion {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let kind = match self.kind {
             CompanionKind::Spooler => "spooler",
+            CompanionKind::Mule => "mule",
         };
         write!(f, "{kind} {}", self.number)
     }

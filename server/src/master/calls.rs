@@ -24,6 +24,7 @@ use super::timetable::Timetable;
 use super::{Event, Master};
 use crate::api::target::Target;
 use crate::api::uplink::{Told, What, WorkerState, hear};
+use crate::config::Farm;
 use crate::forkserver::messages::{Companion, CompanionKind, Role, send_message};
 
 /// Signals that wait for somebody who is free: more are dropped.
@@ -234,6 +235,12 @@ impl Master {
             Target::Spooler if self.config.spooler.directories.is_empty() => {
                 Some("there is no spooler: it will not be handled".into())
             }
+            Target::Mule | Target::Mules if self.config.between.mules.is_empty() => {
+                Some("there is no mule: it will not be handled".into())
+            }
+            Target::MuleNumber(number) if *number as usize > self.config.between.mules.len() => {
+                Some(format!("there is no mule {number}: it will not be handled"))
+            }
             _ => None,
         }
     }
@@ -329,7 +336,7 @@ impl Master {
         if generation == 0 {
             return;
         }
-        for signal in self.calls.table(generation).timetable.tick(now) {
+        for signal in self.calls.table(generation).timetable.tick(now, generation == 1) {
             self.raise(generation, signal);
         }
     }
@@ -401,6 +408,16 @@ impl Master {
     }
 }
 
-fn is_companion_meant(target: &Target, who: Companion, _config: &crate::config::Config) -> bool {
-    matches!((target, who.kind), (Target::Spooler, CompanionKind::Spooler))
+fn is_companion_meant(target: &Target, who: Companion, config: &crate::config::Config) -> bool {
+    let farms = &config.between.farms;
+    let is_in = |farm: Option<&Farm>| farm.is_some_and(|farm| farm.mules.contains(&who.number));
+    match (who.kind, target) {
+        (CompanionKind::Spooler, Target::Spooler) | (CompanionKind::Mule, Target::Mule | Target::Mules) => true,
+        (CompanionKind::Mule, Target::MuleNumber(number)) => *number == who.number,
+        (CompanionKind::Mule, Target::Farm(name)) => is_in(farms.iter().find(|farm| farm.name == *name)),
+        (CompanionKind::Mule, Target::FarmNumber(number)) => {
+            is_in((*number as usize).checked_sub(1).and_then(|index| farms.get(index)))
+        }
+        _ => false,
+    }
 }

@@ -98,8 +98,10 @@ impl Post {
 
 /// A post for each companion that is configured.
 pub(super) fn posts(config: &Config, now: Instant) -> Vec<Post> {
-    (1..=config.spooler.count())
-        .map(|number| Post::new(Companion { kind: CompanionKind::Spooler, number }, now))
+    let mules = config.between.mules.len() as u32;
+    [(CompanionKind::Spooler, config.spooler.count()), (CompanionKind::Mule, mules)]
+        .into_iter()
+        .flat_map(|(kind, count)| (1..=count).map(move |number| Post::new(Companion { kind, number }, now)))
         .collect()
 }
 
@@ -213,6 +215,7 @@ impl Master {
         let (asked, delay) = post.end(end, now);
         let held = match who.kind {
             CompanionKind::Spooler => self.bury_spooler(who, pid, end),
+            CompanionKind::Mule => None,
         };
         match end {
             End::Exited(0) => info!("{who} (pid {pid}) has left"),

@@ -122,6 +122,7 @@ impl Master {
             scoreboard: inherit(self.scoreboard.memory())?,
             lifeline: inherit(self.lifeline.as_fd())?,
             notices: inherit(self.notices.as_fd())?,
+            share: self.share.descriptors(inherit)?,
             uplink: inherit(self.uplink.as_fd())?,
             listeners: self.listeners.iter().map(inherited).collect::<Result<_, _>>()?,
             link_listener: None,
@@ -340,6 +341,11 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<(&'static str, String)> {
         spooler.directories: "spooler",
         spooler.external: "spooler-external",
         spooler.processes: "spooler-processes",
+        between.locks: "locks",
+        between.caches: "cache2",
+        between.metrics: "metric",
+        between.mules: "mules",
+        between.farms: "farm",
     );
     kept
 }

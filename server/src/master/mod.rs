@@ -53,6 +53,7 @@ use self::shutdown::Phase;
 use self::spoolers::Spoolers;
 use self::supervisor::{Inherited, Supervisor};
 use self::watchdog::Watchdog;
+use crate::api::share::Share;
 use crate::config::Config;
 use crate::daemon::Starter;
 use crate::forkserver::messages::{Answer, Notice, Protocol};
@@ -117,6 +118,8 @@ struct Master {
     /// The application's signals.
     calls: Calls,
     spoolers: Spoolers,
+    /// What the application's processes share.
+    share: Share,
     /// The log file, when the master writes it.
     log: Option<Rc<Log>>,
     /// Workers that a chain reload has still to replace, one after another.
@@ -264,6 +267,7 @@ async fn serve(config: Config, mut launcher: Launcher, reread: Reread, mut start
         cheaper: Cheaper::default(),
         supervisor,
         calls: Calls::default(),
+        share: Share::create(&config.between)?,
         companions: posts(&config, Instant::now()),
         spoolers: Spoolers::default(),
         log,
@@ -479,6 +483,7 @@ impl Master {
         };
         let mut snapshot = snapshot::take(&subject, &mut self.memory);
         self.calls.describe(self.current, &mut snapshot);
+        self.share.describe(&self.config.between, &mut snapshot);
         snapshot
     }
 }

@@ -45,7 +45,7 @@ impl Timetable {
     }
 
     /// Starts what was added; returns the signals that are due.
-    pub(super) fn tick(&mut self, now: Instant) -> Vec<u8> {
+    pub(super) fn tick(&mut self, now: Instant, is_first: bool) -> Vec<u8> {
         let mut raised = Vec::new();
         for timer in &mut self.timers {
             let is_due = timer.due.is_some_and(|due| due <= now);
@@ -58,7 +58,9 @@ impl Timetable {
                 }
                 When::Cron(cron) => {
                     let (minute, rest) = local_minute();
-                    (is_due && minute.is_some_and(|minute| cron.names(&minute)), now + rest)
+                    // As in uWSGI, the minute in which the server starts counts. That of a reload has had its turn.
+                    let is_its_turn = is_due || is_first && timer.due.is_none();
+                    (is_its_turn && minute.is_some_and(|minute| cron.names(&minute)), now + rest)
                 }
             };
             if is_due || timer.due.is_none() {
@@ -137,11 +139,11 @@ mod tests {
         let mut table = Timetable::default();
         table.add(7, When::Every { seconds: 2, times: 2, rb: true });
         let after = |seconds| start + Duration::from_secs(seconds);
-        assert!(table.tick(start).is_empty());
-        assert!(table.tick(after(1)).is_empty());
-        assert_eq!(table.tick(after(2)), [7]);
+        assert!(table.tick(start, false).is_empty());
+        assert!(table.tick(after(1), false).is_empty());
+        assert_eq!(table.tick(after(2), false), [7]);
         assert_eq!(table.due(), Some(Some(after(4))));
-        assert_eq!(table.tick(after(10)), [7], "what was slept through is raised once");
+        assert_eq!(table.tick(after(10), false), [7], "what was slept through is raised once");
         assert_eq!(table.due(), None, "it is spent");
     }
 
@@ -151,9 +153,12 @@ mod tests {
         let each = Cron { minute: -1, hour: -1, day: -1, month: -1, week: -1 };
         table.add(7, When::Cron(each));
         let start = Instant::now();
-        assert!(table.tick(start).is_empty(), "never at once");
+        assert!(table.tick(start, false).is_empty(), "a reload has no part in it");
         let due = table.due().flatten().unwrap();
         assert!(due <= start + Duration::from_secs(60));
-        assert_eq!(table.tick(due), [7]);
+        assert_eq!(table.tick(due, false), [7]);
+        let mut first = Timetable::default();
+        first.add(7, When::Cron(each));
+        assert_eq!(first.tick(start, true), [7]);
     }
 }

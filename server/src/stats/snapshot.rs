@@ -129,6 +129,8 @@ pub fn take(subject: &Subject<'_>, memory: &mut Memory) -> Snapshot {
         locks: Vec::new(),
         sockets,
         workers,
+        caches: Vec::new(),
+        metrics: std::collections::BTreeMap::new(),
         crons: Vec::new(),
         timers: Vec::new(),
         spoolers: spoolers::take(subject.scoreboard, &subject.spoolers, memory.clock, now),

@@ -133,7 +133,9 @@ pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
     for module in setup.config.shared_import.iter().chain(first_only) {
         interpreter::import(py, module);
     }
-    crate::api::after_fork(py);
+    if let Some(status) = crate::api::after_fork(py) {
+        return Ok(status);
+    }
     let shared = Arc::new(Shared {
         worker,
         slot,

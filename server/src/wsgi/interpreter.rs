@@ -81,7 +81,7 @@ pub fn version(py: Python<'_>) -> String {
     format!("{}.{}.{}", version.major, version.minor, version.patch)
 }
 
-fn flush(py: Python<'_>) -> PyResult<()> {
+pub(crate) fn flush(py: Python<'_>) -> PyResult<()> {
     for stream in ["stdout", "stderr"] {
         let stream = py.import("sys")?.getattr(stream)?;
         if !stream.is_none() {

@@ -158,8 +158,6 @@ fn an_option_of_uwsgi_that_is_not_here_is_named_with_what_to_use_instead() {
         let named = |warning: &String| warning.starts_with("command line: uWSGI's option gevent is not to be had here");
         assert!(config.processes == 2 && config.warnings.iter().any(named), "{line}: {:?}", config.warnings);
     }
-    let warnings = serve("rwsgi --http :1 -w m --cache2 name=a").warnings;
-    assert_eq!(warnings, ["command line: cache2 has no effect yet"]);
 }
 
 #[test]

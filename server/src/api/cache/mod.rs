@@ -1,0 +1,187 @@
+//! Caches: in memory that the master makes, so that they outlive workers and reloads, behind a lock that outlives its
+//! owner. What a process that died was changing is not to be trusted: the cache is emptied then.
+
+mod python;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+use tracing::warn;
+
+pub(super) use self::python::add;
+use self::table::Table;
+pub use self::table::{How, Operation, Refused};
+use super::memory::{Locked, Memory, Mutex};
+use crate::config::Cache as Shape;
+use crate::stats::clock;
+
+/// The lock and the counts lie in the first page.
+const TABLE: usize = 4096;
+const HITS: usize = 128;
+const MISSES: usize = 136;
+const FULL: usize = 144;
+const ITEMS: usize = 152;
+const CHANGED: usize = 160;
+
+/// A cache.
+#[derive(Debug)]
+pub struct Cache {
+    shape: Shape,
+    memory: Memory,
+}
+
+/// What is known of a cache without waiting for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Items in it.
+    pub items: u64,
+    /// Questions that found something.
+    pub hits: u64,
+    /// Questions that did not.
+    pub misses: u64,
+    /// Items that found no room.
+    pub full: u64,
+    /// When it was changed last, unix seconds.
+    pub changed: u64,
+}
+
+impl Cache {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// When the system has no memory for it.
+    pub fn create(shape: &Shape) -> nix::Result<Self> {
+        let memory = Memory::create(c"rwsgi-cache", TABLE + table::size(shape))?;
+        memory.at::<Mutex>(0).prepare()?;
+        Ok(Self { shape: shape.clone(), memory })
+    }
+
+    /// Maps one that the master made.
+    ///
+    /// # Errors
+    /// When it cannot be mapped.
+    pub fn map(file: OwnedFd, shape: &Shape) -> nix::Result<Self> {
+        Ok(Self { shape: shape.clone(), memory: Memory::map(file, TABLE + table::size(shape))? })
+    }
+
+    /// The memory file.
+    #[must_use]
+    pub fn file(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.memory.file()
+    }
+
+    /// What it is like.
+    #[must_use]
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    fn count(&self, at: usize) -> &AtomicU64 {
+        self.memory.at(at)
+    }
+
+    /// What is known of it.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let [items, hits, misses, full, changed] =
+            [ITEMS, HITS, MISSES, FULL, CHANGED].map(|at| self.count(at).load(Relaxed));
+        Counts { items, hits, misses, full, changed }
+    }
+
+    /// Does something with the table, alone.
+    fn with<T>(&self, f: impl FnOnce(&mut Table<'_>, u64) -> T) -> nix::Result<T> {
+        let lock = self.memory.at::<Mutex>(0);
+        let locked = lock.lock()?;
+        #[allow(unsafe_code)]
+        // SAFETY: whoever uses the table has the lock.
+        let bytes = unsafe { self.memory.bytes(TABLE) };
+        let mut table = Table::new(&self.shape, bytes);
+        if locked == Locked::Abandoned {
+            warn!("cache '{}' is emptied: a process died while it changed it", self.shape.name);
+            table.clear();
+        }
+        let result = f(&mut table, clock::unix_micros() / 1_000_000);
+        self.count(ITEMS).store(table.len(), Relaxed);
+        lock.unlock()?;
+        Ok(result)
+    }
+
+    fn note(&self, found: bool) {
+        self.count(if found { HITS } else { MISSES }).fetch_add(1, Relaxed);
+    }
+
+    fn note_change(&self) {
+        self.count(CHANGED).store(clock::unix_micros() / 1_000_000, Relaxed);
+    }
+
+    /// A key's value.
+    ///
+    /// # Errors
+    /// When the lock fails.
+    pub fn get(&self, key: &[u8]) -> nix::Result<Option<Vec<u8>>> {
+        let value = self.with(|table, now| table.get(key, now))?;
+        self.note(value.is_some());
+        Ok(value)
+    }
+
+    /// Whether a key has a value.
+    ///
+    /// # Errors
+    /// When the lock fails.
+    pub fn exists(&self, key: &[u8]) -> nix::Result<bool> {
+        self.with(|table, now| table.exists(key, now))
+    }
+
+    /// Sets a key's value for so many seconds, 0 for ever; whether it could be.
+    ///
+    /// # Errors
+    /// When the lock fails.
+    pub fn set(&self, key: &[u8], value: &[u8], seconds: u64, how: How) -> nix::Result<bool> {
+        let set = self.with(|table, now| {
+            let expires = if seconds == 0 { 0 } else { now.saturating_add(seconds) };
+            table.set(key, value, expires, how, now)
+        })?;
+        match set {
+            Ok(()) => self.note_change(),
+            Err(Refused::Unfit) => {}
+            Err(Refused::Full) => {
+                if self.count(FULL).fetch_add(1, Relaxed) == 0 && !self.shape.ignore_full {
+                    warn!("cache '{}' is full: raise its items or blocks, or set lru", self.shape.name);
+                }
+            }
+        }
+        Ok(set.is_ok())
+    }
+
+    /// Takes a key's value away; whether there was one.
+    ///
+    /// # Errors
+    /// When the lock fails.
+    pub fn del(&self, key: &[u8]) -> nix::Result<bool> {
+        let gone = self.with(|table, now| table.del(key, now))?;
+        self.note_change();
+        Ok(gone)
+    }
+
+    /// Takes everything away.
+    ///
+    /// # Errors
+    /// When the lock fails.
+    pub fn clear(&self) -> nix::Result<()> {
+        self.with(|table, _| table.clear())?;
+        self.note_change();
+        Ok(())
+    }
+
+    /// Every key.
+    ///
+    /// # Errors
+    /// When the lock fails.
+    pub fn keys(&self) -> nix::Result<Vec<Vec<u8>>> {
+        self.with(|table, now| table.keys(now))
+    }
+}

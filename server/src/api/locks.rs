@@ -1,0 +1,59 @@
+//! Locks between processes.
+
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+
+use super::here::{companion, server};
+use super::memory::Mutex;
+use crate::forkserver::messages::CompanionKind;
+use nix::errno::Errno;
+
+pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(lock, module)?)?;
+    module.add_function(wrap_pyfunction!(unlock, module)?)?;
+    module.add_function(wrap_pyfunction!(is_locked, module)?)?;
+    Ok(())
+}
+
+fn find(number: i32) -> PyResult<&'static Mutex> {
+    if companion(CompanionKind::Spooler).is_some() {
+        return Err(PyValueError::new_err("The spooler cannot lock/unlock resources"));
+    }
+    let number = usize::try_from(number).ok();
+    number
+        .and_then(|number| server()?.share.board.lock(number))
+        .ok_or_else(|| PyValueError::new_err("Invalid lock number: set locks to have more than lock 0"))
+}
+
+/// Waits for a lock, 0 unless told otherwise.
+#[pyfunction]
+#[pyo3(signature = (number=0, /))]
+fn lock(py: Python<'_>, number: i32) -> PyResult<()> {
+    let lock = find(number)?;
+    match py.detach(|| lock.lock()) {
+        Ok(_) => Ok(()),
+        Err(Errno::EDEADLK) => Err(PyRuntimeError::new_err(format!("this thread has lock {number} already"))),
+        Err(error) => Err(PyRuntimeError::new_err(format!("lock {number}: {error}"))),
+    }
+}
+
+/// Gives a lock back. It has no effect on one that this thread does not have, as in uWSGI.
+#[pyfunction]
+#[pyo3(signature = (number=0, /))]
+fn unlock(number: i32) -> PyResult<()> {
+    // The system has said that it is another's.
+    let _ = find(number)?.unlock();
+    Ok(())
+}
+
+/// Whether somebody has a lock.
+#[pyfunction]
+#[pyo3(signature = (number=0, /))]
+fn is_locked(number: i32) -> PyResult<bool> {
+    let lock = find(number)?;
+    match lock.try_lock() {
+        // One that died with it counts as nobody.
+        Ok(_) => lock.unlock().map(|()| false).map_err(|error| PyRuntimeError::new_err(error.to_string())),
+        Err(_) => Ok(true),
+    }
+}

@@ -1,0 +1,93 @@
+//! Numbers that the application keeps, for all of its processes.
+
+use std::sync::atomic::AtomicI64;
+use std::sync::atomic::Ordering::Relaxed;
+
+use pyo3::prelude::*;
+
+use super::here::server;
+use super::text::Text;
+
+pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(metric_get, module)?)?;
+    module.add_function(wrap_pyfunction!(metric_set, module)?)?;
+    module.add_function(wrap_pyfunction!(metric_inc, module)?)?;
+    module.add_function(wrap_pyfunction!(metric_dec, module)?)?;
+    module.add_function(wrap_pyfunction!(metric_mul, module)?)?;
+    module.add_function(wrap_pyfunction!(metric_div, module)?)?;
+    module.add_function(wrap_pyfunction!(metric_set_max, module)?)?;
+    module.add_function(wrap_pyfunction!(metric_set_min, module)?)?;
+    Ok(())
+}
+
+/// The metric's value, and what it began with.
+fn find(name: &Text) -> Option<(&'static AtomicI64, i64)> {
+    let server = server()?;
+    let metrics = &server.config.between.metrics;
+    let index = metrics.iter().position(|metric| metric.name.as_bytes() == name.0)?;
+    Some((server.share.board.metric(index), metrics[index].initial))
+}
+
+/// Changes a metric: True, or None when there is none of this name.
+fn change(name: &Text, change: impl Fn(i64, i64) -> i64) -> Option<bool> {
+    let (metric, initial) = find(name)?;
+    // The closure always gives a value, so that this cannot fail.
+    let _ = metric.fetch_update(Relaxed, Relaxed, |value| Some(change(value, initial)));
+    Some(true)
+}
+
+/// A metric's value; 0 when there is none of this name.
+#[pyfunction]
+#[pyo3(signature = (name, /))]
+fn metric_get(name: Text) -> i64 {
+    find(&name).map_or(0, |(metric, _)| metric.load(Relaxed))
+}
+
+/// Sets a metric.
+#[pyfunction]
+#[pyo3(signature = (name, value=1, /))]
+fn metric_set(name: Text, value: i64) -> Option<bool> {
+    change(&name, |_, _| value)
+}
+
+/// Adds to a metric.
+#[pyfunction]
+#[pyo3(signature = (name, value=1, /))]
+fn metric_inc(name: Text, value: i64) -> Option<bool> {
+    change(&name, |old, _| old.wrapping_add(value))
+}
+
+/// Takes from a metric.
+#[pyfunction]
+#[pyo3(signature = (name, value=1, /))]
+fn metric_dec(name: Text, value: i64) -> Option<bool> {
+    change(&name, |old, _| old.wrapping_sub(value))
+}
+
+/// Multiplies a metric.
+#[pyfunction]
+#[pyo3(signature = (name, value=1, /))]
+fn metric_mul(name: Text, value: i64) -> Option<bool> {
+    change(&name, |old, _| old.wrapping_mul(value))
+}
+
+/// Divides a metric; None for a division by zero.
+#[pyfunction]
+#[pyo3(signature = (name, value=1, /))]
+fn metric_div(name: Text, value: i64) -> Option<bool> {
+    if value == 0 { None } else { change(&name, |old, _| old.wrapping_div(value)) }
+}
+
+/// Sets a metric if it is lower.
+#[pyfunction]
+#[pyo3(signature = (name, value=1, /))]
+fn metric_set_max(name: Text, value: i64) -> Option<bool> {
+    change(&name, |old, _| old.max(value))
+}
+
+/// Sets a metric if it is higher, and the value is above what the metric began with.
+#[pyfunction]
+#[pyo3(signature = (name, value=1, /))]
+fn metric_set_min(name: Text, value: i64) -> Option<bool> {
+    change(&name, |old, initial| if value > initial { old.min(value) } else { old })
+}

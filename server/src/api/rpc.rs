@@ -1,0 +1,82 @@
+//! Functions of the application by name. Those of this process alone: nothing is called over a network.
+
+use std::sync::{Mutex, PoisonError};
+
+use pyo3::exceptions::{PyNotImplementedError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyString, PyTuple};
+use tracing::error;
+
+use super::text::Text;
+
+pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(register_rpc, module)?)?;
+    module.add_function(wrap_pyfunction!(rpc, module)?)?;
+    module.add_function(wrap_pyfunction!(call, module)?)?;
+    module.add_function(wrap_pyfunction!(rpc_list, module)?)?;
+    Ok(())
+}
+
+static FUNCTIONS: Mutex<Vec<(Vec<u8>, Py<PyAny>)>> = Mutex::new(Vec::new());
+
+fn functions() -> std::sync::MutexGuard<'static, Vec<(Vec<u8>, Py<PyAny>)>> {
+    FUNCTIONS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Gives a function a name. The number of its arguments is not checked, as in uWSGI.
+#[pyfunction]
+#[pyo3(signature = (name, function, argc=0, /))]
+fn register_rpc(name: Text, function: Py<PyAny>, argc: u8) -> bool {
+    let _ = argc;
+    let mut functions = functions();
+    functions.retain(|(known, _)| *known != name.0);
+    functions.push((name.0, function));
+    true
+}
+
+/// The names that functions have.
+#[pyfunction]
+fn rpc_list(py: Python<'_>) -> PyResult<Bound<'_, PyTuple>> {
+    let functions = functions();
+    PyTuple::new(py, functions.iter().map(|(name, _)| PyBytes::new(py, name)))
+}
+
+/// Calls a function: its result, or None when there is none of this name, or it raised, or gave nothing.
+#[pyfunction]
+#[pyo3(signature = (name, *args))]
+fn call<'py>(py: Python<'py>, name: Text, args: &Bound<'py, PyTuple>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    let bytes = args.iter().map(|arg| arg.extract::<Text>());
+    let bytes =
+        bytes.collect::<PyResult<Vec<_>>>().map_err(|_| PyValueError::new_err("unable to call rpc function"))?;
+    let found = functions().iter().find(|(known, _)| *known == name.0).map(|(_, function)| function.clone_ref(py));
+    let Some(function) = found else { return Ok(None) };
+    let args = PyTuple::new(py, bytes.iter().map(|arg| PyBytes::new(py, &arg.0)))?;
+    match function.bind(py).call1(args) {
+        Ok(result) if result.is_instance_of::<PyBytes>() || result.is_instance_of::<PyString>() => {
+            let result = result.extract::<Text>()?.0;
+            Ok((!result.is_empty()).then(|| PyBytes::new(py, &result)))
+        }
+        Ok(_) => Ok(None),
+        Err(raised) => {
+            error!("rpc function '{}' raised:", name.shown());
+            raised.display(py);
+            Ok(None)
+        }
+    }
+}
+
+/// The same, on a node: None or nothing for this process, which alone can be called.
+#[pyfunction]
+#[pyo3(signature = (node, name, *args))]
+fn rpc<'py>(
+    py: Python<'py>,
+    node: Option<Text>,
+    name: Text,
+    args: &Bound<'py, PyTuple>,
+) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    if node.is_some_and(|node| !node.0.is_empty()) {
+        let message = "functions of other servers are not to be had in rwsgi: send a request there";
+        return Err(PyNotImplementedError::new_err(message));
+    }
+    call(py, name, args)
+}

@@ -1,0 +1,149 @@
+//! Everything that lies between the processes: the board, the caches, the mules' queues. The master makes it at its
+//! start, so that it outlives every other process and every reload.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::Ordering::Relaxed;
+
+use anyhow::Context;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
+use rwsgi_stats::Snapshot;
+use serde::{Deserialize, Serialize};
+
+use super::board::Board;
+use super::cache::Cache;
+use crate::config::Between;
+use crate::forkserver::inherited;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Share {
+    /// Locks and metrics.
+    pub board: Board,
+    /// In the order of the configuration.
+    pub caches: Vec<Cache>,
+    /// The mules' queues: that of all, one for each mule, one for each farm.
+    pub queues: Vec<Queue>,
+}
+
+/// Messages that wait for a mule. They are kept by the kernel as long as the master lives.
+#[derive(Debug)]
+pub struct Queue {
+    /// Where they go in.
+    pub entry: OwnedFd,
+    /// Where they come out.
+    pub exit: OwnedFd,
+}
+
+/// The descriptors by which another process inherits it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ShareDescriptors {
+    board: RawFd,
+    caches: Vec<RawFd>,
+    queues: Vec<(RawFd, RawFd)>,
+}
+
+/// The queue that every mule takes from.
+pub(super) const ANY_MULE: usize = 0;
+/// What may wait in a queue, bytes; the system may grant less.
+const QUEUE: usize = 1 << 20;
+
+impl Share {
+    /// Makes it.
+    ///
+    /// # Errors
+    /// When the system has no memory or descriptors left.
+    pub fn create(between: &Between) -> anyhow::Result<Self> {
+        let mules = between.mules.len();
+        let queues = if mules == 0 { 0 } else { 1 + mules + between.farms.len() };
+        let cache = |shape| Cache::create(shape).with_context(|| format!("cache2: cannot make '{}'", shape.name));
+        Ok(Self {
+            board: Board::create(between).context("cannot make the locks and metrics")?,
+            caches: between.caches.iter().map(cache).collect::<Result<_, _>>()?,
+            queues: (0..queues)
+                .map(|_| Queue::create())
+                .collect::<Result<_, _>>()
+                .context("cannot make the mules' queues")?,
+        })
+    }
+
+    /// For a process that is about to be started; `inherit` makes a copy of a descriptor that it inherits.
+    ///
+    /// # Errors
+    /// When `inherit` fails.
+    pub fn descriptors(&self, inherit: impl Fn(BorrowedFd<'_>) -> nix::Result<RawFd>) -> nix::Result<ShareDescriptors> {
+        let queue = |queue: &Queue| Ok((inherit(queue.entry.as_fd())?, inherit(queue.exit.as_fd())?));
+        Ok(ShareDescriptors {
+            board: inherit(self.board.file())?,
+            caches: self.caches.iter().map(|cache| inherit(cache.file())).collect::<nix::Result<_>>()?,
+            queues: self.queues.iter().map(queue).collect::<nix::Result<_>>()?,
+        })
+    }
+
+    /// Takes what the master made.
+    ///
+    /// # Errors
+    /// When it cannot be mapped.
+    pub fn take(descriptors: &ShareDescriptors, between: &Between) -> anyhow::Result<Self> {
+        let caches = descriptors.caches.iter().zip(&between.caches);
+        let queue = |(entry, exit): &(RawFd, RawFd)| Ok(Queue { entry: inherited(*entry)?, exit: inherited(*exit)? });
+        Ok(Self {
+            board: Board::map(inherited(descriptors.board)?, between)?,
+            caches: caches.map(|(fd, shape)| Ok(Cache::map(inherited(*fd)?, shape)?)).collect::<anyhow::Result<_>>()?,
+            queues: descriptors.queues.iter().map(queue).collect::<anyhow::Result<_>>()?,
+        })
+    }
+}
+
+impl Share {
+    /// Adds what is known of it to a reading of the server. Waits for nobody.
+    pub fn describe(&self, between: &Between, snapshot: &mut Snapshot) {
+        let locks = (0..).map_while(|number| Some((number, self.board.lock(number)?)));
+        snapshot.locks = locks.map(|(number, lock)| [(format!("user {number}"), lock.owner().into())].into()).collect();
+        snapshot.caches = self
+            .caches
+            .iter()
+            .map(|cache| {
+                let (shape, counts) = (cache.shape(), cache.counts());
+                rwsgi_stats::Cache {
+                    name: shape.name.clone(),
+                    hash: "fnv1a".into(),
+                    hashsize: shape.hashsize.into(),
+                    keysize: shape.keysize.into(),
+                    max_items: shape.items.into(),
+                    blocks: shape.blocks.into(),
+                    blocksize: shape.blocksize,
+                    items: counts.items,
+                    hits: counts.hits,
+                    miss: counts.misses,
+                    full: counts.full,
+                    last_modified_at: counts.changed,
+                }
+            })
+            .collect();
+        let metrics = between.metrics.iter().enumerate().map(|(index, metric)| {
+            let value = self.board.metric(index).load(Relaxed);
+            (metric.name.clone(), rwsgi_stats::Metric { kind: metric.kind, oid: metric.oid.clone(), value })
+        });
+        snapshot.metrics = metrics.collect();
+    }
+}
+
+impl ShareDescriptors {
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = RawFd> {
+        let queues = self.queues.iter().flat_map(|(entry, exit)| [*entry, *exit]);
+        std::iter::once(self.board).chain(self.caches.iter().copied()).chain(queues)
+    }
+}
+
+impl Queue {
+    fn create() -> nix::Result<Self> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let (entry, exit) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+        // More room than the default, as far as the system allows it.
+        if setsockopt(&entry, sockopt::SndBufForce, &QUEUE).is_err() {
+            setsockopt(&entry, sockopt::SndBuf, &QUEUE)?;
+        }
+        Ok(Self { entry, exit })
+    }
+}

@@ -1,0 +1,120 @@
+//! A mule: a process beside the workers that does what it is sent, or runs a program of the application's own.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+
+use anyhow::{Context, bail};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use pyo3::exceptions::PySystemExit;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyCFunction, PyTuple};
+use tracing::{error, info};
+
+use crate::api::{self, exits, receive};
+use crate::companion::Work;
+use crate::wsgi::{application, interpreter};
+
+/// The largest message, bytes: more than the system lets anybody send.
+const LARGEST: usize = 4 << 20;
+
+/// The mule handles a message, and leaves when it has.
+static IS_BUSY: AtomicBool = AtomicBool::new(false);
+/// The mule was told to leave.
+static IS_LEAVING: AtomicBool = AtomicBool::new(false);
+
+/// Before anything of the application's runs: SIGTERM ends it as `sys.exit()` does, so that a loop without end comes to
+/// one, and what it has in `finally` is done. A message that is being handled is finished first.
+///
+/// # Errors
+/// When Python refuses.
+pub(crate) fn prepare(py: Python<'_>, work: &Work) -> PyResult<()> {
+    let leave = PyCFunction::new_closure(py, None, None, |_: &Bound<'_, PyTuple>, _| {
+        IS_LEAVING.store(true, Relaxed);
+        if IS_BUSY.load(Relaxed) { Ok(()) } else { Err(PySystemExit::new_err(0)) }
+    })?;
+    let signal = py.import("signal")?;
+    signal.call_method1("signal", (signal.getattr("SIGTERM")?, leave))?;
+    // With lazy-apps nobody has loaded the functions that mules are for.
+    if !work.is_loaded
+        && let Err(failure) = application::load(py, &work.config)
+    {
+        error!("{}: {failure}", work.who);
+    }
+    Ok(())
+}
+
+/// Works until it is told to leave.
+///
+/// # Errors
+/// When what it runs comes to an end, or what was inherited cannot be used.
+pub(crate) fn run(py: Python<'_>, work: &Work) -> anyhow::Result<()> {
+    let mules = &work.config.between.mules;
+    let program = mules.get(work.who.number as usize - 1).context("it is not configured any more")?;
+    let outcome = match program {
+        Some(program) => run_program(py, work, program),
+        None => handle_messages(py, work),
+    };
+    match outcome {
+        Err(raised) if raised.is_instance_of::<PySystemExit>(py) && IS_LEAVING.load(Relaxed) => Ok(()),
+        Err(raised) => {
+            error!("{}: {}", work.who, application::one_line(py, &raised));
+            raised.display(py);
+            bail!("{} has failed", work.who)
+        }
+        Ok(()) if program.is_none() || IS_LEAVING.load(Relaxed) => Ok(()),
+        Ok(()) => bail!("{}: '{}' has come to its end", work.who, program.as_deref().unwrap_or_default()),
+    }
+}
+
+fn run_program(py: Python<'_>, work: &Work, program: &str) -> PyResult<()> {
+    info!("{} runs '{program}'", work.who);
+    if program.ends_with(".py") {
+        let name = [("run_name", "__main__")];
+        let name = pyo3::types::IntoPyDict::into_py_dict(name, py)?;
+        return py.import("runpy")?.call_method("run_path", (program,), Some(&name)).map(drop);
+    }
+    match program.split_once(':') {
+        Some((module, function)) => py.import(module)?.getattr(function)?.call0().map(drop),
+        None => py.import(program).map(drop),
+    }
+}
+
+fn handle_messages(py: Python<'_>, work: &Work) -> PyResult<()> {
+    let mut buffer = vec![0; LARGEST];
+    let exits = exits(true);
+    while !IS_LEAVING.load(Relaxed) && !work.end.has_come() {
+        let received = py.detach(|| {
+            let mut fds: Vec<_> = exits.iter().map(|exit| PollFd::new(*exit, PollFlags::POLLIN)).collect();
+            fds.extend(work.end.poll_fds());
+            poll(&mut fds, PollTimeout::NONE)?;
+            receive(&fds[..exits.len()], &mut buffer)
+        });
+        match received {
+            Ok(Some(len)) => {
+                IS_BUSY.store(true, Relaxed);
+                handle(py, work, &buffer[..len]);
+                IS_BUSY.store(false, Relaxed);
+            }
+            Ok(None) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(pyo3::exceptions::PyOSError::new_err(error.to_string())),
+        }
+        py.check_signals()?;
+    }
+    Ok(())
+}
+
+fn handle(py: Python<'_>, work: &Work, message: &[u8]) {
+    let handled = api::hook(py, "mule_msg_hook").and_then(|hook| match hook {
+        Some(hook) => hook.call1((PyBytes::new(py, message),)).map(drop),
+        None => {
+            info!("{} received a message of {} bytes; assign uwsgi.mule_msg_hook", work.who, message.len());
+            Ok(())
+        }
+    });
+    if let Err(raised) = handled {
+        error!("{}: handling a message raised {}", work.who, application::one_line(py, &raised));
+        raised.display(py);
+    }
+    let _ = interpreter::flush(py);
+}
