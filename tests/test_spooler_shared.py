@@ -16,9 +16,9 @@ from rig.waiting import until
 
 pytestmark = pytest.mark.only_rwsgi(why="it is about rwsgi beside uWSGI, and after kills that uWSGI does not survive")
 
-# The storm's jobs: enough for every kill to hit jobs in progress. JOBS=10000 is for a machine with time.
-JOBS = int(os.environ.get("JOBS", "1500"))
-KILLS = 12
+# The storm's jobs. JOBS=500 is for a hurry.
+JOBS = int(os.environ.get("JOBS", "10000"))
+KILLS = 20
 
 
 @pytest.fixture

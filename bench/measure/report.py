@@ -66,6 +66,7 @@ SPECIAL = {
     "start": "Start, from exec to the first answer",
     "polls": "Stats polls",
     "django-memory": "Memory of 4 Django workers",
+    "spooler": "The spooler: one worker queues, one spooler runs; uWSGI does not sync what it queues",
 }
 
 

@@ -23,6 +23,7 @@ from measure.goals import COST, FRONT, POLL, SOCKET
 from measure.load import errors_of, parse, wrk_command
 from measure.processes import memory, parse_stat, processor_time, spent
 from measure.servers import Failed, Place, Running, Server, Setting, start
+from measure.spooler import spooler
 
 Row = dict[str, "float | str"]
 # Seconds of load with reloads: several, of an application that takes 2 s to import.
@@ -255,4 +256,5 @@ SPECIAL: dict[str, Callable[[Stage], list[Row]]] = {
     "polls": polls,
     "django-memory": django_memory,
     "nginx": behind_nginx,
+    "spooler": spooler,
 }
