@@ -133,6 +133,27 @@ def test_it_follows_requests_and_shows_cores(serve, terminal, rtop, address, sta
     screen.wait_left()
 
 
+@pytest.mark.only_rwsgi(why="uWSGI does not tell what was raised")
+def test_a_worker_looked_at_closely_tells_who_called_what_raised(serve, terminal, rtop, address, stats_at):
+    serve("--http-socket", address, "--wsgi-file", "probe.py", "--master", "--stats", stats_at)
+    http.get(address, "/fail?token=seen")
+    screen = terminal([rtop, stats_at, "--frequency", "0.2"], columns=80, rows=24)
+    screen.wait("WID")
+    screen.press("Enter")
+    shown = screen.wait("ValueError: failed seen", "on GET /fail?token=seen")
+    raised = shown.splitlines().index(next(line for line in shown.splitlines() if "failed seen" in line))
+    assert re.search(r"^in .*probe\.py:\d+ in fail$", shown.splitlines()[raised + 1].rstrip())
+    assert re.search(r"^by .*probe\.py:\d+ in application$", shown.splitlines()[raised + 2].rstrip())
+    # What does not fit is a page further down.
+    assert "recycled by reason" not in shown
+    screen.press("PageDown")
+    screen.wait("recycled by reason")
+    screen.press("Escape")
+    screen.wait("WID")
+    screen.press("q")
+    screen.wait_left()
+
+
 def test_it_says_so_when_the_server_goes_away_and_comes_back_with_it(serve, terminal, rtop, address, stats_at):
     arguments = ("--http-socket", address, "--wsgi-file", "probe.py", "--master", "--stats", stats_at)
     first = serve(*arguments)

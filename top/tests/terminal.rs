@@ -184,6 +184,105 @@ fn a_resized_terminal_is_filled_again() {
 }
 
 #[test]
+fn a_click_on_a_title_sorts_and_another_turns_the_order_round() {
+    let server = Server::start(|_| whole());
+    let mut terminal = Terminal::run(&[&server.address], (120, 30));
+    terminal.wait_for_text("req 2001");
+    let lines: Vec<String> = terminal.contents().lines().map(str::to_owned).collect();
+    let (row, title) = lines.iter().enumerate().find(|(_, line)| line.contains("WID")).unwrap();
+    let column = title.find("WID").unwrap();
+    let first = |screen: &vt100::Screen| {
+        let contents = screen.contents();
+        let row = contents.lines().nth(row + 1).unwrap_or_default().to_owned();
+        row.split_whitespace().next().map(str::to_owned)
+    };
+    // As terminals report clicks: the first column and line are 1.
+    let click = format!("\x1b[<0;{};{}M\x1b[<0;{};{}m", column + 2, row + 1, column + 2, row + 1);
+    for expected in ["1", "4"] {
+        terminal.press(&click);
+        terminal.wait_for("the order", |screen| first(screen).as_deref() == Some(expected));
+    }
+    terminal.press("q");
+    assert!(terminal.wait_for_end().success());
+}
+
+#[test]
+fn help_comes_from_the_keys_in_force_and_themes_take_turns() {
+    let server = Server::start(|_| whole());
+    let directory = std::env::temp_dir().join(format!("rtop-terminal-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let config = directory.join("config.toml");
+    std::fs::write(&config, "theme = \"light\"\n[keys]\nhelp = [\"x\"]\n").unwrap();
+    let mut terminal = Terminal::run(&[&server.address, "--config", config.to_str().unwrap()], (120, 60));
+    terminal.wait_for_text("x help");
+    terminal.press("x");
+    terminal.wait_for_text("other colours: the next theme");
+    terminal.wait_for("the key that is in force", |screen| {
+        screen.contents().lines().any(|line| line.contains(" x ") && line.contains("this help"))
+    });
+    terminal.press("xt");
+    terminal.wait_for_text("theme: colour-blind");
+    terminal.press("q");
+    assert!(terminal.wait_for_end().success());
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[test]
+fn a_recording_is_played_on_the_same_screen_and_gone_back_in() {
+    let directory = std::env::temp_dir().join(format!("rtop-replay-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let path = directory.join("night.rtop");
+    let mut file = std::fs::File::create(&path).unwrap();
+    for second in 0..120_u64 {
+        let document = DOCUMENT.replace("\"requests\":536", &format!("\"requests\":{}", 600 + second));
+        let taken = 1_795_227_000_000_000 + second * 1_000_000;
+        let document: serde_json::Value = serde_json::from_str(&document).unwrap();
+        let line = serde_json::json!({ "target": "web1:9191", "taken": taken, "document": document });
+        let mut packed = flate2::write::GzEncoder::new(&mut file, flate2::Compression::fast());
+        writeln!(packed, "{line}").unwrap();
+        packed.finish().unwrap();
+    }
+    let mut terminal = Terminal::run(&["--replay", path.to_str().unwrap()], (120, 30));
+    terminal.wait_for_text("recording 1x");
+    terminal.wait_for_text("req 20");
+    terminal.press("p");
+    terminal.wait_for_text("held");
+    terminal.press("p++++++++++");
+    terminal.wait_for_text("recording 1024x");
+    terminal.wait_for_text("end of the recording");
+    terminal.wait_for_text(&format!("req {}", 2_001 - 536 + 719));
+    terminal.press("\x1b[D");
+    terminal.wait_for_text("held, 1s ago");
+    terminal.wait_for_text(&format!("req {}", 2_001 - 536 + 718));
+    terminal.press("[");
+    terminal.wait_for_text("held, 1m01s ago");
+    terminal.wait_for_text(&format!("req {}", 2_001 - 536 + 658));
+    terminal.press("n");
+    terminal.wait_for_text(&format!("req {}", 2_001 - 536 + 719));
+    terminal.press("q");
+    assert!(terminal.wait_for_end().success());
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[test]
+fn of_several_servers_one_that_hangs_holds_up_no_other() {
+    let (first, second) = (Server::start(|_| whole()), Server::start(|_| whole()));
+    let addresses = [first.address.as_str(), second.address.as_str(), "-f", "0.1", "--timeout", "0.3"];
+    let mut terminal = Terminal::run(&addresses, (120, 30));
+    // Both added up.
+    terminal.wait_for_text("req 4002");
+    second.answer(Answer::Hang(DOCUMENT[..500].to_owned()));
+    first.answer(Answer::Text(DOCUMENT.replace("\"requests\":536", "\"requests\":546")));
+    terminal.wait_for_text("no answer within 0.3 s");
+    terminal.wait_for_text("silent");
+    terminal.wait_for_text("req 4012");
+    terminal.press("\t");
+    terminal.wait_for_text("546");
+    terminal.press("q");
+    assert!(terminal.wait_for_end().success());
+}
+
+#[test]
 fn without_a_terminal_there_are_plain_tables() {
     let server = Server::start(|_| whole());
     let command = |arguments: &[&str]| {
