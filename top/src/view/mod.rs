@@ -5,6 +5,7 @@
 mod charts;
 pub(crate) mod columns;
 mod detail;
+mod escape;
 mod filter;
 mod frame;
 mod header;

@@ -1,6 +1,6 @@
 //! The terminal as a thing that is borrowed: taken over on entry, and given back as it was whatever happens.
 
-use std::io::{self, BufWriter, Stdout, Write, stdout};
+use std::io::{self, Write, stdout};
 use std::panic;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -10,17 +10,14 @@ use crossterm::terminal::{
     Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode, size,
 };
 use crossterm::{execute, queue, style::Print};
-use ratatui::backend::{Backend, CrosstermBackend};
 use ratatui::buffer::Buffer;
 
+use super::escape;
 use super::frame::Frames;
 
 /// Clicks only, in the form that has no limit of 223 columns. Motion is not asked for: it would wake us for nothing.
 const MOUSE_ON: &str = "\x1b[?1000h\x1b[?1006h";
 const MOUSE_OFF: &str = "\x1b[?1006l\x1b[?1000l";
-
-/// Bytes that a frame may have to be written at once.
-const FRAME: usize = 64 << 10;
 
 /// Whether the terminal is ours now; a panic anywhere asks it.
 static TAKEN: AtomicBool = AtomicBool::new(false);
@@ -28,7 +25,8 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 /// The terminal while it is ours. Dropping it gives it back.
 #[derive(Debug)]
 pub(crate) struct Tty {
-    backend: CrosstermBackend<BufWriter<Stdout>>,
+    /// A frame's bytes, kept for their room.
+    bytes: Vec<u8>,
     frames: Frames,
     mouse: bool,
 }
@@ -42,8 +40,7 @@ impl Tty {
         give_back_on_panic();
         take(mouse)?;
         let (width, height) = size().inspect_err(|_| give_back())?;
-        let backend = CrosstermBackend::new(BufWriter::with_capacity(FRAME, stdout()));
-        Ok(Self { backend, frames: Frames::new(width, height), mouse })
+        Ok(Self { bytes: Vec::new(), frames: Frames::new(width, height), mouse })
     }
 
     /// Draws one frame; only what differs from the one before is written.
@@ -55,8 +52,12 @@ impl Tty {
         if changed.is_empty() {
             return Ok(());
         }
-        self.backend.draw(changed.into_iter())?;
-        Backend::flush(&mut self.backend)
+        self.bytes.clear();
+        escape::write(&changed, &mut self.bytes);
+        // All at once: a terminal that shows half a frame flickers.
+        let mut out = stdout().lock();
+        out.write_all(&self.bytes)?;
+        out.flush()
     }
 
     /// Goes on with a terminal of another size, whose contents are anyone's guess.
@@ -64,8 +65,6 @@ impl Tty {
     /// # Errors
     /// When the terminal is gone.
     pub(crate) fn resize(&mut self, width: u16, height: u16) -> io::Result<()> {
-        // Clearing through the backend would ask the terminal for the cursor, and the answer would come in between the
-        // keys.
         execute!(stdout(), Clear(ClearType::All))?;
         self.frames = Frames::new(width, height);
         Ok(())
