@@ -1,8 +1,8 @@
-//! The small things that processes share: locks, then metrics, each in its place in one mapping.
+//! The small things that processes share, each in its place in one mapping: locks, a count of the master's, metrics.
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 
 use super::memory::{Memory, Mutex};
 use crate::config::Between;
@@ -15,7 +15,7 @@ pub struct Board {
 }
 
 fn size(between: &Between) -> usize {
-    locks(between) * size_of::<Mutex>() + between.metrics.len() * size_of::<AtomicI64>()
+    locks(between) * size_of::<Mutex>() + (between.metrics.len() + 1) * size_of::<AtomicI64>()
 }
 
 /// The first lock is always there.
@@ -63,6 +63,21 @@ impl Board {
     /// When there is none in that place.
     #[must_use]
     pub fn metric(&self, index: usize) -> &AtomicI64 {
-        self.memory.at(self.locks * size_of::<Mutex>() + index * size_of::<AtomicI64>())
+        self.memory.at(self.locks * size_of::<Mutex>() + (index + 1) * size_of::<AtomicI64>())
+    }
+
+    fn past(&self) -> &AtomicU64 {
+        self.memory.at(self.locks * size_of::<Mutex>())
+    }
+
+    /// Requests that were served by processes of workers that are gone.
+    #[must_use]
+    pub fn past_requests(&self) -> u64 {
+        self.past().load(Relaxed)
+    }
+
+    /// The master counts the requests of a process that is gone.
+    pub fn add_past_requests(&self, requests: u64) {
+        self.past().fetch_add(requests, Relaxed);
     }
 }

@@ -16,6 +16,9 @@ mod metrics;
 mod mules;
 mod names;
 mod process;
+#[cfg(test)]
+mod reference;
+pub(crate) mod request;
 mod rpc;
 pub mod schedule;
 mod settings;
@@ -25,6 +28,7 @@ pub(crate) mod spool;
 pub mod target;
 mod text;
 pub mod uplink;
+mod workers;
 
 use pyo3::exceptions::{PyAttributeError, PyNotImplementedError, PySystemExit};
 use pyo3::prelude::*;
@@ -68,6 +72,8 @@ fn make<'py>(py: Python<'py>, setup: &Setup) -> PyResult<Bound<'py, PyModule>> {
     cache::add(&module)?;
     mules::add(&module)?;
     rpc::add(&module)?;
+    request::add(&module)?;
+    workers::add(&module)?;
     module.add_function(wrap_pyfunction!(__getattr__, &module)?)?;
     Ok(module)
 }

@@ -15,6 +15,8 @@ fn the_table_names_every_function_of_the_module() {
         super::cache::add(&module).unwrap();
         super::mules::add(&module).unwrap();
         super::rpc::add(&module).unwrap();
+        super::request::add(&module).unwrap();
+        super::workers::add(&module).unwrap();
         for (name, _) in module.dict() {
             let name: String = name.extract().unwrap();
             if !name.starts_with("__") {

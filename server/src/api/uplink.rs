@@ -56,6 +56,13 @@ pub enum What {
     /// The process handles signals: their numbers are to be sent through the descriptor that comes along, a packet of
     /// one byte each. It sends a byte back for each that it has handled.
     Listen(Role),
+    /// The process is to be ended after so many seconds, unless it says otherwise before.
+    Harakiri {
+        /// The process.
+        role: Role,
+        /// 0 for never.
+        seconds: u32,
+    },
     /// The state of all workers is to be sent through the descriptor that comes along.
     Workers,
 }

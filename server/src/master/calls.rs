@@ -7,11 +7,13 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::signal::Signal;
 use nix::sys::socket::{MsgFlags, recv, send};
+use nix::unistd::Pid;
 use rwsgi_stats::Snapshot;
 use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::UnixDatagram;
@@ -20,7 +22,9 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::AbortHandle;
 use tracing::{error, warn};
 
+use super::pool::Reason;
 use super::timetable::Timetable;
+use super::workers::signal;
 use super::{Event, Master};
 use crate::api::target::Target;
 use crate::api::uplink::{Told, What, WorkerState, hear};
@@ -54,6 +58,8 @@ pub(super) struct Calls {
     tables: Vec<Table>,
     listeners: Vec<Listener>,
     next_id: u64,
+    /// Processes that the application wants ended when they are not done by then.
+    harakiri: Vec<(Role, Pid, Instant)>,
     /// How often each worker has handled a signal, by its number from 1.
     handled: Vec<u64>,
 }
@@ -131,8 +137,9 @@ impl Calls {
 
     /// The next moment at which something is to be done about a timer of this generation.
     pub(super) fn deadline(&self, generation: u32) -> Option<Instant> {
-        let table = self.tables.iter().find(|table| table.generation == generation)?;
-        table.timetable.deadline()
+        let table = self.tables.iter().find(|table| table.generation == generation);
+        let timer = table.and_then(|table| table.timetable.deadline());
+        self.harakiri.iter().map(|(_, _, at)| *at).chain(timer).min()
     }
 
     /// Adds what is known here to a reading of the server.
@@ -216,6 +223,7 @@ impl Master {
                 }
                 self.deliver_waiting(generation);
             }
+            What::Harakiri { role, seconds } => self.set_harakiri(role, seconds),
             What::Workers => {
                 let Some(descriptor) = descriptor else { return };
                 let workers = self.worker_states();
@@ -330,8 +338,45 @@ impl Master {
         true
     }
 
+    /// The process of this role now.
+    fn pid_of(&mut self, role: Role) -> Option<Pid> {
+        match role {
+            Role::Worker { slot, .. } => self.pool.in_slot(slot)?.pid,
+            Role::Companion(who) => self.companions.iter().find(|post| post.who == who)?.pid(),
+        }
+    }
+
+    fn set_harakiri(&mut self, role: Role, seconds: u32) {
+        self.calls.harakiri.retain(|(known, ..)| *known != role);
+        if seconds > 0
+            && let Some(pid) = self.pid_of(role)
+        {
+            self.calls.harakiri.push((role, pid, Instant::now() + Duration::from_secs(seconds.into())));
+        }
+    }
+
+    /// Ends the processes whose application has set itself a time that is over.
+    fn end_late(&mut self, now: Instant) {
+        let late: Vec<_> = self.calls.harakiri.extract_if(.., |(_, _, at)| *at <= now).collect();
+        for (role, pid, _) in late {
+            if self.pid_of(role) != Some(pid) {
+                continue;
+            }
+            error!(
+                "harakiri: {} (pid {pid}) has not ended in the time that the application set: ending it",
+                describe(role)
+            );
+            if let Role::Worker { worker, slot } = role {
+                self.pool.worker(worker).totals.harakiri += 1;
+                self.pool.doom(slot, Reason::Harakiri, now);
+            }
+            signal(pid, Signal::SIGKILL);
+        }
+    }
+
     /// Raises what is due.
     pub(super) fn ring(&mut self, now: Instant) {
+        self.end_late(now);
         let generation = self.current;
         if generation == 0 {
             return;

@@ -158,6 +158,8 @@ impl Master {
         }
         let held: Vec<_> =
             self.scoreboard.cores(life.slot).filter_map(super::super::stats::cell::CoreCell::held).collect();
+        let served = self.scoreboard.cores(life.slot).map(|core| core.read().0.requests).sum();
+        self.share.board.add_past_requests(served);
         let totals = &mut self.pool.worker(life.worker).totals;
         totals.absorb(&self.scoreboard, life.slot, clock::monotonic());
         totals.processor_time += processor_time.as_nanos() as u64;

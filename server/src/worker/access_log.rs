@@ -36,8 +36,8 @@ impl AccessLog {
         Self { prefix, memory, lines: Vec::new(), second: u64::MAX, time: String::new() }
     }
 
-    /// Adds a line.
-    pub(super) fn add(&mut self, entry: &Entry<'_>) {
+    /// Adds a line, with what the application wants told of the request.
+    pub(super) fn add(&mut self, entry: &Entry<'_>, variables: &[(Vec<u8>, Vec<u8>)]) {
         let now = clock::unix_micros();
         let second = now / 1_000_000;
         if second != self.second {
@@ -63,6 +63,10 @@ impl AccessLog {
         if self.memory {
             let (rss, vsz) = own_memory().unwrap_or_default();
             let _ = write!(self.lines, " rss {rss} vsz {vsz}");
+        }
+        for (name, value) in variables {
+            let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
+            let _ = write!(self.lines, " {}=\"{}\"", Printable(&name), Printable(&value));
         }
         self.lines.push(b'\n');
         if self.lines.len() > AT_ONCE {
@@ -120,17 +124,21 @@ mod tests {
     #[test]
     fn a_line_has_every_field_and_no_client_can_end_it_early() {
         let mut log = AccessLog::new(2, 1, true);
-        log.add(&Entry {
-            client: "10.0.0.1",
-            method: "GET",
-            uri: "/a\n\" b",
-            protocol: "HTTP/1.1",
-            status: 200,
-            bytes: 1234,
-            took: 5_678_900,
-        });
+        log.add(
+            &Entry {
+                client: "10.0.0.1",
+                method: "GET",
+                uri: "/a\n\" b",
+                protocol: "HTTP/1.1",
+                status: 200,
+                bytes: 1234,
+                took: 5_678_900,
+            },
+            &[(b"user".to_vec(), b"a\"b".to_vec())],
+        );
         let line = String::from_utf8(log.lines.clone()).unwrap();
         assert!(line.contains("Z worker 2 core 1 10.0.0.1 \"GET /a\\x0a%22 b HTTP/1.1\" 200 1234 bytes 5.678 ms rss "));
+        assert!(line.ends_with(" user=\"a%22b\"\n"));
         assert_eq!(line.lines().count(), 1);
         log.lines.clear();
     }

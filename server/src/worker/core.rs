@@ -14,6 +14,7 @@ use super::access_log::AccessLog;
 use super::connection::{Connection, Kind, Wait};
 use super::harakiri;
 use super::{Shared, TOKEN_LIFELINE, TOKEN_LISTENER, TOKEN_STOP};
+use crate::api::request;
 use crate::forkserver::messages::Protocol;
 use crate::protocol::http::TIMED_OUT;
 use crate::stats::clock;
@@ -85,6 +86,7 @@ impl Core {
         if self.shared.config.harakiri.is_some() {
             harakiri::prepare_thread();
         }
+        request::enter(self.id);
         let mut events = [EpollEvent::empty(); EVENTS];
         let room = if self.shared.one_shot() { 1 } else { EVENTS };
         let mut scratch = vec![0; SCRATCH];

@@ -6,11 +6,12 @@ use std::os::fd::AsRawFd;
 
 use pyo3::prelude::*;
 
-use super::access_log::Entry;
+use super::access_log::{AccessLog, Entry};
 use super::body::Body;
 use super::connection::{Connection, Kind};
 use super::core::Core;
 use super::harakiri;
+use crate::api::request;
 use crate::protocol::http::{self, BodyLength, Head, HeaderBuf, Version};
 use crate::protocol::link::Peer;
 use crate::protocol::response::{Exchange, Protocol};
@@ -122,6 +123,7 @@ impl Core {
             connection.watched = true;
             harakiri::hold(connection.kind, connection.socket.as_raw_fd());
         }
+        request::begin(connection.socket.as_raw_fd(), matches!(connection.kind, Kind::Link(_)));
         let served = self.gateway.serve(py, request, exchange, connection)?;
         let Served { transport, status, keep_alive, raised, client_gone, broken_off } = served;
         let transport: Box<dyn Any> = transport;
@@ -166,8 +168,17 @@ impl Core {
         let cell = self.shared.scoreboard.core(self.shared.slot, self.id);
         cell.finish(self.now, self.ready.min(started), outcome);
         self.shared.notices.count();
-        if let Some(log) = &mut self.log {
-            log.add(&Entry { status, bytes, took: self.now - started, ..entry });
+        let entry = Entry { status, bytes, took: self.now - started, ..entry };
+        match (&mut self.log, request::end()) {
+            (None, None) => {}
+            (Some(log), None) => log.add(&entry, &[]),
+            (Some(log), Some(notes)) => log.add(&entry, &notes.variables),
+            (None, Some(notes)) if notes.log => {
+                let mut log = AccessLog::new(self.shared.worker, self.id, self.shared.config.memory_report);
+                log.add(&entry, &notes.variables);
+                log.write();
+            }
+            (None, Some(_)) => {}
         }
         Ok(connection)
     }

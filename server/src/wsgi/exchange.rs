@@ -204,6 +204,12 @@ impl Active {
 pub struct Shared(Arc<Mutex<Option<Active>>>);
 
 impl Shared {
+    /// Whether this is another handle of the same.
+    #[inline]
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Gives the application a request.
     pub fn put(&self, active: Active) {
         *self.lock() = Some(active);

@@ -3,6 +3,9 @@
 
 use std::collections::VecDeque;
 
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyList, PyString, PyTraceback, PyTuple};
@@ -13,8 +16,9 @@ use super::environ::EnvironBuilder;
 use super::exchange::{Active, Progress, ResponseError, Shared};
 use super::file_wrapper::FileWrapper;
 use super::input::Input;
-use super::start_response::StartResponse;
+use super::start_response::{StartResponse, raised as raised_of};
 use super::transport::{Kept, Transport};
+use crate::api::request;
 use crate::protocol::date::HttpDate;
 use crate::protocol::http::Head;
 use crate::protocol::link::Peer;
@@ -167,6 +171,7 @@ impl Gateway {
             RequestHead::Http { head, peer, body_len } => self.environ.http(py, head, peer, *body_len, input)?,
             RequestHead::Uwsgi(packet) => self.environ.uwsgi(py, packet, input)?,
         };
+        request::reach(shared);
         shared.put(Active {
             transport,
             exchange,
@@ -420,6 +425,62 @@ fn send_file(py: Python<'_>, shared: &Shared, wrapper: &FileWrapper) -> Result<b
         active.spare.clear();
         Ok(true)
     })
+}
+
+/// Ends the response before the application has come to its end: what it still produces goes nowhere.
+///
+/// # Errors
+/// When there is no request, or another thread uses it.
+pub(crate) fn end_early(py: Python<'_>, shared: &Shared) -> PyResult<()> {
+    shared.with(|active| {
+        // A response that is not whole is seen to be none by its client; one that is gone needs nothing.
+        let ended = active.end().is_ok();
+        let _ = py.detach(|| active.transport.flush());
+        if let Progress::Sending(plan) = &mut active.progress {
+            plan.framing = Framing::NoBody;
+            plan.keep_alive &= ended;
+        }
+        Ok(())
+    })
+}
+
+/// Sends a part of a file as the body, or as the next of the body.
+///
+/// # Errors
+/// When the response was not started, or the client is gone.
+pub(crate) fn send_part(py: Python<'_>, shared: &Shared, mut file: File, offset: u64, len: u64) -> PyResult<()> {
+    shared.with(|active| {
+        if let Progress::Head(head) = std::mem::replace(&mut active.progress, Progress::Nothing) {
+            let len = head.content_length().map_or(len, |said| said.min(len));
+            let (plan, head) = head.finish(active.exchange, Some(len), &active.date);
+            active.progress = Progress::Sending(plan);
+            active.body_sent = len;
+            let len = if plan.framing == Framing::NoBody { 0 } else { len };
+            return py.detach(|| active.transport.send_file(&head, file, offset, len)).map(drop).map_err(client_gone);
+        }
+        match active.progress {
+            Progress::Sending(Plan { framing: Framing::Length(said), .. }) => {
+                let len = len.min(said.saturating_sub(active.body_sent));
+                active.body_sent += len;
+                py.detach(|| active.transport.send_file(&[], file, offset, len)).map(drop).map_err(client_gone)
+            }
+            _ => {
+                file.seek(SeekFrom::Start(offset))?;
+                let mut piece = Vec::new();
+                let mut left = file.take(len);
+                while py.detach(|| left.by_ref().take(LARGE as u64).read_to_end(&mut piece))? > 0 {
+                    active.send(&[&piece], None, &mut |_| None).map_err(raised_of)?;
+                    py.detach(|| active.transport.flush()).map_err(client_gone)?;
+                    piece.clear();
+                }
+                Ok(())
+            }
+        }
+    })
+}
+
+fn client_gone(error: std::io::Error) -> PyErr {
+    raised_of(ResponseError::Client(error))
 }
 
 fn body_bytes<'py>(item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {

@@ -4,7 +4,7 @@
 
 pub mod application;
 mod environ;
-mod exchange;
+pub(crate) mod exchange;
 mod file_wrapper;
 pub mod gateway;
 mod input;

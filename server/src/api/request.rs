@@ -1,0 +1,199 @@
+//! The request that a thread of a worker serves now.
+//!
+//! What is kept of it costs a request that makes no use of it two stores and a comparison.
+
+use std::cell::{Cell, RefCell};
+use std::fs::File;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+
+use nix::sys::socket::{Shutdown, shutdown};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use tracing::warn;
+
+use super::here::{server, worker};
+use super::text::Text;
+use crate::wsgi::exchange::Shared;
+use crate::wsgi::gateway;
+
+pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(request_id, module)?)?;
+    module.add_function(wrap_pyfunction!(connection_fd, module)?)?;
+    module.add_function(wrap_pyfunction!(ready_fd, module)?)?;
+    module.add_function(wrap_pyfunction!(set_logvar, module)?)?;
+    module.add_function(wrap_pyfunction!(get_logvar, module)?)?;
+    module.add_function(wrap_pyfunction!(log_this_request, module)?)?;
+    module.add_function(wrap_pyfunction!(disconnect, module)?)?;
+    module.add_function(wrap_pyfunction!(sendfile, module)?)?;
+    Ok(())
+}
+
+/// Where a request came from.
+#[derive(Clone, Copy, Debug)]
+struct Connection {
+    fd: RawFd,
+    /// It is the front's link, which other requests use too.
+    is_link: bool,
+}
+
+thread_local! {
+    static CORE: Cell<Option<u32>> = const { Cell::new(None) };
+    static CONNECTION: Cell<Option<Connection>> = const { Cell::new(None) };
+    static EXCHANGE: RefCell<Option<Shared>> = const { RefCell::new(None) };
+    /// Whether there is something in `NOTES`.
+    static IS_NOTED: Cell<bool> = const { Cell::new(false) };
+    static NOTES: RefCell<Notes> = const { RefCell::new(Notes { log: false, variables: Vec::new() }) };
+}
+
+/// What the application wants of its request's line in the log.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    /// It is to be logged although requests are not.
+    pub(crate) log: bool,
+    /// What is to be added to it: names and values.
+    pub(crate) variables: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// This thread is a core.
+pub(crate) fn enter(core: u32) {
+    CORE.set(Some(core));
+}
+
+/// This thread's request came over this connection.
+#[inline]
+pub(crate) fn begin(fd: RawFd, is_link: bool) {
+    CONNECTION.set(Some(Connection { fd, is_link }));
+}
+
+/// The application is given what reaches its request by way of `exchange`.
+#[inline]
+pub(crate) fn reach(exchange: &Shared) {
+    EXCHANGE.with_borrow_mut(|known| {
+        if !known.as_ref().is_some_and(|known| known.is(exchange)) {
+            *known = Some(exchange.clone());
+        }
+    });
+}
+
+/// The request is over: what the application wanted of its line in the log.
+#[inline]
+pub(crate) fn end() -> Option<Notes> {
+    CONNECTION.set(None);
+    IS_NOTED.replace(false).then(|| NOTES.take())
+}
+
+fn connection() -> PyResult<Connection> {
+    CONNECTION.get().ok_or_else(|| PyRuntimeError::new_err("this thread serves no request"))
+}
+
+fn note(change: impl FnOnce(&mut Notes)) -> PyResult<()> {
+    connection()?;
+    IS_NOTED.set(true);
+    NOTES.with_borrow_mut(change);
+    Ok(())
+}
+
+fn exchange() -> PyResult<Shared> {
+    connection()?;
+    let exchange = EXCHANGE.with_borrow(Clone::clone);
+    exchange.ok_or_else(|| PyRuntimeError::new_err("this thread serves no request"))
+}
+
+/// How many requests this core of this process has served before.
+#[pyfunction]
+fn request_id() -> u64 {
+    let (Some(core), Some((_, slot)), Some(server)) = (CORE.get(), worker(), server()) else { return 0 };
+    server.scoreboard.core(slot, core).read().0.requests
+}
+
+/// The descriptor of the request's connection; behind the `http` front, that of its link.
+#[pyfunction]
+fn connection_fd() -> PyResult<RawFd> {
+    Ok(connection()?.fd)
+}
+
+/// The descriptor that was waited for: -1, for there is no asynchronous mode.
+#[pyfunction]
+fn ready_fd() -> RawFd {
+    -1
+}
+
+/// Adds something to the request's line in the log.
+#[pyfunction]
+#[pyo3(signature = (name, value, /))]
+fn set_logvar(name: Text, value: Text) -> PyResult<()> {
+    note(|notes| match notes.variables.iter_mut().find(|(known, _)| *known == name.0) {
+        Some((_, known)) => *known = value.0,
+        None => notes.variables.push((name.0, value.0)),
+    })
+}
+
+/// What was added; None when nothing was.
+#[pyfunction]
+#[pyo3(signature = (name, /))]
+fn get_logvar(py: Python<'_>, name: Text) -> Option<Bound<'_, PyBytes>> {
+    NOTES.with_borrow(|notes| {
+        let found = notes.variables.iter().find(|(known, _)| *known == name.0);
+        found.map(|(_, value)| PyBytes::new(py, value))
+    })
+}
+
+/// Logs the request although requests are not logged.
+#[pyfunction]
+fn log_this_request() -> PyResult<()> {
+    note(|notes| notes.log = true)
+}
+
+/// Ends the response here: the client has all of it, and the application goes on.
+#[pyfunction]
+fn disconnect(py: Python<'_>) -> PyResult<()> {
+    let Connection { fd, is_link } = connection()?;
+    gateway::end_early(py, &exchange()?)?;
+    if !is_link {
+        // The client may be gone already.
+        let _ = shutdown(fd, Shutdown::Write);
+    }
+    Ok(())
+}
+
+/// Sends a file, or a part of it, after the response was started: True, or None when it cannot be opened.
+#[pyfunction]
+#[pyo3(signature = (what, chunk=0, pos=0, filesize=0, /))]
+fn sendfile(py: Python<'_>, what: &Bound<'_, PyAny>, chunk: u64, pos: u64, filesize: u64) -> PyResult<Option<bool>> {
+    // The kernel chooses how much it sends at once.
+    let _ = chunk;
+    let file = match what.extract::<Text>() {
+        Ok(name) => {
+            let name = name.shown().into_owned();
+            py.detach(|| File::open(&name)).map_err(|error| format!("'{name}': {error}"))
+        }
+        Err(_) => {
+            let fd: RawFd = what.call_method0("fileno").and_then(|fd| fd.extract()).or_else(|_| what.extract())?;
+            duplicate(fd).map_err(|error| format!("descriptor {fd}: {error}"))
+        }
+    };
+    let opened = file.and_then(|file| match file.metadata() {
+        Ok(metadata) => Ok((file, metadata.len())),
+        Err(error) => Err(error.to_string()),
+    });
+    let (file, size) = match opened {
+        Ok(opened) => opened,
+        Err(problem) => {
+            warn!("uwsgi.sendfile: {problem}");
+            return Ok(None);
+        }
+    };
+    let left = size.saturating_sub(pos);
+    let len = if filesize == 0 { left } else { filesize.min(left) };
+    gateway::send_part(py, &exchange()?, file, pos, len)?;
+    Ok(Some(true))
+}
+
+#[allow(unsafe_code)]
+fn duplicate(fd: RawFd) -> std::io::Result<File> {
+    // SAFETY: the borrow ends with this statement; a closed descriptor gives an error.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    debug_assert_eq!(borrowed.as_raw_fd(), fd);
+    borrowed.try_clone_to_owned().map(File::from)
+}
