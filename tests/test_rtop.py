@@ -137,7 +137,7 @@ def test_it_follows_requests_and_shows_cores(serve, terminal, rtop, address, sta
 def test_a_worker_looked_at_closely_tells_who_called_what_raised(serve, terminal, rtop, address, stats_at):
     serve("--http-socket", address, "--wsgi-file", "probe.py", "--master", "--stats", stats_at)
     http.get(address, "/fail?token=seen")
-    screen = terminal([rtop, stats_at, "--frequency", "0.2"], columns=80, rows=24)
+    screen = terminal([rtop, stats_at, "--frequency", "0.2"], columns=80, rows=18)
     screen.wait("WID")
     screen.press("Enter")
     shown = screen.wait("ValueError: failed seen", "on GET /fail?token=seen")

@@ -14,7 +14,7 @@ const BLOCK: usize = 30;
 /// How much time is kept, µs.
 const SPAN: u64 = 3_600_000_000;
 /// Bytes of packed readings that are kept.
-const BUDGET: usize = 5 << 19;
+const BUDGET: usize = 9 << 18;
 /// Readings that come closer than this (µs) go into the history together, as when a screen is fast.
 const SPACING: u64 = 900_000;
 
@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn an_hour_of_any_pool_is_kept_within_bounds_and_finer_the_newer_it_is() {
-        for (workers, coarsest) in [(4, 1), (64, 16), (1_000, 320)] {
+        for (workers, coarsest) in [(4, 1), (64, 32), (1_000, 640)] {
             let mut history = History::default();
             // What stands far apart is of a large pool; making its readings is most of this test's time.
             for second in (1..=4_000).step_by(if workers > 64 { 20 } else { 1 }) {
