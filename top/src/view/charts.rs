@@ -359,15 +359,19 @@ fn heat(material: &Material<'_>, theme: &Theme, area: Rect, buf: &mut Buffer) {
     let plot = plot(area);
     let points: Vec<&Point> = material.history.points().collect();
     let cells = Cells::fitting(points.into_iter(), material.until, usize::from(plot.width));
-    let count = |cell: &[&Point], row: usize| -> u64 { cell.iter().map(|point| u64::from(point.heat[row])).sum() };
-    let used = |row: &usize| cells.cells.iter().any(|cell| count(cell, *row) > 0);
+    let used = |row: &usize| cells.cells.iter().flatten().any(|point| point.heat[*row] > 0);
     let (Some(low), Some(high)) = ((0..HEAT_ROWS).find(used), (0..HEAT_ROWS).rev().find(used)) else { return };
-    // As many rows of powers of two as fit, from the slowest down: the slow ones are what is looked for.
-    let rows = (high - low + 1).min(usize::from(plot.height));
-    let low = high + 1 - rows;
-    let most = cells.cells.iter().flat_map(|cell| (low..=high).map(|row| count(cell, row))).max().unwrap_or(1);
-    for row in low..=high {
-        let y = plot.bottom() - 1 - (row - low) as u16;
+    // A line for each power of two; where there is no room for all, for each two or more of them.
+    let powers = (high - low + 1).div_ceil(usize::from(plot.height).max(1));
+    let count = |cell: &[&Point], row: usize| -> u64 {
+        let counts =
+            |point: &&Point| point.heat.iter().skip(row).take(powers).map(|count| u64::from(*count)).sum::<u64>();
+        cell.iter().map(counts).sum()
+    };
+    let rows = || (low..=high).step_by(powers);
+    let most = cells.cells.iter().flat_map(|cell| rows().map(|row| count(cell, row))).max().unwrap_or(1);
+    for (line, row) in (0..).zip(rows()) {
+        let y = plot.bottom() - 1 - line;
         left_label(&format::micros(heat_floor(row)), y, area, theme, buf);
         for (column, cell) in cells.cells.iter().enumerate() {
             let count = count(cell, row);
