@@ -7,6 +7,7 @@ use anyhow::Context;
 use crate::forkserver::messages::{Setup, receive_message};
 use crate::forkserver::{ignore_terminal_signals, inherited, limit_address_space};
 use crate::procname;
+use crate::protocol::link::QUICK_NS;
 use crate::router::{self, Limits, RouterConfig};
 use crate::stats::scoreboard::Scoreboard;
 
@@ -40,8 +41,9 @@ pub(crate) fn run(channel: RawFd) -> anyhow::Result<i32> {
             limit_post: config.limit_post,
             post_buffering: config.post_buffering,
             queue: config.listen as usize,
+            overdue: 4 * QUICK_NS,
         },
     };
-    router::run(router, scoreboard.front())?;
+    router::run(router, &scoreboard)?;
     Ok(0)
 }

@@ -1,7 +1,11 @@
 //! What the `--http` front and a worker say to each other, over one unix stream socket per core of each worker.
 //!
-//! The worker connects and says [`Hello`]. From then on the front sends a request when the core is free, and the worker
-//! answers it; one at a time, so that the front always knows which cores are free.
+//! The worker connects and says [`Hello`]. From then on the front sends requests, and the worker answers them one at a
+//! time, in order. A core that is free gets a request; one that has been answering quickly gets up to [`OFFERS`] at once,
+//! so that neither side waits for the other between two requests. Such a request is an offer until the worker begins
+//! with it: both sides have its state in shared memory ([`crate::stats::offers`]), the worker takes it there and the
+//! front takes it back there, and only one of the two succeeds. What was taken back the worker reads and passes over
+//! ([`SKIPPED`]). So no request waits behind a slow one while another core is free.
 //!
 //! A request is a [`RequestHead`] (three lengths), then the [`Peer`] as text, the HTTP head as the client sent it (it
 //! passed [`super::http::parse`]), and the body, decoded: the front has all of it before it dispatches.
@@ -11,26 +15,35 @@
 //!
 //! A response is frames: a length (32 bits, little-endian) and that many bytes, which go to the client as they are. The
 //! worker writes the complete HTTP response for the client's version, chunked framing included. A length of
-//! [`DONE_KEEP`] or [`DONE_CLOSE`] in place of a frame ends it, and says what becomes of the client's connection.
+//! [`DONE_KEEP`] or [`DONE_CLOSE`] in place of a frame ends it, and says what becomes of the client's connection;
+//! [`QUICK`] is added when the core was done with it soon.
 //!
 //! Leaving, so that no request is lost when workers are exchanged: a worker that wants to go sends [`LEAVING`] when no
-//! frame is under way, and reads on. The front sends it nothing more after that, and closes the link when it is idle. If a
-//! request had crossed the word on its way, the worker serves it as any other, and then the front closes. So the
-//! worker may exit when it reads end-of-file, and never before.
+//! frame is under way, and reads on. The front sends it nothing more after that, takes its offers back, and closes the
+//! link when it is idle. If a request had crossed the word on its way, the worker serves it as any other, and then the
+//! front closes. So the worker may exit when it reads end-of-file, and never before.
 
 use thiserror::Error;
 
+/// The most requests that are on a link at once.
+pub const OFFERS: usize = 8;
 /// In place of a frame's length: the response is complete, the client's connection stays.
-pub const DONE_KEEP: u32 = 0xFFFF_FFFE;
+pub const DONE_KEEP: u32 = 0xFFFF_FFF0;
 /// In place of a frame's length: the response is complete, the client's connection is to be closed.
-pub const DONE_CLOSE: u32 = 0xFFFF_FFFF;
+pub const DONE_CLOSE: u32 = 0xFFFF_FFF1;
+/// Added to both: the request took the core less than [`QUICK_NS`].
+pub const QUICK: u32 = 2;
+/// What is quick: a request that waits behind several of these waits no longer than a turn of the front's loop, ns.
+pub const QUICK_NS: u64 = 250_000;
 /// In place of a frame's length: the worker wants no further request on this link.
-pub const LEAVING: u32 = 0xFFFF_FFFD;
+pub const LEAVING: u32 = 0xFFFF_FFF4;
+/// In place of a frame's length: the next request had been taken back, and nothing comes of it.
+pub const SKIPPED: u32 = 0xFFFF_FFF5;
 /// The most bytes in one frame.
 pub const MAX_FRAME: u32 = 0xFFFF_FF00;
 
 /// The first bytes on a link, with the version of what follows.
-const MAGIC: [u8; 4] = *b"RWL1";
+const MAGIC: [u8; 4] = *b"RWL2";
 
 /// Something that does not speak this protocol, or not this version of it.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -53,13 +66,15 @@ pub struct Hello {
     pub worker: u32,
     /// The core's number in its worker, from 0.
     pub core: u32,
+    /// The worker's slot on the scoreboard.
+    pub slot: u32,
     /// What the master gave to the front and to the workers, so that nobody else takes requests.
     pub token: [u8; 16],
 }
 
 impl Hello {
     /// Bytes of a hello.
-    pub const LEN: usize = 28;
+    pub const LEN: usize = 32;
 
     /// The bytes to send.
     #[must_use]
@@ -68,7 +83,8 @@ impl Hello {
         bytes[..4].copy_from_slice(&MAGIC);
         bytes[4..8].copy_from_slice(&self.worker.to_le_bytes());
         bytes[8..12].copy_from_slice(&self.core.to_le_bytes());
-        bytes[12..].copy_from_slice(&self.token);
+        bytes[12..16].copy_from_slice(&self.slot.to_le_bytes());
+        bytes[16..].copy_from_slice(&self.token);
         bytes
     }
 
@@ -80,11 +96,13 @@ impl Hello {
         let (magic, rest) = split(bytes);
         let (worker, rest) = split(rest);
         let (core, rest) = split(rest);
+        let (slot, rest) = split(rest);
         let (token, _) = split(rest);
         if magic != MAGIC {
             return Err(LinkError::Magic);
         }
-        Ok(Self { worker: u32::from_le_bytes(worker), core: u32::from_le_bytes(core), token })
+        let [worker, core, slot] = [worker, core, slot].map(u32::from_le_bytes);
+        Ok(Self { worker, core, slot, token })
     }
 }
 
@@ -172,7 +190,11 @@ pub enum Step<'b> {
     Done {
         /// Whether the client's connection stays.
         keep: bool,
+        /// Whether the core was soon done with it.
+        quick: bool,
     },
+    /// A request that was taken back was passed over.
+    Skipped,
     /// The worker wants no further request.
     Leaving,
 }
@@ -213,9 +235,12 @@ impl Frames {
             }
             self.have = 0;
             match u32::from_le_bytes(self.word) {
-                DONE_KEEP => return Ok((at, Step::Done { keep: true })),
-                DONE_CLOSE => return Ok((at, Step::Done { keep: false })),
+                word @ DONE_KEEP..LEAVING => {
+                    let quick = word & QUICK != 0;
+                    return Ok((at, Step::Done { keep: word & !QUICK == DONE_KEEP, quick }));
+                }
                 LEAVING => return Ok((at, Step::Leaving)),
+                SKIPPED => return Ok((at, Step::Skipped)),
                 length if length > MAX_FRAME => return Err(LinkError::Length(length)),
                 length => self.left = length,
             }
@@ -230,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_hello_reads_back_and_a_stranger_is_known() {
-        let hello = Hello { worker: 3, core: 1, token: *b"0123456789abcdef" };
+        let hello = Hello { worker: 3, core: 1, slot: 7, token: *b"0123456789abcdef" };
         let mut bytes = hello.encode();
         assert_eq!(Hello::decode(&bytes), Ok(hello));
         bytes[0] = b'G';
@@ -265,7 +290,8 @@ mod tests {
         fn any_split_of_a_response_gives_the_same_bytes_and_end(
             frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..50), 0..6),
             keep in any::<bool>(),
-            leaving in any::<bool>(),
+            quick in any::<bool>(),
+            after in prop::option::of(prop::sample::select(vec![LEAVING, SKIPPED])),
             cuts in prop::collection::vec(1usize..30, 1..6),
         ) {
             let mut input = Vec::new();
@@ -273,9 +299,10 @@ mod tests {
                 input.extend_from_slice(&(frame.len() as u32).to_le_bytes());
                 input.extend_from_slice(frame);
             }
-            input.extend_from_slice(&if keep { DONE_KEEP } else { DONE_CLOSE }.to_le_bytes());
-            if leaving {
-                input.extend_from_slice(&LEAVING.to_le_bytes());
+            let done = if keep { DONE_KEEP } else { DONE_CLOSE } + if quick { QUICK } else { 0 };
+            input.extend_from_slice(&done.to_le_bytes());
+            if let Some(word) = after {
+                input.extend_from_slice(&word.to_le_bytes());
             }
             let (mut data, mut words, mut decoder, mut at) = (Vec::new(), Vec::new(), Frames::default(), 0);
             let mut cuts = cuts.iter().cycle();
@@ -287,12 +314,13 @@ mod tests {
                     match step {
                         Step::Data(bytes) => data.extend_from_slice(bytes),
                         Step::More => prop_assert_eq!(at, end),
-                        word => words.push(match word { Step::Done { keep } => Some(keep), _ => None }),
+                        word => words.push(word),
                     }
                 }
             }
             prop_assert_eq!(data, frames.concat());
-            let expected: Vec<_> = [Some(keep)].into_iter().chain(leaving.then_some(None)).collect();
+            let mut expected = vec![Step::Done { keep, quick }];
+            expected.extend(after.map(|word| if word == LEAVING { Step::Leaving } else { Step::Skipped }));
             prop_assert_eq!(words, expected);
         }
     }

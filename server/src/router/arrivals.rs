@@ -89,30 +89,47 @@ impl Router<'_> {
         let count = match link.receive(&mut scratch[..missing]) {
             link::Received::Bytes(count) => count,
             link::Received::Nothing => return,
-            link::Received::End { .. } => {
+            link::Received::End => {
                 self.links.remove(key);
                 return;
             }
         };
         link.outgoing.extend_from_slice(&scratch[..count]);
         let Some(hello) = link.outgoing.first_chunk() else { return };
+        let pid = link.pid;
         match Hello::decode(hello) {
-            Ok(Hello { worker, core, token }) if token == self.token => {
+            Ok(Hello { worker, core, slot, token }) if token == self.token && self.has_cell(slot, core) => {
+                self.forget(scratch, slot, core);
+                let Some(link) = self.links.get_mut(key) else { return };
                 link.worker = worker;
                 link.core = core;
-                link.phase = link::Phase::Idle;
+                link.slot = Some(slot);
+                link.outgoing.clear();
                 link.deadline = 0;
-                let pid = link.pid;
                 self.cores.add(pid);
                 self.release(key);
                 // What follows may have come with it.
                 self.pump(scratch, key);
             }
             decoded => {
-                let problem = decoded.err().map_or("the token is wrong".into(), |error| error.to_string());
-                warn!("process {} tried to be a worker; refused: {problem}", link.pid);
+                let problem = decoded.err().map_or("the token or the slot is wrong".into(), |error| error.to_string());
+                warn!("process {pid} tried to be a worker; refused: {problem}");
                 self.links.remove(key);
             }
+        }
+    }
+
+    /// Whether the scoreboard has such a core.
+    fn has_cell(&self, slot: u32, core: u32) -> bool {
+        let layout = self.board.layout();
+        slot < layout.slots && core < layout.cores
+    }
+
+    /// Lets go of the link that the core had before, whose end may not have been read yet: what it is offered is told
+    /// by the same bytes.
+    fn forget(&mut self, scratch: &mut [u8], slot: u32, core: u32) {
+        for key in self.links.keys(|link| link.slot == Some(slot) && link.core == core) {
+            self.lose(scratch, key);
         }
     }
 }

@@ -92,8 +92,6 @@ pub(super) struct Client {
     pub(super) ended: bool,
     /// The kernel is asked to tell when the socket takes more.
     pub(super) write_armed: bool,
-    /// The request was given to a second core because the first had not begun with it.
-    pub(super) retried: bool,
     /// The second at which this has taken too long; 0 for never.
     pub(super) deadline: u32,
 }
@@ -110,7 +108,6 @@ impl Client {
             readable: true,
             ended: false,
             write_armed: false,
-            retried: false,
             deadline,
         }
     }

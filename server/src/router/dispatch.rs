@@ -1,322 +1,220 @@
-//! From a whole request to a core, and from the core's response to the client. The queue between them.
+//! From a whole request to a core: the queue, and which requests are offered to which core.
+//!
+//! A free core gets the oldest request at once. When there is none free, requests are offered ahead to cores that have
+//! been quick, behind what those are doing; all others wait in the queue. What was offered ahead is taken back when its core
+//! turns out not to be quick, or when another core has nothing to do.
 
-use std::io::IoSlice;
-
-use tracing::warn;
-
+use super::Router;
 use super::body::Body;
-use super::client::{self, Phase, Request, Then};
-use super::link::{self, Received};
-use super::output::MEMORY_MAX;
+use super::client::{self, Phase, Request};
+use super::link::{Link, Wanted};
 use super::slots::Key;
-use super::{Router, UNWANTED};
-use crate::protocol::http::{OVERLOADED, WORKER_LOST};
-use crate::protocol::link::{LinkError, Step};
+use crate::protocol::http::OVERLOADED;
+use crate::protocol::link::OFFERS;
 use crate::stats::clock;
 
-/// Reads of one link before others get their turn.
-const TURNS: usize = 8;
-/// Pieces of a response that are sent with one call.
-const SLICES: usize = 32;
-
-/// What came of reading a link once.
-#[derive(Debug)]
-enum Relayed {
-    /// There may be more.
-    More,
-    /// There is no more for now.
-    Nothing,
-    /// The client has more than enough waiting.
-    Held,
-    /// The response is complete.
-    Done { keep: bool },
-    /// The client cannot be written to.
-    ClientGone,
-    /// The worker closed the link.
-    Lost { unread: bool },
-    /// The worker sent what it must not.
-    Nonsense(&'static str),
-}
-
-impl From<LinkError> for Relayed {
-    fn from(_: LinkError) -> Self {
-        Self::Nonsense("a length that no frame has")
-    }
-}
-
 impl Router<'_> {
-    /// Gives a whole request to a free core, or lets it wait for one.
+    /// Gives a whole request to a core, or lets it wait for one.
     pub(super) fn dispatch(&mut self, key: Key, head: &[u8], body: Body) {
-        let Some(body) = self.give(key, head, body) else {
+        if self.clients.get_mut(key).is_none() {
+            return;
+        }
+        if let Some(link) = self.cores.take() {
             self.cell.waiting.record(0);
-            return;
-        };
-        if self.queue.len() >= self.limits.queue {
+            return self.offer(link, key, head, body, self.now);
+        }
+        // Nothing overtakes the queue.
+        if self.queue.is_empty()
+            && Link::can_follow(&body)
+            && let Some(link) = self.quick_link()
+        {
+            return self.offer(link, key, head, body, self.now);
+        }
+        if self.queue.len() + self.ahead >= self.limits.queue {
             self.cell.reject();
-            self.refuse(key, OVERLOADED);
-            return;
+            return self.refuse(key, OVERLOADED);
         }
-        self.wait(key, head, body);
-        self.queue.push_back(key);
-        self.cell.set_depth(self.queue.len());
-    }
-
-    /// The same for a request that was dispatched before and never begun: it does not wait again behind others.
-    fn dispatch_again(&mut self, key: Key, head: &[u8], body: Body) {
-        if let Some(body) = self.give(key, head, body) {
-            self.wait(key, head, body);
-            self.queue.push_front(key);
-            self.cell.set_depth(self.queue.len());
-        }
-    }
-
-    fn wait(&mut self, key: Key, head: &[u8], body: Body) {
         if let Some(client) = self.clients.get_mut(key) {
             client.phase = Phase::Queued(Box::new(Request { head: head.to_vec(), body, since: self.now }));
             client.deadline = 0;
+            self.queue.push_back(key);
         }
     }
 
-    /// Sends a request to a free core. Gives the body back when there is none.
-    fn give(&mut self, key: Key, head: &[u8], mut body: Body) -> Option<Body> {
-        // A client that is gone has no request any more.
-        self.clients.get_mut(key)?;
-        while let Some(link) = self.cores.take() {
-            match self.send(link, key, head, body) {
-                Some(returned) => body = returned,
-                None => return None,
-            }
-        }
-        Some(body)
+    /// The quick core with the fewest requests before it.
+    fn quick_link(&self) -> Option<Key> {
+        let is_quick = |link: &Link| self.now.saturating_sub(link.begun) <= self.limits.overdue;
+        let room = self.links.iter().filter(|(_, link)| link.slot.is_some() && link.has_room() && is_quick(link));
+        room.min_by_key(|(_, link)| link.offers.len()).map(|(key, _)| key)
     }
 
-    /// Sends a request to the core at `link`. Gives the body back when that core turns out to be gone.
-    fn send(&mut self, link_key: Key, key: Key, head: &[u8], body: Body) -> Option<Body> {
-        let (Some(link), Some(client)) = (self.links.get_mut(link_key), self.clients.get_mut(key)) else {
-            return Some(body);
-        };
-        link.load(key, &client.peer, head, body);
-        if let Err(error) = link.send() {
-            let (worker, core) = (link.worker, link.core);
-            let returned = link.untouched(false);
-            if returned.is_some() {
-                // Not the request's fault, and nobody's loss.
-                tracing::debug!("worker {worker} core {core} is gone: {error}");
-                self.drop_link(link_key);
-                return returned;
-            }
+    /// Puts a request on a link. It is sent at once when the core has nothing else to do, or when the link is full, and
+    /// with all others at the end of the loop's turn otherwise.
+    fn offer(&mut self, link_key: Key, key: Key, head: &[u8], body: Body, since: u64) {
+        let (Some(link), Some(client)) = (self.links.get_mut(link_key), self.clients.get_mut(key)) else { return };
+        let Some(slot) = link.slot else { return };
+        let is_first = link.offers.is_empty();
+        if is_first {
+            link.begun = self.now;
+        } else {
+            self.ahead += 1;
         }
+        link.offer(self.board.offers(slot, link.core), key, &client.peer, head, body, since);
         client.phase = Phase::Serving(link_key);
         client.deadline = 0;
-        self.arm_link(link_key);
-        None
-    }
-
-    /// A core is free: the next request that waits is its own.
-    pub(super) fn release(&mut self, link_key: Key) {
-        loop {
-            let Some(link) = self.links.get_mut(link_key) else { return };
-            if link.leaving {
-                self.drop_link(link_key);
-                return;
-            }
-            let Some(key) = self.queue.pop_front() else {
-                let pid = link.pid;
-                self.cores.release(pid, link_key);
-                return;
-            };
-            self.cell.set_depth(self.queue.len());
-            let Some(client) = self.clients.get_mut(key) else { continue };
-            let Phase::Queued(request) = std::mem::replace(&mut client.phase, Phase::Idle) else { continue };
-            let Request { head, body, since } = *request;
-            match self.send(link_key, key, &head, body) {
-                None => {
-                    self.cell.waiting.record(clock::monotonic().saturating_sub(since) / 1_000);
-                    return;
-                }
-                Some(body) => self.dispatch_again(key, &head, body),
-            }
-        }
-    }
-
-    /// Reads what a core has to say, as long as its client takes it.
-    pub(super) fn pump(&mut self, scratch: &mut [u8], key: Key) {
-        for _ in 0..TURNS {
-            match self.relay(scratch, key) {
-                Relayed::More => {}
-                Relayed::Nothing | Relayed::Held => return,
-                Relayed::Done { keep } => self.finish(scratch, key, keep),
-                Relayed::ClientGone => {
-                    if let Some(link::Phase::Busy(client)) = self.links.get_mut(key).map(|link| link.phase) {
-                        self.close_client(client);
-                    }
-                }
-                Relayed::Lost { unread } => return self.lose(scratch, key, unread),
-                Relayed::Nonsense(what) => {
-                    if let Some(link) = self.links.get_mut(key) {
-                        warn!("worker {} core {} sent {what}; its link is closed", link.worker, link.core);
-                    }
-                    return self.lose(scratch, key, false);
-                }
-            }
-        }
-        self.turn_again_link(key);
-    }
-
-    /// Reads the link once and passes on what is for the client.
-    fn relay(&mut self, scratch: &mut [u8], key: Key) -> Relayed {
-        let Some(link) = self.links.get_mut(key) else { return Relayed::Nothing };
-        let client_key = match link.phase {
-            link::Phase::Busy(client) => Some(client),
-            _ => None,
-        };
-        let awaited = matches!(link.phase, link::Phase::Busy(_) | link::Phase::Unwanted);
-        let mut client = client_key.and_then(|key| self.clients.get_mut(key));
-        if client.as_ref().is_some_and(|client| client.output.is_full()) {
-            return Relayed::Held;
-        }
-        let count = match link.receive(scratch) {
-            Received::Bytes(count) => count,
-            Received::Nothing => return Relayed::Nothing,
-            Received::End { unread } => return Relayed::Lost { unread },
-        };
-        let mut rest = &scratch[..count];
-        let mut slices = [IoSlice::new(&[]); SLICES];
-        let mut used = 0;
-        let mut done = None;
-        let mut gone = false;
-        while !rest.is_empty() {
-            let (consumed, step) = match link.frames.decode(rest) {
-                Ok(decoded) => decoded,
-                Err(error) => return error.into(),
-            };
-            rest = &rest[consumed..];
-            match (step, &mut client) {
-                (Step::Data(data), Some(client)) if done.is_none() => {
-                    if used == SLICES {
-                        gone |= client.send(&slices).is_err();
-                        used = 0;
-                    }
-                    slices[used] = IoSlice::new(data);
-                    used += 1;
-                    link.answered = true;
-                }
-                (Step::Data(data), None) if awaited && done.is_none() => link.dropped += data.len(),
-                (Step::Done { keep }, _) if awaited && done.is_none() => done = Some(keep),
-                (Step::Data(_) | Step::Done { .. }, _) => return Relayed::Nonsense("a response to no request"),
-                (Step::Leaving, _) => link.leaving = true,
-                (Step::More, _) => {}
-            }
-        }
-        if let (Some(client), true) = (client, used > 0) {
-            gone |= client.send(&slices[..used]).is_err();
-        }
-        if let Some(client_key) = client_key {
-            self.arm_client(client_key);
-        }
-        match done {
-            Some(keep) => Relayed::Done { keep: keep && !gone },
-            None if gone => Relayed::ClientGone,
-            None if self.is_waste(key) => {
-                self.drop_link(key);
-                Relayed::Nothing
-            }
-            None if client_key.is_none() && self.links.get_mut(key).is_some_and(|link| link.leaving) => {
-                self.retire(key);
-                Relayed::Nothing
-            }
-            None => Relayed::More,
-        }
-    }
-
-    /// Whether a worker goes on and on with a response that nobody wants. It is stopped by closing the link, which costs
-    /// it a new one; a response that just came too late is better dropped.
-    fn is_waste(&mut self, key: Key) -> bool {
-        let second = self.second();
-        self.links.get_mut(key).is_some_and(|link| {
-            link.phase == link::Phase::Unwanted && (link.dropped > MEMORY_MAX || second >= link.deadline)
-        })
-    }
-
-    /// An idle worker's wish to leave is granted at once; one that still takes a request off the link, then.
-    fn retire(&mut self, key: Key) {
-        if self.links.get_mut(key).is_some_and(|link| link.phase == link::Phase::Idle) {
-            self.drop_link(key);
-        }
-    }
-
-    /// The response is complete.
-    fn finish(&mut self, scratch: &mut [u8], link_key: Key, keep: bool) {
-        let late = self.in_seconds(self.limits.timeout);
-        let keep = keep && self.limits.keepalive > 0;
-        let Some(link) = self.links.get_mut(link_key) else { return };
-        let served = match link.phase {
-            link::Phase::Busy(key) => Some(key),
-            _ => None,
-        };
-        link.deadline = 0;
-        if let Some(client) = served.and_then(|key| self.clients.get_mut(key)) {
-            client.phase = Phase::Flushing(if keep { Then::NextRequest } else { Then::Close });
-            client.deadline = if !client.output.is_empty() { late } else { 0 };
-        }
-        if link.is_sent() {
-            link.phase = link::Phase::Idle;
-            self.release(link_key);
+        if is_first || link.offers.len() == OFFERS {
+            self.send_offers(link_key);
         } else {
-            // The worker answered without the whole request; it takes the rest of it before the next.
-            link.phase = link::Phase::Emptying;
-        }
-        if let Some(key) = served {
-            self.advance(scratch, key);
+            self.unsent.push(link_key);
         }
     }
 
-    /// The link can be written to again.
-    pub(super) fn send_more(&mut self, scratch: &mut [u8], key: Key) {
+    /// Sends what was put on a link.
+    fn send_offers(&mut self, key: Key) {
         let Some(link) = self.links.get_mut(key) else { return };
         if link.send().is_err() {
             // Reading says what has become of it; it may have answered before.
             link.readable = true;
-            self.pump(scratch, key);
-        } else if link.phase == link::Phase::Emptying && link.is_sent() {
-            link.phase = link::Phase::Idle;
-            self.release(key);
+            self.turn_again_link(key);
         }
         self.arm_link(key);
     }
 
-    /// The link is gone, and with it the request that its core may have had.
-    fn lose(&mut self, scratch: &mut [u8], link_key: Key, unread: bool) {
-        let Some(mut link) = self.links.remove(link_key) else { return };
-        if link.phase != link::Phase::Greeting {
-            self.cores.remove(link.pid, link_key);
-        }
-        let link::Phase::Busy(key) = link.phase else { return };
-        let Some(client) = self.clients.get_mut(key) else { return };
-        let again = link.untouched(unread).filter(|_| !std::mem::replace(&mut client.retried, true));
-        if let Some(body) = again {
-            self.dispatch_again(key, link.head(), body);
-            return;
-        }
-        let line = link.head().split(|&byte| byte == b'\r').find(|line| !line.is_empty()).unwrap_or_default();
-        let (worker, core) = (link.worker, link.core);
-        warn!("worker {worker} core {core} was lost while it held '{}'", String::from_utf8_lossy(line).trim());
-        if link.answered {
-            client.reset_on_close();
-            client.phase = Phase::Flushing(Then::Close);
-            self.close_client(key);
-        } else {
-            self.refuse(key, WORKER_LOST);
-            self.advance(scratch, key);
+    /// Sends what was put on links during this turn of the loop.
+    pub(super) fn send_all_offers(&mut self) {
+        while let Some(key) = self.unsent.pop() {
+            self.send_offers(key);
         }
     }
 
+    /// A core has room: the requests that wait longest are its own.
+    pub(super) fn release(&mut self, link_key: Key) {
+        loop {
+            let Some(link) = self.links.get_mut(link_key) else { return };
+            let is_idle = link.offers.is_empty();
+            if link.leaving {
+                self.retire(link_key);
+                return;
+            }
+            let Some(&key) = self.queue.front() else {
+                if !is_idle {
+                    return;
+                }
+                if self.take_from_others(link_key) {
+                    continue;
+                }
+                if let Some(link) = self.links.get_mut(link_key) {
+                    let pid = link.pid;
+                    self.cores.release(pid, link_key);
+                }
+                return;
+            };
+            let has_room = link.has_room();
+            let Some(client) = self.clients.get_mut(key) else {
+                self.queue.pop_front();
+                continue;
+            };
+            let Phase::Queued(request) = &mut client.phase else {
+                self.queue.pop_front();
+                continue;
+            };
+            if !(is_idle || has_room && Link::can_follow(&request.body)) {
+                return;
+            }
+            let head = std::mem::take(&mut request.head);
+            let body = std::mem::replace(&mut request.body, Body::Empty);
+            let since = request.since;
+            self.queue.pop_front();
+            if is_idle {
+                self.record_wait(since);
+            }
+            self.offer(link_key, key, &head, body, since);
+        }
+    }
+
+    /// A request that came at `since` is with its core now.
+    pub(super) fn record_wait(&self, since: u64) {
+        self.cell.waiting.record(clock::monotonic().saturating_sub(since) / 1_000);
+    }
+
+    /// A core has nothing to do: the requests that wait behind the longest row of others are for all again.
+    fn take_from_others(&mut self, idle: Key) -> bool {
+        if self.ahead == 0 {
+            return false;
+        }
+        let others = self.links.iter().filter(|(key, link)| *key != idle && link.offers.len() > 1);
+        let Some((longest, _)) = others.max_by_key(|(_, link)| link.waiting()) else { return false };
+        self.take_back(longest);
+        !self.queue.is_empty()
+    }
+
+    /// What waits behind a request that takes long is for all again.
+    pub(super) fn take_back_overdue(&mut self) {
+        if self.ahead == 0 {
+            return;
+        }
+        let late = |link: &Link| link.offers.len() > 1 && self.now.saturating_sub(link.begun) > self.limits.overdue;
+        for key in self.links.keys(late) {
+            self.take_back(key);
+        }
+    }
+
+    /// Puts what a core has not begun with at the head of the queue, in order.
+    fn take_back(&mut self, link_key: Key) {
+        let Some(link) = self.links.get_mut(link_key) else { return };
+        let Some(slot) = link.slot else { return };
+        let offers = self.board.offers(slot, link.core);
+        for index in (0..link.offers.len()).rev() {
+            let Some((key, request)) = link.withdraw(offers, index, false) else { continue };
+            if index > 0 {
+                self.ahead -= 1;
+            }
+            requeue(&mut self.clients, &mut self.queue, key, request);
+        }
+    }
+
+    /// The wish of a worker to leave is granted when it has nothing to answer any more.
+    pub(super) fn retire(&mut self, key: Key) {
+        self.take_back(key);
+        if self.links.get_mut(key).is_some_and(|link| link.offers.is_empty()) {
+            self.drop_link(key);
+        }
+        self.offer_queue();
+    }
+
+    /// Gives what is in the queue to cores that are free.
+    pub(super) fn offer_queue(&mut self) {
+        while !self.queue.is_empty()
+            && let Some(link) = self.cores.take()
+        {
+            self.release(link);
+        }
+    }
+
+    /// The link is gone. What its core had not begun with is for others; returns the client whose request it had begun
+    /// with, and whether that was being answered.
+    pub(super) fn lose_offers(&mut self, link: &mut Link) -> Option<(Key, bool)> {
+        let offers = self.board.offers(link.slot?, link.core);
+        let mut begun = None;
+        self.ahead -= link.waiting();
+        for index in (0..link.offers.len()).rev() {
+            if let Some((key, request)) = link.withdraw(offers, index, true) {
+                requeue(&mut self.clients, &mut self.queue, key, request);
+            } else if let Wanted::By(key) = link.offers[index].wanted {
+                begun = Some((key, index == 0 && link.answered));
+            }
+        }
+        begun
+    }
+
     /// Closes a link.
-    fn drop_link(&mut self, key: Key) {
-        if let Some(link) = self.links.remove(key)
-            && link.phase != link::Phase::Greeting
+    pub(super) fn drop_link(&mut self, key: Key) {
+        if let Some(mut link) = self.links.remove(key)
+            && link.slot.is_some()
         {
             self.cores.remove(link.pid, key);
+            self.lose_offers(&mut link);
+            self.offer_queue();
         }
     }
 
@@ -324,16 +222,15 @@ impl Router<'_> {
     pub(super) fn close_client(&mut self, key: Key) {
         let Some(client) = self.clients.remove(key) else { return };
         match client.phase {
-            client::Phase::Queued(_) => {
-                self.queue.retain(|queued| *queued != key);
-                self.cell.set_depth(self.queue.len());
-            }
+            client::Phase::Queued(_) => self.queue.retain(|queued| *queued != key),
             client::Phase::Serving(link_key) => {
-                let patience = self.in_seconds(UNWANTED);
-                if let Some(link) = self.links.get_mut(link_key) {
-                    link.phase = link::Phase::Unwanted;
+                if !self.spare(key, link_key)
+                    && let patience = self.in_seconds(super::UNWANTED)
+                    && let Some(link) = self.links.get_mut(link_key)
+                    && let Some(index) = link.position(key)
+                {
+                    link.offers[index].wanted = Wanted::Nobody;
                     link.deadline = patience;
-                    link.dropped = 0;
                 }
                 // It may have waited for the client.
                 self.turn_again_link(link_key);
@@ -341,5 +238,41 @@ impl Router<'_> {
             _ => {}
         }
         self.cell.set_connections(self.clients.len());
+    }
+
+    /// Takes back a request that nobody waits for any more, unless its core has begun with it.
+    pub(super) fn spare(&mut self, key: Key, link_key: Key) -> bool {
+        let Some(link) = self.links.get_mut(link_key) else { return false };
+        let (Some(slot), Some(index)) = (link.slot, link.position(key)) else { return false };
+        let spared = link.spare(self.board.offers(slot, link.core), index);
+        if spared && index > 0 {
+            self.ahead -= 1;
+        }
+        spared
+    }
+
+    /// Whether a client's request waited behind others on a link, and could be taken back.
+    pub(super) fn gives_up(&mut self, key: Key, link_key: Key) -> bool {
+        let waits = self.links.get_mut(link_key).is_some_and(|link| link.position(key).is_some_and(|index| index > 0));
+        waits && self.spare(key, link_key)
+    }
+
+    /// Tells how many requests wait for a core.
+    pub(super) fn tell_depth(&self) {
+        self.cell.set_depth(self.queue.len() + self.ahead);
+    }
+}
+
+/// Puts a request at the head of the queue.
+fn requeue(
+    clients: &mut super::Slots<client::Client>,
+    queue: &mut std::collections::VecDeque<Key>,
+    key: Key,
+    request: Request,
+) {
+    if let Some(client) = clients.get_mut(key) {
+        client.phase = Phase::Queued(Box::new(request));
+        client.deadline = 0;
+        queue.push_front(key);
     }
 }

@@ -253,7 +253,6 @@ impl Router<'_> {
             Then::NextRequest if !stopping => {
                 client.phase = Phase::Idle;
                 client.deadline = keepalive;
-                client.retried = false;
                 true
             }
             // What the client sent beyond the request would make closing destroy the response on its way.

@@ -1,5 +1,6 @@
-//! The front's end of a link to a core: the request on its way out, the response on its way in. No policy.
+//! The front's end of a link to a core: requests on their way out, responses on their way in. No policy.
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -8,21 +9,39 @@ use nix::sys::sendfile::sendfile64;
 use nix::sys::socket::{MsgFlags, recv, sendmsg};
 
 use super::body::Body;
+use super::client::Request;
 use super::slots::Key;
-use crate::protocol::link::{Frames, RequestHead};
+use crate::protocol::link::{Frames, OFFERS, RequestHead};
+use crate::stats::offers::Offers;
 
-/// What a core is doing.
+/// The longest body that is sent with its head: copied, so that the request can be taken back, bytes.
+const SMALL_BODY: u64 = 16 * 1024;
+/// Bytes of answered requests that are kept before what follows them is moved.
+const KEPT: usize = 64 * 1024;
+
+/// Who waits for the answer to an offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// It has not said who it is.
-    Greeting,
-    Idle,
-    /// It has this client's request.
-    Busy(Key),
-    /// The client that it answers is gone; what it still sends is dropped.
-    Unwanted,
-    /// Its response is complete, but it has not taken the whole request yet.
-    Emptying,
+pub(super) enum Wanted {
+    By(Key),
+    /// The client is gone; what still comes is dropped.
+    Nobody,
+    /// It was taken back: the core passes it over.
+    Withdrawn,
+}
+
+/// A request that was put on the link and is not answered.
+#[derive(Debug)]
+pub(super) struct Offer {
+    pub(super) wanted: Wanted,
+    /// When it was whole, monotonic ns.
+    pub(super) since: u64,
+    number: u8,
+    /// Where in `outgoing` its head is, and how long what is there of its body is.
+    head_at: usize,
+    head_len: usize,
+    body_len: usize,
+    /// The rest of the body is sent from elsewhere.
+    streams: bool,
 }
 
 /// What [`Link::receive`] got.
@@ -31,10 +50,7 @@ pub(super) enum Received {
     Bytes(usize),
     Nothing,
     /// The worker closed the link.
-    End {
-        /// It had not read everything that we sent.
-        unread: bool,
-    },
+    End,
 }
 
 /// One link.
@@ -45,19 +61,27 @@ pub(super) struct Link {
     pub(super) worker: u32,
     pub(super) core: u32,
     pub(super) pid: i32,
-    pub(super) phase: Phase,
+    /// The worker's slot on the scoreboard; `None` as long as it has not said who it is.
+    pub(super) slot: Option<u32>,
     pub(super) frames: Frames,
-    /// The request up to its body; or what has come of the greeting. Its memory is used again.
+    /// Requests that are not answered, the oldest first. The core has the first, or will have it next.
+    pub(super) offers: VecDeque<Offer>,
+    /// The number of the next one.
+    number: u8,
+    /// Requests up to their bodies; or what has come of the greeting. Its memory is used again.
     pub(super) outgoing: Vec<u8>,
-    /// Where in `outgoing` the HTTP head begins.
-    head_at: usize,
     sent: usize,
+    /// What is sent after `outgoing`: the rest of the last request.
     body: Body,
     body_sent: u64,
-    /// The request has no body.
-    bodyless: bool,
-    /// A byte of the response has come.
+    /// A byte of the first offer's response has come.
     pub(super) answered: bool,
+    /// The first offer's response is complete, but the core has not taken the whole request off the link yet.
+    pub(super) emptying: bool,
+    /// When the core could begin with the first offer, monotonic ns.
+    pub(super) begun: u64,
+    /// How many requests in a row the core was soon done with.
+    pub(super) streak: usize,
     /// The worker wants no further request.
     pub(super) leaving: bool,
     pub(super) readable: bool,
@@ -77,15 +101,18 @@ impl Link {
             worker: 0,
             core: 0,
             pid,
-            phase: Phase::Greeting,
+            slot: None,
             frames: Frames::default(),
+            offers: VecDeque::new(),
+            number: 0,
             outgoing: Vec::new(),
-            head_at: 0,
             sent: 0,
             body: Body::Empty,
             body_sent: 0,
-            bodyless: true,
             answered: false,
+            emptying: false,
+            begun: 0,
+            streak: 0,
             leaving: false,
             readable: true,
             ended: false,
@@ -95,41 +122,128 @@ impl Link {
         }
     }
 
-    /// Takes a request to send.
-    pub(super) fn load(&mut self, client: Key, peer: &[u8], head: &[u8], body: Body) {
+    /// Whether a further request may be put behind those that the core has: it is quick, and will not be kept from it by
+    /// a body that is still being sent.
+    pub(super) fn has_room(&self) -> bool {
+        let most = (1 + self.streak).min(OFFERS);
+        !self.leaving && self.offers.len() < most && self.offers.back().is_none_or(|last| !last.streams)
+    }
+
+    /// Whether a request with this body can be put behind others.
+    pub(super) fn can_follow(body: &Body) -> bool {
+        matches!(body, Body::Empty) || matches!(body, Body::Memory(_) if body.len() <= SMALL_BODY)
+    }
+
+    /// Takes a request to send, which came from `client` at `since`.
+    pub(super) fn offer(&mut self, offers: &Offers, client: Key, peer: &[u8], head: &[u8], body: Body, since: u64) {
+        if self.offers.is_empty() {
+            self.outgoing.clear();
+            self.sent = 0;
+        }
+        offers.offer(self.number);
         // Heads are bounded by buffer-size, peers by what addresses look like.
         let lengths = RequestHead { head_len: head.len() as u32, peer_len: peer.len() as u32, body_len: body.len() };
-        self.outgoing.clear();
         self.outgoing.extend_from_slice(&lengths.encode());
         self.outgoing.extend_from_slice(peer);
-        self.head_at = self.outgoing.len();
+        let head_at = self.outgoing.len();
         self.outgoing.extend_from_slice(head);
-        self.sent = 0;
-        self.bodyless = body.len() == 0;
-        self.body = body;
-        self.body_sent = 0;
+        let follows = Self::can_follow(&body);
+        let mut body_len = 0;
+        match body {
+            Body::Memory(bytes) if follows => {
+                self.outgoing.extend_from_slice(&bytes);
+                body_len = bytes.len();
+            }
+            body => {
+                self.body = body;
+                self.body_sent = 0;
+            }
+        }
+        let wanted = Wanted::By(client);
+        let number = self.number;
+        self.offers.push_back(Offer {
+            wanted,
+            since,
+            number,
+            head_at,
+            head_len: head.len(),
+            body_len,
+            streams: !follows,
+        });
+        self.number = number.wrapping_add(1);
+    }
+
+    /// The first offer is answered, or was passed over.
+    pub(super) fn pop(&mut self, now: u64) -> Option<Offer> {
         self.answered = false;
-        self.phase = Phase::Busy(client);
+        self.emptying = false;
+        self.begun = now;
+        self.dropped = 0;
+        self.deadline = 0;
+        let popped = self.offers.pop_front();
+        if let Some(next) = self.offers.front()
+            && next.head_at > KEPT
+        {
+            // What comes before belongs to requests that are answered, so that all of it is sent.
+            let end = next.head_at.min(self.sent);
+            self.outgoing.drain(..end);
+            self.sent -= end;
+            self.offers.iter_mut().for_each(|offer| offer.head_at -= end);
+        }
+        popped
     }
 
-    /// The request's head as the client sent it.
+    /// Takes the request at `index` back, with all of it, unless the core has begun with it. Of a link that is not
+    /// `lost`, a body that is sent on its own is not taken back: the core must find the end of it.
+    pub(super) fn withdraw(&mut self, offers: &Offers, index: usize, lost: bool) -> Option<(Key, Request)> {
+        let offer = self.offers.get_mut(index)?;
+        let Wanted::By(client) = offer.wanted else { return None };
+        let has_body = !offer.streams || lost && !matches!(self.body, Body::Empty);
+        if !has_body || !offers.withdraw(offer.number) {
+            return None;
+        }
+        offer.wanted = Wanted::Withdrawn;
+        let since = offer.since;
+        let (head, rest) = self.outgoing[offer.head_at..].split_at(offer.head_len);
+        let body = match offer.body_len {
+            0 => std::mem::replace(&mut self.body, Body::Empty),
+            len => Body::Memory(rest[..len].to_vec()),
+        };
+        Some((client, Request { head: head.to_vec(), body, since }))
+    }
+
+    /// Spares the core the request at `index`, unless it has begun with it.
+    pub(super) fn spare(&mut self, offers: &Offers, index: usize) -> bool {
+        let Some(offer) = self.offers.get_mut(index) else { return false };
+        let spared = !offer.streams && offers.withdraw(offer.number);
+        if spared {
+            offer.wanted = Wanted::Withdrawn;
+        }
+        spared
+    }
+
+    /// Where the request of a client is.
+    pub(super) fn position(&self, client: Key) -> Option<usize> {
+        self.offers.iter().position(|offer| offer.wanted == Wanted::By(client))
+    }
+
+    /// Requests that wait behind the first one.
+    pub(super) fn waiting(&self) -> usize {
+        self.offers.iter().skip(1).filter(|offer| offer.wanted != Wanted::Withdrawn).count()
+    }
+
+    /// The first offer's head as the client sent it.
     pub(super) fn head(&self) -> &[u8] {
-        &self.outgoing[self.head_at..]
+        let offer = self.offers.front();
+        offer.map_or(&[], |offer| &self.outgoing[offer.head_at..offer.head_at + offer.head_len])
     }
 
-    /// Gives the body of the request back, if the application cannot have begun: the worker has not read the whole
-    /// head, or nothing of the request at all. `unread` is what the end of the link said.
-    pub(super) fn untouched(&mut self, unread: bool) -> Option<Body> {
-        let untouched = !self.answered && (self.sent < self.outgoing.len() || (unread && self.bodyless));
-        untouched.then(|| std::mem::replace(&mut self.body, Body::Empty))
-    }
-
-    /// Whether all of the request is sent.
+    /// Whether everything is sent.
     pub(super) fn is_sent(&self) -> bool {
         self.sent == self.outgoing.len() && self.body_sent == self.body.len()
     }
 
-    /// Sends as much of the request as the socket takes.
+    /// Sends as much as the socket takes.
     pub(super) fn send(&mut self) -> io::Result<()> {
         while !self.is_sent() {
             match self.send_once() {
@@ -164,7 +278,7 @@ impl Link {
                 let body = &bytes[usize::try_from(self.body_sent).unwrap_or(bytes.len())..];
                 sendmsg::<()>(self.fd.as_raw_fd(), &[IoSlice::new(head), IoSlice::new(body)], &[], flags, None)?
             }
-            _ => sendmsg::<()>(self.fd.as_raw_fd(), &[IoSlice::new(head)], &[], flags, None)?,
+            _ => nix::sys::socket::send(self.fd.as_raw_fd(), head, flags)?,
         };
         let of_head = count.min(head.len());
         self.sent += of_head;
@@ -178,7 +292,7 @@ impl Link {
             return Received::Nothing;
         }
         match recv(self.fd.as_raw_fd(), room, MsgFlags::empty()) {
-            Ok(0) => Received::End { unread: false },
+            Ok(0) => Received::End,
             Ok(count) => {
                 self.readable = count == room.len() || self.ended;
                 Received::Bytes(count)
@@ -188,7 +302,7 @@ impl Link {
                 Received::Nothing
             }
             // A unix socket says so when it was closed with bytes that were not read.
-            Err(error) => Received::End { unread: error == Errno::ECONNRESET },
+            Err(_) => Received::End,
         }
     }
 }

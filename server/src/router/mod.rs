@@ -34,6 +34,7 @@ mod dispatch;
 mod intake;
 mod link;
 mod output;
+mod relay;
 mod slots;
 mod spool;
 #[cfg(test)]
@@ -59,6 +60,7 @@ use self::slots::{Key, Slots};
 use crate::protocol::http::TIMED_OUT;
 use crate::stats::cell::FrontCell;
 use crate::stats::clock;
+use crate::stats::scoreboard::Scoreboard;
 
 /// What is read at once: about what a unix socket holds.
 const SCRATCH: usize = 256 * 1024;
@@ -90,6 +92,9 @@ pub struct Limits {
     pub post_buffering: u64,
     /// `--listen`: requests that wait for a core.
     pub queue: usize,
+    /// A core that has had a request for longer is not quick, whatever it was before, ns: what was sent to it ahead is
+    /// for all again.
+    pub overdue: u64,
 }
 
 impl Limits {
@@ -159,6 +164,7 @@ struct Router<'a> {
     limits: Limits,
     token: [u8; 16],
     cell: &'a FrontCell,
+    board: &'a Scoreboard,
     epoll: Epoll,
     listeners: Vec<Listener>,
     link_listener: OwnedFd,
@@ -169,6 +175,10 @@ struct Router<'a> {
     cores: Cores,
     /// Clients whose requests wait for a core.
     queue: VecDeque<Key>,
+    /// Requests that were offered to a core which has others before them.
+    ahead: usize,
+    /// Links with offers that are not sent.
+    unsent: Vec<Key>,
     /// Who has used up its turn with work left.
     again: Vec<Token>,
     /// When the loop last woke, monotonic ns.
@@ -189,8 +199,8 @@ struct Router<'a> {
 ///
 /// # Errors
 /// When it cannot start.
-pub fn run(config: RouterConfig, cell: &FrontCell) -> anyhow::Result<()> {
-    let mut router = Router::new(config, cell)?;
+pub fn run(config: RouterConfig, board: &Scoreboard) -> anyhow::Result<()> {
+    let mut router = Router::new(config, board)?;
     let mut scratch = vec![0; SCRATCH];
     let mut events = [EpollEvent::empty(); EVENTS];
     while !(router.stopping && router.clients.is_empty()) {
@@ -200,6 +210,7 @@ pub fn run(config: RouterConfig, cell: &FrontCell) -> anyhow::Result<()> {
             Err(error) => return Err(error).context("the front cannot wait for events"),
         };
         router.now = clock::monotonic();
+        router.take_back_overdue();
         for event in &events[..count] {
             if router.take(&mut scratch, event.data(), event.events()) == Flow::Exit {
                 return Ok(());
@@ -216,6 +227,8 @@ pub fn run(config: RouterConfig, cell: &FrontCell) -> anyhow::Result<()> {
             }
         }
         router.sweep(&mut scratch);
+        router.send_all_offers();
+        router.tell_depth();
     }
     Ok(())
 }
@@ -234,7 +247,7 @@ fn interest(writing: bool) -> EpollFlags {
 }
 
 impl<'a> Router<'a> {
-    fn new(config: RouterConfig, cell: &'a FrontCell) -> anyhow::Result<Self> {
+    fn new(config: RouterConfig, board: &'a Scoreboard) -> anyhow::Result<Self> {
         let RouterConfig { listeners, link_listener, token, lifeline, limits } = config;
         let mut mask = SigSet::empty();
         // A terminal that goes away is the master's affair; its SIGHUP must not end the front.
@@ -255,7 +268,8 @@ impl<'a> Router<'a> {
         let router = Self {
             limits,
             token,
-            cell,
+            cell: board.front(),
+            board,
             epoll,
             listeners,
             link_listener,
@@ -265,6 +279,8 @@ impl<'a> Router<'a> {
             links: Slots::new(),
             cores: Cores::default(),
             queue: VecDeque::new(),
+            ahead: 0,
+            unsent: Vec::new(),
             again: Vec::new(),
             now,
             // So that no second is 0, which means never.
@@ -282,8 +298,8 @@ impl<'a> Router<'a> {
             .and_then(|()| watch(&router.lifeline, Token::Lifeline))
             .and_then(|()| (0..).zip(&router.listeners).try_for_each(|(at, one)| watch(&one.fd, Token::Listener(at))));
         watched.context("the front cannot watch its sockets")?;
-        cell.set_depth(0);
-        cell.set_connections(0);
+        board.front().set_depth(0);
+        board.front().set_connections(0);
         Ok(router)
     }
 
@@ -310,10 +326,15 @@ impl<'a> Router<'a> {
         let ended = broken || events.contains(EpollFlags::EPOLLRDHUP);
         client.readable |= ended || events.contains(EpollFlags::EPOLLIN);
         client.ended |= ended;
-        match client.phase {
-            Phase::Queued(_) if ended => return self.close_client(key),
-            Phase::Serving(_) | Phase::Flushing(_) if broken => return self.close_client(key),
-            _ => {}
+        // Nobody has begun with a request in the queue, nor with one that waits behind others on a link.
+        let gone = match client.phase {
+            Phase::Queued(_) => ended,
+            Phase::Serving(link) => broken || ended && self.gives_up(key, link),
+            Phase::Flushing(_) => broken,
+            _ => false,
+        };
+        if gone {
+            return self.close_client(key);
         }
         if events.contains(EpollFlags::EPOLLOUT) {
             self.flush_client(scratch, key);
@@ -351,7 +372,7 @@ impl<'a> Router<'a> {
         let ended = events.intersects(EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR);
         link.readable |= ended || events.contains(EpollFlags::EPOLLIN);
         link.ended |= ended;
-        if link.phase == link::Phase::Greeting {
+        if link.slot.is_none() {
             return self.greet(scratch, key);
         }
         if events.contains(EpollFlags::EPOLLOUT) {
@@ -478,7 +499,7 @@ impl<'a> Router<'a> {
                 _ => self.close_client(key),
             }
         }
-        for key in self.links.keys(|link| link.phase == link::Phase::Greeting && is_late(link.deadline)) {
+        for key in self.links.keys(|link| link.slot.is_none() && is_late(link.deadline)) {
             if let Some(link) = self.links.remove(key) {
                 warn!("process {} connected as a worker and said nothing; refused", link.pid);
             }

@@ -70,6 +70,13 @@ impl<T> Slots<T> {
         }
     }
 
+    /// All values, with their keys.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
+        (0..).zip(&self.slots).filter_map(|(index, (generation, value))| {
+            value.as_ref().map(|value| (Key { index, generation: *generation }, value))
+        })
+    }
+
     pub(super) fn remove(&mut self, key: Key) -> Option<T> {
         match self.slots.get_mut(key.index as usize) {
             Some((generation, value)) if *generation == key.generation => {
@@ -84,11 +91,7 @@ impl<T> Slots<T> {
 
     /// Keys of the values that `wanted` picks.
     pub(super) fn keys(&self, wanted: impl Fn(&T) -> bool) -> Vec<Key> {
-        (0..)
-            .zip(&self.slots)
-            .filter(|(_, (_, value))| value.as_ref().is_some_and(&wanted))
-            .map(|(index, (generation, _))| Key { index, generation: *generation })
-            .collect()
+        self.iter().filter(|(_, value)| wanted(value)).map(|(key, _)| key).collect()
     }
 }
 

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 use self::rig::*;
 use super::*;
-use crate::protocol::link::{DONE_CLOSE, DONE_KEEP, Hello, LEAVING, RequestHead};
+use crate::protocol::link::{DONE_CLOSE, DONE_KEEP, Hello, LEAVING, OFFERS, SKIPPED};
 
 #[test]
 fn a_request_and_its_response_pass_as_they_are() {
@@ -57,14 +57,8 @@ fn pipelined_requests_are_served_one_by_one_in_order() {
             let sender = sender.clone();
             scope.spawn(move || {
                 // Until the front is told that this worker leaves.
-                let mut lengths = [0; RequestHead::LEN];
-                while worker.stream.read_exact(&mut lengths).is_ok() {
-                    let lengths = RequestHead::decode(&lengths);
-                    worker.exactly(lengths.peer_len as usize);
-                    let head = String::from_utf8(worker.exactly(lengths.head_len as usize)).unwrap();
-                    sender
-                        .send((head.split(' ').nth(1).unwrap().to_owned(), worker.exactly(lengths.body_len as usize)))
-                        .unwrap();
+                while let Ok(Taken { head, body, .. }) = worker.try_take() {
+                    sender.send((head.split(' ').nth(1).unwrap().to_owned(), body)).unwrap();
                     worker.answer("x");
                     if head.starts_with("GET /4") {
                         worker.word(LEAVING);
@@ -347,11 +341,135 @@ fn a_request_that_a_dead_worker_never_read_goes_to_another() {
         counts.iter().sum::<u64>() == 1
     });
     drop(dead);
-    let mut worker = front.worker(2);
+    // Nor does the next.
+    drop(front.worker(2));
+    let mut worker = front.worker(3);
     assert_eq!(worker.path(), "/again");
-    // But not a third time.
+    // But this one has begun with it.
     drop(worker);
     assert_eq!(client.status(), 502);
+}
+
+/// A worker that has answered quickly several times, and has a request that it does not answer.
+fn a_quick_worker_with_a_slow_request(front: &Front) -> (TestWorker, TestClient) {
+    let mut worker = front.worker(1);
+    let mut client = front.client();
+    for _ in 0..OFFERS {
+        client.get("/quick");
+        assert_eq!(worker.path(), "/quick");
+        worker.answer_quickly("quick");
+        assert_eq!(client.status(), 200);
+    }
+    client.get("/slow");
+    assert_eq!(worker.path(), "/slow");
+    (worker, client)
+}
+
+/// Clients with requests `/0`, `/1` and so on, which came in this order and wait for a core.
+fn waiting_clients(front: &Front, count: u64) -> Vec<TestClient> {
+    let waiting = (0..count).map(|number| {
+        let mut client = front.client();
+        client.get(&format!("/{number}"));
+        front.waits_for_depth(number + 1);
+        client
+    });
+    waiting.collect()
+}
+
+#[test]
+fn what_was_sent_ahead_to_a_core_that_turns_out_slow_is_served_by_another() {
+    let front = Front::start(LIMITS);
+    let (mut slow_worker, mut slow) = a_quick_worker_with_a_slow_request(&front);
+    let mut clients = waiting_clients(&front, 3);
+    let mut other = front.worker(2);
+    for (number, client) in clients.iter_mut().enumerate() {
+        assert_eq!(other.path(), format!("/{number}"));
+        other.answer_quickly("other");
+        assert!(client.response().ends_with("other"));
+    }
+    front.waits_for_depth(0);
+    slow_worker.answer("slow");
+    assert!(slow.response().ends_with("slow"));
+    // Whatever had been sent to it is passed over, and it serves on.
+    clients[0].get("/again");
+    assert_eq!(other.path(), "/again");
+    clients[1].get("/more");
+    assert_eq!(slow_worker.path(), "/more");
+    slow_worker.answer("more");
+    assert!(clients[1].response().ends_with("more"));
+    other.answer("again");
+    assert!(clients[0].response().ends_with("again"));
+    let mut counts = vec![0; rwsgi_stats::latency::BUCKETS];
+    front.board.front().waiting.add_to(&mut counts);
+    assert_eq!(counts.iter().sum::<u64>(), OFFERS as u64 + 6, "one waiting time for each request");
+}
+
+#[test]
+fn nothing_is_sent_ahead_to_a_core_that_has_been_slow_for_long() {
+    let front = Front::start(Limits { overdue: 0, ..LIMITS });
+    let (mut worker, mut slow) = a_quick_worker_with_a_slow_request(&front);
+    let mut clients = waiting_clients(&front, 3);
+    worker.answer("slow");
+    assert_eq!(slow.status(), 200);
+    for (number, client) in clients.iter_mut().enumerate() {
+        let (taken, is_ours) = worker.next().unwrap();
+        assert!(is_ours && taken.head.starts_with(&format!("GET /{number} ")), "{taken:?}");
+        worker.answer("x");
+        assert_eq!(client.status(), 200);
+    }
+}
+
+#[test]
+fn requests_sent_ahead_survive_their_worker() {
+    let front = Front::start(LIMITS);
+    let (worker, mut lost) = a_quick_worker_with_a_slow_request(&front);
+    let mut clients = waiting_clients(&front, 3);
+    drop(worker);
+    assert_eq!(lost.status(), 502);
+    let mut next = front.worker(1);
+    for (number, client) in clients.iter_mut().enumerate() {
+        assert_eq!(next.path(), format!("/{number}"));
+        next.answer("x");
+        assert_eq!(client.status(), 200);
+    }
+}
+
+#[test]
+fn a_worker_that_leaves_gives_back_what_was_sent_ahead() {
+    let front = Front::start(LIMITS);
+    let (mut leaver, mut slow) = a_quick_worker_with_a_slow_request(&front);
+    let mut clients = waiting_clients(&front, 3);
+    leaver.word(LEAVING);
+    let mut stayer = front.worker(2);
+    for (number, client) in clients.iter_mut().enumerate() {
+        assert_eq!(stayer.path(), format!("/{number}"));
+        stayer.answer("x");
+        assert_eq!(client.status(), 200);
+    }
+    leaver.answer_quickly("slow");
+    assert!(slow.response().ends_with("slow"));
+    for _ in 0..3 {
+        let (_, is_ours) = leaver.next().unwrap();
+        assert!(!is_ours);
+        leaver.word(SKIPPED);
+    }
+    assert!(leaver.is_closed());
+}
+
+#[test]
+fn a_client_that_gives_up_before_its_turn_on_a_link_is_not_served() {
+    let front = Front::start(LIMITS);
+    let (mut worker, mut slow) = a_quick_worker_with_a_slow_request(&front);
+    let mut clients = waiting_clients(&front, 3);
+    drop(clients.remove(1));
+    front.waits_for_depth(2);
+    worker.answer_quickly("slow");
+    assert_eq!(slow.status(), 200);
+    for (path, client) in ["/0", "/2"].into_iter().zip(&mut clients) {
+        assert_eq!(worker.path(), path);
+        worker.answer_quickly("x");
+        assert_eq!(client.status(), 200);
+    }
 }
 
 #[test]
@@ -392,23 +510,20 @@ fn no_request_is_lost_while_workers_come_and_go() {
                 // Each life says that it wants to leave after a few requests, and leaves when the front lets it.
                 while served.load(Ordering::Relaxed) < CLIENTS * REQUESTS {
                     let mut life = front.worker(worker);
+                    let mut told = false;
                     for request in 0.. {
-                        if request == 5 || served.load(Ordering::Relaxed) >= CLIENTS * REQUESTS {
+                        if !told && (request >= 5 || served.load(Ordering::Relaxed) >= CLIENTS * REQUESTS) {
                             life.word(LEAVING);
+                            told = true;
                         }
-                        let mut lengths = [0; RequestHead::LEN];
                         life.stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-                        match life.stream.read_exact(&mut lengths) {
+                        let taken = match life.try_take() {
                             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
                             Err(_) => break,
-                            Ok(()) => {}
-                        }
-                        life.stream.set_read_timeout(Some(PATIENCE)).unwrap();
-                        let lengths = RequestHead::decode(&lengths);
-                        life.exactly(lengths.peer_len as usize);
-                        let head = String::from_utf8(life.exactly(lengths.head_len as usize)).unwrap();
+                            Ok(taken) => taken,
+                        };
                         served.fetch_add(1, Ordering::Relaxed);
-                        life.answer(head.split(' ').nth(1).unwrap());
+                        life.answer_quickly(taken.head.split(' ').nth(1).unwrap());
                     }
                 }
             });
@@ -434,7 +549,9 @@ fn nobody_becomes_a_worker_without_the_token() {
     client.get("/secret");
     front.waits_for_depth(1);
     for greeting in [
-        Hello { worker: 1, core: 0, token: [0; 16] }.encode().to_vec(),
+        Hello { worker: 1, core: 0, slot: 0, token: [0; 16] }.encode().to_vec(),
+        Hello { worker: 1, core: 0, slot: u32::MAX, token: TOKEN }.encode().to_vec(),
+        Hello { worker: 1, core: 1, slot: 0, token: TOKEN }.encode().to_vec(),
         b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(),
     ] {
         let mut stranger = UnixStream::connect_addr(&front.link).unwrap();
@@ -520,13 +637,13 @@ fn an_answer_that_comes_before_the_body_is_taken_does_not_mix_with_the_next() {
     let mut client = front.client();
     let body = vec![b'b'; 2_000_000];
     client.send(format!("PUT /1 HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len())).send(&body);
-    let lengths = RequestHead::decode(worker.exactly(RequestHead::LEN).first_chunk().unwrap());
-    worker.exactly((lengths.peer_len + lengths.head_len) as usize);
+    let (_, _, body_len) = worker.next_head().unwrap();
+    assert!(worker.begin());
     worker.answer("early");
     assert!(client.response().ends_with("early"));
     client.get("/2");
     front.waits_for_depth(1);
-    assert!(worker.exactly(lengths.body_len as usize) == body);
+    assert!(worker.exactly(body_len) == body);
     worker.echo();
     assert!(client.response().ends_with("/2"));
 }

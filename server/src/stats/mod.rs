@@ -7,6 +7,7 @@ pub mod clock;
 pub mod footprint;
 pub mod memory;
 pub mod metrics;
+pub mod offers;
 pub mod request;
 pub mod scoreboard;
 pub mod server;

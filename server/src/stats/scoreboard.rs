@@ -1,5 +1,5 @@
-//! The scoreboard: one shared memory mapping of fixed layout, a header, a slot for each life of a worker, a cell for
-//! each spooler.
+//! The scoreboard: one shared memory mapping of fixed layout: a header with what the front writes, a slot for each life of
+//! a worker, a cell for each spooler.
 //!
 //! The master creates it (a memfd), every other process inherits it. A slot belongs to one process from its fork until
 //! the master has reaped it: a reload has two lives of one worker side by side, so that there are more slots than
@@ -17,6 +17,7 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use nix::unistd::ftruncate;
 
 use super::cell::{CoreCell, FrontCell, WorkerCell};
+use super::offers::Offers;
 use super::spooler_cell::SpoolerCell;
 
 /// What a process needs to know to map the scoreboard.
@@ -50,13 +51,16 @@ impl Layout {
         (size_of::<WorkerCell>() + self.cores as usize * size_of::<CoreCell>()).next_multiple_of(PAGE)
     }
 
-    fn header_size() -> usize {
-        size_of::<FrontCell>().next_multiple_of(PAGE)
+    /// The front's cell and what it offers to every core. Offers are not in the slots, because the front looks at those
+    /// of a dead worker after the master may have cleared its slot.
+    fn header_size(self) -> usize {
+        let cores = self.slots as usize * self.cores as usize;
+        (size_of::<FrontCell>() + cores * size_of::<Offers>()).next_multiple_of(PAGE)
     }
 
     /// Where the spoolers' cells begin: behind the last slot, on a page.
     fn spoolers_offset(self) -> usize {
-        Self::header_size() + self.slots as usize * self.slot_size()
+        self.header_size() + self.slots as usize * self.slot_size()
     }
 
     fn size(self) -> usize {
@@ -150,10 +154,24 @@ impl Scoreboard {
         (0..self.layout.spoolers).map(move |spooler| self.spooler(spooler))
     }
 
+    /// What the front offers to one core of a life.
+    ///
+    /// # Panics
+    /// When there is no such slot or core.
+    #[must_use]
+    pub fn offers(&self, slot: u32, core: u32) -> &Offers {
+        let Layout { slots, cores, .. } = self.layout;
+        assert!(slot < slots && core < cores, "core {core} of {cores} in slot {slot} of {slots}");
+        let index = slot as usize * cores as usize + core as usize;
+        // SAFETY: within the header, which holds that many behind the front's cell, whose size is a multiple of their
+        // alignment; every byte pattern is valid.
+        unsafe { self.base.add(size_of::<FrontCell>() + index * size_of::<Offers>()).cast().as_ref() }
+    }
+
     fn slot(&self, slot: u32) -> NonNull<u8> {
         assert!(slot < self.layout.slots, "slot {slot} of {}", self.layout.slots);
         // SAFETY: below `slots`, so within the mapping.
-        unsafe { self.base.add(Layout::header_size() + slot as usize * self.layout.slot_size()) }
+        unsafe { self.base.add(self.layout.header_size() + slot as usize * self.layout.slot_size()) }
     }
 
     /// The cell of a life as a whole.
@@ -189,7 +207,7 @@ impl Scoreboard {
     /// # Errors
     /// When the kernel cannot.
     pub fn clear(&self, slot: u32) -> nix::Result<()> {
-        let offset = Layout::header_size() + slot as usize * self.layout.slot_size();
+        let offset = self.layout.header_size() + slot as usize * self.layout.slot_size();
         let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
         fallocate(&self.memory, flags, offset as i64, self.layout.slot_size() as i64)
     }
@@ -244,7 +262,9 @@ mod tests {
             board.core(slot, 0).begin(1, Wire::Http, b"", b"x");
             board.core(slot, 0).finish(2, 1, Outcome::default());
         }
+        board.offers(1, 0).offer(3);
         board.clear(1).unwrap();
+        assert!(board.offers(1, 0).take(3), "what is offered is not the slot's");
         assert_eq!([0, 1, 2].map(|slot| board.core(slot, 0).read().0.requests), [1, 0, 1]);
     }
 }

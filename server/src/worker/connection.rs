@@ -13,7 +13,7 @@ use super::body::Body;
 use super::gather::{Gather, GatherError};
 use super::harakiri;
 use super::output::Output;
-use crate::protocol::link::{DONE_CLOSE, DONE_KEEP, LEAVING, MAX_FRAME};
+use crate::protocol::link::{DONE_CLOSE, DONE_KEEP, LEAVING, MAX_FRAME, QUICK, SKIPPED};
 use crate::wsgi::transport::{Kept, Transport};
 
 /// What is spoken.
@@ -52,6 +52,8 @@ pub(super) enum Spooled {
     Gone,
 }
 
+/// A response up to this long goes over a link in one piece with what ends it: a copy costs less than a second call, bytes.
+const WORTH_HOLDING: usize = 16 * 1024;
 /// Reads in a row before other connections get their turn.
 const SPOOLS: usize = 16;
 
@@ -83,6 +85,12 @@ pub(super) struct Connection {
     pub(super) shut: bool,
     /// A link that has told the front not to send any more.
     pub(super) leave_told: bool,
+    /// Requests that a link has brought.
+    pub(super) brought: u8,
+    /// What comes next is the last of the response.
+    last: bool,
+    /// What a link has to send with the end of the response: one frame, or nothing.
+    held: Vec<u8>,
     /// How it stands in the epoll set; `None` when it was never put there.
     pub(super) armed: Option<Wait>,
     /// When it has waited too long, seconds of the cores' clock.
@@ -111,6 +119,9 @@ impl Connection {
             linger: false,
             shut: false,
             leave_told: false,
+            brought: 0,
+            last: false,
+            held: Vec::new(),
             armed: None,
             deadline: u32::MAX,
             timeout,
@@ -182,14 +193,23 @@ impl Connection {
     }
 
     /// Ends a response on a link. Elsewhere the response's own framing does.
-    pub(super) fn end_response(&mut self, keep_alive: bool) -> io::Result<()> {
+    pub(super) fn end_response(&mut self, keep_alive: bool, quick: bool) -> io::Result<()> {
+        self.last = false;
         if let Kind::Link(_) = self.kind {
-            let word = if keep_alive { DONE_KEEP } else { DONE_CLOSE };
-            self.output.send(self.socket.as_fd(), &[&word.to_le_bytes()], &mut |_| None)?;
+            let word = if keep_alive { DONE_KEEP } else { DONE_CLOSE } + if quick { QUICK } else { 0 };
+            self.held.extend_from_slice(&word.to_le_bytes());
+            let sent = self.output.send(self.socket.as_fd(), &[&self.held], &mut |_| None);
+            self.held.clear();
+            sent?;
         } else if !keep_alive {
             self.closing = true;
         }
         Ok(())
+    }
+
+    /// Tells the front that a request which it had taken back was passed over.
+    pub(super) fn tell_skipped(&mut self) -> io::Result<()> {
+        self.output.send(self.socket.as_fd(), &[&SKIPPED.to_le_bytes()], &mut |_| None).map(drop)
     }
 
     /// Tells the front not to send any more requests on this link.
@@ -239,8 +259,17 @@ impl Transport for Connection {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a response of 4 GB in one piece"));
         }
         let frame = (len as u32).to_le_bytes();
+        if self.last && len <= WORTH_HOLDING {
+            self.held.extend_from_slice(&frame);
+            parts.iter().for_each(|part| self.held.extend_from_slice(part));
+            return Ok(self.output.is_empty());
+        }
         let framed: Vec<&[u8]> = std::iter::once(frame.as_slice()).chain(parts.iter().copied()).collect();
         self.output.send(self.socket.as_fd(), &framed, &mut |part| own(part.checked_sub(1)?))
+    }
+
+    fn announce_last(&mut self) {
+        self.last = true;
     }
 
     fn send_file(&mut self, head: &[u8], file: File, offset: u64, len: u64) -> io::Result<bool> {

@@ -27,7 +27,7 @@ impl Core {
             return match connection.kind {
                 Kind::Http => self.http(py, connection, bytes),
                 Kind::Uwsgi => self.uwsgi(py, connection, bytes),
-                Kind::Link(_) => self.link(py, connection, bytes),
+                Kind::Link(core) => self.link(py, connection, core, bytes),
             };
         };
         match pending.gather.take(bytes) {
@@ -169,6 +169,7 @@ impl Core {
         &mut self,
         py: Python<'_>,
         mut connection: Box<Connection>,
+        core: u32,
         bytes: &mut &[u8],
     ) -> anyhow::Result<(Box<Connection>, Option<Next>)> {
         let all = *bytes;
@@ -196,7 +197,13 @@ impl Core {
             let reader = LinkReader { first: rest.to_vec(), at: 0, socket, timeout: connection.timeout };
             Body::at_link(reader, lengths.body_len)
         };
-        Ok((self.serve_http(py, connection, head)?, None))
+        let number = connection.brought;
+        connection.brought = number.wrapping_add(1);
+        if self.shared.scoreboard.offers(self.shared.slot, core).take(number) {
+            return Ok((self.serve_http(py, connection, head)?, None));
+        }
+        let skipped = connection.discard_body().and_then(|()| connection.tell_skipped());
+        Ok((connection, skipped.is_err().then_some(Next::Close)))
     }
 
     /// Keeps the beginning of a request until more of it comes.

@@ -49,7 +49,8 @@ impl Core {
     fn connect(&self, endpoint: &LinkEndpoint, core: u32) -> anyhow::Result<()> {
         let address = SocketAddr::from_abstract_name(&endpoint.name)?;
         let mut stream = UnixStream::connect_addr(&address).context("cannot connect to the http front")?;
-        let hello = Hello { worker: self.shared.worker, core, token: endpoint.token };
+        let (worker, slot) = (self.shared.worker, self.shared.slot);
+        let hello = Hello { worker, core, slot, token: endpoint.token };
         std::io::Write::write_all(&mut stream, &hello.encode()).context("cannot greet the http front")?;
         stream.set_nonblocking(true)?;
         let timeout = milliseconds(self.shared.config.socket_timeout);

@@ -13,7 +13,7 @@ use super::core::Core;
 use super::harakiri;
 use crate::api::request;
 use crate::protocol::http::{self, BodyLength, Head, HeaderBuf, Version};
-use crate::protocol::link::Peer;
+use crate::protocol::link::{Peer, QUICK_NS};
 use crate::protocol::response::{Exchange, Protocol};
 use crate::protocol::uwsgi;
 use crate::stats::cell::{ExceptionReport, Outcome, Wire};
@@ -141,7 +141,9 @@ impl Core {
             connection.break_off();
         }
         let client_gone = connection.claim().is_err() || client_gone;
-        if client_gone || drained.is_err() || connection.end_response(keep_alive).is_err() {
+        let is_link = matches!(connection.kind, Kind::Link(_));
+        let quick = is_link && clock::monotonic().saturating_sub(started) < QUICK_NS;
+        if client_gone || drained.is_err() || connection.end_response(keep_alive, quick).is_err() {
             connection.closing = true;
             connection.output = super::output::Output::default();
         }

@@ -334,6 +334,9 @@ fn send_one(py: Python<'_>, shared: &Shared, bytes: &Bound<'_, PyBytes>) -> Resu
     with(shared, |active| {
         // After `write()` the length of this is not the length of the whole.
         let whole = (!matches!(active.progress, Progress::Sending(_))).then_some(data.len() as u64);
+        if whole.is_some() {
+            active.transport.announce_last();
+        }
         if data.len() < LARGE {
             active.send(&[data], whole, &mut |_| own(bytes))?;
         } else {
@@ -358,6 +361,9 @@ fn send_whole(py: Python<'_>, shared: &Shared, items: &Bound<'_, PyTuple>) -> Re
     let len = slices.iter().map(|slice| slice.len() as u64).sum();
     with(shared, |active| {
         let whole = (!matches!(active.progress, Progress::Sending(_))).then_some(len);
+        if whole.is_some() {
+            active.transport.announce_last();
+        }
         active.send(&slices, whole, &mut |index| own(&pieces[index]))?;
         if whole.is_none() {
             active.end()?;

@@ -12,20 +12,31 @@ use std::time::{Duration, Instant};
 use nix::unistd::pipe;
 
 use super::super::*;
-use crate::protocol::link::{DONE_KEEP, Hello, RequestHead};
+use crate::protocol::link::{DONE_KEEP, Hello, QUICK, RequestHead, SKIPPED};
 use crate::stats::scoreboard::{Layout, Scoreboard};
 
 /// How long anything may take before the test says that it does not come.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+/// The most that a test has.
+const WORKERS: u32 = 3;
 pub(super) const TOKEN: [u8; 16] = *b"the secret token";
-pub(super) const LIMITS: Limits =
-    Limits { timeout: 30, keepalive: 30, buffer_size: 4096, limit_post: 0, post_buffering: 4096, queue: 10 };
+pub(super) const LIMITS: Limits = Limits {
+    timeout: 30,
+    keepalive: 30,
+    buffer_size: 4096,
+    limit_post: 0,
+    post_buffering: 4096,
+    queue: 10,
+    overdue: u64::MAX,
+};
 
 /// A front in a thread of its own.
 pub(super) struct Front {
     pub(super) address: SocketAddr,
     pub(super) link: UnixAddr,
     pub(super) board: Arc<Scoreboard>,
+    /// Lives of each worker so far.
+    lives: [AtomicU32; WORKERS as usize],
     pub(super) lifeline: Option<OwnedFd>,
     pub(super) thread: Option<JoinHandle<anyhow::Result<()>>>,
 }
@@ -40,7 +51,7 @@ impl Front {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let (reader, writer) = pipe().unwrap();
-        let board = Arc::new(Scoreboard::create(Layout::new(1, 1)).unwrap());
+        let board = Arc::new(Scoreboard::create(Layout::new(WORKERS, 1)).unwrap());
         let config = RouterConfig {
             listeners: vec![listener.into()],
             link_listener: link_listener.into(),
@@ -50,9 +61,9 @@ impl Front {
         };
         let thread = std::thread::spawn({
             let board = Arc::clone(&board);
-            move || run(config, board.front())
+            move || run(config, &board)
         });
-        Self { address, link, board, lifeline: Some(writer), thread: Some(thread) }
+        Self { address, link, board, lives: Default::default(), lifeline: Some(writer), thread: Some(thread) }
     }
 
     pub(super) fn client(&self) -> TestClient {
@@ -66,8 +77,10 @@ impl Front {
         let mut stream = UnixStream::connect_addr(&self.link).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        stream.write_all(&Hello { worker, core: 0, token: TOKEN }.encode()).unwrap();
-        TestWorker { stream }
+        // As the master gives them: three for the lives of each worker.
+        let slot = (worker - 1) * 3 + self.lives[worker as usize - 1].fetch_add(1, Ordering::Relaxed) % 3;
+        stream.write_all(&Hello { worker, core: 0, slot, token: TOKEN }.encode()).unwrap();
+        TestWorker { stream, board: Arc::clone(&self.board), slot, brought: 0 }
     }
 
     pub(super) fn waits_for_depth(&self, depth: u64) {
@@ -155,6 +168,10 @@ impl TestClient {
 
 pub(super) struct TestWorker {
     pub(super) stream: UnixStream,
+    board: Arc<Scoreboard>,
+    slot: u32,
+    /// Requests that came.
+    brought: u8,
 }
 
 #[derive(Debug, PartialEq)]
@@ -172,12 +189,43 @@ impl TestWorker {
     }
 
     pub(super) fn take(&mut self) -> Taken {
-        let lengths = RequestHead::decode(self.exactly(RequestHead::LEN).first_chunk().unwrap());
-        Taken {
-            peer: String::from_utf8(self.exactly(lengths.peer_len as usize)).unwrap(),
-            head: String::from_utf8(self.exactly(lengths.head_len as usize)).unwrap(),
-            body: self.exactly(lengths.body_len as usize),
+        self.try_take().unwrap()
+    }
+
+    /// The next request that the front did not take back; an error when none comes.
+    pub(super) fn try_take(&mut self) -> std::io::Result<Taken> {
+        loop {
+            let (taken, is_ours) = self.next()?;
+            if is_ours {
+                return Ok(taken);
+            }
+            self.word(SKIPPED);
         }
+    }
+
+    /// The next request, and whether it is ours to serve.
+    pub(super) fn next(&mut self) -> std::io::Result<(Taken, bool)> {
+        let (peer, head, body_len) = self.next_head()?;
+        let taken = Taken { peer, head, body: self.exactly(body_len) };
+        Ok((taken, self.begin()))
+    }
+
+    /// The next request up to its body: peer, head, and the body's length.
+    pub(super) fn next_head(&mut self) -> std::io::Result<(String, String, usize)> {
+        let mut lengths = [0; RequestHead::LEN];
+        self.stream.read_exact(&mut lengths)?;
+        self.stream.set_read_timeout(Some(PATIENCE))?;
+        let lengths = RequestHead::decode(&lengths);
+        let peer = String::from_utf8(self.exactly(lengths.peer_len as usize)).unwrap();
+        let head = String::from_utf8(self.exactly(lengths.head_len as usize)).unwrap();
+        Ok((peer, head, lengths.body_len as usize))
+    }
+
+    /// Begins with the request that came last; `false` when the front has taken it back.
+    pub(super) fn begin(&mut self) -> bool {
+        let number = self.brought;
+        self.brought = number.wrapping_add(1);
+        self.board.offers(self.slot, 0).take(number)
     }
 
     /// The path of the next request.
@@ -198,6 +246,12 @@ impl TestWorker {
         let response = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len());
         self.frame(response.as_bytes()).unwrap();
         self.word(DONE_KEEP);
+    }
+
+    pub(super) fn answer_quickly(&mut self, text: &str) {
+        let response = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len());
+        self.frame(response.as_bytes()).unwrap();
+        self.word(DONE_KEEP | QUICK);
     }
 
     /// Answers the next request with its own path.

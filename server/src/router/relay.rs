@@ -1,0 +1,237 @@
+//! From a core's responses to the clients. What is read of a link at once may be the ends and beginnings of several.
+
+use std::io::IoSlice;
+
+use tracing::warn;
+
+use super::Router;
+use super::client::{Phase, Then};
+use super::link::{Link, Received, Wanted};
+use super::output::MEMORY_MAX;
+use super::slots::Key;
+use crate::protocol::http::WORKER_LOST;
+use crate::protocol::link::{OFFERS, Step};
+
+/// Reads of one link before others get their turn.
+const TURNS: usize = 8;
+/// Pieces of a response that are sent with one call.
+const SLICES: usize = 32;
+
+/// What came of reading a link once.
+#[derive(Debug)]
+enum Relayed {
+    /// There may be more.
+    More,
+    /// There is no more for now, or its client has more than enough waiting.
+    Nothing,
+    /// The worker closed the link.
+    Lost,
+    /// The worker sent what it must not.
+    Nonsense(&'static str),
+}
+
+/// Pieces for one client, until they are sent with one call.
+struct Pieces<'a> {
+    slices: [IoSlice<'a>; SLICES],
+    used: usize,
+}
+
+impl Router<'_> {
+    /// Reads what a core has to say, as long as its client takes it.
+    pub(super) fn pump(&mut self, scratch: &mut [u8], key: Key) {
+        for _ in 0..TURNS {
+            match self.relay(scratch, key) {
+                Relayed::More => {}
+                Relayed::Nothing => return,
+                Relayed::Lost => return self.lose(scratch, key),
+                Relayed::Nonsense(what) => {
+                    if let Some(link) = self.links.get_mut(key) {
+                        warn!("worker {} core {} sent {what}; its link is closed", link.worker, link.core);
+                    }
+                    return self.lose(scratch, key);
+                }
+            }
+        }
+        self.turn_again_link(key);
+    }
+
+    /// Reads the link once and passes on what is for the clients.
+    fn relay(&mut self, scratch: &mut [u8], key: Key) -> Relayed {
+        let Some(link) = self.links.get_mut(key) else { return Relayed::Nothing };
+        if link.emptying {
+            return Relayed::Nothing;
+        }
+        if let Some(Wanted::By(client)) = link.offers.front().map(|offer| offer.wanted)
+            && self.clients.get_mut(client).is_some_and(|client| client.output.is_full())
+        {
+            return Relayed::Nothing;
+        }
+        let count = match link.receive(scratch) {
+            Received::Bytes(count) => count,
+            Received::Nothing => return Relayed::Nothing,
+            Received::End => return Relayed::Lost,
+        };
+        let mut rest = &scratch[..count];
+        let mut pieces = Pieces { slices: [IoSlice::new(&[]); SLICES], used: 0 };
+        // Whose responses are complete: no more than were offered.
+        let mut completed = [None; OFFERS];
+        let mut count_completed = 0;
+        let mut is_free = false;
+        while !rest.is_empty() {
+            let Some(link) = self.links.get_mut(key) else { return Relayed::Nothing };
+            let Ok((consumed, step)) = link.frames.decode(rest) else {
+                return Relayed::Nonsense("a length that no frame has");
+            };
+            rest = &rest[consumed..];
+            let streak = link.streak;
+            let wanted = link.offers.front().map(|offer| offer.wanted);
+            match (step, wanted) {
+                (Step::More, _) => {}
+                (Step::Leaving, _) => {
+                    link.leaving = true;
+                    is_free = true;
+                }
+                _ if link.emptying => return Relayed::Nonsense("a response to no request"),
+                (Step::Data(data), Some(Wanted::By(client))) => {
+                    link.answered = true;
+                    if pieces.used == SLICES {
+                        self.pass_on(client, &mut pieces);
+                    }
+                    pieces.slices[pieces.used] = IoSlice::new(data);
+                    pieces.used += 1;
+                }
+                (Step::Data(data), Some(Wanted::Nobody)) => link.dropped += data.len(),
+                (Step::Done { keep, quick }, Some(wanted @ (Wanted::By(_) | Wanted::Nobody))) => {
+                    if let Wanted::By(client) = wanted {
+                        self.pass_on(client, &mut pieces);
+                        self.complete(client, keep);
+                        completed[count_completed] = Some(client);
+                        count_completed += 1;
+                    }
+                    self.next(key, if quick { streak + 1 } else { 0 });
+                    is_free = true;
+                }
+                (Step::Skipped, Some(Wanted::Withdrawn)) => {
+                    self.next(key, streak);
+                    is_free = true;
+                }
+                _ => return Relayed::Nonsense("a response to no request"),
+            }
+        }
+        if let Some(Wanted::By(client)) = self.links.get_mut(key).and_then(|link| Some(link.offers.front()?.wanted)) {
+            self.pass_on(client, &mut pieces);
+        }
+        if is_free {
+            self.release(key);
+        }
+        for client in completed.into_iter().flatten() {
+            self.advance(scratch, client);
+        }
+        if self.is_waste(key) {
+            self.drop_link(key);
+            return Relayed::Nothing;
+        }
+        Relayed::More
+    }
+
+    /// Sends a client what was collected for it. One that cannot be written to is closed.
+    fn pass_on(&mut self, key: Key, pieces: &mut Pieces<'_>) {
+        let used = std::mem::take(&mut pieces.used);
+        if used == 0 {
+            return;
+        }
+        let Some(client) = self.clients.get_mut(key) else { return };
+        if client.send(&pieces.slices[..used]).is_err() {
+            self.close_client(key);
+        } else {
+            self.arm_client(key);
+        }
+    }
+
+    /// A client's response is complete.
+    fn complete(&mut self, key: Key, keep: bool) {
+        let late = self.in_seconds(self.limits.timeout);
+        let keep = keep && self.limits.keepalive > 0;
+        if let Some(client) = self.clients.get_mut(key) {
+            client.phase = Phase::Flushing(if keep { Then::NextRequest } else { Then::Close });
+            client.deadline = if client.output.is_empty() { 0 } else { late };
+        }
+    }
+
+    /// The core is done with the first of what it was offered.
+    fn next(&mut self, key: Key, streak: usize) {
+        let patience = self.in_seconds(super::UNWANTED);
+        let now = self.now;
+        let Some(link) = self.links.get_mut(key) else { return };
+        link.streak = streak.min(OFFERS);
+        if !link.is_sent() && link.offers.len() == 1 {
+            // The worker answered without the whole request; it takes the rest of it before the next.
+            link.emptying = true;
+            return;
+        }
+        link.pop(now);
+        let Some(first) = link.offers.front() else { return };
+        if first.wanted == Wanted::Nobody {
+            link.deadline = patience;
+        }
+        if first.wanted != Wanted::Withdrawn {
+            self.ahead -= 1;
+            let since = first.since;
+            self.record_wait(since);
+        }
+    }
+
+    /// Whether a worker goes on and on with a response that nobody wants. It is stopped by closing the link, which costs
+    /// it a new one; a response that just came too late is better dropped.
+    fn is_waste(&mut self, key: Key) -> bool {
+        let second = self.second();
+        self.links.get_mut(key).is_some_and(|link| {
+            link.offers.front().is_some_and(|offer| offer.wanted == Wanted::Nobody)
+                && !link.emptying
+                && (link.dropped > MEMORY_MAX || second >= link.deadline)
+        })
+    }
+
+    /// The link can be written to again.
+    pub(super) fn send_more(&mut self, scratch: &mut [u8], key: Key) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        if link.send().is_err() {
+            // Reading says what has become of it; it may have answered before.
+            link.readable = true;
+            self.pump(scratch, key);
+        } else if link.emptying && link.is_sent() {
+            link.pop(self.now);
+            self.release(key);
+        }
+        self.arm_link(key);
+    }
+
+    /// The link is gone, and with it the request that its core may have had.
+    pub(super) fn lose(&mut self, scratch: &mut [u8], link_key: Key) {
+        let Some(mut link) = self.links.remove(link_key) else { return };
+        if link.slot.is_none() {
+            return;
+        }
+        self.cores.remove(link.pid, link_key);
+        if let Some((key, answered)) = self.lose_offers(&mut link) {
+            self.answer_for(scratch, &link, key, answered);
+        }
+        self.offer_queue();
+    }
+
+    /// Tells a client that the worker is gone which had its request.
+    fn answer_for(&mut self, scratch: &mut [u8], link: &Link, key: Key, answered: bool) {
+        let line = link.head().split(|&byte| byte == b'\r').find(|line| !line.is_empty()).unwrap_or_default();
+        let (worker, core) = (link.worker, link.core);
+        warn!("worker {worker} core {core} was lost while it held '{}'", String::from_utf8_lossy(line).trim());
+        if answered {
+            let Some(client) = self.clients.get_mut(key) else { return };
+            client.reset_on_close();
+            client.phase = Phase::Flushing(Then::Close);
+            self.close_client(key);
+        } else {
+            self.refuse(key, WORKER_LOST);
+            self.advance(scratch, key);
+        }
+    }
+}
