@@ -28,6 +28,10 @@ const EVENTS: usize = 64;
 const ACCEPTS: usize = 16;
 /// How much is read at once, bytes.
 const SCRATCH: usize = 64 * 1024;
+/// Bodies whose memory is kept until a second without work: about as many as clients send at once. And the smallest that
+/// is worth it, bytes: below that the allocator has it at hand.
+const SPARES: usize = 16;
+const WORTH_SPARING: usize = 64 * 1024;
 /// How often connections are looked through for those that waited too long, ms.
 const SWEEP: u16 = 1_000;
 /// The same while the worker leaves, ms.
@@ -41,6 +45,8 @@ pub(super) struct Core {
     pub(super) shared: Arc<Shared>,
     pub(super) gateway: Gateway,
     pub(super) log: Option<AccessLog>,
+    /// Memory of bodies that were read, for the next ones.
+    pub(super) spares: Vec<Vec<u8>>,
     /// When the present batch of events was there, monotonic ns.
     pub(super) ready: u64,
     /// The latest reading of the clock, monotonic ns.
@@ -62,7 +68,17 @@ impl Core {
     pub(super) fn new(id: u32, shared: Arc<Shared>, gateway: Gateway) -> anyhow::Result<Self> {
         let config = &shared.config;
         let log = (!config.disable_logging).then(|| AccessLog::new(shared.worker, id, config.memory_report));
-        Ok(Self { id, shared, gateway, log, ready: 0, now: clock::monotonic(), unix_second: 0, leaving_since: None })
+        Ok(Self {
+            id,
+            shared,
+            gateway,
+            log,
+            spares: Vec::new(),
+            ready: 0,
+            now: clock::monotonic(),
+            unix_second: 0,
+            leaving_since: None,
+        })
     }
 
     pub(super) fn id(&self) -> u32 {
@@ -115,6 +131,10 @@ impl Core {
                 }
                 Err(error) => anyhow::bail!("core {}: waiting for events: {error}", self.id),
             };
+            if count == 0 {
+                // A second without work.
+                self.spares.clear();
+            }
             self.tell_time();
             for event in &events[..count] {
                 self.take(py, event.data(), &mut scratch)?;
@@ -124,6 +144,14 @@ impl Core {
             if self.leaving_since.is_some() && self.shared.open.load(Acquire) == 0 {
                 return Ok(());
             }
+        }
+    }
+
+    /// Keeps the memory of a body for the next one: getting it from the system again costs a fault for each page.
+    pub(super) fn spare(&mut self, mut bytes: Vec<u8>) {
+        if bytes.capacity() >= WORTH_SPARING && self.spares.len() < SPARES {
+            bytes.clear();
+            self.spares.push(bytes);
         }
     }
 

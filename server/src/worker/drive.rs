@@ -43,8 +43,13 @@ impl Core {
             return Ok(self.end(connection, scratch));
         }
         let held_back = std::mem::take(&mut connection.held_back);
-        if !held_back && connection.pending.as_ref().is_some_and(|pending| pending.gather.is_spooling()) {
-            return self.spool(py, connection, scratch);
+        if let (false, Some(pending)) = (held_back, &connection.pending) {
+            if pending.gather.is_spooling() {
+                return self.spool(py, connection, scratch);
+            }
+            if pending.gather.has_room() {
+                return self.fill(py, connection);
+            }
         }
         let mut bytes = if held_back {
             &std::mem::take(&mut connection.input)
@@ -87,6 +92,35 @@ impl Core {
         }
     }
 
+    /// Takes what is there of a body that goes to memory; serves the request when that is all.
+    fn fill(&mut self, py: Python<'_>, mut connection: Box<Connection>) -> anyhow::Result<Driven> {
+        let Some(mut pending) = connection.pending.take() else { return Ok(self.wait(connection, Wait::Read)) };
+        match pending.gather.receive(connection.socket.as_fd()) {
+            None => {
+                connection.pending = Some(pending);
+                Ok(self.gone(connection))
+            }
+            Some(false) => {
+                connection.pending = Some(pending);
+                Ok(self.wait(connection, Wait::Read))
+            }
+            Some(true) => {
+                let (connection, next) = self.serve_gathered(py, connection, pending)?;
+                Ok(self.after(connection, next))
+            }
+        }
+    }
+
+    /// What becomes of a connection whose request, if it was one, is served, and of which nothing more was read.
+    fn after(&mut self, connection: Box<Connection>, next: Option<Next>) -> Driven {
+        match next {
+            Some(next) => (connection, next),
+            None if connection.closing => self.end(connection, &mut []),
+            None if connection.output.is_empty() => self.wait(connection, Wait::Read),
+            None => self.wait(connection, Wait::Write),
+        }
+    }
+
     /// Takes what is there of a body that goes to a file; serves the request when that is all.
     fn spool(&mut self, py: Python<'_>, mut connection: Box<Connection>, scratch: &mut [u8]) -> anyhow::Result<Driven> {
         let (connection, next) = match py.detach(|| connection.spool(scratch)) {
@@ -95,12 +129,7 @@ impl Core {
             Ok(Spooled::Complete(pending)) => self.serve_gathered(py, connection, pending)?,
             Err(failure) => self.refuse_gathering(connection, failure),
         };
-        Ok(match next {
-            Some(next) => (connection, next),
-            None if connection.closing => self.end(connection, &mut []),
-            None if connection.output.is_empty() => self.wait(connection, Wait::Read),
-            None => self.wait(connection, Wait::Write),
-        })
+        Ok(self.after(connection, next))
     }
 
     /// The client went away: in the middle of a request, perhaps.

@@ -3,6 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -11,6 +12,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
 use super::body::Body;
+use super::receive::receive_onto;
 use crate::protocol::chunked;
 use crate::protocol::http::Refusal;
 
@@ -48,32 +50,51 @@ pub(super) struct Gather {
 }
 
 impl Gather {
-    /// A body of a length that is known.
-    pub(super) fn of_length(len: u64, in_memory: u64, most: u64) -> Result<Self, GatherError> {
+    /// A body of a length that is known. `memory` is empty, and its room is used again.
+    pub(super) fn of_length(len: u64, in_memory: u64, most: u64, mut memory: Vec<u8>) -> Result<Self, GatherError> {
         if len > most {
             return Err(GatherError::Refused(crate::protocol::http::BODY_TOO_LARGE));
         }
-        let gather = Self::new(Framing::Length(len), in_memory, most);
-        if len > in_memory { gather.with_file() } else { Ok(gather) }
+        let mut file = None;
+        if len > in_memory {
+            file = Some(unnamed_file()?);
+        } else {
+            // The kernel gives pages only when they are written to, so that announcing a body alone takes no memory.
+            memory.reserve_exact(usize::try_from(len).unwrap_or(0));
+        }
+        Ok(Self { framing: Framing::Length(len), memory, file, len: 0, in_memory, most })
     }
 
     /// A body in chunks.
     pub(super) fn of_chunks(in_memory: u64, most: u64) -> Self {
-        Self::new(Framing::Chunked(Box::default()), in_memory, most)
-    }
-
-    fn new(framing: Framing, in_memory: u64, most: u64) -> Self {
+        let framing = Framing::Chunked(Box::default());
         Self { framing, memory: Vec::new(), file: None, len: 0, in_memory, most }
-    }
-
-    fn with_file(mut self) -> Result<Self, GatherError> {
-        self.file = Some(unnamed_file()?);
-        Ok(self)
     }
 
     /// Whether the rest of it, which is of a known length, goes to a file.
     pub(super) fn is_spooling(&self) -> bool {
         self.file.is_some() && matches!(self.framing, Framing::Length(_))
+    }
+
+    /// Whether the rest of it, which is of a known length, goes to memory that is there for it.
+    pub(super) fn has_room(&self) -> bool {
+        self.file.is_none() && matches!(self.framing, Framing::Length(_))
+    }
+
+    /// Receives to where the body stays, as much as is there: whether the body is complete, and `None` when the client is
+    /// gone. Only where there is room ([`Gather::has_room`]).
+    pub(super) fn receive(&mut self, socket: BorrowedFd<'_>) -> Option<bool> {
+        let Framing::Length(left) = &mut self.framing else { return Some(false) };
+        let most = usize::try_from(*left).unwrap_or(usize::MAX);
+        match receive_onto(socket, &mut self.memory, most) {
+            Err(_) | Ok(Some(0)) => None,
+            Ok(None) => Some(false),
+            Ok(Some(count)) => {
+                *left -= count as u64;
+                self.len += count as u64;
+                Some(*left == 0)
+            }
+        }
     }
 
     /// Bytes that are still to come, when that is known.

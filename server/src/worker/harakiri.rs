@@ -164,7 +164,7 @@ mod tests {
         }
         assert_eq!(data, ANSWER);
         assert_eq!(words.first().map(String::as_str), Some("Leaving"));
-        assert_eq!(words.last().map(String::as_str), Some("Done { keep: false }"));
+        assert_eq!(words.last().map(String::as_str), Some("Done { keep: false, quick: false }"));
     }
 
     #[test]

@@ -152,7 +152,9 @@ impl Core {
         let config = &self.shared.config;
         let most = if config.limit_post == 0 { u64::MAX } else { config.limit_post };
         let gather = match length {
-            Some(length) => Gather::of_length(length, config.post_buffering, most),
+            Some(length) => {
+                Gather::of_length(length, config.post_buffering, most, self.spares.pop().unwrap_or_default())
+            }
             None => Ok(Gather::of_chunks(config.post_buffering, most)),
         };
         let gather = match gather {

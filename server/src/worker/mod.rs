@@ -16,6 +16,7 @@ mod intake;
 mod link;
 mod notices;
 mod output;
+mod receive;
 pub(crate) mod release;
 mod serve;
 pub(crate) mod stop;

@@ -131,6 +131,9 @@ impl Core {
             anyhow::bail!("the application's side gave back another connection than it was given");
         };
         let bytes = connection.queued;
+        if let Body::Memory(bytes, _) = &mut connection.body {
+            self.spare(std::mem::take(bytes));
+        }
         // The front may have much of it still to send.
         let drained = if let Body::Link(_) = connection.body {
             py.detach(|| connection.discard_body())

@@ -66,6 +66,12 @@ impl Input {
     fn read<'py>(&self, py: Python<'py>, size: Option<i64>) -> PyResult<Bound<'py, PyBytes>> {
         self.shared.with(|active| {
             let len = limit(size).min(active.transport.body_left());
+            let at_hand = active.transport.body_at_hand();
+            if let Some(bytes) = usize::try_from(len).ok().and_then(|len| at_hand.get(..len)) {
+                let bytes = PyBytes::new(py, bytes);
+                active.transport.body().consume(bytes.as_bytes().len());
+                return Ok(bytes);
+            }
             // The body's end is known, so that the bytes are read to where they stay.
             PyBytes::new_with(py, usize::try_from(len)?, |buffer| {
                 reading(py, active, |bytes| bytes.len() as u64 >= len, |body| body.read_exact(buffer))
