@@ -1,7 +1,8 @@
 //! The environ: a copy of one prepared dictionary, and what this request changes in it (PEP 3333, "environ Variables").
 //!
 //! Keys are made once. The last value of each key is kept too, because most requests say most things again: a client's
-//! `User-Agent`, the `Host`, the method. A hit costs a comparison instead of a new string.
+//! `User-Agent`, the `Host`, the method. A hit costs a comparison instead of a new string. What every HTTP request sets is
+//! kept in the dictionary that is copied, so that a hit costs no more than that.
 
 use std::hash::BuildHasherDefault;
 
@@ -33,7 +34,7 @@ struct Slot {
     request: u64,
 }
 
-/// The keys that every HTTP request sets, in the order of [`FIXED`].
+/// The keys that every HTTP request sets, and two that most do, in the order of [`FIXED`].
 #[derive(Clone, Copy)]
 enum Fixed {
     Method,
@@ -66,6 +67,9 @@ const FIXED: [&str; 11] = [
 /// Makes environs, one after another, for one core.
 pub(super) struct EnvironBuilder {
     base: Py<PyDict>,
+    /// The same for HTTP, with what the last request had of the first [`FIXED`], and that as bytes.
+    http_base: Py<PyDict>,
+    in_base: [Vec<u8>; Fixed::ContentLength as usize],
     input_key: Py<PyString>,
     scheme_key: Py<PyString>,
     https: Py<PyString>,
@@ -104,7 +108,9 @@ impl EnvironBuilder {
         // The body ends by itself, however it was framed.
         base.set_item("wsgi.input_terminated", PyBool::new(py, true))?;
         let mut builder = Self {
+            http_base: base.copy()?.unbind(),
             base: base.unbind(),
+            in_base: Default::default(),
             input_key: input_key.unbind(),
             scheme_key: scheme_key.unbind(),
             https: PyString::intern(py, "https").unbind(),
@@ -154,12 +160,25 @@ impl EnvironBuilder {
         environ.set_item(&slot.key, &slot.value)
     }
 
-    fn begin<'py>(&mut self, py: Python<'py>, input: &Py<Input>) -> PyResult<Bound<'py, PyDict>> {
+    fn begin<'py>(&mut self, py: Python<'py>, input: &Py<Input>, is_http: bool) -> PyResult<Bound<'py, PyDict>> {
         self.request += 1;
         self.forget();
-        let environ = self.base.bind(py).copy()?;
+        let base = if is_http { &self.http_base } else { &self.base };
+        let environ = base.bind(py).copy()?;
         environ.set_item(&self.input_key, input)?;
         Ok(environ)
+    }
+
+    /// Sees to it that the dictionary which is copied for HTTP has this value.
+    fn set_base(&mut self, py: Python<'_>, fixed: Fixed, bytes: &[u8]) -> PyResult<()> {
+        let before = &mut self.in_base[fixed as usize];
+        if before == bytes {
+            return Ok(());
+        }
+        self.http_base.bind(py).set_item(&self.slots[fixed as usize].key, from_latin1(py, bytes)?)?;
+        before.clear();
+        before.extend_from_slice(bytes);
+        Ok(())
     }
 
     /// The environ of a request in HTTP. `body_len` is the length of its body, if it has one.
@@ -174,11 +193,10 @@ impl EnvironBuilder {
         body_len: Option<u64>,
         input: &Py<Input>,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let environ = self.begin(py, input)?;
         let target = target::split(head.target);
         let mut path = std::mem::take(&mut self.path);
         let decoded = target::decode_path(target.path.as_bytes(), &mut path);
-        let set = self.set(py, &environ, Fixed::Path as usize, decoded);
+        let set = self.set_base(py, Fixed::Path, decoded);
         self.path = path;
         set?;
         let protocol = match head.version {
@@ -195,8 +213,9 @@ impl EnvironBuilder {
             (Fixed::ServerName, peer.server_addr),
             (Fixed::ServerPort, peer.server_port),
         ] {
-            self.set(py, &environ, key as usize, value.as_bytes())?;
+            self.set_base(py, key, value.as_bytes())?;
         }
+        let environ = self.begin(py, input, true)?;
         if let Some(len) = body_len {
             let mut digits = Vec::with_capacity(20);
             push_decimal(len, &mut digits);
@@ -275,7 +294,7 @@ impl EnvironBuilder {
         packet: &uwsgi::Packet<'_>,
         input: &Py<Input>,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let environ = self.begin(py, input)?;
+        let environ = self.begin(py, input, false)?;
         for (name, value) in packet.vars() {
             let slot = match self.uwsgi_names.get(name) {
                 Some(slot) => *slot,
@@ -350,6 +369,22 @@ mod tests {
                 assert!(builder.names.len() <= NAMES_KEPT + MAX_HEADERS, "{}", builder.names.len());
                 assert!(builder.slots.len() <= NAMES_KEPT + MAX_HEADERS, "{}", builder.slots.len());
             }
+        });
+    }
+
+    #[test]
+    fn an_environ_is_of_its_own_request_alone() {
+        crate::wsgi::interpreter::start(None).unwrap();
+        Python::attach(|py| {
+            let mut builder = EnvironBuilder::new(py, false, false).unwrap();
+            let first = environ_of(py, &mut builder, "GET /a?q HTTP/1.0\r\nHost: a\r\n\r\n");
+            first.set_item("PATH_INFO", "changed by the application").unwrap();
+            let second = environ_of(py, &mut builder, "PUT /a HTTP/1.1\r\nHost: a\r\n\r\n");
+            let third = environ_of(py, &mut builder, "GET /a?q HTTP/1.0\r\nHost: a\r\n\r\n");
+            let keys = ["REQUEST_METHOD", "REQUEST_URI", "PATH_INFO", "QUERY_STRING", "SERVER_PROTOCOL"];
+            assert_eq!(keys.map(|key| get(&second, key)), ["PUT", "/a", "/a", "", "HTTP/1.1"]);
+            assert_eq!(keys.map(|key| get(&third, key)), ["GET", "/a?q", "/a", "q", "HTTP/1.0"]);
+            assert_eq!(get(&first, "PATH_INFO"), "changed by the application");
         });
     }
 

@@ -300,6 +300,12 @@ fn own(bytes: &Bound<'_, PyBytes>) -> Option<Kept> {
 fn respond(py: Python<'_>, shared: &Shared, result: &Bound<'_, PyAny>) -> Result<(), Failure> {
     // Lists and tuples are what most applications return, and need no closing.
     if let Ok(list) = result.cast_exact::<PyList>() {
+        // By far the most common answer: a list of one piece.
+        if list.len() == 1
+            && let Ok(bytes) = list.get_item(0)?.cast_exact::<PyBytes>()
+        {
+            return send_one(py, shared, bytes);
+        }
         return send_whole(py, shared, &list.to_tuple());
     }
     if let Ok(tuple) = result.cast_exact::<PyTuple>() {
