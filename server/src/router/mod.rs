@@ -1,16 +1,18 @@
 //! The `--http` front: one process between the clients and the workers.
 //!
 //! It holds what is slow, so that no worker does: idle connections, heads and bodies that drip in, responses that drip
-//! out. A request goes to a worker only when all of it is here, and to a core that is free; while there is none, it waits in
-//! the one queue, in order. A response is read from the worker as fast as it comes and kept until the client has taken
-//! it: a megabyte in memory, what is more in a file, until a gigabyte makes the worker wait.
+//! out. A request goes to a worker only when all of it is here, and to a core that is free or will be at once (see
+//! `dispatch`); while there is none, it waits in the one queue, in order. A response is read from the worker as fast as it
+//! comes and kept until the client has taken it: a megabyte in memory, what is more in a file, until a gigabyte makes the
+//! worker wait.
 //!
 //! It is a loop around epoll, as the workers have, rather than tasks of an asynchronous runtime. One owner has all state,
 //! and there is nothing to lock or to wake. Events come as edges, and interest in writing is registered only while a
 //! socket is full: a unix socket reports "writable" each time the other end reads, which would wake the front once more
-//! for every request. A connection costs a few hundred bytes, a request no allocation and four system calls besides the
-//! waiting: read client, write link, read link, write client. Timeouts are whole seconds that a sweep looks at, because
-//! a timer for each request would cost more than all of this.
+//! for every request. A connection costs a few hundred bytes, a request no allocation and at most four system calls
+//! besides the waiting: read client, write link, read link, write client; under load, those of the link are shared by up to
+//! eight requests. Timeouts are whole seconds that a sweep looks at, because a timer for each request would cost more than
+//! all of this.
 //!
 //! Why not hyper: see "The front" in `docs/design.md`.
 //!
@@ -19,8 +21,8 @@
 //!   still comes of it is dropped; a worker that goes on after a second, or a megabyte, finds its link closed and sees an
 //!   error at its next write. A client that only ends its sending side (`ncat` does) while it is being served gets its
 //!   response.
-//! - A worker that is lost before a byte of the response has come: the client gets 502; unless the worker cannot have
-//!   begun, when another core gets the request. After that, the connection is reset, so that nobody takes half a
+//! - A worker that is lost before a byte of the response has come: the client gets 502; unless the worker had not begun
+//!   with it, when another core gets the request. After that, the connection is reset, so that nobody takes half a
 //!   response for a whole one.
 //! - A worker that wants to leave says so on its links (see [`crate::protocol::link`]); nothing is lost.
 //! - The master: the front finishes what it has and exits, as after a signal.
