@@ -136,6 +136,7 @@ pub(super) static NAMES: &[(&str, Standing)] = &[
     ("cl", Not("read CONTENT_LENGTH of the environ")),
     ("connect", Not("use a socket of Python's")),
     ("embedded_data", Not("use importlib.resources")),
+    ("env", Not("use the environ that the application is called with")),
     ("extract", Not("read the file")),
     ("green_schedule", Not("use threads: there is no asynchronous mode")),
     ("i_am_the_lord", Not("elect a leader with what the machines share: a database, or Redis")),

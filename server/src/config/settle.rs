@@ -17,7 +17,7 @@ pub(super) struct Settled {
 
 pub(super) fn settle(gathered: &Gatherer) -> Settled {
     let mut config = Config { listen: somaxconn(), warnings: gathered.warnings.clone(), ..Config::default() };
-    config.given = gathered.settings.iter().map(|setting| (setting.name.clone(), setting.value.clone())).collect();
+    config.given = gathered.settings.iter().map(given).collect();
     config.magic = gathered.magic();
     let mut errors = Vec::new();
     let strict = gathered.is_strict();
@@ -45,6 +45,12 @@ pub(super) fn settle(gathered: &Gatherer) -> Settled {
         errors.push(error);
     }
     Settled { config, errors }
+}
+
+/// A setting as the application is told of it: what was given no value on the command line has none.
+fn given(setting: &Setting) -> (String, String) {
+    let is_bare = setting.origin == Origin::CommandLine && setting.value == "true";
+    (setting.name.clone(), if is_bare { String::new() } else { setting.value.clone() })
 }
 
 fn bad_value(setting: &Setting, problem: String) -> ConfigError {
