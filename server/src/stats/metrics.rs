@@ -9,7 +9,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 use rwsgi_stats::{Recycled, Responses, Snapshot, Worker, latency};
 
-use super::spooler_metrics;
+use super::{shared_metrics, spooler_metrics};
 
 /// The type of [`text()`]'s result.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -174,7 +174,8 @@ impl Collector for Metrics {
         for socket in &snapshot.sockets {
             metric.encode_family(&[("socket", socket.name.as_str())])?.encode_gauge(&socket.queue)?;
         }
-        spooler_metrics::encode(&mut out, snapshot)
+        spooler_metrics::encode(&mut out, snapshot)?;
+        shared_metrics::encode(&mut out, snapshot)
     }
 }
 

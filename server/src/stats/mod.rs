@@ -11,6 +11,7 @@ pub mod offers;
 pub mod request;
 pub mod scoreboard;
 pub mod server;
+mod shared_metrics;
 pub mod snapshot;
 pub mod spooler_cell;
 mod spooler_metrics;

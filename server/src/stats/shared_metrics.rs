@@ -1,0 +1,71 @@
+//! What the application's processes share (its metrics and caches), in the text for Prometheus.
+
+use std::fmt;
+
+use prometheus_client::encoding::NoLabelSet;
+use prometheus_client::metrics::MetricType;
+use rwsgi_stats::{Cache, Snapshot};
+
+use super::metrics::Encoder;
+
+/// A figure of every cache: its name, what it is, whether it only grows, and its value.
+type Figure = (&'static str, &'static str, bool, fn(&Cache) -> u64);
+
+#[rustfmt::skip]
+const FIGURES: &[Figure] = &[
+    ("cache_items", "Items in the cache", false, |cache| cache.items),
+    ("cache_capacity", "Items that the cache has room for", false, |cache| cache.max_items),
+    ("cache_hits", "Questions that found something", true, |cache| cache.hits),
+    ("cache_misses", "Questions that found nothing", true, |cache| cache.miss),
+    ("cache_full", "Items that found no room", true, |cache| cache.full),
+];
+
+/// Writes what there is to tell.
+pub(super) fn encode(out: &mut Encoder<'_, '_>, snapshot: &Snapshot) -> fmt::Result {
+    if !snapshot.caches.is_empty() {
+        for (name, help, grows, value) in FIGURES {
+            let kind = if *grows { MetricType::Counter } else { MetricType::Gauge };
+            let mut metric = out.0.encode_descriptor(name, help, None, kind)?;
+            for cache in &snapshot.caches {
+                let labels = [("cache", cache.name.as_str())];
+                let mut metric = metric.encode_family(&labels)?;
+                if *grows {
+                    metric.encode_counter::<NoLabelSet, _, f64>(&value(cache), None)?;
+                } else {
+                    metric.encode_gauge(&value(cache))?;
+                }
+            }
+        }
+    }
+    if !snapshot.metrics.is_empty() {
+        // Whatever the application says of them, it may set them to anything.
+        let help = "Numbers that the application keeps";
+        let mut metric = out.0.encode_descriptor("application_metric", help, None, MetricType::Gauge)?;
+        for (name, found) in &snapshot.metrics {
+            metric.encode_family(&[("name", name.as_str())])?.encode_gauge(&found.value)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rwsgi_stats::Metric;
+
+    #[test]
+    fn caches_and_metrics_have_their_lines() {
+        let cache = Cache { name: "c".into(), items: 3, hits: 7, ..Cache::default() };
+        let metric = Metric { value: -5, ..Metric::default() };
+        let snapshot =
+            Snapshot { caches: vec![cache], metrics: [("sold".to_owned(), metric)].into(), ..Snapshot::default() };
+        let text = super::super::metrics::text(snapshot);
+        for line in [
+            "rwsgi_cache_items{cache=\"c\"} 3\n",
+            "rwsgi_cache_hits_total{cache=\"c\"} 7\n",
+            "rwsgi_application_metric{name=\"sold\"} -5\n",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+}
