@@ -36,7 +36,7 @@ def test_jobs_that_one_server_left_are_run_by_the_other(serve, serve_uwsgi, tmp_
     leaver, heir = (serve, serve_uwsgi) if ours_first else (serve_uwsgi, serve)
     (tmp_path / "jobs").mkdir()
     jobs = spooling(leaver, tmp_path)
-    os.kill(jobs.spoolers()[0]["pid"], signal.SIGSTOP)
+    os.kill(jobs.a_spooler(), signal.SIGSTOP)
     jobs.queue(1, 10)
     jobs.queue(11, 12, priority="3")
     jobs.queue(13, body="of no use, but there")
@@ -104,7 +104,7 @@ def test_a_job_that_kills_its_spoolers_does_not_keep_the_others_waiting(serve, t
     jobs.queue(1, until=str(go))
     for times in [1, 2]:
         jobs.wait_begun(1, times=times)
-        processes.kill(jobs.spoolers()[0]["pid"])
+        processes.kill(jobs.a_spooler())
     jobs.queue(2)
     until(lambda: jobs.record.ended() == [2], "the other job is done", context=jobs.server.log)
     jobs.server.logged(r"\(try 2\): again in 3600 s")

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from rig import http, stats
+from rig.addresses import tcp
 from rig.waiting import until
 
 from measure.goals import SOCKET
@@ -23,12 +24,15 @@ def spooler(stage) -> list[dict]:
     """One worker queues, one spooler runs. uWSGI does not sync what it queues; rwsgi does, file and directory."""
     rows = []
     full = stage.seconds > 1
-    count, waiting, watched = (10_000, 100_000, 65) if full else (2_000, 10_000, 5)
+    count, waiting, watched = (4_000, 100_000, 65) if full else (1_000, 10_000, 5)
     for name in NAMES:
         place = stage.place.room / "jobs"
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
-        setting = Setting("jobs", options=("--spooler", str(place), "--spooler-quiet"))
+        told = () if name == SOCKET else ("--stats", tcp())
+        setting = Setting("jobs", options=("--spooler", str(place), "--spooler-quiet", *told))
+        if not rows:
+            rows.append({"server": "the disk alone, synced", "queued/s": _disk(place, count // 4)})
         row: dict = {}
         for running in stage.each([name], setting):
             row = {"server": name, **_throughput(running, place, count)}
@@ -41,6 +45,24 @@ def spooler(stage) -> list[dict]:
     return rows
 
 
+def _disk(place: Path, count: int) -> int:
+    """Files that are written, synced, renamed and synced again by nobody else, a second."""
+    directory = os.open(place, os.O_RDONLY)
+    began = time.monotonic()
+    for number in range(count):
+        with (place / f".new{number}").open("wb") as file:
+            file.write(b"x" * 250)
+            file.flush()
+            os.fsync(file.fileno())
+        (place / f".new{number}").rename(place / f"file{number}")
+        os.fsync(directory)
+    took = time.monotonic() - began
+    os.close(directory)
+    for number in range(count):
+        (place / f"file{number}").unlink()
+    return round(count / took)
+
+
 def _left(place: Path) -> int:
     return sum(entry.name.startswith(PREFIX) for entry in os.scandir(place))
 
@@ -49,12 +71,19 @@ def _ask(running: Running, target: str) -> None:
     assert http.request(running.address, "GET", target).status == 200
 
 
+def _queue(running: Running, count: int) -> None:
+    # In parts that a client waits for however slow the disk is.
+    for _ in range(count // 200):
+        _ask(running, "/queue?count=200")
+
+
 def _throughput(running: Running, place: Path, count: int) -> dict:
-    pid = stats.read(running.stats)["spoolers"][0]["pid"]
+    # 0 before it is started.
+    pid = until(lambda: stats.read(running.stats)["spoolers"][0]["pid"], "the spooler runs")
     # Queueing alone, then running alone.
     os.kill(pid, signal.SIGSTOP)
     began = time.monotonic()
-    _ask(running, f"/queue?count={count}")
+    _queue(running, count)
     queued = time.monotonic() - began
     assert _left(place) == count
     began, cost = time.monotonic(), spent(running.pid)
@@ -65,7 +94,7 @@ def _throughput(running: Running, place: Path, count: int) -> dict:
     until(lambda: _left(place) == 0, "all jobs are run", 120)
     ran, cost = time.monotonic() - began, spent(running.pid) - cost
     began = time.monotonic()
-    _ask(running, f"/queue?count={count}")
+    _queue(running, count)
     until(lambda: _left(place) == 0, "all jobs are run", 120)
     both = time.monotonic() - began
     return {

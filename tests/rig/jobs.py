@@ -77,6 +77,10 @@ class Spooling:
         """The spoolers as the stats tell of them."""
         return self.server.stats()["spoolers"]
 
+    def a_spooler(self) -> int:
+        """The process id of the first spooler, once it has one."""
+        return until(lambda: self.spoolers()[0]["pid"], "a spooler runs", context=self.server.log)
+
 
 def spooling(serve: Servers, place: Path, *options: object, spooler: str = "--spooler", app: str = "jobs.py") -> Spooling:
     """Starts a server whose jobs lie in `place`."""
