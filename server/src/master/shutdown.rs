@@ -10,6 +10,10 @@ use super::Master;
 use super::pool::Fate;
 use super::workers::signal;
 
+/// Processes that do not leave in time are killed one by one, each with a line in the log; what is left then, so much
+/// later, is killed together.
+const AFTER_THE_LATE: Duration = Duration::from_millis(100);
+
 /// How far a stop has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Phase {
@@ -55,7 +59,7 @@ impl Master {
     fn begin_stop(&mut self) {
         self.phase = Phase::FrontLeaves;
         self.supervisor.tell("STOPPING=1");
-        self.killed_at = Some(Instant::now() + Duration::from_secs(self.config.reload_mercy.into()));
+        self.killed_at = Some(Instant::now() + Duration::from_secs(self.config.reload_mercy.into()) + AFTER_THE_LATE);
         self.front.due = None;
         self.reload_due = None;
         self.cheaper.due = None;
