@@ -271,6 +271,39 @@ def test_a_mule_that_is_killed_is_replaced_and_loses_no_message_that_waits(serve
     until(lambda: "mulefunc-2 mule2 after" in record.read_text(), "its successor has the message", context=server.log)
 
 
+LINGERING = """
+import os, time, uwsgi
+
+def linger():
+    if uwsgi.mule_id():
+        open("leaving", "w").close()
+        while not os.path.exists("go"):
+            time.sleep(0.01)
+        open("left", "w").close()
+
+uwsgi.atexit = linger
+
+def application(environ, start_response):
+    start_response("200 OK", [])
+    return []
+"""
+
+
+@pytest.mark.only_rwsgi(why="real uWSGI's mules die of SIGTERM, without their hooks")
+def test_a_mule_that_is_told_twice_to_leave_ends_in_peace(serve, address, tmp_path):
+    (tmp_path / "lingering.py").write_text(LINGERING)
+    server = serve("--http-socket", address, "--wsgi-file", "lingering.py", "--master", "--mules", 1, cwd=tmp_path)
+    mule = until(lambda: next((p for p in server.processes() if "mule 1" in p.command), None), "the mule runs")
+    server.logged("mule 1 started")
+    os.kill(mule.pid, signal.SIGTERM)
+    until((tmp_path / "leaving").exists, "it leaves", context=server.log)
+    os.kill(mule.pid, signal.SIGTERM)
+    (tmp_path / "go").touch()
+    until((tmp_path / "left").exists, "it has left", context=server.log)
+    server.logged("mule 1 .*has left")
+    assert "Traceback" not in server.log()
+
+
 @pytest.mark.only_rwsgi(why="uWSGI starts its shared memory anew, and names its processes otherwise")
 def test_what_is_shared_outlives_a_reload(serve, address, stats_at, tmp_path):
     record = tmp_path / "record"

@@ -22,6 +22,8 @@ const LARGEST: usize = 4 << 20;
 static IS_BUSY: AtomicBool = AtomicBool::new(false);
 /// The mule was told to leave.
 static IS_LEAVING: AtomicBool = AtomicBool::new(false);
+/// The mule's work is over, and its end must not be disturbed: who signals a group of processes signals twice.
+static IS_ENDING: AtomicBool = AtomicBool::new(false);
 
 /// Before anything of the application's runs: SIGTERM ends it as `sys.exit()` does, so that a loop without end comes to
 /// one, and what it has in `finally` is done. A message that is being handled is finished first.
@@ -31,7 +33,7 @@ static IS_LEAVING: AtomicBool = AtomicBool::new(false);
 pub(crate) fn prepare(py: Python<'_>, work: &Work) -> PyResult<()> {
     let leave = PyCFunction::new_closure(py, None, None, |_: &Bound<'_, PyTuple>, _| {
         IS_LEAVING.store(true, Relaxed);
-        if IS_BUSY.load(Relaxed) { Ok(()) } else { Err(PySystemExit::new_err(0)) }
+        if IS_BUSY.load(Relaxed) || IS_ENDING.load(Relaxed) { Ok(()) } else { Err(PySystemExit::new_err(0)) }
     })?;
     let signal = py.import("signal")?;
     signal.call_method1("signal", (signal.getattr("SIGTERM")?, leave))?;
@@ -55,6 +57,7 @@ pub(crate) fn run(py: Python<'_>, work: &Work) -> anyhow::Result<()> {
         Some(program) => run_program(py, work, program),
         None => handle_messages(py, work),
     };
+    IS_ENDING.store(true, Relaxed);
     match outcome {
         Err(raised) if raised.is_instance_of::<PySystemExit>(py) && IS_LEAVING.load(Relaxed) => Ok(()),
         Err(raised) => {
