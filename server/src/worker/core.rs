@@ -28,10 +28,10 @@ const EVENTS: usize = 64;
 const ACCEPTS: usize = 16;
 /// How much is read at once, bytes.
 const SCRATCH: usize = 64 * 1024;
-/// Bodies whose memory is kept until a second without work: about as many as clients send at once. And the smallest that
-/// is worth it, bytes: below that the allocator has it at hand.
+/// Bodies whose memory is kept until a second without work: about as many as clients send at once.
 const SPARES: usize = 16;
-const WORTH_SPARING: usize = 64 * 1024;
+/// Those that it is kept of, bytes: below that the allocator has it at hand, and larger ones are too much to keep.
+pub(super) const WORTH_SPARING: std::ops::RangeInclusive<usize> = 64 * 1024..=1024 * 1024;
 /// How often connections are looked through for those that waited too long, ms.
 const SWEEP: u16 = 1_000;
 /// The same while the worker leaves, ms.
@@ -149,7 +149,7 @@ impl Core {
 
     /// Keeps the memory of a body for the next one: getting it from the system again costs a fault for each page.
     pub(super) fn spare(&mut self, mut bytes: Vec<u8>) {
-        if bytes.capacity() >= WORTH_SPARING && self.spares.len() < SPARES {
+        if WORTH_SPARING.contains(&bytes.capacity()) && self.spares.len() < SPARES {
             bytes.clear();
             self.spares.push(bytes);
         }

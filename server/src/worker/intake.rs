@@ -9,7 +9,7 @@ use tracing::{error, warn};
 
 use super::body::{Body, LinkReader};
 use super::connection::{Connection, Kind, Pending};
-use super::core::{Core, Next};
+use super::core::{Core, Next, WORTH_SPARING};
 use super::gather::{Gather, GatherError};
 use crate::protocol::http::{self, BodyLength, HeaderBuf, Refusal};
 use crate::protocol::link::RequestHead as LinkHead;
@@ -153,7 +153,9 @@ impl Core {
         let most = if config.limit_post == 0 { u64::MAX } else { config.limit_post };
         let gather = match length {
             Some(length) => {
-                Gather::of_length(length, config.post_buffering, most, self.spares.pop().unwrap_or_default())
+                let is_worth_it = usize::try_from(length).is_ok_and(|length| WORTH_SPARING.contains(&length));
+                let spare = if is_worth_it { self.spares.pop() } else { None };
+                Gather::of_length(length, config.post_buffering, most, spare.unwrap_or_default())
             }
             None => Ok(Gather::of_chunks(config.post_buffering, most)),
         };
