@@ -129,7 +129,7 @@ impl Router<'_> {
     /// by the same bytes.
     fn forget(&mut self, scratch: &mut [u8], slot: u32, core: u32) {
         for key in self.links.keys(|link| link.slot == Some(slot) && link.core == core) {
-            self.lose(scratch, key);
+            self.hear_out(scratch, key);
         }
     }
 }

@@ -66,6 +66,12 @@ impl Cores {
         best.idle.pop()
     }
 
+    /// How often a core is among the free ones.
+    #[cfg(test)]
+    pub(super) fn count(&self, link: Key) -> usize {
+        self.workers.iter().flat_map(|worker| &worker.idle).filter(|idle| **idle == link).count()
+    }
+
     fn worker(&mut self, pid: i32) -> Option<&mut Worker> {
         self.workers.iter_mut().find(|worker| worker.pid == pid)
     }

@@ -4,6 +4,8 @@
 //! been quick, behind what those are doing; all others wait in the queue. What was offered ahead is taken back when its core
 //! turns out not to be quick, or when another core has nothing to do.
 
+use std::cmp::Reverse;
+
 use super::Router;
 use super::body::Body;
 use super::client::{self, Phase, Request};
@@ -12,6 +14,16 @@ use super::slots::Key;
 use crate::protocol::http::OVERLOADED;
 use crate::protocol::link::OFFERS;
 use crate::stats::clock;
+
+/// A request that a core had begun with when its link was lost.
+#[derive(Debug)]
+pub(super) struct Begun {
+    pub(super) client: Key,
+    /// Its place among the link's offers.
+    pub(super) index: usize,
+    /// A byte of the response has come.
+    pub(super) answered: bool,
+}
 
 impl Router<'_> {
     /// Gives a whole request to a core, or lets it wait for one.
@@ -76,6 +88,8 @@ impl Router<'_> {
             // Reading says what has become of it; it may have answered before.
             link.readable = true;
             self.turn_again_link(key);
+        } else {
+            self.emptied(key);
         }
         self.arm_link(key);
     }
@@ -142,10 +156,14 @@ impl Router<'_> {
         if self.ahead == 0 {
             return false;
         }
-        let others = self.links.iter().filter(|(key, link)| *key != idle && link.offers.len() > 1);
-        let Some((longest, _)) = others.max_by_key(|(_, link)| link.waiting()) else { return false };
-        self.take_back(longest);
-        !self.queue.is_empty()
+        let others = self.links.iter().filter(|(key, link)| *key != idle && link.waiting() > 0);
+        let mut others: Vec<_> = others.map(|(key, link)| (link.waiting(), key)).collect();
+        others.sort_by_key(|(waiting, _)| Reverse(*waiting));
+        // Of the longest, the core may have begun with all by now.
+        others.into_iter().any(|(_, key)| {
+            self.take_back(key);
+            !self.queue.is_empty()
+        })
     }
 
     /// What waits behind a request that takes long is for all again.
@@ -157,10 +175,11 @@ impl Router<'_> {
         for key in self.links.keys(late) {
             self.take_back(key);
         }
+        self.offer_queue();
     }
 
     /// Puts what a core has not begun with at the head of the queue, in order.
-    fn take_back(&mut self, link_key: Key) {
+    pub(super) fn take_back(&mut self, link_key: Key) {
         let Some(link) = self.links.get_mut(link_key) else { return };
         let Some(slot) = link.slot else { return };
         let offers = self.board.offers(slot, link.core);
@@ -191,23 +210,24 @@ impl Router<'_> {
         }
     }
 
-    /// The link is gone. What its core had not begun with is for others; returns the client whose request it had begun
-    /// with, and whether that was being answered.
-    pub(super) fn lose_offers(&mut self, link: &mut Link) -> Option<(Key, bool)> {
-        let offers = self.board.offers(link.slot?, link.core);
-        let mut begun = None;
+    /// The link is gone. What its core had not begun with is for others; returns what it had begun with, which is more
+    /// than one request when what it had answered could not be read.
+    pub(super) fn lose_offers(&mut self, link: &mut Link) -> Vec<Begun> {
+        let mut begun = Vec::new();
+        let Some(slot) = link.slot else { return begun };
+        let offers = self.board.offers(slot, link.core);
         self.ahead -= link.waiting();
         for index in (0..link.offers.len()).rev() {
             if let Some((key, request)) = link.withdraw(offers, index, true) {
                 requeue(&mut self.clients, &mut self.queue, key, request);
-            } else if let Wanted::By(key) = link.offers[index].wanted {
-                begun = Some((key, index == 0 && link.answered));
+            } else if let Wanted::By(client) = link.offers[index].wanted {
+                begun.push(Begun { client, index, answered: index == 0 && link.answered });
             }
         }
         begun
     }
 
-    /// Closes a link.
+    /// Closes a link on which nobody is answered any more.
     pub(super) fn drop_link(&mut self, key: Key) {
         if let Some(mut link) = self.links.remove(key)
             && link.slot.is_some()

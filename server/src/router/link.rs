@@ -126,7 +126,10 @@ impl Link {
     /// a body that is still being sent.
     pub(super) fn has_room(&self) -> bool {
         let most = (1 + self.streak).min(OFFERS);
-        !self.leaving && self.offers.len() < most && self.offers.back().is_none_or(|last| !last.streams)
+        !self.leaving
+            && !self.emptying
+            && self.offers.len() < most
+            && self.offers.back().is_none_or(|last| !last.streams)
     }
 
     /// Whether a request with this body can be put behind others.
@@ -232,9 +235,14 @@ impl Link {
         self.offers.iter().skip(1).filter(|offer| offer.wanted != Wanted::Withdrawn).count()
     }
 
-    /// The first offer's head as the client sent it.
-    pub(super) fn head(&self) -> &[u8] {
-        let offer = self.offers.front();
+    /// Whether anybody waits for an answer.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.offers.iter().any(|offer| matches!(offer.wanted, Wanted::By(_)))
+    }
+
+    /// An offer's head as the client sent it.
+    pub(super) fn head(&self, index: usize) -> &[u8] {
+        let offer = self.offers.get(index);
         offer.map_or(&[], |offer| &self.outgoing[offer.head_at..offer.head_at + offer.head_len])
     }
 

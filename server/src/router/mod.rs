@@ -206,31 +206,10 @@ pub fn run(config: RouterConfig, board: &Scoreboard) -> anyhow::Result<()> {
     let mut scratch = vec![0; SCRATCH];
     let mut events = [EpollEvent::empty(); EVENTS];
     while !(router.stopping && router.clients.is_empty()) {
-        let count = match router.epoll.wait(&mut events, router.patience()) {
-            Ok(count) => count,
-            Err(Errno::EINTR) => 0,
-            Err(error) => return Err(error).context("the front cannot wait for events"),
-        };
-        router.now = clock::monotonic();
-        router.take_back_overdue();
-        for event in &events[..count] {
-            if router.take(&mut scratch, event.data(), event.events()) == Flow::Exit {
-                return Ok(());
-            }
+        let patience = router.patience();
+        if router.turn(&mut scratch, &mut events, patience)? == Flow::Exit {
+            break;
         }
-        for token in std::mem::take(&mut router.again) {
-            match token {
-                Token::Client(key) => {
-                    router.flush_client(&mut scratch, key);
-                    router.advance(&mut scratch, key);
-                }
-                Token::Link(key) => router.pump(&mut scratch, key),
-                _ => {}
-            }
-        }
-        router.sweep(&mut scratch);
-        router.send_all_offers();
-        router.tell_depth();
     }
     Ok(())
 }
@@ -303,6 +282,36 @@ impl<'a> Router<'a> {
         board.front().set_depth(0);
         board.front().set_connections(0);
         Ok(router)
+    }
+
+    /// One turn of the loop: waits, and does all that is to be done.
+    fn turn(&mut self, scratch: &mut [u8], events: &mut [EpollEvent], patience: EpollTimeout) -> anyhow::Result<Flow> {
+        let count = match self.epoll.wait(events, patience) {
+            Ok(count) => count,
+            Err(Errno::EINTR) => 0,
+            Err(error) => return Err(error).context("the front cannot wait for events"),
+        };
+        self.now = clock::monotonic();
+        self.take_back_overdue();
+        for event in &events[..count] {
+            if self.take(scratch, event.data(), event.events()) == Flow::Exit {
+                return Ok(Flow::Exit);
+            }
+        }
+        for token in std::mem::take(&mut self.again) {
+            match token {
+                Token::Client(key) => {
+                    self.flush_client(scratch, key);
+                    self.advance(scratch, key);
+                }
+                Token::Link(key) => self.pump(scratch, key),
+                _ => {}
+            }
+        }
+        self.sweep(scratch);
+        self.send_all_offers();
+        self.tell_depth();
+        Ok(Flow::On)
     }
 
     fn take(&mut self, scratch: &mut [u8], token: u64, events: EpollFlags) -> Flow {

@@ -6,6 +6,7 @@ use tracing::warn;
 
 use super::Router;
 use super::client::{Phase, Then};
+use super::dispatch::Begun;
 use super::link::{Link, Received, Wanted};
 use super::output::MEMORY_MAX;
 use super::slots::Key;
@@ -58,9 +59,6 @@ impl Router<'_> {
     /// Reads the link once and passes on what is for the clients.
     fn relay(&mut self, scratch: &mut [u8], key: Key) -> Relayed {
         let Some(link) = self.links.get_mut(key) else { return Relayed::Nothing };
-        if link.emptying {
-            return Relayed::Nothing;
-        }
         if let Some(Wanted::By(client)) = link.offers.front().map(|offer| offer.wanted)
             && self.clients.get_mut(client).is_some_and(|client| client.output.is_full())
         {
@@ -94,11 +92,13 @@ impl Router<'_> {
                 _ if link.emptying => return Relayed::Nonsense("a response to no request"),
                 (Step::Data(data), Some(Wanted::By(client))) => {
                     link.answered = true;
+                    pieces.slices[pieces.used] = IoSlice::new(data);
+                    pieces.used += 1;
+                    // Not when the next piece comes: this may be the end of the client, and nothing of it may be left
+                    // for the next one.
                     if pieces.used == SLICES {
                         self.pass_on(client, &mut pieces);
                     }
-                    pieces.slices[pieces.used] = IoSlice::new(data);
-                    pieces.used += 1;
                 }
                 (Step::Data(data), Some(Wanted::Nobody)) => link.dropped += data.len(),
                 (Step::Done { keep, quick }, Some(wanted @ (Wanted::By(_) | Wanted::Nobody))) => {
@@ -128,8 +128,13 @@ impl Router<'_> {
             self.advance(scratch, client);
         }
         if self.is_waste(key) {
-            self.drop_link(key);
-            return Relayed::Nothing;
+            self.take_back(key);
+            // A core that has begun with the next request has written all of this one.
+            if self.links.get_mut(key).is_some_and(|link| !link.is_wanted()) {
+                self.drop_link(key);
+                return Relayed::Nothing;
+            }
+            self.offer_queue();
         }
         Relayed::More
     }
@@ -167,6 +172,9 @@ impl Router<'_> {
         if !link.is_sent() && link.offers.len() == 1 {
             // The worker answered without the whole request; it takes the rest of it before the next.
             link.emptying = true;
+            if let Some(answered) = link.offers.front_mut() {
+                answered.wanted = Wanted::Nobody;
+            }
             return;
         }
         link.pop(now);
@@ -199,11 +207,36 @@ impl Router<'_> {
             // Reading says what has become of it; it may have answered before.
             link.readable = true;
             self.pump(scratch, key);
-        } else if link.emptying && link.is_sent() {
+        } else {
+            self.emptied(key);
+        }
+        self.arm_link(key);
+    }
+
+    /// A core that answered before it had the whole request is free when it has it.
+    pub(super) fn emptied(&mut self, key: Key) {
+        if let Some(link) = self.links.get_mut(key)
+            && link.emptying
+            && link.is_sent()
+        {
             link.pop(self.now);
             self.release(key);
         }
-        self.arm_link(key);
+    }
+
+    /// The link's worker is known to be gone, before its end was read: what it said until then counts.
+    pub(super) fn hear_out(&mut self, scratch: &mut [u8], key: Key) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        link.leaving = true;
+        link.readable = true;
+        link.ended = true;
+        // More than a socket holds.
+        for _ in 0..TURNS {
+            if !matches!(self.relay(scratch, key), Relayed::More) {
+                break;
+            }
+        }
+        self.lose(scratch, key);
     }
 
     /// The link is gone, and with it the request that its core may have had.
@@ -213,15 +246,16 @@ impl Router<'_> {
             return;
         }
         self.cores.remove(link.pid, link_key);
-        if let Some((key, answered)) = self.lose_offers(&mut link) {
-            self.answer_for(scratch, &link, key, answered);
+        for begun in self.lose_offers(&mut link) {
+            self.answer_for(scratch, &link, &begun);
         }
         self.offer_queue();
     }
 
     /// Tells a client that the worker is gone which had its request.
-    fn answer_for(&mut self, scratch: &mut [u8], link: &Link, key: Key, answered: bool) {
-        let line = link.head().split(|&byte| byte == b'\r').find(|line| !line.is_empty()).unwrap_or_default();
+    fn answer_for(&mut self, scratch: &mut [u8], link: &Link, begun: &Begun) {
+        let Begun { client: key, index, answered } = *begun;
+        let line = link.head(index).split(|&byte| byte == b'\r').find(|line| !line.is_empty()).unwrap_or_default();
         let (worker, core) = (link.worker, link.core);
         warn!("worker {worker} core {core} was lost while it held '{}'", String::from_utf8_lossy(line).trim());
         if answered {

@@ -1,6 +1,7 @@
 //! The front with real sockets. The tests are its clients and its workers at once, so that they decide the order of
 //! everything and wait for nothing but what must come.
 
+mod ahead;
 mod rig;
 
 use std::io::{Read, Write};
@@ -348,128 +349,6 @@ fn a_request_that_a_dead_worker_never_read_goes_to_another() {
     // But this one has begun with it.
     drop(worker);
     assert_eq!(client.status(), 502);
-}
-
-/// A worker that has answered quickly several times, and has a request that it does not answer.
-fn a_quick_worker_with_a_slow_request(front: &Front) -> (TestWorker, TestClient) {
-    let mut worker = front.worker(1);
-    let mut client = front.client();
-    for _ in 0..OFFERS {
-        client.get("/quick");
-        assert_eq!(worker.path(), "/quick");
-        worker.answer_quickly("quick");
-        assert_eq!(client.status(), 200);
-    }
-    client.get("/slow");
-    assert_eq!(worker.path(), "/slow");
-    (worker, client)
-}
-
-/// Clients with requests `/0`, `/1` and so on, which came in this order and wait for a core.
-fn waiting_clients(front: &Front, count: u64) -> Vec<TestClient> {
-    let waiting = (0..count).map(|number| {
-        let mut client = front.client();
-        client.get(&format!("/{number}"));
-        front.waits_for_depth(number + 1);
-        client
-    });
-    waiting.collect()
-}
-
-#[test]
-fn what_was_sent_ahead_to_a_core_that_turns_out_slow_is_served_by_another() {
-    let front = Front::start(LIMITS);
-    let (mut slow_worker, mut slow) = a_quick_worker_with_a_slow_request(&front);
-    let mut clients = waiting_clients(&front, 3);
-    let mut other = front.worker(2);
-    for (number, client) in clients.iter_mut().enumerate() {
-        assert_eq!(other.path(), format!("/{number}"));
-        other.answer_quickly("other");
-        assert!(client.response().ends_with("other"));
-    }
-    front.waits_for_depth(0);
-    slow_worker.answer("slow");
-    assert!(slow.response().ends_with("slow"));
-    // Whatever had been sent to it is passed over, and it serves on.
-    clients[0].get("/again");
-    assert_eq!(other.path(), "/again");
-    clients[1].get("/more");
-    assert_eq!(slow_worker.path(), "/more");
-    slow_worker.answer("more");
-    assert!(clients[1].response().ends_with("more"));
-    other.answer("again");
-    assert!(clients[0].response().ends_with("again"));
-    let mut counts = vec![0; rwsgi_stats::latency::BUCKETS];
-    front.board.front().waiting.add_to(&mut counts);
-    assert_eq!(counts.iter().sum::<u64>(), OFFERS as u64 + 6, "one waiting time for each request");
-}
-
-#[test]
-fn nothing_is_sent_ahead_to_a_core_that_has_been_slow_for_long() {
-    let front = Front::start(Limits { overdue: 0, ..LIMITS });
-    let (mut worker, mut slow) = a_quick_worker_with_a_slow_request(&front);
-    let mut clients = waiting_clients(&front, 3);
-    worker.answer("slow");
-    assert_eq!(slow.status(), 200);
-    for (number, client) in clients.iter_mut().enumerate() {
-        let (taken, is_ours) = worker.next().unwrap();
-        assert!(is_ours && taken.head.starts_with(&format!("GET /{number} ")), "{taken:?}");
-        worker.answer("x");
-        assert_eq!(client.status(), 200);
-    }
-}
-
-#[test]
-fn requests_sent_ahead_survive_their_worker() {
-    let front = Front::start(LIMITS);
-    let (worker, mut lost) = a_quick_worker_with_a_slow_request(&front);
-    let mut clients = waiting_clients(&front, 3);
-    drop(worker);
-    assert_eq!(lost.status(), 502);
-    let mut next = front.worker(1);
-    for (number, client) in clients.iter_mut().enumerate() {
-        assert_eq!(next.path(), format!("/{number}"));
-        next.answer("x");
-        assert_eq!(client.status(), 200);
-    }
-}
-
-#[test]
-fn a_worker_that_leaves_gives_back_what_was_sent_ahead() {
-    let front = Front::start(LIMITS);
-    let (mut leaver, mut slow) = a_quick_worker_with_a_slow_request(&front);
-    let mut clients = waiting_clients(&front, 3);
-    leaver.word(LEAVING);
-    let mut stayer = front.worker(2);
-    for (number, client) in clients.iter_mut().enumerate() {
-        assert_eq!(stayer.path(), format!("/{number}"));
-        stayer.answer("x");
-        assert_eq!(client.status(), 200);
-    }
-    leaver.answer_quickly("slow");
-    assert!(slow.response().ends_with("slow"));
-    for _ in 0..3 {
-        let (_, is_ours) = leaver.next().unwrap();
-        assert!(!is_ours);
-        leaver.word(SKIPPED);
-    }
-    assert!(leaver.is_closed());
-}
-
-#[test]
-fn a_client_that_gives_up_before_its_turn_on_a_link_is_not_served() {
-    let front = Front::start(LIMITS);
-    let (mut worker, mut slow) = a_quick_worker_with_a_slow_request(&front);
-    let mut clients = waiting_clients(&front, 3);
-    drop(clients.remove(1));
-    front.waits_for_depth(2);
-    worker.answer_quickly("slow");
-    assert_eq!(slow.status(), 200);
-    for (path, client) in ["/0", "/2"].into_iter().zip(&mut clients) {
-        assert_eq!(worker.path(), path);
-        worker.answer_quickly("x");
-        assert_eq!(client.status(), 200);
-    }
 }
 
 #[test]

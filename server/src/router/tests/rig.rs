@@ -30,6 +30,115 @@ pub(super) const LIMITS: Limits = Limits {
     overdue: u64::MAX,
 };
 
+/// What a front is made of, and how it is reached.
+struct Parts {
+    config: RouterConfig,
+    address: SocketAddr,
+    link: UnixAddr,
+    /// The master's end.
+    lifeline: OwnedFd,
+}
+
+fn parts(limits: Limits) -> Parts {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let link = UnixAddr::from_abstract_name(format!("rwsgi-router-{}-{number}", std::process::id())).unwrap();
+    let link_listener = UnixListener::bind_addr(&link).unwrap();
+    link_listener.set_nonblocking(true).unwrap();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (lifeline, master) = pipe().unwrap();
+    let config = RouterConfig {
+        listeners: vec![listener.into()],
+        link_listener: link_listener.into(),
+        token: TOKEN,
+        lifeline,
+        limits,
+    };
+    Parts { config, address, link, lifeline: master }
+}
+
+/// A front that moves only when the test says so, which decides by that what crosses on its way.
+pub(super) struct Steps<'a> {
+    pub(super) router: Router<'a>,
+    board: &'a Arc<Scoreboard>,
+    address: SocketAddr,
+    link: UnixAddr,
+    scratch: Vec<u8>,
+    _lifeline: OwnedFd,
+}
+
+impl<'a> Steps<'a> {
+    pub(super) fn board() -> Arc<Scoreboard> {
+        Arc::new(Scoreboard::create(Layout::new(WORKERS, 1)).unwrap())
+    }
+
+    pub(super) fn new(board: &'a Arc<Scoreboard>, limits: Limits) -> Self {
+        let Parts { config, address, link, lifeline } = parts(limits);
+        let router = Router::new(config, board).unwrap();
+        Self { router, board, address, link, scratch: vec![0; SCRATCH], _lifeline: lifeline }
+    }
+
+    /// A turn of the loop with what there is to do now.
+    pub(super) fn turn(&mut self) {
+        let mut events = [EpollEvent::empty(); EVENTS];
+        assert_eq!(self.router.turn(&mut self.scratch, &mut events, EpollTimeout::ZERO).unwrap(), Flow::On);
+        self.holds_together();
+    }
+
+    /// Turns until it has done all that it can.
+    pub(super) fn turns(&mut self) {
+        for _ in 0..5 {
+            self.turn();
+        }
+        while !self.router.again.is_empty() {
+            self.turn();
+        }
+    }
+
+    pub(super) fn client(&mut self) -> TestClient {
+        let client = TestClient::connect(self.address);
+        self.turns();
+        client
+    }
+
+    /// A worker's only core, in the slot of that number.
+    pub(super) fn worker(&mut self, slot: u32) -> TestWorker {
+        let worker = TestWorker::connect(&self.link, self.board, slot + 1, slot);
+        self.turns();
+        worker
+    }
+
+    /// What must be true after each turn.
+    fn holds_together(&mut self) {
+        let Router { links, clients, cores, queue, ahead, .. } = &mut self.router;
+        assert_eq!(*ahead, links.iter().map(|(_, link)| link.waiting()).sum::<usize>(), "ahead");
+        let mut free = 0;
+        for (key, link) in links.iter().filter(|(_, link)| link.slot.is_some()) {
+            let is_free = link.offers.is_empty();
+            assert_eq!(cores.count(key), usize::from(is_free), "among the free ones: {link:?}");
+            assert!(!(is_free && link.leaving), "it could go: {link:?}");
+            free += usize::from(is_free);
+        }
+        assert!(free == 0 || queue.is_empty(), "{free} free, {} in the queue", queue.len());
+        let serving: Vec<_> = clients
+            .iter()
+            .filter_map(|(key, client)| match client.phase {
+                Phase::Serving(link) => Some((key, link)),
+                _ => None,
+            })
+            .collect();
+        for (client, link) in serving {
+            let offers = links.get_mut(link).map(|link| link.position(client));
+            assert!(matches!(offers, Some(Some(_))), "nobody will answer this client");
+        }
+        for (key, client) in clients.iter() {
+            let places = queue.iter().filter(|queued| **queued == key).count();
+            assert_eq!(places, usize::from(matches!(client.phase, Phase::Queued(_))), "places in the queue");
+        }
+    }
+}
+
 /// A front in a thread of its own.
 pub(super) struct Front {
     pub(super) address: SocketAddr,
@@ -43,44 +152,23 @@ pub(super) struct Front {
 
 impl Front {
     pub(super) fn start(limits: Limits) -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let link = UnixAddr::from_abstract_name(format!("rwsgi-router-{}-{number}", std::process::id())).unwrap();
-        let link_listener = UnixListener::bind_addr(&link).unwrap();
-        link_listener.set_nonblocking(true).unwrap();
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let address = listener.local_addr().unwrap();
-        let (reader, writer) = pipe().unwrap();
         let board = Arc::new(Scoreboard::create(Layout::new(WORKERS, 1)).unwrap());
-        let config = RouterConfig {
-            listeners: vec![listener.into()],
-            link_listener: link_listener.into(),
-            token: TOKEN,
-            lifeline: reader,
-            limits,
-        };
+        let Parts { config, address, link, lifeline } = parts(limits);
         let thread = std::thread::spawn({
             let board = Arc::clone(&board);
             move || run(config, &board)
         });
-        Self { address, link, board, lives: Default::default(), lifeline: Some(writer), thread: Some(thread) }
+        Self { address, link, board, lives: Default::default(), lifeline: Some(lifeline), thread: Some(thread) }
     }
 
     pub(super) fn client(&self) -> TestClient {
-        let stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        TestClient { stream, read: Vec::new() }
+        TestClient::connect(self.address)
     }
 
     pub(super) fn worker(&self, worker: u32) -> TestWorker {
-        let mut stream = UnixStream::connect_addr(&self.link).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
         // As the master gives them: three for the lives of each worker.
         let slot = (worker - 1) * 3 + self.lives[worker as usize - 1].fetch_add(1, Ordering::Relaxed) % 3;
-        stream.write_all(&Hello { worker, core: 0, slot, token: TOKEN }.encode()).unwrap();
-        TestWorker { stream, board: Arc::clone(&self.board), slot, brought: 0 }
+        TestWorker::connect(&self.link, &self.board, worker, slot)
     }
 
     pub(super) fn waits_for_depth(&self, depth: u64) {
@@ -107,7 +195,7 @@ impl Drop for Front {
     }
 }
 
-pub(super) fn eventually(condition: impl Fn() -> bool) {
+pub(super) fn eventually(mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < deadline, "it does not come");
@@ -122,6 +210,19 @@ pub(super) struct TestClient {
 }
 
 impl TestClient {
+    pub(super) fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Self { stream, read: Vec::new() }
+    }
+
+    /// Goes, and has the front see an error at its next write.
+    pub(super) fn break_off(self) {
+        let at_once = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+        nix::sys::socket::setsockopt(&self.stream, nix::sys::socket::sockopt::Linger, &at_once).unwrap();
+    }
+
     pub(super) fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         self.stream.write_all(bytes.as_ref()).unwrap();
         self
@@ -169,7 +270,7 @@ impl TestClient {
 pub(super) struct TestWorker {
     pub(super) stream: UnixStream,
     board: Arc<Scoreboard>,
-    slot: u32,
+    pub(super) slot: u32,
     /// Requests that came.
     brought: u8,
 }
@@ -182,6 +283,14 @@ pub(super) struct Taken {
 }
 
 impl TestWorker {
+    pub(super) fn connect(link: &UnixAddr, board: &Arc<Scoreboard>, worker: u32, slot: u32) -> Self {
+        let mut stream = UnixStream::connect_addr(link).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(&Hello { worker, core: 0, slot, token: TOKEN }.encode()).unwrap();
+        Self { stream, board: Arc::clone(board), slot, brought: 0 }
+    }
+
     pub(super) fn exactly(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = vec![0; count];
         self.stream.read_exact(&mut bytes).unwrap();

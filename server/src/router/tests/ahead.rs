@@ -1,0 +1,260 @@
+//! Requests that were sent ahead: whoever has them in the end, exactly one serves each, and the answer finds its client.
+
+use super::*;
+use crate::protocol::link::QUICK;
+
+/// A worker that has answered quickly several times, and has a request that it does not answer.
+fn a_quick_worker_with_a_slow_request(front: &Front) -> (TestWorker, TestClient) {
+    let mut worker = front.worker(1);
+    let mut client = front.client();
+    for _ in 0..OFFERS {
+        client.get("/quick");
+        assert_eq!(worker.path(), "/quick");
+        worker.answer_quickly("quick");
+        assert_eq!(client.status(), 200);
+    }
+    client.get("/slow");
+    assert_eq!(worker.path(), "/slow");
+    (worker, client)
+}
+
+/// Clients with requests `/0`, `/1` and so on, which came in this order and wait for a core.
+fn waiting_clients(front: &Front, count: u64) -> Vec<TestClient> {
+    let waiting = (0..count).map(|number| {
+        let mut client = front.client();
+        client.get(&format!("/{number}"));
+        front.waits_for_depth(number + 1);
+        client
+    });
+    waiting.collect()
+}
+
+#[test]
+fn what_was_sent_ahead_to_a_core_that_turns_out_slow_is_served_by_another() {
+    let front = Front::start(LIMITS);
+    let (mut slow_worker, mut slow) = a_quick_worker_with_a_slow_request(&front);
+    let mut clients = waiting_clients(&front, 3);
+    let mut other = front.worker(2);
+    for (number, client) in clients.iter_mut().enumerate() {
+        assert_eq!(other.path(), format!("/{number}"));
+        other.answer_quickly("other");
+        assert!(client.response().ends_with("other"));
+    }
+    front.waits_for_depth(0);
+    slow_worker.answer("slow");
+    assert!(slow.response().ends_with("slow"));
+    // Whatever had been sent to it is passed over, and it serves on.
+    clients[0].get("/again");
+    assert_eq!(other.path(), "/again");
+    clients[1].get("/more");
+    assert_eq!(slow_worker.path(), "/more");
+    slow_worker.answer("more");
+    assert!(clients[1].response().ends_with("more"));
+    other.answer("again");
+    assert!(clients[0].response().ends_with("again"));
+    let mut counts = vec![0; rwsgi_stats::latency::BUCKETS];
+    front.board.front().waiting.add_to(&mut counts);
+    assert_eq!(counts.iter().sum::<u64>(), OFFERS as u64 + 6, "one waiting time for each request");
+}
+
+#[test]
+fn nothing_is_sent_ahead_to_a_core_that_has_been_slow_for_long() {
+    let front = Front::start(Limits { overdue: 0, ..LIMITS });
+    let (mut worker, mut slow) = a_quick_worker_with_a_slow_request(&front);
+    let mut clients = waiting_clients(&front, 3);
+    worker.answer("slow");
+    assert_eq!(slow.status(), 200);
+    for (number, client) in clients.iter_mut().enumerate() {
+        let (taken, is_ours) = worker.next().unwrap();
+        assert!(is_ours && taken.head.starts_with(&format!("GET /{number} ")), "{taken:?}");
+        worker.answer("x");
+        assert_eq!(client.status(), 200);
+    }
+}
+
+#[test]
+fn requests_sent_ahead_survive_their_worker() {
+    let front = Front::start(LIMITS);
+    let (worker, mut lost) = a_quick_worker_with_a_slow_request(&front);
+    let mut clients = waiting_clients(&front, 3);
+    drop(worker);
+    assert_eq!(lost.status(), 502);
+    let mut next = front.worker(1);
+    for (number, client) in clients.iter_mut().enumerate() {
+        assert_eq!(next.path(), format!("/{number}"));
+        next.answer("x");
+        assert_eq!(client.status(), 200);
+    }
+}
+
+#[test]
+fn a_worker_that_leaves_gives_back_what_was_sent_ahead() {
+    let front = Front::start(LIMITS);
+    let (mut leaver, mut slow) = a_quick_worker_with_a_slow_request(&front);
+    let mut clients = waiting_clients(&front, 3);
+    leaver.word(LEAVING);
+    let mut stayer = front.worker(2);
+    for (number, client) in clients.iter_mut().enumerate() {
+        assert_eq!(stayer.path(), format!("/{number}"));
+        stayer.answer("x");
+        assert_eq!(client.status(), 200);
+    }
+    leaver.answer_quickly("slow");
+    assert!(slow.response().ends_with("slow"));
+    for _ in 0..3 {
+        let (_, is_ours) = leaver.next().unwrap();
+        assert!(!is_ours);
+        leaver.word(SKIPPED);
+    }
+    assert!(leaver.is_closed());
+}
+
+#[test]
+fn a_client_that_gives_up_before_its_turn_on_a_link_is_not_served() {
+    let front = Front::start(LIMITS);
+    let (mut worker, mut slow) = a_quick_worker_with_a_slow_request(&front);
+    let mut clients = waiting_clients(&front, 3);
+    drop(clients.remove(1));
+    front.waits_for_depth(2);
+    worker.answer_quickly("slow");
+    assert_eq!(slow.status(), 200);
+    for (path, client) in ["/0", "/2"].into_iter().zip(&mut clients) {
+        assert_eq!(worker.path(), path);
+        worker.answer_quickly("x");
+        assert_eq!(client.status(), 200);
+    }
+}
+
+/// The same with a front that moves step by step.
+fn a_quick_worker(front: &mut Steps<'_>) -> (TestWorker, TestClient) {
+    let mut worker = front.worker(0);
+    let mut client = front.client();
+    for _ in 0..OFFERS {
+        client.get("/quick");
+        front.turns();
+        assert_eq!(worker.path(), "/quick");
+        worker.answer_quickly("quick");
+        front.turns();
+        assert_eq!(client.status(), 200);
+    }
+    (worker, client)
+}
+
+#[test]
+fn what_a_broken_client_did_not_take_is_not_sent_to_the_next() {
+    let board = Steps::board();
+    let front = &mut Steps::new(&board, LIMITS);
+    let (mut worker, mut gone) = a_quick_worker(front);
+    let mut other = front.client();
+    gone.get("/many-pieces");
+    front.turns();
+    other.get("/other");
+    front.turns();
+    assert_eq!(worker.path(), "/many-pieces");
+    for _ in 0..40 {
+        worker.frame(b"of somebody else").unwrap();
+    }
+    worker.word(DONE_KEEP | QUICK);
+    assert_eq!(worker.path(), "/other");
+    worker.answer("other");
+    // The link is reported before this.
+    gone.break_off();
+    front.turns();
+    assert_eq!(other.response(), "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nother");
+}
+
+#[test]
+fn what_nobody_wants_does_not_take_the_next_request_with_it() {
+    let board = Steps::board();
+    let front = &mut Steps::new(&board, LIMITS);
+    let (mut worker, mut gone) = a_quick_worker(front);
+    let mut other = front.client();
+    gone.get("/large");
+    front.turns();
+    other.get("/other");
+    front.turns();
+    assert_eq!(worker.path(), "/large");
+    gone.break_off();
+    front.turns();
+    // As much as makes a link be closed, of which the end is not read yet when the worker begins with the next request.
+    worker.stream.set_nonblocking(true).unwrap();
+    let response = [&1_100_000_u32.to_le_bytes()[..], &[b'x'; 1_100_000], &DONE_KEEP.to_le_bytes()].concat();
+    let mut at = 0;
+    while at < 1_000_000 {
+        match worker.stream.write(&response[at..1_000_000]) {
+            Ok(count) => at += count,
+            Err(error) => {
+                assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+                front.turn();
+            }
+        }
+    }
+    front.turns();
+    worker.stream.set_nonblocking(false).unwrap();
+    worker.stream.write_all(&response[at..]).unwrap();
+    assert_eq!(worker.path(), "/other");
+    front.turns();
+    worker.answer("other");
+    front.turns();
+    assert!(other.response().ends_with("other"));
+}
+
+#[test]
+fn a_new_life_does_not_hide_how_the_old_one_ended() {
+    let board = Steps::board();
+    let front = &mut Steps::new(&board, LIMITS);
+    let (mut worker, mut first) = a_quick_worker(front);
+    let mut second = front.client();
+    first.get("/first");
+    front.turns();
+    second.get("/second");
+    front.turns();
+    assert_eq!((worker.path(), worker.slot), ("/first".into(), 0));
+    worker.answer("first");
+    assert_eq!(worker.path(), "/second");
+    // The new one is greeted before the front has read what the old one said.
+    let (_, link) = front.router.links.iter().next().unwrap();
+    front.router.epoll.delete(&link.fd).unwrap();
+    drop(worker);
+    let _next = front.worker(0);
+    assert!(first.response().ends_with("first"));
+    assert_eq!(second.status(), 502);
+}
+
+#[test]
+fn a_worker_that_dies_after_an_early_answer_leaves_nothing_behind() {
+    let board = Steps::board();
+    let front = &mut Steps::new(&board, Limits { post_buffering: 4_000_000, ..LIMITS });
+    let mut worker = front.worker(0);
+    let mut client = front.client();
+    client.send("PUT /1 HTTP/1.1\r\nHost: a\r\nContent-Length: 2000000\r\n\r\n");
+    client.stream.set_nonblocking(true).unwrap();
+    let (body, mut at) = (vec![b'b'; 2_000_000], 0);
+    while at < body.len() {
+        match client.stream.write(&body[at..]) {
+            Ok(count) => at += count,
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
+        }
+        front.turn();
+    }
+    client.stream.set_nonblocking(false).unwrap();
+    eventually(|| {
+        front.turn();
+        front.router.links.iter().any(|(_, link)| !link.offers.is_empty())
+    });
+    worker.next_head().unwrap();
+    assert!(worker.begin());
+    worker.answer("early");
+    front.turns();
+    assert!(client.response().ends_with("early"));
+    drop(worker);
+    front.turns();
+    assert_eq!(front.router.links.len(), 0);
+    // Its client is not told of it.
+    client.get("/2");
+    front.turns();
+    let mut next = front.worker(1);
+    next.echo();
+    front.turns();
+    assert!(client.response().ends_with("/2"));
+}
