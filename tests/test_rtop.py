@@ -218,3 +218,32 @@ def test_a_server_that_nobody_runs_is_an_error_in_batch(rtop):
     done = subprocess.run([rtop, at, "-n", "1"], capture_output=True, text=True, timeout=30)
     assert done.returncode != 0
     assert at in done.stderr and "panicked" not in done.stderr
+
+
+def judged(rtop, stats_at, address, tmp_path, *assertions):
+    """What rtop says of the server while ab loads it, and its JUnit file."""
+    junit = tmp_path / "slo.xml"
+    command = [rtop, stats_at, "--junit", junit, *(part for text in assertions for part in ("--assert", text))]
+    load = ["ab", "-q", "-n", "2000", "-c", "8", f"http://{address}/pid"]
+    done = subprocess.run([*command, "--", *load], capture_output=True, text=True, timeout=120)
+    return done, junit.read_text()
+
+
+@pytest.mark.parametrize("kind", ("serve", "uwsgi"))
+def test_objectives_are_judged_by_what_ab_s_load_did(kind, request, rtop, address, stats_at, tmp_path):
+    request.getfixturevalue(kind)(
+        *("--http-socket", address, "--wsgi-file", "probe.py", "--master", "--processes", 2),
+        *("--memory-report", "--stats", stats_at),
+    )
+    # What was before the load does not count.
+    for _ in range(5):
+        http.get(address, "/pid")
+    holds = ["requests == 2000", "error_rate < 0.1%", "rps > 1", "harakiri == 0", "rss.max < 1GiB", "respawns == 0"]
+    if kind == "serve":
+        holds.append("p99 < 1m")
+    done, junit = judged(rtop, stats_at, address, tmp_path, *holds)
+    assert (done.returncode, done.stderr.count("panicked")) == (0, 0), done.stdout + done.stderr
+    assert f'tests="{len(holds)}" failures="0" errors="0"' in junit
+    done, junit = judged(rtop, stats_at, address, tmp_path, "requests == 2000", "rps > 9000k")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert 'tests="2" failures="1" errors="0"' in junit and "rps &gt; 9000k" in junit
