@@ -60,6 +60,9 @@ pub struct Snapshot {
     /// uWSGI's emperor: its vassals; left out by everything else.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub vassals: Vec<Vassal>,
+    /// uWSGI's emperor: the vassals that do not stay up, between two attempts; left out by everything else.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub blacklist: Vec<Blacklisted>,
     /// uWSGI's emperor: the directories (or other monitors) that it watches; left out by everything else.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub emperor: Option<Vec<String>>,
@@ -434,6 +437,18 @@ pub struct Vassal {
     pub cursed: u8,
     /// How often it was started again.
     pub respawns: u64,
+}
+
+/// A vassal that did not stay up, and waits for the next attempt to start it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Blacklisted {
+    /// Name of its configuration.
+    pub id: String,
+    /// How often it was tried to start it.
+    pub attempt: u64,
+    /// When that was first tried, unix seconds.
+    pub first_attempt: u64,
 }
 
 /// The queue in front of the workers.

@@ -110,7 +110,7 @@ fn page(schema: &Value) -> String {
             let meaning = meaning(property);
             let sender = match (
                 from_uwsgi(name, &meaning),
-                path.starts_with("vassals") || meaning.starts_with("uWSGI's emperor"),
+                path.starts_with("vassals") || path.starts_with("blacklist") || meaning.starts_with("uWSGI's emperor"),
             ) {
                 (true, true) => "uWSGI",
                 (true, false) => "both",

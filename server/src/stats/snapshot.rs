@@ -137,6 +137,7 @@ pub fn take(subject: &Subject<'_>, memory: &mut Memory) -> Snapshot {
         emperor: None,
         emperor_tyrant: None,
         vassals: Vec::new(),
+        blacklist: Vec::new(),
         server: Some("rwsgi".to_owned()),
         schema: Some(SCHEMA_VERSION),
         hostname: Some(host),
