@@ -8,6 +8,7 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
 use super::spark::{Cells, bar};
+use super::table::print;
 use super::theme::Theme;
 use crate::format;
 use crate::model::{HEAT_ROWS, History, Point, Pool, heat_floor};
@@ -140,7 +141,7 @@ fn plot(area: Rect) -> Rect {
 
 fn left_label(text: &str, y: u16, area: Rect, theme: &Theme, buf: &mut Buffer) {
     let width = usize::from(MARGIN - 1);
-    buf.set_stringn(area.x, y, format!("{text:>width$}"), width, theme.dim());
+    print(buf, area.x, y, &format!("{text:>width$}"), MARGIN - 1, theme.dim());
 }
 
 /// The time below a picture of so many cells.
@@ -148,7 +149,7 @@ fn time_axis(step: u64, area: Rect, theme: &Theme, buf: &mut Buffer) {
     let plot = plot(area);
     let y = area.bottom() - 1;
     let span = step * u64::from(plot.width);
-    buf.set_stringn(plot.x, y, format!("-{}", format::seconds(span)), usize::from(plot.width), theme.dim());
+    print(buf, plot.x, y, &format!("-{}", format::seconds(span)), plot.width, theme.dim());
     if plot.width > 30 {
         let middle = format!("-{}", format::seconds(span / 2));
         buf.set_string(plot.x + plot.width / 2, y, middle, theme.dim());
@@ -169,7 +170,8 @@ fn bars(
     let points = material.history.points();
     let cells = Cells::fitting(points.collect::<Vec<_>>().into_iter(), material.until, usize::from(plot.width));
     let values = cells.highest(value);
-    let top = values.iter().flatten().copied().fold(least_top, f64::max).max(1e-9);
+    let highest = values.iter().flatten().copied().fold(least_top, f64::max);
+    let top = if highest > 0.0 { highest } else { 1.0 };
     for (column, value) in values.iter().enumerate() {
         let Some(value) = value else { continue };
         let level = value / top * f64::from(plot.height);
