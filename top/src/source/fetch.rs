@@ -28,7 +28,7 @@ pub(crate) fn fetch(target: &Target, timeout: Duration, reader: &mut Reader) -> 
         socket.set_write_timeout(Some(deadline.left()?)).map_err(SourceError::Read)?;
         socket.write_all(request.as_bytes()).map_err(|error| deadline.classify(error))?;
     }
-    let bytes = read_to_end(&socket, &deadline)?;
+    let bytes = read_to_end(&socket, reader.room(), &deadline)?;
     // A stats server that speaks HTTP is recognized even when the address did not say so.
     reader.parse(if bytes.starts_with(b"HTTP/") { body_of(bytes)? } else { bytes })
 }
@@ -86,9 +86,10 @@ fn connect_one(candidate: &SockAddr, deadline: &Deadline) -> Result<Socket, Sour
     Ok(socket)
 }
 
-fn read_to_end(socket: &Socket, deadline: &Deadline) -> Result<Vec<u8>, SourceError> {
-    let mut bytes = Vec::new();
-    let mut chunk = [0; 64 * 1024];
+/// Reads into `bytes`, whose contents are of no interest: a document is about as long as the one before.
+fn read_to_end(socket: &Socket, mut bytes: Vec<u8>, deadline: &Deadline) -> Result<Vec<u8>, SourceError> {
+    let mut length = 0;
+    bytes.resize(bytes.len() + 4 * 1024, 0);
     let mut allowed = Duration::MAX;
     loop {
         let left = deadline.left()?;
@@ -97,17 +98,22 @@ fn read_to_end(socket: &Socket, deadline: &Deadline) -> Result<Vec<u8>, SourceEr
             socket.set_read_timeout(Some(left)).map_err(SourceError::Read)?;
             allowed = left;
         }
+        if length == bytes.len() {
+            bytes.resize(length + 64 * 1024, 0);
+        }
         let mut reader: &Socket = socket;
-        match reader.read(&mut chunk) {
-            Ok(0) => return Ok(bytes),
-            Ok(_) if bytes.len() > LARGEST => return Err(SourceError::TooLarge(LARGEST)),
-            Ok(count) => bytes.extend_from_slice(&chunk[..count]),
+        match reader.read(&mut bytes[length..]) {
+            Ok(0) => break,
+            Ok(_) if length > LARGEST => return Err(SourceError::TooLarge(LARGEST)),
+            Ok(count) => length += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             // Some servers close with unread input and the kernel resets; what came before it may be whole.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset && !bytes.is_empty() => return Ok(bytes),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset && length > 0 => break,
             Err(error) => return Err(deadline.classify(error)),
         }
     }
+    bytes.truncate(length);
+    Ok(bytes)
 }
 
 /// The body of a whole HTTP answer, if its status is 200.

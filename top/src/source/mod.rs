@@ -18,6 +18,7 @@ pub(crate) use target::Target;
 
 use std::borrow::Cow;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rwsgi_stats::Snapshot;
@@ -39,8 +40,8 @@ pub(crate) struct Sample {
 /// A document as it came and as it was understood.
 #[derive(Debug)]
 pub(crate) struct Document {
-    /// The bytes of the JSON text, for a recording.
-    pub(crate) raw: Vec<u8>,
+    /// The bytes of the JSON text, for a recording. Shared with the reader, which takes their room back afterwards.
+    pub(crate) raw: Arc<Vec<u8>>,
     /// What they say.
     pub(crate) snapshot: Box<Snapshot>,
 }
@@ -96,7 +97,7 @@ pub(crate) fn parse(raw: Vec<u8>) -> Result<Document, SourceError> {
     if snapshot.version.is_empty() && snapshot.pid == 0 && snapshot.workers.is_empty() {
         return Err(SourceError::NotStats("it has neither 'version' nor 'pid' nor 'workers'".to_owned()));
     }
-    Ok(Document { snapshot: Box::new(snapshot), raw })
+    Ok(Document { snapshot: Box::new(snapshot), raw: Arc::new(raw) })
 }
 
 #[cfg(test)]

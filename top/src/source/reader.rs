@@ -5,6 +5,7 @@
 //! comes out is what [`parse`] makes of the document, and whatever looks unusual is left to it.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use rwsgi_stats::{Snapshot, Worker};
 
@@ -14,7 +15,9 @@ use super::{Document, SourceError, parse};
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
     /// By place: a worker's text and what it says.
-    workers: Vec<(Box<[u8]>, Worker)>,
+    workers: Vec<(Vec<u8>, Worker)>,
+    /// The last document, for its room.
+    last: Arc<Vec<u8>>,
 }
 
 impl Reader {
@@ -23,10 +26,18 @@ impl Reader {
     /// # Errors
     /// Those of [`parse`].
     pub(crate) fn parse(&mut self, raw: Vec<u8>) -> Result<Document, SourceError> {
-        match self.understand(&raw) {
-            Some(snapshot) => Ok(Document { snapshot: Box::new(snapshot), raw }),
-            None => parse(raw),
-        }
+        let document = match self.understand(&raw) {
+            Some(snapshot) => Document { snapshot: Box::new(snapshot), raw: Arc::new(raw) },
+            None => parse(raw)?,
+        };
+        self.last = Arc::clone(&document.raw);
+        Ok(document)
+    }
+
+    /// The room of the last document, with whatever is in it; empty when somebody still has it. A pool's document is
+    /// large enough for its memory to be worth keeping.
+    pub(crate) fn room(&mut self) -> Vec<u8> {
+        Arc::into_inner(std::mem::take(&mut self.last)).unwrap_or_default()
     }
 
     fn understand(&mut self, raw: &[u8]) -> Option<Snapshot> {
@@ -56,11 +67,16 @@ impl Reader {
 
     /// Understands the worker whose text begins at `at`; returns the text's length.
     fn learn(&mut self, raw: &[u8], at: usize, place: usize) -> Option<usize> {
-        let text = &raw[at..end_of_object(raw, at)?];
-        let learnt = (Box::from(text), serde_json::from_slice(text).ok()?);
+        let mut values = serde_json::Deserializer::from_slice(&raw[at..]).into_iter();
+        let worker = values.next()?.ok()?;
+        let text = &raw[at..at + values.byte_offset()];
         match self.workers.get_mut(place) {
-            Some(known) => *known = learnt,
-            None => self.workers.push(learnt),
+            Some(known) => {
+                known.0.clear();
+                known.0.extend_from_slice(text);
+                known.1 = worker;
+            }
+            None => self.workers.push((text.to_vec(), worker)),
         }
         Some(text.len())
     }
@@ -80,28 +96,6 @@ fn end_of_string(raw: &[u8], mut at: usize) -> Option<usize> {
             _ => {}
         }
     }
-}
-
-/// Where the object that opens at `at` has ended; nothing but its nesting is looked at.
-fn end_of_object(raw: &[u8], mut at: usize) -> Option<usize> {
-    let mut depth = 0;
-    while let Some(byte) = raw.get(at) {
-        match byte {
-            b'"' => {
-                at = end_of_string(raw, at)?;
-                continue;
-            }
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth -= 1,
-            _ if depth == 0 => return None,
-            _ => {}
-        }
-        at += 1;
-        if depth == 0 {
-            return Some(at);
-        }
-    }
-    None
 }
 
 /// Where the elements of the document's own list of workers begin.

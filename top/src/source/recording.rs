@@ -67,7 +67,7 @@ impl Recorder {
     /// When the disk does not take it.
     pub(crate) fn write(&mut self, target: &str, sample: &Sample) -> Result<(), RecordingError> {
         let document = match &sample.outcome {
-            Ok(document) => serde_json::from_slice(&document.raw).ok(),
+            Ok(document) => serde_json::from_slice(document.raw.as_slice()).ok(),
             Err(_) => None,
         };
         let error = match &sample.outcome {

@@ -1,5 +1,6 @@
-//! What is shown and what is drawn, and what has to be written to get from the one to the other. ratatui's own comparison looks at each cell with the care that wide characters need; nearly all of ours are
-//! plain, and a frame has thousands of them.
+//! What is shown and what is drawn, and what has to be written to get from the one to the other. ratatui's own comparison
+//! looks at each cell with the care that wide characters need; nearly all of ours are plain, and a frame has thousands of
+//! them.
 
 use ratatui::buffer::{Buffer, Cell, CellWidth};
 use ratatui::layout::Rect;
@@ -71,8 +72,11 @@ impl Mark {
             bytes if bytes.len() < 8 => bytes.iter().fold(0, |symbol, byte| symbol << 8 | u64::from(*byte)),
             _ => Self::LONG,
         };
-        let style = u64::from(cell.modifier.bits()) << 52 | colour(cell.fg) << 26 | colour(cell.bg);
-        Self(symbol, style)
+        let colours = match (cell.fg, cell.bg) {
+            (Color::Reset, Color::Reset) => 0,
+            (fg, bg) => colour(fg) << 26 | colour(bg),
+        };
+        Self(symbol, u64::from(cell.modifier.bits()) << 52 | colours)
     }
 
     fn is_long(self) -> bool {

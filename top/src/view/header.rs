@@ -10,6 +10,7 @@ use ratatui::text::{Line, Span};
 use rwsgi_stats::Snapshot;
 
 use super::spark::{Cells, sparkline};
+use super::table::{print, width_of};
 use super::theme::Theme;
 use crate::format;
 use crate::model::{Counts, History, Point, Reading, Status, Totals};
@@ -226,8 +227,8 @@ fn flow(items: &[Item], view: &View<'_>, area: Rect, buf: &mut Buffer) -> u16 {
         let spark_width = if spark.is_empty() { 0 } else { spark.chars().count() as u16 + 1 };
         // The last item of a line needs no room after its value.
         let least = match spark_width {
-            0 => label + Line::raw(&item.value).width() as u16,
-            width => label + Line::raw(&value).width() as u16 + width,
+            0 => label + width_of(&item.value),
+            width => label + width_of(&value) + width,
         };
         if x > area.x && x + least > area.right() {
             (x, y) = (area.x, y + 1);
@@ -236,15 +237,15 @@ fn flow(items: &[Item], view: &View<'_>, area: Rect, buf: &mut Buffer) -> u16 {
             break;
         }
         used = y - area.y + 1;
-        let room = |x: u16| usize::from(area.right().saturating_sub(x));
-        buf.set_stringn(x, y, item.label, room(x), view.theme.dim());
+        let room = |x: u16| area.right().saturating_sub(x);
+        print(buf, x, y, item.label, room(x), view.theme.dim());
         x += label;
         if room(x) > 0 {
-            buf.set_stringn(x, y, &value, room(x), item.style);
+            print(buf, x, y, &value, room(x), item.style);
         }
-        x += Line::raw(&value).width() as u16;
+        x += width_of(&value);
         if spark_width > 0 && room(x) > 1 {
-            buf.set_stringn(x + 1, y, &spark, room(x + 1), view.theme.series(0));
+            print(buf, x + 1, y, &spark, room(x + 1), view.theme.series(0));
         }
         x += spark_width + GAP;
     }

@@ -321,20 +321,28 @@ pub(crate) fn width_of(text: &str) -> u16 {
     u16::try_from(width).unwrap_or(u16::MAX)
 }
 
+/// Writes as much of a text as finds room in `width`. Nearly all is ASCII, which needs no looking for characters of several
+/// parts.
+pub(crate) fn print(buf: &mut Buffer, x: u16, y: u16, text: &str, width: u16, style: Style) {
+    if !text.is_ascii() || !buf.area.contains((x, y).into()) {
+        buf.set_stringn(x, y, text, usize::from(width), style);
+        return;
+    }
+    let room = usize::from(width.min(buf.area.right() - x));
+    let start = buf.index_of(x, y);
+    for (cell, byte) in buf.content[start..].iter_mut().zip(text.bytes().take(room)) {
+        cell.set_char(if byte.is_ascii_control() { ' ' } else { char::from(byte) });
+        if style != Style::new() {
+            cell.set_style(style);
+        }
+    }
+}
+
 /// Puts a text into a cell, cut with a mark when it is too long.
 pub(crate) fn put(buf: &mut Buffer, x: u16, y: u16, text: &str, width: u16, right: bool) {
     let length = width_of(text);
     let indent = if right { width.saturating_sub(length) } else { 0 };
-    // Nearly all is ASCII, which needs no looking for characters of several parts.
-    if text.is_ascii() && buf.area.contains((x, y).into()) {
-        let room = usize::from((width - indent).min(buf.area.right().saturating_sub(x + indent)));
-        let start = buf.index_of(x, y) + usize::from(indent);
-        for (cell, byte) in buf.content[start..].iter_mut().zip(text.bytes().take(room)) {
-            cell.set_char(if byte.is_ascii_control() { ' ' } else { char::from(byte) });
-        }
-    } else {
-        buf.set_stringn(x + indent, y, text, usize::from(width - indent), Style::new());
-    }
+    print(buf, x + indent, y, text, width - indent, Style::new());
     if length > width && width > 0 {
         buf.set_stringn(x + width - 1, y, "…", 1, Style::new());
     }
