@@ -16,8 +16,8 @@ use super::terminal::Tty;
 use crate::source::Sample;
 
 /// Events that may wait, and that are taken in between two frames. Bounded: a recording that is played faster than it can
-/// be drawn waits for the screen, and does not go into memory.
-const BATCH: usize = 32;
+/// be drawn waits for the screen, and does not go into memory: a large pool's sample is more than a hundred kilobytes.
+const BATCH: usize = 8;
 
 /// What reading threads put into the channel.
 #[derive(Debug)]
