@@ -25,6 +25,15 @@ pub(super) struct Begun {
     pub(super) answered: bool,
 }
 
+/// What a core keeps of its offers when they are taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// The next that it would begin with: if that could be taken too, then on a machine where nobody gets to begin with
+    /// anything in time, work would only be moved about.
+    First,
+    Nothing,
+}
+
 impl Router<'_> {
     /// Gives a whole request to a core, or lets it wait for one.
     pub(super) fn dispatch(&mut self, key: Key, head: &[u8], body: Body) {
@@ -161,7 +170,7 @@ impl Router<'_> {
         others.sort_by_key(|(waiting, _)| Reverse(*waiting));
         // Of the longest, the core may have begun with all by now.
         others.into_iter().any(|(_, key)| {
-            self.take_back(key);
+            self.take_back(key, Keep::First);
             !self.queue.is_empty()
         })
     }
@@ -173,17 +182,23 @@ impl Router<'_> {
         }
         let late = |link: &Link| link.offers.len() > 1 && self.now.saturating_sub(link.begun) > self.limits.overdue;
         for key in self.links.keys(late) {
-            self.take_back(key);
+            self.take_back(key, Keep::First);
         }
         self.offer_queue();
     }
 
     /// Puts what a core has not begun with at the head of the queue, in order.
-    pub(super) fn take_back(&mut self, link_key: Key) {
+    pub(super) fn take_back(&mut self, link_key: Key, keep: Keep) {
         let Some(link) = self.links.get_mut(link_key) else { return };
         let Some(slot) = link.slot else { return };
         let offers = self.board.offers(slot, link.core);
-        for index in (0..link.offers.len()).rev() {
+        let first = match keep {
+            Keep::First => {
+                link.offers.iter().position(|offer| offer.wanted != Wanted::Withdrawn).map_or(0, |at| at + 1)
+            }
+            Keep::Nothing => 0,
+        };
+        for index in (first..link.offers.len()).rev() {
             let Some((key, request)) = link.withdraw(offers, index, false) else { continue };
             if index > 0 {
                 self.ahead -= 1;
@@ -194,7 +209,7 @@ impl Router<'_> {
 
     /// The wish of a worker to leave is granted when it has nothing to answer any more.
     pub(super) fn retire(&mut self, key: Key) {
-        self.take_back(key);
+        self.take_back(key, Keep::Nothing);
         if self.links.get_mut(key).is_some_and(|link| link.offers.is_empty()) {
             self.drop_link(key);
         }

@@ -22,8 +22,8 @@
 //!   error at its next write. A client that only ends its sending side (`ncat` does) while it is being served gets its
 //!   response.
 //! - A worker that is lost before a byte of the response has come: the client gets 502; unless the worker had not begun
-//!   with it, when another core gets the request. After that, the connection is reset, so that nobody takes half a
-//!   response for a whole one.
+//!   with it and all of it is still here (bodies over 16 kB are let go when they are sent), when another core gets it.
+//!   After that, the connection is reset, so that nobody takes half a response for a whole one.
 //! - A worker that wants to leave says so on its links (see [`crate::protocol::link`]); nothing is lost.
 //! - The master: the front finishes what it has and exits, as after a signal.
 

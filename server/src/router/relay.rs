@@ -7,6 +7,7 @@ use tracing::warn;
 use super::Router;
 use super::client::{Phase, Then};
 use super::dispatch::Begun;
+use super::dispatch::Keep;
 use super::link::{Link, Received, Wanted};
 use super::output::MEMORY_MAX;
 use super::slots::Key;
@@ -128,7 +129,7 @@ impl Router<'_> {
             self.advance(scratch, client);
         }
         if self.is_waste(key) {
-            self.take_back(key);
+            self.take_back(key, Keep::Nothing);
             // A core that has begun with the next request has written all of this one.
             if self.links.get_mut(key).is_some_and(|link| !link.is_wanted()) {
                 self.drop_link(key);

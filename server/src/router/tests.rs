@@ -3,6 +3,7 @@
 
 mod ahead;
 mod rig;
+mod schedules;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

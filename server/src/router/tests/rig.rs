@@ -97,16 +97,31 @@ impl<'a> Steps<'a> {
     }
 
     pub(super) fn client(&mut self) -> TestClient {
-        let client = TestClient::connect(self.address);
+        let client = self.connect();
         self.turns();
         client
     }
 
+    /// A client that the front has not seen yet.
+    pub(super) fn connect(&self) -> TestClient {
+        TestClient::connect(self.address)
+    }
+
+    /// Requests that wait for a core.
+    pub(super) fn depth(&self) -> u64 {
+        self.board.front().read().0
+    }
+
     /// A worker's only core, in the slot of that number.
     pub(super) fn worker(&mut self, slot: u32) -> TestWorker {
-        let worker = TestWorker::connect(&self.link, self.board, slot + 1, slot);
+        let worker = self.connect_worker(slot);
         self.turns();
         worker
+    }
+
+    /// A worker that the front has not seen yet.
+    pub(super) fn connect_worker(&self, slot: u32) -> TestWorker {
+        TestWorker::connect(&self.link, self.board, slot + 1, slot)
     }
 
     /// What must be true after each turn.
