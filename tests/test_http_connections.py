@@ -148,10 +148,11 @@ def test_kept_connections_are_shared_out_among_the_workers(serve, address, stats
     )
     server.wait_workers(4)
     with ExitStack() as stack:
-        for _ in range(16):
+        for _ in range(40):
             # One after another: each is answered, and kept, before the next one comes.
             connection = stack.enter_context(Connection(address))
             assert connection.request("GET", "/unread").status == 200
-        document = server.wait_stats(lambda document: stats.total(document, "requests") >= 16, "all counted")
-    # One that was kept from sleeping at the wrong moment may have got none of the first round.
-    assert all(worker["requests"] >= 2 for worker in document["workers"]), [w["requests"] for w in document["workers"]]
+        document = server.wait_stats(lambda document: stats.total(document, "requests") >= 40, "all counted")
+    # How evenly depends on who was asleep at which moment; without turns the first of them gets nearly all.
+    requests = [worker["requests"] for worker in document["workers"]]
+    assert min(requests) >= 1 and max(requests) <= 30, requests
