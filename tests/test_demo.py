@@ -56,7 +56,13 @@ def test_it_shows_a_pool_under_load_and_leaving_rtop_stops_everything(terminal, 
 def test_a_signal_stops_everything(terminal, rtop, program, name):
     screen = terminal(["sh", DEMO], columns=180, rows=50)
     screen.wait("WID", "4 ")
-    [script] = [p for p in processes.marked(screen.mark) if p.command == f"sh {DEMO}"]
+
+    def scripts() -> list[processes.Process]:
+        return [process for process in processes.marked(screen.mark) if process.command == f"sh {DEMO}"]
+
+    # What the shell starts has its name for a moment.
+    until(lambda: len(scripts()) == 1, "the script alone has its name", context=screen.screen)
+    [script] = scripts()
     processes.kill(script.pid, getattr(signal, name))
     screen.wait_left(128 + getattr(signal, name))
     assert not listening(HTTP) and not listening(STATS)

@@ -83,6 +83,8 @@ def test_vacuum_leaves_nothing_and_a_relative_pidfile_is_where_the_server_was_st
         *("--pidfile", "one.pid", "--pidfile2", "two.pid"),
         cwd=tmp_path,
     )
+    # The second is written when privileges are dropped, which is after the sockets are there.
+    until(lambda: (tmp_path / "two.pid").exists() and (tmp_path / "two.pid").read_text(), "the second pidfile is there")
     assert [int((tmp_path / name).read_text()) for name in ("one.pid", "two.pid")] == [server.pid] * 2
     assert http.get(str(socket), "/").body == b"ok"
     server.stop()
