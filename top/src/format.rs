@@ -4,29 +4,60 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+/// A number of so many decimals, given without its point, and a unit. A table has hundreds of these in every frame, and
+/// `format!` takes several times as long.
+fn decimal(scaled: u64, decimals: usize, unit: &str) -> String {
+    // A u64 has no more than 20 digits; and there is a point.
+    let mut digits = [0; 21];
+    let (mut rest, mut start) = (scaled, digits.len());
+    let mut put = |digit: u8| {
+        start -= 1;
+        digits[start] = digit;
+    };
+    for _ in 0..decimals {
+        put(b'0' + (rest % 10) as u8);
+        rest /= 10;
+    }
+    if decimals > 0 {
+        put(b'.');
+    }
+    loop {
+        put(b'0' + (rest % 10) as u8);
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    let mut text = String::with_capacity(digits.len() - start + unit.len());
+    text.push_str(str::from_utf8(&digits[start..]).unwrap_or_default());
+    text.push_str(unit);
+    text
+}
+
+/// A value that is not negative as [`decimal`] wants it; rounded as `format!` does.
+fn scaled(value: f64, decimals: i32) -> u64 {
+    (value * 10f64.powi(decimals)).round_ties_even() as u64
+}
+
 /// Bytes with a binary unit and one decimal, as uwsgitop writes them: `512`, `1.5K`, `11.0M`, `1.2G`.
 pub(crate) fn size(bytes: u64) -> String {
-    const UNITS: [(u64, char); 4] = [(1 << 40, 'T'), (1 << 30, 'G'), (1 << 20, 'M'), (1 << 10, 'K')];
+    const UNITS: [(u64, &str); 4] = [(1 << 40, "T"), (1 << 30, "G"), (1 << 20, "M"), (1 << 10, "K")];
     match UNITS.iter().find(|(unit, _)| bytes >= *unit) {
-        Some((unit, letter)) => {
-            // As a float would be rounded, which costs several times as much; a table has hundreds of these.
-            let tenths = bytes / unit * 10 + (bytes % unit * 10 + unit / 2) / unit;
-            format!("{}.{}{letter}", tenths / 10, tenths % 10)
-        }
-        None => bytes.to_string(),
+        Some((unit, letter)) => decimal(bytes / unit * 10 + (bytes % unit * 10 + unit / 2) / unit, 1, letter),
+        None => decimal(bytes, 0, ""),
     }
 }
 
 /// A duration given in µs, with about three significant digits: `53µs`, `1.25ms`, `12.5ms`, `3.20s`, `4m05s`, `2h03m`.
 pub(crate) fn micros(micros: u64) -> String {
-    let scaled = |value: f64, unit: &str| {
+    let short = |value: f64, unit: &str| {
         let decimals = if value < 9.995 { 2 } else { usize::from(value < 99.95) };
-        format!("{value:.decimals$}{unit}")
+        decimal(scaled(value, decimals as i32), decimals, unit)
     };
     match micros {
-        0..1_000 => format!("{micros}µs"),
-        1_000..999_500 => scaled(micros as f64 / 1e3, "ms"),
-        999_500..60_000_000 => scaled(micros as f64 / 1e6, "s"),
+        0..1_000 => decimal(micros, 0, "µs"),
+        1_000..999_500 => short(micros as f64 / 1e3, "ms"),
+        999_500..60_000_000 => short(micros as f64 / 1e6, "s"),
         _ => seconds(micros / 1_000_000),
     }
 }
@@ -43,21 +74,26 @@ pub(crate) fn seconds(seconds: u64) -> String {
 
 /// Events per second: whole numbers as uwsgitop has them, but one decimal below ten, where it says something.
 pub(crate) fn rate(rate: f64) -> String {
-    if rate == 0.0 || rate >= 9.95 { format!("{rate:.0}") } else { format!("{rate:.1}") }
+    if rate == 0.0 || rate >= 9.95 { decimal(scaled(rate, 0), 0, "") } else { tenths(rate) }
+}
+
+/// A number with one decimal.
+pub(crate) fn tenths(value: f64) -> String {
+    decimal(scaled(value, 1), 1, "")
 }
 
 /// A fraction (0 to 1) as a percentage without its sign.
 pub(crate) fn percent(fraction: f64) -> String {
     let percent = fraction * 100.0;
-    if percent >= 99.95 { format!("{percent:.0}") } else { format!("{percent:.1}") }
+    if percent >= 99.95 { decimal(scaled(percent, 0), 0, "") } else { tenths(percent) }
 }
 
 /// A total that keeps every digit up to seven of them: `1234567`, `12.3M`, `4.57G`.
 pub(crate) fn count(count: u64) -> String {
     match count {
-        0..10_000_000 => count.to_string(),
-        10_000_000..1_000_000_000 => format!("{:.1}M", count as f64 / 1e6),
-        _ => format!("{:.2}G", count as f64 / 1e9),
+        0..10_000_000 => decimal(count, 0, ""),
+        10_000_000..1_000_000_000 => decimal(scaled(count as f64 / 1e6, 1), 1, "M"),
+        _ => decimal(scaled(count as f64 / 1e9, 2), 2, "G"),
     }
 }
 
@@ -66,22 +102,34 @@ pub(crate) fn time_of_day(unix_seconds: u64, now: u64, zone: &TimeZone) -> Strin
     if unix_seconds == 0 {
         return "--:--:--".to_owned();
     }
-    let pattern = if now.saturating_sub(unix_seconds) < 86_400 { "%H:%M:%S" } else { "%d %b" };
-    local(unix_seconds, pattern, zone)
+    let Some(timestamp) = timestamp(unix_seconds).filter(|_| now.saturating_sub(unix_seconds) < 86_400) else {
+        return local(unix_seconds, "%d %b", zone);
+    };
+    let into_day = (timestamp.as_second() + i64::from(zone.to_offset(timestamp).seconds())).rem_euclid(86_400) as u64;
+    // Every worker of a large pool has one.
+    let two = |part: u64| [b'0' + (part / 10) as u8, b'0' + (part % 10) as u8].map(char::from);
+    let [[h, i], [m, n], [s, t]] = [into_day / 3_600, into_day / 60 % 60, into_day % 60].map(two);
+    String::from_iter([h, i, ':', m, n, ':', s, t])
 }
 
 /// Local date and time of a unix time in seconds, in `strftime`'s notation.
 pub(crate) fn local(unix_seconds: u64, pattern: &str, zone: &TimeZone) -> String {
-    let seconds = i64::try_from(unix_seconds).unwrap_or(i64::MAX);
-    match Timestamp::from_second(seconds) {
-        Ok(timestamp) => timestamp.to_zoned(zone.clone()).strftime(pattern).to_string(),
-        // Only a server that sends nonsense names a year after 9999.
-        Err(_) => "?".to_owned(),
+    match timestamp(unix_seconds) {
+        Some(timestamp) => timestamp.to_zoned(zone.clone()).strftime(pattern).to_string(),
+        None => "?".to_owned(),
     }
+}
+
+/// Only a server that sends nonsense names a year after 9999, which has none.
+fn timestamp(unix_seconds: u64) -> Option<Timestamp> {
+    Timestamp::from_second(i64::try_from(unix_seconds).ok()?).ok()
 }
 
 /// Text from a server made safe for one line of a terminal or a file: control characters become spaces.
 pub(crate) fn one_line(text: &str) -> String {
+    if !text.contains(char::is_control) {
+        return text.to_owned();
+    }
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
@@ -98,6 +146,7 @@ pub(crate) fn end_of(text: &str, width: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn sizes_read_as_uwsgitop_s() {
@@ -133,6 +182,23 @@ mod tests {
             assert_eq!(micros(value), expected, "{value}");
         }
         assert_eq!(seconds(3 * 86_400 + 4 * 3_600), "3d04h");
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_are_written_as_format_writes_them(number in any::<u64>(), bits in 0..64u32, decimals in 0..4usize) {
+            let number = number >> bits;
+            prop_assert_eq!(decimal(number, 0, ""), number.to_string());
+            // Floats of so many digits are exact to the last of them.
+            let value = (number >> 20) as f64 / 8.0;
+            prop_assert_eq!(decimal(scaled(value, decimals as i32), decimals, "ms"), format!("{value:.decimals$}ms"));
+        }
+
+        #[test]
+        fn a_time_of_day_is_the_zone_s(second in 1_600_000_000..1_900_000_000u64, east in -12..14i8) {
+            let zone = jiff::tz::offset(east).to_time_zone();
+            prop_assert_eq!(time_of_day(second, second, &zone), local(second, "%H:%M:%S", &zone));
+        }
     }
 
     #[test]

@@ -104,7 +104,8 @@ fn queue(reading: &Reading, thresholds: &Thresholds, found: &mut Vec<Concern>) {
 /// The last minute's share of requests that raised, against the five minutes before.
 fn errors(reading: &Reading, history: &History, thresholds: &Thresholds, found: &mut Vec<Concern>) {
     let share = |from: u64, to: u64| {
-        let points = history.points().rev().skip_while(|point| point.taken > to).take_while(|point| point.taken > from);
+        let points =
+            history.points().iter().rev().skip_while(|point| point.taken > to).take_while(|point| point.taken > from);
         let (mut errors, mut requests) = (0.0, 0.0);
         for point in points {
             errors += f64::from(point.exceptions.unwrap_or(0.0));

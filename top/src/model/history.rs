@@ -47,10 +47,21 @@ pub(crate) struct Point {
     pub(crate) heat: [u16; HEAT_ROWS],
 }
 
+impl Point {
+    /// Takes over what the other one knows.
+    fn add(&mut self, other: &Self) {
+        self.rps = other.rps.or(self.rps);
+        self.utilization = other.utilization.or(self.utilization);
+        self.latency = other.latency.or(self.latency);
+        self.memory = self.memory.max(other.memory);
+    }
+}
+
 /// What is remembered of one server.
 #[derive(Debug, Default)]
 pub(crate) struct History {
     points: VecDeque<Point>,
+    ever: Point,
     /// Oldest first.
     blocks: VecDeque<Block>,
     open: Block,
@@ -73,7 +84,9 @@ impl History {
             *self = Self::default();
         }
         let latency = std::mem::take(&mut self.pending);
-        self.points.push_back(point(reading, &latency));
+        let point = point(reading, &latency);
+        self.ever.add(&point);
+        self.points.push_back(point);
         self.open.push(reading);
         if self.open.times().len() >= BLOCK || self.open.size() > BUDGET / 16 {
             let mut full = std::mem::take(&mut self.open);
@@ -120,8 +133,13 @@ impl History {
     }
 
     /// The series of the charts, oldest first.
-    pub(crate) fn points(&self) -> impl DoubleEndedIterator<Item = &Point> + ExactSizeIterator {
-        self.points.iter()
+    pub(crate) fn points(&self) -> &VecDeque<Point> {
+        &self.points
+    }
+
+    /// What of the series was ever told; its numbers say nothing.
+    pub(crate) fn ever(&self) -> &Point {
+        &self.ever
     }
 
     fn blocks(&self) -> impl DoubleEndedIterator<Item = &Block> {

@@ -1,6 +1,6 @@
 //! Memory of a worker over time, and how fast it grows.
 
-use std::collections::VecDeque;
+use std::collections::{VecDeque, vec_deque};
 
 /// Points that are kept, at least [`SPACING`] apart: an hour.
 const POINTS: usize = 240;
@@ -54,14 +54,17 @@ impl MemoryTrack {
         self.points.push_back(point);
     }
 
-    /// The points, oldest first.
-    pub(crate) fn points(&self) -> impl ExactSizeIterator<Item = &MemoryPoint> {
-        self.points.iter()
+    /// The points up to a time (unix µs), oldest first.
+    pub(crate) fn points(&self, until: u64) -> vec_deque::Iter<'_, MemoryPoint> {
+        // Most often it is now.
+        let whole = self.points.back().is_none_or(|last| last.taken <= until);
+        let end = if whole { self.points.len() } else { self.points.partition_point(|point| point.taken <= until) };
+        self.points.range(..end)
     }
 
     /// How fast it grew up to a time (unix µs); `None` until there is a minute to judge by.
     pub(crate) fn growth(&self, until: u64) -> Option<Growth> {
-        let points = || self.points.iter().take_while(|point| point.taken <= until);
+        let points = || self.points(until);
         let (first, last) = (points().next()?, points().last()?);
         if last.taken - first.taken < LEAST {
             return None;
@@ -115,7 +118,7 @@ mod tests {
         let mut track = track(30, |_| 1 << 20);
         assert_eq!(track.growth(u64::MAX).unwrap().per_hour, 0.0);
         track.push(8, MemoryPoint { taken: 31 * 60_000_000, rss: 5, requests: 0 });
-        assert_eq!((track.points().len(), track.growth(u64::MAX)), (1, None));
+        assert_eq!((track.points(u64::MAX).len(), track.growth(u64::MAX)), (1, None));
     }
 
     #[test]
@@ -124,6 +127,6 @@ mod tests {
         for second in 0..10_000 {
             track.push(7, MemoryPoint { taken: second * 1_000_000, rss: 9, requests: 0 });
         }
-        assert_eq!(track.points().len(), POINTS);
+        assert_eq!(track.points(u64::MAX).len(), POINTS);
     }
 }

@@ -41,6 +41,8 @@ impl Reader {
     }
 
     fn understand(&mut self, raw: &[u8]) -> Option<Snapshot> {
+        // Looked through once as a whole, which is quick: serde_json would do it string by string.
+        let text = str::from_utf8(raw).ok()?;
         let start = start_of_workers(raw)?;
         let (mut at, mut place) = (start, 0);
         loop {
@@ -48,7 +50,7 @@ impl Reader {
             let length = match self.workers.get(place) {
                 // A whole object cannot be the beginning of another one.
                 Some((text, _)) if raw[at..].starts_with(text) => text.len(),
-                _ => self.learn(raw, at, place)?,
+                _ => self.learn(text.get(at..)?, place)?,
             };
             at = skip_blanks(raw, at + length);
             place += 1;
@@ -59,17 +61,17 @@ impl Reader {
             }
         }
         self.workers.truncate(place);
-        let rest = [&raw[..start], &raw[at..]].concat();
-        let mut snapshot: Snapshot = serde_json::from_slice(&rest).ok()?;
+        let rest = [text.get(..start)?, text.get(at..)?].concat();
+        let mut snapshot: Snapshot = serde_json::from_str(&rest).ok()?;
         snapshot.workers = self.workers.iter().map(|(_, worker)| worker.clone()).collect();
         Some(snapshot)
     }
 
-    /// Understands the worker whose text begins at `at`; returns the text's length.
-    fn learn(&mut self, raw: &[u8], at: usize, place: usize) -> Option<usize> {
-        let mut values = serde_json::Deserializer::from_slice(&raw[at..]).into_iter();
+    /// Understands the worker that the text begins with; returns the length of what is the worker's.
+    fn learn(&mut self, text: &str, place: usize) -> Option<usize> {
+        let mut values = serde_json::Deserializer::from_str(text).into_iter();
         let worker = values.next()?.ok()?;
-        let text = &raw[at..at + values.byte_offset()];
+        let text = &text.as_bytes()[..values.byte_offset()];
         match self.workers.get_mut(place) {
             Some(known) => {
                 known.0.clear();

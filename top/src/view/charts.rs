@@ -1,6 +1,6 @@
 //! Charts of the history: bars, lines, and the latency heat map.
 
-use std::collections::BTreeMap;
+use std::collections::vec_deque;
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -8,10 +8,10 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
 use super::spark::{Cells, bar};
-use super::table::print;
+use super::table::{print, print_line};
 use super::theme::Theme;
 use crate::format;
-use crate::model::{HEAT_ROWS, History, Point, Pool, heat_floor};
+use crate::model::{HEAT_ROWS, History, MemoryPoint, Point, Pool, heat_floor};
 
 /// Which charts are shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -105,13 +105,13 @@ pub(crate) fn one(number: u8, material: &Material<'_>, theme: &Theme, area: Rect
     if area.width < LEAST.0 || area.height < LEAST.1 {
         return;
     }
-    let known = material.history.points().any(|point| (kind.told)(point));
+    let known = (kind.told)(material.history.ever());
     let title = Line::from(vec![
         Span::styled(format!("{} ", kind.number), theme.dim()),
         Span::styled(if material.pool.is_some() { kind.title } else { kind.together }, theme.strong()),
         Span::styled(if known { "" } else { ": nothing known yet, or the server does not tell" }, theme.dim()),
     ]);
-    buf.set_line(area.x, area.y, &title, area.width);
+    print_line(buf, area.x, area.y, &title, area.width);
     if known {
         (kind.draw)(material, theme, Rect { y: area.y + 1, height: area.height - 1, ..area }, buf);
     }
@@ -119,7 +119,7 @@ pub(crate) fn one(number: u8, material: &Material<'_>, theme: &Theme, area: Rect
 
 /// Draws as many charts as fit, in columns.
 pub(crate) fn all(material: &Material<'_>, theme: &Theme, area: Rect, buf: &mut Buffer) {
-    let told = |kind: &&Kind| material.history.points().any(|point| (kind.told)(point));
+    let told = |kind: &&Kind| (kind.told)(material.history.ever());
     let kinds: Vec<&Kind> = KINDS.iter().filter(told).collect();
     let roomy = usize::from(area.width / 60).clamp(1, 3).min(kinds.len().max(1));
     // Three of which one would have a line to itself stand closer.
@@ -152,9 +152,9 @@ fn time_axis(step: u64, area: Rect, theme: &Theme, buf: &mut Buffer) {
     print(buf, plot.x, y, &format!("-{}", format::seconds(span)), plot.width, theme.dim());
     if plot.width > 30 {
         let middle = format!("-{}", format::seconds(span / 2));
-        buf.set_string(plot.x + plot.width / 2, y, middle, theme.dim());
+        print(buf, plot.x + plot.width / 2, y, &middle, plot.width / 2, theme.dim());
     }
-    buf.set_string(plot.right() - 3, y, "now", theme.dim());
+    print(buf, plot.right() - 3, y, "now", 3, theme.dim());
 }
 
 fn bars(
@@ -167,8 +167,7 @@ fn bars(
     buf: &mut Buffer,
 ) {
     let plot = plot(area);
-    let points = material.history.points();
-    let cells = Cells::fitting(points.collect::<Vec<_>>().into_iter(), material.until, usize::from(plot.width));
+    let cells = Cells::fitting(material.history.points(), material.until, usize::from(plot.width));
     let values = cells.highest(value);
     let highest = values.iter().flatten().copied().fold(least_top, f64::max);
     let top = if highest > 0.0 { highest } else { 1.0 };
@@ -236,7 +235,7 @@ fn lines(drawn: &Lines, step: u64, theme: &Theme, area: Rect, buf: &mut Buffer) 
             break;
         }
         x -= width;
-        buf.set_string(x, area.y - 1, name, *style);
+        print(buf, x, area.y - 1, name, width, *style);
     }
 }
 
@@ -279,15 +278,16 @@ impl Dots {
 
 /// Seconds in a cell of a picture of this width: the same for lines as for bars, so that charts beside each other agree.
 fn step_of(material: &Material<'_>, area: Rect) -> u64 {
-    let first = material.history.points().next().map_or(material.until, |point| point.taken);
+    let first = material.history.points().front().map_or(material.until, |point| point.taken);
     Cells::step_for(first, material.until, usize::from(plot(area).width))
 }
 
 fn latency(material: &Material<'_>, theme: &Theme, area: Rect, buf: &mut Buffer) {
-    let points = || material.history.points().filter(|point| point.taken <= material.until);
-    let at = |point: &Point| -((material.until - point.taken) as f64 / 1e6);
+    let cells = Cells::fitting(material.history.points(), material.until, usize::from(plot(area).width));
+    let at = |taken: u64| -((material.until - taken) as f64 / 1e6);
     let series = |which: usize| -> Vec<(f64, f64)> {
-        points().filter_map(|point| Some((at(point), f64::from(point.latency?[which]).max(1.0).log10()))).collect()
+        let extremes = cells.extremes(|point| Some(point.latency?[which])).into_iter();
+        extremes.map(|(taken, value)| (at(taken), f64::from(value).max(1.0).log10())).collect()
     };
     // The slowest first: where they meet, the one of most requests is seen.
     let lines: Vec<_> = [(2, "p99"), (1, "p95"), (0, "p50")]
@@ -301,7 +301,7 @@ fn latency(material: &Material<'_>, theme: &Theme, area: Rect, buf: &mut Buffer)
     // Powers of ten at both ends.
     let (low, high) = (low.floor(), high.ceil().max(low.floor() + 1.0));
     let labels = (low as i32..=high as i32).map(|power| format::micros(10u64.pow(power.max(0) as u32))).collect();
-    self::lines(&Lines { lines, y: [low, high], labels }, step_of(material, area), theme, area, buf);
+    self::lines(&Lines { lines, y: [low, high], labels }, cells.step, theme, area, buf);
 }
 
 /// More lines than these cannot be told apart.
@@ -309,19 +309,51 @@ const LINES: usize = 11;
 
 /// A line for each worker, the three largest with names and colours; of many workers those, and between which bounds all
 /// the others are.
+/// What is known of a worker's memory up to the moment that is shown.
+struct Remembered<'a> {
+    id: u32,
+    points: vec_deque::Iter<'a, MemoryPoint>,
+    /// Where its line ends.
+    last: (f64, f64),
+}
+
+/// The lowest and the highest of all lines over time, as finely as a picture of so many cells shows.
+fn edges(workers: &[Remembered<'_>], until: u64, step: u64, width: u16) -> [Vec<(f64, f64)>; 2] {
+    let columns = usize::from(width) * 2;
+    // µs in a column.
+    let each = (step * 1_000_000 * u64::from(width)) as f64 / columns as f64;
+    let mut edges = vec![(u64::MAX, 0); columns + 1];
+    for point in workers.iter().flat_map(|worker| worker.points.clone()) {
+        // The first column is what the picture ends with.
+        let column = (until.saturating_sub(point.taken) as f64 / each) as usize;
+        if let Some((low, high)) = edges.get_mut(column) {
+            (*low, *high) = (point.rss.min(*low), point.rss.max(*high));
+        }
+    }
+    let at = |column: usize| -(column as f64 * each / 1e6);
+    let known = || edges.iter().enumerate().rev().filter(|(_, (low, high))| low <= high);
+    let ends = workers.iter().map(|worker| worker.last);
+    let low = ends.clone().reduce(|a, b| if b.1 < a.1 { b } else { a });
+    let high = ends.reduce(|a, b| if b.1 > a.1 { b } else { a });
+    [
+        known().map(|(column, (low, _))| (at(column), *low as f64)).chain(low).collect(),
+        known().map(|(column, (_, high))| (at(column), *high as f64)).chain(high).collect(),
+    ]
+}
+
 fn memory(material: &Material<'_>, theme: &Theme, area: Rect, buf: &mut Buffer) {
     let at = |taken: u64| -((material.until - taken) as f64 / 1e6);
-    let mut workers: Vec<(Vec<(f64, f64)>, u32)> = Vec::new();
+    let mut workers: Vec<Remembered<'_>> = Vec::new();
     if let Some((pool, reading)) = material.pool.and_then(|pool| Some((pool, pool.current.as_ref()?))) {
         for (place, worker) in reading.snapshot.workers.iter().enumerate() {
-            let Some(track) = pool.memory(place).filter(|track| track.points().len() > 0) else { continue };
-            let points = track.points().filter(|point| point.taken <= material.until);
-            let mut line: Vec<_> = points.map(|p| (at(p.taken), p.rss as f64)).collect();
+            let Some(points) = pool.memory(place).map(|track| track.points(material.until)) else { continue };
+            let Some(last) = points.clone().next_back() else { continue };
             // Points are seconds apart, and the last is now.
-            if material.until >= reading.taken && !line.is_empty() {
-                line.push((at(reading.taken), worker.rss as f64));
-            }
-            workers.push((line, worker.id));
+            let last = match material.until >= reading.taken {
+                true => (at(reading.taken), worker.rss as f64),
+                false => (at(last.taken), last.rss as f64),
+            };
+            workers.push(Remembered { id: worker.id, points, last });
         }
     }
     if workers.is_empty() {
@@ -329,53 +361,58 @@ fn memory(material: &Material<'_>, theme: &Theme, area: Rect, buf: &mut Buffer) 
         bars(material, |point| Some(point.memory as f64), &|value| format::size(value as u64), 1.0, theme, area, buf);
         return;
     }
-    let last = |line: &[(f64, f64)]| line.last().map_or(0.0, |(_, y)| *y);
-    workers.sort_by(|(a, _), (b, _)| last(a).total_cmp(&last(b)));
-    let values = || workers.iter().flat_map(|(line, _)| line).map(|(_, y)| *y);
+    let line = |worker: &Remembered<'_>| {
+        let points = worker.points.clone().map(|point| (at(point.taken), point.rss as f64));
+        points.chain([worker.last]).collect::<Vec<_>>()
+    };
+    workers.sort_by(|a, b| a.last.1.total_cmp(&b.last.1));
+    let (others, named) = workers.split_at(workers.len().saturating_sub(3));
+    let step = step_of(material, area);
+    let mut lines: Vec<NamedLine> = match others.len() + 3 > LINES {
+        // Of so many, the lowest and the highest at each moment.
+        true => edges(others, material.until, step, plot(area).width).into(),
+        false => others.iter().map(line).collect::<Vec<_>>(),
+    }
+    .into_iter()
+    .map(|line| (line, String::new(), theme.dim()))
+    .collect();
+    for (place, worker) in named.iter().enumerate() {
+        lines.push((line(worker), format!("w{}", worker.id), theme.series(2_usize.saturating_sub(place))));
+    }
+    let values = || lines.iter().flat_map(|(line, _, _)| line).map(|(_, y)| *y);
     let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(0.0, f64::max));
     // Not from zero, so that a slow leak is a slope; but noise is no mountain.
     let margin = ((high - low) * 0.1).max(high * 0.02);
     let (low, high) = ((low - margin).max(0.0), high + margin);
     let labels = [low, f64::midpoint(low, high), high].map(|value| format::size(value as u64)).to_vec();
-    if workers.len() > LINES {
-        let others = workers.drain(..workers.len() - 3);
-        let mut bounds: BTreeMap<i64, (f64, f64)> = BTreeMap::new();
-        for (x, y) in others.flat_map(|(line, _)| line) {
-            let (low, high) = bounds.entry((x * 1e3) as i64).or_insert((y, y));
-            (*low, *high) = (low.min(y), high.max(y));
-        }
-        let bound = |side: fn(&(f64, f64)) -> f64| bounds.iter().map(|(x, y)| (*x as f64 / 1e3, side(y))).collect();
-        workers.splice(..0, [(bound(|y| y.0), 0), (bound(|y| y.1), 0)]);
-    }
-    let others = workers.len().saturating_sub(3);
-    let named = |(index, (line, id)): (usize, (Vec<(f64, f64)>, u32))| match index.checked_sub(others) {
-        None => (line, String::new(), theme.dim()),
-        Some(place) => (line, format!("w{id}"), theme.series(2_usize.saturating_sub(place))),
-    };
-    let lines = workers.into_iter().enumerate().map(named).collect();
-    self::lines(&Lines { lines, y: [low, high], labels }, step_of(material, area), theme, area, buf);
+    self::lines(&Lines { lines, y: [low, high], labels }, step, theme, area, buf);
 }
 
 fn heat(material: &Material<'_>, theme: &Theme, area: Rect, buf: &mut Buffer) {
     const SHADES: [char; 4] = ['░', '▒', '▓', '█'];
     let plot = plot(area);
-    let points: Vec<&Point> = material.history.points().collect();
-    let cells = Cells::fitting(points.into_iter(), material.until, usize::from(plot.width));
-    let used = |row: &usize| cells.cells.iter().flatten().any(|point| point.heat[*row] > 0);
+    let cells = Cells::fitting(material.history.points(), material.until, usize::from(plot.width));
+    let counts: Vec<[u64; HEAT_ROWS]> = cells
+        .iter()
+        .map(|cell| {
+            let mut sums = [0; HEAT_ROWS];
+            for point in cell {
+                sums.iter_mut().zip(point.heat).for_each(|(sum, count)| *sum += u64::from(count));
+            }
+            sums
+        })
+        .collect();
+    let used = |row: &usize| counts.iter().any(|cell| cell[*row] > 0);
     let (Some(low), Some(high)) = ((0..HEAT_ROWS).find(used), (0..HEAT_ROWS).rev().find(used)) else { return };
     // A line for each power of two; where there is no room for all, for each two or more of them.
     let powers = (high - low + 1).div_ceil(usize::from(plot.height).max(1));
-    let count = |cell: &[&Point], row: usize| -> u64 {
-        let counts =
-            |point: &&Point| point.heat.iter().skip(row).take(powers).map(|count| u64::from(*count)).sum::<u64>();
-        cell.iter().map(counts).sum()
-    };
+    let count = |cell: &[u64; HEAT_ROWS], row: usize| -> u64 { cell.iter().skip(row).take(powers).sum() };
     let rows = || (low..=high).step_by(powers);
-    let most = cells.cells.iter().flat_map(|cell| rows().map(|row| count(cell, row))).max().unwrap_or(1);
+    let most = counts.iter().flat_map(|cell| rows().map(|row| count(cell, row))).max().unwrap_or(1);
     for (line, row) in (0..).zip(rows()) {
         let y = plot.bottom() - 1 - line;
         left_label(&format::micros(heat_floor(row)), y, area, theme, buf);
-        for (column, cell) in cells.cells.iter().enumerate() {
+        for (column, cell) in counts.iter().enumerate() {
             let count = count(cell, row);
             if count == 0 {
                 continue;

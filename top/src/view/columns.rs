@@ -91,7 +91,7 @@ fn requests(row: &Row<'_>) -> u64 {
 
 fn share(row: &Row<'_>, context: &Context) -> Option<String> {
     let share = if context.requests == 0 { 0.0 } else { requests(row) as f64 / context.requests as f64 };
-    Some(format!("{:.1}", share * 100.0))
+    Some(format::tenths(share * 100.0))
 }
 
 fn rps(row: &Row<'_>) -> Option<f64> {

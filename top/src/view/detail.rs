@@ -238,7 +238,7 @@ impl<'a> Pane<'a> {
         lines.extend(self.facts(&facts, width));
         let Some(track) = self.pool.memory(self.place) else { return lines };
         let until = self.reading.taken;
-        let known = track.points().take_while(|point| point.taken <= until);
+        let known = track.points(until);
         let points: Vec<Option<f64>> = known.map(|point| Some(point.rss as f64)).collect();
         if points.len() > 1 {
             // Between the lowest and the highest, so that a slow leak is a slope and not a flat line.

@@ -16,25 +16,47 @@ const RENDITIONS: [(Modifier, &str); 6] = [
     (Modifier::CROSSED_OUT, ";9"),
 ];
 
-/// Appends what shows the cells, which come in the order of lines and columns.
-pub(crate) fn write(cells: &[(u16, u16, &Cell)], out: &mut Vec<u8>) {
-    let (mut cursor, mut style) = (None, (Color::Reset, Color::Reset, Modifier::empty()));
-    for &(x, y, cell) in cells {
-        if cursor != Some((x, y)) {
-            // Writing to a Vec cannot fail.
-            let _ = write!(out, "\x1b[{};{}H", y + 1, x + 1);
+/// Writes cells, which come in the order of lines and columns.
+#[derive(Debug)]
+pub(crate) struct Writer<'a> {
+    out: &'a mut Vec<u8>,
+    /// Where the terminal's cursor stands; `None` until it is known.
+    cursor: Option<(u16, u16)>,
+    style: (Color, Color, Modifier),
+}
+
+const PLAIN: (Color, Color, Modifier) = (Color::Reset, Color::Reset, Modifier::empty());
+
+impl<'a> Writer<'a> {
+    /// Appends to `out`, for a terminal that writes plainly and whose cursor is anywhere.
+    pub(crate) fn new(out: &'a mut Vec<u8>) -> Self {
+        Self { out, cursor: None, style: PLAIN }
+    }
+
+    /// Shows a cell.
+    pub(crate) fn put(&mut self, x: u16, y: u16, cell: &Cell) {
+        if self.cursor != Some((x, y)) {
+            self.out.extend_from_slice(b"\x1b[");
+            number(y.saturating_add(1), self.out);
+            self.out.push(b';');
+            number(x.saturating_add(1), self.out);
+            self.out.push(b'H');
         }
-        let wanted = (cell.fg, cell.bg, cell.modifier);
-        if wanted != style {
-            rendition(cell, out);
-            style = wanted;
+        let style = (cell.fg, cell.bg, cell.modifier);
+        if style != self.style {
+            rendition(cell, self.out);
+            self.style = style;
         }
         let symbol = cell.symbol();
-        out.extend_from_slice(symbol.as_bytes());
-        cursor = Some((x + if symbol.len() == 1 { 1 } else { cell.cell_width() }, y));
+        self.out.extend_from_slice(symbol.as_bytes());
+        self.cursor = Some((x + if symbol.len() == 1 { 1 } else { cell.cell_width() }, y));
     }
-    if style != (Color::Reset, Color::Reset, Modifier::empty()) {
-        out.extend_from_slice(b"\x1b[0m");
+
+    /// Leaves the terminal as it was: writing plainly.
+    pub(crate) fn finish(self) {
+        if self.style != PLAIN {
+            self.out.extend_from_slice(b"\x1b[0m");
+        }
     }
 }
 
@@ -48,6 +70,14 @@ fn rendition(cell: &Cell, out: &mut Vec<u8>) {
     colour(cell.fg, 30, out);
     colour(cell.bg, 40, out);
     out.push(b'm');
+}
+
+/// In decimal digits; of two numbers a place, `write!` would be most of the cost.
+fn number(value: u16, out: &mut Vec<u8>) {
+    if value >= 10 {
+        number(value / 10, out);
+    }
+    out.push(b'0' + (value % 10) as u8);
 }
 
 /// The number of a colour; `base` is black's, of the text or of what is behind it.
@@ -94,9 +124,10 @@ mod tests {
         buffer.set_string(3, 1, "l", Style::new().fg(Color::LightRed));
         let cells = |x: &[u16], y| x.iter().map(move |x| (*x, y)).collect::<Vec<_>>();
         let places = [cells(&[0, 1, 3, 7, 8, 9], 0), cells(&[0, 1, 2, 3], 1)].concat();
-        let cells: Vec<_> = places.iter().map(|(x, y)| (*x, *y, &buffer[(*x, *y)])).collect();
         let mut bytes = Vec::new();
-        write(&cells, &mut bytes);
+        let mut writer = Writer::new(&mut bytes);
+        places.iter().for_each(|(x, y)| writer.put(*x, *y, &buffer[(*x, *y)]));
+        writer.finish();
         let mut terminal = vt100::Parser::new(2.try_into().unwrap(), 10.try_into().unwrap(), 0);
         terminal.process(&bytes);
         let screen = terminal.screen();

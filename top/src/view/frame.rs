@@ -6,11 +6,13 @@ use ratatui::buffer::{Buffer, Cell, CellWidth};
 use ratatui::layout::Rect;
 use ratatui::style::Color;
 
-/// The frame that is drawn into, and a mark of each cell that is shown.
+/// The frame that is drawn into, blank in between, and a mark of each cell that is shown.
 #[derive(Debug)]
 pub(crate) struct Frames {
     frame: Buffer,
     shown: Vec<Mark>,
+    /// The columns of a line that changed, kept for their room.
+    changed: Vec<u16>,
 }
 
 /// All of a cell in two words: its symbol, and its style.
@@ -21,48 +23,58 @@ impl Frames {
     /// An empty screen of this size.
     pub(crate) fn new(width: u16, height: u16) -> Self {
         let frame = Buffer::empty(Rect { x: 0, y: 0, width, height });
-        let shown = frame.content.iter().map(Mark::of).collect();
-        Self { frame, shown }
+        let shown = vec![Mark::BLANK; frame.content.len()];
+        Self { frame, shown, changed: Vec::new() }
     }
 
-    /// An empty frame to draw into; afterwards, the cells that changed, in the order of lines and columns. They count as
-    /// shown from then on.
-    pub(crate) fn advance(&mut self, render: impl FnOnce(&mut Buffer)) -> Vec<(u16, u16, &Cell)> {
-        self.frame.reset();
+    /// An empty frame to draw into; afterwards, `write` is given the cells that changed, in the order of lines and columns.
+    /// They count as shown from then on.
+    pub(crate) fn advance(&mut self, render: impl FnOnce(&mut Buffer), mut write: impl FnMut(u16, u16, &Cell)) {
         render(&mut self.frame);
-        let mut changed = Vec::new();
+        let changed = &mut self.changed;
         let width = usize::from(self.frame.area.width).max(1);
-        for (y, (cells, marks)) in (0..).zip(self.frame.content.chunks(width).zip(self.shown.chunks_mut(width))) {
-            let before = changed.len();
+        for (y, (cells, marks)) in (0..).zip(self.frame.content.chunks_mut(width).zip(self.shown.chunks_mut(width))) {
+            changed.clear();
             let mut wide = false;
-            for (x, (cell, mark)) in (0..).zip(cells.iter().zip(marks)) {
+            for (x, (cell, mark)) in (0..).zip(cells.iter().zip(marks.iter_mut())) {
                 let new = Mark::of(cell);
-                if new != *mark || new.is_long() {
+                if new != *mark {
                     wide |= mark.may_be_wide() || (new.may_be_wide() && cell.cell_width() != 1);
-                    *mark = new;
-                    changed.push((x, y, cell));
+                    // What has no mark of its own never looks as it did.
+                    *mark = if new.0 == Mark::LONG { Mark(Mark::LONG - 1, 0) } else { new };
+                    changed.push(x);
                 }
             }
             if wide {
                 // A wide character covers its neighbour, and what it covered is drawn again: the whole line is.
-                changed.truncate(before);
+                changed.clear();
                 let mut covered = 0;
-                for (x, cell) in (0..).zip(cells) {
+                for (x, cell) in (0..).zip(cells.iter()) {
                     if covered == 0 {
-                        changed.push((x, y, cell));
+                        changed.push(x);
                         covered = cell.cell_width();
                     }
                     covered = covered.saturating_sub(1);
                 }
             }
+            for x in changed.iter() {
+                write(*x, y, &cells[usize::from(*x)]);
+            }
+            // For the next frame, while the line is at hand.
+            for (cell, mark) in cells.iter_mut().zip(marks) {
+                if *mark != Mark::BLANK {
+                    cell.reset();
+                }
+            }
         }
-        changed
     }
 }
 
 impl Mark {
     /// Of a symbol that has no room: it counts as changed every time.
     const LONG: u64 = u64::MAX;
+    /// Of a cell that nothing was drawn into.
+    const BLANK: Self = Self(b' ' as u64, 0);
 
     #[inline]
     fn of(cell: &Cell) -> Self {
@@ -77,10 +89,6 @@ impl Mark {
             (fg, bg) => colour(fg) << 26 | colour(bg),
         };
         Self(symbol, u64::from(cell.modifier.bits()) << 52 | colours)
-    }
-
-    fn is_long(self) -> bool {
-        self.0 == Self::LONG
     }
 
     /// Wide characters begin at U+1100, which has three bytes; box drawing, blocks and Braille, which have three as well,
@@ -128,8 +136,9 @@ mod tests {
     }
 
     fn told(frames: &mut Frames, text: &str, style: Style) -> Vec<(u16, String)> {
-        let changed = frames.advance(|buf| draw(buf, text, style));
-        changed.into_iter().map(|(x, _, cell)| (x, cell.symbol().to_owned())).collect()
+        let mut changed = Vec::new();
+        frames.advance(|buf| draw(buf, text, style), |x, _, cell| changed.push((x, cell.symbol().to_owned())));
+        changed
     }
 
     #[test]
@@ -159,12 +168,11 @@ mod tests {
             let mut frames = Frames::new(8, 1);
             let mut terminal = vt100::Parser::new(1.try_into().unwrap(), 8.try_into().unwrap(), 0);
             for text in texts {
-                for (x, y, cell) in frames.advance(|buf| draw(buf, &text, Style::new())) {
-                    terminal.process(format!("\x1b[{};{}H{}", y + 1, x + 1, cell.symbol()).as_bytes());
-                }
                 let mut fresh = vt100::Parser::new(1.try_into().unwrap(), 8.try_into().unwrap(), 0);
-                for (x, y, cell) in Frames::new(8, 1).advance(|buf| draw(buf, &text, Style::new())) {
-                    fresh.process(format!("\x1b[{};{}H{}", y + 1, x + 1, cell.symbol()).as_bytes());
+                for (frames, terminal) in [(&mut frames, &mut terminal), (&mut Frames::new(8, 1), &mut fresh)] {
+                    frames.advance(|buf| draw(buf, &text, Style::new()), |x, y, cell| {
+                        terminal.process(format!("\x1b[{};{}H{}", y + 1, x + 1, cell.symbol()).as_bytes());
+                    });
                 }
                 let (shown, wanted) = (terminal.screen().contents(), fresh.screen().contents());
                 prop_assert_eq!(shown.trim_end(), wanted.trim_end());

@@ -10,7 +10,7 @@ use ratatui::text::{Line, Span};
 use rwsgi_stats::Snapshot;
 
 use super::spark::{Cells, sparkline};
-use super::table::{print, width_of};
+use super::table::{print, print_line, width_of};
 use super::theme::Theme;
 use crate::format;
 use crate::model::{Counts, History, Point, Reading, Status, Totals};
@@ -95,12 +95,12 @@ pub(crate) fn identity(
     // What is at the end goes before what is too long on the left, as long as there is room for both.
     let left = if width + 20 < area.width { area.width - width - 1 } else { area.width };
     let line = Line::from(spans);
-    buf.set_line(area.x, area.y, &line, left);
+    print_line(buf, area.x, area.y, &line, left);
     if line.width() > usize::from(left) && left > 0 {
         buf.set_string(area.x + left - 1, area.y, "…", theme.dim());
     }
     if left < area.width {
-        buf.set_line(area.right() - width, area.y, &right, width);
+        print_line(buf, area.right() - width, area.y, &right, width);
     }
 }
 

@@ -7,6 +7,7 @@ use ratatui::text::{Line, Span};
 use super::charts::{self, Charts, Material};
 use super::overlay::{self, Overlay};
 use super::screen::Screen;
+use super::table::print_line;
 use super::theme::PALETTES;
 use super::{detail, header, lists, spoolers};
 use crate::format;
@@ -95,7 +96,7 @@ impl Screen {
             };
             spans.push(Span::styled(format!(" {label} "), style));
         }
-        buf.set_line(area.x, area.y, &Line::from(spans), area.width);
+        print_line(buf, area.x, area.y, &Line::from(spans), area.width);
     }
 
     /// The flowing items; returns how many lines they took.
@@ -208,7 +209,7 @@ impl Screen {
         } else {
             self.hints()
         };
-        buf.set_line(area.x, area.y, &line, area.width);
+        print_line(buf, area.x, area.y, &line, area.width);
     }
 
     fn hints(&self) -> Line<'static> {

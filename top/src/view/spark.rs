@@ -1,5 +1,8 @@
 //! Series made small: points gathered into cells of equal time, and sparklines of them.
 
+use std::collections::{VecDeque, vec_deque};
+use std::ops::Range;
+
 use crate::model::Point;
 
 const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -10,33 +13,36 @@ const STEPS: [u64; 9] = [1, 2, 5, 10, 15, 20, 30, 60, 120];
 pub(crate) struct Cells<'a> {
     /// Seconds in a cell.
     pub(crate) step: u64,
+    points: &'a VecDeque<Point>,
     /// The points of each cell, oldest cell first.
-    pub(crate) cells: Vec<Vec<&'a Point>>,
+    ranges: Vec<Range<usize>>,
 }
 
 impl<'a> Cells<'a> {
     /// Gathers the points up to `until` (unix µs) into `count` cells of `step` seconds. Cells begin at whole multiples
     /// of their step, so a point stays with its neighbours while time goes on.
-    pub(crate) fn of(points: impl DoubleEndedIterator<Item = &'a Point>, until: u64, step: u64, count: usize) -> Self {
-        let mut cells = vec![Vec::new(); count];
-        let last = until / 1_000_000 / step;
-        for point in points.rev().skip_while(|point| point.taken > until) {
-            let back = last - (point.taken / 1_000_000 / step).min(last);
-            let Some(place) = count.checked_sub(1 + back as usize) else { break };
-            cells[place].push(point);
+    pub(crate) fn of(points: &'a VecDeque<Point>, until: u64, step: u64, count: usize) -> Self {
+        let mut ranges = vec![0..0; count];
+        let mut end = points.partition_point(|point| point.taken <= until);
+        let mut first = until / 1_000_000 / step * step * 1_000_000;
+        for range in ranges.iter_mut().rev() {
+            let before = points.range(..end).rev().take_while(|point| point.taken >= first).count();
+            *range = end - before..end;
+            end = range.start;
+            first = first.saturating_sub(step * 1_000_000);
         }
-        Self { step, cells }
+        Self { step, points, ranges }
     }
 
     /// The same, with the smallest step that takes all points in.
-    pub(crate) fn fitting(
-        points: impl DoubleEndedIterator<Item = &'a Point> + Clone,
-        until: u64,
-        count: usize,
-    ) -> Self {
-        let first = points.clone().next().map_or(until, |point| point.taken);
-        let step = Self::step_for(first, until, count);
-        Self::of(points, until, step, count)
+    pub(crate) fn fitting(points: &'a VecDeque<Point>, until: u64, count: usize) -> Self {
+        let first = points.front().map_or(until, |point| point.taken);
+        Self::of(points, until, Self::step_for(first, until, count), count)
+    }
+
+    /// The points of each cell, oldest cell first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = vec_deque::Iter<'a, Point>> {
+        self.ranges.iter().map(|range| self.points.range(range.clone()))
     }
 
     /// The smallest step, in seconds, with which so many cells take in what lies between two times (unix µs).
@@ -47,8 +53,25 @@ impl<'a> Cells<'a> {
 
     /// The highest value in each cell; `None` where there is none.
     pub(crate) fn highest(&self, value: impl Fn(&Point) -> Option<f64>) -> Vec<Option<f64>> {
-        let highest = |cell: &Vec<&Point>| cell.iter().filter_map(|point| value(point)).reduce(f64::max);
-        self.cells.iter().map(highest).collect()
+        self.iter().map(|cell| cell.filter_map(&value).reduce(f64::max)).collect()
+    }
+
+    /// Time and value of the lowest and of the highest point in each cell, oldest first: as much as a line through all of
+    /// them would show.
+    pub(crate) fn extremes(&self, value: impl Fn(&Point) -> Option<u32>) -> Vec<(u64, u32)> {
+        let mut extremes = Vec::with_capacity(2 * self.ranges.len());
+        for cell in self.iter() {
+            let mut told = cell.filter_map(|point| Some((point.taken, value(point)?)));
+            let Some(first) = told.next() else { continue };
+            let (low, high) = told.fold((first, first), |(low, high), point| {
+                (if point.1 < low.1 { point } else { low }, if point.1 > high.1 { point } else { high })
+            });
+            extremes.push(low.min(high));
+            if low != high {
+                extremes.push(low.max(high));
+            }
+        }
+        extremes
     }
 }
 
@@ -82,7 +105,7 @@ pub(crate) fn bar(level: f64) -> char {
 mod tests {
     use super::*;
 
-    fn points(seconds: impl IntoIterator<Item = u64>) -> Vec<Point> {
+    fn points(seconds: impl IntoIterator<Item = u64>) -> VecDeque<Point> {
         seconds
             .into_iter()
             .map(|second| Point { taken: second * 1_000_000, rps: Some(second as f32), ..Point::default() })
@@ -92,7 +115,7 @@ mod tests {
     #[test]
     fn cells_are_of_equal_time_and_gaps_stay_gaps() {
         let points = points([10, 11, 12, 15]);
-        let cells = Cells::of(points.iter(), 16_000_000, 2, 4);
+        let cells = Cells::of(&points, 16_000_000, 2, 4);
         let values = cells.highest(|point| point.rps.map(f64::from));
         assert_eq!(values, [Some(11.0), Some(12.0), Some(15.0), None]);
         assert_eq!(sparkline(&values), "▆▇█ ");
@@ -101,13 +124,24 @@ mod tests {
     #[test]
     fn a_chart_grows_with_its_history() {
         let short = points(0..20);
-        assert_eq!(Cells::fitting(short.iter(), 19_000_000, 60).step, 1);
+        assert_eq!(Cells::fitting(&short, 19_000_000, 60).step, 1);
         let long = points(0..3_600);
-        let cells = Cells::fitting(long.iter(), 3_599_000_000, 60);
-        assert_eq!((cells.step, cells.cells.iter().map(Vec::len).sum::<usize>()), (60, 3_600));
+        let cells = Cells::fitting(&long, 3_599_000_000, 60);
+        assert_eq!((cells.step, cells.iter().map(|cell| cell.len()).sum::<usize>()), (60, 3_600));
         // The past is seen without what came after it.
-        let past = Cells::of(long.iter(), 100_000_000, 1, 10);
+        let past = Cells::of(&long, 100_000_000, 1, 10);
         assert_eq!(past.highest(|point| point.rps.map(f64::from)).last(), Some(&Some(100.0)));
+    }
+
+    #[test]
+    fn of_each_cell_the_extremes_are_kept_in_their_order() {
+        let mut points = points([10, 11, 12, 13, 14, 15, 16]);
+        let values = [5, 9, 2, 4, 4, 4, 7];
+        points.iter_mut().zip(values).for_each(|(point, value)| point.queue = value);
+        let cells = Cells::of(&points, 16_000_000, 5, 3);
+        let extremes = cells.extremes(|point| Some(point.queue)).into_iter();
+        let extremes: Vec<_> = extremes.map(|(taken, value)| (taken / 1_000_000, value)).collect();
+        assert_eq!(extremes, [(11, 9), (12, 2), (15, 4), (16, 7)]);
     }
 
     #[test]

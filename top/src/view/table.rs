@@ -330,11 +330,22 @@ pub(crate) fn print(buf: &mut Buffer, x: u16, y: u16, text: &str, width: u16, st
     }
     let room = usize::from(width.min(buf.area.right() - x));
     let start = buf.index_of(x, y);
+    let styled = style != Style::new();
     for (cell, byte) in buf.content[start..].iter_mut().zip(text.bytes().take(room)) {
         cell.set_char(if byte.is_ascii_control() { ' ' } else { char::from(byte) });
-        if style != Style::new() {
+        if styled {
             cell.set_style(style);
         }
+    }
+}
+
+/// Writes as much of a line as finds room in `width`.
+pub(crate) fn print_line(buf: &mut Buffer, x: u16, y: u16, line: &Line<'_>, width: u16) {
+    let (mut x, mut room) = (x, width);
+    for span in &line.spans {
+        print(buf, x, y, &span.content, room, line.style.patch(span.style));
+        let taken = width_of(&span.content).min(room);
+        (x, room) = (x + taken, room - taken);
     }
 }
 

@@ -48,12 +48,13 @@ impl Tty {
     /// # Errors
     /// When the terminal is gone.
     pub(crate) fn draw(&mut self, render: impl FnOnce(&mut Buffer)) -> io::Result<()> {
-        let changed = self.frames.advance(render);
-        if changed.is_empty() {
+        self.bytes.clear();
+        let mut writer = escape::Writer::new(&mut self.bytes);
+        self.frames.advance(render, |x, y, cell| writer.put(x, y, cell));
+        writer.finish();
+        if self.bytes.is_empty() {
             return Ok(());
         }
-        self.bytes.clear();
-        escape::write(&changed, &mut self.bytes);
         // All at once: a terminal that shows half a frame flickers.
         let mut out = stdout().lock();
         out.write_all(&self.bytes)?;
