@@ -184,6 +184,24 @@ fn a_resized_terminal_is_filled_again() {
 }
 
 #[test]
+fn a_size_that_changes_while_rtop_starts_is_the_one_that_is_drawn() {
+    let server = Server::start(|_| whole());
+    // It starts in a few milliseconds; whichever moment of that the change comes in.
+    for moment in (0..8_000).step_by(200) {
+        let mut terminal = Terminal::run(&[&server.address], (80, 24));
+        thread::sleep(Duration::from_micros(moment));
+        terminal.screen.lock().unwrap().screen_mut().set_size(size(20), size(140));
+        terminal.master.resize(PtySize { rows: 20, cols: 140, ..PtySize::default() }).unwrap();
+        terminal.wait_for(&format!("the wider table, changed to after {moment} µs"), |screen| {
+            let contents = screen.contents();
+            contents.contains("LastSpwn") && contents.lines().nth(19).is_some_and(|line| line.contains("quit"))
+        });
+        terminal.press("q");
+        assert!(terminal.wait_for_end().success());
+    }
+}
+
+#[test]
 fn a_click_on_a_title_sorts_and_another_turns_the_order_round() {
     let server = Server::start(|_| whole());
     let mut terminal = Terminal::run(&[&server.address], (120, 30));

@@ -1,13 +1,19 @@
-//! The loop of the live screen: samples, keys and signals come in on one channel; a frame goes out when one of them
-//! changed something, and never otherwise.
+//! The live screen: samples, keys and signals come in from threads of their own; a frame goes out when one of them changed
+//! something, and never otherwise.
+//!
+//! The thread that read a sample also draws it. Handed to another thread, it would wake another processor and be fetched
+//! from the first one's cache: a fifth of what a refresh costs. The screen and its terminal are behind one lock, which is
+//! taken for as long as a frame takes, never while a server is waited for.
 
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, SyncSender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use anyhow::Context as _;
 use crossterm::event::{self, Event as TerminalEvent, KeyEventKind};
-use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGWINCH};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
@@ -15,11 +21,10 @@ use super::screen::{Outcome, Pace, Screen};
 use super::terminal::Tty;
 use crate::source::Sample;
 
-/// Events that may wait, and that are taken in between two frames. Bounded: a recording that is played faster than it can
-/// be drawn waits for the screen, and does not go into memory: a large pool's sample is more than a hundred kilobytes.
+/// Keys and signals that may wait, and that are taken in between two frames.
 const BATCH: usize = 8;
 
-/// What reading threads put into the channel.
+/// What a reading thread has for the screen.
 #[derive(Debug)]
 pub(crate) enum Feed {
     /// A sample.
@@ -28,15 +33,73 @@ pub(crate) enum Feed {
     End,
 }
 
-/// Takes what a reading thread has; `false` when nobody wants any more.
+/// Takes what a reading thread has, and shows it; `false` when nobody wants any more.
 pub(crate) type Deliver = Box<dyn Fn(Feed) -> bool + Send>;
 
 enum Event {
-    Feed(Feed),
     Terminal(TerminalEvent),
     Signal(i32),
-    /// The terminal gives no more events: it is gone.
+    /// The terminal takes or gives no more: it is gone.
     Gone(io::Error),
+}
+
+/// A screen and the terminal that it is shown on.
+#[derive(Debug)]
+struct Live {
+    screen: Screen,
+    tty: Tty,
+    /// There is more to show than is shown.
+    stale: bool,
+}
+
+impl Live {
+    fn draw(&mut self) -> io::Result<()> {
+        self.stale = false;
+        self.tty.draw(|buf| self.screen.draw(buf))
+    }
+}
+
+/// What all threads share; there is nothing in it once the user has left.
+#[derive(Debug)]
+struct Shared {
+    live: Mutex<Option<Live>>,
+    /// Threads that have something to show and are not done with it.
+    showing: AtomicUsize,
+}
+
+impl Shared {
+    /// Shows what a reading thread has; `false` when the user has left, or after a panic, which has given the terminal back.
+    fn take(&self, feed: Feed) -> io::Result<bool> {
+        self.showing.fetch_add(1, Ordering::SeqCst);
+        let mut live = self.live.lock();
+        // Of several servers that answer at once, the last one's thread draws for all.
+        let last = self.showing.fetch_sub(1, Ordering::SeqCst) == 1;
+        let Ok(Some(live)) = live.as_deref_mut().map(Option::as_mut) else { return Ok(false) };
+        match feed {
+            Feed::Sample(sample) => live.stale |= live.screen.ingest(sample),
+            Feed::End => {
+                live.screen.end();
+                live.stale = true;
+            }
+        }
+        if live.stale && last {
+            live.draw()?;
+        }
+        Ok(true)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Live>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Gives the terminal back when the user leaves, whatever the reading threads are at.
+struct Closing<'a>(&'a Shared);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.lock().take();
+    }
 }
 
 /// Shows `screen` until the user leaves; `mouse` asks the terminal for clicks. `start` begins the reading: it is given
@@ -45,12 +108,14 @@ enum Event {
 /// # Errors
 /// When the terminal cannot be used.
 pub(crate) fn run<P: Fn(Pace)>(
-    mut screen: Screen,
+    screen: Screen,
     mouse: bool,
     start: impl FnOnce(&dyn Fn() -> Deliver) -> anyhow::Result<P>,
 ) -> anyhow::Result<()> {
     let (sender, events) = mpsc::sync_channel(BATCH);
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGTSTP, SIGCONT]).context("cannot watch for signals")?;
+    // Before the terminal is measured, so that no change of its size is missed.
+    let mut signals =
+        Signals::new([SIGTERM, SIGINT, SIGHUP, SIGTSTP, SIGCONT, SIGWINCH]).context("cannot watch for signals")?;
     let signal = sender.clone();
     thread::Builder::new().name("signals".into()).spawn(move || {
         for number in &mut signals {
@@ -59,60 +124,61 @@ pub(crate) fn run<P: Fn(Pace)>(
             }
         }
     })?;
-    let mut tty = Tty::take(mouse).context("cannot use the terminal")?;
-    tty.draw(|buf| screen.draw(buf))?;
+    let tty = Tty::take(mouse).context("cannot use the terminal")?;
+    let mut live = Live { screen, tty, stale: false };
+    live.draw()?;
+    let shared = Arc::new(Shared { live: Mutex::new(Some(live)), showing: AtomicUsize::new(0) });
+    let closing = Closing(&shared);
     let keyboard = sender.clone();
     thread::Builder::new().name("keyboard".into()).spawn(move || read_terminal(&keyboard))?;
     let pace = start(&|| {
-        let sender = sender.clone();
-        Box::new(move |feed| sender.send(Event::Feed(feed)).is_ok())
+        let (shared, sender) = (Arc::clone(&shared), sender.clone());
+        Box::new(move |feed| {
+            shared.take(feed).unwrap_or_else(|error| {
+                // Nobody to tell: the user has left meanwhile.
+                let _ = sender.send(Event::Gone(error));
+                false
+            })
+        })
     })?;
     while let Ok(first) = events.recv() {
+        let mut shown = shared.lock();
+        let Some(live) = shown.as_mut() else { break };
         // What has come in the meantime is taken in together, and drawn once.
-        let mut changed = false;
         for event in std::iter::once(first).chain(events.try_iter().take(BATCH)) {
             let outcome = match event {
-                Event::Feed(Feed::Sample(sample)) => {
-                    if screen.ingest(sample) {
-                        Outcome::Draw
-                    } else {
-                        Outcome::Nothing
-                    }
-                }
-                Event::Feed(Feed::End) => {
-                    screen.end();
-                    Outcome::Draw
-                }
-                Event::Terminal(TerminalEvent::Key(key)) if key.kind != KeyEventKind::Release => screen.press(key),
-                Event::Terminal(TerminalEvent::Mouse(event)) => screen.mouse(event),
-                Event::Terminal(TerminalEvent::Resize(width, height)) => {
-                    tty.resize(width, height)?;
-                    Outcome::Draw
-                }
+                Event::Terminal(TerminalEvent::Key(key)) if key.kind != KeyEventKind::Release => live.screen.press(key),
+                Event::Terminal(TerminalEvent::Mouse(event)) => live.screen.mouse(event),
+                // Another size is a signal, too.
                 Event::Terminal(_) => Outcome::Nothing,
+                Event::Signal(SIGWINCH) => {
+                    live.tty.fit()?;
+                    Outcome::Draw
+                }
                 Event::Signal(SIGCONT) => Outcome::Redraw,
                 Event::Signal(SIGTSTP) => Outcome::Suspend,
                 Event::Signal(number) => {
-                    drop(tty);
+                    drop(shown);
+                    drop(closing);
                     // Whoever waits for us sees that the signal ended us.
                     let _ = low_level::emulate_default_handler(number);
                     return Ok(());
                 }
                 Event::Gone(error) => return Err(error).context("the terminal is gone"),
             };
-            changed |= outcome != Outcome::Nothing;
+            live.stale |= outcome != Outcome::Nothing;
             match outcome {
                 Outcome::Nothing | Outcome::Draw => {}
                 Outcome::Quit => return Ok(()),
-                Outcome::Suspend => tty.lend(|| {
+                Outcome::Suspend => live.tty.lend(|| {
                     let _ = low_level::emulate_default_handler(SIGTSTP);
                 })?,
-                Outcome::Redraw => tty.retake()?,
+                Outcome::Redraw => live.tty.retake()?,
                 Outcome::Pace(change) => pace(change),
             }
         }
-        if changed {
-            tty.draw(|buf| screen.draw(buf))?;
+        if live.stale {
+            live.draw()?;
         }
     }
     Ok(())

@@ -61,11 +61,12 @@ impl Tty {
         out.flush()
     }
 
-    /// Goes on with a terminal of another size, whose contents are anyone's guess.
+    /// Goes on with a terminal that may have another size now, and whose contents are anyone's guess.
     ///
     /// # Errors
     /// When the terminal is gone.
-    pub(crate) fn resize(&mut self, width: u16, height: u16) -> io::Result<()> {
+    pub(crate) fn fit(&mut self) -> io::Result<()> {
+        let (width, height) = size()?;
         execute!(stdout(), Clear(ClearType::All))?;
         self.frames = Frames::new(width, height);
         Ok(())
@@ -77,8 +78,7 @@ impl Tty {
     /// When the terminal is gone.
     pub(crate) fn retake(&mut self) -> io::Result<()> {
         take(self.mouse)?;
-        let (width, height) = size()?;
-        self.resize(width, height)
+        self.fit()
     }
 
     /// Gives the terminal back for as long as `pause` runs.
