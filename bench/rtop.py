@@ -48,9 +48,10 @@ class Monitor:
         began = time.monotonic()
         self.pid, self.terminal = pty.fork()
         if self.pid == 0:
+            # Here, so that it is so from the first moment on.
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 160, 0, 0))
             os.environ.update(TERM="xterm-256color", LC_ALL="C.UTF-8")
             os.execv(command[0], command)
-        fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 160, 0, 0))
         self.first_frame = None
         self.reader = threading.Thread(target=self._read, args=(began, sign), daemon=True)
         self.reader.start()
