@@ -68,10 +68,13 @@ impl<const WORDS: usize> Text<WORDS> {
 /// Counters of a latency histogram, laid out as [`rwsgi_stats::latency`] says.
 #[repr(C)]
 pub struct Latencies {
-    /// 1 + the highest counter in use, so that a reader need not look at all of them.
-    used: AtomicU32,
+    /// A bit for each block of counters in which one is in use, so that a reader need not look at all of them.
+    touched: AtomicU64,
     counts: [AtomicU64; latency::BUCKETS],
 }
+
+/// Counters in a block, as a power of two: a block for each bit, and as small as that allows.
+const BLOCK: u32 = latency::BUCKETS.div_ceil(u64::BITS as usize).next_power_of_two().ilog2();
 
 impl Latencies {
     /// Counts one latency, in µs.
@@ -79,19 +82,26 @@ impl Latencies {
     pub fn record(&self, micros: u64) {
         let index = latency::index_of(micros);
         add(&self.counts[index], 1);
-        if index as u32 >= self.used.load(Relaxed) {
-            self.used.store(index as u32 + 1, Relaxed);
+        let (block, touched) = (1 << (index >> BLOCK), self.touched.load(Relaxed));
+        if touched & block == 0 {
+            self.touched.store(touched | block, Relaxed);
         }
     }
 
-    /// Adds every count to `sums`, which has the same layout, and grows to the highest counter in use.
+    /// Adds every count to `sums`, which has the same layout, and grows to the highest block in use.
     pub fn add_to(&self, sums: &mut Vec<u64>) {
-        let used = (self.used.load(Relaxed) as usize).min(self.counts.len());
+        let mut touched = self.touched.load(Relaxed);
+        let used = ((u64::BITS - touched.leading_zeros()) as usize) << BLOCK;
         if sums.len() < used {
             sums.resize(used, 0);
         }
-        for (sum, count) in sums.iter_mut().zip(&self.counts[..used]) {
-            *sum += count.load(Relaxed);
+        while touched != 0 {
+            let start = (touched.trailing_zeros() as usize) << BLOCK;
+            touched &= touched - 1;
+            // The last block may have fewer counters than it has room for.
+            for (sum, count) in sums[start..].iter_mut().zip(&self.counts[start..]).take(1 << BLOCK) {
+                *sum += count.load(Relaxed);
+            }
         }
     }
 }
@@ -142,6 +152,9 @@ impl ExceptionCell {
     /// What is told; `None` when nothing was ever raised, or when it is just being written.
     pub fn load(&self) -> Option<ExceptionReport> {
         let before = self.sequence.load(Acquire);
+        if before == 0 {
+            return None;
+        }
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         let report = ExceptionReport {
             when: self.when.load(Relaxed),
@@ -151,7 +164,7 @@ impl ExceptionCell {
             request: text(self.request.load()),
         };
         fence(Acquire);
-        (before != 0 && before.is_multiple_of(2) && before == self.sequence.load(Relaxed)).then_some(report)
+        (before.is_multiple_of(2) && before == self.sequence.load(Relaxed)).then_some(report)
     }
 }
 
