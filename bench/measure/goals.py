@@ -146,7 +146,7 @@ def polls(results: Results) -> Verdict | None:
     row = (results.special.get("polls") or [None])[0]
     if row is None:
         return None
-    told = f"{row[POLL]:.0f} µs of master CPU; ten a second cost hello {row[COST]:+.1f}% CPU"
+    told = f"{row[POLL]:.0f} µs of master CPU; ten a second cost hello {row[COST]:+.2f}% CPU"
     return Verdict(told, row[POLL] <= 1000 and row[COST] < 1)
 
 

@@ -64,7 +64,7 @@ SPECIAL = {
     "reload": "A reload every second, with an application that takes 2 s to import",
     "idle": "Idle keep-alive connections",
     "start": "Start, from exec to the first answer",
-    "polls": "Stats polls",
+    "polls": "Stats polls; what ten a second cost is a tenth of what a hundred do",
     "django-memory": "Memory of 4 Django workers",
     "spooler": "The spooler: one worker queues, one spooler runs; uWSGI does not sync what it queues",
 }
