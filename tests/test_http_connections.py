@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from select import select
 
 import pytest
 
@@ -156,3 +157,25 @@ def test_kept_connections_are_shared_out_among_the_workers(serve, address, stats
     # How evenly depends on who was asleep at which moment; without turns the first of them gets nearly all.
     requests = [worker["requests"] for worker in document["workers"]]
     assert min(requests) >= 1 and max(requests) <= 30, requests
+
+
+def test_of_many_that_come_at_once_the_last_waits_for_few_answers_to_the_first(serve, address, stats_at):
+    server = serve("--http-socket", address, "--wsgi-file", "probe.py", "--processes", 2, "--stats", stats_at)
+    server.wait_workers(2)
+    with ExitStack() as stack:
+        connections = {}
+        for _ in range(48):
+            # Each asks at once: the workers are busy before the last one has come.
+            connection = stack.enter_context(Connection(address))
+            connection.send(head("GET", "/brief"))
+            connections[connection.socket] = connection
+        answers = dict.fromkeys(connections, 0)
+        while min(answers.values()) == 0:
+            ready, _, _ = select(list(connections), [], [], 30)
+            assert ready, answers.values()
+            for socket in ready:
+                assert connections[socket].response().status == 200
+                answers[socket] += 1
+                connections[socket].send(head("GET", "/brief"))
+    # Taken one by one, with all that are there served in between, the first would have two dozen.
+    assert max(answers.values()) <= 12, sorted(answers.values())

@@ -208,6 +208,14 @@ def slow(environ, start_response):
 
 
 @route
+def brief(environ, start_response):
+    """Takes as long as a page does."""
+    time.sleep(0.003)
+    start_response("200 OK", PLAIN)
+    return [b"brief"]
+
+
+@route
 def pid(environ, start_response):
     start_response("200 OK", PLAIN)
     return [str(os.getpid()).encode()]

@@ -44,7 +44,9 @@ class Nginx:
         texts = []
         for name, (example, real) in sites.items():
             text = (DEPLOY / f"{name}.conf").read_text()
-            listen, root = ("listen 80;", f"listen {self.addresses[name]};"), "    location / {"
+            # Whom its own backlog of 511 has no room for comes again after a second, whoever is behind it.
+            listen = ("listen 80;", f"listen {self.addresses[name]} backlog=4096;")
+            root = "    location / {"
             for old, new in ((example, real), listen, (root, locations + root)):
                 assert old in text, f"{name}.conf says nothing of {old}"
                 text = text.replace(old, new)

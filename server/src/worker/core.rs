@@ -32,6 +32,8 @@ const SCRATCH: usize = 64 * 1024;
 const SPARES: usize = 16;
 /// Those that it is kept of, bytes: below that the allocator has it at hand, and larger ones are too much to keep.
 pub(super) const WORTH_SPARING: std::ops::RangeInclusive<usize> = 64 * 1024..=1024 * 1024;
+/// By when a worker that sleeps has woken and taken the connection that it was woken for, ns.
+const AWAKE: u64 = 1_000_000;
 /// How often connections are looked through for those that waited too long, ms.
 const SWEEP: u16 = 1_000;
 /// The same while the worker leaves, ms.
@@ -51,9 +53,21 @@ pub(super) struct Core {
     pub(super) ready: u64,
     /// The latest reading of the clock, monotonic ns.
     pub(super) now: u64,
+    /// The number of the present batch of events.
+    batch: u64,
+    turn: Turn,
     unix_second: u64,
     /// When this core saw that the worker leaves, monotonic ns.
     leaving_since: Option<u64>,
+}
+
+/// When a core last took connections that it shares with other workers, and how many.
+#[derive(Clone, Copy, Default)]
+struct Turn {
+    batch: u64,
+    /// Monotonic ns.
+    at: u64,
+    count: usize,
 }
 
 /// What becomes of a connection that a core has worked on.
@@ -76,6 +90,8 @@ impl Core {
             spares: Vec::new(),
             ready: 0,
             now: clock::monotonic(),
+            batch: 0,
+            turn: Turn::default(),
             unix_second: 0,
             leaving_since: None,
         })
@@ -118,6 +134,7 @@ impl Core {
             });
             self.now = clock::monotonic();
             self.ready = woken;
+            self.batch += 1;
             self.shared.scoreboard.core(self.shared.slot, self.id).waited_for_gil(self.now - woken);
             let count = match waited {
                 Ok(count) => count,
@@ -190,7 +207,8 @@ impl Core {
     fn accept(&mut self, py: Python<'_>, index: usize, scratch: &mut [u8]) -> anyhow::Result<()> {
         let Some(listener) = self.shared.listeners.get(index) else { return Ok(()) };
         let shares = self.shared.shares(listener);
-        for _ in 0..if shares { 1 } else { ACCEPTS } {
+        let most = if shares { self.next_turn() } else { ACCEPTS };
+        for taken in 0..most {
             let Some(listener) = self.shared.listeners.get(index) else { return Ok(()) };
             let (socket, ip) = match accept(listener.fd.as_fd()) {
                 Ok(Some(accepted)) => accepted,
@@ -202,7 +220,7 @@ impl Core {
                     return self.shared.stop_listening();
                 }
             };
-            if shares {
+            if shares && taken == 0 {
                 self.shared.step_back(index)?;
             }
             let (name, port) = &listener.server;
@@ -219,6 +237,17 @@ impl Core {
             self.work(py, Connection::new(socket, kind, peer, timeout), scratch)?;
         }
         Ok(())
+    }
+
+    /// How many connections to take of those that other workers could take as well: one, so that they get theirs. But
+    /// who still waits after a batch that took long enough for a worker that sleeps to wake waits for workers that are
+    /// busy, and taken one by one, the last of many would wait for the first ones again and again.
+    fn next_turn(&mut self) -> usize {
+        let last = self.turn;
+        let busy = last.batch + 1 == self.batch && self.ready - last.at >= AWAKE;
+        let count = if busy { (last.count * 2).min(ACCEPTS) } else { 1 };
+        self.turn = Turn { batch: self.batch, at: self.ready, count };
+        count
     }
 
     /// Takes a connection as far as it goes now, and puts it back or closes it.
