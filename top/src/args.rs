@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use crate::report::Assertion;
 use crate::source::Target;
-use crate::view::{palette, palette_names};
+use crate::view::{PALETTES, palette};
 
 /// Shows pools of rwsgi or uWSGI workers, live.
 #[derive(Debug, Parser)]
@@ -96,7 +97,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
-    #[arg(long, value_name = "NAME", value_parser = theme, help = format!("Colours: {}", palette_names()))]
+    /// Colours
+    #[arg(long, value_name = "NAME", value_parser = theme())]
     pub(crate) theme: Option<usize>,
 
     /// Print the default configuration file, explained
@@ -128,8 +130,11 @@ pub(crate) struct Args {
     pub(crate) no_mouse: bool,
 }
 
-fn theme(name: &str) -> Result<usize, String> {
-    palette(name).ok_or_else(|| format!("there is no such theme; there are: {}", palette_names()))
+/// The place of a theme in [`PALETTES`]; shells complete its name.
+fn theme() -> impl TypedValueParser<Value = usize> {
+    let names = PALETTES.iter().map(|palette| PossibleValue::new(palette.name).help(palette.help));
+    // Only these names get here.
+    PossibleValuesParser::new(names).map(|name| palette(&name).unwrap_or(0))
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
