@@ -23,8 +23,11 @@ def test_it_shows_the_workers(serve, terminal, venv_bin, address, stats_at, tmp_
     for _ in range(60):
         http.get(address, "/pid")
     screen = terminal([venv_bin / "uwsgitop", f"http://{at}" if form == "http" else at])
-    shown = screen.wait("WID", "req: 60", f"masterpid: {server.pid}", "lq: 0", "uwsgi-")
-    rows = table(shown)
+    screen.wait("WID", "req: 60", f"masterpid: {server.pid}", "lq: 0", "uwsgi-")
+    # uwsgitop writes its screen in pieces, and the last row's last column at the end.
+    whole = [True] * 3
+    screen.wait_for(lambda text: ["LastSpwn" in row for row in table(text)] == whole, "three whole rows")
+    rows = table(screen.screen())
     assert sorted(row["WID"] for row in rows) == ["1", "2", "3"]
     assert sum(int(row["REQ"]) for row in rows) == 60
     for row in rows:
