@@ -6,8 +6,7 @@ use tracing::warn;
 
 use super::Router;
 use super::client::{Phase, Then};
-use super::dispatch::Begun;
-use super::dispatch::Keep;
+use super::dispatch::{Begun, Keep};
 use super::link::{Link, Received, Wanted};
 use super::output::MEMORY_MAX;
 use super::slots::Key;

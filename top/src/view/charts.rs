@@ -307,8 +307,6 @@ fn latency(material: &Material<'_>, theme: &Theme, area: Rect, buf: &mut Buffer)
 /// More lines than these cannot be told apart.
 const LINES: usize = 11;
 
-/// A line for each worker, the three largest with names and colours; of many workers those, and between which bounds all
-/// the others are.
 /// What is known of a worker's memory up to the moment that is shown.
 struct Remembered<'a> {
     id: u32,
@@ -319,9 +317,8 @@ struct Remembered<'a> {
 
 /// The lowest and the highest of all lines over time, as finely as a picture of so many cells shows.
 fn edges(workers: &[Remembered<'_>], until: u64, step: u64, width: u16) -> [Vec<(f64, f64)>; 2] {
-    let columns = usize::from(width) * 2;
-    // µs in a column.
-    let each = (step * 1_000_000 * u64::from(width)) as f64 / columns as f64;
+    // Two to a cell; µs in each.
+    let (columns, each) = (usize::from(width) * 2, (step * 500_000) as f64);
     let mut edges = vec![(u64::MAX, 0); columns + 1];
     for point in workers.iter().flat_map(|worker| worker.points.clone()) {
         // The first column is what the picture ends with.
@@ -341,6 +338,8 @@ fn edges(workers: &[Remembered<'_>], until: u64, step: u64, width: u16) -> [Vec<
     ]
 }
 
+/// A line for each worker, the three largest with names and colours; of many workers those, and between which bounds all
+/// the others are.
 fn memory(material: &Material<'_>, theme: &Theme, area: Rect, buf: &mut Buffer) {
     let at = |taken: u64| -((material.until - taken) as f64 / 1e6);
     let mut workers: Vec<Remembered<'_>> = Vec::new();
