@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use nix::unistd::Pid;
 use rwsgi::config::Config;
-use rwsgi::stats::cell::{Outcome, Wire};
+use rwsgi::protocol::SocketProtocol;
+use rwsgi::stats::cell::Outcome;
 use rwsgi::stats::clock;
 use rwsgi::stats::footprint::Footprints;
 use rwsgi::stats::memory::Memory;
@@ -71,7 +72,7 @@ fn main() {
             // Log-uniform from 100 µs to 1 s.
             for step in 0..4_000u64 {
                 let took = 100_000 * 10f64.powf((step * 7919 % 4_000) as f64 / 1_000.0) as u64;
-                thread.begin(0, Wire::Http, b"", b"GET / HTTP/1.1\r\n\r\n");
+                thread.begin(0, SocketProtocol::Http, b"", b"GET / HTTP/1.1\r\n\r\n");
                 thread.finish(took, 0, Outcome { status: 200, ..Outcome::default() });
             }
         }

@@ -196,7 +196,7 @@ impl<'a> Peer<'a> {
 
 /// What [`Frames::decode`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step<'b> {
+pub enum Frame<'b> {
     /// Bytes for the client.
     Data(&'b [u8]),
     /// All input was consumed.
@@ -229,21 +229,21 @@ impl Frames {
     ///
     /// # Errors
     /// [`LinkError::Length`]; the link cannot be used any more.
-    pub fn decode<'b>(&mut self, input: &'b [u8]) -> Result<(usize, Step<'b>), LinkError> {
+    pub fn decode<'b>(&mut self, input: &'b [u8]) -> Result<(usize, Frame<'b>), LinkError> {
         let mut at = 0;
         loop {
             if self.left > 0 {
                 let rest = &input[at..];
                 if rest.is_empty() {
-                    return Ok((at, Step::More));
+                    return Ok((at, Frame::More));
                 }
                 let taken = rest.len().min(self.left as usize);
                 // Not more than `left`.
                 self.left -= taken as u32;
-                return Ok((at + taken, Step::Data(&rest[..taken])));
+                return Ok((at + taken, Frame::Data(&rest[..taken])));
             }
             while usize::from(self.have) < self.word.len() {
-                let Some(&byte) = input.get(at) else { return Ok((at, Step::More)) };
+                let Some(&byte) = input.get(at) else { return Ok((at, Frame::More)) };
                 self.word[usize::from(self.have)] = byte;
                 self.have += 1;
                 at += 1;
@@ -252,10 +252,10 @@ impl Frames {
             match u32::from_le_bytes(self.word) {
                 word @ DONE_KEEP..LEAVING => {
                     let quick = word & QUICK != 0;
-                    return Ok((at, Step::Done { keep: word & !QUICK == DONE_KEEP, quick }));
+                    return Ok((at, Frame::Done { keep: word & !QUICK == DONE_KEEP, quick }));
                 }
-                LEAVING => return Ok((at, Step::Leaving)),
-                SKIPPED => return Ok((at, Step::Skipped)),
+                LEAVING => return Ok((at, Frame::Leaving)),
+                SKIPPED => return Ok((at, Frame::Skipped)),
                 length if length > MAX_FRAME => return Err(LinkError::Length(length)),
                 length => self.left = length,
             }
@@ -334,18 +334,18 @@ mod tests {
             while at < input.len() {
                 let end = input.len().min(at + cuts.next().unwrap());
                 while at < end {
-                    let (consumed, step) = decoder.decode(&input[at..end])?;
+                    let (consumed, frame) = decoder.decode(&input[at..end])?;
                     at += consumed;
-                    match step {
-                        Step::Data(bytes) => data.extend_from_slice(bytes),
-                        Step::More => prop_assert_eq!(at, end),
+                    match frame {
+                        Frame::Data(bytes) => data.extend_from_slice(bytes),
+                        Frame::More => prop_assert_eq!(at, end),
                         word => words.push(word),
                     }
                 }
             }
             prop_assert_eq!(data, frames.concat());
-            let mut expected = vec![Step::Done { keep, quick }];
-            expected.extend(after.map(|word| if word == LEAVING { Step::Leaving } else { Step::Skipped }));
+            let mut expected = vec![Frame::Done { keep, quick }];
+            expected.extend(after.map(|word| if word == LEAVING { Frame::Leaving } else { Frame::Skipped }));
             prop_assert_eq!(words, expected);
         }
     }

@@ -12,7 +12,7 @@
 //! only dots that were sent bare, we resolve `%2e` too (RFC 3986 section 6.2.2.2 has them equal). `%00` in a path is
 //! refused at the door, as by nginx: no path has one, and everything in C behind us would see a shorter path.
 
-use super::http::Refusal;
+use super::refusal::Refusal;
 
 /// The pieces of a request target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

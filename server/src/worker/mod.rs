@@ -39,9 +39,10 @@ use self::notices::Notices;
 use self::table::Table;
 use self::worker_thread::WorkerThread;
 use crate::config::Config;
-use crate::ipc::{LinkEndpoint, Protocol, Setup};
+use crate::ipc::{LinkEndpoint, Setup};
 use crate::process_setup::EXIT_NO_APP;
 use crate::procname;
+use crate::protocol::SocketProtocol;
 use crate::stats::scoreboard::Scoreboard;
 use crate::wsgi::gateway::Gateway;
 use crate::wsgi::{application, interpreter};
@@ -63,7 +64,7 @@ pub struct Context {
 /// A socket that connections are accepted from.
 struct Listener {
     fd: OwnedFd,
-    protocol: Protocol,
+    protocol: SocketProtocol,
     /// What the environ says of this end: name and port.
     server: (String, String),
 }
@@ -255,7 +256,7 @@ impl Shared {
     /// Whether a connection from this listener binds a thread for longer than a request, or one GIL more than another's:
     /// then the workers take turns.
     fn shares(&self, listener: &Listener) -> bool {
-        self.config.processes > 1 && (listener.protocol == Protocol::Http || self.config.threads > 1)
+        self.config.processes > 1 && (listener.protocol == SocketProtocol::Http || self.config.threads > 1)
     }
 
     /// Lets the other workers go first for the next connection.

@@ -15,7 +15,7 @@ use super::connection::{Connection, Kind, Wait};
 use super::harakiri;
 use super::{Shared, TOKEN_LISTENER, TOKEN_LIVENESS, TOKEN_STOP};
 use crate::api::request;
-use crate::ipc::Protocol;
+use crate::protocol::SocketProtocol;
 use crate::protocol::http::TIMED_OUT;
 use crate::protocol::link::Peer;
 use crate::stats::clock;
@@ -227,8 +227,8 @@ impl WorkerThread {
             let (name, port) = &listener.server;
             let peer = Peer::text(client, name, port);
             let kind = match listener.protocol {
-                Protocol::Http => Kind::Http,
-                Protocol::Uwsgi => Kind::Uwsgi,
+                SocketProtocol::Http => Kind::Http,
+                SocketProtocol::Uwsgi => Kind::Uwsgi,
             };
             let timeout = milliseconds(self.shared.config.socket_timeout);
             self.shared.open.fetch_add(1, AcqRel);

@@ -20,8 +20,8 @@ use crate::protocol::link::Peer;
 use crate::protocol::response::{Exchange, Framing, HeadWriter, Plan};
 use crate::protocol::uwsgi;
 
-/// A request's head, in the form that it came in.
-pub enum RequestHead<'a> {
+/// A request as it came in: what its environ is made of.
+pub enum Incoming<'a> {
     /// HTTP, and what is known of the connection.
     Http {
         /// The head.
@@ -117,7 +117,7 @@ impl Gateway {
     pub fn serve(
         &mut self,
         py: Python<'_>,
-        request: &RequestHead<'_>,
+        request: &Incoming<'_>,
         exchange: Exchange,
         transport: Box<dyn Transport>,
     ) -> PyResult<Served> {
@@ -126,8 +126,8 @@ impl Gateway {
         }
         let Objects { current, start_response, input } = &self.objects;
         let environ = match request {
-            RequestHead::Http { head, peer, body_len } => self.environ.http(py, head, peer, *body_len, input)?,
-            RequestHead::Uwsgi(packet) => self.environ.uwsgi(py, packet, input)?,
+            Incoming::Http { head, peer, body_len } => self.environ.http(py, head, peer, *body_len, input)?,
+            Incoming::Uwsgi(packet) => self.environ.uwsgi(py, packet, input)?,
         };
         request::reach(current);
         current.put(Active {
@@ -191,10 +191,10 @@ impl Gateway {
 }
 
 /// A request in a line of the log.
-fn describe(request: &RequestHead<'_>) -> String {
+fn describe(request: &Incoming<'_>) -> String {
     match request {
-        RequestHead::Http { head, .. } => format!("{} {}", head.method, head.target),
-        RequestHead::Uwsgi(packet) => {
+        Incoming::Http { head, .. } => format!("{} {}", head.method, head.target),
+        Incoming::Uwsgi(packet) => {
             let var = |name: &[u8]| {
                 let value = packet.vars().filter(|(found, _)| *found == name).last();
                 value.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
@@ -205,7 +205,7 @@ fn describe(request: &RequestHead<'_>) -> String {
 }
 
 /// The application broke the protocol: says so in the log, and for the stats.
-fn fault(request: &RequestHead<'_>, error: &ResponseError) -> Raised {
+fn fault(request: &Incoming<'_>, error: &ResponseError) -> Raised {
     error!("{}: {error}", describe(request));
     Raised { kind: "ResponseError".into(), message: error.to_string(), ..Raised::default() }
 }
