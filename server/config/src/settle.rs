@@ -1,10 +1,12 @@
 //! From settings to the configuration: sets fields by the table, tells of what has no effect, and decides what depends
 //! on several options at once.
 
-use super::gather::{Gatherer, Setting};
-use super::row::{Kind, Standing, truth};
+use super::gather::Gatherer;
+use super::options::{self, nearest};
+use super::row::{Kind, truth};
+use super::setting::{Origin, Setting};
 use super::uwsgi::{self, Verdict};
-use super::{AppSource, Config, ConfigError, Origin, options};
+use super::{AppSource, Config, ConfigError};
 
 /// What settings come to.
 #[derive(Debug)]
@@ -30,9 +32,6 @@ pub(super) fn settle(gathered: &Gatherer) -> Settled {
                 if matches!(row.kind, Kind::Act(action) if action.is_instead_of_serving()) {
                     config.warnings.push(format!("{}: {} is for the command line only", setting.origin, setting.name));
                 }
-                if row.standing == Standing::Planned {
-                    config.warnings.push(no_effect(setting));
-                }
             }
             None => match foreign(setting, gathered.findings.referenced.contains(&setting.name), strict) {
                 Some(Foreign::Warning(warning)) => config.warnings.push(warning),
@@ -56,10 +55,6 @@ fn given(setting: &Setting) -> (String, String) {
 fn bad_value(setting: &Setting, problem: String) -> ConfigError {
     let dashes = if setting.origin == Origin::CommandLine { "--" } else { "" };
     ConfigError::BadValue { origin: setting.origin.clone(), option: format!("{dashes}{}", setting.name), problem }
-}
-
-fn no_effect(setting: &Setting) -> String {
-    format!("{}: {} has no effect yet", setting.origin, setting.name)
 }
 
 /// What is to be said of a key that is no option of ours.
@@ -87,13 +82,6 @@ fn foreign(setting: &Setting, is_referred_to: bool, strict: bool) -> Option<Fore
         }
     };
     Some(if is_fatal { Foreign::Error(error) } else { Foreign::Warning(error.to_string()) })
-}
-
-/// The option whose name looks most like this one, when it looks like it at all.
-pub(super) fn nearest(name: &str) -> Option<&'static str> {
-    let names = options::OPTIONS.iter().flat_map(|row| row.names.iter().copied());
-    let scored = names.map(|known| (strsim::normalized_damerau_levenshtein(name, known), known));
-    scored.filter(|(score, _)| *score >= 0.6).max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, known)| known)
 }
 
 /// Settles what depends on several options at once.

@@ -60,7 +60,7 @@ pub fn decode_path<'a>(path: &'a [u8], buf: &'a mut Vec<u8>) -> &'a [u8] {
 }
 
 /// Appends `raw` to `out` with its percent escapes decoded; what is no valid escape stays as it is.
-pub fn percent_decode(mut raw: &[u8], out: &mut Vec<u8>) {
+fn percent_decode(mut raw: &[u8], out: &mut Vec<u8>) {
     out.reserve(raw.len());
     while let Some(at) = raw.iter().position(|&byte| byte == b'%') {
         out.extend_from_slice(&raw[..at]);
