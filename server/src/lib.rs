@@ -3,12 +3,14 @@
 //! The rooms and the ways between them are described in `docs/design.md`.
 
 pub mod api;
+pub mod clock;
 mod companion;
 pub mod config;
 mod control;
 pub mod daemon;
 pub mod forkserver;
 mod front;
+pub mod ids;
 pub mod master;
 mod mule;
 mod pidfile;
