@@ -24,7 +24,7 @@ use rwsgi::stats::totals::Totals;
 use rwsgi_stats::latency;
 
 const WORKERS: u32 = 64;
-const CORES: u32 = 2;
+const THREADS: u32 = 2;
 const ROUNDS: usize = 200;
 
 /// An idle Python with some modules, ended when dropped.
@@ -65,18 +65,18 @@ fn measure(what: &str, rounds: usize, pause: Duration, mut step: impl FnMut()) {
 fn main() {
     let pythons: Vec<_> = (0..WORKERS).map(|_| Python::start()).collect();
     let pids: Vec<_> = pythons.iter().map(|python| Pid::from_raw(python.0.id() as i32)).collect();
-    let board = Scoreboard::create(Layout::new(WORKERS, CORES)).unwrap();
+    let board = Scoreboard::create(Layout::new(WORKERS, THREADS)).unwrap();
     for slot in 0..WORKERS {
-        for core in board.cores(slot) {
+        for thread in board.threads(slot) {
             // Log-uniform from 100 µs to 1 s.
             for step in 0..4_000u64 {
                 let took = 100_000 * 10f64.powf((step * 7919 % 4_000) as f64 / 1_000.0) as u64;
-                core.begin(0, Wire::Http, b"", b"GET / HTTP/1.1\r\n\r\n");
-                core.finish(took, 0, Outcome { status: 200, ..Outcome::default() });
+                thread.begin(0, Wire::Http, b"", b"GET / HTTP/1.1\r\n\r\n");
+                thread.finish(took, 0, Outcome { status: 200, ..Outcome::default() });
             }
         }
     }
-    let totals: Vec<_> = (0..WORKERS).map(|_| Totals::new(CORES)).collect();
+    let totals: Vec<_> = (0..WORKERS).map(|_| Totals::new(THREADS)).collect();
     let config = Config::default();
     let subject = || Subject {
         scoreboard: &board,
@@ -98,8 +98,8 @@ fn main() {
     let mut footprints = Footprints::default();
     let snapshot = take(&subject(), &mut memory);
     let mut counts = Vec::new();
-    board.core(0, 0).latency.add_to(&mut counts);
-    println!("{WORKERS} workers of {CORES} cores");
+    board.thread(0, 0).latency.add_to(&mut counts);
+    println!("{WORKERS} workers of {THREADS} threads");
 
     let now = Duration::ZERO;
     measure("one smaps_rollup", ROUNDS, now, || {

@@ -1,21 +1,22 @@
 //! `rwsgi`: serves a Python WSGI application from a pool of worker processes, and always knows how it is doing.
 //!
-//! The rooms and the ways between them are described in `docs/design.md`.
+//! The architecture is described in `docs/design.md`.
 
 pub mod api;
+mod auxiliary;
 pub mod clock;
-mod companion;
-pub mod config;
+pub use rwsgi_config as config;
 mod control;
 pub mod daemon;
 pub mod forkserver;
-mod front;
+mod http_router;
 pub mod ids;
+pub mod ipc;
 pub mod master;
 mod mule;
 mod pidfile;
 mod procname;
-pub mod protocol;
+pub use rwsgi_protocol as protocol;
 mod python;
 pub mod router;
 mod run;

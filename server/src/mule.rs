@@ -12,7 +12,7 @@ use pyo3::types::{PyBytes, PyCFunction, PyTuple};
 use tracing::{error, info};
 
 use crate::api::{self, exits, receive};
-use crate::companion::Work;
+use crate::auxiliary::Work;
 use crate::wsgi::{application, interpreter};
 
 /// The largest message, bytes: more than the system lets anybody send.

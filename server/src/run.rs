@@ -11,9 +11,9 @@ use crate::config::{self, Config, Invocation};
 use crate::control;
 use crate::daemon::{self, Side};
 use crate::forkserver;
-use crate::front;
+use crate::http_router;
 use crate::master;
-use crate::master::process::{FORKSERVER_ROLE, FRONT_ROLE, Launcher};
+use crate::master::process::{FORKSERVER_ROLE, Launcher, ROUTER_ROLE};
 use crate::spooler;
 
 /// Runs `rwsgi` with these arguments (the program's name first); returns its exit status. `launcher` says how to enter
@@ -37,7 +37,7 @@ fn dispatch(arguments: Vec<OsString>, launcher: Launcher) -> anyhow::Result<i32>
         start_log(false);
         match role.to_str() {
             Some(FORKSERVER_ROLE) => return forkserver::run(descriptor),
-            Some(FRONT_ROLE) => return front::run(descriptor),
+            Some(ROUTER_ROLE) => return http_router::run(descriptor),
             _ => {}
         }
     }
@@ -48,7 +48,7 @@ fn dispatch(arguments: Vec<OsString>, launcher: Launcher) -> anyhow::Result<i32>
             start_log(has_file.iter().any(|file| file.is_some()));
             let config = settle(*config, &start)?;
             let starter = match daemon::daemonize(&config)? {
-                Side::Front(status) => return Ok(status),
+                Side::Foreground(status) => return Ok(status),
                 Side::Background(starter) => starter,
             };
             let reread = move || {

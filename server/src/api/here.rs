@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use super::share::Share;
 use crate::config::Config;
 use crate::forkserver::inherited;
-use crate::forkserver::messages::{Companion, CompanionKind, Role, Setup};
+use crate::ipc::{Auxiliary, AuxiliaryKind, Role, Setup};
 use crate::stats::scoreboard::Scoreboard;
 
 /// What does not change while the process lives.
@@ -21,7 +21,7 @@ pub struct Server {
     /// The master.
     pub master: Pid,
     /// Where the master is told things.
-    pub uplink: OwnedFd,
+    pub control: OwnedFd,
     /// What the processes share.
     pub share: Share,
     /// The counters of all workers.
@@ -43,7 +43,7 @@ pub fn settle(setup: &Setup, scoreboard: &Scoreboard) -> anyhow::Result<()> {
         // The fork server was started by it; what is forked is adopted by it.
         master: Pid::parent(),
         share: Share::take(&setup.share, &setup.config.between)?,
-        uplink: inherited(setup.uplink)?,
+        control: inherited(setup.control)?,
         scoreboard: Scoreboard::map(setup.layout, memory)?,
     };
     // There is one fork server to a process.
@@ -72,11 +72,11 @@ pub fn worker() -> Option<(u32, u32)> {
     }
 }
 
-/// The number of a companion of this kind, in one.
+/// The number of an auxiliary process of this kind, in one.
 #[must_use]
-pub fn companion(kind: CompanionKind) -> Option<u32> {
+pub fn auxiliary(kind: AuxiliaryKind) -> Option<u32> {
     match role() {
-        Some(Role::Companion(Companion { kind: found, number })) if found == kind => Some(number),
+        Some(Role::Auxiliary(Auxiliary { kind: found, number })) if found == kind => Some(number),
         _ => None,
     }
 }

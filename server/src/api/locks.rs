@@ -3,9 +3,9 @@
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
-use super::here::{companion, server};
+use super::here::{auxiliary, server};
 use super::memory::Mutex;
-use crate::forkserver::messages::CompanionKind;
+use crate::ipc::AuxiliaryKind;
 use nix::errno::Errno;
 
 pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -16,7 +16,7 @@ pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
 }
 
 fn find(number: i32) -> PyResult<&'static Mutex> {
-    if companion(CompanionKind::Spooler).is_some() {
+    if auxiliary(AuxiliaryKind::Spooler).is_some() {
         return Err(PyValueError::new_err("The spooler cannot lock/unlock resources"));
     }
     let number = usize::try_from(number).ok();

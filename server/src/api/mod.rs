@@ -20,14 +20,11 @@ mod process;
 mod reference;
 pub(crate) mod request;
 mod rpc;
-pub mod schedule;
 mod settings;
 pub mod share;
 mod signals;
 pub(crate) mod spool;
-pub mod target;
 mod text;
-pub mod uplink;
 mod workers;
 
 use pyo3::exceptions::{PyAttributeError, PyNotImplementedError, PySystemExit};
@@ -37,7 +34,7 @@ use tracing::error;
 pub(crate) use self::mules::{exits, receive};
 
 use self::names::Standing;
-use crate::forkserver::messages::Setup;
+use crate::ipc::Setup;
 
 /// Makes the module, under both of its names.
 ///

@@ -11,11 +11,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt};
 use tracing::warn;
 
-use super::here::{companion, server};
+use super::here::{auxiliary, server};
 use super::share::{ANY_MULE, Queue};
 use super::text::Text;
 use crate::config::Farm;
-use crate::forkserver::messages::CompanionKind;
+use crate::ipc::AuxiliaryKind;
 
 pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(mule_id, module)?)?;
@@ -28,7 +28,7 @@ pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
 }
 
 fn mule() -> Option<u32> {
-    companion(CompanionKind::Mule)
+    auxiliary(AuxiliaryKind::Mule)
 }
 
 /// The mule's number, from 1; 0 in every other process.

@@ -6,9 +6,9 @@ use std::os::fd::RawFd;
 use nix::libc;
 use pyo3::prelude::*;
 
-use super::here::{companion, server, worker};
+use super::here::{auxiliary, server, worker};
 use super::text::Text;
-use crate::forkserver::messages::CompanionKind;
+use crate::ipc::AuxiliaryKind;
 use crate::procname;
 use crate::stats::clock;
 
@@ -34,7 +34,7 @@ fn worker_id() -> u32 {
 /// True in a spooler, else None.
 #[pyfunction]
 fn i_am_the_spooler() -> Option<bool> {
-    companion(CompanionKind::Spooler).map(|_| true)
+    auxiliary(AuxiliaryKind::Spooler).map(|_| true)
 }
 
 /// The process id of the master.

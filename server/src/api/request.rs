@@ -33,12 +33,12 @@ pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
 #[derive(Clone, Copy, Debug)]
 struct Connection {
     fd: RawFd,
-    /// It is the front's link, which other requests use too.
+    /// It is the router's link, which other requests use too.
     is_link: bool,
 }
 
 thread_local! {
-    static CORE: Cell<Option<u32>> = const { Cell::new(None) };
+    static THREAD: Cell<Option<u32>> = const { Cell::new(None) };
     static CONNECTION: Cell<Option<Connection>> = const { Cell::new(None) };
     static EXCHANGE: RefCell<Option<Shared>> = const { RefCell::new(None) };
     /// Whether there is something in `NOTES`.
@@ -55,9 +55,9 @@ pub(crate) struct Notes {
     pub(crate) variables: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// This thread is a core.
-pub(crate) fn enter(core: u32) {
-    CORE.set(Some(core));
+/// This thread is a thread.
+pub(crate) fn enter(thread: u32) {
+    THREAD.set(Some(thread));
 }
 
 /// This thread's request came over this connection.
@@ -100,14 +100,14 @@ fn exchange() -> PyResult<Shared> {
     exchange.ok_or_else(|| PyRuntimeError::new_err("this thread serves no request"))
 }
 
-/// How many requests this core of this process has served before.
+/// How many requests this thread of this process has served before.
 #[pyfunction]
 fn request_id() -> u64 {
-    let (Some(core), Some((_, slot)), Some(server)) = (CORE.get(), worker(), server()) else { return 0 };
-    server.scoreboard.core(slot, core).read().0.requests
+    let (Some(thread), Some((_, slot)), Some(server)) = (THREAD.get(), worker(), server()) else { return 0 };
+    server.scoreboard.thread(slot, thread).read().0.requests
 }
 
-/// The descriptor of the request's connection; behind the `http` front, that of its link.
+/// The descriptor of the request's connection; behind the http router, that of its link.
 #[pyfunction]
 fn connection_fd() -> PyResult<RawFd> {
     Ok(connection()?.fd)

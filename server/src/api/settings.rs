@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
-use crate::forkserver::messages::Setup;
+use crate::ipc::Setup;
 
 /// The uWSGI whose module this one is like.
 const LIKE: (u32, u32, u32) = (2, 0, 31);

@@ -7,12 +7,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use anyhow::Context;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
 use rwsgi_stats::Snapshot;
-use serde::{Deserialize, Serialize};
 
 use super::board::Board;
 use super::cache::Cache;
 use crate::config::Between;
 use crate::forkserver::inherited;
+use crate::ipc::ShareDescriptors;
 
 /// See the module.
 #[derive(Debug)]
@@ -32,14 +32,6 @@ pub struct Queue {
     pub entry: OwnedFd,
     /// Where they come out.
     pub exit: OwnedFd,
-}
-
-/// The descriptors by which another process inherits it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ShareDescriptors {
-    board: RawFd,
-    caches: Vec<RawFd>,
-    queues: Vec<(RawFd, RawFd)>,
 }
 
 /// The queue that every mule takes from.
@@ -125,14 +117,6 @@ impl Share {
             (metric.name.clone(), rwsgi_stats::Metric { kind: metric.kind, oid: metric.oid.clone(), value })
         });
         snapshot.metrics = metrics.collect();
-    }
-}
-
-impl ShareDescriptors {
-    /// All of them.
-    pub fn all(&self) -> impl Iterator<Item = RawFd> {
-        let queues = self.queues.iter().flat_map(|(entry, exit)| [*entry, *exit]);
-        std::iter::once(self.board).chain(self.caches.iter().copied()).chain(queues)
     }
 }
 

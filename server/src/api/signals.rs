@@ -18,11 +18,11 @@ use pyo3::types::PyBytes;
 use tracing::{error, warn};
 
 use super::here::{role, server};
-use super::schedule::{Cron, When};
-use super::target::Target;
 use super::text::Text;
-use super::uplink::{self, Told, What};
-use crate::forkserver::messages::{Role, channel};
+use crate::ipc::control::{self, Told, What};
+use crate::ipc::schedule::{Cron, When};
+use crate::ipc::target::Target;
+use crate::ipc::{Role, channel};
 
 pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(register_signal, module)?)?;
@@ -60,7 +60,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(super) fn tell(py: Python<'_>, what: What) -> PyResult<()> {
     let Some(server) = server() else { return Err(PyOSError::new_err("there is no server around")) };
     let told = Told { generation: server.generation, what };
-    py.detach(|| uplink::tell(server.uplink.as_fd(), &told, None))
+    py.detach(|| control::tell(server.control.as_fd(), &told, None))
         .map_err(|error| PyOSError::new_err(format!("the master cannot be told: {error}")))
 }
 
@@ -199,13 +199,13 @@ fn listen() -> PyResult<()> {
     let start = || -> io::Result<_> {
         let (ours, theirs) = channel()?;
         let told = Told { generation: server.generation, what: What::Listen(role) };
-        uplink::tell(server.uplink.as_fd(), &told, Some(theirs.as_fd()))?;
+        control::tell(server.control.as_fd(), &told, Some(theirs.as_fd()))?;
         let ours = Arc::new(ours);
         let socket = Arc::clone(&ours);
         DESCRIPTOR.store(ours.as_raw_fd(), Ordering::Relaxed);
         let name = match role {
             Role::Worker { worker, .. } => format!("rwsgi w{worker}sig"),
-            Role::Companion(_) => "rwsgi sig".to_owned(),
+            Role::Auxiliary(_) => "rwsgi sig".to_owned(),
         };
         Ok((ours, std::thread::Builder::new().name(name).spawn(move || handle_all(&socket))?))
     };

@@ -10,7 +10,7 @@ use pyo3::types::{PyBytes, PyDict, PyInt, PyTuple};
 
 use super::here::server;
 use super::hook;
-use crate::forkserver::messages::Setup;
+use crate::ipc::Setup;
 use crate::spooler::job::{Job, head};
 use crate::spooler::jobs_in;
 use crate::spooler::write::{Order, write};

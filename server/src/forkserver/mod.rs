@@ -1,11 +1,10 @@
 //! The loading process: one per generation. It loads Python and the application once, and forks workers, and the
-//! companions beside them, when the master orders it. The master starts it by exec, so that no import, leak or crash
+//! auxiliary processes beside them, when the master orders it. The master starts it by exec, so that no import, leak or crash
 //! can reach the master.
 //!
 //! Not for: serving (that is the worker's), or deciding when to fork (the master's).
 
 mod fork;
-pub mod messages;
 
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Instant;
@@ -18,10 +17,10 @@ use pyo3::Python;
 use tracing::{error, info, warn};
 
 use self::fork::{Forked, fork_worker};
-use self::messages::{Answer, Order, Role, Setup, receive_message, send_message};
 use crate::api::{self, here};
-use crate::companion;
+use crate::auxiliary;
 use crate::config::Config;
+use crate::ipc::{Answer, Order, Role, Setup, receive_message, send_message};
 use crate::procname;
 use crate::stats::scoreboard::Scoreboard;
 use crate::worker;
@@ -55,7 +54,7 @@ pub fn run(channel: RawFd) -> anyhow::Result<i32> {
         for listener in &setup.listeners {
             close_on_exec(listener.fd)?;
         }
-        for fd in [setup.lifeline, setup.notices] {
+        for fd in [setup.liveness, setup.notices] {
             close_on_exec(fd)?;
         }
         serve_forks(py, channel, setup, scoreboard)
@@ -68,7 +67,7 @@ fn serve_forks(py: Python<'_>, channel: OwnedFd, setup: Setup, scoreboard: Score
     here::settle(&setup, &scoreboard)?;
     api::install(py, &setup)?;
     let listeners = setup.listeners.iter().map(|listener| listener.fd);
-    let held = listeners.chain([setup.lifeline, setup.notices, channel.as_raw_fd()]).collect();
+    let held = listeners.chain([setup.liveness, setup.notices, channel.as_raw_fd()]).collect();
     worker::release::let_go_in_early_children(py, held)?;
     let application = if setup.config.lazy_apps {
         None
@@ -105,9 +104,9 @@ fn serve_forks(py: Python<'_>, channel: OwnedFd, setup: Setup, scoreboard: Score
                     Role::Worker { worker, slot } => {
                         worker::run(py, worker::Context { worker, slot, setup, scoreboard, application })
                     }
-                    Role::Companion(who) => {
+                    Role::Auxiliary(who) => {
                         let is_loaded = application.is_some();
-                        companion::run(py, companion::Context { who, setup, scoreboard, is_loaded })
+                        auxiliary::run(py, auxiliary::Context { who, setup, scoreboard, is_loaded })
                     }
                 };
             }

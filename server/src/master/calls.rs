@@ -26,10 +26,10 @@ use super::pool::Reason;
 use super::timetable::Timetable;
 use super::workers::signal;
 use super::{Event, Master};
-use crate::api::target::Target;
-use crate::api::uplink::{Told, What, WorkerState, hear};
 use crate::config::Farm;
-use crate::forkserver::messages::{Companion, CompanionKind, Role, send_message};
+use crate::ipc::control::{Told, What, WorkerState, hear};
+use crate::ipc::target::Target;
+use crate::ipc::{Auxiliary, AuxiliaryKind, Role, send_message};
 
 /// Signals that wait for somebody who is free: more are dropped.
 const MOST_WAITING: usize = 1024;
@@ -102,7 +102,7 @@ struct Listener {
 /// # Errors
 /// When the system has no descriptors left.
 pub(super) fn watch(events: &UnboundedSender<Event>) -> anyhow::Result<OwnedFd> {
-    let (ours, theirs) = crate::api::uplink::socket()?;
+    let (ours, theirs) = crate::ipc::control::socket()?;
     let socket = listen_on(ours)?;
     let events = events.clone();
     tokio::task::spawn_local(async move {
@@ -172,7 +172,7 @@ impl Listener {
 fn describe(role: Role) -> String {
     match role {
         Role::Worker { worker, .. } => format!("worker {worker}"),
-        Role::Companion(who) => who.to_string(),
+        Role::Auxiliary(who) => who.to_string(),
     }
 }
 
@@ -318,7 +318,7 @@ impl Master {
                     // One that leaves has handled its last.
                     is_meant && pool.in_slot(slot).is_some_and(|life| life.fate.is_none())
                 }
-                Role::Companion(who) => is_companion_meant(&target, who, config),
+                Role::Auxiliary(who) => is_auxiliary_meant(&target, who, config),
             })
             .collect();
         if target.is_all() || matches!(target, Target::WorkerNumber(_) | Target::MuleNumber(_)) {
@@ -342,7 +342,7 @@ impl Master {
     fn pid_of(&mut self, role: Role) -> Option<Pid> {
         match role {
             Role::Worker { slot, .. } => self.pool.in_slot(slot)?.pid,
-            Role::Companion(who) => self.companions.iter().find(|post| post.who == who)?.pid(),
+            Role::Auxiliary(who) => self.auxiliaries.iter().find(|post| post.who == who)?.pid(),
         }
     }
 
@@ -453,14 +453,14 @@ impl Master {
     }
 }
 
-fn is_companion_meant(target: &Target, who: Companion, config: &crate::config::Config) -> bool {
+fn is_auxiliary_meant(target: &Target, who: Auxiliary, config: &crate::config::Config) -> bool {
     let farms = &config.between.farms;
     let is_in = |farm: Option<&Farm>| farm.is_some_and(|farm| farm.mules.contains(&who.number));
     match (who.kind, target) {
-        (CompanionKind::Spooler, Target::Spooler) | (CompanionKind::Mule, Target::Mule | Target::Mules) => true,
-        (CompanionKind::Mule, Target::MuleNumber(number)) => *number == who.number,
-        (CompanionKind::Mule, Target::Farm(name)) => is_in(farms.iter().find(|farm| farm.name == *name)),
-        (CompanionKind::Mule, Target::FarmNumber(number)) => {
+        (AuxiliaryKind::Spooler, Target::Spooler) | (AuxiliaryKind::Mule, Target::Mule | Target::Mules) => true,
+        (AuxiliaryKind::Mule, Target::MuleNumber(number)) => *number == who.number,
+        (AuxiliaryKind::Mule, Target::Farm(name)) => is_in(farms.iter().find(|farm| farm.name == *name)),
+        (AuxiliaryKind::Mule, Target::FarmNumber(number)) => {
             is_in((*number as usize).checked_sub(1).and_then(|index| farms.get(index)))
         }
         _ => false,

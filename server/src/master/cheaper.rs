@@ -1,6 +1,6 @@
 //! How many workers run, when that is not fixed: `cheaper`, `idle` and `cheap`.
 //!
-//! What is decided by is exact: the time that cores were busy since the last look, and the connections that wait now.
+//! What is decided by is exact: the time that threads were busy since the last look, and the connections that wait now.
 //! A worker that is not needed is cheap: it has no process, and gets one when it is needed again.
 
 use std::os::fd::OwnedFd;
@@ -20,8 +20,8 @@ use crate::stats::clock;
 
 /// How often the load is looked at; for utilization, that of the last `cheaper-overload` is taken.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// The same for requests that wait at the front while no worker runs: nothing else tells of them.
-const FRONT_INTERVAL: Duration = Duration::from_millis(100);
+/// The same for requests that wait at the router while no worker runs: nothing else tells of them.
+const ROUTER_INTERVAL: Duration = Duration::from_millis(100);
 /// How long `spare` and `backlog` see too little work before they let a worker go.
 const QUIET: Duration = Duration::from_secs(10);
 
@@ -29,13 +29,13 @@ const QUIET: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug)]
 struct Load {
     at: Instant,
-    /// Time that all cores were ever busy, ns.
+    /// Time that all threads were ever busy, ns.
     busy: u64,
     /// Requests that are in progress or were ever served.
     requests: u64,
     /// Connections and requests that wait for a worker.
     waiting: u64,
-    /// Workers that serve and have a core to spare.
+    /// Workers that serve and have a thread to spare.
     idle: u32,
 }
 
@@ -84,8 +84,8 @@ impl Master {
         }
         let load = self.load_now(now);
         if !self.cheaper.asleep.is_empty() {
-            let has_front = self.front.endpoint.is_some();
-            self.cheaper.due = has_front.then_some(now + FRONT_INTERVAL);
+            let has_router = self.router.endpoint.is_some();
+            self.cheaper.due = has_router.then_some(now + ROUTER_INTERVAL);
             if load.waiting > 0 {
                 self.wake();
             }
@@ -107,10 +107,10 @@ impl Master {
             self.cheaper.last = Some(load);
             return;
         };
-        let cores = self.config.threads;
+        let threads = self.config.threads;
         let running = self.pool.workers.iter().filter(|worker| !worker.cheap).count() as u32;
         let elapsed = (load.at - last.at).as_nanos().max(1) as f64;
-        // How many cores were busy on average.
+        // How many threads were busy on average.
         let used = load.busy.saturating_sub(last.busy) as f64 / elapsed;
         let change = match self.config.cheaper.algorithm {
             CheaperAlgorithm::Busyness => {
@@ -121,7 +121,7 @@ impl Master {
                 }
                 let look = Look {
                     at: now,
-                    busyness: 100.0 * used / f64::from((running * cores).max(1)),
+                    busyness: 100.0 * used / f64::from((running * threads).max(1)),
                     waiting: load.waiting,
                     waiting_since: self.cheaper.waiting_since,
                     has_spare: running > fewest,
@@ -135,7 +135,7 @@ impl Master {
                     _ => load.idle == 0,
                 };
                 let too_many =
-                    !too_few && load.waiting == 0 && used < 0.5 * f64::from(running.saturating_sub(1) * cores);
+                    !too_few && load.waiting == 0 && used < 0.5 * f64::from(running.saturating_sub(1) * threads);
                 let quiet_since = self.cheaper.quiet_since.filter(|_| too_many);
                 self.cheaper.quiet_since = too_many.then(|| quiet_since.unwrap_or(now));
                 match self.cheaper.quiet_since {
@@ -167,7 +167,7 @@ impl Master {
         let mut load = Load { at: now, busy: 0, requests: 0, waiting: 0, idle: 0 };
         for life in &self.pool.lives {
             let mut has_room = false;
-            for cell in self.scoreboard.cores(life.slot) {
+            for cell in self.scoreboard.threads(life.slot) {
                 let (counters, started) = cell.read();
                 load.busy += counters.running + started.map_or(0, |started| clock.saturating_sub(started));
                 load.requests += counters.requests + u64::from(started.is_some());
@@ -176,14 +176,14 @@ impl Master {
             // One that is about to serve counts as well: it is what the last look asked for.
             load.idle += u32::from(has_room && life.fate.is_none());
         }
-        for counters in self.pool.workers.iter().flat_map(|worker| &worker.totals.cores) {
+        for counters in self.pool.workers.iter().flat_map(|worker| &worker.totals.threads) {
             load.busy += counters.running;
             load.requests += counters.requests;
         }
-        let listeners = self.listeners.iter().map(|(listener, _)| listener).chain(&self.front_listeners);
+        let listeners = self.listeners.iter().map(|(listener, _)| listener).chain(&self.router_listeners);
         load.waiting =
             listeners.map(|listener| u64::from(self.memory.backlog(&listener.address, listener.fd()).depth)).sum();
-        load.waiting += self.scoreboard.front().read().0;
+        load.waiting += self.scoreboard.router().read().0;
         load
     }
 
@@ -243,9 +243,9 @@ impl Master {
                 }
             }));
         }
-        if self.front.endpoint.is_some() {
+        if self.router.endpoint.is_some() {
             self.cheaper.asleep.push(tokio::task::spawn_local(async {}));
-            self.cheaper.due = Some(Instant::now() + FRONT_INTERVAL);
+            self.cheaper.due = Some(Instant::now() + ROUTER_INTERVAL);
         }
     }
 

@@ -19,9 +19,7 @@ use super::shutdown::Phase;
 use super::{Event, Master};
 use crate::config::Config;
 use crate::forkserver::EXIT_NO_APP;
-use crate::forkserver::messages::{
-    Answer, InheritedListener, Order, Protocol, Role, Setup, receive_message, send_message,
-};
+use crate::ipc::{Answer, InheritedListener, Order, Protocol, Role, Setup, receive_message, send_message};
 
 /// A fork server that died while its generation served is started again after this.
 const RESTART_DELAY: Duration = Duration::from_secs(1);
@@ -120,13 +118,13 @@ impl Master {
             config: config.clone(),
             layout: self.scoreboard.layout(),
             scoreboard: inherit(self.scoreboard.memory())?,
-            lifeline: inherit(self.lifeline.as_fd())?,
+            liveness: inherit(self.liveness.as_fd())?,
             notices: inherit(self.notices.as_fd())?,
             share: self.share.descriptors(inherit)?,
-            uplink: inherit(self.uplink.as_fd())?,
+            control: inherit(self.control.as_fd())?,
             listeners: self.listeners.iter().map(inherited).collect::<Result<_, _>>()?,
             link_listener: None,
-            link: self.front.endpoint.clone(),
+            link: self.router.endpoint.clone(),
             generation,
             started_at: self.started_at,
         })
@@ -168,11 +166,11 @@ impl Master {
             Answer::Failed => {}
             Answer::Forked { role, pid } => match role {
                 Role::Worker { slot, .. } => self.forked(slot, Pid::from_raw(pid)),
-                Role::Companion(who) => self.companion_forked(who, Pid::from_raw(pid)),
+                Role::Auxiliary(who) => self.auxiliary_forked(who, Pid::from_raw(pid)),
             },
             Answer::NotForked { role, reason } => match role {
                 Role::Worker { slot, .. } => self.not_forked(slot, &reason),
-                Role::Companion(who) => self.companion_not_forked(who, &reason),
+                Role::Auxiliary(who) => self.auxiliary_not_forked(who, &reason),
             },
         }
     }
@@ -196,7 +194,7 @@ impl Master {
         if !first {
             info!("reload: generation {number} takes over");
         }
-        self.renew_companions(now);
+        self.renew_auxiliaries(now);
         self.forget_calls();
         let workers = 1..=self.config.processes;
         let alive = |worker: &u32| self.pool.lives.iter().any(|life| life.worker == *worker && life.fate.is_none());
@@ -259,7 +257,7 @@ impl Master {
         let Some(index) = self.generations.iter().position(|generation| generation.pid == pid) else { return false };
         let generation = self.generations.remove(index);
         let number = generation.number;
-        self.give_up_companions_of(number);
+        self.give_up_auxiliaries_of(number);
         if self.phase != Phase::Serving || number < self.current {
             return true;
         }

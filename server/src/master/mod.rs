@@ -3,13 +3,13 @@
 //! One loop owns all state and takes one [`Event`] after another from small tasks that only wait: for a signal, for a
 //! fork server's answer, for a worker that says it is ready, for somebody who asks for a snapshot.
 
+mod auxiliaries;
 mod busyness;
 mod calls;
 mod cheaper;
-mod companions;
 mod fifo;
-mod front;
 mod generation;
+mod http_router;
 mod leftovers;
 mod listeners;
 mod log;
@@ -38,12 +38,12 @@ use rwsgi_stats::{Address, Snapshot};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info};
 
+use self::auxiliaries::{Post, posts};
 use self::calls::{Call, Calls};
 use self::cheaper::Cheaper;
-use self::companions::{Post, posts};
 use self::fifo::Command;
-use self::front::Front;
 use self::generation::{Generation, Reload};
+use self::http_router::HttpRouter;
 use self::leftovers::Leftovers;
 use self::listeners::{Listener, bind};
 use self::log::Log;
@@ -56,7 +56,7 @@ use self::watchdog::Watchdog;
 use crate::api::share::Share;
 use crate::config::Config;
 use crate::daemon::Starter;
-use crate::forkserver::messages::{Answer, Notice, Protocol};
+use crate::ipc::{Answer, Notice, Protocol};
 use crate::pidfile::{self, MASTER_NAME};
 use crate::procname;
 use crate::spooler::Queue;
@@ -106,15 +106,15 @@ struct Master {
     launcher: Launcher,
     reread: Reread,
     listeners: Vec<(Listener, Protocol)>,
-    front: Front,
-    front_listeners: Vec<Listener>,
+    router: HttpRouter,
+    router_listeners: Vec<Listener>,
     scoreboard: Scoreboard,
     pool: Pool,
     watchdog: Watchdog,
     cheaper: Cheaper,
     supervisor: Supervisor,
     /// The processes beside the workers.
-    companions: Vec<Post>,
+    auxiliaries: Vec<Post>,
     /// The application's signals.
     calls: Calls,
     spoolers: Spoolers,
@@ -137,9 +137,9 @@ struct Master {
     any_ready: bool,
     /// Processes that ended before their fork server told of them.
     unannounced: Vec<Reaped>,
-    lifeline: OwnedFd,
+    liveness: OwnedFd,
     notices: OwnedFd,
-    uplink: OwnedFd,
+    control: OwnedFd,
     phase: Phase,
     /// When everything that has not left by itself is killed.
     killed_at: Option<Instant>,
@@ -195,9 +195,9 @@ async fn serve(config: Config, mut launcher: Launcher, reread: Reread, mut start
     }
     let (events, mut inbox) = mpsc::unbounded_channel();
     signals::watch(&events, config.brutal_reload_on_term)?;
-    let (lifeline_reader, lifeline_writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    let (liveness_reader, liveness_writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     let notices = signals::watch_notices(&events)?;
-    let uplink = calls::watch(&events)?;
+    let control = calls::watch(&events)?;
 
     let mut open = |option, address: &Address| -> anyhow::Result<Listener> {
         if let Some((address, fd)) = inherited.find(|bound| listeners::same(bound, address)) {
@@ -226,7 +226,7 @@ async fn serve(config: Config, mut launcher: Launcher, reread: Reread, mut start
             listeners.push((open(option, address)?, protocol));
         }
     }
-    let front_listeners: Vec<_> = config.http.iter().map(|address| open("http", address)).collect::<Result<_, _>>()?;
+    let router_listeners: Vec<_> = config.http.iter().map(|address| open("http", address)).collect::<Result<_, _>>()?;
     for address in &config.stats {
         let listener = open("stats", address)?;
         info!("stats server on {}", listener.address);
@@ -242,7 +242,7 @@ async fn serve(config: Config, mut launcher: Launcher, reread: Reread, mut start
         listeners.push((Listener::adopt("LISTEN_FDS", address, fd, config.listen)?, Protocol::Uwsgi));
     }
     anyhow::ensure!(
-        !(listeners.is_empty() && front_listeners.is_empty()),
+        !(listeners.is_empty() && router_listeners.is_empty()),
         "no socket was inherited, and none is configured"
     );
     for path in &config.master_fifo {
@@ -268,7 +268,7 @@ async fn serve(config: Config, mut launcher: Launcher, reread: Reread, mut start
         supervisor,
         calls: Calls::default(),
         share: Share::create(&config.between)?,
-        companions: posts(&config, Instant::now()),
+        auxiliaries: posts(&config, Instant::now()),
         spoolers: Spoolers::default(),
         log,
         chain: None,
@@ -277,8 +277,8 @@ async fn serve(config: Config, mut launcher: Launcher, reread: Reread, mut start
         launcher,
         reread,
         listeners,
-        front: if front_listeners.is_empty() { Front::default() } else { Front::new()? },
-        front_listeners,
+        router: if router_listeners.is_empty() { HttpRouter::default() } else { HttpRouter::new()? },
+        router_listeners,
         scoreboard,
         generations: Vec::new(),
         current: 0,
@@ -286,9 +286,9 @@ async fn serve(config: Config, mut launcher: Launcher, reread: Reread, mut start
         reload_due: None,
         any_ready: false,
         unannounced: Vec::new(),
-        lifeline: lifeline_reader,
+        liveness: liveness_reader,
         notices,
-        uplink,
+        control,
         phase: Phase::Serving,
         killed_at: None,
         exit_status: 0,
@@ -297,7 +297,7 @@ async fn serve(config: Config, mut launcher: Launcher, reread: Reread, mut start
         events,
     };
     // Held until the process ends: its end is how everybody else learns of it.
-    let _lifeline_writer = lifeline_writer;
+    let _lifeline_writer = liveness_writer;
     master.announce();
     master.load(master.config.clone(), Reload::Rolling)?;
     if !starter.after_loading {
@@ -333,14 +333,14 @@ async fn sleep_until(deadline: Option<Instant>) {
 impl Master {
     fn announce(&self) {
         info!(
-            "rwsgi {}: {} worker{} of {} core{}",
+            "rwsgi {}: {} worker{} of {} thread{}",
             env!("CARGO_PKG_VERSION"),
             self.config.processes,
             if self.config.processes == 1 { "" } else { "s" },
             self.config.threads,
             if self.config.threads == 1 { "" } else { "s" },
         );
-        let all = self.listeners.iter().map(|(listener, _)| listener).chain(&self.front_listeners);
+        let all = self.listeners.iter().map(|(listener, _)| listener).chain(&self.router_listeners);
         for listener in all {
             info!("{} on {}", listener.option, listener.address);
         }
@@ -372,13 +372,13 @@ impl Master {
         let pool = self.pool.next_deadline(self.can_fork() && self.may_fork());
         [
             pool,
-            self.front.due,
+            self.router.due,
             self.reload_due,
             self.killed_at,
             self.watchdog.due,
             self.cheaper.due,
             self.supervisor.due,
-            self.companion_deadline(),
+            self.auxiliary_deadline(),
             self.calls.deadline(self.current).filter(|_| self.phase == Phase::Serving),
             self.spoolers.harakiri_due,
         ]
@@ -398,15 +398,15 @@ impl Master {
             if self.may_fork() {
                 self.fork_due(now);
             }
-            self.tend_companions(now);
+            self.tend_auxiliaries(now);
             return;
         }
-        self.start_front(now);
+        self.start_router(now);
         self.restart_fork_server(now);
         self.follow_load(now);
         self.ring(now);
         self.fork_due(now);
-        self.tend_companions(now);
+        self.tend_auxiliaries(now);
         self.retire_generations();
     }
 
@@ -460,8 +460,8 @@ impl Master {
                 fd: listener.fd(),
             })
             .collect();
-        let front = self.front_listeners.iter();
-        sockets.extend(front.map(|listener| SocketView {
+        let router = self.router_listeners.iter();
+        sockets.extend(router.map(|listener| SocketView {
             address: &listener.address,
             protocol: "http",
             fd: listener.fd(),
@@ -479,7 +479,7 @@ impl Master {
             python: python.and_then(|generation| generation.python.as_deref()).unwrap_or_default(),
             sockets,
             workers,
-            spoolers: self.spoolers.views(&self.config, &self.companions),
+            spoolers: self.spoolers.views(&self.config, &self.auxiliaries),
         };
         let mut snapshot = snapshot::take(&subject, &mut self.memory);
         self.calls.describe(self.current, &mut snapshot);

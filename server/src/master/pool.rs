@@ -104,7 +104,7 @@ pub(super) struct Life {
     pub doom: Option<Reason>,
     /// It was told to leave, and why.
     pub fate: Option<Fate>,
-    /// Requests that it holds beyond `harakiri`: the core, and when the request began (monotonic ns).
+    /// Requests that it holds beyond `harakiri`: the thread, and when the request began (monotonic ns).
     pub overdue: Vec<(u32, u64)>,
     /// When it is killed if it has not left by then.
     pub killed_at: Option<Instant>,
@@ -134,10 +134,10 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// `workers` of `cores` cores each, none of them alive, with `slots` slots for their lives.
+    /// `workers` of `threads` threads each, none of them alive, with `slots` slots for their lives.
     #[must_use]
-    pub(super) fn new(workers: u32, cores: u32, slots: u32) -> Self {
-        let worker = |_| Worker { totals: Totals::new(cores), early_deaths: 0, cheap: false, due: None };
+    pub(super) fn new(workers: u32, threads: u32, slots: u32) -> Self {
+        let worker = |_| Worker { totals: Totals::new(threads), early_deaths: 0, cheap: false, due: None };
         Self { workers: (0..workers).map(worker).collect(), lives: Vec::new(), slots }
     }
 

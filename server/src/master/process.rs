@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 
 use super::listeners::inherit;
 use super::supervisor::VARIABLES;
-use crate::forkserver::messages::{Setup, channel, send_message};
+use crate::ipc::{Setup, channel, send_message};
 use crate::procname;
 
 /// How to enter [`crate::run`] again in a fresh process.
@@ -42,8 +42,8 @@ impl Launcher {
 
 /// The first argument of a process that the master started; the descriptor of its channel follows it.
 pub const FORKSERVER_ROLE: &str = "@forkserver";
-/// The same for the front.
-pub const FRONT_ROLE: &str = "@http";
+/// The same for the router.
+pub const ROUTER_ROLE: &str = "@http";
 
 impl Launcher {
     /// Starts a process in `role` and sends it its setup. Returns its id and the master's end of the channel.

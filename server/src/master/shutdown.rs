@@ -1,4 +1,4 @@
-//! Stopping: first the front finishes what it has, then the workers, then the fork servers go. What takes longer than
+//! Stopping: first the router finishes what it has, then the workers, then the fork servers go. What takes longer than
 //! the mercy that is configured is killed; a second request to stop kills everything at once.
 
 use std::time::{Duration, Instant};
@@ -19,8 +19,8 @@ const AFTER_THE_LATE: Duration = Duration::from_millis(100);
 pub(super) enum Phase {
     /// Not stopping.
     Serving,
-    /// The front finishes what it has; the workers still serve it.
-    FrontLeaves,
+    /// The router finishes what it has; the workers still serve it.
+    RouterLeaves,
     /// The workers finish what they have.
     WorkersLeave,
     /// Everything was told to end at once.
@@ -57,13 +57,13 @@ impl Master {
     }
 
     fn begin_stop(&mut self) {
-        self.phase = Phase::FrontLeaves;
+        self.phase = Phase::RouterLeaves;
         self.supervisor.tell("STOPPING=1");
         self.killed_at = Some(Instant::now() + Duration::from_secs(self.config.reload_mercy.into()) + AFTER_THE_LATE);
-        self.front.due = None;
+        self.router.due = None;
         self.reload_due = None;
         self.cheaper.due = None;
-        if let Some((pid, _)) = self.front.process {
+        if let Some((pid, _)) = self.router.process {
             signal(pid, Signal::SIGTERM);
         }
         self.proceed_with_stop();
@@ -71,7 +71,7 @@ impl Master {
 
     /// Goes as far as what has ended allows.
     pub(super) fn proceed_with_stop(&mut self) {
-        if self.phase == Phase::FrontLeaves && self.front.process.is_none() {
+        if self.phase == Phase::RouterLeaves && self.router.process.is_none() {
             self.phase = Phase::WorkersLeave;
             for generation in &mut self.generations {
                 generation.dismiss();
@@ -84,7 +84,7 @@ impl Master {
             for slot in slots {
                 self.send_away(slot, Fate::Stop);
             }
-            self.dismiss_companions(Instant::now());
+            self.dismiss_auxiliaries(Instant::now());
         }
         if self.phase != Phase::Killed && self.killed_at.is_some_and(|at| at <= Instant::now()) {
             warn!("not everything has stopped in time: killing the rest");
@@ -95,10 +95,10 @@ impl Master {
     fn kill_all(&mut self) {
         self.phase = Phase::Killed;
         self.killed_at = None;
-        let front = self.front.process.as_ref().map(|(pid, _)| *pid);
+        let router = self.router.process.as_ref().map(|(pid, _)| *pid);
         let workers = self.pool.lives.iter().filter_map(|life| life.pid);
         let fork_servers = self.generations.iter().map(|generation| generation.pid);
-        for pid in workers.chain(front).chain(fork_servers).chain(self.companion_pids()) {
+        for pid in workers.chain(router).chain(fork_servers).chain(self.auxiliary_pids()) {
             signal(pid, Signal::SIGKILL);
         }
         for life in &mut self.pool.lives {
@@ -107,20 +107,20 @@ impl Master {
         }
     }
 
-    /// Whether workers are to be started. While the front finishes what it has it needs some, which a supervisor that
+    /// Whether workers are to be started. While the router finishes what it has it needs some, which a supervisor that
     /// stops the whole group at once takes away.
     pub(super) fn may_fork(&self) -> bool {
-        self.phase == Phase::Serving || (self.phase == Phase::FrontLeaves && self.pool.lives.is_empty())
+        self.phase == Phase::Serving || (self.phase == Phase::RouterLeaves && self.pool.lives.is_empty())
     }
 
     /// Whether nothing is left to wait for.
     pub(super) fn is_over(&self) -> bool {
         // A life without a process id is one whose fork server was gone before it could tell: it has no process, or
-        // one that sees the lifeline end.
+        // one that sees the liveness pipe end.
         self.phase >= Phase::WorkersLeave
-            && self.front.process.is_none()
+            && self.router.process.is_none()
             && self.generations.is_empty()
-            && self.companion_pids().next().is_none()
+            && self.auxiliary_pids().next().is_none()
             && self.pool.lives.iter().all(|life| life.pid.is_none())
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::Event;
 use super::generation::Reload;
-use crate::forkserver::messages::Notice;
+use crate::ipc::Notice;
 
 /// Watches the signals that the master acts on. `reload_on_term` gives SIGTERM the meaning that it has in uWSGI.
 ///

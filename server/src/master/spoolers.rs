@@ -13,12 +13,12 @@ use rwsgi_stats::Snapshot;
 use tokio::sync::oneshot;
 use tracing::{error, warn};
 
-use super::companions::Post;
+use super::auxiliaries::Post;
 use super::process::End;
 use super::workers::signal;
 use super::{Event, Master, clock};
 use crate::config::Config;
-use crate::forkserver::messages::{Companion, CompanionKind};
+use crate::ipc::{Auxiliary, AuxiliaryKind};
 use crate::spooler::{Queue, survey, tries};
 use crate::stats::spooler_cell::Verdict;
 use crate::stats::spoolers::SpoolerView;
@@ -39,9 +39,9 @@ pub(super) struct Spoolers {
 
 impl Spoolers {
     /// All of them, for a snapshot.
-    pub(super) fn views<'a>(&self, config: &'a Config, companions: &[Post]) -> Vec<SpoolerView<'a>> {
+    pub(super) fn views<'a>(&self, config: &'a Config, auxiliaries: &[Post]) -> Vec<SpoolerView<'a>> {
         let config = &config.spooler;
-        let posts = companions.iter().filter(|post| post.who.kind == CompanionKind::Spooler);
+        let posts = auxiliaries.iter().filter(|post| post.who.kind == AuxiliaryKind::Spooler);
         let view = |post: &Post| {
             let number = post.who.number;
             let queue = self.queues.get((number as usize - 1) / config.processes as usize);
@@ -99,7 +99,7 @@ impl Master {
         }
         let clock = clock::monotonic();
         let mut next = limit;
-        for post in self.companions.iter().filter(|post| post.who.kind == CompanionKind::Spooler) {
+        for post in self.auxiliaries.iter().filter(|post| post.who.kind == AuxiliaryKind::Spooler) {
             let Some(pid) = post.pid() else { continue };
             let Some((job, started)) = self.scoreboard.spooler(post.who.number - 1).held() else { continue };
             let age = Duration::from_nanos(clock.saturating_sub(started));
@@ -119,7 +119,7 @@ impl Master {
     }
 
     /// A spooler's process has ended: what it held is counted, and left to others. Returns what it held, to be told.
-    pub(super) fn bury_spooler(&self, who: Companion, pid: Pid, end: End) -> Option<String> {
+    pub(super) fn bury_spooler(&self, who: Auxiliary, pid: Pid, end: End) -> Option<String> {
         let cell = self.scoreboard.spooler(who.number - 1);
         if cell.pid() == pid.as_raw() {
             cell.vacate();

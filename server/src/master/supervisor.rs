@@ -110,14 +110,14 @@ impl Master {
     fn status_line(&mut self, now: Instant) -> String {
         let (mut busy, mut idle, mut requests) = (0, 0, 0);
         for life in self.pool.lives.iter().filter(|life| life.ready && life.fate.is_none()) {
-            let is_busy = self.scoreboard.cores(life.slot).any(|cell| cell.read().1.is_some());
+            let is_busy = self.scoreboard.threads(life.slot).any(|cell| cell.read().1.is_some());
             *if is_busy { &mut busy } else { &mut idle } += 1;
         }
         for life in &self.pool.lives {
-            requests += self.scoreboard.cores(life.slot).map(|cell| cell.read().0.requests).sum::<u64>();
+            requests += self.scoreboard.threads(life.slot).map(|cell| cell.read().0.requests).sum::<u64>();
         }
-        let past = self.pool.workers.iter().flat_map(|worker| &worker.totals.cores);
-        requests += past.map(|core| core.requests).sum::<u64>();
+        let past = self.pool.workers.iter().flat_map(|worker| &worker.totals.threads);
+        requests += past.map(|thread| thread.requests).sum::<u64>();
         let before = self.supervisor.counted.replace((requests, now));
         let rate = before.map_or(0.0, |(counted, at)| {
             requests.saturating_sub(counted) as f64 / now.duration_since(at).as_secs_f64().max(0.001)

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rwsgi_stats::Snapshot;
 
 use super::clock;
-use crate::api::schedule::{Minute, When};
+use crate::ipc::schedule::{Minute, When};
 
 /// The timers of one generation.
 #[derive(Debug, Default)]
@@ -131,7 +131,7 @@ fn local_minute() -> (Option<Minute>, Duration) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::schedule::Cron;
+    use crate::ipc::schedule::Cron;
 
     #[test]
     fn a_timer_is_raised_at_its_times_and_no_more_than_so_often() {

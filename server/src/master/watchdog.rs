@@ -39,7 +39,7 @@ pub(super) struct Watchdog {
 /// A request that has passed its time.
 struct Overdue {
     slot: u32,
-    core: u32,
+    thread: u32,
     started: u64,
 }
 
@@ -67,12 +67,12 @@ impl Master {
         let mut next = limit;
         let mut overdue = Vec::new();
         for life in self.pool.lives.iter().filter(|life| life.pid.is_some()) {
-            for (core, started) in in_progress(&self.scoreboard, life) {
+            for (thread, started) in in_progress(&self.scoreboard, life) {
                 let age = clock.saturating_sub(started);
                 if age < limit {
                     next = next.min(limit - age);
-                } else if !life.overdue.contains(&(core, started)) {
-                    overdue.push(Overdue { slot: life.slot, core, started });
+                } else if !life.overdue.contains(&(thread, started)) {
+                    overdue.push(Overdue { slot: life.slot, thread, started });
                 }
             }
         }
@@ -102,20 +102,20 @@ impl Master {
         let mercy = Duration::from_secs(self.config.reload_mercy.into());
         let Some(life) = self.pool.in_slot(request.slot) else { return };
         let Some(pid) = life.pid else { return };
-        life.overdue.push((request.core, request.started));
+        life.overdue.push((request.thread, request.started));
         // Whatever becomes of the successor.
         let late = now + mercy;
         life.killed_at = Some(life.killed_at.map_or(late, |earlier| earlier.min(late)));
         let worker = life.worker;
-        let held = self.scoreboard.core(request.slot, request.core).held();
+        let held = self.scoreboard.thread(request.slot, request.thread).held();
         let told = held.map_or_else(|| "a request".into(), |held| describe(&held, clock::monotonic()));
         error!(
-            "harakiri: worker {worker} (pid {pid}) core {} holds {told}, longer than the {limit} s allowed: ending it",
-            request.core
+            "harakiri: worker {worker} (pid {pid}) thread {} holds {told}, longer than the {limit} s allowed: ending it",
+            request.thread
         );
-        let thread = match request.core {
+        let thread = match request.thread {
             0 => Some(pid),
-            core => thread_named(pid, &thread_name(worker, core)),
+            thread => thread_named(pid, &thread_name(worker, thread)),
         };
         if let Some(thread) = thread {
             signal_thread(pid, thread, answer_signal());
@@ -123,7 +123,7 @@ impl Master {
                 signal_thread(pid, thread, stack_signal());
             }
         } else {
-            warn!("harakiri: the thread of core {} cannot be found: its client gets no answer", request.core);
+            warn!("harakiri: thread {} cannot be found: its client gets no answer", request.thread);
         }
         self.pool.worker(worker).totals.harakiri += 1;
         self.pool.doom(request.slot, Reason::Harakiri, now);
@@ -180,9 +180,9 @@ impl Master {
     }
 }
 
-/// The requests that a life holds: core, and beginning (monotonic ns).
+/// The requests that a life holds: thread, and beginning (monotonic ns).
 fn in_progress<'a>(scoreboard: &'a Scoreboard, life: &Life) -> impl Iterator<Item = (u32, u64)> + 'a {
-    (0..).zip(scoreboard.cores(life.slot)).filter_map(|(core, cell)| cell.read().1.map(|started| (core, started)))
+    (0..).zip(scoreboard.threads(life.slot)).filter_map(|(thread, cell)| cell.read().1.map(|started| (thread, started)))
 }
 
 fn watches_sizes(config: &Config) -> bool {

@@ -11,10 +11,10 @@ use super::process::{End, Reaped};
 use super::shutdown::Phase;
 use super::{Master, clock};
 use crate::forkserver::EXIT_NO_APP;
-use crate::forkserver::messages::{Order, Role};
+use crate::ipc::{Order, Role};
 use crate::stats::request::describe;
 
-/// While the front leaves, a worker that is gone is replaced after this.
+/// While the router leaves, a worker that is gone is replaced after this.
 const STOPPING_DELAY: Duration = Duration::from_millis(200);
 
 impl Master {
@@ -138,27 +138,27 @@ impl Master {
     /// A child has ended: finds out which, counts it, says why, and has it replaced.
     pub(super) fn bury(&mut self, reaped: Reaped) {
         let Reaped { pid, end, processor_time } = reaped;
-        if self.bury_front(pid, end) || self.bury_fork_server(pid, end) || self.bury_companion(reaped) {
+        if self.bury_router(pid, end) || self.bury_fork_server(pid, end) || self.bury_auxiliary(reaped) {
             return;
         }
         let Some(index) = self.pool.lives.iter().position(|life| life.pid == Some(pid)) else {
             // A worker that ended before its fork server told of it, or somebody else's orphan: the master, being
             // a subreaper, inherits what the application's processes leave behind.
-            if self.pool.lives.iter().any(|life| life.pid.is_none()) || self.awaits_companion() {
+            if self.pool.lives.iter().any(|life| life.pid.is_none()) || self.awaits_auxiliary() {
                 self.unannounced.push(reaped);
             }
             return;
         };
         let now = Instant::now();
         let (life, delay) = self.pool.end(index, end, now);
-        if self.phase == Phase::FrontLeaves {
-            // The front may be about to leave as well.
+        if self.phase == Phase::RouterLeaves {
+            // The router may be about to leave as well.
             let entry = self.pool.worker(life.worker);
             entry.due = entry.due.map(|due| due + STOPPING_DELAY);
         }
         let held: Vec<_> =
-            self.scoreboard.cores(life.slot).filter_map(super::super::stats::cell::CoreCell::held).collect();
-        let served = self.scoreboard.cores(life.slot).map(|core| core.read().0.requests).sum();
+            self.scoreboard.threads(life.slot).filter_map(super::super::stats::cell::ThreadCell::held).collect();
+        let served = self.scoreboard.threads(life.slot).map(|thread| thread.read().0.requests).sum();
         self.share.board.add_past_requests(served);
         let totals = &mut self.pool.worker(life.worker).totals;
         totals.absorb(&self.scoreboard, life.slot, clock::monotonic());

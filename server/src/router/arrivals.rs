@@ -1,4 +1,4 @@
-//! Who comes: clients that connect, and workers that say which core they are.
+//! Who comes: clients that connect, and workers that say which thread they are.
 
 use std::os::fd::AsFd;
 
@@ -65,7 +65,7 @@ impl Router<'_> {
                 Err(error) => return self.pause_accepting(error),
             };
             let Ok((pid, uid)) = accept::credentials(&fd) else { continue };
-            // Workers run as the user that we run as; root's front serves workers that gave root up.
+            // Workers run as the user that we run as; root's router serves workers that gave root up.
             let us = geteuid();
             if !us.is_root() && uid != us.as_raw() && uid != 0 {
                 warn!("process {pid} of user {uid} tried to be a worker; refused");
@@ -98,15 +98,15 @@ impl Router<'_> {
         let Some(hello) = link.outgoing.first_chunk() else { return };
         let pid = link.pid;
         match Hello::decode(hello) {
-            Ok(Hello { worker, core, slot, token }) if token == self.token && self.has_cell(slot, core) => {
-                self.forget(scratch, slot, core);
+            Ok(Hello { worker, thread, slot, token }) if token == self.token && self.has_cell(slot, thread) => {
+                self.forget(scratch, slot, thread);
                 let Some(link) = self.links.get_mut(key) else { return };
                 link.worker = worker;
-                link.core = core;
+                link.thread = thread;
                 link.slot = Some(slot);
                 link.outgoing.clear();
                 link.deadline = 0;
-                self.cores.add(pid);
+                self.threads.add(pid);
                 self.release(key);
                 // What follows may have come with it.
                 self.pump(scratch, key);
@@ -119,16 +119,16 @@ impl Router<'_> {
         }
     }
 
-    /// Whether the scoreboard has such a core.
-    fn has_cell(&self, slot: u32, core: u32) -> bool {
+    /// Whether the scoreboard has such a thread.
+    fn has_cell(&self, slot: u32, thread: u32) -> bool {
         let layout = self.board.layout();
-        slot < layout.slots && core < layout.cores
+        slot < layout.slots && thread < layout.threads
     }
 
-    /// Lets go of the link that the core had before, whose end may not have been read yet: what it is offered is told
+    /// Lets go of the link that the thread had before, whose end may not have been read yet: what it is dispatched is told
     /// by the same bytes.
-    fn forget(&mut self, scratch: &mut [u8], slot: u32, core: u32) {
-        for key in self.links.keys(|link| link.slot == Some(slot) && link.core == core) {
+    fn forget(&mut self, scratch: &mut [u8], slot: u32, thread: u32) {
+        for key in self.links.keys(|link| link.slot == Some(slot) && link.thread == thread) {
             self.hear_out(scratch, key);
         }
     }

@@ -27,7 +27,7 @@ pub(super) enum Framing {
     Chunked(Decoder),
 }
 
-/// A whole request that waits for a core.
+/// A whole request that waits for a thread.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) head: Vec<u8>,
@@ -55,7 +55,7 @@ pub(super) enum Phase {
     Head,
     Body(Box<Gathering>),
     Queued(Box<Request>),
-    /// The core of this link has the request.
+    /// The thread of this link has the request.
     Serving(Key),
     /// The response is complete; some of it may not be sent yet.
     Flushing(Then),

@@ -1,4 +1,4 @@
-//! The front's end of a link to a core: requests on their way out, responses on their way in. No policy.
+//! The router's end of a link to a thread: requests on their way out, responses on their way in. No policy.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -11,27 +11,27 @@ use nix::sys::socket::{MsgFlags, recv, sendmsg};
 use super::body::Body;
 use super::client::Request;
 use super::slots::Key;
-use crate::protocol::link::{Frames, OFFERS, RequestHead};
-use crate::stats::offers::Offers;
+use crate::protocol::link::{AHEAD_MAX, Frames, RequestHead};
+use crate::stats::ahead::AheadCells;
 
 /// The longest body that is sent with its head: copied, so that the request can be taken back, bytes.
 const SMALL_BODY: u64 = 16 * 1024;
 /// Bytes of answered requests that are kept before what follows them is moved.
 const KEPT: usize = 64 * 1024;
 
-/// Who waits for the answer to an offer.
+/// Who waits for the answer to a dispatched request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
     By(Key),
     /// The client is gone; what still comes is dropped.
     Nobody,
-    /// It was taken back: the core passes it over.
-    Withdrawn,
+    /// It was taken back: the thread passes it over.
+    Cancelled,
 }
 
 /// A request that was put on the link and is not answered.
 #[derive(Debug)]
-pub(super) struct Offer {
+pub(super) struct Dispatched {
     pub(super) wanted: Wanted,
     /// When it was whole, monotonic ns.
     pub(super) since: u64,
@@ -57,15 +57,15 @@ pub(super) enum Received {
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) fd: OwnedFd,
-    /// The worker's number and process id, and the core's number.
+    /// The worker's number and process id, and the thread's number.
     pub(super) worker: u32,
-    pub(super) core: u32,
+    pub(super) thread: u32,
     pub(super) pid: i32,
     /// The worker's slot on the scoreboard; `None` as long as it has not said who it is.
     pub(super) slot: Option<u32>,
     pub(super) frames: Frames,
-    /// Requests that are not answered, the oldest first. The core has the first, or will have it next.
-    pub(super) offers: VecDeque<Offer>,
+    /// Requests that are not answered, the oldest first. The thread has the first, or will have it next.
+    pub(super) dispatched: VecDeque<Dispatched>,
     /// The number of the next one.
     number: u8,
     /// Requests up to their bodies; or what has come of the greeting. Its memory is used again.
@@ -74,13 +74,13 @@ pub(super) struct Link {
     /// What is sent after `outgoing`: the rest of the last request.
     body: Body,
     body_sent: u64,
-    /// A byte of the first offer's response has come.
+    /// A byte of the first dispatched request's response has come.
     pub(super) answered: bool,
-    /// The first offer's response is complete, but the core has not taken the whole request off the link yet.
+    /// The first dispatched's response is complete, but the thread has not taken the whole request off the link yet.
     pub(super) emptying: bool,
-    /// When the core could begin with the first offer, monotonic ns.
+    /// When the thread could begin with the first dispatched request, monotonic ns.
     pub(super) begun: u64,
-    /// How many requests in a row the core was soon done with.
+    /// How many requests in a row the thread was soon done with.
     pub(super) streak: usize,
     /// The worker wants no further request.
     pub(super) leaving: bool,
@@ -99,11 +99,11 @@ impl Link {
         Self {
             fd,
             worker: 0,
-            core: 0,
+            thread: 0,
             pid,
             slot: None,
             frames: Frames::default(),
-            offers: VecDeque::new(),
+            dispatched: VecDeque::new(),
             number: 0,
             outgoing: Vec::new(),
             sent: 0,
@@ -122,14 +122,14 @@ impl Link {
         }
     }
 
-    /// Whether a further request may be put behind those that the core has: it is quick, and will not be kept from it by
+    /// Whether a further request may be put behind those that the thread has: it is quick, and will not be kept from it by
     /// a body that is still being sent.
     pub(super) fn has_room(&self) -> bool {
-        let most = (1 + self.streak).min(OFFERS);
+        let most = (1 + self.streak).min(AHEAD_MAX);
         !self.leaving
             && !self.emptying
-            && self.offers.len() < most
-            && self.offers.back().is_none_or(|last| !last.streams)
+            && self.dispatched.len() < most
+            && self.dispatched.back().is_none_or(|last| !last.streams)
     }
 
     /// Whether a request with this body can be put behind others.
@@ -138,12 +138,20 @@ impl Link {
     }
 
     /// Takes a request to send, which came from `client` at `since`.
-    pub(super) fn offer(&mut self, offers: &Offers, client: Key, peer: &[u8], head: &[u8], body: Body, since: u64) {
-        if self.offers.is_empty() {
+    pub(super) fn dispatch(
+        &mut self,
+        cells: &AheadCells,
+        client: Key,
+        peer: &[u8],
+        head: &[u8],
+        body: Body,
+        since: u64,
+    ) {
+        if self.dispatched.is_empty() {
             self.outgoing.clear();
             self.sent = 0;
         }
-        offers.offer(self.number);
+        cells.dispatch(self.number);
         // Heads are bounded by buffer-size, peers by what addresses look like.
         let lengths = RequestHead { head_len: head.len() as u32, peer_len: peer.len() as u32, body_len: body.len() };
         self.outgoing.extend_from_slice(&lengths.encode());
@@ -164,7 +172,7 @@ impl Link {
         }
         let wanted = Wanted::By(client);
         let number = self.number;
-        self.offers.push_back(Offer {
+        self.dispatched.push_back(Dispatched {
             wanted,
             since,
             number,
@@ -176,74 +184,74 @@ impl Link {
         self.number = number.wrapping_add(1);
     }
 
-    /// The first offer is answered, or was passed over.
-    pub(super) fn pop(&mut self, now: u64) -> Option<Offer> {
+    /// The first dispatched is answered, or was passed over.
+    pub(super) fn pop(&mut self, now: u64) -> Option<Dispatched> {
         self.answered = false;
         self.emptying = false;
         self.begun = now;
         self.dropped = 0;
         self.deadline = 0;
-        let popped = self.offers.pop_front();
-        if let Some(next) = self.offers.front()
+        let popped = self.dispatched.pop_front();
+        if let Some(next) = self.dispatched.front()
             && next.head_at > KEPT
         {
             // What comes before belongs to requests that are answered, so that all of it is sent.
             let end = next.head_at.min(self.sent);
             self.outgoing.drain(..end);
             self.sent -= end;
-            self.offers.iter_mut().for_each(|offer| offer.head_at -= end);
+            self.dispatched.iter_mut().for_each(|ahead| ahead.head_at -= end);
         }
         popped
     }
 
-    /// Takes the request at `index` back, with all of it, unless the core has begun with it. Of a link that is not
-    /// `lost`, a body that is sent on its own is not taken back: the core must find the end of it.
-    pub(super) fn withdraw(&mut self, offers: &Offers, index: usize, lost: bool) -> Option<(Key, Request)> {
-        let offer = self.offers.get_mut(index)?;
-        let Wanted::By(client) = offer.wanted else { return None };
-        let has_body = !offer.streams || lost && !matches!(self.body, Body::Empty);
-        if !has_body || !offers.withdraw(offer.number) {
+    /// Takes the request at `index` back, with all of it, unless the thread has begun with it. Of a link that is not
+    /// `lost`, a body that is sent on its own is not taken back: the thread must find the end of it.
+    pub(super) fn cancel(&mut self, cells: &AheadCells, index: usize, lost: bool) -> Option<(Key, Request)> {
+        let ahead = self.dispatched.get_mut(index)?;
+        let Wanted::By(client) = ahead.wanted else { return None };
+        let has_body = !ahead.streams || lost && !matches!(self.body, Body::Empty);
+        if !has_body || !cells.cancel(ahead.number) {
             return None;
         }
-        offer.wanted = Wanted::Withdrawn;
-        let since = offer.since;
-        let (head, rest) = self.outgoing[offer.head_at..].split_at(offer.head_len);
-        let body = match offer.body_len {
+        ahead.wanted = Wanted::Cancelled;
+        let since = ahead.since;
+        let (head, rest) = self.outgoing[ahead.head_at..].split_at(ahead.head_len);
+        let body = match ahead.body_len {
             0 => std::mem::replace(&mut self.body, Body::Empty),
             len => Body::Memory(rest[..len].to_vec()),
         };
         Some((client, Request { head: head.to_vec(), body, since }))
     }
 
-    /// Spares the core the request at `index`, unless it has begun with it.
-    pub(super) fn spare(&mut self, offers: &Offers, index: usize) -> bool {
-        let Some(offer) = self.offers.get_mut(index) else { return false };
-        let spared = !offer.streams && offers.withdraw(offer.number);
+    /// Spares the thread the request at `index`, unless it has begun with it.
+    pub(super) fn spare(&mut self, cells: &AheadCells, index: usize) -> bool {
+        let Some(ahead) = self.dispatched.get_mut(index) else { return false };
+        let spared = !ahead.streams && cells.cancel(ahead.number);
         if spared {
-            offer.wanted = Wanted::Withdrawn;
+            ahead.wanted = Wanted::Cancelled;
         }
         spared
     }
 
     /// Where the request of a client is.
     pub(super) fn position(&self, client: Key) -> Option<usize> {
-        self.offers.iter().position(|offer| offer.wanted == Wanted::By(client))
+        self.dispatched.iter().position(|ahead| ahead.wanted == Wanted::By(client))
     }
 
     /// Requests that wait behind the first one.
     pub(super) fn waiting(&self) -> usize {
-        self.offers.iter().skip(1).filter(|offer| offer.wanted != Wanted::Withdrawn).count()
+        self.dispatched.iter().skip(1).filter(|ahead| ahead.wanted != Wanted::Cancelled).count()
     }
 
     /// Whether anybody waits for an answer.
     pub(super) fn is_wanted(&self) -> bool {
-        self.offers.iter().any(|offer| matches!(offer.wanted, Wanted::By(_)))
+        self.dispatched.iter().any(|ahead| matches!(ahead.wanted, Wanted::By(_)))
     }
 
-    /// An offer's head as the client sent it.
+    /// a dispatched request's head as the client sent it.
     pub(super) fn head(&self, index: usize) -> &[u8] {
-        let offer = self.offers.get(index);
-        offer.map_or(&[], |offer| &self.outgoing[offer.head_at..offer.head_at + offer.head_len])
+        let ahead = self.dispatched.get(index);
+        ahead.map_or(&[], |ahead| &self.outgoing[ahead.head_at..ahead.head_at + ahead.head_len])
     }
 
     /// Whether everything is sent.

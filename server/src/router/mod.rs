@@ -1,20 +1,20 @@
-//! The `--http` front: one process between the clients and the workers.
+//! The http router: one process between the clients and the workers.
 //!
 //! It holds what is slow, so that no worker does: idle connections, heads and bodies that drip in, responses that drip
-//! out. A request goes to a worker only when all of it is here, and to a core that is free or will be at once (see
+//! out. A request goes to a worker only when all of it is here, and to a thread that is free or will be at once (see
 //! `dispatch`); while there is none, it waits in the one queue, in order. A response is read from the worker as fast as it
 //! comes and kept until the client has taken it: a megabyte in memory, what is more in a file, until a gigabyte makes the
 //! worker wait.
 //!
 //! It is a loop around epoll, as the workers have, rather than tasks of an asynchronous runtime. One owner has all state,
 //! and there is nothing to lock or to wake. Events come as edges, and interest in writing is registered only while a
-//! socket is full: a unix socket reports "writable" each time the other end reads, which would wake the front once more
+//! socket is full: a unix socket reports "writable" each time the other end reads, which would wake the router once more
 //! for every request. A connection costs a few hundred bytes, a request no allocation and at most four system calls
 //! besides the waiting: read client, write link, read link, write client; under load, those of the link are shared by up to
 //! eight requests. Timeouts are whole seconds that a sweep looks at, because a timer for each request would cost more than
 //! all of this.
 //!
-//! Why not hyper: see "The front" in `docs/design.md`.
+//! Why not hyper: see "The router" in `docs/design.md`.
 //!
 //! What happens when somebody goes:
 //! - A client that closes while it waits in the queue is taken out of it. When it closes during the response, what
@@ -22,16 +22,15 @@
 //!   error at its next write. A client that only ends its sending side (`ncat` does) while it is being served gets its
 //!   response.
 //! - A worker that is lost before a byte of the response has come: the client gets 502; unless the worker had not begun
-//!   with it and all of it is still here (bodies over 16 kB are let go when they are sent), when another core gets it.
+//!   with it and all of it is still here (bodies over 16 kB are let go when they are sent), when another thread gets it.
 //!   After that, the connection is reset, so that nobody takes half a response for a whole one.
 //! - A worker that wants to leave says so on its links (see [`crate::protocol::link`]); nothing is lost.
-//! - The master: the front finishes what it has and exits, as after a signal.
+//! - The master: the router finishes what it has and exits, as after a signal.
 
 mod accept;
 mod arrivals;
 mod body;
 mod client;
-mod cores;
 mod dispatch;
 mod intake;
 mod link;
@@ -41,6 +40,7 @@ mod slots;
 mod spool;
 #[cfg(test)]
 mod tests;
+mod threads;
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
@@ -56,11 +56,11 @@ use tracing::{info, warn};
 
 use self::accept::Listener;
 use self::client::{Client, Phase};
-use self::cores::Cores;
 use self::link::Link;
 use self::slots::{Key, Slots};
+use self::threads::Threads;
 use crate::protocol::http::TIMED_OUT;
-use crate::stats::cell::FrontCell;
+use crate::stats::cell::RouterCell;
 use crate::stats::clock;
 use crate::stats::scoreboard::Scoreboard;
 
@@ -78,7 +78,7 @@ const EVENTS: usize = 256;
 const ACCEPTS: usize = 64;
 const SECOND: u64 = 1_000_000_000;
 
-/// What the front may keep and for how long.
+/// What the router may keep and for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// `--http-timeout`, seconds: for a whole head, and for any progress of a body or of a response that the client
@@ -92,9 +92,9 @@ pub struct Limits {
     pub limit_post: u64,
     /// `--post-buffering`: the largest body that waits in memory, bytes.
     pub post_buffering: u64,
-    /// `--listen`: requests that wait for a core.
+    /// `--listen`: requests that wait for a thread.
     pub queue: usize,
-    /// A core that has had a request for longer is not quick, whatever it was before, ns: what was sent to it ahead is
+    /// A thread that has had a request for longer is not quick, whatever it was before, ns: what was sent to it ahead is
     /// for all again.
     pub overdue: u64,
 }
@@ -106,7 +106,7 @@ impl Limits {
     }
 }
 
-/// What the master gives to the front.
+/// What the master gives to the router.
 #[derive(Debug)]
 pub struct RouterConfig {
     /// Bound and listening sockets for clients.
@@ -116,8 +116,8 @@ pub struct RouterConfig {
     /// What workers prove with that they are ours.
     pub token: [u8; 16],
     /// End-of-file on it: the master is gone.
-    pub lifeline: OwnedFd,
-    /// What the front may keep and for how long.
+    pub liveness: OwnedFd,
+    /// What the router may keep and for how long.
     pub limits: Limits,
 }
 
@@ -129,7 +129,7 @@ enum Token {
     Listener(usize),
     LinkListener,
     Signals,
-    Lifeline,
+    Liveness,
 }
 
 impl Token {
@@ -144,7 +144,7 @@ impl Token {
             Self::Link(key) => Self::LINK | key.to_bits(),
             Self::LinkListener => Self::OTHER,
             Self::Signals => Self::OTHER | 1,
-            Self::Lifeline => Self::OTHER | 2,
+            Self::Liveness => Self::OTHER | 2,
             Self::Listener(number) => Self::OTHER | (Self::LISTENERS + number as u64),
         }
     }
@@ -155,7 +155,7 @@ impl Token {
             (1, _) => Self::Link(Key::from_bits(bits)),
             (_, 0) => Self::LinkListener,
             (_, 1) => Self::Signals,
-            (_, 2) => Self::Lifeline,
+            (_, 2) => Self::Liveness,
             (_, number) => Self::Listener((number - Self::LISTENERS) as usize),
         }
     }
@@ -165,21 +165,21 @@ impl Token {
 struct Router<'a> {
     limits: Limits,
     token: [u8; 16],
-    cell: &'a FrontCell,
+    cell: &'a RouterCell,
     board: &'a Scoreboard,
     epoll: Epoll,
     listeners: Vec<Listener>,
     link_listener: OwnedFd,
-    lifeline: OwnedFd,
+    liveness: OwnedFd,
     signals: SignalFd,
     clients: Slots<Client>,
     links: Slots<Link>,
-    cores: Cores,
-    /// Clients whose requests wait for a core.
+    threads: Threads,
+    /// Clients whose requests wait for a thread.
     queue: VecDeque<Key>,
-    /// Requests that were offered to a core which has others before them.
+    /// Requests that were dispatched to a thread which has others before them.
     ahead: usize,
-    /// Links with offers that are not sent.
+    /// Links with dispatched requests that are not sent.
     unsent: Vec<Key>,
     /// Who has used up its turn with work left.
     again: Vec<Token>,
@@ -197,7 +197,7 @@ struct Router<'a> {
     paused: u32,
 }
 
-/// Runs the front until it is told to stop and has finished what it has.
+/// Runs the router until it is told to stop and has finished what it has.
 ///
 /// # Errors
 /// When it cannot start.
@@ -229,36 +229,36 @@ fn interest(writing: bool) -> EpollFlags {
 
 impl<'a> Router<'a> {
     fn new(config: RouterConfig, board: &'a Scoreboard) -> anyhow::Result<Self> {
-        let RouterConfig { listeners, link_listener, token, lifeline, limits } = config;
+        let RouterConfig { listeners, link_listener, token, liveness, limits } = config;
         let mut mask = SigSet::empty();
-        // A terminal that goes away is the master's affair; its SIGHUP must not end the front.
+        // A terminal that goes away is the master's affair; its SIGHUP must not end the router.
         // Nor must SIGPIPE, which sendfile raises where a client is gone.
         for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGPIPE] {
             mask.add(signal);
         }
-        mask.thread_block().context("the front cannot block signals")?;
+        mask.thread_block().context("the router cannot block signals")?;
         let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-            .context("the front cannot receive signals")?;
+            .context("the router cannot receive signals")?;
         let listeners = listeners
             .into_iter()
             .map(Listener::new)
             .collect::<nix::Result<Vec<_>>>()
             .context("a bad listening socket")?;
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context("the front cannot make its epoll")?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context("the router cannot make its epoll")?;
         let now = clock::monotonic();
         let router = Self {
             limits,
             token,
-            cell: board.front(),
+            cell: board.router(),
             board,
             epoll,
             listeners,
             link_listener,
-            lifeline,
+            liveness,
             signals,
             clients: Slots::new(),
             links: Slots::new(),
-            cores: Cores::default(),
+            threads: Threads::default(),
             queue: VecDeque::new(),
             ahead: 0,
             unsent: Vec::new(),
@@ -276,11 +276,11 @@ impl<'a> Router<'a> {
         };
         let watched = watch(&router.link_listener, Token::LinkListener)
             .and_then(|()| watch(&router.signals, Token::Signals))
-            .and_then(|()| watch(&router.lifeline, Token::Lifeline))
+            .and_then(|()| watch(&router.liveness, Token::Liveness))
             .and_then(|()| (0..).zip(&router.listeners).try_for_each(|(at, one)| watch(&one.fd, Token::Listener(at))));
-        watched.context("the front cannot watch its sockets")?;
-        board.front().set_depth(0);
-        board.front().set_connections(0);
+        watched.context("the router cannot watch its sockets")?;
+        board.router().set_depth(0);
+        board.router().set_connections(0);
         Ok(router)
     }
 
@@ -289,7 +289,7 @@ impl<'a> Router<'a> {
         let count = match self.epoll.wait(events, patience) {
             Ok(count) => count,
             Err(Errno::EINTR) => 0,
-            Err(error) => return Err(error).context("the front cannot wait for events"),
+            Err(error) => return Err(error).context("the router cannot wait for events"),
         };
         self.now = clock::monotonic();
         self.take_back_overdue();
@@ -309,7 +309,7 @@ impl<'a> Router<'a> {
             }
         }
         self.sweep(scratch);
-        self.send_all_offers();
+        self.send_all_dispatched();
         self.tell_depth();
         Ok(Flow::On)
     }
@@ -321,9 +321,9 @@ impl<'a> Router<'a> {
             Token::Listener(number) => self.accept_clients(scratch, number),
             Token::LinkListener => self.accept_links(scratch),
             Token::Signals => return self.signalled(),
-            Token::Lifeline => {
+            Token::Liveness => {
                 // Nobody ever writes to it. It stays readable, so that it must not be watched any longer.
-                let _ = self.epoll.delete(&self.lifeline);
+                let _ = self.epoll.delete(&self.liveness);
                 warn!("the master is gone; finishing {} connections", self.clients.len());
                 self.stop();
             }
@@ -405,7 +405,7 @@ impl<'a> Router<'a> {
             }
             self.told |= from_master;
             if !self.stopping {
-                info!("the front stops: finishing {} connections", self.clients.len());
+                info!("the router stops: finishing {} connections", self.clients.len());
                 self.stop();
             }
         }
@@ -461,7 +461,7 @@ impl<'a> Router<'a> {
         self.again.push(Token::Link(key));
     }
 
-    /// Seconds since the front began, from 1.
+    /// Seconds since the router began, from 1.
     fn second(&self) -> u32 {
         u32::try_from((self.now - self.started) / SECOND).unwrap_or(u32::MAX)
     }

@@ -113,7 +113,7 @@ impl Output {
         Ok(flushed)
     }
 
-    /// Bytes that were offered, and that were taken.
+    /// Bytes that were dispatched, and that were taken.
     fn flush_memory(&mut self, socket: &OwnedFd) -> Result<(usize, usize), Gone> {
         let asked = self.memory.len() - self.sent;
         let taken = send_now(socket, &[IoSlice::new(&self.memory[self.sent..])])?;

@@ -32,7 +32,7 @@ fn directory() -> PathBuf {
 fn named_then_unlinked(directory: &Path, options: &mut OpenOptions) -> io::Result<File> {
     let mut attempt = 0u32;
     loop {
-        let path = directory.join(format!("rwsgi-front-{}-{attempt}", std::process::id()));
+        let path = directory.join(format!("rwsgi-router-{}-{attempt}", std::process::id()));
         match options.create_new(true).open(&path) {
             Ok(file) => {
                 std::fs::remove_file(&path)?;

@@ -34,7 +34,7 @@ use self::job::{Job, Ticket};
 pub(crate) use self::survey::{Queue, jobs_in, survey};
 use self::watch::Watch;
 use crate::api::spool;
-use crate::companion::{End, Work};
+use crate::auxiliary::{End, Work};
 use crate::config;
 use crate::stats::clock;
 use crate::stats::spooler_cell::{SpoolerCell, Verdict};
@@ -201,8 +201,8 @@ impl Spooler<'_> {
 
 /// Waits until something happens in the directory, it is time to leave, or `timeout` is over.
 fn wait(end: &End, news: BorrowedFd<'_>, timeout: Duration) -> anyhow::Result<()> {
-    let [stop, lifeline] = end.poll_fds();
-    let mut fds = [stop, lifeline, PollFd::new(news, PollFlags::POLLIN)];
+    let [stop, liveness] = end.poll_fds();
+    let mut fds = [stop, liveness, PollFd::new(news, PollFlags::POLLIN)];
     // Rounded up: a wait that ends too early would be followed by one of no length.
     let timeout = timeout.as_millis() as u64 + 1;
     match poll(&mut fds, PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX)) {

@@ -1,4 +1,4 @@
-//! A core's cell on the scoreboard, and the front's: what their one writer stores and the master reads.
+//! A thread's cell on the scoreboard, and the router's: what their one writer stores and the master reads.
 //!
 //! Every field is an atomic that exactly one thread writes, with relaxed loads and stores: no lock prefix, no system
 //! call, no allocation. What a reader must see together is kept by `sequence`, which is odd while a request is held.
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, fence};
 
 use rwsgi_stats::latency;
 
-/// How much of a request's head is kept for those who ask what a core is doing, bytes.
+/// How much of a request's head is kept for those who ask what a thread is doing, bytes.
 pub const HEAD_KEPT: usize = 2048;
 /// Room for a peer's text: `remote_addr remote_port server_addr server_port`, bytes.
 pub const PEER_KEPT: usize = 128;
@@ -106,7 +106,7 @@ impl Latencies {
     }
 }
 
-/// The last exception that a core's application raised.
+/// The last exception that a thread's application raised.
 #[repr(C)]
 pub struct ExceptionCell {
     sequence: AtomicU64,
@@ -196,7 +196,7 @@ pub struct Outcome {
     pub write_error: bool,
 }
 
-/// Counters of one core.
+/// Counters of one thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Requests completed.
@@ -232,7 +232,7 @@ impl std::ops::AddAssign for Counters {
     }
 }
 
-/// A request that a core holds, as the master sees it.
+/// A request that a thread holds, as the master sees it.
 #[derive(Clone, Debug)]
 pub struct HeldRequest {
     /// When it began, monotonic ns.
@@ -245,9 +245,9 @@ pub struct HeldRequest {
     pub head: Vec<u8>,
 }
 
-/// One core of one worker's life.
+/// One thread of one worker's life.
 #[repr(C, align(64))]
-pub struct CoreCell {
+pub struct ThreadCell {
     sequence: AtomicU64,
     started: AtomicU64,
     /// `running` when the request in progress began: while a request is held, this is what is told of `running`, so
@@ -271,8 +271,8 @@ pub struct CoreCell {
     pub exception: ExceptionCell,
 }
 
-impl CoreCell {
-    /// The core took a request at `now` (monotonic ns).
+impl ThreadCell {
+    /// The thread took a request at `now` (monotonic ns).
     #[inline]
     pub fn begin(&self, now: u64, wire: Wire, peer: &[u8], head: &[u8]) {
         let sequence = self.sequence.load(Relaxed);
@@ -309,7 +309,7 @@ impl CoreCell {
         self.sequence.store((sequence | 1) + 1, Release);
     }
 
-    /// The process of this core died at `now` (monotonic ns): what it held is over, uncounted.
+    /// The process of this thread died at `now` (monotonic ns): what it held is over, uncounted.
     ///
     /// Only the master calls this, when no process has the cell any more.
     pub fn abandon(&self, now: u64) {
@@ -338,7 +338,7 @@ impl CoreCell {
         add(&self.tx, bytes as u64);
     }
 
-    /// The core waited `nanoseconds` for Python's global lock.
+    /// The thread waited `nanoseconds` for Python's global lock.
     #[inline]
     pub fn waited_for_gil(&self, nanoseconds: u64) {
         add(&self.gil_wait, nanoseconds);
@@ -392,18 +392,18 @@ impl CoreCell {
     }
 }
 
-/// What the `--http` front tells: written by the front process alone.
+/// What the http router tells: written by the router process alone.
 #[repr(C, align(64))]
-pub struct FrontCell {
+pub struct RouterCell {
     depth: AtomicU64,
     rejected: AtomicU64,
     connections: AtomicU64,
-    /// How long requests waited for a free core, µs.
+    /// How long requests waited for a free thread, µs.
     pub waiting: Latencies,
 }
 
-impl FrontCell {
-    /// So many requests wait for a core now.
+impl RouterCell {
+    /// So many requests wait for a thread now.
     pub fn set_depth(&self, depth: usize) {
         self.depth.store(depth as u64, Relaxed);
     }
@@ -446,7 +446,7 @@ impl WorkerCell {
 mod tests {
     use super::*;
 
-    fn zeroed() -> Box<CoreCell> {
+    fn zeroed() -> Box<ThreadCell> {
         crate::stats::scoreboard::zeroed_cell()
     }
 

@@ -64,15 +64,15 @@ const FIGURES: &[Figure] = &[
     figure("harakiri", "Requests ended for running too long", None, Value::Count(|w| w.harakiri_count)),
     figure("starts", "Processes started for the worker", None, Value::Count(|w| w.respawn_count)),
     figure("sent", "Bytes sent to clients, heads included", Some(Unit::Bytes), Value::Count(|w| w.tx)),
-    figure("read_errors", "Requests that could not be read whole", None, Value::Count(|w| cores(w, |c| c.read_errors))),
-    figure("write_errors", "Responses that could not be sent whole", None, Value::Count(|w| cores(w, |c| c.write_errors))),
-    figure("busy", "Time in requests, summed over cores, requests in progress included", Some(Unit::Seconds), Value::Time(|w| w.busy_time)),
+    figure("read_errors", "Requests that could not be read whole", None, Value::Count(|w| threads(w, |c| c.read_errors))),
+    figure("write_errors", "Responses that could not be sent whole", None, Value::Count(|w| threads(w, |c| c.write_errors))),
+    figure("busy", "Time in requests, summed over threads, requests in progress included", Some(Unit::Seconds), Value::Time(|w| w.busy_time)),
     figure("cpu", "Processor time, user and system", Some(Unit::Seconds), Value::Time(|w| w.cpu_time)),
     figure("gil_wait", "Time that threads waited for Python's global lock", Some(Unit::Seconds), Value::Time(|w| w.gil_wait)),
     figure("up", "1 when the worker has a process", None, Value::Level(|w| u64::from(w.pid > 0))),
     figure("accepting", "1 when the worker takes new requests", None, Value::Level(|w| w.accepting.into())),
-    figure("cores", "Cores (threads)", None, Value::Level(|w| w.cores.len() as u64)),
-    figure("cores_busy", "Cores in a request", None, Value::Level(|w| cores(w, |c| c.in_request.into()))),
+    figure("cores", "Threads", None, Value::Level(|w| w.cores.len() as u64)),
+    figure("cores_busy", "Threads in a request", None, Value::Level(|w| threads(w, |c| c.in_request.into()))),
     figure("resident_memory", "Resident memory", Some(Unit::Bytes), Value::Level(|w| w.rss)),
     figure("virtual_memory", "Address space", Some(Unit::Bytes), Value::Level(|w| w.vsz)),
     figure("proportional_memory", "Resident memory, shared pages divided among those who share them", Some(Unit::Bytes), Value::Level(|w| w.pss.unwrap_or(0))),
@@ -80,7 +80,7 @@ const FIGURES: &[Figure] = &[
     figure("start_time", "When the process started, unix time", Some(Unit::Seconds), Value::Level(|w| w.last_spawn)),
 ];
 
-fn cores(worker: &Worker, count: fn(&rwsgi_stats::Core) -> u64) -> u64 {
+fn threads(worker: &Worker, count: fn(&rwsgi_stats::Core) -> u64) -> u64 {
     worker.cores.iter().map(count).sum()
 }
 
@@ -163,7 +163,7 @@ impl Collector for Metrics {
         out.0
             .encode_descriptor("queue_rejected", "Turned away because a queue was full", None, MetricType::Counter)?
             .encode_counter::<NoLabelSet, _, f64>(&queue.rejected, None)?;
-        out.histogram("queue_waiting", "How long requests waited in the front", Some(&queue.waiting))?;
+        out.histogram("queue_waiting", "How long requests waited in the router", Some(&queue.waiting))?;
 
         let mut metric = out.0.encode_descriptor(
             "socket_backlog",

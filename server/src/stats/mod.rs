@@ -1,12 +1,12 @@
 //! What is known of the server, and how it is told: the scoreboard that workers write, the snapshot that is made of
 //! it, and the servers that send it. No policy lives here.
 
+pub mod ahead;
 pub mod backlog;
 pub mod cell;
 pub mod footprint;
 pub mod memory;
 pub mod metrics;
-pub mod offers;
 pub mod request;
 pub mod scoreboard;
 pub mod server;

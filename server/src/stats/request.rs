@@ -1,4 +1,4 @@
-//! A request in progress, from what its core keeps of it: told as CGI variables, as uWSGI does, and in one line.
+//! A request in progress, from what its thread keeps of it: told as CGI variables, as uWSGI does, and in one line.
 //!
 //! What is kept is the beginning of the head, possibly cut anywhere. It was accepted by the strict parser before, so
 //! that it is read leniently here: what cannot be understood is left out.

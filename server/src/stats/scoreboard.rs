@@ -1,4 +1,4 @@
-//! The scoreboard: one shared memory mapping of fixed layout: a header with what the front writes, a slot for each life of
+//! The scoreboard: one shared memory mapping of fixed layout: a header with what the router writes, a slot for each life of
 //! a worker, a cell for each spooler.
 //!
 //! The master creates it (a memfd), every other process inherits it. A slot belongs to one process from its fork until
@@ -16,8 +16,8 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use nix::unistd::ftruncate;
 
-use super::cell::{CoreCell, FrontCell, WorkerCell};
-use super::offers::Offers;
+use super::ahead::AheadCells;
+use super::cell::{RouterCell, ThreadCell, WorkerCell};
 use super::spooler_cell::SpoolerCell;
 
 /// What a process needs to know to map the scoreboard.
@@ -25,8 +25,8 @@ use super::spooler_cell::SpoolerCell;
 pub struct Layout {
     /// Slots for lives of workers.
     pub slots: u32,
-    /// Cores (threads) in each.
-    pub cores: u32,
+    /// Threads (threads) in each.
+    pub threads: u32,
     /// Spoolers.
     pub spoolers: u32,
 }
@@ -35,10 +35,10 @@ pub struct Layout {
 const PAGE: usize = 4096;
 
 impl Layout {
-    /// Room for `workers` of `threads` cores, with as many lives more as may linger beside their successors.
+    /// Room for `workers` of `threads` threads, with as many lives more as may linger beside their successors.
     #[must_use]
     pub fn new(workers: u32, threads: u32) -> Self {
-        Self { slots: workers * 3 + 4, cores: threads, spoolers: 0 }
+        Self { slots: workers * 3 + 4, threads: threads, spoolers: 0 }
     }
 
     /// With room for so many spoolers.
@@ -48,14 +48,14 @@ impl Layout {
     }
 
     fn slot_size(self) -> usize {
-        (size_of::<WorkerCell>() + self.cores as usize * size_of::<CoreCell>()).next_multiple_of(PAGE)
+        (size_of::<WorkerCell>() + self.threads as usize * size_of::<ThreadCell>()).next_multiple_of(PAGE)
     }
 
-    /// The front's cell and what it offers to every core. Offers are not in the slots, because the front looks at those
+    /// The router's cell and what it dispatched requests to every thread. AheadCells are not in the slots, because the router looks at those
     /// of a dead worker after the master may have cleared its slot.
     fn header_size(self) -> usize {
-        let cores = self.slots as usize * self.cores as usize;
-        (size_of::<FrontCell>() + cores * size_of::<Offers>()).next_multiple_of(PAGE)
+        let threads = self.slots as usize * self.threads as usize;
+        (size_of::<RouterCell>() + threads * size_of::<AheadCells>()).next_multiple_of(PAGE)
     }
 
     /// Where the spoolers' cells begin: behind the last slot, on a page.
@@ -129,9 +129,9 @@ impl Scoreboard {
         let _ = detached;
     }
 
-    /// The front's cell.
+    /// The router's cell.
     #[must_use]
-    pub fn front(&self) -> &FrontCell {
+    pub fn router(&self) -> &RouterCell {
         // SAFETY: the mapping begins with the header, is page-aligned, and every byte pattern is a valid cell.
         unsafe { self.base.cast().as_ref() }
     }
@@ -154,18 +154,18 @@ impl Scoreboard {
         (0..self.layout.spoolers).map(move |spooler| self.spooler(spooler))
     }
 
-    /// What the front offers to one core of a life.
+    /// What the router dispatched requests to one thread of a life.
     ///
     /// # Panics
-    /// When there is no such slot or core.
+    /// When there is no such slot or thread.
     #[must_use]
-    pub fn offers(&self, slot: u32, core: u32) -> &Offers {
-        let Layout { slots, cores, .. } = self.layout;
-        assert!(slot < slots && core < cores, "core {core} of {cores} in slot {slot} of {slots}");
-        let index = slot as usize * cores as usize + core as usize;
-        // SAFETY: within the header, which holds that many behind the front's cell, whose size is a multiple of their
+    pub fn dispatched(&self, slot: u32, thread: u32) -> &AheadCells {
+        let Layout { slots, threads, .. } = self.layout;
+        assert!(slot < slots && thread < threads, "thread {thread} of {threads} in slot {slot} of {slots}");
+        let index = slot as usize * threads as usize + thread as usize;
+        // SAFETY: within the header, which holds that many behind the router's cell, whose size is a multiple of their
         // alignment; every byte pattern is valid.
-        unsafe { self.base.add(size_of::<FrontCell>() + index * size_of::<Offers>()).cast().as_ref() }
+        unsafe { self.base.add(size_of::<RouterCell>() + index * size_of::<AheadCells>()).cast().as_ref() }
     }
 
     fn slot(&self, slot: u32) -> NonNull<u8> {
@@ -184,22 +184,22 @@ impl Scoreboard {
         unsafe { self.slot(slot).cast().as_ref() }
     }
 
-    /// The cell of one core of a life.
+    /// The cell of one thread of a life.
     ///
     /// # Panics
-    /// When there is no such slot or core.
+    /// When there is no such slot or thread.
     #[must_use]
-    pub fn core(&self, slot: u32, core: u32) -> &CoreCell {
-        assert!(core < self.layout.cores, "core {core} of {}", self.layout.cores);
-        let offset = size_of::<WorkerCell>() + core as usize * size_of::<CoreCell>();
-        // SAFETY: within the slot, which holds `cores` cells behind the worker's; both sizes are multiples of the
+    pub fn thread(&self, slot: u32, thread: u32) -> &ThreadCell {
+        assert!(thread < self.layout.threads, "thread {thread} of {}", self.layout.threads);
+        let offset = size_of::<WorkerCell>() + thread as usize * size_of::<ThreadCell>();
+        // SAFETY: within the slot, which holds `threads` cells behind the worker's; both sizes are multiples of the
         // cell's alignment; every byte pattern is a valid cell.
         unsafe { self.slot(slot).add(offset).cast().as_ref() }
     }
 
-    /// The cells of all cores of a life.
-    pub fn cores(&self, slot: u32) -> impl Iterator<Item = &CoreCell> {
-        (0..self.layout.cores).map(move |core| self.core(slot, core))
+    /// The cells of all threads of a life.
+    pub fn threads(&self, slot: u32) -> impl Iterator<Item = &ThreadCell> {
+        (0..self.layout.threads).map(move |thread| self.thread(slot, thread))
     }
 
     /// Makes a slot that no process has any more all zero, and gives its memory back.
@@ -229,9 +229,9 @@ impl AsRawFd for Scoreboard {
 
 /// An empty cell outside of a scoreboard.
 #[cfg(test)]
-pub(crate) fn zeroed_cell() -> Box<CoreCell> {
+pub(crate) fn zeroed_cell() -> Box<ThreadCell> {
     // SAFETY: atomics alone: all-zero memory is a valid cell.
-    unsafe { Box::<CoreCell>::new_zeroed().assume_init() }
+    unsafe { Box::<ThreadCell>::new_zeroed().assume_init() }
 }
 
 #[cfg(test)]
@@ -245,13 +245,13 @@ mod tests {
         let writer = Scoreboard::create(layout).unwrap();
         let reader = Scoreboard::map(layout, writer.memory().try_clone_to_owned().unwrap()).unwrap();
         let last = layout.slots - 1;
-        writer.core(last, 1).begin(1, Wire::Http, b"", b"GET / HTTP/1.1");
-        writer.core(last, 1).finish(2, 1, Outcome { status: 200, ..Outcome::default() });
-        writer.front().reject();
+        writer.thread(last, 1).begin(1, Wire::Http, b"", b"GET / HTTP/1.1");
+        writer.thread(last, 1).finish(2, 1, Outcome { status: 200, ..Outcome::default() });
+        writer.router().reject();
         writer.worker(0).set_accepting(true);
-        assert_eq!(reader.core(last, 1).read().0.requests, 1);
-        assert_eq!(reader.core(last, 0).read().0.requests, 0);
-        assert_eq!(reader.front().read().1, 1);
+        assert_eq!(reader.thread(last, 1).read().0.requests, 1);
+        assert_eq!(reader.thread(last, 0).read().0.requests, 0);
+        assert_eq!(reader.router().read().1, 1);
         assert!(reader.worker(0).accepting());
     }
 
@@ -259,12 +259,12 @@ mod tests {
     fn a_cleared_slot_is_empty_and_its_neighbours_are_not() {
         let board = Scoreboard::create(Layout::new(1, 1)).unwrap();
         for slot in 0..3 {
-            board.core(slot, 0).begin(1, Wire::Http, b"", b"x");
-            board.core(slot, 0).finish(2, 1, Outcome::default());
+            board.thread(slot, 0).begin(1, Wire::Http, b"", b"x");
+            board.thread(slot, 0).finish(2, 1, Outcome::default());
         }
-        board.offers(1, 0).offer(3);
+        board.dispatched(1, 0).dispatch(3);
         board.clear(1).unwrap();
-        assert!(board.offers(1, 0).take(3), "what is offered is not the slot's");
-        assert_eq!([0, 1, 2].map(|slot| board.core(slot, 0).read().0.requests), [1, 0, 1]);
+        assert!(board.dispatched(1, 0).take(3), "what is dispatched is not the slot's");
+        assert_eq!([0, 1, 2].map(|slot| board.thread(slot, 0).read().0.requests), [1, 0, 1]);
     }
 }

@@ -104,17 +104,17 @@ pub fn take(subject: &Subject<'_>, memory: &mut Memory) -> Snapshot {
         .zip(&subject.workers)
         .map(|(index, view)| {
             let worker = worker(subject, view, index, memory, now, &host);
-            in_progress += worker.cores.iter().map(|core| u64::from(core.in_request)).sum::<u64>();
+            in_progress += worker.cores.iter().map(|thread| u64::from(thread.in_request)).sum::<u64>();
             worker
         })
         .collect();
 
-    let front = subject.scoreboard.front();
-    let (front_depth, rejected, _) = front.read();
-    let waiting = sockets.iter().map(|socket| socket.queue).sum::<u64>() + front_depth;
+    let router = subject.scoreboard.router();
+    let (router_depth, rejected, _) = router.read();
+    let waiting = sockets.iter().map(|socket| socket.queue).sum::<u64>() + router_depth;
     let capacity = sockets.iter().map(|socket| socket.max_queue).sum();
     memory.worker_latency.clear();
-    front.waiting.add_to(&mut memory.worker_latency);
+    router.waiting.add_to(&mut memory.worker_latency);
     Snapshot {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         listen_queue: waiting,
@@ -172,12 +172,12 @@ fn worker(
     memory.worker_latency.clear();
     memory.worker_latency.extend_from_slice(&view.totals.latency);
 
-    let cores: Vec<_> = (0..board.layout().cores)
+    let threads: Vec<_> = (0..board.layout().threads)
         .map(|id| {
-            let mut counters = view.totals.cores.get(id as usize).copied().unwrap_or_default();
-            let mut core = Core { id, ..Core::default() };
+            let mut counters = view.totals.threads.get(id as usize).copied().unwrap_or_default();
+            let mut thread = Core { id, ..Core::default() };
             for (nth, life) in view.lives.iter().enumerate() {
-                let cell = board.core(life.slot, id);
+                let cell = board.thread(life.slot, id);
                 let (live, started) = cell.read();
                 counters += live;
                 if nth == 0 {
@@ -185,16 +185,16 @@ fn worker(
                 }
                 if let Some(started) = started {
                     in_progress += now.saturating_sub(started);
-                    core.in_request = 1;
+                    thread.in_request = 1;
                     // The request of the life that is shown goes first.
-                    if core.vars.is_empty()
+                    if thread.vars.is_empty()
                         && let Some(held) = cell.held()
                     {
                         let vars = Vars::of(&held, host);
                         let unix_at = |moment| memory.clock.unix_at(MonotonicNanos::from_nanos(moment)).as_micros();
                         let started = unix_at(held.started);
-                        core.vars = vars.lines().collect();
-                        core.req_info = RequestInfo {
+                        thread.vars = vars.lines().collect();
+                        thread.req_info = RequestInfo {
                             request_start: Some(started / 1_000_000),
                             started: Some(started),
                             elapsed: Some(unix_at(now).saturating_sub(started)),
@@ -205,11 +205,11 @@ fn worker(
                 cell.latency.add_to(&mut memory.worker_latency);
                 newest(&mut last_exception, cell.exception.load());
             }
-            core.requests = counters.requests;
-            core.write_errors = counters.write_errors;
-            core.read_errors = counters.read_errors;
+            thread.requests = counters.requests;
+            thread.write_errors = counters.write_errors;
+            thread.read_errors = counters.read_errors;
             sum += counters;
-            core
+            thread
         })
         .collect();
     add(&mut memory.all_latency, &memory.worker_latency);
@@ -220,7 +220,7 @@ fn worker(
     let (busy_time, processor_time) =
         memory.never_lower(index, sum.running + in_progress, view.totals.processor_time + processor);
     let footprint = shown.map(|life| memory.footprint(life.pid)).unwrap_or_default();
-    let busy = cores.iter().any(|core| core.in_request == 1);
+    let busy = threads.iter().any(|thread| thread.in_request == 1);
     let [informational, success, redirect, client_error, server_error] = sum.responses;
     Worker {
         id: view.id,
@@ -251,7 +251,7 @@ fn worker(
             chdir: subject.config.chdir.as_ref().map(|dir| dir.to_string_lossy().into_owned()).unwrap_or_default(),
             ..App::default()
         }],
-        cores,
+        cores: threads,
         generation: Some(shown.map_or(0, |life| life.generation)),
         busy_time: Some(busy_time / 1_000),
         cpu_time: Some(processor_time / 1_000),

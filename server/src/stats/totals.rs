@@ -3,14 +3,14 @@
 
 use rwsgi_stats::Recycled;
 
-use super::cell::{CoreCell, Counters, ExceptionReport};
+use super::cell::{Counters, ExceptionReport, ThreadCell};
 use super::scoreboard::Scoreboard;
 
 /// Sums over all ended lives of one worker.
 #[derive(Clone, Debug)]
 pub struct Totals {
-    /// Counters of each core.
-    pub cores: Vec<Counters>,
+    /// Counters of each thread.
+    pub threads: Vec<Counters>,
     /// Counts of the latency histogram, laid out as [`rwsgi_stats::latency`] says, up to the highest in use.
     pub latency: Vec<u64>,
     /// Processor time, ns.
@@ -28,11 +28,11 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Totals of a worker of `cores` cores that has not lived.
+    /// Totals of a worker of `threads` threads that has not lived.
     #[must_use]
-    pub fn new(cores: u32) -> Self {
+    pub fn new(threads: u32) -> Self {
         Self {
-            cores: vec![Counters::default(); cores as usize],
+            threads: vec![Counters::default(); threads as usize],
             latency: Vec::new(),
             processor_time: 0,
             last_exception: None,
@@ -48,7 +48,7 @@ impl Totals {
         if let Some(average) = average(scoreboard, slot) {
             self.average = average;
         }
-        for (sum, cell) in self.cores.iter_mut().zip(scoreboard.cores(slot)) {
+        for (sum, cell) in self.threads.iter_mut().zip(scoreboard.threads(slot)) {
             cell.abandon(now);
             *sum += cell.read().0;
             cell.latency.add_to(&mut self.latency);
@@ -60,12 +60,12 @@ impl Totals {
     }
 }
 
-/// uWSGI's moving average of the response time in a life, µs: the mean of its cores', as far as they have served.
+/// uWSGI's moving average of the response time in a life, µs: the mean of its threads', as far as they have served.
 #[must_use]
 pub fn average(scoreboard: &Scoreboard, slot: u32) -> Option<u64> {
-    let averages = scoreboard.cores(slot).map(CoreCell::average).filter(|average| *average > 0);
-    let (sum, cores) = averages.fold((0, 0), |(sum, cores), average| (sum + average, cores + 1));
-    (cores > 0).then(|| sum / cores)
+    let averages = scoreboard.threads(slot).map(ThreadCell::average).filter(|average| *average > 0);
+    let (sum, threads) = averages.fold((0, 0), |(sum, threads), average| (sum + average, threads + 1));
+    (threads > 0).then(|| sum / threads)
 }
 
 #[cfg(test)]
@@ -79,16 +79,16 @@ mod tests {
         let board = Scoreboard::create(Layout::new(1, 2)).unwrap();
         let mut totals = Totals::new(2);
         for life in 1..=2 {
-            board.core(0, 1).begin(0, Wire::Http, b"", b"");
-            board.core(0, 1).finish(5_000, 0, Outcome { status: 200, exception: true, ..Outcome::default() });
-            board.core(0, 1).exception.store(&ExceptionReport { when: life, ..ExceptionReport::default() });
-            board.core(0, 0).begin(10_000, Wire::Http, b"", b"");
+            board.thread(0, 1).begin(0, Wire::Http, b"", b"");
+            board.thread(0, 1).finish(5_000, 0, Outcome { status: 200, exception: true, ..Outcome::default() });
+            board.thread(0, 1).exception.store(&ExceptionReport { when: life, ..ExceptionReport::default() });
+            board.thread(0, 0).begin(10_000, Wire::Http, b"", b"");
             totals.absorb(&board, 0, 17_000);
             board.clear(0).unwrap();
         }
-        assert_eq!(totals.cores[1].requests, 2);
-        assert_eq!(totals.cores[1].responses[1], 2);
-        assert_eq!(totals.cores[0].running, 14_000, "what a dead core held counts as busy until its death");
+        assert_eq!(totals.threads[1].requests, 2);
+        assert_eq!(totals.threads[1].responses[1], 2);
+        assert_eq!(totals.threads[0].running, 14_000, "what a dead thread held counts as busy until its death");
         assert_eq!(totals.latency.iter().sum::<u64>(), 2);
         assert_eq!(totals.last_exception.unwrap().when, 2);
     }

@@ -1,4 +1,4 @@
-//! The access log: a line per request on standard error, written in batches before the core sleeps.
+//! The access log: a line per request on standard error, written in batches before the thread sleeps.
 
 use std::io::Write;
 
@@ -19,7 +19,7 @@ pub(super) struct Entry<'a> {
 /// Lines are written at once up to this size, so that those of several processes do not mix in a pipe (PIPE_BUF).
 const AT_ONCE: usize = 4096;
 
-/// Collects the lines of one core.
+/// Collects the lines of one thread.
 pub(super) struct AccessLog {
     prefix: String,
     memory: bool,
@@ -30,9 +30,9 @@ pub(super) struct AccessLog {
 }
 
 impl AccessLog {
-    /// For a core of a worker; `memory` adds the process's memory to each line.
-    pub(super) fn new(worker: u32, core: u32, memory: bool) -> Self {
-        let prefix = format!("worker {worker} core {core}");
+    /// For a thread of a worker; `memory` adds the process's memory to each line.
+    pub(super) fn new(worker: u32, thread: u32, memory: bool) -> Self {
+        let prefix = format!("worker {worker} thread {thread}");
         Self { prefix, memory, lines: Vec::new(), second: u64::MAX, time: String::new() }
     }
 
@@ -137,7 +137,9 @@ mod tests {
             &[(b"user".to_vec(), b"a\"b".to_vec())],
         );
         let line = String::from_utf8(log.lines.clone()).unwrap();
-        assert!(line.contains("Z worker 2 core 1 10.0.0.1 \"GET /a\\x0a%22 b HTTP/1.1\" 200 1234 bytes 5.678 ms rss "));
+        assert!(
+            line.contains("Z worker 2 thread 1 10.0.0.1 \"GET /a\\x0a%22 b HTTP/1.1\" 200 1234 bytes 5.678 ms rss ")
+        );
         assert!(line.ends_with(" user=\"a%22b\"\n"));
         assert_eq!(line.lines().count(), 1);
         log.lines.clear();

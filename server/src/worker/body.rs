@@ -1,4 +1,4 @@
-//! A request's body, wherever it waits: in memory, in a file, or at the front, which has all of it.
+//! A request's body, wherever it waits: in memory, in a file, or at the router, which has all of it.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};

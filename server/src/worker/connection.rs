@@ -23,7 +23,7 @@ pub(super) enum Kind {
     Http,
     /// The uwsgi protocol: one request, then it is over.
     Uwsgi,
-    /// With the front, for this core.
+    /// With the router, for this thread.
     Link(u32),
 }
 
@@ -83,7 +83,7 @@ pub(super) struct Connection {
     pub(super) linger: bool,
     /// This end was shut, and the other end's is awaited.
     pub(super) shut: bool,
-    /// A link that has told the front not to send any more.
+    /// A link that has told the router not to send any more.
     pub(super) leave_told: bool,
     /// Requests that a link has brought.
     pub(super) brought: u8,
@@ -93,7 +93,7 @@ pub(super) struct Connection {
     held: Vec<u8>,
     /// How it stands in the epoll set; `None` when it was never put there.
     pub(super) armed: Option<Wait>,
-    /// When it has waited too long, seconds of the cores' clock.
+    /// When it has waited too long, seconds of the threads' clock.
     pub(super) deadline: u32,
     /// The longest wait for the client during a response, ms.
     pub(super) timeout: u32,
@@ -207,18 +207,18 @@ impl Connection {
         Ok(())
     }
 
-    /// Tells the front that a request which it had taken back was passed over.
+    /// Tells the router that a request which it had taken back was passed over.
     pub(super) fn tell_skipped(&mut self) -> io::Result<()> {
         self.output.send(self.socket.as_fd(), &[&SKIPPED.to_le_bytes()], &mut |_| None).map(drop)
     }
 
-    /// Tells the front not to send any more requests on this link.
+    /// Tells the router not to send any more requests on this link.
     pub(super) fn tell_leaving(&mut self) -> io::Result<()> {
         self.leave_told = true;
         self.output.send(self.socket.as_fd(), &[&LEAVING.to_le_bytes()], &mut |_| None).map(drop)
     }
 
-    /// Reads away what the application left of a body that the front is still sending.
+    /// Reads away what the application left of a body that the router is still sending.
     pub(super) fn discard_body(&mut self) -> io::Result<()> {
         if let Body::Link(_) = self.body {
             io::copy(&mut self.body, &mut io::sink())?;
@@ -227,7 +227,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Bytes that went to the client since the last call. The front's clients are sent what a link is given.
+    /// Bytes that went to the client since the last call. The router's clients are sent what a link is given.
     pub(super) fn take_sent(&mut self) -> u64 {
         let sent = self.output.take_sent();
         match self.kind {

@@ -6,8 +6,8 @@ use pyo3::prelude::*;
 use tracing::error;
 
 use super::connection::{Connection, Kind, Spooled, Wait};
-use super::core::{Core, Next};
 use super::intake::client_of;
+use super::worker_thread::{Next, WorkerThread};
 
 /// A connection and what becomes of it.
 pub(super) type Driven = (Box<Connection>, Next);
@@ -15,7 +15,7 @@ pub(super) type Driven = (Box<Connection>, Next);
 /// How long a client that was refused may take to stop sending, seconds.
 const LINGER: u32 = 2;
 
-impl Core {
+impl WorkerThread {
     /// Takes a connection as far as it goes without waiting.
     pub(super) fn drive(
         &mut self,
@@ -23,7 +23,7 @@ impl Core {
         mut connection: Box<Connection>,
         scratch: &mut [u8],
     ) -> anyhow::Result<Driven> {
-        // What the core has sent of a parked response counts like everything else.
+        // What the thread has sent of a parked response counts like everything else.
         let advance = |connection: &mut Connection| connection.output.advance(connection.socket.as_fd());
         let sent =
             if connection.output.is_file() { py.detach(|| advance(&mut connection)) } else { advance(&mut connection) };
@@ -143,7 +143,7 @@ impl Core {
     pub(super) fn count_sent(&mut self, connection: &mut Connection) {
         let sent = connection.take_sent();
         if sent > 0 {
-            self.shared.scoreboard.core(self.shared.slot, self.id).sent(sent as usize);
+            self.shared.scoreboard.thread(self.shared.slot, self.id).sent(sent as usize);
         }
     }
 
@@ -151,7 +151,7 @@ impl Core {
     pub(super) fn wait(&mut self, mut connection: Box<Connection>, wait: Wait) -> Driven {
         let config = &self.shared.config;
         connection.deadline = match connection.kind {
-            // The front looks after its own.
+            // The router looks after its own.
             Kind::Link(_) if wait == Wait::Read => u32::MAX,
             _ if wait == Wait::Write => self.deadline(config.socket_timeout),
             _ if connection.is_idle() && !connection.fresh => self.deadline(config.http_keepalive),

@@ -1,4 +1,4 @@
-//! Gathering a request's body before the application is called, so that a slow client never holds a core: in memory up
+//! Gathering a request's body before the application is called, so that a slow client never holds a thread: in memory up
 //! to `post-buffering`, beyond that in a file that has no name.
 
 use std::fs::{File, OpenOptions};

@@ -9,13 +9,13 @@ use tracing::{error, warn};
 
 use super::body::{Body, LinkReader};
 use super::connection::{Connection, Kind, Pending};
-use super::core::{Core, Next, WORTH_SPARING};
 use super::gather::{Gather, GatherError};
+use super::worker_thread::{Next, WORTH_SPARING, WorkerThread};
 use crate::protocol::http::{self, BodyLength, HeaderBuf, Refusal};
 use crate::protocol::link::RequestHead as LinkHead;
 use crate::protocol::uwsgi;
 
-impl Core {
+impl WorkerThread {
     /// Uses the next request in `bytes`, or keeps what there is of it. `Some` when the connection can go no further.
     pub(super) fn consume(
         &mut self,
@@ -27,7 +27,7 @@ impl Core {
             return match connection.kind {
                 Kind::Http => self.http(py, connection, bytes),
                 Kind::Uwsgi => self.uwsgi(py, connection, bytes),
-                Kind::Link(core) => self.link(py, connection, core, bytes),
+                Kind::Link(thread) => self.link(py, connection, thread, bytes),
             };
         };
         match pending.gather.take(bytes) {
@@ -173,7 +173,7 @@ impl Core {
         &mut self,
         py: Python<'_>,
         mut connection: Box<Connection>,
-        core: u32,
+        thread: u32,
         bytes: &mut &[u8],
     ) -> anyhow::Result<(Box<Connection>, Option<Next>)> {
         let all = *bytes;
@@ -203,7 +203,7 @@ impl Core {
         };
         let number = connection.brought;
         connection.brought = number.wrapping_add(1);
-        if self.shared.scoreboard.offers(self.shared.slot, core).take(number) {
+        if self.shared.scoreboard.dispatched(self.shared.slot, thread).take(number) {
             return Ok((self.serve_http(py, connection, head)?, None));
         }
         let skipped = connection.discard_body().and_then(|()| connection.tell_skipped());
@@ -260,11 +260,11 @@ impl Core {
     }
 
     pub(super) fn count_write_error(&mut self) {
-        self.shared.scoreboard.core(self.shared.slot, self.id).write_error();
+        self.shared.scoreboard.thread(self.shared.slot, self.id).write_error();
     }
 
     pub(super) fn count_read_error(&mut self) {
-        self.shared.scoreboard.core(self.shared.slot, self.id).read_error();
+        self.shared.scoreboard.thread(self.shared.slot, self.id).read_error();
     }
 }
 

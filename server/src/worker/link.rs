@@ -1,4 +1,4 @@
-//! The worker's side of the links to the front: one connection per core, made again when the front was started again.
+//! The worker's side of the links to the router: one connection per thread, made again when the router was started again.
 
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
@@ -10,21 +10,21 @@ use tracing::warn;
 
 use super::Shared;
 use super::connection::{Connection, Kind, Wait};
-use super::core::{Core, milliseconds};
-use crate::forkserver::messages::LinkEndpoint;
+use super::worker_thread::{WorkerThread, milliseconds};
+use crate::ipc::LinkEndpoint;
 use crate::protocol::link::Hello;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 
 impl Shared {
-    /// A core's link is gone; it is made again at the next sweep.
-    pub(super) fn lose_link(&self, core: u32) {
-        self.lost_links.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(core);
+    /// A thread's link is gone; it is made again at the next sweep.
+    pub(super) fn lose_link(&self, thread: u32) {
+        self.lost_links.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(thread);
     }
 }
 
-impl Core {
-    /// Connects this core to the front, if there is one.
-    pub(super) fn link_to_front(&mut self) {
+impl WorkerThread {
+    /// Connects this thread to the router, if there is one.
+    pub(super) fn link_to_router(&mut self) {
         if self.shared.link.is_some() {
             self.shared.lose_link(self.id);
             self.link_again();
@@ -38,23 +38,23 @@ impl Core {
             let mut lost = self.shared.lost_links.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             std::mem::take(&mut *lost)
         };
-        for core in lost {
-            if let Err(failure) = self.connect(endpoint, core) {
-                warn!("core {core}: {failure:#}; trying again");
-                self.shared.lose_link(core);
+        for thread in lost {
+            if let Err(failure) = self.connect(endpoint, thread) {
+                warn!("thread {thread}: {failure:#}; trying again");
+                self.shared.lose_link(thread);
             }
         }
     }
 
-    fn connect(&self, endpoint: &LinkEndpoint, core: u32) -> anyhow::Result<()> {
+    fn connect(&self, endpoint: &LinkEndpoint, thread: u32) -> anyhow::Result<()> {
         let address = SocketAddr::from_abstract_name(&endpoint.name)?;
-        let mut stream = UnixStream::connect_addr(&address).context("cannot connect to the http front")?;
+        let mut stream = UnixStream::connect_addr(&address).context("cannot connect to the http router")?;
         let (worker, slot) = (self.shared.worker, self.shared.slot);
-        let hello = Hello { worker, core, slot, token: endpoint.token };
-        std::io::Write::write_all(&mut stream, &hello.encode()).context("cannot greet the http front")?;
+        let hello = Hello { worker, thread, slot, token: endpoint.token };
+        std::io::Write::write_all(&mut stream, &hello.encode()).context("cannot greet the http router")?;
         stream.set_nonblocking(true)?;
         let timeout = milliseconds(self.shared.config.socket_timeout);
-        let mut connection = Connection::new(OwnedFd::from(stream), Kind::Link(core), String::new(), timeout);
+        let mut connection = Connection::new(OwnedFd::from(stream), Kind::Link(thread), String::new(), timeout);
         connection.armed = Some(Wait::Read);
         let (fd, socket) = (connection.fd(), std::sync::Arc::clone(&connection.socket));
         if self.shared.connections.put(fd, connection).is_err() {

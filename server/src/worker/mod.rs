@@ -1,14 +1,13 @@
-//! A worker: N cores (threads) around one epoll set that holds the listeners and the connections.
+//! A worker: N threads (threads) around one epoll set that holds the listeners and the connections.
 //!
-//! One core does everything inline and keeps the GIL from one request to the next, letting it go only to sleep. With
-//! several, connections are armed one-shot, so that whichever core is free takes the next one that is ready: an idle
-//! kept-alive connection belongs to no core, and a slow request holds up no other connection.
+//! One thread does everything inline and keeps the GIL from one request to the next, letting it go only to sleep. With
+//! several, connections are armed one-shot, so that whichever thread is free takes the next one that is ready: an idle
+//! kept-alive connection belongs to no thread, and a slow request holds up no other connection.
 
 mod accept;
 mod access_log;
 mod body;
 mod connection;
-mod core;
 mod drive;
 mod gather;
 pub(crate) mod harakiri;
@@ -21,6 +20,7 @@ pub(crate) mod release;
 mod serve;
 pub(crate) mod stop;
 mod table;
+mod worker_thread;
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering::{Acquire, Release};
@@ -35,12 +35,12 @@ use pyo3::prelude::*;
 use rwsgi_stats::Address;
 use tracing::error;
 
-use self::core::Core;
 use self::notices::Notices;
 use self::table::Table;
+use self::worker_thread::WorkerThread;
 use crate::config::Config;
-use crate::forkserver::messages::{LinkEndpoint, Protocol, Setup};
 use crate::forkserver::{EXIT_NO_APP, inherited};
+use crate::ipc::{LinkEndpoint, Protocol, Setup};
 use crate::procname;
 use crate::stats::scoreboard::Scoreboard;
 use crate::wsgi::gateway::Gateway;
@@ -70,7 +70,7 @@ struct Listener {
     server: (String, String),
 }
 
-/// What the cores of a worker share.
+/// What the threads of a worker share.
 struct Shared {
     worker: u32,
     slot: u32,
@@ -78,9 +78,9 @@ struct Shared {
     scoreboard: Scoreboard,
     epoll: Epoll,
     listeners: Vec<Listener>,
-    /// Where the front is.
+    /// Where the router is.
     link: Option<LinkEndpoint>,
-    /// Cores whose connection to the front is to be made (again).
+    /// Threads whose connection to the router is to be made (again).
     lost_links: Mutex<Vec<u32>>,
     connections: Table,
     /// Connections that are open.
@@ -91,13 +91,13 @@ struct Shared {
     listening: Mutex<bool>,
     /// The worker leaves: nothing new is accepted, connections close when they are idle.
     leaving: AtomicBool,
-    /// Cores that have seen it.
-    leaving_cores: AtomicU32,
-    /// Readable when the worker is to leave; edge-triggered, so that each core wakes the next.
+    /// Threads that have seen it.
+    leaving_threads: AtomicU32,
+    /// Readable when the worker is to leave; edge-triggered, so that each thread wakes the next.
     stop: EventFd,
     notices: Notices,
     /// Kept to see the master's end.
-    lifeline: OwnedFd,
+    liveness: OwnedFd,
 }
 
 /// Epoll tokens below this are connections, by descriptor.
@@ -105,7 +105,7 @@ const TOKEN_LISTENER: u64 = 1 << 32;
 /// The worker is to leave: a signal, or the master's end.
 const TOKEN_STOP: u64 = 1 << 33;
 /// The master is gone.
-const TOKEN_LIFELINE: u64 = 1 << 34;
+const TOKEN_LIVENESS: u64 = 1 << 34;
 
 /// Serves until it is told to leave; returns the exit status.
 ///
@@ -117,7 +117,7 @@ pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
     let _ = nix::sys::prctl::set_name(&name);
     procname::set(&procname::title(&setup.config.procname, &format!("rwsgi worker {worker}")));
     if setup.config.no_orphans {
-        // A master that is gone already is seen by the lifeline.
+        // A master that is gone already is seen by the liveness pipe.
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("no-orphans: cannot watch the master")?;
     }
     let application = match application {
@@ -149,10 +149,10 @@ pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
         swept: AtomicU64::new(0),
         listening: Mutex::new(false),
         leaving: AtomicBool::new(false),
-        leaving_cores: AtomicU32::new(0),
+        leaving_threads: AtomicU32::new(0),
         stop: stop::on_terminate().context("cannot watch for the order to leave")?,
         notices: Notices::new(setup.notices, worker, slot, &setup.config)?,
-        lifeline: inherited(setup.lifeline)?,
+        liveness: inherited(setup.liveness)?,
         config: setup.config,
         scoreboard,
     });
@@ -160,28 +160,28 @@ pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
     shared.watch()?;
     let threads = shared.config.threads;
     let multiprocess = shared.config.processes > 1;
-    let mut cores = (0..threads)
+    let mut threads = (0..threads)
         .map(|id| {
             let gateway = Gateway::new(py, application.clone_ref(py), threads > 1, multiprocess)?;
-            Core::new(id, Arc::clone(&shared), gateway)
+            WorkerThread::new(id, Arc::clone(&shared), gateway)
         })
         .collect::<anyhow::Result<Vec<_>>>()?;
-    for core in &mut cores {
-        core.link_to_front();
+    for thread in &mut threads {
+        thread.link_to_router();
     }
     shared.scoreboard.worker(slot).set_accepting(true);
     if shared.config.harakiri.is_some() {
         harakiri::install(py, shared.config.harakiri_verbose).context("harakiri: cannot watch for its signals")?;
     }
     shared.notices.tell_ready()?;
-    let Some(mut first) = (!cores.is_empty()).then(|| cores.remove(0)) else { return Ok(0) };
-    let others: Vec<_> = cores
+    let Some(mut first) = (!threads.is_empty()).then(|| threads.remove(0)) else { return Ok(0) };
+    let others: Vec<_> = threads
         .into_iter()
-        .map(|mut core| {
-            let name = harakiri::thread_name(worker, core.id());
+        .map(|mut thread| {
+            let name = harakiri::thread_name(worker, thread.id());
             std::thread::Builder::new().name(name).spawn(move || {
-                let _serving = Serving(Arc::clone(&core.shared));
-                Python::attach(|py| core.serve(py))
+                let _serving = Serving(Arc::clone(&thread.shared));
+                Python::attach(|py| thread.serve(py))
             })
         })
         .collect::<Result<_, _>>()
@@ -192,7 +192,7 @@ pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
     };
     for other in others {
         let joined = py.detach(|| other.join());
-        outcome = outcome.and(joined.unwrap_or_else(|_| Err(anyhow::anyhow!("a core's thread panicked"))));
+        outcome = outcome.and(joined.unwrap_or_else(|_| Err(anyhow::anyhow!("a thread panicked"))));
     }
     crate::api::at_exit(py);
     interpreter::finish(py);
@@ -203,7 +203,7 @@ pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
     Ok(0)
 }
 
-/// A core's serving, after which the worker leaves.
+/// A thread's serving, after which the worker leaves.
 struct Serving(Arc<Shared>);
 
 impl Drop for Serving {
@@ -213,7 +213,7 @@ impl Drop for Serving {
 }
 
 impl Listener {
-    fn inherit(listener: &crate::forkserver::messages::InheritedListener) -> anyhow::Result<Self> {
+    fn inherit(listener: &crate::ipc::InheritedListener) -> anyhow::Result<Self> {
         let (is_tcp, server) = match &listener.address {
             Address::Tcp { host, port } => (true, (server_name(host), port.to_string())),
             // The environ's server name and port may not be empty (PEP 3333).
@@ -237,7 +237,7 @@ impl Shared {
         self.listen_again()?;
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
         self.epoll.add(&self.stop, EpollEvent::new(flags, TOKEN_STOP))?;
-        self.epoll.add(&self.lifeline, EpollEvent::new(EpollFlags::empty(), TOKEN_LIFELINE))?;
+        self.epoll.add(&self.liveness, EpollEvent::new(EpollFlags::empty(), TOKEN_LIVENESS))?;
         Ok(())
     }
 
@@ -254,7 +254,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Whether a connection from this listener binds a core for longer than a request, or one GIL more than another's:
+    /// Whether a connection from this listener binds a thread for longer than a request, or one GIL more than another's:
     /// then the workers take turns.
     fn shares(&self, listener: &Listener) -> bool {
         self.config.processes > 1 && (listener.protocol == Protocol::Http || self.config.threads > 1)
@@ -262,8 +262,8 @@ impl Shared {
 
     /// Lets the other workers go first for the next connection.
     ///
-    /// The kernel offers it to the exclusive waiters in the order in which they came, and the first one that sleeps takes
-    /// it: the first worker would have every kept-alive connection as long as one of its cores sleeps.
+    /// the kernel offers it to the exclusive waiters in the order in which they came, and the first one that sleeps takes
+    /// it: the first worker would have every kept-alive connection as long as one of its threads sleeps.
     fn step_back(&self, index: usize) -> anyhow::Result<()> {
         let listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
         if let (true, Some(listener)) = (*listening, self.listeners.get(index)) {
@@ -290,15 +290,15 @@ impl Shared {
         Ok(())
     }
 
-    /// A core ends, whatever for: the others must not go on without it.
+    /// A thread ends, whatever for: the others must not go on without it.
     fn leave(&self) {
         self.leaving.store(true, Release);
         if let Err(failure) = self.wake_next() {
-            error!("worker {}: cannot wake its cores: {failure}", self.worker);
+            error!("worker {}: cannot wake its threads: {failure}", self.worker);
         }
     }
 
-    /// Wakes a core that sleeps.
+    /// Wakes a thread that sleeps.
     fn wake_next(&self) -> nix::Result<()> {
         self.stop.write(1).map(drop)
     }

@@ -10,7 +10,7 @@ use tracing::warn;
 
 use crate::config::Config;
 use crate::forkserver::inherited;
-use crate::forkserver::messages::Notice;
+use crate::ipc::Notice;
 
 /// The pipe to the master, and the count that is compared with `max-requests`.
 pub(super) struct Notices {

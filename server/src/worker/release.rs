@@ -122,7 +122,7 @@ fn is_ours(fd: RawFd, shared: &Shared) -> bool {
     let own = [
         shared.epoll.0.as_raw_fd(),
         shared.stop.as_raw_fd(),
-        shared.lifeline.as_raw_fd(),
+        shared.liveness.as_raw_fd(),
         shared.notices.as_raw_fd(),
         stop::descriptor(),
         crate::api::signal_descriptor(),
@@ -141,8 +141,8 @@ fn is_ours(fd: RawFd, shared: &Shared) -> bool {
         let listeners = shared.listeners.iter().filter_map(|listener| place(getsockname(listener.fd.as_raw_fd())));
         listeners.into_iter().any(|listener| listener.takes_in(&near))
     });
-    let front = shared.link.as_ref().map(|link| Place::Abstract(link.name.clone().into_bytes()));
-    of_client || (front.is_some() && place(getpeername(fd)) == front)
+    let router = shared.link.as_ref().map(|link| Place::Abstract(link.name.clone().into_bytes()));
+    of_client || (router.is_some() && place(getpeername(fd)) == router)
 }
 
 #[allow(unsafe_code)]

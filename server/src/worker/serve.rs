@@ -9,8 +9,8 @@ use pyo3::prelude::*;
 use super::access_log::{AccessLog, Entry};
 use super::body::Body;
 use super::connection::{Connection, Kind};
-use super::core::Core;
 use super::harakiri;
+use super::worker_thread::WorkerThread;
 use crate::api::request;
 use crate::protocol::http::{self, BodyLength, Head, HeaderBuf, Version};
 use crate::protocol::link::{Peer, QUICK_NS};
@@ -20,7 +20,7 @@ use crate::stats::cell::{ExceptionReport, Outcome, Wire};
 use crate::stats::clock;
 use crate::wsgi::gateway::{RequestHead, Served};
 
-impl Core {
+impl WorkerThread {
     /// Serves a request whose head was parsed before and whose body is complete.
     pub(super) fn serve_http(
         &mut self,
@@ -35,8 +35,8 @@ impl Core {
                 let body_len = has_body.then(|| connection.body.left());
                 self.serve_head(py, connection, &head, bytes, body_len)
             }
-            // The front's parser is this one, so that only a front of another version can bring this about.
-            Ok(None) => anyhow::bail!("the front sent a part of a request head"),
+            // The router's parser is this one, so that only a router of another version can bring this about.
+            Ok(None) => anyhow::bail!("the router sent a part of a request head"),
             Err(refusal) => Ok(self.refuse(connection, refusal).0),
         }
     }
@@ -118,7 +118,7 @@ impl Core {
     ) -> anyhow::Result<Box<Connection>> {
         connection.queued = 0;
         let started = self.now;
-        self.shared.scoreboard.core(self.shared.slot, self.id).begin(started, wire, peer.as_bytes(), kept);
+        self.shared.scoreboard.thread(self.shared.slot, self.id).begin(started, wire, peer.as_bytes(), kept);
         if self.shared.config.harakiri.is_some() {
             connection.watched = true;
             harakiri::hold(connection.kind, connection.socket.as_raw_fd());
@@ -134,7 +134,7 @@ impl Core {
         if let Body::Memory(bytes, _) = &mut connection.body {
             self.spare(std::mem::take(bytes));
         }
-        // The front may have much of it still to send.
+        // The router may have much of it still to send.
         let drained = if let Body::Link(_) = connection.body {
             py.detach(|| connection.discard_body())
         } else {
@@ -158,7 +158,7 @@ impl Core {
             connection.closing = true;
         }
         self.now = clock::monotonic();
-        let cell = self.shared.scoreboard.core(self.shared.slot, self.id);
+        let cell = self.shared.scoreboard.thread(self.shared.slot, self.id);
         if let Some(raised) = &raised {
             cell.exception.store(&ExceptionReport {
                 when: clock::unix_micros(),
@@ -170,7 +170,7 @@ impl Core {
         }
         self.count_sent(&mut connection);
         let outcome = Outcome { status, exception: raised.is_some(), write_error: client_gone };
-        let cell = self.shared.scoreboard.core(self.shared.slot, self.id);
+        let cell = self.shared.scoreboard.thread(self.shared.slot, self.id);
         cell.finish(self.now, self.ready.min(started), outcome);
         self.shared.notices.count();
         let entry = Entry { status, bytes, took: self.now - started, ..entry };

@@ -1,6 +1,6 @@
 //! The open connections of a worker, by descriptor number.
 //!
-//! A connection is taken out while a core works on it and put back when it waits again, so that it has one owner at a
+//! A connection is taken out while a thread works on it and put back when it waits again, so that it has one owner at a
 //! time. Rows are made as descriptors reach them and never move, so that finding one takes no lock but the row's own,
 //! which nobody else holds but for a moment.
 

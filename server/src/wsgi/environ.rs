@@ -64,7 +64,7 @@ const FIXED: [&str; 11] = [
     "HTTP_HOST",
 ];
 
-/// Makes environs, one after another, for one core.
+/// Makes environs, one after another, for one thread.
 pub(super) struct EnvironBuilder {
     base: Py<PyDict>,
     /// The same for HTTP, with what the last request had of the first [`FIXED`], and that as bytes.

@@ -214,7 +214,7 @@ impl Active {
     }
 }
 
-/// Where the Python objects of a core find the request, and find nothing between requests.
+/// Where the Python objects of a thread find the request, and find nothing between requests.
 #[derive(Clone, Default)]
 pub struct Shared(Arc<Mutex<Option<Active>>>);
 

@@ -68,7 +68,7 @@ pub struct Served {
     pub broken_off: bool,
 }
 
-/// Calls the application for one core.
+/// Calls the application for one thread.
 pub struct Gateway {
     application: Py<PyAny>,
     environ: EnvironBuilder,
@@ -133,7 +133,7 @@ impl From<std::io::Error> for Failure {
 }
 
 impl Gateway {
-    /// For one core of a server with this many threads and processes.
+    /// For one thread of a server with this many threads and processes.
     ///
     /// # Errors
     /// When Python has no memory left.

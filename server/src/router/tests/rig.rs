@@ -1,4 +1,4 @@
-//! The parts of the front's tests: a front in a thread, its clients, its workers.
+//! The parts of the router's tests: a router in a thread, its clients, its workers.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -30,13 +30,13 @@ pub(super) const LIMITS: Limits = Limits {
     overdue: u64::MAX,
 };
 
-/// What a front is made of, and how it is reached.
+/// What a router is made of, and how it is reached.
 struct Parts {
     config: RouterConfig,
     address: SocketAddr,
     link: UnixAddr,
     /// The master's end.
-    lifeline: OwnedFd,
+    liveness: OwnedFd,
 }
 
 fn parts(limits: Limits) -> Parts {
@@ -47,25 +47,25 @@ fn parts(limits: Limits) -> Parts {
     link_listener.set_nonblocking(true).unwrap();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
-    let (lifeline, master) = pipe().unwrap();
+    let (liveness, master) = pipe().unwrap();
     let config = RouterConfig {
         listeners: vec![listener.into()],
         link_listener: link_listener.into(),
         token: TOKEN,
-        lifeline,
+        liveness,
         limits,
     };
-    Parts { config, address, link, lifeline: master }
+    Parts { config, address, link, liveness: master }
 }
 
-/// A front that moves only when the test says so, which decides by that what crosses on its way.
+/// A router that moves only when the test says so, which decides by that what crosses on its way.
 pub(super) struct Steps<'a> {
     pub(super) router: Router<'a>,
     board: &'a Arc<Scoreboard>,
     address: SocketAddr,
     link: UnixAddr,
     scratch: Vec<u8>,
-    _lifeline: OwnedFd,
+    _liveness: OwnedFd,
 }
 
 impl<'a> Steps<'a> {
@@ -74,9 +74,9 @@ impl<'a> Steps<'a> {
     }
 
     pub(super) fn new(board: &'a Arc<Scoreboard>, limits: Limits) -> Self {
-        let Parts { config, address, link, lifeline } = parts(limits);
+        let Parts { config, address, link, liveness } = parts(limits);
         let router = Router::new(config, board).unwrap();
-        Self { router, board, address, link, scratch: vec![0; SCRATCH], _lifeline: lifeline }
+        Self { router, board, address, link, scratch: vec![0; SCRATCH], _liveness: liveness }
     }
 
     /// A turn of the loop with what there is to do now.
@@ -102,36 +102,36 @@ impl<'a> Steps<'a> {
         client
     }
 
-    /// A client that the front has not seen yet.
+    /// A client that the router has not seen yet.
     pub(super) fn connect(&self) -> TestClient {
         TestClient::connect(self.address)
     }
 
-    /// Requests that wait for a core.
+    /// Requests that wait for a thread.
     pub(super) fn depth(&self) -> u64 {
-        self.board.front().read().0
+        self.board.router().read().0
     }
 
-    /// A worker's only core, in the slot of that number.
+    /// A worker's only thread, in the slot of that number.
     pub(super) fn worker(&mut self, slot: u32) -> TestWorker {
         let worker = self.connect_worker(slot);
         self.turns();
         worker
     }
 
-    /// A worker that the front has not seen yet.
+    /// A worker that the router has not seen yet.
     pub(super) fn connect_worker(&self, slot: u32) -> TestWorker {
         TestWorker::connect(&self.link, self.board, slot + 1, slot)
     }
 
     /// What must be true after each turn.
     fn holds_together(&mut self) {
-        let Router { links, clients, cores, queue, ahead, .. } = &mut self.router;
+        let Router { links, clients, threads, queue, ahead, .. } = &mut self.router;
         assert_eq!(*ahead, links.iter().map(|(_, link)| link.waiting()).sum::<usize>(), "ahead");
         let mut free = 0;
         for (key, link) in links.iter().filter(|(_, link)| link.slot.is_some()) {
-            let is_free = link.offers.is_empty();
-            assert_eq!(cores.count(key), usize::from(is_free), "among the free ones: {link:?}");
+            let is_free = link.dispatched.is_empty();
+            assert_eq!(threads.count(key), usize::from(is_free), "among the free ones: {link:?}");
             assert!(!(is_free && link.leaving), "it could go: {link:?}");
             free += usize::from(is_free);
         }
@@ -144,8 +144,8 @@ impl<'a> Steps<'a> {
             })
             .collect();
         for (client, link) in serving {
-            let offers = links.get_mut(link).map(|link| link.position(client));
-            assert!(matches!(offers, Some(Some(_))), "nobody will answer this client");
+            let dispatched = links.get_mut(link).map(|link| link.position(client));
+            assert!(matches!(dispatched, Some(Some(_))), "nobody will answer this client");
         }
         for (key, client) in clients.iter() {
             let places = queue.iter().filter(|queued| **queued == key).count();
@@ -154,26 +154,26 @@ impl<'a> Steps<'a> {
     }
 }
 
-/// A front in a thread of its own.
-pub(super) struct Front {
+/// A router in a thread of its own.
+pub(super) struct HttpRouter {
     pub(super) address: SocketAddr,
     pub(super) link: UnixAddr,
     pub(super) board: Arc<Scoreboard>,
     /// Lives of each worker so far.
     lives: [AtomicU32; WORKERS as usize],
-    pub(super) lifeline: Option<OwnedFd>,
+    pub(super) liveness: Option<OwnedFd>,
     pub(super) thread: Option<JoinHandle<anyhow::Result<()>>>,
 }
 
-impl Front {
+impl HttpRouter {
     pub(super) fn start(limits: Limits) -> Self {
         let board = Arc::new(Scoreboard::create(Layout::new(WORKERS, 1)).unwrap());
-        let Parts { config, address, link, lifeline } = parts(limits);
+        let Parts { config, address, link, liveness } = parts(limits);
         let thread = std::thread::spawn({
             let board = Arc::clone(&board);
             move || run(config, &board)
         });
-        Self { address, link, board, lives: Default::default(), lifeline: Some(lifeline), thread: Some(thread) }
+        Self { address, link, board, lives: Default::default(), liveness: Some(liveness), thread: Some(thread) }
     }
 
     pub(super) fn client(&self) -> TestClient {
@@ -187,12 +187,12 @@ impl Front {
     }
 
     pub(super) fn waits_for_depth(&self, depth: u64) {
-        eventually(|| self.board.front().read().0 == depth);
+        eventually(|| self.board.router().read().0 == depth);
     }
 
-    /// Tells the front that the master is gone.
+    /// Tells the router that the master is gone.
     pub(super) fn stop(&mut self) {
-        self.lifeline = None;
+        self.liveness = None;
     }
 
     pub(super) fn join(&mut self) {
@@ -200,7 +200,7 @@ impl Front {
     }
 }
 
-impl Drop for Front {
+impl Drop for HttpRouter {
     fn drop(&mut self) {
         self.stop();
         // A test that failed has clients open that nobody will serve: they are closed first, being younger locals.
@@ -232,7 +232,7 @@ impl TestClient {
         Self { stream, read: Vec::new() }
     }
 
-    /// Goes, and has the front see an error at its next write.
+    /// Goes, and has the router see an error at its next write.
     pub(super) fn break_off(self) {
         let at_once = nix::libc::linger { l_onoff: 1, l_linger: 0 };
         nix::sys::socket::setsockopt(&self.stream, nix::sys::socket::sockopt::Linger, &at_once).unwrap();
@@ -302,7 +302,7 @@ impl TestWorker {
         let mut stream = UnixStream::connect_addr(link).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        stream.write_all(&Hello { worker, core: 0, slot, token: TOKEN }.encode()).unwrap();
+        stream.write_all(&Hello { worker, thread: 0, slot, token: TOKEN }.encode()).unwrap();
         Self { stream, board: Arc::clone(board), slot, brought: 0 }
     }
 
@@ -316,7 +316,7 @@ impl TestWorker {
         self.try_take().unwrap()
     }
 
-    /// The next request that the front did not take back; an error when none comes.
+    /// The next request that the router did not take back; an error when none comes.
     pub(super) fn try_take(&mut self) -> std::io::Result<Taken> {
         loop {
             let (taken, is_ours) = self.next()?;
@@ -345,11 +345,11 @@ impl TestWorker {
         Ok((peer, head, lengths.body_len as usize))
     }
 
-    /// Begins with the request that came last; `false` when the front has taken it back.
+    /// Begins with the request that came last; `false` when the router has taken it back.
     pub(super) fn begin(&mut self) -> bool {
         let number = self.brought;
         self.brought = number.wrapping_add(1);
-        self.board.offers(self.slot, 0).take(number)
+        self.board.dispatched(self.slot, 0).take(number)
     }
 
     /// The path of the next request.

@@ -1,4 +1,4 @@
-//! Any order of what clients, workers and the front do: each request is served once at most, each answer goes to its own
+//! Any order of what clients, workers and the router do: each request is served once at most, each answer goes to its own
 //! client, and nobody waits for ever.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -29,13 +29,13 @@ struct Asking {
 }
 
 struct World<'a> {
-    front: Steps<'a>,
+    router: Steps<'a>,
     workers: [Option<Worker>; SLOTS],
     clients: [Asking; CLIENTS],
     requests: usize,
     /// How often each request was begun with.
     begun: HashMap<usize, usize>,
-    /// Requests that a worker had when it died, and those with bodies that the front does not keep once they are sent.
+    /// Requests that a worker had when it died, and those with bodies that the router does not keep once they are sent.
     lost: HashSet<usize>,
 }
 
@@ -51,7 +51,7 @@ impl World<'_> {
             11 => self.join(worker),
             12 => self.leave(worker),
             13 => self.clients[client] = Asking::default(),
-            _ => self.front.turn(),
+            _ => self.router.turn(),
         }
         self.hear();
     }
@@ -59,7 +59,7 @@ impl World<'_> {
     fn ask(&mut self, client: usize, size: usize, count: usize) {
         let asking = &mut self.clients[client];
         if asking.client.is_none() {
-            let connected = self.front.connect();
+            let connected = self.router.connect();
             connected.stream.set_nonblocking(true).unwrap();
             asking.client = Some(connected);
         }
@@ -79,7 +79,7 @@ impl World<'_> {
 
     fn join(&mut self, slot: usize) {
         if self.workers[slot].is_none() {
-            let link = self.front.connect_worker(slot as u32);
+            let link = self.router.connect_worker(slot as u32);
             link.stream.set_nonblocking(true).unwrap();
             self.workers[slot] = Some(Worker { link, input: Vec::new(), at: None, answering: false, told: false });
         }
@@ -195,8 +195,8 @@ impl World<'_> {
         while Instant::now() < deadline {
             // What clients had asked for before they went is served too, as long as it is not known that they have.
             if self.clients.iter().all(|asking| asking.expected.is_empty()) {
-                self.front.turns();
-                if self.front.depth() == 0 {
+                self.router.turns();
+                if self.router.depth() == 0 {
                     break;
                 }
             }
@@ -205,13 +205,13 @@ impl World<'_> {
                 self.take(slot);
                 self.answer(slot, 0, true);
             }
-            self.front.turn();
+            self.router.turn();
             self.hear();
         }
         for (number, asking) in self.clients.iter().enumerate() {
             assert!(asking.expected.is_empty(), "client {number} waits for {:?}", asking.expected);
         }
-        assert_eq!(self.front.depth(), 0);
+        assert_eq!(self.router.depth(), 0);
     }
 }
 
@@ -242,9 +242,9 @@ proptest! {
         overdue in prop::sample::select(vec![0, u64::MAX]),
     ) {
         let board = Steps::board();
-        let front = Steps::new(&board, Limits { overdue, post_buffering: 1_000_000, queue: 1_000, ..LIMITS });
+        let router = Steps::new(&board, Limits { overdue, post_buffering: 1_000_000, queue: 1_000, ..LIMITS });
         let mut world = World {
-            front,
+            router,
             workers: Default::default(),
             clients: Default::default(),
             requests: 0,

@@ -9,7 +9,7 @@ use super::*;
 use crate::stats::cell::{Outcome, Wire};
 use crate::stats::scoreboard::Layout;
 
-/// Two workers of two cores, with this process in the place of both.
+/// Two workers of two threads, with this process in the place of both.
 struct Server {
     board: Scoreboard,
     config: Config,
@@ -58,9 +58,9 @@ impl Server {
     }
 
     /// A request of `took` ns that ended just now.
-    fn serve(&self, slot: u32, core: u32, took: u64, outcome: Outcome) {
+    fn serve(&self, slot: u32, thread: u32, took: u64, outcome: Outcome) {
         let now = clock::monotonic();
-        let cell = self.board.core(slot, core);
+        let cell = self.board.thread(slot, thread);
         cell.begin(now - took, Wire::Http, b"", b"GET / HTTP/1.1\r\n\r\n");
         cell.finish(now, now - took, outcome);
     }
@@ -69,14 +69,14 @@ impl Server {
 #[test]
 fn a_worker_is_its_past_lives_and_all_that_live() {
     let mut server = Server::new();
-    server.totals[0].cores[1] = Counters { requests: 10, running: 7_000_000, tx: 100, ..Counters::default() };
+    server.totals[0].threads[1] = Counters { requests: 10, running: 7_000_000, tx: 100, ..Counters::default() };
     server.totals[0].respawns = 3;
     server.totals[0].recycled = Recycled { crash: 2, ..Recycled::default() };
     server.lives[0] = vec![life(3, 2), life(0, 1)];
     server.serve(3, 0, 2_000_000, ok());
     server.serve(0, 1, 4_000_000, Outcome { status: 500, exception: true, ..Outcome::default() });
     server.serve(0, 1, 4_000_000, Outcome { status: 404, write_error: true, ..Outcome::default() });
-    server.board.core(0, 1).sent(11);
+    server.board.thread(0, 1).sent(11);
     server.board.worker(3).set_accepting(true);
 
     let snapshot = server.take();
@@ -87,8 +87,8 @@ fn a_worker_is_its_past_lives_and_all_that_live() {
     assert_eq!((worker.respawn_count, worker.recycled.unwrap().crash), (3, 2));
     let responses = worker.responses.unwrap();
     assert_eq!((responses.success, responses.client_error, responses.server_error), (1, 1, 1));
-    let per_core: Vec<_> = worker.cores.iter().map(|core| (core.requests, core.write_errors)).collect();
-    assert_eq!(per_core, [(1, 0), (12, 1)]);
+    let per_thread: Vec<_> = worker.cores.iter().map(|thread| (thread.requests, thread.write_errors)).collect();
+    assert_eq!(per_thread, [(1, 0), (12, 1)]);
     assert_eq!((worker.status.as_str(), worker.pid), ("idle", Pid::this().as_raw()));
     assert_eq!(worker.apps[0].requests, 13);
     assert!(worker.rss > 0 && worker.vsz > worker.rss && worker.pss.unwrap() > 0, "{worker:?}");
@@ -105,17 +105,17 @@ fn a_request_in_progress_is_told_with_its_variables() {
     let mut server = Server::new();
     let now = clock::monotonic();
     let head = b"GET /slow?4 HTTP/1.1\r\nHost: a:1\r\nCookie: sid=secret\r\n\r\n";
-    server.board.core(1, 1).begin(now - 3_000_000_000, Wire::Http, b"10.0.0.7 4711 10.0.0.1 80", head);
+    server.board.thread(1, 1).begin(now - 3_000_000_000, Wire::Http, b"10.0.0.7 4711 10.0.0.1 80", head);
     let snapshot = server.take();
     let worker = &snapshot.workers[1];
     assert_eq!((worker.status.as_str(), snapshot.load), ("busy", 1));
     assert!(worker.busy_time.unwrap() >= 3_000_000);
     assert_eq!((worker.running_time, worker.requests), (0, 0));
-    let core = &worker.cores[1];
-    assert_eq!((core.in_request, core.req_info.uri.as_deref()), (1, Some("/slow?4")));
-    assert!(core.vars.contains(&"REMOTE_ADDR=10.0.0.7".to_owned()));
+    let thread = &worker.cores[1];
+    assert_eq!((thread.in_request, thread.req_info.uri.as_deref()), (1, Some("/slow?4")));
+    assert!(thread.vars.contains(&"REMOTE_ADDR=10.0.0.7".to_owned()));
     assert!(!format!("{snapshot:?}").contains("secret"));
-    let info = &core.req_info;
+    let info = &thread.req_info;
     assert!(info.elapsed.unwrap() >= 3_000_000);
     assert_eq!(info.started.unwrap() + info.elapsed.unwrap(), snapshot.now.unwrap());
     assert_eq!(info.request_start.unwrap(), info.started.unwrap() / 1_000_000);
@@ -126,11 +126,11 @@ fn a_request_in_progress_is_told_with_its_variables() {
 fn busy_time_never_goes_back_when_a_request_ends() {
     let mut server = Server::new();
     let now = clock::monotonic();
-    let cell = server.board.core(0, 0);
+    let cell = server.board.thread(0, 0);
     cell.begin(now - 1_000_000_000, Wire::Http, b"", b"");
     let before = server.take().workers[0].busy_time;
     // The worker's clock was read before the snapshot's, and the count came after it.
-    server.board.core(0, 0).finish(now, now, ok());
+    server.board.thread(0, 0).finish(now, now, ok());
     let after = server.take();
     assert_eq!(after.workers[0].running_time, 1_000_000);
     assert!(after.workers[0].busy_time >= before, "{before:?} {after:?}");
@@ -160,8 +160,8 @@ fn the_newest_exception_is_told() {
     let raise = |kind: &str, when| ExceptionReport { when, kind: kind.into(), ..ExceptionReport::default() };
     assert_eq!(server.take().workers[0].last_exception, None);
     server.totals[0].last_exception = Some(raise("KeyError", 5));
-    server.board.core(0, 1).exception.store(&raise("ValueError", 9));
-    server.board.core(0, 0).exception.store(&raise("TypeError", 7));
+    server.board.thread(0, 1).exception.store(&raise("ValueError", 9));
+    server.board.thread(0, 0).exception.store(&raise("TypeError", 7));
     assert_eq!(server.take().workers[0].last_exception.as_ref().unwrap().kind, "ValueError");
 }
 
@@ -179,9 +179,9 @@ fn connections_and_requests_that_wait_are_the_queue() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address: Address = listener.local_addr().unwrap().to_string().parse().unwrap();
     let _waiting = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    server.board.front().set_depth(4);
-    server.board.front().reject();
-    server.board.front().waiting.record(250);
+    server.board.router().set_depth(4);
+    server.board.router().reject();
+    server.board.router().waiting.record(250);
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
     let snapshot = loop {
         let sockets = vec![SocketView { address: &address, protocol: "http", fd: listener.as_fd() }];
@@ -229,7 +229,7 @@ fn keys(value: &serde_json::Value, path: &str, into: &mut std::collections::BTre
 fn every_key_of_uwsgi_is_in_the_document() {
     let mut server = Server::new();
     let head = b"GET / HTTP/1.1\r\n\r\n";
-    server.board.core(0, 0).begin(clock::monotonic(), Wire::Http, b"", head);
+    server.board.thread(0, 0).begin(clock::monotonic(), Wire::Http, b"", head);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address: Address = listener.local_addr().unwrap().to_string().parse().unwrap();
     let sockets = vec![SocketView { address: &address, protocol: "http", fd: listener.as_fd() }];

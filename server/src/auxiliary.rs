@@ -12,16 +12,16 @@ use tracing::info;
 
 use crate::config::Config;
 use crate::forkserver::inherited;
-use crate::forkserver::messages::{Companion, CompanionKind, Setup};
+use crate::ipc::{Auxiliary, AuxiliaryKind, Setup};
 use crate::stats::scoreboard::Scoreboard;
 use crate::worker::stop::on_terminate;
 use crate::wsgi::interpreter;
 use crate::{api, mule, procname, spooler};
 
-/// What a companion is forked with.
+/// What an auxiliary process is forked with.
 pub(crate) struct Context {
     /// Which one it is.
-    pub who: Companion,
+    pub who: Auxiliary,
     /// What its fork server was told.
     pub setup: Setup,
     /// The scoreboard.
@@ -30,10 +30,10 @@ pub(crate) struct Context {
     pub is_loaded: bool,
 }
 
-/// What a companion works with.
+/// What an auxiliary process works with.
 pub(crate) struct Work {
     /// Which one it is.
-    pub who: Companion,
+    pub who: Auxiliary,
     /// The configuration in force.
     pub config: Config,
     /// The scoreboard.
@@ -47,14 +47,14 @@ pub(crate) struct Work {
 /// The order to leave, and the master's end, which means the same.
 pub(crate) struct End {
     stop: EventFd,
-    lifeline: OwnedFd,
+    liveness: OwnedFd,
 }
 
 impl End {
     /// The descriptors to wait for: when one has something to say, ask [`Self::has_come`].
     pub(crate) fn poll_fds(&self) -> [PollFd<'_>; 2] {
         use std::os::fd::AsFd;
-        [PollFd::new(self.stop.as_fd(), PollFlags::POLLIN), PollFd::new(self.lifeline.as_fd(), PollFlags::empty())]
+        [PollFd::new(self.stop.as_fd(), PollFlags::POLLIN), PollFd::new(self.liveness.as_fd(), PollFlags::empty())]
     }
 
     /// Whether it is time to leave.
@@ -81,13 +81,13 @@ pub(crate) fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
     procname::set(&procname::title(&setup.config.procname, &format!("rwsgi {who}")));
     let end = End {
         stop: on_terminate().context("cannot watch for the order to leave")?,
-        lifeline: inherited(setup.lifeline)?,
+        liveness: inherited(setup.liveness)?,
     };
     if setup.config.no_orphans {
-        // A master that is gone already is seen by the lifeline.
+        // A master that is gone already is seen by the liveness pipe.
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("no-orphans: cannot watch the master")?;
     }
-    if who.kind == CompanionKind::Spooler {
+    if who.kind == AuxiliaryKind::Spooler {
         scoreboard.spooler(who.number - 1).take_over(std::process::id() as i32);
     }
     // It accepts nothing, and must not keep a socket open that the others have closed.
@@ -99,7 +99,7 @@ pub(crate) fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
     }
     info!("{who} started (pid {})", std::process::id());
     let work = Work { who, config: setup.config, scoreboard, is_loaded, end };
-    if who.kind == CompanionKind::Mule {
+    if who.kind == AuxiliaryKind::Mule {
         mule::prepare(py, &work)?;
     }
     if let Some(status) = api::after_fork(py) {
@@ -108,8 +108,8 @@ pub(crate) fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
         return Ok(status);
     }
     let status = match who.kind {
-        CompanionKind::Mule => mule::run(py, &work),
-        CompanionKind::Spooler => spooler::run(py, &work),
+        AuxiliaryKind::Mule => mule::run(py, &work),
+        AuxiliaryKind::Spooler => spooler::run(py, &work),
     };
     api::at_exit(py);
     interpreter::finish(py);

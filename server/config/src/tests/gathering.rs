@@ -2,8 +2,8 @@
 //! cases are what uWSGI 2.0.31 shows with `--show-config`, unless a comment says otherwise.
 
 use super::*;
-use crate::config::gather::{Gatherer, Setting};
-use crate::config::surroundings::Surroundings;
+use crate::gather::{Gatherer, Setting};
+use crate::surroundings::Surroundings;
 
 fn around() -> Surroundings {
     let env = [("HOME", "/home/me"), ("MY_PROCESSES", "6"), ("EMPTY", ""), ("NESTED", "$(HOME)")];

@@ -125,7 +125,7 @@ fn listed(names: impl Iterator<Item = &'static str>) -> String {
 mod tests {
     use std::path::Path;
 
-    use crate::config::uwsgi::Family;
+    use crate::uwsgi::Family;
 
     use super::*;
 
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn the_pages_in_docs_are_current() {
         for (name, page) in pages() {
-            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(name);
             if std::env::var_os("RWSGI_WRITE_DOCS").is_some() {
                 std::fs::write(&path, &page).unwrap();
             }

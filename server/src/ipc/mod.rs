@@ -1,6 +1,10 @@
 //! What the master and its other processes say to each other: JSON, one message a packet, over a socket pair that
 //! keeps packets apart. File descriptors are inherited over exec and named by number.
 
+pub mod control;
+pub mod schedule;
+pub mod target;
+
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
@@ -11,7 +15,6 @@ use rwsgi_stats::Address;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::api::share::ShareDescriptors;
 use crate::config::Config;
 use crate::stats::scoreboard::Layout;
 
@@ -35,13 +38,32 @@ pub struct InheritedListener {
     pub fd: RawFd,
 }
 
-/// Where workers find the front: an abstract unix socket, and the secret that makes a link one of ours.
+/// Where workers find the router: an abstract unix socket, and the secret that makes a link one of ours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkEndpoint {
     /// Abstract name, without the `@`.
     pub name: String,
     /// Random bytes that only this server's processes know.
     pub token: [u8; 16],
+}
+
+/// The descriptors by which a process inherits what the application's processes share.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ShareDescriptors {
+    /// Locks and metrics.
+    pub board: RawFd,
+    /// In the order of the configuration.
+    pub caches: Vec<RawFd>,
+    /// The mules' queues: their entry and their exit.
+    pub queues: Vec<(RawFd, RawFd)>,
+}
+
+impl ShareDescriptors {
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = RawFd> {
+        let queues = self.queues.iter().flat_map(|(entry, exit)| [*entry, *exit]);
+        std::iter::once(self.board).chain(self.caches.iter().copied()).chain(queues)
+    }
 }
 
 /// The first message to a process: everything that it needs to know.
@@ -54,18 +76,18 @@ pub struct Setup {
     /// The scoreboard's memory.
     pub scoreboard: RawFd,
     /// End-of-file on it means that the master is gone.
-    pub lifeline: RawFd,
+    pub liveness: RawFd,
     /// Where a worker says how it stands: [`Notice`]s.
     pub notices: RawFd,
     /// What the application's processes share.
     pub share: ShareDescriptors,
-    /// Where the application's side tells the master things ([`crate::api::uplink`]).
-    pub uplink: RawFd,
+    /// Where the application's side tells the master things ([`crate::ipc::control`]).
+    pub control: RawFd,
     /// The sockets to accept from.
     pub listeners: Vec<InheritedListener>,
-    /// The front's listener, for the front; `None` for a fork server.
+    /// The router's listener, for the router; `None` for a fork server.
     pub link_listener: Option<RawFd>,
-    /// Where the workers find the front, if there is one.
+    /// Where the workers find the router, if there is one.
     pub link: Option<LinkEndpoint>,
     /// The generation that a fork server loads.
     pub generation: u32,
@@ -78,7 +100,7 @@ impl Setup {
     pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         let listeners = self.listeners.iter().map(|listener| listener.fd);
         listeners
-            .chain([self.scoreboard, self.lifeline, self.notices, self.uplink])
+            .chain([self.scoreboard, self.liveness, self.notices, self.control])
             .chain(self.link_listener)
             .chain(self.share.all())
     }
@@ -124,43 +146,43 @@ pub enum Role {
         slot: u32,
     },
     /// One that works beside the workers.
-    Companion(Companion),
+    Auxiliary(Auxiliary),
 }
 
 /// A process beside the workers: of each there is one at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Companion {
+pub struct Auxiliary {
     /// What it does.
-    pub kind: CompanionKind,
+    pub kind: AuxiliaryKind,
     /// Its number among those of its kind, from 1.
     pub number: u32,
 }
 
-/// What a companion does.
+/// What an auxiliary process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum CompanionKind {
+pub enum AuxiliaryKind {
     /// Runs the jobs of a directory.
     Spooler,
     /// Does what it is sent, or runs a program of the application's.
     Mule,
 }
 
-impl Companion {
+impl Auxiliary {
     /// The short name that `top` shows (15 bytes at most).
     #[must_use]
     pub fn short_name(self) -> String {
         match self.kind {
-            CompanionKind::Spooler => format!("rwsgi spool{}", self.number),
-            CompanionKind::Mule => format!("rwsgi mule{}", self.number),
+            AuxiliaryKind::Spooler => format!("rwsgi spool{}", self.number),
+            AuxiliaryKind::Mule => format!("rwsgi mule{}", self.number),
         }
     }
 }
 
-impl std::fmt::Display for Companion {
+impl std::fmt::Display for Auxiliary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let kind = match self.kind {
-            CompanionKind::Spooler => "spooler",
-            CompanionKind::Mule => "mule",
+            AuxiliaryKind::Spooler => "spooler",
+            AuxiliaryKind::Mule => "mule",
         };
         write!(f, "{kind} {}", self.number)
     }

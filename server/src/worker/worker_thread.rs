@@ -1,4 +1,4 @@
-//! A core: the thread that waits on the worker's epoll set, takes what is ready, and sees each request through.
+//! A thread: the thread that waits on the worker's epoll set, takes what is ready, and sees each request through.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -13,16 +13,16 @@ use super::accept::accept;
 use super::access_log::AccessLog;
 use super::connection::{Connection, Kind, Wait};
 use super::harakiri;
-use super::{Shared, TOKEN_LIFELINE, TOKEN_LISTENER, TOKEN_STOP};
+use super::{Shared, TOKEN_LISTENER, TOKEN_LIVENESS, TOKEN_STOP};
 use crate::api::request;
-use crate::forkserver::messages::Protocol;
+use crate::ipc::Protocol;
 use crate::protocol::http::TIMED_OUT;
 use crate::stats::clock;
 use crate::wsgi::application::one_line;
 use crate::wsgi::gateway::Gateway;
 
-/// Events that are taken from the kernel at once by a worker of one core. With several each takes one event at a time:
-/// what a core has taken no other can serve, and would wait behind whatever this one does first.
+/// Events that are taken from the kernel at once by a worker of one thread. With several each takes one event at a time:
+/// what a thread has taken no other can serve, and would wait behind whatever this one does first.
 const EVENTS: usize = 64;
 /// Connections that are accepted in a row before those that wait get their turn.
 const ACCEPTS: usize = 16;
@@ -42,7 +42,7 @@ const LEAVING_SWEEP: u16 = 50;
 const LEAVING_LINGER: u64 = 500_000_000;
 
 /// See the module.
-pub(super) struct Core {
+pub(super) struct WorkerThread {
     pub(super) id: u32,
     pub(super) shared: Arc<Shared>,
     pub(super) gateway: Gateway,
@@ -57,11 +57,11 @@ pub(super) struct Core {
     batch: u64,
     turn: Turn,
     unix_second: u64,
-    /// When this core saw that the worker leaves, monotonic ns.
+    /// When this thread saw that the worker leaves, monotonic ns.
     leaving_since: Option<u64>,
 }
 
-/// When a core last took connections that it shares with other workers, and how many.
+/// When a thread last took connections that it shares with other workers, and how many.
 #[derive(Clone, Copy, Default)]
 struct Turn {
     batch: u64,
@@ -70,7 +70,7 @@ struct Turn {
     count: usize,
 }
 
-/// What becomes of a connection that a core has worked on.
+/// What becomes of a connection that a thread has worked on.
 pub(super) enum Next {
     /// It waits.
     Wait(Wait),
@@ -78,7 +78,7 @@ pub(super) enum Next {
     Close,
 }
 
-impl Core {
+impl WorkerThread {
     pub(super) fn new(id: u32, shared: Arc<Shared>, gateway: Gateway) -> anyhow::Result<Self> {
         let config = &shared.config;
         let log = (!config.disable_logging).then(|| AccessLog::new(shared.worker, id, config.memory_report));
@@ -101,7 +101,7 @@ impl Core {
         self.id
     }
 
-    /// The cores' clock in whole seconds, for deadlines.
+    /// The threads' clock in whole seconds, for deadlines.
     pub(super) fn second(&self) -> u32 {
         (self.now / 1_000_000_000) as u32
     }
@@ -135,7 +135,7 @@ impl Core {
             self.now = clock::monotonic();
             self.ready = woken;
             self.batch += 1;
-            self.shared.scoreboard.core(self.shared.slot, self.id).waited_for_gil(self.now - woken);
+            self.shared.scoreboard.thread(self.shared.slot, self.id).waited_for_gil(self.now - woken);
             let count = match waited {
                 Ok(count) => count,
                 Err(Errno::EINTR) => {
@@ -146,7 +146,7 @@ impl Core {
                     }
                     0
                 }
-                Err(error) => anyhow::bail!("core {}: waiting for events: {error}", self.id),
+                Err(error) => anyhow::bail!("thread {}: waiting for events: {error}", self.id),
             };
             if count == 0 {
                 // A second without work.
@@ -185,13 +185,13 @@ impl Core {
     fn take(&mut self, py: Python<'_>, token: u64, scratch: &mut [u8]) -> anyhow::Result<()> {
         match token {
             TOKEN_STOP => self.shared.leaving.store(true, Release),
-            TOKEN_LIFELINE => {
+            TOKEN_LIVENESS => {
                 self.shared.leaving.store(true, Release);
                 self.shared.leave_addresses()?;
             }
             TOKEN_LISTENER.. => self.accept(py, (token - TOKEN_LISTENER) as usize, scratch)?,
             fd => {
-                // Another core may have it, or it may be gone: then there is nothing to do for this event.
+                // Another thread may have it, or it may be gone: then there is nothing to do for this event.
                 if let Some(connection) = self.shared.connections.take(fd as usize) {
                     self.work(py, connection, scratch)?;
                 }
@@ -283,7 +283,7 @@ impl Core {
         };
         let one_shot = self.shared.one_shot();
         let flags = if one_shot { flags | EpollFlags::EPOLLONESHOT } else { flags };
-        // The row is filled before the set can speak of it: another core may be woken at once.
+        // The row is filled before the set can speak of it: another thread may be woken at once.
         let socket = Arc::clone(&connection.socket);
         if let Err(connection) = self.shared.connections.put(fd, connection) {
             error!("descriptor {fd} is beyond what a worker can hold: the connection is closed");
@@ -304,8 +304,8 @@ impl Core {
     }
 
     fn close(&mut self, connection: Box<Connection>) {
-        if let Kind::Link(core) = connection.kind {
-            self.shared.lose_link(core);
+        if let Kind::Link(thread) = connection.kind {
+            self.shared.lose_link(thread);
         }
         if connection.armed.is_some() {
             // Closing does this too, unless a child of the application has a copy of the descriptor: then the set would
@@ -322,12 +322,12 @@ impl Core {
             return Ok(());
         }
         self.leaving_since = Some(self.now);
-        if self.shared.leaving_cores.fetch_add(1, AcqRel) == 0 {
+        if self.shared.leaving_threads.fetch_add(1, AcqRel) == 0 {
             self.shared.scoreboard.worker(self.shared.slot).set_accepting(false);
             self.shared.stop_listening()?;
-            self.shared.epoll.delete(&self.shared.lifeline)?;
+            self.shared.epoll.delete(&self.shared.liveness)?;
         }
-        // The event woke one core; it wakes the next.
+        // The event woke one thread; it wakes the next.
         self.shared.wake_next()?;
         Ok(())
     }
@@ -335,7 +335,7 @@ impl Core {
     /// Looks for connections that waited too long, or that are to be closed because the worker leaves.
     fn sweep(&mut self, py: Python<'_>, scratch: &mut [u8]) -> anyhow::Result<()> {
         let interval = u64::from(if self.leaving_since.is_some() { LEAVING_SWEEP } else { SWEEP }) * 1_000_000;
-        // Whichever core has the time: the first may be busy with a slow request.
+        // Whichever thread has the time: the first may be busy with a slow request.
         let swept = self.shared.swept.load(Acquire);
         if self.now.saturating_sub(swept) < interval
             || self.shared.swept.compare_exchange(swept, self.now, AcqRel, Acquire).is_err()

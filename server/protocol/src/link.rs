@@ -1,14 +1,14 @@
-//! What the `--http` front and a worker say to each other, over one unix stream socket per core of each worker.
+//! What the http router and a worker say to each other, over one unix stream socket per thread of each worker.
 //!
-//! The worker connects and says [`Hello`]. From then on the front sends requests, and the worker answers them one at a
-//! time, in order. A core that is free gets a request; one that has been answering quickly gets up to [`OFFERS`] at once,
-//! so that neither side waits for the other between two requests. Such a request is an offer until the worker begins
-//! with it: both sides have its state in shared memory ([`crate::stats::offers`]), the worker takes it there and the
-//! front takes it back there, and only one of the two succeeds. What was taken back the worker reads and passes over
-//! ([`SKIPPED`]). So no request waits behind a slow one while another core is free.
+//! The worker connects and says [`Hello`]. From then on the router sends requests, and the worker answers them one at a
+//! time, in order. A thread that is free gets a request; one that has been answering quickly gets up to [`AHEAD_MAX`] at once,
+//! so that neither side waits for the other between two requests. Such a request is a dispatched request until the worker begins
+//! with it: both sides have its state in shared memory ([`crate::stats::ahead`]), the worker takes it there and the
+//! router takes it back there, and only one of the two succeeds. What was taken back the worker reads and passes over
+//! ([`SKIPPED`]). So no request waits behind a slow one while another thread is free.
 //!
 //! A request is a [`RequestHead`] (three lengths), then the [`Peer`] as text, the HTTP head as the client sent it (it
-//! passed [`super::http::parse`]), and the body, decoded: the front has all of it before it dispatches.
+//! passed [`super::http::parse`]), and the body, decoded: the router has all of it before it dispatches.
 //!
 //! The worker takes all of a request off the link before it looks for the next one, also a body that the application did
 //! not read; or it closes the link.
@@ -16,24 +16,24 @@
 //! A response is frames: a length (32 bits, little-endian) and that many bytes, which go to the client as they are. The
 //! worker writes the complete HTTP response for the client's version, chunked framing included. A length of
 //! [`DONE_KEEP`] or [`DONE_CLOSE`] in place of a frame ends it, and says what becomes of the client's connection;
-//! [`QUICK`] is added when the core was done with it soon.
+//! [`QUICK`] is added when the thread was done with it soon.
 //!
 //! Leaving, so that no request is lost when workers are exchanged: a worker that wants to go sends [`LEAVING`] when no
-//! frame is under way, and reads on. The front sends it nothing more after that, takes its offers back, and closes the
+//! frame is under way, and reads on. The router sends it nothing more after that, takes its dispatched requests back, and closes the
 //! link when it is idle. If a request had crossed the word on its way, the worker serves it as any other, and then the
-//! front closes. So the worker may exit when it reads end-of-file, and never before.
+//! router closes. So the worker may exit when it reads end-of-file, and never before.
 
 use thiserror::Error;
 
 /// The most requests that are on a link at once.
-pub const OFFERS: usize = 8;
+pub const AHEAD_MAX: usize = 8;
 /// In place of a frame's length: the response is complete, the client's connection stays.
 pub const DONE_KEEP: u32 = 0xFFFF_FFF0;
 /// In place of a frame's length: the response is complete, the client's connection is to be closed.
 pub const DONE_CLOSE: u32 = 0xFFFF_FFF1;
-/// Added to both: the request took the core less than [`QUICK_NS`].
+/// Added to both: the request took the thread less than [`QUICK_NS`].
 pub const QUICK: u32 = 2;
-/// What is quick: a request that waits behind several of these waits no longer than a turn of the front's loop, ns.
+/// What is quick: a request that waits behind several of these waits no longer than a turn of the router's loop, ns.
 pub const QUICK_NS: u64 = 250_000;
 /// In place of a frame's length: the worker wants no further request on this link.
 pub const LEAVING: u32 = 0xFFFF_FFF4;
@@ -59,16 +59,16 @@ pub enum LinkError {
     Peer,
 }
 
-/// Who connects: a core of a worker.
+/// Who connects: a thread of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hello {
     /// The worker's id, from 1.
     pub worker: u32,
-    /// The core's number in its worker, from 0.
-    pub core: u32,
+    /// The thread's number in its worker, from 0.
+    pub thread: u32,
     /// The worker's slot on the scoreboard.
     pub slot: u32,
-    /// What the master gave to the front and to the workers, so that nobody else takes requests.
+    /// What the master gave to the router and to the workers, so that nobody else takes requests.
     pub token: [u8; 16],
 }
 
@@ -82,7 +82,7 @@ impl Hello {
         let mut bytes = [0; Self::LEN];
         bytes[..4].copy_from_slice(&MAGIC);
         bytes[4..8].copy_from_slice(&self.worker.to_le_bytes());
-        bytes[8..12].copy_from_slice(&self.core.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.thread.to_le_bytes());
         bytes[12..16].copy_from_slice(&self.slot.to_le_bytes());
         bytes[16..].copy_from_slice(&self.token);
         bytes
@@ -95,14 +95,14 @@ impl Hello {
     pub fn decode(bytes: &[u8; Self::LEN]) -> Result<Self, LinkError> {
         let (magic, rest) = split(bytes);
         let (worker, rest) = split(rest);
-        let (core, rest) = split(rest);
+        let (thread, rest) = split(rest);
         let (slot, rest) = split(rest);
         let (token, _) = split(rest);
         if magic != MAGIC {
             return Err(LinkError::Magic);
         }
-        let [worker, core, slot] = [worker, core, slot].map(u32::from_le_bytes);
-        Ok(Self { worker, core, slot, token })
+        let [worker, thread, slot] = [worker, thread, slot].map(u32::from_le_bytes);
+        Ok(Self { worker, thread, slot, token })
     }
 }
 
@@ -190,7 +190,7 @@ pub enum Step<'b> {
     Done {
         /// Whether the client's connection stays.
         keep: bool,
-        /// Whether the core was soon done with it.
+        /// Whether the thread was soon done with it.
         quick: bool,
     },
     /// A request that was taken back was passed over.
@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_hello_reads_back_and_a_stranger_is_known() {
-        let hello = Hello { worker: 3, core: 1, slot: 7, token: *b"0123456789abcdef" };
+        let hello = Hello { worker: 3, thread: 1, slot: 7, token: *b"0123456789abcdef" };
         let mut bytes = hello.encode();
         assert_eq!(Hello::decode(&bytes), Ok(hello));
         bytes[0] = b'G';

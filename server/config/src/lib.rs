@@ -43,7 +43,6 @@ pub use typed::*;
 
 /// What the command line asks for.
 #[derive(Debug)]
-#[non_exhaustive]
 pub enum Invocation {
     /// Serve as told. Print [`Config::warnings`] first.
     Serve(Box<Config>),
@@ -68,7 +67,6 @@ pub enum Order {
 
 /// Where a setting was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Origin {
     /// As an argument.
     CommandLine,

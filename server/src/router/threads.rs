@@ -1,6 +1,6 @@
-//! Which core serves next: the free cores of all workers, and the choice among them.
+//! Which thread serves next: the free threads of all workers, and the choice among them.
 //!
-//! The worker with the fewest busy cores is taken, so that two requests do not share one interpreter's lock while another
+//! The worker with the fewest busy threads is taken, so that two requests do not share one interpreter's lock while another
 //! worker idles; among equals the one that served last, whose memory is still in the processor's caches.
 
 use std::cmp::Reverse;
@@ -13,22 +13,22 @@ struct Worker {
     /// Its process id: a worker and its successor have the same number while they overlap.
     pid: i32,
     links: usize,
-    /// Free cores, the last used at the end.
+    /// Free threads, the last used at the end.
     idle: Vec<Key>,
     /// When it last got a request, in requests.
     used: u64,
 }
 
-/// All workers' cores.
+/// All workers' threads.
 #[derive(Debug, Default)]
-pub(super) struct Cores {
+pub(super) struct Threads {
     workers: Vec<Worker>,
     /// Requests given out.
     clock: u64,
 }
 
-impl Cores {
-    /// A new core of the process `pid`, not free yet.
+impl Threads {
+    /// A new thread of the process `pid`, not free yet.
     pub(super) fn add(&mut self, pid: i32) {
         match self.worker(pid) {
             Some(worker) => worker.links += 1,
@@ -36,14 +36,14 @@ impl Cores {
         }
     }
 
-    /// The core is free.
+    /// The thread is free.
     pub(super) fn release(&mut self, pid: i32, link: Key) {
         if let Some(worker) = self.worker(pid) {
             worker.idle.push(link);
         }
     }
 
-    /// The core is gone, free or not.
+    /// The thread is gone, free or not.
     pub(super) fn remove(&mut self, pid: i32, link: Key) {
         if let Some(worker) = self.worker(pid) {
             worker.links -= 1;
@@ -54,7 +54,7 @@ impl Cores {
         }
     }
 
-    /// Takes a free core, if there is one.
+    /// Takes a free thread, if there is one.
     pub(super) fn take(&mut self) -> Option<Key> {
         self.clock += 1;
         let best = self
@@ -66,7 +66,7 @@ impl Cores {
         best.idle.pop()
     }
 
-    /// How often a core is among the free ones.
+    /// How often a thread is among the free ones.
     #[cfg(test)]
     pub(super) fn count(&self, link: Key) -> usize {
         self.workers.iter().flat_map(|worker| &worker.idle).filter(|idle| **idle == link).count()
@@ -85,49 +85,49 @@ mod tests {
         Key::from_bits(number)
     }
 
-    /// Two workers of two cores: 10 and 11 of process 1, 20 and 21 of process 2.
-    fn two_workers() -> Cores {
-        let mut cores = Cores::default();
+    /// Two workers of two threads: 10 and 11 of process 1, 20 and 21 of process 2.
+    fn two_workers() -> Threads {
+        let mut threads = Threads::default();
         for (pid, number) in [(1, 10), (1, 11), (2, 20), (2, 21)] {
-            cores.add(pid);
-            cores.release(pid, link(number));
+            threads.add(pid);
+            threads.release(pid, link(number));
         }
-        cores
+        threads
     }
 
     #[test]
-    fn the_worker_with_the_fewest_busy_cores_is_taken() {
-        let mut cores = two_workers();
-        let first = cores.take().unwrap();
-        let second = cores.take().unwrap();
+    fn the_worker_with_the_fewest_busy_threads_is_taken() {
+        let mut threads = two_workers();
+        let first = threads.take().unwrap();
+        let second = threads.take().unwrap();
         assert_ne!(first.to_bits() / 10, second.to_bits() / 10, "one each, before any gets two");
-        assert!(cores.take().is_some() && cores.take().is_some());
-        assert_eq!(cores.take(), None);
+        assert!(threads.take().is_some() && threads.take().is_some());
+        assert_eq!(threads.take(), None);
     }
 
     #[test]
     fn among_equals_the_one_that_served_last_serves_again() {
-        let mut cores = two_workers();
-        let first = cores.take().unwrap();
+        let mut threads = two_workers();
+        let first = threads.take().unwrap();
         let pid = if first.to_bits() < 20 { 1 } else { 2 };
-        cores.release(pid, first);
+        threads.release(pid, first);
         for _ in 0..5 {
-            assert_eq!(cores.take(), Some(first));
-            cores.release(pid, first);
+            assert_eq!(threads.take(), Some(first));
+            threads.release(pid, first);
         }
     }
 
     #[test]
-    fn a_core_that_is_gone_is_not_given_out() {
-        let mut cores = two_workers();
-        cores.remove(1, link(10));
-        cores.remove(1, link(11));
-        cores.remove(2, link(21));
-        assert_eq!(cores.take(), Some(link(20)));
-        assert_eq!(cores.take(), None);
-        cores.remove(2, link(20));
-        assert!(cores.workers.is_empty());
-        cores.release(2, link(20));
-        assert_eq!(cores.take(), None);
+    fn a_thread_that_is_gone_is_not_given_out() {
+        let mut threads = two_workers();
+        threads.remove(1, link(10));
+        threads.remove(1, link(11));
+        threads.remove(2, link(21));
+        assert_eq!(threads.take(), Some(link(20)));
+        assert_eq!(threads.take(), None);
+        threads.remove(2, link(20));
+        assert!(threads.workers.is_empty());
+        threads.release(2, link(20));
+        assert_eq!(threads.take(), None);
     }
 }

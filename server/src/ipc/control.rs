@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::schedule::When;
 use super::target::Target;
-use crate::forkserver::messages::{Role, receive_message};
+use super::{Role, receive_message};
 
 /// A packet.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -122,7 +122,7 @@ pub fn tell(socket: BorrowedFd<'_>, told: &Told, descriptor: Option<BorrowedFd<'
 /// # Errors
 /// When the master is gone, or does not answer in time.
 pub fn ask<T: DeserializeOwned>(socket: BorrowedFd<'_>, question: &Told) -> io::Result<T> {
-    let (ours, theirs) = crate::forkserver::messages::channel()?;
+    let (ours, theirs) = crate::ipc::channel()?;
     tell(socket, question, Some(theirs.as_fd()))?;
     drop(theirs);
     let mut fds = [PollFd::new(ours.as_fd(), PollFlags::POLLIN)];
@@ -166,7 +166,7 @@ pub fn hear(socket: BorrowedFd<'_>) -> io::Result<Option<(Told, Option<OwnedFd>)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::forkserver::messages::send_message;
+    use crate::ipc::send_message;
 
     #[test]
     fn a_question_brings_its_way_back() {

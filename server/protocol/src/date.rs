@@ -70,7 +70,7 @@ fn put(at: &mut [u8], number: u64) {
 ///
 /// Years are counted from March, so that the leap day is a year's last (Howard Hinnant, "chrono-compatible low-level
 /// date algorithms").
-pub(crate) fn civil(days: u64) -> (u64, u64, u64) {
+pub fn civil(days: u64) -> (u64, u64, u64) {
     const DAYS_TO_EPOCH: u64 = 719_468;
     const DAYS_IN_ERA: u64 = 146_097;
     let days = days + DAYS_TO_EPOCH;

@@ -8,9 +8,9 @@
 //! | [`uwsgi`] | a uwsgi packet |
 //! | [`response`] | a response head, and how its body ends |
 //! | [`date`] | the `Date` header |
-//! | [`link`] | what the `--http` front and the workers say to each other |
+//! | [`link`] | what the http router and the workers say to each other |
 //!
-//! Both doors for HTTP (the front and the workers' own sockets) use this one parser, so that neither lets through
+//! Both doors for HTTP (the router and the workers' own sockets) use this one parser, so that neither lets through
 //! what the other refuses.
 
 pub mod chunked;

@@ -15,9 +15,9 @@ use super::process::{End, Reaped};
 use super::shutdown::Phase;
 use super::workers::signal;
 use crate::config::Config;
-use crate::forkserver::messages::{Companion, CompanionKind, Order, Role};
+use crate::ipc::{Auxiliary, AuxiliaryKind, Order, Role};
 
-/// A companion that was told to leave is told again after this: the first time it may not have listened yet.
+/// An auxiliary process that was told to leave is told again after this: the first time it may not have listened yet.
 const REMINDER: Duration = Duration::from_secs(1);
 
 /// The process that a post has, from the order to fork it until it is reaped.
@@ -39,11 +39,11 @@ impl Life {
     }
 }
 
-/// What one companion is there for, and its process.
+/// What one auxiliary process is there for, and its process.
 #[derive(Debug)]
 pub(super) struct Post {
     /// What it is.
-    pub(super) who: Companion,
+    pub(super) who: Auxiliary,
     /// How often a process was started for it.
     pub(super) starts: u64,
     life: Option<Life>,
@@ -53,7 +53,7 @@ pub(super) struct Post {
 }
 
 impl Post {
-    fn new(who: Companion, now: Instant) -> Self {
+    fn new(who: Auxiliary, now: Instant) -> Self {
         Self { who, starts: 0, life: None, early_deaths: 0, due: Some(now) }
     }
 
@@ -96,25 +96,25 @@ impl Post {
     }
 }
 
-/// A post for each companion that is configured.
+/// A post for each auxiliary process that is configured.
 pub(super) fn posts(config: &Config, now: Instant) -> Vec<Post> {
     let mules = config.between.mules.len() as u32;
-    [(CompanionKind::Spooler, config.spooler.count()), (CompanionKind::Mule, mules)]
+    [(AuxiliaryKind::Spooler, config.spooler.count()), (AuxiliaryKind::Mule, mules)]
         .into_iter()
-        .flat_map(|(kind, count)| (1..=count).map(move |number| Post::new(Companion { kind, number }, now)))
+        .flat_map(|(kind, count)| (1..=count).map(move |number| Post::new(Auxiliary { kind, number }, now)))
         .collect()
 }
 
 impl Master {
-    /// The next moment at which something is to be done about a companion.
-    pub(super) fn companion_deadline(&self) -> Option<Instant> {
+    /// The next moment at which something is to be done about an auxiliary process.
+    pub(super) fn auxiliary_deadline(&self) -> Option<Instant> {
         let can_fork = self.can_fork() && self.phase == Phase::Serving;
-        self.companions.iter().filter_map(|post| post.deadline(can_fork)).min()
+        self.auxiliaries.iter().filter_map(|post| post.deadline(can_fork)).min()
     }
 
     /// Orders a process for every post that is due, tells those again that were told to leave, kills the late.
-    pub(super) fn tend_companions(&mut self, now: Instant) {
-        for post in &mut self.companions {
+    pub(super) fn tend_auxiliaries(&mut self, now: Instant) {
+        for post in &mut self.auxiliaries {
             let Some(life) = &mut post.life else { continue };
             let Some(pid) = life.pid else { continue };
             if life.killed_at.is_some_and(|at| at <= now) {
@@ -131,21 +131,21 @@ impl Master {
             return;
         }
         let Some(generation) = self.generations.iter().find(|g| g.number == self.current) else { return };
-        for post in self.companions.iter_mut().filter(|post| post.due.is_some_and(|due| due <= now)) {
+        for post in self.auxiliaries.iter_mut().filter(|post| post.due.is_some_and(|due| due <= now)) {
             post.begin(generation.number, now);
-            if let Err(error) = generation.order(Order::Fork(Role::Companion(post.who))) {
+            if let Err(error) = generation.order(Order::Fork(Role::Auxiliary(post.who))) {
                 error!("{}: cannot be forked: {error}", post.who);
                 post.end(End::Exited(1), now);
             }
         }
     }
 
-    fn post(&mut self, who: Companion) -> Option<&mut Post> {
-        self.companions.iter_mut().find(|post| post.who == who)
+    fn post(&mut self, who: Auxiliary) -> Option<&mut Post> {
+        self.auxiliaries.iter_mut().find(|post| post.who == who)
     }
 
-    /// A companion was forked; it may have ended already.
-    pub(super) fn companion_forked(&mut self, who: Companion, pid: Pid) {
+    /// An auxiliary process was forked; it may have ended already.
+    pub(super) fn auxiliary_forked(&mut self, who: Auxiliary, pid: Pid) {
         if let Some(life) = self.post(who).and_then(|post| post.life.as_mut()) {
             life.pid = Some(pid);
             if life.is_leaving() {
@@ -155,18 +155,18 @@ impl Master {
         self.bury_unannounced(pid);
     }
 
-    /// A companion could not be forked.
-    pub(super) fn companion_not_forked(&mut self, who: Companion, reason: &str) {
+    /// An auxiliary process could not be forked.
+    pub(super) fn auxiliary_not_forked(&mut self, who: Auxiliary, reason: &str) {
         error!("{who}: cannot be forked: {reason}");
         if let Some(post) = self.post(who) {
             post.end(End::Exited(1), Instant::now());
         }
     }
 
-    /// A new generation serves: every companion of an older one leaves for its successor.
-    pub(super) fn renew_companions(&mut self, now: Instant) {
+    /// A new generation serves: every auxiliary process of an older one leaves for its successor.
+    pub(super) fn renew_auxiliaries(&mut self, now: Instant) {
         let mercy = if self.haste { Duration::ZERO } else { Duration::from_secs(self.config.reload_mercy.into()) };
-        for post in &mut self.companions {
+        for post in &mut self.auxiliaries {
             match &post.life {
                 Some(life) if life.generation < self.current => post.send_away(now, mercy),
                 Some(_) => {}
@@ -176,46 +176,46 @@ impl Master {
         }
     }
 
-    /// The server stops: every companion finishes what it has and leaves.
-    pub(super) fn dismiss_companions(&mut self, now: Instant) {
+    /// The server stops: every auxiliary process finishes what it has and leaves.
+    pub(super) fn dismiss_auxiliaries(&mut self, now: Instant) {
         let mercy = Duration::from_secs(self.config.reload_mercy.into());
-        for post in &mut self.companions {
+        for post in &mut self.auxiliaries {
             post.send_away(now, mercy);
         }
     }
 
-    /// Every companion that has a process.
-    pub(super) fn companion_pids(&self) -> impl Iterator<Item = Pid> {
-        self.companions.iter().filter_map(Post::pid)
+    /// Every auxiliary process that has a process.
+    pub(super) fn auxiliary_pids(&self) -> impl Iterator<Item = Pid> {
+        self.auxiliaries.iter().filter_map(Post::pid)
     }
 
-    /// Whether a companion's process id is still to be told by its fork server.
-    pub(super) fn awaits_companion(&self) -> bool {
-        self.companions.iter().any(|post| post.life.as_ref().is_some_and(|life| life.pid.is_none()))
+    /// Whether an auxiliary process's process id is still to be told by its fork server.
+    pub(super) fn awaits_auxiliary(&self) -> bool {
+        self.auxiliaries.iter().any(|post| post.life.as_ref().is_some_and(|life| life.pid.is_none()))
     }
 
     /// A fork server has ended: what it was to fork and has not told of is ordered anew.
-    pub(super) fn give_up_companions_of(&mut self, generation: u32) {
+    pub(super) fn give_up_auxiliaries_of(&mut self, generation: u32) {
         let now = Instant::now();
-        for post in &mut self.companions {
+        for post in &mut self.auxiliaries {
             if post.life.as_ref().is_some_and(|life| life.pid.is_none() && life.generation == generation) {
                 post.end(End::Exited(1), now);
             }
         }
     }
 
-    /// Whether `reaped` was a companion; if so, it is started again unless the server stops.
-    pub(super) fn bury_companion(&mut self, reaped: Reaped) -> bool {
+    /// Whether `reaped` was an auxiliary process; if so, it is started again unless the server stops.
+    pub(super) fn bury_auxiliary(&mut self, reaped: Reaped) -> bool {
         let Reaped { pid, end, .. } = reaped;
         let now = Instant::now();
         let is_serving = self.phase == Phase::Serving;
-        let Some(post) = self.companions.iter_mut().find(|post| post.pid() == Some(pid)) else { return false };
+        let Some(post) = self.auxiliaries.iter_mut().find(|post| post.pid() == Some(pid)) else { return false };
         let lived = post.life.as_ref().map_or(Duration::ZERO, |life| now.duration_since(life.since));
         let who = post.who;
         let (asked, delay) = post.end(end, now);
         let held = match who.kind {
-            CompanionKind::Spooler => self.bury_spooler(who, pid, end),
-            CompanionKind::Mule => None,
+            AuxiliaryKind::Spooler => self.bury_spooler(who, pid, end),
+            AuxiliaryKind::Mule => None,
         };
         match end {
             End::Exited(0) => info!("{who} (pid {pid}) has left"),
@@ -241,7 +241,7 @@ mod tests {
     use super::*;
 
     fn post(now: Instant) -> Post {
-        Post::new(Companion { kind: CompanionKind::Spooler, number: 1 }, now)
+        Post::new(Auxiliary { kind: AuxiliaryKind::Spooler, number: 1 }, now)
     }
 
     #[test]

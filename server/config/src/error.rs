@@ -8,7 +8,6 @@ use super::Origin;
 
 /// Why the server cannot be started as asked. The message is one line.
 #[derive(Debug, Error)]
-#[non_exhaustive]
 pub enum ConfigError {
     /// No option goes by this name.
     #[error("{origin}: there is no option '{name}'{}", nearest_hint(.nearest.as_deref()))]

@@ -1,39 +1,39 @@
-//! The `--http` front as a process: takes what the master gives it and runs the router.
+//! The http router as a process: takes what the master gives it and runs the router.
 
 use std::os::fd::{AsFd, RawFd};
 
 use anyhow::Context;
 
-use crate::forkserver::messages::{Setup, receive_message};
 use crate::forkserver::{ignore_terminal_signals, inherited, limit_address_space};
+use crate::ipc::{Setup, receive_message};
 use crate::procname;
 use crate::protocol::link::QUICK_NS;
 use crate::router::{self, Limits, RouterConfig};
 use crate::stats::scoreboard::Scoreboard;
 
-/// Runs the front until the master tells it to stop; returns the exit status of the process.
+/// Runs the router until the master tells it to stop; returns the exit status of the process.
 ///
 /// # Errors
 /// When what was inherited cannot be used.
 pub(crate) fn run(channel: RawFd) -> anyhow::Result<i32> {
     let channel = inherited(channel)?;
     let setup: Setup = receive_message(channel.as_fd())
-        .context("http front: cannot read its setup from the master")?
-        .context("http front: the master is gone")?;
+        .context("http router: cannot read its setup from the master")?
+        .context("http router: the master is gone")?;
     let _ = nix::sys::prctl::set_name(c"rwsgi http");
     procname::set(&procname::title(&setup.config.procname, "rwsgi http 1"));
     ignore_terminal_signals()?;
     limit_address_space(&setup.config)?;
-    let scoreboard =
-        Scoreboard::map(setup.layout, inherited(setup.scoreboard)?).context("http front: cannot map the scoreboard")?;
-    // For the workers alone: a pipe that the front held open would never end.
+    let scoreboard = Scoreboard::map(setup.layout, inherited(setup.scoreboard)?)
+        .context("http router: cannot map the scoreboard")?;
+    // For the workers alone: a pipe that the router held open would never end.
     drop(inherited(setup.notices)?);
     let config = &setup.config;
     let router = RouterConfig {
         listeners: setup.listeners.iter().map(|listener| inherited(listener.fd)).collect::<Result<_, _>>()?,
-        link_listener: inherited(setup.link_listener.context("http front: no link listener")?)?,
-        token: setup.link.as_ref().context("http front: no link endpoint")?.token,
-        lifeline: inherited(setup.lifeline)?,
+        link_listener: inherited(setup.link_listener.context("http router: no link listener")?)?,
+        token: setup.link.as_ref().context("http router: no link endpoint")?.token,
+        liveness: inherited(setup.liveness)?,
         limits: Limits {
             timeout: config.http_timeout,
             keepalive: config.http_keepalive,
