@@ -15,6 +15,7 @@ pub mod ipc;
 pub mod master;
 mod mule;
 mod pidfile;
+pub mod process_setup;
 mod procname;
 pub use rwsgi_protocol as protocol;
 mod python;

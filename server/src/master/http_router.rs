@@ -8,9 +8,10 @@ use nix::unistd::Pid;
 use tracing::{error, info};
 
 use super::Master;
-use super::listeners::{bind_private, inherit};
+use super::listeners::bind_private;
 use super::process::{End, ROUTER_ROLE};
 use super::shutdown::Phase;
+use crate::ipc::inherit::InheritedFd;
 use crate::ipc::{InheritedListener, LinkEndpoint, Protocol, Setup};
 
 /// A router that dies is started again after this; its clients' connections wait in the backlog.
@@ -77,7 +78,8 @@ impl Master {
                 Ok(InheritedListener { address, protocol, fd: listener.inherit()? })
             })
             .collect::<nix::Result<_>>()?;
-        setup.link_listener = self.router.listener.as_ref().map(|listener| inherit(listener.as_fd())).transpose()?;
+        setup.link_listener =
+            self.router.listener.as_ref().map(|listener| InheritedFd::lend(listener.as_fd())).transpose()?;
         Ok(setup)
     }
 

@@ -39,8 +39,8 @@ use self::notices::Notices;
 use self::table::Table;
 use self::worker_thread::WorkerThread;
 use crate::config::Config;
-use crate::forkserver::{EXIT_NO_APP, inherited};
 use crate::ipc::{LinkEndpoint, Protocol, Setup};
+use crate::process_setup::EXIT_NO_APP;
 use crate::procname;
 use crate::stats::scoreboard::Scoreboard;
 use crate::wsgi::gateway::Gateway;
@@ -112,7 +112,7 @@ const TOKEN_LIVENESS: u64 = 1 << 34;
 /// # Errors
 /// When what was inherited cannot be used.
 pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
-    let Context { worker, slot, setup, scoreboard, application } = context;
+    let Context { worker, slot, mut setup, scoreboard, application } = context;
     let name = std::ffi::CString::new(format!("rwsgi w{worker}")).unwrap_or_default();
     let _ = nix::sys::prctl::set_name(&name);
     procname::set(&procname::title(&setup.config.procname, &format!("rwsgi worker {worker}")));
@@ -141,7 +141,7 @@ pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
         worker,
         slot,
         epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
-        listeners: setup.listeners.iter().map(Listener::inherit).collect::<Result<_, _>>()?,
+        listeners: setup.listeners.iter_mut().map(Listener::inherit).collect::<Result<_, _>>()?,
         link: setup.link.clone(),
         lost_links: Mutex::default(),
         connections: Table::default(),
@@ -151,8 +151,8 @@ pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
         leaving: AtomicBool::new(false),
         leaving_threads: AtomicU32::new(0),
         stop: stop::on_terminate().context("cannot watch for the order to leave")?,
-        notices: Notices::new(setup.notices, worker, slot, &setup.config)?,
-        liveness: inherited(setup.liveness)?,
+        notices: Notices::new(setup.notices.take()?, worker, slot, &setup.config)?,
+        liveness: setup.liveness.take()?,
         config: setup.config,
         scoreboard,
     });
@@ -213,13 +213,13 @@ impl Drop for Serving {
 }
 
 impl Listener {
-    fn inherit(listener: &crate::ipc::InheritedListener) -> anyhow::Result<Self> {
+    fn inherit(listener: &mut crate::ipc::InheritedListener) -> anyhow::Result<Self> {
         let (is_tcp, server) = match &listener.address {
             Address::Tcp { host, port } => (true, (server_name(host), port.to_string())),
             // The environ's server name and port may not be empty (PEP 3333).
             Address::Unix(_) | Address::Abstract(_) => (false, (server_name(""), "80".to_owned())),
         };
-        Ok(Self { fd: inherited(listener.fd)?, protocol: listener.protocol, is_tcp, server })
+        Ok(Self { fd: listener.fd.take()?, protocol: listener.protocol, is_tcp, server })
     }
 }
 
