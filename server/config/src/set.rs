@@ -66,7 +66,7 @@ pub(super) fn mount(config: &mut Config, value: &str) -> Outcome {
         }
         _ => return Err(expected()),
     };
-    let prefix = prefix.trim_end_matches('/');
+    let prefix = if prefix == "/" { "" } else { prefix };
     if !prefix.is_empty() && !prefix.starts_with('/') {
         return Err(expected());
     }

@@ -107,13 +107,16 @@ fn finish(config: &mut Config) -> Result<(), ConfigError> {
         return Err(ConfigError::NoSocket);
     }
     // A mount at the root is the application.
-    if config.app == AppSource::Module(String::new())
-        && let Some(root) = config.mounts.iter().position(|mount| mount.prefix.is_empty())
-    {
+    if let Some(root) = config.mounts.iter().position(|mount| mount.prefix.is_empty()) {
         let mount = config.mounts.remove(root);
-        config.app = mount.app;
-        if let Some(callable) = mount.callable {
-            config.callable = callable;
+        if config.app == AppSource::Module(String::new()) {
+            config.app = mount.app;
+            if let Some(callable) = mount.callable {
+                config.callable = callable;
+            }
+        } else {
+            let warning = "mount: '/' has no effect: module or wsgi-file names what is served there";
+            config.warnings.push(warning.into());
         }
     }
     super::between::finish(&mut config.between).map_err(ConfigError::Conflict)?;

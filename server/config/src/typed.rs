@@ -18,7 +18,7 @@ pub enum AppSource {
 /// `--mount`: an application under a prefix.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
-    /// Begins with a slash and does not end in one; empty for the root.
+    /// Begins with a slash, and may end in one, which then belongs to `SCRIPT_NAME`; empty for the root.
     pub prefix: String,
     /// Where the application is.
     pub app: AppSource,

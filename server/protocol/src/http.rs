@@ -72,6 +72,8 @@ pub struct Head<'h, 'b> {
     pub keep_alive: bool,
     /// Whether the client waits for `100 Continue` before it sends the body.
     pub expect_continue: bool,
+    /// Where the request line begins, bytes: empty lines before it are passed over.
+    pub start: usize,
     /// Bytes of the head, from the first of the input to the end of the empty line.
     pub len: usize,
 }
@@ -134,7 +136,7 @@ pub fn parse<'h, 'b>(
     check_line_ends(&bytes[..len], headers)?;
     target::check(method, target)?;
     let Fields { body, keep_alive, expect_continue } = read_fields(headers, version)?;
-    Ok(Some(Head { method, target, version, headers, body, keep_alive, expect_continue, len }))
+    Ok(Some(Head { method, target, version, headers, body, keep_alive, expect_continue, start, len }))
 }
 
 /// Whether `bytes` may hold a complete head, given that the first `seen` of them did not.

@@ -23,6 +23,9 @@
 //! link when it is idle. If a request had crossed the word on its way, the worker serves it as any other, and then the
 //! router closes. So the worker may exit when it reads end-of-file, and never before.
 
+use std::fmt::Display;
+use std::net::IpAddr;
+
 use thiserror::Error;
 
 /// The most requests that are on a link at once.
@@ -164,6 +167,18 @@ pub struct Peer<'a> {
 }
 
 impl<'a> Peer<'a> {
+    /// The text that [`Peer::parse`] reads. `client` is `None` on a unix socket.
+    ///
+    /// An IPv4 client of a socket that takes both is told by its IPv4 address, as uWSGI does: `::ffff:192.0.2.1` would be
+    /// another client to whoever compares addresses.
+    #[must_use]
+    pub fn text(client: Option<(IpAddr, u16)>, server_addr: impl Display, server_port: impl Display) -> String {
+        match client {
+            Some((ip, port)) => format!("{} {port} {server_addr} {server_port}", ip.to_canonical()),
+            None => format!("  {server_addr} {server_port}"),
+        }
+    }
+
     /// Reads the text: the four, with a space between them.
     ///
     /// # Errors
@@ -278,6 +293,16 @@ mod tests {
         for text in [&b""[..], b"a b c", b"a b c d e", b"\xff b c d"] {
             assert_eq!(Peer::parse(text), Err(LinkError::Peer));
         }
+    }
+
+    #[test]
+    fn a_client_of_ipv4_has_one_address_whatever_socket_it_came_by() {
+        for ip in ["192.0.2.1", "::ffff:192.0.2.1"] {
+            let text = Peer::text(Some((ip.parse().unwrap(), 5)), "web", 80);
+            assert_eq!(Peer::parse(text.as_bytes()).unwrap().remote_addr, "192.0.2.1");
+        }
+        assert_eq!(Peer::text(Some(("2001:db8::1".parse().unwrap(), 5)), "::1", 80), "2001:db8::1 5 ::1 80");
+        assert_eq!(Peer::text(None, "", ""), "   ");
     }
 
     #[test]

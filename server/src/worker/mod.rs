@@ -64,8 +64,6 @@ pub struct Context {
 struct Listener {
     fd: OwnedFd,
     protocol: Protocol,
-    /// Whether its clients have IP addresses.
-    is_tcp: bool,
     /// What the environ says of this end: name and port.
     server: (String, String),
 }
@@ -214,12 +212,12 @@ impl Drop for Serving {
 
 impl Listener {
     fn inherit(listener: &mut crate::ipc::InheritedListener) -> anyhow::Result<Self> {
-        let (is_tcp, server) = match &listener.address {
-            Address::Tcp { host, port } => (true, (server_name(host), port.to_string())),
+        let server = match &listener.address {
+            Address::Tcp { host, port } => (server_name(host), port.to_string()),
             // The environ's server name and port may not be empty (PEP 3333).
-            Address::Unix(_) | Address::Abstract(_) => (false, (server_name(""), "80".to_owned())),
+            Address::Unix(_) | Address::Abstract(_) => (server_name(""), "80".to_owned()),
         };
-        Ok(Self { fd: listener.fd.take()?, protocol: listener.protocol, is_tcp, server })
+        Ok(Self { fd: listener.fd.take()?, protocol: listener.protocol, server })
     }
 }
 

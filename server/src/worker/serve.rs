@@ -58,8 +58,8 @@ impl WorkerThread {
             version: head.version,
             head_only: head.method == "HEAD",
             keep_alive: head.keep_alive
-                && (matches!(connection.kind, Kind::Link(_))
-                    || self.shared.config.http_keepalive > 0 && !self.is_leaving()),
+                && self.shared.config.http_keepalive > 0
+                && (matches!(connection.kind, Kind::Link(_)) || !self.is_leaving()),
         };
         let entry = Entry {
             client: peer.remote_addr,
@@ -70,8 +70,10 @@ impl WorkerThread {
             bytes: 0,
             took: 0,
         };
+        // Whoever reads the scoreboard looks for the request line at the beginning.
+        let head_bytes = &bytes[head.start..];
         let request = RequestHead::Http { head, peer, body_len };
-        let mut connection = self.serve_one(py, connection, &request, exchange, Wire::Http, &text, bytes, entry)?;
+        let mut connection = self.serve_one(py, connection, &request, exchange, Wire::Http, &text, head_bytes, entry)?;
         connection.peer = text;
         Ok(connection)
     }

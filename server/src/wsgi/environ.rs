@@ -330,14 +330,14 @@ impl EnvironBuilder {
 mod tests {
     use super::*;
     use crate::protocol::http::{MAX_HEADERS, parse};
-    use crate::wsgi::exchange::Shared;
+    use crate::wsgi::exchange::CurrentRequest;
     use std::mem::MaybeUninit;
 
     fn environ_of<'py>(py: Python<'py>, builder: &mut EnvironBuilder, head: &str) -> Bound<'py, PyDict> {
         let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
         let head = parse(head.as_bytes(), &mut headers, head.len()).unwrap().unwrap();
         let peer = Peer { remote_addr: "", remote_port: "", server_addr: "", server_port: "" };
-        let input = Py::new(py, Input::new(&Shared::default())).unwrap();
+        let input = Py::new(py, Input::new(&CurrentRequest::default())).unwrap();
         builder.http(py, &head, &peer, None, &input).unwrap()
     }
 

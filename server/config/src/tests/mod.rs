@@ -242,7 +242,7 @@ fn values_with_rules_of_their_own_are_read() {
         (
             "--mount /a/=b.py",
             |c| format!("{:?}", c.mounts),
-            "[Mount { prefix: \"/a\", app: File(\"b.py\"), callable: None }]",
+            "[Mount { prefix: \"/a/\", app: File(\"b.py\"), callable: None }]",
         ),
         ("--procname-prefix-spaced ax", |c| format!("{}{:?}", c.procname.auto, c.procname.prefix), "true\"ax \""),
         ("--cheaper-algo busyness", |c| format!("{:?}", c.cheaper.algorithm), "Busyness"),
@@ -278,6 +278,13 @@ fn a_mount_at_the_root_is_the_application() {
     let config = serve("rwsgi --http :1 --mount /=m:app --mount /b=b.py");
     assert_eq!((config.app, config.callable), (AppSource::Module("m".into()), "app".into()));
     assert_eq!(config.mounts.len(), 1);
+}
+
+#[test]
+fn a_mount_at_the_root_beside_an_application_is_warned_of() {
+    let config = serve("rwsgi --http :1 -w m --mount /=n:app");
+    assert_eq!((config.app, config.mounts), (AppSource::Module("m".into()), Vec::new()));
+    assert!(config.warnings[0].contains("mount: '/' has no effect"), "{:?}", config.warnings);
 }
 
 #[test]
