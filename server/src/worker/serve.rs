@@ -73,7 +73,8 @@ impl WorkerThread {
         // Whoever reads the scoreboard looks for the request line at the beginning.
         let head_bytes = &bytes[head.start..];
         let request = RequestHead::Http { head, peer, body_len };
-        let mut connection = self.serve_one(py, connection, &request, exchange, Wire::Http, &text, head_bytes, entry)?;
+        let mut connection =
+            self.serve_one(py, connection, &request, exchange, Wire::Http, &text, head_bytes, entry)?;
         connection.peer = text;
         Ok(connection)
     }
