@@ -59,7 +59,7 @@ fn measure(what: &str, rounds: usize, pause: Duration, mut step: impl FnMut()) {
         })
         .collect();
     times.sort_unstable();
-    let of = |quantile: usize| times[(times.len() - 1) * quantile / 100] as f64 / 1e3;
+    let of = |quantile: usize| times[(times.len() - 1) * quantile / 100].as_secs_f64() * 1e6;
     println!("{what:<44} median {:>7.1} µs   p95 {:>7.1} µs", of(50), of(95));
 }
 
@@ -111,7 +111,7 @@ fn main() {
     });
     measure("memory of all, no sharing", ROUNDS, now, || footprints.refresh(pids.iter().copied(), 1));
     measure("processor time of all", ROUNDS, now, || {
-        black_box(pids.iter().filter_map(|pid| clock::processor_time(*pid)).sum::<u64>());
+        black_box(pids.iter().filter_map(|pid| clock::processor_time(*pid)).sum::<std::time::Duration>());
     });
     measure("take()", ROUNDS, now, || {
         black_box(take(&subject(), &mut memory));

@@ -4,11 +4,13 @@
 
 pub mod api;
 mod auxiliary;
+pub mod clock;
 pub use rwsgi_config as config;
 mod control;
 pub mod daemon;
 pub mod forkserver;
 mod http_router;
+pub mod ids;
 pub mod ipc;
 pub mod master;
 mod mule;
