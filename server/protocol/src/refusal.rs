@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::date;
+use super::date::HttpDate;
 
 /// Why a request is not taken. The connection is closed after the answer, for its framing is not to be trusted.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub fn refusal_response(refusal: &Refusal, out: &mut Vec<u8>) {
         "HTTP/1.1 {} {phrase}\r\nDate: {}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
          Connection: close\r\n\r\n{}\n",
         refusal.status,
-        date::now(),
+        HttpDate::now(),
         refusal.reason.len() + 1,
         refusal.reason
     );

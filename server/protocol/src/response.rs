@@ -218,7 +218,7 @@ impl HeadWriter {
         }
         if let Some(length) = plan.content_length {
             self.out.extend_from_slice(b"Content-Length: ");
-            push_decimal(length, &mut self.out);
+            self.out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
             self.out.extend_from_slice(b"\r\n");
         }
         if plan.framing == Framing::Chunked {
@@ -232,22 +232,6 @@ impl HeadWriter {
         self.out.extend_from_slice(b"\r\n");
         (plan, self.out)
     }
-}
-
-/// Appends a number in decimal.
-pub fn push_decimal(number: u64, out: &mut Vec<u8>) {
-    let mut digits = [0; 20];
-    let mut start = digits.len();
-    let mut left = number;
-    loop {
-        start -= 1;
-        digits[start] = b'0' + (left % 10) as u8;
-        left /= 10;
-        if left == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[start..]);
 }
 
 /// tchar of RFC 9110 section 5.6.2.
@@ -424,14 +408,5 @@ mod tests {
         let mut head = HeadWriter::new(b"200 \xe9", Vec::new()).unwrap();
         head.header(b"X", b"caf\xe9\ttab").unwrap();
         assert_eq!(head.out, b"HTTP/1.1 200 \xe9\r\nX: caf\xe9\ttab\r\n");
-    }
-
-    #[test]
-    fn numbers_are_written_in_decimal() {
-        for number in [0, 1, 9, 10, 12_345, u64::MAX] {
-            let mut out = Vec::new();
-            push_decimal(number, &mut out);
-            assert_eq!(out, number.to_string().as_bytes());
-        }
     }
 }

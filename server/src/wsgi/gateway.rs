@@ -100,7 +100,7 @@ impl Gateway {
             application,
             environ: EnvironBuilder::new(py, multithread, multiprocess)?,
             objects: Objects::new(py)?,
-            date: crate::protocol::date::now(),
+            date: HttpDate::now(),
             spare: Vec::with_capacity(512),
         })
     }
