@@ -1,5 +1,7 @@
 //! What every process beside the workers does first, before its own work begins.
 
+use std::fs::File;
+use std::io::Write;
 use std::os::fd::OwnedFd;
 
 use anyhow::Context as _;
@@ -11,7 +13,8 @@ use pyo3::Python;
 use tracing::info;
 
 use crate::config::Config;
-use crate::ipc::{Auxiliary, AuxiliaryKind, Setup};
+use crate::ids::ChildId;
+use crate::ipc::{Auxiliary, AuxiliaryKind, Notice, Setup};
 use crate::stats::scoreboard::Scoreboard;
 use crate::worker::stop::on_terminate;
 use crate::wsgi::interpreter;
@@ -21,6 +24,8 @@ use crate::{api, mule, procname, spooler};
 pub(crate) struct Context {
     /// Which one it is.
     pub who: Auxiliary,
+    /// By which number the master knows it.
+    pub child: ChildId,
     /// What its fork server was told.
     pub setup: Setup,
     /// The scoreboard.
@@ -74,7 +79,7 @@ impl End {
 /// # Errors
 /// When what was inherited cannot be used.
 pub(crate) fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
-    let Context { who, mut setup, scoreboard, is_loaded } = context;
+    let Context { who, child, mut setup, scoreboard, is_loaded } = context;
     let name = std::ffi::CString::new(who.short_name()).unwrap_or_default();
     let _ = nix::sys::prctl::set_name(&name);
     procname::set(&procname::title(&setup.config.procname, &format!("rwsgi {who}")));
@@ -95,14 +100,24 @@ pub(crate) fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
         interpreter::import(py, module);
     }
     info!("{who} started (pid {})", std::process::id());
+    let mut notices = File::from(setup.notices.take()?);
+    let mut tell_ready = || {
+        let told = notices.write_all(&Notice::Ready(child).encode());
+        told.context("cannot tell the master that it is ready")
+    };
     let work = Work { who, config: setup.config, scoreboard, is_loaded, end };
     if who.kind == AuxiliaryKind::Mule {
         mule::prepare(py, &work)?;
+        // Before its hook, which may be all that it ever does.
+        tell_ready()?;
     }
     if let Some(status) = api::after_fork(py) {
         api::at_exit(py);
         interpreter::finish(py);
         return Ok(status);
+    }
+    if who.kind == AuxiliaryKind::Spooler {
+        tell_ready()?;
     }
     let status = match who.kind {
         AuxiliaryKind::Mule => mule::run(py, &work),
