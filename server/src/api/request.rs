@@ -14,6 +14,7 @@ use tracing::warn;
 
 use super::here::{server, worker};
 use super::text::Text;
+use crate::ids::{SlotId, ThreadIndex};
 use crate::wsgi::exchange::Shared;
 use crate::wsgi::gateway;
 
@@ -104,7 +105,8 @@ fn exchange() -> PyResult<Shared> {
 #[pyfunction]
 fn request_id() -> u64 {
     let (Some(thread), Some((_, slot)), Some(server)) = (THREAD.get(), worker(), server()) else { return 0 };
-    server.scoreboard.thread(slot, thread).read().0.requests
+    let cell = server.scoreboard.thread(SlotId::new(slot), ThreadIndex::new(thread));
+    cell.read().map_or(0, |thread| thread.counters.requests)
 }
 
 /// The descriptor of the request's connection; behind the http router, that of its link.

@@ -12,12 +12,12 @@ use super::connection::{Connection, Kind};
 use super::harakiri;
 use super::worker_thread::WorkerThread;
 use crate::api::request;
+use crate::clock::{self, MonotonicNanos, UnixMicros};
 use crate::protocol::http::{self, BodyLength, Head, HeaderBuf, Version};
 use crate::protocol::link::{Peer, QUICK_NS};
 use crate::protocol::response::{Exchange, Protocol};
 use crate::protocol::uwsgi;
 use crate::stats::cell::{ExceptionReport, Outcome, Wire};
-use crate::stats::clock;
 use crate::wsgi::gateway::{RequestHead, Served};
 
 impl WorkerThread {
@@ -118,7 +118,7 @@ impl WorkerThread {
     ) -> anyhow::Result<Box<Connection>> {
         connection.queued = 0;
         let started = self.now;
-        self.shared.scoreboard.thread(self.shared.slot, self.id).begin(started, wire, peer.as_bytes(), kept);
+        self.cell().begin(MonotonicNanos::from_nanos(started), wire, peer.as_bytes(), kept);
         if self.shared.config.harakiri.is_some() {
             connection.watched = true;
             harakiri::hold(connection.kind, connection.socket.as_raw_fd());
@@ -158,10 +158,10 @@ impl WorkerThread {
             connection.closing = true;
         }
         self.now = clock::monotonic();
-        let cell = self.shared.scoreboard.thread(self.shared.slot, self.id);
+        let cell = self.cell();
         if let Some(raised) = &raised {
             cell.exception.store(&ExceptionReport {
-                when: clock::unix_micros(),
+                when: UnixMicros::now(),
                 kind: raised.kind.clone(),
                 message: raised.message.clone(),
                 traceback: raised.traceback.clone(),
@@ -170,8 +170,8 @@ impl WorkerThread {
         }
         self.count_sent(&mut connection);
         let outcome = Outcome { status, exception: raised.is_some(), write_error: client_gone };
-        let cell = self.shared.scoreboard.thread(self.shared.slot, self.id);
-        cell.finish(self.now, self.ready.min(started), outcome);
+        let [now, ready] = [self.now, self.ready.min(started)].map(MonotonicNanos::from_nanos);
+        self.cell().finish(now, ready, outcome);
         self.shared.notices.count();
         let entry = Entry { status, bytes, took: self.now - started, ..entry };
         match (&mut self.log, request::end()) {

@@ -15,9 +15,11 @@ use super::connection::{Connection, Kind, Wait};
 use super::harakiri;
 use super::{Shared, TOKEN_LISTENER, TOKEN_LIVENESS, TOKEN_STOP};
 use crate::api::request;
+use crate::clock::{self, MonotonicNanos};
+use crate::ids::{SlotId, ThreadIndex};
 use crate::ipc::Protocol;
 use crate::protocol::http::TIMED_OUT;
-use crate::stats::clock;
+use crate::stats::cell::ThreadCell;
 use crate::wsgi::application::one_line;
 use crate::wsgi::gateway::Gateway;
 
@@ -97,6 +99,12 @@ impl WorkerThread {
         })
     }
 
+    /// What this thread tells of itself; no other writes it.
+    #[inline]
+    pub(super) fn cell(&self) -> &ThreadCell {
+        self.shared.scoreboard.thread(SlotId::new(self.shared.slot), ThreadIndex::new(self.id))
+    }
+
     pub(super) fn id(&self) -> u32 {
         self.id
     }
@@ -135,7 +143,8 @@ impl WorkerThread {
             self.now = clock::monotonic();
             self.ready = woken;
             self.batch += 1;
-            self.shared.scoreboard.thread(self.shared.slot, self.id).waited_for_gil(self.now - woken);
+            let [woken_at, now] = [woken, self.now].map(MonotonicNanos::from_nanos);
+            self.cell().waited_for_gil(woken_at, now);
             let count = match waited {
                 Ok(count) => count,
                 Err(Errno::EINTR) => {
@@ -323,7 +332,7 @@ impl WorkerThread {
         }
         self.leaving_since = Some(self.now);
         if self.shared.leaving_threads.fetch_add(1, AcqRel) == 0 {
-            self.shared.scoreboard.worker(self.shared.slot).set_accepting(false);
+            self.shared.scoreboard.worker(SlotId::new(self.shared.slot)).set_accepting(false);
             self.shared.stop_listening()?;
             self.shared.epoll.delete(&self.shared.liveness)?;
         }
