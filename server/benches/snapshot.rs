@@ -15,7 +15,8 @@ use nix::unistd::Pid;
 use rwsgi::clock::{self, MonotonicNanos, UnixMicros};
 use rwsgi::config::Config;
 use rwsgi::ids::{GenerationNumber, SlotId, ThreadIndex, WorkerId};
-use rwsgi::stats::cell::{LatencyCounts, Outcome, Wire};
+use rwsgi::protocol::SocketProtocol;
+use rwsgi::stats::cell::{LatencyCounts, Outcome};
 use rwsgi::stats::memory_sampler::MemorySampler;
 use rwsgi::stats::metrics;
 use rwsgi::stats::scoreboard::{Layout, Scoreboard};
@@ -72,7 +73,7 @@ fn main() {
             // Log-uniform from 100 µs to 1 s.
             for step in 0..4_000u64 {
                 let took = 100_000 * 10f64.powf((step * 7919 % 4_000) as f64 / 1_000.0) as u64;
-                thread.begin(zero, Wire::Http, b"", b"GET / HTTP/1.1\r\n\r\n");
+                thread.begin(zero, SocketProtocol::Http, b"", b"GET / HTTP/1.1\r\n\r\n");
                 thread.finish(MonotonicNanos::from_nanos(took), zero, Outcome { status: 200, ..Outcome::default() });
             }
         }

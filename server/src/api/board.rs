@@ -1,26 +1,26 @@
 //! The small things that processes share, each in its place in one mapping: locks, a count of the master's, metrics.
 
 use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicI64, AtomicU64};
 
-use super::memory::{Memory, Mutex};
+use super::memory::{Memory, Parts};
+use super::mutex::Mutex;
 use crate::config::Between;
 
 /// The mapping.
 #[derive(Debug)]
 pub struct Board {
     memory: Memory,
-    locks: usize,
 }
 
-fn size(between: &Between) -> usize {
-    locks(between) * size_of::<Mutex>() + (between.metrics.len() + 1) * size_of::<AtomicI64>()
-}
+/// The place of the count of requests among the numbers; the metrics follow.
+const PAST_REQUESTS: usize = 0;
+const METRICS: usize = 1;
 
-/// The first lock is always there.
-fn locks(between: &Between) -> usize {
-    between.locks as usize + 1
+fn parts(between: &Between) -> Parts {
+    // The first lock is always there.
+    Parts { mutexes: between.locks as usize + 1, numbers: METRICS + between.metrics.len(), guarded: 0 }
 }
 
 impl Board {
@@ -29,10 +29,9 @@ impl Board {
     /// # Errors
     /// When the system has no memory for it.
     pub fn create(between: &Between) -> nix::Result<Self> {
-        let board = Self { memory: Memory::create(c"rwsgi-board", size(between))?, locks: locks(between) };
-        (0..board.locks).filter_map(|number| board.lock(number)).try_for_each(Mutex::prepare)?;
+        let board = Self { memory: Memory::create(c"rwsgi-board", parts(between))? };
         for (index, metric) in between.metrics.iter().enumerate() {
-            board.metric(index).store(metric.initial, Relaxed);
+            board.metric(index).set(metric.initial);
         }
         Ok(board)
     }
@@ -42,7 +41,7 @@ impl Board {
     /// # Errors
     /// When it cannot be mapped.
     pub fn map(file: OwnedFd, between: &Between) -> nix::Result<Self> {
-        Ok(Self { memory: Memory::map(file, size(between))?, locks: locks(between) })
+        Ok(Self { memory: Memory::map(file, parts(between))? })
     }
 
     /// The memory file.
@@ -54,30 +53,50 @@ impl Board {
     /// A lock, by its number from 0.
     #[must_use]
     pub fn lock(&self, number: usize) -> Option<&Mutex> {
-        (number < self.locks).then(|| self.memory.at(number * size_of::<Mutex>()))
+        self.memory.mutex(number)
     }
 
-    /// The value of a metric, by its place in the configuration.
+    /// A metric, by its place in the configuration.
     ///
     /// # Panics
     /// When there is none in that place.
     #[must_use]
-    pub fn metric(&self, index: usize) -> &AtomicI64 {
-        self.memory.at(self.locks * size_of::<Mutex>() + (index + 1) * size_of::<AtomicI64>())
-    }
-
-    fn past(&self) -> &AtomicU64 {
-        self.memory.at(self.locks * size_of::<Mutex>())
+    pub fn metric(&self, index: usize) -> Metric<'_> {
+        Metric(self.memory.number(METRICS + index))
     }
 
     /// Requests that were served by processes of workers that are gone.
     #[must_use]
     pub fn past_requests(&self) -> u64 {
-        self.past().load(Relaxed)
+        self.memory.number(PAST_REQUESTS).load(Relaxed)
     }
 
     /// The master counts the requests of a process that is gone.
     pub fn add_past_requests(&self, requests: u64) {
-        self.past().fetch_add(requests, Relaxed);
+        self.memory.number(PAST_REQUESTS).fetch_add(requests, Relaxed);
+    }
+}
+
+/// A signed number that all processes have.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric<'a>(&'a AtomicU64);
+
+impl Metric<'_> {
+    /// Its value.
+    #[must_use]
+    pub fn get(self) -> i64 {
+        self.0.load(Relaxed).cast_signed()
+    }
+
+    /// Makes it another.
+    pub fn set(self, value: i64) {
+        self.0.store(value.cast_unsigned(), Relaxed);
+    }
+
+    /// Makes another of it, in one step for everybody else. `change` may be called several times.
+    pub fn update(self, change: impl Fn(i64) -> i64) {
+        let bits = |bits: u64| Some(change(bits.cast_signed()).cast_unsigned());
+        // The closure always gives a value, so that this cannot fail.
+        let _ = self.0.fetch_update(Relaxed, Relaxed, bits);
     }
 }

@@ -1,55 +1,94 @@
-//! Memory that all processes of a server share, and mutexes that lie in it.
+//! Memory that all processes of a server share. The master makes it, all others inherit it; it is all zero at first.
 
 #![allow(unsafe_code)]
 
-use std::cell::UnsafeCell;
-use std::num::NonZeroUsize;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::ops::{Deref, DerefMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicU64;
 
+use memmap2::{MmapOptions, MmapRaw};
 use nix::errno::Errno;
-use nix::libc;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::sys::stat::fstat;
 use nix::unistd::ftruncate;
 
-/// A mapping. The master makes it, all other processes inherit it; it is all zero at first.
+use super::mutex::{Guard, Locked, Mutex};
+
+/// What lies in a mapping, in this order. Both sides of it must say the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts {
+    /// Mutexes that guard nothing of the mapping.
+    pub mutexes: usize,
+    /// Numbers that everybody may read and write at any time.
+    pub numbers: usize,
+    /// Bytes that one thread of one process may use at a time, behind a mutex of their own.
+    pub guarded: usize,
+}
+
+/// Guarded bytes begin at a multiple of this, so that whatever is laid out in them is aligned.
+const ALIGNMENT: usize = 64;
+
+impl Parts {
+    fn mutexes_at(self) -> usize {
+        if self.guarded == 0 { 0 } else { size_of::<Mutex>() }
+    }
+
+    fn numbers_at(self) -> usize {
+        self.mutexes_at() + self.mutexes * size_of::<Mutex>()
+    }
+
+    fn guarded_at(self) -> usize {
+        (self.numbers_at() + self.numbers * size_of::<AtomicU64>()).next_multiple_of(ALIGNMENT)
+    }
+
+    fn size(self) -> nix::Result<usize> {
+        let size = self.guarded_at().checked_add(self.guarded);
+        size.filter(|size| i64::try_from(*size).is_ok()).ok_or(Errno::EFBIG)
+    }
+}
+
+/// A mapping.
 #[derive(Debug)]
 pub struct Memory {
-    base: NonNull<u8>,
-    size: usize,
+    mapping: MmapRaw,
+    parts: Parts,
     file: OwnedFd,
 }
 
-// SAFETY: the mapping lives as long as the value; what is done with it is the business of `at` and `bytes`.
-unsafe impl Send for Memory {}
-// SAFETY: as above.
-unsafe impl Sync for Memory {}
-
 impl Memory {
-    /// Makes one of `size` bytes.
+    /// Makes one. Nobody can make it smaller: to read what is not there any more would end the process.
     ///
     /// # Errors
     /// When the system has no memory for it.
-    pub fn create(name: &std::ffi::CStr, size: usize) -> nix::Result<Self> {
-        let file = memfd_create(name, MFdFlags::MFD_CLOEXEC)?;
-        ftruncate(&file, i64::try_from(size).map_err(|_| Errno::EFBIG)?)?;
-        Self::map(file, size)
+    pub fn create(name: &std::ffi::CStr, parts: Parts) -> nix::Result<Self> {
+        let file = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+        ftruncate(&file, parts.size()? as i64)?;
+        fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL))?;
+        let memory = Self::map(file, parts)?;
+        let own = (parts.guarded > 0).then(|| memory.own_mutex());
+        for mutex in (0..parts.mutexes).filter_map(|number| memory.mutex(number)).chain(own) {
+            // SAFETY: nobody else has the file yet.
+            unsafe { mutex.prepare()? };
+        }
+        Ok(memory)
     }
 
-    /// Maps one that another process made with this size.
+    /// Maps one that another process has made, of the same parts.
     ///
     /// # Errors
-    /// When it cannot be mapped.
-    pub fn map(file: OwnedFd, size: usize) -> nix::Result<Self> {
-        let length = NonZeroUsize::new(size).ok_or(Errno::EINVAL)?;
-        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    /// `EINVAL` when the file is none, or too small; otherwise when it cannot be mapped.
+    pub fn map(file: OwnedFd, parts: Parts) -> nix::Result<Self> {
+        let size = parts.size()?;
+        let seals = SealFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GET_SEALS)?);
+        // What was checked once stays so.
+        if !seals.contains(SealFlag::F_SEAL_SHRINK) || fstat(&file)?.st_size < size as i64 {
+            return Err(Errno::EINVAL);
+        }
         // A cache is as large as it may ever become, and nobody knows whether it will.
-        let flags = MapFlags::MAP_SHARED | MapFlags::MAP_NORESERVE;
-        // SAFETY: a fresh mapping at an address of the kernel's choice aliases nothing of this process.
-        let base = unsafe { mmap(None, length, protection, flags, &file, 0)? };
-        Ok(Self { base: base.cast(), size, file })
+        let mapped = MmapOptions::new().len(size).no_reserve_swap().map_raw(file.as_raw_fd());
+        let mapping = mapped.map_err(|error| error.raw_os_error().map_or(Errno::ENOMEM, Errno::from_raw))?;
+        Ok(Self { mapping, parts, file })
     }
 
     /// The file, to be inherited by other processes.
@@ -58,149 +97,79 @@ impl Memory {
         self.file.as_fd()
     }
 
-    /// What lies at an offset.
+    /// The mutex of this number, from 0.
+    #[must_use]
+    pub fn mutex(&self, number: usize) -> Option<&Mutex> {
+        // SAFETY: within the mapping as `Parts` divides it; it begins on a page, which aligns what is in it.
+        (number < self.parts.mutexes).then(|| unsafe { self.at(self.parts.mutexes_at() + number * size_of::<Mutex>()) })
+    }
+
+    /// The number at this place, from 0.
     ///
     /// # Panics
-    /// When it reaches beyond the mapping, or is not aligned.
+    /// When there is none.
     #[must_use]
-    pub fn at<T: Shareable>(&self, offset: usize) -> &T {
-        assert!(offset + size_of::<T>() <= self.size && offset.is_multiple_of(align_of::<T>()), "offset {offset}");
-        // SAFETY: within the mapping, which begins on a page, and aligned; `Shareable` says that every byte pattern is
-        // valid and that other processes may write at any time.
-        unsafe { self.base.add(offset).cast().as_ref() }
+    pub fn number(&self, place: usize) -> &AtomicU64 {
+        assert!(place < self.parts.numbers, "number {place} of {}", self.parts.numbers);
+        // SAFETY: as above.
+        unsafe { self.at(self.parts.numbers_at() + place * size_of::<AtomicU64>()) }
     }
 
-    /// Everything from an offset on.
-    ///
+    /// The mutex of the guarded bytes. Nobody outside may unlock it.
+    fn own_mutex(&self) -> &Mutex {
+        assert!(self.parts.guarded > 0, "there is nothing to guard");
+        // SAFETY: as above.
+        unsafe { self.at(0) }
+    }
+
     /// # Safety
-    /// Nobody else, in this process or another, may read or write it as long as the result lives.
-    #[must_use]
-    #[expect(clippy::mut_from_ref, reason = "the caller vouches for being alone")]
-    pub unsafe fn bytes(&self, offset: usize) -> &mut [u8] {
-        assert!(offset <= self.size, "offset {offset}");
-        // SAFETY: within the mapping; that nobody else uses it is the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.base.add(offset).as_ptr(), self.size - offset) }
+    /// A `T` lies there, for which any bytes are valid, and which any process may change at any time: a mutex or an atomic.
+    unsafe fn at<T: Sync>(&self, offset: usize) -> &T {
+        // SAFETY: the caller's promise; the file cannot shrink, so that what is mapped is there.
+        unsafe { &*self.mapping.as_mut_ptr().add(offset).cast() }
     }
-}
 
-impl Drop for Memory {
-    fn drop(&mut self) {
-        // SAFETY: this value made the mapping, and every reference into it borrows the value.
-        // An error would leave the mapping until the process ends, which harms nobody.
-        let _ = unsafe { munmap(self.base.cast(), self.size) };
-    }
-}
-
-/// What may lie in shared memory: all zero is valid, and so is whatever other processes write.
-///
-/// # Safety
-/// The type has only atomics and [`Mutex`]es in it.
-pub unsafe trait Shareable {}
-// SAFETY: an atomic.
-unsafe impl Shareable for std::sync::atomic::AtomicI64 {}
-// SAFETY: an atomic.
-unsafe impl Shareable for std::sync::atomic::AtomicU64 {}
-// SAFETY: a mutex.
-unsafe impl Shareable for Mutex {}
-
-/// A mutex between processes. When its owner dies, the next one gets it.
-#[repr(C, align(64))]
-pub struct Mutex {
-    raw: UnsafeCell<libc::pthread_mutex_t>,
-    owner: AtomicI32,
-}
-
-// SAFETY: the system's mutex is made for several threads, and `owner` is an atomic.
-unsafe impl Sync for Mutex {}
-
-/// What came of locking.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Locked {
-    /// As it should be.
-    Clean,
-    /// The owner before has died: what the mutex guards may be half done.
-    Abandoned,
-}
-
-impl Mutex {
-    /// Makes it usable. To be called once, by the master, before anybody else has the memory.
+    /// Waits until this thread alone has the guarded bytes.
     ///
     /// # Errors
-    /// When the system cannot.
-    pub fn prepare(&self) -> nix::Result<()> {
-        let mut attributes = std::mem::MaybeUninit::<libc::pthread_mutexattr_t>::uninit();
-        let attributes = attributes.as_mut_ptr();
-        let check = |error: libc::c_int| if error == 0 { Ok(()) } else { Err(Errno::from_raw(error)) };
-        // SAFETY: the attributes are initialized before they are used and destroyed after; nobody uses the mutex yet.
-        unsafe {
-            check(libc::pthread_mutexattr_init(attributes))?;
-            check(libc::pthread_mutexattr_setpshared(attributes, libc::PTHREAD_PROCESS_SHARED))?;
-            check(libc::pthread_mutexattr_setrobust(attributes, libc::PTHREAD_MUTEX_ROBUST))?;
-            check(libc::pthread_mutexattr_settype(attributes, libc::PTHREAD_MUTEX_ERRORCHECK))?;
-            let made = check(libc::pthread_mutex_init(self.raw.get(), attributes));
-            libc::pthread_mutexattr_destroy(attributes);
-            made
-        }
-    }
-
-    /// Waits for it.
-    ///
-    /// # Errors
-    /// `EDEADLK` when this thread has it already.
-    pub fn lock(&self) -> nix::Result<Locked> {
-        // SAFETY: `prepare` made it; the memory lives as long as the reference.
-        self.taken(unsafe { libc::pthread_mutex_lock(self.raw.get()) })
-    }
-
-    /// Takes it if nobody has it: `EBUSY` otherwise.
-    ///
-    /// # Errors
-    /// See above.
-    pub fn try_lock(&self) -> nix::Result<Locked> {
-        // SAFETY: as in `lock`.
-        self.taken(unsafe { libc::pthread_mutex_trylock(self.raw.get()) })
-    }
-
-    fn taken(&self, outcome: libc::c_int) -> nix::Result<Locked> {
-        let locked = match outcome {
-            0 => Locked::Clean,
-            libc::EOWNERDEAD => {
-                // SAFETY: this thread has it, and says that it goes on to be used.
-                unsafe { libc::pthread_mutex_consistent(self.raw.get()) };
-                Locked::Abandoned
-            }
-            error => return Err(Errno::from_raw(error)),
+    /// `EDEADLK` when this thread has them already.
+    pub fn lock(&self) -> nix::Result<Exclusive<'_>> {
+        let guard = self.own_mutex().lock()?;
+        // SAFETY: they are within the mapping, which is borrowed for as long; whoever wants them, in any process, must hold
+        // the mutex, which nobody can unlock but the guard that lives beside them.
+        let bytes = unsafe {
+            let start = self.mapping.as_mut_ptr().add(self.parts.guarded_at());
+            std::slice::from_raw_parts_mut(start, self.parts.guarded)
         };
-        self.owner.store(std::process::id() as i32, Ordering::Relaxed);
-        Ok(locked)
-    }
-
-    /// Gives it back.
-    ///
-    /// # Errors
-    /// `EPERM` when this thread does not have it.
-    pub fn unlock(&self) -> nix::Result<()> {
-        let owner = self.owner.swap(0, Ordering::Relaxed);
-        // SAFETY: as in `lock`; that the thread has it is checked by the system.
-        match unsafe { libc::pthread_mutex_unlock(self.raw.get()) } {
-            0 => Ok(()),
-            error => {
-                self.owner.store(owner, Ordering::Relaxed);
-                Err(Errno::from_raw(error))
-            }
-        }
-    }
-
-    /// The process that has it; 0 when nobody has. One that died with it is told until somebody else takes it.
-    #[must_use]
-    pub fn owner(&self) -> i32 {
-        self.owner.load(Ordering::Relaxed)
+        Ok(Exclusive { guard, bytes })
     }
 }
 
-impl std::fmt::Debug for Mutex {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Mutex").field("owner", &self.owner()).finish_non_exhaustive()
+/// The guarded bytes of a mapping, for as long as this thread alone has them.
+pub struct Exclusive<'a> {
+    guard: Guard<'a>,
+    bytes: &'a mut [u8],
+}
+
+impl Exclusive<'_> {
+    /// Whether the bytes may be half changed, because whoever had them before has died or panicked.
+    #[must_use]
+    pub fn locked(&self) -> Locked {
+        self.guard.locked
+    }
+}
+
+impl Deref for Exclusive<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.bytes
+    }
+}
+
+impl DerefMut for Exclusive<'_> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.bytes
     }
 }
 
@@ -208,25 +177,30 @@ impl std::fmt::Debug for Mutex {
 mod tests {
     use super::*;
 
+    const PARTS: Parts = Parts { mutexes: 2, numbers: 3, guarded: 100 };
+
     #[test]
-    fn a_mutex_excludes_and_outlives_its_owner() {
-        let memory = std::sync::Arc::new(Memory::create(c"test", 4096).unwrap());
-        memory.at::<Mutex>(64).prepare().unwrap();
-        let other = std::sync::Arc::clone(&memory);
-        // A thread that ends with it is, for the mutex, an owner that died.
-        std::thread::spawn(move || other.at::<Mutex>(64).lock().unwrap()).join().unwrap();
-        let mutex = memory.at::<Mutex>(64);
-        assert_eq!(mutex.lock(), Ok(Locked::Abandoned));
-        assert_eq!(mutex.owner(), std::process::id() as i32);
-        assert_eq!(mutex.lock(), Err(Errno::EDEADLK));
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                assert_eq!(mutex.try_lock(), Err(Errno::EBUSY));
-                assert_eq!(mutex.unlock(), Err(Errno::EPERM));
-            });
-        });
-        assert_ne!(mutex.owner(), 0, "it is still locked");
-        mutex.unlock().unwrap();
-        assert_eq!(mutex.owner(), 0);
+    fn parts_lie_beside_each_other_in_every_process() {
+        let memory = Memory::create(c"test", PARTS).unwrap();
+        let other = Memory::map(memory.file().try_clone_to_owned().unwrap(), PARTS).unwrap();
+        memory.lock().unwrap().fill(7);
+        (0..3).for_each(|place| memory.number(place).store(place as u64 + 1, std::sync::atomic::Ordering::Relaxed));
+        let guards = [memory.mutex(0).unwrap().lock().unwrap(), memory.mutex(1).unwrap().lock().unwrap()];
+        assert!(memory.mutex(2).is_none());
+        assert_eq!(other.mutex(1).unwrap().owner(), std::process::id() as i32);
+        assert!((0..3).all(|place| other.number(place).load(std::sync::atomic::Ordering::Relaxed) == place as u64 + 1));
+        assert_eq!(&*other.lock().unwrap(), [7; 100]);
+        drop(guards);
+    }
+
+    #[test]
+    fn nobody_can_take_memory_away_from_the_others() {
+        let memory = Memory::create(c"test", PARTS).unwrap();
+        assert_eq!(ftruncate(memory.file(), 0), Err(Errno::EPERM));
+        let larger = Parts { guarded: 1 << 20, ..PARTS };
+        assert_eq!(Memory::map(memory.file().try_clone_to_owned().unwrap(), larger).unwrap_err(), Errno::EINVAL);
+        let unsealed = memfd_create(c"test", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING).unwrap();
+        ftruncate(&unsealed, 4096).unwrap();
+        assert_eq!(Memory::map(unsealed, PARTS).unwrap_err(), Errno::EINVAL);
     }
 }

@@ -14,6 +14,7 @@ mod locks;
 pub mod memory;
 mod metrics;
 mod mules;
+mod mutex;
 mod names;
 mod process;
 #[cfg(test)]

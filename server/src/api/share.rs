@@ -2,7 +2,6 @@
 //! start, so that it outlives every other process and every reload.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::Ordering::Relaxed;
 
 use anyhow::Context;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
@@ -117,7 +116,7 @@ impl Share {
             })
             .collect();
         let metrics = between.metrics.iter().enumerate().map(|(index, metric)| {
-            let value = self.board.metric(index).load(Relaxed);
+            let value = self.board.metric(index).get();
             (metric.name.clone(), rwsgi_stats::Metric { kind: metric.kind, oid: metric.oid.clone(), value })
         });
         snapshot.metrics = metrics.collect();

@@ -18,16 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use self::inherit::InheritedFd;
 use crate::config::Config;
+use crate::protocol::SocketProtocol;
 use crate::stats::scoreboard::Layout;
-
-/// What is spoken on a listening socket that the workers accept from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Protocol {
-    /// HTTP/1.1.
-    Http,
-    /// The uwsgi protocol.
-    Uwsgi,
-}
 
 /// A listening socket that a process inherits.
 #[derive(Debug, Serialize, Deserialize)]
@@ -35,7 +27,7 @@ pub struct InheritedListener {
     /// The address that it is bound to.
     pub address: Address,
     /// What is spoken on it.
-    pub protocol: Protocol,
+    pub protocol: SocketProtocol,
     /// The descriptor.
     pub fd: InheritedFd,
 }

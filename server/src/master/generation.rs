@@ -19,8 +19,9 @@ use super::shutdown::Phase;
 use super::{Event, Master};
 use crate::config::Config;
 use crate::ipc::inherit::InheritedFd;
-use crate::ipc::{Answer, InheritedListener, Order, Protocol, Role, Setup, receive_message, send_message};
+use crate::ipc::{Answer, InheritedListener, Order, Role, Setup, receive_message, send_message};
 use crate::process_setup::EXIT_NO_APP;
+use crate::protocol::SocketProtocol;
 
 /// A fork server that died while its generation served is started again after this.
 const RESTART_DELAY: Duration = Duration::from_secs(1);
@@ -111,7 +112,7 @@ impl Master {
 
     /// What a process of ours needs to know, and the descriptors that it inherits.
     pub(super) fn setup(&self, generation: u32, config: &Config) -> anyhow::Result<Setup> {
-        let inherited = |(listener, protocol): &(Listener, Protocol)| -> nix::Result<InheritedListener> {
+        let inherited = |(listener, protocol): &(Listener, SocketProtocol)| -> nix::Result<InheritedListener> {
             let address = listener.address.clone();
             Ok(InheritedListener { address, protocol: *protocol, fd: listener.inherit()? })
         };

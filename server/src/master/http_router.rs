@@ -12,7 +12,8 @@ use super::listeners::bind_private;
 use super::process::{End, ROUTER_ROLE};
 use super::shutdown::Phase;
 use crate::ipc::inherit::InheritedFd;
-use crate::ipc::{InheritedListener, LinkEndpoint, Protocol, Setup};
+use crate::ipc::{InheritedListener, LinkEndpoint, Setup};
+use crate::protocol::SocketProtocol;
 
 /// A router that dies is started again after this; its clients' connections wait in the backlog.
 const RESTART_DELAY: Duration = Duration::from_millis(500);
@@ -74,7 +75,7 @@ impl Master {
             .router_listeners
             .iter()
             .map(|listener| {
-                let (address, protocol) = (listener.address.clone(), Protocol::Http);
+                let (address, protocol) = (listener.address.clone(), SocketProtocol::Http);
                 Ok(InheritedListener { address, protocol, fd: listener.inherit()? })
             })
             .collect::<nix::Result<_>>()?;

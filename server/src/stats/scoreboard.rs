@@ -237,7 +237,8 @@ mod shareable {
 mod tests {
     use super::*;
     use crate::clock::MonotonicNanos;
-    use crate::stats::cell::{Outcome, Wire};
+    use crate::protocol::SocketProtocol;
+    use crate::stats::cell::Outcome;
 
     const fn at(nanoseconds: u64) -> MonotonicNanos {
         MonotonicNanos::from_nanos(nanoseconds)
@@ -257,7 +258,7 @@ mod tests {
         let writer = Scoreboard::create(layout).unwrap();
         let reader = Scoreboard::map(layout, writer.memory().try_clone_to_owned().unwrap()).unwrap();
         let last = slot(layout.slots - 1);
-        writer.thread(last, thread(1)).begin(at(1), Wire::Http, b"", b"GET / HTTP/1.1");
+        writer.thread(last, thread(1)).begin(at(1), SocketProtocol::Http, b"", b"GET / HTTP/1.1");
         writer.thread(last, thread(1)).finish(at(2), at(1), Outcome { status: 200, ..Outcome::default() });
         writer.router().reject();
         writer.worker(slot(0)).set_accepting(true);
@@ -274,7 +275,7 @@ mod tests {
         let board = Scoreboard::create(Layout::new(1, 1)).unwrap();
         let all = [0, 1, 2].map(slot);
         for slot in all {
-            board.thread(slot, thread(0)).begin(at(1), Wire::Http, b"", b"x");
+            board.thread(slot, thread(0)).begin(at(1), SocketProtocol::Http, b"", b"x");
             board.thread(slot, thread(0)).finish(at(2), at(1), Outcome::default());
         }
         board.dispatched(all[1], thread(0)).dispatch(3);

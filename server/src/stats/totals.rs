@@ -108,7 +108,8 @@ impl Averages {
 mod tests {
     use super::*;
     use crate::clock::UnixMicros;
-    use crate::stats::cell::{Corrupt, Outcome, Wire};
+    use crate::protocol::SocketProtocol;
+    use crate::stats::cell::{Corrupt, Outcome};
     use crate::stats::scoreboard::Layout;
 
     const SLOT: SlotId = SlotId::new(0);
@@ -123,11 +124,11 @@ mod tests {
         let mut totals = Totals::new(2);
         let [first, second] = [0, 1].map(|thread| board.thread(SLOT, ThreadIndex::new(thread)));
         for process in 1..=2 {
-            second.begin(at(0), Wire::Http, b"", b"");
+            second.begin(at(0), SocketProtocol::Http, b"", b"");
             second.finish(at(5_000), at(0), Outcome { status: 200, exception: true, ..Outcome::default() });
             let when = UnixMicros::from_micros(process);
             second.exception.store(&ExceptionReport { when, ..ExceptionReport::default() });
-            first.begin(at(10_000), Wire::Http, b"", b"");
+            first.begin(at(10_000), SocketProtocol::Http, b"", b"");
             assert_eq!(totals.absorb(&board, SLOT, at(17_000)), Absorbed { requests: 1, corrupt: None });
             board.clear(SLOT).unwrap();
         }
@@ -143,7 +144,7 @@ mod tests {
         let board = Scoreboard::create(Layout::new(1, 2)).unwrap();
         let mut totals = Totals::new(2);
         let [good, bad] = [0, 1].map(|thread| board.thread(SLOT, ThreadIndex::new(thread)));
-        good.begin(at(0), Wire::Http, b"", b"");
+        good.begin(at(0), SocketProtocol::Http, b"", b"");
         good.finish(at(5_000), at(0), Outcome::default());
         bad.sent(usize::MAX);
         let found = totals.absorb(&board, SLOT, at(9_000)).corrupt.unwrap();

@@ -40,9 +40,10 @@ use self::table::Table;
 use self::worker_thread::WorkerThread;
 use crate::config::Config;
 use crate::ids::SlotId;
-use crate::ipc::{LinkEndpoint, Protocol, Setup};
+use crate::ipc::{LinkEndpoint, Setup};
 use crate::process_setup::EXIT_NO_APP;
 use crate::procname;
+use crate::protocol::SocketProtocol;
 use crate::stats::scoreboard::Scoreboard;
 use crate::wsgi::gateway::Gateway;
 use crate::wsgi::{application, interpreter};
@@ -64,9 +65,7 @@ pub struct Context {
 /// A socket that connections are accepted from.
 struct Listener {
     fd: OwnedFd,
-    protocol: Protocol,
-    /// Whether its clients have IP addresses.
-    is_tcp: bool,
+    protocol: SocketProtocol,
     /// What the environ says of this end: name and port.
     server: (String, String),
 }
@@ -215,12 +214,12 @@ impl Drop for Serving {
 
 impl Listener {
     fn inherit(listener: &mut crate::ipc::InheritedListener) -> anyhow::Result<Self> {
-        let (is_tcp, server) = match &listener.address {
-            Address::Tcp { host, port } => (true, (server_name(host), port.to_string())),
+        let server = match &listener.address {
+            Address::Tcp { host, port } => (server_name(host), port.to_string()),
             // The environ's server name and port may not be empty (PEP 3333).
-            Address::Unix(_) | Address::Abstract(_) => (false, (server_name(""), "80".to_owned())),
+            Address::Unix(_) | Address::Abstract(_) => (server_name(""), "80".to_owned()),
         };
-        Ok(Self { fd: listener.fd.take()?, protocol: listener.protocol, is_tcp, server })
+        Ok(Self { fd: listener.fd.take()?, protocol: listener.protocol, server })
     }
 }
 
@@ -258,7 +257,7 @@ impl Shared {
     /// Whether a connection from this listener binds a thread for longer than a request, or one GIL more than another's:
     /// then the workers take turns.
     fn shares(&self, listener: &Listener) -> bool {
-        self.config.processes > 1 && (listener.protocol == Protocol::Http || self.config.threads > 1)
+        self.config.processes > 1 && (listener.protocol == SocketProtocol::Http || self.config.threads > 1)
     }
 
     /// Lets the other workers go first for the next connection.

@@ -1,6 +1,8 @@
 //! Caches: in memory that the master makes, so that they outlive workers and reloads, behind a lock that outlives its
 //! owner. What a process that died was changing is not to be trusted: the cache is emptied then.
 
+mod blocks;
+mod index;
 mod python;
 mod table;
 #[cfg(test)]
@@ -10,22 +12,33 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
+use nix::errno::Errno;
 use tracing::warn;
 
 pub(super) use self::python::add;
 use self::table::Table;
 pub use self::table::{How, Operation, Refused};
-use super::memory::{Locked, Memory, Mutex};
+use super::memory::{Memory, Parts};
+use super::mutex::Locked;
 use crate::config::Cache as Shape;
 use crate::stats::clock;
 
-/// The lock and the counts lie in the first page.
-const TABLE: usize = 4096;
-const HITS: usize = 128;
-const MISSES: usize = 136;
-const FULL: usize = 144;
-const ITEMS: usize = 152;
-const CHANGED: usize = 160;
+/// The places of the counts among the numbers of the mapping.
+#[derive(Clone, Copy)]
+enum Count {
+    Items,
+    Hits,
+    Misses,
+    Full,
+    Changed,
+}
+
+/// How many counts there are.
+const COUNTS: usize = Count::Changed as usize + 1;
+
+fn parts(shape: &Shape) -> nix::Result<Parts> {
+    Ok(Parts { mutexes: 0, numbers: COUNTS, guarded: table::size(shape).ok_or(Errno::EFBIG)? })
+}
 
 /// A cache.
 #[derive(Debug)]
@@ -55,9 +68,7 @@ impl Cache {
     /// # Errors
     /// When the system has no memory for it.
     pub fn create(shape: &Shape) -> nix::Result<Self> {
-        let memory = Memory::create(c"rwsgi-cache", TABLE + table::size(shape))?;
-        memory.at::<Mutex>(0).prepare()?;
-        Ok(Self { shape: shape.clone(), memory })
+        Ok(Self { shape: shape.clone(), memory: Memory::create(c"rwsgi-cache", parts(shape)?)? })
     }
 
     /// Maps one that the master made.
@@ -65,7 +76,7 @@ impl Cache {
     /// # Errors
     /// When it cannot be mapped.
     pub fn map(file: OwnedFd, shape: &Shape) -> nix::Result<Self> {
-        Ok(Self { shape: shape.clone(), memory: Memory::map(file, TABLE + table::size(shape))? })
+        Ok(Self { shape: shape.clone(), memory: Memory::map(file, parts(shape)?)? })
     }
 
     /// The memory file.
@@ -80,42 +91,43 @@ impl Cache {
         &self.shape
     }
 
-    fn count(&self, at: usize) -> &AtomicU64 {
-        self.memory.at(at)
+    fn count(&self, count: Count) -> &AtomicU64 {
+        self.memory.number(count as usize)
     }
 
     /// What is known of it.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        let [items, hits, misses, full, changed] =
-            [ITEMS, HITS, MISSES, FULL, CHANGED].map(|at| self.count(at).load(Relaxed));
-        Counts { items, hits, misses, full, changed }
+        let read = |count| self.count(count).load(Relaxed);
+        Counts {
+            items: read(Count::Items),
+            hits: read(Count::Hits),
+            misses: read(Count::Misses),
+            full: read(Count::Full),
+            changed: read(Count::Changed),
+        }
     }
 
-    /// Does something with the table, alone.
+    /// Does something with the table, alone. A panic lets the lock go, and has the table emptied by whoever is next.
     fn with<T>(&self, f: impl FnOnce(&mut Table<'_>, u64) -> T) -> nix::Result<T> {
-        let lock = self.memory.at::<Mutex>(0);
-        let locked = lock.lock()?;
-        #[allow(unsafe_code)]
-        // SAFETY: whoever uses the table has the lock.
-        let bytes = unsafe { self.memory.bytes(TABLE) };
-        let mut table = Table::new(&self.shape, bytes);
+        let mut bytes = self.memory.lock()?;
+        let locked = bytes.locked();
+        let mut table = Table::new(&self.shape, &mut bytes);
         if locked == Locked::Abandoned {
-            warn!("cache '{}' is emptied: a process died while it changed it", self.shape.name);
+            warn!("cache '{}' is emptied: a process died or failed while it changed it", self.shape.name);
             table.clear();
         }
         let result = f(&mut table, clock::unix_micros() / 1_000_000);
-        self.count(ITEMS).store(table.len(), Relaxed);
-        lock.unlock()?;
+        self.count(Count::Items).store(table.len(), Relaxed);
         Ok(result)
     }
 
     fn note(&self, found: bool) {
-        self.count(if found { HITS } else { MISSES }).fetch_add(1, Relaxed);
+        self.count(if found { Count::Hits } else { Count::Misses }).fetch_add(1, Relaxed);
     }
 
     fn note_change(&self) {
-        self.count(CHANGED).store(clock::unix_micros() / 1_000_000, Relaxed);
+        self.count(Count::Changed).store(clock::unix_micros() / 1_000_000, Relaxed);
     }
 
     /// A key's value.
@@ -149,7 +161,7 @@ impl Cache {
             Ok(()) => self.note_change(),
             Err(Refused::Unfit) => {}
             Err(Refused::Full) => {
-                if self.count(FULL).fetch_add(1, Relaxed) == 0 && !self.shape.ignore_full {
+                if self.count(Count::Full).fetch_add(1, Relaxed) == 0 && !self.shape.ignore_full {
                     warn!("cache '{}' is full: raise its items or blocks, or set lru", self.shape.name);
                 }
             }

@@ -1,34 +1,13 @@
-//! The cache's table, as bytes: a hash table of items, and the blocks that their values lie in. Pure: whoever has the
-//! bytes is alone with them. All zero is an empty table.
+//! The table of a cache: keys and their values, and what goes when it is full. Whoever has its bytes is alone with them.
+//! All zero is an empty table.
+//!
+//! The [`Index`] knows the items, [`Blocks`] which blocks are taken; the values lie in the blocks.
 
-use crate::config::Cache;
+use std::ops::Range;
 
-/// Bytes of an item before its key.
-const ITEM: usize = 48;
-/// Bytes before the chains.
-const STATE: usize = 64;
-
-/// A number in the bytes, by its offset.
-const USED: usize = 0;
-/// The first of the items that were used before and are free, plus one.
-const FREE: usize = 8;
-/// Items that were ever used.
-const TOUCHED: usize = 16;
-/// Counts uses, to tell which was last.
-const CLOCK: usize = 24;
-/// No item expires before this, unix seconds; 0 for never.
-const EARLIEST: usize = 32;
-
-const HASH: usize = 0;
-/// The next item of the chain (or of the free ones), plus one.
-const NEXT: usize = 4;
-const BLOCK: usize = 8;
-const LENGTH: usize = 16;
-/// Unix seconds; 0 for never.
-const EXPIRES: usize = 24;
-const LAST: usize = 32;
-const KEY_LENGTH: usize = 40;
-const IS_USED: usize = 42;
+use super::blocks::Blocks;
+use super::index::{About, Index, Item, Size};
+use crate::config::Cache as Shape;
 
 /// How an item is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,116 +39,76 @@ pub enum Refused {
     Full,
 }
 
-/// How many bytes a table takes.
+/// How many bytes a table takes; `None` when they cannot be counted.
 #[must_use]
-pub(super) fn size(shape: &Cache) -> usize {
-    Places::of(shape).end
+pub(super) fn size(shape: &Shape) -> Option<usize> {
+    let blocks = (shape.blocks as usize).checked_mul(usize::try_from(shape.blocksize).ok()?)?;
+    marks_at(shape)?.checked_add(marks(shape))?.checked_add(blocks)
 }
 
-/// Where things are.
-struct Places {
-    items: usize,
-    item: usize,
-    map: usize,
-    data: usize,
-    end: usize,
+/// Where the marks of the blocks are, behind the index.
+fn marks_at(shape: &Shape) -> Option<usize> {
+    index_size(shape).bytes()
 }
 
-impl Places {
-    fn of(shape: &Cache) -> Self {
-        let items = (STATE + shape.hashsize as usize * 4).next_multiple_of(8);
-        let item = (ITEM + shape.keysize as usize).next_multiple_of(8);
-        let map = items + shape.items as usize * item;
-        let marks = if shape.bitmap { shape.blocks as usize } else { 0 };
-        let data = (map + marks).next_multiple_of(4096);
-        Self { items, item, map, data, end: data + shape.blocks as usize * shape.blocksize as usize }
-    }
+fn marks(shape: &Shape) -> usize {
+    if shape.bitmap { shape.blocks as usize } else { 0 }
+}
+
+fn index_size(shape: &Shape) -> Size {
+    Size { items: shape.items as usize, chains: shape.hashsize as usize, key: shape.keysize as usize }
 }
 
 /// A table, for as long as somebody is alone with it.
 pub(super) struct Table<'a> {
-    shape: &'a Cache,
-    places: Places,
-    bytes: &'a mut [u8],
-}
-
-fn fnv(key: &[u8]) -> u32 {
-    key.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+    shape: &'a Shape,
+    index: Index<'a>,
+    /// Which blocks are taken, if an item may have several. Otherwise the block of an item has the item's number.
+    blocks: Option<Blocks<'a>>,
+    values: &'a mut [u8],
 }
 
 impl<'a> Table<'a> {
-    /// On bytes that are as many as [`size`] says.
+    /// On bytes that are as many as [`size`] says, aligned for numbers of 64 bits.
     #[must_use]
-    pub(super) fn new(shape: &'a Cache, bytes: &'a mut [u8]) -> Self {
-        Self { shape, places: Places::of(shape), bytes }
+    pub(super) fn new(shape: &'a Shape, bytes: &'a mut [u8]) -> Self {
+        let (index, bytes) = bytes.split_at_mut(marks_at(shape).unwrap_or(0));
+        let (marks, values) = bytes.split_at_mut(marks(shape));
+        let blocks = shape.bitmap.then(|| Blocks::new(marks));
+        Self { shape, index: Index::new(index_size(shape), index), blocks, values }
     }
 
-    fn word(&self, at: usize) -> u64 {
-        u64::from_le_bytes(self.bytes[at..at + 8].try_into().unwrap_or_default())
+    /// How many blocks a value takes; at least one.
+    fn blocks_of(&self, length: u64) -> usize {
+        length.div_ceil(self.shape.blocksize).max(1) as usize
     }
 
-    fn set_word(&mut self, at: usize, value: u64) {
-        self.bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
-    }
-
-    fn half(&self, at: usize) -> u32 {
-        u32::from_le_bytes(self.bytes[at..at + 4].try_into().unwrap_or_default())
-    }
-
-    fn set_half(&mut self, at: usize, value: u32) {
-        self.bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
-    }
-
-    fn item(&self, index: u32) -> usize {
-        self.places.items + index as usize * self.places.item
-    }
-
-    fn chain(&self, hash: u32) -> usize {
-        STATE + (hash % self.shape.hashsize) as usize * 4
-    }
-
-    fn key(&self, index: u32) -> &[u8] {
-        let at = self.item(index);
-        let len = u16::from_le_bytes([self.bytes[at + KEY_LENGTH], self.bytes[at + KEY_LENGTH + 1]]);
-        &self.bytes[at + ITEM..at + ITEM + len as usize]
-    }
-
-    fn is_expired(&self, index: u32, now: u64) -> bool {
-        let expires = self.word(self.item(index) + EXPIRES);
-        expires != 0 && expires <= now && !self.shape.no_expire
+    fn place(&self, about: &About) -> Range<usize> {
+        let first = about.block as usize;
+        first..first + self.blocks_of(about.length)
     }
 
     /// The item of a key. One that has expired goes.
-    fn find(&mut self, key: &[u8], now: u64) -> Option<u32> {
-        let hash = fnv(key);
-        let mut next = self.half(self.chain(hash));
-        while next != 0 {
-            let index = next - 1;
-            let at = self.item(index);
-            if self.half(at + HASH) == hash && self.key(index) == key {
-                if self.is_expired(index, now) {
-                    self.remove(index);
-                    return None;
-                }
-                let clock = self.word(CLOCK) + 1;
-                self.set_word(CLOCK, clock);
-                self.set_word(at + LAST, clock);
-                return Some(index);
-            }
-            next = self.half(at + NEXT);
+    fn find(&mut self, key: &[u8], now: u64) -> Option<Item> {
+        let item = self.index.find(key)?;
+        if (1..=now).contains(&self.index.about(item).expires) {
+            self.remove(item);
+            return None;
         }
-        None
+        Some(item)
     }
 
-    fn value(&self, index: u32) -> &[u8] {
-        let at = self.item(index);
-        let start = self.places.data + self.word(at + BLOCK) as usize * self.shape.blocksize as usize;
-        &self.bytes[start..start + self.word(at + LENGTH) as usize]
+    fn value(&mut self, item: Item) -> &mut [u8] {
+        let About { block, length, .. } = *self.index.about(item);
+        let start = block as usize * self.shape.blocksize as usize;
+        &mut self.values[start..start + length as usize]
     }
 
-    /// A key's value.
+    /// A key's value. The item was used.
     pub(super) fn get(&mut self, key: &[u8], now: u64) -> Option<Vec<u8>> {
-        self.find(key, now).map(|index| self.value(index).to_vec())
+        let item = self.find(key, now)?;
+        self.index.touch(item);
+        Some(self.value(item).to_vec())
     }
 
     /// Whether a key has a value.
@@ -179,135 +118,103 @@ impl<'a> Table<'a> {
 
     /// Every key, in no order.
     pub(super) fn keys(&self, now: u64) -> Vec<Vec<u8>> {
-        let used = (0..self.word(TOUCHED) as u32).filter(|index| self.bytes[self.item(*index) + IS_USED] != 0);
-        used.filter(|index| !self.is_expired(*index, now)).map(|index| self.key(index).to_vec()).collect()
+        let living = self.index.items().filter(|(_, about)| !(1..=now).contains(&about.expires));
+        living.map(|(item, _)| self.index.key(item).to_vec()).collect()
     }
 
     /// How many items there are, expired ones included that nobody has asked for since.
     #[must_use]
     pub(super) fn len(&self) -> u64 {
-        self.word(USED)
+        self.index.len().into()
     }
 
     /// Takes a key's value away; whether there was one.
     pub(super) fn del(&mut self, key: &[u8], now: u64) -> bool {
         let found = self.find(key, now);
-        if let Some(index) = found {
-            self.remove(index);
+        if let Some(item) = found {
+            self.remove(item);
         }
         found.is_some()
     }
 
     /// Takes everything away.
     pub(super) fn clear(&mut self) {
-        self.bytes[..STATE + self.shape.hashsize as usize * 4].fill(0);
-        self.bytes[self.places.map..self.places.data].fill(0);
-    }
-
-    fn remove(&mut self, index: u32) {
-        let at = self.item(index);
-        let chain = self.chain(self.half(at + HASH));
-        let next = self.half(at + NEXT);
-        let mut link = chain;
-        while self.half(link) != index + 1 {
-            let previous = self.half(link);
-            if previous == 0 {
-                break;
-            }
-            link = self.item(previous - 1) + NEXT;
-        }
-        self.set_half(link, next);
-        self.release_blocks(index);
-        self.bytes[at + IS_USED] = 0;
-        let free = self.word(FREE) as u32;
-        self.set_half(at + NEXT, free);
-        self.set_word(FREE, u64::from(index) + 1);
-        self.set_word(USED, self.word(USED).saturating_sub(1));
-    }
-
-    fn blocks_of(&self, len: usize) -> usize {
-        len.div_ceil(self.shape.blocksize as usize).max(1)
-    }
-
-    fn release_blocks(&mut self, index: u32) {
-        if self.shape.bitmap {
-            let at = self.item(index);
-            let first = self.places.map + self.word(at + BLOCK) as usize;
-            let count = self.blocks_of(self.word(at + LENGTH) as usize);
-            self.bytes[first..first + count].fill(0);
+        self.index.clear();
+        if let Some(blocks) = &mut self.blocks {
+            blocks.clear();
         }
     }
 
-    /// Takes blocks in a row for a value; `None` when there are none.
-    fn take_blocks(&mut self, index: u32, len: usize) -> Option<u64> {
-        if !self.shape.bitmap {
-            return Some(index.into());
+    /// Takes an item out. Returns what was said of it: its value is where it was until something else is set.
+    fn remove(&mut self, item: Item) -> About {
+        let about = *self.index.about(item);
+        let place = self.place(&about);
+        if let Some(blocks) = &mut self.blocks {
+            blocks.release(place);
         }
-        let wanted = self.blocks_of(len);
-        let map = &mut self.bytes[self.places.map..self.places.map + self.shape.blocks as usize];
-        let mut run = 0;
-        for block in 0..map.len() {
-            run = if map[block] == 0 { run + 1 } else { 0 };
-            if run == wanted {
-                let first = block + 1 - wanted;
-                map[first..=block].fill(1);
-                return Some(first as u64);
-            }
-        }
-        None
+        self.index.remove(item);
+        about
     }
 
-    /// A free item, made free if need be.
-    fn take_item(&mut self, now: u64) -> Option<u32> {
-        for attempt in 0..2 {
-            let free = self.word(FREE) as u32;
-            if free != 0 {
-                let next = self.half(self.item(free - 1) + NEXT);
-                self.set_word(FREE, next.into());
-                return Some(free - 1);
+    /// Lets go what is to go when there is no room: what has expired, or else, one after another, what was used least
+    /// recently (`lru`), or else everything (`clear_on_full`). Whether there is less in the table than before.
+    fn make_room(&mut self, now: u64) -> bool {
+        let expired = self.index.expired(now);
+        if !expired.is_empty() {
+            for item in expired {
+                self.remove(item);
             }
-            let touched = self.word(TOUCHED) as u32;
-            if touched < self.shape.items {
-                self.set_word(TOUCHED, u64::from(touched) + 1);
-                return Some(touched);
+            return true;
+        }
+        let Some(oldest) = self.index.oldest() else { return false };
+        if self.shape.lru {
+            self.remove(oldest);
+        } else if self.shape.clear_on_full {
+            self.clear();
+        }
+        self.shape.lru || self.shape.clear_on_full
+    }
+
+    /// Adds an item whose key has none; its value is not written yet. `None` when there is no room, and none can be made.
+    fn add(&mut self, key: &[u8], length: u64, expires: u64, now: u64) -> Option<Item> {
+        let count = self.blocks_of(length);
+        loop {
+            // Nothing is held here when room is made.
+            if let Some(free) = self.index.next_free() {
+                let block = match &mut self.blocks {
+                    None => Some(free.number()),
+                    Some(blocks) => blocks.take(count).map(|taken| taken.start),
+                };
+                if let Some(block) = block {
+                    return self.index.add(key, About { block: block as u64, length, expires });
+                }
             }
-            if attempt == 0 && !self.make_room(now) {
+            if !self.make_room(now) {
                 return None;
             }
         }
-        None
     }
 
-    /// Whether something has gone.
-    fn make_room(&mut self, now: u64) -> bool {
-        // A full table is not looked through for each item that does not fit.
-        let may_expire = (1..=now).contains(&self.word(EARLIEST));
-        if !may_expire && !self.shape.lru {
-            if self.shape.clear_on_full {
-                self.clear();
+    /// Has an item take as much room as a value of this length. It may become another item, and when there is no room it
+    /// stays as it was.
+    fn resize(&mut self, item: Item, key: &[u8], length: u64, now: u64) -> Option<Item> {
+        let about = *self.index.about(item);
+        if self.blocks.is_none() || self.blocks_of(length) == self.blocks_of(about.length) {
+            self.index.about(item).length = length;
+            self.index.touch(item);
+            return Some(item);
+        }
+        let about = self.remove(item);
+        let added = self.add(key, length, about.expires, now);
+        if added.is_none() {
+            // Nothing has taken its place.
+            let place = self.place(&about);
+            if let Some(blocks) = &mut self.blocks {
+                blocks.take_again(place);
             }
-            return self.shape.clear_on_full;
+            self.index.add(key, about);
         }
-        let used: Vec<u32> =
-            (0..self.word(TOUCHED) as u32).filter(|index| self.bytes[self.item(*index) + IS_USED] != 0).collect();
-        let expired: Vec<u32> = used.iter().copied().filter(|index| self.is_expired(*index, now)).collect();
-        let left = used.iter().map(|index| self.word(self.item(*index) + EXPIRES)).filter(|expires| *expires > now);
-        let earliest = left.min().unwrap_or(0);
-        self.set_word(EARLIEST, earliest);
-        if !expired.is_empty() {
-            expired.into_iter().for_each(|index| self.remove(index));
-            return true;
-        }
-        if self.shape.lru
-            && let Some(oldest) = used.into_iter().min_by_key(|index| self.word(self.item(*index) + LAST))
-        {
-            self.remove(oldest);
-            return true;
-        }
-        if self.shape.clear_on_full {
-            self.clear();
-        }
-        self.shape.clear_on_full
+        added
     }
 
     /// Sets a key's value. `expires` is unix seconds, 0 for never. With [`How::Math`] the value is eight bytes, a number
@@ -316,8 +223,8 @@ impl<'a> Table<'a> {
     /// # Errors
     /// See [`Refused`].
     pub(super) fn set(&mut self, key: &[u8], value: &[u8], expires: u64, how: How, now: u64) -> Result<(), Refused> {
-        let most = self.shape.blocksize as usize * if self.shape.bitmap { self.shape.blocks as usize } else { 1 };
-        if key.is_empty() || value.is_empty() || key.len() > self.shape.keysize as usize || value.len() > most {
+        let most = self.shape.blocksize * if self.shape.bitmap { self.shape.blocks.into() } else { 1 };
+        if key.is_empty() || value.is_empty() || key.len() > self.shape.keysize as usize || value.len() as u64 > most {
             return Err(Refused::Unfit);
         }
         let found = self.find(key, now);
@@ -327,7 +234,7 @@ impl<'a> Table<'a> {
         let counted;
         let value = match how {
             How::Math(operation) => {
-                let old = found.map(|index| self.value(index).try_into().map(i64::from_ne_bytes));
+                let old = found.map(|item| <[u8; 8]>::try_from(&*self.value(item)).map(i64::from_ne_bytes));
                 // What is no number counts from the beginning.
                 let old = old.and_then(Result::ok).unwrap_or(self.shape.math_initial);
                 let by = value.try_into().map(i64::from_ne_bytes).map_err(|_| Refused::Unfit)?;
@@ -336,72 +243,19 @@ impl<'a> Table<'a> {
             }
             How::New | How::Update => value,
         };
-        let index = match found {
-            Some(index) => {
-                self.replace(index, value.len(), now)?;
-                index
-            }
-            None => self.insert(key, value.len(), now)?,
+        let expires = if self.shape.no_expire { 0 } else { expires };
+        let length = value.len() as u64;
+        let item = match found {
+            None => self.add(key, length, expires, now),
+            Some(item) => self.resize(item, key, length, now),
         };
-        let at = self.item(index);
-        if found.is_none() || !matches!(how, How::Math(_)) {
-            self.set_word(at + EXPIRES, expires);
-            let earliest = self.word(EARLIEST);
-            if expires != 0 && (earliest == 0 || expires < earliest) {
-                self.set_word(EARLIEST, expires);
-            }
+        let item = item.ok_or(Refused::Full)?;
+        if found.is_some() && how == How::Update {
+            self.index.about(item).expires = expires;
+            self.index.expires(expires);
         }
-        let start = self.places.data + self.word(at + BLOCK) as usize * self.shape.blocksize as usize;
-        self.bytes[start..start + value.len()].copy_from_slice(value);
+        self.value(item).copy_from_slice(value);
         Ok(())
-    }
-
-    fn replace(&mut self, index: u32, len: usize, _now: u64) -> Result<(), Refused> {
-        let at = self.item(index);
-        let (block, old) = (self.word(at + BLOCK), self.word(at + LENGTH) as usize);
-        if self.shape.bitmap && self.blocks_of(len) != self.blocks_of(old) {
-            self.release_blocks(index);
-            let Some(first) = self.take_blocks(index, len) else {
-                // What was there stays.
-                let first = self.places.map + block as usize;
-                let count = self.blocks_of(old);
-                self.bytes[first..first + count].fill(1);
-                return Err(Refused::Full);
-            };
-            self.set_word(at + BLOCK, first);
-        }
-        self.set_word(at + LENGTH, len as u64);
-        Ok(())
-    }
-
-    fn insert(&mut self, key: &[u8], len: usize, now: u64) -> Result<u32, Refused> {
-        let index = self.take_item(now).ok_or(Refused::Full)?;
-        let at = self.item(index);
-        let mut block = self.take_blocks(index, len);
-        if block.is_none() && self.make_room(now) {
-            block = self.take_blocks(index, len);
-        }
-        let Some(block) = block else {
-            let free = self.word(FREE) as u32;
-            self.set_half(at + NEXT, free);
-            self.set_word(FREE, u64::from(index) + 1);
-            return Err(Refused::Full);
-        };
-        let hash = fnv(key);
-        let chain = self.chain(hash);
-        let clock = self.word(CLOCK) + 1;
-        self.set_word(CLOCK, clock);
-        self.set_half(at + HASH, hash);
-        self.set_half(at + NEXT, self.half(chain));
-        self.set_half(chain, index + 1);
-        self.set_word(at + BLOCK, block);
-        self.set_word(at + LENGTH, len as u64);
-        self.set_word(at + LAST, clock);
-        self.bytes[at + KEY_LENGTH..at + KEY_LENGTH + 2].copy_from_slice(&(key.len() as u16).to_le_bytes());
-        self.bytes[at + IS_USED] = 1;
-        self.bytes[at + ITEM..at + ITEM + key.len()].copy_from_slice(key);
-        self.set_word(USED, self.word(USED) + 1);
-        Ok(index)
     }
 }
 

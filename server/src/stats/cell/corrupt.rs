@@ -11,9 +11,9 @@ pub enum Corrupt {
     /// A request or a job began later than now.
     #[error("it holds what begins in the future")]
     Future,
-    /// The kind of a request's head is none that there is.
-    #[error("it holds a request of no known kind")]
-    Kind,
+    /// The protocol of a request is none that there is.
+    #[error("it holds a request of no known protocol")]
+    Protocol,
     /// A counter is beyond everything that can have happened, or two do not fit together.
     #[error("it counts what cannot have happened")]
     Counters,

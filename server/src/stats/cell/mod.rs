@@ -26,5 +26,5 @@ pub use self::latencies::{Latencies, LatencyCounts};
 pub use self::router::{RouterCell, RouterReading};
 pub use self::spooler::{HeldJob, SpoolerCell, SpoolerCounters, Verdict};
 pub use self::text::Text;
-pub use self::thread::{HEAD_KEPT, HeldRequest, Outcome, PEER_KEPT, Reading, ThreadCell, Wire};
+pub use self::thread::{HEAD_KEPT, HeldRequest, Outcome, PEER_KEPT, Reading, ThreadCell};
 pub use self::worker::WorkerCell;

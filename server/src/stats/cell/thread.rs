@@ -9,6 +9,7 @@ use super::exception::ExceptionCell;
 use super::latencies::{Latencies, LatencyCounts};
 use super::text::Text;
 use crate::clock::MonotonicNanos;
+use crate::protocol::SocketProtocol;
 
 /// How much of a request's head is kept for those who ask what a thread is doing, bytes.
 pub const HEAD_KEPT: usize = 2048;
@@ -18,16 +19,6 @@ pub const PEER_KEPT: usize = 128;
 /// Looks after which a cell that never stands still is none that a worker writes. A worker that serves a hundred thousand
 /// requests a second leaves long quiet gaps between two looks at 15 words: the first one is good nearly always.
 const LOOKS: usize = 1_000;
-
-/// Which form the kept head of a request has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Wire {
-    /// The text of an HTTP/1 head.
-    Http = 0,
-    /// The variables of a uwsgi packet.
-    Uwsgi = 1,
-}
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,8 +36,8 @@ pub struct Outcome {
 pub struct HeldRequest {
     /// When it began.
     pub started: MonotonicNanos,
-    /// The form of `head`.
-    pub wire: Wire,
+    /// The form of `head`: the text of an HTTP/1 head, or the variables of a uwsgi packet.
+    pub protocol: SocketProtocol,
     /// `remote_addr remote_port server_addr server_port`; empty for a uwsgi packet, which carries its own.
     pub peer: String,
     /// The first [`HEAD_KEPT`] bytes of its head.
@@ -81,7 +72,7 @@ pub struct ThreadCell {
     responses: [AtomicU64; 5],
     gil_wait: AtomicU64,
     average: AtomicU64,
-    wire: AtomicU32,
+    protocol: AtomicU32,
     peer: Text<{ PEER_KEPT / 8 }>,
     head: Text<{ HEAD_KEPT / 8 }>,
     latency: Latencies,
@@ -93,13 +84,13 @@ pub struct ThreadCell {
 impl ThreadCell {
     /// The thread took a request at `now`.
     #[inline]
-    pub fn begin(&self, now: MonotonicNanos, wire: Wire, peer: &[u8], head: &[u8]) {
+    pub fn begin(&self, now: MonotonicNanos, protocol: SocketProtocol, peer: &[u8], head: &[u8]) {
         let sequence = self.sequence.load(Relaxed);
         // A reader of the request before this one, who sees any of what follows, sees that it has ended.
         fence(Release);
         self.started.store(now.as_nanos(), Relaxed);
         self.running_before.store(self.running.load(Relaxed), Relaxed);
-        self.wire.store(wire as u32, Relaxed);
+        self.protocol.store(protocol as u32, Relaxed);
         self.peer.store(peer);
         self.head.store(head);
         self.sequence.store(sequence | 1, Release);
@@ -176,7 +167,7 @@ impl ThreadCell {
         Corrupt::refuse_beyond(now, &[reading.average])?;
         reading.counters.refuse_impossible(now)?;
         if reading.started.is_some() {
-            wire_of(self.wire.load(Relaxed))?;
+            protocol_of(self.protocol.load(Relaxed))?;
         }
         Ok(reading)
     }
@@ -223,7 +214,7 @@ impl ThreadCell {
         }
         let request = HeldRequest {
             started: MonotonicNanos::from_nanos(self.started.load(Relaxed)),
-            wire: wire_of(self.wire.load(Relaxed)).ok()?,
+            protocol: protocol_of(self.protocol.load(Relaxed)).ok()?,
             peer: self.peer.load_text(),
             head: self.head.load(),
         };
@@ -232,8 +223,9 @@ impl ThreadCell {
     }
 }
 
-fn wire_of(stored: u32) -> Result<Wire, Corrupt> {
-    [Wire::Http, Wire::Uwsgi].into_iter().find(|wire| *wire as u32 == stored).ok_or(Corrupt::Kind)
+fn protocol_of(stored: u32) -> Result<SocketProtocol, Corrupt> {
+    let known = [SocketProtocol::Http, SocketProtocol::Uwsgi];
+    known.into_iter().find(|protocol| *protocol as u32 == stored).ok_or(Corrupt::Protocol)
 }
 
 #[cfg(test)]
@@ -249,7 +241,7 @@ mod tests {
     fn a_request_in_progress_is_seen_and_counted_when_it_ends() {
         let cell = zeroed::<ThreadCell>();
         assert!(cell.held().is_none());
-        cell.begin(at(5_000), Wire::Http, b"1.2.3.4 5 6.7.8.9 80", b"GET /slow HTTP/1.1\r\n");
+        cell.begin(at(5_000), SocketProtocol::Http, b"1.2.3.4 5 6.7.8.9 80", b"GET /slow HTTP/1.1\r\n");
         let held = cell.held().unwrap();
         assert_eq!((held.started, held.head.as_slice()), (at(5_000), b"GET /slow HTTP/1.1\r\n".as_slice()));
         assert_eq!(cell.read().unwrap().started, Some(at(5_000)));
@@ -267,7 +259,7 @@ mod tests {
     #[test]
     fn what_a_dead_worker_held_stays_readable_until_it_is_abandoned() {
         let cell = zeroed::<ThreadCell>();
-        cell.begin(at(1_000), Wire::Uwsgi, b"", b"head");
+        cell.begin(at(1_000), SocketProtocol::Uwsgi, b"", b"head");
         assert!(cell.held().is_some());
         cell.abandon(at(4_000));
         assert!(cell.held().is_none());
@@ -281,7 +273,7 @@ mod tests {
         std::thread::scope(|scope| {
             let writer = scope.spawn(|| {
                 for start in (0..200_000_000).step_by(1_000) {
-                    cell.begin(at(start), Wire::Http, b"peer", b"head");
+                    cell.begin(at(start), SocketProtocol::Http, b"peer", b"head");
                     cell.finish(at(start + 1_000), at(start), Outcome::default());
                 }
             });
@@ -302,11 +294,11 @@ mod tests {
     #[test]
     fn a_text_longer_than_its_room_is_cut() {
         let cell = zeroed::<ThreadCell>();
-        cell.begin(at(0), Wire::Http, &[b'p'; PEER_KEPT + 9], &[b'h'; HEAD_KEPT + 9]);
+        cell.begin(at(0), SocketProtocol::Http, &[b'p'; PEER_KEPT + 9], &[b'h'; HEAD_KEPT + 9]);
         let held = cell.held().unwrap();
         assert_eq!((held.peer.len(), held.head.len()), (PEER_KEPT, HEAD_KEPT));
         for len in [0, 1, 7, 8, 9, 15, 16] {
-            cell.begin(at(0), Wire::Http, b"", &b"0123456789abcdef"[..len]);
+            cell.begin(at(0), SocketProtocol::Http, b"", &b"0123456789abcdef"[..len]);
             assert_eq!(cell.held().unwrap().head, &b"0123456789abcdef"[..len]);
         }
     }
@@ -316,13 +308,13 @@ mod tests {
         let future = at(u64::MAX);
         let refused = |spoil: fn(&ThreadCell), why| {
             let cell = zeroed::<ThreadCell>();
-            cell.begin(at(1_000), Wire::Http, b"", b"");
+            cell.begin(at(1_000), SocketProtocol::Http, b"", b"");
             assert!(cell.read().is_ok());
             spoil(&cell);
             assert_eq!(cell.read(), Err(why));
         };
         refused(|cell| cell.started.store(u64::MAX, Relaxed), Corrupt::Future);
-        refused(|cell| cell.wire.store(2, Relaxed), Corrupt::Kind);
+        refused(|cell| cell.protocol.store(2, Relaxed), Corrupt::Protocol);
         refused(|cell| cell.requests.store(u64::MAX, Relaxed), Corrupt::Counters);
         refused(|cell| cell.running_before.store(u64::MAX, Relaxed), Corrupt::Counters);
         refused(|cell| cell.exceptions.store(2, Relaxed), Corrupt::Counters);
@@ -336,7 +328,7 @@ mod tests {
         for counter in [&cell.sequence, &cell.average, &cell.running, &cell.requests, &cell.running_before] {
             counter.store(u64::MAX, Relaxed);
         }
-        cell.begin(future, Wire::Http, b"", b"");
+        cell.begin(future, SocketProtocol::Http, b"", b"");
         cell.abandon(future);
         cell.finish(future, at(0), Outcome::default());
         assert!(cell.read().is_err());

@@ -10,7 +10,8 @@ use rwsgi_stats::{Recycled, RequestInfo, latency};
 
 use super::*;
 use crate::ids::{SlotId, ThreadIndex, WorkerId};
-use crate::stats::cell::{Corrupt, Counters, ExceptionReport, Outcome, ThreadCell, Verdict, Wire};
+use crate::protocol::SocketProtocol;
+use crate::stats::cell::{Corrupt, Counters, ExceptionReport, Outcome, ThreadCell, Verdict};
 use crate::stats::scoreboard::{CorruptSlot, Layout};
 use crate::stats::totals::Totals;
 
@@ -99,7 +100,7 @@ impl Server {
         let now = MonotonicNanos::now();
         let began = MonotonicNanos::from_nanos(now.as_nanos() - took);
         let cell = self.thread(slot, thread);
-        cell.begin(began, Wire::Http, b"", b"GET / HTTP/1.1\r\n\r\n");
+        cell.begin(began, SocketProtocol::Http, b"", b"GET / HTTP/1.1\r\n\r\n");
         cell.finish(now, began, outcome);
     }
 }
@@ -142,7 +143,7 @@ fn a_worker_is_its_past_lives_and_all_that_live() {
 fn a_request_in_progress_is_told_with_its_variables() {
     let mut server = Server::new();
     let head = b"GET /slow?4 HTTP/1.1\r\nHost: a:1\r\nCookie: sid=secret\r\n\r\n";
-    server.thread(1, 1).begin(ago(Duration::from_secs(3)), Wire::Http, b"10.0.0.7 4711 10.0.0.1 80", head);
+    server.thread(1, 1).begin(ago(Duration::from_secs(3)), SocketProtocol::Http, b"10.0.0.7 4711 10.0.0.1 80", head);
     let snapshot = server.take();
     let worker = &snapshot.workers[1];
     assert_eq!((worker.status.as_str(), snapshot.load), ("busy", 1));
@@ -164,7 +165,7 @@ fn busy_time_never_goes_back_when_a_request_ends() {
     let mut server = Server::new();
     let now = MonotonicNanos::now();
     let began = MonotonicNanos::from_nanos(now.as_nanos() - 1_000_000_000);
-    server.thread(0, 0).begin(began, Wire::Http, b"", b"");
+    server.thread(0, 0).begin(began, SocketProtocol::Http, b"", b"");
     let before = server.take().workers[0].busy_time;
     // The worker's clock was read before the snapshot's, and the count came after it.
     server.thread(0, 0).finish(now, now, ok());
@@ -270,7 +271,7 @@ fn keys(value: &serde_json::Value, path: &str, into: &mut std::collections::BTre
 fn every_key_of_uwsgi_is_in_the_document() {
     let mut server = Server::new();
     let head = b"GET / HTTP/1.1\r\n\r\n";
-    server.thread(0, 0).begin(MonotonicNanos::now(), Wire::Http, b"", head);
+    server.thread(0, 0).begin(MonotonicNanos::now(), SocketProtocol::Http, b"", head);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address: Address = listener.local_addr().unwrap().to_string().parse().unwrap();
     let sockets = vec![SocketView { address: &address, protocol: "http", fd: listener.as_fd() }];
@@ -344,7 +345,7 @@ proptest! {
         let mut server = Server::new();
         server.board = Scoreboard::create(Layout::new(2, 2).with_spoolers(2)).unwrap();
         server.serve(0, 0, 1_000_000, ok());
-        server.thread(1, 1).begin(ago(Duration::from_secs(1)), Wire::Http, b"", b"GET / HTTP/1.1\r\n\r\n");
+        server.thread(1, 1).begin(ago(Duration::from_secs(1)), SocketProtocol::Http, b"", b"GET / HTTP/1.1\r\n\r\n");
         server.board.spooler(0).begin(ago(Duration::from_secs(1)), b"job");
         // Most words of a scoreboard are counters of latencies: the beginning of each part holds the rest.
         let slot_size = |slot: u32| std::ptr::from_ref(server.thread(slot, 0)).addr();
@@ -375,7 +376,7 @@ proptest! {
         }
         // The processes themselves go on as well, and what they left is told of their workers.
         for cell in server.board.threads(slot(0)) {
-            cell.begin(MonotonicNanos::now(), Wire::Http, b"", b"");
+            cell.begin(MonotonicNanos::now(), SocketProtocol::Http, b"", b"");
             cell.exception.store(&ExceptionReport::default());
             cell.finish(MonotonicNanos::now(), MonotonicNanos::now(), ok());
         }
