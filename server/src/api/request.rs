@@ -15,7 +15,7 @@ use tracing::warn;
 use super::here::{server, worker};
 use super::text::Text;
 use crate::descriptor::duplicate;
-use crate::wsgi::exchange::CurrentRequest;
+use crate::wsgi::active::CurrentRequest;
 use crate::wsgi::respond;
 
 pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -328,7 +328,7 @@ impl EnvironBuilder {
 mod tests {
     use super::*;
     use crate::protocol::http::{MAX_HEADERS, parse};
-    use crate::wsgi::exchange::RequestPlace;
+    use crate::wsgi::active::RequestPlace;
     use crate::wsgi::transport::{Kept, Transport};
     use std::fs::File;
     use std::io::{self, BufRead};

@@ -5,9 +5,9 @@ use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError};
 use pyo3::prelude::*;
 use tracing::error;
 
+use super::active::{Active, Progress, RequestPlace, ResponseError};
 use super::application::one_line;
 use super::environ::EnvironBuilder;
-use super::exchange::{Active, Progress, RequestPlace, ResponseError};
 use super::input::Input;
 use super::raised::Raised;
 use super::respond::{Failure, respond};
@@ -131,15 +131,15 @@ impl<C: Transport + 'static> Gateway<C> {
             Err(error) => Some(Failure::Raised(error)),
         };
         let mut active = place.close(py);
-        let mut judgement = Judgement { is_whole: failure.is_none(), ..Judgement::default() };
+        let mut ending = Ending { is_whole: failure.is_none(), ..Ending::default() };
         if failure.is_some() || active.overrun.is_some() {
             let (overrun, told_gone) = (active.overrun, active.told_gone);
-            // What is told of it may run Python code, which finds that the request is over.
+            // To print an exception may run Python code, which finds that the request is over.
             drop(active);
-            judgement = judge(py, request, failure, overrun, told_gone);
+            ending = explain(py, request, failure, overrun, told_gone);
             active = place.lock();
         }
-        let Judgement { mut is_whole, raised, client_gone } = judgement;
+        let Ending { mut is_whole, raised, client_gone } = ending;
         if !is_whole && !client_gone && !matches!(active.progress, Progress::Sending(_)) {
             is_whole = answer_500(&mut *active);
         }
@@ -161,30 +161,30 @@ impl<C: Transport + 'static> Gateway<C> {
     }
 }
 
-/// How a request went.
+/// How a request ended.
 #[derive(Default)]
-struct Judgement {
+struct Ending {
     /// The response is as it should be.
     is_whole: bool,
     raised: Option<Raised>,
     client_gone: bool,
 }
 
-/// Judges what went wrong, and tells of it in the log.
-fn judge(
+/// Says in the log what went wrong.
+fn explain(
     py: Python<'_>,
     request: &Incoming<'_>,
     failure: Option<Failure>,
     mut overrun: Option<u64>,
     told_gone: bool,
-) -> Judgement {
-    let mut judgement = Judgement::default();
+) -> Ending {
+    let mut ending = Ending::default();
     match failure {
-        None => judgement.is_whole = true,
-        Some(Failure::Response(ResponseError::Client(_))) => judgement.client_gone = true,
+        None => ending.is_whole = true,
+        Some(Failure::Response(ResponseError::Client(_))) => ending.client_gone = true,
         // The application let pass what `write()` raised: no fault of its own.
         Some(Failure::Raised(exception)) if told_gone && exception.is_instance_of::<PyBrokenPipeError>(py) => {
-            judgement.client_gone = true;
+            ending.client_gone = true;
         }
         Some(Failure::Raised(exception)) => {
             error!("{}: {}", describe(request), one_line(py, &exception));
@@ -193,17 +193,17 @@ fn judge(
             if exception.is_instance_of::<PyAssertionError>(py) {
                 overrun = None;
             }
-            judgement.raised = Some(Raised::of(py, &exception));
+            ending.raised = Some(Raised::of(py, &exception));
         }
         // The client has as much as the application announced; what is wrong is told below.
-        Some(Failure::Response(ResponseError::TooLong(_))) => judgement.is_whole = true,
-        Some(Failure::Response(error)) => judgement.raised = Some(fault(request, &error)),
+        Some(Failure::Response(ResponseError::TooLong(_))) => ending.is_whole = true,
+        Some(Failure::Response(error)) => ending.raised = Some(fault(request, &error)),
     }
     if let Some(said) = overrun {
         let raised = fault(request, &ResponseError::TooLong(said));
-        judgement.raised.get_or_insert(raised);
+        ending.raised.get_or_insert(raised);
     }
-    judgement
+    ending
 }
 
 /// A request in a line of the log.

@@ -8,8 +8,8 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 use tracing::error;
 
+use super::active::{CurrentRequest, Progress, ResponseError};
 use super::application::one_line;
-use super::exchange::{CurrentRequest, Progress, ResponseError};
 use super::file_wrapper::FileWrapper;
 use super::transport::Kept;
 use crate::protocol::response::{Framing, Plan};
