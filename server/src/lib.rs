@@ -8,6 +8,7 @@ pub mod clock;
 pub use rwsgi_config as config;
 mod control;
 pub mod daemon;
+mod descriptor;
 pub mod forkserver;
 mod http_router;
 pub mod ids;

@@ -4,7 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::RawFd;
 
 use nix::sys::socket::{Shutdown, shutdown};
 use pyo3::exceptions::PyRuntimeError;
@@ -14,8 +14,9 @@ use tracing::warn;
 
 use super::here::{server, worker};
 use super::text::Text;
+use crate::descriptor::duplicate;
 use crate::ids::{SlotId, ThreadIndex};
-use crate::wsgi::exchange::CurrentRequest;
+use crate::wsgi::active::CurrentRequest;
 use crate::wsgi::respond;
 
 pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -41,7 +42,6 @@ struct Connection {
 thread_local! {
     static THREAD: Cell<Option<u32>> = const { Cell::new(None) };
     static CONNECTION: Cell<Option<Connection>> = const { Cell::new(None) };
-    static EXCHANGE: RefCell<Option<CurrentRequest>> = const { RefCell::new(None) };
     /// Whether there is something in `NOTES`.
     static IS_NOTED: Cell<bool> = const { Cell::new(false) };
     static NOTES: RefCell<Notes> = const { RefCell::new(Notes { log: false, variables: Vec::new() }) };
@@ -67,16 +67,6 @@ pub(crate) fn begin(fd: RawFd, is_link: bool) {
     CONNECTION.set(Some(Connection { fd, is_link }));
 }
 
-/// The application is given what reaches its request by way of `exchange`.
-#[inline]
-pub(crate) fn reach(exchange: &CurrentRequest) {
-    EXCHANGE.with_borrow_mut(|known| {
-        if !known.as_ref().is_some_and(|known| known.is(exchange)) {
-            *known = Some(exchange.clone());
-        }
-    });
-}
-
 /// The request is over: what the application wanted of its line in the log.
 #[inline]
 pub(crate) fn end() -> Option<Notes> {
@@ -95,10 +85,9 @@ fn note(change: impl FnOnce(&mut Notes)) -> PyResult<()> {
     Ok(())
 }
 
-fn exchange() -> PyResult<CurrentRequest> {
+fn current() -> PyResult<CurrentRequest> {
     connection()?;
-    let exchange = EXCHANGE.with_borrow(Clone::clone);
-    exchange.ok_or_else(|| PyRuntimeError::new_err("this thread serves no request"))
+    CurrentRequest::of_thread().ok_or_else(|| PyRuntimeError::new_err("this thread serves no request"))
 }
 
 /// How many requests this thread of this process has served before.
@@ -151,7 +140,7 @@ fn log_this_request() -> PyResult<()> {
 #[pyfunction]
 fn disconnect(py: Python<'_>) -> PyResult<()> {
     let Connection { fd, is_link } = connection()?;
-    respond::end_early(py, &exchange()?)?;
+    respond::end_early(py, &current()?)?;
     if !is_link {
         // The client may be gone already.
         let _ = shutdown(fd, Shutdown::Write);
@@ -172,7 +161,7 @@ fn sendfile(py: Python<'_>, what: &Bound<'_, PyAny>, chunk: u64, pos: u64, files
         }
         Err(_) => {
             let fd: RawFd = what.call_method0("fileno").and_then(|fd| fd.extract()).or_else(|_| what.extract())?;
-            duplicate(fd).map_err(|error| format!("descriptor {fd}: {error}"))
+            duplicate(fd).map(File::from).map_err(|error| format!("descriptor {fd}: {error}"))
         }
     };
     let opened = file.and_then(|file| match file.metadata() {
@@ -188,14 +177,6 @@ fn sendfile(py: Python<'_>, what: &Bound<'_, PyAny>, chunk: u64, pos: u64, files
     };
     let left = size.saturating_sub(pos);
     let len = if filesize == 0 { left } else { filesize.min(left) };
-    respond::send_part(py, &exchange()?, file, pos, len)?;
+    respond::send_part(py, &current()?, file, pos, len)?;
     Ok(Some(true))
-}
-
-#[allow(unsafe_code)]
-fn duplicate(fd: RawFd) -> std::io::Result<File> {
-    // SAFETY: the borrow ends with this statement; a closed descriptor gives an error.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
-    debug_assert_eq!(borrowed.as_raw_fd(), fd);
-    borrowed.try_clone_to_owned().map(File::from)
 }

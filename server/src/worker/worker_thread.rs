@@ -48,7 +48,7 @@ const LEAVING_LINGER: u64 = 500_000_000;
 pub(super) struct WorkerThread {
     pub(super) id: u32,
     pub(super) shared: Arc<Shared>,
-    pub(super) gateway: Gateway,
+    pub(super) gateway: Gateway<Connection>,
     pub(super) log: Option<AccessLog>,
     /// Memory of bodies that were read, for the next ones.
     pub(super) spares: Vec<Vec<u8>>,
@@ -82,7 +82,7 @@ pub(super) enum Next {
 }
 
 impl WorkerThread {
-    pub(super) fn new(id: u32, shared: Arc<Shared>, gateway: Gateway) -> anyhow::Result<Self> {
+    pub(super) fn new(id: u32, shared: Arc<Shared>, gateway: Gateway<Connection>) -> anyhow::Result<Self> {
         let config = &shared.config;
         let log = (!config.disable_logging).then(|| AccessLog::new(shared.worker, id, config.memory_report));
         Ok(Self {
