@@ -115,11 +115,11 @@ pub fn after_fork(py: Python<'_>) -> Option<i32> {
     // The hook of a mule may be all that the mule ever does.
     let is_worker = here::worker().is_some();
     if !is_worker {
-        signals::listen_if_needed();
+        signals::listen_if_needed(py);
     }
     let exit = run_hook(py, "post_fork_hook");
     if is_worker {
-        signals::listen_if_needed();
+        signals::listen_if_needed(py);
     }
     exit
 }

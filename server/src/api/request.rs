@@ -69,11 +69,11 @@ pub(crate) fn begin(fd: RawFd, is_link: bool) {
 /// The application is given what reaches its request by way of `exchange`.
 #[inline]
 pub(crate) fn reach(exchange: &Shared) {
-    EXCHANGE.with_borrow_mut(|known| {
-        if !known.as_ref().is_some_and(|known| known.is(exchange)) {
-            *known = Some(exchange.clone());
-        }
-    });
+    let is_known = EXCHANGE.with_borrow(|known| known.as_ref().is_some_and(|known| known.is(exchange)));
+    if !is_known {
+        // What was there goes when the borrow is over: it may be the last of something that runs code as it goes.
+        drop(EXCHANGE.replace(Some(exchange.clone())));
+    }
 }
 
 /// The request is over: what the application wanted of its line in the log.
