@@ -200,6 +200,22 @@ def test_a_request_in_progress_is_shown_as_it_is(serve, address, stats_at, tmp_p
 
 
 @OF_RWSGI
+@pytest.mark.parametrize("kind", ["http", "http-socket"])
+def test_empty_lines_before_a_request_hide_nothing_of_it(serve, stats_at, tmp_path, kind, record):
+    site = every_kind(serve, "--wsgi-file", "probe.py", "--stats", stats_at)[kind]
+    target = f"/slow?go={tmp_path}/go&record={record.path}"
+    with Connection(site.address) as connection:
+        connection.send(b"\r\n\r\n" + head("GET", target))
+        record.wait()
+        [core] = [core for worker in site.server.stats()["workers"] for core in worker["cores"] if core["in_request"]]
+        (tmp_path / "go").touch()
+        assert connection.response().status == 200
+    info = core["req_info"]
+    assert (info.get("method"), info.get("uri"), info.get("protocol")) == ("GET", target, "HTTP/1.1")
+    assert "HTTP_HOST=localhost" in core["vars"]
+
+
+@OF_RWSGI
 def test_busy_time_goes_on_during_a_request(serve, address, stats_at, tmp_path, record):
     server = serve("--http-socket", address, "--wsgi-file", "probe.py", "--stats", stats_at)
     go = tmp_path / "go"

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use nix::unistd::Pid;
 use rwsgi::config::Config;
-use rwsgi::stats::cell::{Outcome, Wire};
+use rwsgi::protocol::SocketProtocol;
+use rwsgi::stats::cell::Outcome;
 use rwsgi::stats::clock;
 use rwsgi::stats::footprint::Footprints;
 use rwsgi::stats::memory::Memory;
@@ -58,7 +59,7 @@ fn measure(what: &str, rounds: usize, pause: Duration, mut step: impl FnMut()) {
         })
         .collect();
     times.sort_unstable();
-    let of = |quantile: usize| times[(times.len() - 1) * quantile / 100] as f64 / 1e3;
+    let of = |quantile: usize| times[(times.len() - 1) * quantile / 100].as_secs_f64() * 1e6;
     println!("{what:<44} median {:>7.1} µs   p95 {:>7.1} µs", of(50), of(95));
 }
 
@@ -71,7 +72,7 @@ fn main() {
             // Log-uniform from 100 µs to 1 s.
             for step in 0..4_000u64 {
                 let took = 100_000 * 10f64.powf((step * 7919 % 4_000) as f64 / 1_000.0) as u64;
-                thread.begin(0, Wire::Http, b"", b"GET / HTTP/1.1\r\n\r\n");
+                thread.begin(0, SocketProtocol::Http, b"", b"GET / HTTP/1.1\r\n\r\n");
                 thread.finish(took, 0, Outcome { status: 200, ..Outcome::default() });
             }
         }
@@ -110,7 +111,7 @@ fn main() {
     });
     measure("memory of all, no sharing", ROUNDS, now, || footprints.refresh(pids.iter().copied(), 1));
     measure("processor time of all", ROUNDS, now, || {
-        black_box(pids.iter().filter_map(|pid| clock::processor_time(*pid)).sum::<u64>());
+        black_box(pids.iter().filter_map(|pid| clock::processor_time(*pid)).sum::<std::time::Duration>());
     });
     measure("take()", ROUNDS, now, || {
         black_box(take(&subject(), &mut memory));

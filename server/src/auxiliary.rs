@@ -11,7 +11,6 @@ use pyo3::Python;
 use tracing::info;
 
 use crate::config::Config;
-use crate::forkserver::inherited;
 use crate::ipc::{Auxiliary, AuxiliaryKind, Setup};
 use crate::stats::scoreboard::Scoreboard;
 use crate::worker::stop::on_terminate;
@@ -75,14 +74,12 @@ impl End {
 /// # Errors
 /// When what was inherited cannot be used.
 pub(crate) fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
-    let Context { who, setup, scoreboard, is_loaded } = context;
+    let Context { who, mut setup, scoreboard, is_loaded } = context;
     let name = std::ffi::CString::new(who.short_name()).unwrap_or_default();
     let _ = nix::sys::prctl::set_name(&name);
     procname::set(&procname::title(&setup.config.procname, &format!("rwsgi {who}")));
-    let end = End {
-        stop: on_terminate().context("cannot watch for the order to leave")?,
-        liveness: inherited(setup.liveness)?,
-    };
+    let end =
+        End { stop: on_terminate().context("cannot watch for the order to leave")?, liveness: setup.liveness.take()? };
     if setup.config.no_orphans {
         // A master that is gone already is seen by the liveness pipe.
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("no-orphans: cannot watch the master")?;
@@ -91,8 +88,8 @@ pub(crate) fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
         scoreboard.spooler(who.number - 1).take_over(std::process::id() as i32);
     }
     // It accepts nothing, and must not keep a socket open that the others have closed.
-    for listener in &setup.listeners {
-        drop(inherited(listener.fd)?);
+    for listener in &mut setup.listeners {
+        drop(listener.fd.take()?);
     }
     for module in &setup.config.shared_import {
         interpreter::import(py, module);

@@ -1,11 +1,12 @@
 //! The http router as a process: takes what the master gives it and runs the router.
 
-use std::os::fd::{AsFd, RawFd};
+use std::os::fd::AsFd;
 
 use anyhow::Context;
 
-use crate::forkserver::{ignore_terminal_signals, inherited, limit_address_space};
+use crate::ipc::inherit::InheritedFd;
 use crate::ipc::{Setup, receive_message};
+use crate::process_setup::{ignore_terminal_signals, limit_address_space};
 use crate::procname;
 use crate::protocol::link::QUICK_NS;
 use crate::router::{self, Limits, RouterConfig};
@@ -15,25 +16,25 @@ use crate::stats::scoreboard::Scoreboard;
 ///
 /// # Errors
 /// When what was inherited cannot be used.
-pub(crate) fn run(channel: RawFd) -> anyhow::Result<i32> {
-    let channel = inherited(channel)?;
-    let setup: Setup = receive_message(channel.as_fd())
+pub(crate) fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
+    let channel = channel.take()?;
+    let mut setup: Setup = receive_message(channel.as_fd())
         .context("http router: cannot read its setup from the master")?
         .context("http router: the master is gone")?;
     let _ = nix::sys::prctl::set_name(c"rwsgi http");
     procname::set(&procname::title(&setup.config.procname, "rwsgi http 1"));
     ignore_terminal_signals()?;
     limit_address_space(&setup.config)?;
-    let scoreboard = Scoreboard::map(setup.layout, inherited(setup.scoreboard)?)
-        .context("http router: cannot map the scoreboard")?;
+    let scoreboard =
+        Scoreboard::map(setup.layout, setup.scoreboard.take()?).context("http router: cannot map the scoreboard")?;
     // For the workers alone: a pipe that the router held open would never end.
-    drop(inherited(setup.notices)?);
+    drop(setup.notices.take()?);
     let config = &setup.config;
     let router = RouterConfig {
-        listeners: setup.listeners.iter().map(|listener| inherited(listener.fd)).collect::<Result<_, _>>()?,
-        link_listener: inherited(setup.link_listener.context("http router: no link listener")?)?,
+        listeners: setup.listeners.iter_mut().map(|listener| listener.fd.take()).collect::<Result<_, _>>()?,
+        link_listener: setup.link_listener.as_mut().context("http router: no link listener")?.take()?,
         token: setup.link.as_ref().context("http router: no link endpoint")?.token,
-        liveness: inherited(setup.liveness)?,
+        liveness: setup.liveness.take()?,
         limits: Limits {
             timeout: config.http_timeout,
             keepalive: config.http_keepalive,

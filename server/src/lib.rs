@@ -4,15 +4,18 @@
 
 pub mod api;
 mod auxiliary;
+pub mod clock;
 pub use rwsgi_config as config;
 mod control;
 pub mod daemon;
 pub mod forkserver;
 mod http_router;
+pub mod ids;
 pub mod ipc;
 pub mod master;
 mod mule;
 mod pidfile;
+pub mod process_setup;
 mod procname;
 pub use rwsgi_protocol as protocol;
 mod python;

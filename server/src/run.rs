@@ -12,6 +12,7 @@ use crate::control;
 use crate::daemon::{self, Side};
 use crate::forkserver;
 use crate::http_router;
+use crate::ipc::inherit::InheritedFd;
 use crate::master;
 use crate::master::process::{FORKSERVER_ROLE, Launcher, ROUTER_ROLE};
 use crate::spooler;
@@ -32,7 +33,7 @@ pub fn run(arguments: Vec<OsString>, launcher: Launcher) -> i32 {
 
 fn dispatch(arguments: Vec<OsString>, launcher: Launcher) -> anyhow::Result<i32> {
     if let [_, role, descriptor, ..] = arguments.as_slice()
-        && let Some(descriptor) = descriptor.to_str().and_then(|descriptor| descriptor.parse().ok())
+        && let Some(descriptor) = descriptor.to_str().and_then(InheritedFd::from_argument)
     {
         start_log(false);
         match role.to_str() {

@@ -306,7 +306,28 @@ def returns_none(environ, start_response):
 
 @route
 def too_long(environ, start_response):
-    start_response("200 OK", PLAIN + [("Content-Length", "5")])
+    """Nine bytes where five were announced, `by` every way there is to give a body."""
+    by = query(environ).get("by", "iterable")
+    write = start_response("200 OK", PLAIN + [("Content-Length", "5")])
+    if by == "bytes":
+        return [b"123456789"]
+    if by == "list":
+        return [b"123", b"456", b"789"]
+    if by == "after-the-end":
+        return Body(environ, [b"12345", b"6789"])
+    if by == "write":
+        write(b"123")
+        write(b"456789")
+    if by == "write-caught":
+        for piece in (b"123", b"456", b"789"):
+            try:
+                write(piece)
+            except AssertionError:
+                pass
+        return []
+    if by == "write-and-list":
+        write(b"123")
+        return [b"456", b"789"]
     return Body(environ, [b"123", b"456", b"789"])
 
 

@@ -16,6 +16,7 @@ pub(crate) enum Verdict {
 
 /// Options of one purpose.
 pub(crate) struct Family {
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the pages of docs/, which a test makes"))]
     pub(crate) title: &'static str,
     pub(crate) verdict: Verdict,
     /// What to use instead, or why it needs no doing.
@@ -337,9 +338,9 @@ pub(crate) static FAMILIES: &[Family] = &[
         ],
     },
     Family {
-        title: "The http front's details",
+        title: "The http router's details",
         verdict: Verdict::Never,
-        advice: "the front is one process that serves thousands of connections: leave it out",
+        advice: "the http router is one process that serves thousands of connections: leave it out",
         flags: &["http-auto-gzip"],
         values: &[
             "http-buffer-size", "http-connect-timeout", "http-events", "http-gid", "http-gracetime", "http-harakiri",

@@ -17,6 +17,11 @@ pub mod chunked;
 pub mod date;
 pub mod http;
 pub mod link;
+mod refusal;
 pub mod response;
+mod socket_protocol;
 pub mod target;
 pub mod uwsgi;
+mod version;
+
+pub use socket_protocol::SocketProtocol;

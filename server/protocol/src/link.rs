@@ -23,6 +23,9 @@
 //! link when it is idle. If a request had crossed the word on its way, the worker serves it as any other, and then the
 //! router closes. So the worker may exit when it reads end-of-file, and never before.
 
+use std::fmt::Display;
+use std::net::IpAddr;
+
 use thiserror::Error;
 
 /// The most requests that are on a link at once.
@@ -164,6 +167,18 @@ pub struct Peer<'a> {
 }
 
 impl<'a> Peer<'a> {
+    /// The text that [`Peer::parse`] reads. `client` is `None` on a unix socket.
+    ///
+    /// An IPv4 client of a socket that takes both is told by its IPv4 address, as uWSGI does: `::ffff:192.0.2.1` would be
+    /// another client to whoever compares addresses.
+    #[must_use]
+    pub fn text(client: Option<(IpAddr, u16)>, server_addr: impl Display, server_port: impl Display) -> String {
+        match client {
+            Some((ip, port)) => format!("{} {port} {server_addr} {server_port}", ip.to_canonical()),
+            None => format!("  {server_addr} {server_port}"),
+        }
+    }
+
     /// Reads the text: the four, with a space between them.
     ///
     /// # Errors
@@ -181,7 +196,7 @@ impl<'a> Peer<'a> {
 
 /// What [`Frames::decode`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step<'b> {
+pub enum Frame<'b> {
     /// Bytes for the client.
     Data(&'b [u8]),
     /// All input was consumed.
@@ -214,21 +229,21 @@ impl Frames {
     ///
     /// # Errors
     /// [`LinkError::Length`]; the link cannot be used any more.
-    pub fn decode<'b>(&mut self, input: &'b [u8]) -> Result<(usize, Step<'b>), LinkError> {
+    pub fn decode<'b>(&mut self, input: &'b [u8]) -> Result<(usize, Frame<'b>), LinkError> {
         let mut at = 0;
         loop {
             if self.left > 0 {
                 let rest = &input[at..];
                 if rest.is_empty() {
-                    return Ok((at, Step::More));
+                    return Ok((at, Frame::More));
                 }
                 let taken = rest.len().min(self.left as usize);
                 // Not more than `left`.
                 self.left -= taken as u32;
-                return Ok((at + taken, Step::Data(&rest[..taken])));
+                return Ok((at + taken, Frame::Data(&rest[..taken])));
             }
             while usize::from(self.have) < self.word.len() {
-                let Some(&byte) = input.get(at) else { return Ok((at, Step::More)) };
+                let Some(&byte) = input.get(at) else { return Ok((at, Frame::More)) };
                 self.word[usize::from(self.have)] = byte;
                 self.have += 1;
                 at += 1;
@@ -237,10 +252,10 @@ impl Frames {
             match u32::from_le_bytes(self.word) {
                 word @ DONE_KEEP..LEAVING => {
                     let quick = word & QUICK != 0;
-                    return Ok((at, Step::Done { keep: word & !QUICK == DONE_KEEP, quick }));
+                    return Ok((at, Frame::Done { keep: word & !QUICK == DONE_KEEP, quick }));
                 }
-                LEAVING => return Ok((at, Step::Leaving)),
-                SKIPPED => return Ok((at, Step::Skipped)),
+                LEAVING => return Ok((at, Frame::Leaving)),
+                SKIPPED => return Ok((at, Frame::Skipped)),
                 length if length > MAX_FRAME => return Err(LinkError::Length(length)),
                 length => self.left = length,
             }
@@ -281,6 +296,16 @@ mod tests {
     }
 
     #[test]
+    fn a_client_of_ipv4_has_one_address_whatever_socket_it_came_by() {
+        for ip in ["192.0.2.1", "::ffff:192.0.2.1"] {
+            let text = Peer::text(Some((ip.parse().unwrap(), 5)), "web", 80);
+            assert_eq!(Peer::parse(text.as_bytes()).unwrap().remote_addr, "192.0.2.1");
+        }
+        assert_eq!(Peer::text(Some(("2001:db8::1".parse().unwrap(), 5)), "::1", 80), "2001:db8::1 5 ::1 80");
+        assert_eq!(Peer::text(None, "", ""), "   ");
+    }
+
+    #[test]
     fn a_length_that_no_frame_has_is_refused() {
         assert_eq!(Frames::default().decode(&[1, 0xff, 0xff, 0xff]), Err(LinkError::Length(0xffff_ff01)));
     }
@@ -309,18 +334,18 @@ mod tests {
             while at < input.len() {
                 let end = input.len().min(at + cuts.next().unwrap());
                 while at < end {
-                    let (consumed, step) = decoder.decode(&input[at..end])?;
+                    let (consumed, frame) = decoder.decode(&input[at..end])?;
                     at += consumed;
-                    match step {
-                        Step::Data(bytes) => data.extend_from_slice(bytes),
-                        Step::More => prop_assert_eq!(at, end),
+                    match frame {
+                        Frame::Data(bytes) => data.extend_from_slice(bytes),
+                        Frame::More => prop_assert_eq!(at, end),
                         word => words.push(word),
                     }
                 }
             }
             prop_assert_eq!(data, frames.concat());
-            let mut expected = vec![Step::Done { keep, quick }];
-            expected.extend(after.map(|word| if word == LEAVING { Step::Leaving } else { Step::Skipped }));
+            let mut expected = vec![Frame::Done { keep, quick }];
+            expected.extend(after.map(|word| if word == LEAVING { Frame::Leaving } else { Frame::Skipped }));
             prop_assert_eq!(words, expected);
         }
     }

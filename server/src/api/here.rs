@@ -7,7 +7,6 @@ use nix::unistd::Pid;
 
 use super::share::Share;
 use crate::config::Config;
-use crate::forkserver::inherited;
 use crate::ipc::{Auxiliary, AuxiliaryKind, Role, Setup};
 use crate::stats::scoreboard::Scoreboard;
 
@@ -35,15 +34,15 @@ static ROLE: OnceLock<Role> = OnceLock::new();
 ///
 /// # Errors
 /// When the scoreboard cannot be mapped once more.
-pub fn settle(setup: &Setup, scoreboard: &Scoreboard) -> anyhow::Result<()> {
+pub fn settle(setup: &mut Setup, scoreboard: &Scoreboard) -> anyhow::Result<()> {
     let memory = scoreboard.memory().try_clone_to_owned()?;
     let server = Server {
         config: setup.config.clone(),
         generation: setup.generation,
         // The fork server was started by it; what is forked is adopted by it.
         master: Pid::parent(),
-        share: Share::take(&setup.share, &setup.config.between)?,
-        control: inherited(setup.control)?,
+        share: Share::take(&mut setup.share, &setup.config.between)?,
+        control: setup.control.take()?,
         scoreboard: Scoreboard::map(setup.layout, memory)?,
     };
     // There is one fork server to a process.

@@ -14,8 +14,8 @@ use tracing::warn;
 
 use super::here::{server, worker};
 use super::text::Text;
-use crate::wsgi::exchange::Shared;
-use crate::wsgi::gateway;
+use crate::wsgi::exchange::CurrentRequest;
+use crate::wsgi::respond;
 
 pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(request_id, module)?)?;
@@ -40,7 +40,7 @@ struct Connection {
 thread_local! {
     static THREAD: Cell<Option<u32>> = const { Cell::new(None) };
     static CONNECTION: Cell<Option<Connection>> = const { Cell::new(None) };
-    static EXCHANGE: RefCell<Option<Shared>> = const { RefCell::new(None) };
+    static EXCHANGE: RefCell<Option<CurrentRequest>> = const { RefCell::new(None) };
     /// Whether there is something in `NOTES`.
     static IS_NOTED: Cell<bool> = const { Cell::new(false) };
     static NOTES: RefCell<Notes> = const { RefCell::new(Notes { log: false, variables: Vec::new() }) };
@@ -68,7 +68,7 @@ pub(crate) fn begin(fd: RawFd, is_link: bool) {
 
 /// The application is given what reaches its request by way of `exchange`.
 #[inline]
-pub(crate) fn reach(exchange: &Shared) {
+pub(crate) fn reach(exchange: &CurrentRequest) {
     let is_known = EXCHANGE.with_borrow(|known| known.as_ref().is_some_and(|known| known.is(exchange)));
     if !is_known {
         // What was there goes when the borrow is over: it may be the last of something that runs code as it goes.
@@ -94,7 +94,7 @@ fn note(change: impl FnOnce(&mut Notes)) -> PyResult<()> {
     Ok(())
 }
 
-fn exchange() -> PyResult<Shared> {
+fn exchange() -> PyResult<CurrentRequest> {
     connection()?;
     let exchange = EXCHANGE.with_borrow(Clone::clone);
     exchange.ok_or_else(|| PyRuntimeError::new_err("this thread serves no request"))
@@ -149,7 +149,7 @@ fn log_this_request() -> PyResult<()> {
 #[pyfunction]
 fn disconnect(py: Python<'_>) -> PyResult<()> {
     let Connection { fd, is_link } = connection()?;
-    gateway::end_early(py, &exchange()?)?;
+    respond::end_early(py, &exchange()?)?;
     if !is_link {
         // The client may be gone already.
         let _ = shutdown(fd, Shutdown::Write);
@@ -186,7 +186,7 @@ fn sendfile(py: Python<'_>, what: &Bound<'_, PyAny>, chunk: u64, pos: u64, files
     };
     let left = size.saturating_sub(pos);
     let len = if filesize == 0 { left } else { filesize.min(left) };
-    gateway::send_part(py, &exchange()?, file, pos, len)?;
+    respond::send_part(py, &exchange()?, file, pos, len)?;
     Ok(Some(true))
 }
 

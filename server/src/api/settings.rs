@@ -33,7 +33,7 @@ pub(super) fn add(module: &Bound<'_, PyModule>, setup: &Setup) -> PyResult<()> {
         magic.set_item(bytes(&character.to_string()), bytes(value))?;
     }
     module.add("magic_table", magic)?;
-    module.add("sockets", PyList::new(py, setup.listeners.iter().map(|listener| listener.fd))?)?;
+    module.add("sockets", PyList::new(py, setup.listeners.iter().map(|listener| listener.fd.number()))?)?;
     module.add("buffer_size", config.buffer_size)?;
     module.add("started_on", setup.started_at / 1_000_000)?;
     module.add("applications", py.None())?;

@@ -1,7 +1,7 @@
 //! Everything that lies between the processes: the board, the caches, the mules' queues. The master makes it at its
 //! start, so that it outlives every other process and every reload.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::Context;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
@@ -10,8 +10,8 @@ use rwsgi_stats::Snapshot;
 use super::board::Board;
 use super::cache::Cache;
 use crate::config::Between;
-use crate::forkserver::inherited;
 use crate::ipc::ShareDescriptors;
+use crate::ipc::inherit::InheritedFd;
 
 /// See the module.
 #[derive(Debug)]
@@ -61,7 +61,10 @@ impl Share {
     ///
     /// # Errors
     /// When `inherit` fails.
-    pub fn descriptors(&self, inherit: impl Fn(BorrowedFd<'_>) -> nix::Result<RawFd>) -> nix::Result<ShareDescriptors> {
+    pub fn descriptors(
+        &self,
+        inherit: impl Fn(BorrowedFd<'_>) -> nix::Result<InheritedFd>,
+    ) -> nix::Result<ShareDescriptors> {
         let queue = |queue: &Queue| Ok((inherit(queue.entry.as_fd())?, inherit(queue.exit.as_fd())?));
         Ok(ShareDescriptors {
             board: inherit(self.board.file())?,
@@ -74,13 +77,14 @@ impl Share {
     ///
     /// # Errors
     /// When it cannot be mapped.
-    pub fn take(descriptors: &ShareDescriptors, between: &Between) -> anyhow::Result<Self> {
-        let caches = descriptors.caches.iter().zip(&between.caches);
-        let queue = |(entry, exit): &(RawFd, RawFd)| Ok(Queue { entry: inherited(*entry)?, exit: inherited(*exit)? });
+    pub fn take(descriptors: &mut ShareDescriptors, between: &Between) -> anyhow::Result<Self> {
+        let caches = descriptors.caches.iter_mut().zip(&between.caches);
+        let queue =
+            |(entry, exit): &mut (InheritedFd, InheritedFd)| Ok(Queue { entry: entry.take()?, exit: exit.take()? });
         Ok(Self {
-            board: Board::map(inherited(descriptors.board)?, between)?,
-            caches: caches.map(|(fd, shape)| Ok(Cache::map(inherited(*fd)?, shape)?)).collect::<anyhow::Result<_>>()?,
-            queues: descriptors.queues.iter().map(queue).collect::<anyhow::Result<_>>()?,
+            board: Board::map(descriptors.board.take()?, between)?,
+            caches: caches.map(|(fd, shape)| Ok(Cache::map(fd.take()?, shape)?)).collect::<anyhow::Result<_>>()?,
+            queues: descriptors.queues.iter_mut().map(queue).collect::<anyhow::Result<_>>()?,
         })
     }
 }

@@ -2,11 +2,12 @@
 //! keeps packets apart. File descriptors are inherited over exec and named by number.
 
 pub mod control;
+pub mod inherit;
 pub mod schedule;
 pub mod target;
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, getsockopt, recv, send, setsockopt, socketpair, sockopt,
@@ -15,27 +16,20 @@ use rwsgi_stats::Address;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use self::inherit::InheritedFd;
 use crate::config::Config;
+use crate::protocol::SocketProtocol;
 use crate::stats::scoreboard::Layout;
 
-/// What is spoken on a listening socket that the workers accept from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Protocol {
-    /// HTTP/1.1.
-    Http,
-    /// The uwsgi protocol.
-    Uwsgi,
-}
-
 /// A listening socket that a process inherits.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct InheritedListener {
     /// The address that it is bound to.
     pub address: Address,
     /// What is spoken on it.
-    pub protocol: Protocol,
+    pub protocol: SocketProtocol,
     /// The descriptor.
-    pub fd: RawFd,
+    pub fd: InheritedFd,
 }
 
 /// Where workers find the router: an abstract unix socket, and the secret that makes a link one of ours.
@@ -48,45 +42,45 @@ pub struct LinkEndpoint {
 }
 
 /// The descriptors by which a process inherits what the application's processes share.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct ShareDescriptors {
     /// Locks and metrics.
-    pub board: RawFd,
+    pub board: InheritedFd,
     /// In the order of the configuration.
-    pub caches: Vec<RawFd>,
+    pub caches: Vec<InheritedFd>,
     /// The mules' queues: their entry and their exit.
-    pub queues: Vec<(RawFd, RawFd)>,
+    pub queues: Vec<(InheritedFd, InheritedFd)>,
 }
 
 impl ShareDescriptors {
     /// All of them.
-    pub fn all(&self) -> impl Iterator<Item = RawFd> {
-        let queues = self.queues.iter().flat_map(|(entry, exit)| [*entry, *exit]);
-        std::iter::once(self.board).chain(self.caches.iter().copied()).chain(queues)
+    pub fn all(&self) -> impl Iterator<Item = &InheritedFd> {
+        let queues = self.queues.iter().flat_map(|(entry, exit)| [entry, exit]);
+        std::iter::once(&self.board).chain(&self.caches).chain(queues)
     }
 }
 
 /// The first message to a process: everything that it needs to know.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Setup {
     /// The configuration in force.
     pub config: Config,
     /// Shape of the scoreboard.
     pub layout: Layout,
     /// The scoreboard's memory.
-    pub scoreboard: RawFd,
+    pub scoreboard: InheritedFd,
     /// End-of-file on it means that the master is gone.
-    pub liveness: RawFd,
+    pub liveness: InheritedFd,
     /// Where a worker says how it stands: [`Notice`]s.
-    pub notices: RawFd,
+    pub notices: InheritedFd,
     /// What the application's processes share.
     pub share: ShareDescriptors,
     /// Where the application's side tells the master things ([`crate::ipc::control`]).
-    pub control: RawFd,
+    pub control: InheritedFd,
     /// The sockets to accept from.
     pub listeners: Vec<InheritedListener>,
     /// The router's listener, for the router; `None` for a fork server.
-    pub link_listener: Option<RawFd>,
+    pub link_listener: Option<InheritedFd>,
     /// Where the workers find the router, if there is one.
     pub link: Option<LinkEndpoint>,
     /// The generation that a fork server loads.
@@ -97,11 +91,11 @@ pub struct Setup {
 
 impl Setup {
     /// Every descriptor that is named in it.
-    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
-        let listeners = self.listeners.iter().map(|listener| listener.fd);
+    pub fn descriptors(&self) -> impl Iterator<Item = &InheritedFd> {
+        let listeners = self.listeners.iter().map(|listener| &listener.fd);
         listeners
-            .chain([self.scoreboard, self.liveness, self.notices, self.control])
-            .chain(self.link_listener)
+            .chain([&self.scoreboard, &self.liveness, &self.notices, &self.control])
+            .chain(&self.link_listener)
             .chain(self.share.all())
     }
 }

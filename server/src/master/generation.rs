@@ -12,14 +12,16 @@ use tokio::net::UnixDatagram;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
-use super::listeners::{Listener, inherit};
+use super::listeners::Listener;
 use super::pool::Reason;
 use super::process::{End, FORKSERVER_ROLE};
 use super::shutdown::Phase;
 use super::{Event, Master};
 use crate::config::Config;
-use crate::forkserver::EXIT_NO_APP;
-use crate::ipc::{Answer, InheritedListener, Order, Protocol, Role, Setup, receive_message, send_message};
+use crate::ipc::inherit::InheritedFd;
+use crate::ipc::{Answer, InheritedListener, Order, Role, Setup, receive_message, send_message};
+use crate::process_setup::EXIT_NO_APP;
+use crate::protocol::SocketProtocol;
 
 /// A fork server that died while its generation served is started again after this.
 const RESTART_DELAY: Duration = Duration::from_secs(1);
@@ -110,18 +112,18 @@ impl Master {
 
     /// What a process of ours needs to know, and the descriptors that it inherits.
     pub(super) fn setup(&self, generation: u32, config: &Config) -> anyhow::Result<Setup> {
-        let inherited = |(listener, protocol): &(Listener, Protocol)| -> nix::Result<InheritedListener> {
+        let inherited = |(listener, protocol): &(Listener, SocketProtocol)| -> nix::Result<InheritedListener> {
             let address = listener.address.clone();
             Ok(InheritedListener { address, protocol: *protocol, fd: listener.inherit()? })
         };
         Ok(Setup {
             config: config.clone(),
             layout: self.scoreboard.layout(),
-            scoreboard: inherit(self.scoreboard.memory())?,
-            liveness: inherit(self.liveness.as_fd())?,
-            notices: inherit(self.notices.as_fd())?,
-            share: self.share.descriptors(inherit)?,
-            control: inherit(self.control.as_fd())?,
+            scoreboard: InheritedFd::lend(self.scoreboard.memory())?,
+            liveness: InheritedFd::lend(self.liveness.as_fd())?,
+            notices: InheritedFd::lend(self.notices.as_fd())?,
+            share: self.share.descriptors(InheritedFd::lend)?,
+            control: InheritedFd::lend(self.control.as_fd())?,
             listeners: self.listeners.iter().map(inherited).collect::<Result<_, _>>()?,
             link_listener: None,
             link: self.router.endpoint.clone(),

@@ -8,10 +8,12 @@ use nix::unistd::Pid;
 use tracing::{error, info};
 
 use super::Master;
-use super::listeners::{bind_private, inherit};
+use super::listeners::bind_private;
 use super::process::{End, ROUTER_ROLE};
 use super::shutdown::Phase;
-use crate::ipc::{InheritedListener, LinkEndpoint, Protocol, Setup};
+use crate::ipc::inherit::InheritedFd;
+use crate::ipc::{InheritedListener, LinkEndpoint, Setup};
+use crate::protocol::SocketProtocol;
 
 /// A router that dies is started again after this; its clients' connections wait in the backlog.
 const RESTART_DELAY: Duration = Duration::from_millis(500);
@@ -73,11 +75,12 @@ impl Master {
             .router_listeners
             .iter()
             .map(|listener| {
-                let (address, protocol) = (listener.address.clone(), Protocol::Http);
+                let (address, protocol) = (listener.address.clone(), SocketProtocol::Http);
                 Ok(InheritedListener { address, protocol, fd: listener.inherit()? })
             })
             .collect::<nix::Result<_>>()?;
-        setup.link_listener = self.router.listener.as_ref().map(|listener| inherit(listener.as_fd())).transpose()?;
+        setup.link_listener =
+            self.router.listener.as_ref().map(|listener| InheritedFd::lend(listener.as_fd())).transpose()?;
         Ok(setup)
     }
 

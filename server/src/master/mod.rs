@@ -56,9 +56,10 @@ use self::watchdog::Watchdog;
 use crate::api::share::Share;
 use crate::config::Config;
 use crate::daemon::Starter;
-use crate::ipc::{Answer, Notice, Protocol};
+use crate::ipc::{Answer, Notice};
 use crate::pidfile::{self, MASTER_NAME};
 use crate::procname;
+use crate::protocol::SocketProtocol;
 use crate::spooler::Queue;
 use crate::stats::clock;
 use crate::stats::memory::Memory;
@@ -105,7 +106,7 @@ struct Master {
     config: Config,
     launcher: Launcher,
     reread: Reread,
-    listeners: Vec<(Listener, Protocol)>,
+    listeners: Vec<(Listener, SocketProtocol)>,
     router: HttpRouter,
     router_listeners: Vec<Listener>,
     scoreboard: Scoreboard,
@@ -221,7 +222,7 @@ async fn serve(config: Config, mut launcher: Launcher, reread: Reread, mut start
     };
     let mut listeners = Vec::new();
     for (option, addresses, protocol) in
-        [("http-socket", &config.http_socket, Protocol::Http), ("socket", &config.socket, Protocol::Uwsgi)]
+        [("http-socket", &config.http_socket, SocketProtocol::Http), ("socket", &config.socket, SocketProtocol::Uwsgi)]
     {
         for address in addresses {
             listeners.push((open(option, address)?, protocol));
@@ -240,7 +241,7 @@ async fn serve(config: Config, mut launcher: Launcher, reread: Reread, mut start
     }
     while let Some((address, fd)) = inherited.find(|_| true) {
         // As uWSGI does with a socket that nothing else is said of.
-        listeners.push((Listener::adopt("LISTEN_FDS", address, fd, config.listen)?, Protocol::Uwsgi));
+        listeners.push((Listener::adopt("LISTEN_FDS", address, fd, config.listen)?, SocketProtocol::Uwsgi));
     }
     anyhow::ensure!(
         !(listeners.is_empty() && router_listeners.is_empty()),
@@ -454,10 +455,7 @@ impl Master {
             .iter()
             .map(|(listener, protocol)| SocketView {
                 address: &listener.address,
-                protocol: match protocol {
-                    Protocol::Http => "http",
-                    Protocol::Uwsgi => "uwsgi",
-                },
+                protocol: protocol.as_str(),
                 fd: listener.fd(),
             })
             .collect();

@@ -4,20 +4,19 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::listeners::inherit;
 use super::supervisor::VARIABLES;
+use crate::ipc::inherit::InheritedFd;
 use crate::ipc::{Setup, channel, send_message};
 use crate::procname;
 
@@ -58,7 +57,7 @@ impl Launcher {
             Some(home) if !self.prefix.is_empty() => home.join("bin/python").into_os_string(),
             _ => self.program.clone(),
         };
-        let number = inherit(theirs.as_fd())?.to_string();
+        let number = InheritedFd::lend(theirs.as_fd())?.number().to_string();
         // The child is reaped with all others, by `reap`.
         let mut command = Command::new(&program);
         command.args(&self.prefix).args([OsStr::new(role), OsStr::from_bytes(number.as_bytes())]);
@@ -74,17 +73,11 @@ impl Launcher {
             .map_err(|error| io::Error::new(error.kind(), format!("'{}': {error}", program.display())))?;
         // The next process that is started gets its own set, and what nobody owns there would stay open for ever.
         for fd in setup.descriptors() {
-            close_on_exec(fd)?;
+            fd.close_on_exec()?;
         }
         send_message(ours.as_fd(), setup)?;
         Ok((Pid::from_raw(child.id() as i32), ours))
     }
-}
-
-fn close_on_exec(fd: RawFd) -> nix::Result<()> {
-    // SAFETY: the borrow ends with this statement; a setup names descriptors that its maker holds open.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
-    fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map(drop)
 }
 
 /// How a process ended.

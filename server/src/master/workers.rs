@@ -10,8 +10,8 @@ use super::pool::{Fate, Reason};
 use super::process::{End, Reaped};
 use super::shutdown::Phase;
 use super::{Master, clock};
-use crate::forkserver::EXIT_NO_APP;
 use crate::ipc::{Order, Role};
+use crate::process_setup::EXIT_NO_APP;
 use crate::stats::request::describe;
 
 /// While the router leaves, a worker that is gone is replaced after this.

@@ -10,6 +10,8 @@ use nix::sys::socket::{
     sockopt,
 };
 
+use crate::protocol::link::Peer;
+
 /// A listening socket of clients.
 #[derive(Debug)]
 pub(super) struct Listener {
@@ -33,7 +35,7 @@ impl Listener {
     /// The next connection and the text of its [`crate::protocol::link::Peer`]. `None` when there is none.
     pub(super) fn accept(&self) -> nix::Result<Option<(OwnedFd, Box<[u8]>)>> {
         let Some(fd) = accept(&self.fd)? else { return Ok(None) };
-        let peer = if self.tcp { peer_text(&fd) } else { Some("   ".into()) };
+        let peer = if self.tcp { peer_text(&fd) } else { Some(Peer::text(None, "", "")) };
         // Without a peer the connection is broken already; the next one may not be.
         match peer {
             Some(peer) => Ok(Some((fd, peer.into_bytes().into_boxed_slice()))),
@@ -62,16 +64,16 @@ fn owned(fd: i32) -> OwnedFd {
 }
 
 fn peer_text(fd: &OwnedFd) -> Option<String> {
-    let (remote_addr, remote_port) = address(&getpeername(fd.as_raw_fd()).ok()?)?;
+    let client = address(&getpeername(fd.as_raw_fd()).ok()?)?;
     let (server_addr, server_port) = address(&getsockname(fd.as_raw_fd()).ok()?)?;
-    Some(format!("{remote_addr} {remote_port} {server_addr} {server_port}"))
+    Some(Peer::text(Some(client), server_addr, server_port))
 }
 
 fn address(address: &SockaddrStorage) -> Option<(IpAddr, u16)> {
     if let Some(v4) = address.as_sockaddr_in() {
         return Some((v4.ip().into(), v4.port()));
     }
-    // An IPv4 client of a socket that takes both is shown as what it is.
+    // An address of IPv4 on a socket that takes both is shown as what it is.
     address.as_sockaddr_in6().map(|v6| (v6.ip().to_canonical(), v6.port()))
 }
 

@@ -11,7 +11,7 @@ use super::link::{Link, Received, Wanted};
 use super::output::MEMORY_MAX;
 use super::slots::Key;
 use crate::protocol::http::WORKER_LOST;
-use crate::protocol::link::{AHEAD_MAX, Step};
+use crate::protocol::link::{AHEAD_MAX, Frame};
 
 /// Reads of one link before others get their turn.
 const TURNS: usize = 8;
@@ -77,20 +77,20 @@ impl Router<'_> {
         let mut is_free = false;
         while !rest.is_empty() {
             let Some(link) = self.links.get_mut(key) else { return Relayed::Nothing };
-            let Ok((consumed, step)) = link.frames.decode(rest) else {
+            let Ok((consumed, frame)) = link.frames.decode(rest) else {
                 return Relayed::Nonsense("a length that no frame has");
             };
             rest = &rest[consumed..];
             let streak = link.streak;
             let wanted = link.dispatched.front().map(|dispatched| dispatched.wanted);
-            match (step, wanted) {
-                (Step::More, _) => {}
-                (Step::Leaving, _) => {
+            match (frame, wanted) {
+                (Frame::More, _) => {}
+                (Frame::Leaving, _) => {
                     link.leaving = true;
                     is_free = true;
                 }
                 _ if link.emptying => return Relayed::Nonsense("a response to no request"),
-                (Step::Data(data), Some(Wanted::By(client))) => {
+                (Frame::Data(data), Some(Wanted::By(client))) => {
                     link.answered = true;
                     pieces.slices[pieces.used] = IoSlice::new(data);
                     pieces.used += 1;
@@ -100,8 +100,8 @@ impl Router<'_> {
                         self.pass_on(client, &mut pieces);
                     }
                 }
-                (Step::Data(data), Some(Wanted::Nobody)) => link.dropped += data.len(),
-                (Step::Done { keep, quick }, Some(wanted @ (Wanted::By(_) | Wanted::Nobody))) => {
+                (Frame::Data(data), Some(Wanted::Nobody)) => link.dropped += data.len(),
+                (Frame::Done { keep, quick }, Some(wanted @ (Wanted::By(_) | Wanted::Nobody))) => {
                     if let Wanted::By(client) = wanted {
                         self.pass_on(client, &mut pieces);
                         self.complete(client, keep);
@@ -111,7 +111,7 @@ impl Router<'_> {
                     self.next(key, if quick { streak + 1 } else { 0 });
                     is_free = true;
                 }
-                (Step::Skipped, Some(Wanted::Cancelled)) => {
+                (Frame::Skipped, Some(Wanted::Cancelled)) => {
                     self.next(key, streak);
                     is_free = true;
                 }

@@ -9,20 +9,12 @@ use std::sync::atomic::{AtomicU32, AtomicU64, fence};
 
 use rwsgi_stats::latency;
 
+use crate::protocol::SocketProtocol;
+
 /// How much of a request's head is kept for those who ask what a thread is doing, bytes.
 pub const HEAD_KEPT: usize = 2048;
 /// Room for a peer's text: `remote_addr remote_port server_addr server_port`, bytes.
 pub const PEER_KEPT: usize = 128;
-
-/// Which form the kept head of a request has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Wire {
-    /// The text of an HTTP/1 head.
-    Http = 0,
-    /// The variables of a uwsgi packet.
-    Uwsgi = 1,
-}
 
 /// Adds to a counter that only the caller writes.
 #[inline]
@@ -237,8 +229,8 @@ impl std::ops::AddAssign for Counters {
 pub struct HeldRequest {
     /// When it began, monotonic ns.
     pub started: u64,
-    /// The form of `head`.
-    pub wire: Wire,
+    /// The form of `head`: the text of an HTTP/1 head, or the variables of a uwsgi packet.
+    pub protocol: SocketProtocol,
     /// `remote_addr remote_port server_addr server_port`; empty for a uwsgi packet, which carries its own.
     pub peer: String,
     /// The first [`HEAD_KEPT`] bytes of its head.
@@ -262,7 +254,7 @@ pub struct ThreadCell {
     responses: [AtomicU64; 5],
     gil_wait: AtomicU64,
     average: AtomicU64,
-    wire: AtomicU32,
+    protocol: AtomicU32,
     peer: Text<{ PEER_KEPT / 8 }>,
     head: Text<{ HEAD_KEPT / 8 }>,
     /// Latency of every request, µs.
@@ -274,13 +266,13 @@ pub struct ThreadCell {
 impl ThreadCell {
     /// The thread took a request at `now` (monotonic ns).
     #[inline]
-    pub fn begin(&self, now: u64, wire: Wire, peer: &[u8], head: &[u8]) {
+    pub fn begin(&self, now: u64, protocol: SocketProtocol, peer: &[u8], head: &[u8]) {
         let sequence = self.sequence.load(Relaxed);
         // A reader of the request before this one, who sees any of what follows, sees that it has ended.
         fence(Release);
         self.started.store(now, Relaxed);
         self.running_before.store(self.running.load(Relaxed), Relaxed);
-        self.wire.store(wire as u32, Relaxed);
+        self.protocol.store(protocol as u32, Relaxed);
         self.peer.store(peer);
         self.head.store(head);
         self.sequence.store(sequence | 1, Release);
@@ -383,7 +375,11 @@ impl ThreadCell {
         }
         let request = HeldRequest {
             started: self.started.load(Relaxed),
-            wire: if self.wire.load(Relaxed) == Wire::Uwsgi as u32 { Wire::Uwsgi } else { Wire::Http },
+            protocol: if self.protocol.load(Relaxed) == SocketProtocol::Uwsgi as u32 {
+                SocketProtocol::Uwsgi
+            } else {
+                SocketProtocol::Http
+            },
             peer: String::from_utf8_lossy(&self.peer.load()).into_owned(),
             head: self.head.load(),
         };
@@ -454,7 +450,7 @@ mod tests {
     fn a_request_in_progress_is_seen_and_counted_when_it_ends() {
         let cell = zeroed();
         assert!(cell.held().is_none());
-        cell.begin(5_000, Wire::Http, b"1.2.3.4 5 6.7.8.9 80", b"GET /slow HTTP/1.1\r\n");
+        cell.begin(5_000, SocketProtocol::Http, b"1.2.3.4 5 6.7.8.9 80", b"GET /slow HTTP/1.1\r\n");
         let held = cell.held().unwrap();
         assert_eq!((held.started, held.head.as_slice()), (5_000, b"GET /slow HTTP/1.1\r\n".as_slice()));
         assert_eq!(cell.read().1, Some(5_000));
@@ -472,7 +468,7 @@ mod tests {
     #[test]
     fn what_a_dead_worker_held_stays_readable_until_it_is_abandoned() {
         let cell = zeroed();
-        cell.begin(1_000, Wire::Uwsgi, b"", b"head");
+        cell.begin(1_000, SocketProtocol::Uwsgi, b"", b"head");
         assert!(cell.held().is_some());
         cell.abandon(4_000);
         assert!(cell.held().is_none());
@@ -486,7 +482,7 @@ mod tests {
         std::thread::scope(|scope| {
             let writer = scope.spawn(|| {
                 for start in (0..200_000_000).step_by(1_000) {
-                    cell.begin(start, Wire::Http, b"peer", b"head");
+                    cell.begin(start, SocketProtocol::Http, b"peer", b"head");
                     cell.finish(start + 1_000, start, Outcome::default());
                 }
             });
@@ -503,11 +499,11 @@ mod tests {
     #[test]
     fn a_text_longer_than_its_room_is_cut() {
         let cell = zeroed();
-        cell.begin(0, Wire::Http, &[b'p'; PEER_KEPT + 9], &[b'h'; HEAD_KEPT + 9]);
+        cell.begin(0, SocketProtocol::Http, &[b'p'; PEER_KEPT + 9], &[b'h'; HEAD_KEPT + 9]);
         let held = cell.held().unwrap();
         assert_eq!((held.peer.len(), held.head.len()), (PEER_KEPT, HEAD_KEPT));
         for len in [0, 1, 7, 8, 9, 15, 16] {
-            cell.begin(0, Wire::Http, b"", &b"0123456789abcdef"[..len]);
+            cell.begin(0, SocketProtocol::Http, b"", &b"0123456789abcdef"[..len]);
             assert_eq!(cell.held().unwrap().head, &b"0123456789abcdef"[..len]);
         }
     }

@@ -140,7 +140,7 @@ impl Process {
             self.footprint.rss_peak = self.footprint.rss_peak.max(kilobytes(&status, "VmHWM:"));
         }
         self.read_at = now;
-        self.cost = clock::thread_time().saturating_sub(before).try_into().unwrap_or(i64::MAX);
+        self.cost = clock::thread_time().saturating_sub(before).as_nanos().try_into().unwrap_or(i64::MAX);
     }
 }
 

@@ -4,7 +4,6 @@
 pub mod ahead;
 pub mod backlog;
 pub mod cell;
-pub mod clock;
 pub mod footprint;
 pub mod memory;
 pub mod metrics;
@@ -17,3 +16,6 @@ pub mod spooler_cell;
 mod spooler_metrics;
 pub mod spoolers;
 pub mod totals;
+
+// For those who import it from here yet.
+pub use crate::clock;

@@ -237,7 +237,8 @@ pub(crate) fn zeroed_cell() -> Box<ThreadCell> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::cell::{Outcome, Wire};
+    use crate::protocol::SocketProtocol;
+    use crate::stats::cell::Outcome;
 
     #[test]
     fn what_one_mapping_writes_another_reads() {
@@ -245,7 +246,7 @@ mod tests {
         let writer = Scoreboard::create(layout).unwrap();
         let reader = Scoreboard::map(layout, writer.memory().try_clone_to_owned().unwrap()).unwrap();
         let last = layout.slots - 1;
-        writer.thread(last, 1).begin(1, Wire::Http, b"", b"GET / HTTP/1.1");
+        writer.thread(last, 1).begin(1, SocketProtocol::Http, b"", b"GET / HTTP/1.1");
         writer.thread(last, 1).finish(2, 1, Outcome { status: 200, ..Outcome::default() });
         writer.router().reject();
         writer.worker(0).set_accepting(true);
@@ -259,7 +260,7 @@ mod tests {
     fn a_cleared_slot_is_empty_and_its_neighbours_are_not() {
         let board = Scoreboard::create(Layout::new(1, 1)).unwrap();
         for slot in 0..3 {
-            board.thread(slot, 0).begin(1, Wire::Http, b"", b"x");
+            board.thread(slot, 0).begin(1, SocketProtocol::Http, b"", b"x");
             board.thread(slot, 0).finish(2, 1, Outcome::default());
         }
         board.dispatched(1, 0).dispatch(3);

@@ -9,7 +9,7 @@ use rwsgi_stats::{
 };
 
 use super::cell::{Counters, ExceptionReport};
-use super::clock;
+use super::clock::{self, MonotonicNanos};
 use super::memory::Memory;
 use super::request::Vars;
 pub use super::request::describe;
@@ -142,7 +142,7 @@ pub fn take(subject: &Subject<'_>, memory: &mut Memory) -> Snapshot {
         schema: Some(SCHEMA_VERSION),
         hostname: Some(host),
         started_at: Some(subject.started_at),
-        now: Some(memory.clock.unix_at(now)),
+        now: Some(memory.clock.unix_at(MonotonicNanos::from_nanos(now)).as_micros()),
         generation: Some(subject.generation),
         python: Some(subject.python.to_owned()),
         queue: Some(Queue {
@@ -191,12 +191,13 @@ fn worker(
                         && let Some(held) = cell.held()
                     {
                         let vars = Vars::of(&held, host);
-                        let started = memory.clock.unix_at(held.started);
+                        let unix_at = |moment| memory.clock.unix_at(MonotonicNanos::from_nanos(moment)).as_micros();
+                        let started = unix_at(held.started);
                         thread.vars = vars.lines().collect();
                         thread.req_info = RequestInfo {
                             request_start: Some(started / 1_000_000),
                             started: Some(started),
-                            elapsed: Some(memory.clock.unix_at(now).saturating_sub(started)),
+                            elapsed: Some(unix_at(now).saturating_sub(started)),
                             ..vars.info()
                         };
                     }
@@ -213,7 +214,9 @@ fn worker(
         .collect();
     add(&mut memory.all_latency, &memory.worker_latency);
 
-    let processor = view.lives.iter().filter_map(|life| clock::processor_time(life.pid)).sum::<u64>();
+    let processor =
+        view.lives.iter().filter_map(|life| clock::processor_time(life.pid)).sum::<std::time::Duration>().as_nanos()
+            as u64;
     let (busy_time, processor_time) =
         memory.never_lower(index, sum.running + in_progress, view.totals.processor_time + processor);
     let footprint = shown.map(|life| memory.footprint(life.pid)).unwrap_or_default();

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rwsgi_stats::{Spooler, SpoolerJob, latency};
 
-use super::clock::Clock;
+use super::clock::{Clock, MonotonicNanos};
 use super::scoreboard::Scoreboard;
 
 /// A spooler, as far as the master knows it.
@@ -23,12 +23,13 @@ pub struct SpoolerView<'a> {
 
 /// What is told of the spoolers; `now` is a moment of `clock`'s monotonic side, ns.
 pub(super) fn take(board: &Scoreboard, views: &[SpoolerView<'_>], clock: Clock, now: u64) -> Vec<Spooler> {
+    let unix_at = |moment| clock.unix_at(MonotonicNanos::from_nanos(moment)).as_micros();
     let told = |view: &SpoolerView<'_>| {
         let cell = board.spooler(view.number - 1);
         let counters = cell.read();
         let job = cell.held().map(|(name, started)| SpoolerJob {
             name: String::from_utf8_lossy(&name).into_owned(),
-            started: clock.unix_at(started),
+            started: unix_at(started),
             elapsed: now.saturating_sub(started) / 1_000,
         });
         // Those that run here lie in the directory, and do not wait.
@@ -44,7 +45,7 @@ pub(super) fn take(board: &Scoreboard, views: &[SpoolerView<'_>], clock: Clock, 
             respawns: view.starts.saturating_sub(1),
             running: job.is_some().into(),
             queue: Some(view.queue.map_or(0, |(jobs, _)| jobs.saturating_sub(running))),
-            oldest_age: Some(oldest.map_or(0, |oldest| clock.unix_at(now).saturating_sub(oldest))),
+            oldest_age: Some(oldest.map_or(0, |oldest| unix_at(now).saturating_sub(oldest))),
             done: Some(counters.done),
             retried: Some(counters.retried),
             failed: Some(counters.failed),

@@ -71,7 +71,8 @@ pub fn average(scoreboard: &Scoreboard, slot: u32) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::cell::{Outcome, Wire};
+    use crate::protocol::SocketProtocol;
+    use crate::stats::cell::Outcome;
     use crate::stats::scoreboard::Layout;
 
     #[test]
@@ -79,10 +80,10 @@ mod tests {
         let board = Scoreboard::create(Layout::new(1, 2)).unwrap();
         let mut totals = Totals::new(2);
         for life in 1..=2 {
-            board.thread(0, 1).begin(0, Wire::Http, b"", b"");
+            board.thread(0, 1).begin(0, SocketProtocol::Http, b"", b"");
             board.thread(0, 1).finish(5_000, 0, Outcome { status: 200, exception: true, ..Outcome::default() });
             board.thread(0, 1).exception.store(&ExceptionReport { when: life, ..ExceptionReport::default() });
-            board.thread(0, 0).begin(10_000, Wire::Http, b"", b"");
+            board.thread(0, 0).begin(10_000, SocketProtocol::Http, b"", b"");
             totals.absorb(&board, 0, 17_000);
             board.clear(0).unwrap();
         }

@@ -1,6 +1,7 @@
 //! The access log: a line per request on standard error, written in batches before the thread sleeps.
 
 use std::io::Write;
+use std::time::{Duration, UNIX_EPOCH};
 
 use crate::stats::clock;
 
@@ -87,9 +88,8 @@ impl AccessLog {
 
 /// `2026-01-31T23:59:59`, of unix seconds, in UTC.
 fn timestamp(second: u64) -> String {
-    let (days, second) = (second / 86_400, second % 86_400);
-    let (year, month, day) = crate::protocol::date::civil(days);
-    format!("{year:04}-{:02}-{day:02}T{:02}:{:02}:{:02}", month + 1, second / 3_600, second / 60 % 60, second % 60)
+    let time = UNIX_EPOCH + Duration::from_secs(second);
+    humantime::format_rfc3339_seconds(time).to_string().trim_end_matches('Z').to_owned()
 }
 
 /// Resident memory and address space of this process, bytes.

@@ -145,7 +145,7 @@ pub(super) fn install(py: Python<'_>, verbose: bool) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::link::{Frames, Step};
+    use crate::protocol::link::{Frame, Frames};
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
     use std::io::Read;
     use std::os::fd::AsRawFd;
@@ -155,9 +155,9 @@ mod tests {
         let mut frames = Frames::default();
         let (mut rest, mut data, mut words) = (LINK_ANSWER.as_slice(), Vec::new(), Vec::new());
         while !rest.is_empty() {
-            let (consumed, step) = frames.decode(rest).unwrap();
-            match step {
-                Step::Data(bytes) => data.extend_from_slice(bytes),
+            let (consumed, frame) = frames.decode(rest).unwrap();
+            match frame {
+                Frame::Data(bytes) => data.extend_from_slice(bytes),
                 other => words.push(format!("{other:?}")),
             }
             rest = &rest[consumed..];

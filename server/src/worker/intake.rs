@@ -12,7 +12,7 @@ use super::connection::{Connection, Kind, Pending};
 use super::gather::{Gather, GatherError};
 use super::worker_thread::{Next, WORTH_SPARING, WorkerThread};
 use crate::protocol::http::{self, BodyLength, HeaderBuf, Refusal};
-use crate::protocol::link::RequestHead as LinkHead;
+use crate::protocol::link::RequestHead;
 use crate::protocol::uwsgi;
 
 impl WorkerThread {
@@ -177,14 +177,14 @@ impl WorkerThread {
         bytes: &mut &[u8],
     ) -> anyhow::Result<(Box<Connection>, Option<Next>)> {
         let all = *bytes;
-        let Some(lengths) = all.first_chunk().map(LinkHead::decode) else {
+        let Some(lengths) = all.first_chunk().map(RequestHead::decode) else {
             return Ok((self.keep(connection, bytes), None));
         };
         let (peer_len, head_len) = (lengths.peer_len as usize, lengths.head_len as usize);
-        let Some((start, rest)) = all.split_at_checked(LinkHead::LEN + peer_len + head_len) else {
+        let Some((start, rest)) = all.split_at_checked(RequestHead::LEN + peer_len + head_len) else {
             return Ok((self.keep(connection, bytes), None));
         };
-        let (peer, head) = start[LinkHead::LEN..].split_at(peer_len);
+        let (peer, head) = start[RequestHead::LEN..].split_at(peer_len);
         connection.peer.clear();
         connection.peer.push_str(&String::from_utf8_lossy(peer));
         *bytes = &[];

@@ -39,9 +39,10 @@ use self::notices::Notices;
 use self::table::Table;
 use self::worker_thread::WorkerThread;
 use crate::config::Config;
-use crate::forkserver::{EXIT_NO_APP, inherited};
-use crate::ipc::{LinkEndpoint, Protocol, Setup};
+use crate::ipc::{LinkEndpoint, Setup};
+use crate::process_setup::EXIT_NO_APP;
 use crate::procname;
+use crate::protocol::SocketProtocol;
 use crate::stats::scoreboard::Scoreboard;
 use crate::wsgi::gateway::Gateway;
 use crate::wsgi::{application, interpreter};
@@ -63,9 +64,7 @@ pub struct Context {
 /// A socket that connections are accepted from.
 struct Listener {
     fd: OwnedFd,
-    protocol: Protocol,
-    /// Whether its clients have IP addresses.
-    is_tcp: bool,
+    protocol: SocketProtocol,
     /// What the environ says of this end: name and port.
     server: (String, String),
 }
@@ -112,7 +111,7 @@ const TOKEN_LIVENESS: u64 = 1 << 34;
 /// # Errors
 /// When what was inherited cannot be used.
 pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
-    let Context { worker, slot, setup, scoreboard, application } = context;
+    let Context { worker, slot, mut setup, scoreboard, application } = context;
     let name = std::ffi::CString::new(format!("rwsgi w{worker}")).unwrap_or_default();
     let _ = nix::sys::prctl::set_name(&name);
     procname::set(&procname::title(&setup.config.procname, &format!("rwsgi worker {worker}")));
@@ -141,7 +140,7 @@ pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
         worker,
         slot,
         epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
-        listeners: setup.listeners.iter().map(Listener::inherit).collect::<Result<_, _>>()?,
+        listeners: setup.listeners.iter_mut().map(Listener::inherit).collect::<Result<_, _>>()?,
         link: setup.link.clone(),
         lost_links: Mutex::default(),
         connections: Table::default(),
@@ -151,8 +150,8 @@ pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
         leaving: AtomicBool::new(false),
         leaving_threads: AtomicU32::new(0),
         stop: stop::on_terminate().context("cannot watch for the order to leave")?,
-        notices: Notices::new(setup.notices, worker, slot, &setup.config)?,
-        liveness: inherited(setup.liveness)?,
+        notices: Notices::new(setup.notices.take()?, worker, slot, &setup.config)?,
+        liveness: setup.liveness.take()?,
         config: setup.config,
         scoreboard,
     });
@@ -213,13 +212,13 @@ impl Drop for Serving {
 }
 
 impl Listener {
-    fn inherit(listener: &crate::ipc::InheritedListener) -> anyhow::Result<Self> {
-        let (is_tcp, server) = match &listener.address {
-            Address::Tcp { host, port } => (true, (server_name(host), port.to_string())),
+    fn inherit(listener: &mut crate::ipc::InheritedListener) -> anyhow::Result<Self> {
+        let server = match &listener.address {
+            Address::Tcp { host, port } => (server_name(host), port.to_string()),
             // The environ's server name and port may not be empty (PEP 3333).
-            Address::Unix(_) | Address::Abstract(_) => (false, (server_name(""), "80".to_owned())),
+            Address::Unix(_) | Address::Abstract(_) => (server_name(""), "80".to_owned()),
         };
-        Ok(Self { fd: inherited(listener.fd)?, protocol: listener.protocol, is_tcp, server })
+        Ok(Self { fd: listener.fd.take()?, protocol: listener.protocol, server })
     }
 }
 
@@ -257,7 +256,7 @@ impl Shared {
     /// Whether a connection from this listener binds a thread for longer than a request, or one GIL more than another's:
     /// then the workers take turns.
     fn shares(&self, listener: &Listener) -> bool {
-        self.config.processes > 1 && (listener.protocol == Protocol::Http || self.config.threads > 1)
+        self.config.processes > 1 && (listener.protocol == SocketProtocol::Http || self.config.threads > 1)
     }
 
     /// Lets the other workers go first for the next connection.

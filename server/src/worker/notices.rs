@@ -1,7 +1,7 @@
 //! What a worker tells the master: that it serves, and that it has served as many requests as it may.
 
 use std::io::Write;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -9,7 +9,6 @@ use anyhow::Context;
 use tracing::warn;
 
 use crate::config::Config;
-use crate::forkserver::inherited;
 use crate::ipc::Notice;
 
 /// The pipe to the master, and the count that is compared with `max-requests`.
@@ -22,13 +21,13 @@ pub(super) struct Notices {
 }
 
 impl Notices {
-    /// For `worker` in `slot`; `pipe` is the inherited descriptor.
-    pub(super) fn new(pipe: i32, worker: u32, slot: u32, config: &Config) -> anyhow::Result<Self> {
+    /// For `worker` in `slot`; `pipe` leads to the master.
+    pub(super) fn new(pipe: OwnedFd, worker: u32, slot: u32, config: &Config) -> anyhow::Result<Self> {
         let limit = match config.max_requests {
             0 => 0,
             limit => limit.saturating_add(config.max_requests_delta.saturating_mul((worker - 1).into())),
         };
-        Ok(Self { pipe: inherited(pipe)?.into(), slot, served: AtomicU64::new(0), limit })
+        Ok(Self { pipe: pipe.into(), slot, served: AtomicU64::new(0), limit })
     }
 
     /// The pipe's descriptor.

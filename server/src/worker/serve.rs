@@ -12,13 +12,14 @@ use super::connection::{Connection, Kind};
 use super::harakiri;
 use super::worker_thread::WorkerThread;
 use crate::api::request;
+use crate::protocol::SocketProtocol;
 use crate::protocol::http::{self, BodyLength, Head, HeaderBuf, Version};
 use crate::protocol::link::{Peer, QUICK_NS};
-use crate::protocol::response::{Exchange, Protocol};
+use crate::protocol::response::Exchange;
 use crate::protocol::uwsgi;
-use crate::stats::cell::{ExceptionReport, Outcome, Wire};
+use crate::stats::cell::{ExceptionReport, Outcome};
 use crate::stats::clock;
-use crate::wsgi::gateway::{RequestHead, Served};
+use crate::wsgi::gateway::{Incoming, Served};
 
 impl WorkerThread {
     /// Serves a request whose head was parsed before and whose body is complete.
@@ -54,12 +55,12 @@ impl WorkerThread {
         let text = std::mem::take(&mut connection.peer);
         let peer = Peer::parse(text.as_bytes())?;
         let exchange = Exchange {
-            protocol: Protocol::Http,
+            protocol: SocketProtocol::Http,
             version: head.version,
             head_only: head.method == "HEAD",
             keep_alive: head.keep_alive
-                && (matches!(connection.kind, Kind::Link(_))
-                    || self.shared.config.http_keepalive > 0 && !self.is_leaving()),
+                && self.shared.config.http_keepalive > 0
+                && (matches!(connection.kind, Kind::Link(_)) || !self.is_leaving()),
         };
         let entry = Entry {
             client: peer.remote_addr,
@@ -70,8 +71,10 @@ impl WorkerThread {
             bytes: 0,
             took: 0,
         };
-        let request = RequestHead::Http { head, peer, body_len };
-        let mut connection = self.serve_one(py, connection, &request, exchange, Wire::Http, &text, bytes, entry)?;
+        // Whoever reads the scoreboard looks for the request line at the beginning.
+        let head_bytes = &bytes[head.start..];
+        let request = Incoming::Http { head, peer, body_len };
+        let mut connection = self.serve_one(py, connection, &request, exchange, &text, head_bytes, entry)?;
         connection.peer = text;
         Ok(connection)
     }
@@ -92,33 +95,40 @@ impl WorkerThread {
         let (method, uri, protocol) = (var(b"REQUEST_METHOD"), var(b"REQUEST_URI"), var(b"SERVER_PROTOCOL"));
         let client = var(b"REMOTE_ADDR");
         let exchange = Exchange {
-            protocol: Protocol::Uwsgi,
+            protocol: SocketProtocol::Uwsgi,
             version: if protocol == "HTTP/1.0" { Version::Http10 } else { Version::Http11 },
             head_only: method == "HEAD",
             keep_alive: false,
         };
         let entry =
             Entry { client: &client, method: &method, uri: &uri, protocol: &protocol, status: 0, bytes: 0, took: 0 };
-        let request = RequestHead::Uwsgi(&packet);
-        self.serve_one(py, connection, &request, exchange, Wire::Uwsgi, "", &bytes[uwsgi::HEADER_LEN..], entry)
+        let request = Incoming::Uwsgi(&packet);
+        self.serve_one(py, connection, &request, exchange, "", &bytes[uwsgi::HEADER_LEN..], entry)
     }
 
     /// Has the application answer, counts and logs.
-    #[expect(clippy::too_many_arguments, reason = "one call site for each wire; a struct would only name them again")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one call site for each protocol; a struct would only name them again"
+    )]
     fn serve_one(
         &mut self,
         py: Python<'_>,
         mut connection: Box<Connection>,
-        request: &RequestHead<'_>,
+        request: &Incoming<'_>,
         exchange: Exchange,
-        wire: Wire,
         peer: &str,
         kept: &[u8],
         entry: Entry<'_>,
     ) -> anyhow::Result<Box<Connection>> {
         connection.queued = 0;
         let started = self.now;
-        self.shared.scoreboard.thread(self.shared.slot, self.id).begin(started, wire, peer.as_bytes(), kept);
+        self.shared.scoreboard.thread(self.shared.slot, self.id).begin(
+            started,
+            exchange.protocol,
+            peer.as_bytes(),
+            kept,
+        );
         if self.shared.config.harakiri.is_some() {
             connection.watched = true;
             harakiri::hold(connection.kind, connection.socket.as_raw_fd());

@@ -15,8 +15,9 @@ use super::connection::{Connection, Kind, Wait};
 use super::harakiri;
 use super::{Shared, TOKEN_LISTENER, TOKEN_LIVENESS, TOKEN_STOP};
 use crate::api::request;
-use crate::ipc::Protocol;
+use crate::protocol::SocketProtocol;
 use crate::protocol::http::TIMED_OUT;
+use crate::protocol::link::Peer;
 use crate::stats::clock;
 use crate::wsgi::application::one_line;
 use crate::wsgi::gateway::Gateway;
@@ -210,7 +211,7 @@ impl WorkerThread {
         let most = if shares { self.next_turn() } else { ACCEPTS };
         for taken in 0..most {
             let Some(listener) = self.shared.listeners.get(index) else { return Ok(()) };
-            let (socket, ip) = match accept(listener.fd.as_fd()) {
+            let (socket, client) = match accept(listener.fd.as_fd()) {
                 Ok(Some(accepted)) => accepted,
                 Ok(None) => return Ok(()),
                 Err(failure) => {
@@ -224,13 +225,10 @@ impl WorkerThread {
                 self.shared.step_back(index)?;
             }
             let (name, port) = &listener.server;
-            let peer = match ip {
-                Some((ip, remote)) if listener.is_tcp => format!("{ip} {remote} {name} {port}"),
-                _ => format!("  {name} {port}"),
-            };
+            let peer = Peer::text(client, name, port);
             let kind = match listener.protocol {
-                Protocol::Http => Kind::Http,
-                Protocol::Uwsgi => Kind::Uwsgi,
+                SocketProtocol::Http => Kind::Http,
+                SocketProtocol::Uwsgi => Kind::Uwsgi,
             };
             let timeout = milliseconds(self.shared.config.socket_timeout);
             self.shared.open.fetch_add(1, AcqRel);

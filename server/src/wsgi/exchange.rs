@@ -7,7 +7,7 @@
 use std::io;
 use std::sync::{Arc, Mutex, TryLockError};
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError, PyRuntimeError};
 use pyo3::prelude::*;
 
 use super::transport::{Kept, Transport};
@@ -63,6 +63,10 @@ pub struct Active {
     pub status: u16,
     /// Bytes of the body that were sent.
     pub body_sent: u64,
+    /// The `Content-Length`, when the application gave more than that; the client gets no more than that.
+    pub overrun: Option<u64>,
+    /// An exception told the application that the client is gone.
+    pub told_gone: bool,
     /// The `Date` of this second.
     pub date: HttpDate,
     /// A buffer for the head, when it is not in use.
@@ -86,20 +90,14 @@ impl Active {
             Progress::Nothing => return Err(ResponseError::NotStarted),
             Progress::Sending(plan) => (plan, None),
             Progress::Head(writer) => {
-                let said = writer.content_length();
-                let unsent = if self.exchange.head_only || body_len == Some(0) { None } else { body_len };
-                if let (Some(said), Some(got)) = (said, body_len)
+                if let (Some(said), Some(got)) = (writer.content_length(), body_len)
                     && !self.exchange.head_only
                     && !matches!(self.status, 100..=199 | 204 | 205 | 304)
-                    && said != got
+                    && got < said
                 {
                     // Nothing has been sent: the client can still get a correct answer.
                     self.progress = Progress::Head(writer);
-                    return Err(if unsent.is_some_and(|got| got > said) {
-                        ResponseError::TooLong(said)
-                    } else {
-                        ResponseError::TooShort { said, got }
-                    });
+                    return Err(ResponseError::TooShort { said, got });
                 }
                 let (plan, mut head) = writer.finish(self.exchange, body_len, &self.date);
                 if let ([piece], Framing::Length(said)) = (pieces, plan.framing)
@@ -146,6 +144,7 @@ impl Active {
                     room -= taken;
                 }
                 self.body_sent = said;
+                self.overrun = Some(said);
                 self.transport.send(&parts, &mut |_| None)?;
                 Err(ResponseError::TooLong(said))
             }
@@ -198,6 +197,22 @@ impl Active {
         Ok(())
     }
 
+    /// An error as the exception that the application is given for it.
+    pub fn raise(&mut self, error: ResponseError) -> PyErr {
+        match error {
+            ResponseError::Client(_) => {
+                self.told_gone = true;
+                PyBrokenPipeError::new_err(error.to_string())
+            }
+            _ => PyAssertionError::new_err(error.to_string()),
+        }
+    }
+
+    /// Whether `error` is what [`Active::raise`] told the application of a client that is gone: no fault of anybody's.
+    pub fn is_told_gone(&self, py: Python<'_>, error: &PyErr) -> bool {
+        self.told_gone && error.is_instance_of::<PyBrokenPipeError>(py)
+    }
+
     /// Whether an answer was begun that has no body, whatever the application produces.
     #[must_use]
     pub fn is_bodiless(&self) -> bool {
@@ -216,9 +231,9 @@ impl Active {
 
 /// Where the Python objects of a thread find the request, and find nothing between requests.
 #[derive(Clone, Default)]
-pub struct Shared(Arc<Mutex<Option<Active>>>);
+pub struct CurrentRequest(Arc<Mutex<Option<Active>>>);
 
-impl Shared {
+impl CurrentRequest {
     /// Whether this is another handle of the same.
     #[inline]
     pub(crate) fn is(&self, other: &Self) -> bool {

@@ -9,6 +9,8 @@ mod file_wrapper;
 pub mod gateway;
 mod input;
 pub mod interpreter;
+pub(crate) mod raised;
+pub(crate) mod respond;
 mod start_response;
 mod strings;
 pub mod transport;

@@ -265,21 +265,6 @@ fn what_is_too_long_is_refused_as_soon_as_that_is_known() {
     assert_eq!(status(&with(&"A: b\r\n".repeat(MAX_HEADERS))), 431);
 }
 
-#[test]
-fn a_refusal_is_a_complete_response() {
-    let mut out = Vec::new();
-    refusal_response(&Refusal { status: 400, reason: "repeated Host" }, &mut out);
-    let text = String::from_utf8(out).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{head}");
-    assert!(head.contains("\r\nConnection: close"), "{head}");
-    assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{head}");
-    assert_eq!(body, "repeated Host\n");
-    for refusal in [TIMED_OUT, BODY_TOO_LARGE, OVERLOADED, WORKER_LOST] {
-        assert!(!super::super::response::reason_phrase(refusal.status).is_empty(), "{refusal}");
-    }
-}
-
 proptest! {
     #[test]
     fn what_is_written_by_the_rules_is_read(

@@ -6,7 +6,8 @@ use std::os::fd::AsFd;
 use rwsgi_stats::Recycled;
 
 use super::*;
-use crate::stats::cell::{Outcome, Wire};
+use crate::protocol::SocketProtocol;
+use crate::stats::cell::Outcome;
 use crate::stats::scoreboard::Layout;
 
 /// Two workers of two threads, with this process in the place of both.
@@ -61,7 +62,7 @@ impl Server {
     fn serve(&self, slot: u32, thread: u32, took: u64, outcome: Outcome) {
         let now = clock::monotonic();
         let cell = self.board.thread(slot, thread);
-        cell.begin(now - took, Wire::Http, b"", b"GET / HTTP/1.1\r\n\r\n");
+        cell.begin(now - took, SocketProtocol::Http, b"", b"GET / HTTP/1.1\r\n\r\n");
         cell.finish(now, now - took, outcome);
     }
 }
@@ -105,7 +106,7 @@ fn a_request_in_progress_is_told_with_its_variables() {
     let mut server = Server::new();
     let now = clock::monotonic();
     let head = b"GET /slow?4 HTTP/1.1\r\nHost: a:1\r\nCookie: sid=secret\r\n\r\n";
-    server.board.thread(1, 1).begin(now - 3_000_000_000, Wire::Http, b"10.0.0.7 4711 10.0.0.1 80", head);
+    server.board.thread(1, 1).begin(now - 3_000_000_000, SocketProtocol::Http, b"10.0.0.7 4711 10.0.0.1 80", head);
     let snapshot = server.take();
     let worker = &snapshot.workers[1];
     assert_eq!((worker.status.as_str(), snapshot.load), ("busy", 1));
@@ -127,7 +128,7 @@ fn busy_time_never_goes_back_when_a_request_ends() {
     let mut server = Server::new();
     let now = clock::monotonic();
     let cell = server.board.thread(0, 0);
-    cell.begin(now - 1_000_000_000, Wire::Http, b"", b"");
+    cell.begin(now - 1_000_000_000, SocketProtocol::Http, b"", b"");
     let before = server.take().workers[0].busy_time;
     // The worker's clock was read before the snapshot's, and the count came after it.
     server.board.thread(0, 0).finish(now, now, ok());
@@ -229,7 +230,7 @@ fn keys(value: &serde_json::Value, path: &str, into: &mut std::collections::BTre
 fn every_key_of_uwsgi_is_in_the_document() {
     let mut server = Server::new();
     let head = b"GET / HTTP/1.1\r\n\r\n";
-    server.board.thread(0, 0).begin(clock::monotonic(), Wire::Http, b"", head);
+    server.board.thread(0, 0).begin(clock::monotonic(), SocketProtocol::Http, b"", head);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address: Address = listener.local_addr().unwrap().to_string().parse().unwrap();
     let sockets = vec![SocketView { address: &address, protocol: "http", fd: listener.as_fd() }];
