@@ -10,12 +10,13 @@ use nix::sys::signal::Signal;
 use pyo3::Python;
 use tracing::info;
 
+use crate::api::{self, AfterFork};
 use crate::config::Config;
 use crate::ipc::{Auxiliary, AuxiliaryKind, Setup};
 use crate::stats::scoreboard::Scoreboard;
 use crate::worker::stop::on_terminate;
 use crate::wsgi::interpreter;
-use crate::{api, mule, procname, spooler};
+use crate::{mule, procname, spooler};
 
 /// What an auxiliary process is forked with.
 pub(crate) struct Context {
@@ -99,16 +100,14 @@ pub(crate) fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
     if who.kind == AuxiliaryKind::Mule {
         mule::prepare(py, &work)?;
     }
-    if let Some(status) = api::after_fork(py) {
-        api::at_exit(py);
-        interpreter::finish(py);
+    if let AfterFork::Exit(status) = api::after_fork(py) {
+        api::finish(py);
         return Ok(status);
     }
     let status = match who.kind {
         AuxiliaryKind::Mule => mule::run(py, &work),
         AuxiliaryKind::Spooler => spooler::run(py, &work),
     };
-    api::at_exit(py);
-    interpreter::finish(py);
+    api::finish(py);
     status.map(|()| 0)
 }
