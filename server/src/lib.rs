@@ -2,7 +2,7 @@
 //!
 //! The architecture is described in `docs/design.md`.
 
-pub mod api;
+mod api;
 mod auxiliary;
 pub mod clock;
 pub use rwsgi_config as config;
@@ -13,7 +13,6 @@ mod http_router;
 pub mod ids;
 pub mod ipc;
 pub mod master;
-mod mule;
 mod pidfile;
 pub mod process_setup;
 mod procname;
@@ -21,6 +20,7 @@ pub use rwsgi_protocol as protocol;
 mod python;
 pub mod router;
 mod run;
+mod share;
 mod spooler;
 pub mod stats;
 pub mod worker;

@@ -7,7 +7,7 @@ use tracing::error;
 /// What a process does when its hooks of the fork have run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub enum AfterFork {
+pub(crate) enum AfterFork {
     /// Its work.
     Work,
     /// It ends with this status, by the will of the application (`sys.exit()`). Nobody has asked it to, so that 0 is no
@@ -19,7 +19,7 @@ pub enum AfterFork {
 ///
 /// # Errors
 /// When the module is not there.
-pub fn find<'py>(py: Python<'py>, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
+pub(crate) fn find<'py>(py: Python<'py>, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
     let hook = py.import("uwsgi")?.dict().get_item(name)?;
     Ok(hook.filter(PyAnyMethods::is_callable))
 }
@@ -30,9 +30,7 @@ pub(super) fn run(py: Python<'_>, name: &str) -> AfterFork {
     let called = find(py, name).and_then(|hook| hook.map(|hook| hook.call0()).transpose());
     let Err(raised) = called else { return AfterFork::Work };
     if raised.is_instance_of::<PySystemExit>(py) {
-        let (status, said) = exit_status(raised.value(py));
-        error!("uwsgi.{name} ends this process with status {status}{said}");
-        return AfterFork::Exit(status);
+        return AfterFork::Exit(exit_status(name, raised.value(py)));
     }
     error!("uwsgi.{name} raised:");
     raised.display(py);
@@ -40,15 +38,18 @@ pub(super) fn run(py: Python<'_>, name: &str) -> AfterFork {
 }
 
 /// As Python itself has it: `sys.exit()` is 0, a number itself, and anything else 1, after it was shown.
-fn exit_status(exit: &Bound<'_, PyAny>) -> (i32, String) {
-    let Ok(code) = exit.getattr("code") else { return (1, String::new()) };
+fn exit_status(hook: &str, exit: &Bound<'_, PyAny>) -> i32 {
+    let Ok(code) = exit.getattr("code") else { return 1 };
     if code.is_none() {
-        return (0, String::new());
+        return 0;
     }
     match code.extract::<i64>() {
         // The system takes the lowest byte alone.
-        Ok(code) => ((code & 0xff) as i32, String::new()),
-        Err(_) => (1, format!(": {code}")),
+        Ok(code) => (code & 0xff) as i32,
+        Err(_) => {
+            error!("uwsgi.{hook}: {code}");
+            1
+        }
     }
 }
 
@@ -63,13 +64,13 @@ mod tests {
             let exit = |code: &str| {
                 let code = std::ffi::CString::new(code).unwrap();
                 let code = py.eval(&code, None, None).unwrap();
-                exit_status(py.get_type::<PySystemExit>().call1((code,)).unwrap().as_any())
+                exit_status("atexit", py.get_type::<PySystemExit>().call1((code,)).unwrap().as_any())
             };
-            assert_eq!(exit("None"), (0, String::new()));
-            assert_eq!(exit("7"), (7, String::new()));
-            assert_eq!(exit("True"), (1, String::new()));
-            assert_eq!(exit("-1"), (255, String::new()));
-            assert_eq!(exit("'no database'"), (1, ": no database".into()));
+            assert_eq!(exit("None"), 0);
+            assert_eq!(exit("7"), 7);
+            assert_eq!(exit("True"), 1);
+            assert_eq!(exit("-1"), 255);
+            assert_eq!(exit("'no database'"), 1);
         });
     }
 }

@@ -7,23 +7,19 @@
 //! [`names`] is the one table of what uWSGI's module has, and what becomes of each name here. Each of the other rooms
 //! holds the functions of one concern, and adds them to the module.
 
-pub mod board;
-pub mod cache;
-pub mod here;
+mod cache;
+pub(crate) mod here;
 mod hooks;
 mod locks;
-pub mod memory;
 mod metrics;
-mod mules;
-mod mutex;
+pub(crate) mod mules;
 mod names;
 mod process;
 #[cfg(test)]
 mod reference;
-pub(crate) mod request;
+mod request;
 mod rpc;
 mod settings;
-pub mod share;
 mod signals;
 pub(crate) mod spool;
 mod text;
@@ -33,7 +29,6 @@ use pyo3::exceptions::{PyAttributeError, PyNotImplementedError};
 use pyo3::prelude::*;
 
 pub(crate) use self::hooks::{AfterFork, find as hook};
-pub(crate) use self::mules::{exits, receive};
 
 use self::names::Standing;
 use crate::ipc::Setup;
@@ -43,7 +38,7 @@ use crate::wsgi::interpreter;
 ///
 /// # Errors
 /// When Python has no memory left.
-pub fn install(py: Python<'_>, setup: &Setup) -> PyResult<()> {
+pub(crate) fn install(py: Python<'_>, setup: &Setup) -> PyResult<()> {
     let module = make(py, setup)?;
     let modules = py.import("sys")?.getattr("modules")?;
     modules.set_item("uwsgi", &module)?;
@@ -90,7 +85,7 @@ fn __getattr__(name: &str) -> PyResult<Py<PyAny>> {
 }
 
 /// After the fork, and after the application was loaded: in workers, mules and spoolers.
-pub fn after_fork(py: Python<'_>) -> AfterFork {
+pub(crate) fn after_fork(py: Python<'_>) -> AfterFork {
     // The hook of a mule may be all that the mule ever does.
     let is_worker = here::worker().is_some();
     if !is_worker {
@@ -105,12 +100,12 @@ pub fn after_fork(py: Python<'_>) -> AfterFork {
 
 /// The socket that this process's signals come through; -1 when it listens to none.
 #[must_use]
-pub fn signal_descriptor() -> std::os::fd::RawFd {
+pub(crate) fn signal_descriptor() -> std::os::fd::RawFd {
     signals::descriptor()
 }
 
 /// Before the process ends by itself: what the application wants to be done then, and what Python does.
-pub fn finish(py: Python<'_>) {
+pub(crate) fn finish(py: Python<'_>) {
     signals::finish(py);
     // It ends anyway, whatever the hook wants.
     let _ = hooks::run(py, "atexit");

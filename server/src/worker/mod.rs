@@ -135,6 +135,7 @@ pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
         interpreter::import(py, module);
     }
     if let AfterFork::Exit(status) = api::after_fork(py) {
+        error!("worker {worker}: uwsgi.post_fork_hook has ended it with status {status}");
         api::finish(py);
         return Ok(status);
     }

@@ -11,7 +11,6 @@ use super::body::Body;
 use super::connection::{Connection, Kind};
 use super::harakiri;
 use super::worker_thread::WorkerThread;
-use crate::api::request;
 use crate::protocol::SocketProtocol;
 use crate::protocol::http::{self, BodyLength, Head, HeaderBuf, Version};
 use crate::protocol::link::{Peer, QUICK_NS};
@@ -20,6 +19,7 @@ use crate::protocol::uwsgi;
 use crate::stats::cell::{ExceptionReport, Outcome};
 use crate::stats::clock;
 use crate::wsgi::gateway::{Incoming, Served};
+use crate::wsgi::serving;
 
 impl WorkerThread {
     /// Serves a request whose head was parsed before and whose body is complete.
@@ -133,7 +133,7 @@ impl WorkerThread {
             connection.watched = true;
             harakiri::hold(connection.kind, connection.socket.as_raw_fd());
         }
-        request::begin(connection.socket.as_raw_fd(), matches!(connection.kind, Kind::Link(_)));
+        serving::begin(connection.socket.as_raw_fd(), matches!(connection.kind, Kind::Link(_)));
         let served = self.gateway.serve(py, request, exchange, connection)?;
         let Served { transport, status, keep_alive, raised, client_gone, broken_off } = served;
         let transport: Box<dyn Any> = transport;
@@ -184,7 +184,7 @@ impl WorkerThread {
         cell.finish(self.now, self.ready.min(started), outcome);
         self.shared.notices.count();
         let entry = Entry { status, bytes, took: self.now - started, ..entry };
-        match (&mut self.log, request::end()) {
+        match (&mut self.log, serving::end()) {
             (None, None) => {}
             (Some(log), None) => log.add(&entry, &[]),
             (Some(log), Some(notes)) => log.add(&entry, &notes.variables),

@@ -11,9 +11,9 @@ use super::exchange::{Active, CurrentRequest, Progress, ResponseError};
 use super::input::Input;
 use super::raised::Raised;
 use super::respond::{Failure, respond};
+use super::serving;
 use super::start_response::StartResponse;
 use super::transport::Transport;
-use crate::api::request;
 use crate::protocol::date::HttpDate;
 use crate::protocol::http::Head;
 use crate::protocol::link::Peer;
@@ -129,7 +129,7 @@ impl Gateway {
             Incoming::Http { head, peer, body_len } => self.environ.http(py, head, peer, *body_len, input)?,
             Incoming::Uwsgi(packet) => self.environ.uwsgi(py, packet, input)?,
         };
-        request::reach(current);
+        serving::reach(current);
         current.put(Active {
             transport,
             exchange,
