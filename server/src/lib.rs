@@ -2,7 +2,7 @@
 //!
 //! The architecture is described in `docs/design.md`.
 
-pub mod api;
+mod api;
 mod auxiliary;
 pub mod clock;
 pub use rwsgi_config as config;
@@ -14,7 +14,6 @@ mod http_router;
 pub mod ids;
 pub mod ipc;
 pub mod master;
-mod mule;
 mod pidfile;
 pub mod process_setup;
 pub mod procfs;
@@ -23,6 +22,7 @@ pub use rwsgi_protocol as protocol;
 mod python;
 pub mod router;
 mod run;
+mod share;
 pub mod shared_memory;
 mod spooler;
 pub mod stats;

@@ -10,7 +10,6 @@ use super::body::Body;
 use super::connection::{Connection, Kind};
 use super::harakiri;
 use super::worker_thread::WorkerThread;
-use crate::api::request;
 use crate::clock::{self, MonotonicNanos, UnixMicros};
 use crate::protocol::SocketProtocol;
 use crate::protocol::http::{self, BodyLength, Head, HeaderBuf, Version};
@@ -19,6 +18,7 @@ use crate::protocol::response::Exchange;
 use crate::protocol::uwsgi;
 use crate::stats::cell::{ExceptionReport, Outcome};
 use crate::wsgi::gateway::{Incoming, Served};
+use crate::wsgi::serving;
 
 impl WorkerThread {
     /// Serves a request whose head was parsed before and whose body is complete.
@@ -127,7 +127,7 @@ impl WorkerThread {
             connection.watched = true;
             harakiri::hold(connection.kind, connection.socket.as_raw_fd());
         }
-        request::begin(connection.socket.as_raw_fd(), matches!(connection.kind, Kind::Link(_)));
+        serving::begin(connection.socket.as_raw_fd(), matches!(connection.kind, Kind::Link(_)));
         let served = self.gateway.serve(py, request, exchange, connection)?;
         let Served { client: mut connection, status, keep_alive, raised, client_gone, broken_off } = served;
         let bytes = connection.queued;
@@ -174,7 +174,7 @@ impl WorkerThread {
         self.cell().finish(now, ready, outcome);
         self.shared.notices.count();
         let entry = Entry { status, bytes, took: self.now - started, ..entry };
-        match (&mut self.log, request::end()) {
+        match (&mut self.log, serving::end()) {
             (None, None) => {}
             (Some(log), None) => log.add(&entry, &[]),
             (Some(log), Some(notes)) => log.add(&entry, &notes.variables),

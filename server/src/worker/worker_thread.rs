@@ -14,7 +14,6 @@ use super::access_log::AccessLog;
 use super::connection::{Connection, Kind, Wait};
 use super::harakiri;
 use super::{Shared, TOKEN_LISTENER, TOKEN_LIVENESS, TOKEN_STOP};
-use crate::api::request;
 use crate::clock::{self, MonotonicNanos};
 use crate::ids::{SlotId, ThreadIndex};
 use crate::protocol::SocketProtocol;
@@ -23,6 +22,7 @@ use crate::protocol::link::Peer;
 use crate::stats::cell::ThreadCell;
 use crate::wsgi::application::one_line;
 use crate::wsgi::gateway::Gateway;
+use crate::wsgi::serving;
 
 /// Events that are taken from the kernel at once by a worker of one thread. With several each takes one event at a time:
 /// what a thread has taken no other can serve, and would wait behind whatever this one does first.
@@ -127,7 +127,7 @@ impl WorkerThread {
         if self.shared.config.harakiri.is_some() {
             harakiri::prepare_thread();
         }
-        request::enter(self.id);
+        serving::enter(self.id);
         let mut events = [EpollEvent::empty(); EVENTS];
         let room = if self.shared.one_shot() { 1 } else { EVENTS };
         let mut scratch = vec![0; SCRATCH];
