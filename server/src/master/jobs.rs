@@ -9,8 +9,8 @@ use super::post::Post;
 use super::reason::{Reason, Why};
 use super::state::Master;
 use super::timers::Timer;
+use crate::clock::MonotonicNanos;
 use crate::ipc::{Auxiliary, AuxiliaryKind};
-use crate::stats::clock;
 
 /// A job is not looked at more often than this.
 const SHORTEST: Duration = Duration::from_millis(100);
@@ -27,24 +27,22 @@ impl Master {
     /// Kills spoolers that have run one job for longer than `spooler-harakiri`, and looks again when one could have.
     pub(super) fn watch_jobs(&mut self, now: Instant) {
         let Some(limit) = self.config.spooler.harakiri.map(|limit| Duration::from_secs(limit.into())) else { return };
-        let clock = clock::monotonic();
+        let clock = MonotonicNanos::now();
         let mut next = limit;
         let mut late = Vec::new();
         for child in self.children.iter().filter(|child| !matches!(child.stage, Stage::Killed(_))) {
             let Post::Auxiliary(who @ Auxiliary { kind: AuxiliaryKind::Spooler, number }) = child.post else {
                 continue;
             };
-            let (Some(pid), Some((job, started))) = (child.pid, self.scoreboard.spooler(number - 1).held()) else {
-                continue;
-            };
-            let age = Duration::from_nanos(clock.saturating_sub(started));
+            let (Some(pid), Ok(Some(job))) = (child.pid, self.scoreboard.spooler(number - 1).held()) else { continue };
+            let age = clock.since(job.started);
             if age < limit {
                 next = next.min(limit - age);
                 continue;
             }
             error!(
                 "spooler-harakiri: {who} (pid {pid}) runs {} for longer than the {} s allowed: killing it",
-                String::from_utf8_lossy(&job),
+                job.path.display(),
                 limit.as_secs()
             );
             late.push(child.id);

@@ -15,9 +15,9 @@ use nix::fcntl::OFlag;
 use tokio::net::unix::pipe::Receiver;
 use tracing::{error, info};
 
+use crate::clock;
 use crate::config::Config;
 use crate::daemon::{open_log, redirect};
-use crate::stats::clock;
 
 /// What is read from the pipe at once, bytes.
 const AT_ONCE: usize = 64 * 1024;

@@ -69,6 +69,7 @@ use crate::procname;
 /// When it cannot start: a socket cannot be bound, a process cannot be started.
 pub fn run(config: Config, launcher: Launcher, reread: Reread, starter: Starter) -> anyhow::Result<i32> {
     if let Some(title) = procname::master_title(&config.procname) {
+        procname::make_room();
         procname::set(&title);
     }
     nix::sys::prctl::set_child_subreaper(true).context("cannot become the subreaper of the workers")?;

@@ -12,14 +12,14 @@ use super::process::{End, Reaped, reap, signal};
 use super::queues::put_off;
 use super::reason::{Reason, Why};
 use super::state::{Master, Phase};
-use crate::ids::{ChildId, GenerationNumber, WorkerId};
+use crate::clock::MonotonicNanos;
+use crate::ids::{ChildId, GenerationNumber, SlotId, WorkerId};
 use crate::ipc::{Auxiliary, AuxiliaryKind};
 use crate::process_setup::EXIT_NO_APP;
 use crate::spooler::tries;
-use crate::stats::cell::ThreadCell;
-use crate::stats::clock;
+use crate::stats::cell::{ThreadCell, Verdict};
 use crate::stats::request::describe;
-use crate::stats::spooler_cell::Verdict;
+use crate::stats::scoreboard::CorruptSlot;
 
 /// While the router leaves, a worker that is gone is replaced after this: the router may be about to be gone as well.
 const STOPPING_DELAY: Duration = Duration::from_millis(200);
@@ -65,7 +65,7 @@ impl Master {
         if self.phase == Phase::RouterLeaves {
             self.children.postpone(Post::Worker(worker), STOPPING_DELAY, now, &mut self.timers);
         }
-        let held = ended.child.slot.map_or_else(Vec::new, |slot| self.clear_slot(worker, slot.get()));
+        let held = ended.child.slot.map_or_else(Vec::new, |slot| self.clear_slot(worker, pid, slot));
         if let Some(totals) = self.totals_of(worker) {
             totals.processor_time += processor_time.as_nanos() as u64;
             match ended.cause {
@@ -97,14 +97,16 @@ impl Master {
 
     /// Adds what a slot counted to its worker's totals, and makes it free for another process. Returns the requests that
     /// were in progress there, in words.
-    fn clear_slot(&mut self, worker: WorkerId, slot: u32) -> Vec<String> {
-        let now = clock::monotonic();
+    fn clear_slot(&mut self, worker: WorkerId, pid: Pid, slot: SlotId) -> Vec<String> {
+        let now = MonotonicNanos::now();
         let held = self.scoreboard.threads(slot).filter_map(ThreadCell::held);
         let held = held.map(|request| describe(&request, now)).collect();
-        let served = self.scoreboard.threads(slot).map(|thread| thread.read().0.requests).sum();
-        self.share.board.add_past_requests(served);
         if let Some(totals) = self.totals.get_mut(worker.index()) {
-            totals.absorb(&self.scoreboard, slot, now);
+            let absorbed = totals.absorb(&self.scoreboard, slot, now);
+            self.share.board.add_past_requests(absorbed.requests);
+            if let Some(CorruptSlot { thread, corrupt, .. }) = absorbed.corrupt {
+                error!("worker {worker} (pid {pid}): what its thread {thread} counted is lost: {corrupt}");
+            }
         }
         if let Err(failure) = self.scoreboard.clear(slot) {
             // Counts that stay in the slot would be counted twice: better to say so than to guess.
@@ -139,16 +141,17 @@ impl Master {
     /// A spooler's process has ended: what it held is counted, and left to others. Returns what it held, in words.
     fn give_job_back(&self, who: Auxiliary, pid: Pid, end: End) -> Option<String> {
         let cell = self.scoreboard.spooler(who.number - 1);
-        if cell.pid() == pid.as_raw() {
+        if cell.pid() == Some(pid) {
             cell.vacate();
         }
-        let (job, started) = cell.held()?;
-        let now = clock::monotonic();
+        // What is no job of its directory is nobody's to put off.
+        let job = cell.held().ok()??;
+        let now = MonotonicNanos::now();
         cell.finish(now, Verdict::Failed);
-        let name = String::from_utf8_lossy(&job).into_owned();
+        let name = job.path.to_string_lossy();
         let config = &self.config.spooler;
-        let path = config.directory_of(who.number)?.join(&name);
-        let age = Duration::from_nanos(now.saturating_sub(started));
+        let path = config.directory_of(who.number)?.join(&job.path);
+        let age = now.since(job.started);
         let is_harakiri = end == End::Killed(Signal::SIGKILL as i32)
             && config.harakiri.is_some_and(|limit| age >= Duration::from_secs(limit.into()));
         let tries = tries::count_one(&path);

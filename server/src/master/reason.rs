@@ -19,6 +19,8 @@ pub(super) enum Reason {
     Harakiri,
     /// There is nothing to do for it; it has no successor.
     Idle,
+    /// It has written where it must not.
+    Corrupt,
 }
 
 impl Reason {
@@ -32,6 +34,8 @@ impl Reason {
             Self::Lifetime => &mut recycled.lifetime,
             Self::Harakiri => &mut recycled.harakiri,
             Self::Idle => &mut recycled.idle,
+            // The schema has no word of its own for it.
+            Self::Corrupt => &mut recycled.crash,
         }
     }
 }
@@ -46,6 +50,7 @@ impl std::fmt::Display for Reason {
             Self::Lifetime => "max-worker-lifetime",
             Self::Harakiri => "harakiri",
             Self::Idle => "idle",
+            Self::Corrupt => "corrupt shared memory",
         })
     }
 }

@@ -65,7 +65,7 @@ impl Master {
             link_listener: None,
             link: sockets.link.as_ref().map(|link| link.endpoint.clone()),
             generation,
-            started_at: self.started_at,
+            started_at: self.started_at.as_micros(),
         })
     }
 

@@ -19,9 +19,10 @@ use super::reason::{Reason, Why};
 use super::state::{Master, Phase};
 use super::task::Task;
 use super::timers::Timer;
+use crate::clock::MonotonicNanos;
 use crate::config::{CheaperAlgorithm, Config};
 use crate::ids::WorkerId;
-use crate::stats::clock;
+use crate::stats::cell::Reading;
 
 /// How often the load is looked at; for utilization, that of the last `cheaper-overload` is taken.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -138,14 +139,14 @@ impl Master {
     }
 
     fn load_now(&mut self, now: Instant) -> Load {
-        let clock = clock::monotonic();
+        let clock = MonotonicNanos::now();
         let mut load = Load { at: now, busy: 0, requests: 0, waiting: 0, idle: 0 };
         for child in self.children.workers() {
             let Some(slot) = child.slot else { continue };
             let mut has_room = false;
-            for cell in self.scoreboard.threads(slot.get()) {
-                let (counters, started) = cell.read();
-                load.busy += counters.running + started.map_or(0, |started| clock.saturating_sub(started));
+            for cell in self.scoreboard.threads(slot) {
+                let Ok(Reading { counters, started, .. }) = cell.read() else { continue };
+                load.busy += counters.running + started.map_or(0, |started| clock.nanos_since(started));
                 load.requests += counters.requests + u64::from(started.is_some());
                 has_room |= started.is_none();
             }
@@ -156,9 +157,10 @@ impl Master {
             load.busy += counters.running;
             load.requests += counters.requests;
         }
-        let waiting = self.sockets.public().map(|listener| self.memory.backlog(&listener.address, listener.fd()).depth);
+        let waiting =
+            self.sockets.public().map(|listener| self.snapshot_state.backlog(&listener.address, listener.fd()).depth);
         load.waiting = waiting.map(u64::from).sum();
-        load.waiting += self.scoreboard.router().read().0;
+        load.waiting += self.scoreboard.router().read().map_or(0, |router| router.depth);
         load
     }
 

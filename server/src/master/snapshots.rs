@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use nix::unistd::Pid;
 use rwsgi_stats::Snapshot;
 use tokio::sync::oneshot;
 
@@ -11,11 +10,12 @@ use super::events::Event;
 use super::post::Post;
 use super::queues::{Queues, count};
 use super::state::Master;
+use crate::clock::UnixMicros;
 use crate::config;
-use crate::ids::{GenerationNumber, WorkerId};
+use crate::ids::WorkerId;
 use crate::ipc::{Auxiliary, AuxiliaryKind};
 use crate::spooler::Queue;
-use crate::stats::snapshot::{self, LifeView, SocketView, Subject, WorkerView};
+use crate::stats::snapshot::{self, ProcessView, SocketView, Subject, Taken, WorkerView};
 use crate::stats::spoolers::SpoolerView;
 
 impl Master {
@@ -38,22 +38,24 @@ impl Master {
             fd: listener.fd(),
         }));
         let workers = WorkerId::first(self.config.processes).zip(&self.totals);
-        let workers = workers
-            .map(|(id, totals)| WorkerView { id: id.get(), totals, lives: instances(&self.children, id) })
-            .collect();
+        let workers =
+            workers.map(|(id, totals)| WorkerView { id, totals, processes: instances(&self.children, id) }).collect();
         let current = self.generations.current();
         let python = current.and_then(|current| self.generations.get(current)?.python.as_deref());
         let subject = Subject {
             scoreboard: &self.scoreboard,
             config: &self.config,
             started_at: self.started_at,
-            generation: current.map_or(0, GenerationNumber::get),
+            generation: current,
             python: python.unwrap_or_default(),
             sockets,
             workers,
             spoolers: spoolers(&self.config.spooler, &self.children, &self.queues),
         };
-        let mut snapshot = snapshot::take(&subject, &mut self.memory);
+        let Taken { mut snapshot, corrupt } = snapshot::take(&subject, &mut self.snapshot_state);
+        for corrupt in corrupt {
+            self.distrust(corrupt.found.slot, &corrupt);
+        }
         self.app_signals.describe(current, &mut snapshot);
         self.share.describe(&self.config.between, &mut snapshot);
         snapshot
@@ -90,13 +92,13 @@ impl Master {
 }
 
 /// A worker's running processes: the newest that serves first, then the newest.
-fn instances(children: &Children, worker: WorkerId) -> Vec<LifeView> {
+fn instances(children: &Children, worker: WorkerId) -> Vec<ProcessView> {
     let mut instances: Vec<_> = children.of(Post::Worker(worker)).rev().collect();
     // One that loads yet, for minutes maybe, is not the worker as long as another serves.
     instances.sort_by_key(|child| !child.is_ready());
     let view = |child: &Child| {
-        let generation = child.generation.map_or(0, GenerationNumber::get);
-        Some(LifeView { slot: child.slot?.get(), pid: child.pid?, generation, spawned_at: child.spawned_at })
+        let Child { slot, generation, pid, spawned_at, .. } = *child;
+        Some(ProcessView { slot: slot?, pid: pid?, generation: generation?, spawned_at })
     };
     instances.into_iter().filter_map(view).collect()
 }
@@ -109,9 +111,9 @@ fn spoolers<'a>(config: &'a config::Spooler, children: &Children, queues: &Queue
         Some(SpoolerView {
             number,
             directory: config.directory_of(number)?,
-            pid: children.of(post).find_map(|child| child.pid).map_or(0, Pid::as_raw),
+            pid: children.of(post).find_map(|child| child.pid),
             starts: children.post(post).starts,
-            queue: queue.map(|queue| (queue.jobs, queue.oldest)),
+            queue: queue.map(|queue| (queue.jobs, queue.oldest.map(UnixMicros::from_micros))),
         })
     };
     (1..=config.count()).filter_map(view).collect()

@@ -12,11 +12,11 @@ use super::post::Post;
 use super::process::{End, signal};
 use super::reason::Why;
 use super::state::{Master, Phase};
+use crate::clock::UnixMicros;
 use crate::ids::{ChildId, GenerationNumber};
 use crate::ipc::inherit::InheritedFd;
 use crate::ipc::{Answer, InheritedListener, Order, Role, Setup};
 use crate::protocol::SocketProtocol;
-use crate::stats::clock;
 
 impl Master {
     /// Starts a process for every post that is due, as far as that can be done now. What cannot stays due, and is tried
@@ -70,8 +70,8 @@ impl Master {
 
     /// A record for a process that is about to be started.
     pub(super) fn begin(&mut self, post: Post, generation: Option<GenerationNumber>, now: Instant) -> Option<ChildId> {
-        let unix_seconds = clock::unix_micros() / 1_000_000;
-        let child = self.children.begin(post, generation, now, unix_seconds, &mut self.timers)?;
+        let spawned_at = UnixMicros::now();
+        let child = self.children.begin(post, generation, now, spawned_at, &mut self.timers)?;
         if let Post::Worker(worker) = post
             && let Some(totals) = self.totals_of(worker)
         {

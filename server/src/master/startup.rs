@@ -26,15 +26,15 @@ use super::state::{Master, Phase, Reread, Sockets};
 use super::supervisor::Supervisor;
 use super::timers::Timers;
 use super::{fifo, privileges, signals, touch};
-use crate::api::share::Share;
+use crate::clock::UnixMicros;
 use crate::config::Config;
 use crate::ids::WorkerId;
 use crate::ipc::{Auxiliary, AuxiliaryKind};
 use crate::pidfile;
 use crate::protocol::SocketProtocol;
-use crate::stats::clock;
-use crate::stats::memory::Memory;
+use crate::share::Share;
 use crate::stats::scoreboard::{Layout, Scoreboard};
+use crate::stats::state::SnapshotState;
 use crate::stats::totals::Totals;
 
 /// A server that is about to start its first process.
@@ -113,8 +113,8 @@ pub(super) fn start(config: Config, mut launcher: Launcher, reread: Reread, even
         log,
         phase: Phase::Serving,
         exit_status: 0,
-        memory: Memory::default(),
-        started_at: clock::unix_micros(),
+        snapshot_state: SnapshotState::new(tokio::runtime::Handle::current()),
+        started_at: UnixMicros::now(),
         config,
         launcher,
         reread,

@@ -17,12 +17,13 @@ use super::private_socket::PrivateSocket;
 use super::queues::Queues;
 use super::supervisor::Supervisor;
 use super::timers::Timers;
-use crate::api::share::Share;
+use crate::clock::{MonotonicNanos, UnixMicros};
 use crate::config::Config;
-use crate::ids::{ChildId, WorkerId};
+use crate::ids::{ChildId, ThreadIndex, WorkerId};
 use crate::protocol::SocketProtocol;
-use crate::stats::memory::Memory;
+use crate::share::Share;
 use crate::stats::scoreboard::Scoreboard;
+use crate::stats::state::SnapshotState;
 use crate::stats::totals::Totals;
 
 /// Reads the configuration again, for a reload.
@@ -52,8 +53,8 @@ pub(super) struct Master {
     pub(super) haste: bool,
     /// A worker has said that it serves, at any time since the start.
     pub(super) any_ready: bool,
-    /// Requests beyond `harakiri` that workers hold: the thread, and when the request began (monotonic ns).
-    pub(super) overdue: HashMap<ChildId, Vec<(u32, u64)>>,
+    /// Requests beyond `harakiri` that workers hold: the thread, and when the request began.
+    pub(super) overdue: HashMap<ChildId, Vec<(ThreadIndex, MonotonicNanos)>>,
     /// For `cheaper` and `idle`.
     pub(super) load: LoadWatch,
     /// The application's signals.
@@ -66,9 +67,8 @@ pub(super) struct Master {
     pub(super) phase: Phase,
     pub(super) exit_status: i32,
     /// What is remembered from one snapshot to the next.
-    pub(super) memory: Memory,
-    /// Unix µs.
-    pub(super) started_at: u64,
+    pub(super) snapshot_state: SnapshotState,
+    pub(super) started_at: UnixMicros,
     pub(super) events: Events,
 }
 

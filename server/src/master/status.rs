@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::state::{Master, Phase};
 use super::timers::Timer;
-use crate::stats::clock;
+use crate::clock;
 
 /// How often the status is told.
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
@@ -54,10 +54,9 @@ impl Master {
         for child in self.children.workers() {
             let Some(slot) = child.slot else { continue };
             let mut is_busy = false;
-            for cell in self.scoreboard.threads(slot.get()) {
-                let (counters, started) = cell.read();
-                requests += counters.requests;
-                is_busy |= started.is_some();
+            for thread in self.scoreboard.threads(slot).filter_map(|cell| cell.read().ok()) {
+                requests += thread.counters.requests;
+                is_busy |= thread.started.is_some();
             }
             if child.is_ready() {
                 *if is_busy { &mut busy } else { &mut idle } += 1;

@@ -6,8 +6,8 @@ use rwsgi_stats::Snapshot;
 
 use tracing::warn;
 
+use crate::clock;
 use crate::ipc::schedule::{Cron, Minute, When};
-use crate::stats::clock;
 
 /// Timers of one generation: more are refused.
 const MOST_TIMERS: usize = 1024;

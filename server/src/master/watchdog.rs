@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use nix::unistd::{Pid, SysconfVar, sysconf};
+use nix::unistd::Pid;
 use tracing::{error, info, warn};
 
 use super::children::Child;
@@ -14,9 +14,10 @@ use super::process::{signal_thread, thread_named};
 use super::reason::{Reason, Why};
 use super::state::{Master, Phase};
 use super::timers::Timer;
+use crate::clock::MonotonicNanos;
 use crate::config::Config;
-use crate::ids::{ChildId, WorkerId};
-use crate::stats::clock;
+use crate::ids::{ChildId, SlotId, ThreadIndex, WorkerId};
+use crate::procfs::{self, MemorySize};
 use crate::stats::request::describe;
 use crate::stats::scoreboard::Scoreboard;
 use crate::worker::harakiri::{answer_signal, stack_signal, thread_name};
@@ -25,18 +26,17 @@ use crate::worker::harakiri::{answer_signal, stack_signal, thread_name};
 const INTERVAL: Duration = Duration::from_secs(1);
 /// How often a worker is looked at that holds an overdue request and is waited for.
 const CLOSE_LOOK: Duration = Duration::from_millis(20);
-/// What a thread is given to answer 504 and to print its stack before its process may be killed, ns.
-const LAST_WORDS: u64 = 100_000_000;
-const SECOND: u64 = 1_000_000_000;
+/// What a thread is given to answer 504 and to print its stack before its process may be killed.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// A request that has passed its time.
 struct Overdue {
     child: ChildId,
     worker: WorkerId,
     pid: Pid,
-    slot: u32,
-    thread: u32,
-    started: u64,
+    slot: SlotId,
+    thread: ThreadIndex,
+    started: MonotonicNanos,
 }
 
 /// A worker that is too large, or too old.
@@ -65,26 +65,25 @@ impl Master {
     /// Acts on requests older than `harakiri`, and looks again when one could next be.
     pub(super) fn watch_requests(&mut self, now: Instant) {
         let Some(seconds) = self.config.harakiri else { return };
-        let limit = u64::from(seconds) * SECOND;
-        let clock = clock::monotonic();
+        let limit = Duration::from_secs(seconds.into());
+        let clock = MonotonicNanos::now();
         let mut next = limit;
         let mut overdue = Vec::new();
         for child in self.children.workers() {
             let (Post::Worker(worker), Some(pid), Some(slot)) = (child.post, child.pid, child.slot) else { continue };
             let known = self.overdue.get(&child.id).map_or(&[][..], Vec::as_slice);
             for (thread, started) in in_progress(&self.scoreboard, child) {
-                let age = clock.saturating_sub(started);
+                let age = clock.since(started);
                 if age < limit {
                     next = next.min(limit - age);
                 } else if !known.contains(&(thread, started)) {
-                    overdue.push(Overdue { child: child.id, worker, pid, slot: slot.get(), thread, started });
+                    overdue.push(Overdue { child: child.id, worker, pid, slot, thread, started });
                 }
             }
         }
         for request in overdue {
             self.end_request(&request, seconds, now);
         }
-        let mut next = Duration::from_nanos(next);
         let mut silent = Vec::new();
         for (child, overdue) in self.overdue.iter().filter_map(|(id, held)| Some((self.children.get(*id)?, held))) {
             if !child.is_leaving() {
@@ -93,7 +92,7 @@ impl Master {
             next = next.min(CLOSE_LOOK);
             // Its successor serves. The innocent requests beside the overdue ones are waited for, within its mercy.
             let mut held = in_progress(&self.scoreboard, child);
-            let has_spoken = overdue.iter().all(|(_, started)| clock > started + limit + LAST_WORDS);
+            let has_spoken = overdue.iter().all(|(_, started)| clock > *started + limit + LAST_WORDS);
             if has_spoken && held.all(|request| overdue.contains(&request)) {
                 silent.push(child.id);
             }
@@ -109,13 +108,13 @@ impl Master {
         let &Overdue { child, worker, pid, slot, thread, started } = request;
         self.overdue.entry(child).or_default().push((thread, started));
         let held = self.scoreboard.thread(slot, thread).held();
-        let told = held.map_or_else(|| "a request".into(), |held| describe(&held, clock::monotonic()));
+        let told = held.map_or_else(|| "a request".into(), |held| describe(&held, MonotonicNanos::now()));
         error!(
             "harakiri: worker {worker} (pid {pid}) thread {thread} holds {told}, longer than the {limit} s allowed: ending it"
         );
-        let thread_id = match thread {
+        let thread_id = match thread.get() {
             0 => Some(pid),
-            thread => thread_named(pid, &thread_name(worker.get(), thread)),
+            number => thread_named(pid, &thread_name(worker.get(), number)),
         };
         if let Some(thread_id) = thread_id {
             signal_thread(pid, thread_id, answer_signal());
@@ -151,6 +150,17 @@ impl Master {
         }
     }
 
+    /// A worker's process has written what none of ours writes: it is replaced.
+    pub(super) fn distrust(&mut self, slot: SlotId, found: &dyn std::fmt::Display) {
+        let Some(child) = self.children.in_slot(slot) else { return };
+        // It was said once.
+        if !child.is_doomed() && !child.is_leaving() {
+            let id = child.id;
+            error!("{found}");
+            self.replace(id, Reason::Corrupt);
+        }
+    }
+
     /// Has a worker's process replaced: it serves on until its successor does.
     pub(super) fn replace(&mut self, child: ChildId, reason: Reason) {
         if self.phase == Phase::Serving
@@ -170,7 +180,7 @@ fn judge(config: &Config, child: &Child, now: Instant) -> Option<Judged> {
     if age < Duration::from_secs(config.min_worker_lifetime.into()) {
         return None;
     }
-    let (rss, address_space) = size(pid).unwrap_or_default();
+    let MemorySize { resident: rss, mapped: address_space } = procfs::memory_of(pid).unwrap_or_default();
     let limits = [
         (rss, config.evil_reload_on_rss, Reason::Rss, "evil-reload-on-rss", true),
         (address_space, config.evil_reload_on_as, Reason::AddressSpace, "evil-reload-on-as", true),
@@ -194,10 +204,14 @@ fn judge(config: &Config, child: &Child, now: Instant) -> Option<Judged> {
     }
 }
 
-/// The requests that a worker's process holds: thread, and beginning (monotonic ns).
-fn in_progress<'a>(scoreboard: &'a Scoreboard, child: &Child) -> impl Iterator<Item = (u32, u64)> + use<'a> {
-    let cells = child.slot.into_iter().flat_map(|slot| scoreboard.threads(slot.get()));
-    (0..).zip(cells).filter_map(|(thread, cell)| cell.read().1.map(|started| (thread, started)))
+/// The requests that a worker's process holds: thread, and beginning.
+fn in_progress<'a>(
+    scoreboard: &'a Scoreboard,
+    child: &Child,
+) -> impl Iterator<Item = (ThreadIndex, MonotonicNanos)> + use<'a> {
+    let cells = child.slot.into_iter().flat_map(|slot| scoreboard.threads(slot));
+    let cells = (0..).map(ThreadIndex::new).zip(cells);
+    cells.filter_map(|(thread, cell)| Some((thread, cell.read().ok()?.started?)))
 }
 
 fn watches_sizes(config: &Config) -> bool {
@@ -211,15 +225,6 @@ fn watches_sizes(config: &Config) -> bool {
 fn lifetime(config: &Config, worker: WorkerId) -> Option<Duration> {
     let more = config.max_worker_lifetime_delta.saturating_mul(worker.get() - 1);
     config.max_worker_lifetime.map(|seconds| Duration::from_secs(seconds.saturating_add(more).into()))
-}
-
-/// Resident memory and address space of a process, bytes; `None` when it is gone.
-fn size(pid: Pid) -> Option<(u64, u64)> {
-    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-    let mut pages = statm.split(' ').map_while(|word| word.parse::<u64>().ok());
-    let (address_space, resident) = (pages.next()?, pages.next()?);
-    let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten()?.unsigned_abs();
-    Some((resident * page, address_space * page))
 }
 
 fn megabytes(bytes: u64) -> u64 {
@@ -241,12 +246,5 @@ mod tests {
             [1, 3].map(|worker| lifetime(&config, WorkerId::new(worker).unwrap()).unwrap().as_secs()),
             [100, 110]
         );
-    }
-
-    #[test]
-    fn a_process_has_a_size_until_it_is_gone() {
-        let (resident, address_space) = size(Pid::this()).unwrap();
-        assert!(0 < resident && resident <= address_space);
-        assert_eq!(size(Pid::from_raw(i32::MAX)), None);
     }
 }

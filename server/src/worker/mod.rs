@@ -38,8 +38,9 @@ use tracing::error;
 use self::notices::Notices;
 use self::table::Table;
 use self::worker_thread::WorkerThread;
+use crate::api::{self, AfterFork};
 use crate::config::Config;
-use crate::ids::ChildId;
+use crate::ids::{ChildId, SlotId};
 use crate::ipc::{LinkEndpoint, Setup};
 use crate::process_setup::EXIT_NO_APP;
 use crate::procname;
@@ -136,7 +137,9 @@ pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
     for module in setup.config.shared_import.iter().chain(first_only) {
         interpreter::import(py, module);
     }
-    if let Some(status) = crate::api::after_fork(py) {
+    if let AfterFork::Exit(status) = api::after_fork(py) {
+        error!("worker {worker}: uwsgi.post_fork_hook has ended it with status {status}");
+        api::finish(py);
         return Ok(status);
     }
     let shared = Arc::new(Shared {
@@ -171,7 +174,7 @@ pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
     for thread in &mut threads {
         thread.link_to_router();
     }
-    shared.scoreboard.worker(slot).set_accepting(true);
+    shared.scoreboard.worker(SlotId::new(slot)).set_accepting(true);
     if shared.config.harakiri.is_some() {
         harakiri::install(py, shared.config.harakiri_verbose).context("harakiri: cannot watch for its signals")?;
     }
@@ -196,8 +199,7 @@ pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
         let joined = py.detach(|| other.join());
         outcome = outcome.and(joined.unwrap_or_else(|_| Err(anyhow::anyhow!("a thread panicked"))));
     }
-    crate::api::at_exit(py);
-    interpreter::finish(py);
+    api::finish(py);
     if let Err(error) = outcome {
         error!("worker {worker}: {error:#}");
         return Ok(1);

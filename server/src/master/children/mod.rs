@@ -17,6 +17,7 @@ use super::post::Post;
 use super::process::{End, Reaped};
 use super::reason::{Reason, Why};
 use super::timers::{Timer, Timers};
+use crate::clock::UnixMicros;
 use crate::ids::{ChildId, GenerationNumber, SlotId};
 use crate::ipc::{Auxiliary, AuxiliaryKind};
 
@@ -63,8 +64,8 @@ pub(super) struct Child {
     pub(super) pid: Option<Pid>,
     /// When it was ordered.
     pub(super) since: Instant,
-    /// The same, unix seconds.
-    pub(super) spawned_at: u64,
+    /// The same, by the system's clock.
+    pub(super) spawned_at: UnixMicros,
     /// How far it has come.
     pub(super) stage: Stage,
 }
@@ -225,7 +226,7 @@ impl Children {
         post: Post,
         generation: Option<GenerationNumber>,
         now: Instant,
-        unix_seconds: u64,
+        spawned_at: UnixMicros,
         timers: &mut Timers,
     ) -> Option<ChildId> {
         let slot = match post {
@@ -241,7 +242,7 @@ impl Children {
             slot,
             pid: None,
             since: now,
-            spawned_at: unix_seconds,
+            spawned_at,
             stage: Stage::Starting,
         });
         self.posts.set_filled(post, timers);

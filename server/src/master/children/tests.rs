@@ -29,7 +29,7 @@ impl Rig {
     }
 
     fn order(&mut self, post: Post, generation: u32) -> Option<ChildId> {
-        self.children.begin(post, GenerationNumber::new(generation), self.now, 0, &mut self.timers)
+        self.children.begin(post, GenerationNumber::new(generation), self.now, UnixMicros::default(), &mut self.timers)
     }
 
     /// Ordered, and its process id told.
