@@ -1,7 +1,7 @@
 //! The functions of the module that concern the request that this thread serves.
 
 use std::fs::File;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::RawFd;
 
 use nix::sys::socket::{Shutdown, shutdown};
 use pyo3::exceptions::PyRuntimeError;
@@ -11,7 +11,9 @@ use tracing::warn;
 
 use super::here::{server, worker};
 use super::text::Text;
-use crate::wsgi::exchange::CurrentRequest;
+use crate::descriptor::duplicate;
+use crate::ids::{SlotId, ThreadIndex};
+use crate::wsgi::active::CurrentRequest;
 use crate::wsgi::respond;
 use crate::wsgi::serving::{self, Connection, Notes};
 
@@ -49,7 +51,8 @@ fn note(change: impl FnOnce(&mut Notes)) -> PyResult<()> {
 #[pyfunction]
 fn request_id() -> u64 {
     let (Some(thread), Some((_, slot)), Some(server)) = (serving::thread(), worker(), server()) else { return 0 };
-    server.scoreboard.thread(slot, thread).read().0.requests
+    let cell = server.scoreboard.thread(SlotId::new(slot), ThreadIndex::new(thread));
+    cell.read().map_or(0, |thread| thread.counters.requests)
 }
 
 /// The descriptor of the request's connection; behind the http router, that of its link.
@@ -115,7 +118,7 @@ fn sendfile(py: Python<'_>, what: &Bound<'_, PyAny>, chunk: u64, pos: u64, files
         }
         Err(_) => {
             let fd: RawFd = what.call_method0("fileno").and_then(|fd| fd.extract()).or_else(|_| what.extract())?;
-            duplicate(fd).map_err(|error| format!("descriptor {fd}: {error}"))
+            duplicate(fd).map(File::from).map_err(|error| format!("descriptor {fd}: {error}"))
         }
     };
     let opened = file.and_then(|file| match file.metadata() {
@@ -133,12 +136,4 @@ fn sendfile(py: Python<'_>, what: &Bound<'_, PyAny>, chunk: u64, pos: u64, files
     let len = if filesize == 0 { left } else { filesize.min(left) };
     respond::send_part(py, &current()?, file, pos, len)?;
     Ok(Some(true))
-}
-
-#[allow(unsafe_code)]
-fn duplicate(fd: RawFd) -> std::io::Result<File> {
-    // SAFETY: the borrow ends with this statement; a closed descriptor gives an error.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
-    debug_assert_eq!(borrowed.as_raw_fd(), fd);
-    borrowed.try_clone_to_owned().map(File::from)
 }

@@ -7,6 +7,7 @@ mod work;
 
 use anyhow::Context as _;
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use pyo3::Python;
 use tracing::{error, info};
 
@@ -70,7 +71,7 @@ fn enter(py: Python<'_>, context: Context) -> anyhow::Result<Work> {
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("no-orphans: cannot watch the master")?;
     }
     if who.kind == AuxiliaryKind::Spooler {
-        scoreboard.spooler(who.number - 1).take_over(std::process::id() as i32);
+        scoreboard.spooler(who.number - 1).take_over(Pid::this());
     }
     // It accepts nothing, and must not keep a socket open that the others have closed.
     for listener in &mut setup.listeners {

@@ -14,13 +14,13 @@ use tracing::{error, info, warn};
 
 use super::work::{End, Work};
 use crate::api::spool;
+use crate::clock::{self, MonotonicNanos};
 use crate::config;
 use crate::spooler::claim::{Claim, Taken, take};
 use crate::spooler::index::{Index, Moment};
 use crate::spooler::job::{Job, Ticket};
 use crate::spooler::watch::Watch;
-use crate::stats::clock;
-use crate::stats::spooler_cell::{SpoolerCell, Verdict};
+use crate::stats::cell::{SpoolerCell, Verdict};
 use crate::wsgi::{application, interpreter};
 
 /// After this a job is looked at again that somebody else has: whoever is killed with it says nothing.
@@ -103,7 +103,7 @@ fn be_nice() {
 
 impl Spooler<'_> {
     fn frequency(&self) -> Duration {
-        Duration::from_secs(self.cell.frequency().unwrap_or(self.config.frequency).into())
+        self.cell.frequency().unwrap_or(Duration::from_secs(self.config.frequency.into()))
     }
 
     /// Makes `spooler-chdir`, or else `directory`, the one that a job's function runs in.
@@ -146,10 +146,10 @@ impl Spooler<'_> {
         if self.config.chdir.is_some() || !ticket.room().is_empty() {
             self.enter(&self.directory.join(ticket.room()));
         }
-        let began = clock::monotonic();
+        let began = MonotonicNanos::now();
         self.cell.begin(began, ticket.path().as_os_str().as_bytes());
         let verdict = spool::run(py, ticket.name().as_bytes(), job);
-        let ended = clock::monotonic();
+        let ended = MonotonicNanos::now();
         if verdict == Verdict::Done {
             // Counted when it will not run again.
             if let Err(error) = claim.done() {
@@ -158,7 +158,7 @@ impl Spooler<'_> {
             }
             self.cell.finish(ended, verdict);
             if !self.config.quiet {
-                info!("spooler {number}: {ticket}: done in {} ms", (ended - began) / 1_000_000);
+                info!("spooler {number}: {ticket}: done in {} ms", ended.since(began).as_millis());
             }
             self.index.remove(&ticket);
         } else if verdict == Verdict::Ignored {

@@ -15,8 +15,10 @@ use super::busyness::{self, Change, Look};
 use super::pool::{Fate, Reason};
 use super::shutdown::Phase;
 use super::{Event, Master};
+use crate::clock::MonotonicNanos;
 use crate::config::{CheaperAlgorithm, Config};
-use crate::stats::clock;
+use crate::ids::SlotId;
+use crate::stats::cell::Reading;
 
 /// How often the load is looked at; for utilization, that of the last `cheaper-overload` is taken.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -163,13 +165,13 @@ impl Master {
     }
 
     fn load_now(&mut self, now: Instant) -> Load {
-        let clock = clock::monotonic();
+        let clock = MonotonicNanos::now();
         let mut load = Load { at: now, busy: 0, requests: 0, waiting: 0, idle: 0 };
         for life in &self.pool.lives {
             let mut has_room = false;
-            for cell in self.scoreboard.threads(life.slot) {
-                let (counters, started) = cell.read();
-                load.busy += counters.running + started.map_or(0, |started| clock.saturating_sub(started));
+            for cell in self.scoreboard.threads(SlotId::new(life.slot)) {
+                let Ok(Reading { counters, started, .. }) = cell.read() else { continue };
+                load.busy += counters.running + started.map_or(0, |started| clock.nanos_since(started));
                 load.requests += counters.requests + u64::from(started.is_some());
                 has_room |= started.is_none();
             }
@@ -181,9 +183,10 @@ impl Master {
             load.requests += counters.requests;
         }
         let listeners = self.listeners.iter().map(|(listener, _)| listener).chain(&self.router_listeners);
-        load.waiting =
-            listeners.map(|listener| u64::from(self.memory.backlog(&listener.address, listener.fd()).depth)).sum();
-        load.waiting += self.scoreboard.router().read().0;
+        load.waiting = listeners
+            .map(|listener| u64::from(self.snapshot_state.backlog(&listener.address, listener.fd()).depth))
+            .sum();
+        load.waiting += self.scoreboard.router().read().map_or(0, |router| router.depth);
         load
     }
 

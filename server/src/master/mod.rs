@@ -53,18 +53,19 @@ use self::shutdown::Phase;
 use self::spoolers::Spoolers;
 use self::supervisor::{Inherited, Supervisor};
 use self::watchdog::Watchdog;
+use crate::clock::{self, UnixMicros};
 use crate::config::Config;
 use crate::daemon::Starter;
+use crate::ids::{GenerationNumber, WorkerId};
 use crate::ipc::{Answer, Notice};
 use crate::pidfile::{self, MASTER_NAME};
 use crate::procname;
 use crate::protocol::SocketProtocol;
 use crate::share::Share;
 use crate::spooler::Queue;
-use crate::stats::clock;
-use crate::stats::memory::Memory;
 use crate::stats::scoreboard::{Layout, Scoreboard};
-use crate::stats::snapshot::{self, SocketView, Subject, WorkerView};
+use crate::stats::snapshot::{self, SocketView, Subject, Taken, WorkerView};
+use crate::stats::state::SnapshotState;
 
 /// Reads the configuration again, for a reload.
 pub type Reread = Box<dyn Fn() -> anyhow::Result<Config>>;
@@ -145,7 +146,7 @@ struct Master {
     /// When everything that has not left by itself is killed.
     killed_at: Option<Instant>,
     exit_status: i32,
-    memory: Memory,
+    snapshot_state: SnapshotState,
     started_at: u64,
     events: mpsc::UnboundedSender<Event>,
 }
@@ -294,7 +295,7 @@ async fn serve(config: Config, mut launcher: Launcher, reread: Reread, mut start
         phase: Phase::Serving,
         killed_at: None,
         exit_status: 0,
-        memory: Memory::default(),
+        snapshot_state: SnapshotState::new(tokio::runtime::Handle::current()),
         started_at: clock::unix_micros(),
         events,
     };
@@ -465,22 +466,26 @@ impl Master {
             protocol: "http",
             fd: listener.fd(),
         }));
-        let workers = (1..)
+        let workers = WorkerId::first(self.config.processes)
             .zip(&self.pool.workers)
-            .map(|(id, worker)| WorkerView { id, totals: &worker.totals, lives: self.pool.lives_of(id) })
+            .map(|(id, worker)| WorkerView { id, totals: &worker.totals, processes: self.pool.processes_of(id) })
             .collect();
         let python = self.generations.iter().find(|generation| generation.number == self.current);
         let subject = Subject {
             scoreboard: &self.scoreboard,
             config: &self.config,
-            started_at: self.started_at,
-            generation: self.current,
+            started_at: UnixMicros::from_micros(self.started_at),
+            generation: GenerationNumber::new(self.current),
             python: python.and_then(|generation| generation.python.as_deref()).unwrap_or_default(),
             sockets,
             workers,
             spoolers: self.spoolers.views(&self.config, &self.auxiliaries),
         };
-        let mut snapshot = snapshot::take(&subject, &mut self.memory);
+        let Taken { mut snapshot, corrupt } = snapshot::take(&subject, &mut self.snapshot_state);
+        for corrupt in corrupt {
+            error!("{corrupt}");
+            self.replace(corrupt.found.slot.get(), Reason::Corrupt);
+        }
         self.calls.describe(self.current, &mut snapshot);
         self.share.describe(&self.config.between, &mut snapshot);
         snapshot

@@ -8,7 +8,9 @@ use nix::unistd::Pid;
 use rwsgi_stats::Recycled;
 
 use super::process::End;
-use crate::stats::snapshot::LifeView;
+use crate::clock::UnixMicros;
+use crate::ids::{GenerationNumber, SlotId, WorkerId};
+use crate::stats::snapshot::ProcessView;
 use crate::stats::totals::Totals;
 
 /// A process that dies sooner than this after it was started is replaced with a delay.
@@ -43,6 +45,8 @@ pub(super) enum Reason {
     Harakiri,
     /// There is nothing to do for it; it has no successor.
     Idle,
+    /// It has written where it must not.
+    Corrupt,
 }
 
 impl Reason {
@@ -56,6 +60,8 @@ impl Reason {
             Self::Lifetime => &mut recycled.lifetime,
             Self::Harakiri => &mut recycled.harakiri,
             Self::Idle => &mut recycled.idle,
+            // The schema has no word of its own for it.
+            Self::Corrupt => &mut recycled.crash,
         }
     }
 }
@@ -70,6 +76,7 @@ impl std::fmt::Display for Reason {
             Self::Lifetime => "max-worker-lifetime",
             Self::Harakiri => "harakiri",
             Self::Idle => "idle",
+            Self::Corrupt => "corrupt shared memory",
         })
     }
 }
@@ -235,15 +242,19 @@ impl Pool {
     }
 
     /// A worker's living processes: the newest that serves first, then the newest.
-    pub(super) fn lives_of(&self, worker: u32) -> Vec<LifeView> {
-        let mut lives: Vec<_> = self.lives.iter().rev().filter(|life| life.worker == worker).collect();
+    pub(super) fn processes_of(&self, worker: WorkerId) -> Vec<ProcessView> {
+        let mut lives: Vec<_> = self.lives.iter().rev().filter(|life| life.worker == worker.get()).collect();
         // One that loads yet, for minutes maybe, is not the worker as long as another serves.
         lives.sort_by_key(|life| !life.ready || life.fate.is_some());
         lives
             .into_iter()
             .filter_map(|life| {
-                let Life { slot, generation, spawned_at, .. } = *life;
-                life.pid.map(|pid| LifeView { slot, pid, generation, spawned_at })
+                Some(ProcessView {
+                    slot: SlotId::new(life.slot),
+                    pid: life.pid?,
+                    generation: GenerationNumber::new(life.generation)?,
+                    spawned_at: UnixMicros::from_micros(life.spawned_at * 1_000_000),
+                })
             })
             .collect()
     }

@@ -16,11 +16,12 @@ use tracing::{error, warn};
 use super::auxiliaries::Post;
 use super::process::End;
 use super::workers::signal;
-use super::{Event, Master, clock};
+use super::{Event, Master};
+use crate::clock::{MonotonicNanos, UnixMicros};
 use crate::config::Config;
 use crate::ipc::{Auxiliary, AuxiliaryKind};
 use crate::spooler::{Queue, survey, tries};
-use crate::stats::spooler_cell::Verdict;
+use crate::stats::cell::Verdict;
 use crate::stats::spoolers::SpoolerView;
 
 /// A directory is not read for longer than this part of the time, whoever asks how often.
@@ -48,9 +49,9 @@ impl Spoolers {
             Some(SpoolerView {
                 number,
                 directory: config.directory_of(number)?,
-                pid: post.pid().map_or(0, Pid::as_raw),
+                pid: post.pid(),
                 starts: post.starts,
-                queue: queue.map(|queue| (queue.jobs, queue.oldest)),
+                queue: queue.map(|queue| (queue.jobs, queue.oldest.map(UnixMicros::from_micros))),
             })
         };
         posts.filter_map(view).collect()
@@ -97,12 +98,12 @@ impl Master {
         if self.spoolers.harakiri_due.is_some_and(|due| due > now) {
             return;
         }
-        let clock = clock::monotonic();
+        let clock = MonotonicNanos::now();
         let mut next = limit;
         for post in self.auxiliaries.iter().filter(|post| post.who.kind == AuxiliaryKind::Spooler) {
             let Some(pid) = post.pid() else { continue };
-            let Some((job, started)) = self.scoreboard.spooler(post.who.number - 1).held() else { continue };
-            let age = Duration::from_nanos(clock.saturating_sub(started));
+            let Ok(Some(job)) = self.scoreboard.spooler(post.who.number - 1).held() else { continue };
+            let age = clock.since(job.started);
             if age < limit {
                 next = next.min(limit - age);
                 continue;
@@ -110,7 +111,7 @@ impl Master {
             error!(
                 "spooler-harakiri: {} (pid {pid}) runs {} for longer than the {} s allowed: killing it",
                 post.who,
-                String::from_utf8_lossy(&job),
+                job.path.display(),
                 limit.as_secs()
             );
             signal(pid, Signal::SIGKILL);
@@ -121,16 +122,17 @@ impl Master {
     /// A spooler's process has ended: what it held is counted, and left to others. Returns what it held, to be told.
     pub(super) fn bury_spooler(&self, who: Auxiliary, pid: Pid, end: End) -> Option<String> {
         let cell = self.scoreboard.spooler(who.number - 1);
-        if cell.pid() == pid.as_raw() {
+        if cell.pid() == Some(pid) {
             cell.vacate();
         }
-        let (job, started) = cell.held()?;
-        let now = clock::monotonic();
+        // What is no job of its directory is nobody's to put off.
+        let job = cell.held().ok()??;
+        let now = MonotonicNanos::now();
         cell.finish(now, Verdict::Failed);
-        let name = String::from_utf8_lossy(&job).into_owned();
+        let name = job.path.to_string_lossy();
         let config = &self.config.spooler;
-        let path = config.directory_of(who.number)?.join(&name);
-        let age = Duration::from_nanos(now.saturating_sub(started));
+        let path = config.directory_of(who.number)?.join(&job.path);
+        let age = now.since(job.started);
         let is_harakiri = end == End::Killed(Signal::SIGKILL as i32)
             && config.harakiri.is_some_and(|limit| age >= Duration::from_secs(limit.into()));
         let tries = tries::count_one(&path);

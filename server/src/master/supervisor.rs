@@ -16,6 +16,7 @@ use tracing::warn;
 
 use super::Master;
 use super::shutdown::Phase;
+use crate::ids::SlotId;
 
 /// The variables that are for this process alone.
 pub(super) const VARIABLES: [&str; 6] =
@@ -110,11 +111,13 @@ impl Master {
     fn status_line(&mut self, now: Instant) -> String {
         let (mut busy, mut idle, mut requests) = (0, 0, 0);
         for life in self.pool.lives.iter().filter(|life| life.ready && life.fate.is_none()) {
-            let is_busy = self.scoreboard.threads(life.slot).any(|cell| cell.read().1.is_some());
+            let mut threads = self.scoreboard.threads(SlotId::new(life.slot)).filter_map(|cell| cell.read().ok());
+            let is_busy = threads.any(|thread| thread.started.is_some());
             *if is_busy { &mut busy } else { &mut idle } += 1;
         }
         for life in &self.pool.lives {
-            requests += self.scoreboard.threads(life.slot).map(|cell| cell.read().0.requests).sum::<u64>();
+            let threads = self.scoreboard.threads(SlotId::new(life.slot)).filter_map(|cell| cell.read().ok());
+            requests += threads.map(|thread| thread.counters.requests).sum::<u64>();
         }
         let past = self.pool.workers.iter().flat_map(|worker| &worker.totals.threads);
         requests += past.map(|thread| thread.requests).sum::<u64>();

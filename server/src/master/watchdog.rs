@@ -6,7 +6,6 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use nix::unistd::{Pid, SysconfVar, sysconf};
 use tracing::{error, warn};
 
 use super::Master;
@@ -14,8 +13,10 @@ use super::pool::{Fate, Life, Reason};
 use super::process::{signal_thread, thread_named};
 use super::shutdown::Phase;
 use super::workers::signal;
+use crate::clock::{self, MonotonicNanos};
 use crate::config::Config;
-use crate::stats::clock;
+use crate::ids::{SlotId, ThreadIndex};
+use crate::procfs::{self, MemorySize};
 use crate::stats::request::describe;
 use crate::stats::scoreboard::Scoreboard;
 use crate::worker::harakiri::{answer_signal, stack_signal, thread_name};
@@ -88,7 +89,7 @@ impl Master {
             next = next.min(CLOSE_LOOK);
             // Its successor serves. The innocent requests beside the overdue ones are waited for, within its mercy.
             let mut held = in_progress(&self.scoreboard, life);
-            let has_spoken = life.overdue.iter().all(|(_, started)| clock > started + limit + LAST_WORDS);
+            let has_spoken = life.overdue.iter().all(|(_, started)| clock > started.saturating_add(limit + LAST_WORDS));
             if has_spoken && held.all(|request| life.overdue.contains(&request)) {
                 signal(pid, Signal::SIGKILL);
             }
@@ -107,8 +108,8 @@ impl Master {
         let late = now + mercy;
         life.killed_at = Some(life.killed_at.map_or(late, |earlier| earlier.min(late)));
         let worker = life.worker;
-        let held = self.scoreboard.thread(request.slot, request.thread).held();
-        let told = held.map_or_else(|| "a request".into(), |held| describe(&held, clock::monotonic()));
+        let held = self.scoreboard.thread(SlotId::new(request.slot), ThreadIndex::new(request.thread)).held();
+        let told = held.map_or_else(|| "a request".into(), |held| describe(&held, MonotonicNanos::now()));
         error!(
             "harakiri: worker {worker} (pid {pid}) thread {} holds {told}, longer than the {limit} s allowed: ending it",
             request.thread
@@ -136,7 +137,7 @@ impl Master {
         for life in self.pool.lives.iter().filter(|life| life.ready && life.fate.is_none()) {
             let age = now.saturating_duration_since(life.since);
             let Some(pid) = life.pid.filter(|_| age >= youngest) else { continue };
-            let (rss, address_space) = size(pid).unwrap_or_default();
+            let MemorySize { resident: rss, mapped: address_space } = procfs::memory_of(pid).unwrap_or_default();
             let limits = [
                 (rss, config.evil_reload_on_rss, Reason::Rss, "evil-reload-on-rss", true),
                 (address_space, config.evil_reload_on_as, Reason::AddressSpace, "evil-reload-on-as", true),
@@ -182,7 +183,8 @@ impl Master {
 
 /// The requests that a life holds: thread, and beginning (monotonic ns).
 fn in_progress<'a>(scoreboard: &'a Scoreboard, life: &Life) -> impl Iterator<Item = (u32, u64)> + 'a {
-    (0..).zip(scoreboard.threads(life.slot)).filter_map(|(thread, cell)| cell.read().1.map(|started| (thread, started)))
+    let threads = (0..).zip(scoreboard.threads(SlotId::new(life.slot)));
+    threads.filter_map(|(thread, cell)| Some((thread, cell.read().ok()?.started?.as_nanos())))
 }
 
 fn watches_sizes(config: &Config) -> bool {
@@ -196,15 +198,6 @@ fn watches_sizes(config: &Config) -> bool {
 fn lifetime(config: &Config, worker: u32) -> Option<Duration> {
     let more = config.max_worker_lifetime_delta.saturating_mul(worker - 1);
     config.max_worker_lifetime.map(|seconds| Duration::from_secs(seconds.saturating_add(more).into()))
-}
-
-/// Resident memory and address space of a process, bytes; `None` when it is gone.
-fn size(pid: Pid) -> Option<(u64, u64)> {
-    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-    let mut pages = statm.split(' ').map_while(|word| word.parse::<u64>().ok());
-    let (address_space, resident) = (pages.next()?, pages.next()?);
-    let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten()?.unsigned_abs();
-    Some((resident * page, address_space * page))
 }
 
 fn megabytes(bytes: u64) -> u64 {
@@ -223,12 +216,5 @@ mod tests {
         config.max_worker_lifetime_delta = 5;
         assert!(watches_sizes(&config));
         assert_eq!([1, 3].map(|worker| lifetime(&config, worker).unwrap().as_secs()), [100, 110]);
-    }
-
-    #[test]
-    fn a_process_has_a_size_until_it_is_gone() {
-        let (resident, address_space) = size(Pid::this()).unwrap();
-        assert!(0 < resident && resident <= address_space);
-        assert_eq!(size(Pid::from_raw(i32::MAX)), None);
     }
 }

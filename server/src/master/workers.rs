@@ -10,9 +10,13 @@ use super::pool::{Fate, Reason};
 use super::process::{End, Reaped};
 use super::shutdown::Phase;
 use super::{Master, clock};
+use crate::clock::MonotonicNanos;
+use crate::ids::SlotId;
 use crate::ipc::{Order, Role};
 use crate::process_setup::EXIT_NO_APP;
+use crate::stats::cell::ThreadCell;
 use crate::stats::request::describe;
+use crate::stats::scoreboard::CorruptSlot;
 
 /// While the router leaves, a worker that is gone is replaced after this.
 const STOPPING_DELAY: Duration = Duration::from_millis(200);
@@ -156,14 +160,17 @@ impl Master {
             let entry = self.pool.worker(life.worker);
             entry.due = entry.due.map(|due| due + STOPPING_DELAY);
         }
-        let held: Vec<_> =
-            self.scoreboard.threads(life.slot).filter_map(super::super::stats::cell::ThreadCell::held).collect();
-        let served = self.scoreboard.threads(life.slot).map(|thread| thread.read().0.requests).sum();
-        self.share.board.add_past_requests(served);
+        let slot = SlotId::new(life.slot);
+        let held: Vec<_> = self.scoreboard.threads(slot).filter_map(ThreadCell::held).collect();
         let totals = &mut self.pool.worker(life.worker).totals;
-        totals.absorb(&self.scoreboard, life.slot, clock::monotonic());
+        let absorbed = totals.absorb(&self.scoreboard, slot, MonotonicNanos::now());
         totals.processor_time += processor_time.as_nanos() as u64;
-        if let Err(error) = self.scoreboard.clear(life.slot) {
+        self.share.board.add_past_requests(absorbed.requests);
+        if let Some(corrupt) = absorbed.corrupt {
+            let CorruptSlot { thread, corrupt, .. } = corrupt;
+            error!("worker {} (pid {pid}): what its thread {thread} counted is lost: {corrupt}", life.worker);
+        }
+        if let Err(error) = self.scoreboard.clear(slot) {
             // Counts that stay in the slot would be counted twice: better to say so than to guess.
             error!(
                 "scoreboard: slot {} cannot be cleared ({error}): counts of worker {} are off",
@@ -176,7 +183,7 @@ impl Master {
         } else if end != End::Exited(0) || (life.fate.is_none() && self.phase == Phase::Serving) {
             let mut line = format!("worker {} (pid {pid}) died: {end}", life.worker);
             for request in &held {
-                line.push_str(&format!(", while it served {}", describe(request, clock::monotonic())));
+                line.push_str(&format!(", while it served {}", describe(request, MonotonicNanos::now())));
             }
             match delay {
                 Some(Duration::ZERO) => line.push_str("; replacing it"),

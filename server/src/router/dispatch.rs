@@ -11,6 +11,7 @@ use super::body::Body;
 use super::client::{self, Phase, Request};
 use super::link::{Link, Wanted};
 use super::slots::Key;
+use crate::ids::{SlotId, ThreadIndex};
 use crate::protocol::http::OVERLOADED;
 use crate::protocol::link::AHEAD_MAX;
 use crate::stats::clock;
@@ -80,7 +81,14 @@ impl Router<'_> {
         } else {
             self.ahead += 1;
         }
-        link.dispatch(self.board.dispatched(slot, link.thread), key, &client.peer, head, body, since);
+        link.dispatch(
+            self.board.dispatched(SlotId::new(slot), ThreadIndex::new(link.thread)),
+            key,
+            &client.peer,
+            head,
+            body,
+            since,
+        );
         client.phase = Phase::Serving(link_key);
         client.deadline = 0;
         if is_first || link.dispatched.len() == AHEAD_MAX {
@@ -191,7 +199,7 @@ impl Router<'_> {
     pub(super) fn take_back(&mut self, link_key: Key, keep: Keep) {
         let Some(link) = self.links.get_mut(link_key) else { return };
         let Some(slot) = link.slot else { return };
-        let dispatched = self.board.dispatched(slot, link.thread);
+        let dispatched = self.board.dispatched(SlotId::new(slot), ThreadIndex::new(link.thread));
         let first = match keep {
             Keep::First => link
                 .dispatched
@@ -232,7 +240,7 @@ impl Router<'_> {
     pub(super) fn lose_dispatched(&mut self, link: &mut Link) -> Vec<Begun> {
         let mut begun = Vec::new();
         let Some(slot) = link.slot else { return begun };
-        let dispatched = self.board.dispatched(slot, link.thread);
+        let dispatched = self.board.dispatched(SlotId::new(slot), ThreadIndex::new(link.thread));
         self.ahead -= link.waiting();
         for index in (0..link.dispatched.len()).rev() {
             if let Some((key, request)) = link.cancel(dispatched, index, true) {
@@ -281,7 +289,7 @@ impl Router<'_> {
     pub(super) fn spare(&mut self, key: Key, link_key: Key) -> bool {
         let Some(link) = self.links.get_mut(link_key) else { return false };
         let (Some(slot), Some(index)) = (link.slot, link.position(key)) else { return false };
-        let spared = link.spare(self.board.dispatched(slot, link.thread), index);
+        let spared = link.spare(self.board.dispatched(SlotId::new(slot), ThreadIndex::new(link.thread)), index);
         if spared && index > 0 {
             self.ahead -= 1;
         }

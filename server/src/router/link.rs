@@ -12,7 +12,7 @@ use super::body::Body;
 use super::client::Request;
 use super::slots::Key;
 use crate::protocol::link::{AHEAD_MAX, Frames, RequestHead};
-use crate::stats::ahead::AheadCells;
+use crate::stats::cell::AheadCells;
 
 /// The longest body that is sent with its head: copied, so that the request can be taken back, bytes.
 const SMALL_BODY: u64 = 16 * 1024;

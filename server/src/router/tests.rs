@@ -15,6 +15,7 @@ use proptest::prelude::*;
 use self::rig::*;
 use super::*;
 use crate::protocol::link::{AHEAD_MAX, DONE_CLOSE, DONE_KEEP, Hello, LEAVING, SKIPPED};
+use crate::stats::cell::{LatencyCounts, RouterReading};
 
 #[test]
 fn a_request_and_its_response_pass_as_they_are() {
@@ -33,14 +34,14 @@ fn a_request_and_its_response_pass_as_they_are() {
     worker.frame(end).unwrap();
     worker.word(DONE_KEEP);
     assert_eq!(client.response(), response);
-    assert_eq!(router.board.router().read(), (0, 0, 1));
+    assert_eq!(router.board.router().read(), Ok(RouterReading { connections: 1, ..RouterReading::default() }));
 
     client.get("/next");
     assert_eq!(worker.path(), "/next");
     worker.frame(b"HTTP/1.0 200 OK\r\n\r\nold").unwrap();
     worker.word(DONE_CLOSE);
     assert_eq!(client.rest().unwrap(), b"HTTP/1.0 200 OK\r\n\r\nold");
-    eventually(|| router.board.router().read().2 == 0);
+    eventually(|| router.board.router().read().unwrap().connections == 0);
 }
 
 #[test]
@@ -190,7 +191,7 @@ fn requests_wait_in_order_and_those_beyond_the_queue_are_turned_away() {
     late.get("/late");
     assert_eq!(late.status(), 503);
     assert!(late.is_closed());
-    assert_eq!(router.board.router().read().1, 1);
+    assert_eq!(router.board.router().read().unwrap().rejected, 1);
 
     let mut worker = router.worker(1);
     for (number, client) in clients.iter_mut().enumerate() {
@@ -199,9 +200,9 @@ fn requests_wait_in_order_and_those_beyond_the_queue_are_turned_away() {
         worker.answer("x");
         assert_eq!(client.status(), 200);
     }
-    let mut counts = vec![0; rwsgi_stats::latency::BUCKETS];
+    let mut counts = LatencyCounts::default();
     router.board.router().waiting.add_to(&mut counts);
-    assert_eq!(counts.iter().sum::<u64>(), 3, "one waiting time for each dispatched request");
+    assert_eq!(counts.total(), 3, "one waiting time for each dispatched request");
 }
 
 #[test]
@@ -254,7 +255,7 @@ fn a_worker_learns_when_nobody_wants_its_answer_any_more() {
     while worker.frame(&[b'x'; 10_000]).is_ok() {
         assert!(Instant::now() < deadline, "the worker may write on and on");
     }
-    eventually(|| router.board.router().read().2 == 0);
+    eventually(|| router.board.router().read().unwrap().connections == 0);
 }
 
 #[test]
@@ -338,9 +339,9 @@ fn a_request_that_a_dead_worker_never_read_goes_to_another() {
     client.get("/again");
     // The request is on its way to a worker that never reads it.
     eventually(|| {
-        let mut counts = vec![0; rwsgi_stats::latency::BUCKETS];
+        let mut counts = LatencyCounts::default();
         router.board.router().waiting.add_to(&mut counts);
-        counts.iter().sum::<u64>() == 1
+        counts.total() == 1
     });
     drop(dead);
     // Nor does the next.
@@ -484,7 +485,7 @@ fn a_router_that_stops_finishes_what_it_has() {
     router.waits_for_depth(1);
     let mut partial = router.client();
     partial.send("GET /partial HTTP/1.1\r\n");
-    eventually(|| router.board.router().read().2 == 4);
+    eventually(|| router.board.router().read().unwrap().connections == 4);
 
     router.stop();
     assert!(idle.is_closed());

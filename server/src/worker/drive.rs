@@ -143,7 +143,7 @@ impl WorkerThread {
     pub(super) fn count_sent(&mut self, connection: &mut Connection) {
         let sent = connection.take_sent();
         if sent > 0 {
-            self.shared.scoreboard.thread(self.shared.slot, self.id).sent(sent as usize);
+            self.cell().sent(sent as usize);
         }
     }
 

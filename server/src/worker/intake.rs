@@ -11,6 +11,7 @@ use super::body::{Body, LinkReader};
 use super::connection::{Connection, Kind, Pending};
 use super::gather::{Gather, GatherError};
 use super::worker_thread::{Next, WORTH_SPARING, WorkerThread};
+use crate::ids::{SlotId, ThreadIndex};
 use crate::protocol::http::{self, BodyLength, HeaderBuf, Refusal};
 use crate::protocol::link::RequestHead;
 use crate::protocol::uwsgi;
@@ -203,7 +204,7 @@ impl WorkerThread {
         };
         let number = connection.brought;
         connection.brought = number.wrapping_add(1);
-        if self.shared.scoreboard.dispatched(self.shared.slot, thread).take(number) {
+        if self.shared.scoreboard.dispatched(SlotId::new(self.shared.slot), ThreadIndex::new(thread)).take(number) {
             return Ok((self.serve_http(py, connection, head)?, None));
         }
         let skipped = connection.discard_body().and_then(|()| connection.tell_skipped());
@@ -260,11 +261,11 @@ impl WorkerThread {
     }
 
     pub(super) fn count_write_error(&mut self) {
-        self.shared.scoreboard.thread(self.shared.slot, self.id).write_error();
+        self.cell().write_error();
     }
 
     pub(super) fn count_read_error(&mut self) {
-        self.shared.scoreboard.thread(self.shared.slot, self.id).read_error();
+        self.cell().read_error();
     }
 }
 

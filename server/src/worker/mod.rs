@@ -40,6 +40,7 @@ use self::table::Table;
 use self::worker_thread::WorkerThread;
 use crate::api::{self, AfterFork};
 use crate::config::Config;
+use crate::ids::SlotId;
 use crate::ipc::{LinkEndpoint, Setup};
 use crate::process_setup::EXIT_NO_APP;
 use crate::procname;
@@ -171,7 +172,7 @@ pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
     for thread in &mut threads {
         thread.link_to_router();
     }
-    shared.scoreboard.worker(slot).set_accepting(true);
+    shared.scoreboard.worker(SlotId::new(slot)).set_accepting(true);
     if shared.config.harakiri.is_some() {
         harakiri::install(py, shared.config.harakiri_verbose).context("harakiri: cannot watch for its signals")?;
     }

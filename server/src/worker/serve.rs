@@ -1,6 +1,5 @@
 //! One request's life in the application: it is begun, answered, counted and logged.
 
-use std::any::Any;
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 
@@ -11,13 +10,13 @@ use super::body::Body;
 use super::connection::{Connection, Kind};
 use super::harakiri;
 use super::worker_thread::WorkerThread;
+use crate::clock::{self, MonotonicNanos, UnixMicros};
 use crate::protocol::SocketProtocol;
 use crate::protocol::http::{self, BodyLength, Head, HeaderBuf, Version};
 use crate::protocol::link::{Peer, QUICK_NS};
 use crate::protocol::response::Exchange;
 use crate::protocol::uwsgi;
 use crate::stats::cell::{ExceptionReport, Outcome};
-use crate::stats::clock;
 use crate::wsgi::gateway::{Incoming, Served};
 use crate::wsgi::serving;
 
@@ -123,23 +122,14 @@ impl WorkerThread {
     ) -> anyhow::Result<Box<Connection>> {
         connection.queued = 0;
         let started = self.now;
-        self.shared.scoreboard.thread(self.shared.slot, self.id).begin(
-            started,
-            exchange.protocol,
-            peer.as_bytes(),
-            kept,
-        );
+        self.cell().begin(MonotonicNanos::from_nanos(started), exchange.protocol, peer.as_bytes(), kept);
         if self.shared.config.harakiri.is_some() {
             connection.watched = true;
             harakiri::hold(connection.kind, connection.socket.as_raw_fd());
         }
         serving::begin(connection.socket.as_raw_fd(), matches!(connection.kind, Kind::Link(_)));
         let served = self.gateway.serve(py, request, exchange, connection)?;
-        let Served { transport, status, keep_alive, raised, client_gone, broken_off } = served;
-        let transport: Box<dyn Any> = transport;
-        let Ok(mut connection) = transport.downcast::<Connection>() else {
-            anyhow::bail!("the application's side gave back another connection than it was given");
-        };
+        let Served { client: mut connection, status, keep_alive, raised, client_gone, broken_off } = served;
         let bytes = connection.queued;
         if let Body::Memory(bytes, _) = &mut connection.body {
             self.spare(std::mem::take(bytes));
@@ -168,10 +158,10 @@ impl WorkerThread {
             connection.closing = true;
         }
         self.now = clock::monotonic();
-        let cell = self.shared.scoreboard.thread(self.shared.slot, self.id);
+        let cell = self.cell();
         if let Some(raised) = &raised {
             cell.exception.store(&ExceptionReport {
-                when: clock::unix_micros(),
+                when: UnixMicros::now(),
                 kind: raised.kind.clone(),
                 message: raised.message.clone(),
                 traceback: raised.traceback.clone(),
@@ -180,8 +170,8 @@ impl WorkerThread {
         }
         self.count_sent(&mut connection);
         let outcome = Outcome { status, exception: raised.is_some(), write_error: client_gone };
-        let cell = self.shared.scoreboard.thread(self.shared.slot, self.id);
-        cell.finish(self.now, self.ready.min(started), outcome);
+        let [now, ready] = [self.now, self.ready.min(started)].map(MonotonicNanos::from_nanos);
+        self.cell().finish(now, ready, outcome);
         self.shared.notices.count();
         let entry = Entry { status, bytes, took: self.now - started, ..entry };
         match (&mut self.log, serving::end()) {
@@ -196,25 +186,5 @@ impl WorkerThread {
             (None, Some(_)) => {}
         }
         Ok(connection)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::wsgi::transport::Transport;
-
-    #[test]
-    fn a_connection_comes_back_from_the_application_as_itself() {
-        let (socket, _other) = nix::sys::socket::socketpair(
-            nix::sys::socket::AddressFamily::Unix,
-            nix::sys::socket::SockType::Stream,
-            None,
-            nix::sys::socket::SockFlag::empty(),
-        )
-        .unwrap();
-        let transport: Box<dyn Transport> = Connection::new(socket, Kind::Http, "peer".into(), 1);
-        let back: Box<dyn Any> = transport;
-        assert_eq!(back.downcast::<Connection>().unwrap().peer, "peer");
     }
 }

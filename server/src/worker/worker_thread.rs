@@ -14,10 +14,12 @@ use super::access_log::AccessLog;
 use super::connection::{Connection, Kind, Wait};
 use super::harakiri;
 use super::{Shared, TOKEN_LISTENER, TOKEN_LIVENESS, TOKEN_STOP};
+use crate::clock::{self, MonotonicNanos};
+use crate::ids::{SlotId, ThreadIndex};
 use crate::protocol::SocketProtocol;
 use crate::protocol::http::TIMED_OUT;
 use crate::protocol::link::Peer;
-use crate::stats::clock;
+use crate::stats::cell::ThreadCell;
 use crate::wsgi::application::one_line;
 use crate::wsgi::gateway::Gateway;
 use crate::wsgi::serving;
@@ -46,7 +48,7 @@ const LEAVING_LINGER: u64 = 500_000_000;
 pub(super) struct WorkerThread {
     pub(super) id: u32,
     pub(super) shared: Arc<Shared>,
-    pub(super) gateway: Gateway,
+    pub(super) gateway: Gateway<Connection>,
     pub(super) log: Option<AccessLog>,
     /// Memory of bodies that were read, for the next ones.
     pub(super) spares: Vec<Vec<u8>>,
@@ -80,7 +82,7 @@ pub(super) enum Next {
 }
 
 impl WorkerThread {
-    pub(super) fn new(id: u32, shared: Arc<Shared>, gateway: Gateway) -> anyhow::Result<Self> {
+    pub(super) fn new(id: u32, shared: Arc<Shared>, gateway: Gateway<Connection>) -> anyhow::Result<Self> {
         let config = &shared.config;
         let log = (!config.disable_logging).then(|| AccessLog::new(shared.worker, id, config.memory_report));
         Ok(Self {
@@ -96,6 +98,12 @@ impl WorkerThread {
             unix_second: 0,
             leaving_since: None,
         })
+    }
+
+    /// What this thread tells of itself; no other writes it.
+    #[inline]
+    pub(super) fn cell(&self) -> &ThreadCell {
+        self.shared.scoreboard.thread(SlotId::new(self.shared.slot), ThreadIndex::new(self.id))
     }
 
     pub(super) fn id(&self) -> u32 {
@@ -136,7 +144,8 @@ impl WorkerThread {
             self.now = clock::monotonic();
             self.ready = woken;
             self.batch += 1;
-            self.shared.scoreboard.thread(self.shared.slot, self.id).waited_for_gil(self.now - woken);
+            let [woken_at, now] = [woken, self.now].map(MonotonicNanos::from_nanos);
+            self.cell().waited_for_gil(woken_at, now);
             let count = match waited {
                 Ok(count) => count,
                 Err(Errno::EINTR) => {
@@ -321,7 +330,7 @@ impl WorkerThread {
         }
         self.leaving_since = Some(self.now);
         if self.shared.leaving_threads.fetch_add(1, AcqRel) == 0 {
-            self.shared.scoreboard.worker(self.shared.slot).set_accepting(false);
+            self.shared.scoreboard.worker(SlotId::new(self.shared.slot)).set_accepting(false);
             self.shared.stop_listening()?;
             self.shared.epoll.delete(&self.shared.liveness)?;
         }

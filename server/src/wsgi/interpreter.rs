@@ -137,7 +137,7 @@ mod embed {
     use anyhow::{Context, bail};
     use pyo3::ffi;
 
-    /// Who has it starts the interpreter; nobody else may look at it meanwhile.
+    /// Two threads that start it at once would both find it not started.
     static STARTING: Mutex<()> = Mutex::new(());
 
     pub(super) fn start(home: Option<&Path>) -> anyhow::Result<()> {
@@ -155,8 +155,8 @@ mod embed {
             bail!("home: '{}' does not exist: is this a virtual environment?", program.display());
         }
         let name = CString::new(program.as_os_str().as_bytes()).context("home: contains a NUL byte")?;
-        // SAFETY: Python is not initialized, and no other thread initializes it. The configuration is initialized before
-        // it is used, cleared once, and not used after; `name` outlives the call that copies it.
+        // SAFETY: Python is not initialized, and no other thread starts it. The configuration is initialized before it is
+        // used, cleared once, and not used after; `name` outlives the call that copies it.
         unsafe {
             let mut config = std::mem::MaybeUninit::<ffi::PyConfig>::uninit();
             ffi::PyConfig_InitPythonConfig(config.as_mut_ptr());

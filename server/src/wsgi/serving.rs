@@ -5,7 +5,7 @@
 use std::cell::{Cell, RefCell};
 use std::os::fd::RawFd;
 
-use super::exchange::CurrentRequest;
+use super::active::CurrentRequest;
 
 /// Where a request came from.
 #[derive(Clone, Copy, Debug)]
@@ -19,7 +19,6 @@ pub(crate) struct Connection {
 thread_local! {
     static THREAD: Cell<Option<u32>> = const { Cell::new(None) };
     static CONNECTION: Cell<Option<Connection>> = const { Cell::new(None) };
-    static CURRENT: RefCell<Option<CurrentRequest>> = const { RefCell::new(None) };
     /// Whether there is something in `NOTES`.
     static IS_NOTED: Cell<bool> = const { Cell::new(false) };
     static NOTES: RefCell<Notes> = const { RefCell::new(Notes { log: false, variables: Vec::new() }) };
@@ -50,16 +49,6 @@ pub(crate) fn begin(fd: RawFd, is_link: bool) {
     CONNECTION.set(Some(Connection { fd, is_link }));
 }
 
-/// The application is given what reaches its request by way of `current`.
-#[inline]
-pub(crate) fn reach(current: &CurrentRequest) {
-    let is_known = CURRENT.with_borrow(|known| known.as_ref().is_some_and(|known| known.is(current)));
-    if !is_known {
-        // What was there goes when the borrow is over: it may be the last of something that runs code as it goes.
-        drop(CURRENT.replace(Some(current.clone())));
-    }
-}
-
 /// The request is over: what the application wanted of its line in the log.
 #[inline]
 pub(crate) fn end() -> Option<Notes> {
@@ -75,7 +64,7 @@ pub(crate) fn connection() -> Option<Connection> {
 /// What reaches the request that this thread serves; `None` when it serves none.
 pub(crate) fn current() -> Option<CurrentRequest> {
     connection()?;
-    CURRENT.with_borrow(Clone::clone)
+    CurrentRequest::of_thread()
 }
 
 /// Takes note of something for the line of the request that this thread serves.

@@ -52,9 +52,9 @@ fn what_was_sent_ahead_to_a_thread_that_turns_out_slow_is_served_by_another() {
     assert!(clients[1].response().ends_with("more"));
     other.answer("again");
     assert!(clients[0].response().ends_with("again"));
-    let mut counts = vec![0; rwsgi_stats::latency::BUCKETS];
+    let mut counts = LatencyCounts::default();
     router.board.router().waiting.add_to(&mut counts);
-    assert_eq!(counts.iter().sum::<u64>(), AHEAD_MAX as u64 + 6, "one waiting time for each request");
+    assert_eq!(counts.total(), AHEAD_MAX as u64 + 6, "one waiting time for each request");
 }
 
 #[test]

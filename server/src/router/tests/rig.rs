@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use nix::unistd::pipe;
 
 use super::super::*;
+use crate::ids::{SlotId, ThreadIndex};
 use crate::protocol::link::{DONE_KEEP, Hello, QUICK, RequestHead, SKIPPED};
 use crate::stats::scoreboard::{Layout, Scoreboard};
 
@@ -109,7 +110,7 @@ impl<'a> Steps<'a> {
 
     /// Requests that wait for a thread.
     pub(super) fn depth(&self) -> u64 {
-        self.board.router().read().0
+        self.board.router().read().unwrap().depth
     }
 
     /// A worker's only thread, in the slot of that number.
@@ -187,7 +188,7 @@ impl HttpRouter {
     }
 
     pub(super) fn waits_for_depth(&self, depth: u64) {
-        eventually(|| self.board.router().read().0 == depth);
+        eventually(|| self.board.router().read().unwrap().depth == depth);
     }
 
     /// Tells the router that the master is gone.
@@ -349,7 +350,7 @@ impl TestWorker {
     pub(super) fn begin(&mut self) -> bool {
         let number = self.brought;
         self.brought = number.wrapping_add(1);
-        self.board.dispatched(self.slot, 0).take(number)
+        self.board.dispatched(SlotId::new(self.slot), ThreadIndex::new(0)).take(number)
     }
 
     /// The path of the next request.

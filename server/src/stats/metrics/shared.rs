@@ -6,7 +6,7 @@ use prometheus_client::encoding::NoLabelSet;
 use prometheus_client::metrics::MetricType;
 use rwsgi_stats::{Cache, Snapshot};
 
-use super::metrics::Encoder;
+use super::encoder::Encoder;
 
 /// A figure of every cache: its name, what it is, whether it only grows, and its value.
 type Figure = (&'static str, &'static str, bool, fn(&Cache) -> u64);
@@ -46,26 +46,4 @@ pub(super) fn encode(out: &mut Encoder<'_, '_>, snapshot: &Snapshot) -> fmt::Res
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use rwsgi_stats::Metric;
-
-    #[test]
-    fn caches_and_metrics_have_their_lines() {
-        let cache = Cache { name: "c".into(), items: 3, hits: 7, ..Cache::default() };
-        let metric = Metric { value: -5, ..Metric::default() };
-        let snapshot =
-            Snapshot { caches: vec![cache], metrics: [("sold".to_owned(), metric)].into(), ..Snapshot::default() };
-        let text = super::super::metrics::text(snapshot);
-        for line in [
-            "rwsgi_cache_items{cache=\"c\"} 3\n",
-            "rwsgi_cache_hits_total{cache=\"c\"} 7\n",
-            "rwsgi_application_metric{name=\"sold\"} -5\n",
-        ] {
-            assert!(text.contains(line), "{line} is not in\n{text}");
-        }
-    }
 }

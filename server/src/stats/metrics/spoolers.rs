@@ -7,7 +7,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 use rwsgi_stats::{Snapshot, Spooler, latency};
 
-use super::metrics::{Encoder, seconds};
+use super::encoder::{Encoder, seconds};
 
 /// A figure of every spooler: its name, what it is, whether it only grows, and its value.
 type Figure = (&'static str, &'static str, bool, fn(&Spooler) -> u64);
@@ -64,36 +64,4 @@ pub(super) fn encode(out: &mut Encoder<'_, '_>, snapshot: &Snapshot) -> fmt::Res
         run_time.add(&histogram).map_err(|_| fmt::Error)?;
     }
     out.distribution("spooler_run_duration", "How long jobs ran", &run_time)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::stats::metrics::text;
-
-    #[test]
-    fn spoolers_of_one_directory_tell_of_it_once() {
-        let mut counts = vec![0; latency::BUCKETS];
-        counts[latency::index_of(2_000)] = 3;
-        let spooler = |done| Spooler {
-            dir: "/srv/jobs".into(),
-            done: Some(done),
-            queue: Some(9),
-            oldest_age: Some(1_500_000),
-            run_time: Some(latency::encode_counts(&counts)),
-            ..Spooler::default()
-        };
-        let snapshot = Snapshot { spoolers: vec![spooler(5), spooler(6)], ..Snapshot::default() };
-        let text = text(snapshot);
-        for line in [
-            "rwsgi_spooler_jobs_done_total{spooler=\"1\",dir=\"/srv/jobs\"} 5",
-            "rwsgi_spooler_jobs_done_total{spooler=\"2\",dir=\"/srv/jobs\"} 6",
-            "rwsgi_spooler_up{spooler=\"1\",dir=\"/srv/jobs\"} 0",
-            "rwsgi_spooler_queue{dir=\"/srv/jobs\"} 9",
-            "rwsgi_spooler_oldest_age_seconds{dir=\"/srv/jobs\"} 1.5",
-            "rwsgi_spooler_run_duration_seconds_count 6",
-        ] {
-            assert_eq!(text.lines().filter(|known| *known == line).count(), 1, "{line} in\n{text}");
-        }
-    }
 }

@@ -1,8 +1,8 @@
-//! Requests that the router has sent to a thread and that the thread has not begun with: who has each of them.
+//! Requests that the http router has dispatched ahead to a thread, and that the thread has not begun: who has each.
 //!
-//! The router sends a quick thread several requests at once (see [`crate::protocol::link`]). Until the thread begins with one,
-//! the router may want it back, for a thread that is free. Both do a compare-and-exchange on the request's byte here, so that
-//! exactly one of them gets it. A byte stands for the link's every eighth request: the router dispatched requests no more at once.
+//! The router sends a quick thread several requests at once (see [`crate::protocol::link`]). Until the thread begins one,
+//! the router may cancel it, for a thread that is free. Both do a compare-and-exchange on the request's byte here, so
+//! that exactly one of them gets it. A byte stands for the link's every eighth request: no more are dispatched ahead.
 
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
@@ -11,13 +11,12 @@ use crate::protocol::link::AHEAD_MAX;
 
 /// The router sends it; neither has it yet.
 const DISPATCHED: u8 = 1;
-/// The thread has begun with it.
+/// The thread has begun it.
 const TAKEN: u8 = 2;
 /// The router has it again.
 const CANCELLED: u8 = 3;
 
-/// What is dispatched to one thread. All-zero memory is valid: nothing is. On a cache line of its own, which two processes
-/// write.
+/// What is dispatched ahead to one thread. On a cache line of its own, which two processes write.
 #[repr(C, align(64))]
 pub struct AheadCells([AtomicU8; AHEAD_MAX]);
 
