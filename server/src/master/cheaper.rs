@@ -18,7 +18,7 @@ use super::{Event, Master};
 use crate::clock::MonotonicNanos;
 use crate::config::{CheaperAlgorithm, Config};
 use crate::ids::SlotId;
-use crate::stats::cell::Reading;
+use crate::stats::cell::ThreadSample;
 
 /// How often the load is looked at; for utilization, that of the last `cheaper-overload` is taken.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -170,7 +170,7 @@ impl Master {
         for life in &self.pool.lives {
             let mut has_room = false;
             for cell in self.scoreboard.threads(SlotId::new(life.slot)) {
-                let Ok(Reading { counters, started, .. }) = cell.read() else { continue };
+                let Ok(ThreadSample { counters, started, .. }) = cell.read() else { continue };
                 load.busy += counters.running + started.map_or(0, |started| clock.nanos_since(started));
                 load.requests += counters.requests + u64::from(started.is_some());
                 has_room |= started.is_none();

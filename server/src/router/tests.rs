@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use self::rig::*;
 use super::*;
 use crate::protocol::link::{AHEAD_MAX, DONE_CLOSE, DONE_KEEP, Hello, LEAVING, SKIPPED};
-use crate::stats::cell::{LatencyCounts, RouterReading};
+use crate::stats::cell::{LatencyCounts, RouterSample};
 
 #[test]
 fn a_request_and_its_response_pass_as_they_are() {
@@ -34,7 +34,7 @@ fn a_request_and_its_response_pass_as_they_are() {
     worker.frame(end).unwrap();
     worker.word(DONE_KEEP);
     assert_eq!(client.response(), response);
-    assert_eq!(router.board.router().read(), Ok(RouterReading { connections: 1, ..RouterReading::default() }));
+    assert_eq!(router.board.router().read(), Ok(RouterSample { connections: 1, ..RouterSample::default() }));
 
     client.get("/next");
     assert_eq!(worker.path(), "/next");

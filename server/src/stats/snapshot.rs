@@ -9,7 +9,7 @@ use rwsgi_stats::{Address, Limits, Queue, SCHEMA_VERSION, Snapshot, Socket};
 use tracing::warn;
 
 pub use self::worker::{CorruptWorker, ProcessView, WorkerView};
-use super::cell::RouterReading;
+use super::cell::RouterSample;
 use super::scoreboard::Scoreboard;
 use super::spoolers::{self, SpoolerView};
 use super::state::SnapshotState;
@@ -132,9 +132,9 @@ pub fn take(subject: &Subject<'_>, state: &mut SnapshotState) -> Taken {
 
 /// What the http router tells, with its waiting times as the state's worker latency. What it cannot have told is
 /// forgotten: nobody knows who wrote it, and what is counted from now on is right again.
-fn read_router(scoreboard: &Scoreboard, state: &mut SnapshotState) -> RouterReading {
+fn read_router(scoreboard: &Scoreboard, state: &mut SnapshotState) -> RouterSample {
     let router = scoreboard.router();
-    let read = router.read().and_then(|reading| router.read_waiting(&mut state.worker_latency).map(|()| reading));
+    let read = router.read().and_then(|sample| router.read_waiting(&mut state.worker_latency).map(|()| sample));
     read.unwrap_or_else(|corrupt| {
         warn!(
             "the http router's part of the shared memory is corrupt ({corrupt}): its counts begin again at 0; some \
@@ -142,7 +142,7 @@ fn read_router(scoreboard: &Scoreboard, state: &mut SnapshotState) -> RouterRead
         );
         router.reset();
         state.worker_latency.clear();
-        RouterReading::default()
+        RouterSample::default()
     })
 }
 

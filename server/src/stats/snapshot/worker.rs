@@ -9,7 +9,7 @@ use rwsgi_stats::{App, Core, LastException, RequestInfo, Responses, Worker};
 use super::Subject;
 use crate::clock::{self, Clock, MonotonicNanos, UnixMicros};
 use crate::ids::{GenerationNumber, SlotId, ThreadIndex, WorkerId};
-use crate::stats::cell::{Counters, ExceptionReport, Reading};
+use crate::stats::cell::{Counters, ExceptionReport, ThreadSample};
 use crate::stats::request::Vars;
 use crate::stats::scoreboard::CorruptSlot;
 use crate::stats::state::SnapshotState;
@@ -90,8 +90,8 @@ pub(super) fn take(
         for (nth, process) in view.processes.iter().enumerate() {
             let cell = board.thread(process.slot, id);
             let read = cell.read().and_then(|read| cell.read_latencies(&mut state.cell_latency).map(|()| read));
-            let Reading { counters: live, started, average } = match read {
-                Ok(reading) => reading,
+            let ThreadSample { counters: live, started, average } = match read {
+                Ok(sample) => sample,
                 Err(found) => {
                     if state.is_news(process.slot, process.pid) {
                         let found = CorruptSlot { slot: process.slot, thread: id, corrupt: found };
