@@ -96,11 +96,11 @@ fn serve(bencher: Bencher<'_, '_>, application: &str, request: &'static [u8]) {
             Exchange { protocol: SocketProtocol::Http, version: Version::Http11, head_only: false, keep_alive: true };
         let request = Incoming::Http { head: &head, peer, body_len: None };
         // One box goes round, as a connection does.
-        let mut transport: Option<Box<dyn Transport>> = Some(Box::new(Anything(io::empty())));
+        let mut client = Some(Box::new(Anything(io::empty())));
         bencher.bench_local(|| {
-            let served = gateway.serve(py, black_box(&request), exchange, transport.take().unwrap()).unwrap();
+            let served = gateway.serve(py, black_box(&request), exchange, client.take().unwrap()).unwrap();
             assert_eq!(served.status, 200);
-            transport = Some(served.transport);
+            client = Some(served.client);
         });
     });
 }

@@ -232,7 +232,7 @@ pub struct Config {
     pub home: Option<PathBuf>,
     /// `--processes`: number of workers.
     pub processes: u32,
-    /// `--threads`: cores in each worker.
+    /// `--threads`: threads in each worker.
     pub threads: u32,
     /// `--stats`: addresses of the stats server.
     pub stats: Vec<Address>,

@@ -10,8 +10,8 @@
 //! | [`date`] | the `Date` header |
 //! | [`link`] | what the http router and the workers say to each other |
 //!
-//! Both doors for HTTP (the router and the workers' own sockets) use this one parser, so that neither lets through
-//! what the other refuses.
+//! The http router and the workers' own sockets use this one parser, so that neither lets through what the other
+//! refuses.
 
 pub mod chunked;
 pub mod date;

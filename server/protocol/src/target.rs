@@ -10,7 +10,7 @@
 //! nginx does before it passes a path on; no application ever sees `/../`. Unlike uWSGI, which decodes an invalid
 //! escape to a wrong byte, we leave it as it is, like Python's own `urllib`; and unlike uWSGI, which resolves
 //! only dots that were sent bare, we resolve `%2e` too (RFC 3986 section 6.2.2.2 has them equal). `%00` in a path is
-//! refused at the door, as by nginx: no path has one, and everything in C behind us would see a shorter path.
+//! refused, as by nginx: no path has one, and everything in C behind us would see a shorter path.
 
 use super::refusal::Refusal;
 

@@ -68,7 +68,7 @@ fn micros() -> u64 {
     clock::unix_micros()
 }
 
-/// Changes what `ps` shows for this process.
+/// Changes what `ps` shows for this process; a name longer than about 1000 bytes is cut.
 #[pyfunction]
 #[pyo3(signature = (name, /))]
 fn setprocname(name: Text) {

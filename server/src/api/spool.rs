@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyInt, PyTuple};
 
 use super::here::server;
-use super::hook;
+use super::hooks;
 use crate::ipc::Setup;
 use crate::spooler::job::{Job, head};
 use crate::spooler::jobs_in;
@@ -207,7 +207,7 @@ fn set_spooler_frequency(seconds: u32) -> bool {
 
 /// Calls the function that the application has set as `uwsgi.spooler`. Prints the traceback when it raises.
 pub(crate) fn run(py: Python<'_>, task: &[u8], job: &Job) -> Verdict {
-    let called = hook(py, "spooler").and_then(|function| match function {
+    let called = hooks::find(py, "spooler").and_then(|function| match function {
         Some(function) => function.call1((describe(py, task, job)?,)).map(Some),
         None => Ok(None),
     });

@@ -53,7 +53,6 @@ use self::shutdown::Phase;
 use self::spoolers::Spoolers;
 use self::supervisor::{Inherited, Supervisor};
 use self::watchdog::Watchdog;
-use crate::api::share::Share;
 use crate::clock::{self, UnixMicros};
 use crate::config::Config;
 use crate::daemon::Starter;
@@ -62,6 +61,7 @@ use crate::ipc::{Answer, Notice};
 use crate::pidfile::{self, MASTER_NAME};
 use crate::procname;
 use crate::protocol::SocketProtocol;
+use crate::share::Share;
 use crate::spooler::Queue;
 use crate::stats::scoreboard::{Layout, Scoreboard};
 use crate::stats::snapshot::{self, SocketView, Subject, Taken, WorkerView};
@@ -157,6 +157,7 @@ struct Master {
 /// When it cannot start: a socket cannot be bound, a process cannot be started.
 pub fn run(config: Config, launcher: Launcher, reread: Reread, starter: Starter) -> anyhow::Result<i32> {
     if let Some(title) = procname::master_title(&config.procname) {
+        procname::make_room();
         procname::set(&title);
     }
     nix::sys::prctl::set_child_subreaper(true).context("cannot become the subreaper of the workers")?;

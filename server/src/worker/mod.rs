@@ -38,6 +38,7 @@ use tracing::error;
 use self::notices::Notices;
 use self::table::Table;
 use self::worker_thread::WorkerThread;
+use crate::api::{self, AfterFork};
 use crate::config::Config;
 use crate::ids::SlotId;
 use crate::ipc::{LinkEndpoint, Setup};
@@ -134,7 +135,9 @@ pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
     for module in setup.config.shared_import.iter().chain(first_only) {
         interpreter::import(py, module);
     }
-    if let Some(status) = crate::api::after_fork(py) {
+    if let AfterFork::Exit(status) = api::after_fork(py) {
+        error!("worker {worker}: uwsgi.post_fork_hook has ended it with status {status}");
+        api::finish(py);
         return Ok(status);
     }
     let shared = Arc::new(Shared {
@@ -194,8 +197,7 @@ pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
         let joined = py.detach(|| other.join());
         outcome = outcome.and(joined.unwrap_or_else(|_| Err(anyhow::anyhow!("a thread panicked"))));
     }
-    crate::api::at_exit(py);
-    interpreter::finish(py);
+    api::finish(py);
     if let Err(error) = outcome {
         error!("worker {worker}: {error:#}");
         return Ok(1);

@@ -1,6 +1,5 @@
 //! One request's life in the application: it is begun, answered, counted and logged.
 
-use std::any::Any;
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 
@@ -11,7 +10,6 @@ use super::body::Body;
 use super::connection::{Connection, Kind};
 use super::harakiri;
 use super::worker_thread::WorkerThread;
-use crate::api::request;
 use crate::clock::{self, MonotonicNanos, UnixMicros};
 use crate::protocol::SocketProtocol;
 use crate::protocol::http::{self, BodyLength, Head, HeaderBuf, Version};
@@ -20,6 +18,7 @@ use crate::protocol::response::Exchange;
 use crate::protocol::uwsgi;
 use crate::stats::cell::{ExceptionReport, Outcome};
 use crate::wsgi::gateway::{Incoming, Served};
+use crate::wsgi::serving;
 
 impl WorkerThread {
     /// Serves a request whose head was parsed before and whose body is complete.
@@ -128,13 +127,9 @@ impl WorkerThread {
             connection.watched = true;
             harakiri::hold(connection.kind, connection.socket.as_raw_fd());
         }
-        request::begin(connection.socket.as_raw_fd(), matches!(connection.kind, Kind::Link(_)));
+        serving::begin(connection.socket.as_raw_fd(), matches!(connection.kind, Kind::Link(_)));
         let served = self.gateway.serve(py, request, exchange, connection)?;
-        let Served { transport, status, keep_alive, raised, client_gone, broken_off } = served;
-        let transport: Box<dyn Any> = transport;
-        let Ok(mut connection) = transport.downcast::<Connection>() else {
-            anyhow::bail!("the application's side gave back another connection than it was given");
-        };
+        let Served { client: mut connection, status, keep_alive, raised, client_gone, broken_off } = served;
         let bytes = connection.queued;
         if let Body::Memory(bytes, _) = &mut connection.body {
             self.spare(std::mem::take(bytes));
@@ -179,7 +174,7 @@ impl WorkerThread {
         self.cell().finish(now, ready, outcome);
         self.shared.notices.count();
         let entry = Entry { status, bytes, took: self.now - started, ..entry };
-        match (&mut self.log, request::end()) {
+        match (&mut self.log, serving::end()) {
             (None, None) => {}
             (Some(log), None) => log.add(&entry, &[]),
             (Some(log), Some(notes)) => log.add(&entry, &notes.variables),
@@ -191,25 +186,5 @@ impl WorkerThread {
             (None, Some(_)) => {}
         }
         Ok(connection)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::wsgi::transport::Transport;
-
-    #[test]
-    fn a_connection_comes_back_from_the_application_as_itself() {
-        let (socket, _other) = nix::sys::socket::socketpair(
-            nix::sys::socket::AddressFamily::Unix,
-            nix::sys::socket::SockType::Stream,
-            None,
-            nix::sys::socket::SockFlag::empty(),
-        )
-        .unwrap();
-        let transport: Box<dyn Transport> = Connection::new(socket, Kind::Http, "peer".into(), 1);
-        let back: Box<dyn Any> = transport;
-        assert_eq!(back.downcast::<Connection>().unwrap().peer, "peer");
     }
 }

@@ -14,7 +14,6 @@ use super::access_log::AccessLog;
 use super::connection::{Connection, Kind, Wait};
 use super::harakiri;
 use super::{Shared, TOKEN_LISTENER, TOKEN_LIVENESS, TOKEN_STOP};
-use crate::api::request;
 use crate::clock::{self, MonotonicNanos};
 use crate::ids::{SlotId, ThreadIndex};
 use crate::protocol::SocketProtocol;
@@ -23,6 +22,7 @@ use crate::protocol::link::Peer;
 use crate::stats::cell::ThreadCell;
 use crate::wsgi::application::one_line;
 use crate::wsgi::gateway::Gateway;
+use crate::wsgi::serving;
 
 /// Events that are taken from the kernel at once by a worker of one thread. With several each takes one event at a time:
 /// what a thread has taken no other can serve, and would wait behind whatever this one does first.
@@ -48,7 +48,7 @@ const LEAVING_LINGER: u64 = 500_000_000;
 pub(super) struct WorkerThread {
     pub(super) id: u32,
     pub(super) shared: Arc<Shared>,
-    pub(super) gateway: Gateway,
+    pub(super) gateway: Gateway<Connection>,
     pub(super) log: Option<AccessLog>,
     /// Memory of bodies that were read, for the next ones.
     pub(super) spares: Vec<Vec<u8>>,
@@ -82,7 +82,7 @@ pub(super) enum Next {
 }
 
 impl WorkerThread {
-    pub(super) fn new(id: u32, shared: Arc<Shared>, gateway: Gateway) -> anyhow::Result<Self> {
+    pub(super) fn new(id: u32, shared: Arc<Shared>, gateway: Gateway<Connection>) -> anyhow::Result<Self> {
         let config = &shared.config;
         let log = (!config.disable_logging).then(|| AccessLog::new(shared.worker, id, config.memory_report));
         Ok(Self {
@@ -127,7 +127,7 @@ impl WorkerThread {
         if self.shared.config.harakiri.is_some() {
             harakiri::prepare_thread();
         }
-        request::enter(self.id);
+        serving::enter(self.id);
         let mut events = [EpollEvent::empty(); EVENTS];
         let room = if self.shared.one_shot() { 1 } else { EVENTS };
         let mut scratch = vec![0; SCRATCH];

@@ -1,23 +1,22 @@
 //! The call: a request goes in, the application runs, its response goes out, and whatever it does wrong becomes a line
 //! in the log and a correct answer or a closed connection.
 
-use pyo3::exceptions::PyAssertionError;
+use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError};
 use pyo3::prelude::*;
 use tracing::error;
 
+use super::active::{Active, Progress, RequestPlace, ResponseError};
 use super::application::one_line;
 use super::environ::EnvironBuilder;
-use super::exchange::{Active, CurrentRequest, Progress, ResponseError};
 use super::input::Input;
 use super::raised::Raised;
 use super::respond::{Failure, respond};
 use super::start_response::StartResponse;
 use super::transport::Transport;
-use crate::api::request;
 use crate::protocol::date::HttpDate;
 use crate::protocol::http::Head;
 use crate::protocol::link::Peer;
-use crate::protocol::response::{Exchange, Framing, HeadWriter, Plan};
+use crate::protocol::response::{Exchange, Framing, HeadWriter};
 use crate::protocol::uwsgi;
 
 /// A request as it came in: what its environ is made of.
@@ -36,9 +35,9 @@ pub enum Incoming<'a> {
 }
 
 /// A request that the application is done with.
-pub struct Served {
+pub struct Served<C> {
     /// The client, with whatever is still to be sent.
-    pub transport: Box<dyn Transport>,
+    pub client: Box<C>,
     /// The status code that was sent; 0 when none was.
     pub status: u16,
     /// Whether the connection may stay.
@@ -52,45 +51,43 @@ pub struct Served {
     pub broken_off: bool,
 }
 
-/// Calls the application for one thread.
-pub struct Gateway {
+/// Calls the application for one thread, whose clients are of type `C`.
+pub struct Gateway<C> {
     application: Py<PyAny>,
     environ: EnvironBuilder,
-    objects: Objects,
+    objects: Objects<C>,
     date: HttpDate,
-    spare: Vec<u8>,
 }
 
 /// What the application is given of a request, used again as long as it keeps none of it.
-struct Objects {
-    current: CurrentRequest,
+struct Objects<C> {
+    place: RequestPlace<C>,
     start_response: Py<StartResponse>,
     input: Py<Input>,
 }
 
-impl Objects {
+impl<C: Transport + 'static> Objects<C> {
     fn new(py: Python<'_>) -> PyResult<Self> {
-        let current = CurrentRequest::default();
-        let start_response = Py::new(py, StartResponse::new(py, &current)?)?;
-        let input = Py::new(py, Input::new(&current))?;
-        Ok(Self { current, start_response, input })
+        let place = RequestPlace::new();
+        let start_response = Py::new(py, StartResponse::new(py, place.current())?)?;
+        let input = Py::new(py, Input::new(place.current()))?;
+        Ok(Self { place, start_response, input })
     }
 
     fn are_ours_alone(&self, py: Python<'_>) -> bool {
-        let write = self.start_response.get().write();
-        [self.start_response.as_ptr(), write.as_ptr(), self.input.as_ptr()]
-            .into_iter()
-            .all(|object| is_ours_alone(py, object))
+        is_ours_alone(py, &self.start_response)
+            && is_ours_alone(py, self.start_response.get().write())
+            && is_ours_alone(py, &self.input)
     }
 }
 
 #[allow(unsafe_code)]
-fn is_ours_alone(_py: Python<'_>, object: *mut pyo3::ffi::PyObject) -> bool {
-    // SAFETY: the caller owns a reference, so that the object lives; the GIL is held.
-    unsafe { pyo3::ffi::Py_REFCNT(object) == 1 }
+fn is_ours_alone<T>(_py: Python<'_>, object: &Py<T>) -> bool {
+    // SAFETY: `object` is a reference, which keeps what it refers to; the GIL is held, as the token says.
+    unsafe { pyo3::ffi::Py_REFCNT(object.as_ptr()) == 1 }
 }
 
-impl Gateway {
+impl<C: Transport + 'static> Gateway<C> {
     /// For one thread of a server with this many threads and processes.
     ///
     /// # Errors
@@ -101,7 +98,6 @@ impl Gateway {
             environ: EnvironBuilder::new(py, multithread, multiprocess)?,
             objects: Objects::new(py)?,
             date: HttpDate::now(),
-            spare: Vec::with_capacity(512),
         })
     }
 
@@ -110,7 +106,7 @@ impl Gateway {
         self.date = HttpDate::from_unix(seconds);
     }
 
-    /// Has the application answer a request.
+    /// Has the application answer a request of `client`.
     ///
     /// # Errors
     /// Only when Python itself fails (no memory); the request is lost then, and the caller should give up.
@@ -119,75 +115,95 @@ impl Gateway {
         py: Python<'_>,
         request: &Incoming<'_>,
         exchange: Exchange,
-        transport: Box<dyn Transport>,
-    ) -> PyResult<Served> {
+        client: Box<C>,
+    ) -> PyResult<Served<C>> {
         if !self.objects.are_ours_alone(py) {
             self.objects = Objects::new(py)?;
         }
-        let Objects { current, start_response, input } = &self.objects;
+        let Objects { place, start_response, input } = &self.objects;
         let environ = match request {
             Incoming::Http { head, peer, body_len } => self.environ.http(py, head, peer, *body_len, input)?,
             Incoming::Uwsgi(packet) => self.environ.uwsgi(py, packet, input)?,
         };
-        request::reach(current);
-        current.put(Active {
-            transport,
-            exchange,
-            progress: Progress::Nothing,
-            status: 0,
-            body_sent: 0,
-            overrun: None,
-            told_gone: false,
-            date: self.date,
-            spare: std::mem::take(&mut self.spare),
-        });
+        place.put(client, exchange, self.date);
         let failure = match self.application.bind(py).call1((environ, start_response)) {
-            Ok(result) => respond(py, current, &result).err(),
+            Ok(result) => respond(py, place.current(), &result).err(),
             Err(error) => Some(Failure::Raised(error)),
         };
-        let Some(mut active) = current.take(py) else {
+        let mut active = place.close(py);
+        let mut ending = Ending { is_whole: failure.is_none(), ..Ending::default() };
+        if failure.is_some() || active.overrun.is_some() {
+            let (overrun, told_gone) = (active.overrun, active.told_gone);
+            // To print an exception may run Python code, which finds that the request is over.
+            drop(active);
+            ending = explain(py, request, failure, overrun, told_gone);
+            active = place.lock();
+        }
+        let Ending { mut is_whole, raised, client_gone } = ending;
+        if !is_whole && !client_gone && !matches!(active.progress, Progress::Sending(_)) {
+            is_whole = answer_500(&mut *active);
+        }
+        let plan = match active.progress {
+            Progress::Sending(plan) => Some(plan),
+            _ => None,
+        };
+        let Some(client) = active.transport.client.take() else {
             return Err(pyo3::exceptions::PySystemError::new_err("a request vanished while it was served"));
         };
-        let mut served_ok = failure.is_none();
-        let mut raised = None;
-        let mut client_gone = false;
-        match failure {
-            None => {}
-            Some(Failure::Response(ResponseError::Client(_))) => client_gone = true,
-            Some(Failure::Raised(exception)) if active.is_told_gone(py, &exception) => client_gone = true,
-            Some(Failure::Raised(exception)) => {
-                error!("{}: {}", describe(request), one_line(py, &exception));
-                exception.display(py);
-                // What `write()` raised for the same reason has told of it.
-                if exception.is_instance_of::<PyAssertionError>(py) {
-                    active.overrun = None;
-                }
-                raised = Some(Raised::of(py, &exception));
-            }
-            // The client has as much as the application announced; what is wrong is told below.
-            Some(Failure::Response(ResponseError::TooLong(_))) => served_ok = true,
-            Some(Failure::Response(error)) => raised = Some(fault(request, &error)),
-        }
-        if let Some(said) = active.overrun {
-            raised = raised.or(Some(fault(request, &ResponseError::TooLong(said))));
-        }
-        if !served_ok && !client_gone && !matches!(active.progress, Progress::Sending(_)) {
-            served_ok = answer_500(&mut active);
-        }
-        let keep_alive = served_ok && matches!(active.progress, Progress::Sending(plan) if plan.keep_alive);
-        let sent = matches!(active.progress, Progress::Sending(_));
-        let broken_off =
-            !served_ok && matches!(active.progress, Progress::Sending(Plan { framing: Framing::UntilClose, .. }));
-        self.spare = active.spare;
         Ok(Served {
-            transport: active.transport,
-            status: if sent { active.status } else { 0 },
-            keep_alive,
+            client,
+            status: plan.map_or(0, |_| active.status),
+            keep_alive: is_whole && plan.is_some_and(|plan| plan.keep_alive),
             raised,
             client_gone,
-            broken_off,
+            broken_off: !is_whole && plan.is_some_and(|plan| plan.framing == Framing::UntilClose),
         })
     }
+}
+
+/// How a request ended.
+#[derive(Default)]
+struct Ending {
+    /// The response is as it should be.
+    is_whole: bool,
+    raised: Option<Raised>,
+    client_gone: bool,
+}
+
+/// Says in the log what went wrong.
+fn explain(
+    py: Python<'_>,
+    request: &Incoming<'_>,
+    failure: Option<Failure>,
+    mut overrun: Option<u64>,
+    told_gone: bool,
+) -> Ending {
+    let mut ending = Ending::default();
+    match failure {
+        None => ending.is_whole = true,
+        Some(Failure::Response(ResponseError::Client(_))) => ending.client_gone = true,
+        // The application let pass what `write()` raised: no fault of its own.
+        Some(Failure::Raised(exception)) if told_gone && exception.is_instance_of::<PyBrokenPipeError>(py) => {
+            ending.client_gone = true;
+        }
+        Some(Failure::Raised(exception)) => {
+            error!("{}: {}", describe(request), one_line(py, &exception));
+            exception.display(py);
+            // What `write()` raised for the same reason has told of it.
+            if exception.is_instance_of::<PyAssertionError>(py) {
+                overrun = None;
+            }
+            ending.raised = Some(Raised::of(py, &exception));
+        }
+        // The client has as much as the application announced; what is wrong is told below.
+        Some(Failure::Response(ResponseError::TooLong(_))) => ending.is_whole = true,
+        Some(Failure::Response(error)) => ending.raised = Some(fault(request, &error)),
+    }
+    if let Some(said) = overrun {
+        let raised = fault(request, &ResponseError::TooLong(said));
+        ending.raised.get_or_insert(raised);
+    }
+    ending
 }
 
 /// A request in a line of the log.

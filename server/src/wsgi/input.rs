@@ -6,7 +6,7 @@ use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
-use super::exchange::{Active, CurrentRequest};
+use super::active::{Active, CurrentRequest};
 
 /// The body of the request that `current` holds.
 #[pyclass(frozen, module = "rwsgi", name = "Input")]

@@ -8,8 +8,8 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 use tracing::error;
 
+use super::active::{CurrentRequest, Progress, ResponseError};
 use super::application::one_line;
-use super::exchange::{Active, CurrentRequest, Progress, ResponseError};
 use super::file_wrapper::FileWrapper;
 use super::transport::Kept;
 use crate::protocol::response::{Framing, Plan};
@@ -86,7 +86,7 @@ const LARGE: usize = 256 * 1024;
 
 fn send_one(py: Python<'_>, current: &CurrentRequest, bytes: &Bound<'_, PyBytes>) -> Result<(), Failure> {
     let data = bytes.as_bytes();
-    with(current, |active| {
+    current.with(|active| {
         // After `write()` the length of this is not the length of the whole.
         let whole = (!matches!(active.progress, Progress::Sending(_))).then_some(data.len() as u64);
         if whole.is_some() {
@@ -114,7 +114,7 @@ fn send_whole(py: Python<'_>, current: &CurrentRequest, items: &Bound<'_, PyTupl
     let pieces = items.iter().map(|item| body_bytes(&item)).collect::<PyResult<Vec<_>>>()?;
     let slices: Vec<_> = pieces.iter().map(pyo3::types::PyBytesMethods::as_bytes).collect();
     let len = slices.iter().map(|slice| slice.len() as u64).sum();
-    with(current, |active| {
+    current.with(|active| {
         let whole = (!matches!(active.progress, Progress::Sending(_))).then_some(len);
         if whole.is_some() {
             active.transport.announce_last();
@@ -144,7 +144,7 @@ fn send_iterable(py: Python<'_>, current: &CurrentRequest, result: &Bound<'_, Py
         if bytes.is_empty() {
             continue;
         }
-        let is_bodiless = with(current, |active| {
+        let is_bodiless = current.with(|active| -> Result<bool, Failure> {
             let all_sent = active.send(&[bytes], None, &mut |_| own(&piece))?;
             // More is to come, or may be: the client must have this before the application makes the next.
             if !all_sent && !active.is_whole() {
@@ -157,13 +157,13 @@ fn send_iterable(py: Python<'_>, current: &CurrentRequest, result: &Bound<'_, Py
             return Ok(());
         }
     }
-    with(current, |active| active.end().map_err(Failure::from))
+    current.with(|active| active.end().map_err(Failure::from))
 }
 
 /// Whether the file could be left to the system.
 fn send_file(py: Python<'_>, current: &CurrentRequest, wrapper: &FileWrapper) -> Result<bool, Failure> {
     let Some(extent) = wrapper.extent(py) else { return Ok(false) };
-    with(current, |active| {
+    current.with(|active| {
         let Progress::Head(head) = &active.progress else { return Ok(false) };
         let len = head.content_length().unwrap_or(extent.len);
         if len > extent.len || active.exchange.head_only {
@@ -256,17 +256,4 @@ fn body_bytes<'py>(item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
         let kind = item.get_type().name().map(|name| name.to_string()).unwrap_or_default();
         pyo3::exceptions::PyTypeError::new_err(format!("the application produced {kind} where bytes are needed"))
     })
-}
-
-/// The request's state, which is there as long as this module runs.
-fn with<T>(current: &CurrentRequest, f: impl FnOnce(&mut Active) -> Result<T, Failure>) -> Result<T, Failure> {
-    let mut outcome = None;
-    current.with(|active| {
-        outcome = Some(f(active));
-        Ok(())
-    })?;
-    match outcome {
-        Some(outcome) => outcome,
-        None => Err(pyo3::exceptions::PySystemError::new_err("the request is not there").into()),
-    }
 }

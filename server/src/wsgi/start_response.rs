@@ -4,7 +4,7 @@ use pyo3::exceptions::{PyAssertionError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 
-use super::exchange::{Active, CurrentRequest, Progress};
+use super::active::{Active, CurrentRequest, Progress};
 use crate::protocol::response::HeadWriter;
 
 /// The callable that an application is given as its second argument.

@@ -4,11 +4,11 @@ use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
-use super::{Cache, How, Operation};
-use crate::api::here::server;
-use crate::api::text::Text;
+use super::here::server;
+use super::text::Text;
+use crate::share::cache::{Cache, How, Operation};
 
-pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
+pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(cache_get, module)?)?;
     module.add_function(wrap_pyfunction!(cache_set, module)?)?;
     module.add_function(wrap_pyfunction!(cache_update, module)?)?;

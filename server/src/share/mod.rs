@@ -1,40 +1,46 @@
 //! Everything that lies between the processes: the board, the caches, the mules' queues. The master makes it at its
 //! start, so that it outlives every other process and every reload.
 
+mod board;
+pub(crate) mod cache;
+mod memory;
+mod mutex;
+
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::Context;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
 use rwsgi_stats::Snapshot;
 
-use super::board::Board;
-use super::cache::Cache;
+pub(crate) use self::board::{Board, Metric};
+use self::cache::Cache;
+pub(crate) use self::mutex::{Guard, Mutex};
 use crate::config::Between;
 use crate::ipc::ShareDescriptors;
 use crate::ipc::inherit::InheritedFd;
 
 /// See the module.
 #[derive(Debug)]
-pub struct Share {
+pub(crate) struct Share {
     /// Locks and metrics.
-    pub board: Board,
+    pub(crate) board: Board,
     /// In the order of the configuration.
-    pub caches: Vec<Cache>,
+    pub(crate) caches: Vec<Cache>,
     /// The mules' queues: that of all, one for each mule, one for each farm.
-    pub queues: Vec<Queue>,
+    pub(crate) queues: Vec<Queue>,
 }
 
 /// Messages that wait for a mule. They are kept by the kernel as long as the master lives.
 #[derive(Debug)]
-pub struct Queue {
+pub(crate) struct Queue {
     /// Where they go in.
-    pub entry: OwnedFd,
+    pub(crate) entry: OwnedFd,
     /// Where they come out.
-    pub exit: OwnedFd,
+    pub(crate) exit: OwnedFd,
 }
 
 /// The queue that every mule takes from.
-pub(super) const ANY_MULE: usize = 0;
+pub(crate) const ANY_MULE: usize = 0;
 /// What may wait in a queue, bytes; the system may grant less.
 const QUEUE: usize = 1 << 20;
 
@@ -43,7 +49,7 @@ impl Share {
     ///
     /// # Errors
     /// When the system has no memory or descriptors left.
-    pub fn create(between: &Between) -> anyhow::Result<Self> {
+    pub(crate) fn create(between: &Between) -> anyhow::Result<Self> {
         let mules = between.mules.len();
         let queues = if mules == 0 { 0 } else { 1 + mules + between.farms.len() };
         let cache = |shape| Cache::create(shape).with_context(|| format!("cache2: cannot make '{}'", shape.name));
@@ -61,7 +67,7 @@ impl Share {
     ///
     /// # Errors
     /// When `inherit` fails.
-    pub fn descriptors(
+    pub(crate) fn descriptors(
         &self,
         inherit: impl Fn(BorrowedFd<'_>) -> nix::Result<InheritedFd>,
     ) -> nix::Result<ShareDescriptors> {
@@ -77,7 +83,7 @@ impl Share {
     ///
     /// # Errors
     /// When it cannot be mapped.
-    pub fn take(descriptors: &mut ShareDescriptors, between: &Between) -> anyhow::Result<Self> {
+    pub(crate) fn take(descriptors: &mut ShareDescriptors, between: &Between) -> anyhow::Result<Self> {
         let caches = descriptors.caches.iter_mut().zip(&between.caches);
         let queue =
             |(entry, exit): &mut (InheritedFd, InheritedFd)| Ok(Queue { entry: entry.take()?, exit: exit.take()? });
@@ -90,8 +96,8 @@ impl Share {
 }
 
 impl Share {
-    /// Adds what is known of it to a reading of the server. Waits for nobody.
-    pub fn describe(&self, between: &Between, snapshot: &mut Snapshot) {
+    /// Adds what is known of it to a snapshot. Waits for nobody.
+    pub(crate) fn describe(&self, between: &Between, snapshot: &mut Snapshot) {
         let locks = (0..).map_while(|number| Some((number, self.board.lock(number)?)));
         snapshot.locks = locks.map(|(number, lock)| [(format!("user {number}"), lock.owner().into())].into()).collect();
         snapshot.caches = self

@@ -11,12 +11,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyCFunction, PyTuple};
 use tracing::{error, info};
 
-use crate::api::{self, exits, receive};
-use crate::auxiliary::Work;
+use super::work::Work;
+use crate::api::{self, mules};
 use crate::wsgi::{application, interpreter};
-
-/// The largest message, bytes: more than the system lets anybody send.
-const LARGEST: usize = 4 << 20;
 
 /// The mule handles a message, and leaves when it has.
 static IS_BUSY: AtomicBool = AtomicBool::new(false);
@@ -25,12 +22,22 @@ static IS_LEAVING: AtomicBool = AtomicBool::new(false);
 /// The mule's work is over, and its end must not be disturbed: who signals a group of processes signals twice.
 static IS_ENDING: AtomicBool = AtomicBool::new(false);
 
+/// Whether the mule was told to leave.
+pub(super) fn is_leaving() -> bool {
+    IS_LEAVING.load(Relaxed)
+}
+
+/// From now on SIGTERM has no effect: the mule's work is over.
+pub(super) fn leave_in_peace() {
+    IS_ENDING.store(true, Relaxed);
+}
+
 /// Before anything of the application's runs: SIGTERM ends it as `sys.exit()` does, so that a loop without end comes to
 /// one, and what it has in `finally` is done. A message that is being handled is finished first.
 ///
 /// # Errors
 /// When Python refuses.
-pub(crate) fn prepare(py: Python<'_>, work: &Work) -> PyResult<()> {
+pub(super) fn prepare(py: Python<'_>, work: &Work) -> PyResult<()> {
     let leave = PyCFunction::new_closure(py, None, None, |_: &Bound<'_, PyTuple>, _| {
         IS_LEAVING.store(true, Relaxed);
         if IS_BUSY.load(Relaxed) || IS_ENDING.load(Relaxed) { Ok(()) } else { Err(PySystemExit::new_err(0)) }
@@ -50,22 +57,22 @@ pub(crate) fn prepare(py: Python<'_>, work: &Work) -> PyResult<()> {
 ///
 /// # Errors
 /// When what it runs comes to an end, or what was inherited cannot be used.
-pub(crate) fn run(py: Python<'_>, work: &Work) -> anyhow::Result<()> {
+pub(super) fn run(py: Python<'_>, work: &Work) -> anyhow::Result<()> {
     let mules = &work.config.between.mules;
     let program = mules.get(work.who.number as usize - 1).context("it is not configured any more")?;
     let outcome = match program {
         Some(program) => run_program(py, work, program),
         None => handle_messages(py, work),
     };
-    IS_ENDING.store(true, Relaxed);
+    leave_in_peace();
     match outcome {
-        Err(raised) if raised.is_instance_of::<PySystemExit>(py) && IS_LEAVING.load(Relaxed) => Ok(()),
+        Err(raised) if raised.is_instance_of::<PySystemExit>(py) && is_leaving() => Ok(()),
         Err(raised) => {
             error!("{}: {}", work.who, application::one_line(py, &raised));
             raised.display(py);
             bail!("{} has failed", work.who)
         }
-        Ok(()) if program.is_none() || IS_LEAVING.load(Relaxed) => Ok(()),
+        Ok(()) if program.is_none() || is_leaving() => Ok(()),
         Ok(()) => bail!("{}: '{}' has come to its end", work.who, program.as_deref().unwrap_or_default()),
     }
 }
@@ -84,14 +91,14 @@ fn run_program(py: Python<'_>, work: &Work, program: &str) -> PyResult<()> {
 }
 
 fn handle_messages(py: Python<'_>, work: &Work) -> PyResult<()> {
-    let mut buffer = vec![0; LARGEST];
-    let exits = exits(true);
-    while !IS_LEAVING.load(Relaxed) && !work.end.has_come() {
+    let mut buffer = vec![0; mules::LARGEST];
+    let exits = mules::exits(true);
+    while !is_leaving() && !work.end.has_come() {
         let received = py.detach(|| {
             let mut fds: Vec<_> = exits.iter().map(|exit| PollFd::new(*exit, PollFlags::POLLIN)).collect();
             fds.extend(work.end.poll_fds());
             poll(&mut fds, PollTimeout::NONE)?;
-            receive(&fds[..exits.len()], &mut buffer)
+            mules::receive(&fds[..exits.len()], &mut buffer)
         });
         match received {
             Ok(Some(len)) => {
@@ -100,7 +107,7 @@ fn handle_messages(py: Python<'_>, work: &Work) -> PyResult<()> {
                 IS_BUSY.store(false, Relaxed);
             }
             Ok(None) | Err(Errno::EINTR) => {}
-            Err(error) => return Err(pyo3::exceptions::PyOSError::new_err(error.to_string())),
+            Err(error) => return Err(std::io::Error::from(error).into()),
         }
         py.check_signals()?;
     }

@@ -10,7 +10,7 @@ use crate::config::Between;
 
 /// The mapping.
 #[derive(Debug)]
-pub struct Board {
+pub(crate) struct Board {
     memory: Memory,
 }
 
@@ -28,7 +28,7 @@ impl Board {
     ///
     /// # Errors
     /// When the system has no memory for it.
-    pub fn create(between: &Between) -> nix::Result<Self> {
+    pub(crate) fn create(between: &Between) -> nix::Result<Self> {
         let board = Self { memory: Memory::create(c"rwsgi-board", parts(between))? };
         for (index, metric) in between.metrics.iter().enumerate() {
             board.metric(index).set(metric.initial);
@@ -40,19 +40,19 @@ impl Board {
     ///
     /// # Errors
     /// When it cannot be mapped.
-    pub fn map(file: OwnedFd, between: &Between) -> nix::Result<Self> {
+    pub(crate) fn map(file: OwnedFd, between: &Between) -> nix::Result<Self> {
         Ok(Self { memory: Memory::map(file, parts(between))? })
     }
 
     /// The memory file.
     #[must_use]
-    pub fn file(&self) -> std::os::fd::BorrowedFd<'_> {
+    pub(crate) fn file(&self) -> std::os::fd::BorrowedFd<'_> {
         self.memory.file()
     }
 
     /// A lock, by its number from 0.
     #[must_use]
-    pub fn lock(&self, number: usize) -> Option<&Mutex> {
+    pub(crate) fn lock(&self, number: usize) -> Option<&Mutex> {
         self.memory.mutex(number)
     }
 
@@ -61,40 +61,40 @@ impl Board {
     /// # Panics
     /// When there is none in that place.
     #[must_use]
-    pub fn metric(&self, index: usize) -> Metric<'_> {
+    pub(crate) fn metric(&self, index: usize) -> Metric<'_> {
         Metric(self.memory.number(METRICS + index))
     }
 
     /// Requests that were served by processes of workers that are gone.
     #[must_use]
-    pub fn past_requests(&self) -> u64 {
+    pub(crate) fn past_requests(&self) -> u64 {
         self.memory.number(PAST_REQUESTS).load(Relaxed)
     }
 
     /// The master counts the requests of a process that is gone.
-    pub fn add_past_requests(&self, requests: u64) {
+    pub(crate) fn add_past_requests(&self, requests: u64) {
         self.memory.number(PAST_REQUESTS).fetch_add(requests, Relaxed);
     }
 }
 
 /// A signed number that all processes have.
 #[derive(Clone, Copy, Debug)]
-pub struct Metric<'a>(&'a AtomicU64);
+pub(crate) struct Metric<'a>(&'a AtomicU64);
 
 impl Metric<'_> {
     /// Its value.
     #[must_use]
-    pub fn get(self) -> i64 {
+    pub(crate) fn get(self) -> i64 {
         self.0.load(Relaxed).cast_signed()
     }
 
     /// Makes it another.
-    pub fn set(self, value: i64) {
+    pub(crate) fn set(self, value: i64) {
         self.0.store(value.cast_unsigned(), Relaxed);
     }
 
     /// Makes another of it, in one step for everybody else. `change` may be called several times.
-    pub fn update(self, change: impl Fn(i64) -> i64) {
+    pub(crate) fn update(self, change: impl Fn(i64) -> i64) {
         let bits = |bits: u64| Some(change(bits.cast_signed()).cast_unsigned());
         // The closure always gives a value, so that this cannot fail.
         let _ = self.0.fetch_update(Relaxed, Relaxed, bits);

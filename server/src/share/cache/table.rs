@@ -11,7 +11,7 @@ use crate::config::Cache as Shape;
 
 /// How an item is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
+pub(crate) enum How {
     /// Only if there is none.
     New,
     /// In any case.
@@ -22,8 +22,7 @@ pub enum How {
 
 /// What is done to a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "they say it all")]
-pub enum Operation {
+pub(crate) enum Operation {
     Add,
     Subtract,
     Multiply,
@@ -32,7 +31,7 @@ pub enum Operation {
 
 /// Why an item could not be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub(crate) enum Refused {
     /// There is one, it is too large, or it is empty.
     Unfit,
     /// There is no room left.

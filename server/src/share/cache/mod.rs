@@ -3,7 +3,6 @@
 
 mod blocks;
 mod index;
-mod python;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -15,9 +14,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use nix::errno::Errno;
 use tracing::warn;
 
-pub(super) use self::python::add;
+use self::table::Refused;
 use self::table::Table;
-pub use self::table::{How, Operation, Refused};
+pub(crate) use self::table::{How, Operation};
 use super::memory::{Memory, Parts};
 use super::mutex::Locked;
 use crate::config::Cache as Shape;
@@ -42,24 +41,24 @@ fn parts(shape: &Shape) -> nix::Result<Parts> {
 
 /// A cache.
 #[derive(Debug)]
-pub struct Cache {
+pub(crate) struct Cache {
     shape: Shape,
     memory: Memory,
 }
 
 /// What is known of a cache without waiting for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub(crate) struct Counts {
     /// Items in it.
-    pub items: u64,
+    pub(crate) items: u64,
     /// Questions that found something.
-    pub hits: u64,
+    pub(crate) hits: u64,
     /// Questions that did not.
-    pub misses: u64,
+    pub(crate) misses: u64,
     /// Items that found no room.
-    pub full: u64,
+    pub(crate) full: u64,
     /// When it was changed last, unix seconds.
-    pub changed: u64,
+    pub(crate) changed: u64,
 }
 
 impl Cache {
@@ -67,7 +66,7 @@ impl Cache {
     ///
     /// # Errors
     /// When the system has no memory for it.
-    pub fn create(shape: &Shape) -> nix::Result<Self> {
+    pub(crate) fn create(shape: &Shape) -> nix::Result<Self> {
         Ok(Self { shape: shape.clone(), memory: Memory::create(c"rwsgi-cache", parts(shape)?)? })
     }
 
@@ -75,19 +74,19 @@ impl Cache {
     ///
     /// # Errors
     /// When it cannot be mapped.
-    pub fn map(file: OwnedFd, shape: &Shape) -> nix::Result<Self> {
+    pub(crate) fn map(file: OwnedFd, shape: &Shape) -> nix::Result<Self> {
         Ok(Self { shape: shape.clone(), memory: Memory::map(file, parts(shape)?)? })
     }
 
     /// The memory file.
     #[must_use]
-    pub fn file(&self) -> std::os::fd::BorrowedFd<'_> {
+    pub(crate) fn file(&self) -> std::os::fd::BorrowedFd<'_> {
         self.memory.file()
     }
 
     /// What it is like.
     #[must_use]
-    pub fn shape(&self) -> &Shape {
+    pub(crate) fn shape(&self) -> &Shape {
         &self.shape
     }
 
@@ -97,7 +96,7 @@ impl Cache {
 
     /// What is known of it.
     #[must_use]
-    pub fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> Counts {
         let read = |count| self.count(count).load(Relaxed);
         Counts {
             items: read(Count::Items),
@@ -134,7 +133,7 @@ impl Cache {
     ///
     /// # Errors
     /// When the lock fails.
-    pub fn get(&self, key: &[u8]) -> nix::Result<Option<Vec<u8>>> {
+    pub(crate) fn get(&self, key: &[u8]) -> nix::Result<Option<Vec<u8>>> {
         let value = self.with(|table, now| table.get(key, now))?;
         self.note(value.is_some());
         Ok(value)
@@ -144,7 +143,7 @@ impl Cache {
     ///
     /// # Errors
     /// When the lock fails.
-    pub fn exists(&self, key: &[u8]) -> nix::Result<bool> {
+    pub(crate) fn exists(&self, key: &[u8]) -> nix::Result<bool> {
         self.with(|table, now| table.exists(key, now))
     }
 
@@ -152,7 +151,7 @@ impl Cache {
     ///
     /// # Errors
     /// When the lock fails.
-    pub fn set(&self, key: &[u8], value: &[u8], seconds: u64, how: How) -> nix::Result<bool> {
+    pub(crate) fn set(&self, key: &[u8], value: &[u8], seconds: u64, how: How) -> nix::Result<bool> {
         let set = self.with(|table, now| {
             let expires = if seconds == 0 { 0 } else { now.saturating_add(seconds) };
             table.set(key, value, expires, how, now)
@@ -173,7 +172,7 @@ impl Cache {
     ///
     /// # Errors
     /// When the lock fails.
-    pub fn del(&self, key: &[u8]) -> nix::Result<bool> {
+    pub(crate) fn del(&self, key: &[u8]) -> nix::Result<bool> {
         let gone = self.with(|table, now| table.del(key, now))?;
         self.note_change();
         Ok(gone)
@@ -183,7 +182,7 @@ impl Cache {
     ///
     /// # Errors
     /// When the lock fails.
-    pub fn clear(&self) -> nix::Result<()> {
+    pub(crate) fn clear(&self) -> nix::Result<()> {
         self.with(|table, _| table.clear())?;
         self.note_change();
         Ok(())
@@ -193,7 +192,7 @@ impl Cache {
     ///
     /// # Errors
     /// When the lock fails.
-    pub fn keys(&self) -> nix::Result<Vec<Vec<u8>>> {
+    pub(crate) fn keys(&self) -> nix::Result<Vec<Vec<u8>>> {
         self.with(|table, now| table.keys(now))
     }
 }

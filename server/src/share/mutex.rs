@@ -13,7 +13,7 @@ use nix::libc;
 ///
 /// All zero is a valid one, but not one that outlives its owner: [`Mutex::prepare`] makes that of it.
 #[repr(C, align(64))]
-pub struct Mutex {
+pub(crate) struct Mutex {
     raw: UnsafeCell<libc::pthread_mutex_t>,
     owner: AtomicI32,
     /// Not 0 after a panic of its owner's, until somebody else has locked it.
@@ -25,7 +25,7 @@ unsafe impl Sync for Mutex {}
 
 /// What came of locking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Locked {
+pub(crate) enum Locked {
     /// As it should be.
     Clean,
     /// The owner before has died or panicked: what the mutex guards may be half done.
@@ -35,17 +35,17 @@ pub enum Locked {
 /// A mutex that this thread holds until this is dropped. Dropped by a panic, it leaves the mutex abandoned, as the
 /// owner's death would.
 #[derive(Debug)]
-pub struct Guard<'a> {
+pub(crate) struct Guard<'a> {
     mutex: &'a Mutex,
     /// How the mutex was found.
-    pub locked: Locked,
+    pub(crate) locked: Locked,
     /// The system wants the thread that locked to unlock.
     stays_here: PhantomData<*const ()>,
 }
 
 impl Guard<'_> {
     /// Leaves the mutex locked: [`Mutex::unlock`] gives it back.
-    pub fn keep(self) {
+    pub(crate) fn keep(self) {
         std::mem::forget(self);
     }
 }
@@ -68,7 +68,7 @@ impl Mutex {
     ///
     /// # Safety
     /// Nobody else may use it yet, in this process or another.
-    pub unsafe fn prepare(&self) -> nix::Result<()> {
+    pub(crate) unsafe fn prepare(&self) -> nix::Result<()> {
         let mut attributes = std::mem::MaybeUninit::<libc::pthread_mutexattr_t>::uninit();
         let attributes = attributes.as_mut_ptr();
         let check = |error: libc::c_int| if error == 0 { Ok(()) } else { Err(Errno::from_raw(error)) };
@@ -89,7 +89,7 @@ impl Mutex {
     ///
     /// # Errors
     /// `EDEADLK` when this thread has it already.
-    pub fn lock(&self) -> nix::Result<Guard<'_>> {
+    pub(crate) fn lock(&self) -> nix::Result<Guard<'_>> {
         // SAFETY: all zero or prepared, it is a mutex; the memory lives as long as the reference.
         self.taken(unsafe { libc::pthread_mutex_lock(self.raw.get()) })
     }
@@ -98,7 +98,7 @@ impl Mutex {
     ///
     /// # Errors
     /// See above.
-    pub fn try_lock(&self) -> nix::Result<Guard<'_>> {
+    pub(crate) fn try_lock(&self) -> nix::Result<Guard<'_>> {
         // SAFETY: as in `lock`.
         self.taken(unsafe { libc::pthread_mutex_trylock(self.raw.get()) })
     }
@@ -123,7 +123,7 @@ impl Mutex {
     ///
     /// # Errors
     /// `EPERM` when this thread does not have it.
-    pub fn unlock(&self) -> nix::Result<()> {
+    pub(crate) fn unlock(&self) -> nix::Result<()> {
         let owner = self.owner.swap(0, Ordering::Relaxed);
         // SAFETY: as in `lock`; that the thread has it is checked by the system.
         match unsafe { libc::pthread_mutex_unlock(self.raw.get()) } {
@@ -137,7 +137,7 @@ impl Mutex {
 
     /// The process that has it; 0 when nobody has. One that died with it is told until somebody else takes it.
     #[must_use]
-    pub fn owner(&self) -> i32 {
+    pub(crate) fn owner(&self) -> i32 {
         self.owner.load(Ordering::Relaxed)
     }
 }

@@ -17,13 +17,13 @@ use super::mutex::{Guard, Locked, Mutex};
 
 /// What lies in a mapping, in this order. Both sides of it must say the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Parts {
+pub(crate) struct Parts {
     /// Mutexes that guard nothing of the mapping.
-    pub mutexes: usize,
+    pub(crate) mutexes: usize,
     /// Numbers that everybody may read and write at any time.
-    pub numbers: usize,
+    pub(crate) numbers: usize,
     /// Bytes that one thread of one process may use at a time, behind a mutex of their own.
-    pub guarded: usize,
+    pub(crate) guarded: usize,
 }
 
 /// Guarded bytes begin at a multiple of this, so that whatever is laid out in them is aligned.
@@ -50,7 +50,7 @@ impl Parts {
 
 /// A mapping.
 #[derive(Debug)]
-pub struct Memory {
+pub(crate) struct Memory {
     mapping: MmapRaw,
     parts: Parts,
     file: OwnedFd,
@@ -61,7 +61,7 @@ impl Memory {
     ///
     /// # Errors
     /// When the system has no memory for it.
-    pub fn create(name: &std::ffi::CStr, parts: Parts) -> nix::Result<Self> {
+    pub(crate) fn create(name: &std::ffi::CStr, parts: Parts) -> nix::Result<Self> {
         let file = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
         ftruncate(&file, parts.size()? as i64)?;
         fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL))?;
@@ -78,7 +78,7 @@ impl Memory {
     ///
     /// # Errors
     /// `EINVAL` when the file is none, or too small; otherwise when it cannot be mapped.
-    pub fn map(file: OwnedFd, parts: Parts) -> nix::Result<Self> {
+    pub(crate) fn map(file: OwnedFd, parts: Parts) -> nix::Result<Self> {
         let size = parts.size()?;
         let seals = SealFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GET_SEALS)?);
         // What was checked once stays so.
@@ -93,13 +93,13 @@ impl Memory {
 
     /// The file, to be inherited by other processes.
     #[must_use]
-    pub fn file(&self) -> BorrowedFd<'_> {
+    pub(crate) fn file(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
 
     /// The mutex of this number, from 0.
     #[must_use]
-    pub fn mutex(&self, number: usize) -> Option<&Mutex> {
+    pub(crate) fn mutex(&self, number: usize) -> Option<&Mutex> {
         // SAFETY: within the mapping as `Parts` divides it; it begins on a page, which aligns what is in it.
         (number < self.parts.mutexes).then(|| unsafe { self.at(self.parts.mutexes_at() + number * size_of::<Mutex>()) })
     }
@@ -109,7 +109,7 @@ impl Memory {
     /// # Panics
     /// When there is none.
     #[must_use]
-    pub fn number(&self, place: usize) -> &AtomicU64 {
+    pub(crate) fn number(&self, place: usize) -> &AtomicU64 {
         assert!(place < self.parts.numbers, "number {place} of {}", self.parts.numbers);
         // SAFETY: as above.
         unsafe { self.at(self.parts.numbers_at() + place * size_of::<AtomicU64>()) }
@@ -133,7 +133,7 @@ impl Memory {
     ///
     /// # Errors
     /// `EDEADLK` when this thread has them already.
-    pub fn lock(&self) -> nix::Result<Exclusive<'_>> {
+    pub(crate) fn lock(&self) -> nix::Result<Exclusive<'_>> {
         let guard = self.own_mutex().lock()?;
         // SAFETY: they are within the mapping, which is borrowed for as long; whoever wants them, in any process, must hold
         // the mutex, which nobody can unlock but the guard that lives beside them.
@@ -146,7 +146,7 @@ impl Memory {
 }
 
 /// The guarded bytes of a mapping, for as long as this thread alone has them.
-pub struct Exclusive<'a> {
+pub(crate) struct Exclusive<'a> {
     guard: Guard<'a>,
     bytes: &'a mut [u8],
 }
@@ -154,7 +154,7 @@ pub struct Exclusive<'a> {
 impl Exclusive<'_> {
     /// Whether the bytes may be half changed, because whoever had them before has died or panicked.
     #[must_use]
-    pub fn locked(&self) -> Locked {
+    pub(crate) fn locked(&self) -> Locked {
         self.guard.locked
     }
 }

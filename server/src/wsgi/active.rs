@@ -4,15 +4,19 @@
 //! The objects outlive the request if the application keeps them; they find the state gone then. The state is taken by
 //! one thread at a time: an application that uses a request from two threads at once gets an error, not a data race.
 
-use std::io;
-use std::sync::{Arc, Mutex, TryLockError};
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::{self, BufRead};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError, PyRuntimeError};
 use pyo3::prelude::*;
 
 use super::transport::{Kept, Transport};
+use crate::protocol::SocketProtocol;
 use crate::protocol::chunked::{CHUNK_END, ChunkHead, LAST_CHUNK};
 use crate::protocol::date::HttpDate;
+use crate::protocol::http::Version;
 use crate::protocol::response::{Exchange, Framing, HeadWriter, Plan};
 
 /// A body up to this long is copied behind its head: that costs less than having the kernel gather two pieces, bytes.
@@ -51,10 +55,10 @@ pub enum ResponseError {
     Client(#[from] io::Error),
 }
 
-/// A request that the application has.
-pub struct Active {
-    /// The client.
-    pub transport: Box<dyn Transport>,
+/// A request that the application has: `T` is the client, of a type that its owner knows and the Python objects need not.
+pub struct Active<T: ?Sized = dyn Transport> {
+    /// There is a request, and it is not over.
+    is_open: bool,
     /// What the framing depends on.
     pub exchange: Exchange,
     /// How far the response has come.
@@ -71,6 +75,8 @@ pub struct Active {
     pub date: HttpDate,
     /// A buffer for the head, when it is not in use.
     pub spare: Vec<u8>,
+    /// The client.
+    pub transport: T,
 }
 
 impl Active {
@@ -208,11 +214,6 @@ impl Active {
         }
     }
 
-    /// Whether `error` is what [`Active::raise`] told the application of a client that is gone: no fault of anybody's.
-    pub fn is_told_gone(&self, py: Python<'_>, error: &PyErr) -> bool {
-        self.told_gone && error.is_instance_of::<PyBrokenPipeError>(py)
-    }
-
     /// Whether an answer was begun that has no body, whatever the application produces.
     #[must_use]
     pub fn is_bodiless(&self) -> bool {
@@ -230,48 +231,152 @@ impl Active {
 }
 
 /// Where the Python objects of a thread find the request, and find nothing between requests.
-#[derive(Clone, Default)]
-pub struct CurrentRequest(Arc<Mutex<Option<Active>>>);
+#[derive(Clone)]
+pub struct CurrentRequest(Arc<Mutex<Active>>);
+
+thread_local! {
+    /// The one that this thread's requests are put in.
+    static OF_THREAD: RefCell<Option<CurrentRequest>> = const { RefCell::new(None) };
+}
 
 impl CurrentRequest {
-    /// Whether this is another handle of the same.
-    #[inline]
-    pub(crate) fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-
-    /// Gives the application a request.
-    pub fn put(&self, active: Active) {
-        *self.lock() = Some(active);
-    }
-
-    /// Takes it away again. Waits for a thread that the application left reading.
-    pub fn take(&self, py: Python<'_>) -> Option<Active> {
-        match self.0.try_lock() {
-            Ok(mut guard) => guard.take(),
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner().take(),
-            Err(TryLockError::WouldBlock) => py.detach(|| self.lock().take()),
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Active>> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    /// Where this thread's requests are found, when it has served any.
+    pub(crate) fn of_thread() -> Option<Self> {
+        OF_THREAD.with_borrow(Clone::clone)
     }
 
     /// Does something with the request.
     ///
     /// # Errors
-    /// A `RuntimeError` when the request is over, or when another thread uses it.
-    pub fn with<T>(&self, f: impl FnOnce(&mut Active) -> PyResult<T>) -> PyResult<T> {
+    /// A `RuntimeError` when the request is over, or when another thread uses it; what `f` fails with.
+    pub fn with<T, E: From<PyErr>>(&self, f: impl FnOnce(&mut Active) -> Result<T, E>) -> Result<T, E> {
+        let refused = |why| Err(PyRuntimeError::new_err(why).into());
         match self.0.try_lock() {
-            Ok(mut guard) => match guard.as_mut() {
-                Some(active) => f(active),
-                None => Err(PyRuntimeError::new_err("the request is over")),
-            },
-            Err(TryLockError::Poisoned(_)) => Err(PyRuntimeError::new_err("the request failed")),
+            Ok(mut active) if active.is_open => f(&mut active),
+            Ok(_) => refused("the request is over"),
+            Err(TryLockError::Poisoned(_)) => refused("the request failed"),
             Err(TryLockError::WouldBlock) => {
-                Err(PyRuntimeError::new_err("the request is in use by another thread, which must finish first"))
+                refused("the request is in use by another thread, which must finish first")
             }
         }
+    }
+}
+
+/// The same place, for its owner: requests are put in and taken out, with their clients.
+pub(super) struct RequestPlace<C> {
+    active: Arc<Mutex<Active<Lent<C>>>>,
+    current: CurrentRequest,
+}
+
+impl<C: Transport + 'static> RequestPlace<C> {
+    pub(super) fn new() -> Self {
+        let active = Arc::new(Mutex::new(Active {
+            is_open: false,
+            exchange: Exchange {
+                protocol: SocketProtocol::Http,
+                version: Version::Http11,
+                head_only: false,
+                keep_alive: false,
+            },
+            progress: Progress::Nothing,
+            status: 0,
+            body_sent: 0,
+            overrun: None,
+            told_gone: false,
+            date: HttpDate::from_unix(0),
+            spare: Vec::with_capacity(512),
+            transport: Lent { client: None, no_body: io::empty() },
+        }));
+        let current = CurrentRequest(Arc::<Mutex<Active<Lent<C>>>>::clone(&active));
+        Self { active, current }
+    }
+
+    /// What the Python objects are given of it.
+    pub(super) fn current(&self) -> &CurrentRequest {
+        &self.current
+    }
+
+    /// Gives the application a request of `client`, on this thread.
+    pub(super) fn put(&self, client: Box<C>, exchange: Exchange, date: HttpDate) {
+        OF_THREAD.with_borrow_mut(|known| {
+            if !known.as_ref().is_some_and(|known| Arc::ptr_eq(&known.0, &self.current.0)) {
+                *known = Some(self.current.clone());
+            }
+        });
+        let mut active = self.lock();
+        active.is_open = true;
+        active.exchange = exchange;
+        active.progress = Progress::Nothing;
+        active.status = 0;
+        active.body_sent = 0;
+        active.overrun = None;
+        active.told_gone = false;
+        active.date = date;
+        active.transport.client = Some(client);
+    }
+
+    /// Ends the request for the application. Waits for a thread that the application left reading.
+    pub(super) fn close(&self, py: Python<'_>) -> MutexGuard<'_, Active<Lent<C>>> {
+        let mut active = match self.active.try_lock() {
+            Ok(active) => active,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                // Whoever has it may wait for the GIL. After this nobody has it for longer than a look.
+                py.detach(|| self.lock().is_open = false);
+                self.lock()
+            }
+        };
+        active.is_open = false;
+        active
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Active<Lent<C>>> {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A client that is lent to the application for a request. Without one the application has none, and nothing is sent or
+/// read: see [`CurrentRequest::with`].
+pub(super) struct Lent<C> {
+    pub(super) client: Option<Box<C>>,
+    no_body: io::Empty,
+}
+
+fn nobody() -> io::Error {
+    io::ErrorKind::NotConnected.into()
+}
+
+impl<C: Transport> Transport for Lent<C> {
+    fn send(&mut self, parts: &[&[u8]], own: &mut dyn FnMut(usize) -> Option<Kept>) -> io::Result<bool> {
+        self.client.as_mut().ok_or_else(nobody)?.send(parts, own)
+    }
+
+    fn announce_last(&mut self) {
+        if let Some(client) = &mut self.client {
+            client.announce_last();
+        }
+    }
+
+    fn send_file(&mut self, head: &[u8], file: File, offset: u64, len: u64) -> io::Result<bool> {
+        self.client.as_mut().ok_or_else(nobody)?.send_file(head, file, offset, len)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.client.as_mut().ok_or_else(nobody)?.flush()
+    }
+
+    fn body(&mut self) -> &mut (dyn BufRead + Send) {
+        match &mut self.client {
+            Some(client) => client.body(),
+            None => &mut self.no_body,
+        }
+    }
+
+    fn body_at_hand(&self) -> &[u8] {
+        self.client.as_ref().map_or(&[], |client| client.body_at_hand())
+    }
+
+    fn body_left(&self) -> u64 {
+        self.client.as_ref().map_or(0, |client| client.body_left())
     }
 }
