@@ -4,8 +4,8 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
 use super::here::{auxiliary, server};
-use super::mutex::{Guard, Mutex};
 use crate::ipc::AuxiliaryKind;
+use crate::share::{Guard, Mutex};
 use nix::errno::Errno;
 
 pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {

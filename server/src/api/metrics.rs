@@ -2,9 +2,9 @@
 
 use pyo3::prelude::*;
 
-use super::board::Metric;
 use super::here::server;
 use super::text::Text;
+use crate::share::Metric;
 
 pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(metric_get, module)?)?;

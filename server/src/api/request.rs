@@ -1,8 +1,5 @@
-//! The request that a thread of a worker serves now.
-//!
-//! What is kept of it costs a request that makes no use of it two stores and a comparison.
+//! The functions of the module that concern the request that this thread serves.
 
-use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::os::fd::RawFd;
 
@@ -15,8 +12,10 @@ use tracing::warn;
 use super::here::{server, worker};
 use super::text::Text;
 use crate::descriptor::duplicate;
+use crate::ids::{SlotId, ThreadIndex};
 use crate::wsgi::active::CurrentRequest;
 use crate::wsgi::respond;
+use crate::wsgi::serving::{self, Connection, Notes};
 
 pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(request_id, module)?)?;
@@ -30,70 +29,30 @@ pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Ok(())
 }
 
-/// Where a request came from.
-#[derive(Clone, Copy, Debug)]
-struct Connection {
-    fd: RawFd,
-    /// It is the router's link, which other requests use too.
-    is_link: bool,
-}
-
-thread_local! {
-    static THREAD: Cell<Option<u32>> = const { Cell::new(None) };
-    static CONNECTION: Cell<Option<Connection>> = const { Cell::new(None) };
-    /// Whether there is something in `NOTES`.
-    static IS_NOTED: Cell<bool> = const { Cell::new(false) };
-    static NOTES: RefCell<Notes> = const { RefCell::new(Notes { log: false, variables: Vec::new() }) };
-}
-
-/// What the application wants of its request's line in the log.
-#[derive(Debug, Default)]
-pub(crate) struct Notes {
-    /// It is to be logged although requests are not.
-    pub(crate) log: bool,
-    /// What is to be added to it: names and values.
-    pub(crate) variables: Vec<(Vec<u8>, Vec<u8>)>,
-}
-
-/// This thread is a thread.
-pub(crate) fn enter(thread: u32) {
-    THREAD.set(Some(thread));
-}
-
-/// This thread's request came over this connection.
-#[inline]
-pub(crate) fn begin(fd: RawFd, is_link: bool) {
-    CONNECTION.set(Some(Connection { fd, is_link }));
-}
-
-/// The request is over: what the application wanted of its line in the log.
-#[inline]
-pub(crate) fn end() -> Option<Notes> {
-    CONNECTION.set(None);
-    IS_NOTED.replace(false).then(|| NOTES.take())
-}
-
 fn connection() -> PyResult<Connection> {
-    CONNECTION.get().ok_or_else(|| PyRuntimeError::new_err("this thread serves no request"))
+    serving::connection().ok_or_else(serves_none)
+}
+
+fn current() -> PyResult<CurrentRequest> {
+    serving::current().ok_or_else(serves_none)
+}
+
+fn serves_none() -> PyErr {
+    PyRuntimeError::new_err("this thread serves no request")
 }
 
 fn note(change: impl FnOnce(&mut Notes)) -> PyResult<()> {
     connection()?;
-    IS_NOTED.set(true);
-    NOTES.with_borrow_mut(change);
+    serving::note(change);
     Ok(())
-}
-
-fn current() -> PyResult<CurrentRequest> {
-    connection()?;
-    CurrentRequest::of_thread().ok_or_else(|| PyRuntimeError::new_err("this thread serves no request"))
 }
 
 /// How many requests this thread of this process has served before.
 #[pyfunction]
 fn request_id() -> u64 {
-    let (Some(thread), Some((_, slot)), Some(server)) = (THREAD.get(), worker(), server()) else { return 0 };
-    server.scoreboard.thread(slot, thread).read().0.requests
+    let (Some(thread), Some((_, slot)), Some(server)) = (serving::thread(), worker(), server()) else { return 0 };
+    let cell = server.scoreboard.thread(SlotId::new(slot), ThreadIndex::new(thread));
+    cell.read().map_or(0, |thread| thread.counters.requests)
 }
 
 /// The descriptor of the request's connection; behind the http router, that of its link.
@@ -122,7 +81,7 @@ fn set_logvar(name: Text, value: Text) -> PyResult<()> {
 #[pyfunction]
 #[pyo3(signature = (name, /))]
 fn get_logvar(py: Python<'_>, name: Text) -> Option<Bound<'_, PyBytes>> {
-    NOTES.with_borrow(|notes| {
+    serving::noted(|notes| {
         let found = notes.variables.iter().find(|(known, _)| *known == name.0);
         found.map(|(_, value)| PyBytes::new(py, value))
     })

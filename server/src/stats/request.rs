@@ -6,6 +6,7 @@
 use rwsgi_stats::RequestInfo;
 
 use super::cell::HeldRequest;
+use crate::clock::MonotonicNanos;
 use crate::protocol::{SocketProtocol, target};
 
 /// Variables that give sessions or passwords away.
@@ -56,12 +57,12 @@ impl Vars {
     }
 }
 
-/// One line for a log: the request, its client, and for how long it had run at `now` (monotonic ns).
+/// One line for a log: the request, its client, and for how long it had run at `now`.
 #[must_use]
-pub fn describe(held: &HeldRequest, now: u64) -> String {
+pub fn describe(held: &HeldRequest, now: MonotonicNanos) -> String {
     let vars = Vars::of(held, "");
     let get = |name| vars.get(name).unwrap_or("?");
-    let seconds = now.saturating_sub(held.started) as f64 / 1e9;
+    let seconds = now.since(held.started).as_secs_f64();
     let line = format!("{} {}", get("REQUEST_METHOD"), get("REQUEST_URI"));
     // A uwsgi client may send anything; a log line stays one line.
     let line: String = line.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
@@ -133,7 +134,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn held(protocol: SocketProtocol, head: &[u8]) -> HeldRequest {
-        HeldRequest { started: 1_000, protocol, peer: "10.0.0.7 4711 10.0.0.1 9090".into(), head: head.to_vec() }
+        HeldRequest {
+            started: MonotonicNanos::from_nanos(1_000),
+            protocol,
+            peer: "10.0.0.7 4711 10.0.0.1 9090".into(),
+            head: head.to_vec(),
+        }
     }
 
     const HEAD: &[u8] = b"POST /caf%C3%A9/x?a=%20b HTTP/1.1\r\nHost: web1:9090\r\nCookie: sid=secret\r\n\
@@ -193,9 +199,9 @@ mod tests {
     #[test]
     fn a_log_line_stays_one_line() {
         let head = packet(&[("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/a\nworker 1 died"), ("REMOTE_ADDR", "::1")]);
-        let line = describe(&held(SocketProtocol::Uwsgi, &head), 3_200_001_000);
+        let line = describe(&held(SocketProtocol::Uwsgi, &head), MonotonicNanos::from_nanos(3_200_001_000));
         assert_eq!(line, "GET /a\u{fffd}worker 1 died of ::1 for 3.2 s");
-        assert_eq!(describe(&held(SocketProtocol::Uwsgi, b""), 1_000), "? ? for 0.0 s");
+        assert_eq!(describe(&held(SocketProtocol::Uwsgi, b""), MonotonicNanos::from_nanos(1_000)), "? ? for 0.0 s");
     }
 
     proptest! {

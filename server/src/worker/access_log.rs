@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
+use crate::procfs;
 use crate::stats::clock;
 
 /// What a line says.
@@ -62,8 +63,8 @@ impl AccessLog {
             took / 1_000 % 1_000,
         );
         if self.memory {
-            let (rss, vsz) = own_memory().unwrap_or_default();
-            let _ = write!(self.lines, " rss {rss} vsz {vsz}");
+            let size = procfs::own_memory().unwrap_or_default();
+            let _ = write!(self.lines, " rss {} vsz {}", size.resident, size.mapped);
         }
         for (name, value) in variables {
             let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
@@ -90,14 +91,6 @@ impl AccessLog {
 fn timestamp(second: u64) -> String {
     let time = UNIX_EPOCH + Duration::from_secs(second);
     humantime::format_rfc3339_seconds(time).to_string().trim_end_matches('Z').to_owned()
-}
-
-/// Resident memory and address space of this process, bytes.
-fn own_memory() -> Option<(u64, u64)> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let mut pages = statm.split(' ').map_while(|word| word.parse::<u64>().ok());
-    let (vsz, rss) = (pages.next()?, pages.next()?);
-    Some((rss * 4096, vsz * 4096))
 }
 
 /// A client's bytes, made fit for a line: no controls, no quotes that end the field early.

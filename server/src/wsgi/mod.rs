@@ -11,6 +11,7 @@ mod input;
 pub mod interpreter;
 mod raised;
 pub(crate) mod respond;
+pub(crate) mod serving;
 mod start_response;
 mod strings;
 pub mod transport;
