@@ -124,10 +124,11 @@ impl WorkerThread {
         connection.queued = 0;
         connection.phase = Phase::Serving;
         let started = self.now;
-        self.cell().begin(MonotonicNanos::from_nanos(started), exchange.protocol, peer.as_bytes(), kept);
+        let began = MonotonicNanos::from_nanos(started);
+        self.cell().begin(began, exchange.protocol, peer.as_bytes(), kept);
         if self.worker.config.harakiri.is_some() {
             connection.watched = true;
-            harakiri::hold(connection.kind, connection.socket.as_raw_fd());
+            harakiri::hold(connection.kind, connection.socket.as_raw_fd(), began);
         }
         serving::begin(connection.socket.as_raw_fd(), connection.is_link());
         let served = self.gateway.serve(py, request, exchange, connection)?;
