@@ -195,7 +195,7 @@ fn worker(walk: &mut impl Walk, worker: &mut Worker) {
     }
     walk.option(&mut worker.generation, Walk::small);
     // The clocks that only grow (busy, processor, lock) are in the rates already.
-    for number in [&mut worker.pss, &mut worker.uss, &mut worker.rss_peak] {
+    for number in [&mut worker.unresponsive_for, &mut worker.pss, &mut worker.uss, &mut worker.rss_peak] {
         walk.option(number, Walk::number);
     }
     walk.option(&mut worker.responses, |walk, responses| {
