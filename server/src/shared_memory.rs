@@ -11,6 +11,7 @@ use std::ffi::CStr;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicU64;
 
 use memmap2::{MmapOptions, MmapRaw};
 use nix::errno::Errno;
@@ -33,6 +34,9 @@ pub struct SharedMemory {
 /// Any bytes are a value of the type, and what is done to a shared reference of it is sound while other processes write
 /// any bytes there at any time: it has atomics in it, and what the system makes for use between processes.
 pub unsafe trait Shareable {}
+
+// SAFETY: an atomic.
+unsafe impl Shareable for AtomicU64 {}
 
 /// Keeps a memory file's size as it is, for ever.
 const SIZE_SEALS: SealFlag = SealFlag::F_SEAL_SHRINK.union(SealFlag::F_SEAL_GROW).union(SealFlag::F_SEAL_SEAL);
@@ -85,6 +89,12 @@ impl SharedMemory {
         unsafe { &*self.map.as_ptr().add(offset).cast() }
     }
 
+    /// Where it begins, for those who see to it by means of their own that they are alone with a part of it.
+    #[must_use]
+    pub fn as_mut_ptr(&self) -> *mut u8 {
+        self.map.as_mut_ptr()
+    }
+
     /// Makes a range all zero, and gives its whole pages back to the system.
     ///
     /// # Errors
@@ -123,11 +133,7 @@ pub(crate) fn zeroed<T: Shareable>() -> Box<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicU64;
     use std::sync::atomic::Ordering::Relaxed;
-
-    // SAFETY: an atomic.
-    unsafe impl Shareable for AtomicU64 {}
 
     fn made() -> SharedMemory {
         SharedMemory::create(c"test", 100_000).unwrap()

@@ -179,7 +179,13 @@ def late_start(environ, start_response):
 
 @route
 def endless(environ, start_response):
-    start_response("200 OK", PLAIN)
+    write = start_response("200 OK", PLAIN)
+    try:
+        while query(environ).get("by") == "write":
+            write(b"x" * 65536)
+    except OSError:
+        record(environ, "closed")
+        raise
 
     def parts():
         while True:

@@ -1,19 +1,18 @@
-//! Memory that all processes of a server share. The master makes it, all others inherit it; it is all zero at first.
+//! Shared memory with mutexes, numbers and guarded bytes in it. It is all zero at first.
 
 #![allow(unsafe_code)]
 
 use std::ops::{Deref, DerefMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::AtomicU64;
 
-use memmap2::{MmapOptions, MmapRaw};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
-use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::stat::fstat;
-use nix::unistd::ftruncate;
 
 use super::mutex::{Guard, Locked, Mutex};
+use crate::shared_memory::{Shareable, SharedMemory};
+
+// SAFETY: the system's mutex, which is made for use between processes, and an atomic.
+unsafe impl Shareable for Mutex {}
 
 /// What lies in a mapping, in this order. Both sides of it must say the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,21 +50,17 @@ impl Parts {
 /// A mapping.
 #[derive(Debug)]
 pub(crate) struct Memory {
-    mapping: MmapRaw,
+    memory: SharedMemory,
     parts: Parts,
-    file: OwnedFd,
 }
 
 impl Memory {
-    /// Makes one. Nobody can make it smaller: to read what is not there any more would end the process.
+    /// Makes one.
     ///
     /// # Errors
     /// When the system has no memory for it.
     pub(crate) fn create(name: &std::ffi::CStr, parts: Parts) -> nix::Result<Self> {
-        let file = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
-        ftruncate(&file, parts.size()? as i64)?;
-        fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL))?;
-        let memory = Self::map(file, parts)?;
+        let memory = Self { memory: SharedMemory::create(name, parts.size()?)?, parts };
         let own = (parts.guarded > 0).then(|| memory.own_mutex());
         for mutex in (0..parts.mutexes).filter_map(|number| memory.mutex(number)).chain(own) {
             // SAFETY: nobody else has the file yet.
@@ -79,29 +74,20 @@ impl Memory {
     /// # Errors
     /// `EINVAL` when the file is none, or too small; otherwise when it cannot be mapped.
     pub(crate) fn map(file: OwnedFd, parts: Parts) -> nix::Result<Self> {
-        let size = parts.size()?;
-        let seals = SealFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GET_SEALS)?);
-        // What was checked once stays so.
-        if !seals.contains(SealFlag::F_SEAL_SHRINK) || fstat(&file)?.st_size < size as i64 {
-            return Err(Errno::EINVAL);
-        }
-        // A cache is as large as it may ever become, and nobody knows whether it will.
-        let mapped = MmapOptions::new().len(size).no_reserve_swap().map_raw(file.as_raw_fd());
-        let mapping = mapped.map_err(|error| error.raw_os_error().map_or(Errno::ENOMEM, Errno::from_raw))?;
-        Ok(Self { mapping, parts, file })
+        Ok(Self { memory: SharedMemory::map(file, parts.size()?)?, parts })
     }
 
     /// The file, to be inherited by other processes.
     #[must_use]
     pub(crate) fn file(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
+        self.memory.file()
     }
 
     /// The mutex of this number, from 0.
     #[must_use]
     pub(crate) fn mutex(&self, number: usize) -> Option<&Mutex> {
-        // SAFETY: within the mapping as `Parts` divides it; it begins on a page, which aligns what is in it.
-        (number < self.parts.mutexes).then(|| unsafe { self.at(self.parts.mutexes_at() + number * size_of::<Mutex>()) })
+        let at = self.parts.mutexes_at() + number * size_of::<Mutex>();
+        (number < self.parts.mutexes).then(|| self.memory.at(at))
     }
 
     /// The number at this place, from 0.
@@ -111,22 +97,13 @@ impl Memory {
     #[must_use]
     pub(crate) fn number(&self, place: usize) -> &AtomicU64 {
         assert!(place < self.parts.numbers, "number {place} of {}", self.parts.numbers);
-        // SAFETY: as above.
-        unsafe { self.at(self.parts.numbers_at() + place * size_of::<AtomicU64>()) }
+        self.memory.at(self.parts.numbers_at() + place * size_of::<AtomicU64>())
     }
 
     /// The mutex of the guarded bytes. Nobody outside may unlock it.
     fn own_mutex(&self) -> &Mutex {
         assert!(self.parts.guarded > 0, "there is nothing to guard");
-        // SAFETY: as above.
-        unsafe { self.at(0) }
-    }
-
-    /// # Safety
-    /// A `T` lies there, for which any bytes are valid, and which any process may change at any time: a mutex or an atomic.
-    unsafe fn at<T: Sync>(&self, offset: usize) -> &T {
-        // SAFETY: the caller's promise; the file cannot shrink, so that what is mapped is there.
-        unsafe { &*self.mapping.as_mut_ptr().add(offset).cast() }
+        self.memory.at(0)
     }
 
     /// Waits until this thread alone has the guarded bytes.
@@ -138,7 +115,7 @@ impl Memory {
         // SAFETY: they are within the mapping, which is borrowed for as long; whoever wants them, in any process, must hold
         // the mutex, which nobody can unlock but the guard that lives beside them.
         let bytes = unsafe {
-            let start = self.mapping.as_mut_ptr().add(self.parts.guarded_at());
+            let start = self.memory.as_mut_ptr().add(self.parts.guarded_at());
             std::slice::from_raw_parts_mut(start, self.parts.guarded)
         };
         Ok(Exclusive { guard, bytes })
@@ -194,13 +171,10 @@ mod tests {
     }
 
     #[test]
-    fn nobody_can_take_memory_away_from_the_others() {
+    fn what_is_too_small_for_its_parts_is_not_mapped() {
         let memory = Memory::create(c"test", PARTS).unwrap();
-        assert_eq!(ftruncate(memory.file(), 0), Err(Errno::EPERM));
         let larger = Parts { guarded: 1 << 20, ..PARTS };
         assert_eq!(Memory::map(memory.file().try_clone_to_owned().unwrap(), larger).unwrap_err(), Errno::EINVAL);
-        let unsealed = memfd_create(c"test", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING).unwrap();
-        ftruncate(&unsealed, 4096).unwrap();
-        assert_eq!(Memory::map(unsealed, PARTS).unwrap_err(), Errno::EINVAL);
+        assert_eq!(Memory::create(c"test", Parts { guarded: usize::MAX, ..PARTS }).unwrap_err(), Errno::EFBIG);
     }
 }

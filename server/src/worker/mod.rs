@@ -18,7 +18,6 @@ pub(crate) mod release;
 mod serve;
 mod state;
 pub(crate) mod stop;
-
 mod worker_thread;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
@@ -35,7 +34,7 @@ use self::notices::Notices;
 use self::state::{OwnListener, Worker};
 use self::worker_thread::WorkerThread;
 use crate::api::{self, AfterFork};
-use crate::ids::{SlotId, ThreadIndex};
+use crate::ids::{ChildId, SlotId, ThreadIndex};
 use crate::io::accept::Listener;
 use crate::io::body::BodyLimits;
 use crate::io::descriptors::{ClientCap, for_files};
@@ -52,6 +51,8 @@ pub struct Context {
     pub worker: u32,
     /// Its slot on the scoreboard.
     pub slot: u32,
+    /// By which number the master knows it.
+    pub child: ChildId,
     /// What its fork server was told.
     pub setup: Setup,
     /// The scoreboard.
@@ -65,7 +66,7 @@ pub struct Context {
 /// # Errors
 /// When what was inherited cannot be used.
 pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
-    let Context { worker, slot, mut setup, scoreboard, application } = context;
+    let Context { worker, slot, child, mut setup, scoreboard, application } = context;
     let name = std::ffi::CString::new(format!("rwsgi w{worker}")).unwrap_or_default();
     let _ = nix::sys::prctl::set_name(&name);
     procname::set(&procname::title(&setup.config.procname, &format!("rwsgi worker {worker}")));
@@ -110,7 +111,7 @@ pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
         leaving: AtomicBool::new(false),
         leaving_threads: AtomicU32::new(0),
         stop: stop::on_terminate().context("cannot watch for the order to leave")?,
-        notices: Notices::new(setup.notices.take()?, worker, slot, &setup.config)?,
+        notices: Notices::new(setup.notices.take()?, worker, child, &setup.config)?,
         liveness: setup.liveness.take()?,
         body_limits: BodyLimits::new(setup.config.post_buffering, setup.config.limit_post),
         config: setup.config,

@@ -8,7 +8,7 @@ use super::rig::*;
 use crate::io::body::BodyLimits;
 use crate::protocol::link::{DONE_CLOSE, DONE_KEEP, LEAVING};
 use crate::router::Limits;
-use crate::stats::cell::RouterReading;
+use crate::stats::cell::RouterSample;
 
 #[test]
 fn a_request_and_its_response_pass_as_they_are() {
@@ -27,7 +27,7 @@ fn a_request_and_its_response_pass_as_they_are() {
     worker.frame(end).unwrap();
     worker.word(DONE_KEEP);
     assert_eq!(client.response(), response);
-    assert_eq!(router.board.router().read(), Ok(RouterReading { connections: 1, ..RouterReading::default() }));
+    assert_eq!(router.board.router().read(), Ok(RouterSample { connections: 1, ..RouterSample::default() }));
 
     client.get("/next");
     assert_eq!(worker.path(), "/next");

@@ -106,7 +106,7 @@ impl Server {
 }
 
 #[test]
-fn a_worker_is_its_past_lives_and_all_that_live() {
+fn a_worker_is_its_past_processes_and_all_that_live() {
     let mut server = Server::new();
     server.totals[0].threads[1] = Counters { requests: 10, running: 7_000_000, tx: 100, ..Counters::default() };
     server.totals[0].respawns = 3;
