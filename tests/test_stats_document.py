@@ -32,6 +32,7 @@ def busy_document(serve, address, stats_at, tmp_path, *arguments) -> tuple[stats
         *("--http-socket", address, "--wsgi-file", "probe.py", "--master", "--processes", 2, "--threads", 2),
         *("--stats", stats_at, *arguments),
     )
+    server.wait_workers(2)
     go, entered = tmp_path / "go", tmp_path / "entered"
     with Connection(address) as connection:
         connection.send(head("GET", f"/slow?go={go}&record={entered}", {"Connection": "close", "User-Agent": "tests", **SECRETS}))

@@ -28,6 +28,25 @@ pub struct WorkerId(NonZeroU32);
 #[serde(transparent)]
 pub struct GenerationNumber(NonZeroU32);
 
+/// One process that the master has started or ordered, from 1: no number is ever given twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ChildId(u64);
+
+impl ChildId {
+    /// The one of this number.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
 /// What counts from 0.
 macro_rules! place {
     ($name:ident) => {

@@ -5,6 +5,9 @@ mod mule;
 mod spooler;
 mod work;
 
+use std::fs::File;
+use std::io::Write as _;
+
 use anyhow::Context as _;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -13,7 +16,8 @@ use tracing::{error, info};
 
 use self::work::{End, Work};
 use crate::api::{self, AfterFork};
-use crate::ipc::{Auxiliary, AuxiliaryKind, Setup};
+use crate::ids::ChildId;
+use crate::ipc::{Auxiliary, AuxiliaryKind, Notice, Setup};
 use crate::procname;
 use crate::stats::scoreboard::Scoreboard;
 use crate::worker::stop::on_terminate;
@@ -23,6 +27,8 @@ use crate::wsgi::interpreter;
 pub(crate) struct Context {
     /// Which one it is.
     pub(crate) who: Auxiliary,
+    /// By which number the master knows it.
+    pub(crate) child: ChildId,
     /// What its fork server was told.
     pub(crate) setup: Setup,
     /// The scoreboard.
@@ -36,15 +42,25 @@ pub(crate) struct Context {
 /// # Errors
 /// When what was inherited cannot be used.
 pub(crate) fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
-    let work = enter(py, context)?;
+    let child = context.child;
+    let (work, notices) = enter(py, context)?;
+    let tell_ready = || {
+        let told = (&notices).write_all(&Notice::Ready(child).encode());
+        told.context("cannot tell the master that it is ready")
+    };
     let who = work.who;
     info!("{who} started (pid {})", std::process::id());
     if who.kind == AuxiliaryKind::Mule {
         mule::prepare(py, &work)?;
+        // Before its hook, which may be all that it ever does.
+        tell_ready()?;
     }
     let outcome = match (api::after_fork(py), who.kind) {
         (AfterFork::Work, AuxiliaryKind::Mule) => mule::run(py, &work).map(|()| 0),
-        (AfterFork::Work, AuxiliaryKind::Spooler) => spooler::run(py, &work).map(|()| 0),
+        (AfterFork::Work, AuxiliaryKind::Spooler) => {
+            tell_ready()?;
+            spooler::run(py, &work).map(|()| 0)
+        }
         // The hook may be all that it does, and end because it is told to.
         (AfterFork::Exit(status), _) => {
             if !mule::is_leaving() && !work.end.has_come() {
@@ -58,9 +74,9 @@ pub(crate) fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
     outcome
 }
 
-/// Becomes the process that it is to be.
-fn enter(py: Python<'_>, context: Context) -> anyhow::Result<Work> {
-    let Context { who, mut setup, scoreboard, is_loaded } = context;
+/// Becomes the process that it is to be; returns where it tells the master how it stands, too.
+fn enter(py: Python<'_>, context: Context) -> anyhow::Result<(Work, File)> {
+    let Context { who, child: _, mut setup, scoreboard, is_loaded } = context;
     let name = std::ffi::CString::new(who.short_name()).unwrap_or_default();
     let _ = nix::sys::prctl::set_name(&name);
     procname::set(&procname::title(&setup.config.procname, &format!("rwsgi {who}")));
@@ -80,5 +96,6 @@ fn enter(py: Python<'_>, context: Context) -> anyhow::Result<Work> {
     for module in &setup.config.shared_import {
         interpreter::import(py, module);
     }
-    Ok(Work { who, config: setup.config, scoreboard, is_loaded, end })
+    let notices = File::from(setup.notices.take()?);
+    Ok((Work { who, config: setup.config, scoreboard, is_loaded, end }, notices))
 }

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use self::inherit::InheritedFd;
 use crate::config::Config;
+use crate::ids::ChildId;
 use crate::protocol::SocketProtocol;
 use crate::stats::scoreboard::Layout;
 
@@ -100,32 +101,32 @@ impl Setup {
     }
 }
 
-/// What a worker tells the master, in four bytes, through a pipe that all workers share.
+/// What a forked process tells the master, in eight bytes, through a pipe that all of them share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// The worker in this slot serves.
-    Ready(u32),
-    /// The worker in this slot has served `max-requests`: it goes on until it is replaced.
-    Enough(u32),
+    /// It serves.
+    Ready(ChildId),
+    /// It is a worker and has served `max-requests`: it goes on until it is replaced.
+    Enough(ChildId),
 }
 
 impl Notice {
     /// The bytes to write at once.
     #[must_use]
-    pub fn encode(self) -> [u8; 4] {
+    pub fn encode(self) -> [u8; 8] {
         let word = match self {
-            Self::Ready(slot) => slot << 1,
-            Self::Enough(slot) => slot << 1 | 1,
+            Self::Ready(child) => child.get() << 1,
+            Self::Enough(child) => child.get() << 1 | 1,
         };
         word.to_le_bytes()
     }
 
     /// Reads what [`Self::encode`] made.
     #[must_use]
-    pub fn decode(bytes: [u8; 4]) -> Self {
-        let word = u32::from_le_bytes(bytes);
-        let slot = word >> 1;
-        if word & 1 == 0 { Self::Ready(slot) } else { Self::Enough(slot) }
+    pub fn decode(bytes: [u8; 8]) -> Self {
+        let word = u64::from_le_bytes(bytes);
+        let child = ChildId::new(word >> 1);
+        if word & 1 == 0 { Self::Ready(child) } else { Self::Enough(child) }
     }
 }
 
@@ -144,7 +145,7 @@ pub enum Role {
 }
 
 /// A process beside the workers: of each there is one at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Auxiliary {
     /// What it does.
     pub kind: AuxiliaryKind,
@@ -153,7 +154,7 @@ pub struct Auxiliary {
 }
 
 /// What an auxiliary process does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum AuxiliaryKind {
     /// Runs the jobs of a directory.
     Spooler,
@@ -186,7 +187,12 @@ impl std::fmt::Display for Auxiliary {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum Order {
     /// Fork a process.
-    Fork(Role),
+    Fork {
+        /// By which number the master knows it.
+        child: ChildId,
+        /// What it is to be.
+        role: Role,
+    },
 }
 
 /// What a fork server answers.
@@ -201,17 +207,17 @@ pub enum Answer {
     },
     /// The application could not be loaded; the traceback is in the log.
     Failed,
-    /// A process was forked.
+    /// A process was forked. It begins when the fork server has said so.
     Forked {
-        /// What it is.
-        role: Role,
+        /// Which one.
+        child: ChildId,
         /// Its process id.
         pid: i32,
     },
     /// A process could not be forked.
     NotForked {
-        /// What it was to be.
-        role: Role,
+        /// Which one.
+        child: ChildId,
         /// Why.
         reason: String,
     },
@@ -275,7 +281,8 @@ mod tests {
 
     #[test]
     fn notices_come_back_as_they_were_sent() {
-        for notice in [Notice::Ready(0), Notice::Enough(0), Notice::Ready(70_000), Notice::Enough(70_001)] {
+        let [first, late] = [1, 1 << 40].map(ChildId::new);
+        for notice in [Notice::Ready(first), Notice::Enough(first), Notice::Ready(late), Notice::Enough(late)] {
             assert_eq!(Notice::decode(notice.encode()), notice);
         }
     }
@@ -284,10 +291,14 @@ mod tests {
     fn messages_keep_their_bounds_and_the_end_is_seen() {
         let (ours, theirs) = channel().unwrap();
         for worker in 1..=3 {
-            send_message(ours.as_fd(), &Order::Fork(Role::Worker { worker, slot: worker + 10 })).unwrap();
+            let role = Role::Worker { worker, slot: worker + 10 };
+            send_message(ours.as_fd(), &Order::Fork { child: ChildId::new(worker.into()), role }).unwrap();
         }
         for expected in 1..=3 {
-            let Some(Order::Fork(role)) = receive_message(theirs.as_fd()).unwrap() else { panic!("no order") };
+            let Some(Order::Fork { child, role }) = receive_message(theirs.as_fd()).unwrap() else {
+                panic!("no order")
+            };
+            assert_eq!(child.get(), u64::from(expected));
             assert_eq!(role, Role::Worker { worker: expected, slot: expected + 10 });
         }
         drop(ours);

@@ -40,7 +40,7 @@ use self::table::Table;
 use self::worker_thread::WorkerThread;
 use crate::api::{self, AfterFork};
 use crate::config::Config;
-use crate::ids::SlotId;
+use crate::ids::{ChildId, SlotId};
 use crate::ipc::{LinkEndpoint, Setup};
 use crate::process_setup::EXIT_NO_APP;
 use crate::procname;
@@ -55,6 +55,8 @@ pub struct Context {
     pub worker: u32,
     /// Its slot on the scoreboard.
     pub slot: u32,
+    /// By which number the master knows it.
+    pub child: ChildId,
     /// What its fork server was told.
     pub setup: Setup,
     /// The scoreboard.
@@ -113,7 +115,7 @@ const TOKEN_LIVENESS: u64 = 1 << 34;
 /// # Errors
 /// When what was inherited cannot be used.
 pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
-    let Context { worker, slot, mut setup, scoreboard, application } = context;
+    let Context { worker, slot, child, mut setup, scoreboard, application } = context;
     let name = std::ffi::CString::new(format!("rwsgi w{worker}")).unwrap_or_default();
     let _ = nix::sys::prctl::set_name(&name);
     procname::set(&procname::title(&setup.config.procname, &format!("rwsgi worker {worker}")));
@@ -154,7 +156,7 @@ pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
         leaving: AtomicBool::new(false),
         leaving_threads: AtomicU32::new(0),
         stop: stop::on_terminate().context("cannot watch for the order to leave")?,
-        notices: Notices::new(setup.notices.take()?, worker, slot, &setup.config)?,
+        notices: Notices::new(setup.notices.take()?, worker, child, &setup.config)?,
         liveness: setup.liveness.take()?,
         config: setup.config,
         scoreboard,

@@ -8,16 +8,20 @@ use std::time::{Duration, Instant};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::task::JoinHandle;
 use tracing::{error, info};
 
-use super::busyness::{self, Change, Look};
-use super::pool::{Fate, Reason};
-use super::shutdown::Phase;
-use super::{Event, Master};
+use super::busyness::{Change, Look};
+use super::events::Event;
+use super::listeners::Listener;
+use super::load::Load;
+use super::post::Post;
+use super::reason::{Reason, Why};
+use super::state::{Master, Phase};
+use super::task::Task;
+use super::timers::Timer;
 use crate::clock::MonotonicNanos;
 use crate::config::{CheaperAlgorithm, Config};
-use crate::ids::SlotId;
+use crate::ids::WorkerId;
 use crate::stats::cell::ThreadSample;
 
 /// How often the load is looked at; for utilization, that of the last `cheaper-overload` is taken.
@@ -27,37 +31,6 @@ const ROUTER_INTERVAL: Duration = Duration::from_millis(100);
 /// How long `spare` and `backlog` see too little work before they let a worker go.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// The load at one moment.
-#[derive(Clone, Copy, Debug)]
-struct Load {
-    at: Instant,
-    /// Time that all threads were ever busy, ns.
-    busy: u64,
-    /// Requests that are in progress or were ever served.
-    requests: u64,
-    /// Connections and requests that wait for a worker.
-    waiting: u64,
-    /// Workers that serve and have a thread to spare.
-    idle: u32,
-}
-
-/// What was seen and decided before.
-#[derive(Debug, Default)]
-pub(super) struct Cheaper {
-    /// When the load is looked at next; `None` when the number of workers is fixed.
-    pub(super) due: Option<Instant>,
-    last: Option<Load>,
-    /// Since when connections wait without a break.
-    waiting_since: Option<Instant>,
-    /// Since when a worker more runs than is needed.
-    quiet_since: Option<Instant>,
-    busyness: busyness::Watch,
-    /// When a request was last seen.
-    active_at: Option<Instant>,
-    /// Waiting for the first connection, with no worker at all.
-    asleep: Vec<JoinHandle<()>>,
-}
-
 impl Master {
     /// Decides which workers start with the first generation.
     pub(super) fn settle_number(&mut self, now: Instant) {
@@ -65,12 +38,13 @@ impl Master {
             true => 0,
             false => fewest_at_start(&self.config),
         };
-        for (worker, entry) in (0..).zip(&mut self.pool.workers) {
-            entry.cheap = worker >= first;
+        for worker in self.worker_ids().filter(|worker| worker.get() > first) {
+            self.children.abandon(Post::Worker(worker), &mut self.timers);
         }
-        let varies = self.config.cheaper.workers.is_some() || self.config.idle.is_some() || self.config.cheap;
-        self.cheaper.due = varies.then_some(now);
-        self.cheaper.active_at = Some(now);
+        if self.config.cheaper.workers.is_some() || self.config.idle.is_some() || self.config.cheap {
+            self.timers.set(Timer::Load, now);
+        }
+        self.load.active_at = Some(now);
         if self.config.cheap {
             // There is nothing to wait for before saying so.
             self.any_ready = true;
@@ -79,38 +53,38 @@ impl Master {
         }
     }
 
-    /// Looks at the load, if a look is due, and has workers started or let go.
+    /// Looks at the load, and has workers started or let go.
     pub(super) fn follow_load(&mut self, now: Instant) {
-        if self.cheaper.due.is_none_or(|due| due > now) || self.phase != Phase::Serving {
+        if self.phase != Phase::Serving {
             return;
         }
         let load = self.load_now(now);
-        if !self.cheaper.asleep.is_empty() {
-            let has_router = self.router.endpoint.is_some();
-            self.cheaper.due = has_router.then_some(now + ROUTER_INTERVAL);
+        if self.load.asleep.is_some() {
             if load.waiting > 0 {
                 self.wake();
+            } else if self.sockets.link.is_some() {
+                self.timers.set(Timer::Load, now + ROUTER_INTERVAL);
             }
             return;
         }
-        self.cheaper.due = Some(now + INTERVAL);
-        let last = self.cheaper.last;
+        self.timers.set(Timer::Load, now + INTERVAL);
+        let last = self.load.last;
         if load.waiting > 0 || last.is_none_or(|last| last.requests != load.requests || last.busy != load.busy) {
-            self.cheaper.active_at = Some(now);
+            self.load.active_at = Some(now);
         }
-        self.cheaper.waiting_since = (load.waiting > 0).then(|| self.cheaper.waiting_since.unwrap_or(now));
-        let idle_for = self.cheaper.active_at.map_or(Duration::ZERO, |active| now - active);
+        self.load.waiting_since = (load.waiting > 0).then(|| self.load.waiting_since.unwrap_or(now));
+        let idle_for = self.load.active_at.map_or(Duration::ZERO, |active| now - active);
         if self.config.idle.is_some_and(|limit| idle_for >= Duration::from_secs(limit.into())) {
-            self.cheaper.last = Some(load);
+            self.load.last = Some(load);
             self.fall_asleep("idle");
             return;
         }
         let (Some(fewest), Some(last)) = (self.config.cheaper.workers, last) else {
-            self.cheaper.last = Some(load);
+            self.load.last = Some(load);
             return;
         };
         let threads = self.config.threads;
-        let running = self.pool.workers.iter().filter(|worker| !worker.cheap).count() as u32;
+        let running = self.running().count() as u32;
         let elapsed = (load.at - last.at).as_nanos().max(1) as f64;
         // How many threads were busy on average.
         let used = load.busy.saturating_sub(last.busy) as f64 / elapsed;
@@ -125,11 +99,11 @@ impl Master {
                     at: now,
                     busyness: 100.0 * used / f64::from((running * threads).max(1)),
                     waiting: load.waiting,
-                    waiting_since: self.cheaper.waiting_since,
+                    waiting_since: self.load.waiting_since,
                     has_spare: running > fewest,
                     step: self.config.cheaper.step,
                 };
-                self.cheaper.busyness.decide(&self.config.cheaper.busyness, &look)
+                self.load.busyness.decide(&self.config.cheaper.busyness, &look)
             }
             algorithm => {
                 let too_few = match algorithm {
@@ -138,26 +112,26 @@ impl Master {
                 };
                 let too_many =
                     !too_few && load.waiting == 0 && used < 0.5 * f64::from(running.saturating_sub(1) * threads);
-                let quiet_since = self.cheaper.quiet_since.filter(|_| too_many);
-                self.cheaper.quiet_since = too_many.then(|| quiet_since.unwrap_or(now));
-                match self.cheaper.quiet_since {
+                let quiet_since = self.load.quiet_since.filter(|_| too_many);
+                self.load.quiet_since = too_many.then(|| quiet_since.unwrap_or(now));
+                match self.load.quiet_since {
                     _ if too_few => Change::More(self.config.cheaper.step),
                     Some(since) if now - since >= QUIET => {
-                        self.cheaper.quiet_since = Some(now);
+                        self.load.quiet_since = Some(now);
                         Change::Less
                     }
                     _ => Change::None,
                 }
             }
         };
-        self.cheaper.last = Some(load);
+        self.load.last = Some(load);
         match change {
             Change::More(count) => {
                 self.add_workers(count);
             }
             Change::Emergency(count) => {
                 let added = self.add_workers(count);
-                self.cheaper.busyness.added(added);
+                self.load.busyness.added(added);
             }
             Change::Less if running > fewest => self.let_one_go(),
             Change::Less | Change::None => {}
@@ -167,103 +141,105 @@ impl Master {
     fn load_now(&mut self, now: Instant) -> Load {
         let clock = MonotonicNanos::now();
         let mut load = Load { at: now, busy: 0, requests: 0, waiting: 0, idle: 0 };
-        for life in &self.pool.lives {
+        for child in self.children.workers() {
+            let Some(slot) = child.slot else { continue };
             let mut has_room = false;
-            for cell in self.scoreboard.threads(SlotId::new(life.slot)) {
+            for cell in self.scoreboard.threads(slot) {
                 let Ok(ThreadSample { counters, started, .. }) = cell.read() else { continue };
                 load.busy += counters.running + started.map_or(0, |started| clock.nanos_since(started));
                 load.requests += counters.requests + u64::from(started.is_some());
                 has_room |= started.is_none();
             }
             // One that is about to serve counts as well: it is what the last look asked for.
-            load.idle += u32::from(has_room && life.fate.is_none());
+            load.idle += u32::from(has_room && !child.is_leaving());
         }
-        for counters in self.pool.workers.iter().flat_map(|worker| &worker.totals.threads) {
+        for counters in self.totals.iter().flat_map(|totals| &totals.threads) {
             load.busy += counters.running;
             load.requests += counters.requests;
         }
-        let listeners = self.listeners.iter().map(|(listener, _)| listener).chain(&self.router_listeners);
-        load.waiting = listeners
-            .map(|listener| u64::from(self.snapshot_state.backlog(&listener.address, listener.fd()).depth))
-            .sum();
+        let waiting =
+            self.sockets.public().map(|listener| self.snapshot_state.backlog(&listener.address, listener.fd()).depth);
+        load.waiting = waiting.map(u64::from).sum();
         load.waiting += self.scoreboard.router().read().map_or(0, |router| router.depth);
         load
     }
 
+    /// The workers that are meant to have a process.
+    fn running(&self) -> impl DoubleEndedIterator<Item = WorkerId> {
+        self.worker_ids().filter(|worker| self.children.post(Post::Worker(*worker)).is_wanted)
+    }
+
     /// Has up to `count` workers started; returns how many there were to start.
     fn add_workers(&mut self, count: u32) -> u32 {
-        let now = Instant::now();
-        let mut added = 0;
-        for worker in self.pool.workers.iter_mut().filter(|worker| worker.cheap).take(count as usize) {
-            worker.cheap = false;
-            worker.due = Some(now);
-            added += 1;
+        let is_cheap = |worker: &WorkerId| !self.children.post(Post::Worker(*worker)).is_wanted;
+        let added: Vec<_> = self.worker_ids().filter(is_cheap).take(count as usize).collect();
+        for worker in &added {
+            self.children.fill(Post::Worker(*worker), &mut self.timers);
         }
-        if added > 0 {
-            let running = self.pool.workers.iter().filter(|worker| !worker.cheap).count();
-            info!("cheaper: {added} more, {running} workers run now");
+        if !added.is_empty() {
+            info!("cheaper: {} more, {} workers run now", added.len(), self.running().count());
         }
-        added
+        added.len() as u32
     }
 
     fn let_one_go(&mut self) {
-        let Some(index) = self.pool.workers.iter().rposition(|worker| !worker.cheap) else { return };
-        info!("cheaper: worker {} is not needed", index + 1);
-        self.make_cheap(index as u32 + 1);
+        let Some(worker) = self.running().next_back() else { return };
+        info!("cheaper: worker {worker} is not needed");
+        self.make_cheap(worker);
     }
 
-    fn make_cheap(&mut self, worker: u32) {
-        let entry = self.pool.worker(worker);
-        entry.cheap = true;
-        entry.due = None;
-        let slots: Vec<_> = self.pool.lives.iter().filter(|life| life.worker == worker).map(|life| life.slot).collect();
-        for slot in slots {
-            self.send_away(slot, Fate::Leave(Reason::Idle));
+    fn make_cheap(&mut self, worker: WorkerId) {
+        self.children.abandon(Post::Worker(worker), &mut self.timers);
+        let instances: Vec<_> = self.children.of(Post::Worker(worker)).map(|child| child.id).collect();
+        for id in instances {
+            self.dismiss(id, Why::For(Reason::Idle));
         }
     }
 
     /// Lets every worker go until somebody connects.
     fn fall_asleep(&mut self, why: &str) {
+        let watches: std::io::Result<Vec<_>> =
+            self.sockets.workers.iter().map(|(listener, _)| watch(listener)).collect();
+        let watches = match watches {
+            Ok(watches) => watches,
+            Err(failure) => {
+                // Nobody would wake them.
+                error!("{why}: the sockets cannot be watched: {failure}: the workers stay");
+                let fewest = fewest_at_start(&self.config);
+                self.load.active_at = Some(Instant::now());
+                self.add_workers(fewest.saturating_sub(self.running().count() as u32));
+                return;
+            }
+        };
         info!("{why}: no worker runs until a request comes");
-        for worker in 1..=self.config.processes {
+        for worker in self.worker_ids() {
             self.make_cheap(worker);
         }
-        for (listener, _) in &self.listeners {
-            let watched = listener.fd().try_clone_to_owned().and_then(connections);
-            let watched = match watched {
-                Ok(watched) => watched,
-                Err(failure) => {
-                    error!("{why}: cannot watch {}: {failure}: starting the workers again", listener.address);
-                    let _ = self.events.send(Event::Wake);
-                    continue;
-                }
-            };
+        let tasks = watches.into_iter().map(|watched| {
             let events = self.events.clone();
-            self.cheaper.asleep.push(tokio::task::spawn_local(async move {
+            let task = tokio::task::spawn_local(async move {
                 if watched.readable().await.is_ok() {
                     // The loop is gone only when the process is about to be.
-                    let _ = events.send(Event::Wake);
+                    let _ = events.send(Event::Wake).await;
                 }
-            }));
-        }
-        if self.router.endpoint.is_some() {
-            self.cheaper.asleep.push(tokio::task::spawn_local(async {}));
-            self.cheaper.due = Some(Instant::now() + ROUTER_INTERVAL);
+            });
+            Task(task.abort_handle())
+        });
+        self.load.asleep = Some(tasks.collect());
+        if self.sockets.link.is_some() {
+            self.timers.set(Timer::Load, Instant::now() + ROUTER_INTERVAL);
         }
     }
 
     /// Somebody has connected while no worker ran.
     pub(super) fn wake(&mut self) {
-        if self.cheaper.asleep.is_empty() || self.phase != Phase::Serving {
+        if self.phase != Phase::Serving || self.load.asleep.take().is_none() {
             return;
         }
-        for watch in self.cheaper.asleep.drain(..) {
-            watch.abort();
-        }
         let now = Instant::now();
-        self.cheaper.active_at = Some(now);
-        self.cheaper.last = None;
-        self.cheaper.due = Some(now + INTERVAL);
+        self.load.active_at = Some(now);
+        self.load.last = None;
+        self.timers.set(Timer::Load, now + INTERVAL);
         info!("a request has come: starting workers");
         self.add_workers(fewest_at_start(&self.config));
     }
@@ -271,7 +247,8 @@ impl Master {
 
 /// Readable when somebody waits to be accepted.
 #[allow(unsafe_code)]
-fn connections(listener: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
+fn watch(listener: &Listener) -> std::io::Result<AsyncFd<OwnedFd>> {
+    let listener = listener.fd().try_clone_to_owned()?;
     // SAFETY: an `OwnedFd` is one open descriptor, and stays so as long as the result owns it.
     Ok(unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) }?)
 }
