@@ -142,3 +142,42 @@ def test_a_long_name_is_cut_and_leaves_the_environment_alone(serve, address):
     assert told["is_untouched"]
     assert len(told["name"]) >= 512 and set(told["name"]) == {"n"}
     assert told["last"] == "x" * 500
+
+
+BABBLING = """
+import os, socket, uwsgi
+
+def babble(*packets):
+    # Without mules and handlers of signals, the control socket is the only one of its kind.
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            found = socket.socket(fileno=os.dup(int(number)))
+        except OSError:
+            continue
+        if (found.family, found.type) == (socket.AF_UNIX, socket.SOCK_SEQPACKET):
+            for packet in packets:
+                found.send(packet)
+        found.close()
+
+def application(environ, start_response):
+    role = b'{"Worker":{"worker":9999,"slot":4294967295}}'
+    babble(
+        b"",
+        b"\\xff{",
+        b'{"generation":1,"what":{"Schedule":{"signal":7,"when":{"Every":{"seconds":0,"times":0,"rb":true}}}}}',
+        b'{"generation":1,"what":{"Watch":{"signal":7,"path":"' + b"p" * 20000 + b'"}}}',
+        b'{"generation":1,"what":{"Harakiri":{"role":' + role + b',"seconds":1}}}',
+        b'{"generation":1,"what":{"Listen":' + role + b'}}',
+    )
+    start_response("200 OK", [])
+    return [str(len(uwsgi.workers())).encode()]
+"""
+
+
+def test_the_master_refuses_what_no_process_of_ours_says_and_goes_on(serve, address, tmp_path):
+    (tmp_path / "app.py").write_text(BABBLING)
+    server = serve("--http-socket", address, "--wsgi-file", "app.py", "--master", cwd=tmp_path)
+    # It still answers whoever asks.
+    assert http.get(address, "/").text == "1"
+    for why in ("it is empty", "none of the messages", "every 0 seconds", "longer than 16384 bytes", "no descriptor"):
+        server.logged(why)

@@ -3,8 +3,11 @@
 
 pub mod control;
 pub mod inherit;
+mod router;
 pub mod schedule;
 pub mod target;
+
+pub use self::router::{RouterLimits, RouterOrder};
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -244,9 +247,10 @@ pub fn channel() -> nix::Result<(OwnedFd, OwnedFd)> {
 /// Sends one message.
 ///
 /// # Errors
-/// When the other end is gone, or would block on a non-blocking end.
+/// When the other end is gone, or would block on a non-blocking end, or the message is too long.
 pub fn send_message(fd: BorrowedFd<'_>, message: &impl Serialize) -> io::Result<()> {
     let bytes = serde_json::to_vec(message)?;
+    check_length(bytes.len())?;
     loop {
         match send(fd.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL) {
             Err(nix::errno::Errno::EINTR) => {}
@@ -262,7 +266,8 @@ pub fn send_message(fd: BorrowedFd<'_>, message: &impl Serialize) -> io::Result<
 pub fn receive_message<T: DeserializeOwned>(fd: BorrowedFd<'_>) -> io::Result<Option<T>> {
     let mut bytes = vec![0; MESSAGE_MAX];
     let len = loop {
-        match recv(fd.as_raw_fd(), &mut bytes, MsgFlags::empty()) {
+        // The length that the message has, also when it is longer than there is room for.
+        match recv(fd.as_raw_fd(), &mut bytes, MsgFlags::MSG_TRUNC) {
             Err(nix::errno::Errno::EINTR) => {}
             Err(nix::errno::Errno::ECONNRESET) => return Ok(None),
             received => break received.map_err(io::Error::from)?,
@@ -271,7 +276,16 @@ pub fn receive_message<T: DeserializeOwned>(fd: BorrowedFd<'_>) -> io::Result<Op
     if len == 0 {
         return Ok(None);
     }
+    check_length(len)?;
     Ok(Some(serde_json::from_slice(&bytes[..len])?))
+}
+
+fn check_length(length: usize) -> io::Result<()> {
+    if length <= MESSAGE_MAX {
+        return Ok(());
+    }
+    let problem = format!("a message of {length} bytes, and the longest has {MESSAGE_MAX}");
+    Err(io::Error::new(io::ErrorKind::InvalidData, problem))
 }
 
 #[cfg(test)]
@@ -301,6 +315,8 @@ mod tests {
             assert_eq!(child.get(), u64::from(expected));
             assert_eq!(role, Role::Worker { worker: expected, slot: expected + 10 });
         }
+        let too_long = "x".repeat(MESSAGE_MAX);
+        assert!(send_message(ours.as_fd(), &too_long).unwrap_err().to_string().contains("524290 bytes"));
         drop(ours);
         assert!(receive_message::<Order>(theirs.as_fd()).unwrap().is_none());
     }
