@@ -15,7 +15,6 @@ use tracing::{error, info, warn};
 use super::work::{End, Work};
 use crate::api::spool;
 use crate::clock::{MonotonicNanos, UnixMicros};
-use crate::config;
 use crate::spooler::claim::{Claim, Taken, take};
 use crate::spooler::index::{Index, Moment};
 use crate::spooler::job::{Job, Ticket};
@@ -30,7 +29,7 @@ const SECOND_LOOK: Duration = Duration::from_secs(1);
 struct Spooler<'a> {
     number: u32,
     directory: &'a Path,
-    config: &'a config::Spooler,
+    config: &'a rwsgi_config::Spooler,
     cell: &'a SpoolerCell,
     index: Index,
     watch: Watch,

@@ -13,8 +13,8 @@ use tracing::error;
 
 use super::file;
 use super::receive::{Received, append};
-use crate::protocol::chunked::{Decoder, Step};
-use crate::protocol::http::{BODY_TOO_LARGE, Refusal};
+use rwsgi_protocol::chunked::{Decoder, Step};
+use rwsgi_protocol::http::{BODY_TOO_LARGE, Refusal};
 
 /// The first memory for a body, bytes: what a socket has at once. A client that has sent as much gets more.
 const FIRST_ROOM: usize = 64 * 1024;

@@ -50,7 +50,7 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) fd: OwnedFd,
-    /// The text of [`crate::protocol::link::Peer`].
+    /// The text of [`rwsgi_protocol::link::Peer`].
     pub(super) peer: Box<str>,
     pub(super) phase: Phase,
     /// Bytes that were read and belong to a head that is not complete, or to the next request.

@@ -14,8 +14,8 @@ use super::stall::go_on;
 use super::state::Router;
 use crate::clock;
 use crate::io::body::StoredBody;
-use crate::protocol::http::OVERLOADED;
-use crate::protocol::link::AHEAD_MAX;
+use rwsgi_protocol::http::OVERLOADED;
+use rwsgi_protocol::link::AHEAD_MAX;
 
 /// Seconds for which a worker may go on answering a client that is gone.
 pub(super) const UNWANTED: u32 = 1;

@@ -16,8 +16,8 @@ use super::state::{DISK_TURN, Pause, Router, RouterConfig, SECOND, interest};
 use super::token::Token;
 use crate::clock;
 use crate::ipc::{RouterOrder, receive_message};
-use crate::protocol::http::TIMED_OUT;
 use crate::stats::scoreboard::Scoreboard;
+use rwsgi_protocol::http::TIMED_OUT;
 
 /// What is read at once: about what a unix socket holds.
 pub(super) const SCRATCH: usize = 256 * 1024;

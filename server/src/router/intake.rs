@@ -12,7 +12,7 @@ use crate::io::accept::client_of;
 use crate::io::body::{BodyIntake, IntakeError, StoredBody};
 use crate::io::close::{LINGER, shut_sending};
 use crate::io::receive::Received;
-use crate::protocol::http::{self, BodyLength, MAX_HEADERS, Refusal};
+use rwsgi_protocol::http::{self, BodyLength, MAX_HEADERS, Refusal};
 
 /// How much is read at once where a head is expected: nearly all requests, and little enough to copy when a large body
 /// begins in it.

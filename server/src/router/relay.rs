@@ -11,8 +11,8 @@ use super::state::Router;
 use crate::clock;
 use crate::io::receive::Received;
 use crate::io::unsent::MEMORY_MAX;
-use crate::protocol::http::WORKER_LOST;
-use crate::protocol::link::{AHEAD_MAX, Frame};
+use rwsgi_protocol::http::WORKER_LOST;
+use rwsgi_protocol::link::{AHEAD_MAX, Frame};
 
 /// Reads of one link before others get their turn.
 const TURNS: usize = 8;

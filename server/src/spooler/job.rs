@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::protocol::uwsgi::{self, HEADER_LEN, PacketError, Vars};
+use rwsgi_protocol::uwsgi::{self, HEADER_LEN, PacketError, Vars};
 
 /// What the name of every job begins with.
 pub(crate) const PREFIX: &str = "uwsgi_spoolfile_on_";

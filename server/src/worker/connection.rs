@@ -13,8 +13,8 @@ use crate::io::body::{BodyIntake, IntakeError};
 use crate::io::close::reset_on_close;
 use crate::io::receive::{Received, receive};
 use crate::io::unsent::Unsent;
-use crate::protocol::link::{ABORTED, DONE_CLOSE, DONE_KEEP, LEAVING, MAX_FRAME, QUICK, SKIPPED};
 use crate::wsgi::transport::{Kept, Transport};
+use rwsgi_protocol::link::{ABORTED, DONE_CLOSE, DONE_KEEP, LEAVING, MAX_FRAME, QUICK, SKIPPED};
 
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use nix::sys::signal::SigSet;
 use pyo3::prelude::*;
 
 use super::kind::Kind;
-use crate::protocol::link::{DONE_CLOSE, LEAVING};
+use rwsgi_protocol::link::{DONE_CLOSE, LEAVING};
 
 /// The signal that has a thread answer 504. Real-time ones are nobody's by default.
 pub(crate) fn answer_signal() -> i32 {
@@ -145,8 +145,8 @@ pub(super) fn install(py: Python<'_>, verbose: bool) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::link::{Frame, Frames};
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+    use rwsgi_protocol::link::{Frame, Frames};
     use std::io::Read;
     use std::os::fd::AsRawFd;
 

@@ -13,9 +13,9 @@ use super::worker_thread::{WORTH_SPARING, WorkerThread};
 use crate::ids::ThreadIndex;
 use crate::io::accept::client_of;
 use crate::io::body::{BodyIntake, IntakeError};
-use crate::protocol::http::{self, BodyLength, HeaderBuf, Refusal};
-use crate::protocol::link::RequestLengths;
-use crate::protocol::uwsgi;
+use rwsgi_protocol::http::{self, BodyLength, HeaderBuf, Refusal};
+use rwsgi_protocol::link::RequestLengths;
+use rwsgi_protocol::uwsgi;
 
 impl WorkerThread {
     /// Uses the next request in `bytes`, or keeps what there is of it. What comes of it is the connection's phase.

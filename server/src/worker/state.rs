@@ -11,14 +11,14 @@ use tracing::error;
 
 use super::connections::Connections;
 use super::notices::Notices;
-use crate::config::Config;
 use crate::ids::{SlotId, ThreadIndex};
 use crate::io::accept::Listener;
 use crate::io::body::BodyLimits;
 use crate::io::descriptors::ClientCap;
 use crate::ipc::LinkEndpoint;
-use crate::protocol::SocketProtocol;
 use crate::stats::scoreboard::Scoreboard;
+use rwsgi_config::Config;
+use rwsgi_protocol::SocketProtocol;
 
 /// A socket that a worker accepts from, and what is spoken there.
 pub(super) struct OwnListener {

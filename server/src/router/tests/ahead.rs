@@ -4,9 +4,9 @@ use std::io::Write;
 
 use super::rig::*;
 use crate::io::body::BodyLimits;
-use crate::protocol::link::{AHEAD_MAX, DONE_KEEP, LEAVING, QUICK, SKIPPED};
 use crate::router::Limits;
 use crate::stats::cell::LatencyCounts;
+use rwsgi_protocol::link::{AHEAD_MAX, DONE_KEEP, LEAVING, QUICK, SKIPPED};
 
 /// A worker that has answered quickly several times, and has a request that it does not answer.
 fn a_quick_worker_with_a_slow_request(router: &HttpRouter) -> (TestWorker, TestClient) {

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::rig::*;
-use crate::protocol::link::{ABORTED, LEAVING};
 use crate::stats::cell::LatencyCounts;
+use rwsgi_protocol::link::{ABORTED, LEAVING};
 
 #[test]
 fn a_client_that_gives_up_in_the_queue_is_not_served() {

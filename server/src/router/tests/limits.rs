@@ -6,12 +6,12 @@ use std::os::unix::net::UnixStream;
 
 use super::rig::*;
 use crate::ipc::{RouterLimits, RouterOrder, send_message};
-use crate::protocol::link::Hello;
 use crate::router::Limits;
 use crate::router::client::Phase;
 use crate::router::event_loop::SCRATCH;
 use crate::router::state::DISK_TURN;
 use crate::stats::cell::LatencyCounts;
+use rwsgi_protocol::link::Hello;
 
 #[test]
 fn requests_wait_in_order_and_those_beyond_the_queue_are_turned_away() {

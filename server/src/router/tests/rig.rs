@@ -17,12 +17,12 @@ use rwsgi_stats::Address;
 use crate::ids::{SlotId, ThreadIndex};
 use crate::io::body::BodyLimits;
 use crate::ipc::channel;
-use crate::protocol::link::{DONE_KEEP, Hello, QUICK, RequestLengths, SKIPPED};
 use crate::router::client::Phase;
 use crate::router::event_loop::{EVENTS, Flow, SCRATCH};
 use crate::router::state::Router;
 use crate::router::{Limits, RouterConfig, run};
 use crate::stats::scoreboard::{Layout, Scoreboard};
+use rwsgi_protocol::link::{DONE_KEEP, Hello, QUICK, RequestLengths, SKIPPED};
 
 /// How long anything may take before the test says that it does not come.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
