@@ -34,11 +34,11 @@ def test_a_line_tells_everything(serve, stats_at, kind):
     assert re.search(r"\d(\.\d+)? ?m(s|sec)", line)
     if kind != "http":
         assert re.search(rf"\b{answer.size}\b", line), f"{answer.size} bytes were received: {line}"
-    # The worker and the core that the stats name.
+    # The worker and the thread that the stats name.
     worker = next(w for w in site.server.stats()["workers"] if w["requests"])
     core = next(c for c in worker["cores"] if c["requests"])
     assert re.search(rf"(worker|wid|w)\W*{worker['id']}\b", line, re.IGNORECASE), line
-    assert re.search(rf"(core|c)\W*{core['id']}\b|\b{worker['id']}[/.:]{core['id']}\b", line, re.IGNORECASE), line
+    assert re.search(rf"(thread|c)\W*{core['id']}\b|\b{worker['id']}[/.:]{core['id']}\b", line, re.IGNORECASE), line
     assert not re.search("rss|vsz", line, re.IGNORECASE)
 
 
@@ -81,5 +81,5 @@ def test_every_request_has_one_line(serve, stats_at):
     until(lambda: stats.total(site.server.stats(), "requests") == 300, "all counted")
     for number in range(300):
         # A failure has lines of its own besides.
-        found = until(lambda: [line for line in site.server.lines(f"token=number-{number}.") if " core " in line], f"line {number}")
+        found = until(lambda: [line for line in site.server.lines(f"token=number-{number}.") if " thread " in line], f"line {number}")
         assert len(found) == 1, found

@@ -44,7 +44,7 @@ impl Drop for Starter {
 /// What came of [`daemonize`].
 pub(crate) enum Side {
     /// The process that was started, and its exit status.
-    Front(i32),
+    Foreground(i32),
     /// The process that serves.
     Background(Starter),
 }
@@ -92,10 +92,10 @@ pub(crate) fn daemonize(config: &Config) -> anyhow::Result<Side> {
             waitpid(child, None)?;
             let mut pid = [0; 4];
             if File::from(reader).read_exact(&mut pid).is_ok() {
-                return Ok(Side::Front(0));
+                return Ok(Side::Foreground(0));
             }
             show(path, logged);
-            Ok(Side::Front(1))
+            Ok(Side::Foreground(1))
         }
         ForkResult::Child => {
             drop(reader);

@@ -1,22 +1,30 @@
 //! `rwsgi`: serves a Python WSGI application from a pool of worker processes, and always knows how it is doing.
 //!
-//! The rooms and the ways between them are described in `docs/design.md`.
+//! The architecture is described in `docs/design.md`.
 
-pub mod api;
-mod companion;
-pub mod config;
+mod api;
+mod auxiliary;
+pub mod clock;
+pub use rwsgi_config as config;
 mod control;
 pub mod daemon;
+mod descriptor;
 pub mod forkserver;
-mod front;
+mod http_router;
+pub mod ids;
+mod io;
+pub mod ipc;
 pub mod master;
-mod mule;
 mod pidfile;
+pub mod process_setup;
+pub mod procfs;
 mod procname;
-pub mod protocol;
+pub use rwsgi_protocol as protocol;
 mod python;
 pub mod router;
 mod run;
+mod share;
+pub mod shared_memory;
 mod spooler;
 pub mod stats;
 pub mod worker;

@@ -11,9 +11,10 @@ use crate::config::{self, Config, Invocation};
 use crate::control;
 use crate::daemon::{self, Side};
 use crate::forkserver;
-use crate::front;
+use crate::http_router;
+use crate::ipc::inherit::InheritedFd;
 use crate::master;
-use crate::master::process::{FORKSERVER_ROLE, FRONT_ROLE, Launcher};
+use crate::master::launcher::{FORKSERVER_ROLE, Launcher, ROUTER_ROLE};
 use crate::spooler;
 
 /// Runs `rwsgi` with these arguments (the program's name first); returns its exit status. `launcher` says how to enter
@@ -30,14 +31,14 @@ pub fn run(arguments: Vec<OsString>, launcher: Launcher) -> i32 {
     }
 }
 
-fn dispatch(arguments: Vec<OsString>, launcher: Launcher) -> anyhow::Result<i32> {
+fn dispatch(arguments: Vec<OsString>, mut launcher: Launcher) -> anyhow::Result<i32> {
     if let [_, role, descriptor, ..] = arguments.as_slice()
-        && let Some(descriptor) = descriptor.to_str().and_then(|descriptor| descriptor.parse().ok())
+        && let Some(descriptor) = descriptor.to_str().and_then(InheritedFd::from_argument)
     {
         start_log(false);
         match role.to_str() {
             Some(FORKSERVER_ROLE) => return forkserver::run(descriptor),
-            Some(FRONT_ROLE) => return front::run(descriptor),
+            Some(ROUTER_ROLE) => return http_router::run(descriptor),
             _ => {}
         }
     }
@@ -48,16 +49,16 @@ fn dispatch(arguments: Vec<OsString>, launcher: Launcher) -> anyhow::Result<i32>
             start_log(has_file.iter().any(|file| file.is_some()));
             let config = settle(*config, &start)?;
             let starter = match daemon::daemonize(&config)? {
-                Side::Front(status) => return Ok(status),
+                Side::Foreground(status) => return Ok(status),
                 Side::Background(starter) => starter,
             };
+            launcher.directory = start.clone();
             let reread = move || {
-                // The files are named relative to where the server was started.
-                std::env::set_current_dir(&start).context("cannot return to where the server was started")?;
-                match config::load_again(arguments.iter().cloned())? {
-                    Invocation::Serve(config) => settle(*config, &start),
-                    _ => bail!("the configuration does not say any more to serve"),
-                }
+                let here = std::env::current_dir().context("cannot read the working directory")?;
+                let loaded = read_again(&arguments, &start);
+                // The server goes on as it was until the new application is loaded, and so where it was.
+                std::env::set_current_dir(&here).context("cannot return to the directory that it runs in")?;
+                loaded
             };
             master::run(config, launcher, Box::new(reread), starter)
         }
@@ -68,6 +69,16 @@ fn dispatch(arguments: Vec<OsString>, launcher: Launcher) -> anyhow::Result<i32>
             crate::wsgi::interpreter::start(None)?;
             print(&format!("{}\n", pyo3::Python::attach(crate::wsgi::interpreter::version)))
         }
+    }
+}
+
+/// Reads the configuration again, from where the server was started: its files are named relative to that. Leaves the
+/// process in the directory that it names.
+fn read_again(arguments: &[OsString], start: &Path) -> anyhow::Result<Config> {
+    std::env::set_current_dir(start).context("cannot return to where the server was started")?;
+    match config::load_again(arguments.iter().cloned())? {
+        Invocation::Serve(config) => settle(*config, start),
+        _ => bail!("the configuration does not say any more to serve"),
     }
 }
 

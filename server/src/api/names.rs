@@ -40,7 +40,7 @@ pub(super) static NAMES: &[(&str, Standing)] = &[
     ("log", Works("writes a line to the log")),
     ("mem", Works("resident memory and address space of this process, bytes")),
     ("micros", Works("microseconds since 1970")),
-    ("setprocname", Works("changes what `ps` shows for this process")),
+    ("setprocname", Works("changes what `ps` shows for this process; what is longer than about 1000 bytes is cut")),
     ("is_connected", Works("whether the other end of a socket is still there")),
     ("close", Works("closes a descriptor")),
     // signals.rs
@@ -105,7 +105,7 @@ pub(super) static NAMES: &[(&str, Standing)] = &[
     ("rpc_list", Works("the names")),
     // request.rs
     ("request_id", Works("how many requests this core of this process has served before")),
-    ("connection_fd", Works("the descriptor of the request's connection; behind the `http` front, of its link")),
+    ("connection_fd", Works("the descriptor of the request's connection; behind the http router, of its link")),
     ("ready_fd", Works("-1: there is no asynchronous mode")),
     ("set_logvar", Works("adds a name and a value to the request's line in the log")),
     ("get_logvar", Works("a value that was added, or None")),

@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
-use crate::forkserver::messages::Setup;
+use crate::ipc::Setup;
 
 /// The uWSGI whose module this one is like.
 const LIKE: (u32, u32, u32) = (2, 0, 31);
@@ -33,7 +33,7 @@ pub(super) fn add(module: &Bound<'_, PyModule>, setup: &Setup) -> PyResult<()> {
         magic.set_item(bytes(&character.to_string()), bytes(value))?;
     }
     module.add("magic_table", magic)?;
-    module.add("sockets", PyList::new(py, setup.listeners.iter().map(|listener| listener.fd))?)?;
+    module.add("sockets", PyList::new(py, setup.listeners.iter().map(|listener| listener.fd.number()))?)?;
     module.add("buffer_size", config.buffer_size)?;
     module.add("started_on", setup.started_at / 1_000_000)?;
     module.add("applications", py.None())?;

@@ -9,7 +9,8 @@ use pyo3::types::{PyBytes, PyDict, PyTuple};
 
 use super::here::{role, server};
 use super::signals::tell;
-use super::uplink::{Told, What, WorkerState, ask};
+use crate::ids::SlotId;
+use crate::ipc::control::{Told, What, WorkerState, ask};
 
 pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(workers, module)?)?;
@@ -28,7 +29,7 @@ fn workers(py: Python<'_>) -> PyResult<Bound<'_, PyTuple>> {
     let Some(server) = server() else { return Ok(PyTuple::empty(py)) };
     let question = Told { generation: server.generation, what: What::Workers };
     let states: Vec<WorkerState> = py
-        .detach(|| ask(server.uplink.as_fd(), &question))
+        .detach(|| ask(server.control.as_fd(), &question))
         .map_err(|error| PyOSError::new_err(format!("the master cannot be asked: {error}")))?;
     let chdir = server.config.chdir.as_ref().map(|chdir| chdir.to_string_lossy().into_owned()).unwrap_or_default();
     let workers = states.iter().map(|state| describe(py, state, &chdir)).collect::<PyResult<Vec<_>>>()?;
@@ -69,9 +70,9 @@ fn describe<'py>(py: Python<'py>, state: &WorkerState, chdir: &str) -> PyResult<
 fn total_requests() -> u64 {
     server().map_or(0, |server| {
         let board = &server.scoreboard;
-        let slots = 0..board.layout().slots;
-        let living: u64 = slots.flat_map(|slot| board.cores(slot)).map(|core| core.read().0.requests).sum();
-        server.share.board.past_requests() + living
+        let threads = SlotId::first(board.layout().slots).flat_map(|slot| board.threads(slot));
+        let living = threads.filter_map(|thread| thread.read().ok()).map(|thread| thread.counters.requests);
+        living.fold(server.share.board.past_requests(), u64::saturating_add)
     })
 }
 

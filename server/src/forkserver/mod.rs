@@ -1,43 +1,39 @@
 //! The loading process: one per generation. It loads Python and the application once, and forks workers, and the
-//! companions beside them, when the master orders it. The master starts it by exec, so that no import, leak or crash
+//! auxiliary processes beside them, when the master orders it. The master starts it by exec, so that no import, leak or crash
 //! can reach the master.
 //!
 //! Not for: serving (that is the worker's), or deciding when to fork (the master's).
 
 mod fork;
-pub mod messages;
 
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Instant;
 
 use anyhow::Context;
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use pyo3::Python;
 use tracing::{error, info, warn};
 
-use self::fork::{Forked, fork_worker};
-use self::messages::{Answer, Order, Role, Setup, receive_message, send_message};
+use self::fork::{Forked, fork_announced};
 use crate::api::{self, here};
-use crate::companion;
-use crate::config::Config;
+use crate::auxiliary;
+use crate::ipc::inherit::InheritedFd;
+use crate::ipc::{Answer, Order, Role, Setup, receive_message, send_message};
+use crate::process_setup::{EXIT_NO_APP, ignore, ignore_terminal_signals, limit_address_space};
 use crate::procname;
 use crate::stats::scoreboard::Scoreboard;
 use crate::worker;
 use crate::wsgi::{application, interpreter};
-
-/// Exit status when the application cannot be loaded, as uWSGI's.
-pub const EXIT_NO_APP: i32 = 22;
 
 /// Serves one generation's forks until the master closes `channel`. In a forked process, does its work instead.
 /// Returns the exit status of the process.
 ///
 /// # Errors
 /// When what was inherited cannot be used, or the channel breaks.
-pub fn run(channel: RawFd) -> anyhow::Result<i32> {
-    let channel = inherited(channel)?;
-    let setup: Setup = receive_message(channel.as_fd())
+pub fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
+    let channel = channel.take()?;
+    let mut setup: Setup = receive_message(channel.as_fd())
         .context("fork server: cannot read its setup from the master")?
         .context("fork server: the master is gone")?;
     ignore_terminal_signals()?;
@@ -47,28 +43,28 @@ pub fn run(channel: RawFd) -> anyhow::Result<i32> {
     let _ = nix::sys::prctl::set_name(c"rwsgi forksrv");
     let title = format!("rwsgi forkserver {}", setup.generation);
     procname::set(&procname::title(&setup.config.procname, &title));
-    let memory = inherited(setup.scoreboard)?;
+    let memory = setup.scoreboard.take()?;
     let scoreboard = Scoreboard::map(setup.layout, memory).context("fork server: cannot map the scoreboard")?;
     interpreter::start(setup.config.home.as_deref())?;
     Python::attach(|py| {
         // The workers' sockets must not leak into programs that the application starts while it is loaded.
         for listener in &setup.listeners {
-            close_on_exec(listener.fd)?;
+            listener.fd.close_on_exec()?;
         }
-        for fd in [setup.lifeline, setup.notices] {
-            close_on_exec(fd)?;
+        for fd in [&setup.liveness, &setup.notices] {
+            fd.close_on_exec()?;
         }
         serve_forks(py, channel, setup, scoreboard)
     })
 }
 
-fn serve_forks(py: Python<'_>, channel: OwnedFd, setup: Setup, scoreboard: Scoreboard) -> anyhow::Result<i32> {
+fn serve_forks(py: Python<'_>, channel: OwnedFd, mut setup: Setup, scoreboard: Scoreboard) -> anyhow::Result<i32> {
     let started = Instant::now();
     interpreter::prepare(py, &setup.config)?;
-    here::settle(&setup, &scoreboard)?;
+    here::settle(&mut setup, &scoreboard)?;
     api::install(py, &setup)?;
-    let listeners = setup.listeners.iter().map(|listener| listener.fd);
-    let held = listeners.chain([setup.lifeline, setup.notices, channel.as_raw_fd()]).collect();
+    let listeners = setup.listeners.iter().map(|listener| listener.fd.number());
+    let held = listeners.chain([setup.liveness.number(), setup.notices.number(), channel.as_raw_fd()]).collect();
     worker::release::let_go_in_early_children(py, held)?;
     let application = if setup.config.lazy_apps {
         None
@@ -95,26 +91,28 @@ fn serve_forks(py: Python<'_>, channel: OwnedFd, setup: Setup, scoreboard: Score
                 return Ok(0);
             }
         };
-        let Order::Fork(role) = order;
-        let answer = match fork_worker(py) {
-            Ok(Forked::Worker) => {
+        let Order::Fork { child, role } = order;
+        let announce = |pid: Pid| send_message(channel.as_fd(), &Answer::Forked { child, pid: pid.as_raw() });
+        match fork_announced(py, announce) {
+            Ok(Forked::Parent) => {}
+            Ok(Forked::Child) => {
                 // The fork server's alone: the master must see its end when the fork server ends.
                 drop(channel);
                 here::enter(role);
                 return match role {
                     Role::Worker { worker, slot } => {
-                        worker::run(py, worker::Context { worker, slot, setup, scoreboard, application })
+                        worker::run(py, worker::Context { worker, slot, child, setup, scoreboard, application })
                     }
-                    Role::Companion(who) => {
+                    Role::Auxiliary(who) => {
                         let is_loaded = application.is_some();
-                        companion::run(py, companion::Context { who, setup, scoreboard, is_loaded })
+                        auxiliary::run(py, auxiliary::Context { who, child, setup, scoreboard, is_loaded })
                     }
                 };
             }
-            Ok(Forked::Parent(pid)) => Answer::Forked { role, pid: pid.as_raw() },
-            Err(error) => Answer::NotForked { role, reason: error.to_string() },
-        };
-        send_message(channel.as_fd(), &answer)?;
+            Err(error) => {
+                send_message(channel.as_fd(), &Answer::NotForked { child, reason: error.to_string() })?;
+            }
+        }
     }
 }
 
@@ -128,52 +126,4 @@ fn warn_of_threads() {
             threads - 1
         );
     }
-}
-
-/// Takes a descriptor that the master left open over exec.
-///
-/// # Errors
-/// When there is no such descriptor.
-#[allow(unsafe_code)]
-pub fn inherited(fd: RawFd) -> anyhow::Result<OwnedFd> {
-    close_on_exec(fd)?;
-    // SAFETY: `fcntl` just said that it is open; the setup names each descriptor for exactly one owner.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-#[allow(unsafe_code)]
-fn close_on_exec(fd: RawFd) -> anyhow::Result<()> {
-    // SAFETY: the borrow ends with this statement; a closed descriptor gives EBADF, which is reported.
-    let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
-    fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))
-        .with_context(|| format!("descriptor {fd} was not inherited from the master"))?;
-    Ok(())
-}
-
-extern "C" fn do_nothing(_: nix::libc::c_int) {}
-
-/// Applies `limit-as` to this process and all that come of it.
-///
-/// # Errors
-/// When the system allows less already.
-pub fn limit_address_space(config: &Config) -> anyhow::Result<()> {
-    let Some(limit) = config.limit_as else { return Ok(()) };
-    setrlimit(Resource::RLIMIT_AS, limit, limit).with_context(|| format!("limit-as: cannot set {limit} bytes"))
-}
-
-/// A terminal's Ctrl-C and hang-up reach the whole foreground group; only the master acts on them.
-pub fn ignore_terminal_signals() -> anyhow::Result<()> {
-    ignore(&[Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP])
-}
-
-#[allow(unsafe_code)]
-fn ignore(signals: &[Signal]) -> anyhow::Result<()> {
-    // A handler that does nothing, rather than the signal ignored: programs that the application starts would inherit
-    // the latter.
-    let nothing = SigAction::new(SigHandler::Handler(do_nothing), SaFlags::SA_RESTART, SigSet::empty());
-    for signal in signals {
-        // SAFETY: the handler does nothing.
-        unsafe { sigaction(*signal, &nothing) }.with_context(|| format!("cannot handle {signal}"))?;
-    }
-    Ok(())
 }

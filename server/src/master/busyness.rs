@@ -12,7 +12,7 @@ use crate::config::Busyness;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Look {
     pub(super) at: Instant,
-    /// Percent of the cores' time since the last look.
+    /// Percent of the threads' time since the last look.
     pub(super) busyness: f64,
     /// Connections that wait now.
     pub(super) waiting: u64,

@@ -2,16 +2,18 @@
 
 use std::io;
 use std::net::{TcpListener, ToSocketAddrs};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::Path;
 
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::socket::{Backlog, listen, setsockopt, sockopt};
 use rwsgi_stats::Address;
 use thiserror::Error;
+
+use crate::ipc::inherit::InheritedFd;
 
 /// A socket that could not be bound.
 #[derive(Debug, Error)]
@@ -53,22 +55,13 @@ impl Listener {
         }
     }
 
-    /// Lets the socket survive the exec of the next process, and returns its number there.
+    /// Lets the next process inherit the socket.
     ///
     /// # Errors
     /// Never on an open descriptor.
-    pub(super) fn inherit(&self) -> nix::Result<RawFd> {
-        inherit(self.fd.as_fd())
+    pub(super) fn inherit(&self) -> nix::Result<InheritedFd> {
+        InheritedFd::lend(self.fd.as_fd())
     }
-}
-
-/// Lets a descriptor survive exec, and returns its number.
-///
-/// # Errors
-/// Never on an open descriptor.
-pub(super) fn inherit(fd: BorrowedFd<'_>) -> nix::Result<RawFd> {
-    fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
-    Ok(fd.as_raw_fd())
 }
 
 /// Binds `address` for the option of that name, with room for `backlog` connections that wait.

@@ -1,55 +1,62 @@
-//! From a whole request to a core: the queue, and which requests are offered to which core.
+//! From a whole request to a thread: the queue, and which requests are dispatched to which thread.
 //!
-//! A free core gets the oldest request at once. When there is none free, requests are offered ahead to cores that have
-//! been quick, behind what those are doing; all others wait in the queue. What was offered ahead is taken back when its core
-//! turns out not to be quick, or when another core has nothing to do.
+//! A free thread gets the oldest request at once. When there is none free, requests are dispatched ahead to threads that have
+//! been quick, behind what those are doing; all others wait in the queue. What was dispatched ahead is taken back when its thread
+//! turns out not to be quick, or when another thread has nothing to do.
 
 use std::cmp::Reverse;
 
-use super::Router;
-use super::body::Body;
-use super::client::{self, Phase, Request};
+use super::client::{self, Phase};
+use super::keyed::{Key, Keyed};
 use super::link::{Link, Wanted};
-use super::slots::Key;
+use super::request::Request;
+use super::stall::go_on;
+use super::state::Router;
+use crate::clock;
+use crate::io::body::StoredBody;
 use crate::protocol::http::OVERLOADED;
-use crate::protocol::link::OFFERS;
-use crate::stats::clock;
+use crate::protocol::link::AHEAD_MAX;
 
-/// A request that a core had begun with when its link was lost.
+/// Seconds for which a worker may go on answering a client that is gone.
+pub(super) const UNWANTED: u32 = 1;
+
+/// A request that a thread had begun with when its link was lost.
 #[derive(Debug)]
 pub(super) struct Begun {
     pub(super) client: Key,
-    /// Its place among the link's offers.
+    /// Its place among the link's dispatched requests.
     pub(super) index: usize,
     /// A byte of the response has come.
     pub(super) answered: bool,
 }
 
-/// What a core keeps of its offers when they are taken back.
+/// What a thread keeps of its dispatched requests when they are taken back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Keep {
     /// The next that it would begin with: if that could be taken too, then on a machine where nobody gets to begin with
     /// anything in time, work would only be moved about.
     First,
     Nothing,
+    /// Nothing, not even a body that is half sent: the link is to be closed.
+    NoLink,
 }
 
 impl Router<'_> {
-    /// Gives a whole request to a core, or lets it wait for one.
-    pub(super) fn dispatch(&mut self, key: Key, head: &[u8], body: Body) {
+    /// Gives a whole request to a thread, or lets it wait for one.
+    pub(super) fn dispatch(&mut self, key: Key, head: &[u8], body: StoredBody) {
         if self.clients.get_mut(key).is_none() {
             return;
         }
-        if let Some(link) = self.cores.take() {
+        if let Some(link) = self.threads.take() {
             self.cell.waiting.record(0);
-            return self.offer(link, key, head, body, self.now);
+            return self.dispatch_to(link, key, head, body, self.now);
         }
         // Nothing overtakes the queue.
         if self.queue.is_empty()
             && Link::can_follow(&body)
             && let Some(link) = self.quick_link()
         {
-            return self.offer(link, key, head, body, self.now);
+            return self.dispatch_to(link, key, head, body, self.now);
         }
         if self.queue.len() + self.ahead >= self.limits.queue {
             self.cell.reject();
@@ -62,36 +69,37 @@ impl Router<'_> {
         }
     }
 
-    /// The quick core with the fewest requests before it.
+    /// The quick thread with the fewest requests before it.
     fn quick_link(&self) -> Option<Key> {
         let is_quick = |link: &Link| self.now.saturating_sub(link.begun) <= self.limits.overdue;
         let room = self.links.iter().filter(|(_, link)| link.slot.is_some() && link.has_room() && is_quick(link));
-        room.min_by_key(|(_, link)| link.offers.len()).map(|(key, _)| key)
+        room.min_by_key(|(_, link)| link.dispatched.len()).map(|(key, _)| key)
     }
 
-    /// Puts a request on a link. It is sent at once when the core has nothing else to do, or when the link is full, and
+    /// Puts a request on a link. It is sent at once when the thread has nothing else to do, or when the link is full, and
     /// with all others at the end of the loop's turn otherwise.
-    fn offer(&mut self, link_key: Key, key: Key, head: &[u8], body: Body, since: u64) {
+    fn dispatch_to(&mut self, link_key: Key, key: Key, head: &[u8], body: StoredBody, since: u64) {
         let (Some(link), Some(client)) = (self.links.get_mut(link_key), self.clients.get_mut(key)) else { return };
         let Some(slot) = link.slot else { return };
-        let is_first = link.offers.is_empty();
+        let is_first = link.dispatched.is_empty();
         if is_first {
             link.begun = self.now;
+            self.check_begun.get_or_insert(self.now.saturating_add(self.limits.not_begun));
         } else {
             self.ahead += 1;
         }
-        link.offer(self.board.offers(slot, link.core), key, &client.peer, head, body, since);
+        link.dispatch(self.board.dispatched(slot, link.thread), key, &client.peer, head, body, since);
         client.phase = Phase::Serving(link_key);
         client.deadline = 0;
-        if is_first || link.offers.len() == OFFERS {
-            self.send_offers(link_key);
+        if is_first || link.dispatched.len() == AHEAD_MAX {
+            self.send_dispatched(link_key);
         } else {
-            self.unsent.push(link_key);
+            self.unsent_links.push(link_key);
         }
     }
 
     /// Sends what was put on a link.
-    fn send_offers(&mut self, key: Key) {
+    fn send_dispatched(&mut self, key: Key) {
         let Some(link) = self.links.get_mut(key) else { return };
         if link.send().is_err() {
             // Reading says what has become of it; it may have answered before.
@@ -104,17 +112,17 @@ impl Router<'_> {
     }
 
     /// Sends what was put on links during this turn of the loop.
-    pub(super) fn send_all_offers(&mut self) {
-        while let Some(key) = self.unsent.pop() {
-            self.send_offers(key);
+    pub(super) fn send_all_dispatched(&mut self) {
+        while let Some(key) = self.unsent_links.pop() {
+            self.send_dispatched(key);
         }
     }
 
-    /// A core has room: the requests that wait longest are its own.
+    /// A thread has room: the requests that wait longest are its own.
     pub(super) fn release(&mut self, link_key: Key) {
         loop {
             let Some(link) = self.links.get_mut(link_key) else { return };
-            let is_idle = link.offers.is_empty();
+            let is_idle = link.dispatched.is_empty();
             if link.leaving {
                 self.retire(link_key);
                 return;
@@ -128,7 +136,7 @@ impl Router<'_> {
                 }
                 if let Some(link) = self.links.get_mut(link_key) {
                     let pid = link.pid;
-                    self.cores.release(pid, link_key);
+                    self.threads.release(pid, link_key);
                 }
                 return;
             };
@@ -145,22 +153,22 @@ impl Router<'_> {
                 return;
             }
             let head = std::mem::take(&mut request.head);
-            let body = std::mem::replace(&mut request.body, Body::Empty);
+            let body = std::mem::replace(&mut request.body, StoredBody::Empty);
             let since = request.since;
             self.queue.pop_front();
             if is_idle {
                 self.record_wait(since);
             }
-            self.offer(link_key, key, &head, body, since);
+            self.dispatch_to(link_key, key, &head, body, since);
         }
     }
 
-    /// A request that came at `since` is with its core now.
+    /// A request that came at `since` is with its thread now.
     pub(super) fn record_wait(&self, since: u64) {
         self.cell.waiting.record(clock::monotonic().saturating_sub(since) / 1_000);
     }
 
-    /// A core has nothing to do: the requests that wait behind the longest row of others are for all again.
+    /// A thread has nothing to do: the requests that wait behind the longest row of others are for all again.
     fn take_from_others(&mut self, idle: Key) -> bool {
         if self.ahead == 0 {
             return false;
@@ -168,7 +176,7 @@ impl Router<'_> {
         let others = self.links.iter().filter(|(key, link)| *key != idle && link.waiting() > 0);
         let mut others: Vec<_> = others.map(|(key, link)| (link.waiting(), key)).collect();
         others.sort_by_key(|(waiting, _)| Reverse(*waiting));
-        // Of the longest, the core may have begun with all by now.
+        // Of the longest, the thread may have begun with all by now.
         others.into_iter().any(|(_, key)| {
             self.take_back(key, Keep::First);
             !self.queue.is_empty()
@@ -180,26 +188,28 @@ impl Router<'_> {
         if self.ahead == 0 {
             return;
         }
-        let late = |link: &Link| link.offers.len() > 1 && self.now.saturating_sub(link.begun) > self.limits.overdue;
+        let late = |link: &Link| link.dispatched.len() > 1 && self.now.saturating_sub(link.begun) > self.limits.overdue;
         for key in self.links.keys(late) {
             self.take_back(key, Keep::First);
         }
-        self.offer_queue();
+        self.dispatch_queue();
     }
 
-    /// Puts what a core has not begun with at the head of the queue, in order.
+    /// Puts what a thread has not begun with at the head of the queue, in order.
     pub(super) fn take_back(&mut self, link_key: Key, keep: Keep) {
         let Some(link) = self.links.get_mut(link_key) else { return };
         let Some(slot) = link.slot else { return };
-        let offers = self.board.offers(slot, link.core);
+        let dispatched = self.board.dispatched(slot, link.thread);
         let first = match keep {
-            Keep::First => {
-                link.offers.iter().position(|offer| offer.wanted != Wanted::Withdrawn).map_or(0, |at| at + 1)
-            }
-            Keep::Nothing => 0,
+            Keep::First => link
+                .dispatched
+                .iter()
+                .position(|dispatched| dispatched.wanted != Wanted::Cancelled)
+                .map_or(0, |at| at + 1),
+            Keep::Nothing | Keep::NoLink => 0,
         };
-        for index in (first..link.offers.len()).rev() {
-            let Some((key, request)) = link.withdraw(offers, index, false) else { continue };
+        for index in (first..link.dispatched.len()).rev() {
+            let Some((key, request)) = link.cancel(dispatched, index, keep == Keep::NoLink) else { continue };
             if index > 0 {
                 self.ahead -= 1;
             }
@@ -210,32 +220,32 @@ impl Router<'_> {
     /// The wish of a worker to leave is granted when it has nothing to answer any more.
     pub(super) fn retire(&mut self, key: Key) {
         self.take_back(key, Keep::Nothing);
-        if self.links.get_mut(key).is_some_and(|link| link.offers.is_empty()) {
+        if self.links.get_mut(key).is_some_and(|link| link.dispatched.is_empty()) {
             self.drop_link(key);
         }
-        self.offer_queue();
+        self.dispatch_queue();
     }
 
-    /// Gives what is in the queue to cores that are free.
-    pub(super) fn offer_queue(&mut self) {
+    /// Gives what is in the queue to threads that are free.
+    pub(super) fn dispatch_queue(&mut self) {
         while !self.queue.is_empty()
-            && let Some(link) = self.cores.take()
+            && let Some(link) = self.threads.take()
         {
             self.release(link);
         }
     }
 
-    /// The link is gone. What its core had not begun with is for others; returns what it had begun with, which is more
+    /// The link is gone. What its thread had not begun with is for others; returns what it had begun with, which is more
     /// than one request when what it had answered could not be read.
-    pub(super) fn lose_offers(&mut self, link: &mut Link) -> Vec<Begun> {
+    pub(super) fn lose_dispatched(&mut self, link: &mut Link) -> Vec<Begun> {
         let mut begun = Vec::new();
         let Some(slot) = link.slot else { return begun };
-        let offers = self.board.offers(slot, link.core);
+        let dispatched = self.board.dispatched(slot, link.thread);
         self.ahead -= link.waiting();
-        for index in (0..link.offers.len()).rev() {
-            if let Some((key, request)) = link.withdraw(offers, index, true) {
+        for index in (0..link.dispatched.len()).rev() {
+            if let Some((key, request)) = link.cancel(dispatched, index, true) {
                 requeue(&mut self.clients, &mut self.queue, key, request);
-            } else if let Wanted::By(client) = link.offers[index].wanted {
+            } else if let Wanted::By(client) = link.dispatched[index].wanted {
                 begun.push(Begun { client, index, answered: index == 0 && link.answered });
             }
         }
@@ -247,9 +257,10 @@ impl Router<'_> {
         if let Some(mut link) = self.links.remove(key)
             && link.slot.is_some()
         {
-            self.cores.remove(link.pid, key);
-            self.lose_offers(&mut link);
-            self.offer_queue();
+            go_on(self.board, &mut self.threads, &mut link);
+            self.threads.remove(link.pid, key);
+            self.lose_dispatched(&mut link);
+            self.dispatch_queue();
         }
     }
 
@@ -260,11 +271,11 @@ impl Router<'_> {
             client::Phase::Queued(_) => self.queue.retain(|queued| *queued != key),
             client::Phase::Serving(link_key) => {
                 if !self.spare(key, link_key)
-                    && let patience = self.in_seconds(super::UNWANTED)
+                    && let patience = self.in_seconds(UNWANTED)
                     && let Some(link) = self.links.get_mut(link_key)
                     && let Some(index) = link.position(key)
                 {
-                    link.offers[index].wanted = Wanted::Nobody;
+                    link.dispatched[index].wanted = Wanted::Nobody;
                     link.deadline = patience;
                 }
                 // It may have waited for the client.
@@ -273,13 +284,14 @@ impl Router<'_> {
             _ => {}
         }
         self.cell.set_connections(self.clients.len());
+        self.make_room();
     }
 
-    /// Takes back a request that nobody waits for any more, unless its core has begun with it.
+    /// Takes back a request that nobody waits for any more, unless its thread has begun with it.
     pub(super) fn spare(&mut self, key: Key, link_key: Key) -> bool {
         let Some(link) = self.links.get_mut(link_key) else { return false };
         let (Some(slot), Some(index)) = (link.slot, link.position(key)) else { return false };
-        let spared = link.spare(self.board.offers(slot, link.core), index);
+        let spared = link.spare(self.board.dispatched(slot, link.thread), index);
         if spared && index > 0 {
             self.ahead -= 1;
         }
@@ -292,7 +304,7 @@ impl Router<'_> {
         waits && self.spare(key, link_key)
     }
 
-    /// Tells how many requests wait for a core.
+    /// Tells how many requests wait for a thread.
     pub(super) fn tell_depth(&self) {
         self.cell.set_depth(self.queue.len() + self.ahead);
     }
@@ -300,7 +312,7 @@ impl Router<'_> {
 
 /// Puts a request at the head of the queue.
 fn requeue(
-    clients: &mut super::Slots<client::Client>,
+    clients: &mut Keyed<client::Client>,
     queue: &mut std::collections::VecDeque<Key>,
     key: Key,
     request: Request,

@@ -1,17 +1,18 @@
-//! From a core's responses to the clients. What is read of a link at once may be the ends and beginnings of several.
-
-use std::io::IoSlice;
+//! From a thread's responses to the clients. What is read of a link at once may be the ends and beginnings of several.
 
 use tracing::warn;
 
-use super::Router;
 use super::client::{Phase, Then};
-use super::dispatch::{Begun, Keep};
-use super::link::{Link, Received, Wanted};
-use super::output::MEMORY_MAX;
-use super::slots::Key;
+use super::dispatch::{Begun, Keep, UNWANTED};
+use super::keyed::Key;
+use super::link::{Link, Wanted};
+use super::stall::go_on;
+use super::state::Router;
+use crate::clock;
+use crate::io::receive::Received;
+use crate::io::unsent::MEMORY_MAX;
 use crate::protocol::http::WORKER_LOST;
-use crate::protocol::link::{OFFERS, Step};
+use crate::protocol::link::{AHEAD_MAX, Frame};
 
 /// Reads of one link before others get their turn.
 const TURNS: usize = 8;
@@ -33,12 +34,12 @@ enum Relayed {
 
 /// Pieces for one client, until they are sent with one call.
 struct Pieces<'a> {
-    slices: [IoSlice<'a>; SLICES],
+    slices: [&'a [u8]; SLICES],
     used: usize,
 }
 
 impl Router<'_> {
-    /// Reads what a core has to say, as long as its client takes it.
+    /// Reads what a thread has to say, as long as its client takes it.
     pub(super) fn pump(&mut self, scratch: &mut [u8], key: Key) {
         for _ in 0..TURNS {
             match self.relay(scratch, key) {
@@ -47,7 +48,7 @@ impl Router<'_> {
                 Relayed::Lost => return self.lose(scratch, key),
                 Relayed::Nonsense(what) => {
                     if let Some(link) = self.links.get_mut(key) {
-                        warn!("worker {} core {} sent {what}; its link is closed", link.worker, link.core);
+                        warn!("worker {} thread {} sent {what}; its link is closed", link.worker, link.thread);
                     }
                     return self.lose(scratch, key);
                 }
@@ -59,10 +60,17 @@ impl Router<'_> {
     /// Reads the link once and passes on what is for the clients.
     fn relay(&mut self, scratch: &mut [u8], key: Key) -> Relayed {
         let Some(link) = self.links.get_mut(key) else { return Relayed::Nothing };
-        if let Some(Wanted::By(client)) = link.offers.front().map(|offer| offer.wanted)
-            && self.clients.get_mut(client).is_some_and(|client| client.output.is_full())
+        if let Some(Wanted::By(client)) = link.dispatched.front().map(|dispatched| dispatched.wanted)
+            && let Some(client) = self.clients.get_mut(client)
+            && !client.unsent.is_empty()
         {
-            return Relayed::Nothing;
+            if client.unsent.is_full() {
+                return Relayed::Nothing;
+            }
+            if self.disk_left == 0 && link.readable && client.unsent.spills() {
+                self.turn_again_link(key);
+                return Relayed::Nothing;
+            }
         }
         let count = match link.receive(scratch) {
             Received::Bytes(count) => count,
@@ -70,29 +78,29 @@ impl Router<'_> {
             Received::End => return Relayed::Lost,
         };
         let mut rest = &scratch[..count];
-        let mut pieces = Pieces { slices: [IoSlice::new(&[]); SLICES], used: 0 };
-        // Whose responses are complete: no more than were offered.
-        let mut completed = [None; OFFERS];
+        let mut pieces = Pieces { slices: [&[][..]; SLICES], used: 0 };
+        // Whose responses are complete: no more than were dispatched.
+        let mut completed = [None; AHEAD_MAX];
         let mut count_completed = 0;
         let mut is_free = false;
         while !rest.is_empty() {
             let Some(link) = self.links.get_mut(key) else { return Relayed::Nothing };
-            let Ok((consumed, step)) = link.frames.decode(rest) else {
+            let Ok((consumed, frame)) = link.frames.decode(rest) else {
                 return Relayed::Nonsense("a length that no frame has");
             };
             rest = &rest[consumed..];
             let streak = link.streak;
-            let wanted = link.offers.front().map(|offer| offer.wanted);
-            match (step, wanted) {
-                (Step::More, _) => {}
-                (Step::Leaving, _) => {
+            let wanted = link.dispatched.front().map(|dispatched| dispatched.wanted);
+            match (frame, wanted) {
+                (Frame::More, _) => {}
+                (Frame::Leaving, _) => {
                     link.leaving = true;
                     is_free = true;
                 }
                 _ if link.emptying => return Relayed::Nonsense("a response to no request"),
-                (Step::Data(data), Some(Wanted::By(client))) => {
-                    link.answered = true;
-                    pieces.slices[pieces.used] = IoSlice::new(data);
+                (Frame::Data(data), Some(Wanted::By(client))) => {
+                    link.begin_answer();
+                    pieces.slices[pieces.used] = data;
                     pieces.used += 1;
                     // Not when the next piece comes: this may be the end of the client, and nothing of it may be left
                     // for the next one.
@@ -100,8 +108,8 @@ impl Router<'_> {
                         self.pass_on(client, &mut pieces);
                     }
                 }
-                (Step::Data(data), Some(Wanted::Nobody)) => link.dropped += data.len(),
-                (Step::Done { keep, quick }, Some(wanted @ (Wanted::By(_) | Wanted::Nobody))) => {
+                (Frame::Data(data), Some(Wanted::Nobody)) => link.dropped += data.len(),
+                (Frame::Done { keep, quick }, Some(wanted @ (Wanted::By(_) | Wanted::Nobody))) => {
                     if let Wanted::By(client) = wanted {
                         self.pass_on(client, &mut pieces);
                         self.complete(client, keep);
@@ -111,14 +119,23 @@ impl Router<'_> {
                     self.next(key, if quick { streak + 1 } else { 0 });
                     is_free = true;
                 }
-                (Step::Skipped, Some(Wanted::Withdrawn)) => {
+                (Frame::Aborted, Some(wanted @ (Wanted::By(_) | Wanted::Nobody))) => {
+                    if let Wanted::By(client) = wanted {
+                        pieces.used = 0;
+                        self.reset_client(client);
+                    }
+                    self.next(key, 0);
+                    is_free = true;
+                }
+                (Frame::Skipped, Some(Wanted::Cancelled)) => {
                     self.next(key, streak);
                     is_free = true;
                 }
                 _ => return Relayed::Nonsense("a response to no request"),
             }
         }
-        if let Some(Wanted::By(client)) = self.links.get_mut(key).and_then(|link| Some(link.offers.front()?.wanted)) {
+        if let Some(Wanted::By(client)) = self.links.get_mut(key).and_then(|link| Some(link.dispatched.front()?.wanted))
+        {
             self.pass_on(client, &mut pieces);
         }
         if is_free {
@@ -129,12 +146,12 @@ impl Router<'_> {
         }
         if self.is_waste(key) {
             self.take_back(key, Keep::Nothing);
-            // A core that has begun with the next request has written all of this one.
+            // A thread that has begun with the next request has written all of this one.
             if self.links.get_mut(key).is_some_and(|link| !link.is_wanted()) {
                 self.drop_link(key);
                 return Relayed::Nothing;
             }
-            self.offer_queue();
+            self.dispatch_queue();
         }
         Relayed::More
     }
@@ -146,11 +163,23 @@ impl Router<'_> {
             return;
         }
         let Some(client) = self.clients.get_mut(key) else { return };
+        let before = client.unsent.spills().then(clock::monotonic);
         if client.send(&pieces.slices[..used]).is_err() {
             self.close_client(key);
         } else {
             self.arm_client(key);
         }
+        if let Some(before) = before {
+            self.use_disk(pieces.slices[..used].iter().map(|piece| piece.len() as u64).sum(), before);
+        }
+    }
+
+    /// A client's response breaks off: it must not take what it has for the whole.
+    fn reset_client(&mut self, key: Key) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        client.reset_on_close();
+        client.phase = Phase::Flushing(Then::Close);
+        self.close_client(key);
     }
 
     /// A client's response is complete.
@@ -159,30 +188,33 @@ impl Router<'_> {
         let keep = keep && self.limits.keepalive > 0;
         if let Some(client) = self.clients.get_mut(key) {
             client.phase = Phase::Flushing(if keep { Then::NextRequest } else { Then::Close });
-            client.deadline = if client.output.is_empty() { 0 } else { late };
+            client.deadline = if client.unsent.is_empty() { 0 } else { late };
         }
     }
 
-    /// The core is done with the first of what it was offered.
+    /// The thread is done with the first of what it was dispatched.
     fn next(&mut self, key: Key, streak: usize) {
-        let patience = self.in_seconds(super::UNWANTED);
+        let patience = self.in_seconds(UNWANTED);
         let now = self.now;
         let Some(link) = self.links.get_mut(key) else { return };
-        link.streak = streak.min(OFFERS);
-        if !link.is_sent() && link.offers.len() == 1 {
+        link.streak = streak.min(AHEAD_MAX);
+        go_on(self.board, &mut self.threads, link);
+        if !link.is_sent() && link.dispatched.len() == 1 {
             // The worker answered without the whole request; it takes the rest of it before the next.
             link.emptying = true;
-            if let Some(answered) = link.offers.front_mut() {
+            if let Some(answered) = link.dispatched.front_mut() {
                 answered.wanted = Wanted::Nobody;
             }
             return;
         }
         link.pop(now);
-        let Some(first) = link.offers.front() else { return };
+        let Some(first) = link.dispatched.front() else { return };
+        let check = now.saturating_add(self.limits.not_begun);
+        self.check_begun.get_or_insert(check);
         if first.wanted == Wanted::Nobody {
             link.deadline = patience;
         }
-        if first.wanted != Wanted::Withdrawn {
+        if first.wanted != Wanted::Cancelled {
             self.ahead -= 1;
             let since = first.since;
             self.record_wait(since);
@@ -194,7 +226,7 @@ impl Router<'_> {
     fn is_waste(&mut self, key: Key) -> bool {
         let second = self.second();
         self.links.get_mut(key).is_some_and(|link| {
-            link.offers.front().is_some_and(|offer| offer.wanted == Wanted::Nobody)
+            link.dispatched.front().is_some_and(|dispatched| dispatched.wanted == Wanted::Nobody)
                 && !link.emptying
                 && (link.dropped > MEMORY_MAX || second >= link.deadline)
         })
@@ -213,7 +245,7 @@ impl Router<'_> {
         self.arm_link(key);
     }
 
-    /// A core that answered before it had the whole request is free when it has it.
+    /// A thread that answered before it had the whole request is free when it has it.
     pub(super) fn emptied(&mut self, key: Key) {
         if let Some(link) = self.links.get_mut(key)
             && link.emptying
@@ -239,30 +271,28 @@ impl Router<'_> {
         self.lose(scratch, key);
     }
 
-    /// The link is gone, and with it the request that its core may have had.
+    /// The link is gone, and with it the request that its thread may have had.
     pub(super) fn lose(&mut self, scratch: &mut [u8], link_key: Key) {
         let Some(mut link) = self.links.remove(link_key) else { return };
         if link.slot.is_none() {
             return;
         }
-        self.cores.remove(link.pid, link_key);
-        for begun in self.lose_offers(&mut link) {
+        go_on(self.board, &mut self.threads, &mut link);
+        self.threads.remove(link.pid, link_key);
+        for begun in self.lose_dispatched(&mut link) {
             self.answer_for(scratch, &link, &begun);
         }
-        self.offer_queue();
+        self.dispatch_queue();
     }
 
     /// Tells a client that the worker is gone which had its request.
     fn answer_for(&mut self, scratch: &mut [u8], link: &Link, begun: &Begun) {
         let Begun { client: key, index, answered } = *begun;
         let line = link.head(index).split(|&byte| byte == b'\r').find(|line| !line.is_empty()).unwrap_or_default();
-        let (worker, core) = (link.worker, link.core);
-        warn!("worker {worker} core {core} was lost while it held '{}'", String::from_utf8_lossy(line).trim());
+        let (worker, thread) = (link.worker, link.thread);
+        warn!("worker {worker} thread {thread} was lost while it held '{}'", String::from_utf8_lossy(line).trim());
         if answered {
-            let Some(client) = self.clients.get_mut(key) else { return };
-            client.reset_on_close();
-            client.phase = Phase::Flushing(Then::Close);
-            self.close_client(key);
+            self.reset_client(key);
         } else {
             self.refuse(key, WORKER_LOST);
             self.advance(scratch, key);

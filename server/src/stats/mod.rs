@@ -3,17 +3,12 @@
 
 pub mod backlog;
 pub mod cell;
-pub mod clock;
-pub mod footprint;
-pub mod memory;
+pub mod memory_sampler;
 pub mod metrics;
-pub mod offers;
 pub mod request;
 pub mod scoreboard;
 pub mod server;
-mod shared_metrics;
 pub mod snapshot;
-pub mod spooler_cell;
-mod spooler_metrics;
 pub mod spoolers;
+pub mod state;
 pub mod totals;

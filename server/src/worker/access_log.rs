@@ -1,8 +1,10 @@
-//! The access log: a line per request on standard error, written in batches before the core sleeps.
+//! The access log: a line per request on standard error, written in batches before the thread sleeps.
 
 use std::io::Write;
+use std::time::{Duration, UNIX_EPOCH};
 
-use crate::stats::clock;
+use crate::clock::UnixMicros;
+use crate::procfs;
 
 /// What a line says.
 pub(super) struct Entry<'a> {
@@ -19,7 +21,7 @@ pub(super) struct Entry<'a> {
 /// Lines are written at once up to this size, so that those of several processes do not mix in a pipe (PIPE_BUF).
 const AT_ONCE: usize = 4096;
 
-/// Collects the lines of one core.
+/// Collects the lines of one thread.
 pub(super) struct AccessLog {
     prefix: String,
     memory: bool,
@@ -30,16 +32,16 @@ pub(super) struct AccessLog {
 }
 
 impl AccessLog {
-    /// For a core of a worker; `memory` adds the process's memory to each line.
-    pub(super) fn new(worker: u32, core: u32, memory: bool) -> Self {
-        let prefix = format!("worker {worker} core {core}");
+    /// For a thread of a worker; `memory` adds the process's memory to each line.
+    pub(super) fn new(worker: u32, thread: u32, memory: bool) -> Self {
+        let prefix = format!("worker {worker} thread {thread}");
         Self { prefix, memory, lines: Vec::new(), second: u64::MAX, time: String::new() }
     }
 
     /// Adds a line, with what the application wants told of the request.
     pub(super) fn add(&mut self, entry: &Entry<'_>, variables: &[(Vec<u8>, Vec<u8>)]) {
-        let now = clock::unix_micros();
-        let second = now / 1_000_000;
+        let now = UnixMicros::now();
+        let second = now.as_secs();
         if second != self.second {
             self.second = second;
             self.time = timestamp(second);
@@ -52,7 +54,7 @@ impl AccessLog {
             self.lines,
             "{}.{:03}Z {} {client} \"{} {} {}\" {status} {bytes} bytes {}.{:03} ms",
             self.time,
-            now / 1_000 % 1_000,
+            now.as_micros() / 1_000 % 1_000,
             self.prefix,
             Printable(method),
             Printable(uri),
@@ -61,8 +63,8 @@ impl AccessLog {
             took / 1_000 % 1_000,
         );
         if self.memory {
-            let (rss, vsz) = own_memory().unwrap_or_default();
-            let _ = write!(self.lines, " rss {rss} vsz {vsz}");
+            let size = procfs::own_memory().unwrap_or_default();
+            let _ = write!(self.lines, " rss {} vsz {}", size.resident, size.mapped);
         }
         for (name, value) in variables {
             let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
@@ -87,17 +89,8 @@ impl AccessLog {
 
 /// `2026-01-31T23:59:59`, of unix seconds, in UTC.
 fn timestamp(second: u64) -> String {
-    let (days, second) = (second / 86_400, second % 86_400);
-    let (year, month, day) = crate::protocol::date::civil(days);
-    format!("{year:04}-{:02}-{day:02}T{:02}:{:02}:{:02}", month + 1, second / 3_600, second / 60 % 60, second % 60)
-}
-
-/// Resident memory and address space of this process, bytes.
-fn own_memory() -> Option<(u64, u64)> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let mut pages = statm.split(' ').map_while(|word| word.parse::<u64>().ok());
-    let (vsz, rss) = (pages.next()?, pages.next()?);
-    Some((rss * 4096, vsz * 4096))
+    let time = UNIX_EPOCH + Duration::from_secs(second);
+    humantime::format_rfc3339_seconds(time).to_string().trim_end_matches('Z').to_owned()
 }
 
 /// A client's bytes, made fit for a line: no controls, no quotes that end the field early.
@@ -137,7 +130,9 @@ mod tests {
             &[(b"user".to_vec(), b"a\"b".to_vec())],
         );
         let line = String::from_utf8(log.lines.clone()).unwrap();
-        assert!(line.contains("Z worker 2 core 1 10.0.0.1 \"GET /a\\x0a%22 b HTTP/1.1\" 200 1234 bytes 5.678 ms rss "));
+        assert!(
+            line.contains("Z worker 2 thread 1 10.0.0.1 \"GET /a\\x0a%22 b HTTP/1.1\" 200 1234 bytes 5.678 ms rss ")
+        );
         assert!(line.ends_with(" user=\"a%22b\"\n"));
         assert_eq!(line.lines().count(), 1);
         log.lines.clear();

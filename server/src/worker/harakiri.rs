@@ -1,7 +1,7 @@
-//! What a core does about a request that runs too long, while the application has its thread: it answers 504 in the
+//! What a thread does about a request that runs too long, while the application has its thread: it answers 504 in the
 //! application's stead, from a signal handler.
 //!
-//! The master sends the signal to the very thread that is stuck, so that the handler and the core are one thread: what
+//! The master sends the signal to the very thread that is stuck, so that the handler and the thread are one thread: what
 //! they share needs no lock, and the connection cannot be closed under the handler. Neither needs the GIL, so that a
 //! request that is stuck in C code is answered as well.
 
@@ -16,7 +16,7 @@ use nix::libc;
 use nix::sys::signal::SigSet;
 use pyo3::prelude::*;
 
-use super::connection::Kind;
+use super::kind::Kind;
 use crate::protocol::link::{DONE_CLOSE, LEAVING};
 
 /// The signal that has a thread answer 504. Real-time ones are nobody's by default.
@@ -29,15 +29,15 @@ pub(crate) fn stack_signal() -> i32 {
     libc::SIGRTMIN() + 5
 }
 
-/// The name of a core's thread, by which the master finds it in `/proc`.
-pub(crate) fn thread_name(worker: u32, core: u32) -> String {
-    format!("rwsgi w{worker}c{core}")
+/// The name of a thread's thread, by which the master finds it in `/proc`.
+pub(crate) fn thread_name(worker: u32, thread: u32) -> String {
+    format!("rwsgi w{worker}c{thread}")
 }
 
 /// Without a body: the request may have been a HEAD.
 const ANSWER: &[u8] = b"HTTP/1.1 504 Gateway Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
-/// What the handler sends on a link: that the core wants no further request, and the answer as one frame.
+/// What the handler sends on a link: that the thread wants no further request, and the answer as one frame.
 const LINK_ANSWER: [u8; 12 + ANSWER.len()] = {
     let mut bytes = [0; 12 + ANSWER.len()];
     let words = [LEAVING.to_le_bytes(), (ANSWER.len() as u32).to_le_bytes()];
@@ -73,7 +73,7 @@ thread_local! {
     static HELD: Cell<Held> = const { Cell::new(Held::Nothing) };
 }
 
-/// Prepares a core's thread: its handlers run on its own stack. The alternative one that the standard library gave it,
+/// Prepares a thread's thread: its handlers run on its own stack. The alternative one that the standard library gave it,
 /// to report an overflow, is too small for the printing of a Python stack.
 pub(super) fn prepare_thread() {
     let none = libc::stack_t { ss_sp: std::ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
@@ -145,19 +145,19 @@ pub(super) fn install(py: Python<'_>, verbose: bool) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::link::{Frames, Step};
+    use crate::protocol::link::{Frame, Frames};
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
     use std::io::Read;
     use std::os::fd::AsRawFd;
 
     #[test]
-    fn the_front_reads_the_answer_as_a_response_of_a_core_that_leaves() {
+    fn the_router_reads_the_answer_as_a_response_of_a_thread_that_leaves() {
         let mut frames = Frames::default();
         let (mut rest, mut data, mut words) = (LINK_ANSWER.as_slice(), Vec::new(), Vec::new());
         while !rest.is_empty() {
-            let (consumed, step) = frames.decode(rest).unwrap();
-            match step {
-                Step::Data(bytes) => data.extend_from_slice(bytes),
+            let (consumed, frame) = frames.decode(rest).unwrap();
+            match frame {
+                Frame::Data(bytes) => data.extend_from_slice(bytes),
                 other => words.push(format!("{other:?}")),
             }
             rest = &rest[consumed..];

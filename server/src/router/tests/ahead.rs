@@ -1,13 +1,18 @@
 //! Requests that were sent ahead: whoever has them in the end, exactly one serves each, and the answer finds its client.
 
-use super::*;
-use crate::protocol::link::QUICK;
+use std::io::Write;
+
+use super::rig::*;
+use crate::io::body::BodyLimits;
+use crate::protocol::link::{AHEAD_MAX, DONE_KEEP, LEAVING, QUICK, SKIPPED};
+use crate::router::Limits;
+use crate::stats::cell::LatencyCounts;
 
 /// A worker that has answered quickly several times, and has a request that it does not answer.
-fn a_quick_worker_with_a_slow_request(front: &Front) -> (TestWorker, TestClient) {
-    let mut worker = front.worker(1);
-    let mut client = front.client();
-    for _ in 0..OFFERS {
+fn a_quick_worker_with_a_slow_request(router: &HttpRouter) -> (TestWorker, TestClient) {
+    let mut worker = router.worker(1);
+    let mut client = router.client();
+    for _ in 0..AHEAD_MAX {
         client.get("/quick");
         assert_eq!(worker.path(), "/quick");
         worker.answer_quickly("quick");
@@ -18,29 +23,29 @@ fn a_quick_worker_with_a_slow_request(front: &Front) -> (TestWorker, TestClient)
     (worker, client)
 }
 
-/// Clients with requests `/0`, `/1` and so on, which came in this order and wait for a core.
-fn waiting_clients(front: &Front, count: u64) -> Vec<TestClient> {
+/// Clients with requests `/0`, `/1` and so on, which came in this order and wait for a thread.
+fn waiting_clients(router: &HttpRouter, count: u64) -> Vec<TestClient> {
     let waiting = (0..count).map(|number| {
-        let mut client = front.client();
+        let mut client = router.client();
         client.get(&format!("/{number}"));
-        front.waits_for_depth(number + 1);
+        router.waits_for_depth(number + 1);
         client
     });
     waiting.collect()
 }
 
 #[test]
-fn what_was_sent_ahead_to_a_core_that_turns_out_slow_is_served_by_another() {
-    let front = Front::start(LIMITS);
-    let (mut slow_worker, mut slow) = a_quick_worker_with_a_slow_request(&front);
-    let mut clients = waiting_clients(&front, 3);
-    let mut other = front.worker(2);
+fn what_was_sent_ahead_to_a_thread_that_turns_out_slow_is_served_by_another() {
+    let router = HttpRouter::start(LIMITS);
+    let (mut slow_worker, mut slow) = a_quick_worker_with_a_slow_request(&router);
+    let mut clients = waiting_clients(&router, 3);
+    let mut other = router.worker(2);
     for (number, client) in clients.iter_mut().enumerate() {
         assert_eq!(other.path(), format!("/{number}"));
         other.answer_quickly("other");
         assert!(client.response().ends_with("other"));
     }
-    front.waits_for_depth(0);
+    router.waits_for_depth(0);
     slow_worker.answer("slow");
     assert!(slow.response().ends_with("slow"));
     // Whatever had been sent to it is passed over, and it serves on.
@@ -52,16 +57,16 @@ fn what_was_sent_ahead_to_a_core_that_turns_out_slow_is_served_by_another() {
     assert!(clients[1].response().ends_with("more"));
     other.answer("again");
     assert!(clients[0].response().ends_with("again"));
-    let mut counts = vec![0; rwsgi_stats::latency::BUCKETS];
-    front.board.front().waiting.add_to(&mut counts);
-    assert_eq!(counts.iter().sum::<u64>(), OFFERS as u64 + 6, "one waiting time for each request");
+    let mut counts = LatencyCounts::default();
+    router.board.router().waiting.add_to(&mut counts);
+    assert_eq!(counts.total(), AHEAD_MAX as u64 + 6, "one waiting time for each request");
 }
 
 #[test]
-fn nothing_is_sent_ahead_to_a_core_that_has_been_slow_for_long() {
-    let front = Front::start(Limits { overdue: 0, ..LIMITS });
-    let (mut worker, mut slow) = a_quick_worker_with_a_slow_request(&front);
-    let mut clients = waiting_clients(&front, 3);
+fn nothing_is_sent_ahead_to_a_thread_that_has_been_slow_for_long() {
+    let router = HttpRouter::start(Limits { overdue: 0, ..LIMITS });
+    let (mut worker, mut slow) = a_quick_worker_with_a_slow_request(&router);
+    let mut clients = waiting_clients(&router, 3);
     worker.answer("slow");
     assert_eq!(slow.status(), 200);
     for (number, client) in clients.iter_mut().enumerate() {
@@ -74,12 +79,12 @@ fn nothing_is_sent_ahead_to_a_core_that_has_been_slow_for_long() {
 
 #[test]
 fn requests_sent_ahead_survive_their_worker() {
-    let front = Front::start(LIMITS);
-    let (worker, mut lost) = a_quick_worker_with_a_slow_request(&front);
-    let mut clients = waiting_clients(&front, 3);
+    let router = HttpRouter::start(LIMITS);
+    let (worker, mut lost) = a_quick_worker_with_a_slow_request(&router);
+    let mut clients = waiting_clients(&router, 3);
     drop(worker);
     assert_eq!(lost.status(), 502);
-    let mut next = front.worker(1);
+    let mut next = router.worker(1);
     for (number, client) in clients.iter_mut().enumerate() {
         assert_eq!(next.path(), format!("/{number}"));
         next.answer("x");
@@ -89,11 +94,11 @@ fn requests_sent_ahead_survive_their_worker() {
 
 #[test]
 fn a_worker_that_leaves_gives_back_what_was_sent_ahead() {
-    let front = Front::start(LIMITS);
-    let (mut leaver, mut slow) = a_quick_worker_with_a_slow_request(&front);
-    let mut clients = waiting_clients(&front, 3);
+    let router = HttpRouter::start(LIMITS);
+    let (mut leaver, mut slow) = a_quick_worker_with_a_slow_request(&router);
+    let mut clients = waiting_clients(&router, 3);
     leaver.word(LEAVING);
-    let mut stayer = front.worker(2);
+    let mut stayer = router.worker(2);
     for (number, client) in clients.iter_mut().enumerate() {
         assert_eq!(stayer.path(), format!("/{number}"));
         stayer.answer("x");
@@ -111,11 +116,11 @@ fn a_worker_that_leaves_gives_back_what_was_sent_ahead() {
 
 #[test]
 fn a_client_that_gives_up_before_its_turn_on_a_link_is_not_served() {
-    let front = Front::start(LIMITS);
-    let (mut worker, mut slow) = a_quick_worker_with_a_slow_request(&front);
-    let mut clients = waiting_clients(&front, 3);
+    let router = HttpRouter::start(LIMITS);
+    let (mut worker, mut slow) = a_quick_worker_with_a_slow_request(&router);
+    let mut clients = waiting_clients(&router, 3);
     drop(clients.remove(1));
-    front.waits_for_depth(2);
+    router.waits_for_depth(2);
     worker.answer_quickly("slow");
     assert_eq!(slow.status(), 200);
     for (path, client) in ["/0", "/2"].into_iter().zip(&mut clients) {
@@ -125,16 +130,16 @@ fn a_client_that_gives_up_before_its_turn_on_a_link_is_not_served() {
     }
 }
 
-/// The same with a front that moves step by step.
-fn a_quick_worker(front: &mut Steps<'_>) -> (TestWorker, TestClient) {
-    let mut worker = front.worker(0);
-    let mut client = front.client();
-    for _ in 0..OFFERS {
+/// The same with a router that moves step by step.
+fn a_quick_worker(router: &mut Steps<'_>) -> (TestWorker, TestClient) {
+    let mut worker = router.worker(0);
+    let mut client = router.client();
+    for _ in 0..AHEAD_MAX {
         client.get("/quick");
-        front.turns();
+        router.turns();
         assert_eq!(worker.path(), "/quick");
         worker.answer_quickly("quick");
-        front.turns();
+        router.turns();
         assert_eq!(client.status(), 200);
     }
     (worker, client)
@@ -143,13 +148,13 @@ fn a_quick_worker(front: &mut Steps<'_>) -> (TestWorker, TestClient) {
 #[test]
 fn what_a_broken_client_did_not_take_is_not_sent_to_the_next() {
     let board = Steps::board();
-    let front = &mut Steps::new(&board, LIMITS);
-    let (mut worker, mut gone) = a_quick_worker(front);
-    let mut other = front.client();
+    let router = &mut Steps::new(&board, LIMITS);
+    let (mut worker, mut gone) = a_quick_worker(router);
+    let mut other = router.client();
     gone.get("/many-pieces");
-    front.turns();
+    router.turns();
     other.get("/other");
-    front.turns();
+    router.turns();
     assert_eq!(worker.path(), "/many-pieces");
     for _ in 0..40 {
         worker.frame(b"of somebody else").unwrap();
@@ -159,23 +164,23 @@ fn what_a_broken_client_did_not_take_is_not_sent_to_the_next() {
     worker.answer("other");
     // The link is reported before this.
     gone.break_off();
-    front.turns();
+    router.turns();
     assert_eq!(other.response(), "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nother");
 }
 
 #[test]
 fn what_nobody_wants_does_not_take_the_next_request_with_it() {
     let board = Steps::board();
-    let front = &mut Steps::new(&board, LIMITS);
-    let (mut worker, mut gone) = a_quick_worker(front);
-    let mut other = front.client();
+    let router = &mut Steps::new(&board, LIMITS);
+    let (mut worker, mut gone) = a_quick_worker(router);
+    let mut other = router.client();
     gone.get("/large");
-    front.turns();
+    router.turns();
     other.get("/other");
-    front.turns();
+    router.turns();
     assert_eq!(worker.path(), "/large");
     gone.break_off();
-    front.turns();
+    router.turns();
     // As much as makes a link be closed, of which the end is not read yet when the worker begins with the next request.
     worker.stream.set_nonblocking(true).unwrap();
     let response = [&1_100_000_u32.to_le_bytes()[..], &[b'x'; 1_100_000], &DONE_KEEP.to_le_bytes()].concat();
@@ -185,38 +190,38 @@ fn what_nobody_wants_does_not_take_the_next_request_with_it() {
             Ok(count) => at += count,
             Err(error) => {
                 assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
-                front.turn();
+                router.turn();
             }
         }
     }
-    front.turns();
+    router.turns();
     worker.stream.set_nonblocking(false).unwrap();
     worker.stream.write_all(&response[at..]).unwrap();
     assert_eq!(worker.path(), "/other");
-    front.turns();
+    router.turns();
     worker.answer("other");
-    front.turns();
+    router.turns();
     assert!(other.response().ends_with("other"));
 }
 
 #[test]
 fn a_new_life_does_not_hide_how_the_old_one_ended() {
     let board = Steps::board();
-    let front = &mut Steps::new(&board, LIMITS);
-    let (mut worker, mut first) = a_quick_worker(front);
-    let mut second = front.client();
+    let router = &mut Steps::new(&board, LIMITS);
+    let (mut worker, mut first) = a_quick_worker(router);
+    let mut second = router.client();
     first.get("/first");
-    front.turns();
+    router.turns();
     second.get("/second");
-    front.turns();
+    router.turns();
     assert_eq!((worker.path(), worker.slot), ("/first".into(), 0));
     worker.answer("first");
     assert_eq!(worker.path(), "/second");
-    // The new one is greeted before the front has read what the old one said.
-    let (_, link) = front.router.links.iter().next().unwrap();
-    front.router.epoll.delete(&link.fd).unwrap();
+    // The new one is greeted before the router has read what the old one said.
+    let (_, link) = router.router.links.iter().next().unwrap();
+    router.router.epoll.delete(&link.fd).unwrap();
     drop(worker);
-    let _next = front.worker(0);
+    let _next = router.worker(0);
     assert!(first.response().ends_with("first"));
     assert_eq!(second.status(), 502);
 }
@@ -224,9 +229,9 @@ fn a_new_life_does_not_hide_how_the_old_one_ended() {
 #[test]
 fn a_worker_that_dies_after_an_early_answer_leaves_nothing_behind() {
     let board = Steps::board();
-    let front = &mut Steps::new(&board, Limits { post_buffering: 4_000_000, ..LIMITS });
-    let mut worker = front.worker(0);
-    let mut client = front.client();
+    let router = &mut Steps::new(&board, Limits { body: BodyLimits::new(4_000_000, 0), ..LIMITS });
+    let mut worker = router.worker(0);
+    let mut client = router.client();
     client.send("PUT /1 HTTP/1.1\r\nHost: a\r\nContent-Length: 2000000\r\n\r\n");
     client.stream.set_nonblocking(true).unwrap();
     let (body, mut at) = (vec![b'b'; 2_000_000], 0);
@@ -235,26 +240,26 @@ fn a_worker_that_dies_after_an_early_answer_leaves_nothing_behind() {
             Ok(count) => at += count,
             Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
         }
-        front.turn();
+        router.turn();
     }
     client.stream.set_nonblocking(false).unwrap();
     eventually(|| {
-        front.turn();
-        front.router.links.iter().any(|(_, link)| !link.offers.is_empty())
+        router.turn();
+        router.router.links.iter().any(|(_, link)| !link.dispatched.is_empty())
     });
     worker.next_head().unwrap();
     assert!(worker.begin());
     worker.answer("early");
-    front.turns();
+    router.turns();
     assert!(client.response().ends_with("early"));
     drop(worker);
-    front.turns();
-    assert_eq!(front.router.links.len(), 0);
+    router.turns();
+    assert_eq!(router.router.links.len(), 0);
     // Its client is not told of it.
     client.get("/2");
-    front.turns();
-    let mut next = front.worker(1);
+    router.turns();
+    let mut next = router.worker(1);
     next.echo();
-    front.turns();
+    router.turns();
     assert!(client.response().ends_with("/2"));
 }

@@ -1,7 +1,8 @@
-//! The parts of the front's tests: a front in a thread, its clients, its workers.
+//! The parts of the router's tests: a router in a thread, its clients, its workers.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener, UnixStream};
 use std::sync::Arc;
@@ -9,10 +10,18 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nix::sys::epoll::{EpollEvent, EpollTimeout};
 use nix::unistd::pipe;
+use rwsgi_stats::Address;
 
-use super::super::*;
-use crate::protocol::link::{DONE_KEEP, Hello, QUICK, RequestHead, SKIPPED};
+use crate::ids::{SlotId, ThreadIndex};
+use crate::io::body::BodyLimits;
+use crate::ipc::channel;
+use crate::protocol::link::{DONE_KEEP, Hello, QUICK, RequestLengths, SKIPPED};
+use crate::router::client::Phase;
+use crate::router::event_loop::{EVENTS, Flow, SCRATCH};
+use crate::router::state::Router;
+use crate::router::{Limits, RouterConfig, run};
 use crate::stats::scoreboard::{Layout, Scoreboard};
 
 /// How long anything may take before the test says that it does not come.
@@ -24,19 +33,20 @@ pub(super) const LIMITS: Limits = Limits {
     timeout: 30,
     keepalive: 30,
     buffer_size: 4096,
-    limit_post: 0,
-    post_buffering: 4096,
+    body: BodyLimits { in_memory: 4096, most: None },
     queue: 10,
     overdue: u64::MAX,
+    not_begun: u64::MAX,
 };
 
-/// What a front is made of, and how it is reached.
+/// What a router is made of, and how it is reached.
 struct Parts {
     config: RouterConfig,
     address: SocketAddr,
     link: UnixAddr,
-    /// The master's end.
-    lifeline: OwnedFd,
+    /// The master's ends.
+    liveness: OwnedFd,
+    orders: OwnedFd,
 }
 
 fn parts(limits: Limits) -> Parts {
@@ -47,25 +57,29 @@ fn parts(limits: Limits) -> Parts {
     link_listener.set_nonblocking(true).unwrap();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
-    let (lifeline, master) = pipe().unwrap();
+    let (liveness, master) = pipe().unwrap();
+    let (ours, orders) = channel().unwrap();
+    let bound = Address::Tcp { host: "127.0.0.1".into(), port: address.port() };
     let config = RouterConfig {
-        listeners: vec![listener.into()],
+        listeners: vec![(listener.into(), bound)],
         link_listener: link_listener.into(),
         token: TOKEN,
-        lifeline,
+        orders,
+        liveness,
         limits,
     };
-    Parts { config, address, link, lifeline: master }
+    Parts { config, address, link, liveness: master, orders: ours }
 }
 
-/// A front that moves only when the test says so, which decides by that what crosses on its way.
+/// A router that moves only when the test says so, which decides by that what crosses on its way.
 pub(super) struct Steps<'a> {
     pub(super) router: Router<'a>,
     board: &'a Arc<Scoreboard>,
     address: SocketAddr,
     link: UnixAddr,
     scratch: Vec<u8>,
-    _lifeline: OwnedFd,
+    _liveness: OwnedFd,
+    _orders: OwnedFd,
 }
 
 impl<'a> Steps<'a> {
@@ -74,9 +88,9 @@ impl<'a> Steps<'a> {
     }
 
     pub(super) fn new(board: &'a Arc<Scoreboard>, limits: Limits) -> Self {
-        let Parts { config, address, link, lifeline } = parts(limits);
+        let Parts { config, address, link, liveness, orders } = parts(limits);
         let router = Router::new(config, board).unwrap();
-        Self { router, board, address, link, scratch: vec![0; SCRATCH], _lifeline: lifeline }
+        Self { router, board, address, link, scratch: vec![0; SCRATCH], _liveness: liveness, _orders: orders }
     }
 
     /// A turn of the loop with what there is to do now.
@@ -102,36 +116,36 @@ impl<'a> Steps<'a> {
         client
     }
 
-    /// A client that the front has not seen yet.
+    /// A client that the router has not seen yet.
     pub(super) fn connect(&self) -> TestClient {
         TestClient::connect(self.address)
     }
 
-    /// Requests that wait for a core.
+    /// Requests that wait for a thread.
     pub(super) fn depth(&self) -> u64 {
-        self.board.front().read().0
+        self.board.router().read().unwrap().depth
     }
 
-    /// A worker's only core, in the slot of that number.
+    /// A worker's only thread, in the slot of that number.
     pub(super) fn worker(&mut self, slot: u32) -> TestWorker {
         let worker = self.connect_worker(slot);
         self.turns();
         worker
     }
 
-    /// A worker that the front has not seen yet.
+    /// A worker that the router has not seen yet.
     pub(super) fn connect_worker(&self, slot: u32) -> TestWorker {
         TestWorker::connect(&self.link, self.board, slot + 1, slot)
     }
 
     /// What must be true after each turn.
     fn holds_together(&mut self) {
-        let Router { links, clients, cores, queue, ahead, .. } = &mut self.router;
+        let Router { links, clients, threads, queue, ahead, .. } = &mut self.router;
         assert_eq!(*ahead, links.iter().map(|(_, link)| link.waiting()).sum::<usize>(), "ahead");
         let mut free = 0;
         for (key, link) in links.iter().filter(|(_, link)| link.slot.is_some()) {
-            let is_free = link.offers.is_empty();
-            assert_eq!(cores.count(key), usize::from(is_free), "among the free ones: {link:?}");
+            let is_free = link.dispatched.is_empty();
+            assert_eq!(threads.count(key), usize::from(is_free), "among the free ones: {link:?}");
             assert!(!(is_free && link.leaving), "it could go: {link:?}");
             free += usize::from(is_free);
         }
@@ -144,8 +158,8 @@ impl<'a> Steps<'a> {
             })
             .collect();
         for (client, link) in serving {
-            let offers = links.get_mut(link).map(|link| link.position(client));
-            assert!(matches!(offers, Some(Some(_))), "nobody will answer this client");
+            let dispatched = links.get_mut(link).map(|link| link.position(client));
+            assert!(matches!(dispatched, Some(Some(_))), "nobody will answer this client");
         }
         for (key, client) in clients.iter() {
             let places = queue.iter().filter(|queued| **queued == key).count();
@@ -154,26 +168,27 @@ impl<'a> Steps<'a> {
     }
 }
 
-/// A front in a thread of its own.
-pub(super) struct Front {
+/// A router in a thread of its own.
+pub(super) struct HttpRouter {
     pub(super) address: SocketAddr,
     pub(super) link: UnixAddr,
     pub(super) board: Arc<Scoreboard>,
     /// Lives of each worker so far.
     lives: [AtomicU32; WORKERS as usize],
-    pub(super) lifeline: Option<OwnedFd>,
+    pub(super) liveness: Option<OwnedFd>,
+    pub(super) orders: OwnedFd,
     pub(super) thread: Option<JoinHandle<anyhow::Result<()>>>,
 }
 
-impl Front {
+impl HttpRouter {
     pub(super) fn start(limits: Limits) -> Self {
         let board = Arc::new(Scoreboard::create(Layout::new(WORKERS, 1)).unwrap());
-        let Parts { config, address, link, lifeline } = parts(limits);
+        let Parts { config, address, link, liveness, orders } = parts(limits);
         let thread = std::thread::spawn({
             let board = Arc::clone(&board);
             move || run(config, &board)
         });
-        Self { address, link, board, lives: Default::default(), lifeline: Some(lifeline), thread: Some(thread) }
+        Self { address, link, board, lives: Default::default(), liveness: Some(liveness), orders, thread: Some(thread) }
     }
 
     pub(super) fn client(&self) -> TestClient {
@@ -187,12 +202,12 @@ impl Front {
     }
 
     pub(super) fn waits_for_depth(&self, depth: u64) {
-        eventually(|| self.board.front().read().0 == depth);
+        eventually(|| self.board.router().read().unwrap().depth == depth);
     }
 
-    /// Tells the front that the master is gone.
+    /// Tells the router that the master is gone.
     pub(super) fn stop(&mut self) {
-        self.lifeline = None;
+        self.liveness = None;
     }
 
     pub(super) fn join(&mut self) {
@@ -200,7 +215,7 @@ impl Front {
     }
 }
 
-impl Drop for Front {
+impl Drop for HttpRouter {
     fn drop(&mut self) {
         self.stop();
         // A test that failed has clients open that nobody will serve: they are closed first, being younger locals.
@@ -232,7 +247,7 @@ impl TestClient {
         Self { stream, read: Vec::new() }
     }
 
-    /// Goes, and has the front see an error at its next write.
+    /// Goes, and has the router see an error at its next write.
     pub(super) fn break_off(self) {
         let at_once = nix::libc::linger { l_onoff: 1, l_linger: 0 };
         nix::sys::socket::setsockopt(&self.stream, nix::sys::socket::sockopt::Linger, &at_once).unwrap();
@@ -302,7 +317,7 @@ impl TestWorker {
         let mut stream = UnixStream::connect_addr(link).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        stream.write_all(&Hello { worker, core: 0, slot, token: TOKEN }.encode()).unwrap();
+        stream.write_all(&Hello { worker, thread: 0, slot, token: TOKEN }.encode()).unwrap();
         Self { stream, board: Arc::clone(board), slot, brought: 0 }
     }
 
@@ -316,7 +331,7 @@ impl TestWorker {
         self.try_take().unwrap()
     }
 
-    /// The next request that the front did not take back; an error when none comes.
+    /// The next request that the router did not take back; an error when none comes.
     pub(super) fn try_take(&mut self) -> std::io::Result<Taken> {
         loop {
             let (taken, is_ours) = self.next()?;
@@ -336,20 +351,25 @@ impl TestWorker {
 
     /// The next request up to its body: peer, head, and the body's length.
     pub(super) fn next_head(&mut self) -> std::io::Result<(String, String, usize)> {
-        let mut lengths = [0; RequestHead::LEN];
+        let mut lengths = [0; RequestLengths::LEN];
         self.stream.read_exact(&mut lengths)?;
         self.stream.set_read_timeout(Some(PATIENCE))?;
-        let lengths = RequestHead::decode(&lengths);
-        let peer = String::from_utf8(self.exactly(lengths.peer_len as usize)).unwrap();
-        let head = String::from_utf8(self.exactly(lengths.head_len as usize)).unwrap();
-        Ok((peer, head, lengths.body_len as usize))
+        let lengths = RequestLengths::decode(&lengths);
+        let peer = String::from_utf8(self.exactly(lengths.peer as usize)).unwrap();
+        let head = String::from_utf8(self.exactly(lengths.head as usize)).unwrap();
+        Ok((peer, head, lengths.body as usize))
     }
 
-    /// Begins with the request that came last; `false` when the front has taken it back.
+    /// Whether something has come that was not read.
+    pub(super) fn has_unread(&self) -> bool {
+        crate::io::receive::has_unread(&self.stream)
+    }
+
+    /// Begins with the request that came last; `false` when the router has taken it back.
     pub(super) fn begin(&mut self) -> bool {
         let number = self.brought;
         self.brought = number.wrapping_add(1);
-        self.board.offers(self.slot, 0).take(number)
+        self.board.dispatched(SlotId::new(self.slot), ThreadIndex::new(0)).take(number)
     }
 
     /// The path of the next request.

@@ -1,0 +1,302 @@
+//! Brings options together from the environment, the command line and the files, in the order that decides who wins,
+//! taking them through conditions and loops on the way.
+
+use std::path::{Path, PathBuf};
+
+use super::ConfigError;
+use super::expand::{Expander, Findings};
+use super::files::Notation;
+use super::logic::{Block, Logic};
+use super::magic::Magic;
+use super::options::find;
+use super::row::{Action, Kind, truth};
+use super::setting::{Argument, Origin, Setting};
+use super::surroundings::Surroundings;
+
+/// How deep files may include each other: more is a circle.
+const DEEPEST: usize = 32;
+
+/// More settings than this come from files that include each other over and over.
+const MOST: usize = 100_000;
+
+/// Variables that uWSGI sets for itself, or that are no options.
+const NO_OPTIONS: [&str; 8] = [
+    "UWSGI_RELOADS",
+    "UWSGI_VASSALS_DIR",
+    "UWSGI_EMPEROR_FD",
+    "UWSGI_EMPEROR_FD_CONFIG",
+    "UWSGI_EMPEROR_PROXY",
+    "UWSGI_BROODLORD_NUM",
+    "UWSGI_JAIL_PID",
+    "UWSGI_ORIGINAL_PROC_NAME",
+];
+
+/// Collects settings; a file is read in place of the option that names it.
+#[derive(Debug)]
+pub(super) struct Gatherer {
+    pub(super) settings: Vec<Setting>,
+    pub(super) warnings: Vec<String>,
+    pub(super) findings: Findings,
+    around: Surroundings,
+    magic: Magic,
+    block: Option<Block>,
+    /// `inherit`: read when everything else has been.
+    inherited: Vec<(String, Origin)>,
+    depth: usize,
+}
+
+impl Gatherer {
+    pub(super) fn new(around: Surroundings) -> Self {
+        let magic = Magic::new(&around);
+        Self {
+            settings: Vec::new(),
+            warnings: Vec::new(),
+            findings: Findings::default(),
+            around,
+            magic,
+            block: None,
+            inherited: Vec::new(),
+            depth: 0,
+        }
+    }
+
+    /// First the environment. Then options in their order; then, as with uWSGI, the files that stand alone, so that
+    /// those have the last word; then what files inherit. Last, references are replaced.
+    pub(super) fn gather(&mut self, arguments: Vec<Argument>) -> Result<(), ConfigError> {
+        let variables: Vec<(String, String)> = self.around.env.clone().into_iter().collect();
+        for (variable, value) in variables {
+            let Some(name) = variable.strip_prefix("UWSGI_").filter(|_| !NO_OPTIONS.contains(&&*variable)) else {
+                continue;
+            };
+            let name = name.to_ascii_lowercase().replace('_', "-");
+            self.add(Setting { name, value, origin: Origin::Environment(variable) })?;
+        }
+        let mut files = Vec::new();
+        for argument in arguments {
+            match argument {
+                Argument::Option(name, value) => self.add(Setting { name, value, origin: Origin::CommandLine })?,
+                Argument::File(file) => files.push(file),
+            }
+        }
+        self.close_block(&Origin::CommandLine);
+        files.iter().try_for_each(|file| self.load(file, None, &Origin::CommandLine))?;
+        while !self.inherited.is_empty() {
+            for (file, origin) in std::mem::take(&mut self.inherited) {
+                self.load(&file, None, &origin)?;
+            }
+        }
+        self.expand_all()
+    }
+
+    /// The magic variables, as the last file left them.
+    pub(super) fn magic(&self) -> Vec<(char, String)> {
+        self.magic.all()
+    }
+
+    /// Is what would be warned of an error?
+    pub(super) fn is_strict(&self) -> bool {
+        self.settings.iter().any(|setting| setting.name == "strict" && truth(&setting.value) != Ok(false))
+    }
+
+    /// Takes a setting through the block that is open, if one is.
+    fn add(&mut self, setting: Setting) -> Result<(), ConfigError> {
+        let problem = |problem: String| ConfigError::Syntax { origin: setting.origin.clone(), problem };
+        match (logic_of(&setting.name), self.block.take()) {
+            (Some(Logic::End), _) => Ok(()),
+            (Some(Logic::Else), block) => {
+                self.block = block.and_then(|block| block.otherwise());
+                match self.block {
+                    Some(_) => Ok(()),
+                    None => Err(problem("else without a condition before it".into())),
+                }
+            }
+            (Some(_), Some(block)) => {
+                Err(problem(format!("{} inside {}: blocks do not nest", setting.name, block.opened_by)))
+            }
+            (Some(logic), None) => {
+                let argument = self.expand(&setting.value, &setting.origin)?;
+                let name = argument.split('=').next().unwrap_or_default().to_owned();
+                self.findings.referenced.insert(name);
+                let option = |name: &str| {
+                    self.settings.iter().find(|setting| setting.name == name).map(|setting| setting.value.as_str())
+                };
+                let block = Block::open(logic, &setting.name, &argument, &self.around, option)
+                    .map_err(|expected| problem(format!("{}: expected {expected}, got '{argument}'", setting.name)))?;
+                self.block = Some(block);
+                Ok(())
+            }
+            (None, Some(block)) => {
+                // What is included from within a block has blocks of its own.
+                for value in &block.values {
+                    self.put(Setting { value: setting.value.replace("%(_)", value), ..setting.clone() })?;
+                }
+                self.block = Some(block);
+                Ok(())
+            }
+            (None, None) => self.put(setting),
+        }
+    }
+
+    /// Keeps a setting, and does at once what cannot wait.
+    fn put(&mut self, setting: Setting) -> Result<(), ConfigError> {
+        let problem = |problem: &str| ConfigError::BadValue {
+            origin: setting.origin.clone(),
+            option: setting.name.clone(),
+            problem: format!("{problem}, got '{}'", setting.value),
+        };
+        if self.settings.len() >= MOST {
+            return Err(problem(&format!("there are more than {MOST} settings: do files include each other?")));
+        }
+        let action = match find(&setting.name).map(|row| &row.kind) {
+            Some(Kind::Act(action)) => *action,
+            _ => {
+                // Only `ienv` is in time for what refers to it, as with uWSGI.
+                if let (true, Some((name, value))) = (setting.name == "ienv", setting.value.split_once('=')) {
+                    self.around.env.insert(name.into(), value.into());
+                }
+                self.settings.push(setting);
+                return Ok(());
+            }
+        };
+        match action {
+            Action::Load(notation) => {
+                let file = self.expand(&setting.value, &setting.origin)?;
+                let origin = setting.origin.clone();
+                self.settings.push(Setting { value: file.clone(), ..setting });
+                self.load(&file, notation, &origin)
+            }
+            Action::Inherit => {
+                let file = self.expand(&setting.value, &setting.origin)?;
+                self.inherited.push((file, setting.origin.clone()));
+                self.settings.push(setting);
+                Ok(())
+            }
+            Action::Set | Action::SetPlaceholder => {
+                let (name, value) = setting.value.split_once('=').ok_or_else(|| problem("expected NAME=VALUE"))?;
+                let given = Setting { name: name.into(), value: value.into(), origin: setting.origin.clone() };
+                if action == Action::Set {
+                    return self.put(given);
+                }
+                if find(name).is_some() {
+                    return Err(problem(&format!("expected a name that is no option: '{name}' is one, use set")));
+                }
+                self.findings.referenced.insert(name.into());
+                self.settings.push(given);
+                Ok(())
+            }
+            _ => {
+                self.settings.push(setting);
+                Ok(())
+            }
+        }
+    }
+
+    /// Reads `file`, or `file:section`, and adds what is in it.
+    fn load(&mut self, file: &str, notation: Option<Notation>, origin: &Origin) -> Result<(), ConfigError> {
+        let wrong = |problem| ConfigError::Syntax { origin: origin.clone(), problem };
+        if self.depth == DEEPEST {
+            return Err(wrong(format!("'{file}' includes itself, or files include each other {DEEPEST} deep")));
+        }
+        let (name, section) = match file.rsplit_once(':') {
+            Some((name, section)) if !section.is_empty() && !section.contains('/') => (name, Some(section)),
+            _ => (file.trim_end_matches(':'), None),
+        };
+        // `:section` is another section of the file that says so.
+        let path = match origin {
+            Origin::File { path, .. } if name.is_empty() => path.clone(),
+            _ => PathBuf::from(name),
+        };
+        let Some(notation) = notation.or_else(|| Notation::of(&path.to_string_lossy())) else {
+            return Err(wrong(format!(
+                "'{file}' is no configuration file: its name should end in .ini, .xml, .yaml, .yml, .json or .js"
+            )));
+        };
+        let mut text = read(&path, origin)?;
+        let at = |line| Origin::File { path: path.clone(), line };
+        self.magic.enter(&path, file, section, &self.around);
+        // What the file includes changes the magic, but not for the rest of the file.
+        let magic = self.magic.clone();
+        if notation == Notation::Ini && text.lines().any(|line| is_header(line) && line.contains('%')) {
+            let header = |line: &str| if is_header(line) { magic.apply(line).0 } else { line.to_owned() };
+            text = text.lines().map(header).collect::<Vec<_>>().join("\n");
+        }
+        let pairs = notation
+            .read(&text, section)
+            .map_err(|error| ConfigError::Syntax { origin: at(error.line), problem: error.problem })?;
+        let outer = self.block.take();
+        self.depth += 1;
+        let mut last = at(1);
+        for pair in pairs {
+            last = at(pair.line);
+            let (name, _) = magic.apply(&pair.key);
+            let (value, unknown) = magic.apply(&pair.value);
+            for character in unknown {
+                self.warnings.push(format!(
+                    "{last}: {name}: %{character} stands for nothing and is dropped (write %%{character} to keep it)"
+                ));
+            }
+            self.add(Setting { name, value, origin: last.clone() })?;
+        }
+        self.close_block(&last);
+        self.depth -= 1;
+        self.block = outer;
+        Ok(())
+    }
+
+    fn close_block(&mut self, last: &Origin) {
+        if let Some(block) = self.block.take() {
+            self.warnings.push(format!(
+                "{last}: {} is open to the end: close it with end{}",
+                block.opened_by,
+                block.kind()
+            ));
+        }
+    }
+
+    fn expand(&mut self, value: &str, origin: &Origin) -> Result<String, ConfigError> {
+        Expander::new(&self.settings, &self.around, &mut self.findings)
+            .expand(value)
+            .map_err(|problem| ConfigError::Syntax { origin: origin.clone(), problem })
+    }
+
+    fn expand_all(&mut self) -> Result<(), ConfigError> {
+        let mut expanded = Vec::with_capacity(self.settings.len());
+        for setting in &self.settings {
+            self.findings.unresolved.clear();
+            let value = Expander::new(&self.settings, &self.around, &mut self.findings)
+                .expand(&setting.value)
+                .map_err(|problem| ConfigError::BadValue {
+                    origin: setting.origin.clone(),
+                    option: setting.name.clone(),
+                    problem,
+                })?;
+            // Only ours: the values of other programs' keys are theirs, log formats for one are full of %(…).
+            if find(&setting.name).is_some() {
+                for reference in self.findings.unresolved.drain(..) {
+                    self.warnings.push(format!("{}: {}: {reference} stands for nothing", setting.origin, setting.name));
+                }
+            }
+            expanded.push(Setting { value, ..setting.clone() });
+        }
+        self.settings = expanded;
+        Ok(())
+    }
+}
+
+/// Does this line of an ini file begin a section? Its name may have magic variables, as with uWSGI.
+fn is_header(line: &str) -> bool {
+    line.trim_start().starts_with('[')
+}
+
+fn logic_of(name: &str) -> Option<Logic> {
+    match find(name)?.kind {
+        Kind::Act(Action::Logic(logic)) => Some(logic),
+        _ => None,
+    }
+}
+
+fn read(path: &Path, origin: &Origin) -> Result<String, ConfigError> {
+    let read =
+        if path == Path::new("-") { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(path) };
+    read.map_err(|source| ConfigError::Read { origin: origin.clone(), path: path.to_owned(), source })
+}

@@ -1,0 +1,108 @@
+//! What the server is told to do: the typed, checked result of the command line and the files.
+//!
+//! Nothing else in the server reads raw options. The master makes a [`Config`] once per (re)load and hands it to the
+//! fork server and the http router as JSON.
+//!
+//! The way through: `command_line` and `files` read; `gather` puts in order, taking settings through `logic`,
+//! `magic` and `expand`; `options`, the one table, sets fields; and `settle` decides what depends on several
+//! options at once. `typed` is the result. `uwsgi` knows what becomes of options that we do not have.
+
+mod between;
+mod check;
+mod command_line;
+mod error;
+mod expand;
+mod files;
+mod gather;
+mod logic;
+mod magic;
+mod options;
+mod plugins;
+mod reference;
+mod row;
+mod set;
+mod setting;
+mod settle;
+mod surroundings;
+#[cfg(test)]
+mod tests;
+mod typed;
+mod uwsgi;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+pub use between::*;
+use check::CHECK;
+pub use check::Report;
+pub use error::ConfigError;
+use gather::Gatherer;
+use row::{Action, Kind};
+pub use setting::Origin;
+use setting::{Argument, Setting};
+use surroundings::Surroundings;
+pub use typed::*;
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Invocation {
+    /// Serve as told. Print [`Config::warnings`] first.
+    Serve(Box<Config>),
+    /// Print this to standard output and exit 0.
+    Print(String),
+    /// Print the version of Python and exit 0.
+    PythonVersion,
+    /// `--check`: print this to standard output and exit 0 if it is well, else 1.
+    Check(Report),
+    /// `--stop`, `--reload`: tell the server whose pidfile this is.
+    Signal(Order, PathBuf),
+}
+
+/// Reads the command line (program name first) and the files that it names.
+///
+/// # Errors
+/// The first thing that is wrong; nothing has been changed or opened then.
+pub fn load(argv: impl Iterator<Item = OsString>) -> Result<Invocation, ConfigError> {
+    load_within(argv, Surroundings::of_this_process())
+}
+
+/// As [`load`], for a server that runs: what is in `if-reload` is taken, and not what is in `if-not-reload`.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_again(argv: impl Iterator<Item = OsString>) -> Result<Invocation, ConfigError> {
+    load_within(argv, Surroundings { is_reload: true, ..Surroundings::of_this_process() })
+}
+
+fn load_within(argv: impl Iterator<Item = OsString>, around: Surroundings) -> Result<Invocation, ConfigError> {
+    let arguments = command_line::parse(argv)?;
+    if arguments.iter().any(|argument| matches!(argument, Argument::Option(name, _) if name == CHECK)) {
+        return Ok(Invocation::Check(check::report(arguments, around)));
+    }
+    let mut gatherer = Gatherer::new(around);
+    gatherer.gather(arguments)?;
+    if let Some(invocation) = gatherer.settings.iter().find_map(instead_of_serving) {
+        return Ok(invocation);
+    }
+    let mut settled = settle::settle(&gatherer);
+    match settled.errors.is_empty() {
+        true => Ok(Invocation::Serve(Box::new(settled.config))),
+        false => Err(settled.errors.remove(0)),
+    }
+}
+
+/// What a setting asks for that is not serving.
+fn instead_of_serving(setting: &Setting) -> Option<Invocation> {
+    // Elsewhere they are a mistake: a variable UWSGI_VERSION, say, is not to keep the server from serving.
+    if setting.origin != Origin::CommandLine {
+        return None;
+    }
+    let Kind::Act(action) = options::find(&setting.name)?.kind else { return None };
+    match action {
+        Action::Help => Some(Invocation::Print(command_line::help())),
+        Action::Version => Some(Invocation::Print(format!("{}\n", env!("CARGO_PKG_VERSION")))),
+        Action::PythonVersion => Some(Invocation::PythonVersion),
+        Action::Signal(order) => Some(Invocation::Signal(order, PathBuf::from(&setting.value))),
+        _ => None,
+    }
+}

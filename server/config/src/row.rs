@@ -1,0 +1,230 @@
+//! What a row of the option table is made of, and how its kind turns a value as written into a field of [`Config`].
+//!
+//! The kind of a row is both its parser and its destination, so that an option cannot be documented, accepted on the
+//! command line or in a file, and yet end nowhere.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use rwsgi_stats::Address;
+
+use super::logic::Logic;
+use super::{Config, Order};
+
+/// The heading under which `--help` and the reference list an option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Group {
+    Sockets,
+    Application,
+    Workers,
+    Adaptive,
+    Recycling,
+    Requests,
+    Files,
+    Process,
+    Reload,
+    Logging,
+    Stats,
+    Spooler,
+    Between,
+    Configuration,
+    Logic,
+    Other,
+}
+
+impl Group {
+    pub(crate) const fn heading(self) -> &'static str {
+        match self {
+            Self::Sockets => "Sockets",
+            Self::Application => "Application",
+            Self::Workers => "Workers",
+            Self::Adaptive => "Adaptive number of workers",
+            Self::Recycling => "Recycling of workers",
+            Self::Requests => "Requests",
+            Self::Files => "Files served without the application",
+            Self::Process => "Process",
+            Self::Reload => "Reload",
+            Self::Logging => "Logging",
+            Self::Stats => "Stats",
+            Self::Spooler => "Spooler",
+            Self::Between => "Shared between processes",
+            Self::Configuration => "Configuration",
+            Self::Logic => "Logic in configuration files",
+            Self::Other => "Other",
+        }
+    }
+}
+
+/// What an option does instead of setting a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Reads a file in this notation; `None` goes by the name's end.
+    Load(Option<super::files::Notation>),
+    /// Reads a file once everything else has been read.
+    Inherit,
+    /// Sets the option or key that is in its value.
+    Set,
+    /// The same for what must not be an option.
+    SetPlaceholder,
+    /// Opens or closes a block.
+    Logic(Logic),
+    /// Reports on a file instead of serving.
+    Check,
+    /// Makes what would be warned of an error.
+    Strict,
+    /// Sends an order to the server of a pidfile.
+    Signal(Order),
+    Help,
+    Version,
+    PythonVersion,
+}
+
+impl Action {
+    pub(crate) fn is_instead_of_serving(self) -> bool {
+        matches!(self, Self::Check | Self::Signal(_) | Self::Help | Self::Version | Self::PythonVersion)
+    }
+}
+
+/// How a value is read and where it goes.
+pub(crate) enum Kind {
+    /// Present or absent; in a file also `true`/`false`, `yes`/`no`, `on`/`off`, `1`/`0`.
+    Flag(fn(&mut Config) -> &mut bool),
+    /// A whole number within a range.
+    Number(fn(&mut Config) -> &mut u32, RangeInclusive<u32>),
+    /// A whole number, often of bytes, within a range.
+    Large(fn(&mut Config) -> &mut u64, RangeInclusive<u64>),
+    /// A whole number, where 0 takes the limit away.
+    Limit(fn(&mut Config) -> &mut Option<u32>),
+    /// Megabytes, with a fraction if need be, where 0 takes the limit away; kept as bytes.
+    Megabytes(fn(&mut Config) -> &mut Option<u64>),
+    /// An octal file mode of three digits.
+    Mode(fn(&mut Config) -> &mut Option<u32>),
+    /// Any text.
+    Text(fn(&mut Config) -> &mut Option<String>),
+    /// Any text: each use adds one.
+    Texts(fn(&mut Config) -> &mut Vec<String>),
+    /// Socket addresses: each use adds one.
+    Addresses(fn(&mut Config) -> &mut Vec<Address>),
+    /// A file or directory.
+    Path(fn(&mut Config) -> &mut Option<PathBuf>),
+    /// Files or directories: each use adds one.
+    Paths(fn(&mut Config) -> &mut Vec<PathBuf>),
+    /// A value with rules of its own. The error says what was expected.
+    Custom(fn(&mut Config, &str) -> Result<(), String>),
+    /// Accepted for the sake of existing files: what it asks for is always so, or never needed here.
+    Always,
+    /// Handled while the configuration is gathered, or instead of serving.
+    Act(Action),
+}
+
+/// One option: everything that is known of it.
+pub(crate) struct Row {
+    /// Long names, the one to use first.
+    pub(crate) names: &'static [&'static str],
+    pub(crate) short: Option<char>,
+    pub(crate) kind: Kind,
+    /// What the value stands for in `--help`; empty for what takes none.
+    pub(crate) takes: &'static str,
+    /// What is in force without it, as text for the reader; empty where "nothing" goes without saying.
+    pub(crate) default: &'static str,
+    /// Does each use add to the ones before? Where the kind does not tell.
+    pub(crate) repeats: bool,
+    /// One sentence or two.
+    pub(crate) help: &'static str,
+    /// The version of rwsgi that brought it.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the pages of docs/, which a test makes"))]
+    pub(crate) since: &'static str,
+    pub(crate) group: Group,
+}
+
+impl Row {
+    pub(crate) fn takes_value(&self) -> bool {
+        !self.takes.is_empty()
+    }
+
+    /// May the value be left out (`-C`, `--chmod-socket=660`)?
+    pub(crate) fn value_is_optional(&self) -> bool {
+        self.takes.starts_with('[')
+    }
+
+    /// Does each use add to the ones before, rather than replace them?
+    pub(crate) fn accumulates(&self) -> bool {
+        self.repeats
+            || matches!(self.kind, Kind::Addresses(_) | Kind::Paths(_) | Kind::Texts(_) | Kind::Act(Action::Load(_)))
+    }
+
+    /// Puts `value` where it belongs.
+    ///
+    /// # Errors
+    /// What is wrong with the value: what was expected, and what it is.
+    pub(crate) fn set(&self, config: &mut Config, value: &str) -> Result<(), String> {
+        if let Kind::Addresses(field) = &self.kind {
+            field(config).push(value.parse().map_err(|error: rwsgi_stats::AddressError| error.to_string())?);
+            return Ok(());
+        }
+        self.set_plain(config, value).map_err(|expected| format!("expected {expected}, got '{value}'"))
+    }
+
+    /// As [`Self::set`]; the error is only what was expected.
+    fn set_plain(&self, config: &mut Config, value: &str) -> Result<(), String> {
+        match &self.kind {
+            Kind::Flag(field) => *field(config) = truth(value)?,
+            Kind::Number(field, range) => *field(config) = number(value, range)?,
+            Kind::Large(field, range) => *field(config) = number(value, range)?,
+            Kind::Limit(field) => *field(config) = Some(number(value, &(0..=u32::MAX))?).filter(|limit| *limit > 0),
+            Kind::Megabytes(field) => *field(config) = megabytes(value)?,
+            Kind::Mode(field) => *field(config) = Some(mode(value)?),
+            Kind::Text(field) => *field(config) = Some(value.to_owned()),
+            Kind::Texts(field) => field(config).push(value.to_owned()),
+            Kind::Path(field) => *field(config) = Some(path(value)?),
+            Kind::Paths(field) => field(config).push(path(value)?),
+            Kind::Custom(set) => set(config, value)?,
+            Kind::Always | Kind::Act(_) | Kind::Addresses(_) => {}
+        }
+        Ok(())
+    }
+}
+
+/// The words that uWSGI takes for no, and their counterparts. Anything else is refused: uWSGI takes it for yes, so that
+/// `master = flase` turns it on.
+pub(super) fn truth(value: &str) -> Result<bool, String> {
+    match value.to_ascii_lowercase().as_str() {
+        "" | "true" | "yes" | "on" | "1" => Ok(true),
+        "false" | "no" | "off" | "0" => Ok(false),
+        _ => Err("true or false".into()),
+    }
+}
+
+pub(super) fn number<N>(value: &str, range: &RangeInclusive<N>) -> Result<N, String>
+where
+    N: std::str::FromStr + PartialOrd + std::fmt::Display,
+{
+    value.trim().parse().ok().filter(|number| range.contains(number)).ok_or_else(|| {
+        let unset = if value.starts_with('$') { " (no such environment variable is set)" } else { "" };
+        format!("a whole number from {} to {}{unset}", range.start(), range.end())
+    })
+}
+
+/// As bytes. The largest is what an address space can be.
+fn megabytes(value: &str) -> Result<Option<u64>, String> {
+    let expected = || "megabytes, as in 512 or 0.5".to_owned();
+    let megabytes: f64 = value.trim().parse().map_err(|_| expected())?;
+    if !(0.0..=f64::from(1 << 30)).contains(&megabytes) {
+        return Err(expected());
+    }
+    // In range as checked, so the cast only drops the fraction of a byte.
+    let bytes = (megabytes * f64::from(1 << 20)) as u64;
+    Ok(Some(bytes).filter(|bytes| *bytes > 0))
+}
+
+pub(super) fn mode(value: &str) -> Result<u32, String> {
+    let digits = value.strip_prefix('0').filter(|rest| rest.len() == 3).unwrap_or(value);
+    match u32::from_str_radix(digits, 8) {
+        Ok(mode) if digits.len() == 3 => Ok(mode),
+        _ => Err("three octal digits, as in 660".into()),
+    }
+}
+
+pub(super) fn path(value: &str) -> Result<PathBuf, String> {
+    if value.is_empty() { Err("a path".into()) } else { Ok(PathBuf::from(value)) }
+}

@@ -1,0 +1,255 @@
+//! The options whose values have rules of their own: each reads its value into the configuration. An error is what was
+//! expected, to follow that word.
+
+use std::path::Path;
+
+use nix::unistd::{Group, User};
+
+use super::logic::matching;
+use super::plugins::is_built_in;
+use super::row::{mode, number, path, truth};
+use super::{AppSource, CheaperAlgorithm, Config, Mount, Owner, RunAs, StaticMap};
+
+type Outcome = Result<(), String>;
+
+pub(super) fn protocol(config: &mut Config, value: &str) -> Outcome {
+    config.socket_speaks_http = match value {
+        "uwsgi" => false,
+        "http" | "http11" => true,
+        _ => return Err("uwsgi or http".into()),
+    };
+    Ok(())
+}
+
+/// The colon stays for now: whichever of `module` and `callable` comes first, the one after the colon wins.
+pub(super) fn module(config: &mut Config, value: &str) -> Outcome {
+    let (module, callable) = value.split_once(':').unwrap_or((value, "application"));
+    if module.is_empty() || callable.is_empty() {
+        return Err("a module's name, optionally with a colon and the callable's".into());
+    }
+    if let AppSource::File(file) = &config.app {
+        config.warnings.push(both(value, file));
+    }
+    config.app = AppSource::Module(value.into());
+    Ok(())
+}
+
+pub(super) fn wsgi_file(config: &mut Config, value: &str) -> Outcome {
+    let file = path(value)?;
+    match &config.app {
+        AppSource::Module(module) if !module.is_empty() => config.warnings.push(both(module, &file)),
+        _ => config.app = AppSource::File(file),
+    }
+    Ok(())
+}
+
+/// uWSGI loads both and serves the module, whatever their order.
+fn both(module: &str, file: &Path) -> String {
+    format!("module and wsgi-file are both given: '{module}' is served, and not {}", file.display())
+}
+
+pub(super) fn callable(config: &mut Config, value: &str) -> Outcome {
+    if value.is_empty() {
+        return Err("the application's name in its module".into());
+    }
+    config.callable = value.into();
+    Ok(())
+}
+
+pub(super) fn mount(config: &mut Config, value: &str) -> Outcome {
+    let expected = || "/PREFIX=FILE.py or /PREFIX=MODULE:CALLABLE".to_owned();
+    let (prefix, app) = value.split_once('=').ok_or_else(expected)?;
+    let is_file = app.ends_with(".py") || app.ends_with(".wsgi");
+    let (app, callable) = match app.split_once(':') {
+        _ if is_file => (AppSource::File(app.into()), None),
+        Some((module, callable)) if !module.is_empty() && !callable.is_empty() => {
+            (AppSource::Module(module.into()), Some(callable.to_owned()))
+        }
+        _ => return Err(expected()),
+    };
+    let prefix = if prefix == "/" { "" } else { prefix };
+    if !prefix.is_empty() && !prefix.starts_with('/') {
+        return Err(expected());
+    }
+    config.mounts.push(Mount { prefix: prefix.into(), app, callable });
+    Ok(())
+}
+
+/// As with uWSGI, a pattern stands for all that matches it, and is taken as it is when nothing does.
+pub(super) fn pythonpath(config: &mut Config, value: &str) -> Outcome {
+    let given = path(value)?;
+    let found = matching(value).unwrap_or_default();
+    match value.contains(['*', '?', '[']) && !found.is_empty() {
+        true => config.pythonpath.extend(found.into_iter().map(Into::into)),
+        false => config.pythonpath.push(given),
+    }
+    Ok(())
+}
+
+pub(super) fn env(config: &mut Config, value: &str) -> Outcome {
+    match value.split_once('=') {
+        Some((name, value)) if !name.is_empty() && !name.contains('\0') && !value.contains('\0') => {
+            config.env.push((name.into(), value.into()));
+            Ok(())
+        }
+        _ => Err("NAME=VALUE".into()),
+    }
+}
+
+/// As daemontools' envdir: a file's first line is the value of the variable that it is named after.
+pub(super) fn envdir(config: &mut Config, value: &str) -> Outcome {
+    let unreadable =
+        |path: &Path, error: std::io::Error| format!("a directory of readable files ({}: {error})", path.display());
+    let directory = Path::new(value);
+    let entries = std::fs::read_dir(directory).map_err(|error| unreadable(directory, error))?;
+    let mut variables = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|error| unreadable(directory, error))?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|name| !name.contains('=')) else {
+            continue;
+        };
+        if name.starts_with('.') || !path.is_file() {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).map_err(|error| unreadable(&path, error))?;
+        // A NUL stands for a line end there, since a line end stands for the end.
+        let line = text.lines().next().unwrap_or_default().trim_end().replace('\0', "\n");
+        variables.push((name.to_owned(), line));
+    }
+    variables.sort_unstable();
+    config.env.append(&mut variables);
+    Ok(())
+}
+
+/// The hook that images for containers are given so that SIGTERM does not cut requests off.
+pub(super) fn hook_master_start(_: &mut Config, value: &str) -> Outcome {
+    match value.split_whitespace().collect::<Vec<_>>().as_slice() {
+        ["unix_signal:15", "gracefully_kill_them_all"] => Ok(()),
+        _ => Err("'unix_signal:15 gracefully_kill_them_all', the one that needs no doing".into()),
+    }
+}
+
+pub(super) fn plugin(_: &mut Config, value: &str) -> Outcome {
+    match value.split(',').all(is_built_in) {
+        true => Ok(()),
+        false => {
+            Err("plugins that are built in (python, python3, http, cheaper_busyness…): no other can be loaded".into())
+        }
+    }
+}
+
+pub(super) fn procname_prefix(config: &mut Config, value: &str) -> Outcome {
+    config.procname.auto = true;
+    config.procname.prefix = value.into();
+    Ok(())
+}
+
+pub(super) fn procname_prefix_spaced(config: &mut Config, value: &str) -> Outcome {
+    procname_prefix(config, &format!("{value} "))
+}
+
+pub(super) fn procname_append(config: &mut Config, value: &str) -> Outcome {
+    config.procname.auto = true;
+    config.procname.append = value.into();
+    Ok(())
+}
+
+pub(super) fn cheaper_algo(config: &mut Config, value: &str) -> Outcome {
+    config.cheaper.algorithm = match value {
+        // spare2 differs in how it smooths figures that are exact here.
+        "spare" | "spare2" => CheaperAlgorithm::Spare,
+        "backlog" => CheaperAlgorithm::Backlog,
+        "busyness" => CheaperAlgorithm::Busyness,
+        _ => return Err("spare, backlog or busyness".into()),
+    };
+    Ok(())
+}
+
+pub(super) fn buffer_size(config: &mut Config, value: &str) -> Outcome {
+    config.buffer_size = number(value, &(1024..=1 << 30))?;
+    Ok(())
+}
+
+/// uWSGI turns keep-alive on by a bare `http-keepalive` and takes seconds elsewhere; here it is always on, and a number
+/// above 1 says for how long.
+pub(super) fn http_keepalive(config: &mut Config, value: &str) -> Outcome {
+    match truth(value) {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            config.http_keepalive = 0;
+            Ok(())
+        }
+        Err(_) => number(value, &(0..=86_400)).map(|seconds| config.http_keepalive = seconds),
+    }
+}
+
+/// A flag in uWSGI 2.0, a level in later ones.
+pub(super) fn memory_report(config: &mut Config, value: &str) -> Outcome {
+    config.memory_report = value == "2" || truth(value)?;
+    Ok(())
+}
+
+pub(super) fn static_map(config: &mut Config, value: &str) -> Outcome {
+    match value.split_once('=') {
+        Some((prefix, root)) if prefix.starts_with('/') && !root.is_empty() => {
+            config.static_map.push(StaticMap { prefix: prefix.into(), root: root.into() });
+            Ok(())
+        }
+        _ => Err("/PREFIX=DIR".into()),
+    }
+}
+
+/// With the prefix below the directory, as nginx's `root` has it.
+pub(super) fn static_map2(config: &mut Config, value: &str) -> Outcome {
+    static_map(config, value)?;
+    if let Some(map) = config.static_map.last_mut() {
+        map.root.push(map.prefix.trim_start_matches('/'));
+    }
+    Ok(())
+}
+
+/// A bare `chmod-socket`, or `1`, is everyone may connect.
+pub(super) fn chmod_socket(config: &mut Config, value: &str) -> Outcome {
+    config.chmod_socket = Some(if matches!(value, "" | "1" | "true") { 0o666 } else { mode(value)? });
+    Ok(())
+}
+
+pub(super) fn chown_socket(config: &mut Config, value: &str) -> Outcome {
+    let (user, group) = match value.split_once(':') {
+        Some((user, group)) => (user, Some(group)),
+        None => (value, None),
+    };
+    config.chown_socket = Some(Owner { uid: find_user(user)?.uid, gid: group.map(find_group).transpose()? });
+    Ok(())
+}
+
+pub(super) fn uid(config: &mut Config, value: &str) -> Outcome {
+    config.uid = Some(find_user(value)?);
+    Ok(())
+}
+
+pub(super) fn gid(config: &mut Config, value: &str) -> Outcome {
+    config.gid = Some(find_group(value)?);
+    Ok(())
+}
+
+fn find_user(value: &str) -> Result<RunAs, String> {
+    if let Ok(uid) = value.parse() {
+        let name = User::from_uid(nix::unistd::Uid::from_raw(uid)).ok().flatten().map(|user| user.name);
+        return Ok(RunAs { uid, name });
+    }
+    match User::from_name(value) {
+        Ok(Some(user)) => Ok(RunAs { uid: user.uid.as_raw(), name: Some(user.name) }),
+        _ => Err("the name or number of a user on this machine".into()),
+    }
+}
+
+fn find_group(value: &str) -> Result<u32, String> {
+    if let Ok(gid) = value.parse() {
+        return Ok(gid);
+    }
+    match Group::from_name(value) {
+        Ok(Some(group)) => Ok(group.gid.as_raw()),
+        _ => Err("the name or number of a group on this machine".into()),
+    }
+}

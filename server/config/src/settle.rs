@@ -1,0 +1,160 @@
+//! From settings to the configuration: sets fields by the table, tells of what has no effect, and decides what depends
+//! on several options at once.
+
+use super::gather::Gatherer;
+use super::options::{self, nearest};
+use super::row::{Kind, truth};
+use super::setting::{Origin, Setting};
+use super::uwsgi::{self, Verdict};
+use super::{AppSource, Config, ConfigError};
+
+/// What settings come to.
+#[derive(Debug)]
+pub(super) struct Settled {
+    /// As far as it goes: what is wrong keeps its default.
+    pub(super) config: Config,
+    /// Everything that is wrong, in its order.
+    pub(super) errors: Vec<ConfigError>,
+}
+
+pub(super) fn settle(gathered: &Gatherer) -> Settled {
+    let mut config = Config { listen: somaxconn(), warnings: gathered.warnings.clone(), ..Config::default() };
+    config.given = gathered.settings.iter().map(given).collect();
+    config.magic = gathered.magic();
+    let mut errors = Vec::new();
+    let strict = gathered.is_strict();
+    for setting in &gathered.settings {
+        match options::find(&setting.name) {
+            Some(row) => {
+                if let Err(problem) = row.set(&mut config, &setting.value) {
+                    errors.push(bad_value(setting, problem));
+                }
+                if matches!(row.kind, Kind::Act(action) if action.is_instead_of_serving()) {
+                    config.warnings.push(format!("{}: {} is for the command line only", setting.origin, setting.name));
+                }
+            }
+            None => match foreign(setting, gathered.findings.referenced.contains(&setting.name), strict) {
+                Some(Foreign::Warning(warning)) => config.warnings.push(warning),
+                Some(Foreign::Error(error)) => errors.push(error),
+                None => {}
+            },
+        }
+    }
+    if let Err(error) = finish(&mut config) {
+        errors.push(error);
+    }
+    Settled { config, errors }
+}
+
+/// A setting as the application is told of it: what was given no value on the command line has none.
+fn given(setting: &Setting) -> (String, String) {
+    let is_bare = setting.origin == Origin::CommandLine && setting.value == "true";
+    (setting.name.clone(), if is_bare { String::new() } else { setting.value.clone() })
+}
+
+fn bad_value(setting: &Setting, problem: String) -> ConfigError {
+    let dashes = if setting.origin == Origin::CommandLine { "--" } else { "" };
+    ConfigError::BadValue { origin: setting.origin.clone(), option: format!("{dashes}{}", setting.name), problem }
+}
+
+/// What is to be said of a key that is no option of ours.
+enum Foreign {
+    Warning(String),
+    Error(ConfigError),
+}
+
+fn foreign(setting: &Setting, is_referred_to: bool, strict: bool) -> Option<Foreign> {
+    let (origin, name) = (setting.origin.clone(), setting.name.clone());
+    let (error, is_fatal) = match uwsgi::find(&name) {
+        Some(family) => match family.verdict {
+            Verdict::Needless => return None,
+            // A flag that is turned off asks for nothing.
+            _ if truth(&setting.value) == Ok(false) => return None,
+            verdict => {
+                let error = ConfigError::NotHere { origin, name, advice: family.advice };
+                (error, strict || verdict == Verdict::Refused)
+            }
+        },
+        None if is_referred_to => return None,
+        None => {
+            let nearest = nearest(&name).map(Into::into);
+            (ConfigError::UnknownOption { origin, name, nearest }, strict)
+        }
+    };
+    Some(if is_fatal { Foreign::Error(error) } else { Foreign::Warning(error.to_string()) })
+}
+
+/// Settles what depends on several options at once.
+fn finish(config: &mut Config) -> Result<(), ConfigError> {
+    if config.socket_speaks_http {
+        config.http_socket.append(&mut config.socket);
+    }
+    // systemd may have opened one for this very process: the master sees to that.
+    let inherits = std::env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string());
+    if config.http.is_empty() && config.http_socket.is_empty() && config.socket.is_empty() && !inherits {
+        return Err(ConfigError::NoSocket);
+    }
+    // A mount at the root is the application.
+    if let Some(root) = config.mounts.iter().position(|mount| mount.prefix.is_empty()) {
+        let mount = config.mounts.remove(root);
+        if config.app == AppSource::Module(String::new()) {
+            config.app = mount.app;
+            if let Some(callable) = mount.callable {
+                config.callable = callable;
+            }
+        } else {
+            let warning = "mount: '/' has no effect: module or wsgi-file names what is served there";
+            config.warnings.push(warning.into());
+        }
+    }
+    super::between::finish(&mut config.between).map_err(ConfigError::Conflict)?;
+    if let AppSource::Module(module) = &config.app {
+        if module.is_empty() && config.mounts.is_empty() {
+            return Err(ConfigError::NoApplication);
+        }
+        if let Some((module, callable)) = module.split_once(':') {
+            (config.callable, config.app) = (callable.to_owned(), AppSource::Module(module.to_owned()));
+        }
+    }
+    let cheaper = &mut config.cheaper;
+    if let Some(fewest) = cheaper.workers {
+        if fewest >= config.processes {
+            return Err(ConfigError::Conflict(format!(
+                "cheaper must be lower than processes: it is {fewest}, and processes is {}",
+                config.processes
+            )));
+        }
+        if let Some(initial) = cheaper.initial
+            && !(fewest..=config.processes).contains(&initial)
+        {
+            let used = initial.clamp(fewest, config.processes);
+            cheaper.initial = Some(used);
+            config.warnings.push(format!(
+                "cheaper-initial is {initial}, not from cheaper ({fewest}) to processes ({}): starting with {used}",
+                config.processes
+            ));
+        }
+    }
+    if let Some(longest) = config.max_worker_lifetime
+        && config.min_worker_lifetime >= longest
+    {
+        return Err(ConfigError::Conflict(format!(
+            "min-worker-lifetime must be lower than max-worker-lifetime: they are {} and {longest} seconds",
+            config.min_worker_lifetime
+        )));
+    }
+    let most = somaxconn();
+    if config.listen > most {
+        config.warnings.push(format!(
+            "listen: the system lets at most {most} connections wait, not {}: raise net.core.somaxconn with sysctl",
+            config.listen
+        ));
+    }
+    Ok(())
+}
+
+/// The longest backlog that the kernel grants; 4096 is its own default since Linux 5.4.
+pub(super) fn somaxconn() -> u32 {
+    let text = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap_or_default();
+    text.trim().parse().unwrap_or(4096)
+}

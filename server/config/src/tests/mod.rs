@@ -1,0 +1,385 @@
+//! From command lines and files to the configuration, and to the line that says what is wrong with them.
+
+mod gathering;
+mod guides;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+
+use super::options::OPTIONS;
+use super::row::Group;
+use super::settle::somaxconn;
+use super::*;
+use rwsgi_stats::Address;
+
+/// A directory of files that goes when the test ends.
+struct Files(PathBuf);
+
+impl Files {
+    fn new(test: &str, files: &[(&str, &str)]) -> Self {
+        let dir = std::env::temp_dir().join(format!("rwsgi-config-{}-{test}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        for (name, text) in files {
+            std::fs::write(dir.join(name), text).unwrap();
+        }
+        Self(dir)
+    }
+
+    /// The command line, each word that ends in `.ini` (or names a section of one) taken from the directory.
+    fn load(&self, line: &str) -> Result<Invocation, ConfigError> {
+        let word = |word: &str| {
+            if word.contains(".ini") { self.0.join(word).into_os_string() } else { OsString::from(word) }
+        };
+        load(line.split_whitespace().map(word))
+    }
+
+    fn serve(&self, line: &str) -> Config {
+        match self.load(line) {
+            Ok(Invocation::Serve(config)) => *config,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn serve(line: &str) -> Config {
+    match load(line.split_whitespace().map(OsString::from)) {
+        Ok(Invocation::Serve(config)) => *config,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+fn error(line: &str) -> String {
+    load(line.split_whitespace().map(OsString::from)).unwrap_err().to_string()
+}
+
+fn address(text: &str) -> Address {
+    text.parse().unwrap()
+}
+
+#[test]
+fn the_commands_that_people_know_mean_what_they_meant() {
+    let config =
+        serve("rwsgi --http :9090 --wsgi-file foobar.py --master --processes 4 --threads 2 --stats 127.0.0.1:9191");
+    assert_eq!(config.http, [address(":9090")]);
+    assert_eq!(config.app, AppSource::File("foobar.py".into()));
+    assert_eq!((config.processes, config.threads), (4, 2));
+    assert_eq!(config.stats, [address("127.0.0.1:9191")]);
+    assert_eq!(config.warnings, [""; 0]);
+
+    let config = serve("rwsgi --socket 127.0.0.1:3031 --wsgi-file myflaskapp.py --callable app -p 4");
+    assert_eq!(config.socket, [address("127.0.0.1:3031")]);
+    assert_eq!(config.callable, "app");
+
+    let config = serve("rwsgi --uwsgi 0.0.0.0:8000 --chdir /opt/mysite --home /opt/venv --module mysite.wsgi");
+    assert_eq!(config.socket, [address("0.0.0.0:8000")]);
+    assert_eq!(config.app, AppSource::Module("mysite.wsgi".into()));
+    assert_eq!(config.callable, "application");
+    assert_eq!(config.chdir, Some("/opt/mysite".into()));
+    assert_eq!(config.home, Some("/opt/venv".into()));
+}
+
+#[test]
+fn the_callable_after_the_colon_wins_whatever_the_order() {
+    for line in ["--module m.wsgi:app --callable other", "--callable other --module m.wsgi:app"] {
+        let config = serve(&format!("rwsgi --http :9090 {line}"));
+        assert_eq!((config.app, config.callable), (AppSource::Module("m.wsgi".into()), "app".into()), "{line}");
+    }
+}
+
+#[test]
+fn sockets_and_paths_add_up_and_the_last_of_anything_else_wins() {
+    let config = serve(
+        "rwsgi --http :1 --http :2 --http-socket :3 -s /a.sock -s @b -w m --pp /x --pythonpath /y -p 2 --workers 3",
+    );
+    assert_eq!(config.http, [address(":1"), address(":2")]);
+    assert_eq!(config.http_socket, [address(":3")]);
+    assert_eq!(config.socket, [address("/a.sock"), address("@b")]);
+    assert_eq!(config.pythonpath, [PathBuf::from("/x"), PathBuf::from("/y")]);
+    assert_eq!(config.processes, 3);
+}
+
+#[test]
+fn what_cannot_be_is_one_line_that_names_the_option_and_what_it_got() {
+    for (line, expected) in [
+        (
+            "--http :1 -w m --processes four",
+            "command line: --processes: expected a whole number from 1 to 10000, got 'four'",
+        ),
+        ("--http :1 -w m --processes 0", "command line: --processes: expected a whole number from 1 to 10000, got '0'"),
+        (
+            "--http :1 -w m --processes -3",
+            "command line: --processes: expected a whole number from 1 to 10000, got '-3'",
+        ),
+        ("--http :1 -w m --proceses 4", "command line: there is no option '--proceses'; did you mean '--processes'?"),
+        ("--http :1 -w m --qqqqqqq", "command line: there is no option '--qqqqqqq'"),
+        ("--http :1 -w m --processes", "command line: --processes <N> needs a value"),
+        ("--http :1 -w m --stats-http=yes", "command line: --stats-http takes no value"),
+        (
+            "--http 9090 -w m",
+            "command line: --http: '9090' is not an address (a port alone needs a colon before it): expected host:port, :port, [ipv6]:port, /path/to.sock or @abstract",
+        ),
+        (
+            "--http :1 -w :app",
+            "command line: --module: expected a module's name, optionally with a colon and the callable's, got ':app'",
+        ),
+        ("--http :1", "no application to serve: give --module MODULE[:CALLABLE] or --wsgi-file FILE"),
+        (
+            "-w m",
+            "no address to serve on: give --http ADDRESS (as in --http :9090), --http-socket ADDRESS behind a proxy, or --socket ADDRESS for uwsgi_pass",
+        ),
+        ("--ini /nowhere/a.ini", "command line: cannot read /nowhere/a.ini: No such file or directory (os error 2)"),
+        (
+            "a.cfg",
+            "command line: 'a.cfg' is no configuration file: its name should end in .ini, .xml, .yaml, .yml, .json or .js",
+        ),
+    ] {
+        let message = error(&format!("rwsgi {line}"));
+        assert_eq!(message, expected, "{line}");
+    }
+}
+
+#[test]
+fn a_file_says_the_same_as_the_command_line() {
+    let files = Files::new(
+        "says_the_same",
+        &[(
+            "a.ini",
+            "# comment\n; comment\n[other]\nprocesses = 9\n[uwsgi]\nhttp = :9090\nhttp=:9091\n  wsgi-file = foobar.py  \n\
+             memory-report = true\ndisable-logging = False\nstats-http\nmaster = true\nprocesses = 2\n[rwsgi]\nthreads = 3",
+        )],
+    );
+    for line in ["rwsgi a.ini", "rwsgi --ini a.ini"] {
+        let config = files.serve(line);
+        assert_eq!(config.http, [address(":9090"), address(":9091")]);
+        assert_eq!(config.app, AppSource::File("foobar.py".into()));
+        assert!(config.memory_report && !config.disable_logging && config.stats_http);
+        assert_eq!((config.processes, config.threads), (2, 3));
+    }
+    // As uWSGI: an option after --ini wins over the file, and a file that stands alone comes after the options.
+    assert_eq!(files.serve("rwsgi --ini a.ini --processes 5").processes, 5);
+    assert_eq!(files.serve("rwsgi a.ini --processes 5").processes, 2);
+    assert_eq!(files.serve("rwsgi --http :1 -w m a.ini:other").processes, 9);
+}
+
+#[test]
+fn a_file_includes_another_or_a_section_of_its_own() {
+    let files =
+        Files::new("includes", &[("a.ini", "[uwsgi]\nini = :base\nmodule = m\n[base]\nhttp = :1\nprocesses = 7\n")]);
+    assert_eq!(files.serve("rwsgi a.ini").processes, 7);
+    let files = Files::new("circle", &[("b.ini", "[uwsgi]\nini = :uwsgi\n")]);
+    assert!(files.load("rwsgi b.ini").unwrap_err().to_string().contains("b.ini:2: ':uwsgi' includes itself"));
+}
+
+#[test]
+fn what_is_wrong_in_a_file_is_said_with_its_line() {
+    for (text, expected) in [
+        ("[uwsgi]\n\nprocesses = 4 ; four\n", ":3: processes: expected a whole number from 1 to 10000, got '4 ; four'"),
+        ("[uwsgi]\nstats-http = flase\n", ":2: stats-http: expected true or false, got 'flase'"),
+        ("[uwsgi\n", ":1: '[uwsgi' is no section header: it does not end with ']'"),
+        ("[uwsgi]\n= 4\n", ":2: '= 4' has no key before its '='"),
+        ("[app]\n[b]\n", ":1: there is no section 'uwsgi' (there is: [app], [b])"),
+        ("", ":1: there is no section 'uwsgi' (there is: none)"),
+    ] {
+        let files = Files::new("wrong", &[("a.ini", text)]);
+        let message = files.load("rwsgi --http :1 -w m a.ini").unwrap_err().to_string();
+        assert!(message.ends_with(&format!("a.ini{expected}")), "{text}: {message}");
+    }
+}
+
+#[test]
+fn a_key_that_nothing_knows_is_warned_of_with_the_nearest_name() {
+    let files = Files::new("unknown", &[("a.ini", "[uwsgi]\nhttp = :1\nmodule = m\nproceses = 4\n")]);
+    let warnings = files.serve("rwsgi a.ini").warnings;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].ends_with("a.ini:4: there is no option 'proceses'; did you mean 'processes'?"), "{warnings:?}");
+}
+
+#[test]
+fn what_makes_no_sense_together_is_refused() {
+    for (line, expected) in [
+        ("--cheaper 10 -p 8", "cheaper must be lower than processes: it is 10, and processes is 8"),
+        ("--cheaper 8 --workers 8", "cheaper must be lower than processes: it is 8, and processes is 8"),
+        (
+            "--max-worker-lifetime 5 --min-worker-lifetime 10",
+            "min-worker-lifetime must be lower than max-worker-lifetime: they are 10 and 5 seconds",
+        ),
+    ] {
+        assert_eq!(error(&format!("rwsgi --http :1 -w m {line}")), expected);
+    }
+    let config = serve("rwsgi --http :1 -w m --cheaper 2 -p 4 --cheaper-initial 9");
+    assert_eq!((config.cheaper.workers, config.cheaper.initial), (Some(2), Some(4)));
+    assert!(config.warnings.iter().any(|warning| warning.starts_with("cheaper-initial is 9")), "{:?}", config.warnings);
+}
+
+#[test]
+fn values_with_rules_of_their_own_are_read() {
+    type Field = fn(&Config) -> String;
+    for (option, field, expected) in [
+        ("--chmod-socket=664", (|c| format!("{:?}", c.chmod_socket)) as Field, "Some(436)"),
+        ("-C", |c| format!("{:?}", c.chmod_socket), "Some(438)"),
+        ("-C660", |c| format!("{:?}", c.chmod_socket), "Some(432)"),
+        ("--chown-socket 0:0", |c| format!("{:?}", c.chown_socket), "Some(Owner { uid: 0, gid: Some(0) })"),
+        ("--uid root", |c| format!("{:?}", c.uid), "Some(RunAs { uid: 0, name: Some(\"root\") })"),
+        ("--uid 4242424", |c| format!("{:?}", c.uid), "Some(RunAs { uid: 4242424, name: None })"),
+        ("--gid root", |c| format!("{:?}", c.gid), "Some(0)"),
+        ("--umask 022", |c| format!("{:?}", c.umask), "Some(18)"),
+        ("--harakiri 60", |c| format!("{:?}", c.harakiri), "Some(60)"),
+        ("--harakiri 0", |c| format!("{:?}", c.harakiri), "None"),
+        ("--reload-on-rss 100", |c| format!("{:?}", c.reload_on_rss), "Some(104857600)"),
+        ("--reload-on-as 0.5", |c| format!("{:?}", c.reload_on_as), "Some(524288)"),
+        ("--http-keepalive", |c| c.http_keepalive.to_string(), "60"),
+        ("--http-keepalive=5", |c| c.http_keepalive.to_string(), "5"),
+        ("--env A=b=c --env D=", |c| format!("{:?}", c.env), "[(\"A\", \"b=c\"), (\"D\", \"\")]"),
+        ("--static-map /s=/srv", |c| format!("{:?}", c.static_map), "[StaticMap { prefix: \"/s\", root: \"/srv\" }]"),
+        (
+            "--mount /a/=b.py",
+            |c| format!("{:?}", c.mounts),
+            "[Mount { prefix: \"/a/\", app: File(\"b.py\"), callable: None }]",
+        ),
+        ("--procname-prefix-spaced ax", |c| format!("{}{:?}", c.procname.auto, c.procname.prefix), "true\"ax \""),
+        ("--cheaper-algo busyness", |c| format!("{:?}", c.cheaper.algorithm), "Busyness"),
+        ("--plugins python3,http", |c| c.processes.to_string(), "1"),
+    ] {
+        let config = serve(&format!("rwsgi --http :1 -w m {option}"));
+        assert_eq!(field(&config), expected, "{option}");
+    }
+}
+
+#[test]
+fn values_against_those_rules_are_refused() {
+    for (option, expected) in [
+        ("--chmod-socket=9", "--chmod-socket: expected three octal digits, as in 660, got '9'"),
+        ("--uid no-such", "--uid: expected the name or number of a user on this machine, got 'no-such'"),
+        (
+            "--chown-socket root:no-such",
+            "--chown-socket: expected the name or number of a group on this machine, got 'root:no-such'",
+        ),
+        ("--reload-on-rss lots", "--reload-on-rss: expected megabytes, as in 512 or 0.5, got 'lots'"),
+        ("--reload-on-rss -1", "--reload-on-rss: expected megabytes, as in 512 or 0.5, got '-1'"),
+        ("--env A", "--env: expected NAME=VALUE, got 'A'"),
+        ("--mount /a=b", "--mount: expected /PREFIX=FILE.py or /PREFIX=MODULE:CALLABLE, got '/a=b'"),
+        ("--cheaper-algo magic", "--cheaper-algo: expected spare, backlog or busyness, got 'magic'"),
+    ] {
+        assert_eq!(error(&format!("rwsgi --http :1 -w m {option}")), format!("command line: {expected}"));
+    }
+    assert!(error("rwsgi --http :1 -w m --plugins gevent").contains("--plugins: expected plugins that are built in"));
+}
+
+#[test]
+fn a_mount_at_the_root_is_the_application() {
+    let config = serve("rwsgi --http :1 --mount /=m:app --mount /b=b.py");
+    assert_eq!((config.app, config.callable), (AppSource::Module("m".into()), "app".into()));
+    assert_eq!(config.mounts.len(), 1);
+}
+
+#[test]
+fn a_mount_at_the_root_beside_an_application_is_warned_of() {
+    let config = serve("rwsgi --http :1 -w m --mount /=n:app");
+    assert_eq!((config.app, config.mounts), (AppSource::Module("m".into()), Vec::new()));
+    assert!(config.warnings[0].contains("mount: '/' has no effect"), "{:?}", config.warnings);
+}
+
+#[test]
+fn a_longer_backlog_than_the_system_grants_is_warned_of() {
+    assert_eq!(serve("rwsgi --http :1 -w m").listen, somaxconn());
+    let config = serve("rwsgi --http :1 -w m --listen 1000000");
+    assert!(config.warnings[0].contains("net.core.somaxconn"), "{:?}", config.warnings);
+}
+
+#[test]
+fn help_and_versions_need_no_application() {
+    let Ok(Invocation::Print(help)) = load(["rwsgi", "--help"].into_iter().map(OsString::from)) else { panic!() };
+    for row in OPTIONS.iter().filter(|row| row.group != Group::Logic) {
+        assert!(help.contains(&format!("--{}", row.names[0])), "{}", row.names[0]);
+    }
+    let Ok(Invocation::Print(version)) = load(["rwsgi", "--version"].into_iter().map(OsString::from)) else { panic!() };
+    assert_eq!(version, concat!(env!("CARGO_PKG_VERSION"), "\n"));
+    assert!(matches!(
+        load(["rwsgi", "--python-version"].into_iter().map(OsString::from)),
+        Ok(Invocation::PythonVersion)
+    ));
+}
+
+#[test]
+fn no_two_options_share_a_name_and_each_says_what_it_does() {
+    let mut names: Vec<&str> = OPTIONS.iter().flat_map(|row| row.names.iter().copied()).collect();
+    let mut shorts: Vec<char> = OPTIONS.iter().filter_map(|row| row.short).collect();
+    let (all_names, all_shorts) = (names.len(), shorts.len());
+    names.sort_unstable();
+    names.dedup();
+    shorts.sort_unstable();
+    shorts.dedup();
+    assert_eq!((names.len(), shorts.len()), (all_names, all_shorts));
+    for row in OPTIONS {
+        assert!(!row.help.is_empty() && !row.help.ends_with('.'), "{}: {}", row.names[0], row.help);
+    }
+}
+
+#[test]
+fn the_defaults_in_the_table_are_the_ones_in_force() {
+    for row in OPTIONS.iter().filter(|row| !row.default.is_empty() && row.names[0] != "listen") {
+        let mut config = Config::default();
+        row.set(&mut config, row.default).unwrap();
+        assert_eq!(config, Config::default(), "{}", row.names[0]);
+    }
+}
+
+#[test]
+fn the_configuration_survives_the_way_to_another_process() {
+    let config = serve("rwsgi --http :9090 --socket @a --module m --pp /x --processes 4 --memory-report");
+    let json = serde_json::to_string(&config).unwrap();
+    assert_eq!(serde_json::from_str::<Config>(&json).unwrap(), config);
+}
+
+#[test]
+fn names_may_be_cut_short_as_with_getopt() {
+    assert_eq!(serve("rwsgi --http :1 -w m --process 3").processes, 3);
+    assert_eq!(serve("rwsgi --http :1 -w m --virtual /x").home, Some("/x".into()));
+    assert!(error("rwsgi --http :1 -w m --pro 3").contains("there is no option '--pro'"));
+}
+
+#[test]
+fn the_module_is_served_where_a_file_is_given_too() {
+    for line in ["-w m:app --wsgi-file f.py", "--wsgi-file f.py -w m:app"] {
+        let config = serve(&format!("rwsgi --http :1 {line}"));
+        assert_eq!((config.app, config.callable), (AppSource::Module("m".into()), "app".into()));
+        assert_eq!(config.warnings, ["module and wsgi-file are both given: 'm:app' is served, and not f.py"]);
+    }
+}
+
+#[test]
+fn only_the_command_line_can_ask_for_something_else_than_serving() {
+    let files = Files::new("version", &[("a.ini", "[uwsgi]\nhttp = :1\nmodule = m\nversion = 2\n")]);
+    let warnings = files.serve("rwsgi a.ini").warnings;
+    assert!(
+        warnings.len() == 1 && warnings[0].ends_with("a.ini:4: version is for the command line only"),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn sockets_of_protocol_http_are_http_sockets() {
+    let config = serve("rwsgi --socket 0.0.0.0:8000 --protocol=http -w wsgi");
+    assert_eq!((config.http_socket, config.socket), (vec![address("0.0.0.0:8000")], vec![]));
+    assert!(
+        error("rwsgi --socket :1 --protocol fastcgi -w m")
+            .contains("--protocol: expected uwsgi or http, got 'fastcgi'")
+    );
+}
+
+proptest! {
+    #[test]
+    fn no_command_line_panics(words in prop::collection::vec("(--?[a-z-]{0,12}=?)?\\PC{0,12}", 0..8)) {
+        // A file to read must not be what a random word happens to name.
+        let words = words.into_iter().filter(|word| !word.contains(['/', '.']) && word != "-");
+        let _ = load(std::iter::once("rwsgi".to_owned()).chain(words).map(OsString::from));
+    }
+}

@@ -1,0 +1,460 @@
+//! The typed result: what the rest of the server reads.
+
+use std::path::{Path, PathBuf};
+
+use super::between::Between;
+use rwsgi_stats::Address;
+use serde::{Deserialize, Serialize};
+
+/// Where the application is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AppSource {
+    /// `--wsgi-file`: a Python file, relative to `chdir`.
+    File(PathBuf),
+    /// `--module`: an importable module.
+    Module(String),
+}
+
+/// `--mount`: an application under a prefix.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Begins with a slash, and may end in one, which then belongs to `SCRIPT_NAME`; empty for the root.
+    pub prefix: String,
+    /// Where the application is.
+    pub app: AppSource,
+    /// Its name there; `None` for [`Config::callable`].
+    pub callable: Option<String>,
+}
+
+/// `--static-map`: files under a prefix.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StaticMap {
+    /// Begins with a slash; may or may not end in one.
+    pub prefix: String,
+    /// The directory, or a single file.
+    pub root: PathBuf,
+}
+
+/// `--uid`: whom to run as.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunAs {
+    /// The user's number.
+    pub uid: u32,
+    /// The user's name, for the groups that the user is in; `None` for a number without a name.
+    pub name: Option<String>,
+}
+
+/// `--chown-socket`: whose a socket file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// The user's number.
+    pub uid: u32,
+    /// The group's number, when one was given.
+    pub gid: Option<u32>,
+}
+
+/// What processes are called in `ps`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessNames {
+    /// `--auto-procname`: names that tell what each process is.
+    pub auto: bool,
+    /// `--procname`: one name for all.
+    pub all: Option<String>,
+    /// `--procname-master`: the master's.
+    pub master: Option<String>,
+    /// `--procname-prefix`, `--procname-prefix-spaced`: put before.
+    pub prefix: String,
+    /// `--procname-append`: put after.
+    pub append: String,
+}
+
+/// How the number of workers follows the load.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cheaper {
+    /// `--cheaper`: the fewest workers; below [`Config::processes`]. `None` when the number is fixed.
+    pub workers: Option<u32>,
+    /// `--cheaper-initial`: how many to start with, from `workers` to `processes`; `None` for the fewest.
+    pub initial: Option<u32>,
+    /// `--cheaper-step`: how many to add at a time.
+    pub step: u32,
+    /// `--cheaper-algo`.
+    pub algorithm: CheaperAlgorithm,
+    /// `--cheaper-overload`: seconds between two looks at the load.
+    pub overload: u32,
+    /// `--cheaper-busyness-*`.
+    pub busyness: Busyness,
+}
+
+impl Default for Cheaper {
+    fn default() -> Self {
+        Self {
+            workers: None,
+            initial: None,
+            step: 1,
+            algorithm: CheaperAlgorithm::Spare,
+            overload: 3,
+            busyness: Busyness::default(),
+        }
+    }
+}
+
+/// What tells that workers are too few.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CheaperAlgorithm {
+    /// None is idle.
+    Spare,
+    /// Connections wait.
+    Backlog,
+    /// Utilization, within [`Busyness`].
+    Busyness,
+}
+
+/// The bounds of the `busyness` algorithm.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Busyness {
+    /// Percent of utilization above which workers are added.
+    pub max: u32,
+    /// Percent of utilization below which workers may go.
+    pub min: u32,
+    /// Looks below `min` before one goes.
+    pub multiplier: u32,
+    /// Added to the multiplier when one went too early.
+    pub penalty: u32,
+    /// Waiting connections above which emergency workers start.
+    pub backlog_alert: u32,
+    /// Looks below `min` before one goes while there are emergency workers.
+    pub backlog_multiplier: u32,
+    /// Emergency workers started at a time.
+    pub backlog_step: u32,
+    /// Seconds that connections may wait without a break before emergency workers start.
+    pub backlog_nonzero: u32,
+    /// Log each decision.
+    pub verbose: bool,
+}
+
+impl Default for Busyness {
+    fn default() -> Self {
+        Self {
+            max: 50,
+            min: 25,
+            multiplier: 10,
+            penalty: 2,
+            backlog_alert: 33,
+            backlog_multiplier: 3,
+            backlog_step: 1,
+            backlog_nonzero: 60,
+            verbose: false,
+        }
+    }
+}
+
+/// The job queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spooler {
+    /// `--spooler`: where jobs lie.
+    pub directories: Vec<PathBuf>,
+    /// `--spooler-external`: where jobs may be queued that another server runs.
+    pub external: Vec<PathBuf>,
+    /// `--spooler-processes`: spoolers for each directory.
+    pub processes: u32,
+    /// `--spooler-frequency`: seconds between two scans.
+    pub frequency: u32,
+    /// `--spooler-max-tasks`: jobs after which a spooler is replaced.
+    pub max_tasks: Option<u32>,
+    /// `--spooler-harakiri`: seconds that a job may take.
+    pub harakiri: Option<u32>,
+    /// `--spooler-chdir`: where to be for each job.
+    pub chdir: Option<PathBuf>,
+    /// `--spooler-import`: modules to import in each spooler.
+    pub import: Vec<String>,
+    /// `--spooler-quiet`: no line for each job.
+    pub quiet: bool,
+}
+
+impl Spooler {
+    /// How many spoolers there are, over all directories.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.directories.len() as u32 * self.processes
+    }
+
+    /// Where jobs may be queued: our own directories first.
+    pub fn all_directories(&self) -> impl Iterator<Item = &Path> {
+        self.directories.iter().chain(&self.external).map(PathBuf::as_path)
+    }
+
+    /// The directory of the spooler of that number (from 1): those of the first directory come first.
+    #[must_use]
+    pub fn directory_of(&self, number: u32) -> Option<&Path> {
+        let index = number.checked_sub(1)? / self.processes;
+        self.directories.get(index as usize).map(PathBuf::as_path)
+    }
+}
+
+impl Default for Spooler {
+    fn default() -> Self {
+        Self {
+            directories: Vec::new(),
+            external: Vec::new(),
+            processes: 1,
+            frequency: 30,
+            max_tasks: None,
+            harakiri: None,
+            chdir: None,
+            import: Vec::new(),
+            quiet: false,
+        }
+    }
+}
+
+/// Everything that the server does differently from one run to another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// `--http`: addresses that the http router listens on.
+    pub http: Vec<Address>,
+    /// `--http-socket`: addresses on which the workers speak HTTP/1.1 themselves.
+    pub http_socket: Vec<Address>,
+    /// `--socket`: addresses on which the workers speak the uwsgi protocol.
+    pub socket: Vec<Address>,
+    /// `--protocol http`: what `--socket` named is in [`Self::http_socket`].
+    pub socket_speaks_http: bool,
+    /// `--listen`: connections that may wait in each socket's backlog.
+    pub listen: u32,
+    /// The application.
+    pub app: AppSource,
+    /// `--callable`: the application's name in its module.
+    pub callable: String,
+    /// `--chdir`: working directory of the application.
+    pub chdir: Option<PathBuf>,
+    /// `--pythonpath`: put before `sys.path` one after another, so that the last is searched first, as with uWSGI.
+    pub pythonpath: Vec<PathBuf>,
+    /// `--home`, `--virtualenv`: the virtual environment to run in.
+    pub home: Option<PathBuf>,
+    /// `--processes`: number of workers.
+    pub processes: u32,
+    /// `--threads`: threads in each worker.
+    pub threads: u32,
+    /// `--stats`: addresses of the stats server.
+    pub stats: Vec<Address>,
+    /// `--stats-http`: the stats server answers HTTP.
+    pub stats_http: bool,
+    /// `--memory-report`: memory in the access log.
+    pub memory_report: bool,
+    /// `--disable-logging`: no access log.
+    pub disable_logging: bool,
+    /// `--lazy-apps`: each worker loads the application itself, after the fork.
+    pub lazy_apps: bool,
+    /// `--socket-timeout`: how long a client may take to send or receive anything, seconds.
+    pub socket_timeout: u32,
+    /// `--http-timeout`: the same for the http router's clients, seconds.
+    pub http_timeout: u32,
+    /// `--http-keepalive`: how long a kept-alive connection may be idle, seconds; 0 to close after each response.
+    pub http_keepalive: u32,
+    /// `--buffer-size`: the largest request head, bytes.
+    pub buffer_size: usize,
+    /// `--limit-post`: the largest request body, bytes; 0 for no limit.
+    pub limit_post: u64,
+    /// `--post-buffering`: the largest request body that waits in memory, bytes; larger ones wait in a file.
+    pub post_buffering: u64,
+    /// `--worker-reload-mercy`, `--reload-mercy`: how long a stopping worker may take to finish, seconds.
+    pub reload_mercy: u32,
+    /// `--chmod-socket`: mode of socket files.
+    pub chmod_socket: Option<u32>,
+    /// `--chown-socket`: owner of socket files.
+    pub chown_socket: Option<Owner>,
+    /// `--so-keepalive`: TCP keep-alive on accepted connections.
+    pub so_keepalive: bool,
+    /// `--mount`: applications under prefixes, beside [`Self::app`].
+    pub mounts: Vec<Mount>,
+    /// `--manage-script-name`: a mount's prefix moves from `PATH_INFO` to `SCRIPT_NAME`.
+    pub manage_script_name: bool,
+    /// `--no-default-app`: 404 where nothing is mounted and there is no [`Self::app`].
+    pub no_default_app: bool,
+    /// `--env`: variables to set before the application is loaded, in order.
+    pub env: Vec<(String, String)>,
+    /// `--unenv`: variables to take away before that.
+    pub unenv: Vec<String>,
+    /// `--import`: modules, or files where there is a slash or `.py`, to import just before the application.
+    pub import: Vec<String>,
+    /// `--shared-import`: the same, as soon as Python starts, so that every process has them.
+    pub shared_import: Vec<String>,
+    /// `--auto-procname`, `--procname*`.
+    pub procname: ProcessNames,
+    /// `--cheaper*`.
+    pub cheaper: Cheaper,
+    /// `--idle`: seconds without a request after which every worker goes.
+    pub idle: Option<u32>,
+    /// `--cheap`: no worker until the first request.
+    pub cheap: bool,
+    /// `--max-requests`: requests after which a worker is replaced; 0 for never.
+    pub max_requests: u64,
+    /// `--max-requests-delta`: added to it, times the worker's number.
+    pub max_requests_delta: u64,
+    /// `--max-worker-lifetime`: seconds after which a worker is replaced.
+    pub max_worker_lifetime: Option<u32>,
+    /// `--max-worker-lifetime-delta`: seconds added to it, times the worker's number.
+    pub max_worker_lifetime_delta: u32,
+    /// `--min-worker-lifetime`: seconds before which none is replaced for age or memory.
+    pub min_worker_lifetime: u32,
+    /// `--reload-on-rss`: resident bytes above which a worker is replaced between requests.
+    pub reload_on_rss: Option<u64>,
+    /// `--reload-on-as`: bytes of address space above which a worker is replaced between requests.
+    pub reload_on_as: Option<u64>,
+    /// `--evil-reload-on-rss`: resident bytes above which a worker is replaced at once.
+    pub evil_reload_on_rss: Option<u64>,
+    /// `--evil-reload-on-as`: bytes of address space above which a worker is replaced at once.
+    pub evil_reload_on_as: Option<u64>,
+    /// `--limit-as`: `RLIMIT_AS` of every process, bytes.
+    pub limit_as: Option<u64>,
+    /// `--harakiri`: seconds that a request may take.
+    pub harakiri: Option<u32>,
+    /// `--harakiri-verbose`: log what was ended.
+    pub harakiri_verbose: bool,
+    /// `--static-map`: files under prefixes.
+    pub static_map: Vec<StaticMap>,
+    /// `--check-static`: directories to look in before the application is asked.
+    pub check_static: Vec<PathBuf>,
+    /// `--uid`: whom to run as.
+    pub uid: Option<RunAs>,
+    /// `--gid`: the group to run as.
+    pub gid: Option<u32>,
+    /// `--umask`.
+    pub umask: Option<u32>,
+    /// `--pidfile`: written before privileges are dropped.
+    pub pidfile: Option<PathBuf>,
+    /// `--pidfile2`: written after privileges are dropped.
+    pub pidfile2: Option<PathBuf>,
+    /// `--daemonize`: go to the background, log here.
+    pub daemonize: Option<PathBuf>,
+    /// `--daemonize2`: the same once the application is loaded.
+    pub daemonize2: Option<PathBuf>,
+    /// `--vacuum`: remove socket files and pidfiles at the end.
+    pub vacuum: bool,
+    /// `--brutal-reload-on-term`: SIGTERM reloads at once instead of stopping.
+    pub brutal_reload_on_term: bool,
+    /// `--no-orphans`: workers end at once when the master is gone.
+    pub no_orphans: bool,
+    /// `--master-fifo`: named pipes that take orders.
+    pub master_fifo: Vec<PathBuf>,
+    /// `--touch-reload`: reload when one of these changes.
+    pub touch_reload: Vec<PathBuf>,
+    /// `--touch-chain-reload`: replace workers one by one when one of these changes.
+    pub touch_chain_reload: Vec<PathBuf>,
+    /// `--touch-logreopen`: open the log file again when one of these changes.
+    pub touch_logreopen: Vec<PathBuf>,
+    /// `--py-autoreload`: seconds between looks for changed Python files.
+    pub py_autoreload: Option<u32>,
+    /// `--logto`: log here.
+    pub logto: Option<PathBuf>,
+    /// `--logto2`: log here, opened after privileges are dropped.
+    pub logto2: Option<PathBuf>,
+    /// `--log-master`: the master writes what workers log.
+    pub log_master: bool,
+    /// `--log-maxsize`: bytes after which the log is rotated; 0 for never.
+    pub log_maxsize: u64,
+    /// `--log-backupname`: the rotated log's name.
+    pub log_backupname: Option<PathBuf>,
+    /// `--spooler*`: the job queue.
+    pub spooler: Spooler,
+    /// What the application's processes share.
+    pub between: Between,
+    /// The options as they were given, for the application: names and values, in order.
+    pub given: Vec<(String, String)>,
+    /// The magic variables, for the application.
+    pub magic: Vec<(char, String)>,
+    /// What to tell the person who started the server, one line each: options without effect, keys that nothing knows.
+    pub warnings: Vec<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            http: Vec::new(),
+            http_socket: Vec::new(),
+            socket: Vec::new(),
+            socket_speaks_http: false,
+            listen: 4096,
+            app: AppSource::Module(String::new()),
+            callable: "application".into(),
+            chdir: None,
+            pythonpath: Vec::new(),
+            home: None,
+            processes: 1,
+            threads: 1,
+            stats: Vec::new(),
+            stats_http: false,
+            memory_report: false,
+            disable_logging: false,
+            lazy_apps: false,
+            socket_timeout: 30,
+            http_timeout: 60,
+            http_keepalive: 60,
+            buffer_size: 64 * 1024,
+            limit_post: 0,
+            post_buffering: 1024 * 1024,
+            reload_mercy: 60,
+            chmod_socket: None,
+            chown_socket: None,
+            so_keepalive: false,
+            mounts: Vec::new(),
+            manage_script_name: false,
+            no_default_app: false,
+            env: Vec::new(),
+            unenv: Vec::new(),
+            import: Vec::new(),
+            shared_import: Vec::new(),
+            procname: ProcessNames::default(),
+            cheaper: Cheaper::default(),
+            idle: None,
+            cheap: false,
+            max_requests: 0,
+            max_requests_delta: 0,
+            max_worker_lifetime: None,
+            max_worker_lifetime_delta: 0,
+            min_worker_lifetime: 10,
+            reload_on_rss: None,
+            reload_on_as: None,
+            evil_reload_on_rss: None,
+            evil_reload_on_as: None,
+            limit_as: None,
+            harakiri: None,
+            harakiri_verbose: false,
+            static_map: Vec::new(),
+            check_static: Vec::new(),
+            uid: None,
+            gid: None,
+            umask: None,
+            pidfile: None,
+            pidfile2: None,
+            daemonize: None,
+            daemonize2: None,
+            vacuum: false,
+            brutal_reload_on_term: false,
+            no_orphans: false,
+            master_fifo: Vec::new(),
+            touch_reload: Vec::new(),
+            touch_chain_reload: Vec::new(),
+            touch_logreopen: Vec::new(),
+            py_autoreload: None,
+            logto: None,
+            logto2: None,
+            log_master: false,
+            log_maxsize: 0,
+            log_backupname: None,
+            spooler: Spooler::default(),
+            between: Between::default(),
+            given: Vec::new(),
+            magic: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+}
+
+/// What a running server is told through its pidfile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Finish and exit.
+    Stop,
+    /// Replace the running generation by a new one.
+    Reload,
+}

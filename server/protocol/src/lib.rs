@@ -1,0 +1,27 @@
+//! Bytes to requests and back. Pure: no sockets, no Python, so that it is fuzzed and measured alone.
+//!
+//! | module | what it knows |
+//! | --- | --- |
+//! | [`http`] | a request head, by RFC 9112, strictly |
+//! | [`target`] | the parts of a request target, and the path that an application sees |
+//! | [`chunked`] | a chunked request body, decoded as it arrives; a chunk's head, written |
+//! | [`uwsgi`] | a uwsgi packet |
+//! | [`response`] | a response head, and how its body ends |
+//! | [`date`] | the `Date` header |
+//! | [`link`] | what the http router and the workers say to each other |
+//!
+//! The http router and the workers' own sockets use this one parser, so that neither lets through what the other
+//! refuses.
+
+pub mod chunked;
+pub mod date;
+pub mod http;
+pub mod link;
+mod refusal;
+pub mod response;
+mod socket_protocol;
+pub mod target;
+pub mod uwsgi;
+mod version;
+
+pub use socket_protocol::SocketProtocol;

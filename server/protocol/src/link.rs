@@ -1,0 +1,358 @@
+//! What the http router and a worker say to each other, over one unix stream socket per thread of each worker.
+//!
+//! The worker connects and says [`Hello`]. From then on the router sends requests, and the worker answers them one at a
+//! time, in order. A thread that is free gets a request; one that has been answering quickly gets up to [`AHEAD_MAX`] at
+//! once, so that neither side waits for the other between two requests. A request that was dispatched can be cancelled
+//! until the worker begins with it: both sides have its state in shared memory (the server's `stats::ahead`), the worker
+//! takes it there and the router cancels it there, and only one of the two succeeds. What was cancelled the worker reads and
+//! passes over ([`SKIPPED`]). So no request waits behind a slow one while another thread is free.
+//!
+//! A request is [`RequestLengths`], then the [`Peer`] as text, the HTTP head as the client sent it (it passed
+//! [`super::http::parse`]), and the body, decoded: the router has all of it before it dispatches.
+//!
+//! The worker takes all of a request off the link before it looks for the next one, also a body that the application did
+//! not read; or it closes the link.
+//!
+//! A response is frames: a length (32 bits, little-endian) and that many bytes, which go to the client as they are. The
+//! worker writes the complete HTTP response for the client's version, chunked framing included. A length of
+//! [`DONE_KEEP`] or [`DONE_CLOSE`] in place of a frame ends it, and says what becomes of the client's connection;
+//! [`QUICK`] is added when the thread was done with it soon. [`ABORTED`] ends a response that did not come to its end: the
+//! client's connection is reset, or it would take what it has for the whole.
+//!
+//! Leaving, so that no request is lost when workers are exchanged: a worker that wants to go sends [`LEAVING`] when no
+//! frame is under way, and reads on. The router sends it nothing more after that, cancels what it has not begun with, and
+//! closes the link when it is idle. If a request had crossed the word on its way, the worker serves it as any other, and
+//! then the router closes. So the worker may exit when it reads end-of-file, and never before.
+
+use std::fmt::Display;
+use std::net::IpAddr;
+
+use thiserror::Error;
+
+/// The most requests that are on a link at once.
+pub const AHEAD_MAX: usize = 8;
+/// In place of a frame's length: the response is complete, the client's connection stays.
+pub const DONE_KEEP: u32 = 0xFFFF_FFF0;
+/// In place of a frame's length: the response is complete, the client's connection is to be closed.
+pub const DONE_CLOSE: u32 = 0xFFFF_FFF1;
+/// Added to both: the request took the thread less than [`QUICK_NS`].
+pub const QUICK: u32 = 2;
+/// What is quick: a request that waits behind several of these waits no longer than a turn of the router's loop, ns.
+pub const QUICK_NS: u64 = 250_000;
+/// In place of a frame's length: the worker wants no further request on this link.
+pub const LEAVING: u32 = 0xFFFF_FFF4;
+/// In place of a frame's length: the next request had been taken back, and nothing comes of it.
+pub const SKIPPED: u32 = 0xFFFF_FFF5;
+/// In place of a frame's length: the response breaks off.
+pub const ABORTED: u32 = 0xFFFF_FFF6;
+/// The most bytes in one frame.
+pub const MAX_FRAME: u32 = 0xFFFF_FF00;
+
+/// The first bytes on a link, with the version of what follows.
+const MAGIC: [u8; 4] = *b"RWL3";
+
+/// Something that does not speak this protocol, or not this version of it.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum LinkError {
+    /// The first bytes are not ours.
+    #[error("the peer does not speak the link protocol")]
+    Magic,
+    /// A length word that means nothing.
+    #[error("a frame of {0} bytes on the link, more than any frame has")]
+    Length(u32),
+    /// The text of a [`Peer`] is not four words.
+    #[error("the peer's addresses on the link are malformed")]
+    Peer,
+}
+
+/// Who connects: a thread of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// The worker's id, from 1.
+    pub worker: u32,
+    /// The thread's number in its worker, from 0.
+    pub thread: u32,
+    /// The worker's slot on the scoreboard.
+    pub slot: u32,
+    /// What the master gave to the router and to the workers, so that nobody else takes requests.
+    pub token: [u8; 16],
+}
+
+impl Hello {
+    /// Bytes of a hello.
+    pub const LEN: usize = 32;
+
+    /// The bytes to send.
+    #[must_use]
+    pub fn encode(&self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        bytes[..4].copy_from_slice(&MAGIC);
+        bytes[4..8].copy_from_slice(&self.worker.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.thread.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.slot.to_le_bytes());
+        bytes[16..].copy_from_slice(&self.token);
+        bytes
+    }
+
+    /// Reads a hello.
+    ///
+    /// # Errors
+    /// [`LinkError::Magic`] for something else.
+    pub fn decode(bytes: &[u8; Self::LEN]) -> Result<Self, LinkError> {
+        let (magic, rest) = split(bytes);
+        let (worker, rest) = split(rest);
+        let (thread, rest) = split(rest);
+        let (slot, rest) = split(rest);
+        let (token, _) = split(rest);
+        if magic != MAGIC {
+            return Err(LinkError::Magic);
+        }
+        let [worker, thread, slot] = [worker, thread, slot].map(u32::from_le_bytes);
+        Ok(Self { worker, thread, slot, token })
+    }
+}
+
+/// The lengths of what makes a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestLengths {
+    /// Bytes of the HTTP head.
+    pub head: u32,
+    /// Bytes of the peer's text.
+    pub peer: u32,
+    /// Bytes of the body, decoded.
+    pub body: u64,
+}
+
+impl RequestLengths {
+    /// Bytes before the peer's text.
+    pub const LEN: usize = 16;
+
+    /// The bytes to send.
+    #[must_use]
+    pub fn encode(&self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        bytes[..4].copy_from_slice(&self.head.to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.peer.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.body.to_le_bytes());
+        bytes
+    }
+
+    /// Reads what [`RequestLengths::encode`] wrote.
+    #[must_use]
+    pub fn decode(bytes: &[u8; Self::LEN]) -> Self {
+        let (head, rest) = split(bytes);
+        let (peer, rest) = split(rest);
+        let (body, _) = split(rest);
+        Self { head: u32::from_le_bytes(head), peer: u32::from_le_bytes(peer), body: u64::from_le_bytes(body) }
+    }
+}
+
+/// The first `N` bytes, zeros where there are fewer (there never are: the callers' arrays are long enough).
+fn split<const N: usize>(bytes: &[u8]) -> ([u8; N], &[u8]) {
+    bytes.split_first_chunk().map_or(([0; N], bytes), |(first, rest)| (*first, rest))
+}
+
+/// Both ends of the client's connection. Ports are decimal; all is empty for a unix socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer<'a> {
+    /// The client's IP address.
+    pub remote_addr: &'a str,
+    /// The client's port.
+    pub remote_port: &'a str,
+    /// The IP address that the client connected to.
+    pub server_addr: &'a str,
+    /// The port that the client connected to.
+    pub server_port: &'a str,
+}
+
+impl<'a> Peer<'a> {
+    /// The text that [`Peer::parse`] reads. `client` is `None` on a unix socket.
+    ///
+    /// An IPv4 client of a socket that takes both is told by its IPv4 address, as uWSGI does: `::ffff:192.0.2.1` would be
+    /// another client to whoever compares addresses.
+    #[must_use]
+    pub fn text(client: Option<(IpAddr, u16)>, server_addr: impl Display, server_port: impl Display) -> String {
+        match client {
+            Some((ip, port)) => format!("{} {port} {server_addr} {server_port}", ip.to_canonical()),
+            None => format!("  {server_addr} {server_port}"),
+        }
+    }
+
+    /// Reads the text: the four, with a space between them.
+    ///
+    /// # Errors
+    /// [`LinkError::Peer`] for anything else.
+    pub fn parse(text: &'a [u8]) -> Result<Self, LinkError> {
+        let mut words = std::str::from_utf8(text).map_err(|_| LinkError::Peer)?.split(' ');
+        match (words.next(), words.next(), words.next(), words.next(), words.next()) {
+            (Some(remote_addr), Some(remote_port), Some(server_addr), Some(server_port), None) => {
+                Ok(Self { remote_addr, remote_port, server_addr, server_port })
+            }
+            _ => Err(LinkError::Peer),
+        }
+    }
+}
+
+/// What [`Frames::decode`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frame<'b> {
+    /// Bytes for the client.
+    Data(&'b [u8]),
+    /// All input was consumed.
+    More,
+    /// The response is complete.
+    Done {
+        /// Whether the client's connection stays.
+        keep: bool,
+        /// Whether the thread was soon done with it.
+        quick: bool,
+    },
+    /// A request that was taken back was passed over.
+    Skipped,
+    /// The worker wants no further request.
+    Leaving,
+    /// The response breaks off.
+    Aborted,
+}
+
+/// Reads a worker's side of a link, in pieces of any size.
+#[derive(Clone, Debug, Default)]
+pub struct Frames {
+    /// Bytes of the frame under way that are still to come.
+    left: u32,
+    /// What has come of a length word.
+    word: [u8; 4],
+    have: u8,
+}
+
+impl Frames {
+    /// Takes the next bytes; returns how many it consumed and what they held. Nothing is copied.
+    ///
+    /// # Errors
+    /// [`LinkError::Length`]; the link cannot be used any more.
+    pub fn decode<'b>(&mut self, input: &'b [u8]) -> Result<(usize, Frame<'b>), LinkError> {
+        let mut at = 0;
+        loop {
+            if self.left > 0 {
+                let rest = &input[at..];
+                if rest.is_empty() {
+                    return Ok((at, Frame::More));
+                }
+                let taken = rest.len().min(self.left as usize);
+                // Not more than `left`.
+                self.left -= taken as u32;
+                return Ok((at + taken, Frame::Data(&rest[..taken])));
+            }
+            while usize::from(self.have) < self.word.len() {
+                let Some(&byte) = input.get(at) else { return Ok((at, Frame::More)) };
+                self.word[usize::from(self.have)] = byte;
+                self.have += 1;
+                at += 1;
+            }
+            self.have = 0;
+            match u32::from_le_bytes(self.word) {
+                word @ DONE_KEEP..LEAVING => {
+                    let quick = word & QUICK != 0;
+                    return Ok((at, Frame::Done { keep: word & !QUICK == DONE_KEEP, quick }));
+                }
+                LEAVING => return Ok((at, Frame::Leaving)),
+                SKIPPED => return Ok((at, Frame::Skipped)),
+                ABORTED => return Ok((at, Frame::Aborted)),
+                length if length > MAX_FRAME => return Err(LinkError::Length(length)),
+                length => self.left = length,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_hello_reads_back_and_a_stranger_is_known() {
+        let hello = Hello { worker: 3, thread: 1, slot: 7, token: *b"0123456789abcdef" };
+        let mut bytes = hello.encode();
+        assert_eq!(Hello::decode(&bytes), Ok(hello));
+        bytes[0] = b'G';
+        assert_eq!(Hello::decode(&bytes), Err(LinkError::Magic));
+    }
+
+    #[test]
+    fn the_lengths_of_a_request_read_back() {
+        let head = RequestLengths { head: 70_000, peer: 40, body: 1 << 40 };
+        assert_eq!(RequestLengths::decode(&head.encode()), head);
+    }
+
+    #[test]
+    fn a_peer_is_four_words() {
+        assert_eq!(
+            Peer::parse(b"::1 50000 127.0.0.1 80"),
+            Ok(Peer { remote_addr: "::1", remote_port: "50000", server_addr: "127.0.0.1", server_port: "80" })
+        );
+        assert!(Peer::parse(b"   ").is_ok_and(|peer| peer.remote_addr.is_empty() && peer.server_port.is_empty()));
+        for text in [&b""[..], b"a b c", b"a b c d e", b"\xff b c d"] {
+            assert_eq!(Peer::parse(text), Err(LinkError::Peer));
+        }
+    }
+
+    #[test]
+    fn a_client_of_ipv4_has_one_address_whatever_socket_it_came_by() {
+        for ip in ["192.0.2.1", "::ffff:192.0.2.1"] {
+            let text = Peer::text(Some((ip.parse().unwrap(), 5)), "web", 80);
+            assert_eq!(Peer::parse(text.as_bytes()).unwrap().remote_addr, "192.0.2.1");
+        }
+        assert_eq!(Peer::text(Some(("2001:db8::1".parse().unwrap(), 5)), "::1", 80), "2001:db8::1 5 ::1 80");
+        assert_eq!(Peer::text(None, "", ""), "   ");
+    }
+
+    #[test]
+    fn a_length_that_no_frame_has_is_refused() {
+        assert_eq!(Frames::default().decode(&[1, 0xff, 0xff, 0xff]), Err(LinkError::Length(0xffff_ff01)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_of_a_response_gives_the_same_bytes_and_end(
+            frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..50), 0..6),
+            keep in any::<bool>(),
+            quick in any::<bool>(),
+            after in prop::option::of(prop::sample::select(vec![LEAVING, SKIPPED, ABORTED])),
+            cuts in prop::collection::vec(1usize..30, 1..6),
+        ) {
+            let mut input = Vec::new();
+            for frame in &frames {
+                input.extend_from_slice(&(frame.len() as u32).to_le_bytes());
+                input.extend_from_slice(frame);
+            }
+            let done = if keep { DONE_KEEP } else { DONE_CLOSE } + if quick { QUICK } else { 0 };
+            input.extend_from_slice(&done.to_le_bytes());
+            if let Some(word) = after {
+                input.extend_from_slice(&word.to_le_bytes());
+            }
+            let (mut data, mut words, mut decoder, mut at) = (Vec::new(), Vec::new(), Frames::default(), 0);
+            let mut cuts = cuts.iter().cycle();
+            while at < input.len() {
+                let end = input.len().min(at + cuts.next().unwrap());
+                while at < end {
+                    let (consumed, frame) = decoder.decode(&input[at..end])?;
+                    at += consumed;
+                    match frame {
+                        Frame::Data(bytes) => data.extend_from_slice(bytes),
+                        Frame::More => prop_assert_eq!(at, end),
+                        word => words.push(word),
+                    }
+                }
+            }
+            prop_assert_eq!(data, frames.concat());
+            let mut expected = vec![Frame::Done { keep, quick }];
+            expected.extend(after.map(|word| match word {
+                LEAVING => Frame::Leaving,
+                SKIPPED => Frame::Skipped,
+                _ => Frame::Aborted,
+            }));
+            prop_assert_eq!(words, expected);
+        }
+    }
+}

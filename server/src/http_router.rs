@@ -1,0 +1,42 @@
+//! The http router as a process: takes what the master gives it and runs the router.
+
+use std::os::fd::AsFd;
+
+use anyhow::Context;
+
+use crate::ipc::inherit::InheritedFd;
+use crate::ipc::{Setup, receive_message};
+use crate::process_setup::{ignore_terminal_signals, limit_address_space};
+use crate::procname;
+use crate::router::{self, Limits, RouterConfig};
+use crate::stats::scoreboard::Scoreboard;
+
+/// Runs the router until the master tells it to stop; returns the exit status of the process.
+///
+/// # Errors
+/// When what was inherited cannot be used.
+pub(crate) fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
+    let channel = channel.take()?;
+    let mut setup: Setup = receive_message(channel.as_fd())
+        .context("http router: cannot read its setup from the master")?
+        .context("http router: the master is gone")?;
+    let _ = nix::sys::prctl::set_name(c"rwsgi http");
+    procname::set(&procname::title(&setup.config.procname, "rwsgi http 1"));
+    ignore_terminal_signals()?;
+    limit_address_space(&setup.config)?;
+    let scoreboard =
+        Scoreboard::map(setup.layout, setup.scoreboard.take()?).context("http router: cannot map the scoreboard")?;
+    // For the workers alone: a pipe that the router held open would never end.
+    drop(setup.notices.take()?);
+    let listeners = setup.listeners.iter_mut().map(|listener| Ok((listener.fd.take()?, listener.address.clone())));
+    let router = RouterConfig {
+        listeners: listeners.collect::<anyhow::Result<_>>()?,
+        link_listener: setup.link_listener.as_mut().context("http router: no link listener")?.take()?,
+        token: setup.link.as_ref().context("http router: no link endpoint")?.token,
+        orders: channel,
+        liveness: setup.liveness.take()?,
+        limits: Limits::new(&setup.config),
+    };
+    router::run(router, &scoreboard)?;
+    Ok(0)
+}

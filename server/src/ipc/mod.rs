@@ -1,0 +1,323 @@
+//! What the master and its other processes say to each other: JSON, one message a packet, over a socket pair that
+//! keeps packets apart. File descriptors are inherited over exec and named by number.
+
+pub mod control;
+pub mod inherit;
+mod router;
+pub mod schedule;
+pub mod target;
+
+pub use self::router::{RouterLimits, RouterOrder};
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, getsockopt, recv, send, setsockopt, socketpair, sockopt,
+};
+use rwsgi_stats::Address;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use self::inherit::InheritedFd;
+use crate::config::Config;
+use crate::ids::ChildId;
+use crate::protocol::SocketProtocol;
+use crate::stats::scoreboard::Layout;
+
+/// A listening socket that a process inherits.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct InheritedListener {
+    /// The address that it is bound to.
+    pub address: Address,
+    /// What is spoken on it.
+    pub protocol: SocketProtocol,
+    /// The descriptor.
+    pub fd: InheritedFd,
+}
+
+/// Where workers find the router: an abstract unix socket, and the secret that makes a link one of ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkEndpoint {
+    /// Abstract name, without the `@`.
+    pub name: String,
+    /// Random bytes that only this server's processes know.
+    pub token: [u8; 16],
+}
+
+/// The descriptors by which a process inherits what the application's processes share.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ShareDescriptors {
+    /// Locks and metrics.
+    pub board: InheritedFd,
+    /// In the order of the configuration.
+    pub caches: Vec<InheritedFd>,
+    /// The mules' queues: their entry and their exit.
+    pub queues: Vec<(InheritedFd, InheritedFd)>,
+}
+
+impl ShareDescriptors {
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &InheritedFd> {
+        let queues = self.queues.iter().flat_map(|(entry, exit)| [entry, exit]);
+        std::iter::once(&self.board).chain(&self.caches).chain(queues)
+    }
+}
+
+/// The first message to a process: everything that it needs to know.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Setup {
+    /// The configuration in force.
+    pub config: Config,
+    /// Shape of the scoreboard.
+    pub layout: Layout,
+    /// The scoreboard's memory.
+    pub scoreboard: InheritedFd,
+    /// End-of-file on it means that the master is gone.
+    pub liveness: InheritedFd,
+    /// Where a worker says how it stands: [`Notice`]s.
+    pub notices: InheritedFd,
+    /// What the application's processes share.
+    pub share: ShareDescriptors,
+    /// Where the application's side tells the master things ([`crate::ipc::control`]).
+    pub control: InheritedFd,
+    /// The sockets to accept from.
+    pub listeners: Vec<InheritedListener>,
+    /// The router's listener, for the router; `None` for a fork server.
+    pub link_listener: Option<InheritedFd>,
+    /// Where the workers find the router, if there is one.
+    pub link: Option<LinkEndpoint>,
+    /// The generation that a fork server loads.
+    pub generation: u32,
+    /// When the server started, unix µs.
+    pub started_at: u64,
+}
+
+impl Setup {
+    /// Every descriptor that is named in it.
+    pub fn descriptors(&self) -> impl Iterator<Item = &InheritedFd> {
+        let listeners = self.listeners.iter().map(|listener| &listener.fd);
+        listeners
+            .chain([&self.scoreboard, &self.liveness, &self.notices, &self.control])
+            .chain(&self.link_listener)
+            .chain(self.share.all())
+    }
+}
+
+/// What a forked process tells the master, in eight bytes, through a pipe that all of them share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// It serves.
+    Ready(ChildId),
+    /// It is a worker and has served `max-requests`: it goes on until it is replaced.
+    Enough(ChildId),
+}
+
+impl Notice {
+    /// The bytes to write at once.
+    #[must_use]
+    pub fn encode(self) -> [u8; 8] {
+        let word = match self {
+            Self::Ready(child) => child.get() << 1,
+            Self::Enough(child) => child.get() << 1 | 1,
+        };
+        word.to_le_bytes()
+    }
+
+    /// Reads what [`Self::encode`] made.
+    #[must_use]
+    pub fn decode(bytes: [u8; 8]) -> Self {
+        let word = u64::from_le_bytes(bytes);
+        let child = ChildId::new(word >> 1);
+        if word & 1 == 0 { Self::Ready(child) } else { Self::Enough(child) }
+    }
+}
+
+/// What a forked process is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// One that serves requests.
+    Worker {
+        /// Its number, from 1.
+        worker: u32,
+        /// Its slot on the scoreboard.
+        slot: u32,
+    },
+    /// One that works beside the workers.
+    Auxiliary(Auxiliary),
+}
+
+/// A process beside the workers: of each there is one at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Auxiliary {
+    /// What it does.
+    pub kind: AuxiliaryKind,
+    /// Its number among those of its kind, from 1.
+    pub number: u32,
+}
+
+/// What an auxiliary process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum AuxiliaryKind {
+    /// Runs the jobs of a directory.
+    Spooler,
+    /// Does what it is sent, or runs a program of the application's.
+    Mule,
+}
+
+impl Auxiliary {
+    /// The short name that `top` shows (15 bytes at most).
+    #[must_use]
+    pub fn short_name(self) -> String {
+        match self.kind {
+            AuxiliaryKind::Spooler => format!("rwsgi spool{}", self.number),
+            AuxiliaryKind::Mule => format!("rwsgi mule{}", self.number),
+        }
+    }
+}
+
+impl std::fmt::Display for Auxiliary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = match self.kind {
+            AuxiliaryKind::Spooler => "spooler",
+            AuxiliaryKind::Mule => "mule",
+        };
+        write!(f, "{kind} {}", self.number)
+    }
+}
+
+/// What the master tells a fork server, after its [`Setup`].
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub enum Order {
+    /// Fork a process.
+    Fork {
+        /// By which number the master knows it.
+        child: ChildId,
+        /// What it is to be.
+        role: Role,
+    },
+}
+
+/// What a fork server answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Answer {
+    /// The application is loaded (or is left to the workers to load).
+    Loaded {
+        /// Version of the interpreter.
+        python: String,
+        /// How long it took, ms.
+        took: u64,
+    },
+    /// The application could not be loaded; the traceback is in the log.
+    Failed,
+    /// A process was forked. It begins when the fork server has said so.
+    Forked {
+        /// Which one.
+        child: ChildId,
+        /// Its process id.
+        pid: i32,
+    },
+    /// A process could not be forked.
+    NotForked {
+        /// Which one.
+        child: ChildId,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The largest message, bytes: a configuration of hundreds of options fits many times over.
+const MESSAGE_MAX: usize = 512 * 1024;
+
+/// The two ends of a channel; both are closed on exec until they are told otherwise.
+///
+/// # Errors
+/// When the system has no descriptors left.
+pub fn channel() -> nix::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    for end in [&ours, &theirs] {
+        // A packet must fit the send buffer whole; the default does for most configurations already.
+        if getsockopt(end, sockopt::SndBuf)? < MESSAGE_MAX {
+            setsockopt(end, sockopt::SndBuf, &MESSAGE_MAX)?;
+        }
+    }
+    Ok((ours, theirs))
+}
+
+/// Sends one message.
+///
+/// # Errors
+/// When the other end is gone, or would block on a non-blocking end, or the message is too long.
+pub fn send_message(fd: BorrowedFd<'_>, message: &impl Serialize) -> io::Result<()> {
+    let bytes = serde_json::to_vec(message)?;
+    check_length(bytes.len())?;
+    loop {
+        match send(fd.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL) {
+            Err(nix::errno::Errno::EINTR) => {}
+            sent => return sent.map(drop).map_err(io::Error::from),
+        }
+    }
+}
+
+/// Receives one message; `None` when the other end is gone.
+///
+/// # Errors
+/// When nothing is there on a non-blocking end, or what is there is no message of this kind.
+pub fn receive_message<T: DeserializeOwned>(fd: BorrowedFd<'_>) -> io::Result<Option<T>> {
+    let mut bytes = vec![0; MESSAGE_MAX];
+    let len = loop {
+        // The length that the message has, also when it is longer than there is room for.
+        match recv(fd.as_raw_fd(), &mut bytes, MsgFlags::MSG_TRUNC) {
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(nix::errno::Errno::ECONNRESET) => return Ok(None),
+            received => break received.map_err(io::Error::from)?,
+        }
+    };
+    if len == 0 {
+        return Ok(None);
+    }
+    check_length(len)?;
+    Ok(Some(serde_json::from_slice(&bytes[..len])?))
+}
+
+fn check_length(length: usize) -> io::Result<()> {
+    if length <= MESSAGE_MAX {
+        return Ok(());
+    }
+    let problem = format!("a message of {length} bytes, and the longest has {MESSAGE_MAX}");
+    Err(io::Error::new(io::ErrorKind::InvalidData, problem))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn notices_come_back_as_they_were_sent() {
+        let [first, late] = [1, 1 << 40].map(ChildId::new);
+        for notice in [Notice::Ready(first), Notice::Enough(first), Notice::Ready(late), Notice::Enough(late)] {
+            assert_eq!(Notice::decode(notice.encode()), notice);
+        }
+    }
+
+    #[test]
+    fn messages_keep_their_bounds_and_the_end_is_seen() {
+        let (ours, theirs) = channel().unwrap();
+        for worker in 1..=3 {
+            let role = Role::Worker { worker, slot: worker + 10 };
+            send_message(ours.as_fd(), &Order::Fork { child: ChildId::new(worker.into()), role }).unwrap();
+        }
+        for expected in 1..=3 {
+            let Some(Order::Fork { child, role }) = receive_message(theirs.as_fd()).unwrap() else {
+                panic!("no order")
+            };
+            assert_eq!(child.get(), u64::from(expected));
+            assert_eq!(role, Role::Worker { worker: expected, slot: expected + 10 });
+        }
+        let too_long = "x".repeat(MESSAGE_MAX);
+        assert!(send_message(ours.as_fd(), &too_long).unwrap_err().to_string().contains("524290 bytes"));
+        drop(ours);
+        assert!(receive_message::<Order>(theirs.as_fd()).unwrap().is_none());
+    }
+}

@@ -1,0 +1,403 @@
+//! A thread: the thread that waits on the worker's epoll set, takes what is ready, and sees each request through.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
+use pyo3::prelude::*;
+use tracing::error;
+
+use super::access_log::AccessLog;
+use super::connection::{Connection, Wait};
+use super::harakiri;
+use super::kind::Kind;
+use super::state::{TOKEN_LISTENER, TOKEN_LIVENESS, TOKEN_STOP, Worker};
+use crate::clock::{self, MonotonicNanos, UnixMicros};
+use crate::ids::ThreadIndex;
+use crate::io::receive::has_unread;
+use crate::protocol::SocketProtocol;
+use crate::protocol::http::TIMED_OUT;
+use crate::stats::cell::ThreadCell;
+use crate::wsgi::application::one_line;
+use crate::wsgi::gateway::Gateway;
+use crate::wsgi::serving;
+
+/// Events that are taken from the kernel at once by a worker of one thread. With several each takes one event at a time:
+/// what a thread has taken no other can serve, and would wait behind whatever this one does first.
+const EVENTS: usize = 64;
+/// Connections that are accepted in a row before those that wait get their turn.
+const ACCEPTS: usize = 16;
+/// How much is read at once, bytes.
+const SCRATCH: usize = 64 * 1024;
+/// Bodies whose memory is kept until a second without work: about as many as clients send at once.
+const SPARES: usize = 16;
+/// Those that it is kept of, bytes: below that the allocator has it at hand, and larger ones are too much to keep.
+pub(super) const WORTH_SPARING: std::ops::RangeInclusive<usize> = 64 * 1024..=1024 * 1024;
+/// By when a worker that sleeps has woken and taken the connection that it was woken for, ns.
+const AWAKE: u64 = 1_000_000;
+/// How often connections are looked through for those that waited too long, ms.
+const SWEEP: u16 = 1_000;
+/// The same while the worker leaves, ms.
+const LEAVING_SWEEP: u16 = 50;
+/// How long an idle connection stays open while the worker leaves, ns: a request that is on its way is still served.
+const LEAVING_LINGER: u64 = 500_000_000;
+
+/// See the module.
+pub(super) struct WorkerThread {
+    pub(super) id: ThreadIndex,
+    pub(super) worker: Arc<Worker>,
+    pub(super) gateway: Gateway<Connection>,
+    pub(super) log: Option<AccessLog>,
+    /// Memory of bodies that were read, for the next ones.
+    pub(super) spares: Vec<Vec<u8>>,
+    /// When the present batch of events was there, monotonic ns.
+    pub(super) ready: u64,
+    /// The latest reading of the clock, monotonic ns.
+    pub(super) now: u64,
+    /// The number of the present batch of events.
+    batch: u64,
+    turn: Turn,
+    unix_second: u64,
+    /// When this thread saw that the worker leaves, monotonic ns.
+    leaving_since: Option<u64>,
+}
+
+/// When a thread last took connections that it shares with other workers, and how many.
+#[derive(Clone, Copy, Default)]
+struct Turn {
+    batch: u64,
+    /// Monotonic ns.
+    at: u64,
+    count: usize,
+}
+
+/// What becomes of a connection that a thread has worked on.
+pub(super) enum Next {
+    /// It waits.
+    Wait(Wait),
+    /// It is over.
+    Close,
+}
+
+impl WorkerThread {
+    pub(super) fn new(id: ThreadIndex, worker: Arc<Worker>, gateway: Gateway<Connection>) -> anyhow::Result<Self> {
+        let config = &worker.config;
+        let log = (!config.disable_logging).then(|| AccessLog::new(worker.id, id.get(), config.memory_report));
+        Ok(Self {
+            id,
+            worker,
+            gateway,
+            log,
+            spares: Vec::new(),
+            ready: 0,
+            now: clock::monotonic(),
+            batch: 0,
+            turn: Turn::default(),
+            unix_second: 0,
+            leaving_since: None,
+        })
+    }
+
+    /// What this thread tells of itself; no other writes it.
+    #[inline]
+    pub(super) fn cell(&self) -> &ThreadCell {
+        self.worker.scoreboard.thread(self.worker.slot, self.id)
+    }
+
+    /// The threads' clock in whole seconds, for deadlines.
+    pub(super) fn second(&self) -> u32 {
+        (self.now / 1_000_000_000) as u32
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        self.worker.leaving.load(Acquire)
+    }
+
+    /// Serves until the worker has left.
+    ///
+    /// # Errors
+    /// When the epoll set or Python fails.
+    pub(super) fn serve(&mut self, py: Python<'_>) -> anyhow::Result<()> {
+        if self.worker.config.harakiri.is_some() {
+            harakiri::prepare_thread();
+        }
+        serving::enter(self.id.get());
+        let mut events = [EpollEvent::empty(); EVENTS];
+        let room = if self.worker.one_shot() { 1 } else { EVENTS };
+        let mut scratch = vec![0; SCRATCH];
+        loop {
+            let timeout = if self.leaving_since.is_some() { LEAVING_SWEEP } else { SWEEP };
+            let (waited, woken) = py.detach(|| {
+                // Whoever reads the log may be slow.
+                if let Some(log) = &mut self.log {
+                    log.write();
+                }
+                let waited = self.worker.epoll.wait(&mut events[..room], EpollTimeout::from(timeout));
+                (waited, clock::monotonic())
+            });
+            self.now = clock::monotonic();
+            self.ready = woken;
+            self.batch += 1;
+            let [woken_at, now] = [woken, self.now].map(MonotonicNanos::from_nanos);
+            self.cell().waited_for_gil(woken_at, now);
+            let count = match waited {
+                Ok(count) => count,
+                Err(Errno::EINTR) => {
+                    // The application may have handlers for signals; Python runs them in its own good time, not ours.
+                    if let Err(error) = py.check_signals() {
+                        error!("a signal handler of the application raised {}", one_line(py, &error));
+                        error.display(py);
+                    }
+                    0
+                }
+                Err(error) => anyhow::bail!("thread {}: waiting for events: {error}", self.id),
+            };
+            if count == 0 {
+                // A second without work.
+                self.spares.clear();
+            }
+            self.tell_time();
+            for event in &events[..count] {
+                self.take(py, event.data(), &mut scratch)?;
+            }
+            self.leave_if_told()?;
+            self.sweep(py, &mut scratch)?;
+            if self.leaving_since.is_some() && self.worker.open.load(Acquire) == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Keeps the memory of a body for the next one: getting it from the system again costs a fault for each page.
+    pub(super) fn spare(&mut self, mut bytes: Vec<u8>) {
+        if WORTH_SPARING.contains(&bytes.capacity()) && self.spares.len() < SPARES {
+            bytes.clear();
+            self.spares.push(bytes);
+        }
+    }
+
+    fn tell_time(&mut self) {
+        // The monotonic clock's seconds change as often as the wall clock's, to within a second; reading the latter
+        // once a second is enough for `Date`.
+        let second = self.now / 250_000_000;
+        if second != self.unix_second {
+            self.unix_second = second;
+            self.gateway.set_time(UnixMicros::now().as_secs());
+        }
+    }
+
+    fn take(&mut self, py: Python<'_>, token: u64, scratch: &mut [u8]) -> anyhow::Result<()> {
+        match token {
+            TOKEN_STOP => self.worker.leaving.store(true, Release),
+            TOKEN_LIVENESS => {
+                self.worker.leaving.store(true, Release);
+                self.worker.leave_addresses()?;
+            }
+            TOKEN_LISTENER.. => self.accept(py, (token - TOKEN_LISTENER) as usize, scratch)?,
+            fd => {
+                // Another thread may have it, or it may be gone: then there is nothing to do for this event.
+                if let Some(connection) = self.worker.connections.take(fd as usize) {
+                    self.work(py, connection, scratch)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Accepts and serves, one after another, so that nothing that was accepted waits behind a slow request.
+    ///
+    /// A worker that leaves does so too, until its listeners are out of the set: of all workers that sleep, the kernel
+    /// woke this one alone.
+    fn accept(&mut self, py: Python<'_>, index: usize, scratch: &mut [u8]) -> anyhow::Result<()> {
+        let Some(listener) = self.worker.listeners.get(index) else { return Ok(()) };
+        let shares = self.worker.shares(listener);
+        let most = if shares { self.next_turn() } else { ACCEPTS };
+        for taken in 0..most {
+            let Some(listener) = self.worker.listeners.get(index) else { return Ok(()) };
+            if !self.worker.has_room()? {
+                return Ok(());
+            }
+            let (socket, peer) = match listener.socket.accept() {
+                Ok(Some(accepted)) => accepted,
+                Ok(None) => return Ok(()),
+                Err(failure) => return self.worker.pause_accepting(&failure),
+            };
+            self.worker.accept_failed.store(false, Relaxed);
+            if shares && taken == 0 {
+                self.worker.step_back(index)?;
+            }
+            let kind = match listener.protocol {
+                SocketProtocol::Http => Kind::Http,
+                SocketProtocol::Uwsgi => Kind::Uwsgi,
+            };
+            self.worker.open.fetch_add(1, AcqRel);
+            self.work(py, Connection::new(socket, kind, peer, self.patience()), scratch)?;
+        }
+        Ok(())
+    }
+
+    /// The longest wait for a client during a response.
+    pub(super) fn patience(&self) -> Duration {
+        Duration::from_secs(self.worker.config.socket_timeout.into())
+    }
+
+    /// How many connections to take of those that other workers could take as well: one, so that they get theirs. But
+    /// who still waits after a batch that took long enough for a worker that sleeps to wake waits for workers that are
+    /// busy, and taken one by one, the last of many would wait for the first ones again and again.
+    fn next_turn(&mut self) -> usize {
+        let last = self.turn;
+        let busy = last.batch + 1 == self.batch && self.ready - last.at >= AWAKE;
+        let count = if busy { (last.count * 2).min(ACCEPTS) } else { 1 };
+        self.turn = Turn { batch: self.batch, at: self.ready, count };
+        count
+    }
+
+    /// Takes a connection as far as it goes now, and puts it back or closes it.
+    pub(super) fn work(
+        &mut self,
+        py: Python<'_>,
+        connection: Box<Connection>,
+        scratch: &mut [u8],
+    ) -> anyhow::Result<()> {
+        match self.drive(py, connection, scratch) {
+            Ok((connection, next)) => {
+                self.settle(connection, next);
+                Ok(())
+            }
+            Err(failure) => {
+                // The connection went with it.
+                self.worker.closed();
+                Err(failure)
+            }
+        }
+    }
+
+    /// Puts a connection where it waits, or closes it.
+    fn settle(&mut self, mut connection: Box<Connection>, next: Next) {
+        let Next::Wait(wait) = next else {
+            return self.close(connection);
+        };
+        let fd = connection.fd();
+        let armed = connection.armed.replace(wait);
+        let flags = match wait {
+            Wait::Read => EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP,
+            Wait::Write => EpollFlags::EPOLLOUT,
+        };
+        let one_shot = self.worker.one_shot();
+        let flags = if one_shot { flags | EpollFlags::EPOLLONESHOT } else { flags };
+        // The row is filled before the set can speak of it: another thread may be woken at once.
+        let socket = Arc::clone(&connection.socket);
+        if let Err(connection) = self.worker.connections.put(fd, connection) {
+            error!("descriptor {fd} is beyond what a worker can hold: the connection is closed");
+            return self.close(connection);
+        }
+        let mut event = EpollEvent::new(flags, fd as u64);
+        let set = match armed {
+            None => self.worker.epoll.add(&*socket, event),
+            Some(before) if before == wait && !one_shot => Ok(()),
+            Some(_) => self.worker.epoll.modify(&*socket, &mut event),
+        };
+        if let Err(failure) = set {
+            error!("cannot watch a connection: {failure}: it is closed");
+            if let Some(connection) = self.worker.connections.take(fd) {
+                self.close(connection);
+            }
+        }
+    }
+
+    fn close(&mut self, connection: Box<Connection>) {
+        if let Kind::Link(thread) = connection.kind {
+            self.worker.lose_link(thread);
+        }
+        if connection.armed.is_some() {
+            // Closing does this too, unless a child of the application has a copy of the descriptor: then the set would
+            // tell of it for ever. One that is not in the set any more needs nothing.
+            let _ = self.worker.epoll.delete(&*connection.socket);
+        }
+        drop(connection);
+        self.worker.closed();
+    }
+
+    /// Begins to leave when the worker was told to.
+    fn leave_if_told(&mut self) -> anyhow::Result<()> {
+        if self.leaving_since.is_some() || !self.is_leaving() {
+            return Ok(());
+        }
+        self.leaving_since = Some(self.now);
+        if self.worker.leaving_threads.fetch_add(1, AcqRel) == 0 {
+            self.worker.scoreboard.worker(self.worker.slot).set_accepting(false);
+            self.worker.stop_listening()?;
+            self.worker.epoll.delete(&self.worker.liveness)?;
+        }
+        // The event woke one thread; it wakes the next.
+        self.worker.wake_next()?;
+        Ok(())
+    }
+
+    /// Looks for connections that waited too long, or that are to be closed because the worker leaves.
+    fn sweep(&mut self, py: Python<'_>, scratch: &mut [u8]) -> anyhow::Result<()> {
+        let interval = u64::from(if self.leaving_since.is_some() { LEAVING_SWEEP } else { SWEEP }) * 1_000_000;
+        // Whichever thread has the time: the first may be busy with a slow request.
+        let swept = self.worker.swept.load(Acquire);
+        if self.now.saturating_sub(swept) < interval
+            || self.worker.swept.compare_exchange(swept, self.now, AcqRel, Acquire).is_err()
+        {
+            return Ok(());
+        }
+        let second = self.second();
+        for connection in self.worker.connections.take_all(|connection| connection.deadline <= second) {
+            self.expire(connection);
+        }
+        match self.leaving_since {
+            None => {
+                self.link_again();
+                self.worker.listen_again()?;
+            }
+            Some(since) => {
+                let all = self.now - since > LEAVING_LINGER;
+                let wanted = |connection: &Connection| {
+                    connection.is_idle()
+                        && match connection.kind {
+                            Kind::Link(_) => !connection.link.leave_told,
+                            _ => all,
+                        }
+                };
+                for mut connection in self.worker.connections.take_all(wanted) {
+                    if has_unread(&*connection.socket) {
+                        self.work(py, connection, scratch)?;
+                    } else if let Kind::Link(_) = connection.kind {
+                        match connection.tell_leaving() {
+                            Ok(()) => self.work(py, connection, scratch)?,
+                            Err(_) => self.close(connection),
+                        }
+                    } else {
+                        self.close(connection);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A connection has waited too long. One that sent a part of a request is told so.
+    fn expire(&mut self, connection: Box<Connection>) {
+        if !connection.unsent.is_empty() {
+            self.count_write_error();
+            self.close(connection);
+        } else if connection.is_begun() {
+            let connection = self.refuse(connection, TIMED_OUT);
+            let (connection, next) = self.rest(connection, &mut []);
+            self.settle(connection, next);
+        } else {
+            self.close(connection);
+        }
+    }
+
+    /// When a wait of this many seconds that begins now is over.
+    pub(super) fn deadline(&self, seconds: u32) -> u32 {
+        // The clock's second may be nearly over.
+        self.second().saturating_add(seconds).saturating_add(1)
+    }
+}
