@@ -173,7 +173,9 @@ def test_the_backlog_is_as_long_as_the_system_allows(serve, address, stats_at):
 def test_memory_is_what_the_system_says_also_of_idle_workers(serve, address, stats_at):
     server = serve("--http-socket", address, "--wsgi-file", "probe.py", "--processes", 2, "--stats", stats_at)
     page = os.sysconf("SC_PAGE_SIZE")
-    for worker in server.wait_workers(2)["workers"]:
+    server.wait_workers(2)
+    document = server.wait_stats(lambda d: all(w["pss"] for w in d["workers"]), "shared pages counted")
+    for worker in document["workers"]:
         size, resident = (int(part) * page for part in Path(f"/proc/{worker['pid']}/statm").read_text().split()[:2])
         assert abs(worker["vsz"] - size) <= size * 0.1
         assert abs(worker["rss"] - resident) <= resident * 0.2

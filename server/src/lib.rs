@@ -12,6 +12,7 @@ mod descriptor;
 pub mod forkserver;
 mod http_router;
 pub mod ids;
+mod io;
 pub mod ipc;
 pub mod master;
 mod pidfile;

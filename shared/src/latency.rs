@@ -74,7 +74,7 @@ pub enum LatencyError {
     /// It counts more than a number can hold.
     #[error("latency histogram: its counters add up to more than can have happened")]
     TooMany,
-    /// The two snapshots are not of one server life: a count became smaller.
+    /// The two snapshots are not of one server process: a count became smaller.
     #[error("latency histogram: a later snapshot counts less than an earlier one")]
     WentBackwards,
 }

@@ -179,7 +179,13 @@ def late_start(environ, start_response):
 
 @route
 def endless(environ, start_response):
-    start_response("200 OK", PLAIN)
+    write = start_response("200 OK", PLAIN)
+    try:
+        while query(environ).get("by") == "write":
+            write(b"x" * 65536)
+    except OSError:
+        record(environ, "closed")
+        raise
 
     def parts():
         while True:
@@ -238,7 +244,7 @@ def fail(environ, start_response):
 
 @route
 def fail_iterating(environ, start_response):
-    start_response("200 OK", PLAIN + [("Content-Length", "1000")])
+    start_response("200 OK", PLAIN + ([] if "unsized" in query(environ) else [("Content-Length", "1000")]))
 
     def parts():
         for _ in range(int(query(environ).get("after", 0))):

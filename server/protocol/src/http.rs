@@ -58,6 +58,9 @@ pub struct Head<'h, 'b> {
     pub len: usize,
 }
 
+/// What a client that waits to be asked for its body is told when it is wanted.
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
 /// Reads a request head at the start of `bytes`.
 ///
 /// `Ok(None)` says that it is not complete yet; call again with more bytes at the end. `max_head` is the most bytes
@@ -71,16 +74,15 @@ pub fn parse<'h, 'b>(
     max_head: usize,
 ) -> Result<Option<Head<'h, 'b>>, Refusal> {
     let Some(start) = skip_empty_lines(bytes)? else { return Ok(None) };
+    // Not beyond: the answer must not depend on how much came at once.
+    let within = bytes.get(start..bytes.len().min(max_head)).unwrap_or_default();
     let mut request = httparse::Request::new(&mut []);
-    let len = match request.parse_with_uninit_headers(&bytes[start..], headers) {
+    let len = match request.parse_with_uninit_headers(within, headers) {
         Ok(httparse::Status::Complete(len)) => start + len,
-        Ok(httparse::Status::Partial) if bytes.len() > max_head => return Err(too_long(bytes, start, max_head)),
+        Ok(httparse::Status::Partial) if bytes.len() > max_head => return Err(too_long(within)),
         Ok(httparse::Status::Partial) => return Ok(None),
-        Err(error) => return Err(refusal_of(error, &bytes[start..])),
+        Err(error) => return Err(refusal_of(error, within)),
     };
-    if len > max_head {
-        return Err(too_long(bytes, start, max_head));
-    }
     let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
         return Err(Refusal::bad("the request line is malformed"));
     };
@@ -115,8 +117,8 @@ fn skip_empty_lines(bytes: &[u8]) -> Result<Option<usize>, Refusal> {
     }
 }
 
-fn too_long(bytes: &[u8], start: usize, max_head: usize) -> Refusal {
-    if bytes[start..].iter().take(max_head).any(|&byte| byte == b'\n') {
+fn too_long(within: &[u8]) -> Refusal {
+    if within.contains(&b'\n') {
         Refusal { status: 431, reason: "the request head is longer than this server takes" }
     } else {
         Refusal { status: 414, reason: "the request line is longer than this server takes" }

@@ -10,11 +10,11 @@ use pyo3::prelude::*;
 
 use super::here::{auxiliary, server, worker};
 use super::text::Text;
+use crate::clock::UnixMicros;
 use crate::descriptor::duplicate;
 use crate::ipc::AuxiliaryKind;
 use crate::procfs;
 use crate::procname;
-use crate::stats::clock;
 
 pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(worker_id, module)?)?;
@@ -68,7 +68,7 @@ fn mem() -> PyResult<(u64, u64)> {
 /// Microseconds since 1970.
 #[pyfunction]
 fn micros() -> u64 {
-    clock::unix_micros()
+    UnixMicros::now().as_micros()
 }
 
 /// Changes what `ps` shows for this process; a name longer than about 1000 bytes is cut.

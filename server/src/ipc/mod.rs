@@ -3,8 +3,11 @@
 
 pub mod control;
 pub mod inherit;
+mod router;
 pub mod schedule;
 pub mod target;
+
+pub use self::router::{RouterLimits, RouterOrder};
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};

@@ -22,7 +22,7 @@ use super::timers::Timer;
 use crate::clock::MonotonicNanos;
 use crate::config::{CheaperAlgorithm, Config};
 use crate::ids::WorkerId;
-use crate::stats::cell::Reading;
+use crate::stats::cell::ThreadSample;
 
 /// How often the load is looked at; for utilization, that of the last `cheaper-overload` is taken.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -145,7 +145,7 @@ impl Master {
             let Some(slot) = child.slot else { continue };
             let mut has_room = false;
             for cell in self.scoreboard.threads(slot) {
-                let Ok(Reading { counters, started, .. }) = cell.read() else { continue };
+                let Ok(ThreadSample { counters, started, .. }) = cell.read() else { continue };
                 load.busy += counters.running + started.map_or(0, |started| clock.nanos_since(started));
                 load.requests += counters.requests + u64::from(started.is_some());
                 has_room |= started.is_none();

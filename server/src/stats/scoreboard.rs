@@ -9,7 +9,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
 
-use super::cell::{AheadCells, Corrupt, Reading, RouterCell, SpoolerCell, ThreadCell, WorkerCell};
+use super::cell::{AheadCells, Corrupt, RouterCell, SpoolerCell, ThreadCell, ThreadSample, WorkerCell};
 use crate::ids::{SlotId, ThreadIndex};
 use crate::procfs;
 use crate::shared_memory::{Shareable, SharedMemory};
@@ -181,7 +181,7 @@ impl Scoreboard {
     ///
     /// # Errors
     /// When no thread of a worker's has written that.
-    pub fn read(&self, slot: SlotId, thread: ThreadIndex) -> Result<Reading, CorruptSlot> {
+    pub fn read(&self, slot: SlotId, thread: ThreadIndex) -> Result<ThreadSample, CorruptSlot> {
         self.thread(slot, thread).read().map_err(|corrupt| CorruptSlot { slot, thread, corrupt })
     }
 
@@ -189,7 +189,7 @@ impl Scoreboard {
     ///
     /// # Errors
     /// As [`Self::read`], of the first that is not as it must be.
-    pub fn read_slot(&self, slot: SlotId) -> Result<Vec<Reading>, CorruptSlot> {
+    pub fn read_slot(&self, slot: SlotId) -> Result<Vec<ThreadSample>, CorruptSlot> {
         ThreadIndex::first(self.layout.threads).map(|thread| self.read(slot, thread)).collect()
     }
 

@@ -9,7 +9,7 @@ use rwsgi_stats::{Address, Limits, Queue, SCHEMA_VERSION, Snapshot, Socket};
 use tracing::warn;
 
 pub use self::worker::{CorruptWorker, ProcessView, WorkerView};
-use super::cell::RouterReading;
+use super::cell::RouterSample;
 use super::scoreboard::Scoreboard;
 use super::spoolers::{self, SpoolerView};
 use super::state::SnapshotState;
@@ -52,7 +52,7 @@ pub struct SocketView<'a> {
 pub struct Taken {
     /// The stats document.
     pub snapshot: Snapshot,
-    /// Worker processes whose counts are left out of it, because they cannot be true. Each process is told once.
+    /// Worker processes of which counts are left out of it, because they cannot be true.
     pub corrupt: Vec<CorruptWorker>,
 }
 
@@ -84,8 +84,8 @@ pub fn take(subject: &Subject<'_>, state: &mut SnapshotState) -> Taken {
     let mut corrupt = Vec::new();
     // Close to the counters that it is told with: everything that is slow to read is behind us.
     let now = MonotonicNanos::now();
-    let workers: Vec<_> =
-        subject.workers.iter().map(|view| worker::take(subject, view, state, now, &host, &mut corrupt)).collect();
+    let context = worker::Context { scoreboard: subject.scoreboard, config: subject.config, now, host: &host };
+    let workers: Vec<_> = subject.workers.iter().map(|view| worker::take(context, view, state, &mut corrupt)).collect();
     let in_progress: u64 = workers.iter().flat_map(|worker| &worker.cores).map(|core| u64::from(core.in_request)).sum();
 
     let router = read_router(subject.scoreboard, state);
@@ -132,9 +132,9 @@ pub fn take(subject: &Subject<'_>, state: &mut SnapshotState) -> Taken {
 
 /// What the http router tells, with its waiting times as the state's worker latency. What it cannot have told is
 /// forgotten: nobody knows who wrote it, and what is counted from now on is right again.
-fn read_router(scoreboard: &Scoreboard, state: &mut SnapshotState) -> RouterReading {
+fn read_router(scoreboard: &Scoreboard, state: &mut SnapshotState) -> RouterSample {
     let router = scoreboard.router();
-    let read = router.read().and_then(|reading| router.read_waiting(&mut state.worker_latency).map(|()| reading));
+    let read = router.read().and_then(|sample| router.read_waiting(&mut state.worker_latency).map(|()| sample));
     read.unwrap_or_else(|corrupt| {
         warn!(
             "the http router's part of the shared memory is corrupt ({corrupt}): its counts begin again at 0; some \
@@ -142,7 +142,7 @@ fn read_router(scoreboard: &Scoreboard, state: &mut SnapshotState) -> RouterRead
         );
         router.reset();
         state.worker_latency.clear();
-        RouterReading::default()
+        RouterSample::default()
     })
 }
 

@@ -3,7 +3,7 @@
 
 use rwsgi_stats::Recycled;
 
-use super::cell::{Counters, ExceptionReport, LatencyCounts, Reading};
+use super::cell::{Counters, ExceptionReport, LatencyCounts, ThreadSample};
 use super::scoreboard::{CorruptSlot, Scoreboard};
 use crate::clock::MonotonicNanos;
 use crate::ids::{SlotId, ThreadIndex};
@@ -52,8 +52,8 @@ impl Totals {
         for (thread, sum) in ThreadIndex::first(scoreboard.layout().threads).zip(&mut self.threads) {
             let cell = scoreboard.thread(slot, thread);
             cell.abandon(now);
-            match cell.read().and_then(|reading| cell.read_latencies(&mut latency).map(|()| reading)) {
-                Ok(Reading { counters, average, .. }) => {
+            match cell.read().and_then(|sample| cell.read_latencies(&mut latency).map(|()| sample)) {
+                Ok(ThreadSample { counters, average, .. }) => {
                     *sum += counters;
                     self.latency.add(&latency);
                     requests = requests.saturating_add(counters.requests);

@@ -16,7 +16,7 @@ use nix::libc;
 use nix::sys::signal::SigSet;
 use pyo3::prelude::*;
 
-use super::connection::Kind;
+use super::kind::Kind;
 use crate::protocol::link::{DONE_CLOSE, LEAVING};
 
 /// The signal that has a thread answer 504. Real-time ones are nobody's by default.

@@ -6,8 +6,8 @@ use std::os::fd::AsRawFd;
 use pyo3::prelude::*;
 
 use super::access_log::{AccessLog, Entry};
-use super::body::Body;
-use super::connection::{Connection, Kind};
+use super::body::RequestBody;
+use super::connection::{Connection, Phase, ResponseEnd};
 use super::harakiri;
 use super::worker_thread::WorkerThread;
 use crate::clock::{self, MonotonicNanos, UnixMicros};
@@ -37,7 +37,7 @@ impl WorkerThread {
             }
             // The router's parser is this one, so that only a router of another version can bring this about.
             Ok(None) => anyhow::bail!("the router sent a part of a request head"),
-            Err(refusal) => Ok(self.refuse(connection, refusal).0),
+            Err(refusal) => Ok(self.refuse(connection, refusal)),
         }
     }
 
@@ -57,9 +57,10 @@ impl WorkerThread {
             protocol: SocketProtocol::Http,
             version: head.version,
             head_only: head.method == "HEAD",
+            // A link's client is the router's, which outlives this worker.
             keep_alive: head.keep_alive
-                && self.shared.config.http_keepalive > 0
-                && (matches!(connection.kind, Kind::Link(_)) || !self.is_leaving()),
+                && self.worker.config.http_keepalive > 0
+                && (connection.is_link() || !self.is_leaving()),
         };
         let entry = Entry {
             client: peer.remote_addr,
@@ -121,41 +122,42 @@ impl WorkerThread {
         entry: Entry<'_>,
     ) -> anyhow::Result<Box<Connection>> {
         connection.queued = 0;
+        connection.phase = Phase::Serving;
         let started = self.now;
         self.cell().begin(MonotonicNanos::from_nanos(started), exchange.protocol, peer.as_bytes(), kept);
-        if self.shared.config.harakiri.is_some() {
+        if self.worker.config.harakiri.is_some() {
             connection.watched = true;
             harakiri::hold(connection.kind, connection.socket.as_raw_fd());
         }
-        serving::begin(connection.socket.as_raw_fd(), matches!(connection.kind, Kind::Link(_)));
+        serving::begin(connection.socket.as_raw_fd(), connection.is_link());
         let served = self.gateway.serve(py, request, exchange, connection)?;
         let Served { client: mut connection, status, keep_alive, raised, client_gone, broken_off } = served;
         let bytes = connection.queued;
-        if let Body::Memory(bytes, _) = &mut connection.body {
+        if let RequestBody::Memory(bytes, _) = &mut connection.body {
             self.spare(std::mem::take(bytes));
         }
         // The router may have much of it still to send.
-        let drained = if let Body::Link(_) = connection.body {
+        let drained = if let RequestBody::Link(_) = connection.body {
             py.detach(|| connection.discard_body())
         } else {
             connection.discard_body()
         };
-        if broken_off && !matches!(connection.kind, Kind::Link(_)) {
-            connection.break_off();
-        }
         let client_gone = connection.claim().is_err() || client_gone;
-        let is_link = matches!(connection.kind, Kind::Link(_));
-        let quick = is_link && clock::monotonic().saturating_sub(started) < QUICK_NS;
-        if client_gone || drained.is_err() || connection.end_response(keep_alive, quick).is_err() {
-            connection.closing = true;
-            connection.output = super::output::Output::default();
+        let quick = connection.is_link() && clock::monotonic().saturating_sub(started) < QUICK_NS;
+        let end = match (broken_off, keep_alive) {
+            (true, _) => ResponseEnd::Aborted,
+            (false, true) => ResponseEnd::Keep,
+            (false, false) => ResponseEnd::Close,
+        };
+        if client_gone || drained.is_err() || connection.end_response(end, quick).is_err() {
+            connection.give_up();
         }
-        if let Kind::Link(_) = connection.kind
+        if connection.is_link()
             && self.is_leaving()
-            && !connection.leave_told
+            && !connection.link.leave_told
             && connection.tell_leaving().is_err()
         {
-            connection.closing = true;
+            connection.give_up();
         }
         self.now = clock::monotonic();
         let cell = self.cell();
@@ -172,14 +174,14 @@ impl WorkerThread {
         let outcome = Outcome { status, exception: raised.is_some(), write_error: client_gone };
         let [now, ready] = [self.now, self.ready.min(started)].map(MonotonicNanos::from_nanos);
         self.cell().finish(now, ready, outcome);
-        self.shared.notices.count();
+        self.worker.notices.count();
         let entry = Entry { status, bytes, took: self.now - started, ..entry };
         match (&mut self.log, serving::end()) {
             (None, None) => {}
             (Some(log), None) => log.add(&entry, &[]),
             (Some(log), Some(notes)) => log.add(&entry, &notes.variables),
             (None, Some(notes)) if notes.log => {
-                let mut log = AccessLog::new(self.shared.worker, self.id, self.shared.config.memory_report);
+                let mut log = AccessLog::new(self.worker.id, self.id.get(), self.worker.config.memory_report);
                 log.add(&entry, &notes.variables);
                 log.write();
             }

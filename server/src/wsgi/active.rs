@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, BufRead};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError, PyRuntimeError};
 use pyo3::prelude::*;
@@ -331,7 +331,11 @@ impl<C: Transport + 'static> RequestPlace<C> {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Active<Lent<C>>> {
-        self.active.lock().unwrap_or_else(PoisonError::into_inner)
+        self.active.lock().unwrap_or_else(|poisoned| {
+            // The request that panicked is over; the next one sets every field.
+            self.active.clear_poison();
+            poisoned.into_inner()
+        })
     }
 }
 

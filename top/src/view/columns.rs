@@ -203,7 +203,7 @@ pub(crate) const COLUMNS: &[Column] = columns! {
         |row, _| row.rates.latency.map(|latency| format::micros(latency.p99)), None,
         |row| number(row.rates.latency.map(|latency| latency.p99));
     "pss" "PSS" 6 right 9 "memory with shared pages divided among those who share them"
-        |row, _| row.worker.pss.map(format::size), None, |row| number(row.worker.pss);
+        |row, _| row.worker.pss.filter(|pss| *pss > 0).map(format::size), None, |row| number(row.worker.pss);
     "cpu" "CPU%" 5 right 8 "processor time, percent of one processor"
         |row, _| row.rates.cpu.map(format::percent), None, |row| fraction(row.rates.cpu);
     "gil" "GIL%" 5 right 21 "share of its cores' time spent waiting for Python's global lock, percent"

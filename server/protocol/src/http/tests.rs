@@ -253,6 +253,15 @@ fn an_expectation_needs_a_body_and_http_1_1() {
 }
 
 #[test]
+fn what_comes_behind_the_longest_head_has_no_say_in_the_answer() {
+    for (end, status) in [("x".repeat(1000) + "\r\nbad name: b", 431), ("\r\nbad name: b".into(), 400)] {
+        let head = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {end}\r\n\r\n");
+        let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+        assert_eq!(parse(head.as_bytes(), &mut headers, 500).map_err(|refusal| refusal.status).unwrap_err(), status);
+    }
+}
+
+#[test]
 fn what_is_too_long_is_refused_as_soon_as_that_is_known() {
     let long = "x".repeat(MAX);
     assert_eq!(status(format!("GET /{long}").as_bytes()), 414);

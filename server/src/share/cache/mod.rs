@@ -19,8 +19,8 @@ use self::table::Table;
 pub(crate) use self::table::{How, Operation};
 use super::mutex::Locked;
 use super::parts::{PartedMemory, Parts};
+use crate::clock::UnixMicros;
 use crate::config::Cache as Shape;
-use crate::stats::clock;
 
 /// The places of the counts among the numbers of the mapping.
 #[derive(Clone, Copy)]
@@ -116,7 +116,7 @@ impl Cache {
             warn!("cache '{}' is emptied: a process died or failed while it changed it", self.shape.name);
             table.clear();
         }
-        let result = f(&mut table, clock::unix_micros() / 1_000_000);
+        let result = f(&mut table, UnixMicros::now().as_secs());
         self.count(Count::Items).store(table.len(), Relaxed);
         Ok(result)
     }
@@ -126,7 +126,7 @@ impl Cache {
     }
 
     fn note_change(&self) {
-        self.count(Count::Changed).store(clock::unix_micros() / 1_000_000, Relaxed);
+        self.count(Count::Changed).store(UnixMicros::now().as_secs(), Relaxed);
     }
 
     /// A key's value.

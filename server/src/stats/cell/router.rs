@@ -20,7 +20,7 @@ pub struct RouterCell {
 
 /// What the router told last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RouterReading {
+pub struct RouterSample {
     /// Requests that wait for a thread.
     pub depth: u64,
     /// Requests that were turned away because the queue was full.
@@ -49,7 +49,7 @@ impl RouterCell {
     ///
     /// # Errors
     /// When the router cannot have told that.
-    pub fn read(&self) -> Result<RouterReading, Corrupt> {
+    pub fn read(&self) -> Result<RouterSample, Corrupt> {
         let [depth, rejected, connections] =
             [&self.depth, &self.rejected, &self.connections].map(|count| count.load(Relaxed));
         // A process has no more descriptors than an `int` has numbers.
@@ -57,7 +57,7 @@ impl RouterCell {
             return Err(Corrupt::Counters);
         }
         Corrupt::refuse_beyond(MonotonicNanos::now(), &[rejected])?;
-        Ok(RouterReading { depth, rejected, connections })
+        Ok(RouterSample { depth, rejected, connections })
     }
 
     /// How long requests waited, in place of what `counts` holds.

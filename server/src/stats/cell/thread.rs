@@ -46,7 +46,7 @@ pub struct HeldRequest {
 
 /// What a thread's cell said at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Reading {
+pub struct ThreadSample {
     /// The counters. The time of a request is either in `running` or in progress, never in both.
     pub counters: Counters,
     /// When the request in progress began.
@@ -160,20 +160,20 @@ impl ThreadCell {
     ///
     /// # Errors
     /// When no thread of a worker's has written that.
-    pub fn read(&self) -> Result<Reading, Corrupt> {
-        let reading = (0..LOOKS).find_map(|_| self.look()).ok_or(Corrupt::Unsteady)?;
+    pub fn read(&self) -> Result<ThreadSample, Corrupt> {
+        let sample = (0..LOOKS).find_map(|_| self.look()).ok_or(Corrupt::Unsteady)?;
         let now = MonotonicNanos::now();
-        Corrupt::refuse_future(now, reading.started)?;
-        Corrupt::refuse_beyond(now, &[reading.average])?;
-        reading.counters.refuse_impossible(now)?;
-        if reading.started.is_some() {
+        Corrupt::refuse_future(now, sample.started)?;
+        Corrupt::refuse_beyond(now, &[sample.average])?;
+        sample.counters.refuse_impossible(now)?;
+        if sample.started.is_some() {
             protocol_of(self.protocol.load(Relaxed))?;
         }
-        Ok(reading)
+        Ok(sample)
     }
 
     /// `None` when the cell changed meanwhile.
-    fn look(&self) -> Option<Reading> {
+    fn look(&self) -> Option<ThreadSample> {
         let before = self.sequence.load(Acquire);
         let held = before % 2 == 1;
         let started = MonotonicNanos::from_nanos(self.started.load(Relaxed));
@@ -190,7 +190,7 @@ impl ThreadCell {
         let average = self.average.load(Relaxed);
         fence(Acquire);
         let unchanged = before == self.sequence.load(Relaxed);
-        unchanged.then_some(Reading { counters, started: held.then_some(started), average })
+        unchanged.then_some(ThreadSample { counters, started: held.then_some(started), average })
     }
 
     /// Latency of every request, in place of what `counts` holds.
@@ -247,7 +247,7 @@ mod tests {
         assert_eq!(cell.read().unwrap().started, Some(at(5_000)));
 
         cell.finish(at(2_005_000), at(1_000), Outcome { status: 503, exception: true, ..Outcome::default() });
-        let Reading { counters, started, average } = cell.read().unwrap();
+        let ThreadSample { counters, started, average } = cell.read().unwrap();
         assert_eq!((started, average), (None, 1_000));
         assert_eq!((counters.requests, counters.exceptions, counters.running), (1, 1, 2_000_000));
         assert_eq!(counters.responses, [0, 0, 0, 0, 1]);
@@ -279,10 +279,10 @@ mod tests {
             });
             while !writer.is_finished() {
                 match cell.read().unwrap() {
-                    Reading { counters, started: Some(started), .. } => {
+                    ThreadSample { counters, started: Some(started), .. } => {
                         assert_eq!(counters.running, started.as_nanos());
                     }
-                    Reading { counters, started: None, .. } => {
+                    ThreadSample { counters, started: None, .. } => {
                         assert_eq!(counters.running, counters.requests * 1_000);
                     }
                 }

@@ -6,12 +6,12 @@ use std::time::Duration;
 use nix::unistd::Pid;
 use rwsgi_stats::{App, Core, LastException, RequestInfo, Responses, Worker};
 
-use super::Subject;
 use crate::clock::{self, Clock, MonotonicNanos, UnixMicros};
+use crate::config::Config;
 use crate::ids::{GenerationNumber, SlotId, ThreadIndex, WorkerId};
-use crate::stats::cell::{Counters, ExceptionReport, Reading};
+use crate::stats::cell::{Counters, ExceptionReport, ThreadSample};
 use crate::stats::request::Vars;
-use crate::stats::scoreboard::CorruptSlot;
+use crate::stats::scoreboard::{CorruptSlot, Scoreboard};
 use crate::stats::state::SnapshotState;
 use crate::stats::totals::{Averages, Totals, newest};
 
@@ -71,16 +71,24 @@ struct Threads {
     cores: Vec<Core>,
 }
 
-/// What is told of a worker at `now`; processes that are found corrupt, which is news, are added to `corrupt`.
+/// What is the same for all workers of a snapshot.
+#[derive(Clone, Copy)]
+pub(super) struct Context<'a> {
+    pub(super) scoreboard: &'a Scoreboard,
+    pub(super) config: &'a Config,
+    pub(super) now: MonotonicNanos,
+    /// Name of the machine.
+    pub(super) host: &'a str,
+}
+
+/// What is told of a worker; processes that are found corrupt are added to `corrupt`.
 pub(super) fn take(
-    subject: &Subject<'_>,
+    context: Context<'_>,
     view: &WorkerView<'_>,
     state: &mut SnapshotState,
-    now: MonotonicNanos,
-    host: &str,
     corrupt: &mut Vec<CorruptWorker>,
 ) -> Worker {
-    let board = subject.scoreboard;
+    let Context { scoreboard: board, now, host, .. } = context;
     let mut threads = Threads { last_exception: view.totals.last_exception.clone(), ..Threads::default() };
     state.worker_latency.clear();
     state.worker_latency.add(&view.totals.latency);
@@ -90,10 +98,11 @@ pub(super) fn take(
         for (nth, process) in view.processes.iter().enumerate() {
             let cell = board.thread(process.slot, id);
             let read = cell.read().and_then(|read| cell.read_latencies(&mut state.cell_latency).map(|()| read));
-            let Reading { counters: live, started, average } = match read {
-                Ok(reading) => reading,
+            let ThreadSample { counters: live, started, average } = match read {
+                Ok(sample) => sample,
                 Err(found) => {
-                    if state.is_news(process.slot, process.pid) {
+                    // One word for each process is enough.
+                    if corrupt.iter().all(|other| other.found.slot != process.slot) {
                         let found = CorruptSlot { slot: process.slot, thread: id, corrupt: found };
                         corrupt.push(CorruptWorker { worker: view.id, pid: process.pid, found });
                     }
@@ -127,11 +136,11 @@ pub(super) fn take(
         threads.cores.push(core);
     }
     state.all_latency.add(&state.worker_latency);
-    tell(subject, view, state, threads)
+    tell(context, view, state, threads)
 }
 
 /// What is told of a worker, whose threads add up to this and whose latency the state holds.
-fn tell(subject: &Subject<'_>, view: &WorkerView<'_>, state: &mut SnapshotState, threads: Threads) -> Worker {
+fn tell(context: Context<'_>, view: &WorkerView<'_>, state: &mut SnapshotState, threads: Threads) -> Worker {
     let Threads { sum, in_progress, delta_requests, average, last_exception, cores } = threads;
     let shown = view.processes.first();
     let processor = view.processes.iter().filter_map(|process| clock::processor_time(process.pid)).sum::<Duration>();
@@ -146,7 +155,7 @@ fn tell(subject: &Subject<'_>, view: &WorkerView<'_>, state: &mut SnapshotState,
     Worker {
         id: view.id.get(),
         pid: shown.map_or(0, |process| process.pid.as_raw()),
-        accepting: shown.is_some_and(|process| subject.scoreboard.worker(process.slot).accepting()).into(),
+        accepting: shown.is_some_and(|process| context.scoreboard.worker(process.slot).accepting()).into(),
         requests: sum.requests,
         delta_requests,
         exceptions: sum.exceptions,
@@ -169,7 +178,7 @@ fn tell(subject: &Subject<'_>, view: &WorkerView<'_>, state: &mut SnapshotState,
         apps: vec![App {
             requests: sum.requests,
             exceptions: sum.exceptions,
-            chdir: subject.config.chdir.as_ref().map(|dir| dir.to_string_lossy().into_owned()).unwrap_or_default(),
+            chdir: context.config.chdir.as_ref().map(|dir| dir.to_string_lossy().into_owned()).unwrap_or_default(),
             ..App::default()
         }],
         cores,

@@ -16,17 +16,17 @@ const BLOCKS: usize = 4096;
 type Row = Mutex<Option<Box<Connection>>>;
 
 /// See the module.
-pub(super) struct Table {
+pub(super) struct Connections {
     blocks: Box<[OnceLock<Box<[Row]>>]>,
 }
 
-impl Default for Table {
+impl Default for Connections {
     fn default() -> Self {
         Self { blocks: (0..BLOCKS).map(|_| OnceLock::new()).collect() }
     }
 }
 
-impl Table {
+impl Connections {
     fn row(&self, fd: usize) -> Option<&Row> {
         let block = self.blocks.get(fd / BLOCK)?;
         block.get_or_init(|| (0..BLOCK).map(|_| Row::default()).collect()).get(fd % BLOCK)
@@ -37,7 +37,7 @@ impl Table {
         self.row(fd)?.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Puts a connection where [`Table::take`] finds it; gives it back when its number is beyond the table.
+    /// Puts a connection where [`Connections::take`] finds it; gives it back when its number is beyond the table.
     pub(super) fn put(&self, fd: usize, connection: Box<Connection>) -> Result<(), Box<Connection>> {
         let Some(row) = self.row(fd) else { return Err(connection) };
         *row.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);

@@ -1,7 +1,8 @@
 //! Connections by number: a table whose places are used again, and keys that know when they were.
 //!
 //! The kernel reports events by number, and may still report one for a connection that the event before has closed. A
-//! key's generation tells the old holder of a place from the new one.
+//! key's generation tells the old holder of a place from the new one. (`slotmap` does the same with keys of 64 bits, which
+//! leave none to say whether an event is for a client or for a link.)
 
 /// Names one value; outlives it harmlessly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,19 +28,19 @@ impl Key {
 
 /// The table.
 #[derive(Debug)]
-pub(super) struct Slots<T> {
-    slots: Vec<(u32, Option<T>)>,
+pub(super) struct Keyed<T> {
+    rows: Vec<(u32, Option<T>)>,
     free: Vec<u32>,
 }
 
-impl<T> Slots<T> {
+impl<T> Keyed<T> {
     pub(super) fn new() -> Self {
-        Self { slots: Vec::new(), free: Vec::new() }
+        Self { rows: Vec::new(), free: Vec::new() }
     }
 
     /// How many values there are.
     pub(super) fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.rows.len() - self.free.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -50,21 +51,21 @@ impl<T> Slots<T> {
     pub(super) fn insert(&mut self, value: T) -> Key {
         match self.free.pop() {
             Some(index) => {
-                let (generation, place) = &mut self.slots[index as usize];
+                let (generation, place) = &mut self.rows[index as usize];
                 *place = Some(value);
                 Key { index, generation: *generation }
             }
             None => {
                 // As many as there are file descriptors: far below 32 bits.
-                let index = self.slots.len() as u32;
-                self.slots.push((0, Some(value)));
+                let index = self.rows.len() as u32;
+                self.rows.push((0, Some(value)));
                 Key { index, generation: 0 }
             }
         }
     }
 
     pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
-        match self.slots.get_mut(key.index as usize) {
+        match self.rows.get_mut(key.index as usize) {
             Some((generation, value)) if *generation == key.generation => value.as_mut(),
             _ => None,
         }
@@ -72,13 +73,13 @@ impl<T> Slots<T> {
 
     /// All values, with their keys.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
-        (0..).zip(&self.slots).filter_map(|(index, (generation, value))| {
+        (0..).zip(&self.rows).filter_map(|(index, (generation, value))| {
             value.as_ref().map(|value| (Key { index, generation: *generation }, value))
         })
     }
 
     pub(super) fn remove(&mut self, key: Key) -> Option<T> {
-        match self.slots.get_mut(key.index as usize) {
+        match self.rows.get_mut(key.index as usize) {
             Some((generation, value)) if *generation == key.generation => {
                 let value = value.take()?;
                 *generation = (*generation + 1) & GENERATION_MASK;
@@ -101,17 +102,17 @@ mod tests {
 
     #[test]
     fn a_key_does_not_find_the_next_holder_of_its_place() {
-        let mut slots = Slots::new();
-        let first = slots.insert("first");
-        let other = slots.insert("other");
-        assert_eq!(slots.remove(first), Some("first"));
-        assert_eq!((slots.remove(first), slots.len()), (None, 1));
-        let second = slots.insert("second");
-        assert_eq!(slots.get_mut(first), None);
-        assert_eq!(slots.get_mut(second), Some(&mut "second"));
-        assert_eq!(slots.keys(|value| value.starts_with('s')), [second]);
-        assert_eq!(slots.remove(other), Some("other"));
-        assert!(!slots.is_empty());
+        let mut rows = Keyed::new();
+        let first = rows.insert("first");
+        let other = rows.insert("other");
+        assert_eq!(rows.remove(first), Some("first"));
+        assert_eq!((rows.remove(first), rows.len()), (None, 1));
+        let second = rows.insert("second");
+        assert_eq!(rows.get_mut(first), None);
+        assert_eq!(rows.get_mut(second), Some(&mut "second"));
+        assert_eq!(rows.keys(|value| value.starts_with('s')), [second]);
+        assert_eq!(rows.remove(other), Some("other"));
+        assert!(!rows.is_empty());
     }
 
     #[test]
