@@ -13,6 +13,7 @@ use super::worker_thread::{WORTH_SPARING, WorkerThread};
 use crate::ids::ThreadIndex;
 use crate::io::accept::client_of;
 use crate::io::body::{BodyIntake, IntakeError};
+use rwsgi_protocol::SocketProtocol;
 use rwsgi_protocol::http::{self, BodyLength, HeaderBuf, Refusal};
 use rwsgi_protocol::link::RequestLengths;
 use rwsgi_protocol::uwsgi;
@@ -27,8 +28,8 @@ impl WorkerThread {
     ) -> anyhow::Result<Box<Connection>> {
         let Phase::Body(gathering) = &mut connection.phase else {
             return match connection.kind {
-                Kind::Http => self.http(py, connection, bytes),
-                Kind::Uwsgi => self.uwsgi(py, connection, bytes),
+                Kind::Client(SocketProtocol::Http) => self.http(py, connection, bytes),
+                Kind::Client(SocketProtocol::Uwsgi) => self.uwsgi(py, connection, bytes),
                 Kind::Link(thread) => self.link(py, connection, thread, bytes),
             };
         };
@@ -61,7 +62,7 @@ impl WorkerThread {
             Err(failure) => return Ok(self.refuse_body(connection, &failure.into())),
         };
         match connection.kind {
-            Kind::Uwsgi => self.serve_uwsgi(py, connection, &head),
+            Kind::Client(SocketProtocol::Uwsgi) => self.serve_uwsgi(py, connection, &head),
             _ => self.serve_http(py, connection, &head),
         }
     }
