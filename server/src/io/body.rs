@@ -90,6 +90,14 @@ impl StoredBody {
     }
 }
 
+/// A request whose body is not whole yet.
+#[derive(Debug)]
+pub(crate) struct Gathering {
+    /// As the client sent it.
+    pub(crate) head: Vec<u8>,
+    pub(crate) intake: BodyIntake,
+}
+
 /// How the end of a body is known.
 #[derive(Debug)]
 enum End {

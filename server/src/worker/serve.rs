@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 
 use super::access_log::{AccessLog, Entry};
 use super::body::RequestBody;
-use super::connection::{Connection, Phase, ResponseEnd};
+use super::connection::{Connection, ConnectionPhase, ResponseEnd};
 use super::harakiri;
 use super::worker_thread::WorkerThread;
 use crate::clock::{self, MonotonicNanos, UnixMicros};
@@ -122,7 +122,7 @@ impl WorkerThread {
         entry: Entry<'_>,
     ) -> anyhow::Result<Box<Connection>> {
         connection.queued = 0;
-        connection.phase = Phase::Serving;
+        connection.phase = ConnectionPhase::Serving;
         let started = self.now;
         self.cell().begin(MonotonicNanos::from_nanos(started), exchange.protocol, peer.as_bytes(), kept);
         if self.worker.config.harakiri.is_some() {

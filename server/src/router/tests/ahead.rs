@@ -205,7 +205,7 @@ fn what_nobody_wants_does_not_take_the_next_request_with_it() {
 }
 
 #[test]
-fn a_new_life_does_not_hide_how_the_old_one_ended() {
+fn a_new_process_does_not_hide_how_the_old_one_ended() {
     let board = Steps::board();
     let router = &mut Steps::new(&board, LIMITS);
     let (mut worker, mut first) = a_quick_worker(router);
