@@ -23,7 +23,6 @@ use crate::router::state::Router;
 use crate::router::{Limits, RouterConfig, run};
 use crate::stats::scoreboard::{Layout, Scoreboard};
 use rwsgi_protocol::link::{DONE_KEEP, Hello, QUICK, RequestLengths, SKIPPED};
-use rwsgi_protocol::link::{DONE_KEEP, Hello, QUICK, RequestLengths, SKIPPED};
 
 /// How long anything may take before the test says that it does not come.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
