@@ -210,7 +210,8 @@ impl Table {
         self.page = usize::from(area.height - 1);
         self.offset = self.offset.min(rows.len().saturating_sub(self.page));
         if let Some(position) = self.position(rows) {
-            self.offset = self.offset.clamp((position + 1).saturating_sub(self.page), position);
+            // A pane with room for its titles only has a page of no rows.
+            self.offset = self.offset.max((position + 1).saturating_sub(self.page)).min(position);
         }
         let shown = &rows[self.offset..rows.len().min(self.offset + self.page)];
         // A column for the mark, as uwsgitop leaves one.

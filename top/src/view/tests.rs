@@ -1,5 +1,7 @@
 //! Screens as they look: each of the usual sizes, rendered from documents, kept as pictures in `snapshots/`.
 
+mod sizes;
+
 use std::fmt::Write as _;
 
 use insta::assert_snapshot;
@@ -231,16 +233,6 @@ fn before_the_first_answer_there_is_a_line_and_not_an_empty_screen() {
     let mut waiting = screen("/run/stats.sock", []);
     let mut refused = screen("/run/stats.sock", [failed(2, SourceError::Empty)]);
     assert_snapshot!(format!("{}{}", picture(&mut waiting, (60, 4)), picture(&mut refused, (90, 4))));
-}
-
-#[test]
-fn no_size_is_too_small_to_draw_at() {
-    let mut screen = rwsgi_screen(2, 3);
-    for width in 1..30 {
-        for height in 1..12 {
-            picture(&mut screen, (width, height));
-        }
-    }
 }
 
 #[test]
