@@ -10,7 +10,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::model::Thresholds;
-use crate::view::columns::{COLUMNS, Column, column};
+use crate::model::columns::{COLUMNS, Column, column};
 use crate::view::keys::{BINDINGS, Keys};
 use crate::view::{Colors, PALETTES, Role, palette, palette_names, usual_colors};
 

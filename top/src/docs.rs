@@ -3,9 +3,9 @@
 
 use std::fmt::Write as _;
 
+use crate::model::columns::{COLUMNS, Teller};
 use crate::report::metrics::METRICS;
 use crate::view::PALETTES;
-use crate::view::columns::COLUMNS;
 use crate::view::keys::BINDINGS;
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/rtop.md");
@@ -20,9 +20,14 @@ fn keys() -> String {
 }
 
 fn columns() -> String {
-    let mut text = "| title | name | |\n| --- | --- | --- |\n".to_owned();
+    let mut text = "| title | name | told by | |\n| --- | --- | --- | --- |\n".to_owned();
     for column in COLUMNS {
-        let _ = writeln!(text, "| {} | {} | {} |", column.title, column.name, column.help);
+        let teller = match column.teller {
+            Teller::Both => "both",
+            Teller::MemoryReport => "both; uWSGI with `--memory-report`",
+            Teller::Rwsgi => "rwsgi",
+        };
+        let _ = writeln!(text, "| {} | {} | {teller} | {} |", column.title, column.name, column.help);
     }
     text
 }

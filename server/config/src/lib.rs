@@ -1,7 +1,7 @@
 //! What the server is told to do: the typed, checked result of the command line and the files.
 //!
 //! Nothing else in the server reads raw options. The master makes a [`Config`] once per (re)load and hands it to the
-//! fork server and the front as JSON.
+//! fork server and the http router as JSON.
 //!
 //! The way through: `command_line` and `files` read; `gather` puts in order, taking settings through `logic`,
 //! `magic` and `expand`; `options`, the one table, sets fields; and `settle` decides what depends on several

@@ -42,7 +42,7 @@ const CONFIGURATION: Row = Row { group: Group::Configuration, ..OTHER };
 pub(crate) static OPTIONS: &[Row] = &[
     // How requests come in.
     Row { standing: Done, names: &["http", "httprouter"], kind: Addresses(|c| &mut c.http),
-          help: "Serve HTTP here through a front process that holds slow clients off the workers", ..SOCKETS },
+          help: "Serve HTTP here through an http router process that holds slow clients off the workers", ..SOCKETS },
     Row { standing: Done, names: &["http-socket", "http11-socket"], kind: Addresses(|c| &mut c.http_socket),
           help: "Serve HTTP/1.1 here from the workers themselves, for use behind a proxy (proxy_pass)", ..SOCKETS },
     Row { standing: Done, names: &["socket", "uwsgi-socket", "uwsgi"], short: Some('s'), kind: Addresses(|c| &mut c.socket),
@@ -206,7 +206,7 @@ pub(crate) static OPTIONS: &[Row] = &[
     Row { standing: Done, names: &["socket-timeout"], short: Some('z'), kind: Number(|c| &mut c.socket_timeout, 1..=86_400), takes: "SECONDS", default: "30",
           help: "How long a client of a worker may take to send or receive anything", ..REQUESTS },
     Row { standing: Done, names: &["http-timeout"], kind: Number(|c| &mut c.http_timeout, 1..=86_400), takes: "SECONDS", default: "60",
-          help: "How long a client of the front may take to send or receive anything", ..REQUESTS },
+          help: "How long a client of the http router may take to send or receive anything", ..REQUESTS },
     Row { standing: Done, names: &["http-keepalive"], kind: Custom(set::http_keepalive), takes: "[SECONDS]", default: "60",
           help: "How long a kept-alive connection may be idle", ..REQUESTS },
     Row { standing: Done, names: &["http-auto-chunked", "http-chunked-input", "http-raw-body"], kind: Always,

@@ -213,7 +213,7 @@ impl Default for Spooler {
 /// Everything that the server does differently from one run to another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
-    /// `--http`: addresses that the front process listens on.
+    /// `--http`: addresses that the http router listens on.
     pub http: Vec<Address>,
     /// `--http-socket`: addresses on which the workers speak HTTP/1.1 themselves.
     pub http_socket: Vec<Address>,
@@ -249,7 +249,7 @@ pub struct Config {
     pub lazy_apps: bool,
     /// `--socket-timeout`: how long a client may take to send or receive anything, seconds.
     pub socket_timeout: u32,
-    /// `--http-timeout`: the same for the front's clients, seconds.
+    /// `--http-timeout`: the same for the http router's clients, seconds.
     pub http_timeout: u32,
     /// `--http-keepalive`: how long a kept-alive connection may be idle, seconds; 0 to close after each response.
     pub http_keepalive: u32,

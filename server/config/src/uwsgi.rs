@@ -337,9 +337,9 @@ pub(crate) static FAMILIES: &[Family] = &[
         ],
     },
     Family {
-        title: "The http front's details",
+        title: "The http router's details",
         verdict: Verdict::Never,
-        advice: "the front is one process that serves thousands of connections: leave it out",
+        advice: "the http router is one process that serves thousands of connections: leave it out",
         flags: &["http-auto-gzip"],
         values: &[
             "http-buffer-size", "http-connect-timeout", "http-events", "http-gid", "http-gracetime", "http-harakiri",

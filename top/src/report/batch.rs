@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use jiff::tz::TimeZone;
 
 use crate::format;
+use crate::model::columns::{COLUMNS, Context, Row};
 use crate::model::{Counts, Pool, Reading, Status};
-use crate::view::columns::{COLUMNS, Context, Row};
 use crate::view::{Theme, ascii};
 use crate::view::{lists, spoolers};
 

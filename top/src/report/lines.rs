@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 
 use super::metrics::{METRICS, Unit};
 use super::window::Window;
+use crate::model::columns::{COLUMNS, Column, Key, Raw, Row, Teller};
 use crate::model::{Pool, Reading};
-use crate::view::columns::{COLUMNS, Column, Key, Row};
 
 pub(super) fn number(value: f64) -> Value {
     // Whole numbers without a point: counters are what most of these are.
@@ -22,14 +22,19 @@ fn value(key: Key) -> Value {
     }
 }
 
-/// The columns that have a raw value of their own; a share follows from the requests.
+/// The columns that have a raw value of their own.
 fn raw_columns() -> impl Iterator<Item = &'static Column> {
-    COLUMNS.iter().filter(|column| column.name != "share")
+    COLUMNS.iter().filter(|column| column.raw != Raw::Nothing)
 }
 
-/// What a column's raw value is: the screen shows shares as percentages.
+/// What a column's raw value is, and who tells it.
 fn raw_help(column: &Column) -> String {
-    column.help.replace(", percent of one processor", ", in processors").replace(", percent", ", 0 to 1")
+    let help = if let Raw::As(help) = column.raw { help } else { column.help };
+    match column.teller {
+        Teller::Both => help.to_owned(),
+        Teller::MemoryReport => format!("{help} (uWSGI: 0 without --memory-report)"),
+        Teller::Rwsgi => format!("{help} (rwsgi only)"),
+    }
 }
 
 fn rows(reading: &Reading) -> impl Iterator<Item = Row<'_>> {

@@ -3,7 +3,6 @@
 //! Nothing here knows of sockets or files; a screen draws into a buffer and can be tested without a terminal.
 
 mod charts;
-pub(crate) mod columns;
 mod detail;
 mod escape;
 mod filter;

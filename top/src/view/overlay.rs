@@ -5,11 +5,11 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Clear, Widget};
 
-use super::columns::COLUMNS;
 use super::keys::Keys;
 use super::table::{Choice, Table};
 use super::theme::Theme;
 use crate::model::Concern;
+use crate::model::columns::COLUMNS;
 
 /// What is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,12 +5,12 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent,
 use jiff::tz::TimeZone;
 
 use super::charts::Charts;
-use super::columns::{Column, Context};
 use super::detail::Scroll;
 use super::keys::{Action, Keys};
 use super::overlay::{self, Overlay};
 use super::table::{Choice, Table};
 use super::theme::Theme;
+use crate::model::columns::{Column, Context};
 use crate::model::{Concern, History, Pool, Reading, Thresholds, Totals, concerns};
 use crate::source::Sample;
 

@@ -7,9 +7,9 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::Line;
 
-use super::columns::{COLUMNS, Column, Context, Key, Row, column, status_word};
 use super::filter::Filter;
 use super::theme::Theme;
+use crate::model::columns::{COLUMNS, Column, Context, Key, Row, column, status_word};
 use crate::model::{Reading, status_of};
 
 /// How cores are shown; `a` goes through them, as in uwsgitop.
@@ -117,9 +117,7 @@ impl Table {
         keyed.sort_by(|(a, _), (b, _)| {
             let natural = match (a, b) {
                 (Key::Text(a), Key::Text(b)) => a.cmp(b),
-                (Key::Number(_), Key::Number(_)) if self.sort.name == "wid" => {
-                    a.partial_cmp(b).unwrap_or(Ordering::Equal)
-                }
+                (Key::Number(_), Key::Number(_)) if self.sort.ascending => a.partial_cmp(b).unwrap_or(Ordering::Equal),
                 _ => b.partial_cmp(a).unwrap_or(Ordering::Equal),
             };
             // What has no value stays below, whichever way the rest is turned.
@@ -262,7 +260,7 @@ impl Table {
         for (place, Choice { column, .. }) in self.choices.iter().enumerate().filter(|(_, choice)| choice.shown) {
             if !self.told.contains(&column.name) {
                 // What nobody ever told takes no room; but what a second reading will tell is waited for.
-                let told = |row: &Row<'_>| column.text(row, context).is_some() || column.is_awaited(row.worker);
+                let told = |row: &Row<'_>| column.text(row, context).is_some() || (column.awaited)(row.worker);
                 if !rows.iter().any(told) {
                     continue;
                 }
