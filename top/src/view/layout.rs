@@ -238,7 +238,7 @@ impl Screen {
         }
         for (binding, keys) in self.keys.iter().filter(|(binding, _)| !binding.hint.is_empty()) {
             let Some(key) = keys.first() else { continue };
-            spans.push(Span::styled(overlay::shown(key).to_owned(), self.theme.strong()));
+            spans.push(Span::styled(overlay::shown(*key), self.theme.strong()));
             spans.push(Span::styled(format!(" {}  ", binding.hint), self.theme.dim()));
         }
         Line::from(spans)

@@ -26,4 +26,4 @@ mod theme;
 pub(crate) use live::Deliver;
 pub(crate) use live::{Feed, run};
 pub(crate) use screen::{Pace, Screen, Setup};
-pub(crate) use theme::{Colors, PALETTES, Role, Theme, ascii, palette, palette_names, usual_colors};
+pub(crate) use theme::{Colors, PALETTES, Role, Theme, ascii, palette, usual_colors};

@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Clear, Widget};
 
-use super::keys::Keys;
+use super::keys::{Key, Keys};
 use super::table::{Choice, Table};
 use super::theme::Theme;
 use crate::model::Concern;
@@ -47,7 +47,7 @@ fn boxed(title: &str, lines: &[Line<'_>], first: usize, width: u16, theme: &Them
 pub(crate) fn help(keys: &Keys, first: usize, theme: &Theme, area: Rect, buf: &mut Buffer) {
     let mut lines = Vec::new();
     for (binding, bound) in keys.iter().filter(|(_, bound)| !bound.is_empty()) {
-        let names: Vec<&str> = bound.iter().map(|key| shown(key)).collect();
+        let names: Vec<String> = bound.iter().copied().map(shown).collect();
         lines.push(Line::from(vec![
             Span::styled(format!(" {:<17} ", names.join(" ")), theme.strong()),
             Span::raw(binding.help),
@@ -64,20 +64,23 @@ pub(crate) fn help(keys: &Keys, first: usize, theme: &Theme, area: Rect, buf: &m
 }
 
 /// How a key is shown.
-pub(crate) fn shown(key: &str) -> &str {
-    match key {
-        "up" => "↑",
-        "down" => "↓",
-        "left" => "←",
-        "right" => "→",
-        "shift-left" => "S-←",
-        "shift-right" => "S-→",
-        "pageup" => "PgUp",
-        "pagedown" => "PgDn",
-        "backtab" => "S-Tab",
-        "shift-backtab" => "",
-        other => other,
+pub(crate) fn shown(key: Key) -> String {
+    // The last of its parts is the key itself; shift is one letter.
+    let name = key.to_string().replace("shift-", "S-");
+    for (long, short) in [
+        ("backtab", "S-Tab"),
+        ("pageup", "PgUp"),
+        ("pagedown", "PgDn"),
+        ("up", "↑"),
+        ("down", "↓"),
+        ("left", "←"),
+        ("right", "→"),
+    ] {
+        if let Some(modifiers) = name.strip_suffix(long) {
+            return format!("{modifiers}{short}");
+        }
     }
+    name
 }
 
 /// The columns, wanted or not, in their order.

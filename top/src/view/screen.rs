@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 
 use super::charts::Charts;
 use super::detail::Scroll;
-use super::keys::{Action, Keys};
+use super::keys::{Action, Key, Keys};
 use super::overlay::{self, Overlay};
 use super::table::{Choice, Table};
 use super::theme::Theme;
@@ -250,12 +250,14 @@ impl Screen {
 
     /// A key: into the filter while that is typed, else what it is bound to.
     pub(crate) fn press(&mut self, key: KeyEvent) -> Outcome {
+        if Key::from(key) == Key::INTERRUPT {
+            return Outcome::Quit;
+        }
         if !self.table.filter.editing {
             return self.keys.action_of(key).map_or(Outcome::Nothing, |action| self.act(action));
         }
         let filter = &mut self.table.filter;
         match key.code {
-            KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return Outcome::Quit,
             KeyCode::Char('u') if key.modifiers.contains(KeyModifiers::CONTROL) => filter.clear(),
             KeyCode::Char(character) if !key.modifiers.contains(KeyModifiers::CONTROL) => filter.push(character),
             KeyCode::Backspace => filter.pop(),

@@ -255,6 +255,17 @@ fn press(screen: &mut Screen, keys: &str) {
     }
 }
 
+#[test]
+fn ctrl_c_leaves_at_once_whatever_is_open() {
+    use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+    for open in [Action::Help, Action::Columns, Action::Attention, Action::Detail, Action::Filter, Action::Pause] {
+        let mut screen = rwsgi_screen(2, 3);
+        screen.act(open);
+        let outcome = screen.press(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL));
+        assert_eq!(outcome, super::screen::Outcome::Quit, "{open:?}");
+    }
+}
+
 /// The first cell of each row of the table, which is what is looked at in tests of order and filter.
 fn first_cells(screen: &mut Screen) -> Vec<String> {
     let picture = picture(screen, (80, 14));
