@@ -217,7 +217,7 @@ fn watch(args: &Args, plan: &Plan, tap: &Tap) -> anyhow::Result<u8> {
         let last = |(index, target)| Sample {
             target: index,
             at: clock.at(),
-            taken: Clock::unix(),
+            taken: Clock::local(),
             outcome: fetch(target, args.timeout, &mut Reader::default()),
         };
         args.targets.iter().enumerate().map(last).collect()

@@ -5,18 +5,20 @@
 //! far apart. So the hour is always there, as finely as the budget allows.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::pack::Block;
 use super::{Counts, Reading};
+use crate::source::Monotonic;
 
 /// Frames in a block: the most that have to be unpacked to see one.
 const BLOCK: usize = 30;
-/// How much time is kept, µs.
-const SPAN: u64 = 3_600_000_000;
+/// How much time is kept.
+const SPAN: Duration = Duration::from_secs(3_600);
 /// Bytes of packed readings that are kept.
 const BUDGET: usize = 9 << 18;
-/// Readings that come closer than this (µs) go into the history together, as when a screen is fast.
-const SPACING: u64 = 900_000;
+/// Readings that come closer than this go into the history together, as when a screen is fast.
+const SPACING: Duration = Duration::from_millis(900);
 
 /// Rows of the heat map: powers of two from below 128 µs up to more than 60 s.
 pub(crate) const HEAT_ROWS: usize = 20;
@@ -29,8 +31,8 @@ pub(crate) fn heat_floor(row: usize) -> u64 {
 /// One second of the charts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Point {
-    /// When, unix µs.
-    pub(crate) taken: u64,
+    /// When.
+    pub(crate) at: Monotonic,
     /// Requests per second.
     pub(crate) rps: Option<f32>,
     /// Exceptions per second.
@@ -75,13 +77,8 @@ impl History {
         if let Some(latency) = &reading.totals.latency {
             self.pending.merge(latency);
         }
-        let last = self.points.back().map_or(0, |point| point.taken);
-        if reading.taken < last.saturating_add(SPACING) && !self.points.is_empty() {
-            // A clock that was set back would otherwise stop the history.
-            if reading.taken >= last {
-                return;
-            }
-            *self = Self::default();
+        if self.points.back().is_some_and(|last| reading.at < last.at.after(SPACING)) {
+            return;
         }
         let latency = std::mem::take(&mut self.pending);
         let point = point(reading, &latency);
@@ -93,13 +90,13 @@ impl History {
             full.close();
             self.blocks.push_back(full);
         }
-        self.forget(reading.taken);
+        self.forget(reading.at);
     }
 
     /// Lets go of what is too old, and keeps within the budget.
-    fn forget(&mut self, now: u64) {
-        let oldest = now.saturating_sub(SPAN);
-        while self.points.front().is_some_and(|point| point.taken < oldest) {
+    fn forget(&mut self, now: Monotonic) {
+        let oldest = now.before(SPAN);
+        while self.points.front().is_some_and(|point| point.at < oldest) {
             self.points.pop_front();
         }
         // The block that reaches back beyond the hour stays until the next one does.
@@ -120,13 +117,13 @@ impl History {
     }
 
     /// The first of the two neighbours that are finest for their age.
-    fn least_missed(&self, now: u64) -> Option<usize> {
+    fn least_missed(&self, now: Monotonic) -> Option<usize> {
         let fineness = |place: &usize| {
             let (older, newer) = (&self.blocks[*place], &self.blocks[place + 1]);
-            let (age, span) = (now.saturating_sub(newer.end()), newer.end().saturating_sub(older.start()));
+            let (age, span) = (now.since(newer.end()), newer.end().since(older.start()));
             // Seconds of age for each second between two frames of the two.
             let frames = older.times().len() + newer.times().len();
-            (age + SPAN / 60) as f64 / (span as f64 / frames as f64).max(1.0)
+            (age + SPAN / 60).as_secs_f64() / (span.as_secs_f64() / frames as f64).max(1e-6)
         };
         let last = self.blocks.len().checked_sub(1)?;
         (0..last).max_by(|a, b| fineness(a).total_cmp(&fineness(b)))
@@ -148,27 +145,27 @@ impl History {
 
     /// The time of the frame `steps` after (before, when negative) the one at `from`; the first or the last when there
     /// are not so many. `None` when nothing is remembered.
-    pub(crate) fn step(&self, from: u64, steps: isize) -> Option<u64> {
-        let times: Vec<u64> = self.blocks().flat_map(|block| block.times().iter().copied()).collect();
+    pub(crate) fn step(&self, from: Monotonic, steps: isize) -> Option<Monotonic> {
+        let times: Vec<Monotonic> = self.blocks().flat_map(|block| block.times().iter().copied()).collect();
         let place = times.partition_point(|time| *time < from);
         times.get(place.saturating_add_signed(steps).min(times.len().checked_sub(1)?)).copied()
     }
 
     /// When the last frame was taken.
-    pub(crate) fn latest(&self) -> Option<u64> {
+    pub(crate) fn latest(&self) -> Option<Monotonic> {
         self.blocks().rev().find_map(|block| block.times().last().copied())
     }
 
     /// The reading that was current at a time: the last one that was taken no later.
-    pub(crate) fn at(&self, time: u64) -> Option<Reading> {
+    pub(crate) fn at(&self, time: Monotonic) -> Option<Reading> {
         let block = self.blocks().rev().find(|block| block.times().first().is_some_and(|first| *first <= time))?;
         let place = block.times().partition_point(|taken| *taken <= time).checked_sub(1)?;
         block.frame(place)
     }
 
     /// Seconds between the readings around a time: what one step goes.
-    pub(crate) fn spacing(&self, time: u64) -> u64 {
-        let apart = |steps| self.step(time, steps).map_or(0, |other| other.abs_diff(time));
+    pub(crate) fn spacing(&self, time: Monotonic) -> u64 {
+        let apart = |steps| self.step(time, steps).map_or(0, |other| other.as_micros().abs_diff(time.as_micros()));
         // At an end there is nothing on the other side; between a fine and a coarse part, the fine one is near.
         let (before, after) = (apart(-1), apart(1));
         let nearer = if before == 0 || after == 0 { before.max(after) } else { before.min(after) };
@@ -191,7 +188,7 @@ fn point(reading: &Reading, latency: &Counts) -> Point {
         heat[row] = heat[row].saturating_add(u16::try_from(count).unwrap_or(u16::MAX));
     }
     Point {
-        taken: reading.taken,
+        at: reading.at,
         rps: totals.rps.map(|rate| rate as f32),
         exceptions: totals.exception_rate.map(|rate| rate as f32),
         utilization: totals.utilization.map(|utilization| utilization as f32),
@@ -207,6 +204,10 @@ mod tests {
     use super::*;
     use crate::model::{Percentiles, Rates, Totals};
     use rwsgi_stats::{Core, RequestInfo, Snapshot, Worker};
+
+    fn seconds(seconds: u64) -> Monotonic {
+        Monotonic::from_micros(seconds * 1_000_000)
+    }
 
     /// A pool in which every worker is busy, so that as many numbers change as can.
     fn reading(second: u64, workers: u32) -> Reading {
@@ -247,7 +248,7 @@ mod tests {
         };
         let totals = Totals { rps: Some(second as f64), ..Totals::of(&snapshot) };
         let workers = (1..=u64::from(workers)).map(rates).collect();
-        Reading { taken: second * 1_000_000, window: Some(1.0), snapshot, workers, totals }
+        Reading { at: seconds(second), window: Some(1.0), snapshot, workers, totals, ..Reading::default() }
     }
 
     #[test]
@@ -257,13 +258,17 @@ mod tests {
             history.push(&mut reading(second, 3));
         }
         for second in [1, 29, 30, 31, 77, 100] {
-            assert_eq!(history.at(second * 1_000_000 + 5).unwrap(), reading(second, 3), "second {second}");
+            assert_eq!(
+                history.at(Monotonic::from_micros(second * 1_000_000 + 5)).unwrap(),
+                reading(second, 3),
+                "second {second}"
+            );
         }
-        assert_eq!(history.at(0), None);
-        assert_eq!(history.step(50_000_000, -1), Some(49_000_000));
-        assert_eq!(history.step(50_000_000, 1_000), Some(100_000_000));
-        assert_eq!(history.step(50_000_000, -1_000), Some(1_000_000));
-        assert_eq!(History::default().step(5, 1), None);
+        assert_eq!(history.at(seconds(0)), None);
+        assert_eq!(history.step(seconds(50), -1), Some(seconds(49)));
+        assert_eq!(history.step(seconds(50), 1_000), Some(seconds(100)));
+        assert_eq!(history.step(seconds(50), -1_000), Some(seconds(1)));
+        assert_eq!(History::default().step(seconds(5), 1), None);
     }
 
     #[test]
@@ -276,12 +281,12 @@ mod tests {
             }
             assert!(history.size() < BUDGET + BUDGET / 4 + (1 << 19), "{workers}: {} bytes", history.size());
             let latest = history.latest().unwrap();
-            let oldest = history.step(0, 0).unwrap();
-            let back = (latest - oldest) / 1_000_000;
+            let oldest = history.step(seconds(0), 0).unwrap();
+            let back = latest.since(oldest).as_secs();
             assert!(back >= 3_500, "{workers}: {back} seconds are left");
             let spacings = [0, 600, 1_800, 3_000].map(|ago| {
-                let time = history.step(latest - ago * 1_000_000, 0).unwrap();
-                assert_eq!(history.at(time).unwrap(), reading(time / 1_000_000, workers));
+                let time = history.step(latest.before(Duration::from_secs(ago)), 0).unwrap();
+                assert_eq!(history.at(time).unwrap(), reading(time.as_micros() / 1_000_000, workers));
                 history.spacing(time)
             });
             assert!(spacings.is_sorted() && spacings[3] <= coarsest, "{workers}: {spacings:?}");
@@ -293,7 +298,7 @@ mod tests {
         let mut history = History::default();
         for tenth in 0..100 {
             let mut reading = reading(1, 1);
-            reading.taken = tenth * 100_000;
+            reading.at = Monotonic::from_micros(tenth * 100_000);
             history.push(&mut reading);
         }
         assert!(history.points().len() <= 12, "{}", history.points().len());

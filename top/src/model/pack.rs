@@ -12,6 +12,7 @@ use rwsgi_stats::{
 };
 
 use super::{Counts, Percentiles, Rates, Reading, Totals};
+use crate::source::{Monotonic, ServerMicros};
 
 /// Goes through a value's numbers in a fixed order: a writer reads them out, a reader puts them in.
 trait Walk {
@@ -64,7 +65,10 @@ trait Walk {
 }
 
 fn reading(walk: &mut impl Walk, reading: &mut Reading) {
-    walk.number(&mut reading.taken);
+    let (mut at, mut clock) = (reading.at.as_micros(), reading.clock.0);
+    walk.number(&mut at);
+    walk.number(&mut clock);
+    (reading.at, reading.clock) = (Monotonic::from_micros(at), ServerMicros(clock));
     walk.option(&mut reading.window, Walk::rate);
     snapshot(walk, &mut reading.snapshot);
     walk.list(&mut reading.workers, rates);
@@ -236,8 +240,8 @@ fn request(walk: &mut impl Walk, request: &mut RequestInfo) {
 #[derive(Debug, Default)]
 pub(crate) struct Block {
     bytes: Vec<u8>,
-    /// When each frame was taken, unix µs.
-    times: Vec<u64>,
+    /// When each frame was taken.
+    times: Vec<Monotonic>,
     /// Every text that occurs, once.
     texts: Vec<String>,
     /// The numbers of the last frame, which the next is subtracted from.
@@ -271,7 +275,7 @@ impl Block {
             put(&mut self.bytes, 0);
             put(&mut self.bytes, zeros);
         }
-        self.times.push(frame.taken);
+        self.times.push(frame.at);
         self.last = numbers;
     }
 
@@ -284,8 +288,8 @@ impl Block {
         self.times.shrink_to_fit();
     }
 
-    /// When each frame was taken, unix µs, rising.
-    pub(crate) fn times(&self) -> &[u64] {
+    /// When each frame was taken, rising.
+    pub(crate) fn times(&self) -> &[Monotonic] {
         &self.times
     }
 
@@ -304,14 +308,14 @@ impl Block {
         frames.next()
     }
 
-    /// When its first frame was taken, unix µs.
-    pub(crate) fn start(&self) -> u64 {
-        self.times.first().copied().unwrap_or(0)
+    /// When its first frame was taken.
+    pub(crate) fn start(&self) -> Monotonic {
+        self.times.first().copied().unwrap_or_default()
     }
 
-    /// When its last frame was taken, unix µs.
-    pub(crate) fn end(&self) -> u64 {
-        self.times.last().copied().unwrap_or(0)
+    /// When its last frame was taken.
+    pub(crate) fn end(&self) -> Monotonic {
+        self.times.last().copied().unwrap_or_default()
     }
 
     /// Every second frame of two blocks that follow each other, as one. One frame at a time is unpacked.

@@ -55,7 +55,7 @@ pub(crate) fn json_line(pool: &Pool, reading: &Reading, window: &Window) -> Stri
     let snapshot = &reading.snapshot;
     let line = json!({
         "target": pool.label,
-        "time": reading.taken as f64 / 1e6,
+        "time": reading.clock.0 as f64 / 1e6,
         "window": reading.window,
         "server": snapshot.server.as_deref().unwrap_or("uwsgi"),
         "version": snapshot.version,
@@ -121,7 +121,7 @@ pub(crate) fn csv_header() -> String {
 pub(crate) fn csv_rows(pool: &Pool, reading: &Reading) -> String {
     let mut text = String::new();
     for row in rows(reading) {
-        text.push_str(&format!("{:.6},{}", reading.taken as f64 / 1e6, quoted(&pool.label)));
+        text.push_str(&format!("{:.6},{}", reading.clock.0 as f64 / 1e6, quoted(&pool.label)));
         for column in raw_columns() {
             text.push(',');
             match value((column.key)(&row)) {
@@ -144,7 +144,7 @@ fn quoted(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::report::window::Gatherer;
-    use crate::source::{Sample, parse};
+    use crate::source::{LocalMicros, Monotonic, Sample, parse};
 
     fn two_readings() -> (Pool, Window) {
         let mut pool = Pool::new("web1:9191".into(), None);
@@ -155,7 +155,8 @@ mod tests {
                 "in_request":1,"vars":["REQUEST_METHOD=GET","REQUEST_URI=/a,\"b"]}}]}}]}}"#
             );
             let outcome = Ok(parse(document.into_bytes()).unwrap());
-            let fresh = pool.ingest(Sample { target: 0, at: second * 1_000_000, taken: second * 1_000_000, outcome });
+            let (at, taken) = (Monotonic::from_micros(second * 1_000_000), LocalMicros(second * 1_000_000));
+            let fresh = pool.ingest(Sample { target: 0, at, taken, outcome });
             gatherer.push(0, &pool, fresh);
         }
         let window = gatherer.window().clone();

@@ -2,6 +2,7 @@
 //!
 //! A source gives whole documents or says in one line why it has none. It subtracts nothing and draws nothing.
 
+mod clock;
 mod fetch;
 mod player;
 mod poller;
@@ -9,9 +10,10 @@ mod reader;
 mod recording;
 mod target;
 
+pub(crate) use clock::{Clock, LocalMicros, Monotonic, ServerMicros};
 pub(crate) use fetch::fetch;
 pub(crate) use player::Player;
-pub(crate) use poller::{Clock, Poller};
+pub(crate) use poller::Poller;
 pub(crate) use reader::Reader;
 pub(crate) use recording::{Recorder, Recording, RecordingError};
 pub(crate) use target::Target;
@@ -29,10 +31,10 @@ use thiserror::Error;
 pub(crate) struct Sample {
     /// Which of the targets it is of, by its place on the command line.
     pub(crate) target: usize,
-    /// When it was taken, µs on a clock that only goes forward: what rates divide by when the server has no clock.
-    pub(crate) at: u64,
-    /// When it was taken, unix µs on this machine.
-    pub(crate) taken: u64,
+    /// When it was taken: what rates divide by when the server has no clock.
+    pub(crate) at: Monotonic,
+    /// What this machine's clock said then.
+    pub(crate) taken: LocalMicros,
     /// The document, or why there is none.
     pub(crate) outcome: Result<Document, SourceError>,
 }

@@ -25,9 +25,8 @@ impl Player {
         thread::Builder::new().name("play".into()).spawn(move || {
             let (mut speed, mut before) = (1.0, None);
             for sample in recording {
-                let gap = before.map_or(0, |before| sample.at.saturating_sub(before));
+                let gap = before.map_or(Duration::ZERO, |before| sample.at.since(before)).min(LONGEST_GAP);
                 before = Some(sample.at);
-                let gap = Duration::from_micros(gap).min(LONGEST_GAP);
                 if !wait(gap, &mut speed, &changes) || !deliver(Some(sample)) {
                     return;
                 }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use super::{Sample, SourceError, parse};
+use super::{LocalMicros, Monotonic, Sample, SourceError, parse};
 
 #[derive(Serialize, Deserialize)]
 struct Line<'a> {
@@ -75,7 +75,7 @@ impl Recorder {
             Ok(_) => None,
             Err(error) => Some(error.to_string()),
         };
-        let line = Line { target, taken: sample.taken, document, error };
+        let line = Line { target, taken: sample.taken.0, document, error };
         self.append(&line).map_err(|error| RecordingError::Io { path: self.path.clone(), error })
     }
 
@@ -134,7 +134,8 @@ impl Recording {
             (Some(document), _) => parse(document.get().as_bytes().to_vec()),
             (None, error) => Err(SourceError::Recorded(error.unwrap_or_default())),
         };
-        Some(Sample { target, at: line.taken.saturating_sub(started), taken: line.taken, outcome })
+        let at = Monotonic::from_micros(line.taken.saturating_sub(started));
+        Some(Sample { target, at, taken: LocalMicros(line.taken), outcome })
     }
 }
 
@@ -152,7 +153,12 @@ mod tests {
 
     fn sample(requests: u64) -> Sample {
         let raw = format!("{{\"version\":\"1\",\"pid\":7,\n\"workers\":[{{\"id\":1,\"requests\":{requests}}}]}}");
-        Sample { target: 0, at: 0, taken: 1_000_000 * (requests + 1), outcome: parse(raw.into_bytes()) }
+        Sample {
+            target: 0,
+            at: Monotonic::default(),
+            taken: LocalMicros(1_000_000 * (requests + 1)),
+            outcome: parse(raw.into_bytes()),
+        }
     }
 
     fn requests(recording: Recording) -> Vec<u64> {
@@ -172,7 +178,7 @@ mod tests {
         assert_eq!(requests(Recording::open(&path).unwrap()), [1, 2, 3]);
         let mut recording = Recording::open(&path).unwrap();
         assert_eq!(
-            recording.by_ref().map(|s| (s.target, s.at)).collect::<Vec<_>>(),
+            recording.by_ref().map(|s| (s.target, s.at.as_micros())).collect::<Vec<_>>(),
             [(0, 0), (0, 1_000_000), (1, 2_000_000)]
         );
         assert_eq!(recording.targets, ["web1", "web2"]);

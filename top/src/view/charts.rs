@@ -12,6 +12,7 @@ use super::table::{print, print_line};
 use super::theme::Theme;
 use crate::format;
 use crate::model::{HEAT_ROWS, History, MemoryPoint, Point, Pool, heat_floor};
+use crate::source::Monotonic;
 
 /// Which charts are shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,8 +33,8 @@ pub(crate) struct Material<'a> {
     pub(crate) history: &'a History,
     /// The server, for its workers' memory; `None` when several are shown together.
     pub(crate) pool: Option<&'a Pool>,
-    /// The moment that is shown, unix µs; nothing after it is drawn.
-    pub(crate) until: u64,
+    /// The moment that is shown; nothing after it is drawn.
+    pub(crate) until: Monotonic,
 }
 
 /// The least room that a chart is drawn in.
@@ -278,13 +279,13 @@ impl Dots {
 
 /// Seconds in a cell of a picture of this width: the same for lines as for bars, so that charts beside each other agree.
 fn step_of(material: &Material<'_>, area: Rect) -> u64 {
-    let first = material.history.points().front().map_or(material.until, |point| point.taken);
+    let first = material.history.points().front().map_or(material.until, |point| point.at);
     Cells::step_for(first, material.until, usize::from(plot(area).width))
 }
 
 fn latency(material: &Material<'_>, theme: &Theme, area: Rect, buf: &mut Buffer) {
     let cells = Cells::fitting(material.history.points(), material.until, usize::from(plot(area).width));
-    let at = |taken: u64| -((material.until - taken) as f64 / 1e6);
+    let at = |moment: Monotonic| -material.until.since(moment).as_secs_f64();
     let series = |which: usize| -> Vec<(f64, f64)> {
         let extremes = cells.extremes(|point| Some(point.latency?[which])).into_iter();
         extremes.map(|(taken, value)| (at(taken), f64::from(value).max(1.0).log10())).collect()
@@ -316,13 +317,13 @@ struct Remembered<'a> {
 }
 
 /// The lowest and the highest of all lines over time, as finely as a picture of so many cells shows.
-fn edges(workers: &[Remembered<'_>], until: u64, step: u64, width: u16) -> [Vec<(f64, f64)>; 2] {
+fn edges(workers: &[Remembered<'_>], until: Monotonic, step: u64, width: u16) -> [Vec<(f64, f64)>; 2] {
     // Two to a cell; µs in each.
     let (columns, each) = (usize::from(width) * 2, (step * 500_000) as f64);
     let mut edges = vec![(u64::MAX, 0); columns + 1];
     for point in workers.iter().flat_map(|worker| worker.points.clone()) {
         // The first column is what the picture ends with.
-        let column = (until.saturating_sub(point.taken) as f64 / each) as usize;
+        let column = (until.since(point.at).as_micros() as f64 / each) as usize;
         if let Some((low, high)) = edges.get_mut(column) {
             (*low, *high) = (point.rss.min(*low), point.rss.max(*high));
         }
@@ -341,16 +342,16 @@ fn edges(workers: &[Remembered<'_>], until: u64, step: u64, width: u16) -> [Vec<
 /// A line for each worker, the three largest with names and colours; of many workers those, and between which bounds all
 /// the others are.
 fn memory(material: &Material<'_>, theme: &Theme, area: Rect, buf: &mut Buffer) {
-    let at = |taken: u64| -((material.until - taken) as f64 / 1e6);
+    let at = |moment: Monotonic| -material.until.since(moment).as_secs_f64();
     let mut workers: Vec<Remembered<'_>> = Vec::new();
     if let Some((pool, reading)) = material.pool.and_then(|pool| Some((pool, pool.current.as_ref()?))) {
         for (place, worker) in reading.snapshot.workers.iter().enumerate() {
             let Some(points) = pool.memory(place).map(|track| track.points(material.until)) else { continue };
             let Some(last) = points.clone().next_back() else { continue };
             // Points are seconds apart, and the last is now.
-            let last = match material.until >= reading.taken {
-                true => (at(reading.taken), worker.rss as f64),
-                false => (at(last.taken), last.rss as f64),
+            let last = match material.until >= reading.at {
+                true => (at(reading.at), worker.rss as f64),
+                false => (at(last.at), last.rss as f64),
             };
             workers.push(Remembered { id: worker.id, points, last });
         }
@@ -361,7 +362,7 @@ fn memory(material: &Material<'_>, theme: &Theme, area: Rect, buf: &mut Buffer) 
         return;
     }
     let line = |worker: &Remembered<'_>| {
-        let points = worker.points.clone().map(|point| (at(point.taken), point.rss as f64));
+        let points = worker.points.clone().map(|point| (at(point.at), point.rss as f64));
         points.chain([worker.last]).collect::<Vec<_>>()
     };
     workers.sort_by(|a, b| a.last.1.total_cmp(&b.last.1));

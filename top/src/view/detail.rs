@@ -153,7 +153,7 @@ impl<'a> Pane<'a> {
     fn title(&self, width: u16) -> Vec<Line<'static>> {
         let worker = self.worker;
         let style = self.theme.status(status_of(&worker.status));
-        let now = self.reading.taken / 1_000_000;
+        let now = self.reading.clock.seconds();
         let mut first = vec![
             Span::styled(format!("worker {}", worker.id), self.theme.strong()),
             Span::raw("  "),
@@ -237,7 +237,7 @@ impl<'a> Pane<'a> {
         let mut lines = vec![Line::default(), self.heading("memory")];
         lines.extend(self.facts(&facts, width));
         let Some(track) = self.pool.memory(self.place) else { return lines };
-        let until = self.reading.taken;
+        let until = self.reading.at;
         let known = track.points(until);
         let points: Vec<Option<f64>> = known.map(|point| Some(point.rss as f64)).collect();
         if points.len() > 1 {
@@ -349,7 +349,7 @@ impl<'a> Pane<'a> {
 
     fn exception(&self, width: u16) -> Vec<Line<'static>> {
         let Some(exception) = &self.worker.last_exception else { return Vec::new() };
-        let ago = self.reading.taken.saturating_sub(exception.when) / 1_000_000;
+        let ago = self.reading.clock.since(exception.when).as_secs();
         let message = format!("{}: {}", format::one_line(&exception.kind), format::one_line(&exception.message));
         let mut lines = vec![
             Line::default(),

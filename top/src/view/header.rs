@@ -14,13 +14,14 @@ use super::table::{print, print_line, width_of};
 use super::theme::Theme;
 use crate::format;
 use crate::model::{Counts, History, Point, Reading, Status, Totals};
+use crate::source::Monotonic;
 
 /// What the header draws with.
 pub(crate) struct View<'a> {
     /// For the sparklines.
     pub(crate) history: &'a History,
-    /// The moment that is shown, unix µs.
-    pub(crate) until: u64,
+    /// The moment that is shown.
+    pub(crate) until: Monotonic,
     /// What the terminal can show.
     pub(crate) theme: &'a Theme,
 }
@@ -77,7 +78,7 @@ pub(crate) fn identity(
                 spans.push(Span::raw(value));
             };
             if let Some(started) = snapshot.started_at {
-                fact("  up ", format::seconds(reading.taken.saturating_sub(started) / 1_000_000));
+                fact("  up ", format::seconds(reading.clock.since(started).as_secs()));
             }
             if let Some(generation) = snapshot.generation {
                 fact("  gen ", generation.to_string());
@@ -214,7 +215,7 @@ fn flow(items: &[Item], view: &View<'_>, area: Rect, buf: &mut Buffer) -> u16 {
     const GAP: u16 = 2;
     let (mut x, mut y, mut used) = (area.x, area.y, 0);
     let sparks = spark_size(area.width);
-    let latest = view.history.latest().unwrap_or(0).min(view.until);
+    let latest = view.history.latest().unwrap_or_default().min(view.until);
     for item in items {
         let spark = match (sparks, item.series) {
             (Some((count, step)), Some(series)) => {

@@ -12,6 +12,7 @@ use super::theme::PALETTES;
 use super::{detail, header, lists, spoolers};
 use crate::format;
 use crate::model::Reading;
+use crate::source::Monotonic;
 
 impl Screen {
     /// Draws everything.
@@ -53,11 +54,6 @@ impl Screen {
     /// The first line, with the time that is shown at its end.
     fn identity(&self, concerns: usize, area: Rect, buf: &mut Buffer) {
         let reading = self.reading();
-        let taken = match (&self.pinned, reading) {
-            (Some(pinned), _) => pinned.time,
-            (None, Some(reading)) => reading.taken,
-            (None, None) => self.now,
-        };
         let mut right = Vec::new();
         if concerns > 0 {
             right.push(Span::styled(format!("! {concerns} "), self.theme.alarm()));
@@ -65,19 +61,18 @@ impl Screen {
         if let Some(speed) = self.speed {
             right.push(Span::styled(format!("recording {speed}x "), self.theme.warning()));
         }
-        if self.pinned.is_some() {
-            let latest = self.history().latest().unwrap_or(taken);
-            let back = latest.saturating_sub(taken) / 1_000_000;
+        if let Some(pinned) = &self.pinned {
+            let back = self.history().latest().map_or(0, |latest| latest.since(pinned.time).as_secs());
             let mut text = if back == 0 { "held ".to_owned() } else { format!("held, {} ago ", format::seconds(back)) };
             // Of what is long ago not every reading is there.
-            let step = self.history().spacing(taken);
+            let step = self.history().spacing(pinned.time);
             if reading.is_some_and(|reading| step as f64 >= 2.0 * reading.window.unwrap_or(1.0).max(0.9)) {
                 text += &format!("in steps of {} ", format::seconds(step));
             }
             right.push(Span::styled(text, self.theme.warning()));
         }
-        if taken > 0 {
-            let clock = format::local(taken / 1_000_000, "%a %d %b %H:%M:%S", &self.zone);
+        if let Some(clock) = self.clock_shown() {
+            let clock = format::local(clock.seconds(), "%a %d %b %H:%M:%S", &self.zone);
             right.push(Span::styled(clock, self.theme.dim()));
         }
         let label = self.pool().map_or_else(|| format!("{} servers", self.pools.len()), |pool| pool.label.clone());
@@ -101,7 +96,7 @@ impl Screen {
 
     /// The flowing items; returns how many lines they took.
     fn header(&self, area: Rect, buf: &mut Buffer) -> u16 {
-        let until = self.pinned.as_ref().map_or(u64::MAX, |pinned| pinned.time);
+        let until = self.pinned.as_ref().map_or(Monotonic::MAX, |pinned| pinned.time);
         let view = header::View { history: self.history(), until, theme: &self.theme };
         if self.all() {
             let totals = self.together().unwrap_or_default();
@@ -125,7 +120,7 @@ impl Screen {
             return;
         }
         let Some(reading) = self.reading() else { return };
-        if let Some(list) = lists::vassals(&reading.snapshot, reading.taken / 1_000_000, &self.theme) {
+        if let Some(list) = lists::vassals(&reading.snapshot, reading.clock.seconds(), &self.theme) {
             list.draw(None, &self.theme, area, buf);
             return;
         }
@@ -199,8 +194,8 @@ impl Screen {
                 Span::styled("  enter keeps it, esc drops it", self.theme.dim()),
             ])
         } else if let Some((pool, trouble)) = trouble {
-            let since = pool.current.as_ref().map_or(trouble.since, |reading| reading.taken);
-            let age = format::seconds(self.now.saturating_sub(since) / 1_000_000);
+            let since = pool.current.as_ref().map_or(trouble.since, |reading| reading.at);
+            let age = format::seconds(self.now.since(since).as_secs());
             let shown = if pool.current.is_some() { format!("; shown is {age} old") } else { String::new() };
             let text = format!("{}: {}{shown}; trying again", pool.label, format::one_line(&trouble.message));
             Line::styled(text, self.theme.alarm())
@@ -229,8 +224,8 @@ impl Screen {
             spans.push(Span::styled("end of the recording  ", self.theme.warning()));
         }
         if let Some((pool, restarted)) = self.pool().and_then(|pool| Some((pool, pool.restarted?))) {
-            let now = pool.current.as_ref().map_or(restarted, |reading| reading.taken);
-            let ago = now.saturating_sub(restarted) / 1_000_000;
+            let now = pool.current.as_ref().map_or(restarted, |reading| reading.at);
+            let ago = now.since(restarted).as_secs();
             if ago < 600 {
                 let text = format!("the server began anew {} ago  ", format::seconds(ago));
                 spans.push(Span::styled(text, self.theme.warning()));

@@ -1,6 +1,8 @@
 //! The whole screen: the servers that are watched, what the user looks at, and what keys and clicks change.
 //! How it is laid out is in `layout`.
 
+use std::time::Duration;
+
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use jiff::tz::TimeZone;
 
@@ -12,7 +14,7 @@ use super::table::{Choice, Table};
 use super::theme::Theme;
 use crate::model::columns::{Column, Context};
 use crate::model::{Concern, History, Pool, Reading, Thresholds, Totals, concerns};
-use crate::source::Sample;
+use crate::source::{LocalMicros, Monotonic, Sample, ServerMicros};
 
 /// What the loop around the screen has to do after an action.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -64,8 +66,8 @@ pub(crate) struct Setup {
 /// A moment in the past that is looked at.
 #[derive(Debug)]
 pub(super) struct Pinned {
-    /// Which, unix µs.
-    pub(super) time: u64,
+    /// Which.
+    pub(super) time: Monotonic,
     /// By server: what was known of it then.
     pub(super) readings: Vec<Option<Reading>>,
 }
@@ -100,8 +102,10 @@ pub(crate) struct Screen {
     together: Option<Totals>,
     /// The servers that were read in this round.
     round: Vec<usize>,
-    /// When the last sample came, good or bad, unix µs.
-    pub(super) now: u64,
+    /// When the last sample came, good or bad.
+    pub(super) now: Monotonic,
+    /// What this machine's clock said then.
+    local: Option<LocalMicros>,
     /// The source has no more to give.
     pub(super) ended: bool,
 }
@@ -138,14 +142,16 @@ impl Screen {
             merged: History::default(),
             together: None,
             round: Vec::new(),
-            now: 0,
+            now: Monotonic::default(),
+            local: None,
             ended: false,
         }
     }
 
     /// Takes a sample in. Returns whether there is something new to draw.
     pub(crate) fn ingest(&mut self, sample: Sample) -> bool {
-        self.now = self.now.max(sample.taken);
+        self.now = self.now.max(sample.at);
+        self.local = Some(sample.taken);
         let target = sample.target;
         if self.round.contains(&target) {
             // The others had their time.
@@ -174,7 +180,8 @@ impl Screen {
             Some(if answered { totals.clone() } else { totals.without_rates() })
         });
         let totals = Totals::merged(&known.collect::<Vec<_>>());
-        self.merged.push(&mut Reading { taken: self.now, totals: totals.clone(), ..Reading::default() });
+        let clock = ServerMicros::agreeing_with(self.local.unwrap_or_default());
+        self.merged.push(&mut Reading { at: self.now, clock, totals: totals.clone(), ..Reading::default() });
         self.together = Some(totals);
     }
 
@@ -183,6 +190,15 @@ impl Screen {
         match &self.pinned {
             Some(pinned) => self.merged.at(pinned.time).map(|reading| reading.totals),
             None => self.together.clone(),
+        }
+    }
+
+    /// What a clock said at the moment that is shown: the server's, or this machine's for several together.
+    pub(super) fn clock_shown(&self) -> Option<ServerMicros> {
+        match (&self.pinned, self.reading()) {
+            (_, Some(reading)) => Some(reading.clock),
+            (Some(pinned), None) => self.history().at(pinned.time).map(|reading| reading.clock),
+            (None, None) => self.local.map(ServerMicros::agreeing_with),
         }
     }
 
@@ -226,7 +242,7 @@ impl Screen {
     }
 
     pub(super) fn context(&self, reading: &Reading) -> Context {
-        Context { requests: reading.totals.requests, now: reading.taken / 1_000_000, zone: self.zone.clone() }
+        Context { requests: reading.totals.requests, now: reading.clock.seconds(), zone: self.zone.clone() }
     }
 
     /// What needs attention in what is shown.
@@ -460,12 +476,12 @@ impl Screen {
         let Some(reading) = reading else { return };
         self.scroll.first = 0;
         let context =
-            Context { requests: reading.totals.requests, now: reading.taken / 1_000_000, zone: self.zone.clone() };
+            Context { requests: reading.totals.requests, now: reading.clock.seconds(), zone: self.zone.clone() };
         self.table.select(reading, &context, step);
     }
 
     /// When the last reading of what is shown was taken.
-    fn latest(&self) -> Option<u64> {
+    fn latest(&self) -> Option<Monotonic> {
         self.history().latest()
     }
 
@@ -477,20 +493,18 @@ impl Screen {
 
     fn travel_seconds(&mut self, seconds: i64) {
         let from = self.pinned.as_ref().map(|pinned| pinned.time).or(self.latest());
-        let time = from.map(|from| from.saturating_add_signed(seconds * 1_000_000));
+        let far = Duration::from_secs(seconds.unsigned_abs());
+        let time = from.map(|from| if seconds < 0 { from.before(far) } else { from.after(far) });
         self.pin(time.and_then(|time| self.history().step(time, 0)));
     }
 
-    fn pin(&mut self, time: Option<u64>) {
+    fn pin(&mut self, time: Option<Monotonic>) {
         let Some(time) = time else { return };
-        // Each server has a clock of its own, and an answer takes its time.
-        const LATE: i64 = 400_000;
-        let ahead = self.pool().map_or(0, |pool| pool.ahead);
+        // An answer takes its time: of the other servers, the one of the same poll may have come a little later.
+        const LATE: Duration = Duration::from_millis(400);
         let shown = self.server_shown();
-        let then = |(place, pool): (usize, &Pool)| {
-            let moved = if shown == Some(place) { 0 } else { pool.ahead.saturating_sub(ahead).saturating_add(LATE) };
-            pool.history.at(time.saturating_add_signed(moved))
-        };
+        let then =
+            |(place, pool): (usize, &Pool)| pool.history.at(if shown == Some(place) { time } else { time.after(LATE) });
         let readings = self.pools.iter().enumerate().map(then).collect();
         self.pinned = Some(Pinned { time, readings });
     }

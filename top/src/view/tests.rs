@@ -16,7 +16,7 @@ use super::keys::Action;
 use super::keys::Keys;
 use super::{Screen, Setup, Theme};
 use crate::model::Pool;
-use crate::source::{Sample, SourceError, parse};
+use crate::source::{Document, LocalMicros, Monotonic, Sample, SourceError, parse};
 
 const SIZES: [(u16, u16); 4] = [(40, 10), (80, 24), (120, 40), (250, 80)];
 const START: u64 = 1_795_227_000_000_000;
@@ -46,12 +46,16 @@ pub(super) fn screen(label: &str, samples: impl IntoIterator<Item = Sample>) -> 
 }
 
 pub(super) fn answered(second: u64, document: Vec<u8>) -> Sample {
-    let outcome = Ok(parse(document).unwrap());
-    Sample { target: 0, at: second * 1_000_000, taken: START + second * 1_000_000, outcome }
+    sample(second, Ok(parse(document).unwrap()))
 }
 
 fn failed(second: u64, error: SourceError) -> Sample {
-    Sample { target: 0, at: second * 1_000_000, taken: START + second * 1_000_000, outcome: Err(error) }
+    sample(second, Err(error))
+}
+
+fn sample(second: u64, outcome: Result<Document, SourceError>) -> Sample {
+    let (at, taken) = (Monotonic::from_micros(second * 1_000_000), LocalMicros(START + second * 1_000_000));
+    Sample { target: 0, at, taken, outcome }
 }
 
 /// What the screen shows, trailing blanks cut.
@@ -475,4 +479,61 @@ fn what_lies_over_the_table_explains_chooses_and_warns() {
 fn first_line_with(screen: &mut Screen, text: &str) -> String {
     let picture = picture(screen, (120, 20));
     picture.lines().find(|line| line.contains(text)).unwrap_or_default().replace("UTIL%", "").replace("CPU%", "")
+}
+
+#[test]
+fn how_old_a_reading_is_does_not_depend_on_the_server_s_clock() {
+    let mut document = rwsgi(1, 2);
+    document.now = document.now.map(|now| now - 598_000_000);
+    let samples = [answered(1, serde_json::to_vec(&document).unwrap()), failed(3, SourceError::Empty)];
+    let shown = picture(&mut screen(":9191", samples), (120, 10));
+    assert!(shown.contains("shown is 2s old"), "{shown}");
+}
+
+#[test]
+fn a_clock_that_is_set_back_stops_neither_history_nor_slopes_nor_alarms() {
+    let pools = ["web1:9191", "web2:9191"].map(|label| Pool::new(label.into(), None));
+    let mut screen = Screen::new(pools.into(), setup());
+    for second in 0..200 {
+        for target in 0..2 {
+            let mut document = rwsgi(second, 2);
+            // As uWSGI, which tells no time; its worker starts four times in the tenth second.
+            document.now = None;
+            document.workers[0].rss += second << 20;
+            document.workers[0].respawn_count += if second < 10 { 0 } else { 4 };
+            let mut sample = Sample { target, ..answered(second, serde_json::to_vec(&document).unwrap()) };
+            if second > 20 {
+                sample.taken.0 -= 3_600_000_000;
+            }
+            screen.ingest(sample);
+        }
+    }
+    let pool = &screen.pools[0];
+    assert_eq!(screen.merged.points().len(), 200);
+    assert_eq!(pool.history.points().len(), 200);
+    assert_eq!(pool.current.as_ref().unwrap().workers[0].respawned, 0, "that was three minutes ago");
+    let growth = pool.memory(0).unwrap().growth(pool.current.as_ref().unwrap().at).unwrap();
+    assert_eq!((growth.per_hour / f64::from(1 << 20)).round(), 3_600.0);
+}
+
+#[test]
+fn a_moment_that_is_held_is_the_same_on_every_tab() {
+    let pools = ["web1:9191", "web2:9191"].map(|label| Pool::new(label.into(), None));
+    let mut screen = Screen::new(pools.into(), setup());
+    for second in 1..=10 {
+        for target in 0..2 {
+            let mut document = rwsgi(second, 2);
+            document.now = document.now.map(|now| now + target as u64 * 3_600_000_000);
+            screen.ingest(Sample { target, ..answered(second, serde_json::to_vec(&document).unwrap()) });
+        }
+    }
+    screen.act(Action::TabNext);
+    for _ in 0..3 {
+        screen.act(Action::Back1);
+    }
+    for _ in 0..2 {
+        let shown = picture(&mut screen, (120, 16));
+        assert!(shown.contains("held, 3s ago"), "{shown}");
+        screen.act(Action::TabNext);
+    }
 }
