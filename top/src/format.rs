@@ -1,8 +1,11 @@
 //! Numbers as people read them: sizes, durations, rates, times of day. One spelling for the screen and for reports.
 //! Nothing here knows about columns or colours.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// A number of so many decimals, given without its point, and a unit. A table has hundreds of these in every frame, and
 /// `format!` takes several times as long.
@@ -133,14 +136,43 @@ pub(crate) fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// The end of a text that is longer than `width` characters, with a mark that something is cut.
-pub(crate) fn end_of(text: &str, width: usize) -> String {
-    let cut = (text.chars().count() + 1).saturating_sub(width);
-    if cut <= 1 || width == 0 {
-        text.to_owned()
-    } else {
-        text.chars().skip(cut).fold("…".to_owned(), |end, c| end + c.encode_utf8(&mut [0; 4]))
+/// Columns that a text takes on a terminal. Nearly all are ASCII, and a table has thousands of them in each frame.
+pub(crate) fn width(text: &str) -> usize {
+    if text.is_ascii() { text.len() } else { text.width() }
+}
+
+/// A text and as many blanks as it is narrower than `width` columns, before it where it stands to the right.
+pub(crate) fn padded(text: &str, width: usize, right: bool) -> String {
+    let blanks = " ".repeat(width.saturating_sub(self::width(text)));
+    if right { blanks + text } else { text.to_owned() + &blanks }
+}
+
+/// The beginning of a text that is wider than `width` columns, with a mark that something is cut.
+pub(crate) fn start_of(text: &str, width: usize) -> Cow<'_, str> {
+    if self::width(text) <= width || width == 0 {
+        return Cow::Borrowed(text);
     }
+    let mut start: String = fitting(text.chars(), width - 1).collect();
+    start.push('…');
+    Cow::Owned(start)
+}
+
+/// The end of a text that is wider than `width` columns, with a mark that something is cut.
+pub(crate) fn end_of(text: &str, width: usize) -> Cow<'_, str> {
+    if self::width(text) <= width || width == 0 {
+        return Cow::Borrowed(text);
+    }
+    let kept = fitting(text.chars().rev(), width - 1).map(char::len_utf8).sum::<usize>();
+    Cow::Owned(format!("…{}", &text[text.len() - kept..]))
+}
+
+/// As many of the characters as have room in `width` columns.
+fn fitting(characters: impl Iterator<Item = char>, width: usize) -> impl Iterator<Item = char> {
+    let mut left = width;
+    characters.map_while(move |character| {
+        left = left.checked_sub(character.width().unwrap_or(0))?;
+        Some(character)
+    })
 }
 
 #[cfg(test)]
@@ -162,6 +194,7 @@ mod tests {
         {
             assert_eq!(end_of("/srv/app.py:7 in f", width), expected, "{width}");
         }
+        assert_eq!([7, 6, 5, 4].map(|width| end_of("日本語x", width)), ["日本語x", "…本語x", "…語x", "…語x"]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
 use super::spark::{Cells, bar};
-use super::table::{print, print_line};
+use super::table::{print, print_line, width_of};
 use super::theme::Theme;
 use crate::format;
 use crate::model::{HEAT_ROWS, History, MemoryPoint, Point, Pool, heat_floor};
@@ -231,7 +231,7 @@ fn lines(drawn: &Lines, step: u64, theme: &Theme, area: Rect, buf: &mut Buffer) 
     // The names stand in the title's line, each in its line's style.
     let mut x = area.right();
     for (_, name, style) in drawn.lines.iter().filter(|(_, name, _)| !name.is_empty()) {
-        let width = name.len() as u16 + 1;
+        let width = width_of(name) + 1;
         if x < area.x + 28 + width {
             break;
         }

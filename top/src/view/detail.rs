@@ -137,7 +137,7 @@ impl<'a> Pane<'a> {
     fn facts(&self, facts: &[(&str, String)], width: u16) -> Vec<Line<'static>> {
         let mut lines = vec![Line::default()];
         for (label, value) in facts {
-            let length = label.len() + 1 + Line::raw(value).width();
+            let length = label.len() + 1 + format::width(value);
             let used = lines.last().map_or(0, Line::width);
             if used > 0 && used + length > usize::from(width) {
                 lines.push(Line::default());
@@ -211,7 +211,7 @@ impl<'a> Pane<'a> {
             if busy {
                 let part = |part: &Option<String>| part.as_deref().map(format::one_line).unwrap_or_default();
                 if clients {
-                    text += &format!("{:<15} ", part(&request.remote_addr));
+                    text += &format::padded(&part(&request.remote_addr), 16, false);
                 }
                 text += &format!("{} {}", part(&request.method), part(&request.uri));
             }
@@ -363,8 +363,9 @@ impl<'a> Pane<'a> {
         for (place, frame) in frames.iter().enumerate() {
             let label = if place == 0 { "in" } else { "by" };
             // Of a long path its end tells more than its beginning.
-            let frame = format::end_of(&format::one_line(frame), usize::from(width.saturating_sub(3)));
-            lines.extend(self.facts(&[(label, frame)], width));
+            let frame = format::one_line(frame);
+            let end = format::end_of(&frame, usize::from(width.saturating_sub(3)));
+            lines.extend(self.facts(&[(label, end.into_owned())], width));
         }
         lines.extend(self.facts(&[("on", format::one_line(&exception.request))], width));
         lines

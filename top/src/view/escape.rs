@@ -36,11 +36,7 @@ impl<'a> Writer<'a> {
     /// Shows a cell.
     pub(crate) fn put(&mut self, x: u16, y: u16, cell: &Cell) {
         if self.cursor != Some((x, y)) {
-            self.out.extend_from_slice(b"\x1b[");
-            number(y.saturating_add(1), self.out);
-            self.out.push(b';');
-            number(x.saturating_add(1), self.out);
-            self.out.push(b'H');
+            self.go_to(x, y);
         }
         let style = (cell.fg, cell.bg, cell.modifier);
         if style != self.style {
@@ -48,8 +44,31 @@ impl<'a> Writer<'a> {
             self.style = style;
         }
         let symbol = cell.symbol();
+        if symbol.len() == 1 {
+            self.out.extend_from_slice(symbol.as_bytes());
+            self.cursor = Some((x + 1, y));
+            return;
+        }
+        let width = cell.cell_width();
+        if width > 1 && symbol.chars().nth(1).is_some() {
+            // Terminals do not agree how wide a symbol of several characters is: those that draw it narrow have blanks
+            // in the rest of its room, and where the cursor stands afterwards is not known.
+            self.out.extend_from_slice(" ".repeat(usize::from(width)).as_bytes());
+            self.go_to(x, y);
+            self.out.extend_from_slice(symbol.as_bytes());
+            self.cursor = None;
+            return;
+        }
         self.out.extend_from_slice(symbol.as_bytes());
-        self.cursor = Some((x + if symbol.len() == 1 { 1 } else { cell.cell_width() }, y));
+        self.cursor = Some((x + width, y));
+    }
+
+    fn go_to(&mut self, x: u16, y: u16) {
+        self.out.extend_from_slice(b"\x1b[");
+        number(y.saturating_add(1), self.out);
+        self.out.push(b';');
+        number(x.saturating_add(1), self.out);
+        self.out.push(b'H');
     }
 
     /// Leaves the terminal as it was: writing plainly.
@@ -112,6 +131,20 @@ mod tests {
     use ratatui::buffer::Buffer;
     use ratatui::layout::Rect;
     use ratatui::style::Style;
+
+    #[test]
+    fn what_stands_after_a_symbol_of_several_characters_is_in_its_place_however_wide_that_is_drawn() {
+        // This terminal draws a family as three people, six columns wide.
+        let mut terminal = vt100::Parser::new(1.try_into().unwrap(), 8.try_into().unwrap(), 0);
+        let mut buffer = Buffer::empty(Rect { x: 0, y: 0, width: 8, height: 1 });
+        buffer.set_string(0, 0, "a👨\u{200d}👩\u{200d}👧defgh", Style::new());
+        let mut bytes = Vec::new();
+        let mut writer = Writer::new(&mut bytes);
+        [0, 1, 3, 4, 5, 6, 7].iter().for_each(|x| writer.put(*x, 0, &buffer[(*x, 0)]));
+        writer.finish();
+        terminal.process(&bytes);
+        assert_eq!(terminal.screen().contents(), "a👨\u{200d}defgh");
+    }
 
     #[test]
     fn a_terminal_shows_the_cells_in_their_places_and_colours() {

@@ -92,9 +92,9 @@ pub(crate) fn identity(
             spans.push(Span::raw(format!("  {label}")));
         }
     }
-    let width = right.width() as u16;
+    let width = u16::try_from(right.width()).unwrap_or(u16::MAX);
     // What is at the end goes before what is too long on the left, as long as there is room for both.
-    let left = if width + 20 < area.width { area.width - width - 1 } else { area.width };
+    let left = if width.saturating_add(20) < area.width { area.width - width - 1 } else { area.width };
     let line = Line::from(spans);
     print_line(buf, area.x, area.y, &line, left);
     if line.width() > usize::from(left) && left > 0 {
@@ -223,9 +223,9 @@ fn flow(items: &[Item], view: &View<'_>, area: Rect, buf: &mut Buffer) -> u16 {
             }
             _ => String::new(),
         };
-        let value = format!("{:<width$}", item.value, width = item.width);
-        let label = item.label.len() as u16 + 1;
-        let spark_width = if spark.is_empty() { 0 } else { spark.chars().count() as u16 + 1 };
+        let value = format::padded(&item.value, item.width, false);
+        let label = width_of(item.label) + 1;
+        let spark_width = if spark.is_empty() { 0 } else { width_of(&spark) + 1 };
         // The last item of a line needs no room after its value.
         let least = match spark_width {
             0 => label + width_of(&item.value),

@@ -3,10 +3,9 @@
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
-use ratatui::text::Line;
 use rwsgi_stats::Snapshot;
 
-use super::table::put;
+use super::table::{put, width_of};
 use super::theme::Theme;
 use crate::format;
 use crate::model::{Pool, Reading};
@@ -34,14 +33,11 @@ impl List {
         let titles: Vec<String> = self.titles.iter().map(|title| (*title).to_owned()).collect();
         let rows: Vec<&Vec<String>> =
             std::iter::once(&titles).chain(self.rows.iter().map(|(cells, _)| cells)).collect();
-        let width = |column: usize| rows.iter().map(|cells| Line::raw(&cells[column]).width()).max().unwrap_or(0);
+        let width = |column: usize| rows.iter().map(|cells| format::width(&cells[column])).max().unwrap_or(0);
         let widths: Vec<usize> = (0..titles.len()).map(width).collect();
         let line = |cells: &&Vec<String>| {
             let cells = cells.iter().zip(&widths).enumerate();
-            let padded = cells.map(|(column, (cell, width))| match column {
-                0 => format!("{cell:<width$}"),
-                _ => format!("{cell:>width$}"),
-            });
+            let padded = cells.map(|(column, (cell, width))| format::padded(cell, *width, column > 0));
             padded.collect::<Vec<_>>().join("  ") + "\n"
         };
         rows.iter().map(line).collect()
@@ -66,8 +62,8 @@ impl List {
         let mut x = area.x + 1;
         for (column, title) in self.titles.iter().enumerate() {
             let texts = || self.rows.iter().map(|(cells, _)| cells[column].as_str());
-            let widest = texts().map(|text| Line::raw(text).width()).max().unwrap_or(0).max(title.len());
-            let width = (widest as u16).min(if column == 0 { area.width / 2 } else { area.width });
+            let widest = texts().map(width_of).max().unwrap_or(0).max(width_of(title));
+            let width = widest.min(if column == 0 { area.width / 2 } else { area.width });
             if x + width > area.right() {
                 break;
             }
@@ -148,4 +144,17 @@ pub(crate) fn vassals(snapshot: &Snapshot, now: u64, theme: &Theme) -> Option<Li
     };
     let rows = snapshot.vassals.iter().map(row).collect();
     Some(List { titles: vec!["VASSAL", "PID", "STATE", "LOYAL", "RESPAWNS", "AGE"], rows })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_of_wide_characters_stand_below_each_other() {
+        let rows =
+            [["日本語", "1"], ["⚡", "22"], ["abc", "3"]].map(|row| (row.map(str::to_owned).to_vec(), Style::new()));
+        let list = List::new(vec!["NAME", "N"], rows.to_vec());
+        assert_eq!(list.text(), "NAME     N\n日本語   1\n⚡      22\nabc      3\n");
+    }
 }

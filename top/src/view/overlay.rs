@@ -24,7 +24,7 @@ pub(crate) enum Overlay {
 
 /// Draws a box of at most this width around the lines, the `cursor`'s in sight.
 fn boxed(title: &str, lines: &[Line<'_>], first: usize, width: u16, theme: &Theme, area: Rect, buf: &mut Buffer) {
-    let height = (lines.len() as u16).saturating_add(2).min(area.height);
+    let height = u16::try_from(lines.len() + 2).unwrap_or(u16::MAX).min(area.height);
     let width = width.min(area.width);
     if height < 3 || width < 4 {
         return;
@@ -109,6 +109,7 @@ pub(crate) fn attention(concerns: &[Concern], first: usize, theme: &Theme, area:
         [] => vec![Line::raw(" nothing needs attention ")],
         _ => concerns.iter().map(|concern| Line::styled(format!(" {} ", concern.text), theme.warning())).collect(),
     };
-    let width = lines.iter().map(Line::width).max().unwrap_or(0) as u16 + 2;
+    let width = lines.iter().map(Line::width).max().unwrap_or(0) + 2;
+    let width = u16::try_from(width).unwrap_or(u16::MAX);
     boxed("attention", &lines, first, width.max(30), theme, area, buf);
 }

@@ -9,6 +9,7 @@ use ratatui::text::Line;
 
 use super::filter::Filter;
 use super::theme::Theme;
+use crate::format;
 use crate::model::columns::{COLUMNS, Column, Context, Key, Row, column, status_word};
 use crate::model::{Reading, status_of};
 
@@ -314,10 +315,9 @@ fn share_out(columns: &mut [Fitted], mut left: u16) {
     }
 }
 
-/// Characters that a text takes. Nearly all are ASCII, and a table has thousands of them in each frame.
+/// Columns that a text takes.
 pub(crate) fn width_of(text: &str) -> u16 {
-    let width = if text.is_ascii() { text.len() } else { Line::raw(text).width() };
-    u16::try_from(width).unwrap_or(u16::MAX)
+    u16::try_from(format::width(text)).unwrap_or(u16::MAX)
 }
 
 /// Writes as much of a text as finds room in `width`. Nearly all is ASCII, which needs no looking for characters of several
@@ -350,12 +350,9 @@ pub(crate) fn print_line(buf: &mut Buffer, x: u16, y: u16, line: &Line<'_>, widt
 
 /// Puts a text into a cell, cut with a mark when it is too long.
 pub(crate) fn put(buf: &mut Buffer, x: u16, y: u16, text: &str, width: u16, right: bool) {
-    let length = width_of(text);
-    let indent = if right { width.saturating_sub(length) } else { 0 };
-    print(buf, x + indent, y, text, width - indent, Style::new());
-    if length > width && width > 0 {
-        buf.set_stringn(x + width - 1, y, "…", 1, Style::new());
-    }
+    let text = format::start_of(text, usize::from(width));
+    let indent = if right { width.saturating_sub(width_of(&text)) } else { 0 };
+    print(buf, x + indent, y, &text, width - indent, Style::new());
 }
 
 /// Says at the right edge that there are rows above and below.

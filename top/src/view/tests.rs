@@ -260,6 +260,23 @@ fn press(screen: &mut Screen, keys: &str) {
 }
 
 #[test]
+fn what_is_too_long_is_cut_before_a_wide_character_that_has_no_room() {
+    let area = Rect { x: 0, y: 0, width: 8, height: 1 };
+    for (text, right, shown) in [
+        ("⚡⚡⚡⚡⚡", false, "⚡ ⚡ …   "),
+        ("⚡⚡⚡⚡⚡", true, " ⚡ ⚡ …  "),
+        ("a⚡⚡⚡⚡", false, "a⚡ ⚡ …  "),
+        ("⚡⚡⚡", false, "⚡ ⚡ ⚡   "),
+        ("abcdefgh", false, "abcde…  "),
+    ] {
+        let mut buffer = Buffer::empty(area);
+        super::table::put(&mut buffer, 0, 0, text, 6, right);
+        let symbols: String = buffer.content.iter().map(ratatui::buffer::Cell::symbol).collect();
+        assert_eq!(symbols, shown, "{text} {right}");
+    }
+}
+
+#[test]
 fn ctrl_c_leaves_at_once_whatever_is_open() {
     use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
     for open in [Action::Help, Action::Columns, Action::Attention, Action::Detail, Action::Filter, Action::Pause] {
