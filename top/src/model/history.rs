@@ -67,21 +67,86 @@ pub(crate) struct History {
     /// Oldest first.
     blocks: VecDeque<Block>,
     open: Block,
-    /// Latencies of readings that came too close to have a point of their own.
-    pending: Counts,
+    /// Readings since the last point: those that came too close to have one of their own.
+    pending: Pending,
+}
+
+/// What the next point is made from.
+#[derive(Debug, Default)]
+struct Pending {
+    rps: Mean,
+    exceptions: Mean,
+    utilization: Mean,
+    latency: Counts,
+    /// The longest.
+    queue: u64,
+    /// The most.
+    memory: u64,
+}
+
+/// A mean over time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mean {
+    sum: f64,
+    seconds: f64,
+}
+
+impl Mean {
+    fn add(&mut self, value: Option<f64>, seconds: f64) {
+        if let Some(value) = value {
+            self.sum += value * seconds;
+            self.seconds += seconds;
+        }
+    }
+
+    fn get(self) -> Option<f32> {
+        (self.seconds > 0.0).then(|| (self.sum / self.seconds) as f32)
+    }
+}
+
+impl Pending {
+    fn add(&mut self, reading: &Reading) {
+        let totals = &reading.totals;
+        // Servers together have no window of their own; their rounds are as long as each other.
+        let seconds = reading.window.unwrap_or(1.0);
+        self.rps.add(totals.rps, seconds);
+        self.exceptions.add(totals.exception_rate, seconds);
+        self.utilization.add(totals.utilization, seconds);
+        if let Some(latency) = &totals.latency {
+            self.latency.merge(latency);
+        }
+        self.queue = self.queue.max(totals.queue);
+        self.memory = self.memory.max(totals.pss.unwrap_or(totals.rss));
+    }
+
+    fn point(&self, at: Monotonic) -> Point {
+        let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+        let mut heat = [0u16; HEAT_ROWS];
+        for (value, count) in self.latency.iter() {
+            let row = (1..HEAT_ROWS).rev().find(|row| value >= heat_floor(*row)).unwrap_or(0);
+            heat[row] = heat[row].saturating_add(u16::try_from(count).unwrap_or(u16::MAX));
+        }
+        Point {
+            at,
+            rps: self.rps.get(),
+            exceptions: self.exceptions.get(),
+            utilization: self.utilization.get(),
+            latency: self.latency.percentiles().map(|p| [p.p50, p.p95, p.p99].map(small)),
+            queue: small(self.queue),
+            memory: self.memory,
+            heat,
+        }
+    }
 }
 
 impl History {
     /// Remembers a reading.
     pub(crate) fn push(&mut self, reading: &mut Reading) {
-        if let Some(latency) = &reading.totals.latency {
-            self.pending.merge(latency);
-        }
+        self.pending.add(reading);
         if self.points.back().is_some_and(|last| reading.at < last.at.after(SPACING)) {
             return;
         }
-        let latency = std::mem::take(&mut self.pending);
-        let point = point(reading, &latency);
+        let point = std::mem::take(&mut self.pending).point(reading.at);
         self.ever.add(&point);
         self.points.push_back(point);
         self.open.push(reading);
@@ -176,26 +241,6 @@ impl History {
     #[cfg(test)]
     fn size(&self) -> usize {
         self.points.len() * size_of::<Point>() + self.blocks().map(Block::size).sum::<usize>()
-    }
-}
-
-fn point(reading: &Reading, latency: &Counts) -> Point {
-    let totals = &reading.totals;
-    let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
-    let mut heat = [0u16; HEAT_ROWS];
-    for (value, count) in latency.iter() {
-        let row = (1..HEAT_ROWS).rev().find(|row| value >= heat_floor(*row)).unwrap_or(0);
-        heat[row] = heat[row].saturating_add(u16::try_from(count).unwrap_or(u16::MAX));
-    }
-    Point {
-        at: reading.at,
-        rps: totals.rps.map(|rate| rate as f32),
-        exceptions: totals.exception_rate.map(|rate| rate as f32),
-        utilization: totals.utilization.map(|utilization| utilization as f32),
-        latency: latency.percentiles().map(|p| [p.p50, p.p95, p.p99].map(small)),
-        queue: small(totals.queue),
-        memory: totals.pss.unwrap_or(totals.rss),
-        heat,
     }
 }
 
@@ -302,5 +347,34 @@ mod tests {
             history.push(&mut reading);
         }
         assert!(history.points().len() <= 12, "{}", history.points().len());
+    }
+
+    #[test]
+    fn a_point_tells_of_all_that_was_read_since_the_one_before() {
+        let mut history = History::default();
+        // Ten samples a second; the odd seconds' requests all fall into one tenth of them, where they raise and queue.
+        for tenth in 0..=60u64 {
+            let busy = tenth % 20 == 13;
+            let mut reading = Reading {
+                at: Monotonic::from_micros(tenth * 100_000),
+                window: Some(0.1),
+                totals: Totals {
+                    rps: Some(if busy { 1_000.0 } else { 0.0 }),
+                    exception_rate: Some(if busy { 20.0 } else { 0.0 }),
+                    utilization: Some(if busy { 1.0 } else { 0.0 }),
+                    queue: if busy { 50 } else { 0 },
+                    ..Totals::default()
+                },
+                ..Reading::default()
+            };
+            history.push(&mut reading);
+        }
+        let seconds = || history.points().iter().skip(1);
+        let requests: f32 = seconds().map(|point| point.rps.unwrap_or(0.0)).sum();
+        assert!((requests - 300.0).abs() < 40.0, "three times 100 requests: {requests}");
+        let raised: f32 = seconds().map(|point| point.exceptions.unwrap_or(0.0)).sum();
+        assert!((raised - 6.0).abs() < 1.0, "{raised}");
+        let busy = seconds().filter(|point| point.queue == 50 && point.utilization.is_some_and(|share| share > 0.09));
+        assert_eq!(busy.count(), 3);
     }
 }

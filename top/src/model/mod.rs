@@ -10,6 +10,7 @@ mod memory;
 mod pack;
 mod pool;
 mod reading;
+mod walk;
 
 pub(crate) use attention::{Concern, Thresholds, concerns};
 pub(crate) use history::{HEAT_ROWS, History, Point, heat_floor};

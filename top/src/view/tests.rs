@@ -554,3 +554,28 @@ fn a_moment_that_is_held_is_the_same_on_every_tab() {
         screen.act(Action::TabNext);
     }
 }
+
+#[test]
+fn a_moment_that_is_held_looks_as_it_did() {
+    let mut emperor: Snapshot = serde_json::from_slice(&fixture("stats-emperor")).unwrap();
+    emperor.emperor_tyrant = Some(1);
+    let mut spooling = rwsgi(3, 2);
+    let runs = latency::from_counts([(latency::index_of(2_000), 9)]);
+    spooling.spoolers = vec![rwsgi_stats::Spooler {
+        dir: "/jobs".into(),
+        queue: Some(3),
+        run_time: Some(latency::encode(&runs)),
+        ..Default::default()
+    }];
+    for document in [emperor, spooling] {
+        let mut screen = screen(":9191", [answered(0, serde_json::to_vec(&document).unwrap())]);
+        let lines = |screen: &mut Screen| {
+            let picture = picture(screen, (200, 40));
+            // The first says that it is held.
+            picture.lines().skip(1).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let now = lines(&mut screen);
+        screen.act(Action::Pause);
+        assert_eq!(lines(&mut screen), now);
+    }
+}
