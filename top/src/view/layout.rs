@@ -7,7 +7,8 @@ use ratatui::text::{Line, Span};
 use super::charts::{self, Charts, Material};
 use super::overlay::{self, Overlay};
 use super::screen::Screen;
-use super::table::print_line;
+use super::table::{Content, print_line, width_of};
+use super::targets::{Target, Targets};
 use super::theme::PALETTES;
 use super::{detail, header, lists, spoolers};
 use crate::format;
@@ -18,32 +19,38 @@ impl Screen {
     /// Draws everything.
     pub(crate) fn draw(&mut self, buf: &mut Buffer) {
         let area = buf.area;
+        let mut targets = std::mem::take(&mut self.targets);
+        targets.clear();
         if area.width > 0 && area.height > 0 {
-            self.draw_into(area, buf);
+            self.draw_into(area, buf, &mut targets);
         }
+        self.targets = targets;
         self.theme.finish(buf);
     }
 
-    fn draw_into(&mut self, area: Rect, buf: &mut Buffer) {
+    fn draw_into(&mut self, area: Rect, buf: &mut Buffer, targets: &mut Targets) {
         let line = |y| Rect { y, height: 1, ..area };
         let foot = area.bottom() - 1;
         let concerns = self.concerns();
         self.identity(concerns.len(), line(area.y), buf);
         let mut top = area.y + 1;
         if self.pools.len() > 1 && top < foot {
-            self.tabs(line(top), buf);
+            self.tabs(line(top), buf, targets);
             top += 1;
         }
         let room = Rect { y: top, height: header::lines_for(area.height).min(foot.saturating_sub(top + 1)), ..area };
         top += self.header(room, buf);
         let body = Rect { y: top, height: foot.saturating_sub(top), ..area };
         let marked: Vec<usize> = concerns.iter().filter_map(|concern| concern.worker).collect();
-        self.body(&marked, body, buf);
+        self.body(&marked, body, buf, targets);
         if foot > area.y {
             self.foot(line(foot), buf);
         }
         let over = Rect { y: area.y + 1, height: area.height.saturating_sub(2), ..area };
-        match self.overlay {
+        if self.selection.overlay.is_some() {
+            targets.clear();
+        }
+        match self.selection.overlay {
             Some(Overlay::Help(first)) => overlay::help(&self.keys, first, &self.theme, over, buf),
             Some(Overlay::Columns(cursor)) => overlay::columns(&self.table, cursor, &self.theme, over, buf),
             Some(Overlay::Attention(first)) => overlay::attention(&concerns, first, &self.theme, over, buf),
@@ -58,14 +65,14 @@ impl Screen {
         if concerns > 0 {
             right.push(Span::styled(format!("! {concerns} "), self.theme.alarm()));
         }
-        if let Some(speed) = self.speed {
+        if let Some(speed) = self.playback.speed {
             right.push(Span::styled(format!("recording {speed}x "), self.theme.warning()));
         }
-        if let Some(pinned) = &self.pinned {
-            let back = self.history().latest().map_or(0, |latest| latest.since(pinned.time).as_secs());
+        if let Some(past) = self.playback.past() {
+            let back = self.history().latest().map_or(0, |latest| latest.since(past).as_secs());
             let mut text = if back == 0 { "held ".to_owned() } else { format!("held, {} ago ", format::seconds(back)) };
             // Of what is long ago not every reading is there.
-            let step = self.history().spacing(pinned.time);
+            let step = self.history().spacing(past);
             if reading.is_some_and(|reading| step as f64 >= 2.0 * reading.window.unwrap_or(1.0).max(0.9)) {
                 text += &format!("in steps of {} ", format::seconds(step));
             }
@@ -79,24 +86,28 @@ impl Screen {
         header::identity(reading, &label, Line::from(right), &self.theme, area, buf);
     }
 
-    fn tabs(&self, area: Rect, buf: &mut Buffer) {
+    fn tabs(&self, area: Rect, buf: &mut Buffer, targets: &mut Targets) {
         let labels = std::iter::once("all").chain(self.pools.iter().map(|pool| pool.label.as_str()));
-        let mut spans = Vec::new();
+        let (mut spans, mut x) = (Vec::new(), area.x);
         for (index, label) in labels.enumerate() {
             let silent = index.checked_sub(1).is_some_and(|server| self.pools[server].trouble.is_some());
-            let style = match (index == self.tab, silent) {
+            let style = match (index == self.selection.tab, silent) {
                 (true, _) => self.theme.selected(),
                 (false, true) => self.theme.alarm(),
                 (false, false) => self.theme.dim(),
             };
-            spans.push(Span::styled(format!(" {label} "), style));
+            let text = format!(" {label} ");
+            let width = width_of(&text);
+            targets.add(Rect { x, width, ..area }, Target::Tab(index));
+            x = x.saturating_add(width);
+            spans.push(Span::styled(text, style));
         }
         print_line(buf, area.x, area.y, &Line::from(spans), area.width);
     }
 
     /// The flowing items; returns how many lines they took.
     fn header(&self, area: Rect, buf: &mut Buffer) -> u16 {
-        let until = self.pinned.as_ref().map_or(Monotonic::MAX, |pinned| pinned.time);
+        let until = self.playback.past().unwrap_or(Monotonic::MAX);
         let view = header::View { history: self.history(), until, theme: &self.theme };
         if self.all() {
             let totals = self.together().unwrap_or_default();
@@ -107,7 +118,7 @@ impl Screen {
         header::totals(&reading.totals, Some((&reading.snapshot, node)), &view, area, buf)
     }
 
-    fn body(&mut self, marked: &[usize], area: Rect, buf: &mut Buffer) {
+    fn body(&mut self, marked: &[usize], area: Rect, buf: &mut Buffer, targets: &mut Targets) {
         if area.height == 0 {
             return;
         }
@@ -115,7 +126,10 @@ impl Screen {
             let shown: Vec<Option<&Reading>> = (0..self.pools.len()).map(|server| self.reading_of(server)).collect();
             let list = lists::servers(&self.pools, &shown, &self.theme);
             let (upper, lower) = self.split(list.height(), area);
-            list.draw(Some(self.server), &self.theme, upper, buf);
+            let rows = list.draw(Some(self.selection.server), &self.theme, upper, buf);
+            for (y, server) in (upper.y + 1..).zip(rows) {
+                targets.add(Rect { y, height: 1, ..upper }, Target::Server(server));
+            }
             self.draw_charts(lower, buf);
             return;
         }
@@ -124,9 +138,9 @@ impl Screen {
             list.draw(None, &self.theme, area, buf);
             return;
         }
-        if let (true, Some((place, _)), Some(pool)) = (self.detail, self.table.selected, self.pool()) {
-            let subject = detail::Subject { pool, reading, place, past: self.pinned.is_some() };
-            self.scroll = detail::draw(&subject, self.scroll, &self.zone, &self.theme, area, buf);
+        if let (true, Some((place, _)), Some(pool)) = (self.selection.detail, self.table.selected, self.pool()) {
+            let subject = detail::Subject { pool, reading, place, past: self.playback.paused.is_some() };
+            self.selection.scroll = detail::draw(&subject, self.selection.scroll, &self.zone, &self.theme, area, buf);
             return;
         }
         let mut area = area;
@@ -144,7 +158,9 @@ impl Screen {
         if let Some(reading) = self.reading() {
             let rows = table.rows(reading, &context);
             let (upper, lower) = self.split(u16::try_from(rows.len() + 1).unwrap_or(u16::MAX), area);
-            table.draw(&rows, marked, &context, &self.theme, upper, buf);
+            let of = (self.selection.tab, reading.snapshot.pid);
+            let content = Content { of, rows: &rows, marked, context: &context };
+            table.draw(&content, &self.theme, upper, buf, targets);
             self.draw_charts(lower, buf);
         }
         self.table = table;
@@ -168,7 +184,7 @@ impl Screen {
 
     fn draw_charts(&self, area: Rect, buf: &mut Buffer) {
         let history = self.history();
-        let until = self.pinned.as_ref().map(|pinned| pinned.time).or(history.latest());
+        let until = self.playback.past().or(history.latest());
         let Some(until) = until.filter(|_| area.height > 1 && area.width > 1) else { return };
         let material = Material { history, pool: self.pool(), until };
         // A line of air between the table and the charts.
@@ -195,7 +211,7 @@ impl Screen {
             ])
         } else if let Some((pool, trouble)) = trouble {
             let since = pool.current.as_ref().map_or(trouble.since, |reading| reading.at);
-            let age = format::seconds(self.now.since(since).as_secs());
+            let age = format::seconds(self.merged.now.since(since).as_secs());
             let shown = if pool.current.is_some() { format!("; shown is {age} old") } else { String::new() };
             let text = format!("{}: {}{shown}; trying again", pool.label, format::one_line(&trouble.message));
             Line::styled(text, self.theme.alarm())
@@ -217,10 +233,10 @@ impl Screen {
             let name = PALETTES.get(self.theme.palette).map_or("", |palette| palette.name);
             spans.push(Span::styled(format!("theme: {name}  "), self.theme.warning()));
         }
-        if self.fast {
+        if self.playback.fast {
             spans.push(Span::styled("fast  ", self.theme.warning()));
         }
-        if self.ended {
+        if self.playback.ended {
             spans.push(Span::styled("end of the recording  ", self.theme.warning()));
         }
         if let Some((pool, restarted)) = self.pool().and_then(|pool| Some((pool, pool.restarted?))) {

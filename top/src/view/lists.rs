@@ -1,5 +1,7 @@
 //! The smaller tables: several servers, an emperor's vassals. Fixed columns, a line each.
 
+use std::ops::Range;
+
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
@@ -43,10 +45,10 @@ impl List {
         rows.iter().map(line).collect()
     }
 
-    /// Draws as many columns, from the left, and as many rows as fit; `selected` is in sight.
-    pub(crate) fn draw(&self, selected: Option<usize>, theme: &Theme, area: Rect, buf: &mut Buffer) {
+    /// Draws as many columns, from the left, and as many rows as fit; `selected` is in sight. Returns which rows those are.
+    pub(crate) fn draw(&self, selected: Option<usize>, theme: &Theme, area: Rect, buf: &mut Buffer) -> Range<usize> {
         if area.height == 0 || area.width < 3 {
-            return;
+            return 0..0;
         }
         let room = usize::from(area.height - 1);
         let first = selected.map_or(0, |place| (place + 1).saturating_sub(room)).min(self.rows.len());
@@ -73,6 +75,7 @@ impl List {
             }
             x += width + 2;
         }
+        first..first + shown.len()
     }
 }
 

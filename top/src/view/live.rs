@@ -17,7 +17,9 @@ use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGWINCH};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
-use super::screen::{Outcome, Pace, Screen};
+use super::actions::Outcome;
+use super::playback::Pace;
+use super::screen::Screen;
 use super::terminal::Tty;
 use crate::source::Sample;
 

@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows of sockets or files; a screen draws into a buffer and can be tested without a terminal.
 
+mod actions;
 mod charts;
 mod detail;
 mod escape;
@@ -12,11 +13,15 @@ pub(crate) mod keys;
 mod layout;
 pub(crate) mod lists;
 mod live;
+mod merged;
 mod overlay;
+mod playback;
 mod screen;
+mod selection;
 mod spark;
 pub(crate) mod spoolers;
 mod table;
+mod targets;
 mod terminal;
 #[cfg(test)]
 mod tests;
@@ -25,5 +30,6 @@ mod theme;
 #[cfg(test)]
 pub(crate) use live::Deliver;
 pub(crate) use live::{Feed, run};
-pub(crate) use screen::{Pace, Screen, Setup};
+pub(crate) use playback::Pace;
+pub(crate) use screen::{Screen, Setup};
 pub(crate) use theme::{Colors, PALETTES, Role, Theme, ascii, palette, usual_colors};

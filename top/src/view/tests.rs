@@ -1,5 +1,6 @@
 //! Screens as they look: each of the usual sizes, rendered from documents, kept as pictures in `snapshots/`.
 
+mod several;
 mod sizes;
 
 use std::fmt::Write as _;
@@ -283,7 +284,7 @@ fn ctrl_c_leaves_at_once_whatever_is_open() {
         let mut screen = rwsgi_screen(2, 3);
         screen.act(open);
         let outcome = screen.press(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL));
-        assert_eq!(outcome, super::screen::Outcome::Quit, "{open:?}");
+        assert_eq!(outcome, super::actions::Outcome::Quit, "{open:?}");
     }
 }
 
@@ -526,7 +527,7 @@ fn a_clock_that_is_set_back_stops_neither_history_nor_slopes_nor_alarms() {
         }
     }
     let pool = &screen.pools[0];
-    assert_eq!(screen.merged.points().len(), 200);
+    assert_eq!(screen.merged.history.points().len(), 200);
     assert_eq!(pool.history.points().len(), 200);
     assert_eq!(pool.current.as_ref().unwrap().workers[0].respawned, 0, "that was three minutes ago");
     let growth = pool.memory(0).unwrap().growth(pool.current.as_ref().unwrap().at).unwrap();

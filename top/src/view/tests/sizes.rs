@@ -78,7 +78,7 @@ fn everything_is_drawn_at_every_size() {
                 if !filter.is_empty() && look.iter().any(|action| !matches!(action, Action::Last | Action::Cores)) {
                     continue;
                 }
-                screen.tab = tab;
+                screen.selection.tab = tab;
                 for action in look {
                     screen.act(*action);
                 }
@@ -99,8 +99,8 @@ fn leave(screen: &mut Screen) {
     if screen.table.filter.editing {
         press(screen, "\n");
     }
-    screen.overlay = None;
-    screen.detail = false;
+    screen.selection.overlay = None;
+    screen.selection.detail = false;
     screen.table.selected = None;
     screen.table.cores = Cores::Off;
     screen.charts = Charts::WhereRoom;
