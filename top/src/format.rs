@@ -128,12 +128,45 @@ fn timestamp(unix_seconds: u64) -> Option<Timestamp> {
     Timestamp::from_second(i64::try_from(unix_seconds).ok()?).ok()
 }
 
-/// Text from a server made safe for one line of a terminal or a file: control characters become spaces.
+/// The most characters of a server's text that are shown or written: more than any screen has room for.
+const LONGEST: usize = 1_000;
+/// The most characters without a width of their own that are kept after one that has; a flag of a region has six.
+const JOINED: usize = 8;
+
+/// Text from a server made safe for one line of a terminal or a file: control characters become spaces, characters that
+/// hide, or turn what stands beside them, become U+FFFD, heaps of accents and long texts are cut.
 pub(crate) fn one_line(text: &str) -> String {
-    if !text.contains(char::is_control) {
+    if text.len() <= LONGEST && text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
         return text.to_owned();
     }
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    let mut line = String::with_capacity(text.len().min(LONGEST));
+    let mut joined = 0;
+    for (place, character) in text.chars().enumerate() {
+        if place == LONGEST {
+            line.push('…');
+            break;
+        }
+        joined = if character.width() == Some(0) { joined + 1 } else { 0 };
+        if joined <= JOINED {
+            line.push(shown_as(character));
+        }
+    }
+    line
+}
+
+/// What is shown of a character.
+pub(crate) fn shown_as(character: char) -> char {
+    match character {
+        _ if character.is_control() => ' ',
+        // Ends of lines and paragraphs.
+        '\u{2028}' | '\u{2029}' => ' ',
+        // Marks of direction, invisible spaces and operators, interlinear notes, tags. What joins emoji and letters stays.
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' => {
+            '\u{fffd}'
+        }
+        '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}' => '\u{fffd}',
+        _ => character,
+    }
 }
 
 /// Columns that a text takes on a terminal. Nearly all are ASCII, and a table has thousands of them in each frame.
@@ -185,6 +218,22 @@ mod tests {
         for (bytes, expected) in [(0, "0"), (1023, "1023"), (1536, "1.5K"), (11_255_808, "10.7M"), (3 << 30, "3.0G")] {
             assert_eq!(size(bytes), expected);
         }
+    }
+
+    #[test]
+    fn a_line_has_no_character_that_a_terminal_obeys_or_hides() {
+        for (sent, shown) in [
+            ("plain", "plain"),
+            ("caf\u{e9} 日本 ⚡ e\u{301}", "caf\u{e9} 日本 ⚡ e\u{301}"),
+            ("\u{1b}[2J\u{9b}1m\r\n\0", " [2J 1m   "),
+            ("/\u{202e}fdp.exe\u{200b}", "/\u{fffd}fdp.exe\u{fffd}"),
+            ("a\u{2028}b", "a b"),
+            ("👨\u{200d}👩\u{200d}👧 ❤\u{fe0f}", "👨\u{200d}👩\u{200d}👧 ❤\u{fe0f}"),
+        ] {
+            assert_eq!(one_line(sent), shown);
+        }
+        assert_eq!(one_line(&"x".repeat(5_000)), "x".repeat(LONGEST) + "…");
+        assert_eq!(one_line(&format!("a{}b", "\u{301}".repeat(500))), format!("a{}b", "\u{301}".repeat(JOINED)));
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::io::Write as _;
 use ratatui::buffer::{Cell, CellWidth};
 use ratatui::style::{Color, Modifier};
 
+use crate::format;
+
 /// Modifiers by the numbers of their renditions.
 const RENDITIONS: [(Modifier, &str); 6] = [
     (Modifier::BOLD, ";1"),
@@ -15,6 +17,9 @@ const RENDITIONS: [(Modifier, &str); 6] = [
     (Modifier::REVERSED, ";7"),
     (Modifier::CROSSED_OUT, ";9"),
 ];
+
+/// Bytes of a symbol: the longest emoji have 35.
+const LONGEST: usize = 64;
 
 /// Writes cells, which come in the order of lines and columns.
 #[derive(Debug)]
@@ -44,12 +49,19 @@ impl<'a> Writer<'a> {
             self.style = style;
         }
         let symbol = cell.symbol();
-        if symbol.len() == 1 {
-            self.out.extend_from_slice(symbol.as_bytes());
+        if let [byte] = symbol.as_bytes() {
+            self.out.push(if byte.is_ascii_control() { b' ' } else { *byte });
             self.cursor = Some((x + 1, y));
             return;
         }
         let width = cell.cell_width();
+        // The last place before the terminal: whoever drew this may have forgotten what `one_line` is for.
+        if symbol.len() > LONGEST || symbol.chars().any(|character| format::shown_as(character) != character) {
+            self.out.extend_from_slice("\u{fffd}".as_bytes());
+            self.out.resize(self.out.len() + usize::from(width.saturating_sub(1)), b' ');
+            self.cursor = Some((x + width.max(1), y));
+            return;
+        }
         if width > 1 && symbol.chars().nth(1).is_some() {
             // Terminals do not agree how wide a symbol of several characters is: those that draw it narrow have blanks
             // in the rest of its room, and where the cursor stands afterwards is not known.
@@ -144,6 +156,21 @@ mod tests {
         writer.finish();
         terminal.process(&bytes);
         assert_eq!(terminal.screen().contents(), "a👨\u{200d}defgh");
+    }
+
+    #[test]
+    fn no_cell_can_make_the_terminal_obey() {
+        for symbol in ["\u{1b}", "\u{9b}", "\u{1b}[2J", "\u{202e}", "a\u{202e}", &format!("a{}", "\u{301}".repeat(90))]
+        {
+            let mut cell = Cell::EMPTY;
+            cell.set_symbol(symbol);
+            let mut bytes = Vec::new();
+            let mut writer = Writer::new(&mut bytes);
+            writer.put(0, 0, &cell);
+            writer.finish();
+            let text = String::from_utf8(bytes).unwrap();
+            assert!(text == "\u{1b}[1;1H " || text.starts_with("\u{1b}[1;1H\u{fffd}"), "{text:?}");
+        }
     }
 
     #[test]
