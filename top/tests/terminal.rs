@@ -14,7 +14,7 @@ mod stats_server;
 use portable_pty::{Child, CommandBuilder, ExitStatus, MasterPty, PtySize, native_pty_system};
 use stats_server::{Answer, Server, nobody};
 
-const DOCUMENT: &str = include_str!("fixtures/stats-four_workers_two_threads.json");
+const DOCUMENT: &str = include_str!("../../shared/tests/fixtures/uwsgi-four-workers-two-threads.json");
 const DEADLINE: Duration = Duration::from_secs(20);
 
 fn whole() -> Answer {

@@ -24,7 +24,7 @@ const SIZES: [(u16, u16); 4] = [(40, 10), (80, 24), (120, 40), (250, 80)];
 const START: u64 = 1_795_227_000_000_000;
 
 pub(super) fn fixture(name: &str) -> Vec<u8> {
-    std::fs::read(format!("{}/tests/fixtures/{name}.json", env!("CARGO_MANIFEST_DIR"))).unwrap()
+    std::fs::read(format!("{}/../shared/tests/fixtures/{name}.json", env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 
 fn setup() -> Setup {
@@ -190,13 +190,13 @@ pub(super) fn rwsgi_screen(seconds: u64, workers: u32) -> Screen {
 
 #[test]
 fn a_uwsgi_with_busy_and_cheap_workers() {
-    let mut screen = screen(":9191", [0, 1].map(|second| answered(second, fixture("stats-busy_cheap"))));
+    let mut screen = screen(":9191", [0, 1].map(|second| answered(second, fixture("uwsgi-busy-cheap"))));
     assert_snapshot!(pictures(&mut screen));
 }
 
 #[test]
 fn four_workers_of_two_threads_with_their_cores() {
-    let mut screen = screen(":9191", [0, 1].map(|second| answered(second, fixture("stats-four_workers_two_threads"))));
+    let mut screen = screen(":9191", [0, 1].map(|second| answered(second, fixture("uwsgi-four-workers-two-threads"))));
     screen.act(Action::Cores);
     let merged = picture(&mut screen, (100, 14));
     screen.act(Action::Cores);
@@ -226,7 +226,7 @@ fn a_server_that_is_silent_keeps_its_last_numbers_and_says_why() {
     let mut screen = screen(
         ":9191",
         [
-            answered(0, fixture("stats-busy_cheap")),
+            answered(0, fixture("uwsgi-busy-cheap")),
             failed(5, SourceError::TimedOut(std::time::Duration::from_secs(3))),
             failed(9, SourceError::Half(812)),
         ],
@@ -474,8 +474,8 @@ fn charts_stand_where_there_is_room() {
 
 #[test]
 fn emperors_and_spoolers_have_tables_of_their_own() {
-    let mut emperor = screen(":9191", [answered(0, fixture("stats-emperor"))]);
-    let mut spoolers = screen(":9191", [answered(0, fixture("stats-spoolers"))]);
+    let mut emperor = screen(":9191", [answered(0, fixture("uwsgi-emperor"))]);
+    let mut spoolers = screen(":9191", [answered(0, fixture("uwsgi-spoolers"))]);
     assert_snapshot!(format!("{}{}", picture(&mut emperor, (80, 8)), picture(&mut spoolers, (80, 12))));
 }
 
@@ -559,7 +559,7 @@ fn a_moment_that_is_held_is_the_same_on_every_tab() {
 
 #[test]
 fn a_moment_that_is_held_looks_as_it_did() {
-    let mut emperor: Snapshot = serde_json::from_slice(&fixture("stats-emperor")).unwrap();
+    let mut emperor: Snapshot = serde_json::from_slice(&fixture("uwsgi-emperor")).unwrap();
     emperor.emperor_tyrant = Some(1);
     let mut spooling = rwsgi(3, 2);
     let runs = latency::from_counts([(latency::index_of(2_000), 9)]);

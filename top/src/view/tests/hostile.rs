@@ -55,9 +55,9 @@ fn screen(text: &str) -> Screen {
     let mut screen = Screen::new(pools, setup());
     let documents = [
         serde_json::to_vec(&rwsgi(2, 3)).unwrap(),
-        fixture("stats-busy_cheap"),
-        fixture("stats-emperor"),
-        fixture("stats-spoolers"),
+        fixture("uwsgi-busy-cheap"),
+        fixture("uwsgi-emperor"),
+        fixture("uwsgi-spoolers"),
     ];
     for (target, document) in documents.into_iter().enumerate() {
         screen.ingest(Sample { target, ..answered(2, replaced(&document, text)) });

@@ -16,7 +16,7 @@ fn mixed() -> Screen {
     let mut screen = Screen::new(pools.into(), setup());
     for second in 1..=3 {
         screen.ingest(answered(second, serde_json::to_vec(&rwsgi(second, 4)).unwrap()));
-        screen.ingest(Sample { target: 1, ..answered(second, fixture("stats-four_workers_two_threads")) });
+        screen.ingest(Sample { target: 1, ..answered(second, fixture("uwsgi-four-workers-two-threads")) });
     }
     screen
 }
@@ -57,7 +57,7 @@ fn what_only_one_server_tells_takes_no_room_in_the_other_s_tab() {
 fn a_server_that_is_replaced_by_another_kind_takes_its_columns_away() {
     let mut screen = super::rwsgi_screen(3, 4);
     assert!(titles(&mut screen).contains("P50"));
-    screen.ingest(answered(4, fixture("stats-four_workers_two_threads")));
+    screen.ingest(answered(4, fixture("uwsgi-four-workers-two-threads")));
     assert!(!titles(&mut screen).contains("P50"));
 }
 
