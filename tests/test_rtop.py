@@ -194,7 +194,7 @@ def test_it_leaves_the_terminal_as_it_was(serve, terminal, rtop, address, stats_
 
 def test_ctrl_c_leaves_whatever_is_open(serve, terminal, rtop, address, stats_at):
     serve("--http-socket", address, "--wsgi-file", "probe.py", "--master", "--stats", stats_at)
-    for key, sign in (("?", "keys and columns"), ("c", "columns: "), ("w", "attention"), ("/", "filter: ")):
+    for key, sign in (("?", "keys and columns"), ("c", "columns: "), ("w", "alerts"), ("/", "filter: ")):
         screen = terminal([rtop, stats_at, "--frequency", "0.2"])
         screen.wait("WID")
         screen.press(key)

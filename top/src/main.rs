@@ -17,7 +17,6 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{CommandFactory, Parser, error::ErrorKind};
@@ -27,10 +26,8 @@ use args::Args;
 use model::Pool;
 use report::{Assertion, End, Format, Plan};
 use source::{Clock, Player, Poller, Reader, Recorder, Recording, Sample, fetch};
-use view::{Feed, Pace, Screen, Setup, Theme};
+use view::{FAST, Feed, Pace, Screen, Setup, Theme};
 
-/// How often a fast screen is read.
-const FAST: Duration = Duration::from_millis(100);
 /// Nothing could be measured, or nothing could be shown.
 const NOT_MEASURED: u8 = 2;
 
@@ -165,7 +162,7 @@ fn live(args: &Args, tap: &Tap) -> anyhow::Result<u8> {
         thresholds: config.thresholds,
         columns: config.columns,
         sort: config.sort,
-        replay: args.replay.is_some(),
+        interval: if args.replay.is_some() { None } else { Some(args.frequency) },
     };
     if let Some(path) = &args.replay {
         let screen = Screen::new(replayed_pools(path)?, setup);

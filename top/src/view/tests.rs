@@ -35,7 +35,7 @@ fn setup() -> Setup {
         thresholds: crate::model::Thresholds::default(),
         columns: None,
         sort: None,
-        replay: false,
+        interval: Some(std::time::Duration::from_secs(2)),
     }
 }
 
@@ -281,7 +281,7 @@ fn what_is_too_long_is_cut_before_a_wide_character_that_has_no_room() {
 #[test]
 fn ctrl_c_leaves_at_once_whatever_is_open() {
     use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-    for open in [Action::Help, Action::Columns, Action::Attention, Action::Detail, Action::Filter, Action::Pause] {
+    for open in [Action::Help, Action::Columns, Action::Alerts, Action::Detail, Action::Filter, Action::Pause] {
         let mut screen = rwsgi_screen(2, 3);
         screen.act(open);
         let outcome = screen.press(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL));
@@ -386,16 +386,16 @@ fn the_past_is_shown_as_it_was_and_does_not_move() {
     screen.act(Action::Back1);
     screen.act(Action::Back1);
     let held = picture(&mut screen, (80, 20));
-    assert!(held.contains("held, 2s ago"), "{held}");
+    assert!(held.contains("paused, 2s ago"), "{held}");
     // Everything but the first line and the foot is as it was then.
     let body = |picture: &str| picture.lines().skip(1).take(8).map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(body(&held), body(&then));
     assert!(!screen.ingest(answered(51, serde_json::to_vec(&rwsgi(51, 2)).unwrap())), "nothing to draw");
     assert_eq!(body(&picture(&mut screen, (80, 20))), body(&then));
     screen.act(Action::Back60);
-    assert!(picture(&mut screen, (80, 20)).contains("held, 50s ago"));
+    assert!(picture(&mut screen, (80, 20)).contains("paused, 50s ago"));
     screen.act(Action::Now);
-    assert!(!picture(&mut screen, (80, 20)).contains("held"));
+    assert!(!picture(&mut screen, (80, 20)).contains("paused"));
 }
 
 #[test]
@@ -491,8 +491,8 @@ fn what_lies_over_the_table_explains_chooses_and_warns() {
     let columns = picture(&mut screen, (80, 16));
     screen.act(Action::Back);
     assert!(!first_line_with(&mut screen, "WID").contains('%'), "the share is hidden");
-    screen.act(Action::Attention);
-    assert_snapshot!(format!("{help}--- columns\n{columns}--- attention\n{}", picture(&mut screen, (80, 12))));
+    screen.act(Action::Alerts);
+    assert_snapshot!(format!("{help}--- columns\n{columns}--- alerts\n{}", picture(&mut screen, (80, 12))));
 }
 
 fn first_line_with(screen: &mut Screen, text: &str) -> String {
@@ -506,7 +506,7 @@ fn how_old_a_reading_is_does_not_depend_on_the_server_s_clock() {
     document.now = document.now.map(|now| now - 598_000_000);
     let samples = [answered(1, serde_json::to_vec(&document).unwrap()), failed(3, SourceError::Empty)];
     let shown = picture(&mut screen(":9191", samples), (120, 10));
-    assert!(shown.contains("shown is 2s old"), "{shown}");
+    assert!(shown.contains("the numbers are 2s old"), "{shown}");
 }
 
 #[test]
@@ -552,7 +552,7 @@ fn a_moment_that_is_held_is_the_same_on_every_tab() {
     }
     for _ in 0..2 {
         let shown = picture(&mut screen, (120, 16));
-        assert!(shown.contains("held, 3s ago"), "{shown}");
+        assert!(shown.contains("paused, 3s ago"), "{shown}");
         screen.act(Action::TabNext);
     }
 }

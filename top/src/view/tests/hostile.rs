@@ -94,7 +94,7 @@ fn what_a_server_sends_never_reaches_the_terminal_raw() {
         &[Action::Cores],
         &[Action::Down, Action::Detail],
         &[Action::Down, Action::Detail, Action::Last],
-        &[Action::Attention],
+        &[Action::Alerts],
         &[Action::Chart(4)],
     ];
     let hidden = |c: char| {

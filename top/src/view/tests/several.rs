@@ -97,7 +97,7 @@ fn clicks_reach_only_what_is_shown() {
 fn a_click_selects_a_server_and_opens_a_tab() {
     let mut screen = mixed();
     screen.ingest(Sample { target: 0, ..failed(4, SourceError::Empty) });
-    click(&mut screen, " ok ", "theirs:9191");
+    click(&mut screen, " up ", "theirs:9191");
     screen.act(Action::Detail);
     assert!(picture(&mut screen, SIZE).starts_with("uwsgi-"));
     click(&mut screen, " all ", "ours:9191");

@@ -36,8 +36,8 @@ const LOOKS: [&[Action]; 25] = [
     &[Action::Help, Action::Last],
     &[Action::Columns],
     &[Action::Columns, Action::Last],
-    &[Action::Attention],
-    &[Action::Attention, Action::Last],
+    &[Action::Alerts],
+    &[Action::Alerts, Action::Last],
 ];
 
 /// An rwsgi with many workers, a uWSGI, one with spoolers, an emperor, one that went away, and one that never answered.
