@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use super::here::{auxiliary, server, worker};
 use super::text::Text;
 use crate::ipc::AuxiliaryKind;
+use crate::procfs;
 use crate::procname;
 use crate::stats::clock;
 
@@ -57,11 +58,8 @@ fn log(py: Python<'_>, line: Text) -> bool {
 /// Resident memory and address space of this process, bytes.
 #[pyfunction]
 fn mem() -> PyResult<(u64, u64)> {
-    let statm = std::fs::read_to_string("/proc/self/statm")?;
-    let mut pages = statm.split(' ').map_while(|word| word.parse::<u64>().ok());
-    let (vsz, rss) = (pages.next().unwrap_or(0), pages.next().unwrap_or(0));
-    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten().unwrap_or(4096) as u64;
-    Ok((rss * page, vsz * page))
+    let size = procfs::own_memory()?;
+    Ok((size.resident, size.mapped))
 }
 
 /// Microseconds since 1970.
@@ -70,7 +68,7 @@ fn micros() -> u64 {
     clock::unix_micros()
 }
 
-/// Changes what `ps` shows for this process.
+/// Changes what `ps` shows for this process; a name longer than about 1000 bytes is cut.
 #[pyfunction]
 #[pyo3(signature = (name, /))]
 fn setprocname(name: Text) {
