@@ -1,6 +1,7 @@
 //! Screens as they look: each of the usual sizes, rendered from documents, kept as pictures in `snapshots/`.
 
 mod hostile;
+mod past;
 mod several;
 mod sizes;
 
@@ -380,85 +381,6 @@ fn a_filter_keeps_the_rows_that_match() {
 }
 
 #[test]
-fn the_past_is_shown_as_it_was_and_does_not_move() {
-    let mut screen = rwsgi_screen(50, 2);
-    let then = picture(&mut rwsgi_screen(48, 2), (80, 20));
-    screen.act(Action::Back1);
-    screen.act(Action::Back1);
-    let held = picture(&mut screen, (80, 20));
-    assert!(held.contains("paused, 2s ago"), "{held}");
-    // Everything but the first line and the foot is as it was then.
-    let body = |picture: &str| picture.lines().skip(1).take(8).map(str::to_owned).collect::<Vec<_>>();
-    assert_eq!(body(&held), body(&then));
-    assert!(!screen.ingest(answered(51, serde_json::to_vec(&rwsgi(51, 2)).unwrap())), "nothing to draw");
-    assert_eq!(body(&picture(&mut screen, (80, 20))), body(&then));
-    screen.act(Action::Back60);
-    assert!(picture(&mut screen, (80, 20)).contains("paused, 50s ago"));
-    screen.act(Action::Now);
-    assert!(!picture(&mut screen, (80, 20)).contains("paused"));
-}
-
-#[test]
-fn several_servers_are_shown_as_one_and_each_by_itself() {
-    let pools = ["web1:9191", "web2:9191", "web3:9191"].map(|label| Pool::new(label.into(), None));
-    let mut screen = Screen::new(pools.into(), setup());
-    for second in 1..=3 {
-        for target in 0..2 {
-            let document = serde_json::to_vec(&rwsgi(second, 2 + target as u32)).unwrap();
-            screen.ingest(Sample { target, ..answered(second, document) });
-        }
-        screen.ingest(Sample { target: 2, ..failed(second, SourceError::Empty) });
-    }
-    let all = picture(&mut screen, (120, 16));
-    screen.act(Action::TabNext);
-    let first = picture(&mut screen, (120, 10));
-    screen.act(Action::TabBefore);
-    screen.act(Action::Down);
-    screen.act(Action::Detail);
-    assert!(picture(&mut screen, (120, 16)).contains(" 4103 "), "the second server has a third worker");
-    assert_snapshot!(format!("{all}--- web1\n{first}"));
-}
-
-#[test]
-fn servers_together_are_added_up_by_rounds_and_a_silent_one_has_no_rate() {
-    let pools = ["web1:9191", "web2:9191"].map(|label| Pool::new(label.into(), None));
-    let mut screen = Screen::new(pools.into(), setup());
-    // Each serves 99 requests a second per worker and its number: 297 with two workers, 594 with three. The second
-    // server's clock is an hour ahead.
-    let answer = |target: usize, second: u64| {
-        let mut document = rwsgi(second, 2 + target as u32);
-        document.now = document.now.map(|now| now + target as u64 * 3_600_000_000);
-        Sample { target, ..answered(second, serde_json::to_vec(&document).unwrap()) }
-    };
-    let header = |screen: &mut Screen| picture(screen, (120, 16)).lines().nth(2).unwrap_or_default().to_owned();
-    for second in 1..=3 {
-        screen.ingest(answer(0, second));
-        screen.ingest(answer(1, second));
-    }
-    assert!(header(&mut screen).contains("RPS 891"), "{}", header(&mut screen));
-    // Half of a round changes nothing.
-    screen.ingest(answer(0, 4));
-    assert!(header(&mut screen).starts_with("req 2673 "), "{}", header(&mut screen));
-    // The second server says nothing more: what it has served stays, what it serves is not known.
-    screen.ingest(Sample { target: 1, ..failed(4, SourceError::Empty) });
-    assert!(header(&mut screen).starts_with("req 2970 "), "{}", header(&mut screen));
-    assert!(header(&mut screen).contains("RPS 297"), "{}", header(&mut screen));
-    // A round is over as well when one has answered twice.
-    screen.ingest(answer(0, 5));
-    screen.ingest(answer(0, 6));
-    assert!(header(&mut screen).starts_with("req 3267 "), "{}", header(&mut screen));
-    // The past as it was, of both.
-    for _ in 0..2 {
-        screen.act(Action::Back1);
-    }
-    assert!(header(&mut screen).contains("RPS 891"), "{}", picture(&mut screen, (120, 16)));
-    let rows = picture(&mut screen, (120, 16));
-    for row in ["297", "594"] {
-        assert!(rows.contains(row), "{rows}");
-    }
-}
-
-#[test]
 fn charts_stand_where_there_is_room() {
     let mut screen = rwsgi_screen(100, 3);
     let tall = picture(&mut screen, (130, 44));
@@ -498,86 +420,4 @@ fn what_lies_over_the_table_explains_chooses_and_warns() {
 fn first_line_with(screen: &mut Screen, text: &str) -> String {
     let picture = picture(screen, (120, 20));
     picture.lines().find(|line| line.contains(text)).unwrap_or_default().replace("UTIL%", "").replace("CPU%", "")
-}
-
-#[test]
-fn how_old_a_reading_is_does_not_depend_on_the_server_s_clock() {
-    let mut document = rwsgi(1, 2);
-    document.now = document.now.map(|now| now - 598_000_000);
-    let samples = [answered(1, serde_json::to_vec(&document).unwrap()), failed(3, SourceError::Empty)];
-    let shown = picture(&mut screen(":9191", samples), (120, 10));
-    assert!(shown.contains("the numbers are 2s old"), "{shown}");
-}
-
-#[test]
-fn a_clock_that_is_set_back_stops_neither_history_nor_slopes_nor_alarms() {
-    let pools = ["web1:9191", "web2:9191"].map(|label| Pool::new(label.into(), None));
-    let mut screen = Screen::new(pools.into(), setup());
-    for second in 0..200 {
-        for target in 0..2 {
-            let mut document = rwsgi(second, 2);
-            // As uWSGI, which tells no time; its worker starts four times in the tenth second.
-            document.now = None;
-            document.workers[0].rss += second << 20;
-            document.workers[0].respawn_count += if second < 10 { 0 } else { 4 };
-            let mut sample = Sample { target, ..answered(second, serde_json::to_vec(&document).unwrap()) };
-            if second > 20 {
-                sample.taken.0 -= 3_600_000_000;
-            }
-            screen.ingest(sample);
-        }
-    }
-    let pool = &screen.pools[0];
-    assert_eq!(screen.merged.history.points().len(), 200);
-    assert_eq!(pool.history.points().len(), 200);
-    assert_eq!(pool.current.as_ref().unwrap().workers[0].respawned, 0, "that was three minutes ago");
-    let growth = pool.memory(0).unwrap().growth(pool.current.as_ref().unwrap().at).unwrap();
-    assert_eq!((growth.per_hour / f64::from(1 << 20)).round(), 3_600.0);
-}
-
-#[test]
-fn a_moment_that_is_held_is_the_same_on_every_tab() {
-    let pools = ["web1:9191", "web2:9191"].map(|label| Pool::new(label.into(), None));
-    let mut screen = Screen::new(pools.into(), setup());
-    for second in 1..=10 {
-        for target in 0..2 {
-            let mut document = rwsgi(second, 2);
-            document.now = document.now.map(|now| now + target as u64 * 3_600_000_000);
-            screen.ingest(Sample { target, ..answered(second, serde_json::to_vec(&document).unwrap()) });
-        }
-    }
-    screen.act(Action::TabNext);
-    for _ in 0..3 {
-        screen.act(Action::Back1);
-    }
-    for _ in 0..2 {
-        let shown = picture(&mut screen, (120, 16));
-        assert!(shown.contains("paused, 3s ago"), "{shown}");
-        screen.act(Action::TabNext);
-    }
-}
-
-#[test]
-fn a_moment_that_is_held_looks_as_it_did() {
-    let mut emperor: Snapshot = serde_json::from_slice(&fixture("uwsgi-emperor")).unwrap();
-    emperor.emperor_tyrant = Some(1);
-    let mut spooling = rwsgi(3, 2);
-    let runs = latency::from_counts([(latency::index_of(2_000), 9)]);
-    spooling.spoolers = vec![rwsgi_stats::Spooler {
-        dir: "/jobs".into(),
-        queue: Some(3),
-        run_time: Some(latency::encode(&runs)),
-        ..Default::default()
-    }];
-    for document in [emperor, spooling] {
-        let mut screen = screen(":9191", [answered(0, serde_json::to_vec(&document).unwrap())]);
-        let lines = |screen: &mut Screen| {
-            let picture = picture(screen, (200, 40));
-            // The first says that it is held.
-            picture.lines().skip(1).map(str::to_owned).collect::<Vec<_>>()
-        };
-        let now = lines(&mut screen);
-        screen.act(Action::Pause);
-        assert_eq!(lines(&mut screen), now);
-    }
 }
