@@ -229,6 +229,9 @@ impl Screen {
         if !filter.is_empty() {
             spans.push(Span::styled(format!("filter: {}  ", filter.text()), self.theme.warning()));
         }
+        if let Some(notice) = &self.notice {
+            spans.push(Span::styled(format!("{}  ", format::one_line(notice)), self.theme.alarm()));
+        }
         if self.theme_told {
             let name = PALETTES.get(self.theme.palette).map_or("", |palette| palette.name);
             spans.push(Span::styled(format!("theme: {name}  "), self.theme.warning()));
@@ -243,7 +246,7 @@ impl Screen {
             let now = pool.current.as_ref().map_or(restarted, |reading| reading.at);
             let ago = now.since(restarted).as_secs();
             if ago < 600 {
-                let text = format!("the server began anew {} ago  ", format::seconds(ago));
+                let text = format!("server restarted {} ago  ", format::seconds(ago));
                 spans.push(Span::styled(text, self.theme.warning()));
             }
         }
