@@ -19,14 +19,18 @@ fn keys() -> String {
     text
 }
 
+fn told_by(teller: Teller) -> &'static str {
+    match teller {
+        Teller::Both => "both",
+        Teller::MemoryReport => "both; uWSGI with `--memory-report`",
+        Teller::Rwsgi => "rwsgi",
+    }
+}
+
 fn columns() -> String {
     let mut text = "| title | name | told by | |\n| --- | --- | --- | --- |\n".to_owned();
     for column in COLUMNS {
-        let teller = match column.teller {
-            Teller::Both => "both",
-            Teller::MemoryReport => "both; uWSGI with `--memory-report`",
-            Teller::Rwsgi => "rwsgi",
-        };
+        let teller = told_by(column.teller);
         let _ = writeln!(text, "| {} | {} | {teller} | {} |", column.title, column.name, column.help);
     }
     text
@@ -38,11 +42,12 @@ fn themes() -> String {
 }
 
 fn metrics() -> String {
-    let mut text = "| metric | units | |\n| --- | --- | --- |\n".to_owned();
+    let mut text = "| metric | units | told by | of several servers | |\n| --- | --- | --- | --- | --- |\n".to_owned();
     for metric in METRICS {
         let units: Vec<&str> =
             metric.unit.spellings().iter().map(|(unit, _)| *unit).filter(|unit| !unit.is_empty()).collect();
-        let _ = writeln!(text, "| `{}` | {} | {} |", metric.name, units.join(" "), metric.help);
+        let (teller, rule) = (told_by(metric.teller), metric.rule.words());
+        let _ = writeln!(text, "| `{}` | {} | {teller} | {rule} | {} |", metric.name, units.join(" "), metric.help);
     }
     text
 }

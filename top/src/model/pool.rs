@@ -167,7 +167,7 @@ impl Pool {
             if let Some(latency) = &latency {
                 merged.merge(latency);
             }
-            workers.push(before.advance(worker, at, window, latency.as_ref()));
+            workers.push(before.advance(worker, at, window, latency));
         }
         let tells = !before.workers.iter().all(|worker| worker.latency.text.is_empty());
         let overall = before.latency.advance(snapshot.latency.take());
@@ -212,7 +212,7 @@ impl Before {
 
 impl WorkerBefore {
     /// Takes over what the worker's counters say, and returns what they did in the window.
-    fn advance(&mut self, worker: &Worker, at: Monotonic, window: Option<f64>, latency: Option<&Counts>) -> Rates {
+    fn advance(&mut self, worker: &Worker, at: Monotonic, window: Option<f64>, latency: Option<Counts>) -> Rates {
         let per_second = |now: u64, then: u64| window.map(|window| now.saturating_sub(then) as f64 / window);
         // A clock that was not there before, as after a cheap worker's start, has no difference yet.
         let micros_per_second = |now: Option<u64>, then: Option<u64>| per_second(now?, then?).map(|rate| rate / 1e6);
@@ -224,6 +224,7 @@ impl WorkerBefore {
             self.respawned.pop_front();
         }
         self.respawns = Some(worker.respawn_count);
+        let latency = latency.filter(|_| window.is_some());
         let rates = Rates {
             respawned: self.respawned.len() as u64,
             rps: per_second(worker.requests, self.requests),
@@ -231,7 +232,8 @@ impl WorkerBefore {
             utilization: micros_per_second(worker.busy_time, self.busy).map(|busy| (busy / cores).min(1.0)),
             cpu: micros_per_second(worker.cpu_time, self.cpu),
             gil: micros_per_second(worker.gil_wait, self.gil).map(|waited| (waited / cores).min(1.0)),
-            latency: latency.filter(|_| window.is_some()).and_then(Counts::percentiles),
+            latency: latency.as_ref().and_then(Counts::percentiles),
+            counts: latency,
             cores: match window {
                 Some(window) => {
                     let before = self.cores.iter().copied().chain(std::iter::repeat(0));
@@ -331,7 +333,7 @@ mod tests {
             pool([sample(0, &snapshot(50)), silence(1, SourceError::Empty), silence(2, SourceError::Half(9))]);
         let trouble = pool.trouble.clone().unwrap();
         assert_eq!((trouble.since, pool.current.is_some()), (Monotonic::from_micros(1), true));
-        assert!(trouble.message.contains("half a document"));
+        assert!(trouble.message.contains("truncated response"));
         pool.ingest(sample(1_000_000, &snapshot(60)));
         assert_eq!((&pool.trouble, pool.current.unwrap().totals.rps), (&None, Some(10.0)));
     }

@@ -37,6 +37,8 @@ pub(crate) struct Rates {
     pub(crate) gil: Option<f64>,
     /// Latencies of the requests that it completed in the window.
     pub(crate) latency: Option<Percentiles>,
+    /// What they come from; the history does not keep it.
+    pub(crate) counts: Option<Counts>,
     /// How often its process was started within the last minute.
     pub(crate) respawned: u64,
     /// Requests per second of each of its cores; empty until known.

@@ -110,45 +110,45 @@ pub(crate) fn json_schema() -> Value {
     })
 }
 
+/// Rows as CSV (RFC 4180), lines ending as everything else here.
+fn csv(rows: impl Iterator<Item = Vec<String>>) -> String {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    for row in rows {
+        // Memory takes everything, and rows are as long as each other.
+        let _ = writer.write_record(row);
+    }
+    String::from_utf8(writer.into_inner().unwrap_or_default()).unwrap_or_default()
+}
+
 /// The first line of CSV.
 pub(crate) fn csv_header() -> String {
-    let names = raw_columns().map(|column| column.name);
-    let names: Vec<&str> = ["time", "target"].into_iter().chain(names).collect();
-    names.join(",") + "\n"
+    let names = raw_columns().map(|column| column.name.to_owned());
+    csv(std::iter::once(["time", "target"].map(str::to_owned).into_iter().chain(names).collect()))
 }
 
 /// One sample as CSV: a row for each worker.
 pub(crate) fn csv_rows(pool: &Pool, reading: &Reading) -> String {
-    let mut text = String::new();
-    for row in rows(reading) {
-        text.push_str(&format!("{:.6},{}", reading.clock.0 as f64 / 1e6, quoted(&pool.label)));
-        for column in raw_columns() {
-            text.push(',');
-            match value((column.key)(&row)) {
-                Value::Null => {}
-                Value::String(cell) => text.push_str(&quoted(&cell)),
-                cell => text.push_str(&cell.to_string()),
-            }
-        }
-        text.push('\n');
-    }
-    text
-}
-
-/// RFC 4180: quotes around what needs them.
-fn quoted(text: &str) -> String {
-    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
+    let cell = |value: Value| match value {
+        Value::Null => String::new(),
+        Value::String(text) => text,
+        other => other.to_string(),
+    };
+    let time = format!("{:.6}", reading.clock.0 as f64 / 1e6);
+    csv(rows(reading).map(|row| {
+        let cells = raw_columns().map(|column| cell(value((column.key)(&row))));
+        [time.clone(), pool.label.clone()].into_iter().chain(cells).collect()
+    }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::window::Gatherer;
+    use crate::report::window::Steps;
     use crate::source::{LocalMicros, Monotonic, Sample, parse};
 
     fn two_readings() -> (Pool, Window) {
         let mut pool = Pool::new("web1:9191".into(), None);
-        let mut gatherer = Gatherer::default();
+        let (mut steps, mut window) = (Steps::default(), Window::default());
         for (second, requests) in [(0, 10), (2, 30)] {
             let document = format!(
                 r#"{{"version":"2","pid":7,"workers":[{{"id":1,"pid":8,"requests":{requests},"status":"busy","cores":[{{"id":0,
@@ -156,10 +156,9 @@ mod tests {
             );
             let outcome = Ok(parse(document.into_bytes()).unwrap());
             let (at, taken) = (Monotonic::from_micros(second * 1_000_000), LocalMicros(second * 1_000_000));
-            let fresh = pool.ingest(Sample { target: 0, at, taken, outcome });
-            gatherer.push(0, &pool, fresh);
+            pool.ingest(Sample { target: 0, at, taken, outcome });
+            window.then(&steps.step(&pool, taken).unwrap().whole);
         }
-        let window = gatherer.window().clone();
         (pool, window)
     }
 

@@ -3,6 +3,7 @@
 //! A source gives whole documents or says in one line why it has none. It subtracts nothing and draws nothing.
 
 mod clock;
+mod connect;
 mod fetch;
 mod player;
 mod poller;
@@ -11,11 +12,11 @@ mod recording;
 mod target;
 
 pub(crate) use clock::{Clock, LocalMicros, Monotonic, ServerMicros};
-pub(crate) use fetch::fetch;
+pub(crate) use fetch::Fetcher;
 pub(crate) use player::Player;
 pub(crate) use poller::Poller;
-pub(crate) use reader::Reader;
-pub(crate) use recording::{Recorder, Recording, RecordingError};
+use reader::Reader;
+pub(crate) use recording::{EndedBy, Ending, Entry, Recorder, Recording, RecordingError, Run};
 pub(crate) use target::Target;
 
 use std::borrow::Cow;
@@ -54,6 +55,9 @@ pub(crate) enum SourceError {
     /// The name has no address.
     #[error("the host name is not known: {0}")]
     Resolve(io::Error),
+    /// Whoever knows names did not answer in time.
+    #[error("the host name was not resolved within {:.1} s", .0.as_secs_f64())]
+    Unresolved(Duration),
     /// Nobody listens, or the socket file is missing or not ours to open.
     #[error("cannot connect: {0}")]
     Connect(io::Error),
@@ -67,8 +71,16 @@ pub(crate) enum SourceError {
     #[error("the server closed the connection without an answer")]
     Empty,
     /// The document ends in the middle.
-    #[error("half a document: it ends after {0} bytes")]
+    #[error("truncated response ({0} bytes)")]
     Half(usize),
+    /// An HTTP body that is shorter than it was said to be.
+    #[error("truncated response ({sent} of {told} bytes)")]
+    Short {
+        /// Bytes that came.
+        sent: usize,
+        /// Bytes that were told.
+        told: usize,
+    },
     /// Something else answers at this address.
     #[error("the answer is not a stats document: {0}")]
     NotStats(String),

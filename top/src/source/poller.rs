@@ -4,7 +4,7 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Clock, Reader, Sample, Target, fetch};
+use super::{Clock, Fetcher, Sample, Target};
 
 /// Owner of the thread; it ends soon after this is dropped.
 #[derive(Debug)]
@@ -26,9 +26,9 @@ impl Poller {
         let (sender, changes) = mpsc::channel();
         let mut interval = interval;
         thread::Builder::new().name(format!("poll {index}")).spawn(move || {
-            let mut reader = Reader::default();
+            let mut fetcher = Fetcher::new(target, timeout);
             loop {
-                let outcome = fetch(&target, timeout, &mut reader);
+                let outcome = fetcher.fetch();
                 if !deliver(Sample { target: index, at: clock.at(), taken: Clock::local(), outcome }) {
                     return;
                 }

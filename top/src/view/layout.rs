@@ -234,6 +234,9 @@ impl Screen {
         if !filter.is_empty() {
             spans.push(Span::styled(format!("filter: {}  ", filter.text()), self.theme.warning()));
         }
+        if let Some(notice) = &self.notice {
+            spans.push(Span::styled(format!("{}  ", format::one_line(notice)), self.theme.alarm()));
+        }
         if self.theme_told {
             let name = PALETTES.get(self.theme.palette).map_or("", |palette| palette.name);
             spans.push(Span::styled(format!("theme: {name}  "), self.theme.warning()));

@@ -49,6 +49,8 @@ pub(crate) struct Screen {
     pub(super) theme: Theme,
     /// The theme was changed, and the foot says which it is.
     pub(super) theme_told: bool,
+    /// What the user has to know, whatever is shown.
+    pub(super) notice: Option<String>,
     pub(super) zone: TimeZone,
     pub(super) keys: Keys,
     pub(super) thresholds: Thresholds,
@@ -81,6 +83,7 @@ impl Screen {
             charts: Charts::default(),
             theme: setup.theme,
             theme_told: false,
+            notice: None,
             zone: setup.zone,
             keys: setup.keys,
             thresholds: setup.thresholds,
@@ -112,6 +115,11 @@ impl Screen {
             (Some(past), None) => self.history().at(past).map(|reading| reading.clock),
             (None, None) => self.merged.local.map(ServerMicros::agreeing_with),
         }
+    }
+
+    /// Says something at the foot from now on.
+    pub(crate) fn notice(&mut self, notice: String) {
+        self.notice = Some(notice);
     }
 
     /// The source is at its end.
