@@ -17,8 +17,8 @@ use tracing::warn;
 use self::table::Refused;
 use self::table::Table;
 pub(crate) use self::table::{How, Operation};
-use super::memory::{Memory, Parts};
 use super::mutex::Locked;
+use super::parts::{PartedMemory, Parts};
 use crate::clock::UnixMicros;
 use crate::config::Cache as Shape;
 
@@ -43,7 +43,7 @@ fn parts(shape: &Shape) -> nix::Result<Parts> {
 #[derive(Debug)]
 pub(crate) struct Cache {
     shape: Shape,
-    memory: Memory,
+    memory: PartedMemory,
 }
 
 /// What is known of a cache without waiting for it.
@@ -67,7 +67,7 @@ impl Cache {
     /// # Errors
     /// When the system has no memory for it.
     pub(crate) fn create(shape: &Shape) -> nix::Result<Self> {
-        Ok(Self { shape: shape.clone(), memory: Memory::create(c"rwsgi-cache", parts(shape)?)? })
+        Ok(Self { shape: shape.clone(), memory: PartedMemory::create(c"rwsgi-cache", parts(shape)?)? })
     }
 
     /// Maps one that the master made.
@@ -75,7 +75,7 @@ impl Cache {
     /// # Errors
     /// When it cannot be mapped.
     pub(crate) fn map(file: OwnedFd, shape: &Shape) -> nix::Result<Self> {
-        Ok(Self { shape: shape.clone(), memory: Memory::map(file, parts(shape)?)? })
+        Ok(Self { shape: shape.clone(), memory: PartedMemory::map(file, parts(shape)?)? })
     }
 
     /// The memory file.
