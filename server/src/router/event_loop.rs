@@ -14,7 +14,7 @@ use super::client::ClientPhase;
 use super::keyed::Key;
 use super::state::{DISK_TURN, Pause, Router, RouterConfig, SECOND, interest};
 use super::token::Token;
-use crate::clock;
+use crate::clock::MonotonicNanos;
 use crate::ipc::{RouterOrder, receive_message};
 use crate::stats::scoreboard::Scoreboard;
 use rwsgi_protocol::http::TIMED_OUT;
@@ -61,7 +61,7 @@ impl Router<'_> {
             Err(Errno::EINTR) => 0,
             Err(error) => return Err(error).context("the router cannot wait for events"),
         };
-        self.now = clock::monotonic();
+        self.now = MonotonicNanos::now();
         self.disk_left = DISK_TURN;
         self.take_back_overdue();
         self.check_begun();
@@ -260,7 +260,7 @@ impl Router<'_> {
 
     /// Seconds since the router began, from 1.
     pub(super) fn second(&self) -> u32 {
-        u32::try_from((self.now - self.started) / SECOND).unwrap_or(u32::MAX)
+        u32::try_from(self.now.nanos_since(self.started) / SECOND).unwrap_or(u32::MAX)
     }
 
     /// The second that is so many seconds away, and not less.
@@ -279,9 +279,9 @@ impl Router<'_> {
         {
             return EpollTimeout::NONE;
         }
-        let sweep = self.started + (u64::from(self.swept) + 1) * SECOND;
+        let sweep = self.started.after_nanos((u64::from(self.swept) + 1) * SECOND);
         let next = self.check_begun.map_or(sweep, |check| check.min(sweep));
-        let left = Duration::from_nanos(next.saturating_sub(clock::monotonic())) + Duration::from_millis(1);
+        let left = next.since(MonotonicNanos::now()) + Duration::from_millis(1);
         EpollTimeout::try_from(left).unwrap_or(EpollTimeout::ZERO)
     }
 

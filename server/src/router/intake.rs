@@ -7,7 +7,7 @@ use tracing::warn;
 use super::client::ClientPhase;
 use super::keyed::Key;
 use super::state::Router;
-use crate::clock;
+use crate::clock::MonotonicNanos;
 use crate::io::accept::client_of;
 use crate::io::body::{BodyIntake, Gathering, IntakeError, StoredBody};
 use crate::io::close::{LINGER, Then, shut_sending};
@@ -165,7 +165,7 @@ impl Router<'_> {
         let Some(client) = self.clients.get_mut(key) else { return false };
         let ClientPhase::Body(gathering) = &mut client.phase else { return true };
         let intake = &mut gathering.intake;
-        let before = intake.is_in_file().then(clock::monotonic);
+        let before = intake.is_in_file().then(MonotonicNanos::now);
         let (used, is_whole) = match intake.take(bytes) {
             Ok(taken) => taken,
             Err(failure) => return self.refuse_body(key, &failure),
@@ -200,8 +200,8 @@ impl Router<'_> {
     }
 
     /// A file was written to from `before` on. When that took long, others get their turn now.
-    pub(super) fn use_disk(&mut self, bytes: u64, before: u64) {
-        let is_slow = clock::monotonic().saturating_sub(before) > DISK_SLOW;
+    pub(super) fn use_disk(&mut self, bytes: u64, before: MonotonicNanos) {
+        let is_slow = MonotonicNanos::now().nanos_since(before) > DISK_SLOW;
         self.disk_left = if is_slow { 0 } else { self.disk_left.saturating_sub(bytes) };
     }
 

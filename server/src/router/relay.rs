@@ -8,7 +8,8 @@ use super::keyed::Key;
 use super::link::{Link, Wanted};
 use super::stall::go_on;
 use super::state::Router;
-use crate::clock;
+
+use crate::clock::MonotonicNanos;
 use crate::io::close::Then;
 use crate::io::receive::Received;
 use crate::io::unsent::MEMORY_MAX;
@@ -164,7 +165,7 @@ impl Router<'_> {
             return;
         }
         let Some(client) = self.clients.get_mut(key) else { return };
-        let before = client.unsent.spills().then(clock::monotonic);
+        let before = client.unsent.spills().then(MonotonicNanos::now);
         if client.send(&pieces.slices[..used]).is_err() {
             self.close_client(key);
         } else {
@@ -210,7 +211,7 @@ impl Router<'_> {
         }
         link.pop(now);
         let Some(first) = link.dispatched.front() else { return };
-        let check = now.saturating_add(self.limits.not_begun);
+        let check = now.after_nanos(self.limits.not_begun);
         self.check_begun.get_or_insert(check);
         if first.wanted == Wanted::Nobody {
             link.deadline = patience;

@@ -10,7 +10,8 @@ use super::body::RequestBody;
 use super::connection::{Connection, ConnectionPhase, ResponseEnd};
 use super::harakiri;
 use super::worker_thread::WorkerThread;
-use crate::clock::{self, MonotonicNanos, UnixMicros};
+
+use crate::clock::{MonotonicNanos, UnixMicros};
 use crate::stats::cell::{ExceptionReport, Outcome};
 use crate::wsgi::gateway::{Incoming, Served};
 use crate::wsgi::serving;
@@ -124,7 +125,7 @@ impl WorkerThread {
         connection.queued = 0;
         connection.phase = ConnectionPhase::Serving;
         let started = self.now;
-        self.cell().begin(MonotonicNanos::from_nanos(started), exchange.protocol, peer.as_bytes(), kept);
+        self.cell().begin(started, exchange.protocol, peer.as_bytes(), kept);
         if self.worker.config.harakiri.is_some() {
             connection.watched = true;
             harakiri::hold(connection.kind, connection.socket.as_raw_fd());
@@ -143,7 +144,7 @@ impl WorkerThread {
             connection.discard_body()
         };
         let client_gone = connection.claim().is_err() || client_gone;
-        let quick = connection.is_link() && clock::monotonic().saturating_sub(started) < QUICK_NS;
+        let quick = connection.is_link() && MonotonicNanos::now().nanos_since(started) < QUICK_NS;
         let end = match (broken_off, keep_alive) {
             (true, _) => ResponseEnd::Aborted,
             (false, true) => ResponseEnd::Keep,
@@ -159,7 +160,7 @@ impl WorkerThread {
         {
             connection.give_up();
         }
-        self.now = clock::monotonic();
+        self.now = MonotonicNanos::now();
         let cell = self.cell();
         if let Some(raised) = &raised {
             cell.exception.store(&ExceptionReport {
@@ -172,10 +173,9 @@ impl WorkerThread {
         }
         self.count_sent(&mut connection);
         let outcome = Outcome { status, exception: raised.is_some(), write_error: client_gone };
-        let [now, ready] = [self.now, self.ready.min(started)].map(MonotonicNanos::from_nanos);
-        self.cell().finish(now, ready, outcome);
+        self.cell().finish(self.now, self.ready.min(started), outcome);
         self.worker.notices.count();
-        let entry = Entry { status, bytes, took: self.now - started, ..entry };
+        let entry = Entry { status, bytes, took: self.now.nanos_since(started), ..entry };
         match (&mut self.log, serving::end()) {
             (None, None) => {}
             (Some(log), None) => log.add(&entry, &[]),

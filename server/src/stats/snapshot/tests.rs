@@ -367,6 +367,10 @@ proptest! {
             let _ = server.board.read_slot(slot(process));
             server.totals[0].absorb(&server.board, slot(process), MonotonicNanos::now());
         }
+        for thread in ThreadIndex::first(2) {
+            let since = server.board.dispatched(slot(0), thread).not_begun_since();
+            prop_assert!(since.is_none_or(|since| since <= MonotonicNanos::now()));
+        }
         for spooler in server.board.spoolers() {
             if let Ok(Some(job)) = spooler.held() {
                 prop_assert!(job.path.is_relative());
