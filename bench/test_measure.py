@@ -9,7 +9,7 @@ import time
 import xml.etree.ElementTree
 
 import pytest
-from measure import charts, load, processes, report, special
+from measure import charts, instruction_counts, load, processes, report, special
 from measure.goals import GOALS, SOCKET, peers
 from measure.results import Middle, Results
 from measure.servers import SERVERS, Failed, Setting
@@ -166,3 +166,12 @@ def test_works_and_goals_name_each_other_rightly():
     single = next(server for server in SERVERS if server.name == "bjoern")
     assert not single.can(Setting(threads=2))
     assert single.can(Setting(processes=2))
+
+
+def test_a_request_that_costs_more_instructions_than_allowed_is_named():
+    before = {"hello": {"worker": 10_000, "http router": 3_000}, "gone": {"worker": 1}}
+    now = {"hello": {"worker": 10_201, "http router": 3_050}, "new": {"worker": 7}}
+    assert instruction_counts.grown(now, before, within=2) == ["hello, worker: +2.01 %", "gone, worker: not counted"]
+    assert instruction_counts.grown(before, before, within=0) == []
+    assert instruction_counts.row("hello", "worker", 9_000, before) == "| hello | worker | 9,000 | 10,000 | -10.00 % |"
+    assert instruction_counts.row("new", "worker", 7, before) == "| new | worker | 7 |  |  |"

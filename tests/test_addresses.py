@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 
@@ -87,6 +88,17 @@ def test_a_port_alone_is_reached_from_everywhere(serve):
     for host in ("127.0.0.1", "127.1.2.3"):
         with connect(f"{host}:{port}"):
             pass
+
+
+@pytest.mark.parametrize("option", ["--http", "--http-socket"])
+def test_a_client_of_ipv4_on_a_socket_for_both_is_told_by_its_own_address(serve, option):
+    if option == "--http" and serve.program.is_uwsgi:
+        pytest.skip("uWSGI's http router tells ::ffff:127.0.0.1")
+    port = free_port()
+    serve(option, f"[::]:{port}", "--wsgi-file", "echo.py")
+    for host in ("127.0.0.1", "[::1]"):
+        seen = json.loads(http.get(f"{host}:{port}", "/").body)
+        assert seen["REMOTE_ADDR"] == host.strip("[]")
 
 
 @pytest.mark.only_rwsgi(why="uWSGI's is 100")

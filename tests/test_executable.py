@@ -63,3 +63,10 @@ def test_a_broken_application_ends_it_with_22(serve_executable, tmp_path, addres
     (tmp_path / "broken.py").write_text("import nothing_of_this_name\n")
     server = serve_executable.run("--http-socket", address, "--wsgi-file", "broken.py", cwd=tmp_path)
     assert server.process.returncode == 22, server.log()
+
+
+def test_a_long_name_leaves_the_environment_alone(serve_executable, address):
+    serve_executable("--http-socket", address, "--wsgi-file", "long_name.py", env={"LAST": "x" * 500})
+    told = json.loads(http.get(address, "/").body)
+    assert told["is_untouched"] and told["last"] == "x" * 500
+    assert len(told["name"]) >= 512 and set(told["name"]) == {"n"}

@@ -58,6 +58,21 @@ def test_a_client_of_http_1_0_may_ask_to_stay(http_site):
             assert (answer.header("Connection") or "").lower() == "keep-alive"
 
 
+@pytest.mark.parametrize("kind", ["http", "http-socket"])
+@pytest.mark.parametrize("target", ["/unread", "/chunks", "/empty"])
+def test_with_keepalive_turned_off_each_answer_says_that_its_connection_closes(no_keepalive, kind, target):
+    with Connection(no_keepalive[kind].address) as connection:
+        answer = connection.request("GET", target)
+        assert (answer.header("Connection") or "").lower() == "close"
+        assert connection.closed_by_server()
+
+
+@pytest.fixture(scope="module")
+def no_keepalive(serve_module):
+    """A server that closes each connection after its first answer."""
+    return every_kind(serve_module, "--wsgi-file", "probe.py", "--http-keepalive=0")
+
+
 def test_a_head_in_single_bytes_is_read(http_site):
     with Connection(http_site.address) as connection:
         for byte in head("GET", "/unread"):

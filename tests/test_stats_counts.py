@@ -91,13 +91,16 @@ def test_a_large_answer_is_counted_to_the_byte(serve, stats_at, tmp_path, kind):
         assert stats.total(document, "tx") == sum(sizes)
 
 
-def test_a_client_that_leaves_is_a_write_error(serve, stats_at, record):
+@pytest.mark.parametrize("by", ["yield", "write"])
+def test_a_client_that_leaves_is_a_write_error_and_no_fault_of_the_application(serve, stats_at, record, by):
     site = every_kind(serve, "--wsgi-file", "probe.py", "--stats", stats_at)["http-socket"]
-    connection = site.open("GET", f"/endless?record={record.path}")
+    connection = site.open("GET", f"/endless?by={by}&record={record.path}")
     connection.read(100_000)
     connection.reset()
     record.wait()
     until(lambda: site.server.stats()["workers"][0]["cores"][0]["write_errors"] == 1, "a write error is counted")
+    assert site.server.stats()["workers"][0]["exceptions"] == 0
+    assert "Traceback" not in site.server.log()
 
 
 def test_a_body_that_breaks_off_is_a_read_error(serve, stats_at):

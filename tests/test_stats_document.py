@@ -32,6 +32,7 @@ def busy_document(serve, address, stats_at, tmp_path, *arguments) -> tuple[stats
         *("--http-socket", address, "--wsgi-file", "probe.py", "--master", "--processes", 2, "--threads", 2),
         *("--stats", stats_at, *arguments),
     )
+    server.wait_workers(2)
     go, entered = tmp_path / "go", tmp_path / "entered"
     with Connection(address) as connection:
         connection.send(head("GET", f"/slow?go={go}&record={entered}", {"Connection": "close", "User-Agent": "tests", **SECRETS}))
@@ -172,7 +173,9 @@ def test_the_backlog_is_as_long_as_the_system_allows(serve, address, stats_at):
 def test_memory_is_what_the_system_says_also_of_idle_workers(serve, address, stats_at):
     server = serve("--http-socket", address, "--wsgi-file", "probe.py", "--processes", 2, "--stats", stats_at)
     page = os.sysconf("SC_PAGE_SIZE")
-    for worker in server.wait_workers(2)["workers"]:
+    server.wait_workers(2)
+    document = server.wait_stats(lambda d: all(w["pss"] for w in d["workers"]), "shared pages counted")
+    for worker in document["workers"]:
         size, resident = (int(part) * page for part in Path(f"/proc/{worker['pid']}/statm").read_text().split()[:2])
         assert abs(worker["vsz"] - size) <= size * 0.1
         assert abs(worker["rss"] - resident) <= resident * 0.2
@@ -197,6 +200,22 @@ def test_a_request_in_progress_is_shown_as_it_is(serve, address, stats_at, tmp_p
     for other in idle["workers"]:
         assert other["status"] == "idle"
         assert all(c["req_info"] == {} and not any(c["vars"]) for c in other["cores"])
+
+
+@OF_RWSGI
+@pytest.mark.parametrize("kind", ["http", "http-socket"])
+def test_empty_lines_before_a_request_hide_nothing_of_it(serve, stats_at, tmp_path, kind, record):
+    site = every_kind(serve, "--wsgi-file", "probe.py", "--stats", stats_at)[kind]
+    target = f"/slow?go={tmp_path}/go&record={record.path}"
+    with Connection(site.address) as connection:
+        connection.send(b"\r\n\r\n" + head("GET", target))
+        record.wait()
+        [core] = [core for worker in site.server.stats()["workers"] for core in worker["cores"] if core["in_request"]]
+        (tmp_path / "go").touch()
+        assert connection.response().status == 200
+    info = core["req_info"]
+    assert (info.get("method"), info.get("uri"), info.get("protocol")) == ("GET", target, "HTTP/1.1")
+    assert "HTTP_HOST=localhost" in core["vars"]
 
 
 @OF_RWSGI

@@ -45,9 +45,14 @@ def wait(seconds):
     return route
 
 
-def stream(environ, start_response):
-    start_response("200 OK", [PLAIN])
-    return (CHUNK for _ in range(1000))
+def pieces(number):
+    """A body of so many pieces, whose length the server is not told."""
+
+    def route(environ, start_response):
+        start_response("200 OK", [PLAIN])
+        return (CHUNK for _ in range(number))
+
+    return route
 
 
 def file(environ, start_response):
@@ -59,4 +64,11 @@ def file(environ, start_response):
     return iter(lambda: opened.read(65536), b"")
 
 
-ROUTES = {"/upload": upload, "/10ms": wait(0.01), "/200ms": wait(0.2), "/stream": stream, "/file": file}
+ROUTES = {
+    "/upload": upload,
+    "/10ms": wait(0.01),
+    "/200ms": wait(0.2),
+    "/chunked": pieces(10),
+    "/stream": pieces(1000),
+    "/file": file,
+}

@@ -9,10 +9,11 @@ use std::mem::MaybeUninit;
 
 use divan::{Bencher, black_box};
 use pyo3::prelude::*;
+use rwsgi::protocol::SocketProtocol;
 use rwsgi::protocol::http::{self, MAX_HEADERS, Version};
 use rwsgi::protocol::link::Peer;
-use rwsgi::protocol::response::{Exchange, Protocol};
-use rwsgi::wsgi::gateway::{Gateway, RequestHead};
+use rwsgi::protocol::response::Exchange;
+use rwsgi::wsgi::gateway::{Gateway, Incoming};
 use rwsgi::wsgi::interpreter;
 use rwsgi::wsgi::transport::{Kept, Transport};
 
@@ -92,14 +93,14 @@ fn serve(bencher: Bencher<'_, '_>, application: &str, request: &'static [u8]) {
         let peer =
             Peer { remote_addr: "127.0.0.1", remote_port: "50000", server_addr: "127.0.0.1", server_port: "8080" };
         let exchange =
-            Exchange { protocol: Protocol::Http, version: Version::Http11, head_only: false, keep_alive: true };
-        let request = RequestHead::Http { head: &head, peer, body_len: None };
+            Exchange { protocol: SocketProtocol::Http, version: Version::Http11, head_only: false, keep_alive: true };
+        let request = Incoming::Http { head: &head, peer, body_len: None };
         // One box goes round, as a connection does.
-        let mut transport: Option<Box<dyn Transport>> = Some(Box::new(Anything(io::empty())));
+        let mut client = Some(Box::new(Anything(io::empty())));
         bencher.bench_local(|| {
-            let served = gateway.serve(py, black_box(&request), exchange, transport.take().unwrap()).unwrap();
+            let served = gateway.serve(py, black_box(&request), exchange, client.take().unwrap()).unwrap();
             assert_eq!(served.status, 200);
-            transport = Some(served.transport);
+            client = Some(served.client);
         });
     });
 }

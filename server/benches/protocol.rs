@@ -6,11 +6,12 @@
 use std::mem::MaybeUninit;
 
 use divan::{Bencher, black_box, counter::BytesCount};
+use rwsgi::protocol::SocketProtocol;
 use rwsgi::protocol::chunked::{ChunkHead, Decoder, LAST_CHUNK, Step};
 use rwsgi::protocol::date::HttpDate;
 use rwsgi::protocol::http::{self, MAX_HEADERS, Version};
 use rwsgi::protocol::link::{DONE_KEEP, Frames};
-use rwsgi::protocol::response::{Exchange, HeadWriter, Protocol};
+use rwsgi::protocol::response::{Exchange, HeadWriter};
 use rwsgi::protocol::{target, uwsgi};
 
 fn main() {
@@ -81,7 +82,8 @@ fn uwsgi_packet(bencher: Bencher<'_, '_>) {
 
 #[divan::bench]
 fn response_head(bencher: Bencher<'_, '_>) {
-    let exchange = Exchange { protocol: Protocol::Http, version: Version::Http11, head_only: false, keep_alive: true };
+    let exchange =
+        Exchange { protocol: SocketProtocol::Http, version: Version::Http11, head_only: false, keep_alive: true };
     let date = HttpDate::from_unix(1_800_000_000);
     let mut buf = Vec::with_capacity(4096);
     bencher.bench_local(|| {

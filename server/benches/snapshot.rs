@@ -12,16 +12,17 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use nix::unistd::Pid;
+use rwsgi::clock::{self, MonotonicNanos, UnixMicros};
 use rwsgi::config::Config;
-use rwsgi::stats::cell::{Outcome, Wire};
-use rwsgi::stats::clock;
-use rwsgi::stats::footprint::Footprints;
-use rwsgi::stats::memory::Memory;
+use rwsgi::ids::{GenerationNumber, SlotId, ThreadIndex, WorkerId};
+use rwsgi::protocol::SocketProtocol;
+use rwsgi::stats::cell::{LatencyCounts, Outcome};
+use rwsgi::stats::memory_sampler::MemorySampler;
 use rwsgi::stats::metrics;
 use rwsgi::stats::scoreboard::{Layout, Scoreboard};
-use rwsgi::stats::snapshot::{LifeView, Subject, WorkerView, take};
+use rwsgi::stats::snapshot::{ProcessView, Subject, WorkerView, take};
+use rwsgi::stats::state::SnapshotState;
 use rwsgi::stats::totals::Totals;
-use rwsgi_stats::latency;
 
 const WORKERS: u32 = 64;
 const THREADS: u32 = 2;
@@ -58,21 +59,22 @@ fn measure(what: &str, rounds: usize, pause: Duration, mut step: impl FnMut()) {
         })
         .collect();
     times.sort_unstable();
-    let of = |quantile: usize| times[(times.len() - 1) * quantile / 100] as f64 / 1e3;
+    let of = |quantile: usize| times[(times.len() - 1) * quantile / 100].as_secs_f64() * 1e6;
     println!("{what:<44} median {:>7.1} µs   p95 {:>7.1} µs", of(50), of(95));
 }
 
 fn main() {
     let pythons: Vec<_> = (0..WORKERS).map(|_| Python::start()).collect();
     let pids: Vec<_> = pythons.iter().map(|python| Pid::from_raw(python.0.id() as i32)).collect();
+    let zero = MonotonicNanos::from_nanos(0);
     let board = Scoreboard::create(Layout::new(WORKERS, THREADS)).unwrap();
-    for slot in 0..WORKERS {
+    for slot in SlotId::first(WORKERS) {
         for thread in board.threads(slot) {
             // Log-uniform from 100 µs to 1 s.
             for step in 0..4_000u64 {
                 let took = 100_000 * 10f64.powf((step * 7919 % 4_000) as f64 / 1_000.0) as u64;
-                thread.begin(0, Wire::Http, b"", b"GET / HTTP/1.1\r\n\r\n");
-                thread.finish(took, 0, Outcome { status: 200, ..Outcome::default() });
+                thread.begin(zero, SocketProtocol::Http, b"", b"GET / HTTP/1.1\r\n\r\n");
+                thread.finish(MonotonicNanos::from_nanos(took), zero, Outcome { status: 200, ..Outcome::default() });
             }
         }
     }
@@ -81,24 +83,31 @@ fn main() {
     let subject = || Subject {
         scoreboard: &board,
         config: &config,
-        started_at: 0,
-        generation: 1,
+        started_at: UnixMicros::default(),
+        generation: Some(GenerationNumber::FIRST),
         python: "3",
         sockets: Vec::new(),
-        workers: (0..WORKERS)
-            .map(|index| WorkerView {
-                id: index + 1,
-                totals: &totals[index as usize],
-                lives: vec![LifeView { slot: index, pid: pids[index as usize], generation: 1, spawned_at: 0 }],
+        workers: WorkerId::first(WORKERS)
+            .zip(SlotId::first(WORKERS))
+            .map(|(id, slot)| WorkerView {
+                id,
+                totals: &totals[id.index()],
+                processes: vec![ProcessView {
+                    slot,
+                    pid: pids[id.index()],
+                    generation: GenerationNumber::FIRST,
+                    spawned_at: UnixMicros::default(),
+                }],
             })
             .collect(),
         spoolers: Vec::new(),
     };
-    let mut memory = Memory::default();
-    let mut footprints = Footprints::default();
-    let snapshot = take(&subject(), &mut memory);
-    let mut counts = Vec::new();
-    board.thread(0, 0).latency.add_to(&mut counts);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let mut state = SnapshotState::new(runtime.handle().clone());
+    let mut sampler = MemorySampler::new(runtime.handle().clone());
+    let snapshot = take(&subject(), &mut state).snapshot;
+    let mut counts = LatencyCounts::default();
+    board.thread(SlotId::new(0), ThreadIndex::new(0)).read_latencies(&mut counts).unwrap();
     println!("{WORKERS} workers of {THREADS} threads");
 
     let now = Duration::ZERO;
@@ -106,14 +115,14 @@ fn main() {
         black_box(std::fs::read_to_string(format!("/proc/{}/smaps_rollup", pids[0])).unwrap());
     });
     measure("one new histogram, encoded", ROUNDS, now, || {
-        black_box(latency::encode_counts(&counts));
+        black_box(counts.encode());
     });
-    measure("memory of all, no sharing", ROUNDS, now, || footprints.refresh(pids.iter().copied(), 1));
+    measure("memory of all", ROUNDS, now, || sampler.sample(pids.iter().copied(), zero));
     measure("processor time of all", ROUNDS, now, || {
-        black_box(pids.iter().filter_map(|pid| clock::processor_time(*pid)).sum::<u64>());
+        black_box(pids.iter().filter_map(|pid| clock::processor_time(*pid)).sum::<Duration>());
     });
     measure("take()", ROUNDS, now, || {
-        black_box(take(&subject(), &mut memory));
+        black_box(take(&subject(), &mut state));
     });
     measure("to JSON", ROUNDS, now, || {
         black_box(serde_json::to_vec(&snapshot).unwrap());
@@ -121,7 +130,7 @@ fn main() {
     println!("{:<44} {} bytes", "document", serde_json::to_vec(&snapshot).unwrap().len());
     let tenth = Duration::from_millis(100);
     measure("take() and to JSON, ten a second", 50, tenth, || {
-        black_box(serde_json::to_vec(&take(&subject(), &mut memory)).unwrap());
+        black_box(serde_json::to_vec(&take(&subject(), &mut state).snapshot).unwrap());
     });
     measure("Prometheus text", 50, now, || {
         black_box(metrics::text(snapshot.clone()));

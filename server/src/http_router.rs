@@ -8,7 +8,6 @@ use crate::ipc::inherit::InheritedFd;
 use crate::ipc::{Setup, receive_message};
 use crate::process_setup::{ignore_terminal_signals, limit_address_space};
 use crate::procname;
-use crate::protocol::link::QUICK_NS;
 use crate::router::{self, Limits, RouterConfig};
 use crate::stats::scoreboard::Scoreboard;
 
@@ -29,21 +28,14 @@ pub(crate) fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
         Scoreboard::map(setup.layout, setup.scoreboard.take()?).context("http router: cannot map the scoreboard")?;
     // For the workers alone: a pipe that the router held open would never end.
     drop(setup.notices.take()?);
-    let config = &setup.config;
+    let listeners = setup.listeners.iter_mut().map(|listener| Ok((listener.fd.take()?, listener.address.clone())));
     let router = RouterConfig {
-        listeners: setup.listeners.iter_mut().map(|listener| listener.fd.take()).collect::<Result<_, _>>()?,
+        listeners: listeners.collect::<anyhow::Result<_>>()?,
         link_listener: setup.link_listener.as_mut().context("http router: no link listener")?.take()?,
         token: setup.link.as_ref().context("http router: no link endpoint")?.token,
+        orders: channel,
         liveness: setup.liveness.take()?,
-        limits: Limits {
-            timeout: config.http_timeout,
-            keepalive: config.http_keepalive,
-            buffer_size: config.buffer_size,
-            limit_post: config.limit_post,
-            post_buffering: config.post_buffering,
-            queue: config.listen as usize,
-            overdue: 4 * QUICK_NS,
-        },
+        limits: Limits::new(&setup.config),
     };
     router::run(router, &scoreboard)?;
     Ok(0)

@@ -2,23 +2,29 @@
 //!
 //! The architecture is described in `docs/design.md`.
 
-pub mod api;
+mod api;
 mod auxiliary;
+pub mod clock;
 pub use rwsgi_config as config;
 mod control;
 pub mod daemon;
+mod descriptor;
 pub mod forkserver;
 mod http_router;
+pub mod ids;
+mod io;
 pub mod ipc;
 pub mod master;
-mod mule;
 mod pidfile;
 pub mod process_setup;
+pub mod procfs;
 mod procname;
 pub use rwsgi_protocol as protocol;
 mod python;
 pub mod router;
 mod run;
+mod share;
+pub mod shared_memory;
 mod spooler;
 pub mod stats;
 pub mod worker;

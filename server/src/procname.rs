@@ -3,10 +3,20 @@
 //! The kernel shows what is in the memory where it put the arguments. There is no better way without privileges; every
 //! server that names its processes does this. The short name that `top` shows (`comm`) is another one and is set
 //! elsewhere.
+//!
+//! A name is cut to the room that the arguments have. A process that the master starts is given an argument for it
+//! ([`padding`]); the master makes room itself ([`make_room`]), by moving its environment, which lies behind the arguments.
 
 #![allow(unsafe_code)]
 
+use std::sync::{Mutex, PoisonError};
+
+use nix::libc;
+
 use crate::config::ProcessNames;
+
+/// A process that the master has started may call itself anything of up to so many bytes.
+const LONGEST: usize = 1024;
 
 /// The name of a process that is `base` (as `rwsgi worker 1`).
 #[must_use]
@@ -23,45 +33,102 @@ pub(crate) fn master_title(names: &ProcessNames) -> Option<String> {
     Some(format!("{}{base}{}", names.prefix, names.append))
 }
 
-/// An argument that makes room for any of these names, for a process that will rename itself.
+/// An argument that makes room for any of these names, and for others of up to [`LONGEST`] bytes, for a process that will
+/// rename itself.
 #[must_use]
 pub(crate) fn padding(names: &ProcessNames) -> String {
-    " ".repeat(title(names, "rwsgi forkserver 1000").len())
+    " ".repeat(title(names, "rwsgi forkserver 1000").len().max(LONGEST))
 }
 
-/// Shows `title` as this process's command line. A name is no reason to fail: what does not work is left as it was.
-///
-/// Must be called before the process has threads that read the environment.
+/// The memory that a name may be written to.
+#[derive(Clone, Copy)]
+struct Room {
+    start: usize,
+    /// Bytes that the arguments have: these are shown.
+    args: usize,
+    /// Bytes that a name may have: as many, or more where the environment was moved away from behind them.
+    all: usize,
+}
+
+/// Who has it locked may write to the room.
+static ROOM: Mutex<Option<Room>> = Mutex::new(None);
+
+/// Shows `title` as this process's command line, as much of it as there is room for. A name is no reason to fail: what
+/// does not work is left as it was.
 pub(crate) fn set(title: &str) {
-    let Some((start, args_end, end)) = argument_memory() else { return };
-    let (room, args) = (end - start, args_end - start);
-    let title = &title.as_bytes()[..title.len().min(room.saturating_sub(1))];
-    if title.len() >= args {
-        // It reaches into the strings of the environment, which are copied to elsewhere first.
-        for (name, value) in std::env::vars_os() {
-            // SAFETY: the caller says that no other thread reads the environment.
-            unsafe { std::env::set_var(name, value) };
-        }
+    let mut room = ROOM.lock().unwrap_or_else(PoisonError::into_inner);
+    if room.is_none() {
+        *room = argument_memory().map(|memory| Room { start: memory.start, args: memory.args(), all: memory.args() });
     }
-    // SAFETY: the kernel says that it put the arguments and, behind them, the environment into this memory of ours,
-    // which is writable and lives as long as the process. Nobody holds a reference into it: Rust and Python have copied
-    // the arguments, and the environment was just moved when it is touched.
-    let memory = unsafe { std::slice::from_raw_parts_mut(start as *mut u8, room) };
+    let Some(Room { start, args, all }) = *room else { return };
+    // SAFETY: the kernel says that it put the arguments into this memory, and behind them the environment, which was moved
+    // away if the room reaches there. It is writable and lives as long as the process. The lock keeps others of this
+    // module away, and nobody else looks at it: programs read their arguments once, when they start.
+    let memory = unsafe { std::slice::from_raw_parts_mut(start as *mut u8, all) };
+    let title = &title.as_bytes()[..title.len().min(all - 1)];
     memory[..title.len()].copy_from_slice(title);
     // Up to the end of the arguments, or the kernel shows what is left of them.
-    let cleared = args.max(title.len() + 1).min(room);
+    let cleared = args.max(title.len() + 1).min(all);
     memory[title.len()..cleared].fill(0);
 }
 
-/// Where the arguments begin and end, and where the environment behind them ends.
-fn argument_memory() -> Option<(usize, usize, usize)> {
+/// Makes room for a long name, by moving the environment to elsewhere. Does nothing where another thread might read the
+/// environment meanwhile: names are cut then.
+///
+/// To be called early: C code may have kept what `getenv` gave it, and would find a part of the name there.
+pub(crate) fn make_room() {
+    let mut room = ROOM.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(memory) = argument_memory() else { return };
+    if room.is_some() || !is_only_thread() {
+        return;
+    }
+    // SAFETY: the kernel says that the environment's strings are there; nobody writes to them.
+    let strings = unsafe { std::slice::from_raw_parts(memory.end as *const u8, memory.env_end - memory.end) };
+    // Never freed: the environment lives as long as the process.
+    let copy: &'static mut [u8] = Box::leak(strings.into());
+    let old = memory.end..memory.env_end;
+    // SAFETY: this thread is the only one, and only it could start another; so nobody reads or changes the environment.
+    // `environ` is null, or an array that ends with a null; each entry that is moved points at the same bytes as before.
+    unsafe {
+        let mut entry = libc::environ;
+        while !entry.is_null() && !(*entry).is_null() {
+            if old.contains(&(*entry).addr()) {
+                *entry = copy.as_mut_ptr().add((*entry).addr() - old.start).cast();
+            }
+            entry = entry.add(1);
+        }
+    }
+    *room = Some(Room { start: memory.start, args: memory.args(), all: memory.env_end - memory.start });
+}
+
+/// Whether this process has no thread but this one.
+fn is_only_thread() -> bool {
+    std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1)
+}
+
+/// Where the kernel put the arguments, and the environment right behind them.
+struct ArgumentMemory {
+    start: usize,
+    /// Where the arguments end and the environment begins.
+    end: usize,
+    env_end: usize,
+}
+
+impl ArgumentMemory {
+    fn args(&self) -> usize {
+        self.end - self.start
+    }
+}
+
+/// `None` when the kernel does not tell. An environment that is elsewhere counts as none.
+fn argument_memory() -> Option<ArgumentMemory> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
     // proc_pid_stat(5): fields 48 to 51, counted from 1; the second is a name in parentheses that may hold anything.
     let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
     let field = |number: usize| fields.get(number - 3)?.trim().parse::<usize>().ok();
-    let (start, args_end, env_start, env_end) = (field(48)?, field(49)?, field(50)?, field(51)?);
-    let end = if env_start == args_end { env_end } else { args_end };
-    (start != 0 && start < args_end && args_end <= end).then_some((start, args_end, end))
+    let (start, end, env_start, env_end) = (field(48)?, field(49)?, field(50)?, field(51)?);
+    let env_end = if env_start == end { env_end } else { end };
+    (start != 0 && start < end && end <= env_end).then_some(ArgumentMemory { start, end, env_end })
 }
 
 #[cfg(test)]
@@ -82,5 +149,34 @@ mod tests {
         assert_eq!(title(&names, "rwsgi worker 1"), "test-ax site (blue)");
         names.master = Some("boss".into());
         assert_eq!(master_title(&names).unwrap(), "test-ax boss (blue)");
+    }
+
+    /// Where the environment's strings are, and what they say.
+    fn environment() -> Vec<(usize, Vec<u8>)> {
+        let mut found = Vec::new();
+        // SAFETY: no test of this program changes the environment.
+        unsafe {
+            let mut entry = libc::environ;
+            while !(*entry).is_null() {
+                found.push(((*entry).addr(), std::ffi::CStr::from_ptr(*entry).to_bytes().to_vec()));
+                entry = entry.add(1);
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn a_process_with_threads_keeps_its_environment_where_it_is_and_cuts_names() {
+        let before = environment();
+        std::thread::scope(|scope| {
+            // The other thread is there, waiting for the scope's end.
+            scope.spawn(|| {
+                make_room();
+                set(&"n".repeat(1 << 20));
+            });
+        });
+        assert_eq!(environment(), before);
+        let shown = std::fs::read("/proc/self/cmdline").unwrap();
+        assert!(shown.starts_with(b"n") && shown.len() < 1 << 20, "{} bytes", shown.len());
     }
 }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use pyo3::prelude::*;
 
-use crate::master::process::Launcher;
+use crate::master::launcher::Launcher;
 
 /// The extension module inside the package.
 #[pymodule(gil_used = true)]

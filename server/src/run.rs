@@ -14,7 +14,7 @@ use crate::forkserver;
 use crate::http_router;
 use crate::ipc::inherit::InheritedFd;
 use crate::master;
-use crate::master::process::{FORKSERVER_ROLE, Launcher, ROUTER_ROLE};
+use crate::master::launcher::{FORKSERVER_ROLE, Launcher, ROUTER_ROLE};
 use crate::spooler;
 
 /// Runs `rwsgi` with these arguments (the program's name first); returns its exit status. `launcher` says how to enter
@@ -31,7 +31,7 @@ pub fn run(arguments: Vec<OsString>, launcher: Launcher) -> i32 {
     }
 }
 
-fn dispatch(arguments: Vec<OsString>, launcher: Launcher) -> anyhow::Result<i32> {
+fn dispatch(arguments: Vec<OsString>, mut launcher: Launcher) -> anyhow::Result<i32> {
     if let [_, role, descriptor, ..] = arguments.as_slice()
         && let Some(descriptor) = descriptor.to_str().and_then(InheritedFd::from_argument)
     {
@@ -52,13 +52,13 @@ fn dispatch(arguments: Vec<OsString>, launcher: Launcher) -> anyhow::Result<i32>
                 Side::Foreground(status) => return Ok(status),
                 Side::Background(starter) => starter,
             };
+            launcher.directory = start.clone();
             let reread = move || {
-                // The files are named relative to where the server was started.
-                std::env::set_current_dir(&start).context("cannot return to where the server was started")?;
-                match config::load_again(arguments.iter().cloned())? {
-                    Invocation::Serve(config) => settle(*config, &start),
-                    _ => bail!("the configuration does not say any more to serve"),
-                }
+                let here = std::env::current_dir().context("cannot read the working directory")?;
+                let loaded = read_again(&arguments, &start);
+                // The server goes on as it was until the new application is loaded, and so where it was.
+                std::env::set_current_dir(&here).context("cannot return to the directory that it runs in")?;
+                loaded
             };
             master::run(config, launcher, Box::new(reread), starter)
         }
@@ -69,6 +69,16 @@ fn dispatch(arguments: Vec<OsString>, launcher: Launcher) -> anyhow::Result<i32>
             crate::wsgi::interpreter::start(None)?;
             print(&format!("{}\n", pyo3::Python::attach(crate::wsgi::interpreter::version)))
         }
+    }
+}
+
+/// Reads the configuration again, from where the server was started: its files are named relative to that. Leaves the
+/// process in the directory that it names.
+fn read_again(arguments: &[OsString], start: &Path) -> anyhow::Result<Config> {
+    std::env::set_current_dir(start).context("cannot return to where the server was started")?;
+    match config::load_again(arguments.iter().cloned())? {
+        Invocation::Serve(config) => settle(*config, start),
+        _ => bail!("the configuration does not say any more to serve"),
     }
 }
 

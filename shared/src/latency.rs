@@ -65,10 +65,16 @@ pub enum LatencyError {
     /// The text is not base64.
     #[error("latency histogram: not base64: {0}")]
     Base64(#[from] base64::DecodeError),
-    /// The bytes are not an HDR histogram in V2 encoding.
-    #[error("latency histogram: not an HDR histogram in V2 encoding: {0:?}")]
+    /// The bytes do not begin as those of an HDR histogram in V2 encoding with this layout do, or end elsewhere.
+    #[error("latency histogram: not an HDR histogram in V2 encoding from 1 µs to 1 h with 2 significant digits")]
+    Layout,
+    /// The counters are not encoded as they must be.
+    #[error("latency histogram: its counters are damaged: {0:?}")]
     Encoding(hdrhistogram::serialization::DeserializeError),
-    /// The two snapshots are not of one server life: a count became smaller.
+    /// It counts more than a number can hold.
+    #[error("latency histogram: its counters add up to more than can have happened")]
+    TooMany,
+    /// The two snapshots are not of one server process: a count became smaller.
     #[error("latency histogram: a later snapshot counts less than an earlier one")]
     WentBackwards,
 }
@@ -112,15 +118,21 @@ pub fn encode_counts(counts: &[u64]) -> String {
         end = write_varint(&mut bytes, end, 0);
     }
 
-    let body = (end - V2_HEADER) as u32;
-    bytes[0..4].copy_from_slice(&V2_COOKIE.to_be_bytes());
-    bytes[4..8].copy_from_slice(&body.to_be_bytes());
-    // From 8 to 12, the index of the first counter: 0.
-    bytes[12..16].copy_from_slice(&u32::from(SIGNIFICANT_DIGITS).to_be_bytes());
-    bytes[16..24].copy_from_slice(&1u64.to_be_bytes());
-    bytes[24..32].copy_from_slice(&HIGHEST.to_be_bytes());
-    bytes[32..40].copy_from_slice(&1f64.to_be_bytes());
+    bytes[..V2_HEADER].copy_from_slice(&header(end - V2_HEADER));
     STANDARD.encode(&bytes[..end])
+}
+
+/// What stands before counters that take `len` bytes.
+fn header(len: usize) -> [u8; V2_HEADER] {
+    let mut header = [0; V2_HEADER];
+    header[0..4].copy_from_slice(&V2_COOKIE.to_be_bytes());
+    header[4..8].copy_from_slice(&(len as u32).to_be_bytes());
+    // From 8 to 12, the index of the first counter: 0.
+    header[12..16].copy_from_slice(&u32::from(SIGNIFICANT_DIGITS).to_be_bytes());
+    header[16..24].copy_from_slice(&1u64.to_be_bytes());
+    header[24..32].copy_from_slice(&HIGHEST.to_be_bytes());
+    header[32..40].copy_from_slice(&1f64.to_be_bytes());
+    header
 }
 
 /// The V2 encoding's first word: version 2, counters of variable length.
@@ -144,13 +156,21 @@ fn write_varint(bytes: &mut [u8], mut at: usize, mut value: u64) -> usize {
     at + 1
 }
 
-/// Reads what [`encode`] wrote.
+/// Reads what [`encode`] wrote. What comes of it takes no more memory than a histogram of this layout, and its counts
+/// add up, whatever the text.
 ///
 /// # Errors
-/// When the text is not base64, or not a V2-encoded histogram.
+/// When the text is not base64, or not a V2-encoded histogram of this layout.
 pub fn decode(text: &str) -> Result<Histogram, LatencyError> {
     let bytes = STANDARD.decode(text)?;
-    Deserializer::new().deserialize(&mut bytes.as_slice()).map_err(LatencyError::Encoding)
+    // The length of the counters and their number, which decide how much memory is taken, are what they must be.
+    if bytes.len() < V2_HEADER || bytes[..V2_HEADER] != header(bytes.len() - V2_HEADER) {
+        return Err(LatencyError::Layout);
+    }
+    let histogram: Histogram =
+        Deserializer::new().deserialize(&mut bytes.as_slice()).map_err(LatencyError::Encoding)?;
+    // The sum stays at the largest number.
+    if histogram.len() == u64::MAX { Err(LatencyError::TooMany) } else { Ok(histogram) }
 }
 
 /// What happened between two snapshots of one histogram: `later - earlier`.
@@ -196,6 +216,28 @@ mod tests {
     }
 
     #[test]
+    fn lengths_and_layouts_that_would_take_much_memory_are_refused() {
+        let good = STANDARD.decode(encode_counts(&[0, 5])).unwrap();
+        assert_eq!(decode(&STANDARD.encode(&good)).unwrap().len(), 5);
+        // The length of the counters, the significant digits, the highest value; and a byte too many.
+        for (place, value) in [(4, 0x7f), (15, 5), (24, 0x7f), (0, 0)] {
+            let mut bytes = good.clone();
+            bytes[place] = value;
+            assert!(matches!(decode(&STANDARD.encode(bytes)), Err(LatencyError::Layout)), "byte {place}");
+        }
+        assert!(decode(&STANDARD.encode([&good[..], &[0]].concat())).is_err());
+    }
+
+    #[test]
+    fn counts_that_no_sum_can_hold_are_refused() {
+        let text = encode_counts(&[0, u64::MAX, u64::MAX, u64::MAX]);
+        let decoded = decode(&text).map(|histogram| histogram.len());
+        assert!(matches!(decoded, Err(LatencyError::TooMany)), "{decoded:?}");
+        let two = decode(&encode_counts(&[0, u64::MAX, u64::MAX])).unwrap();
+        assert_eq!((two.len(), two.max()), (u64::MAX - 1, 2));
+    }
+
+    #[test]
     fn an_array_is_encoded_as_the_library_encodes_its_histogram() {
         for counts in [
             vec![],
@@ -209,6 +251,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn any_text_is_a_histogram_or_an_error(counters in prop::collection::vec(any::<u8>(), 0..200)) {
+            let bytes = [&header(counters.len())[..], &counters].concat();
+            if let Ok(histogram) = decode(&STANDARD.encode(bytes)) {
+                let sum = histogram.iter_recorded().fold(0u64, |sum, step| sum.checked_add(step.count_at_value()).unwrap());
+                prop_assert_eq!(sum, histogram.len());
+            }
+        }
+
         #[test]
         fn an_array_of_any_counts_reads_back(counts in prop::collection::vec((1..BUCKETS, 0..1u64 << 40), 0..40)) {
             let mut array = vec![0; BUCKETS];

@@ -12,16 +12,16 @@ use serde::{Deserialize, Serialize};
 /// The version of this document's shape; it grows when a key changes its meaning or goes away.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// One reading of a whole server.
+/// One snapshot of a whole server.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Snapshot {
     /// Version of the server program.
     pub version: String,
-    /// Connections that wait to be accepted, over all sockets, and requests in the front's own queue.
+    /// Connections that wait to be accepted, over all sockets, and requests in the http router's own queue.
     pub listen_queue: u64,
     /// Attempts to connect that were dropped because a socket's queue was full (a client that tries again counts again;
-    /// TCP only: unix sockets make clients wait), and requests that the front turned away.
+    /// TCP only: unix sockets make clients wait), and requests that the http router turned away.
     pub listen_queue_errors: u64,
     /// uWSGI signals that wait for the master.
     pub signal_queue: u64,
@@ -82,7 +82,7 @@ pub struct Snapshot {
     /// When the master started, unix µs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_at: Option<u64>,
-    /// When this reading was taken, unix µs, on a clock that never goes back: rates divide by its differences.
+    /// When this snapshot was taken, unix µs, on a clock that never goes back: rates divide by its differences.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub now: Option<u64>,
     /// The generation (load of the application) that serves; it grows by one at each reload.
@@ -130,9 +130,9 @@ pub struct Worker {
     pub pid: i32,
     /// 1 when it takes new requests.
     pub accepting: u8,
-    /// Requests completed by this worker since the server started, over all its lives.
+    /// Requests completed by this worker since the server started, by all its processes.
     pub requests: u64,
-    /// Requests completed in its present life.
+    /// Requests completed by its present process.
     pub delta_requests: u64,
     /// Requests in which the application raised an exception.
     pub exceptions: u64,
@@ -170,16 +170,17 @@ pub struct Worker {
     /// utilization is its difference divided by the time between and the number of cores.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub busy_time: Option<u64>,
-    /// Processor time (user and system) of all its lives, µs. Monotonic.
+    /// Processor time (user and system) of all its processes, µs. Monotonic.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_time: Option<u64>,
     /// Time that its threads waited for Python's global lock, µs. Monotonic.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gil_wait: Option<u64>,
-    /// Resident memory with shared pages divided among those who share them, bytes; read less often than `rss`.
+    /// Resident memory with shared pages divided among those who share them, bytes; read less often than `rss`, and 0 until
+    /// the document after the first that was asked for since the process started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pss: Option<u64>,
-    /// Memory that only this process has, bytes; read as often as `pss`.
+    /// Memory that only this process has, bytes; read when `pss` is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uss: Option<u64>,
     /// The most resident memory that its present process was seen to have, bytes.
@@ -462,7 +463,7 @@ pub struct Queue {
     pub depth: u64,
     /// The most that may wait, over all sockets.
     pub capacity: u64,
-    /// How long requests waited in the front: HDR histogram in µs, V2 encoding, base64.
+    /// How long requests waited in the http router: HDR histogram in µs, V2 encoding, base64.
     pub waiting: String,
     /// Attempts to connect and requests turned away because a queue was full.
     pub rejected: u64,

@@ -179,7 +179,13 @@ def late_start(environ, start_response):
 
 @route
 def endless(environ, start_response):
-    start_response("200 OK", PLAIN)
+    write = start_response("200 OK", PLAIN)
+    try:
+        while query(environ).get("by") == "write":
+            write(b"x" * 65536)
+    except OSError:
+        record(environ, "closed")
+        raise
 
     def parts():
         while True:
@@ -238,7 +244,7 @@ def fail(environ, start_response):
 
 @route
 def fail_iterating(environ, start_response):
-    start_response("200 OK", PLAIN + [("Content-Length", "1000")])
+    start_response("200 OK", PLAIN + ([] if "unsized" in query(environ) else [("Content-Length", "1000")]))
 
     def parts():
         for _ in range(int(query(environ).get("after", 0))):
@@ -306,7 +312,28 @@ def returns_none(environ, start_response):
 
 @route
 def too_long(environ, start_response):
-    start_response("200 OK", PLAIN + [("Content-Length", "5")])
+    """Nine bytes where five were announced, `by` every way there is to give a body."""
+    by = query(environ).get("by", "iterable")
+    write = start_response("200 OK", PLAIN + [("Content-Length", "5")])
+    if by == "bytes":
+        return [b"123456789"]
+    if by == "list":
+        return [b"123", b"456", b"789"]
+    if by == "after-the-end":
+        return Body(environ, [b"12345", b"6789"])
+    if by == "write":
+        write(b"123")
+        write(b"456789")
+    if by == "write-caught":
+        for piece in (b"123", b"456", b"789"):
+            try:
+                write(piece)
+            except AssertionError:
+                pass
+        return []
+    if by == "write-and-list":
+        write(b"123")
+        return [b"456", b"789"]
     return Body(environ, [b"123", b"456", b"789"])
 
 

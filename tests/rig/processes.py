@@ -26,6 +26,16 @@ class Process:
         """Resident memory in bytes."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
+    def open_files(self) -> list[str]:
+        """What its descriptors lead to, as the links in /proc name it."""
+        found = []
+        for entry in Path(f"/proc/{self.pid}/fd").iterdir():
+            try:
+                found.append(os.readlink(entry))
+            except FileNotFoundError:
+                continue
+        return found
+
 
 def look(pid: int) -> Process | None:
     """The process, or None when there is none (a zombie is one, with state `Z`)."""

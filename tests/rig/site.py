@@ -38,16 +38,16 @@ class Site:
         return connection
 
 
-def every_kind(serve: Servers, *arguments: object) -> dict[str, Site]:
+def every_kind(serve: Servers, *arguments: object, env: dict[str, str] | None = None) -> dict[str, Site]:
     """One server on all three kinds of sockets."""
     addresses = {kind: tcp() for kind in KINDS}
     options = [part for kind, address in addresses.items() for part in (f"--{kind}", address)]
     if serve.program.is_uwsgi:
         # Its front would send HTTP to the first socket of any kind.
-        front = serve("--master", *options[:2], *arguments)
-        server = serve("--master", *options[2:], *arguments)
+        front = serve("--master", *options[:2], *arguments, env=env)
+        server = serve("--master", *options[2:], *arguments, env=env)
         return {kind: Site(front if kind == "http" else server, kind, at) for kind, at in addresses.items()}
-    server = serve("--master", *options, *arguments)
+    server = serve("--master", *options, *arguments, env=env)
     return {kind: Site(server, kind, address) for kind, address in addresses.items()}
 
 

@@ -434,7 +434,10 @@ fn a_recording_that_cannot_be_written_is_told_at_once() {
     std::io::BufReader::new(limited.stderr.take().unwrap()).read_line(&mut line).unwrap();
     limited.kill().unwrap();
     limited.wait().unwrap();
-    assert!(line.contains(path) && line.contains("File too large; nothing more is recorded"), "{line}");
+    assert!(
+        line.contains(path) && line.contains("File too large") && line.contains("nothing more is recorded"),
+        "{line}"
+    );
 }
 
 #[test]

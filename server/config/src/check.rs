@@ -2,13 +2,16 @@
 
 use std::fmt::Write as _;
 
-use super::command_line::Argument;
-use super::gather::{Gatherer, Setting};
+use super::gather::Gatherer;
 use super::options::{OPTIONS, find};
 use super::row::Row;
+use super::setting::{Argument, Setting};
 use super::settle::settle;
 use super::surroundings::Surroundings;
-use super::{CHECK, ConfigError, uwsgi};
+use super::{ConfigError, uwsgi};
+
+/// The option that asks for a report.
+pub(super) const CHECK: &str = "check";
 
 /// What `--check` found.
 #[derive(Clone, Debug, PartialEq, Eq)]

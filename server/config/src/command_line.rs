@@ -5,23 +5,14 @@ use std::ffi::OsString;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command};
 
-use super::options::{OPTIONS, find};
+use super::ConfigError;
+use super::options::{OPTIONS, find, nearest};
 use super::row::{Group, Row};
-use super::settle::nearest;
+use super::setting::{Argument, Origin};
 use super::uwsgi::{self, Family};
-use super::{ConfigError, Origin};
 
 /// The id of the configuration files that stand on the command line without an option.
 const FILES: &str = "FILE";
-
-/// One option or file as given.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Argument {
-    /// An option by the name that was used.
-    Option(String, String),
-    /// A configuration file.
-    File(String),
-}
 
 /// Reads the arguments, program name first, in the order they were given.
 pub(super) fn parse(argv: impl Iterator<Item = OsString>) -> Result<Vec<Argument>, ConfigError> {

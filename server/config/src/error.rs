@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use super::Origin;
+use super::setting::Origin;
 
 /// Why the server cannot be started as asked. The message is one line.
 #[derive(Debug, Error)]

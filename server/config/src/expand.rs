@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::gather::Setting;
+use super::setting::Setting;
 use super::surroundings::Surroundings;
 
 /// No value that means anything is longer; references that double each other reach it.

@@ -3,15 +3,15 @@
 
 use std::path::{Path, PathBuf};
 
-use super::command_line::Argument;
+use super::ConfigError;
 use super::expand::{Expander, Findings};
 use super::files::Notation;
 use super::logic::{Block, Logic};
 use super::magic::Magic;
 use super::options::find;
 use super::row::{Action, Kind, truth};
+use super::setting::{Argument, Origin, Setting};
 use super::surroundings::Surroundings;
-use super::{ConfigError, Origin};
 
 /// How deep files may include each other: more is a circle.
 const DEEPEST: usize = 32;
@@ -30,14 +30,6 @@ const NO_OPTIONS: [&str; 8] = [
     "UWSGI_JAIL_PID",
     "UWSGI_ORIGINAL_PROC_NAME",
 ];
-
-/// One option as it was given somewhere.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Setting {
-    pub(super) name: String,
-    pub(super) value: String,
-    pub(super) origin: Origin,
-}
 
 /// Collects settings; a file is read in place of the option that names it.
 #[derive(Debug)]

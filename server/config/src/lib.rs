@@ -17,9 +17,11 @@ mod gather;
 mod logic;
 mod magic;
 mod options;
+mod plugins;
 mod reference;
 mod row;
 mod set;
+mod setting;
 mod settle;
 mod surroundings;
 #[cfg(test)]
@@ -28,16 +30,16 @@ mod typed;
 mod uwsgi;
 
 use std::ffi::OsString;
-use std::fmt;
 use std::path::PathBuf;
 
 pub use between::*;
+use check::CHECK;
 pub use check::Report;
-use command_line::Argument;
 pub use error::ConfigError;
-use gather::{Gatherer, Setting};
-pub use reference::pages;
+use gather::Gatherer;
 use row::{Action, Kind};
+pub use setting::Origin;
+use setting::{Argument, Setting};
 use surroundings::Surroundings;
 pub use typed::*;
 
@@ -54,41 +56,6 @@ pub enum Invocation {
     Check(Report),
     /// `--stop`, `--reload`: tell the server whose pidfile this is.
     Signal(Order, PathBuf),
-}
-
-/// What a running server is told through its pidfile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// Finish and exit.
-    Stop,
-    /// Replace the running generation by a new one.
-    Reload,
-}
-
-/// Where a setting was given.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// As an argument.
-    CommandLine,
-    /// In a file, on a line counted from 1.
-    File {
-        /// The file, as it was named.
-        path: PathBuf,
-        /// The line.
-        line: usize,
-    },
-    /// In this environment variable.
-    Environment(String),
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::CommandLine => f.write_str("command line"),
-            Self::File { path, line } => write!(f, "{}:{line}", path.display()),
-            Self::Environment(name) => write!(f, "environment variable {name}"),
-        }
-    }
 }
 
 /// Reads the command line (program name first) and the files that it names.
@@ -123,9 +90,6 @@ fn load_within(argv: impl Iterator<Item = OsString>, around: Surroundings) -> Re
         false => Err(settled.errors.remove(0)),
     }
 }
-
-/// The option that asks for a report.
-const CHECK: &str = "check";
 
 /// What a setting asks for that is not serving.
 fn instead_of_serving(setting: &Setting) -> Option<Invocation> {

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::set::is_built_in;
+use super::plugins::is_built_in;
 use super::surroundings::Surroundings;
 
 /// What a logic option asks for.

@@ -11,15 +11,6 @@ use rwsgi_stats::Address;
 use super::logic::Logic;
 use super::{Config, Order};
 
-/// Does the server do what the option says?
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
-    /// It has its effect.
-    Done,
-    /// It is read and checked, and using it is warned of: it has no effect yet.
-    Planned,
-}
-
 /// The heading under which `--help` and the reference list an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Group {
@@ -128,7 +119,6 @@ pub(crate) enum Kind {
 
 /// One option: everything that is known of it.
 pub(crate) struct Row {
-    pub(crate) standing: Standing,
     /// Long names, the one to use first.
     pub(crate) names: &'static [&'static str],
     pub(crate) short: Option<char>,
@@ -142,6 +132,7 @@ pub(crate) struct Row {
     /// One sentence or two.
     pub(crate) help: &'static str,
     /// The version of rwsgi that brought it.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the pages of docs/, which a test makes"))]
     pub(crate) since: &'static str,
     pub(crate) group: Group,
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use nix::unistd::{Group, User};
 
 use super::logic::matching;
+use super::plugins::is_built_in;
 use super::row::{mode, number, path, truth};
 use super::{AppSource, CheaperAlgorithm, Config, Mount, Owner, RunAs, StaticMap};
 
@@ -66,7 +67,7 @@ pub(super) fn mount(config: &mut Config, value: &str) -> Outcome {
         }
         _ => return Err(expected()),
     };
-    let prefix = prefix.trim_end_matches('/');
+    let prefix = if prefix == "/" { "" } else { prefix };
     if !prefix.is_empty() && !prefix.starts_with('/') {
         return Err(expected());
     }
@@ -126,28 +127,6 @@ pub(super) fn hook_master_start(_: &mut Config, value: &str) -> Outcome {
         ["unix_signal:15", "gracefully_kill_them_all"] => Ok(()),
         _ => Err("'unix_signal:15 gracefully_kill_them_all', the one that needs no doing".into()),
     }
-}
-
-/// uWSGI's plugins that are part of this server, or that it has no need of.
-const BUILT_IN: [&str; 12] = [
-    "python",
-    "http",
-    "corerouter",
-    "cheaper_busyness",
-    "spooler",
-    "logfile",
-    "rpc",
-    "signal",
-    "cache",
-    "ping",
-    "stats",
-    "0",
-];
-
-pub(super) fn is_built_in(plugin: &str) -> bool {
-    let name = plugin.trim().trim_end_matches("_plugin.so");
-    BUILT_IN.contains(&name)
-        || name.strip_prefix("python").is_some_and(|version| version.bytes().all(|b| b.is_ascii_digit()))
 }
 
 pub(super) fn plugin(_: &mut Config, value: &str) -> Outcome {

@@ -1,10 +1,12 @@
 //! From settings to the configuration: sets fields by the table, tells of what has no effect, and decides what depends
 //! on several options at once.
 
-use super::gather::{Gatherer, Setting};
-use super::row::{Kind, Standing, truth};
+use super::gather::Gatherer;
+use super::options::{self, nearest};
+use super::row::{Kind, truth};
+use super::setting::{Origin, Setting};
 use super::uwsgi::{self, Verdict};
-use super::{AppSource, Config, ConfigError, Origin, options};
+use super::{AppSource, Config, ConfigError};
 
 /// What settings come to.
 #[derive(Debug)]
@@ -30,9 +32,6 @@ pub(super) fn settle(gathered: &Gatherer) -> Settled {
                 if matches!(row.kind, Kind::Act(action) if action.is_instead_of_serving()) {
                     config.warnings.push(format!("{}: {} is for the command line only", setting.origin, setting.name));
                 }
-                if row.standing == Standing::Planned {
-                    config.warnings.push(no_effect(setting));
-                }
             }
             None => match foreign(setting, gathered.findings.referenced.contains(&setting.name), strict) {
                 Some(Foreign::Warning(warning)) => config.warnings.push(warning),
@@ -56,10 +55,6 @@ fn given(setting: &Setting) -> (String, String) {
 fn bad_value(setting: &Setting, problem: String) -> ConfigError {
     let dashes = if setting.origin == Origin::CommandLine { "--" } else { "" };
     ConfigError::BadValue { origin: setting.origin.clone(), option: format!("{dashes}{}", setting.name), problem }
-}
-
-fn no_effect(setting: &Setting) -> String {
-    format!("{}: {} has no effect yet", setting.origin, setting.name)
 }
 
 /// What is to be said of a key that is no option of ours.
@@ -89,13 +84,6 @@ fn foreign(setting: &Setting, is_referred_to: bool, strict: bool) -> Option<Fore
     Some(if is_fatal { Foreign::Error(error) } else { Foreign::Warning(error.to_string()) })
 }
 
-/// The option whose name looks most like this one, when it looks like it at all.
-pub(super) fn nearest(name: &str) -> Option<&'static str> {
-    let names = options::OPTIONS.iter().flat_map(|row| row.names.iter().copied());
-    let scored = names.map(|known| (strsim::normalized_damerau_levenshtein(name, known), known));
-    scored.filter(|(score, _)| *score >= 0.6).max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, known)| known)
-}
-
 /// Settles what depends on several options at once.
 fn finish(config: &mut Config) -> Result<(), ConfigError> {
     if config.socket_speaks_http {
@@ -107,13 +95,16 @@ fn finish(config: &mut Config) -> Result<(), ConfigError> {
         return Err(ConfigError::NoSocket);
     }
     // A mount at the root is the application.
-    if config.app == AppSource::Module(String::new())
-        && let Some(root) = config.mounts.iter().position(|mount| mount.prefix.is_empty())
-    {
+    if let Some(root) = config.mounts.iter().position(|mount| mount.prefix.is_empty()) {
         let mount = config.mounts.remove(root);
-        config.app = mount.app;
-        if let Some(callable) = mount.callable {
-            config.callable = callable;
+        if config.app == AppSource::Module(String::new()) {
+            config.app = mount.app;
+            if let Some(callable) = mount.callable {
+                config.callable = callable;
+            }
+        } else {
+            let warning = "mount: '/' has no effect: module or wsgi-file names what is served there";
+            config.warnings.push(warning.into());
         }
     }
     super::between::finish(&mut config.between).map_err(ConfigError::Conflict)?;

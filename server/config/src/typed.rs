@@ -18,7 +18,7 @@ pub enum AppSource {
 /// `--mount`: an application under a prefix.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
-    /// Begins with a slash and does not end in one; empty for the root.
+    /// Begins with a slash, and may end in one, which then belongs to `SCRIPT_NAME`; empty for the root.
     pub prefix: String,
     /// Where the application is.
     pub app: AppSource,
@@ -167,8 +167,6 @@ pub struct Spooler {
     pub chdir: Option<PathBuf>,
     /// `--spooler-import`: modules to import in each spooler.
     pub import: Vec<String>,
-    /// `--spooler-ordered`: in the order queued.
-    pub ordered: bool,
     /// `--spooler-quiet`: no line for each job.
     pub quiet: bool,
 }
@@ -204,7 +202,6 @@ impl Default for Spooler {
             harakiri: None,
             chdir: None,
             import: Vec::new(),
-            ordered: false,
             quiet: false,
         }
     }
@@ -235,7 +232,7 @@ pub struct Config {
     pub home: Option<PathBuf>,
     /// `--processes`: number of workers.
     pub processes: u32,
-    /// `--threads`: cores in each worker.
+    /// `--threads`: threads in each worker.
     pub threads: u32,
     /// `--stats`: addresses of the stats server.
     pub stats: Vec<Address>,
@@ -267,8 +264,6 @@ pub struct Config {
     pub chown_socket: Option<Owner>,
     /// `--so-keepalive`: TCP keep-alive on accepted connections.
     pub so_keepalive: bool,
-    /// `--tcp-nodelay`.
-    pub tcp_nodelay: bool,
     /// `--mount`: applications under prefixes, beside [`Self::app`].
     pub mounts: Vec<Mount>,
     /// `--manage-script-name`: a mount's prefix moves from `PATH_INFO` to `SCRIPT_NAME`.
@@ -401,7 +396,6 @@ impl Default for Config {
             chmod_socket: None,
             chown_socket: None,
             so_keepalive: false,
-            tcp_nodelay: false,
             mounts: Vec::new(),
             manage_script_name: false,
             no_default_app: false,
@@ -454,4 +448,13 @@ impl Default for Config {
             warnings: Vec::new(),
         }
     }
+}
+
+/// What a running server is told through its pidfile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Finish and exit.
+    Stop,
+    /// Replace the running generation by a new one.
+    Reload,
 }

@@ -16,6 +16,7 @@ pub(crate) enum Verdict {
 
 /// Options of one purpose.
 pub(crate) struct Family {
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the pages of docs/, which a test makes"))]
     pub(crate) title: &'static str,
     pub(crate) verdict: Verdict,
     /// What to use instead, or why it needs no doing.

@@ -4,7 +4,7 @@
 //! in CR LF, and after the data comes CR LF. Extensions and trailers are bounded, checked for controls, and dropped:
 //! nothing here understands any, and a trailer that became a header would be one that no proxy had looked at.
 
-use super::http::Refusal;
+use super::refusal::Refusal;
 
 /// The most bytes of one chunk's extensions.
 const MAX_EXTENSION: u16 = 1024;

@@ -10,9 +10,9 @@
 
 use std::mem::MaybeUninit;
 
-use thiserror::Error;
-
-use super::{date, target};
+pub use super::refusal::{BODY_TOO_LARGE, OVERLOADED, Refusal, TIMED_OUT, WORKER_LOST, refusal_response};
+use super::target;
+pub use super::version::Version;
 
 /// The most header lines that a head may have; one with more is refused with 431.
 pub const MAX_HEADERS: usize = 128;
@@ -23,26 +23,6 @@ const MAX_EMPTY_LINES: usize = 4;
 
 /// Room for [`parse`] to put the headers in. It needs no initialization: `[const { MaybeUninit::uninit() }; _]`.
 pub type HeaderBuf<'b> = [MaybeUninit<httparse::Header<'b>>; MAX_HEADERS];
-
-/// The protocol's version, as the client said it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Version {
-    /// HTTP/1.0
-    Http10,
-    /// HTTP/1.1
-    Http11,
-}
-
-impl Version {
-    /// As `SERVER_PROTOCOL` has it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Http10 => "HTTP/1.0",
-            Self::Http11 => "HTTP/1.1",
-        }
-    }
-}
 
 /// How the request's body is framed, RFC 9112 section 6.3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,35 +52,14 @@ pub struct Head<'h, 'b> {
     pub keep_alive: bool,
     /// Whether the client waits for `100 Continue` before it sends the body.
     pub expect_continue: bool,
+    /// Where the request line begins, bytes: empty lines before it are passed over.
+    pub start: usize,
     /// Bytes of the head, from the first of the input to the end of the empty line.
     pub len: usize,
 }
 
-/// Why a request is not taken. The connection is closed after the answer, for its framing is not to be trusted.
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-#[error("{status} {reason}")]
-pub struct Refusal {
-    /// The answer's status code.
-    pub status: u16,
-    /// What was wrong, for the client and for the log.
-    pub reason: &'static str,
-}
-
-impl Refusal {
-    const fn bad(reason: &'static str) -> Self {
-        Self { status: 400, reason }
-    }
-}
-
-/// What a client is told when it was too slow with its request.
-pub const TIMED_OUT: Refusal = Refusal { status: 408, reason: "the request did not arrive in time" };
-/// What a client is told when its body is larger than `limit-post`.
-pub const BODY_TOO_LARGE: Refusal =
-    Refusal { status: 413, reason: "the request body is larger than this server takes" };
-/// What a client is told when there is nobody to serve it.
-pub const OVERLOADED: Refusal = Refusal { status: 503, reason: "too many requests are waiting" };
-/// What a client is told when the worker went away before it answered.
-pub const WORKER_LOST: Refusal = Refusal { status: 502, reason: "the worker stopped before it answered" };
+/// What a client that waits to be asked for its body is told when it is wanted.
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// Reads a request head at the start of `bytes`.
 ///
@@ -115,16 +74,15 @@ pub fn parse<'h, 'b>(
     max_head: usize,
 ) -> Result<Option<Head<'h, 'b>>, Refusal> {
     let Some(start) = skip_empty_lines(bytes)? else { return Ok(None) };
+    // Not beyond: the answer must not depend on how much came at once.
+    let within = bytes.get(start..bytes.len().min(max_head)).unwrap_or_default();
     let mut request = httparse::Request::new(&mut []);
-    let len = match request.parse_with_uninit_headers(&bytes[start..], headers) {
+    let len = match request.parse_with_uninit_headers(within, headers) {
         Ok(httparse::Status::Complete(len)) => start + len,
-        Ok(httparse::Status::Partial) if bytes.len() > max_head => return Err(too_long(bytes, start, max_head)),
+        Ok(httparse::Status::Partial) if bytes.len() > max_head => return Err(too_long(within)),
         Ok(httparse::Status::Partial) => return Ok(None),
-        Err(error) => return Err(refusal_of(error, &bytes[start..])),
+        Err(error) => return Err(refusal_of(error, within)),
     };
-    if len > max_head {
-        return Err(too_long(bytes, start, max_head));
-    }
     let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
         return Err(Refusal::bad("the request line is malformed"));
     };
@@ -134,7 +92,7 @@ pub fn parse<'h, 'b>(
     check_line_ends(&bytes[..len], headers)?;
     target::check(method, target)?;
     let Fields { body, keep_alive, expect_continue } = read_fields(headers, version)?;
-    Ok(Some(Head { method, target, version, headers, body, keep_alive, expect_continue, len }))
+    Ok(Some(Head { method, target, version, headers, body, keep_alive, expect_continue, start, len }))
 }
 
 /// Whether `bytes` may hold a complete head, given that the first `seen` of them did not.
@@ -159,8 +117,8 @@ fn skip_empty_lines(bytes: &[u8]) -> Result<Option<usize>, Refusal> {
     }
 }
 
-fn too_long(bytes: &[u8], start: usize, max_head: usize) -> Refusal {
-    if bytes[start..].iter().take(max_head).any(|&byte| byte == b'\n') {
+fn too_long(within: &[u8]) -> Refusal {
+    if within.contains(&b'\n') {
         Refusal { status: 431, reason: "the request head is longer than this server takes" }
     } else {
         Refusal { status: 414, reason: "the request line is longer than this server takes" }
@@ -290,22 +248,6 @@ fn parse_length(value: &[u8]) -> Result<u64, Refusal> {
             .and_then(|length| length.checked_add(u64::from(byte - b'0')))
             .ok_or(Refusal::bad("Content-Length is too large"))
     })
-}
-
-/// Appends the complete answer to a refused request: a short text, `Connection: close`.
-pub fn refusal_response(refusal: &Refusal, out: &mut Vec<u8>) {
-    use std::io::Write as _;
-    let phrase = super::response::reason_phrase(refusal.status);
-    // Writing to a Vec cannot fail.
-    let _ = write!(
-        out,
-        "HTTP/1.1 {} {phrase}\r\nDate: {}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
-         Connection: close\r\n\r\n{}\n",
-        refusal.status,
-        date::now(),
-        refusal.reason.len() + 1,
-        refusal.reason
-    );
 }
 
 #[cfg(test)]

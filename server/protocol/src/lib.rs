@@ -10,13 +10,18 @@
 //! | [`date`] | the `Date` header |
 //! | [`link`] | what the http router and the workers say to each other |
 //!
-//! Both doors for HTTP (the router and the workers' own sockets) use this one parser, so that neither lets through
-//! what the other refuses.
+//! The http router and the workers' own sockets use this one parser, so that neither lets through what the other
+//! refuses.
 
 pub mod chunked;
 pub mod date;
 pub mod http;
 pub mod link;
+mod refusal;
 pub mod response;
+mod socket_protocol;
 pub mod target;
 pub mod uwsgi;
+mod version;
+
+pub use socket_protocol::SocketProtocol;

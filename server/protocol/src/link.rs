@@ -1,14 +1,14 @@
 //! What the http router and a worker say to each other, over one unix stream socket per thread of each worker.
 //!
 //! The worker connects and says [`Hello`]. From then on the router sends requests, and the worker answers them one at a
-//! time, in order. A thread that is free gets a request; one that has been answering quickly gets up to [`AHEAD_MAX`] at once,
-//! so that neither side waits for the other between two requests. Such a request is a dispatched request until the worker begins
-//! with it: both sides have its state in shared memory ([`crate::stats::ahead`]), the worker takes it there and the
-//! router takes it back there, and only one of the two succeeds. What was taken back the worker reads and passes over
-//! ([`SKIPPED`]). So no request waits behind a slow one while another thread is free.
+//! time, in order. A thread that is free gets a request; one that has been answering quickly gets up to [`AHEAD_MAX`] at
+//! once, so that neither side waits for the other between two requests. A request that was dispatched can be cancelled
+//! until the worker begins with it: both sides have its state in shared memory (the server's `stats::ahead`), the worker
+//! takes it there and the router cancels it there, and only one of the two succeeds. What was cancelled the worker reads and
+//! passes over ([`SKIPPED`]). So no request waits behind a slow one while another thread is free.
 //!
-//! A request is a [`RequestHead`] (three lengths), then the [`Peer`] as text, the HTTP head as the client sent it (it
-//! passed [`super::http::parse`]), and the body, decoded: the router has all of it before it dispatches.
+//! A request is [`RequestLengths`], then the [`Peer`] as text, the HTTP head as the client sent it (it passed
+//! [`super::http::parse`]), and the body, decoded: the router has all of it before it dispatches.
 //!
 //! The worker takes all of a request off the link before it looks for the next one, also a body that the application did
 //! not read; or it closes the link.
@@ -16,12 +16,16 @@
 //! A response is frames: a length (32 bits, little-endian) and that many bytes, which go to the client as they are. The
 //! worker writes the complete HTTP response for the client's version, chunked framing included. A length of
 //! [`DONE_KEEP`] or [`DONE_CLOSE`] in place of a frame ends it, and says what becomes of the client's connection;
-//! [`QUICK`] is added when the thread was done with it soon.
+//! [`QUICK`] is added when the thread was done with it soon. [`ABORTED`] ends a response that did not come to its end: the
+//! client's connection is reset, or it would take what it has for the whole.
 //!
 //! Leaving, so that no request is lost when workers are exchanged: a worker that wants to go sends [`LEAVING`] when no
-//! frame is under way, and reads on. The router sends it nothing more after that, takes its dispatched requests back, and closes the
-//! link when it is idle. If a request had crossed the word on its way, the worker serves it as any other, and then the
-//! router closes. So the worker may exit when it reads end-of-file, and never before.
+//! frame is under way, and reads on. The router sends it nothing more after that, cancels what it has not begun with, and
+//! closes the link when it is idle. If a request had crossed the word on its way, the worker serves it as any other, and
+//! then the router closes. So the worker may exit when it reads end-of-file, and never before.
+
+use std::fmt::Display;
+use std::net::IpAddr;
 
 use thiserror::Error;
 
@@ -39,11 +43,13 @@ pub const QUICK_NS: u64 = 250_000;
 pub const LEAVING: u32 = 0xFFFF_FFF4;
 /// In place of a frame's length: the next request had been taken back, and nothing comes of it.
 pub const SKIPPED: u32 = 0xFFFF_FFF5;
+/// In place of a frame's length: the response breaks off.
+pub const ABORTED: u32 = 0xFFFF_FFF6;
 /// The most bytes in one frame.
 pub const MAX_FRAME: u32 = 0xFFFF_FF00;
 
 /// The first bytes on a link, with the version of what follows.
-const MAGIC: [u8; 4] = *b"RWL2";
+const MAGIC: [u8; 4] = *b"RWL3";
 
 /// Something that does not speak this protocol, or not this version of it.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -108,16 +114,16 @@ impl Hello {
 
 /// The lengths of what makes a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RequestHead {
+pub struct RequestLengths {
     /// Bytes of the HTTP head.
-    pub head_len: u32,
+    pub head: u32,
     /// Bytes of the peer's text.
-    pub peer_len: u32,
+    pub peer: u32,
     /// Bytes of the body, decoded.
-    pub body_len: u64,
+    pub body: u64,
 }
 
-impl RequestHead {
+impl RequestLengths {
     /// Bytes before the peer's text.
     pub const LEN: usize = 16;
 
@@ -125,23 +131,19 @@ impl RequestHead {
     #[must_use]
     pub fn encode(&self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
-        bytes[..4].copy_from_slice(&self.head_len.to_le_bytes());
-        bytes[4..8].copy_from_slice(&self.peer_len.to_le_bytes());
-        bytes[8..].copy_from_slice(&self.body_len.to_le_bytes());
+        bytes[..4].copy_from_slice(&self.head.to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.peer.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.body.to_le_bytes());
         bytes
     }
 
-    /// Reads what [`RequestHead::encode`] wrote.
+    /// Reads what [`RequestLengths::encode`] wrote.
     #[must_use]
     pub fn decode(bytes: &[u8; Self::LEN]) -> Self {
-        let (head_len, rest) = split(bytes);
-        let (peer_len, rest) = split(rest);
-        let (body_len, _) = split(rest);
-        Self {
-            head_len: u32::from_le_bytes(head_len),
-            peer_len: u32::from_le_bytes(peer_len),
-            body_len: u64::from_le_bytes(body_len),
-        }
+        let (head, rest) = split(bytes);
+        let (peer, rest) = split(rest);
+        let (body, _) = split(rest);
+        Self { head: u32::from_le_bytes(head), peer: u32::from_le_bytes(peer), body: u64::from_le_bytes(body) }
     }
 }
 
@@ -164,6 +166,18 @@ pub struct Peer<'a> {
 }
 
 impl<'a> Peer<'a> {
+    /// The text that [`Peer::parse`] reads. `client` is `None` on a unix socket.
+    ///
+    /// An IPv4 client of a socket that takes both is told by its IPv4 address, as uWSGI does: `::ffff:192.0.2.1` would be
+    /// another client to whoever compares addresses.
+    #[must_use]
+    pub fn text(client: Option<(IpAddr, u16)>, server_addr: impl Display, server_port: impl Display) -> String {
+        match client {
+            Some((ip, port)) => format!("{} {port} {server_addr} {server_port}", ip.to_canonical()),
+            None => format!("  {server_addr} {server_port}"),
+        }
+    }
+
     /// Reads the text: the four, with a space between them.
     ///
     /// # Errors
@@ -181,7 +195,7 @@ impl<'a> Peer<'a> {
 
 /// What [`Frames::decode`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step<'b> {
+pub enum Frame<'b> {
     /// Bytes for the client.
     Data(&'b [u8]),
     /// All input was consumed.
@@ -197,6 +211,8 @@ pub enum Step<'b> {
     Skipped,
     /// The worker wants no further request.
     Leaving,
+    /// The response breaks off.
+    Aborted,
 }
 
 /// Reads a worker's side of a link, in pieces of any size.
@@ -214,21 +230,21 @@ impl Frames {
     ///
     /// # Errors
     /// [`LinkError::Length`]; the link cannot be used any more.
-    pub fn decode<'b>(&mut self, input: &'b [u8]) -> Result<(usize, Step<'b>), LinkError> {
+    pub fn decode<'b>(&mut self, input: &'b [u8]) -> Result<(usize, Frame<'b>), LinkError> {
         let mut at = 0;
         loop {
             if self.left > 0 {
                 let rest = &input[at..];
                 if rest.is_empty() {
-                    return Ok((at, Step::More));
+                    return Ok((at, Frame::More));
                 }
                 let taken = rest.len().min(self.left as usize);
                 // Not more than `left`.
                 self.left -= taken as u32;
-                return Ok((at + taken, Step::Data(&rest[..taken])));
+                return Ok((at + taken, Frame::Data(&rest[..taken])));
             }
             while usize::from(self.have) < self.word.len() {
-                let Some(&byte) = input.get(at) else { return Ok((at, Step::More)) };
+                let Some(&byte) = input.get(at) else { return Ok((at, Frame::More)) };
                 self.word[usize::from(self.have)] = byte;
                 self.have += 1;
                 at += 1;
@@ -237,10 +253,11 @@ impl Frames {
             match u32::from_le_bytes(self.word) {
                 word @ DONE_KEEP..LEAVING => {
                     let quick = word & QUICK != 0;
-                    return Ok((at, Step::Done { keep: word & !QUICK == DONE_KEEP, quick }));
+                    return Ok((at, Frame::Done { keep: word & !QUICK == DONE_KEEP, quick }));
                 }
-                LEAVING => return Ok((at, Step::Leaving)),
-                SKIPPED => return Ok((at, Step::Skipped)),
+                LEAVING => return Ok((at, Frame::Leaving)),
+                SKIPPED => return Ok((at, Frame::Skipped)),
+                ABORTED => return Ok((at, Frame::Aborted)),
                 length if length > MAX_FRAME => return Err(LinkError::Length(length)),
                 length => self.left = length,
             }
@@ -263,9 +280,9 @@ mod tests {
     }
 
     #[test]
-    fn a_request_head_reads_back() {
-        let head = RequestHead { head_len: 70_000, peer_len: 40, body_len: 1 << 40 };
-        assert_eq!(RequestHead::decode(&head.encode()), head);
+    fn the_lengths_of_a_request_read_back() {
+        let head = RequestLengths { head: 70_000, peer: 40, body: 1 << 40 };
+        assert_eq!(RequestLengths::decode(&head.encode()), head);
     }
 
     #[test]
@@ -281,6 +298,16 @@ mod tests {
     }
 
     #[test]
+    fn a_client_of_ipv4_has_one_address_whatever_socket_it_came_by() {
+        for ip in ["192.0.2.1", "::ffff:192.0.2.1"] {
+            let text = Peer::text(Some((ip.parse().unwrap(), 5)), "web", 80);
+            assert_eq!(Peer::parse(text.as_bytes()).unwrap().remote_addr, "192.0.2.1");
+        }
+        assert_eq!(Peer::text(Some(("2001:db8::1".parse().unwrap(), 5)), "::1", 80), "2001:db8::1 5 ::1 80");
+        assert_eq!(Peer::text(None, "", ""), "   ");
+    }
+
+    #[test]
     fn a_length_that_no_frame_has_is_refused() {
         assert_eq!(Frames::default().decode(&[1, 0xff, 0xff, 0xff]), Err(LinkError::Length(0xffff_ff01)));
     }
@@ -291,7 +318,7 @@ mod tests {
             frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..50), 0..6),
             keep in any::<bool>(),
             quick in any::<bool>(),
-            after in prop::option::of(prop::sample::select(vec![LEAVING, SKIPPED])),
+            after in prop::option::of(prop::sample::select(vec![LEAVING, SKIPPED, ABORTED])),
             cuts in prop::collection::vec(1usize..30, 1..6),
         ) {
             let mut input = Vec::new();
@@ -309,18 +336,22 @@ mod tests {
             while at < input.len() {
                 let end = input.len().min(at + cuts.next().unwrap());
                 while at < end {
-                    let (consumed, step) = decoder.decode(&input[at..end])?;
+                    let (consumed, frame) = decoder.decode(&input[at..end])?;
                     at += consumed;
-                    match step {
-                        Step::Data(bytes) => data.extend_from_slice(bytes),
-                        Step::More => prop_assert_eq!(at, end),
+                    match frame {
+                        Frame::Data(bytes) => data.extend_from_slice(bytes),
+                        Frame::More => prop_assert_eq!(at, end),
                         word => words.push(word),
                     }
                 }
             }
             prop_assert_eq!(data, frames.concat());
-            let mut expected = vec![Step::Done { keep, quick }];
-            expected.extend(after.map(|word| if word == LEAVING { Step::Leaving } else { Step::Skipped }));
+            let mut expected = vec![Frame::Done { keep, quick }];
+            expected.extend(after.map(|word| match word {
+                LEAVING => Frame::Leaving,
+                SKIPPED => Frame::Skipped,
+                _ => Frame::Aborted,
+            }));
             prop_assert_eq!(words, expected);
         }
     }

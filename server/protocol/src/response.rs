@@ -11,22 +11,14 @@
 use thiserror::Error;
 
 use super::date::HttpDate;
-use super::http::Version;
-
-/// What is spoken with the client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// HTTP/1, directly or through the front.
-    Http,
-    /// The uwsgi protocol: the response is HTTP's, but its connection is closed after each.
-    Uwsgi,
-}
+use super::socket_protocol::SocketProtocol;
+use super::version::Version;
 
 /// What the framing of a response depends on, of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exchange {
     /// What is spoken.
-    pub protocol: Protocol,
+    pub protocol: SocketProtocol,
     /// The client's version.
     pub version: Version,
     /// Whether the method is HEAD: a head as for GET, and no body.
@@ -66,7 +58,7 @@ pub struct Plan {
 /// `content_length` is what the application said; `body_len` is what the server knows, when the body is already whole.
 #[must_use]
 pub fn plan(exchange: Exchange, status: u16, content_length: Option<u64>, body_len: Option<u64>) -> Plan {
-    let http = exchange.protocol == Protocol::Http;
+    let http = exchange.protocol == SocketProtocol::Http;
     let (framing, content_length) = match status {
         // No body, and a length would be wrong.
         100..=199 | 204 => (Framing::NoBody, None),
@@ -226,7 +218,7 @@ impl HeadWriter {
         }
         if let Some(length) = plan.content_length {
             self.out.extend_from_slice(b"Content-Length: ");
-            push_decimal(length, &mut self.out);
+            self.out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
             self.out.extend_from_slice(b"\r\n");
         }
         if plan.framing == Framing::Chunked {
@@ -239,42 +231,6 @@ impl HeadWriter {
         }
         self.out.extend_from_slice(b"\r\n");
         (plan, self.out)
-    }
-}
-
-/// Appends a number in decimal.
-pub fn push_decimal(number: u64, out: &mut Vec<u8>) {
-    let mut digits = [0; 20];
-    let mut start = digits.len();
-    let mut left = number;
-    loop {
-        start -= 1;
-        digits[start] = b'0' + (left % 10) as u8;
-        left /= 10;
-        if left == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[start..]);
-}
-
-/// The reason phrase of a status that the server itself sends.
-#[must_use]
-pub fn reason_phrase(status: u16) -> &'static str {
-    match status {
-        400 => "Bad Request",
-        408 => "Request Timeout",
-        413 => "Content Too Large",
-        414 => "URI Too Long",
-        417 => "Expectation Failed",
-        431 => "Request Header Fields Too Large",
-        500 => "Internal Server Error",
-        501 => "Not Implemented",
-        502 => "Bad Gateway",
-        503 => "Service Unavailable",
-        504 => "Gateway Timeout",
-        505 => "HTTP Version Not Supported",
-        _ => "",
     }
 }
 
@@ -313,9 +269,9 @@ mod tests {
     use super::*;
 
     const HTTP11: Exchange =
-        Exchange { protocol: Protocol::Http, version: Version::Http11, head_only: false, keep_alive: true };
+        Exchange { protocol: SocketProtocol::Http, version: Version::Http11, head_only: false, keep_alive: true };
     const HTTP10: Exchange = Exchange { version: Version::Http10, ..HTTP11 };
-    const UWSGI: Exchange = Exchange { protocol: Protocol::Uwsgi, ..HTTP11 };
+    const UWSGI: Exchange = Exchange { protocol: SocketProtocol::Uwsgi, ..HTTP11 };
     const HEAD: Exchange = Exchange { head_only: true, ..HTTP11 };
 
     #[test]
@@ -452,14 +408,5 @@ mod tests {
         let mut head = HeadWriter::new(b"200 \xe9", Vec::new()).unwrap();
         head.header(b"X", b"caf\xe9\ttab").unwrap();
         assert_eq!(head.out, b"HTTP/1.1 200 \xe9\r\nX: caf\xe9\ttab\r\n");
-    }
-
-    #[test]
-    fn numbers_are_written_in_decimal() {
-        for number in [0, 1, 9, 10, 12_345, u64::MAX] {
-            let mut out = Vec::new();
-            push_decimal(number, &mut out);
-            assert_eq!(out, number.to_string().as_bytes());
-        }
     }
 }

@@ -10,9 +10,9 @@
 //! nginx does before it passes a path on; no application ever sees `/../`. Unlike uWSGI, which decodes an invalid
 //! escape to a wrong byte, we leave it as it is, like Python's own `urllib`; and unlike uWSGI, which resolves
 //! only dots that were sent bare, we resolve `%2e` too (RFC 3986 section 6.2.2.2 has them equal). `%00` in a path is
-//! refused at the door, as by nginx: no path has one, and everything in C behind us would see a shorter path.
+//! refused, as by nginx: no path has one, and everything in C behind us would see a shorter path.
 
-use super::http::Refusal;
+use super::refusal::Refusal;
 
 /// The pieces of a request target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub fn decode_path<'a>(path: &'a [u8], buf: &'a mut Vec<u8>) -> &'a [u8] {
 }
 
 /// Appends `raw` to `out` with its percent escapes decoded; what is no valid escape stays as it is.
-pub fn percent_decode(mut raw: &[u8], out: &mut Vec<u8>) {
+fn percent_decode(mut raw: &[u8], out: &mut Vec<u8>) {
     out.reserve(raw.len());
     while let Some(at) = raw.iter().position(|&byte| byte == b'%') {
         out.extend_from_slice(&raw[..at]);

@@ -5,26 +5,26 @@ use std::sync::OnceLock;
 
 use nix::unistd::Pid;
 
-use super::share::Share;
 use crate::config::Config;
 use crate::ipc::{Auxiliary, AuxiliaryKind, Role, Setup};
+use crate::share::Share;
 use crate::stats::scoreboard::Scoreboard;
 
 /// What does not change while the process lives.
 #[derive(Debug)]
-pub struct Server {
+pub(crate) struct Server {
     /// The configuration in force.
-    pub config: Config,
+    pub(crate) config: Config,
     /// The generation that this process is of.
-    pub generation: u32,
+    pub(crate) generation: u32,
     /// The master.
-    pub master: Pid,
+    pub(crate) master: Pid,
     /// Where the master is told things.
-    pub control: OwnedFd,
+    pub(crate) control: OwnedFd,
     /// What the processes share.
-    pub share: Share,
+    pub(crate) share: Share,
     /// The counters of all workers.
-    pub scoreboard: Scoreboard,
+    pub(crate) scoreboard: Scoreboard,
 }
 
 static SERVER: OnceLock<Server> = OnceLock::new();
@@ -34,7 +34,7 @@ static ROLE: OnceLock<Role> = OnceLock::new();
 ///
 /// # Errors
 /// When the scoreboard cannot be mapped once more.
-pub fn settle(setup: &mut Setup, scoreboard: &Scoreboard) -> anyhow::Result<()> {
+pub(crate) fn settle(setup: &mut Setup, scoreboard: &Scoreboard) -> anyhow::Result<()> {
     let memory = scoreboard.memory().try_clone_to_owned()?;
     let server = Server {
         config: setup.config.clone(),
@@ -51,20 +51,20 @@ pub fn settle(setup: &mut Setup, scoreboard: &Scoreboard) -> anyhow::Result<()> 
 }
 
 /// In a process that was forked, first of all.
-pub fn enter(role: Role) {
+pub(crate) fn enter(role: Role) {
     // A process is forked for one purpose.
     let _ = ROLE.set(role);
 }
 
 /// What this process is; `None` in the fork server, which loads the application.
 #[must_use]
-pub fn role() -> Option<Role> {
+pub(crate) fn role() -> Option<Role> {
     ROLE.get().copied()
 }
 
 /// The worker's number and slot, in a worker.
 #[must_use]
-pub fn worker() -> Option<(u32, u32)> {
+pub(crate) fn worker() -> Option<(u32, u32)> {
     match role() {
         Some(Role::Worker { worker, slot }) => Some((worker, slot)),
         _ => None,
@@ -73,7 +73,7 @@ pub fn worker() -> Option<(u32, u32)> {
 
 /// The number of an auxiliary process of this kind, in one.
 #[must_use]
-pub fn auxiliary(kind: AuxiliaryKind) -> Option<u32> {
+pub(crate) fn auxiliary(kind: AuxiliaryKind) -> Option<u32> {
     match role() {
         Some(Role::Auxiliary(Auxiliary { kind: found, number })) if found == kind => Some(number),
         _ => None,
@@ -82,6 +82,6 @@ pub fn auxiliary(kind: AuxiliaryKind) -> Option<u32> {
 
 /// The server that this process belongs to; `None` in the unit tests alone.
 #[must_use]
-pub fn server() -> Option<&'static Server> {
+pub(crate) fn server() -> Option<&'static Server> {
     SERVER.get()
 }

@@ -4,8 +4,8 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
 use super::here::{auxiliary, server};
-use super::memory::Mutex;
 use crate::ipc::AuxiliaryKind;
+use crate::share::{Guard, Mutex};
 use nix::errno::Errno;
 
 pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -30,8 +30,10 @@ fn find(number: i32) -> PyResult<&'static Mutex> {
 #[pyo3(signature = (number=0, /))]
 fn lock(py: Python<'_>, number: i32) -> PyResult<()> {
     let lock = find(number)?;
-    match py.detach(|| lock.lock()) {
-        Ok(_) => Ok(()),
+    // It stays locked until the application unlocks it. What it guards is the application's: one whose owner has died is
+    // as good as any.
+    match py.detach(|| lock.lock().map(Guard::keep)) {
+        Ok(()) => Ok(()),
         Err(Errno::EDEADLK) => Err(PyRuntimeError::new_err(format!("this thread has lock {number} already"))),
         Err(error) => Err(PyRuntimeError::new_err(format!("lock {number}: {error}"))),
     }
@@ -51,9 +53,6 @@ fn unlock(number: i32) -> PyResult<()> {
 #[pyo3(signature = (number=0, /))]
 fn is_locked(number: i32) -> PyResult<bool> {
     let lock = find(number)?;
-    match lock.try_lock() {
-        // One that died with it counts as nobody.
-        Ok(_) => lock.unlock().map(|()| false).map_err(|error| PyRuntimeError::new_err(error.to_string())),
-        Err(_) => Ok(true),
-    }
+    // One that died with it counts as nobody.
+    Ok(lock.try_lock().is_err())
 }

@@ -1,12 +1,10 @@
 //! Numbers that the application keeps, for all of its processes.
 
-use std::sync::atomic::AtomicI64;
-use std::sync::atomic::Ordering::Relaxed;
-
 use pyo3::prelude::*;
 
 use super::here::server;
 use super::text::Text;
+use crate::share::Metric;
 
 pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(metric_get, module)?)?;
@@ -20,8 +18,8 @@ pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Ok(())
 }
 
-/// The metric's value, and what it began with.
-fn find(name: &Text) -> Option<(&'static AtomicI64, i64)> {
+/// The metric, and what it began with.
+fn find(name: &Text) -> Option<(Metric<'static>, i64)> {
     let server = server()?;
     let metrics = &server.config.between.metrics;
     let index = metrics.iter().position(|metric| metric.name.as_bytes() == name.0)?;
@@ -31,8 +29,7 @@ fn find(name: &Text) -> Option<(&'static AtomicI64, i64)> {
 /// Changes a metric: True, or None when there is none of this name.
 fn change(name: &Text, change: impl Fn(i64, i64) -> i64) -> Option<bool> {
     let (metric, initial) = find(name)?;
-    // The closure always gives a value, so that this cannot fail.
-    let _ = metric.fetch_update(Relaxed, Relaxed, |value| Some(change(value, initial)));
+    metric.update(|value| change(value, initial));
     Some(true)
 }
 
@@ -40,7 +37,7 @@ fn change(name: &Text, change: impl Fn(i64, i64) -> i64) -> Option<bool> {
 #[pyfunction]
 #[pyo3(signature = (name, /))]
 fn metric_get(name: Text) -> i64 {
-    find(&name).map_or(0, |(metric, _)| metric.load(Relaxed))
+    find(&name).map_or(0, |(metric, _)| metric.get())
 }
 
 /// Sets a metric.

@@ -7,40 +7,38 @@
 //! [`names`] is the one table of what uWSGI's module has, and what becomes of each name here. Each of the other rooms
 //! holds the functions of one concern, and adds them to the module.
 
-pub mod board;
-pub mod cache;
-pub mod here;
+mod cache;
+pub(crate) mod here;
+mod hooks;
 mod locks;
-pub mod memory;
 mod metrics;
-mod mules;
+pub(crate) mod mules;
 mod names;
 mod process;
 #[cfg(test)]
 mod reference;
-pub(crate) mod request;
+mod request;
 mod rpc;
 mod settings;
-pub mod share;
 mod signals;
 pub(crate) mod spool;
 mod text;
 mod workers;
 
-use pyo3::exceptions::{PyAttributeError, PyNotImplementedError, PySystemExit};
+use pyo3::exceptions::{PyAttributeError, PyNotImplementedError};
 use pyo3::prelude::*;
-use tracing::error;
 
-pub(crate) use self::mules::{exits, receive};
+pub(crate) use self::hooks::{AfterFork, find as hook};
 
 use self::names::Standing;
 use crate::ipc::Setup;
+use crate::wsgi::interpreter;
 
 /// Makes the module, under both of its names.
 ///
 /// # Errors
 /// When Python has no memory left.
-pub fn install(py: Python<'_>, setup: &Setup) -> PyResult<()> {
+pub(crate) fn install(py: Python<'_>, setup: &Setup) -> PyResult<()> {
     let module = make(py, setup)?;
     let modules = py.import("sys")?.getattr("modules")?;
     modules.set_item("uwsgi", &module)?;
@@ -86,53 +84,32 @@ fn __getattr__(name: &str) -> PyResult<Py<PyAny>> {
     }
 }
 
-/// A callable that the application has assigned to the module: `uwsgi.atexit = f`.
-///
-/// # Errors
-/// When the module is not there, or the attribute cannot be read.
-pub fn hook<'py>(py: Python<'py>, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
-    let hook = py.import("uwsgi")?.dict().get_item(name)?;
-    Ok(hook.filter(PyAnyMethods::is_callable))
-}
-
-/// Calls a hook of the application, if it has one. What it raises is logged, and the process goes on; but for
-/// `SystemExit`, whose status is returned.
-fn run_hook(py: Python<'_>, name: &str) -> Option<i32> {
-    let raised = hook(py, name).and_then(|hook| hook.map(|hook| hook.call0()).transpose()).err()?;
-    if let Ok(exit) = raised.value(py).cast::<PySystemExit>() {
-        let code = exit.getattr("code").ok()?;
-        return Some(if code.is_none() { 0 } else { code.extract().unwrap_or(1) });
-    }
-    error!("uwsgi.{name} raised:");
-    raised.display(py);
-    None
-}
-
-/// After the fork, and after the application was loaded: in workers, mules and spoolers. An exit status when the
-/// application wants the process to end here.
-pub fn after_fork(py: Python<'_>) -> Option<i32> {
+/// After the fork, and after the application was loaded: in workers, mules and spoolers.
+pub(crate) fn after_fork(py: Python<'_>) -> AfterFork {
     // The hook of a mule may be all that the mule ever does.
     let is_worker = here::worker().is_some();
     if !is_worker {
-        signals::listen_if_needed();
+        signals::listen_if_needed(py);
     }
-    let exit = run_hook(py, "post_fork_hook");
+    let next = hooks::run(py, "post_fork_hook");
     if is_worker {
-        signals::listen_if_needed();
+        signals::listen_if_needed(py);
     }
-    exit
+    next
 }
 
 /// The socket that this process's signals come through; -1 when it listens to none.
 #[must_use]
-pub fn signal_descriptor() -> std::os::fd::RawFd {
+pub(crate) fn signal_descriptor() -> std::os::fd::RawFd {
     signals::descriptor()
 }
 
-/// Before the process ends by itself.
-pub fn at_exit(py: Python<'_>) {
+/// Before the process ends by itself: what the application wants to be done then, and what Python does.
+pub(crate) fn finish(py: Python<'_>) {
     signals::finish(py);
-    run_hook(py, "atexit");
+    // It ends anyway, whatever the hook wants.
+    let _ = hooks::run(py, "atexit");
+    interpreter::finish(py);
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Messages to mules and farms. A mule's process is in [`crate::mule`].
+//! Messages to mules and farms.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use pyo3::types::{PyBytes, PyInt};
 use tracing::warn;
 
 use super::here::{auxiliary, server};
-use super::share::{ANY_MULE, Queue};
 use super::text::Text;
 use crate::config::Farm;
 use crate::ipc::AuxiliaryKind;
+use crate::share::{ANY_MULE, Queue};
 
 pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(mule_id, module)?)?;
@@ -26,6 +26,9 @@ pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(in_farm, module)?)?;
     Ok(())
 }
+
+/// The largest message, bytes: more than the system lets anybody send.
+pub(crate) const LARGEST: usize = 4 << 20;
 
 fn mule() -> Option<u32> {
     auxiliary(AuxiliaryKind::Mule)
@@ -148,8 +151,12 @@ fn mule_get_msg<'py>(
         return Err(PyValueError::new_err("you can receive mule messages only in a mule !!!"));
     }
     let with_farms = farms.map_or(Ok(true), PyAnyMethods::is_truthy)?;
-    let until = u64::try_from(timeout).ok().map(|seconds| Instant::now() + Duration::from_secs(seconds));
-    take(py, &exits(with_farms), buffer_size, until)
+    take(py, &exits(with_farms), buffer_size, deadline(timeout))
+}
+
+/// When so many seconds are over; `None` for never, which a negative number stands for.
+fn deadline(seconds: i64) -> Option<Instant> {
+    Instant::now().checked_add(Duration::from_secs(u64::try_from(seconds).ok()?))
 }
 
 /// Waits for a message to the farms of this mule.
@@ -173,7 +180,7 @@ fn take<'py>(
     buffer_size: usize,
     until: Option<Instant>,
 ) -> PyResult<Bound<'py, PyBytes>> {
-    let mut buffer = vec![0; buffer_size];
+    let mut buffer = vec![0; buffer_size.min(LARGEST)];
     loop {
         match py.detach(|| wait_and_receive(exits, &mut buffer, until)) {
             Ok(Some(len)) => return Ok(PyBytes::new(py, &buffer[..len])),
@@ -204,4 +211,16 @@ pub(crate) fn receive(fds: &[PollFd<'_>], buffer: &mut [u8]) -> nix::Result<Opti
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_may_be_as_long_as_anybody_likes() {
+        assert_eq!(deadline(-1), None);
+        assert_eq!(deadline(i64::MAX), None, "no clock goes that far");
+        assert!(deadline(5).unwrap() > Instant::now());
+    }
 }

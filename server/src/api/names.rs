@@ -40,7 +40,7 @@ pub(super) static NAMES: &[(&str, Standing)] = &[
     ("log", Works("writes a line to the log")),
     ("mem", Works("resident memory and address space of this process, bytes")),
     ("micros", Works("microseconds since 1970")),
-    ("setprocname", Works("changes what `ps` shows for this process")),
+    ("setprocname", Works("changes what `ps` shows for this process; what is longer than about 1000 bytes is cut")),
     ("is_connected", Works("whether the other end of a socket is still there")),
     ("close", Works("closes a descriptor")),
     // signals.rs

@@ -1,10 +1,7 @@
-//! The request that a thread of a worker serves now.
-//!
-//! What is kept of it costs a request that makes no use of it two stores and a comparison.
+//! The functions of the module that concern the request that this thread serves.
 
-use std::cell::{Cell, RefCell};
 use std::fs::File;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::RawFd;
 
 use nix::sys::socket::{Shutdown, shutdown};
 use pyo3::exceptions::PyRuntimeError;
@@ -14,8 +11,11 @@ use tracing::warn;
 
 use super::here::{server, worker};
 use super::text::Text;
-use crate::wsgi::exchange::Shared;
-use crate::wsgi::gateway;
+use crate::descriptor::duplicate;
+use crate::ids::{SlotId, ThreadIndex};
+use crate::wsgi::active::CurrentRequest;
+use crate::wsgi::respond;
+use crate::wsgi::serving::{self, Connection, Notes};
 
 pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(request_id, module)?)?;
@@ -29,82 +29,30 @@ pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Ok(())
 }
 
-/// Where a request came from.
-#[derive(Clone, Copy, Debug)]
-struct Connection {
-    fd: RawFd,
-    /// It is the router's link, which other requests use too.
-    is_link: bool,
-}
-
-thread_local! {
-    static THREAD: Cell<Option<u32>> = const { Cell::new(None) };
-    static CONNECTION: Cell<Option<Connection>> = const { Cell::new(None) };
-    static EXCHANGE: RefCell<Option<Shared>> = const { RefCell::new(None) };
-    /// Whether there is something in `NOTES`.
-    static IS_NOTED: Cell<bool> = const { Cell::new(false) };
-    static NOTES: RefCell<Notes> = const { RefCell::new(Notes { log: false, variables: Vec::new() }) };
-}
-
-/// What the application wants of its request's line in the log.
-#[derive(Debug, Default)]
-pub(crate) struct Notes {
-    /// It is to be logged although requests are not.
-    pub(crate) log: bool,
-    /// What is to be added to it: names and values.
-    pub(crate) variables: Vec<(Vec<u8>, Vec<u8>)>,
-}
-
-/// This thread is a thread.
-pub(crate) fn enter(thread: u32) {
-    THREAD.set(Some(thread));
-}
-
-/// This thread's request came over this connection.
-#[inline]
-pub(crate) fn begin(fd: RawFd, is_link: bool) {
-    CONNECTION.set(Some(Connection { fd, is_link }));
-}
-
-/// The application is given what reaches its request by way of `exchange`.
-#[inline]
-pub(crate) fn reach(exchange: &Shared) {
-    EXCHANGE.with_borrow_mut(|known| {
-        if !known.as_ref().is_some_and(|known| known.is(exchange)) {
-            *known = Some(exchange.clone());
-        }
-    });
-}
-
-/// The request is over: what the application wanted of its line in the log.
-#[inline]
-pub(crate) fn end() -> Option<Notes> {
-    CONNECTION.set(None);
-    IS_NOTED.replace(false).then(|| NOTES.take())
-}
-
 fn connection() -> PyResult<Connection> {
-    CONNECTION.get().ok_or_else(|| PyRuntimeError::new_err("this thread serves no request"))
+    serving::connection().ok_or_else(serves_none)
+}
+
+fn current() -> PyResult<CurrentRequest> {
+    serving::current().ok_or_else(serves_none)
+}
+
+fn serves_none() -> PyErr {
+    PyRuntimeError::new_err("this thread serves no request")
 }
 
 fn note(change: impl FnOnce(&mut Notes)) -> PyResult<()> {
     connection()?;
-    IS_NOTED.set(true);
-    NOTES.with_borrow_mut(change);
+    serving::note(change);
     Ok(())
-}
-
-fn exchange() -> PyResult<Shared> {
-    connection()?;
-    let exchange = EXCHANGE.with_borrow(Clone::clone);
-    exchange.ok_or_else(|| PyRuntimeError::new_err("this thread serves no request"))
 }
 
 /// How many requests this thread of this process has served before.
 #[pyfunction]
 fn request_id() -> u64 {
-    let (Some(thread), Some((_, slot)), Some(server)) = (THREAD.get(), worker(), server()) else { return 0 };
-    server.scoreboard.thread(slot, thread).read().0.requests
+    let (Some(thread), Some((_, slot)), Some(server)) = (serving::thread(), worker(), server()) else { return 0 };
+    let cell = server.scoreboard.thread(SlotId::new(slot), ThreadIndex::new(thread));
+    cell.read().map_or(0, |thread| thread.counters.requests)
 }
 
 /// The descriptor of the request's connection; behind the http router, that of its link.
@@ -133,7 +81,7 @@ fn set_logvar(name: Text, value: Text) -> PyResult<()> {
 #[pyfunction]
 #[pyo3(signature = (name, /))]
 fn get_logvar(py: Python<'_>, name: Text) -> Option<Bound<'_, PyBytes>> {
-    NOTES.with_borrow(|notes| {
+    serving::noted(|notes| {
         let found = notes.variables.iter().find(|(known, _)| *known == name.0);
         found.map(|(_, value)| PyBytes::new(py, value))
     })
@@ -149,7 +97,7 @@ fn log_this_request() -> PyResult<()> {
 #[pyfunction]
 fn disconnect(py: Python<'_>) -> PyResult<()> {
     let Connection { fd, is_link } = connection()?;
-    gateway::end_early(py, &exchange()?)?;
+    respond::end_early(py, &current()?)?;
     if !is_link {
         // The client may be gone already.
         let _ = shutdown(fd, Shutdown::Write);
@@ -170,7 +118,7 @@ fn sendfile(py: Python<'_>, what: &Bound<'_, PyAny>, chunk: u64, pos: u64, files
         }
         Err(_) => {
             let fd: RawFd = what.call_method0("fileno").and_then(|fd| fd.extract()).or_else(|_| what.extract())?;
-            duplicate(fd).map_err(|error| format!("descriptor {fd}: {error}"))
+            duplicate(fd).map(File::from).map_err(|error| format!("descriptor {fd}: {error}"))
         }
     };
     let opened = file.and_then(|file| match file.metadata() {
@@ -186,14 +134,6 @@ fn sendfile(py: Python<'_>, what: &Bound<'_, PyAny>, chunk: u64, pos: u64, files
     };
     let left = size.saturating_sub(pos);
     let len = if filesize == 0 { left } else { filesize.min(left) };
-    gateway::send_part(py, &exchange()?, file, pos, len)?;
+    respond::send_part(py, &current()?, file, pos, len)?;
     Ok(Some(true))
-}
-
-#[allow(unsafe_code)]
-fn duplicate(fd: RawFd) -> std::io::Result<File> {
-    // SAFETY: the borrow ends with this statement; a closed descriptor gives an error.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
-    debug_assert_eq!(borrowed.as_raw_fd(), fd);
-    borrowed.try_clone_to_owned().map(File::from)
 }

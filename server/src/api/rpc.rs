@@ -1,10 +1,9 @@
 //! Functions of the application by name. Those of this process alone: nothing is called over a network.
 
-use std::sync::{Mutex, PoisonError};
-
 use pyo3::exceptions::{PyNotImplementedError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString, PyTuple};
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 use tracing::error;
 
 use super::text::Text;
@@ -17,28 +16,29 @@ pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Ok(())
 }
 
-static FUNCTIONS: Mutex<Vec<(Vec<u8>, Py<PyAny>)>> = Mutex::new(Vec::new());
+/// The functions by their names, which are bytes. A dictionary of Python's, and not a table behind a mutex: whatever goes
+/// from it may run code of the application's, which may let other threads run, or come here again.
+static FUNCTIONS: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
 
-fn functions() -> std::sync::MutexGuard<'static, Vec<(Vec<u8>, Py<PyAny>)>> {
-    FUNCTIONS.lock().unwrap_or_else(PoisonError::into_inner)
+fn functions(py: Python<'_>) -> &Bound<'_, PyDict> {
+    FUNCTIONS.get_or_init(py, || PyDict::new(py).unbind()).bind(py)
 }
 
 /// Gives a function a name. The number of its arguments is not checked, as in uWSGI.
 #[pyfunction]
 #[pyo3(signature = (name, function, argc=0, /))]
-fn register_rpc(name: Text, function: Py<PyAny>, argc: u8) -> bool {
+fn register_rpc(name: Text, function: &Bound<'_, PyAny>, argc: u8) -> PyResult<bool> {
     let _ = argc;
-    let mut functions = functions();
-    functions.retain(|(known, _)| *known != name.0);
-    functions.push((name.0, function));
-    true
+    let py = function.py();
+    functions(py).set_item(PyBytes::new(py, &name.0), function)?;
+    Ok(true)
 }
 
 /// The names that functions have.
 #[pyfunction]
-fn rpc_list(py: Python<'_>) -> PyResult<Bound<'_, PyTuple>> {
-    let functions = functions();
-    PyTuple::new(py, functions.iter().map(|(name, _)| PyBytes::new(py, name)))
+fn rpc_list(py: Python<'_>) -> Bound<'_, PyTuple> {
+    let names: Bound<'_, PyList> = functions(py).keys();
+    names.to_tuple()
 }
 
 /// Calls a function: its result, or None when there is none of this name, or it raised, or gave nothing.
@@ -48,10 +48,9 @@ fn call<'py>(py: Python<'py>, name: Text, args: &Bound<'py, PyTuple>) -> PyResul
     let bytes = args.iter().map(|arg| arg.extract::<Text>());
     let bytes =
         bytes.collect::<PyResult<Vec<_>>>().map_err(|_| PyValueError::new_err("unable to call rpc function"))?;
-    let found = functions().iter().find(|(known, _)| *known == name.0).map(|(_, function)| function.clone_ref(py));
-    let Some(function) = found else { return Ok(None) };
+    let Some(function) = functions(py).get_item(PyBytes::new(py, &name.0))? else { return Ok(None) };
     let args = PyTuple::new(py, bytes.iter().map(|arg| PyBytes::new(py, &arg.0)))?;
-    match function.bind(py).call1(args) {
+    match function.call1(args) {
         Ok(result) if result.is_instance_of::<PyBytes>() || result.is_instance_of::<PyString>() => {
             let result = result.extract::<Text>()?.0;
             Ok((!result.is_empty()).then(|| PyBytes::new(py, &result)))

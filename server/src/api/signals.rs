@@ -1,7 +1,7 @@
 //! Signals: numbers from 0 to 255 that are raised by whoever likes, by timers, by the calendar and by files, and handled
 //! by a function of the application in the process that it was registered for.
 //!
-//! The master decides who handles a signal ([`crate::master`]); a process that has handlers listens to it in a thread of
+//! The master decides who handles a signal; a process that has handlers listens to it in a thread of
 //! its own, so that a slow handler holds up no request.
 
 use std::io;
@@ -14,10 +14,11 @@ use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyDict};
 use tracing::{error, warn};
 
-use super::here::{role, server};
+use super::here::{Server, role, server};
 use super::text::Text;
 use crate::ipc::control::{self, Told, What};
 use crate::ipc::schedule::{Cron, When};
@@ -37,10 +38,27 @@ pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Ok(())
 }
 
-/// What the application registered in this process, or before it was forked.
-static HANDLERS: Mutex<Vec<(u8, Py<PyAny>)>> = Mutex::new(Vec::new());
-/// The thread that listens, and the socket that it listens to.
-static LISTENER: Mutex<Option<(Arc<OwnedFd>, JoinHandle<()>)>> = Mutex::new(None);
+/// The handlers by their signals' numbers: what the application registered in this process, or before it was forked. A
+/// dictionary of Python's, and not a table behind a mutex: whatever goes from it may run code of the application's, which
+/// may let other threads run, or come here again.
+static HANDLERS: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
+
+fn handlers(py: Python<'_>) -> &Bound<'_, PyDict> {
+    HANDLERS.get_or_init(py, || PyDict::new(py).unbind()).bind(py)
+}
+
+/// Whether this process listens to signals. No thread may wait for it that has the interpreter's lock.
+static LISTENER: Mutex<Listener> = Mutex::new(Listener::None);
+
+enum Listener {
+    /// Not so far.
+    None,
+    /// A thread listens to the socket.
+    Runs { socket: Arc<OwnedFd>, thread: JoinHandle<()> },
+    /// It does no more: the process is about to end.
+    Over,
+}
+
 /// The same socket, for a child, where a lock may be held by a thread that is not there.
 static DESCRIPTOR: AtomicI32 = AtomicI32::new(-1);
 /// How many signals this process has handled, and the last 256 of them.
@@ -67,33 +85,27 @@ pub(super) fn tell(py: Python<'_>, what: What) -> PyResult<()> {
 /// Has the processes of `target` handle a signal with a function, which is called with the signal's number.
 #[pyfunction]
 #[pyo3(signature = (signal, target, handler, /))]
-fn register_signal(py: Python<'_>, signal: u8, target: Text, handler: Py<PyAny>) -> PyResult<()> {
+fn register_signal(signal: u8, target: Text, handler: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = handler.py();
     let text = target.shown();
     let Some(target) = Target::parse(&text) else {
         return Err(PyValueError::new_err(format!("unable to register signal: '{text}' is no target")));
     };
-    {
-        let mut handlers = lock(&HANDLERS);
-        match handlers.iter_mut().find(|(known, _)| *known == signal) {
-            Some(_) if role().is_none() => {
-                return Err(PyValueError::new_err(format!(
-                    "unable to register signal: {signal} is registered already"
-                )));
-            }
-            Some((_, known)) => *known = handler,
-            None => handlers.push((signal, handler)),
-        }
+    let handlers = handlers(py);
+    if role().is_none() && handlers.contains(signal)? {
+        return Err(PyValueError::new_err(format!("unable to register signal: {signal} is registered already")));
     }
+    handlers.set_item(signal, handler)?;
     tell(py, What::Register { signal, target })?;
     // Before the fork there is nobody to listen; what is forked listens when there is something to listen for.
-    if role().is_some() { listen() } else { Ok(()) }
+    if role().is_some() { listen(py) } else { Ok(()) }
 }
 
 /// True when the signal has a handler here, else None.
 #[pyfunction]
 #[pyo3(signature = (signal, /))]
-fn signal_registered(signal: u8) -> Option<bool> {
-    lock(&HANDLERS).iter().any(|(known, _)| *known == signal).then_some(true)
+fn signal_registered(py: Python<'_>, signal: u8) -> PyResult<Option<bool>> {
+    Ok(handlers(py).contains(signal)?.then_some(true))
 }
 
 /// Raises a signal.
@@ -113,7 +125,7 @@ fn signal(py: Python<'_>, signal: u8, remote: Option<Text>) -> PyResult<()> {
 fn signal_wait<'py>(py: Python<'py>, signal: Option<u8>) -> PyResult<Bound<'py, PyBytes>> {
     let seen = lock(&HANDLED).0;
     if role().is_some() {
-        listen()?;
+        listen(py)?;
     }
     loop {
         let found = py.detach(|| {
@@ -184,33 +196,39 @@ pub(super) fn descriptor() -> std::os::fd::RawFd {
 }
 
 /// After the fork: listens if there is something to listen for.
-pub(super) fn listen_if_needed() {
-    if !lock(&HANDLERS).is_empty()
-        && let Err(error) = listen()
+pub(super) fn listen_if_needed(py: Python<'_>) {
+    if !handlers(py).is_empty()
+        && let Err(error) = listen(py)
     {
         error!("signals will not be handled here: {error}");
     }
 }
 
 /// Listens to signals, from now on, in a thread.
-fn listen() -> PyResult<()> {
-    let mut listener = lock(&LISTENER);
-    let (Some(role), Some(server), None) = (role(), server(), &*listener) else { return Ok(()) };
-    let start = || -> io::Result<_> {
-        let (ours, theirs) = channel()?;
-        let told = Told { generation: server.generation, what: What::Listen(role) };
-        control::tell(server.control.as_fd(), &told, Some(theirs.as_fd()))?;
-        let ours = Arc::new(ours);
-        let socket = Arc::clone(&ours);
-        DESCRIPTOR.store(ours.as_raw_fd(), Ordering::Relaxed);
-        let name = match role {
-            Role::Worker { worker, .. } => format!("rwsgi w{worker}sig"),
-            Role::Auxiliary(_) => "rwsgi sig".to_owned(),
-        };
-        Ok((ours, std::thread::Builder::new().name(name).spawn(move || handle_all(&socket))?))
+fn listen(py: Python<'_>) -> PyResult<()> {
+    py.detach(|| {
+        let mut listener = lock(&LISTENER);
+        if let (Some(role), Some(server), Listener::None) = (role(), server(), &*listener) {
+            *listener = start(role, server)?;
+        }
+        Ok::<_, io::Error>(())
+    })
+    .map_err(PyOSError::new_err)
+}
+
+fn start(role: Role, server: &Server) -> io::Result<Listener> {
+    let (ours, theirs) = channel()?;
+    let told = Told { generation: server.generation, what: What::Listen(role) };
+    control::tell(server.control.as_fd(), &told, Some(theirs.as_fd()))?;
+    let ours = Arc::new(ours);
+    let socket = Arc::clone(&ours);
+    DESCRIPTOR.store(ours.as_raw_fd(), Ordering::Relaxed);
+    let name = match role {
+        Role::Worker { worker, .. } => format!("rwsgi w{worker}sig"),
+        Role::Auxiliary(_) => "rwsgi sig".to_owned(),
     };
-    *listener = Some(start().map_err(PyOSError::new_err)?);
-    Ok(())
+    let thread = std::thread::Builder::new().name(name).spawn(move || handle_all(&socket))?;
+    Ok(Listener::Runs { socket: ours, thread })
 }
 
 fn handle_all(socket: &OwnedFd) {
@@ -236,12 +254,12 @@ fn handle_all(socket: &OwnedFd) {
 }
 
 fn handle(py: Python<'_>, signal: u8) {
-    let handler = lock(&HANDLERS).iter().find(|(known, _)| *known == signal).map(|(_, handler)| handler.clone_ref(py));
-    let Some(handler) = handler else {
+    // A lookup of a number in a dictionary cannot fail.
+    let Some(handler) = handlers(py).get_item(signal).ok().flatten() else {
         warn!("signal {signal} has no handler in this process: register it before the fork, or in each process");
         return;
     };
-    if let Err(raised) = handler.call1(py, (signal,)) {
+    if let Err(raised) = handler.call1((signal,)) {
         error!("the handler of signal {signal} raised:");
         raised.display(py);
     }
@@ -249,10 +267,14 @@ fn handle(py: Python<'_>, signal: u8) {
 
 /// Before the process ends: the handler that runs comes to its end, and no further one begins.
 pub(super) fn finish(py: Python<'_>) {
-    if let Some((socket, thread)) = lock(&LISTENER).take() {
-        // The master has closed its end, if this fails.
-        let _ = shutdown(socket.as_raw_fd(), Shutdown::Read);
-        // A thread that panicked has said so.
-        py.detach(|| drop(thread.join()));
-    }
+    py.detach(|| {
+        // The handler may want to register another: it finds that it is too late for that, and nobody waits for it.
+        let listener = std::mem::replace(&mut *lock(&LISTENER), Listener::Over);
+        if let Listener::Runs { socket, thread } = listener {
+            // The master has closed its end, if this fails.
+            let _ = shutdown(socket.as_raw_fd(), Shutdown::Read);
+            // A thread that panicked has said so.
+            let _ = thread.join();
+        }
+    });
 }

@@ -9,12 +9,12 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyInt, PyTuple};
 
 use super::here::server;
-use super::hook;
+use super::hooks;
 use crate::ipc::Setup;
 use crate::spooler::job::{Job, head};
 use crate::spooler::jobs_in;
 use crate::spooler::write::{Order, write};
-use crate::stats::spooler_cell::{SpoolerCell, Verdict};
+use crate::stats::cell::{SpoolerCell, Verdict};
 
 /// The job is done.
 const SPOOL_OK: i64 = -2;
@@ -191,7 +191,8 @@ fn spooler_pid() -> i32 {
 /// The process ids of all spoolers; 0 for one that has none.
 #[pyfunction]
 fn spooler_pids() -> Vec<i32> {
-    server().map(|server| server.scoreboard.spoolers().map(SpoolerCell::pid).collect()).unwrap_or_default()
+    let pid = |cell: &SpoolerCell| cell.pid().map_or(0, nix::unistd::Pid::as_raw);
+    server().map(|server| server.scoreboard.spoolers().map(pid).collect()).unwrap_or_default()
 }
 
 /// Sets how often directories are looked through for jobs that went unnoticed, and jobs that failed are tried again.
@@ -206,7 +207,7 @@ fn set_spooler_frequency(seconds: u32) -> bool {
 
 /// Calls the function that the application has set as `uwsgi.spooler`. Prints the traceback when it raises.
 pub(crate) fn run(py: Python<'_>, task: &[u8], job: &Job) -> Verdict {
-    let called = hook(py, "spooler").and_then(|function| match function {
+    let called = hooks::find(py, "spooler").and_then(|function| match function {
         Some(function) => function.call1((describe(py, task, job)?,)).map(Some),
         None => Ok(None),
     });

@@ -9,6 +9,7 @@ use pyo3::types::{PyBytes, PyDict, PyTuple};
 
 use super::here::{role, server};
 use super::signals::tell;
+use crate::ids::SlotId;
 use crate::ipc::control::{Told, What, WorkerState, ask};
 
 pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -69,9 +70,9 @@ fn describe<'py>(py: Python<'py>, state: &WorkerState, chdir: &str) -> PyResult<
 fn total_requests() -> u64 {
     server().map_or(0, |server| {
         let board = &server.scoreboard;
-        let slots = 0..board.layout().slots;
-        let living: u64 = slots.flat_map(|slot| board.threads(slot)).map(|thread| thread.read().0.requests).sum();
-        server.share.board.past_requests() + living
+        let threads = SlotId::first(board.layout().slots).flat_map(|slot| board.threads(slot));
+        let living = threads.filter_map(|thread| thread.read().ok()).map(|thread| thread.counters.requests);
+        living.fold(server.share.board.past_requests(), u64::saturating_add)
     })
 }
 

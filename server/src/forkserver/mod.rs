@@ -11,10 +11,11 @@ use std::time::Instant;
 
 use anyhow::Context;
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use pyo3::Python;
 use tracing::{error, info, warn};
 
-use self::fork::{Forked, fork_worker};
+use self::fork::{Forked, fork_announced};
 use crate::api::{self, here};
 use crate::auxiliary;
 use crate::ipc::inherit::InheritedFd;
@@ -90,26 +91,28 @@ fn serve_forks(py: Python<'_>, channel: OwnedFd, mut setup: Setup, scoreboard: S
                 return Ok(0);
             }
         };
-        let Order::Fork(role) = order;
-        let answer = match fork_worker(py) {
-            Ok(Forked::Worker) => {
+        let Order::Fork { child, role } = order;
+        let announce = |pid: Pid| send_message(channel.as_fd(), &Answer::Forked { child, pid: pid.as_raw() });
+        match fork_announced(py, announce) {
+            Ok(Forked::Parent) => {}
+            Ok(Forked::Child) => {
                 // The fork server's alone: the master must see its end when the fork server ends.
                 drop(channel);
                 here::enter(role);
                 return match role {
                     Role::Worker { worker, slot } => {
-                        worker::run(py, worker::Context { worker, slot, setup, scoreboard, application })
+                        worker::run(py, worker::Context { worker, slot, child, setup, scoreboard, application })
                     }
                     Role::Auxiliary(who) => {
                         let is_loaded = application.is_some();
-                        auxiliary::run(py, auxiliary::Context { who, setup, scoreboard, is_loaded })
+                        auxiliary::run(py, auxiliary::Context { who, child, setup, scoreboard, is_loaded })
                     }
                 };
             }
-            Ok(Forked::Parent(pid)) => Answer::Forked { role, pid: pid.as_raw() },
-            Err(error) => Answer::NotForked { role, reason: error.to_string() },
-        };
-        send_message(channel.as_fd(), &answer)?;
+            Err(error) => {
+                send_message(channel.as_fd(), &Answer::NotForked { child, reason: error.to_string() })?;
+            }
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use nix::sys::socket::{
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 use super::schedule::When;
 use super::target::Target;
@@ -87,10 +88,43 @@ pub struct WorkerState {
     pub avg_rt: u64,
 }
 
+/// What is wrong with a packet. Whoever sent it may be broken, and the master believes nothing of it.
+#[derive(Debug, Error)]
+enum Refused {
+    /// There is nothing in it.
+    #[error("it is empty")]
+    Empty,
+    /// It was cut off.
+    #[error("it is longer than {LARGEST} bytes")]
+    TooLong,
+    /// It is no packet of this kind.
+    #[error("it is none of the messages that there are: {0}")]
+    Unknown(#[from] serde_json::Error),
+    /// It names a number from 1, and the number is 0.
+    #[error("it names {0} 0, and they count from 1")]
+    Zero(&'static str),
+    /// It wants a timer that never rests.
+    #[error("it wants signal {0} every 0 seconds")]
+    NoPause(u8),
+    /// It wants a path watched that is none, or longer than paths are.
+    #[error("it wants signal {signal} for a path of {length} bytes, and paths have 1 to {PATH_LONGEST}")]
+    Path {
+        /// The signal.
+        signal: u8,
+        /// How long the path is.
+        length: usize,
+    },
+    /// It needs a descriptor to be answered, and brings none.
+    #[error("it brings no descriptor for the answer")]
+    NoDescriptor,
+}
+
 /// How long the master may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The largest packet to the master, bytes: a path is the longest thing in it.
 const LARGEST: usize = 16 * 1024;
+/// The longest path that the system takes (`PATH_MAX`), bytes.
+const PATH_LONGEST: usize = 4096;
 
 /// The shared socket: the master's end, and the others'. Packets wait in it for the master.
 ///
@@ -105,11 +139,14 @@ pub fn socket() -> nix::Result<(OwnedFd, OwnedFd)> {
 /// # Errors
 /// When the master is gone.
 pub fn tell(socket: BorrowedFd<'_>, told: &Told, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
-    let bytes = serde_json::to_vec(told)?;
+    send_packet(socket, &serde_json::to_vec(told)?, descriptor)
+}
+
+fn send_packet(socket: BorrowedFd<'_>, bytes: &[u8], descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
     let fds = descriptor.map(|fd| [fd.as_raw_fd()]);
     let message = fds.as_ref().map(|fds| ControlMessage::ScmRights(fds));
     loop {
-        let parts = [IoSlice::new(&bytes)];
+        let parts = [IoSlice::new(bytes)];
         match sendmsg::<()>(socket.as_raw_fd(), &parts, message.as_slice(), MsgFlags::MSG_NOSIGNAL, None) {
             Err(Errno::EINTR) => {}
             sent => return sent.map(drop).map_err(io::Error::from),
@@ -137,36 +174,71 @@ pub fn ask<T: DeserializeOwned>(socket: BorrowedFd<'_>, question: &Told) -> io::
     receive_message(ours.as_fd())?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
-/// Takes a packet, on the master's end; `None` when nobody is left who could send one.
+/// Takes a packet, on the master's end; `None` when nobody is left who could send one. The numbers in it are within the
+/// bounds of their kinds; whether there is such a process or generation only the master knows.
 ///
 /// # Errors
-/// When nothing is there, or what is there is no packet of this kind.
+/// `InvalidData` for a packet that is refused, with why: it is to be logged, and the next one may be good. Otherwise when
+/// nothing is there on a non-blocking end, or the socket fails.
 pub fn hear(socket: BorrowedFd<'_>) -> io::Result<Option<(Told, Option<OwnedFd>)>> {
     let mut bytes = vec![0; LARGEST];
     let mut space = cmsg_space!([std::os::fd::RawFd; 1]);
-    let (len, fd) = {
+    let (len, is_cut, fd) = {
         let mut parts = [IoSliceMut::new(&mut bytes)];
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;
         let received = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
+        // More descriptors than one the kernel has closed for want of room.
         let mut fds = received.cmsgs()?.filter_map(|message| match message {
             ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
             _ => None,
         });
-        (received.bytes, fds.next())
+        (received.bytes, received.flags.contains(MsgFlags::MSG_TRUNC), fds.next())
     };
     #[allow(unsafe_code)]
     // SAFETY: the kernel has just made this descriptor for this process, and nobody else was told of it.
     let descriptor = fd.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
-    if len == 0 {
-        return Ok(None);
+    let told = match len {
+        // An empty packet and the end of all senders look the same.
+        0 if is_at_end(socket)? => return Ok(None),
+        0 => Err(Refused::Empty),
+        _ if is_cut => Err(Refused::TooLong),
+        len => read(&bytes[..len], descriptor.is_some()),
+    };
+    let told = told.map_err(|refused| io::Error::new(io::ErrorKind::InvalidData, refused))?;
+    Ok(Some((told, descriptor)))
+}
+
+/// Whether nobody has the other end any more.
+fn is_at_end(socket: BorrowedFd<'_>) -> nix::Result<bool> {
+    let mut fds = [PollFd::new(socket, PollFlags::empty())];
+    poll(&mut fds, PollTimeout::ZERO)?;
+    Ok(fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP)))
+}
+
+fn read(bytes: &[u8], has_descriptor: bool) -> Result<Told, Refused> {
+    let told: Told = serde_json::from_slice(bytes)?;
+    let not_zero = |number: u32, what| if number == 0 { Err(Refused::Zero(what)) } else { Ok(()) };
+    let in_role = |role: Role| match role {
+        Role::Worker { worker, .. } => not_zero(worker, "worker"),
+        Role::Auxiliary(who) => not_zero(who.number, "auxiliary process"),
+    };
+    not_zero(told.generation, "generation")?;
+    match &told.what {
+        What::Schedule { signal, when: When::Every { seconds: 0, .. } } => return Err(Refused::NoPause(*signal)),
+        What::Watch { signal, path } if !(1..=PATH_LONGEST).contains(&path.len()) => {
+            return Err(Refused::Path { signal: *signal, length: path.len() });
+        }
+        What::Listen(_) | What::Workers if !has_descriptor => return Err(Refused::NoDescriptor),
+        What::Listen(role) | What::Harakiri { role, .. } => in_role(*role)?,
+        What::Register { .. } | What::Raise(_) | What::Schedule { .. } | What::Watch { .. } | What::Workers => {}
     }
-    Ok(Some((serde_json::from_slice(&bytes[..len])?, descriptor)))
+    Ok(told)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ipc::send_message;
+    use crate::ipc::{Auxiliary, AuxiliaryKind, send_message};
 
     #[test]
     fn a_question_brings_its_way_back() {
@@ -180,5 +252,65 @@ mod tests {
         let workers = vec![WorkerState { id: 7, ..WorkerState::default() }];
         send_message(descriptor.unwrap().as_fd(), &workers).unwrap();
         assert_eq!(asking.join().unwrap().unwrap()[0].id, 7);
+    }
+
+    /// What the master makes of these bytes.
+    fn heard(bytes: &[u8], descriptor: Option<BorrowedFd<'_>>) -> io::Result<Told> {
+        let (master, ours) = socket().unwrap();
+        send_packet(ours.as_fd(), bytes, descriptor).unwrap();
+        hear(master.as_fd()).map(|heard| heard.unwrap().0)
+    }
+
+    /// Why these bytes are refused.
+    fn refused(bytes: &[u8]) -> String {
+        let error = heard(bytes, None).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        error.to_string()
+    }
+
+    fn packet(generation: u32, what: What) -> Vec<u8> {
+        serde_json::to_vec(&Told { generation, what }).unwrap()
+    }
+
+    #[test]
+    fn a_packet_that_nobody_of_ours_sends_is_refused_in_words() {
+        let worker = |worker| Role::Worker { worker, slot: 0 };
+        let spooler = Role::Auxiliary(Auxiliary { kind: AuxiliaryKind::Spooler, number: 0 });
+        let every = |seconds| What::Schedule { signal: 7, when: When::Every { seconds, times: 0, rb: false } };
+        let watch = |length| What::Watch { signal: 7, path: "p".repeat(length) };
+        for (what, why) in [
+            (every(0), "every 0 seconds"),
+            (watch(0), "a path of 0 bytes"),
+            (watch(5000), "a path of 5000 bytes"),
+            (watch(20_000), "longer than 16384 bytes"),
+            (What::Harakiri { role: worker(0), seconds: 1 }, "worker 0"),
+            (What::Harakiri { role: spooler, seconds: 1 }, "auxiliary process 0"),
+            (What::Listen(worker(1)), "no descriptor"),
+            (What::Workers, "no descriptor"),
+        ] {
+            let said = refused(&packet(1, what));
+            assert!(said.contains(why), "{said}");
+        }
+        assert!(refused(&packet(0, What::Raise(1))).contains("generation 0"));
+        assert!(refused(b"").contains("empty"));
+        for unknown in [&b"{\"generation\":1,"[..], br#"{"generation":1,"what":{"Raise":300}}"#, &[0xff; 100]] {
+            assert!(refused(unknown).contains("none of the messages"));
+        }
+        assert_eq!(heard(&packet(1, every(1)), None).unwrap().generation, 1);
+    }
+
+    #[test]
+    fn a_descriptor_that_comes_with_what_is_refused_is_closed() {
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        assert!(heard(b"?", Some(writer.as_fd())).is_err());
+        drop(writer);
+        assert_eq!(nix::unistd::read(&reader, &mut [0; 1]), Ok(0), "nobody has it open");
+    }
+
+    #[test]
+    fn the_end_of_all_senders_is_told() {
+        let (master, ours) = socket().unwrap();
+        drop(ours);
+        assert!(hear(master.as_fd()).unwrap().is_none());
     }
 }

@@ -3,8 +3,11 @@
 
 pub mod control;
 pub mod inherit;
+mod router;
 pub mod schedule;
 pub mod target;
+
+pub use self::router::{RouterLimits, RouterOrder};
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -18,16 +21,9 @@ use serde::{Deserialize, Serialize};
 
 use self::inherit::InheritedFd;
 use crate::config::Config;
+use crate::ids::ChildId;
+use crate::protocol::SocketProtocol;
 use crate::stats::scoreboard::Layout;
-
-/// What is spoken on a listening socket that the workers accept from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Protocol {
-    /// HTTP/1.1.
-    Http,
-    /// The uwsgi protocol.
-    Uwsgi,
-}
 
 /// A listening socket that a process inherits.
 #[derive(Debug, Serialize, Deserialize)]
@@ -35,7 +31,7 @@ pub struct InheritedListener {
     /// The address that it is bound to.
     pub address: Address,
     /// What is spoken on it.
-    pub protocol: Protocol,
+    pub protocol: SocketProtocol,
     /// The descriptor.
     pub fd: InheritedFd,
 }
@@ -108,32 +104,32 @@ impl Setup {
     }
 }
 
-/// What a worker tells the master, in four bytes, through a pipe that all workers share.
+/// What a forked process tells the master, in eight bytes, through a pipe that all of them share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// The worker in this slot serves.
-    Ready(u32),
-    /// The worker in this slot has served `max-requests`: it goes on until it is replaced.
-    Enough(u32),
+    /// It serves.
+    Ready(ChildId),
+    /// It is a worker and has served `max-requests`: it goes on until it is replaced.
+    Enough(ChildId),
 }
 
 impl Notice {
     /// The bytes to write at once.
     #[must_use]
-    pub fn encode(self) -> [u8; 4] {
+    pub fn encode(self) -> [u8; 8] {
         let word = match self {
-            Self::Ready(slot) => slot << 1,
-            Self::Enough(slot) => slot << 1 | 1,
+            Self::Ready(child) => child.get() << 1,
+            Self::Enough(child) => child.get() << 1 | 1,
         };
         word.to_le_bytes()
     }
 
     /// Reads what [`Self::encode`] made.
     #[must_use]
-    pub fn decode(bytes: [u8; 4]) -> Self {
-        let word = u32::from_le_bytes(bytes);
-        let slot = word >> 1;
-        if word & 1 == 0 { Self::Ready(slot) } else { Self::Enough(slot) }
+    pub fn decode(bytes: [u8; 8]) -> Self {
+        let word = u64::from_le_bytes(bytes);
+        let child = ChildId::new(word >> 1);
+        if word & 1 == 0 { Self::Ready(child) } else { Self::Enough(child) }
     }
 }
 
@@ -152,7 +148,7 @@ pub enum Role {
 }
 
 /// A process beside the workers: of each there is one at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Auxiliary {
     /// What it does.
     pub kind: AuxiliaryKind,
@@ -161,7 +157,7 @@ pub struct Auxiliary {
 }
 
 /// What an auxiliary process does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum AuxiliaryKind {
     /// Runs the jobs of a directory.
     Spooler,
@@ -194,7 +190,12 @@ impl std::fmt::Display for Auxiliary {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum Order {
     /// Fork a process.
-    Fork(Role),
+    Fork {
+        /// By which number the master knows it.
+        child: ChildId,
+        /// What it is to be.
+        role: Role,
+    },
 }
 
 /// What a fork server answers.
@@ -209,17 +210,17 @@ pub enum Answer {
     },
     /// The application could not be loaded; the traceback is in the log.
     Failed,
-    /// A process was forked.
+    /// A process was forked. It begins when the fork server has said so.
     Forked {
-        /// What it is.
-        role: Role,
+        /// Which one.
+        child: ChildId,
         /// Its process id.
         pid: i32,
     },
     /// A process could not be forked.
     NotForked {
-        /// What it was to be.
-        role: Role,
+        /// Which one.
+        child: ChildId,
         /// Why.
         reason: String,
     },
@@ -246,9 +247,10 @@ pub fn channel() -> nix::Result<(OwnedFd, OwnedFd)> {
 /// Sends one message.
 ///
 /// # Errors
-/// When the other end is gone, or would block on a non-blocking end.
+/// When the other end is gone, or would block on a non-blocking end, or the message is too long.
 pub fn send_message(fd: BorrowedFd<'_>, message: &impl Serialize) -> io::Result<()> {
     let bytes = serde_json::to_vec(message)?;
+    check_length(bytes.len())?;
     loop {
         match send(fd.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL) {
             Err(nix::errno::Errno::EINTR) => {}
@@ -264,7 +266,8 @@ pub fn send_message(fd: BorrowedFd<'_>, message: &impl Serialize) -> io::Result<
 pub fn receive_message<T: DeserializeOwned>(fd: BorrowedFd<'_>) -> io::Result<Option<T>> {
     let mut bytes = vec![0; MESSAGE_MAX];
     let len = loop {
-        match recv(fd.as_raw_fd(), &mut bytes, MsgFlags::empty()) {
+        // The length that the message has, also when it is longer than there is room for.
+        match recv(fd.as_raw_fd(), &mut bytes, MsgFlags::MSG_TRUNC) {
             Err(nix::errno::Errno::EINTR) => {}
             Err(nix::errno::Errno::ECONNRESET) => return Ok(None),
             received => break received.map_err(io::Error::from)?,
@@ -273,7 +276,16 @@ pub fn receive_message<T: DeserializeOwned>(fd: BorrowedFd<'_>) -> io::Result<Op
     if len == 0 {
         return Ok(None);
     }
+    check_length(len)?;
     Ok(Some(serde_json::from_slice(&bytes[..len])?))
+}
+
+fn check_length(length: usize) -> io::Result<()> {
+    if length <= MESSAGE_MAX {
+        return Ok(());
+    }
+    let problem = format!("a message of {length} bytes, and the longest has {MESSAGE_MAX}");
+    Err(io::Error::new(io::ErrorKind::InvalidData, problem))
 }
 
 #[cfg(test)]
@@ -283,7 +295,8 @@ mod tests {
 
     #[test]
     fn notices_come_back_as_they_were_sent() {
-        for notice in [Notice::Ready(0), Notice::Enough(0), Notice::Ready(70_000), Notice::Enough(70_001)] {
+        let [first, late] = [1, 1 << 40].map(ChildId::new);
+        for notice in [Notice::Ready(first), Notice::Enough(first), Notice::Ready(late), Notice::Enough(late)] {
             assert_eq!(Notice::decode(notice.encode()), notice);
         }
     }
@@ -292,12 +305,18 @@ mod tests {
     fn messages_keep_their_bounds_and_the_end_is_seen() {
         let (ours, theirs) = channel().unwrap();
         for worker in 1..=3 {
-            send_message(ours.as_fd(), &Order::Fork(Role::Worker { worker, slot: worker + 10 })).unwrap();
+            let role = Role::Worker { worker, slot: worker + 10 };
+            send_message(ours.as_fd(), &Order::Fork { child: ChildId::new(worker.into()), role }).unwrap();
         }
         for expected in 1..=3 {
-            let Some(Order::Fork(role)) = receive_message(theirs.as_fd()).unwrap() else { panic!("no order") };
+            let Some(Order::Fork { child, role }) = receive_message(theirs.as_fd()).unwrap() else {
+                panic!("no order")
+            };
+            assert_eq!(child.get(), u64::from(expected));
             assert_eq!(role, Role::Worker { worker: expected, slot: expected + 10 });
         }
+        let too_long = "x".repeat(MESSAGE_MAX);
+        assert!(send_message(ours.as_fd(), &too_long).unwrap_err().to_string().contains("524290 bytes"));
         drop(ours);
         assert!(receive_message::<Order>(theirs.as_fd()).unwrap().is_none());
     }

@@ -7,26 +7,9 @@ use anyhow::{Context, bail};
 use nix::sys::stat::Mode;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
-use tokio::sync::mpsc::UnboundedSender;
 use tracing::warn;
 
-use super::Event;
-use super::generation::Reload;
-
-/// What a letter asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Command {
-    /// `q` and `Q`: stop, `true` for at once.
-    Stop(bool),
-    /// `r`, `w`, `c` and their like.
-    Reload(Reload),
-    /// `l`: open the log again.
-    ReopenLog,
-    /// `P`: write the pidfiles again.
-    WritePidfiles,
-    /// `s`: tell how the workers stand, in the log.
-    Stats,
-}
+use super::events::{Command, Event, Events, Reload};
 
 /// What uWSGI does with a letter, as far as it is to be had here.
 fn command(letter: u8) -> Option<Command> {
@@ -47,7 +30,7 @@ fn command(letter: u8) -> Option<Command> {
 ///
 /// # Errors
 /// When there is another kind of file, or the pipe cannot be made.
-pub(super) fn watch(path: &Path, events: &UnboundedSender<Event>) -> anyhow::Result<()> {
+pub(super) fn watch(path: &Path, events: &Events) -> anyhow::Result<()> {
     let name = path.display();
     match std::fs::symlink_metadata(path) {
         Ok(file) if file.file_type().is_fifo() => {}
@@ -70,7 +53,7 @@ pub(super) fn watch(path: &Path, events: &UnboundedSender<Event>) -> anyhow::Res
                 warn!("master-fifo: '{}' is no order: they are q Q r R w W c l P s", letter.escape_ascii());
                 continue;
             };
-            if events.send(Event::Command(command)).is_err() {
+            if events.send(Event::Command(command)).await.is_err() {
                 return;
             }
         }

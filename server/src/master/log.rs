@@ -15,12 +15,16 @@ use nix::fcntl::OFlag;
 use tokio::net::unix::pipe::Receiver;
 use tracing::{error, info};
 
+use crate::clock::UnixMicros;
 use crate::config::Config;
 use crate::daemon::{open_log, redirect};
-use crate::stats::clock;
 
 /// What is read from the pipe at once, bytes.
 const AT_ONCE: usize = 64 * 1024;
+/// How often it is read before the loop has its turn.
+const READS: usize = 8;
+/// Turns for what waits at the end: more than a pipe holds.
+const LAST_TURNS: usize = 4;
 
 /// See the module.
 #[derive(Debug)]
@@ -72,22 +76,36 @@ impl Log {
         let task = Rc::clone(&log);
         tokio::task::spawn_local(async move {
             while task.pipe.readable().await.is_ok() {
-                task.pump();
+                // The loop has its turn, however fast others write.
+                while task.pump() {
+                    tokio::task::yield_now().await;
+                }
             }
         });
         Ok(Some((log, writer)))
     }
 
-    /// Writes what waits in the pipe.
-    pub(super) fn pump(&self) {
+    /// Writes what waits in the pipe, up to a limit; returns whether there may be more.
+    pub(super) fn pump(&self) -> bool {
         let mut bytes = vec![0; AT_ONCE];
-        while let Ok(count @ 1..) = self.pipe.try_read(&mut bytes) {
+        for _ in 0..READS {
+            let Ok(count @ 1..) = self.pipe.try_read(&mut bytes) else { return false };
             // A full disk is no reason to stop serving, and there is nowhere left to say so.
             let _ = match &mut *self.file.borrow_mut() {
                 Some(file) => file.write_all(&bytes[..count]),
                 None => std::io::stderr().write_all(&bytes[..count]),
             };
             self.rotate_if_large();
+        }
+        true
+    }
+
+    /// Writes what waits when the server ends. What outlives it, and still writes, is not waited for.
+    pub(super) fn pump_last(&self) {
+        for _ in 0..LAST_TURNS {
+            if !self.pump() {
+                return;
+            }
         }
     }
 
@@ -131,6 +149,6 @@ impl Log {
 /// The name of a log that was put aside now, as uWSGI gives it.
 fn dated(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{}", clock::unix_micros() / 1_000_000));
+    name.push(format!(".{}", UnixMicros::now().as_secs()));
     name.into()
 }

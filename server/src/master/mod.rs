@@ -1,153 +1,67 @@
 //! The master: owns the sockets, the scoreboard and the policy. No Python in it, ever.
 //!
-//! One loop owns all state and takes one [`Event`] after another from small tasks that only wait: for a signal, for a
-//! fork server's answer, for a worker that says it is ready, for somebody who asks for a snapshot.
+//! One loop owns all state ([`state`]) and takes one [`events::Event`] after another from small tasks that only wait: for
+//! a signal, for a fork server's answer, for a worker that says it is ready, for somebody who asks for a snapshot. What is
+//! to be done at a time is a timer ([`timers`]). After each event the loop starts what is due.
+//!
+//! Every process of ours is a record in [`children`], which says what becomes of it without a system call; [`start`] and
+//! [`reap`] do what it says. The other modules are the policies: when something is to be started, replaced or stopped.
 
-mod auxiliaries;
+mod app_signals;
 mod busyness;
 mod calls;
-mod cheaper;
+mod children;
+mod events;
 mod fifo;
 mod generation;
-mod http_router;
+mod inherited;
+mod jobs;
+pub mod launcher;
 mod leftovers;
 mod listeners;
+mod load;
 mod log;
-mod pool;
+mod post;
+mod private_socket;
 mod privileges;
-pub mod process;
+mod process;
+mod queues;
+mod reap;
+mod reason;
+mod reload;
+mod scaling;
 mod shutdown;
 mod signals;
-mod spoolers;
+mod snapshots;
+mod start;
+mod startup;
+mod state;
+mod status;
 mod supervisor;
+mod task;
+mod timers;
 mod timetable;
 mod touch;
 mod watchdog;
-mod workers;
 
-use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
-use std::rc::Rc;
 use std::time::Instant;
 
 use anyhow::Context;
-use nix::sys::signal::Signal;
-use nix::sys::socket::{setsockopt, sockopt};
-use nix::sys::stat::{Mode, umask};
-use rwsgi_stats::{Address, Snapshot};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tracing::{error, info};
 
-use self::auxiliaries::{Post, posts};
-use self::calls::{Call, Calls};
-use self::cheaper::Cheaper;
-use self::fifo::Command;
-use self::generation::{Generation, Reload};
-use self::http_router::HttpRouter;
-use self::leftovers::Leftovers;
-use self::listeners::{Listener, bind};
-use self::log::Log;
-use self::pool::{Pool, Reason};
-use self::process::{Launcher, Reaped, reap};
-use self::shutdown::Phase;
-use self::spoolers::Spoolers;
-use self::supervisor::{Inherited, Supervisor};
-use self::watchdog::Watchdog;
-use crate::api::share::Share;
+use self::events::{Command, Event, Reload};
+use self::launcher::Launcher;
+use self::reason::Reason;
+use self::startup::Started;
+pub use self::state::Reread;
+use self::state::{Master, Phase};
+use self::timers::Timer;
 use crate::config::Config;
 use crate::daemon::Starter;
-use crate::ipc::{Answer, Notice, Protocol};
+use crate::ipc::Notice;
 use crate::pidfile::{self, MASTER_NAME};
 use crate::procname;
-use crate::spooler::Queue;
-use crate::stats::clock;
-use crate::stats::memory::Memory;
-use crate::stats::scoreboard::{Layout, Scoreboard};
-use crate::stats::snapshot::{self, SocketView, Subject, WorkerView};
-
-/// Reads the configuration again, for a reload.
-pub type Reread = Box<dyn Fn() -> anyhow::Result<Config>>;
-
-/// What the loop takes one after another.
-#[derive(Debug)]
-pub enum Event {
-    /// A child has ended.
-    Child,
-    /// Stop: gracefully at first, at once when it comes again.
-    Stop(Signal),
-    /// Load a new generation.
-    Reload(Reload),
-    /// An order through the fifo.
-    Command(Command),
-    /// The fork server of this generation answered.
-    Answer(u32, Answer),
-    /// Somebody connected while no worker ran.
-    Wake,
-    /// A worker says how it stands.
-    Notice(Notice),
-    /// The application's signals.
-    Call(Call),
-    /// Somebody wants to know how the server is doing.
-    Stats(oneshot::Sender<Snapshot>),
-    /// The spoolers' jobs were counted for that.
-    Queues {
-        /// In the order of the configuration.
-        queues: Vec<Queue>,
-        /// Until when they are not counted again.
-        good_until: Instant,
-        /// Who wants to know.
-        answer: oneshot::Sender<Snapshot>,
-    },
-}
-
-/// The loop's state; one owner of everything.
-struct Master {
-    config: Config,
-    launcher: Launcher,
-    reread: Reread,
-    listeners: Vec<(Listener, Protocol)>,
-    router: HttpRouter,
-    router_listeners: Vec<Listener>,
-    scoreboard: Scoreboard,
-    pool: Pool,
-    watchdog: Watchdog,
-    cheaper: Cheaper,
-    supervisor: Supervisor,
-    /// The processes beside the workers.
-    auxiliaries: Vec<Post>,
-    /// The application's signals.
-    calls: Calls,
-    spoolers: Spoolers,
-    /// What the application's processes share.
-    share: Share,
-    /// The log file, when the master writes it.
-    log: Option<Rc<Log>>,
-    /// Workers that a chain reload has still to replace, one after another.
-    chain: Option<VecDeque<u32>>,
-    /// The present reload gives nobody time to finish.
-    haste: bool,
-    /// Fork servers: the one that serves, one that loads, ones whose last workers leave.
-    generations: Vec<Generation>,
-    /// The generation that new workers are forked from; 0 until the first is loaded.
-    current: u32,
-    newest: u32,
-    /// When a fork server that died is to be started again.
-    reload_due: Option<Instant>,
-    /// A worker has said that it serves, at any time since the start.
-    any_ready: bool,
-    /// Processes that ended before their fork server told of them.
-    unannounced: Vec<Reaped>,
-    liveness: OwnedFd,
-    notices: OwnedFd,
-    control: OwnedFd,
-    phase: Phase,
-    /// When everything that has not left by itself is killed.
-    killed_at: Option<Instant>,
-    exit_status: i32,
-    memory: Memory,
-    started_at: u64,
-    events: mpsc::UnboundedSender<Event>,
-}
 
 /// Runs the server until it is stopped; returns its exit status.
 ///
@@ -155,6 +69,7 @@ struct Master {
 /// When it cannot start: a socket cannot be bound, a process cannot be started.
 pub fn run(config: Config, launcher: Launcher, reread: Reread, starter: Starter) -> anyhow::Result<i32> {
     if let Some(title) = procname::master_title(&config.procname) {
+        procname::make_room();
         procname::set(&title);
     }
     nix::sys::prctl::set_child_subreaper(true).context("cannot become the subreaper of the workers")?;
@@ -175,150 +90,35 @@ fn raise_descriptor_limit() {
     }
 }
 
-async fn serve(config: Config, mut launcher: Launcher, reread: Reread, mut starter: Starter) -> anyhow::Result<i32> {
-    let mut inherited = Inherited::take();
-    let supervisor = Supervisor::find();
-    if let Some(mask) = config.umask {
-        umask(Mode::from_bits_truncate(mask));
-    }
-    let mut log = Log::open(&config)?;
-    if let Some((_, writer)) = &log {
-        launcher.output = Some(writer.try_clone()?);
-    }
-    let log = log.take().map(|(log, _)| log);
-    let mut leftovers = Leftovers::default();
-    if let Some(pidfile) = &config.pidfile {
-        pidfile::write("pidfile", pidfile)?;
-        if config.vacuum {
-            leftovers.add(pidfile);
-        }
-    }
-    let (events, mut inbox) = mpsc::unbounded_channel();
-    signals::watch(&events, config.brutal_reload_on_term)?;
-    let (liveness_reader, liveness_writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-    let notices = signals::watch_notices(&events)?;
-    let control = calls::watch(&events)?;
-
-    let mut open = |option, address: &Address| -> anyhow::Result<Listener> {
-        if let Some((address, fd)) = inherited.find(|bound| listeners::same(bound, address)) {
-            return Ok(Listener::adopt(option, address, fd, config.listen)?);
-        }
-        let listener = bind(option, address, config.listen)?;
-        if let (Address::Tcp { .. }, true) = (&listener.address, config.so_keepalive) {
-            // Inherited by what is accepted.
-            setsockopt(&listener.fd(), sockopt::KeepAlive, &true)?;
-        }
-        if let Address::Unix(path) = &listener.address {
-            if config.vacuum {
-                leftovers.add(path);
-            }
-            if option != "stats" {
-                privileges::adjust_socket(path, &config)?;
-            }
-        }
-        Ok(listener)
-    };
-    let mut listeners = Vec::new();
-    for (option, addresses, protocol) in
-        [("http-socket", &config.http_socket, Protocol::Http), ("socket", &config.socket, Protocol::Uwsgi)]
-    {
-        for address in addresses {
-            listeners.push((open(option, address)?, protocol));
-        }
-    }
-    let router_listeners: Vec<_> = config.http.iter().map(|address| open("http", address)).collect::<Result<_, _>>()?;
-    for address in &config.stats {
-        let listener = open("stats", address)?;
-        info!("stats server on {}", listener.address);
-        let ask = events.clone();
-        let fd = listener.fd().try_clone_to_owned()?;
-        tokio::task::spawn_local(crate::stats::server::serve(fd, config.stats_http, move |answer| {
-            // The loop is gone only when the process is about to be.
-            let _ = ask.send(Event::Stats(answer));
-        }));
-    }
-    while let Some((address, fd)) = inherited.find(|_| true) {
-        // As uWSGI does with a socket that nothing else is said of.
-        listeners.push((Listener::adopt("LISTEN_FDS", address, fd, config.listen)?, Protocol::Uwsgi));
-    }
-    anyhow::ensure!(
-        !(listeners.is_empty() && router_listeners.is_empty()),
-        "no socket was inherited, and none is configured"
-    );
-    for path in &config.master_fifo {
-        fifo::watch(path, &events)?;
-        if config.vacuum {
-            leftovers.add(path);
-        }
-    }
-    privileges::drop_privileges(&config)?;
-    if let Some(pidfile) = &config.pidfile2 {
-        pidfile::write("pidfile2", pidfile)?;
-        if config.vacuum {
-            leftovers.add(pidfile);
-        }
-    }
-    touch::watch(&config, &events);
-    let layout = Layout::new(config.processes, config.threads).with_spoolers(config.spooler.count());
-    let scoreboard = Scoreboard::create(layout).context("cannot create the scoreboard")?;
-    let mut master = Master {
-        pool: Pool::new(config.processes, config.threads, layout.slots),
-        watchdog: Watchdog::default(),
-        cheaper: Cheaper::default(),
-        supervisor,
-        calls: Calls::default(),
-        share: Share::create(&config.between)?,
-        auxiliaries: posts(&config, Instant::now()),
-        spoolers: Spoolers::default(),
-        log,
-        chain: None,
-        haste: false,
-        config,
-        launcher,
-        reread,
-        listeners,
-        router: if router_listeners.is_empty() { HttpRouter::default() } else { HttpRouter::new()? },
-        router_listeners,
-        scoreboard,
-        generations: Vec::new(),
-        current: 0,
-        newest: 0,
-        reload_due: None,
-        any_ready: false,
-        unannounced: Vec::new(),
-        liveness: liveness_reader,
-        notices,
-        control,
-        phase: Phase::Serving,
-        killed_at: None,
-        exit_status: 0,
-        memory: Memory::default(),
-        started_at: clock::unix_micros(),
-        events,
-    };
-    // Held until the process ends: its end is how everybody else learns of it.
-    let _lifeline_writer = liveness_writer;
+async fn serve(config: Config, launcher: Launcher, reread: Reread, mut starter: Starter) -> anyhow::Result<i32> {
+    let (events, mut inbox) = mpsc::channel(events::MOST_WAITING);
+    let Started { mut master, leftovers: _leftovers, liveness: _liveness } =
+        startup::start(config, launcher, reread, events)?;
     master.announce();
     master.load(master.config.clone(), Reload::Rolling)?;
     if !starter.after_loading {
         starter.tell();
     }
+    master.settle(Instant::now());
     while !master.is_over() {
-        let deadline = master.next_deadline();
         let event = tokio::select! {
             event = inbox.recv() => event,
-            () = sleep_until(deadline) => None,
+            () = sleep_until(master.timers.next()) => None,
         };
         if let Some(event) = event {
             master.take(event);
         }
-        master.act_on_time(Instant::now());
+        let now = Instant::now();
+        for timer in master.timers.take_due(now) {
+            master.fire(timer, now);
+        }
+        master.settle(now);
         if master.any_ready {
             starter.tell();
         }
     }
     if let Some(log) = &master.log {
-        log.pump();
+        log.pump_last();
     }
     Ok(master.exit_status)
 }
@@ -340,74 +140,51 @@ impl Master {
             self.config.threads,
             if self.config.threads == 1 { "" } else { "s" },
         );
-        let all = self.listeners.iter().map(|(listener, _)| listener).chain(&self.router_listeners);
-        for listener in all {
+        for listener in self.sockets.public() {
             info!("{} on {}", listener.option, listener.address);
         }
     }
 
     fn take(&mut self, event: Event) {
         match event {
-            Event::Child => {
-                while let Some(reaped) = reap() {
-                    self.bury(reaped);
-                }
-            }
+            Event::Child => self.reap_all(),
             Event::Stop(signal) => self.stop(signal.as_str()),
             Event::Reload(how) => self.reload(how),
             Event::Wake => self.wake(),
             Event::Command(command) => self.obey(command),
-            Event::Answer(generation, answer) => self.hear(generation, answer),
-            Event::Notice(Notice::Ready(slot)) => self.welcome(slot),
-            Event::Notice(Notice::Enough(slot)) => self.replace(slot, Reason::MaxRequests),
+            Event::Answers(generation) => self.take_answers(generation),
+            Event::Notice(Notice::Ready(child)) => self.ready(child),
+            Event::Notice(Notice::Enough(child)) => self.replace(child, Reason::MaxRequests),
             Event::Call(call) => self.take_call(call),
             Event::Stats(answer) => self.answer_stats(answer),
             Event::Queues { queues, good_until, answer } => self.answer_counted(queues, good_until, answer),
         }
     }
 
-    /// The next moment at which something is to be done although nothing happens.
-    fn next_deadline(&self) -> Option<Instant> {
-        // Workers that are due while no fork server is there wait for it, not for a time.
-        let pool = self.pool.next_deadline(self.can_fork() && self.may_fork());
-        [
-            pool,
-            self.router.due,
-            self.reload_due,
-            self.killed_at,
-            self.watchdog.due,
-            self.cheaper.due,
-            self.supervisor.due,
-            self.auxiliary_deadline(),
-            self.calls.deadline(self.current).filter(|_| self.phase == Phase::Serving),
-            self.spoolers.harakiri_due,
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+    /// Does what a timer was set for. Whoever wants it again sets it again.
+    fn fire(&mut self, timer: Timer, now: Instant) {
+        match timer {
+            Timer::Start(post) => self.children.is_due(post),
+            Timer::Kill(child) => self.kill_late(child),
+            Timer::UserHarakiri(child) => self.user_harakiri(child),
+            Timer::Requests => self.watch_requests(now),
+            Timer::Sizes => self.watch_sizes(now),
+            Timer::Load => self.follow_load(now),
+            Timer::Jobs => self.watch_jobs(now),
+            Timer::Timetable if self.phase == Phase::Serving => self.raise_scheduled(now),
+            Timer::Timetable => {}
+            Timer::WatchdogSign => self.tell_alive(now),
+            Timer::Status => self.tell_status(now),
+            Timer::StopLate => self.stop_late(),
+        }
     }
 
-    /// Does what is due.
-    fn act_on_time(&mut self, now: Instant) {
-        self.kill_late(now);
-        self.tell_supervisor(now);
-        self.watch_over(now);
-        self.watch_spoolers(now);
+    /// After each event: goes on with a stop, and starts what is due.
+    fn settle(&mut self, now: Instant) {
         if self.phase != Phase::Serving {
             self.proceed_with_stop();
-            if self.may_fork() {
-                self.fork_due(now);
-            }
-            self.tend_auxiliaries(now);
-            return;
         }
-        self.start_router(now);
-        self.restart_fork_server(now);
-        self.follow_load(now);
-        self.ring(now);
-        self.fork_due(now);
-        self.tend_auxiliaries(now);
-        self.retire_generations();
+        self.start_due(now);
     }
 
     /// Does what the fifo says.
@@ -445,45 +222,5 @@ impl Master {
                 }
             }
         }
-    }
-
-    fn snapshot(&mut self) -> Snapshot {
-        let mut sockets: Vec<_> = self
-            .listeners
-            .iter()
-            .map(|(listener, protocol)| SocketView {
-                address: &listener.address,
-                protocol: match protocol {
-                    Protocol::Http => "http",
-                    Protocol::Uwsgi => "uwsgi",
-                },
-                fd: listener.fd(),
-            })
-            .collect();
-        let router = self.router_listeners.iter();
-        sockets.extend(router.map(|listener| SocketView {
-            address: &listener.address,
-            protocol: "http",
-            fd: listener.fd(),
-        }));
-        let workers = (1..)
-            .zip(&self.pool.workers)
-            .map(|(id, worker)| WorkerView { id, totals: &worker.totals, lives: self.pool.lives_of(id) })
-            .collect();
-        let python = self.generations.iter().find(|generation| generation.number == self.current);
-        let subject = Subject {
-            scoreboard: &self.scoreboard,
-            config: &self.config,
-            started_at: self.started_at,
-            generation: self.current,
-            python: python.and_then(|generation| generation.python.as_deref()).unwrap_or_default(),
-            sockets,
-            workers,
-            spoolers: self.spoolers.views(&self.config, &self.auxiliaries),
-        };
-        let mut snapshot = snapshot::take(&subject, &mut self.memory);
-        self.calls.describe(self.current, &mut snapshot);
-        self.share.describe(&self.config.between, &mut snapshot);
-        snapshot
     }
 }

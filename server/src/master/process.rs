@@ -1,88 +1,17 @@
-//! Starting the master's processes by exec, and learning how they ended.
+//! The master's child processes as the system knows them: how they ended, and signals to them.
 
 #![allow(unsafe_code)]
 
-use std::ffi::{OsStr, OsString};
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-
-use super::supervisor::VARIABLES;
-use crate::ipc::inherit::InheritedFd;
-use crate::ipc::{Setup, channel, send_message};
-use crate::procname;
-
-/// How to enter [`crate::run`] again in a fresh process.
-#[derive(Debug)]
-pub struct Launcher {
-    /// The program.
-    pub program: OsString,
-    /// What comes before our own arguments: the Python package's path, when the program is Python.
-    pub prefix: Vec<OsString>,
-    /// Where it writes its standard output and error; `None` for where this process does.
-    pub output: Option<OwnedFd>,
-}
-
-impl Launcher {
-    /// One that starts `program` with `prefix` before our own arguments.
-    #[must_use]
-    pub fn new(program: OsString, prefix: Vec<OsString>) -> Self {
-        Self { program, prefix, output: None }
-    }
-}
-
-/// The first argument of a process that the master started; the descriptor of its channel follows it.
-pub const FORKSERVER_ROLE: &str = "@forkserver";
-/// The same for the router.
-pub const ROUTER_ROLE: &str = "@http";
-
-impl Launcher {
-    /// Starts a process in `role` and sends it its setup. Returns its id and the master's end of the channel.
-    ///
-    /// `home` is a virtual environment whose Python is to run it, when Python runs it at all.
-    ///
-    /// # Errors
-    /// When the process cannot be started.
-    pub fn start(&self, role: &str, home: Option<&Path>, setup: &Setup) -> io::Result<(Pid, OwnedFd)> {
-        let (ours, theirs) = channel()?;
-        let program = match home {
-            Some(home) if !self.prefix.is_empty() => home.join("bin/python").into_os_string(),
-            _ => self.program.clone(),
-        };
-        let number = InheritedFd::lend(theirs.as_fd())?.number().to_string();
-        // The child is reaped with all others, by `reap`.
-        let mut command = Command::new(&program);
-        command.args(&self.prefix).args([OsStr::new(role), OsStr::from_bytes(number.as_bytes())]);
-        command.arg(procname::padding(&setup.config.procname));
-        for variable in VARIABLES {
-            command.env_remove(variable);
-        }
-        if let Some(output) = &self.output {
-            command.stdout(output.try_clone()?).stderr(output.try_clone()?);
-        }
-        let child = command
-            .spawn()
-            .map_err(|error| io::Error::new(error.kind(), format!("'{}': {error}", program.display())))?;
-        // The next process that is started gets its own set, and what nobody owns there would stay open for ever.
-        for fd in setup.descriptors() {
-            fd.close_on_exec()?;
-        }
-        send_message(ours.as_fd(), setup)?;
-        Ok((Pid::from_raw(child.id() as i32), ours))
-    }
-}
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub(super) enum End {
     /// It exited with this status.
     Exited(i32),
     /// This signal killed it.
@@ -103,17 +32,17 @@ impl std::fmt::Display for End {
 
 /// A child that ended.
 #[derive(Clone, Copy, Debug)]
-pub struct Reaped {
+pub(super) struct Reaped {
     /// Its process id.
-    pub pid: Pid,
+    pub(super) pid: Pid,
     /// How it ended.
-    pub end: End,
+    pub(super) end: End,
     /// Processor time that it used, user and system.
-    pub processor_time: Duration,
+    pub(super) processor_time: Duration,
 }
 
 /// The next child that has ended, if one has. Never blocks.
-pub fn reap() -> Option<Reaped> {
+pub(super) fn reap() -> Option<Reaped> {
     loop {
         let mut status = 0;
         // SAFETY: all-zero is a valid `rusage`, and both pointers are to locals that live through the call.
@@ -140,6 +69,12 @@ pub fn reap() -> Option<Reaped> {
             }
         }
     }
+}
+
+/// Sends a signal to a child of ours. One that ended a moment ago is still there to be reaped, so that the process id
+/// is no other's, and the signal is lost harmlessly.
+pub(super) fn signal(pid: Pid, signal: Signal) {
+    let _ = kill(pid, signal);
 }
 
 /// The thread of that name in a process.

@@ -8,17 +8,15 @@ use nix::sys::signal::Signal;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc::UnboundedSender;
 
-use super::Event;
-use super::generation::Reload;
+use super::events::{Event, Events, Reload};
 use crate::ipc::Notice;
 
 /// Watches the signals that the master acts on. `reload_on_term` gives SIGTERM the meaning that it has in uWSGI.
 ///
 /// # Errors
 /// When a handler cannot be installed.
-pub(super) fn watch(events: &UnboundedSender<Event>, reload_on_term: bool) -> anyhow::Result<()> {
+pub(super) fn watch(events: &Events, reload_on_term: bool) -> anyhow::Result<()> {
     let brutal: fn() -> Event = || Event::Reload(Reload::Brutal);
     let actions: [(SignalKind, fn() -> Event); 5] = [
         (SignalKind::child(), || Event::Child),
@@ -32,7 +30,7 @@ pub(super) fn watch(events: &UnboundedSender<Event>, reload_on_term: bool) -> an
         let events = events.clone();
         tokio::task::spawn_local(async move {
             while stream.recv().await.is_some() {
-                if events.send(event()).is_err() {
+                if events.send(event()).await.is_err() {
                     return;
                 }
             }
@@ -41,18 +39,18 @@ pub(super) fn watch(events: &UnboundedSender<Event>, reload_on_term: bool) -> an
     Ok(())
 }
 
-/// Watches a pipe whose writing end, which is returned, the workers inherit: they write [`Notice`]s.
+/// Watches a pipe whose writing end, which is returned, all children inherit: they write [`Notice`]s.
 ///
 /// # Errors
 /// When the pipe cannot be made.
-pub(super) fn watch_notices(events: &UnboundedSender<Event>) -> anyhow::Result<OwnedFd> {
+pub(super) fn watch_notices(events: &Events) -> anyhow::Result<OwnedFd> {
     let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
     let mut reader = Receiver::from_owned_fd(reader)?;
     let events = events.clone();
     tokio::task::spawn_local(async move {
-        let mut bytes = [0; 4];
+        let mut bytes = [0; 8];
         while reader.read_exact(&mut bytes).await.is_ok() {
-            if events.send(Event::Notice(Notice::decode(bytes))).is_err() {
+            if events.send(Event::Notice(Notice::decode(bytes))).await.is_err() {
                 return;
             }
         }

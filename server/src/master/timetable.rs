@@ -4,8 +4,16 @@ use std::time::{Duration, Instant};
 
 use rwsgi_stats::Snapshot;
 
-use super::clock;
-use crate::ipc::schedule::{Minute, When};
+use tracing::warn;
+
+use crate::clock::UnixMicros;
+use crate::ipc::schedule::{Cron, Minute, When};
+
+/// Timers of one generation: more are refused.
+const MOST_TIMERS: usize = 1024;
+/// When the clock is set back by less than this, what names a certain minute is not raised again; a change by more is
+/// taken for a correction of what was wrong before, as cron(8) does it. Minutes.
+const SET_BACK: u64 = 3 * 60;
 
 /// The timers of one generation.
 #[derive(Debug, Default)]
@@ -29,9 +37,14 @@ impl Timetable {
     /// Adds a timer. The same one again, from another worker that loaded the application, is one timer.
     pub(super) fn add(&mut self, signal: u8, when: When) {
         let may_repeat = matches!(when, When::Every { rb: true, .. });
-        if may_repeat || !self.timers.iter().any(|timer| timer.signal == signal && timer.when == when) {
-            self.timers.push(Timer { signal, when, due: None, raised: 0, last: 0 });
+        if !may_repeat && self.timers.iter().any(|timer| timer.signal == signal && timer.when == when) {
+            return;
         }
+        if self.timers.len() >= MOST_TIMERS {
+            warn!("signal {signal}: its timer is not kept: there are {MOST_TIMERS} already");
+            return;
+        }
+        self.timers.push(Timer { signal, when, due: None, raised: 0, last: 0 });
     }
 
     /// When the next timer is due: `Some(None)` when one is to be started.
@@ -46,21 +59,29 @@ impl Timetable {
 
     /// Starts what was added; returns the signals that are due.
     pub(super) fn tick(&mut self, now: Instant, is_first: bool) -> Vec<u8> {
+        self.tick_at(now, UnixMicros::now(), is_first)
+    }
+
+    /// The same when the system's clock shows `unix`.
+    fn tick_at(&mut self, now: Instant, unix: UnixMicros, is_first: bool) -> Vec<u8> {
+        let seconds = unix.as_secs();
         let mut raised = Vec::new();
         for timer in &mut self.timers {
             let is_due = timer.due.is_some_and(|due| due <= now);
             let (is_raised, next) = match timer.when {
                 When::Every { seconds, .. } => {
-                    let every = Duration::from_secs(seconds.into());
+                    // Whoever asks for less would have the loop do nothing else.
+                    let every = Duration::from_secs(seconds.max(1).into());
                     // From when it was due, so that it does not drift; a clock that has slept through some goes on from now.
                     let next = timer.due.filter(|_| is_due).map(|due| due + every).filter(|next| *next > now);
                     (is_due, next.unwrap_or(now + every))
                 }
                 When::Cron(cron) => {
-                    let (minute, rest) = local_minute();
                     // As in uWSGI, the minute in which the server starts counts. That of a reload has had its turn.
                     let is_its_turn = is_due || is_first && timer.due.is_none();
-                    (is_its_turn && minute.is_some_and(|minute| cron.names(&minute)), now + rest)
+                    let is_named = || local_minute(seconds).is_some_and(|minute| cron.names(&minute));
+                    let rest = Duration::from_micros(60_000_000 - unix.as_micros() % 60_000_000);
+                    (is_its_turn && is_news(&cron, timer.last, seconds) && is_named(), now + rest)
                 }
             };
             if is_due || timer.due.is_none() {
@@ -68,7 +89,7 @@ impl Timetable {
             }
             if is_raised {
                 timer.raised += 1;
-                timer.last = clock::unix_micros() / 1_000_000;
+                timer.last = seconds;
                 raised.push(timer.signal);
             }
         }
@@ -110,29 +131,35 @@ impl Timer {
     }
 }
 
-/// The present minute, local time, and how long it is to the next.
+/// Whether a cron that was raised `last` may be raised `now` (unix seconds, `last` 0 for never): when the clock is set
+/// back, no minute has it twice.
+fn is_news(cron: &Cron, last: u64, now: u64) -> bool {
+    let (last, now) = (last / 60, now / 60);
+    // What comes every so many minutes goes on by the new time, after the minute that began twice.
+    let waits = if cron.minute < 0 { 1 } else { SET_BACK };
+    now > last || last - now > waits
+}
+
+/// The minute of the calendar at a moment (unix seconds), local time.
 #[allow(unsafe_code)]
-fn local_minute() -> (Option<Minute>, Duration) {
-    let now = clock::unix_micros();
-    let seconds = (now / 1_000_000) as nix::libc::time_t;
-    let rest = Duration::from_micros(60_000_000 - now % 60_000_000);
+fn local_minute(seconds: u64) -> Option<Minute> {
+    let seconds = seconds as nix::libc::time_t;
     // SAFETY: all-zero is a valid `tm`, and both pointers are to locals that live through the call.
     let tm = unsafe {
         let mut tm = std::mem::zeroed::<nix::libc::tm>();
         if nix::libc::localtime_r(&raw const seconds, &raw mut tm).is_null() {
-            return (None, rest);
+            return None;
         }
         tm
     };
     let minute =
         Minute { minute: tm.tm_min, hour: tm.tm_hour, day: tm.tm_mday, month: tm.tm_mon + 1, week: tm.tm_wday };
-    (Some(minute), rest)
+    Some(minute)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ipc::schedule::Cron;
 
     #[test]
     fn a_timer_is_raised_at_its_times_and_no_more_than_so_often() {
@@ -161,5 +188,50 @@ mod tests {
         let mut first = Timetable::default();
         first.add(7, When::Cron(each));
         assert_eq!(first.tick(start, true), [7]);
+    }
+
+    const EACH: Cron = Cron { minute: -1, hour: -1, day: -1, month: -1, week: -1 };
+    /// 12:00 on some day, unix µs; minutes of local time change with the seconds of unix time everywhere.
+    const NOON: u64 = 1_700_000_040 * 1_000_000;
+
+    /// What a cron raises when the clock shows these seconds after noon, one after another.
+    fn raised_at(cron: Cron, seconds: &[i64]) -> Vec<i64> {
+        let (mut table, mut now) = (Timetable::default(), Instant::now());
+        table.add(7, When::Cron(cron));
+        table.tick_at(now, UnixMicros::from_micros(NOON - 60_000_000), false);
+        let raised = seconds.iter().filter(|seconds| {
+            // What the system's clock does is no matter of the monotonic one.
+            now = table.deadline().unwrap();
+            !table
+                .tick_at(now, UnixMicros::from_micros(NOON.checked_add_signed(**seconds * 1_000_000).unwrap()), false)
+                .is_empty()
+        });
+        raised.copied().collect()
+    }
+
+    #[test]
+    fn no_minute_has_a_cron_twice_when_the_clock_is_set_back() {
+        assert_eq!(raised_at(EACH, &[0, 60]), [0, 60]);
+        // By a second, just behind the minute: it begins a second time.
+        assert_eq!(raised_at(EACH, &[0, -1, 0, 60]), [0, 60]);
+        let minute = local_minute(NOON / 1_000_000).unwrap();
+        let named = Cron { minute: minute.minute, ..EACH };
+        assert_eq!(raised_at(named, &[0, -1, 0, 1, 60]), [0]);
+        // An hour back: that minute of the hour before was not missed, and noon comes again.
+        assert_eq!(raised_at(named, &[0, -3_600, 0, 3_600]), [0, 3_600]);
+        // A clock that was wrong by a day begins anew.
+        assert_eq!(raised_at(named, &[0, -86_400]), [0, -86_400]);
+        assert_eq!(raised_at(EACH, &[0, -3_600, -3_540]), [0, -3_600, -3_540]);
+    }
+
+    #[test]
+    fn timers_are_bounded_in_number_and_in_haste() {
+        let (mut table, start) = (Timetable::default(), Instant::now());
+        for _ in 0..2 * MOST_TIMERS {
+            table.add(7, When::Every { seconds: 0, times: 0, rb: true });
+        }
+        assert_eq!(table.timers.len(), MOST_TIMERS);
+        table.tick(start, false);
+        assert!(table.deadline().unwrap() >= start + Duration::from_secs(1));
     }
 }

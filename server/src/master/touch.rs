@@ -5,12 +5,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::sync::mpsc::UnboundedSender;
 use tracing::{info, warn};
 
-use super::Event;
-use super::fifo::Command;
-use super::generation::Reload;
+use super::events::{Command, Event, Events, Reload};
 use crate::config::{AppSource, Config};
 
 /// How often named files are looked at.
@@ -24,7 +21,7 @@ const NOT_OURS: [&str; 4] = ["__pycache__", "site-packages", "dist-packages", "n
 type Stamp = (i64, i64, u64, u64);
 
 /// Starts watching what is configured.
-pub(super) fn watch(config: &Config, events: &UnboundedSender<Event>) {
+pub(super) fn watch(config: &Config, events: &Events) {
     let reload: fn() -> Event = || Event::Reload(Reload::Rolling);
     let chain_reload: fn() -> Event = || Event::Reload(Reload::Chain);
     let reopen_log: fn() -> Event = || Event::Command(Command::ReopenLog);
@@ -52,7 +49,7 @@ fn repeat(
     every: Duration,
     order: fn() -> Event,
     look: impl Fn() -> BTreeMap<PathBuf, Option<Stamp>> + 'static,
-    events: UnboundedSender<Event>,
+    events: Events,
 ) {
     tokio::task::spawn_local(async move {
         let mut seen = look();
@@ -61,7 +58,7 @@ fn repeat(
             let now = look();
             if let Some(changed) = changed(&seen, &now) {
                 info!("{option}: '{}' has changed", changed.display());
-                if events.send(order()).is_err() {
+                if events.send(order()).await.is_err() {
                     return;
                 }
             }

@@ -5,184 +5,221 @@
 
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
-use nix::unistd::{Pid, SysconfVar, sysconf};
-use tracing::{error, warn};
+use nix::unistd::Pid;
+use tracing::{error, info, warn};
 
-use super::Master;
-use super::pool::{Fate, Life, Reason};
+use super::children::Child;
+use super::post::Post;
 use super::process::{signal_thread, thread_named};
-use super::shutdown::Phase;
-use super::workers::signal;
+use super::reason::{Reason, Why};
+use super::state::{Master, Phase};
+use super::timers::Timer;
+use crate::clock::MonotonicNanos;
 use crate::config::Config;
-use crate::stats::clock;
+use crate::ids::{ChildId, SlotId, ThreadIndex, WorkerId};
+use crate::procfs::{self, MemorySize};
 use crate::stats::request::describe;
-use crate::stats::scoreboard::Scoreboard;
+use crate::stats::scoreboard::{CorruptSlot, Scoreboard};
+use crate::stats::snapshot::CorruptWorker;
 use crate::worker::harakiri::{answer_signal, stack_signal, thread_name};
 
 /// How often memory and age are looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// How often a worker is looked at that holds an overdue request and is waited for.
 const CLOSE_LOOK: Duration = Duration::from_millis(20);
-/// What a thread is given to answer 504 and to print its stack before its process may be killed, ns.
-const LAST_WORDS: u64 = 100_000_000;
-const SECOND: u64 = 1_000_000_000;
-
-/// When the next look is due; `None` while nothing is to be watched.
-#[derive(Debug, Default)]
-pub(super) struct Watchdog {
-    pub(super) due: Option<Instant>,
-    /// When memory and age are looked at next.
-    sizes_due: Option<Instant>,
-}
+/// What a thread is given to answer 504 and to print its stack before its process may be killed.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// A request that has passed its time.
 struct Overdue {
-    slot: u32,
-    thread: u32,
-    started: u64,
+    child: ChildId,
+    worker: WorkerId,
+    pid: Pid,
+    slot: SlotId,
+    thread: ThreadIndex,
+    started: MonotonicNanos,
+}
+
+/// A worker that is too large, or too old.
+struct Judged {
+    child: ChildId,
+    reason: Reason,
+    is_evil: bool,
 }
 
 impl Master {
-    /// Looks, if a look is due.
-    pub(super) fn watch_over(&mut self, now: Instant) {
-        if self.watchdog.due.is_none_or(|due| due > now) {
-            return;
-        }
-        let requests = self.config.harakiri.map(|limit| now + self.watch_requests(u64::from(limit) * SECOND, now));
-        let sizes = watches_sizes(&self.config).then(|| match self.watchdog.sizes_due {
-            Some(due) if due > now => due,
-            _ => {
-                self.watch_sizes(now);
-                now + INTERVAL
+    /// Begins to look at what the configuration limits: it may have changed.
+    pub(super) fn watch_limits(&mut self, now: Instant) {
+        let limits = [
+            (Timer::Requests, self.config.harakiri.is_some()),
+            (Timer::Sizes, watches_sizes(&self.config)),
+            (Timer::Jobs, self.config.spooler.harakiri.is_some()),
+        ];
+        for (timer, is_wanted) in limits {
+            match is_wanted {
+                true => self.timers.set(timer, now),
+                false => self.timers.cancel(timer),
             }
-        });
-        self.watchdog.sizes_due = sizes;
-        self.watchdog.due = requests.into_iter().chain(sizes).min();
+        }
     }
 
-    /// Acts on requests older than `limit` ns; returns after how long one could next be.
-    fn watch_requests(&mut self, limit: u64, now: Instant) -> Duration {
-        let clock = clock::monotonic();
+    /// Acts on requests older than `harakiri`, and looks again when one could next be.
+    pub(super) fn watch_requests(&mut self, now: Instant) {
+        let Some(seconds) = self.config.harakiri else { return };
+        let limit = Duration::from_secs(seconds.into());
+        let clock = MonotonicNanos::now();
         let mut next = limit;
-        let mut overdue = Vec::new();
-        for life in self.pool.lives.iter().filter(|life| life.pid.is_some()) {
-            for (thread, started) in in_progress(&self.scoreboard, life) {
-                let age = clock.saturating_sub(started);
+        let (mut overdue, mut corrupt) = (Vec::new(), Vec::new());
+        for child in self.children.workers() {
+            let (Post::Worker(worker), Some(pid), Some(slot)) = (child.post, child.pid, child.slot) else { continue };
+            let known = self.overdue.get(&child.id).map_or(&[][..], Vec::as_slice);
+            let held = match in_progress(&self.scoreboard, slot) {
+                Ok(held) => held,
+                Err(found) => {
+                    corrupt.push(CorruptWorker { worker, pid, found });
+                    continue;
+                }
+            };
+            for (thread, started) in held {
+                let age = clock.since(started);
                 if age < limit {
                     next = next.min(limit - age);
-                } else if !life.overdue.contains(&(thread, started)) {
-                    overdue.push(Overdue { slot: life.slot, thread, started });
+                } else if !known.contains(&(thread, started)) {
+                    overdue.push(Overdue { child: child.id, worker, pid, slot, thread, started });
                 }
             }
         }
         for request in overdue {
-            self.end_request(&request, now);
+            self.end_request(&request, seconds, now);
         }
-        let mut next = Duration::from_nanos(next);
-        for life in &mut self.pool.lives {
-            let Some(pid) = life.pid else { continue };
-            if life.overdue.is_empty() || life.fate.is_none() {
+        for corrupt in corrupt {
+            self.distrust(corrupt.found.slot, &corrupt);
+        }
+        let mut silent = Vec::new();
+        for (child, overdue) in self.overdue.iter().filter_map(|(id, held)| Some((self.children.get(*id)?, held))) {
+            if !child.is_leaving() {
                 continue;
             }
             next = next.min(CLOSE_LOOK);
             // Its successor serves. The innocent requests beside the overdue ones are waited for, within its mercy.
-            let mut held = in_progress(&self.scoreboard, life);
-            let has_spoken = life.overdue.iter().all(|(_, started)| clock > started + limit + LAST_WORDS);
-            if has_spoken && held.all(|request| life.overdue.contains(&request)) {
-                signal(pid, Signal::SIGKILL);
+            // What a corrupt one holds is nobody's to tell.
+            let held = child.slot.and_then(|slot| in_progress(&self.scoreboard, slot).ok()).unwrap_or_default();
+            let has_spoken = overdue.iter().all(|(_, started)| clock > *started + limit + LAST_WORDS);
+            if has_spoken && held.iter().all(|request| overdue.contains(request)) {
+                silent.push(child.id);
             }
         }
-        next
+        for child in silent {
+            self.kill(child, Why::For(Reason::Harakiri));
+        }
+        self.timers.set(Timer::Requests, now + next);
     }
 
     /// Answers a request that has passed its time, and has its worker replaced.
-    fn end_request(&mut self, request: &Overdue, now: Instant) {
-        let limit = self.config.harakiri.unwrap_or_default();
-        let mercy = Duration::from_secs(self.config.reload_mercy.into());
-        let Some(life) = self.pool.in_slot(request.slot) else { return };
-        let Some(pid) = life.pid else { return };
-        life.overdue.push((request.thread, request.started));
-        // Whatever becomes of the successor.
-        let late = now + mercy;
-        life.killed_at = Some(life.killed_at.map_or(late, |earlier| earlier.min(late)));
-        let worker = life.worker;
-        let held = self.scoreboard.thread(request.slot, request.thread).held();
-        let told = held.map_or_else(|| "a request".into(), |held| describe(&held, clock::monotonic()));
+    fn end_request(&mut self, request: &Overdue, limit: u32, now: Instant) {
+        let &Overdue { child, worker, pid, slot, thread, started } = request;
+        self.overdue.entry(child).or_default().push((thread, started));
+        let held = self.scoreboard.thread(slot, thread).held();
+        let told = held.map_or_else(|| "a request".into(), |held| describe(&held, MonotonicNanos::now()));
         error!(
-            "harakiri: worker {worker} (pid {pid}) thread {} holds {told}, longer than the {limit} s allowed: ending it",
-            request.thread
+            "harakiri: worker {worker} (pid {pid}) thread {thread} holds {told}, longer than the {limit} s allowed: ending it"
         );
-        let thread = match request.thread {
+        let thread_id = match thread.get() {
             0 => Some(pid),
-            thread => thread_named(pid, &thread_name(worker, thread)),
+            number => thread_named(pid, &thread_name(worker.get(), number)),
         };
-        if let Some(thread) = thread {
-            signal_thread(pid, thread, answer_signal());
+        if let Some(thread_id) = thread_id {
+            signal_thread(pid, thread_id, answer_signal());
             if self.config.harakiri_verbose {
-                signal_thread(pid, thread, stack_signal());
+                signal_thread(pid, thread_id, stack_signal());
             }
         } else {
-            warn!("harakiri: thread {} cannot be found: its client gets no answer", request.thread);
+            warn!("harakiri: thread {thread} cannot be found: its client gets no answer");
         }
-        self.pool.worker(worker).totals.harakiri += 1;
-        self.pool.doom(request.slot, Reason::Harakiri, now);
+        if let Some(totals) = self.totals_of(worker) {
+            totals.harakiri += 1;
+        }
+        self.children.doom(child, Reason::Harakiri, &mut self.timers);
+        // Whatever becomes of the successor.
+        self.timers.set_earlier(Timer::Kill(child), now + self.mercy());
     }
 
-    fn watch_sizes(&mut self, now: Instant) {
-        let config = &self.config;
-        let youngest = Duration::from_secs(config.min_worker_lifetime.into());
-        let mut judged = Vec::new();
-        for life in self.pool.lives.iter().filter(|life| life.ready && life.fate.is_none()) {
-            let age = now.saturating_duration_since(life.since);
-            let Some(pid) = life.pid.filter(|_| age >= youngest) else { continue };
-            let (rss, address_space) = size(pid).unwrap_or_default();
-            let limits = [
-                (rss, config.evil_reload_on_rss, Reason::Rss, "evil-reload-on-rss", true),
-                (address_space, config.evil_reload_on_as, Reason::AddressSpace, "evil-reload-on-as", true),
-                (rss, config.reload_on_rss, Reason::Rss, "reload-on-rss", false),
-                (address_space, config.reload_on_as, Reason::AddressSpace, "reload-on-as", false),
-            ];
-            let large = limits.into_iter().find(|(size, limit, ..)| limit.is_some_and(|limit| *size > limit));
-            if let Some((size, limit, reason, option, evil)) = large {
-                if evil || life.doom.is_none() {
-                    let (size, limit) = (megabytes(size), megabytes(limit.unwrap_or_default()));
-                    let action = if evil { "killing it" } else { "replacing it" };
-                    let worker = life.worker;
-                    warn!("worker {worker} (pid {pid}): {reason} of {size} MB, above {option} ({limit}): {action}");
-                    judged.push((life.slot, reason, evil));
-                }
-            } else if life.doom.is_none() && age >= lifetime(config, life.worker).unwrap_or(Duration::MAX) {
-                judged.push((life.slot, Reason::Lifetime, false));
-            }
+    /// Acts on workers that are too large or too old.
+    pub(super) fn watch_sizes(&mut self, now: Instant) {
+        if !watches_sizes(&self.config) {
+            return;
         }
-        for (slot, reason, evil) in judged {
-            if evil {
-                self.kill_for(slot, reason);
+        self.timers.set(Timer::Sizes, now + INTERVAL);
+        let judged: Vec<_> = self.children.workers().filter_map(|child| judge(&self.config, child, now)).collect();
+        for Judged { child, reason, is_evil } in judged {
+            if is_evil && self.phase == Phase::Serving {
+                self.kill(child, Why::For(reason));
             } else if reason == Reason::Lifetime {
-                self.replace(slot, reason);
+                self.replace(child, reason);
             } else {
-                self.pool.doom(slot, reason, now);
+                self.children.doom(child, reason, &mut self.timers);
             }
         }
     }
 
-    /// Kills a life, whatever it is doing.
-    fn kill_for(&mut self, slot: u32, reason: Reason) {
+    /// A worker's process has written what none of ours writes: it is replaced. That is said once.
+    pub(super) fn distrust(&mut self, slot: SlotId, found: &dyn std::fmt::Display) {
+        let Some(child) = self.children.in_slot(slot) else { return };
+        if self.phase == Phase::Serving && !child.is_doomed() && !child.is_leaving() {
+            let id = child.id;
+            error!("{found}");
+            self.replace(id, Reason::Corrupt);
+        }
+    }
+
+    /// Has a worker's process replaced: it serves on until its successor does.
+    pub(super) fn replace(&mut self, child: ChildId, reason: Reason) {
         if self.phase == Phase::Serving
-            && let Some(life) = self.pool.in_slot(slot)
+            && self.children.doom(child, reason, &mut self.timers)
+            && let Some(child) = self.children.get(child)
         {
-            life.fate = Some(Fate::Leave(reason));
-            if let Some(pid) = life.pid {
-                signal(pid, Signal::SIGKILL);
-            }
+            let pid = child.pid.map_or(0, Pid::as_raw);
+            info!("{} (pid {pid}): {reason}: replacing it", child.post);
         }
     }
 }
 
-/// The requests that a life holds: thread, and beginning (monotonic ns).
-fn in_progress<'a>(scoreboard: &'a Scoreboard, life: &Life) -> impl Iterator<Item = (u32, u64)> + 'a {
-    (0..).zip(scoreboard.threads(life.slot)).filter_map(|(thread, cell)| cell.read().1.map(|started| (thread, started)))
+/// Whether a worker's process is too large or too old; what is said of it in the log is said here.
+fn judge(config: &Config, child: &Child, now: Instant) -> Option<Judged> {
+    let (Post::Worker(worker), Some(pid), true) = (child.post, child.pid, child.is_ready()) else { return None };
+    let age = now.saturating_duration_since(child.since);
+    if age < Duration::from_secs(config.min_worker_lifetime.into()) {
+        return None;
+    }
+    let MemorySize { resident: rss, mapped: address_space } = procfs::memory_of(pid).unwrap_or_default();
+    let limits = [
+        (rss, config.evil_reload_on_rss, Reason::Rss, "evil-reload-on-rss", true),
+        (address_space, config.evil_reload_on_as, Reason::AddressSpace, "evil-reload-on-as", true),
+        (rss, config.reload_on_rss, Reason::Rss, "reload-on-rss", false),
+        (address_space, config.reload_on_as, Reason::AddressSpace, "reload-on-as", false),
+    ];
+    let large = limits.into_iter().find(|(size, limit, ..)| limit.is_some_and(|limit| *size > limit));
+    let is_doomed = child.is_doomed();
+    match large {
+        Some((_, _, _, _, false)) if is_doomed => None,
+        Some((size, limit, reason, option, is_evil)) => {
+            let (size, limit) = (megabytes(size), megabytes(limit.unwrap_or_default()));
+            let action = if is_evil { "killing it" } else { "replacing it" };
+            warn!("worker {worker} (pid {pid}): {reason} of {size} MB, above {option} ({limit}): {action}");
+            Some(Judged { child: child.id, reason, is_evil })
+        }
+        None => {
+            let is_old = age >= lifetime(config, worker).unwrap_or(Duration::MAX);
+            (is_old && !is_doomed).then_some(Judged { child: child.id, reason: Reason::Lifetime, is_evil: false })
+        }
+    }
+}
+
+/// The requests that a worker's process holds: thread, and beginning.
+fn in_progress(scoreboard: &Scoreboard, slot: SlotId) -> Result<Vec<(ThreadIndex, MonotonicNanos)>, CorruptSlot> {
+    let samples = scoreboard.read_slot(slot)?;
+    let held = (0..).map(ThreadIndex::new).zip(samples).filter_map(|(thread, sample)| Some((thread, sample.started?)));
+    Ok(held.collect())
 }
 
 fn watches_sizes(config: &Config) -> bool {
@@ -193,18 +230,9 @@ fn watches_sizes(config: &Config) -> bool {
 }
 
 /// How long this worker may run.
-fn lifetime(config: &Config, worker: u32) -> Option<Duration> {
-    let more = config.max_worker_lifetime_delta.saturating_mul(worker - 1);
+fn lifetime(config: &Config, worker: WorkerId) -> Option<Duration> {
+    let more = config.max_worker_lifetime_delta.saturating_mul(worker.get() - 1);
     config.max_worker_lifetime.map(|seconds| Duration::from_secs(seconds.saturating_add(more).into()))
-}
-
-/// Resident memory and address space of a process, bytes; `None` when it is gone.
-fn size(pid: Pid) -> Option<(u64, u64)> {
-    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-    let mut pages = statm.split(' ').map_while(|word| word.parse::<u64>().ok());
-    let (address_space, resident) = (pages.next()?, pages.next()?);
-    let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten()?.unsigned_abs();
-    Some((resident * page, address_space * page))
 }
 
 fn megabytes(bytes: u64) -> u64 {
@@ -222,13 +250,9 @@ mod tests {
         config.max_worker_lifetime = Some(100);
         config.max_worker_lifetime_delta = 5;
         assert!(watches_sizes(&config));
-        assert_eq!([1, 3].map(|worker| lifetime(&config, worker).unwrap().as_secs()), [100, 110]);
-    }
-
-    #[test]
-    fn a_process_has_a_size_until_it_is_gone() {
-        let (resident, address_space) = size(Pid::this()).unwrap();
-        assert!(0 < resident && resident <= address_space);
-        assert_eq!(size(Pid::from_raw(i32::MAX)), None);
+        assert_eq!(
+            [1, 3].map(|worker| lifetime(&config, WorkerId::new(worker).unwrap()).unwrap().as_secs()),
+            [100, 110]
+        );
     }
 }

@@ -1,81 +1,188 @@
-//! New connections: who they are from, and where they came in.
+//! Who comes: clients that connect, and workers that say which thread they are.
 
-use std::net::IpAddr;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::io;
 
-use nix::errno::Errno;
-use nix::libc;
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockaddrLike, SockaddrStorage, accept4, getpeername, getsockname, getsockopt, setsockopt,
-    sockopt,
-};
+use nix::sys::epoll::{EpollEvent, EpollFlags};
+use nix::unistd::geteuid;
+use rustix::net::sockopt::socket_peercred;
+use tracing::{error, warn};
 
-/// A listening socket of clients.
-#[derive(Debug)]
-pub(super) struct Listener {
-    pub(super) fd: OwnedFd,
-    /// Connections have addresses worth asking for.
-    tcp: bool,
-}
+use super::client::Client;
+use super::keyed::Key;
+use super::link::Link;
+use super::state::{Pause, Router, interest};
+use super::token::Token;
+use crate::ids::{SlotId, ThreadIndex};
+use crate::io::accept::accept;
+use crate::io::receive::Received;
+use crate::protocol::link::Hello;
 
-impl Listener {
-    /// Takes a bound, listening socket.
-    pub(super) fn new(fd: OwnedFd) -> nix::Result<Self> {
-        nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))?;
-        let tcp = getsockname::<SockaddrStorage>(fd.as_raw_fd())?.family() != Some(AddressFamily::Unix);
-        if tcp {
-            // Inherited by what is accepted.
-            setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
+/// Seconds in which a worker must have said who it is.
+const GREETING: u32 = 10;
+/// Connections accepted at once.
+const ACCEPTS: usize = 64;
+
+impl Router<'_> {
+    pub(super) fn accept_clients(&mut self, scratch: &mut [u8], number: usize) {
+        if self.stopping || self.clients_paused.is_some() {
+            return;
         }
-        Ok(Self { fd, tcp })
+        let deadline = self.in_seconds(self.limits.timeout);
+        for _ in 0..ACCEPTS {
+            let Some(listener) = self.listeners.get(number) else { return };
+            if self.cap.is_reached(self.clients.len()) {
+                return self.pause_clients(Pause::Full);
+            }
+            let (fd, peer) = match listener.accept() {
+                Ok(Some(accepted)) => accepted,
+                Ok(None) => break,
+                Err(error) => return self.no_client(&error),
+            };
+            let key = self.clients.insert(Client::new(fd, peer.into_boxed_str(), deadline));
+            let Some(client) = self.clients.get_mut(key) else { return };
+            let event = EpollEvent::new(interest(false), Token::Client(key).to_bits());
+            if let Err(error) = self.epoll.add(&client.fd, event) {
+                self.close_client(key);
+                return self.no_client(&error.into());
+            }
+            // The request is often here already.
+            self.advance(scratch, key);
+        }
+        self.cell.set_connections(self.clients.len());
     }
 
-    /// The next connection and the text of its [`crate::protocol::link::Peer`]. `None` when there is none.
-    pub(super) fn accept(&self) -> nix::Result<Option<(OwnedFd, Box<[u8]>)>> {
-        let Some(fd) = accept(&self.fd)? else { return Ok(None) };
-        let peer = if self.tcp { peer_text(&fd) } else { Some("   ".into()) };
-        // Without a peer the connection is broken already; the next one may not be.
-        match peer {
-            Some(peer) => Ok(Some((fd, peer.into_bytes().into_boxed_slice()))),
-            None => self.accept(),
+    /// Out of descriptors or memory: connections wait in the backlog rather than the loop spinning on them.
+    fn no_client(&mut self, error: &io::Error) {
+        error!("cannot accept connections: {error}; they wait for a second ({} are open)", self.clients.len());
+        self.pause_clients(Pause::Until(self.second() + 1));
+    }
+
+    fn pause_clients(&mut self, pause: Pause) {
+        self.clients_paused = Some(pause);
+        self.watch_listeners(false);
+        self.cell.set_connections(self.clients.len());
+    }
+
+    /// A client has gone: there is room for another.
+    pub(super) fn make_room(&mut self) {
+        if self.clients_paused == Some(Pause::Full) && !self.stopping {
+            self.clients_paused = None;
+            self.watch_listeners(true);
+        }
+    }
+
+    /// Pauses end.
+    pub(super) fn accept_again(&mut self, second: u32) {
+        if matches!(self.clients_paused, Some(Pause::Until(end)) if end <= second) {
+            self.clients_paused = None;
+            self.watch_listeners(true);
+        }
+        if self.links_paused.is_some_and(|end| end <= second) {
+            self.links_paused = None;
+            self.watch_link_listener(true);
+        }
+    }
+
+    // They are registered already, so that there is nothing that can fail.
+    fn watch_listeners(&self, watched: bool) {
+        for (at, listener) in (0..).zip(&self.listeners) {
+            let _ = self.epoll.modify(&listener.fd, &mut readable(watched, Token::Listener(at)));
+        }
+    }
+
+    fn watch_link_listener(&self, watched: bool) {
+        let _ = self.epoll.modify(&self.link_listener, &mut readable(watched, Token::LinkListener));
+    }
+
+    pub(super) fn accept_links(&mut self, scratch: &mut [u8]) {
+        let deadline = self.in_seconds(GREETING);
+        loop {
+            let fd = match accept(&self.link_listener) {
+                Ok(Some((fd, _))) => fd,
+                Ok(None) => return,
+                Err(error) => return self.no_link(&error),
+            };
+            let Ok(peer) = socket_peercred(&fd) else { continue };
+            let pid = peer.pid.as_raw_nonzero().get();
+            // Workers run as the user that we run as; root's router serves workers that gave root up.
+            let us = geteuid();
+            if !us.is_root() && peer.uid.as_raw() != us.as_raw() && !peer.uid.is_root() {
+                warn!("process {pid} of user {} tried to be a worker; refused", peer.uid.as_raw());
+                continue;
+            }
+            let key = self.links.insert(Link::new(fd, pid, deadline));
+            let Some(link) = self.links.get_mut(key) else { return };
+            let event = EpollEvent::new(interest(false), Token::Link(key).to_bits());
+            if let Err(error) = self.epoll.add(&link.fd, event) {
+                self.links.remove(key);
+                return self.no_link(&error.into());
+            }
+            self.greet(scratch, key);
+        }
+    }
+
+    fn no_link(&mut self, error: &io::Error) {
+        error!("cannot accept a worker's link: {error}; trying again in a second");
+        self.links_paused = Some(self.second() + 1);
+        self.watch_link_listener(false);
+    }
+
+    /// Reads who is at the other end of a new link.
+    pub(super) fn greet(&mut self, scratch: &mut [u8], key: Key) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        // Not a byte more: what follows may be the worker's wish to leave.
+        let missing = Hello::LEN - link.outgoing.len();
+        let count = match link.receive(&mut scratch[..missing]) {
+            Received::Bytes(count) => count,
+            Received::Nothing => return,
+            Received::End => {
+                self.links.remove(key);
+                return;
+            }
+        };
+        link.outgoing.extend_from_slice(&scratch[..count]);
+        let Some(hello) = link.outgoing.first_chunk() else { return };
+        let pid = link.pid;
+        match Hello::decode(hello) {
+            Ok(Hello { worker, thread, slot, token }) if token == self.token && self.has_cell(slot, thread) => {
+                let (slot, thread) = (SlotId::new(slot), ThreadIndex::new(thread));
+                self.forget(scratch, slot, thread);
+                // A router before this one may have said so.
+                self.board.dispatched(slot, thread).set_not_begun_since(None);
+                let Some(link) = self.links.get_mut(key) else { return };
+                link.worker = worker;
+                link.thread = thread;
+                link.slot = Some(slot);
+                link.outgoing.clear();
+                link.deadline = 0;
+                self.threads.add(pid);
+                self.release(key);
+                // What follows may have come with it.
+                self.pump(scratch, key);
+            }
+            decoded => {
+                let problem = decoded.err().map_or("the token or the slot is wrong".into(), |error| error.to_string());
+                warn!("process {pid} tried to be a worker; refused: {problem}");
+                self.links.remove(key);
+            }
+        }
+    }
+
+    /// Whether the scoreboard has such a thread.
+    fn has_cell(&self, slot: u32, thread: u32) -> bool {
+        let layout = self.board.layout();
+        slot < layout.slots && thread < layout.threads
+    }
+
+    /// Lets go of the link that the thread had before, whose end may not have been read yet: what it is dispatched is told
+    /// by the same bytes.
+    fn forget(&mut self, scratch: &mut [u8], slot: SlotId, thread: ThreadIndex) {
+        for key in self.links.keys(|link| link.slot == Some(slot) && link.thread == thread) {
+            self.hear_out(scratch, key);
         }
     }
 }
 
-/// The next connection, not blocking; `None` when there is none.
-pub(super) fn accept(listener: &impl AsFd) -> nix::Result<Option<OwnedFd>> {
-    loop {
-        match accept4(listener.as_fd().as_raw_fd(), SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK) {
-            Ok(fd) => return Ok(Some(owned(fd))),
-            // The client gave up while it waited in the backlog.
-            Err(Errno::EINTR | Errno::ECONNABORTED | Errno::EPROTO) => {}
-            Err(Errno::EAGAIN) => return Ok(None),
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-#[allow(unsafe_code)]
-fn owned(fd: i32) -> OwnedFd {
-    // SAFETY: accept4 has just made it, and nobody else knows of it.
-    unsafe { OwnedFd::from_raw_fd(fd) }
-}
-
-fn peer_text(fd: &OwnedFd) -> Option<String> {
-    let (remote_addr, remote_port) = address(&getpeername(fd.as_raw_fd()).ok()?)?;
-    let (server_addr, server_port) = address(&getsockname(fd.as_raw_fd()).ok()?)?;
-    Some(format!("{remote_addr} {remote_port} {server_addr} {server_port}"))
-}
-
-fn address(address: &SockaddrStorage) -> Option<(IpAddr, u16)> {
-    if let Some(v4) = address.as_sockaddr_in() {
-        return Some((v4.ip().into(), v4.port()));
-    }
-    // An IPv4 client of a socket that takes both is shown as what it is.
-    address.as_sockaddr_in6().map(|v6| (v6.ip().to_canonical(), v6.port()))
-}
-
-/// The process at the other end of a unix socket: its id and its user.
-pub(super) fn credentials(fd: &OwnedFd) -> nix::Result<(libc::pid_t, libc::uid_t)> {
-    getsockopt(fd, sockopt::PeerCredentials).map(|credentials| (credentials.pid(), credentials.uid()))
+fn readable(watched: bool, token: Token) -> EpollEvent {
+    EpollEvent::new(if watched { EpollFlags::EPOLLIN } else { EpollFlags::empty() }, token.to_bits())
 }

@@ -1,42 +1,25 @@
 //! A client's connection: what it is doing, the bytes on their way in and out. No policy.
 
-use std::io::IoSlice;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io;
+use std::os::fd::OwnedFd;
 
-use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
+use tracing::error;
 
-use super::body::{Body, Store};
-use super::output::{Flushed, Gone, Output};
-use super::slots::Key;
-use crate::protocol::chunked::Decoder;
+use super::keyed::Key;
+use super::request::Request;
+use crate::io::body::{BodyIntake, IntakeError};
+use crate::io::close::reset_on_close;
+use crate::io::receive::{Received, receive};
+use crate::io::unsent::{Sent, Unsent};
 
 /// A request whose body is not whole yet.
 #[derive(Debug)]
 pub(super) struct Gathering {
     pub(super) head: Vec<u8>,
-    pub(super) store: Store,
-    pub(super) framing: Framing,
+    pub(super) intake: BodyIntake,
 }
 
-/// Where a request's body ends.
-#[derive(Debug)]
-pub(super) enum Framing {
-    /// So many bytes in all.
-    Length(u64),
-    Chunked(Decoder),
-}
-
-/// A whole request that waits for a thread.
-#[derive(Debug)]
-pub(super) struct Request {
-    pub(super) head: Vec<u8>,
-    pub(super) body: Body,
-    /// When it was complete, monotonic ns.
-    pub(super) since: u64,
-}
-
-/// What comes when the output is sent.
+/// What comes when all is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Then {
     NextRequest,
@@ -63,29 +46,19 @@ pub(super) enum Phase {
     Lingering,
 }
 
-/// What [`Client::receive`] got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Received {
-    Bytes(usize),
-    /// Nothing more for now.
-    Nothing,
-    /// The client will send no more.
-    End,
-}
-
 /// One connection. An idle one is this struct, its peer's text, and nothing else.
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) fd: OwnedFd,
     /// The text of [`crate::protocol::link::Peer`].
-    pub(super) peer: Box<[u8]>,
+    pub(super) peer: Box<str>,
     pub(super) phase: Phase,
     /// Bytes that were read and belong to a head that is not complete, or to the next request.
     pub(super) input: Vec<u8>,
     /// How many bytes of `input` are known not to hold a whole head.
     pub(super) seen: usize,
     /// Response bytes that the socket would not take yet.
-    pub(super) output: Output,
+    pub(super) unsent: Unsent,
     /// There may be something to read: an edge was reported and the socket was not read empty since.
     pub(super) readable: bool,
     /// The kernel said that the client will send no more; there may be bytes before that.
@@ -97,14 +70,14 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(fd: OwnedFd, peer: Box<[u8]>, deadline: u32) -> Self {
+    pub(super) fn new(fd: OwnedFd, peer: Box<str>, deadline: u32) -> Self {
         Self {
             fd,
             peer,
             phase: Phase::Idle,
             input: Vec::new(),
             seen: 0,
-            output: Output::default(),
+            unsent: Unsent::default(),
             readable: true,
             ended: false,
             write_armed: false,
@@ -113,59 +86,64 @@ impl Client {
     }
 
     /// Reads once, if there may be something.
+    ///
+    /// A read that does not fill the room has emptied the socket: the next bytes come with an edge of their own. But the
+    /// end may have come with the edge before.
     pub(super) fn receive(&mut self, room: &mut [u8]) -> Received {
-        let Self { fd, readable, ended, .. } = self;
-        receive(fd, readable, *ended, room)
+        if !self.readable {
+            return Received::Nothing;
+        }
+        let received = receive(&self.fd, room);
+        self.readable = match received {
+            Received::Bytes(count) => count == room.len() || self.ended,
+            Received::Nothing => false,
+            Received::End => self.readable,
+        };
+        received
     }
 
-    /// Reads body bytes right to where they wait, at most `most`. `None` when they cannot be read there.
-    pub(super) fn receive_body(&mut self, most: usize) -> Option<Received> {
-        let Self { fd, readable, ended, phase, .. } = self;
-        let Phase::Body(gathering) = phase else { return None };
-        let room = gathering.store.room()?;
-        let most = most.min(room.len());
-        let received = receive(fd, readable, *ended, &mut room[..most]);
-        if let Received::Bytes(count) = received {
-            gathering.store.filled(count);
-        }
-        Some(received)
+    /// The same right to where a body waits, for one that is received in place.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub(super) fn receive_body(&mut self) -> Result<Received, IntakeError> {
+        let Self { fd, readable: readable @ true, ended, phase: Phase::Body(gathering), .. } = self else {
+            return Ok(Received::Nothing);
+        };
+        let received = gathering.intake.receive(&*fd)?;
+        *readable = match received {
+            Received::Bytes(_) => gathering.intake.is_full() || *ended,
+            Received::Nothing => false,
+            Received::End => true,
+        };
+        Ok(received)
     }
 
     /// Sends, in order, whatever the socket takes; keeps the rest.
-    pub(super) fn send(&mut self, slices: &[IoSlice<'_>]) -> Result<(), Gone> {
-        self.output.send(&self.fd, slices)
+    ///
+    /// # Errors
+    /// When the client is gone, or what is for it can be kept no longer.
+    pub(super) fn send(&mut self, parts: &[&[u8]]) -> io::Result<()> {
+        self.unsent.send_or_spill(&self.fd, parts)
     }
 
     /// Sends more of what is kept.
-    pub(super) fn flush(&mut self) -> Result<Flushed, Gone> {
-        self.output.flush(&self.fd)
+    ///
+    /// # Errors
+    /// When the client is gone, or what was kept for it is not to be had.
+    pub(super) fn flush(&mut self) -> io::Result<Sent> {
+        let sent = self.unsent.send_some(&self.fd);
+        if let Err(problem) = &sent
+            && problem.kind() == io::ErrorKind::UnexpectedEof
+        {
+            error!("a response that was kept in a file cannot be read back; its connection is closed");
+        }
+        sent
     }
 
     /// Makes closing an error for the client, so that it does not take half a response for a whole one.
     pub(super) fn reset_on_close(&self) {
-        let at_once = nix::libc::linger { l_onoff: 1, l_linger: 0 };
-        // Where it does not work (unix sockets) the client sees an end, which is the most that can be done.
-        let _ = setsockopt(&self.fd, sockopt::Linger, &at_once);
-    }
-}
-
-/// Reads once. A read that does not fill the room has emptied the socket: the next bytes come with an edge of their own.
-/// But the end may have come with the edge before.
-fn receive(fd: &OwnedFd, readable: &mut bool, ended: bool, room: &mut [u8]) -> Received {
-    if !*readable {
-        return Received::Nothing;
-    }
-    match recv(fd.as_raw_fd(), room, MsgFlags::empty()) {
-        Ok(0) => Received::End,
-        Ok(count) => {
-            *readable = count == room.len() || ended;
-            Received::Bytes(count)
-        }
-        Err(Errno::EAGAIN) => {
-            *readable = false;
-            Received::Nothing
-        }
-        Err(_) => Received::End,
+        reset_on_close(&self.fd);
     }
 }
 

@@ -6,14 +6,19 @@
 
 use std::cmp::Reverse;
 
-use super::Router;
-use super::body::Body;
-use super::client::{self, Phase, Request};
+use super::client::{self, Phase};
+use super::keyed::{Key, Keyed};
 use super::link::{Link, Wanted};
-use super::slots::Key;
+use super::request::Request;
+use super::stall::go_on;
+use super::state::Router;
+use crate::clock;
+use crate::io::body::StoredBody;
 use crate::protocol::http::OVERLOADED;
 use crate::protocol::link::AHEAD_MAX;
-use crate::stats::clock;
+
+/// Seconds for which a worker may go on answering a client that is gone.
+pub(super) const UNWANTED: u32 = 1;
 
 /// A request that a thread had begun with when its link was lost.
 #[derive(Debug)]
@@ -32,11 +37,13 @@ pub(super) enum Keep {
     /// anything in time, work would only be moved about.
     First,
     Nothing,
+    /// Nothing, not even a body that is half sent: the link is to be closed.
+    NoLink,
 }
 
 impl Router<'_> {
     /// Gives a whole request to a thread, or lets it wait for one.
-    pub(super) fn dispatch(&mut self, key: Key, head: &[u8], body: Body) {
+    pub(super) fn dispatch(&mut self, key: Key, head: &[u8], body: StoredBody) {
         if self.clients.get_mut(key).is_none() {
             return;
         }
@@ -71,12 +78,13 @@ impl Router<'_> {
 
     /// Puts a request on a link. It is sent at once when the thread has nothing else to do, or when the link is full, and
     /// with all others at the end of the loop's turn otherwise.
-    fn dispatch_to(&mut self, link_key: Key, key: Key, head: &[u8], body: Body, since: u64) {
+    fn dispatch_to(&mut self, link_key: Key, key: Key, head: &[u8], body: StoredBody, since: u64) {
         let (Some(link), Some(client)) = (self.links.get_mut(link_key), self.clients.get_mut(key)) else { return };
         let Some(slot) = link.slot else { return };
         let is_first = link.dispatched.is_empty();
         if is_first {
             link.begun = self.now;
+            self.check_begun.get_or_insert(self.now.saturating_add(self.limits.not_begun));
         } else {
             self.ahead += 1;
         }
@@ -86,7 +94,7 @@ impl Router<'_> {
         if is_first || link.dispatched.len() == AHEAD_MAX {
             self.send_dispatched(link_key);
         } else {
-            self.unsent.push(link_key);
+            self.unsent_links.push(link_key);
         }
     }
 
@@ -105,7 +113,7 @@ impl Router<'_> {
 
     /// Sends what was put on links during this turn of the loop.
     pub(super) fn send_all_dispatched(&mut self) {
-        while let Some(key) = self.unsent.pop() {
+        while let Some(key) = self.unsent_links.pop() {
             self.send_dispatched(key);
         }
     }
@@ -145,7 +153,7 @@ impl Router<'_> {
                 return;
             }
             let head = std::mem::take(&mut request.head);
-            let body = std::mem::replace(&mut request.body, Body::Empty);
+            let body = std::mem::replace(&mut request.body, StoredBody::Empty);
             let since = request.since;
             self.queue.pop_front();
             if is_idle {
@@ -198,10 +206,10 @@ impl Router<'_> {
                 .iter()
                 .position(|dispatched| dispatched.wanted != Wanted::Cancelled)
                 .map_or(0, |at| at + 1),
-            Keep::Nothing => 0,
+            Keep::Nothing | Keep::NoLink => 0,
         };
         for index in (first..link.dispatched.len()).rev() {
-            let Some((key, request)) = link.cancel(dispatched, index, false) else { continue };
+            let Some((key, request)) = link.cancel(dispatched, index, keep == Keep::NoLink) else { continue };
             if index > 0 {
                 self.ahead -= 1;
             }
@@ -249,6 +257,7 @@ impl Router<'_> {
         if let Some(mut link) = self.links.remove(key)
             && link.slot.is_some()
         {
+            go_on(self.board, &mut self.threads, &mut link);
             self.threads.remove(link.pid, key);
             self.lose_dispatched(&mut link);
             self.dispatch_queue();
@@ -262,7 +271,7 @@ impl Router<'_> {
             client::Phase::Queued(_) => self.queue.retain(|queued| *queued != key),
             client::Phase::Serving(link_key) => {
                 if !self.spare(key, link_key)
-                    && let patience = self.in_seconds(super::UNWANTED)
+                    && let patience = self.in_seconds(UNWANTED)
                     && let Some(link) = self.links.get_mut(link_key)
                     && let Some(index) = link.position(key)
                 {
@@ -275,6 +284,7 @@ impl Router<'_> {
             _ => {}
         }
         self.cell.set_connections(self.clients.len());
+        self.make_room();
     }
 
     /// Takes back a request that nobody waits for any more, unless its thread has begun with it.
@@ -302,7 +312,7 @@ impl Router<'_> {
 
 /// Puts a request at the head of the queue.
 fn requeue(
-    clients: &mut super::Slots<client::Client>,
+    clients: &mut Keyed<client::Client>,
     queue: &mut std::collections::VecDeque<Key>,
     key: Key,
     request: Request,

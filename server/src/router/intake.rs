@@ -1,24 +1,26 @@
 //! From a client's bytes to a whole request: heads, bodies, refusals. What is whole goes to dispatch.
 
-use std::io::IoSlice;
 use std::mem::{self, MaybeUninit};
-use std::os::fd::AsRawFd;
 
-use nix::sys::socket::{Shutdown, shutdown};
-use tracing::{error, info};
+use tracing::warn;
 
-use super::Router;
-use super::body::{Body, Store};
-use super::client::{Framing, Gathering, Phase, Received, Then};
-use super::slots::Key;
-use crate::protocol::chunked::{Decoder, Step};
-use crate::protocol::http::{self, BODY_TOO_LARGE, BodyLength, MAX_HEADERS, Refusal};
+use super::client::{Gathering, Phase, Then};
+use super::keyed::Key;
+use super::state::Router;
+use crate::clock;
+use crate::io::accept::client_of;
+use crate::io::body::{BodyIntake, IntakeError, StoredBody};
+use crate::io::close::{LINGER, shut_sending};
+use crate::io::receive::Received;
+use crate::protocol::http::{self, BodyLength, MAX_HEADERS, Refusal};
 
 /// How much is read at once where a head is expected: nearly all requests, and little enough to copy when a large body
 /// begins in it.
 const HEAD_READ: usize = 16 * 1024;
 /// How many steps a connection may take before others get their turn.
 const TURNS: usize = 16;
+/// A write to a file that took longer is the last of the turn, ns.
+const DISK_SLOW: u64 = 5_000_000;
 
 /// Whether there is more to do for a connection at once.
 type Continue = bool;
@@ -31,7 +33,7 @@ impl Router<'_> {
             let go_on = match client.phase {
                 Phase::Idle | Phase::Head => self.read_head(scratch, key),
                 Phase::Body(_) => self.read_body(scratch, key),
-                Phase::Flushing(then) => client.output.is_empty() && self.finish_response(key, then),
+                Phase::Flushing(then) => client.unsent.is_empty() && self.finish_response(key, then),
                 Phase::Lingering => match client.receive(scratch) {
                     Received::Bytes(_) => true,
                     Received::Nothing => false,
@@ -99,64 +101,56 @@ impl Router<'_> {
         };
         let (head_bytes, rest) = bytes.split_at(head.len);
         client.seen = 0;
-        let (store, framing) = match head.body {
+        let intake = match head.body {
             BodyLength::None | BodyLength::Length(0) => {
                 client.input = rest.to_vec();
-                self.dispatch(key, head_bytes, Body::Empty);
+                self.dispatch(key, head_bytes, StoredBody::Empty);
                 return true;
             }
-            BodyLength::Length(length) if self.limits.refuse_body(length) => {
-                self.refuse(key, BODY_TOO_LARGE);
-                return true;
-            }
-            BodyLength::Length(length) => {
-                (Store::of_length(length, self.limits.post_buffering), Framing::Length(length))
-            }
-            BodyLength::Chunked => (Ok(Store::growing()), Framing::Chunked(Decoder::new())),
+            BodyLength::Length(length) => BodyIntake::of_length(length, self.limits.body, Vec::new()),
+            BodyLength::Chunked => Ok(BodyIntake::of_chunks(self.limits.body)),
         };
-        let store = match store {
-            Ok(store) => store,
-            Err(problem) => return self.cannot_store(key, &problem),
+        let intake = match intake {
+            Ok(intake) => intake,
+            Err(failure) => return self.refuse_body(key, &failure),
         };
-        client.phase = Phase::Body(Box::new(Gathering { head: head_bytes.to_vec(), store, framing }));
+        client.phase = Phase::Body(Box::new(Gathering { head: head_bytes.to_vec(), intake }));
         client.deadline = late;
         if head.expect_continue && rest.is_empty() {
-            let go_ahead = client.send(&[IoSlice::new(b"HTTP/1.1 100 Continue\r\n\r\n")]);
-            if go_ahead.is_err() {
+            if client.send(&[http::CONTINUE]).is_err() {
                 self.close_client(key);
                 return false;
             }
             self.arm_client(key);
         }
-        self.take_body(key, rest)
+        if rest.is_empty() { true } else { self.take_body(key, rest) }
     }
 
     fn read_body(&mut self, scratch: &mut [u8], key: Key) -> Continue {
         let late = self.in_seconds(self.limits.timeout);
         let Some(client) = self.clients.get_mut(key) else { return false };
         let Phase::Body(gathering) = &client.phase else { return true };
-        // A body of known length is read up to its end and not beyond, the next request being left where it is.
-        let left = match gathering.framing {
-            Framing::Length(length) => length - gathering.store.len(),
-            Framing::Chunked(_) => u64::MAX,
-        };
-        let left = usize::try_from(left).unwrap_or(usize::MAX);
-        let in_place = match gathering.framing {
-            Framing::Length(_) => client.receive_body(left),
-            Framing::Chunked(_) => None,
-        };
-        let most = scratch.len().min(left);
-        let (received, data) = match in_place {
-            Some(received) => (received, &[][..]),
-            None => match client.receive(&mut scratch[..most]) {
-                Received::Bytes(count) => (Received::Bytes(count), &scratch[..count]),
-                other => (other, &[][..]),
-            },
+        let intake = &gathering.intake;
+        let in_place = intake.is_in_place();
+        if intake.is_in_file() && self.disk_left == 0 && client.readable {
+            self.turn_again_client(key);
+            return false;
+        }
+        let received = if in_place {
+            match client.receive_body() {
+                Ok(received) => received,
+                Err(failure) => return self.refuse_body(key, &failure),
+            }
+        } else {
+            // A body of known length is read up to its end and not beyond, the next request being left where it is.
+            let left = intake.left().and_then(|left| usize::try_from(left).ok());
+            let room = left.map_or(scratch.len(), |left| left.min(scratch.len()));
+            client.receive(&mut scratch[..room])
         };
         match received {
-            Received::Bytes(_) => {
+            Received::Bytes(count) => {
                 client.deadline = late;
-                self.take_body(key, data)
+                if in_place { self.dispatch_whole(key) } else { self.take_body(key, &scratch[..count]) }
             }
             Received::Nothing => false,
             Received::End => {
@@ -168,61 +162,51 @@ impl Router<'_> {
 
     /// Takes the next bytes of the body, and dispatches the request when it is whole.
     fn take_body(&mut self, key: Key, bytes: &[u8]) -> Continue {
-        let limits = self.limits;
-        let in_memory = limits.post_buffering;
         let Some(client) = self.clients.get_mut(key) else { return false };
         let Phase::Body(gathering) = &mut client.phase else { return true };
-        let Gathering { store, framing, .. } = gathering.as_mut();
-        let (rest, whole) = match framing {
-            Framing::Length(length) => {
-                let left = usize::try_from(*length - store.len()).unwrap_or(usize::MAX);
-                let (data, rest) = bytes.split_at(bytes.len().min(left));
-                if let Err(problem) = store.push(data, in_memory) {
-                    return self.cannot_store(key, &problem);
-                }
-                (rest, store.len() == *length)
-            }
-            Framing::Chunked(decoder) => {
-                let mut rest = bytes;
-                loop {
-                    let (consumed, step) = match decoder.decode(rest) {
-                        Ok(decoded) => decoded,
-                        Err(refusal) => {
-                            self.refuse(key, refusal);
-                            return true;
-                        }
-                    };
-                    rest = &rest[consumed..];
-                    match step {
-                        Step::Data(data) if limits.refuse_body(store.len() + data.len() as u64) => {
-                            self.refuse(key, BODY_TOO_LARGE);
-                            return true;
-                        }
-                        Step::Data(data) => {
-                            if let Err(problem) = store.push(data, in_memory) {
-                                return self.cannot_store(key, &problem);
-                            }
-                        }
-                        Step::More => break (rest, false),
-                        Step::Done => break (rest, true),
-                    }
-                }
-            }
+        let intake = &mut gathering.intake;
+        let before = intake.is_in_file().then(clock::monotonic);
+        let (used, is_whole) = match intake.take(bytes) {
+            Ok(taken) => taken,
+            Err(failure) => return self.refuse_body(key, &failure),
         };
-        if !whole {
+        if let Some(before) = before {
+            self.use_disk(used as u64, before);
+        }
+        if !is_whole {
             return true;
         }
-        client.input = rest.to_vec();
+        self.dispatch_gathered(key, &bytes[used..])
+    }
+
+    /// Dispatches the request if its body is whole, which was received in place.
+    fn dispatch_whole(&mut self, key: Key) -> Continue {
+        match self.clients.get_mut(key).map(|client| &client.phase) {
+            Some(Phase::Body(gathering)) if gathering.intake.is_whole() => self.dispatch_gathered(key, &[]),
+            _ => true,
+        }
+    }
+
+    /// Dispatches a request whose body is whole; `rest` is what follows it.
+    fn dispatch_gathered(&mut self, key: Key, rest: &[u8]) -> Continue {
+        let Some(client) = self.clients.get_mut(key) else { return false };
         if let Phase::Body(gathering) = mem::replace(&mut client.phase, Phase::Idle) {
-            let Gathering { head, store, .. } = *gathering;
-            self.dispatch(key, &head, store.finish());
+            let Gathering { head, intake } = *gathering;
+            let (body, behind) = intake.finish();
+            client.input = if rest.is_empty() { behind } else { rest.to_vec() };
+            self.dispatch(key, &head, body);
         }
         true
     }
 
-    fn cannot_store(&mut self, key: Key, problem: &std::io::Error) -> Continue {
-        error!("cannot keep a request body larger than post-buffering: {problem}");
-        self.refuse(key, Refusal { status: 500, reason: "the request body could not be stored" });
+    /// A file was written to from `before` on. When that took long, others get their turn now.
+    pub(super) fn use_disk(&mut self, bytes: u64, before: u64) {
+        let is_slow = clock::monotonic().saturating_sub(before) > DISK_SLOW;
+        self.disk_left = if is_slow { 0 } else { self.disk_left.saturating_sub(bytes) };
+    }
+
+    fn refuse_body(&mut self, key: Key, failure: &IntakeError) -> Continue {
+        self.refuse(key, failure.refusal());
         true
     }
 
@@ -230,13 +214,13 @@ impl Router<'_> {
     pub(super) fn refuse(&mut self, key: Key, refusal: Refusal) {
         let late = self.in_seconds(self.limits.timeout);
         let Some(client) = self.clients.get_mut(key) else { return };
-        info!("{} from {}", refusal, String::from_utf8_lossy(&client.peer));
+        warn!("{} refused: {refusal}", client_of(&client.peer));
         let mut response = Vec::new();
         http::refusal_response(&refusal, &mut response);
         client.input = Vec::new();
         client.phase = Phase::Flushing(Then::Linger);
         client.deadline = late;
-        if client.send(&[IoSlice::new(&response)]).is_err() {
+        if client.send(&[&response]).is_err() {
             self.close_client(key);
         } else {
             self.arm_client(key);
@@ -246,7 +230,7 @@ impl Router<'_> {
     /// The response is sent: what comes now.
     fn finish_response(&mut self, key: Key, then: Then) -> Continue {
         let keepalive = self.in_seconds(self.limits.keepalive);
-        let linger = self.in_seconds(super::LINGER);
+        let linger = self.in_seconds(LINGER.as_secs() as u32);
         let stopping = self.stopping;
         let Some(client) = self.clients.get_mut(key) else { return false };
         match then {
@@ -260,8 +244,7 @@ impl Router<'_> {
                 client.input = Vec::new();
                 client.phase = Phase::Lingering;
                 client.deadline = linger;
-                // When the client is gone already, reading says so.
-                let _ = shutdown(client.fd.as_raw_fd(), Shutdown::Write);
+                shut_sending(&client.fd);
                 true
             }
             _ => {

@@ -2,17 +2,19 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
-use nix::errno::Errno;
-use nix::sys::sendfile::sendfile64;
-use nix::sys::socket::{MsgFlags, recv, sendmsg};
+use rustix::fs::sendfile;
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 
-use super::body::Body;
-use super::client::Request;
-use super::slots::Key;
-use crate::protocol::link::{AHEAD_MAX, Frames, RequestHead};
-use crate::stats::ahead::AheadCells;
+use super::keyed::Key;
+use super::request::Request;
+use crate::ids::{SlotId, ThreadIndex};
+use crate::io::body::StoredBody;
+use crate::io::receive::{Received, receive};
+use crate::protocol::link::{AHEAD_MAX, Frames, RequestLengths};
+use crate::stats::cell::AheadCells;
 
 /// The longest body that is sent with its head: copied, so that the request can be taken back, bytes.
 const SMALL_BODY: u64 = 16 * 1024;
@@ -44,25 +46,16 @@ pub(super) struct Dispatched {
     streams: bool,
 }
 
-/// What [`Link::receive`] got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Received {
-    Bytes(usize),
-    Nothing,
-    /// The worker closed the link.
-    End,
-}
-
 /// One link.
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) fd: OwnedFd,
     /// The worker's number and process id, and the thread's number.
     pub(super) worker: u32,
-    pub(super) thread: u32,
+    pub(super) thread: ThreadIndex,
     pub(super) pid: i32,
     /// The worker's slot on the scoreboard; `None` as long as it has not said who it is.
-    pub(super) slot: Option<u32>,
+    pub(super) slot: Option<SlotId>,
     pub(super) frames: Frames,
     /// Requests that are not answered, the oldest first. The thread has the first, or will have it next.
     pub(super) dispatched: VecDeque<Dispatched>,
@@ -71,8 +64,8 @@ pub(super) struct Link {
     /// Requests up to their bodies; or what has come of the greeting. Its memory is used again.
     pub(super) outgoing: Vec<u8>,
     sent: usize,
-    /// What is sent after `outgoing`: the rest of the last request.
-    body: Body,
+    /// What is sent after `outgoing`: the rest of the last request. It is kept until the thread is known to have begun.
+    body: StoredBody,
     body_sent: u64,
     /// A byte of the first dispatched request's response has come.
     pub(super) answered: bool,
@@ -80,6 +73,8 @@ pub(super) struct Link {
     pub(super) emptying: bool,
     /// When the thread could begin with the first dispatched request, monotonic ns.
     pub(super) begun: u64,
+    /// The thread has not begun with it for long: see [`super::not_begun`].
+    pub(super) is_stalled: bool,
     /// How many requests in a row the thread was soon done with.
     pub(super) streak: usize,
     /// The worker wants no further request.
@@ -99,7 +94,7 @@ impl Link {
         Self {
             fd,
             worker: 0,
-            thread: 0,
+            thread: ThreadIndex::new(0),
             pid,
             slot: None,
             frames: Frames::default(),
@@ -107,11 +102,12 @@ impl Link {
             number: 0,
             outgoing: Vec::new(),
             sent: 0,
-            body: Body::Empty,
+            body: StoredBody::Empty,
             body_sent: 0,
             answered: false,
             emptying: false,
             begun: 0,
+            is_stalled: false,
             streak: 0,
             leaving: false,
             readable: true,
@@ -133,8 +129,8 @@ impl Link {
     }
 
     /// Whether a request with this body can be put behind others.
-    pub(super) fn can_follow(body: &Body) -> bool {
-        matches!(body, Body::Empty) || matches!(body, Body::Memory(_) if body.len() <= SMALL_BODY)
+    pub(super) fn can_follow(body: &StoredBody) -> bool {
+        matches!(body, StoredBody::Empty) || matches!(body, StoredBody::Memory(_) if body.len() <= SMALL_BODY)
     }
 
     /// Takes a request to send, which came from `client` at `since`.
@@ -142,9 +138,9 @@ impl Link {
         &mut self,
         cells: &AheadCells,
         client: Key,
-        peer: &[u8],
+        peer: &str,
         head: &[u8],
-        body: Body,
+        body: StoredBody,
         since: u64,
     ) {
         if self.dispatched.is_empty() {
@@ -153,15 +149,15 @@ impl Link {
         }
         cells.dispatch(self.number);
         // Heads are bounded by buffer-size, peers by what addresses look like.
-        let lengths = RequestHead { head_len: head.len() as u32, peer_len: peer.len() as u32, body_len: body.len() };
+        let lengths = RequestLengths { head: head.len() as u32, peer: peer.len() as u32, body: body.len() };
         self.outgoing.extend_from_slice(&lengths.encode());
-        self.outgoing.extend_from_slice(peer);
+        self.outgoing.extend_from_slice(peer.as_bytes());
         let head_at = self.outgoing.len();
         self.outgoing.extend_from_slice(head);
         let follows = Self::can_follow(&body);
         let mut body_len = 0;
         match body {
-            Body::Memory(bytes) if follows => {
+            StoredBody::Memory(bytes) if follows => {
                 self.outgoing.extend_from_slice(&bytes);
                 body_len = bytes.len();
             }
@@ -188,6 +184,7 @@ impl Link {
     pub(super) fn pop(&mut self, now: u64) -> Option<Dispatched> {
         self.answered = false;
         self.emptying = false;
+        self.let_body_go();
         self.begun = now;
         self.dropped = 0;
         self.deadline = 0;
@@ -205,22 +202,62 @@ impl Link {
     }
 
     /// Takes the request at `index` back, with all of it, unless the thread has begun with it. Of a link that is not
-    /// `lost`, a body that is sent on its own is not taken back: the thread must find the end of it.
+    /// `lost`, a body that is still being sent is not taken back: the thread must find the end of it.
     pub(super) fn cancel(&mut self, cells: &AheadCells, index: usize, lost: bool) -> Option<(Key, Request)> {
+        let is_sent = self.is_sent();
         let ahead = self.dispatched.get_mut(index)?;
         let Wanted::By(client) = ahead.wanted else { return None };
-        let has_body = !ahead.streams || lost && !matches!(self.body, Body::Empty);
+        let has_body = !ahead.streams || (lost || is_sent) && !matches!(self.body, StoredBody::Empty);
         if !has_body || !cells.cancel(ahead.number) {
             return None;
         }
         ahead.wanted = Wanted::Cancelled;
         let since = ahead.since;
         let (head, rest) = self.outgoing[ahead.head_at..].split_at(ahead.head_len);
-        let body = match ahead.body_len {
-            0 => std::mem::replace(&mut self.body, Body::Empty),
-            len => Body::Memory(rest[..len].to_vec()),
+        let (head, body) = (head.to_vec(), rest.get(..ahead.body_len).unwrap_or_default());
+        let body = match (ahead.streams, body) {
+            (true, _) => {
+                self.body_sent = 0;
+                std::mem::take(&mut self.body)
+            }
+            (false, []) => StoredBody::Empty,
+            (false, body) => StoredBody::Memory(body.to_vec()),
         };
-        Some((client, Request { head: head.to_vec(), body, since }))
+        Some((client, Request { head, body, since }))
+    }
+
+    /// Whether there is a request that the thread is to begin with.
+    pub(super) fn has_first(&self) -> bool {
+        self.dispatched.front().is_some_and(|first| first.wanted != Wanted::Cancelled)
+    }
+
+    /// Whether a body is being sent that does not follow its head at once.
+    pub(super) fn is_streaming(&self) -> bool {
+        !self.is_sent() && self.dispatched.back().is_some_and(|last| last.streams)
+    }
+
+    /// Whether the thread has begun with the first request. Then nobody else will be sent its body, which need not be kept.
+    pub(super) fn has_begun(&mut self, cells: &AheadCells) -> bool {
+        let has_begun = self.dispatched.front().is_some_and(|first| cells.is_taken(first.number));
+        if has_begun {
+            self.let_body_go();
+        }
+        has_begun
+    }
+
+    /// A byte of the first request's response has come.
+    pub(super) fn begin_answer(&mut self) {
+        if !std::mem::replace(&mut self.answered, true) {
+            self.let_body_go();
+        }
+    }
+
+    /// Gives a body back that is sent: the response may take long.
+    fn let_body_go(&mut self) {
+        if self.is_sent() {
+            self.body = StoredBody::Empty;
+            self.body_sent = 0;
+        }
     }
 
     /// Spares the thread the request at `index`, unless it has begun with it.
@@ -263,38 +300,30 @@ impl Link {
     pub(super) fn send(&mut self) -> io::Result<()> {
         while !self.is_sent() {
             match self.send_once() {
-                Ok(0) | Err(Errno::EAGAIN) => return Ok(()),
-                Ok(_) | Err(Errno::EINTR) => {}
+                Ok(0) | Err(Errno::AGAIN) => return Ok(()),
+                Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        // Given back early: the response may take long.
-        self.body = Body::Empty;
-        self.body_sent = 0;
         Ok(())
     }
 
-    fn send_once(&mut self) -> nix::Result<usize> {
+    fn send_once(&mut self) -> Result<usize, Errno> {
         let head = &self.outgoing[self.sent..];
-        let flags = MsgFlags::MSG_NOSIGNAL;
         let count = match &self.body {
-            Body::File(file, len) if head.is_empty() => {
-                // The position in the file never passes its length, which the kernel keeps in 63 bits.
-                let mut position = self.body_sent as i64;
+            StoredBody::File(file, len) if head.is_empty() => {
                 let most = usize::try_from(len - self.body_sent).unwrap_or(usize::MAX);
-                let count = sendfile64(self.fd.as_fd(), file, Some(&mut position), most)?;
-                if count == 0 {
-                    // Somebody cut the file off under us.
-                    return Err(Errno::EIO);
-                }
-                self.body_sent += count as u64;
-                return Ok(count);
+                // It moves the position on by what it sends.
+                let count = sendfile(&self.fd, file, Some(&mut self.body_sent), most)?;
+                // Somebody cut the file off under us.
+                return if count == 0 { Err(Errno::IO) } else { Ok(count) };
             }
-            Body::Memory(bytes) => {
+            StoredBody::Memory(bytes) => {
                 let body = &bytes[usize::try_from(self.body_sent).unwrap_or(bytes.len())..];
-                sendmsg::<()>(self.fd.as_raw_fd(), &[IoSlice::new(head), IoSlice::new(body)], &[], flags, None)?
+                let mut none = SendAncillaryBuffer::default();
+                sendmsg(&self.fd, &[IoSlice::new(head), IoSlice::new(body)], &mut none, SendFlags::NOSIGNAL)?
             }
-            _ => nix::sys::socket::send(self.fd.as_raw_fd(), head, flags)?,
+            _ => send(&self.fd, head, SendFlags::NOSIGNAL)?,
         };
         let of_head = count.min(head.len());
         self.sent += of_head;
@@ -302,23 +331,18 @@ impl Link {
         Ok(count)
     }
 
-    /// Reads once, if there may be something.
+    /// Reads once, if there may be something. Like a client's, but for the end: a unix socket that was closed with bytes
+    /// that nobody read says so with an error.
     pub(super) fn receive(&mut self, room: &mut [u8]) -> Received {
         if !self.readable {
             return Received::Nothing;
         }
-        match recv(self.fd.as_raw_fd(), room, MsgFlags::empty()) {
-            Ok(0) => Received::End,
-            Ok(count) => {
-                self.readable = count == room.len() || self.ended;
-                Received::Bytes(count)
-            }
-            Err(Errno::EAGAIN) => {
-                self.readable = false;
-                Received::Nothing
-            }
-            // A unix socket says so when it was closed with bytes that were not read.
-            Err(_) => Received::End,
-        }
+        let received = receive(&self.fd, room);
+        self.readable = match received {
+            Received::Bytes(count) => count == room.len() || self.ended,
+            Received::Nothing => false,
+            Received::End => self.readable,
+        };
+        received
     }
 }

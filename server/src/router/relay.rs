@@ -1,17 +1,18 @@
 //! From a thread's responses to the clients. What is read of a link at once may be the ends and beginnings of several.
 
-use std::io::IoSlice;
-
 use tracing::warn;
 
-use super::Router;
 use super::client::{Phase, Then};
-use super::dispatch::{Begun, Keep};
-use super::link::{Link, Received, Wanted};
-use super::output::MEMORY_MAX;
-use super::slots::Key;
+use super::dispatch::{Begun, Keep, UNWANTED};
+use super::keyed::Key;
+use super::link::{Link, Wanted};
+use super::stall::go_on;
+use super::state::Router;
+use crate::clock;
+use crate::io::receive::Received;
+use crate::io::unsent::MEMORY_MAX;
 use crate::protocol::http::WORKER_LOST;
-use crate::protocol::link::{AHEAD_MAX, Step};
+use crate::protocol::link::{AHEAD_MAX, Frame};
 
 /// Reads of one link before others get their turn.
 const TURNS: usize = 8;
@@ -33,7 +34,7 @@ enum Relayed {
 
 /// Pieces for one client, until they are sent with one call.
 struct Pieces<'a> {
-    slices: [IoSlice<'a>; SLICES],
+    slices: [&'a [u8]; SLICES],
     used: usize,
 }
 
@@ -60,9 +61,16 @@ impl Router<'_> {
     fn relay(&mut self, scratch: &mut [u8], key: Key) -> Relayed {
         let Some(link) = self.links.get_mut(key) else { return Relayed::Nothing };
         if let Some(Wanted::By(client)) = link.dispatched.front().map(|dispatched| dispatched.wanted)
-            && self.clients.get_mut(client).is_some_and(|client| client.output.is_full())
+            && let Some(client) = self.clients.get_mut(client)
+            && !client.unsent.is_empty()
         {
-            return Relayed::Nothing;
+            if client.unsent.is_full() {
+                return Relayed::Nothing;
+            }
+            if self.disk_left == 0 && link.readable && client.unsent.spills() {
+                self.turn_again_link(key);
+                return Relayed::Nothing;
+            }
         }
         let count = match link.receive(scratch) {
             Received::Bytes(count) => count,
@@ -70,29 +78,29 @@ impl Router<'_> {
             Received::End => return Relayed::Lost,
         };
         let mut rest = &scratch[..count];
-        let mut pieces = Pieces { slices: [IoSlice::new(&[]); SLICES], used: 0 };
+        let mut pieces = Pieces { slices: [&[][..]; SLICES], used: 0 };
         // Whose responses are complete: no more than were dispatched.
         let mut completed = [None; AHEAD_MAX];
         let mut count_completed = 0;
         let mut is_free = false;
         while !rest.is_empty() {
             let Some(link) = self.links.get_mut(key) else { return Relayed::Nothing };
-            let Ok((consumed, step)) = link.frames.decode(rest) else {
+            let Ok((consumed, frame)) = link.frames.decode(rest) else {
                 return Relayed::Nonsense("a length that no frame has");
             };
             rest = &rest[consumed..];
             let streak = link.streak;
             let wanted = link.dispatched.front().map(|dispatched| dispatched.wanted);
-            match (step, wanted) {
-                (Step::More, _) => {}
-                (Step::Leaving, _) => {
+            match (frame, wanted) {
+                (Frame::More, _) => {}
+                (Frame::Leaving, _) => {
                     link.leaving = true;
                     is_free = true;
                 }
                 _ if link.emptying => return Relayed::Nonsense("a response to no request"),
-                (Step::Data(data), Some(Wanted::By(client))) => {
-                    link.answered = true;
-                    pieces.slices[pieces.used] = IoSlice::new(data);
+                (Frame::Data(data), Some(Wanted::By(client))) => {
+                    link.begin_answer();
+                    pieces.slices[pieces.used] = data;
                     pieces.used += 1;
                     // Not when the next piece comes: this may be the end of the client, and nothing of it may be left
                     // for the next one.
@@ -100,8 +108,8 @@ impl Router<'_> {
                         self.pass_on(client, &mut pieces);
                     }
                 }
-                (Step::Data(data), Some(Wanted::Nobody)) => link.dropped += data.len(),
-                (Step::Done { keep, quick }, Some(wanted @ (Wanted::By(_) | Wanted::Nobody))) => {
+                (Frame::Data(data), Some(Wanted::Nobody)) => link.dropped += data.len(),
+                (Frame::Done { keep, quick }, Some(wanted @ (Wanted::By(_) | Wanted::Nobody))) => {
                     if let Wanted::By(client) = wanted {
                         self.pass_on(client, &mut pieces);
                         self.complete(client, keep);
@@ -111,7 +119,15 @@ impl Router<'_> {
                     self.next(key, if quick { streak + 1 } else { 0 });
                     is_free = true;
                 }
-                (Step::Skipped, Some(Wanted::Cancelled)) => {
+                (Frame::Aborted, Some(wanted @ (Wanted::By(_) | Wanted::Nobody))) => {
+                    if let Wanted::By(client) = wanted {
+                        pieces.used = 0;
+                        self.reset_client(client);
+                    }
+                    self.next(key, 0);
+                    is_free = true;
+                }
+                (Frame::Skipped, Some(Wanted::Cancelled)) => {
                     self.next(key, streak);
                     is_free = true;
                 }
@@ -147,11 +163,23 @@ impl Router<'_> {
             return;
         }
         let Some(client) = self.clients.get_mut(key) else { return };
+        let before = client.unsent.spills().then(clock::monotonic);
         if client.send(&pieces.slices[..used]).is_err() {
             self.close_client(key);
         } else {
             self.arm_client(key);
         }
+        if let Some(before) = before {
+            self.use_disk(pieces.slices[..used].iter().map(|piece| piece.len() as u64).sum(), before);
+        }
+    }
+
+    /// A client's response breaks off: it must not take what it has for the whole.
+    fn reset_client(&mut self, key: Key) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        client.reset_on_close();
+        client.phase = Phase::Flushing(Then::Close);
+        self.close_client(key);
     }
 
     /// A client's response is complete.
@@ -160,16 +188,17 @@ impl Router<'_> {
         let keep = keep && self.limits.keepalive > 0;
         if let Some(client) = self.clients.get_mut(key) {
             client.phase = Phase::Flushing(if keep { Then::NextRequest } else { Then::Close });
-            client.deadline = if client.output.is_empty() { 0 } else { late };
+            client.deadline = if client.unsent.is_empty() { 0 } else { late };
         }
     }
 
     /// The thread is done with the first of what it was dispatched.
     fn next(&mut self, key: Key, streak: usize) {
-        let patience = self.in_seconds(super::UNWANTED);
+        let patience = self.in_seconds(UNWANTED);
         let now = self.now;
         let Some(link) = self.links.get_mut(key) else { return };
         link.streak = streak.min(AHEAD_MAX);
+        go_on(self.board, &mut self.threads, link);
         if !link.is_sent() && link.dispatched.len() == 1 {
             // The worker answered without the whole request; it takes the rest of it before the next.
             link.emptying = true;
@@ -180,6 +209,8 @@ impl Router<'_> {
         }
         link.pop(now);
         let Some(first) = link.dispatched.front() else { return };
+        let check = now.saturating_add(self.limits.not_begun);
+        self.check_begun.get_or_insert(check);
         if first.wanted == Wanted::Nobody {
             link.deadline = patience;
         }
@@ -246,6 +277,7 @@ impl Router<'_> {
         if link.slot.is_none() {
             return;
         }
+        go_on(self.board, &mut self.threads, &mut link);
         self.threads.remove(link.pid, link_key);
         for begun in self.lose_dispatched(&mut link) {
             self.answer_for(scratch, &link, &begun);
@@ -260,10 +292,7 @@ impl Router<'_> {
         let (worker, thread) = (link.worker, link.thread);
         warn!("worker {worker} thread {thread} was lost while it held '{}'", String::from_utf8_lossy(line).trim());
         if answered {
-            let Some(client) = self.clients.get_mut(key) else { return };
-            client.reset_on_close();
-            client.phase = Phase::Flushing(Then::Close);
-            self.close_client(key);
+            self.reset_client(key);
         } else {
             self.refuse(key, WORKER_LOST);
             self.advance(scratch, key);

@@ -1,11 +1,11 @@
 //! Which thread serves next: the free threads of all workers, and the choice among them.
 //!
 //! The worker with the fewest busy threads is taken, so that two requests do not share one interpreter's lock while another
-//! worker idles; among equals the one that served last, whose memory is still in the processor's caches.
+//! worker idles, and before all a worker that begins with what it is sent; among equals the one that served last, whose memory is still in the processor's caches.
 
 use std::cmp::Reverse;
 
-use super::slots::Key;
+use super::keyed::Key;
 
 /// A worker process with at least one link.
 #[derive(Debug)]
@@ -13,6 +13,8 @@ struct Worker {
     /// Its process id: a worker and its successor have the same number while they overlap.
     pid: i32,
     links: usize,
+    /// Threads that do not begin with what they were sent.
+    stalled: usize,
     /// Free threads, the last used at the end.
     idle: Vec<Key>,
     /// When it last got a request, in requests.
@@ -32,7 +34,7 @@ impl Threads {
     pub(super) fn add(&mut self, pid: i32) {
         match self.worker(pid) {
             Some(worker) => worker.links += 1,
-            None => self.workers.push(Worker { pid, links: 1, idle: Vec::new(), used: 0 }),
+            None => self.workers.push(Worker { pid, links: 1, stalled: 0, idle: Vec::new(), used: 0 }),
         }
     }
 
@@ -61,9 +63,28 @@ impl Threads {
             .workers
             .iter_mut()
             .filter(|worker| !worker.idle.is_empty())
-            .min_by_key(|worker| (worker.links - worker.idle.len(), Reverse(worker.used)))?;
+            .min_by_key(|worker| (worker.stalled, worker.links - worker.idle.len(), Reverse(worker.used)))?;
         best.used = self.clock;
         best.idle.pop()
+    }
+
+    /// A thread of the process does not begin with what it was sent.
+    pub(super) fn stall(&mut self, pid: i32) {
+        if let Some(worker) = self.worker(pid) {
+            worker.stalled += 1;
+        }
+    }
+
+    /// It goes on.
+    pub(super) fn go_on(&mut self, pid: i32) {
+        if let Some(worker) = self.worker(pid) {
+            worker.stalled = worker.stalled.saturating_sub(1);
+        }
+    }
+
+    /// Whether a thread of another process is free, which begins with what it is sent.
+    pub(super) fn has_free_elsewhere(&self, pid: i32) -> bool {
+        self.workers.iter().any(|worker| worker.pid != pid && worker.stalled == 0 && !worker.idle.is_empty())
     }
 
     /// How often a thread is among the free ones.
@@ -115,6 +136,18 @@ mod tests {
             assert_eq!(threads.take(), Some(first));
             threads.release(pid, first);
         }
+    }
+
+    #[test]
+    fn a_worker_that_does_not_begin_is_the_last_to_be_taken() {
+        let mut threads = two_workers();
+        threads.stall(1);
+        assert!(threads.has_free_elsewhere(1) && !threads.has_free_elsewhere(2));
+        let taken: Vec<_> = std::iter::from_fn(|| threads.take()).map(Key::to_bits).collect();
+        assert_eq!(taken, [21, 20, 11, 10]);
+        threads.go_on(1);
+        threads.release(1, link(10));
+        assert!(threads.has_free_elsewhere(2));
     }
 
     #[test]

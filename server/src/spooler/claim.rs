@@ -25,7 +25,7 @@ const WRITERS_MOMENT: Duration = Duration::from_secs(10);
 
 /// What came of trying to take a job.
 #[derive(Debug)]
-pub(super) enum Taken {
+pub(crate) enum Taken {
     /// It is ours alone until the claim is dropped.
     Claim(Claim, Job),
     /// Somebody else has it, or still writes it.
@@ -40,7 +40,7 @@ pub(super) enum Taken {
 
 /// A job that this process has locked.
 #[derive(Debug)]
-pub(super) struct Claim {
+pub(crate) struct Claim {
     file: File,
     path: PathBuf,
 }
@@ -49,7 +49,7 @@ pub(super) struct Claim {
 ///
 /// # Errors
 /// When the file cannot be worked with although it is there.
-pub(super) fn take(directory: &Path, ticket: &Ticket, now: Moment) -> io::Result<Taken> {
+pub(crate) fn take(directory: &Path, ticket: &Ticket, now: Moment) -> io::Result<Taken> {
     let path = directory.join(ticket.path());
     match try_take(&path, now) {
         Ok(Some(taken)) => Ok(taken),
@@ -126,7 +126,7 @@ fn not_now(metadata: &Metadata, now: Moment) -> Option<Taken> {
 }
 
 /// The earliest moment at which a job may run: its file's modification time.
-pub(super) fn modified(metadata: &Metadata) -> Moment {
+pub(crate) fn modified(metadata: &Metadata) -> Moment {
     let seconds = u64::try_from(metadata.mtime()).unwrap_or(0);
     seconds.saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec() as u64)
 }
@@ -163,7 +163,7 @@ impl Claim {
     ///
     /// # Errors
     /// When it cannot be removed; the job will run again.
-    pub(super) fn done(self) -> io::Result<()> {
+    pub(crate) fn done(self) -> io::Result<()> {
         match std::fs::remove_file(&self.path) {
             // Somebody was quicker: it will not run again either way.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -175,7 +175,7 @@ impl Claim {
     ///
     /// # Errors
     /// When the file system refuses.
-    pub(super) fn retry(self, delay: Duration) -> io::Result<(u32, Moment)> {
+    pub(crate) fn retry(self, delay: Duration) -> io::Result<(u32, Moment)> {
         let count = tries::count_one(&self.path);
         let at = SystemTime::now() + delay;
         self.file.set_modified(at)?;

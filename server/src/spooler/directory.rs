@@ -1,15 +1,11 @@
 //! The directories that jobs lie in, before anybody works in them.
 
-#![allow(unsafe_code)]
-
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 
 use anyhow::Context;
-use nix::libc;
 use nix::unistd::{Gid, Uid, chown, geteuid};
-use tracing::warn;
 
 use crate::config::Config;
 
@@ -34,12 +30,4 @@ pub(crate) fn prepare(config: &mut Config) -> anyhow::Result<()> {
             .with_context(|| format!("spooler: cannot enter '{}'", directory.display()))?;
     }
     Ok(())
-}
-
-/// Gives this process the lowest priority.
-pub(super) fn be_nice() {
-    // SAFETY: a system call without memory of ours.
-    if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) } != 0 {
-        warn!("spooler: cannot lower its priority: {}", io::Error::last_os_error());
-    }
 }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use super::job::Ticket;
 
 /// Unix time in ns.
-pub(super) type Moment = u64;
+pub(crate) type Moment = u64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct State {
@@ -23,7 +23,7 @@ struct State {
 
 /// The jobs.
 #[derive(Debug, Default)]
-pub(super) struct Index {
+pub(crate) struct Index {
     jobs: BTreeMap<Rc<Ticket>, State>,
     /// Those that may run, in order.
     ready: BTreeSet<Rc<Ticket>>,
@@ -34,13 +34,13 @@ pub(super) struct Index {
 
 impl Index {
     /// A job may run from `due` on. It may be known already.
-    pub(super) fn put(&mut self, ticket: Ticket, due: Moment) {
+    pub(crate) fn put(&mut self, ticket: Ticket, due: Moment) {
         let held = self.jobs.get(&ticket).map_or(0, |state| state.held);
         self.set(Rc::new(ticket), due, held);
     }
 
     /// As [`Self::put`], and whatever else comes to be known of the job, nothing is to be done with it until `due`.
-    pub(super) fn hold(&mut self, ticket: Ticket, due: Moment) {
+    pub(crate) fn hold(&mut self, ticket: Ticket, due: Moment) {
         self.set(Rc::new(ticket), due, due);
     }
 
@@ -52,7 +52,7 @@ impl Index {
     }
 
     /// A job is there no more.
-    pub(super) fn remove(&mut self, ticket: &Ticket) {
+    pub(crate) fn remove(&mut self, ticket: &Ticket) {
         if let Some((ticket, state)) = self.jobs.remove_entry(ticket)
             && !self.ready.remove(&ticket)
         {
@@ -61,7 +61,7 @@ impl Index {
     }
 
     /// The job to run at `now`. It stays known, and is not returned again before [`Self::put`].
-    pub(super) fn next(&mut self, now: Moment) -> Option<Ticket> {
+    pub(crate) fn next(&mut self, now: Moment) -> Option<Ticket> {
         while self.waiting.first().is_some_and(|(due, _)| *due <= now) {
             if let Some((_, ticket)) = self.waiting.pop_first() {
                 self.ready.insert(ticket);
@@ -76,23 +76,23 @@ impl Index {
     }
 
     /// When the next job that may not run yet may.
-    pub(super) fn next_due(&self) -> Option<Moment> {
+    pub(crate) fn next_due(&self) -> Option<Moment> {
         self.waiting.first().map(|(due, _)| *due)
     }
 
     /// A scan of the whole directory begins.
-    pub(super) fn begin_scan(&mut self) {
+    pub(crate) fn begin_scan(&mut self) {
         self.scans += 1;
     }
 
     /// The scan has found this job. Whether it was known.
-    pub(super) fn seen(&mut self, ticket: &Ticket) -> bool {
+    pub(crate) fn seen(&mut self, ticket: &Ticket) -> bool {
         let state = self.jobs.get_mut(ticket);
         state.map(|state| state.scan = self.scans).is_some()
     }
 
     /// The scan is over: what it has not found is there no more.
-    pub(super) fn end_scan(&mut self) {
+    pub(crate) fn end_scan(&mut self) {
         let gone: Vec<_> = self
             .jobs
             .iter()
@@ -106,7 +106,7 @@ impl Index {
 
     /// How many jobs are known.
     #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.jobs.len()
     }
 }

@@ -10,7 +10,7 @@ use super::job::{Ticket, number};
 
 /// What lies in a directory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Queue {
+pub(crate) struct Queue {
     /// Jobs, those that run included.
     pub jobs: u64,
     /// When the oldest was queued, unix µs; `None` when there is none whose name tells.

@@ -27,13 +27,13 @@ const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// Watches a directory, and those of its priorities.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(crate) struct Watch {
     directory: PathBuf,
     inotify: Inotify,
     /// The room that each watch is of; empty for the directory itself.
     rooms: HashMap<WatchDescriptor, OsString>,
     /// When the next scan is due.
-    pub(super) scan_due: Instant,
+    pub(crate) scan_due: Instant,
 }
 
 impl Watch {
@@ -41,7 +41,7 @@ impl Watch {
     ///
     /// # Errors
     /// When the directory cannot be watched.
-    pub(super) fn new(directory: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn new(directory: &Path) -> anyhow::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
             .context("inotify cannot be used (raise fs.inotify.max_user_instances with sysctl)")?;
         let mut watch =
@@ -51,7 +51,7 @@ impl Watch {
     }
 
     /// Readable when something has happened.
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.inotify.as_fd()
     }
 
@@ -71,7 +71,7 @@ impl Watch {
     }
 
     /// Takes note of what has happened since the last time. Never blocks.
-    pub(super) fn look(&mut self, index: &mut Index) -> anyhow::Result<()> {
+    pub(crate) fn look(&mut self, index: &mut Index) -> anyhow::Result<()> {
         loop {
             match self.inotify.read_events() {
                 Ok(events) => {
@@ -136,7 +136,7 @@ impl Watch {
     ///
     /// # Errors
     /// When the directory cannot be read.
-    pub(super) fn scan(&mut self, index: &mut Index, frequency: Duration) -> io::Result<()> {
+    pub(crate) fn scan(&mut self, index: &mut Index, frequency: Duration) -> io::Result<()> {
         let began = Instant::now();
         index.begin_scan();
         self.read(index, OsStr::new(""))?;

@@ -1,19 +1,14 @@
 //! What is known of the server, and how it is told: the scoreboard that workers write, the snapshot that is made of
 //! it, and the servers that send it. No policy lives here.
 
-pub mod ahead;
 pub mod backlog;
 pub mod cell;
-pub mod clock;
-pub mod footprint;
-pub mod memory;
+pub mod memory_sampler;
 pub mod metrics;
 pub mod request;
 pub mod scoreboard;
 pub mod server;
-mod shared_metrics;
 pub mod snapshot;
-pub mod spooler_cell;
-mod spooler_metrics;
 pub mod spoolers;
+pub mod state;
 pub mod totals;

@@ -5,8 +5,9 @@
 
 use rwsgi_stats::RequestInfo;
 
-use super::cell::{HeldRequest, Wire};
-use crate::protocol::target;
+use super::cell::HeldRequest;
+use crate::clock::MonotonicNanos;
+use crate::protocol::{SocketProtocol, target};
 
 /// Variables that give sessions or passwords away.
 const SECRETS: [&str; 3] = ["HTTP_COOKIE", "HTTP_AUTHORIZATION", "HTTP_PROXY_AUTHORIZATION"];
@@ -19,9 +20,9 @@ impl Vars {
     /// The variables that are told of `held`, on the server of that name. Secrets are left out.
     #[must_use]
     pub fn of(held: &HeldRequest, server_name: &str) -> Self {
-        let mut vars = match held.wire {
-            Wire::Http => http(held, server_name),
-            Wire::Uwsgi => uwsgi(&held.head),
+        let mut vars = match held.protocol {
+            SocketProtocol::Http => http(held, server_name),
+            SocketProtocol::Uwsgi => uwsgi(&held.head),
         };
         vars.0.retain(|(name, _)| !SECRETS.iter().any(|secret| name.eq_ignore_ascii_case(secret)));
         vars
@@ -56,12 +57,12 @@ impl Vars {
     }
 }
 
-/// One line for a log: the request, its client, and for how long it had run at `now` (monotonic ns).
+/// One line for a log: the request, its client, and for how long it had run at `now`.
 #[must_use]
-pub fn describe(held: &HeldRequest, now: u64) -> String {
+pub fn describe(held: &HeldRequest, now: MonotonicNanos) -> String {
     let vars = Vars::of(held, "");
     let get = |name| vars.get(name).unwrap_or("?");
-    let seconds = now.saturating_sub(held.started) as f64 / 1e9;
+    let seconds = now.since(held.started).as_secs_f64();
     let line = format!("{} {}", get("REQUEST_METHOD"), get("REQUEST_URI"));
     // A uwsgi client may send anything; a log line stays one line.
     let line: String = line.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
@@ -132,8 +133,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn held(wire: Wire, head: &[u8]) -> HeldRequest {
-        HeldRequest { started: 1_000, wire, peer: "10.0.0.7 4711 10.0.0.1 9090".into(), head: head.to_vec() }
+    fn held(protocol: SocketProtocol, head: &[u8]) -> HeldRequest {
+        HeldRequest {
+            started: MonotonicNanos::from_nanos(1_000),
+            protocol,
+            peer: "10.0.0.7 4711 10.0.0.1 9090".into(),
+            head: head.to_vec(),
+        }
     }
 
     const HEAD: &[u8] = b"POST /caf%C3%A9/x?a=%20b HTTP/1.1\r\nHost: web1:9090\r\nCookie: sid=secret\r\n\
@@ -147,7 +153,7 @@ mod tests {
 
     #[test]
     fn an_http_head_is_told_as_cgi_variables_without_secrets() {
-        let vars = Vars::of(&held(Wire::Http, HEAD), "web1");
+        let vars = Vars::of(&held(SocketProtocol::Http, HEAD), "web1");
         let lines: Vec<_> = vars.lines().collect();
         assert_eq!(
             lines,
@@ -182,7 +188,7 @@ mod tests {
             ("http_authorization", "secret"),
             ("REMOTE_ADDR", "192.0.2.1"),
         ]);
-        let vars = Vars::of(&held(Wire::Uwsgi, &head), "web1");
+        let vars = Vars::of(&held(SocketProtocol::Uwsgi, &head), "web1");
         assert_eq!(
             vars.lines().collect::<Vec<_>>(),
             ["REQUEST_METHOD=GET", "REQUEST_URI=/a?b", "REMOTE_ADDR=192.0.2.1"]
@@ -193,22 +199,22 @@ mod tests {
     #[test]
     fn a_log_line_stays_one_line() {
         let head = packet(&[("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/a\nworker 1 died"), ("REMOTE_ADDR", "::1")]);
-        let line = describe(&held(Wire::Uwsgi, &head), 3_200_001_000);
+        let line = describe(&held(SocketProtocol::Uwsgi, &head), MonotonicNanos::from_nanos(3_200_001_000));
         assert_eq!(line, "GET /a\u{fffd}worker 1 died of ::1 for 3.2 s");
-        assert_eq!(describe(&held(Wire::Uwsgi, b""), 1_000), "? ? for 0.0 s");
+        assert_eq!(describe(&held(SocketProtocol::Uwsgi, b""), MonotonicNanos::from_nanos(1_000)), "? ? for 0.0 s");
     }
 
     proptest! {
         #[test]
         fn a_head_cut_anywhere_gives_no_secret_away(len in 0..HEAD.len()) {
-            let told = Vars::of(&held(Wire::Http, &HEAD[..len]), "web1").lines().collect::<Vec<_>>().join("\n");
+            let told = Vars::of(&held(SocketProtocol::Http, &HEAD[..len]), "web1").lines().collect::<Vec<_>>().join("\n");
             prop_assert!(!told.contains("secret"), "{told}");
         }
 
         #[test]
         fn any_bytes_are_read_as_something(head in prop::collection::vec(any::<u8>(), 0..300)) {
-            for wire in [Wire::Http, Wire::Uwsgi] {
-                let _ = Vars::of(&held(wire, &head), "web1").info();
+            for protocol in [SocketProtocol::Http, SocketProtocol::Uwsgi] {
+                let _ = Vars::of(&held(protocol, &head), "web1").info();
             }
         }
     }

@@ -1,44 +1,35 @@
-//! The scoreboard: one shared memory mapping of fixed layout: a header with what the router writes, a slot for each life of
-//! a worker, a cell for each spooler.
+//! The scoreboard: shared memory of fixed layout: a header with what the http router writes, a slot for each worker
+//! process, a cell for each spooler.
 //!
-//! The master creates it (a memfd), every other process inherits it. A slot belongs to one process from its fork until
-//! the master has reaped it: a reload has two lives of one worker side by side, so that there are more slots than
-//! workers. The master adds a dead life's counts to its own totals and clears the slot; so a crash loses no count.
+//! The master makes it, every other process inherits it. A slot belongs to one process from its fork until the master
+//! has reaped it: a reload has two processes of one worker side by side, so that there are more slots than workers. The
+//! master adds a dead process's counts to its own totals and clears the slot; so a crash loses no count.
 
-#![allow(unsafe_code)]
+use std::os::fd::{BorrowedFd, OwnedFd};
 
-use std::num::NonZeroUsize;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::ptr::NonNull;
+use serde::{Deserialize, Serialize};
 
-use nix::fcntl::{FallocateFlags, fallocate};
-use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
-use nix::unistd::ftruncate;
-
-use super::ahead::AheadCells;
-use super::cell::{RouterCell, ThreadCell, WorkerCell};
-use super::spooler_cell::SpoolerCell;
+use super::cell::{AheadCells, Corrupt, RouterCell, SpoolerCell, ThreadCell, ThreadSample, WorkerCell};
+use crate::ids::{SlotId, ThreadIndex};
+use crate::procfs;
+use crate::shared_memory::{Shareable, SharedMemory};
 
 /// What a process needs to know to map the scoreboard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layout {
-    /// Slots for lives of workers.
+    /// Slots for processes of workers.
     pub slots: u32,
-    /// Threads (threads) in each.
+    /// Threads in each.
     pub threads: u32,
     /// Spoolers.
     pub spoolers: u32,
 }
 
-/// Slots begin on a page, so that one can be cleared by giving its pages back.
-const PAGE: usize = 4096;
-
 impl Layout {
-    /// Room for `workers` of `threads` threads, with as many lives more as may linger beside their successors.
+    /// Room for `workers` of `threads` threads, with as many processes more as may linger beside their successors.
     #[must_use]
     pub fn new(workers: u32, threads: u32) -> Self {
-        Self { slots: workers * 3 + 4, threads: threads, spoolers: 0 }
+        Self { slots: workers.saturating_mul(3).saturating_add(4), threads, spoolers: 0 }
     }
 
     /// With room for so many spoolers.
@@ -46,40 +37,51 @@ impl Layout {
     pub fn with_spoolers(self, spoolers: u32) -> Self {
         Self { spoolers, ..self }
     }
+}
 
-    fn slot_size(self) -> usize {
-        (size_of::<WorkerCell>() + self.threads as usize * size_of::<ThreadCell>()).next_multiple_of(PAGE)
-    }
+/// Where things are, bytes from the start.
+#[derive(Clone, Copy, Debug)]
+struct Places {
+    /// The first slot. Before it, the router's cell and what it has dispatched ahead to every thread: that is not in the
+    /// slots, for the router looks at what a dead worker had after the master may have cleared its slot.
+    slots: usize,
+    /// From one slot to the next. Slots begin on a page, so that one can be cleared by giving its pages back.
+    slot: usize,
+    /// The first spooler's cell, on a page.
+    spoolers: usize,
+    end: usize,
+}
 
-    /// The router's cell and what it dispatched requests to every thread. AheadCells are not in the slots, because the router looks at those
-    /// of a dead worker after the master may have cleared its slot.
-    fn header_size(self) -> usize {
-        let threads = self.slots as usize * self.threads as usize;
-        (size_of::<RouterCell>() + threads * size_of::<AheadCells>()).next_multiple_of(PAGE)
-    }
-
-    /// Where the spoolers' cells begin: behind the last slot, on a page.
-    fn spoolers_offset(self) -> usize {
-        self.header_size() + self.slots as usize * self.slot_size()
-    }
-
-    fn size(self) -> usize {
-        self.spoolers_offset() + self.spoolers as usize * size_of::<SpoolerCell>()
+impl Places {
+    fn of(layout: Layout) -> Self {
+        let page = procfs::page_size();
+        let (all, threads) = (layout.slots as usize, layout.threads as usize);
+        let slots = (size_of::<RouterCell>() + all * threads * size_of::<AheadCells>()).next_multiple_of(page);
+        let slot = (size_of::<WorkerCell>() + threads * size_of::<ThreadCell>()).next_multiple_of(page);
+        let spoolers = slots + all * slot;
+        Self { slots, slot, spoolers, end: spoolers + layout.spoolers as usize * size_of::<SpoolerCell>() }
     }
 }
 
-/// The mapping. Shared by every process of one server; see the module for who writes what.
+/// What is wrong with a slot: its process, or something in it, has written where it must not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("its part of the shared memory is corrupt (thread {thread}: {corrupt})")]
+pub struct CorruptSlot {
+    /// The slot.
+    pub slot: SlotId,
+    /// Whose cell it is that was looked at.
+    pub thread: ThreadIndex,
+    /// What was found there.
+    pub corrupt: Corrupt,
+}
+
+/// The scoreboard, mapped into this process; see the module for who writes what.
 #[derive(Debug)]
 pub struct Scoreboard {
-    base: NonNull<u8>,
+    memory: SharedMemory,
     layout: Layout,
-    memory: OwnedFd,
+    places: Places,
 }
-
-// SAFETY: the mapping lives as long as the value, and everything in it is atomics.
-unsafe impl Send for Scoreboard {}
-// SAFETY: as above; `&Scoreboard` gives out only references to atomics.
-unsafe impl Sync for Scoreboard {}
 
 impl Scoreboard {
     /// Creates an empty one.
@@ -87,22 +89,17 @@ impl Scoreboard {
     /// # Errors
     /// When the system has no memory for it.
     pub fn create(layout: Layout) -> nix::Result<Self> {
-        let memory = memfd_create(c"rwsgi-scoreboard", MFdFlags::empty())?;
-        ftruncate(&memory, layout.size() as i64)?;
-        Self::map(layout, memory)
+        let places = Places::of(layout);
+        Ok(Self { memory: SharedMemory::create(c"rwsgi-scoreboard", places.end)?, layout, places })
     }
 
     /// Maps one that another process created with this layout.
     ///
     /// # Errors
-    /// When `memory` cannot be mapped.
-    pub fn map(layout: Layout, memory: OwnedFd) -> nix::Result<Self> {
-        // `create` gave a size that is at least a page.
-        let size = NonZeroUsize::new(layout.size()).ok_or(nix::errno::Errno::EINVAL)?;
-        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: a fresh mapping at an address of the kernel's choice aliases nothing of this process.
-        let base = unsafe { mmap(None, size, protection, MapFlags::MAP_SHARED, &memory, 0)? };
-        Ok(Self { base: base.cast(), layout, memory })
+    /// When `file` cannot be mapped, or is too small.
+    pub fn map(layout: Layout, file: OwnedFd) -> nix::Result<Self> {
+        let places = Places::of(layout);
+        Ok(Self { memory: SharedMemory::map(file, places.end)?, layout, places })
     }
 
     /// The layout it was made with.
@@ -114,26 +111,18 @@ impl Scoreboard {
     /// The memory file, to be inherited by other processes.
     #[must_use]
     pub fn memory(&self) -> BorrowedFd<'_> {
-        self.memory.as_fd()
+        self.memory.file()
     }
 
-    /// From now on what this process writes is its own and nobody reads it: for a child that is no worker. Must not be
-    /// called while another thread of this process writes.
+    /// From now on what this process writes is its own and nobody reads it: for a child that is no worker.
     pub fn detach(&self) {
-        let Some(size) = NonZeroUsize::new(self.layout.size()) else { return };
-        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_FIXED;
-        // SAFETY: exactly the mapping that this value owns is replaced, by one of the same size and contents.
-        let detached = unsafe { mmap(Some(self.base.addr()), size, protection, flags, &self.memory, 0) };
-        // It fails where there is no memory left; the counts of a child are the least worry then.
-        let _ = detached;
+        self.memory.detach();
     }
 
-    /// The router's cell.
+    /// The http router's cell.
     #[must_use]
     pub fn router(&self) -> &RouterCell {
-        // SAFETY: the mapping begins with the header, is page-aligned, and every byte pattern is a valid cell.
-        unsafe { self.base.cast().as_ref() }
+        self.memory.at(0)
     }
 
     /// The cell of a spooler; they are counted from 0.
@@ -143,128 +132,155 @@ impl Scoreboard {
     #[must_use]
     pub fn spooler(&self, spooler: u32) -> &SpoolerCell {
         assert!(spooler < self.layout.spoolers, "spooler {spooler} of {}", self.layout.spoolers);
-        let offset = self.layout.spoolers_offset() + spooler as usize * size_of::<SpoolerCell>();
-        // SAFETY: within the mapping, whose size counts the spoolers' cells; they begin on a page and their size is a
-        // multiple of their alignment; every byte pattern is a valid cell.
-        unsafe { self.base.add(offset).cast().as_ref() }
+        self.memory.at(self.places.spoolers + spooler as usize * size_of::<SpoolerCell>())
     }
 
     /// The cells of all spoolers.
     pub fn spoolers(&self) -> impl Iterator<Item = &SpoolerCell> {
-        (0..self.layout.spoolers).map(move |spooler| self.spooler(spooler))
+        (0..self.layout.spoolers).map(|spooler| self.spooler(spooler))
     }
 
-    /// What the router dispatched requests to one thread of a life.
+    /// What the router has dispatched ahead to one thread of a worker process.
     ///
     /// # Panics
     /// When there is no such slot or thread.
     #[must_use]
-    pub fn dispatched(&self, slot: u32, thread: u32) -> &AheadCells {
-        let Layout { slots, threads, .. } = self.layout;
-        assert!(slot < slots && thread < threads, "thread {thread} of {threads} in slot {slot} of {slots}");
-        let index = slot as usize * threads as usize + thread as usize;
-        // SAFETY: within the header, which holds that many behind the router's cell, whose size is a multiple of their
-        // alignment; every byte pattern is valid.
-        unsafe { self.base.add(size_of::<RouterCell>() + index * size_of::<AheadCells>()).cast().as_ref() }
+    pub fn dispatched(&self, slot: SlotId, thread: ThreadIndex) -> &AheadCells {
+        self.check(slot, thread);
+        let index = slot.index() * self.layout.threads as usize + thread.index();
+        self.memory.at(size_of::<RouterCell>() + index * size_of::<AheadCells>())
     }
 
-    fn slot(&self, slot: u32) -> NonNull<u8> {
-        assert!(slot < self.layout.slots, "slot {slot} of {}", self.layout.slots);
-        // SAFETY: below `slots`, so within the mapping.
-        unsafe { self.base.add(self.layout.header_size() + slot as usize * self.layout.slot_size()) }
-    }
-
-    /// The cell of a life as a whole.
+    /// The cell of a worker process as a whole.
     ///
     /// # Panics
     /// When there is no such slot.
     #[must_use]
-    pub fn worker(&self, slot: u32) -> &WorkerCell {
-        // SAFETY: a slot begins with the worker's cell, on a page boundary; every byte pattern is a valid cell.
-        unsafe { self.slot(slot).cast().as_ref() }
+    pub fn worker(&self, slot: SlotId) -> &WorkerCell {
+        self.memory.at(self.slot(slot))
     }
 
-    /// The cell of one thread of a life.
+    /// The cell of one thread of a worker process.
     ///
     /// # Panics
     /// When there is no such slot or thread.
     #[must_use]
-    pub fn thread(&self, slot: u32, thread: u32) -> &ThreadCell {
-        assert!(thread < self.layout.threads, "thread {thread} of {}", self.layout.threads);
-        let offset = size_of::<WorkerCell>() + thread as usize * size_of::<ThreadCell>();
-        // SAFETY: within the slot, which holds `threads` cells behind the worker's; both sizes are multiples of the
-        // cell's alignment; every byte pattern is a valid cell.
-        unsafe { self.slot(slot).add(offset).cast().as_ref() }
+    #[inline]
+    pub fn thread(&self, slot: SlotId, thread: ThreadIndex) -> &ThreadCell {
+        self.check(slot, thread);
+        let cells = self.places.slots + slot.index() * self.places.slot + size_of::<WorkerCell>();
+        self.memory.at(cells + thread.index() * size_of::<ThreadCell>())
     }
 
-    /// The cells of all threads of a life.
-    pub fn threads(&self, slot: u32) -> impl Iterator<Item = &ThreadCell> {
-        (0..self.layout.threads).map(move |thread| self.thread(slot, thread))
+    /// The cells of all threads of a worker process.
+    pub fn threads(&self, slot: SlotId) -> impl Iterator<Item = &ThreadCell> {
+        ThreadIndex::first(self.layout.threads).map(move |thread| self.thread(slot, thread))
+    }
+
+    /// What the cell of one thread says.
+    ///
+    /// # Errors
+    /// When no thread of a worker's has written that.
+    pub fn read(&self, slot: SlotId, thread: ThreadIndex) -> Result<ThreadSample, CorruptSlot> {
+        self.thread(slot, thread).read().map_err(|corrupt| CorruptSlot { slot, thread, corrupt })
+    }
+
+    /// What the cells of all threads of a worker process say.
+    ///
+    /// # Errors
+    /// As [`Self::read`], of the first that is not as it must be.
+    pub fn read_slot(&self, slot: SlotId) -> Result<Vec<ThreadSample>, CorruptSlot> {
+        ThreadIndex::first(self.layout.threads).map(|thread| self.read(slot, thread)).collect()
     }
 
     /// Makes a slot that no process has any more all zero, and gives its memory back.
     ///
     /// # Errors
     /// When the kernel cannot.
-    pub fn clear(&self, slot: u32) -> nix::Result<()> {
-        let offset = self.layout.header_size() + slot as usize * self.layout.slot_size();
-        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-        fallocate(&self.memory, flags, offset as i64, self.layout.slot_size() as i64)
+    ///
+    /// # Panics
+    /// When there is no such slot.
+    pub fn clear(&self, slot: SlotId) -> nix::Result<()> {
+        let start = self.slot(slot);
+        self.memory.clear(start..start + self.places.slot)
+    }
+
+    fn slot(&self, slot: SlotId) -> usize {
+        assert!(slot.get() < self.layout.slots, "slot {slot} of {}", self.layout.slots);
+        self.places.slots + slot.index() * self.places.slot
+    }
+
+    #[inline]
+    fn check(&self, slot: SlotId, thread: ThreadIndex) {
+        let Layout { slots, threads, .. } = self.layout;
+        assert!(slot.get() < slots && thread.get() < threads, "thread {thread} of {threads} in slot {slot} of {slots}");
     }
 }
 
-impl Drop for Scoreboard {
-    fn drop(&mut self) {
-        // SAFETY: this value made the mapping, and every reference into it borrows the value.
-        // An error would leave the mapping until the process ends, which harms nobody.
-        let _ = unsafe { munmap(self.base.cast(), self.layout.size()) };
-    }
-}
+#[allow(unsafe_code)]
+mod shareable {
+    use super::{AheadCells, RouterCell, Shareable, SpoolerCell, ThreadCell, WorkerCell};
 
-impl AsRawFd for Scoreboard {
-    fn as_raw_fd(&self) -> i32 {
-        self.memory.as_raw_fd()
-    }
-}
-
-/// An empty cell outside of a scoreboard.
-#[cfg(test)]
-pub(crate) fn zeroed_cell() -> Box<ThreadCell> {
-    // SAFETY: atomics alone: all-zero memory is a valid cell.
-    unsafe { Box::<ThreadCell>::new_zeroed().assume_init() }
+    // SAFETY: atomics alone, of which every byte belongs to one or is padding that nobody reads.
+    unsafe impl Shareable for RouterCell {}
+    // SAFETY: as above.
+    unsafe impl Shareable for AheadCells {}
+    // SAFETY: as above.
+    unsafe impl Shareable for WorkerCell {}
+    // SAFETY: as above.
+    unsafe impl Shareable for ThreadCell {}
+    // SAFETY: as above.
+    unsafe impl Shareable for SpoolerCell {}
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::cell::{Outcome, Wire};
+    use crate::clock::MonotonicNanos;
+    use crate::protocol::SocketProtocol;
+    use crate::stats::cell::Outcome;
+
+    const fn at(nanoseconds: u64) -> MonotonicNanos {
+        MonotonicNanos::from_nanos(nanoseconds)
+    }
+
+    fn slot(index: u32) -> SlotId {
+        SlotId::new(index)
+    }
+
+    fn thread(index: u32) -> ThreadIndex {
+        ThreadIndex::new(index)
+    }
 
     #[test]
     fn what_one_mapping_writes_another_reads() {
-        let layout = Layout::new(2, 2);
+        let layout = Layout::new(2, 2).with_spoolers(1);
         let writer = Scoreboard::create(layout).unwrap();
         let reader = Scoreboard::map(layout, writer.memory().try_clone_to_owned().unwrap()).unwrap();
-        let last = layout.slots - 1;
-        writer.thread(last, 1).begin(1, Wire::Http, b"", b"GET / HTTP/1.1");
-        writer.thread(last, 1).finish(2, 1, Outcome { status: 200, ..Outcome::default() });
+        let last = slot(layout.slots - 1);
+        writer.thread(last, thread(1)).begin(at(1), SocketProtocol::Http, b"", b"GET / HTTP/1.1");
+        writer.thread(last, thread(1)).finish(at(2), at(1), Outcome { status: 200, ..Outcome::default() });
         writer.router().reject();
-        writer.worker(0).set_accepting(true);
-        assert_eq!(reader.thread(last, 1).read().0.requests, 1);
-        assert_eq!(reader.thread(last, 0).read().0.requests, 0);
-        assert_eq!(reader.router().read().1, 1);
-        assert!(reader.worker(0).accepting());
+        writer.worker(slot(0)).set_accepting(true);
+        writer.spooler(0).set_frequency(3);
+        let requests: Vec<_> = reader.read_slot(last).unwrap().iter().map(|read| read.counters.requests).collect();
+        assert_eq!(requests, [0, 1]);
+        assert_eq!(reader.router().read().unwrap().rejected, 1);
+        assert!(reader.worker(slot(0)).accepting() && !reader.worker(last).accepting());
+        assert!(reader.spooler(0).frequency().is_some());
     }
 
     #[test]
     fn a_cleared_slot_is_empty_and_its_neighbours_are_not() {
         let board = Scoreboard::create(Layout::new(1, 1)).unwrap();
-        for slot in 0..3 {
-            board.thread(slot, 0).begin(1, Wire::Http, b"", b"x");
-            board.thread(slot, 0).finish(2, 1, Outcome::default());
+        let all = [0, 1, 2].map(slot);
+        for slot in all {
+            board.thread(slot, thread(0)).begin(at(1), SocketProtocol::Http, b"", b"x");
+            board.thread(slot, thread(0)).finish(at(2), at(1), Outcome::default());
         }
-        board.dispatched(1, 0).dispatch(3);
-        board.clear(1).unwrap();
-        assert!(board.dispatched(1, 0).take(3), "what is dispatched is not the slot's");
-        assert_eq!([0, 1, 2].map(|slot| board.thread(slot, 0).read().0.requests), [1, 0, 1]);
+        board.dispatched(all[1], thread(0)).dispatch(3);
+        board.clear(all[1]).unwrap();
+        assert!(board.dispatched(all[1], thread(0)).take(3), "what is dispatched ahead is not the slot's");
+        assert_eq!(all.map(|slot| board.read(slot, thread(0)).unwrap().counters.requests), [1, 0, 1]);
     }
 }

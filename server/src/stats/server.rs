@@ -8,6 +8,7 @@ use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getsockname};
@@ -16,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::metrics;
 
@@ -30,12 +31,31 @@ const LINGER: Duration = Duration::from_secs(1);
 const HEAD_MAX: usize = 8 * 1024;
 /// More headers than any monitor sends.
 const HEADERS_MAX: usize = 64;
-/// How long to wait when the system is out of descriptors, so that the loop is not taken up by failing.
+/// How long to wait before the next try when the system is out of descriptors, so that the loop is not taken up by failing.
 const PAUSE: Duration = Duration::from_millis(100);
 
 enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener),
+}
+
+impl Listener {
+    /// The next connection. One that is gone again before it is accepted is passed over.
+    ///
+    /// # Errors
+    /// When the system has no descriptors or memory left.
+    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+        loop {
+            let accepted = match self {
+                Self::Tcp(tcp) => tcp.accept().await.map(|(stream, _)| Box::new(stream) as Box<dyn Stream>),
+                Self::Unix(unix) => unix.accept().await.map(|(stream, _)| Box::new(stream) as Box<dyn Stream>),
+            };
+            match accepted {
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                accepted => return accepted,
+            }
+        }
+    }
 }
 
 /// A client's connection, of either kind.
@@ -54,16 +74,16 @@ pub async fn serve(listener: OwnedFd, http: bool, ask: impl Fn(oneshot::Sender<S
         }
     };
     let ask = Rc::new(ask);
-    let room = std::sync::Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut failing = false;
     loop {
         // The semaphore is never closed.
-        let Ok(place) = room.clone().acquire_owned().await else { return };
-        let accepted: io::Result<Box<dyn Stream>> = match &listener {
-            Listener::Tcp(tcp) => tcp.accept().await.map(|(stream, _)| Box::new(stream) as Box<dyn Stream>),
-            Listener::Unix(unix) => unix.accept().await.map(|(stream, _)| Box::new(stream) as Box<dyn Stream>),
-        };
-        match accepted {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        match listener.accept().await {
             Ok(mut stream) => {
+                if std::mem::take(&mut failing) {
+                    info!("stats: connections are accepted again");
+                }
                 let ask = ask.clone();
                 tokio::task::spawn_local(async move {
                     // A client that goes away or is too slow is no concern of the server's.
@@ -72,7 +92,9 @@ pub async fn serve(listener: OwnedFd, http: bool, ask: impl Fn(oneshot::Sender<S
                 });
             }
             Err(error) => {
-                warn!("stats: a connection cannot be accepted: {error}");
+                if !std::mem::replace(&mut failing, true) {
+                    warn!("stats: connections cannot be accepted: {error}; trying again until they can");
+                }
                 tokio::time::sleep(PAUSE).await;
             }
         }

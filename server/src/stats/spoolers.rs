@@ -2,10 +2,14 @@
 
 use std::path::Path;
 
-use rwsgi_stats::{Spooler, SpoolerJob, latency};
+use nix::unistd::Pid;
+use rwsgi_stats::{Spooler, SpoolerJob};
+use tracing::warn;
 
-use super::clock::Clock;
+use super::cell::{Corrupt, HeldJob, SpoolerCell, SpoolerCounters};
 use super::scoreboard::Scoreboard;
+use super::state::SnapshotState;
+use crate::clock::{MonotonicNanos, UnixMicros};
 
 /// A spooler, as far as the master knows it.
 pub struct SpoolerView<'a> {
@@ -13,44 +17,77 @@ pub struct SpoolerView<'a> {
     pub number: u32,
     /// Where its jobs lie.
     pub directory: &'a Path,
-    /// Its process, 0 for none.
-    pub pid: i32,
+    /// Its process; `None` when it has none.
+    pub pid: Option<Pid>,
     /// How often a process was started for it.
     pub starts: u64,
-    /// Jobs in its directory, those that run included, and when the oldest was queued (unix µs).
-    pub queue: Option<(u64, Option<u64>)>,
+    /// Jobs in its directory, those that run included, and when the oldest was queued.
+    pub queue: Option<(u64, Option<UnixMicros>)>,
 }
 
-/// What is told of the spoolers; `now` is a moment of `clock`'s monotonic side, ns.
-pub(super) fn take(board: &Scoreboard, views: &[SpoolerView<'_>], clock: Clock, now: u64) -> Vec<Spooler> {
-    let told = |view: &SpoolerView<'_>| {
-        let cell = board.spooler(view.number - 1);
-        let counters = cell.read();
-        let job = cell.held().map(|(name, started)| SpoolerJob {
-            name: String::from_utf8_lossy(&name).into_owned(),
-            started: clock.unix_at(started),
-            elapsed: now.saturating_sub(started) / 1_000,
+/// What a cell says.
+#[derive(Default)]
+struct Read {
+    counters: SpoolerCounters,
+    job: Option<HeldJob>,
+}
+
+/// What is told of the spoolers at `now`.
+pub(super) fn take(
+    board: &Scoreboard,
+    views: &[SpoolerView<'_>],
+    state: &mut SnapshotState,
+    now: MonotonicNanos,
+) -> Vec<Spooler> {
+    let mut told = Vec::with_capacity(views.len());
+    for view in views {
+        let Read { counters, job } = read(board.spooler(view.number - 1), view, state);
+        let job = job.map(|job| SpoolerJob {
+            name: job.path.to_string_lossy().into_owned(),
+            started: state.clock.unix_at(job.started).as_micros(),
+            elapsed: now.nanos_since(job.started) / 1_000,
         });
-        // Those that run here lie in the directory, and do not wait.
-        let running = views.iter().filter(|other| other.directory == view.directory);
-        let running = running.filter(|other| board.spooler(other.number - 1).held().is_some()).count() as u64;
-        let oldest = view.queue.and_then(|(_, oldest)| oldest);
-        let mut run_time = Vec::new();
-        cell.run_time.add_to(&mut run_time);
-        Spooler {
+        told.push(Spooler {
             dir: view.directory.to_string_lossy().into_owned(),
-            pid: view.pid,
+            pid: view.pid.map_or(0, Pid::as_raw),
             tasks: counters.tasks,
             respawns: view.starts.saturating_sub(1),
             running: job.is_some().into(),
-            queue: Some(view.queue.map_or(0, |(jobs, _)| jobs.saturating_sub(running))),
-            oldest_age: Some(oldest.map_or(0, |oldest| clock.unix_at(now).saturating_sub(oldest))),
+            queue: Some(0),
+            oldest_age: Some(0),
             done: Some(counters.done),
             retried: Some(counters.retried),
             failed: Some(counters.failed),
-            run_time: Some(latency::encode_counts(&run_time)),
+            run_time: Some(state.cell_latency.encode()),
             job,
-        }
-    };
-    views.iter().map(told).collect()
+        });
+    }
+    let unix_now = state.clock.unix_at(now);
+    for (at, view) in views.iter().enumerate() {
+        let Some((jobs, oldest)) = view.queue else { continue };
+        // Those that run here lie in the directory, and do not wait.
+        let running = views.iter().zip(&told).filter(|(other, _)| other.directory == view.directory);
+        let running = running.map(|(_, spooler)| u64::from(spooler.running)).sum();
+        told[at].queue = Some(jobs.saturating_sub(running));
+        let age = oldest.map_or(0, |oldest| unix_now.as_micros().saturating_sub(oldest.as_micros()));
+        told[at].oldest_age = Some(age);
+    }
+    told
+}
+
+/// What a cell says, with the run times as the state's cell latency. What no spooler of ours has written is forgotten:
+/// what is counted from now on is right again.
+fn read(cell: &SpoolerCell, view: &SpoolerView<'_>, state: &mut SnapshotState) -> Read {
+    let mut all =
+        || -> Result<Read, Corrupt> { Ok(Read { counters: cell.read(&mut state.cell_latency)?, job: cell.held()? }) };
+    all().unwrap_or_else(|corrupt| {
+        warn!(
+            "spooler {}: its part of the shared memory is corrupt ({corrupt}): its counts begin again at 0; some process \
+             of the application writes where it must not",
+            view.number
+        );
+        cell.reset();
+        state.cell_latency.clear();
+        Read::default()
+    })
 }

@@ -1,23 +1,25 @@
-//! What a worker's past lives add up to: kept by the master, so that a slot can be cleared for the next life and no
+//! What a worker's past processes add up to: kept by the master, so that a slot can be cleared for the next one and no
 //! count is lost.
 
 use rwsgi_stats::Recycled;
 
-use super::cell::{Counters, ExceptionReport, ThreadCell};
-use super::scoreboard::Scoreboard;
+use super::cell::{Counters, ExceptionReport, LatencyCounts, ThreadSample};
+use super::scoreboard::{CorruptSlot, Scoreboard};
+use crate::clock::MonotonicNanos;
+use crate::ids::{SlotId, ThreadIndex};
 
-/// Sums over all ended lives of one worker.
+/// Sums over all ended processes of one worker.
 #[derive(Clone, Debug)]
 pub struct Totals {
     /// Counters of each thread.
     pub threads: Vec<Counters>,
-    /// Counts of the latency histogram, laid out as [`rwsgi_stats::latency`] says, up to the highest in use.
-    pub latency: Vec<u64>,
+    /// Latency of every request.
+    pub latency: LatencyCounts,
     /// Processor time, ns.
     pub processor_time: u64,
-    /// The last exception of the lives that ended.
+    /// The last exception of the processes that ended.
     pub last_exception: Option<ExceptionReport>,
-    /// uWSGI's moving average of the response time when the last life ended, µs.
+    /// uWSGI's moving average of the response time when the last process ended, µs.
     pub average: u64,
     /// How often a process was started for the worker.
     pub respawns: u64,
@@ -28,12 +30,12 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Totals of a worker of `threads` threads that has not lived.
+    /// Totals of a worker of `threads` threads that has had no process.
     #[must_use]
     pub fn new(threads: u32) -> Self {
         Self {
             threads: vec![Counters::default(); threads as usize],
-            latency: Vec::new(),
+            latency: LatencyCounts::default(),
             processor_time: 0,
             last_exception: None,
             average: 0,
@@ -43,53 +45,110 @@ impl Totals {
         }
     }
 
-    /// Adds a life that ended at `now` (monotonic ns) in `slot`. No process may have the slot any more.
-    pub fn absorb(&mut self, scoreboard: &Scoreboard, slot: u32, now: u64) {
-        if let Some(average) = average(scoreboard, slot) {
-            self.average = average;
-        }
-        for (sum, cell) in self.threads.iter_mut().zip(scoreboard.threads(slot)) {
+    /// Adds a process that ended at `now` in `slot`, for when no process has the slot any more.
+    pub fn absorb(&mut self, scoreboard: &Scoreboard, slot: SlotId, now: MonotonicNanos) -> Absorbed {
+        let mut latency = LatencyCounts::default();
+        let (mut corrupt, mut requests, mut averages) = (None, 0u64, Averages::default());
+        for (thread, sum) in ThreadIndex::first(scoreboard.layout().threads).zip(&mut self.threads) {
+            let cell = scoreboard.thread(slot, thread);
             cell.abandon(now);
-            *sum += cell.read().0;
-            cell.latency.add_to(&mut self.latency);
-            let exception = cell.exception.load();
-            if exception.as_ref().map(|e| e.when) > self.last_exception.as_ref().map(|e| e.when) {
-                self.last_exception = exception;
+            match cell.read().and_then(|sample| cell.read_latencies(&mut latency).map(|()| sample)) {
+                Ok(ThreadSample { counters, average, .. }) => {
+                    *sum += counters;
+                    self.latency.add(&latency);
+                    requests = requests.saturating_add(counters.requests);
+                    averages.add(average);
+                    newest(&mut self.last_exception, cell.exception.load());
+                }
+                Err(found) => corrupt = corrupt.or(Some(CorruptSlot { slot, thread, corrupt: found })),
             }
         }
+        self.average = averages.mean().unwrap_or(self.average);
+        Absorbed { requests, corrupt }
     }
 }
 
-/// uWSGI's moving average of the response time in a life, µs: the mean of its threads', as far as they have served.
-#[must_use]
-pub fn average(scoreboard: &Scoreboard, slot: u32) -> Option<u64> {
-    let averages = scoreboard.threads(slot).map(ThreadCell::average).filter(|average| *average > 0);
-    let (sum, threads) = averages.fold((0, 0), |(sum, threads), average| (sum + average, threads + 1));
-    (threads > 0).then(|| sum / threads)
+/// What came of adding a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Absorbed {
+    /// Requests that it had completed.
+    pub requests: u64,
+    /// It left something that no worker writes: what the threads counted of which that is so is not added.
+    pub corrupt: Option<CorruptSlot>,
+}
+
+/// Keeps the later one of two exceptions.
+pub(super) fn newest(kept: &mut Option<ExceptionReport>, other: Option<ExceptionReport>) {
+    if other.as_ref().map(|report| report.when) > kept.as_ref().map(|report| report.when) {
+        *kept = other;
+    }
+}
+
+/// uWSGI's moving average of the response time in a process, µs: the mean of its threads', as far as they have served.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Averages {
+    sum: u64,
+    threads: u64,
+}
+
+impl Averages {
+    pub(super) fn add(&mut self, average: u64) {
+        if average > 0 {
+            self.sum = self.sum.saturating_add(average);
+            self.threads += 1;
+        }
+    }
+
+    pub(super) fn mean(self) -> Option<u64> {
+        self.sum.checked_div(self.threads)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::cell::{Outcome, Wire};
+    use crate::clock::UnixMicros;
+    use crate::protocol::SocketProtocol;
+    use crate::stats::cell::{Corrupt, Outcome};
     use crate::stats::scoreboard::Layout;
 
+    const SLOT: SlotId = SlotId::new(0);
+
+    const fn at(nanoseconds: u64) -> MonotonicNanos {
+        MonotonicNanos::from_nanos(nanoseconds)
+    }
+
     #[test]
-    fn two_lives_in_one_slot_add_up() {
+    fn two_processes_in_one_slot_add_up() {
         let board = Scoreboard::create(Layout::new(1, 2)).unwrap();
         let mut totals = Totals::new(2);
-        for life in 1..=2 {
-            board.thread(0, 1).begin(0, Wire::Http, b"", b"");
-            board.thread(0, 1).finish(5_000, 0, Outcome { status: 200, exception: true, ..Outcome::default() });
-            board.thread(0, 1).exception.store(&ExceptionReport { when: life, ..ExceptionReport::default() });
-            board.thread(0, 0).begin(10_000, Wire::Http, b"", b"");
-            totals.absorb(&board, 0, 17_000);
-            board.clear(0).unwrap();
+        let [first, second] = [0, 1].map(|thread| board.thread(SLOT, ThreadIndex::new(thread)));
+        for process in 1..=2 {
+            second.begin(at(0), SocketProtocol::Http, b"", b"");
+            second.finish(at(5_000), at(0), Outcome { status: 200, exception: true, ..Outcome::default() });
+            let when = UnixMicros::from_micros(process);
+            second.exception.store(&ExceptionReport { when, ..ExceptionReport::default() });
+            first.begin(at(10_000), SocketProtocol::Http, b"", b"");
+            assert_eq!(totals.absorb(&board, SLOT, at(17_000)), Absorbed { requests: 1, corrupt: None });
+            board.clear(SLOT).unwrap();
         }
         assert_eq!(totals.threads[1].requests, 2);
         assert_eq!(totals.threads[1].responses[1], 2);
         assert_eq!(totals.threads[0].running, 14_000, "what a dead thread held counts as busy until its death");
-        assert_eq!(totals.latency.iter().sum::<u64>(), 2);
-        assert_eq!(totals.last_exception.unwrap().when, 2);
+        assert_eq!(totals.latency.total(), 2);
+        assert_eq!(totals.last_exception.unwrap().when, UnixMicros::from_micros(2));
+    }
+
+    #[test]
+    fn what_a_thread_cannot_have_counted_is_not_added() {
+        let board = Scoreboard::create(Layout::new(1, 2)).unwrap();
+        let mut totals = Totals::new(2);
+        let [good, bad] = [0, 1].map(|thread| board.thread(SLOT, ThreadIndex::new(thread)));
+        good.begin(at(0), SocketProtocol::Http, b"", b"");
+        good.finish(at(5_000), at(0), Outcome::default());
+        bad.sent(usize::MAX);
+        let found = totals.absorb(&board, SLOT, at(9_000)).corrupt.unwrap();
+        assert_eq!((found.thread, found.corrupt), (ThreadIndex::new(1), Corrupt::Counters));
+        assert_eq!((totals.threads[0].requests, totals.threads[1].tx), (1, 0));
     }
 }

@@ -1,8 +1,10 @@
 //! The access log: a line per request on standard error, written in batches before the thread sleeps.
 
 use std::io::Write;
+use std::time::{Duration, UNIX_EPOCH};
 
-use crate::stats::clock;
+use crate::clock::UnixMicros;
+use crate::procfs;
 
 /// What a line says.
 pub(super) struct Entry<'a> {
@@ -38,8 +40,8 @@ impl AccessLog {
 
     /// Adds a line, with what the application wants told of the request.
     pub(super) fn add(&mut self, entry: &Entry<'_>, variables: &[(Vec<u8>, Vec<u8>)]) {
-        let now = clock::unix_micros();
-        let second = now / 1_000_000;
+        let now = UnixMicros::now();
+        let second = now.as_secs();
         if second != self.second {
             self.second = second;
             self.time = timestamp(second);
@@ -52,7 +54,7 @@ impl AccessLog {
             self.lines,
             "{}.{:03}Z {} {client} \"{} {} {}\" {status} {bytes} bytes {}.{:03} ms",
             self.time,
-            now / 1_000 % 1_000,
+            now.as_micros() / 1_000 % 1_000,
             self.prefix,
             Printable(method),
             Printable(uri),
@@ -61,8 +63,8 @@ impl AccessLog {
             took / 1_000 % 1_000,
         );
         if self.memory {
-            let (rss, vsz) = own_memory().unwrap_or_default();
-            let _ = write!(self.lines, " rss {rss} vsz {vsz}");
+            let size = procfs::own_memory().unwrap_or_default();
+            let _ = write!(self.lines, " rss {} vsz {}", size.resident, size.mapped);
         }
         for (name, value) in variables {
             let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
@@ -87,17 +89,8 @@ impl AccessLog {
 
 /// `2026-01-31T23:59:59`, of unix seconds, in UTC.
 fn timestamp(second: u64) -> String {
-    let (days, second) = (second / 86_400, second % 86_400);
-    let (year, month, day) = crate::protocol::date::civil(days);
-    format!("{year:04}-{:02}-{day:02}T{:02}:{:02}:{:02}", month + 1, second / 3_600, second / 60 % 60, second % 60)
-}
-
-/// Resident memory and address space of this process, bytes.
-fn own_memory() -> Option<(u64, u64)> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let mut pages = statm.split(' ').map_while(|word| word.parse::<u64>().ok());
-    let (vsz, rss) = (pages.next()?, pages.next()?);
-    Some((rss * 4096, vsz * 4096))
+    let time = UNIX_EPOCH + Duration::from_secs(second);
+    humantime::format_rfc3339_seconds(time).to_string().trim_end_matches('Z').to_owned()
 }
 
 /// A client's bytes, made fit for a line: no controls, no quotes that end the field early.

@@ -1,15 +1,20 @@
-//! A request's body, wherever it waits: in memory, in a file, or at the router, which has all of it.
+//! A request's body as the application reads it, wherever it waits: in memory, in a file, or at the router, which has all of
+//! it.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::output::wait_for;
-use nix::poll::PollFlags;
+use rustix::event::PollFlags;
+
+use crate::io::body::StoredBody;
+use crate::io::receive::{Received, receive};
+use crate::io::wait::until_ready;
 
 /// Where the bytes are.
-pub(super) enum Body {
+pub(super) enum RequestBody {
     /// There is none.
     Empty,
     /// All of it, and how much was read.
@@ -26,8 +31,8 @@ pub(super) struct LinkReader {
     pub(super) first: Vec<u8>,
     pub(super) at: usize,
     pub(super) socket: Arc<OwnedFd>,
-    /// The longest wait, ms.
-    pub(super) timeout: u32,
+    /// The longest wait.
+    pub(super) patience: Duration,
 }
 
 impl Read for LinkReader {
@@ -40,12 +45,10 @@ impl Read for LinkReader {
             return Ok(len);
         }
         loop {
-            match nix::unistd::read(&self.socket, buffer) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(len) => return Ok(len),
-                Err(nix::errno::Errno::EAGAIN) => wait_for(self.socket.as_fd(), PollFlags::POLLIN, self.timeout)?,
-                Err(nix::errno::Errno::EINTR) => {}
-                Err(error) => return Err(error.into()),
+            match receive(&*self.socket, buffer) {
+                Received::Bytes(len) => return Ok(len),
+                Received::Nothing => until_ready(&*self.socket, PollFlags::IN, self.patience)?,
+                Received::End => return Err(io::ErrorKind::UnexpectedEof.into()),
             }
         }
     }
@@ -54,11 +57,20 @@ impl Read for LinkReader {
 /// How much of a file is read ahead for lines, bytes.
 const READ_AHEAD: usize = 64 * 1024;
 
-impl Body {
-    /// A body that was written to `file`, which is `len` bytes long.
-    pub(super) fn in_file(mut file: File, len: u64) -> io::Result<Self> {
-        file.seek(SeekFrom::Start(0))?;
-        Ok(Self::File(BufReader::with_capacity(READ_AHEAD, file.take(len))))
+impl RequestBody {
+    /// A body that was gathered.
+    ///
+    /// # Errors
+    /// When its file cannot be read from its beginning.
+    pub(super) fn new(stored: StoredBody) -> io::Result<Self> {
+        Ok(match stored {
+            StoredBody::Empty => Self::Empty,
+            StoredBody::Memory(bytes) => Self::Memory(bytes, 0),
+            StoredBody::File(mut file, len) => {
+                file.seek(SeekFrom::Start(0))?;
+                Self::File(BufReader::with_capacity(READ_AHEAD, file.take(len)))
+            }
+        })
     }
 
     /// A body of which `reader` gives `len` bytes.
@@ -87,7 +99,7 @@ impl Body {
     }
 }
 
-impl Read for Body {
+impl Read for RequestBody {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Empty => Ok(0),
@@ -102,7 +114,7 @@ impl Read for Body {
     }
 }
 
-impl BufRead for Body {
+impl BufRead for RequestBody {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         match self {
             Self::Empty => Ok(&[]),

@@ -1,31 +1,20 @@
-//! One client's connection: its socket, what has come and is not used yet, the body of the request that it is in, and
-//! what it has still to send.
+//! One connection: its socket, what it is doing, the bytes on their way in and out. No policy.
 
 use std::fs::File;
 use std::io::{self, BufRead};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, Shutdown, recv, setsockopt, shutdown, sockopt};
-
-use super::body::Body;
-use super::gather::{Gather, GatherError};
+use super::body::RequestBody;
 use super::harakiri;
-use super::output::Output;
-use crate::protocol::link::{DONE_CLOSE, DONE_KEEP, LEAVING, MAX_FRAME, QUICK, SKIPPED};
+use super::kind::Kind;
+use crate::io::body::{BodyIntake, IntakeError};
+use crate::io::close::reset_on_close;
+use crate::io::receive::{Received, receive};
+use crate::io::unsent::Unsent;
+use crate::protocol::link::{ABORTED, DONE_CLOSE, DONE_KEEP, LEAVING, MAX_FRAME, QUICK, SKIPPED};
 use crate::wsgi::transport::{Kept, Transport};
-
-/// What is spoken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// HTTP/1.
-    Http,
-    /// The uwsgi protocol: one request, then it is over.
-    Uwsgi,
-    /// With the router, for this thread.
-    Link(u32),
-}
 
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,18 +25,59 @@ pub(super) enum Wait {
     Write,
 }
 
-/// A request whose body is being gathered: its head, and what there is of the body.
-pub(super) struct Pending {
+/// A request whose body is not whole yet.
+pub(super) struct Gathering {
     pub(super) head: Vec<u8>,
-    pub(super) gather: Gather,
+    pub(super) intake: BodyIntake,
+}
+
+/// What comes when all is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Then {
+    NextRequest,
+    Close,
+    /// Close, but let the client read our answer first: it may still be sending what we will not read.
+    Linger,
+}
+
+/// What a connection is doing. The large part is boxed: nearly all connections are idle nearly always.
+pub(super) enum Phase {
+    /// No byte has come yet.
+    New,
+    /// Between requests; nothing of the next was looked at.
+    Idle,
+    /// A part of a head was looked at, and is kept in `input`.
+    Head,
+    /// The head is here; the body is being gathered.
+    Body(Box<Gathering>),
+    /// The application has the request.
+    Serving,
+    /// A request is answered; some of the answer may not be sent yet.
+    Flushing(Then),
+    /// What comes is read and dropped.
+    Lingering,
+    /// There is nobody to talk to, or nothing to be said: it is closed as it is.
+    Over,
+}
+
+/// How a response ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ResponseEnd {
+    /// The connection stays.
+    Keep,
+    /// The connection is closed.
+    Close,
+    /// It did not come to its end, and closing as usual would make it look whole.
+    Aborted,
 }
 
 /// What came of [`Connection::spool`].
-pub(super) enum Spooled {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gathered {
     /// More is to come.
-    Waits,
-    /// The body is complete.
-    Complete(Pending),
+    Part,
+    /// The body is whole.
+    Whole,
     /// The client went away.
     Gone,
 }
@@ -57,75 +87,62 @@ const WORTH_HOLDING: usize = 16 * 1024;
 /// Reads in a row before other connections get their turn.
 const SPOOLS: usize = 16;
 
+/// What only a link has to remember.
+#[derive(Default)]
+pub(super) struct LinkEnd {
+    /// The router was told not to send any more.
+    pub(super) leave_told: bool,
+    /// Requests that it has brought.
+    pub(super) brought: u8,
+    /// What comes next is the last of the response.
+    last: bool,
+    /// What is to be sent with the end of the response: one frame, or nothing.
+    held: Vec<u8>,
+}
+
 /// See the module.
 pub(super) struct Connection {
     pub(super) socket: Arc<OwnedFd>,
     pub(super) kind: Kind,
+    pub(super) phase: Phase,
     /// `remote_addr remote_port server_name server_port`; a link's changes with each request.
     pub(super) peer: String,
-    /// Bytes that have come and make no whole request yet.
+    /// Bytes that have come and make no whole request yet, or wait for the response before to be sent.
     pub(super) input: Vec<u8>,
     /// How many of them were looked at in vain.
     pub(super) seen: usize,
-    /// They wait for the response before to be sent, not for more to come.
-    pub(super) held_back: bool,
-    /// A request whose body is on its way.
-    pub(super) pending: Option<Pending>,
-    pub(super) body: Body,
-    pub(super) output: Output,
+    pub(super) body: RequestBody,
+    pub(super) unsent: Unsent,
     /// Payload that the application's side gave for the present request, bytes.
     pub(super) queued: u64,
     /// `harakiri` may answer the present request: nothing was sent yet.
     pub(super) watched: bool,
-    /// No request follows: when all is sent the connection is closed.
-    pub(super) closing: bool,
-    /// The client may still be sending what nobody will read: wait for it to finish, or it loses the answer.
-    pub(super) linger: bool,
-    /// This end was shut, and the other end's is awaited.
-    pub(super) shut: bool,
-    /// A link that has told the router not to send any more.
-    pub(super) leave_told: bool,
-    /// Requests that a link has brought.
-    pub(super) brought: u8,
-    /// What comes next is the last of the response.
-    last: bool,
-    /// What a link has to send with the end of the response: one frame, or nothing.
-    held: Vec<u8>,
+    pub(super) link: LinkEnd,
     /// How it stands in the epoll set; `None` when it was never put there.
     pub(super) armed: Option<Wait>,
     /// When it has waited too long, seconds of the threads' clock.
     pub(super) deadline: u32,
-    /// The longest wait for the client during a response, ms.
-    pub(super) timeout: u32,
-    /// No byte has come yet.
-    pub(super) fresh: bool,
+    /// The longest wait for the client during a response.
+    pub(super) patience: Duration,
 }
 
 impl Connection {
-    pub(super) fn new(socket: OwnedFd, kind: Kind, peer: String, timeout: u32) -> Box<Self> {
+    pub(super) fn new(socket: OwnedFd, kind: Kind, peer: String, patience: Duration) -> Box<Self> {
         Box::new(Self {
             socket: Arc::new(socket),
             kind,
+            phase: Phase::New,
             peer,
             input: Vec::new(),
             seen: 0,
-            held_back: false,
-            pending: None,
-            body: Body::Empty,
-            output: Output::default(),
+            body: RequestBody::Empty,
+            unsent: Unsent::default(),
             queued: 0,
             watched: false,
-            closing: false,
-            linger: false,
-            shut: false,
-            leave_told: false,
-            brought: 0,
-            last: false,
-            held: Vec::new(),
+            link: LinkEnd::default(),
             armed: None,
             deadline: u32::MAX,
-            timeout,
-            fresh: true,
+            patience,
         })
     }
 
@@ -133,112 +150,136 @@ impl Connection {
         self.socket.as_raw_fd().unsigned_abs() as usize
     }
 
+    pub(super) fn is_link(&self) -> bool {
+        matches!(self.kind, Kind::Link(_))
+    }
+
     /// Whether it is between requests, with nothing begun and nothing left to send.
     pub(super) fn is_idle(&self) -> bool {
-        self.input.is_empty() && self.pending.is_none() && self.output.is_empty() && !self.closing
+        matches!(self.phase, Phase::New | Phase::Idle) && self.input.is_empty() && self.unsent.is_empty()
     }
 
-    /// Reads what is there: `None` when nothing is, 0 at the end.
-    pub(super) fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        loop {
-            match recv(self.socket.as_raw_fd(), buffer, MsgFlags::empty()) {
-                Ok(len) => return Ok(Some(len)),
-                Err(Errno::EAGAIN) => return Ok(None),
-                Err(Errno::EINTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+    /// Whether a part of a request is here that is to be answered.
+    pub(super) fn is_begun(&self) -> bool {
+        matches!(self.phase, Phase::Head | Phase::Body(_)) && !self.is_link()
     }
 
-    /// Whether bytes have come that nobody has read.
-    pub(super) fn has_unread(&self) -> bool {
-        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        matches!(recv(self.socket.as_raw_fd(), &mut [0], flags), Ok(1..))
+    /// Whether there are bytes in `input` that nobody has looked at.
+    pub(super) fn has_input(&self) -> bool {
+        self.input.len() > self.seen
     }
 
-    /// Tells the client that nothing more comes, while what it still sends can be read away.
-    pub(super) fn shut(&mut self) {
-        self.shut = true;
-        // One that is gone already shows when it is read.
-        let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Write);
+    /// Reads once.
+    pub(super) fn receive(&self, room: &mut [u8]) -> Received {
+        receive(&*self.socket, room)
     }
 
-    /// Sees to it that the client is told of a connection that failed, and not of one that came to its end.
+    /// Nothing more is to be said: what waits to be sent is dropped.
+    pub(super) fn give_up(&mut self) {
+        self.phase = Phase::Over;
+        self.unsent = Unsent::default();
+    }
+
+    /// Sends what is ours to say, and not the application's.
     ///
-    /// Only TCP can say so.
-    pub(super) fn break_off(&mut self) {
-        self.closing = true;
-        self.output = Output::default();
-        // What is left then is an end that looks like any other.
-        let _ = setsockopt(&self.socket, sockopt::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 0 });
+    /// # Errors
+    /// When the other end is gone.
+    pub(super) fn say(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.unsent.send(self.socket.as_fd(), &[bytes], &mut |_| None).map(drop)
     }
 
     /// Reads what is there of a body that goes to a file, without the GIL: disks take their time.
-    pub(super) fn spool(&mut self, scratch: &mut [u8]) -> Result<Spooled, GatherError> {
-        let Some(mut pending) = self.pending.take() else { return Ok(Spooled::Waits) };
+    ///
+    /// # Errors
+    /// When the body cannot be taken.
+    pub(super) fn spool(&mut self, scratch: &mut [u8]) -> Result<Gathered, IntakeError> {
+        let Self { socket, phase: Phase::Body(gathering), .. } = self else { return Ok(Gathered::Part) };
+        let intake = &mut gathering.intake;
         for _ in 0..SPOOLS {
-            let room = usize::try_from(pending.gather.left()).map_or(scratch.len(), |left| left.min(scratch.len()));
-            match self.receive(&mut scratch[..room]) {
-                Err(_) | Ok(Some(0)) => return Ok(Spooled::Gone),
-                Ok(None) => break,
-                Ok(Some(len)) => {
-                    if let (_, true) = pending.gather.take(&scratch[..len])? {
-                        return Ok(Spooled::Complete(pending));
+            let left = intake.left().and_then(|left| usize::try_from(left).ok());
+            let room = left.map_or(scratch.len(), |left| left.min(scratch.len()));
+            match receive(&**socket, &mut scratch[..room]) {
+                Received::End => return Ok(Gathered::Gone),
+                Received::Nothing => break,
+                Received::Bytes(len) => {
+                    if let (_, true) = intake.take(&scratch[..len])? {
+                        return Ok(Gathered::Whole);
                     }
                 }
             }
         }
-        self.pending = Some(pending);
-        Ok(Spooled::Waits)
+        Ok(Gathered::Part)
     }
 
-    /// Ends a response on a link. Elsewhere the response's own framing does.
-    pub(super) fn end_response(&mut self, keep_alive: bool, quick: bool) -> io::Result<()> {
-        self.last = false;
-        if let Kind::Link(_) = self.kind {
-            let word = if keep_alive { DONE_KEEP } else { DONE_CLOSE } + if quick { QUICK } else { 0 };
-            self.held.extend_from_slice(&word.to_le_bytes());
-            let sent = self.output.send(self.socket.as_fd(), &[&self.held], &mut |_| None);
-            self.held.clear();
-            sent?;
-        } else if !keep_alive {
-            self.closing = true;
+    /// Ends a response. On a link a word does, elsewhere its own framing or the end of the connection.
+    ///
+    /// # Errors
+    /// When the other end is gone.
+    pub(super) fn end_response(&mut self, end: ResponseEnd, quick: bool) -> io::Result<()> {
+        self.link.last = false;
+        if self.is_link() {
+            self.phase = Phase::Flushing(Then::NextRequest);
+            let word = match end {
+                ResponseEnd::Keep => DONE_KEEP + if quick { QUICK } else { 0 },
+                ResponseEnd::Close => DONE_CLOSE + if quick { QUICK } else { 0 },
+                ResponseEnd::Aborted => ABORTED,
+            };
+            self.link.held.extend_from_slice(&word.to_le_bytes());
+            let sent = self.unsent.send(self.socket.as_fd(), &[&self.link.held], &mut |_| None);
+            self.link.held.clear();
+            return sent.map(drop);
+        }
+        self.phase = Phase::Flushing(if end == ResponseEnd::Keep { Then::NextRequest } else { Then::Close });
+        if end == ResponseEnd::Aborted {
+            reset_on_close(&*self.socket);
+            self.give_up();
         }
         Ok(())
     }
 
     /// Tells the router that a request which it had taken back was passed over.
+    ///
+    /// # Errors
+    /// When the router is gone.
     pub(super) fn tell_skipped(&mut self) -> io::Result<()> {
-        self.output.send(self.socket.as_fd(), &[&SKIPPED.to_le_bytes()], &mut |_| None).map(drop)
+        self.phase = Phase::Flushing(Then::NextRequest);
+        self.say(&SKIPPED.to_le_bytes())
     }
 
     /// Tells the router not to send any more requests on this link.
+    ///
+    /// # Errors
+    /// When the router is gone.
     pub(super) fn tell_leaving(&mut self) -> io::Result<()> {
-        self.leave_told = true;
-        self.output.send(self.socket.as_fd(), &[&LEAVING.to_le_bytes()], &mut |_| None).map(drop)
+        self.link.leave_told = true;
+        self.say(&LEAVING.to_le_bytes())
     }
 
     /// Reads away what the application left of a body that the router is still sending.
+    ///
+    /// # Errors
+    /// When the router is gone, or sends nothing for too long.
     pub(super) fn discard_body(&mut self) -> io::Result<()> {
-        if let Body::Link(_) = self.body {
+        if let RequestBody::Link(_) = self.body {
             io::copy(&mut self.body, &mut io::sink())?;
         }
-        self.body = Body::Empty;
+        self.body = RequestBody::Empty;
         Ok(())
     }
 
     /// Bytes that went to the client since the last call. The router's clients are sent what a link is given.
     pub(super) fn take_sent(&mut self) -> u64 {
-        let sent = self.output.take_sent();
+        let sent = self.unsent.take_sent();
         match self.kind {
             Kind::Link(_) => std::mem::take(&mut self.queued),
             _ => sent,
         }
     }
-}
 
-impl Connection {
     /// Claims the present request's answer, which `harakiri` may have given before.
+    ///
+    /// # Errors
+    /// When it has.
     pub(super) fn claim(&mut self) -> io::Result<()> {
         if std::mem::take(&mut self.watched) { harakiri::release() } else { Ok(()) }
     }
@@ -249,27 +290,27 @@ impl Transport for Connection {
         self.claim()?;
         let len: usize = parts.iter().map(|part| part.len()).sum();
         self.queued += len as u64;
-        if !matches!(self.kind, Kind::Link(_)) {
-            return self.output.send(self.socket.as_fd(), parts, own);
+        if !self.is_link() {
+            return self.unsent.send(self.socket.as_fd(), parts, own);
         }
         if len == 0 {
-            return Ok(self.output.is_empty());
+            return Ok(self.unsent.is_empty());
         }
         if len > MAX_FRAME as usize {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a response of 4 GB in one piece"));
         }
         let frame = (len as u32).to_le_bytes();
-        if self.last && len <= WORTH_HOLDING {
-            self.held.extend_from_slice(&frame);
-            parts.iter().for_each(|part| self.held.extend_from_slice(part));
-            return Ok(self.output.is_empty());
+        if self.link.last && len <= WORTH_HOLDING {
+            self.link.held.extend_from_slice(&frame);
+            parts.iter().for_each(|part| self.link.held.extend_from_slice(part));
+            return Ok(self.unsent.is_empty());
         }
         let framed: Vec<&[u8]> = std::iter::once(frame.as_slice()).chain(parts.iter().copied()).collect();
-        self.output.send(self.socket.as_fd(), &framed, &mut |part| own(part.checked_sub(1)?))
+        self.unsent.send(self.socket.as_fd(), &framed, &mut |part| own(part.checked_sub(1)?))
     }
 
     fn announce_last(&mut self) {
-        self.last = true;
+        self.link.last = true;
     }
 
     fn send_file(&mut self, head: &[u8], file: File, offset: u64, len: u64) -> io::Result<bool> {
@@ -278,23 +319,22 @@ impl Transport for Connection {
             return Ok(all_sent);
         }
         self.queued += len;
-        let socket = self.socket.as_fd();
-        if !matches!(self.kind, Kind::Link(_)) {
-            return self.output.send_file(socket, file, offset, len);
+        if !self.is_link() {
+            return self.unsent.send_file(self.socket.as_fd(), file, offset, len);
         }
         let (mut offset, mut left) = (offset, len);
         while left > 0 {
             let frame = left.min(u64::from(MAX_FRAME)) as u32;
-            self.output.send(socket, &[&frame.to_le_bytes()], &mut |_| None)?;
-            self.output.send_file(socket, file.try_clone()?, offset, frame.into())?;
+            self.say(&frame.to_le_bytes())?;
+            self.unsent.send_file(self.socket.as_fd(), file.try_clone()?, offset, frame.into())?;
             offset += u64::from(frame);
             left -= u64::from(frame);
         }
-        Ok(self.output.is_empty())
+        Ok(self.unsent.is_empty())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.output.flush(self.socket.as_fd(), self.timeout)
+        self.unsent.flush(self.socket.as_fd(), self.patience)
     }
 
     fn body(&mut self) -> &mut (dyn BufRead + Send) {

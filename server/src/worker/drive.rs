@@ -5,15 +5,14 @@ use std::os::fd::AsFd;
 use pyo3::prelude::*;
 use tracing::error;
 
-use super::connection::{Connection, Kind, Spooled, Wait};
-use super::intake::client_of;
+use super::connection::{Connection, Gathered, Phase, Then, Wait};
 use super::worker_thread::{Next, WorkerThread};
+use crate::io::accept::client_of;
+use crate::io::close::{LINGER, shut_sending};
+use crate::io::receive::Received;
 
 /// A connection and what becomes of it.
 pub(super) type Driven = (Box<Connection>, Next);
-
-/// How long a client that was refused may take to stop sending, seconds.
-const LINGER: u32 = 2;
 
 impl WorkerThread {
     /// Takes a connection as far as it goes without waiting.
@@ -23,43 +22,66 @@ impl WorkerThread {
         mut connection: Box<Connection>,
         scratch: &mut [u8],
     ) -> anyhow::Result<Driven> {
-        // What the thread has sent of a parked response counts like everything else.
-        let advance = |connection: &mut Connection| connection.output.advance(connection.socket.as_fd());
-        let sent =
-            if connection.output.is_file() { py.detach(|| advance(&mut connection)) } else { advance(&mut connection) };
-        self.count_sent(&mut connection);
-        match sent {
-            Err(failure) => {
-                if failure.kind() == std::io::ErrorKind::UnexpectedEof {
-                    error!("a response to {} breaks off: {failure}", client_of(&connection.peer));
+        if !connection.unsent.is_empty() {
+            self.send_waiting(py, &mut connection);
+            if !connection.unsent.is_empty() {
+                return Ok(self.wait(connection, Wait::Write));
+            }
+        }
+        loop {
+            connection = match &connection.phase {
+                Phase::Flushing(Then::NextRequest) if connection.has_input() => {
+                    connection.phase = Phase::Idle;
+                    connection
                 }
-                self.count_write_error();
-                return Ok((connection, Next::Close));
+                Phase::New | Phase::Idle | Phase::Head => self.read(py, connection, scratch)?,
+                Phase::Body(gathering) if gathering.intake.is_in_place() => self.fill(py, connection)?,
+                Phase::Body(gathering) if gathering.intake.is_in_file() => self.spool(py, connection, scratch)?,
+                Phase::Body(_) => self.read(py, connection, scratch)?,
+                Phase::Flushing(_) | Phase::Lingering | Phase::Serving | Phase::Over => {
+                    return Ok(self.rest(connection, scratch));
+                }
+            };
+            // A client that sends requests and takes no answers must not fill the memory: what is kept of the next request
+            // waits until the answer is gone.
+            let goes_on = connection.has_input()
+                && connection.unsent.is_empty()
+                && matches!(connection.phase, Phase::Idle | Phase::Flushing(Then::NextRequest));
+            if !goes_on {
+                return Ok(self.rest(connection, scratch));
             }
-            Ok(false) => return Ok(self.wait(connection, Wait::Write)),
-            Ok(true) => {}
         }
-        if connection.closing {
-            return Ok(self.end(connection, scratch));
-        }
-        let held_back = std::mem::take(&mut connection.held_back);
-        if let (false, Some(pending)) = (held_back, &connection.pending) {
-            if pending.gather.is_spooling() {
-                return self.spool(py, connection, scratch);
+    }
+
+    /// Sends more of what waits. What the thread has sent of a parked response counts like everything else.
+    fn send_waiting(&mut self, py: Python<'_>, connection: &mut Connection) {
+        let advance = |connection: &mut Connection| connection.unsent.advance(connection.socket.as_fd());
+        let sent = if connection.unsent.is_file() { py.detach(|| advance(connection)) } else { advance(connection) };
+        self.count_sent(connection);
+        if let Err(failure) = sent {
+            if failure.kind() == std::io::ErrorKind::UnexpectedEof {
+                error!("a response to {} breaks off: {failure}", client_of(&connection.peer));
             }
-            if pending.gather.has_room() {
-                return self.fill(py, connection);
-            }
+            self.count_write_error();
+            connection.give_up();
         }
-        let mut bytes = if held_back {
+    }
+
+    /// Reads once, unless there is input that was kept, and serves what requests that makes, one after another.
+    fn read(
+        &mut self,
+        py: Python<'_>,
+        mut connection: Box<Connection>,
+        scratch: &mut [u8],
+    ) -> anyhow::Result<Box<Connection>> {
+        let mut bytes = if connection.has_input() {
             &std::mem::take(&mut connection.input)
         } else {
             let len = match connection.receive(scratch) {
-                Err(_) | Ok(Some(0)) => return Ok(self.gone(connection)),
-                Ok(None) => return Ok(self.wait(connection, Wait::Read)),
-                Ok(Some(len)) => len,
+                Received::Bytes(len) => len,
+                Received::Nothing => return Ok(connection),
+                Received::End => return Ok(self.gone(connection)),
             };
-            connection.fresh = false;
             if connection.input.is_empty() {
                 &scratch[..len]
             } else {
@@ -68,119 +90,109 @@ impl WorkerThread {
             }
         };
         loop {
-            let before = bytes.len();
-            let (back, next) = self.consume(py, connection, &mut bytes)?;
-            connection = back;
-            if let Some(next) = next {
-                return Ok((connection, next));
+            connection = self.consume(py, connection, &mut bytes)?;
+            if bytes.is_empty() {
+                return Ok(connection);
             }
-            if connection.closing {
-                return Ok(self.end(connection, &mut []));
+            if !(connection.unsent.is_empty() && matches!(connection.phase, Phase::Flushing(Then::NextRequest))) {
+                connection.input = bytes.to_vec();
+                connection.seen = 0;
+                return Ok(connection);
             }
-            if !connection.output.is_empty() {
-                if !bytes.is_empty() {
-                    // A client that sends requests and takes no answers must not fill the memory.
-                    connection.held_back = true;
-                    connection.input = bytes.to_vec();
-                }
-                return Ok(self.wait(connection, Wait::Write));
-            }
-            // Requests that were sent one behind another are served one after another.
-            if bytes.is_empty() || bytes.len() == before {
-                return Ok(self.wait(connection, Wait::Read));
-            }
+            connection.phase = Phase::Idle;
         }
     }
 
     /// Takes what is there of a body that goes to memory; serves the request when that is all.
-    fn fill(&mut self, py: Python<'_>, mut connection: Box<Connection>) -> anyhow::Result<Driven> {
-        let Some(mut pending) = connection.pending.take() else { return Ok(self.wait(connection, Wait::Read)) };
-        match pending.gather.receive(connection.socket.as_fd()) {
-            None => {
-                connection.pending = Some(pending);
-                Ok(self.gone(connection))
-            }
-            Some(false) => {
-                connection.pending = Some(pending);
-                Ok(self.wait(connection, Wait::Read))
-            }
-            Some(true) => {
-                let (connection, next) = self.serve_gathered(py, connection, pending)?;
-                Ok(self.after(connection, next))
-            }
-        }
-    }
-
-    /// What becomes of a connection whose request, if it was one, is served, and of which nothing more was read.
-    fn after(&mut self, connection: Box<Connection>, next: Option<Next>) -> Driven {
-        match next {
-            Some(next) => (connection, next),
-            None if connection.closing => self.end(connection, &mut []),
-            None if connection.output.is_empty() => self.wait(connection, Wait::Read),
-            None => self.wait(connection, Wait::Write),
+    fn fill(&mut self, py: Python<'_>, mut connection: Box<Connection>) -> anyhow::Result<Box<Connection>> {
+        let Connection { socket, phase: Phase::Body(gathering), .. } = &mut *connection else { return Ok(connection) };
+        match gathering.intake.receive(&**socket) {
+            Ok(Received::End) => Ok(self.gone(connection)),
+            Ok(_) if gathering.intake.is_whole() => self.serve_gathered(py, connection),
+            Ok(_) => Ok(connection),
+            Err(failure) => Ok(self.refuse_body(connection, &failure)),
         }
     }
 
     /// Takes what is there of a body that goes to a file; serves the request when that is all.
-    fn spool(&mut self, py: Python<'_>, mut connection: Box<Connection>, scratch: &mut [u8]) -> anyhow::Result<Driven> {
-        let (connection, next) = match py.detach(|| connection.spool(scratch)) {
-            Ok(Spooled::Waits) => return Ok(self.wait(connection, Wait::Read)),
-            Ok(Spooled::Gone) => return Ok(self.gone(connection)),
-            Ok(Spooled::Complete(pending)) => self.serve_gathered(py, connection, pending)?,
-            Err(failure) => self.refuse_gathering(connection, failure),
-        };
-        Ok(self.after(connection, next))
+    fn spool(
+        &mut self,
+        py: Python<'_>,
+        mut connection: Box<Connection>,
+        scratch: &mut [u8],
+    ) -> anyhow::Result<Box<Connection>> {
+        match py.detach(|| connection.spool(scratch)) {
+            Ok(Gathered::Part) => Ok(connection),
+            Ok(Gathered::Gone) => Ok(self.gone(connection)),
+            Ok(Gathered::Whole) => self.serve_gathered(py, connection),
+            Err(failure) => Ok(self.refuse_body(connection, &failure)),
+        }
     }
 
     /// The client went away: in the middle of a request, perhaps.
-    pub(super) fn gone(&mut self, connection: Box<Connection>) -> Driven {
-        if !connection.is_idle() && !matches!(connection.kind, Kind::Link(_)) {
+    fn gone(&mut self, mut connection: Box<Connection>) -> Box<Connection> {
+        if !connection.is_idle() && !connection.is_link() {
             self.count_read_error();
         }
-        (connection, Next::Close)
+        connection.phase = Phase::Over;
+        connection
     }
 
     pub(super) fn count_sent(&mut self, connection: &mut Connection) {
         let sent = connection.take_sent();
         if sent > 0 {
-            self.shared.scoreboard.thread(self.shared.slot, self.id).sent(sent as usize);
+            self.cell().sent(sent as usize);
+        }
+    }
+
+    /// What a connection waits for that can go no further, or whether it is over.
+    pub(super) fn rest(&mut self, mut connection: Box<Connection>, scratch: &mut [u8]) -> Driven {
+        if !connection.unsent.is_empty() {
+            return self.wait(connection, Wait::Write);
+        }
+        match connection.phase {
+            Phase::Flushing(Then::NextRequest) => {
+                connection.phase = Phase::Idle;
+                self.wait(connection, Wait::Read)
+            }
+            // What the client sent beyond the request would make closing destroy the answer on its way.
+            Phase::Flushing(Then::Close) if connection.input.is_empty() => (connection, Next::Close),
+            Phase::Flushing(_) => {
+                shut_sending(&*connection.socket);
+                connection.input = Vec::new();
+                connection.phase = Phase::Lingering;
+                connection.deadline = self.deadline(LINGER.as_secs() as u32);
+                self.read_away(connection, scratch)
+            }
+            Phase::Lingering => self.read_away(connection, scratch),
+            Phase::New | Phase::Idle | Phase::Head | Phase::Body(_) => self.wait(connection, Wait::Read),
+            Phase::Serving | Phase::Over => (connection, Next::Close),
         }
     }
 
     /// Leaves a connection to wait, and says how long it may.
-    pub(super) fn wait(&mut self, mut connection: Box<Connection>, wait: Wait) -> Driven {
-        let config = &self.shared.config;
-        connection.deadline = match connection.kind {
+    fn wait(&mut self, mut connection: Box<Connection>, wait: Wait) -> Driven {
+        let config = &self.worker.config;
+        connection.deadline = match (&connection.phase, wait) {
+            (_, Wait::Write) => self.deadline(config.socket_timeout),
             // The router looks after its own.
-            Kind::Link(_) if wait == Wait::Read => u32::MAX,
-            _ if wait == Wait::Write => self.deadline(config.socket_timeout),
-            _ if connection.is_idle() && !connection.fresh => self.deadline(config.http_keepalive),
+            _ if connection.is_link() => u32::MAX,
+            (Phase::Idle, _) => self.deadline(config.http_keepalive),
             // A body must go on coming.
-            _ if connection.is_idle() || connection.pending.is_some() => self.deadline(config.socket_timeout),
+            (Phase::New | Phase::Body(_), _) => self.deadline(config.socket_timeout),
             // The head as a whole must come in time, however it is divided: see `keep`.
             _ => connection.deadline,
         };
         (connection, Next::Wait(wait))
     }
 
-    /// The last answer is sent: closes, or waits for a client that may still be sending.
-    pub(super) fn end(&mut self, mut connection: Box<Connection>, scratch: &mut [u8]) -> Driven {
-        if !connection.output.is_empty() {
-            return self.wait(connection, Wait::Write);
-        }
-        if !connection.linger {
-            return (connection, Next::Close);
-        }
-        if !connection.shut {
-            connection.shut();
-            connection.deadline = self.deadline(LINGER);
-        }
+    /// Reads what nobody wants. However fast it is sent, others get their turn, and the deadline comes.
+    fn read_away(&mut self, connection: Box<Connection>, scratch: &mut [u8]) -> Driven {
         let mut small = [0; 1024];
         let room = if scratch.is_empty() { &mut small[..] } else { scratch };
         match connection.receive(room) {
-            Err(_) | Ok(Some(0)) => (connection, Next::Close),
-            // However fast it sends: others get their turn, and the deadline comes.
-            Ok(_) => (connection, Next::Wait(Wait::Read)),
+            Received::End => (connection, Next::Close),
+            Received::Bytes(_) | Received::Nothing => (connection, Next::Wait(Wait::Read)),
         }
     }
 }

@@ -16,7 +16,7 @@ use nix::libc;
 use nix::sys::signal::SigSet;
 use pyo3::prelude::*;
 
-use super::connection::Kind;
+use super::kind::Kind;
 use crate::protocol::link::{DONE_CLOSE, LEAVING};
 
 /// The signal that has a thread answer 504. Real-time ones are nobody's by default.
@@ -145,7 +145,7 @@ pub(super) fn install(py: Python<'_>, verbose: bool) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::link::{Frames, Step};
+    use crate::protocol::link::{Frame, Frames};
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
     use std::io::Read;
     use std::os::fd::AsRawFd;
@@ -155,9 +155,9 @@ mod tests {
         let mut frames = Frames::default();
         let (mut rest, mut data, mut words) = (LINK_ANSWER.as_slice(), Vec::new(), Vec::new());
         while !rest.is_empty() {
-            let (consumed, step) = frames.decode(rest).unwrap();
-            match step {
-                Step::Data(bytes) => data.extend_from_slice(bytes),
+            let (consumed, frame) = frames.decode(rest).unwrap();
+            match frame {
+                Frame::Data(bytes) => data.extend_from_slice(bytes),
                 other => words.push(format!("{other:?}")),
             }
             rest = &rest[consumed..];

@@ -1,65 +1,69 @@
 //! From bytes to a request: heads and packets are parsed, bodies gathered, what is no request is refused.
 
 use std::mem::MaybeUninit;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use pyo3::prelude::*;
-use tracing::{error, warn};
+use tracing::warn;
 
-use super::body::{Body, LinkReader};
-use super::connection::{Connection, Kind, Pending};
-use super::gather::{Gather, GatherError};
-use super::worker_thread::{Next, WORTH_SPARING, WorkerThread};
+use super::body::{LinkReader, RequestBody};
+use super::connection::{Connection, Gathering, Phase, Then};
+use super::kind::Kind;
+use super::worker_thread::{WORTH_SPARING, WorkerThread};
+use crate::ids::ThreadIndex;
+use crate::io::accept::client_of;
+use crate::io::body::{BodyIntake, IntakeError};
 use crate::protocol::http::{self, BodyLength, HeaderBuf, Refusal};
-use crate::protocol::link::RequestHead as LinkHead;
+use crate::protocol::link::RequestLengths;
 use crate::protocol::uwsgi;
 
 impl WorkerThread {
-    /// Uses the next request in `bytes`, or keeps what there is of it. `Some` when the connection can go no further.
+    /// Uses the next request in `bytes`, or keeps what there is of it. What comes of it is the connection's phase.
     pub(super) fn consume(
         &mut self,
         py: Python<'_>,
         mut connection: Box<Connection>,
         bytes: &mut &[u8],
-    ) -> anyhow::Result<(Box<Connection>, Option<Next>)> {
-        let Some(mut pending) = connection.pending.take() else {
+    ) -> anyhow::Result<Box<Connection>> {
+        let Phase::Body(gathering) = &mut connection.phase else {
             return match connection.kind {
                 Kind::Http => self.http(py, connection, bytes),
                 Kind::Uwsgi => self.uwsgi(py, connection, bytes),
                 Kind::Link(thread) => self.link(py, connection, thread, bytes),
             };
         };
-        match pending.gather.take(bytes) {
-            Ok((used, false)) => {
+        match gathering.intake.take(bytes) {
+            Ok((used, is_whole)) => {
                 *bytes = &bytes[used..];
-                connection.pending = Some(pending);
-                Ok((connection, None))
+                if is_whole { self.serve_gathered(py, connection) } else { Ok(connection) }
             }
-            Ok((used, true)) => {
-                *bytes = &bytes[used..];
-                self.serve_gathered(py, connection, pending)
-            }
-            Err(failure) => Ok(self.refuse_gathering(connection, failure)),
+            Err(failure) => Ok(self.refuse_body(connection, &failure)),
         }
     }
 
-    /// A request whose body is complete now.
+    /// Serves a request whose body is whole now.
     pub(super) fn serve_gathered(
         &mut self,
         py: Python<'_>,
         mut connection: Box<Connection>,
-        pending: Pending,
-    ) -> anyhow::Result<(Box<Connection>, Option<Next>)> {
-        connection.body = match pending.gather.finish() {
+    ) -> anyhow::Result<Box<Connection>> {
+        let Phase::Body(gathering) = std::mem::replace(&mut connection.phase, Phase::Serving) else {
+            return Ok(connection);
+        };
+        let Gathering { head, intake } = *gathering;
+        let (stored, behind) = intake.finish();
+        if !behind.is_empty() {
+            connection.input = behind;
+            connection.seen = 0;
+        }
+        connection.body = match RequestBody::new(stored) {
             Ok(body) => body,
-            Err(failure) => return Ok(self.refuse_gathering(connection, failure.into())),
+            Err(failure) => return Ok(self.refuse_body(connection, &failure.into())),
         };
-        let served = match connection.kind {
-            Kind::Uwsgi => self.serve_uwsgi(py, connection, &pending.head)?,
-            _ => self.serve_http(py, connection, &pending.head)?,
-        };
-        Ok((served, None))
+        match connection.kind {
+            Kind::Uwsgi => self.serve_uwsgi(py, connection, &head),
+            _ => self.serve_http(py, connection, &head),
+        }
     }
 
     fn http(
@@ -67,40 +71,39 @@ impl WorkerThread {
         py: Python<'_>,
         mut connection: Box<Connection>,
         bytes: &mut &[u8],
-    ) -> anyhow::Result<(Box<Connection>, Option<Next>)> {
+    ) -> anyhow::Result<Box<Connection>> {
         let all = *bytes;
         if connection.seen > 0
             && !http::may_be_complete(all, connection.seen)
-            && all.len() <= self.shared.config.buffer_size
+            && all.len() <= self.worker.config.buffer_size
         {
-            return Ok((self.keep(connection, bytes), None));
+            return Ok(self.keep(connection, bytes));
         }
         let mut headers: HeaderBuf<'_> = [const { MaybeUninit::uninit() }; http::MAX_HEADERS];
-        let head = match http::parse(all, &mut headers, self.shared.config.buffer_size) {
+        let head = match http::parse(all, &mut headers, self.worker.config.buffer_size) {
             Ok(Some(head)) => head,
-            Ok(None) => return Ok((self.keep(connection, bytes), None)),
+            Ok(None) => return Ok(self.keep(connection, bytes)),
             Err(refusal) => return Ok(self.refuse(connection, refusal)),
         };
         connection.seen = 0;
-        let rest = &all[head.len..];
+        let (head_bytes, rest) = all.split_at(head.len);
+        *bytes = rest;
         let length = match head.body {
             BodyLength::None | BodyLength::Length(0) => {
-                connection.body = Body::Empty;
-                *bytes = rest;
+                connection.body = RequestBody::Empty;
                 let body_len = matches!(head.body, BodyLength::Length(_)).then_some(0);
-                return Ok((self.serve_head(py, connection, &head, &all[..head.len], body_len)?, None));
+                return self.serve_head(py, connection, &head, head_bytes, body_len);
             }
             BodyLength::Length(length) => Some(length),
             BodyLength::Chunked => None,
         };
-        let (len, awaits_continue) = (head.len, head.expect_continue && rest.is_empty());
-        let (mut connection, next) = self.gather(py, connection, &all[..len], length, rest, bytes)?;
+        let awaits_continue = head.expect_continue && rest.is_empty();
+        let mut connection = self.gather(py, connection, head_bytes, length, bytes)?;
         // Not to a client whose body is not wanted. One that is gone shows when its body is read.
-        if awaits_continue && connection.pending.is_some() {
-            let _ =
-                connection.output.send(connection.socket.as_fd(), &[b"HTTP/1.1 100 Continue\r\n\r\n"], &mut |_| None);
+        if awaits_continue && matches!(connection.phase, Phase::Body(_)) {
+            let _ = connection.say(http::CONTINUE);
         }
-        Ok((connection, next))
+        Ok(connection)
     }
 
     fn uwsgi(
@@ -108,15 +111,14 @@ impl WorkerThread {
         py: Python<'_>,
         mut connection: Box<Connection>,
         bytes: &mut &[u8],
-    ) -> anyhow::Result<(Box<Connection>, Option<Next>)> {
+    ) -> anyhow::Result<Box<Connection>> {
         let all = *bytes;
-        let packet = match uwsgi::parse(all, self.shared.config.buffer_size) {
+        let packet = match uwsgi::parse(all, self.worker.config.buffer_size) {
             Ok(Some(packet)) => packet,
-            Ok(None) => return Ok((self.keep(connection, bytes), None)),
+            Ok(None) => return Ok(self.keep(connection, bytes)),
             Err(failure) => {
                 warn!("{} refused: {failure}", client_of(&connection.peer));
-                self.count_read_error();
-                return Ok((connection, Some(Next::Close)));
+                return Ok(self.drop_unanswered(connection));
             }
         };
         let said = packet.vars().filter(|(name, _)| *name == b"CONTENT_LENGTH").last();
@@ -126,17 +128,16 @@ impl WorkerThread {
             Some(_) if said.is_some_and(|(_, value)| value.is_empty()) => 0,
             Some(_) => {
                 warn!("{} refused: CONTENT_LENGTH is not a number", client_of(&connection.peer));
-                self.count_read_error();
-                return Ok((connection, Some(Next::Close)));
+                return Ok(self.drop_unanswered(connection));
             }
         };
-        let rest = &all[packet.len()..];
+        let (packet, rest) = all.split_at(packet.len());
+        *bytes = rest;
         if length == 0 {
-            connection.body = Body::Empty;
-            *bytes = rest;
-            return Ok((self.serve_uwsgi(py, connection, &all[..packet.len()])?, None));
+            connection.body = RequestBody::Empty;
+            return self.serve_uwsgi(py, connection, packet);
         }
-        self.gather(py, connection, &all[..packet.len()], Some(length), rest, bytes)
+        self.gather(py, connection, packet, Some(length), bytes)
     }
 
     /// A request of which only the head is certain to be there; `rest` is what follows it.
@@ -146,74 +147,73 @@ impl WorkerThread {
         mut connection: Box<Connection>,
         head: &[u8],
         length: Option<u64>,
-        rest: &[u8],
-        bytes: &mut &[u8],
-    ) -> anyhow::Result<(Box<Connection>, Option<Next>)> {
-        let config = &self.shared.config;
-        let most = if config.limit_post == 0 { u64::MAX } else { config.limit_post };
-        let gather = match length {
+        rest: &mut &[u8],
+    ) -> anyhow::Result<Box<Connection>> {
+        let limits = self.worker.body_limits;
+        let intake = match length {
             Some(length) => {
                 let is_worth_it = usize::try_from(length).is_ok_and(|length| WORTH_SPARING.contains(&length));
                 let spare = if is_worth_it { self.spares.pop() } else { None };
-                Gather::of_length(length, config.post_buffering, most, spare.unwrap_or_default())
+                BodyIntake::of_length(length, limits, spare.unwrap_or_default())
             }
-            None => Ok(Gather::of_chunks(config.post_buffering, most)),
+            None => Ok(BodyIntake::of_chunks(limits)),
         };
-        let gather = match gather {
-            Ok(gather) => gather,
-            Err(failure) => return Ok(self.refuse_gathering(connection, failure)),
+        let intake = match intake {
+            Ok(intake) => intake,
+            Err(failure) => return Ok(self.refuse_body(connection, &failure)),
         };
-        connection.pending = Some(Pending { head: head.to_vec(), gather });
-        let skipped = bytes.len() - rest.len();
-        *bytes = &bytes[skipped..];
-        if bytes.is_empty() { Ok((connection, None)) } else { self.consume(py, connection, bytes) }
+        connection.phase = Phase::Body(Box::new(Gathering { head: head.to_vec(), intake }));
+        if rest.is_empty() { Ok(connection) } else { self.consume(py, connection, rest) }
     }
 
     fn link(
         &mut self,
         py: Python<'_>,
         mut connection: Box<Connection>,
-        thread: u32,
+        thread: ThreadIndex,
         bytes: &mut &[u8],
-    ) -> anyhow::Result<(Box<Connection>, Option<Next>)> {
+    ) -> anyhow::Result<Box<Connection>> {
         let all = *bytes;
-        let Some(lengths) = all.first_chunk().map(LinkHead::decode) else {
-            return Ok((self.keep(connection, bytes), None));
+        let Some(lengths) = all.first_chunk().map(RequestLengths::decode) else {
+            return Ok(self.keep(connection, bytes));
         };
-        let (peer_len, head_len) = (lengths.peer_len as usize, lengths.head_len as usize);
-        let Some((start, rest)) = all.split_at_checked(LinkHead::LEN + peer_len + head_len) else {
-            return Ok((self.keep(connection, bytes), None));
+        let (peer_len, head_len) = (lengths.peer as usize, lengths.head as usize);
+        let Some((start, rest)) = all.split_at_checked(RequestLengths::LEN + peer_len + head_len) else {
+            return Ok(self.keep(connection, bytes));
         };
-        let (peer, head) = start[LinkHead::LEN..].split_at(peer_len);
+        connection.seen = 0;
+        let (peer, head) = start[RequestLengths::LEN..].split_at(peer_len);
         connection.peer.clear();
         connection.peer.push_str(&String::from_utf8_lossy(peer));
         *bytes = &[];
-        connection.body = if lengths.body_len == 0 {
+        connection.body = if lengths.body == 0 {
             *bytes = rest;
-            Body::Empty
-        } else if let Some((body, rest)) =
-            usize::try_from(lengths.body_len).ok().and_then(|len| rest.split_at_checked(len))
+            RequestBody::Empty
+        } else if let Some((body, rest)) = usize::try_from(lengths.body).ok().and_then(|len| rest.split_at_checked(len))
         {
             *bytes = rest;
-            Body::Memory(body.to_vec(), 0)
+            RequestBody::Memory(body.to_vec(), 0)
         } else {
             let socket = Arc::clone(&connection.socket);
-            let reader = LinkReader { first: rest.to_vec(), at: 0, socket, timeout: connection.timeout };
-            Body::at_link(reader, lengths.body_len)
+            let reader = LinkReader { first: rest.to_vec(), at: 0, socket, patience: connection.patience };
+            RequestBody::at_link(reader, lengths.body)
         };
-        let number = connection.brought;
-        connection.brought = number.wrapping_add(1);
-        if self.shared.scoreboard.dispatched(self.shared.slot, thread).take(number) {
-            return Ok((self.serve_http(py, connection, head)?, None));
+        let number = connection.link.brought;
+        connection.link.brought = number.wrapping_add(1);
+        if self.worker.scoreboard.dispatched(self.worker.slot, thread).take(number) {
+            return self.serve_http(py, connection, head);
         }
-        let skipped = connection.discard_body().and_then(|()| connection.tell_skipped());
-        Ok((connection, skipped.is_err().then_some(Next::Close)))
+        if connection.discard_body().and_then(|()| connection.tell_skipped()).is_err() {
+            connection.give_up();
+        }
+        Ok(connection)
     }
 
     /// Keeps the beginning of a request until more of it comes.
     fn keep(&mut self, mut connection: Box<Connection>, bytes: &mut &[u8]) -> Box<Connection> {
-        if connection.seen == 0 {
-            connection.deadline = self.deadline(self.shared.config.socket_timeout);
+        if !matches!(connection.phase, Phase::Head) {
+            connection.phase = Phase::Head;
+            connection.deadline = self.deadline(self.worker.config.socket_timeout);
         }
         connection.input = bytes.to_vec();
         connection.seen = bytes.len();
@@ -222,67 +222,40 @@ impl WorkerThread {
     }
 
     /// A request is not taken. The uwsgi protocol's answers are HTTP's.
-    pub(super) fn refuse(
-        &mut self,
-        mut connection: Box<Connection>,
-        refusal: Refusal,
-    ) -> (Box<Connection>, Option<Next>) {
+    pub(super) fn refuse(&mut self, mut connection: Box<Connection>, refusal: Refusal) -> Box<Connection> {
         warn!("{} refused: {refusal}", client_of(&connection.peer));
-        self.count_read_error();
-        connection.closing = true;
-        connection.pending = None;
-        if !matches!(connection.kind, Kind::Link(_)) {
-            let mut answer = Vec::new();
-            http::refusal_response(&refusal, &mut answer);
-            connection.linger = true;
-            if connection.output.send(connection.socket.as_fd(), &[&answer], &mut |_| None).is_err() {
-                return (connection, Some(Next::Close));
-            }
-            self.count_sent(&mut connection);
+        if connection.is_link() {
+            return self.drop_unanswered(connection);
         }
-        (connection, None)
+        self.count_read_error();
+        connection.input = Vec::new();
+        connection.phase = Phase::Flushing(Then::Linger);
+        let mut answer = Vec::new();
+        http::refusal_response(&refusal, &mut answer);
+        if connection.say(&answer).is_err() {
+            connection.give_up();
+        }
+        self.count_sent(&mut connection);
+        connection
     }
 
     /// A body cannot be gathered.
-    pub(super) fn refuse_gathering(
-        &mut self,
-        connection: Box<Connection>,
-        failure: GatherError,
-    ) -> (Box<Connection>, Option<Next>) {
-        let refusal = match failure {
-            GatherError::Refused(refusal) => refusal,
-            GatherError::Disk(failure) => {
-                error!("post-buffering: a request body cannot be kept: {failure}");
-                Refusal { status: 503, reason: "the request body cannot be kept" }
-            }
-        };
-        self.refuse(connection, refusal)
+    pub(super) fn refuse_body(&mut self, connection: Box<Connection>, failure: &IntakeError) -> Box<Connection> {
+        self.refuse(connection, failure.refusal())
+    }
+
+    /// Closes a connection whose other end would not understand an answer.
+    fn drop_unanswered(&mut self, mut connection: Box<Connection>) -> Box<Connection> {
+        self.count_read_error();
+        connection.phase = Phase::Over;
+        connection
     }
 
     pub(super) fn count_write_error(&mut self) {
-        self.shared.scoreboard.thread(self.shared.slot, self.id).write_error();
+        self.cell().write_error();
     }
 
     pub(super) fn count_read_error(&mut self) {
-        self.shared.scoreboard.thread(self.shared.slot, self.id).read_error();
-    }
-}
-
-/// The client's address in a peer's text.
-pub(super) fn client_of(peer: &str) -> &str {
-    match peer.split(' ').next() {
-        Some("") | None => "a client",
-        Some(address) => address,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_client_without_an_address_has_a_name_in_the_log() {
-        assert_eq!(client_of("10.0.0.1 5 host 80"), "10.0.0.1");
-        assert_eq!(client_of("  host 80"), "a client");
+        self.cell().read_error();
     }
 }

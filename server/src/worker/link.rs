@@ -8,16 +8,18 @@ use std::sync::atomic::Ordering::AcqRel;
 use anyhow::Context;
 use tracing::warn;
 
-use super::Shared;
-use super::connection::{Connection, Kind, Wait};
-use super::worker_thread::{WorkerThread, milliseconds};
+use super::connection::{Connection, Wait};
+use super::kind::Kind;
+use super::state::Worker;
+use super::worker_thread::WorkerThread;
+use crate::ids::ThreadIndex;
 use crate::ipc::LinkEndpoint;
 use crate::protocol::link::Hello;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 
-impl Shared {
+impl Worker {
     /// A thread's link is gone; it is made again at the next sweep.
-    pub(super) fn lose_link(&self, thread: u32) {
+    pub(super) fn lose_link(&self, thread: ThreadIndex) {
         self.lost_links.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(thread);
     }
 }
@@ -25,45 +27,44 @@ impl Shared {
 impl WorkerThread {
     /// Connects this thread to the router, if there is one.
     pub(super) fn link_to_router(&mut self) {
-        if self.shared.link.is_some() {
-            self.shared.lose_link(self.id);
+        if self.worker.link.is_some() {
+            self.worker.lose_link(self.id);
             self.link_again();
         }
     }
 
     /// Makes the links again that were lost.
     pub(super) fn link_again(&mut self) {
-        let Some(endpoint) = &self.shared.link else { return };
+        let Some(endpoint) = &self.worker.link else { return };
         let lost = {
-            let mut lost = self.shared.lost_links.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut lost = self.worker.lost_links.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             std::mem::take(&mut *lost)
         };
         for thread in lost {
             if let Err(failure) = self.connect(endpoint, thread) {
                 warn!("thread {thread}: {failure:#}; trying again");
-                self.shared.lose_link(thread);
+                self.worker.lose_link(thread);
             }
         }
     }
 
-    fn connect(&self, endpoint: &LinkEndpoint, thread: u32) -> anyhow::Result<()> {
+    fn connect(&self, endpoint: &LinkEndpoint, thread: ThreadIndex) -> anyhow::Result<()> {
         let address = SocketAddr::from_abstract_name(&endpoint.name)?;
         let mut stream = UnixStream::connect_addr(&address).context("cannot connect to the http router")?;
-        let (worker, slot) = (self.shared.worker, self.shared.slot);
-        let hello = Hello { worker, thread, slot, token: endpoint.token };
+        let (worker, slot) = (self.worker.id, self.worker.slot.get());
+        let hello = Hello { worker, thread: thread.get(), slot, token: endpoint.token };
         std::io::Write::write_all(&mut stream, &hello.encode()).context("cannot greet the http router")?;
         stream.set_nonblocking(true)?;
-        let timeout = milliseconds(self.shared.config.socket_timeout);
-        let mut connection = Connection::new(OwnedFd::from(stream), Kind::Link(thread), String::new(), timeout);
+        let mut connection = Connection::new(OwnedFd::from(stream), Kind::Link(thread), String::new(), self.patience());
         connection.armed = Some(Wait::Read);
         let (fd, socket) = (connection.fd(), std::sync::Arc::clone(&connection.socket));
-        if self.shared.connections.put(fd, connection).is_err() {
+        if self.worker.connections.put(fd, connection).is_err() {
             anyhow::bail!("descriptor {fd} is beyond what a worker can hold");
         }
-        self.shared.open.fetch_add(1, AcqRel);
+        self.worker.open.fetch_add(1, AcqRel);
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP;
-        let flags = if self.shared.one_shot() { flags | EpollFlags::EPOLLONESHOT } else { flags };
-        self.shared.epoll.add(&*socket, EpollEvent::new(flags, fd as u64)).context("cannot watch the link")?;
+        let flags = if self.worker.one_shot() { flags | EpollFlags::EPOLLONESHOT } else { flags };
+        self.worker.epoll.add(&*socket, EpollEvent::new(flags, fd as u64)).context("cannot watch the link")?;
         Ok(())
     }
 }

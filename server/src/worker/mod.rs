@@ -4,42 +4,41 @@
 //! several, connections are armed one-shot, so that whichever thread is free takes the next one that is ready: an idle
 //! kept-alive connection belongs to no thread, and a slow request holds up no other connection.
 
-mod accept;
 mod access_log;
 mod body;
 mod connection;
+mod connections;
 mod drive;
-mod gather;
 pub(crate) mod harakiri;
 mod intake;
+mod kind;
 mod link;
 mod notices;
-mod output;
-mod receive;
 pub(crate) mod release;
 mod serve;
+mod state;
 pub(crate) mod stop;
-mod table;
 mod worker_thread;
 
-use std::os::fd::OwnedFd;
-use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
-use nix::sys::eventfd::EventFd;
+use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use nix::sys::signal::Signal;
 use pyo3::prelude::*;
-use rwsgi_stats::Address;
 use tracing::error;
 
+use self::connections::Connections;
 use self::notices::Notices;
-use self::table::Table;
+use self::state::{OwnListener, Worker};
 use self::worker_thread::WorkerThread;
-use crate::config::Config;
-use crate::ipc::{LinkEndpoint, Protocol, Setup};
+use crate::api::{self, AfterFork};
+use crate::ids::{ChildId, SlotId, ThreadIndex};
+use crate::io::accept::Listener;
+use crate::io::body::BodyLimits;
+use crate::io::descriptors::{ClientCap, for_files};
+use crate::ipc::{InheritedListener, Setup};
 use crate::process_setup::EXIT_NO_APP;
 use crate::procname;
 use crate::stats::scoreboard::Scoreboard;
@@ -52,6 +51,8 @@ pub struct Context {
     pub worker: u32,
     /// Its slot on the scoreboard.
     pub slot: u32,
+    /// By which number the master knows it.
+    pub child: ChildId,
     /// What its fork server was told.
     pub setup: Setup,
     /// The scoreboard.
@@ -60,59 +61,12 @@ pub struct Context {
     pub application: Option<Py<PyAny>>,
 }
 
-/// A socket that connections are accepted from.
-struct Listener {
-    fd: OwnedFd,
-    protocol: Protocol,
-    /// Whether its clients have IP addresses.
-    is_tcp: bool,
-    /// What the environ says of this end: name and port.
-    server: (String, String),
-}
-
-/// What the threads of a worker share.
-struct Shared {
-    worker: u32,
-    slot: u32,
-    config: Config,
-    scoreboard: Scoreboard,
-    epoll: Epoll,
-    listeners: Vec<Listener>,
-    /// Where the router is.
-    link: Option<LinkEndpoint>,
-    /// Threads whose connection to the router is to be made (again).
-    lost_links: Mutex<Vec<u32>>,
-    connections: Table,
-    /// Connections that are open.
-    open: AtomicUsize,
-    /// When they were last looked through for those that waited too long, monotonic ns.
-    swept: AtomicU64,
-    /// Whether the listeners are in the epoll set.
-    listening: Mutex<bool>,
-    /// The worker leaves: nothing new is accepted, connections close when they are idle.
-    leaving: AtomicBool,
-    /// Threads that have seen it.
-    leaving_threads: AtomicU32,
-    /// Readable when the worker is to leave; edge-triggered, so that each thread wakes the next.
-    stop: EventFd,
-    notices: Notices,
-    /// Kept to see the master's end.
-    liveness: OwnedFd,
-}
-
-/// Epoll tokens below this are connections, by descriptor.
-const TOKEN_LISTENER: u64 = 1 << 32;
-/// The worker is to leave: a signal, or the master's end.
-const TOKEN_STOP: u64 = 1 << 33;
-/// The master is gone.
-const TOKEN_LIVENESS: u64 = 1 << 34;
-
 /// Serves until it is told to leave; returns the exit status.
 ///
 /// # Errors
 /// When what was inherited cannot be used.
 pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
-    let Context { worker, slot, mut setup, scoreboard, application } = context;
+    let Context { worker, slot, child, mut setup, scoreboard, application } = context;
     let name = std::ffi::CString::new(format!("rwsgi w{worker}")).unwrap_or_default();
     let _ = nix::sys::prctl::set_name(&name);
     procname::set(&procname::title(&setup.config.procname, &format!("rwsgi worker {worker}")));
@@ -134,68 +88,74 @@ pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
     for module in setup.config.shared_import.iter().chain(first_only) {
         interpreter::import(py, module);
     }
-    if let Some(status) = crate::api::after_fork(py) {
+    if let AfterFork::Exit(status) = api::after_fork(py) {
+        error!("worker {worker}: uwsgi.post_fork_hook has ended it with status {status}");
+        api::finish(py);
         return Ok(status);
     }
-    let shared = Arc::new(Shared {
-        worker,
-        slot,
+    let state = Arc::new(Worker {
+        id: worker,
+        slot: SlotId::new(slot),
         epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
-        listeners: setup.listeners.iter_mut().map(Listener::inherit).collect::<Result<_, _>>()?,
+        listeners: setup.listeners.iter_mut().map(inherit).collect::<Result<_, _>>()?,
         link: setup.link.clone(),
         lost_links: Mutex::default(),
-        connections: Table::default(),
+        connections: Connections::default(),
         open: AtomicUsize::new(0),
+        // The application has files and connections too.
+        cap: ClientCap::new(for_files() * 2),
+        is_full: AtomicBool::new(false),
+        accept_failed: AtomicBool::new(false),
         swept: AtomicU64::new(0),
         listening: Mutex::new(false),
         leaving: AtomicBool::new(false),
         leaving_threads: AtomicU32::new(0),
         stop: stop::on_terminate().context("cannot watch for the order to leave")?,
-        notices: Notices::new(setup.notices.take()?, worker, slot, &setup.config)?,
+        notices: Notices::new(setup.notices.take()?, worker, child, &setup.config)?,
         liveness: setup.liveness.take()?,
+        body_limits: BodyLimits::new(setup.config.post_buffering, setup.config.limit_post),
         config: setup.config,
         scoreboard,
     });
-    release::let_go_in_children(py, &shared)?;
-    shared.watch()?;
-    let threads = shared.config.threads;
-    let multiprocess = shared.config.processes > 1;
-    let mut threads = (0..threads)
+    release::let_go_in_children(py, &state)?;
+    state.watch()?;
+    let threads = state.config.threads;
+    let multiprocess = state.config.processes > 1;
+    let mut threads = ThreadIndex::first(threads)
         .map(|id| {
             let gateway = Gateway::new(py, application.clone_ref(py), threads > 1, multiprocess)?;
-            WorkerThread::new(id, Arc::clone(&shared), gateway)
+            WorkerThread::new(id, Arc::clone(&state), gateway)
         })
         .collect::<anyhow::Result<Vec<_>>>()?;
     for thread in &mut threads {
         thread.link_to_router();
     }
-    shared.scoreboard.worker(slot).set_accepting(true);
-    if shared.config.harakiri.is_some() {
-        harakiri::install(py, shared.config.harakiri_verbose).context("harakiri: cannot watch for its signals")?;
+    state.scoreboard.worker(state.slot).set_accepting(true);
+    if state.config.harakiri.is_some() {
+        harakiri::install(py, state.config.harakiri_verbose).context("harakiri: cannot watch for its signals")?;
     }
-    shared.notices.tell_ready()?;
+    state.notices.tell_ready()?;
     let Some(mut first) = (!threads.is_empty()).then(|| threads.remove(0)) else { return Ok(0) };
     let others: Vec<_> = threads
         .into_iter()
         .map(|mut thread| {
-            let name = harakiri::thread_name(worker, thread.id());
+            let name = harakiri::thread_name(worker, thread.id.get());
             std::thread::Builder::new().name(name).spawn(move || {
-                let _serving = Serving(Arc::clone(&thread.shared));
+                let _serving = Serving(Arc::clone(&thread.worker));
                 Python::attach(|py| thread.serve(py))
             })
         })
         .collect::<Result<_, _>>()
         .context("cannot start the worker's threads")?;
     let mut outcome = {
-        let _serving = Serving(Arc::clone(&first.shared));
+        let _serving = Serving(Arc::clone(&first.worker));
         first.serve(py)
     };
     for other in others {
         let joined = py.detach(|| other.join());
         outcome = outcome.and(joined.unwrap_or_else(|_| Err(anyhow::anyhow!("a thread panicked"))));
     }
-    crate::api::at_exit(py);
-    interpreter::finish(py);
+    api::finish(py);
     if let Err(error) = outcome {
         error!("worker {worker}: {error:#}");
         return Ok(1);
@@ -204,7 +164,7 @@ pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
 }
 
 /// A thread's serving, after which the worker leaves.
-struct Serving(Arc<Shared>);
+struct Serving(Arc<Worker>);
 
 impl Drop for Serving {
     fn drop(&mut self) {
@@ -212,99 +172,8 @@ impl Drop for Serving {
     }
 }
 
-impl Listener {
-    fn inherit(listener: &mut crate::ipc::InheritedListener) -> anyhow::Result<Self> {
-        let (is_tcp, server) = match &listener.address {
-            Address::Tcp { host, port } => (true, (server_name(host), port.to_string())),
-            // The environ's server name and port may not be empty (PEP 3333).
-            Address::Unix(_) | Address::Abstract(_) => (false, (server_name(""), "80".to_owned())),
-        };
-        Ok(Self { fd: listener.fd.take()?, protocol: listener.protocol, is_tcp, server })
-    }
-}
-
-/// The name for an address that is no particular one: the machine's, as uWSGI has it.
-fn server_name(host: &str) -> String {
-    if !matches!(host, "" | "0.0.0.0" | "::") {
-        return host.to_owned();
-    }
-    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
-    name.filter(|name| !name.is_empty()).unwrap_or_else(|| "localhost".to_owned())
-}
-
-impl Shared {
-    fn watch(&self) -> anyhow::Result<()> {
-        self.listen_again()?;
-        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
-        self.epoll.add(&self.stop, EpollEvent::new(flags, TOKEN_STOP))?;
-        self.epoll.add(&self.liveness, EpollEvent::new(EpollFlags::empty(), TOKEN_LIVENESS))?;
-        Ok(())
-    }
-
-    /// Takes connections from the listeners, if it does not.
-    fn listen_again(&self) -> anyhow::Result<()> {
-        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
-        if *listening || self.leaving.load(Acquire) {
-            return Ok(());
-        }
-        *listening = true;
-        for (index, listener) in self.listeners.iter().enumerate() {
-            self.watch_listener(index, listener)?;
-        }
-        Ok(())
-    }
-
-    /// Whether a connection from this listener binds a thread for longer than a request, or one GIL more than another's:
-    /// then the workers take turns.
-    fn shares(&self, listener: &Listener) -> bool {
-        self.config.processes > 1 && (listener.protocol == Protocol::Http || self.config.threads > 1)
-    }
-
-    /// Lets the other workers go first for the next connection.
-    ///
-    /// the kernel offers it to the exclusive waiters in the order in which they came, and the first one that sleeps takes
-    /// it: the first worker would have every kept-alive connection as long as one of its threads sleeps.
-    fn step_back(&self, index: usize) -> anyhow::Result<()> {
-        let listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
-        if let (true, Some(listener)) = (*listening, self.listeners.get(index)) {
-            self.epoll.delete(&listener.fd)?;
-            self.watch_listener(index, listener)?;
-        }
-        Ok(())
-    }
-
-    fn watch_listener(&self, index: usize, listener: &Listener) -> nix::Result<()> {
-        // A connection wakes one of the workers that sleep, not all.
-        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
-        self.epoll.add(&listener.fd, EpollEvent::new(flags, TOKEN_LISTENER + index as u64))
-    }
-
-    /// Leaves connections to wait in the backlog, or for other workers.
-    fn stop_listening(&self) -> anyhow::Result<()> {
-        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
-        if std::mem::take(&mut *listening) {
-            for listener in &self.listeners {
-                self.epoll.delete(&listener.fd)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// A thread ends, whatever for: the others must not go on without it.
-    fn leave(&self) {
-        self.leaving.store(true, Release);
-        if let Err(failure) = self.wake_next() {
-            error!("worker {}: cannot wake its threads: {failure}", self.worker);
-        }
-    }
-
-    /// Wakes a thread that sleeps.
-    fn wake_next(&self) -> nix::Result<()> {
-        self.stop.write(1).map(drop)
-    }
-
-    /// Whether connections are armed for one event at a time.
-    fn one_shot(&self) -> bool {
-        self.config.threads > 1
-    }
+fn inherit(listener: &mut InheritedListener) -> anyhow::Result<OwnListener> {
+    let socket = Listener::new(listener.fd.take()?, &listener.address)
+        .with_context(|| format!("cannot accept on {}", listener.address))?;
+    Ok(OwnListener { socket, protocol: listener.protocol })
 }

@@ -9,25 +9,26 @@ use anyhow::Context;
 use tracing::warn;
 
 use crate::config::Config;
+use crate::ids::ChildId;
 use crate::ipc::Notice;
 
 /// The pipe to the master, and the count that is compared with `max-requests`.
 pub(super) struct Notices {
     pipe: std::fs::File,
-    slot: u32,
+    child: ChildId,
     served: AtomicU64,
     /// Requests after which the master is told; 0 for never.
     limit: u64,
 }
 
 impl Notices {
-    /// For `worker` in `slot`; `pipe` leads to the master.
-    pub(super) fn new(pipe: OwnedFd, worker: u32, slot: u32, config: &Config) -> anyhow::Result<Self> {
+    /// For `worker`, whom the master knows as `child`; `pipe` leads to the master.
+    pub(super) fn new(pipe: OwnedFd, worker: u32, child: ChildId, config: &Config) -> anyhow::Result<Self> {
         let limit = match config.max_requests {
             0 => 0,
             limit => limit.saturating_add(config.max_requests_delta.saturating_mul((worker - 1).into())),
         };
-        Ok(Self { pipe: pipe.into(), slot, served: AtomicU64::new(0), limit })
+        Ok(Self { pipe: pipe.into(), child, served: AtomicU64::new(0), limit })
     }
 
     /// The pipe's descriptor.
@@ -37,7 +38,7 @@ impl Notices {
 
     /// Tells the master that this worker serves.
     pub(super) fn tell_ready(&self) -> anyhow::Result<()> {
-        let told = (&self.pipe).write_all(&Notice::Ready(self.slot).encode());
+        let told = (&self.pipe).write_all(&Notice::Ready(self.child).encode());
         told.context("cannot tell the master that the worker is ready")
     }
 
@@ -51,7 +52,7 @@ impl Notices {
 
     #[cold]
     fn tell_enough(&self) {
-        if let Err(error) = (&self.pipe).write_all(&Notice::Enough(self.slot).encode()) {
+        if let Err(error) = (&self.pipe).write_all(&Notice::Enough(self.child).encode()) {
             warn!("max-requests: the master cannot be told: {error}: the worker goes on");
         }
     }

@@ -16,7 +16,8 @@ use nix::unistd::{getpid, getppid};
 use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyCFunction};
 
-use super::{Shared, stop};
+use super::state::Worker;
+use super::stop;
 
 /// Where connections of ours have an end.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,10 +54,10 @@ impl Place {
 ///
 /// # Errors
 /// When Python raises, which it has no reason to.
-pub(super) fn let_go_in_children(py: Python<'_>, shared: &Arc<Shared>) -> PyResult<()> {
+pub(super) fn let_go_in_children(py: Python<'_>, worker: &Arc<Worker>) -> PyResult<()> {
     // Not to be kept alive by Python, which nothing tears down.
-    let shared = Arc::downgrade(shared);
-    let let_go = PyCFunction::new_closure(py, None, None, move |_, _| let_go(&shared))?;
+    let worker = Arc::downgrade(worker);
+    let let_go = PyCFunction::new_closure(py, None, None, move |_, _| let_go(&worker))?;
     register(py, let_go)
 }
 
@@ -86,13 +87,13 @@ fn register(py: Python<'_>, after_in_child: Bound<'_, PyCFunction>) -> PyResult<
     py.import("os")?.call_method("register_at_fork", (), Some(&hooks)).map(drop)
 }
 
-impl Shared {
+impl Worker {
     /// The master is gone: whoever starts the server anew finds its addresses free.
     pub(super) fn leave_addresses(&self) -> anyhow::Result<()> {
         self.stop_listening()?;
         let nothing = nothing()?;
         for listener in &self.listeners {
-            replace(listener.fd.as_raw_fd(), nothing.as_raw_fd());
+            replace(listener.socket.fd.as_raw_fd(), nothing.as_raw_fd());
         }
         Ok(())
     }
@@ -103,11 +104,11 @@ fn nothing() -> std::io::Result<std::fs::File> {
 }
 
 /// In the child, which has one thread.
-fn let_go(shared: &Weak<Shared>) {
-    let Some(shared) = shared.upgrade() else { return };
-    shared.scoreboard.detach();
+fn let_go(worker: &Weak<Worker>) {
+    let Some(worker) = worker.upgrade() else { return };
+    worker.scoreboard.detach();
     let Ok(nothing) = nothing() else { return };
-    let ours = |fd| is_ours(fd, &shared);
+    let ours = |fd| is_ours(fd, &worker);
     for fd in open_descriptors().into_iter().filter(|fd| ours(*fd)) {
         replace(fd, nothing.as_raw_fd());
     }
@@ -118,16 +119,16 @@ fn open_descriptors() -> Vec<RawFd> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
-fn is_ours(fd: RawFd, shared: &Shared) -> bool {
+fn is_ours(fd: RawFd, worker: &Worker) -> bool {
     let own = [
-        shared.epoll.0.as_raw_fd(),
-        shared.stop.as_raw_fd(),
-        shared.liveness.as_raw_fd(),
-        shared.notices.as_raw_fd(),
+        worker.epoll.0.as_raw_fd(),
+        worker.stop.as_raw_fd(),
+        worker.liveness.as_raw_fd(),
+        worker.notices.as_raw_fd(),
         stop::descriptor(),
         crate::api::signal_descriptor(),
     ];
-    if own.contains(&fd) || shared.listeners.iter().any(|listener| listener.fd.as_raw_fd() == fd) {
+    if own.contains(&fd) || worker.listeners.iter().any(|listener| listener.socket.fd.as_raw_fd() == fd) {
         return true;
     }
     // A connection may be with the application now, where no table of ours has it: it is known by its end.
@@ -138,10 +139,11 @@ fn is_ours(fd: RawFd, shared: &Shared) -> bool {
     let place = |address: nix::Result<SockaddrStorage>| address.ok().as_ref().and_then(Place::of);
     let near = place(getsockname(fd));
     let of_client = near.is_some_and(|near| {
-        let listeners = shared.listeners.iter().filter_map(|listener| place(getsockname(listener.fd.as_raw_fd())));
+        let listeners =
+            worker.listeners.iter().filter_map(|listener| place(getsockname(listener.socket.fd.as_raw_fd())));
         listeners.into_iter().any(|listener| listener.takes_in(&near))
     });
-    let router = shared.link.as_ref().map(|link| Place::Abstract(link.name.clone().into_bytes()));
+    let router = worker.link.as_ref().map(|link| Place::Abstract(link.name.clone().into_bytes()));
     of_client || (router.is_some() && place(getpeername(fd)) == router)
 }
 

@@ -1,24 +1,24 @@
 //! One request's life in the application: it is begun, answered, counted and logged.
 
-use std::any::Any;
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 
 use pyo3::prelude::*;
 
 use super::access_log::{AccessLog, Entry};
-use super::body::Body;
-use super::connection::{Connection, Kind};
+use super::body::RequestBody;
+use super::connection::{Connection, Phase, ResponseEnd};
 use super::harakiri;
 use super::worker_thread::WorkerThread;
-use crate::api::request;
+use crate::clock::{self, MonotonicNanos, UnixMicros};
+use crate::protocol::SocketProtocol;
 use crate::protocol::http::{self, BodyLength, Head, HeaderBuf, Version};
 use crate::protocol::link::{Peer, QUICK_NS};
-use crate::protocol::response::{Exchange, Protocol};
+use crate::protocol::response::Exchange;
 use crate::protocol::uwsgi;
-use crate::stats::cell::{ExceptionReport, Outcome, Wire};
-use crate::stats::clock;
-use crate::wsgi::gateway::{RequestHead, Served};
+use crate::stats::cell::{ExceptionReport, Outcome};
+use crate::wsgi::gateway::{Incoming, Served};
+use crate::wsgi::serving;
 
 impl WorkerThread {
     /// Serves a request whose head was parsed before and whose body is complete.
@@ -37,7 +37,7 @@ impl WorkerThread {
             }
             // The router's parser is this one, so that only a router of another version can bring this about.
             Ok(None) => anyhow::bail!("the router sent a part of a request head"),
-            Err(refusal) => Ok(self.refuse(connection, refusal).0),
+            Err(refusal) => Ok(self.refuse(connection, refusal)),
         }
     }
 
@@ -54,12 +54,13 @@ impl WorkerThread {
         let text = std::mem::take(&mut connection.peer);
         let peer = Peer::parse(text.as_bytes())?;
         let exchange = Exchange {
-            protocol: Protocol::Http,
+            protocol: SocketProtocol::Http,
             version: head.version,
             head_only: head.method == "HEAD",
+            // A link's client is the router's, which outlives this worker.
             keep_alive: head.keep_alive
-                && (matches!(connection.kind, Kind::Link(_))
-                    || self.shared.config.http_keepalive > 0 && !self.is_leaving()),
+                && self.worker.config.http_keepalive > 0
+                && (connection.is_link() || !self.is_leaving()),
         };
         let entry = Entry {
             client: peer.remote_addr,
@@ -70,8 +71,10 @@ impl WorkerThread {
             bytes: 0,
             took: 0,
         };
-        let request = RequestHead::Http { head, peer, body_len };
-        let mut connection = self.serve_one(py, connection, &request, exchange, Wire::Http, &text, bytes, entry)?;
+        // Whoever reads the scoreboard looks for the request line at the beginning.
+        let head_bytes = &bytes[head.start..];
+        let request = Incoming::Http { head, peer, body_len };
+        let mut connection = self.serve_one(py, connection, &request, exchange, &text, head_bytes, entry)?;
         connection.peer = text;
         Ok(connection)
     }
@@ -92,76 +95,75 @@ impl WorkerThread {
         let (method, uri, protocol) = (var(b"REQUEST_METHOD"), var(b"REQUEST_URI"), var(b"SERVER_PROTOCOL"));
         let client = var(b"REMOTE_ADDR");
         let exchange = Exchange {
-            protocol: Protocol::Uwsgi,
+            protocol: SocketProtocol::Uwsgi,
             version: if protocol == "HTTP/1.0" { Version::Http10 } else { Version::Http11 },
             head_only: method == "HEAD",
             keep_alive: false,
         };
         let entry =
             Entry { client: &client, method: &method, uri: &uri, protocol: &protocol, status: 0, bytes: 0, took: 0 };
-        let request = RequestHead::Uwsgi(&packet);
-        self.serve_one(py, connection, &request, exchange, Wire::Uwsgi, "", &bytes[uwsgi::HEADER_LEN..], entry)
+        let request = Incoming::Uwsgi(&packet);
+        self.serve_one(py, connection, &request, exchange, "", &bytes[uwsgi::HEADER_LEN..], entry)
     }
 
     /// Has the application answer, counts and logs.
-    #[expect(clippy::too_many_arguments, reason = "one call site for each wire; a struct would only name them again")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one call site for each protocol; a struct would only name them again"
+    )]
     fn serve_one(
         &mut self,
         py: Python<'_>,
         mut connection: Box<Connection>,
-        request: &RequestHead<'_>,
+        request: &Incoming<'_>,
         exchange: Exchange,
-        wire: Wire,
         peer: &str,
         kept: &[u8],
         entry: Entry<'_>,
     ) -> anyhow::Result<Box<Connection>> {
         connection.queued = 0;
+        connection.phase = Phase::Serving;
         let started = self.now;
-        self.shared.scoreboard.thread(self.shared.slot, self.id).begin(started, wire, peer.as_bytes(), kept);
-        if self.shared.config.harakiri.is_some() {
+        self.cell().begin(MonotonicNanos::from_nanos(started), exchange.protocol, peer.as_bytes(), kept);
+        if self.worker.config.harakiri.is_some() {
             connection.watched = true;
             harakiri::hold(connection.kind, connection.socket.as_raw_fd());
         }
-        request::begin(connection.socket.as_raw_fd(), matches!(connection.kind, Kind::Link(_)));
+        serving::begin(connection.socket.as_raw_fd(), connection.is_link());
         let served = self.gateway.serve(py, request, exchange, connection)?;
-        let Served { transport, status, keep_alive, raised, client_gone, broken_off } = served;
-        let transport: Box<dyn Any> = transport;
-        let Ok(mut connection) = transport.downcast::<Connection>() else {
-            anyhow::bail!("the application's side gave back another connection than it was given");
-        };
+        let Served { client: mut connection, status, keep_alive, raised, client_gone, broken_off } = served;
         let bytes = connection.queued;
-        if let Body::Memory(bytes, _) = &mut connection.body {
+        if let RequestBody::Memory(bytes, _) = &mut connection.body {
             self.spare(std::mem::take(bytes));
         }
         // The router may have much of it still to send.
-        let drained = if let Body::Link(_) = connection.body {
+        let drained = if let RequestBody::Link(_) = connection.body {
             py.detach(|| connection.discard_body())
         } else {
             connection.discard_body()
         };
-        if broken_off && !matches!(connection.kind, Kind::Link(_)) {
-            connection.break_off();
-        }
         let client_gone = connection.claim().is_err() || client_gone;
-        let is_link = matches!(connection.kind, Kind::Link(_));
-        let quick = is_link && clock::monotonic().saturating_sub(started) < QUICK_NS;
-        if client_gone || drained.is_err() || connection.end_response(keep_alive, quick).is_err() {
-            connection.closing = true;
-            connection.output = super::output::Output::default();
+        let quick = connection.is_link() && clock::monotonic().saturating_sub(started) < QUICK_NS;
+        let end = match (broken_off, keep_alive) {
+            (true, _) => ResponseEnd::Aborted,
+            (false, true) => ResponseEnd::Keep,
+            (false, false) => ResponseEnd::Close,
+        };
+        if client_gone || drained.is_err() || connection.end_response(end, quick).is_err() {
+            connection.give_up();
         }
-        if let Kind::Link(_) = connection.kind
+        if connection.is_link()
             && self.is_leaving()
-            && !connection.leave_told
+            && !connection.link.leave_told
             && connection.tell_leaving().is_err()
         {
-            connection.closing = true;
+            connection.give_up();
         }
         self.now = clock::monotonic();
-        let cell = self.shared.scoreboard.thread(self.shared.slot, self.id);
+        let cell = self.cell();
         if let Some(raised) = &raised {
             cell.exception.store(&ExceptionReport {
-                when: clock::unix_micros(),
+                when: UnixMicros::now(),
                 kind: raised.kind.clone(),
                 message: raised.message.clone(),
                 traceback: raised.traceback.clone(),
@@ -170,41 +172,21 @@ impl WorkerThread {
         }
         self.count_sent(&mut connection);
         let outcome = Outcome { status, exception: raised.is_some(), write_error: client_gone };
-        let cell = self.shared.scoreboard.thread(self.shared.slot, self.id);
-        cell.finish(self.now, self.ready.min(started), outcome);
-        self.shared.notices.count();
+        let [now, ready] = [self.now, self.ready.min(started)].map(MonotonicNanos::from_nanos);
+        self.cell().finish(now, ready, outcome);
+        self.worker.notices.count();
         let entry = Entry { status, bytes, took: self.now - started, ..entry };
-        match (&mut self.log, request::end()) {
+        match (&mut self.log, serving::end()) {
             (None, None) => {}
             (Some(log), None) => log.add(&entry, &[]),
             (Some(log), Some(notes)) => log.add(&entry, &notes.variables),
             (None, Some(notes)) if notes.log => {
-                let mut log = AccessLog::new(self.shared.worker, self.id, self.shared.config.memory_report);
+                let mut log = AccessLog::new(self.worker.id, self.id.get(), self.worker.config.memory_report);
                 log.add(&entry, &notes.variables);
                 log.write();
             }
             (None, Some(_)) => {}
         }
         Ok(connection)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::wsgi::transport::Transport;
-
-    #[test]
-    fn a_connection_comes_back_from_the_application_as_itself() {
-        let (socket, _other) = nix::sys::socket::socketpair(
-            nix::sys::socket::AddressFamily::Unix,
-            nix::sys::socket::SockType::Stream,
-            None,
-            nix::sys::socket::SockFlag::empty(),
-        )
-        .unwrap();
-        let transport: Box<dyn Transport> = Connection::new(socket, Kind::Http, "peer".into(), 1);
-        let back: Box<dyn Any> = transport;
-        assert_eq!(back.downcast::<Connection>().unwrap().peer, "peer");
     }
 }

@@ -1,25 +1,28 @@
 //! A thread: the thread that waits on the worker's epoll set, takes what is ready, and sees each request through.
 
-use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
 use pyo3::prelude::*;
 use tracing::error;
 
-use super::accept::accept;
 use super::access_log::AccessLog;
-use super::connection::{Connection, Kind, Wait};
+use super::connection::{Connection, Wait};
 use super::harakiri;
-use super::{Shared, TOKEN_LISTENER, TOKEN_LIVENESS, TOKEN_STOP};
-use crate::api::request;
-use crate::ipc::Protocol;
+use super::kind::Kind;
+use super::state::{TOKEN_LISTENER, TOKEN_LIVENESS, TOKEN_STOP, Worker};
+use crate::clock::{self, MonotonicNanos, UnixMicros};
+use crate::ids::ThreadIndex;
+use crate::io::receive::has_unread;
+use crate::protocol::SocketProtocol;
 use crate::protocol::http::TIMED_OUT;
-use crate::stats::clock;
+use crate::stats::cell::ThreadCell;
 use crate::wsgi::application::one_line;
 use crate::wsgi::gateway::Gateway;
+use crate::wsgi::serving;
 
 /// Events that are taken from the kernel at once by a worker of one thread. With several each takes one event at a time:
 /// what a thread has taken no other can serve, and would wait behind whatever this one does first.
@@ -43,9 +46,9 @@ const LEAVING_LINGER: u64 = 500_000_000;
 
 /// See the module.
 pub(super) struct WorkerThread {
-    pub(super) id: u32,
-    pub(super) shared: Arc<Shared>,
-    pub(super) gateway: Gateway,
+    pub(super) id: ThreadIndex,
+    pub(super) worker: Arc<Worker>,
+    pub(super) gateway: Gateway<Connection>,
     pub(super) log: Option<AccessLog>,
     /// Memory of bodies that were read, for the next ones.
     pub(super) spares: Vec<Vec<u8>>,
@@ -79,12 +82,12 @@ pub(super) enum Next {
 }
 
 impl WorkerThread {
-    pub(super) fn new(id: u32, shared: Arc<Shared>, gateway: Gateway) -> anyhow::Result<Self> {
-        let config = &shared.config;
-        let log = (!config.disable_logging).then(|| AccessLog::new(shared.worker, id, config.memory_report));
+    pub(super) fn new(id: ThreadIndex, worker: Arc<Worker>, gateway: Gateway<Connection>) -> anyhow::Result<Self> {
+        let config = &worker.config;
+        let log = (!config.disable_logging).then(|| AccessLog::new(worker.id, id.get(), config.memory_report));
         Ok(Self {
             id,
-            shared,
+            worker,
             gateway,
             log,
             spares: Vec::new(),
@@ -97,8 +100,10 @@ impl WorkerThread {
         })
     }
 
-    pub(super) fn id(&self) -> u32 {
-        self.id
+    /// What this thread tells of itself; no other writes it.
+    #[inline]
+    pub(super) fn cell(&self) -> &ThreadCell {
+        self.worker.scoreboard.thread(self.worker.slot, self.id)
     }
 
     /// The threads' clock in whole seconds, for deadlines.
@@ -107,7 +112,7 @@ impl WorkerThread {
     }
 
     pub(super) fn is_leaving(&self) -> bool {
-        self.shared.leaving.load(Acquire)
+        self.worker.leaving.load(Acquire)
     }
 
     /// Serves until the worker has left.
@@ -115,12 +120,12 @@ impl WorkerThread {
     /// # Errors
     /// When the epoll set or Python fails.
     pub(super) fn serve(&mut self, py: Python<'_>) -> anyhow::Result<()> {
-        if self.shared.config.harakiri.is_some() {
+        if self.worker.config.harakiri.is_some() {
             harakiri::prepare_thread();
         }
-        request::enter(self.id);
+        serving::enter(self.id.get());
         let mut events = [EpollEvent::empty(); EVENTS];
-        let room = if self.shared.one_shot() { 1 } else { EVENTS };
+        let room = if self.worker.one_shot() { 1 } else { EVENTS };
         let mut scratch = vec![0; SCRATCH];
         loop {
             let timeout = if self.leaving_since.is_some() { LEAVING_SWEEP } else { SWEEP };
@@ -129,13 +134,14 @@ impl WorkerThread {
                 if let Some(log) = &mut self.log {
                     log.write();
                 }
-                let waited = self.shared.epoll.wait(&mut events[..room], EpollTimeout::from(timeout));
+                let waited = self.worker.epoll.wait(&mut events[..room], EpollTimeout::from(timeout));
                 (waited, clock::monotonic())
             });
             self.now = clock::monotonic();
             self.ready = woken;
             self.batch += 1;
-            self.shared.scoreboard.thread(self.shared.slot, self.id).waited_for_gil(self.now - woken);
+            let [woken_at, now] = [woken, self.now].map(MonotonicNanos::from_nanos);
+            self.cell().waited_for_gil(woken_at, now);
             let count = match waited {
                 Ok(count) => count,
                 Err(Errno::EINTR) => {
@@ -158,7 +164,7 @@ impl WorkerThread {
             }
             self.leave_if_told()?;
             self.sweep(py, &mut scratch)?;
-            if self.leaving_since.is_some() && self.shared.open.load(Acquire) == 0 {
+            if self.leaving_since.is_some() && self.worker.open.load(Acquire) == 0 {
                 return Ok(());
             }
         }
@@ -178,21 +184,21 @@ impl WorkerThread {
         let second = self.now / 250_000_000;
         if second != self.unix_second {
             self.unix_second = second;
-            self.gateway.set_time(clock::unix_micros() / 1_000_000);
+            self.gateway.set_time(UnixMicros::now().as_secs());
         }
     }
 
     fn take(&mut self, py: Python<'_>, token: u64, scratch: &mut [u8]) -> anyhow::Result<()> {
         match token {
-            TOKEN_STOP => self.shared.leaving.store(true, Release),
+            TOKEN_STOP => self.worker.leaving.store(true, Release),
             TOKEN_LIVENESS => {
-                self.shared.leaving.store(true, Release);
-                self.shared.leave_addresses()?;
+                self.worker.leaving.store(true, Release);
+                self.worker.leave_addresses()?;
             }
             TOKEN_LISTENER.. => self.accept(py, (token - TOKEN_LISTENER) as usize, scratch)?,
             fd => {
                 // Another thread may have it, or it may be gone: then there is nothing to do for this event.
-                if let Some(connection) = self.shared.connections.take(fd as usize) {
+                if let Some(connection) = self.worker.connections.take(fd as usize) {
                     self.work(py, connection, scratch)?;
                 }
             }
@@ -205,38 +211,36 @@ impl WorkerThread {
     /// A worker that leaves does so too, until its listeners are out of the set: of all workers that sleep, the kernel
     /// woke this one alone.
     fn accept(&mut self, py: Python<'_>, index: usize, scratch: &mut [u8]) -> anyhow::Result<()> {
-        let Some(listener) = self.shared.listeners.get(index) else { return Ok(()) };
-        let shares = self.shared.shares(listener);
+        let Some(listener) = self.worker.listeners.get(index) else { return Ok(()) };
+        let shares = self.worker.shares(listener);
         let most = if shares { self.next_turn() } else { ACCEPTS };
         for taken in 0..most {
-            let Some(listener) = self.shared.listeners.get(index) else { return Ok(()) };
-            let (socket, ip) = match accept(listener.fd.as_fd()) {
+            let Some(listener) = self.worker.listeners.get(index) else { return Ok(()) };
+            if !self.worker.has_room()? {
+                return Ok(());
+            }
+            let (socket, peer) = match listener.socket.accept() {
                 Ok(Some(accepted)) => accepted,
                 Ok(None) => return Ok(()),
-                Err(failure) => {
-                    // Out of descriptors, most likely: those in use need time to be closed, and whoever uses them to be
-                    // served.
-                    error!("cannot accept a connection: {failure}; trying again in a second");
-                    return self.shared.stop_listening();
-                }
+                Err(failure) => return self.worker.pause_accepting(&failure),
             };
+            self.worker.accept_failed.store(false, Relaxed);
             if shares && taken == 0 {
-                self.shared.step_back(index)?;
+                self.worker.step_back(index)?;
             }
-            let (name, port) = &listener.server;
-            let peer = match ip {
-                Some((ip, remote)) if listener.is_tcp => format!("{ip} {remote} {name} {port}"),
-                _ => format!("  {name} {port}"),
-            };
             let kind = match listener.protocol {
-                Protocol::Http => Kind::Http,
-                Protocol::Uwsgi => Kind::Uwsgi,
+                SocketProtocol::Http => Kind::Http,
+                SocketProtocol::Uwsgi => Kind::Uwsgi,
             };
-            let timeout = milliseconds(self.shared.config.socket_timeout);
-            self.shared.open.fetch_add(1, AcqRel);
-            self.work(py, Connection::new(socket, kind, peer, timeout), scratch)?;
+            self.worker.open.fetch_add(1, AcqRel);
+            self.work(py, Connection::new(socket, kind, peer, self.patience()), scratch)?;
         }
         Ok(())
+    }
+
+    /// The longest wait for a client during a response.
+    pub(super) fn patience(&self) -> Duration {
+        Duration::from_secs(self.worker.config.socket_timeout.into())
     }
 
     /// How many connections to take of those that other workers could take as well: one, so that they get theirs. But
@@ -264,7 +268,7 @@ impl WorkerThread {
             }
             Err(failure) => {
                 // The connection went with it.
-                self.shared.open.fetch_sub(1, AcqRel);
+                self.worker.closed();
                 Err(failure)
             }
         }
@@ -281,23 +285,23 @@ impl WorkerThread {
             Wait::Read => EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP,
             Wait::Write => EpollFlags::EPOLLOUT,
         };
-        let one_shot = self.shared.one_shot();
+        let one_shot = self.worker.one_shot();
         let flags = if one_shot { flags | EpollFlags::EPOLLONESHOT } else { flags };
         // The row is filled before the set can speak of it: another thread may be woken at once.
         let socket = Arc::clone(&connection.socket);
-        if let Err(connection) = self.shared.connections.put(fd, connection) {
+        if let Err(connection) = self.worker.connections.put(fd, connection) {
             error!("descriptor {fd} is beyond what a worker can hold: the connection is closed");
             return self.close(connection);
         }
         let mut event = EpollEvent::new(flags, fd as u64);
         let set = match armed {
-            None => self.shared.epoll.add(&*socket, event),
+            None => self.worker.epoll.add(&*socket, event),
             Some(before) if before == wait && !one_shot => Ok(()),
-            Some(_) => self.shared.epoll.modify(&*socket, &mut event),
+            Some(_) => self.worker.epoll.modify(&*socket, &mut event),
         };
         if let Err(failure) = set {
             error!("cannot watch a connection: {failure}: it is closed");
-            if let Some(connection) = self.shared.connections.take(fd) {
+            if let Some(connection) = self.worker.connections.take(fd) {
                 self.close(connection);
             }
         }
@@ -305,15 +309,15 @@ impl WorkerThread {
 
     fn close(&mut self, connection: Box<Connection>) {
         if let Kind::Link(thread) = connection.kind {
-            self.shared.lose_link(thread);
+            self.worker.lose_link(thread);
         }
         if connection.armed.is_some() {
             // Closing does this too, unless a child of the application has a copy of the descriptor: then the set would
             // tell of it for ever. One that is not in the set any more needs nothing.
-            let _ = self.shared.epoll.delete(&*connection.socket);
+            let _ = self.worker.epoll.delete(&*connection.socket);
         }
         drop(connection);
-        self.shared.open.fetch_sub(1, AcqRel);
+        self.worker.closed();
     }
 
     /// Begins to leave when the worker was told to.
@@ -322,13 +326,13 @@ impl WorkerThread {
             return Ok(());
         }
         self.leaving_since = Some(self.now);
-        if self.shared.leaving_threads.fetch_add(1, AcqRel) == 0 {
-            self.shared.scoreboard.worker(self.shared.slot).set_accepting(false);
-            self.shared.stop_listening()?;
-            self.shared.epoll.delete(&self.shared.liveness)?;
+        if self.worker.leaving_threads.fetch_add(1, AcqRel) == 0 {
+            self.worker.scoreboard.worker(self.worker.slot).set_accepting(false);
+            self.worker.stop_listening()?;
+            self.worker.epoll.delete(&self.worker.liveness)?;
         }
         // The event woke one thread; it wakes the next.
-        self.shared.wake_next()?;
+        self.worker.wake_next()?;
         Ok(())
     }
 
@@ -336,32 +340,32 @@ impl WorkerThread {
     fn sweep(&mut self, py: Python<'_>, scratch: &mut [u8]) -> anyhow::Result<()> {
         let interval = u64::from(if self.leaving_since.is_some() { LEAVING_SWEEP } else { SWEEP }) * 1_000_000;
         // Whichever thread has the time: the first may be busy with a slow request.
-        let swept = self.shared.swept.load(Acquire);
+        let swept = self.worker.swept.load(Acquire);
         if self.now.saturating_sub(swept) < interval
-            || self.shared.swept.compare_exchange(swept, self.now, AcqRel, Acquire).is_err()
+            || self.worker.swept.compare_exchange(swept, self.now, AcqRel, Acquire).is_err()
         {
             return Ok(());
         }
         let second = self.second();
-        for connection in self.shared.connections.take_all(|connection| connection.deadline <= second) {
+        for connection in self.worker.connections.take_all(|connection| connection.deadline <= second) {
             self.expire(connection);
         }
         match self.leaving_since {
             None => {
                 self.link_again();
-                self.shared.listen_again()?;
+                self.worker.listen_again()?;
             }
             Some(since) => {
                 let all = self.now - since > LEAVING_LINGER;
                 let wanted = |connection: &Connection| {
                     connection.is_idle()
                         && match connection.kind {
-                            Kind::Link(_) => !connection.leave_told,
+                            Kind::Link(_) => !connection.link.leave_told,
                             _ => all,
                         }
                 };
-                for mut connection in self.shared.connections.take_all(wanted) {
-                    if connection.has_unread() {
+                for mut connection in self.worker.connections.take_all(wanted) {
+                    if has_unread(&*connection.socket) {
                         self.work(py, connection, scratch)?;
                     } else if let Kind::Link(_) = connection.kind {
                         match connection.tell_leaving() {
@@ -379,15 +383,15 @@ impl WorkerThread {
 
     /// A connection has waited too long. One that sent a part of a request is told so.
     fn expire(&mut self, connection: Box<Connection>) {
-        if !connection.output.is_empty() {
+        if !connection.unsent.is_empty() {
             self.count_write_error();
             self.close(connection);
-        } else if connection.is_idle() || connection.closing {
-            self.close(connection);
-        } else {
-            let (connection, _) = self.refuse(connection, TIMED_OUT);
-            let (connection, next) = self.end(connection, &mut []);
+        } else if connection.is_begun() {
+            let connection = self.refuse(connection, TIMED_OUT);
+            let (connection, next) = self.rest(connection, &mut []);
             self.settle(connection, next);
+        } else {
+            self.close(connection);
         }
     }
 
@@ -396,9 +400,4 @@ impl WorkerThread {
         // The clock's second may be nearly over.
         self.second().saturating_add(seconds).saturating_add(1)
     }
-}
-
-/// For waits that the kernel counts in ms.
-pub(super) fn milliseconds(seconds: u32) -> u32 {
-    seconds.saturating_mul(1_000)
 }

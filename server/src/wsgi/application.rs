@@ -11,14 +11,6 @@ use crate::config::{AppSource, Config};
 /// Why there is no application. Printing it once is enough: a traceback was printed before, when there is one.
 #[derive(Debug, Error)]
 pub enum LoadError {
-    /// `chdir` names no directory that can be entered.
-    #[error("no application: chdir: cannot enter '{path}': {error}")]
-    Chdir {
-        /// As configured.
-        path: String,
-        /// Why.
-        error: std::io::Error,
-    },
     /// The file cannot be read.
     #[error("no application: wsgi-file: cannot read '{path}': {error}")]
     File {
@@ -163,13 +155,4 @@ pub fn one_line(py: Python<'_>, error: &PyErr) -> String {
     let kind = error.get_type(py).name().map(|name| name.to_string()).unwrap_or_default();
     let text = error.value(py).str().map(|text| text.to_string_lossy().into_owned()).unwrap_or_default();
     format!("{kind}: {}", text.replace('\n', " ")).trim_end_matches([' ', ':']).to_owned()
-}
-
-/// Enters the directory that the application runs in.
-///
-/// # Errors
-/// When it cannot be entered.
-pub fn enter(directory: &Path) -> Result<(), LoadError> {
-    std::env::set_current_dir(directory)
-        .map_err(|error| LoadError::Chdir { path: directory.display().to_string(), error })
 }

@@ -15,7 +15,6 @@ use super::input::Input;
 use super::strings::from_latin1;
 use crate::protocol::http::{Head, Version};
 use crate::protocol::link::Peer;
-use crate::protocol::response::push_decimal;
 use crate::protocol::{target, uwsgi};
 
 /// How many names of headers are remembered, and how long they may be together, bytes; clients choose them, and the
@@ -217,9 +216,8 @@ impl EnvironBuilder {
         }
         let environ = self.begin(py, input, true)?;
         if let Some(len) = body_len {
-            let mut digits = Vec::with_capacity(20);
-            push_decimal(len, &mut digits);
-            self.set(py, &environ, Fixed::ContentLength as usize, &digits)?;
+            let mut digits = itoa::Buffer::new();
+            self.set(py, &environ, Fixed::ContentLength as usize, digits.format(len).as_bytes())?;
         }
         for header in head.headers {
             let slot = match self.names.get(header.name.as_bytes()) {
@@ -330,14 +328,50 @@ impl EnvironBuilder {
 mod tests {
     use super::*;
     use crate::protocol::http::{MAX_HEADERS, parse};
-    use crate::wsgi::exchange::Shared;
+    use crate::wsgi::active::RequestPlace;
+    use crate::wsgi::transport::{Kept, Transport};
+    use std::fs::File;
+    use std::io::{self, BufRead};
     use std::mem::MaybeUninit;
+
+    /// Whose request is only looked at.
+    enum Nobody {}
+
+    impl Transport for Nobody {
+        fn send(&mut self, _: &[&[u8]], _: &mut dyn FnMut(usize) -> Option<Kept>) -> io::Result<bool> {
+            match *self {}
+        }
+
+        fn announce_last(&mut self) {
+            match *self {}
+        }
+
+        fn send_file(&mut self, _: &[u8], _: File, _: u64, _: u64) -> io::Result<bool> {
+            match *self {}
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            match *self {}
+        }
+
+        fn body(&mut self) -> &mut (dyn BufRead + Send) {
+            match *self {}
+        }
+
+        fn body_at_hand(&self) -> &[u8] {
+            match *self {}
+        }
+
+        fn body_left(&self) -> u64 {
+            match *self {}
+        }
+    }
 
     fn environ_of<'py>(py: Python<'py>, builder: &mut EnvironBuilder, head: &str) -> Bound<'py, PyDict> {
         let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
         let head = parse(head.as_bytes(), &mut headers, head.len()).unwrap().unwrap();
         let peer = Peer { remote_addr: "", remote_port: "", server_addr: "", server_port: "" };
-        let input = Py::new(py, Input::new(&Shared::default())).unwrap();
+        let input = Py::new(py, Input::new(RequestPlace::<Nobody>::new().current())).unwrap();
         builder.http(py, &head, &peer, None, &input).unwrap()
     }
 

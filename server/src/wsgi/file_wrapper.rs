@@ -1,9 +1,10 @@
 //! `wsgi.file_wrapper`: a response that is a file (PEP 3333, "Optional Platform-Specific File Handling").
 
 use std::fs::File;
-use std::os::fd::BorrowedFd;
 
 use pyo3::prelude::*;
+
+use crate::descriptor::duplicate;
 
 /// An iterable over a file-like object, which the server may send by itself when it is a real file.
 #[pyclass(frozen, module = "rwsgi", name = "file_wrapper")]
@@ -32,7 +33,7 @@ impl FileWrapper {
         let fd: i32 = filelike.call_method0("fileno").ok()?.extract().ok()?;
         // The object may have read ahead of what it says: its own word counts, not the descriptor's position.
         let offset: u64 = filelike.call_method0("tell").ok()?.extract().ok()?;
-        let file = File::from(borrow(fd)?.try_clone_to_owned().ok()?);
+        let file = File::from(duplicate(fd).ok()?);
         let metadata = file.metadata().ok()?;
         metadata.is_file().then(|| Extent { file, offset, len: metadata.len().saturating_sub(offset) })
     }
@@ -57,16 +58,6 @@ fn reads_as_stored(filelike: &Bound<'_, PyAny>) -> PyResult<bool> {
     }
     Ok((is_updated || has_own(filelike, "BufferedReader", "read")?)
         && has_own(&filelike.getattr("raw")?, "FileIO", "readinto")?)
-}
-
-#[allow(unsafe_code)]
-fn borrow(fd: i32) -> Option<BorrowedFd<'static>> {
-    if fd < 0 {
-        return None;
-    }
-    // SAFETY: the application's object has it open; the caller clones it before any Python code runs again, and a
-    // number that is not open makes that fail.
-    Some(unsafe { BorrowedFd::borrow_raw(fd) })
 }
 
 #[pymethods]

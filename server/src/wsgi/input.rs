@@ -6,19 +6,19 @@ use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
-use super::exchange::{Active, Shared};
+use super::active::{Active, CurrentRequest};
 
-/// The body of the request that `shared` holds.
+/// The body of the request that `current` holds.
 #[pyclass(frozen, module = "rwsgi", name = "Input")]
 pub struct Input {
-    shared: Shared,
+    current: CurrentRequest,
 }
 
 impl Input {
-    /// For the requests that `shared` holds, one after another.
+    /// For the requests that `current` holds, one after another.
     #[must_use]
-    pub fn new(shared: &Shared) -> Self {
-        Self { shared: shared.clone() }
+    pub fn new(current: &CurrentRequest) -> Self {
+        Self { current: current.clone() }
     }
 }
 
@@ -64,7 +64,7 @@ impl Input {
     /// At most `size` bytes; all that is left without one.
     #[pyo3(signature = (size=None, /))]
     fn read<'py>(&self, py: Python<'py>, size: Option<i64>) -> PyResult<Bound<'py, PyBytes>> {
-        self.shared.with(|active| {
+        self.current.with(|active| {
             let len = limit(size).min(active.transport.body_left());
             let at_hand = active.transport.body_at_hand();
             if let Some(bytes) = usize::try_from(len).ok().and_then(|len| at_hand.get(..len)) {
@@ -82,7 +82,7 @@ impl Input {
     /// The next line with its end, or at most `size` bytes of it.
     #[pyo3(signature = (size=None, /))]
     fn readline<'py>(&self, py: Python<'py>, size: Option<i64>) -> PyResult<Bound<'py, PyBytes>> {
-        self.shared.with(|active| read_line(py, active, limit(size)))
+        self.current.with(|active| read_line(py, active, limit(size)))
     }
 
     /// The lines that are left; with `hint`, as many as make that many bytes.
@@ -90,7 +90,7 @@ impl Input {
     fn readlines<'py>(&self, py: Python<'py>, hint: Option<i64>) -> PyResult<Bound<'py, PyList>> {
         // As in `io`, a hint of 0 is none.
         let hint = limit(hint.filter(|hint| *hint != 0));
-        self.shared.with(|active| {
+        self.current.with(|active| {
             let lines = PyList::empty(py);
             let mut total = 0;
             while total < hint {
@@ -111,7 +111,7 @@ impl Input {
     }
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        let line = self.shared.with(|active| read_line(py, active, u64::MAX))?;
+        let line = self.current.with(|active| read_line(py, active, u64::MAX))?;
         Ok(Some(line).filter(|line| !line.as_bytes().is_empty()))
     }
 }

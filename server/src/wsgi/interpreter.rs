@@ -132,11 +132,16 @@ mod embed {
     use std::ffi::{CStr, CString};
     use std::os::unix::ffi::OsStrExt;
     use std::path::Path;
+    use std::sync::{Mutex, PoisonError};
 
     use anyhow::{Context, bail};
     use pyo3::ffi;
 
+    /// Two threads that start it at once would both find it not started.
+    static STARTING: Mutex<()> = Mutex::new(());
+
     pub(super) fn start(home: Option<&Path>) -> anyhow::Result<()> {
+        let _alone = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: may be called at any time.
         if unsafe { ffi::Py_IsInitialized() } != 0 {
             return Ok(());
@@ -150,8 +155,8 @@ mod embed {
             bail!("home: '{}' does not exist: is this a virtual environment?", program.display());
         }
         let name = CString::new(program.as_os_str().as_bytes()).context("home: contains a NUL byte")?;
-        // SAFETY: Python is not initialized, and this process has one thread. The configuration is initialized before
-        // it is used, cleared once, and not used after; `name` outlives the call that copies it.
+        // SAFETY: Python is not initialized, and no other thread starts it. The configuration is initialized before it is
+        // used, cleared once, and not used after; `name` outlives the call that copies it.
         unsafe {
             let mut config = std::mem::MaybeUninit::<ffi::PyConfig>::uninit();
             ffi::PyConfig_InitPythonConfig(config.as_mut_ptr());

@@ -2,24 +2,35 @@
 
 
 def dispatcher(default, mounts, move_prefix):
-    """`mounts` is a list of prefixes and applications; `move_prefix` moves the prefix from PATH_INFO to SCRIPT_NAME."""
+    """`mounts` is a list of prefixes and applications; `move_prefix` moves the prefix from PATH_INFO to SCRIPT_NAME.
+
+    As in uWSGI a prefix is kept as it was written, with a slash at its end or without, and SCRIPT_NAME is the prefix
+    alone, whatever a proxy told there.
+    """
     by_prefix = dict(mounts)
-    longest_first = sorted(by_prefix.items(), key=lambda mount: len(mount[0]), reverse=True)
+    longest_first = sorted(by_prefix, key=len, reverse=True)
+    begins = [(prefix.removesuffix("/"), prefix.removesuffix("/") + "/", prefix) for prefix in longest_first]
+
+    def by_path(path):
+        for bare, with_slash, prefix in begins:
+            if path == bare or path.startswith(with_slash):
+                return prefix, by_prefix[prefix]
+        return "", None
 
     def application(environ, start_response):
         path = environ["PATH_INFO"]
-        script_name = environ.get("SCRIPT_NAME", "")
         # A proxy that has taken the prefix off says so.
-        if script_name in by_prefix:
-            return by_prefix[script_name](environ, start_response)
-        for prefix, mounted in longest_first:
-            if path == prefix or path.startswith(prefix + "/"):
-                if move_prefix:
-                    environ["SCRIPT_NAME"] = script_name + prefix
-                    environ["PATH_INFO"] = path[len(prefix):]
-                return mounted(environ, start_response)
-        if default is not None:
-            return default(environ, start_response)
+        told = by_prefix.get(environ.get("SCRIPT_NAME", ""))
+        prefix, mounted = by_path(path)
+        if mounted is not None and move_prefix:
+            environ["SCRIPT_NAME"] = prefix
+            environ["PATH_INFO"] = path[len(prefix):]
+        elif told is not None:
+            mounted = told
+        if mounted is None:
+            mounted = default
+        if mounted is not None:
+            return mounted(environ, start_response)
         start_response("404 Not Found", [("Content-Type", "text/plain")])
         return [b"nothing is mounted here\n"]
 

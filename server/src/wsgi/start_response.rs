@@ -1,32 +1,32 @@
 //! `start_response` and the `write` that it returns (PEP 3333, "The start_response() Callable").
 
-use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyAssertionError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 
-use super::exchange::{Active, Progress, ResponseError, Shared};
+use super::active::{Active, CurrentRequest, Progress};
 use crate::protocol::response::HeadWriter;
 
 /// The callable that an application is given as its second argument.
 #[pyclass(frozen, module = "rwsgi", name = "start_response")]
 pub struct StartResponse {
-    shared: Shared,
+    current: CurrentRequest,
     write: Py<Write>,
 }
 
 /// What `start_response` returns.
 #[pyclass(frozen, module = "rwsgi", name = "write")]
 pub struct Write {
-    shared: Shared,
+    current: CurrentRequest,
 }
 
 impl StartResponse {
-    /// For the requests that `shared` holds, one after another.
+    /// For the requests that `current` holds, one after another.
     ///
     /// # Errors
     /// When Python has no memory left.
-    pub fn new(py: Python<'_>, shared: &Shared) -> PyResult<Self> {
-        Ok(Self { shared: shared.clone(), write: Py::new(py, Write { shared: shared.clone() })? })
+    pub fn new(py: Python<'_>, current: &CurrentRequest) -> PyResult<Self> {
+        Ok(Self { current: current.clone(), write: Py::new(py, Write { current: current.clone() })? })
     }
 
     /// What every call returns.
@@ -46,7 +46,7 @@ impl StartResponse {
         headers: &Bound<'py, PyAny>,
         exc_info: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Py<Write>> {
-        self.shared.with(|active| {
+        self.current.with(|active| {
             match (&active.progress, exc_info) {
                 (Progress::Nothing, _) | (Progress::Head(_), Some(_)) => {}
                 (Progress::Head(_), None) => {
@@ -121,20 +121,12 @@ impl Write {
             return Err(PyTypeError::new_err(format!("write() takes bytes, not {}", kind(data))));
         };
         let bytes = data.as_bytes();
-        self.shared.with(|active| {
-            let all_sent = active.send(&[bytes], None, &mut |_| None).map_err(raised)?;
+        self.current.with(|active| {
+            let all_sent = active.send(&[bytes], None, &mut |_| None).map_err(|error| active.raise(error))?;
             if !all_sent {
-                py.detach(|| active.transport.flush()).map_err(|error| raised(ResponseError::Client(error)))?;
+                py.detach(|| active.transport.flush()).map_err(|error| active.raise(error.into()))?;
             }
             Ok(())
         })
-    }
-}
-
-/// As an exception for the application.
-pub(super) fn raised(error: ResponseError) -> PyErr {
-    match error {
-        ResponseError::Client(_) => PyBrokenPipeError::new_err(error.to_string()),
-        _ => PyAssertionError::new_err(error.to_string()),
     }
 }

@@ -1,6 +1,5 @@
 //! How the application's side of a request reaches the client: a worker's connection, or a test's memory.
 
-use std::any::Any;
 use std::fs::File;
 use std::io::{self, BufRead};
 
@@ -8,7 +7,7 @@ use std::io::{self, BufRead};
 pub type Kept = Box<dyn AsRef<[u8]> + Send>;
 
 /// One request's way to its client. It is owned by the request while the application runs, and given back after.
-pub trait Transport: Any + Send {
+pub trait Transport: Send {
     /// Sends `parts` one after the other, as much as the client takes now without waiting, and keeps what is left.
     /// Returns whether nothing is left. What was kept before goes first.
     ///

@@ -254,7 +254,7 @@ pub(crate) const COLUMNS: &[Column] = columns! {
         |row, _| row.rates.latency.map(|latency| format::micros(latency.p99)), None,
         |row| number(row.rates.latency.map(|latency| latency.p99)), awaited counts_busy_time;
     "pss" "PSS" 6 right 9 Rwsgi "memory with shared pages divided among those who share them"
-        |row, _| row.worker.pss.map(format::size), None, |row| number(row.worker.pss);
+        |row, _| row.worker.pss.filter(|pss| *pss > 0).map(format::size), None, |row| number(row.worker.pss);
     "cpu" "CPU%" 5 right 8 Rwsgi "processor time, percent of one processor"
         |row, _| row.rates.cpu.map(format::percent), None, |row| fraction(row.rates.cpu),
         raw Raw::As("processor time, in processors"), awaited |worker| worker.cpu_time.is_some();

@@ -150,7 +150,8 @@ impl Totals {
         }
     }
 
-    /// These rates and windows, with the counters of a snapshot.
+    /// These rates and windows, with the counters of a snapshot. Divided memory is known when that of every process is: a
+    /// server tells 0 of one whose pages it has not counted yet.
     pub(super) fn with_counters_of(self, snapshot: &Snapshot) -> Self {
         let workers = &snapshot.workers;
         // Saturating, for a document of nonsense.
@@ -162,7 +163,10 @@ impl Totals {
             respawns: sum(|w| w.respawn_count.saturating_sub(1)),
             tx: sum(|w| w.tx),
             rss: sum(|w| w.rss),
-            pss: workers.iter().filter_map(|w| w.pss).reduce(u64::saturating_add),
+            pss: {
+                let known = workers.iter().filter(|w| w.rss > 0).map(|w| w.pss.filter(|pss| *pss > 0));
+                known.reduce(|sum, pss| sum.zip(pss).map(|(sum, pss)| sum.saturating_add(pss))).flatten()
+            },
             cores: workers.iter().filter(|w| w.pid > 0).map(|w| w.cores.len() as u64).sum(),
             queue: snapshot.queue.as_ref().map_or(snapshot.listen_queue, |queue| queue.depth),
             queue_capacity: match &snapshot.queue {

@@ -224,7 +224,7 @@ impl<'a> Pane<'a> {
         let worker = self.worker;
         let mut facts = vec![("rss", format::size(worker.rss)), ("vsz", format::size(worker.vsz))];
         for (label, bytes) in [("pss", worker.pss), ("uss", worker.uss), ("peak", worker.rss_peak)] {
-            if let Some(bytes) = bytes {
+            if let Some(bytes) = bytes.filter(|bytes| *bytes > 0) {
                 facts.push((label, format::size(bytes)));
             }
         }

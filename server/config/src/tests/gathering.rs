@@ -2,7 +2,8 @@
 //! cases are what uWSGI 2.0.31 shows with `--show-config`, unless a comment says otherwise.
 
 use super::*;
-use crate::gather::{Gatherer, Setting};
+use crate::gather::Gatherer;
+use crate::setting::{Argument, Setting};
 use crate::surroundings::Surroundings;
 
 fn around() -> Surroundings {
@@ -37,7 +38,7 @@ fn gather(test: &str, lines: &str) -> Result<(Settings, Vec<String>), ConfigErro
     );
     let path = files.0.join("a.ini").to_str().unwrap().to_owned();
     let mut gatherer = Gatherer::new(around());
-    gatherer.gather(vec![super::command_line::Argument::Option("ini".into(), path)])?;
+    gatherer.gather(vec![Argument::Option("ini".into(), path)])?;
     let settings = gatherer.settings.into_iter().skip(1).map(|Setting { name, value, .. }| (name, value)).collect();
     let warnings =
         gatherer.warnings.into_iter().map(|warning| warning.replace(files.0.to_str().unwrap(), "")).collect();
@@ -220,7 +221,7 @@ fn plugins_and_reloads_are_asked_for() {
         check("asked", &lines(condition), if expected { &[("x", "1")] } else { &[] });
     }
     let mut gatherer = Gatherer::new(Surroundings { is_reload: true, ..around() });
-    let set = |name: &str, value: &str| super::command_line::Argument::Option(name.into(), value.into());
+    let set = |name: &str, value: &str| Argument::Option(name.into(), value.into());
     gatherer.gather(vec![set("if-reload", ""), set("x", "1"), set("endif", "")]).unwrap();
     assert_eq!(gatherer.settings.len(), 1);
 }
@@ -230,7 +231,7 @@ fn a_section_may_be_named_by_magic() {
     let files = Files::new("headers", &[("site.ini", "[%n]\nx = 1\n[uwsgi]\nini = :%n\n")]);
     let path = files.0.join("site.ini").to_str().unwrap().to_owned();
     let mut gatherer = Gatherer::new(around());
-    gatherer.gather(vec![super::command_line::Argument::File(path)]).unwrap();
+    gatherer.gather(vec![Argument::File(path)]).unwrap();
     assert_eq!(gatherer.settings.last().map(|setting| (&*setting.name, &*setting.value)), Some(("x", "1")));
 }
 

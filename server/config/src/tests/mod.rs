@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 
 use super::options::OPTIONS;
-use super::row::{Group, Standing};
+use super::row::Group;
 use super::settle::somaxconn;
 use super::*;
 use rwsgi_stats::Address;
@@ -242,7 +242,7 @@ fn values_with_rules_of_their_own_are_read() {
         (
             "--mount /a/=b.py",
             |c| format!("{:?}", c.mounts),
-            "[Mount { prefix: \"/a\", app: File(\"b.py\"), callable: None }]",
+            "[Mount { prefix: \"/a/\", app: File(\"b.py\"), callable: None }]",
         ),
         ("--procname-prefix-spaced ax", |c| format!("{}{:?}", c.procname.auto, c.procname.prefix), "true\"ax \""),
         ("--cheaper-algo busyness", |c| format!("{:?}", c.cheaper.algorithm), "Busyness"),
@@ -281,12 +281,10 @@ fn a_mount_at_the_root_is_the_application() {
 }
 
 #[test]
-fn an_option_without_effect_yet_says_so_when_it_is_used() {
-    for row in OPTIONS.iter().filter(|row| matches!(row.kind, Kind::Flag(_))) {
-        let config = serve(&format!("rwsgi --http :1 -w m --{}", row.names[0]));
-        let expected = format!("command line: {} has no effect yet", row.names[0]);
-        assert_eq!(config.warnings.contains(&expected), row.standing == Standing::Planned, "{:?}", config.warnings);
-    }
+fn a_mount_at_the_root_beside_an_application_is_warned_of() {
+    let config = serve("rwsgi --http :1 -w m --mount /=n:app");
+    assert_eq!((config.app, config.mounts), (AppSource::Module("m".into()), Vec::new()));
+    assert!(config.warnings[0].contains("mount: '/' has no effect"), "{:?}", config.warnings);
 }
 
 #[test]

@@ -1,7 +1,12 @@
 //! Requests that were sent ahead: whoever has them in the end, exactly one serves each, and the answer finds its client.
 
-use super::*;
-use crate::protocol::link::QUICK;
+use std::io::Write;
+
+use super::rig::*;
+use crate::io::body::BodyLimits;
+use crate::protocol::link::{AHEAD_MAX, DONE_KEEP, LEAVING, QUICK, SKIPPED};
+use crate::router::Limits;
+use crate::stats::cell::LatencyCounts;
 
 /// A worker that has answered quickly several times, and has a request that it does not answer.
 fn a_quick_worker_with_a_slow_request(router: &HttpRouter) -> (TestWorker, TestClient) {
@@ -52,9 +57,9 @@ fn what_was_sent_ahead_to_a_thread_that_turns_out_slow_is_served_by_another() {
     assert!(clients[1].response().ends_with("more"));
     other.answer("again");
     assert!(clients[0].response().ends_with("again"));
-    let mut counts = vec![0; rwsgi_stats::latency::BUCKETS];
+    let mut counts = LatencyCounts::default();
     router.board.router().waiting.add_to(&mut counts);
-    assert_eq!(counts.iter().sum::<u64>(), AHEAD_MAX as u64 + 6, "one waiting time for each request");
+    assert_eq!(counts.total(), AHEAD_MAX as u64 + 6, "one waiting time for each request");
 }
 
 #[test]
@@ -224,7 +229,7 @@ fn a_new_life_does_not_hide_how_the_old_one_ended() {
 #[test]
 fn a_worker_that_dies_after_an_early_answer_leaves_nothing_behind() {
     let board = Steps::board();
-    let router = &mut Steps::new(&board, Limits { post_buffering: 4_000_000, ..LIMITS });
+    let router = &mut Steps::new(&board, Limits { body: BodyLimits::new(4_000_000, 0), ..LIMITS });
     let mut worker = router.worker(0);
     let mut client = router.client();
     client.send("PUT /1 HTTP/1.1\r\nHost: a\r\nContent-Length: 2000000\r\n\r\n");

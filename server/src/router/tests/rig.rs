@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener, UnixStream};
 use std::sync::Arc;
@@ -9,10 +10,18 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nix::sys::epoll::{EpollEvent, EpollTimeout};
 use nix::unistd::pipe;
+use rwsgi_stats::Address;
 
-use super::super::*;
-use crate::protocol::link::{DONE_KEEP, Hello, QUICK, RequestHead, SKIPPED};
+use crate::ids::{SlotId, ThreadIndex};
+use crate::io::body::BodyLimits;
+use crate::ipc::channel;
+use crate::protocol::link::{DONE_KEEP, Hello, QUICK, RequestLengths, SKIPPED};
+use crate::router::client::Phase;
+use crate::router::event_loop::{EVENTS, Flow, SCRATCH};
+use crate::router::state::Router;
+use crate::router::{Limits, RouterConfig, run};
 use crate::stats::scoreboard::{Layout, Scoreboard};
 
 /// How long anything may take before the test says that it does not come.
@@ -24,10 +33,10 @@ pub(super) const LIMITS: Limits = Limits {
     timeout: 30,
     keepalive: 30,
     buffer_size: 4096,
-    limit_post: 0,
-    post_buffering: 4096,
+    body: BodyLimits { in_memory: 4096, most: None },
     queue: 10,
     overdue: u64::MAX,
+    not_begun: u64::MAX,
 };
 
 /// What a router is made of, and how it is reached.
@@ -35,8 +44,9 @@ struct Parts {
     config: RouterConfig,
     address: SocketAddr,
     link: UnixAddr,
-    /// The master's end.
+    /// The master's ends.
     liveness: OwnedFd,
+    orders: OwnedFd,
 }
 
 fn parts(limits: Limits) -> Parts {
@@ -48,14 +58,17 @@ fn parts(limits: Limits) -> Parts {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     let (liveness, master) = pipe().unwrap();
+    let (ours, orders) = channel().unwrap();
+    let bound = Address::Tcp { host: "127.0.0.1".into(), port: address.port() };
     let config = RouterConfig {
-        listeners: vec![listener.into()],
+        listeners: vec![(listener.into(), bound)],
         link_listener: link_listener.into(),
         token: TOKEN,
+        orders,
         liveness,
         limits,
     };
-    Parts { config, address, link, liveness: master }
+    Parts { config, address, link, liveness: master, orders: ours }
 }
 
 /// A router that moves only when the test says so, which decides by that what crosses on its way.
@@ -66,6 +79,7 @@ pub(super) struct Steps<'a> {
     link: UnixAddr,
     scratch: Vec<u8>,
     _liveness: OwnedFd,
+    _orders: OwnedFd,
 }
 
 impl<'a> Steps<'a> {
@@ -74,9 +88,9 @@ impl<'a> Steps<'a> {
     }
 
     pub(super) fn new(board: &'a Arc<Scoreboard>, limits: Limits) -> Self {
-        let Parts { config, address, link, liveness } = parts(limits);
+        let Parts { config, address, link, liveness, orders } = parts(limits);
         let router = Router::new(config, board).unwrap();
-        Self { router, board, address, link, scratch: vec![0; SCRATCH], _liveness: liveness }
+        Self { router, board, address, link, scratch: vec![0; SCRATCH], _liveness: liveness, _orders: orders }
     }
 
     /// A turn of the loop with what there is to do now.
@@ -109,7 +123,7 @@ impl<'a> Steps<'a> {
 
     /// Requests that wait for a thread.
     pub(super) fn depth(&self) -> u64 {
-        self.board.router().read().0
+        self.board.router().read().unwrap().depth
     }
 
     /// A worker's only thread, in the slot of that number.
@@ -162,18 +176,19 @@ pub(super) struct HttpRouter {
     /// Lives of each worker so far.
     lives: [AtomicU32; WORKERS as usize],
     pub(super) liveness: Option<OwnedFd>,
+    pub(super) orders: OwnedFd,
     pub(super) thread: Option<JoinHandle<anyhow::Result<()>>>,
 }
 
 impl HttpRouter {
     pub(super) fn start(limits: Limits) -> Self {
         let board = Arc::new(Scoreboard::create(Layout::new(WORKERS, 1)).unwrap());
-        let Parts { config, address, link, liveness } = parts(limits);
+        let Parts { config, address, link, liveness, orders } = parts(limits);
         let thread = std::thread::spawn({
             let board = Arc::clone(&board);
             move || run(config, &board)
         });
-        Self { address, link, board, lives: Default::default(), liveness: Some(liveness), thread: Some(thread) }
+        Self { address, link, board, lives: Default::default(), liveness: Some(liveness), orders, thread: Some(thread) }
     }
 
     pub(super) fn client(&self) -> TestClient {
@@ -187,7 +202,7 @@ impl HttpRouter {
     }
 
     pub(super) fn waits_for_depth(&self, depth: u64) {
-        eventually(|| self.board.router().read().0 == depth);
+        eventually(|| self.board.router().read().unwrap().depth == depth);
     }
 
     /// Tells the router that the master is gone.
@@ -336,20 +351,25 @@ impl TestWorker {
 
     /// The next request up to its body: peer, head, and the body's length.
     pub(super) fn next_head(&mut self) -> std::io::Result<(String, String, usize)> {
-        let mut lengths = [0; RequestHead::LEN];
+        let mut lengths = [0; RequestLengths::LEN];
         self.stream.read_exact(&mut lengths)?;
         self.stream.set_read_timeout(Some(PATIENCE))?;
-        let lengths = RequestHead::decode(&lengths);
-        let peer = String::from_utf8(self.exactly(lengths.peer_len as usize)).unwrap();
-        let head = String::from_utf8(self.exactly(lengths.head_len as usize)).unwrap();
-        Ok((peer, head, lengths.body_len as usize))
+        let lengths = RequestLengths::decode(&lengths);
+        let peer = String::from_utf8(self.exactly(lengths.peer as usize)).unwrap();
+        let head = String::from_utf8(self.exactly(lengths.head as usize)).unwrap();
+        Ok((peer, head, lengths.body as usize))
+    }
+
+    /// Whether something has come that was not read.
+    pub(super) fn has_unread(&self) -> bool {
+        crate::io::receive::has_unread(&self.stream)
     }
 
     /// Begins with the request that came last; `false` when the router has taken it back.
     pub(super) fn begin(&mut self) -> bool {
         let number = self.brought;
         self.brought = number.wrapping_add(1);
-        self.board.dispatched(self.slot, 0).take(number)
+        self.board.dispatched(SlotId::new(self.slot), ThreadIndex::new(0)).take(number)
     }
 
     /// The path of the next request.

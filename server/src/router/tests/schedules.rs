@@ -2,9 +2,15 @@
 //! client, and nobody waits for ever.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::io::{Read, Write};
+use std::time::Instant;
 
-use super::*;
-use crate::protocol::link::{QUICK, RequestHead};
+use proptest::prelude::*;
+
+use super::rig::*;
+use crate::io::body::BodyLimits;
+use crate::protocol::link::{DONE_KEEP, LEAVING, QUICK, RequestLengths, SKIPPED};
+use crate::router::Limits;
 
 const CLIENTS: usize = 5;
 const SLOTS: usize = 3;
@@ -108,10 +114,10 @@ impl World<'_> {
         }
         let Some(lengths) = worker.fill() else { return self.kill(slot) };
         let Some(lengths) = lengths else { return };
-        let RequestHead { head_len, peer_len, body_len } = lengths;
-        let rest = worker.input.split_off(RequestHead::LEN + (head_len + peer_len) as usize + body_len as usize);
+        let RequestLengths { head: head_len, peer: peer_len, body: body_len } = lengths;
+        let rest = worker.input.split_off(RequestLengths::LEN + (head_len + peer_len) as usize + body_len as usize);
         let request = std::mem::replace(&mut worker.input, rest);
-        let (head, body) = request[RequestHead::LEN + peer_len as usize..].split_at(head_len as usize);
+        let (head, body) = request[RequestLengths::LEN + peer_len as usize..].split_at(head_len as usize);
         let number: usize = std::str::from_utf8(head).unwrap().split([' ', '/']).nth(2).unwrap().parse().unwrap();
         assert!(body.iter().all(|byte| *byte == number as u8), "the body of {number}");
         if worker.link.begin() {
@@ -217,7 +223,7 @@ impl World<'_> {
 
 impl Worker {
     /// Reads what is there: `None` when the link is closed, and the lengths of a request that is there as a whole.
-    fn fill(&mut self) -> Option<Option<RequestHead>> {
+    fn fill(&mut self) -> Option<Option<RequestLengths>> {
         let mut room = [0; 65_536];
         let closed = loop {
             match self.link.stream.read(&mut room) {
@@ -226,8 +232,8 @@ impl Worker {
                 Err(error) => break error.kind() != std::io::ErrorKind::WouldBlock,
             }
         };
-        let whole = self.input.first_chunk().map(RequestHead::decode).filter(|lengths| {
-            let len = RequestHead::LEN + (lengths.head_len + lengths.peer_len) as usize + lengths.body_len as usize;
+        let whole = self.input.first_chunk().map(RequestLengths::decode).filter(|lengths| {
+            let len = RequestLengths::LEN + (lengths.head + lengths.peer) as usize + lengths.body as usize;
             self.input.len() >= len
         });
         if closed && whole.is_none() { None } else { Some(whole) }
@@ -240,9 +246,12 @@ proptest! {
     fn whatever_happens_each_client_gets_its_own_answers_and_nobody_waits_for_ever(
         steps in prop::collection::vec((0u8..18, 0usize..60, any::<usize>()), 1..150),
         overdue in prop::sample::select(vec![0, u64::MAX]),
+        // Now and then, and in every turn.
+        not_begun in prop::sample::select(vec![0, 200_000, u64::MAX]),
     ) {
         let board = Steps::board();
-        let router = Steps::new(&board, Limits { overdue, post_buffering: 1_000_000, queue: 1_000, ..LIMITS });
+        let body = BodyLimits::new(1_000_000, 0);
+        let router = Steps::new(&board, Limits { overdue, not_begun, body, queue: 1_000, ..LIMITS });
         let mut world = World {
             router,
             workers: Default::default(),

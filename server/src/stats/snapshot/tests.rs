@@ -2,20 +2,28 @@
 
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
 
-use rwsgi_stats::Recycled;
+use proptest::prelude::*;
+use rwsgi_stats::{Recycled, RequestInfo, latency};
 
 use super::*;
-use crate::stats::cell::{Outcome, Wire};
-use crate::stats::scoreboard::Layout;
+use crate::ids::{SlotId, ThreadIndex, WorkerId};
+use crate::protocol::SocketProtocol;
+use crate::stats::cell::{Corrupt, Counters, ExceptionReport, Outcome, ThreadCell, Verdict};
+use crate::stats::scoreboard::{CorruptSlot, Layout};
+use crate::stats::totals::Totals;
 
 /// Two workers of two threads, with this process in the place of both.
 struct Server {
     board: Scoreboard,
     config: Config,
     totals: Vec<Totals>,
-    lives: Vec<Vec<LifeView>>,
-    memory: Memory,
+    processes: Vec<Vec<ProcessView>>,
+    state: SnapshotState,
+    /// Where memory is read.
+    _runtime: tokio::runtime::Runtime,
 }
 
 /// A request that ended well.
@@ -23,18 +31,34 @@ fn ok() -> Outcome {
     Outcome { status: 200, ..Outcome::default() }
 }
 
-fn life(slot: u32, generation: u32) -> LifeView {
-    LifeView { slot, pid: Pid::this(), generation, spawned_at: 1_700_000_000 + u64::from(slot) }
+fn slot(index: u32) -> SlotId {
+    SlotId::new(index)
+}
+
+fn process(index: u32, generation: u32) -> ProcessView {
+    ProcessView {
+        slot: slot(index),
+        pid: Pid::this(),
+        generation: GenerationNumber::new(generation).unwrap(),
+        spawned_at: UnixMicros::from_micros((1_700_000_000 + u64::from(index)) * 1_000_000),
+    }
+}
+
+/// So long ago.
+fn ago(duration: Duration) -> MonotonicNanos {
+    MonotonicNanos::from_nanos(MonotonicNanos::now().as_nanos() - duration.as_nanos() as u64)
 }
 
 impl Server {
     fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         Self {
             board: Scoreboard::create(Layout::new(2, 2)).unwrap(),
             config: Config::default(),
             totals: vec![Totals::new(2), Totals::new(2)],
-            lives: vec![vec![life(0, 1)], vec![life(1, 1)]],
-            memory: Memory::default(),
+            processes: vec![vec![process(0, 1)], vec![process(1, 1)]],
+            state: SnapshotState::new(runtime.handle().clone()),
+            _runtime: runtime,
         }
     }
 
@@ -43,41 +67,56 @@ impl Server {
     }
 
     fn take_with(&mut self, sockets: Vec<SocketView<'_>>) -> Snapshot {
-        let workers = (1..).zip(&self.totals).zip(&self.lives);
+        self.take_all_with(sockets).snapshot
+    }
+
+    fn take_all(&mut self) -> Taken {
+        self.take_all_with(Vec::new())
+    }
+
+    fn take_all_with(&mut self, sockets: Vec<SocketView<'_>>) -> Taken {
+        let workers = WorkerId::first(2).zip(&self.totals).zip(&self.processes);
         let subject = Subject {
             scoreboard: &self.board,
             config: &self.config,
-            started_at: 1_700_000_000_000_000,
-            generation: 1,
+            started_at: UnixMicros::from_micros(1_700_000_000_000_000),
+            generation: Some(GenerationNumber::FIRST),
             python: "3.11.2",
             sockets,
-            workers: workers.map(|((id, totals), lives)| WorkerView { id, totals, lives: lives.clone() }).collect(),
+            workers: workers
+                .map(|((id, totals), processes)| WorkerView { id, totals, processes: processes.clone() })
+                .collect(),
             spoolers: Vec::new(),
         };
-        take(&subject, &mut self.memory)
+        take(&subject, &mut self.state)
+    }
+
+    fn thread(&self, slot: u32, thread: u32) -> &ThreadCell {
+        self.board.thread(SlotId::new(slot), ThreadIndex::new(thread))
     }
 
     /// A request of `took` ns that ended just now.
     fn serve(&self, slot: u32, thread: u32, took: u64, outcome: Outcome) {
-        let now = clock::monotonic();
-        let cell = self.board.thread(slot, thread);
-        cell.begin(now - took, Wire::Http, b"", b"GET / HTTP/1.1\r\n\r\n");
-        cell.finish(now, now - took, outcome);
+        let now = MonotonicNanos::now();
+        let began = MonotonicNanos::from_nanos(now.as_nanos() - took);
+        let cell = self.thread(slot, thread);
+        cell.begin(began, SocketProtocol::Http, b"", b"GET / HTTP/1.1\r\n\r\n");
+        cell.finish(now, began, outcome);
     }
 }
 
 #[test]
-fn a_worker_is_its_past_lives_and_all_that_live() {
+fn a_worker_is_its_past_processes_and_all_that_live() {
     let mut server = Server::new();
     server.totals[0].threads[1] = Counters { requests: 10, running: 7_000_000, tx: 100, ..Counters::default() };
     server.totals[0].respawns = 3;
     server.totals[0].recycled = Recycled { crash: 2, ..Recycled::default() };
-    server.lives[0] = vec![life(3, 2), life(0, 1)];
+    server.processes[0] = vec![process(3, 2), process(0, 1)];
     server.serve(3, 0, 2_000_000, ok());
     server.serve(0, 1, 4_000_000, Outcome { status: 500, exception: true, ..Outcome::default() });
     server.serve(0, 1, 4_000_000, Outcome { status: 404, write_error: true, ..Outcome::default() });
-    server.board.thread(0, 1).sent(11);
-    server.board.worker(3).set_accepting(true);
+    server.thread(0, 1).sent(11);
+    server.board.worker(slot(3)).set_accepting(true);
 
     let snapshot = server.take();
     let worker = &snapshot.workers[0];
@@ -91,7 +130,7 @@ fn a_worker_is_its_past_lives_and_all_that_live() {
     assert_eq!(per_thread, [(1, 0), (12, 1)]);
     assert_eq!((worker.status.as_str(), worker.pid), ("idle", Pid::this().as_raw()));
     assert_eq!(worker.apps[0].requests, 13);
-    assert!(worker.rss > 0 && worker.vsz > worker.rss && worker.pss.unwrap() > 0, "{worker:?}");
+    assert!(worker.rss > 0 && worker.vsz > worker.rss, "{worker:?}");
     assert!(worker.cpu_time.unwrap() > 0);
     let latency = latency::decode(worker.latency.as_deref().unwrap()).unwrap();
     assert_eq!(latency.len(), 3);
@@ -103,9 +142,8 @@ fn a_worker_is_its_past_lives_and_all_that_live() {
 #[test]
 fn a_request_in_progress_is_told_with_its_variables() {
     let mut server = Server::new();
-    let now = clock::monotonic();
     let head = b"GET /slow?4 HTTP/1.1\r\nHost: a:1\r\nCookie: sid=secret\r\n\r\n";
-    server.board.thread(1, 1).begin(now - 3_000_000_000, Wire::Http, b"10.0.0.7 4711 10.0.0.1 80", head);
+    server.thread(1, 1).begin(ago(Duration::from_secs(3)), SocketProtocol::Http, b"10.0.0.7 4711 10.0.0.1 80", head);
     let snapshot = server.take();
     let worker = &snapshot.workers[1];
     assert_eq!((worker.status.as_str(), snapshot.load), ("busy", 1));
@@ -125,18 +163,18 @@ fn a_request_in_progress_is_told_with_its_variables() {
 #[test]
 fn busy_time_never_goes_back_when_a_request_ends() {
     let mut server = Server::new();
-    let now = clock::monotonic();
-    let cell = server.board.thread(0, 0);
-    cell.begin(now - 1_000_000_000, Wire::Http, b"", b"");
+    let now = MonotonicNanos::now();
+    let began = MonotonicNanos::from_nanos(now.as_nanos() - 1_000_000_000);
+    server.thread(0, 0).begin(began, SocketProtocol::Http, b"", b"");
     let before = server.take().workers[0].busy_time;
     // The worker's clock was read before the snapshot's, and the count came after it.
-    server.board.thread(0, 0).finish(now, now, ok());
+    server.thread(0, 0).finish(now, now, ok());
     let after = server.take();
     assert_eq!(after.workers[0].running_time, 1_000_000);
     assert!(after.workers[0].busy_time >= before, "{before:?} {after:?}");
     // Nor when the process is gone before its processor time is known.
     let spent = after.workers[0].cpu_time;
-    server.lives[0].clear();
+    server.processes[0].clear();
     assert!(server.take().workers[0].cpu_time >= spent);
 }
 
@@ -144,9 +182,9 @@ fn busy_time_never_goes_back_when_a_request_ends() {
 fn a_worker_without_a_process_keeps_its_counts() {
     let mut server = Server::new();
     server.serve(0, 0, 1_000, ok());
-    server.totals[0].absorb(&server.board, 0, clock::monotonic());
-    server.board.clear(0).unwrap();
-    server.lives[0].clear();
+    server.totals[0].absorb(&server.board, slot(0), MonotonicNanos::now());
+    server.board.clear(slot(0)).unwrap();
+    server.processes[0].clear();
     let snapshot = server.take();
     let worker = &snapshot.workers[0];
     assert_eq!((worker.status.as_str(), worker.pid, worker.requests, worker.delta_requests), ("cheap", 0, 1, 0));
@@ -157,11 +195,15 @@ fn a_worker_without_a_process_keeps_its_counts() {
 #[test]
 fn the_newest_exception_is_told() {
     let mut server = Server::new();
-    let raise = |kind: &str, when| ExceptionReport { when, kind: kind.into(), ..ExceptionReport::default() };
+    let raise = |kind: &str, when| ExceptionReport {
+        when: UnixMicros::from_micros(when),
+        kind: kind.into(),
+        ..ExceptionReport::default()
+    };
     assert_eq!(server.take().workers[0].last_exception, None);
     server.totals[0].last_exception = Some(raise("KeyError", 5));
-    server.board.thread(0, 1).exception.store(&raise("ValueError", 9));
-    server.board.thread(0, 0).exception.store(&raise("TypeError", 7));
+    server.thread(0, 1).exception.store(&raise("ValueError", 9));
+    server.thread(0, 0).exception.store(&raise("TypeError", 7));
     assert_eq!(server.take().workers[0].last_exception.as_ref().unwrap().kind, "ValueError");
 }
 
@@ -170,7 +212,7 @@ fn the_clock_never_goes_back_and_is_about_the_system_s() {
     let mut server = Server::new();
     let (first, second) = (server.take().now.unwrap(), server.take().now.unwrap());
     assert!(first <= second);
-    assert!(second.abs_diff(clock::unix_micros()) < 60_000_000);
+    assert!(second.abs_diff(UnixMicros::now().as_micros()) < 60_000_000);
 }
 
 #[test]
@@ -182,14 +224,14 @@ fn connections_and_requests_that_wait_are_the_queue() {
     server.board.router().set_depth(4);
     server.board.router().reject();
     server.board.router().waiting.record(250);
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(10);
     let snapshot = loop {
         let sockets = vec![SocketView { address: &address, protocol: "http", fd: listener.as_fd() }];
         let snapshot = server.take_with(sockets);
         if snapshot.sockets[0].queue == 1 {
             break snapshot;
         }
-        assert!(std::time::Instant::now() < deadline, "{snapshot:?}");
+        assert!(Instant::now() < deadline, "{snapshot:?}");
     };
     assert_eq!((snapshot.listen_queue, snapshot.listen_queue_errors, snapshot.load), (5, 1, 5));
     assert_eq!((snapshot.sockets[0].name.clone(), snapshot.sockets[0].max_queue > 0), (address.to_string(), true));
@@ -229,7 +271,7 @@ fn keys(value: &serde_json::Value, path: &str, into: &mut std::collections::BTre
 fn every_key_of_uwsgi_is_in_the_document() {
     let mut server = Server::new();
     let head = b"GET / HTTP/1.1\r\n\r\n";
-    server.board.thread(0, 0).begin(clock::monotonic(), Wire::Http, b"", head);
+    server.thread(0, 0).begin(MonotonicNanos::now(), SocketProtocol::Http, b"", head);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address: Address = listener.local_addr().unwrap().to_string().parse().unwrap();
     let sockets = vec![SocketView { address: &address, protocol: "http", fd: listener.as_fd() }];
@@ -255,4 +297,135 @@ fn every_key_of_uwsgi_is_in_the_document() {
         assert!(document["workers"][0].get(key).is_some(), "{key}");
     }
     assert!(document["workers"][0].get("last_exception").is_some());
+}
+
+/// Numbers that break sums, indices and lengths, among others.
+fn word() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        Just(0),
+        Just(1),
+        Just(u64::MAX),
+        Just(u64::MAX - 1),
+        Just(1 << 63),
+        Just(1 << 32),
+        any::<u64>(),
+        any::<u16>().prop_map(u64::from),
+    ]
+}
+
+/// Writes words into the scoreboard, as a process does whose application has a wild pointer.
+fn spoil(board: &Scoreboard, words: &[(usize, u64)], everything: bool) {
+    let file = std::fs::File::from(board.memory().try_clone_to_owned().unwrap());
+    let size = file.metadata().unwrap().len() as usize / 8;
+    if everything {
+        // A cheap generator that depends on all of the words.
+        let mut state = words.iter().fold(1, |state, (at, word)| state ^ word.rotate_left(*at as u32 % 64)) | 1;
+        let noise = (0..size).flat_map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_ne_bytes()
+        });
+        file.write_all_at(&noise.collect::<Vec<_>>(), 0).unwrap();
+    }
+    for (at, word) in words {
+        file.write_all_at(&word.to_ne_bytes(), (at % size * 8) as u64).unwrap();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_lies_in_shared_memory_is_clamped_or_refused(
+        words in prop::collection::vec((any::<usize>(), word()), 0..400),
+        near in prop::collection::vec((0..2_000usize, word()), 0..200),
+        everything in any::<bool>(),
+    ) {
+        let mut server = Server::new();
+        server.board = Scoreboard::create(Layout::new(2, 2).with_spoolers(2)).unwrap();
+        server.serve(0, 0, 1_000_000, ok());
+        server.thread(1, 1).begin(ago(Duration::from_secs(1)), SocketProtocol::Http, b"", b"GET / HTTP/1.1\r\n\r\n");
+        server.board.spooler(0).begin(ago(Duration::from_secs(1)), b"job");
+        // Most words of a scoreboard are counters of latencies: the beginning of each part holds the rest.
+        let slot_size = |slot: u32| std::ptr::from_ref(server.thread(slot, 0)).addr();
+        let (first, slot_bytes) = (slot_size(0), slot_size(1) - slot_size(0));
+        let start = first - std::ptr::from_ref(server.board.router()).addr();
+        let near = near.iter().map(|(at, word)| ((start + (at % 2) * slot_bytes) / 8 + at / 2, *word));
+        spoil(&server.board, &words.into_iter().chain(near).collect::<Vec<_>>(), everything);
+
+        for _ in 0..2 {
+            let snapshot = server.take();
+            serde_json::to_string(&snapshot).unwrap();
+            assert!(crate::stats::metrics::text(snapshot).ends_with("# EOF\n"));
+        }
+        for process in 0..2 {
+            let threads: Vec<_> = server.board.threads(slot(process)).collect();
+            for held in threads.iter().filter_map(|cell| cell.held()) {
+                assert!(!crate::stats::request::describe(&held, MonotonicNanos::now()).contains(char::is_control));
+            }
+            let _ = server.board.read_slot(slot(process));
+            server.totals[0].absorb(&server.board, slot(process), MonotonicNanos::now());
+        }
+        for spooler in server.board.spoolers() {
+            if let Ok(Some(job)) = spooler.held() {
+                prop_assert!(job.path.is_relative());
+            }
+            let _ = (spooler.pid(), spooler.frequency());
+            spooler.finish(MonotonicNanos::now(), Verdict::Failed);
+        }
+        // The processes themselves go on as well, and what they left is told of their workers.
+        for cell in server.board.threads(slot(0)) {
+            cell.begin(MonotonicNanos::now(), SocketProtocol::Http, b"", b"");
+            cell.exception.store(&ExceptionReport::default());
+            cell.finish(MonotonicNanos::now(), MonotonicNanos::now(), ok());
+        }
+        server.processes[0].clear();
+        let snapshot = server.take();
+        prop_assert!(snapshot.workers[0].requests < 1 << 62);
+    }
+}
+
+#[test]
+fn a_corrupt_process_is_told_and_its_counts_are_left_out() {
+    let mut server = Server::new();
+    server.totals[0].threads[0].requests = 5;
+    server.serve(0, 0, 1_000, ok());
+    server.serve(0, 1, 1_000, ok());
+    assert_eq!(server.take_all().corrupt, []);
+    server.thread(0, 1).sent(usize::MAX);
+    let Taken { snapshot, corrupt } = server.take_all();
+    assert_eq!((snapshot.workers[0].requests, snapshot.workers[0].tx), (6, 0));
+    let found = CorruptSlot { slot: slot(0), thread: ThreadIndex::new(1), corrupt: Corrupt::Counters };
+    assert_eq!(corrupt, [CorruptWorker { worker: WorkerId::FIRST, pid: Pid::this(), found }]);
+    let line = corrupt[0].to_string();
+    assert!(
+        line.starts_with(&format!("worker 1 (pid {}): its part of the shared memory is corrupt", Pid::this())),
+        "{line}"
+    );
+    server.thread(0, 0).sent(usize::MAX);
+    assert_eq!(server.take_all().corrupt.len(), 1, "one word for each process");
+}
+
+#[test]
+fn garbage_of_the_http_router_and_of_spoolers_is_forgotten() {
+    let mut server = Server::new();
+    server.board = Scoreboard::create(Layout::new(2, 2).with_spoolers(1)).unwrap();
+    spoil(&server.board, &[(0, u64::MAX), (1, u64::MAX)], false);
+    assert_eq!(server.board.router().read(), Err(Corrupt::Counters));
+    let snapshot = server.take();
+    assert_eq!((snapshot.listen_queue, snapshot.listen_queue_errors), (0, 0));
+    server.board.router().reject();
+    assert_eq!(server.take().listen_queue_errors, 1);
+}
+
+#[test]
+fn pages_that_are_shared_are_told_when_they_are_known() {
+    let mut server = Server::new();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while server.take().workers[0].pss == Some(0) {
+        assert!(Instant::now() < deadline, "not within ten seconds");
+        std::thread::yield_now();
+    }
+    assert!(server.take().workers[0].uss.unwrap() > 0);
 }

@@ -1,0 +1,86 @@
+//! A request that is not taken: why, and what its client is answered.
+
+use thiserror::Error;
+
+use super::date::HttpDate;
+
+/// Why a request is not taken. The connection is closed after the answer, for its framing is not to be trusted.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("{status} {reason}")]
+pub struct Refusal {
+    /// The answer's status code.
+    pub status: u16,
+    /// What was wrong, for the client and for the log.
+    pub reason: &'static str,
+}
+
+impl Refusal {
+    pub(super) const fn bad(reason: &'static str) -> Self {
+        Self { status: 400, reason }
+    }
+}
+
+/// What a client is told when it was too slow with its request.
+pub const TIMED_OUT: Refusal = Refusal { status: 408, reason: "the request did not arrive in time" };
+/// What a client is told when its body is larger than `limit-post`.
+pub const BODY_TOO_LARGE: Refusal =
+    Refusal { status: 413, reason: "the request body is larger than this server takes" };
+/// What a client is told when there is nobody to serve it.
+pub const OVERLOADED: Refusal = Refusal { status: 503, reason: "too many requests are waiting" };
+/// What a client is told when the worker went away before it answered.
+pub const WORKER_LOST: Refusal = Refusal { status: 502, reason: "the worker stopped before it answered" };
+
+/// Appends the complete answer to a refused request: a short text, `Connection: close`.
+pub fn refusal_response(refusal: &Refusal, out: &mut Vec<u8>) {
+    use std::io::Write as _;
+    let phrase = reason_phrase(refusal.status);
+    // Writing to a Vec cannot fail.
+    let _ = write!(
+        out,
+        "HTTP/1.1 {} {phrase}\r\nDate: {}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n{}\n",
+        refusal.status,
+        HttpDate::now(),
+        refusal.reason.len() + 1,
+        refusal.reason
+    );
+}
+
+/// The reason phrase of a status that the server itself sends.
+fn reason_phrase(status: u16) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        417 => "Expectation Failed",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_a_complete_response() {
+        let mut out = Vec::new();
+        refusal_response(&Refusal { status: 400, reason: "repeated Host" }, &mut out);
+        let text = String::from_utf8(out).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{head}");
+        assert!(head.contains("\r\nConnection: close"), "{head}");
+        assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{head}");
+        assert_eq!(body, "repeated Host\n");
+        for refusal in [TIMED_OUT, BODY_TOO_LARGE, OVERLOADED, WORKER_LOST] {
+            assert!(!reason_phrase(refusal.status).is_empty(), "{refusal}");
+        }
+    }
+}

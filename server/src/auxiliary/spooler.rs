@@ -1,0 +1,206 @@
+//! A spooler: a process that runs the jobs of a directory, each at least once.
+
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::{AccessFlags, access};
+use pyo3::Python;
+use tracing::{error, info, warn};
+
+use super::work::{End, Work};
+use crate::api::spool;
+use crate::clock::{MonotonicNanos, UnixMicros};
+use crate::config;
+use crate::spooler::claim::{Claim, Taken, take};
+use crate::spooler::index::{Index, Moment};
+use crate::spooler::job::{Job, Ticket};
+use crate::spooler::watch::Watch;
+use crate::stats::cell::{SpoolerCell, Verdict};
+use crate::wsgi::{application, interpreter};
+
+/// After this a job is looked at again that somebody else has: whoever is killed with it says nothing.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
+
+/// A running spooler.
+struct Spooler<'a> {
+    number: u32,
+    directory: &'a Path,
+    config: &'a config::Spooler,
+    cell: &'a SpoolerCell,
+    index: Index,
+    watch: Watch,
+    /// It was said that nobody is there for a job.
+    has_complained: bool,
+}
+
+/// Runs jobs until it is told to leave.
+///
+/// # Errors
+/// When the directory cannot be worked in, or the application cannot be loaded.
+pub(super) fn run(py: Python<'_>, work: &Work) -> anyhow::Result<()> {
+    let config = &work.config.spooler;
+    let number = work.who.number;
+    let directory = config.directory_of(number).context("its directory is not configured any more")?;
+    access(directory, AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK).with_context(|| {
+        format!("spooler: '{}' cannot be read and written by user {}", directory.display(), nix::unistd::getuid())
+    })?;
+    // Requests come first, as with uWSGI.
+    be_nice();
+    // With lazy-apps, whoever has not named what to import wants the application's own functions.
+    if !work.is_loaded && config.import.is_empty() {
+        application::load(py, &work.config)?;
+    }
+    for module in &config.import {
+        interpreter::import(py, module);
+    }
+    let mut spooler = Spooler {
+        number,
+        directory,
+        config,
+        cell: work.scoreboard.spooler(number - 1),
+        index: Index::default(),
+        watch: Watch::new(directory)?,
+        has_complained: false,
+    };
+    spooler.enter(directory);
+    let mut tasks = 0;
+    while !work.end.has_come() {
+        spooler.watch.look(&mut spooler.index)?;
+        if spooler.watch.scan_due <= Instant::now() {
+            let frequency = spooler.frequency();
+            let scanned = spooler.watch.scan(&mut spooler.index, frequency);
+            scanned.with_context(|| format!("spooler: '{}' cannot be read", directory.display()))?;
+        }
+        let now = now();
+        let Some(ticket) = spooler.index.next(now) else {
+            let timeout = spooler.idle_time(now);
+            let news = spooler.watch.fd();
+            py.detach(|| wait(&work.end, news, timeout))?;
+            continue;
+        };
+        if spooler.consider(py, ticket, now)? {
+            tasks += 1;
+            if config.max_tasks.is_some_and(|most| tasks >= most) {
+                info!("spooler {number}: spooler-max-tasks: {tasks} jobs are done: leaving for another process");
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Gives this process the lowest priority.
+fn be_nice() {
+    if let Err(error) = rustix::process::setpriority_process(None, 19) {
+        warn!("spooler: cannot lower its priority: {error}");
+    }
+}
+
+impl Spooler<'_> {
+    fn frequency(&self) -> Duration {
+        self.cell.frequency().unwrap_or(Duration::from_secs(self.config.frequency.into()))
+    }
+
+    /// Makes `spooler-chdir`, or else `directory`, the one that a job's function runs in.
+    fn enter(&self, directory: &Path) {
+        let directory = self.config.chdir.as_deref().unwrap_or(directory);
+        if let Err(error) = std::env::set_current_dir(directory) {
+            warn!("spooler {}: '{}' cannot be entered: {error}", self.number, directory.display());
+        }
+    }
+
+    /// How long there is nothing to do if nothing happens.
+    fn idle_time(&self, now: Moment) -> Duration {
+        let until_scan = self.watch.scan_due.saturating_duration_since(Instant::now());
+        let until_job = self.index.next_due().map(|due| Duration::from_nanos(due.saturating_sub(now)));
+        until_job.map_or(until_scan, |until_job| until_job.min(until_scan))
+    }
+
+    /// Tries to take a job, and runs it. Whether it was run.
+    fn consider(&mut self, py: Python<'_>, ticket: Ticket, now: Moment) -> anyhow::Result<bool> {
+        let number = self.number;
+        match take(self.directory, &ticket, now) {
+            Ok(Taken::Claim(claim, job)) => return self.run_job(py, ticket, claim, &job),
+            Ok(Taken::Busy) => self.index.put(ticket, now + SECOND_LOOK.as_nanos() as Moment),
+            Ok(Taken::NotBefore(due)) => self.index.put(ticket, due),
+            Ok(Taken::Gone) => self.index.remove(&ticket),
+            Ok(Taken::Bad(problem, to)) => {
+                error!("spooler {number}: '{ticket}' is no job: {problem}: set aside as '{}'", to.display());
+                self.index.remove(&ticket);
+            }
+            Err(error) => {
+                error!("spooler {number}: '{ticket}' cannot be taken: {error}");
+                self.index.hold(ticket, now + self.frequency().as_nanos() as Moment);
+            }
+        }
+        Ok(false)
+    }
+
+    fn run_job(&mut self, py: Python<'_>, ticket: Ticket, claim: Claim, job: &Job) -> anyhow::Result<bool> {
+        let number = self.number;
+        if self.config.chdir.is_some() || !ticket.room().is_empty() {
+            self.enter(&self.directory.join(ticket.room()));
+        }
+        let began = MonotonicNanos::now();
+        self.cell.begin(began, ticket.path().as_os_str().as_bytes());
+        let verdict = spool::run(py, ticket.name().as_bytes(), job);
+        let ended = MonotonicNanos::now();
+        if verdict == Verdict::Done {
+            // Counted when it will not run again.
+            if let Err(error) = claim.done() {
+                self.cell.finish(ended, Verdict::Failed);
+                return Err(error).with_context(|| format!("spooler: '{ticket}' is done but cannot be removed"));
+            }
+            self.cell.finish(ended, verdict);
+            if !self.config.quiet {
+                info!("spooler {number}: {ticket}: done in {} ms", ended.since(began).as_millis());
+            }
+            self.index.remove(&ticket);
+        } else if verdict == Verdict::Ignored {
+            self.cell.finish(ended, verdict);
+            if !std::mem::replace(&mut self.has_complained, true) {
+                warn!(
+                    "spooler {number}: {ticket}: no function of this process is for it (spooler-import loads more): left \
+                     to others; further ones are not told of"
+                );
+            }
+            self.index.hold(ticket, now() + self.frequency().as_nanos() as Moment);
+        } else {
+            self.cell.finish(ended, verdict);
+            let delay = self.frequency();
+            let (tries, due) = claim.retry(delay).with_context(|| format!("spooler: '{ticket}' cannot be put off"))?;
+            let what = if verdict == Verdict::Retry { "wants to be tried again" } else { "raised an exception" };
+            let line = format!("spooler {number}: {ticket}: {what} (try {tries}): again in {} s", delay.as_secs());
+            if verdict == Verdict::Failed {
+                error!("{line}");
+            } else if !self.config.quiet {
+                info!("{line}");
+            }
+            self.index.put(ticket, due);
+        }
+        // Wherever the job has gone to.
+        self.enter(self.directory);
+        Ok(verdict != Verdict::Ignored)
+    }
+}
+
+/// Waits until something happens in the directory, it is time to leave, or `timeout` is over.
+fn wait(end: &End, news: BorrowedFd<'_>, timeout: Duration) -> anyhow::Result<()> {
+    let [stop, liveness] = end.poll_fds();
+    let mut fds = [stop, liveness, PollFd::new(news, PollFlags::POLLIN)];
+    // Rounded up: a wait that ends too early would be followed by one of no length.
+    let timeout = timeout.as_millis() as u64 + 1;
+    match poll(&mut fds, PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX)) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(error) => Err(error).context("spooler: cannot wait for jobs"),
+    }
+}
+
+fn now() -> Moment {
+    UnixMicros::now().as_micros() * 1_000
+}

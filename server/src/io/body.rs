@@ -1,0 +1,370 @@
+//! A request's body on its way in, gathered before anybody serves the request, so that a slow client holds no thread: in
+//! memory up to `post-buffering`, beyond that in a file without a name.
+//!
+//! What a client announces costs nothing: memory and files are had when bytes come.
+
+use std::collections::TryReserveError;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+
+use thiserror::Error;
+use tracing::error;
+
+use super::file;
+use super::receive::{Received, append};
+use crate::protocol::chunked::{Decoder, Step};
+use crate::protocol::http::{BODY_TOO_LARGE, Refusal};
+
+/// The first memory for a body, bytes: what a socket has at once. A client that has sent as much gets more.
+const FIRST_ROOM: usize = 64 * 1024;
+/// What a client is told whose body there is no place for, at either way in.
+const NO_PLACE: Refusal = Refusal { status: 503, reason: "the request body cannot be kept" };
+
+/// How large bodies may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BodyLimits {
+    /// `post-buffering`: the largest body that waits in memory, bytes.
+    pub(crate) in_memory: u64,
+    /// `limit-post`: the largest body of all, bytes.
+    pub(crate) most: Option<u64>,
+}
+
+impl BodyLimits {
+    /// Of the options `post-buffering` and `limit-post`, whose 0 is no limit.
+    pub(crate) fn new(post_buffering: u64, limit_post: u64) -> Self {
+        Self { in_memory: post_buffering, most: (limit_post != 0).then_some(limit_post) }
+    }
+
+    fn check(self, len: u64) -> Result<(), IntakeError> {
+        if self.most.is_some_and(|most| len > most) { Err(IntakeError::Refused(BODY_TOO_LARGE)) } else { Ok(()) }
+    }
+}
+
+/// Why a body is not taken.
+#[derive(Debug, Error)]
+pub(crate) enum IntakeError {
+    /// It is not what it should be.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// The temporary file failed.
+    #[error("{0}")]
+    File(#[from] io::Error),
+    /// There is no memory for it.
+    #[error("out of memory (limit-as, or the system's): {0}")]
+    Memory(#[from] TryReserveError),
+}
+
+impl IntakeError {
+    /// What the client is told. What is not the client's fault goes to the log.
+    pub(crate) fn refusal(&self) -> Refusal {
+        match self {
+            Self::Refused(refusal) => *refusal,
+            Self::File(_) | Self::Memory(_) => {
+                error!("post-buffering: a request body cannot be kept, its client is told 503: {self}");
+                NO_PLACE
+            }
+        }
+    }
+}
+
+/// A whole body.
+#[derive(Debug, Default)]
+pub(crate) enum StoredBody {
+    /// There is none.
+    #[default]
+    Empty,
+    Memory(Vec<u8>),
+    /// From the file's beginning, this many bytes.
+    File(File, u64),
+}
+
+impl StoredBody {
+    /// Bytes.
+    pub(crate) fn len(&self) -> u64 {
+        match self {
+            Self::Empty => 0,
+            Self::Memory(bytes) => bytes.len() as u64,
+            Self::File(_, len) => *len,
+        }
+    }
+}
+
+/// How the end of a body is known.
+#[derive(Debug)]
+enum End {
+    /// So many bytes are still to come.
+    Length(u64),
+    Chunked(Box<Decoder>),
+}
+
+/// A body that is being gathered.
+#[derive(Debug)]
+pub(crate) struct BodyIntake {
+    end: End,
+    /// The body so far; and, at its end, what was received with it that is not the body's.
+    memory: Vec<u8>,
+    file: Option<File>,
+    /// Bytes of the body that have come.
+    len: u64,
+    limits: BodyLimits,
+}
+
+impl BodyIntake {
+    /// A body of a length that is known. `memory` is empty; what room it has is used.
+    ///
+    /// # Errors
+    /// When it is too long.
+    pub(crate) fn of_length(len: u64, limits: BodyLimits, memory: Vec<u8>) -> Result<Self, IntakeError> {
+        limits.check(len)?;
+        Ok(Self { end: End::Length(len), memory, file: None, len: 0, limits })
+    }
+
+    /// A body in chunks.
+    pub(crate) fn of_chunks(limits: BodyLimits) -> Self {
+        Self { end: End::Chunked(Box::default()), memory: Vec::new(), file: None, len: 0, limits }
+    }
+
+    /// Bytes of the body that are still to come, where that is known.
+    pub(crate) fn left(&self) -> Option<u64> {
+        match self.end {
+            End::Length(left) => Some(left),
+            End::Chunked(_) => None,
+        }
+    }
+
+    /// Whether what comes next is received to where it stays ([`BodyIntake::receive`]), without a copy between.
+    pub(crate) fn is_in_place(&self) -> bool {
+        self.left().is_some_and(|left| self.len + left <= self.limits.in_memory)
+    }
+
+    /// Whether what comes next goes to a file.
+    pub(crate) fn is_in_file(&self) -> bool {
+        match self.left() {
+            Some(left) => self.len + left > self.limits.in_memory,
+            None => self.file.is_some(),
+        }
+    }
+
+    /// Receives once to where the body stays. Only where it [is in place](BodyIntake::is_in_place).
+    ///
+    /// # Errors
+    /// When there is no memory for more.
+    pub(crate) fn receive(&mut self, socket: impl AsFd) -> Result<Received, IntakeError> {
+        let End::Length(left) = self.end else { return Ok(Received::Nothing) };
+        if self.is_full() {
+            self.reserve(left, 1)?;
+        }
+        let received = append(socket, &mut self.memory);
+        if let Received::Bytes(count) = received {
+            let ours = left.min(count as u64);
+            self.end = End::Length(left - ours);
+            self.len += ours;
+        }
+        Ok(received)
+    }
+
+    /// Whether all the room was used, so that the socket may have more.
+    pub(crate) fn is_full(&self) -> bool {
+        self.memory.len() == self.memory.capacity()
+    }
+
+    /// Whether all of a body is there whose length is known.
+    pub(crate) fn is_whole(&self) -> bool {
+        matches!(self.end, End::Length(0))
+    }
+
+    /// Room for `least` bytes at least: little at first, four times as much each time that it is used up, and no more
+    /// than is to come. So no client has more than four times what it has sent.
+    fn reserve(&mut self, left: u64, least: usize) -> Result<(), TryReserveError> {
+        let more = (self.memory.len().saturating_mul(3)).max(FIRST_ROOM);
+        let more = usize::try_from(left).map_or(more, |left| more.min(left));
+        self.memory.try_reserve_exact(more.max(least))
+    }
+
+    /// Takes what has come; returns how much of it belongs to the body, and whether the body is whole.
+    ///
+    /// # Errors
+    /// When it cannot be taken, for whatever reason.
+    pub(crate) fn take(&mut self, input: &[u8]) -> Result<(usize, bool), IntakeError> {
+        let left = match &mut self.end {
+            End::Chunked(_) => return self.take_chunks(input),
+            End::Length(left) => left,
+        };
+        let len = usize::try_from(*left).map_or(input.len(), |left| left.min(input.len()));
+        let before = *left;
+        *left -= len as u64;
+        let is_whole = *left == 0;
+        self.keep(&input[..len], Some(before))?;
+        Ok((len, is_whole))
+    }
+
+    fn take_chunks(&mut self, input: &[u8]) -> Result<(usize, bool), IntakeError> {
+        let mut at = 0;
+        loop {
+            let End::Chunked(decoder) = &mut self.end else { return Ok((at, false)) };
+            let (consumed, step) = decoder.decode(&input[at..]).map_err(IntakeError::Refused)?;
+            at += consumed;
+            match step {
+                Step::Data(data) => {
+                    self.limits.check(self.len + data.len() as u64)?;
+                    self.keep(data, None)?;
+                }
+                Step::More => return Ok((at, false)),
+                Step::Done => return Ok((at, true)),
+            }
+        }
+    }
+
+    /// Adds bytes of the body, of which `left` were still to come, to the rest.
+    fn keep(&mut self, data: &[u8], left: Option<u64>) -> Result<(), IntakeError> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        let known = self.len + left.unwrap_or(data.len() as u64);
+        self.len += data.len() as u64;
+        if known > self.limits.in_memory {
+            let file = match &mut self.file {
+                Some(file) => file,
+                none => {
+                    let file = none.insert(file::unnamed()?);
+                    file.write_all(&std::mem::take(&mut self.memory))?;
+                    file
+                }
+            };
+            return Ok(file.write_all(data)?);
+        }
+        if self.memory.capacity() - self.memory.len() < data.len() {
+            match left {
+                Some(left) => self.reserve(left, data.len())?,
+                None => self.memory.try_reserve(data.len())?,
+            }
+        }
+        self.memory.extend_from_slice(data);
+        Ok(())
+    }
+
+    /// The body, when it is whole; and what was received behind it.
+    pub(crate) fn finish(mut self) -> (StoredBody, Vec<u8>) {
+        match self.file {
+            Some(file) => (StoredBody::File(file, self.len), Vec::new()),
+            None => {
+                // No more than memory holds.
+                let len = self.len as usize;
+                let behind = if self.memory.len() > len { self.memory.split_off(len) } else { Vec::new() };
+                (if len == 0 { StoredBody::Empty } else { StoredBody::Memory(self.memory) }, behind)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::{Read, Seek};
+    use std::os::unix::net::UnixStream;
+
+    const LIMITS: BodyLimits = BodyLimits { in_memory: 20, most: None };
+
+    fn content(body: StoredBody) -> Vec<u8> {
+        match body {
+            StoredBody::Empty => Vec::new(),
+            StoredBody::Memory(bytes) => bytes,
+            StoredBody::File(mut file, len) => {
+                let mut bytes = Vec::new();
+                file.rewind().unwrap();
+                file.read_to_end(&mut bytes).unwrap();
+                assert_eq!(bytes.len() as u64, len);
+                bytes
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_body_keeps_its_bytes_wherever_it_waits_and_however_it_is_cut(
+            body in prop::collection::vec(any::<u8>(), 1..60),
+            cut in 1usize..60,
+            is_chunked in any::<bool>(),
+            behind in prop::collection::vec(any::<u8>(), 0..5),
+        ) {
+            let mut input = Vec::new();
+            if is_chunked {
+                for chunk in body.chunks(7) {
+                    input.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+                    input.extend_from_slice(chunk);
+                    input.extend_from_slice(b"\r\n");
+                }
+                input.extend_from_slice(b"0\r\n\r\n");
+            } else {
+                input.extend_from_slice(&body);
+            }
+            let end = input.len();
+            input.extend_from_slice(&behind);
+            let mut intake = if is_chunked {
+                BodyIntake::of_chunks(LIMITS)
+            } else {
+                BodyIntake::of_length(body.len() as u64, LIMITS, Vec::new()).unwrap()
+            };
+            let mut at = 0;
+            loop {
+                let to = input.len().min(at + cut);
+                let (used, is_whole) = intake.take(&input[at..to]).unwrap();
+                at += used;
+                if is_whole {
+                    break;
+                }
+                prop_assert_eq!(at, to);
+            }
+            prop_assert_eq!(at, end);
+            let (stored, none) = intake.finish();
+            prop_assert!(none.is_empty());
+            prop_assert_eq!(matches!(stored, StoredBody::File(..)), body.len() > 20);
+            prop_assert_eq!(content(stored), body);
+        }
+    }
+
+    #[test]
+    fn what_is_announced_takes_no_memory_and_no_file_before_it_comes() {
+        let limits = BodyLimits { in_memory: u64::MAX, most: None };
+        let mut intake = BodyIntake::of_length(1 << 40, limits, Vec::new()).unwrap();
+        assert_eq!(intake.memory.capacity(), 0);
+        intake.take(b"a little").unwrap();
+        assert!(intake.memory.capacity() <= FIRST_ROOM);
+        let intake = BodyIntake::of_length(1 << 40, LIMITS, Vec::new()).unwrap();
+        assert!(intake.file.is_none() && intake.is_in_file());
+    }
+
+    #[test]
+    fn a_body_that_memory_cannot_hold_is_refused_and_ends_nothing() {
+        let limits = BodyLimits { in_memory: u64::MAX, most: None };
+        let mut intake = BodyIntake::of_length(u64::MAX, limits, Vec::new()).unwrap();
+        let failure = IntakeError::from(intake.reserve(u64::MAX, usize::MAX / 2 + 1).unwrap_err());
+        assert_eq!(failure.refusal().status, 503);
+    }
+
+    #[test]
+    fn a_body_is_received_in_place_and_what_follows_it_is_not_lost() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut intake = BodyIntake::of_length(5, LIMITS, Vec::with_capacity(16)).unwrap();
+        intake.take(b"ab").unwrap();
+        assert!(intake.is_in_place() && !intake.is_whole());
+        assert_eq!(intake.receive(&ours).unwrap(), Received::Nothing);
+        theirs.write_all(b"cdeGET").unwrap();
+        assert_eq!(intake.receive(&ours).unwrap(), Received::Bytes(6));
+        assert!(intake.is_whole() && !intake.is_full());
+        let (stored, behind) = intake.finish();
+        assert_eq!((content(stored), behind), (b"abcde".to_vec(), b"GET".to_vec()));
+    }
+
+    #[test]
+    fn a_body_beyond_the_limit_is_refused_when_that_is_known() {
+        let limits = BodyLimits::new(20, 4);
+        assert!(matches!(BodyIntake::of_length(5, limits, Vec::new()), Err(IntakeError::Refused(BODY_TOO_LARGE))));
+        let mut chunks = BodyIntake::of_chunks(limits);
+        assert!(matches!(chunks.take(b"4\r\nabcd\r\n1\r\ne"), Err(IntakeError::Refused(BODY_TOO_LARGE))));
+        assert_eq!(BodyLimits::new(20, 0).most, None);
+    }
+}

@@ -1,0 +1,22 @@
+//! Ends of connections: which a client must be able to tell apart.
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use rustix::net::Shutdown;
+
+/// How long a client that was refused may go on sending what nobody reads: closing at once would make its kernel throw our
+/// answer away (RFC 9112 section 9.6).
+pub(crate) const LINGER: Duration = Duration::from_secs(2);
+
+/// Makes closing an error for the client, so that it does not take half a response for a whole one.
+pub(crate) fn reset_on_close(socket: impl AsFd) {
+    // Where it does not work (unix sockets) the client sees an end, which is the most that can be done.
+    let _ = rustix::net::sockopt::set_socket_linger(socket, Some(Duration::ZERO));
+}
+
+/// Tells the client that nothing more comes, while what it still sends can be read away.
+pub(crate) fn shut_sending(socket: impl AsFd) {
+    // One that is gone already shows when it is read.
+    let _ = rustix::net::shutdown(socket, Shutdown::Write);
+}

@@ -1,0 +1,72 @@
+//! How many connections a process may have: fewer than it may have descriptors, so that clients never take those that it
+//! needs to serve them.
+
+use rustix::process::{Resource, getrlimit};
+use tracing::warn;
+
+/// Descriptors that a process may need one day without having them open yet.
+const SPARE: usize = 16;
+
+/// The most clients that a process takes, and whether it has said that this is too few.
+#[derive(Debug)]
+pub(crate) struct ClientCap {
+    most: usize,
+    limit: u64,
+    told: std::sync::atomic::AtomicBool,
+}
+
+impl ClientCap {
+    /// Of the limit that is in force now (`ulimit -n`), less what is open, and less `reserved`: what the process needs
+    /// besides its clients (links, files). At least a quarter of the limit.
+    pub(crate) fn new(reserved: usize) -> Self {
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+        Self { most: most_clients(limit, open, reserved), limit, told: Default::default() }
+    }
+
+    /// Whether there is no room for one more than `clients`. Says so in the log the first time.
+    pub(crate) fn is_reached(&self, clients: usize) -> bool {
+        if clients < self.most {
+            return false;
+        }
+        if !self.told.swap(true, std::sync::atomic::Ordering::Relaxed) {
+            warn!(
+                "{clients} connections are open, as many as are taken of the {} descriptors that this process may have: \
+                 others wait until one is closed. A larger limit helps ('ulimit -Hn', systemd's LimitNOFILE); this \
+                 is said once",
+                self.limit
+            );
+        }
+        true
+    }
+}
+
+/// Files for bodies and responses that do not fit in memory: one descriptor of eight.
+pub(crate) fn for_files() -> usize {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(limit / 8).unwrap_or(usize::MAX).min(4096)
+}
+
+fn most_clients(limit: u64, open: usize, reserved: usize) -> usize {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    limit.saturating_sub(open).saturating_sub(reserved).saturating_sub(SPARE).max(limit / 4).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_never_take_what_is_reserved_unless_nothing_would_be_left_for_them() {
+        assert_eq!(most_clients(1024, 20, 100), 1024 - 20 - 100 - SPARE);
+        assert_eq!(most_clients(64, 20, 100), 16);
+        assert_eq!(most_clients(u64::MAX, 20, 100), usize::MAX - 120 - SPARE);
+        assert_eq!(most_clients(1, 20, 100), 1);
+    }
+
+    #[test]
+    fn it_is_reached_by_as_many_and_said_once() {
+        let cap = ClientCap { most: 2, limit: 64, told: Default::default() };
+        assert!(!cap.is_reached(1) && cap.is_reached(2) && cap.is_reached(3));
+    }
+}

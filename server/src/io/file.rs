@@ -1,0 +1,48 @@
+//! Files for what waits and is too large for memory. They have no name: nobody else can open them, and nothing is left
+//! behind however a process ends.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+/// A new file, for this process alone.
+///
+/// # Errors
+/// When the directory cannot be written to, or descriptors are out; says which directory, and how to choose another.
+pub(crate) fn unnamed() -> io::Result<File> {
+    // Asked once: a worker's application may change its environment while another thread reads it here.
+    static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
+    let directory = DIRECTORY.get_or_init(directory);
+    tempfile::tempfile_in(directory).map_err(|error| {
+        let what = format!("cannot make a temporary file in '{}' (TMPDIR): {error}", directory.display());
+        io::Error::new(error.kind(), what)
+    })
+}
+
+/// `TMPDIR`; or `/var/tmp`, which is on a disk where `/tmp` is memory.
+fn directory() -> PathBuf {
+    let on_disk = Path::new("/var/tmp");
+    match std::env::var_os("TMPDIR") {
+        None if on_disk.is_dir() => on_disk.to_owned(),
+        _ => std::env::temp_dir(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Seek, Write};
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn a_file_keeps_what_is_written_and_has_no_name() {
+        let mut file = unnamed().unwrap();
+        assert_eq!(file.metadata().unwrap().nlink(), 0);
+        file.write_all(b"kept").unwrap();
+        file.rewind().unwrap();
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "kept");
+    }
+}

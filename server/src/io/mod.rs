@@ -1,0 +1,15 @@
+//! What the two ways in have in common, the http router's clients and the workers' own sockets: accepting a connection,
+//! gathering a request's body, sending what a client does not take at once, closing. One copy, so that a request is treated
+//! the same wherever it comes in.
+//!
+//! Below the worker and the router, and knows neither; above `protocol`. No policy: who waits for what, and for how long, is
+//! theirs to say.
+
+pub(crate) mod accept;
+pub(crate) mod body;
+pub(crate) mod close;
+pub(crate) mod descriptors;
+pub(crate) mod file;
+pub(crate) mod receive;
+pub(crate) mod unsent;
+pub(crate) mod wait;

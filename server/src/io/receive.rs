@@ -1,0 +1,85 @@
+//! Reading what a socket has.
+
+use std::os::fd::AsFd;
+
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
+
+/// What one read got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Received {
+    /// So many bytes, at least one.
+    Bytes(usize),
+    /// Nothing more for now.
+    Nothing,
+    /// The other end sends no more; or the connection is broken.
+    End,
+}
+
+/// Reads once into `room`, which is not empty.
+#[inline]
+pub(crate) fn receive(socket: impl AsFd, room: &mut [u8]) -> Received {
+    debug_assert!(!room.is_empty(), "an empty room looks like the end");
+    loop {
+        if let Some(received) = outcome(recv(&socket, &mut *room, RecvFlags::empty()).map(|(_, count)| count)) {
+            return received;
+        }
+    }
+}
+
+/// Reads once to behind what `bytes` holds, as much as it has room for: no copy between, no zeros that are overwritten.
+pub(crate) fn append(socket: impl AsFd, bytes: &mut Vec<u8>) -> Received {
+    debug_assert!(bytes.capacity() > bytes.len(), "an empty room looks like the end");
+    loop {
+        if let Some(received) =
+            outcome(recv(&socket, spare_capacity(bytes), RecvFlags::empty()).map(|(_, count)| count))
+        {
+            return received;
+        }
+    }
+}
+
+/// Whether bytes have come that nobody has read.
+pub(crate) fn has_unread(socket: impl AsFd) -> bool {
+    matches!(recv(socket, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT), Ok((_, 1..)))
+}
+
+/// `None` when it is to be tried again.
+#[inline]
+fn outcome(received: Result<usize, Errno>) -> Option<Received> {
+    match received {
+        Ok(0) => Some(Received::End),
+        Ok(count) => Some(Received::Bytes(count)),
+        Err(Errno::AGAIN) => Some(Received::Nothing),
+        Err(Errno::INTR) => None,
+        Err(_) => Some(Received::End),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn bytes_are_appended_as_long_as_there_is_room() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        theirs.write_all(b"0123456789").unwrap();
+        assert!(has_unread(&ours));
+        let mut bytes = Vec::with_capacity(4);
+        bytes.push(b'x');
+        let room = bytes.capacity() - 1;
+        assert_eq!(append(&ours, &mut bytes), Received::Bytes(room.min(10)));
+        bytes.reserve(100);
+        while let Received::Bytes(_) = append(&ours, &mut bytes) {}
+        assert_eq!(bytes, b"x0123456789");
+        assert!(!has_unread(&ours));
+        assert_eq!(receive(&ours, &mut [0]), Received::Nothing);
+        drop(theirs);
+        assert_eq!(append(&ours, &mut bytes), Received::End);
+        assert_eq!(receive(&ours, &mut [0]), Received::End);
+    }
+}

@@ -1,0 +1,41 @@
+//! What the master tells the http router, after its [`super::Setup`].
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+
+/// An order to the http router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RouterOrder {
+    /// A reload has changed the options: from the next request on these hold.
+    Limits(RouterLimits),
+}
+
+/// The options that the http router itself follows. Those of sizes are in bytes, those of times in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouterLimits {
+    /// `http-timeout`
+    pub http_timeout: u32,
+    /// `http-keepalive`
+    pub http_keepalive: u32,
+    /// `buffer-size`
+    pub buffer_size: usize,
+    /// `limit-post`; 0 for no limit.
+    pub limit_post: u64,
+    /// `post-buffering`
+    pub post_buffering: u64,
+}
+
+impl RouterLimits {
+    /// As a configuration has them.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        Self {
+            http_timeout: config.http_timeout,
+            http_keepalive: config.http_keepalive,
+            buffer_size: config.buffer_size,
+            limit_post: config.limit_post,
+            post_buffering: config.post_buffering,
+        }
+    }
+}

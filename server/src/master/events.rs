@@ -1,0 +1,96 @@
+//! What the loop takes one after another, from tasks that only wait.
+
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+use rwsgi_stats::Snapshot;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::ids::GenerationNumber;
+use crate::ipc::Notice;
+use crate::ipc::control::Told;
+use crate::spooler::Queue;
+
+/// Where tasks send what has happened. It has room for [`MOST_WAITING`]: who sends more waits, and leaves what comes
+/// meanwhile in its pipe or socket.
+pub(super) type Events = mpsc::Sender<Event>;
+
+/// Events that wait for the loop.
+pub(super) const MOST_WAITING: usize = 256;
+
+/// What the loop takes one after another.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// A child has ended.
+    Child,
+    /// Stop: gracefully at first, at once when it comes again.
+    Stop(Signal),
+    /// Load a new generation.
+    Reload(Reload),
+    /// An order through the fifo.
+    Command(Command),
+    /// The fork server of this generation has answered.
+    Answers(GenerationNumber),
+    /// Somebody connected while no worker ran.
+    Wake,
+    /// A child says how it stands.
+    Notice(Notice),
+    /// The application's signals.
+    Call(Call),
+    /// Somebody wants to know how the server is doing.
+    Stats(oneshot::Sender<Snapshot>),
+    /// The spoolers' jobs were counted for that.
+    Queues {
+        /// In the order of the configuration.
+        queues: Vec<Queue>,
+        /// Until when they are not counted again.
+        good_until: Instant,
+        /// Who wants to know.
+        answer: oneshot::Sender<Snapshot>,
+    },
+}
+
+/// How a new generation takes over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reload {
+    /// Every worker has a successor started at once.
+    Rolling,
+    /// One worker after another.
+    Chain,
+    /// As rolling; the old ones are not given time to finish.
+    Brutal,
+}
+
+/// What a letter in the fifo asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Command {
+    /// `q` and `Q`: stop, `true` for at once.
+    Stop(bool),
+    /// `r`, `w`, `c` and their like.
+    Reload(Reload),
+    /// `l`: open the log again.
+    ReopenLog,
+    /// `P`: write the pidfiles again.
+    WritePidfiles,
+    /// `s`: tell how the workers stand, in the log.
+    Stats,
+}
+
+/// What concerns the application's signals.
+#[derive(Debug)]
+pub(super) enum Call {
+    /// A process says something, and may bring a descriptor.
+    Told(Told, Option<OwnedFd>),
+    /// A process has handled a signal.
+    Handled(u64),
+    /// A process does not listen any more.
+    Gone(u64),
+    /// A file has changed.
+    Changed {
+        /// The generation that asked for it.
+        generation: GenerationNumber,
+        /// The signal to raise.
+        signal: u8,
+    },
+}

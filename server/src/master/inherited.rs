@@ -1,0 +1,67 @@
+//! Sockets that were opened for this process before it was started, as `sd_listen_fds(3)` has it.
+
+#![allow(unsafe_code)]
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::socket::{SockaddrStorage, getsockname};
+use rwsgi_stats::Address;
+use tracing::warn;
+
+/// The first inherited descriptor.
+const FIRST: i32 = 3;
+
+/// Sockets that were opened for this process before it was started.
+#[derive(Debug, Default)]
+pub(super) struct Inherited(Vec<(Address, OwnedFd)>);
+
+impl Inherited {
+    /// Takes what the environment tells of. To be called once, before anything else is opened.
+    pub(super) fn take() -> Self {
+        let number = |name| std::env::var(name).ok().and_then(|value| value.parse::<u32>().ok());
+        if number("LISTEN_PID") != Some(std::process::id()) {
+            return Self::default();
+        }
+        let count = i32::try_from(number("LISTEN_FDS").unwrap_or(0)).unwrap_or(0);
+        let sockets = (FIRST..FIRST.saturating_add(count)).filter_map(|fd| {
+            // SAFETY: nothing closes it while it is borrowed here; a closed descriptor gives an error.
+            let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+            if let Err(error) = fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)) {
+                warn!("LISTEN_FDS: descriptor {fd} was not passed on: {error}");
+                return None;
+            }
+            // What is no socket may be this server's own: the promise was broken, and the number taken since.
+            let Some(address) = address_of(borrowed) else {
+                warn!("LISTEN_FDS: descriptor {fd} is no TCP or unix socket");
+                return None;
+            };
+            // SAFETY: it is open, and the protocol gives it to this process, which binds nothing before.
+            let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+            Some((address, fd))
+        });
+        Self(sockets.collect())
+    }
+
+    /// The socket that is bound to one of these addresses.
+    pub(super) fn find(&mut self, wanted: impl Fn(&Address) -> bool) -> Option<(Address, OwnedFd)> {
+        let index = self.0.iter().position(|(address, _)| wanted(address))?;
+        Some(self.0.remove(index))
+    }
+}
+
+fn address_of(fd: BorrowedFd<'_>) -> Option<Address> {
+    let name: SockaddrStorage = getsockname(fd.as_raw_fd()).ok()?;
+    if let Some(v4) = name.as_sockaddr_in() {
+        return Some(Address::Tcp { host: v4.ip().to_string(), port: v4.port() });
+    }
+    if let Some(v6) = name.as_sockaddr_in6() {
+        return Some(Address::Tcp { host: v6.ip().to_string(), port: v6.port() });
+    }
+    let unix = name.as_unix_addr()?;
+    match (unix.path(), unix.as_abstract()) {
+        (Some(path), _) => Some(Address::Unix(path.to_path_buf())),
+        (None, Some(name)) => Some(Address::Abstract(String::from_utf8_lossy(name).into_owned())),
+        _ => None,
+    }
+}

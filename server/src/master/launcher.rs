@@ -1,0 +1,88 @@
+//! Starting the master's processes by exec.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::unistd::Pid;
+
+use crate::config::Config;
+use crate::ipc::inherit::InheritedFd;
+use crate::ipc::{Setup, channel, send_message};
+use crate::procname;
+
+/// Variables of the environment by which a supervisor speaks to this process alone.
+const VARIABLES: [&str; 6] =
+    ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
+
+/// How to enter [`crate::run`] again in a fresh process.
+#[derive(Debug)]
+pub struct Launcher {
+    /// The program.
+    pub program: OsString,
+    /// What comes before our own arguments: the Python package's path, when the program is Python.
+    pub prefix: Vec<OsString>,
+    /// Where it writes its standard output and error; `None` for where this process does.
+    pub output: Option<OwnedFd>,
+    /// Where the server was started.
+    pub directory: PathBuf,
+}
+
+impl Launcher {
+    /// One that starts `program` with `prefix` before our own arguments.
+    #[must_use]
+    pub fn new(program: OsString, prefix: Vec<OsString>) -> Self {
+        Self { program, prefix, output: None, directory: PathBuf::new() }
+    }
+}
+
+/// The first argument of a process that the master started; the descriptor of its channel follows it.
+pub const FORKSERVER_ROLE: &str = "@forkserver";
+/// The same for the router.
+pub const ROUTER_ROLE: &str = "@http";
+
+impl Launcher {
+    /// Starts a process in `role` and sends it its setup. Returns its id and the master's end of the channel.
+    ///
+    /// `home` is a virtual environment whose Python is to run it, when Python runs it at all.
+    ///
+    /// # Errors
+    /// When the process cannot be started.
+    pub fn start(&self, role: &str, home: Option<&Path>, setup: &Setup) -> io::Result<(Pid, OwnedFd)> {
+        let (ours, theirs) = channel()?;
+        let program = match home {
+            Some(home) if !self.prefix.is_empty() => home.join("bin/python").into_os_string(),
+            _ => self.program.clone(),
+        };
+        let number = InheritedFd::lend(theirs.as_fd())?.number().to_string();
+        // The child is reaped with all others, by `super::process::reap`.
+        let mut command = Command::new(&program);
+        command.args(&self.prefix).args([OsStr::new(role), OsStr::from_bytes(number.as_bytes())]);
+        command.arg(procname::padding(&setup.config.procname));
+        command.current_dir(self.directory_of(&setup.config));
+        for variable in VARIABLES {
+            command.env_remove(variable);
+        }
+        if let Some(output) = &self.output {
+            command.stdout(output.try_clone()?).stderr(output.try_clone()?);
+        }
+        let child = command
+            .spawn()
+            .map_err(|error| io::Error::new(error.kind(), format!("'{}': {error}", program.display())))?;
+        // The next process that is started gets its own set, and what nobody owns there would stay open for ever.
+        for fd in setup.descriptors() {
+            fd.close_on_exec()?;
+        }
+        send_message(ours.as_fd(), setup)?;
+        Ok((Pid::from_raw(child.id() as i32), ours))
+    }
+
+    /// Where a server of this configuration runs.
+    #[must_use]
+    pub fn directory_of<'a>(&'a self, config: &'a Config) -> &'a Path {
+        config.chdir.as_deref().unwrap_or(&self.directory)
+    }
+}

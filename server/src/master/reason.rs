@@ -1,0 +1,65 @@
+//! Why a process leaves.
+
+use rwsgi_stats::Recycled;
+
+/// Why a process gives its place to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// A newer generation takes over.
+    Reload,
+    /// It has served as many requests as it may.
+    MaxRequests,
+    /// Its resident memory is too large.
+    Rss,
+    /// Its address space is too large.
+    AddressSpace,
+    /// It has run as long as it may.
+    Lifetime,
+    /// It holds a request (or a job) that runs too long.
+    Harakiri,
+    /// There is nothing to do for it; it has no successor.
+    Idle,
+    /// It has written where it must not.
+    Corrupt,
+}
+
+impl Reason {
+    /// Where ends for this reason are counted.
+    pub(super) fn count(self, recycled: &mut Recycled) -> &mut u64 {
+        match self {
+            Self::Reload => &mut recycled.reload,
+            Self::MaxRequests => &mut recycled.max_requests,
+            Self::Rss => &mut recycled.rss,
+            Self::AddressSpace => &mut recycled.address_space,
+            Self::Lifetime => &mut recycled.lifetime,
+            Self::Harakiri => &mut recycled.harakiri,
+            Self::Idle => &mut recycled.idle,
+            // The schema has no word of its own for it.
+            Self::Corrupt => &mut recycled.crash,
+        }
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Reload => "reload",
+            Self::MaxRequests => "max-requests",
+            Self::Rss => "resident memory",
+            Self::AddressSpace => "address space",
+            Self::Lifetime => "max-worker-lifetime",
+            Self::Harakiri => "harakiri",
+            Self::Idle => "idle",
+            Self::Corrupt => "corrupt shared memory",
+        })
+    }
+}
+
+/// Why a process was told to leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// For this reason.
+    For(Reason),
+    /// The server stops.
+    Stop,
+}

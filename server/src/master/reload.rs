@@ -1,0 +1,276 @@
+//! Loading the application, at the start and for a reload: the next generation is loaded beside the one that serves, and
+//! has the workers' places when it is ready; when it fails to load, the old one goes on.
+
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+use anyhow::Context;
+use tracing::{error, info, warn};
+
+use super::children::Child;
+use super::events::Reload;
+use super::generation::Generation;
+use super::launcher::FORKSERVER_ROLE;
+use super::listeners::Listener;
+use super::post::Post;
+use super::reason::{Reason, Why};
+use super::state::{Master, Phase};
+use super::timers::Timer;
+use crate::config::Config;
+use crate::ids::{ChildId, GenerationNumber, WorkerId};
+use crate::ipc::inherit::InheritedFd;
+use crate::ipc::{InheritedListener, Setup};
+use crate::protocol::SocketProtocol;
+
+impl Master {
+    /// Starts a fork server that loads `config`'s application.
+    ///
+    /// # Errors
+    /// When its process cannot be started.
+    pub(super) fn load(&mut self, config: Config, how: Reload) -> anyhow::Result<()> {
+        let number = self.generations.next_number();
+        let setup = self.setup(number.get(), &config)?;
+        let started = self.launcher.start(FORKSERVER_ROLE, config.home.as_deref(), &setup);
+        let (pid, channel) = started.with_context(|| match &config.home {
+            Some(home) => format!("home: cannot run the Python of '{}'", home.display()),
+            None => "cannot start the fork server".to_owned(),
+        })?;
+        if let Some(child) = self.begin(Post::ForkServer, Some(number), Instant::now()) {
+            // It was begun this moment, so that nobody has told it to leave.
+            let _ = self.children.announce(child, pid);
+        }
+        self.generations.add(Generation::new(number, channel, config, how, self.events.clone())?);
+        Ok(())
+    }
+
+    /// What a process of ours needs to know, and the descriptors that it inherits.
+    ///
+    /// # Errors
+    /// Never as long as what it inherits is open.
+    pub(super) fn setup(&self, generation: u32, config: &Config) -> anyhow::Result<Setup> {
+        let inherited = |(listener, protocol): &(Listener, SocketProtocol)| -> nix::Result<InheritedListener> {
+            let address = listener.address.clone();
+            Ok(InheritedListener { address, protocol: *protocol, fd: listener.inherit()? })
+        };
+        let sockets = &self.sockets;
+        Ok(Setup {
+            config: config.clone(),
+            layout: self.scoreboard.layout(),
+            scoreboard: InheritedFd::lend(self.scoreboard.memory())?,
+            liveness: InheritedFd::lend(sockets.liveness.as_fd())?,
+            notices: InheritedFd::lend(sockets.notices.as_fd())?,
+            share: self.share.descriptors(InheritedFd::lend)?,
+            control: InheritedFd::lend(sockets.control.as_fd())?,
+            listeners: sockets.workers.iter().map(inherited).collect::<Result<_, _>>()?,
+            link_listener: None,
+            link: sockets.link.as_ref().map(|link| link.endpoint.clone()),
+            generation,
+            started_at: self.started_at.as_micros(),
+        })
+    }
+
+    /// Reads the configuration again and loads the next generation beside the one that serves.
+    pub(super) fn reload(&mut self, how: Reload) {
+        if self.phase != Phase::Serving {
+            return;
+        }
+        let loaded = (self.reread)().and_then(|mut config| {
+            for (name, kept) in keep_fixed(&self.config, &mut config) {
+                warn!("reload: {name} cannot change while the server runs: it stays {kept}");
+            }
+            self.load(config, how)
+        });
+        let current = self.generations.current().map_or(0, GenerationNumber::get);
+        match loaded {
+            Ok(()) => {
+                self.tell_reloading();
+                let newest = self.generations.newest().map_or(0, GenerationNumber::get);
+                info!("reload: loading generation {newest} beside generation {current}");
+            }
+            Err(failure) => error!("reload: generation {current} goes on: {failure:#}"),
+        }
+    }
+
+    /// A fork server has loaded its application.
+    pub(super) fn loaded(&mut self, number: GenerationNumber, python: String, took: u64) {
+        let Some(child) = self.children.fork_server(number) else { return };
+        let (id, is_leaving) = (child.id, child.is_leaving());
+        let pid = child.pid.map_or(0, nix::unistd::Pid::as_raw);
+        info!("generation {number} (pid {pid}): loaded in {took} ms, Python {python}");
+        if let Some(generation) = self.generations.get_mut(number) {
+            generation.python = Some(python);
+        }
+        // One that was overtaken while it loaded is not wanted any more.
+        if is_leaving {
+            return;
+        }
+        self.ready(id);
+        if self.phase == Phase::Serving {
+            self.promote(number);
+        }
+    }
+
+    /// Makes a loaded generation the one that workers are forked from, and has a successor started for every worker.
+    fn promote(&mut self, number: GenerationNumber) {
+        let is_first = self.generations.current().is_none();
+        self.generations.set_current(number);
+        let mut how = Reload::Rolling;
+        if let Some(generation) = self.generations.get(number) {
+            self.config = generation.config.clone();
+            how = generation.how;
+        }
+        if let Err(failure) = std::env::set_current_dir(self.launcher.directory_of(&self.config)) {
+            // Its processes have entered it, each for itself; relative paths of files to watch are looked for here.
+            warn!("chdir: the master cannot enter the directory that the application runs in: {failure}");
+        }
+        let now = Instant::now();
+        if is_first {
+            self.settle_number(now);
+        }
+        self.haste = how == Reload::Brutal;
+        self.watch_limits(now);
+        if !is_first {
+            info!("reload: generation {number} takes over");
+        }
+        self.renew_auxiliaries();
+        self.app_signals.forget_before(number);
+        self.set_timetable();
+        if how == Reload::Chain {
+            let is_up = |worker: &WorkerId| self.children.of(Post::Worker(*worker)).any(|child| !child.is_leaving());
+            self.chain = Some(self.worker_ids().filter(is_up).collect());
+            self.advance_chain();
+            return;
+        }
+        self.chain = None;
+        let old: Vec<_> = self.children.workers().map(|child| child.id).collect();
+        for id in old {
+            self.children.doom(id, Reason::Reload, &mut self.timers);
+        }
+        for post in self.worker_ids().map(Post::Worker) {
+            if self.children.post(post).is_wanted {
+                // One that waits out its delay after early deaths deserves a new try with the new application.
+                self.children.fill(post, &mut self.timers);
+            }
+        }
+    }
+
+    /// A new generation serves: every auxiliary process of an older one leaves for its successor.
+    fn renew_auxiliaries(&mut self) {
+        for post in self.auxiliary_posts() {
+            // One that waits out its delay after early deaths deserves a new try with the new application.
+            self.children.fill(post, &mut self.timers);
+            let old: Vec<ChildId> = self.children.of(post).map(|child| child.id).collect();
+            for id in old {
+                self.dismiss(id, Why::For(Reason::Reload));
+            }
+        }
+    }
+
+    /// Has the next worker of a chain reload replaced.
+    pub(super) fn advance_chain(&mut self) {
+        while let Some(chain) = &mut self.chain {
+            let Some(worker) = chain.pop_front() else {
+                self.chain = None;
+                self.tell_ready();
+                return;
+            };
+            let current = self.generations.current();
+            let old = self.children.of(Post::Worker(worker)).filter(|child| child.generation < current);
+            let old: Vec<_> = old.map(|child| child.id).collect();
+            let mut is_news = false;
+            for id in old {
+                is_news |= self.children.doom(id, Reason::Reload, &mut self.timers);
+            }
+            if is_news {
+                return;
+            }
+        }
+    }
+
+    /// A worker's process serves: goes on with a chain reload, or tells the supervisor that the server is ready (again).
+    pub(super) fn worker_ready(&mut self, worker: WorkerId) {
+        let current = self.generations.current();
+        let is_new = self.children.of(Post::Worker(worker)).all(|child| child.generation == current);
+        let is_replaced = self.children.of(Post::Worker(worker)).any(Child::is_leaving);
+        if self.chain.is_none() {
+            self.tell_ready();
+        } else if is_new || is_replaced {
+            self.advance_chain();
+        }
+        // What is overdue in the old one has waited for this.
+        if self.config.harakiri.is_some() {
+            self.timers.set(Timer::Requests, Instant::now());
+        }
+    }
+}
+
+/// Gives `new` the values that cannot change while the server runs; returns the names that it had changed, with the
+/// value that stays.
+fn keep_fixed(old: &Config, new: &mut Config) -> Vec<(&'static str, String)> {
+    let mut kept = Vec::new();
+    macro_rules! keep {
+        ($($($field:ident).+: $name:literal),* $(,)?) => {$(
+            if new.$($field).+ != old.$($field).+ {
+                kept.push(($name, serde_json::to_string(&old.$($field).+).unwrap_or_default()));
+                new.$($field).+ = old.$($field).+.clone();
+            }
+        )*};
+    }
+    keep!(
+        http: "http",
+        http_socket: "http-socket",
+        socket: "socket",
+        listen: "listen",
+        processes: "processes",
+        threads: "threads",
+        cheaper: "cheaper",
+        idle: "idle",
+        cheap: "cheap",
+        so_keepalive: "so-keepalive",
+        uid: "uid",
+        gid: "gid",
+        umask: "umask",
+        chmod_socket: "chmod-socket",
+        chown_socket: "chown-socket",
+        pidfile: "pidfile",
+        pidfile2: "pidfile2",
+        daemonize: "daemonize",
+        daemonize2: "daemonize2",
+        vacuum: "vacuum",
+        brutal_reload_on_term: "brutal-reload-on-term",
+        master_fifo: "master-fifo",
+        touch_reload: "touch-reload",
+        touch_chain_reload: "touch-chain-reload",
+        touch_logreopen: "touch-logreopen",
+        py_autoreload: "py-autoreload",
+        logto: "logto",
+        logto2: "logto2",
+        log_master: "log-master",
+        log_maxsize: "log-maxsize",
+        log_backupname: "log-backupname",
+        stats: "stats",
+        stats_http: "stats-http",
+        spooler.directories: "spooler",
+        spooler.external: "spooler-external",
+        spooler.processes: "spooler-processes",
+        between.locks: "locks",
+        between.caches: "cache2",
+        between.metrics: "metric",
+        between.mules: "mules",
+        between.farms: "farm",
+    );
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_change_is_kept_and_named() {
+        let old = Config { processes: 4, ..Config::default() };
+        let mut new = Config { processes: 8, callable: "app".into(), ..Config::default() };
+        assert_eq!(keep_fixed(&old, &mut new), [("processes", "4".to_owned())]);
+        assert_eq!((new.processes, new.callable.as_str()), (4, "app"));
+    }
+}

@@ -1,0 +1,204 @@
+//! Starting: what is opened and bound before the first process is started.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use anyhow::Context;
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::stat::{Mode, umask};
+use rwsgi_stats::Address;
+use tracing::info;
+
+use super::app_signals::{self, AppSignals};
+use super::children::Children;
+use super::events::{Event, Events};
+use super::generation::Generations;
+use super::inherited::Inherited;
+use super::launcher::Launcher;
+use super::leftovers::Leftovers;
+use super::listeners::{self, Listener, bind};
+use super::load::LoadWatch;
+use super::log::Log;
+use super::post::Post;
+use super::private_socket::PrivateSocket;
+use super::queues::Queues;
+use super::state::{Master, Phase, Reread, Sockets};
+use super::supervisor::Supervisor;
+use super::timers::Timers;
+use super::{fifo, privileges, signals, touch};
+use crate::clock::UnixMicros;
+use crate::config::Config;
+use crate::ids::WorkerId;
+use crate::ipc::{Auxiliary, AuxiliaryKind};
+use crate::pidfile;
+use crate::protocol::SocketProtocol;
+use crate::share::Share;
+use crate::stats::scoreboard::{Layout, Scoreboard};
+use crate::stats::state::SnapshotState;
+use crate::stats::totals::Totals;
+
+/// A server that is about to start its first process.
+pub(super) struct Started {
+    pub(super) master: Master,
+    /// Files that are removed at its end.
+    pub(super) leftovers: Leftovers,
+    /// Held until the process ends: its end is how everybody else learns of it.
+    pub(super) liveness: std::os::fd::OwnedFd,
+}
+
+/// Opens and binds everything, and becomes the user that is configured.
+///
+/// # Errors
+/// When something cannot be opened or bound.
+pub(super) fn start(config: Config, mut launcher: Launcher, reread: Reread, events: Events) -> anyhow::Result<Started> {
+    let mut inherited = Inherited::take();
+    let supervisor = Supervisor::find();
+    if let Some(mask) = config.umask {
+        umask(Mode::from_bits_truncate(mask));
+    }
+    let mut log = Log::open(&config)?;
+    if let Some((_, writer)) = &log {
+        launcher.output = Some(writer.try_clone()?);
+    }
+    let log = log.take().map(|(log, _)| log);
+    let mut leftovers = Leftovers::default();
+    if let Some(pidfile) = &config.pidfile {
+        pidfile::write("pidfile", pidfile)?;
+        if config.vacuum {
+            leftovers.add(pidfile);
+        }
+    }
+    signals::watch(&events, config.brutal_reload_on_term)?;
+    let (liveness_reader, liveness) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    let notices = signals::watch_notices(&events)?;
+    let control = app_signals::watch(&events)?;
+    let Bound { workers, router } = bind_all(&config, &mut inherited, &mut leftovers, &events)?;
+    anyhow::ensure!(!(workers.is_empty() && router.is_empty()), "no socket was inherited, and none is configured");
+    for path in &config.master_fifo {
+        fifo::watch(path, &events)?;
+        if config.vacuum {
+            leftovers.add(path);
+        }
+    }
+    privileges::drop_privileges(&config)?;
+    if let Some(pidfile) = &config.pidfile2 {
+        pidfile::write("pidfile2", pidfile)?;
+        if config.vacuum {
+            leftovers.add(pidfile);
+        }
+    }
+    touch::watch(&config, &events);
+    let layout = Layout::new(config.processes, config.threads).with_spoolers(config.spooler.count());
+    let mut timers = Timers::default();
+    let mut children = Children::new(posts(&config, !router.is_empty()), layout.slots);
+    children.fill(Post::HttpRouter, &mut timers);
+    let link = (!router.is_empty()).then(PrivateSocket::bind).transpose()?;
+    let mut master = Master {
+        sockets: Sockets { workers, router, link, liveness: liveness_reader, notices, control },
+        scoreboard: Scoreboard::create(layout).context("cannot create the scoreboard")?,
+        share: Share::create(&config.between)?,
+        children,
+        totals: (0..config.processes).map(|_| Totals::new(config.threads)).collect(),
+        timers,
+        generations: Generations::default(),
+        router_channel: None,
+        chain: None,
+        haste: false,
+        any_ready: false,
+        overdue: HashMap::new(),
+        load: LoadWatch::default(),
+        app_signals: AppSignals::default(),
+        queues: Queues::default(),
+        supervisor,
+        log,
+        phase: Phase::Serving,
+        exit_status: 0,
+        snapshot_state: SnapshotState::new(tokio::runtime::Handle::current()),
+        started_at: UnixMicros::now(),
+        config,
+        launcher,
+        reread,
+        events,
+    };
+    master.watch_status(Instant::now());
+    Ok(Started { master, leftovers, liveness })
+}
+
+/// Every post of a server.
+fn posts(config: &Config, has_router: bool) -> Vec<Post> {
+    let mules = config.between.mules.len() as u32;
+    let auxiliaries = [(AuxiliaryKind::Spooler, config.spooler.count()), (AuxiliaryKind::Mule, mules)];
+    let auxiliaries = auxiliaries
+        .into_iter()
+        .flat_map(|(kind, count)| (1..=count).map(move |number| Post::Auxiliary(Auxiliary { kind, number })));
+    let workers = WorkerId::first(config.processes).map(Post::Worker);
+    has_router
+        .then_some(Post::HttpRouter)
+        .into_iter()
+        .chain([Post::ForkServer])
+        .chain(workers)
+        .chain(auxiliaries)
+        .collect()
+}
+
+/// The sockets that clients connect to.
+struct Bound {
+    workers: Vec<(Listener, SocketProtocol)>,
+    router: Vec<Listener>,
+}
+
+/// Binds every socket that is configured, or takes it from who opened it before; starts the stats servers.
+fn bind_all(
+    config: &Config,
+    inherited: &mut Inherited,
+    leftovers: &mut Leftovers,
+    events: &Events,
+) -> anyhow::Result<Bound> {
+    let mut open = |option, address: &Address| -> anyhow::Result<Listener> {
+        if let Some((address, fd)) = inherited.find(|bound| listeners::same(bound, address)) {
+            return Ok(Listener::adopt(option, address, fd, config.listen)?);
+        }
+        let listener = bind(option, address, config.listen)?;
+        if let (Address::Tcp { .. }, true) = (&listener.address, config.so_keepalive) {
+            // Inherited by what is accepted.
+            setsockopt(&listener.fd(), sockopt::KeepAlive, &true)?;
+        }
+        if let Address::Unix(path) = &listener.address {
+            if config.vacuum {
+                leftovers.add(path);
+            }
+            if option != "stats" {
+                privileges::adjust_socket(path, config)?;
+            }
+        }
+        Ok(listener)
+    };
+    let mut listeners = Vec::new();
+    for (option, addresses, protocol) in
+        [("http-socket", &config.http_socket, SocketProtocol::Http), ("socket", &config.socket, SocketProtocol::Uwsgi)]
+    {
+        for address in addresses {
+            listeners.push((open(option, address)?, protocol));
+        }
+    }
+    let router: Vec<_> = config.http.iter().map(|address| open("http", address)).collect::<Result<_, _>>()?;
+    for address in &config.stats {
+        let listener = open("stats", address)?;
+        info!("stats server on {}", listener.address);
+        let ask = events.clone();
+        let fd = listener.fd().try_clone_to_owned()?;
+        tokio::task::spawn_local(crate::stats::server::serve(fd, config.stats_http, move |answer| {
+            let ask = ask.clone();
+            // Bounded by the connections that the server takes.
+            tokio::task::spawn_local(async move {
+                // The loop is gone only when the process is about to be.
+                let _ = ask.send(Event::Stats(answer)).await;
+            });
+        }));
+    }
+    while let Some((address, fd)) = inherited.find(|_| true) {
+        // As uWSGI does with a socket that nothing else is said of.
+        listeners.push((Listener::adopt("LISTEN_FDS", address, fd, config.listen)?, SocketProtocol::Uwsgi));
+    }
+    Ok(Bound { workers: listeners, router })
+}

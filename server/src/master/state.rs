@@ -1,0 +1,132 @@
+//! The loop's state: one owner of everything. What is done with it is in the modules above, one concern each.
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::app_signals::AppSignals;
+use super::children::{Child, Children};
+use super::events::Events;
+use super::generation::Generations;
+use super::launcher::Launcher;
+use super::listeners::Listener;
+use super::load::LoadWatch;
+use super::log::Log;
+use super::private_socket::PrivateSocket;
+use super::queues::Queues;
+use super::supervisor::Supervisor;
+use super::timers::Timers;
+use crate::clock::{MonotonicNanos, UnixMicros};
+use crate::config::Config;
+use crate::ids::{ChildId, ThreadIndex, WorkerId};
+use crate::protocol::SocketProtocol;
+use crate::share::Share;
+use crate::stats::scoreboard::Scoreboard;
+use crate::stats::state::SnapshotState;
+use crate::stats::totals::Totals;
+
+/// Reads the configuration again, for a reload.
+pub type Reread = Box<dyn Fn() -> anyhow::Result<Config>>;
+
+/// The loop's state.
+pub(super) struct Master {
+    pub(super) config: Config,
+    pub(super) launcher: Launcher,
+    pub(super) reread: Reread,
+    pub(super) sockets: Sockets,
+    pub(super) scoreboard: Scoreboard,
+    /// What the application's processes share.
+    pub(super) share: Share,
+    /// Every process of ours.
+    pub(super) children: Children,
+    /// What each worker's past processes add up to; that of worker `n` is at `n - 1`.
+    pub(super) totals: Vec<Totals>,
+    pub(super) timers: Timers,
+    /// The loads of the application.
+    pub(super) generations: Generations,
+    /// Our end of the http router's channel, while it runs.
+    pub(super) router_channel: Option<OwnedFd>,
+    /// Workers that a chain reload has still to replace, one after another.
+    pub(super) chain: Option<VecDeque<WorkerId>>,
+    /// The present reload gives nobody time to finish.
+    pub(super) haste: bool,
+    /// A worker has said that it serves, at any time since the start.
+    pub(super) any_ready: bool,
+    /// Requests beyond `harakiri` that workers hold: the thread, and when the request began.
+    pub(super) overdue: HashMap<ChildId, Vec<(ThreadIndex, MonotonicNanos)>>,
+    /// For `cheaper` and `idle`.
+    pub(super) load: LoadWatch,
+    /// The application's signals.
+    pub(super) app_signals: AppSignals,
+    /// The spoolers' queues, as they were counted last.
+    pub(super) queues: Queues,
+    pub(super) supervisor: Supervisor,
+    /// The log file, when the master writes it.
+    pub(super) log: Option<Rc<Log>>,
+    pub(super) phase: Phase,
+    pub(super) exit_status: i32,
+    /// What is remembered from one snapshot to the next.
+    pub(super) snapshot_state: SnapshotState,
+    pub(super) started_at: UnixMicros,
+    pub(super) events: Events,
+}
+
+/// What other processes inherit of the master's.
+pub(super) struct Sockets {
+    /// That workers accept from.
+    pub(super) workers: Vec<(Listener, SocketProtocol)>,
+    /// That the http router accepts from.
+    pub(super) router: Vec<Listener>,
+    /// That the workers meet the router at, if there is one.
+    pub(super) link: Option<PrivateSocket>,
+    /// Every process sees the master's end at the other end of this pipe.
+    pub(super) liveness: OwnedFd,
+    /// Where a child says how it stands.
+    pub(super) notices: OwnedFd,
+    /// Where the application's side tells the master things.
+    pub(super) control: OwnedFd,
+}
+
+impl Sockets {
+    /// Every socket that clients connect to.
+    pub(super) fn public(&self) -> impl Iterator<Item = &Listener> {
+        self.workers.iter().map(|(listener, _)| listener).chain(&self.router)
+    }
+}
+
+/// How far a stop has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    /// Not stopping.
+    Serving,
+    /// The router finishes what it has; the workers still serve it.
+    RouterLeaves,
+    /// The workers finish what they have.
+    WorkersLeave,
+    /// Everything was told to end at once.
+    Killed,
+}
+
+impl Master {
+    /// How long a process that is told to leave has for what it holds.
+    pub(super) fn mercy(&self) -> Duration {
+        Duration::from_secs(self.config.reload_mercy.into())
+    }
+
+    /// What a worker's past processes add up to. A worker that the server does not have has none.
+    pub(super) fn totals_of(&mut self, worker: WorkerId) -> Option<&mut Totals> {
+        self.totals.get_mut(worker.index())
+    }
+
+    /// Every worker's number.
+    pub(super) fn worker_ids(&self) -> impl DoubleEndedIterator<Item = WorkerId> + use<> {
+        WorkerId::first(self.config.processes)
+    }
+
+    /// The generation that serves, for its fork server is there: new processes can be forked from it.
+    pub(super) fn fork_server(&self) -> Option<&Child> {
+        let child = self.children.fork_server(self.generations.current()?)?;
+        child.is_ready().then_some(child)
+    }
+}

@@ -1,0 +1,160 @@
+//! What the kernel tells of processes in `/proc`, and the size of its pages.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::OnceLock;
+
+use nix::unistd::{Pid, SysconfVar, sysconf};
+
+/// Size of a page of memory, bytes: 4096 on most systems.
+#[must_use]
+pub fn page_size() -> usize {
+    static SIZE: OnceLock<usize> = OnceLock::new();
+    // Every Linux tells.
+    *SIZE.get_or_init(|| {
+        sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|size| size.try_into().ok()).unwrap_or(4096)
+    })
+}
+
+/// What a process has in memory, bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemorySize {
+    /// Resident.
+    pub resident: u64,
+    /// Address space.
+    pub mapped: u64,
+}
+
+/// A process's `statm`, which stays open for cheap repeated reads. It never moves on to another process of the same
+/// number.
+#[derive(Debug)]
+pub struct Statm(File);
+
+impl Statm {
+    /// Of another process.
+    ///
+    /// # Errors
+    /// When there is no such process.
+    pub fn open(pid: Pid) -> io::Result<Self> {
+        File::open(format!("/proc/{pid}/statm")).map(Self)
+    }
+
+    /// What the process has now.
+    ///
+    /// # Errors
+    /// When it is gone, or a zombie.
+    pub fn read(&self) -> io::Result<MemorySize> {
+        let mut text = [0; 128];
+        let len = self.0.read_at(&mut text, 0)?;
+        let pages = parse_statm(&text[..len]).ok_or(io::ErrorKind::InvalidData)?;
+        if pages.mapped == 0 {
+            // What has ended and is not yet reaped has no memory, but still a file.
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let page = page_size() as u64;
+        Ok(MemorySize { resident: pages.resident * page, mapped: pages.mapped * page })
+    }
+}
+
+/// What a process has now.
+///
+/// # Errors
+/// When it is gone, or a zombie.
+pub fn memory_of(pid: Pid) -> io::Result<MemorySize> {
+    Statm::open(pid)?.read()
+}
+
+/// What this process has now.
+///
+/// # Errors
+/// When `/proc` is not mounted.
+pub fn own_memory() -> io::Result<MemorySize> {
+    Statm(File::open("/proc/self/statm")?).read()
+}
+
+/// In pages: the address space comes first.
+fn parse_statm(text: &[u8]) -> Option<MemorySize> {
+    let mut fields = std::str::from_utf8(text).ok()?.split_whitespace().map(str::parse);
+    let (mapped, resident) = (fields.next()?.ok()?, fields.next()?.ok()?);
+    Some(MemorySize { resident, mapped })
+}
+
+/// How a process's resident pages are shared with others, bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SharedPages {
+    /// Resident, shared pages divided among those who share them.
+    pub proportional: u64,
+    /// Resident and nobody else's.
+    pub unique: u64,
+}
+
+/// How a process's pages are shared. The kernel walks all of them to tell: that takes milliseconds for a large process.
+///
+/// # Errors
+/// When it is gone, or not to be looked into.
+pub fn shared_pages(pid: Pid) -> io::Result<SharedPages> {
+    std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).map(|text| parse_rollup(&text))
+}
+
+/// The most that a process ever had resident, bytes.
+///
+/// # Errors
+/// When it is gone.
+pub fn peak_resident(pid: Pid) -> io::Result<u64> {
+    std::fs::read_to_string(format!("/proc/{pid}/status")).map(|text| kilobytes(&text, "VmHWM:"))
+}
+
+fn parse_rollup(text: &str) -> SharedPages {
+    let private = ["Private_Clean:", "Private_Dirty:", "Private_Hugetlb:"];
+    SharedPages {
+        proportional: kilobytes(text, "Pss:"),
+        unique: private.iter().map(|name| kilobytes(text, name)).sum(),
+    }
+}
+
+/// The value of a `Name:   123 kB` line, bytes; 0 when there is none.
+fn kilobytes(text: &str, name: &str) -> u64 {
+    let value = text.lines().find_map(|line| line.strip_prefix(name)).and_then(|rest| rest.split_whitespace().next());
+    value.and_then(|value| value.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_has_memory_until_it_is_gone() {
+        let size = memory_of(Pid::this()).unwrap();
+        assert!(0 < size.resident && size.resident < size.mapped, "{size:?}");
+        assert_eq!(own_memory().unwrap().mapped, size.mapped);
+        assert!(memory_of(Pid::from_raw(i32::MAX)).is_err());
+        let (shared, peak) = (shared_pages(Pid::this()).unwrap(), peak_resident(Pid::this()).unwrap());
+        assert!(0 < shared.unique && shared.unique <= shared.proportional && shared.proportional <= peak, "{shared:?}");
+    }
+
+    #[test]
+    fn sizes_are_in_the_kernel_s_pages() {
+        // The kernel's own word for one process in both units.
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let mapped = own_memory().unwrap().mapped;
+        assert!(mapped.abs_diff(kilobytes(&status, "VmSize:")) < 1 << 26, "{mapped} {status}");
+        assert!(page_size().is_power_of_two());
+    }
+
+    #[test]
+    fn what_is_no_statm_is_nothing() {
+        assert_eq!(parse_statm(b"300 20 7 1 0 9 0\n"), Some(MemorySize { resident: 20, mapped: 300 }));
+        for text in [&b""[..], b"300", b"300 x", b"-1 2", b"\xff 2"] {
+            assert_eq!(parse_statm(text), None);
+        }
+    }
+
+    #[test]
+    fn a_rollup_s_private_pages_add_up() {
+        let text = "aa-bb ---p 00000000 00:00 0    [rollup]\nRss:      900 kB\nPss:      500 kB\nPss_Dirty: 7 kB\n\
+                    Private_Clean:   8 kB\nPrivate_Dirty:  16 kB\n";
+        assert_eq!(parse_rollup(text), SharedPages { proportional: 500 * 1024, unique: 24 * 1024 });
+        assert_eq!(parse_rollup(""), SharedPages::default());
+    }
+}

@@ -1,0 +1,317 @@
+//! The router's loop: it waits, and does in each turn all that is to be done.
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use anyhow::Context;
+use nix::errno::Errno;
+use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::signal::Signal;
+use nix::unistd::getppid;
+use tracing::{error, info, warn};
+
+use super::client::Phase;
+use super::keyed::Key;
+use super::state::{DISK_TURN, Pause, Router, RouterConfig, SECOND, interest};
+use super::token::Token;
+use crate::clock;
+use crate::ipc::{RouterOrder, receive_message};
+use crate::protocol::http::TIMED_OUT;
+use crate::stats::scoreboard::Scoreboard;
+
+/// What is read at once: about what a unix socket holds.
+pub(super) const SCRATCH: usize = 256 * 1024;
+/// Events taken at once.
+pub(super) const EVENTS: usize = 256;
+
+/// Runs the router until it is told to stop and has finished what it has.
+///
+/// # Errors
+/// When it cannot start.
+pub fn run(config: RouterConfig, board: &Scoreboard) -> anyhow::Result<()> {
+    let mut router = Router::new(config, board)?;
+    let mut scratch = vec![0; SCRATCH];
+    let mut events = [EpollEvent::empty(); EVENTS];
+    while !(router.stopping && router.clients.is_empty()) {
+        let patience = router.patience();
+        if router.turn(&mut scratch, &mut events, patience)? == Flow::Exit {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the loop goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flow {
+    On,
+    Exit,
+}
+
+impl Router<'_> {
+    /// One turn of the loop: waits, and does all that is to be done.
+    pub(super) fn turn(
+        &mut self,
+        scratch: &mut [u8],
+        events: &mut [EpollEvent],
+        patience: EpollTimeout,
+    ) -> anyhow::Result<Flow> {
+        let count = match self.epoll.wait(events, patience) {
+            Ok(count) => count,
+            Err(Errno::EINTR) => 0,
+            Err(error) => return Err(error).context("the router cannot wait for events"),
+        };
+        self.now = clock::monotonic();
+        self.disk_left = DISK_TURN;
+        self.take_back_overdue();
+        self.check_begun();
+        for event in &events[..count] {
+            if self.take(scratch, event.data(), event.events()) == Flow::Exit {
+                return Ok(Flow::Exit);
+            }
+        }
+        for token in std::mem::take(&mut self.again) {
+            match token {
+                Token::Client(key) => {
+                    self.flush_client(scratch, key);
+                    self.advance(scratch, key);
+                }
+                Token::Link(key) => self.pump(scratch, key),
+                _ => {}
+            }
+        }
+        self.sweep(scratch);
+        self.send_all_dispatched();
+        self.tell_depth();
+        Ok(Flow::On)
+    }
+
+    fn take(&mut self, scratch: &mut [u8], token: u64, events: EpollFlags) -> Flow {
+        match Token::from_bits(token) {
+            Token::Client(key) => self.client_event(scratch, key, events),
+            Token::Link(key) => self.link_event(scratch, key, events),
+            Token::Listener(number) => self.accept_clients(scratch, number),
+            Token::LinkListener => self.accept_links(scratch),
+            Token::Signals => return self.signalled(),
+            Token::Orders => self.ordered(),
+            Token::Liveness => {
+                // Nobody ever writes to it. It stays readable, so that it must not be watched any longer.
+                let _ = self.epoll.delete(&self.liveness);
+                warn!("the master is gone; finishing {} connections", self.clients.len());
+                self.stop();
+            }
+        }
+        Flow::On
+    }
+
+    /// The master has something to say.
+    fn ordered(&mut self) {
+        loop {
+            match receive_message(self.orders.as_fd()) {
+                Ok(Some(RouterOrder::Limits(limits))) => self.limits.change(limits),
+                // Its end: the liveness pipe tells of that.
+                Ok(None) => break,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    error!(
+                        "the router cannot read an order of the master's: {error}; options that a reload changes stay"
+                    );
+                    break;
+                }
+            }
+        }
+        let _ = self.epoll.delete(&self.orders);
+    }
+
+    fn client_event(&mut self, scratch: &mut [u8], key: Key, events: EpollFlags) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let broken = events.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR);
+        let ended = broken || events.contains(EpollFlags::EPOLLRDHUP);
+        client.readable |= ended || events.contains(EpollFlags::EPOLLIN);
+        client.ended |= ended;
+        // Nobody has begun with a request in the queue, nor with one that waits behind others on a link.
+        let gone = match client.phase {
+            Phase::Queued(_) => ended,
+            Phase::Serving(link) => broken || ended && self.gives_up(key, link),
+            Phase::Flushing(_) => broken,
+            _ => false,
+        };
+        if gone {
+            return self.close_client(key);
+        }
+        if events.contains(EpollFlags::EPOLLOUT) {
+            self.flush_client(scratch, key);
+        }
+        self.advance(scratch, key);
+    }
+
+    /// Sends more of what a client has not taken, and lets its worker go on.
+    pub(super) fn flush_client(&mut self, scratch: &mut [u8], key: Key) {
+        let late = self.in_seconds(self.limits.timeout);
+        let Some(client) = self.clients.get_mut(key) else { return };
+        if client.unsent.is_empty() {
+            return;
+        }
+        let reads_file = client.unsent.is_file();
+        let Ok(sent) = client.flush() else { return self.close_client(key) };
+        if sent.count > 0 {
+            client.deadline = late;
+        }
+        if reads_file {
+            self.disk_left = self.disk_left.saturating_sub(sent.count);
+        }
+        let Some(client) = self.clients.get_mut(key) else { return };
+        if let Phase::Serving(link) = client.phase {
+            if client.unsent.is_empty() {
+                client.deadline = 0;
+            }
+            if !client.unsent.is_full() {
+                self.pump(scratch, link);
+            }
+        }
+        self.arm_client(key);
+        if sent.more {
+            self.turn_again_client(key);
+        }
+    }
+
+    fn link_event(&mut self, scratch: &mut [u8], key: Key, events: EpollFlags) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        let ended = events.intersects(EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR);
+        link.readable |= ended || events.contains(EpollFlags::EPOLLIN);
+        link.ended |= ended;
+        if link.slot.is_none() {
+            return self.greet(scratch, key);
+        }
+        if events.contains(EpollFlags::EPOLLOUT) {
+            self.send_more(scratch, key);
+        }
+        self.pump(scratch, key);
+    }
+
+    fn signalled(&mut self) -> Flow {
+        while let Ok(Some(signal)) = self.signals.read_signal() {
+            if [Signal::SIGHUP as u32, Signal::SIGPIPE as u32].contains(&signal.ssi_signo) {
+                continue;
+            }
+            // Ctrl-C and service managers signal the whole group, and then the master signals too: only the master's
+            // second word means at once.
+            let from_master = signal.ssi_pid == getppid().as_raw() as u32;
+            if self.stopping && from_master && std::mem::replace(&mut self.told, true) {
+                return Flow::Exit;
+            }
+            self.told |= from_master;
+            if !self.stopping {
+                info!("the router stops: finishing {} connections", self.clients.len());
+                self.stop();
+            }
+        }
+        Flow::On
+    }
+
+    /// No new connections; the idle ones are closed, the others after their response.
+    fn stop(&mut self) {
+        self.stopping = true;
+        for listener in std::mem::take(&mut self.listeners) {
+            // The socket itself lives on in the master.
+            let _ = self.epoll.delete(&listener.fd);
+        }
+        for key in self.clients.keys(|client| matches!(client.phase, Phase::Idle)) {
+            self.close_client(key);
+        }
+    }
+
+    /// Asks the kernel to tell when a client takes more, exactly while something waits for that.
+    pub(super) fn arm_client(&mut self, key: Key) {
+        let late = self.in_seconds(self.limits.timeout);
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let wanted = !client.unsent.is_empty();
+        if wanted != client.write_armed {
+            client.write_armed = wanted;
+            if wanted {
+                client.deadline = late;
+            }
+            let mut event = EpollEvent::new(interest(wanted), Token::Client(key).to_bits());
+            if self.epoll.modify(&client.fd, &mut event).is_err() {
+                self.close_client(key);
+            }
+        }
+    }
+
+    /// The same for a link.
+    pub(super) fn arm_link(&mut self, key: Key) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        let wanted = !link.is_sent();
+        if wanted != link.write_armed {
+            link.write_armed = wanted;
+            let mut event = EpollEvent::new(interest(wanted), Token::Link(key).to_bits());
+            // It is registered, so that there is nothing that can fail.
+            let _ = self.epoll.modify(&link.fd, &mut event);
+        }
+    }
+
+    pub(super) fn turn_again_client(&mut self, key: Key) {
+        self.again.push(Token::Client(key));
+    }
+
+    pub(super) fn turn_again_link(&mut self, key: Key) {
+        self.again.push(Token::Link(key));
+    }
+
+    /// Seconds since the router began, from 1.
+    pub(super) fn second(&self) -> u32 {
+        u32::try_from((self.now - self.started) / SECOND).unwrap_or(u32::MAX)
+    }
+
+    /// The second that is so many seconds away, and not less.
+    pub(super) fn in_seconds(&self, seconds: u32) -> u32 {
+        self.second().saturating_add(seconds).saturating_add(1)
+    }
+
+    /// How long the loop may sleep.
+    fn patience(&self) -> EpollTimeout {
+        if !self.again.is_empty() {
+            return EpollTimeout::ZERO;
+        }
+        if self.clients.is_empty()
+            && self.links_paused.is_none()
+            && !matches!(self.clients_paused, Some(Pause::Until(_)))
+        {
+            return EpollTimeout::NONE;
+        }
+        let sweep = self.started + (u64::from(self.swept) + 1) * SECOND;
+        let next = self.check_begun.map_or(sweep, |check| check.min(sweep));
+        let left = Duration::from_nanos(next.saturating_sub(clock::monotonic())) + Duration::from_millis(1);
+        EpollTimeout::try_from(left).unwrap_or(EpollTimeout::ZERO)
+    }
+
+    /// Once a second: what has taken too long.
+    fn sweep(&mut self, scratch: &mut [u8]) {
+        let second = self.second();
+        if second == self.swept {
+            return;
+        }
+        self.swept = second;
+        self.accept_again(second);
+        let is_late = |deadline: u32| deadline != 0 && deadline <= second;
+        for key in self.clients.keys(|client| is_late(client.deadline)) {
+            let Some(client) = self.clients.get_mut(key) else { continue };
+            match client.phase {
+                Phase::Head | Phase::Body(_) if client.unsent.is_empty() => {
+                    self.refuse(key, TIMED_OUT);
+                    self.advance(scratch, key);
+                }
+                Phase::Serving(_) | Phase::Flushing(_) => {
+                    client.reset_on_close();
+                    self.close_client(key);
+                }
+                _ => self.close_client(key),
+            }
+        }
+        for key in self.links.keys(|link| link.slot.is_none() && is_late(link.deadline)) {
+            if let Some(link) = self.links.remove(key) {
+                warn!("process {} connected as a worker and said nothing; refused", link.pid);
+            }
+        }
+    }
+}

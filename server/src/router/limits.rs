@@ -1,0 +1,54 @@
+//! What the router may keep and for how long.
+
+use crate::config::Config;
+use crate::io::body::BodyLimits;
+use crate::ipc::RouterLimits;
+use crate::protocol::link::QUICK_NS;
+
+/// What the router may keep and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// `--http-timeout`, seconds: for a whole head, and for any progress of a body or of a response that the client
+    /// takes.
+    pub(super) timeout: u32,
+    /// `--http-keepalive`, seconds: for the next request on a connection; 0 closes after each.
+    pub(super) keepalive: u32,
+    /// `--buffer-size`: the largest head, bytes.
+    pub(super) buffer_size: usize,
+    /// `--limit-post` and `--post-buffering`.
+    pub(super) body: BodyLimits,
+    /// `--listen`: requests that wait for a thread.
+    pub(super) queue: usize,
+    /// A thread that has had a request for longer is not quick, whatever it was before, ns: what was dispatched ahead to it
+    /// is for all again.
+    pub(super) overdue: u64,
+    /// A thread that has not begun with a request after this loses it to one that is free, ns.
+    pub(super) not_begun: u64,
+}
+
+impl Limits {
+    /// As the options have it.
+    pub(crate) fn new(config: &Config) -> Self {
+        let mut limits = Self {
+            timeout: 0,
+            keepalive: 0,
+            buffer_size: 0,
+            body: BodyLimits::new(0, 0),
+            queue: config.listen as usize,
+            overdue: 4 * QUICK_NS,
+            // Long for a thread that sleeps and is woken, and short for a client.
+            not_begun: 20_000_000,
+        };
+        limits.change(RouterLimits::new(config));
+        limits
+    }
+
+    /// A reload has changed the options. It holds for what comes from now on.
+    pub(super) fn change(&mut self, new: RouterLimits) {
+        let RouterLimits { http_timeout, http_keepalive, buffer_size, limit_post, post_buffering } = new;
+        self.timeout = http_timeout;
+        self.keepalive = http_keepalive;
+        self.buffer_size = buffer_size;
+        self.body = BodyLimits::new(post_buffering, limit_post);
+    }
+}

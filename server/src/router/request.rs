@@ -1,0 +1,12 @@
+//! A whole request.
+
+use crate::io::body::StoredBody;
+
+/// A whole request that waits for a thread.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) head: Vec<u8>,
+    pub(super) body: StoredBody,
+    /// When it was complete, monotonic ns.
+    pub(super) since: u64,
+}

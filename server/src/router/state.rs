@@ -1,0 +1,178 @@
+//! What the router's loop owns.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+
+use anyhow::Context;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rwsgi_stats::Address;
+
+use super::client::Client;
+use super::keyed::{Key, Keyed};
+use super::limits::Limits;
+use super::link::Link;
+use super::threads::Threads;
+use super::token::Token;
+use crate::clock;
+use crate::io::accept::Listener;
+use crate::io::descriptors::{ClientCap, for_files};
+use crate::stats::cell::RouterCell;
+use crate::stats::scoreboard::Scoreboard;
+
+/// Bytes of files that one turn of the loop writes and reads, so that disks hold up small requests for no longer than that:
+/// what is left is done in the next turn.
+pub(super) const DISK_TURN: u64 = 2 * 1024 * 1024;
+/// A second on the clock, ns.
+pub(super) const SECOND: u64 = 1_000_000_000;
+
+/// Why no clients are accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pause {
+    /// Descriptors or memory were out: it is tried again in this second.
+    Until(u32),
+    /// There are as many as there may be.
+    Full,
+}
+
+/// What the master gives to the router.
+#[derive(Debug)]
+pub struct RouterConfig {
+    /// Bound and listening sockets for clients, and what they are bound to.
+    pub listeners: Vec<(OwnedFd, Address)>,
+    /// The bound and listening unix socket that workers connect to.
+    pub link_listener: OwnedFd,
+    /// What workers prove with that they are ours.
+    pub token: [u8; 16],
+    /// Where the master's [`RouterOrder`](crate::ipc::RouterOrder)s come from.
+    pub orders: OwnedFd,
+    /// End-of-file on it: the master is gone.
+    pub liveness: OwnedFd,
+    /// What the router may keep and for how long.
+    pub limits: Limits,
+}
+
+/// The loop's state.
+pub(super) struct Router<'a> {
+    pub(super) limits: Limits,
+    pub(super) token: [u8; 16],
+    pub(super) cell: &'a RouterCell,
+    pub(super) board: &'a Scoreboard,
+    pub(super) epoll: Epoll,
+    pub(super) listeners: Vec<Listener>,
+    pub(super) link_listener: OwnedFd,
+    pub(super) liveness: OwnedFd,
+    pub(super) orders: OwnedFd,
+    pub(super) signals: SignalFd,
+    pub(super) clients: Keyed<Client>,
+    pub(super) links: Keyed<Link>,
+    pub(super) threads: Threads,
+    /// Clients whose requests wait for a thread.
+    pub(super) queue: VecDeque<Key>,
+    /// Requests that were dispatched to a thread which has others before them.
+    pub(super) ahead: usize,
+    /// Links with dispatched requests that are not sent.
+    pub(super) unsent_links: Vec<Key>,
+    /// Who has used up its turn with work left.
+    pub(super) again: Vec<Token>,
+    /// When the loop last woke, monotonic ns.
+    pub(super) now: u64,
+    /// When the clock began, monotonic ns: deadlines are seconds since then.
+    pub(super) started: u64,
+    /// The second of the last sweep.
+    pub(super) swept: u32,
+    /// No new connections, and none kept.
+    pub(super) stopping: bool,
+    /// The master has told us to stop.
+    pub(super) told: bool,
+    /// How many clients there may be.
+    pub(super) cap: ClientCap,
+    pub(super) clients_paused: Option<Pause>,
+    /// The second in which links are accepted again, descriptors having been out.
+    pub(super) links_paused: Option<u32>,
+    /// When the threads are looked through for those that have not begun with what they were sent, monotonic ns.
+    pub(super) check_begun: Option<u64>,
+    /// Bytes that may still be written to files and read from them in this turn: see [`DISK_TURN`].
+    pub(super) disk_left: u64,
+}
+
+/// Interest in everything but writing, as edges.
+pub(super) fn interest(writing: bool) -> EpollFlags {
+    let always = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
+    if writing { always | EpollFlags::EPOLLOUT } else { always }
+}
+
+impl<'a> Router<'a> {
+    pub(super) fn new(config: RouterConfig, board: &'a Scoreboard) -> anyhow::Result<Self> {
+        let RouterConfig { listeners, link_listener, token, orders, liveness, limits } = config;
+        let mut mask = SigSet::empty();
+        // A terminal that goes away is the master's affair; its SIGHUP must not end the router.
+        // Nor must SIGPIPE, which sendfile raises where a client is gone.
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGPIPE] {
+            mask.add(signal);
+        }
+        mask.thread_block().context("the router cannot block signals")?;
+        let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+            .context("the router cannot receive signals")?;
+        let listeners = listeners.into_iter().map(listen).collect::<Result<Vec<_>, _>>()?;
+        rustix::io::ioctl_fionbio(&orders, true).context("the router cannot listen to the master")?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context("the router cannot make its epoll")?;
+        // Of every process that there may be at once, those that a reload replaces among them.
+        let links = (board.layout().slots as usize).saturating_mul(board.layout().threads as usize);
+        let now = clock::monotonic();
+        let router = Self {
+            limits,
+            token,
+            cell: board.router(),
+            board,
+            epoll,
+            listeners,
+            link_listener,
+            liveness,
+            orders,
+            signals,
+            clients: Keyed::new(),
+            links: Keyed::new(),
+            threads: Threads::default(),
+            queue: VecDeque::new(),
+            ahead: 0,
+            unsent_links: Vec::new(),
+            again: Vec::new(),
+            now,
+            // So that no second is 0, which means never.
+            started: now.saturating_sub(SECOND),
+            swept: 1,
+            stopping: false,
+            told: false,
+            cap: ClientCap::new(links + for_files()),
+            clients_paused: None,
+            links_paused: None,
+            check_begun: None,
+            disk_left: DISK_TURN,
+        };
+        let watch = |fd: &dyn AsFd, token: Token| {
+            router.epoll.add(fd.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, token.to_bits()))
+        };
+        let watched = watch(&router.link_listener, Token::LinkListener)
+            .and_then(|()| watch(&router.signals, Token::Signals))
+            .and_then(|()| watch(&router.liveness, Token::Liveness))
+            .and_then(|()| watch(&router.orders, Token::Orders))
+            .and_then(|()| (0..).zip(&router.listeners).try_for_each(|(at, one)| watch(&one.fd, Token::Listener(at))));
+        watched.context("the router cannot watch its sockets")?;
+        board.router().set_depth(0);
+        board.router().set_connections(0);
+        Ok(router)
+    }
+}
+
+/// A socket that clients connect to.
+fn listen((fd, address): (OwnedFd, Address)) -> anyhow::Result<Listener> {
+    let listener = Listener::new(fd, &address).with_context(|| format!("http: cannot accept on {address}"))?;
+    if listener.is_tcp() {
+        // Inherited by what is accepted.
+        rustix::net::sockopt::set_tcp_nodelay(&listener.fd, true)
+            .with_context(|| format!("http: cannot set TCP_NODELAY on {address}"))?;
+    }
+    Ok(listener)
+}

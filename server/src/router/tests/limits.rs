@@ -1,0 +1,160 @@
+//! Times and numbers that the router keeps to.
+
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+
+use super::rig::*;
+use crate::ipc::{RouterLimits, RouterOrder, send_message};
+use crate::protocol::link::Hello;
+use crate::router::Limits;
+use crate::router::client::Phase;
+use crate::router::event_loop::SCRATCH;
+use crate::router::state::DISK_TURN;
+use crate::stats::cell::LatencyCounts;
+
+#[test]
+fn requests_wait_in_order_and_those_beyond_the_queue_are_turned_away() {
+    let router = HttpRouter::start(Limits { queue: 3, ..LIMITS });
+    let mut clients: Vec<_> = (0..3)
+        .map(|number| {
+            let mut client = router.client();
+            client.get(&format!("/{number}"));
+            router.waits_for_depth(number + 1);
+            client
+        })
+        .collect();
+    let mut late = router.client();
+    late.get("/late");
+    assert_eq!(late.status(), 503);
+    assert!(late.is_closed());
+    assert_eq!(router.board.router().read().unwrap().rejected, 1);
+
+    let mut worker = router.worker(1);
+    for (number, client) in clients.iter_mut().enumerate() {
+        assert_eq!(worker.path(), format!("/{number}"));
+        router.waits_for_depth(2 - number as u64);
+        worker.answer("x");
+        assert_eq!(client.status(), 200);
+    }
+    let mut counts = LatencyCounts::default();
+    router.board.router().waiting.add_to(&mut counts);
+    assert_eq!(counts.total(), 3, "one waiting time for each dispatched request");
+}
+
+#[test]
+fn clients_that_take_too_long_are_let_go() {
+    let router = HttpRouter::start(Limits { timeout: 1, keepalive: 1, ..LIMITS });
+    let mut worker = router.worker(1);
+    let mut head = router.client();
+    head.send("GET / HTTP/1.1\r\nHo");
+    let mut body = router.client();
+    body.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe");
+    let mut idle = router.client();
+    idle.get("/");
+    worker.echo();
+    assert_eq!(idle.status(), 200);
+    assert_eq!(head.status(), 408);
+    assert_eq!(body.status(), 408);
+    assert!(head.is_closed() && body.is_closed() && idle.is_closed());
+    // A client that waits for its answer is not one of them.
+    let mut patient = router.client();
+    patient.get("/");
+    worker.path();
+    let mut silent = router.client();
+    assert!(silent.is_closed());
+    worker.answer("x");
+    assert_eq!(patient.status(), 200);
+}
+
+#[test]
+fn without_keep_alive_a_connection_is_closed_after_its_response() {
+    let router = HttpRouter::start(Limits { keepalive: 0, ..LIMITS });
+    let mut worker = router.worker(1);
+    let mut client = router.client();
+    client.get("/");
+    worker.echo();
+    assert!(client.rest().unwrap().ends_with(b"/"));
+}
+
+#[test]
+fn what_a_reload_changes_holds_from_the_next_request_on() {
+    let router = HttpRouter::start(LIMITS);
+    let mut worker = router.worker(1);
+    let (mut before, mut after) = (router.client(), router.client());
+    before.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\nhello");
+    after.get("/");
+    worker.echo();
+    assert_eq!(after.status(), 200);
+    let limits =
+        RouterLimits { http_timeout: 30, http_keepalive: 0, buffer_size: 4096, limit_post: 10, post_buffering: 4096 };
+    send_message(router.orders.as_fd(), &RouterOrder::Limits(limits)).unwrap();
+    eventually(|| {
+        let mut asking = router.client();
+        asking.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n");
+        asking.stream.set_read_timeout(Some(std::time::Duration::from_millis(50))).unwrap();
+        asking.rest().is_ok_and(|answer| answer.starts_with(b"HTTP/1.1 413"))
+    });
+    // This one had begun, and is served; then its connection is closed.
+    before.send(" world");
+    assert_eq!(worker.take().body, b"hello world");
+    worker.answer("");
+    assert_eq!(before.status(), 200);
+    assert!(before.is_closed());
+}
+
+#[test]
+fn a_turn_of_the_loop_writes_no_more_than_its_share_to_files() {
+    const BODY: u64 = 50_000_000;
+    let board = Steps::board();
+    let router = &mut Steps::new(&board, LIMITS);
+    let mut clients: Vec<_> = (0..8).map(|_| router.client()).collect();
+    for client in &mut clients {
+        client.send(format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {BODY}\r\n\r\n"));
+    }
+    router.turns();
+    for client in &mut clients {
+        // As much as the system takes for each.
+        client.stream.set_nonblocking(true).unwrap();
+        while client.stream.write(&[b'x'; 100_000]).is_ok() {}
+    }
+    let taken = |router: &Steps<'_>| -> u64 {
+        let bodies = router.router.clients.iter().filter_map(|(_, client)| match &client.phase {
+            Phase::Body(gathering) => gathering.intake.left(),
+            _ => None,
+        });
+        bodies.map(|left| BODY - left).sum()
+    };
+    let mut before = taken(router);
+    loop {
+        router.turn();
+        let now = taken(router);
+        assert!(now - before <= DISK_TURN + SCRATCH as u64, "{} bytes in one turn", now - before);
+        if now == before {
+            break;
+        }
+        before = now;
+    }
+    assert!(before > 2 * DISK_TURN, "there was enough for several turns: {before}");
+}
+
+#[test]
+fn nobody_becomes_a_worker_without_the_token() {
+    let router = HttpRouter::start(LIMITS);
+    let mut client = router.client();
+    client.get("/secret");
+    router.waits_for_depth(1);
+    for greeting in [
+        Hello { worker: 1, thread: 0, slot: 0, token: [0; 16] }.encode().to_vec(),
+        Hello { worker: 1, thread: 0, slot: u32::MAX, token: TOKEN }.encode().to_vec(),
+        Hello { worker: 1, thread: 1, slot: 0, token: TOKEN }.encode().to_vec(),
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(),
+    ] {
+        let mut stranger = UnixStream::connect_addr(&router.link).unwrap();
+        stranger.set_read_timeout(Some(PATIENCE)).unwrap();
+        stranger.write_all(&greeting).unwrap();
+        assert!(!matches!(stranger.read(&mut [0]), Ok(1..)));
+    }
+    router.worker(1).echo();
+    assert_eq!(client.status(), 200);
+}

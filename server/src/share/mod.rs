@@ -1,0 +1,142 @@
+//! Everything that lies between the processes: the board, the caches, the mules' queues. The master makes it at its
+//! start, so that it outlives every other process and every reload.
+
+mod board;
+pub(crate) mod cache;
+mod mutex;
+mod parts;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use anyhow::Context;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
+use rwsgi_stats::Snapshot;
+
+pub(crate) use self::board::{Board, Metric};
+use self::cache::Cache;
+pub(crate) use self::mutex::{Guard, Mutex};
+use crate::config::Between;
+use crate::ipc::ShareDescriptors;
+use crate::ipc::inherit::InheritedFd;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Share {
+    /// Locks and metrics.
+    pub(crate) board: Board,
+    /// In the order of the configuration.
+    pub(crate) caches: Vec<Cache>,
+    /// The mules' queues: that of all, one for each mule, one for each farm.
+    pub(crate) queues: Vec<Queue>,
+}
+
+/// Messages that wait for a mule. They are kept by the kernel as long as the master lives.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    /// Where they go in.
+    pub(crate) entry: OwnedFd,
+    /// Where they come out.
+    pub(crate) exit: OwnedFd,
+}
+
+/// The queue that every mule takes from.
+pub(crate) const ANY_MULE: usize = 0;
+/// What may wait in a queue, bytes; the system may grant less.
+const QUEUE: usize = 1 << 20;
+
+impl Share {
+    /// Makes it.
+    ///
+    /// # Errors
+    /// When the system has no memory or descriptors left.
+    pub(crate) fn create(between: &Between) -> anyhow::Result<Self> {
+        let mules = between.mules.len();
+        let queues = if mules == 0 { 0 } else { 1 + mules + between.farms.len() };
+        let cache = |shape| Cache::create(shape).with_context(|| format!("cache2: cannot make '{}'", shape.name));
+        Ok(Self {
+            board: Board::create(between).context("cannot make the locks and metrics")?,
+            caches: between.caches.iter().map(cache).collect::<Result<_, _>>()?,
+            queues: (0..queues)
+                .map(|_| Queue::create())
+                .collect::<Result<_, _>>()
+                .context("cannot make the mules' queues")?,
+        })
+    }
+
+    /// For a process that is about to be started; `inherit` makes a copy of a descriptor that it inherits.
+    ///
+    /// # Errors
+    /// When `inherit` fails.
+    pub(crate) fn descriptors(
+        &self,
+        inherit: impl Fn(BorrowedFd<'_>) -> nix::Result<InheritedFd>,
+    ) -> nix::Result<ShareDescriptors> {
+        let queue = |queue: &Queue| Ok((inherit(queue.entry.as_fd())?, inherit(queue.exit.as_fd())?));
+        Ok(ShareDescriptors {
+            board: inherit(self.board.file())?,
+            caches: self.caches.iter().map(|cache| inherit(cache.file())).collect::<nix::Result<_>>()?,
+            queues: self.queues.iter().map(queue).collect::<nix::Result<_>>()?,
+        })
+    }
+
+    /// Takes what the master made.
+    ///
+    /// # Errors
+    /// When it cannot be mapped.
+    pub(crate) fn take(descriptors: &mut ShareDescriptors, between: &Between) -> anyhow::Result<Self> {
+        let caches = descriptors.caches.iter_mut().zip(&between.caches);
+        let queue =
+            |(entry, exit): &mut (InheritedFd, InheritedFd)| Ok(Queue { entry: entry.take()?, exit: exit.take()? });
+        Ok(Self {
+            board: Board::map(descriptors.board.take()?, between)?,
+            caches: caches.map(|(fd, shape)| Ok(Cache::map(fd.take()?, shape)?)).collect::<anyhow::Result<_>>()?,
+            queues: descriptors.queues.iter_mut().map(queue).collect::<anyhow::Result<_>>()?,
+        })
+    }
+}
+
+impl Share {
+    /// Adds what is known of it to a snapshot. Waits for nobody.
+    pub(crate) fn describe(&self, between: &Between, snapshot: &mut Snapshot) {
+        let locks = (0..).map_while(|number| Some((number, self.board.lock(number)?)));
+        snapshot.locks = locks.map(|(number, lock)| [(format!("user {number}"), lock.owner().into())].into()).collect();
+        snapshot.caches = self
+            .caches
+            .iter()
+            .map(|cache| {
+                let (shape, counts) = (cache.shape(), cache.counts());
+                rwsgi_stats::Cache {
+                    name: shape.name.clone(),
+                    hash: "fnv1a".into(),
+                    hashsize: shape.hashsize.into(),
+                    keysize: shape.keysize.into(),
+                    max_items: shape.items.into(),
+                    blocks: shape.blocks.into(),
+                    blocksize: shape.blocksize,
+                    items: counts.items,
+                    hits: counts.hits,
+                    miss: counts.misses,
+                    full: counts.full,
+                    last_modified_at: counts.changed,
+                }
+            })
+            .collect();
+        let metrics = between.metrics.iter().enumerate().map(|(index, metric)| {
+            let value = self.board.metric(index).get();
+            (metric.name.clone(), rwsgi_stats::Metric { kind: metric.kind, oid: metric.oid.clone(), value })
+        });
+        snapshot.metrics = metrics.collect();
+    }
+}
+
+impl Queue {
+    fn create() -> nix::Result<Self> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let (entry, exit) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+        // More room than the default, as far as the system allows it.
+        if setsockopt(&entry, sockopt::SndBufForce, &QUEUE).is_err() {
+            setsockopt(&entry, sockopt::SndBuf, &QUEUE)?;
+        }
+        Ok(Self { entry, exit })
+    }
+}

@@ -1,0 +1,22 @@
+//! What a worker's process tells of itself as a whole.
+
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::{Acquire, Release};
+
+/// One process of a worker: written by that process alone.
+#[repr(C, align(64))]
+pub struct WorkerCell {
+    accepting: AtomicU32,
+}
+
+impl WorkerCell {
+    /// Whether the worker takes new requests.
+    pub fn set_accepting(&self, accepting: bool) {
+        self.accepting.store(accepting.into(), Release);
+    }
+
+    /// Whether the worker takes new requests.
+    pub fn accepting(&self) -> bool {
+        self.accepting.load(Acquire) != 0
+    }
+}

@@ -1,0 +1,99 @@
+//! The text for Prometheus, line by line.
+
+use rwsgi_stats::{Cache, Metric, Responses, Snapshot, Spooler, Worker, latency};
+
+use super::text;
+
+#[test]
+fn every_figure_has_its_line() {
+    let mut counts = vec![0; latency::BUCKETS];
+    counts[latency::index_of(2_000)] = 3;
+    counts[latency::index_of(90_000_000)] = 1;
+    let worker = Worker {
+        id: 2,
+        pid: 9,
+        requests: 4,
+        busy_time: Some(1_500_000),
+        responses: Some(Responses { success: 3, server_error: 1, ..Responses::default() }),
+        ..Worker::default()
+    };
+    let snapshot = Snapshot {
+        version: "1.2".into(),
+        workers: vec![worker],
+        latency: Some(latency::encode_counts(&counts)),
+        ..Snapshot::default()
+    };
+    let text = text(snapshot);
+    for line in [
+        "rwsgi_server_info{version=\"1.2\",python=\"\",hostname=\"\"} 1",
+        "rwsgi_worker_requests_total{worker=\"2\"} 4",
+        "rwsgi_worker_busy_seconds_total{worker=\"2\"} 1.5",
+        "rwsgi_worker_responses_total{worker=\"2\",class=\"5xx\"} 1",
+        "rwsgi_worker_recycled_total{worker=\"2\",reason=\"crash\"} 0",
+        "rwsgi_request_duration_seconds_bucket{le=\"0.001\"} 0",
+        "rwsgi_request_duration_seconds_bucket{le=\"0.0025\"} 3",
+        "rwsgi_request_duration_seconds_bucket{le=\"60.0\"} 3",
+        "rwsgi_request_duration_seconds_bucket{le=\"+Inf\"} 4",
+        "rwsgi_request_duration_seconds_count 4",
+        "rwsgi_queue_depth 0",
+        "# EOF",
+    ] {
+        assert!(text.lines().any(|known| known == line), "no {line} in\n{text}");
+    }
+}
+
+#[test]
+fn caches_and_metrics_have_their_lines() {
+    let cache = Cache { name: "c".into(), items: 3, hits: 7, ..Cache::default() };
+    let metric = Metric { value: -5, ..Metric::default() };
+    let snapshot =
+        Snapshot { caches: vec![cache], metrics: [("sold".to_owned(), metric)].into(), ..Snapshot::default() };
+    let text = text(snapshot);
+    for line in [
+        "rwsgi_cache_items{cache=\"c\"} 3\n",
+        "rwsgi_cache_hits_total{cache=\"c\"} 7\n",
+        "rwsgi_application_metric{name=\"sold\"} -5\n",
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+}
+
+#[test]
+fn spoolers_of_one_directory_tell_of_it_once() {
+    let mut counts = vec![0; latency::BUCKETS];
+    counts[latency::index_of(2_000)] = 3;
+    let spooler = |done| Spooler {
+        dir: "/srv/jobs".into(),
+        done: Some(done),
+        queue: Some(9),
+        oldest_age: Some(1_500_000),
+        run_time: Some(latency::encode_counts(&counts)),
+        ..Spooler::default()
+    };
+    let snapshot = Snapshot { spoolers: vec![spooler(5), spooler(6)], ..Snapshot::default() };
+    let text = text(snapshot);
+    for line in [
+        "rwsgi_spooler_jobs_done_total{spooler=\"1\",dir=\"/srv/jobs\"} 5",
+        "rwsgi_spooler_jobs_done_total{spooler=\"2\",dir=\"/srv/jobs\"} 6",
+        "rwsgi_spooler_up{spooler=\"1\",dir=\"/srv/jobs\"} 0",
+        "rwsgi_spooler_queue{dir=\"/srv/jobs\"} 9",
+        "rwsgi_spooler_oldest_age_seconds{dir=\"/srv/jobs\"} 1.5",
+        "rwsgi_spooler_run_duration_seconds_count 6",
+    ] {
+        assert_eq!(text.lines().filter(|known| *known == line).count(), 1, "{line} in\n{text}");
+    }
+}
+
+#[test]
+fn histograms_that_cannot_be_added_up_break_nothing() {
+    let full = Some(latency::encode_counts(&[0, u64::MAX, u64::MAX]));
+    let spooler = Spooler { run_time: full.clone(), ..Spooler::default() };
+    let snapshot = Snapshot {
+        spoolers: vec![spooler.clone(), spooler],
+        latency: Some(latency::encode_counts(&[u64::MAX; 9])),
+        ..Snapshot::default()
+    };
+    let text = text(snapshot);
+    assert!(text.contains("\nrwsgi_request_duration_seconds_count 0\n"), "{text}");
+    assert!(text.contains("\nrwsgi_spooler_run_duration_seconds_count 0\n"), "{text}");
+}

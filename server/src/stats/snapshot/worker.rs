@@ -1,0 +1,215 @@
+//! A worker in the stats document.
+
+use std::fmt;
+use std::time::Duration;
+
+use nix::unistd::Pid;
+use rwsgi_stats::{App, Core, LastException, RequestInfo, Responses, Worker};
+
+use crate::clock::{self, Clock, MonotonicNanos, UnixMicros};
+use crate::config::Config;
+use crate::ids::{GenerationNumber, SlotId, ThreadIndex, WorkerId};
+use crate::stats::cell::{Counters, ExceptionReport, ThreadSample};
+use crate::stats::request::Vars;
+use crate::stats::scoreboard::{CorruptSlot, Scoreboard};
+use crate::stats::state::SnapshotState;
+use crate::stats::totals::{Averages, Totals, newest};
+
+/// A worker: its past and its processes.
+pub struct WorkerView<'a> {
+    /// Its number.
+    pub id: WorkerId,
+    /// What its past processes add up to.
+    pub totals: &'a Totals,
+    /// Its living processes: first the newest that serves, which is the one shown; those that finish their last requests
+    /// beside a successor, or load the application yet, behind it. Empty for a worker that has no process.
+    pub processes: Vec<ProcessView>,
+}
+
+/// A living worker process.
+#[derive(Clone, Copy, Debug)]
+pub struct ProcessView {
+    /// Its slot on the scoreboard.
+    pub slot: SlotId,
+    /// Its process id.
+    pub pid: Pid,
+    /// The generation that it serves.
+    pub generation: GenerationNumber,
+    /// When it was started.
+    pub spawned_at: UnixMicros,
+}
+
+/// A worker process that has written where it must not, and is no longer to be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CorruptWorker {
+    /// The worker.
+    pub worker: WorkerId,
+    /// The process.
+    pub pid: Pid,
+    /// What was found of it.
+    pub found: CorruptSlot,
+}
+
+impl fmt::Display for CorruptWorker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { worker, pid, found } = self;
+        write!(f, "worker {worker} (pid {pid}): {found}: the application, or an extension, writes where it must not")
+    }
+}
+
+/// What a worker's threads add up to, and what is told of each.
+#[derive(Default)]
+struct Threads {
+    sum: Counters,
+    /// Time in the requests in progress, ns.
+    in_progress: u64,
+    /// Requests of the process that is shown.
+    delta_requests: u64,
+    /// Of the process that is shown.
+    average: Averages,
+    last_exception: Option<ExceptionReport>,
+    cores: Vec<Core>,
+}
+
+/// What is the same for all workers of a snapshot.
+#[derive(Clone, Copy)]
+pub(super) struct Context<'a> {
+    pub(super) scoreboard: &'a Scoreboard,
+    pub(super) config: &'a Config,
+    pub(super) now: MonotonicNanos,
+    /// Name of the machine.
+    pub(super) host: &'a str,
+}
+
+/// What is told of a worker; processes that are found corrupt are added to `corrupt`.
+pub(super) fn take(
+    context: Context<'_>,
+    view: &WorkerView<'_>,
+    state: &mut SnapshotState,
+    corrupt: &mut Vec<CorruptWorker>,
+) -> Worker {
+    let Context { scoreboard: board, now, host, .. } = context;
+    let mut threads = Threads { last_exception: view.totals.last_exception.clone(), ..Threads::default() };
+    state.worker_latency.clear();
+    state.worker_latency.add(&view.totals.latency);
+    for id in ThreadIndex::first(board.layout().threads) {
+        let mut counters = view.totals.threads.get(id.index()).copied().unwrap_or_default();
+        let mut core = Core { id: id.get(), ..Core::default() };
+        for (nth, process) in view.processes.iter().enumerate() {
+            let cell = board.thread(process.slot, id);
+            let read = cell.read().and_then(|read| cell.read_latencies(&mut state.cell_latency).map(|()| read));
+            let ThreadSample { counters: live, started, average } = match read {
+                Ok(sample) => sample,
+                Err(found) => {
+                    // One word for each process is enough.
+                    if corrupt.iter().all(|other| other.found.slot != process.slot) {
+                        let found = CorruptSlot { slot: process.slot, thread: id, corrupt: found };
+                        corrupt.push(CorruptWorker { worker: view.id, pid: process.pid, found });
+                    }
+                    continue;
+                }
+            };
+            counters += live;
+            if nth == 0 {
+                threads.delta_requests += live.requests;
+                threads.average.add(average);
+            }
+            if let Some(started) = started {
+                threads.in_progress = threads.in_progress.saturating_add(now.nanos_since(started));
+                core.in_request = 1;
+                // The request of the process that is shown goes first.
+                if core.vars.is_empty()
+                    && let Some(held) = cell.held()
+                {
+                    let vars = Vars::of(&held, host);
+                    core.vars = vars.lines().collect();
+                    core.req_info = info(&vars, held.started, now, state.clock);
+                }
+            }
+            state.worker_latency.add(&state.cell_latency);
+            newest(&mut threads.last_exception, cell.exception.load());
+        }
+        core.requests = counters.requests;
+        core.write_errors = counters.write_errors;
+        core.read_errors = counters.read_errors;
+        threads.sum += counters;
+        threads.cores.push(core);
+    }
+    state.all_latency.add(&state.worker_latency);
+    tell(context, view, state, threads)
+}
+
+/// What is told of a worker, whose threads add up to this and whose latency the state holds.
+fn tell(context: Context<'_>, view: &WorkerView<'_>, state: &mut SnapshotState, threads: Threads) -> Worker {
+    let Threads { sum, in_progress, delta_requests, average, last_exception, cores } = threads;
+    let shown = view.processes.first();
+    let processor = view.processes.iter().filter_map(|process| clock::processor_time(process.pid)).sum::<Duration>();
+    let (busy_time, processor_time) = state.never_lower(
+        view.id,
+        sum.running.saturating_add(in_progress),
+        view.totals.processor_time.saturating_add(processor.as_nanos() as u64),
+    );
+    let memory = shown.map(|process| state.memory.of(process.pid)).unwrap_or_default();
+    let busy = cores.iter().any(|core| core.in_request == 1);
+    let [informational, success, redirect, client_error, server_error] = sum.responses;
+    Worker {
+        id: view.id.get(),
+        pid: shown.map_or(0, |process| process.pid.as_raw()),
+        accepting: shown.is_some_and(|process| context.scoreboard.worker(process.slot).accepting()).into(),
+        requests: sum.requests,
+        delta_requests,
+        exceptions: sum.exceptions,
+        harakiri_count: view.totals.harakiri,
+        signals: 0,
+        signal_queue: 0,
+        status: match (shown, busy) {
+            (None, _) => "cheap",
+            (_, true) => "busy",
+            (_, false) => "idle",
+        }
+        .to_owned(),
+        rss: memory.rss,
+        vsz: memory.vsz,
+        running_time: sum.running / 1_000,
+        last_spawn: shown.map_or(0, |process| process.spawned_at.as_secs()),
+        respawn_count: view.totals.respawns,
+        tx: sum.tx,
+        avg_rt: average.mean().unwrap_or(view.totals.average),
+        apps: vec![App {
+            requests: sum.requests,
+            exceptions: sum.exceptions,
+            chdir: context.config.chdir.as_ref().map(|dir| dir.to_string_lossy().into_owned()).unwrap_or_default(),
+            ..App::default()
+        }],
+        cores,
+        generation: Some(shown.map_or(0, |process| process.generation.get())),
+        busy_time: Some(busy_time / 1_000),
+        cpu_time: Some(processor_time / 1_000),
+        gil_wait: Some(sum.gil_wait / 1_000),
+        pss: Some(memory.pss),
+        uss: Some(memory.uss),
+        rss_peak: Some(memory.rss_peak),
+        responses: Some(Responses { informational, success, redirect, client_error, server_error }),
+        recycled: Some(view.totals.recycled),
+        latency: Some(state.worker_latency.encode()),
+        last_exception: last_exception.map(|report| LastException {
+            kind: report.kind,
+            message: report.message,
+            location: report.traceback.first().cloned().unwrap_or_default(),
+            traceback: report.traceback,
+            when: report.when.as_micros(),
+            request: report.request,
+        }),
+    }
+}
+
+/// What is told of a request in progress.
+fn info(vars: &Vars, started: MonotonicNanos, now: MonotonicNanos, clock: Clock) -> RequestInfo {
+    let (began, now) = (clock.unix_at(started), clock.unix_at(now));
+    RequestInfo {
+        request_start: Some(began.as_secs()),
+        started: Some(began.as_micros()),
+        elapsed: Some(now.as_micros().saturating_sub(began.as_micros())),
+        ..vars.info()
+    }
+}

@@ -1,0 +1,179 @@
+//! What the threads of a worker share: its epoll set, its listeners, its connections.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
+use std::sync::{Mutex, PoisonError};
+
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use nix::sys::eventfd::EventFd;
+use tracing::error;
+
+use super::connections::Connections;
+use super::notices::Notices;
+use crate::config::Config;
+use crate::ids::{SlotId, ThreadIndex};
+use crate::io::accept::Listener;
+use crate::io::body::BodyLimits;
+use crate::io::descriptors::ClientCap;
+use crate::ipc::LinkEndpoint;
+use crate::protocol::SocketProtocol;
+use crate::stats::scoreboard::Scoreboard;
+
+/// A socket that a worker accepts from, and what is spoken there.
+pub(super) struct OwnListener {
+    pub(super) socket: Listener,
+    pub(super) protocol: SocketProtocol,
+}
+
+/// See the module.
+pub(super) struct Worker {
+    /// Its number, from 1.
+    pub(super) id: u32,
+    /// Its slot on the scoreboard.
+    pub(super) slot: SlotId,
+    pub(super) config: Config,
+    pub(super) body_limits: BodyLimits,
+    pub(super) scoreboard: Scoreboard,
+    pub(super) epoll: Epoll,
+    pub(super) listeners: Vec<OwnListener>,
+    /// Where the router is.
+    pub(super) link: Option<LinkEndpoint>,
+    /// Threads whose connection to the router is to be made (again).
+    pub(super) lost_links: Mutex<Vec<ThreadIndex>>,
+    pub(super) connections: Connections,
+    /// Connections that are open.
+    pub(super) open: AtomicUsize,
+    pub(super) cap: ClientCap,
+    /// Nothing is accepted because there are as many as there may be.
+    pub(super) is_full: AtomicBool,
+    /// The log was told that accepting failed, and it has not succeeded since.
+    pub(super) accept_failed: AtomicBool,
+    /// When connections were last looked through for those that waited too long, monotonic ns.
+    pub(super) swept: AtomicU64,
+    /// Whether the listeners are in the epoll set.
+    pub(super) listening: Mutex<bool>,
+    /// The worker leaves: nothing new is accepted, connections close when they are idle.
+    pub(super) leaving: AtomicBool,
+    /// Threads that have seen it.
+    pub(super) leaving_threads: AtomicU32,
+    /// Readable when the worker is to leave; edge-triggered, so that each thread wakes the next.
+    pub(super) stop: EventFd,
+    pub(super) notices: Notices,
+    /// Kept to see the master's end.
+    pub(super) liveness: OwnedFd,
+}
+
+/// Epoll tokens below this are connections, by descriptor.
+pub(super) const TOKEN_LISTENER: u64 = 1 << 32;
+/// The worker is to leave: a signal, or the master's end.
+pub(super) const TOKEN_STOP: u64 = 1 << 33;
+/// The master is gone.
+pub(super) const TOKEN_LIVENESS: u64 = 1 << 34;
+
+impl Worker {
+    pub(super) fn watch(&self) -> anyhow::Result<()> {
+        self.listen_again()?;
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+        self.epoll.add(&self.stop, EpollEvent::new(flags, TOKEN_STOP))?;
+        self.epoll.add(&self.liveness, EpollEvent::new(EpollFlags::empty(), TOKEN_LIVENESS))?;
+        Ok(())
+    }
+
+    /// Takes connections from the listeners, if it does not.
+    pub(super) fn listen_again(&self) -> anyhow::Result<()> {
+        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        if *listening || self.leaving.load(Acquire) {
+            return Ok(());
+        }
+        *listening = true;
+        for (index, listener) in self.listeners.iter().enumerate() {
+            self.watch_listener(index, listener)?;
+        }
+        Ok(())
+    }
+
+    /// Whether there is room for one more connection. If not, nothing is accepted until one is closed.
+    pub(super) fn has_room(&self) -> anyhow::Result<bool> {
+        if !self.cap.is_reached(self.open.load(Acquire)) {
+            return Ok(true);
+        }
+        self.stop_listening()?;
+        self.is_full.store(true, Release);
+        Ok(false)
+    }
+
+    /// A connection was closed.
+    pub(super) fn closed(&self) {
+        self.open.fetch_sub(1, AcqRel);
+        if self.is_full.load(Relaxed)
+            && self.is_full.swap(false, AcqRel)
+            && let Err(failure) = self.listen_again()
+        {
+            // The next sweep tries again.
+            error!("worker {}: cannot watch its listening sockets: {failure:#}", self.id);
+        }
+    }
+
+    /// Accepting has failed. The connections wait, and so do we: those that hold what is short need time to let go.
+    pub(super) fn pause_accepting(&self, failure: &std::io::Error) -> anyhow::Result<()> {
+        if !self.accept_failed.swap(true, AcqRel) {
+            error!("worker {}: cannot accept connections: {failure}; they wait, it is tried once a second", self.id);
+        }
+        self.stop_listening()
+    }
+
+    /// Whether a connection from this listener binds a thread for longer than a request, or one GIL more than another's:
+    /// then the workers take turns.
+    pub(super) fn shares(&self, listener: &OwnListener) -> bool {
+        self.config.processes > 1 && (listener.protocol == SocketProtocol::Http || self.config.threads > 1)
+    }
+
+    /// Lets the other workers go first for the next connection.
+    ///
+    /// the kernel offers it to the exclusive waiters in the order in which they came, and the first one that sleeps takes
+    /// it: the first worker would have every kept-alive connection as long as one of its threads sleeps.
+    pub(super) fn step_back(&self, index: usize) -> anyhow::Result<()> {
+        let listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (true, Some(listener)) = (*listening, self.listeners.get(index)) {
+            self.epoll.delete(&listener.socket.fd)?;
+            self.watch_listener(index, listener)?;
+        }
+        Ok(())
+    }
+
+    fn watch_listener(&self, index: usize, listener: &OwnListener) -> nix::Result<()> {
+        // A connection wakes one of the workers that sleep, not all.
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
+        self.epoll.add(&listener.socket.fd, EpollEvent::new(flags, TOKEN_LISTENER + index as u64))
+    }
+
+    /// Leaves connections to wait in the backlog, or for other workers.
+    pub(super) fn stop_listening(&self) -> anyhow::Result<()> {
+        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::take(&mut *listening) {
+            for listener in &self.listeners {
+                self.epoll.delete(&listener.socket.fd)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A thread ends, whatever for: the others must not go on without it.
+    pub(super) fn leave(&self) {
+        self.leaving.store(true, Release);
+        if let Err(failure) = self.wake_next() {
+            error!("worker {}: cannot wake its threads: {failure}", self.id);
+        }
+    }
+
+    /// Wakes a thread that sleeps.
+    pub(super) fn wake_next(&self) -> nix::Result<()> {
+        self.stop.write(1).map(drop)
+    }
+
+    /// Whether connections are armed for one event at a time.
+    pub(super) fn one_shot(&self) -> bool {
+        self.config.threads > 1
+    }
+}

@@ -1,0 +1,386 @@
+//! One request's state while the application has it, and the Python objects that reach it: `start_response` and its
+//! `write` ([`super::start_response`]), `wsgi.input` ([`super::input`]).
+//!
+//! The objects outlive the request if the application keeps them; they find the state gone then. The state is taken by
+//! one thread at a time: an application that uses a request from two threads at once gets an error, not a data race.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::{self, BufRead};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+
+use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError, PyRuntimeError};
+use pyo3::prelude::*;
+
+use super::transport::{Kept, Transport};
+use crate::protocol::SocketProtocol;
+use crate::protocol::chunked::{CHUNK_END, ChunkHead, LAST_CHUNK};
+use crate::protocol::date::HttpDate;
+use crate::protocol::http::Version;
+use crate::protocol::response::{Exchange, Framing, HeadWriter, Plan};
+
+/// A body up to this long is copied behind its head: that costs less than having the kernel gather two pieces, bytes.
+const WORTH_JOINING: u64 = 4096;
+
+/// How far the response has come.
+#[derive(Debug)]
+pub enum Progress {
+    /// `start_response` was not called.
+    Nothing,
+    /// It was called; nothing was sent.
+    Head(HeadWriter),
+    /// The head was sent.
+    Sending(Plan),
+}
+
+/// What is wrong with what the application produces.
+#[derive(Debug, thiserror::Error)]
+pub enum ResponseError {
+    /// It produced body bytes before `start_response`.
+    #[error("the application produced output before it called start_response")]
+    NotStarted,
+    /// More bytes than its `Content-Length`.
+    #[error("the application produced more than the {0} bytes of its Content-Length; the rest is not sent")]
+    TooLong(u64),
+    /// Fewer bytes than its `Content-Length`.
+    #[error("the application produced {got} of the {said} bytes of its Content-Length; the connection is closed")]
+    TooShort {
+        /// What the header said.
+        said: u64,
+        /// What was produced.
+        got: u64,
+    },
+    /// The client is gone or does not read.
+    #[error("the client is gone: {0}")]
+    Client(#[from] io::Error),
+}
+
+/// A request that the application has: `T` is the client, of a type that its owner knows and the Python objects need not.
+pub struct Active<T: ?Sized = dyn Transport> {
+    /// There is a request, and it is not over.
+    is_open: bool,
+    /// What the framing depends on.
+    pub exchange: Exchange,
+    /// How far the response has come.
+    pub progress: Progress,
+    /// The status code; 0 before `start_response`.
+    pub status: u16,
+    /// Bytes of the body that were sent.
+    pub body_sent: u64,
+    /// The `Content-Length`, when the application gave more than that; the client gets no more than that.
+    pub overrun: Option<u64>,
+    /// An exception told the application that the client is gone.
+    pub told_gone: bool,
+    /// The `Date` of this second.
+    pub date: HttpDate,
+    /// A buffer for the head, when it is not in use.
+    pub spare: Vec<u8>,
+    /// The client.
+    pub transport: T,
+}
+
+impl Active {
+    /// Sends the head, if it was not, and `pieces` of the body. `body_len` is the length of the whole body, when the
+    /// pieces are the whole of it. Returns whether nothing is left to send.
+    ///
+    /// # Errors
+    /// See [`ResponseError`].
+    pub fn send(
+        &mut self,
+        pieces: &[&[u8]],
+        body_len: Option<u64>,
+        own: &mut dyn FnMut(usize) -> Option<Kept>,
+    ) -> Result<bool, ResponseError> {
+        let len: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
+        let (plan, head) = match std::mem::replace(&mut self.progress, Progress::Nothing) {
+            Progress::Nothing => return Err(ResponseError::NotStarted),
+            Progress::Sending(plan) => (plan, None),
+            Progress::Head(writer) => {
+                if let (Some(said), Some(got)) = (writer.content_length(), body_len)
+                    && !self.exchange.head_only
+                    && !matches!(self.status, 100..=199 | 204 | 205 | 304)
+                    && got < said
+                {
+                    // Nothing has been sent: the client can still get a correct answer.
+                    self.progress = Progress::Head(writer);
+                    return Err(ResponseError::TooShort { said, got });
+                }
+                let (plan, mut head) = writer.finish(self.exchange, body_len, &self.date);
+                if let ([piece], Framing::Length(said)) = (pieces, plan.framing)
+                    && len == said
+                    && len <= WORTH_JOINING
+                {
+                    head.extend_from_slice(piece);
+                    self.body_sent = len;
+                    self.progress = Progress::Sending(plan);
+                    let all_sent = self.transport.send(&[&head], &mut |_| None);
+                    head.clear();
+                    self.spare = head;
+                    return Ok(all_sent?);
+                }
+                (plan, Some(head))
+            }
+        };
+        self.progress = Progress::Sending(plan);
+        let result = self.send_framed(plan, head.as_deref().unwrap_or_default(), pieces, len, body_len.is_some(), own);
+        if let Some(head) = head {
+            self.spare = head;
+            self.spare.clear();
+        }
+        result
+    }
+
+    fn send_framed(
+        &mut self,
+        plan: Plan,
+        head: &[u8],
+        pieces: &[&[u8]],
+        len: u64,
+        whole: bool,
+        own: &mut dyn FnMut(usize) -> Option<Kept>,
+    ) -> Result<bool, ResponseError> {
+        match plan.framing {
+            Framing::NoBody => Ok(self.transport.send(&[head], &mut |_| None)?),
+            Framing::Length(said) if self.body_sent + len > said => {
+                let mut room = said - self.body_sent;
+                let mut parts = vec![head];
+                for piece in pieces {
+                    let taken = room.min(piece.len() as u64);
+                    parts.push(&piece[..taken as usize]);
+                    room -= taken;
+                }
+                self.body_sent = said;
+                self.overrun = Some(said);
+                self.transport.send(&parts, &mut |_| None)?;
+                Err(ResponseError::TooLong(said))
+            }
+            Framing::Length(_) | Framing::UntilClose => {
+                self.body_sent += len;
+                if let [piece] = pieces {
+                    return Ok(self.transport.send(&[head, piece], &mut |part| own(part.checked_sub(1)?))?);
+                }
+                let parts: Vec<_> = std::iter::once(&head).chain(pieces).copied().collect();
+                Ok(self.transport.send(&parts, &mut |part| own(part.checked_sub(1)?))?)
+            }
+            // An empty chunk would end the body.
+            Framing::Chunked if len == 0 => Ok(self.transport.send(&[head], &mut |_| None)?),
+            Framing::Chunked => {
+                self.body_sent += len;
+                let size = ChunkHead::new(len as usize);
+                let end: &[u8] = if whole { b"\r\n0\r\n\r\n" } else { CHUNK_END };
+                let mut parts = vec![head, size.as_bytes()];
+                parts.extend_from_slice(pieces);
+                parts.push(end);
+                let count = pieces.len();
+                Ok(self.transport.send(&parts, &mut |part| {
+                    let piece = part.checked_sub(2)?;
+                    if piece < count { own(piece) } else { None }
+                })?)
+            }
+        }
+    }
+
+    /// The application has produced everything: sends the head if nothing was sent, and what ends the body.
+    ///
+    /// # Errors
+    /// When it produced less than it said, or never started.
+    pub fn end(&mut self) -> Result<(), ResponseError> {
+        if !matches!(self.progress, Progress::Sending(_)) {
+            self.send(&[], Some(0), &mut |_| None)?;
+            return Ok(());
+        }
+        if let Progress::Sending(plan) = self.progress {
+            match plan.framing {
+                Framing::Chunked => {
+                    self.transport.send(&[LAST_CHUNK], &mut |_| None)?;
+                }
+                Framing::Length(said) if self.body_sent < said => {
+                    return Err(ResponseError::TooShort { said, got: self.body_sent });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// An error as the exception that the application is given for it.
+    pub fn raise(&mut self, error: ResponseError) -> PyErr {
+        match error {
+            ResponseError::Client(_) => {
+                self.told_gone = true;
+                PyBrokenPipeError::new_err(error.to_string())
+            }
+            _ => PyAssertionError::new_err(error.to_string()),
+        }
+    }
+
+    /// Whether an answer was begun that has no body, whatever the application produces.
+    #[must_use]
+    pub fn is_bodiless(&self) -> bool {
+        matches!(self.progress, Progress::Sending(Plan { framing: Framing::NoBody, .. }))
+    }
+
+    /// Whether the body is complete, so that no more of it needs to be produced.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        match self.progress {
+            Progress::Sending(Plan { framing: Framing::Length(said), .. }) => self.body_sent >= said,
+            _ => self.is_bodiless(),
+        }
+    }
+}
+
+/// Where the Python objects of a thread find the request, and find nothing between requests.
+#[derive(Clone)]
+pub struct CurrentRequest(Arc<Mutex<Active>>);
+
+thread_local! {
+    /// The one that this thread's requests are put in.
+    static OF_THREAD: RefCell<Option<CurrentRequest>> = const { RefCell::new(None) };
+}
+
+impl CurrentRequest {
+    /// Where this thread's requests are found, when it has served any.
+    pub(crate) fn of_thread() -> Option<Self> {
+        OF_THREAD.with_borrow(Clone::clone)
+    }
+
+    /// Does something with the request.
+    ///
+    /// # Errors
+    /// A `RuntimeError` when the request is over, or when another thread uses it; what `f` fails with.
+    pub fn with<T, E: From<PyErr>>(&self, f: impl FnOnce(&mut Active) -> Result<T, E>) -> Result<T, E> {
+        let refused = |why| Err(PyRuntimeError::new_err(why).into());
+        match self.0.try_lock() {
+            Ok(mut active) if active.is_open => f(&mut active),
+            Ok(_) => refused("the request is over"),
+            Err(TryLockError::Poisoned(_)) => refused("the request failed"),
+            Err(TryLockError::WouldBlock) => {
+                refused("the request is in use by another thread, which must finish first")
+            }
+        }
+    }
+}
+
+/// The same place, for its owner: requests are put in and taken out, with their clients.
+pub(super) struct RequestPlace<C> {
+    active: Arc<Mutex<Active<Lent<C>>>>,
+    current: CurrentRequest,
+}
+
+impl<C: Transport + 'static> RequestPlace<C> {
+    pub(super) fn new() -> Self {
+        let active = Arc::new(Mutex::new(Active {
+            is_open: false,
+            exchange: Exchange {
+                protocol: SocketProtocol::Http,
+                version: Version::Http11,
+                head_only: false,
+                keep_alive: false,
+            },
+            progress: Progress::Nothing,
+            status: 0,
+            body_sent: 0,
+            overrun: None,
+            told_gone: false,
+            date: HttpDate::from_unix(0),
+            spare: Vec::with_capacity(512),
+            transport: Lent { client: None, no_body: io::empty() },
+        }));
+        let current = CurrentRequest(Arc::<Mutex<Active<Lent<C>>>>::clone(&active));
+        Self { active, current }
+    }
+
+    /// What the Python objects are given of it.
+    pub(super) fn current(&self) -> &CurrentRequest {
+        &self.current
+    }
+
+    /// Gives the application a request of `client`, on this thread.
+    pub(super) fn put(&self, client: Box<C>, exchange: Exchange, date: HttpDate) {
+        OF_THREAD.with_borrow_mut(|known| {
+            if !known.as_ref().is_some_and(|known| Arc::ptr_eq(&known.0, &self.current.0)) {
+                *known = Some(self.current.clone());
+            }
+        });
+        let mut active = self.lock();
+        active.is_open = true;
+        active.exchange = exchange;
+        active.progress = Progress::Nothing;
+        active.status = 0;
+        active.body_sent = 0;
+        active.overrun = None;
+        active.told_gone = false;
+        active.date = date;
+        active.transport.client = Some(client);
+    }
+
+    /// Ends the request for the application. Waits for a thread that the application left reading.
+    pub(super) fn close(&self, py: Python<'_>) -> MutexGuard<'_, Active<Lent<C>>> {
+        let mut active = match self.active.try_lock() {
+            Ok(active) => active,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                // Whoever has it may wait for the GIL. After this nobody has it for longer than a look.
+                py.detach(|| self.lock().is_open = false);
+                self.lock()
+            }
+        };
+        active.is_open = false;
+        active
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Active<Lent<C>>> {
+        self.active.lock().unwrap_or_else(|poisoned| {
+            // The request that panicked is over; the next one sets every field.
+            self.active.clear_poison();
+            poisoned.into_inner()
+        })
+    }
+}
+
+/// A client that is lent to the application for a request. Without one the application has none, and nothing is sent or
+/// read: see [`CurrentRequest::with`].
+pub(super) struct Lent<C> {
+    pub(super) client: Option<Box<C>>,
+    no_body: io::Empty,
+}
+
+fn nobody() -> io::Error {
+    io::ErrorKind::NotConnected.into()
+}
+
+impl<C: Transport> Transport for Lent<C> {
+    fn send(&mut self, parts: &[&[u8]], own: &mut dyn FnMut(usize) -> Option<Kept>) -> io::Result<bool> {
+        self.client.as_mut().ok_or_else(nobody)?.send(parts, own)
+    }
+
+    fn announce_last(&mut self) {
+        if let Some(client) = &mut self.client {
+            client.announce_last();
+        }
+    }
+
+    fn send_file(&mut self, head: &[u8], file: File, offset: u64, len: u64) -> io::Result<bool> {
+        self.client.as_mut().ok_or_else(nobody)?.send_file(head, file, offset, len)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.client.as_mut().ok_or_else(nobody)?.flush()
+    }
+
+    fn body(&mut self) -> &mut (dyn BufRead + Send) {
+        match &mut self.client {
+            Some(client) => client.body(),
+            None => &mut self.no_body,
+        }
+    }
+
+    fn body_at_hand(&self) -> &[u8] {
+        self.client.as_ref().map_or(&[], |client| client.body_at_hand())
+    }
+
+    fn body_left(&self) -> u64 {
+        self.client.as_ref().map_or(0, |client| client.body_left())
+    }
+}

@@ -1,0 +1,79 @@
+//! The request that a thread of a worker serves now, for what the application asks of it from anywhere in that thread.
+//!
+//! What is kept of it costs a request that makes no use of it two stores and a comparison.
+
+use std::cell::{Cell, RefCell};
+use std::os::fd::RawFd;
+
+use super::active::CurrentRequest;
+
+/// Where a request came from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Connection {
+    /// Its socket.
+    pub(crate) fd: RawFd,
+    /// It is the router's link, which other requests use too.
+    pub(crate) is_link: bool,
+}
+
+thread_local! {
+    static THREAD: Cell<Option<u32>> = const { Cell::new(None) };
+    static CONNECTION: Cell<Option<Connection>> = const { Cell::new(None) };
+    /// Whether there is something in `NOTES`.
+    static IS_NOTED: Cell<bool> = const { Cell::new(false) };
+    static NOTES: RefCell<Notes> = const { RefCell::new(Notes { log: false, variables: Vec::new() }) };
+}
+
+/// What the application wants of its request's line in the log.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    /// It is to be logged although requests are not.
+    pub(crate) log: bool,
+    /// What is to be added to it: names and values.
+    pub(crate) variables: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// This thread is the worker's thread of that number.
+pub(crate) fn enter(thread: u32) {
+    THREAD.set(Some(thread));
+}
+
+/// Which of the worker's threads this is; `None` in a thread of the application's.
+pub(crate) fn thread() -> Option<u32> {
+    THREAD.get()
+}
+
+/// This thread's request came over this connection.
+#[inline]
+pub(crate) fn begin(fd: RawFd, is_link: bool) {
+    CONNECTION.set(Some(Connection { fd, is_link }));
+}
+
+/// The request is over: what the application wanted of its line in the log.
+#[inline]
+pub(crate) fn end() -> Option<Notes> {
+    CONNECTION.set(None);
+    IS_NOTED.replace(false).then(|| NOTES.take())
+}
+
+/// The connection of the request that this thread serves; `None` when it serves none.
+pub(crate) fn connection() -> Option<Connection> {
+    CONNECTION.get()
+}
+
+/// What reaches the request that this thread serves; `None` when it serves none.
+pub(crate) fn current() -> Option<CurrentRequest> {
+    connection()?;
+    CurrentRequest::of_thread()
+}
+
+/// Takes note of something for the line of the request that this thread serves.
+pub(crate) fn note(change: impl FnOnce(&mut Notes)) {
+    IS_NOTED.set(true);
+    NOTES.with_borrow_mut(change);
+}
+
+/// Looks at what was noted.
+pub(crate) fn noted<T>(look: impl FnOnce(&Notes) -> T) -> T {
+    NOTES.with_borrow(look)
+}

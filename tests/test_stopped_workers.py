@@ -1,0 +1,79 @@
+"""Workers that do not begin with what they are sent: stopped, or hung before they read it."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from rig.http import Connection, head
+from rig.waiting import until
+
+pytestmark = pytest.mark.only_rwsgi(why="uWSGI's router knows nothing of its workers")
+
+# Far less than anybody would wait for a stopped worker.
+SOON = 15.0
+
+
+@pytest.fixture
+def stopped(serve, address, stats_at):
+    """A server behind `--http`, one of whose two workers is stopped."""
+    server = serve(
+        "--http", address, "--wsgi-file", "probe.py", "--processes", 2, "--threads", 2, "--stats", stats_at,
+        "--post-buffering", 10_000_000,
+    )
+    worker = server.wait_workers(2)["workers"][0]["pid"]
+    os.kill(worker, signal.SIGSTOP)
+    yield server
+    os.kill(worker, signal.SIGCONT)
+
+
+def asks(address: str, data: bytes) -> Connection:
+    """Sends a request; its answer must come soon."""
+    connection = Connection(address)
+    connection.socket.settimeout(SOON)
+    connection.send(data)
+    return connection
+
+
+@pytest.mark.parametrize("size", [0, 1_000, 100_000, 5_000_000])
+def test_no_request_waits_for_a_stopped_worker_while_another_is_idle(stopped, address, size):
+    for _ in range(40):
+        with asks(address, head("POST", "/count", body=b"") if not size else
+                  head("POST", "/count", {"Content-Length": str(size)}) + b"x" * size) as connection:
+            answer = connection.response()
+            assert (answer.status, answer.text) == (200, str(size))
+
+
+def test_requests_at_once_are_all_served(stopped, address):
+    connections = [asks(address, head("GET", "/unread")) for _ in range(20)]
+    for connection in connections:
+        assert connection.response().body == b"not read"
+        connection.close()
+
+
+def test_a_worker_that_goes_on_serves_again_and_nothing_is_served_twice(serve, address, stats_at, tmp_path):
+    server = serve("--http", address, "--wsgi-file", "probe.py", "--processes", 2, "--stats", stats_at)
+    pids = [worker["pid"] for worker in server.wait_workers(2)["workers"]]
+    record = tmp_path / "record"
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    asked = [asks(address, head("GET", f"/slow?go=/&record={record}")) for _ in range(2)]
+    server.wait_stats(lambda document: document["listen_queue"] >= 0, "the requests are on their way")
+    os.kill(pids[1], signal.SIGCONT)
+    for connection in asked:
+        assert connection.response().status == 200
+        connection.close()
+    os.kill(pids[0], signal.SIGCONT)
+    assert len(record.read_text().splitlines()) == 2
+
+    def both_serve() -> bool:
+        held = [asks(address, head("GET", "/unread")) for _ in range(8)]
+        for connection in held:
+            assert connection.response().status == 200
+            connection.close()
+        return all(worker["requests"] > 0 for worker in server.stats()["workers"])
+
+    until(both_serve, "both workers serve", context=server.log)
+    assert len(record.read_text().splitlines()) == 2
