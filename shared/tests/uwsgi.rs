@@ -3,6 +3,7 @@
 use rwsgi_stats::Snapshot;
 use serde_json::Value;
 
+/// Those of which everything is read; of an emperor (`uwsgi-emperor.json`) only what is shown.
 const CAPTURES: [(&str, &str); 5] = [
     ("busy and cheap", include_str!("fixtures/uwsgi-busy-cheap.json")),
     ("caches, crons and metrics", include_str!("fixtures/uwsgi-caches-crons-metrics.json")),

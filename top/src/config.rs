@@ -42,7 +42,7 @@ pub(crate) struct Config {
     pub(crate) theme: usize,
     /// Colours in place of the theme's.
     pub(crate) colors: Colors,
-    /// When something needs attention.
+    /// When there are alerts.
     pub(crate) thresholds: Thresholds,
 }
 
@@ -233,7 +233,7 @@ pub(crate) fn default_text() -> String {
     let Thresholds { queue, memory, request_age, request_seconds, respawns, error_rate, slow_worker } =
         Thresholds::default();
     text += &format!(
-        "\n# When something needs attention (w).\n[thresholds]\n\
+        "\n# When there are alerts (w).\n[thresholds]\n\
          # the queue is filled to this share of its capacity\n#queue = {queue:?}\n\
          # a worker's memory is this share of its limit\n#memory = {memory:?}\n\
          # a request is older than this share of harakiri\n#request_age = {request_age:?}\n\

@@ -1,5 +1,5 @@
 //! The tables in `docs/rtop.md`: made from the tables of keys, columns and metrics, so that they cannot drift. A test
-//! compares them; with `UPDATE_DOCS=1` it writes them.
+//! compares them; with `RWSGI_WRITE_DOCS=1` it writes them.
 
 use std::fmt::Write as _;
 
@@ -67,9 +67,9 @@ fn the_tables_in_the_docs_are_these() {
     for (name, table) in [("keys", keys()), ("columns", columns()), ("themes", themes()), ("metrics", metrics())] {
         made = replaced(&made, name, &table);
     }
-    if std::env::var_os("UPDATE_DOCS").is_some() {
+    if std::env::var_os("RWSGI_WRITE_DOCS").is_some() {
         std::fs::write(PATH, &made).unwrap();
     } else {
-        assert!(text == made, "docs/rtop.md is behind: run the tests with UPDATE_DOCS=1");
+        assert!(text == made, "docs/rtop.md is behind: run the tests with RWSGI_WRITE_DOCS=1");
     }
 }

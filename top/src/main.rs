@@ -26,10 +26,8 @@ use args::Args;
 use model::Pool;
 use report::{Assertion, End, Format, Phases, Plan};
 use source::{Clock, EndedBy, Ending, Entry, Fetcher, Player, Poller, Recorder, Recording, Run, Sample};
-use view::{Feed, Pace, Screen, Setup, Theme};
+use view::{FAST, Feed, Pace, Screen, Setup, Theme};
 
-/// How often a fast screen is read.
-const FAST: Duration = Duration::from_millis(100);
 /// Nothing could be measured, or nothing could be shown.
 const NOT_MEASURED: u8 = 2;
 
@@ -199,7 +197,7 @@ fn live(args: &Args) -> anyhow::Result<u8> {
         thresholds: config.thresholds,
         columns: config.columns,
         sort: config.sort,
-        replay: args.replay.is_some(),
+        interval: if args.replay.is_some() { None } else { Some(args.frequency) },
     };
     if let Some(path) = &args.replay {
         let recording = Recording::open(path)?;

@@ -244,13 +244,13 @@ pub(crate) const COLUMNS: &[Column] = columns! {
     "util" "UTIL%" 5 right 2 Rwsgi "share of its cores' time spent in requests, percent"
         |row, _| row.rates.utilization.map(format::percent), None, |row| fraction(row.rates.utilization),
         raw Raw::As("share of its cores' time spent in requests, 0 to 1"), awaited counts_busy_time;
-    "p50" "P50" 6 right 11 Rwsgi "half of the window's requests took at most this long"
+    "p50" "P50" 6 right 11 Rwsgi "median latency"
         |row, _| row.rates.latency.map(|latency| format::micros(latency.p50)), None,
         |row| number(row.rates.latency.map(|latency| latency.p50)), awaited counts_busy_time;
-    "p95" "P95" 6 right 7 Rwsgi "95 of 100 requests of the window took at most this long"
+    "p95" "P95" 6 right 7 Rwsgi "95th percentile of latency"
         |row, _| row.rates.latency.map(|latency| format::micros(latency.p95)), None,
         |row| number(row.rates.latency.map(|latency| latency.p95)), awaited counts_busy_time;
-    "p99" "P99" 6 right 5 Rwsgi "99 of 100 requests of the window took at most this long"
+    "p99" "P99" 6 right 5 Rwsgi "99th percentile of latency"
         |row, _| row.rates.latency.map(|latency| format::micros(latency.p99)), None,
         |row| number(row.rates.latency.map(|latency| latency.p99)), awaited counts_busy_time;
     "pss" "PSS" 6 right 9 Rwsgi "memory with shared pages divided among those who share them"

@@ -295,7 +295,7 @@ mod tests {
     use rwsgi_stats::latency;
 
     fn busy_cheap() -> Snapshot {
-        serde_json::from_str(include_str!("../../tests/fixtures/stats-busy_cheap.json")).unwrap()
+        serde_json::from_str(include_str!("../../../shared/tests/fixtures/uwsgi-busy-cheap.json")).unwrap()
     }
 
     #[test]

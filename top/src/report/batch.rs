@@ -116,7 +116,7 @@ mod tests {
     use crate::source::{LocalMicros, Monotonic, Sample, parse};
 
     fn tables(fixture: &str) -> String {
-        let path = format!("{}/tests/fixtures/{fixture}.json", env!("CARGO_MANIFEST_DIR"));
+        let path = format!("{}/../shared/tests/fixtures/{fixture}.json", env!("CARGO_MANIFEST_DIR"));
         let mut pool = Pool::new("web1:9191".into(), Some("web1".into()));
         for second in [0, 1] {
             let at = Monotonic::from_micros(second * 1_000_000);
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn tables_have_every_column_that_the_server_tells() {
-        let names = ["stats-busy_cheap", "stats-spoolers", "stats-emperor", "stats-emperor_idle"];
+        let names = ["uwsgi-busy-cheap", "uwsgi-spoolers", "uwsgi-emperor", "uwsgi-emperor-idle"];
         insta::assert_snapshot!(names.map(tables).concat());
     }
 }

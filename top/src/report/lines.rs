@@ -190,9 +190,12 @@ mod tests {
     fn the_schema_in_the_docs_is_this_one() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/rtop-json.schema.json");
         let made = serde_json::to_string_pretty(&json_schema()).unwrap() + "\n";
-        if std::env::var_os("UPDATE_DOCS").is_some() {
+        if std::env::var_os("RWSGI_WRITE_DOCS").is_some() {
             std::fs::write(path, &made).unwrap();
         }
-        assert!(std::fs::read_to_string(path).unwrap() == made, "docs/ is behind: run the tests with UPDATE_DOCS=1");
+        assert!(
+            std::fs::read_to_string(path).unwrap() == made,
+            "docs/ is behind: run the tests with RWSGI_WRITE_DOCS=1"
+        );
     }
 }

@@ -132,7 +132,7 @@ pub(crate) fn parse(raw: Vec<u8>) -> Result<Document, SourceError> {
 mod tests {
     use super::*;
 
-    const WHOLE: &[u8] = include_bytes!("../../tests/fixtures/stats-busy_cheap.json");
+    const WHOLE: &[u8] = include_bytes!("../../../shared/tests/fixtures/uwsgi-busy-cheap.json");
 
     #[test]
     fn every_cut_document_is_called_half_and_never_shown() {

@@ -131,7 +131,7 @@ impl Screen {
             Action::Reverse => self.table.reversed = !self.table.reversed,
             Action::Filter => self.table.filter.editing = true,
             Action::Columns => self.selection.overlay = Some(Overlay::Columns(0)),
-            Action::Attention => self.selection.overlay = Some(Overlay::Attention(0)),
+            Action::Alerts => self.selection.overlay = Some(Overlay::Alerts(0)),
             Action::Help => self.selection.overlay = Some(Overlay::Help(0)),
             Action::Charts if self.charts == Charts::WhereRoom => self.charts = Charts::Never,
             Action::Charts => self.charts = Charts::WhereRoom,
@@ -172,9 +172,9 @@ impl Screen {
         self.selection.overlay = match (overlay, action) {
             (_, Action::Quit | Action::Back) => None,
             (Overlay::Help(_), Action::Help) | (Overlay::Columns(_), Action::Columns) => None,
-            (Overlay::Attention(_), Action::Attention) => None,
+            (Overlay::Alerts(_), Action::Alerts) => None,
             (Overlay::Help(first), _) => Some(Overlay::Help(first.saturating_add_signed(step).min(200))),
-            (Overlay::Attention(first), _) => Some(Overlay::Attention(first.saturating_add_signed(step).min(1_000))),
+            (Overlay::Alerts(first), _) => Some(Overlay::Alerts(first.saturating_add_signed(step).min(1_000))),
             (Overlay::Columns(cursor), Action::Pause | Action::Detail) => {
                 let choice = &mut self.table.choices[cursor.min(last)];
                 choice.shown = !choice.shown;

@@ -1,4 +1,7 @@
 //! Charts of the history: bars, lines, and the latency heat map.
+//!
+//! Not ratatui's `Chart`, `Canvas` and `Sparkline`: their time grows with every point of the hour, where ours draw the lowest
+//! and the highest of each cell; and an hour of history may add no more than 7 % to a refresh (docs/rtop.md, Cost).
 
 use std::collections::vec_deque;
 
@@ -65,8 +68,8 @@ const KINDS: [Kind; 6] = [
     },
     Kind {
         number: 2,
-        title: "latency of the window",
-        together: "latency of the window",
+        title: "latency percentiles",
+        together: "latency percentiles",
         told: |point| point.latency.is_some(),
         draw: latency,
     },
@@ -80,8 +83,8 @@ const KINDS: [Kind; 6] = [
     Kind { number: 4, title: "memory by worker", together: "memory", told: |point| point.memory > 0, draw: memory },
     Kind {
         number: 5,
-        title: "waiting",
-        together: "waiting",
+        title: "listen queue",
+        together: "listen queue",
         told: |_| true,
         draw: |material, theme, area, buf| {
             let show = |value: f64| format!("{value:.0}");
@@ -110,7 +113,7 @@ pub(crate) fn one(number: u8, material: &Material<'_>, theme: &Theme, area: Rect
     let title = Line::from(vec![
         Span::styled(format!("{} ", kind.number), theme.dim()),
         Span::styled(if material.pool.is_some() { kind.title } else { kind.together }, theme.strong()),
-        Span::styled(if known { "" } else { ": nothing known yet, or the server does not tell" }, theme.dim()),
+        Span::styled(if known { "" } else { ": no data yet, or unsupported by this server" }, theme.dim()),
     ]);
     print_line(buf, area.x, area.y, &title, area.width);
     if known {

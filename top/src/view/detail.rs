@@ -173,7 +173,7 @@ impl<'a> Pane<'a> {
         let unknown = || "-".to_owned();
         let mut second = vec![
             ("requests", worker.requests.to_string()),
-            ("in this life", worker.delta_requests.to_string()),
+            ("since start", worker.delta_requests.to_string()),
             ("RPS", self.rates.rps.map_or_else(unknown, format::rate)),
             ("avg", format::micros(worker.avg_rt)),
             ("exceptions", worker.exceptions.to_string()),
@@ -277,13 +277,13 @@ impl<'a> Pane<'a> {
         };
         let mut lines = Vec::new();
         if let Some(window) = self.rates.latency {
-            lines.extend([Line::default(), self.heading("latency of the window")]);
+            lines.extend([Line::default(), self.heading("latency since the last sample")]);
             lines.extend(percentiles(window));
         }
         let Some(counts) = self.pool.latency_since_start(self.place) else { return lines };
         // The history has no histogram of each worker: what is told of the past is its window.
         let until = if self.past { ", up to the present" } else { "" };
-        lines.extend([Line::default(), self.heading(&format!("latency since the start{until}"))]);
+        lines.extend([Line::default(), self.heading(&format!("latency since the server's start{until}"))]);
         lines.extend(counts.percentiles().into_iter().flat_map(percentiles));
         lines.extend(self.histogram(counts, width));
         lines

@@ -1,6 +1,7 @@
 //! What is shown and what is drawn, and what has to be written to get from the one to the other. ratatui's own comparison
 //! looks at each cell with the care that wide characters need; nearly all of ours are plain, and a frame has thousands of
-//! them.
+//! them: its `Terminal` takes 0.2 to 0.3 ms more for one of 160x50, and a quarter of uwsgitop's time leaves 0.1 ms
+//! (docs/rtop.md, Cost).
 
 use ratatui::buffer::{Buffer, Cell, CellWidth};
 use ratatui::layout::Rect;

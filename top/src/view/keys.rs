@@ -16,7 +16,7 @@ pub(crate) enum Action {
     Back,
     /// Cores: off, merged with workers, under workers.
     Cores,
-    /// Ten readings a second, or the usual.
+    /// Ten samples a second, or the usual.
     Fast,
     /// Move the selection.
     Up,
@@ -46,9 +46,9 @@ pub(crate) enum Action {
     TabNext,
     /// The tab before.
     TabBefore,
-    /// A reading back in time.
+    /// A sample back in time.
     Back1,
-    /// A reading forward in time.
+    /// A sample forward in time.
     Forward1,
     /// A minute back in time.
     Back60,
@@ -56,7 +56,7 @@ pub(crate) enum Action {
     Forward60,
     /// To the present.
     Now,
-    /// Hold the screen, or let it go on.
+    /// Pause, or go on.
     Pause,
     /// Other colours.
     Theme,
@@ -68,8 +68,8 @@ pub(crate) enum Action {
     Chart(u8),
     /// Charts where there is room, or never.
     Charts,
-    /// What needs attention.
-    Attention,
+    /// The list of alerts.
+    Alerts,
     /// Explain the keys.
     Help,
     /// Stop the process until the shell continues it.
@@ -104,7 +104,7 @@ pub(crate) const BINDINGS: &[Binding] = bindings! {
     Quit "quit" ["q", "ctrl-c"] "quit" "leave, or close what is open; ctrl-c always leaves";
     Back "back" ["esc"] "" "close what is open, clear the selection";
     Cores "cores" ["a"] "cores" "cores: off, merged with workers, under workers";
-    Fast "fast" ["f"] "fast" "ten readings a second, or as --frequency says";
+    Fast "fast" ["f"] "fast" "ten samples a second, or as --frequency says";
     Detail "detail" ["enter"] "" "look closely at the selected worker, or open the selected server";
     Help "help" ["?", "h"] "help" "this help";
     Filter "filter" ["/"] "filter" "show only rows that contain a text or match an expression";
@@ -112,22 +112,22 @@ pub(crate) const BINDINGS: &[Binding] = bindings! {
     SortBefore "sort-before" ["S", "<"] "" "sort by the column before";
     Reverse "reverse" ["r"] "" "turn the order round";
     Columns "columns" ["c"] "columns" "choose columns and their order";
-    Attention "attention" ["w"] "" "list what needs attention";
+    Alerts "alerts" ["w"] "" "list the alerts";
     TabNext "tab-next" ["tab"] "" "the next server";
     TabBefore "tab-before" ["backtab"] "" "the server before";
-    Back1 "back-1" ["left"] "" "back in time by a reading";
-    Forward1 "forward-1" ["right"] "" "forward in time by a reading";
+    Back1 "back-1" ["left"] "" "back in time by a sample";
+    Forward1 "forward-1" ["right"] "" "forward in time by a sample";
     Back60 "back-60" ["[", "shift-left"] "" "back in time by a minute";
     Forward60 "forward-60" ["]", "shift-right"] "" "forward in time by a minute";
     Now "now" ["n"] "" "return to the present";
-    Pause "pause" ["p", "space"] "pause" "hold the screen, or let it go on";
+    Pause "pause" ["p", "space"] "pause" "pause, or go on";
     Faster "faster" ["+", "="] "" "a recording: twice as fast";
     Slower "slower" ["-"] "" "a recording: half as fast";
     Chart(1) "chart-rps" ["1"] "" "chart of requests per second";
     Chart(2) "chart-latency" ["2"] "" "chart of latency percentiles";
     Chart(3) "chart-heat" ["3"] "" "latency heat map: time across, latency up";
     Chart(4) "chart-memory" ["4"] "" "chart of memory, a line for each worker";
-    Chart(5) "chart-queue" ["5"] "" "chart of what waits";
+    Chart(5) "chart-queue" ["5"] "" "chart of the listen queue";
     Chart(6) "chart-utilization" ["6"] "" "chart of utilization";
     Charts "charts" ["0"] "" "charts where there is room, or never";
     Theme "theme" ["t"] "" "other colours: the next theme";

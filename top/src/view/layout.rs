@@ -31,8 +31,8 @@ impl Screen {
     fn draw_into(&mut self, area: Rect, buf: &mut Buffer, targets: &mut Targets) {
         let line = |y| Rect { y, height: 1, ..area };
         let foot = area.bottom() - 1;
-        let concerns = self.concerns();
-        self.identity(concerns.len(), line(area.y), buf);
+        let alerts = self.alerts();
+        self.identity(alerts.len(), line(area.y), buf);
         let mut top = area.y + 1;
         if self.pools.len() > 1 && top < foot {
             self.tabs(line(top), buf, targets);
@@ -41,7 +41,7 @@ impl Screen {
         let room = Rect { y: top, height: header::lines_for(area.height).min(foot.saturating_sub(top + 1)), ..area };
         top += self.header(room, buf);
         let body = Rect { y: top, height: foot.saturating_sub(top), ..area };
-        let marked: Vec<usize> = concerns.iter().filter_map(|concern| concern.worker).collect();
+        let marked: Vec<usize> = alerts.iter().filter_map(|alert| alert.worker).collect();
         self.body(&marked, body, buf, targets);
         if foot > area.y {
             self.foot(line(foot), buf);
@@ -53,28 +53,29 @@ impl Screen {
         match self.selection.overlay {
             Some(Overlay::Help(first)) => overlay::help(&self.keys, first, &self.theme, over, buf),
             Some(Overlay::Columns(cursor)) => overlay::columns(&self.table, cursor, &self.theme, over, buf),
-            Some(Overlay::Attention(first)) => overlay::attention(&concerns, first, &self.theme, over, buf),
+            Some(Overlay::Alerts(first)) => overlay::alerts(&alerts, first, &self.theme, over, buf),
             None => {}
         }
     }
 
     /// The first line, with the time that is shown at its end.
-    fn identity(&self, concerns: usize, area: Rect, buf: &mut Buffer) {
+    fn identity(&self, alerts: usize, area: Rect, buf: &mut Buffer) {
         let reading = self.reading();
         let mut right = Vec::new();
-        if concerns > 0 {
-            right.push(Span::styled(format!("! {concerns} "), self.theme.alarm()));
+        if alerts > 0 {
+            right.push(Span::styled(format!("! {alerts} "), self.theme.alarm()));
         }
         if let Some(speed) = self.playback.speed {
             right.push(Span::styled(format!("recording {speed}x "), self.theme.warning()));
         }
         if let Some(past) = self.playback.past() {
             let back = self.history().latest().map_or(0, |latest| latest.since(past).as_secs());
-            let mut text = if back == 0 { "held ".to_owned() } else { format!("held, {} ago ", format::seconds(back)) };
-            // Of what is long ago not every reading is there.
+            let mut text =
+                if back == 0 { "paused ".to_owned() } else { format!("paused, {} ago ", format::seconds(back)) };
+            // Of what is long ago not every sample is there.
             let step = self.history().spacing(past);
             if reading.is_some_and(|reading| step as f64 >= 2.0 * reading.window.unwrap_or(1.0).max(0.9)) {
-                text += &format!("in steps of {} ", format::seconds(step));
+                text += &format!("samples {} apart ", format::seconds(step));
             }
             right.push(Span::styled(text, self.theme.warning()));
         }
@@ -212,11 +213,15 @@ impl Screen {
         } else if let Some((pool, trouble)) = trouble {
             let since = pool.current.as_ref().map_or(trouble.since, |reading| reading.at);
             let age = format::seconds(self.merged.now.since(since).as_secs());
-            let shown = if pool.current.is_some() { format!("; shown is {age} old") } else { String::new() };
-            let text = format!("{}: {}{shown}; trying again", pool.label, format::one_line(&trouble.message));
+            let shown = if pool.current.is_some() { format!("; the numbers are {age} old") } else { String::new() };
+            let retries = self
+                .playback
+                .interval()
+                .map_or_else(String::new, |interval| format!("; retries every {} s", interval.as_secs_f64()));
+            let text = format!("{}: {}{shown}{retries}", pool.label, format::one_line(&trouble.message));
             Line::styled(text, self.theme.alarm())
         } else if !self.all() && self.pool().is_some_and(|pool| pool.current.is_none()) {
-            Line::styled("waiting for the first answer", self.theme.dim())
+            Line::styled("waiting for the first response", self.theme.dim())
         } else {
             self.hints()
         };

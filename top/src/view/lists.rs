@@ -90,14 +90,14 @@ pub(crate) fn servers(pools: &[Pool], shown: &[Option<&Reading>], theme: &Theme)
     ];
     let row = |(pool, reading): (&Pool, &Option<&Reading>)| {
         let Some(reading) = reading else {
-            let state = if pool.trouble.is_some() { "silent" } else { "waiting" };
+            let state = if pool.trouble.is_some() { "down" } else { "waiting" };
             let mut cells = vec![pool.label.clone(), state.to_owned()];
             cells.resize(titles.len(), "-".to_owned());
             return (cells, theme.alarm());
         };
         let totals = &reading.totals;
         let latency = totals.latency.as_ref().and_then(crate::model::Counts::percentiles);
-        let state = if pool.trouble.is_some() { "silent" } else { "ok" };
+        let state = if pool.trouble.is_some() { "down" } else { "up" };
         let snapshot = &reading.snapshot;
         let cells = vec![
             pool.label.clone(),

@@ -30,6 +30,6 @@ mod theme;
 #[cfg(test)]
 pub(crate) use live::Deliver;
 pub(crate) use live::{Feed, run};
-pub(crate) use playback::Pace;
+pub(crate) use playback::{FAST, Pace};
 pub(crate) use screen::{Screen, Setup};
 pub(crate) use theme::{Colors, PALETTES, Role, Theme, ascii, palette, usual_colors};

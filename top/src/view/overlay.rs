@@ -1,4 +1,4 @@
-//! What lies over the table: help, the choice of columns, the list of what needs attention.
+//! What lies over the table: help, the choice of columns, the list of alerts.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -8,7 +8,7 @@ use ratatui::widgets::{Block, Clear, Widget};
 use super::keys::{Key, Keys};
 use super::table::{Choice, Table};
 use super::theme::Theme;
-use crate::model::Concern;
+use crate::model::Alert;
 use crate::model::columns::COLUMNS;
 
 /// What is open.
@@ -18,8 +18,8 @@ pub(crate) enum Overlay {
     Help(usize),
     /// The columns, with the cursor at one.
     Columns(usize),
-    /// What needs attention, from this line on.
-    Attention(usize),
+    /// The alerts, from this line on.
+    Alerts(usize),
 }
 
 /// Draws a box of at most this width around the lines, the `cursor`'s in sight.
@@ -103,13 +103,13 @@ pub(crate) fn move_column(table: &mut Table, cursor: usize, step: isize) -> usiz
     target
 }
 
-/// What needs attention.
-pub(crate) fn attention(concerns: &[Concern], first: usize, theme: &Theme, area: Rect, buf: &mut Buffer) {
-    let lines: Vec<Line<'_>> = match concerns {
-        [] => vec![Line::raw(" nothing needs attention ")],
-        _ => concerns.iter().map(|concern| Line::styled(format!(" {} ", concern.text), theme.warning())).collect(),
+/// The alerts.
+pub(crate) fn alerts(alerts: &[Alert], first: usize, theme: &Theme, area: Rect, buf: &mut Buffer) {
+    let lines: Vec<Line<'_>> = match alerts {
+        [] => vec![Line::raw(" no alerts ")],
+        _ => alerts.iter().map(|alert| Line::styled(format!(" {} ", alert.text), theme.warning())).collect(),
     };
     let width = lines.iter().map(Line::width).max().unwrap_or(0) + 2;
     let width = u16::try_from(width).unwrap_or(u16::MAX);
-    boxed("attention", &lines, first, width.max(30), theme, area, buf);
+    boxed("alerts", &lines, first, width.max(30), theme, area, buf);
 }

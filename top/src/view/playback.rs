@@ -1,7 +1,12 @@
 //! When what is shown was, the present or a moment of the past; and how fast samples come.
 
+use std::time::Duration;
+
 use crate::model::Reading;
 use crate::source::Monotonic;
+
+/// The poll interval of a fast screen.
+pub(crate) const FAST: Duration = Duration::from_millis(100);
 
 /// How fast samples are to come.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,6 +31,8 @@ pub(super) struct Paused {
 /// What the keys of time have made.
 #[derive(Debug, Default)]
 pub(super) struct Playback {
+    /// As the command line says.
+    interval: Option<Duration>,
     /// Samples come ten times a second.
     pub(super) fast: bool,
     /// Of a recording: how many times as fast as it was.
@@ -37,9 +44,15 @@ pub(super) struct Playback {
 }
 
 impl Playback {
-    /// A recording, when `replay`, or servers.
-    pub(super) fn new(replay: bool) -> Self {
-        Self { speed: replay.then_some(1.0), ..Self::default() }
+    /// Servers that are polled so often, or a recording.
+    pub(super) fn new(interval: Option<Duration>) -> Self {
+        let speed = if interval.is_none() { Some(1.0) } else { None };
+        Self { interval, speed, ..Self::default() }
+    }
+
+    /// How often servers are polled now; `None` for a recording.
+    pub(super) fn interval(&self) -> Option<Duration> {
+        self.interval.map(|interval| if self.fast { FAST.min(interval) } else { interval })
     }
 
     pub(super) fn pace(&self) -> Pace {

@@ -1,6 +1,8 @@
 //! The whole screen: the servers that are watched, and what is shown of them. What keys and clicks change is in `actions`,
 //! how it is laid out in `layout`.
 
+use std::time::Duration;
+
 use jiff::tz::TimeZone;
 
 use super::charts::Charts;
@@ -13,7 +15,7 @@ use super::targets::Targets;
 use super::theme::Theme;
 use crate::format;
 use crate::model::columns::{Column, Context};
-use crate::model::{Concern, History, Pool, Reading, Thresholds, Totals, concerns};
+use crate::model::{Alert, History, Pool, Reading, Thresholds, Totals, alerts};
 use crate::source::{Sample, ServerMicros};
 
 /// How a screen is set up; the configuration file fills it.
@@ -25,14 +27,14 @@ pub(crate) struct Setup {
     pub(crate) zone: TimeZone,
     /// The keys in force.
     pub(crate) keys: Keys,
-    /// When something needs attention.
+    /// When there are alerts.
     pub(crate) thresholds: Thresholds,
     /// The columns and their order; `None` for the usual ones.
     pub(crate) columns: Option<Vec<&'static Column>>,
     /// What the table is sorted by; `None` for the usual.
     pub(crate) sort: Option<&'static Column>,
-    /// The samples come from a recording.
-    pub(crate) replay: bool,
+    /// The poll interval; `None` for a recording.
+    pub(crate) interval: Option<Duration>,
 }
 
 /// All that is shown, and the state that keys change.
@@ -77,7 +79,7 @@ impl Screen {
             merged: Merged::default(),
             selection: Selection::default(),
             table,
-            playback: Playback::new(setup.replay),
+            playback: Playback::new(setup.interval),
             charts: Charts::default(),
             theme: setup.theme,
             theme_told: false,
@@ -163,20 +165,20 @@ impl Screen {
         Context { requests: reading.totals.requests, now: reading.clock.seconds(), zone: self.zone.clone() }
     }
 
-    /// What needs attention in what is shown.
-    pub(super) fn concerns(&self) -> Vec<Concern> {
+    /// The alerts of what is shown.
+    pub(super) fn alerts(&self) -> Vec<Alert> {
         let of = |server: usize| {
             let (Some(pool), Some(reading)) = (self.pools.get(server), self.reading_of(server)) else {
                 return Vec::new();
             };
-            concerns(reading, &pool.history, &self.thresholds)
+            alerts(reading, &pool.history, &self.thresholds)
         };
         match self.server_shown() {
             Some(server) => of(server),
             None => (0..self.pools.len())
                 .flat_map(|server| {
                     let label = &self.pools[server].label;
-                    of(server).into_iter().map(move |c| Concern { text: format!("{label}: {}", c.text), ..c })
+                    of(server).into_iter().map(move |c| Alert { text: format!("{label}: {}", c.text), ..c })
                 })
                 .collect(),
         }

@@ -55,9 +55,9 @@ fn screen(text: &str) -> Screen {
     let mut screen = Screen::new(pools, setup());
     let documents = [
         serde_json::to_vec(&rwsgi(2, 3)).unwrap(),
-        fixture("stats-busy_cheap"),
-        fixture("stats-emperor"),
-        fixture("stats-spoolers"),
+        fixture("uwsgi-busy-cheap"),
+        fixture("uwsgi-emperor"),
+        fixture("uwsgi-spoolers"),
     ];
     for (target, document) in documents.into_iter().enumerate() {
         screen.ingest(Sample { target, ..answered(2, replaced(&document, text)) });
@@ -94,7 +94,7 @@ fn what_a_server_sends_never_reaches_the_terminal_raw() {
         &[Action::Cores],
         &[Action::Down, Action::Detail],
         &[Action::Down, Action::Detail, Action::Last],
-        &[Action::Attention],
+        &[Action::Alerts],
         &[Action::Chart(4)],
     ];
     let hidden = |c: char| {

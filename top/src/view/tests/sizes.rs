@@ -36,8 +36,8 @@ const LOOKS: [&[Action]; 25] = [
     &[Action::Help, Action::Last],
     &[Action::Columns],
     &[Action::Columns, Action::Last],
-    &[Action::Attention],
-    &[Action::Attention, Action::Last],
+    &[Action::Alerts],
+    &[Action::Alerts, Action::Last],
 ];
 
 /// An rwsgi with many workers, a uWSGI, one with spoolers, an emperor, one that went away, and one that never answered.
@@ -47,7 +47,7 @@ fn servers() -> Screen {
     for second in 1..=80 {
         let workers = if second % 2 == 0 { 40 } else { 41 };
         let documents = [serde_json::to_vec(&rwsgi(second, workers)).unwrap()];
-        let others = ["stats-busy_cheap", "stats-spoolers", "stats-emperor", "stats-four_workers_two_threads"];
+        let others = ["uwsgi-busy-cheap", "uwsgi-spoolers", "uwsgi-emperor", "uwsgi-four-workers-two-threads"];
         let documents = documents.into_iter().chain(others.map(fixture)).enumerate();
         for (target, document) in documents.filter(|(target, _)| *target == 0 || second < 4) {
             screen.ingest(Sample { target, ..answered(second, document) });

@@ -1,4 +1,4 @@
-//! What deserves attention: one list, from one reading and what came before it, against thresholds.
+//! Alerts: one list, from one reading and what came before it, against thresholds.
 
 use std::time::Duration;
 
@@ -43,17 +43,17 @@ impl Default for Thresholds {
 /// A percentile of fewer requests than this says nothing of a worker.
 const ENOUGH: f64 = 20.0;
 
-/// Something that deserves attention.
+/// Something that deserves a look.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Concern {
+pub(crate) struct Alert {
     /// The worker (its place) that it is about; `None` when it is the server.
     pub(crate) worker: Option<usize>,
     /// What it is, in a line.
     pub(crate) text: String,
 }
 
-/// Everything that deserves attention now.
-pub(crate) fn concerns(reading: &Reading, history: &History, thresholds: &Thresholds) -> Vec<Concern> {
+/// All alerts of a moment.
+pub(crate) fn alerts(reading: &Reading, history: &History, thresholds: &Thresholds) -> Vec<Alert> {
     let mut found = Vec::new();
     queue(reading, thresholds, &mut found);
     errors(reading, history, thresholds, &mut found);
@@ -61,7 +61,7 @@ pub(crate) fn concerns(reading: &Reading, history: &History, thresholds: &Thresh
     let median = median_p95(reading);
     for (place, (worker, rates)) in reading.snapshot.workers.iter().zip(&reading.workers).enumerate() {
         let mut add = |text: String| {
-            found.push(Concern { worker: Some(place), text: format!("worker {}: {text}", worker.id) });
+            found.push(Alert { worker: Some(place), text: format!("worker {}: {text}", worker.id) });
         };
         for (name, bytes, limit) in
             [("RSS", worker.rss, limits.reload_on_rss), ("VSZ", worker.vsz, limits.reload_on_as)]
@@ -96,16 +96,16 @@ pub(crate) fn concerns(reading: &Reading, history: &History, thresholds: &Thresh
     found
 }
 
-fn queue(reading: &Reading, thresholds: &Thresholds, found: &mut Vec<Concern>) {
+fn queue(reading: &Reading, thresholds: &Thresholds, found: &mut Vec<Alert>) {
     let totals = &reading.totals;
     if totals.queue_capacity > 0 && totals.queue as f64 >= totals.queue_capacity as f64 * thresholds.queue {
         let text = format!("the queue holds {} of {}", totals.queue, totals.queue_capacity);
-        found.push(Concern { worker: None, text });
+        found.push(Alert { worker: None, text });
     }
 }
 
 /// The last minute's share of requests that raised, against the five minutes before.
-fn errors(reading: &Reading, history: &History, thresholds: &Thresholds, found: &mut Vec<Concern>) {
+fn errors(reading: &Reading, history: &History, thresholds: &Thresholds, found: &mut Vec<Alert>) {
     let share = |from: Monotonic, to: Monotonic| {
         let points =
             history.points().iter().rev().skip_while(|point| point.at > to).take_while(|point| point.at > from);
@@ -127,7 +127,7 @@ fn errors(reading: &Reading, history: &History, thresholds: &Thresholds, found: 
             format::percent(last),
             format::percent(before)
         );
-        found.push(Concern { worker: None, text });
+        found.push(Alert { worker: None, text });
     }
 }
 
@@ -161,8 +161,8 @@ mod tests {
             ..Reading::default()
         };
         change(&mut reading);
-        let found = concerns(&reading, &History::default(), &Thresholds::default());
-        found.into_iter().map(|concern| concern.text).collect()
+        let found = alerts(&reading, &History::default(), &Thresholds::default());
+        found.into_iter().map(|alert| alert.text).collect()
     }
 
     #[test]
@@ -215,7 +215,7 @@ mod tests {
                 });
             }
             let now = Reading { at: Monotonic::from_micros(399_000_000), ..Reading::default() };
-            concerns(&now, &history, &Thresholds::default()).len()
+            alerts(&now, &history, &Thresholds::default()).len()
         };
         assert_eq!(told(|second| if second > 350 { 5.0 } else { 0.0 }), 1);
         assert_eq!(told(|_| 5.0), 0);
