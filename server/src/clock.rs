@@ -37,6 +37,12 @@ impl MonotonicNanos {
         self.0
     }
 
+    /// The moment in µs, as systemd wants it.
+    #[must_use]
+    pub const fn as_micros(self) -> u64 {
+        self.0 / 1_000
+    }
+
     /// How long after `earlier` this is, ns; 0 when it is not later. For counters: it spares a `Duration`'s division.
     #[must_use]
     #[inline]
@@ -71,7 +77,7 @@ impl UnixMicros {
     /// Now, by the system's clock: it may jump when that is set.
     #[must_use]
     pub fn now() -> Self {
-        Self(unix_micros())
+        Self(nanoseconds(read(ClockId::CLOCK_REALTIME)) / 1_000)
     }
 
     /// A moment as it was stored.
@@ -141,12 +147,6 @@ pub fn thread_time() -> Duration {
 #[inline]
 pub fn monotonic() -> u64 {
     nanoseconds(read(ClockId::CLOCK_MONOTONIC))
-}
-
-/// Unix time in µs, by the system's clock: it may jump when that is set.
-#[must_use]
-pub fn unix_micros() -> u64 {
-    nanoseconds(read(ClockId::CLOCK_REALTIME)) / 1_000
 }
 
 #[inline]

@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 
 use super::work::{End, Work};
 use crate::api::spool;
-use crate::clock::{self, MonotonicNanos};
+use crate::clock::{MonotonicNanos, UnixMicros};
 use crate::config;
 use crate::spooler::claim::{Claim, Taken, take};
 use crate::spooler::index::{Index, Moment};
@@ -202,5 +202,5 @@ fn wait(end: &End, news: BorrowedFd<'_>, timeout: Duration) -> anyhow::Result<()
 }
 
 fn now() -> Moment {
-    clock::unix_micros() * 1_000
+    UnixMicros::now().as_micros() * 1_000
 }

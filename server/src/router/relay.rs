@@ -62,12 +62,12 @@ impl Router<'_> {
         let Some(link) = self.links.get_mut(key) else { return Relayed::Nothing };
         if let Some(Wanted::By(client)) = link.dispatched.front().map(|dispatched| dispatched.wanted)
             && let Some(client) = self.clients.get_mut(client)
-            && client.unsent.spills()
+            && !client.unsent.is_empty()
         {
             if client.unsent.is_full() {
                 return Relayed::Nothing;
             }
-            if self.disk_left == 0 && link.readable {
+            if self.disk_left == 0 && link.readable && client.unsent.spills() {
                 self.turn_again_link(key);
                 return Relayed::Nothing;
             }

@@ -3,8 +3,8 @@
 
 mod board;
 pub(crate) mod cache;
-mod memory;
 mod mutex;
+mod parts;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 

@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
 use super::job::new_name;
-use crate::stats::clock;
+use crate::clock::UnixMicros;
 
 /// How the name begins that a file has until it is a job.
 pub(super) const UNFINISHED: &str = ".new_";
@@ -42,7 +42,7 @@ pub(crate) fn write(directory: &Path, order: &Order<'_>) -> io::Result<PathBuf> 
     let count = COUNT.fetch_add(1, Relaxed) + 1;
     // Machines that share a directory may have the same name.
     let random = RandomState::new().hash_one(count) as u32;
-    let name = new_name(&host, std::process::id() as i32, count, random, clock::unix_micros());
+    let name = new_name(&host, std::process::id() as i32, count, random, UnixMicros::now().as_micros());
     let room = match order.priority {
         None => directory.to_owned(),
         Some(priority) => numbered(directory, priority)?,

@@ -52,7 +52,7 @@ pub struct SocketView<'a> {
 pub struct Taken {
     /// The stats document.
     pub snapshot: Snapshot,
-    /// Worker processes whose counts are left out of it, because they cannot be true. Each process is told once.
+    /// Worker processes of which counts are left out of it, because they cannot be true.
     pub corrupt: Vec<CorruptWorker>,
 }
 

@@ -14,7 +14,7 @@ use super::connection::{Connection, Wait};
 use super::harakiri;
 use super::kind::Kind;
 use super::state::{TOKEN_LISTENER, TOKEN_LIVENESS, TOKEN_STOP, Worker};
-use crate::clock::{self, MonotonicNanos};
+use crate::clock::{self, MonotonicNanos, UnixMicros};
 use crate::ids::ThreadIndex;
 use crate::io::receive::has_unread;
 use crate::protocol::SocketProtocol;
@@ -184,7 +184,7 @@ impl WorkerThread {
         let second = self.now / 250_000_000;
         if second != self.unix_second {
             self.unix_second = second;
-            self.gateway.set_time(clock::unix_micros() / 1_000_000);
+            self.gateway.set_time(UnixMicros::now().as_secs());
         }
     }
 
