@@ -136,7 +136,7 @@ const JOINED: usize = 8;
 /// Text from a server made safe for one line of a terminal or a file: control characters become spaces, characters that
 /// hide, or turn what stands beside them, become U+FFFD, heaps of accents and long texts are cut.
 pub(crate) fn one_line(text: &str) -> String {
-    if text.len() <= LONGEST && text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+    if is_plain_line(text) {
         return text.to_owned();
     }
     let mut line = String::with_capacity(text.len().min(LONGEST));
@@ -152,6 +152,11 @@ pub(crate) fn one_line(text: &str) -> String {
         }
     }
     line
+}
+
+/// Whether [`one_line`] leaves a text as it is, as far as that is seen at a glance.
+pub(crate) fn is_plain_line(text: &str) -> bool {
+    text.len() <= LONGEST && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
 /// What is shown of a character.

@@ -421,13 +421,23 @@ fn the_last_sample_of_a_run_is_recorded() {
 #[test]
 fn a_recording_that_cannot_be_written_is_told_at_once() {
     let server = Server::start(counting);
-    let options = ["-f", "0.05", "--for", "60s", "--assert", "requests > 0", "--record", "/dev/full"];
-    let mut rtop = start(&[&[server.address.as_str()], &options[..]].concat());
+    let output = rtop(&[&server.address, "-n", "2", "--record", "/dev/full"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("No space left"), "{}", text(&output.stderr));
+    // The disk is full only later: a file may have a kilobyte.
+    let recording = Scratch::new("full.rtop");
+    let (program, path) = (env!("CARGO_BIN_EXE_rtop"), recording.path());
+    let rtop = format!("exec {program} {} -f 0.05 --for 60s --assert 'requests > 0' --record {path}", server.address);
+    let limited = format!("trap '' XFSZ; ulimit -f 1; {rtop}");
+    let mut limited = Command::new("bash").args(["-c", &limited]).stderr(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
-    std::io::BufReader::new(rtop.stderr.take().unwrap()).read_line(&mut line).unwrap();
-    rtop.kill().unwrap();
-    rtop.wait().unwrap();
-    assert!(line.contains("/dev/full") && line.contains("No space left"), "{line}");
+    std::io::BufReader::new(limited.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    limited.kill().unwrap();
+    limited.wait().unwrap();
+    assert!(
+        line.contains(path) && line.contains("File too large") && line.contains("nothing more is recorded"),
+        "{line}"
+    );
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! Nothing here draws, and nothing here opens a socket: a model is fed [`Sample`](crate::source::Sample)s and asked.
 
 mod alerts;
+mod clean;
 pub(crate) mod columns;
 mod history;
 mod latency;

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use rwsgi_stats::{Snapshot, Worker};
 
+use super::clean::clean;
 use super::reading::digest;
 use super::{Counts, History, MemoryPoint, MemoryTrack, Rates, Reading, Totals};
+use crate::format;
 use crate::source::{LocalMicros, Monotonic, Sample, ServerMicros};
 
 /// For how long a start is counted.
@@ -15,7 +17,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// What is known of one server.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    /// The target as it was typed.
+    /// The target as it was typed, or as a recording calls it.
     pub(crate) label: String,
     /// The machine it runs on, as far as the address tells.
     pub(crate) node: Option<String>,
@@ -97,8 +99,8 @@ impl Pool {
     /// A server of which nothing is known yet.
     pub(crate) fn new(label: String, node: Option<String>) -> Self {
         Self {
-            label,
-            node,
+            label: format::one_line(&label),
+            node: node.map(|node| format::one_line(&node)),
             current: None,
             trouble: None,
             restarts: 0,
@@ -139,6 +141,7 @@ impl Pool {
     fn advance(&mut self, mut snapshot: Snapshot, at: Monotonic, local: LocalMicros) {
         let clock = ServerMicros::of(&snapshot, local);
         digest(&mut snapshot, clock);
+        clean(&mut snapshot);
         let mut totals = Totals::of(&snapshot);
         let continues = self.before.take_if(|before| before.is_continued_by(&snapshot, &totals));
         if self.before.take().is_some() {

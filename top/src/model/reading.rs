@@ -239,7 +239,9 @@ impl Totals {
 
 /// Takes out of a document what is not kept, and puts the request in progress where `rwsgi` has it, for uWSGI too.
 pub(crate) fn digest(snapshot: &mut Snapshot, now: ServerMicros) {
-    snapshot.locks = Vec::new();
+    // Nothing shows them.
+    (snapshot.locks, snapshot.caches, snapshot.crons, snapshot.timers) = Default::default();
+    snapshot.metrics.clear();
     // An emperor lists a vassal that never came up here alone; one that died, at both places.
     for Blacklisted { id, attempt, first_attempt } in std::mem::take(&mut snapshot.blacklist) {
         if !snapshot.vassals.iter().any(|vassal| vassal.id == id) {

@@ -19,7 +19,6 @@ use super::judge::{Judge, Phases};
 use super::lines::{csv_header, csv_rows, json_line};
 use super::verdict::Verdict;
 use super::window::{Steps, Window};
-use crate::format;
 use crate::model::Pool;
 use crate::source::{Clock, EndedBy, Ending, Entry, Recorder, RecordingError, Run, Sample};
 
@@ -103,7 +102,7 @@ pub(crate) fn watch(
     for signal in [SIGINT, SIGTERM] {
         flag::register_usize(signal, Arc::clone(&signals), signal as usize).context("cannot watch for signals")?;
     }
-    let mut watch = Watch::new(plan, pools, run.interval.unwrap_or_default(), record)?;
+    let mut watch = Watch::new(plan, pools, run, record)?;
     let why = watch.until_the_end(samples, &signals)?;
     let by = match plan.end {
         End::Count(_) => EndedBy::Count,
@@ -130,7 +129,9 @@ pub(crate) fn watch(
 /// # Errors
 /// When output cannot be written.
 pub(crate) fn replay(plan: &Plan, pools: &mut [Pool], entries: &Receiver<Entry>) -> anyhow::Result<u8> {
-    let mut watch = Watch::new(plan, pools, Duration::ZERO, None)?;
+    // Which run it is of, it says itself.
+    let run = Run { interval: Some(Duration::ZERO), targets: Vec::new() };
+    let mut watch = Watch::new(plan, pools, &run, None)?;
     watch.until_the_end(entries, &AtomicUsize::new(0))?;
     let ending = watch.ending.take();
     let counted = watch.pools.iter().filter_map(|pool| pool.current.as_ref()).map(|reading| reading.at).max();
@@ -164,6 +165,8 @@ struct Watch<'a> {
     pools: &'a mut [Pool],
     judge: Judge,
     recorder: Option<Recorder>,
+    /// By server: its name in a recording, as it was typed.
+    names: &'a [String],
     /// By server: what its next line tells of.
     lines: Vec<(Steps, Window)>,
     /// By server: how many samples are still wanted.
@@ -179,14 +182,9 @@ struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    fn new(
-        plan: &'a Plan,
-        pools: &'a mut [Pool],
-        interval: Duration,
-        recorder: Option<Recorder>,
-    ) -> anyhow::Result<Self> {
+    fn new(plan: &'a Plan, pools: &'a mut [Pool], run: &'a Run, recorder: Option<Recorder>) -> anyhow::Result<Self> {
         let labels = pools.iter().map(|pool| pool.label.clone());
-        let judge = Judge::new(&plan.assertions, &plan.baseline, labels, plan.phases, interval);
+        let judge = Judge::new(&plan.assertions, &plan.baseline, labels, plan.phases, run.interval.unwrap_or_default());
         let mut lines = Vec::new();
         lines.resize_with(pools.len(), Default::default);
         let left = if let End::Count(count) = plan.end { count } else { u64::MAX };
@@ -194,6 +192,7 @@ impl<'a> Watch<'a> {
             plan,
             judge,
             recorder,
+            names: &run.targets,
             lines,
             left: vec![left; pools.len()],
             printed: 0,
@@ -274,12 +273,11 @@ impl<'a> Watch<'a> {
     /// Takes a sample in, records it and prints it.
     fn take(&mut self, sample: Sample) -> anyhow::Result<()> {
         let target = sample.target;
-        let Some(pool) = self.pools.get_mut(target).filter(|_| self.left.get(target).is_some_and(|left| *left > 0))
-        else {
+        if self.left.get(target).is_none_or(|left| *left == 0) {
             return Ok(());
-        };
-        if let Some(recorder) = &mut self.recorder {
-            let written = recorder.sample(&pool.label, &sample);
+        }
+        if let (Some(recorder), Some(name)) = (&mut self.recorder, self.names.get(target)) {
+            let written = recorder.sample(name, &sample);
             self.recorded(written);
         }
         let Some(pool) = self.pools.get_mut(target) else { return Ok(()) };
@@ -291,7 +289,7 @@ impl<'a> Watch<'a> {
             self.judge.failed(target, &trouble.message);
             // Said once; a server that is away for an hour does not fill the log.
             if quiet.is_none_or(|before| before.message != trouble.message) {
-                writeln!(io::stderr(), "rtop: {}: {}", format::one_line(&pool.label), trouble.message)?;
+                writeln!(io::stderr(), "rtop: {}: {}", pool.label, trouble.message)?;
             }
             self.left[target] = self.left[target].saturating_sub(1);
             return Ok(());

@@ -304,14 +304,22 @@ fn levels(reading: &Reading, step: &mut Step) {
     if let Some(rss) = rss {
         window.rss_max = Told::of(Some(rss).filter(|rss| *rss > 0));
         window.rss_sum = Told::of(Some(totals.rss).filter(|rss| *rss > 0));
-        window.pss_sum = Told::of(totals.pss);
+        window.pss_sum = match totals.pss {
+            Some(pss) => Told::Yes(pss),
+            // Pages are counted less often than documents are asked for: 0 is a process whose are not yet.
+            None if running().all(|worker| worker.pss.is_some()) => Told::Unseen,
+            None => Told::No,
+        };
     }
     window.queue_max = Told::Yes(totals.queue);
     window.workers_min = Told::Yes(running().count() as u64);
     for ((_, window), worker) in step.workers.iter_mut().zip(workers).filter(|(_, worker)| worker.pid > 0) {
         window.rss_max = Told::of(Some(worker.rss).filter(|rss| *rss > 0));
         window.rss_sum = window.rss_max.clone();
-        window.pss_sum = Told::of(worker.pss);
+        window.pss_sum = match worker.pss {
+            Some(0) => Told::Unseen,
+            told => Told::of(told),
+        };
     }
 }
 
@@ -353,4 +361,49 @@ impl Span {
 /// How long a run was, as text.
 pub(crate) fn offset(time: Duration) -> String {
     format!("+{:.1}s", time.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::{Sample, parse};
+
+    /// The window of these documents, one a second.
+    fn window(documents: &[&str]) -> Window {
+        let (mut pool, mut steps, mut window) = (Pool::new("web1".into(), None), Steps::default(), Window::default());
+        for (second, document) in (0u64..).zip(documents) {
+            let (at, taken) = (Monotonic::from_micros(second * 1_000_000), LocalMicros(second));
+            let document = format!("{{\"version\":\"1\",\"pid\":7,\"workers\":[{document}]}}");
+            pool.ingest(Sample { target: 0, at, taken, outcome: parse(document.into_bytes()) });
+            window.then(&steps.step(&pool, taken).unwrap().whole);
+        }
+        window
+    }
+
+    #[test]
+    fn memory_that_is_not_known_yet_is_not_taken_for_memory_that_is_never_told() {
+        let worker = |pss: &str| format!("{{\"id\":1,\"pid\":8,\"rss\":9000{pss}}}");
+        let (not_yet, known) = (worker(",\"pss\":0"), worker(",\"pss\":5000"));
+        assert_eq!(window(&[&not_yet, &known, &not_yet]).pss_sum, Told::Yes(5_000));
+        assert_eq!(window(&[&not_yet]).pss_sum, Told::Unseen);
+        assert_eq!(window(&[&worker(""), &worker("")]).pss_sum, Told::No);
+        let cheap = "{\"id\":1}";
+        assert_eq!(window(&[cheap, &worker(""), cheap]).rss_max, Told::Yes(9_000));
+        assert_eq!(window(&[&known, "{\"id\":1,\"pid\":8}"]).rss_max, Told::No, "it was told once only");
+    }
+
+    #[test]
+    fn a_window_is_the_same_however_its_steps_are_put_together() {
+        let worker = |requests: u64| format!("{{\"id\":1,\"pid\":8,\"rss\":9000,\"requests\":{requests}}}");
+        let documents: Vec<String> = [5, 9, 30, 31].map(worker).into();
+        let documents: Vec<&str> = documents.iter().map(String::as_str).collect();
+        let whole = window(&documents);
+        assert_eq!((whole.requests, whole.samples, whole.seconds), (26, 3, 3.0));
+        let mut parts = window(&documents[..2]);
+        parts.then(&window(&documents[1..]));
+        assert_eq!(parts, whole);
+        // Another server in the same time.
+        parts.beside(&whole);
+        assert_eq!((parts.requests, parts.seconds), (52, 3.0));
+    }
 }

@@ -20,12 +20,15 @@ pub(crate) use recording::{EndedBy, Ending, Entry, Recorder, Recording, Recordin
 pub(crate) use target::Target;
 
 use std::borrow::Cow;
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rwsgi_stats::Snapshot;
 use thiserror::Error;
+
+use crate::format;
 
 /// One attempt to read one server.
 #[derive(Debug)]
@@ -95,6 +98,18 @@ pub(crate) enum SourceError {
     TooLarge(usize),
 }
 
+impl SourceError {
+    /// What is wrong with an answer; the words may be the answer's own.
+    pub(crate) fn not_stats(why: &dyn fmt::Display) -> Self {
+        Self::NotStats(format::one_line(&why.to_string()))
+    }
+
+    /// What a recording says of an attempt that failed.
+    pub(crate) fn recorded(why: &str) -> Self {
+        Self::Recorded(format::one_line(why))
+    }
+}
+
 /// Understands a document.
 ///
 /// # Errors
@@ -105,9 +120,8 @@ pub(crate) fn parse(raw: Vec<u8>) -> Result<Document, SourceError> {
     }
     // uWSGI copies request variables as the client sent them, whatever their encoding.
     let text = str::from_utf8(&raw).map_or_else(|_| String::from_utf8_lossy(&raw), Cow::Borrowed);
-    let snapshot: Snapshot = serde_json::from_str(&text).map_err(|error| {
-        if error.is_eof() { SourceError::Half(raw.len()) } else { SourceError::NotStats(error.to_string()) }
-    })?;
+    let snapshot: Snapshot = serde_json::from_str(&text)
+        .map_err(|error| if error.is_eof() { SourceError::Half(raw.len()) } else { SourceError::not_stats(&error) })?;
     if snapshot.version.is_empty() && snapshot.pid == 0 && snapshot.workers.is_empty() {
         return Err(SourceError::NotStats("it has neither 'version' nor 'pid' nor 'workers'".to_owned()));
     }

@@ -34,7 +34,7 @@ impl Player {
                         // Nothing tells whose sample it was: it is said of every server, until its next sample.
                         let (at, taken) = before.unwrap_or_default();
                         let lost = |target| {
-                            let outcome = Err(SourceError::Recorded(damage.to_string()));
+                            let outcome = Err(SourceError::recorded(&damage.to_string()));
                             deliver(Some(Sample { target, at, taken, outcome }))
                         };
                         if !(0..targets).all(lost) {

@@ -13,7 +13,6 @@ use super::selection::Selection;
 use super::table::{Choice, Table};
 use super::targets::Targets;
 use super::theme::Theme;
-use crate::format;
 use crate::model::columns::{Column, Context};
 use crate::model::{Alert, History, Pool, Reading, Thresholds, Totals, alerts};
 use crate::source::{Sample, ServerMicros};
@@ -60,11 +59,7 @@ pub(crate) struct Screen {
 
 impl Screen {
     /// A screen that waits for its first samples.
-    pub(crate) fn new(mut pools: Vec<Pool>, setup: Setup) -> Self {
-        for pool in &mut pools {
-            // A recording names its servers as it likes.
-            pool.label = format::one_line(&pool.label);
-        }
+    pub(crate) fn new(pools: Vec<Pool>, setup: Setup) -> Self {
         let mut table = Table::default();
         if let Some(columns) = setup.columns {
             // What is not named can still be chosen.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use flate2::bufread::GzDecoder;
 
 use super::{Damage, EndedBy, Ending, Entry, FORMAT, Line, RecordingError, Run};
+use crate::format;
 use crate::source::{LocalMicros, Monotonic, Sample, SourceError, parse};
 
 /// How a gzip member begins, with the only compression that there is.
@@ -150,7 +151,7 @@ impl Recording {
     }
 
     fn damage(&self, offset: u64, what: &dyn fmt::Display) -> Damage {
-        Damage { offset, lines: self.lines, what: what.to_string() }
+        Damage { offset, lines: self.lines, what: format::one_line(&what.to_string()) }
     }
 
     /// Goes on where the next whole member begins that follows the damaged one at `start`.
@@ -211,7 +212,7 @@ impl Recording {
         self.last = Some((at, taken));
         let outcome = match (line.document, line.error) {
             (Some(document), _) => parse(document.get().as_bytes().to_vec()),
-            (None, error) => Err(SourceError::Recorded(error.unwrap_or_default())),
+            (None, error) => Err(SourceError::recorded(&error.unwrap_or_default())),
         };
         Ok(Entry::Sample(Sample { target: self.place_of(target), at, taken, outcome }))
     }
@@ -256,7 +257,9 @@ impl Recording {
                 Some(Entry::Run(Run { interval: None, targets: Vec::new() }))
             }
             Ok(entry) => Some(entry),
-            Err(what) => Some(Entry::Damage(Damage { offset: start, lines: self.lines - 1, what })),
+            Err(what) => {
+                Some(Entry::Damage(Damage { offset: start, lines: self.lines - 1, what: format::one_line(&what) }))
+            }
         }
     }
 }
