@@ -49,6 +49,14 @@ def test_a_scoreboard_full_of_garbage_costs_the_workers_that_are_named_and_not_t
     assert processes.alive(server.pid)
 
 
+def test_harakiri_sees_garbage_although_nobody_asks_for_stats(serve, address):
+    server = serve("--http-socket", address, "--wsgi-file", "spoiler.py", "--harakiri", 1)
+    before = serves(server, address)
+    http.get(address, "/?fill=rwsgi-scoreboard&seed=0")
+    server.logged(rf"worker 1 \(pid {before}\): its part of the shared memory is corrupt")
+    until(lambda: serves(server, address) != before, "another process serves", context=server.log)
+
+
 @pytest.mark.parametrize("name", ["rwsgi-scoreboard", "rwsgi-board", "rwsgi-cache"])
 @pytest.mark.parametrize("size", [0, 1 << 30])
 def test_shared_memory_keeps_its_size_whatever_a_worker_does(serve, address, stats_at, name, size):

@@ -20,7 +20,7 @@ impl MonotonicNanos {
     #[must_use]
     #[inline]
     pub fn now() -> Self {
-        Self(monotonic())
+        Self(nanoseconds(read(ClockId::CLOCK_MONOTONIC)))
     }
 
     /// A moment as it was stored.
@@ -37,11 +37,24 @@ impl MonotonicNanos {
         self.0
     }
 
+    /// The moment in µs, as systemd wants it.
+    #[must_use]
+    pub const fn as_micros(self) -> u64 {
+        self.0 / 1_000
+    }
+
     /// How long after `earlier` this is, ns; 0 when it is not later. For counters: it spares a `Duration`'s division.
     #[must_use]
     #[inline]
     pub const fn nanos_since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
+    }
+
+    /// The moment so many ns later; the last one that can be told when there is none.
+    #[must_use]
+    #[inline]
+    pub const fn after_nanos(self, nanoseconds: u64) -> Self {
+        Self(self.0.saturating_add(nanoseconds))
     }
 
     /// How long after `earlier` this is; zero when it is not later.
@@ -57,7 +70,7 @@ impl Add<Duration> for MonotonicNanos {
 
     /// The moment that much later; the last one that can be told when there is none.
     fn add(self, later: Duration) -> Self {
-        Self(self.0.saturating_add(to_nanoseconds(later)))
+        self.after_nanos(later.as_nanos().try_into().unwrap_or(u64::MAX))
     }
 }
 
@@ -71,7 +84,7 @@ impl UnixMicros {
     /// Now, by the system's clock: it may jump when that is set.
     #[must_use]
     pub fn now() -> Self {
-        Self(unix_micros())
+        Self(nanoseconds(read(ClockId::CLOCK_REALTIME)) / 1_000)
     }
 
     /// A moment as it was stored.
@@ -90,6 +103,13 @@ impl UnixMicros {
     #[must_use]
     pub const fn as_secs(self) -> u64 {
         self.0 / 1_000_000
+    }
+
+    /// The moment so many ns later; the last one that can be told when there is none.
+    #[must_use]
+    #[inline]
+    pub const fn after_nanos(self, nanoseconds: u64) -> Self {
+        Self(self.0.saturating_add(nanoseconds))
     }
 
     /// How long after `earlier` this is; zero when it is not later.
@@ -136,19 +156,6 @@ pub fn thread_time() -> Duration {
     read(ClockId::CLOCK_THREAD_CPUTIME_ID).into()
 }
 
-/// `CLOCK_MONOTONIC` in ns.
-#[must_use]
-#[inline]
-pub fn monotonic() -> u64 {
-    nanoseconds(read(ClockId::CLOCK_MONOTONIC))
-}
-
-/// Unix time in µs, by the system's clock: it may jump when that is set.
-#[must_use]
-pub fn unix_micros() -> u64 {
-    nanoseconds(read(ClockId::CLOCK_REALTIME)) / 1_000
-}
-
 #[inline]
 fn read(clock: ClockId) -> TimeSpec {
     // These clocks exist on every Linux, so that there is no error to report.
@@ -158,10 +165,6 @@ fn read(clock: ClockId) -> TimeSpec {
 #[inline]
 fn nanoseconds(time: TimeSpec) -> u64 {
     time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64
-}
-
-fn to_nanoseconds(duration: Duration) -> u64 {
-    duration.as_nanos().try_into().unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

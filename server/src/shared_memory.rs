@@ -11,7 +11,6 @@ use std::ffi::CStr;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::AtomicU64;
 
 use memmap2::{MmapOptions, MmapRaw};
 use nix::errno::Errno;
@@ -34,9 +33,8 @@ pub struct SharedMemory {
 /// Any bytes are a value of the type, and what is done to a shared reference of it is sound while other processes write
 /// any bytes there at any time: it has atomics in it, and what the system makes for use between processes.
 pub unsafe trait Shareable {}
-
-// SAFETY: an atomic.
-unsafe impl Shareable for AtomicU64 {}
+// SAFETY: an atomic, of a type that any bytes are a value of.
+unsafe impl Shareable for std::sync::atomic::AtomicU64 {}
 
 /// Keeps a memory file's size as it is, for ever.
 const SIZE_SEALS: SealFlag = SealFlag::F_SEAL_SHRINK.union(SealFlag::F_SEAL_GROW).union(SealFlag::F_SEAL_SEAL);
@@ -89,10 +87,14 @@ impl SharedMemory {
         unsafe { &*self.map.as_ptr().add(offset).cast() }
     }
 
-    /// Where it begins, for those who see to it by means of their own that they are alone with a part of it.
+    /// Where a range of it is, for whoever can say that nobody else uses it meanwhile, in any process.
+    ///
+    /// # Panics
+    /// When it reaches beyond the end.
     #[must_use]
-    pub fn as_mut_ptr(&self) -> *mut u8 {
-        self.map.as_mut_ptr()
+    pub(crate) fn bytes(&self, range: Range<usize>) -> *mut [u8] {
+        assert!(range.start <= range.end && range.end <= self.map.len(), "bytes {range:?}");
+        std::ptr::slice_from_raw_parts_mut(self.map.as_mut_ptr().wrapping_add(range.start), range.len())
     }
 
     /// Makes a range all zero, and gives its whole pages back to the system.
@@ -133,6 +135,7 @@ pub(crate) fn zeroed<T: Shareable>() -> Box<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::AtomicU64;
     use std::sync::atomic::Ordering::Relaxed;
 
     fn made() -> SharedMemory {

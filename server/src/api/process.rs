@@ -1,17 +1,20 @@
 //! What a process knows of itself: its number, its memory, its name, its log.
 
 use std::io::Write;
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, RawFd};
 
-use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{getsockopt, sockopt};
+use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 
 use super::here::{auxiliary, server, worker};
 use super::text::Text;
+use crate::clock::UnixMicros;
+use crate::descriptor::duplicate;
 use crate::ipc::AuxiliaryKind;
 use crate::procfs;
 use crate::procname;
-use crate::stats::clock;
 
 pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(worker_id, module)?)?;
@@ -65,7 +68,7 @@ fn mem() -> PyResult<(u64, u64)> {
 /// Microseconds since 1970.
 #[pyfunction]
 fn micros() -> u64 {
-    clock::unix_micros()
+    UnixMicros::now().as_micros()
 }
 
 /// Changes what `ps` shows for this process; a name longer than about 1000 bytes is cut.
@@ -78,27 +81,20 @@ fn setprocname(name: Text) {
 /// Whether the other end of a socket is still there.
 #[pyfunction]
 #[pyo3(signature = (fd, /))]
-#[allow(unsafe_code)]
 fn is_connected(fd: RawFd) -> bool {
-    let mut error: libc::c_int = 0;
-    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: both pointers are to locals that live through the call; a descriptor that is none gives an error.
-    let asked =
-        unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ERROR, (&raw mut error).cast(), &raw mut len) };
-    if asked != 0 || error != 0 {
-        return false;
-    }
-    let mut poll = libc::pollfd { fd, events: libc::POLLRDHUP, revents: 0 };
-    // SAFETY: one entry, which lives through the call.
-    let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
-    ready == 0
+    let Ok(socket) = duplicate(fd) else { return false };
+    let has_failed = getsockopt(&socket, sockopt::SocketError) != Ok(0);
+    let mut fds = [PollFd::new(socket.as_fd(), PollFlags::from_bits_retain(nix::libc::POLLRDHUP))];
+    !has_failed && poll(&mut fds, PollTimeout::ZERO) == Ok(0)
 }
 
 /// Closes a descriptor.
 #[pyfunction]
 #[pyo3(signature = (fd, /))]
-#[allow(unsafe_code)]
-fn close(fd: RawFd) {
-    // SAFETY: what the application owns is its own to close, as with `os.close`.
-    unsafe { libc::close(fd) };
+fn close(py: Python<'_>, fd: RawFd) -> PyResult<()> {
+    match py.import("os")?.call_method1("close", (fd,)) {
+        // uWSGI says nothing of one that is not open.
+        Err(error) if error.is_instance_of::<PyOSError>(py) => Ok(()),
+        closed => closed.map(drop),
+    }
 }

@@ -400,6 +400,19 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_waits_for_a_client_whose_file_is_full_or_could_not_be_had() {
+        let mut unsent = Unsent::default();
+        unsent.copy(&vec![0; 2 * MEMORY_MAX - 1]);
+        assert!(!unsent.is_full());
+        unsent.copy(&[0]);
+        assert!(unsent.is_full());
+        unsent.pieces.push_back(Piece::File(file::unnamed().unwrap(), 0, 1));
+        assert!(!unsent.is_full());
+        unsent.pieces.push_back(Piece::File(file::unnamed().unwrap(), 1, FILE_MAX - 1));
+        assert!(unsent.is_full());
+    }
+
+    #[test]
     fn a_client_that_is_gone_is_noticed() {
         let (ours, theirs) = pair();
         drop(theirs);

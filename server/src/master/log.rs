@@ -15,9 +15,9 @@ use nix::fcntl::OFlag;
 use tokio::net::unix::pipe::Receiver;
 use tracing::{error, info};
 
-use crate::clock;
-use crate::config::Config;
+use crate::clock::UnixMicros;
 use crate::daemon::{open_log, redirect};
+use rwsgi_config::Config;
 
 /// What is read from the pipe at once, bytes.
 const AT_ONCE: usize = 64 * 1024;
@@ -149,6 +149,6 @@ impl Log {
 /// The name of a log that was put aside now, as uWSGI gives it.
 fn dated(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{}", clock::unix_micros() / 1_000_000));
+    name.push(format!(".{}", UnixMicros::now().as_secs()));
     name.into()
 }

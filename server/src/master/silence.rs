@@ -135,7 +135,7 @@ fn silence_of(child: &Child, scoreboard: &Scoreboard, now: Instant) -> Option<Si
     let clock = MonotonicNanos::now();
     let threads = ThreadIndex::first(scoreboard.layout().threads);
     let since = threads.filter_map(|thread| scoreboard.dispatched(slot, thread).not_begun_since()).min()?;
-    let time = clock.since(MonotonicNanos::from_nanos(since));
+    let time = clock.since(since);
     // What is older than the process was said of the one that had the slot before, or by nobody of ours.
     let is_its = time <= now.saturating_duration_since(child.since);
     let has_thread_to_spare = || {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::state::{Master, Phase};
 use super::timers::Timer;
-use crate::clock;
+use crate::clock::MonotonicNanos;
 
 /// How often the status is told.
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
@@ -31,7 +31,7 @@ impl Master {
     /// Tells the supervisor that the configuration is read again.
     pub(super) fn tell_reloading(&mut self) {
         self.supervisor.is_ready = false;
-        self.supervisor.tell(&format!("RELOADING=1\nMONOTONIC_USEC={}", clock::monotonic() / 1_000));
+        self.supervisor.tell(&format!("RELOADING=1\nMONOTONIC_USEC={}", MonotonicNanos::now().as_micros()));
     }
 
     /// Gives the supervisor a sign of life.

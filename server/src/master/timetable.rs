@@ -6,7 +6,7 @@ use rwsgi_stats::Snapshot;
 
 use tracing::warn;
 
-use crate::clock;
+use crate::clock::UnixMicros;
 use crate::ipc::schedule::{Cron, Minute, When};
 
 /// Timers of one generation: more are refused.
@@ -59,12 +59,12 @@ impl Timetable {
 
     /// Starts what was added; returns the signals that are due.
     pub(super) fn tick(&mut self, now: Instant, is_first: bool) -> Vec<u8> {
-        self.tick_at(now, clock::unix_micros(), is_first)
+        self.tick_at(now, UnixMicros::now(), is_first)
     }
 
-    /// The same when the system's clock shows `unix` µs.
-    fn tick_at(&mut self, now: Instant, unix: u64, is_first: bool) -> Vec<u8> {
-        let seconds = unix / 1_000_000;
+    /// The same when the system's clock shows `unix`.
+    fn tick_at(&mut self, now: Instant, unix: UnixMicros, is_first: bool) -> Vec<u8> {
+        let seconds = unix.as_secs();
         let mut raised = Vec::new();
         for timer in &mut self.timers {
             let is_due = timer.due.is_some_and(|due| due <= now);
@@ -80,7 +80,7 @@ impl Timetable {
                     // As in uWSGI, the minute in which the server starts counts. That of a reload has had its turn.
                     let is_its_turn = is_due || is_first && timer.due.is_none();
                     let is_named = || local_minute(seconds).is_some_and(|minute| cron.names(&minute));
-                    let rest = Duration::from_micros(60_000_000 - unix % 60_000_000);
+                    let rest = Duration::from_micros(60_000_000 - unix.as_micros() % 60_000_000);
                     (is_its_turn && is_news(&cron, timer.last, seconds) && is_named(), now + rest)
                 }
             };
@@ -118,6 +118,7 @@ impl Timetable {
                     pid: -1,
                     started_at: *last,
                     raised: Some((*raised).into()),
+                    legion: None,
                 }),
             }
         }
@@ -197,11 +198,13 @@ mod tests {
     fn raised_at(cron: Cron, seconds: &[i64]) -> Vec<i64> {
         let (mut table, mut now) = (Timetable::default(), Instant::now());
         table.add(7, When::Cron(cron));
-        table.tick_at(now, NOON - 60_000_000, false);
+        table.tick_at(now, UnixMicros::from_micros(NOON - 60_000_000), false);
         let raised = seconds.iter().filter(|seconds| {
             // What the system's clock does is no matter of the monotonic one.
             now = table.deadline().unwrap();
-            !table.tick_at(now, NOON.checked_add_signed(**seconds * 1_000_000).unwrap(), false).is_empty()
+            !table
+                .tick_at(now, UnixMicros::from_micros(NOON.checked_add_signed(**seconds * 1_000_000).unwrap()), false)
+                .is_empty()
         });
         raised.copied().collect()
     }

@@ -8,19 +8,20 @@ use std::time::{Duration, Instant};
 use nix::unistd::Pid;
 use tracing::{error, info, warn};
 
-use super::children::Child;
+use super::children::{Child, Stage};
 use super::post::Post;
 use super::process::{signal_thread, thread_named};
 use super::reason::{Reason, Why};
 use super::state::{Master, Phase};
 use super::timers::Timer;
 use crate::clock::MonotonicNanos;
-use crate::config::Config;
 use crate::ids::{ChildId, SlotId, ThreadIndex, WorkerId};
 use crate::ipc::harakiri::{self, stack_signal, thread_name};
 use crate::procfs::{self, MemorySize};
 use crate::stats::request::describe;
-use crate::stats::scoreboard::Scoreboard;
+use crate::stats::scoreboard::{CorruptSlot, Scoreboard};
+use crate::stats::snapshot::CorruptWorker;
+use rwsgi_config::Config;
 
 /// How often memory and age are looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -69,11 +70,18 @@ impl Master {
         let limit = Duration::from_secs(seconds.into());
         let clock = MonotonicNanos::now();
         let mut next = limit;
-        let mut overdue = Vec::new();
+        let (mut overdue, mut corrupt) = (Vec::new(), Vec::new());
         for child in self.children.workers() {
             let (Post::Worker(worker), Some(pid), Some(slot)) = (child.post, child.pid, child.slot) else { continue };
             let known = self.overdue.get(&child.id).map_or(&[][..], Vec::as_slice);
-            for (thread, started) in in_progress(&self.scoreboard, child) {
+            let held = match in_progress(&self.scoreboard, slot) {
+                Ok(held) => held,
+                Err(found) => {
+                    corrupt.push(CorruptWorker { worker, pid, found });
+                    continue;
+                }
+            };
+            for (thread, started) in held {
                 let age = clock.since(started);
                 if age < limit {
                     next = next.min(limit - age);
@@ -85,16 +93,20 @@ impl Master {
         for request in overdue {
             self.end_request(&request, seconds, now);
         }
+        for corrupt in corrupt {
+            self.distrust(corrupt.found.slot, &corrupt);
+        }
         let mut silent = Vec::new();
         for (child, overdue) in self.overdue.iter().filter_map(|(id, held)| Some((self.children.get(*id)?, held))) {
-            if !child.is_leaving() {
+            if !matches!(child.stage, Stage::Leaving(_)) {
                 continue;
             }
             next = next.min(CLOSE_LOOK);
             // Its successor serves. The innocent requests beside the overdue ones are waited for, within its mercy.
-            let mut held = in_progress(&self.scoreboard, child);
+            // What a corrupt one holds is nobody's to tell.
+            let held = child.slot.and_then(|slot| in_progress(&self.scoreboard, slot).ok()).unwrap_or_default();
             let has_spoken = overdue.iter().all(|(_, started)| clock > *started + limit + LAST_WORDS);
-            if has_spoken && held.all(|request| overdue.contains(&request)) {
+            if has_spoken && held.iter().all(|request| overdue.contains(request)) {
                 silent.push(child.id);
             }
         }
@@ -152,11 +164,10 @@ impl Master {
         }
     }
 
-    /// A worker's process has written what none of ours writes: it is replaced.
+    /// A worker's process has written what none of ours writes: it is replaced. That is said once.
     pub(super) fn distrust(&mut self, slot: SlotId, found: &dyn std::fmt::Display) {
         let Some(child) = self.children.in_slot(slot) else { return };
-        // It was said once.
-        if !child.is_doomed() && !child.is_leaving() {
+        if self.phase == Phase::Serving && !child.is_doomed() && !child.is_leaving() {
             let id = child.id;
             error!("{found}");
             self.replace(id, Reason::Corrupt);
@@ -207,13 +218,10 @@ fn judge(config: &Config, child: &Child, now: Instant) -> Option<Judged> {
 }
 
 /// The requests that a worker's process holds: thread, and beginning.
-fn in_progress<'a>(
-    scoreboard: &'a Scoreboard,
-    child: &Child,
-) -> impl Iterator<Item = (ThreadIndex, MonotonicNanos)> + use<'a> {
-    let cells = child.slot.into_iter().flat_map(|slot| scoreboard.threads(slot));
-    let cells = (0..).map(ThreadIndex::new).zip(cells);
-    cells.filter_map(|(thread, cell)| Some((thread, cell.read().ok()?.started?)))
+fn in_progress(scoreboard: &Scoreboard, slot: SlotId) -> Result<Vec<(ThreadIndex, MonotonicNanos)>, CorruptSlot> {
+    let samples = scoreboard.read_slot(slot)?;
+    let held = (0..).map(ThreadIndex::new).zip(samples).filter_map(|(thread, sample)| Some((thread, sample.started?)));
+    Ok(held.collect())
 }
 
 fn watches_sizes(config: &Config) -> bool {

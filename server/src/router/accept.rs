@@ -15,7 +15,7 @@ use super::token::Token;
 use crate::ids::{SlotId, ThreadIndex};
 use crate::io::accept::accept;
 use crate::io::receive::Received;
-use crate::protocol::link::Hello;
+use rwsgi_protocol::link::Hello;
 
 /// Seconds in which a worker must have said who it is.
 const GREETING: u32 = 10;
@@ -147,6 +147,8 @@ impl Router<'_> {
             Ok(Hello { worker, thread, slot, token }) if token == self.token && self.has_cell(slot, thread) => {
                 let (slot, thread) = (SlotId::new(slot), ThreadIndex::new(thread));
                 self.forget(scratch, slot, thread);
+                // A router before this one may have said so.
+                self.board.dispatched(slot, thread).set_not_begun_since(None);
                 let Some(link) = self.links.get_mut(key) else { return };
                 link.worker = worker;
                 link.thread = thread;

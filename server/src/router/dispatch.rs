@@ -6,16 +6,16 @@
 
 use std::cmp::Reverse;
 
-use super::client::{self, Phase};
+use super::client::{self, ClientPhase};
 use super::keyed::{Key, Keyed};
 use super::link::{Link, Wanted};
 use super::request::Request;
 use super::stall::go_on;
 use super::state::Router;
-use crate::clock;
+use crate::clock::MonotonicNanos;
 use crate::io::body::StoredBody;
-use crate::protocol::http::OVERLOADED;
-use crate::protocol::link::AHEAD_MAX;
+use rwsgi_protocol::http::OVERLOADED;
+use rwsgi_protocol::link::AHEAD_MAX;
 
 /// Seconds for which a worker may go on answering a client that is gone.
 pub(super) const UNWANTED: u32 = 1;
@@ -63,7 +63,7 @@ impl Router<'_> {
             return self.refuse(key, OVERLOADED);
         }
         if let Some(client) = self.clients.get_mut(key) {
-            client.phase = Phase::Queued(Box::new(Request { head: head.to_vec(), body, since: self.now }));
+            client.phase = ClientPhase::Queued(Box::new(Request { head: head.to_vec(), body, since: self.now }));
             client.deadline = 0;
             self.queue.push_back(key);
         }
@@ -71,25 +71,25 @@ impl Router<'_> {
 
     /// The quick thread with the fewest requests before it.
     fn quick_link(&self) -> Option<Key> {
-        let is_quick = |link: &Link| self.now.saturating_sub(link.begun) <= self.limits.overdue;
+        let is_quick = |link: &Link| self.now.nanos_since(link.begun) <= self.limits.overdue;
         let room = self.links.iter().filter(|(_, link)| link.slot.is_some() && link.has_room() && is_quick(link));
         room.min_by_key(|(_, link)| link.dispatched.len()).map(|(key, _)| key)
     }
 
     /// Puts a request on a link. It is sent at once when the thread has nothing else to do, or when the link is full, and
     /// with all others at the end of the loop's turn otherwise.
-    fn dispatch_to(&mut self, link_key: Key, key: Key, head: &[u8], body: StoredBody, since: u64) {
+    fn dispatch_to(&mut self, link_key: Key, key: Key, head: &[u8], body: StoredBody, since: MonotonicNanos) {
         let (Some(link), Some(client)) = (self.links.get_mut(link_key), self.clients.get_mut(key)) else { return };
         let Some(slot) = link.slot else { return };
         let is_first = link.dispatched.is_empty();
         if is_first {
             link.begun = self.now;
-            self.check_begun.get_or_insert(self.now.saturating_add(self.limits.not_begun));
+            self.check_begun.get_or_insert(self.now.after_nanos(self.limits.not_begun));
         } else {
             self.ahead += 1;
         }
         link.dispatch(self.board.dispatched(slot, link.thread), key, &client.peer, head, body, since);
-        client.phase = Phase::Serving(link_key);
+        client.phase = ClientPhase::Serving(link_key);
         client.deadline = 0;
         if is_first || link.dispatched.len() == AHEAD_MAX {
             self.send_dispatched(link_key);
@@ -145,7 +145,7 @@ impl Router<'_> {
                 self.queue.pop_front();
                 continue;
             };
-            let Phase::Queued(request) = &mut client.phase else {
+            let ClientPhase::Queued(request) = &mut client.phase else {
                 self.queue.pop_front();
                 continue;
             };
@@ -164,8 +164,8 @@ impl Router<'_> {
     }
 
     /// A request that came at `since` is with its thread now.
-    pub(super) fn record_wait(&self, since: u64) {
-        self.cell.waiting.record(clock::monotonic().saturating_sub(since) / 1_000);
+    pub(super) fn record_wait(&self, since: MonotonicNanos) {
+        self.cell.waiting.record(MonotonicNanos::now().nanos_since(since) / 1_000);
     }
 
     /// A thread has nothing to do: the requests that wait behind the longest row of others are for all again.
@@ -188,7 +188,7 @@ impl Router<'_> {
         if self.ahead == 0 {
             return;
         }
-        let late = |link: &Link| link.dispatched.len() > 1 && self.now.saturating_sub(link.begun) > self.limits.overdue;
+        let late = |link: &Link| link.dispatched.len() > 1 && self.now.nanos_since(link.begun) > self.limits.overdue;
         for key in self.links.keys(late) {
             self.take_back(key, Keep::First);
         }
@@ -268,8 +268,8 @@ impl Router<'_> {
     pub(super) fn close_client(&mut self, key: Key) {
         let Some(client) = self.clients.remove(key) else { return };
         match client.phase {
-            client::Phase::Queued(_) => self.queue.retain(|queued| *queued != key),
-            client::Phase::Serving(link_key) => {
+            client::ClientPhase::Queued(_) => self.queue.retain(|queued| *queued != key),
+            client::ClientPhase::Serving(link_key) => {
                 if !self.spare(key, link_key)
                     && let patience = self.in_seconds(UNWANTED)
                     && let Some(link) = self.links.get_mut(link_key)
@@ -318,7 +318,7 @@ fn requeue(
     request: Request,
 ) {
     if let Some(client) = clients.get_mut(key) {
-        client.phase = Phase::Queued(Box::new(request));
+        client.phase = ClientPhase::Queued(Box::new(request));
         client.deadline = 0;
         queue.push_front(key);
     }

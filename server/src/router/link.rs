@@ -10,11 +10,12 @@ use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 
 use super::keyed::Key;
 use super::request::Request;
+use crate::clock::MonotonicNanos;
 use crate::ids::{SlotId, ThreadIndex};
 use crate::io::body::StoredBody;
 use crate::io::receive::{Received, receive};
-use crate::protocol::link::{AHEAD_MAX, Frames, RequestLengths};
 use crate::stats::cell::AheadCells;
+use rwsgi_protocol::link::{AHEAD_MAX, Frames, RequestLengths};
 
 /// The longest body that is sent with its head: copied, so that the request can be taken back, bytes.
 const SMALL_BODY: u64 = 16 * 1024;
@@ -35,8 +36,8 @@ pub(super) enum Wanted {
 #[derive(Debug)]
 pub(super) struct Dispatched {
     pub(super) wanted: Wanted,
-    /// When it was whole, monotonic ns.
-    pub(super) since: u64,
+    /// When it was whole.
+    pub(super) since: MonotonicNanos,
     number: u8,
     /// Where in `outgoing` its head is, and how long what is there of its body is.
     head_at: usize,
@@ -71,8 +72,8 @@ pub(super) struct Link {
     pub(super) answered: bool,
     /// The first dispatched's response is complete, but the thread has not taken the whole request off the link yet.
     pub(super) emptying: bool,
-    /// When the thread could begin with the first dispatched request, monotonic ns.
-    pub(super) begun: u64,
+    /// When the thread could begin with the first dispatched request.
+    pub(super) begun: MonotonicNanos,
     /// The thread has not begun with it for long: see [`super::not_begun`].
     pub(super) is_stalled: bool,
     /// How many requests in a row the thread was soon done with.
@@ -106,7 +107,7 @@ impl Link {
             body_sent: 0,
             answered: false,
             emptying: false,
-            begun: 0,
+            begun: MonotonicNanos::from_nanos(0),
             is_stalled: false,
             streak: 0,
             leaving: false,
@@ -141,7 +142,7 @@ impl Link {
         peer: &str,
         head: &[u8],
         body: StoredBody,
-        since: u64,
+        since: MonotonicNanos,
     ) {
         if self.dispatched.is_empty() {
             self.outgoing.clear();
@@ -181,7 +182,7 @@ impl Link {
     }
 
     /// The first dispatched is answered, or was passed over.
-    pub(super) fn pop(&mut self, now: u64) -> Option<Dispatched> {
+    pub(super) fn pop(&mut self, now: MonotonicNanos) -> Option<Dispatched> {
         self.answered = false;
         self.emptying = false;
         self.let_body_go();

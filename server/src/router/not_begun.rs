@@ -30,7 +30,7 @@ impl Router<'_> {
                 continue;
             }
             waits = true;
-            let waited = self.now.saturating_sub(link.begun);
+            let waited = self.now.nanos_since(link.begun);
             if waited >= self.limits.not_begun {
                 if !std::mem::replace(&mut link.is_stalled, true) {
                     cells.set_not_begun_since(Some(link.begun));
@@ -39,7 +39,7 @@ impl Router<'_> {
                 late.push((waited, key));
             }
         }
-        self.check_begun = waits.then(|| self.now.saturating_add(self.limits.not_begun));
+        self.check_begun = waits.then(|| self.now.after_nanos(self.limits.not_begun));
         // The one that waits longest comes to the head of the queue last.
         late.sort_unstable_by_key(|(waited, _)| *waited);
         for (waited, key) in late {

@@ -2,17 +2,19 @@
 
 use tracing::warn;
 
-use super::client::{Phase, Then};
+use super::client::ClientPhase;
 use super::dispatch::{Begun, Keep, UNWANTED};
 use super::keyed::Key;
 use super::link::{Link, Wanted};
 use super::stall::go_on;
 use super::state::Router;
-use crate::clock;
+
+use crate::clock::MonotonicNanos;
+use crate::io::close::Then;
 use crate::io::receive::Received;
 use crate::io::unsent::MEMORY_MAX;
-use crate::protocol::http::WORKER_LOST;
-use crate::protocol::link::{AHEAD_MAX, Frame};
+use rwsgi_protocol::http::WORKER_LOST;
+use rwsgi_protocol::link::{AHEAD_MAX, Frame};
 
 /// Reads of one link before others get their turn.
 const TURNS: usize = 8;
@@ -62,12 +64,12 @@ impl Router<'_> {
         let Some(link) = self.links.get_mut(key) else { return Relayed::Nothing };
         if let Some(Wanted::By(client)) = link.dispatched.front().map(|dispatched| dispatched.wanted)
             && let Some(client) = self.clients.get_mut(client)
-            && client.unsent.spills()
+            && !client.unsent.is_empty()
         {
             if client.unsent.is_full() {
                 return Relayed::Nothing;
             }
-            if self.disk_left == 0 && link.readable {
+            if self.disk_left == 0 && link.readable && client.unsent.spills() {
                 self.turn_again_link(key);
                 return Relayed::Nothing;
             }
@@ -163,7 +165,7 @@ impl Router<'_> {
             return;
         }
         let Some(client) = self.clients.get_mut(key) else { return };
-        let before = client.unsent.spills().then(clock::monotonic);
+        let before = client.unsent.spills().then(MonotonicNanos::now);
         if client.send(&pieces.slices[..used]).is_err() {
             self.close_client(key);
         } else {
@@ -178,7 +180,7 @@ impl Router<'_> {
     fn reset_client(&mut self, key: Key) {
         let Some(client) = self.clients.get_mut(key) else { return };
         client.reset_on_close();
-        client.phase = Phase::Flushing(Then::Close);
+        client.phase = ClientPhase::Flushing(Then::Close);
         self.close_client(key);
     }
 
@@ -187,7 +189,7 @@ impl Router<'_> {
         let late = self.in_seconds(self.limits.timeout);
         let keep = keep && self.limits.keepalive > 0;
         if let Some(client) = self.clients.get_mut(key) {
-            client.phase = Phase::Flushing(if keep { Then::NextRequest } else { Then::Close });
+            client.phase = ClientPhase::Flushing(if keep { Then::NextRequest } else { Then::Close });
             client.deadline = if client.unsent.is_empty() { 0 } else { late };
         }
     }
@@ -209,7 +211,7 @@ impl Router<'_> {
         }
         link.pop(now);
         let Some(first) = link.dispatched.front() else { return };
-        let check = now.saturating_add(self.limits.not_begun);
+        let check = now.after_nanos(self.limits.not_begun);
         self.check_begun.get_or_insert(check);
         if first.wanted == Wanted::Nobody {
             link.deadline = patience;

@@ -1,5 +1,6 @@
 //! A whole request.
 
+use crate::clock::MonotonicNanos;
 use crate::io::body::StoredBody;
 
 /// A whole request that waits for a thread.
@@ -7,6 +8,6 @@ use crate::io::body::StoredBody;
 pub(super) struct Request {
     pub(super) head: Vec<u8>,
     pub(super) body: StoredBody,
-    /// When it was complete, monotonic ns.
-    pub(super) since: u64,
+    /// When it was complete.
+    pub(super) since: MonotonicNanos,
 }

@@ -15,7 +15,7 @@ use super::limits::Limits;
 use super::link::Link;
 use super::threads::Threads;
 use super::token::Token;
-use crate::clock;
+use crate::clock::MonotonicNanos;
 use crate::io::accept::Listener;
 use crate::io::descriptors::{ClientCap, for_files};
 use crate::stats::cell::RouterCell;
@@ -76,10 +76,10 @@ pub(super) struct Router<'a> {
     pub(super) unsent_links: Vec<Key>,
     /// Who has used up its turn with work left.
     pub(super) again: Vec<Token>,
-    /// When the loop last woke, monotonic ns.
-    pub(super) now: u64,
-    /// When the clock began, monotonic ns: deadlines are seconds since then.
-    pub(super) started: u64,
+    /// When the loop last woke.
+    pub(super) now: MonotonicNanos,
+    /// When the clock began: deadlines are seconds since then.
+    pub(super) started: MonotonicNanos,
     /// The second of the last sweep.
     pub(super) swept: u32,
     /// No new connections, and none kept.
@@ -91,8 +91,8 @@ pub(super) struct Router<'a> {
     pub(super) clients_paused: Option<Pause>,
     /// The second in which links are accepted again, descriptors having been out.
     pub(super) links_paused: Option<u32>,
-    /// When the threads are looked through for those that have not begun with what they were sent, monotonic ns.
-    pub(super) check_begun: Option<u64>,
+    /// When the threads are looked through for those that have not begun with what they were sent.
+    pub(super) check_begun: Option<MonotonicNanos>,
     /// Bytes that may still be written to files and read from them in this turn: see [`DISK_TURN`].
     pub(super) disk_left: u64,
 }
@@ -120,7 +120,7 @@ impl<'a> Router<'a> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context("the router cannot make its epoll")?;
         // Of every process that there may be at once, those that a reload replaces among them.
         let links = (board.layout().slots as usize).saturating_mul(board.layout().threads as usize);
-        let now = clock::monotonic();
+        let now = MonotonicNanos::now();
         let router = Self {
             limits,
             token,
@@ -141,7 +141,7 @@ impl<'a> Router<'a> {
             again: Vec::new(),
             now,
             // So that no second is 0, which means never.
-            started: now.saturating_sub(SECOND),
+            started: MonotonicNanos::from_nanos(now.as_nanos().saturating_sub(SECOND)),
             swept: 1,
             stopping: false,
             told: false,

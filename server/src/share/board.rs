@@ -4,14 +4,14 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::memory::{Memory, Parts};
 use super::mutex::Mutex;
-use crate::config::Between;
+use super::parts::{PartedMemory, Parts};
+use rwsgi_config::Between;
 
 /// The mapping.
 #[derive(Debug)]
 pub(crate) struct Board {
-    memory: Memory,
+    memory: PartedMemory,
 }
 
 /// The place of the count of requests among the numbers; the metrics follow.
@@ -29,7 +29,7 @@ impl Board {
     /// # Errors
     /// When the system has no memory for it.
     pub(crate) fn create(between: &Between) -> nix::Result<Self> {
-        let board = Self { memory: Memory::create(c"rwsgi-board", parts(between))? };
+        let board = Self { memory: PartedMemory::create(c"rwsgi-board", parts(between))? };
         for (index, metric) in between.metrics.iter().enumerate() {
             board.metric(index).set(metric.initial);
         }
@@ -41,7 +41,7 @@ impl Board {
     /// # Errors
     /// When it cannot be mapped.
     pub(crate) fn map(file: OwnedFd, between: &Between) -> nix::Result<Self> {
-        Ok(Self { memory: Memory::map(file, parts(between))? })
+        Ok(Self { memory: PartedMemory::map(file, parts(between))? })
     }
 
     /// The memory file.

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use nix::errno::Errno;
 use nix::libc;
 
+use crate::shared_memory::Shareable;
+
 /// A mutex between processes. When its owner dies, the next one gets it.
 ///
 /// All zero is a valid one, but not one that outlives its owner: [`Mutex::prepare`] makes that of it.
@@ -22,6 +24,8 @@ pub(crate) struct Mutex {
 
 // SAFETY: the system's mutex is made for several threads, and the rest are atomics.
 unsafe impl Sync for Mutex {}
+// SAFETY: the system's mutex is made for several processes, and the rest are atomics.
+unsafe impl Shareable for Mutex {}
 
 /// What came of locking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,22 +155,22 @@ impl std::fmt::Debug for Mutex {
 #[cfg(test)]
 mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
-    use std::sync::Arc;
 
-    use super::super::memory::{Memory, Parts};
     use super::*;
+    use crate::shared_memory::zeroed;
 
-    fn memory() -> Memory {
-        Memory::create(c"test", Parts { mutexes: 1, numbers: 0, guarded: 0 }).unwrap()
+    fn prepared() -> Box<Mutex> {
+        let mutex = zeroed::<Mutex>();
+        // SAFETY: nobody else has it.
+        unsafe { mutex.prepare().unwrap() };
+        mutex
     }
 
     #[test]
     fn a_mutex_excludes_and_outlives_its_owner() {
-        let memory = Arc::new(memory());
-        let other = Arc::clone(&memory);
+        let mutex = prepared();
         // A thread that ends with it is, for the mutex, an owner that died.
-        std::thread::spawn(move || other.mutex(0).unwrap().lock().unwrap().keep()).join().unwrap();
-        let mutex = memory.mutex(0).unwrap();
+        std::thread::scope(|scope| drop(scope.spawn(|| mutex.lock().unwrap().keep()).join()));
         let guard = mutex.lock().unwrap();
         assert_eq!(guard.locked, Locked::Abandoned);
         assert_eq!(mutex.owner(), std::process::id() as i32);
@@ -185,8 +189,7 @@ mod tests {
 
     #[test]
     fn a_panic_lets_it_go_and_the_next_owner_is_told() {
-        let memory = memory();
-        let mutex = memory.mutex(0).unwrap();
+        let mutex = prepared();
         let panicked = catch_unwind(AssertUnwindSafe(|| {
             let _guard = mutex.lock();
             panic!("on purpose");

@@ -12,6 +12,3 @@ pub mod snapshot;
 pub mod spoolers;
 pub mod state;
 pub mod totals;
-
-// For those who import it from here yet.
-pub use crate::clock;

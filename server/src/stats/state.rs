@@ -2,7 +2,6 @@
 
 use std::os::fd::BorrowedFd;
 
-use nix::unistd::Pid;
 use rwsgi_stats::Address;
 use tokio::runtime::Handle;
 use tracing::warn;
@@ -11,7 +10,7 @@ use super::backlog::{Backlog, Backlogs};
 use super::cell::LatencyCounts;
 use super::memory_sampler::MemorySampler;
 use crate::clock::Clock;
-use crate::ids::{SlotId, WorkerId};
+use crate::ids::WorkerId;
 
 /// Kept by the master from its start, for every call of [`super::snapshot::take`].
 #[derive(Debug)]
@@ -22,8 +21,6 @@ pub struct SnapshotState {
     backlogs: Backlogs,
     backlog_failed: bool,
     floors: Vec<Floor>,
-    /// Processes that were said to be corrupt, with their slots.
-    corrupt: Vec<(SlotId, Pid)>,
     /// Latencies of one cell, of one worker, and of all: kept for their room.
     pub(super) cell_latency: LatencyCounts,
     pub(super) worker_latency: LatencyCounts,
@@ -47,7 +44,6 @@ impl SnapshotState {
             backlogs: Backlogs::default(),
             backlog_failed: false,
             floors: Vec::new(),
-            corrupt: Vec::new(),
             cell_latency: LatencyCounts::default(),
             worker_latency: LatencyCounts::default(),
             all_latency: LatencyCounts::default(),
@@ -82,16 +78,5 @@ impl SnapshotState {
         floor.busy = floor.busy.max(busy);
         floor.processor = floor.processor.max(processor);
         (floor.busy, floor.processor)
-    }
-
-    /// Whether it is news that this process is corrupt.
-    pub(super) fn is_news(&mut self, slot: SlotId, pid: Pid) -> bool {
-        let is_news = !self.corrupt.contains(&(slot, pid));
-        if is_news {
-            // A slot has one process at a time.
-            self.corrupt.retain(|(other, _)| *other != slot);
-            self.corrupt.push((slot, pid));
-        }
-        is_news
     }
 }

@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
+use crate::clock::UnixMicros;
 use crate::procfs;
-use crate::stats::clock;
 
 /// What a line says.
 pub(super) struct Entry<'a> {
@@ -40,8 +40,8 @@ impl AccessLog {
 
     /// Adds a line, with what the application wants told of the request.
     pub(super) fn add(&mut self, entry: &Entry<'_>, variables: &[(Vec<u8>, Vec<u8>)]) {
-        let now = clock::unix_micros();
-        let second = now / 1_000_000;
+        let now = UnixMicros::now();
+        let second = now.as_secs();
         if second != self.second {
             self.second = second;
             self.time = timestamp(second);
@@ -54,7 +54,7 @@ impl AccessLog {
             self.lines,
             "{}.{:03}Z {} {client} \"{} {} {}\" {status} {bytes} bytes {}.{:03} ms",
             self.time,
-            now / 1_000 % 1_000,
+            now.as_micros() / 1_000 % 1_000,
             self.prefix,
             Printable(method),
             Printable(uri),

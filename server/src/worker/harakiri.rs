@@ -19,7 +19,7 @@ use pyo3::prelude::*;
 use super::kind::Kind;
 use crate::clock::MonotonicNanos;
 use crate::ipc::harakiri::{answer_signal, request_of, stack_signal};
-use crate::protocol::link::{DONE_CLOSE, LEAVING};
+use rwsgi_protocol::link::{DONE_CLOSE, LEAVING};
 
 /// Without a body: the request may have been a HEAD.
 const ANSWER: &[u8] = b"HTTP/1.1 504 Gateway Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
@@ -148,8 +148,9 @@ pub(super) fn install(py: Python<'_>, verbose: bool) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::link::{Frame, Frames};
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+    use rwsgi_protocol::SocketProtocol;
+    use rwsgi_protocol::link::{Frame, Frames};
     use std::io::Read;
     use std::os::fd::AsRawFd;
 
@@ -174,13 +175,13 @@ mod tests {
     fn a_request_is_answered_once_by_the_handler_or_by_the_application() {
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::empty()).unwrap();
         let [first, second] = [1, 2].map(MonotonicNanos::from_nanos);
-        hold(Kind::Http, ours.as_raw_fd(), first);
+        hold(Kind::Client(SocketProtocol::Http), ours.as_raw_fd(), first);
         assert!(release().is_ok());
         answer(first);
-        hold(Kind::Http, ours.as_raw_fd(), second);
+        hold(Kind::Client(SocketProtocol::Http), ours.as_raw_fd(), second);
         answer(first);
         assert!(release().is_ok(), "the signal was for the one before");
-        hold(Kind::Http, ours.as_raw_fd(), second);
+        hold(Kind::Client(SocketProtocol::Http), ours.as_raw_fd(), second);
         answer(second);
         answer(second);
         assert!(release().is_err(), "the application comes too late");

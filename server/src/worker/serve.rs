@@ -7,18 +7,19 @@ use pyo3::prelude::*;
 
 use super::access_log::{AccessLog, Entry};
 use super::body::RequestBody;
-use super::connection::{Connection, Phase, ResponseEnd};
+use super::connection::{Connection, ConnectionPhase, ResponseEnd};
 use super::harakiri;
 use super::worker_thread::WorkerThread;
-use crate::clock::{self, MonotonicNanos, UnixMicros};
-use crate::protocol::SocketProtocol;
-use crate::protocol::http::{self, BodyLength, Head, HeaderBuf, Version};
-use crate::protocol::link::{Peer, QUICK_NS};
-use crate::protocol::response::Exchange;
-use crate::protocol::uwsgi;
+
+use crate::clock::{MonotonicNanos, UnixMicros};
 use crate::stats::cell::{ExceptionReport, Outcome};
 use crate::wsgi::gateway::{Incoming, Served};
 use crate::wsgi::serving;
+use rwsgi_protocol::SocketProtocol;
+use rwsgi_protocol::http::{self, BodyLength, Head, HeaderBuf, Version};
+use rwsgi_protocol::link::{Peer, QUICK_NS};
+use rwsgi_protocol::response::Exchange;
+use rwsgi_protocol::uwsgi;
 
 impl WorkerThread {
     /// Serves a request whose head was parsed before and whose body is complete.
@@ -122,13 +123,12 @@ impl WorkerThread {
         entry: Entry<'_>,
     ) -> anyhow::Result<Box<Connection>> {
         connection.queued = 0;
-        connection.phase = Phase::Serving;
+        connection.phase = ConnectionPhase::Serving;
         let started = self.now;
-        let began = MonotonicNanos::from_nanos(started);
-        self.cell().begin(began, exchange.protocol, peer.as_bytes(), kept);
+        self.cell().begin(started, exchange.protocol, peer.as_bytes(), kept);
         if self.worker.config.harakiri.is_some() {
             connection.watched = true;
-            harakiri::hold(connection.kind, connection.socket.as_raw_fd(), began);
+            harakiri::hold(connection.kind, connection.socket.as_raw_fd(), started);
         }
         serving::begin(connection.socket.as_raw_fd(), connection.is_link());
         let served = self.gateway.serve(py, request, exchange, connection)?;
@@ -144,7 +144,7 @@ impl WorkerThread {
             connection.discard_body()
         };
         let client_gone = connection.claim().is_err() || client_gone;
-        let quick = connection.is_link() && clock::monotonic().saturating_sub(started) < QUICK_NS;
+        let quick = connection.is_link() && MonotonicNanos::now().nanos_since(started) < QUICK_NS;
         let end = match (broken_off, keep_alive) {
             (true, _) => ResponseEnd::Aborted,
             (false, true) => ResponseEnd::Keep,
@@ -160,7 +160,7 @@ impl WorkerThread {
         {
             connection.give_up();
         }
-        self.now = clock::monotonic();
+        self.now = MonotonicNanos::now();
         let cell = self.cell();
         if let Some(raised) = &raised {
             cell.exception.store(&ExceptionReport {
@@ -173,10 +173,9 @@ impl WorkerThread {
         }
         self.count_sent(&mut connection);
         let outcome = Outcome { status, exception: raised.is_some(), write_error: client_gone };
-        let [now, ready] = [self.now, self.ready.min(started)].map(MonotonicNanos::from_nanos);
-        self.cell().finish(now, ready, outcome);
+        self.cell().finish(self.now, self.ready.min(started), outcome);
         self.worker.notices.count();
-        let entry = Entry { status, bytes, took: self.now - started, ..entry };
+        let entry = Entry { status, bytes, took: self.now.nanos_since(started), ..entry };
         match (&mut self.log, serving::end()) {
             (None, None) => {}
             (Some(log), None) => log.add(&entry, &[]),

@@ -14,15 +14,14 @@ use super::connection::{Connection, Wait};
 use super::harakiri;
 use super::kind::Kind;
 use super::state::{TOKEN_LISTENER, TOKEN_LIVENESS, TOKEN_STOP, Worker};
-use crate::clock::{self, MonotonicNanos};
+use crate::clock::{MonotonicNanos, UnixMicros};
 use crate::ids::ThreadIndex;
 use crate::io::receive::has_unread;
-use crate::protocol::SocketProtocol;
-use crate::protocol::http::TIMED_OUT;
 use crate::stats::cell::ThreadCell;
 use crate::wsgi::application::one_line;
 use crate::wsgi::gateway::Gateway;
 use crate::wsgi::serving;
+use rwsgi_protocol::http::TIMED_OUT;
 
 /// Events that are taken from the kernel at once by a worker of one thread. With several each takes one event at a time:
 /// what a thread has taken no other can serve, and would wait behind whatever this one does first.
@@ -52,24 +51,23 @@ pub(super) struct WorkerThread {
     pub(super) log: Option<AccessLog>,
     /// Memory of bodies that were read, for the next ones.
     pub(super) spares: Vec<Vec<u8>>,
-    /// When the present batch of events was there, monotonic ns.
-    pub(super) ready: u64,
-    /// The latest reading of the clock, monotonic ns.
-    pub(super) now: u64,
+    /// When the present batch of events was there.
+    pub(super) ready: MonotonicNanos,
+    /// When the clock was read last.
+    pub(super) now: MonotonicNanos,
     /// The number of the present batch of events.
     batch: u64,
     turn: Turn,
     unix_second: u64,
-    /// When this thread saw that the worker leaves, monotonic ns.
-    leaving_since: Option<u64>,
+    /// When this thread saw that the worker leaves.
+    leaving_since: Option<MonotonicNanos>,
 }
 
 /// When a thread last took connections that it shares with other workers, and how many.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Turn {
     batch: u64,
-    /// Monotonic ns.
-    at: u64,
+    at: MonotonicNanos,
     count: usize,
 }
 
@@ -85,16 +83,17 @@ impl WorkerThread {
     pub(super) fn new(id: ThreadIndex, worker: Arc<Worker>, gateway: Gateway<Connection>) -> anyhow::Result<Self> {
         let config = &worker.config;
         let log = (!config.disable_logging).then(|| AccessLog::new(worker.id, id.get(), config.memory_report));
+        let now = MonotonicNanos::now();
         Ok(Self {
             id,
             worker,
             gateway,
             log,
             spares: Vec::new(),
-            ready: 0,
-            now: clock::monotonic(),
+            ready: now,
+            now,
             batch: 0,
-            turn: Turn::default(),
+            turn: Turn { batch: 0, at: now, count: 0 },
             unix_second: 0,
             leaving_since: None,
         })
@@ -108,7 +107,7 @@ impl WorkerThread {
 
     /// The threads' clock in whole seconds, for deadlines.
     pub(super) fn second(&self) -> u32 {
-        (self.now / 1_000_000_000) as u32
+        (self.now.as_nanos() / 1_000_000_000) as u32
     }
 
     pub(super) fn is_leaving(&self) -> bool {
@@ -135,13 +134,12 @@ impl WorkerThread {
                     log.write();
                 }
                 let waited = self.worker.epoll.wait(&mut events[..room], EpollTimeout::from(timeout));
-                (waited, clock::monotonic())
+                (waited, MonotonicNanos::now())
             });
-            self.now = clock::monotonic();
+            self.now = MonotonicNanos::now();
             self.ready = woken;
             self.batch += 1;
-            let [woken_at, now] = [woken, self.now].map(MonotonicNanos::from_nanos);
-            self.cell().waited_for_gil(woken_at, now);
+            self.cell().waited_for_gil(woken, self.now);
             let count = match waited {
                 Ok(count) => count,
                 Err(Errno::EINTR) => {
@@ -181,10 +179,10 @@ impl WorkerThread {
     fn tell_time(&mut self) {
         // The monotonic clock's seconds change as often as the wall clock's, to within a second; reading the latter
         // once a second is enough for `Date`.
-        let second = self.now / 250_000_000;
+        let second = self.now.as_nanos() / 250_000_000;
         if second != self.unix_second {
             self.unix_second = second;
-            self.gateway.set_time(clock::unix_micros() / 1_000_000);
+            self.gateway.set_time(UnixMicros::now().as_secs());
         }
     }
 
@@ -228,10 +226,7 @@ impl WorkerThread {
             if shares && taken == 0 {
                 self.worker.step_back(index)?;
             }
-            let kind = match listener.protocol {
-                SocketProtocol::Http => Kind::Http,
-                SocketProtocol::Uwsgi => Kind::Uwsgi,
-            };
+            let kind = Kind::Client(listener.protocol);
             self.worker.open.fetch_add(1, AcqRel);
             self.work(py, Connection::new(socket, kind, peer, self.patience()), scratch)?;
         }
@@ -248,7 +243,7 @@ impl WorkerThread {
     /// busy, and taken one by one, the last of many would wait for the first ones again and again.
     fn next_turn(&mut self) -> usize {
         let last = self.turn;
-        let busy = last.batch + 1 == self.batch && self.ready - last.at >= AWAKE;
+        let busy = last.batch + 1 == self.batch && self.ready.nanos_since(last.at) >= AWAKE;
         let count = if busy { (last.count * 2).min(ACCEPTS) } else { 1 };
         self.turn = Turn { batch: self.batch, at: self.ready, count };
         count
@@ -341,8 +336,8 @@ impl WorkerThread {
         let interval = u64::from(if self.leaving_since.is_some() { LEAVING_SWEEP } else { SWEEP }) * 1_000_000;
         // Whichever thread has the time: the first may be busy with a slow request.
         let swept = self.worker.swept.load(Acquire);
-        if self.now.saturating_sub(swept) < interval
-            || self.worker.swept.compare_exchange(swept, self.now, AcqRel, Acquire).is_err()
+        if self.now.nanos_since(MonotonicNanos::from_nanos(swept)) < interval
+            || self.worker.swept.compare_exchange(swept, self.now.as_nanos(), AcqRel, Acquire).is_err()
         {
             return Ok(());
         }
@@ -356,7 +351,7 @@ impl WorkerThread {
                 self.worker.listen_again()?;
             }
             Some(since) => {
-                let all = self.now - since > LEAVING_LINGER;
+                let all = self.now.nanos_since(since) > LEAVING_LINGER;
                 let wanted = |connection: &Connection| {
                     connection.is_idle()
                         && match connection.kind {

@@ -2,6 +2,8 @@
 //!
 //! A source gives whole documents or says in one line why it has none. It subtracts nothing and draws nothing.
 
+mod clock;
+mod connect;
 mod fetch;
 mod player;
 mod poller;
@@ -9,14 +11,16 @@ mod reader;
 mod recording;
 mod target;
 
-pub(crate) use fetch::fetch;
+pub(crate) use clock::{Clock, LocalMicros, Monotonic, ServerMicros};
+pub(crate) use fetch::Fetcher;
 pub(crate) use player::Player;
-pub(crate) use poller::{Clock, Poller};
-pub(crate) use reader::Reader;
-pub(crate) use recording::{Recorder, Recording, RecordingError};
+pub(crate) use poller::Poller;
+use reader::Reader;
+pub(crate) use recording::{EndedBy, Ending, Entry, Recorder, Recording, RecordingError, Run};
 pub(crate) use target::Target;
 
 use std::borrow::Cow;
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,15 +28,17 @@ use std::time::Duration;
 use rwsgi_stats::Snapshot;
 use thiserror::Error;
 
+use crate::format;
+
 /// One attempt to read one server.
 #[derive(Debug)]
 pub(crate) struct Sample {
     /// Which of the targets it is of, by its place on the command line.
     pub(crate) target: usize,
-    /// When it was taken, µs on a clock that only goes forward: what rates divide by when the server has no clock.
-    pub(crate) at: u64,
-    /// When it was taken, unix µs on this machine.
-    pub(crate) taken: u64,
+    /// When it was taken: what rates divide by when the server has no clock.
+    pub(crate) at: Monotonic,
+    /// What this machine's clock said then.
+    pub(crate) taken: LocalMicros,
     /// The document, or why there is none.
     pub(crate) outcome: Result<Document, SourceError>,
 }
@@ -52,6 +58,9 @@ pub(crate) enum SourceError {
     /// The name has no address.
     #[error("the host name is not known: {0}")]
     Resolve(io::Error),
+    /// Whoever knows names did not answer in time.
+    #[error("the host name was not resolved within {:.1} s", .0.as_secs_f64())]
+    Unresolved(Duration),
     /// Nobody listens, or the socket file is missing or not ours to open.
     #[error("cannot connect: {0}")]
     Connect(io::Error),
@@ -65,8 +74,16 @@ pub(crate) enum SourceError {
     #[error("the server closed the connection without an answer")]
     Empty,
     /// The document ends in the middle.
-    #[error("half a document: it ends after {0} bytes")]
+    #[error("truncated response ({0} bytes)")]
     Half(usize),
+    /// An HTTP body that is shorter than it was said to be.
+    #[error("truncated response ({sent} of {told} bytes)")]
+    Short {
+        /// Bytes that came.
+        sent: usize,
+        /// Bytes that were told.
+        told: usize,
+    },
     /// Something else answers at this address.
     #[error("the answer is not a stats document: {0}")]
     NotStats(String),
@@ -81,6 +98,18 @@ pub(crate) enum SourceError {
     TooLarge(usize),
 }
 
+impl SourceError {
+    /// What is wrong with an answer; the words may be the answer's own.
+    pub(crate) fn not_stats(why: &dyn fmt::Display) -> Self {
+        Self::NotStats(format::one_line(&why.to_string()))
+    }
+
+    /// What a recording says of an attempt that failed.
+    pub(crate) fn recorded(why: &str) -> Self {
+        Self::Recorded(format::one_line(why))
+    }
+}
+
 /// Understands a document.
 ///
 /// # Errors
@@ -91,9 +120,8 @@ pub(crate) fn parse(raw: Vec<u8>) -> Result<Document, SourceError> {
     }
     // uWSGI copies request variables as the client sent them, whatever their encoding.
     let text = str::from_utf8(&raw).map_or_else(|_| String::from_utf8_lossy(&raw), Cow::Borrowed);
-    let snapshot: Snapshot = serde_json::from_str(&text).map_err(|error| {
-        if error.is_eof() { SourceError::Half(raw.len()) } else { SourceError::NotStats(error.to_string()) }
-    })?;
+    let snapshot: Snapshot = serde_json::from_str(&text)
+        .map_err(|error| if error.is_eof() { SourceError::Half(raw.len()) } else { SourceError::not_stats(&error) })?;
     if snapshot.version.is_empty() && snapshot.pid == 0 && snapshot.workers.is_empty() {
         return Err(SourceError::NotStats("it has neither 'version' nor 'pid' nor 'workers'".to_owned()));
     }
@@ -104,7 +132,7 @@ pub(crate) fn parse(raw: Vec<u8>) -> Result<Document, SourceError> {
 mod tests {
     use super::*;
 
-    const WHOLE: &[u8] = include_bytes!("../../tests/fixtures/stats-busy_cheap.json");
+    const WHOLE: &[u8] = include_bytes!("../../../shared/tests/fixtures/uwsgi-busy-cheap.json");
 
     #[test]
     fn every_cut_document_is_called_half_and_never_shown() {

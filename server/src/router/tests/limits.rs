@@ -6,9 +6,12 @@ use std::os::unix::net::UnixStream;
 
 use super::rig::*;
 use crate::ipc::{RouterLimits, RouterOrder, send_message};
-use crate::protocol::link::Hello;
 use crate::router::Limits;
+use crate::router::client::ClientPhase;
+use crate::router::event_loop::SCRATCH;
+use crate::router::state::DISK_TURN;
 use crate::stats::cell::LatencyCounts;
+use rwsgi_protocol::link::Hello;
 
 #[test]
 fn requests_wait_in_order_and_those_beyond_the_queue_are_turned_away() {
@@ -98,6 +101,41 @@ fn what_a_reload_changes_holds_from_the_next_request_on() {
     worker.answer("");
     assert_eq!(before.status(), 200);
     assert!(before.is_closed());
+}
+
+#[test]
+fn a_turn_of_the_loop_writes_no_more_than_its_share_to_files() {
+    const BODY: u64 = 50_000_000;
+    let board = Steps::board();
+    let router = &mut Steps::new(&board, LIMITS);
+    let mut clients: Vec<_> = (0..8).map(|_| router.client()).collect();
+    for client in &mut clients {
+        client.send(format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {BODY}\r\n\r\n"));
+    }
+    router.turns();
+    for client in &mut clients {
+        // As much as the system takes for each.
+        client.stream.set_nonblocking(true).unwrap();
+        while client.stream.write(&[b'x'; 100_000]).is_ok() {}
+    }
+    let taken = |router: &Steps<'_>| -> u64 {
+        let bodies = router.router.clients.iter().filter_map(|(_, client)| match &client.phase {
+            ClientPhase::Body(gathering) => gathering.intake.left(),
+            _ => None,
+        });
+        bodies.map(|left| BODY - left).sum()
+    };
+    let mut before = taken(router);
+    loop {
+        router.turn();
+        let now = taken(router);
+        assert!(now - before <= DISK_TURN + SCRATCH as u64, "{} bytes in one turn", now - before);
+        if now == before {
+            break;
+        }
+        before = now;
+    }
+    assert!(before > 2 * DISK_TURN, "there was enough for several turns: {before}");
 }
 
 #[test]

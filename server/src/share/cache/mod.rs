@@ -17,10 +17,10 @@ use tracing::warn;
 use self::table::Refused;
 use self::table::Table;
 pub(crate) use self::table::{How, Operation};
-use super::memory::{Memory, Parts};
 use super::mutex::Locked;
-use crate::config::Cache as Shape;
-use crate::stats::clock;
+use super::parts::{PartedMemory, Parts};
+use crate::clock::UnixMicros;
+use rwsgi_config::Cache as Shape;
 
 /// The places of the counts among the numbers of the mapping.
 #[derive(Clone, Copy)]
@@ -43,7 +43,7 @@ fn parts(shape: &Shape) -> nix::Result<Parts> {
 #[derive(Debug)]
 pub(crate) struct Cache {
     shape: Shape,
-    memory: Memory,
+    memory: PartedMemory,
 }
 
 /// What is known of a cache without waiting for it.
@@ -67,7 +67,7 @@ impl Cache {
     /// # Errors
     /// When the system has no memory for it.
     pub(crate) fn create(shape: &Shape) -> nix::Result<Self> {
-        Ok(Self { shape: shape.clone(), memory: Memory::create(c"rwsgi-cache", parts(shape)?)? })
+        Ok(Self { shape: shape.clone(), memory: PartedMemory::create(c"rwsgi-cache", parts(shape)?)? })
     }
 
     /// Maps one that the master made.
@@ -75,7 +75,7 @@ impl Cache {
     /// # Errors
     /// When it cannot be mapped.
     pub(crate) fn map(file: OwnedFd, shape: &Shape) -> nix::Result<Self> {
-        Ok(Self { shape: shape.clone(), memory: Memory::map(file, parts(shape)?)? })
+        Ok(Self { shape: shape.clone(), memory: PartedMemory::map(file, parts(shape)?)? })
     }
 
     /// The memory file.
@@ -116,7 +116,7 @@ impl Cache {
             warn!("cache '{}' is emptied: a process died or failed while it changed it", self.shape.name);
             table.clear();
         }
-        let result = f(&mut table, clock::unix_micros() / 1_000_000);
+        let result = f(&mut table, UnixMicros::now().as_secs());
         self.count(Count::Items).store(table.len(), Relaxed);
         Ok(result)
     }
@@ -126,7 +126,7 @@ impl Cache {
     }
 
     fn note_change(&self) {
-        self.count(Count::Changed).store(clock::unix_micros() / 1_000_000, Relaxed);
+        self.count(Count::Changed).store(UnixMicros::now().as_secs(), Relaxed);
     }
 
     /// A key's value.

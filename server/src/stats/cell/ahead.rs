@@ -1,13 +1,14 @@
 //! Requests that the http router has dispatched ahead to a thread, and that the thread has not begun: who has each.
 //!
-//! The router sends a quick thread several requests at once (see [`crate::protocol::link`]). Until the thread begins one,
+//! The router sends a quick thread several requests at once (see [`rwsgi_protocol::link`]). Until the thread begins one,
 //! the router may cancel it, for a thread that is free. Both do a compare-and-exchange on the request's byte here, so
 //! that exactly one of them gets it. A byte stands for the link's every eighth request: no more are dispatched ahead.
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU8, AtomicU64};
 
-use crate::protocol::link::AHEAD_MAX;
+use crate::clock::MonotonicNanos;
+use rwsgi_protocol::link::AHEAD_MAX;
 
 /// The router sends it; neither has it yet.
 const DISPATCHED: u8 = 1;
@@ -49,16 +50,18 @@ impl AheadCells {
         self.place(number).load(Acquire) == TAKEN
     }
 
-    /// Since when the thread should have begun with a request, monotonic ns, where that is so long that the router looks
-    /// for another thread. The worker is stopped, or hangs, or does not get the processor.
+    /// Since when the thread should have begun with a request, where that is so long that the router looks for another
+    /// thread. The worker is stopped, or hangs, or does not get the processor. What lies in the future is no moment of the
+    /// router's.
     #[must_use]
-    pub fn not_begun_since(&self) -> Option<u64> {
-        Some(self.not_begun_since.load(Relaxed)).filter(|since| *since != 0)
+    pub fn not_begun_since(&self) -> Option<MonotonicNanos> {
+        let since = Some(self.not_begun_since.load(Relaxed)).filter(|since| *since != 0)?;
+        Some(MonotonicNanos::from_nanos(since)).filter(|since| *since <= MonotonicNanos::now())
     }
 
     /// Says so, or that the thread goes on. The router's to say.
-    pub fn set_not_begun_since(&self, since: Option<u64>) {
-        self.not_begun_since.store(since.unwrap_or(0), Relaxed);
+    pub fn set_not_begun_since(&self, since: Option<MonotonicNanos>) {
+        self.not_begun_since.store(since.map_or(0, MonotonicNanos::as_nanos), Relaxed);
     }
 
     fn exchange(&self, number: u8, state: u8) -> bool {
@@ -94,8 +97,10 @@ mod tests {
         let cells = AheadCells::default();
         cells.dispatch(3);
         assert!(!cells.is_taken(3) && cells.not_begun_since().is_none());
-        cells.set_not_begun_since(Some(7));
-        assert_eq!(cells.not_begun_since(), Some(7));
+        cells.set_not_begun_since(Some(MonotonicNanos::from_nanos(7)));
+        assert_eq!(cells.not_begun_since(), Some(MonotonicNanos::from_nanos(7)));
+        cells.set_not_begun_since(Some(MonotonicNanos::from_nanos(u64::MAX)));
+        assert_eq!(cells.not_begun_since(), None, "no moment of the router's");
         assert!(cells.take(3) && cells.is_taken(3));
         cells.set_not_begun_since(None);
         assert_eq!(cells.not_begun_since(), None);

@@ -7,13 +7,13 @@ use nix::unistd::Pid;
 use rwsgi_stats::{App, Core, LastException, RequestInfo, Responses, Worker};
 
 use crate::clock::{self, Clock, MonotonicNanos, UnixMicros};
-use crate::config::Config;
 use crate::ids::{GenerationNumber, SlotId, ThreadIndex, WorkerId};
 use crate::stats::cell::{Counters, ExceptionReport, ThreadSample};
 use crate::stats::request::Vars;
 use crate::stats::scoreboard::{CorruptSlot, Scoreboard};
 use crate::stats::state::SnapshotState;
 use crate::stats::totals::{Averages, Totals, newest};
+use rwsgi_config::Config;
 
 /// A worker: its past and its processes.
 pub struct WorkerView<'a> {
@@ -81,7 +81,7 @@ pub(super) struct Context<'a> {
     pub(super) host: &'a str,
 }
 
-/// What is told of a worker; processes that are found corrupt, which is news, are added to `corrupt`.
+/// What is told of a worker; processes that are found corrupt are added to `corrupt`.
 pub(super) fn take(
     context: Context<'_>,
     view: &WorkerView<'_>,
@@ -101,7 +101,8 @@ pub(super) fn take(
             let ThreadSample { counters: live, started, average } = match read {
                 Ok(sample) => sample,
                 Err(found) => {
-                    if state.is_news(process.slot, process.pid) {
+                    // One word for each process is enough.
+                    if corrupt.iter().all(|other| other.found.slot != process.slot) {
                         let found = CorruptSlot { slot: process.slot, thread: id, corrupt: found };
                         corrupt.push(CorruptWorker { worker: view.id, pid: process.pid, found });
                     }

@@ -1,6 +1,4 @@
-//! Shared memory with mutexes, numbers and guarded bytes in it. It is all zero at first.
-
-#![allow(unsafe_code)]
+//! Shared memory of parts: mutexes, numbers that anybody may change at any time, and bytes that one thread at a time has.
 
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -9,15 +7,12 @@ use std::sync::atomic::AtomicU64;
 use nix::errno::Errno;
 
 use super::mutex::{Guard, Locked, Mutex};
-use crate::shared_memory::{Shareable, SharedMemory};
+use crate::shared_memory::SharedMemory;
 
-// SAFETY: the system's mutex, which is made for use between processes, and an atomic.
-unsafe impl Shareable for Mutex {}
-
-/// What lies in a mapping, in this order. Both sides of it must say the same.
+/// What lies in the memory, in this order. All processes must say the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Parts {
-    /// Mutexes that guard nothing of the mapping.
+    /// Mutexes that guard nothing of the memory.
     pub(crate) mutexes: usize,
     /// Numbers that everybody may read and write at any time.
     pub(crate) numbers: usize,
@@ -42,37 +37,39 @@ impl Parts {
     }
 
     fn size(self) -> nix::Result<usize> {
-        let size = self.guarded_at().checked_add(self.guarded);
-        size.filter(|size| i64::try_from(*size).is_ok()).ok_or(Errno::EFBIG)
+        self.guarded_at().checked_add(self.guarded).ok_or(Errno::EFBIG)
     }
 }
 
-/// A mapping.
+/// Shared memory of parts.
 #[derive(Debug)]
-pub(crate) struct Memory {
+pub(crate) struct PartedMemory {
     memory: SharedMemory,
     parts: Parts,
 }
 
-impl Memory {
-    /// Makes one.
+impl PartedMemory {
+    /// Makes some, all zero.
     ///
     /// # Errors
     /// When the system has no memory for it.
     pub(crate) fn create(name: &std::ffi::CStr, parts: Parts) -> nix::Result<Self> {
-        let memory = Self { memory: SharedMemory::create(name, parts.size()?)?, parts };
-        let own = (parts.guarded > 0).then(|| memory.own_mutex());
-        for mutex in (0..parts.mutexes).filter_map(|number| memory.mutex(number)).chain(own) {
+        let made = Self { memory: SharedMemory::create(name, parts.size()?)?, parts };
+        let own = (parts.guarded > 0).then(|| made.own_mutex());
+        for mutex in (0..parts.mutexes).filter_map(|number| made.mutex(number)).chain(own) {
+            #[allow(unsafe_code)]
             // SAFETY: nobody else has the file yet.
-            unsafe { mutex.prepare()? };
+            unsafe {
+                mutex.prepare()?;
+            }
         }
-        Ok(memory)
+        Ok(made)
     }
 
-    /// Maps one that another process has made, of the same parts.
+    /// Maps what another process has made of the same parts.
     ///
     /// # Errors
-    /// `EINVAL` when the file is none, or too small; otherwise when it cannot be mapped.
+    /// When it cannot be mapped; `EINVAL` when it is smaller.
     pub(crate) fn map(file: OwnedFd, parts: Parts) -> nix::Result<Self> {
         Ok(Self { memory: SharedMemory::map(file, parts.size()?)?, parts })
     }
@@ -112,17 +109,16 @@ impl Memory {
     /// `EDEADLK` when this thread has them already.
     pub(crate) fn lock(&self) -> nix::Result<Exclusive<'_>> {
         let guard = self.own_mutex().lock()?;
-        // SAFETY: they are within the mapping, which is borrowed for as long; whoever wants them, in any process, must hold
+        let start = self.parts.guarded_at();
+        #[allow(unsafe_code)]
+        // SAFETY: the memory is borrowed for as long, and whoever wants these bytes of it, in any process of ours, must hold
         // the mutex, which nobody can unlock but the guard that lives beside them.
-        let bytes = unsafe {
-            let start = self.memory.as_mut_ptr().add(self.parts.guarded_at());
-            std::slice::from_raw_parts_mut(start, self.parts.guarded)
-        };
+        let bytes = unsafe { &mut *self.memory.bytes(start..start + self.parts.guarded) };
         Ok(Exclusive { guard, bytes })
     }
 }
 
-/// The guarded bytes of a mapping, for as long as this thread alone has them.
+/// The guarded bytes, for as long as this thread alone has them.
 pub(crate) struct Exclusive<'a> {
     guard: Guard<'a>,
     bytes: &'a mut [u8],
@@ -158,8 +154,8 @@ mod tests {
 
     #[test]
     fn parts_lie_beside_each_other_in_every_process() {
-        let memory = Memory::create(c"test", PARTS).unwrap();
-        let other = Memory::map(memory.file().try_clone_to_owned().unwrap(), PARTS).unwrap();
+        let memory = PartedMemory::create(c"test", PARTS).unwrap();
+        let other = PartedMemory::map(memory.file().try_clone_to_owned().unwrap(), PARTS).unwrap();
         memory.lock().unwrap().fill(7);
         (0..3).for_each(|place| memory.number(place).store(place as u64 + 1, std::sync::atomic::Ordering::Relaxed));
         let guards = [memory.mutex(0).unwrap().lock().unwrap(), memory.mutex(1).unwrap().lock().unwrap()];
@@ -168,13 +164,5 @@ mod tests {
         assert!((0..3).all(|place| other.number(place).load(std::sync::atomic::Ordering::Relaxed) == place as u64 + 1));
         assert_eq!(&*other.lock().unwrap(), [7; 100]);
         drop(guards);
-    }
-
-    #[test]
-    fn what_is_too_small_for_its_parts_is_not_mapped() {
-        let memory = Memory::create(c"test", PARTS).unwrap();
-        let larger = Parts { guarded: 1 << 20, ..PARTS };
-        assert_eq!(Memory::map(memory.file().try_clone_to_owned().unwrap(), larger).unwrap_err(), Errno::EINVAL);
-        assert_eq!(Memory::create(c"test", Parts { guarded: usize::MAX, ..PARTS }).unwrap_err(), Errno::EFBIG);
     }
 }

@@ -1,0 +1,111 @@
+//! The one place where a server's texts are made safe: whatever is kept of a document may be shown, written and quoted.
+//!
+//! What has texts and numbers is taken apart whole, so that a new key is a decision.
+
+use rwsgi_stats::{App, Core, LastException, RequestInfo, Snapshot, Socket, Spooler, SpoolerJob, Vassal, Worker};
+
+use crate::format;
+
+/// No traceback, and no list of an emperor's directories, is longer; the rest is dropped.
+const LONGEST_LIST: usize = 100;
+
+/// Makes every text of a digested document a line that a terminal and a file can take. Histograms are decoded and never
+/// shown.
+pub(super) fn clean(snapshot: &mut Snapshot) {
+    let Snapshot {
+        version,
+        cwd,
+        sockets,
+        workers,
+        spoolers,
+        vassals,
+        emperor,
+        server,
+        hostname,
+        python,
+        // Numbers.
+        listen_queue: _,
+        listen_queue_errors: _,
+        signal_queue: _,
+        load: _,
+        pid: _,
+        uid: _,
+        gid: _,
+        emperor_tyrant: _,
+        schema: _,
+        started_at: _,
+        now: _,
+        generation: _,
+        limits: _,
+        // Histograms.
+        latency: _,
+        queue: _,
+        // Digesting leaves nothing in them.
+        locks: _,
+        caches: _,
+        metrics: _,
+        crons: _,
+        timers: _,
+        blacklist: _,
+    } = snapshot;
+    [version, cwd].into_iter().chain([server, hostname, python].into_iter().flatten()).for_each(line);
+    for Socket { name, proto, queue: _, max_queue: _, shared: _, can_offload: _ } in sockets {
+        [name, proto].into_iter().for_each(line);
+    }
+    workers.iter_mut().for_each(worker);
+    for spooler in spoolers {
+        let Spooler {
+            dir,
+            job,
+            pid: _,
+            tasks: _,
+            respawns: _,
+            running: _,
+            queue: _,
+            oldest_age: _,
+            done: _,
+            retried: _,
+            failed: _,
+            run_time,
+        } = spooler;
+        line(dir);
+        // The history keeps it as a text.
+        let _ =
+            run_time.take_if(|text| !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte)));
+        if let Some(SpoolerJob { name, started: _, elapsed: _ }) = job {
+            line(name);
+        }
+    }
+    for Vassal { id, .. } in vassals {
+        line(id);
+    }
+    emperor.iter_mut().for_each(lines);
+}
+
+fn worker(worker: &mut Worker) {
+    line(&mut worker.status);
+    for App { mountpoint, chdir, .. } in &mut worker.apps {
+        [mountpoint, chdir].into_iter().for_each(line);
+    }
+    for Core { req_info, .. } in &mut worker.cores {
+        let RequestInfo { method, uri, remote_addr, protocol, request_start: _, started: _, elapsed: _ } = req_info;
+        [method, uri, remote_addr, protocol].into_iter().flatten().for_each(line);
+    }
+    if let Some(exception) = &mut worker.last_exception {
+        let LastException { kind, message, location, traceback, when: _, request } = exception;
+        [kind, message, location, request].into_iter().for_each(line);
+        lines(traceback);
+    }
+}
+
+fn lines(texts: &mut Vec<String>) {
+    texts.truncate(LONGEST_LIST);
+    texts.iter_mut().for_each(line);
+}
+
+fn line(text: &mut String) {
+    // Nearly all are plain, and a pool has thousands of them in each document.
+    if !format::is_plain_line(text) {
+        *text = format::one_line(text);
+    }
+}
