@@ -74,10 +74,10 @@ pub(crate) enum SourceError {
     #[error("the server closed the connection without an answer")]
     Empty,
     /// The document ends in the middle.
-    #[error("truncated response: it ends after {0} bytes")]
+    #[error("truncated response ({0} bytes)")]
     Half(usize),
     /// An HTTP body that is shorter than it was said to be.
-    #[error("truncated response: {sent} of {told} bytes")]
+    #[error("truncated response ({sent} of {told} bytes)")]
     Short {
         /// Bytes that came.
         sent: usize,
