@@ -9,13 +9,13 @@ use std::mem::MaybeUninit;
 
 use divan::{Bencher, black_box};
 use pyo3::prelude::*;
-use rwsgi::protocol::SocketProtocol;
-use rwsgi::protocol::http::{self, MAX_HEADERS, Version};
-use rwsgi::protocol::link::Peer;
-use rwsgi::protocol::response::Exchange;
 use rwsgi::wsgi::gateway::{Gateway, Incoming};
 use rwsgi::wsgi::interpreter;
 use rwsgi::wsgi::transport::{Kept, Transport};
+use rwsgi_protocol::SocketProtocol;
+use rwsgi_protocol::http::{self, MAX_HEADERS, Version};
+use rwsgi_protocol::link::Peer;
+use rwsgi_protocol::response::Exchange;
 
 fn main() {
     interpreter::start(None).unwrap();

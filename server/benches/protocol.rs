@@ -6,13 +6,13 @@
 use std::mem::MaybeUninit;
 
 use divan::{Bencher, black_box, counter::BytesCount};
-use rwsgi::protocol::SocketProtocol;
-use rwsgi::protocol::chunked::{ChunkHead, Decoder, LAST_CHUNK, Step};
-use rwsgi::protocol::date::HttpDate;
-use rwsgi::protocol::http::{self, MAX_HEADERS, Version};
-use rwsgi::protocol::link::{DONE_KEEP, Frames};
-use rwsgi::protocol::response::{Exchange, HeadWriter};
-use rwsgi::protocol::{target, uwsgi};
+use rwsgi_protocol::SocketProtocol;
+use rwsgi_protocol::chunked::{ChunkHead, Decoder, LAST_CHUNK, Step};
+use rwsgi_protocol::date::HttpDate;
+use rwsgi_protocol::http::{self, MAX_HEADERS, Version};
+use rwsgi_protocol::link::{DONE_KEEP, Frames};
+use rwsgi_protocol::response::{Exchange, HeadWriter};
+use rwsgi_protocol::{target, uwsgi};
 
 fn main() {
     divan::main();

@@ -13,9 +13,7 @@ use std::time::Duration;
 
 use nix::unistd::Pid;
 use rwsgi::clock::{self, MonotonicNanos, UnixMicros};
-use rwsgi::config::Config;
 use rwsgi::ids::{GenerationNumber, SlotId, ThreadIndex, WorkerId};
-use rwsgi::protocol::SocketProtocol;
 use rwsgi::stats::cell::{LatencyCounts, Outcome};
 use rwsgi::stats::memory_sampler::MemorySampler;
 use rwsgi::stats::metrics;
@@ -23,6 +21,8 @@ use rwsgi::stats::scoreboard::{Layout, Scoreboard};
 use rwsgi::stats::snapshot::{ProcessView, Subject, WorkerView, take};
 use rwsgi::stats::state::SnapshotState;
 use rwsgi::stats::totals::Totals;
+use rwsgi_config::Config;
+use rwsgi_protocol::SocketProtocol;
 
 const WORKERS: u32 = 64;
 const THREADS: u32 = 2;

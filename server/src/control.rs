@@ -5,8 +5,8 @@ use std::path::Path;
 use anyhow::Context;
 use nix::sys::signal::{Signal, kill};
 
-use crate::config::Order;
 use crate::pidfile;
+use rwsgi_config::Order;
 
 /// Sends `order` to the server whose pidfile this is; returns the exit status.
 ///

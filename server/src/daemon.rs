@@ -14,7 +14,7 @@ use anyhow::{Context, bail};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, getppid, pipe2, setsid};
 
-use crate::config::Config;
+use rwsgi_config::Config;
 
 /// Tells whoever waits for the server to start. When this process ends without a word, the start has failed.
 #[derive(Debug, Default)]

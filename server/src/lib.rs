@@ -5,7 +5,6 @@
 mod api;
 mod auxiliary;
 pub mod clock;
-pub use rwsgi_config as config;
 mod control;
 pub mod daemon;
 mod descriptor;
@@ -19,7 +18,6 @@ mod pidfile;
 pub mod process_setup;
 pub mod procfs;
 mod procname;
-pub use rwsgi_protocol as protocol;
 mod python;
 pub mod router;
 mod run;

@@ -5,7 +5,7 @@ use anyhow::Context;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
-use crate::config::Config;
+use rwsgi_config::Config;
 
 /// Exit status when the application cannot be loaded, as uWSGI's.
 pub const EXIT_NO_APP: i32 = 22;

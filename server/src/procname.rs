@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 
 use nix::libc;
 
-use crate::config::ProcessNames;
+use rwsgi_config::ProcessNames;
 
 /// A process that the master has started may call itself anything of up to so many bytes.
 const LONGEST: usize = 1024;

@@ -7,7 +7,6 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use tracing::{error, warn};
 
-use crate::config::{self, Config, Invocation};
 use crate::control;
 use crate::daemon::{self, Side};
 use crate::forkserver;
@@ -16,6 +15,7 @@ use crate::ipc::inherit::InheritedFd;
 use crate::master;
 use crate::master::launcher::{FORKSERVER_ROLE, Launcher, ROUTER_ROLE};
 use crate::spooler;
+use rwsgi_config::{Config, Invocation};
 
 /// Runs `rwsgi` with these arguments (the program's name first); returns its exit status. `launcher` says how to enter
 /// this function again in a fresh process.
@@ -42,7 +42,7 @@ fn dispatch(arguments: Vec<OsString>, mut launcher: Launcher) -> anyhow::Result<
             _ => {}
         }
     }
-    match config::load(arguments.iter().cloned())? {
+    match rwsgi_config::load(arguments.iter().cloned())? {
         Invocation::Serve(config) => {
             let start = std::env::current_dir().context("cannot read the working directory")?;
             let has_file = [&config.daemonize, &config.daemonize2, &config.logto, &config.logto2];
@@ -76,7 +76,7 @@ fn dispatch(arguments: Vec<OsString>, mut launcher: Launcher) -> anyhow::Result<
 /// process in the directory that it names.
 fn read_again(arguments: &[OsString], start: &Path) -> anyhow::Result<Config> {
     std::env::set_current_dir(start).context("cannot return to where the server was started")?;
-    match config::load_again(arguments.iter().cloned())? {
+    match rwsgi_config::load_again(arguments.iter().cloned())? {
         Invocation::Serve(config) => settle(*config, start),
         _ => bail!("the configuration does not say any more to serve"),
     }

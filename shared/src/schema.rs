@@ -340,6 +340,9 @@ pub struct Cron {
     /// How often it was raised.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub raised: Option<u64>,
+    /// uWSGI alone: the legion whose lord starts it, empty when there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub legion: Option<String>,
 }
 
 /// A signal of the application that is raised every so often.

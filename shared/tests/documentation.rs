@@ -110,7 +110,8 @@ fn page(schema: &Value) -> String {
             let meaning = meaning(property);
             let sender = match (
                 from_uwsgi(name, &meaning),
-                path.starts_with("vassals") || path.starts_with("blacklist") || meaning.starts_with("uWSGI's emperor"),
+                ["vassals", "blacklist"].iter().any(|object| path.starts_with(object))
+                    || ["uWSGI's emperor", "uWSGI alone"].iter().any(|whose| meaning.starts_with(whose)),
             ) {
                 (true, true) => "uWSGI",
                 (true, false) => "both",

@@ -3,8 +3,10 @@
 use rwsgi_stats::Snapshot;
 use serde_json::Value;
 
-const CAPTURES: [(&str, &str); 4] = [
+/// Those of which everything is read; of an emperor (`uwsgi-emperor.json`) only what is shown.
+const CAPTURES: [(&str, &str); 5] = [
     ("busy and cheap", include_str!("fixtures/uwsgi-busy-cheap.json")),
+    ("caches, crons and metrics", include_str!("fixtures/uwsgi-caches-crons-metrics.json")),
     ("emperor, idle", include_str!("fixtures/uwsgi-emperor-idle.json")),
     ("four workers of two threads", include_str!("fixtures/uwsgi-four-workers-two-threads.json")),
     ("spoolers", include_str!("fixtures/uwsgi-spoolers.json")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import uuid
@@ -67,8 +68,8 @@ class Terminal:
 
     def wait_left(self, status: int = 0) -> None:
         """Waits until the program has ended with `status`, and sees to it that the terminal is as it was before."""
-        screen = self.wait("left with ")
-        assert f"left with {status}" in screen, screen
+        screen = self.wait_for(lambda screen: re.search(r"left with \d+\n", screen), "the program's end")
+        assert f"left with {status}\n" in screen, screen
         self.wait_for(lambda screen: "icanon" in screen, "the terminal's settings")
         settings = self.screen().split("left with ")[1].split()[1:]
         assert settings[:2] == ["icanon", "echo"] or settings[:2] == ["echo", "icanon"], settings

@@ -37,7 +37,7 @@ pub(crate) struct Args {
     #[arg(short = 'a', long = "address", value_name = "ADDRESS")]
     pub(crate) address: Vec<Target>,
 
-    /// Seconds between two readings; fractions are fine
+    /// Seconds between two samples; fractions are fine
     #[arg(short, long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     pub(crate) frequency: Duration,
 
@@ -76,6 +76,22 @@ pub(crate) struct Args {
     /// Watch until this process is gone
     #[arg(long, value_name = "PID", conflicts_with_all = ["count", "duration", "replay"])]
     pub(crate) until_exit: Option<u32>,
+
+    /// With --until-exit or a command: the servers are meant to be gone at the end
+    #[arg(long, conflicts_with_all = ["count", "duration", "replay"])]
+    pub(crate) expect_exit: bool,
+
+    /// Do not judge what happens in this time after all servers have answered: 10s
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) warmup: Option<Duration>,
+
+    /// Judge every window of this length by itself, and tell the worst: 10s
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) window: Option<Duration>,
+
+    /// A recording that assertions compare with: --assert 'p99 < 1.10 * baseline'
+    #[arg(long, value_name = "FILE")]
+    pub(crate) baseline: Option<PathBuf>,
 
     /// What must hold while watching, such as 'p99 < 50ms', 'error_rate < 0.1%', 'rps > 500', 'rss.max < 200MiB'
     #[arg(long = "assert", value_name = "ASSERTION")]
@@ -138,15 +154,15 @@ fn theme() -> impl TypedValueParser<Value = usize> {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    let units = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
-    let split = units.iter().find_map(|(unit, worth)| text.strip_suffix(unit).map(|number| (number, *worth)));
-    let (number, worth) = split.unwrap_or((text, 1.0));
-    let number: f64 = number.trim().parse().map_err(|_| "expected a duration, such as 30s, 5m or 1h".to_owned())?;
-    let seconds = number * worth;
-    if !(0.01..=604_800.0).contains(&seconds) {
+    // A number alone is seconds.
+    let text = if text.parse::<f64>().is_ok() { format!("{text}s") } else { text.to_owned() };
+    let duration: jiff::SignedDuration =
+        text.parse().map_err(|_| "expected a duration, such as 30s, 5m or 1h30m".to_owned())?;
+    let duration = Duration::try_from(duration).map_err(|_| "expected a duration that is not negative".to_owned())?;
+    if !(Duration::from_millis(10)..=Duration::from_secs(604_800)).contains(&duration) {
         return Err("expected 10ms to 168h".to_owned());
     }
-    Ok(Duration::from_secs_f64(seconds))
+    Ok(duration)
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -165,6 +181,17 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_are_read_in_the_usual_units() {
+        for (text, milliseconds) in [("30s", 30_000), ("0.2s", 200), ("250ms", 250), ("1h30m", 5_400_000), ("7", 7_000)]
+        {
+            assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for text in ["", "s", "-5s", "5 parsecs", "1ms", "200h", "nan"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -10,9 +10,9 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::model::Thresholds;
-use crate::view::columns::{COLUMNS, Column, column};
-use crate::view::keys::{BINDINGS, Keys};
-use crate::view::{Colors, PALETTES, Role, palette, palette_names, usual_colors};
+use crate::model::columns::{COLUMNS, Column, column};
+use crate::view::keys::{BINDINGS, Key, Keys};
+use crate::view::{Colors, PALETTES, Role, palette, usual_colors};
 
 /// What the file says.
 #[derive(Debug, Default, Deserialize)]
@@ -42,7 +42,7 @@ pub(crate) struct Config {
     pub(crate) theme: usize,
     /// Colours in place of the theme's.
     pub(crate) colors: Colors,
-    /// When something needs attention.
+    /// When there are alerts.
     pub(crate) thresholds: Thresholds,
 }
 
@@ -66,7 +66,7 @@ pub(crate) enum ConfigError {
         error: toml::de::Error,
     },
     /// A name that is not in a table.
-    #[error("{}: there is no {kind} '{name}'; there are: {known}", path.display())]
+    #[error("{}: there is no {kind} '{name}'; {}there are: {known}", path.display(), meant(nearest.as_deref()))]
     Name {
         /// The file.
         path: PathBuf,
@@ -74,9 +74,46 @@ pub(crate) enum ConfigError {
         kind: &'static str,
         /// The name.
         name: String,
+        /// The one that is most like it, if any is.
+        nearest: Option<String>,
         /// All that there are.
         known: String,
     },
+    /// A key that is to do two things.
+    #[error("{}: the key '{key}' is given to '{first}' and to '{second}'", path.display())]
+    Twice {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: Key,
+        /// A binding.
+        first: String,
+        /// Another one.
+        second: String,
+    },
+    /// The key that always leaves, given to something else.
+    #[error("{}: the key '{}' always leaves rtop, and cannot be given to '{name}'", path.display(), Key::INTERRUPT)]
+    Reserved {
+        /// The file.
+        path: PathBuf,
+        /// The binding.
+        name: String,
+    },
+}
+
+fn meant(nearest: Option<&str>) -> String {
+    nearest.map_or_else(String::new, |name| format!("did you mean '{name}'? "))
+}
+
+/// The name that is most like a misspelt one, unless all are quite another word.
+fn nearest(misspelt: &str, known: impl IntoIterator<Item = impl AsRef<str>>) -> Option<String> {
+    let likeness = |name: String| (strsim::normalized_damerau_levenshtein(&misspelt.to_lowercase(), &name), name);
+    if misspelt.is_empty() {
+        return None;
+    }
+    let rated = known.into_iter().map(|name| likeness(name.as_ref().to_owned()));
+    let best = rated.max_by(|(a, _), (b, _)| a.total_cmp(b)).filter(|(likeness, _)| *likeness >= 0.5);
+    best.map(|(_, name)| name)
 }
 
 /// Where the file is looked for; `None` when there is no home.
@@ -101,31 +138,18 @@ pub(crate) fn read(path: Option<&Path>) -> Result<Config, ConfigError> {
 
 fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
     let file: File = toml::from_str(text).map_err(|error| ConfigError::Toml { path: path.to_owned(), error })?;
-    let no_column = |name: &str| ConfigError::Name {
+    let unknown = |kind, name: &str, known: Vec<&str>| ConfigError::Name {
         path: path.to_owned(),
-        kind: "column",
+        kind,
         name: name.to_owned(),
-        known: COLUMNS.iter().map(|column| column.name).collect::<Vec<_>>().join(", "),
+        nearest: nearest(name, &known),
+        known: known.join(", "),
     };
+    let no_column = |name: &str| unknown("column", name, COLUMNS.iter().map(|column| column.name).collect());
     let named = |name: &String| column(name).ok_or_else(|| no_column(name));
-    let mut keys = Keys::default();
-    for (name, bound) in &file.keys {
-        if !keys.rebind(name, bound) {
-            return Err(ConfigError::Name {
-                path: path.to_owned(),
-                kind: "key binding",
-                name: name.clone(),
-                known: BINDINGS.iter().map(|binding| binding.name).collect::<Vec<_>>().join(", "),
-            });
-        }
-    }
     let theme = file.theme.as_deref().map_or(Ok(0), |name| {
-        palette(name).ok_or_else(|| ConfigError::Name {
-            path: path.to_owned(),
-            kind: "theme",
-            name: name.to_owned(),
-            known: palette_names(),
-        })
+        let names = || PALETTES.iter().map(|palette| palette.name).collect();
+        palette(name).ok_or_else(|| unknown("theme", name, names()))
     })?;
     let mut colors = Colors::default();
     for (role, text) in &file.colors {
@@ -133,6 +157,7 @@ fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
             path: path.to_owned(),
             kind: "color",
             name: text.clone(),
+            nearest: None,
             known: "black, red, green, yellow, blue, magenta, cyan, gray, white, light…, 0 to 255, #rrggbb".to_owned(),
         })?;
         colors.set(*role, color);
@@ -141,11 +166,49 @@ fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
         columns: file.columns.map(|names| names.iter().map(named).collect::<Result<_, _>>()).transpose()?,
         sort: file.sort.as_ref().map(named).transpose()?,
         mouse: file.mouse,
-        keys,
+        keys: keys(&file.keys, path)?,
         theme,
         colors,
         thresholds: file.thresholds,
     })
+}
+
+/// The keys in force with these bindings of the file.
+fn keys(bindings: &BTreeMap<String, Vec<String>>, path: &Path) -> Result<Keys, ConfigError> {
+    let mut keys = Keys::default();
+    let mut given: Vec<(Key, &str)> = Vec::new();
+    for (name, written) in bindings {
+        let mut bound = Vec::with_capacity(written.len());
+        for text in written {
+            let key: Key = text.parse().map_err(|_| ConfigError::Name {
+                path: path.to_owned(),
+                kind: "key",
+                name: text.clone(),
+                nearest: nearest(text, Key::names_like(text)),
+                known: Key::known(),
+            })?;
+            if key == Key::INTERRUPT && name != "quit" {
+                return Err(ConfigError::Reserved { path: path.to_owned(), name: name.clone() });
+            }
+            if let Some((_, first)) = given.iter().find(|(known, first)| *known == key && first != name) {
+                let (first, second) = ((*first).to_owned(), name.clone());
+                return Err(ConfigError::Twice { path: path.to_owned(), key, first, second });
+            }
+            given.push((key, name));
+            bound.push(key);
+        }
+        if !keys.rebind(name, &bound) {
+            let names: Vec<&str> = BINDINGS.iter().map(|binding| binding.name).collect();
+            return Err(ConfigError::Name {
+                path: path.to_owned(),
+                kind: "key binding",
+                name: name.clone(),
+                nearest: nearest(name, &names),
+                known: names.join(", "),
+            });
+        }
+    }
+    Ok(keys)
 }
 
 /// The default file, with every line explained and commented out.
@@ -170,7 +233,7 @@ pub(crate) fn default_text() -> String {
     let Thresholds { queue, memory, request_age, request_seconds, respawns, error_rate, slow_worker } =
         Thresholds::default();
     text += &format!(
-        "\n# When something needs attention (w).\n[thresholds]\n\
+        "\n# When there are alerts (w).\n[thresholds]\n\
          # the queue is filled to this share of its capacity\n#queue = {queue:?}\n\
          # a worker's memory is this share of its limit\n#memory = {memory:?}\n\
          # a request is older than this share of harakiri\n#request_age = {request_age:?}\n\
@@ -179,7 +242,7 @@ pub(crate) fn default_text() -> String {
          # this share of the last minute's requests raised, and twice that of the minutes before\n#error_rate = {error_rate:?}\n\
          # a worker's p95 is this many times the median of all\n#slow_worker = {slow_worker:?}\n"
     );
-    text += "\n# What keys do. Modified keys are ctrl-x, alt-x, shift-left.\n[keys]\n";
+    text += "\n# What keys do. Modified keys are ctrl-x, alt-x, shift-left. ctrl-c always leaves.\n[keys]\n";
     for binding in BINDINGS {
         text += &format!("# {}\n#{} = {:?}\n", binding.help, binding.name, binding.keys);
     }
@@ -227,6 +290,35 @@ mod tests {
         ] {
             let error = parsed(text).unwrap_err().to_string();
             assert!(error.contains(told), "{error}");
+        }
+    }
+
+    #[test]
+    fn keys_that_no_terminal_sends_are_refused_with_the_nearest_one() {
+        for (text, told) in [
+            ("quit = ['cntrl-q']", "there is no key 'cntrl-q'; did you mean 'ctrl-q'? there are: "),
+            ("quit = ['pgup']", "did you mean 'pageup'?"),
+            ("quit = ['Esc']", "did you mean 'esc'?"),
+            ("quit = ['ctrl-shft-left']", "did you mean 'ctrl-shift-left'?"),
+            ("quit = ['']", "there is no key ''; there are: "),
+            ("quit = ['qq']", "there is no key 'qq'"),
+            ("qiut = ['x']", "there is no key binding 'qiut'; did you mean 'quit'? there are: "),
+            ("pause = ['ctrl-c']", "the key 'ctrl-c' always leaves rtop, and cannot be given to 'pause'"),
+            ("pause = ['x']\nhelp = ['x']", "the key 'x' is given to 'help' and to 'pause'"),
+            ("tab-next = ['shift-tab']\ntab-before = ['backtab']", "the key 'backtab' is given to"),
+        ] {
+            let error = parsed(&format!("[keys]\n{text}")).map(|config| config.keys).unwrap_err().to_string();
+            assert!(error.contains(told), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn leaving_always_has_a_key() {
+        use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+        for text in ["quit = []", "quit = ['ctrl-q']", "quit = ['ctrl-c']", "pause = ['q']"] {
+            let keys = parsed(&format!("[keys]\n{text}")).unwrap().keys;
+            let interrupt = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
+            assert_eq!(keys.action_of(interrupt), Some(crate::view::keys::Action::Quit), "{text}");
         }
     }
 

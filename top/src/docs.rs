@@ -1,11 +1,11 @@
 //! The tables in `docs/rtop.md`: made from the tables of keys, columns and metrics, so that they cannot drift. A test
-//! compares them; with `UPDATE_DOCS=1` it writes them.
+//! compares them; with `RWSGI_WRITE_DOCS=1` it writes them.
 
 use std::fmt::Write as _;
 
+use crate::model::columns::{COLUMNS, Teller};
 use crate::report::metrics::METRICS;
 use crate::view::PALETTES;
-use crate::view::columns::COLUMNS;
 use crate::view::keys::BINDINGS;
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/rtop.md");
@@ -19,10 +19,19 @@ fn keys() -> String {
     text
 }
 
+fn told_by(teller: Teller) -> &'static str {
+    match teller {
+        Teller::Both => "both",
+        Teller::MemoryReport => "both; uWSGI with `--memory-report`",
+        Teller::Rwsgi => "rwsgi",
+    }
+}
+
 fn columns() -> String {
-    let mut text = "| title | name | |\n| --- | --- | --- |\n".to_owned();
+    let mut text = "| title | name | told by | |\n| --- | --- | --- | --- |\n".to_owned();
     for column in COLUMNS {
-        let _ = writeln!(text, "| {} | {} | {} |", column.title, column.name, column.help);
+        let teller = told_by(column.teller);
+        let _ = writeln!(text, "| {} | {} | {teller} | {} |", column.title, column.name, column.help);
     }
     text
 }
@@ -33,11 +42,12 @@ fn themes() -> String {
 }
 
 fn metrics() -> String {
-    let mut text = "| metric | units | |\n| --- | --- | --- |\n".to_owned();
+    let mut text = "| metric | units | told by | of several servers | |\n| --- | --- | --- | --- | --- |\n".to_owned();
     for metric in METRICS {
         let units: Vec<&str> =
             metric.unit.spellings().iter().map(|(unit, _)| *unit).filter(|unit| !unit.is_empty()).collect();
-        let _ = writeln!(text, "| `{}` | {} | {} |", metric.name, units.join(" "), metric.help);
+        let (teller, rule) = (told_by(metric.teller), metric.rule.words());
+        let _ = writeln!(text, "| `{}` | {} | {teller} | {rule} | {} |", metric.name, units.join(" "), metric.help);
     }
     text
 }
@@ -57,9 +67,9 @@ fn the_tables_in_the_docs_are_these() {
     for (name, table) in [("keys", keys()), ("columns", columns()), ("themes", themes()), ("metrics", metrics())] {
         made = replaced(&made, name, &table);
     }
-    if std::env::var_os("UPDATE_DOCS").is_some() {
+    if std::env::var_os("RWSGI_WRITE_DOCS").is_some() {
         std::fs::write(PATH, &made).unwrap();
     } else {
-        assert!(text == made, "docs/rtop.md is behind: run the tests with UPDATE_DOCS=1");
+        assert!(text == made, "docs/rtop.md is behind: run the tests with RWSGI_WRITE_DOCS=1");
     }
 }

@@ -1,8 +1,11 @@
 //! Numbers as people read them: sizes, durations, rates, times of day. One spelling for the screen and for reports.
 //! Nothing here knows about columns or colours.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// A number of so many decimals, given without its point, and a unit. A table has hundreds of these in every frame, and
 /// `format!` takes several times as long.
@@ -125,22 +128,84 @@ fn timestamp(unix_seconds: u64) -> Option<Timestamp> {
     Timestamp::from_second(i64::try_from(unix_seconds).ok()?).ok()
 }
 
-/// Text from a server made safe for one line of a terminal or a file: control characters become spaces.
+/// The most characters of a server's text that are shown or written: more than any screen has room for.
+const LONGEST: usize = 1_000;
+/// The most characters without a width of their own that are kept after one that has; a flag of a region has six.
+const JOINED: usize = 8;
+
+/// Text from a server made safe for one line of a terminal or a file: control characters become spaces, characters that
+/// hide, or turn what stands beside them, become U+FFFD, heaps of accents and long texts are cut.
 pub(crate) fn one_line(text: &str) -> String {
-    if !text.contains(char::is_control) {
+    if text.len() <= LONGEST && text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
         return text.to_owned();
     }
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    let mut line = String::with_capacity(text.len().min(LONGEST));
+    let mut joined = 0;
+    for (place, character) in text.chars().enumerate() {
+        if place == LONGEST {
+            line.push('…');
+            break;
+        }
+        joined = if character.width() == Some(0) { joined + 1 } else { 0 };
+        if joined <= JOINED {
+            line.push(shown_as(character));
+        }
+    }
+    line
 }
 
-/// The end of a text that is longer than `width` characters, with a mark that something is cut.
-pub(crate) fn end_of(text: &str, width: usize) -> String {
-    let cut = (text.chars().count() + 1).saturating_sub(width);
-    if cut <= 1 || width == 0 {
-        text.to_owned()
-    } else {
-        text.chars().skip(cut).fold("…".to_owned(), |end, c| end + c.encode_utf8(&mut [0; 4]))
+/// What is shown of a character.
+pub(crate) fn shown_as(character: char) -> char {
+    match character {
+        _ if character.is_control() => ' ',
+        // Ends of lines and paragraphs.
+        '\u{2028}' | '\u{2029}' => ' ',
+        // Marks of direction, invisible spaces and operators, interlinear notes, tags. What joins emoji and letters stays.
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' => {
+            '\u{fffd}'
+        }
+        '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}' => '\u{fffd}',
+        _ => character,
     }
+}
+
+/// Columns that a text takes on a terminal. Nearly all are ASCII, and a table has thousands of them in each frame.
+pub(crate) fn width(text: &str) -> usize {
+    if text.is_ascii() { text.len() } else { text.width() }
+}
+
+/// A text and as many blanks as it is narrower than `width` columns, before it where it stands to the right.
+pub(crate) fn padded(text: &str, width: usize, right: bool) -> String {
+    let blanks = " ".repeat(width.saturating_sub(self::width(text)));
+    if right { blanks + text } else { text.to_owned() + &blanks }
+}
+
+/// The beginning of a text that is wider than `width` columns, with a mark that something is cut.
+pub(crate) fn start_of(text: &str, width: usize) -> Cow<'_, str> {
+    if self::width(text) <= width || width == 0 {
+        return Cow::Borrowed(text);
+    }
+    let mut start: String = fitting(text.chars(), width - 1).collect();
+    start.push('…');
+    Cow::Owned(start)
+}
+
+/// The end of a text that is wider than `width` columns, with a mark that something is cut.
+pub(crate) fn end_of(text: &str, width: usize) -> Cow<'_, str> {
+    if self::width(text) <= width || width == 0 {
+        return Cow::Borrowed(text);
+    }
+    let kept = fitting(text.chars().rev(), width - 1).map(char::len_utf8).sum::<usize>();
+    Cow::Owned(format!("…{}", &text[text.len() - kept..]))
+}
+
+/// As many of the characters as have room in `width` columns.
+fn fitting(characters: impl Iterator<Item = char>, width: usize) -> impl Iterator<Item = char> {
+    let mut left = width;
+    characters.map_while(move |character| {
+        left = left.checked_sub(character.width().unwrap_or(0))?;
+        Some(character)
+    })
 }
 
 #[cfg(test)]
@@ -156,12 +221,29 @@ mod tests {
     }
 
     #[test]
+    fn a_line_has_no_character_that_a_terminal_obeys_or_hides() {
+        for (sent, shown) in [
+            ("plain", "plain"),
+            ("caf\u{e9} 日本 ⚡ e\u{301}", "caf\u{e9} 日本 ⚡ e\u{301}"),
+            ("\u{1b}[2J\u{9b}1m\r\n\0", " [2J 1m   "),
+            ("/\u{202e}fdp.exe\u{200b}", "/\u{fffd}fdp.exe\u{fffd}"),
+            ("a\u{2028}b", "a b"),
+            ("👨\u{200d}👩\u{200d}👧 ❤\u{fe0f}", "👨\u{200d}👩\u{200d}👧 ❤\u{fe0f}"),
+        ] {
+            assert_eq!(one_line(sent), shown);
+        }
+        assert_eq!(one_line(&"x".repeat(5_000)), "x".repeat(LONGEST) + "…");
+        assert_eq!(one_line(&format!("a{}b", "\u{301}".repeat(500))), format!("a{}b", "\u{301}".repeat(JOINED)));
+    }
+
+    #[test]
     fn of_a_long_path_the_end_stays() {
         for (width, expected) in
             [(20, "/srv/app.py:7 in f"), (18, "/srv/app.py:7 in f"), (17, "…rv/app.py:7 in f"), (2, "…f")]
         {
             assert_eq!(end_of("/srv/app.py:7 in f", width), expected, "{width}");
         }
+        assert_eq!([7, 6, 5, 4].map(|width| end_of("日本語x", width)), ["日本語x", "…本語x", "…語x", "…語x"]);
     }
 
     #[test]

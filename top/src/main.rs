@@ -13,7 +13,6 @@ mod view;
 
 use std::fs;
 use std::io::{self, IsTerminal, Write};
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
@@ -25,12 +24,10 @@ use jiff::tz::TimeZone;
 
 use args::Args;
 use model::Pool;
-use report::{Assertion, End, Format, Plan};
-use source::{Clock, Player, Poller, Reader, Recorder, Recording, Sample, fetch};
-use view::{Feed, Pace, Screen, Setup, Theme};
+use report::{Assertion, End, Format, Phases, Plan};
+use source::{Clock, EndedBy, Ending, Entry, Fetcher, Player, Poller, Recorder, Recording, Run, Sample};
+use view::{FAST, Feed, Pace, Screen, Setup, Theme};
 
-/// How often a fast screen is read.
-const FAST: Duration = Duration::from_millis(100);
 /// Nothing could be measured, or nothing could be shown.
 const NOT_MEASURED: u8 = 2;
 
@@ -69,6 +66,22 @@ fn run(args: &Args) -> anyhow::Result<u8> {
             "--junit and --markdown tell what came of --assert, and there is none",
         );
     }
+    let judges = args.baseline.is_some() || args.window.is_some() || args.warmup.is_some() || args.expect_exit;
+    if assertions.is_empty() && judges {
+        refuse(
+            ErrorKind::MissingRequiredArgument,
+            "--warmup, --window, --baseline and --expect-exit say how --assert is judged, and there is none",
+        );
+    }
+    if args.baseline.is_none()
+        && let Some(assertion) = assertions.iter().find(|assertion| assertion.needs_baseline())
+    {
+        let message = format!("'{}' needs --baseline FILE, a recording to compare with", assertion.text);
+        refuse(ErrorKind::MissingRequiredArgument, &message);
+    }
+    if args.expect_exit && args.until_exit.is_none() && args.command.is_empty() {
+        refuse(ErrorKind::MissingRequiredArgument, "--expect-exit goes with --until-exit PID or -- COMMAND");
+    }
     let format = match (args.json, args.csv, assertions.is_empty() || args.batch) {
         (true, _, _) => Some(Format::Json),
         (_, true, _) => Some(Format::Csv),
@@ -76,17 +89,28 @@ fn run(args: &Args) -> anyhow::Result<u8> {
         _ if args.batch || !matches!(end, End::Never) || !io::stdout().is_terminal() => Some(Format::Tables),
         _ => None,
     };
-    let tap = Tap::open(args)?;
-    let code = match format {
-        Some(format) => {
-            let batch = report::Batch { zone: TimeZone::system(), theme: theme() };
-            let (junit, markdown) = (args.junit.clone(), args.markdown.clone());
-            watch(args, &Plan { format, batch, end, assertions, junit, markdown }, &tap)?
-        }
-        None => live(args, &tap)?,
+    let Some(format) = format else { return live(args) };
+    let phases = Phases { warmup: args.warmup.unwrap_or_default(), window: args.window };
+    let plan = Plan {
+        format,
+        batch: report::Batch { zone: TimeZone::system(), theme: theme() },
+        end,
+        expect_exit: args.expect_exit,
+        baseline: baseline(args, &assertions, phases.warmup)?,
+        assertions,
+        phases,
+        junit: args.junit.clone(),
+        markdown: args.markdown.clone(),
     };
-    tap.close()?;
-    Ok(code)
+    watch(args, &plan)
+}
+
+/// What the recording to compare with has of each assertion's metric; empty without one.
+fn baseline(args: &Args, assertions: &[Assertion], warmup: Duration) -> anyhow::Result<Vec<Result<f64, String>>> {
+    let Some(path) = &args.baseline else { return Ok(Vec::new()) };
+    let recording = Recording::open(path).context("--baseline")?;
+    let mut pools = replayed_pools(&recording);
+    Ok(report::baseline(assertions, warmup, recording, &mut pools))
 }
 
 /// What is asked for about rtop itself.
@@ -143,15 +167,23 @@ fn pools(args: &Args) -> Vec<Pool> {
 type Deliver = Box<dyn Fn(Sample) -> bool + Send>;
 
 /// Starts a thread for each target.
-fn start_pollers(args: &Args, tap: &Tap, clock: Clock, deliver: impl Fn() -> Deliver) -> anyhow::Result<Vec<Poller>> {
+fn start_pollers(args: &Args, clock: Clock, deliver: impl Fn() -> Deliver) -> anyhow::Result<Vec<Poller>> {
     let start = |(index, target): (usize, &source::Target)| {
-        let deliver = tap.through(target.to_string(), deliver());
-        Poller::start(index, target.clone(), args.frequency, args.timeout, clock, deliver)
+        Poller::start(index, target.clone(), args.frequency, args.timeout, clock, deliver())
     };
     Ok(args.targets.iter().enumerate().map(start).collect::<io::Result<_>>()?)
 }
 
-fn live(args: &Args, tap: &Tap) -> anyhow::Result<u8> {
+/// What is written of this run into a recording.
+fn this_run(args: &Args) -> Run {
+    Run { interval: Some(args.frequency), targets: args.targets.iter().map(ToString::to_string).collect() }
+}
+
+fn recorder(args: &Args) -> anyhow::Result<Option<Recorder>> {
+    Ok(args.record.as_ref().map(|path| Recorder::begin(path, &this_run(args))).transpose()?)
+}
+
+fn live(args: &Args) -> anyhow::Result<u8> {
     let path = args.config.clone().or_else(|| config::path(|name| std::env::var(name).ok()));
     if let Some(path) = args.config.as_deref().filter(|path| !path.exists()) {
         anyhow::bail!("--config {}: there is no such file", path.display());
@@ -165,11 +197,11 @@ fn live(args: &Args, tap: &Tap) -> anyhow::Result<u8> {
         thresholds: config.thresholds,
         columns: config.columns,
         sort: config.sort,
-        replay: args.replay.is_some(),
+        interval: if args.replay.is_some() { None } else { Some(args.frequency) },
     };
     if let Some(path) = &args.replay {
-        let screen = Screen::new(replayed_pools(path)?, setup);
         let recording = Recording::open(path)?;
+        let screen = Screen::new(replayed_pools(&recording), setup);
         view::run(screen, mouse, |deliver| {
             let (sample, end) = (deliver(), deliver());
             let player = Player::start(recording, move |played| match played {
@@ -185,83 +217,82 @@ fn live(args: &Args, tap: &Tap) -> anyhow::Result<u8> {
         return Ok(0);
     }
     let screen = Screen::new(pools(args), setup);
+    let clock = Clock::start();
+    let tap = Tap(recorder(args)?.map(|recorder| Arc::new(Mutex::new(Some(recorder)))));
     view::run(screen, mouse, |deliver| {
-        let pollers = start_pollers(args, tap, Clock::start(), || {
-            let deliver = deliver();
-            Box::new(move |sample| deliver(Feed::Sample(sample)))
+        let pollers = start_pollers(args, clock, || {
+            let (tap, deliver) = (tap.clone(), deliver());
+            let labels: Vec<String> = args.targets.iter().map(ToString::to_string).collect();
+            Box::new(move |sample| {
+                if let Some(why) = labels.get(sample.target).and_then(|label| tap.write(|to| to.sample(label, &sample)))
+                {
+                    deliver(Feed::Notice(why));
+                }
+                deliver(Feed::Sample(sample))
+            })
         })?;
         Ok(move |pace| {
             let interval = if pace == Pace::Fast { FAST.min(args.frequency) } else { args.frequency };
             pollers.iter().for_each(|poller| poller.set_interval(interval));
         })
     })?;
-    Ok(0)
+    tap.write(|recorder| recorder.end(&Ending { at: clock.at(), by: EndedBy::Count, why: None }));
+    Ok(if tap.has_failed() { NOT_MEASURED } else { 0 })
 }
 
-fn watch(args: &Args, plan: &Plan, tap: &Tap) -> anyhow::Result<u8> {
+fn watch(args: &Args, plan: &Plan) -> anyhow::Result<u8> {
     if let Some(path) = &args.replay {
-        let mut pools = replayed_pools(path)?;
         let recording = Recording::open(path)?;
+        let mut pools = replayed_pools(&recording);
         // Bounded: a recording of weeks does not go into memory.
-        let (sender, samples) = mpsc::sync_channel(16);
-        thread::spawn(move || recording.into_iter().try_for_each(|sample| sender.send(sample)));
-        return report::watch(plan, &mut pools, &samples, Vec::new);
+        let (sender, entries) = mpsc::sync_channel(16);
+        thread::spawn(move || recording.into_iter().try_for_each(|entry| sender.send(entry)));
+        return report::replay(plan, &mut pools, &entries);
     }
     let (sender, samples) = mpsc::channel();
     let clock = Clock::start();
-    let _pollers = start_pollers(args, tap, clock, || {
+    let record = recorder(args)?;
+    let _pollers = start_pollers(args, clock, || {
         let sender = sender.clone();
-        Box::new(move |sample| sender.send(sample).is_ok())
+        Box::new(move |sample| sender.send(Entry::Sample(sample)).is_ok())
     })?;
-    report::watch(plan, &mut pools(args), &samples, || {
-        let last = |(index, target)| Sample {
-            target: index,
-            at: clock.at(),
-            taken: Clock::unix(),
-            outcome: fetch(target, args.timeout, &mut Reader::default()),
+    report::watch(plan, &mut pools(args), &this_run(args), record, &samples, clock, || last_look(args, clock))
+}
+
+/// Reads every server once more, all at the same time.
+fn last_look(args: &Args, clock: Clock) -> Vec<Sample> {
+    thread::scope(|scope| {
+        let look = |(target, server): (usize, &source::Target)| {
+            let mut fetcher = Fetcher::new(server.clone(), args.timeout);
+            scope.spawn(move || {
+                let outcome = fetcher.fetch();
+                Sample { target, at: clock.at(), taken: Clock::local(), outcome }
+            })
         };
-        args.targets.iter().enumerate().map(last).collect()
+        let looks: Vec<_> = args.targets.iter().enumerate().map(look).collect();
+        looks.into_iter().filter_map(|look| look.join().ok()).collect()
     })
 }
 
-/// The servers of a recording, which only the whole of it names.
-fn replayed_pools(path: &Path) -> anyhow::Result<Vec<Pool>> {
-    let mut recording = Recording::open(path)?;
-    recording.by_ref().for_each(drop);
-    Ok(recording.targets.into_iter().map(|label| Pool::new(label, None)).collect())
+/// The servers of a recording.
+fn replayed_pools(recording: &Recording) -> Vec<Pool> {
+    recording.targets.iter().map(|label| Pool::new(label.clone(), None)).collect()
 }
 
-/// What copies every sample into a recording on its way, when one was asked for.
-struct Tap(Option<Arc<Mutex<Tapped>>>);
-
-struct Tapped {
-    recorder: Recorder,
-    /// The first that went wrong; nothing is written after it, and it is told at the end.
-    failure: Option<source::RecordingError>,
-}
+/// What copies every sample of a live screen into a recording, when one was asked for; nothing, once that has failed.
+#[derive(Clone)]
+struct Tap(Option<Arc<Mutex<Option<Recorder>>>>);
 
 impl Tap {
-    fn open(args: &Args) -> anyhow::Result<Self> {
-        let Some(path) = &args.record else { return Ok(Self(None)) };
-        let recorder = Recorder::open(path)?;
-        Ok(Self(Some(Arc::new(Mutex::new(Tapped { recorder, failure: None })))))
+    /// Writes; returns what went wrong, the first time.
+    fn write(&self, entry: impl FnOnce(&mut Recorder) -> Result<(), source::RecordingError>) -> Option<String> {
+        let mut recorder = self.0.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        let error = entry(recorder.as_mut()?).err()?;
+        *recorder = None;
+        Some(format!("{error}; nothing more is recorded"))
     }
 
-    fn through(&self, label: String, deliver: Deliver) -> Deliver {
-        let Some(tapped) = self.0.clone() else { return deliver };
-        Box::new(move |sample| {
-            let mut tapped = tapped.lock().unwrap_or_else(PoisonError::into_inner);
-            if tapped.failure.is_none() {
-                tapped.failure = tapped.recorder.write(&label, &sample).err();
-            }
-            drop(tapped);
-            deliver(sample)
-        })
-    }
-
-    fn close(&self) -> anyhow::Result<()> {
-        let Some(tapped) = &self.0 else { return Ok(()) };
-        let failure = tapped.lock().unwrap_or_else(PoisonError::into_inner).failure.take();
-        failure.map_or(Ok(()), |failure| Err(failure).context("the recording is not whole"))
+    fn has_failed(&self) -> bool {
+        self.0.as_ref().is_some_and(|tap| tap.lock().unwrap_or_else(PoisonError::into_inner).is_none())
     }
 }

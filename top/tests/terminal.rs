@@ -14,7 +14,7 @@ mod stats_server;
 use portable_pty::{Child, CommandBuilder, ExitStatus, MasterPty, PtySize, native_pty_system};
 use stats_server::{Answer, Server, nobody};
 
-const DOCUMENT: &str = include_str!("fixtures/stats-four_workers_two_threads.json");
+const DOCUMENT: &str = include_str!("../../shared/tests/fixtures/uwsgi-four-workers-two-threads.json");
 const DEADLINE: Duration = Duration::from_secs(20);
 
 fn whole() -> Answer {
@@ -133,7 +133,7 @@ fn a_server_that_goes_hangs_or_is_cut_short_is_said_to_be_so_and_found_again() {
     terminal.wait_for_text("no answer within 0.2 s");
     terminal.wait_for_text("req 2001");
     server.answer(Answer::Text(DOCUMENT[..300].to_owned()));
-    terminal.wait_for_text("half a document: it ends after 300 bytes");
+    terminal.wait_for_text("truncated response (300 bytes)");
     server.answer(Answer::Text(String::new()));
     terminal.wait_for_text("closed the connection without an answer");
     server.answer(Answer::Text(DOCUMENT.replace("\"requests\":536", "\"requests\":537")));
@@ -264,16 +264,16 @@ fn a_recording_is_played_on_the_same_screen_and_gone_back_in() {
     terminal.wait_for_text("recording 1x");
     terminal.wait_for_text("req 20");
     terminal.press("p");
-    terminal.wait_for_text("held");
+    terminal.wait_for_text("paused");
     terminal.press("p++++++++++");
     terminal.wait_for_text("recording 1024x");
     terminal.wait_for_text("end of the recording");
     terminal.wait_for_text(&format!("req {}", 2_001 - 536 + 719));
     terminal.press("\x1b[D");
-    terminal.wait_for_text("held, 1s ago");
+    terminal.wait_for_text("paused, 1s ago");
     terminal.wait_for_text(&format!("req {}", 2_001 - 536 + 718));
     terminal.press("[");
-    terminal.wait_for_text("held, 1m01s ago");
+    terminal.wait_for_text("paused, 1m01s ago");
     terminal.wait_for_text(&format!("req {}", 2_001 - 536 + 658));
     terminal.press("n");
     terminal.wait_for_text(&format!("req {}", 2_001 - 536 + 719));
@@ -292,7 +292,7 @@ fn of_several_servers_one_that_hangs_holds_up_no_other() {
     second.answer(Answer::Hang(DOCUMENT[..500].to_owned()));
     first.answer(Answer::Text(DOCUMENT.replace("\"requests\":536", "\"requests\":546")));
     terminal.wait_for_text("no answer within 0.3 s");
-    terminal.wait_for_text("silent");
+    terminal.wait_for_text(" down ");
     terminal.wait_for_text("req 4012");
     terminal.press("\t");
     terminal.wait_for_text("546");

@@ -5,10 +5,10 @@ use std::sync::OnceLock;
 
 use nix::unistd::Pid;
 
-use crate::config::Config;
 use crate::ipc::{Auxiliary, AuxiliaryKind, Role, Setup};
 use crate::share::Share;
 use crate::stats::scoreboard::Scoreboard;
+use rwsgi_config::Config;
 
 /// What does not change while the process lives.
 #[derive(Debug)]

@@ -4,7 +4,7 @@
 //! callables that the application gave it. What is shared between processes lies in memory that the master made, or goes
 //! through the master; a process has nothing here but its own copy of what was registered before its fork.
 //!
-//! [`names`] is the one table of what uWSGI's module has, and what becomes of each name here. Each of the other rooms
+//! [`names`] is the one table of what uWSGI's module has, and what becomes of each name here. Each of the other modules
 //! holds the functions of one concern, and adds them to the module.
 
 mod cache;

@@ -13,9 +13,9 @@ use tracing::warn;
 
 use super::here::{auxiliary, server};
 use super::text::Text;
-use crate::config::Farm;
 use crate::ipc::AuxiliaryKind;
 use crate::share::{ANY_MULE, Queue};
+use rwsgi_config::Farm;
 
 pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(mule_id, module)?)?;

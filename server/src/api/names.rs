@@ -122,7 +122,7 @@ pub(super) static NAMES: &[(&str, Standing)] = &[
     ("set_user_harakiri", Works("ends this process after so many seconds, unless it is told 0 before")),
     // What the application assigns.
     ("spooler", Assigned("called with each job, a dictionary, in a spooler")),
-    ("post_fork_hook", Assigned("called in every worker, mule and spooler after its fork")),
+    ("post_fork_hook", Assigned("called in every worker, mule and spooler after its fork; `sys.exit()` in it ends the process, which is started again as one that died early")),
     ("atexit", Assigned("called before a worker, mule or spooler ends by itself")),
     ("mule_msg_hook", Assigned("called with every message to a mule")),
     // Not to be had.

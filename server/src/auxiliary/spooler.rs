@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use nix::errno::Errno;
@@ -14,10 +14,9 @@ use tracing::{error, info, warn};
 
 use super::work::{End, Work};
 use crate::api::spool;
-use crate::clock::{MonotonicNanos, UnixMicros};
-use crate::config;
+use crate::clock::MonotonicNanos;
 use crate::spooler::claim::{Claim, Taken, take};
-use crate::spooler::index::{Index, Moment};
+use crate::spooler::index::Index;
 use crate::spooler::job::{Job, Ticket};
 use crate::spooler::watch::Watch;
 use crate::stats::cell::{SpoolerCell, Verdict};
@@ -30,7 +29,7 @@ const SECOND_LOOK: Duration = Duration::from_secs(1);
 struct Spooler<'a> {
     number: u32,
     directory: &'a Path,
-    config: &'a config::Spooler,
+    config: &'a rwsgi_config::Spooler,
     cell: &'a SpoolerCell,
     index: Index,
     watch: Watch,
@@ -76,7 +75,7 @@ pub(super) fn run(py: Python<'_>, work: &Work) -> anyhow::Result<()> {
             let scanned = spooler.watch.scan(&mut spooler.index, frequency);
             scanned.with_context(|| format!("spooler: '{}' cannot be read", directory.display()))?;
         }
-        let now = now();
+        let now = SystemTime::now();
         let Some(ticket) = spooler.index.next(now) else {
             let timeout = spooler.idle_time(now);
             let news = spooler.watch.fd();
@@ -115,18 +114,18 @@ impl Spooler<'_> {
     }
 
     /// How long there is nothing to do if nothing happens.
-    fn idle_time(&self, now: Moment) -> Duration {
+    fn idle_time(&self, now: SystemTime) -> Duration {
         let until_scan = self.watch.scan_due.saturating_duration_since(Instant::now());
-        let until_job = self.index.next_due().map(|due| Duration::from_nanos(due.saturating_sub(now)));
+        let until_job = self.index.next_due().map(|due| due.duration_since(now).unwrap_or_default());
         until_job.map_or(until_scan, |until_job| until_job.min(until_scan))
     }
 
     /// Tries to take a job, and runs it. Whether it was run.
-    fn consider(&mut self, py: Python<'_>, ticket: Ticket, now: Moment) -> anyhow::Result<bool> {
+    fn consider(&mut self, py: Python<'_>, ticket: Ticket, now: SystemTime) -> anyhow::Result<bool> {
         let number = self.number;
         match take(self.directory, &ticket, now) {
             Ok(Taken::Claim(claim, job)) => return self.run_job(py, ticket, claim, &job),
-            Ok(Taken::Busy) => self.index.put(ticket, now + SECOND_LOOK.as_nanos() as Moment),
+            Ok(Taken::Busy) => self.index.put(ticket, now + SECOND_LOOK),
             Ok(Taken::NotBefore(due)) => self.index.put(ticket, due),
             Ok(Taken::Gone) => self.index.remove(&ticket),
             Ok(Taken::Bad(problem, to)) => {
@@ -135,7 +134,7 @@ impl Spooler<'_> {
             }
             Err(error) => {
                 error!("spooler {number}: '{ticket}' cannot be taken: {error}");
-                self.index.hold(ticket, now + self.frequency().as_nanos() as Moment);
+                self.index.hold(ticket, now + self.frequency());
             }
         }
         Ok(false)
@@ -143,8 +142,8 @@ impl Spooler<'_> {
 
     fn run_job(&mut self, py: Python<'_>, ticket: Ticket, claim: Claim, job: &Job) -> anyhow::Result<bool> {
         let number = self.number;
-        if self.config.chdir.is_some() || !ticket.room().is_empty() {
-            self.enter(&self.directory.join(ticket.room()));
+        if self.config.chdir.is_some() || !ticket.subdirectory().is_empty() {
+            self.enter(&self.directory.join(ticket.subdirectory()));
         }
         let began = MonotonicNanos::now();
         self.cell.begin(began, ticket.path().as_os_str().as_bytes());
@@ -169,7 +168,7 @@ impl Spooler<'_> {
                      to others; further ones are not told of"
                 );
             }
-            self.index.hold(ticket, now() + self.frequency().as_nanos() as Moment);
+            self.index.hold(ticket, SystemTime::now() + self.frequency());
         } else {
             self.cell.finish(ended, verdict);
             let delay = self.frequency();
@@ -199,8 +198,4 @@ fn wait(end: &End, news: BorrowedFd<'_>, timeout: Duration) -> anyhow::Result<()
         Ok(_) | Err(Errno::EINTR) => Ok(()),
         Err(error) => Err(error).context("spooler: cannot wait for jobs"),
     }
-}
-
-fn now() -> Moment {
-    UnixMicros::now().as_micros() * 1_000
 }

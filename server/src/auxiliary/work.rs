@@ -6,9 +6,9 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 
-use crate::config::Config;
 use crate::ipc::Auxiliary;
 use crate::stats::scoreboard::Scoreboard;
+use rwsgi_config::Config;
 
 /// What an auxiliary process works with.
 pub(super) struct Work {

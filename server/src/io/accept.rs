@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
 use rwsgi_stats::Address;
 
-use crate::protocol::link::Peer;
+use rwsgi_protocol::link::Peer;
 
 /// A socket that clients connect to.
 #[derive(Debug)]

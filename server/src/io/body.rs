@@ -13,8 +13,8 @@ use tracing::error;
 
 use super::file;
 use super::receive::{Received, append};
-use crate::protocol::chunked::{Decoder, Step};
-use crate::protocol::http::{BODY_TOO_LARGE, Refusal};
+use rwsgi_protocol::chunked::{Decoder, Step};
+use rwsgi_protocol::http::{BODY_TOO_LARGE, Refusal};
 
 /// The first memory for a body, bytes: what a socket has at once. A client that has sent as much gets more.
 const FIRST_ROOM: usize = 64 * 1024;
@@ -88,6 +88,14 @@ impl StoredBody {
             Self::File(_, len) => *len,
         }
     }
+}
+
+/// A request whose body is not whole yet.
+#[derive(Debug)]
+pub(crate) struct Gathering {
+    /// As the client sent it.
+    pub(crate) head: Vec<u8>,
+    pub(crate) intake: BodyIntake,
 }
 
 /// How the end of a body is known.

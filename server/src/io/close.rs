@@ -9,6 +9,15 @@ use rustix::net::Shutdown;
 /// answer away (RFC 9112 section 9.6).
 pub(crate) const LINGER: Duration = Duration::from_secs(2);
 
+/// What becomes of a connection when all is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Then {
+    NextRequest,
+    Close,
+    /// Close, but let the client read our answer first: see [`LINGER`].
+    Linger,
+}
+
 /// Makes closing an error for the client, so that it does not take half a response for a whole one.
 pub(crate) fn reset_on_close(socket: impl AsFd) {
     // Where it does not work (unix sockets) the client sees an end, which is the most that can be done.

@@ -20,10 +20,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use self::inherit::InheritedFd;
-use crate::config::Config;
 use crate::ids::ChildId;
-use crate::protocol::SocketProtocol;
 use crate::stats::scoreboard::Layout;
+use rwsgi_config::Config;
+use rwsgi_protocol::SocketProtocol;
 
 /// A listening socket that a process inherits.
 #[derive(Debug, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Config;
+use rwsgi_config::Config;
 
 /// An order to the http router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tracing::info;
 
-use crate::config::Busyness;
+use rwsgi_config::Busyness;
 
 /// What it sees at one look.
 #[derive(Clone, Copy, Debug)]

@@ -15,11 +15,11 @@ use super::post::Post;
 use super::reason::{Reason, Why};
 use super::state::Master;
 use super::timers::Timer;
-use crate::config::{Config, Farm};
 use crate::ids::{ChildId, GenerationNumber, SlotId, WorkerId};
 use crate::ipc::control::{Told, What, WorkerState};
 use crate::ipc::target::Target;
 use crate::ipc::{Auxiliary, AuxiliaryKind, Role, send_message};
+use rwsgi_config::{Config, Farm};
 
 impl Master {
     /// Takes what concerns the application's signals.

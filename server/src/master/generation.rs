@@ -10,9 +10,9 @@ use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 
 use super::events::{Event, Events, Reload};
-use crate::config::Config;
 use crate::ids::GenerationNumber;
 use crate::ipc::{Answer, Order, receive_message, send_message};
+use rwsgi_config::Config;
 
 /// One load of the application. Its fork server's process is a child like others.
 #[derive(Debug)]

@@ -9,10 +9,10 @@ use std::process::Command;
 
 use nix::unistd::Pid;
 
-use crate::config::Config;
 use crate::ipc::inherit::InheritedFd;
 use crate::ipc::{Setup, channel, send_message};
 use crate::procname;
+use rwsgi_config::Config;
 
 /// Variables of the environment by which a supervisor speaks to this process alone.
 const VARIABLES: [&str; 6] =

@@ -16,8 +16,8 @@ use tokio::net::unix::pipe::Receiver;
 use tracing::{error, info};
 
 use crate::clock::UnixMicros;
-use crate::config::Config;
 use crate::daemon::{open_log, redirect};
+use rwsgi_config::Config;
 
 /// What is read from the pipe at once, bytes.
 const AT_ONCE: usize = 64 * 1024;

@@ -57,11 +57,11 @@ use self::startup::Started;
 pub use self::state::Reread;
 use self::state::{Master, Phase};
 use self::timers::Timer;
-use crate::config::Config;
 use crate::daemon::Starter;
 use crate::ipc::Notice;
 use crate::pidfile::{self, MASTER_NAME};
 use crate::procname;
+use rwsgi_config::Config;
 
 /// Runs the server until it is stopped; returns its exit status.
 ///

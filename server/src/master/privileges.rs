@@ -7,7 +7,7 @@ use anyhow::Context;
 use nix::unistd::{Gid, Uid, User, chown, geteuid, initgroups, setgid, setgroups, setuid};
 use tracing::{info, warn};
 
-use crate::config::{Config, RunAs};
+use rwsgi_config::{Config, RunAs};
 
 /// Gives a socket file the mode and the owner that are configured.
 ///

@@ -16,11 +16,11 @@ use super::post::Post;
 use super::reason::{Reason, Why};
 use super::state::{Master, Phase};
 use super::timers::Timer;
-use crate::config::Config;
 use crate::ids::{ChildId, GenerationNumber, WorkerId};
 use crate::ipc::inherit::InheritedFd;
 use crate::ipc::{InheritedListener, Setup};
-use crate::protocol::SocketProtocol;
+use rwsgi_config::Config;
+use rwsgi_protocol::SocketProtocol;
 
 impl Master {
     /// Starts a fork server that loads `config`'s application.

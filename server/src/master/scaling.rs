@@ -20,9 +20,9 @@ use super::state::{Master, Phase};
 use super::task::Task;
 use super::timers::Timer;
 use crate::clock::MonotonicNanos;
-use crate::config::{CheaperAlgorithm, Config};
 use crate::ids::WorkerId;
 use crate::stats::cell::ThreadSample;
+use rwsgi_config::{CheaperAlgorithm, Config};
 
 /// How often the load is looked at; for utilization, that of the last `cheaper-overload` is taken.
 const INTERVAL: Duration = Duration::from_millis(500);

@@ -11,7 +11,6 @@ use super::post::Post;
 use super::queues::{Queues, count};
 use super::state::Master;
 use crate::clock::UnixMicros;
-use crate::config;
 use crate::ids::WorkerId;
 use crate::ipc::{Auxiliary, AuxiliaryKind};
 use crate::spooler::Queue;
@@ -104,7 +103,7 @@ fn instances(children: &Children, worker: WorkerId) -> Vec<ProcessView> {
 }
 
 /// All spoolers.
-fn spoolers<'a>(config: &'a config::Spooler, children: &Children, queues: &Queues) -> Vec<SpoolerView<'a>> {
+fn spoolers<'a>(config: &'a rwsgi_config::Spooler, children: &Children, queues: &Queues) -> Vec<SpoolerView<'a>> {
     let view = |number: u32| {
         let post = Post::Auxiliary(Auxiliary { kind: AuxiliaryKind::Spooler, number });
         let queue = queues.get((number as usize - 1) / config.processes as usize);

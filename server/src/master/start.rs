@@ -16,7 +16,7 @@ use crate::clock::UnixMicros;
 use crate::ids::{ChildId, GenerationNumber};
 use crate::ipc::inherit::InheritedFd;
 use crate::ipc::{Answer, InheritedListener, Order, Role, Setup};
-use crate::protocol::SocketProtocol;
+use rwsgi_protocol::SocketProtocol;
 
 impl Master {
     /// Starts a process for every post that is due, as far as that can be done now. What cannot stays due, and is tried

@@ -27,15 +27,15 @@ use super::supervisor::Supervisor;
 use super::timers::Timers;
 use super::{fifo, privileges, signals, touch};
 use crate::clock::UnixMicros;
-use crate::config::Config;
 use crate::ids::WorkerId;
 use crate::ipc::{Auxiliary, AuxiliaryKind};
 use crate::pidfile;
-use crate::protocol::SocketProtocol;
 use crate::share::Share;
 use crate::stats::scoreboard::{Layout, Scoreboard};
 use crate::stats::state::SnapshotState;
 use crate::stats::totals::Totals;
+use rwsgi_config::Config;
+use rwsgi_protocol::SocketProtocol;
 
 /// A server that is about to start its first process.
 pub(super) struct Started {

@@ -18,13 +18,13 @@ use super::queues::Queues;
 use super::supervisor::Supervisor;
 use super::timers::Timers;
 use crate::clock::{MonotonicNanos, UnixMicros};
-use crate::config::Config;
 use crate::ids::{ChildId, ThreadIndex, WorkerId};
-use crate::protocol::SocketProtocol;
 use crate::share::Share;
 use crate::stats::scoreboard::Scoreboard;
 use crate::stats::state::SnapshotState;
 use crate::stats::totals::Totals;
+use rwsgi_config::Config;
+use rwsgi_protocol::SocketProtocol;
 
 /// Reads the configuration again, for a reload.
 pub type Reread = Box<dyn Fn() -> anyhow::Result<Config>>;

@@ -118,6 +118,7 @@ impl Timetable {
                     pid: -1,
                     started_at: *last,
                     raised: Some((*raised).into()),
+                    legion: None,
                 }),
             }
         }

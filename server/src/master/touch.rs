@@ -8,7 +8,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::events::{Command, Event, Events, Reload};
-use crate::config::{AppSource, Config};
+use rwsgi_config::{AppSource, Config};
 
 /// How often named files are looked at.
 const INTERVAL: Duration = Duration::from_secs(1);

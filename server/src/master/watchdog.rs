@@ -15,13 +15,13 @@ use super::reason::{Reason, Why};
 use super::state::{Master, Phase};
 use super::timers::Timer;
 use crate::clock::MonotonicNanos;
-use crate::config::Config;
 use crate::ids::{ChildId, SlotId, ThreadIndex, WorkerId};
 use crate::procfs::{self, MemorySize};
 use crate::stats::request::describe;
 use crate::stats::scoreboard::{CorruptSlot, Scoreboard};
 use crate::stats::snapshot::CorruptWorker;
 use crate::worker::harakiri::{answer_signal, stack_signal, thread_name};
+use rwsgi_config::Config;
 
 /// How often memory and age are looked at.
 const INTERVAL: Duration = Duration::from_secs(1);

@@ -15,7 +15,7 @@ use super::token::Token;
 use crate::ids::{SlotId, ThreadIndex};
 use crate::io::accept::accept;
 use crate::io::receive::Received;
-use crate::protocol::link::Hello;
+use rwsgi_protocol::link::Hello;
 
 /// Seconds in which a worker must have said who it is.
 const GREETING: u32 = 10;

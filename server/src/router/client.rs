@@ -7,31 +7,14 @@ use tracing::error;
 
 use super::keyed::Key;
 use super::request::Request;
-use crate::io::body::{BodyIntake, IntakeError};
-use crate::io::close::reset_on_close;
+use crate::io::body::{Gathering, IntakeError};
+use crate::io::close::{Then, reset_on_close};
 use crate::io::receive::{Received, receive};
 use crate::io::unsent::{Sent, Unsent};
 
-/// A request whose body is not whole yet.
-#[derive(Debug)]
-pub(super) struct Gathering {
-    pub(super) head: Vec<u8>,
-    pub(super) intake: BodyIntake,
-}
-
-/// What comes when all is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Then {
-    NextRequest,
-    Close,
-    /// Close, but let the client read our answer first: it may still be sending what we will not read, and closing at
-    /// once would make its kernel throw the answer away (RFC 9112 section 9.6).
-    Linger,
-}
-
 /// What a connection is doing. The large parts are boxed: nearly all connections are idle nearly always.
 #[derive(Debug)]
-pub(super) enum Phase {
+pub(super) enum ClientPhase {
     /// Between requests; nothing was read.
     Idle,
     /// A part of a head was read.
@@ -50,9 +33,9 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) fd: OwnedFd,
-    /// The text of [`crate::protocol::link::Peer`].
+    /// The text of [`rwsgi_protocol::link::Peer`].
     pub(super) peer: Box<str>,
-    pub(super) phase: Phase,
+    pub(super) phase: ClientPhase,
     /// Bytes that were read and belong to a head that is not complete, or to the next request.
     pub(super) input: Vec<u8>,
     /// How many bytes of `input` are known not to hold a whole head.
@@ -74,7 +57,7 @@ impl Client {
         Self {
             fd,
             peer,
-            phase: Phase::Idle,
+            phase: ClientPhase::Idle,
             input: Vec::new(),
             seen: 0,
             unsent: Unsent::default(),
@@ -107,7 +90,7 @@ impl Client {
     /// # Errors
     /// When there is no memory for it.
     pub(super) fn receive_body(&mut self) -> Result<Received, IntakeError> {
-        let Self { fd, readable: readable @ true, ended, phase: Phase::Body(gathering), .. } = self else {
+        let Self { fd, readable: readable @ true, ended, phase: ClientPhase::Body(gathering), .. } = self else {
             return Ok(Received::Nothing);
         };
         let received = gathering.intake.receive(&*fd)?;

@@ -6,7 +6,7 @@
 
 use std::cmp::Reverse;
 
-use super::client::{self, Phase};
+use super::client::{self, ClientPhase};
 use super::keyed::{Key, Keyed};
 use super::link::{Link, Wanted};
 use super::request::Request;
@@ -14,8 +14,8 @@ use super::stall::go_on;
 use super::state::Router;
 use crate::clock::MonotonicNanos;
 use crate::io::body::StoredBody;
-use crate::protocol::http::OVERLOADED;
-use crate::protocol::link::AHEAD_MAX;
+use rwsgi_protocol::http::OVERLOADED;
+use rwsgi_protocol::link::AHEAD_MAX;
 
 /// Seconds for which a worker may go on answering a client that is gone.
 pub(super) const UNWANTED: u32 = 1;
@@ -63,7 +63,7 @@ impl Router<'_> {
             return self.refuse(key, OVERLOADED);
         }
         if let Some(client) = self.clients.get_mut(key) {
-            client.phase = Phase::Queued(Box::new(Request { head: head.to_vec(), body, since: self.now }));
+            client.phase = ClientPhase::Queued(Box::new(Request { head: head.to_vec(), body, since: self.now }));
             client.deadline = 0;
             self.queue.push_back(key);
         }
@@ -89,7 +89,7 @@ impl Router<'_> {
             self.ahead += 1;
         }
         link.dispatch(self.board.dispatched(slot, link.thread), key, &client.peer, head, body, since);
-        client.phase = Phase::Serving(link_key);
+        client.phase = ClientPhase::Serving(link_key);
         client.deadline = 0;
         if is_first || link.dispatched.len() == AHEAD_MAX {
             self.send_dispatched(link_key);
@@ -145,7 +145,7 @@ impl Router<'_> {
                 self.queue.pop_front();
                 continue;
             };
-            let Phase::Queued(request) = &mut client.phase else {
+            let ClientPhase::Queued(request) = &mut client.phase else {
                 self.queue.pop_front();
                 continue;
             };
@@ -268,8 +268,8 @@ impl Router<'_> {
     pub(super) fn close_client(&mut self, key: Key) {
         let Some(client) = self.clients.remove(key) else { return };
         match client.phase {
-            client::Phase::Queued(_) => self.queue.retain(|queued| *queued != key),
-            client::Phase::Serving(link_key) => {
+            client::ClientPhase::Queued(_) => self.queue.retain(|queued| *queued != key),
+            client::ClientPhase::Serving(link_key) => {
                 if !self.spare(key, link_key)
                     && let patience = self.in_seconds(UNWANTED)
                     && let Some(link) = self.links.get_mut(link_key)
@@ -318,7 +318,7 @@ fn requeue(
     request: Request,
 ) {
     if let Some(client) = clients.get_mut(key) {
-        client.phase = Phase::Queued(Box::new(request));
+        client.phase = ClientPhase::Queued(Box::new(request));
         client.deadline = 0;
         queue.push_front(key);
     }

@@ -10,14 +10,14 @@ use nix::sys::signal::Signal;
 use nix::unistd::getppid;
 use tracing::{error, info, warn};
 
-use super::client::Phase;
+use super::client::ClientPhase;
 use super::keyed::Key;
 use super::state::{DISK_TURN, Pause, Router, RouterConfig, SECOND, interest};
 use super::token::Token;
 use crate::clock::MonotonicNanos;
 use crate::ipc::{RouterOrder, receive_message};
-use crate::protocol::http::TIMED_OUT;
 use crate::stats::scoreboard::Scoreboard;
+use rwsgi_protocol::http::TIMED_OUT;
 
 /// What is read at once: about what a unix socket holds.
 pub(super) const SCRATCH: usize = 256 * 1024;
@@ -131,9 +131,9 @@ impl Router<'_> {
         client.ended |= ended;
         // Nobody has begun with a request in the queue, nor with one that waits behind others on a link.
         let gone = match client.phase {
-            Phase::Queued(_) => ended,
-            Phase::Serving(link) => broken || ended && self.gives_up(key, link),
-            Phase::Flushing(_) => broken,
+            ClientPhase::Queued(_) => ended,
+            ClientPhase::Serving(link) => broken || ended && self.gives_up(key, link),
+            ClientPhase::Flushing(_) => broken,
             _ => false,
         };
         if gone {
@@ -161,7 +161,7 @@ impl Router<'_> {
             self.disk_left = self.disk_left.saturating_sub(sent.count);
         }
         let Some(client) = self.clients.get_mut(key) else { return };
-        if let Phase::Serving(link) = client.phase {
+        if let ClientPhase::Serving(link) = client.phase {
             if client.unsent.is_empty() {
                 client.deadline = 0;
             }
@@ -216,7 +216,7 @@ impl Router<'_> {
             // The socket itself lives on in the master.
             let _ = self.epoll.delete(&listener.fd);
         }
-        for key in self.clients.keys(|client| matches!(client.phase, Phase::Idle)) {
+        for key in self.clients.keys(|client| matches!(client.phase, ClientPhase::Idle)) {
             self.close_client(key);
         }
     }
@@ -297,11 +297,11 @@ impl Router<'_> {
         for key in self.clients.keys(|client| is_late(client.deadline)) {
             let Some(client) = self.clients.get_mut(key) else { continue };
             match client.phase {
-                Phase::Head | Phase::Body(_) if client.unsent.is_empty() => {
+                ClientPhase::Head | ClientPhase::Body(_) if client.unsent.is_empty() => {
                     self.refuse(key, TIMED_OUT);
                     self.advance(scratch, key);
                 }
-                Phase::Serving(_) | Phase::Flushing(_) => {
+                ClientPhase::Serving(_) | ClientPhase::Flushing(_) => {
                     client.reset_on_close();
                     self.close_client(key);
                 }

@@ -4,15 +4,15 @@ use std::mem::{self, MaybeUninit};
 
 use tracing::warn;
 
-use super::client::{Gathering, Phase, Then};
+use super::client::ClientPhase;
 use super::keyed::Key;
 use super::state::Router;
 use crate::clock::MonotonicNanos;
 use crate::io::accept::client_of;
-use crate::io::body::{BodyIntake, IntakeError, StoredBody};
-use crate::io::close::{LINGER, shut_sending};
+use crate::io::body::{BodyIntake, Gathering, IntakeError, StoredBody};
+use crate::io::close::{LINGER, Then, shut_sending};
 use crate::io::receive::Received;
-use crate::protocol::http::{self, BodyLength, MAX_HEADERS, Refusal};
+use rwsgi_protocol::http::{self, BodyLength, MAX_HEADERS, Refusal};
 
 /// How much is read at once where a head is expected: nearly all requests, and little enough to copy when a large body
 /// begins in it.
@@ -31,10 +31,10 @@ impl Router<'_> {
         for _ in 0..TURNS {
             let Some(client) = self.clients.get_mut(key) else { return };
             let go_on = match client.phase {
-                Phase::Idle | Phase::Head => self.read_head(scratch, key),
-                Phase::Body(_) => self.read_body(scratch, key),
-                Phase::Flushing(then) => client.unsent.is_empty() && self.finish_response(key, then),
-                Phase::Lingering => match client.receive(scratch) {
+                ClientPhase::Idle | ClientPhase::Head => self.read_head(scratch, key),
+                ClientPhase::Body(_) => self.read_body(scratch, key),
+                ClientPhase::Flushing(then) => client.unsent.is_empty() && self.finish_response(key, then),
+                ClientPhase::Lingering => match client.receive(scratch) {
                     Received::Bytes(_) => true,
                     Received::Nothing => false,
                     Received::End => {
@@ -42,7 +42,7 @@ impl Router<'_> {
                         false
                     }
                 },
-                Phase::Queued(_) | Phase::Serving(_) => false,
+                ClientPhase::Queued(_) | ClientPhase::Serving(_) => false,
             };
             if !go_on {
                 return;
@@ -87,9 +87,9 @@ impl Router<'_> {
             Ok(None) => {
                 client.input = bytes.to_vec();
                 client.seen = bytes.len();
-                if !matches!(client.phase, Phase::Head) {
+                if !matches!(client.phase, ClientPhase::Head) {
                     // For the whole head, however slowly it drips.
-                    client.phase = Phase::Head;
+                    client.phase = ClientPhase::Head;
                     client.deadline = late;
                 }
                 return true;
@@ -114,7 +114,7 @@ impl Router<'_> {
             Ok(intake) => intake,
             Err(failure) => return self.refuse_body(key, &failure),
         };
-        client.phase = Phase::Body(Box::new(Gathering { head: head_bytes.to_vec(), intake }));
+        client.phase = ClientPhase::Body(Box::new(Gathering { head: head_bytes.to_vec(), intake }));
         client.deadline = late;
         if head.expect_continue && rest.is_empty() {
             if client.send(&[http::CONTINUE]).is_err() {
@@ -129,7 +129,7 @@ impl Router<'_> {
     fn read_body(&mut self, scratch: &mut [u8], key: Key) -> Continue {
         let late = self.in_seconds(self.limits.timeout);
         let Some(client) = self.clients.get_mut(key) else { return false };
-        let Phase::Body(gathering) = &client.phase else { return true };
+        let ClientPhase::Body(gathering) = &client.phase else { return true };
         let intake = &gathering.intake;
         let in_place = intake.is_in_place();
         if intake.is_in_file() && self.disk_left == 0 && client.readable {
@@ -163,7 +163,7 @@ impl Router<'_> {
     /// Takes the next bytes of the body, and dispatches the request when it is whole.
     fn take_body(&mut self, key: Key, bytes: &[u8]) -> Continue {
         let Some(client) = self.clients.get_mut(key) else { return false };
-        let Phase::Body(gathering) = &mut client.phase else { return true };
+        let ClientPhase::Body(gathering) = &mut client.phase else { return true };
         let intake = &mut gathering.intake;
         let before = intake.is_in_file().then(MonotonicNanos::now);
         let (used, is_whole) = match intake.take(bytes) {
@@ -182,7 +182,7 @@ impl Router<'_> {
     /// Dispatches the request if its body is whole, which was received in place.
     fn dispatch_whole(&mut self, key: Key) -> Continue {
         match self.clients.get_mut(key).map(|client| &client.phase) {
-            Some(Phase::Body(gathering)) if gathering.intake.is_whole() => self.dispatch_gathered(key, &[]),
+            Some(ClientPhase::Body(gathering)) if gathering.intake.is_whole() => self.dispatch_gathered(key, &[]),
             _ => true,
         }
     }
@@ -190,7 +190,7 @@ impl Router<'_> {
     /// Dispatches a request whose body is whole; `rest` is what follows it.
     fn dispatch_gathered(&mut self, key: Key, rest: &[u8]) -> Continue {
         let Some(client) = self.clients.get_mut(key) else { return false };
-        if let Phase::Body(gathering) = mem::replace(&mut client.phase, Phase::Idle) {
+        if let ClientPhase::Body(gathering) = mem::replace(&mut client.phase, ClientPhase::Idle) {
             let Gathering { head, intake } = *gathering;
             let (body, behind) = intake.finish();
             client.input = if rest.is_empty() { behind } else { rest.to_vec() };
@@ -218,7 +218,7 @@ impl Router<'_> {
         let mut response = Vec::new();
         http::refusal_response(&refusal, &mut response);
         client.input = Vec::new();
-        client.phase = Phase::Flushing(Then::Linger);
+        client.phase = ClientPhase::Flushing(Then::Linger);
         client.deadline = late;
         if client.send(&[&response]).is_err() {
             self.close_client(key);
@@ -235,14 +235,14 @@ impl Router<'_> {
         let Some(client) = self.clients.get_mut(key) else { return false };
         match then {
             Then::NextRequest if !stopping => {
-                client.phase = Phase::Idle;
+                client.phase = ClientPhase::Idle;
                 client.deadline = keepalive;
                 true
             }
             // What the client sent beyond the request would make closing destroy the response on its way.
             _ if then == Then::Linger || client.readable || !client.input.is_empty() => {
                 client.input = Vec::new();
-                client.phase = Phase::Lingering;
+                client.phase = ClientPhase::Lingering;
                 client.deadline = linger;
                 shut_sending(&client.fd);
                 true

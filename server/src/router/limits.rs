@@ -1,9 +1,9 @@
 //! What the router may keep and for how long.
 
-use crate::config::Config;
 use crate::io::body::BodyLimits;
 use crate::ipc::RouterLimits;
-use crate::protocol::link::QUICK_NS;
+use rwsgi_config::Config;
+use rwsgi_protocol::link::QUICK_NS;
 
 /// What the router may keep and for how long.
 #[derive(Clone, Copy, Debug)]

@@ -14,8 +14,8 @@ use crate::clock::MonotonicNanos;
 use crate::ids::{SlotId, ThreadIndex};
 use crate::io::body::StoredBody;
 use crate::io::receive::{Received, receive};
-use crate::protocol::link::{AHEAD_MAX, Frames, RequestLengths};
 use crate::stats::cell::AheadCells;
+use rwsgi_protocol::link::{AHEAD_MAX, Frames, RequestLengths};
 
 /// The longest body that is sent with its head: copied, so that the request can be taken back, bytes.
 const SMALL_BODY: u64 = 16 * 1024;

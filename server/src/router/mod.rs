@@ -26,7 +26,7 @@
 //!   After that, the connection is reset, so that nobody takes half a response for a whole one.
 //! - A worker that does not begin with what it was sent, because it is stopped or hangs: the request is cancelled when a
 //!   thread of another is free (see `not_begun`). A response that breaks off resets its client's connection, too.
-//! - A worker that wants to leave says so on its links (see [`crate::protocol::link`]); nothing is lost.
+//! - A worker that wants to leave says so on its links (see [`rwsgi_protocol::link`]); nothing is lost.
 //! - The master: the router finishes what it has and exits, as after a signal.
 
 mod accept;

@@ -2,17 +2,18 @@
 
 use tracing::warn;
 
-use super::client::{Phase, Then};
+use super::client::ClientPhase;
 use super::dispatch::{Begun, Keep, UNWANTED};
 use super::keyed::Key;
 use super::link::{Link, Wanted};
 use super::stall::go_on;
 use super::state::Router;
 use crate::clock::MonotonicNanos;
+use crate::io::close::Then;
 use crate::io::receive::Received;
 use crate::io::unsent::MEMORY_MAX;
-use crate::protocol::http::WORKER_LOST;
-use crate::protocol::link::{AHEAD_MAX, Frame};
+use rwsgi_protocol::http::WORKER_LOST;
+use rwsgi_protocol::link::{AHEAD_MAX, Frame};
 
 /// Reads of one link before others get their turn.
 const TURNS: usize = 8;
@@ -178,7 +179,7 @@ impl Router<'_> {
     fn reset_client(&mut self, key: Key) {
         let Some(client) = self.clients.get_mut(key) else { return };
         client.reset_on_close();
-        client.phase = Phase::Flushing(Then::Close);
+        client.phase = ClientPhase::Flushing(Then::Close);
         self.close_client(key);
     }
 
@@ -187,7 +188,7 @@ impl Router<'_> {
         let late = self.in_seconds(self.limits.timeout);
         let keep = keep && self.limits.keepalive > 0;
         if let Some(client) = self.clients.get_mut(key) {
-            client.phase = Phase::Flushing(if keep { Then::NextRequest } else { Then::Close });
+            client.phase = ClientPhase::Flushing(if keep { Then::NextRequest } else { Then::Close });
             client.deadline = if client.unsent.is_empty() { 0 } else { late };
         }
     }

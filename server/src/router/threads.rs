@@ -9,7 +9,7 @@ use super::keyed::Key;
 
 /// A worker process with at least one link.
 #[derive(Debug)]
-struct Worker {
+struct WorkerThreads {
     /// Its process id: a worker and its successor have the same number while they overlap.
     pid: i32,
     links: usize,
@@ -24,7 +24,7 @@ struct Worker {
 /// All workers' threads.
 #[derive(Debug, Default)]
 pub(super) struct Threads {
-    workers: Vec<Worker>,
+    workers: Vec<WorkerThreads>,
     /// Requests given out.
     clock: u64,
 }
@@ -34,7 +34,7 @@ impl Threads {
     pub(super) fn add(&mut self, pid: i32) {
         match self.worker(pid) {
             Some(worker) => worker.links += 1,
-            None => self.workers.push(Worker { pid, links: 1, stalled: 0, idle: Vec::new(), used: 0 }),
+            None => self.workers.push(WorkerThreads { pid, links: 1, stalled: 0, idle: Vec::new(), used: 0 }),
         }
     }
 
@@ -93,7 +93,7 @@ impl Threads {
         self.workers.iter().flat_map(|worker| &worker.idle).filter(|idle| **idle == link).count()
     }
 
-    fn worker(&mut self, pid: i32) -> Option<&mut Worker> {
+    fn worker(&mut self, pid: i32) -> Option<&mut WorkerThreads> {
         self.workers.iter_mut().find(|worker| worker.pid == pid)
     }
 }

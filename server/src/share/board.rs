@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::mutex::Mutex;
 use super::parts::{PartedMemory, Parts};
-use crate::config::Between;
+use rwsgi_config::Between;
 
 /// The mapping.
 #[derive(Debug)]

@@ -15,9 +15,9 @@ use rwsgi_stats::Snapshot;
 pub(crate) use self::board::{Board, Metric};
 use self::cache::Cache;
 pub(crate) use self::mutex::{Guard, Mutex};
-use crate::config::Between;
 use crate::ipc::ShareDescriptors;
 use crate::ipc::inherit::InheritedFd;
+use rwsgi_config::Between;
 
 /// See the module.
 #[derive(Debug)]

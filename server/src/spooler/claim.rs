@@ -14,7 +14,6 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
-use super::index::Moment;
 use super::job::{Job, NotAJob, Ticket};
 use super::tries;
 
@@ -33,7 +32,7 @@ pub(crate) enum Taken {
     /// It is there no more.
     Gone,
     /// It may not run before this.
-    NotBefore(Moment),
+    NotBefore(SystemTime),
     /// Its file is no job's, and was set aside under this name.
     Bad(NotAJob, PathBuf),
 }
@@ -49,7 +48,7 @@ pub(crate) struct Claim {
 ///
 /// # Errors
 /// When the file cannot be worked with although it is there.
-pub(crate) fn take(directory: &Path, ticket: &Ticket, now: Moment) -> io::Result<Taken> {
+pub(crate) fn take(directory: &Path, ticket: &Ticket, now: SystemTime) -> io::Result<Taken> {
     let path = directory.join(ticket.path());
     match try_take(&path, now) {
         Ok(Some(taken)) => Ok(taken),
@@ -77,7 +76,7 @@ impl From<io::Error> for Failure {
 }
 
 /// `None` when the file is gone.
-fn try_take(path: &Path, now: Moment) -> Result<Option<Taken>, Failure> {
+fn try_take(path: &Path, now: SystemTime) -> Result<Option<Taken>, Failure> {
     let open = |writable| {
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
         OpenOptions::new().read(true).write(writable).custom_flags(flags).open(path)
@@ -85,7 +84,7 @@ fn try_take(path: &Path, now: Moment) -> Result<Option<Taken>, Failure> {
     // A file that was open for writing is news when it is closed, also to whoever closed it: over a job that is not to be
     // taken yet, spoolers would wake each other and themselves for ever. So it is opened to be read first.
     let looked_at = open(false)?;
-    if let Some(not_now) = not_now(&looked_at.metadata()?, now) {
+    if let Some(not_now) = not_now(&looked_at.metadata()?, now)? {
         return Ok(Some(not_now));
     }
     if is_locked(&looked_at)? {
@@ -104,31 +103,32 @@ fn try_take(path: &Path, now: Moment) -> Result<Option<Taken>, Failure> {
         return Err(Failure::Bad(NotAJob::NoFile, file));
     }
     // It may have been run, and put off, since it was looked at.
-    if let Some(not_now) = not_now(&metadata, now) {
+    if let Some(not_now) = not_now(&metadata, now)? {
         return Ok(Some(not_now));
     }
-    let mut bytes = Vec::with_capacity(metadata.len() as usize);
-    file.read_to_end(&mut bytes)?;
-    match Job::read(bytes) {
+    match Job::read(read(&mut file, metadata.len())?) {
         Ok(job) => Ok(Some(Taken::Claim(Claim { file, path: path.to_owned() }, job))),
         Err(problem) => Err(Failure::Bad(problem, file)),
     }
 }
 
-/// Why a file is to be left alone for now, if it is.
-fn not_now(metadata: &Metadata, now: Moment) -> Option<Taken> {
-    let due = modified(metadata);
-    if due > now {
-        return Some(Taken::NotBefore(due));
-    }
-    let is_being_written = metadata.len() == 0 && Duration::from_nanos(now - due) < WRITERS_MOMENT;
-    is_being_written.then_some(Taken::Busy)
+/// A job may be larger than the memory that there is: then it is an error, and not the end of this process.
+fn read(file: &mut File, length: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(usize::try_from(length).unwrap_or(usize::MAX))?;
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
-/// The earliest moment at which a job may run: its file's modification time.
-pub(crate) fn modified(metadata: &Metadata) -> Moment {
-    let seconds = u64::try_from(metadata.mtime()).unwrap_or(0);
-    seconds.saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec() as u64)
+/// Why a file is to be left alone for now, if it is. Its modification time is the earliest moment at which a job may run.
+fn not_now(metadata: &Metadata, now: SystemTime) -> io::Result<Option<Taken>> {
+    let due = metadata.modified()?;
+    Ok(match now.duration_since(due) {
+        // It lies in the future.
+        Err(_) => Some(Taken::NotBefore(due)),
+        Ok(age) if metadata.len() == 0 && age < WRITERS_MOMENT => Some(Taken::Busy),
+        Ok(_) => None,
+    })
 }
 
 fn whole_file() -> libc::flock {
@@ -175,12 +175,11 @@ impl Claim {
     ///
     /// # Errors
     /// When the file system refuses.
-    pub(crate) fn retry(self, delay: Duration) -> io::Result<(u32, Moment)> {
+    pub(crate) fn retry(self, delay: Duration) -> io::Result<(u32, SystemTime)> {
         let count = tries::count_one(&self.path);
         let at = SystemTime::now() + delay;
         self.file.set_modified(at)?;
-        let due = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Ok((count, due.as_nanos() as Moment))
+        Ok((count, at))
     }
 }
 
@@ -214,7 +213,7 @@ mod tests {
         }
 
         fn take(&self, ticket: &Ticket) -> Taken {
-            take(&self.0, ticket, now()).unwrap()
+            take(&self.0, ticket, SystemTime::now()).unwrap()
         }
     }
 
@@ -222,10 +221,6 @@ mod tests {
         fn drop(&mut self) {
             std::fs::remove_dir_all(&self.0).unwrap();
         }
-    }
-
-    fn now() -> Moment {
-        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as Moment
     }
 
     #[test]
@@ -252,7 +247,9 @@ mod tests {
             let Taken::Claim(claim, _) = place.take(&ticket) else { panic!("it is due") };
             let (tries, due) = claim.retry(Duration::from_secs(60)).unwrap();
             assert_eq!(tries, expected);
-            assert!(matches!(place.take(&ticket), Taken::NotBefore(moment) if moment.abs_diff(due) < 1_000_000_000));
+            assert!(
+                matches!(place.take(&ticket), Taken::NotBefore(moment) if due.duration_since(moment).is_ok_and(|cut| cut < Duration::from_secs(1)))
+            );
             let file = File::options().write(true).open(place.0.join(ticket.path())).unwrap();
             file.set_modified(SystemTime::now()).unwrap();
         }
@@ -274,7 +271,8 @@ mod tests {
         let place = Place::new("news");
         let claimed = place.queue(None);
         let Taken::Claim(_claim, _) = place.take(&claimed) else { panic!("it is free") };
-        let later = place.queue(Some(Duration::from_nanos(now()) + Duration::from_secs(60)));
+        let later = place
+            .queue(Some(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap() + Duration::from_secs(60)));
         let unwritten = Ticket::of(OsStr::new(""), OsStr::new("uwsgi_spoolfile_on_x")).unwrap();
         File::create(place.0.join(unwritten.path())).unwrap();
         let mut watch = Watch::new(&place.0).unwrap();

@@ -7,7 +7,7 @@ use std::os::unix::fs::DirBuilderExt;
 use anyhow::Context;
 use nix::unistd::{Gid, Uid, chown, geteuid};
 
-use crate::config::Config;
+use rwsgi_config::Config;
 
 /// Makes the directories that are not there, and has all of them called by their real names, as `spool()` knows them.
 ///

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::protocol::uwsgi::{self, HEADER_LEN, PacketError, Vars};
+use rwsgi_protocol::uwsgi::{self, HEADER_LEN, PacketError, Vars};
 
 /// What the name of every job begins with.
 pub(crate) const PREFIX: &str = "uwsgi_spoolfile_on_";
@@ -28,28 +28,28 @@ pub(crate) struct Ticket {
     /// Its number among the jobs of its writer.
     count: u64,
     /// The numbered directory that it lies in; empty for the spooler's own.
-    room: OsString,
+    subdirectory: OsString,
     name: OsString,
 }
 
 impl Ticket {
-    /// The ticket of the file `name` in the numbered directory `room`, or (empty) the spooler's own; `None` when the
+    /// The ticket of the file `name` in the numbered directory `subdirectory`, or (empty) the spooler's own; `None` when the
     /// name is no job's.
-    pub(crate) fn of(room: &OsStr, name: &OsStr) -> Option<Self> {
+    pub(crate) fn of(subdirectory: &OsStr, name: &OsStr) -> Option<Self> {
         let rest = name.as_bytes().strip_prefix(PREFIX.as_bytes())?;
         let mut numbers = rest.rsplit(|byte| *byte == b'_').map(number);
         let mut next = || numbers.next().flatten();
         // A name that somebody else made up is older than all others.
         let (micros, seconds, _random, count) = (next().unwrap_or(0), next().unwrap_or(0), next(), next().unwrap_or(0));
         let queued = seconds.saturating_mul(1_000_000).saturating_add(micros);
-        let priority = if room.is_empty() { u64::MAX } else { number(room.as_bytes())? };
-        Some(Self { priority, queued, count, room: room.to_owned(), name: name.to_owned() })
+        let priority = if subdirectory.is_empty() { u64::MAX } else { number(subdirectory.as_bytes())? };
+        Some(Self { priority, queued, count, subdirectory: subdirectory.to_owned(), name: name.to_owned() })
     }
 
     /// The file, relative to the spooler's directory.
     pub(crate) fn path(&self) -> PathBuf {
-        // An empty room adds nothing.
-        [&self.room, &self.name].iter().filter(|part| !part.is_empty()).collect()
+        // An empty subdirectory adds nothing.
+        [&self.subdirectory, &self.name].iter().filter(|part| !part.is_empty()).collect()
     }
 
     /// The file's name.
@@ -58,8 +58,8 @@ impl Ticket {
     }
 
     /// The numbered directory that it lies in; empty for the spooler's own.
-    pub(crate) fn room(&self) -> &OsStr {
-        &self.room
+    pub(crate) fn subdirectory(&self) -> &OsStr {
+        &self.subdirectory
     }
 
     /// When it was queued, unix µs; 0 when its name does not tell.
@@ -151,8 +151,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn ticket(room: &str, name: &str) -> Ticket {
-        Ticket::of(OsStr::new(room), OsStr::new(name)).unwrap()
+    fn ticket(subdirectory: &str, name: &str) -> Ticket {
+        Ticket::of(OsStr::new(subdirectory), OsStr::new(name)).unwrap()
     }
 
     #[test]

@@ -41,12 +41,12 @@ pub(crate) fn jobs_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(jobs)
 }
 
-fn each(directory: &Path, room: &OsStr, act: &mut impl FnMut(Ticket)) -> io::Result<()> {
-    for entry in std::fs::read_dir(directory.join(room))? {
+fn each(directory: &Path, subdirectory: &OsStr, act: &mut impl FnMut(Ticket)) -> io::Result<()> {
+    for entry in std::fs::read_dir(directory.join(subdirectory))? {
         let name = entry?.file_name();
-        if let Some(ticket) = Ticket::of(room, &name) {
+        if let Some(ticket) = Ticket::of(subdirectory, &name) {
             act(ticket);
-        } else if room.is_empty() && number(name.as_bytes()).is_some() {
+        } else if subdirectory.is_empty() && number(name.as_bytes()).is_some() {
             match each(directory, &name, act) {
                 Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                     return Err(error);

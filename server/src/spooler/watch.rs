@@ -15,7 +15,6 @@ use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 use tracing::warn;
 
-use super::claim::modified;
 use super::index::Index;
 use super::job::{Ticket, number};
 use super::write::UNFINISHED;
@@ -30,8 +29,8 @@ const ABANDONED: Duration = Duration::from_secs(3600);
 pub(crate) struct Watch {
     directory: PathBuf,
     inotify: Inotify,
-    /// The room that each watch is of; empty for the directory itself.
-    rooms: HashMap<WatchDescriptor, OsString>,
+    /// The subdirectory that each watch is of; empty for the directory itself.
+    subdirectories: HashMap<WatchDescriptor, OsString>,
     /// When the next scan is due.
     pub(crate) scan_due: Instant,
 }
@@ -45,7 +44,7 @@ impl Watch {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
             .context("inotify cannot be used (raise fs.inotify.max_user_instances with sysctl)")?;
         let mut watch =
-            Self { directory: directory.to_owned(), inotify, rooms: HashMap::new(), scan_due: Instant::now() };
+            Self { directory: directory.to_owned(), inotify, subdirectories: HashMap::new(), scan_due: Instant::now() };
         watch.add(OsStr::new("")).with_context(|| format!("'{}' cannot be watched", directory.display()))?;
         Ok(watch)
     }
@@ -55,7 +54,7 @@ impl Watch {
         self.inotify.as_fd()
     }
 
-    fn add(&mut self, room: &OsStr) -> nix::Result<()> {
+    fn add(&mut self, subdirectory: &OsStr) -> nix::Result<()> {
         let wanted = AddWatchFlags::IN_MOVED_TO
             | AddWatchFlags::IN_CLOSE_WRITE
             | AddWatchFlags::IN_ATTRIB
@@ -65,8 +64,8 @@ impl Watch {
             | AddWatchFlags::IN_ONLYDIR
             // What is done to a job's file after its end is no news.
             | AddWatchFlags::from_bits_retain(nix::libc::IN_EXCL_UNLINK);
-        let descriptor = self.inotify.add_watch(&self.directory.join(room), wanted)?;
-        self.rooms.insert(descriptor, room.to_owned());
+        let descriptor = self.inotify.add_watch(&self.directory.join(subdirectory), wanted)?;
+        self.subdirectories.insert(descriptor, subdirectory.to_owned());
         Ok(())
     }
 
@@ -92,18 +91,20 @@ impl Watch {
             return;
         }
         if event.mask.contains(AddWatchFlags::IN_IGNORED) {
-            self.rooms.remove(&event.wd);
+            self.subdirectories.remove(&event.wd);
             return;
         }
-        let (Some(room), Some(name)) = (self.rooms.get(&event.wd).cloned(), &event.name) else { return };
+        let (Some(subdirectory), Some(name)) = (self.subdirectories.get(&event.wd).cloned(), &event.name) else {
+            return;
+        };
         if event.mask.contains(AddWatchFlags::IN_ISDIR) {
             let is_new = event.mask.intersects(AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO);
-            if is_new && room.is_empty() && number(name.as_bytes()).is_some() {
+            if is_new && subdirectory.is_empty() && number(name.as_bytes()).is_some() {
                 self.enter(index, name);
             }
             return;
         }
-        let Some(ticket) = Ticket::of(&room, name) else { return };
+        let Some(ticket) = Ticket::of(&subdirectory, name) else { return };
         if event.mask.intersects(AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_FROM) {
             index.remove(&ticket);
         } else if event.mask != AddWatchFlags::IN_CREATE {
@@ -114,21 +115,21 @@ impl Watch {
 
     /// Looks at a file and takes note of the job.
     fn learn(&self, index: &mut Index, ticket: Ticket) {
-        match std::fs::symlink_metadata(self.directory.join(ticket.path())) {
-            Ok(metadata) => index.put(ticket, modified(&metadata)),
+        match std::fs::symlink_metadata(self.directory.join(ticket.path())).and_then(|metadata| metadata.modified()) {
+            Ok(due) => index.put(ticket, due),
             Err(error) if error.kind() == io::ErrorKind::NotFound => index.remove(&ticket),
             Err(error) => warn!("spooler: '{ticket}' cannot be looked at: {error}"),
         }
     }
 
     /// A directory of a priority's jobs has come to be.
-    fn enter(&mut self, index: &mut Index, room: &OsStr) {
+    fn enter(&mut self, index: &mut Index, subdirectory: &OsStr) {
         // Watched first: what comes while it is read comes twice, and not never.
-        let entered = self.add(room).map_err(io::Error::from).and_then(|()| self.read(index, room));
+        let entered = self.add(subdirectory).map_err(io::Error::from).and_then(|()| self.read(index, subdirectory));
         if let Err(error) = entered
             && error.kind() != io::ErrorKind::NotFound
         {
-            warn!("spooler: '{}' cannot be read: {error}", self.directory.join(room).display());
+            warn!("spooler: '{}' cannot be read: {error}", self.directory.join(subdirectory).display());
         }
     }
 
@@ -146,23 +147,23 @@ impl Watch {
         Ok(())
     }
 
-    fn read(&mut self, index: &mut Index, room: &OsStr) -> io::Result<()> {
-        let mut rooms = Vec::new();
-        for entry in std::fs::read_dir(self.directory.join(room))? {
+    fn read(&mut self, index: &mut Index, subdirectory: &OsStr) -> io::Result<()> {
+        let mut subdirectories = Vec::new();
+        for entry in std::fs::read_dir(self.directory.join(subdirectory))? {
             let entry = entry?;
             let name = entry.file_name();
-            if let Some(ticket) = Ticket::of(room, &name) {
+            if let Some(ticket) = Ticket::of(subdirectory, &name) {
                 if !index.seen(&ticket) {
                     self.learn(index, ticket);
                 }
-            } else if room.is_empty() && number(name.as_bytes()).is_some() {
-                rooms.push(name);
+            } else if subdirectory.is_empty() && number(name.as_bytes()).is_some() {
+                subdirectories.push(name);
             } else if name.as_bytes().starts_with(UNFINISHED.as_bytes()) {
                 remove_abandoned(&entry.path(), entry.metadata());
             }
         }
-        for room in rooms {
-            self.enter(index, &room);
+        for subdirectory in subdirectories {
+            self.enter(index, &subdirectory);
         }
         Ok(())
     }

@@ -43,19 +43,19 @@ pub(crate) fn write(directory: &Path, order: &Order<'_>) -> io::Result<PathBuf> 
     // Machines that share a directory may have the same name.
     let random = RandomState::new().hash_one(count) as u32;
     let name = new_name(&host, std::process::id() as i32, count, random, UnixMicros::now().as_micros());
-    let room = match order.priority {
+    let subdirectory = match order.priority {
         None => directory.to_owned(),
         Some(priority) => numbered(directory, priority)?,
     };
-    let unfinished = room.join(format!("{UNFINISHED}{name}"));
-    let path = room.join(name);
+    let unfinished = subdirectory.join(format!("{UNFINISHED}{name}"));
+    let path = subdirectory.join(name);
     let finished = fill(&unfinished, order).and_then(|()| std::fs::rename(&unfinished, &path));
     if let Err(error) = finished {
         // Whatever has failed, nothing else can be done about it.
         let _ = std::fs::remove_file(&unfinished);
         return Err(error);
     }
-    sync(&room)?;
+    sync(&subdirectory)?;
     Ok(path)
 }
 
@@ -71,13 +71,13 @@ fn fill(path: &Path, order: &Order<'_>) -> io::Result<()> {
 
 /// The directory of a priority's jobs, made when it is not there.
 fn numbered(directory: &Path, priority: u64) -> io::Result<PathBuf> {
-    let room = directory.join(priority.to_string());
-    match DirBuilder::new().mode(0o777).create(&room) {
+    let subdirectory = directory.join(priority.to_string());
+    match DirBuilder::new().mode(0o777).create(&subdirectory) {
         Ok(()) => sync(directory)?,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(error),
     }
-    Ok(room)
+    Ok(subdirectory)
 }
 
 fn sync(directory: &Path) -> io::Result<()> {

@@ -7,7 +7,7 @@ use rwsgi_stats::RequestInfo;
 
 use super::cell::HeldRequest;
 use crate::clock::MonotonicNanos;
-use crate::protocol::{SocketProtocol, target};
+use rwsgi_protocol::{SocketProtocol, target};
 
 /// Variables that give sessions or passwords away.
 const SECRETS: [&str; 3] = ["HTTP_COOKIE", "HTTP_AUTHORIZATION", "HTTP_PROXY_AUTHORIZATION"];

@@ -237,8 +237,8 @@ mod shareable {
 mod tests {
     use super::*;
     use crate::clock::MonotonicNanos;
-    use crate::protocol::SocketProtocol;
     use crate::stats::cell::Outcome;
+    use rwsgi_protocol::SocketProtocol;
 
     const fn at(nanoseconds: u64) -> MonotonicNanos {
         MonotonicNanos::from_nanos(nanoseconds)

@@ -185,7 +185,7 @@ fn parse_request(head: &[u8]) -> Option<Request> {
         Ok(httparse::Status::Partial) | Err(_) => return Some(Request::Bad),
     }
     let target = request.path.unwrap_or("/");
-    let path = crate::protocol::target::split(target).path.to_owned();
+    let path = rwsgi_protocol::target::split(target).path.to_owned();
     Some(match request.method {
         Some("GET") => Request::Get { head_only: false, path },
         Some("HEAD") => Request::Get { head_only: true, path },

@@ -14,8 +14,8 @@ use super::scoreboard::Scoreboard;
 use super::spoolers::{self, SpoolerView};
 use super::state::SnapshotState;
 use crate::clock::{MonotonicNanos, UnixMicros};
-use crate::config::Config;
 use crate::ids::GenerationNumber;
+use rwsgi_config::Config;
 
 /// What the master knows of the server beyond the scoreboard; everything that a snapshot is made of.
 pub struct Subject<'a> {

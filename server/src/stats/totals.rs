@@ -108,9 +108,9 @@ impl Averages {
 mod tests {
     use super::*;
     use crate::clock::UnixMicros;
-    use crate::protocol::SocketProtocol;
     use crate::stats::cell::{Corrupt, Outcome};
     use crate::stats::scoreboard::Layout;
+    use rwsgi_protocol::SocketProtocol;
 
     const SLOT: SlotId = SlotId::new(0);
 

@@ -9,12 +9,12 @@ use std::time::Duration;
 use super::body::RequestBody;
 use super::harakiri;
 use super::kind::Kind;
-use crate::io::body::{BodyIntake, IntakeError};
-use crate::io::close::reset_on_close;
+use crate::io::body::{Gathering, IntakeError};
+use crate::io::close::{Then, reset_on_close};
 use crate::io::receive::{Received, receive};
 use crate::io::unsent::Unsent;
-use crate::protocol::link::{ABORTED, DONE_CLOSE, DONE_KEEP, LEAVING, MAX_FRAME, QUICK, SKIPPED};
 use crate::wsgi::transport::{Kept, Transport};
+use rwsgi_protocol::link::{ABORTED, DONE_CLOSE, DONE_KEEP, LEAVING, MAX_FRAME, QUICK, SKIPPED};
 
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,23 +25,8 @@ pub(super) enum Wait {
     Write,
 }
 
-/// A request whose body is not whole yet.
-pub(super) struct Gathering {
-    pub(super) head: Vec<u8>,
-    pub(super) intake: BodyIntake,
-}
-
-/// What comes when all is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Then {
-    NextRequest,
-    Close,
-    /// Close, but let the client read our answer first: it may still be sending what we will not read.
-    Linger,
-}
-
 /// What a connection is doing. The large part is boxed: nearly all connections are idle nearly always.
-pub(super) enum Phase {
+pub(super) enum ConnectionPhase {
     /// No byte has come yet.
     New,
     /// Between requests; nothing of the next was looked at.
@@ -104,7 +89,7 @@ pub(super) struct LinkEnd {
 pub(super) struct Connection {
     pub(super) socket: Arc<OwnedFd>,
     pub(super) kind: Kind,
-    pub(super) phase: Phase,
+    pub(super) phase: ConnectionPhase,
     /// `remote_addr remote_port server_name server_port`; a link's changes with each request.
     pub(super) peer: String,
     /// Bytes that have come and make no whole request yet, or wait for the response before to be sent.
@@ -131,7 +116,7 @@ impl Connection {
         Box::new(Self {
             socket: Arc::new(socket),
             kind,
-            phase: Phase::New,
+            phase: ConnectionPhase::New,
             peer,
             input: Vec::new(),
             seen: 0,
@@ -156,12 +141,14 @@ impl Connection {
 
     /// Whether it is between requests, with nothing begun and nothing left to send.
     pub(super) fn is_idle(&self) -> bool {
-        matches!(self.phase, Phase::New | Phase::Idle) && self.input.is_empty() && self.unsent.is_empty()
+        matches!(self.phase, ConnectionPhase::New | ConnectionPhase::Idle)
+            && self.input.is_empty()
+            && self.unsent.is_empty()
     }
 
     /// Whether a part of a request is here that is to be answered.
     pub(super) fn is_begun(&self) -> bool {
-        matches!(self.phase, Phase::Head | Phase::Body(_)) && !self.is_link()
+        matches!(self.phase, ConnectionPhase::Head | ConnectionPhase::Body(_)) && !self.is_link()
     }
 
     /// Whether there are bytes in `input` that nobody has looked at.
@@ -176,7 +163,7 @@ impl Connection {
 
     /// Nothing more is to be said: what waits to be sent is dropped.
     pub(super) fn give_up(&mut self) {
-        self.phase = Phase::Over;
+        self.phase = ConnectionPhase::Over;
         self.unsent = Unsent::default();
     }
 
@@ -193,7 +180,7 @@ impl Connection {
     /// # Errors
     /// When the body cannot be taken.
     pub(super) fn spool(&mut self, scratch: &mut [u8]) -> Result<Gathered, IntakeError> {
-        let Self { socket, phase: Phase::Body(gathering), .. } = self else { return Ok(Gathered::Part) };
+        let Self { socket, phase: ConnectionPhase::Body(gathering), .. } = self else { return Ok(Gathered::Part) };
         let intake = &mut gathering.intake;
         for _ in 0..SPOOLS {
             let left = intake.left().and_then(|left| usize::try_from(left).ok());
@@ -218,7 +205,7 @@ impl Connection {
     pub(super) fn end_response(&mut self, end: ResponseEnd, quick: bool) -> io::Result<()> {
         self.link.last = false;
         if self.is_link() {
-            self.phase = Phase::Flushing(Then::NextRequest);
+            self.phase = ConnectionPhase::Flushing(Then::NextRequest);
             let word = match end {
                 ResponseEnd::Keep => DONE_KEEP + if quick { QUICK } else { 0 },
                 ResponseEnd::Close => DONE_CLOSE + if quick { QUICK } else { 0 },
@@ -229,7 +216,7 @@ impl Connection {
             self.link.held.clear();
             return sent.map(drop);
         }
-        self.phase = Phase::Flushing(if end == ResponseEnd::Keep { Then::NextRequest } else { Then::Close });
+        self.phase = ConnectionPhase::Flushing(if end == ResponseEnd::Keep { Then::NextRequest } else { Then::Close });
         if end == ResponseEnd::Aborted {
             reset_on_close(&*self.socket);
             self.give_up();
@@ -242,7 +229,7 @@ impl Connection {
     /// # Errors
     /// When the router is gone.
     pub(super) fn tell_skipped(&mut self) -> io::Result<()> {
-        self.phase = Phase::Flushing(Then::NextRequest);
+        self.phase = ConnectionPhase::Flushing(Then::NextRequest);
         self.say(&SKIPPED.to_le_bytes())
     }
 

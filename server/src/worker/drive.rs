@@ -5,10 +5,10 @@ use std::os::fd::AsFd;
 use pyo3::prelude::*;
 use tracing::error;
 
-use super::connection::{Connection, Gathered, Phase, Then, Wait};
+use super::connection::{Connection, ConnectionPhase, Gathered, Wait};
 use super::worker_thread::{Next, WorkerThread};
 use crate::io::accept::client_of;
-use crate::io::close::{LINGER, shut_sending};
+use crate::io::close::{LINGER, Then, shut_sending};
 use crate::io::receive::Received;
 
 /// A connection and what becomes of it.
@@ -30,15 +30,22 @@ impl WorkerThread {
         }
         loop {
             connection = match &connection.phase {
-                Phase::Flushing(Then::NextRequest) if connection.has_input() => {
-                    connection.phase = Phase::Idle;
+                ConnectionPhase::Flushing(Then::NextRequest) if connection.has_input() => {
+                    connection.phase = ConnectionPhase::Idle;
                     connection
                 }
-                Phase::New | Phase::Idle | Phase::Head => self.read(py, connection, scratch)?,
-                Phase::Body(gathering) if gathering.intake.is_in_place() => self.fill(py, connection)?,
-                Phase::Body(gathering) if gathering.intake.is_in_file() => self.spool(py, connection, scratch)?,
-                Phase::Body(_) => self.read(py, connection, scratch)?,
-                Phase::Flushing(_) | Phase::Lingering | Phase::Serving | Phase::Over => {
+                ConnectionPhase::New | ConnectionPhase::Idle | ConnectionPhase::Head => {
+                    self.read(py, connection, scratch)?
+                }
+                ConnectionPhase::Body(gathering) if gathering.intake.is_in_place() => self.fill(py, connection)?,
+                ConnectionPhase::Body(gathering) if gathering.intake.is_in_file() => {
+                    self.spool(py, connection, scratch)?
+                }
+                ConnectionPhase::Body(_) => self.read(py, connection, scratch)?,
+                ConnectionPhase::Flushing(_)
+                | ConnectionPhase::Lingering
+                | ConnectionPhase::Serving
+                | ConnectionPhase::Over => {
                     return Ok(self.rest(connection, scratch));
                 }
             };
@@ -46,7 +53,7 @@ impl WorkerThread {
             // waits until the answer is gone.
             let goes_on = connection.has_input()
                 && connection.unsent.is_empty()
-                && matches!(connection.phase, Phase::Idle | Phase::Flushing(Then::NextRequest));
+                && matches!(connection.phase, ConnectionPhase::Idle | ConnectionPhase::Flushing(Then::NextRequest));
             if !goes_on {
                 return Ok(self.rest(connection, scratch));
             }
@@ -94,18 +101,22 @@ impl WorkerThread {
             if bytes.is_empty() {
                 return Ok(connection);
             }
-            if !(connection.unsent.is_empty() && matches!(connection.phase, Phase::Flushing(Then::NextRequest))) {
+            if !(connection.unsent.is_empty()
+                && matches!(connection.phase, ConnectionPhase::Flushing(Then::NextRequest)))
+            {
                 connection.input = bytes.to_vec();
                 connection.seen = 0;
                 return Ok(connection);
             }
-            connection.phase = Phase::Idle;
+            connection.phase = ConnectionPhase::Idle;
         }
     }
 
     /// Takes what is there of a body that goes to memory; serves the request when that is all.
     fn fill(&mut self, py: Python<'_>, mut connection: Box<Connection>) -> anyhow::Result<Box<Connection>> {
-        let Connection { socket, phase: Phase::Body(gathering), .. } = &mut *connection else { return Ok(connection) };
+        let Connection { socket, phase: ConnectionPhase::Body(gathering), .. } = &mut *connection else {
+            return Ok(connection);
+        };
         match gathering.intake.receive(&**socket) {
             Ok(Received::End) => Ok(self.gone(connection)),
             Ok(_) if gathering.intake.is_whole() => self.serve_gathered(py, connection),
@@ -134,7 +145,7 @@ impl WorkerThread {
         if !connection.is_idle() && !connection.is_link() {
             self.count_read_error();
         }
-        connection.phase = Phase::Over;
+        connection.phase = ConnectionPhase::Over;
         connection
     }
 
@@ -151,22 +162,24 @@ impl WorkerThread {
             return self.wait(connection, Wait::Write);
         }
         match connection.phase {
-            Phase::Flushing(Then::NextRequest) => {
-                connection.phase = Phase::Idle;
+            ConnectionPhase::Flushing(Then::NextRequest) => {
+                connection.phase = ConnectionPhase::Idle;
                 self.wait(connection, Wait::Read)
             }
             // What the client sent beyond the request would make closing destroy the answer on its way.
-            Phase::Flushing(Then::Close) if connection.input.is_empty() => (connection, Next::Close),
-            Phase::Flushing(_) => {
+            ConnectionPhase::Flushing(Then::Close) if connection.input.is_empty() => (connection, Next::Close),
+            ConnectionPhase::Flushing(_) => {
                 shut_sending(&*connection.socket);
                 connection.input = Vec::new();
-                connection.phase = Phase::Lingering;
+                connection.phase = ConnectionPhase::Lingering;
                 connection.deadline = self.deadline(LINGER.as_secs() as u32);
                 self.read_away(connection, scratch)
             }
-            Phase::Lingering => self.read_away(connection, scratch),
-            Phase::New | Phase::Idle | Phase::Head | Phase::Body(_) => self.wait(connection, Wait::Read),
-            Phase::Serving | Phase::Over => (connection, Next::Close),
+            ConnectionPhase::Lingering => self.read_away(connection, scratch),
+            ConnectionPhase::New | ConnectionPhase::Idle | ConnectionPhase::Head | ConnectionPhase::Body(_) => {
+                self.wait(connection, Wait::Read)
+            }
+            ConnectionPhase::Serving | ConnectionPhase::Over => (connection, Next::Close),
         }
     }
 
@@ -177,9 +190,9 @@ impl WorkerThread {
             (_, Wait::Write) => self.deadline(config.socket_timeout),
             // The router looks after its own.
             _ if connection.is_link() => u32::MAX,
-            (Phase::Idle, _) => self.deadline(config.http_keepalive),
+            (ConnectionPhase::Idle, _) => self.deadline(config.http_keepalive),
             // A body must go on coming.
-            (Phase::New | Phase::Body(_), _) => self.deadline(config.socket_timeout),
+            (ConnectionPhase::New | ConnectionPhase::Body(_), _) => self.deadline(config.socket_timeout),
             // The head as a whole must come in time, however it is divided: see `keep`.
             _ => connection.deadline,
         };

@@ -17,7 +17,7 @@ use nix::sys::signal::SigSet;
 use pyo3::prelude::*;
 
 use super::kind::Kind;
-use crate::protocol::link::{DONE_CLOSE, LEAVING};
+use rwsgi_protocol::link::{DONE_CLOSE, LEAVING};
 
 /// The signal that has a thread answer 504. Real-time ones are nobody's by default.
 pub(crate) fn answer_signal() -> i32 {
@@ -145,8 +145,9 @@ pub(super) fn install(py: Python<'_>, verbose: bool) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::link::{Frame, Frames};
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+    use rwsgi_protocol::SocketProtocol;
+    use rwsgi_protocol::link::{Frame, Frames};
     use std::io::Read;
     use std::os::fd::AsRawFd;
 
@@ -170,10 +171,10 @@ mod tests {
     #[test]
     fn a_request_is_answered_once_by_the_handler_or_by_the_application() {
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::empty()).unwrap();
-        hold(Kind::Http, ours.as_raw_fd());
+        hold(Kind::Client(SocketProtocol::Http), ours.as_raw_fd());
         assert!(release().is_ok());
         answer(0);
-        hold(Kind::Http, ours.as_raw_fd());
+        hold(Kind::Client(SocketProtocol::Http), ours.as_raw_fd());
         answer(0);
         answer(0);
         assert!(release().is_err(), "the application comes too late");

@@ -7,15 +7,17 @@ use pyo3::prelude::*;
 use tracing::warn;
 
 use super::body::{LinkReader, RequestBody};
-use super::connection::{Connection, Gathering, Phase, Then};
+use super::connection::{Connection, ConnectionPhase};
 use super::kind::Kind;
 use super::worker_thread::{WORTH_SPARING, WorkerThread};
 use crate::ids::ThreadIndex;
 use crate::io::accept::client_of;
-use crate::io::body::{BodyIntake, IntakeError};
-use crate::protocol::http::{self, BodyLength, HeaderBuf, Refusal};
-use crate::protocol::link::RequestLengths;
-use crate::protocol::uwsgi;
+use crate::io::body::{BodyIntake, Gathering, IntakeError};
+use crate::io::close::Then;
+use rwsgi_protocol::SocketProtocol;
+use rwsgi_protocol::http::{self, BodyLength, HeaderBuf, Refusal};
+use rwsgi_protocol::link::RequestLengths;
+use rwsgi_protocol::uwsgi;
 
 impl WorkerThread {
     /// Uses the next request in `bytes`, or keeps what there is of it. What comes of it is the connection's phase.
@@ -25,10 +27,10 @@ impl WorkerThread {
         mut connection: Box<Connection>,
         bytes: &mut &[u8],
     ) -> anyhow::Result<Box<Connection>> {
-        let Phase::Body(gathering) = &mut connection.phase else {
+        let ConnectionPhase::Body(gathering) = &mut connection.phase else {
             return match connection.kind {
-                Kind::Http => self.http(py, connection, bytes),
-                Kind::Uwsgi => self.uwsgi(py, connection, bytes),
+                Kind::Client(SocketProtocol::Http) => self.http(py, connection, bytes),
+                Kind::Client(SocketProtocol::Uwsgi) => self.uwsgi(py, connection, bytes),
                 Kind::Link(thread) => self.link(py, connection, thread, bytes),
             };
         };
@@ -47,7 +49,8 @@ impl WorkerThread {
         py: Python<'_>,
         mut connection: Box<Connection>,
     ) -> anyhow::Result<Box<Connection>> {
-        let Phase::Body(gathering) = std::mem::replace(&mut connection.phase, Phase::Serving) else {
+        let ConnectionPhase::Body(gathering) = std::mem::replace(&mut connection.phase, ConnectionPhase::Serving)
+        else {
             return Ok(connection);
         };
         let Gathering { head, intake } = *gathering;
@@ -61,7 +64,7 @@ impl WorkerThread {
             Err(failure) => return Ok(self.refuse_body(connection, &failure.into())),
         };
         match connection.kind {
-            Kind::Uwsgi => self.serve_uwsgi(py, connection, &head),
+            Kind::Client(SocketProtocol::Uwsgi) => self.serve_uwsgi(py, connection, &head),
             _ => self.serve_http(py, connection, &head),
         }
     }
@@ -100,7 +103,7 @@ impl WorkerThread {
         let awaits_continue = head.expect_continue && rest.is_empty();
         let mut connection = self.gather(py, connection, head_bytes, length, bytes)?;
         // Not to a client whose body is not wanted. One that is gone shows when its body is read.
-        if awaits_continue && matches!(connection.phase, Phase::Body(_)) {
+        if awaits_continue && matches!(connection.phase, ConnectionPhase::Body(_)) {
             let _ = connection.say(http::CONTINUE);
         }
         Ok(connection)
@@ -162,7 +165,7 @@ impl WorkerThread {
             Ok(intake) => intake,
             Err(failure) => return Ok(self.refuse_body(connection, &failure)),
         };
-        connection.phase = Phase::Body(Box::new(Gathering { head: head.to_vec(), intake }));
+        connection.phase = ConnectionPhase::Body(Box::new(Gathering { head: head.to_vec(), intake }));
         if rest.is_empty() { Ok(connection) } else { self.consume(py, connection, rest) }
     }
 
@@ -211,8 +214,8 @@ impl WorkerThread {
 
     /// Keeps the beginning of a request until more of it comes.
     fn keep(&mut self, mut connection: Box<Connection>, bytes: &mut &[u8]) -> Box<Connection> {
-        if !matches!(connection.phase, Phase::Head) {
-            connection.phase = Phase::Head;
+        if !matches!(connection.phase, ConnectionPhase::Head) {
+            connection.phase = ConnectionPhase::Head;
             connection.deadline = self.deadline(self.worker.config.socket_timeout);
         }
         connection.input = bytes.to_vec();
@@ -229,7 +232,7 @@ impl WorkerThread {
         }
         self.count_read_error();
         connection.input = Vec::new();
-        connection.phase = Phase::Flushing(Then::Linger);
+        connection.phase = ConnectionPhase::Flushing(Then::Linger);
         let mut answer = Vec::new();
         http::refusal_response(&refusal, &mut answer);
         if connection.say(&answer).is_err() {
@@ -247,7 +250,7 @@ impl WorkerThread {
     /// Closes a connection whose other end would not understand an answer.
     fn drop_unanswered(&mut self, mut connection: Box<Connection>) -> Box<Connection> {
         self.count_read_error();
-        connection.phase = Phase::Over;
+        connection.phase = ConnectionPhase::Over;
         connection
     }
 

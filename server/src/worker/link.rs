@@ -14,8 +14,8 @@ use super::state::Worker;
 use super::worker_thread::WorkerThread;
 use crate::ids::ThreadIndex;
 use crate::ipc::LinkEndpoint;
-use crate::protocol::link::Hello;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
+use rwsgi_protocol::link::Hello;
 
 impl Worker {
     /// A thread's link is gone; it is made again at the next sweep.

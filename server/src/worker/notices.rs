@@ -8,9 +8,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use anyhow::Context;
 use tracing::warn;
 
-use crate::config::Config;
 use crate::ids::ChildId;
 use crate::ipc::Notice;
+use rwsgi_config::Config;
 
 /// The pipe to the master, and the count that is compared with `max-requests`.
 pub(super) struct Notices {

@@ -7,18 +7,18 @@ use pyo3::prelude::*;
 
 use super::access_log::{AccessLog, Entry};
 use super::body::RequestBody;
-use super::connection::{Connection, Phase, ResponseEnd};
+use super::connection::{Connection, ConnectionPhase, ResponseEnd};
 use super::harakiri;
 use super::worker_thread::WorkerThread;
 use crate::clock::{MonotonicNanos, UnixMicros};
-use crate::protocol::SocketProtocol;
-use crate::protocol::http::{self, BodyLength, Head, HeaderBuf, Version};
-use crate::protocol::link::{Peer, QUICK_NS};
-use crate::protocol::response::Exchange;
-use crate::protocol::uwsgi;
 use crate::stats::cell::{ExceptionReport, Outcome};
 use crate::wsgi::gateway::{Incoming, Served};
 use crate::wsgi::serving;
+use rwsgi_protocol::SocketProtocol;
+use rwsgi_protocol::http::{self, BodyLength, Head, HeaderBuf, Version};
+use rwsgi_protocol::link::{Peer, QUICK_NS};
+use rwsgi_protocol::response::Exchange;
+use rwsgi_protocol::uwsgi;
 
 impl WorkerThread {
     /// Serves a request whose head was parsed before and whose body is complete.
@@ -122,7 +122,7 @@ impl WorkerThread {
         entry: Entry<'_>,
     ) -> anyhow::Result<Box<Connection>> {
         connection.queued = 0;
-        connection.phase = Phase::Serving;
+        connection.phase = ConnectionPhase::Serving;
         let started = self.now;
         self.cell().begin(started, exchange.protocol, peer.as_bytes(), kept);
         if self.worker.config.harakiri.is_some() {

@@ -11,14 +11,14 @@ use tracing::error;
 
 use super::connections::Connections;
 use super::notices::Notices;
-use crate::config::Config;
 use crate::ids::{SlotId, ThreadIndex};
 use crate::io::accept::Listener;
 use crate::io::body::BodyLimits;
 use crate::io::descriptors::ClientCap;
 use crate::ipc::LinkEndpoint;
-use crate::protocol::SocketProtocol;
 use crate::stats::scoreboard::Scoreboard;
+use rwsgi_config::Config;
+use rwsgi_protocol::SocketProtocol;
 
 /// A socket that a worker accepts from, and what is spoken there.
 pub(super) struct OwnListener {
@@ -131,7 +131,7 @@ impl Worker {
 
     /// Lets the other workers go first for the next connection.
     ///
-    /// the kernel offers it to the exclusive waiters in the order in which they came, and the first one that sleeps takes
+    /// The kernel gives it to the exclusive waiters in the order in which they came, and the first one that sleeps takes
     /// it: the first worker would have every kept-alive connection as long as one of its threads sleeps.
     pub(super) fn step_back(&self, index: usize) -> anyhow::Result<()> {
         let listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);

@@ -17,12 +17,11 @@ use super::state::{TOKEN_LISTENER, TOKEN_LIVENESS, TOKEN_STOP, Worker};
 use crate::clock::{MonotonicNanos, UnixMicros};
 use crate::ids::ThreadIndex;
 use crate::io::receive::has_unread;
-use crate::protocol::SocketProtocol;
-use crate::protocol::http::TIMED_OUT;
 use crate::stats::cell::ThreadCell;
 use crate::wsgi::application::one_line;
 use crate::wsgi::gateway::Gateway;
 use crate::wsgi::serving;
+use rwsgi_protocol::http::TIMED_OUT;
 
 /// Events that are taken from the kernel at once by a worker of one thread. With several each takes one event at a time:
 /// what a thread has taken no other can serve, and would wait behind whatever this one does first.
@@ -227,10 +226,7 @@ impl WorkerThread {
             if shares && taken == 0 {
                 self.worker.step_back(index)?;
             }
-            let kind = match listener.protocol {
-                SocketProtocol::Http => Kind::Http,
-                SocketProtocol::Uwsgi => Kind::Uwsgi,
-            };
+            let kind = Kind::Client(listener.protocol);
             self.worker.open.fetch_add(1, AcqRel);
             self.work(py, Connection::new(socket, kind, peer, self.patience()), scratch)?;
         }

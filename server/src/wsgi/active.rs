@@ -13,11 +13,11 @@ use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError, PyRuntimeError};
 use pyo3::prelude::*;
 
 use super::transport::{Kept, Transport};
-use crate::protocol::SocketProtocol;
-use crate::protocol::chunked::{CHUNK_END, ChunkHead, LAST_CHUNK};
-use crate::protocol::date::HttpDate;
-use crate::protocol::http::Version;
-use crate::protocol::response::{Exchange, Framing, HeadWriter, Plan};
+use rwsgi_protocol::SocketProtocol;
+use rwsgi_protocol::chunked::{CHUNK_END, ChunkHead, LAST_CHUNK};
+use rwsgi_protocol::date::HttpDate;
+use rwsgi_protocol::http::Version;
+use rwsgi_protocol::response::{Exchange, Framing, HeadWriter, Plan};
 
 /// A body up to this long is copied behind its head: that costs less than having the kernel gather two pieces, bytes.
 const WORTH_JOINING: u64 = 4096;

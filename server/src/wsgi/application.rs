@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use thiserror::Error;
 
-use crate::config::{AppSource, Config};
+use rwsgi_config::{AppSource, Config};
 
 /// Why there is no application. Printing it once is enough: a traceback was printed before, when there is one.
 #[derive(Debug, Error)]

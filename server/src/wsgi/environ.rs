@@ -13,9 +13,9 @@ use rustc_hash::FxHasher;
 use super::file_wrapper::FileWrapper;
 use super::input::Input;
 use super::strings::from_latin1;
-use crate::protocol::http::{Head, Version};
-use crate::protocol::link::Peer;
-use crate::protocol::{target, uwsgi};
+use rwsgi_protocol::http::{Head, Version};
+use rwsgi_protocol::link::Peer;
+use rwsgi_protocol::{target, uwsgi};
 
 /// How many names of headers are remembered, and how long they may be together, bytes; clients choose them, and the
 /// case of each letter, so that there must be an end.
@@ -327,9 +327,9 @@ impl EnvironBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::http::{MAX_HEADERS, parse};
     use crate::wsgi::active::RequestPlace;
     use crate::wsgi::transport::{Kept, Transport};
+    use rwsgi_protocol::http::{MAX_HEADERS, parse};
     use std::fs::File;
     use std::io::{self, BufRead};
     use std::mem::MaybeUninit;

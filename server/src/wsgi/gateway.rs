@@ -13,11 +13,11 @@ use super::raised::Raised;
 use super::respond::{Failure, respond};
 use super::start_response::StartResponse;
 use super::transport::Transport;
-use crate::protocol::date::HttpDate;
-use crate::protocol::http::Head;
-use crate::protocol::link::Peer;
-use crate::protocol::response::{Exchange, Framing, HeadWriter};
-use crate::protocol::uwsgi;
+use rwsgi_protocol::date::HttpDate;
+use rwsgi_protocol::http::Head;
+use rwsgi_protocol::link::Peer;
+use rwsgi_protocol::response::{Exchange, Framing, HeadWriter};
+use rwsgi_protocol::uwsgi;
 
 /// A request as it came in: what its environ is made of.
 pub enum Incoming<'a> {

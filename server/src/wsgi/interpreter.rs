@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context;
 use pyo3::prelude::*;
 
-use crate::config::Config;
+use rwsgi_config::Config;
 
 /// Starts Python, unless this code was loaded by a running one. `home` is a virtual environment to run in.
 ///

@@ -12,7 +12,7 @@ use super::active::{CurrentRequest, Progress, ResponseError};
 use super::application::one_line;
 use super::file_wrapper::FileWrapper;
 use super::transport::Kept;
-use crate::protocol::response::{Framing, Plan};
+use rwsgi_protocol::response::{Framing, Plan};
 
 /// Why a response did not come out as it should.
 pub(super) enum Failure {

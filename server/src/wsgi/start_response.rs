@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 
 use super::active::{Active, CurrentRequest, Progress};
-use crate::protocol::response::HeadWriter;
+use rwsgi_protocol::response::HeadWriter;
 
 /// The callable that an application is given as its second argument.
 #[pyclass(frozen, module = "rwsgi", name = "start_response")]
@@ -81,7 +81,7 @@ fn start(active: &mut Active, status: &Bound<'_, PyAny>, headers: &Bound<'_, PyA
     active.progress = Progress::Nothing;
     active.status = 0;
     let buffer = std::mem::take(&mut active.spare);
-    let refused = |error: crate::protocol::response::HeadError| PyValueError::new_err(error.to_string());
+    let refused = |error: rwsgi_protocol::response::HeadError| PyValueError::new_err(error.to_string());
     let mut head = latin1(status, "the status", |status| HeadWriter::new(status, buffer).map_err(refused))?;
     for header in headers.iter() {
         let pair = header.cast::<PyTuple>().ok().filter(|pair| pair.len() == 2);

@@ -5,18 +5,20 @@
 //! far apart. So the hour is always there, as finely as the budget allows.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::pack::Block;
 use super::{Counts, Reading};
+use crate::source::Monotonic;
 
 /// Frames in a block: the most that have to be unpacked to see one.
 const BLOCK: usize = 30;
-/// How much time is kept, µs.
-const SPAN: u64 = 3_600_000_000;
+/// How much time is kept.
+const SPAN: Duration = Duration::from_secs(3_600);
 /// Bytes of packed readings that are kept.
 const BUDGET: usize = 9 << 18;
-/// Readings that come closer than this (µs) go into the history together, as when a screen is fast.
-const SPACING: u64 = 900_000;
+/// Readings that come closer than this go into the history together, as when a screen is fast.
+const SPACING: Duration = Duration::from_millis(900);
 
 /// Rows of the heat map: powers of two from below 128 µs up to more than 60 s.
 pub(crate) const HEAT_ROWS: usize = 20;
@@ -29,8 +31,8 @@ pub(crate) fn heat_floor(row: usize) -> u64 {
 /// One second of the charts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Point {
-    /// When, unix µs.
-    pub(crate) taken: u64,
+    /// When.
+    pub(crate) at: Monotonic,
     /// Requests per second.
     pub(crate) rps: Option<f32>,
     /// Exceptions per second.
@@ -65,26 +67,86 @@ pub(crate) struct History {
     /// Oldest first.
     blocks: VecDeque<Block>,
     open: Block,
-    /// Latencies of readings that came too close to have a point of their own.
-    pending: Counts,
+    /// Readings since the last point: those that came too close to have one of their own.
+    pending: Pending,
+}
+
+/// What the next point is made from.
+#[derive(Debug, Default)]
+struct Pending {
+    rps: Mean,
+    exceptions: Mean,
+    utilization: Mean,
+    latency: Counts,
+    /// The longest.
+    queue: u64,
+    /// The most.
+    memory: u64,
+}
+
+/// A mean over time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mean {
+    sum: f64,
+    seconds: f64,
+}
+
+impl Mean {
+    fn add(&mut self, value: Option<f64>, seconds: f64) {
+        if let Some(value) = value {
+            self.sum += value * seconds;
+            self.seconds += seconds;
+        }
+    }
+
+    fn get(self) -> Option<f32> {
+        (self.seconds > 0.0).then(|| (self.sum / self.seconds) as f32)
+    }
+}
+
+impl Pending {
+    fn add(&mut self, reading: &Reading) {
+        let totals = &reading.totals;
+        // Servers together have no window of their own; their rounds are as long as each other.
+        let seconds = reading.window.unwrap_or(1.0);
+        self.rps.add(totals.rps, seconds);
+        self.exceptions.add(totals.exception_rate, seconds);
+        self.utilization.add(totals.utilization, seconds);
+        if let Some(latency) = &totals.latency {
+            self.latency.merge(latency);
+        }
+        self.queue = self.queue.max(totals.queue);
+        self.memory = self.memory.max(totals.pss.unwrap_or(totals.rss));
+    }
+
+    fn point(&self, at: Monotonic) -> Point {
+        let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+        let mut heat = [0u16; HEAT_ROWS];
+        for (value, count) in self.latency.iter() {
+            let row = (1..HEAT_ROWS).rev().find(|row| value >= heat_floor(*row)).unwrap_or(0);
+            heat[row] = heat[row].saturating_add(u16::try_from(count).unwrap_or(u16::MAX));
+        }
+        Point {
+            at,
+            rps: self.rps.get(),
+            exceptions: self.exceptions.get(),
+            utilization: self.utilization.get(),
+            latency: self.latency.percentiles().map(|p| [p.p50, p.p95, p.p99].map(small)),
+            queue: small(self.queue),
+            memory: self.memory,
+            heat,
+        }
+    }
 }
 
 impl History {
     /// Remembers a reading.
     pub(crate) fn push(&mut self, reading: &mut Reading) {
-        if let Some(latency) = &reading.totals.latency {
-            self.pending.merge(latency);
+        self.pending.add(reading);
+        if self.points.back().is_some_and(|last| reading.at < last.at.after(SPACING)) {
+            return;
         }
-        let last = self.points.back().map_or(0, |point| point.taken);
-        if reading.taken < last.saturating_add(SPACING) && !self.points.is_empty() {
-            // A clock that was set back would otherwise stop the history.
-            if reading.taken >= last {
-                return;
-            }
-            *self = Self::default();
-        }
-        let latency = std::mem::take(&mut self.pending);
-        let point = point(reading, &latency);
+        let point = std::mem::take(&mut self.pending).point(reading.at);
         self.ever.add(&point);
         self.points.push_back(point);
         self.open.push(reading);
@@ -93,13 +155,13 @@ impl History {
             full.close();
             self.blocks.push_back(full);
         }
-        self.forget(reading.taken);
+        self.forget(reading.at);
     }
 
     /// Lets go of what is too old, and keeps within the budget.
-    fn forget(&mut self, now: u64) {
-        let oldest = now.saturating_sub(SPAN);
-        while self.points.front().is_some_and(|point| point.taken < oldest) {
+    fn forget(&mut self, now: Monotonic) {
+        let oldest = now.before(SPAN);
+        while self.points.front().is_some_and(|point| point.at < oldest) {
             self.points.pop_front();
         }
         // The block that reaches back beyond the hour stays until the next one does.
@@ -120,13 +182,13 @@ impl History {
     }
 
     /// The first of the two neighbours that are finest for their age.
-    fn least_missed(&self, now: u64) -> Option<usize> {
+    fn least_missed(&self, now: Monotonic) -> Option<usize> {
         let fineness = |place: &usize| {
             let (older, newer) = (&self.blocks[*place], &self.blocks[place + 1]);
-            let (age, span) = (now.saturating_sub(newer.end()), newer.end().saturating_sub(older.start()));
+            let (age, span) = (now.since(newer.end()), newer.end().since(older.start()));
             // Seconds of age for each second between two frames of the two.
             let frames = older.times().len() + newer.times().len();
-            (age + SPAN / 60) as f64 / (span as f64 / frames as f64).max(1.0)
+            (age + SPAN / 60).as_secs_f64() / (span.as_secs_f64() / frames as f64).max(1e-6)
         };
         let last = self.blocks.len().checked_sub(1)?;
         (0..last).max_by(|a, b| fineness(a).total_cmp(&fineness(b)))
@@ -148,27 +210,27 @@ impl History {
 
     /// The time of the frame `steps` after (before, when negative) the one at `from`; the first or the last when there
     /// are not so many. `None` when nothing is remembered.
-    pub(crate) fn step(&self, from: u64, steps: isize) -> Option<u64> {
-        let times: Vec<u64> = self.blocks().flat_map(|block| block.times().iter().copied()).collect();
+    pub(crate) fn step(&self, from: Monotonic, steps: isize) -> Option<Monotonic> {
+        let times: Vec<Monotonic> = self.blocks().flat_map(|block| block.times().iter().copied()).collect();
         let place = times.partition_point(|time| *time < from);
         times.get(place.saturating_add_signed(steps).min(times.len().checked_sub(1)?)).copied()
     }
 
     /// When the last frame was taken.
-    pub(crate) fn latest(&self) -> Option<u64> {
+    pub(crate) fn latest(&self) -> Option<Monotonic> {
         self.blocks().rev().find_map(|block| block.times().last().copied())
     }
 
     /// The reading that was current at a time: the last one that was taken no later.
-    pub(crate) fn at(&self, time: u64) -> Option<Reading> {
+    pub(crate) fn at(&self, time: Monotonic) -> Option<Reading> {
         let block = self.blocks().rev().find(|block| block.times().first().is_some_and(|first| *first <= time))?;
         let place = block.times().partition_point(|taken| *taken <= time).checked_sub(1)?;
         block.frame(place)
     }
 
     /// Seconds between the readings around a time: what one step goes.
-    pub(crate) fn spacing(&self, time: u64) -> u64 {
-        let apart = |steps| self.step(time, steps).map_or(0, |other| other.abs_diff(time));
+    pub(crate) fn spacing(&self, time: Monotonic) -> u64 {
+        let apart = |steps| self.step(time, steps).map_or(0, |other| other.as_micros().abs_diff(time.as_micros()));
         // At an end there is nothing on the other side; between a fine and a coarse part, the fine one is near.
         let (before, after) = (apart(-1), apart(1));
         let nearer = if before == 0 || after == 0 { before.max(after) } else { before.min(after) };
@@ -182,31 +244,15 @@ impl History {
     }
 }
 
-fn point(reading: &Reading, latency: &Counts) -> Point {
-    let totals = &reading.totals;
-    let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
-    let mut heat = [0u16; HEAT_ROWS];
-    for (value, count) in latency.iter() {
-        let row = (1..HEAT_ROWS).rev().find(|row| value >= heat_floor(*row)).unwrap_or(0);
-        heat[row] = heat[row].saturating_add(u16::try_from(count).unwrap_or(u16::MAX));
-    }
-    Point {
-        taken: reading.taken,
-        rps: totals.rps.map(|rate| rate as f32),
-        exceptions: totals.exception_rate.map(|rate| rate as f32),
-        utilization: totals.utilization.map(|utilization| utilization as f32),
-        latency: latency.percentiles().map(|p| [p.p50, p.p95, p.p99].map(small)),
-        queue: small(totals.queue),
-        memory: totals.pss.unwrap_or(totals.rss),
-        heat,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::{Percentiles, Rates, Totals};
     use rwsgi_stats::{Core, RequestInfo, Snapshot, Worker};
+
+    fn seconds(seconds: u64) -> Monotonic {
+        Monotonic::from_micros(seconds * 1_000_000)
+    }
 
     /// A pool in which every worker is busy, so that as many numbers change as can.
     fn reading(second: u64, workers: u32) -> Reading {
@@ -247,7 +293,7 @@ mod tests {
         };
         let totals = Totals { rps: Some(second as f64), ..Totals::of(&snapshot) };
         let workers = (1..=u64::from(workers)).map(rates).collect();
-        Reading { taken: second * 1_000_000, window: Some(1.0), snapshot, workers, totals }
+        Reading { at: seconds(second), window: Some(1.0), snapshot, workers, totals, ..Reading::default() }
     }
 
     #[test]
@@ -257,13 +303,17 @@ mod tests {
             history.push(&mut reading(second, 3));
         }
         for second in [1, 29, 30, 31, 77, 100] {
-            assert_eq!(history.at(second * 1_000_000 + 5).unwrap(), reading(second, 3), "second {second}");
+            assert_eq!(
+                history.at(Monotonic::from_micros(second * 1_000_000 + 5)).unwrap(),
+                reading(second, 3),
+                "second {second}"
+            );
         }
-        assert_eq!(history.at(0), None);
-        assert_eq!(history.step(50_000_000, -1), Some(49_000_000));
-        assert_eq!(history.step(50_000_000, 1_000), Some(100_000_000));
-        assert_eq!(history.step(50_000_000, -1_000), Some(1_000_000));
-        assert_eq!(History::default().step(5, 1), None);
+        assert_eq!(history.at(seconds(0)), None);
+        assert_eq!(history.step(seconds(50), -1), Some(seconds(49)));
+        assert_eq!(history.step(seconds(50), 1_000), Some(seconds(100)));
+        assert_eq!(history.step(seconds(50), -1_000), Some(seconds(1)));
+        assert_eq!(History::default().step(seconds(5), 1), None);
     }
 
     #[test]
@@ -276,12 +326,12 @@ mod tests {
             }
             assert!(history.size() < BUDGET + BUDGET / 4 + (1 << 19), "{workers}: {} bytes", history.size());
             let latest = history.latest().unwrap();
-            let oldest = history.step(0, 0).unwrap();
-            let back = (latest - oldest) / 1_000_000;
+            let oldest = history.step(seconds(0), 0).unwrap();
+            let back = latest.since(oldest).as_secs();
             assert!(back >= 3_500, "{workers}: {back} seconds are left");
             let spacings = [0, 600, 1_800, 3_000].map(|ago| {
-                let time = history.step(latest - ago * 1_000_000, 0).unwrap();
-                assert_eq!(history.at(time).unwrap(), reading(time / 1_000_000, workers));
+                let time = history.step(latest.before(Duration::from_secs(ago)), 0).unwrap();
+                assert_eq!(history.at(time).unwrap(), reading(time.as_micros() / 1_000_000, workers));
                 history.spacing(time)
             });
             assert!(spacings.is_sorted() && spacings[3] <= coarsest, "{workers}: {spacings:?}");
@@ -293,9 +343,38 @@ mod tests {
         let mut history = History::default();
         for tenth in 0..100 {
             let mut reading = reading(1, 1);
-            reading.taken = tenth * 100_000;
+            reading.at = Monotonic::from_micros(tenth * 100_000);
             history.push(&mut reading);
         }
         assert!(history.points().len() <= 12, "{}", history.points().len());
+    }
+
+    #[test]
+    fn a_point_tells_of_all_that_was_read_since_the_one_before() {
+        let mut history = History::default();
+        // Ten samples a second; the odd seconds' requests all fall into one tenth of them, where they raise and queue.
+        for tenth in 0..=60u64 {
+            let busy = tenth % 20 == 13;
+            let mut reading = Reading {
+                at: Monotonic::from_micros(tenth * 100_000),
+                window: Some(0.1),
+                totals: Totals {
+                    rps: Some(if busy { 1_000.0 } else { 0.0 }),
+                    exception_rate: Some(if busy { 20.0 } else { 0.0 }),
+                    utilization: Some(if busy { 1.0 } else { 0.0 }),
+                    queue: if busy { 50 } else { 0 },
+                    ..Totals::default()
+                },
+                ..Reading::default()
+            };
+            history.push(&mut reading);
+        }
+        let seconds = || history.points().iter().skip(1);
+        let requests: f32 = seconds().map(|point| point.rps.unwrap_or(0.0)).sum();
+        assert!((requests - 300.0).abs() < 40.0, "three times 100 requests: {requests}");
+        let raised: f32 = seconds().map(|point| point.exceptions.unwrap_or(0.0)).sum();
+        assert!((raised - 6.0).abs() < 1.0, "{raised}");
+        let busy = seconds().filter(|point| point.queue == 50 && point.utilization.is_some_and(|share| share > 0.09));
+        assert_eq!(busy.count(), 3);
     }
 }

@@ -1,19 +1,22 @@
 //! Memory of a worker over time, and how fast it grows.
 
 use std::collections::{VecDeque, vec_deque};
+use std::time::Duration;
+
+use crate::source::Monotonic;
 
 /// Points that are kept, at least [`SPACING`] apart: an hour.
 const POINTS: usize = 240;
-/// µs between two points.
-const SPACING: u64 = 15_000_000;
-/// A slope over less time than this (µs) says nothing.
-const LEAST: u64 = 60_000_000;
+/// The time between two points.
+const SPACING: Duration = Duration::from_secs(15);
+/// A slope over less time than this says nothing.
+const LEAST: Duration = Duration::from_secs(60);
 
 /// What a worker's process took at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MemoryPoint {
-    /// When, unix µs.
-    pub(crate) taken: u64,
+    /// When.
+    pub(crate) at: Monotonic,
     /// Resident memory, bytes.
     pub(crate) rss: u64,
     /// Requests that it had completed.
@@ -45,7 +48,7 @@ impl MemoryTrack {
         if pid == 0 || point.rss == 0 {
             return;
         }
-        if self.points.back().is_some_and(|last| point.taken < last.taken.saturating_add(SPACING)) {
+        if self.points.back().is_some_and(|last| point.at < last.at.after(SPACING)) {
             return;
         }
         if self.points.len() == POINTS {
@@ -54,19 +57,19 @@ impl MemoryTrack {
         self.points.push_back(point);
     }
 
-    /// The points up to a time (unix µs), oldest first.
-    pub(crate) fn points(&self, until: u64) -> vec_deque::Iter<'_, MemoryPoint> {
+    /// The points up to a moment, oldest first.
+    pub(crate) fn points(&self, until: Monotonic) -> vec_deque::Iter<'_, MemoryPoint> {
         // Most often it is now.
-        let whole = self.points.back().is_none_or(|last| last.taken <= until);
-        let end = if whole { self.points.len() } else { self.points.partition_point(|point| point.taken <= until) };
+        let whole = self.points.back().is_none_or(|last| last.at <= until);
+        let end = if whole { self.points.len() } else { self.points.partition_point(|point| point.at <= until) };
         self.points.range(..end)
     }
 
-    /// How fast it grew up to a time (unix µs); `None` until there is a minute to judge by.
-    pub(crate) fn growth(&self, until: u64) -> Option<Growth> {
+    /// How fast it grew up to a moment; `None` until there is a minute to judge by.
+    pub(crate) fn growth(&self, until: Monotonic) -> Option<Growth> {
         let points = || self.points(until);
         let (first, last) = (points().next()?, points().last()?);
-        if last.taken - first.taken < LEAST {
+        if last.at.since(first.at) < LEAST {
             return None;
         }
         let slope = |by: fn(&MemoryPoint, &MemoryPoint) -> f64| {
@@ -78,7 +81,7 @@ impl MemoryTrack {
             let variance: f64 = xs().map(|x| (x - mean_x).powi(2)).sum();
             (variance > 0.0).then(|| covariance / variance)
         };
-        let hours = slope(|point, first| (point.taken - first.taken) as f64 / 3.6e9)?;
+        let hours = slope(|point, first| point.at.since(first.at).as_secs_f64() / 3_600.0)?;
         let enough = last.requests.saturating_sub(first.requests) >= 100;
         let thousands = || slope(|point, first| point.requests.saturating_sub(first.requests) as f64 / 1e3);
         Some(Growth { per_hour: hours, per_thousand_requests: enough.then(thousands).flatten() })
@@ -89,10 +92,14 @@ impl MemoryTrack {
 mod tests {
     use super::*;
 
+    fn minutes_in(minutes: u64) -> Monotonic {
+        Monotonic::from_micros(minutes * 60_000_000)
+    }
+
     fn track(minutes: u64, rss: impl Fn(u64) -> u64) -> MemoryTrack {
         let mut track = MemoryTrack::default();
         for minute in 0..=minutes {
-            track.push(7, MemoryPoint { taken: minute * 60_000_000, rss: rss(minute), requests: minute * 500 });
+            track.push(7, MemoryPoint { at: minutes_in(minute), rss: rss(minute), requests: minute * 500 });
         }
         track
     }
@@ -100,7 +107,7 @@ mod tests {
     #[test]
     fn a_leak_has_a_slope_by_time_and_by_requests() {
         let track = track(30, |minute| (50 << 20) + minute * (1 << 20));
-        let growth = track.growth(u64::MAX).unwrap();
+        let growth = track.growth(Monotonic::MAX).unwrap();
         assert!((growth.per_hour / f64::from(60 << 20) - 1.0).abs() < 1e-6, "{growth:?}");
         assert!((growth.per_thousand_requests.unwrap() / f64::from(2 << 20) - 1.0).abs() < 1e-6, "{growth:?}");
     }
@@ -108,25 +115,25 @@ mod tests {
     #[test]
     fn of_the_past_only_what_was_known_then_is_told() {
         let track = track(30, |minute| if minute <= 10 { 1 << 20 } else { minute << 20 });
-        assert_eq!(track.growth(10 * 60_000_000).unwrap().per_hour, 0.0);
-        assert!(track.growth(u64::MAX).unwrap().per_hour > 0.0);
-        assert_eq!(track.growth(30_000_000), None);
+        assert_eq!(track.growth(minutes_in(10)).unwrap().per_hour, 0.0);
+        assert!(track.growth(Monotonic::MAX).unwrap().per_hour > 0.0);
+        assert_eq!(track.growth(Monotonic::from_micros(30_000_000)), None);
     }
 
     #[test]
     fn a_new_process_begins_anew_and_its_first_seconds_have_no_slope() {
         let mut track = track(30, |_| 1 << 20);
-        assert_eq!(track.growth(u64::MAX).unwrap().per_hour, 0.0);
-        track.push(8, MemoryPoint { taken: 31 * 60_000_000, rss: 5, requests: 0 });
-        assert_eq!((track.points(u64::MAX).len(), track.growth(u64::MAX)), (1, None));
+        assert_eq!(track.growth(Monotonic::MAX).unwrap().per_hour, 0.0);
+        track.push(8, MemoryPoint { at: minutes_in(31), rss: 5, requests: 0 });
+        assert_eq!((track.points(Monotonic::MAX).len(), track.growth(Monotonic::MAX)), (1, None));
     }
 
     #[test]
     fn it_keeps_an_hour() {
         let mut track = MemoryTrack::default();
         for second in 0..10_000 {
-            track.push(7, MemoryPoint { taken: second * 1_000_000, rss: 9, requests: 0 });
+            track.push(7, MemoryPoint { at: Monotonic::from_micros(second * 1_000_000), rss: 9, requests: 0 });
         }
-        assert_eq!(track.points(u64::MAX).len(), POINTS);
+        assert_eq!(track.points(Monotonic::MAX).len(), POINTS);
     }
 }

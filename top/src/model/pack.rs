@@ -2,242 +2,20 @@
 //!
 //! A reading is walked into a list of numbers, and a list is written as the differences to the list before it, runs
 //! of zeros as one number. Most of a pool's numbers do not change from one second to the next, so a frame of 64
-//! workers takes a few hundred bytes instead of a hundred kilobytes. One walk serves both directions.
+//! workers takes a few hundred bytes instead of a hundred kilobytes.
 
 use std::collections::HashMap;
 
-use rwsgi_stats::{
-    Core, LastException, Limits, Queue, Recycled, RequestInfo, Responses, Snapshot, Socket, Spooler, SpoolerJob,
-    Vassal, Worker,
-};
-
-use super::{Counts, Percentiles, Rates, Reading, Totals};
-
-/// Goes through a value's numbers in a fixed order: a writer reads them out, a reader puts them in.
-trait Walk {
-    fn number(&mut self, value: &mut u64);
-    fn text(&mut self, value: &mut String);
-
-    fn list<T: Default>(&mut self, values: &mut Vec<T>, mut each: impl FnMut(&mut Self, &mut T)) {
-        let mut length = values.len() as u64;
-        self.number(&mut length);
-        values.resize_with(length as usize, T::default);
-        for value in values {
-            each(self, value);
-        }
-    }
-
-    fn option<T: Default>(&mut self, value: &mut Option<T>, each: impl FnOnce(&mut Self, &mut T)) {
-        let mut known = u64::from(value.is_some());
-        self.number(&mut known);
-        if known == 0 {
-            *value = None;
-        } else {
-            each(self, value.get_or_insert_default());
-        }
-    }
-
-    fn signed(&mut self, value: &mut i32) {
-        let mut wide = u64::from(*value as u32);
-        self.number(&mut wide);
-        *value = wide as u32 as i32;
-    }
-
-    fn small(&mut self, value: &mut u32) {
-        let mut wide = u64::from(*value);
-        self.number(&mut wide);
-        *value = wide as u32;
-    }
-
-    fn flag(&mut self, value: &mut u8) {
-        let mut wide = u64::from(*value);
-        self.number(&mut wide);
-        *value = wide as u8;
-    }
-
-    /// Rates and fractions, to a ten thousandth.
-    fn rate(&mut self, value: &mut f64) {
-        let mut scaled = (*value * 1e4).round() as u64;
-        self.number(&mut scaled);
-        *value = scaled as f64 / 1e4;
-    }
-}
-
-fn reading(walk: &mut impl Walk, reading: &mut Reading) {
-    walk.number(&mut reading.taken);
-    walk.option(&mut reading.window, Walk::rate);
-    snapshot(walk, &mut reading.snapshot);
-    walk.list(&mut reading.workers, rates);
-    let totals = &mut reading.totals;
-    for rate in
-        [&mut totals.rps, &mut totals.exception_rate, &mut totals.tx_rate, &mut totals.utilization, &mut totals.cpu]
-    {
-        walk.option(rate, Walk::rate);
-    }
-    for latency in [&mut totals.latency, &mut totals.waiting] {
-        walk.option(latency, counts);
-    }
-    // What the workers add up to is not kept twice; several servers together have no workers of their own.
-    if reading.snapshot.workers.is_empty() {
-        counters(walk, totals);
-    }
-}
-
-fn counters(walk: &mut impl Walk, totals: &mut Totals) {
-    let Totals { statuses, cores, requests, exceptions, harakiri, respawns, tx, rss, pss, .. } = totals;
-    statuses.iter_mut().for_each(|count| walk.number(count));
-    [cores, requests, exceptions, harakiri, respawns, tx, rss].into_iter().for_each(|count| walk.number(count));
-    walk.option(pss, Walk::number);
-    for count in [&mut totals.queue, &mut totals.queue_capacity, &mut totals.queue_errors] {
-        walk.number(count);
-    }
-}
-
-fn counts(walk: &mut impl Walk, counts: &mut Counts) {
-    walk.list(counts.pairs_mut(), |walk, (index, count)| {
-        let mut wide = u64::from(*index);
-        walk.number(&mut wide);
-        *index = wide as u16;
-        walk.number(count);
-    });
-}
-
-fn rates(walk: &mut impl Walk, rates: &mut Rates) {
-    for rate in [&mut rates.rps, &mut rates.tx, &mut rates.utilization, &mut rates.cpu, &mut rates.gil] {
-        walk.option(rate, Walk::rate);
-    }
-    walk.option(&mut rates.latency, |walk, Percentiles { p50, p95, p99, max }| {
-        [p50, p95, p99, max].into_iter().for_each(|value| walk.number(value));
-    });
-    walk.number(&mut rates.respawned);
-    walk.list(&mut rates.cores, Walk::rate);
-}
-
-fn snapshot(walk: &mut impl Walk, snapshot: &mut Snapshot) {
-    for text in [&mut snapshot.version, &mut snapshot.cwd] {
-        walk.text(text);
-    }
-    for text in [&mut snapshot.server, &mut snapshot.hostname, &mut snapshot.python] {
-        walk.option(text, Walk::text);
-    }
-    walk.signed(&mut snapshot.pid);
-    walk.small(&mut snapshot.uid);
-    walk.small(&mut snapshot.gid);
-    for number in [&mut snapshot.listen_queue, &mut snapshot.listen_queue_errors, &mut snapshot.signal_queue] {
-        walk.number(number);
-    }
-    walk.number(&mut snapshot.load);
-    walk.option(&mut snapshot.started_at, Walk::number);
-    walk.option(&mut snapshot.generation, Walk::small);
-    walk.option(&mut snapshot.queue, |walk, Queue { depth, capacity, waiting: _, rejected, .. }| {
-        [depth, capacity, rejected].into_iter().for_each(|value| walk.number(value));
-    });
-    walk.option(&mut snapshot.limits, |walk, Limits { harakiri, reload_on_rss, reload_on_as, max_requests, .. }| {
-        [harakiri, reload_on_rss, reload_on_as, max_requests].into_iter().for_each(|value| walk.number(value));
-    });
-    walk.list(&mut snapshot.sockets, |walk, Socket { name, proto, queue, max_queue, .. }| {
-        walk.text(name);
-        walk.text(proto);
-        walk.number(queue);
-        walk.number(max_queue);
-    });
-    walk.list(&mut snapshot.workers, worker);
-    walk.list(&mut snapshot.spoolers, spooler);
-    walk.option(&mut snapshot.emperor, |walk, monitors| walk.list(monitors, Walk::text));
-    walk.list(&mut snapshot.vassals, |walk, vassal| {
-        let Vassal { id, pid, born, last_ready, respawns, ready, accepting, loyal, cursed, .. } = vassal;
-        walk.text(id);
-        walk.signed(pid);
-        [born, last_ready, respawns].into_iter().for_each(|value| walk.number(value));
-        [ready, accepting, loyal, cursed].into_iter().for_each(|value| walk.flag(value));
-    });
-}
-
-fn spooler(walk: &mut impl Walk, spooler: &mut Spooler) {
-    let Spooler { dir, pid, tasks, respawns, running, queue, oldest_age, done, retried, failed, run_time: _, job } =
-        spooler;
-    walk.text(dir);
-    walk.signed(pid);
-    walk.number(tasks);
-    walk.number(respawns);
-    walk.flag(running);
-    for number in [queue, oldest_age, done, retried, failed] {
-        walk.option(number, Walk::number);
-    }
-    walk.option(job, |walk, SpoolerJob { name, started, elapsed }| {
-        walk.text(name);
-        walk.number(started);
-        walk.number(elapsed);
-    });
-}
-
-fn worker(walk: &mut impl Walk, worker: &mut Worker) {
-    walk.small(&mut worker.id);
-    walk.signed(&mut worker.pid);
-    walk.flag(&mut worker.accepting);
-    walk.text(&mut worker.status);
-    for number in [
-        &mut worker.requests,
-        &mut worker.delta_requests,
-        &mut worker.exceptions,
-        &mut worker.harakiri_count,
-        &mut worker.signals,
-        &mut worker.signal_queue,
-        &mut worker.rss,
-        &mut worker.vsz,
-        &mut worker.running_time,
-        &mut worker.last_spawn,
-        &mut worker.respawn_count,
-        &mut worker.tx,
-        &mut worker.avg_rt,
-    ] {
-        walk.number(number);
-    }
-    walk.option(&mut worker.generation, Walk::small);
-    // The clocks that only grow (busy, processor, lock) are in the rates already.
-    for number in [&mut worker.pss, &mut worker.uss, &mut worker.rss_peak] {
-        walk.option(number, Walk::number);
-    }
-    walk.option(&mut worker.responses, |walk, responses| {
-        let Responses { informational, success, redirect, client_error, server_error, .. } = responses;
-        [informational, success, redirect, client_error, server_error].into_iter().for_each(|value| walk.number(value));
-    });
-    walk.option(&mut worker.recycled, |walk, recycled| {
-        let Recycled { max_requests, lifetime, rss, address_space, harakiri, crash, reload, idle, .. } = recycled;
-        [max_requests, lifetime, rss, address_space, harakiri, crash, reload, idle]
-            .into_iter()
-            .for_each(|v| walk.number(v));
-    });
-    walk.option(&mut worker.last_exception, |walk, exception| {
-        let LastException { kind, message, location, traceback, when, request, .. } = exception;
-        [kind, message, location, request].into_iter().for_each(|text| walk.text(text));
-        walk.list(traceback, Walk::text);
-        walk.number(when);
-    });
-    walk.list(&mut worker.cores, |walk, Core { id, requests, in_request, req_info, write_errors, read_errors, .. }| {
-        walk.small(id);
-        walk.number(requests);
-        walk.number(write_errors);
-        walk.number(read_errors);
-        walk.flag(in_request);
-        if *in_request != 0 {
-            request(walk, req_info);
-        }
-    });
-}
-
-fn request(walk: &mut impl Walk, request: &mut RequestInfo) {
-    let RequestInfo { request_start, method, uri, remote_addr, protocol, started, elapsed, .. } = request;
-    [method, uri, remote_addr, protocol].into_iter().for_each(|text| walk.option(text, Walk::text));
-    [request_start, started, elapsed].into_iter().for_each(|number| walk.option(number, Walk::number));
-}
+use super::Reading;
+use super::walk::{Walk, reading};
+use crate::source::Monotonic;
 
 /// A run of readings that are packed one upon the other; the first stands alone.
 #[derive(Debug, Default)]
 pub(crate) struct Block {
     bytes: Vec<u8>,
-    /// When each frame was taken, unix µs.
-    times: Vec<u64>,
+    /// When each frame was taken.
+    times: Vec<Monotonic>,
     /// Every text that occurs, once.
     texts: Vec<String>,
     /// The numbers of the last frame, which the next is subtracted from.
@@ -271,7 +49,7 @@ impl Block {
             put(&mut self.bytes, 0);
             put(&mut self.bytes, zeros);
         }
-        self.times.push(frame.taken);
+        self.times.push(frame.at);
         self.last = numbers;
     }
 
@@ -284,8 +62,8 @@ impl Block {
         self.times.shrink_to_fit();
     }
 
-    /// When each frame was taken, unix µs, rising.
-    pub(crate) fn times(&self) -> &[u64] {
+    /// When each frame was taken, rising.
+    pub(crate) fn times(&self) -> &[Monotonic] {
         &self.times
     }
 
@@ -304,14 +82,14 @@ impl Block {
         frames.next()
     }
 
-    /// When its first frame was taken, unix µs.
-    pub(crate) fn start(&self) -> u64 {
-        self.times.first().copied().unwrap_or(0)
+    /// When its first frame was taken.
+    pub(crate) fn start(&self) -> Monotonic {
+        self.times.first().copied().unwrap_or_default()
     }
 
-    /// When its last frame was taken, unix µs.
-    pub(crate) fn end(&self) -> u64 {
-        self.times.last().copied().unwrap_or(0)
+    /// When its last frame was taken.
+    pub(crate) fn end(&self) -> Monotonic {
+        self.times.last().copied().unwrap_or_default()
     }
 
     /// Every second frame of two blocks that follow each other, as one. One frame at a time is unpacked.
@@ -460,6 +238,7 @@ impl Walk for Reader<'_> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use rwsgi_stats::{Snapshot, Worker};
 
     proptest! {
         #[test]

@@ -1,12 +1,16 @@
 //! One server over time: takes samples in, subtracts neighbours, notices restarts and silence.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use rwsgi_stats::{Snapshot, Worker};
 
 use super::reading::digest;
 use super::{Counts, History, MemoryPoint, MemoryTrack, Rates, Reading, Totals};
-use crate::source::Sample;
+use crate::source::{LocalMicros, Monotonic, Sample, ServerMicros};
+
+/// For how long a start is counted.
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// What is known of one server.
 #[derive(Debug)]
@@ -21,12 +25,10 @@ pub(crate) struct Pool {
     pub(crate) trouble: Option<Trouble>,
     /// How often another master answered, or the same one with smaller counters.
     pub(crate) restarts: u64,
-    /// When that last happened, unix µs.
-    pub(crate) restarted: Option<u64>,
+    /// When that last happened.
+    pub(crate) restarted: Option<Monotonic>,
     /// The last hour.
     pub(crate) history: History,
-    /// The server's clock less this machine's, µs.
-    pub(crate) ahead: i64,
     before: Option<Before>,
     memory: Vec<MemoryTrack>,
 }
@@ -34,8 +36,8 @@ pub(crate) struct Pool {
 /// A server that gives no documents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Trouble {
-    /// Since when, unix µs.
-    pub(crate) since: u64,
+    /// Since when.
+    pub(crate) since: Monotonic,
     /// Why, in a line.
     pub(crate) message: String,
 }
@@ -43,7 +45,7 @@ pub(crate) struct Trouble {
 /// What the next snapshot is subtracted from.
 #[derive(Debug, Default)]
 struct Before {
-    at: u64,
+    at: Monotonic,
     now: Option<u64>,
     pid: i32,
     started_at: Option<u64>,
@@ -65,8 +67,8 @@ struct WorkerBefore {
     cores: Vec<u64>,
     latency: Cumulative,
     respawns: Option<u64>,
-    /// When its process was started again, unix µs, within the last minute.
-    respawned: VecDeque<u64>,
+    /// When its process was started again, within the last minute.
+    respawned: VecDeque<Monotonic>,
 }
 
 /// Counts since the server's start, with the text that they were decoded from: an unchanged text, which is what an
@@ -102,7 +104,6 @@ impl Pool {
             restarts: 0,
             restarted: None,
             history: History::default(),
-            ahead: 0,
             before: None,
             memory: Vec::new(),
         }
@@ -117,7 +118,7 @@ impl Pool {
                 true
             }
             Err(error) => {
-                let since = self.trouble.as_ref().map_or(sample.taken, |trouble| trouble.since);
+                let since = self.trouble.as_ref().map_or(sample.at, |trouble| trouble.since);
                 self.trouble = Some(Trouble { since, message: error.to_string() });
                 false
             }
@@ -135,20 +136,19 @@ impl Pool {
         self.memory.get(place)
     }
 
-    fn advance(&mut self, mut snapshot: Snapshot, at: u64, local: u64) {
-        let taken = snapshot.now.unwrap_or(local);
-        self.ahead = taken.wrapping_sub(local) as i64;
-        digest(&mut snapshot, taken);
+    fn advance(&mut self, mut snapshot: Snapshot, at: Monotonic, local: LocalMicros) {
+        let clock = ServerMicros::of(&snapshot, local);
+        digest(&mut snapshot, clock);
         let mut totals = Totals::of(&snapshot);
         let continues = self.before.take_if(|before| before.is_continued_by(&snapshot, &totals));
         if self.before.take().is_some() {
             self.restarts += 1;
-            self.restarted = Some(taken);
+            self.restarted = Some(at);
         }
         let window = continues.as_ref().and_then(|before| {
             let micros = match (before.now, snapshot.now) {
                 (Some(earlier), Some(later)) => later.checked_sub(earlier)?,
-                _ => at.checked_sub(before.at)?,
+                _ => at.since(before.at).as_micros() as u64,
             };
             // Two readings of one cached document have no time between them.
             (micros > 0).then_some(micros as f64 / 1e6)
@@ -167,7 +167,7 @@ impl Pool {
             if let Some(latency) = &latency {
                 merged.merge(latency);
             }
-            workers.push(before.advance(worker, taken, window, latency.as_ref()));
+            workers.push(before.advance(worker, at, window, latency));
         }
         let tells = !before.workers.iter().all(|worker| worker.latency.text.is_empty());
         let overall = before.latency.advance(snapshot.latency.take());
@@ -195,9 +195,9 @@ impl Pool {
         self.before = Some(before);
         self.memory.resize_with(snapshot.workers.len(), MemoryTrack::default);
         for (worker, track) in snapshot.workers.iter().zip(&mut self.memory) {
-            track.push(worker.pid, MemoryPoint { taken, rss: worker.rss, requests: worker.requests });
+            track.push(worker.pid, MemoryPoint { at, rss: worker.rss, requests: worker.requests });
         }
-        let mut reading = Reading { taken, window, snapshot, workers, totals };
+        let mut reading = Reading { at, clock, window, snapshot, workers, totals };
         self.history.push(&mut reading);
         self.current = Some(reading);
     }
@@ -212,18 +212,19 @@ impl Before {
 
 impl WorkerBefore {
     /// Takes over what the worker's counters say, and returns what they did in the window.
-    fn advance(&mut self, worker: &Worker, taken: u64, window: Option<f64>, latency: Option<&Counts>) -> Rates {
+    fn advance(&mut self, worker: &Worker, at: Monotonic, window: Option<f64>, latency: Option<Counts>) -> Rates {
         let per_second = |now: u64, then: u64| window.map(|window| now.saturating_sub(then) as f64 / window);
         // A clock that was not there before, as after a cheap worker's start, has no difference yet.
         let micros_per_second = |now: Option<u64>, then: Option<u64>| per_second(now?, then?).map(|rate| rate / 1e6);
         let cores = worker.cores.len().max(1) as f64;
         let started = self.respawns.map_or(0, |before| worker.respawn_count.saturating_sub(before));
         // A minute holds no more starts than would be told; a counter of nonsense is not believed.
-        self.respawned.extend(std::iter::repeat_n(taken, started.min(100) as usize));
-        while self.respawned.front().is_some_and(|at| at.saturating_add(60_000_000) < taken) {
+        self.respawned.extend(std::iter::repeat_n(at, started.min(100) as usize));
+        while self.respawned.front().is_some_and(|started| at.since(*started) > MINUTE) {
             self.respawned.pop_front();
         }
         self.respawns = Some(worker.respawn_count);
+        let latency = latency.filter(|_| window.is_some());
         let rates = Rates {
             respawned: self.respawned.len() as u64,
             rps: per_second(worker.requests, self.requests),
@@ -231,7 +232,8 @@ impl WorkerBefore {
             utilization: micros_per_second(worker.busy_time, self.busy).map(|busy| (busy / cores).min(1.0)),
             cpu: micros_per_second(worker.cpu_time, self.cpu),
             gil: micros_per_second(worker.gil_wait, self.gil).map(|waited| (waited / cores).min(1.0)),
-            latency: latency.filter(|_| window.is_some()).and_then(Counts::percentiles),
+            latency: latency.as_ref().and_then(Counts::percentiles),
+            counts: latency,
             cores: match window {
                 Some(window) => {
                     let before = self.cores.iter().copied().chain(std::iter::repeat(0));
@@ -271,7 +273,12 @@ mod tests {
 
     fn sample(at: u64, snapshot: &Snapshot) -> Sample {
         let document = parse(serde_json::to_vec(snapshot).unwrap()).unwrap();
-        Sample { target: 0, at, taken: 1_000_000_000 + at, outcome: Ok(document) }
+        Sample {
+            target: 0,
+            at: Monotonic::from_micros(at),
+            taken: LocalMicros(1_000_000_000 + at),
+            outcome: Ok(document),
+        }
     }
 
     fn pool(samples: impl IntoIterator<Item = Sample>) -> Pool {
@@ -318,12 +325,15 @@ mod tests {
 
     #[test]
     fn silence_keeps_the_last_reading_and_says_since_when() {
-        let silence = |at, error| Sample { target: 0, at, taken: at, outcome: Err(error) };
+        let silence = |at, error| {
+            let (at, taken) = (Monotonic::from_micros(at), LocalMicros(at));
+            Sample { target: 0, at, taken, outcome: Err(error) }
+        };
         let mut pool =
             pool([sample(0, &snapshot(50)), silence(1, SourceError::Empty), silence(2, SourceError::Half(9))]);
         let trouble = pool.trouble.clone().unwrap();
-        assert_eq!((trouble.since, pool.current.is_some()), (1, true));
-        assert!(trouble.message.contains("half a document"));
+        assert_eq!((trouble.since, pool.current.is_some()), (Monotonic::from_micros(1), true));
+        assert!(trouble.message.contains("truncated response"));
         pool.ingest(sample(1_000_000, &snapshot(60)));
         assert_eq!((&pool.trouble, pool.current.unwrap().totals.rps), (&None, Some(10.0)));
     }

@@ -3,12 +3,15 @@
 use rwsgi_stats::{Blacklisted, Core, Snapshot, Vassal, Worker};
 
 use super::{Counts, Percentiles};
+use crate::source::{Monotonic, ServerMicros};
 
 /// One server at one moment. Rates are `None` until there is a snapshot before it to subtract.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Reading {
-    /// When it was taken, unix µs: by the server's clock where it has one.
-    pub(crate) taken: u64,
+    /// When it was taken.
+    pub(crate) at: Monotonic,
+    /// What the server's clock said then.
+    pub(crate) clock: ServerMicros,
     /// Seconds since the reading before it, in one life of the server.
     pub(crate) window: Option<f64>,
     /// The document. What is digested elsewhere is taken out: histograms, locks, request variables.
@@ -34,6 +37,8 @@ pub(crate) struct Rates {
     pub(crate) gil: Option<f64>,
     /// Latencies of the requests that it completed in the window.
     pub(crate) latency: Option<Percentiles>,
+    /// What they come from; the history does not keep it.
+    pub(crate) counts: Option<Counts>,
     /// How often its process was started within the last minute.
     pub(crate) respawned: u64,
     /// Requests per second of each of its cores; empty until known.
@@ -233,7 +238,7 @@ impl Totals {
 }
 
 /// Takes out of a document what is not kept, and puts the request in progress where `rwsgi` has it, for uWSGI too.
-pub(crate) fn digest(snapshot: &mut Snapshot, now: u64) {
+pub(crate) fn digest(snapshot: &mut Snapshot, now: ServerMicros) {
     snapshot.locks = Vec::new();
     // An emperor lists a vassal that never came up here alone; one that died, at both places.
     for Blacklisted { id, attempt, first_attempt } in std::mem::take(&mut snapshot.blacklist) {
@@ -250,7 +255,7 @@ pub(crate) fn digest(snapshot: &mut Snapshot, now: u64) {
     }
 }
 
-fn describe_request(core: &mut Core, vars: &[String], now: u64) {
+fn describe_request(core: &mut Core, vars: &[String], now: ServerMicros) {
     let variable = |name: &str| {
         let value = vars.iter().find_map(|var| var.strip_prefix(name)?.strip_prefix('='));
         value.filter(|value| !value.is_empty()).map(str::to_owned)
@@ -270,7 +275,7 @@ fn describe_request(core: &mut Core, vars: &[String], now: u64) {
     }
     if request.elapsed.is_none() {
         let started = request.started.or(request.request_start.map(|seconds| seconds.saturating_mul(1_000_000)));
-        request.elapsed = started.map(|started| now.saturating_sub(started));
+        request.elapsed = started.map(|started| now.since(started).as_micros() as u64);
     }
 }
 
@@ -288,7 +293,7 @@ mod tests {
     use rwsgi_stats::latency;
 
     fn busy_cheap() -> Snapshot {
-        serde_json::from_str(include_str!("../../tests/fixtures/stats-busy_cheap.json")).unwrap()
+        serde_json::from_str(include_str!("../../../shared/tests/fixtures/uwsgi-busy-cheap.json")).unwrap()
     }
 
     #[test]
@@ -297,7 +302,7 @@ mod tests {
             {"id":"good.ini","attempt":2},
             {"id":"bad.ini","throttle_level":4400,"attempt":22,"first_attempt":1795247316,"last_attempt":1795247404}]}"#;
         let mut snapshot: Snapshot = serde_json::from_str(text).unwrap();
-        digest(&mut snapshot, 0);
+        digest(&mut snapshot, ServerMicros(0));
         let told: Vec<_> =
             snapshot.vassals.iter().map(|vassal| (&*vassal.id, vassal.cursed, vassal.respawns)).collect();
         assert_eq!(told, [("good.ini", 0, 0), ("bad.ini", 1, 22)]);
@@ -316,7 +321,7 @@ mod tests {
     #[test]
     fn uwsgi_s_request_variables_become_the_request_in_progress_and_are_not_kept() {
         let mut snapshot = busy_cheap();
-        digest(&mut snapshot, 1_795_227_103_500_000);
+        digest(&mut snapshot, ServerMicros(1_795_227_103_500_000));
         let core = Reading::oldest_request(&snapshot.workers[1]).unwrap();
         assert_eq!(core.req_info.method.as_deref(), Some("GET"));
         assert_eq!(core.req_info.uri.as_deref(), Some("/sleep?4"));

@@ -1,13 +1,11 @@
-//! Assertions on a window: `p99 < 50ms`, read, judged, and told as a table, as Markdown, as JUnit.
+//! Assertions on a window, such as `p99 < 50ms` or `p99 < 1.10 * baseline`, and how they are read.
 
-use std::fmt::Write as _;
 use std::str::FromStr;
 
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::metrics::{METRICS, Metric, Missing, Unit, metric};
-use super::window::Window;
+use super::metrics::{METRICS, Metric, Rule, Unit, metric};
 
 /// How a value is held against its threshold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +36,16 @@ pub(crate) struct Assertion {
     /// What is measured.
     pub(crate) metric: &'static Metric,
     comparison: Comparison,
-    threshold: f64,
+    threshold: Threshold,
+}
+
+/// What a value is held against.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Threshold {
+    /// This.
+    Fixed(f64),
+    /// What a baseline has of the same metric, so many times.
+    OfBaseline(f64),
 }
 
 /// What is wrong with an assertion.
@@ -62,6 +69,14 @@ pub(crate) enum AssertionError {
     /// Not a number.
     #[error("'{text}': '{value}' is not a number with a unit")]
     Value {
+        /// The whole.
+        text: String,
+        /// The value.
+        value: String,
+    },
+    /// Something with the baseline that is no threshold.
+    #[error("'{text}': '{value}' is not understood; with a baseline a threshold is 'baseline' or '1.10 * baseline'")]
+    Baseline {
         /// The whole.
         text: String,
         /// The value.
@@ -91,23 +106,8 @@ pub(crate) enum AssertionError {
     },
 }
 
-/// How many single changes make one word another.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
-}
-
 fn nearest(name: &str, all: impl Iterator<Item = &'static str>) -> &'static str {
-    all.min_by_key(|known| distance(&name.to_lowercase(), &known.to_lowercase())).unwrap_or("")
+    all.min_by_key(|known| strsim::levenshtein(&name.to_lowercase(), &known.to_lowercase())).unwrap_or("")
 }
 
 impl FromStr for Assertion {
@@ -129,6 +129,12 @@ impl FromStr for Assertion {
             all: METRICS.iter().map(|metric| metric.name).collect::<Vec<_>>().join(", "),
         })?;
         let value = rest[sign.len()..].trim();
+        if value.contains("baseline") {
+            let factor = baseline_factor(value)
+                .ok_or_else(|| AssertionError::Baseline { text: whole(), value: value.to_owned() })?;
+            let threshold = Threshold::OfBaseline(factor);
+            return Ok(Self { text: whole(), metric, comparison: *comparison, threshold });
+        }
         let end = value.find(|c: char| !c.is_ascii_digit() && !matches!(c, '.' | '_' | '-')).unwrap_or(value.len());
         let (digits, unit) = value.split_at(end);
         let number: f64 = digits
@@ -154,155 +160,69 @@ impl FromStr for Assertion {
                 });
             }
         };
-        Ok(Self { text: whole(), metric, comparison: *comparison, threshold: number * factor })
+        Ok(Self { text: whole(), metric, comparison: *comparison, threshold: Threshold::Fixed(number * factor) })
     }
 }
 
-/// An assertion and what came of it.
-#[derive(Clone, Debug)]
-pub(crate) struct Judgement {
-    /// What had to hold.
-    pub(crate) assertion: Assertion,
-    /// What was measured.
-    pub(crate) actual: Result<f64, Missing>,
-    /// Whether it held; `None` when it could not be measured.
-    pub(crate) holds: Option<bool>,
+/// How many times the baseline a threshold is: `baseline`, `1.10 * baseline`, `baseline * 1.10`.
+fn baseline_factor(value: &str) -> Option<f64> {
+    let factor = match value.split_once('*') {
+        None => (value == "baseline").then_some(1.0),
+        Some((left, right)) => match (left.trim(), right.trim()) {
+            ("baseline", factor) | (factor, "baseline") => factor.parse().ok(),
+            _ => None,
+        },
+    };
+    factor.filter(|factor| f64::is_finite(*factor))
 }
 
 impl Assertion {
-    /// Holds a window against it.
-    pub(crate) fn judge(&self, window: &Window) -> Judgement {
-        let actual = (self.metric.value)(window);
-        let holds = actual.ok().map(|actual| match self.comparison {
-            Comparison::Less => actual < self.threshold,
-            Comparison::LessOrEqual => actual <= self.threshold,
-            Comparison::More => actual > self.threshold,
-            Comparison::MoreOrEqual => actual >= self.threshold,
-            Comparison::Equal => (actual - self.threshold).abs() < f64::EPSILON * actual.abs().max(1.0),
-            Comparison::NotEqual => (actual - self.threshold).abs() >= f64::EPSILON * actual.abs().max(1.0),
-        });
-        Judgement { assertion: self.clone(), actual, holds }
+    /// Whether it needs a baseline.
+    pub(crate) fn needs_baseline(&self) -> bool {
+        matches!(self.threshold, Threshold::OfBaseline(_))
     }
-}
 
-impl Judgement {
-    /// What was measured, as text.
-    pub(crate) fn actual(&self) -> String {
-        match self.actual {
-            Ok(value) => self.assertion.metric.unit.show(value),
-            Err(Missing::NotTold) => "the server does not tell".to_owned(),
-            Err(Missing::NoRequests) => "no requests".to_owned(),
+    /// What a value is held against, with what the baseline has of the metric; `None` when that is not known.
+    pub(crate) fn threshold(&self, baseline: Option<f64>) -> Option<f64> {
+        match self.threshold {
+            Threshold::Fixed(threshold) => Some(threshold),
+            Threshold::OfBaseline(factor) => baseline.map(|baseline| factor * baseline),
         }
     }
 
-    /// The verdict in a word.
-    pub(crate) fn word(&self) -> &'static str {
-        match self.holds {
-            Some(true) => "pass",
-            Some(false) => "FAIL",
-            None => "not measured",
+    /// Whether a value holds.
+    pub(crate) fn holds(&self, actual: f64, threshold: f64) -> bool {
+        let equal = (actual - threshold).abs() < f64::EPSILON * actual.abs().max(1.0);
+        match self.comparison {
+            Comparison::Less => actual < threshold,
+            Comparison::LessOrEqual => actual <= threshold,
+            Comparison::More => actual > threshold,
+            Comparison::MoreOrEqual => actual >= threshold,
+            Comparison::Equal => equal,
+            Comparison::NotEqual => !equal,
         }
     }
-}
 
-/// What came of a whole watch.
-#[derive(Clone, Debug)]
-pub(crate) struct Verdict {
-    /// Each assertion's.
-    pub(crate) judgements: Vec<Judgement>,
-    /// Why nothing that was measured counts: no server, a restart.
-    pub(crate) void: Option<String>,
-}
-
-impl Verdict {
-    /// 0 when all hold, 1 when one fails, 2 when something could not be measured.
-    pub(crate) fn exit_code(&self) -> u8 {
-        if self.void.is_some() {
-            return 2;
-        }
-        let failed = self.judgements.iter().any(|judgement| judgement.holds == Some(false));
-        let unknown = self.judgements.iter().any(|judgement| judgement.holds.is_none());
-        if failed { 1 } else { u8::from(unknown) * 2 }
-    }
-
-    /// What was measured and the verdict; nothing, when nothing counts.
-    fn told(&self, judgement: &Judgement) -> (String, &'static str) {
-        if self.void.is_some() { ("-".to_owned(), "not measured") } else { (judgement.actual(), judgement.word()) }
-    }
-
-    /// The table that is printed.
-    pub(crate) fn table(&self) -> String {
-        let rows = self.judgements.iter().map(|judgement| {
-            let (actual, word) = self.told(judgement);
-            [judgement.assertion.text.clone(), actual, word.to_owned()]
-        });
-        let rows: Vec<[String; 3]> =
-            std::iter::once(["EXPECTED", "ACTUAL", "RESULT"].map(str::to_owned)).chain(rows).collect();
-        let width = |index: usize| rows.iter().map(|row| row[index].chars().count()).max().unwrap_or(0);
-        let (expected, actual) = (width(0), width(1));
-        let mut text = String::new();
-        for [a, b, c] in &rows {
-            let _ = writeln!(text, "{a:<expected$}  {b:<actual$}  {c}");
-        }
-        if let Some(void) = &self.void {
-            let _ = writeln!(text, "not measured: {void}");
-        }
-        text
-    }
-
-    /// The same for a CI summary.
-    pub(crate) fn markdown(&self) -> String {
-        let mut text = "| expected | actual | result |\n| --- | --- | --- |\n".to_owned();
-        for judgement in &self.judgements {
-            let expected = judgement.assertion.text.replace('|', "\\|");
-            let (actual, word) = self.told(judgement);
-            let _ = writeln!(text, "| `{expected}` | {actual} | {word} |");
-        }
-        if let Some(void) = &self.void {
-            let _ = writeln!(text, "\nNot measured: {void}");
-        }
-        text
-    }
-
-    /// The same for CI servers: a test case an assertion.
-    pub(crate) fn junit(&self, seconds: f64) -> String {
-        let failed = self.judgements.iter().filter(|judgement| judgement.holds == Some(false)).count();
-        let errors = match &self.void {
-            Some(_) => self.judgements.len(),
-            None => self.judgements.iter().filter(|judgement| judgement.holds.is_none()).count(),
-        };
-        let failed = if self.void.is_some() { 0 } else { failed };
-        let mut text = format!(
-            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuite name=\"rtop\" tests=\"{}\" failures=\"{failed}\" errors=\"{errors}\" time=\"{seconds:.3}\">\n",
-            self.judgements.len(),
-        );
-        for judgement in &self.judgements {
-            let _ = write!(text, "  <testcase classname=\"rtop\" name=\"{}\"", xml(&judgement.assertion.text));
-            let actual = xml(&judgement.actual());
-            let _ = match (&self.void, judgement.holds) {
-                (Some(void), _) => writeln!(text, "><error message=\"{}\"/></testcase>", xml(void)),
-                (None, None) => writeln!(text, "><error message=\"{actual}\"/></testcase>"),
-                (None, Some(false)) => writeln!(text, "><failure message=\"actual: {actual}\"/></testcase>"),
-                (None, Some(true)) => writeln!(text, "/>"),
-            };
-        }
-        text.push_str("</testsuite>\n");
-        text
-    }
-}
-
-fn xml(text: &str) -> String {
-    let mut escaped = String::new();
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            _ => escaped.push(character),
+    /// How bad a value is: of two, the one that is farther on the wrong side has more. When the worst holds, all hold.
+    pub(crate) fn badness(&self, actual: f64, threshold: f64) -> f64 {
+        match self.comparison {
+            Comparison::Less | Comparison::LessOrEqual => actual,
+            Comparison::More | Comparison::MoreOrEqual => -actual,
+            Comparison::Equal => (actual - threshold).abs(),
+            Comparison::NotEqual => -(actual - threshold).abs(),
         }
     }
-    escaped
+
+    /// Whether a part of the window (a moment, a server, a worker) can be worse than another. Of a total that must be large
+    /// each part says little: it is told only of one that must be small, or nothing at all.
+    pub(crate) fn has_worst_part(&self, threshold: f64) -> bool {
+        match (self.metric.rule, self.comparison) {
+            (_, Comparison::Less | Comparison::LessOrEqual) => true,
+            (_, Comparison::Equal) => threshold == 0.0,
+            (_, Comparison::NotEqual) | (Rule::Total, _) => false,
+            _ => true,
+        }
+    }
 }
 
 /// A file of assertions: `assert = ["p99 < 50ms", "error_rate < 0.1%"]`.
@@ -335,56 +255,62 @@ pub(crate) fn parse_file(text: &str) -> Result<Vec<Assertion>, AssertFileError> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Counts;
-    use rwsgi_stats::latency;
+    use proptest::prelude::*;
 
-    fn window() -> Window {
-        let counts = latency::from_counts([(latency::index_of(10_000), 98), (latency::index_of(80_000), 2)]);
-        Window {
-            readings: 30,
-            seconds: 30.0,
-            requests: 20_000,
-            server_errors: Some(10),
-            latency: Counts::decode(&latency::encode(&counts)),
-            rss_max: Some(150 << 20),
-            ..Window::default()
-        }
-    }
-
-    fn holds(text: &str) -> Option<bool> {
-        text.parse::<Assertion>().unwrap().judge(&window()).holds
+    fn holds(text: &str, actual: f64) -> bool {
+        let assertion: Assertion = text.parse().unwrap();
+        assertion.holds(actual, assertion.threshold(None).unwrap())
     }
 
     #[test]
     fn thresholds_are_read_in_every_unit_that_their_metric_has() {
-        for (text, expected) in [
-            ("p99 < 50ms", false),
-            ("p99<90 ms", true),
-            ("p99 < 0.09s", true),
-            ("p50 <= 10100us", true),
-            ("error_rate < 0.1%", true),
-            ("error_rate < 0.05%", false),
-            ("error_rate < 0.001", true),
-            ("rps > 500", true),
-            ("rps > 1k/s", false),
-            ("rss.max < 200MiB", true),
-            ("rss.max < 150MB", false),
-            ("harakiri == 0", true),
-            ("requests != 0", true),
-            ("requests >= 20_000", true),
+        for (text, actual, expected) in [
+            ("p99 < 50ms", 80_000.0, false),
+            ("p99<90 ms", 80_000.0, true),
+            ("p99 < 0.09s", 80_000.0, true),
+            ("p50 <= 10100us", 10_100.0, true),
+            ("error_rate < 0.1%", 0.000_5, true),
+            ("error_rate < 0.05%", 0.000_5, false),
+            ("error_rate < 0.001", 0.000_5, true),
+            ("rps > 500", 666.0, true),
+            ("rps > 1k/s", 666.0, false),
+            ("rss.max < 200MiB", 157_286_400.0, true),
+            ("rss.max < 150MB", 157_286_400.0, false),
+            ("harakiri == 0", 0.0, true),
+            ("requests != 0", 20_000.0, true),
+            ("requests >= 20_000", 20_000.0, true),
         ] {
-            assert_eq!(holds(text), Some(expected), "{text}");
+            assert_eq!(holds(text, actual), expected, "{text}");
         }
     }
 
     #[test]
-    fn what_is_not_told_is_neither_passed_nor_failed() {
-        assert_eq!(holds("pss.sum < 1GiB"), None);
-        let idle = Window { requests: 0, latency: Some(Counts::default()), ..window() };
-        let judged = "p99 < 1s".parse::<Assertion>().unwrap().judge(&idle);
-        assert_eq!((judged.holds, judged.actual().as_str()), (None, "no requests"));
-        let verdict = Verdict { judgements: vec![judged], void: None };
-        assert_eq!(verdict.exit_code(), 2);
+    fn a_baseline_is_so_many_times_what_it_was() {
+        for text in ["p99 < 1.10 * baseline", "p99 < baseline*1.10"] {
+            let assertion: Assertion = text.parse().unwrap();
+            assert!(assertion.needs_baseline());
+            assert_eq!(assertion.threshold(Some(1_000.0)).map(f64::round), Some(1_100.0));
+            assert_eq!(assertion.threshold(None), None);
+        }
+        assert_eq!("rps > baseline".parse::<Assertion>().unwrap().threshold(Some(7.0)), Some(7.0));
+    }
+
+    proptest! {
+        #[test]
+        fn when_the_worst_value_holds_all_hold(
+            comparison in 0..COMPARISONS.len(),
+            threshold in -3..3i32,
+            values in prop::collection::vec(-4..4i32, 1..9),
+        ) {
+            let text = format!("requests {} {threshold}", COMPARISONS[comparison].0);
+            let assertion: Assertion = text.parse().unwrap();
+            let threshold = f64::from(threshold);
+            let values: Vec<f64> = values.into_iter().map(f64::from).collect();
+            let badness = |value: &f64| assertion.badness(*value, threshold);
+            let worst = values.iter().copied().max_by(|a, b| badness(a).total_cmp(&badness(b))).unwrap();
+            let all = values.iter().all(|value| assertion.holds(*value, threshold));
+            prop_assert_eq!(assertion.holds(worst, threshold), all);
+        }
     }
 
     #[test]
@@ -397,6 +323,8 @@ mod tests {
             ("rss.max < 1TB", "did you mean"),
             ("rps > many", "'many' is not a number"),
             ("rps 500", "such as 'p99 < 50ms'"),
+            ("p99 < 2 + baseline", "with a baseline a threshold is"),
+            ("p99 < x * baseline", "with a baseline a threshold is"),
             ("rps ! 500", "such as 'p99 < 50ms'"),
         ] {
             let error = text.parse::<Assertion>().unwrap_err().to_string();
@@ -409,18 +337,5 @@ mod tests {
         assert_eq!(parse_file("assert = ['p99 < 50ms', 'harakiri == 0']").unwrap().len(), 2);
         assert!(parse_file("asert = []").is_err());
         assert!(parse_file("assert = ['p77 < 1s']").unwrap_err().to_string().contains("p77"));
-    }
-
-    #[test]
-    fn every_form_of_the_verdict_names_what_failed() {
-        let texts = ["p99 < 50ms", "rps > 500", "pss.sum < 1G"];
-        let judgements = texts.map(|text| text.parse::<Assertion>().unwrap().judge(&window())).to_vec();
-        let mut verdict = Verdict { judgements, void: None };
-        assert_eq!(verdict.exit_code(), 1);
-        let mut all = format!("{}\n{}\n{}", verdict.table(), verdict.markdown(), verdict.junit(30.0));
-        verdict.void = Some("the server restarted".into());
-        let _ = write!(all, "\n{}\n{}", verdict.table(), verdict.junit(30.0));
-        assert_eq!(verdict.exit_code(), 2);
-        insta::assert_snapshot!(all);
     }
 }

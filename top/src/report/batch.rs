@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use jiff::tz::TimeZone;
 
 use crate::format;
+use crate::model::columns::{COLUMNS, Context, Row};
 use crate::model::{Counts, Pool, Reading, Status};
-use crate::view::columns::{COLUMNS, Context, Row};
 use crate::view::{Theme, ascii};
 use crate::view::{lists, spoolers};
 
@@ -24,7 +24,7 @@ impl Batch {
     pub(crate) fn table(&self, pool: &Pool, reading: &Reading) -> String {
         let mut text = self.header(pool, reading);
         let context =
-            Context { requests: reading.totals.requests, now: reading.taken / 1_000_000, zone: self.zone.clone() };
+            Context { requests: reading.totals.requests, now: reading.clock.seconds(), zone: self.zone.clone() };
         let mut rows: Vec<Row<'_>> = reading
             .snapshot
             .workers
@@ -67,7 +67,7 @@ impl Batch {
         let (snapshot, totals) = (&reading.snapshot, &reading.totals);
         let unknown = || "-".to_owned();
         let name = snapshot.server.as_deref().unwrap_or("uwsgi");
-        let time = format::local(reading.taken / 1_000_000, "%Y-%m-%d %H:%M:%S", &self.zone);
+        let time = format::local(reading.clock.seconds(), "%Y-%m-%d %H:%M:%S", &self.zone);
         let queue = match totals.queue_capacity {
             0 => totals.queue.to_string(),
             capacity => format!("{}/{capacity}", totals.queue),
@@ -113,15 +113,16 @@ fn ascii_or_newline(character: char) -> char {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::{Sample, parse};
+    use crate::source::{LocalMicros, Monotonic, Sample, parse};
 
     fn tables(fixture: &str) -> String {
-        let path = format!("{}/tests/fixtures/{fixture}.json", env!("CARGO_MANIFEST_DIR"));
+        let path = format!("{}/../shared/tests/fixtures/{fixture}.json", env!("CARGO_MANIFEST_DIR"));
         let mut pool = Pool::new("web1:9191".into(), Some("web1".into()));
         for second in [0, 1] {
-            let taken = 1_795_227_110_000_000 + second * 1_000_000;
+            let at = Monotonic::from_micros(second * 1_000_000);
+            let taken = LocalMicros(1_795_227_110_000_000 + second * 1_000_000);
             let outcome = Ok(parse(std::fs::read(&path).unwrap()).unwrap());
-            pool.ingest(Sample { target: 0, at: second * 1_000_000, taken, outcome });
+            pool.ingest(Sample { target: 0, at, taken, outcome });
         }
         let theme = Theme { unicode: true, ..Theme::default() };
         Batch { zone: TimeZone::UTC, theme }.table(&pool, pool.current.as_ref().unwrap())
@@ -129,7 +130,7 @@ mod tests {
 
     #[test]
     fn tables_have_every_column_that_the_server_tells() {
-        let names = ["stats-busy_cheap", "stats-spoolers", "stats-emperor", "stats-emperor_idle"];
+        let names = ["uwsgi-busy-cheap", "uwsgi-spoolers", "uwsgi-emperor", "uwsgi-emperor-idle"];
         insta::assert_snapshot!(names.map(tables).concat());
     }
 }

@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 
 use super::metrics::{METRICS, Unit};
 use super::window::Window;
+use crate::model::columns::{COLUMNS, Column, Key, Raw, Row, Teller};
 use crate::model::{Pool, Reading};
-use crate::view::columns::{COLUMNS, Column, Key, Row};
 
 pub(super) fn number(value: f64) -> Value {
     // Whole numbers without a point: counters are what most of these are.
@@ -22,14 +22,19 @@ fn value(key: Key) -> Value {
     }
 }
 
-/// The columns that have a raw value of their own; a share follows from the requests.
+/// The columns that have a raw value of their own.
 fn raw_columns() -> impl Iterator<Item = &'static Column> {
-    COLUMNS.iter().filter(|column| column.name != "share")
+    COLUMNS.iter().filter(|column| column.raw != Raw::Nothing)
 }
 
-/// What a column's raw value is: the screen shows shares as percentages.
+/// What a column's raw value is, and who tells it.
 fn raw_help(column: &Column) -> String {
-    column.help.replace(", percent of one processor", ", in processors").replace(", percent", ", 0 to 1")
+    let help = if let Raw::As(help) = column.raw { help } else { column.help };
+    match column.teller {
+        Teller::Both => help.to_owned(),
+        Teller::MemoryReport => format!("{help} (uWSGI: 0 without --memory-report)"),
+        Teller::Rwsgi => format!("{help} (rwsgi only)"),
+    }
 }
 
 fn rows(reading: &Reading) -> impl Iterator<Item = Row<'_>> {
@@ -50,7 +55,7 @@ pub(crate) fn json_line(pool: &Pool, reading: &Reading, window: &Window) -> Stri
     let snapshot = &reading.snapshot;
     let line = json!({
         "target": pool.label,
-        "time": reading.taken as f64 / 1e6,
+        "time": reading.clock.0 as f64 / 1e6,
         "window": reading.window,
         "server": snapshot.server.as_deref().unwrap_or("uwsgi"),
         "version": snapshot.version,
@@ -105,55 +110,55 @@ pub(crate) fn json_schema() -> Value {
     })
 }
 
+/// Rows as CSV (RFC 4180), lines ending as everything else here.
+fn csv(rows: impl Iterator<Item = Vec<String>>) -> String {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    for row in rows {
+        // Memory takes everything, and rows are as long as each other.
+        let _ = writer.write_record(row);
+    }
+    String::from_utf8(writer.into_inner().unwrap_or_default()).unwrap_or_default()
+}
+
 /// The first line of CSV.
 pub(crate) fn csv_header() -> String {
-    let names = raw_columns().map(|column| column.name);
-    let names: Vec<&str> = ["time", "target"].into_iter().chain(names).collect();
-    names.join(",") + "\n"
+    let names = raw_columns().map(|column| column.name.to_owned());
+    csv(std::iter::once(["time", "target"].map(str::to_owned).into_iter().chain(names).collect()))
 }
 
 /// One sample as CSV: a row for each worker.
 pub(crate) fn csv_rows(pool: &Pool, reading: &Reading) -> String {
-    let mut text = String::new();
-    for row in rows(reading) {
-        text.push_str(&format!("{:.6},{}", reading.taken as f64 / 1e6, quoted(&pool.label)));
-        for column in raw_columns() {
-            text.push(',');
-            match value((column.key)(&row)) {
-                Value::Null => {}
-                Value::String(cell) => text.push_str(&quoted(&cell)),
-                cell => text.push_str(&cell.to_string()),
-            }
-        }
-        text.push('\n');
-    }
-    text
-}
-
-/// RFC 4180: quotes around what needs them.
-fn quoted(text: &str) -> String {
-    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
+    let cell = |value: Value| match value {
+        Value::Null => String::new(),
+        Value::String(text) => text,
+        other => other.to_string(),
+    };
+    let time = format!("{:.6}", reading.clock.0 as f64 / 1e6);
+    csv(rows(reading).map(|row| {
+        let cells = raw_columns().map(|column| cell(value((column.key)(&row))));
+        [time.clone(), pool.label.clone()].into_iter().chain(cells).collect()
+    }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::window::Gatherer;
-    use crate::source::{Sample, parse};
+    use crate::report::window::Steps;
+    use crate::source::{LocalMicros, Monotonic, Sample, parse};
 
     fn two_readings() -> (Pool, Window) {
         let mut pool = Pool::new("web1:9191".into(), None);
-        let mut gatherer = Gatherer::default();
+        let (mut steps, mut window) = (Steps::default(), Window::default());
         for (second, requests) in [(0, 10), (2, 30)] {
             let document = format!(
                 r#"{{"version":"2","pid":7,"workers":[{{"id":1,"pid":8,"requests":{requests},"status":"busy","cores":[{{"id":0,
                 "in_request":1,"vars":["REQUEST_METHOD=GET","REQUEST_URI=/a,\"b"]}}]}}]}}"#
             );
             let outcome = Ok(parse(document.into_bytes()).unwrap());
-            let fresh = pool.ingest(Sample { target: 0, at: second * 1_000_000, taken: second * 1_000_000, outcome });
-            gatherer.push(0, &pool, fresh);
+            let (at, taken) = (Monotonic::from_micros(second * 1_000_000), LocalMicros(second * 1_000_000));
+            pool.ingest(Sample { target: 0, at, taken, outcome });
+            window.then(&steps.step(&pool, taken).unwrap().whole);
         }
-        let window = gatherer.window().clone();
         (pool, window)
     }
 
@@ -185,9 +190,12 @@ mod tests {
     fn the_schema_in_the_docs_is_this_one() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/rtop-json.schema.json");
         let made = serde_json::to_string_pretty(&json_schema()).unwrap() + "\n";
-        if std::env::var_os("UPDATE_DOCS").is_some() {
+        if std::env::var_os("RWSGI_WRITE_DOCS").is_some() {
             std::fs::write(path, &made).unwrap();
         }
-        assert!(std::fs::read_to_string(path).unwrap() == made, "docs/ is behind: run the tests with UPDATE_DOCS=1");
+        assert!(
+            std::fs::read_to_string(path).unwrap() == made,
+            "docs/ is behind: run the tests with RWSGI_WRITE_DOCS=1"
+        );
     }
 }

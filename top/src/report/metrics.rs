@@ -1,9 +1,11 @@
-//! The metrics that can be asserted: ONE table of name, unit, value and meaning. The docs are made from it.
+//! The metrics that can be asserted: ONE table of name, unit, rule, who tells it, value and meaning. The docs are made from it.
 
 use std::io;
 
-use super::window::Window;
+use super::window::{Told, Window};
 use crate::format;
+use crate::model::Counts;
+use crate::model::columns::Teller;
 
 /// What a metric is counted in; the units that a threshold may have follow from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,11 +22,24 @@ pub(crate) enum Unit {
     Bytes,
 }
 
-/// Why a metric has no value.
+/// What a metric is over several servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rule {
+    /// The sum of what each adds up to in time.
+    Total,
+    /// The sum of each one's rate, or of each one's highest or lowest level.
+    Sum,
+    /// The highest of any.
+    Worst,
+    /// The value over all servers' counts and histograms put together.
+    Merged,
+}
+
+/// Why a metric has no value.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Missing {
-    /// The server does not send what it is made from.
-    NotTold,
+    /// These servers, by their places, do not send what it is made from.
+    NotTold(Vec<usize>),
     /// It needs requests, and there were none.
     NoRequests,
 }
@@ -36,24 +51,28 @@ pub(crate) struct Metric {
     pub(crate) name: &'static str,
     /// What it is counted in.
     pub(crate) unit: Unit,
-    /// Its value over a window.
+    /// What it is over several servers.
+    pub(crate) rule: Rule,
+    /// Which servers tell it.
+    pub(crate) teller: Teller,
+    /// Workers have values of their own.
+    pub(crate) of_workers: bool,
+    /// Where one of the servers does not tell responses by status, exceptions are counted of all.
+    pub(crate) falls_back: bool,
+    /// Its value over a window; `Missing::NotTold` names nobody.
     pub(crate) value: fn(&Window) -> Result<f64, Missing>,
     /// A line for the docs.
     pub(crate) help: &'static str,
 }
 
-fn known(value: Option<u64>) -> Result<f64, Missing> {
-    value.map(|value| value as f64).ok_or(Missing::NotTold)
+const NOT_TOLD: Missing = Missing::NotTold(Vec::new());
+
+fn level(value: &Told<u64>) -> Result<f64, Missing> {
+    value.get().map(|value| *value as f64).ok_or(NOT_TOLD)
 }
 
-fn quantile(window: &Window, quantile: f64) -> Result<f64, Missing> {
-    let latency = window.latency.as_ref().ok_or(Missing::NotTold)?;
-    latency.quantile(quantile).map(|micros| micros as f64).ok_or(Missing::NoRequests)
-}
-
-fn waiting(window: &Window, quantile: f64) -> Result<f64, Missing> {
-    let waiting = window.waiting.as_ref().ok_or(Missing::NotTold)?;
-    waiting.quantile(quantile).map(|micros| micros as f64).ok_or(Missing::NoRequests)
+fn quantile(counts: &Told<Counts>, quantile: f64) -> Result<f64, Missing> {
+    counts.get().ok_or(NOT_TOLD)?.quantile(quantile).map(|micros| micros as f64).ok_or(Missing::NoRequests)
 }
 
 fn per_request(window: &Window, count: u64) -> Result<f64, Missing> {
@@ -64,46 +83,62 @@ fn per_second(window: &Window, count: u64) -> f64 {
     if window.seconds > 0.0 { count as f64 / window.seconds } else { 0.0 }
 }
 
+/// What `error_rate` counts: failed responses, or exceptions where one of the servers does not tell those.
+fn errors(window: &Window) -> u64 {
+    window.failed.get().map_or(window.exceptions, |[_, server]| *server)
+}
+
 macro_rules! metrics {
-    ($($name:literal $unit:ident $help:literal $value:expr;)*) => {
-        &[$(Metric { name: $name, unit: Unit::$unit, value: $value, help: $help }),*]
+    ($($name:literal $unit:ident $rule:ident $teller:ident $of:ident $help:literal $value:expr;)*) => {
+        &[$(Metric {
+            name: $name, unit: Unit::$unit, rule: Rule::$rule, teller: Teller::$teller,
+            of_workers: metrics!(@workers $of), falls_back: metrics!(@falls_back $of), value: $value, help: $help,
+        }),*]
     };
+    (@workers server) => { false };
+    (@workers $other:ident) => { true };
+    (@falls_back responses) => { true };
+    (@falls_back $other:ident) => { false };
 }
 
 /// Every metric.
 pub(crate) const METRICS: &[Metric] = metrics! {
-    "rps" PerSecond "requests completed per second" |w| Ok(per_second(w, w.requests));
-    "requests" Number "requests completed" |w| Ok(w.requests as f64);
-    "p50" Time "half of the requests took at most this long" |w| quantile(w, 0.5);
-    "p90" Time "90 of 100 requests took at most this long" |w| quantile(w, 0.9);
-    "p95" Time "95 of 100 requests took at most this long" |w| quantile(w, 0.95);
-    "p99" Time "99 of 100 requests took at most this long" |w| quantile(w, 0.99);
-    "p99.9" Time "999 of 1,000 requests took at most this long" |w| quantile(w, 0.999);
-    "latency.max" Time "no request took longer" |w| quantile(w, 1.0);
-    "error_rate" Fraction
-        "share of requests that were answered with 5xx, or, where the server does not count those, raised an exception"
-        |w| per_request(w, w.server_errors.unwrap_or(w.exceptions));
-    "errors" Number "requests that error_rate counts" |w| Ok(w.server_errors.unwrap_or(w.exceptions) as f64);
-    "client_error_rate" Fraction "share of requests that were answered with 4xx"
-        |w| per_request(w, w.client_errors.ok_or(Missing::NotTold)?);
-    "exceptions" Number "requests in which the application raised an exception" |w| Ok(w.exceptions as f64);
-    "exception_rate" Fraction "share of requests in which the application raised an exception"
+    "rps" PerSecond Sum Both workers "requests completed per second" |w| Ok(per_second(w, w.requests));
+    "requests" Number Total Both workers "requests completed" |w| Ok(w.requests as f64);
+    "p50" Time Merged Rwsgi workers "half of the requests took at most this long" |w| quantile(&w.latency, 0.5);
+    "p90" Time Merged Rwsgi workers "90 of 100 requests took at most this long" |w| quantile(&w.latency, 0.9);
+    "p95" Time Merged Rwsgi workers "95 of 100 requests took at most this long" |w| quantile(&w.latency, 0.95);
+    "p99" Time Merged Rwsgi workers "99 of 100 requests took at most this long" |w| quantile(&w.latency, 0.99);
+    "p99.9" Time Merged Rwsgi workers "999 of 1,000 requests took at most this long" |w| quantile(&w.latency, 0.999);
+    "latency.max" Time Merged Rwsgi workers "no request took longer" |w| quantile(&w.latency, 1.0);
+    "error_rate" Fraction Merged Both responses
+        "share of requests that were answered with 5xx, or, where one of the servers does not count those, raised an exception"
+        |w| per_request(w, errors(w));
+    "errors" Number Merged Both responses "requests that error_rate counts" |w| Ok(errors(w) as f64);
+    "client_error_rate" Fraction Merged Rwsgi workers "share of requests that were answered with 4xx"
+        |w| per_request(w, w.failed.get().ok_or(NOT_TOLD)?[0]);
+    "exceptions" Number Total Both workers "requests in which the application raised an exception"
+        |w| Ok(w.exceptions as f64);
+    "exception_rate" Fraction Merged Both workers "share of requests in which the application raised an exception"
         |w| per_request(w, w.exceptions);
-    "harakiri" Number "requests ended for running too long" |w| Ok(w.harakiri as f64);
-    "respawns" Number "worker processes started" |w| Ok(w.respawns as f64);
-    "utilization" Fraction "share of all cores' time spent in requests"
-        |w| w.busy.filter(|(_, all)| *all > 0.0).map(|(busy, all)| busy / all).ok_or(Missing::NotTold);
-    "cpu" Fraction "processor time of all workers; 100% is one processor"
-        |w| w.cpu.filter(|_| w.seconds > 0.0).map(|cpu| cpu / w.seconds).ok_or(Missing::NotTold);
-    "rss.max" Bytes "the most resident memory of any one worker" |w| known(w.rss_max);
-    "rss.sum" Bytes "the most resident memory of all workers together" |w| known(w.rss_sum);
-    "pss.sum" Bytes "the most memory of all workers, shared pages counted once" |w| known(w.pss_sum);
-    "queue.max" Number "the most connections and requests that waited" |w| known(w.queue_max);
-    "queue.refused" Number "refused because a queue was full" |w| Ok(w.refused as f64);
-    "queue.p95" Time "95 of 100 requests waited at most this long before a worker took them" |w| waiting(w, 0.95);
-    "tx" Bytes "bytes sent" |w| Ok(w.tx as f64);
-    "workers.min" Number "the fewest workers that had a process" |w| known(w.workers_min);
-    "restarts" Number "times that a server began anew; unless this is asserted, a restart means: not measured"
+    "harakiri" Number Total Both workers "requests ended for running too long" |w| Ok(w.harakiri as f64);
+    "respawns" Number Total Both workers "worker processes started" |w| Ok(w.respawns as f64);
+    "utilization" Fraction Merged Rwsgi workers "share of all cores' time spent in requests"
+        |w| w.busy.get().filter(|(_, all)| *all > 0.0).map(|(busy, all)| busy / all).ok_or(NOT_TOLD);
+    "cpu" Fraction Sum Rwsgi workers "processor time of all workers; 100% is one processor"
+        |w| w.cpu.get().filter(|_| w.seconds > 0.0).map(|cpu| cpu / w.seconds).ok_or(NOT_TOLD);
+    "rss.max" Bytes Worst MemoryReport workers "the most resident memory of any one worker" |w| level(&w.rss_max);
+    "rss.sum" Bytes Sum MemoryReport workers "the most resident memory of all workers together" |w| level(&w.rss_sum);
+    "pss.sum" Bytes Sum Rwsgi workers "the most memory of all workers, shared pages counted once"
+        |w| level(&w.pss_sum);
+    "queue.max" Number Sum Both server "the most connections and requests that waited" |w| level(&w.queue_max);
+    "queue.refused" Number Total Both server "refused because a queue was full" |w| Ok(w.refused as f64);
+    "queue.p95" Time Merged Rwsgi server "95 of 100 requests waited at most this long before a worker took them"
+        |w| quantile(&w.waiting, 0.95);
+    "tx" Bytes Total Both workers "bytes sent" |w| Ok(w.tx as f64);
+    "workers.min" Number Sum Both server "the fewest workers that had a process" |w| level(&w.workers_min);
+    "restarts" Number Total Both server
+        "times that a server was restarted; unless this is asserted, a restart means: not measured"
         |w| Ok(w.restarts as f64);
 };
 
@@ -112,12 +147,47 @@ pub(crate) fn metric(name: &str) -> Option<&'static Metric> {
     METRICS.iter().find(|metric| metric.name == name)
 }
 
-/// Prints the table, for people.
+/// A metric over several servers' windows of the same time, by its rule.
+///
+/// # Errors
+/// When a server does not tell it, or there were no requests where it needs some.
+pub(crate) fn measure<'a>(metric: &Metric, servers: impl Iterator<Item = &'a Window> + Clone) -> Result<f64, Missing> {
+    let values: Vec<_> = servers.clone().map(metric.value).collect();
+    let untold = |(place, value): (usize, &_)| matches!(value, Err(Missing::NotTold(_))).then_some(place);
+    let untold: Vec<usize> = values.iter().enumerate().filter_map(untold).collect();
+    if !untold.is_empty() {
+        return Err(Missing::NotTold(untold));
+    }
+    let known = values.into_iter().flatten();
+    match metric.rule {
+        Rule::Total | Rule::Sum => Ok(known.sum()),
+        Rule::Worst => known.reduce(f64::max).ok_or(NOT_TOLD),
+        Rule::Merged => {
+            let mut all = Window::default();
+            servers.for_each(|window| all.beside(window));
+            (metric.value)(&all)
+        }
+    }
+}
+
+/// Prints the table, for people: name, what it is over several servers, meaning.
 pub(crate) fn list_metrics(out: &mut impl io::Write) -> io::Result<()> {
     for metric in METRICS {
-        writeln!(out, "{:<18} {}", metric.name, metric.help)?;
+        let teller = if metric.teller == Teller::Rwsgi { " (rwsgi only)" } else { "" };
+        writeln!(out, "{:<18} {:<6} {}{teller}", metric.name, metric.rule.words(), metric.help)?;
     }
     Ok(())
+}
+
+impl Rule {
+    /// The rule in words.
+    pub(crate) const fn words(self) -> &'static str {
+        match self {
+            Self::Total | Self::Sum => "sum",
+            Self::Worst => "worst",
+            Self::Merged => "merged",
+        }
+    }
 }
 
 impl Unit {

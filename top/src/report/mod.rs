@@ -2,13 +2,18 @@
 
 mod assertion;
 mod batch;
+mod judge;
 mod lines;
 pub(crate) mod metrics;
+#[cfg(test)]
+mod tests;
+mod verdict;
 mod watch;
 mod window;
 
 pub(crate) use assertion::{Assertion, parse_file};
 pub(crate) use batch::Batch;
+pub(crate) use judge::Phases;
 pub(crate) use lines::json_schema;
 pub(crate) use metrics::list_metrics;
-pub(crate) use watch::{End, Format, Plan, watch};
+pub(crate) use watch::{End, Format, Plan, baseline, replay, watch};

@@ -4,18 +4,24 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use serde_json::json;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::{flag, low_level};
 
 use super::Batch;
-use super::assertion::{Assertion, Verdict};
-use super::lines::{csv_header, csv_rows, json_line, number};
-use super::window::{Gatherer, Window};
+use super::assertion::Assertion;
+use super::judge::{Judge, Phases};
+use super::lines::{csv_header, csv_rows, json_line};
+use super::verdict::Verdict;
+use super::window::{Steps, Window};
+use crate::format;
 use crate::model::Pool;
-use crate::source::Sample;
+use crate::source::{Clock, EndedBy, Ending, Entry, Recorder, RecordingError, Run, Sample};
 
 /// How samples are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +43,7 @@ pub(crate) enum End {
     Never,
     /// After so many samples of each server.
     Count(u64),
-    /// After so long, counted from the first answer.
+    /// After so long, counted from the first answer of all servers.
     After(Duration),
     /// When a process is gone.
     Exit(u32),
@@ -54,8 +60,14 @@ pub(crate) struct Plan {
     pub(crate) batch: Batch,
     /// When it ends.
     pub(crate) end: End,
+    /// The servers are meant to be gone at the end.
+    pub(crate) expect_exit: bool,
     /// What must hold then.
     pub(crate) assertions: Vec<Assertion>,
+    /// Of what part, and in which pieces.
+    pub(crate) phases: Phases,
+    /// What a recording has of each assertion's metric; empty without one.
+    pub(crate) baseline: Vec<Result<f64, String>>,
     /// Where the verdict goes for CI servers.
     pub(crate) junit: Option<PathBuf>,
     /// Where the verdict goes for people who read CI summaries; it is appended.
@@ -65,42 +77,78 @@ pub(crate) struct Plan {
 /// Nothing could be measured.
 const NOT_MEASURED: u8 = 2;
 /// How often ends that give no notice are looked for.
-const BEAT: Duration = Duration::from_millis(50);
+const TICK: Duration = Duration::from_millis(50);
+/// How long the first answer of every server is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Watches until the end. `last_look` reads every server once more, so that the window ends when the watching does.
-/// Returns the exit code: 0, 1 when an assertion fails, 2 when there was nothing to measure.
+/// Watches what comes live until the end. `last_look` reads every server once more, so that the window ends when the watching
+/// does. Whatever is judged is recorded, when that was asked for. Returns the exit code: 0, 1 when an assertion fails, 2 when
+/// there was nothing to measure.
 ///
 /// # Errors
 /// When output cannot be written, or the command cannot be started.
 pub(crate) fn watch(
     plan: &Plan,
     pools: &mut [Pool],
-    samples: &Receiver<Sample>,
+    run: &Run,
+    record: Option<Recorder>,
+    samples: &Receiver<Entry>,
+    clock: Clock,
     last_look: impl FnOnce() -> Vec<Sample>,
 ) -> anyhow::Result<u8> {
-    let mut watch = Watch { plan, pools, total: Gatherer::default(), steps: Vec::new(), printed: 0, out_closed: false };
     if let End::Exit(pid) = plan.end {
         anyhow::ensure!(!is_gone(pid), "--until-exit {pid}: there is no such process");
     }
-    watch.steps.resize_with(watch.pools.len(), Gatherer::default);
-    if plan.format == Format::Csv {
-        watch.print(&csv_header())?;
+    let signals = Arc::new(AtomicUsize::new(0));
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_usize(signal, Arc::clone(&signals), signal as usize).context("cannot watch for signals")?;
     }
-    let mut void = watch.until_the_end(samples)?;
-    if !matches!(plan.end, End::Never | End::Count(_)) {
+    let mut watch = Watch::new(plan, pools, run.interval.unwrap_or_default(), record)?;
+    let why = watch.until_the_end(samples, &signals)?;
+    let by = match plan.end {
+        End::Count(_) => EndedBy::Count,
+        _ if plan.expect_exit => EndedBy::Exit,
+        _ => EndedBy::Time,
+    };
+    let ending = Ending { at: clock.at(), by, why };
+    let signal = signals.load(Ordering::SeqCst);
+    if signal == 0 && !watch.out_closed && !matches!(plan.end, End::Never | End::Count(_)) {
         for sample in last_look() {
             watch.take(sample)?;
         }
     }
-    if plan.assertions.is_empty() {
-        return Ok(if watch.printed == 0 && watch.total.window().readings == 0 { NOT_MEASURED } else { 0 });
+    watch.write(|recorder| recorder.end(&ending));
+    if signal != 0 {
+        // Whoever waits for us sees that the signal ended us.
+        low_level::emulate_default_handler(signal as i32).context("cannot end as the signal says")?;
     }
-    let window = watch.total.window();
-    void = void.or_else(|| nothing_counts(&plan.assertions, window, watch.total.seen(), watch.pools));
-    let judgements = plan.assertions.iter().map(|assertion| assertion.judge(window)).collect();
-    let verdict = Verdict { judgements, void };
-    watch.tell(&verdict)?;
-    Ok(verdict.exit_code())
+    watch.conclude(&ending)
+}
+
+/// Goes through a recording as [`watch`] does through what comes live.
+///
+/// # Errors
+/// When output cannot be written.
+pub(crate) fn replay(plan: &Plan, pools: &mut [Pool], entries: &Receiver<Entry>) -> anyhow::Result<u8> {
+    let mut watch = Watch::new(plan, pools, Duration::ZERO, None)?;
+    watch.until_the_end(entries, &AtomicUsize::new(0))?;
+    let ending = watch.ending.take();
+    let counted = watch.pools.iter().filter_map(|pool| pool.current.as_ref()).map(|reading| reading.at).max();
+    let counted = Ending { at: counted.unwrap_or_default(), by: EndedBy::Count, why: None };
+    let enough = matches!(plan.end, End::Count(_)) && watch.left.iter().all(|left| *left == 0);
+    let ending = match (ending, watch.runs) {
+        (_, 2..) => {
+            watch.judge.void(format!("the recording holds {} runs, and a verdict is on one", watch.runs));
+            counted
+        }
+        (Some(ending), _) => ending,
+        (None, _) if enough => counted,
+        (None, _) => {
+            watch.judge.void("the recording does not say how it ended: it was cut short".to_owned());
+            counted
+        }
+    };
+    watch.conclude(&ending)
 }
 
 /// Whether a process has ended; one that only waits to be reaped has.
@@ -108,75 +156,82 @@ fn is_gone(pid: u32) -> bool {
     let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
     // The name before the state is in parentheses, and may hold any character.
     let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
-    matches!(state, Some('Z' | 'X') | None)
-}
-
-/// Why a window says nothing about the server.
-fn nothing_counts(assertions: &[Assertion], window: &Window, seen: usize, pools: &[Pool]) -> Option<String> {
-    if seen < pools.len() {
-        let silent = pools.iter().find(|pool| pool.current.is_none())?;
-        let reason = silent.trouble.as_ref().map_or("no answer", |trouble| trouble.message.as_str());
-        return Some(format!("{}: {reason}", silent.label));
-    }
-    if window.restarts > 0 && !assertions.iter().any(|assertion| assertion.metric.name == "restarts") {
-        return Some("a server was restarted while it was watched".to_owned());
-    }
-    (window.readings == 0).then(|| "fewer than two answers, so there is nothing between them".to_owned())
+    matches!(state, None | Some('Z' | 'X'))
 }
 
 struct Watch<'a> {
     plan: &'a Plan,
     pools: &'a mut [Pool],
-    /// Everything since the first answers.
-    total: Gatherer,
+    judge: Judge,
+    recorder: Option<Recorder>,
     /// By server: what its next line tells of.
-    steps: Vec<Gatherer>,
+    lines: Vec<(Steps, Window)>,
+    /// By server: how many samples are still wanted.
+    left: Vec<u64>,
     printed: u64,
     out_closed: bool,
+    /// Runs that a recording held.
+    runs: usize,
+    /// How a recording says that it ended.
+    ending: Option<Ending>,
+    /// The recording could not be written.
+    unrecorded: bool,
 }
 
-impl Watch<'_> {
-    /// Takes samples in until the end; returns why nothing counts, when that is known already.
-    fn until_the_end(&mut self, samples: &Receiver<Sample>) -> anyhow::Result<Option<String>> {
-        let mut begun: Option<(Instant, Option<Child>)> = None;
-        let mut wanted = match self.plan.end {
-            End::Count(count) => count * self.pools.len() as u64,
-            _ => u64::MAX,
+impl<'a> Watch<'a> {
+    fn new(
+        plan: &'a Plan,
+        pools: &'a mut [Pool],
+        interval: Duration,
+        recorder: Option<Recorder>,
+    ) -> anyhow::Result<Self> {
+        let labels = pools.iter().map(|pool| pool.label.clone());
+        let judge = Judge::new(&plan.assertions, &plan.baseline, labels, plan.phases, interval);
+        let mut lines = Vec::new();
+        lines.resize_with(pools.len(), Default::default);
+        let left = if let End::Count(count) = plan.end { count } else { u64::MAX };
+        let mut watch = Self {
+            plan,
+            judge,
+            recorder,
+            lines,
+            left: vec![left; pools.len()],
+            printed: 0,
+            out_closed: false,
+            runs: 0,
+            ending: None,
+            unrecorded: false,
+            pools,
         };
-        let patience = Instant::now() + Duration::from_secs(10);
+        if plan.format == Format::Csv {
+            watch.print(&csv_header())?;
+        }
+        Ok(watch)
+    }
+
+    /// Takes entries in until the end; returns why nothing counts, when that is known already.
+    fn until_the_end(&mut self, entries: &Receiver<Entry>, signals: &AtomicUsize) -> anyhow::Result<Option<String>> {
+        let mut begun: Option<(Instant, Option<Child>)> = None;
+        let started = Instant::now();
         loop {
-            if begun.is_none() && self.total.seen() == self.pools.len() {
+            if begun.is_none() && self.judge.has_begun() {
                 begun = Some((Instant::now(), self.start_command()?));
             }
-            let timeout = match (&self.plan.end, &begun) {
-                (End::Never | End::Count(_), _) => Duration::MAX,
-                (_, None) => patience.saturating_duration_since(Instant::now()),
-                (End::After(duration), Some((start, _))) => duration.saturating_sub(start.elapsed()),
-                (End::Exit(_) | End::Command(_), Some(_)) => BEAT,
-            };
-            let sample = if timeout == Duration::MAX {
-                samples.recv().map_err(|_| RecvTimeoutError::Disconnected)
-            } else {
-                samples.recv_timeout(timeout)
-            };
-            match sample {
-                Ok(sample) => {
-                    if self.take(sample)? {
-                        wanted = wanted.saturating_sub(1);
-                    }
-                }
+            match entries.recv_timeout(TICK) {
+                Ok(entry) => self.enter(entry)?,
                 Err(RecvTimeoutError::Disconnected) => return Ok(None),
-                Err(RecvTimeoutError::Timeout) if begun.is_none() => return Ok(None),
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            if wanted == 0 || self.out_closed {
+            if self.out_closed || signals.load(Ordering::SeqCst) != 0 || self.left.iter().all(|left| *left == 0) {
                 return Ok(None);
             }
-            let Some((start, child)) = &mut begun else { continue };
-            match (&self.plan.end, child) {
-                (End::After(duration), _) if start.elapsed() >= *duration => return Ok(None),
-                (End::Exit(pid), _) if is_gone(*pid) => return Ok(None),
-                (End::Command(command), Some(child)) => {
+            match (&self.plan.end, &mut begun) {
+                (End::Never | End::Count(_), _) => {}
+                (_, None) if started.elapsed() < PATIENCE => {}
+                (_, None) => return Ok(None),
+                (End::After(duration), Some((start, _))) if start.elapsed() >= *duration => return Ok(None),
+                (End::Exit(pid), Some(_)) if is_gone(*pid) => return Ok(None),
+                (End::Command(command), Some((_, Some(child)))) => {
                     if let Some(status) = child.try_wait().context("waiting for the command")? {
                         let failed = || format!("'{}' ended with {status}", command.join(" "));
                         return Ok((!status.success()).then(failed));
@@ -194,34 +249,86 @@ impl Watch<'_> {
         Ok(Some(child.with_context(|| format!("cannot start '{program}'"))?))
     }
 
-    /// Takes a sample in and prints it; returns whether it counts as one of those that were asked for.
-    fn take(&mut self, sample: Sample) -> anyhow::Result<bool> {
+    fn enter(&mut self, entry: Entry) -> anyhow::Result<()> {
+        match entry {
+            Entry::Sample(sample) => return self.take(sample),
+            Entry::Run(run) => {
+                self.runs += 1;
+                match run.interval {
+                    Some(interval) => self.judge.set_interval(interval),
+                    None => self.judge.void(
+                        "the recording is of an older rtop, which wrote neither the poll interval nor the end"
+                            .to_owned(),
+                    ),
+                }
+            }
+            Entry::End(ending) => self.ending = Some(ending),
+            Entry::Damage(damage) => {
+                writeln!(io::stderr(), "rtop: {damage}")?;
+                self.judge.void(damage.to_string());
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a sample in, records it and prints it.
+    fn take(&mut self, sample: Sample) -> anyhow::Result<()> {
         let target = sample.target;
-        let Some(pool) = self.pools.get_mut(target) else { return Ok(false) };
+        let Some(pool) = self.pools.get_mut(target).filter(|_| self.left.get(target).is_some_and(|left| *left > 0))
+        else {
+            return Ok(());
+        };
+        if let Some(recorder) = &mut self.recorder {
+            let written = recorder.sample(&pool.label, &sample);
+            self.recorded(written);
+        }
+        let Some(pool) = self.pools.get_mut(target) else { return Ok(()) };
+        let taken = sample.taken;
         let known = pool.current.is_some();
         let quiet = pool.trouble.clone();
-        let fresh = pool.ingest(sample);
-        self.total.push(target, pool, fresh);
-        self.steps[target].push(target, pool, fresh);
+        pool.ingest(sample);
         if let Some(trouble) = &pool.trouble {
+            self.judge.failed(target, &trouble.message);
             // Said once; a server that is away for an hour does not fill the log.
             if quiet.is_none_or(|before| before.message != trouble.message) {
-                writeln!(io::stderr(), "rtop: {}: {}", pool.label, trouble.message)?;
+                writeln!(io::stderr(), "rtop: {}: {}", format::one_line(&pool.label), trouble.message)?;
             }
-            return Ok(true);
+            self.left[target] = self.left[target].saturating_sub(1);
+            return Ok(());
         }
-        // The first reading of a server only begins the window that rates need.
-        let Some(reading) = pool.current.as_ref().filter(|_| known) else { return Ok(false) };
+        self.judge.push(target, pool, taken);
+        let (steps, window) = &mut self.lines[target];
+        if let Some(step) = steps.step(pool, taken).filter(|_| self.plan.format == Format::Json) {
+            window.then(&step.whole);
+        }
+        // The first sample of a server only begins the window that rates need.
+        let Some(reading) = pool.current.as_ref().filter(|_| known) else { return Ok(()) };
+        self.left[target] = self.left[target].saturating_sub(1);
         let text = match self.plan.format {
             Format::Tables => self.plan.batch.table(pool, reading),
-            Format::Json => json_line(pool, reading, self.steps[target].window()),
+            Format::Json => json_line(pool, reading, &std::mem::take(window)),
             Format::Csv => csv_rows(pool, reading),
             Format::Nothing => String::new(),
         };
-        self.steps[target].begin_again();
         self.print(&text)?;
         self.printed += 1;
-        Ok(true)
+        Ok(())
+    }
+
+    fn write(&mut self, entry: impl FnOnce(&mut Recorder) -> Result<(), RecordingError>) {
+        if let Some(recorder) = &mut self.recorder {
+            let written = entry(recorder);
+            self.recorded(written);
+        }
+    }
+
+    /// What could not be recorded is told at once, and nothing is recorded after it.
+    fn recorded(&mut self, written: Result<(), RecordingError>) {
+        if let Err(error) = written {
+            let _ = writeln!(io::stderr(), "rtop: {error}; nothing more is recorded");
+            self.recorder = None;
+            self.unrecorded = true;
+        }
     }
 
     fn print(&mut self, text: &str) -> anyhow::Result<()> {
@@ -234,29 +341,25 @@ impl Watch<'_> {
         Ok(())
     }
 
-    fn tell(&mut self, verdict: &Verdict) -> anyhow::Result<()> {
-        let window = self.total.window();
-        let seconds = window.seconds;
-        if window.failures > 0 {
-            let all = window.failures + window.readings;
-            writeln!(io::stderr(), "rtop: {} of {all} readings failed", window.failures)?;
+    /// The verdict, told; or, without assertions, whether there was anything.
+    fn conclude(mut self, ending: &Ending) -> anyhow::Result<u8> {
+        let (samples, failures) = self.judge.counted();
+        let unrecorded = if self.unrecorded { NOT_MEASURED } else { 0 };
+        if self.plan.assertions.is_empty() {
+            return Ok(if self.printed == 0 && samples == 0 { NOT_MEASURED } else { unrecorded });
         }
-        let text = match self.plan.format {
-            Format::Json => {
-                let judgements = verdict.judgements.iter().map(|judgement| {
-                    json!({
-                        "assert": judgement.assertion.text,
-                        "metric": judgement.assertion.metric.name,
-                        "actual": judgement.actual.ok().map(number),
-                        "holds": judgement.holds,
-                    })
-                });
-                let judgements: Vec<_> = judgements.collect();
-                let line = json!({"seconds": seconds, "exit": verdict.exit_code(), "void": verdict.void, "assertions": judgements});
-                format!("{line}\n")
-            }
-            _ => verdict.table(),
-        };
+        if failures > 0 {
+            writeln!(io::stderr(), "rtop: {failures} of {} samples failed", failures + samples)?;
+        }
+        let no_servers = Judge::new(&[], &[], std::iter::empty(), Phases::default(), Duration::ZERO);
+        let verdict = std::mem::replace(&mut self.judge, no_servers).finish(ending);
+        self.tell(&verdict)?;
+        Ok(verdict.exit_code().max(unrecorded))
+    }
+
+    fn tell(&mut self, verdict: &Verdict) -> anyhow::Result<()> {
+        let zone = &self.plan.batch.zone;
+        let text = if self.plan.format == Format::Json { verdict.json() } else { verdict.table(zone) };
         // CSV stays CSV.
         if self.plan.format == Format::Csv {
             io::stderr().write_all(text.as_bytes())?;
@@ -268,11 +371,58 @@ impl Watch<'_> {
             written.with_context(|| format!("cannot write {}", path.display()))
         };
         if let Some(path) = &self.plan.junit {
-            write(path, File::create(path), &verdict.junit(seconds))?;
+            write(path, File::create(path), &verdict.junit(zone)?)?;
         }
         if let Some(path) = &self.plan.markdown {
-            write(path, OpenOptions::new().create(true).append(true).open(path), &verdict.markdown())?;
+            write(path, OpenOptions::new().create(true).append(true).open(path), &verdict.markdown(zone))?;
         }
         Ok(())
     }
+}
+
+/// What a recording has of each assertion's metric, or why it is not known.
+pub(crate) fn baseline(
+    assertions: &[Assertion],
+    warmup: Duration,
+    recording: impl Iterator<Item = Entry>,
+    pools: &mut [Pool],
+) -> Vec<Result<f64, String>> {
+    // Held against anything, so that it is measured.
+    let anything = vec![Ok(0.0); assertions.len()];
+    let labels = pools.iter().map(|pool| pool.label.clone());
+    let phases = Phases { warmup, window: None };
+    let mut judge = Judge::new(assertions, &anything, labels, phases, Duration::ZERO);
+    let (mut ending, mut runs) = (None, 0);
+    for entry in recording {
+        match entry {
+            Entry::Run(run) => {
+                runs += 1;
+                judge.set_interval(run.interval.unwrap_or(Duration::MAX / 8));
+            }
+            Entry::End(end) => ending = Some(end),
+            Entry::Damage(damage) => judge.void(damage.to_string()),
+            Entry::Sample(sample) => {
+                let (target, taken) = (sample.target, sample.taken);
+                let Some(pool) = pools.get_mut(target) else { continue };
+                pool.ingest(sample);
+                match &pool.trouble {
+                    Some(trouble) => judge.failed(target, &trouble.message),
+                    None => judge.push(target, pool, taken),
+                }
+            }
+        }
+    }
+    if runs != 1 {
+        judge.void(format!("it holds {runs} runs, and a baseline is one"));
+    }
+    let Some(ending) = ending else {
+        return vec![Err("it does not say how it ended: it was cut short".to_owned()); assertions.len()];
+    };
+    let verdict = judge.finish(&ending);
+    let void = verdict.void;
+    let measured = verdict.judgements.into_iter().map(|judgement| match (&void, judgement.actual) {
+        (Some(void), _) => Err(void.clone()),
+        (None, actual) => actual.map(|measured| measured.value),
+    });
+    measured.collect()
 }

@@ -1,18 +1,56 @@
-//! What happened between two moments: the sums of what each step in between added.
+//! What one server did between two moments: the sums of what each step from a sample to the next added.
 //!
-//! Everything is a difference of counters and of histograms, gathered reading by reading, so totals since boot never
-//! count, and a restart in the middle is seen.
+//! Everything is a difference of counters and of histograms, so totals since boot never count, and a restart in the middle
+//! is seen. Windows of one server follow each other; windows of several are put beside each other by [`measure`].
+//!
+//! [`measure`]: super::metrics::measure
 
-use crate::model::{Counts, Pool, Reading};
+use std::time::Duration;
 
-/// What one server, or several together, did while we watched.
-#[derive(Clone, Debug, Default)]
+use rwsgi_stats::{Responses, Worker};
+
+use crate::model::{Counts, Pool, Rates, Reading};
+use crate::source::{LocalMicros, Monotonic};
+
+/// Whether a server tells something, and what.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) enum Told<T> {
+    /// Nothing was seen that could have told it.
+    #[default]
+    Unseen,
+    /// It does.
+    Yes(T),
+    /// It does not, at least not always: what is known of a part says nothing of the whole.
+    No,
+}
+
+impl<T: Clone> Told<T> {
+    /// What an answer tells.
+    fn of(answer: Option<T>) -> Self {
+        answer.map_or(Self::No, Self::Yes)
+    }
+
+    /// What is told; `None` when it is not.
+    pub(crate) fn get(&self) -> Option<&T> {
+        if let Self::Yes(value) = self { Some(value) } else { None }
+    }
+
+    /// Takes in what was told besides.
+    fn add(&mut self, other: &Self, join: impl FnOnce(&mut T, &T)) {
+        match (&mut *self, other) {
+            (_, Self::Unseen) | (Self::No, _) => {}
+            (Self::Yes(value), Self::Yes(other)) => join(value, other),
+            _ => *self = other.clone(),
+        }
+    }
+}
+
+/// What a server, or one of its workers, did while it was watched.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Window {
-    /// Readings that were taken in.
-    pub(crate) readings: u64,
-    /// Readings that failed.
-    pub(crate) failures: u64,
-    /// Servers that began anew in between.
+    /// Samples that each ended a step.
+    pub(crate) samples: u64,
+    /// Times that the server was restarted.
     pub(crate) restarts: u64,
     /// Seconds that are covered.
     pub(crate) seconds: f64,
@@ -20,10 +58,6 @@ pub(crate) struct Window {
     pub(crate) requests: u64,
     /// Requests that raised.
     pub(crate) exceptions: u64,
-    /// Responses with a status of 500 or more; `None` when the server does not tell.
-    pub(crate) server_errors: Option<u64>,
-    /// Responses with a status of 400 to 499; `None` when the server does not tell.
-    pub(crate) client_errors: Option<u64>,
     /// Requests ended for running too long.
     pub(crate) harakiri: u64,
     /// Processes started.
@@ -32,33 +66,81 @@ pub(crate) struct Window {
     pub(crate) refused: u64,
     /// Bytes sent.
     pub(crate) tx: u64,
-    /// Latencies; `None` when the server does not tell.
-    pub(crate) latency: Option<Counts>,
-    /// Waiting times in the front's queue; `None` when the server does not tell.
-    pub(crate) waiting: Option<Counts>,
-    /// Seconds of cores in requests and of cores in all; `None` when the server does not tell.
-    pub(crate) busy: Option<(f64, f64)>,
-    /// Seconds of processors; `None` when the server does not tell.
-    pub(crate) cpu: Option<f64>,
+    /// Responses by status: from 400 to 499, and 500 or more.
+    pub(crate) failed: Told<[u64; 2]>,
+    /// Latencies.
+    pub(crate) latency: Told<Counts>,
+    /// Waiting times in the router's queue.
+    pub(crate) waiting: Told<Counts>,
+    /// Seconds of cores in requests, and of cores in all.
+    pub(crate) busy: Told<(f64, f64)>,
+    /// Seconds of processors.
+    pub(crate) cpu: Told<f64>,
     /// The most resident memory of a worker, bytes.
-    pub(crate) rss_max: Option<u64>,
+    pub(crate) rss_max: Told<u64>,
     /// The most resident memory of all workers together, bytes.
-    pub(crate) rss_sum: Option<u64>,
+    pub(crate) rss_sum: Told<u64>,
     /// The most memory of all workers with shared pages divided, bytes.
-    pub(crate) pss_sum: Option<u64>,
+    pub(crate) pss_sum: Told<u64>,
     /// The most that waited.
-    pub(crate) queue_max: Option<u64>,
+    pub(crate) queue_max: Told<u64>,
     /// The fewest workers that had a process.
-    pub(crate) workers_min: Option<u64>,
+    pub(crate) workers_min: Told<u64>,
 }
 
-/// Counters of a reading that the next is subtracted from.
+impl Window {
+    /// Takes in what followed.
+    pub(crate) fn then(&mut self, next: &Self) {
+        let seconds = self.seconds + next.seconds;
+        self.add(next);
+        self.seconds = seconds;
+    }
+
+    /// Takes in what another server did in the same time.
+    pub(crate) fn beside(&mut self, other: &Self) {
+        let seconds = self.seconds.max(other.seconds);
+        self.add(other);
+        self.seconds = seconds;
+    }
+
+    fn add(&mut self, other: &Self) {
+        for (sum, count) in [
+            (&mut self.samples, other.samples),
+            (&mut self.restarts, other.restarts),
+            (&mut self.requests, other.requests),
+            (&mut self.exceptions, other.exceptions),
+            (&mut self.harakiri, other.harakiri),
+            (&mut self.respawns, other.respawns),
+            (&mut self.refused, other.refused),
+            (&mut self.tx, other.tx),
+        ] {
+            *sum = sum.saturating_add(count);
+        }
+        self.failed.add(&other.failed, |sum, more| {
+            sum.iter_mut().zip(more).for_each(|(sum, more)| *sum = sum.saturating_add(*more));
+        });
+        self.latency.add(&other.latency, Counts::merge);
+        self.waiting.add(&other.waiting, Counts::merge);
+        self.busy.add(&other.busy, |sum, more| *sum = (sum.0 + more.0, sum.1 + more.1));
+        self.cpu.add(&other.cpu, |sum, more| *sum += more);
+        for (most, value) in [
+            (&mut self.rss_max, &other.rss_max),
+            (&mut self.rss_sum, &other.rss_sum),
+            (&mut self.pss_sum, &other.pss_sum),
+            (&mut self.queue_max, &other.queue_max),
+        ] {
+            most.add(value, |most, value| *most = (*most).max(*value));
+        }
+        self.workers_min.add(&other.workers_min, |least, value| *least = (*least).min(*value));
+    }
+}
+
+/// Counters of a server or a worker that the next sample's are subtracted from.
 #[derive(Clone, Copy, Debug, Default)]
 struct Marks {
     requests: u64,
     exceptions: u64,
-    server_errors: u64,
-    client_errors: u64,
+    failed: [u64; 2],
     harakiri: u64,
     respawns: u64,
     refused: u64,
@@ -66,120 +148,209 @@ struct Marks {
 }
 
 impl Marks {
-    fn of(reading: &Reading) -> Self {
+    fn of_server(reading: &Reading) -> Self {
         let totals = &reading.totals;
         let workers = &reading.snapshot.workers;
-        let responses = |count: fn(&rwsgi_stats::Responses) -> u64| {
+        let sum = |count: fn(&Responses) -> u64| {
             workers.iter().filter_map(|worker| worker.responses.as_ref()).map(count).fold(0, u64::saturating_add)
         };
         Self {
             requests: totals.requests,
             exceptions: totals.exceptions,
-            server_errors: responses(|responses| responses.server_error),
-            client_errors: responses(|responses| responses.client_error),
+            failed: [sum(|responses| responses.client_error), sum(|responses| responses.server_error)],
             harakiri: totals.harakiri,
             respawns: workers.iter().map(|worker| worker.respawn_count).fold(0, u64::saturating_add),
             refused: totals.queue_errors,
             tx: totals.tx,
         }
     }
+
+    fn of_worker(worker: &Worker) -> Self {
+        let responses = worker.responses.unwrap_or_default();
+        Self {
+            requests: worker.requests,
+            exceptions: worker.exceptions,
+            failed: [responses.client_error, responses.server_error],
+            harakiri: worker.harakiri_count,
+            respawns: worker.respawn_count,
+            refused: 0,
+            tx: worker.tx,
+        }
+    }
+
+    /// What happened since `before`.
+    fn since(self, before: Self, tells_responses: bool) -> Window {
+        let [client, server] = [0, 1].map(|class| self.failed[class].saturating_sub(before.failed[class]));
+        Window {
+            samples: 1,
+            requests: self.requests.saturating_sub(before.requests),
+            exceptions: self.exceptions.saturating_sub(before.exceptions),
+            harakiri: self.harakiri.saturating_sub(before.harakiri),
+            respawns: self.respawns.saturating_sub(before.respawns),
+            refused: self.refused.saturating_sub(before.refused),
+            tx: self.tx.saturating_sub(before.tx),
+            failed: Told::of(tells_responses.then_some([client, server])),
+            ..Window::default()
+        }
+    }
 }
 
-/// Gathers a window from the pools as they take samples in.
+/// What happened from one sample of a server to the next.
+#[derive(Clone, Debug)]
+pub(crate) struct Step {
+    /// The sample before.
+    pub(crate) begin: Monotonic,
+    /// The sample that ends it; the first sample of a server is a step of no length.
+    pub(crate) end: Monotonic,
+    /// What this machine's clock said at its end.
+    pub(crate) taken: LocalMicros,
+    /// The server as a whole.
+    pub(crate) whole: Window,
+    /// Each of its workers, by its number.
+    pub(crate) workers: Vec<(u32, Window)>,
+}
+
+/// Makes steps of a server's samples.
 #[derive(Debug, Default)]
-pub(crate) struct Gatherer {
-    window: Window,
-    /// By target: the counters of its last reading, and its restarts then.
-    marks: Vec<Option<(Marks, u64)>>,
-    /// By target: seconds that its readings cover.
-    seconds: Vec<f64>,
+pub(crate) struct Steps {
+    before: Option<Before>,
 }
 
-impl Gatherer {
-    /// Takes in what a pool has just learned; `fresh` when that is a new reading and not a failure.
-    pub(crate) fn push(&mut self, target: usize, pool: &Pool, fresh: bool) {
-        if self.marks.len() <= target {
-            self.marks.resize(target + 1, None);
-            self.seconds.resize(target + 1, 0.0);
-        }
-        let Some(reading) = pool.current.as_ref().filter(|_| fresh) else {
-            self.window.failures += 1;
-            return;
+#[derive(Debug)]
+struct Before {
+    at: Monotonic,
+    restarts: u64,
+    server: Marks,
+    workers: Vec<Marks>,
+}
+
+impl Steps {
+    /// The step that ends with what a pool has just learned; `None` when it has learned nothing.
+    pub(crate) fn step(&mut self, pool: &Pool, taken: LocalMicros) -> Option<Step> {
+        let reading = pool.current.as_ref()?;
+        let now = Before {
+            at: reading.at,
+            restarts: pool.restarts,
+            server: Marks::of_server(reading),
+            workers: reading.snapshot.workers.iter().map(Marks::of_worker).collect(),
         };
-        let now = Marks::of(reading);
-        let before = self.marks[target].replace((now, pool.restarts));
-        self.levels(reading);
-        let Some((before, restarts)) = before else { return };
-        if restarts != pool.restarts {
-            self.window.restarts += 1;
-            return;
+        let before = self.before.replace(now);
+        let begin = before.as_ref().map_or(reading.at, |before| before.at);
+        let mut step = Step { begin, end: reading.at, taken, whole: Window::default(), workers: Vec::new() };
+        match before {
+            Some(before) if before.restarts == pool.restarts => {
+                step.whole = of_server(reading, before.server);
+                let worker = |place| of_worker(reading, place, before.workers.get(place).copied().unwrap_or_default());
+                step.workers = (0..reading.workers.len()).filter_map(worker).collect();
+            }
+            Some(_) => step.whole.restarts = 1,
+            None => {}
         }
-        self.window.readings += 1;
-        self.differences(target, reading, before, now);
+        levels(reading, &mut step);
+        Some(step)
+    }
+}
+
+/// What all workers did together since `before`.
+fn of_server(reading: &Reading, before: Marks) -> Window {
+    let (totals, seconds) = (&reading.totals, reading.window.unwrap_or(0.0));
+    let workers = &reading.snapshot.workers;
+    let cores = totals.cores as f64 * seconds;
+    // Without a core there is nothing to be busy; without time between two samples nothing was done.
+    let unseen = totals.cores == 0 || seconds <= 0.0;
+    let share = |told: Option<f64>| if unseen { Told::Unseen } else { Told::of(told) };
+    let window = Marks::of_server(reading).since(before, workers.iter().any(|worker| worker.responses.is_some()));
+    Window {
+        seconds,
+        latency: Told::of(totals.latency.clone()),
+        waiting: Told::of(totals.waiting.clone()),
+        busy: match share(totals.utilization) {
+            Told::Yes(utilization) => Told::Yes((utilization * cores, cores)),
+            Told::No => Told::No,
+            Told::Unseen => Told::Unseen,
+        },
+        cpu: share(totals.cpu.map(|cpu| cpu * seconds)),
+        ..window
+    }
+}
+
+/// What the worker at a place did since `before`.
+fn of_worker(reading: &Reading, place: usize, before: Marks) -> Option<(u32, Window)> {
+    let (worker, rates): (&Worker, &Rates) = (reading.snapshot.workers.get(place)?, reading.workers.get(place)?);
+    let seconds = reading.window.unwrap_or(0.0);
+    let cores = worker.cores.len().max(1) as f64 * seconds;
+    // A process that was just started has no difference yet.
+    fn known<T>(told: Option<T>) -> Told<T> {
+        told.map_or(Told::Unseen, Told::Yes)
+    }
+    let window = Marks::of_worker(worker).since(before, worker.responses.is_some());
+    let window = Window {
+        seconds,
+        latency: known(rates.counts.clone()),
+        busy: known(rates.utilization.map(|utilization| (utilization * cores, cores))),
+        cpu: known(rates.cpu.map(|cpu| cpu * seconds)),
+        ..window
+    };
+    Some((worker.id, window))
+}
+
+/// What is a height and not a count: as it is at the step's end.
+fn levels(reading: &Reading, step: &mut Step) {
+    let (totals, workers) = (&reading.totals, &reading.snapshot.workers);
+    let running = || workers.iter().filter(|worker| worker.pid > 0);
+    let window = &mut step.whole;
+    // A server that does not read memory sends zeros; no process is that small.
+    let rss = running().map(|worker| worker.rss).max();
+    if let Some(rss) = rss {
+        window.rss_max = Told::of(Some(rss).filter(|rss| *rss > 0));
+        window.rss_sum = Told::of(Some(totals.rss).filter(|rss| *rss > 0));
+        window.pss_sum = Told::of(totals.pss);
+    }
+    window.queue_max = Told::Yes(totals.queue);
+    window.workers_min = Told::Yes(running().count() as u64);
+    for ((_, window), worker) in step.workers.iter_mut().zip(workers).filter(|(_, worker)| worker.pid > 0) {
+        window.rss_max = Told::of(Some(worker.rss).filter(|rss| *rss > 0));
+        window.rss_sum = window.rss_max.clone();
+        window.pss_sum = Told::of(worker.pss);
+    }
+}
+
+/// Steps of one server put together: the server and its workers.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Span {
+    /// The server as a whole.
+    pub(crate) whole: Window,
+    /// Its workers, by their place, each with its number.
+    pub(crate) workers: Vec<(u32, Window)>,
+}
+
+impl Span {
+    /// Takes in the step that follows.
+    pub(crate) fn then(&mut self, step: &Step) {
+        self.whole.then(&step.whole);
+        self.join(&step.workers);
     }
 
-    /// What is a height and not a count: the most that was seen.
-    fn levels(&mut self, reading: &Reading) {
-        let most = |highest: &mut Option<u64>, value: u64| *highest = Some(highest.map_or(value, |h| h.max(value)));
-        let window = &mut self.window;
-        let workers = &reading.snapshot.workers;
-        // A server that does not read memory sends zeros; no worker is that small.
-        if let Some(rss) = workers.iter().map(|worker| worker.rss).max().filter(|rss| *rss > 0) {
-            most(&mut window.rss_max, rss);
-            most(&mut window.rss_sum, reading.totals.rss);
-        }
-        if let Some(pss) = reading.totals.pss {
-            most(&mut window.pss_sum, pss);
-        }
-        most(&mut window.queue_max, reading.totals.queue);
-        let alive = workers.iter().filter(|worker| worker.pid > 0).count() as u64;
-        window.workers_min = Some(window.workers_min.map_or(alive, |fewest| fewest.min(alive)));
+    /// Takes in the span that follows.
+    pub(crate) fn append(&mut self, next: &Self) {
+        self.whole.then(&next.whole);
+        self.join(&next.workers);
     }
 
-    fn differences(&mut self, target: usize, reading: &Reading, before: Marks, now: Marks) {
-        let window = &mut self.window;
-        let Some(seconds) = reading.window else { return };
-        self.seconds[target] += seconds;
-        window.seconds = self.seconds.iter().copied().fold(0.0, f64::max);
-        window.requests += now.requests.saturating_sub(before.requests);
-        window.exceptions += now.exceptions.saturating_sub(before.exceptions);
-        window.harakiri += now.harakiri.saturating_sub(before.harakiri);
-        window.respawns += now.respawns.saturating_sub(before.respawns);
-        window.refused += now.refused.saturating_sub(before.refused);
-        window.tx += now.tx.saturating_sub(before.tx);
-        if reading.snapshot.workers.iter().any(|worker| worker.responses.is_some()) {
-            *window.server_errors.get_or_insert(0) += now.server_errors.saturating_sub(before.server_errors);
-            *window.client_errors.get_or_insert(0) += now.client_errors.saturating_sub(before.client_errors);
-        }
-        let totals = &reading.totals;
-        for (sum, counts) in [(&mut window.latency, &totals.latency), (&mut window.waiting, &totals.waiting)] {
-            if let Some(counts) = counts {
-                sum.get_or_insert_default().merge(counts);
+    fn join(&mut self, workers: &[(u32, Window)]) {
+        for (place, (id, window)) in workers.iter().enumerate() {
+            match self.workers.get_mut(place) {
+                Some((known, sum)) => {
+                    *known = *id;
+                    sum.then(window);
+                }
+                None => self.workers.push((*id, window.clone())),
             }
         }
-        if let Some(utilization) = totals.utilization {
-            let (busy, all) = window.busy.get_or_insert((0.0, 0.0));
-            *busy += utilization * totals.cores as f64 * seconds;
-            *all += totals.cores as f64 * seconds;
-        }
-        if let Some(cpu) = totals.cpu {
-            *window.cpu.get_or_insert(0.0) += cpu * seconds;
-        }
     }
+}
 
-    /// Begins the next window where this one ends.
-    pub(crate) fn begin_again(&mut self) {
-        self.window = Window::default();
-        self.seconds.fill(0.0);
-    }
-
-    /// What was gathered.
-    pub(crate) fn window(&self) -> &Window {
-        &self.window
-    }
-
-    /// How many of the targets have been read at least once.
-    pub(crate) fn seen(&self) -> usize {
-        self.marks.iter().flatten().count()
-    }
+/// How long a run was, as text.
+pub(crate) fn offset(time: Duration) -> String {
+    format!("+{:.1}s", time.as_secs_f64())
 }

@@ -1,97 +1,105 @@
 //! One connection, one document: connect, ask if it is HTTP, read to the end, all within one deadline.
 
 use std::io::{self, Read, Write};
-use std::net::ToSocketAddrs;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rwsgi_stats::Address;
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::Socket;
 
+use super::connect::{Connector, Deadline};
 use super::{Document, Reader, SourceError, Target};
 
 /// Sixty-four thousand busy workers are below this; a stream that never ends is above it.
 const LARGEST: usize = 256 << 20;
+/// No head of an HTTP answer is longer.
+const LONGEST_HEAD: usize = 64 << 10;
 
-/// Reads one document, within `timeout` in all; `reader` knows the server's last one.
-///
-/// # Errors
-/// Whatever kept a whole document from arriving in time.
-pub(crate) fn fetch(target: &Target, timeout: Duration, reader: &mut Reader) -> Result<Document, SourceError> {
-    let deadline = Deadline { end: Instant::now() + timeout, timeout };
-    let (Target::Socket(address) | Target::Http { address, .. }) = target;
-    let mut socket = connect(address, &deadline)?;
-    if let Target::Http { path, .. } = target {
-        let host = address.to_string();
-        // HTTP/1.0: the answer is not chunked, and ends with the connection.
-        let request =
-            format!("GET {path} HTTP/1.0\r\nHost: {host}\r\nAccept: application/json\r\nConnection: close\r\n\r\n");
-        socket.set_write_timeout(Some(deadline.left()?)).map_err(SourceError::Read)?;
-        socket.write_all(request.as_bytes()).map_err(|error| deadline.classify(error))?;
-    }
-    let bytes = read_to_end(&socket, reader.room(), &deadline)?;
-    // A stats server that speaks HTTP is recognized even when the address did not say so.
-    reader.parse(if bytes.starts_with(b"HTTP/") { body_of(bytes)? } else { bytes })
-}
-
-struct Deadline {
-    end: Instant,
+/// Reads one server's documents.
+#[derive(Debug)]
+pub(crate) struct Fetcher {
+    target: Target,
     timeout: Duration,
+    connector: Connector,
+    reader: Reader,
 }
 
-impl Deadline {
-    fn left(&self) -> Result<Duration, SourceError> {
-        let left = self.end.saturating_duration_since(Instant::now());
-        // The system takes a time-out of zero for none at all.
-        if left < Duration::from_millis(1) { Err(SourceError::TimedOut(self.timeout)) } else { Ok(left) }
+impl Fetcher {
+    /// Of a server that has so long to answer.
+    pub(crate) fn new(target: Target, timeout: Duration) -> Self {
+        Self { target, timeout, connector: Connector::default(), reader: Reader::default() }
     }
 
-    fn classify(&self, error: io::Error) -> SourceError {
-        match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => SourceError::TimedOut(self.timeout),
-            _ => SourceError::Read(error),
+    /// Reads one document, within the time-out in all.
+    ///
+    /// # Errors
+    /// Whatever kept a whole document from arriving in time.
+    pub(crate) fn fetch(&mut self) -> Result<Document, SourceError> {
+        let deadline = Deadline::within(self.timeout);
+        let (Target::Socket(address) | Target::Http { address, .. }) = &self.target;
+        let mut socket = self.connector.connect(address, &deadline)?;
+        if let Target::Http { path, .. } = &self.target {
+            // HTTP/1.0: the answer is not chunked, and ends with the connection.
+            let request = format!(
+                "GET {path} HTTP/1.0\r\nHost: {address}\r\nAccept: application/json\r\nConnection: close\r\n\r\n"
+            );
+            socket.set_write_timeout(Some(deadline.left()?)).map_err(SourceError::Read)?;
+            socket.write_all(request.as_bytes()).map_err(|error| deadline.classify(error))?;
         }
+        let bytes = read_to_end(&socket, self.reader.room(), &deadline)?;
+        // A stats server that speaks HTTP is recognized even when the address did not say so.
+        self.reader.parse(if bytes.starts_with(b"HTTP/") { body_of(bytes)? } else { bytes })
     }
 }
 
-fn connect(address: &Address, deadline: &Deadline) -> Result<Socket, SourceError> {
-    let candidates: Vec<SockAddr> = match address {
-        Address::Tcp { host, port } => {
-            let host = if host.is_empty() { "localhost" } else { host };
-            (host, *port).to_socket_addrs().map_err(SourceError::Resolve)?.map(SockAddr::from).collect()
+/// The head of an HTTP answer.
+#[derive(Debug, PartialEq, Eq)]
+struct Head {
+    /// Its length, with the empty line.
+    length: usize,
+    status: u16,
+    /// Length of the body, where it is told.
+    body: Option<usize>,
+}
+
+impl Head {
+    /// Reads a head; `None` when there is not all of it yet.
+    fn of(answer: &[u8]) -> Option<Result<Self, SourceError>> {
+        if !answer.starts_with(b"HTTP/") {
+            return None;
         }
-        Address::Unix(path) => vec![SockAddr::unix(path).map_err(SourceError::Connect)?],
-        // uWSGI binds abstract names with a NUL at their end, which is a part of the name (and may be one too many).
-        Address::Abstract(name) => {
-            let names = [format!("\0{name}\0"), format!("\0{name}")];
-            names.into_iter().filter_map(|name| SockAddr::unix(name).ok()).collect()
-        }
-    };
-    let mut last = SourceError::Connect(io::Error::from(io::ErrorKind::AddrNotAvailable));
-    for candidate in &candidates {
-        match connect_one(candidate, deadline) {
-            Ok(socket) => return Ok(socket),
-            Err(error) => last = error,
-        }
+        let searched = &answer[..answer.len().min(LONGEST_HEAD)];
+        let end = searched.windows(4).position(|window| window == b"\r\n\r\n")?;
+        Some(Self::parse(&answer[..end], end + 4).map_err(SourceError::NotStats))
     }
-    Err(last)
+
+    fn parse(head: &[u8], length: usize) -> Result<Self, String> {
+        let text = String::from_utf8_lossy(head);
+        let mut lines = text.split("\r\n");
+        let status = lines.next().and_then(|line| line.split_ascii_whitespace().nth(1)?.parse().ok());
+        let status = status.ok_or("its HTTP status line cannot be read")?;
+        let mut body = None;
+        for (name, value) in lines.filter_map(|line| line.split_once(':')) {
+            if name.eq_ignore_ascii_case("content-length") {
+                let told = value.trim().parse().map_err(|_| "its Content-Length is not a number")?;
+                if body.is_some_and(|before| before != told) {
+                    return Err("it has two different Content-Lengths".to_owned());
+                }
+                body = Some(told);
+            } else if name.eq_ignore_ascii_case("transfer-encoding") {
+                return Err("its body is chunked, which HTTP/1.0 does not know".to_owned());
+            }
+        }
+        Ok(Self { length, status, body })
+    }
 }
 
-fn connect_one(candidate: &SockAddr, deadline: &Deadline) -> Result<Socket, SourceError> {
-    let domain = if candidate.is_unix() { Domain::UNIX } else { candidate.domain() };
-    let socket = Socket::new(domain, Type::STREAM, None).map_err(SourceError::Connect)?;
-    socket.connect_timeout(candidate, deadline.left()?).map_err(|error| match error.kind() {
-        io::ErrorKind::TimedOut => SourceError::TimedOut(deadline.timeout),
-        _ => SourceError::Connect(error),
-    })?;
-    Ok(socket)
-}
-
-/// Reads into `bytes`, whose contents are of no interest: a document is about as long as the one before.
+/// Reads into `bytes`, whose contents are of no interest: a document is about as long as the one before. Ends where the
+/// answer does: with the connection, or after an HTTP body of the length that was told.
 fn read_to_end(socket: &Socket, mut bytes: Vec<u8>, deadline: &Deadline) -> Result<Vec<u8>, SourceError> {
     let mut length = 0;
     bytes.resize(bytes.len() + 4 * 1024, 0);
     let mut allowed = Duration::MAX;
-    loop {
+    let mut whole = None;
+    while whole.is_none_or(|whole| length < whole) {
         let left = deadline.left()?;
         // A document comes in dozens of pieces within a millisecond; the system need not be told of each.
         if allowed - left > deadline.timeout / 16 {
@@ -111,6 +119,11 @@ fn read_to_end(socket: &Socket, mut bytes: Vec<u8>, deadline: &Deadline) -> Resu
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset && length > 0 => break,
             Err(error) => return Err(deadline.classify(error)),
         }
+        if whole.is_none()
+            && let Some(Ok(Head { length: head, body: Some(body), .. })) = Head::of(&bytes[..length])
+        {
+            whole = Some(head.saturating_add(body));
+        }
     }
     bytes.truncate(length);
     Ok(bytes)
@@ -118,16 +131,17 @@ fn read_to_end(socket: &Socket, mut bytes: Vec<u8>, deadline: &Deadline) -> Resu
 
 /// The body of a whole HTTP answer, if its status is 200.
 fn body_of(mut answer: Vec<u8>) -> Result<Vec<u8>, SourceError> {
-    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").ok_or(SourceError::Half(answer.len()))?;
-    let status = std::str::from_utf8(&answer[..end])
-        .ok()
-        .and_then(|head| head.split_ascii_whitespace().nth(1))
-        .and_then(|status| status.parse().ok())
-        .ok_or_else(|| SourceError::NotStats("its HTTP status line cannot be read".to_owned()))?;
-    if status != 200 {
-        return Err(SourceError::Status(status));
+    let head = Head::of(&answer).ok_or(SourceError::Half(answer.len()))??;
+    if head.status != 200 {
+        return Err(SourceError::Status(head.status));
     }
-    answer.drain(..end + 4);
+    answer.drain(..head.length);
+    if let Some(body) = head.body {
+        if answer.len() < body {
+            return Err(SourceError::Short { sent: answer.len(), told: body });
+        }
+        answer.truncate(body);
+    }
     Ok(answer)
 }
 
@@ -154,7 +168,7 @@ mod tests {
     }
 
     fn ask(address: &str, timeout: Duration) -> Result<Document, SourceError> {
-        fetch(&address.parse().unwrap(), timeout, &mut Reader::default())
+        Fetcher::new(address.parse().unwrap(), timeout).fetch()
     }
 
     #[test]
@@ -195,5 +209,26 @@ mod tests {
         let error = ask(&address, Duration::from_secs(5)).unwrap_err();
         assert!(matches!(error, SourceError::Status(503)), "{error}");
         server.join().unwrap();
+    }
+
+    #[test]
+    fn a_body_ends_where_its_length_says_and_one_that_is_shorter_is_no_document() {
+        let whole = "HTTP/1.1 200 OK\r\ncontent-length: 36\r\n\r\n{\"version\":\"1\",\"pid\":7,\"workers\":[]}";
+        // The server keeps the connection open.
+        let (address, server) = answering(whole, true);
+        assert_eq!(ask(&address, Duration::from_secs(20)).unwrap().snapshot.pid, 7);
+        server.join().unwrap();
+        for (answer, told) in [
+            ("HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{\"version\":\"1\",\"workers\":[]}", "28 of 50 bytes"),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}", "two different"),
+            ("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n{}", "not a number"),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", "chunked"),
+            ("HTTP/1.1 200 OK\r\nContent-", "truncated"),
+        ] {
+            let (address, server) = answering(answer, false);
+            let error = ask(&address, Duration::from_secs(20)).unwrap_err().to_string();
+            assert!(error.contains(told), "{answer}: {error}");
+            server.join().unwrap();
+        }
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! A source gives whole documents or says in one line why it has none. It subtracts nothing and draws nothing.
 
+mod clock;
+mod connect;
 mod fetch;
 mod player;
 mod poller;
@@ -9,11 +11,12 @@ mod reader;
 mod recording;
 mod target;
 
-pub(crate) use fetch::fetch;
+pub(crate) use clock::{Clock, LocalMicros, Monotonic, ServerMicros};
+pub(crate) use fetch::Fetcher;
 pub(crate) use player::Player;
-pub(crate) use poller::{Clock, Poller};
-pub(crate) use reader::Reader;
-pub(crate) use recording::{Recorder, Recording, RecordingError};
+pub(crate) use poller::Poller;
+use reader::Reader;
+pub(crate) use recording::{EndedBy, Ending, Entry, Recorder, Recording, RecordingError, Run};
 pub(crate) use target::Target;
 
 use std::borrow::Cow;
@@ -29,10 +32,10 @@ use thiserror::Error;
 pub(crate) struct Sample {
     /// Which of the targets it is of, by its place on the command line.
     pub(crate) target: usize,
-    /// When it was taken, µs on a clock that only goes forward: what rates divide by when the server has no clock.
-    pub(crate) at: u64,
-    /// When it was taken, unix µs on this machine.
-    pub(crate) taken: u64,
+    /// When it was taken: what rates divide by when the server has no clock.
+    pub(crate) at: Monotonic,
+    /// What this machine's clock said then.
+    pub(crate) taken: LocalMicros,
     /// The document, or why there is none.
     pub(crate) outcome: Result<Document, SourceError>,
 }
@@ -52,6 +55,9 @@ pub(crate) enum SourceError {
     /// The name has no address.
     #[error("the host name is not known: {0}")]
     Resolve(io::Error),
+    /// Whoever knows names did not answer in time.
+    #[error("the host name was not resolved within {:.1} s", .0.as_secs_f64())]
+    Unresolved(Duration),
     /// Nobody listens, or the socket file is missing or not ours to open.
     #[error("cannot connect: {0}")]
     Connect(io::Error),
@@ -65,8 +71,16 @@ pub(crate) enum SourceError {
     #[error("the server closed the connection without an answer")]
     Empty,
     /// The document ends in the middle.
-    #[error("half a document: it ends after {0} bytes")]
+    #[error("truncated response ({0} bytes)")]
     Half(usize),
+    /// An HTTP body that is shorter than it was said to be.
+    #[error("truncated response ({sent} of {told} bytes)")]
+    Short {
+        /// Bytes that came.
+        sent: usize,
+        /// Bytes that were told.
+        told: usize,
+    },
     /// Something else answers at this address.
     #[error("the answer is not a stats document: {0}")]
     NotStats(String),
@@ -104,7 +118,7 @@ pub(crate) fn parse(raw: Vec<u8>) -> Result<Document, SourceError> {
 mod tests {
     use super::*;
 
-    const WHOLE: &[u8] = include_bytes!("../../tests/fixtures/stats-busy_cheap.json");
+    const WHOLE: &[u8] = include_bytes!("../../../shared/tests/fixtures/uwsgi-busy-cheap.json");
 
     #[test]
     fn every_cut_document_is_called_half_and_never_shown() {

@@ -4,7 +4,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Recording, Sample};
+use super::{Entry, LocalMicros, Monotonic, Recording, Sample, SourceError};
 
 /// A recording that was interrupted is not waited for longer than this between two samples.
 const LONGEST_GAP: Duration = Duration::from_secs(5);
@@ -23,11 +23,28 @@ impl Player {
     ) -> std::io::Result<Self> {
         let (sender, changes) = mpsc::channel();
         thread::Builder::new().name("play".into()).spawn(move || {
-            let (mut speed, mut before) = (1.0, None);
-            for sample in recording {
-                let gap = before.map_or(0, |before| sample.at.saturating_sub(before));
-                before = Some(sample.at);
-                let gap = Duration::from_micros(gap).min(LONGEST_GAP);
+            let mut speed = 1.0;
+            let mut before: Option<(Monotonic, LocalMicros)> = None;
+            let targets = recording.targets.len();
+            for entry in recording {
+                let sample = match entry {
+                    Entry::Sample(sample) => sample,
+                    Entry::Run(_) | Entry::End(_) => continue,
+                    Entry::Damage(damage) => {
+                        // Nothing tells whose sample it was: it is said of every server, until its next sample.
+                        let (at, taken) = before.unwrap_or_default();
+                        let lost = |target| {
+                            let outcome = Err(SourceError::Recorded(damage.to_string()));
+                            deliver(Some(Sample { target, at, taken, outcome }))
+                        };
+                        if !(0..targets).all(lost) {
+                            return;
+                        }
+                        continue;
+                    }
+                };
+                let gap = before.map_or(Duration::ZERO, |(before, _)| sample.at.since(before)).min(LONGEST_GAP);
+                before = Some((sample.at, sample.taken));
                 if !wait(gap, &mut speed, &changes) || !deliver(Some(sample)) {
                     return;
                 }

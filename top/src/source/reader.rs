@@ -134,7 +134,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const WHOLE: &[u8] = include_bytes!("../../tests/fixtures/stats-busy_cheap.json");
+    const WHOLE: &[u8] = include_bytes!("../../../shared/tests/fixtures/uwsgi-busy-cheap.json");
 
     fn both(reader: &mut Reader, raw: &[u8]) {
         match (reader.parse(raw.to_vec()), parse(raw.to_vec())) {
@@ -147,9 +147,9 @@ mod tests {
     #[test]
     fn a_document_is_understood_the_same_after_any_other() {
         let mut reader = Reader::default();
-        let four = include_bytes!("../../tests/fixtures/stats-four_workers_two_threads.json");
-        let emperor = include_bytes!("../../tests/fixtures/stats-emperor.json");
-        let spoolers = include_bytes!("../../tests/fixtures/stats-spoolers.json");
+        let four = include_bytes!("../../../shared/tests/fixtures/uwsgi-four-workers-two-threads.json");
+        let emperor = include_bytes!("../../../shared/tests/fixtures/uwsgi-emperor.json");
+        let spoolers = include_bytes!("../../../shared/tests/fixtures/uwsgi-spoolers.json");
         let nested =
             br#"{"version":"\"workers\":[{","x":{"workers":[{"id":9}]},"workers" : [ {"id":1} , {"id":2}],"pid":5}"#;
         for raw in [WHOLE, four, WHOLE, WHOLE, emperor, spoolers, nested, nested, WHOLE, b"{}", b"", b"[]", b"]", four]

@@ -1,4 +1,7 @@
 //! Charts of the history: bars, lines, and the latency heat map.
+//!
+//! Not ratatui's `Chart`, `Canvas` and `Sparkline`: their time grows with every point of the hour, where ours draw the lowest
+//! and the highest of each cell; and an hour of history may add no more than 7 % to a refresh (docs/rtop.md, Cost).
 
 use std::collections::vec_deque;
 
@@ -8,10 +11,11 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
 use super::spark::{Cells, bar};
-use super::table::{print, print_line};
+use super::table::{print, print_line, width_of};
 use super::theme::Theme;
 use crate::format;
 use crate::model::{HEAT_ROWS, History, MemoryPoint, Point, Pool, heat_floor};
+use crate::source::Monotonic;
 
 /// Which charts are shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,8 +36,8 @@ pub(crate) struct Material<'a> {
     pub(crate) history: &'a History,
     /// The server, for its workers' memory; `None` when several are shown together.
     pub(crate) pool: Option<&'a Pool>,
-    /// The moment that is shown, unix µs; nothing after it is drawn.
-    pub(crate) until: u64,
+    /// The moment that is shown; nothing after it is drawn.
+    pub(crate) until: Monotonic,
 }
 
 /// The least room that a chart is drawn in.
@@ -64,8 +68,8 @@ const KINDS: [Kind; 6] = [
     },
     Kind {
         number: 2,
-        title: "latency of the window",
-        together: "latency of the window",
+        title: "latency percentiles",
+        together: "latency percentiles",
         told: |point| point.latency.is_some(),
         draw: latency,
     },
@@ -79,8 +83,8 @@ const KINDS: [Kind; 6] = [
     Kind { number: 4, title: "memory by worker", together: "memory", told: |point| point.memory > 0, draw: memory },
     Kind {
         number: 5,
-        title: "waiting",
-        together: "waiting",
+        title: "listen queue",
+        together: "listen queue",
         told: |_| true,
         draw: |material, theme, area, buf| {
             let show = |value: f64| format!("{value:.0}");
@@ -109,7 +113,7 @@ pub(crate) fn one(number: u8, material: &Material<'_>, theme: &Theme, area: Rect
     let title = Line::from(vec![
         Span::styled(format!("{} ", kind.number), theme.dim()),
         Span::styled(if material.pool.is_some() { kind.title } else { kind.together }, theme.strong()),
-        Span::styled(if known { "" } else { ": nothing known yet, or the server does not tell" }, theme.dim()),
+        Span::styled(if known { "" } else { ": no data yet, or unsupported by this server" }, theme.dim()),
     ]);
     print_line(buf, area.x, area.y, &title, area.width);
     if known {
@@ -230,7 +234,7 @@ fn lines(drawn: &Lines, step: u64, theme: &Theme, area: Rect, buf: &mut Buffer) 
     // The names stand in the title's line, each in its line's style.
     let mut x = area.right();
     for (_, name, style) in drawn.lines.iter().filter(|(_, name, _)| !name.is_empty()) {
-        let width = name.len() as u16 + 1;
+        let width = width_of(name) + 1;
         if x < area.x + 28 + width {
             break;
         }
@@ -278,13 +282,13 @@ impl Dots {
 
 /// Seconds in a cell of a picture of this width: the same for lines as for bars, so that charts beside each other agree.
 fn step_of(material: &Material<'_>, area: Rect) -> u64 {
-    let first = material.history.points().front().map_or(material.until, |point| point.taken);
+    let first = material.history.points().front().map_or(material.until, |point| point.at);
     Cells::step_for(first, material.until, usize::from(plot(area).width))
 }
 
 fn latency(material: &Material<'_>, theme: &Theme, area: Rect, buf: &mut Buffer) {
     let cells = Cells::fitting(material.history.points(), material.until, usize::from(plot(area).width));
-    let at = |taken: u64| -((material.until - taken) as f64 / 1e6);
+    let at = |moment: Monotonic| -material.until.since(moment).as_secs_f64();
     let series = |which: usize| -> Vec<(f64, f64)> {
         let extremes = cells.extremes(|point| Some(point.latency?[which])).into_iter();
         extremes.map(|(taken, value)| (at(taken), f64::from(value).max(1.0).log10())).collect()
@@ -316,13 +320,13 @@ struct Remembered<'a> {
 }
 
 /// The lowest and the highest of all lines over time, as finely as a picture of so many cells shows.
-fn edges(workers: &[Remembered<'_>], until: u64, step: u64, width: u16) -> [Vec<(f64, f64)>; 2] {
+fn edges(workers: &[Remembered<'_>], until: Monotonic, step: u64, width: u16) -> [Vec<(f64, f64)>; 2] {
     // Two to a cell; µs in each.
     let (columns, each) = (usize::from(width) * 2, (step * 500_000) as f64);
     let mut edges = vec![(u64::MAX, 0); columns + 1];
     for point in workers.iter().flat_map(|worker| worker.points.clone()) {
         // The first column is what the picture ends with.
-        let column = (until.saturating_sub(point.taken) as f64 / each) as usize;
+        let column = (until.since(point.at).as_micros() as f64 / each) as usize;
         if let Some((low, high)) = edges.get_mut(column) {
             (*low, *high) = (point.rss.min(*low), point.rss.max(*high));
         }
@@ -341,16 +345,16 @@ fn edges(workers: &[Remembered<'_>], until: u64, step: u64, width: u16) -> [Vec<
 /// A line for each worker, the three largest with names and colours; of many workers those, and between which bounds all
 /// the others are.
 fn memory(material: &Material<'_>, theme: &Theme, area: Rect, buf: &mut Buffer) {
-    let at = |taken: u64| -((material.until - taken) as f64 / 1e6);
+    let at = |moment: Monotonic| -material.until.since(moment).as_secs_f64();
     let mut workers: Vec<Remembered<'_>> = Vec::new();
     if let Some((pool, reading)) = material.pool.and_then(|pool| Some((pool, pool.current.as_ref()?))) {
         for (place, worker) in reading.snapshot.workers.iter().enumerate() {
             let Some(points) = pool.memory(place).map(|track| track.points(material.until)) else { continue };
             let Some(last) = points.clone().next_back() else { continue };
             // Points are seconds apart, and the last is now.
-            let last = match material.until >= reading.taken {
-                true => (at(reading.taken), worker.rss as f64),
-                false => (at(last.taken), last.rss as f64),
+            let last = match material.until >= reading.at {
+                true => (at(reading.at), worker.rss as f64),
+                false => (at(last.at), last.rss as f64),
             };
             workers.push(Remembered { id: worker.id, points, last });
         }
@@ -361,7 +365,7 @@ fn memory(material: &Material<'_>, theme: &Theme, area: Rect, buf: &mut Buffer) 
         return;
     }
     let line = |worker: &Remembered<'_>| {
-        let points = worker.points.clone().map(|point| (at(point.taken), point.rss as f64));
+        let points = worker.points.clone().map(|point| (at(point.at), point.rss as f64));
         points.chain([worker.last]).collect::<Vec<_>>()
     };
     workers.sort_by(|a, b| a.last.1.total_cmp(&b.last.1));

@@ -137,7 +137,7 @@ impl<'a> Pane<'a> {
     fn facts(&self, facts: &[(&str, String)], width: u16) -> Vec<Line<'static>> {
         let mut lines = vec![Line::default()];
         for (label, value) in facts {
-            let length = label.len() + 1 + Line::raw(value).width();
+            let length = label.len() + 1 + format::width(value);
             let used = lines.last().map_or(0, Line::width);
             if used > 0 && used + length > usize::from(width) {
                 lines.push(Line::default());
@@ -153,7 +153,7 @@ impl<'a> Pane<'a> {
     fn title(&self, width: u16) -> Vec<Line<'static>> {
         let worker = self.worker;
         let style = self.theme.status(status_of(&worker.status));
-        let now = self.reading.taken / 1_000_000;
+        let now = self.reading.clock.seconds();
         let mut first = vec![
             Span::styled(format!("worker {}", worker.id), self.theme.strong()),
             Span::raw("  "),
@@ -173,7 +173,7 @@ impl<'a> Pane<'a> {
         let unknown = || "-".to_owned();
         let mut second = vec![
             ("requests", worker.requests.to_string()),
-            ("in this life", worker.delta_requests.to_string()),
+            ("since start", worker.delta_requests.to_string()),
             ("RPS", self.rates.rps.map_or_else(unknown, format::rate)),
             ("avg", format::micros(worker.avg_rt)),
             ("exceptions", worker.exceptions.to_string()),
@@ -211,7 +211,7 @@ impl<'a> Pane<'a> {
             if busy {
                 let part = |part: &Option<String>| part.as_deref().map(format::one_line).unwrap_or_default();
                 if clients {
-                    text += &format!("{:<15} ", part(&request.remote_addr));
+                    text += &format::padded(&part(&request.remote_addr), 16, false);
                 }
                 text += &format!("{} {}", part(&request.method), part(&request.uri));
             }
@@ -237,7 +237,7 @@ impl<'a> Pane<'a> {
         let mut lines = vec![Line::default(), self.heading("memory")];
         lines.extend(self.facts(&facts, width));
         let Some(track) = self.pool.memory(self.place) else { return lines };
-        let until = self.reading.taken;
+        let until = self.reading.at;
         let known = track.points(until);
         let points: Vec<Option<f64>> = known.map(|point| Some(point.rss as f64)).collect();
         if points.len() > 1 {
@@ -277,13 +277,13 @@ impl<'a> Pane<'a> {
         };
         let mut lines = Vec::new();
         if let Some(window) = self.rates.latency {
-            lines.extend([Line::default(), self.heading("latency of the window")]);
+            lines.extend([Line::default(), self.heading("latency since the last sample")]);
             lines.extend(percentiles(window));
         }
         let Some(counts) = self.pool.latency_since_start(self.place) else { return lines };
         // The history has no histogram of each worker: what is told of the past is its window.
         let until = if self.past { ", up to the present" } else { "" };
-        lines.extend([Line::default(), self.heading(&format!("latency since the start{until}"))]);
+        lines.extend([Line::default(), self.heading(&format!("latency since the server's start{until}"))]);
         lines.extend(counts.percentiles().into_iter().flat_map(percentiles));
         lines.extend(self.histogram(counts, width));
         lines
@@ -349,7 +349,7 @@ impl<'a> Pane<'a> {
 
     fn exception(&self, width: u16) -> Vec<Line<'static>> {
         let Some(exception) = &self.worker.last_exception else { return Vec::new() };
-        let ago = self.reading.taken.saturating_sub(exception.when) / 1_000_000;
+        let ago = self.reading.clock.since(exception.when).as_secs();
         let message = format!("{}: {}", format::one_line(&exception.kind), format::one_line(&exception.message));
         let mut lines = vec![
             Line::default(),
@@ -363,8 +363,9 @@ impl<'a> Pane<'a> {
         for (place, frame) in frames.iter().enumerate() {
             let label = if place == 0 { "in" } else { "by" };
             // Of a long path its end tells more than its beginning.
-            let frame = format::end_of(&format::one_line(frame), usize::from(width.saturating_sub(3)));
-            lines.extend(self.facts(&[(label, frame)], width));
+            let frame = format::one_line(frame);
+            let end = format::end_of(&frame, usize::from(width.saturating_sub(3)));
+            lines.extend(self.facts(&[(label, end.into_owned())], width));
         }
         lines.extend(self.facts(&[("on", format::one_line(&exception.request))], width));
         lines

@@ -6,6 +6,8 @@ use std::io::Write as _;
 use ratatui::buffer::{Cell, CellWidth};
 use ratatui::style::{Color, Modifier};
 
+use crate::format;
+
 /// Modifiers by the numbers of their renditions.
 const RENDITIONS: [(Modifier, &str); 6] = [
     (Modifier::BOLD, ";1"),
@@ -15,6 +17,9 @@ const RENDITIONS: [(Modifier, &str); 6] = [
     (Modifier::REVERSED, ";7"),
     (Modifier::CROSSED_OUT, ";9"),
 ];
+
+/// Bytes of a symbol: the longest emoji have 35.
+const LONGEST: usize = 64;
 
 /// Writes cells, which come in the order of lines and columns.
 #[derive(Debug)]
@@ -36,11 +41,7 @@ impl<'a> Writer<'a> {
     /// Shows a cell.
     pub(crate) fn put(&mut self, x: u16, y: u16, cell: &Cell) {
         if self.cursor != Some((x, y)) {
-            self.out.extend_from_slice(b"\x1b[");
-            number(y.saturating_add(1), self.out);
-            self.out.push(b';');
-            number(x.saturating_add(1), self.out);
-            self.out.push(b'H');
+            self.go_to(x, y);
         }
         let style = (cell.fg, cell.bg, cell.modifier);
         if style != self.style {
@@ -48,8 +49,38 @@ impl<'a> Writer<'a> {
             self.style = style;
         }
         let symbol = cell.symbol();
+        if let [byte] = symbol.as_bytes() {
+            self.out.push(if byte.is_ascii_control() { b' ' } else { *byte });
+            self.cursor = Some((x + 1, y));
+            return;
+        }
+        let width = cell.cell_width();
+        // The last place before the terminal: whoever drew this may have forgotten what `one_line` is for.
+        if symbol.len() > LONGEST || symbol.chars().any(|character| format::shown_as(character) != character) {
+            self.out.extend_from_slice("\u{fffd}".as_bytes());
+            self.out.resize(self.out.len() + usize::from(width.saturating_sub(1)), b' ');
+            self.cursor = Some((x + width.max(1), y));
+            return;
+        }
+        if width > 1 && symbol.chars().nth(1).is_some() {
+            // Terminals do not agree how wide a symbol of several characters is: those that draw it narrow have blanks
+            // in the rest of its room, and where the cursor stands afterwards is not known.
+            self.out.extend_from_slice(" ".repeat(usize::from(width)).as_bytes());
+            self.go_to(x, y);
+            self.out.extend_from_slice(symbol.as_bytes());
+            self.cursor = None;
+            return;
+        }
         self.out.extend_from_slice(symbol.as_bytes());
-        self.cursor = Some((x + if symbol.len() == 1 { 1 } else { cell.cell_width() }, y));
+        self.cursor = Some((x + width, y));
+    }
+
+    fn go_to(&mut self, x: u16, y: u16) {
+        self.out.extend_from_slice(b"\x1b[");
+        number(y.saturating_add(1), self.out);
+        self.out.push(b';');
+        number(x.saturating_add(1), self.out);
+        self.out.push(b'H');
     }
 
     /// Leaves the terminal as it was: writing plainly.
@@ -112,6 +143,35 @@ mod tests {
     use ratatui::buffer::Buffer;
     use ratatui::layout::Rect;
     use ratatui::style::Style;
+
+    #[test]
+    fn what_stands_after_a_symbol_of_several_characters_is_in_its_place_however_wide_that_is_drawn() {
+        // This terminal draws a family as three people, six columns wide.
+        let mut terminal = vt100::Parser::new(1.try_into().unwrap(), 8.try_into().unwrap(), 0);
+        let mut buffer = Buffer::empty(Rect { x: 0, y: 0, width: 8, height: 1 });
+        buffer.set_string(0, 0, "a👨\u{200d}👩\u{200d}👧defgh", Style::new());
+        let mut bytes = Vec::new();
+        let mut writer = Writer::new(&mut bytes);
+        [0, 1, 3, 4, 5, 6, 7].iter().for_each(|x| writer.put(*x, 0, &buffer[(*x, 0)]));
+        writer.finish();
+        terminal.process(&bytes);
+        assert_eq!(terminal.screen().contents(), "a👨\u{200d}defgh");
+    }
+
+    #[test]
+    fn no_cell_can_make_the_terminal_obey() {
+        for symbol in ["\u{1b}", "\u{9b}", "\u{1b}[2J", "\u{202e}", "a\u{202e}", &format!("a{}", "\u{301}".repeat(90))]
+        {
+            let mut cell = Cell::EMPTY;
+            cell.set_symbol(symbol);
+            let mut bytes = Vec::new();
+            let mut writer = Writer::new(&mut bytes);
+            writer.put(0, 0, &cell);
+            writer.finish();
+            let text = String::from_utf8(bytes).unwrap();
+            assert!(text == "\u{1b}[1;1H " || text.starts_with("\u{1b}[1;1H\u{fffd}"), "{text:?}");
+        }
+    }
 
     #[test]
     fn a_terminal_shows_the_cells_in_their_places_and_colours() {

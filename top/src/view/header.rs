@@ -14,13 +14,14 @@ use super::table::{print, print_line, width_of};
 use super::theme::Theme;
 use crate::format;
 use crate::model::{Counts, History, Point, Reading, Status, Totals};
+use crate::source::Monotonic;
 
 /// What the header draws with.
 pub(crate) struct View<'a> {
     /// For the sparklines.
     pub(crate) history: &'a History,
-    /// The moment that is shown, unix µs.
-    pub(crate) until: u64,
+    /// The moment that is shown.
+    pub(crate) until: Monotonic,
     /// What the terminal can show.
     pub(crate) theme: &'a Theme,
 }
@@ -77,7 +78,7 @@ pub(crate) fn identity(
                 spans.push(Span::raw(value));
             };
             if let Some(started) = snapshot.started_at {
-                fact("  up ", format::seconds(reading.taken.saturating_sub(started) / 1_000_000));
+                fact("  up ", format::seconds(reading.clock.since(started).as_secs()));
             }
             if let Some(generation) = snapshot.generation {
                 fact("  gen ", generation.to_string());
@@ -91,9 +92,9 @@ pub(crate) fn identity(
             spans.push(Span::raw(format!("  {label}")));
         }
     }
-    let width = right.width() as u16;
+    let width = u16::try_from(right.width()).unwrap_or(u16::MAX);
     // What is at the end goes before what is too long on the left, as long as there is room for both.
-    let left = if width + 20 < area.width { area.width - width - 1 } else { area.width };
+    let left = if width.saturating_add(20) < area.width { area.width - width - 1 } else { area.width };
     let line = Line::from(spans);
     print_line(buf, area.x, area.y, &line, left);
     if line.width() > usize::from(left) && left > 0 {
@@ -214,7 +215,7 @@ fn flow(items: &[Item], view: &View<'_>, area: Rect, buf: &mut Buffer) -> u16 {
     const GAP: u16 = 2;
     let (mut x, mut y, mut used) = (area.x, area.y, 0);
     let sparks = spark_size(area.width);
-    let latest = view.history.latest().unwrap_or(0).min(view.until);
+    let latest = view.history.latest().unwrap_or_default().min(view.until);
     for item in items {
         let spark = match (sparks, item.series) {
             (Some((count, step)), Some(series)) => {
@@ -222,9 +223,9 @@ fn flow(items: &[Item], view: &View<'_>, area: Rect, buf: &mut Buffer) -> u16 {
             }
             _ => String::new(),
         };
-        let value = format!("{:<width$}", item.value, width = item.width);
-        let label = item.label.len() as u16 + 1;
-        let spark_width = if spark.is_empty() { 0 } else { spark.chars().count() as u16 + 1 };
+        let value = format::padded(&item.value, item.width, false);
+        let label = width_of(item.label) + 1;
+        let spark_width = if spark.is_empty() { 0 } else { width_of(&spark) + 1 };
         // The last item of a line needs no room after its value.
         let least = match spark_width {
             0 => label + width_of(&item.value),

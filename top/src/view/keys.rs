@@ -1,4 +1,9 @@
 //! The key bindings: ONE table that the keyboard, the foot of the screen and the help overlay are made from.
+//!
+//! The names of keys are our own: `crokey` does not list those that it knows, and without them no nearest one is found.
+
+use std::fmt;
+use std::str::FromStr;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
@@ -11,7 +16,7 @@ pub(crate) enum Action {
     Back,
     /// Cores: off, merged with workers, under workers.
     Cores,
-    /// Ten readings a second, or the usual.
+    /// Ten samples a second, or the usual.
     Fast,
     /// Move the selection.
     Up,
@@ -41,9 +46,9 @@ pub(crate) enum Action {
     TabNext,
     /// The tab before.
     TabBefore,
-    /// A reading back in time.
+    /// A sample back in time.
     Back1,
-    /// A reading forward in time.
+    /// A sample forward in time.
     Forward1,
     /// A minute back in time.
     Back60,
@@ -51,7 +56,7 @@ pub(crate) enum Action {
     Forward60,
     /// To the present.
     Now,
-    /// Hold the screen, or let it go on.
+    /// Pause, or go on.
     Pause,
     /// Other colours.
     Theme,
@@ -63,8 +68,8 @@ pub(crate) enum Action {
     Chart(u8),
     /// Charts where there is room, or never.
     Charts,
-    /// What needs attention.
-    Attention,
+    /// The list of alerts.
+    Alerts,
     /// Explain the keys.
     Help,
     /// Stop the process until the shell continues it.
@@ -96,10 +101,10 @@ macro_rules! bindings {
 
 /// Every binding, in the order of the help overlay.
 pub(crate) const BINDINGS: &[Binding] = bindings! {
-    Quit "quit" ["q", "ctrl-c"] "quit" "leave";
+    Quit "quit" ["q", "ctrl-c"] "quit" "leave, or close what is open; ctrl-c always leaves";
     Back "back" ["esc"] "" "close what is open, clear the selection";
     Cores "cores" ["a"] "cores" "cores: off, merged with workers, under workers";
-    Fast "fast" ["f"] "fast" "ten readings a second, or as --frequency says";
+    Fast "fast" ["f"] "fast" "ten samples a second, or as --frequency says";
     Detail "detail" ["enter"] "" "look closely at the selected worker, or open the selected server";
     Help "help" ["?", "h"] "help" "this help";
     Filter "filter" ["/"] "filter" "show only rows that contain a text or match an expression";
@@ -107,22 +112,22 @@ pub(crate) const BINDINGS: &[Binding] = bindings! {
     SortBefore "sort-before" ["S", "<"] "" "sort by the column before";
     Reverse "reverse" ["r"] "" "turn the order round";
     Columns "columns" ["c"] "columns" "choose columns and their order";
-    Attention "attention" ["w"] "" "list what needs attention";
+    Alerts "alerts" ["w"] "" "list the alerts";
     TabNext "tab-next" ["tab"] "" "the next server";
-    TabBefore "tab-before" ["backtab", "shift-backtab"] "" "the server before";
-    Back1 "back-1" ["left"] "" "back in time by a reading";
-    Forward1 "forward-1" ["right"] "" "forward in time by a reading";
+    TabBefore "tab-before" ["backtab"] "" "the server before";
+    Back1 "back-1" ["left"] "" "back in time by a sample";
+    Forward1 "forward-1" ["right"] "" "forward in time by a sample";
     Back60 "back-60" ["[", "shift-left"] "" "back in time by a minute";
     Forward60 "forward-60" ["]", "shift-right"] "" "forward in time by a minute";
     Now "now" ["n"] "" "return to the present";
-    Pause "pause" ["p", "space"] "pause" "hold the screen, or let it go on";
+    Pause "pause" ["p", "space"] "pause" "pause, or go on";
     Faster "faster" ["+", "="] "" "a recording: twice as fast";
     Slower "slower" ["-"] "" "a recording: half as fast";
     Chart(1) "chart-rps" ["1"] "" "chart of requests per second";
     Chart(2) "chart-latency" ["2"] "" "chart of latency percentiles";
     Chart(3) "chart-heat" ["3"] "" "latency heat map: time across, latency up";
     Chart(4) "chart-memory" ["4"] "" "chart of memory, a line for each worker";
-    Chart(5) "chart-queue" ["5"] "" "chart of what waits";
+    Chart(5) "chart-queue" ["5"] "" "chart of the listen queue";
     Chart(6) "chart-utilization" ["6"] "" "chart of utilization";
     Charts "charts" ["0"] "" "charts where there is room, or never";
     Theme "theme" ["t"] "" "other colours: the next theme";
@@ -136,69 +141,184 @@ pub(crate) const BINDINGS: &[Binding] = bindings! {
     Redraw "redraw" ["ctrl-l"] "" "draw the screen again";
 };
 
-/// The name of a pressed key, as the table writes it; `None` for keys that have no name here.
-pub(crate) fn name_of(key: KeyEvent) -> Option<String> {
-    let name = match key.code {
-        KeyCode::Char(' ') => "space".to_owned(),
-        KeyCode::Char(character) => character.to_string(),
-        KeyCode::Up => "up".to_owned(),
-        KeyCode::Down => "down".to_owned(),
-        KeyCode::Left => "left".to_owned(),
-        KeyCode::Right => "right".to_owned(),
-        KeyCode::PageUp => "pageup".to_owned(),
-        KeyCode::PageDown => "pagedown".to_owned(),
-        KeyCode::Home => "home".to_owned(),
-        KeyCode::End => "end".to_owned(),
-        KeyCode::Enter => "enter".to_owned(),
-        KeyCode::Esc => "esc".to_owned(),
-        KeyCode::Tab => "tab".to_owned(),
-        KeyCode::BackTab => "backtab".to_owned(),
-        KeyCode::Backspace => "backspace".to_owned(),
-        KeyCode::Delete => "delete".to_owned(),
-        _ => return None,
-    };
-    let modified = |name: String| match key.modifiers {
-        modifiers if modifiers.contains(KeyModifiers::CONTROL) => format!("ctrl-{name}"),
-        modifiers if modifiers.contains(KeyModifiers::ALT) => format!("alt-{name}"),
-        modifiers if modifiers.contains(KeyModifiers::SHIFT) && name.len() > 1 => format!("shift-{name}"),
-        _ => name,
-    };
-    Some(modified(name))
+/// Keys that are not called by their character.
+const NAMED: [(&str, KeyCode); 28] = [
+    ("space", KeyCode::Char(' ')),
+    ("up", KeyCode::Up),
+    ("down", KeyCode::Down),
+    ("left", KeyCode::Left),
+    ("right", KeyCode::Right),
+    ("pageup", KeyCode::PageUp),
+    ("pagedown", KeyCode::PageDown),
+    ("home", KeyCode::Home),
+    ("end", KeyCode::End),
+    ("enter", KeyCode::Enter),
+    ("esc", KeyCode::Esc),
+    ("tab", KeyCode::Tab),
+    ("backtab", KeyCode::BackTab),
+    ("backspace", KeyCode::Backspace),
+    ("delete", KeyCode::Delete),
+    ("insert", KeyCode::Insert),
+    ("f1", KeyCode::F(1)),
+    ("f2", KeyCode::F(2)),
+    ("f3", KeyCode::F(3)),
+    ("f4", KeyCode::F(4)),
+    ("f5", KeyCode::F(5)),
+    ("f6", KeyCode::F(6)),
+    ("f7", KeyCode::F(7)),
+    ("f8", KeyCode::F(8)),
+    ("f9", KeyCode::F(9)),
+    ("f10", KeyCode::F(10)),
+    ("f11", KeyCode::F(11)),
+    ("f12", KeyCode::F(12)),
+];
+
+/// What may stand before a key's name, in this order.
+const MODIFIERS: [(&str, KeyModifiers); 3] =
+    [("ctrl-", KeyModifiers::CONTROL), ("alt-", KeyModifiers::ALT), ("shift-", KeyModifiers::SHIFT)];
+
+/// A key and what is held down with it, in the one form in which terminals report it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    code: KeyCode,
+    modifiers: KeyModifiers,
+}
+
+/// A text that names no key.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct UnknownKey;
+
+impl Key {
+    /// Leaves rtop whatever is open, and is bound to nothing else.
+    pub(crate) const INTERRUPT: Self = Self { code: KeyCode::Char('c'), modifiers: KeyModifiers::CONTROL };
+
+    fn new(code: KeyCode, modifiers: KeyModifiers) -> Self {
+        let mut modifiers = modifiers & (KeyModifiers::CONTROL | KeyModifiers::ALT | KeyModifiers::SHIFT);
+        let shifted = modifiers.contains(KeyModifiers::SHIFT);
+        let code = match code {
+            // A control character has no case; the case of every other character tells of the shift key.
+            KeyCode::Char(character) => {
+                modifiers.remove(KeyModifiers::SHIFT);
+                KeyCode::Char(match modifiers.contains(KeyModifiers::CONTROL) {
+                    true => character.to_ascii_lowercase(),
+                    false if shifted => character.to_ascii_uppercase(),
+                    false => character,
+                })
+            }
+            KeyCode::BackTab | KeyCode::Tab if shifted || code == KeyCode::BackTab => {
+                modifiers.remove(KeyModifiers::SHIFT);
+                KeyCode::BackTab
+            }
+            code => code,
+        };
+        Self { code, modifiers }
+    }
+
+    /// Names that a misspelt one may have meant: every key, with and without modifiers.
+    pub(crate) fn names_like(misspelt: &str) -> Vec<String> {
+        let last = misspelt.chars().next_back().map(String::from).unwrap_or_default();
+        let names = NAMED.iter().map(|(name, _)| *name).chain([last.as_str()]);
+        let modified = |name: &str| {
+            // Each modifier may be there or not.
+            (0..1 << MODIFIERS.len())
+                .map(move |set| {
+                    let before = MODIFIERS.iter().enumerate().filter(|(place, _)| set >> place & 1 == 1);
+                    before.map(|(_, (prefix, _))| *prefix).collect::<String>() + name
+                })
+                .collect::<Vec<_>>()
+        };
+        names.flat_map(modified).collect()
+    }
+
+    /// How keys are written, for messages.
+    pub(crate) fn known() -> String {
+        let names: Vec<&str> = NAMED.iter().map(|(name, _)| *name).collect();
+        format!("any character, {}, each with ctrl-, alt- or shift- before it", names.join(", "))
+    }
+}
+
+impl From<KeyEvent> for Key {
+    fn from(event: KeyEvent) -> Self {
+        Self::new(event.code, event.modifiers)
+    }
+}
+
+impl FromStr for Key {
+    type Err = UnknownKey;
+
+    fn from_str(text: &str) -> Result<Self, UnknownKey> {
+        let (mut name, mut modifiers) = (text, KeyModifiers::NONE);
+        while let Some((rest, modifier)) = MODIFIERS.iter().find_map(|(prefix, modifier)| {
+            // The key itself may be a minus.
+            Some((name.strip_prefix(prefix).filter(|rest| !rest.is_empty())?, *modifier))
+        }) {
+            (name, modifiers) = (rest, modifiers | modifier);
+        }
+        let named = NAMED.iter().find(|(known, _)| *known == name).map(|(_, code)| *code);
+        let mut characters = name.chars();
+        let code = match (named, characters.next(), characters.next()) {
+            (Some(code), _, _) => code,
+            (None, Some(character), None) if !character.is_control() => KeyCode::Char(character),
+            _ => return Err(UnknownKey),
+        };
+        Ok(Self::new(code, modifiers))
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (prefix, modifier) in MODIFIERS {
+            if self.modifiers.contains(modifier) {
+                f.write_str(prefix)?;
+            }
+        }
+        match (NAMED.iter().find(|(_, code)| *code == self.code), self.code) {
+            (Some((name, _)), _) => f.write_str(name),
+            (None, KeyCode::Char(character)) => write!(f, "{character}"),
+            // A key that has no name here can be pressed, but not bound.
+            (None, code) => write!(f, "{code}"),
+        }
+    }
 }
 
 /// The keys in force: the table's, with what the configuration file puts in their place.
 #[derive(Clone, Debug)]
 pub(crate) struct Keys {
-    bound: Vec<(&'static Binding, Vec<String>)>,
+    bound: Vec<(&'static Binding, Vec<Key>)>,
 }
 
 impl Default for Keys {
     fn default() -> Self {
-        let owned = |binding: &Binding| binding.keys.iter().map(|key| (*key).to_owned()).collect();
-        Self { bound: BINDINGS.iter().map(|binding| (binding, owned(binding))).collect() }
+        // A test reads every key of the table.
+        let usual = |binding: &Binding| binding.keys.iter().filter_map(|key| key.parse().ok()).collect();
+        Self { bound: BINDINGS.iter().map(|binding| (binding, usual(binding))).collect() }
     }
 }
 
 impl Keys {
-    /// Gives a binding other keys; `false` when there is no binding of that name.
-    pub(crate) fn rebind(&mut self, name: &str, keys: &[String]) -> bool {
+    /// Gives a binding other keys; `false` when there is no binding of that name. Leaving keeps [`Key::INTERRUPT`].
+    pub(crate) fn rebind(&mut self, name: &str, keys: &[Key]) -> bool {
         let Some(place) = self.bound.iter().position(|(binding, _)| binding.name == name) else { return false };
-        for (_, bound) in &mut self.bound {
+        for (binding, bound) in &mut self.bound {
             // What a key did before, it no longer does.
-            bound.retain(|key| !keys.contains(key));
+            bound.retain(|key| !keys.contains(key) || (binding.action == Action::Quit && *key == Key::INTERRUPT));
         }
-        self.bound[place].1 = keys.to_vec();
+        let (binding, bound) = &mut self.bound[place];
+        *bound = keys.to_vec();
+        if binding.action == Action::Quit && !bound.contains(&Key::INTERRUPT) {
+            bound.push(Key::INTERRUPT);
+        }
         true
     }
 
     /// What a pressed key does.
     pub(crate) fn action_of(&self, key: KeyEvent) -> Option<Action> {
-        let name = name_of(key)?;
-        self.bound.iter().find(|(_, keys)| keys.contains(&name)).map(|(binding, _)| binding.action)
+        let key = Key::from(key);
+        self.bound.iter().find(|(_, keys)| keys.contains(&key)).map(|(binding, _)| binding.action)
     }
 
     /// Every binding with its keys, in the order of the table.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static Binding, &[String])> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static Binding, &[Key])> {
         self.bound.iter().map(|(binding, keys)| (*binding, keys.as_slice()))
     }
 }
@@ -223,17 +343,42 @@ mod tests {
     fn a_key_that_is_given_away_no_longer_does_what_it_did() {
         let mut keys = Keys::default();
         let press = |keys: &Keys, c| keys.action_of(KeyEvent::new(KeyCode::Char(c), KeyModifiers::NONE));
-        assert!(keys.rebind("pause", &["q".to_owned()]));
+        assert!(keys.rebind("pause", &["q".parse().unwrap()]));
         assert_eq!((press(&keys, 'q'), press(&keys, 'p')), (Some(Action::Pause), None));
         assert!(!keys.rebind("fly", &[]));
     }
 
     #[test]
-    fn keys_are_named_as_the_table_writes_them() {
+    fn every_key_of_the_table_is_read_and_written_alike() {
+        for key in BINDINGS.iter().flat_map(|binding| binding.keys) {
+            assert_eq!(key.parse::<Key>().unwrap().to_string(), *key);
+        }
+        for (written, same) in [
+            ("shift-tab", "backtab"),
+            ("shift-backtab", "backtab"),
+            ("shift-a", "A"),
+            ("ctrl-Q", "ctrl-q"),
+            ("alt-ctrl-x", "ctrl-alt-x"),
+            ("shift--", "-"),
+            ("shift-f12", "shift-f12"),
+        ] {
+            assert_eq!(written.parse::<Key>(), same.parse(), "{written}");
+        }
+        for unknown in ["", "cntrl-q", "qq", "ctrl-", "f13", "\n", "ctrl-qq"] {
+            assert_eq!(unknown.parse::<Key>(), Err(UnknownKey), "{unknown}");
+        }
+    }
+
+    #[test]
+    fn keys_are_known_as_terminals_send_them() {
         let keys = Keys::default();
         let key = |code, modifiers| keys.action_of(KeyEvent::new(code, modifiers));
         assert_eq!(key(KeyCode::Char('q'), KeyModifiers::NONE), Some(Action::Quit));
         assert_eq!(key(KeyCode::Char('c'), KeyModifiers::CONTROL), Some(Action::Quit));
+        assert_eq!(key(KeyCode::Char('S'), KeyModifiers::SHIFT), Some(Action::SortBefore));
+        assert_eq!(key(KeyCode::BackTab, KeyModifiers::SHIFT), Some(Action::TabBefore));
+        assert_eq!(key(KeyCode::BackTab, KeyModifiers::NONE), Some(Action::TabBefore));
+        assert_eq!(key(KeyCode::Left, KeyModifiers::SHIFT), Some(Action::Back60));
         assert_eq!(key(KeyCode::PageUp, KeyModifiers::NONE), Some(Action::PageUp));
         assert_eq!(key(KeyCode::F(12), KeyModifiers::NONE), None);
     }

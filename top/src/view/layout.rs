@@ -7,101 +7,108 @@ use ratatui::text::{Line, Span};
 use super::charts::{self, Charts, Material};
 use super::overlay::{self, Overlay};
 use super::screen::Screen;
-use super::table::print_line;
+use super::table::{Content, print_line, width_of};
+use super::targets::{Target, Targets};
 use super::theme::PALETTES;
 use super::{detail, header, lists, spoolers};
 use crate::format;
 use crate::model::Reading;
+use crate::source::Monotonic;
 
 impl Screen {
     /// Draws everything.
     pub(crate) fn draw(&mut self, buf: &mut Buffer) {
         let area = buf.area;
+        let mut targets = std::mem::take(&mut self.targets);
+        targets.clear();
         if area.width > 0 && area.height > 0 {
-            self.draw_into(area, buf);
+            self.draw_into(area, buf, &mut targets);
         }
+        self.targets = targets;
         self.theme.finish(buf);
     }
 
-    fn draw_into(&mut self, area: Rect, buf: &mut Buffer) {
+    fn draw_into(&mut self, area: Rect, buf: &mut Buffer, targets: &mut Targets) {
         let line = |y| Rect { y, height: 1, ..area };
         let foot = area.bottom() - 1;
-        let concerns = self.concerns();
-        self.identity(concerns.len(), line(area.y), buf);
+        let alerts = self.alerts();
+        self.identity(alerts.len(), line(area.y), buf);
         let mut top = area.y + 1;
         if self.pools.len() > 1 && top < foot {
-            self.tabs(line(top), buf);
+            self.tabs(line(top), buf, targets);
             top += 1;
         }
         let room = Rect { y: top, height: header::lines_for(area.height).min(foot.saturating_sub(top + 1)), ..area };
         top += self.header(room, buf);
         let body = Rect { y: top, height: foot.saturating_sub(top), ..area };
-        let marked: Vec<usize> = concerns.iter().filter_map(|concern| concern.worker).collect();
-        self.body(&marked, body, buf);
+        let marked: Vec<usize> = alerts.iter().filter_map(|alert| alert.worker).collect();
+        self.body(&marked, body, buf, targets);
         if foot > area.y {
             self.foot(line(foot), buf);
         }
         let over = Rect { y: area.y + 1, height: area.height.saturating_sub(2), ..area };
-        match self.overlay {
+        if self.selection.overlay.is_some() {
+            targets.clear();
+        }
+        match self.selection.overlay {
             Some(Overlay::Help(first)) => overlay::help(&self.keys, first, &self.theme, over, buf),
             Some(Overlay::Columns(cursor)) => overlay::columns(&self.table, cursor, &self.theme, over, buf),
-            Some(Overlay::Attention(first)) => overlay::attention(&concerns, first, &self.theme, over, buf),
+            Some(Overlay::Alerts(first)) => overlay::alerts(&alerts, first, &self.theme, over, buf),
             None => {}
         }
     }
 
     /// The first line, with the time that is shown at its end.
-    fn identity(&self, concerns: usize, area: Rect, buf: &mut Buffer) {
+    fn identity(&self, alerts: usize, area: Rect, buf: &mut Buffer) {
         let reading = self.reading();
-        let taken = match (&self.pinned, reading) {
-            (Some(pinned), _) => pinned.time,
-            (None, Some(reading)) => reading.taken,
-            (None, None) => self.now,
-        };
         let mut right = Vec::new();
-        if concerns > 0 {
-            right.push(Span::styled(format!("! {concerns} "), self.theme.alarm()));
+        if alerts > 0 {
+            right.push(Span::styled(format!("! {alerts} "), self.theme.alarm()));
         }
-        if let Some(speed) = self.speed {
+        if let Some(speed) = self.playback.speed {
             right.push(Span::styled(format!("recording {speed}x "), self.theme.warning()));
         }
-        if self.pinned.is_some() {
-            let latest = self.history().latest().unwrap_or(taken);
-            let back = latest.saturating_sub(taken) / 1_000_000;
-            let mut text = if back == 0 { "held ".to_owned() } else { format!("held, {} ago ", format::seconds(back)) };
-            // Of what is long ago not every reading is there.
-            let step = self.history().spacing(taken);
+        if let Some(past) = self.playback.past() {
+            let back = self.history().latest().map_or(0, |latest| latest.since(past).as_secs());
+            let mut text =
+                if back == 0 { "paused ".to_owned() } else { format!("paused, {} ago ", format::seconds(back)) };
+            // Of what is long ago not every sample is there.
+            let step = self.history().spacing(past);
             if reading.is_some_and(|reading| step as f64 >= 2.0 * reading.window.unwrap_or(1.0).max(0.9)) {
-                text += &format!("in steps of {} ", format::seconds(step));
+                text += &format!("samples {} apart ", format::seconds(step));
             }
             right.push(Span::styled(text, self.theme.warning()));
         }
-        if taken > 0 {
-            let clock = format::local(taken / 1_000_000, "%a %d %b %H:%M:%S", &self.zone);
+        if let Some(clock) = self.clock_shown() {
+            let clock = format::local(clock.seconds(), "%a %d %b %H:%M:%S", &self.zone);
             right.push(Span::styled(clock, self.theme.dim()));
         }
         let label = self.pool().map_or_else(|| format!("{} servers", self.pools.len()), |pool| pool.label.clone());
         header::identity(reading, &label, Line::from(right), &self.theme, area, buf);
     }
 
-    fn tabs(&self, area: Rect, buf: &mut Buffer) {
+    fn tabs(&self, area: Rect, buf: &mut Buffer, targets: &mut Targets) {
         let labels = std::iter::once("all").chain(self.pools.iter().map(|pool| pool.label.as_str()));
-        let mut spans = Vec::new();
+        let (mut spans, mut x) = (Vec::new(), area.x);
         for (index, label) in labels.enumerate() {
             let silent = index.checked_sub(1).is_some_and(|server| self.pools[server].trouble.is_some());
-            let style = match (index == self.tab, silent) {
+            let style = match (index == self.selection.tab, silent) {
                 (true, _) => self.theme.selected(),
                 (false, true) => self.theme.alarm(),
                 (false, false) => self.theme.dim(),
             };
-            spans.push(Span::styled(format!(" {label} "), style));
+            let text = format!(" {label} ");
+            let width = width_of(&text);
+            targets.add(Rect { x, width, ..area }, Target::Tab(index));
+            x = x.saturating_add(width);
+            spans.push(Span::styled(text, style));
         }
         print_line(buf, area.x, area.y, &Line::from(spans), area.width);
     }
 
     /// The flowing items; returns how many lines they took.
     fn header(&self, area: Rect, buf: &mut Buffer) -> u16 {
-        let until = self.pinned.as_ref().map_or(u64::MAX, |pinned| pinned.time);
+        let until = self.playback.past().unwrap_or(Monotonic::MAX);
         let view = header::View { history: self.history(), until, theme: &self.theme };
         if self.all() {
             let totals = self.together().unwrap_or_default();
@@ -112,7 +119,7 @@ impl Screen {
         header::totals(&reading.totals, Some((&reading.snapshot, node)), &view, area, buf)
     }
 
-    fn body(&mut self, marked: &[usize], area: Rect, buf: &mut Buffer) {
+    fn body(&mut self, marked: &[usize], area: Rect, buf: &mut Buffer, targets: &mut Targets) {
         if area.height == 0 {
             return;
         }
@@ -120,18 +127,21 @@ impl Screen {
             let shown: Vec<Option<&Reading>> = (0..self.pools.len()).map(|server| self.reading_of(server)).collect();
             let list = lists::servers(&self.pools, &shown, &self.theme);
             let (upper, lower) = self.split(list.height(), area);
-            list.draw(Some(self.server), &self.theme, upper, buf);
+            let rows = list.draw(Some(self.selection.server), &self.theme, upper, buf);
+            for (y, server) in (upper.y + 1..).zip(rows) {
+                targets.add(Rect { y, height: 1, ..upper }, Target::Server(server));
+            }
             self.draw_charts(lower, buf);
             return;
         }
         let Some(reading) = self.reading() else { return };
-        if let Some(list) = lists::vassals(&reading.snapshot, reading.taken / 1_000_000, &self.theme) {
+        if let Some(list) = lists::vassals(&reading.snapshot, reading.clock.seconds(), &self.theme) {
             list.draw(None, &self.theme, area, buf);
             return;
         }
-        if let (true, Some((place, _)), Some(pool)) = (self.detail, self.table.selected, self.pool()) {
-            let subject = detail::Subject { pool, reading, place, past: self.pinned.is_some() };
-            self.scroll = detail::draw(&subject, self.scroll, &self.zone, &self.theme, area, buf);
+        if let (true, Some((place, _)), Some(pool)) = (self.selection.detail, self.table.selected, self.pool()) {
+            let subject = detail::Subject { pool, reading, place, past: self.playback.paused.is_some() };
+            self.selection.scroll = detail::draw(&subject, self.selection.scroll, &self.zone, &self.theme, area, buf);
             return;
         }
         let mut area = area;
@@ -149,7 +159,9 @@ impl Screen {
         if let Some(reading) = self.reading() {
             let rows = table.rows(reading, &context);
             let (upper, lower) = self.split(u16::try_from(rows.len() + 1).unwrap_or(u16::MAX), area);
-            table.draw(&rows, marked, &context, &self.theme, upper, buf);
+            let of = (self.selection.tab, reading.snapshot.pid);
+            let content = Content { of, rows: &rows, marked, context: &context };
+            table.draw(&content, &self.theme, upper, buf, targets);
             self.draw_charts(lower, buf);
         }
         self.table = table;
@@ -173,7 +185,7 @@ impl Screen {
 
     fn draw_charts(&self, area: Rect, buf: &mut Buffer) {
         let history = self.history();
-        let until = self.pinned.as_ref().map(|pinned| pinned.time).or(history.latest());
+        let until = self.playback.past().or(history.latest());
         let Some(until) = until.filter(|_| area.height > 1 && area.width > 1) else { return };
         let material = Material { history, pool: self.pool(), until };
         // A line of air between the table and the charts.
@@ -199,13 +211,17 @@ impl Screen {
                 Span::styled("  enter keeps it, esc drops it", self.theme.dim()),
             ])
         } else if let Some((pool, trouble)) = trouble {
-            let since = pool.current.as_ref().map_or(trouble.since, |reading| reading.taken);
-            let age = format::seconds(self.now.saturating_sub(since) / 1_000_000);
-            let shown = if pool.current.is_some() { format!("; shown is {age} old") } else { String::new() };
-            let text = format!("{}: {}{shown}; trying again", pool.label, format::one_line(&trouble.message));
+            let since = pool.current.as_ref().map_or(trouble.since, |reading| reading.at);
+            let age = format::seconds(self.merged.now.since(since).as_secs());
+            let shown = if pool.current.is_some() { format!("; the numbers are {age} old") } else { String::new() };
+            let retries = self
+                .playback
+                .interval()
+                .map_or_else(String::new, |interval| format!("; retries every {} s", interval.as_secs_f64()));
+            let text = format!("{}: {}{shown}{retries}", pool.label, format::one_line(&trouble.message));
             Line::styled(text, self.theme.alarm())
         } else if !self.all() && self.pool().is_some_and(|pool| pool.current.is_none()) {
-            Line::styled("waiting for the first answer", self.theme.dim())
+            Line::styled("waiting for the first response", self.theme.dim())
         } else {
             self.hints()
         };
@@ -218,27 +234,30 @@ impl Screen {
         if !filter.is_empty() {
             spans.push(Span::styled(format!("filter: {}  ", filter.text()), self.theme.warning()));
         }
+        if let Some(notice) = &self.notice {
+            spans.push(Span::styled(format!("{}  ", format::one_line(notice)), self.theme.alarm()));
+        }
         if self.theme_told {
             let name = PALETTES.get(self.theme.palette).map_or("", |palette| palette.name);
             spans.push(Span::styled(format!("theme: {name}  "), self.theme.warning()));
         }
-        if self.fast {
+        if self.playback.fast {
             spans.push(Span::styled("fast  ", self.theme.warning()));
         }
-        if self.ended {
+        if self.playback.ended {
             spans.push(Span::styled("end of the recording  ", self.theme.warning()));
         }
         if let Some((pool, restarted)) = self.pool().and_then(|pool| Some((pool, pool.restarted?))) {
-            let now = pool.current.as_ref().map_or(restarted, |reading| reading.taken);
-            let ago = now.saturating_sub(restarted) / 1_000_000;
+            let now = pool.current.as_ref().map_or(restarted, |reading| reading.at);
+            let ago = now.since(restarted).as_secs();
             if ago < 600 {
-                let text = format!("the server began anew {} ago  ", format::seconds(ago));
+                let text = format!("server restarted {} ago  ", format::seconds(ago));
                 spans.push(Span::styled(text, self.theme.warning()));
             }
         }
         for (binding, keys) in self.keys.iter().filter(|(binding, _)| !binding.hint.is_empty()) {
             let Some(key) = keys.first() else { continue };
-            spans.push(Span::styled(overlay::shown(key).to_owned(), self.theme.strong()));
+            spans.push(Span::styled(overlay::shown(*key), self.theme.strong()));
             spans.push(Span::styled(format!(" {}  ", binding.hint), self.theme.dim()));
         }
         Line::from(spans)

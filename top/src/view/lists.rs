@@ -1,12 +1,13 @@
 //! The smaller tables: several servers, an emperor's vassals. Fixed columns, a line each.
 
+use std::ops::Range;
+
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
-use ratatui::text::Line;
 use rwsgi_stats::Snapshot;
 
-use super::table::put;
+use super::table::{put, width_of};
 use super::theme::Theme;
 use crate::format;
 use crate::model::{Pool, Reading};
@@ -34,23 +35,20 @@ impl List {
         let titles: Vec<String> = self.titles.iter().map(|title| (*title).to_owned()).collect();
         let rows: Vec<&Vec<String>> =
             std::iter::once(&titles).chain(self.rows.iter().map(|(cells, _)| cells)).collect();
-        let width = |column: usize| rows.iter().map(|cells| Line::raw(&cells[column]).width()).max().unwrap_or(0);
+        let width = |column: usize| rows.iter().map(|cells| format::width(&cells[column])).max().unwrap_or(0);
         let widths: Vec<usize> = (0..titles.len()).map(width).collect();
         let line = |cells: &&Vec<String>| {
             let cells = cells.iter().zip(&widths).enumerate();
-            let padded = cells.map(|(column, (cell, width))| match column {
-                0 => format!("{cell:<width$}"),
-                _ => format!("{cell:>width$}"),
-            });
+            let padded = cells.map(|(column, (cell, width))| format::padded(cell, *width, column > 0));
             padded.collect::<Vec<_>>().join("  ") + "\n"
         };
         rows.iter().map(line).collect()
     }
 
-    /// Draws as many columns, from the left, and as many rows as fit; `selected` is in sight.
-    pub(crate) fn draw(&self, selected: Option<usize>, theme: &Theme, area: Rect, buf: &mut Buffer) {
+    /// Draws as many columns, from the left, and as many rows as fit; `selected` is in sight. Returns which rows those are.
+    pub(crate) fn draw(&self, selected: Option<usize>, theme: &Theme, area: Rect, buf: &mut Buffer) -> Range<usize> {
         if area.height == 0 || area.width < 3 {
-            return;
+            return 0..0;
         }
         let room = usize::from(area.height - 1);
         let first = selected.map_or(0, |place| (place + 1).saturating_sub(room)).min(self.rows.len());
@@ -66,8 +64,8 @@ impl List {
         let mut x = area.x + 1;
         for (column, title) in self.titles.iter().enumerate() {
             let texts = || self.rows.iter().map(|(cells, _)| cells[column].as_str());
-            let widest = texts().map(|text| Line::raw(text).width()).max().unwrap_or(0).max(title.len());
-            let width = (widest as u16).min(if column == 0 { area.width / 2 } else { area.width });
+            let widest = texts().map(width_of).max().unwrap_or(0).max(width_of(title));
+            let width = widest.min(if column == 0 { area.width / 2 } else { area.width });
             if x + width > area.right() {
                 break;
             }
@@ -77,6 +75,7 @@ impl List {
             }
             x += width + 2;
         }
+        first..first + shown.len()
     }
 }
 
@@ -91,14 +90,14 @@ pub(crate) fn servers(pools: &[Pool], shown: &[Option<&Reading>], theme: &Theme)
     ];
     let row = |(pool, reading): (&Pool, &Option<&Reading>)| {
         let Some(reading) = reading else {
-            let state = if pool.trouble.is_some() { "silent" } else { "waiting" };
+            let state = if pool.trouble.is_some() { "down" } else { "waiting" };
             let mut cells = vec![pool.label.clone(), state.to_owned()];
             cells.resize(titles.len(), "-".to_owned());
             return (cells, theme.alarm());
         };
         let totals = &reading.totals;
         let latency = totals.latency.as_ref().and_then(crate::model::Counts::percentiles);
-        let state = if pool.trouble.is_some() { "silent" } else { "ok" };
+        let state = if pool.trouble.is_some() { "down" } else { "up" };
         let snapshot = &reading.snapshot;
         let cells = vec![
             pool.label.clone(),
@@ -148,4 +147,17 @@ pub(crate) fn vassals(snapshot: &Snapshot, now: u64, theme: &Theme) -> Option<Li
     };
     let rows = snapshot.vassals.iter().map(row).collect();
     Some(List { titles: vec!["VASSAL", "PID", "STATE", "LOYAL", "RESPAWNS", "AGE"], rows })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_of_wide_characters_stand_below_each_other() {
+        let rows =
+            [["日本語", "1"], ["⚡", "22"], ["abc", "3"]].map(|row| (row.map(str::to_owned).to_vec(), Style::new()));
+        let list = List::new(vec!["NAME", "N"], rows.to_vec());
+        assert_eq!(list.text(), "NAME     N\n日本語   1\n⚡      22\nabc      3\n");
+    }
 }

@@ -17,7 +17,9 @@ use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGWINCH};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
-use super::screen::{Outcome, Pace, Screen};
+use super::actions::Outcome;
+use super::playback::Pace;
+use super::screen::Screen;
 use super::terminal::Tty;
 use crate::source::Sample;
 
@@ -29,6 +31,8 @@ const BATCH: usize = 8;
 pub(crate) enum Feed {
     /// A sample.
     Sample(Sample),
+    /// Something that the user has to know, in a line.
+    Notice(String),
     /// There will be no more: a recording is over.
     End,
 }
@@ -77,6 +81,10 @@ impl Shared {
         let Ok(Some(live)) = live.as_deref_mut().map(Option::as_mut) else { return Ok(false) };
         match feed {
             Feed::Sample(sample) => live.stale |= live.screen.ingest(sample),
+            Feed::Notice(notice) => {
+                live.screen.notice(notice);
+                live.stale = true;
+            }
             Feed::End => {
                 live.screen.end();
                 live.stale = true;

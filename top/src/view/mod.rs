@@ -2,8 +2,8 @@
 //!
 //! Nothing here knows of sockets or files; a screen draws into a buffer and can be tested without a terminal.
 
+mod actions;
 mod charts;
-pub(crate) mod columns;
 mod detail;
 mod escape;
 mod filter;
@@ -13,11 +13,15 @@ pub(crate) mod keys;
 mod layout;
 pub(crate) mod lists;
 mod live;
+mod merged;
 mod overlay;
+mod playback;
 mod screen;
+mod selection;
 mod spark;
 pub(crate) mod spoolers;
 mod table;
+mod targets;
 mod terminal;
 #[cfg(test)]
 mod tests;
@@ -26,5 +30,6 @@ mod theme;
 #[cfg(test)]
 pub(crate) use live::Deliver;
 pub(crate) use live::{Feed, run};
-pub(crate) use screen::{Pace, Screen, Setup};
-pub(crate) use theme::{Colors, PALETTES, Role, Theme, ascii, palette, palette_names, usual_colors};
+pub(crate) use playback::{FAST, Pace};
+pub(crate) use screen::{Screen, Setup};
+pub(crate) use theme::{Colors, PALETTES, Role, Theme, ascii, palette, usual_colors};

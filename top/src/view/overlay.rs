@@ -1,15 +1,15 @@
-//! What lies over the table: help, the choice of columns, the list of what needs attention.
+//! What lies over the table: help, the choice of columns, the list of alerts.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Clear, Widget};
 
-use super::columns::COLUMNS;
-use super::keys::Keys;
+use super::keys::{Key, Keys};
 use super::table::{Choice, Table};
 use super::theme::Theme;
-use crate::model::Concern;
+use crate::model::Alert;
+use crate::model::columns::COLUMNS;
 
 /// What is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,13 +18,13 @@ pub(crate) enum Overlay {
     Help(usize),
     /// The columns, with the cursor at one.
     Columns(usize),
-    /// What needs attention, from this line on.
-    Attention(usize),
+    /// The alerts, from this line on.
+    Alerts(usize),
 }
 
 /// Draws a box of at most this width around the lines, the `cursor`'s in sight.
 fn boxed(title: &str, lines: &[Line<'_>], first: usize, width: u16, theme: &Theme, area: Rect, buf: &mut Buffer) {
-    let height = (lines.len() as u16).saturating_add(2).min(area.height);
+    let height = u16::try_from(lines.len() + 2).unwrap_or(u16::MAX).min(area.height);
     let width = width.min(area.width);
     if height < 3 || width < 4 {
         return;
@@ -47,7 +47,7 @@ fn boxed(title: &str, lines: &[Line<'_>], first: usize, width: u16, theme: &Them
 pub(crate) fn help(keys: &Keys, first: usize, theme: &Theme, area: Rect, buf: &mut Buffer) {
     let mut lines = Vec::new();
     for (binding, bound) in keys.iter().filter(|(_, bound)| !bound.is_empty()) {
-        let names: Vec<&str> = bound.iter().map(|key| shown(key)).collect();
+        let names: Vec<String> = bound.iter().copied().map(shown).collect();
         lines.push(Line::from(vec![
             Span::styled(format!(" {:<17} ", names.join(" ")), theme.strong()),
             Span::raw(binding.help),
@@ -64,20 +64,23 @@ pub(crate) fn help(keys: &Keys, first: usize, theme: &Theme, area: Rect, buf: &m
 }
 
 /// How a key is shown.
-pub(crate) fn shown(key: &str) -> &str {
-    match key {
-        "up" => "↑",
-        "down" => "↓",
-        "left" => "←",
-        "right" => "→",
-        "shift-left" => "S-←",
-        "shift-right" => "S-→",
-        "pageup" => "PgUp",
-        "pagedown" => "PgDn",
-        "backtab" => "S-Tab",
-        "shift-backtab" => "",
-        other => other,
+pub(crate) fn shown(key: Key) -> String {
+    // The last of its parts is the key itself; shift is one letter.
+    let name = key.to_string().replace("shift-", "S-");
+    for (long, short) in [
+        ("backtab", "S-Tab"),
+        ("pageup", "PgUp"),
+        ("pagedown", "PgDn"),
+        ("up", "↑"),
+        ("down", "↓"),
+        ("left", "←"),
+        ("right", "→"),
+    ] {
+        if let Some(modifiers) = name.strip_suffix(long) {
+            return format!("{modifiers}{short}");
+        }
     }
+    name
 }
 
 /// The columns, wanted or not, in their order.
@@ -100,12 +103,13 @@ pub(crate) fn move_column(table: &mut Table, cursor: usize, step: isize) -> usiz
     target
 }
 
-/// What needs attention.
-pub(crate) fn attention(concerns: &[Concern], first: usize, theme: &Theme, area: Rect, buf: &mut Buffer) {
-    let lines: Vec<Line<'_>> = match concerns {
-        [] => vec![Line::raw(" nothing needs attention ")],
-        _ => concerns.iter().map(|concern| Line::styled(format!(" {} ", concern.text), theme.warning())).collect(),
+/// The alerts.
+pub(crate) fn alerts(alerts: &[Alert], first: usize, theme: &Theme, area: Rect, buf: &mut Buffer) {
+    let lines: Vec<Line<'_>> = match alerts {
+        [] => vec![Line::raw(" no alerts ")],
+        _ => alerts.iter().map(|alert| Line::styled(format!(" {} ", alert.text), theme.warning())).collect(),
     };
-    let width = lines.iter().map(Line::width).max().unwrap_or(0) as u16 + 2;
-    boxed("attention", &lines, first, width.max(30), theme, area, buf);
+    let width = lines.iter().map(Line::width).max().unwrap_or(0) + 2;
+    let width = u16::try_from(width).unwrap_or(u16::MAX);
+    boxed("alerts", &lines, first, width.max(30), theme, area, buf);
 }

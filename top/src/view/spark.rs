@@ -4,6 +4,7 @@ use std::collections::{VecDeque, vec_deque};
 use std::ops::Range;
 
 use crate::model::Point;
+use crate::source::Monotonic;
 
 const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 /// Seconds that a cell may stand for.
@@ -19,14 +20,14 @@ pub(crate) struct Cells<'a> {
 }
 
 impl<'a> Cells<'a> {
-    /// Gathers the points up to `until` (unix µs) into `count` cells of `step` seconds. Cells begin at whole multiples
+    /// Gathers the points up to `until` into `count` cells of `step` seconds. Cells begin at whole multiples
     /// of their step, so a point stays with its neighbours while time goes on.
-    pub(crate) fn of(points: &'a VecDeque<Point>, until: u64, step: u64, count: usize) -> Self {
+    pub(crate) fn of(points: &'a VecDeque<Point>, until: Monotonic, step: u64, count: usize) -> Self {
         let mut ranges = vec![0..0; count];
-        let mut end = points.partition_point(|point| point.taken <= until);
-        let mut first = until / 1_000_000 / step * step * 1_000_000;
+        let mut end = points.partition_point(|point| point.at <= until);
+        let mut first = until.as_micros() / 1_000_000 / step * step * 1_000_000;
         for range in ranges.iter_mut().rev() {
-            let before = points.range(..end).rev().take_while(|point| point.taken >= first).count();
+            let before = points.range(..end).rev().take_while(|point| point.at.as_micros() >= first).count();
             *range = end - before..end;
             end = range.start;
             first = first.saturating_sub(step * 1_000_000);
@@ -35,8 +36,8 @@ impl<'a> Cells<'a> {
     }
 
     /// The same, with the smallest step that takes all points in.
-    pub(crate) fn fitting(points: &'a VecDeque<Point>, until: u64, count: usize) -> Self {
-        let first = points.front().map_or(until, |point| point.taken);
+    pub(crate) fn fitting(points: &'a VecDeque<Point>, until: Monotonic, count: usize) -> Self {
+        let first = points.front().map_or(until, |point| point.at);
         Self::of(points, until, Self::step_for(first, until, count), count)
     }
 
@@ -45,9 +46,9 @@ impl<'a> Cells<'a> {
         self.ranges.iter().map(|range| self.points.range(range.clone()))
     }
 
-    /// The smallest step, in seconds, with which so many cells take in what lies between two times (unix µs).
-    pub(crate) fn step_for(first: u64, until: u64, count: usize) -> u64 {
-        let span = until.saturating_sub(first) / 1_000_000;
+    /// The smallest step, in seconds, with which so many cells take in what lies between two moments.
+    pub(crate) fn step_for(first: Monotonic, until: Monotonic, count: usize) -> u64 {
+        let span = until.since(first).as_secs();
         STEPS.into_iter().find(|step| span / step < count as u64).unwrap_or(STEPS[STEPS.len() - 1])
     }
 
@@ -58,10 +59,10 @@ impl<'a> Cells<'a> {
 
     /// Time and value of the lowest and of the highest point in each cell, oldest first: as much as a line through all of
     /// them would show.
-    pub(crate) fn extremes(&self, value: impl Fn(&Point) -> Option<u32>) -> Vec<(u64, u32)> {
+    pub(crate) fn extremes(&self, value: impl Fn(&Point) -> Option<u32>) -> Vec<(Monotonic, u32)> {
         let mut extremes = Vec::with_capacity(2 * self.ranges.len());
         for cell in self.iter() {
-            let mut told = cell.filter_map(|point| Some((point.taken, value(point)?)));
+            let mut told = cell.filter_map(|point| Some((point.at, value(point)?)));
             let Some(first) = told.next() else { continue };
             let (low, high) = told.fold((first, first), |(low, high), point| {
                 (if point.1 < low.1 { point } else { low }, if point.1 > high.1 { point } else { high })
@@ -105,17 +106,21 @@ pub(crate) fn bar(level: f64) -> char {
 mod tests {
     use super::*;
 
+    fn seconds_in(seconds: u64) -> Monotonic {
+        Monotonic::from_micros(seconds * 1_000_000)
+    }
+
     fn points(seconds: impl IntoIterator<Item = u64>) -> VecDeque<Point> {
         seconds
             .into_iter()
-            .map(|second| Point { taken: second * 1_000_000, rps: Some(second as f32), ..Point::default() })
+            .map(|second| Point { at: seconds_in(second), rps: Some(second as f32), ..Point::default() })
             .collect()
     }
 
     #[test]
     fn cells_are_of_equal_time_and_gaps_stay_gaps() {
         let points = points([10, 11, 12, 15]);
-        let cells = Cells::of(&points, 16_000_000, 2, 4);
+        let cells = Cells::of(&points, seconds_in(16), 2, 4);
         let values = cells.highest(|point| point.rps.map(f64::from));
         assert_eq!(values, [Some(11.0), Some(12.0), Some(15.0), None]);
         assert_eq!(sparkline(&values), "▆▇█ ");
@@ -124,12 +129,12 @@ mod tests {
     #[test]
     fn a_chart_grows_with_its_history() {
         let short = points(0..20);
-        assert_eq!(Cells::fitting(&short, 19_000_000, 60).step, 1);
+        assert_eq!(Cells::fitting(&short, seconds_in(19), 60).step, 1);
         let long = points(0..3_600);
-        let cells = Cells::fitting(&long, 3_599_000_000, 60);
+        let cells = Cells::fitting(&long, seconds_in(3_599), 60);
         assert_eq!((cells.step, cells.iter().map(|cell| cell.len()).sum::<usize>()), (60, 3_600));
         // The past is seen without what came after it.
-        let past = Cells::of(&long, 100_000_000, 1, 10);
+        let past = Cells::of(&long, seconds_in(100), 1, 10);
         assert_eq!(past.highest(|point| point.rps.map(f64::from)).last(), Some(&Some(100.0)));
     }
 
@@ -138,9 +143,9 @@ mod tests {
         let mut points = points([10, 11, 12, 13, 14, 15, 16]);
         let values = [5, 9, 2, 4, 4, 4, 7];
         points.iter_mut().zip(values).for_each(|(point, value)| point.queue = value);
-        let cells = Cells::of(&points, 16_000_000, 5, 3);
+        let cells = Cells::of(&points, seconds_in(16), 5, 3);
         let extremes = cells.extremes(|point| Some(point.queue)).into_iter();
-        let extremes: Vec<_> = extremes.map(|(taken, value)| (taken / 1_000_000, value)).collect();
+        let extremes: Vec<_> = extremes.map(|(at, value)| (at.as_micros() / 1_000_000, value)).collect();
         assert_eq!(extremes, [(11, 9), (12, 2), (15, 4), (16, 7)]);
     }
 

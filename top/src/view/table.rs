@@ -7,9 +7,11 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::Line;
 
-use super::columns::{COLUMNS, Column, Context, Key, Row, column, status_word};
 use super::filter::Filter;
+use super::targets::{Target, Targets};
 use super::theme::Theme;
+use crate::format;
+use crate::model::columns::{COLUMNS, Column, Context, Key, Row, column, status_word};
 use crate::model::{Reading, status_of};
 
 /// How cores are shown; `a` goes through them, as in uwsgitop.
@@ -66,17 +68,31 @@ pub(crate) struct Table {
     offset: usize,
     /// How many rows the pane showed last; a page is as long.
     page: usize,
-    /// Columns that ever had a value: they keep their room, so that the table does not jump when nobody works.
-    told: Vec<&'static str>,
-    /// Where the last frame put things, for clicks.
-    places: Places,
+    told: Told,
 }
 
+/// A server by its place, and its master: another one may tell other things.
+pub(crate) type ServerId = (usize, i32);
+
+/// Columns that had a value since their server is shown: they keep their room, so that the table does not jump when nobody
+/// works.
 #[derive(Debug, Default)]
-struct Places {
-    area: Rect,
-    titles: Vec<(u16, u16, &'static Column)>,
-    rows: Vec<RowId>,
+struct Told {
+    of: ServerId,
+    columns: Vec<&'static str>,
+}
+
+/// What is drawn.
+#[derive(Clone, Copy)]
+pub(crate) struct Content<'a> {
+    /// Whose workers they are.
+    pub(crate) of: ServerId,
+    /// The rows, in their order.
+    pub(crate) rows: &'a [Row<'a>],
+    /// The workers, by their places, that get a mark.
+    pub(crate) marked: &'a [usize],
+    /// For their values.
+    pub(crate) context: &'a Context,
 }
 
 impl Default for Table {
@@ -91,8 +107,7 @@ impl Default for Table {
             filter: Filter::default(),
             offset: 0,
             page: 1,
-            told: Vec::new(),
-            places: Places::default(),
+            told: Told::default(),
         }
     }
 }
@@ -117,9 +132,7 @@ impl Table {
         keyed.sort_by(|(a, _), (b, _)| {
             let natural = match (a, b) {
                 (Key::Text(a), Key::Text(b)) => a.cmp(b),
-                (Key::Number(_), Key::Number(_)) if self.sort.name == "wid" => {
-                    a.partial_cmp(b).unwrap_or(Ordering::Equal)
-                }
+                (Key::Number(_), Key::Number(_)) if self.sort.ascending => a.partial_cmp(b).unwrap_or(Ordering::Equal),
                 _ => b.partial_cmp(a).unwrap_or(Ordering::Equal),
             };
             // What has no value stays below, whichever way the rest is turned.
@@ -161,7 +174,8 @@ impl Table {
 
     /// Sorts by the next column (the one before when `step` is -1) of those that are wanted and have values.
     pub(crate) fn sort_by_next(&mut self, step: isize) {
-        let wanted = self.choices.iter().filter(|choice| choice.shown && self.told.contains(&choice.column.name));
+        let wanted =
+            self.choices.iter().filter(|choice| choice.shown && self.told.columns.contains(&choice.column.name));
         let wanted: Vec<&'static Column> = wanted.map(|choice| choice.column).collect();
         let Some(count) = isize::try_from(wanted.len()).ok().filter(|count| *count > 0) else { return };
         let place = wanted.iter().position(|column| column.name == self.sort.name);
@@ -170,22 +184,10 @@ impl Table {
         self.reversed = false;
     }
 
-    /// A click: on a title to sort by it (again to turn it round), on a row to select it.
-    pub(crate) fn click(&mut self, x: u16, y: u16) -> bool {
-        let area = self.places.area;
-        if !area.contains((x, y).into()) {
-            return false;
-        }
-        if y == area.y {
-            let title = self.places.titles.iter().find(|(from, to, _)| (*from..*to).contains(&x));
-            let Some((_, _, column)) = title else { return false };
-            self.reversed = self.sort.name == column.name && !self.reversed;
-            self.sort = column;
-            return true;
-        }
-        let row = self.places.rows.get(usize::from(y - area.y - 1)).copied();
-        self.selected = row.or(self.selected);
-        row.is_some()
+    /// Sorts by a column; by the one that it is sorted by, the other way round.
+    pub(crate) fn sort_by(&mut self, column: &'static Column) {
+        self.reversed = self.sort.name == column.name && !self.reversed;
+        self.sort = column;
     }
 
     fn position(&self, rows: &[Row<'_>]) -> Option<usize> {
@@ -193,24 +195,27 @@ impl Table {
         rows.iter().position(|row| id_of(row) == selected)
     }
 
-    /// Draws the titles and as many of its [`rows`](Self::rows) as fit; those of the workers at `marked` places get a
-    /// mark.
+    /// Draws the titles and as many of the [`rows`](Self::rows) as fit.
     pub(crate) fn draw(
         &mut self,
-        rows: &[Row<'_>],
-        marked: &[usize],
-        context: &Context,
+        content: &Content<'_>,
         theme: &Theme,
         area: Rect,
         buf: &mut Buffer,
+        targets: &mut Targets,
     ) {
+        let Content { of, rows, marked, context } = *content;
         if area.height == 0 || area.width < 2 {
             return;
+        }
+        if self.told.of != of {
+            self.told = Told { of, columns: Vec::new() };
         }
         self.page = usize::from(area.height - 1);
         self.offset = self.offset.min(rows.len().saturating_sub(self.page));
         if let Some(position) = self.position(rows) {
-            self.offset = self.offset.clamp((position + 1).saturating_sub(self.page), position);
+            // A pane with room for its titles only has a page of no rows.
+            self.offset = self.offset.max((position + 1).saturating_sub(self.page)).min(position);
         }
         let shown = &rows[self.offset..rows.len().min(self.offset + self.page)];
         // A column for the mark, as uwsgitop leaves one.
@@ -230,8 +235,8 @@ impl Table {
             if self.selected == Some(id_of(row)) {
                 buf.set_style(line, theme.selected());
             }
+            targets.add(line, Target::Row(id_of(row)));
         }
-        self.places = Places { area, titles: Vec::new(), rows: shown.iter().map(id_of).collect() };
         let mut x = area.x + 1;
         for Fitted { column, width, texts } in &columns {
             // The sorted column says so where its title leaves room.
@@ -248,7 +253,7 @@ impl Table {
             for (index, text) in texts.iter().enumerate() {
                 put(buf, x, area.y + 1 + index as u16, text, *width, column.right);
             }
-            self.places.titles.push((x, x + width + 1, column));
+            targets.add(Rect { x, width: width + 1, height: 1, ..area }, Target::Title(column));
             x += width + 1;
         }
         more_rows(self.offset, rows.len() - self.offset - shown.len(), theme, area, buf);
@@ -259,13 +264,13 @@ impl Table {
     fn fit(&mut self, rows: &[Row<'_>], context: &Context, width: u16) -> Vec<Fitted> {
         let mut wanted: Vec<(usize, &'static Column)> = Vec::new();
         for (place, Choice { column, .. }) in self.choices.iter().enumerate().filter(|(_, choice)| choice.shown) {
-            if !self.told.contains(&column.name) {
+            if !self.told.columns.contains(&column.name) {
                 // What nobody ever told takes no room; but what a second reading will tell is waited for.
-                let told = |row: &Row<'_>| column.text(row, context).is_some() || column.is_awaited(row.worker);
+                let told = |row: &Row<'_>| column.text(row, context).is_some() || (column.awaited)(row.worker);
                 if !rows.iter().any(told) {
                     continue;
                 }
-                self.told.push(column.name);
+                self.told.columns.push(column.name);
             }
             wanted.push((place, column));
         }
@@ -315,10 +320,9 @@ fn share_out(columns: &mut [Fitted], mut left: u16) {
     }
 }
 
-/// Characters that a text takes. Nearly all are ASCII, and a table has thousands of them in each frame.
+/// Columns that a text takes.
 pub(crate) fn width_of(text: &str) -> u16 {
-    let width = if text.is_ascii() { text.len() } else { Line::raw(text).width() };
-    u16::try_from(width).unwrap_or(u16::MAX)
+    u16::try_from(format::width(text)).unwrap_or(u16::MAX)
 }
 
 /// Writes as much of a text as finds room in `width`. Nearly all is ASCII, which needs no looking for characters of several
@@ -351,12 +355,9 @@ pub(crate) fn print_line(buf: &mut Buffer, x: u16, y: u16, line: &Line<'_>, widt
 
 /// Puts a text into a cell, cut with a mark when it is too long.
 pub(crate) fn put(buf: &mut Buffer, x: u16, y: u16, text: &str, width: u16, right: bool) {
-    let length = width_of(text);
-    let indent = if right { width.saturating_sub(length) } else { 0 };
-    print(buf, x + indent, y, text, width - indent, Style::new());
-    if length > width && width > 0 {
-        buf.set_stringn(x + width - 1, y, "…", 1, Style::new());
-    }
+    let text = format::start_of(text, usize::from(width));
+    let indent = if right { width.saturating_sub(width_of(&text)) } else { 0 };
+    print(buf, x + indent, y, &text, width - indent, Style::new());
 }
 
 /// Says at the right edge that there are rows above and below.

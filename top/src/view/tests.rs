@@ -1,5 +1,10 @@
 //! Screens as they look: each of the usual sizes, rendered from documents, kept as pictures in `snapshots/`.
 
+mod hostile;
+mod past;
+mod several;
+mod sizes;
+
 use std::fmt::Write as _;
 
 use insta::assert_snapshot;
@@ -14,13 +19,13 @@ use super::keys::Action;
 use super::keys::Keys;
 use super::{Screen, Setup, Theme};
 use crate::model::Pool;
-use crate::source::{Sample, SourceError, parse};
+use crate::source::{Document, LocalMicros, Monotonic, Sample, SourceError, parse};
 
 const SIZES: [(u16, u16); 4] = [(40, 10), (80, 24), (120, 40), (250, 80)];
 const START: u64 = 1_795_227_000_000_000;
 
 pub(super) fn fixture(name: &str) -> Vec<u8> {
-    std::fs::read(format!("{}/tests/fixtures/{name}.json", env!("CARGO_MANIFEST_DIR"))).unwrap()
+    std::fs::read(format!("{}/../shared/tests/fixtures/{name}.json", env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 
 fn setup() -> Setup {
@@ -31,7 +36,7 @@ fn setup() -> Setup {
         thresholds: crate::model::Thresholds::default(),
         columns: None,
         sort: None,
-        replay: false,
+        interval: Some(std::time::Duration::from_secs(2)),
     }
 }
 
@@ -44,12 +49,16 @@ pub(super) fn screen(label: &str, samples: impl IntoIterator<Item = Sample>) -> 
 }
 
 pub(super) fn answered(second: u64, document: Vec<u8>) -> Sample {
-    let outcome = Ok(parse(document).unwrap());
-    Sample { target: 0, at: second * 1_000_000, taken: START + second * 1_000_000, outcome }
+    sample(second, Ok(parse(document).unwrap()))
 }
 
 fn failed(second: u64, error: SourceError) -> Sample {
-    Sample { target: 0, at: second * 1_000_000, taken: START + second * 1_000_000, outcome: Err(error) }
+    sample(second, Err(error))
+}
+
+fn sample(second: u64, outcome: Result<Document, SourceError>) -> Sample {
+    let (at, taken) = (Monotonic::from_micros(second * 1_000_000), LocalMicros(START + second * 1_000_000));
+    Sample { target: 0, at, taken, outcome }
 }
 
 /// What the screen shows, trailing blanks cut.
@@ -182,13 +191,13 @@ pub(super) fn rwsgi_screen(seconds: u64, workers: u32) -> Screen {
 
 #[test]
 fn a_uwsgi_with_busy_and_cheap_workers() {
-    let mut screen = screen(":9191", [0, 1].map(|second| answered(second, fixture("stats-busy_cheap"))));
+    let mut screen = screen(":9191", [0, 1].map(|second| answered(second, fixture("uwsgi-busy-cheap"))));
     assert_snapshot!(pictures(&mut screen));
 }
 
 #[test]
 fn four_workers_of_two_threads_with_their_cores() {
-    let mut screen = screen(":9191", [0, 1].map(|second| answered(second, fixture("stats-four_workers_two_threads"))));
+    let mut screen = screen(":9191", [0, 1].map(|second| answered(second, fixture("uwsgi-four-workers-two-threads"))));
     screen.act(Action::Cores);
     let merged = picture(&mut screen, (100, 14));
     screen.act(Action::Cores);
@@ -218,7 +227,7 @@ fn a_server_that_is_silent_keeps_its_last_numbers_and_says_why() {
     let mut screen = screen(
         ":9191",
         [
-            answered(0, fixture("stats-busy_cheap")),
+            answered(0, fixture("uwsgi-busy-cheap")),
             failed(5, SourceError::TimedOut(std::time::Duration::from_secs(3))),
             failed(9, SourceError::Half(812)),
         ],
@@ -231,16 +240,6 @@ fn before_the_first_answer_there_is_a_line_and_not_an_empty_screen() {
     let mut waiting = screen("/run/stats.sock", []);
     let mut refused = screen("/run/stats.sock", [failed(2, SourceError::Empty)]);
     assert_snapshot!(format!("{}{}", picture(&mut waiting, (60, 4)), picture(&mut refused, (90, 4))));
-}
-
-#[test]
-fn no_size_is_too_small_to_draw_at() {
-    let mut screen = rwsgi_screen(2, 3);
-    for width in 1..30 {
-        for height in 1..12 {
-            picture(&mut screen, (width, height));
-        }
-    }
 }
 
 #[test]
@@ -260,6 +259,34 @@ fn press(screen: &mut Screen, keys: &str) {
             character => KeyCode::Char(character),
         };
         screen.press(KeyEvent::new(code, KeyModifiers::NONE));
+    }
+}
+
+#[test]
+fn what_is_too_long_is_cut_before_a_wide_character_that_has_no_room() {
+    let area = Rect { x: 0, y: 0, width: 8, height: 1 };
+    for (text, right, shown) in [
+        ("⚡⚡⚡⚡⚡", false, "⚡ ⚡ …   "),
+        ("⚡⚡⚡⚡⚡", true, " ⚡ ⚡ …  "),
+        ("a⚡⚡⚡⚡", false, "a⚡ ⚡ …  "),
+        ("⚡⚡⚡", false, "⚡ ⚡ ⚡   "),
+        ("abcdefgh", false, "abcde…  "),
+    ] {
+        let mut buffer = Buffer::empty(area);
+        super::table::put(&mut buffer, 0, 0, text, 6, right);
+        let symbols: String = buffer.content.iter().map(ratatui::buffer::Cell::symbol).collect();
+        assert_eq!(symbols, shown, "{text} {right}");
+    }
+}
+
+#[test]
+fn ctrl_c_leaves_at_once_whatever_is_open() {
+    use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+    for open in [Action::Help, Action::Columns, Action::Alerts, Action::Detail, Action::Filter, Action::Pause] {
+        let mut screen = rwsgi_screen(2, 3);
+        screen.act(open);
+        let outcome = screen.press(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL));
+        assert_eq!(outcome, super::actions::Outcome::Quit, "{open:?}");
     }
 }
 
@@ -354,85 +381,6 @@ fn a_filter_keeps_the_rows_that_match() {
 }
 
 #[test]
-fn the_past_is_shown_as_it_was_and_does_not_move() {
-    let mut screen = rwsgi_screen(50, 2);
-    let then = picture(&mut rwsgi_screen(48, 2), (80, 20));
-    screen.act(Action::Back1);
-    screen.act(Action::Back1);
-    let held = picture(&mut screen, (80, 20));
-    assert!(held.contains("held, 2s ago"), "{held}");
-    // Everything but the first line and the foot is as it was then.
-    let body = |picture: &str| picture.lines().skip(1).take(8).map(str::to_owned).collect::<Vec<_>>();
-    assert_eq!(body(&held), body(&then));
-    assert!(!screen.ingest(answered(51, serde_json::to_vec(&rwsgi(51, 2)).unwrap())), "nothing to draw");
-    assert_eq!(body(&picture(&mut screen, (80, 20))), body(&then));
-    screen.act(Action::Back60);
-    assert!(picture(&mut screen, (80, 20)).contains("held, 50s ago"));
-    screen.act(Action::Now);
-    assert!(!picture(&mut screen, (80, 20)).contains("held"));
-}
-
-#[test]
-fn several_servers_are_shown_as_one_and_each_by_itself() {
-    let pools = ["web1:9191", "web2:9191", "web3:9191"].map(|label| Pool::new(label.into(), None));
-    let mut screen = Screen::new(pools.into(), setup());
-    for second in 1..=3 {
-        for target in 0..2 {
-            let document = serde_json::to_vec(&rwsgi(second, 2 + target as u32)).unwrap();
-            screen.ingest(Sample { target, ..answered(second, document) });
-        }
-        screen.ingest(Sample { target: 2, ..failed(second, SourceError::Empty) });
-    }
-    let all = picture(&mut screen, (120, 16));
-    screen.act(Action::TabNext);
-    let first = picture(&mut screen, (120, 10));
-    screen.act(Action::TabBefore);
-    screen.act(Action::Down);
-    screen.act(Action::Detail);
-    assert!(picture(&mut screen, (120, 16)).contains(" 4103 "), "the second server has a third worker");
-    assert_snapshot!(format!("{all}--- web1\n{first}"));
-}
-
-#[test]
-fn servers_together_are_added_up_by_rounds_and_a_silent_one_has_no_rate() {
-    let pools = ["web1:9191", "web2:9191"].map(|label| Pool::new(label.into(), None));
-    let mut screen = Screen::new(pools.into(), setup());
-    // Each serves 99 requests a second per worker and its number: 297 with two workers, 594 with three. The second
-    // server's clock is an hour ahead.
-    let answer = |target: usize, second: u64| {
-        let mut document = rwsgi(second, 2 + target as u32);
-        document.now = document.now.map(|now| now + target as u64 * 3_600_000_000);
-        Sample { target, ..answered(second, serde_json::to_vec(&document).unwrap()) }
-    };
-    let header = |screen: &mut Screen| picture(screen, (120, 16)).lines().nth(2).unwrap_or_default().to_owned();
-    for second in 1..=3 {
-        screen.ingest(answer(0, second));
-        screen.ingest(answer(1, second));
-    }
-    assert!(header(&mut screen).contains("RPS 891"), "{}", header(&mut screen));
-    // Half of a round changes nothing.
-    screen.ingest(answer(0, 4));
-    assert!(header(&mut screen).starts_with("req 2673 "), "{}", header(&mut screen));
-    // The second server says nothing more: what it has served stays, what it serves is not known.
-    screen.ingest(Sample { target: 1, ..failed(4, SourceError::Empty) });
-    assert!(header(&mut screen).starts_with("req 2970 "), "{}", header(&mut screen));
-    assert!(header(&mut screen).contains("RPS 297"), "{}", header(&mut screen));
-    // A round is over as well when one has answered twice.
-    screen.ingest(answer(0, 5));
-    screen.ingest(answer(0, 6));
-    assert!(header(&mut screen).starts_with("req 3267 "), "{}", header(&mut screen));
-    // The past as it was, of both.
-    for _ in 0..2 {
-        screen.act(Action::Back1);
-    }
-    assert!(header(&mut screen).contains("RPS 891"), "{}", picture(&mut screen, (120, 16)));
-    let rows = picture(&mut screen, (120, 16));
-    for row in ["297", "594"] {
-        assert!(rows.contains(row), "{rows}");
-    }
-}
-
-#[test]
 fn charts_stand_where_there_is_room() {
     let mut screen = rwsgi_screen(100, 3);
     let tall = picture(&mut screen, (130, 44));
@@ -448,8 +396,8 @@ fn charts_stand_where_there_is_room() {
 
 #[test]
 fn emperors_and_spoolers_have_tables_of_their_own() {
-    let mut emperor = screen(":9191", [answered(0, fixture("stats-emperor"))]);
-    let mut spoolers = screen(":9191", [answered(0, fixture("stats-spoolers"))]);
+    let mut emperor = screen(":9191", [answered(0, fixture("uwsgi-emperor"))]);
+    let mut spoolers = screen(":9191", [answered(0, fixture("uwsgi-spoolers"))]);
     assert_snapshot!(format!("{}{}", picture(&mut emperor, (80, 8)), picture(&mut spoolers, (80, 12))));
 }
 
@@ -465,8 +413,8 @@ fn what_lies_over_the_table_explains_chooses_and_warns() {
     let columns = picture(&mut screen, (80, 16));
     screen.act(Action::Back);
     assert!(!first_line_with(&mut screen, "WID").contains('%'), "the share is hidden");
-    screen.act(Action::Attention);
-    assert_snapshot!(format!("{help}--- columns\n{columns}--- attention\n{}", picture(&mut screen, (80, 12))));
+    screen.act(Action::Alerts);
+    assert_snapshot!(format!("{help}--- columns\n{columns}--- alerts\n{}", picture(&mut screen, (80, 12))));
 }
 
 fn first_line_with(screen: &mut Screen, text: &str) -> String {

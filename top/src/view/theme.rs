@@ -98,11 +98,6 @@ pub(crate) fn palette(name: &str) -> Option<usize> {
     PALETTES.iter().position(|palette| palette.name == name)
 }
 
-/// The names of all themes, for messages.
-pub(crate) fn palette_names() -> String {
-    PALETTES.iter().map(|palette| palette.name).collect::<Vec<_>>().join(", ")
-}
-
 /// The colours of the first theme, for the default configuration file.
 pub(crate) fn usual_colors() -> impl Iterator<Item = (Role, Color)> {
     PALETTES.iter().filter_map(|palette| palette.colors).take(1).flat_map(|colors| Role::ALL.into_iter().zip(colors))

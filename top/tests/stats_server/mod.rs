@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -12,6 +13,9 @@ use std::thread;
 pub(crate) enum Answer {
     /// This text, then the end.
     Text(String),
+    /// These bytes, then the end.
+    #[allow(dead_code, reason = "not every test's server says such things")]
+    Bytes(Vec<u8>),
     /// This text, and then nothing for as long as the client waits.
     Hang(String),
 }
@@ -21,6 +25,8 @@ type Decide = Box<dyn FnMut(u64) -> Answer + Send>;
 pub(crate) struct Server {
     pub(crate) address: String,
     decide: Arc<Mutex<Decide>>,
+    dead: Arc<AtomicBool>,
+    thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Server {
@@ -30,12 +36,18 @@ impl Server {
         let address = listener.local_addr().unwrap().to_string();
         let decide: Arc<Mutex<Decide>> = Arc::new(Mutex::new(Box::new(decide)));
         let decider = Arc::clone(&decide);
-        thread::spawn(move || {
+        let dead = Arc::new(AtomicBool::new(false));
+        let is_dead = Arc::clone(&dead);
+        let thread = thread::spawn(move || {
             for (number, stream) in listener.incoming().enumerate() {
                 let Ok(mut stream) = stream else { return };
+                if is_dead.load(Ordering::SeqCst) {
+                    return;
+                }
                 let answer = decider.lock().unwrap()(number as u64);
                 thread::spawn(move || match answer {
                     Answer::Text(text) => drop(stream.write_all(text.as_bytes())),
+                    Answer::Bytes(bytes) => drop(stream.write_all(&bytes)),
                     Answer::Hang(text) => {
                         let _ = stream.write_all(text.as_bytes());
                         let _ = stream.read(&mut [0]);
@@ -43,7 +55,17 @@ impl Server {
                 });
             }
         });
-        Self { address, decide }
+        Self { address, decide, dead, thread: Some(thread) }
+    }
+
+    /// Ends: from now on nobody listens at its address.
+    #[allow(dead_code, reason = "not every test's server dies")]
+    pub(crate) fn die(&mut self) {
+        self.dead.store(true, Ordering::SeqCst);
+        let _ = TcpStream::connect(&self.address);
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
     }
 
     /// Answers so from now on.

@@ -4,9 +4,9 @@ use std::io::Write;
 
 use super::rig::*;
 use crate::io::body::BodyLimits;
-use crate::protocol::link::{AHEAD_MAX, DONE_KEEP, LEAVING, QUICK, SKIPPED};
 use crate::router::Limits;
 use crate::stats::cell::LatencyCounts;
+use rwsgi_protocol::link::{AHEAD_MAX, DONE_KEEP, LEAVING, QUICK, SKIPPED};
 
 /// A worker that has answered quickly several times, and has a request that it does not answer.
 fn a_quick_worker_with_a_slow_request(router: &HttpRouter) -> (TestWorker, TestClient) {
@@ -205,7 +205,7 @@ fn what_nobody_wants_does_not_take_the_next_request_with_it() {
 }
 
 #[test]
-fn a_new_life_does_not_hide_how_the_old_one_ended() {
+fn a_new_process_does_not_hide_how_the_old_one_ended() {
     let board = Steps::board();
     let router = &mut Steps::new(&board, LIMITS);
     let (mut worker, mut first) = a_quick_worker(router);

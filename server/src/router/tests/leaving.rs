@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::rig::*;
-use crate::protocol::link::{ABORTED, LEAVING};
 use crate::stats::cell::LatencyCounts;
+use rwsgi_protocol::link::{ABORTED, LEAVING};
 
 #[test]
 fn a_client_that_gives_up_in_the_queue_is_not_served() {
@@ -184,23 +184,23 @@ fn no_request_is_lost_while_workers_come_and_go() {
         for worker in 1..=2 {
             let (router, served) = (&router, &served);
             scope.spawn(move || {
-                // Each life says that it wants to leave after a few requests, and leaves when the router lets it.
+                // Each process says that it wants to leave after a few requests, and leaves when the router lets it.
                 while served.load(Ordering::Relaxed) < CLIENTS * REQUESTS {
-                    let mut life = router.worker(worker);
+                    let mut process = router.worker(worker);
                     let mut told = false;
                     for request in 0.. {
                         if !told && (request >= 5 || served.load(Ordering::Relaxed) >= CLIENTS * REQUESTS) {
-                            life.word(LEAVING);
+                            process.word(LEAVING);
                             told = true;
                         }
-                        life.stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-                        let taken = match life.try_take() {
+                        process.stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+                        let taken = match process.try_take() {
                             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
                             Err(_) => break,
                             Ok(taken) => taken,
                         };
                         served.fetch_add(1, Ordering::Relaxed);
-                        life.answer_quickly(taken.head.split(' ').nth(1).unwrap());
+                        process.answer_quickly(taken.head.split(' ').nth(1).unwrap());
                     }
                 }
             });

@@ -6,12 +6,12 @@ use std::os::unix::net::UnixStream;
 
 use super::rig::*;
 use crate::ipc::{RouterLimits, RouterOrder, send_message};
-use crate::protocol::link::Hello;
 use crate::router::Limits;
-use crate::router::client::Phase;
+use crate::router::client::ClientPhase;
 use crate::router::event_loop::SCRATCH;
 use crate::router::state::DISK_TURN;
 use crate::stats::cell::LatencyCounts;
+use rwsgi_protocol::link::Hello;
 
 #[test]
 fn requests_wait_in_order_and_those_beyond_the_queue_are_turned_away() {
@@ -120,7 +120,7 @@ fn a_turn_of_the_loop_writes_no_more_than_its_share_to_files() {
     }
     let taken = |router: &Steps<'_>| -> u64 {
         let bodies = router.router.clients.iter().filter_map(|(_, client)| match &client.phase {
-            Phase::Body(gathering) => gathering.intake.left(),
+            ClientPhase::Body(gathering) => gathering.intake.left(),
             _ => None,
         });
         bodies.map(|left| BODY - left).sum()

@@ -5,8 +5,8 @@ use std::io::Write;
 use super::rig::*;
 use crate::ids::{SlotId, ThreadIndex};
 use crate::io::body::BodyLimits;
-use crate::protocol::link::SKIPPED;
 use crate::router::Limits;
+use rwsgi_protocol::link::SKIPPED;
 
 /// Soon, and long enough for what a test does next.
 const SOON: Limits = Limits { not_begun: 30_000_000, ..LIMITS };

@@ -6,9 +6,9 @@ use proptest::prelude::*;
 
 use super::rig::*;
 use crate::io::body::BodyLimits;
-use crate::protocol::link::{DONE_CLOSE, DONE_KEEP, LEAVING};
 use crate::router::Limits;
 use crate::stats::cell::RouterSample;
+use rwsgi_protocol::link::{DONE_CLOSE, DONE_KEEP, LEAVING};
 
 #[test]
 fn a_request_and_its_response_pass_as_they_are() {

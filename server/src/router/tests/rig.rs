@@ -17,12 +17,12 @@ use rwsgi_stats::Address;
 use crate::ids::{SlotId, ThreadIndex};
 use crate::io::body::BodyLimits;
 use crate::ipc::channel;
-use crate::protocol::link::{DONE_KEEP, Hello, QUICK, RequestLengths, SKIPPED};
-use crate::router::client::Phase;
+use crate::router::client::ClientPhase;
 use crate::router::event_loop::{EVENTS, Flow, SCRATCH};
 use crate::router::state::Router;
 use crate::router::{Limits, RouterConfig, run};
 use crate::stats::scoreboard::{Layout, Scoreboard};
+use rwsgi_protocol::link::{DONE_KEEP, Hello, QUICK, RequestLengths, SKIPPED};
 
 /// How long anything may take before the test says that it does not come.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -153,7 +153,7 @@ impl<'a> Steps<'a> {
         let serving: Vec<_> = clients
             .iter()
             .filter_map(|(key, client)| match client.phase {
-                Phase::Serving(link) => Some((key, link)),
+                ClientPhase::Serving(link) => Some((key, link)),
                 _ => None,
             })
             .collect();
@@ -163,7 +163,7 @@ impl<'a> Steps<'a> {
         }
         for (key, client) in clients.iter() {
             let places = queue.iter().filter(|queued| **queued == key).count();
-            assert_eq!(places, usize::from(matches!(client.phase, Phase::Queued(_))), "places in the queue");
+            assert_eq!(places, usize::from(matches!(client.phase, ClientPhase::Queued(_))), "places in the queue");
         }
     }
 }
@@ -173,8 +173,8 @@ pub(super) struct HttpRouter {
     pub(super) address: SocketAddr,
     pub(super) link: UnixAddr,
     pub(super) board: Arc<Scoreboard>,
-    /// Lives of each worker so far.
-    lives: [AtomicU32; WORKERS as usize],
+    /// Processes that each worker has had.
+    processes: [AtomicU32; WORKERS as usize],
     pub(super) liveness: Option<OwnedFd>,
     pub(super) orders: OwnedFd,
     pub(super) thread: Option<JoinHandle<anyhow::Result<()>>>,
@@ -188,7 +188,15 @@ impl HttpRouter {
             let board = Arc::clone(&board);
             move || run(config, &board)
         });
-        Self { address, link, board, lives: Default::default(), liveness: Some(liveness), orders, thread: Some(thread) }
+        Self {
+            address,
+            link,
+            board,
+            processes: Default::default(),
+            liveness: Some(liveness),
+            orders,
+            thread: Some(thread),
+        }
     }
 
     pub(super) fn client(&self) -> TestClient {
@@ -196,8 +204,8 @@ impl HttpRouter {
     }
 
     pub(super) fn worker(&self, worker: u32) -> TestWorker {
-        // As the master gives them: three for the lives of each worker.
-        let slot = (worker - 1) * 3 + self.lives[worker as usize - 1].fetch_add(1, Ordering::Relaxed) % 3;
+        // As the master gives them: three for the processes of each worker.
+        let slot = (worker - 1) * 3 + self.processes[worker as usize - 1].fetch_add(1, Ordering::Relaxed) % 3;
         TestWorker::connect(&self.link, &self.board, worker, slot)
     }
 

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 
 use super::rig::*;
 use crate::io::body::BodyLimits;
-use crate::protocol::link::{DONE_KEEP, LEAVING, QUICK, RequestLengths, SKIPPED};
 use crate::router::Limits;
+use rwsgi_protocol::link::{DONE_KEEP, LEAVING, QUICK, RequestLengths, SKIPPED};
 
 const CLIENTS: usize = 5;
 const SLOTS: usize = 3;

@@ -20,7 +20,7 @@ pub(crate) use self::table::{How, Operation};
 use super::mutex::Locked;
 use super::parts::{PartedMemory, Parts};
 use crate::clock::UnixMicros;
-use crate::config::Cache as Shape;
+use rwsgi_config::Cache as Shape;
 
 /// The places of the counts among the numbers of the mapping.
 #[derive(Clone, Copy)]

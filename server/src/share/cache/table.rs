@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::blocks::Blocks;
 use super::index::{About, Index, Item, Size};
-use crate::config::Cache as Shape;
+use rwsgi_config::Cache as Shape;
 
 /// How an item is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

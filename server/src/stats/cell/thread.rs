@@ -9,7 +9,7 @@ use super::exception::ExceptionCell;
 use super::latencies::{Latencies, LatencyCounts};
 use super::text::Text;
 use crate::clock::MonotonicNanos;
-use crate::protocol::SocketProtocol;
+use rwsgi_protocol::SocketProtocol;
 
 /// How much of a request's head is kept for those who ask what a thread is doing, bytes.
 pub const HEAD_KEPT: usize = 2048;

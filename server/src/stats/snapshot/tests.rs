@@ -10,10 +10,10 @@ use rwsgi_stats::{Recycled, RequestInfo, latency};
 
 use super::*;
 use crate::ids::{SlotId, ThreadIndex, WorkerId};
-use crate::protocol::SocketProtocol;
 use crate::stats::cell::{Corrupt, Counters, ExceptionReport, Outcome, ThreadCell, Verdict};
 use crate::stats::scoreboard::{CorruptSlot, Layout};
 use crate::stats::totals::Totals;
+use rwsgi_protocol::SocketProtocol;
 
 /// Two workers of two threads, with this process in the place of both.
 struct Server {

@@ -7,13 +7,13 @@ use nix::unistd::Pid;
 use rwsgi_stats::{App, Core, LastException, RequestInfo, Responses, Worker};
 
 use crate::clock::{self, Clock, MonotonicNanos, UnixMicros};
-use crate::config::Config;
 use crate::ids::{GenerationNumber, SlotId, ThreadIndex, WorkerId};
 use crate::stats::cell::{Counters, ExceptionReport, ThreadSample};
 use crate::stats::request::Vars;
 use crate::stats::scoreboard::{CorruptSlot, Scoreboard};
 use crate::stats::state::SnapshotState;
 use crate::stats::totals::{Averages, Totals, newest};
+use rwsgi_config::Config;
 
 /// A worker: its past and its processes.
 pub struct WorkerView<'a> {

@@ -1,7 +1,10 @@
-//! What deserves attention: one list, from one reading and what came before it, against thresholds.
+//! Alerts: one list, from one reading and what came before it, against thresholds.
+
+use std::time::Duration;
 
 use super::{History, Reading};
 use crate::format;
+use crate::source::Monotonic;
 
 /// When something is worth a look. All can be set in the configuration file.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Deserialize)]
@@ -40,17 +43,17 @@ impl Default for Thresholds {
 /// A percentile of fewer requests than this says nothing of a worker.
 const ENOUGH: f64 = 20.0;
 
-/// Something that deserves attention.
+/// Something that deserves a look.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Concern {
+pub(crate) struct Alert {
     /// The worker (its place) that it is about; `None` when it is the server.
     pub(crate) worker: Option<usize>,
     /// What it is, in a line.
     pub(crate) text: String,
 }
 
-/// Everything that deserves attention now.
-pub(crate) fn concerns(reading: &Reading, history: &History, thresholds: &Thresholds) -> Vec<Concern> {
+/// All alerts of a moment.
+pub(crate) fn alerts(reading: &Reading, history: &History, thresholds: &Thresholds) -> Vec<Alert> {
     let mut found = Vec::new();
     queue(reading, thresholds, &mut found);
     errors(reading, history, thresholds, &mut found);
@@ -58,7 +61,7 @@ pub(crate) fn concerns(reading: &Reading, history: &History, thresholds: &Thresh
     let median = median_p95(reading);
     for (place, (worker, rates)) in reading.snapshot.workers.iter().zip(&reading.workers).enumerate() {
         let mut add = |text: String| {
-            found.push(Concern { worker: Some(place), text: format!("worker {}: {text}", worker.id) });
+            found.push(Alert { worker: Some(place), text: format!("worker {}: {text}", worker.id) });
         };
         for (name, bytes, limit) in
             [("RSS", worker.rss, limits.reload_on_rss), ("VSZ", worker.vsz, limits.reload_on_as)]
@@ -93,19 +96,19 @@ pub(crate) fn concerns(reading: &Reading, history: &History, thresholds: &Thresh
     found
 }
 
-fn queue(reading: &Reading, thresholds: &Thresholds, found: &mut Vec<Concern>) {
+fn queue(reading: &Reading, thresholds: &Thresholds, found: &mut Vec<Alert>) {
     let totals = &reading.totals;
     if totals.queue_capacity > 0 && totals.queue as f64 >= totals.queue_capacity as f64 * thresholds.queue {
         let text = format!("the queue holds {} of {}", totals.queue, totals.queue_capacity);
-        found.push(Concern { worker: None, text });
+        found.push(Alert { worker: None, text });
     }
 }
 
 /// The last minute's share of requests that raised, against the five minutes before.
-fn errors(reading: &Reading, history: &History, thresholds: &Thresholds, found: &mut Vec<Concern>) {
-    let share = |from: u64, to: u64| {
+fn errors(reading: &Reading, history: &History, thresholds: &Thresholds, found: &mut Vec<Alert>) {
+    let share = |from: Monotonic, to: Monotonic| {
         let points =
-            history.points().iter().rev().skip_while(|point| point.taken > to).take_while(|point| point.taken > from);
+            history.points().iter().rev().skip_while(|point| point.at > to).take_while(|point| point.at > from);
         let (mut errors, mut requests) = (0.0, 0.0);
         for point in points {
             errors += f64::from(point.exceptions.unwrap_or(0.0));
@@ -113,9 +116,9 @@ fn errors(reading: &Reading, history: &History, thresholds: &Thresholds, found: 
         }
         (requests > 0.0).then(|| errors / requests)
     };
-    let now = reading.taken;
-    let minute = now.saturating_sub(60_000_000);
-    let before = share(minute.saturating_sub(300_000_000), minute);
+    let now = reading.at;
+    let minute = now.before(Duration::from_secs(60));
+    let before = share(minute.before(Duration::from_secs(300)), minute);
     // Without anything before it, a rate is not known to have risen.
     let (Some(last), Some(before)) = (share(minute, now), before) else { return };
     if last >= thresholds.error_rate && last > 2.0 * before {
@@ -124,7 +127,7 @@ fn errors(reading: &Reading, history: &History, thresholds: &Thresholds, found: 
             format::percent(last),
             format::percent(before)
         );
-        found.push(Concern { worker: None, text });
+        found.push(Alert { worker: None, text });
     }
 }
 
@@ -146,7 +149,7 @@ mod tests {
         let worker = |id| Worker { id, rss: 50 << 20, cores: vec![Core::default()], ..Worker::default() };
         let latency = Some(Percentiles { p50: 900, p95: 2_000, p99: 3_000, max: 4_000 });
         let mut reading = Reading {
-            taken: 1_000_000_000,
+            at: Monotonic::from_micros(1_000_000_000),
             snapshot: Snapshot {
                 workers: (1..=4).map(worker).collect(),
                 limits: Some(Limits { harakiri: 20, reload_on_rss: 200 << 20, ..Limits::default() }),
@@ -155,10 +158,11 @@ mod tests {
             workers: vec![Rates { latency, rps: Some(50.0), ..Rates::default() }; 4],
             window: Some(1.0),
             totals: Totals { queue_capacity: 100, ..Totals::default() },
+            ..Reading::default()
         };
         change(&mut reading);
-        let found = concerns(&reading, &History::default(), &Thresholds::default());
-        found.into_iter().map(|concern| concern.text).collect()
+        let found = alerts(&reading, &History::default(), &Thresholds::default());
+        found.into_iter().map(|alert| alert.text).collect()
     }
 
     #[test]
@@ -204,10 +208,14 @@ mod tests {
             let mut history = History::default();
             for second in 0..400 {
                 let totals = Totals { rps: Some(100.0), exception_rate: Some(raised(second)), ..Totals::default() };
-                history.push(&mut Reading { taken: second * 1_000_000, totals, ..Reading::default() });
+                history.push(&mut Reading {
+                    at: Monotonic::from_micros(second * 1_000_000),
+                    totals,
+                    ..Reading::default()
+                });
             }
-            let now = Reading { taken: 399_000_000, ..Reading::default() };
-            concerns(&now, &history, &Thresholds::default()).len()
+            let now = Reading { at: Monotonic::from_micros(399_000_000), ..Reading::default() };
+            alerts(&now, &history, &Thresholds::default()).len()
         };
         assert_eq!(told(|second| if second > 350 { 5.0 } else { 0.0 }), 1);
         assert_eq!(told(|_| 5.0), 0);

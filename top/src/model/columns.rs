@@ -1,4 +1,5 @@
-//! The worker table's columns: ONE table of title, width, alignment, value, sort key and help.
+//! What is told of a worker: ONE table of name, title, width, alignment, value, sort key, raw form, who tells it, and help.
+//! The screen, plain tables, CSV, JSON, the configuration file and the docs are made from it.
 //!
 //! A column whose value nobody has (uWSGI knows no percentiles) takes no room. When the pane is too narrow, columns
 //! drop out from the highest `rank` down.
@@ -6,8 +7,8 @@
 use jiff::tz::TimeZone;
 use rwsgi_stats::{Core, Worker};
 
+use super::{Rates, Reading};
 use crate::format;
-use crate::model::{Rates, Reading};
 
 /// What a row of the table is about.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +41,7 @@ pub(crate) struct Context {
 pub(crate) enum Key {
     /// Nothing known: below everything.
     Nothing,
-    /// Numbers sort from the largest first.
+    /// Numbers sort from the largest first, unless their column is ascending.
     Number(f64),
     /// Words sort from A first.
     Text(String),
@@ -48,10 +49,32 @@ pub(crate) enum Key {
 
 type Value = fn(&Row<'_>, &Context) -> Option<String>;
 
+/// Which servers tell a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Teller {
+    /// uWSGI and rwsgi.
+    Both,
+    /// Both; uWSGI only with `--memory-report`.
+    MemoryReport,
+    /// rwsgi alone.
+    Rwsgi,
+}
+
+/// What `--json` and `--csv` have of a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Raw {
+    /// Its key, which is what `help` says.
+    Same,
+    /// Its key, which is this: the screen shows another unit.
+    As(&'static str),
+    /// Nothing: it follows from another column.
+    Nothing,
+}
+
 /// A row of the table of columns.
 #[derive(Debug)]
 pub(crate) struct Column {
-    /// Its name in the configuration, in CSV and in sort options.
+    /// Its name in the configuration, in CSV and JSON, and in sort options.
     pub(crate) name: &'static str,
     /// Its title on the screen.
     pub(crate) title: &'static str,
@@ -67,8 +90,16 @@ pub(crate) struct Column {
     pub(crate) worker: Value,
     /// What is shown of a core; `None` where a core has nothing of its own.
     pub(crate) core: Option<Value>,
-    /// What it sorts by.
+    /// What it sorts by, in base units: µs, bytes, fractions from 0 to 1.
     pub(crate) key: fn(&Row<'_>) -> Key,
+    /// Its numbers sort from the smallest first.
+    pub(crate) ascending: bool,
+    /// What becomes of its key in `--json` and `--csv`.
+    pub(crate) raw: Raw,
+    /// Whether a first reading promises values that need a second one to subtract from.
+    pub(crate) awaited: fn(&Worker) -> bool,
+    /// Which servers tell it.
+    pub(crate) teller: Teller,
     /// A line for help and docs.
     pub(crate) help: &'static str,
 }
@@ -138,84 +169,107 @@ pub(crate) fn status_word<'a>(row: &Row<'a>) -> &'a str {
     }
 }
 
+/// For most columns: what can be told, a first reading tells.
+fn at_once(_: &Worker) -> bool {
+    false
+}
+
+fn always(_: &Worker) -> bool {
+    true
+}
+
+fn counts_busy_time(worker: &Worker) -> bool {
+    // A server that counts the one counts latencies too.
+    worker.busy_time.is_some()
+}
+
 macro_rules! columns {
-    ($($name:literal $title:literal $width:literal $align:ident $rank:literal $help:literal
-        $worker:expr, $core:expr, $key:expr;)*) => {
+    ($($name:literal $title:literal $width:literal $align:ident $rank:literal $teller:ident $help:literal
+        $worker:expr, $core:expr, $key:expr $(, raw $raw:expr)? $(, awaited $awaited:expr)? $(, ascending $ascending:expr)?;)*) => {
         &[$(Column {
             name: $name, title: $title, width: $width, right: columns!(@right $align), grows: columns!(@grows $align),
-            rank: $rank, worker: $worker, core: $core, key: $key, help: $help,
+            rank: $rank, worker: $worker, core: $core, key: $key,
+            ascending: columns!(@or false $(, $ascending)?), raw: columns!(@or Raw::Same $(, $raw)?),
+            awaited: columns!(@or at_once $(, $awaited)?), teller: Teller::$teller, help: $help,
         }),*]
     };
     (@right right) => { true };
     (@right $other:ident) => { false };
     (@grows grows) => { true };
     (@grows $other:ident) => { false };
+    (@or $usual:expr) => { $usual };
+    (@or $usual:expr, $other:expr) => { $other };
 }
 
 /// Every column, in the order in which they stand: uwsgitop's where its users look for them, then ours.
 pub(crate) const COLUMNS: &[Column] = columns! {
-    "wid" "WID" 3 right 0 "number of the worker"
+    "wid" "WID" 3 right 0 Both "number of the worker"
         |row, _| Some(row.worker.id.to_string()),
         Some(|row, _| row.core.map(|(_, core)| if row.merged { format!("{}:{}", row.worker.id, core.id) } else { format!(":{}", core.id) })),
-        |row| Key::Number(f64::from(row.worker.id));
-    "share" "%" 5 right 10 "share of all requests, percent"
-        share, Some(share), |row| number(requests(row));
-    "pid" "PID" 7 right 4 "process id"
+        |row| Key::Number(f64::from(row.worker.id)), ascending true;
+    "share" "%" 5 right 10 Both "share of all requests, percent"
+        share, Some(share), |row| number(requests(row)), raw Raw::Nothing;
+    "pid" "PID" 7 right 4 Both "process id"
         |row, _| Some(row.worker.pid.to_string()), None, |row| Key::Number(f64::from(row.worker.pid));
-    "req" "REQ" 7 right 1 "requests completed"
+    "req" "REQ" 7 right 1 Both "requests completed"
         |row, _| Some(format::count(requests(row))), Some(|row, _| Some(format::count(requests(row)))),
         |row| number(requests(row));
-    "rps" "RPS" 5 right 0 "requests per second"
-        |row, _| rps(row).map(format::rate), Some(|row, _| rps(row).map(format::rate)), |row| fraction(rps(row));
-    "exc" "EXC" 4 right 3 "requests in which the application raised an exception"
+    "rps" "RPS" 5 right 0 Both "requests per second"
+        |row, _| rps(row).map(format::rate), Some(|row, _| rps(row).map(format::rate)), |row| fraction(rps(row)),
+        awaited always;
+    "exc" "EXC" 4 right 3 Both "requests in which the application raised an exception"
         |row, _| Some(format::count(row.worker.exceptions)), None, |row| number(row.worker.exceptions);
-    "sig" "SIG" 3 right 20 "uWSGI signals handled"
+    "sig" "SIG" 3 right 20 Both "uWSGI signals handled"
         |row, _| Some(format::count(row.worker.signals)), None, |row| number(row.worker.signals);
-    "status" "STATUS" 6 left 0 "idle, busy, cheap, pause, or sig and a number"
+    "status" "STATUS" 6 left 0 Both "idle, busy, cheap, pause, or sig and a number"
         |row, _| Some(format::one_line(status_word(row))), Some(|row, _| Some(format::one_line(status_word(row)))),
         |row| text(Some(status_word(row).to_owned()));
-    "avg" "AVG" 6 right 8 "the server's moving average of the response time"
+    "avg" "AVG" 6 right 8 Both "the server's moving average of the response time"
         |row, _| Some(format::micros(row.worker.avg_rt)), None, |row| number(row.worker.avg_rt);
-    "rss" "RSS" 6 right 4 "resident memory"
+    "rss" "RSS" 6 right 4 MemoryReport "resident memory"
         |row, _| Some(format::size(row.worker.rss)), None, |row| number(row.worker.rss);
-    "vsz" "VSZ" 6 right 19 "address space"
+    "vsz" "VSZ" 6 right 19 MemoryReport "address space"
         |row, _| Some(format::size(row.worker.vsz)), None, |row| number(row.worker.vsz);
-    "tx" "TX" 6 right 12 "bytes sent"
+    "tx" "TX" 6 right 12 Both "bytes sent"
         |row, _| Some(format::size(row.worker.tx)), None, |row| number(row.worker.tx);
-    "respawn" "ReSpwn" 6 right 9 "processes started for this worker"
+    "respawn" "ReSpwn" 6 right 9 Both "processes started for this worker"
         |row, _| Some(format::count(row.worker.respawn_count)), None, |row| number(row.worker.respawn_count);
-    "hc" "HC" 3 right 6 "harakiri: requests ended for running too long"
+    "hc" "HC" 3 right 6 Both "harakiri: requests ended for running too long"
         |row, _| Some(format::count(row.worker.harakiri_count)), None, |row| number(row.worker.harakiri_count);
-    "runt" "RunT" 6 right 18 "time spent in requests"
+    "runt" "RunT" 6 right 18 Both "time spent in requests"
         |row, _| Some(format::micros(row.worker.running_time)), None, |row| number(row.worker.running_time);
-    "spawned" "LastSpwn" 8 right 16 "when the process started"
+    "spawned" "LastSpwn" 8 right 16 Both "when the process started"
         |row, context| Some(format::time_of_day(row.worker.last_spawn, context.now, &context.zone)), None,
         |row| number(row.worker.last_spawn);
-    "util" "UTIL%" 5 right 2 "share of its cores' time spent in requests, percent"
-        |row, _| row.rates.utilization.map(format::percent), None, |row| fraction(row.rates.utilization);
-    "p50" "P50" 6 right 11 "half of the window's requests took at most this long"
+    "util" "UTIL%" 5 right 2 Rwsgi "share of its cores' time spent in requests, percent"
+        |row, _| row.rates.utilization.map(format::percent), None, |row| fraction(row.rates.utilization),
+        raw Raw::As("share of its cores' time spent in requests, 0 to 1"), awaited counts_busy_time;
+    "p50" "P50" 6 right 11 Rwsgi "median latency"
         |row, _| row.rates.latency.map(|latency| format::micros(latency.p50)), None,
-        |row| number(row.rates.latency.map(|latency| latency.p50));
-    "p95" "P95" 6 right 7 "95 of 100 requests of the window took at most this long"
+        |row| number(row.rates.latency.map(|latency| latency.p50)), awaited counts_busy_time;
+    "p95" "P95" 6 right 7 Rwsgi "95th percentile of latency"
         |row, _| row.rates.latency.map(|latency| format::micros(latency.p95)), None,
-        |row| number(row.rates.latency.map(|latency| latency.p95));
-    "p99" "P99" 6 right 5 "99 of 100 requests of the window took at most this long"
+        |row| number(row.rates.latency.map(|latency| latency.p95)), awaited counts_busy_time;
+    "p99" "P99" 6 right 5 Rwsgi "99th percentile of latency"
         |row, _| row.rates.latency.map(|latency| format::micros(latency.p99)), None,
-        |row| number(row.rates.latency.map(|latency| latency.p99));
-    "pss" "PSS" 6 right 9 "memory with shared pages divided among those who share them"
+        |row| number(row.rates.latency.map(|latency| latency.p99)), awaited counts_busy_time;
+    "pss" "PSS" 6 right 9 Rwsgi "memory with shared pages divided among those who share them"
         |row, _| row.worker.pss.filter(|pss| *pss > 0).map(format::size), None, |row| number(row.worker.pss);
-    "cpu" "CPU%" 5 right 8 "processor time, percent of one processor"
-        |row, _| row.rates.cpu.map(format::percent), None, |row| fraction(row.rates.cpu);
-    "gil" "GIL%" 5 right 21 "share of its cores' time spent waiting for Python's global lock, percent"
-        |row, _| row.rates.gil.map(format::percent), None, |row| fraction(row.rates.gil);
-    "gen" "GEN" 4 right 17 "generation: which load of the application it serves"
+    "cpu" "CPU%" 5 right 8 Rwsgi "processor time, percent of one processor"
+        |row, _| row.rates.cpu.map(format::percent), None, |row| fraction(row.rates.cpu),
+        raw Raw::As("processor time, in processors"), awaited |worker| worker.cpu_time.is_some();
+    "gil" "GIL%" 5 right 21 Rwsgi "share of its cores' time spent waiting for Python's global lock, percent"
+        |row, _| row.rates.gil.map(format::percent), None, |row| fraction(row.rates.gil),
+        raw Raw::As("share of its cores' time spent waiting for Python's global lock, 0 to 1"),
+        awaited |worker| worker.gil_wait.is_some();
+    "gen" "GEN" 4 right 17 Rwsgi "generation: which load of the application it serves"
         |row, _| row.worker.generation.map(|generation| generation.to_string()), None,
         |row| number(row.worker.generation.map(u64::from));
-    "age" "AGE" 6 right 13 "how long its oldest request in progress has run"
+    "age" "AGE" 6 right 13 Both "how long its oldest request in progress has run"
         |row, _| age(row).map(format::micros), Some(|row, _| age(row).map(format::micros)), |row| number(age(row));
-    "request" "REQUEST" 16 grows 14 "its oldest request in progress"
+    "request" "REQUEST" 16 grows 14 Both "its oldest request in progress"
         |row, _| request(row), Some(|row, _| request(row)), |row| text(request(row));
-    "exception" "LAST EXCEPTION" 16 grows 15 "the last exception that its application raised"
+    "exception" "LAST EXCEPTION" 16 grows 15 Rwsgi "the last exception that its application raised"
         |row, _| exception(row), None, |row| text(exception(row));
 };
 
@@ -225,18 +279,6 @@ pub(crate) fn column(name: &str) -> Option<&'static Column> {
 }
 
 impl Column {
-    /// Whether the first reading promises that there will be values: they need a second to subtract from.
-    pub(crate) fn is_awaited(&self, worker: &Worker) -> bool {
-        match self.name {
-            "rps" => true,
-            // A server that counts the one counts the others.
-            "util" | "p50" | "p95" | "p99" => worker.busy_time.is_some(),
-            "cpu" => worker.cpu_time.is_some(),
-            "gil" => worker.gil_wait.is_some(),
-            _ => false,
-        }
-    }
-
     /// What stands in a row, `None` where there is nothing to know.
     pub(crate) fn text(&self, row: &Row<'_>, context: &Context) -> Option<String> {
         match (row.core, self.core) {

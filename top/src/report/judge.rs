@@ -1,0 +1,393 @@
+//! Judging: samples in, a verdict out. The same samples give the same verdict, live or from a recording.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::assertion::Assertion;
+use super::metrics::{Missing, measure};
+use super::verdict::{Judgement, Measured, Moment, Part, Verdict};
+use super::window::{Span, Step, Steps, Window};
+use crate::format;
+use crate::model::Pool;
+use crate::source::{EndedBy, Ending, LocalMicros, Monotonic};
+
+/// So many poll intervals may pass between two samples of a server, and no less than [`SHORTEST_GAP`].
+const GAP: u32 = 3;
+/// On a busy machine a short poll interval is missed now and then.
+const SHORTEST_GAP: Duration = Duration::from_secs(1);
+/// Windows that are not judged yet because a server may still add to them; more are not waited for.
+const OPEN: usize = 8;
+
+/// Which part of a run is judged, and in which pieces.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Phases {
+    /// Nothing counts before so much time has passed since all servers answered.
+    pub(crate) warmup: Duration,
+    /// Each window of this length must hold by itself; `None` for one window.
+    pub(crate) window: Option<Duration>,
+}
+
+/// An assertion while it is judged.
+#[derive(Debug)]
+struct Case {
+    assertion: Assertion,
+    /// What it is held against, or why that is not known.
+    threshold: Result<f64, String>,
+    /// Of the windows that are over, the worst, with its badness.
+    worst: Option<(f64, Measured)>,
+    /// Why one of the windows has no value.
+    missing: Option<String>,
+}
+
+/// A server while it is watched.
+#[derive(Debug, Default)]
+struct Server {
+    label: String,
+    steps: Steps,
+    /// Its last good sample.
+    last: Option<Monotonic>,
+    /// The longest time between two good samples, and when that began.
+    gap: (Duration, Monotonic),
+    /// Why there was none after the last good one.
+    failure: Option<String>,
+    /// Steps that count.
+    steps_taken: u64,
+}
+
+/// A window that samples still come for.
+#[derive(Debug)]
+struct Open {
+    /// By server.
+    spans: Vec<Span>,
+    /// By assertion: the worst step with its badness.
+    worst: Vec<Option<(f64, Moment)>>,
+}
+
+/// Takes in samples of servers, and judges them at the end.
+#[derive(Debug)]
+pub(crate) struct Judge {
+    cases: Vec<Case>,
+    phases: Phases,
+    servers: Vec<Server>,
+    /// The longest gap that is allowed.
+    allowed: Duration,
+    /// When all servers had answered.
+    begun: Option<Monotonic>,
+    open: BTreeMap<u64, Open>,
+    /// Windows that were judged.
+    windows: u64,
+    samples: u64,
+    failures: u64,
+    restarts: u64,
+    seconds: f64,
+    /// Why nothing counts.
+    void: Vec<String>,
+}
+
+impl Judge {
+    /// Judges `assertions`, each with what the baseline has of its metric, over servers of these names.
+    pub(crate) fn new(
+        assertions: &[Assertion],
+        baseline: &[Result<f64, String>],
+        servers: impl Iterator<Item = String>,
+        phases: Phases,
+        interval: Duration,
+    ) -> Self {
+        let case = |(place, assertion): (usize, &Assertion)| {
+            let baseline = baseline.get(place);
+            let known = baseline.and_then(|told| told.as_ref().ok().copied());
+            let why = || match baseline {
+                Some(Err(why)) => format!("the baseline: {why}"),
+                _ => "there is no baseline".to_owned(),
+            };
+            let threshold = assertion.threshold(known).ok_or_else(why);
+            Case { assertion: assertion.clone(), threshold, worst: None, missing: None }
+        };
+        let mut judge = Self {
+            cases: assertions.iter().enumerate().map(case).collect(),
+            phases,
+            servers: servers.map(|label| Server { label, ..Server::default() }).collect(),
+            allowed: Duration::ZERO,
+            begun: None,
+            open: BTreeMap::new(),
+            windows: 0,
+            samples: 0,
+            failures: 0,
+            restarts: 0,
+            seconds: 0.0,
+            void: Vec::new(),
+        };
+        judge.set_interval(interval);
+        judge
+    }
+
+    /// Says how often servers are polled.
+    pub(crate) fn set_interval(&mut self, interval: Duration) {
+        self.allowed = (interval * GAP).max(SHORTEST_GAP);
+        if let Some(window) = self.phases.window.filter(|window| *window < 2 * interval) {
+            let [window, interval] = [window, interval].map(|time| format::micros(time.as_micros() as u64));
+            self.void.push(format!("a window of {window} has no two samples {interval} apart"));
+        }
+    }
+
+    /// Says why nothing counts.
+    pub(crate) fn void(&mut self, why: String) {
+        self.void.push(why);
+    }
+
+    /// Whether all servers have answered.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun.is_some()
+    }
+
+    /// How many samples each ended a step, and how many attempts failed.
+    pub(crate) fn counted(&self) -> (u64, u64) {
+        (self.samples, self.failures)
+    }
+
+    /// Takes in that a server gave no sample.
+    pub(crate) fn failed(&mut self, target: usize, why: &str) {
+        self.failures += 1;
+        if let Some(server) = self.servers.get_mut(target) {
+            server.failure = Some(why.to_owned());
+        }
+    }
+
+    /// Takes in what a server's pool has just learned.
+    pub(crate) fn push(&mut self, target: usize, pool: &Pool, taken: LocalMicros) {
+        let Some(server) = self.servers.get_mut(target) else { return };
+        let Some(step) = server.steps.step(pool, taken) else { return };
+        if let Some(last) = server.last {
+            let gap = step.end.since(last);
+            if self.begun.is_some() && gap > server.gap.0 {
+                server.gap = (gap, last);
+            }
+        }
+        server.failure = None;
+        let first = server.last.replace(step.end).is_none();
+        if first && self.servers.iter().all(|server| server.last.is_some()) {
+            self.begun = Some(step.end);
+        }
+        if self.is_judged(&step) {
+            self.take(target, &step);
+        }
+    }
+
+    /// When what is judged begins.
+    fn from(&self) -> Option<Monotonic> {
+        self.begun.map(|begun| begun.after(self.phases.warmup))
+    }
+
+    fn is_judged(&self, step: &Step) -> bool {
+        // Of the warm-up nothing counts. Without one, the step that the beginning falls into does: a command that was
+        // started then has its first requests in it.
+        let warmup = self.phases.warmup > Duration::ZERO;
+        self.from().is_some_and(|from| if warmup { step.begin >= from } else { step.end >= from })
+    }
+
+    fn take(&mut self, target: usize, step: &Step) {
+        self.samples += step.whole.samples;
+        self.restarts += step.whole.restarts;
+        if let Some(server) = self.servers.get_mut(target) {
+            server.steps_taken += step.whole.samples + step.whole.restarts;
+        }
+        let since = self.from().map_or(Duration::ZERO, |from| step.end.since(from));
+        let number = self.phases.window.map_or(0, |window| (since.as_micros() / window.as_micros().max(1)) as u64);
+        // What comes too late for its window belongs to the first that is still open.
+        let number = number.max(self.open.keys().next().copied().unwrap_or(0));
+        let servers = self.servers.len();
+        let cases = self.cases.len();
+        let open = self
+            .open
+            .entry(number)
+            .or_insert_with(|| Open { spans: vec![Span::default(); servers], worst: vec![None; cases] });
+        if let Some(span) = open.spans.get_mut(target) {
+            span.then(step);
+        }
+        if step.whole.samples > 0 || step.whole.restarts > 0 {
+            for (case, worst) in self.cases.iter().zip(&mut open.worst) {
+                let Some(badness) = case.badness_of(&step.whole) else { continue };
+                if worst.as_ref().is_none_or(|(before, _)| badness > *before) {
+                    let after = self.begun.map_or(Duration::ZERO, |begun| step.end.since(begun));
+                    *worst = Some((badness, Moment { taken: step.taken, after }));
+                }
+            }
+        }
+        while self.open.len() > OPEN {
+            self.close_first();
+        }
+    }
+
+    fn close_first(&mut self) {
+        let Some((_, open)) = self.open.pop_first() else { return };
+        self.windows += 1;
+        let labels: Vec<&str> = self.servers.iter().map(|server| server.label.as_str()).collect();
+        let longest = open.spans.iter().map(|span| span.whole.seconds).fold(0.0, f64::max);
+        self.seconds += longest;
+        let pieces = self.phases.window.is_some();
+        for (case, worst) in self.cases.iter_mut().zip(open.worst) {
+            case.close(&open.spans, &labels, worst.map(|(_, moment)| moment), pieces);
+        }
+    }
+
+    /// A rest that is shorter than half of a window belongs to the window before it.
+    fn join_rest(&mut self) {
+        let Some(window) = self.phases.window.filter(|_| self.open.len() > 1 || self.windows > 0) else { return };
+        let Some((&last, rest)) = self.open.last_key_value() else { return };
+        let covered = rest.spans.iter().map(|span| span.whole.seconds).fold(0.0, f64::max);
+        if covered >= window.as_secs_f64() / 2.0 || self.open.len() < 2 {
+            return;
+        }
+        let Some(rest) = self.open.remove(&last) else { return };
+        let Some(mut before) = self.open.last_entry() else { return };
+        for (span, more) in before.get_mut().spans.iter_mut().zip(&rest.spans) {
+            span.append(more);
+        }
+        for (worst, other) in before.get_mut().worst.iter_mut().zip(rest.worst) {
+            let worse = |(badness, _): &(f64, Moment)| worst.as_ref().is_none_or(|(before, _)| badness > before);
+            if let Some(other) = other.filter(worse) {
+                *worst = Some(other);
+            }
+        }
+    }
+
+    /// The verdict on all that was taken in.
+    pub(crate) fn finish(mut self, ending: &Ending) -> Verdict {
+        self.join_rest();
+        while !self.open.is_empty() {
+            self.close_first();
+        }
+        let mut void = std::mem::take(&mut self.void);
+        void.extend(ending.why.clone());
+        void.extend(self.servers.iter().filter_map(|server| self.complaint(server, ending)));
+        let asserted = self.cases.iter().any(|case| case.assertion.metric.name == "restarts");
+        if self.restarts > 0 && !asserted {
+            void.push("a server was restarted while it was watched".to_owned());
+        }
+        let (samples, windows) = (self.samples, self.windows);
+        let judgements = self.cases.into_iter().map(|case| case.judgement(samples, windows)).collect();
+        let void = (!void.is_empty()).then(|| void.join("; "));
+        Verdict { judgements, void, seconds: self.seconds }
+    }
+
+    /// Why a server was not watched well enough.
+    fn complaint(&self, server: &Server, ending: &Ending) -> Option<String> {
+        let time = |time: Duration| format::micros(time.as_micros() as u64);
+        let why = || server.failure.as_ref().map_or_else(String::new, |failure| format!(": {failure}"));
+        let told = match server.last {
+            None => format!("no sample{}", if server.failure.is_some() { why() } else { ": no answer".to_owned() }),
+            Some(_) if server.failure.is_some() && ending.by != EndedBy::Exit => {
+                format!("no sample at the end{}", why())
+            }
+            Some(last) if ending.by != EndedBy::Count && ending.at.since(last) > self.allowed => {
+                format!("no sample for the last {}{}", time(ending.at.since(last)), why())
+            }
+            Some(_) if server.gap.0 > self.allowed => {
+                let from = self.begun.map_or(Duration::ZERO, |begun| server.gap.1.since(begun));
+                format!(
+                    "no sample for {} from +{} on, where {} are allowed",
+                    time(server.gap.0),
+                    time(from),
+                    time(self.allowed)
+                )
+            }
+            Some(_) if server.steps_taken == 0 => "fewer than two samples, so there is nothing between them".to_owned(),
+            Some(_) => return None,
+        };
+        Some(format!("{}: {told}", server.label))
+    }
+}
+
+impl Case {
+    /// How bad a window is where the worst part is looked for; `None` when it has no value, or parts do not matter.
+    fn badness_of(&self, window: &Window) -> Option<f64> {
+        let threshold = *self.threshold.as_ref().ok().filter(|threshold| self.assertion.has_worst_part(**threshold))?;
+        let value = (self.assertion.metric.value)(window).ok()?;
+        Some(self.assertion.badness(value, threshold))
+    }
+
+    /// Takes in a window that is over; `pieces` when it is one of several, each of which needs samples of every server.
+    fn close(&mut self, spans: &[Span], labels: &[&str], moment: Option<Moment>, pieces: bool) {
+        let Ok(threshold) = self.threshold else { return };
+        let empty = |(span, label): (&Span, &&str)| (span.whole.samples == 0).then(|| (*label).to_owned());
+        if let (true, Some(label)) = (pieces, spans.iter().zip(labels).find_map(empty)) {
+            self.missing.get_or_insert_with(|| format!("{label}: a window without a sample"));
+            return;
+        }
+        let actual = match measure(self.assertion.metric, spans.iter().map(|span| &span.whole)) {
+            Ok(actual) => actual,
+            Err(missing) => {
+                self.missing.get_or_insert_with(|| told_missing(&missing, labels));
+                return;
+            }
+        };
+        let badness = self.assertion.badness(actual, threshold);
+        if self.worst.as_ref().is_some_and(|(worst, _)| badness <= *worst) {
+            return;
+        }
+        // Where nothing happened, nobody did it.
+        let part = if actual == 0.0 { None } else { self.worst_part(spans, labels) };
+        let moment = moment.filter(|_| actual != 0.0);
+        self.worst = Some((badness, Measured { value: actual, part, moment, note: self.note(spans, labels) }));
+    }
+
+    /// The server and the worker that are the worst of all.
+    fn worst_part(&self, spans: &[Span], labels: &[&str]) -> Option<Part> {
+        let known = |(place, span): (usize, &Span)| Some((self.badness_of(&span.whole)?, place));
+        let (_, place) = spans.iter().enumerate().filter_map(known).max_by(|a, b| a.0.total_cmp(&b.0))?;
+        let span = spans.get(place)?;
+        let mut part = Part {
+            server: labels.get(place).filter(|_| labels.len() > 1).map(|label| (*label).to_owned()),
+            worker: None,
+            value: (self.assertion.metric.value)(&span.whole).ok()?,
+        };
+        if self.assertion.metric.of_workers {
+            let known = |(id, window): &(u32, Window)| Some((self.badness_of(window)?, *id, window.clone()));
+            let worst = span.workers.iter().filter_map(known).max_by(|a, b| a.0.total_cmp(&b.0));
+            if let Some((_, id, window)) = worst {
+                part.worker = Some(id);
+                part.value = (self.assertion.metric.value)(&window).ok()?;
+            }
+        }
+        (part.server.is_some() || part.worker.is_some()).then_some(part)
+    }
+
+    /// What has to be said of how it was measured.
+    fn note(&self, spans: &[Span], labels: &[&str]) -> Option<String> {
+        if !self.assertion.metric.falls_back {
+            return None;
+        }
+        let silent = |(span, label): (&Span, &&str)| span.whole.failed.get().is_none().then(|| (*label).to_owned());
+        let silent: Vec<String> = spans.iter().zip(labels).filter_map(silent).collect();
+        (!silent.is_empty()).then(|| format!("counts exceptions, for {} does not tell status codes", silent.join(", ")))
+    }
+
+    fn judgement(self, samples: u64, windows: u64) -> Judgement {
+        let measured = self.worst.map(|(_, measured)| measured);
+        let failed = match (&measured, &self.threshold) {
+            (Some(measured), Ok(threshold)) => !self.assertion.holds(measured.value, *threshold),
+            _ => false,
+        };
+        let actual = match (measured, self.missing, &self.threshold) {
+            (_, _, Err(why)) => Err(why.clone()),
+            // One window that does not hold is enough, whatever is not known of the others.
+            (Some(measured), None, _) => Ok(measured),
+            (Some(measured), Some(_), _) if failed => Ok(measured),
+            (_, Some(missing), _) => Err(missing),
+            (None, None, _) => Err("nothing was measured".to_owned()),
+        };
+        let holds = actual.is_ok().then_some(!failed);
+        Judgement { threshold: self.threshold.ok(), assertion: self.assertion, actual, holds, samples, windows }
+    }
+}
+
+fn told_missing(missing: &Missing, labels: &[&str]) -> String {
+    match missing {
+        Missing::NoRequests => "no requests".to_owned(),
+        Missing::NotTold(_) if labels.len() < 2 => "the server does not tell".to_owned(),
+        Missing::NotTold(places) => {
+            let named: Vec<&str> = places.iter().filter_map(|place| labels.get(*place).copied()).collect();
+            format!("{} {} not tell", named.join(", "), if named.len() == 1 { "does" } else { "do" })
+        }
+    }
+}

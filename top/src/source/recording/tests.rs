@@ -1,0 +1,124 @@
+//! What is written reads back, and what is damaged is told.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use proptest::prelude::*;
+
+use super::write::compact;
+use super::{EndedBy, Ending, Entry, Line, Recorder, Recording, Run};
+use crate::source::{LocalMicros, Monotonic, Sample, parse};
+
+/// A file of a test's own, gone when it is over.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        Self(std::env::temp_dir().join(format!("rtop-recording-{}-{name}", std::process::id())))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn run() -> Run {
+    Run { interval: Some(Duration::from_secs(1)), targets: vec!["web1".into()] }
+}
+
+fn sample(requests: u64) -> Sample {
+    let raw = format!("{{\"version\":\"1\",\"pid\":7,\n\"workers\":[{{\"id\":1,\"requests\":{requests}}}]}}");
+    let (at, taken) = (Monotonic::from_micros(requests * 1_000_000), LocalMicros(9_000_000 + requests * 1_000_000));
+    Sample { target: 0, at, taken, outcome: parse(raw.into_bytes()) }
+}
+
+/// A word for each entry: a run, the requests and the time of a sample, an end, or damage.
+fn told(path: &Path) -> Vec<String> {
+    let word = |entry| match entry {
+        Entry::Run(run) => format!("run {:?}", run.interval.map(|interval| interval.as_secs())),
+        Entry::Sample(sample) => {
+            let requests = sample.outcome.unwrap().snapshot.workers[0].requests;
+            format!("{} of {} at {}", requests, sample.target, sample.at.as_micros() / 1_000_000)
+        }
+        Entry::End(ending) => format!("end {:?}", ending.by),
+        Entry::Damage(damage) => format!("damage at {} after {}", damage.offset, damage.lines),
+    };
+    Recording::open(path).unwrap().map(word).collect()
+}
+
+#[test]
+fn what_was_recorded_reads_back_and_another_run_goes_on_after_it() {
+    let scratch = Scratch::new("runs");
+    let mut recorder = Recorder::begin(&scratch.0, &run()).unwrap();
+    recorder.sample("web1", &sample(1)).unwrap();
+    recorder.sample("web2", &sample(2)).unwrap();
+    recorder.end(&Ending { at: Monotonic::from_micros(2_500_000), by: EndedBy::Count, why: None }).unwrap();
+    let mut again = Recorder::begin(&scratch.0, &run()).unwrap();
+    again.sample("web1", &sample(1)).unwrap();
+    let told = told(&scratch.0);
+    assert_eq!(told[..4], ["run Some(1)", "1 of 0 at 1", "2 of 1 at 2", "end Count"]);
+    // Nothing of the second run is before anything of the first.
+    let second = told[5].rsplit(' ').next().unwrap().parse::<u64>().unwrap();
+    assert!(second > 2 && told[4] == "run Some(1)" && told.len() == 6, "{told:?}");
+    assert_eq!(Recording::open(&scratch.0).unwrap().targets, ["web1", "web2"]);
+}
+
+#[test]
+fn a_cut_or_changed_line_is_told_with_its_place_and_the_rest_is_read() {
+    let scratch = Scratch::new("damage");
+    let mut recorder = Recorder::begin(&scratch.0, &run()).unwrap();
+    let mut ends = Vec::new();
+    for requests in 1..=3 {
+        recorder.sample("web1", &sample(requests)).unwrap();
+        ends.push(std::fs::metadata(&scratch.0).unwrap().len() as usize);
+    }
+    let whole = std::fs::read(&scratch.0).unwrap();
+    std::fs::write(&scratch.0, &whole[..ends[2] - 25]).unwrap();
+    let damage = format!("damage at {} after 3", ends[1]);
+    assert_eq!(told(&scratch.0)[2..], ["2 of 0 at 2".to_owned(), damage]);
+    // The second line is missing its end, and the third follows.
+    std::fs::write(&scratch.0, [&whole[..ends[1] - 25], &whole[ends[1]..]].concat()).unwrap();
+    let damage = format!("damage at {} after 2", ends[0]);
+    assert_eq!(told(&scratch.0)[1..], ["1 of 0 at 1".to_owned(), damage, "3 of 0 at 3".to_owned()]);
+    std::fs::write(&scratch.0, "no recording").unwrap();
+    assert!(Recording::open(&scratch.0).unwrap_err().to_string().contains("no whole sample"));
+}
+
+#[test]
+fn recordings_of_the_first_form_are_read_and_have_no_poll_interval() {
+    let scratch = Scratch::new("first");
+    let mut file = File::create(&scratch.0).unwrap();
+    for second in [5, 6, 4] {
+        let mut member = GzEncoder::new(Vec::new(), Compression::default());
+        let line = format!(
+            "{{\"target\":\"web1\",\"taken\":{second}000000,\"document\":{{\"version\":\"1\",\"workers\":[{{\"requests\":{second}}}]}}}}\n"
+        );
+        member.write_all(line.as_bytes()).unwrap();
+        file.write_all(&member.finish().unwrap()).unwrap();
+    }
+    // The clock was set back before the third.
+    assert_eq!(told(&scratch.0), ["run None", "5 of 0 at 0", "6 of 0 at 1", "4 of 0 at 1"]);
+}
+
+#[test]
+fn a_recording_of_a_later_rtop_is_refused() {
+    let scratch = Scratch::new("later");
+    let mut recorder = Recorder::begin(&scratch.0, &run()).unwrap();
+    recorder.append(&Line { format: Some(9), ..Line::default() }).unwrap();
+    assert!(Recording::open(&scratch.0).unwrap_err().to_string().contains("its format is 9"));
+}
+
+proptest! {
+    #[test]
+    fn compact_json_says_the_same(text in "[a\\\\\"\u{e9} \n\t{}:,]{0,20}", number in any::<i32>()) {
+        let value = serde_json::json!({"a b": [text, number, {"x": null}], " ": 1.5});
+        let pretty = serde_json::to_string_pretty(&value).unwrap();
+        prop_assert_eq!(compact(&pretty), serde_json::to_string(&value).unwrap());
+    }
+}

@@ -1,0 +1,102 @@
+//! Writing a recording.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+use super::{Ending, FORMAT, Line, RecordingError, Run};
+use crate::source::{Clock, Sample};
+
+/// Appends to a file.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    path: PathBuf,
+    file: File,
+}
+
+impl Recorder {
+    /// Opens `path` for appending, makes it when it is not there, and writes how the run begins.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or written.
+    pub(crate) fn begin(path: &Path, run: &Run) -> Result<Self, RecordingError> {
+        let open = OpenOptions::new().create(true).append(true).open(path);
+        let file = open.map_err(|error| RecordingError::Io { path: path.to_owned(), error })?;
+        let mut recorder = Self { path: path.to_owned(), file };
+        recorder.append(&Line {
+            rtop: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            format: Some(FORMAT),
+            started: Some(Clock::local().0),
+            interval: run.interval.map(|interval| interval.as_micros() as u64),
+            targets: Some(run.targets.clone()),
+            ..Line::default()
+        })?;
+        Ok(recorder)
+    }
+
+    /// Writes one sample, whole, with one write.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub(crate) fn sample(&mut self, target: &str, sample: &Sample) -> Result<(), RecordingError> {
+        let raw = sample.outcome.as_ref().map(|document| String::from_utf8_lossy(&document.raw));
+        let compact = raw.as_ref().map(|text| compact(text));
+        let mut line = Line {
+            target: Some(target.to_owned()),
+            at: Some(sample.at.as_micros()),
+            taken: Some(sample.taken.0),
+            // A request may be in any encoding: what is not UTF-8 is replaced, as on the screen.
+            lossy: sample.outcome.as_ref().is_ok_and(|document| str::from_utf8(&document.raw).is_err()),
+            ..Line::default()
+        };
+        match &compact {
+            Ok(text) => {
+                let document = serde_json::from_str(text);
+                line.document = Some(document.map_err(|error| self.failed(io::Error::from(error)))?);
+            }
+            Err(error) => line.error = Some(error.to_string()),
+        }
+        self.append(&line)
+    }
+
+    /// Writes how the run ended.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub(crate) fn end(&mut self, ending: &Ending) -> Result<(), RecordingError> {
+        self.append(&Line {
+            end: Some(ending.at.as_micros()),
+            by: Some(ending.by),
+            why: ending.why.clone(),
+            ..Line::default()
+        })
+    }
+
+    pub(super) fn append(&mut self, line: &Line<'_>) -> Result<(), RecordingError> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        let encoded = serde_json::to_writer(&mut encoder, line).map_err(io::Error::from);
+        let member = encoded.and_then(|()| encoder.write_all(b"\n")).and_then(|()| encoder.finish());
+        member.and_then(|member| self.file.write_all(&member)).map_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, error: io::Error) -> RecordingError {
+        RecordingError::Io { path: self.path.clone(), error }
+    }
+}
+
+/// JSON without the blanks between its parts: uWSGI's documents are of many lines.
+pub(super) fn compact(text: &str) -> String {
+    let (mut quoted, mut escaped) = (false, false);
+    let keep = |character: &char| {
+        if quoted {
+            (quoted, escaped) = (escaped || *character != '"', !escaped && *character == '\\');
+            return true;
+        }
+        quoted = *character == '"';
+        !character.is_ascii_whitespace()
+    };
+    text.chars().filter(keep).collect()
+}
