@@ -8,7 +8,6 @@ use super::keyed::Key;
 use super::link::{Link, Wanted};
 use super::stall::go_on;
 use super::state::Router;
-
 use crate::clock::MonotonicNanos;
 use crate::io::close::Then;
 use crate::io::receive::Received;

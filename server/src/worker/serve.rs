@@ -10,7 +10,6 @@ use super::body::RequestBody;
 use super::connection::{Connection, ConnectionPhase, ResponseEnd};
 use super::harakiri;
 use super::worker_thread::WorkerThread;
-
 use crate::clock::{MonotonicNanos, UnixMicros};
 use crate::stats::cell::{ExceptionReport, Outcome};
 use crate::wsgi::gateway::{Incoming, Served};
