@@ -26,7 +26,7 @@ pub struct Starter {
 
 impl Starter {
     /// The server runs.
-    pub(crate) fn tell(&mut self) {
+    pub(crate) fn notify(&mut self) {
         if let Some(mut waiting) = self.waiting.take() {
             // Who waited may have been stopped.
             let _ = waiting.write_all(&std::process::id().to_le_bytes());

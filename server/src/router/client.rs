@@ -70,15 +70,15 @@ impl Client {
 
     /// Reads once, if there may be something.
     ///
-    /// A read that does not fill the room has emptied the socket: the next bytes come with an edge of their own. But the
+    /// A read that does not fill the buffer has emptied the socket: the next bytes come with an edge of their own. But the
     /// end may have come with the edge before.
-    pub(super) fn receive(&mut self, room: &mut [u8]) -> Received {
+    pub(super) fn receive(&mut self, buffer: &mut [u8]) -> Received {
         if !self.readable {
             return Received::Nothing;
         }
-        let received = receive(&self.fd, room);
+        let received = receive(&self.fd, buffer);
         self.readable = match received {
-            Received::Bytes(count) => count == room.len() || self.ended,
+            Received::Bytes(count) => count == buffer.len() || self.ended,
             Received::Nothing => false,
             Received::End => self.readable,
         };

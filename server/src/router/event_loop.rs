@@ -181,7 +181,7 @@ impl Router<'_> {
         link.readable |= ended || events.contains(EpollFlags::EPOLLIN);
         link.ended |= ended;
         if link.slot.is_none() {
-            return self.greet(scratch, key);
+            return self.read_hello(scratch, key);
         }
         if events.contains(EpollFlags::EPOLLOUT) {
             self.send_more(scratch, key);
@@ -197,10 +197,10 @@ impl Router<'_> {
             // Ctrl-C and service managers signal the whole group, and then the master signals too: only the master's
             // second word means at once.
             let from_master = signal.ssi_pid == getppid().as_raw() as u32;
-            if self.stopping && from_master && std::mem::replace(&mut self.told, true) {
+            if self.stopping && from_master && std::mem::replace(&mut self.stop_from_master, true) {
                 return Flow::Exit;
             }
-            self.told |= from_master;
+            self.stop_from_master |= from_master;
             if !self.stopping {
                 info!("the router stops: finishing {} connections", self.clients.len());
                 self.stop();

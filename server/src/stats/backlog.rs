@@ -84,7 +84,7 @@ impl Plain for [u32; SK_MEMINFO_VARS] {}
 fn socket_option<T: Plain>(fd: BorrowedFd<'_>, level: i32, name: i32) -> nix::Result<T> {
     let mut value = MaybeUninit::<T>::zeroed();
     let mut len = size_of::<T>() as libc::socklen_t;
-    // SAFETY: `value` has room for `len` bytes, and the kernel writes no more than `len`.
+    // SAFETY: `value` has space for `len` bytes, and the kernel writes no more than `len`.
     let result = unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, value.as_mut_ptr().cast(), &raw mut len) };
     Errno::result(result)?;
     // SAFETY: zeroed before, and any bytes are a `T`: an older kernel that tells less leaves zeros.

@@ -84,7 +84,7 @@ pub fn take(subject: &Subject<'_>, state: &mut SnapshotState) -> Taken {
     let mut corrupt = Vec::new();
     // Close to the counters that it is told with: everything that is slow to read is behind us.
     let now = MonotonicNanos::now();
-    let context = worker::Context { scoreboard: subject.scoreboard, config: subject.config, now, host: &host };
+    let context = worker::SnapshotContext { scoreboard: subject.scoreboard, config: subject.config, now, host: &host };
     let workers: Vec<_> = subject.workers.iter().map(|view| worker::take(context, view, state, &mut corrupt)).collect();
     let in_progress: u64 = workers.iter().flat_map(|worker| &worker.cores).map(|core| u64::from(core.in_request)).sum();
 

@@ -168,7 +168,7 @@ mod tests {
         }
         assert_eq!(data, ANSWER);
         assert_eq!(words.first().map(String::as_str), Some("Leaving"));
-        assert_eq!(words.last().map(String::as_str), Some("Done { keep: false, quick: false }"));
+        assert_eq!(words.last().map(String::as_str), Some("Done { keep: false, fast: false }"));
     }
 
     #[test]
@@ -187,8 +187,8 @@ mod tests {
         assert!(release().is_err(), "the application comes too late");
         assert!(release().is_ok(), "once");
         drop(ours);
-        let mut told = Vec::new();
-        std::fs::File::from(theirs).read_to_end(&mut told).unwrap();
-        assert_eq!(told, ANSWER);
+        let mut bytes = Vec::new();
+        std::fs::File::from(theirs).read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes, ANSWER);
     }
 }

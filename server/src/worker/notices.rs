@@ -38,8 +38,8 @@ impl Notices {
 
     /// Tells the master that this worker serves.
     pub(super) fn tell_ready(&self) -> anyhow::Result<()> {
-        let told = (&self.pipe).write_all(&Notice::Ready(self.child).encode());
-        told.context("cannot tell the master that the worker is ready")
+        let sent = (&self.pipe).write_all(&Notice::Ready(self.child).encode());
+        sent.context("cannot tell the master that the worker is ready")
     }
 
     /// A request was served. The worker goes on serving until the master has replaced it.

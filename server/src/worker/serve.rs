@@ -16,7 +16,7 @@ use crate::wsgi::gateway::{Incoming, Served};
 use crate::wsgi::serving;
 use rwsgi_protocol::SocketProtocol;
 use rwsgi_protocol::http::{self, BodyLength, Head, HeaderBuf, Version};
-use rwsgi_protocol::link::{Peer, QUICK_NS};
+use rwsgi_protocol::link::{FAST_NS, Peer};
 use rwsgi_protocol::response::Exchange;
 use rwsgi_protocol::uwsgi;
 
@@ -134,7 +134,7 @@ impl WorkerThread {
         let Served { client: mut connection, status, keep_alive, raised, client_gone, broken_off } = served;
         let bytes = connection.queued;
         if let RequestBody::Memory(bytes, _) = &mut connection.body {
-            self.spare(std::mem::take(bytes));
+            self.keep_buffer(std::mem::take(bytes));
         }
         // The router may have much of it still to send.
         let drained = if let RequestBody::Link(_) = connection.body {
@@ -143,13 +143,13 @@ impl WorkerThread {
             connection.discard_body()
         };
         let client_gone = connection.claim().is_err() || client_gone;
-        let quick = connection.is_link() && MonotonicNanos::now().nanos_since(started) < QUICK_NS;
+        let fast = connection.is_link() && MonotonicNanos::now().nanos_since(started) < FAST_NS;
         let end = match (broken_off, keep_alive) {
             (true, _) => ResponseEnd::Aborted,
             (false, true) => ResponseEnd::Keep,
             (false, false) => ResponseEnd::Close,
         };
-        if client_gone || drained.is_err() || connection.end_response(end, quick).is_err() {
+        if client_gone || drained.is_err() || connection.end_response(end, fast).is_err() {
             connection.give_up();
         }
         if connection.is_link()

@@ -31,7 +31,7 @@ const ACCEPTS: usize = 16;
 /// How much is read at once, bytes.
 const SCRATCH: usize = 64 * 1024;
 /// Bodies whose memory is kept until a second without work: about as many as clients send at once.
-const SPARES: usize = 16;
+const SPARE_BUFFERS: usize = 16;
 /// Those that it is kept of, bytes: below that the allocator has it at hand, and larger ones are too much to keep.
 pub(super) const WORTH_SPARING: std::ops::RangeInclusive<usize> = 64 * 1024..=1024 * 1024;
 /// By when a worker that sleeps has woken and taken the connection that it was woken for, ns.
@@ -50,7 +50,7 @@ pub(super) struct WorkerThread {
     pub(super) gateway: Gateway<Connection>,
     pub(super) log: Option<AccessLog>,
     /// Memory of bodies that were read, for the next ones.
-    pub(super) spares: Vec<Vec<u8>>,
+    pub(super) spare_buffers: Vec<Vec<u8>>,
     /// When the present batch of events was there.
     pub(super) ready: MonotonicNanos,
     /// When the clock was read last.
@@ -89,7 +89,7 @@ impl WorkerThread {
             worker,
             gateway,
             log,
-            spares: Vec::new(),
+            spare_buffers: Vec::new(),
             ready: now,
             now,
             batch: 0,
@@ -154,7 +154,7 @@ impl WorkerThread {
             };
             if count == 0 {
                 // A second without work.
-                self.spares.clear();
+                self.spare_buffers.clear();
             }
             self.tell_time();
             for event in &events[..count] {
@@ -169,10 +169,10 @@ impl WorkerThread {
     }
 
     /// Keeps the memory of a body for the next one: getting it from the system again costs a fault for each page.
-    pub(super) fn spare(&mut self, mut bytes: Vec<u8>) {
-        if WORTH_SPARING.contains(&bytes.capacity()) && self.spares.len() < SPARES {
+    pub(super) fn keep_buffer(&mut self, mut bytes: Vec<u8>) {
+        if WORTH_SPARING.contains(&bytes.capacity()) && self.spare_buffers.len() < SPARE_BUFFERS {
             bytes.clear();
-            self.spares.push(bytes);
+            self.spare_buffers.push(bytes);
         }
     }
 

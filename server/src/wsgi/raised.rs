@@ -37,10 +37,10 @@ fn innermost(traceback: &Bound<'_, PyTraceback>) -> PyResult<Vec<String>> {
         last.push_front(entry);
         last.truncate(FRAMES);
     }
-    let told = |entry: &Bound<'_, PyAny>| {
+    let line = |entry: &Bound<'_, PyAny>| {
         let code = entry.getattr("tb_frame")?.getattr("f_code")?;
         let (file, name) = (code.getattr("co_filename")?, code.getattr("co_name")?);
         Ok(format!("{file}:{} in {name}", entry.getattr("tb_lineno")?))
     };
-    last.iter().map(told).collect()
+    last.iter().map(line).collect()
 }

@@ -25,6 +25,6 @@ pub use self::exception::{ExceptionCell, ExceptionReport};
 pub use self::latencies::{Latencies, LatencyCounts};
 pub use self::router::{RouterCell, RouterSample};
 pub use self::spooler::{HeldJob, SpoolerCell, SpoolerCounters, Verdict};
-pub use self::text::Text;
+pub use self::text::SharedText;
 pub use self::thread::{HEAD_KEPT, HeldRequest, Outcome, PEER_KEPT, ThreadCell, ThreadSample};
 pub use self::worker::WorkerCell;

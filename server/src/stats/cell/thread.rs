@@ -7,7 +7,7 @@ use super::corrupt::Corrupt;
 use super::counters::{Counters, add};
 use super::exception::ExceptionCell;
 use super::latencies::{Latencies, LatencyCounts};
-use super::text::Text;
+use super::text::SharedText;
 use crate::clock::MonotonicNanos;
 use rwsgi_protocol::SocketProtocol;
 
@@ -73,8 +73,8 @@ pub struct ThreadCell {
     gil_wait: AtomicU64,
     average: AtomicU64,
     protocol: AtomicU32,
-    peer: Text<{ PEER_KEPT / 8 }>,
-    head: Text<{ HEAD_KEPT / 8 }>,
+    peer: SharedText<{ PEER_KEPT / 8 }>,
+    head: SharedText<{ HEAD_KEPT / 8 }>,
     latency: Latencies,
     /// The last exception.
     pub exception: ExceptionCell,
