@@ -25,10 +25,13 @@ impl ClientCap {
     }
 
     /// Whether there is no room for one more than `clients`. Says so in the log the first time.
+    #[inline]
     pub(crate) fn is_reached(&self, clients: usize) -> bool {
-        if clients < self.most {
-            return false;
-        }
+        clients >= self.most && self.tell(clients)
+    }
+
+    #[cold]
+    fn tell(&self, clients: usize) -> bool {
         if !self.told.swap(true, std::sync::atomic::Ordering::Relaxed) {
             warn!(
                 "{clients} connections are open, as many as are taken of the {} descriptors that this process may have: \
