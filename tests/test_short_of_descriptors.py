@@ -75,7 +75,7 @@ def test_clients_beyond_the_limit_wait_and_are_served_when_others_go(limited, ki
         for process in server.processes():
             assert len(process.open_files()) < LIMIT - 20, process
         assert not server.lines("cannot accept")
-        # Those before it go: there is room for one that waits.
+        # Those before it go: there is space for one that waits.
         for client in clients:
             client.close()
         assert waiting.response().status == 200

@@ -30,12 +30,12 @@ pub enum PacketError {
         /// The first byte.
         modifier1: u8,
     },
-    /// More variables than `buffer-size` has room for.
+    /// More variables than `buffer-size` has space for.
     #[error("a uwsgi packet of {size} bytes does not fit in {max} bytes (raise buffer-size)")]
     TooLarge {
         /// What the packet said, bytes.
         size: usize,
-        /// What there is room for, bytes.
+        /// What there is space for, bytes.
         max: usize,
     },
     /// A packet without variables: nothing to serve.

@@ -61,7 +61,7 @@ pub(crate) fn accept(listener: impl AsFd) -> io::Result<Option<(OwnedFd, Option<
         match acceptfrom_with(&listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
             Ok(accepted) => return Ok(Some(accepted)),
             Err(Errno::AGAIN) => return Ok(None),
-            // A client that gave up while it waited is none of ours.
+            // A client that gave up while it waited is skipped.
             Err(Errno::INTR | Errno::CONNABORTED | Errno::PROTO) => {}
             Err(error) => return Err(error.into()),
         }

@@ -94,7 +94,7 @@ impl Unsent {
         match self.pieces.back() {
             None => false,
             Some(Piece::File(_, at, left)) => at + left >= FILE_MAX,
-            // A file could not be had.
+            // A file could not be got.
             Some(Piece::Copied(bytes, gone)) => bytes.len() - gone >= 2 * MEMORY_MAX,
             Some(Piece::Owned(..)) => true,
         }
@@ -313,7 +313,7 @@ fn send_file_from(socket: impl AsFd, file: &File, at: &mut u64, most: u64) -> io
     }
     let most = most.min(FILE_AT_ONCE) as usize;
     match until_done(|| match sendfile(&socket, file, Some(at), most) {
-        // The file became shorter after its length was told: the client must not take this for a whole answer.
+        // The file became shorter after its length was sent: the client must not take this for a whole answer.
         Ok(0) => Err(Errno::NODATA),
         sent => sent,
     }) {

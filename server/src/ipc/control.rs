@@ -1,4 +1,4 @@
-//! What the application's side of a process tells the master, and asks it: packets of JSON through one socket that all
+//! The control socket: what a process asks of the master or reports to it, as packets of JSON through one socket that all
 //! processes share. A packet may bring a descriptor, through which the master answers or goes on to speak.
 
 use std::io::{self, IoSlice, IoSliceMut};
@@ -57,7 +57,7 @@ pub enum ControlRequest {
     /// The process handles signals: their numbers are to be sent through the descriptor that comes along, a packet of
     /// one byte each. It sends a byte back for each that it has handled.
     Listen(Role),
-    /// The process is to be ended after so many seconds, unless it says otherwise before.
+    /// The process is to be ended after N seconds, unless it says otherwise before.
     Harakiri {
         /// The process.
         role: Role,
@@ -88,7 +88,7 @@ pub struct WorkerState {
     pub avg_rt: u64,
 }
 
-/// What is wrong with a packet. Whoever sent it may be broken, and the master believes nothing of it.
+/// What is wrong with a packet. The sender may be broken: the master trusts nothing in it.
 #[derive(Debug, Error)]
 enum InvalidMessage {
     /// There is nothing in it.
@@ -154,7 +154,7 @@ fn send_packet(socket: BorrowedFd<'_>, bytes: &[u8], descriptor: Option<Borrowed
     }
 }
 
-/// Tells the master something and waits for its answer.
+/// Sends the master a question and waits for its answer.
 ///
 /// # Errors
 /// When the master is gone, or does not answer in time.

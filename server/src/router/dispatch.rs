@@ -304,7 +304,7 @@ impl Router<'_> {
         waits && self.cancel_ahead(key, link_key)
     }
 
-    /// Tells how many requests wait for a thread.
+    /// Shows on the scoreboard how many requests wait for a thread.
     pub(super) fn tell_depth(&self) {
         self.cell.set_depth(self.queue.len() + self.ahead);
     }

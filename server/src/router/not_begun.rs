@@ -1,7 +1,7 @@
 //! Requests that a thread was sent and has not begun with: its worker is stopped, or hangs, or does not get the processor.
 //!
 //! Such a request is cancelled when a thread of another worker is free, and when none is for [`PATIENCE`]; then it waits in
-//! the queue, before all others, for whoever is free first. No timer and no system call belongs to a request: the threads
+//! the queue, before all others, for the first free thread. No timer and no system call belongs to a request: the threads
 //! are looked through a while after the first of them was sent something, and again as long as one has not begun.
 //!
 //! What is seen here the master finds in the thread's cell (`stats::cell::AheadCells::not_begun_since`), and can name the worker.

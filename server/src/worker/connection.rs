@@ -21,7 +21,7 @@ use rwsgi_protocol::link::{ABORTED, DONE_CLOSE, DONE_KEEP, FAST, LEAVING, MAX_FR
 pub(super) enum Wait {
     /// Bytes to come.
     Read,
-    /// Room to send.
+    /// Send space.
     Write,
 }
 
@@ -75,7 +75,7 @@ const SPOOLS: usize = 16;
 /// What only a link has to remember.
 #[derive(Default)]
 pub(super) struct LinkEnd {
-    /// The router was told not to send any more.
+    /// The router was asked not to send any more.
     pub(super) leave_told: bool,
     /// Requests that it has brought.
     pub(super) brought: u8,
@@ -224,7 +224,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Tells the router that a request which it had taken back was passed over.
+    /// Reports to the router that a cancelled request was skipped.
     ///
     /// # Errors
     /// When the router is gone.
@@ -233,7 +233,7 @@ impl Connection {
         self.say(&SKIPPED.to_le_bytes())
     }
 
-    /// Tells the router not to send any more requests on this link.
+    /// Asks the router not to send any more requests on this link.
     ///
     /// # Errors
     /// When the router is gone.

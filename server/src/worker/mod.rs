@@ -53,7 +53,7 @@ pub struct WorkerContext {
     pub slot: u32,
     /// By which number the master knows it.
     pub child: ChildId,
-    /// What its fork server was told.
+    /// The setup that its fork server received.
     pub setup: Setup,
     /// The scoreboard.
     pub scoreboard: Scoreboard,

@@ -1,4 +1,4 @@
-//! One request's life in the application: it is begun, answered, counted and logged.
+//! Serves one request: calls the application, answers, counts and logs.
 
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
@@ -71,7 +71,7 @@ impl WorkerThread {
             bytes: 0,
             took: 0,
         };
-        // Whoever reads the scoreboard looks for the request line at the beginning.
+        // Readers of the scoreboard look for the request line at the beginning.
         let head_bytes = &bytes[head.start..];
         let request = Incoming::Http { head, peer, body_len };
         let mut connection = self.serve_one(py, connection, &request, exchange, &text, head_bytes, entry)?;
