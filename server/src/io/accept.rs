@@ -16,7 +16,7 @@ pub(crate) struct Listener {
     pub(crate) fd: OwnedFd,
     /// Whether its clients have IP addresses.
     is_tcp: bool,
-    /// This end as the environ tells it: name and port.
+    /// The environ's `SERVER_NAME` and `SERVER_PORT`.
     server: (String, String),
 }
 
