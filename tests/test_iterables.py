@@ -19,7 +19,7 @@ def odd(request, odd_sites):
     return odd_sites[request.param]
 
 
-@pytest.mark.only_rwsgi(why="uWSGI iterates for ever")
+@pytest.mark.only_rwsgi(why="uWSGI iterates forever")
 @pytest.mark.parametrize("status", [204, 205, 304])
 def test_a_body_without_end_is_not_made_where_none_is_sent(odd, record, status):
     assert odd.get(f"/endless?status={status}&record={record.path}").status == status

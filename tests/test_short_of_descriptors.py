@@ -77,7 +77,7 @@ def test_clients_beyond_the_limit_wait_and_are_served_when_others_go(limited, ki
         for process in server.processes():
             assert len(process.open_files()) < LIMIT - 20, process
         assert not server.lines("cannot accept")
-        # Those before it go: there is room for one that waits.
+        # Those before it go: there is space for one that waits.
         for client in clients:
             client.close()
         assert waiting.response().status == 200
@@ -101,7 +101,8 @@ def test_a_worker_that_is_full_keeps_no_client_from_one_that_has_room(limited):
     processes.kill(pids[1], signal.SIGSTOP)
     try:
         with ExitStack() as stack:
-            for _ in range(CLIENTS):
+            # More than it takes, and the rest fewer than the other does.
+            for _ in range(200):
                 stack.enter_context(Connection(address)).send(head("GET", "/unread"))
             server.logged("connections are open, as many as")
             processes.kill(pids[1], signal.SIGCONT)

@@ -109,7 +109,7 @@ impl Router<'_> {
         loop {
             match receive_message(self.orders.as_fd()) {
                 Ok(Some(RouterOrder::Limits(limits))) => self.limits.change(limits),
-                // Its end: the liveness pipe tells of that.
+                // End of file: the liveness pipe reports that.
                 Ok(None) => break,
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
                 Err(error) => {
@@ -181,7 +181,7 @@ impl Router<'_> {
         link.readable |= ended || events.contains(EpollFlags::EPOLLIN);
         link.ended |= ended;
         if link.slot.is_none() {
-            return self.greet(scratch, key);
+            return self.read_hello(scratch, key);
         }
         if events.contains(EpollFlags::EPOLLOUT) {
             self.send_more(scratch, key);
@@ -197,10 +197,10 @@ impl Router<'_> {
             // Ctrl-C and service managers signal the whole group, and then the master signals too: only the master's
             // second word means at once.
             let from_master = signal.ssi_pid == getppid().as_raw() as u32;
-            if self.stopping && from_master && std::mem::replace(&mut self.told, true) {
+            if self.stopping && from_master && std::mem::replace(&mut self.stop_from_master, true) {
                 return Flow::Exit;
             }
-            self.told |= from_master;
+            self.stop_from_master |= from_master;
             if !self.stopping {
                 info!("the router stops: finishing {} connections", self.clients.len());
                 self.stop();
@@ -213,7 +213,7 @@ impl Router<'_> {
     fn stop(&mut self) {
         self.stopping = true;
         for listener in std::mem::take(&mut self.listeners) {
-            // The socket itself lives on in the master.
+            // The socket itself stays open in the master.
             let _ = self.epoll.delete(&listener.fd);
         }
         for key in self.clients.keys(|client| matches!(client.phase, ClientPhase::Idle)) {
@@ -221,7 +221,7 @@ impl Router<'_> {
         }
     }
 
-    /// Asks the kernel to tell when a client takes more, exactly while something waits for that.
+    /// Watches for a client to take more, exactly while something waits for that.
     pub(super) fn arm_client(&mut self, key: Key) {
         let late = self.in_seconds(self.limits.timeout);
         let Some(client) = self.clients.get_mut(key) else { return };

@@ -54,7 +54,7 @@ fn a_request_that_nobody_begins_with_waits_for_whoever_is_free_first() {
     let _stopped = router.worker(0);
     let mut client = router.client();
     client.get("/hello");
-    // After fifty times as long it is nobody's.
+    // After twenty times as long it is nobody's.
     eventually(|| {
         router.turn();
         router.depth() == 1
@@ -157,7 +157,7 @@ fn a_request_behind_one_that_was_cancelled_is_looked_after_too() {
         first.get("/quick");
         router.turns();
         assert_eq!(worker.path(), "/quick");
-        worker.answer_quickly("quick");
+        worker.answer_fast("quick");
         router.turns();
         assert!(first.response().ends_with("quick"));
     }
@@ -171,7 +171,7 @@ fn a_request_behind_one_that_was_cancelled_is_looked_after_too() {
     router.turns();
     drop(gone);
     router.turns();
-    worker.answer_quickly("first");
+    worker.answer_fast("first");
     router.turns();
     assert!(first.response().ends_with("first"));
     // The worker is stopped before it has passed over the cancelled one.
