@@ -259,8 +259,9 @@ impl Link {
     }
 
     /// Gives a body back that is sent: the response may take long.
+    #[inline]
     fn let_body_go(&mut self) {
-        if self.is_sent() {
+        if !matches!(self.body, StoredBody::Empty) && self.is_sent() {
             self.body = StoredBody::Empty;
             self.body_sent = 0;
         }
