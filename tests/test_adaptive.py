@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import resource
+
 import pytest
 
 from rig import http
@@ -143,3 +146,13 @@ def test_a_reload_of_a_sleeping_server_wakes_nobody(serve, address, stats_at):
         "both workers serve the next generation",
         context=server.log,
     )
+
+
+def test_a_server_that_cannot_watch_its_sockets_goes_on_serving(serve, address):
+    """Out of descriptors it could not see that somebody connects: then the workers stay."""
+    server = serve("--http-socket", address, "--wsgi-file", "probe.py", "--idle", 1)
+    taken = {int(number) for number in os.listdir(f"/proc/{server.pid}/fd")}
+    free = next(number for number in range(1_000_000) if number not in taken)
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (free, free))
+    server.logged("cannot (be )?watch")
+    assert http.get(address, "/pid").status == 200

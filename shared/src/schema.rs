@@ -176,6 +176,10 @@ pub struct Worker {
     /// Time that its threads waited for Python's global lock, µs. Monotonic.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gil_wait: Option<u64>,
+    /// For how long its process has shown no sign of life (it is stopped, or does not begin with a request that it was sent),
+    /// µs; 0 while it responds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unresponsive_for: Option<u64>,
     /// Resident memory with shared pages divided among those who share them, bytes; read less often than `rss`, and 0 until
     /// the document after the first that was asked for since the process started.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -102,6 +102,7 @@ impl<'b> Vars<'b> {
 impl<'b> Iterator for Vars<'b> {
     type Item = (&'b [u8], &'b [u8]);
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         let (name, rest) = string(self.rest)?;
         let (value, rest) = string(rest)?;
@@ -111,6 +112,7 @@ impl<'b> Iterator for Vars<'b> {
 }
 
 /// A string with its length before it, and what follows.
+#[inline]
 fn string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (len, rest) = bytes.split_first_chunk()?;
     rest.split_at_checked(usize::from(u16::from_le_bytes(*len)))

@@ -37,6 +37,7 @@ const TURN: u64 = 1024 * 1024;
 const TURNS: usize = 4;
 /// Parts that one call takes.
 const PARTS: usize = 64;
+const FEW: usize = 8;
 
 /// A piece that waits.
 enum Piece {
@@ -276,12 +277,9 @@ fn send_parts(socket: impl AsFd, parts: &[&[u8]]) -> io::Result<usize> {
     for group in parts.chunks(PARTS) {
         let sent = match group {
             [part] => until_done(|| send(&socket, part, SendFlags::NOSIGNAL))?,
-            _ => {
-                let slices: [IoSlice<'_>; PARTS] =
-                    std::array::from_fn(|index| IoSlice::new(group.get(index).copied().unwrap_or_default()));
-                let mut none = SendAncillaryBuffer::default();
-                until_done(|| sendmsg(&socket, &slices[..group.len()], &mut none, SendFlags::NOSIGNAL))?
-            }
+            // Most have few, and room for many takes its time to fill.
+            few if few.len() <= FEW => send_group::<FEW>(&socket, few)?,
+            many => send_group::<PARTS>(&socket, many)?,
         };
         total += sent;
         if sent < group.iter().map(|part| part.len()).sum() {
@@ -289,6 +287,16 @@ fn send_parts(socket: impl AsFd, parts: &[&[u8]]) -> io::Result<usize> {
         }
     }
     Ok(total)
+}
+
+/// Hands at most `N` parts to the socket with one call.
+fn send_group<const N: usize>(socket: impl AsFd, parts: &[&[u8]]) -> io::Result<usize> {
+    let mut slices = [IoSlice::new(&[]); N];
+    for (slice, part) in slices.iter_mut().zip(parts) {
+        *slice = IoSlice::new(part);
+    }
+    let slices = &slices[..parts.len().min(N)];
+    until_done(|| sendmsg(&socket, slices, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL))
 }
 
 /// Asked, taken, and whether all is gone.

@@ -2,6 +2,7 @@
 //! keeps packets apart. File descriptors are inherited over exec and named by number.
 
 pub mod control;
+pub mod harakiri;
 pub mod inherit;
 mod router;
 pub mod schedule;

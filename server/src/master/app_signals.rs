@@ -5,6 +5,7 @@
 //! for whoever is free first waits here until somebody is: a process says when it has handled one.
 
 use std::collections::{HashMap, VecDeque};
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 
@@ -82,7 +83,13 @@ pub(super) fn watch(events: &Events) -> anyhow::Result<OwnedFd> {
                     }
                 }
                 Ok(None) => return,
-                Err(error) => warn!("the application said what cannot be understood: {error}"),
+                Err(refused) if refused.kind() == ErrorKind::InvalidData => {
+                    warn!("control socket: a packet of the application's is refused: {refused}");
+                }
+                Err(failure) => {
+                    error!("control socket: it cannot be read: {failure}: the application's signals and timers rest");
+                    return;
+                }
             }
         }
     });

@@ -32,6 +32,7 @@ mod reload;
 mod scaling;
 mod shutdown;
 mod signals;
+mod silence;
 mod snapshots;
 mod start;
 mod startup;
@@ -171,6 +172,7 @@ impl Master {
             Timer::Sizes => self.watch_sizes(now),
             Timer::Load => self.follow_load(now),
             Timer::Jobs => self.watch_jobs(now),
+            Timer::Silence => self.watch_silence(now),
             Timer::Timetable if self.phase == Phase::Serving => self.raise_scheduled(now),
             Timer::Timetable => {}
             Timer::WatchdogSign => self.tell_alive(now),

@@ -13,14 +13,19 @@ use super::stall::{cells, go_on};
 use super::state::Router;
 
 /// How many times as long a request stays with its thread when no other is free.
-const PATIENCE: u64 = 50;
+const PATIENCE: u64 = 20;
 
 impl Router<'_> {
     /// Cancels what was not begun with, when it is time to look.
+    #[inline]
     pub(super) fn check_begun(&mut self) {
-        if self.check_begun.is_none_or(|check| self.now < check) {
-            return;
+        if self.check_begun.is_some_and(|check| self.now >= check) {
+            self.look_for_stalled();
         }
+    }
+
+    #[cold]
+    fn look_for_stalled(&mut self) {
         let (mut waits, mut late) = (false, Vec::new());
         for key in self.links.keys(Link::has_first) {
             let Some(link) = self.links.get_mut(key) else { continue };

@@ -9,7 +9,7 @@ mod body;
 mod connection;
 mod connections;
 mod drive;
-pub(crate) mod harakiri;
+mod harakiri;
 mod intake;
 mod kind;
 mod link;
@@ -139,7 +139,7 @@ pub fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32> {
     let others: Vec<_> = threads
         .into_iter()
         .map(|mut thread| {
-            let name = harakiri::thread_name(worker, thread.id.get());
+            let name = crate::ipc::harakiri::thread_name(worker, thread.id.get());
             std::thread::Builder::new().name(name).spawn(move || {
                 let _serving = Serving(Arc::clone(&thread.worker));
                 Python::attach(|py| thread.serve(py))

@@ -88,12 +88,17 @@ impl WorkerThread {
         let Ok(Some(packet)) = uwsgi::parse(bytes, bytes.len()) else {
             anyhow::bail!("a uwsgi packet changed while its body was gathered");
         };
-        let var = |name: &[u8]| {
-            let value = packet.vars().filter(|(found, _)| *found == name).last();
-            value.map(|(_, value)| String::from_utf8_lossy(value)).unwrap_or_default()
-        };
-        let (method, uri, protocol) = (var(b"REQUEST_METHOD"), var(b"REQUEST_URI"), var(b"SERVER_PROTOCOL"));
-        let client = var(b"REMOTE_ADDR");
+        let [mut method, mut uri, mut protocol, mut client] = [&[][..]; 4];
+        for (name, value) in packet.vars() {
+            match name {
+                b"REQUEST_METHOD" => method = value,
+                b"REQUEST_URI" => uri = value,
+                b"SERVER_PROTOCOL" => protocol = value,
+                b"REMOTE_ADDR" => client = value,
+                _ => {}
+            }
+        }
+        let [method, uri, protocol, client] = [method, uri, protocol, client].map(String::from_utf8_lossy);
         let exchange = Exchange {
             protocol: SocketProtocol::Uwsgi,
             version: if protocol == "HTTP/1.0" { Version::Http10 } else { Version::Http11 },
@@ -127,7 +132,7 @@ impl WorkerThread {
         self.cell().begin(started, exchange.protocol, peer.as_bytes(), kept);
         if self.worker.config.harakiri.is_some() {
             connection.watched = true;
-            harakiri::hold(connection.kind, connection.socket.as_raw_fd());
+            harakiri::hold(connection.kind, connection.socket.as_raw_fd(), started);
         }
         serving::begin(connection.socket.as_raw_fd(), connection.is_link());
         let served = self.gateway.serve(py, request, exchange, connection)?;

@@ -54,7 +54,7 @@ fn a_request_that_nobody_begins_with_waits_for_whoever_is_free_first() {
     let _stopped = router.worker(0);
     let mut client = router.client();
     client.get("/hello");
-    // After fifty times as long it is nobody's.
+    // After twenty times as long it is nobody's.
     eventually(|| {
         router.turn();
         router.depth() == 1

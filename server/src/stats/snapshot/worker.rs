@@ -191,6 +191,8 @@ fn worker_entry(
         busy_time: Some(busy_time / 1_000),
         cpu_time: Some(processor_time / 1_000),
         gil_wait: Some(sum.gil_wait / 1_000),
+        // What the scoreboard does not tell: the master says it.
+        unresponsive_for: Some(0),
         pss: Some(memory.pss),
         uss: Some(memory.uss),
         rss_peak: Some(memory.rss_peak),
