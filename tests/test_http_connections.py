@@ -126,7 +126,7 @@ def test_requests_that_come_slowly_hold_no_core(one_core, kind, sent):
 
 @pytest.mark.parametrize("kind", ["http", "http-socket"])
 def test_clients_that_read_slowly_hold_no_core(one_core, kind):
-    """The front keeps what a client does not read in memory and in a file; a worker keeps an answer that is complete."""
+    """The http router keeps what a client does not read in memory and in a file; a worker keeps an answer that is complete."""
     site, size = one_core[kind], 8_000_000
     slow = [site.open("GET", f"/large?bytes={size}") for _ in range(5)]
     for connection in slow:
@@ -166,7 +166,7 @@ def test_a_worker_s_death_is_answered_with_an_error_by_the_front(probe_sites):
     try:
         assert site.get("/die?how=kill").status in (502, 503)
     except Closed:
-        pytest.fail("the front closed the connection without a word")
+        pytest.fail("the http router closed the connection without an answer")
     assert site.get("/unread").body == b"not read"
 
 

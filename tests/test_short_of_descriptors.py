@@ -73,7 +73,7 @@ def test_clients_beyond_the_limit_wait_and_are_served_when_others_go(limited, ki
         waiting = stack.enter_context(Connection(address))
         waiting.send(head("GET", "/unread"))
         server.logged("connections are open, as many as")
-        # Whoever serves has a few left for itself.
+        # The server has a few left for itself.
         for process in server.processes():
             assert len(process.open_files()) < LIMIT - 20, process
         assert not server.lines("cannot accept")
