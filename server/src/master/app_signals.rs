@@ -23,7 +23,7 @@ use super::post::Post;
 use super::task::Task;
 use super::timetable::Timetable;
 use crate::ids::{ChildId, GenerationNumber, WorkerId};
-use crate::ipc::control::hear;
+use crate::ipc::control::receive;
 use crate::ipc::target::Target;
 
 /// Signals that wait for somebody who is free: more are dropped.
@@ -76,9 +76,9 @@ pub(super) fn watch(events: &Events) -> anyhow::Result<OwnedFd> {
     let events = events.clone();
     tokio::task::spawn_local(async move {
         loop {
-            match socket.async_io(Interest::READABLE, || hear(socket.as_fd())).await {
-                Ok(Some((told, descriptor))) => {
-                    if events.send(Event::Call(Call::Told(told, descriptor))).await.is_err() {
+            match socket.async_io(Interest::READABLE, || receive(socket.as_fd())).await {
+                Ok(Some((packet, descriptor))) => {
+                    if events.send(Event::Call(Call::Packet(packet, descriptor))).await.is_err() {
                         return;
                     }
                 }

@@ -70,7 +70,7 @@ use rwsgi_config::Config;
 /// When it cannot start: a socket cannot be bound, a process cannot be started.
 pub fn run(config: Config, launcher: Launcher, reread: Reread, starter: Starter) -> anyhow::Result<i32> {
     if let Some(title) = procname::master_title(&config.procname) {
-        procname::make_room();
+        procname::make_space();
         procname::set(&title);
     }
     nix::sys::prctl::set_child_subreaper(true).context("cannot become the subreaper of the workers")?;
@@ -98,7 +98,7 @@ async fn serve(config: Config, launcher: Launcher, reread: Reread, mut starter: 
     master.announce();
     master.load(master.config.clone(), Reload::Rolling)?;
     if !starter.after_loading {
-        starter.tell();
+        starter.notify();
     }
     master.settle(Instant::now());
     while !master.is_over() {
@@ -115,7 +115,7 @@ async fn serve(config: Config, launcher: Launcher, reread: Reread, mut starter: 
         }
         master.settle(now);
         if master.any_ready {
-            starter.tell();
+            starter.notify();
         }
     }
     if let Some(log) = master.log.take() {

@@ -294,16 +294,19 @@ fn of_worker(reading: &Reading, place: usize, before: Marks) -> Option<(u32, Win
     Some((worker.id, window))
 }
 
+/// Resident memory. uWSGI reads it after a request, and without `--memory-report` never: 0 is no process's, and says nothing.
+fn read(rss: u64) -> Told<u64> {
+    if rss > 0 { Told::Yes(rss) } else { Told::Unseen }
+}
+
 /// What is a height and not a count: as it is at the step's end.
 fn levels(reading: &Reading, step: &mut Step) {
     let (totals, workers) = (&reading.totals, &reading.snapshot.workers);
     let running = || workers.iter().filter(|worker| worker.pid > 0);
     let window = &mut step.whole;
-    // A server that does not read memory sends zeros; no process is that small.
-    let rss = running().map(|worker| worker.rss).max();
-    if let Some(rss) = rss {
-        window.rss_max = Told::of(Some(rss).filter(|rss| *rss > 0));
-        window.rss_sum = Told::of(Some(totals.rss).filter(|rss| *rss > 0));
+    if let Some(rss) = running().map(|worker| worker.rss).max() {
+        window.rss_max = read(rss);
+        window.rss_sum = read(totals.rss);
         window.pss_sum = match totals.pss {
             Some(pss) => Told::Yes(pss),
             // Pages are counted less often than documents are asked for: 0 is a process whose are not yet.
@@ -314,8 +317,8 @@ fn levels(reading: &Reading, step: &mut Step) {
     window.queue_max = Told::Yes(totals.queue);
     window.workers_min = Told::Yes(running().count() as u64);
     for ((_, window), worker) in step.workers.iter_mut().zip(workers).filter(|(_, worker)| worker.pid > 0) {
-        window.rss_max = Told::of(Some(worker.rss).filter(|rss| *rss > 0));
-        window.rss_sum = window.rss_max.clone();
+        window.rss_max = read(worker.rss);
+        window.rss_sum = read(worker.rss);
         window.pss_sum = match worker.pss {
             Some(0) => Told::Unseen,
             told => Told::of(told),
@@ -389,7 +392,9 @@ mod tests {
         assert_eq!(window(&[&worker(""), &worker("")]).pss_sum, Told::No);
         let cheap = "{\"id\":1}";
         assert_eq!(window(&[cheap, &worker(""), cheap]).rss_max, Told::Yes(9_000));
-        assert_eq!(window(&[&known, "{\"id\":1,\"pid\":8}"]).rss_max, Told::No, "it was told once only");
+        let idle = "{\"id\":1,\"pid\":8}";
+        assert_eq!(window(&[idle, &known, idle]).rss_max, Told::Yes(9_000), "uWSGI reads it after a request");
+        assert_eq!(window(&[idle, idle]).rss_max, Told::Unseen);
     }
 
     #[test]
