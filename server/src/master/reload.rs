@@ -29,7 +29,7 @@ impl Master {
     /// When its process cannot be started.
     pub(super) fn load(&mut self, config: Config, how: Reload) -> anyhow::Result<()> {
         let number = self.generations.next_number();
-        let setup = self.setup(number.get(), &config)?;
+        let setup = self.setup(Some(number), &config)?;
         let started = self.launcher.start(FORKSERVER_ROLE, config.home.as_deref(), &setup);
         let (pid, channel) = started.with_context(|| match &config.home {
             Some(home) => format!("home: cannot run the Python of '{}'", home.display()),
@@ -47,7 +47,7 @@ impl Master {
     ///
     /// # Errors
     /// Never as long as what it inherits is open.
-    pub(super) fn setup(&self, generation: u32, config: &Config) -> anyhow::Result<Setup> {
+    pub(super) fn setup(&self, generation: Option<GenerationNumber>, config: &Config) -> anyhow::Result<Setup> {
         let inherited = |(listener, protocol): &(Listener, SocketProtocol)| -> nix::Result<InheritedListener> {
             let address = listener.address.clone();
             Ok(InheritedListener { address, protocol: *protocol, fd: listener.inherit()? })
@@ -65,7 +65,7 @@ impl Master {
             link_listener: None,
             link: sockets.link.as_ref().map(|link| link.endpoint.clone()),
             generation,
-            started_at: self.started_at.as_micros(),
+            started_at: self.started_at,
         })
     }
 

@@ -50,7 +50,7 @@ impl Master {
         let Some(generation) = self.fork_server().and_then(|child| child.generation) else { return };
         let Some(child) = self.begin(post, Some(generation), now) else { return };
         let role = match (post, self.children.get(child).and_then(|child| child.slot)) {
-            (Post::Worker(worker), Some(slot)) => Role::Worker { worker: worker.get(), slot: slot.get() },
+            (Post::Worker(worker), Some(slot)) => Role::Worker { worker, slot },
             (Post::Auxiliary(who), _) => Role::Auxiliary(who),
             // The posts above are all that are ordered, and a worker has a slot.
             _ => return,
@@ -160,7 +160,7 @@ impl Master {
     }
 
     fn router_setup(&self) -> anyhow::Result<Setup> {
-        let mut setup = self.setup(0, &self.config)?;
+        let mut setup = self.setup(None, &self.config)?;
         let inherited = |listener: &super::listeners::Listener| {
             let (address, protocol) = (listener.address.clone(), SocketProtocol::Http);
             Ok(InheritedListener { address, protocol, fd: listener.inherit()? })
