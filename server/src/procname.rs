@@ -124,7 +124,7 @@ impl ArgumentMemory {
     }
 }
 
-/// `None` when the kernel does not tell. An environment that is elsewhere counts as none.
+/// `None` when the kernel does not say. An environment that is elsewhere counts as none.
 fn argument_memory() -> Option<ArgumentMemory> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
     // proc_pid_stat(5): fields 48 to 51, counted from 1; the second is a name in parentheses that may hold anything.
@@ -143,7 +143,7 @@ mod tests {
     fn names_are_made_of_what_is_configured() {
         let mut names = ProcessNames::default();
         assert_eq!(title(&names, "rwsgi worker 1"), "rwsgi worker 1");
-        assert_eq!(master_title(&names), None, "its command line tells more");
+        assert_eq!(master_title(&names), None, "its command line says more");
         names.auto = true;
         names.prefix = "test-ax ".into();
         names.append = " (blue)".into();

@@ -91,7 +91,7 @@ pub struct Snapshot {
     /// Version of the Python interpreter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub python: Option<String>,
-    /// The queue in front of the workers.
+    /// The queue before the workers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<Queue>,
     /// Latency of every request since the start, all workers merged: HDR histogram in µs, V2 encoding, base64.
@@ -300,7 +300,7 @@ pub struct Cache {
     pub hits: u64,
     /// Questions that did not.
     pub miss: u64,
-    /// Items that found no room.
+    /// Items that found no space.
     pub full: u64,
     /// When it was changed last, unix seconds (uWSGI: only with `lastmod`).
     pub last_modified_at: u64,
@@ -459,7 +459,7 @@ pub struct Blacklisted {
     pub first_attempt: u64,
 }
 
-/// The queue in front of the workers.
+/// The queue before the workers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Queue {

@@ -168,8 +168,8 @@ pub struct Peer<'a> {
 impl<'a> Peer<'a> {
     /// The text that [`Peer::parse`] reads. `client` is `None` on a unix socket.
     ///
-    /// An IPv4 client of a socket that takes both is told by its IPv4 address, as uWSGI does: `::ffff:192.0.2.1` would be
-    /// another client to whoever compares addresses.
+    /// An IPv4 client of a socket that takes both is given by its IPv4 address, as uWSGI does: `::ffff:192.0.2.1` would be
+    /// another client to programs that compare addresses.
     #[must_use]
     pub fn text(client: Option<(IpAddr, u16)>, server_addr: impl Display, server_port: impl Display) -> String {
         match client {

@@ -10,7 +10,7 @@ use crate::share::Share;
 use crate::stats::scoreboard::Scoreboard;
 use rwsgi_config::Config;
 
-/// What does not change while the process lives.
+/// What does not change while the process runs.
 #[derive(Debug)]
 pub(crate) struct ServerContext {
     /// The configuration in force.
@@ -19,7 +19,7 @@ pub(crate) struct ServerContext {
     pub(crate) generation: u32,
     /// The master.
     pub(crate) master: Pid,
-    /// Where the master is told things.
+    /// The control socket, this process's end.
     pub(crate) control: OwnedFd,
     /// What the processes share.
     pub(crate) share: Share,

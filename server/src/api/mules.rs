@@ -70,7 +70,7 @@ pub(crate) fn exits(with_farms: bool) -> Vec<BorrowedFd<'static>> {
     own.chain(farms.filter_map(|(index, _)| queue_of_farm(index))).map(|queue| queue.exit.as_fd()).collect()
 }
 
-/// Whether the message found room.
+/// Whether the message found space.
 fn put(py: Python<'_>, queue: &MuleQueue, message: &[u8]) -> bool {
     let sent = py.detach(|| send(queue.entry.as_raw_fd(), message, MsgFlags::MSG_NOSIGNAL));
     match sent {
@@ -90,7 +90,7 @@ fn put(py: Python<'_>, queue: &MuleQueue, message: &[u8]) -> bool {
     }
 }
 
-/// Sends a message to the first mule that is free, to one by its number, or to a farm by its name. Whether it found room.
+/// Sends a message to the first mule that is free, to one by its number, or to a farm by its name. Whether it found space.
 #[pyfunction]
 #[pyo3(signature = (message, mule=None, /))]
 fn mule_msg(py: Python<'_>, message: Text, mule: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {

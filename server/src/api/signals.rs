@@ -1,4 +1,4 @@
-//! Signals: numbers from 0 to 255 that are raised by whoever likes, by timers, by the calendar and by files, and handled
+//! Signals: numbers from 0 to 255 that are raised by the application, by timers, by the calendar and by files, and handled
 //! by a function of the application in the process that it was registered for.
 //!
 //! The master decides who handles a signal; a process that has handlers listens to it in a thread of
@@ -74,7 +74,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Tells the master.
+/// Sends the master a control packet.
 pub(super) fn send_to_master(py: Python<'_>, what: ControlRequest) -> PyResult<()> {
     let Some(server) = server() else { return Err(PyOSError::new_err("there is no server around")) };
     let message = ControlPacket { generation: server.generation, what };
@@ -113,7 +113,7 @@ fn signal_registered(py: Python<'_>, signal: u8) -> PyResult<Option<bool>> {
 #[pyo3(signature = (signal, remote=None, /))]
 fn signal(py: Python<'_>, signal: u8, remote: Option<Text>) -> PyResult<()> {
     if remote.is_some() {
-        let message = "signals to other servers are not to be had in rwsgi: send a request there";
+        let message = "signals to other servers are not available in rwsgi: send a request there";
         return Err(pyo3::exceptions::PyNotImplementedError::new_err(message));
     }
     send_to_master(py, ControlRequest::Raise(signal))
@@ -130,7 +130,7 @@ fn signal_wait<'py>(py: Python<'py>, signal: Option<u8>) -> PyResult<Bound<'py, 
     loop {
         let found = py.detach(|| {
             let handled = lock(&HANDLED);
-            // Not for ever: Python must see signals of the system's.
+            // Not forever: Python must see signals of the system's.
             let pause = std::time::Duration::from_millis(500);
             let handled = match HANDLED_CHANGED.wait_timeout_while(handled, pause, |handled| handled.0 == seen) {
                 Ok((handled, _)) => handled,
@@ -160,14 +160,14 @@ fn every(seconds: u32, times: u32, rb: bool) -> PyResult<When> {
     Ok(When::Every { seconds, times, rb })
 }
 
-/// Raises a signal every so many seconds.
+/// Raises a signal every N seconds.
 #[pyfunction]
 #[pyo3(signature = (signal, seconds, /))]
 fn add_timer(py: Python<'_>, signal: u8, seconds: u32) -> PyResult<()> {
     send_to_master(py, ControlRequest::Schedule { signal, when: every(seconds, 0, false)? })
 }
 
-/// Raises a signal every so many seconds, so many times, or for ever.
+/// Raises a signal every N seconds, N times, or forever.
 #[pyfunction]
 #[pyo3(signature = (signal, seconds, iterations=0, /))]
 fn add_rb_timer(py: Python<'_>, signal: u8, seconds: u32, iterations: u32) -> PyResult<()> {
@@ -248,7 +248,7 @@ fn handle_all(socket: &OwnedFd) {
             handled.0 += 1;
         }
         HANDLED_CHANGED.notify_all();
-        // Whoever is gone needs no answer.
+        // A process that is gone needs no answer.
         let _ = send(socket.as_raw_fd(), &number, MsgFlags::MSG_NOSIGNAL);
     }
 }

@@ -57,7 +57,7 @@ fn describe<'py>(py: Python<'py>, state: &WorkerState, chdir: &str) -> PyResult<
     worker.set_item("vsz", state.vsz)?;
     worker.set_item("running_time", state.running_time)?;
     worker.set_item("last_spawn", state.last_spawn)?;
-    // As uWSGI tells it here, unlike in the stats: how often after the first time.
+    // As uWSGI counts it here, unlike in the stats: how often after the first time.
     worker.set_item("respawn_count", state.respawn_count.saturating_sub(1))?;
     worker.set_item("tx", state.tx)?;
     worker.set_item("avg_rt", state.avg_rt)?;
@@ -107,7 +107,7 @@ fn logsize() -> u64 {
     log.and_then(|log| std::fs::metadata(log).ok()).map_or(0, |metadata| metadata.len())
 }
 
-/// Has the master end this process after so many seconds, unless it calls this with 0 before.
+/// Has the master end this process after N seconds, unless it calls this with 0 before.
 #[pyfunction]
 #[pyo3(signature = (seconds, /))]
 fn set_user_harakiri(py: Python<'_>, seconds: i32) -> PyResult<()> {

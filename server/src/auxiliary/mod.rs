@@ -1,4 +1,4 @@
-//! The processes beside the workers, of each of which there is one at a time: [`spooler`]s and [`mule`]s. Here is what
+//! Auxiliary processes, one of each at a time: [`spooler`]s and [`mule`]s. Here is what
 //! all of them do first and last.
 
 mod mule;
@@ -29,7 +29,7 @@ pub(crate) struct AuxiliaryContext {
     pub(crate) who: Auxiliary,
     /// By which number the master knows it.
     pub(crate) child: ChildId,
-    /// What its fork server was told.
+    /// The setup that its fork server received.
     pub(crate) setup: Setup,
     /// The scoreboard.
     pub(crate) scoreboard: Scoreboard,
@@ -46,7 +46,7 @@ pub(crate) fn run(py: Python<'_>, context: AuxiliaryContext) -> anyhow::Result<i
     let (work, notices) = enter(py, context)?;
     let tell_ready = || {
         let sent = (&notices).write_all(&Notice::Ready(child).encode());
-        sent.context("cannot tell the master that it is ready")
+        sent.context("cannot notify the master that it is ready")
     };
     let who = work.who;
     info!("{who} started (pid {})", std::process::id());
@@ -61,7 +61,7 @@ pub(crate) fn run(py: Python<'_>, context: AuxiliaryContext) -> anyhow::Result<i
             tell_ready()?;
             spooler::run(py, &work).map(|()| 0)
         }
-        // The hook may be all that it does, and end because it is told to.
+        // The hook may be all that it does, and end on an order.
         (AfterFork::Exit(status), _) => {
             if !mule::is_leaving() && !work.end.has_come() {
                 error!("{who}: uwsgi.post_fork_hook has ended it with status {status}");
@@ -74,7 +74,7 @@ pub(crate) fn run(py: Python<'_>, context: AuxiliaryContext) -> anyhow::Result<i
     outcome
 }
 
-/// Becomes the process that it is to be; returns where it tells the master how it stands, too.
+/// Sets the process up for its work; also returns the pipe for its notices to the master.
 fn enter(py: Python<'_>, context: AuxiliaryContext) -> anyhow::Result<(Work, File)> {
     let AuxiliaryContext { who, child: _, mut setup, scoreboard, is_loaded } = context;
     let name = std::ffi::CString::new(who.short_name()).unwrap_or_default();

@@ -22,7 +22,7 @@ use crate::spooler::watch::DirectoryWatch;
 use crate::stats::cell::{SpoolerCell, Verdict};
 use crate::wsgi::{application, interpreter};
 
-/// After this a job is looked at again that somebody else has: whoever is killed with it says nothing.
+/// After this time a job that another process holds is looked at again: a process that is killed does not announce it.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 
 /// A running spooler.
@@ -33,7 +33,7 @@ struct Spooler<'a> {
     cell: &'a SpoolerCell,
     index: JobIndex,
     watch: DirectoryWatch,
-    /// It was said that nobody is there for a job.
+    /// The log has said that no function takes a job.
     has_complained: bool,
 }
 
@@ -50,7 +50,7 @@ pub(super) fn run(py: Python<'_>, work: &Work) -> anyhow::Result<()> {
     })?;
     // Requests come first, as with uWSGI.
     be_nice();
-    // With lazy-apps, whoever has not named what to import wants the application's own functions.
+    // With lazy-apps, without an import option the application's own functions are meant.
     if !work.is_loaded && config.import.is_empty() {
         application::load(py, &work.config)?;
     }
@@ -165,7 +165,7 @@ impl Spooler<'_> {
             if !std::mem::replace(&mut self.has_complained, true) {
                 warn!(
                     "spooler {number}: {ticket}: no function of this process is for it (spooler-import loads more): left \
-                     to others; further ones are not told of"
+                     to others; later ones are not logged"
                 );
             }
             self.index.hold(ticket, SystemTime::now() + self.frequency());

@@ -25,10 +25,13 @@ impl ClientCap {
     }
 
     /// Whether there is no descriptor for one more than `clients`. Says so in the log the first time.
+    #[inline]
     pub(crate) fn is_reached(&self, clients: usize) -> bool {
-        if clients < self.most {
-            return false;
-        }
+        clients >= self.most && self.log(clients)
+    }
+
+    #[cold]
+    fn log(&self, clients: usize) -> bool {
         if !self.logged.swap(true, std::sync::atomic::Ordering::Relaxed) {
             warn!(
                 "{clients} connections are open, as many as are taken of the {} descriptors that this process may have: \

@@ -18,7 +18,7 @@ use crate::io::receive::Received;
 use rwsgi_protocol::link::Hello;
 
 /// Seconds in which a worker must have said who it is.
-const GREETING: u32 = 10;
+const HELLO_SECONDS: u32 = 10;
 /// Connections accepted at once.
 const ACCEPTS: usize = 64;
 
@@ -95,7 +95,7 @@ impl Router<'_> {
     }
 
     pub(super) fn accept_links(&mut self, scratch: &mut [u8]) {
-        let deadline = self.in_seconds(GREETING);
+        let deadline = self.in_seconds(HELLO_SECONDS);
         loop {
             let fd = match accept(&self.link_listener) {
                 Ok(Some((fd, _))) => fd,

@@ -46,7 +46,7 @@ pub(super) struct Client {
     pub(super) readable: bool,
     /// The kernel said that the client will send no more; there may be bytes before that.
     pub(super) ended: bool,
-    /// The kernel is asked to tell when the socket takes more.
+    /// The epoll set watches for the socket to take more.
     pub(super) write_armed: bool,
     /// The second at which this has taken too long; 0 for never.
     pub(super) deadline: u32,
@@ -113,7 +113,7 @@ impl Client {
     /// Sends more of what is kept.
     ///
     /// # Errors
-    /// When the client is gone, or what was kept for it is not to be had.
+    /// When the client is gone, or what was kept for it is not available.
     pub(super) fn flush(&mut self) -> io::Result<Sent> {
         let sent = self.unsent.send_some(&self.fd);
         if let Err(problem) = &sent

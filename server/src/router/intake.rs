@@ -200,6 +200,7 @@ impl Router<'_> {
     }
 
     /// A file was written to from `before` on. When that took long, others get their turn now.
+    #[cold]
     pub(super) fn use_disk(&mut self, bytes: u64, before: MonotonicNanos) {
         let is_slow = MonotonicNanos::now().nanos_since(before) > DISK_SLOW;
         self.disk_left = if is_slow { 0 } else { self.disk_left.saturating_sub(bytes) };

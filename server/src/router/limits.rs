@@ -37,7 +37,7 @@ impl Limits {
             queue: config.listen as usize,
             overdue: 4 * FAST_NS,
             // Long for a thread that sleeps and is woken, and short for a client.
-            not_begun: 20_000_000,
+            not_begun: 50_000_000,
         };
         limits.change(RouterLimits::new(config));
         limits

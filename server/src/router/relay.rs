@@ -286,7 +286,7 @@ impl Router<'_> {
         self.dispatch_queue();
     }
 
-    /// Tells a client that the worker is gone which had its request.
+    /// Answers a client whose worker is gone.
     fn answer_for(&mut self, scratch: &mut [u8], link: &Link, begun: &Begun) {
         let Begun { client: key, index, answered } = *begun;
         let line = link.head(index).split(|&byte| byte == b'\r').find(|line| !line.is_empty()).unwrap_or_default();

@@ -30,7 +30,7 @@ pub(crate) struct Share {
     pub(crate) queues: Vec<MuleQueue>,
 }
 
-/// Messages that wait for a mule. They are kept by the kernel as long as the master lives.
+/// Messages that wait for a mule. The kernel keeps them as long as the master runs.
 #[derive(Debug)]
 pub(crate) struct MuleQueue {
     /// Where they go in.

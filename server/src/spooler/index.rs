@@ -1,7 +1,7 @@
 //! The jobs of one directory, as far as they are known: which is the next one to run, and when.
 //!
 //! Kept in memory so that 100,000 waiting jobs cost nothing until something happens to one of them. What it says may be
-//! out of date, for others work in the directory too: whoever takes a job looks at its file again. Pure.
+//! out of date, for others work in the directory too: taking a job looks at its file again. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -11,7 +11,7 @@ use super::job::Ticket;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct State {
-    /// When it may run; `None` when it was returned to be run, and nothing was heard of it since.
+    /// When it may run; `None` when it was returned to be run, and there was no news of it since.
     due: Option<SystemTime>,
     /// This process wants nothing of it until then, whatever its file says.
     held: Option<SystemTime>,

@@ -26,7 +26,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Room for `workers` of `threads` threads, with as many processes more as may linger beside their successors.
+    /// Space for `workers` of `threads` threads, with as many processes more as may linger beside their successors.
     #[must_use]
     pub fn new(workers: u32, threads: u32) -> Self {
         Self { slots: workers.saturating_mul(3).saturating_add(4), threads, spoolers: 0 }

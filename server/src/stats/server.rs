@@ -1,4 +1,4 @@
-//! The stats servers: tasks of the master's loop that hand the document to whoever connects.
+//! The stats servers: tasks of the master's loop that hand the document to each client that connects.
 //!
 //! A plain socket sends one JSON document to each connection at once and closes it, as uWSGI does. With `stats-http`,
 //! it answers HTTP: `/` is that document, `/metrics` is Prometheus's text. Nothing that a client does or leaves undone

@@ -50,7 +50,7 @@ impl SnapshotState {
         }
     }
 
-    /// The accept queue of a listening socket; empty when the kernel does not tell, which is logged once.
+    /// The accept queue of a listening socket; empty when the kernel does not say, which is logged once.
     pub fn backlog(&mut self, address: &Address, listener: BorrowedFd<'_>) -> Backlog {
         match self.backlogs.read(address, listener) {
             Ok(backlog) => backlog,
@@ -58,7 +58,7 @@ impl SnapshotState {
                 if !self.backlog_failed {
                     self.backlog_failed = true;
                     warn!(
-                        "stats: the kernel does not tell how many connections wait on {address} ({error}): shown as 0"
+                        "stats: the kernel does not say how many connections wait on {address} ({error}): shown as 0"
                     );
                 }
                 Backlog::default()
@@ -68,7 +68,7 @@ impl SnapshotState {
 
     /// Busy and processor time (ns) of a worker, never below what was shown before.
     ///
-    /// A reader's clock is a moment ahead of the one that ends a request, and a process that is dying tells nothing of
+    /// A reader's clock is a moment ahead of the one that ends a request, and a process that is dying reports nothing of
     /// its processor time until it is reaped: what was shown then stands until more is known.
     pub(super) fn never_lower(&mut self, worker: WorkerId, busy: u64, processor: u64) -> (u64, u64) {
         if self.floors.len() <= worker.index() {

@@ -21,7 +21,7 @@ use rwsgi_protocol::link::{ABORTED, DONE_CLOSE, DONE_KEEP, FAST, LEAVING, MAX_FR
 pub(super) enum Wait {
     /// Bytes to come.
     Read,
-    /// Room to send.
+    /// Send space.
     Write,
 }
 
@@ -75,7 +75,7 @@ const SPOOLS: usize = 16;
 /// What only a link has to remember.
 #[derive(Default)]
 pub(super) struct LinkEnd {
-    /// The router was told not to send any more.
+    /// The router was asked not to send any more.
     pub(super) leave_told: bool,
     /// Requests that it has brought.
     pub(super) brought: u8,
@@ -180,7 +180,9 @@ impl Connection {
     /// # Errors
     /// When the body cannot be taken.
     pub(super) fn spool(&mut self, scratch: &mut [u8]) -> Result<Gathered, IntakeError> {
-        let Self { socket, phase: ConnectionPhase::Body(gathering), .. } = self else { return Ok(Gathered::Part) };
+        let Self { socket, phase: ConnectionPhase::Body(gathering), input, seen, .. } = self else {
+            return Ok(Gathered::Part);
+        };
         let intake = &mut gathering.intake;
         for _ in 0..SPOOLS {
             let left = intake.left().and_then(|left| usize::try_from(left).ok());
@@ -189,7 +191,11 @@ impl Connection {
                 Received::End => return Ok(Gathered::Gone),
                 Received::Nothing => break,
                 Received::Bytes(len) => {
-                    if let (_, true) = intake.take(&scratch[..len])? {
+                    let (used, is_whole) = intake.take(&scratch[..len])?;
+                    if is_whole {
+                        // The end of chunks shows only when it is there: the next request may have come with it.
+                        *input = scratch[used..len].to_vec();
+                        *seen = 0;
                         return Ok(Gathered::Whole);
                     }
                 }
@@ -224,7 +230,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Tells the router that a request which it had taken back was passed over.
+    /// Reports to the router that a cancelled request was skipped.
     ///
     /// # Errors
     /// When the router is gone.
@@ -233,7 +239,7 @@ impl Connection {
         self.say(&SKIPPED.to_le_bytes())
     }
 
-    /// Tells the router not to send any more requests on this link.
+    /// Asks the router not to send any more requests on this link.
     ///
     /// # Errors
     /// When the router is gone.

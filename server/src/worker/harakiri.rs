@@ -1,5 +1,5 @@
-//! What a thread does about a request that runs too long, while the application has its thread: it answers 504 in the
-//! application's stead, from a signal handler.
+//! What happens when a request runs too long while the application holds its thread: a signal handler answers 504 instead
+//! of the application.
 //!
 //! The master sends the signal to the very thread that is stuck, so that the handler and the thread are one thread: what
 //! they share needs no lock, and the connection cannot be closed under the handler. Neither needs the GIL, so that a
@@ -109,7 +109,7 @@ fn answer(request: MonotonicNanos) {
     HELD.set(Held::Answered);
     let saved = Errno::last_raw();
     // SAFETY: `send` and `shutdown` are async-signal-safe, the bytes are static, and the descriptor is open as long as
-    // this thread says that it holds it. `errno` is put back for whoever was interrupted.
+    // this thread says that it holds it. `errno` is restored for the interrupted code.
     unsafe {
         libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT);
         if !is_link {

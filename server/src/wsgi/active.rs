@@ -321,7 +321,7 @@ impl<C: Transport + 'static> RequestPlace<C> {
             Ok(active) => active,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => {
-                // Whoever has it may wait for the GIL. After this nobody has it for longer than a look.
+                // Its holder may wait for the GIL. After this nobody holds it for longer than a look.
                 py.detach(|| self.lock().is_open = false);
                 self.lock()
             }

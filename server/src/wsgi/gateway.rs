@@ -101,7 +101,7 @@ impl<C: Transport + 'static> Gateway<C> {
         })
     }
 
-    /// Sets the time that `Date` tells, unix seconds.
+    /// Sets the time for `Date`, unix seconds.
     pub fn set_time(&mut self, seconds: u64) {
         self.date = HttpDate::from_unix(seconds);
     }
@@ -189,13 +189,13 @@ fn explain(
         Some(ResponseFailure::Raised(exception)) => {
             error!("{}: {}", describe(request), one_line(py, &exception));
             exception.display(py);
-            // What `write()` raised for the same reason has told of it.
+            // What `write()` raised for the same reason has said it.
             if exception.is_instance_of::<PyAssertionError>(py) {
                 overrun = None;
             }
             ending.raised = Some(Raised::of(py, &exception));
         }
-        // The client has as much as the application announced; what is wrong is told below.
+        // The client has as much as the application announced; what is wrong is logged below.
         Some(ResponseFailure::Response(ResponseError::TooLong(_))) => ending.is_whole = true,
         Some(ResponseFailure::Response(error)) => ending.raised = Some(fault(request, &error)),
     }
@@ -226,7 +226,7 @@ fn fault(request: &Incoming<'_>, error: &ResponseError) -> Raised {
     Raised { kind: "ResponseError".into(), message: error.to_string(), ..Raised::default() }
 }
 
-/// Nothing was sent: the client can be told that something went wrong.
+/// Nothing was sent yet: the client can get an error response.
 fn answer_500(active: &mut Active) -> bool {
     const BODY: &[u8] = b"Internal Server Error\n";
     let mut buffer = std::mem::take(&mut active.spare_buffer);

@@ -1,4 +1,4 @@
-//! Requests that were sent ahead: whoever has them in the end, exactly one serves each, and the answer finds its client.
+//! Requests that were sent ahead: exactly one thread serves each, and the answer finds its client.
 
 use std::io::Write;
 
@@ -255,7 +255,7 @@ fn a_worker_that_dies_after_an_early_answer_leaves_nothing_behind() {
     drop(worker);
     router.turns();
     assert_eq!(router.router.links.len(), 0);
-    // Its client is not told of it.
+    // Its client does not notice.
     client.get("/2");
     router.turns();
     let mut next = router.worker(1);

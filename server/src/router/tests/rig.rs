@@ -213,7 +213,7 @@ impl HttpRouter {
         eventually(|| self.board.router().read().unwrap().depth == depth);
     }
 
-    /// Tells the router that the master is gone.
+    /// Closes the master's end.
     pub(super) fn stop(&mut self) {
         self.liveness = None;
     }

@@ -107,7 +107,7 @@ impl Cache {
         }
     }
 
-    /// Does something with the table, alone. A panic lets the lock go, and has the table emptied by whoever is next.
+    /// Calls `f` with the table locked. A panic releases the lock, and the next owner empties the table.
     fn with<T>(&self, f: impl FnOnce(&mut CacheTable<'_>, u64) -> T) -> nix::Result<T> {
         let mut bytes = self.memory.lock()?;
         let locked = bytes.locked();
@@ -147,7 +147,7 @@ impl Cache {
         self.with(|table, now| table.exists(key, now))
     }
 
-    /// Sets a key's value for so many seconds, 0 for ever; whether it could be.
+    /// Sets a key's value for N seconds (0: forever); whether it could be.
     ///
     /// # Errors
     /// When the lock fails.

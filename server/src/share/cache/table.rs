@@ -1,4 +1,4 @@
-//! The table of a cache: keys and their values, and what goes when it is full. Whoever has its bytes is alone with them.
+//! The table of a cache: keys and their values, and what goes when it is full. The owner of its bytes holds the lock.
 //! All zero is an empty table.
 //!
 //! The [`ItemIndex`] knows the items, [`Blocks`] which blocks are taken; the values lie in the blocks.
@@ -155,7 +155,7 @@ impl<'a> CacheTable<'a> {
         about
     }
 
-    /// Lets go what is to go when there is no space: what has expired, or else, one after another, what was used least
+    /// Removes items when there is no space: what has expired, or else, one after another, what was used least
     /// recently (`lru`), or else everything (`clear_on_full`). Whether there is less in the table than before.
     fn make_space(&mut self, now: u64) -> bool {
         let expired = self.index.expired(now);

@@ -7,7 +7,7 @@ use std::sync::atomic::fence;
 use super::text::SharedText;
 use crate::clock::UnixMicros;
 
-/// Room for the frames of a traceback, a line each, in words of eight bytes.
+/// Space for the frames of a traceback, a line each, in words of eight bytes.
 const TRACEBACK_WORDS: usize = 128;
 
 /// The last exception that a thread's application raised.
@@ -21,7 +21,7 @@ pub struct ExceptionCell {
     request: SharedText<48>,
 }
 
-/// What is told of an exception.
+/// What is shown of an exception.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExceptionReport {
     /// When it was raised.
@@ -37,7 +37,7 @@ pub struct ExceptionReport {
 }
 
 impl ExceptionCell {
-    /// Replaces what is told.
+    /// Replaces the exception.
     pub fn store(&self, report: &ExceptionReport) {
         let sequence = self.sequence.load(Relaxed);
         self.sequence.store(sequence.wrapping_add(1), Relaxed);
@@ -50,7 +50,7 @@ impl ExceptionCell {
         self.sequence.store(sequence.wrapping_add(2), Release);
     }
 
-    /// What is told; `None` when nothing was ever raised, or when it is just being written.
+    /// The exception; `None` when nothing was ever raised, or when it is just being written.
     pub fn load(&self) -> Option<ExceptionReport> {
         let before = self.sequence.load(Acquire);
         if before == 0 {
