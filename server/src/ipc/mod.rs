@@ -252,9 +252,12 @@ pub(crate) fn channel() -> nix::Result<(OwnedFd, OwnedFd)> {
 pub(crate) fn send_message(fd: BorrowedFd<'_>, message: &impl Serialize) -> io::Result<()> {
     let bytes = serde_json::to_vec(message)?;
     check_length(bytes.len())?;
+    let mut was_reset = false;
     loop {
         match send(fd.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL) {
             Err(nix::errno::Errno::EINTR) => {}
+            // Told once when the other end was closed with packets unread: the end itself follows.
+            Err(nix::errno::Errno::ECONNRESET) if !std::mem::replace(&mut was_reset, true) => {}
             sent => return sent.map(drop).map_err(io::Error::from),
         }
     }
@@ -266,10 +269,13 @@ pub(crate) fn send_message(fd: BorrowedFd<'_>, message: &impl Serialize) -> io::
 /// When nothing is there on a non-blocking end, or what is there is no message of this kind.
 pub(crate) fn receive_message<T: DeserializeOwned>(fd: BorrowedFd<'_>) -> io::Result<Option<T>> {
     let mut bytes = vec![0; MESSAGE_MAX];
+    let mut was_reset = false;
     let len = loop {
         // The length that the message has, also when it is longer than there is space for.
         match recv(fd.as_raw_fd(), &mut bytes, MsgFlags::MSG_TRUNC) {
             Err(nix::errno::Errno::EINTR) => {}
+            // Told once when the other end was closed with packets unread: what it had sent before comes after that.
+            Err(nix::errno::Errno::ECONNRESET) if !std::mem::replace(&mut was_reset, true) => {}
             Err(nix::errno::Errno::ECONNRESET) => return Ok(None),
             received => break received.map_err(io::Error::from)?,
         }
@@ -300,6 +306,24 @@ mod tests {
         for notice in [Notice::Ready(first), Notice::Enough(first), Notice::Ready(late), Notice::Enough(late)] {
             assert_eq!(Notice::decode(notice.encode()), notice);
         }
+    }
+
+    /// The system tells whoever is left first that the other end was closed with packets unread, and only then gives
+    /// what that had sent.
+    #[test]
+    fn what_was_sent_before_the_end_is_received_though_the_other_had_not_read_everything() {
+        let order = Order::Fork { child: ChildId::new(2), role: Role::Worker { worker: 1, slot: 0 } };
+        let (ours, theirs) = channel().unwrap();
+        send_message(theirs.as_fd(), &Answer::Forked { child: ChildId::new(1), pid: 7 }).unwrap();
+        send_message(ours.as_fd(), &order).unwrap();
+        drop(theirs);
+        let answer = receive_message::<Answer>(ours.as_fd()).unwrap();
+        assert!(matches!(answer, Some(Answer::Forked { pid: 7, .. })), "{answer:?}");
+        assert!(receive_message::<Answer>(ours.as_fd()).unwrap().is_none());
+        let (ours, theirs) = channel().unwrap();
+        send_message(ours.as_fd(), &order).unwrap();
+        drop(theirs);
+        assert_eq!(send_message(ours.as_fd(), &order).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[test]
