@@ -1,11 +1,11 @@
-//! What the http router and a worker say to each other, over one unix stream socket per thread of each worker.
+//! The protocol between the http router and a worker, over one unix stream socket per thread of each worker.
 //!
 //! The worker connects and says [`Hello`]. From then on the router sends requests, and the worker answers them one at a
 //! time, in order. A thread that is free gets a request; one that has been answering fast gets up to [`AHEAD_MAX`] at
 //! once, so that neither side waits for the other between two requests. A request that was dispatched can be cancelled
 //! until the worker begins with it: both sides have its state in shared memory (the server's `stats::ahead`), the worker
-//! takes it there and the router cancels it there, and only one of the two succeeds. What was cancelled the worker reads and
-//! passes over ([`SKIPPED`]). So no request waits behind a slow one while another thread is free.
+//! takes it there and the router cancels it there, and only one of the two succeeds. The worker reads a cancelled request and
+//! skips it ([`SKIPPED`]). So no request waits behind a slow one while another thread is free.
 //!
 //! A request is [`RequestLengths`], then the [`Peer`] as text, the HTTP head as the client sent it (it passed
 //! [`super::http::parse`]), and the body, decoded: the router has all of it before it dispatches.
@@ -19,9 +19,9 @@
 //! [`FAST`] is added when the thread was done with it soon. [`ABORTED`] ends a response that did not come to its end: the
 //! client's connection is reset, or it would take what it has for the whole.
 //!
-//! Leaving, so that no request is lost when workers are exchanged: a worker that wants to go sends [`LEAVING`] when no
+//! Leaving, so that no request is lost when workers are replaced: a worker that leaves sends [`LEAVING`] when no
 //! frame is under way, and reads on. The router sends it nothing more after that, cancels what it has not begun with, and
-//! closes the link when it is idle. If a request had crossed the word on its way, the worker serves it as any other, and
+//! closes the link when it is idle. If a request crossed [`LEAVING`] on its way, the worker serves it as any other, and
 //! then the router closes. So the worker may exit when it reads end-of-file, and never before.
 
 use std::fmt::Display;
@@ -41,7 +41,7 @@ pub const FAST: u32 = 2;
 pub const FAST_NS: u64 = 250_000;
 /// In place of a frame's length: the worker wants no further request on this link.
 pub const LEAVING: u32 = 0xFFFF_FFF4;
-/// In place of a frame's length: the next request had been taken back, and nothing comes of it.
+/// In place of a frame's length: the next request was cancelled, and is not answered.
 pub const SKIPPED: u32 = 0xFFFF_FFF5;
 /// In place of a frame's length: the response breaks off.
 pub const ABORTED: u32 = 0xFFFF_FFF6;

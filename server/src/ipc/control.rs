@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_all_senders_is_told() {
+    fn the_end_of_all_senders_is_reported() {
         let (master, ours) = socket().unwrap();
         drop(ours);
         assert!(receive(master.as_fd()).unwrap().is_none());

@@ -20,7 +20,7 @@ const FIRST: i32 = 3;
 pub(super) struct Inherited(Vec<(Address, OwnedFd)>);
 
 impl Inherited {
-    /// Takes what the environment tells of. To be called once, before anything else is opened.
+    /// Takes the descriptors that the environment names. To be called once, before anything else is opened.
     pub(super) fn take() -> Self {
         let number = |name| std::env::var(name).ok().and_then(|value| value.parse::<u32>().ok());
         if number("LISTEN_PID") != Some(std::process::id()) {

@@ -1,5 +1,5 @@
 //! The log file: one writer, the master. The other processes write to a pipe that the master reads, so that the file
-//! can be started anew or opened again while they run.
+//! can be rotated or opened again while they run.
 //!
 //! Without a log file (and without `log-master`) everybody writes to the standard error that the server was given.
 
@@ -37,7 +37,7 @@ pub(super) struct Log {
     max_size: u64,
     /// Where it is put.
     backup: Option<PathBuf>,
-    /// Putting it aside failed, and was told.
+    /// Rotating it failed, and that was logged.
     stuck: Cell<bool>,
 }
 

@@ -162,7 +162,7 @@ impl Master {
         }
     }
 
-    /// Does what a timer was set for. Whoever wants it again sets it again.
+    /// Does what a timer was set for. Its user sets it again if needed.
     fn fire(&mut self, timer: Timer, now: Instant) {
         match timer {
             Timer::Start(post) => self.children.is_due(post),

@@ -18,7 +18,7 @@ const MOST_FILES: usize = 20_000;
 /// Directories in which nobody edits an application.
 const NOT_OURS: [&str; 4] = ["__pycache__", "site-packages", "dist-packages", "node_modules"];
 
-/// What tells that a file is another one, or has other contents.
+/// What shows that a file is another one, or has other contents.
 type Stamp = (i64, i64, u64, u64);
 
 /// Starts watching what is configured.

@@ -1,7 +1,7 @@
 //! From a whole request to a thread: the queue, and which requests are dispatched to which thread.
 //!
 //! A free thread gets the oldest request at once. When there is none free, requests are dispatched ahead to threads that have
-//! been fast, behind what those are doing; all others wait in the queue. What was dispatched ahead is taken back when its thread
+//! been fast, behind what those are doing; all others wait in the queue. What was dispatched ahead is cancelled when its thread
 //! turns out not to be fast, or when another thread has nothing to do.
 
 use std::cmp::Reverse;
@@ -30,11 +30,11 @@ pub(super) struct Begun {
     pub(super) answered: bool,
 }
 
-/// What a thread keeps of its dispatched requests when they are taken back.
+/// What a thread keeps of its dispatched requests when they are cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Keep {
-    /// The next that it would begin with: if that could be taken too, then on a machine where nobody gets to begin with
-    /// anything in time, work would only be moved about.
+    /// The next that it would begin with: if that were cancelled too, requests would only move from thread to thread on
+    /// an overloaded machine.
     First,
     Nothing,
     /// Nothing, not even a body that is half sent: the link is to be closed.
@@ -140,7 +140,7 @@ impl Router<'_> {
                 }
                 return;
             };
-            let has_room = link.has_space();
+            let has_space = link.has_space();
             let Some(client) = self.clients.get_mut(key) else {
                 self.queue.pop_front();
                 continue;
@@ -149,7 +149,7 @@ impl Router<'_> {
                 self.queue.pop_front();
                 continue;
             };
-            if !(is_idle || has_room && Link::can_follow(&request.body)) {
+            if !(is_idle || has_space && Link::can_follow(&request.body)) {
                 return;
             }
             let head = std::mem::take(&mut request.head);
@@ -168,7 +168,7 @@ impl Router<'_> {
         self.cell.waiting.record(MonotonicNanos::now().nanos_since(since) / 1_000);
     }
 
-    /// A thread has nothing to do: the requests that wait behind the longest row of others are for all again.
+    /// A thread has nothing to do: the requests that wait behind the longest row of others can go to any thread again.
     fn take_from_others(&mut self, idle: Key) -> bool {
         if self.ahead == 0 {
             return false;
@@ -183,7 +183,7 @@ impl Router<'_> {
         })
     }
 
-    /// What waits behind a request that takes long is for all again.
+    /// What waits behind a request that takes long can go to any thread again.
     pub(super) fn take_back_overdue(&mut self) {
         if self.ahead == 0 {
             return;
@@ -217,7 +217,7 @@ impl Router<'_> {
         }
     }
 
-    /// The wish of a worker to leave is granted when it has nothing to answer any more.
+    /// Closes the link of a worker that leaves, once it has nothing to answer any more.
     pub(super) fn retire(&mut self, key: Key) {
         self.take_back(key, Keep::Nothing);
         if self.links.get_mut(key).is_some_and(|link| link.dispatched.is_empty()) {
@@ -287,7 +287,7 @@ impl Router<'_> {
         self.client_closed();
     }
 
-    /// Takes back a request that nobody waits for any more, unless its thread has begun with it.
+    /// Cancels a request that nobody waits for any more, unless its thread has begun it.
     pub(super) fn cancel_ahead(&mut self, key: Key, link_key: Key) -> bool {
         let Some(link) = self.links.get_mut(link_key) else { return false };
         let (Some(slot), Some(index)) = (link.slot, link.position(key)) else { return false };
@@ -298,7 +298,7 @@ impl Router<'_> {
         cancelled
     }
 
-    /// Whether a client's request waited behind others on a link, and could be taken back.
+    /// Whether a client's request waited behind others on a link, and could be cancelled.
     pub(super) fn gives_up(&mut self, key: Key, link_key: Key) -> bool {
         let waits = self.links.get_mut(link_key).is_some_and(|link| link.position(key).is_some_and(|index| index > 0));
         waits && self.cancel_ahead(key, link_key)

@@ -20,7 +20,7 @@ pub struct Limits {
     /// `--listen`: requests that wait for a thread.
     pub(super) queue: usize,
     /// A thread that has had a request for longer is not fast, whatever it was before, ns: what was dispatched ahead to it
-    /// is for all again.
+    /// can go to any thread again.
     pub(super) overdue: u64,
     /// A thread that has not begun with a request after this loses it to one that is free, ns.
     pub(super) not_begun: u64,

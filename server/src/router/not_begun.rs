@@ -4,7 +4,7 @@
 //! the queue, before all others, for the first free thread. No timer and no system call belongs to a request: the threads
 //! are looked through a while after the first of them was sent something, and again as long as one has not begun.
 //!
-//! What is seen here the master finds in the thread's cell (`stats::cell::AheadCells::not_begun_since`), and can name the worker.
+//! The master finds the same in the thread's cell (`stats::cell::AheadCells::not_begun_since`), and can name the worker.
 
 use super::dispatch::Keep;
 use super::keyed::Key;
@@ -56,7 +56,7 @@ impl Router<'_> {
         self.dispatch_queue();
     }
 
-    /// Takes back all that a thread was sent. A body that it has only a part of costs it the link: it would never find the
+    /// Cancels all that a thread was sent. A body that it has only a part of costs it the link: it would never find the
     /// end.
     fn take_back_all(&mut self, key: Key) {
         let Some(link) = self.links.get_mut(key) else { return };

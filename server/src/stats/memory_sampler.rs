@@ -30,7 +30,7 @@ pub struct ProcessMemory {
     pub uss: u64,
 }
 
-/// The part of a processor's time that walks may take on average: 1 in so many.
+/// The part of a processor's time that walks may take on average: 1 in this many.
 const SHARE: u64 = 1_000;
 /// The most that one sample adds to what may be spent, ns: so that a rare poll is not an expensive one.
 const EARNED_MAX: u64 = 300_000;
@@ -354,7 +354,7 @@ mod tests {
         finish_walks(&mut sampler);
         assert_eq!(begun(&sampler), first);
         let mut now = 1;
-        // However much a walk costs, it is earned in so many samples.
+        // However much a walk costs, it is earned over several samples.
         for _ in 0..1_000 {
             now += EARNED_MAX * SHARE;
             sampler.sample(pids, at(now));

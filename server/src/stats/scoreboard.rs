@@ -32,7 +32,7 @@ impl Layout {
         Self { slots: workers.saturating_mul(3).saturating_add(4), threads, spoolers: 0 }
     }
 
-    /// With space for so many spoolers.
+    /// With space for this many spoolers.
     #[must_use]
     pub fn with_spoolers(self, spoolers: u32) -> Self {
         Self { spoolers, ..self }

@@ -21,7 +21,7 @@ pub struct SnapshotState {
     backlogs: Backlogs,
     backlog_failed: bool,
     floors: Vec<Floor>,
-    /// Latencies of one cell, of one worker, and of all: kept for their space.
+    /// Latencies of one cell, of one worker, and of all: kept to reuse their memory.
     pub(super) cell_latency: LatencyCounts,
     pub(super) worker_latency: LatencyCounts,
     pub(super) all_latency: LatencyCounts,

@@ -76,7 +76,7 @@ const SPOOLS: usize = 16;
 #[derive(Default)]
 pub(super) struct LinkEnd {
     /// The router was asked not to send any more.
-    pub(super) leave_told: bool,
+    pub(super) leave_sent: bool,
     /// Requests that it has brought.
     pub(super) brought: u8,
     /// What comes next is the last of the response.
@@ -238,7 +238,7 @@ impl Connection {
     /// # Errors
     /// When the router is gone.
     pub(super) fn tell_leaving(&mut self) -> io::Result<()> {
-        self.link.leave_told = true;
+        self.link.leave_sent = true;
         self.say(&LEAVING.to_le_bytes())
     }
 

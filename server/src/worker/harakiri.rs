@@ -61,7 +61,7 @@ thread_local! {
     static HELD: Cell<Held> = const { Cell::new(Held::Nothing) };
 }
 
-/// Prepares a thread's thread: its handlers run on its own stack. The alternative one that the standard library gave it,
+/// Prepares a worker thread: its handlers run on its own stack. The alternative one that the standard library gave it,
 /// to report an overflow, is too small for the printing of a Python stack.
 pub(super) fn prepare_thread() {
     let none = libc::stack_t { ss_sp: std::ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
@@ -122,7 +122,7 @@ fn answer(request: MonotonicNanos) {
 /// Installs the handlers, before the worker's threads start.
 ///
 /// The Python stack is printed by `faulthandler`, which needs neither the GIL nor memory: it prints where a thread is
-/// that holds the GIL and never lets it go, which nothing written in Python could.
+/// that holds the GIL and never releases it, which nothing written in Python could.
 ///
 /// # Errors
 /// When the system or Python refuses.

@@ -94,7 +94,7 @@ impl Worker {
     }
 
     /// Whether there is space for one more connection. If not, nothing is accepted until one is closed.
-    pub(super) fn has_room(&self) -> anyhow::Result<bool> {
+    pub(super) fn has_space(&self) -> anyhow::Result<bool> {
         if !self.cap.is_reached(self.open.load(Acquire)) {
             return Ok(true);
         }

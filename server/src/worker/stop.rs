@@ -1,4 +1,4 @@
-//! The order to leave, SIGTERM, as something that an epoll set can wait for.
+//! The order to leave, SIGTERM, as a descriptor for the epoll set.
 
 #![allow(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! A thread: the thread that waits on the worker's epoll set, takes what is ready, and sees each request through.
+//! A worker thread: waits on the worker's epoll set, takes what is ready, and serves each request.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
@@ -160,7 +160,7 @@ impl WorkerThread {
             for event in &events[..count] {
                 self.take(py, event.data(), &mut scratch)?;
             }
-            self.leave_if_told()?;
+            self.leave_if_ordered()?;
             self.sweep(py, &mut scratch)?;
             if self.leaving_since.is_some() && self.worker.open.load(Acquire) == 0 {
                 return Ok(());
@@ -214,7 +214,7 @@ impl WorkerThread {
         let most = if shares { self.next_turn() } else { ACCEPTS };
         for taken in 0..most {
             let Some(listener) = self.worker.listeners.get(index) else { return Ok(()) };
-            if !self.worker.has_room()? {
+            if !self.worker.has_space()? {
                 return Ok(());
             }
             let (socket, peer) = match listener.socket.accept() {
@@ -316,7 +316,7 @@ impl WorkerThread {
     }
 
     /// Begins to leave when the worker was ordered to.
-    fn leave_if_told(&mut self) -> anyhow::Result<()> {
+    fn leave_if_ordered(&mut self) -> anyhow::Result<()> {
         if self.leaving_since.is_some() || !self.is_leaving() {
             return Ok(());
         }
@@ -355,7 +355,7 @@ impl WorkerThread {
                 let wanted = |connection: &Connection| {
                     connection.is_idle()
                         && match connection.kind {
-                            Kind::Link(_) => !connection.link.leave_told,
+                            Kind::Link(_) => !connection.link.leave_sent,
                             _ => all,
                         }
                 };

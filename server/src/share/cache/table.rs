@@ -58,7 +58,7 @@ fn index_size(shape: &Shape) -> Size {
     Size { items: shape.items as usize, chains: shape.hashsize as usize, key: shape.keysize as usize }
 }
 
-/// A table, for as long as somebody is alone with it.
+/// A table, while the cache's lock is held.
 pub(super) struct CacheTable<'a> {
     shape: &'a Shape,
     index: ItemIndex<'a>,
