@@ -1,6 +1,6 @@
 //! The fork server: one per generation. It loads Python and the application once, and forks workers, and the
-//! auxiliary processes beside them, when the master orders it. The master starts it by exec, so that no import, leak or crash
-//! can reach the master.
+//! auxiliary processes beside them, when the master orders it. The master starts it by exec, so that no import, leak or
+//! crash can reach the master.
 //!
 //! Not for: serving (that is the worker's), or deciding when to fork (the master's).
 

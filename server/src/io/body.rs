@@ -1,5 +1,5 @@
-//! A request's body on its way in, gathered before anybody serves the request, so that a slow client holds no thread: in
-//! memory up to `post-buffering`, beyond that in a file without a name.
+//! A request's body on its way in, gathered before anybody serves the request, so that a slow client holds no thread:
+//! in memory up to `post-buffering`, beyond that in a file without a name.
 //!
 //! What a client announces costs nothing: memory and files are taken when bytes come.
 

@@ -28,7 +28,8 @@ pub(crate) fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Received {
     }
 }
 
-/// Reads once to behind what `bytes` holds, as much as it has space for: no copy between, no zeros that are overwritten.
+/// Reads once to behind what `bytes` holds, as much as it has space for: no copy between, no zeros that are
+/// overwritten.
 pub(crate) fn append(socket: impl AsFd, bytes: &mut Vec<u8>) -> Received {
     debug_assert!(bytes.capacity() > bytes.len(), "an empty buffer looks like the end");
     loop {

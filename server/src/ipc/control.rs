@@ -1,5 +1,5 @@
-//! The control socket: what a process asks of the master or reports to it, as packets of JSON through one socket that all
-//! processes share. A packet may bring a descriptor, through which the master answers or goes on to speak.
+//! The control socket: what a process asks of the master or reports to it, as packets of JSON through one socket that
+//! all processes share. A packet may bring a descriptor, through which the master answers or goes on to speak.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -178,8 +178,8 @@ pub fn ask<T: DeserializeOwned>(socket: BorrowedFd<'_>, question: &ControlPacket
 /// bounds of their kinds; whether there is such a process or generation only the master knows.
 ///
 /// # Errors
-/// `InvalidData` for a packet that is refused, with why: it is to be logged, and the next one may be good. Otherwise when
-/// nothing is there on a non-blocking end, or the socket fails.
+/// `InvalidData` for a packet that is refused, with why: it is to be logged, and the next one may be good. Otherwise
+/// when nothing is there on a non-blocking end, or the socket fails.
 pub fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<(ControlPacket, Option<OwnedFd>)>> {
     let mut bytes = vec![0; LARGEST];
     let mut space = cmsg_space!([std::os::fd::RawFd; 1]);

@@ -87,7 +87,7 @@ pub(super) fn watch(events: &Events) -> anyhow::Result<OwnedFd> {
                     warn!("control socket: a packet of the application's is refused: {refused}");
                 }
                 Err(failure) => {
-                    error!("control socket: it cannot be read: {failure}: the application's signals and timers rest");
+                    error!("control socket: it cannot be read: {failure}: the application's signals and timers stop");
                     return;
                 }
             }

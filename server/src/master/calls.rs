@@ -128,7 +128,7 @@ impl Master {
         let generation = self.generations.current().map_or(generation, |current| generation.max(current));
         let table = self.app_signals.table(generation);
         if table.waiting.len() >= MOST_WAITING {
-            warn!("signal {signal} is dropped: {MOST_WAITING} wait already for somebody to handle them");
+            warn!("signal {signal} is dropped: {MOST_WAITING} signals wait to be handled already");
             return;
         }
         table.waiting.push_back(signal);

@@ -1,4 +1,4 @@
-//! Where the workers and the http router meet: a listening socket whose name the kernel has chosen, and a secret.
+//! The socket for links between workers and the http router: its name is chosen by the kernel, and a secret guards it.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};

@@ -99,8 +99,8 @@ impl Master {
         }
     }
 
-    /// Adds what a slot counted to its worker's totals, and makes it free for another process. Returns the requests that
-    /// were in progress there, in words.
+    /// Adds what a slot counted to its worker's totals, and makes it free for another process. Returns the requests
+    /// that were in progress there, in words.
     fn clear_slot(&mut self, worker: WorkerId, pid: Pid, slot: SlotId) -> Vec<String> {
         let now = MonotonicNanos::now();
         let held = self.scoreboard.threads(slot).filter_map(ThreadCell::held);

@@ -1,5 +1,5 @@
-//! Loading the application, at the start and for a reload: the next generation is loaded beside the one that serves, and
-//! has the workers' places when it is ready; when it fails to load, the old one goes on.
+//! Loading the application, at the start and for a reload: the next generation is loaded beside the one that serves,
+//! and takes over when it is ready; if it fails to load, the old one goes on.
 
 use std::os::fd::AsFd;
 use std::time::Instant;
@@ -200,7 +200,8 @@ impl Master {
         }
     }
 
-    /// A worker's process serves: goes on with a chain reload, or notifies the supervisor that the server is ready (again).
+    /// A worker's process serves: goes on with a chain reload, or notifies the supervisor that the server is ready
+    /// (again).
     pub(super) fn worker_ready(&mut self, worker: WorkerId) {
         let current = self.generations.current();
         let is_new = self.children.of(Post::Worker(worker)).all(|child| child.generation == current);

@@ -1,4 +1,4 @@
-//! Stopping: first the router finishes what it has, then the workers, then the fork servers go. What takes longer than
+//! Stopping: first the router finishes what it has, then the workers, then the fork servers. What takes longer than
 //! the configured mercy is killed; a second request to stop kills everything at once.
 
 use std::time::{Duration, Instant};

@@ -1,8 +1,9 @@
 //! Processes that show no sign of life: any that a signal has stopped, and workers that do not begin with a request.
 //!
-//! The system reports a stop as it reports an end, so nothing is polled for it. That a worker does not begin with what it was sent
-//! the http router sees, and writes it into the cell of the worker's thread; there it is looked for now and then, when
-//! there is a router. Such a worker hangs only if it has a thread to spare: others are busy, which `harakiri` is for.
+//! The system reports a stop as it reports an end, so nothing is polled for it. That a worker does not begin with what
+//! it was sent the http router sees, and writes it into the cell of the worker's thread; there it is looked for now and
+//! then, when there is a router. Such a worker hangs only if it has a thread to spare: others are busy, which
+//! `harakiri` is for.
 
 use std::time::{Duration, Instant};
 

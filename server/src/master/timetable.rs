@@ -72,7 +72,8 @@ impl Timetable {
                 When::Every { seconds, .. } => {
                     // A shorter period would keep the loop busy with nothing else.
                     let every = Duration::from_secs(seconds.max(1).into());
-                    // From when it was due, so that it does not drift; a clock that has slept through some goes on from now.
+                    // From when it was due, so that it does not drift; a clock that has slept through some goes on from
+                    // now.
                     let next = timer.due.filter(|_| is_due).map(|due| due + every).filter(|next| *next > now);
                     (is_due, next.unwrap_or(now + every))
                 }

@@ -47,8 +47,8 @@ pub(super) fn watch(config: &Config, events: &Events) {
 /// What is seen at one look.
 type Seen = BTreeMap<PathBuf, Option<Stamp>>;
 
-/// Looks again and again, and gives the order when what is seen has changed. The disk may be slow: after the first look,
-/// before anything is served, a thread beside the loop looks.
+/// Looks again and again, and gives the order when what is seen has changed. The disk may be slow: after the first
+/// look, before anything is served, a thread beside the loop looks.
 fn repeat(
     option: &'static str,
     every: Duration,

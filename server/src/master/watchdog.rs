@@ -1,4 +1,4 @@
-//! What the master looks at by the clock: requests beyond `harakiri`, workers that are too large or too old.
+//! Limits that the master checks periodically: requests beyond `harakiri`, workers that are too large or too old.
 //!
 //! It looks only when such a limit is configured. The next look at requests is due when the oldest of those in progress
 //! could pass its limit, so that an idle server is left alone; memory and age are looked at every second.
@@ -27,8 +27,8 @@ use rwsgi_config::Config;
 const INTERVAL: Duration = Duration::from_secs(1);
 /// How often a worker is looked at that holds an overdue request and is waited for.
 const CLOSE_LOOK: Duration = Duration::from_millis(20);
-/// What a thread is given to answer 504 and to print its stack before its process may be killed: on a busy machine it may
-/// have to wait for a processor.
+/// What a thread is given to answer 504 and to print its stack before its process may be killed: on a busy machine it
+/// may have to wait for a processor.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// A request that has passed its time.

@@ -1,8 +1,8 @@
 //! From a whole request to a thread: the queue, and which requests are dispatched to which thread.
 //!
-//! A free thread gets the oldest request at once. When there is none free, requests are dispatched ahead to threads that have
-//! been fast, behind what those are doing; all others wait in the queue. What was dispatched ahead is cancelled when its thread
-//! turns out not to be fast, or when another thread has nothing to do.
+//! A free thread gets the oldest request at once. When there is none free, requests are dispatched ahead to threads
+//! that have been fast, behind what those are doing; all others wait in the queue. What was dispatched ahead is
+//! cancelled when its thread turns out not to be fast, or when another thread has nothing to do.
 
 use std::cmp::Reverse;
 
@@ -76,8 +76,8 @@ impl Router<'_> {
         space.min_by_key(|(_, link)| link.dispatched.len()).map(|(key, _)| key)
     }
 
-    /// Puts a request on a link. It is sent at once when the thread has nothing else to do, or when the link is full, and
-    /// with all others at the end of the loop's turn otherwise.
+    /// Puts a request on a link. It is sent at once when the thread has nothing else to do, or when the link is full,
+    /// and with all others at the end of the loop's turn otherwise.
     fn dispatch_to(&mut self, link_key: Key, key: Key, head: &[u8], body: StoredBody, since: MonotonicNanos) {
         let (Some(link), Some(client)) = (self.links.get_mut(link_key), self.clients.get_mut(key)) else { return };
         let Some(slot) = link.slot else { return };
@@ -235,8 +235,8 @@ impl Router<'_> {
         }
     }
 
-    /// The link is gone. What its thread had not begun with is for others; returns what it had begun with, which is more
-    /// than one request when what it had answered could not be read.
+    /// The link is gone. What its thread had not begun with is for others; returns what it had begun with, which is
+    /// more than one request when what it had answered could not be read.
     pub(super) fn lose_dispatched(&mut self, link: &mut Link) -> Vec<Begun> {
         let mut begun = Vec::new();
         let Some(slot) = link.slot else { return begun };

@@ -119,8 +119,8 @@ impl Link {
         }
     }
 
-    /// Whether a further request may be put behind those that the thread has: it is fast, and will not be kept from it by
-    /// a body that is still being sent.
+    /// Whether a further request may be put behind those that the thread has: it is fast, and will not be kept from it
+    /// by a body that is still being sent.
     pub(super) fn has_space(&self) -> bool {
         let most = (1 + self.streak).min(AHEAD_MAX);
         !self.leaving
@@ -237,7 +237,8 @@ impl Link {
         !self.is_sent() && self.dispatched.back().is_some_and(|last| last.streams)
     }
 
-    /// Whether the thread has begun with the first request. Then nobody else will be sent its body, which need not be kept.
+    /// Whether the thread has begun with the first request. Then nobody else will be sent its body, which need not be
+    /// kept.
     pub(super) fn has_begun(&mut self, cells: &AheadCells) -> bool {
         let has_begun = self.dispatched.front().is_some_and(|first| cells.is_taken(first.number));
         if has_begun {
@@ -332,8 +333,8 @@ impl Link {
         Ok(count)
     }
 
-    /// Reads once, if there may be something. Like a client's, but for the end: a unix socket that was closed with bytes
-    /// that nobody read says so with an error.
+    /// Reads once, if there may be something. Like a client's, but for the end: a unix socket that was closed with
+    /// bytes that nobody read says so with an error.
     pub(super) fn receive(&mut self, buffer: &mut [u8]) -> Received {
         if !self.readable {
             return Received::Nothing;

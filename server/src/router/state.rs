@@ -21,8 +21,8 @@ use crate::io::descriptors::{ClientCap, for_files};
 use crate::stats::cell::RouterCell;
 use crate::stats::scoreboard::Scoreboard;
 
-/// Bytes of files that one turn of the loop writes and reads, so that disks hold up small requests for no longer than that:
-/// what is left is done in the next turn.
+/// Bytes of files that one turn of the loop writes and reads, so that disks hold up small requests for no longer than
+/// that: what is left is done in the next turn.
 pub(super) const DISK_TURN: u64 = 2 * 1024 * 1024;
 /// A second on the clock, ns.
 pub(super) const SECOND: u64 = 1_000_000_000;

@@ -76,8 +76,8 @@ impl Mutex {
         let mut attributes = std::mem::MaybeUninit::<libc::pthread_mutexattr_t>::uninit();
         let attributes = attributes.as_mut_ptr();
         let check = |error: libc::c_int| if error == 0 { Ok(()) } else { Err(Errno::from_raw(error)) };
-        // SAFETY: the attributes are initialized before they are used and destroyed after; that nobody uses the mutex yet
-        // is the caller's promise.
+        // SAFETY: the attributes are initialized before they are used and destroyed after; that nobody uses the mutex
+        // yet is the caller's promise.
         unsafe {
             check(libc::pthread_mutexattr_init(attributes))?;
             check(libc::pthread_mutexattr_setpshared(attributes, libc::PTHREAD_PROCESS_SHARED))?;

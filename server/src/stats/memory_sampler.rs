@@ -3,8 +3,8 @@
 //! What a process has resident and mapped costs one read of a file that stays open, so that it is read every time. How
 //! its pages are shared (PSS, USS) makes the kernel walk all of them, milliseconds for a large process: that is done by
 //! a thread beside the loop, first for processes that are new, then for the others in turn, as far as a small share of
-//! one processor's time allows. Nobody waits for it: it is shown once it is known. A process that is gone has no memory:
-//! zeros.
+//! one processor's time allows. Nobody waits for it: it is shown once it is known. A process that is gone has no
+//! memory: zeros.
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};

@@ -67,7 +67,8 @@ pub(super) enum Gathered {
     Gone,
 }
 
-/// A response up to this long goes over a link in one piece with what ends it: a copy costs less than a second call, bytes.
+/// A response up to this long goes over a link in one piece with what ends it: a copy costs less than a second call,
+/// bytes.
 const WORTH_HOLDING: usize = 16 * 1024;
 /// Reads in a row before other connections get their turn.
 const SPOOLS: usize = 16;

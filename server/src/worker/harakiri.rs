@@ -1,9 +1,9 @@
-//! What happens when a request runs too long while the application holds its thread: a signal handler answers 504 instead
-//! of the application.
+//! What happens when a request runs too long while the application holds its thread: a signal handler answers 504
+//! instead of the application.
 //!
-//! The master sends the signal to the very thread that is stuck, so that the handler and the thread are one thread: what
-//! they share needs no lock, and the connection cannot be closed under the handler. Neither needs the GIL, so that a
-//! request that is stuck in C code is answered as well.
+//! The master sends the signal to the very thread that is stuck, so that the handler and the thread are one thread:
+//! what they share needs no lock, and the connection cannot be closed under the handler. Neither needs the GIL, so that
+//! a request that is stuck in C code is answered as well.
 
 #![allow(unsafe_code)]
 
@@ -69,8 +69,8 @@ pub(super) fn prepare_thread() {
     unsafe { libc::sigaltstack(&raw const none, std::ptr::null_mut()) };
 }
 
-/// From now on the application has the request of this connection, which began at `started`, and no byte of an answer was
-/// sent.
+/// From now on the application has the request of this connection, which began at `started`, and no byte of an answer
+/// was sent.
 pub(super) fn hold(kind: Kind, fd: RawFd, started: MonotonicNanos) {
     HELD.set(if let Kind::Link(_) = kind { Held::Link(fd, started) } else { Held::Client(fd, started) });
 }

@@ -23,8 +23,8 @@ use crate::wsgi::gateway::Gateway;
 use crate::wsgi::serving;
 use rwsgi_protocol::http::TIMED_OUT;
 
-/// Events that are taken from the kernel at once by a worker of one thread. With several each takes one event at a time:
-/// what a thread has taken no other can serve, and would wait behind whatever this one does first.
+/// Events that are taken from the kernel at once by a worker of one thread. With several each takes one event at a
+/// time: what a thread has taken no other can serve, and would wait behind whatever this one does first.
 const EVENTS: usize = 64;
 /// Connections that are accepted in a row before those that wait get their turn.
 const ACCEPTS: usize = 16;

@@ -405,8 +405,8 @@ impl Children {
         }
     }
 
-    /// The fork server of this generation is gone, and all that it has reported is known: the same for what it had not reported
-    /// of.
+    /// The fork server of this generation is gone, and all that it has reported is known: the same for what it had not
+    /// reported of.
     pub(super) fn forget_orders(&mut self, generation: GenerationNumber, now: Instant, timers: &mut Timers) {
         let is_lost = |child: &&Child| {
             child.pid.is_none() && child.post != Post::ForkServer && child.generation == Some(generation)
