@@ -46,6 +46,17 @@ def test_an_answer_that_only_closing_ends_is_reset_when_it_breaks_off(odd_sites)
                 pass
 
 
+@pytest.mark.only_rwsgi(why="uWSGI ends such an answer like a whole one")
+def test_such_an_answer_is_reset_when_its_client_takes_too_long(serve, address, record):
+    serve("--http-socket", address, "--wsgi-file", "odd.py", "--socket-timeout", 1)
+    with Connection(address) as connection:
+        connection.send(f"GET /endless?status=200&record={record.path} HTTP/1.0\r\n\r\n".encode())
+        assert record.wait() == ["closed"]
+        with pytest.raises(ConnectionResetError):
+            while connection.socket.recv(65536):
+                pass
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_a_hundred_thousand_items_are_one_body(odd, method):
     answer = odd.request(method, "/many?items=100000")

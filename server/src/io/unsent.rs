@@ -142,8 +142,17 @@ impl Unsent {
     ///
     /// # Errors
     /// When the client is gone, or what is for it can be kept no longer, which is logged.
+    #[inline]
     pub(crate) fn send_or_spill(&mut self, socket: impl AsFd, parts: &[&[u8]]) -> io::Result<()> {
-        let mut gone = if self.is_empty() { send_parts(&socket, parts)? } else { 0 };
+        let gone = if self.is_empty() { send_parts(&socket, parts)? } else { 0 };
+        match parts {
+            [part] if part.len() == gone => Ok(()),
+            parts => self.spill_rest(parts, gone),
+        }
+    }
+
+    /// Keeps what is not gone.
+    fn spill_rest(&mut self, parts: &[&[u8]], mut gone: usize) -> io::Result<()> {
         for part in parts {
             let skip = gone.min(part.len());
             gone -= skip;
@@ -273,10 +282,13 @@ impl Unsent {
 /// When the client is gone.
 #[inline]
 fn send_parts(socket: impl AsFd, parts: &[&[u8]]) -> io::Result<usize> {
+    // By far most often.
+    if let [part] = parts {
+        return until_done(|| send(&socket, part, SendFlags::NOSIGNAL));
+    }
     let mut total = 0;
     for group in parts.chunks(PARTS) {
         let sent = match group {
-            [part] => until_done(|| send(&socket, part, SendFlags::NOSIGNAL))?,
             // Most have few, and room for many takes its time to fill.
             few if few.len() <= FEW => send_group::<FEW>(&socket, few)?,
             many => send_group::<PARTS>(&socket, many)?,

@@ -2,15 +2,14 @@
 //! all processes share. A packet may bring a descriptor, through which the master answers or goes on to speak.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
-};
+use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -182,21 +181,18 @@ pub fn ask<T: DeserializeOwned>(socket: BorrowedFd<'_>, question: &ControlPacket
 /// when nothing is there on a non-blocking end, or the socket fails.
 pub fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<(ControlPacket, Option<OwnedFd>)>> {
     let mut bytes = vec![0; LARGEST];
-    let mut space = cmsg_space!([std::os::fd::RawFd; 1]);
-    let (len, is_cut, fd) = {
-        let mut parts = [IoSliceMut::new(&mut bytes)];
-        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        let received = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
-        // More descriptors than one the kernel has closed for want of space.
-        let mut fds = received.cmsgs()?.filter_map(|message| match message {
-            ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
-            _ => None,
-        });
-        (received.bytes, received.flags.contains(MsgFlags::MSG_TRUNC), fds.next())
-    };
-    #[allow(unsafe_code)]
-    // SAFETY: the kernel has just made this descriptor for this process, and nobody else was message of it.
-    let descriptor = fd.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut parts = [IoSliceMut::new(&mut bytes)];
+    let received = rustix::net::recvmsg(socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    let (len, is_cut) = (received.bytes, received.flags.contains(ReturnFlags::TRUNC));
+    // There may be space for one more than was asked for. What is not taken here is closed.
+    let mut descriptors = ancillary.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+        _ => None,
+    });
+    let descriptor = descriptors.next().and_then(|mut fds| fds.next());
+    drop(descriptors);
     let message = match len {
         // An empty packet and the end of all senders look the same.
         0 if is_at_end(socket)? => return Ok(None),
@@ -314,6 +310,23 @@ mod tests {
         assert!(received(b"?", Some(writer.as_fd())).is_err());
         drop(writer);
         assert_eq!(nix::unistd::read(&reader, &mut [0; 1]), Ok(0), "nobody has it open");
+    }
+
+    #[test]
+    fn descriptors_beyond_the_one_that_a_packet_may_bring_are_closed() {
+        for more in 1..4 {
+            let (master, ours) = socket().unwrap();
+            let (reader, writer) = nix::unistd::pipe().unwrap();
+            let fds = vec![writer.as_raw_fd(); 1 + more];
+            let bytes = packet(1, ControlRequest::Workers);
+            let (parts, message) = ([IoSlice::new(&bytes)], [ControlMessage::ScmRights(&fds)]);
+            sendmsg::<()>(ours.as_raw_fd(), &parts, &message, MsgFlags::empty(), None).unwrap();
+            let (_, descriptor) = receive(master.as_fd()).unwrap().unwrap();
+            assert!(descriptor.is_some());
+            drop((descriptor, writer));
+            let mut fds = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
+            assert_eq!(poll(&mut fds, PollTimeout::ZERO), Ok(1), "nobody has it open");
+        }
     }
 
     #[test]

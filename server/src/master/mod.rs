@@ -119,8 +119,8 @@ async fn serve(config: Config, launcher: Launcher, reread: Reread, mut starter: 
             starter.notify();
         }
     }
-    if let Some(log) = &master.log {
-        log.pump_last();
+    if let Some(log) = master.log.take() {
+        log.finish();
     }
     Ok(master.exit_status)
 }

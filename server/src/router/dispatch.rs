@@ -84,10 +84,11 @@ impl Router<'_> {
         let is_first = link.dispatched.is_empty();
         if is_first {
             link.begun = self.now;
-            self.check_begun.get_or_insert(self.now.after_nanos(self.limits.not_begun));
         } else {
             self.ahead += 1;
         }
+        // Also behind others: all of them may have been cancelled.
+        self.check_begun.get_or_insert(self.now.after_nanos(self.limits.not_begun));
         link.dispatch(self.board.dispatched(slot, link.thread), key, &client.peer, head, body, since);
         client.phase = ClientPhase::Serving(link_key);
         client.deadline = 0;

@@ -105,6 +105,7 @@ impl Router<'_> {
     }
 
     /// The master has something to say.
+    #[cold]
     fn ordered(&mut self) {
         loop {
             match receive_message(self.orders.as_fd()) {
@@ -189,6 +190,7 @@ impl Router<'_> {
         self.pump(scratch, key);
     }
 
+    #[cold]
     fn signalled(&mut self) -> Flow {
         while let Ok(Some(signal)) = self.signals.read_signal() {
             if [Signal::SIGHUP as u32, Signal::SIGPIPE as u32].contains(&signal.ssi_signo) {
@@ -210,6 +212,7 @@ impl Router<'_> {
     }
 
     /// No new connections; the idle ones are closed, the others after their response.
+    #[cold]
     fn stop(&mut self) {
         self.stopping = true;
         for listener in std::mem::take(&mut self.listeners) {
@@ -288,10 +291,14 @@ impl Router<'_> {
     /// Once a second: what has taken too long.
     fn sweep(&mut self, scratch: &mut [u8]) {
         let second = self.second();
-        if second == self.swept {
-            return;
+        if second != self.swept {
+            self.swept = second;
+            self.let_late_go(scratch, second);
         }
-        self.swept = second;
+    }
+
+    #[cold]
+    fn let_late_go(&mut self, scratch: &mut [u8], second: u32) {
         self.accept_again(second);
         let is_late = |deadline: u32| deadline != 0 && deadline <= second;
         for key in self.clients.keys(|client| is_late(client.deadline)) {

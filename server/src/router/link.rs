@@ -227,9 +227,14 @@ impl Link {
         Some((client, Request { head, body, since }))
     }
 
+    /// The request that the thread has, or is to begin with: what was cancelled before it is passed over.
+    fn first(&self) -> Option<&Dispatched> {
+        self.dispatched.iter().find(|ahead| ahead.wanted != Wanted::Cancelled)
+    }
+
     /// Whether there is a request that the thread is to begin with.
     pub(super) fn has_first(&self) -> bool {
-        self.dispatched.front().is_some_and(|first| first.wanted != Wanted::Cancelled)
+        self.first().is_some()
     }
 
     /// Whether a body is being sent that does not follow its head at once.
@@ -240,7 +245,7 @@ impl Link {
     /// Whether the thread has begun with the first request. Then nobody else will be sent its body, which need not be
     /// kept.
     pub(super) fn has_begun(&mut self, cells: &AheadCells) -> bool {
-        let has_begun = self.dispatched.front().is_some_and(|first| cells.is_taken(first.number));
+        let has_begun = self.first().is_some_and(|first| cells.is_taken(first.number));
         if has_begun {
             self.let_body_go();
         }
@@ -255,8 +260,9 @@ impl Link {
     }
 
     /// Gives a body back that is sent: the response may take long.
+    #[inline]
     fn let_body_go(&mut self) {
-        if self.is_sent() {
+        if !matches!(self.body, StoredBody::Empty) && self.is_sent() {
             self.body = StoredBody::Empty;
             self.body_sent = 0;
         }

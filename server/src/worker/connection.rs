@@ -181,7 +181,9 @@ impl Connection {
     /// # Errors
     /// When the body cannot be taken.
     pub(super) fn spool(&mut self, scratch: &mut [u8]) -> Result<Gathered, IntakeError> {
-        let Self { socket, phase: ConnectionPhase::Body(gathering), .. } = self else { return Ok(Gathered::Part) };
+        let Self { socket, phase: ConnectionPhase::Body(gathering), input, seen, .. } = self else {
+            return Ok(Gathered::Part);
+        };
         let intake = &mut gathering.intake;
         for _ in 0..SPOOLS {
             let left = intake.left().and_then(|left| usize::try_from(left).ok());
@@ -190,7 +192,11 @@ impl Connection {
                 Received::End => return Ok(Gathered::Gone),
                 Received::Nothing => break,
                 Received::Bytes(len) => {
-                    if let (_, true) = intake.take(&scratch[..len])? {
+                    let (used, is_whole) = intake.take(&scratch[..len])?;
+                    if is_whole {
+                        // The end of chunks shows only when it is there: the next request may have come with it.
+                        *input = scratch[used..len].to_vec();
+                        *seen = 0;
                         return Ok(Gathered::Whole);
                     }
                 }

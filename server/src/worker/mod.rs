@@ -93,6 +93,7 @@ pub fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32> {
         api::finish(py);
         return Ok(status);
     }
+    let links = if setup.link.is_some() { setup.config.threads as usize } else { 0 };
     let state = Arc::new(Worker {
         id: worker,
         slot: SlotId::new(slot),
@@ -103,7 +104,7 @@ pub fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32> {
         connections: Connections::default(),
         open: AtomicUsize::new(0),
         // The application has files and connections too.
-        cap: ClientCap::new(for_files() * 2),
+        cap: ClientCap::new(links + for_files() * 2),
         is_full: AtomicBool::new(false),
         accept_failed: AtomicBool::new(false),
         swept: AtomicU64::new(0),

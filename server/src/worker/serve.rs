@@ -11,6 +11,7 @@ use super::connection::{Connection, ConnectionPhase, ResponseEnd};
 use super::harakiri;
 use super::worker_thread::WorkerThread;
 use crate::clock::{MonotonicNanos, UnixMicros};
+use crate::io::close::reset_on_close;
 use crate::stats::cell::{ExceptionReport, Outcome};
 use crate::wsgi::gateway::{Incoming, Served};
 use crate::wsgi::serving;
@@ -155,6 +156,10 @@ impl WorkerThread {
             (false, false) => ResponseEnd::Close,
         };
         if client_gone || drained.is_err() || connection.end_response(end, fast).is_err() {
+            if broken_off {
+                // One that is only slow must not take what it has for the whole.
+                reset_on_close(&*connection.socket);
+            }
             connection.give_up();
         }
         if connection.is_link()

@@ -95,12 +95,18 @@ impl Worker {
 
     /// Whether there is space for one more connection. If not, nothing is accepted until one is closed.
     pub(super) fn has_space(&self) -> anyhow::Result<bool> {
-        if !self.cap.is_reached(self.open.load(Acquire)) {
+        // Links were reserved for.
+        if !self.cap.is_reached(self.open.load(Acquire).saturating_sub(self.links())) {
             return Ok(true);
         }
         self.stop_listening()?;
         self.is_full.store(true, Release);
         Ok(false)
+    }
+
+    /// How many of the connections are links.
+    fn links(&self) -> usize {
+        if self.link.is_some() { self.config.threads as usize } else { 0 }
     }
 
     /// A connection was closed.

@@ -230,7 +230,8 @@ impl WorkerThread {
             self.worker.open.fetch_add(1, AcqRel);
             self.work(py, Connection::new(socket, kind, peer, self.patience()), scratch)?;
         }
-        Ok(())
+        // One that is full must not be woken for a connection that another could take.
+        self.worker.has_space().map(drop)
     }
 
     /// The longest wait for a client during a response.
@@ -348,7 +349,9 @@ impl WorkerThread {
         match self.leaving_since {
             None => {
                 self.link_again();
-                self.worker.listen_again()?;
+                if self.worker.has_space()? {
+                    self.worker.listen_again()?;
+                }
             }
             Some(since) => {
                 let all = self.now.nanos_since(since) > LEAVING_LINGER;

@@ -146,3 +146,41 @@ fn new_requests_go_to_workers_that_begin_with_theirs() {
         router.turn();
     }
 }
+
+#[test]
+fn a_request_behind_one_that_was_cancelled_is_looked_after_too() {
+    let board = Steps::board();
+    let router = &mut Steps::new(&board, SOON);
+    let mut worker = router.worker(0);
+    let [mut first, mut gone, mut last] = [router.client(), router.client(), router.client()];
+    for _ in 0..2 {
+        first.get("/quick");
+        router.turns();
+        assert_eq!(worker.path(), "/quick");
+        worker.answer_fast("quick");
+        router.turns();
+        assert!(first.response().ends_with("quick"));
+    }
+    first.get("/first");
+    router.turns();
+    assert_eq!(worker.path(), "/first");
+    // Both are dispatched ahead; the client of the one gives up.
+    gone.get("/gone");
+    router.turns();
+    last.get("/last");
+    router.turns();
+    drop(gone);
+    router.turns();
+    worker.answer_fast("first");
+    router.turns();
+    assert!(first.response().ends_with("first"));
+    // The worker is stopped before it has passed over the cancelled one.
+    let mut other = router.worker(1);
+    eventually(|| {
+        router.turn();
+        other.has_unread()
+    });
+    other.echo();
+    router.turns();
+    assert!(last.response().ends_with("/last"));
+}
