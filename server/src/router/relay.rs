@@ -222,8 +222,8 @@ impl Router<'_> {
         }
     }
 
-    /// Whether a worker goes on and on with a response that nobody wants. It is stopped by closing the link, which costs
-    /// it a new one; a response that just came too late is better dropped.
+    /// Whether a worker goes on and on with a response that nobody wants. It is stopped by closing the link, which
+    /// costs it a new one; a response that just came too late is better dropped.
     fn is_waste(&mut self, key: Key) -> bool {
         let second = self.second();
         self.links.get_mut(key).is_some_and(|link| {
