@@ -202,6 +202,27 @@ fn a_size_that_changes_while_rtop_starts_is_the_one_that_is_drawn() {
 }
 
 #[test]
+fn a_key_that_comes_together_with_another_size_is_not_lost() {
+    let server = Server::start(|_| whole());
+    let mut terminal = Terminal::run(&[&server.address], (80, 60));
+    terminal.wait_for_text("req 2001");
+    for round in 0..20 {
+        // While it stands still both arrive, so that it finds them at the same time.
+        terminal.signal("STOP");
+        let columns = if round % 2 == 0 { 120 } else { 80 };
+        terminal.screen.lock().unwrap().screen_mut().set_size(size(60), size(columns));
+        terminal.master.resize(PtySize { rows: 60, cols: columns, ..PtySize::default() }).unwrap();
+        terminal.press("?");
+        terminal.signal("CONT");
+        terminal.wait_for(&format!("the key of round {round} obeyed"), |screen| {
+            screen.contents().contains("this help") == (round % 2 == 0)
+        });
+    }
+    terminal.press("q");
+    assert!(terminal.wait_for_end().success());
+}
+
+#[test]
 fn a_click_on_a_title_sorts_and_another_turns_the_order_round() {
     let server = Server::start(|_| whole());
     let mut terminal = Terminal::run(&[&server.address], (120, 30));
