@@ -24,7 +24,7 @@ use jiff::tz::TimeZone;
 
 use args::Args;
 use model::Pool;
-use report::{Assertion, End, Format, Phases, Plan};
+use report::{Assertion, Baseline, End, Format, Phases, Plan};
 use source::{Clock, EndedBy, Ending, Entry, Fetcher, Player, Poll, Poller, Recorder, Recording, Run};
 use view::{FAST, Feed, Pace, Screen, Setup, Theme};
 
@@ -53,6 +53,11 @@ fn run(args: &Args) -> anyhow::Result<u8> {
     let refuse = |kind, message: &str| -> ! { Args::command().error(kind, message).exit() };
     if args.targets.is_empty() && args.replay.is_none() {
         refuse(ErrorKind::MissingRequiredArgument, "no stats server is named; for example: rtop 127.0.0.1:9191");
+    }
+    let twice = args.targets.iter().enumerate().find(|(place, target)| args.targets[..*place].contains(target));
+    if let Some((_, target)) = twice {
+        // Its numbers would count twice, and a recording knows servers by their names.
+        refuse(ErrorKind::ArgumentConflict, &format!("{target} is named twice"));
     }
     let assertions = assertions(args)?;
     let end = end(args);
@@ -106,7 +111,7 @@ fn run(args: &Args) -> anyhow::Result<u8> {
 }
 
 /// What the recording to compare with has of each assertion's metric; empty without one.
-fn baseline(args: &Args, assertions: &[Assertion], warmup: Duration) -> anyhow::Result<Vec<Result<f64, String>>> {
+fn baseline(args: &Args, assertions: &[Assertion], warmup: Duration) -> anyhow::Result<Vec<Result<Baseline, String>>> {
     let Some(path) = &args.baseline else { return Ok(Vec::new()) };
     let recording = Recording::open(path).context("--baseline")?;
     let mut pools = replayed_pools(&recording);

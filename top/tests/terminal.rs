@@ -202,21 +202,6 @@ fn a_size_that_changes_while_rtop_starts_is_the_one_that_is_drawn() {
 }
 
 #[test]
-fn a_key_that_comes_just_after_another_size_is_obeyed() {
-    let server = Server::start(|_| whole());
-    let mut terminal = Terminal::run(&[&server.address], (80, 24));
-    terminal.wait_for_text("req 2001");
-    // More to draw than is drawn until the size has changed: both are there when rtop looks again.
-    terminal.press(&format!("t{}", "\x0c".repeat(1_000)));
-    terminal.wait_for_text("theme: ");
-    let nothing_is_read = terminal.screen.lock().unwrap();
-    terminal.master.resize(PtySize { rows: 20, cols: 140, ..PtySize::default() }).unwrap();
-    terminal.keyboard.write_all(b"q").unwrap();
-    drop(nothing_is_read);
-    assert!(terminal.wait_for_end().success());
-}
-
-#[test]
 fn of_more_keys_than_are_read_at_once_the_last_is_obeyed() {
     let server = Server::start(|_| whole());
     let mut terminal = Terminal::run(&[&server.address], (80, 24));

@@ -14,6 +14,9 @@ use crate::source::{LocalMicros, Monotonic, Poll, ServerMicros};
 /// For how long a start is counted.
 const MINUTE: Duration = Duration::from_secs(60);
 
+/// By so much one answer may have been longer on its way than another: what the server's clock and ours may differ in.
+const LATE: Duration = Duration::from_secs(1);
+
 /// What is known of one server.
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -61,6 +64,8 @@ struct Before {
 
 #[derive(Debug, Default)]
 struct WorkerBefore {
+    id: u32,
+    pid: i32,
     requests: u64,
     tx: u64,
     busy: Option<u64>,
@@ -149,12 +154,16 @@ impl Pool {
             self.restarted = Some(at);
         }
         let window = continues.as_ref().and_then(|before| {
-            let micros = match (before.now, snapshot.now) {
-                (Some(earlier), Some(later)) => later.checked_sub(earlier)?,
-                _ => at.since(before.at).as_micros() as u64,
+            let passed = at.since(before.at);
+            let told = match (before.now, snapshot.now) {
+                // Two samples of one cached document have no time between them.
+                (Some(earlier), Some(later)) if earlier == later => return None,
+                (Some(earlier), Some(later)) => later.checked_sub(earlier).map(Duration::from_micros),
+                _ => None,
             };
-            // Two samples of one cached document have no time between them.
-            (micros > 0).then_some(micros as f64 / 1e6)
+            // A clock that was set in between tells nothing.
+            let passed = told.filter(|told| told.abs_diff(passed) <= LATE).unwrap_or(passed);
+            (!passed.is_zero()).then_some(passed.as_secs_f64())
         });
         let mut before = continues.unwrap_or_default();
         let per_second = |now: u64, then: u64| window.map(|window| now.saturating_sub(then) as f64 / window);
@@ -209,7 +218,17 @@ impl Pool {
 impl Before {
     /// Whether `next` is a later sample of the same run of the same server.
     fn is_continued_by(&self, next: &Snapshot, totals: &Totals) -> bool {
-        self.pid == next.pid && self.started_at == next.started_at && self.requests <= totals.requests
+        let grew = [(self.requests, totals.requests), (self.exceptions, totals.exceptions), (self.tx, totals.tx)];
+        // uWSGI's master keeps its number when it reloads, and does not say when it started. Of its workers' counts none may
+        // be smaller yet, but their processes are others, though none was started for them.
+        let replaced = |(before, worker): (&WorkerBefore, &Worker)| {
+            let other = before.id == worker.id && before.pid > 0 && worker.pid > 0 && before.pid != worker.pid;
+            other && before.respawns.is_some_and(|respawns| worker.respawn_count <= respawns)
+        };
+        self.pid == next.pid
+            && self.started_at == next.started_at
+            && grew.iter().all(|(before, now)| before <= now)
+            && !(next.started_at.is_none() && self.workers.iter().zip(&next.workers).any(replaced))
     }
 }
 
@@ -246,6 +265,7 @@ impl WorkerBefore {
                 None => Vec::new(),
             },
         };
+        (self.id, self.pid) = (worker.id, worker.pid);
         (self.requests, self.tx) = (worker.requests, worker.tx);
         (self.busy, self.cpu, self.gil) = (worker.busy_time, worker.cpu_time, worker.gil_wait);
         self.cores.clear();
@@ -311,9 +331,9 @@ mod tests {
     fn a_server_s_own_clock_goes_before_ours() {
         let mut snapshots = [snapshot(0), snapshot(100)];
         snapshots[0].now = Some(5_000_000);
-        snapshots[1].now = Some(9_000_000);
+        snapshots[1].now = Some(7_000_000);
         let pool = pool([poll(0, &snapshots[0]), poll(1_000_000, &snapshots[1])]);
-        assert_eq!(pool.current.unwrap().totals.rps, Some(25.0));
+        assert_eq!(pool.current.unwrap().totals.rps, Some(50.0));
     }
 
     #[test]

@@ -20,6 +20,8 @@ use crate::source::{
     EndedBy, Ending, Entry, LocalMicros, Monotonic, Poll, Recorder, Recording, Run, SourceError, parse,
 };
 
+mod verdicts;
+
 const ASSERTIONS: [&str; 8] = [
     "rps > 10",
     "error_rate < 5%",

@@ -15,7 +15,7 @@ use signal_hook::{flag, low_level};
 
 use super::Batch;
 use super::assertion::Assertion;
-use super::judge::{Judge, Phases};
+use super::judge::{Baseline, Judge, Phases};
 use super::lines::{csv_header, csv_rows, json_line};
 use super::verdict::Verdict;
 use super::window::{Steps, Window};
@@ -66,7 +66,7 @@ pub(crate) struct Plan {
     /// Of what part, and in which pieces.
     pub(crate) phases: Phases,
     /// What a recording has of each assertion's metric; empty without one.
-    pub(crate) baseline: Vec<Result<f64, String>>,
+    pub(crate) baseline: Vec<Result<Baseline, String>>,
     /// Where the verdict goes for CI servers.
     pub(crate) junit: Option<PathBuf>,
     /// Where the verdict goes for people who read CI summaries; it is appended.
@@ -104,6 +104,8 @@ pub(crate) fn watch(
     }
     let mut watch = Watch::new(plan, pools, run, record)?;
     let why = watch.until_the_end(polls, &signals)?;
+    let closed = || "standard output was closed before the end".to_owned();
+    let why = why.or_else(|| (watch.out_closed && !plan.assertions.is_empty()).then(closed));
     let by = match plan.end {
         End::Count(_) => EndedBy::Count,
         _ if plan.expect_exit => EndedBy::Exit,
@@ -111,6 +113,14 @@ pub(crate) fn watch(
     };
     let ending = Ending { at: clock.at(), by, why };
     let signal = signals.load(Ordering::SeqCst);
+    // What was answered before the end counts, also when it waited for a slow reader of the output.
+    for entry in polls.try_iter() {
+        let later = matches!(&entry, Entry::Poll(poll) if poll.at > ending.at);
+        watch.enter(entry)?;
+        if later {
+            break;
+        }
+    }
     if signal == 0 && !watch.out_closed && !matches!(plan.end, End::Never | End::Count(_)) {
         for poll in last_look() {
             watch.take(poll)?;
@@ -384,12 +394,12 @@ pub(crate) fn baseline(
     warmup: Duration,
     recording: impl Iterator<Item = Entry>,
     pools: &mut [Pool],
-) -> Vec<Result<f64, String>> {
+) -> Vec<Result<Baseline, String>> {
     // Held against anything, so that it is measured.
-    let anything = vec![Ok(0.0); assertions.len()];
+    let assertions: Vec<Assertion> = assertions.iter().map(Assertion::against_anything).collect();
     let labels = pools.iter().map(|pool| pool.label.clone());
     let phases = Phases { warmup, window: None };
-    let mut judge = Judge::new(assertions, &anything, labels, phases, Duration::ZERO);
+    let mut judge = Judge::new(&assertions, &[], labels, phases, Duration::ZERO);
     let (mut ending, mut runs) = (None, 0);
     for entry in recording {
         match entry {
@@ -420,7 +430,11 @@ pub(crate) fn baseline(
     let void = verdict.void;
     let measured = verdict.judgements.into_iter().map(|judgement| match (&void, judgement.actual) {
         (Some(void), _) => Err(void.clone()),
-        (None, actual) => actual.map(|measured| measured.value),
+        (None, actual) => actual.map(|measured| Baseline {
+            value: measured.value,
+            counts_exceptions: measured.note.is_some(),
+            servers: pools.len(),
+        }),
     });
     measured.collect()
 }

@@ -259,7 +259,9 @@ fn of_server(sample: &Sample, before: Marks) -> Window {
     // Without a core there is nothing to be busy; without time between two samples nothing was done.
     let unseen = totals.cores == 0 || seconds <= 0.0;
     let share = |told: Option<f64>| if unseen { Told::Unseen } else { Told::of(told) };
-    let window = Marks::of_server(sample).since(before, workers.iter().any(|worker| worker.responses.is_some()));
+    let tells = |worker: &Worker| worker.responses.is_some();
+    let tells_responses = workers.iter().any(tells) && workers.iter().all(|worker| tells(worker) || worker.pid == 0);
+    let window = Marks::of_server(sample).since(before, tells_responses);
     Window {
         seconds,
         latency: Told::of(totals.latency.clone()),
@@ -306,7 +308,8 @@ fn levels(sample: &Sample, step: &mut Step) {
     let window = &mut step.whole;
     if let Some(rss) = running().map(|worker| worker.rss).max() {
         window.rss_max = read(rss);
-        window.rss_sum = read(totals.rss);
+        // That of some is not that of all.
+        window.rss_sum = if running().all(|worker| worker.rss > 0) { read(totals.rss) } else { Told::Unseen };
         window.pss_sum = match totals.pss {
             Some(pss) => Told::Yes(pss),
             // Pages are counted less often than documents are asked for: 0 is a process whose are not yet.
