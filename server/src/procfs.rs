@@ -1,4 +1,4 @@
-//! What the kernel tells of processes in `/proc`, and the size of its pages.
+//! What the kernel reports of processes in `/proc`, and the size of its pages.
 
 use std::fs::File;
 use std::io;
@@ -11,7 +11,7 @@ use nix::unistd::{Pid, SysconfVar, sysconf};
 #[must_use]
 pub fn page_size() -> usize {
     static SIZE: OnceLock<usize> = OnceLock::new();
-    // Every Linux tells.
+    // Every Linux reports it.
     *SIZE.get_or_init(|| {
         sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|size| size.try_into().ok()).unwrap_or(4096)
     })
@@ -85,11 +85,11 @@ fn parse_statm(text: &[u8]) -> Option<MemorySize> {
 pub struct SharedPages {
     /// Resident, shared pages divided among those who share them.
     pub proportional: u64,
-    /// Resident and nobody else's.
+    /// Resident and shared with no other process.
     pub unique: u64,
 }
 
-/// How a process's pages are shared. The kernel walks all of them to tell: that takes milliseconds for a large process.
+/// How a process's pages are shared. The kernel walks all of them: that takes milliseconds for a large process.
 ///
 /// # Errors
 /// When it is gone, or not to be looked into.

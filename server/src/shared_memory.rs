@@ -1,7 +1,7 @@
 //! Memory that the processes of a server share: a memory file (`memfd_create(2)`) that the master makes, that all other
 //! processes inherit and that each maps.
 //!
-//! Whoever has the file may write any byte at any time, an application with a wild pointer too. So its size is sealed:
+//! A process with the file may write any byte at any time, an application with a wild pointer too. So its size is sealed:
 //! nobody can take pages away under the others, who would be killed by SIGBUS; and what lies in it is of types that any
 //! bytes are a value of. What the values mean is for the reader to doubt.
 
@@ -36,7 +36,7 @@ pub unsafe trait Shareable {}
 // SAFETY: an atomic, of a type that any bytes are a value of.
 unsafe impl Shareable for std::sync::atomic::AtomicU64 {}
 
-/// Keeps a memory file's size as it is, for ever.
+/// Keeps a memory file's size as it is, forever.
 const SIZE_SEALS: SealFlag = SealFlag::F_SEAL_SHRINK.union(SealFlag::F_SEAL_GROW).union(SealFlag::F_SEAL_SEAL);
 
 impl SharedMemory {
@@ -83,11 +83,11 @@ impl SharedMemory {
         let fits = self.map.len().checked_sub(size_of::<T>()).is_some_and(|last| offset <= last);
         assert!(fits && offset.is_multiple_of(align_of::<T>()), "offset {offset}");
         // SAFETY: within the mapping, which begins on a page, is as long as this value lives and never shrinks; aligned.
-        // `Shareable` says that any bytes are a value, whoever writes them.
+        // `Shareable` says that any bytes are a value, whichever process writes them.
         unsafe { &*self.map.as_ptr().add(offset).cast() }
     }
 
-    /// Where a range of it is, for whoever can say that nobody else uses it meanwhile, in any process.
+    /// Where a range of it is, for a caller that knows that nothing else uses it meanwhile, in any process.
     ///
     /// # Panics
     /// When it reaches beyond the end.

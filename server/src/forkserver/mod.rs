@@ -101,11 +101,11 @@ fn serve_forks(py: Python<'_>, channel: OwnedFd, mut setup: Setup, scoreboard: S
                 here::enter(role);
                 return match role {
                     Role::Worker { worker, slot } => {
-                        worker::run(py, worker::Context { worker, slot, child, setup, scoreboard, application })
+                        worker::run(py, worker::WorkerContext { worker, slot, child, setup, scoreboard, application })
                     }
                     Role::Auxiliary(who) => {
                         let is_loaded = application.is_some();
-                        auxiliary::run(py, auxiliary::Context { who, child, setup, scoreboard, is_loaded })
+                        auxiliary::run(py, auxiliary::AuxiliaryContext { who, child, setup, scoreboard, is_loaded })
                     }
                 };
             }

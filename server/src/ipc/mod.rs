@@ -1,7 +1,8 @@
-//! What the master and its other processes say to each other: JSON, one message a packet, over a socket pair that
+//! Messages between the master and the other processes: JSON, one message a packet, over a socket pair that
 //! keeps packets apart. File descriptors are inherited over exec and named by number.
 
 pub mod control;
+pub mod harakiri;
 pub mod inherit;
 mod router;
 pub mod schedule;
@@ -75,11 +76,11 @@ pub struct Setup {
     pub scoreboard: InheritedFd,
     /// End-of-file on it means that the master is gone.
     pub liveness: InheritedFd,
-    /// Where a worker says how it stands: [`Notice`]s.
+    /// The pipe for a worker's [`Notice`]s.
     pub notices: InheritedFd,
     /// What the application's processes share.
     pub share: ShareDescriptors,
-    /// Where the application's side tells the master things ([`crate::ipc::control`]).
+    /// The control socket ([`crate::ipc::control`]).
     pub control: InheritedFd,
     /// The sockets to accept from.
     pub listeners: Vec<InheritedListener>,
@@ -104,7 +105,7 @@ impl Setup {
     }
 }
 
-/// What a forked process tells the master, in eight bytes, through a pipe that all of them share.
+/// What a forked process reports to the master, in eight bytes, through a pipe that all of them share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
     /// It serves.
@@ -186,7 +187,7 @@ impl std::fmt::Display for Auxiliary {
     }
 }
 
-/// What the master tells a fork server, after its [`Setup`].
+/// What the master orders a fork server to do, after its [`Setup`].
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum Order {
     /// Fork a process.
@@ -229,7 +230,7 @@ pub enum Answer {
 /// The largest message, bytes: a configuration of hundreds of options fits many times over.
 const MESSAGE_MAX: usize = 512 * 1024;
 
-/// The two ends of a channel; both are closed on exec until they are told otherwise.
+/// The two ends of a channel; both are closed on exec by default.
 ///
 /// # Errors
 /// When the system has no descriptors left.
@@ -266,7 +267,7 @@ pub fn send_message(fd: BorrowedFd<'_>, message: &impl Serialize) -> io::Result<
 pub fn receive_message<T: DeserializeOwned>(fd: BorrowedFd<'_>) -> io::Result<Option<T>> {
     let mut bytes = vec![0; MESSAGE_MAX];
     let len = loop {
-        // The length that the message has, also when it is longer than there is room for.
+        // The length that the message has, also when it is longer than there is space for.
         match recv(fd.as_raw_fd(), &mut bytes, MsgFlags::MSG_TRUNC) {
             Err(nix::errno::Errno::EINTR) => {}
             Err(nix::errno::Errno::ECONNRESET) => return Ok(None),

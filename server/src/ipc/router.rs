@@ -1,4 +1,4 @@
-//! What the master tells the http router, after its [`super::Setup`].
+//! What the master orders the http router to do, after its [`super::Setup`].
 
 use serde::{Deserialize, Serialize};
 

@@ -1,15 +1,15 @@
-//! When a signal is raised: every so many seconds, or at times of the calendar. Pure: the master keeps the clock.
+//! When a signal is raised: every N seconds, or at times of the calendar. Pure: the master keeps the clock.
 
 use serde::{Deserialize, Serialize};
 
 /// When a signal is raised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum When {
-    /// Every so many seconds.
+    /// Every N seconds.
     Every {
         /// At least 1.
         seconds: u32,
-        /// How often; 0 for ever.
+        /// How often; 0 forever.
         times: u32,
         /// It was asked for with `add_rb_timer`, of which there may be several alike.
         rb: bool,

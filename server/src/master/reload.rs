@@ -18,7 +18,7 @@ use super::state::{Master, Phase};
 use super::timers::Timer;
 use crate::ids::{ChildId, GenerationNumber, WorkerId};
 use crate::ipc::inherit::InheritedFd;
-use crate::ipc::{InheritedListener, Setup};
+use crate::ipc::{InheritedListener, RouterLimits, RouterOrder, Setup, send_message};
 use rwsgi_config::Config;
 use rwsgi_protocol::SocketProtocol;
 
@@ -129,6 +129,7 @@ impl Master {
         }
         self.haste = how == Reload::Brutal;
         self.watch_limits(now);
+        self.tell_router_limits();
         if !is_first {
             info!("reload: generation {number} takes over");
         }
@@ -150,6 +151,18 @@ impl Master {
             if self.children.post(post).is_wanted {
                 // One that waits out its delay after early deaths deserves a new try with the new application.
                 self.children.fill(post, &mut self.timers);
+            }
+        }
+    }
+
+    /// Tells the http router the options that it follows: they may have changed.
+    fn tell_router_limits(&self) {
+        let Some(channel) = &self.router_channel else { return };
+        let order = RouterOrder::Limits(RouterLimits::new(&self.config));
+        if let Err(failure) = send_message(channel.as_fd(), &order) {
+            // One that has died is started with the present options.
+            if failure.kind() != std::io::ErrorKind::BrokenPipe {
+                error!("reload: the http router cannot be told its options: {failure}: they stay as they were");
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use tracing::{error, info};
@@ -141,7 +142,12 @@ impl Master {
     /// Starts the http router.
     fn start_router(&mut self, now: Instant) {
         let Some(child) = self.begin(Post::HttpRouter, None, now) else { return };
-        let started = self.router_setup().and_then(|setup| Ok(self.launcher.start(ROUTER_ROLE, None, &setup)?));
+        let started = self.router_setup().and_then(|setup| {
+            let (pid, channel) = self.launcher.start(ROUTER_ROLE, None, &setup)?;
+            // The loop does not wait for the router to read.
+            fcntl(&channel, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+            Ok((pid, channel))
+        });
         match started {
             Ok((pid, channel)) => {
                 info!("http router started (pid {pid})");
