@@ -203,7 +203,10 @@ impl Page<'_> {
             let frame = Frame { slices: track.slices(), times, marks: &marks, zone: self.zone };
             let untold = charts(markup, &frame);
             if !untold.is_empty() {
-                let text = format!("Without a chart, for the server did not tell, or there was nothing: {}.", untold.join(", "));
+                let text = format!(
+                    "Without a chart, for the server did not tell, or there was nothing: {}.",
+                    untold.join(", ")
+                );
                 markup.line("p", "facts", text);
             }
             self.events(markup, track, times);
@@ -239,7 +242,8 @@ impl Page<'_> {
                 let Some(moment) = measured.moment else { continue };
                 let server = measured.part.as_ref().and_then(|part| part.server.as_ref());
                 if server.is_none_or(|server| *server == pool.label) {
-                    let (at, label) = (times.share(begun.after(moment.after)), judgement.assertion.metric.name.to_owned());
+                    let (at, label) =
+                        (times.share(begun.after(moment.after)), judgement.assertion.metric.name.to_owned());
                     let text = format!("the worst of '{}'", judgement.assertion.text);
                     marks.push(Mark { at, until: None, class: FOUND, label, text });
                 }
@@ -271,17 +275,8 @@ impl Page<'_> {
 
     /// What each worker did.
     fn workers(&self, markup: &mut Markup, place: usize) {
-        const SHOWN: [&str; 9] = [
-            "requests",
-            "rps",
-            "p50",
-            "p99",
-            "latency.max",
-            "error_rate",
-            "exceptions",
-            "rss.max",
-            "respawns",
-        ];
+        const SHOWN: [&str; 9] =
+            ["requests", "rps", "p50", "p99", "latency.max", "error_rate", "exceptions", "rss.max", "respawns"];
         let Some(span) = self.watched.spans.get(place).filter(|span| !span.workers.is_empty()) else { return };
         let shown: Vec<&Metric> = SHOWN.iter().filter_map(|name| metric(name)).collect();
         markup.element("details", &[("open", &"open")], |markup| {

@@ -198,9 +198,8 @@ impl Frame<'_> {
                 }
                 self.columns(markup, |place| {
                     let known = series.iter().filter_map(|(line, values)| Some((*line, values[place]?)));
-                    let texts = known.map(|(line, value)| {
-                        format!("\n{}: {}", chart.lines[line].name, chart.unit.show(value))
-                    });
+                    let texts =
+                        known.map(|(line, value)| format!("\n{}: {}", chart.lines[line].name, chart.unit.show(value)));
                     texts.collect()
                 });
             });
@@ -278,9 +277,7 @@ impl Frame<'_> {
         };
         // Every second one where they are many.
         let every = (high - low) / 6 + 1;
-        let ticks = (low..=high).step_by(every).map(|row| {
-            ((high - row + 1) as f64 * height, floor(row))
-        });
+        let ticks = (low..=high).step_by(every).map(|row| ((high - row + 1) as f64 * height, floor(row)));
         markup.element("figure", &[], |markup| {
             markup.element("figcaption", &[], |markup| {
                 markup.line("h3", "", HEAT_MAP);
@@ -310,13 +307,7 @@ impl Frame<'_> {
     }
 
     /// Axes and marks, with what is drawn between them. A tick is where it stands inside, and its text.
-    fn plot_with(
-        &self,
-        markup: &mut Markup,
-        ticks: Vec<(f64, String)>,
-        label: &str,
-        draw: impl FnOnce(&mut Markup),
-    ) {
+    fn plot_with(&self, markup: &mut Markup, ticks: Vec<(f64, String)>, label: &str, draw: impl FnOnce(&mut Markup)) {
         let percent = |value: f64| format!("{:.2}%", value * 100.0);
         markup.element("div", &[("class", &"plot")], |markup| {
             for (y, text) in &ticks {

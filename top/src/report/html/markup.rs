@@ -57,12 +57,7 @@ impl Markup {
     }
 
     /// An element, with what is in it.
-    pub(super) fn element(
-        &mut self,
-        tag: &'static str,
-        attributes: &[Attribute<'_>],
-        inside: impl FnOnce(&mut Self),
-    ) {
+    pub(super) fn element(&mut self, tag: &'static str, attributes: &[Attribute<'_>], inside: impl FnOnce(&mut Self)) {
         self.open(tag, attributes);
         self.0.push('>');
         inside(self);
