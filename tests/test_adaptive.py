@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import resource
+
 import pytest
 
 from rig import http
@@ -36,7 +39,7 @@ def test_workers_come_with_the_load_and_go_with_it(serve, stats_at, tmp_path, al
     assert [connection.response().status for connection in held] == [200] * 6
     for connection in held:
         connection.close()
-    until(lambda: running(server) < 4, "one is let go", deadline=60, context=server.log)
+    until(lambda: running(server) < 4, "one is stopped", deadline=60, context=server.log)
     document = server.stats()
     assert document["workers"][3]["status"] == "cheap"
     until(lambda: server.stats()["workers"][3]["recycled"]["idle"] == 1, "the end is counted", context=server.log)
@@ -59,7 +62,7 @@ def test_an_emergency_worker_goes_after_its_own_multiplier(serve, stats_at, tmp_
     assert [connection.response().status for connection in held] == [200] * 6
     for connection in held:
         connection.close()
-    until(lambda: running(server) == 1, "they are let go", deadline=60, context=server.log)
+    until(lambda: running(server) == 1, "they are stopped", deadline=60, context=server.log)
 
 
 def test_connections_that_wait_long_bring_an_emergency_worker(serve, stats_at, tmp_path):
@@ -94,7 +97,7 @@ def test_a_worker_that_was_let_go_too_early_is_told_of(serve, stats_at, tmp_path
             assert held.response().status == 200
         if round_ == 1:
             server.logged("0 quiet looks of 3,")
-            until(lambda: running(server) == 1, "it is let go", deadline=60, context=server.log)
+            until(lambda: running(server) == 1, "it is stopped", deadline=60, context=server.log)
     # 3 looks and the penalty of 4.
     server.logged("quiet looks of 7,")
 
@@ -143,3 +146,13 @@ def test_a_reload_of_a_sleeping_server_wakes_nobody(serve, address, stats_at):
         "both workers serve the next generation",
         context=server.log,
     )
+
+
+def test_a_server_that_cannot_watch_its_sockets_goes_on_serving(serve, address):
+    """Out of descriptors it could not see that somebody connects: then the workers stay."""
+    server = serve("--http-socket", address, "--wsgi-file", "probe.py", "--idle", 1)
+    taken = {int(number) for number in os.listdir(f"/proc/{server.pid}/fd")}
+    free = next(number for number in range(1_000_000) if number not in taken)
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (free, free))
+    server.logged("cannot (be )?watch")
+    assert http.get(address, "/pid").status == 200

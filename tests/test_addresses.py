@@ -63,10 +63,10 @@ def test_it_serves_on(serve, tmp_path, option, form):
         assert stat.S_ISSOCK(os.stat(at).st_mode)
 
 
-@pytest.mark.only_rwsgi(why="uWSGI's front serves its first socket alone")
+@pytest.mark.only_rwsgi(why="uWSGI's http router serves its first socket alone")
 def test_several_of_each_at_once(serve, tmp_path, stats_at):
     sockets = {
-        "--http": [tcp(), str(tmp_path / "front.sock"), abstract()],
+        "--http": [tcp(), str(tmp_path / "router.sock"), abstract()],
         "--http-socket": [tcp(), f"[::1]:{free_port()}", str(tmp_path / "http.sock"), abstract()],
         "--socket": [tcp(), str(tmp_path / "uwsgi.sock"), abstract()],
     }

@@ -61,7 +61,7 @@ def test_an_application_that_ignores_sigchld_gets_its_workers_once(serve, addres
 
 
 def test_what_a_fork_server_was_to_fork_when_it_died_is_forked_by_the_next(serve, address, stats_at):
-    """As often as a worker has room beside itself for instances, and once more: none of them keeps its room."""
+    """Once more than a worker has slots for instances beside itself: none of them keeps its slot."""
     server = serve("--http-socket", address, "--wsgi-file", "probe.py", "--stats", stats_at)
     for round_ in range(7):
         worker = server.wait_workers(1)["workers"][0]

@@ -29,10 +29,10 @@ def serve_ini(serve, tmp_path):
 
 
 def test_every_socket_and_size(serve_ini, stats_at):
-    front, plain, packets = tcp(), tcp(), tcp()
-    keys = [("http", front), ("http-socket", plain), ("socket", packets), ("stats", stats_at), ("master", "true")]
+    router, plain, packets = tcp(), tcp(), tcp()
+    keys = [("http", router), ("http-socket", plain), ("socket", packets), ("stats", stats_at), ("master", "true")]
     keys += [("wsgi-file", "foobar.py"), ("processes", 3), ("threads", 2)]
-    serve_ini(keys, [front, plain, packets, stats_at])
+    serve_ini(keys, [router, plain, packets, stats_at])
     workers = stats.read(stats_at)["workers"]
     assert [len(worker["cores"]) for worker in workers] == [2, 2, 2]
     assert http.get(plain, "/").body == uwsgi.get(packets, "/").body == b"Hello World"

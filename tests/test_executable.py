@@ -20,7 +20,7 @@ pytestmark = pytest.mark.only_rwsgi(why="this is rwsgi's")
 
 @pytest.fixture(scope="module")
 def executable() -> str:
-    """Built without optimization, which is quick and the same code."""
+    """Built without optimization, which is fast and the same code."""
     build = subprocess.run(
         ["cargo", "build", "--quiet", "-p", "rwsgi", "--bin", "rwsgi", "--message-format=json"],
         cwd=ROOT, env={**os.environ, "PYO3_PYTHON": sys.executable}, capture_output=True, text=True,

@@ -94,3 +94,51 @@ def test_a_stop_waits_for_a_stuck_request_no_longer_than_harakiri(serve, stats_a
         site.server.send(15)
         assert stuck.response().status == 504
         assert site.server.wait_exit() == 0
+
+
+LATE_SIGNAL = """
+import os, signal, time
+
+def exists(name):
+    return os.path.exists(os.path.join(os.environ["WHERE"], name))
+
+if exists("slow"):
+    end = time.monotonic() + 60
+    while not exists("go") and time.monotonic() < end:
+        time.sleep(0.01)
+
+# The one by which the master has a thread answer.
+ANSWER = {signal.SIGRTMIN + 4}
+
+def application(environ, start_response):
+    if environ["PATH_INFO"] == "/late":
+        signal.pthread_sigmask(signal.SIG_BLOCK, ANSWER)
+        while not exists("end"):
+            time.sleep(0.01)
+    else:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ANSWER)
+    start_response("200 OK", [("Content-Length", "4")])
+    return [environ["PATH_INFO"][1:].encode()]
+"""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_signal_that_comes_late_does_not_answer_the_next_request(serve, stats_at, tmp_path, kind):
+    """The system may deliver it when the request that it was for has ended: here the application holds it up until then."""
+    (tmp_path / "late.py").write_text(LATE_SIGNAL)
+    site = every_kind(
+        serve, "--wsgi-file", tmp_path / "late.py", "--lazy-apps", "--harakiri", 1, "--stats", stats_at,
+        env={"WHERE": str(tmp_path)},
+    )[kind]
+    site.server.wait_workers(1)
+    # The successor is not to be ready before the old one has served once more.
+    (tmp_path / "slow").touch()
+    try:
+        with site.open("GET", "/late") as late:
+            site.server.logged("longer than the 1 s allowed")
+            (tmp_path / "end").touch()
+            assert late.response().status == 200
+        answer = site.get("/next")
+        assert (answer.status, answer.text) == (200, "next"), site.server.log()
+    finally:
+        (tmp_path / "go").touch()

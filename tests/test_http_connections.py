@@ -31,6 +31,18 @@ def test_pipelined_requests_are_answered_in_order(http_site):
         assert [int(connection.response().text.split()[0]) for _ in range(count)] == list(range(count))
 
 
+@pytest.mark.parametrize("kind", ["http-socket", "http"])
+def test_a_request_behind_a_chunked_body_that_waits_in_a_file_is_answered(serve, address, kind):
+    serve(f"--{kind}", address, "--wsgi-file", "probe.py", "--post-buffering", 2000)
+    chunk = b"%x\r\n%s\r\n" % (50_000, b"x" * 50_000)
+    posted = head("POST", "/digest", {"Transfer-Encoding": "chunked"}) + chunk * 4 + b"0\r\n\r\n"
+    with Connection(address, timeout=10) as connection:
+        # More than is read at once, so that the body is in its file before its end and the next request come together.
+        connection.send(posted + head("GET", "/unread"))
+        assert connection.response().text.split()[0] == "200000"
+        assert connection.response().text == "not read"
+
+
 @pytest.mark.parametrize("target", ["/unread", "/chunks", "/large?bytes=100000", "/empty", "/status?code=204"])
 def test_the_client_s_wish_to_close_is_granted(http_site, target):
     with Connection(http_site.address) as connection:
@@ -114,7 +126,7 @@ def test_requests_that_come_slowly_hold_no_core(one_core, kind, sent):
 
 @pytest.mark.parametrize("kind", ["http", "http-socket"])
 def test_clients_that_read_slowly_hold_no_core(one_core, kind):
-    """The front keeps what a client does not read in memory and in a file; a worker keeps an answer that is complete."""
+    """The http router keeps what a client does not read in memory and in a file; a worker keeps an answer that is complete."""
     site, size = one_core[kind], 8_000_000
     slow = [site.open("GET", f"/large?bytes={size}") for _ in range(5)]
     for connection in slow:
@@ -154,7 +166,7 @@ def test_a_worker_s_death_is_answered_with_an_error_by_the_front(probe_sites):
     try:
         assert site.get("/die?how=kill").status in (502, 503)
     except Closed:
-        pytest.fail("the front closed the connection without a word")
+        pytest.fail("the http router closed the connection without an answer")
     assert site.get("/unread").body == b"not read"
 
 

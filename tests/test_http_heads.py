@@ -105,6 +105,6 @@ def test_a_refused_request_never_reaches_the_application(serve, address, stats_a
     for name in ("lengths-differ", "space-before-colon", "folded", "no-host"):
         assert exchange(address, REFUSED[name][0])[0] == 400
     worker = server.stats()["workers"][0]
-    assert worker["requests"] in (0, 4)  # an answer is an answer, whoever gave it; but never half of them
+    assert worker["requests"] in (0, 4)  # an answer is an answer, whichever process gave it; but never half of them
     assert worker["exceptions"] == 0
     assert worker["apps"][0]["requests"] in (0, worker["requests"])

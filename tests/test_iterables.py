@@ -19,7 +19,7 @@ def odd(request, odd_sites):
     return odd_sites[request.param]
 
 
-@pytest.mark.only_rwsgi(why="uWSGI iterates for ever")
+@pytest.mark.only_rwsgi(why="uWSGI iterates forever")
 @pytest.mark.parametrize("status", [204, 205, 304])
 def test_a_body_without_end_is_not_made_where_none_is_sent(odd, record, status):
     assert odd.get(f"/endless?status={status}&record={record.path}").status == status
@@ -41,6 +41,17 @@ def test_an_answer_that_only_closing_ends_is_reset_when_it_breaks_off(odd_sites)
     """To a client of HTTP/1.0 the end of the connection is the end of the body, unless it is a reset."""
     with Connection(odd_sites["http-socket"].address) as connection:
         connection.send(b"GET /breaks-off HTTP/1.0\r\n\r\n")
+        with pytest.raises(ConnectionResetError):
+            while connection.socket.recv(65536):
+                pass
+
+
+@pytest.mark.only_rwsgi(why="uWSGI ends such an answer like a whole one")
+def test_such_an_answer_is_reset_when_its_client_takes_too_long(serve, address, record):
+    serve("--http-socket", address, "--wsgi-file", "odd.py", "--socket-timeout", 1)
+    with Connection(address) as connection:
+        connection.send(f"GET /endless?status=200&record={record.path} HTTP/1.0\r\n\r\n".encode())
+        assert record.wait() == ["closed"]
         with pytest.raises(ConnectionResetError):
             while connection.socket.recv(65536):
                 pass

@@ -1,4 +1,4 @@
-"""Workers that are told to leave before they can hear it: while they load the application, or have just been forked."""
+"""Workers that are told to leave before they can handle the signal: while they load the application, or have just been forked."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from rig import http, processes
 from rig.site import Record
 from rig.waiting import until
 
-pytestmark = pytest.mark.only_rwsgi(why="uWSGI's workers hear it at once, and drop what they load")
+pytestmark = pytest.mark.only_rwsgi(why="uWSGI's workers handle it at once, and drop what they load")
 
-# Longer than any test waits: whoever did not hear it would stay.
+# Longer than any test waits: a worker that missed it would stay.
 MERCY = ("--reload-mercy", 3600)
-QUICK = """
+FAST = """
 import os
 
 def application(environ, start_response):
@@ -35,7 +35,7 @@ while not os.path.exists({go!r}) and time.monotonic() < end:
 def slow(tmp_path):
     """An application that loads until the test says go on, and who is loading it."""
     loading = Record(tmp_path / "loading")
-    return SLOW.format(loading=str(loading.path), go=str(tmp_path / "go")) + QUICK, loading, tmp_path / "go"
+    return SLOW.format(loading=str(loading.path), go=str(tmp_path / "go")) + FAST, loading, tmp_path / "go"
 
 
 def test_a_stop_while_workers_load_is_heard_when_they_have(serve, address, tmp_path, slow):
@@ -55,7 +55,7 @@ def test_a_stop_while_workers_load_is_heard_when_they_have(serve, address, tmp_p
 def test_a_worker_that_is_overtaken_while_it_loads_leaves_when_it_has(serve, address, stats_at, tmp_path, slow):
     text, loading, go = slow
     site = tmp_path / "site.py"
-    site.write_text(QUICK)
+    site.write_text(FAST)
     server = serve(
         *("--http-socket", address, "--wsgi-file", "site.py", "--lazy-apps", "--processes", 2, "--stats", stats_at),
         *MERCY,
@@ -65,7 +65,7 @@ def test_a_worker_that_is_overtaken_while_it_loads_leaves_when_it_has(serve, add
     site.write_text(text)
     server.send(signal.SIGHUP)
     overtaken = {int(pid) for pid in loading.wait(2)}
-    site.write_text(QUICK)
+    site.write_text(FAST)
     server.send(signal.SIGHUP)
     server.wait_stats(lambda document: {w["generation"] for w in document["workers"]} == {3}, "generation 3 serves")
     assert all(processes.alive(pid) for pid in overtaken)
@@ -76,7 +76,7 @@ def test_a_worker_that_is_overtaken_while_it_loads_leaves_when_it_has(serve, add
 
 
 def test_reloads_and_a_stop_that_follow_each_other_at_once_leave_nobody(serve, address, stats_at, tmp_path):
-    (tmp_path / "site.py").write_text(QUICK)
+    (tmp_path / "site.py").write_text(FAST)
     for _ in range(5):
         server = serve(
             *("--http-socket", address, "--wsgi-file", "site.py", "--processes", 4, "--stats", stats_at), *MERCY, cwd=tmp_path

@@ -37,7 +37,7 @@ def test_a_client_that_never_stops_sending_what_was_refused_holds_no_core(limite
     with Connection(limited[0]) as flood:
         flood.send(head("POST", "/quick", {"Content-Length": "100000000000"}))
 
-        def is_had_enough_of() -> bool:
+        def is_closed_by_server() -> bool:
             with Connection(limited[0]) as other:
                 assert other.request("GET", "/quick").status == 200
             try:
@@ -47,7 +47,7 @@ def test_a_client_that_never_stops_sending_what_was_refused_holds_no_core(limite
                 return True
             return False
 
-        until(is_had_enough_of, "the server lets go of it")
+        until(is_closed_by_server, "the server closes it")
 
 
 def test_the_time_for_a_head_does_not_begin_before_the_head(limited):

@@ -107,3 +107,27 @@ def test_workers_end_with_their_master_at_once_with_no_orphans(serve, address, s
         server.send(signal.SIGKILL)
         until(lambda: not processes.alive(worker), "the worker is gone in the middle of its request", deadline=10)
     server.wait_exit()
+
+
+def test_a_flood_of_log_lines_leaves_the_master_time_for_everything_else(serve, address, stats_at, tmp_path):
+    """However fast others write, the log is written by turns."""
+    (tmp_path / "flood.py").write_text(
+        "import subprocess\n"
+        "def application(environ, start_response):\n"
+        "    writers = [subprocess.Popen(['yes', 'x' * 200], stdout=2) for _ in range(3)]\n"
+        "    start_response('200 OK', [])\n"
+        "    return [' '.join(str(writer.pid) for writer in writers).encode()]\n"
+    )
+    log = tmp_path / "site.log"
+    server = serve(
+        *("--http-socket", address, "--wsgi-file", "flood.py", "--stats", stats_at, "--logto", log),
+        *("--log-maxsize", 50_000_000, "--log-backupname", tmp_path / "old.log"),
+        cwd=tmp_path,
+    )
+    writers = [int(pid) for pid in http.get(address, "/").text.split()]
+    try:
+        for _ in range(5):
+            assert server.stats()["workers"][0]["requests"] == 1
+    finally:
+        for pid in writers:
+            processes.kill(pid)

@@ -214,3 +214,27 @@ def test_a_reload_reads_the_file_again_and_names_what_stays(serve, program, addr
     server.send(signal.SIGHUP)
     server.logged("site.ini:12: harakiri: expected")
     assert http.get(address, "/").text == "after"
+
+
+@pytest.mark.parametrize("kind", ["http", "http-socket"])
+def test_a_reload_reaches_what_limits_requests(serve, address, stats_at, tmp_path, kind):
+    """The http router goes on as a process, and follows the new options."""
+    (tmp_path / "page.py").write_text(
+        "def application(environ, start_response):\n    start_response('200 OK', [])\n    return [b'ok']\n"
+    )
+    file = tmp_path / "site.ini"
+    text = f"[uwsgi]\n{kind} = {address}\nchdir = {tmp_path}\nwsgi-file = page.py\n"
+    file.write_text(text + "limit-post = 100\nbuffer-size = 4096\n")
+    server = serve(file, "--stats", stats_at, listens=[address])
+    server.wait_workers(1)
+
+    def statuses() -> tuple[int, int]:
+        return (
+            http.request(address, "POST", "/", body=b"x" * 1000).status,
+            http.request(address, "GET", "/", headers={"Long": "x" * 6000}).status,
+        )
+
+    assert statuses() == (413, 431)
+    file.write_text(text + "limit-post = 10000\nbuffer-size = 8192\n")
+    server.send(signal.SIGHUP)
+    until(lambda: statuses() == (200, 200), "the new limits are in force", context=server.log)

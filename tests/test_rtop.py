@@ -210,7 +210,7 @@ def test_it_takes_any_size_of_terminal(serve, terminal, rtop, address, stats_at)
     screen.wait("WID")
     for columns, rows in ((80, 24), (20, 5), (20, 4), (1, 1), (300, 100), (10, 60), (200, 40)):
         screen.resize(columns, rows)
-        # A row stays selected, whether there is room for it or not.
+        # A row stays selected, whether there is space for it or not.
         screen.press("End")
 
         def drawn(text: str, columns: int = columns, rows: int = rows) -> bool:

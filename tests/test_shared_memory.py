@@ -1,4 +1,4 @@
-"""Workers that spoil the memory that they share with the master: it lives, says so, and replaces them."""
+"""Workers that corrupt the memory that they share with the master: it keeps running, logs it, and replaces them."""
 
 from __future__ import annotations
 

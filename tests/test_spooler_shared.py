@@ -33,16 +33,16 @@ def serve_uwsgi(venv_bin, tmp_path):
 
 @pytest.mark.parametrize("ours_first", [True, False], ids=["handed to uWSGI", "taken over from uWSGI"])
 def test_jobs_that_one_server_left_are_run_by_the_other(serve, serve_uwsgi, tmp_path, ours_first):
-    leaver, heir = (serve, serve_uwsgi) if ours_first else (serve_uwsgi, serve)
+    first, second = (serve, serve_uwsgi) if ours_first else (serve_uwsgi, serve)
     (tmp_path / "jobs").mkdir()
-    jobs = spooling(leaver, tmp_path)
+    jobs = spooling(first, tmp_path)
     os.kill(jobs.a_spooler(), signal.SIGSTOP)
     jobs.queue(1, 10)
     jobs.queue(11, 12, priority="3")
     jobs.queue(13, body="of no use, but there")
     jobs.server.destroy()
     assert len(jobs.files()) == 13
-    spooling(heir, tmp_path, "--spooler-ordered", "--spooler-frequency", 1).wait_ended(*range(1, 14))
+    spooling(second, tmp_path, "--spooler-ordered", "--spooler-frequency", 1).wait_ended(*range(1, 14))
     assert sorted(jobs.record.begun()) == list(range(1, 14)), "each has run once"
 
 

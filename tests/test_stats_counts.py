@@ -59,7 +59,7 @@ def test_every_count_is_exact(serve, stats_at, kind):
     for load, (_, class_) in zip(loads, MIX.values()):
         wanted[class_] = wanted.get(class_, 0) + load.good
     assert stats.responses(document) == wanted
-    if kind != "http":  # the front frames answers anew
+    if kind != "http":  # the http router frames answers again
         assert stats.total(document, "tx") == sum(load.bytes for load in loads)
     assert stats.histogram_total(document["latency"]) == sent
     assert sum(stats.histogram_total(worker["latency"]) for worker in document["workers"]) == sent

@@ -77,3 +77,70 @@ def test_a_worker_that_goes_on_serves_again_and_nothing_is_served_twice(serve, a
 
     until(both_serve, "both workers serve", context=server.log)
     assert len(record.read_text().splitlines()) == 2
+
+
+def test_a_stopped_process_is_named_in_the_log_and_in_the_stats_until_it_goes_on(serve, address, stats_at):
+    """Also one that has nothing to do, whatever sockets there are."""
+    server = serve(
+        *("--http-socket", address, "--wsgi-file", "probe.py", "--processes", 2, "--mules", 1, "--stats", stats_at)
+    )
+    first, second = [worker["pid"] for worker in server.wait_workers(2)["workers"]]
+    assert [worker["unresponsive_for"] for worker in server.stats()["workers"]] == [0, 0]
+    mule = until(lambda: [p.pid for p in server.processes() if p.name == "rwsgi mule1"], "the mule runs")[0]
+    for pid in (first, mule):
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        server.logged(rf"worker 1 \(pid {first}\) .* stopped")
+        server.logged(rf"mule 1 \(pid {mule}\) .* stopped")
+        document = server.wait_stats(lambda document: document["workers"][0]["unresponsive_for"] > 3_000_000, "it is told")
+        assert document["workers"][1]["unresponsive_for"] == 0
+        # Nobody has asked for more.
+        assert [worker["pid"] for worker in document["workers"]] == [first, second]
+    finally:
+        for pid in (first, mule):
+            os.kill(pid, signal.SIGCONT)
+    server.logged(rf"worker 1 \(pid {first}\) goes on")
+    server.wait_stats(lambda document: document["workers"][0]["unresponsive_for"] == 0, "it responds")
+    assert len(server.lines(f"worker 1 (pid {first})")) == 2, server.log()
+
+
+def test_with_harakiri_a_stopped_worker_is_replaced(serve, address, stats_at):
+    server = serve("--http-socket", address, "--wsgi-file", "probe.py", "--harakiri", 4, "--stats", stats_at)
+    old = server.wait_workers(1)["workers"][0]["pid"]
+    os.kill(old, signal.SIGSTOP)
+    document = server.wait_stats(
+        lambda document: document["workers"][0]["accepting"] and document["workers"][0]["pid"] not in (0, old),
+        "another serves in its place",
+    )
+    assert document["workers"][0]["recycled"]["harakiri"] == 1
+    server.logged(rf"harakiri: worker 1 \(pid {old}\)")
+
+
+def test_a_worker_that_hangs_while_it_should_serve_is_named(serve, address, stats_at, tmp_path):
+    """A thread of the application's keeps Python's lock and never lets it go: the others wait for it for ever."""
+    (tmp_path / "hang.py").write_text(
+        "import ctypes, threading\n"
+        "sleep = ctypes.PyDLL(None).sleep\n"
+        "def application(environ, start_response):\n"
+        "    if environ['PATH_INFO'] == '/hang':\n"
+        "        threading.Timer(0.2, sleep, [3600]).start()\n"
+        "    start_response('200 OK', [('Content-Length', '2')])\n"
+        "    return [b'ok']\n"
+    )
+    server = serve(
+        *("--http", address, "--wsgi-file", "hang.py", "--enable-threads", "--harakiri", 6, "--stats", stats_at),
+        cwd=tmp_path,
+    )
+    old = server.wait_workers(1)["workers"][0]["pid"]
+    with asks(address, head("GET", "/hang")) as connection:
+        assert connection.response().body == b"ok"
+
+    def hangs() -> bool:
+        with Connection(address) as connection:
+            connection.send(head("GET", "/"))
+            return bool(server.lines(f"worker 1 (pid {old})"))
+
+    until(hangs, "it is named", context=server.log)
+    server.logged(rf"worker 1 \(pid {old}\) .* begun")
+    server.logged(rf"harakiri: worker 1 \(pid {old}\)")
+    server.wait_stats(lambda document: document["workers"][0]["pid"] not in (0, old), "another takes its place")

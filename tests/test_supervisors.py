@@ -115,7 +115,7 @@ def test_a_socket_that_systemd_opened_is_served(program, serve, tmp_path, config
                 request = http.head("GET", "/") if configured else uwsgi.packet(uwsgi.variables("GET", "/", None))
                 client.send(request)
                 assert client.response().status == 200
-                # The environment told of it only once; that it has a socket must not be forgotten.
+                # The environment names it only once; the server must remember that it has a socket.
                 server.send_signal(signal.SIGHUP)
                 until(lambda: "generation 2 takes over" in log.read_text(), "a reload", context=log.read_text)
             finally:
@@ -166,7 +166,7 @@ def test_systemd_understands_the_units(program, tmp_path):
         # It looks whether the program is there.
         unit.write_text(text.replace("/srv/mysite/venv/bin/rwsgi", program.path))
     done = subprocess.run([analyze, "verify", *units], capture_output=True, text=True, timeout=60, check=False)
-    # A key or a value that it does not know is told of, and no failure of its.
+    # A key or a value that it does not know is logged, and is no failure.
     assert done.returncode == 0
     assert [line for line in done.stderr.splitlines() if "rwsgi." in line] == []
 

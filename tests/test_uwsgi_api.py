@@ -242,7 +242,7 @@ def test_a_name_that_is_not_there_says_what_to_use(ask_rwsgi):
     there, missing = page.split("## What is not there")
     for name in re.findall(r"^\| `(\w+)` \|", missing, re.MULTILINE):
         answer = ask_rwsgi(f"answer = uwsgi.{name}")
-        assert answer.startswith(f"NotImplementedError: uwsgi.{name} is not to be had in rwsgi: "), answer
+        assert answer.startswith(f"NotImplementedError: uwsgi.{name} is not available in rwsgi: "), answer
     assert ask_rwsgi("answer = uwsgi.nonsense").startswith("AttributeError")
     assert ask_rwsgi.value("uwsgi is __import__('rwsgi')") is True
     named = set(re.findall(r"^\| `(\w+)` \|", there, re.MULTILINE))
@@ -256,7 +256,7 @@ def test_the_page_has_every_name_of_a_real_uwsgi(ask):
     assert names - page == set()
 
 
-@pytest.mark.only_rwsgi(why="uWSGI starts its shared memory anew, and names its processes otherwise")
+@pytest.mark.only_rwsgi(why="uWSGI makes its shared memory again, and names its processes otherwise")
 def test_a_mule_that_is_killed_is_replaced_and_loses_no_message_that_waits(serve, address, tmp_path):
     record = tmp_path / "record"
     (tmp_path / "watched").touch()
@@ -304,7 +304,7 @@ def test_a_mule_that_is_told_twice_to_leave_ends_in_peace(serve, address, tmp_pa
     assert "Traceback" not in server.log()
 
 
-@pytest.mark.only_rwsgi(why="uWSGI starts its shared memory anew, and names its processes otherwise")
+@pytest.mark.only_rwsgi(why="uWSGI makes its shared memory again, and names its processes otherwise")
 def test_what_is_shared_outlives_a_reload(serve, address, stats_at, tmp_path):
     record = tmp_path / "record"
     (tmp_path / "watched").touch()

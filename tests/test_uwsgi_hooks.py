@@ -13,7 +13,7 @@ from rig.waiting import until
 
 pytestmark = pytest.mark.only_rwsgi(why="this is about rwsgi's own inside")
 
-# What `last` is the last reference to: it lets go of the interpreter's lock when it goes, until another thread has asked
+# What `last` is the last reference to: it releases the GIL when it is dropped, until another thread has asked
 # the module for something.
 FINALIZED = """
 import threading, uwsgi
@@ -177,7 +177,7 @@ def application(environ, start_response):
 def test_the_master_refuses_what_no_process_of_ours_says_and_goes_on(serve, address, tmp_path):
     (tmp_path / "app.py").write_text(BABBLING)
     server = serve("--http-socket", address, "--wsgi-file", "app.py", "--master", cwd=tmp_path)
-    # It still answers whoever asks.
+    # It still answers.
     assert http.get(address, "/").text == "1"
     for why in ("it is empty", "none of the messages", "every 0 seconds", "longer than 16384 bytes", "no descriptor"):
         server.logged(why)

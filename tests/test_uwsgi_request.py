@@ -9,13 +9,13 @@ from rig.addresses import tcp
 from rig.server import Program, Servers
 
 
-@pytest.fixture(scope="module", params=["rwsgi", "rwsgi behind its front", "uwsgi"])
+@pytest.fixture(scope="module", params=["rwsgi", "rwsgi behind its http router", "uwsgi"])
 def reach(request, program, venv_bin, tmp_path_factory):
     """`apps/reach.py` under each server: the server, and its address."""
     name = request.param.split()[0]
     servers = Servers(program if name == "rwsgi" else Program(str(venv_bin / name)), tmp_path_factory.mktemp(name))
     address = tcp()
-    socket = "--http" if "front" in request.param else "--http-socket"
+    socket = "--http" if "router" in request.param else "--http-socket"
     arguments = ("--wsgi-file", "reach.py", "--master", "--processes", 2, "--mules", 2, "--farm", "f:2", "--disable-logging")
     yield servers(socket, address, *arguments), address
     servers.stop_all()

@@ -72,7 +72,7 @@ def test_a_kill_under_load_loses_no_more_than_was_held_and_no_count(serve, stats
             replaced(server, round_ % 4 + 1, worker["pid"])
         load.wait_good(200)
     lost = sum(load.lost.values())
-    # The front hands a worker no more than it has cores for; elsewhere a client has one request under way.
+    # The http router sends a worker no more than it has threads for; elsewhere a client has one request under way.
     assert lost <= kills * (2 if kind == "http" else clients), load.lost
     document = server.stats()
     # A kill can fall between the last byte of an answer and its count: at most one for each core that was killed.
@@ -161,7 +161,7 @@ def test_a_helper_process_that_is_killed_comes_back(serve, stats_at, name):
     old = server.stats()["workers"][0]["pid"]
     processes.kill(old)
     replaced(server, 1, old)
-    until(lambda: answers(sites["http"]), "the front answers", context=server.log)
+    until(lambda: answers(sites["http"]), "the http router answers", context=server.log)
 
 
 def answers(site) -> bool:

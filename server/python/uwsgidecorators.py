@@ -75,7 +75,7 @@ class _Raised(signal):
 
 
 class timer(_Raised):
-    """Calls the function every so many seconds, in the first worker that is free, or in `target`."""
+    """Calls the function every N seconds, in the first worker that is free, or in `target`."""
 
     def __init__(self, secs, **where):
         super().__init__(**where)

@@ -50,7 +50,7 @@ impl MonotonicNanos {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// The moment so many ns later; the last one that can be told when there is none.
+    /// The moment N ns later; the last one that can be represented if there is none.
     #[must_use]
     #[inline]
     pub const fn after_nanos(self, nanoseconds: u64) -> Self {
@@ -68,7 +68,7 @@ impl MonotonicNanos {
 impl Add<Duration> for MonotonicNanos {
     type Output = Self;
 
-    /// The moment that much later; the last one that can be told when there is none.
+    /// The moment that much later; the last one that can be represented if there is none.
     fn add(self, later: Duration) -> Self {
         self.after_nanos(later.as_nanos().try_into().unwrap_or(u64::MAX))
     }
@@ -105,7 +105,7 @@ impl UnixMicros {
         self.0 / 1_000_000
     }
 
-    /// The moment so many ns later; the last one that can be told when there is none.
+    /// The moment N ns later; the last one that can be represented if there is none.
     #[must_use]
     #[inline]
     pub const fn after_nanos(self, nanoseconds: u64) -> Self {
@@ -145,7 +145,7 @@ impl Clock {
 #[must_use]
 pub fn processor_time(pid: Pid) -> Option<Duration> {
     // Linux's number for it (`clock_getcpuclockid(3)` makes the same, and spends a system call on whether there is such
-    // a process, which reading the clock tells as well): the pid's complement above the clock's kind.
+    // a process, which reading the clock reports as well): the pid's complement above the clock's kind.
     const SCHEDULED: i32 = 2;
     clock_gettime(ClockId::from_raw(!pid.as_raw() << 3 | SCHEDULED)).ok().map(Duration::from)
 }

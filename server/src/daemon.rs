@@ -16,9 +16,9 @@ use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, getppi
 
 use rwsgi_config::Config;
 
-/// Tells whoever waits for the server to start. When this process ends without a word, the start has failed.
+/// Notifies the process that waits for the start. If this process ends without a notice, the start has failed.
 #[derive(Debug, Default)]
-pub struct Starter {
+pub(crate) struct Starter {
     waiting: Option<File>,
     /// The application must be loaded first.
     pub after_loading: bool,
@@ -26,7 +26,7 @@ pub struct Starter {
 
 impl Starter {
     /// The server runs.
-    pub(crate) fn tell(&mut self) {
+    pub(crate) fn notify(&mut self) {
         if let Some(mut waiting) = self.waiting.take() {
             // Who waited may have been stopped.
             let _ = waiting.write_all(&std::process::id().to_le_bytes());
@@ -122,7 +122,7 @@ fn show(path: &Path, from: u64) {
         log.read_to_end(&mut text)
     });
     if read.is_ok() {
-        // There is nobody left to tell when this fails.
+        // If this fails, nobody is left to notify.
         let _ = std::io::stderr().write_all(&text);
     }
 }

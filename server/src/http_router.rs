@@ -11,7 +11,7 @@ use crate::procname;
 use crate::router::{self, Limits, RouterConfig};
 use crate::stats::scoreboard::Scoreboard;
 
-/// Runs the router until the master tells it to stop; returns the exit status of the process.
+/// Runs the router until the master stops it; returns the exit status of the process.
 ///
 /// # Errors
 /// When what was inherited cannot be used.

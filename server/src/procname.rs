@@ -4,8 +4,8 @@
 //! server that names its processes does this. The short name that `top` shows (`comm`) is another one and is set
 //! elsewhere.
 //!
-//! A name is cut to the room that the arguments have. A process that the master starts is given an argument for it
-//! ([`padding`]); the master makes room itself ([`make_room`]), by moving its environment, which lies behind the arguments.
+//! A name is cut to the space that the arguments have. A process that the master starts is given an argument for it
+//! ([`padding`]); the master makes space itself ([`make_space`]), by moving its environment, which lies behind the arguments.
 
 #![allow(unsafe_code)]
 
@@ -33,7 +33,7 @@ pub(crate) fn master_title(names: &ProcessNames) -> Option<String> {
     Some(format!("{}{base}{}", names.prefix, names.append))
 }
 
-/// An argument that makes room for any of these names, and for others of up to [`LONGEST`] bytes, for a process that will
+/// An argument that makes space for any of these names, and for others of up to [`LONGEST`] bytes, for a process that will
 /// rename itself.
 #[must_use]
 pub(crate) fn padding(names: &ProcessNames) -> String {
@@ -42,7 +42,7 @@ pub(crate) fn padding(names: &ProcessNames) -> String {
 
 /// The memory that a name may be written to.
 #[derive(Clone, Copy)]
-struct Room {
+struct ArgumentSpace {
     start: usize,
     /// Bytes that the arguments have: these are shown.
     args: usize,
@@ -50,19 +50,23 @@ struct Room {
     all: usize,
 }
 
-/// Who has it locked may write to the room.
-static ROOM: Mutex<Option<Room>> = Mutex::new(None);
+/// Who has it locked may write to the space.
+static ARGUMENT_SPACE: Mutex<Option<ArgumentSpace>> = Mutex::new(None);
 
-/// Shows `title` as this process's command line, as much of it as there is room for. A name is no reason to fail: what
+/// Shows `title` as this process's command line, as much of it as there is space for. A name is no reason to fail: what
 /// does not work is left as it was.
 pub(crate) fn set(title: &str) {
-    let mut room = ROOM.lock().unwrap_or_else(PoisonError::into_inner);
-    if room.is_none() {
-        *room = argument_memory().map(|memory| Room { start: memory.start, args: memory.args(), all: memory.args() });
+    let mut space = ARGUMENT_SPACE.lock().unwrap_or_else(PoisonError::into_inner);
+    if space.is_none() {
+        *space = argument_memory().map(|memory| ArgumentSpace {
+            start: memory.start,
+            args: memory.args(),
+            all: memory.args(),
+        });
     }
-    let Some(Room { start, args, all }) = *room else { return };
+    let Some(ArgumentSpace { start, args, all }) = *space else { return };
     // SAFETY: the kernel says that it put the arguments into this memory, and behind them the environment, which was moved
-    // away if the room reaches there. It is writable and lives as long as the process. The lock keeps others of this
+    // away if the space reaches there. It is writable and lives as long as the process. The lock keeps others of this
     // module away, and nobody else looks at it: programs read their arguments once, when they start.
     let memory = unsafe { std::slice::from_raw_parts_mut(start as *mut u8, all) };
     let title = &title.as_bytes()[..title.len().min(all - 1)];
@@ -72,14 +76,14 @@ pub(crate) fn set(title: &str) {
     memory[title.len()..cleared].fill(0);
 }
 
-/// Makes room for a long name, by moving the environment to elsewhere. Does nothing where another thread might read the
+/// Makes space for a long name, by moving the environment to elsewhere. Does nothing where another thread might read the
 /// environment meanwhile: names are cut then.
 ///
 /// To be called early: C code may have kept what `getenv` gave it, and would find a part of the name there.
-pub(crate) fn make_room() {
-    let mut room = ROOM.lock().unwrap_or_else(PoisonError::into_inner);
+pub(crate) fn make_space() {
+    let mut space = ARGUMENT_SPACE.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(memory) = argument_memory() else { return };
-    if room.is_some() || !is_only_thread() {
+    if space.is_some() || !is_only_thread() {
         return;
     }
     // SAFETY: the kernel says that the environment's strings are there; nobody writes to them.
@@ -98,7 +102,7 @@ pub(crate) fn make_room() {
             entry = entry.add(1);
         }
     }
-    *room = Some(Room { start: memory.start, args: memory.args(), all: memory.env_end - memory.start });
+    *space = Some(ArgumentSpace { start: memory.start, args: memory.args(), all: memory.env_end - memory.start });
 }
 
 /// Whether this process has no thread but this one.
@@ -120,7 +124,7 @@ impl ArgumentMemory {
     }
 }
 
-/// `None` when the kernel does not tell. An environment that is elsewhere counts as none.
+/// `None` when the kernel does not say. An environment that is elsewhere counts as none.
 fn argument_memory() -> Option<ArgumentMemory> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
     // proc_pid_stat(5): fields 48 to 51, counted from 1; the second is a name in parentheses that may hold anything.
@@ -139,7 +143,7 @@ mod tests {
     fn names_are_made_of_what_is_configured() {
         let mut names = ProcessNames::default();
         assert_eq!(title(&names, "rwsgi worker 1"), "rwsgi worker 1");
-        assert_eq!(master_title(&names), None, "its command line tells more");
+        assert_eq!(master_title(&names), None, "its command line says more");
         names.auto = true;
         names.prefix = "test-ax ".into();
         names.append = " (blue)".into();
@@ -171,7 +175,7 @@ mod tests {
         std::thread::scope(|scope| {
             // The other thread is there, waiting for the scope's end.
             scope.spawn(|| {
-                make_room();
+                make_space();
                 set(&"n".repeat(1 << 20));
             });
         });

@@ -12,14 +12,14 @@ use thiserror::Error;
 /// Counts of latencies in µs.
 pub type Histogram = hdrhistogram::Histogram<u64>;
 
-/// The largest value that is told apart, in µs: one hour. Larger ones are counted as this.
+/// The largest value that is distinguished, in µs: one hour. Larger ones are counted as this.
 pub const HIGHEST: u64 = 3_600_000_000;
 /// Decimal digits that are kept of a value: the error is below 1 %.
 pub const SIGNIFICANT_DIGITS: u8 = 2;
 /// How many counters an array of this layout has.
 pub const BUCKETS: usize = 26 << HALF_MAGNITUDE;
 
-/// log2 of half the linear steps in a bucket: 256 steps tell two significant digits apart.
+/// log2 of half the linear steps in a bucket: 256 steps distinguish two significant digits.
 const HALF_MAGNITUDE: u32 = 7;
 
 /// The counter that `value` (µs) belongs to; always below [`BUCKETS`].
@@ -114,7 +114,7 @@ pub fn encode_counts(counts: &[u64]) -> String {
         end = write_varint(&mut bytes, end, value);
     }
     if used == 0 {
-        // An empty histogram still tells its first counter.
+        // An empty histogram still has its first counter.
         end = write_varint(&mut bytes, end, 0);
     }
 

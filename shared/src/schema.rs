@@ -91,7 +91,7 @@ pub struct Snapshot {
     /// Version of the Python interpreter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub python: Option<String>,
-    /// The queue in front of the workers.
+    /// The queue before the workers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<Queue>,
     /// Latency of every request since the start, all workers merged: HDR histogram in µs, V2 encoding, base64.
@@ -176,6 +176,10 @@ pub struct Worker {
     /// Time that its threads waited for Python's global lock, µs. Monotonic.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gil_wait: Option<u64>,
+    /// For how long its process has shown no sign of life (it is stopped, or does not begin with a request that it was sent),
+    /// µs; 0 while it responds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unresponsive_for: Option<u64>,
     /// Resident memory with shared pages divided among those who share them, bytes; read less often than `rss`, and 0 until
     /// the document after the first that was asked for since the process started.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -296,7 +300,7 @@ pub struct Cache {
     pub hits: u64,
     /// Questions that did not.
     pub miss: u64,
-    /// Items that found no room.
+    /// Items that found no space.
     pub full: u64,
     /// When it was changed last, unix seconds (uWSGI: only with `lastmod`).
     pub last_modified_at: u64,
@@ -455,7 +459,7 @@ pub struct Blacklisted {
     pub first_attempt: u64,
 }
 
-/// The queue in front of the workers.
+/// The queue before the workers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Queue {

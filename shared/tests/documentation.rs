@@ -18,7 +18,7 @@ const INTRODUCTION: &str = "\
 `--stats-http` it answers HTTP: `GET /` is the document, `GET /metrics` is for Prometheus.
 
 It is a superset of uWSGI 2.0's. Keys of uWSGI have uWSGI's types and units; keys that only `rwsgi` sends are always
-there, and their unit is told here. Programs pass over keys that they do not know: more may come. The JSON Schema is in
+there, and their unit is given here. Programs pass over keys that they do not know: more may come. The JSON Schema is in
 `stats.schema.json`.
 
 Rates are differences: subtract two documents, and divide by the difference of their `now`. Utilization of a worker is

@@ -1,4 +1,4 @@
-"""An application that keeps to PEP 3333, with a judge around it that sees to it that the server does too."""
+"""An application that keeps to PEP 3333, with a validator around it that checks that the server does too."""
 
 from wsgiref.validate import validator
 

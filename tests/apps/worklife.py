@@ -1,4 +1,4 @@
-"""An application for the life of its worker: its process and thread, its memory, its requests that never end."""
+"""An application that shows its worker: process and thread, memory, requests that never end."""
 
 import os
 import threading

@@ -1,1 +1,1 @@
-"""What the tests are built on: real servers, exact clients, and eyes on the processes. No test lives here."""
+"""What the tests are built on: real servers, exact clients, and views of the processes. No test is here."""

@@ -74,7 +74,7 @@ class Spooling:
         until(lambda: self.record.begun().count(number) >= times, f"job {number} has begun", context=self.server.log)
 
     def spoolers(self) -> list[dict]:
-        """The spoolers as the stats tell of them."""
+        """The spoolers as the stats show them."""
         return self.server.stats()["spoolers"]
 
     def a_spooler(self) -> int:

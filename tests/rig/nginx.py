@@ -44,7 +44,7 @@ class Nginx:
         texts = []
         for name, (example, real) in sites.items():
             text = (DEPLOY / f"{name}.conf").read_text()
-            # Whom its own backlog of 511 has no room for comes again after a second, whoever is behind it.
+            # A client that finds no space in its backlog of 511 retries after a second, whatever the upstream is.
             listen = ("listen 80;", f"listen {self.addresses[name]} backlog=4096;")
             root = "    location / {"
             for old, new in ((example, real), listen, (root, locations + root)):

@@ -30,7 +30,7 @@ def www_data() -> pwd.struct_passwd:
 
 
 def place() -> Path:
-    """A new directory that everybody may enter, as those of a system; whoever asks for it removes it."""
+    """A new directory that everybody may enter, as those of a system; the caller removes it."""
     directory = Path(tempfile.mkdtemp(prefix="rwsgi-tests-", dir="/tmp"))
     directory.chmod(0o755)
     return directory

@@ -56,7 +56,7 @@ def alive(pid: int) -> bool:
 
 
 def marked(mark: str) -> list[Process]:
-    """Every running process that carries `mark`, whoever its parent is by now."""
+    """Every running process that carries `mark`, whatever its parent is by now."""
     needle = f"{MARK}={mark}".encode()
     found = []
     for entry in os.listdir("/proc"):

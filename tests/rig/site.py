@@ -43,10 +43,10 @@ def every_kind(serve: Servers, *arguments: object, env: dict[str, str] | None = 
     addresses = {kind: tcp() for kind in KINDS}
     options = [part for kind, address in addresses.items() for part in (f"--{kind}", address)]
     if serve.program.is_uwsgi:
-        # Its front would send HTTP to the first socket of any kind.
-        front = serve("--master", *options[:2], *arguments, env=env)
+        # Its http router would send HTTP to the first socket of any kind.
+        router = serve("--master", *options[:2], *arguments, env=env)
         server = serve("--master", *options[2:], *arguments, env=env)
-        return {kind: Site(front if kind == "http" else server, kind, at) for kind, at in addresses.items()}
+        return {kind: Site(router if kind == "http" else server, kind, at) for kind, at in addresses.items()}
     server = serve("--master", *options, *arguments, env=env)
     return {kind: Site(server, kind, address) for kind, address in addresses.items()}
 

@@ -67,7 +67,7 @@ class Terminal:
         return until(shown, what, context=self.screen) or ""
 
     def wait_left(self, status: int = 0) -> None:
-        """Waits until the program has ended with `status`, and sees to it that the terminal is as it was before."""
+        """Waits until the program has ended with `status`, and checks that the terminal is as it was before."""
         screen = self.wait_for(lambda screen: re.search(r"left with \d+\n", screen), "the program's end")
         assert f"left with {status}\n" in screen, screen
         self.wait_for(lambda screen: "icanon" in screen, "the terminal's settings")

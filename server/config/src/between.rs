@@ -18,7 +18,7 @@ pub struct Between {
     pub cache_blocksize: u64,
     /// `--metric`, in order.
     pub metrics: Vec<Metric>,
-    /// `--mule` and `--mules`: what each runs, if not only what it is told.
+    /// `--mule` and `--mules`: what each runs, unless it only handles messages.
     pub mules: Vec<Option<String>>,
     /// `--farm`, in order.
     pub farms: Vec<Farm>,
@@ -71,9 +71,9 @@ pub struct Cache {
 pub struct Metric {
     /// By which the application calls it.
     pub name: String,
-    /// Its number for SNMP, for whom the stats tell.
+    /// Its SNMP number, shown in the stats.
     pub oid: String,
-    /// As the stats tell: 0 for a counter, 1 for a gauge, 2 for an absolute number.
+    /// As in the stats: 0 for a counter, 1 for a gauge, 2 for an absolute number.
     pub kind: u8,
     /// What it begins with.
     pub initial: i64,
@@ -127,7 +127,7 @@ pub(super) fn cache2(config: &mut Config, value: &str) -> Outcome {
             "hash" | "lazy_expire" | "lazy" | "sweep_on_full" | "lastmod" => {}
             "store" | "store_sync" | "storesync" | "store_delete" | "storedelete" => {
                 config.warnings.push(format!(
-                    "cache2: '{key}' has no effect: a cache lives in memory, and outlives reloads and workers"
+                    "cache2: '{key}' has no effect: a cache is kept in memory, and survives reloads and workers"
                 ));
             }
             _ => {

@@ -1,4 +1,4 @@
-//! `--check`: reads, expands and validates as if to serve, and tells what is in force and where each value came from.
+//! `--check`: reads, expands and validates as if to serve, and prints what is in force and where each value came from.
 
 use std::fmt::Write as _;
 
@@ -18,7 +18,7 @@ pub(super) const CHECK: &str = "check";
 pub struct Report {
     /// For people, and steady enough to compare: what is in force as an ini section, then warnings, then errors.
     pub text: String,
-    /// Would the server start, as far as the configuration tells?
+    /// Would the server start with this configuration?
     pub ok: bool,
 }
 

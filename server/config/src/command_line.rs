@@ -47,7 +47,7 @@ fn attach(word: OsString) -> OsString {
     split.map_or(word, OsString::from)
 }
 
-/// Takes out the options of uWSGI's that are none of ours, to be told of with what to use instead. clap need not know
+/// Takes out uWSGI's options that rwsgi does not have; they are reported with what to use instead. clap need not know
 /// a thousand names that have no effect. Where they stood does not matter, for the same reason.
 fn foreign(argv: impl Iterator<Item = OsString>) -> (Vec<OsString>, Vec<Argument>) {
     let (mut own, mut foreign) = (Vec::new(), Vec::new());

@@ -19,8 +19,8 @@ pub enum ConfigError {
         /// The option whose name is nearest, if one is near.
         nearest: Option<String>,
     },
-    /// An option of uWSGI's that is not to be had.
-    #[error("{origin}: uWSGI's option {name} is not to be had here: {advice}")]
+    /// An option of uWSGI's that is not available.
+    #[error("{origin}: uWSGI's option {name} is not available here: {advice}")]
     NotHere {
         /// Where it was used.
         origin: Origin,

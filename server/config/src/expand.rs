@@ -129,7 +129,7 @@ impl<'a> Expander<'a> {
         Ok(Some(result))
     }
 
-    /// The value of the first setting of this name: the first, as with uWSGI, so that a template can be told a base
+    /// The value of the first setting of this name: the first, as with uWSGI, so that a template can be given a base
     /// before it is included.
     fn named(&mut self, name: &str, open: &mut Vec<String>) -> Result<Option<String>, String> {
         self.findings.referenced.insert(name.to_owned());

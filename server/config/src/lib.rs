@@ -1,4 +1,4 @@
-//! What the server is told to do: the typed, checked result of the command line and the files.
+//! The configuration: the typed, checked result of the command line and the files.
 //!
 //! Nothing else in the server reads raw options. The master makes a [`Config`] once per (re)load and hands it to the
 //! fork server and the http router as JSON.
@@ -46,7 +46,7 @@ pub use typed::*;
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Invocation {
-    /// Serve as told. Print [`Config::warnings`] first.
+    /// Serve. Print [`Config::warnings`] first.
     Serve(Box<Config>),
     /// Print this to standard output and exit 0.
     Print(String),
@@ -54,7 +54,7 @@ pub enum Invocation {
     PythonVersion,
     /// `--check`: print this to standard output and exit 0 if it is well, else 1.
     Check(Report),
-    /// `--stop`, `--reload`: tell the server whose pidfile this is.
+    /// `--stop`, `--reload`: signal the server whose pidfile this is.
     Signal(Order, PathBuf),
 }
 

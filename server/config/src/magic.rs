@@ -36,7 +36,7 @@ impl Magic {
     pub(super) fn enter(&mut self, path: &Path, named: &str, section: Option<&str>, around: &Surroundings) {
         let is_link = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
         let absolute = around.directory.join(path);
-        // A link tells of itself: one file can be linked under many names, each of which is to be another site.
+        // A symbolic link gives its own name: one file can be linked under many names, each of which is to be another site.
         let full = if is_link { absolute } else { std::fs::canonicalize(path).unwrap_or(absolute) };
         let full = full.to_string_lossy().into_owned();
         let (directory, name) = full.rsplit_once('/').unwrap_or(("", &full));
@@ -73,7 +73,7 @@ impl Magic {
     }
 
     /// The text with every magic variable replaced, and the characters that are none: uWSGI drops those, percent sign
-    /// and all, which whoever wrote `%Y` did not expect. `%(` is left for references.
+    /// and all, which the author of `%Y` did not expect. `%(` is left for references.
     pub(super) fn apply(&self, text: &str) -> (String, Vec<char>) {
         let mut result = String::with_capacity(text.len());
         let mut unknown = Vec::new();

@@ -127,7 +127,7 @@ pub(crate) struct Row {
     pub(crate) takes: &'static str,
     /// What is in force without it, as text for the reader; empty where "nothing" goes without saying.
     pub(crate) default: &'static str,
-    /// Does each use add to the ones before? Where the kind does not tell.
+    /// Does each use add to the ones before? Where the kind does not say.
     pub(crate) repeats: bool,
     /// One sentence or two.
     pub(crate) help: &'static str,

@@ -1,4 +1,4 @@
-//! From settings to the configuration: sets fields by the table, tells of what has no effect, and decides what depends
+//! From settings to the configuration: sets fields by the table, warns of what has no effect, and decides what depends
 //! on several options at once.
 
 use super::gather::Gatherer;
@@ -46,7 +46,7 @@ pub(super) fn settle(gathered: &Gatherer) -> Settled {
     Settled { config, errors }
 }
 
-/// A setting as the application is told of it: what was given no value on the command line has none.
+/// A setting as the application sees it: an option without a value on the command line has none.
 fn given(setting: &Setting) -> (String, String) {
     let is_bare = setting.origin == Origin::CommandLine && setting.value == "true";
     (setting.name.clone(), if is_bare { String::new() } else { setting.value.clone() })
@@ -89,7 +89,7 @@ fn finish(config: &mut Config) -> Result<(), ConfigError> {
     if config.socket_speaks_http {
         config.http_socket.append(&mut config.socket);
     }
-    // systemd may have opened one for this very process: the master sees to that.
+    // systemd may have opened one for this very process: the master checks that.
     let inherits = std::env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string());
     if config.http.is_empty() && config.http_socket.is_empty() && config.socket.is_empty() && !inherits {
         return Err(ConfigError::NoSocket);

@@ -56,7 +56,7 @@ pub struct Owner {
 /// What processes are called in `ps`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessNames {
-    /// `--auto-procname`: names that tell what each process is.
+    /// `--auto-procname`: names that say what each process is.
     pub auto: bool,
     /// `--procname`: one name for all.
     pub all: Option<String>,
@@ -98,7 +98,7 @@ impl Default for Cheaper {
     }
 }
 
-/// What tells that workers are too few.
+/// How to decide that workers are too few.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CheaperAlgorithm {
     /// None is idle.
@@ -362,7 +362,7 @@ pub struct Config {
     pub given: Vec<(String, String)>,
     /// The magic variables, for the application.
     pub magic: Vec<(char, String)>,
-    /// What to tell the person who started the server, one line each: options without effect, keys that nothing knows.
+    /// Warnings for the person who starts the server, one line each: options without effect, keys that nothing knows.
     pub warnings: Vec<String>,
 }
 
@@ -450,7 +450,7 @@ impl Default for Config {
     }
 }
 
-/// What a running server is told through its pidfile.
+/// The order that a running server gets through its pidfile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// Finish and exit.

@@ -8,9 +8,9 @@
 pub(crate) enum Verdict {
     /// Accepted without a word: what it asks for is so, or nothing depends on it.
     Needless,
-    /// Not to be had; warned of, for the server still serves without it.
+    /// Not available: a warning, because the server can serve without it.
     Never,
-    /// Not to be had, and to serve without it would be to serve something else, or unguarded: an error.
+    /// Not available, and without it the server would serve something else, or unprotected: an error.
     Refused,
 }
 
@@ -58,7 +58,7 @@ pub(crate) static FAMILIES: &[Family] = &[
     Family {
         title: "Sockets of other protocols",
         verdict: Verdict::Refused,
-        advice: "serve HTTP with http-socket or the uwsgi protocol with socket, and let the proxy in front speak anything else",
+        advice: "serve HTTP with http-socket or the uwsgi protocol with socket, and let a proxy speak anything else",
         flags: &[],
         values: &[
             "fastcgi-modifier1", "fastcgi-modifier2", "fastcgi-nph-socket", "fastcgi-socket", "https-socket",
@@ -71,7 +71,7 @@ pub(crate) static FAMILIES: &[Family] = &[
     Family {
         title: "TLS",
         verdict: Verdict::Refused,
-        advice: "let a proxy in front speak TLS, or serve plain HTTP with http",
+        advice: "let a proxy terminate TLS, or serve plain HTTP with http",
         flags: &[
             "https-export-cert", "ssl-enable-sslv3", "ssl-enable-tlsv1", "ssl-enable3", "ssl-option", "ssl-verbose",
         ],
@@ -297,7 +297,7 @@ pub(crate) static FAMILIES: &[Family] = &[
     Family {
         title: "Routers for other servers",
         verdict: Verdict::Refused,
-        advice: "use nginx or HAProxy in front of several servers; http serves this one",
+        advice: "use nginx or HAProxy as the proxy of several servers; http serves this one",
         flags: &[
             "fastrouter-cheap", "fastrouter-fallback-on-no-key", "force-gateway", "forkptyrouter-cheap", "http-cheap",
             "http-manage-rtsp", "http-manage-source", "rawrouter-cheap", "rawrouter-xclient", "sslrouter-cheap",
@@ -510,7 +510,7 @@ pub(crate) static FAMILIES: &[Family] = &[
     Family {
         title: "Pushing and shaping stats",
         verdict: Verdict::Never,
-        advice: "whoever wants the stats reads them from the stats address; rtop watches them",
+        advice: "a program that wants the stats reads them from the stats address; rtop watches them",
         flags: &["stats-min", "stats-minified", "stats-no-cores", "stats-no-metrics"],
         values: &["stats-push", "stats-pusher-default-freq", "stats-pushers-default-freq"],
         optional: &[],

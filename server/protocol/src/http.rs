@@ -21,7 +21,7 @@ pub const MAX_HEADERS: usize = 128;
 /// one after a body.
 const MAX_EMPTY_LINES: usize = 4;
 
-/// Room for [`parse`] to put the headers in. It needs no initialization: `[const { MaybeUninit::uninit() }; _]`.
+/// Space for [`parse`] to put the headers in. It needs no initialization: `[const { MaybeUninit::uninit() }; _]`.
 pub type HeaderBuf<'b> = [MaybeUninit<httparse::Header<'b>>; MAX_HEADERS];
 
 /// How the request's body is framed, RFC 9112 section 6.3.
@@ -58,7 +58,7 @@ pub struct Head<'h, 'b> {
     pub len: usize,
 }
 
-/// What a client that waits to be asked for its body is told when it is wanted.
+/// Sent to a client that waits before it sends its body (`Expect: 100-continue`).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// Reads a request head at the start of `bytes`.

@@ -1,7 +1,7 @@
 //! What the http router and a worker say to each other, over one unix stream socket per thread of each worker.
 //!
 //! The worker connects and says [`Hello`]. From then on the router sends requests, and the worker answers them one at a
-//! time, in order. A thread that is free gets a request; one that has been answering quickly gets up to [`AHEAD_MAX`] at
+//! time, in order. A thread that is free gets a request; one that has been answering fast gets up to [`AHEAD_MAX`] at
 //! once, so that neither side waits for the other between two requests. A request that was dispatched can be cancelled
 //! until the worker begins with it: both sides have its state in shared memory (the server's `stats::ahead`), the worker
 //! takes it there and the router cancels it there, and only one of the two succeeds. What was cancelled the worker reads and
@@ -16,7 +16,7 @@
 //! A response is frames: a length (32 bits, little-endian) and that many bytes, which go to the client as they are. The
 //! worker writes the complete HTTP response for the client's version, chunked framing included. A length of
 //! [`DONE_KEEP`] or [`DONE_CLOSE`] in place of a frame ends it, and says what becomes of the client's connection;
-//! [`QUICK`] is added when the thread was done with it soon. [`ABORTED`] ends a response that did not come to its end: the
+//! [`FAST`] is added when the thread was done with it soon. [`ABORTED`] ends a response that did not come to its end: the
 //! client's connection is reset, or it would take what it has for the whole.
 //!
 //! Leaving, so that no request is lost when workers are exchanged: a worker that wants to go sends [`LEAVING`] when no
@@ -35,10 +35,10 @@ pub const AHEAD_MAX: usize = 8;
 pub const DONE_KEEP: u32 = 0xFFFF_FFF0;
 /// In place of a frame's length: the response is complete, the client's connection is to be closed.
 pub const DONE_CLOSE: u32 = 0xFFFF_FFF1;
-/// Added to both: the request took the thread less than [`QUICK_NS`].
-pub const QUICK: u32 = 2;
-/// What is quick: a request that waits behind several of these waits no longer than a turn of the router's loop, ns.
-pub const QUICK_NS: u64 = 250_000;
+/// Added to both: the request took the thread less than [`FAST_NS`].
+pub const FAST: u32 = 2;
+/// What is fast: a request that waits behind several of these waits no longer than a turn of the router's loop, ns.
+pub const FAST_NS: u64 = 250_000;
 /// In place of a frame's length: the worker wants no further request on this link.
 pub const LEAVING: u32 = 0xFFFF_FFF4;
 /// In place of a frame's length: the next request had been taken back, and nothing comes of it.
@@ -168,8 +168,8 @@ pub struct Peer<'a> {
 impl<'a> Peer<'a> {
     /// The text that [`Peer::parse`] reads. `client` is `None` on a unix socket.
     ///
-    /// An IPv4 client of a socket that takes both is told by its IPv4 address, as uWSGI does: `::ffff:192.0.2.1` would be
-    /// another client to whoever compares addresses.
+    /// An IPv4 client of a socket that takes both is given by its IPv4 address, as uWSGI does: `::ffff:192.0.2.1` would be
+    /// another client to programs that compare addresses.
     #[must_use]
     pub fn text(client: Option<(IpAddr, u16)>, server_addr: impl Display, server_port: impl Display) -> String {
         match client {
@@ -205,7 +205,7 @@ pub enum Frame<'b> {
         /// Whether the client's connection stays.
         keep: bool,
         /// Whether the thread was soon done with it.
-        quick: bool,
+        fast: bool,
     },
     /// A request that was taken back was passed over.
     Skipped,
@@ -252,8 +252,8 @@ impl Frames {
             self.have = 0;
             match u32::from_le_bytes(self.word) {
                 word @ DONE_KEEP..LEAVING => {
-                    let quick = word & QUICK != 0;
-                    return Ok((at, Frame::Done { keep: word & !QUICK == DONE_KEEP, quick }));
+                    let fast = word & FAST != 0;
+                    return Ok((at, Frame::Done { keep: word & !FAST == DONE_KEEP, fast }));
                 }
                 LEAVING => return Ok((at, Frame::Leaving)),
                 SKIPPED => return Ok((at, Frame::Skipped)),
@@ -317,7 +317,7 @@ mod tests {
         fn any_split_of_a_response_gives_the_same_bytes_and_end(
             frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..50), 0..6),
             keep in any::<bool>(),
-            quick in any::<bool>(),
+            fast in any::<bool>(),
             after in prop::option::of(prop::sample::select(vec![LEAVING, SKIPPED, ABORTED])),
             cuts in prop::collection::vec(1usize..30, 1..6),
         ) {
@@ -326,7 +326,7 @@ mod tests {
                 input.extend_from_slice(&(frame.len() as u32).to_le_bytes());
                 input.extend_from_slice(frame);
             }
-            let done = if keep { DONE_KEEP } else { DONE_CLOSE } + if quick { QUICK } else { 0 };
+            let done = if keep { DONE_KEEP } else { DONE_CLOSE } + if fast { FAST } else { 0 };
             input.extend_from_slice(&done.to_le_bytes());
             if let Some(word) = after {
                 input.extend_from_slice(&word.to_le_bytes());
@@ -346,7 +346,7 @@ mod tests {
                 }
             }
             prop_assert_eq!(data, frames.concat());
-            let mut expected = vec![Frame::Done { keep, quick }];
+            let mut expected = vec![Frame::Done { keep, fast }];
             expected.extend(after.map(|word| match word {
                 LEAVING => Frame::Leaving,
                 SKIPPED => Frame::Skipped,

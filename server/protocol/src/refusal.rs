@@ -20,14 +20,14 @@ impl Refusal {
     }
 }
 
-/// What a client is told when it was too slow with its request.
+/// What a client gets when it was too slow with its request.
 pub const TIMED_OUT: Refusal = Refusal { status: 408, reason: "the request did not arrive in time" };
-/// What a client is told when its body is larger than `limit-post`.
+/// What a client gets when its body is larger than `limit-post`.
 pub const BODY_TOO_LARGE: Refusal =
     Refusal { status: 413, reason: "the request body is larger than this server takes" };
-/// What a client is told when there is nobody to serve it.
+/// What a client gets when there is nobody to serve it.
 pub const OVERLOADED: Refusal = Refusal { status: 503, reason: "too many requests are waiting" };
-/// What a client is told when the worker went away before it answered.
+/// What a client gets when the worker went away before it answered.
 pub const WORKER_LOST: Refusal = Refusal { status: 502, reason: "the worker stopped before it answered" };
 
 /// Appends the complete answer to a refused request: a short text, `Connection: close`.

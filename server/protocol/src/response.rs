@@ -27,7 +27,7 @@ pub struct Exchange {
     pub keep_alive: bool,
 }
 
-/// How the end of the body is told.
+/// How the end of the body is marked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
     /// There is no body; what the application produces is dropped.
@@ -43,7 +43,7 @@ pub enum Framing {
 /// What [`plan`] decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// How the end of the body is told.
+    /// How the end of the body is marked.
     pub framing: Framing,
     /// Whether the connection stays after the response.
     pub keep_alive: bool,

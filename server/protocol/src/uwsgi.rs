@@ -30,12 +30,12 @@ pub enum PacketError {
         /// The first byte.
         modifier1: u8,
     },
-    /// More variables than `buffer-size` has room for.
+    /// More variables than `buffer-size` has space for.
     #[error("a uwsgi packet of {size} bytes does not fit in {max} bytes (raise buffer-size)")]
     TooLarge {
         /// What the packet said, bytes.
         size: usize,
-        /// What there is room for, bytes.
+        /// What there is space for, bytes.
         max: usize,
     },
     /// A packet without variables: nothing to serve.
@@ -102,6 +102,7 @@ impl<'b> Vars<'b> {
 impl<'b> Iterator for Vars<'b> {
     type Item = (&'b [u8], &'b [u8]);
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         let (name, rest) = string(self.rest)?;
         let (value, rest) = string(rest)?;
@@ -111,6 +112,7 @@ impl<'b> Iterator for Vars<'b> {
 }
 
 /// A string with its length before it, and what follows.
+#[inline]
 fn string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (len, rest) = bytes.split_first_chunk()?;
     rest.split_at_checked(usize::from(u16::from_le_bytes(*len)))

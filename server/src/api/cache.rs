@@ -57,14 +57,14 @@ fn cache_get<'py>(py: Python<'py>, key: Text, cache: Option<Text>) -> PyResult<O
     Ok(value.map(|value| PyBytes::new(py, &value)))
 }
 
-/// Sets a key's value for so many seconds, 0 for ever, unless it has one.
+/// Sets a key's value for N seconds (0: forever), unless it has one.
 #[pyfunction]
 #[pyo3(signature = (key, value, expires=0, cache=None, /))]
 fn cache_set(py: Python<'_>, key: Text, value: Text, expires: u64, cache: Option<Text>) -> PyResult<Option<bool>> {
     with(py, cache.as_ref(), |cache| cache.set(&key.0, &value.0, expires, How::New)).map(or_none)
 }
 
-/// Sets a key's value for so many seconds, 0 for ever.
+/// Sets a key's value for N seconds (0: forever).
 #[pyfunction]
 #[pyo3(signature = (key, value, expires=0, cache=None, /))]
 fn cache_update(py: Python<'_>, key: Text, value: Text, expires: u64, cache: Option<Text>) -> PyResult<Option<bool>> {

@@ -10,16 +10,16 @@ use crate::share::Share;
 use crate::stats::scoreboard::Scoreboard;
 use rwsgi_config::Config;
 
-/// What does not change while the process lives.
+/// What does not change while the process runs.
 #[derive(Debug)]
-pub(crate) struct Server {
+pub(crate) struct ServerContext {
     /// The configuration in force.
     pub(crate) config: Config,
     /// The generation that this process is of.
     pub(crate) generation: u32,
     /// The master.
     pub(crate) master: Pid,
-    /// Where the master is told things.
+    /// The control socket, this process's end.
     pub(crate) control: OwnedFd,
     /// What the processes share.
     pub(crate) share: Share,
@@ -27,7 +27,7 @@ pub(crate) struct Server {
     pub(crate) scoreboard: Scoreboard,
 }
 
-static SERVER: OnceLock<Server> = OnceLock::new();
+static SERVER: OnceLock<ServerContext> = OnceLock::new();
 static ROLE: OnceLock<Role> = OnceLock::new();
 
 /// In a fork server, before anything else here.
@@ -36,7 +36,7 @@ static ROLE: OnceLock<Role> = OnceLock::new();
 /// When the scoreboard cannot be mapped once more.
 pub(crate) fn settle(setup: &mut Setup, scoreboard: &Scoreboard) -> anyhow::Result<()> {
     let memory = scoreboard.memory().try_clone_to_owned()?;
-    let server = Server {
+    let server = ServerContext {
         config: setup.config.clone(),
         generation: setup.generation,
         // The fork server was started by it; what is forked is adopted by it.
@@ -82,6 +82,6 @@ pub(crate) fn auxiliary(kind: AuxiliaryKind) -> Option<u32> {
 
 /// The server that this process belongs to; `None` in the unit tests alone.
 #[must_use]
-pub(crate) fn server() -> Option<&'static Server> {
+pub(crate) fn server() -> Option<&'static ServerContext> {
     SERVER.get()
 }

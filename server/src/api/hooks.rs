@@ -10,8 +10,8 @@ use tracing::error;
 pub(crate) enum AfterFork {
     /// Its work.
     Work,
-    /// It ends with this status, by the will of the application (`sys.exit()`). Nobody has asked it to, so that 0 is no
-    /// more than how it was told.
+    /// It ends with this status, by the will of the application (`sys.exit()`). Nobody ordered it
+    /// to, so a status of 0 does not mean that its end was wanted.
     Exit(i32),
 }
 

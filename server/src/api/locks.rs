@@ -25,7 +25,7 @@ fn find(number: i32) -> PyResult<&'static Mutex> {
         .ok_or_else(|| PyValueError::new_err("Invalid lock number: set locks to have more than lock 0"))
 }
 
-/// Waits for a lock, 0 unless told otherwise.
+/// Waits for a lock, 0 by default.
 #[pyfunction]
 #[pyo3(signature = (number=0, /))]
 fn lock(py: Python<'_>, number: i32) -> PyResult<()> {

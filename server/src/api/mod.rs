@@ -1,4 +1,4 @@
-//! The `uwsgi` module, which is `rwsgi` too: what an application can ask of the server and tell it.
+//! The `uwsgi` module, which is `rwsgi` too: what an application can ask of the server.
 //!
 //! It is made in the fork server before the application is loaded, so that every process that is forked has it, and the
 //! callables that the application gave it. What is shared between processes lies in memory that the master made, or goes
@@ -52,7 +52,7 @@ pub(crate) fn install(py: Python<'_>, setup: &Setup) -> PyResult<()> {
 
 /// Lets `import` find a module whose source is in this program.
 const FINDER: &str = include_str!("finder.py");
-/// The decorators. In the package they lie beside it as well, for whoever imports them outside of the server.
+/// The decorators. The package has them as a file too, for imports outside of the server.
 const DECORATORS: &str = include_str!("../../python/uwsgidecorators.py");
 
 fn make<'py>(py: Python<'py>, setup: &Setup) -> PyResult<Bound<'py, PyModule>> {
@@ -78,7 +78,7 @@ fn make<'py>(py: Python<'py>, setup: &Setup) -> PyResult<Bound<'py, PyModule>> {
 fn __getattr__(name: &str) -> PyResult<Py<PyAny>> {
     match names::find(name) {
         Some(Standing::Not(advice)) => {
-            Err(PyNotImplementedError::new_err(format!("uwsgi.{name} is not to be had in rwsgi: {advice}")))
+            Err(PyNotImplementedError::new_err(format!("uwsgi.{name} is not available in rwsgi: {advice}")))
         }
         _ => Err(PyAttributeError::new_err(format!("module 'uwsgi' has no attribute '{name}'"))),
     }

@@ -14,7 +14,7 @@ use tracing::warn;
 use super::here::{auxiliary, server};
 use super::text::Text;
 use crate::ipc::AuxiliaryKind;
-use crate::share::{ANY_MULE, Queue};
+use crate::share::{ANY_MULE, MuleQueue};
 use rwsgi_config::Farm;
 
 pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -45,7 +45,7 @@ fn farms() -> &'static [Farm] {
 }
 
 /// The queue of one mule.
-fn queue_of(mule: u32) -> Option<&'static Queue> {
+fn queue_of(mule: u32) -> Option<&'static MuleQueue> {
     let server = server()?;
     (1..=server.config.between.mules.len())
         .contains(&(mule as usize))
@@ -53,12 +53,12 @@ fn queue_of(mule: u32) -> Option<&'static Queue> {
 }
 
 /// The queue of a farm, by its place among the farms.
-fn queue_of_farm(index: usize) -> Option<&'static Queue> {
+fn queue_of_farm(index: usize) -> Option<&'static MuleQueue> {
     let server = server()?;
     server.share.queues.get(1 + server.config.between.mules.len() + index)
 }
 
-fn farm_named(name: &Text) -> Option<&'static Queue> {
+fn farm_named(name: &Text) -> Option<&'static MuleQueue> {
     queue_of_farm(farms().iter().position(|farm| farm.name.as_bytes() == name.0)?)
 }
 
@@ -70,8 +70,8 @@ pub(crate) fn exits(with_farms: bool) -> Vec<BorrowedFd<'static>> {
     own.chain(farms.filter_map(|(index, _)| queue_of_farm(index))).map(|queue| queue.exit.as_fd()).collect()
 }
 
-/// Whether the message found room.
-fn put(py: Python<'_>, queue: &Queue, message: &[u8]) -> bool {
+/// Whether the message found space.
+fn put(py: Python<'_>, queue: &MuleQueue, message: &[u8]) -> bool {
     let sent = py.detach(|| send(queue.entry.as_raw_fd(), message, MsgFlags::MSG_NOSIGNAL));
     match sent {
         Ok(_) => true,
@@ -90,7 +90,7 @@ fn put(py: Python<'_>, queue: &Queue, message: &[u8]) -> bool {
     }
 }
 
-/// Sends a message to the first mule that is free, to one by its number, or to a farm by its name. Whether it found room.
+/// Sends a message to the first mule that is free, to one by its number, or to a farm by its name. Whether it found space.
 #[pyfunction]
 #[pyo3(signature = (message, mule=None, /))]
 fn mule_msg(py: Python<'_>, message: Text, mule: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
@@ -191,7 +191,7 @@ fn take<'py>(
     }
 }
 
-/// `None` when there is nothing yet: another mule was quicker, or the time is over.
+/// `None` when there is nothing yet: another mule was faster, or the time is over.
 fn wait_and_receive(exits: &[BorrowedFd<'_>], buffer: &mut [u8], until: Option<Instant>) -> nix::Result<Option<usize>> {
     let mut fds: Vec<_> = exits.iter().map(|exit| PollFd::new(*exit, PollFlags::POLLIN)).collect();
     let left = until.map(|until| until.saturating_duration_since(Instant::now()));

@@ -53,7 +53,7 @@ fn masterpid() -> i32 {
 fn log(py: Python<'_>, line: Text) -> bool {
     let mut line = line.0;
     line.push(b'\n');
-    // A log that cannot be written to is no reason to fail; whoever reads it may be slow.
+    // A log that cannot be written to is no reason to fail. Its reader may be slow.
     py.detach(|| drop(std::io::stderr().write_all(&line)));
     true
 }

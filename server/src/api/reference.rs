@@ -45,6 +45,6 @@ mod tests {
         if std::env::var_os("RWSGI_WRITE_DOCS").is_some() {
             std::fs::write(path, super::page()).unwrap();
         }
-        assert_eq!(std::fs::read_to_string(path).unwrap(), super::page(), "RWSGI_WRITE_DOCS=1 writes it anew");
+        assert_eq!(std::fs::read_to_string(path).unwrap(), super::page(), "RWSGI_WRITE_DOCS=1 writes it again");
     }
 }

@@ -15,7 +15,7 @@ use crate::descriptor::duplicate;
 use crate::ids::{SlotId, ThreadIndex};
 use crate::wsgi::active::CurrentRequest;
 use crate::wsgi::respond;
-use crate::wsgi::serving::{self, Connection, Notes};
+use crate::wsgi::serving::{self, CurrentConnection, Notes};
 
 pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(request_id, module)?)?;
@@ -29,7 +29,7 @@ pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Ok(())
 }
 
-fn connection() -> PyResult<Connection> {
+fn connection() -> PyResult<CurrentConnection> {
     serving::connection().ok_or_else(serves_none)
 }
 
@@ -96,7 +96,7 @@ fn log_this_request() -> PyResult<()> {
 /// Ends the response here: the client has all of it, and the application goes on.
 #[pyfunction]
 fn disconnect(py: Python<'_>) -> PyResult<()> {
-    let Connection { fd, is_link } = connection()?;
+    let CurrentConnection { fd, is_link } = connection()?;
     respond::end_early(py, &current()?)?;
     if !is_link {
         // The client may be gone already.

@@ -74,7 +74,7 @@ fn rpc<'py>(
     args: &Bound<'py, PyTuple>,
 ) -> PyResult<Option<Bound<'py, PyBytes>>> {
     if node.is_some_and(|node| !node.0.is_empty()) {
-        let message = "functions of other servers are not to be had in rwsgi: send a request there";
+        let message = "functions of other servers are not available in rwsgi: send a request there";
         return Err(PyNotImplementedError::new_err(message));
     }
     call(py, name, args)

@@ -1,4 +1,4 @@
-//! The module's constants: the version, and what the server was told.
+//! The module's constants: the version, and the server's options.
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};

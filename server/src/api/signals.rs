@@ -1,4 +1,4 @@
-//! Signals: numbers from 0 to 255 that are raised by whoever likes, by timers, by the calendar and by files, and handled
+//! Signals: numbers from 0 to 255 that are raised by the application, by timers, by the calendar and by files, and handled
 //! by a function of the application in the process that it was registered for.
 //!
 //! The master decides who handles a signal; a process that has handlers listens to it in a thread of
@@ -18,9 +18,9 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict};
 use tracing::{error, warn};
 
-use super::here::{Server, role, server};
+use super::here::{ServerContext, role, server};
 use super::text::Text;
-use crate::ipc::control::{self, Told, What};
+use crate::ipc::control::{self, ControlPacket, ControlRequest};
 use crate::ipc::schedule::{Cron, When};
 use crate::ipc::target::Target;
 use crate::ipc::{Role, channel};
@@ -48,9 +48,9 @@ fn handlers(py: Python<'_>) -> &Bound<'_, PyDict> {
 }
 
 /// Whether this process listens to signals. No thread may wait for it that has the interpreter's lock.
-static LISTENER: Mutex<Listener> = Mutex::new(Listener::None);
+static SIGNAL_THREAD: Mutex<SignalThread> = Mutex::new(SignalThread::None);
 
-enum Listener {
+enum SignalThread {
     /// Not so far.
     None,
     /// A thread listens to the socket.
@@ -74,12 +74,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Tells the master.
-pub(super) fn tell(py: Python<'_>, what: What) -> PyResult<()> {
+/// Sends the master a control packet.
+pub(super) fn send_to_master(py: Python<'_>, what: ControlRequest) -> PyResult<()> {
     let Some(server) = server() else { return Err(PyOSError::new_err("there is no server around")) };
-    let told = Told { generation: server.generation, what };
-    py.detach(|| control::tell(server.control.as_fd(), &told, None))
-        .map_err(|error| PyOSError::new_err(format!("the master cannot be told: {error}")))
+    let message = ControlPacket { generation: server.generation, what };
+    py.detach(|| control::send(server.control.as_fd(), &message, None))
+        .map_err(|error| PyOSError::new_err(format!("the master cannot be reached: {error}")))
 }
 
 /// Has the processes of `target` handle a signal with a function, which is called with the signal's number.
@@ -96,7 +96,7 @@ fn register_signal(signal: u8, target: Text, handler: &Bound<'_, PyAny>) -> PyRe
         return Err(PyValueError::new_err(format!("unable to register signal: {signal} is registered already")));
     }
     handlers.set_item(signal, handler)?;
-    tell(py, What::Register { signal, target })?;
+    send_to_master(py, ControlRequest::Register { signal, target })?;
     // Before the fork there is nobody to listen; what is forked listens when there is something to listen for.
     if role().is_some() { listen(py) } else { Ok(()) }
 }
@@ -113,10 +113,10 @@ fn signal_registered(py: Python<'_>, signal: u8) -> PyResult<Option<bool>> {
 #[pyo3(signature = (signal, remote=None, /))]
 fn signal(py: Python<'_>, signal: u8, remote: Option<Text>) -> PyResult<()> {
     if remote.is_some() {
-        let message = "signals to other servers are not to be had in rwsgi: send a request there";
+        let message = "signals to other servers are not available in rwsgi: send a request there";
         return Err(pyo3::exceptions::PyNotImplementedError::new_err(message));
     }
-    tell(py, What::Raise(signal))
+    send_to_master(py, ControlRequest::Raise(signal))
 }
 
 /// Waits until this process has handled the signal, or any.
@@ -130,7 +130,7 @@ fn signal_wait<'py>(py: Python<'py>, signal: Option<u8>) -> PyResult<Bound<'py, 
     loop {
         let found = py.detach(|| {
             let handled = lock(&HANDLED);
-            // Not for ever: Python must see signals of the system's.
+            // Not forever: Python must see signals of the system's.
             let pause = std::time::Duration::from_millis(500);
             let handled = match HANDLED_CHANGED.wait_timeout_while(handled, pause, |handled| handled.0 == seen) {
                 Ok((handled, _)) => handled,
@@ -160,25 +160,25 @@ fn every(seconds: u32, times: u32, rb: bool) -> PyResult<When> {
     Ok(When::Every { seconds, times, rb })
 }
 
-/// Raises a signal every so many seconds.
+/// Raises a signal every N seconds.
 #[pyfunction]
 #[pyo3(signature = (signal, seconds, /))]
 fn add_timer(py: Python<'_>, signal: u8, seconds: u32) -> PyResult<()> {
-    tell(py, What::Schedule { signal, when: every(seconds, 0, false)? })
+    send_to_master(py, ControlRequest::Schedule { signal, when: every(seconds, 0, false)? })
 }
 
-/// Raises a signal every so many seconds, so many times, or for ever.
+/// Raises a signal every N seconds, N times, or forever.
 #[pyfunction]
 #[pyo3(signature = (signal, seconds, iterations=0, /))]
 fn add_rb_timer(py: Python<'_>, signal: u8, seconds: u32, iterations: u32) -> PyResult<()> {
-    tell(py, What::Schedule { signal, when: every(seconds, iterations, true)? })
+    send_to_master(py, ControlRequest::Schedule { signal, when: every(seconds, iterations, true)? })
 }
 
 /// Raises a signal at times of the calendar.
 #[pyfunction]
 #[pyo3(signature = (signal, minute, hour, day, month, week, /))]
 fn add_cron(py: Python<'_>, signal: u8, minute: i32, hour: i32, day: i32, month: i32, week: i32) -> PyResult<bool> {
-    tell(py, What::Schedule { signal, when: When::Cron(Cron { minute, hour, day, month, week }) })?;
+    send_to_master(py, ControlRequest::Schedule { signal, when: When::Cron(Cron { minute, hour, day, month, week }) })?;
     Ok(true)
 }
 
@@ -187,7 +187,7 @@ fn add_cron(py: Python<'_>, signal: u8, minute: i32, hour: i32, day: i32, month:
 #[pyo3(signature = (signal, path, /))]
 fn add_file_monitor(py: Python<'_>, signal: u8, path: Text) -> PyResult<()> {
     let path = std::path::absolute(path.shown().as_ref())?.to_string_lossy().into_owned();
-    tell(py, What::Watch { signal, path })
+    send_to_master(py, ControlRequest::Watch { signal, path })
 }
 
 /// The socket that signals come through; -1 before there is one.
@@ -207,8 +207,8 @@ pub(super) fn listen_if_needed(py: Python<'_>) {
 /// Listens to signals, from now on, in a thread.
 fn listen(py: Python<'_>) -> PyResult<()> {
     py.detach(|| {
-        let mut listener = lock(&LISTENER);
-        if let (Some(role), Some(server), Listener::None) = (role(), server(), &*listener) {
+        let mut listener = lock(&SIGNAL_THREAD);
+        if let (Some(role), Some(server), SignalThread::None) = (role(), server(), &*listener) {
             *listener = start(role, server)?;
         }
         Ok::<_, io::Error>(())
@@ -216,10 +216,10 @@ fn listen(py: Python<'_>) -> PyResult<()> {
     .map_err(PyOSError::new_err)
 }
 
-fn start(role: Role, server: &Server) -> io::Result<Listener> {
+fn start(role: Role, server: &ServerContext) -> io::Result<SignalThread> {
     let (ours, theirs) = channel()?;
-    let told = Told { generation: server.generation, what: What::Listen(role) };
-    control::tell(server.control.as_fd(), &told, Some(theirs.as_fd()))?;
+    let message = ControlPacket { generation: server.generation, what: ControlRequest::Listen(role) };
+    control::send(server.control.as_fd(), &message, Some(theirs.as_fd()))?;
     let ours = Arc::new(ours);
     let socket = Arc::clone(&ours);
     DESCRIPTOR.store(ours.as_raw_fd(), Ordering::Relaxed);
@@ -228,7 +228,7 @@ fn start(role: Role, server: &Server) -> io::Result<Listener> {
         Role::Auxiliary(_) => "rwsgi sig".to_owned(),
     };
     let thread = std::thread::Builder::new().name(name).spawn(move || handle_all(&socket))?;
-    Ok(Listener::Runs { socket: ours, thread })
+    Ok(SignalThread::Runs { socket: ours, thread })
 }
 
 fn handle_all(socket: &OwnedFd) {
@@ -248,7 +248,7 @@ fn handle_all(socket: &OwnedFd) {
             handled.0 += 1;
         }
         HANDLED_CHANGED.notify_all();
-        // Whoever is gone needs no answer.
+        // A process that is gone needs no answer.
         let _ = send(socket.as_raw_fd(), &number, MsgFlags::MSG_NOSIGNAL);
     }
 }
@@ -269,8 +269,8 @@ fn handle(py: Python<'_>, signal: u8) {
 pub(super) fn finish(py: Python<'_>) {
     py.detach(|| {
         // The handler may want to register another: it finds that it is too late for that, and nobody waits for it.
-        let listener = std::mem::replace(&mut *lock(&LISTENER), Listener::Over);
-        if let Listener::Runs { socket, thread } = listener {
+        let listener = std::mem::replace(&mut *lock(&SIGNAL_THREAD), SignalThread::Over);
+        if let SignalThread::Runs { socket, thread } = listener {
             // The master has closed its end, if this fails.
             let _ = shutdown(socket.as_raw_fd(), Shutdown::Read);
             // A thread that panicked has said so.

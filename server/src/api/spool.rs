@@ -60,7 +60,7 @@ struct Wishes {
 
 impl Wishes {
     /// # Errors
-    /// What is wrong with a value, for whoever wrote the call.
+    /// What is wrong with a value.
     fn note(&mut self, name: &[u8], value: &[u8]) -> Result<(), String> {
         use std::os::unix::ffi::OsStrExt;
         let text = String::from_utf8_lossy(value);

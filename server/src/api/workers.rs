@@ -8,9 +8,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
 use super::here::{role, server};
-use super::signals::tell;
+use super::signals::send_to_master;
 use crate::ids::SlotId;
-use crate::ipc::control::{Told, What, WorkerState, ask};
+use crate::ipc::control::{ControlPacket, ControlRequest, WorkerState, ask};
 
 pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(workers, module)?)?;
@@ -27,7 +27,7 @@ pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
 #[pyfunction]
 fn workers(py: Python<'_>) -> PyResult<Bound<'_, PyTuple>> {
     let Some(server) = server() else { return Ok(PyTuple::empty(py)) };
-    let question = Told { generation: server.generation, what: What::Workers };
+    let question = ControlPacket { generation: server.generation, what: ControlRequest::Workers };
     let states: Vec<WorkerState> = py
         .detach(|| ask(server.control.as_fd(), &question))
         .map_err(|error| PyOSError::new_err(format!("the master cannot be asked: {error}")))?;
@@ -57,7 +57,7 @@ fn describe<'py>(py: Python<'py>, state: &WorkerState, chdir: &str) -> PyResult<
     worker.set_item("vsz", state.vsz)?;
     worker.set_item("running_time", state.running_time)?;
     worker.set_item("last_spawn", state.last_spawn)?;
-    // As uWSGI tells it here, unlike in the stats: how often after the first time.
+    // As uWSGI counts it here, unlike in the stats: how often after the first time.
     worker.set_item("respawn_count", state.respawn_count.saturating_sub(1))?;
     worker.set_item("tx", state.tx)?;
     worker.set_item("avg_rt", state.avg_rt)?;
@@ -107,12 +107,12 @@ fn logsize() -> u64 {
     log.and_then(|log| std::fs::metadata(log).ok()).map_or(0, |metadata| metadata.len())
 }
 
-/// Has the master end this process after so many seconds, unless it is told 0 before.
+/// Has the master end this process after N seconds, unless it calls this with 0 before.
 #[pyfunction]
 #[pyo3(signature = (seconds, /))]
 fn set_user_harakiri(py: Python<'_>, seconds: i32) -> PyResult<()> {
     let Some(role) = role() else {
         return Err(PyValueError::new_err("the application is still being loaded: there is nothing to end"));
     };
-    tell(py, What::Harakiri { role, seconds: seconds.max(0).unsigned_abs() })
+    send_to_master(py, ControlRequest::Harakiri { role, seconds: seconds.max(0).unsigned_abs() })
 }

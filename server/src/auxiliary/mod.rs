@@ -1,4 +1,4 @@
-//! The processes beside the workers, of each of which there is one at a time: [`spooler`]s and [`mule`]s. Here is what
+//! Auxiliary processes, one of each at a time: [`spooler`]s and [`mule`]s. Here is what
 //! all of them do first and last.
 
 mod mule;
@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use pyo3::Python;
 use tracing::{error, info};
 
-use self::work::{End, Work};
+use self::work::{StopSignal, Work};
 use crate::api::{self, AfterFork};
 use crate::ids::ChildId;
 use crate::ipc::{Auxiliary, AuxiliaryKind, Notice, Setup};
@@ -24,12 +24,12 @@ use crate::worker::stop::on_terminate;
 use crate::wsgi::interpreter;
 
 /// What an auxiliary process is forked with.
-pub(crate) struct Context {
+pub(crate) struct AuxiliaryContext {
     /// Which one it is.
     pub(crate) who: Auxiliary,
     /// By which number the master knows it.
     pub(crate) child: ChildId,
-    /// What its fork server was told.
+    /// The setup that its fork server received.
     pub(crate) setup: Setup,
     /// The scoreboard.
     pub(crate) scoreboard: Scoreboard,
@@ -41,12 +41,12 @@ pub(crate) struct Context {
 ///
 /// # Errors
 /// When what was inherited cannot be used.
-pub(crate) fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
+pub(crate) fn run(py: Python<'_>, context: AuxiliaryContext) -> anyhow::Result<i32> {
     let child = context.child;
     let (work, notices) = enter(py, context)?;
     let tell_ready = || {
-        let told = (&notices).write_all(&Notice::Ready(child).encode());
-        told.context("cannot tell the master that it is ready")
+        let sent = (&notices).write_all(&Notice::Ready(child).encode());
+        sent.context("cannot notify the master that it is ready")
     };
     let who = work.who;
     info!("{who} started (pid {})", std::process::id());
@@ -61,7 +61,7 @@ pub(crate) fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
             tell_ready()?;
             spooler::run(py, &work).map(|()| 0)
         }
-        // The hook may be all that it does, and end because it is told to.
+        // The hook may be all that it does, and end on an order.
         (AfterFork::Exit(status), _) => {
             if !mule::is_leaving() && !work.end.has_come() {
                 error!("{who}: uwsgi.post_fork_hook has ended it with status {status}");
@@ -74,14 +74,16 @@ pub(crate) fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
     outcome
 }
 
-/// Becomes the process that it is to be; returns where it tells the master how it stands, too.
-fn enter(py: Python<'_>, context: Context) -> anyhow::Result<(Work, File)> {
-    let Context { who, child: _, mut setup, scoreboard, is_loaded } = context;
+/// Sets the process up for its work; also returns the pipe for its notices to the master.
+fn enter(py: Python<'_>, context: AuxiliaryContext) -> anyhow::Result<(Work, File)> {
+    let AuxiliaryContext { who, child: _, mut setup, scoreboard, is_loaded } = context;
     let name = std::ffi::CString::new(who.short_name()).unwrap_or_default();
     let _ = nix::sys::prctl::set_name(&name);
     procname::set(&procname::title(&setup.config.procname, &format!("rwsgi {who}")));
-    let end =
-        End { stop: on_terminate().context("cannot watch for the order to leave")?, liveness: setup.liveness.take()? };
+    let end = StopSignal {
+        stop: on_terminate().context("cannot watch for the order to leave")?,
+        liveness: setup.liveness.take()?,
+    };
     if setup.config.no_orphans {
         // A master that is gone already is seen by the liveness pipe.
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("no-orphans: cannot watch the master")?;

@@ -12,17 +12,17 @@ use nix::unistd::{AccessFlags, access};
 use pyo3::Python;
 use tracing::{error, info, warn};
 
-use super::work::{End, Work};
+use super::work::{StopSignal, Work};
 use crate::api::spool;
 use crate::clock::MonotonicNanos;
-use crate::spooler::claim::{Claim, Taken, take};
-use crate::spooler::index::Index;
+use crate::spooler::claim::{Claim, ClaimResult, take};
+use crate::spooler::index::JobIndex;
 use crate::spooler::job::{Job, Ticket};
-use crate::spooler::watch::Watch;
+use crate::spooler::watch::DirectoryWatch;
 use crate::stats::cell::{SpoolerCell, Verdict};
 use crate::wsgi::{application, interpreter};
 
-/// After this a job is looked at again that somebody else has: whoever is killed with it says nothing.
+/// After this time a job that another process holds is looked at again: a process that is killed does not announce it.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 
 /// A running spooler.
@@ -31,9 +31,9 @@ struct Spooler<'a> {
     directory: &'a Path,
     config: &'a rwsgi_config::Spooler,
     cell: &'a SpoolerCell,
-    index: Index,
-    watch: Watch,
-    /// It was said that nobody is there for a job.
+    index: JobIndex,
+    watch: DirectoryWatch,
+    /// The log has said that no function takes a job.
     has_complained: bool,
 }
 
@@ -50,7 +50,7 @@ pub(super) fn run(py: Python<'_>, work: &Work) -> anyhow::Result<()> {
     })?;
     // Requests come first, as with uWSGI.
     be_nice();
-    // With lazy-apps, whoever has not named what to import wants the application's own functions.
+    // With lazy-apps, without an import option the application's own functions are meant.
     if !work.is_loaded && config.import.is_empty() {
         application::load(py, &work.config)?;
     }
@@ -62,8 +62,8 @@ pub(super) fn run(py: Python<'_>, work: &Work) -> anyhow::Result<()> {
         directory,
         config,
         cell: work.scoreboard.spooler(number - 1),
-        index: Index::default(),
-        watch: Watch::new(directory)?,
+        index: JobIndex::default(),
+        watch: DirectoryWatch::new(directory)?,
         has_complained: false,
     };
     spooler.enter(directory);
@@ -124,11 +124,11 @@ impl Spooler<'_> {
     fn consider(&mut self, py: Python<'_>, ticket: Ticket, now: SystemTime) -> anyhow::Result<bool> {
         let number = self.number;
         match take(self.directory, &ticket, now) {
-            Ok(Taken::Claim(claim, job)) => return self.run_job(py, ticket, claim, &job),
-            Ok(Taken::Busy) => self.index.put(ticket, now + SECOND_LOOK),
-            Ok(Taken::NotBefore(due)) => self.index.put(ticket, due),
-            Ok(Taken::Gone) => self.index.remove(&ticket),
-            Ok(Taken::Bad(problem, to)) => {
+            Ok(ClaimResult::Claim(claim, job)) => return self.run_job(py, ticket, claim, &job),
+            Ok(ClaimResult::Busy) => self.index.put(ticket, now + SECOND_LOOK),
+            Ok(ClaimResult::NotBefore(due)) => self.index.put(ticket, due),
+            Ok(ClaimResult::Gone) => self.index.remove(&ticket),
+            Ok(ClaimResult::Bad(problem, to)) => {
                 error!("spooler {number}: '{ticket}' is no job: {problem}: set aside as '{}'", to.display());
                 self.index.remove(&ticket);
             }
@@ -165,7 +165,7 @@ impl Spooler<'_> {
             if !std::mem::replace(&mut self.has_complained, true) {
                 warn!(
                     "spooler {number}: {ticket}: no function of this process is for it (spooler-import loads more): left \
-                     to others; further ones are not told of"
+                     to others; later ones are not logged"
                 );
             }
             self.index.hold(ticket, SystemTime::now() + self.frequency());
@@ -189,7 +189,7 @@ impl Spooler<'_> {
 }
 
 /// Waits until something happens in the directory, it is time to leave, or `timeout` is over.
-fn wait(end: &End, news: BorrowedFd<'_>, timeout: Duration) -> anyhow::Result<()> {
+fn wait(end: &StopSignal, news: BorrowedFd<'_>, timeout: Duration) -> anyhow::Result<()> {
     let [stop, liveness] = end.poll_fds();
     let mut fds = [stop, liveness, PollFd::new(news, PollFlags::POLLIN)];
     // Rounded up: a wait that ends too early would be followed by one of no length.

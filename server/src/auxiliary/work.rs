@@ -21,18 +21,18 @@ pub(super) struct Work {
     /// Whether the fork server has loaded the application.
     pub(super) is_loaded: bool,
     /// Says when to leave.
-    pub(super) end: End,
+    pub(super) end: StopSignal,
 }
 
 /// The order to leave, and the master's end, which means the same.
-pub(super) struct End {
+pub(super) struct StopSignal {
     /// Readable when SIGTERM has come.
     pub(super) stop: EventFd,
     /// At its end when the master is gone.
     pub(super) liveness: OwnedFd,
 }
 
-impl End {
+impl StopSignal {
     /// The descriptors to wait for: when one has something to say, ask [`Self::has_come`].
     pub(super) fn poll_fds(&self) -> [PollFd<'_>; 2] {
         [PollFd::new(self.stop.as_fd(), PollFlags::POLLIN), PollFd::new(self.liveness.as_fd(), PollFlags::empty())]

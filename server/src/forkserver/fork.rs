@@ -5,8 +5,8 @@
 //! lock of ours or of Python's can be held by a thread that the child does not have. An application that starts threads
 //! while it is loaded is warned. Python's own bookkeeping brackets the fork, as `os.fork()` does it.
 //!
-//! The new process does nothing before the master was told of it: it waits for a word of the fork server, and ends when
-//! the fork server does without a word. So the master can take it that what it was not told of does not run, and give
+//! The new process does nothing before the master knows it: it waits for a byte from the fork server, and exits when
+//! the fork server exits without sending it. So the master knows that an unreported process does not run, and can give
 //! its slot to another.
 
 #![allow(unsafe_code)]
@@ -29,7 +29,7 @@ pub(super) enum Forked {
     Child,
 }
 
-/// Forks a grandchild, which begins when `announce` has told of its process id. Must be called by a process with one
+/// Forks a grandchild, which begins when `announce` has reported its process id. Must be called by a process with one
 /// thread.
 ///
 /// # Errors
@@ -90,7 +90,7 @@ fn wait_for(middle: Pid) -> nix::Result<()> {
     }
 }
 
-/// The end of the middle process: tells the fork server what came of the second fork.
+/// The end of the middle process: reports the result of the second fork to the fork server.
 fn leave(writer: OwnedFd, outcome: i32) -> ! {
     // The reader sees end-of-file if this fails, and reports that.
     let _ = File::from(writer).write_all(&outcome.to_le_bytes());

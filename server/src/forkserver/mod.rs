@@ -31,7 +31,7 @@ use crate::wsgi::{application, interpreter};
 ///
 /// # Errors
 /// When what was inherited cannot be used, or the channel breaks.
-pub fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
+pub(crate) fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
     let channel = channel.take()?;
     let mut setup: Setup = receive_message(channel.as_fd())
         .context("fork server: cannot read its setup from the master")?
@@ -101,11 +101,11 @@ fn serve_forks(py: Python<'_>, channel: OwnedFd, mut setup: Setup, scoreboard: S
                 here::enter(role);
                 return match role {
                     Role::Worker { worker, slot } => {
-                        worker::run(py, worker::Context { worker, slot, child, setup, scoreboard, application })
+                        worker::run(py, worker::WorkerContext { worker, slot, child, setup, scoreboard, application })
                     }
                     Role::Auxiliary(who) => {
                         let is_loaded = application.is_some();
-                        auxiliary::run(py, auxiliary::Context { who, child, setup, scoreboard, is_loaded })
+                        auxiliary::run(py, auxiliary::AuxiliaryContext { who, child, setup, scoreboard, is_loaded })
                     }
                 };
             }

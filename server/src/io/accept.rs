@@ -16,8 +16,8 @@ pub(crate) struct Listener {
     pub(crate) fd: OwnedFd,
     /// Whether its clients have IP addresses.
     is_tcp: bool,
-    /// This end as the environ tells it: name and port.
-    server: (String, u16),
+    /// The environ's `SERVER_NAME` and `SERVER_PORT`.
+    server: (String, String),
 }
 
 impl Listener {
@@ -28,9 +28,9 @@ impl Listener {
     pub(crate) fn new(fd: OwnedFd, address: &Address) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&fd, true)?;
         let (is_tcp, server) = match address {
-            Address::Tcp { host, port } => (true, (server_name(host), *port)),
+            Address::Tcp { host, port } => (true, (server_name(host), port.to_string())),
             // The environ's server name and port may not be empty (PEP 3333).
-            Address::Unix(_) | Address::Abstract(_) => (false, (server_name(""), 80)),
+            Address::Unix(_) | Address::Abstract(_) => (false, (server_name(""), "80".to_owned())),
         };
         Ok(Self { fd, is_tcp, server })
     }
@@ -47,7 +47,7 @@ impl Listener {
     pub(crate) fn accept(&self) -> io::Result<Option<(OwnedFd, String)>> {
         let Some((socket, from)) = accept(&self.fd)? else { return Ok(None) };
         let client = if self.is_tcp { from.and_then(ip_of) } else { None };
-        let peer = Peer::text(client, &self.server.0, self.server.1);
+        let peer = Peer::text(client, &self.server.0, &self.server.1);
         Ok(Some((socket, peer)))
     }
 }
@@ -61,7 +61,7 @@ pub(crate) fn accept(listener: impl AsFd) -> io::Result<Option<(OwnedFd, Option<
         match acceptfrom_with(&listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
             Ok(accepted) => return Ok(Some(accepted)),
             Err(Errno::AGAIN) => return Ok(None),
-            // A client that gave up while it waited is none of ours.
+            // A client that gave up while it waited is skipped.
             Err(Errno::INTR | Errno::CONNABORTED | Errno::PROTO) => {}
             Err(error) => return Err(error.into()),
         }

@@ -1,7 +1,7 @@
 //! A request's body on its way in, gathered before anybody serves the request, so that a slow client holds no thread: in
 //! memory up to `post-buffering`, beyond that in a file without a name.
 //!
-//! What a client announces costs nothing: memory and files are had when bytes come.
+//! What a client announces costs nothing: memory and files are taken when bytes come.
 
 use std::collections::TryReserveError;
 use std::fs::File;
@@ -18,7 +18,7 @@ use rwsgi_protocol::http::{BODY_TOO_LARGE, Refusal};
 
 /// The first memory for a body, bytes: what a socket has at once. A client that has sent as much gets more.
 const FIRST_ROOM: usize = 64 * 1024;
-/// What a client is told whose body there is no place for, at either way in.
+/// What a client gets whose body there is no place for, on every socket.
 const NO_PLACE: Refusal = Refusal { status: 503, reason: "the request body cannot be kept" };
 
 /// How large bodies may be.
@@ -56,12 +56,12 @@ pub(crate) enum IntakeError {
 }
 
 impl IntakeError {
-    /// What the client is told. What is not the client's fault goes to the log.
+    /// What the client gets. What is not the client's fault goes to the log.
     pub(crate) fn refusal(&self) -> Refusal {
         match self {
             Self::Refused(refusal) => *refusal,
             Self::File(_) | Self::Memory(_) => {
-                error!("post-buffering: a request body cannot be kept, its client is told 503: {self}");
+                error!("post-buffering: a request body cannot be kept, its client gets 503: {self}");
                 NO_PLACE
             }
         }
@@ -119,7 +119,7 @@ pub(crate) struct BodyIntake {
 }
 
 impl BodyIntake {
-    /// A body of a length that is known. `memory` is empty; what room it has is used.
+    /// A body of a length that is known. `memory` is empty; its capacity is used.
     ///
     /// # Errors
     /// When it is too long.
@@ -172,7 +172,7 @@ impl BodyIntake {
         Ok(received)
     }
 
-    /// Whether all the room was used, so that the socket may have more.
+    /// Whether all the space was used, so that the socket may have more.
     pub(crate) fn is_full(&self) -> bool {
         self.memory.len() == self.memory.capacity()
     }
@@ -182,7 +182,7 @@ impl BodyIntake {
         matches!(self.end, End::Length(0))
     }
 
-    /// Room for `least` bytes at least: little at first, four times as much each time that it is used up, and no more
+    /// Space for `least` bytes at least: little at first, four times as much each time that it is used up, and no more
     /// than is to come. So no client has more than four times what it has sent.
     fn reserve(&mut self, left: u64, least: usize) -> Result<(), TryReserveError> {
         let more = (self.memory.len().saturating_mul(3)).max(FIRST_ROOM);

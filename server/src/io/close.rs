@@ -1,4 +1,4 @@
-//! Ends of connections: which a client must be able to tell apart.
+//! Closing connections, so that a client can tell a whole response from a broken one.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub(crate) fn reset_on_close(socket: impl AsFd) {
     let _ = rustix::net::sockopt::set_socket_linger(socket, Some(Duration::ZERO));
 }
 
-/// Tells the client that nothing more comes, while what it still sends can be read away.
+/// Signals the client that nothing more comes (FIN), while what it still sends can be read and dropped.
 pub(crate) fn shut_sending(socket: impl AsFd) {
     // One that is gone already shows when it is read.
     let _ = rustix::net::shutdown(socket, Shutdown::Write);

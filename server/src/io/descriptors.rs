@@ -12,7 +12,7 @@ const SPARE: usize = 16;
 pub(crate) struct ClientCap {
     most: usize,
     limit: u64,
-    told: std::sync::atomic::AtomicBool,
+    logged: std::sync::atomic::AtomicBool,
 }
 
 impl ClientCap {
@@ -21,15 +21,18 @@ impl ClientCap {
     pub(crate) fn new(reserved: usize) -> Self {
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
-        Self { most: most_clients(limit, open, reserved), limit, told: Default::default() }
+        Self { most: most_clients(limit, open, reserved), limit, logged: Default::default() }
     }
 
-    /// Whether there is no room for one more than `clients`. Says so in the log the first time.
+    /// Whether there is no descriptor for one more than `clients`. Says so in the log the first time.
+    #[inline]
     pub(crate) fn is_reached(&self, clients: usize) -> bool {
-        if clients < self.most {
-            return false;
-        }
-        if !self.told.swap(true, std::sync::atomic::Ordering::Relaxed) {
+        clients >= self.most && self.log(clients)
+    }
+
+    #[cold]
+    fn log(&self, clients: usize) -> bool {
+        if !self.logged.swap(true, std::sync::atomic::Ordering::Relaxed) {
             warn!(
                 "{clients} connections are open, as many as are taken of the {} descriptors that this process may have: \
                  others wait until one is closed. A larger limit helps ('ulimit -Hn', systemd's LimitNOFILE); this \
@@ -66,7 +69,7 @@ mod tests {
 
     #[test]
     fn it_is_reached_by_as_many_and_said_once() {
-        let cap = ClientCap { most: 2, limit: 64, told: Default::default() };
+        let cap = ClientCap { most: 2, limit: 64, logged: Default::default() };
         assert!(!cap.is_reached(1) && cap.is_reached(2) && cap.is_reached(3));
     }
 }

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 /// A new file, for this process alone.
@@ -20,13 +20,17 @@ pub(crate) fn unnamed() -> io::Result<File> {
     })
 }
 
-/// `TMPDIR`; or `/var/tmp`, which is on a disk where `/tmp` is memory.
+/// `TMPDIR`; or `/var/tmp`, which is on a disk where `/tmp` is memory, if it can be written to: in a container it may be
+/// the image's, which is read only.
 fn directory() -> PathBuf {
-    let on_disk = Path::new("/var/tmp");
     match std::env::var_os("TMPDIR") {
-        None if on_disk.is_dir() => on_disk.to_owned(),
-        _ => std::env::temp_dir(),
+        None => writable_or("/var/tmp".into(), std::env::temp_dir()),
+        Some(_) => std::env::temp_dir(),
     }
+}
+
+fn writable_or(wanted: PathBuf, other: PathBuf) -> PathBuf {
+    if tempfile::tempfile_in(&wanted).is_ok() { wanted } else { other }
 }
 
 #[cfg(test)]
@@ -34,6 +38,14 @@ mod tests {
     use super::*;
     use std::io::{Read, Seek, Write};
     use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn a_directory_that_cannot_be_written_to_gives_way_to_another() {
+        let [here, other] = [std::env::temp_dir(), "/other".into()];
+        assert_eq!(writable_or(here.clone(), other.clone()), here);
+        assert_eq!(writable_or("/proc".into(), other.clone()), other);
+        assert_eq!(writable_or("/nowhere".into(), other.clone()), other);
+    }
 
     #[test]
     fn a_file_keeps_what_is_written_and_has_no_name() {

@@ -1,4 +1,4 @@
-//! What the two ways in have in common, the http router's clients and the workers' own sockets: accepting a connection,
+//! What the http router and the workers' own sockets have in common: accepting a connection,
 //! gathering a request's body, sending what a client does not take at once, closing. One copy, so that a request is treated
 //! the same wherever it comes in.
 //!

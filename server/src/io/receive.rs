@@ -17,20 +17,20 @@ pub(crate) enum Received {
     End,
 }
 
-/// Reads once into `room`, which is not empty.
+/// Reads once into `buffer`, which is not empty.
 #[inline]
-pub(crate) fn receive(socket: impl AsFd, room: &mut [u8]) -> Received {
-    debug_assert!(!room.is_empty(), "an empty room looks like the end");
+pub(crate) fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Received {
+    debug_assert!(!buffer.is_empty(), "an empty buffer looks like the end");
     loop {
-        if let Some(received) = outcome(recv(&socket, &mut *room, RecvFlags::empty()).map(|(_, count)| count)) {
+        if let Some(received) = outcome(recv(&socket, &mut *buffer, RecvFlags::empty()).map(|(_, count)| count)) {
             return received;
         }
     }
 }
 
-/// Reads once to behind what `bytes` holds, as much as it has room for: no copy between, no zeros that are overwritten.
+/// Reads once to behind what `bytes` holds, as much as it has buffer for: no copy between, no zeros that are overwritten.
 pub(crate) fn append(socket: impl AsFd, bytes: &mut Vec<u8>) -> Received {
-    debug_assert!(bytes.capacity() > bytes.len(), "an empty room looks like the end");
+    debug_assert!(bytes.capacity() > bytes.len(), "an empty buffer looks like the end");
     loop {
         if let Some(received) =
             outcome(recv(&socket, spare_capacity(bytes), RecvFlags::empty()).map(|(_, count)| count))
@@ -71,8 +71,8 @@ mod tests {
         assert!(has_unread(&ours));
         let mut bytes = Vec::with_capacity(4);
         bytes.push(b'x');
-        let room = bytes.capacity() - 1;
-        assert_eq!(append(&ours, &mut bytes), Received::Bytes(room.min(10)));
+        let buffer = bytes.capacity() - 1;
+        assert_eq!(append(&ours, &mut bytes), Received::Bytes(buffer.min(10)));
         bytes.reserve(100);
         while let Received::Bytes(_) = append(&ours, &mut bytes) {}
         assert_eq!(bytes, b"x0123456789");

@@ -37,6 +37,7 @@ const TURN: u64 = 1024 * 1024;
 const TURNS: usize = 4;
 /// Parts that one call takes.
 const PARTS: usize = 64;
+const FEW: usize = 8;
 
 /// A piece that waits.
 enum Piece {
@@ -93,7 +94,7 @@ impl Unsent {
         match self.pieces.back() {
             None => false,
             Some(Piece::File(_, at, left)) => at + left >= FILE_MAX,
-            // A file could not be had.
+            // A file could not be got.
             Some(Piece::Copied(bytes, gone)) => bytes.len() - gone >= 2 * MEMORY_MAX,
             Some(Piece::Owned(..)) => true,
         }
@@ -141,8 +142,17 @@ impl Unsent {
     ///
     /// # Errors
     /// When the client is gone, or what is for it can be kept no longer, which is logged.
+    #[inline]
     pub(crate) fn send_or_spill(&mut self, socket: impl AsFd, parts: &[&[u8]]) -> io::Result<()> {
-        let mut gone = if self.is_empty() { send_parts(&socket, parts)? } else { 0 };
+        let gone = if self.is_empty() { send_parts(&socket, parts)? } else { 0 };
+        match parts {
+            [part] if part.len() == gone => Ok(()),
+            parts => self.spill_rest(parts, gone),
+        }
+    }
+
+    /// Keeps what is not gone.
+    fn spill_rest(&mut self, parts: &[&[u8]], mut gone: usize) -> io::Result<()> {
         for part in parts {
             let skip = gone.min(part.len());
             gone -= skip;
@@ -272,16 +282,16 @@ impl Unsent {
 /// When the client is gone.
 #[inline]
 fn send_parts(socket: impl AsFd, parts: &[&[u8]]) -> io::Result<usize> {
+    // By far most often.
+    if let [part] = parts {
+        return until_done(|| send(&socket, part, SendFlags::NOSIGNAL));
+    }
     let mut total = 0;
     for group in parts.chunks(PARTS) {
         let sent = match group {
-            [part] => until_done(|| send(&socket, part, SendFlags::NOSIGNAL))?,
-            _ => {
-                let slices: [IoSlice<'_>; PARTS] =
-                    std::array::from_fn(|index| IoSlice::new(group.get(index).copied().unwrap_or_default()));
-                let mut none = SendAncillaryBuffer::default();
-                until_done(|| sendmsg(&socket, &slices[..group.len()], &mut none, SendFlags::NOSIGNAL))?
-            }
+            // Most have few, and room for many takes its time to fill.
+            few if few.len() <= FEW => send_group::<FEW>(&socket, few)?,
+            many => send_group::<PARTS>(&socket, many)?,
         };
         total += sent;
         if sent < group.iter().map(|part| part.len()).sum() {
@@ -289,6 +299,16 @@ fn send_parts(socket: impl AsFd, parts: &[&[u8]]) -> io::Result<usize> {
         }
     }
     Ok(total)
+}
+
+/// Hands at most `N` parts to the socket with one call.
+fn send_group<const N: usize>(socket: impl AsFd, parts: &[&[u8]]) -> io::Result<usize> {
+    let mut slices = [IoSlice::new(&[]); N];
+    for (slice, part) in slices.iter_mut().zip(parts) {
+        *slice = IoSlice::new(part);
+    }
+    let slices = &slices[..parts.len().min(N)];
+    until_done(|| sendmsg(&socket, slices, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL))
 }
 
 /// Asked, taken, and whether all is gone.
@@ -305,7 +325,7 @@ fn send_file_from(socket: impl AsFd, file: &File, at: &mut u64, most: u64) -> io
     }
     let most = most.min(FILE_AT_ONCE) as usize;
     match until_done(|| match sendfile(&socket, file, Some(at), most) {
-        // The file became shorter after its length was told: the client must not take this for a whole answer.
+        // The file became shorter after its length was sent: the client must not take this for a whole answer.
         Ok(0) => Err(Errno::NODATA),
         sent => sent,
     }) {

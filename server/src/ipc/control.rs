@@ -1,16 +1,15 @@
-//! What the application's side of a process tells the master, and asks it: packets of JSON through one socket that all
+//! The control socket: what a process asks of the master or reports to it, as packets of JSON through one socket that all
 //! processes share. A packet may bring a descriptor, through which the master answers or goes on to speak.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
-};
+use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -21,16 +20,16 @@ use super::{Role, receive_message};
 
 /// A packet.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Told {
+pub(crate) struct ControlPacket {
     /// The generation of the process: what it registers goes with it.
     pub generation: u32,
     /// What it has to say.
-    pub what: What,
+    pub what: ControlRequest,
 }
 
 /// What a process has to say.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum What {
+pub(crate) enum ControlRequest {
     /// A signal has a handler, in the processes of the target.
     Register {
         /// Its number.
@@ -57,7 +56,7 @@ pub enum What {
     /// The process handles signals: their numbers are to be sent through the descriptor that comes along, a packet of
     /// one byte each. It sends a byte back for each that it has handled.
     Listen(Role),
-    /// The process is to be ended after so many seconds, unless it says otherwise before.
+    /// The process is to be ended after N seconds, unless it says otherwise before.
     Harakiri {
         /// The process.
         role: Role,
@@ -68,10 +67,9 @@ pub enum What {
     Workers,
 }
 
-/// A worker, as [`What::Workers`] is answered.
+/// A worker, as [`ControlRequest::Workers`] is answered.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the fields are those of the stats document's workers")]
-pub struct WorkerState {
+pub(crate) struct WorkerState {
     pub id: u32,
     pub pid: i32,
     pub requests: u64,
@@ -88,9 +86,9 @@ pub struct WorkerState {
     pub avg_rt: u64,
 }
 
-/// What is wrong with a packet. Whoever sent it may be broken, and the master believes nothing of it.
+/// What is wrong with a packet. The sender may be broken: the master trusts nothing in it.
 #[derive(Debug, Error)]
-enum Refused {
+enum InvalidMessage {
     /// There is nothing in it.
     #[error("it is empty")]
     Empty,
@@ -130,7 +128,7 @@ const PATH_LONGEST: usize = 4096;
 ///
 /// # Errors
 /// When the system has no descriptors left.
-pub fn socket() -> nix::Result<(OwnedFd, OwnedFd)> {
+pub(crate) fn socket() -> nix::Result<(OwnedFd, OwnedFd)> {
     socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
 }
 
@@ -138,8 +136,12 @@ pub fn socket() -> nix::Result<(OwnedFd, OwnedFd)> {
 ///
 /// # Errors
 /// When the master is gone.
-pub fn tell(socket: BorrowedFd<'_>, told: &Told, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
-    send_packet(socket, &serde_json::to_vec(told)?, descriptor)
+pub(crate) fn send(
+    socket: BorrowedFd<'_>,
+    packet: &ControlPacket,
+    descriptor: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
+    send_packet(socket, &serde_json::to_vec(packet)?, descriptor)
 }
 
 fn send_packet(socket: BorrowedFd<'_>, bytes: &[u8], descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
@@ -154,13 +156,13 @@ fn send_packet(socket: BorrowedFd<'_>, bytes: &[u8], descriptor: Option<Borrowed
     }
 }
 
-/// Tells the master something and waits for its answer.
+/// Sends the master a question and waits for its answer.
 ///
 /// # Errors
 /// When the master is gone, or does not answer in time.
-pub fn ask<T: DeserializeOwned>(socket: BorrowedFd<'_>, question: &Told) -> io::Result<T> {
+pub(crate) fn ask<T: DeserializeOwned>(socket: BorrowedFd<'_>, question: &ControlPacket) -> io::Result<T> {
     let (ours, theirs) = crate::ipc::channel()?;
-    tell(socket, question, Some(theirs.as_fd()))?;
+    send(socket, question, Some(theirs.as_fd()))?;
     drop(theirs);
     let mut fds = [PollFd::new(ours.as_fd(), PollFlags::POLLIN)];
     loop {
@@ -180,32 +182,29 @@ pub fn ask<T: DeserializeOwned>(socket: BorrowedFd<'_>, question: &Told) -> io::
 /// # Errors
 /// `InvalidData` for a packet that is refused, with why: it is to be logged, and the next one may be good. Otherwise when
 /// nothing is there on a non-blocking end, or the socket fails.
-pub fn hear(socket: BorrowedFd<'_>) -> io::Result<Option<(Told, Option<OwnedFd>)>> {
+pub(crate) fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<(ControlPacket, Option<OwnedFd>)>> {
     let mut bytes = vec![0; LARGEST];
-    let mut space = cmsg_space!([std::os::fd::RawFd; 1]);
-    let (len, is_cut, fd) = {
-        let mut parts = [IoSliceMut::new(&mut bytes)];
-        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        let received = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
-        // More descriptors than one the kernel has closed for want of room.
-        let mut fds = received.cmsgs()?.filter_map(|message| match message {
-            ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
-            _ => None,
-        });
-        (received.bytes, received.flags.contains(MsgFlags::MSG_TRUNC), fds.next())
-    };
-    #[allow(unsafe_code)]
-    // SAFETY: the kernel has just made this descriptor for this process, and nobody else was told of it.
-    let descriptor = fd.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
-    let told = match len {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut parts = [IoSliceMut::new(&mut bytes)];
+    let received = rustix::net::recvmsg(socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    let (len, is_cut) = (received.bytes, received.flags.contains(ReturnFlags::TRUNC));
+    // There may be room for one more than was asked for. What is not taken here is closed.
+    let mut descriptors = ancillary.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+        _ => None,
+    });
+    let descriptor = descriptors.next().and_then(|mut fds| fds.next());
+    drop(descriptors);
+    let message = match len {
         // An empty packet and the end of all senders look the same.
         0 if is_at_end(socket)? => return Ok(None),
-        0 => Err(Refused::Empty),
-        _ if is_cut => Err(Refused::TooLong),
+        0 => Err(InvalidMessage::Empty),
+        _ if is_cut => Err(InvalidMessage::TooLong),
         len => read(&bytes[..len], descriptor.is_some()),
     };
-    let told = told.map_err(|refused| io::Error::new(io::ErrorKind::InvalidData, refused))?;
-    Ok(Some((told, descriptor)))
+    let message = message.map_err(|invalid| io::Error::new(io::ErrorKind::InvalidData, invalid))?;
+    Ok(Some((message, descriptor)))
 }
 
 /// Whether nobody has the other end any more.
@@ -215,24 +214,32 @@ fn is_at_end(socket: BorrowedFd<'_>) -> nix::Result<bool> {
     Ok(fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP)))
 }
 
-fn read(bytes: &[u8], has_descriptor: bool) -> Result<Told, Refused> {
-    let told: Told = serde_json::from_slice(bytes)?;
-    let not_zero = |number: u32, what| if number == 0 { Err(Refused::Zero(what)) } else { Ok(()) };
+fn read(bytes: &[u8], has_descriptor: bool) -> Result<ControlPacket, InvalidMessage> {
+    let message: ControlPacket = serde_json::from_slice(bytes)?;
+    let not_zero = |number: u32, what| if number == 0 { Err(InvalidMessage::Zero(what)) } else { Ok(()) };
     let in_role = |role: Role| match role {
         Role::Worker { worker, .. } => not_zero(worker, "worker"),
         Role::Auxiliary(who) => not_zero(who.number, "auxiliary process"),
     };
-    not_zero(told.generation, "generation")?;
-    match &told.what {
-        What::Schedule { signal, when: When::Every { seconds: 0, .. } } => return Err(Refused::NoPause(*signal)),
-        What::Watch { signal, path } if !(1..=PATH_LONGEST).contains(&path.len()) => {
-            return Err(Refused::Path { signal: *signal, length: path.len() });
+    not_zero(message.generation, "generation")?;
+    match &message.what {
+        ControlRequest::Schedule { signal, when: When::Every { seconds: 0, .. } } => {
+            return Err(InvalidMessage::NoPause(*signal));
         }
-        What::Listen(_) | What::Workers if !has_descriptor => return Err(Refused::NoDescriptor),
-        What::Listen(role) | What::Harakiri { role, .. } => in_role(*role)?,
-        What::Register { .. } | What::Raise(_) | What::Schedule { .. } | What::Watch { .. } | What::Workers => {}
+        ControlRequest::Watch { signal, path } if !(1..=PATH_LONGEST).contains(&path.len()) => {
+            return Err(InvalidMessage::Path { signal: *signal, length: path.len() });
+        }
+        ControlRequest::Listen(_) | ControlRequest::Workers if !has_descriptor => {
+            return Err(InvalidMessage::NoDescriptor);
+        }
+        ControlRequest::Listen(role) | ControlRequest::Harakiri { role, .. } => in_role(*role)?,
+        ControlRequest::Register { .. }
+        | ControlRequest::Raise(_)
+        | ControlRequest::Schedule { .. }
+        | ControlRequest::Watch { .. }
+        | ControlRequest::Workers => {}
     }
-    Ok(told)
+    Ok(message)
 }
 
 #[cfg(test)]
@@ -244,73 +251,91 @@ mod tests {
     fn a_question_brings_its_way_back() {
         let (master, ours) = socket().unwrap();
         let asking = std::thread::spawn(move || {
-            let question = Told { generation: 3, what: What::Workers };
+            let question = ControlPacket { generation: 3, what: ControlRequest::Workers };
             ask::<Vec<WorkerState>>(ours.as_fd(), &question)
         });
-        let (told, descriptor) = hear(master.as_fd()).unwrap().unwrap();
-        assert_eq!(told.generation, 3);
+        let (message, descriptor) = receive(master.as_fd()).unwrap().unwrap();
+        assert_eq!(message.generation, 3);
         let workers = vec![WorkerState { id: 7, ..WorkerState::default() }];
         send_message(descriptor.unwrap().as_fd(), &workers).unwrap();
         assert_eq!(asking.join().unwrap().unwrap()[0].id, 7);
     }
 
     /// What the master makes of these bytes.
-    fn heard(bytes: &[u8], descriptor: Option<BorrowedFd<'_>>) -> io::Result<Told> {
+    fn received(bytes: &[u8], descriptor: Option<BorrowedFd<'_>>) -> io::Result<ControlPacket> {
         let (master, ours) = socket().unwrap();
         send_packet(ours.as_fd(), bytes, descriptor).unwrap();
-        hear(master.as_fd()).map(|heard| heard.unwrap().0)
+        receive(master.as_fd()).map(|message| message.unwrap().0)
     }
 
     /// Why these bytes are refused.
     fn refused(bytes: &[u8]) -> String {
-        let error = heard(bytes, None).unwrap_err();
+        let error = received(bytes, None).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         error.to_string()
     }
 
-    fn packet(generation: u32, what: What) -> Vec<u8> {
-        serde_json::to_vec(&Told { generation, what }).unwrap()
+    fn packet(generation: u32, what: ControlRequest) -> Vec<u8> {
+        serde_json::to_vec(&ControlPacket { generation, what }).unwrap()
     }
 
     #[test]
     fn a_packet_that_nobody_of_ours_sends_is_refused_in_words() {
         let worker = |worker| Role::Worker { worker, slot: 0 };
         let spooler = Role::Auxiliary(Auxiliary { kind: AuxiliaryKind::Spooler, number: 0 });
-        let every = |seconds| What::Schedule { signal: 7, when: When::Every { seconds, times: 0, rb: false } };
-        let watch = |length| What::Watch { signal: 7, path: "p".repeat(length) };
+        let every =
+            |seconds| ControlRequest::Schedule { signal: 7, when: When::Every { seconds, times: 0, rb: false } };
+        let watch = |length| ControlRequest::Watch { signal: 7, path: "p".repeat(length) };
         for (what, why) in [
             (every(0), "every 0 seconds"),
             (watch(0), "a path of 0 bytes"),
             (watch(5000), "a path of 5000 bytes"),
             (watch(20_000), "longer than 16384 bytes"),
-            (What::Harakiri { role: worker(0), seconds: 1 }, "worker 0"),
-            (What::Harakiri { role: spooler, seconds: 1 }, "auxiliary process 0"),
-            (What::Listen(worker(1)), "no descriptor"),
-            (What::Workers, "no descriptor"),
+            (ControlRequest::Harakiri { role: worker(0), seconds: 1 }, "worker 0"),
+            (ControlRequest::Harakiri { role: spooler, seconds: 1 }, "auxiliary process 0"),
+            (ControlRequest::Listen(worker(1)), "no descriptor"),
+            (ControlRequest::Workers, "no descriptor"),
         ] {
             let said = refused(&packet(1, what));
             assert!(said.contains(why), "{said}");
         }
-        assert!(refused(&packet(0, What::Raise(1))).contains("generation 0"));
+        assert!(refused(&packet(0, ControlRequest::Raise(1))).contains("generation 0"));
         assert!(refused(b"").contains("empty"));
         for unknown in [&b"{\"generation\":1,"[..], br#"{"generation":1,"what":{"Raise":300}}"#, &[0xff; 100]] {
             assert!(refused(unknown).contains("none of the messages"));
         }
-        assert_eq!(heard(&packet(1, every(1)), None).unwrap().generation, 1);
+        assert_eq!(received(&packet(1, every(1)), None).unwrap().generation, 1);
     }
 
     #[test]
     fn a_descriptor_that_comes_with_what_is_refused_is_closed() {
         let (reader, writer) = nix::unistd::pipe().unwrap();
-        assert!(heard(b"?", Some(writer.as_fd())).is_err());
+        assert!(received(b"?", Some(writer.as_fd())).is_err());
         drop(writer);
         assert_eq!(nix::unistd::read(&reader, &mut [0; 1]), Ok(0), "nobody has it open");
+    }
+
+    #[test]
+    fn descriptors_beyond_the_one_that_a_packet_may_bring_are_closed() {
+        for more in 1..4 {
+            let (master, ours) = socket().unwrap();
+            let (reader, writer) = nix::unistd::pipe().unwrap();
+            let fds = vec![writer.as_raw_fd(); 1 + more];
+            let bytes = packet(1, ControlRequest::Workers);
+            let (parts, message) = ([IoSlice::new(&bytes)], [ControlMessage::ScmRights(&fds)]);
+            sendmsg::<()>(ours.as_raw_fd(), &parts, &message, MsgFlags::empty(), None).unwrap();
+            let (_, descriptor) = receive(master.as_fd()).unwrap().unwrap();
+            assert!(descriptor.is_some());
+            drop((descriptor, writer));
+            let mut fds = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
+            assert_eq!(poll(&mut fds, PollTimeout::ZERO), Ok(1), "nobody has it open");
+        }
     }
 
     #[test]
     fn the_end_of_all_senders_is_told() {
         let (master, ours) = socket().unwrap();
         drop(ours);
-        assert!(hear(master.as_fd()).unwrap().is_none());
+        assert!(receive(master.as_fd()).unwrap().is_none());
     }
 }

@@ -5,6 +5,7 @@
 //! for whoever is free first waits here until somebody is: a process says when it has handled one.
 
 use std::collections::{HashMap, VecDeque};
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 
@@ -22,7 +23,7 @@ use super::post::Post;
 use super::task::Task;
 use super::timetable::Timetable;
 use crate::ids::{ChildId, GenerationNumber, WorkerId};
-use crate::ipc::control::hear;
+use crate::ipc::control::receive;
 use crate::ipc::target::Target;
 
 /// Signals that wait for somebody who is free: more are dropped.
@@ -75,14 +76,20 @@ pub(super) fn watch(events: &Events) -> anyhow::Result<OwnedFd> {
     let events = events.clone();
     tokio::task::spawn_local(async move {
         loop {
-            match socket.async_io(Interest::READABLE, || hear(socket.as_fd())).await {
-                Ok(Some((told, descriptor))) => {
-                    if events.send(Event::Call(Call::Told(told, descriptor))).await.is_err() {
+            match socket.async_io(Interest::READABLE, || receive(socket.as_fd())).await {
+                Ok(Some((packet, descriptor))) => {
+                    if events.send(Event::Call(Call::Packet(packet, descriptor))).await.is_err() {
                         return;
                     }
                 }
                 Ok(None) => return,
-                Err(error) => warn!("the application said what cannot be understood: {error}"),
+                Err(refused) if refused.kind() == ErrorKind::InvalidData => {
+                    warn!("control socket: a packet of the application's is refused: {refused}");
+                }
+                Err(failure) => {
+                    error!("control socket: it cannot be read: {failure}: the application's signals and timers rest");
+                    return;
+                }
             }
         }
     });

@@ -16,7 +16,7 @@ use super::reason::{Reason, Why};
 use super::state::Master;
 use super::timers::Timer;
 use crate::ids::{ChildId, GenerationNumber, SlotId, WorkerId};
-use crate::ipc::control::{Told, What, WorkerState};
+use crate::ipc::control::{ControlPacket, ControlRequest, WorkerState};
 use crate::ipc::target::Target;
 use crate::ipc::{Auxiliary, AuxiliaryKind, Role, send_message};
 use rwsgi_config::{Config, Farm};
@@ -25,10 +25,10 @@ impl Master {
     /// Takes what concerns the application's signals.
     pub(super) fn take_call(&mut self, call: Call) {
         match call {
-            Call::Told(Told { generation, what }, descriptor) => {
+            Call::Packet(ControlPacket { generation, what }, descriptor) => {
                 let known = GenerationNumber::new(generation).filter(|known| Some(*known) <= self.generations.newest());
                 match known {
-                    Some(generation) => self.take_told(generation, what, descriptor),
+                    Some(generation) => self.take_packet(generation, what, descriptor),
                     None => warn!("a process says that it is of generation {generation}, which is none: refused"),
                 }
             }
@@ -42,26 +42,27 @@ impl Master {
         }
     }
 
-    fn take_told(&mut self, generation: GenerationNumber, what: What, descriptor: Option<OwnedFd>) {
+    fn take_packet(&mut self, generation: GenerationNumber, what: ControlRequest, descriptor: Option<OwnedFd>) {
         // What an older one still registers nobody would handle.
         let is_over = Some(generation) < self.generations.current();
         match what {
-            What::Register { .. } | What::Schedule { .. } | What::Watch { .. } if is_over => {}
-            What::Register { signal, target } => {
+            ControlRequest::Register { .. } | ControlRequest::Schedule { .. } | ControlRequest::Watch { .. }
+                if is_over => {}
+            ControlRequest::Register { signal, target } => {
                 if let Some(problem) = self.doubt(&target) {
                     warn!("signal {signal}: {problem}");
                 }
                 self.app_signals.table(generation).register(signal, target);
             }
-            What::Raise(signal) => self.raise(generation, signal),
-            What::Schedule { signal, when } => {
+            ControlRequest::Raise(signal) => self.raise(generation, signal),
+            ControlRequest::Schedule { signal, when } => {
                 self.app_signals.table(generation).timetable.add(signal, when);
                 self.set_timetable();
             }
-            What::Watch { signal, path } => {
+            ControlRequest::Watch { signal, path } => {
                 self.app_signals.table(generation).watch_file(signal, path, self.events.clone());
             }
-            What::Listen(role) => {
+            ControlRequest::Listen(role) => {
                 let (Some(socket), Some(child)) = (descriptor, self.child_in(role)) else { return };
                 let (id, post) = (child.id, child.post);
                 if let Err(failure) = self.app_signals.admit(id, post, generation, socket, self.events.clone()) {
@@ -69,7 +70,7 @@ impl Master {
                 }
                 self.deliver_waiting(generation);
             }
-            What::Harakiri { role, seconds } => {
+            ControlRequest::Harakiri { role, seconds } => {
                 let Some(child) = self.child_in(role) else { return };
                 let timer = Timer::UserHarakiri(child.id);
                 match seconds {
@@ -77,7 +78,7 @@ impl Master {
                     seconds => self.timers.set(timer, Instant::now() + Duration::from_secs(seconds.into())),
                 }
             }
-            What::Workers => {
+            ControlRequest::Workers => {
                 let Some(descriptor) = descriptor else { return };
                 let workers = self.worker_states();
                 // Who asked may have gone; who does not read is not waited for.

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::ids::GenerationNumber;
 use crate::ipc::Notice;
-use crate::ipc::control::Told;
+use crate::ipc::control::ControlPacket;
 use crate::spooler::Queue;
 
 /// Where tasks send what has happened. It has room for [`MOST_WAITING`]: who sends more waits, and leaves what comes
@@ -81,7 +81,7 @@ pub(super) enum Command {
 #[derive(Debug)]
 pub(super) enum Call {
     /// A process says something, and may bring a descriptor.
-    Told(Told, Option<OwnedFd>),
+    Packet(ControlPacket, Option<OwnedFd>),
     /// A process has handled a signal.
     Handled(u64),
     /// A process does not listen any more.

@@ -1,4 +1,7 @@
 //! Sockets that were opened for this process before it was started, as `sd_listen_fds(3)` has it.
+//!
+//! Ours rather than the crate `listenfd`: that takes the variables away, which a reload reads again, and takes sockets that
+//! were opened for another process.
 
 #![allow(unsafe_code)]
 

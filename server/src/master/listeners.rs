@@ -107,16 +107,6 @@ fn settle(fd: OwnedFd, backlog: u32) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Binds an abstract unix socket whose name nobody else has.
-///
-/// # Errors
-/// When the system has no descriptor left.
-pub(super) fn bind_private(name: &str) -> io::Result<OwnedFd> {
-    let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(name)?)?;
-    listener.set_nonblocking(true)?;
-    Ok(listener.into())
-}
-
 fn bind_tcp(host: &str, port: u16) -> io::Result<(OwnedFd, Address)> {
     // As uWSGI, a port alone is every IPv4 interface.
     let host = if host.is_empty() { "0.0.0.0" } else { host };

@@ -1,44 +1,40 @@
 //! The log file: one writer, the master. The other processes write to a pipe that the master reads, so that the file
 //! can be started anew or opened again while they run.
 //!
+//! A thread of its own reads and writes, so that the loop waits neither for a slow disk nor for those who write fast.
+//!
 //! Without a log file (and without `log-master`) everybody writes to the standard error that the server was given.
 
-use std::cell::{Cell, RefCell};
 use std::fs::File;
-use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::thread::JoinHandle;
 
 use anyhow::Context;
-use nix::fcntl::OFlag;
-use tokio::net::unix::pipe::Receiver;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::pipe2;
+use rwsgi_config::Config;
 use tracing::{error, info};
 
 use crate::clock::UnixMicros;
 use crate::daemon::{open_log, redirect};
-use rwsgi_config::Config;
 
 /// What is read from the pipe at once, bytes.
 const AT_ONCE: usize = 64 * 1024;
-/// How often it is read before the loop has its turn.
-const READS: usize = 8;
-/// Turns for what waits at the end: more than a pipe holds.
-const LAST_TURNS: usize = 4;
+/// Reads of what waits at the end: more than a pipe holds.
+const LAST_READS: usize = 32;
+/// Orders to the thread.
+const REOPEN: u8 = b'r';
+const FINISH: u8 = b'q';
 
-/// See the module.
+/// The thread that writes the log.
 #[derive(Debug)]
 pub(super) struct Log {
-    /// `None` for the standard error that the server was given.
-    path: Option<PathBuf>,
-    file: RefCell<Option<File>>,
-    pipe: Receiver,
-    /// Bytes after which the file is put aside; 0 for never.
-    max_size: u64,
-    /// Where it is put.
-    backup: Option<PathBuf>,
-    /// Putting it aside failed, and was told.
-    stuck: Cell<bool>,
+    orders: File,
+    thread: JoinHandle<()>,
 }
 
 impl Log {
@@ -46,8 +42,8 @@ impl Log {
     /// are to write to. A `path` is opened; `None` keeps the file that `daemonize` has opened.
     ///
     /// # Errors
-    /// When the file cannot be opened.
-    pub(super) fn open(config: &Config) -> anyhow::Result<Option<(Rc<Self>, OwnedFd)>> {
+    /// When the file cannot be opened, or the thread not started.
+    pub(super) fn open(config: &Config) -> anyhow::Result<Option<(Self, OwnedFd)>> {
         let options = [
             ("logto2", &config.logto2),
             ("logto", &config.logto),
@@ -63,56 +59,118 @@ impl Log {
             redirect(&file)?;
             anyhow::Ok(file)
         });
-        let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
-        nix::fcntl::fcntl(&reader, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        let log = Rc::new(Self {
+        let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
+        fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        let (orders, order) = pipe2(OFlag::O_CLOEXEC)?;
+        let log = Writer {
             path: named.map(|(_, path)| path.clone()),
-            file: RefCell::new(file.transpose()?),
-            pipe: Receiver::from_owned_fd(reader)?,
+            file: file.transpose()?,
+            pipe: reader.into(),
+            orders: orders.into(),
             max_size: config.log_maxsize,
             backup: config.log_backupname.clone(),
-            stuck: Cell::new(false),
-        });
-        let task = Rc::clone(&log);
-        tokio::task::spawn_local(async move {
-            while task.pipe.readable().await.is_ok() {
-                // The loop has its turn, however fast others write.
-                while task.pump() {
-                    tokio::task::yield_now().await;
-                }
-            }
-        });
-        Ok(Some((log, writer)))
+            is_stuck: false,
+        };
+        let thread = std::thread::Builder::new().name("rwsgi log".into()).spawn(move || log.run());
+        let thread = thread.context("cannot start the thread that writes the log")?;
+        Ok(Some((Self { orders: order.into(), thread }, writer)))
     }
 
-    /// Writes what waits in the pipe, up to a limit; returns whether there may be more.
-    pub(super) fn pump(&self) -> bool {
+    /// Opens the file again by its name, after somebody has moved it away.
+    pub(super) fn reopen(&self) {
+        self.order(REOPEN);
+    }
+
+    /// Writes what waits, at the server's end. What outlives it, and still writes, is not waited for.
+    pub(super) fn finish(self) {
+        self.order(FINISH);
+        // A panic of it has been logged, as far as it could be.
+        let _ = self.thread.join();
+    }
+
+    /// The thread is there until it is told to finish.
+    fn order(&self, order: u8) {
+        let _ = (&self.orders).write_all(&[order]);
+    }
+}
+
+/// What the thread works with.
+struct Writer {
+    /// `None` for the standard error that the server was given.
+    path: Option<PathBuf>,
+    file: Option<File>,
+    /// What the other processes write. It has no end as long as the master is there, which starts them with the other
+    /// end of it.
+    pipe: File,
+    orders: File,
+    /// Bytes after which the file is put aside; 0 for never.
+    max_size: u64,
+    /// Where it is put.
+    backup: Option<PathBuf>,
+    /// Putting it aside failed, and was told.
+    is_stuck: bool,
+}
+
+impl Writer {
+    fn run(mut self) {
         let mut bytes = vec![0; AT_ONCE];
-        for _ in 0..READS {
-            let Ok(count @ 1..) = self.pipe.try_read(&mut bytes) else { return false };
-            // A full disk is no reason to stop serving, and there is nowhere left to say so.
-            let _ = match &mut *self.file.borrow_mut() {
-                Some(file) => file.write_all(&bytes[..count]),
-                None => std::io::stderr().write_all(&bytes[..count]),
+        loop {
+            let (has_text, has_order) = match self.wait() {
+                Ok(ready) => ready,
+                Err(failure) => return error!("log: cannot wait for what is to be written: {failure}"),
             };
-            self.rotate_if_large();
+            let mut order = [0];
+            if has_order && self.orders.read_exact(&mut order).is_ok() {
+                match order[0] {
+                    REOPEN => self.reopen(),
+                    _ => return self.write_last(&mut bytes),
+                }
+            }
+            if has_text {
+                self.write_once(&mut bytes);
+            }
         }
+    }
+
+    /// Whether there is something to write, and an order.
+    fn wait(&self) -> nix::Result<(bool, bool)> {
+        let mut fds = [self.pipe.as_fd(), self.orders.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) => Ok((fds[0].any() == Some(true), fds[1].any() == Some(true))),
+            Err(Errno::EINTR) => Ok((false, false)),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Writes what one read has; returns whether it had anything.
+    fn write_once(&mut self, bytes: &mut [u8]) -> bool {
+        let count = match self.pipe.read(bytes) {
+            Ok(0) => return false,
+            Ok(count) => count,
+            Err(failure) if failure.kind() == ErrorKind::Interrupted => return true,
+            Err(_) => return false,
+        };
+        // A full disk is no reason to stop serving, and there is nowhere left to say so.
+        let _ = match &mut self.file {
+            Some(file) => file.write_all(&bytes[..count]),
+            None => std::io::stderr().write_all(&bytes[..count]),
+        };
+        self.rotate_if_large();
         true
     }
 
-    /// Writes what waits when the server ends. What outlives it, and still writes, is not waited for.
-    pub(super) fn pump_last(&self) {
-        for _ in 0..LAST_TURNS {
-            if !self.pump() {
+    fn write_last(&mut self, bytes: &mut [u8]) {
+        for _ in 0..LAST_READS {
+            if !self.write_once(bytes) {
                 return;
             }
         }
     }
 
-    fn rotate_if_large(&self) {
+    fn rotate_if_large(&mut self) {
         let Some(path) = &self.path else { return };
-        let size = self.file.borrow().as_ref().and_then(|file| file.metadata().ok()).map_or(0, |file| file.len());
-        if self.max_size == 0 || size <= self.max_size || self.stuck.get() {
+        let size = self.file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |file| file.len());
+        if self.max_size == 0 || size <= self.max_size || self.is_stuck {
             return;
         }
         let backup = self.backup.clone().unwrap_or_else(|| dated(path));
@@ -122,23 +180,22 @@ impl Log {
                 info!("log-maxsize: the log before this one is '{}'", backup.display());
             }
             Err(failure) => {
-                self.stuck.set(true);
                 error!(
                     "log-maxsize: cannot move '{}' to '{}': {failure}: it goes on growing",
                     path.display(),
                     backup.display()
                 );
+                self.is_stuck = true;
             }
         }
     }
 
-    /// Opens the file again by its name, after somebody has moved it away.
-    pub(super) fn reopen(&self) {
+    fn reopen(&mut self) {
         let Some(path) = &self.path else { return };
-        self.stuck.set(false);
+        self.is_stuck = false;
         match open_log(path).and_then(|file| redirect(&file).map(|()| file).map_err(Into::into)) {
             Ok(file) => {
-                *self.file.borrow_mut() = Some(file);
+                self.file = Some(file);
                 info!("log file opened");
             }
             Err(failure) => error!("log: cannot open '{}' again: {failure}: going on with the old one", path.display()),

@@ -16,7 +16,7 @@ mod fifo;
 mod generation;
 mod inherited;
 mod jobs;
-pub mod launcher;
+pub(crate) mod launcher;
 mod leftovers;
 mod listeners;
 mod load;
@@ -32,6 +32,7 @@ mod reload;
 mod scaling;
 mod shutdown;
 mod signals;
+mod silence;
 mod snapshots;
 mod start;
 mod startup;
@@ -54,7 +55,7 @@ use self::events::{Command, Event, Reload};
 use self::launcher::Launcher;
 use self::reason::Reason;
 use self::startup::Started;
-pub use self::state::Reread;
+pub(crate) use self::state::Reread;
 use self::state::{Master, Phase};
 use self::timers::Timer;
 use crate::daemon::Starter;
@@ -67,9 +68,9 @@ use rwsgi_config::Config;
 ///
 /// # Errors
 /// When it cannot start: a socket cannot be bound, a process cannot be started.
-pub fn run(config: Config, launcher: Launcher, reread: Reread, starter: Starter) -> anyhow::Result<i32> {
+pub(crate) fn run(config: Config, launcher: Launcher, reread: Reread, starter: Starter) -> anyhow::Result<i32> {
     if let Some(title) = procname::master_title(&config.procname) {
-        procname::make_room();
+        procname::make_space();
         procname::set(&title);
     }
     nix::sys::prctl::set_child_subreaper(true).context("cannot become the subreaper of the workers")?;
@@ -97,7 +98,7 @@ async fn serve(config: Config, launcher: Launcher, reread: Reread, mut starter: 
     master.announce();
     master.load(master.config.clone(), Reload::Rolling)?;
     if !starter.after_loading {
-        starter.tell();
+        starter.notify();
     }
     master.settle(Instant::now());
     while !master.is_over() {
@@ -114,11 +115,11 @@ async fn serve(config: Config, launcher: Launcher, reread: Reread, mut starter: 
         }
         master.settle(now);
         if master.any_ready {
-            starter.tell();
+            starter.notify();
         }
     }
-    if let Some(log) = &master.log {
-        log.pump_last();
+    if let Some(log) = master.log.take() {
+        log.finish();
     }
     Ok(master.exit_status)
 }
@@ -171,6 +172,7 @@ impl Master {
             Timer::Sizes => self.watch_sizes(now),
             Timer::Load => self.follow_load(now),
             Timer::Jobs => self.watch_jobs(now),
+            Timer::Silence => self.watch_silence(now),
             Timer::Timetable if self.phase == Phase::Serving => self.raise_scheduled(now),
             Timer::Timetable => {}
             Timer::WatchdogSign => self.tell_alive(now),

@@ -41,33 +41,47 @@ pub(super) struct Reaped {
     pub(super) processor_time: Duration,
 }
 
-/// The next child that has ended, if one has. Never blocks.
-pub(super) fn reap() -> Option<Reaped> {
+/// What has become of a child.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Change {
+    /// It has ended.
+    Ended(Reaped),
+    /// A signal has stopped it.
+    Stopped(Pid),
+    /// It goes on after that.
+    Continued(Pid),
+}
+
+/// What has become of a child, if anything has that was not told yet. Never blocks.
+///
+/// Not `rustix` or `nix`: neither has the call that tells the processor time as well.
+pub(super) fn next_change() -> Option<Change> {
+    let options = libc::WNOHANG | libc::WUNTRACED | libc::WCONTINUED;
     loop {
         let mut status = 0;
         // SAFETY: all-zero is a valid `rusage`, and both pointers are to locals that live through the call.
         let (pid, usage) = unsafe {
             let mut usage = std::mem::zeroed::<libc::rusage>();
-            (libc::wait4(-1, &raw mut status, libc::WNOHANG, &raw mut usage), usage)
+            (libc::wait4(-1, &raw mut status, options, &raw mut usage), usage)
         };
-        match pid {
-            -1 if Errno::last() == Errno::EINTR => {}
+        let pid = match pid {
+            -1 if Errno::last() == Errno::EINTR => continue,
             ..=0 => return None,
-            pid => {
-                let end = if libc::WIFSIGNALED(status) {
-                    End::Killed(libc::WTERMSIG(status))
-                } else if libc::WIFEXITED(status) {
-                    End::Exited(libc::WEXITSTATUS(status))
-                } else {
-                    continue;
-                };
-                let time = |time: libc::timeval| {
-                    Duration::new(time.tv_sec.unsigned_abs(), time.tv_usec.unsigned_abs() as u32 * 1_000)
-                };
-                let processor_time = time(usage.ru_utime) + time(usage.ru_stime);
-                return Some(Reaped { pid: Pid::from_raw(pid), end, processor_time });
-            }
-        }
+            pid => Pid::from_raw(pid),
+        };
+        let end = if libc::WIFSTOPPED(status) {
+            return Some(Change::Stopped(pid));
+        } else if libc::WIFCONTINUED(status) {
+            return Some(Change::Continued(pid));
+        } else if libc::WIFSIGNALED(status) {
+            End::Killed(libc::WTERMSIG(status))
+        } else {
+            End::Exited(libc::WEXITSTATUS(status))
+        };
+        let time =
+            |time: libc::timeval| Duration::new(time.tv_sec.unsigned_abs(), time.tv_usec.unsigned_abs() as u32 * 1_000);
+        let processor_time = time(usage.ru_utime) + time(usage.ru_stime);
+        return Some(Change::Ended(Reaped { pid, end, processor_time }));
     }
 }
 

@@ -8,7 +8,7 @@ use tracing::{error, info, warn};
 
 use super::children::{Cause, Ended};
 use super::post::Post;
-use super::process::{End, Reaped, reap, signal};
+use super::process::{Change, End, Reaped, next_change, signal};
 use super::queues::put_off;
 use super::reason::{Reason, Why};
 use super::state::{Master, Phase};
@@ -25,10 +25,14 @@ use crate::stats::scoreboard::CorruptSlot;
 const STOPPING_DELAY: Duration = Duration::from_millis(200);
 
 impl Master {
-    /// Reaps every child that has ended.
+    /// Reaps every child that has ended, and takes note of those that are stopped or go on.
     pub(super) fn reap_all(&mut self) {
-        while let Some(reaped) = reap() {
-            self.reaped(reaped);
+        while let Some(change) = next_change() {
+            match change {
+                Change::Ended(reaped) => self.reaped(reaped),
+                Change::Stopped(pid) => self.stopped(pid, Some(Instant::now())),
+                Change::Continued(pid) => self.stopped(pid, None),
+            }
         }
     }
 
@@ -178,9 +182,6 @@ impl Master {
                 _ => "starting another".to_owned(),
             };
             error!("http router (pid {pid}) died: {end}; {next}");
-        } else if let Some(link) = &mut self.sockets.link {
-            // A link in its backlog would wait for a router for ever, and its worker for the router's leave to go.
-            link.listener = None;
         }
     }
 

@@ -21,6 +21,8 @@ pub(super) enum Reason {
     Idle,
     /// It has written where it must not.
     Corrupt,
+    /// It shows no sign of life.
+    Unresponsive,
 }
 
 impl Reason {
@@ -32,7 +34,7 @@ impl Reason {
             Self::Rss => &mut recycled.rss,
             Self::AddressSpace => &mut recycled.address_space,
             Self::Lifetime => &mut recycled.lifetime,
-            Self::Harakiri => &mut recycled.harakiri,
+            Self::Harakiri | Self::Unresponsive => &mut recycled.harakiri,
             Self::Idle => &mut recycled.idle,
             // The schema has no word of its own for it.
             Self::Corrupt => &mut recycled.crash,
@@ -51,6 +53,7 @@ impl std::fmt::Display for Reason {
             Self::Harakiri => "harakiri",
             Self::Idle => "idle",
             Self::Corrupt => "corrupt shared memory",
+            Self::Unresponsive => "no sign of life",
         })
     }
 }

@@ -55,6 +55,7 @@ impl Master {
         for corrupt in corrupt {
             self.distrust(corrupt.found.slot, &corrupt);
         }
+        self.describe_silence(&mut snapshot);
         self.app_signals.describe(current, &mut snapshot);
         self.share.describe(&self.config.between, &mut snapshot);
         snapshot

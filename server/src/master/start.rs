@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use tracing::{error, info};
@@ -141,7 +142,12 @@ impl Master {
     /// Starts the http router.
     fn start_router(&mut self, now: Instant) {
         let Some(child) = self.begin(Post::HttpRouter, None, now) else { return };
-        let started = self.router_setup().and_then(|setup| Ok(self.launcher.start(ROUTER_ROLE, None, &setup)?));
+        let started = self.router_setup().and_then(|setup| {
+            let (pid, channel) = self.launcher.start(ROUTER_ROLE, None, &setup)?;
+            // The loop does not wait for the router to read.
+            fcntl(&channel, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+            Ok((pid, channel))
+        });
         match started {
             Ok((pid, channel)) => {
                 info!("http router started (pid {pid})");
@@ -154,12 +160,12 @@ impl Master {
     }
 
     fn router_setup(&self) -> anyhow::Result<Setup> {
-        let mut setup = self.setup(0, &self.config)?;
         let inherited = |listener: &super::listeners::Listener| {
             let (address, protocol) = (listener.address.clone(), SocketProtocol::Http);
             Ok(InheritedListener { address, protocol, fd: listener.inherit()? })
         };
-        setup.listeners = self.sockets.router.iter().map(inherited).collect::<nix::Result<_>>()?;
+        let listeners = self.sockets.router.iter().map(inherited).collect::<nix::Result<_>>()?;
+        let mut setup = self.setup(0, &self.config, listeners)?;
         let link = self.sockets.link.as_ref().and_then(|link| link.listener.as_ref());
         setup.link_listener = link.map(|listener| InheritedFd::lend(std::os::fd::AsFd::as_fd(listener))).transpose()?;
         Ok(setup)

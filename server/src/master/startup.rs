@@ -121,6 +121,7 @@ pub(super) fn start(config: Config, mut launcher: Launcher, reread: Reread, even
         events,
     };
     master.watch_status(Instant::now());
+    master.watch_silence(Instant::now());
     Ok(Started { master, leftovers, liveness })
 }
 

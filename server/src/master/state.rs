@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
 use std::time::Duration;
 
 use super::app_signals::AppSignals;
@@ -27,7 +26,7 @@ use rwsgi_config::Config;
 use rwsgi_protocol::SocketProtocol;
 
 /// Reads the configuration again, for a reload.
-pub type Reread = Box<dyn Fn() -> anyhow::Result<Config>>;
+pub(crate) type Reread = Box<dyn Fn() -> anyhow::Result<Config>>;
 
 /// The loop's state.
 pub(super) struct Master {
@@ -63,7 +62,7 @@ pub(super) struct Master {
     pub(super) queues: Queues,
     pub(super) supervisor: Supervisor,
     /// The log file, when the master writes it.
-    pub(super) log: Option<Rc<Log>>,
+    pub(super) log: Option<Log>,
     pub(super) phase: Phase,
     pub(super) exit_status: i32,
     /// What is remembered from one snapshot to the next.

@@ -1,4 +1,6 @@
 //! Who watches over the server: systemd is told how it stands, in the words of `sd_notify(3)`.
+//!
+//! Ours rather than the crate `sd-notify`: that waits for systemd to read, and knows no abstract sockets.
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};

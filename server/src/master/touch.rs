@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{info, warn};
@@ -43,19 +44,26 @@ pub(super) fn watch(config: &Config, events: &Events) {
     }
 }
 
-/// Looks again and again, and gives the order when what is seen has changed.
+/// What is seen at one look.
+type Seen = BTreeMap<PathBuf, Option<Stamp>>;
+
+/// Looks again and again, and gives the order when what is seen has changed. The disk may be slow: after the first look,
+/// before anything is served, a thread beside the loop looks.
 fn repeat(
     option: &'static str,
     every: Duration,
     order: fn() -> Event,
-    look: impl Fn() -> BTreeMap<PathBuf, Option<Stamp>> + 'static,
+    look: impl Fn() -> Seen + Send + Sync + 'static,
     events: Events,
 ) {
+    let mut seen = look();
+    let look = Arc::new(look);
     tokio::task::spawn_local(async move {
-        let mut seen = look();
         loop {
             tokio::time::sleep(every).await;
-            let now = look();
+            let look = Arc::clone(&look);
+            // The runtime is shut down only when the process is about to end.
+            let Ok(now) = tokio::task::spawn_blocking(move || look()).await else { return };
             if let Some(changed) = changed(&seen, &now) {
                 info!("{option}: '{}' has changed", changed.display());
                 if events.send(order()).await.is_err() {
@@ -68,10 +76,7 @@ fn repeat(
 }
 
 /// A file that is new, or has another stamp. One that is gone is about to come again, mostly.
-fn changed<'a>(
-    before: &BTreeMap<PathBuf, Option<Stamp>>,
-    now: &'a BTreeMap<PathBuf, Option<Stamp>>,
-) -> Option<&'a Path> {
+fn changed<'a>(before: &Seen, now: &'a Seen) -> Option<&'a Path> {
     let differs = |(path, stamp): &(&PathBuf, &Option<Stamp>)| stamp.is_some() && before.get(*path) != Some(*stamp);
     now.iter().find(differs).map(|(path, _)| path.as_path())
 }
@@ -94,7 +99,7 @@ fn source_directories(config: &Config) -> Vec<PathBuf> {
 }
 
 /// Every Python file under `roots`, but for hidden directories, virtual environments and installed packages.
-fn python_files(roots: &[PathBuf]) -> BTreeMap<PathBuf, Option<Stamp>> {
+fn python_files(roots: &[PathBuf]) -> Seen {
     let mut found = BTreeMap::new();
     let mut waiting: Vec<PathBuf> = roots.to_vec();
     while let Some(directory) = waiting.pop() {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::unistd::Pid;
 use tracing::{error, info, warn};
 
-use super::children::Child;
+use super::children::{Child, Stage};
 use super::post::Post;
 use super::process::{signal_thread, thread_named};
 use super::reason::{Reason, Why};
@@ -16,19 +16,20 @@ use super::state::{Master, Phase};
 use super::timers::Timer;
 use crate::clock::MonotonicNanos;
 use crate::ids::{ChildId, SlotId, ThreadIndex, WorkerId};
+use crate::ipc::harakiri::{self, stack_signal, thread_name};
 use crate::procfs::{self, MemorySize};
 use crate::stats::request::describe;
 use crate::stats::scoreboard::{CorruptSlot, Scoreboard};
 use crate::stats::snapshot::CorruptWorker;
-use crate::worker::harakiri::{answer_signal, stack_signal, thread_name};
 use rwsgi_config::Config;
 
 /// How often memory and age are looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// How often a worker is looked at that holds an overdue request and is waited for.
 const CLOSE_LOOK: Duration = Duration::from_millis(20);
-/// What a thread is given to answer 504 and to print its stack before its process may be killed.
-const LAST_WORDS: Duration = Duration::from_millis(100);
+/// What a thread is given to answer 504 and to print its stack before its process may be killed: on a busy machine it may
+/// have to wait for a processor.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// A request that has passed its time.
 struct Overdue {
@@ -97,7 +98,7 @@ impl Master {
         }
         let mut silent = Vec::new();
         for (child, overdue) in self.overdue.iter().filter_map(|(id, held)| Some((self.children.get(*id)?, held))) {
-            if !child.is_leaving() {
+            if !matches!(child.stage, Stage::Leaving(_)) {
                 continue;
             }
             next = next.min(CLOSE_LOOK);
@@ -129,7 +130,8 @@ impl Master {
             number => thread_named(pid, &thread_name(worker.get(), number)),
         };
         if let Some(thread_id) = thread_id {
-            signal_thread(pid, thread_id, answer_signal());
+            // It may have ended a moment ago.
+            let _ = harakiri::end_request(pid, thread_id, started);
             if self.config.harakiri_verbose {
                 signal_thread(pid, thread_id, stack_signal());
             }

@@ -18,7 +18,7 @@ use crate::io::receive::Received;
 use rwsgi_protocol::link::Hello;
 
 /// Seconds in which a worker must have said who it is.
-const GREETING: u32 = 10;
+const HELLO_SECONDS: u32 = 10;
 /// Connections accepted at once.
 const ACCEPTS: usize = 64;
 
@@ -63,8 +63,8 @@ impl Router<'_> {
         self.cell.set_connections(self.clients.len());
     }
 
-    /// A client has gone: there is room for another.
-    pub(super) fn make_room(&mut self) {
+    /// A client is closed: another may be accepted.
+    pub(super) fn client_closed(&mut self) {
         if self.clients_paused == Some(Pause::Full) && !self.stopping {
             self.clients_paused = None;
             self.watch_listeners(true);
@@ -95,7 +95,7 @@ impl Router<'_> {
     }
 
     pub(super) fn accept_links(&mut self, scratch: &mut [u8]) {
-        let deadline = self.in_seconds(GREETING);
+        let deadline = self.in_seconds(HELLO_SECONDS);
         loop {
             let fd = match accept(&self.link_listener) {
                 Ok(Some((fd, _))) => fd,
@@ -117,7 +117,7 @@ impl Router<'_> {
                 self.links.remove(key);
                 return self.no_link(&error.into());
             }
-            self.greet(scratch, key);
+            self.read_hello(scratch, key);
         }
     }
 
@@ -128,7 +128,7 @@ impl Router<'_> {
     }
 
     /// Reads who is at the other end of a new link.
-    pub(super) fn greet(&mut self, scratch: &mut [u8], key: Key) {
+    pub(super) fn read_hello(&mut self, scratch: &mut [u8], key: Key) {
         let Some(link) = self.links.get_mut(key) else { return };
         // Not a byte more: what follows may be the worker's wish to leave.
         let missing = Hello::LEN - link.outgoing.len();
@@ -146,7 +146,7 @@ impl Router<'_> {
         match Hello::decode(hello) {
             Ok(Hello { worker, thread, slot, token }) if token == self.token && self.has_cell(slot, thread) => {
                 let (slot, thread) = (SlotId::new(slot), ThreadIndex::new(thread));
-                self.forget(scratch, slot, thread);
+                self.close_old_links(scratch, slot, thread);
                 // A router before this one may have said so.
                 self.board.dispatched(slot, thread).set_not_begun_since(None);
                 let Some(link) = self.links.get_mut(key) else { return };
@@ -174,11 +174,11 @@ impl Router<'_> {
         slot < layout.slots && thread < layout.threads
     }
 
-    /// Lets go of the link that the thread had before, whose end may not have been read yet: what it is dispatched is told
-    /// by the same bytes.
-    fn forget(&mut self, scratch: &mut [u8], slot: SlotId, thread: ThreadIndex) {
+    /// Closes the link that the thread had before, whose end may not have been read yet: the same bytes say what was
+    /// dispatched to it.
+    fn close_old_links(&mut self, scratch: &mut [u8], slot: SlotId, thread: ThreadIndex) {
         for key in self.links.keys(|link| link.slot == Some(slot) && link.thread == thread) {
-            self.hear_out(scratch, key);
+            self.read_rest(scratch, key);
         }
     }
 }

@@ -46,7 +46,7 @@ pub(super) struct Client {
     pub(super) readable: bool,
     /// The kernel said that the client will send no more; there may be bytes before that.
     pub(super) ended: bool,
-    /// The kernel is asked to tell when the socket takes more.
+    /// The epoll set watches for the socket to take more.
     pub(super) write_armed: bool,
     /// The second at which this has taken too long; 0 for never.
     pub(super) deadline: u32,
@@ -70,15 +70,15 @@ impl Client {
 
     /// Reads once, if there may be something.
     ///
-    /// A read that does not fill the room has emptied the socket: the next bytes come with an edge of their own. But the
+    /// A read that does not fill the buffer has emptied the socket: the next bytes come with an edge of their own. But the
     /// end may have come with the edge before.
-    pub(super) fn receive(&mut self, room: &mut [u8]) -> Received {
+    pub(super) fn receive(&mut self, buffer: &mut [u8]) -> Received {
         if !self.readable {
             return Received::Nothing;
         }
-        let received = receive(&self.fd, room);
+        let received = receive(&self.fd, buffer);
         self.readable = match received {
-            Received::Bytes(count) => count == room.len() || self.ended,
+            Received::Bytes(count) => count == buffer.len() || self.ended,
             Received::Nothing => false,
             Received::End => self.readable,
         };
@@ -113,7 +113,7 @@ impl Client {
     /// Sends more of what is kept.
     ///
     /// # Errors
-    /// When the client is gone, or what was kept for it is not to be had.
+    /// When the client is gone, or what was kept for it is not available.
     pub(super) fn flush(&mut self) -> io::Result<Sent> {
         let sent = self.unsent.send_some(&self.fd);
         if let Err(problem) = &sent

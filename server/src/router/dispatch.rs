@@ -1,8 +1,8 @@
 //! From a whole request to a thread: the queue, and which requests are dispatched to which thread.
 //!
 //! A free thread gets the oldest request at once. When there is none free, requests are dispatched ahead to threads that have
-//! been quick, behind what those are doing; all others wait in the queue. What was dispatched ahead is taken back when its thread
-//! turns out not to be quick, or when another thread has nothing to do.
+//! been fast, behind what those are doing; all others wait in the queue. What was dispatched ahead is taken back when its thread
+//! turns out not to be fast, or when another thread has nothing to do.
 
 use std::cmp::Reverse;
 
@@ -54,7 +54,7 @@ impl Router<'_> {
         // Nothing overtakes the queue.
         if self.queue.is_empty()
             && Link::can_follow(&body)
-            && let Some(link) = self.quick_link()
+            && let Some(link) = self.fast_link()
         {
             return self.dispatch_to(link, key, head, body, self.now);
         }
@@ -69,11 +69,11 @@ impl Router<'_> {
         }
     }
 
-    /// The quick thread with the fewest requests before it.
-    fn quick_link(&self) -> Option<Key> {
-        let is_quick = |link: &Link| self.now.nanos_since(link.begun) <= self.limits.overdue;
-        let room = self.links.iter().filter(|(_, link)| link.slot.is_some() && link.has_room() && is_quick(link));
-        room.min_by_key(|(_, link)| link.dispatched.len()).map(|(key, _)| key)
+    /// The fast thread with the fewest requests before it.
+    fn fast_link(&self) -> Option<Key> {
+        let is_fast = |link: &Link| self.now.nanos_since(link.begun) <= self.limits.overdue;
+        let space = self.links.iter().filter(|(_, link)| link.slot.is_some() && link.has_space() && is_fast(link));
+        space.min_by_key(|(_, link)| link.dispatched.len()).map(|(key, _)| key)
     }
 
     /// Puts a request on a link. It is sent at once when the thread has nothing else to do, or when the link is full, and
@@ -84,10 +84,11 @@ impl Router<'_> {
         let is_first = link.dispatched.is_empty();
         if is_first {
             link.begun = self.now;
-            self.check_begun.get_or_insert(self.now.after_nanos(self.limits.not_begun));
         } else {
             self.ahead += 1;
         }
+        // Also behind others: all of them may have been cancelled.
+        self.check_begun.get_or_insert(self.now.after_nanos(self.limits.not_begun));
         link.dispatch(self.board.dispatched(slot, link.thread), key, &client.peer, head, body, since);
         client.phase = ClientPhase::Serving(link_key);
         client.deadline = 0;
@@ -118,7 +119,7 @@ impl Router<'_> {
         }
     }
 
-    /// A thread has room: the requests that wait longest are its own.
+    /// A thread has space: the requests that wait longest are its own.
     pub(super) fn release(&mut self, link_key: Key) {
         loop {
             let Some(link) = self.links.get_mut(link_key) else { return };
@@ -140,7 +141,7 @@ impl Router<'_> {
                 }
                 return;
             };
-            let has_room = link.has_room();
+            let has_room = link.has_space();
             let Some(client) = self.clients.get_mut(key) else {
                 self.queue.pop_front();
                 continue;
@@ -270,7 +271,7 @@ impl Router<'_> {
         match client.phase {
             client::ClientPhase::Queued(_) => self.queue.retain(|queued| *queued != key),
             client::ClientPhase::Serving(link_key) => {
-                if !self.spare(key, link_key)
+                if !self.cancel_ahead(key, link_key)
                     && let patience = self.in_seconds(UNWANTED)
                     && let Some(link) = self.links.get_mut(link_key)
                     && let Some(index) = link.position(key)
@@ -284,27 +285,27 @@ impl Router<'_> {
             _ => {}
         }
         self.cell.set_connections(self.clients.len());
-        self.make_room();
+        self.client_closed();
     }
 
     /// Takes back a request that nobody waits for any more, unless its thread has begun with it.
-    pub(super) fn spare(&mut self, key: Key, link_key: Key) -> bool {
+    pub(super) fn cancel_ahead(&mut self, key: Key, link_key: Key) -> bool {
         let Some(link) = self.links.get_mut(link_key) else { return false };
         let (Some(slot), Some(index)) = (link.slot, link.position(key)) else { return false };
-        let spared = link.spare(self.board.dispatched(slot, link.thread), index);
-        if spared && index > 0 {
+        let cancelled = link.cancel_ahead(self.board.dispatched(slot, link.thread), index);
+        if cancelled && index > 0 {
             self.ahead -= 1;
         }
-        spared
+        cancelled
     }
 
     /// Whether a client's request waited behind others on a link, and could be taken back.
     pub(super) fn gives_up(&mut self, key: Key, link_key: Key) -> bool {
         let waits = self.links.get_mut(link_key).is_some_and(|link| link.position(key).is_some_and(|index| index > 0));
-        waits && self.spare(key, link_key)
+        waits && self.cancel_ahead(key, link_key)
     }
 
-    /// Tells how many requests wait for a thread.
+    /// Shows on the scoreboard how many requests wait for a thread.
     pub(super) fn tell_depth(&self) {
         self.cell.set_depth(self.queue.len() + self.ahead);
     }

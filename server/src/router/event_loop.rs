@@ -28,7 +28,7 @@ pub(super) const EVENTS: usize = 256;
 ///
 /// # Errors
 /// When it cannot start.
-pub fn run(config: RouterConfig, board: &Scoreboard) -> anyhow::Result<()> {
+pub(crate) fn run(config: RouterConfig, board: &Scoreboard) -> anyhow::Result<()> {
     let mut router = Router::new(config, board)?;
     let mut scratch = vec![0; SCRATCH];
     let mut events = [EpollEvent::empty(); EVENTS];
@@ -105,11 +105,12 @@ impl Router<'_> {
     }
 
     /// The master has something to say.
+    #[cold]
     fn ordered(&mut self) {
         loop {
             match receive_message(self.orders.as_fd()) {
                 Ok(Some(RouterOrder::Limits(limits))) => self.limits.change(limits),
-                // Its end: the liveness pipe tells of that.
+                // End of file: the liveness pipe reports that.
                 Ok(None) => break,
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
                 Err(error) => {
@@ -181,7 +182,7 @@ impl Router<'_> {
         link.readable |= ended || events.contains(EpollFlags::EPOLLIN);
         link.ended |= ended;
         if link.slot.is_none() {
-            return self.greet(scratch, key);
+            return self.read_hello(scratch, key);
         }
         if events.contains(EpollFlags::EPOLLOUT) {
             self.send_more(scratch, key);
@@ -189,6 +190,7 @@ impl Router<'_> {
         self.pump(scratch, key);
     }
 
+    #[cold]
     fn signalled(&mut self) -> Flow {
         while let Ok(Some(signal)) = self.signals.read_signal() {
             if [Signal::SIGHUP as u32, Signal::SIGPIPE as u32].contains(&signal.ssi_signo) {
@@ -197,10 +199,10 @@ impl Router<'_> {
             // Ctrl-C and service managers signal the whole group, and then the master signals too: only the master's
             // second word means at once.
             let from_master = signal.ssi_pid == getppid().as_raw() as u32;
-            if self.stopping && from_master && std::mem::replace(&mut self.told, true) {
+            if self.stopping && from_master && std::mem::replace(&mut self.stop_from_master, true) {
                 return Flow::Exit;
             }
-            self.told |= from_master;
+            self.stop_from_master |= from_master;
             if !self.stopping {
                 info!("the router stops: finishing {} connections", self.clients.len());
                 self.stop();
@@ -210,10 +212,11 @@ impl Router<'_> {
     }
 
     /// No new connections; the idle ones are closed, the others after their response.
+    #[cold]
     fn stop(&mut self) {
         self.stopping = true;
         for listener in std::mem::take(&mut self.listeners) {
-            // The socket itself lives on in the master.
+            // The socket itself stays open in the master.
             let _ = self.epoll.delete(&listener.fd);
         }
         for key in self.clients.keys(|client| matches!(client.phase, ClientPhase::Idle)) {
@@ -221,7 +224,7 @@ impl Router<'_> {
         }
     }
 
-    /// Asks the kernel to tell when a client takes more, exactly while something waits for that.
+    /// Watches for a client to take more, exactly while something waits for that.
     pub(super) fn arm_client(&mut self, key: Key) {
         let late = self.in_seconds(self.limits.timeout);
         let Some(client) = self.clients.get_mut(key) else { return };
@@ -288,10 +291,14 @@ impl Router<'_> {
     /// Once a second: what has taken too long.
     fn sweep(&mut self, scratch: &mut [u8]) {
         let second = self.second();
-        if second == self.swept {
-            return;
+        if second != self.swept {
+            self.swept = second;
+            self.let_late_go(scratch, second);
         }
-        self.swept = second;
+    }
+
+    #[cold]
+    fn let_late_go(&mut self, scratch: &mut [u8], second: u32) {
         self.accept_again(second);
         let is_late = |deadline: u32| deadline != 0 && deadline <= second;
         for key in self.clients.keys(|client| is_late(client.deadline)) {

@@ -58,8 +58,8 @@ impl Router<'_> {
             let input = mem::take(&mut client.input);
             return self.take_head(key, &input);
         }
-        let room = scratch.len().min(HEAD_READ);
-        match client.receive(&mut scratch[..room]) {
+        let buffer = scratch.len().min(HEAD_READ);
+        match client.receive(&mut scratch[..buffer]) {
             Received::Bytes(count) if client.input.is_empty() => self.take_head(key, &scratch[..count]),
             Received::Bytes(count) => {
                 client.input.extend_from_slice(&scratch[..count]);
@@ -144,8 +144,8 @@ impl Router<'_> {
         } else {
             // A body of known length is read up to its end and not beyond, the next request being left where it is.
             let left = intake.left().and_then(|left| usize::try_from(left).ok());
-            let room = left.map_or(scratch.len(), |left| left.min(scratch.len()));
-            client.receive(&mut scratch[..room])
+            let buffer = left.map_or(scratch.len(), |left| left.min(scratch.len()));
+            client.receive(&mut scratch[..buffer])
         };
         match received {
             Received::Bytes(count) => {
@@ -200,6 +200,7 @@ impl Router<'_> {
     }
 
     /// A file was written to from `before` on. When that took long, others get their turn now.
+    #[cold]
     pub(super) fn use_disk(&mut self, bytes: u64, before: MonotonicNanos) {
         let is_slow = MonotonicNanos::now().nanos_since(before) > DISK_SLOW;
         self.disk_left = if is_slow { 0 } else { self.disk_left.saturating_sub(bytes) };

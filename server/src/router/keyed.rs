@@ -1,7 +1,7 @@
 //! Connections by number: a table whose places are used again, and keys that know when they were.
 //!
 //! The kernel reports events by number, and may still report one for a connection that the event before has closed. A
-//! key's generation tells the old holder of a place from the new one. (`slotmap` does the same with keys of 64 bits, which
+//! key's generation distinguishes the old holder of a place from the new one. (`slotmap` does the same with keys of 64 bits, which
 //! leave none to say whether an event is for a client or for a link.)
 
 /// Names one value; outlives it harmlessly.

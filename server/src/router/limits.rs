@@ -3,11 +3,11 @@
 use crate::io::body::BodyLimits;
 use crate::ipc::RouterLimits;
 use rwsgi_config::Config;
-use rwsgi_protocol::link::QUICK_NS;
+use rwsgi_protocol::link::FAST_NS;
 
 /// What the router may keep and for how long.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// `--http-timeout`, seconds: for a whole head, and for any progress of a body or of a response that the client
     /// takes.
     pub(super) timeout: u32,
@@ -19,7 +19,7 @@ pub struct Limits {
     pub(super) body: BodyLimits,
     /// `--listen`: requests that wait for a thread.
     pub(super) queue: usize,
-    /// A thread that has had a request for longer is not quick, whatever it was before, ns: what was dispatched ahead to it
+    /// A thread that has had a request for longer is not fast, whatever it was before, ns: what was dispatched ahead to it
     /// is for all again.
     pub(super) overdue: u64,
     /// A thread that has not begun with a request after this loses it to one that is free, ns.
@@ -35,9 +35,9 @@ impl Limits {
             buffer_size: 0,
             body: BodyLimits::new(0, 0),
             queue: config.listen as usize,
-            overdue: 4 * QUICK_NS,
+            overdue: 4 * FAST_NS,
             // Long for a thread that sleeps and is woken, and short for a client.
-            not_begun: 20_000_000,
+            not_begun: 50_000_000,
         };
         limits.change(RouterLimits::new(config));
         limits

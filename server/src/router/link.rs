@@ -62,7 +62,7 @@ pub(super) struct Link {
     pub(super) dispatched: VecDeque<Dispatched>,
     /// The number of the next one.
     number: u8,
-    /// Requests up to their bodies; or what has come of the greeting. Its memory is used again.
+    /// Requests up to their bodies; or what has come of the hello. Its memory is used again.
     pub(super) outgoing: Vec<u8>,
     sent: usize,
     /// What is sent after `outgoing`: the rest of the last request. It is kept until the thread is known to have begun.
@@ -84,7 +84,7 @@ pub(super) struct Link {
     /// The kernel said that the worker has closed the link; there may be bytes before that.
     pub(super) ended: bool,
     pub(super) write_armed: bool,
-    /// The second from which a greeting, or more of a response that nobody wants, is too late; 0 for never.
+    /// The second from which a hello, or more of a response that nobody wants, is too late; 0 for never.
     pub(super) deadline: u32,
     /// Bytes of the response that were dropped.
     pub(super) dropped: usize,
@@ -119,9 +119,9 @@ impl Link {
         }
     }
 
-    /// Whether a further request may be put behind those that the thread has: it is quick, and will not be kept from it by
+    /// Whether a further request may be put behind those that the thread has: it is fast, and will not be kept from it by
     /// a body that is still being sent.
-    pub(super) fn has_room(&self) -> bool {
+    pub(super) fn has_space(&self) -> bool {
         let most = (1 + self.streak).min(AHEAD_MAX);
         !self.leaving
             && !self.emptying
@@ -227,9 +227,14 @@ impl Link {
         Some((client, Request { head, body, since }))
     }
 
+    /// The request that the thread has, or is to begin with: what was cancelled before it is passed over.
+    fn first(&self) -> Option<&Dispatched> {
+        self.dispatched.iter().find(|ahead| ahead.wanted != Wanted::Cancelled)
+    }
+
     /// Whether there is a request that the thread is to begin with.
     pub(super) fn has_first(&self) -> bool {
-        self.dispatched.front().is_some_and(|first| first.wanted != Wanted::Cancelled)
+        self.first().is_some()
     }
 
     /// Whether a body is being sent that does not follow its head at once.
@@ -239,7 +244,7 @@ impl Link {
 
     /// Whether the thread has begun with the first request. Then nobody else will be sent its body, which need not be kept.
     pub(super) fn has_begun(&mut self, cells: &AheadCells) -> bool {
-        let has_begun = self.dispatched.front().is_some_and(|first| cells.is_taken(first.number));
+        let has_begun = self.first().is_some_and(|first| cells.is_taken(first.number));
         if has_begun {
             self.let_body_go();
         }
@@ -254,21 +259,22 @@ impl Link {
     }
 
     /// Gives a body back that is sent: the response may take long.
+    #[inline]
     fn let_body_go(&mut self) {
-        if self.is_sent() {
+        if !matches!(self.body, StoredBody::Empty) && self.is_sent() {
             self.body = StoredBody::Empty;
             self.body_sent = 0;
         }
     }
 
     /// Spares the thread the request at `index`, unless it has begun with it.
-    pub(super) fn spare(&mut self, cells: &AheadCells, index: usize) -> bool {
+    pub(super) fn cancel_ahead(&mut self, cells: &AheadCells, index: usize) -> bool {
         let Some(ahead) = self.dispatched.get_mut(index) else { return false };
-        let spared = !ahead.streams && cells.cancel(ahead.number);
-        if spared {
+        let cancelled = !ahead.streams && cells.cancel(ahead.number);
+        if cancelled {
             ahead.wanted = Wanted::Cancelled;
         }
-        spared
+        cancelled
     }
 
     /// Where the request of a client is.
@@ -334,13 +340,13 @@ impl Link {
 
     /// Reads once, if there may be something. Like a client's, but for the end: a unix socket that was closed with bytes
     /// that nobody read says so with an error.
-    pub(super) fn receive(&mut self, room: &mut [u8]) -> Received {
+    pub(super) fn receive(&mut self, buffer: &mut [u8]) -> Received {
         if !self.readable {
             return Received::Nothing;
         }
-        let received = receive(&self.fd, room);
+        let received = receive(&self.fd, buffer);
         self.readable = match received {
-            Received::Bytes(count) => count == room.len() || self.ended,
+            Received::Bytes(count) => count == buffer.len() || self.ended,
             Received::Nothing => false,
             Received::End => self.readable,
         };

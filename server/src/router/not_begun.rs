@@ -1,7 +1,7 @@
 //! Requests that a thread was sent and has not begun with: its worker is stopped, or hangs, or does not get the processor.
 //!
 //! Such a request is cancelled when a thread of another worker is free, and when none is for [`PATIENCE`]; then it waits in
-//! the queue, before all others, for whoever is free first. No timer and no system call belongs to a request: the threads
+//! the queue, before all others, for the first free thread. No timer and no system call belongs to a request: the threads
 //! are looked through a while after the first of them was sent something, and again as long as one has not begun.
 //!
 //! What is seen here the master finds in the thread's cell (`stats::cell::AheadCells::not_begun_since`), and can name the worker.
@@ -13,14 +13,19 @@ use super::stall::{cells, go_on};
 use super::state::Router;
 
 /// How many times as long a request stays with its thread when no other is free.
-const PATIENCE: u64 = 50;
+const PATIENCE: u64 = 20;
 
 impl Router<'_> {
     /// Cancels what was not begun with, when it is time to look.
+    #[inline]
     pub(super) fn check_begun(&mut self) {
-        if self.check_begun.is_none_or(|check| self.now < check) {
-            return;
+        if self.check_begun.is_some_and(|check| self.now >= check) {
+            self.look_for_stalled();
         }
+    }
+
+    #[cold]
+    fn look_for_stalled(&mut self) {
         let (mut waits, mut late) = (false, Vec::new());
         for key in self.links.keys(Link::has_first) {
             let Some(link) = self.links.get_mut(key) else { continue };

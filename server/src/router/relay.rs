@@ -8,7 +8,6 @@ use super::keyed::Key;
 use super::link::{Link, Wanted};
 use super::stall::go_on;
 use super::state::Router;
-
 use crate::clock::MonotonicNanos;
 use crate::io::close::Then;
 use crate::io::receive::Received;
@@ -111,14 +110,14 @@ impl Router<'_> {
                     }
                 }
                 (Frame::Data(data), Some(Wanted::Nobody)) => link.dropped += data.len(),
-                (Frame::Done { keep, quick }, Some(wanted @ (Wanted::By(_) | Wanted::Nobody))) => {
+                (Frame::Done { keep, fast }, Some(wanted @ (Wanted::By(_) | Wanted::Nobody))) => {
                     if let Wanted::By(client) = wanted {
                         self.pass_on(client, &mut pieces);
                         self.complete(client, keep);
                         completed[count_completed] = Some(client);
                         count_completed += 1;
                     }
-                    self.next(key, if quick { streak + 1 } else { 0 });
+                    self.next(key, if fast { streak + 1 } else { 0 });
                     is_free = true;
                 }
                 (Frame::Aborted, Some(wanted @ (Wanted::By(_) | Wanted::Nobody))) => {
@@ -259,7 +258,7 @@ impl Router<'_> {
     }
 
     /// The link's worker is known to be gone, before its end was read: what it said until then counts.
-    pub(super) fn hear_out(&mut self, scratch: &mut [u8], key: Key) {
+    pub(super) fn read_rest(&mut self, scratch: &mut [u8], key: Key) {
         let Some(link) = self.links.get_mut(key) else { return };
         link.leaving = true;
         link.readable = true;
@@ -287,7 +286,7 @@ impl Router<'_> {
         self.dispatch_queue();
     }
 
-    /// Tells a client that the worker is gone which had its request.
+    /// Answers a client whose worker is gone.
     fn answer_for(&mut self, scratch: &mut [u8], link: &Link, begun: &Begun) {
         let Begun { client: key, index, answered } = *begun;
         let line = link.head(index).split(|&byte| byte == b'\r').find(|line| !line.is_empty()).unwrap_or_default();

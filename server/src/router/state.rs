@@ -38,7 +38,7 @@ pub(super) enum Pause {
 
 /// What the master gives to the router.
 #[derive(Debug)]
-pub struct RouterConfig {
+pub(crate) struct RouterConfig {
     /// Bound and listening sockets for clients, and what they are bound to.
     pub listeners: Vec<(OwnedFd, Address)>,
     /// The bound and listening unix socket that workers connect to.
@@ -84,8 +84,8 @@ pub(super) struct Router<'a> {
     pub(super) swept: u32,
     /// No new connections, and none kept.
     pub(super) stopping: bool,
-    /// The master has told us to stop.
-    pub(super) told: bool,
+    /// The master has sent its order to stop, once.
+    pub(super) stop_from_master: bool,
     /// How many clients there may be.
     pub(super) cap: ClientCap,
     pub(super) clients_paused: Option<Pause>,
@@ -144,7 +144,7 @@ impl<'a> Router<'a> {
             started: MonotonicNanos::from_nanos(now.as_nanos().saturating_sub(SECOND)),
             swept: 1,
             stopping: false,
-            told: false,
+            stop_from_master: false,
             cap: ClientCap::new(links + for_files()),
             clients_paused: None,
             links_paused: None,

@@ -27,12 +27,12 @@ pub(crate) struct Share {
     /// In the order of the configuration.
     pub(crate) caches: Vec<Cache>,
     /// The mules' queues: that of all, one for each mule, one for each farm.
-    pub(crate) queues: Vec<Queue>,
+    pub(crate) queues: Vec<MuleQueue>,
 }
 
-/// Messages that wait for a mule. They are kept by the kernel as long as the master lives.
+/// Messages that wait for a mule. The kernel keeps them as long as the master runs.
 #[derive(Debug)]
-pub(crate) struct Queue {
+pub(crate) struct MuleQueue {
     /// Where they go in.
     pub(crate) entry: OwnedFd,
     /// Where they come out.
@@ -57,7 +57,7 @@ impl Share {
             board: Board::create(between).context("cannot make the locks and metrics")?,
             caches: between.caches.iter().map(cache).collect::<Result<_, _>>()?,
             queues: (0..queues)
-                .map(|_| Queue::create())
+                .map(|_| MuleQueue::create())
                 .collect::<Result<_, _>>()
                 .context("cannot make the mules' queues")?,
         })
@@ -71,7 +71,7 @@ impl Share {
         &self,
         inherit: impl Fn(BorrowedFd<'_>) -> nix::Result<InheritedFd>,
     ) -> nix::Result<ShareDescriptors> {
-        let queue = |queue: &Queue| Ok((inherit(queue.entry.as_fd())?, inherit(queue.exit.as_fd())?));
+        let queue = |queue: &MuleQueue| Ok((inherit(queue.entry.as_fd())?, inherit(queue.exit.as_fd())?));
         Ok(ShareDescriptors {
             board: inherit(self.board.file())?,
             caches: self.caches.iter().map(|cache| inherit(cache.file())).collect::<nix::Result<_>>()?,
@@ -86,7 +86,7 @@ impl Share {
     pub(crate) fn take(descriptors: &mut ShareDescriptors, between: &Between) -> anyhow::Result<Self> {
         let caches = descriptors.caches.iter_mut().zip(&between.caches);
         let queue =
-            |(entry, exit): &mut (InheritedFd, InheritedFd)| Ok(Queue { entry: entry.take()?, exit: exit.take()? });
+            |(entry, exit): &mut (InheritedFd, InheritedFd)| Ok(MuleQueue { entry: entry.take()?, exit: exit.take()? });
         Ok(Self {
             board: Board::map(descriptors.board.take()?, between)?,
             caches: caches.map(|(fd, shape)| Ok(Cache::map(fd.take()?, shape)?)).collect::<anyhow::Result<_>>()?,
@@ -129,11 +129,11 @@ impl Share {
     }
 }
 
-impl Queue {
+impl MuleQueue {
     fn create() -> nix::Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let (entry, exit) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
-        // More room than the default, as far as the system allows it.
+        // More space than the default, as far as the system allows it.
         if setsockopt(&entry, sockopt::SndBufForce, &QUEUE).is_err() {
             setsockopt(&entry, sockopt::SndBuf, &QUEUE)?;
         }

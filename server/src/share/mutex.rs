@@ -1,4 +1,4 @@
-//! Mutexes that lie in memory that processes share, and outlive whoever holds them.
+//! Mutexes that lie in memory that processes share, and survive the process that holds them.
 
 #![allow(unsafe_code)]
 
@@ -139,7 +139,7 @@ impl Mutex {
         }
     }
 
-    /// The process that has it; 0 when nobody has. One that died with it is told until somebody else takes it.
+    /// The process that has it; 0 when nobody has. A process that died with it is returned until another takes it.
     #[must_use]
     pub(crate) fn owner(&self) -> i32 {
         self.owner.load(Ordering::Relaxed)

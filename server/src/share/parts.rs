@@ -111,7 +111,7 @@ impl PartedMemory {
         let guard = self.own_mutex().lock()?;
         let start = self.parts.guarded_at();
         #[allow(unsafe_code)]
-        // SAFETY: the memory is borrowed for as long, and whoever wants these bytes of it, in any process of ours, must hold
+        // SAFETY: the memory is borrowed for as long, and a user of these bytes, in any of our processes, must hold
         // the mutex, which nobody can unlock but the guard that lives beside them.
         let bytes = unsafe { &mut *self.memory.bytes(start..start + self.parts.guarded) };
         Ok(Exclusive { guard, bytes })
@@ -125,7 +125,7 @@ pub(crate) struct Exclusive<'a> {
 }
 
 impl Exclusive<'_> {
-    /// Whether the bytes may be half changed, because whoever had them before has died or panicked.
+    /// Whether the bytes may be half changed, because the previous owner has died or panicked.
     #[must_use]
     pub(crate) fn locked(&self) -> Locked {
         self.guard.locked

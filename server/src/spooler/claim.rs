@@ -1,6 +1,6 @@
 //! Taking a job so that nobody else runs it, and what becomes of its file.
 //!
-//! Whoever runs a job holds a lock on the whole of its file, as uWSGI does. Ours belongs to the open file and not to the
+//! The process that runs a job holds a lock on the whole of its file, as uWSGI does. Ours belongs to the open file and not to the
 //! process (`F_OFD_SETLK`): it conflicts with uWSGI's like any other, and the job's own function may open and close the
 //! file without losing it. A lock says nothing of a file that is gone: after locking it is looked up again.
 
@@ -24,7 +24,7 @@ const WRITERS_MOMENT: Duration = Duration::from_secs(10);
 
 /// What came of trying to take a job.
 #[derive(Debug)]
-pub(crate) enum Taken {
+pub(crate) enum ClaimResult {
     /// It is ours alone until the claim is dropped.
     Claim(Claim, Job),
     /// Somebody else has it, or still writes it.
@@ -48,51 +48,51 @@ pub(crate) struct Claim {
 ///
 /// # Errors
 /// When the file cannot be worked with although it is there.
-pub(crate) fn take(directory: &Path, ticket: &Ticket, now: SystemTime) -> io::Result<Taken> {
+pub(crate) fn take(directory: &Path, ticket: &Ticket, now: SystemTime) -> io::Result<ClaimResult> {
     let path = directory.join(ticket.path());
     match try_take(&path, now) {
         Ok(Some(taken)) => Ok(taken),
-        Ok(None) => Ok(Taken::Gone),
-        Err(Failure::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(Taken::Gone),
+        Ok(None) => Ok(ClaimResult::Gone),
+        Err(ClaimError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(ClaimResult::Gone),
         // What `O_NOFOLLOW` says of a symbolic link, and opening for writing of a directory.
-        Err(Failure::Io(error)) if matches!(error.raw_os_error(), Some(libc::ELOOP | libc::EISDIR)) => {
+        Err(ClaimError::Io(error)) if matches!(error.raw_os_error(), Some(libc::ELOOP | libc::EISDIR)) => {
             set_aside(directory, ticket, NotAJob::NoFile)
         }
-        Err(Failure::Io(error)) => Err(error),
-        Err(Failure::Bad(problem, _lock)) => set_aside(directory, ticket, problem),
+        Err(ClaimError::Io(error)) => Err(error),
+        Err(ClaimError::Bad(problem, _lock)) => set_aside(directory, ticket, problem),
     }
 }
 
-enum Failure {
+enum ClaimError {
     Io(io::Error),
     /// The file is held locked meanwhile.
     Bad(NotAJob, File),
 }
 
-impl From<io::Error> for Failure {
+impl From<io::Error> for ClaimError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
 }
 
 /// `None` when the file is gone.
-fn try_take(path: &Path, now: SystemTime) -> Result<Option<Taken>, Failure> {
+fn try_take(path: &Path, now: SystemTime) -> Result<Option<ClaimResult>, ClaimError> {
     let open = |writable| {
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
         OpenOptions::new().read(true).write(writable).custom_flags(flags).open(path)
     };
-    // A file that was open for writing is news when it is closed, also to whoever closed it: over a job that is not to be
-    // taken yet, spoolers would wake each other and themselves for ever. So it is opened to be read first.
+    // A file that was open for writing is news when it is closed, also to the process that closed it: over a job that is not to be
+    // taken yet, spoolers would wake each other and themselves forever. So it is opened to be read first.
     let looked_at = open(false)?;
     if let Some(not_now) = not_now(&looked_at.metadata()?, now)? {
         return Ok(Some(not_now));
     }
     if is_locked(&looked_at)? {
-        return Ok(Some(Taken::Busy));
+        return Ok(Some(ClaimResult::Busy));
     }
     let mut file = open(true)?;
     if !lock(&file)? {
-        return Ok(Some(Taken::Busy));
+        return Ok(Some(ClaimResult::Busy));
     }
     let metadata = file.metadata()?;
     let named = std::fs::symlink_metadata(path)?;
@@ -100,15 +100,15 @@ fn try_take(path: &Path, now: SystemTime) -> Result<Option<Taken>, Failure> {
         return Ok(None);
     }
     if !metadata.is_file() {
-        return Err(Failure::Bad(NotAJob::NoFile, file));
+        return Err(ClaimError::Bad(NotAJob::NoFile, file));
     }
     // It may have been run, and put off, since it was looked at.
     if let Some(not_now) = not_now(&metadata, now)? {
         return Ok(Some(not_now));
     }
     match Job::read(read(&mut file, metadata.len())?) {
-        Ok(job) => Ok(Some(Taken::Claim(Claim { file, path: path.to_owned() }, job))),
-        Err(problem) => Err(Failure::Bad(problem, file)),
+        Ok(job) => Ok(Some(ClaimResult::Claim(Claim { file, path: path.to_owned() }, job))),
+        Err(problem) => Err(ClaimError::Bad(problem, file)),
     }
 }
 
@@ -121,12 +121,12 @@ fn read(file: &mut File, length: u64) -> io::Result<Vec<u8>> {
 }
 
 /// Why a file is to be left alone for now, if it is. Its modification time is the earliest moment at which a job may run.
-fn not_now(metadata: &Metadata, now: SystemTime) -> io::Result<Option<Taken>> {
+fn not_now(metadata: &Metadata, now: SystemTime) -> io::Result<Option<ClaimResult>> {
     let due = metadata.modified()?;
     Ok(match now.duration_since(due) {
         // It lies in the future.
-        Err(_) => Some(Taken::NotBefore(due)),
-        Ok(age) if metadata.len() == 0 && age < WRITERS_MOMENT => Some(Taken::Busy),
+        Err(_) => Some(ClaimResult::NotBefore(due)),
+        Ok(age) if metadata.len() == 0 && age < WRITERS_MOMENT => Some(ClaimResult::Busy),
         Ok(_) => None,
     })
 }
@@ -150,12 +150,12 @@ fn lock(file: &File) -> io::Result<bool> {
     }
 }
 
-fn set_aside(directory: &Path, ticket: &Ticket, problem: NotAJob) -> io::Result<Taken> {
+fn set_aside(directory: &Path, ticket: &Ticket, problem: NotAJob) -> io::Result<ClaimResult> {
     let bad = directory.join(BAD);
     std::fs::create_dir_all(&bad)?;
     let to = bad.join(ticket.name());
     std::fs::rename(directory.join(ticket.path()), &to)?;
-    Ok(Taken::Bad(problem, to))
+    Ok(ClaimResult::Bad(problem, to))
 }
 
 impl Claim {
@@ -165,7 +165,7 @@ impl Claim {
     /// When it cannot be removed; the job will run again.
     pub(crate) fn done(self) -> io::Result<()> {
         match std::fs::remove_file(&self.path) {
-            // Somebody was quicker: it will not run again either way.
+            // Somebody was faster: it will not run again either way.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed,
         }
@@ -189,9 +189,9 @@ mod tests {
 
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-    use super::super::index::Index;
+    use super::super::index::JobIndex;
     use super::super::job::head;
-    use super::super::watch::Watch;
+    use super::super::watch::DirectoryWatch;
     use super::super::write::{Order, write};
     use super::*;
 
@@ -212,7 +212,7 @@ mod tests {
             Ticket::of(OsStr::new(""), path.file_name().unwrap()).unwrap()
         }
 
-        fn take(&self, ticket: &Ticket) -> Taken {
+        fn take(&self, ticket: &Ticket) -> ClaimResult {
             take(&self.0, ticket, SystemTime::now()).unwrap()
         }
     }
@@ -227,16 +227,16 @@ mod tests {
     fn a_job_has_one_owner_at_a_time() {
         let place = Place::new("owner");
         let ticket = place.queue(None);
-        let Taken::Claim(claim, job) = place.take(&ticket) else { panic!("it is free") };
+        let ClaimResult::Claim(claim, job) = place.take(&ticket) else { panic!("it is free") };
         assert_eq!(job.body(), b"body");
-        assert!(matches!(place.take(&ticket), Taken::Busy));
+        assert!(matches!(place.take(&ticket), ClaimResult::Busy));
         // As uWSGI's function might do with its own file.
         drop(File::open(place.0.join(ticket.path())).unwrap());
-        assert!(matches!(place.take(&ticket), Taken::Busy));
+        assert!(matches!(place.take(&ticket), ClaimResult::Busy));
         drop(claim);
-        let Taken::Claim(claim, _) = place.take(&ticket) else { panic!("it is free again") };
+        let ClaimResult::Claim(claim, _) = place.take(&ticket) else { panic!("it is free again") };
         claim.done().unwrap();
-        assert!(matches!(place.take(&ticket), Taken::Gone));
+        assert!(matches!(place.take(&ticket), ClaimResult::Gone));
     }
 
     #[test]
@@ -244,11 +244,11 @@ mod tests {
         let place = Place::new("retry");
         let ticket = place.queue(None);
         for expected in 1..=3 {
-            let Taken::Claim(claim, _) = place.take(&ticket) else { panic!("it is due") };
+            let ClaimResult::Claim(claim, _) = place.take(&ticket) else { panic!("it is due") };
             let (tries, due) = claim.retry(Duration::from_secs(60)).unwrap();
             assert_eq!(tries, expected);
             assert!(
-                matches!(place.take(&ticket), Taken::NotBefore(moment) if due.duration_since(moment).is_ok_and(|cut| cut < Duration::from_secs(1)))
+                matches!(place.take(&ticket), ClaimResult::NotBefore(moment) if due.duration_since(moment).is_ok_and(|cut| cut < Duration::from_secs(1)))
             );
             let file = File::options().write(true).open(place.0.join(ticket.path())).unwrap();
             file.set_modified(SystemTime::now()).unwrap();
@@ -260,26 +260,26 @@ mod tests {
         let place = Place::new("bad");
         let ticket = Ticket::of(OsStr::new(""), OsStr::new("uwsgi_spoolfile_on_x")).unwrap();
         std::fs::write(place.0.join(ticket.path()), "hello").unwrap();
-        let Taken::Bad(problem, to) = place.take(&ticket) else { panic!("it is no job") };
+        let ClaimResult::Bad(problem, to) = place.take(&ticket) else { panic!("it is no job") };
         assert_eq!(problem, NotAJob::Modifier(b'h'));
         assert_eq!(std::fs::read(to).unwrap(), b"hello");
-        assert!(matches!(place.take(&ticket), Taken::Gone));
+        assert!(matches!(place.take(&ticket), ClaimResult::Gone));
     }
 
     #[test]
     fn looking_at_a_job_that_is_not_to_be_taken_is_no_news() {
         let place = Place::new("news");
         let claimed = place.queue(None);
-        let Taken::Claim(_claim, _) = place.take(&claimed) else { panic!("it is free") };
+        let ClaimResult::Claim(_claim, _) = place.take(&claimed) else { panic!("it is free") };
         let later = place
             .queue(Some(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap() + Duration::from_secs(60)));
         let unwritten = Ticket::of(OsStr::new(""), OsStr::new("uwsgi_spoolfile_on_x")).unwrap();
         File::create(place.0.join(unwritten.path())).unwrap();
-        let mut watch = Watch::new(&place.0).unwrap();
-        watch.look(&mut Index::default()).unwrap();
-        assert!(matches!(place.take(&claimed), Taken::Busy));
-        assert!(matches!(place.take(&later), Taken::NotBefore(_)));
-        assert!(matches!(place.take(&unwritten), Taken::Busy));
+        let mut watch = DirectoryWatch::new(&place.0).unwrap();
+        watch.look(&mut JobIndex::default()).unwrap();
+        assert!(matches!(place.take(&claimed), ClaimResult::Busy));
+        assert!(matches!(place.take(&later), ClaimResult::NotBefore(_)));
+        assert!(matches!(place.take(&unwritten), ClaimResult::Busy));
         let mut fds = [PollFd::new(watch.fd(), PollFlags::POLLIN)];
         assert_eq!(poll(&mut fds, PollTimeout::ZERO), Ok(0), "nothing has happened in the directory");
     }

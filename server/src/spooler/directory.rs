@@ -18,7 +18,7 @@ pub(crate) fn prepare(config: &mut Config) -> anyhow::Result<()> {
     let group = config.gid.map(Gid::from_raw).filter(|_| geteuid().is_root());
     for directory in config.spooler.directories.iter_mut().chain(&mut config.spooler.external) {
         match DirBuilder::new().mode(0o750).create(&*directory) {
-            // Whoever the server becomes is to work there.
+            // The user that the server changes to must be able to write there.
             Ok(()) => chown(&*directory, owner, group)
                 .with_context(|| format!("spooler: cannot give '{}' away", directory.display()))?,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}

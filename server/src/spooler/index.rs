@@ -1,7 +1,7 @@
 //! The jobs of one directory, as far as they are known: which is the next one to run, and when.
 //!
 //! Kept in memory so that 100,000 waiting jobs cost nothing until something happens to one of them. What it says may be
-//! out of date, for others work in the directory too: whoever takes a job looks at its file again. Pure.
+//! out of date, for others work in the directory too: taking a job looks at its file again. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -11,7 +11,7 @@ use super::job::Ticket;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct State {
-    /// When it may run; `None` when it was returned to be run, and nothing was heard of it since.
+    /// When it may run; `None` when it was returned to be run, and there was no news of it since.
     due: Option<SystemTime>,
     /// This process wants nothing of it until then, whatever its file says.
     held: Option<SystemTime>,
@@ -21,7 +21,7 @@ struct State {
 
 /// The jobs.
 #[derive(Debug, Default)]
-pub(crate) struct Index {
+pub(crate) struct JobIndex {
     jobs: BTreeMap<Rc<Ticket>, State>,
     /// Those that may run, in order.
     ready: BTreeSet<Rc<Ticket>>,
@@ -30,7 +30,7 @@ pub(crate) struct Index {
     scans: u64,
 }
 
-impl Index {
+impl JobIndex {
     /// A job may run from `due` on. It may be known already.
     pub(crate) fn put(&mut self, ticket: Ticket, due: SystemTime) {
         let held = self.jobs.get(&ticket).and_then(|state| state.held);
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_job_is_returned_when_it_is_due_and_only_once() {
-        let mut index = Index::default();
+        let mut index = JobIndex::default();
         index.put(job(1), at(50));
         index.put(job(2), at(10));
         assert_eq!(index.next_due(), Some(at(10)));
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn what_is_held_stays_so_whatever_happens_to_its_file() {
-        let mut index = Index::default();
+        let mut index = JobIndex::default();
         index.hold(job(1), at(100));
         index.put(job(1), at(5));
         assert_eq!(index.next(at(99)), None);
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_scan_forgets_what_it_has_not_found() {
-        let mut index = Index::default();
+        let mut index = JobIndex::default();
         for number in 1..=3 {
             index.put(job(number), at(0));
         }
@@ -173,7 +173,7 @@ mod tests {
         fn the_oldest_of_those_that_are_due_comes_next(
             steps in prop::collection::vec((0u8..5, 0u64..12, 0u64..40), 1..200),
         ) {
-            let mut index = Index::default();
+            let mut index = JobIndex::default();
             // What is there, and whether it was taken.
             let mut model = BTreeMap::new();
             let mut now = 0;

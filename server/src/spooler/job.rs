@@ -62,7 +62,7 @@ impl Ticket {
         &self.subdirectory
     }
 
-    /// When it was queued, unix µs; 0 when its name does not tell.
+    /// When it was queued, unix µs; 0 when its name does not say.
     pub(crate) fn queued(&self) -> u64 {
         self.queued
     }

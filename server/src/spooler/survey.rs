@@ -13,7 +13,7 @@ use super::job::{Ticket, number};
 pub(crate) struct Queue {
     /// Jobs, those that run included.
     pub jobs: u64,
-    /// When the oldest was queued, unix µs; `None` when there is none whose name tells.
+    /// When the oldest was queued, unix µs; `None` when no name says it.
     pub oldest: Option<u64>,
 }
 

@@ -1,5 +1,5 @@
 //! What happens in a directory of jobs: by inotify at once, and by a scan now and then for what that misses (a file
-//! system of another machine, an overflow). Keeps an [`Index`] up to date.
+//! system of another machine, an overflow). Keeps an [`JobIndex`] up to date.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 use tracing::warn;
 
-use super::index::Index;
+use super::index::JobIndex;
 use super::job::{Ticket, number};
 use super::write::UNFINISHED;
 
@@ -26,7 +26,7 @@ const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// Watches a directory, and those of its priorities.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub(crate) struct DirectoryWatch {
     directory: PathBuf,
     inotify: Inotify,
     /// The subdirectory that each watch is of; empty for the directory itself.
@@ -35,7 +35,7 @@ pub(crate) struct Watch {
     pub(crate) scan_due: Instant,
 }
 
-impl Watch {
+impl DirectoryWatch {
     /// Begins to watch; a scan is due at once.
     ///
     /// # Errors
@@ -70,7 +70,7 @@ impl Watch {
     }
 
     /// Takes note of what has happened since the last time. Never blocks.
-    pub(crate) fn look(&mut self, index: &mut Index) -> anyhow::Result<()> {
+    pub(crate) fn look(&mut self, index: &mut JobIndex) -> anyhow::Result<()> {
         loop {
             match self.inotify.read_events() {
                 Ok(events) => {
@@ -85,7 +85,7 @@ impl Watch {
         }
     }
 
-    fn note(&mut self, index: &mut Index, event: &InotifyEvent) {
+    fn note(&mut self, index: &mut JobIndex, event: &InotifyEvent) {
         if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
             self.scan_due = Instant::now();
             return;
@@ -114,7 +114,7 @@ impl Watch {
     }
 
     /// Looks at a file and takes note of the job.
-    fn learn(&self, index: &mut Index, ticket: Ticket) {
+    fn learn(&self, index: &mut JobIndex, ticket: Ticket) {
         match std::fs::symlink_metadata(self.directory.join(ticket.path())).and_then(|metadata| metadata.modified()) {
             Ok(due) => index.put(ticket, due),
             Err(error) if error.kind() == io::ErrorKind::NotFound => index.remove(&ticket),
@@ -123,7 +123,7 @@ impl Watch {
     }
 
     /// A directory of a priority's jobs has come to be.
-    fn enter(&mut self, index: &mut Index, subdirectory: &OsStr) {
+    fn enter(&mut self, index: &mut JobIndex, subdirectory: &OsStr) {
         // Watched first: what comes while it is read comes twice, and not never.
         let entered = self.add(subdirectory).map_err(io::Error::from).and_then(|()| self.read(index, subdirectory));
         if let Err(error) = entered
@@ -137,7 +137,7 @@ impl Watch {
     ///
     /// # Errors
     /// When the directory cannot be read.
-    pub(crate) fn scan(&mut self, index: &mut Index, frequency: Duration) -> io::Result<()> {
+    pub(crate) fn scan(&mut self, index: &mut JobIndex, frequency: Duration) -> io::Result<()> {
         let began = Instant::now();
         index.begin_scan();
         self.read(index, OsStr::new(""))?;
@@ -147,7 +147,7 @@ impl Watch {
         Ok(())
     }
 
-    fn read(&mut self, index: &mut Index, subdirectory: &OsStr) -> io::Result<()> {
+    fn read(&mut self, index: &mut JobIndex, subdirectory: &OsStr) -> io::Result<()> {
         let mut subdirectories = Vec::new();
         for entry in std::fs::read_dir(self.directory.join(subdirectory))? {
             let entry = entry?;

@@ -1,8 +1,8 @@
-//! How many connections wait in a listening socket's accept queue, as the kernel tells.
+//! How many connections wait in a listening socket's accept queue, as the kernel reports.
 //!
-//! TCP tells through `TCP_INFO` (what `ss` shows as Recv-Q and Send-Q), unix sockets through the kernel's socket
+//! TCP reports it through `TCP_INFO` (what `ss` shows as Recv-Q and Send-Q), unix sockets through the kernel's socket
 //! diagnosis (`sock_diag(7)`). What a full queue turned away is known for each TCP socket (`SO_MEMINFO`); of a unix
-//! socket nothing is ever turned away: the client waits, or is told so at once.
+//! socket nothing is ever turned away: the client waits, or gets an error at once.
 
 #![allow(unsafe_code)]
 
@@ -37,7 +37,7 @@ impl Backlogs {
     /// The accept queue of `listener`, which is bound to `address`.
     ///
     /// # Errors
-    /// When the kernel does not tell: `listener` does not listen, or the kernel has no diagnosis of unix sockets.
+    /// When the kernel does not say: `listener` does not listen, or the kernel has no diagnosis of unix sockets.
     pub fn read(&mut self, address: &Address, listener: BorrowedFd<'_>) -> nix::Result<Backlog> {
         match address {
             Address::Tcp { .. } => tcp(listener),
@@ -72,7 +72,7 @@ fn tcp(listener: BorrowedFd<'_>) -> nix::Result<Backlog> {
 
 /// `include/net/tcp_states.h`.
 const TCP_LISTEN: u8 = 10;
-/// `linux/sock_diag.h`: length of what `SO_MEMINFO` tells, and where the drops are in it.
+/// `linux/sock_diag.h`: length of the `SO_MEMINFO` array, and where the drops are in it.
 const SK_MEMINFO_VARS: usize = 9;
 const SK_MEMINFO_DROPS: usize = 8;
 
@@ -84,10 +84,10 @@ impl Plain for [u32; SK_MEMINFO_VARS] {}
 fn socket_option<T: Plain>(fd: BorrowedFd<'_>, level: i32, name: i32) -> nix::Result<T> {
     let mut value = MaybeUninit::<T>::zeroed();
     let mut len = size_of::<T>() as libc::socklen_t;
-    // SAFETY: `value` has room for `len` bytes, and the kernel writes no more than `len`.
+    // SAFETY: `value` has space for `len` bytes, and the kernel writes no more than `len`.
     let result = unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, value.as_mut_ptr().cast(), &raw mut len) };
     Errno::result(result)?;
-    // SAFETY: zeroed before, and any bytes are a `T`: an older kernel that tells less leaves zeros.
+    // SAFETY: zeroed before, and any bytes are a `T`: an older kernel that writes less leaves zeros.
     Ok(unsafe { value.assume_init() })
 }
 

@@ -3,7 +3,7 @@
 //! What a process has resident and mapped costs one read of a file that stays open, so that it is read every time. How
 //! its pages are shared (PSS, USS) makes the kernel walk all of them, milliseconds for a large process: that is done by
 //! a thread beside the loop, first for processes that are new, then for the others in turn, as far as a small share of
-//! one processor's time allows. Nobody waits for it: it is told when it is known. A process that is gone has no memory:
+//! one processor's time allows. Nobody waits for it: it is shown once it is known. A process that is gone has no memory:
 //! zeros.
 
 use std::collections::HashMap;
@@ -45,7 +45,7 @@ pub struct MemorySampler {
     /// Where walks run.
     runtime: Handle,
     processes: HashMap<Pid, Sampled>,
-    /// Tells processes of one number apart that come one after another.
+    /// Distinguishes successive processes of the same number.
     newest: u64,
     /// The walks under way; they end when the other side is gone.
     walks: Option<Receiver<Walked>>,

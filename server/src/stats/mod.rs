@@ -1,5 +1,5 @@
-//! What is known of the server, and how it is told: the scoreboard that workers write, the snapshot that is made of
-//! it, and the servers that send it. No policy lives here.
+//! The server's statistics: the scoreboard that workers write, the snapshot that is made of
+//! it, and the servers that send it. No policy is here.
 
 pub mod backlog;
 pub mod cell;

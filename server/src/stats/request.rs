@@ -1,4 +1,4 @@
-//! A request in progress, from what its thread keeps of it: told as CGI variables, as uWSGI does, and in one line.
+//! A request in progress, from what its thread keeps of it: shown as CGI variables, as uWSGI does, and in one line.
 //!
 //! What is kept is the beginning of the head, possibly cut anywhere. It was accepted by the strict parser before, so
 //! that it is read leniently here: what cannot be understood is left out.
@@ -17,7 +17,7 @@ const SECRETS: [&str; 3] = ["HTTP_COOKIE", "HTTP_AUTHORIZATION", "HTTP_PROXY_AUT
 pub struct Vars(Vec<(String, String)>);
 
 impl Vars {
-    /// The variables that are told of `held`, on the server of that name. Secrets are left out.
+    /// The variables that are shown of `held`, on the server of that name. Secrets are left out.
     #[must_use]
     pub fn of(held: &HeldRequest, server_name: &str) -> Self {
         let mut vars = match held.protocol {
@@ -207,8 +207,8 @@ mod tests {
     proptest! {
         #[test]
         fn a_head_cut_anywhere_gives_no_secret_away(len in 0..HEAD.len()) {
-            let told = Vars::of(&held(SocketProtocol::Http, &HEAD[..len]), "web1").lines().collect::<Vec<_>>().join("\n");
-            prop_assert!(!told.contains("secret"), "{told}");
+            let shown = Vars::of(&held(SocketProtocol::Http, &HEAD[..len]), "web1").lines().collect::<Vec<_>>().join("\n");
+            prop_assert!(!shown.contains("secret"), "{shown}");
         }
 
         #[test]

@@ -26,13 +26,13 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Room for `workers` of `threads` threads, with as many processes more as may linger beside their successors.
+    /// Space for `workers` of `threads` threads, with as many processes more as may linger beside their successors.
     #[must_use]
     pub fn new(workers: u32, threads: u32) -> Self {
         Self { slots: workers.saturating_mul(3).saturating_add(4), threads, spoolers: 0 }
     }
 
-    /// With room for so many spoolers.
+    /// With space for so many spoolers.
     #[must_use]
     pub fn with_spoolers(self, spoolers: u32) -> Self {
         Self { spoolers, ..self }

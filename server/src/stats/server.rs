@@ -1,4 +1,4 @@
-//! The stats servers: tasks of the master's loop that hand the document to whoever connects.
+//! The stats servers: tasks of the master's loop that hand the document to each client that connects.
 //!
 //! A plain socket sends one JSON document to each connection at once and closes it, as uWSGI does. With `stats-http`,
 //! it answers HTTP: `/` is that document, `/metrics` is Prometheus's text. Nothing that a client does or leaves undone
@@ -34,12 +34,12 @@ const HEADERS_MAX: usize = 64;
 /// How long to wait before the next try when the system is out of descriptors, so that the loop is not taken up by failing.
 const PAUSE: Duration = Duration::from_millis(100);
 
-enum Listener {
+enum StatsListener {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
-impl Listener {
+impl StatsListener {
     /// The next connection. One that is gone again before it is accepted is passed over.
     ///
     /// # Errors
@@ -101,12 +101,12 @@ pub async fn serve(listener: OwnedFd, http: bool, ask: impl Fn(oneshot::Sender<S
     }
 }
 
-fn adopt(fd: OwnedFd) -> io::Result<Listener> {
+fn adopt(fd: OwnedFd) -> io::Result<StatsListener> {
     let bound: SockaddrStorage = getsockname(std::os::fd::AsRawFd::as_raw_fd(&fd.as_fd()))?;
     if bound.family() == Some(AddressFamily::Unix) {
-        Ok(Listener::Unix(UnixListener::from_std(fd.into())?))
+        Ok(StatsListener::Unix(UnixListener::from_std(fd.into())?))
     } else {
-        Ok(Listener::Tcp(TcpListener::from_std(fd.into())?))
+        Ok(StatsListener::Tcp(TcpListener::from_std(fd.into())?))
     }
 }
 
@@ -165,8 +165,8 @@ enum Request {
 async fn read_request(stream: &mut dyn Stream) -> io::Result<Request> {
     let mut head = Vec::with_capacity(1024);
     loop {
-        let room = (HEAD_MAX - head.len()) as u64;
-        if (&mut *stream).take(room).read_buf(&mut head).await? == 0 {
+        let space = (HEAD_MAX - head.len()) as u64;
+        if (&mut *stream).take(space).read_buf(&mut head).await? == 0 {
             return if head.is_empty() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(Request::Bad) };
         }
         if let Some(request) = parse_request(&head) {

@@ -82,9 +82,9 @@ pub fn take(subject: &Subject<'_>, state: &mut SnapshotState) -> Taken {
 
     state.all_latency.clear();
     let mut corrupt = Vec::new();
-    // Close to the counters that it is told with: everything that is slow to read is behind us.
+    // Close to the counters that it belongs to: everything that is slow to read is behind us.
     let now = MonotonicNanos::now();
-    let context = worker::Context { scoreboard: subject.scoreboard, config: subject.config, now, host: &host };
+    let context = worker::SnapshotContext { scoreboard: subject.scoreboard, config: subject.config, now, host: &host };
     let workers: Vec<_> = subject.workers.iter().map(|view| worker::take(context, view, state, &mut corrupt)).collect();
     let in_progress: u64 = workers.iter().flat_map(|worker| &worker.cores).map(|core| u64::from(core.in_request)).sum();
 
@@ -130,7 +130,7 @@ pub fn take(subject: &Subject<'_>, state: &mut SnapshotState) -> Taken {
     Taken { snapshot, corrupt }
 }
 
-/// What the http router tells, with its waiting times as the state's worker latency. What it cannot have told is
+/// What the http router reports, with its waiting times as the state's worker latency. What it cannot have written is
 /// forgotten: nobody knows who wrote it, and what is counted from now on is right again.
 fn read_router(scoreboard: &Scoreboard, state: &mut SnapshotState) -> RouterSample {
     let router = scoreboard.router();

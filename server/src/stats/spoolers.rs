@@ -32,14 +32,14 @@ struct Read {
     job: Option<HeldJob>,
 }
 
-/// What is told of the spoolers at `now`.
+/// What is shown of the spoolers at `now`.
 pub(super) fn take(
     board: &Scoreboard,
     views: &[SpoolerView<'_>],
     state: &mut SnapshotState,
     now: MonotonicNanos,
 ) -> Vec<Spooler> {
-    let mut told = Vec::with_capacity(views.len());
+    let mut entries = Vec::with_capacity(views.len());
     for view in views {
         let Read { counters, job } = read(board.spooler(view.number - 1), view, state);
         let job = job.map(|job| SpoolerJob {
@@ -47,7 +47,7 @@ pub(super) fn take(
             started: state.clock.unix_at(job.started).as_micros(),
             elapsed: now.nanos_since(job.started) / 1_000,
         });
-        told.push(Spooler {
+        entries.push(Spooler {
             dir: view.directory.to_string_lossy().into_owned(),
             pid: view.pid.map_or(0, Pid::as_raw),
             tasks: counters.tasks,
@@ -66,13 +66,13 @@ pub(super) fn take(
     for (at, view) in views.iter().enumerate() {
         let Some((jobs, oldest)) = view.queue else { continue };
         // Those that run here lie in the directory, and do not wait.
-        let running = views.iter().zip(&told).filter(|(other, _)| other.directory == view.directory);
+        let running = views.iter().zip(&entries).filter(|(other, _)| other.directory == view.directory);
         let running = running.map(|(_, spooler)| u64::from(spooler.running)).sum();
-        told[at].queue = Some(jobs.saturating_sub(running));
+        entries[at].queue = Some(jobs.saturating_sub(running));
         let age = oldest.map_or(0, |oldest| unix_now.as_micros().saturating_sub(oldest.as_micros()));
-        told[at].oldest_age = Some(age);
+        entries[at].oldest_age = Some(age);
     }
-    told
+    entries
 }
 
 /// What a cell says, with the run times as the state's cell latency. What no spooler of ours has written is forgotten:

@@ -1,4 +1,4 @@
-//! What one snapshot leaves for the next: its clock, what has been told and must not be told lower, and open files.
+//! What one snapshot leaves for the next: its clock, what has been shown and must not be shown lower, and open files.
 
 use std::os::fd::BorrowedFd;
 
@@ -21,13 +21,13 @@ pub struct SnapshotState {
     backlogs: Backlogs,
     backlog_failed: bool,
     floors: Vec<Floor>,
-    /// Latencies of one cell, of one worker, and of all: kept for their room.
+    /// Latencies of one cell, of one worker, and of all: kept for their space.
     pub(super) cell_latency: LatencyCounts,
     pub(super) worker_latency: LatencyCounts,
     pub(super) all_latency: LatencyCounts,
 }
 
-/// The highest values told of a worker.
+/// The highest values shown of a worker.
 #[derive(Clone, Copy, Debug, Default)]
 struct Floor {
     busy: u64,
@@ -50,7 +50,7 @@ impl SnapshotState {
         }
     }
 
-    /// The accept queue of a listening socket; empty when the kernel does not tell, which is logged once.
+    /// The accept queue of a listening socket; empty when the kernel does not say, which is logged once.
     pub fn backlog(&mut self, address: &Address, listener: BorrowedFd<'_>) -> Backlog {
         match self.backlogs.read(address, listener) {
             Ok(backlog) => backlog,
@@ -58,7 +58,7 @@ impl SnapshotState {
                 if !self.backlog_failed {
                     self.backlog_failed = true;
                     warn!(
-                        "stats: the kernel does not tell how many connections wait on {address} ({error}): shown as 0"
+                        "stats: the kernel does not say how many connections wait on {address} ({error}): shown as 0"
                     );
                 }
                 Backlog::default()
@@ -66,10 +66,10 @@ impl SnapshotState {
         }
     }
 
-    /// Busy and processor time (ns) of a worker, never below what was told before.
+    /// Busy and processor time (ns) of a worker, never below what was shown before.
     ///
-    /// A reader's clock is a moment ahead of the one that ends a request, and a process that is dying tells nothing of
-    /// its processor time until it is reaped: what was told then stands until more is known.
+    /// A reader's clock is a moment ahead of the one that ends a request, and a process that is dying reports nothing of
+    /// its processor time until it is reaped: what was shown then stands until more is known.
     pub(super) fn never_lower(&mut self, worker: WorkerId, busy: u64, processor: u64) -> (u64, u64) {
         if self.floors.len() <= worker.index() {
             self.floors.resize(worker.index() + 1, Floor::default());

@@ -38,7 +38,7 @@ impl AccessLog {
         Self { prefix, memory, lines: Vec::new(), second: u64::MAX, time: String::new() }
     }
 
-    /// Adds a line, with what the application wants told of the request.
+    /// Adds a line, with what the application adds to it.
     pub(super) fn add(&mut self, entry: &Entry<'_>, variables: &[(Vec<u8>, Vec<u8>)]) {
         let now = UnixMicros::now();
         let second = now.as_secs();

@@ -14,14 +14,14 @@ use crate::io::close::{Then, reset_on_close};
 use crate::io::receive::{Received, receive};
 use crate::io::unsent::Unsent;
 use crate::wsgi::transport::{Kept, Transport};
-use rwsgi_protocol::link::{ABORTED, DONE_CLOSE, DONE_KEEP, LEAVING, MAX_FRAME, QUICK, SKIPPED};
+use rwsgi_protocol::link::{ABORTED, DONE_CLOSE, DONE_KEEP, FAST, LEAVING, MAX_FRAME, SKIPPED};
 
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wait {
     /// Bytes to come.
     Read,
-    /// Room to send.
+    /// Send space.
     Write,
 }
 
@@ -75,7 +75,7 @@ const SPOOLS: usize = 16;
 /// What only a link has to remember.
 #[derive(Default)]
 pub(super) struct LinkEnd {
-    /// The router was told not to send any more.
+    /// The router was asked not to send any more.
     pub(super) leave_told: bool,
     /// Requests that it has brought.
     pub(super) brought: u8,
@@ -157,8 +157,8 @@ impl Connection {
     }
 
     /// Reads once.
-    pub(super) fn receive(&self, room: &mut [u8]) -> Received {
-        receive(&*self.socket, room)
+    pub(super) fn receive(&self, buffer: &mut [u8]) -> Received {
+        receive(&*self.socket, buffer)
     }
 
     /// Nothing more is to be said: what waits to be sent is dropped.
@@ -180,16 +180,22 @@ impl Connection {
     /// # Errors
     /// When the body cannot be taken.
     pub(super) fn spool(&mut self, scratch: &mut [u8]) -> Result<Gathered, IntakeError> {
-        let Self { socket, phase: ConnectionPhase::Body(gathering), .. } = self else { return Ok(Gathered::Part) };
+        let Self { socket, phase: ConnectionPhase::Body(gathering), input, seen, .. } = self else {
+            return Ok(Gathered::Part);
+        };
         let intake = &mut gathering.intake;
         for _ in 0..SPOOLS {
             let left = intake.left().and_then(|left| usize::try_from(left).ok());
-            let room = left.map_or(scratch.len(), |left| left.min(scratch.len()));
-            match receive(&**socket, &mut scratch[..room]) {
+            let buffer = left.map_or(scratch.len(), |left| left.min(scratch.len()));
+            match receive(&**socket, &mut scratch[..buffer]) {
                 Received::End => return Ok(Gathered::Gone),
                 Received::Nothing => break,
                 Received::Bytes(len) => {
-                    if let (_, true) = intake.take(&scratch[..len])? {
+                    let (used, is_whole) = intake.take(&scratch[..len])?;
+                    if is_whole {
+                        // The end of chunks shows only when it is there: the next request may have come with it.
+                        *input = scratch[used..len].to_vec();
+                        *seen = 0;
                         return Ok(Gathered::Whole);
                     }
                 }
@@ -202,13 +208,13 @@ impl Connection {
     ///
     /// # Errors
     /// When the other end is gone.
-    pub(super) fn end_response(&mut self, end: ResponseEnd, quick: bool) -> io::Result<()> {
+    pub(super) fn end_response(&mut self, end: ResponseEnd, fast: bool) -> io::Result<()> {
         self.link.last = false;
         if self.is_link() {
             self.phase = ConnectionPhase::Flushing(Then::NextRequest);
             let word = match end {
-                ResponseEnd::Keep => DONE_KEEP + if quick { QUICK } else { 0 },
-                ResponseEnd::Close => DONE_CLOSE + if quick { QUICK } else { 0 },
+                ResponseEnd::Keep => DONE_KEEP + if fast { FAST } else { 0 },
+                ResponseEnd::Close => DONE_CLOSE + if fast { FAST } else { 0 },
                 ResponseEnd::Aborted => ABORTED,
             };
             self.link.held.extend_from_slice(&word.to_le_bytes());
@@ -224,7 +230,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Tells the router that a request which it had taken back was passed over.
+    /// Reports to the router that a cancelled request was skipped.
     ///
     /// # Errors
     /// When the router is gone.
@@ -233,7 +239,7 @@ impl Connection {
         self.say(&SKIPPED.to_le_bytes())
     }
 
-    /// Tells the router not to send any more requests on this link.
+    /// Asks the router not to send any more requests on this link.
     ///
     /// # Errors
     /// When the router is gone.

@@ -10,7 +10,7 @@ use super::connection::Connection;
 
 /// Rows that are made at once.
 const BLOCK: usize = 256;
-/// Blocks: room for a million descriptors, which is what a system allows a process at most by default.
+/// Blocks: space for a million descriptors, which is what a system allows a process at most by default.
 const BLOCKS: usize = 4096;
 
 type Row = Mutex<Option<Box<Connection>>>;

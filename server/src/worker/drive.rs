@@ -202,8 +202,8 @@ impl WorkerThread {
     /// Reads what nobody wants. However fast it is sent, others get their turn, and the deadline comes.
     fn read_away(&mut self, connection: Box<Connection>, scratch: &mut [u8]) -> Driven {
         let mut small = [0; 1024];
-        let room = if scratch.is_empty() { &mut small[..] } else { scratch };
-        match connection.receive(room) {
+        let buffer = if scratch.is_empty() { &mut small[..] } else { scratch };
+        match connection.receive(buffer) {
             Received::End => (connection, Next::Close),
             Received::Bytes(_) | Received::Nothing => (connection, Next::Wait(Wait::Read)),
         }

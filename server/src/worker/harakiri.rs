@@ -1,5 +1,5 @@
-//! What a thread does about a request that runs too long, while the application has its thread: it answers 504 in the
-//! application's stead, from a signal handler.
+//! What happens when a request runs too long while the application holds its thread: a signal handler answers 504 instead
+//! of the application.
 //!
 //! The master sends the signal to the very thread that is stuck, so that the handler and the thread are one thread: what
 //! they share needs no lock, and the connection cannot be closed under the handler. Neither needs the GIL, so that a
@@ -17,22 +17,9 @@ use nix::sys::signal::SigSet;
 use pyo3::prelude::*;
 
 use super::kind::Kind;
+use crate::clock::MonotonicNanos;
+use crate::ipc::harakiri::{answer_signal, request_of, stack_signal};
 use rwsgi_protocol::link::{DONE_CLOSE, LEAVING};
-
-/// The signal that has a thread answer 504. Real-time ones are nobody's by default.
-pub(crate) fn answer_signal() -> i32 {
-    libc::SIGRTMIN() + 4
-}
-
-/// The signal that has a thread print its Python stack.
-pub(crate) fn stack_signal() -> i32 {
-    libc::SIGRTMIN() + 5
-}
-
-/// The name of a thread's thread, by which the master finds it in `/proc`.
-pub(crate) fn thread_name(worker: u32, thread: u32) -> String {
-    format!("rwsgi w{worker}c{thread}")
-}
 
 /// Without a body: the request may have been a HEAD.
 const ANSWER: &[u8] = b"HTTP/1.1 504 Gateway Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
@@ -63,8 +50,9 @@ const LINK_ANSWER: [u8; 12 + ANSWER.len()] = {
 enum Held {
     /// There is none, or the application has begun to answer it.
     Nothing,
-    Client(RawFd),
-    Link(RawFd),
+    /// The request that began then.
+    Client(RawFd, MonotonicNanos),
+    Link(RawFd, MonotonicNanos),
     /// The handler has answered.
     Answered,
 }
@@ -81,9 +69,10 @@ pub(super) fn prepare_thread() {
     unsafe { libc::sigaltstack(&raw const none, std::ptr::null_mut()) };
 }
 
-/// From now on the application has the request of this connection, and no byte of an answer was sent.
-pub(super) fn hold(kind: Kind, fd: RawFd) {
-    HELD.set(if let Kind::Link(_) = kind { Held::Link(fd) } else { Held::Client(fd) });
+/// From now on the application has the request of this connection, which began at `started`, and no byte of an answer was
+/// sent.
+pub(super) fn hold(kind: Kind, fd: RawFd, started: MonotonicNanos) {
+    HELD.set(if let Kind::Link(_) = kind { Held::Link(fd, started) } else { Held::Client(fd, started) });
 }
 
 /// An answer begins.
@@ -97,17 +86,30 @@ pub(super) fn release() -> io::Result<()> {
     }
 }
 
-extern "C" fn answer(_: libc::c_int) {
-    let (fd, bytes) = match HELD.get() {
-        Held::Client(fd) => (fd, ANSWER),
-        Held::Link(fd) => (fd, LINK_ANSWER.as_slice()),
+extern "C" fn handle(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    // SAFETY: the kernel has given it to this handler.
+    if let Some(started) = unsafe { request_of(info) } {
+        answer(started);
+    }
+}
+
+/// Answers the request that began then, if the present thread still has that, unanswered. Nothing here may allocate or
+/// lock: a signal handler calls it.
+fn answer(request: MonotonicNanos) {
+    let (fd, started, bytes) = match HELD.get() {
+        Held::Client(fd, started) => (fd, started, ANSWER),
+        Held::Link(fd, started) => (fd, started, LINK_ANSWER.as_slice()),
         Held::Nothing | Held::Answered => return,
     };
-    let is_link = matches!(HELD.get(), Held::Link(_));
+    // The signal was for a request that has ended.
+    if started != request {
+        return;
+    }
+    let is_link = matches!(HELD.get(), Held::Link(..));
     HELD.set(Held::Answered);
     let saved = Errno::last_raw();
     // SAFETY: `send` and `shutdown` are async-signal-safe, the bytes are static, and the descriptor is open as long as
-    // this thread says that it holds it. `errno` is put back for whoever was interrupted.
+    // this thread says that it holds it. `errno` is restored for the interrupted code.
     unsafe {
         libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT);
         if !is_link {
@@ -128,8 +130,9 @@ pub(super) fn install(py: Python<'_>, verbose: bool) -> anyhow::Result<()> {
     HELD.set(Held::Nothing);
     // SAFETY: all-zero is a valid `sigaction`.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = answer as extern "C" fn(libc::c_int) as usize;
-    action.sa_flags = libc::SA_RESTART;
+    let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = handle;
+    action.sa_sigaction = handler as usize;
+    action.sa_flags = libc::SA_RESTART | libc::SA_SIGINFO;
     action.sa_mask = *SigSet::empty().as_ref();
     // SAFETY: the handler does only what a signal handler may, and `action` lives through the call.
     Errno::result(unsafe { libc::sigaction(answer_signal(), &raw const action, std::ptr::null_mut()) })?;
@@ -165,23 +168,27 @@ mod tests {
         }
         assert_eq!(data, ANSWER);
         assert_eq!(words.first().map(String::as_str), Some("Leaving"));
-        assert_eq!(words.last().map(String::as_str), Some("Done { keep: false, quick: false }"));
+        assert_eq!(words.last().map(String::as_str), Some("Done { keep: false, fast: false }"));
     }
 
     #[test]
     fn a_request_is_answered_once_by_the_handler_or_by_the_application() {
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::empty()).unwrap();
-        hold(Kind::Client(SocketProtocol::Http), ours.as_raw_fd());
+        let [first, second] = [1, 2].map(MonotonicNanos::from_nanos);
+        hold(Kind::Client(SocketProtocol::Http), ours.as_raw_fd(), first);
         assert!(release().is_ok());
-        answer(0);
-        hold(Kind::Client(SocketProtocol::Http), ours.as_raw_fd());
-        answer(0);
-        answer(0);
+        answer(first);
+        hold(Kind::Client(SocketProtocol::Http), ours.as_raw_fd(), second);
+        answer(first);
+        assert!(release().is_ok(), "the signal was for the one before");
+        hold(Kind::Client(SocketProtocol::Http), ours.as_raw_fd(), second);
+        answer(second);
+        answer(second);
         assert!(release().is_err(), "the application comes too late");
         assert!(release().is_ok(), "once");
         drop(ours);
-        let mut told = Vec::new();
-        std::fs::File::from(theirs).read_to_end(&mut told).unwrap();
-        assert_eq!(told, ANSWER);
+        let mut bytes = Vec::new();
+        std::fs::File::from(theirs).read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes, ANSWER);
     }
 }

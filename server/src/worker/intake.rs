@@ -156,8 +156,8 @@ impl WorkerThread {
         let intake = match length {
             Some(length) => {
                 let is_worth_it = usize::try_from(length).is_ok_and(|length| WORTH_SPARING.contains(&length));
-                let spare = if is_worth_it { self.spares.pop() } else { None };
-                BodyIntake::of_length(length, limits, spare.unwrap_or_default())
+                let buffer = if is_worth_it { self.spare_buffers.pop() } else { None };
+                BodyIntake::of_length(length, limits, buffer.unwrap_or_default())
             }
             None => Ok(BodyIntake::of_chunks(limits)),
         };

@@ -53,7 +53,7 @@ impl WorkerThread {
         let mut stream = UnixStream::connect_addr(&address).context("cannot connect to the http router")?;
         let (worker, slot) = (self.worker.id, self.worker.slot.get());
         let hello = Hello { worker, thread: thread.get(), slot, token: endpoint.token };
-        std::io::Write::write_all(&mut stream, &hello.encode()).context("cannot greet the http router")?;
+        std::io::Write::write_all(&mut stream, &hello.encode()).context("cannot send the hello to the http router")?;
         stream.set_nonblocking(true)?;
         let mut connection = Connection::new(OwnedFd::from(stream), Kind::Link(thread), String::new(), self.patience());
         connection.armed = Some(Wait::Read);

@@ -9,7 +9,7 @@ mod body;
 mod connection;
 mod connections;
 mod drive;
-pub(crate) mod harakiri;
+mod harakiri;
 mod intake;
 mod kind;
 mod link;
@@ -46,14 +46,14 @@ use crate::wsgi::gateway::Gateway;
 use crate::wsgi::{application, interpreter};
 
 /// What a worker is forked with.
-pub struct Context {
+pub(crate) struct WorkerContext {
     /// Its number, from 1.
     pub worker: u32,
     /// Its slot on the scoreboard.
     pub slot: u32,
     /// By which number the master knows it.
     pub child: ChildId,
-    /// What its fork server was told.
+    /// The setup that its fork server received.
     pub setup: Setup,
     /// The scoreboard.
     pub scoreboard: Scoreboard,
@@ -65,8 +65,8 @@ pub struct Context {
 ///
 /// # Errors
 /// When what was inherited cannot be used.
-pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
-    let Context { worker, slot, child, mut setup, scoreboard, application } = context;
+pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32> {
+    let WorkerContext { worker, slot, child, mut setup, scoreboard, application } = context;
     let name = std::ffi::CString::new(format!("rwsgi w{worker}")).unwrap_or_default();
     let _ = nix::sys::prctl::set_name(&name);
     procname::set(&procname::title(&setup.config.procname, &format!("rwsgi worker {worker}")));
@@ -93,6 +93,7 @@ pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
         api::finish(py);
         return Ok(status);
     }
+    let links = if setup.link.is_some() { setup.config.threads as usize } else { 0 };
     let state = Arc::new(Worker {
         id: worker,
         slot: SlotId::new(slot),
@@ -103,7 +104,7 @@ pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
         connections: Connections::default(),
         open: AtomicUsize::new(0),
         // The application has files and connections too.
-        cap: ClientCap::new(for_files() * 2),
+        cap: ClientCap::new(links + for_files() * 2),
         is_full: AtomicBool::new(false),
         accept_failed: AtomicBool::new(false),
         swept: AtomicU64::new(0),
@@ -139,7 +140,7 @@ pub fn run(py: Python<'_>, context: Context) -> anyhow::Result<i32> {
     let others: Vec<_> = threads
         .into_iter()
         .map(|mut thread| {
-            let name = harakiri::thread_name(worker, thread.id.get());
+            let name = crate::ipc::harakiri::thread_name(worker, thread.id.get());
             std::thread::Builder::new().name(name).spawn(move || {
                 let _serving = Serving(Arc::clone(&thread.worker));
                 Python::attach(|py| thread.serve(py))

@@ -1,4 +1,4 @@
-//! What a worker tells the master: that it serves, and that it has served as many requests as it may.
+//! What a worker reports to the master: that it serves, and that it has served as many requests as it may.
 
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -17,7 +17,7 @@ pub(super) struct Notices {
     pipe: std::fs::File,
     child: ChildId,
     served: AtomicU64,
-    /// Requests after which the master is told; 0 for never.
+    /// Requests after which the master is notified; 0 for never.
     limit: u64,
 }
 
@@ -36,10 +36,10 @@ impl Notices {
         self.pipe.as_raw_fd()
     }
 
-    /// Tells the master that this worker serves.
+    /// Notifies the master that this worker serves.
     pub(super) fn tell_ready(&self) -> anyhow::Result<()> {
-        let told = (&self.pipe).write_all(&Notice::Ready(self.child).encode());
-        told.context("cannot tell the master that the worker is ready")
+        let sent = (&self.pipe).write_all(&Notice::Ready(self.child).encode());
+        sent.context("cannot notify the master that the worker is ready")
     }
 
     /// A request was served. The worker goes on serving until the master has replaced it.
@@ -53,7 +53,7 @@ impl Notices {
     #[cold]
     fn tell_enough(&self) {
         if let Err(error) = (&self.pipe).write_all(&Notice::Enough(self.child).encode()) {
-            warn!("max-requests: the master cannot be told: {error}: the worker goes on");
+            warn!("max-requests: the master cannot be notified: {error}: the worker goes on");
         }
     }
 }

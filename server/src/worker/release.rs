@@ -62,7 +62,7 @@ pub(super) fn let_go_in_children(py: Python<'_>, worker: &Arc<Worker>) -> PyResu
 }
 
 /// The same for what the application forks while it is loaded: such children have none of `descriptors`, and SIGTERM ends
-/// them, which the fork server has no ear for.
+/// them, which the fork server does not handle.
 ///
 /// # Errors
 /// As [`let_go_in_children`].
@@ -88,7 +88,7 @@ fn register(py: Python<'_>, after_in_child: Bound<'_, PyCFunction>) -> PyResult<
 }
 
 impl Worker {
-    /// The master is gone: whoever starts the server anew finds its addresses free.
+    /// The master is gone: the next server can bind its addresses.
     pub(super) fn leave_addresses(&self) -> anyhow::Result<()> {
         self.stop_listening()?;
         let nothing = nothing()?;
@@ -156,7 +156,7 @@ fn borrow<'a>(fd: RawFd) -> BorrowedFd<'a> {
 /// The number stays taken: its owner in this process closes it one day, and must not close another's.
 #[allow(unsafe_code)]
 fn replace(fd: RawFd, nothing: RawFd) {
-    // SAFETY: whoever owns `fd` finds a descriptor that is good for nothing, and closes that.
+    // SAFETY: the owner of `fd` finds `/dev/null` there, and closes that.
     let replaced = unsafe { nix::libc::dup3(nothing, fd, nix::libc::O_CLOEXEC) };
     // A copy that stays open is what every program without this has.
     let _ = replaced;

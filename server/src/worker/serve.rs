@@ -1,4 +1,4 @@
-//! One request's life in the application: it is begun, answered, counted and logged.
+//! Serves one request: calls the application, answers, counts and logs.
 
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
@@ -10,14 +10,14 @@ use super::body::RequestBody;
 use super::connection::{Connection, ConnectionPhase, ResponseEnd};
 use super::harakiri;
 use super::worker_thread::WorkerThread;
-
 use crate::clock::{MonotonicNanos, UnixMicros};
+use crate::io::close::reset_on_close;
 use crate::stats::cell::{ExceptionReport, Outcome};
 use crate::wsgi::gateway::{Incoming, Served};
 use crate::wsgi::serving;
 use rwsgi_protocol::SocketProtocol;
 use rwsgi_protocol::http::{self, BodyLength, Head, HeaderBuf, Version};
-use rwsgi_protocol::link::{Peer, QUICK_NS};
+use rwsgi_protocol::link::{FAST_NS, Peer};
 use rwsgi_protocol::response::Exchange;
 use rwsgi_protocol::uwsgi;
 
@@ -72,7 +72,7 @@ impl WorkerThread {
             bytes: 0,
             took: 0,
         };
-        // Whoever reads the scoreboard looks for the request line at the beginning.
+        // Readers of the scoreboard look for the request line at the beginning.
         let head_bytes = &bytes[head.start..];
         let request = Incoming::Http { head, peer, body_len };
         let mut connection = self.serve_one(py, connection, &request, exchange, &text, head_bytes, entry)?;
@@ -89,12 +89,17 @@ impl WorkerThread {
         let Ok(Some(packet)) = uwsgi::parse(bytes, bytes.len()) else {
             anyhow::bail!("a uwsgi packet changed while its body was gathered");
         };
-        let var = |name: &[u8]| {
-            let value = packet.vars().filter(|(found, _)| *found == name).last();
-            value.map(|(_, value)| String::from_utf8_lossy(value)).unwrap_or_default()
-        };
-        let (method, uri, protocol) = (var(b"REQUEST_METHOD"), var(b"REQUEST_URI"), var(b"SERVER_PROTOCOL"));
-        let client = var(b"REMOTE_ADDR");
+        let [mut method, mut uri, mut protocol, mut client] = [&[][..]; 4];
+        for (name, value) in packet.vars() {
+            match name {
+                b"REQUEST_METHOD" => method = value,
+                b"REQUEST_URI" => uri = value,
+                b"SERVER_PROTOCOL" => protocol = value,
+                b"REMOTE_ADDR" => client = value,
+                _ => {}
+            }
+        }
+        let [method, uri, protocol, client] = [method, uri, protocol, client].map(String::from_utf8_lossy);
         let exchange = Exchange {
             protocol: SocketProtocol::Uwsgi,
             version: if protocol == "HTTP/1.0" { Version::Http10 } else { Version::Http11 },
@@ -128,14 +133,14 @@ impl WorkerThread {
         self.cell().begin(started, exchange.protocol, peer.as_bytes(), kept);
         if self.worker.config.harakiri.is_some() {
             connection.watched = true;
-            harakiri::hold(connection.kind, connection.socket.as_raw_fd());
+            harakiri::hold(connection.kind, connection.socket.as_raw_fd(), started);
         }
         serving::begin(connection.socket.as_raw_fd(), connection.is_link());
         let served = self.gateway.serve(py, request, exchange, connection)?;
         let Served { client: mut connection, status, keep_alive, raised, client_gone, broken_off } = served;
         let bytes = connection.queued;
         if let RequestBody::Memory(bytes, _) = &mut connection.body {
-            self.spare(std::mem::take(bytes));
+            self.keep_buffer(std::mem::take(bytes));
         }
         // The router may have much of it still to send.
         let drained = if let RequestBody::Link(_) = connection.body {
@@ -144,13 +149,17 @@ impl WorkerThread {
             connection.discard_body()
         };
         let client_gone = connection.claim().is_err() || client_gone;
-        let quick = connection.is_link() && MonotonicNanos::now().nanos_since(started) < QUICK_NS;
+        let fast = connection.is_link() && MonotonicNanos::now().nanos_since(started) < FAST_NS;
         let end = match (broken_off, keep_alive) {
             (true, _) => ResponseEnd::Aborted,
             (false, true) => ResponseEnd::Keep,
             (false, false) => ResponseEnd::Close,
         };
-        if client_gone || drained.is_err() || connection.end_response(end, quick).is_err() {
+        if client_gone || drained.is_err() || connection.end_response(end, fast).is_err() {
+            if broken_off {
+                // One that is only slow must not take what it has for the whole.
+                reset_on_close(&*connection.socket);
+            }
             connection.give_up();
         }
         if connection.is_link()

@@ -47,7 +47,7 @@ pub(super) struct Worker {
     pub(super) cap: ClientCap,
     /// Nothing is accepted because there are as many as there may be.
     pub(super) is_full: AtomicBool,
-    /// The log was told that accepting failed, and it has not succeeded since.
+    /// The log says that accepting failed, and it has not succeeded since.
     pub(super) accept_failed: AtomicBool,
     /// When connections were last looked through for those that waited too long, monotonic ns.
     pub(super) swept: AtomicU64,
@@ -93,14 +93,20 @@ impl Worker {
         Ok(())
     }
 
-    /// Whether there is room for one more connection. If not, nothing is accepted until one is closed.
+    /// Whether there is space for one more connection. If not, nothing is accepted until one is closed.
     pub(super) fn has_room(&self) -> anyhow::Result<bool> {
-        if !self.cap.is_reached(self.open.load(Acquire)) {
+        // Links were reserved for.
+        if !self.cap.is_reached(self.open.load(Acquire).saturating_sub(self.links())) {
             return Ok(true);
         }
         self.stop_listening()?;
         self.is_full.store(true, Release);
         Ok(false)
+    }
+
+    /// How many of the connections are links.
+    fn links(&self) -> usize {
+        if self.link.is_some() { self.config.threads as usize } else { 0 }
     }
 
     /// A connection was closed.
@@ -115,7 +121,7 @@ impl Worker {
         }
     }
 
-    /// Accepting has failed. The connections wait, and so do we: those that hold what is short need time to let go.
+    /// Accepting has failed. The connections wait, and so does this worker: the holders of descriptors or memory need time to release them.
     pub(super) fn pause_accepting(&self, failure: &std::io::Error) -> anyhow::Result<()> {
         if !self.accept_failed.swap(true, AcqRel) {
             error!("worker {}: cannot accept connections: {failure}; they wait, it is tried once a second", self.id);

@@ -28,7 +28,7 @@ extern "C" fn note(_: libc::c_int) {
     let one = 1u64.to_ne_bytes();
     let saved = nix::errno::Errno::last_raw();
     // SAFETY: `write` is async-signal-safe, the buffer lives through the call, and the descriptor is never closed: it
-    // belongs to the worker until its process ends. `errno` is put back for whoever was interrupted.
+    // belongs to the worker until its process ends. `errno` is restored for the interrupted code.
     unsafe { libc::write(EVENT.load(Ordering::Relaxed), one.as_ptr().cast(), one.len()) };
     nix::errno::Errno::set_raw(saved);
 }

@@ -31,7 +31,7 @@ const ACCEPTS: usize = 16;
 /// How much is read at once, bytes.
 const SCRATCH: usize = 64 * 1024;
 /// Bodies whose memory is kept until a second without work: about as many as clients send at once.
-const SPARES: usize = 16;
+const SPARE_BUFFERS: usize = 16;
 /// Those that it is kept of, bytes: below that the allocator has it at hand, and larger ones are too much to keep.
 pub(super) const WORTH_SPARING: std::ops::RangeInclusive<usize> = 64 * 1024..=1024 * 1024;
 /// By when a worker that sleeps has woken and taken the connection that it was woken for, ns.
@@ -50,7 +50,7 @@ pub(super) struct WorkerThread {
     pub(super) gateway: Gateway<Connection>,
     pub(super) log: Option<AccessLog>,
     /// Memory of bodies that were read, for the next ones.
-    pub(super) spares: Vec<Vec<u8>>,
+    pub(super) spare_buffers: Vec<Vec<u8>>,
     /// When the present batch of events was there.
     pub(super) ready: MonotonicNanos,
     /// When the clock was read last.
@@ -89,7 +89,7 @@ impl WorkerThread {
             worker,
             gateway,
             log,
-            spares: Vec::new(),
+            spare_buffers: Vec::new(),
             ready: now,
             now,
             batch: 0,
@@ -99,7 +99,7 @@ impl WorkerThread {
         })
     }
 
-    /// What this thread tells of itself; no other writes it.
+    /// This thread's cell; no other writes it.
     #[inline]
     pub(super) fn cell(&self) -> &ThreadCell {
         self.worker.scoreboard.thread(self.worker.slot, self.id)
@@ -124,16 +124,16 @@ impl WorkerThread {
         }
         serving::enter(self.id.get());
         let mut events = [EpollEvent::empty(); EVENTS];
-        let room = if self.worker.one_shot() { 1 } else { EVENTS };
+        let most = if self.worker.one_shot() { 1 } else { EVENTS };
         let mut scratch = vec![0; SCRATCH];
         loop {
             let timeout = if self.leaving_since.is_some() { LEAVING_SWEEP } else { SWEEP };
             let (waited, woken) = py.detach(|| {
-                // Whoever reads the log may be slow.
+                // The log's reader may be slow.
                 if let Some(log) = &mut self.log {
                     log.write();
                 }
-                let waited = self.worker.epoll.wait(&mut events[..room], EpollTimeout::from(timeout));
+                let waited = self.worker.epoll.wait(&mut events[..most], EpollTimeout::from(timeout));
                 (waited, MonotonicNanos::now())
             });
             self.now = MonotonicNanos::now();
@@ -154,7 +154,7 @@ impl WorkerThread {
             };
             if count == 0 {
                 // A second without work.
-                self.spares.clear();
+                self.spare_buffers.clear();
             }
             self.tell_time();
             for event in &events[..count] {
@@ -169,10 +169,10 @@ impl WorkerThread {
     }
 
     /// Keeps the memory of a body for the next one: getting it from the system again costs a fault for each page.
-    pub(super) fn spare(&mut self, mut bytes: Vec<u8>) {
-        if WORTH_SPARING.contains(&bytes.capacity()) && self.spares.len() < SPARES {
+    pub(super) fn keep_buffer(&mut self, mut bytes: Vec<u8>) {
+        if WORTH_SPARING.contains(&bytes.capacity()) && self.spare_buffers.len() < SPARE_BUFFERS {
             bytes.clear();
-            self.spares.push(bytes);
+            self.spare_buffers.push(bytes);
         }
     }
 
@@ -230,7 +230,8 @@ impl WorkerThread {
             self.worker.open.fetch_add(1, AcqRel);
             self.work(py, Connection::new(socket, kind, peer, self.patience()), scratch)?;
         }
-        Ok(())
+        // One that is full must not be woken for a connection that another could take.
+        self.worker.has_room().map(drop)
     }
 
     /// The longest wait for a client during a response.
@@ -308,14 +309,14 @@ impl WorkerThread {
         }
         if connection.armed.is_some() {
             // Closing does this too, unless a child of the application has a copy of the descriptor: then the set would
-            // tell of it for ever. One that is not in the set any more needs nothing.
+            // report it forever. One that is not in the set any more needs nothing.
             let _ = self.worker.epoll.delete(&*connection.socket);
         }
         drop(connection);
         self.worker.closed();
     }
 
-    /// Begins to leave when the worker was told to.
+    /// Begins to leave when the worker was ordered to.
     fn leave_if_told(&mut self) -> anyhow::Result<()> {
         if self.leaving_since.is_some() || !self.is_leaving() {
             return Ok(());
@@ -348,7 +349,9 @@ impl WorkerThread {
         match self.leaving_since {
             None => {
                 self.link_again();
-                self.worker.listen_again()?;
+                if self.worker.has_room()? {
+                    self.worker.listen_again()?;
+                }
             }
             Some(since) => {
                 let all = self.now.nanos_since(since) > LEAVING_LINGER;
@@ -376,7 +379,7 @@ impl WorkerThread {
         Ok(())
     }
 
-    /// A connection has waited too long. One that sent a part of a request is told so.
+    /// A connection has waited too long. One that sent a part of a request gets 408.
     fn expire(&mut self, connection: Box<Connection>) {
         if !connection.unsent.is_empty() {
             self.count_write_error();

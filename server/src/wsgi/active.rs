@@ -70,11 +70,11 @@ pub struct Active<T: ?Sized = dyn Transport> {
     /// The `Content-Length`, when the application gave more than that; the client gets no more than that.
     pub overrun: Option<u64>,
     /// An exception told the application that the client is gone.
-    pub told_gone: bool,
+    pub knows_gone: bool,
     /// The `Date` of this second.
     pub date: HttpDate,
     /// A buffer for the head, when it is not in use.
-    pub spare: Vec<u8>,
+    pub spare_buffer: Vec<u8>,
     /// The client.
     pub transport: T,
 }
@@ -115,7 +115,7 @@ impl Active {
                     self.progress = Progress::Sending(plan);
                     let all_sent = self.transport.send(&[&head], &mut |_| None);
                     head.clear();
-                    self.spare = head;
+                    self.spare_buffer = head;
                     return Ok(all_sent?);
                 }
                 (plan, Some(head))
@@ -124,8 +124,8 @@ impl Active {
         self.progress = Progress::Sending(plan);
         let result = self.send_framed(plan, head.as_deref().unwrap_or_default(), pieces, len, body_len.is_some(), own);
         if let Some(head) = head {
-            self.spare = head;
-            self.spare.clear();
+            self.spare_buffer = head;
+            self.spare_buffer.clear();
         }
         result
     }
@@ -142,12 +142,12 @@ impl Active {
         match plan.framing {
             Framing::NoBody => Ok(self.transport.send(&[head], &mut |_| None)?),
             Framing::Length(said) if self.body_sent + len > said => {
-                let mut room = said - self.body_sent;
+                let mut left = said - self.body_sent;
                 let mut parts = vec![head];
                 for piece in pieces {
-                    let taken = room.min(piece.len() as u64);
+                    let taken = left.min(piece.len() as u64);
                     parts.push(&piece[..taken as usize]);
-                    room -= taken;
+                    left -= taken;
                 }
                 self.body_sent = said;
                 self.overrun = Some(said);
@@ -207,7 +207,7 @@ impl Active {
     pub fn raise(&mut self, error: ResponseError) -> PyErr {
         match error {
             ResponseError::Client(_) => {
-                self.told_gone = true;
+                self.knows_gone = true;
                 PyBrokenPipeError::new_err(error.to_string())
             }
             _ => PyAssertionError::new_err(error.to_string()),
@@ -282,9 +282,9 @@ impl<C: Transport + 'static> RequestPlace<C> {
             status: 0,
             body_sent: 0,
             overrun: None,
-            told_gone: false,
+            knows_gone: false,
             date: HttpDate::from_unix(0),
-            spare: Vec::with_capacity(512),
+            spare_buffer: Vec::with_capacity(512),
             transport: Lent { client: None, no_body: io::empty() },
         }));
         let current = CurrentRequest(Arc::<Mutex<Active<Lent<C>>>>::clone(&active));
@@ -310,7 +310,7 @@ impl<C: Transport + 'static> RequestPlace<C> {
         active.status = 0;
         active.body_sent = 0;
         active.overrun = None;
-        active.told_gone = false;
+        active.knows_gone = false;
         active.date = date;
         active.transport.client = Some(client);
     }
@@ -321,7 +321,7 @@ impl<C: Transport + 'static> RequestPlace<C> {
             Ok(active) => active,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => {
-                // Whoever has it may wait for the GIL. After this nobody has it for longer than a look.
+                // Its holder may wait for the GIL. After this nobody holds it for longer than a look.
                 py.detach(|| self.lock().is_open = false);
                 self.lock()
             }

@@ -89,7 +89,7 @@ impl EnvironBuilder {
     /// When Python has no memory left.
     pub(super) fn new(py: Python<'_>, multithread: bool, multiprocess: bool) -> PyResult<Self> {
         let base = PyDict::new(py);
-        // Every key that a request sets stands here already, so that the copy has room for it.
+        // Every key that a request sets stands here already, so that the copy has space for it.
         for name in FIXED.iter().take(Fixed::ContentLength as usize) {
             base.set_item(PyString::intern(py, name), "")?;
         }
@@ -168,7 +168,7 @@ impl EnvironBuilder {
         Ok(environ)
     }
 
-    /// Sees to it that the dictionary which is copied for HTTP has this value.
+    /// Makes the dictionary that is copied for HTTP have this value.
     fn set_base(&mut self, py: Python<'_>, fixed: Fixed, bytes: &[u8]) -> PyResult<()> {
         let before = &mut self.in_base[fixed as usize];
         if before == bytes {

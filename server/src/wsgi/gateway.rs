@@ -10,7 +10,7 @@ use super::application::one_line;
 use super::environ::EnvironBuilder;
 use super::input::Input;
 use super::raised::Raised;
-use super::respond::{Failure, respond};
+use super::respond::{ResponseFailure, respond};
 use super::start_response::StartResponse;
 use super::transport::Transport;
 use rwsgi_protocol::date::HttpDate;
@@ -101,7 +101,7 @@ impl<C: Transport + 'static> Gateway<C> {
         })
     }
 
-    /// Sets the time that `Date` tells, unix seconds.
+    /// Sets the time for `Date`, unix seconds.
     pub fn set_time(&mut self, seconds: u64) {
         self.date = HttpDate::from_unix(seconds);
     }
@@ -128,15 +128,15 @@ impl<C: Transport + 'static> Gateway<C> {
         place.put(client, exchange, self.date);
         let failure = match self.application.bind(py).call1((environ, start_response)) {
             Ok(result) => respond(py, place.current(), &result).err(),
-            Err(error) => Some(Failure::Raised(error)),
+            Err(error) => Some(ResponseFailure::Raised(error)),
         };
         let mut active = place.close(py);
         let mut ending = Ending { is_whole: failure.is_none(), ..Ending::default() };
         if failure.is_some() || active.overrun.is_some() {
-            let (overrun, told_gone) = (active.overrun, active.told_gone);
+            let (overrun, knows_gone) = (active.overrun, active.knows_gone);
             // To print an exception may run Python code, which finds that the request is over.
             drop(active);
-            ending = explain(py, request, failure, overrun, told_gone);
+            ending = explain(py, request, failure, overrun, knows_gone);
             active = place.lock();
         }
         let Ending { mut is_whole, raised, client_gone } = ending;
@@ -174,30 +174,30 @@ struct Ending {
 fn explain(
     py: Python<'_>,
     request: &Incoming<'_>,
-    failure: Option<Failure>,
+    failure: Option<ResponseFailure>,
     mut overrun: Option<u64>,
-    told_gone: bool,
+    knows_gone: bool,
 ) -> Ending {
     let mut ending = Ending::default();
     match failure {
         None => ending.is_whole = true,
-        Some(Failure::Response(ResponseError::Client(_))) => ending.client_gone = true,
+        Some(ResponseFailure::Response(ResponseError::Client(_))) => ending.client_gone = true,
         // The application let pass what `write()` raised: no fault of its own.
-        Some(Failure::Raised(exception)) if told_gone && exception.is_instance_of::<PyBrokenPipeError>(py) => {
+        Some(ResponseFailure::Raised(exception)) if knows_gone && exception.is_instance_of::<PyBrokenPipeError>(py) => {
             ending.client_gone = true;
         }
-        Some(Failure::Raised(exception)) => {
+        Some(ResponseFailure::Raised(exception)) => {
             error!("{}: {}", describe(request), one_line(py, &exception));
             exception.display(py);
-            // What `write()` raised for the same reason has told of it.
+            // What `write()` raised for the same reason has said it.
             if exception.is_instance_of::<PyAssertionError>(py) {
                 overrun = None;
             }
             ending.raised = Some(Raised::of(py, &exception));
         }
-        // The client has as much as the application announced; what is wrong is told below.
-        Some(Failure::Response(ResponseError::TooLong(_))) => ending.is_whole = true,
-        Some(Failure::Response(error)) => ending.raised = Some(fault(request, &error)),
+        // The client has as much as the application announced; what is wrong is logged below.
+        Some(ResponseFailure::Response(ResponseError::TooLong(_))) => ending.is_whole = true,
+        Some(ResponseFailure::Response(error)) => ending.raised = Some(fault(request, &error)),
     }
     if let Some(said) = overrun {
         let raised = fault(request, &ResponseError::TooLong(said));
@@ -226,10 +226,10 @@ fn fault(request: &Incoming<'_>, error: &ResponseError) -> Raised {
     Raised { kind: "ResponseError".into(), message: error.to_string(), ..Raised::default() }
 }
 
-/// Nothing was sent: the client can be told that something went wrong.
+/// Nothing was sent yet: the client can get an error response.
 fn answer_500(active: &mut Active) -> bool {
     const BODY: &[u8] = b"Internal Server Error\n";
-    let mut buffer = std::mem::take(&mut active.spare);
+    let mut buffer = std::mem::take(&mut active.spare_buffer);
     buffer.clear();
     let Ok(mut head) = HeadWriter::new(b"500 Internal Server Error", buffer) else { return false };
     if head.header(b"Content-Type", b"text/plain; charset=utf-8").is_err() {

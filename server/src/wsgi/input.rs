@@ -33,7 +33,7 @@ fn failed(error: io::Error) -> PyErr {
 
 /// Reads without the GIL where reading may wait. Where it need not, the GIL is kept: to get it back can take longer than
 /// to read a thousand lines.
-fn reading<T: Send>(
+fn without_gil<T: Send>(
     py: Python<'_>,
     active: &mut Active,
     is_at_hand: impl FnOnce(&[u8]) -> bool,
@@ -51,7 +51,7 @@ fn reading<T: Send>(
 
 fn read_line<'py>(py: Python<'py>, active: &mut Active, size: u64) -> PyResult<Bound<'py, PyBytes>> {
     let has_line = |bytes: &[u8]| bytes.len() as u64 >= size || bytes.contains(&b'\n');
-    let line = reading(py, active, has_line, |body| {
+    let line = without_gil(py, active, has_line, |body| {
         let mut line = Vec::new();
         body.take(size).read_until(b'\n', &mut line)?;
         Ok(line)
@@ -74,7 +74,7 @@ impl Input {
             }
             // The body's end is known, so that the bytes are read to where they stay.
             PyBytes::new_with(py, usize::try_from(len)?, |buffer| {
-                reading(py, active, |bytes| bytes.len() as u64 >= len, |body| body.read_exact(buffer))
+                without_gil(py, active, |bytes| bytes.len() as u64 >= len, |body| body.read_exact(buffer))
             })
         })
     }

@@ -96,7 +96,7 @@ pub(crate) fn flush(py: Python<'_>) -> PyResult<()> {
 /// the process is about to end.
 pub fn finish(py: Python<'_>) {
     let run = || -> PyResult<()> {
-        // Whoever never imported it has no threads to wait for.
+        // An application that never imported it has no threads to wait for.
         let modules = py.import("sys")?.getattr("modules")?;
         if let Ok(threading) = modules.get_item("threading") {
             tell_of_threads(&threading)?;

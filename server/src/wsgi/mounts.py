@@ -5,7 +5,7 @@ def dispatcher(default, mounts, move_prefix):
     """`mounts` is a list of prefixes and applications; `move_prefix` moves the prefix from PATH_INFO to SCRIPT_NAME.
 
     As in uWSGI a prefix is kept as it was written, with a slash at its end or without, and SCRIPT_NAME is the prefix
-    alone, whatever a proxy told there.
+    alone, whatever a proxy set there.
     """
     by_prefix = dict(mounts)
     longest_first = sorted(by_prefix, key=len, reverse=True)
@@ -20,13 +20,13 @@ def dispatcher(default, mounts, move_prefix):
     def application(environ, start_response):
         path = environ["PATH_INFO"]
         # A proxy that has taken the prefix off says so.
-        told = by_prefix.get(environ.get("SCRIPT_NAME", ""))
+        announced = by_prefix.get(environ.get("SCRIPT_NAME", ""))
         prefix, mounted = by_path(path)
         if mounted is not None and move_prefix:
             environ["SCRIPT_NAME"] = prefix
             environ["PATH_INFO"] = path[len(prefix):]
-        elif told is not None:
-            mounted = told
+        elif announced is not None:
+            mounted = announced
         if mounted is None:
             mounted = default
         if mounted is not None:

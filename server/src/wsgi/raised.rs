@@ -1,4 +1,4 @@
-//! What an application raised, as the log and the stats tell it.
+//! What an application raised, as the log and the stats show it.
 
 use std::collections::VecDeque;
 
@@ -26,7 +26,7 @@ impl Raised {
     }
 }
 
-/// Frames that are told of a traceback: enough to see who called what failed, few enough for the scoreboard.
+/// Frames of a traceback that are kept: enough to see who called what failed, few enough for the scoreboard.
 const FRAMES: usize = 5;
 
 fn innermost(traceback: &Bound<'_, PyTraceback>) -> PyResult<Vec<String>> {
@@ -37,10 +37,10 @@ fn innermost(traceback: &Bound<'_, PyTraceback>) -> PyResult<Vec<String>> {
         last.push_front(entry);
         last.truncate(FRAMES);
     }
-    let told = |entry: &Bound<'_, PyAny>| {
+    let line = |entry: &Bound<'_, PyAny>| {
         let code = entry.getattr("tb_frame")?.getattr("f_code")?;
         let (file, name) = (code.getattr("co_filename")?, code.getattr("co_name")?);
         Ok(format!("{file}:{} in {name}", entry.getattr("tb_lineno")?))
     };
-    last.iter().map(told).collect()
+    last.iter().map(line).collect()
 }

@@ -15,26 +15,26 @@ use super::transport::Kept;
 use rwsgi_protocol::response::{Framing, Plan};
 
 /// Why a response did not come out as it should.
-pub(super) enum Failure {
+pub(super) enum ResponseFailure {
     /// The application raised.
     Raised(PyErr),
     /// It broke the protocol.
     Response(ResponseError),
 }
 
-impl From<PyErr> for Failure {
+impl From<PyErr> for ResponseFailure {
     fn from(error: PyErr) -> Self {
         Self::Raised(error)
     }
 }
 
-impl From<ResponseError> for Failure {
+impl From<ResponseError> for ResponseFailure {
     fn from(error: ResponseError) -> Self {
         Self::Response(error)
     }
 }
 
-impl From<std::io::Error> for Failure {
+impl From<std::io::Error> for ResponseFailure {
     fn from(error: std::io::Error) -> Self {
         Self::Response(ResponseError::Client(error))
     }
@@ -46,7 +46,11 @@ fn own(bytes: &Bound<'_, PyBytes>) -> Option<Kept> {
 }
 
 /// Sends what the application returned, and closes it, whatever happens.
-pub(super) fn respond(py: Python<'_>, current: &CurrentRequest, result: &Bound<'_, PyAny>) -> Result<(), Failure> {
+pub(super) fn respond(
+    py: Python<'_>,
+    current: &CurrentRequest,
+    result: &Bound<'_, PyAny>,
+) -> Result<(), ResponseFailure> {
     // Lists and tuples are what most applications return, and need no closing.
     if let Ok(list) = result.cast_exact::<PyList>() {
         // By far the most common answer: a list of one piece.
@@ -77,14 +81,14 @@ pub(super) fn respond(py: Python<'_>, current: &CurrentRequest, result: &Bound<'
             error.display(py);
             Err(failure)
         }
-        (sent, closed) => sent.and(closed.map_err(Failure::from)),
+        (sent, closed) => sent.and(closed.map_err(ResponseFailure::from)),
     }
 }
 
 /// A body that is copied to the kernel without the GIL, bytes: what is smaller is copied sooner than the GIL is back.
 const LARGE: usize = 256 * 1024;
 
-fn send_one(py: Python<'_>, current: &CurrentRequest, bytes: &Bound<'_, PyBytes>) -> Result<(), Failure> {
+fn send_one(py: Python<'_>, current: &CurrentRequest, bytes: &Bound<'_, PyBytes>) -> Result<(), ResponseFailure> {
     let data = bytes.as_bytes();
     current.with(|active| {
         // After `write()` the length of this is not the length of the whole.
@@ -105,7 +109,7 @@ fn send_one(py: Python<'_>, current: &CurrentRequest, bytes: &Bound<'_, PyBytes>
     })
 }
 
-fn send_whole(py: Python<'_>, current: &CurrentRequest, items: &Bound<'_, PyTuple>) -> Result<(), Failure> {
+fn send_whole(py: Python<'_>, current: &CurrentRequest, items: &Bound<'_, PyTuple>) -> Result<(), ResponseFailure> {
     if let [item] = items.as_slice()
         && let Ok(bytes) = item.cast_exact::<PyBytes>()
     {
@@ -127,7 +131,7 @@ fn send_whole(py: Python<'_>, current: &CurrentRequest, items: &Bound<'_, PyTupl
     })
 }
 
-fn send_iterable(py: Python<'_>, current: &CurrentRequest, result: &Bound<'_, PyAny>) -> Result<(), Failure> {
+fn send_iterable(py: Python<'_>, current: &CurrentRequest, result: &Bound<'_, PyAny>) -> Result<(), ResponseFailure> {
     if result.is_instance_of::<PyString>() {
         let message = "the application returned a str; a WSGI application returns an iterable of bytes";
         return Err(pyo3::exceptions::PyTypeError::new_err(message).into());
@@ -144,7 +148,7 @@ fn send_iterable(py: Python<'_>, current: &CurrentRequest, result: &Bound<'_, Py
         if bytes.is_empty() {
             continue;
         }
-        let is_bodiless = current.with(|active| -> Result<bool, Failure> {
+        let is_bodiless = current.with(|active| -> Result<bool, ResponseFailure> {
             let all_sent = active.send(&[bytes], None, &mut |_| own(&piece))?;
             // More is to come, or may be: the client must have this before the application makes the next.
             if !all_sent && !active.is_whole() {
@@ -157,11 +161,11 @@ fn send_iterable(py: Python<'_>, current: &CurrentRequest, result: &Bound<'_, Py
             return Ok(());
         }
     }
-    current.with(|active| active.end().map_err(Failure::from))
+    current.with(|active| active.end().map_err(ResponseFailure::from))
 }
 
 /// Whether the file could be left to the system.
-fn send_file(py: Python<'_>, current: &CurrentRequest, wrapper: &FileWrapper) -> Result<bool, Failure> {
+fn send_file(py: Python<'_>, current: &CurrentRequest, wrapper: &FileWrapper) -> Result<bool, ResponseFailure> {
     let Some(extent) = wrapper.extent(py) else { return Ok(false) };
     current.with(|active| {
         let Progress::Head(head) = &active.progress else { return Ok(false) };
@@ -182,8 +186,8 @@ fn send_file(py: Python<'_>, current: &CurrentRequest, wrapper: &FileWrapper) ->
         let len = if plan.framing == Framing::NoBody { 0 } else { len };
         // Reading the disk takes its time.
         py.detach(|| active.transport.send_file(&head, extent.file, extent.offset, len))?;
-        active.spare = head;
-        active.spare.clear();
+        active.spare_buffer = head;
+        active.spare_buffer.clear();
         Ok(true)
     })
 }

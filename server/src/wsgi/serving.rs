@@ -9,7 +9,7 @@ use super::active::CurrentRequest;
 
 /// Where a request came from.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Connection {
+pub(crate) struct CurrentConnection {
     /// Its socket.
     pub(crate) fd: RawFd,
     /// It is the router's link, which other requests use too.
@@ -18,7 +18,7 @@ pub(crate) struct Connection {
 
 thread_local! {
     static THREAD: Cell<Option<u32>> = const { Cell::new(None) };
-    static CONNECTION: Cell<Option<Connection>> = const { Cell::new(None) };
+    static CONNECTION: Cell<Option<CurrentConnection>> = const { Cell::new(None) };
     /// Whether there is something in `NOTES`.
     static IS_NOTED: Cell<bool> = const { Cell::new(false) };
     static NOTES: RefCell<Notes> = const { RefCell::new(Notes { log: false, variables: Vec::new() }) };
@@ -46,7 +46,7 @@ pub(crate) fn thread() -> Option<u32> {
 /// This thread's request came over this connection.
 #[inline]
 pub(crate) fn begin(fd: RawFd, is_link: bool) {
-    CONNECTION.set(Some(Connection { fd, is_link }));
+    CONNECTION.set(Some(CurrentConnection { fd, is_link }));
 }
 
 /// The request is over: what the application wanted of its line in the log.
@@ -57,7 +57,7 @@ pub(crate) fn end() -> Option<Notes> {
 }
 
 /// The connection of the request that this thread serves; `None` when it serves none.
-pub(crate) fn connection() -> Option<Connection> {
+pub(crate) fn connection() -> Option<CurrentConnection> {
     CONNECTION.get()
 }
 

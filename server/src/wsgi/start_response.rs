@@ -80,7 +80,7 @@ fn start(active: &mut Active, status: &Bound<'_, PyAny>, headers: &Bound<'_, PyA
     // A head that is replaced gives its place up.
     active.progress = Progress::Nothing;
     active.status = 0;
-    let buffer = std::mem::take(&mut active.spare);
+    let buffer = std::mem::take(&mut active.spare_buffer);
     let refused = |error: rwsgi_protocol::response::HeadError| PyValueError::new_err(error.to_string());
     let mut head = latin1(status, "the status", |status| HeadWriter::new(status, buffer).map_err(refused))?;
     for header in headers.iter() {

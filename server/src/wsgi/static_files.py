@@ -55,7 +55,7 @@ def server(application, mapped, checked):
         return None
 
     def is_unchanged(environ, about):
-        # Who asks by the entity tag of another server is not to be told by the time (RFC 9110 section 13.1.3).
+        # A client that asks by another server's entity tag must not be answered by the time (RFC 9110 section 13.1.3).
         if "HTTP_IF_NONE_MATCH" in environ:
             return False
         try:
@@ -84,7 +84,7 @@ def server(application, mapped, checked):
         kind, encoding = mimetypes.guess_type(path)
         headers.append(("Content-Type", kind if kind and not encoding else "application/octet-stream"))
         part = None
-        # What has changed meanwhile is sent whole to whoever has the beginning of what it was.
+        # A file that has changed is sent whole to a client that has the beginning of the old one.
         if environ["REQUEST_METHOD"] == "GET" and environ.get("HTTP_IF_RANGE", modified) == modified:
             part = part_of(about.st_size, environ.get("HTTP_RANGE", ""))
         first, length = part or (0, about.st_size)

@@ -254,6 +254,7 @@ fn worker(walk: &mut impl Walk, worker: &mut Worker) {
         pss,
         uss,
         rss_peak,
+        unresponsive_for,
         responses,
         recycled,
         last_exception,
@@ -287,7 +288,7 @@ fn worker(walk: &mut impl Walk, worker: &mut Worker) {
         walk.number(number);
     }
     walk.option(generation, Walk::small);
-    for number in [pss, uss, rss_peak] {
+    for number in [unresponsive_for, pss, uss, rss_peak] {
         walk.option(number, Walk::number);
     }
     walk.option(responses, |walk, responses| {

@@ -35,7 +35,7 @@ pub(crate) struct SyntaxError {
 pub(crate) const OWN_SECTIONS: [&str; 2] = ["uwsgi", "rwsgi"];
 
 impl Notation {
-    /// The notation that a file's name tells by its end.
+    /// The format, by the file name's extension.
     pub(crate) fn of(name: &str) -> Option<Self> {
         let extension = name.rsplit('/').next()?.rsplit_once('.')?.1;
         match extension {

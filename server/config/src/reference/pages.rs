@@ -16,8 +16,8 @@ fn options_page() -> String {
         "# Options\n\n\
          Each can be given on the command line (`--processes 4`) or in a file (`processes = 4`). \
          `rwsgi --help` says the same, shorter. \
-         [Configuration](configuration.md) tells how files are read and who wins.\n\n\
-         <!-- Made from server/config/src/options.rs: run the tests of rwsgi-config with RWSGI_WRITE_DOCS=1 to make it anew. -->\n",
+         [Configuration](configuration.md) describes how files are read and which value wins.\n\n\
+         <!-- Made from server/config/src/options.rs: run the tests of rwsgi-config with RWSGI_WRITE_DOCS=1 to make it again. -->\n",
     );
     let mut heading = "";
     for row in OPTIONS {
@@ -58,7 +58,7 @@ fn uwsgi_page() -> String {
          with `strict` it is an error.\n\
          - **refused**: it is an error, because to run without it would be to serve something else, or unguarded.\n\n\
          <!-- Made from server/config/src/options.rs and uwsgi.rs: run the tests of rwsgi-config with RWSGI_WRITE_DOCS=1 to \
-         make it anew. -->\n\n\
+         make it again. -->\n\n\
          ## Options that are here too\n\n| options | standing |\n| --- | --- |\n",
     );
     let mut heading = "";

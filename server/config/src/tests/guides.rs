@@ -1,4 +1,4 @@
-//! Files as guides give them, what `--check` tells of them, and what of uWSGI's they ask for that is not here.
+//! Files as guides give them, what `--check` prints, and what uWSGI options they use that rwsgi does not have.
 
 use super::*;
 
@@ -142,7 +142,7 @@ fn a_check_prints_what_is_in_force_and_where_it_came_from() {
 #[test]
 fn an_option_of_uwsgi_that_is_not_here_is_named_with_what_to_use_instead() {
     let with = |line: &str| Files::new("foreign", &[("a.ini", &format!("[uwsgi]\nhttp = :1\nmodule = m\n{line}\n"))]);
-    let never = "uWSGI's option log-x-forwarded-for is not to be had here: the access log has one format";
+    let never = "uWSGI's option log-x-forwarded-for is not available here: the access log has one format";
     for given in ["log-x-forwarded-for", "log-x-forwarded-for = true"] {
         let warnings = with(given).serve("rwsgi a.ini").warnings;
         assert!(warnings.len() == 1 && warnings[0].contains(&format!("a.ini:4: {never}")), "{warnings:?}");
@@ -151,11 +151,11 @@ fn an_option_of_uwsgi_that_is_not_here_is_named_with_what_to_use_instead() {
     assert_eq!(with("log-x-forwarded-for = false").serve("rwsgi a.ini").warnings, [""; 0]);
     assert_eq!(with("skip-atexit = true").serve("rwsgi --strict a.ini").warnings, [""; 0]);
     let message = with("emperor = /etc").load("rwsgi a.ini").unwrap_err().to_string();
-    assert!(message.contains("a.ini:4: uWSGI's option emperor is not to be had here: run one server"), "{message}");
+    assert!(message.contains("a.ini:4: uWSGI's option emperor is not available here: run one server"), "{message}");
     // On the command line, with its value attached or apart.
     for line in ["--gevent 100 -p 2", "--gevent=100 -p 2", "-p 2 --gevent 100", "-v 200 -c --gevent 100 -p 2"] {
         let config = serve(&format!("rwsgi --http :1 -w m {line}"));
-        let named = |warning: &String| warning.starts_with("command line: uWSGI's option gevent is not to be had here");
+        let named = |warning: &String| warning.starts_with("command line: uWSGI's option gevent is not available here");
         assert!(config.processes == 2 && config.warnings.iter().any(named), "{line}: {:?}", config.warnings);
     }
 }
@@ -201,6 +201,6 @@ fn a_condition_that_is_not_here_is_refused_rather_than_taken_for_true() {
             .load("rwsgi a.ini")
             .unwrap_err()
             .to_string()
-            .contains("a.ini:4: uWSGI's option if-hostname-match is not to be had")
+            .contains("a.ini:4: uWSGI's option if-hostname-match is not available")
     );
 }

@@ -68,6 +68,10 @@ pub(super) struct Child {
     pub(super) spawned_at: UnixMicros,
     /// How far it has come.
     pub(super) stage: Stage,
+    /// Since when a signal has stopped it.
+    pub(super) stopped_since: Option<Instant>,
+    /// That it shows no sign of life was told.
+    pub(super) is_called_silent: bool,
 }
 
 impl Child {
@@ -244,6 +248,8 @@ impl Children {
             since: now,
             spawned_at,
             stage: Stage::Starting,
+            stopped_since: None,
+            is_called_silent: false,
         });
         self.posts.set_filled(post, timers);
         self.posts.count_start(post);
@@ -259,6 +265,19 @@ impl Children {
             Stage::Leaving(_) => Some(Signal::SIGTERM),
             Stage::Killed(_) => Some(Signal::SIGKILL),
             _ => None,
+        }
+    }
+
+    /// A process is stopped since then, or goes on. Returns whether it is a child's.
+    pub(super) fn set_stopped(&mut self, pid: Pid, since: Option<Instant>) -> bool {
+        let child = self.children.iter_mut().find(|child| child.pid == Some(pid));
+        child.map(|child| child.stopped_since = since).is_some()
+    }
+
+    /// That a child shows no sign of life is told, or that it does again.
+    pub(super) fn call_silent(&mut self, id: ChildId, is_silent: bool) {
+        if let Some(child) = self.get_mut(id) {
+            child.is_called_silent = is_silent;
         }
     }
 

@@ -1,4 +1,4 @@
-//! Requests that were sent ahead: whoever has them in the end, exactly one serves each, and the answer finds its client.
+//! Requests that were sent ahead: exactly one thread serves each, and the answer finds its client.
 
 use std::io::Write;
 
@@ -6,16 +6,16 @@ use super::rig::*;
 use crate::io::body::BodyLimits;
 use crate::router::Limits;
 use crate::stats::cell::LatencyCounts;
-use rwsgi_protocol::link::{AHEAD_MAX, DONE_KEEP, LEAVING, QUICK, SKIPPED};
+use rwsgi_protocol::link::{AHEAD_MAX, DONE_KEEP, FAST, LEAVING, SKIPPED};
 
-/// A worker that has answered quickly several times, and has a request that it does not answer.
-fn a_quick_worker_with_a_slow_request(router: &HttpRouter) -> (TestWorker, TestClient) {
+/// A worker that has answered fast several times, and has a request that it does not answer.
+fn a_fast_worker_with_a_slow_request(router: &HttpRouter) -> (TestWorker, TestClient) {
     let mut worker = router.worker(1);
     let mut client = router.client();
     for _ in 0..AHEAD_MAX {
-        client.get("/quick");
-        assert_eq!(worker.path(), "/quick");
-        worker.answer_quickly("quick");
+        client.get("/fast");
+        assert_eq!(worker.path(), "/fast");
+        worker.answer_fast("fast");
         assert_eq!(client.status(), 200);
     }
     client.get("/slow");
@@ -37,12 +37,12 @@ fn waiting_clients(router: &HttpRouter, count: u64) -> Vec<TestClient> {
 #[test]
 fn what_was_sent_ahead_to_a_thread_that_turns_out_slow_is_served_by_another() {
     let router = HttpRouter::start(LIMITS);
-    let (mut slow_worker, mut slow) = a_quick_worker_with_a_slow_request(&router);
+    let (mut slow_worker, mut slow) = a_fast_worker_with_a_slow_request(&router);
     let mut clients = waiting_clients(&router, 3);
     let mut other = router.worker(2);
     for (number, client) in clients.iter_mut().enumerate() {
         assert_eq!(other.path(), format!("/{number}"));
-        other.answer_quickly("other");
+        other.answer_fast("other");
         assert!(client.response().ends_with("other"));
     }
     router.waits_for_depth(0);
@@ -65,7 +65,7 @@ fn what_was_sent_ahead_to_a_thread_that_turns_out_slow_is_served_by_another() {
 #[test]
 fn nothing_is_sent_ahead_to_a_thread_that_has_been_slow_for_long() {
     let router = HttpRouter::start(Limits { overdue: 0, ..LIMITS });
-    let (mut worker, mut slow) = a_quick_worker_with_a_slow_request(&router);
+    let (mut worker, mut slow) = a_fast_worker_with_a_slow_request(&router);
     let mut clients = waiting_clients(&router, 3);
     worker.answer("slow");
     assert_eq!(slow.status(), 200);
@@ -80,7 +80,7 @@ fn nothing_is_sent_ahead_to_a_thread_that_has_been_slow_for_long() {
 #[test]
 fn requests_sent_ahead_survive_their_worker() {
     let router = HttpRouter::start(LIMITS);
-    let (worker, mut lost) = a_quick_worker_with_a_slow_request(&router);
+    let (worker, mut lost) = a_fast_worker_with_a_slow_request(&router);
     let mut clients = waiting_clients(&router, 3);
     drop(worker);
     assert_eq!(lost.status(), 502);
@@ -95,7 +95,7 @@ fn requests_sent_ahead_survive_their_worker() {
 #[test]
 fn a_worker_that_leaves_gives_back_what_was_sent_ahead() {
     let router = HttpRouter::start(LIMITS);
-    let (mut leaver, mut slow) = a_quick_worker_with_a_slow_request(&router);
+    let (mut leaver, mut slow) = a_fast_worker_with_a_slow_request(&router);
     let mut clients = waiting_clients(&router, 3);
     leaver.word(LEAVING);
     let mut stayer = router.worker(2);
@@ -104,7 +104,7 @@ fn a_worker_that_leaves_gives_back_what_was_sent_ahead() {
         stayer.answer("x");
         assert_eq!(client.status(), 200);
     }
-    leaver.answer_quickly("slow");
+    leaver.answer_fast("slow");
     assert!(slow.response().ends_with("slow"));
     for _ in 0..3 {
         let (_, is_ours) = leaver.next().unwrap();
@@ -117,28 +117,28 @@ fn a_worker_that_leaves_gives_back_what_was_sent_ahead() {
 #[test]
 fn a_client_that_gives_up_before_its_turn_on_a_link_is_not_served() {
     let router = HttpRouter::start(LIMITS);
-    let (mut worker, mut slow) = a_quick_worker_with_a_slow_request(&router);
+    let (mut worker, mut slow) = a_fast_worker_with_a_slow_request(&router);
     let mut clients = waiting_clients(&router, 3);
     drop(clients.remove(1));
     router.waits_for_depth(2);
-    worker.answer_quickly("slow");
+    worker.answer_fast("slow");
     assert_eq!(slow.status(), 200);
     for (path, client) in ["/0", "/2"].into_iter().zip(&mut clients) {
         assert_eq!(worker.path(), path);
-        worker.answer_quickly("x");
+        worker.answer_fast("x");
         assert_eq!(client.status(), 200);
     }
 }
 
 /// The same with a router that moves step by step.
-fn a_quick_worker(router: &mut Steps<'_>) -> (TestWorker, TestClient) {
+fn a_fast_worker(router: &mut Steps<'_>) -> (TestWorker, TestClient) {
     let mut worker = router.worker(0);
     let mut client = router.client();
     for _ in 0..AHEAD_MAX {
-        client.get("/quick");
+        client.get("/fast");
         router.turns();
-        assert_eq!(worker.path(), "/quick");
-        worker.answer_quickly("quick");
+        assert_eq!(worker.path(), "/fast");
+        worker.answer_fast("fast");
         router.turns();
         assert_eq!(client.status(), 200);
     }
@@ -149,7 +149,7 @@ fn a_quick_worker(router: &mut Steps<'_>) -> (TestWorker, TestClient) {
 fn what_a_broken_client_did_not_take_is_not_sent_to_the_next() {
     let board = Steps::board();
     let router = &mut Steps::new(&board, LIMITS);
-    let (mut worker, mut gone) = a_quick_worker(router);
+    let (mut worker, mut gone) = a_fast_worker(router);
     let mut other = router.client();
     gone.get("/many-pieces");
     router.turns();
@@ -159,7 +159,7 @@ fn what_a_broken_client_did_not_take_is_not_sent_to_the_next() {
     for _ in 0..40 {
         worker.frame(b"of somebody else").unwrap();
     }
-    worker.word(DONE_KEEP | QUICK);
+    worker.word(DONE_KEEP | FAST);
     assert_eq!(worker.path(), "/other");
     worker.answer("other");
     // The link is reported before this.
@@ -172,7 +172,7 @@ fn what_a_broken_client_did_not_take_is_not_sent_to_the_next() {
 fn what_nobody_wants_does_not_take_the_next_request_with_it() {
     let board = Steps::board();
     let router = &mut Steps::new(&board, LIMITS);
-    let (mut worker, mut gone) = a_quick_worker(router);
+    let (mut worker, mut gone) = a_fast_worker(router);
     let mut other = router.client();
     gone.get("/large");
     router.turns();
@@ -208,7 +208,7 @@ fn what_nobody_wants_does_not_take_the_next_request_with_it() {
 fn a_new_process_does_not_hide_how_the_old_one_ended() {
     let board = Steps::board();
     let router = &mut Steps::new(&board, LIMITS);
-    let (mut worker, mut first) = a_quick_worker(router);
+    let (mut worker, mut first) = a_fast_worker(router);
     let mut second = router.client();
     first.get("/first");
     router.turns();
@@ -217,7 +217,7 @@ fn a_new_process_does_not_hide_how_the_old_one_ended() {
     assert_eq!((worker.path(), worker.slot), ("/first".into(), 0));
     worker.answer("first");
     assert_eq!(worker.path(), "/second");
-    // The new one is greeted before the router has read what the old one said.
+    // The new one says hello before the router has read what the old one said.
     let (_, link) = router.router.links.iter().next().unwrap();
     router.router.epoll.delete(&link.fd).unwrap();
     drop(worker);
@@ -255,7 +255,7 @@ fn a_worker_that_dies_after_an_early_answer_leaves_nothing_behind() {
     drop(worker);
     router.turns();
     assert_eq!(router.router.links.len(), 0);
-    // Its client is not told of it.
+    // Its client does not notice.
     client.get("/2");
     router.turns();
     let mut next = router.worker(1);

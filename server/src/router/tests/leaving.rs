@@ -187,11 +187,11 @@ fn no_request_is_lost_while_workers_come_and_go() {
                 // Each process says that it wants to leave after a few requests, and leaves when the router lets it.
                 while served.load(Ordering::Relaxed) < CLIENTS * REQUESTS {
                     let mut process = router.worker(worker);
-                    let mut told = false;
+                    let mut leave_sent = false;
                     for request in 0.. {
-                        if !told && (request >= 5 || served.load(Ordering::Relaxed) >= CLIENTS * REQUESTS) {
+                        if !leave_sent && (request >= 5 || served.load(Ordering::Relaxed) >= CLIENTS * REQUESTS) {
                             process.word(LEAVING);
-                            told = true;
+                            leave_sent = true;
                         }
                         process.stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
                         let taken = match process.try_take() {
@@ -200,7 +200,7 @@ fn no_request_is_lost_while_workers_come_and_go() {
                             Ok(taken) => taken,
                         };
                         served.fetch_add(1, Ordering::Relaxed);
-                        process.answer_quickly(taken.head.split(' ').nth(1).unwrap());
+                        process.answer_fast(taken.head.split(' ').nth(1).unwrap());
                     }
                 }
             });

@@ -144,7 +144,7 @@ fn nobody_becomes_a_worker_without_the_token() {
     let mut client = router.client();
     client.get("/secret");
     router.waits_for_depth(1);
-    for greeting in [
+    for hello in [
         Hello { worker: 1, thread: 0, slot: 0, token: [0; 16] }.encode().to_vec(),
         Hello { worker: 1, thread: 0, slot: u32::MAX, token: TOKEN }.encode().to_vec(),
         Hello { worker: 1, thread: 1, slot: 0, token: TOKEN }.encode().to_vec(),
@@ -152,7 +152,7 @@ fn nobody_becomes_a_worker_without_the_token() {
     ] {
         let mut stranger = UnixStream::connect_addr(&router.link).unwrap();
         stranger.set_read_timeout(Some(PATIENCE)).unwrap();
-        stranger.write_all(&greeting).unwrap();
+        stranger.write_all(&hello).unwrap();
         assert!(!matches!(stranger.read(&mut [0]), Ok(1..)));
     }
     router.worker(1).echo();

@@ -54,7 +54,7 @@ fn a_request_that_nobody_begins_with_waits_for_whoever_is_free_first() {
     let _stopped = router.worker(0);
     let mut client = router.client();
     client.get("/hello");
-    // After fifty times as long it is nobody's.
+    // After twenty times as long it is nobody's.
     eventually(|| {
         router.turn();
         router.depth() == 1
@@ -145,4 +145,42 @@ fn new_requests_go_to_workers_that_begin_with_theirs() {
         client.get(&format!("/{}", &path[1..].parse::<u32>().unwrap() + 1));
         router.turn();
     }
+}
+
+#[test]
+fn a_request_behind_one_that_was_cancelled_is_looked_after_too() {
+    let board = Steps::board();
+    let router = &mut Steps::new(&board, SOON);
+    let mut worker = router.worker(0);
+    let [mut first, mut gone, mut last] = [router.client(), router.client(), router.client()];
+    for _ in 0..2 {
+        first.get("/quick");
+        router.turns();
+        assert_eq!(worker.path(), "/quick");
+        worker.answer_fast("quick");
+        router.turns();
+        assert!(first.response().ends_with("quick"));
+    }
+    first.get("/first");
+    router.turns();
+    assert_eq!(worker.path(), "/first");
+    // Both are dispatched ahead; the client of the one gives up.
+    gone.get("/gone");
+    router.turns();
+    last.get("/last");
+    router.turns();
+    drop(gone);
+    router.turns();
+    worker.answer_fast("first");
+    router.turns();
+    assert!(first.response().ends_with("first"));
+    // The worker is stopped before it has passed over the cancelled one.
+    let mut other = router.worker(1);
+    eventually(|| {
+        router.turn();
+        other.has_unread()
+    });
+    other.echo();
+    router.turns();
+    assert!(last.response().ends_with("/last"));
 }

@@ -22,7 +22,7 @@ use crate::router::event_loop::{EVENTS, Flow, SCRATCH};
 use crate::router::state::Router;
 use crate::router::{Limits, RouterConfig, run};
 use crate::stats::scoreboard::{Layout, Scoreboard};
-use rwsgi_protocol::link::{DONE_KEEP, Hello, QUICK, RequestLengths, SKIPPED};
+use rwsgi_protocol::link::{DONE_KEEP, FAST, Hello, RequestLengths, SKIPPED};
 
 /// How long anything may take before the test says that it does not come.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -40,7 +40,7 @@ pub(super) const LIMITS: Limits = Limits {
 };
 
 /// What a router is made of, and how it is reached.
-struct Parts {
+struct RouterParts {
     config: RouterConfig,
     address: SocketAddr,
     link: UnixAddr,
@@ -49,7 +49,7 @@ struct Parts {
     orders: OwnedFd,
 }
 
-fn parts(limits: Limits) -> Parts {
+fn parts(limits: Limits) -> RouterParts {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let link = UnixAddr::from_abstract_name(format!("rwsgi-router-{}-{number}", std::process::id())).unwrap();
@@ -68,7 +68,7 @@ fn parts(limits: Limits) -> Parts {
         liveness,
         limits,
     };
-    Parts { config, address, link, liveness: master, orders: ours }
+    RouterParts { config, address, link, liveness: master, orders: ours }
 }
 
 /// A router that moves only when the test says so, which decides by that what crosses on its way.
@@ -88,7 +88,7 @@ impl<'a> Steps<'a> {
     }
 
     pub(super) fn new(board: &'a Arc<Scoreboard>, limits: Limits) -> Self {
-        let Parts { config, address, link, liveness, orders } = parts(limits);
+        let RouterParts { config, address, link, liveness, orders } = parts(limits);
         let router = Router::new(config, board).unwrap();
         Self { router, board, address, link, scratch: vec![0; SCRATCH], _liveness: liveness, _orders: orders }
     }
@@ -183,7 +183,7 @@ pub(super) struct HttpRouter {
 impl HttpRouter {
     pub(super) fn start(limits: Limits) -> Self {
         let board = Arc::new(Scoreboard::create(Layout::new(WORKERS, 1)).unwrap());
-        let Parts { config, address, link, liveness, orders } = parts(limits);
+        let RouterParts { config, address, link, liveness, orders } = parts(limits);
         let thread = std::thread::spawn({
             let board = Arc::clone(&board);
             move || run(config, &board)
@@ -213,7 +213,7 @@ impl HttpRouter {
         eventually(|| self.board.router().read().unwrap().depth == depth);
     }
 
-    /// Tells the router that the master is gone.
+    /// Closes the master's end.
     pub(super) fn stop(&mut self) {
         self.liveness = None;
     }
@@ -400,10 +400,10 @@ impl TestWorker {
         self.word(DONE_KEEP);
     }
 
-    pub(super) fn answer_quickly(&mut self, text: &str) {
+    pub(super) fn answer_fast(&mut self, text: &str) {
         let response = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len());
         self.frame(response.as_bytes()).unwrap();
-        self.word(DONE_KEEP | QUICK);
+        self.word(DONE_KEEP | FAST);
     }
 
     /// Answers the next request with its own path.

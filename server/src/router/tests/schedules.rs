@@ -1,5 +1,5 @@
 //! Any order of what clients, workers and the router do: each request is served once at most, each answer goes to its own
-//! client, and nobody waits for ever.
+//! client, and nobody waits forever.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{Read, Write};
@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::rig::*;
 use crate::io::body::BodyLimits;
 use crate::router::Limits;
-use rwsgi_protocol::link::{DONE_KEEP, LEAVING, QUICK, RequestLengths, SKIPPED};
+use rwsgi_protocol::link::{DONE_KEEP, FAST, LEAVING, RequestLengths, SKIPPED};
 
 const CLIENTS: usize = 5;
 const SLOTS: usize = 3;
@@ -24,7 +24,7 @@ struct Worker {
     at: Option<usize>,
     /// A piece of the answer was sent.
     answering: bool,
-    told: bool,
+    leave_sent: bool,
 }
 
 #[derive(Default)]
@@ -59,7 +59,7 @@ impl World<'_> {
             13 => self.clients[client] = Asking::default(),
             _ => self.router.turn(),
         }
-        self.hear();
+        self.read_answers();
     }
 
     fn ask(&mut self, client: usize, size: usize, count: usize) {
@@ -87,7 +87,8 @@ impl World<'_> {
         if self.workers[slot].is_none() {
             let link = self.router.connect_worker(slot as u32);
             link.stream.set_nonblocking(true).unwrap();
-            self.workers[slot] = Some(Worker { link, input: Vec::new(), at: None, answering: false, told: false });
+            self.workers[slot] =
+                Some(Worker { link, input: Vec::new(), at: None, answering: false, leave_sent: false });
         }
     }
 
@@ -99,7 +100,7 @@ impl World<'_> {
 
     fn leave(&mut self, slot: usize) {
         if let Some(worker) = &mut self.workers[slot]
-            && !std::mem::replace(&mut worker.told, true)
+            && !std::mem::replace(&mut worker.leave_sent, true)
             && worker.link.stream.write_all(&LEAVING.to_le_bytes()).is_err()
         {
             self.kill(slot);
@@ -140,7 +141,7 @@ impl World<'_> {
         }
     }
 
-    fn answer(&mut self, slot: usize, empty: usize, quick: bool) {
+    fn answer(&mut self, slot: usize, empty: usize, fast: bool) {
         self.begin_answer(slot);
         let Some(worker) = &mut self.workers[slot] else { return };
         let Some(number) = worker.at else { return };
@@ -149,7 +150,7 @@ impl World<'_> {
             bytes.extend_from_slice(&1_u32.to_le_bytes());
             bytes.push(digit);
         }
-        bytes.extend_from_slice(&(DONE_KEEP | if quick { QUICK } else { 0 }).to_le_bytes());
+        bytes.extend_from_slice(&(DONE_KEEP | if fast { FAST } else { 0 }).to_le_bytes());
         if worker.link.stream.write_all(&bytes).is_err() {
             return self.kill(slot);
         }
@@ -158,18 +159,18 @@ impl World<'_> {
     }
 
     /// Clients send what they have to, and look at what has come.
-    fn hear(&mut self) {
+    fn read_answers(&mut self) {
         for asking in &mut self.clients {
             let Some(client) = &mut asking.client else { continue };
             let (waiting, _) = asking.outgoing.as_slices();
             if let Ok(count) = client.stream.write(waiting) {
                 asking.outgoing.drain(..count);
             }
-            let mut room = [0; 4096];
+            let mut buffer = [0; 4096];
             let mut is_over = loop {
-                match client.stream.read(&mut room) {
+                match client.stream.read(&mut buffer) {
                     Ok(0) => break true,
-                    Ok(count) => client.read.extend_from_slice(&room[..count]),
+                    Ok(count) => client.read.extend_from_slice(&buffer[..count]),
                     Err(error) => break error.kind() != std::io::ErrorKind::WouldBlock,
                 }
             };
@@ -212,7 +213,7 @@ impl World<'_> {
                 self.answer(slot, 0, true);
             }
             self.router.turn();
-            self.hear();
+            self.read_answers();
         }
         for (number, asking) in self.clients.iter().enumerate() {
             assert!(asking.expected.is_empty(), "client {number} waits for {:?}", asking.expected);
@@ -224,11 +225,11 @@ impl World<'_> {
 impl Worker {
     /// Reads what is there: `None` when the link is closed, and the lengths of a request that is there as a whole.
     fn fill(&mut self) -> Option<Option<RequestLengths>> {
-        let mut room = [0; 65_536];
+        let mut buffer = [0; 65_536];
         let closed = loop {
-            match self.link.stream.read(&mut room) {
+            match self.link.stream.read(&mut buffer) {
                 Ok(0) => break true,
-                Ok(count) => self.input.extend_from_slice(&room[..count]),
+                Ok(count) => self.input.extend_from_slice(&buffer[..count]),
                 Err(error) => break error.kind() != std::io::ErrorKind::WouldBlock,
             }
         };

@@ -8,11 +8,11 @@ use bytemuck::{Pod, Zeroable};
 /// An item's number, or none. Zero is none, so that all zero is an empty list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(transparent)]
-struct Link(u32);
+struct ItemLink(u32);
 
-const NONE: Link = Link(0);
+const NONE: ItemLink = ItemLink(0);
 
-impl Link {
+impl ItemLink {
     fn to(item: Item) -> Self {
         Self(item.0 + 1)
     }
@@ -38,10 +38,10 @@ impl Item {
 struct Record {
     hash: u32,
     /// The next item of the chain, or of the free ones.
-    next: Link,
+    next: ItemLink,
     /// The items that were used before and after this one.
-    older: Link,
-    newer: Link,
+    older: ItemLink,
+    newer: ItemLink,
     about: About,
     key_length: u32,
     /// None, so that there is no gap in the record.
@@ -67,9 +67,9 @@ struct Head {
     used: u32,
     /// Items that were ever used.
     touched: u32,
-    free: Link,
-    oldest: Link,
-    newest: Link,
+    free: ItemLink,
+    oldest: ItemLink,
+    newest: ItemLink,
     unused: u32,
     /// No item expires before this, unix seconds; 0 for never.
     earliest: u64,
@@ -95,14 +95,14 @@ impl Size {
 
     /// Padded, for the records that follow.
     fn chains_bytes(self) -> usize {
-        (self.chains * size_of::<Link>()).next_multiple_of(8)
+        (self.chains * size_of::<ItemLink>()).next_multiple_of(8)
     }
 }
 
 /// The items, for as long as somebody is alone with them.
-pub(super) struct Index<'a> {
+pub(super) struct ItemIndex<'a> {
     head: &'a mut Head,
-    chains: &'a mut [Link],
+    chains: &'a mut [ItemLink],
     records: &'a mut [Record],
     keys: &'a mut [u8],
     key_size: usize,
@@ -112,7 +112,7 @@ fn fnv1a(key: &[u8]) -> u32 {
     key.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 
-impl<'a> Index<'a> {
+impl<'a> ItemIndex<'a> {
     /// On as many bytes as `size` says, aligned for numbers of 64 bits.
     pub(super) fn new(size: Size, bytes: &'a mut [u8]) -> Self {
         let (head, bytes) = bytes.split_at_mut(size_of::<Head>());
@@ -131,7 +131,7 @@ impl<'a> Index<'a> {
         &mut self.records[item.number()]
     }
 
-    fn chain(&mut self, hash: u32) -> &mut Link {
+    fn chain(&mut self, hash: u32) -> &mut ItemLink {
         let chains = self.chains.len();
         &mut self.chains[hash as usize % chains]
     }
@@ -186,7 +186,7 @@ impl<'a> Index<'a> {
             self.head.free = self.record(item).next;
         }
         let hash = fnv1a(key);
-        let next = std::mem::replace(self.chain(hash), Link::to(item));
+        let next = std::mem::replace(self.chain(hash), ItemLink::to(item));
         let key_length = key.len() as u32;
         *self.record(item) = Record { hash, next, older: NONE, newer: NONE, about, key_length, unused: 0 };
         let start = item.number() * self.key_size;
@@ -202,7 +202,7 @@ impl<'a> Index<'a> {
         self.unchain(item);
         self.detach(item);
         self.record(item).next = self.head.free;
-        self.head.free = Link::to(item);
+        self.head.free = ItemLink::to(item);
         self.head.used -= 1;
     }
 
@@ -242,7 +242,7 @@ impl<'a> Index<'a> {
         let Record { hash, next, .. } = *self.record(item);
         let first = self.chain(hash).item();
         let mut chain = std::iter::successors(first, |item| self.records[item.number()].next.item());
-        let before = chain.find(|before| self.records[before.number()].next == Link::to(item));
+        let before = chain.find(|before| self.records[before.number()].next == ItemLink::to(item));
         let link = match before {
             Some(before) => &mut self.record(before).next,
             None => self.chain(hash),
@@ -258,14 +258,14 @@ impl<'a> Index<'a> {
 
     fn append(&mut self, item: Item) {
         let older = self.head.newest;
-        *self.newer_of(older) = Link::to(item);
-        self.head.newest = Link::to(item);
+        *self.newer_of(older) = ItemLink::to(item);
+        self.head.newest = ItemLink::to(item);
         let record = self.record(item);
         (record.older, record.newer) = (older, NONE);
     }
 
     /// What says which item was used after this one; of none, which was the first.
-    fn newer_of(&mut self, link: Link) -> &mut Link {
+    fn newer_of(&mut self, link: ItemLink) -> &mut ItemLink {
         match link.item() {
             Some(item) => &mut self.record(item).newer,
             None => &mut self.head.oldest,
@@ -273,7 +273,7 @@ impl<'a> Index<'a> {
     }
 
     /// What says which item was used before this one; of none, which was the last.
-    fn older_of(&mut self, link: Link) -> &mut Link {
+    fn older_of(&mut self, link: ItemLink) -> &mut ItemLink {
         match link.item() {
             Some(item) => &mut self.record(item).older,
             None => &mut self.head.newest,

@@ -14,8 +14,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use nix::errno::Errno;
 use tracing::warn;
 
-use self::table::Refused;
-use self::table::Table;
+use self::table::CacheTable;
+use self::table::NotStored;
 pub(crate) use self::table::{How, Operation};
 use super::mutex::Locked;
 use super::parts::{PartedMemory, Parts};
@@ -55,7 +55,7 @@ pub(crate) struct Counts {
     pub(crate) hits: u64,
     /// Questions that did not.
     pub(crate) misses: u64,
-    /// Items that found no room.
+    /// Items that found no space.
     pub(crate) full: u64,
     /// When it was changed last, unix seconds.
     pub(crate) changed: u64,
@@ -107,11 +107,11 @@ impl Cache {
         }
     }
 
-    /// Does something with the table, alone. A panic lets the lock go, and has the table emptied by whoever is next.
-    fn with<T>(&self, f: impl FnOnce(&mut Table<'_>, u64) -> T) -> nix::Result<T> {
+    /// Calls `f` with the table locked. A panic releases the lock, and the next owner empties the table.
+    fn with<T>(&self, f: impl FnOnce(&mut CacheTable<'_>, u64) -> T) -> nix::Result<T> {
         let mut bytes = self.memory.lock()?;
         let locked = bytes.locked();
-        let mut table = Table::new(&self.shape, &mut bytes);
+        let mut table = CacheTable::new(&self.shape, &mut bytes);
         if locked == Locked::Abandoned {
             warn!("cache '{}' is emptied: a process died or failed while it changed it", self.shape.name);
             table.clear();
@@ -147,7 +147,7 @@ impl Cache {
         self.with(|table, now| table.exists(key, now))
     }
 
-    /// Sets a key's value for so many seconds, 0 for ever; whether it could be.
+    /// Sets a key's value for N seconds (0: forever); whether it could be.
     ///
     /// # Errors
     /// When the lock fails.
@@ -158,8 +158,8 @@ impl Cache {
         })?;
         match set {
             Ok(()) => self.note_change(),
-            Err(Refused::Unfit) => {}
-            Err(Refused::Full) => {
+            Err(NotStored::Unfit) => {}
+            Err(NotStored::Full) => {
                 if self.count(Count::Full).fetch_add(1, Relaxed) == 0 && !self.shape.ignore_full {
                     warn!("cache '{}' is full: raise its items or blocks, or set lru", self.shape.name);
                 }

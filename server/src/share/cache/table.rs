@@ -1,12 +1,12 @@
-//! The table of a cache: keys and their values, and what goes when it is full. Whoever has its bytes is alone with them.
+//! The table of a cache: keys and their values, and what goes when it is full. The owner of its bytes holds the lock.
 //! All zero is an empty table.
 //!
-//! The [`Index`] knows the items, [`Blocks`] which blocks are taken; the values lie in the blocks.
+//! The [`ItemIndex`] knows the items, [`Blocks`] which blocks are taken; the values lie in the blocks.
 
 use std::ops::Range;
 
 use super::blocks::Blocks;
-use super::index::{About, Index, Item, Size};
+use super::index::{About, Item, ItemIndex, Size};
 use rwsgi_config::Cache as Shape;
 
 /// How an item is set.
@@ -31,10 +31,10 @@ pub(crate) enum Operation {
 
 /// Why an item could not be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refused {
+pub(crate) enum NotStored {
     /// There is one, it is too large, or it is empty.
     Unfit,
-    /// There is no room left.
+    /// There is no space left.
     Full,
 }
 
@@ -59,22 +59,22 @@ fn index_size(shape: &Shape) -> Size {
 }
 
 /// A table, for as long as somebody is alone with it.
-pub(super) struct Table<'a> {
+pub(super) struct CacheTable<'a> {
     shape: &'a Shape,
-    index: Index<'a>,
+    index: ItemIndex<'a>,
     /// Which blocks are taken, if an item may have several. Otherwise the block of an item has the item's number.
     blocks: Option<Blocks<'a>>,
     values: &'a mut [u8],
 }
 
-impl<'a> Table<'a> {
+impl<'a> CacheTable<'a> {
     /// On bytes that are as many as [`size`] says, aligned for numbers of 64 bits.
     #[must_use]
     pub(super) fn new(shape: &'a Shape, bytes: &'a mut [u8]) -> Self {
         let (index, bytes) = bytes.split_at_mut(marks_at(shape).unwrap_or(0));
         let (marks, values) = bytes.split_at_mut(marks(shape));
         let blocks = shape.bitmap.then(|| Blocks::new(marks));
-        Self { shape, index: Index::new(index_size(shape), index), blocks, values }
+        Self { shape, index: ItemIndex::new(index_size(shape), index), blocks, values }
     }
 
     /// How many blocks a value takes; at least one.
@@ -155,9 +155,9 @@ impl<'a> Table<'a> {
         about
     }
 
-    /// Lets go what is to go when there is no room: what has expired, or else, one after another, what was used least
+    /// Removes items when there is no space: what has expired, or else, one after another, what was used least
     /// recently (`lru`), or else everything (`clear_on_full`). Whether there is less in the table than before.
-    fn make_room(&mut self, now: u64) -> bool {
+    fn make_space(&mut self, now: u64) -> bool {
         let expired = self.index.expired(now);
         if !expired.is_empty() {
             for item in expired {
@@ -174,11 +174,11 @@ impl<'a> Table<'a> {
         self.shape.lru || self.shape.clear_on_full
     }
 
-    /// Adds an item whose key has none; its value is not written yet. `None` when there is no room, and none can be made.
+    /// Adds an item whose key has none; its value is not written yet. `None` when there is no space, and none can be made.
     fn add(&mut self, key: &[u8], length: u64, expires: u64, now: u64) -> Option<Item> {
         let count = self.blocks_of(length);
         loop {
-            // Nothing is held here when room is made.
+            // Nothing is held here when space is made.
             if let Some(free) = self.index.next_free() {
                 let block = match &mut self.blocks {
                     None => Some(free.number()),
@@ -188,13 +188,13 @@ impl<'a> Table<'a> {
                     return self.index.add(key, About { block: block as u64, length, expires });
                 }
             }
-            if !self.make_room(now) {
+            if !self.make_space(now) {
                 return None;
             }
         }
     }
 
-    /// Has an item take as much room as a value of this length. It may become another item, and when there is no room it
+    /// Has an item take as much space as a value of this length. It may become another item, and when there is no space it
     /// stays as it was.
     fn resize(&mut self, item: Item, key: &[u8], length: u64, now: u64) -> Option<Item> {
         let about = *self.index.about(item);
@@ -220,15 +220,15 @@ impl<'a> Table<'a> {
     /// of this machine's, and an item that exists keeps its time.
     ///
     /// # Errors
-    /// See [`Refused`].
-    pub(super) fn set(&mut self, key: &[u8], value: &[u8], expires: u64, how: How, now: u64) -> Result<(), Refused> {
+    /// See [`NotStored`].
+    pub(super) fn set(&mut self, key: &[u8], value: &[u8], expires: u64, how: How, now: u64) -> Result<(), NotStored> {
         let most = self.shape.blocksize * if self.shape.bitmap { self.shape.blocks.into() } else { 1 };
         if key.is_empty() || value.is_empty() || key.len() > self.shape.keysize as usize || value.len() as u64 > most {
-            return Err(Refused::Unfit);
+            return Err(NotStored::Unfit);
         }
         let found = self.find(key, now);
         if found.is_some() && how == How::New {
-            return Err(Refused::Unfit);
+            return Err(NotStored::Unfit);
         }
         let counted;
         let value = match how {
@@ -236,7 +236,7 @@ impl<'a> Table<'a> {
                 let old = found.map(|item| <[u8; 8]>::try_from(&*self.value(item)).map(i64::from_ne_bytes));
                 // What is no number counts from the beginning.
                 let old = old.and_then(Result::ok).unwrap_or(self.shape.math_initial);
-                let by = value.try_into().map(i64::from_ne_bytes).map_err(|_| Refused::Unfit)?;
+                let by = value.try_into().map(i64::from_ne_bytes).map_err(|_| NotStored::Unfit)?;
                 counted = operation.apply(old, by).to_ne_bytes();
                 &counted[..]
             }
@@ -248,7 +248,7 @@ impl<'a> Table<'a> {
             None => self.add(key, length, expires, now),
             Some(item) => self.resize(item, key, length, now),
         };
-        let item = item.ok_or(Refused::Full)?;
+        let item = item.ok_or(NotStored::Full)?;
         if found.is_some() && how == How::Update {
             self.index.about(item).expires = expires;
             self.index.expires(expires);

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use proptest::prelude::*;
 
-use super::table::{How, Operation, Refused, Table, size};
+use super::table::{CacheTable, How, NotStored, Operation, size};
 use super::{Cache, Shape};
 
 fn shape(items: u32, bitmap: bool) -> Shape {
@@ -29,8 +29,8 @@ fn memory(shape: &Shape) -> Vec<u64> {
     vec![0; size(shape).unwrap().div_ceil(8)]
 }
 
-fn table<'a>(shape: &'a Shape, memory: &'a mut [u64]) -> Table<'a> {
-    Table::new(shape, bytemuck::cast_slice_mut(memory))
+fn table<'a>(shape: &'a Shape, memory: &'a mut [u64]) -> CacheTable<'a> {
+    CacheTable::new(shape, bytemuck::cast_slice_mut(memory))
 }
 
 #[test]
@@ -40,30 +40,30 @@ fn what_is_set_is_there_until_it_expires_or_goes() {
     let mut table = table(&shape, &mut memory);
     assert_eq!(table.get(b"a", 10), None);
     assert_eq!(table.set(b"a", b"one", 0, How::New, 10), Ok(()));
-    assert_eq!(table.set(b"a", b"two", 0, How::New, 10), Err(Refused::Unfit), "there is one");
+    assert_eq!(table.set(b"a", b"two", 0, How::New, 10), Err(NotStored::Unfit), "there is one");
     assert_eq!(table.get(b"a", 10).unwrap(), b"one");
     assert_eq!(table.set(b"a", b"two", 20, How::Update, 10), Ok(()));
     assert_eq!(table.get(b"a", 19).unwrap(), b"two");
     assert_eq!(table.get(b"a", 20), None, "expired");
     assert_eq!(table.len(), 0);
-    assert_eq!(table.set(b"b", &[0; 17], 0, How::New, 10), Err(Refused::Unfit), "larger than a block");
-    assert_eq!(table.set(b"123456789", b"x", 0, How::New, 10), Err(Refused::Unfit), "a longer key than fits");
-    assert_eq!(table.set(b"b", b"", 0, How::New, 10), Err(Refused::Unfit), "nothing");
+    assert_eq!(table.set(b"b", &[0; 17], 0, How::New, 10), Err(NotStored::Unfit), "larger than a block");
+    assert_eq!(table.set(b"123456789", b"x", 0, How::New, 10), Err(NotStored::Unfit), "a longer key than fits");
+    assert_eq!(table.set(b"b", b"", 0, How::New, 10), Err(NotStored::Unfit), "nothing");
 }
 
 #[test]
 fn a_full_table_refuses_or_lets_the_oldest_go() {
     let mut shape = shape(3, false);
     let mut memory = memory(&shape);
-    let fill = |table: &mut Table<'_>| {
+    let fill = |table: &mut CacheTable<'_>| {
         for key in [b"a", b"b", b"c"] {
             table.set(key, b"x", 0, How::Update, 1).unwrap();
         }
     };
     let mut full = table(&shape, &mut memory);
     fill(&mut full);
-    assert_eq!(full.set(b"d", b"x", 0, How::New, 1), Err(Refused::Full));
-    assert_eq!(full.set(b"a", b"y", 2, How::Update, 1), Ok(()), "it needs no room");
+    assert_eq!(full.set(b"d", b"x", 0, How::New, 1), Err(NotStored::Full));
+    assert_eq!(full.set(b"a", b"y", 2, How::Update, 1), Ok(()), "it needs no space");
     assert_eq!(full.set(b"d", b"x", 0, How::New, 5), Ok(()), "an expired one goes first");
     shape.lru = true;
     let mut full = table(&shape, &mut memory);
@@ -195,7 +195,7 @@ impl Model {
     }
 
     /// Whether something has gone.
-    fn make_room(&mut self, now: u64) -> bool {
+    fn make_space(&mut self, now: u64) -> bool {
         let before = self.items.len();
         let gone: Vec<_> = self.items.iter().map(|item| self.is_expired(item, now)).collect();
         let mut gone = gone.into_iter();
@@ -208,14 +208,14 @@ impl Model {
         self.items.len() < before
     }
 
-    fn set(&mut self, key: &[u8], value: &[u8], expires: u64, how: How, now: u64) -> Result<(), Refused> {
+    fn set(&mut self, key: &[u8], value: &[u8], expires: u64, how: How, now: u64) -> Result<(), NotStored> {
         let most = self.shape.blocksize as usize * if self.shape.bitmap { self.shape.blocks as usize } else { 1 };
         if key.len() > self.shape.keysize as usize || value.len() > most {
-            return Err(Refused::Unfit);
+            return Err(NotStored::Unfit);
         }
         let found = self.find(key, now);
         if found.is_some() && how == How::New {
-            return Err(Refused::Unfit);
+            return Err(NotStored::Unfit);
         }
         let old = found.map(|at| self.items.remove(at));
         let (value, expires) = match (how, &old) {
@@ -238,10 +238,10 @@ impl Model {
             if let Some(blocks) = same.clone().or_else(|| self.place(value.len())) {
                 break blocks;
             }
-            if !self.make_room(now) {
+            if !self.make_space(now) {
                 // What was there stays.
                 self.items.extend(old);
-                return Err(Refused::Full);
+                return Err(NotStored::Full);
             }
         };
         self.items.push(ModelItem { key: key.to_vec(), value, expires, blocks });
@@ -318,7 +318,7 @@ proptest! {
         for key in model.keys(now) {
             prop_assert_eq!(table.get(&key, now), model.get(&key, now));
         }
-        // No room was lost on the way.
+        // No space was lost on the way.
         table.clear();
         for key in 0..shape.items {
             prop_assert_eq!(table.set(&[key as u8], b"x", 0, How::New, now), Ok(()));

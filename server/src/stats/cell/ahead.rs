@@ -1,6 +1,6 @@
 //! Requests that the http router has dispatched ahead to a thread, and that the thread has not begun: who has each.
 //!
-//! The router sends a quick thread several requests at once (see [`rwsgi_protocol::link`]). Until the thread begins one,
+//! The router sends a fast thread several requests at once (see [`rwsgi_protocol::link`]). Until the thread begins one,
 //! the router may cancel it, for a thread that is free. Both do a compare-and-exchange on the request's byte here, so
 //! that exactly one of them gets it. A byte stands for the link's every eighth request: no more are dispatched ahead.
 

@@ -4,10 +4,10 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::fence;
 
-use super::text::Text;
+use super::text::SharedText;
 use crate::clock::UnixMicros;
 
-/// Room for the frames of a traceback, a line each, in words of eight bytes.
+/// Space for the frames of a traceback, a line each, in words of eight bytes.
 const TRACEBACK_WORDS: usize = 128;
 
 /// The last exception that a thread's application raised.
@@ -15,13 +15,13 @@ const TRACEBACK_WORDS: usize = 128;
 pub struct ExceptionCell {
     sequence: AtomicU64,
     when: AtomicU64,
-    kind: Text<16>,
-    message: Text<48>,
-    traceback: Text<TRACEBACK_WORDS>,
-    request: Text<48>,
+    kind: SharedText<16>,
+    message: SharedText<48>,
+    traceback: SharedText<TRACEBACK_WORDS>,
+    request: SharedText<48>,
 }
 
-/// What is told of an exception.
+/// What is shown of an exception.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExceptionReport {
     /// When it was raised.
@@ -37,7 +37,7 @@ pub struct ExceptionReport {
 }
 
 impl ExceptionCell {
-    /// Replaces what is told.
+    /// Replaces the exception.
     pub fn store(&self, report: &ExceptionReport) {
         let sequence = self.sequence.load(Relaxed);
         self.sequence.store(sequence.wrapping_add(1), Relaxed);
@@ -50,7 +50,7 @@ impl ExceptionCell {
         self.sequence.store(sequence.wrapping_add(2), Release);
     }
 
-    /// What is told; `None` when nothing was ever raised, or when it is just being written.
+    /// The exception; `None` when nothing was ever raised, or when it is just being written.
     pub fn load(&self) -> Option<ExceptionReport> {
         let before = self.sequence.load(Acquire);
         if before == 0 {
@@ -68,7 +68,7 @@ impl ExceptionCell {
     }
 }
 
-/// The frames as lines, as many whole ones as there is room for; the innermost in any case, cut if it must be.
+/// The frames as lines, as many whole ones as there is space for; the innermost in any case, cut if it must be.
 fn frames_that_fit(frames: &[String]) -> String {
     let mut lines = String::new();
     for frame in frames {
@@ -93,10 +93,10 @@ mod tests {
         Box::new(ExceptionCell {
             sequence: AtomicU64::new(0),
             when: AtomicU64::new(0),
-            kind: Text::empty(),
-            message: Text::empty(),
-            traceback: Text::empty(),
-            request: Text::empty(),
+            kind: SharedText::empty(),
+            message: SharedText::empty(),
+            traceback: SharedText::empty(),
+            request: SharedText::empty(),
         })
     }
 

@@ -44,7 +44,7 @@ impl Latencies {
         while touched != 0 {
             let start = (touched.trailing_zeros() as usize) << BLOCK;
             touched &= touched - 1;
-            // The last block may have fewer counters than it has room for.
+            // The last block may have fewer counters than it has space for.
             for (sum, count) in sums[start..].iter_mut().zip(&self.counts[start..]).take(1 << BLOCK) {
                 *sum = sum.saturating_add(count.load(Relaxed));
             }
@@ -63,7 +63,7 @@ impl Latencies {
 pub struct LatencyCounts(Vec<u64>);
 
 impl LatencyCounts {
-    /// Forgets everything, but for the room.
+    /// Forgets everything, but for the space.
     pub fn clear(&mut self) {
         self.0.clear();
     }

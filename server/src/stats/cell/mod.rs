@@ -4,7 +4,7 @@
 //! call, no allocation. What a reader must see together is kept by a sequence number, which is odd while a request is
 //! held. All-zero memory is a valid, empty cell.
 //!
-//! A second writer would lose counts and break nothing. One that is none of ours (a wild pointer of the application's)
+//! A second writer would lose counts and break nothing. A foreign one (a wild pointer of the application's)
 //! may leave any bytes: so readers doubt what they find, and say [`Corrupt`] of what no writer of ours leaves.
 
 mod ahead;
@@ -25,6 +25,6 @@ pub use self::exception::{ExceptionCell, ExceptionReport};
 pub use self::latencies::{Latencies, LatencyCounts};
 pub use self::router::{RouterCell, RouterSample};
 pub use self::spooler::{HeldJob, SpoolerCell, SpoolerCounters, Verdict};
-pub use self::text::Text;
+pub use self::text::SharedText;
 pub use self::thread::{HEAD_KEPT, HeldRequest, Outcome, PEER_KEPT, ThreadCell, ThreadSample};
 pub use self::worker::WorkerCell;

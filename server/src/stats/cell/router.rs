@@ -1,4 +1,4 @@
-//! What the http router tells.
+//! What the http router reports.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -8,7 +8,7 @@ use super::counters::add;
 use super::latencies::{Latencies, LatencyCounts};
 use crate::clock::MonotonicNanos;
 
-/// What the http router tells: written by its process alone.
+/// What the http router reports; only its process writes it.
 #[repr(C, align(64))]
 pub struct RouterCell {
     depth: AtomicU64,
@@ -18,7 +18,7 @@ pub struct RouterCell {
     pub waiting: Latencies,
 }
 
-/// What the router told last.
+/// What the router reported last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RouterSample {
     /// Requests that wait for a thread.
@@ -45,10 +45,10 @@ impl RouterCell {
         self.connections.store(connections as u64, Relaxed);
     }
 
-    /// What the router told last.
+    /// What the router reported last.
     ///
     /// # Errors
-    /// When the router cannot have told that.
+    /// When the router cannot have written that.
     pub fn read(&self) -> Result<RouterSample, Corrupt> {
         let [depth, rejected, connections] =
             [&self.depth, &self.rejected, &self.connections].map(|count| count.load(Relaxed));

@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 use super::corrupt::Corrupt;
 use super::counters::add;
 use super::latencies::{Latencies, LatencyCounts};
-use super::text::Text;
+use super::text::SharedText;
 use crate::clock::MonotonicNanos;
 
 /// What came of a job.
@@ -40,7 +40,7 @@ pub struct SpoolerCell {
     frequency: AtomicU32,
     /// When the job in progress began, monotonic ns; 0 when there is none.
     started: AtomicU64,
-    job: Text<48>,
+    job: SharedText<48>,
     /// Jobs that the present process has run.
     tasks: AtomicU64,
     done: AtomicU64,

@@ -6,18 +6,18 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 /// Bytes that one thread writes and another process may read meanwhile: stored by words, so that a reader may see a
 /// mixture of two texts, but never undefined behaviour.
 #[repr(C)]
-pub struct Text<const WORDS: usize> {
+pub struct SharedText<const WORDS: usize> {
     len: AtomicU32,
     words: [AtomicU64; WORDS],
 }
 
-impl<const WORDS: usize> Text<WORDS> {
+impl<const WORDS: usize> SharedText<WORDS> {
     #[cfg(test)]
     pub(super) const fn empty() -> Self {
         Self { len: AtomicU32::new(0), words: [const { AtomicU64::new(0) }; WORDS] }
     }
 
-    /// Keeps as much of `bytes` as there is room for.
+    /// Keeps as much of `bytes` as there is space for.
     #[inline]
     pub fn store(&self, bytes: &[u8]) {
         let bytes = &bytes[..bytes.len().min(WORDS * 8)];
@@ -33,7 +33,7 @@ impl<const WORDS: usize> Text<WORDS> {
         self.len.store(bytes.len() as u32, Relaxed);
     }
 
-    /// A copy of what is kept; never longer than the room.
+    /// A copy of what is kept; never longer than the space.
     pub fn load(&self) -> Vec<u8> {
         let len = (self.len.load(Relaxed) as usize).min(WORDS * 8);
         let mut bytes: Vec<u8> =

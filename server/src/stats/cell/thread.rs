@@ -7,13 +7,13 @@ use super::corrupt::Corrupt;
 use super::counters::{Counters, add};
 use super::exception::ExceptionCell;
 use super::latencies::{Latencies, LatencyCounts};
-use super::text::Text;
+use super::text::SharedText;
 use crate::clock::MonotonicNanos;
 use rwsgi_protocol::SocketProtocol;
 
 /// How much of a request's head is kept for those who ask what a thread is doing, bytes.
 pub const HEAD_KEPT: usize = 2048;
-/// Room for a peer's text: `remote_addr remote_port server_addr server_port`, bytes.
+/// Space for a peer's text: `remote_addr remote_port server_addr server_port`, bytes.
 pub const PEER_KEPT: usize = 128;
 
 /// Looks after which a cell that never stands still is none that a worker writes. A worker that serves a hundred thousand
@@ -60,7 +60,7 @@ pub struct ThreadSample {
 pub struct ThreadCell {
     sequence: AtomicU64,
     started: AtomicU64,
-    /// `running` when the request in progress began: while a request is held, this is what is told of `running`, so
+    /// `running` when the request in progress began: while a request is held, this is what is shown of `running`, so
     /// that a reader who comes while the request is just being counted does not see its time twice.
     running_before: AtomicU64,
     running: AtomicU64,
@@ -73,8 +73,8 @@ pub struct ThreadCell {
     gil_wait: AtomicU64,
     average: AtomicU64,
     protocol: AtomicU32,
-    peer: Text<{ PEER_KEPT / 8 }>,
-    head: Text<{ HEAD_KEPT / 8 }>,
+    peer: SharedText<{ PEER_KEPT / 8 }>,
+    head: SharedText<{ HEAD_KEPT / 8 }>,
     latency: Latencies,
     /// The last exception.
     pub exception: ExceptionCell,

@@ -1,4 +1,4 @@
-//! What a worker's process tells of itself as a whole.
+//! What a worker process reports of itself as a whole.
 
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Release};

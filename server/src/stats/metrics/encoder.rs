@@ -65,7 +65,7 @@ impl Encoder<'_, '_> {
 
     /// A histogram of µs.
     pub(super) fn distribution(&mut self, name: &str, help: &str, histogram: &latency::Histogram) -> fmt::Result {
-        // Counts that are beyond every number when they are added up tell nothing.
+        // A sum that overflows says nothing.
         let none = latency::empty();
         let histogram = if histogram.len() == u64::MAX { &none } else { histogram };
         let mut buckets = BOUNDS.map(|bound| (bound, 0));

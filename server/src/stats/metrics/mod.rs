@@ -1,4 +1,4 @@
-//! The stats document as Prometheus reads it (OpenMetrics text). What to tell of a worker is a table; times are
+//! The stats document as Prometheus reads it (OpenMetrics text). The metrics of a worker are a table; times are
 //! seconds and names are `rwsgi_*`, as is the custom there.
 
 mod encoder;

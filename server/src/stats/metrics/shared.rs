@@ -14,13 +14,13 @@ type Figure = (&'static str, &'static str, bool, fn(&Cache) -> u64);
 #[rustfmt::skip]
 const FIGURES: &[Figure] = &[
     ("cache_items", "Items in the cache", false, |cache| cache.items),
-    ("cache_capacity", "Items that the cache has room for", false, |cache| cache.max_items),
+    ("cache_capacity", "Items that the cache has space for", false, |cache| cache.max_items),
     ("cache_hits", "Questions that found something", true, |cache| cache.hits),
     ("cache_misses", "Questions that found nothing", true, |cache| cache.miss),
-    ("cache_full", "Items that found no room", true, |cache| cache.full),
+    ("cache_full", "Items that found no space", true, |cache| cache.full),
 ];
 
-/// Writes what there is to tell.
+/// Writes the metrics of what processes share.
 pub(super) fn encode(out: &mut Encoder<'_, '_>, snapshot: &Snapshot) -> fmt::Result {
     if !snapshot.caches.is_empty() {
         for (name, help, grows, value) in FIGURES {

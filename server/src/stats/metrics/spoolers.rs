@@ -22,7 +22,7 @@ const FIGURES: &[Figure] = &[
     ("running", "1 while it runs a job", false, |s| s.running.into()),
 ];
 
-/// Writes what there is to tell; nothing when there are no spoolers.
+/// Writes the metrics of spoolers; nothing when there are none.
 pub(super) fn encode(out: &mut Encoder<'_, '_>, snapshot: &Snapshot) -> fmt::Result {
     let spoolers = &snapshot.spoolers;
     if spoolers.is_empty() {
@@ -43,7 +43,7 @@ pub(super) fn encode(out: &mut Encoder<'_, '_>, snapshot: &Snapshot) -> fmt::Res
             }
         }
     }
-    // Several spoolers share a directory, and would each tell the same of it.
+    // Several spoolers share a directory, and would each report the same of it.
     let directories = || {
         let first = |(at, spooler): &(usize, &Spooler)| spoolers[..*at].iter().all(|other| other.dir != spooler.dir);
         spoolers.iter().enumerate().filter(first).map(|(_, spooler)| spooler)

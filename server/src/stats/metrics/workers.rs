@@ -76,7 +76,7 @@ fn reasons(recycled: &Recycled) -> [(&'static str, u64); 8] {
     ]
 }
 
-/// Writes what there is to tell.
+/// Writes the metrics of workers.
 pub(super) fn encode(out: &mut Encoder<'_, '_>, snapshot: &Snapshot) -> fmt::Result {
     for Figure { name, help, unit, value } in FIGURES {
         let name = format!("worker_{name}");

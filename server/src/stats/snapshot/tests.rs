@@ -378,7 +378,7 @@ proptest! {
             let _ = (spooler.pid(), spooler.frequency());
             spooler.finish(MonotonicNanos::now(), Verdict::Failed);
         }
-        // The processes themselves go on as well, and what they left is told of their workers.
+        // The processes themselves go on as well, and what they left is shown of their workers.
         for cell in server.board.threads(slot(0)) {
             cell.begin(MonotonicNanos::now(), SocketProtocol::Http, b"", b"");
             cell.exception.store(&ExceptionReport::default());

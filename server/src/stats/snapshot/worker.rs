@@ -57,9 +57,9 @@ impl fmt::Display for CorruptWorker {
     }
 }
 
-/// What a worker's threads add up to, and what is told of each.
+/// What a worker's threads add up to, and what is shown of each.
 #[derive(Default)]
-struct Threads {
+struct ThreadSums {
     sum: Counters,
     /// Time in the requests in progress, ns.
     in_progress: u64,
@@ -73,7 +73,7 @@ struct Threads {
 
 /// What is the same for all workers of a snapshot.
 #[derive(Clone, Copy)]
-pub(super) struct Context<'a> {
+pub(super) struct SnapshotContext<'a> {
     pub(super) scoreboard: &'a Scoreboard,
     pub(super) config: &'a Config,
     pub(super) now: MonotonicNanos,
@@ -81,15 +81,15 @@ pub(super) struct Context<'a> {
     pub(super) host: &'a str,
 }
 
-/// What is told of a worker; processes that are found corrupt are added to `corrupt`.
+/// What is shown of a worker; processes that are found corrupt are added to `corrupt`.
 pub(super) fn take(
-    context: Context<'_>,
+    context: SnapshotContext<'_>,
     view: &WorkerView<'_>,
     state: &mut SnapshotState,
     corrupt: &mut Vec<CorruptWorker>,
 ) -> Worker {
-    let Context { scoreboard: board, now, host, .. } = context;
-    let mut threads = Threads { last_exception: view.totals.last_exception.clone(), ..Threads::default() };
+    let SnapshotContext { scoreboard: board, now, host, .. } = context;
+    let mut threads = ThreadSums { last_exception: view.totals.last_exception.clone(), ..ThreadSums::default() };
     state.worker_latency.clear();
     state.worker_latency.add(&view.totals.latency);
     for id in ThreadIndex::first(board.layout().threads) {
@@ -136,12 +136,17 @@ pub(super) fn take(
         threads.cores.push(core);
     }
     state.all_latency.add(&state.worker_latency);
-    tell(context, view, state, threads)
+    worker_entry(context, view, state, threads)
 }
 
-/// What is told of a worker, whose threads add up to this and whose latency the state holds.
-fn tell(context: Context<'_>, view: &WorkerView<'_>, state: &mut SnapshotState, threads: Threads) -> Worker {
-    let Threads { sum, in_progress, delta_requests, average, last_exception, cores } = threads;
+/// What is shown of a worker, whose threads add up to this and whose latency the state holds.
+fn worker_entry(
+    context: SnapshotContext<'_>,
+    view: &WorkerView<'_>,
+    state: &mut SnapshotState,
+    threads: ThreadSums,
+) -> Worker {
+    let ThreadSums { sum, in_progress, delta_requests, average, last_exception, cores } = threads;
     let shown = view.processes.first();
     let processor = view.processes.iter().filter_map(|process| clock::processor_time(process.pid)).sum::<Duration>();
     let (busy_time, processor_time) = state.never_lower(
@@ -186,6 +191,8 @@ fn tell(context: Context<'_>, view: &WorkerView<'_>, state: &mut SnapshotState, 
         busy_time: Some(busy_time / 1_000),
         cpu_time: Some(processor_time / 1_000),
         gil_wait: Some(sum.gil_wait / 1_000),
+        // What the scoreboard does not tell: the master says it.
+        unresponsive_for: Some(0),
         pss: Some(memory.pss),
         uss: Some(memory.uss),
         rss_peak: Some(memory.rss_peak),
@@ -203,7 +210,7 @@ fn tell(context: Context<'_>, view: &WorkerView<'_>, state: &mut SnapshotState, 
     }
 }
 
-/// What is told of a request in progress.
+/// What is shown of a request in progress.
 fn info(vars: &Vars, started: MonotonicNanos, now: MonotonicNanos, clock: Clock) -> RequestInfo {
     let (began, now) = (clock.unix_at(started), clock.unix_at(now));
     RequestInfo {

@@ -1,4 +1,4 @@
-"""A request that is good at one way in is good at the other, and gets the same answer: `--http` and `--http-socket` are
+"""A request gets the same answer through `--http` and `--http-socket`: both are
 sent the same bytes, and compared in what they answer, what they say of the connection, and whether they close it."""
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def outcome(address: str, pieces: list[bytes]) -> Outcome:
 
 
 @pytest.fixture(scope="module")
-def doors(serve_module):
+def sites(serve_module):
     return every_kind(
         serve_module, "--wsgi-file", "probe.py", "--processes", 2, "--buffer-size", 4096, "--post-buffering", 100_000,
         "--limit-post", LIMIT,
@@ -117,32 +117,32 @@ def doors(serve_module):
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-def test_both_ways_in_answer_alike(doors, name):
-    router = outcome(doors["http"].address, REQUESTS[name])
-    direct = outcome(doors["http-socket"].address, REQUESTS[name])
+def test_http_and_http_socket_answer_alike(sites, name):
+    router = outcome(sites["http"].address, REQUESTS[name])
+    direct = outcome(sites["http-socket"].address, REQUESTS[name])
     assert router == direct
     assert router.answers, "an answer, whatever it is"
 
 
 @pytest.fixture(scope="module")
-def closing_doors(serve_module):
+def closing_sites(serve_module):
     return every_kind(serve_module, "--wsgi-file", "probe.py", "--http-keepalive=0")
 
 
 @pytest.mark.parametrize("target", ["/unread", "/chunks", "/empty", "/status?code=204"])
 @pytest.mark.parametrize("kind", ["http", "http-socket"])
-def test_without_keepalive_each_answer_says_that_it_is_the_last(closing_doors, kind, target):
-    with Connection(closing_doors[kind].address) as connection:
+def test_without_keepalive_each_answer_says_that_it_is_the_last(closing_sites, kind, target):
+    with Connection(closing_sites[kind].address) as connection:
         answer = connection.request("GET", target)
         assert (answer.header("Connection") or "").lower() == "close"
         assert connection.closed_by_server()
 
 
 @pytest.mark.parametrize("kind", ["http", "http-socket"])
-def test_a_response_that_breaks_off_is_not_taken_for_a_whole_one(doors, kind):
-    """Of a response without a length a client of HTTP/1.0 sees no end but that of the connection."""
-    with Connection(doors[kind].address) as connection:
-        connection.send(f"GET /fail-iterating?unsized=1&after=3&token=door-{kind} HTTP/1.0\r\n\r\n".encode())
+def test_a_response_that_breaks_off_is_not_taken_for_a_whole_one(sites, kind):
+    """An HTTP/1.0 client sees the end of a response without a length only by the end of the connection."""
+    with Connection(sites[kind].address) as connection:
+        connection.send(f"GET /fail-iterating?unsized=1&after=3&token=kind-{kind} HTTP/1.0\r\n\r\n".encode())
         with pytest.raises(ConnectionResetError):
             while connection.socket.recv(100_000):
                 pass
