@@ -18,7 +18,7 @@ use rwsgi_config::Config;
 
 /// Notifies the process that waits for the start. If this process ends without a notice, the start has failed.
 #[derive(Debug, Default)]
-pub struct Starter {
+pub(crate) struct Starter {
     waiting: Option<File>,
     /// The application must be loaded first.
     pub after_loading: bool,

@@ -31,7 +31,7 @@ use crate::wsgi::{application, interpreter};
 ///
 /// # Errors
 /// When what was inherited cannot be used, or the channel breaks.
-pub fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
+pub(crate) fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
     let channel = channel.take()?;
     let mut setup: Setup = receive_message(channel.as_fd())
         .context("fork server: cannot read its setup from the master")?

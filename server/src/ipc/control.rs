@@ -20,7 +20,7 @@ use super::{Role, receive_message};
 
 /// A packet.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ControlPacket {
+pub(crate) struct ControlPacket {
     /// The generation of the process: what it registers goes with it.
     pub generation: u32,
     /// What it has to say.
@@ -29,7 +29,7 @@ pub struct ControlPacket {
 
 /// What a process has to say.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum ControlRequest {
+pub(crate) enum ControlRequest {
     /// A signal has a handler, in the processes of the target.
     Register {
         /// Its number.
@@ -69,8 +69,7 @@ pub enum ControlRequest {
 
 /// A worker, as [`ControlRequest::Workers`] is answered.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the fields are those of the stats document's workers")]
-pub struct WorkerState {
+pub(crate) struct WorkerState {
     pub id: u32,
     pub pid: i32,
     pub requests: u64,
@@ -129,7 +128,7 @@ const PATH_LONGEST: usize = 4096;
 ///
 /// # Errors
 /// When the system has no descriptors left.
-pub fn socket() -> nix::Result<(OwnedFd, OwnedFd)> {
+pub(crate) fn socket() -> nix::Result<(OwnedFd, OwnedFd)> {
     socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
 }
 
@@ -137,7 +136,11 @@ pub fn socket() -> nix::Result<(OwnedFd, OwnedFd)> {
 ///
 /// # Errors
 /// When the master is gone.
-pub fn send(socket: BorrowedFd<'_>, packet: &ControlPacket, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+pub(crate) fn send(
+    socket: BorrowedFd<'_>,
+    packet: &ControlPacket,
+    descriptor: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
     send_packet(socket, &serde_json::to_vec(packet)?, descriptor)
 }
 
@@ -157,7 +160,7 @@ fn send_packet(socket: BorrowedFd<'_>, bytes: &[u8], descriptor: Option<Borrowed
 ///
 /// # Errors
 /// When the master is gone, or does not answer in time.
-pub fn ask<T: DeserializeOwned>(socket: BorrowedFd<'_>, question: &ControlPacket) -> io::Result<T> {
+pub(crate) fn ask<T: DeserializeOwned>(socket: BorrowedFd<'_>, question: &ControlPacket) -> io::Result<T> {
     let (ours, theirs) = crate::ipc::channel()?;
     send(socket, question, Some(theirs.as_fd()))?;
     drop(theirs);
@@ -179,7 +182,7 @@ pub fn ask<T: DeserializeOwned>(socket: BorrowedFd<'_>, question: &ControlPacket
 /// # Errors
 /// `InvalidData` for a packet that is refused, with why: it is to be logged, and the next one may be good. Otherwise
 /// when nothing is there on a non-blocking end, or the socket fails.
-pub fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<(ControlPacket, Option<OwnedFd>)>> {
+pub(crate) fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<(ControlPacket, Option<OwnedFd>)>> {
     let mut bytes = vec![0; LARGEST];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);

@@ -40,9 +40,9 @@ impl Launcher {
 }
 
 /// The first argument of a process that the master started; the descriptor of its channel follows it.
-pub const FORKSERVER_ROLE: &str = "@forkserver";
+pub(crate) const FORKSERVER_ROLE: &str = "@forkserver";
 /// The same for the router.
-pub const ROUTER_ROLE: &str = "@http";
+pub(crate) const ROUTER_ROLE: &str = "@http";
 
 impl Launcher {
     /// Starts a process in `role` and sends it its setup. Returns its id and the master's end of the channel.

@@ -17,7 +17,7 @@ mod fifo;
 mod generation;
 mod inherited;
 mod jobs;
-pub mod launcher;
+pub(crate) mod launcher;
 mod leftovers;
 mod listeners;
 mod load;
@@ -56,7 +56,7 @@ use self::events::{Command, Event, Reload};
 use self::launcher::Launcher;
 use self::reason::Reason;
 use self::startup::Started;
-pub use self::state::Reread;
+pub(crate) use self::state::Reread;
 use self::state::{Master, Phase};
 use self::timers::Timer;
 use crate::daemon::Starter;
@@ -69,7 +69,7 @@ use rwsgi_config::Config;
 ///
 /// # Errors
 /// When it cannot start: a socket cannot be bound, a process cannot be started.
-pub fn run(config: Config, launcher: Launcher, reread: Reread, starter: Starter) -> anyhow::Result<i32> {
+pub(crate) fn run(config: Config, launcher: Launcher, reread: Reread, starter: Starter) -> anyhow::Result<i32> {
     if let Some(title) = procname::master_title(&config.procname) {
         procname::make_space();
         procname::set(&title);

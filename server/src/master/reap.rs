@@ -182,9 +182,6 @@ impl Master {
                 _ => "starting another".to_owned(),
             };
             error!("http router (pid {pid}) died: {end}; {next}");
-        } else if let Some(link) = &mut self.sockets.link {
-            // A link in its backlog would wait for a router forever, and its worker for the router's leave to go.
-            link.listener = None;
         }
     }
 

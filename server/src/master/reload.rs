@@ -29,29 +29,38 @@ impl Master {
     /// When its process cannot be started.
     pub(super) fn load(&mut self, config: Config, how: Reload) -> anyhow::Result<()> {
         let number = self.generations.next_number();
-        let setup = self.setup(number.get(), &config)?;
+        let inherited = |(listener, protocol): &(Listener, SocketProtocol)| -> nix::Result<InheritedListener> {
+            let address = listener.address.clone();
+            Ok(InheritedListener { address, protocol: *protocol, fd: listener.inherit()? })
+        };
+        let listeners = self.sockets.workers.iter().map(inherited).collect::<Result<_, _>>()?;
+        let setup = self.setup(number.get(), &config, listeners)?;
         let started = self.launcher.start(FORKSERVER_ROLE, config.home.as_deref(), &setup);
         let (pid, channel) = started.with_context(|| match &config.home {
             Some(home) => format!("home: cannot run the Python of '{}'", home.display()),
             None => "cannot start the fork server".to_owned(),
         })?;
+        // Before there is a record of it: a process whose channel cannot be watched sees its end, and leaves.
+        let generation = Generation::new(number, channel, config, how, self.events.clone())?;
         if let Some(child) = self.begin(Post::ForkServer, Some(number), Instant::now()) {
             // It was begun this moment, so it was not ordered to leave.
             let _ = self.children.announce(child, pid);
         }
-        self.generations.add(Generation::new(number, channel, config, how, self.events.clone())?);
+        self.generations.add(generation);
         Ok(())
     }
 
-    /// What a process of ours needs to know, and the descriptors that it inherits.
+    /// What a process of ours needs to know, and the descriptors that it inherits: these listeners, and what all of them
+    /// inherit.
     ///
     /// # Errors
     /// Never as long as what it inherits is open.
-    pub(super) fn setup(&self, generation: u32, config: &Config) -> anyhow::Result<Setup> {
-        let inherited = |(listener, protocol): &(Listener, SocketProtocol)| -> nix::Result<InheritedListener> {
-            let address = listener.address.clone();
-            Ok(InheritedListener { address, protocol: *protocol, fd: listener.inherit()? })
-        };
+    pub(super) fn setup(
+        &self,
+        generation: u32,
+        config: &Config,
+        listeners: Vec<InheritedListener>,
+    ) -> anyhow::Result<Setup> {
         let sockets = &self.sockets;
         Ok(Setup {
             config: config.clone(),
@@ -61,7 +70,7 @@ impl Master {
             notices: InheritedFd::lend(sockets.notices.as_fd())?,
             share: self.share.descriptors(InheritedFd::lend)?,
             control: InheritedFd::lend(sockets.control.as_fd())?,
-            listeners: sockets.workers.iter().map(inherited).collect::<Result<_, _>>()?,
+            listeners,
             link_listener: None,
             link: sockets.link.as_ref().map(|link| link.endpoint.clone()),
             generation,
@@ -100,14 +109,13 @@ impl Master {
         if let Some(generation) = self.generations.get_mut(number) {
             generation.python = Some(python);
         }
-        // One that was overtaken while it loaded is not wanted any more.
-        if is_leaving {
+        // One that was overtaken while it loaded is not wanted any more. While the server stops, the router may still need
+        // workers: they come from the one that serves.
+        if is_leaving || self.phase != Phase::Serving {
             return;
         }
         self.ready(id);
-        if self.phase == Phase::Serving {
-            self.promote(number);
-        }
+        self.promote(number);
     }
 
     /// Makes a loaded generation the one that workers are forked from, and has a successor started for every worker.
@@ -143,6 +151,10 @@ impl Master {
             return;
         }
         self.chain = None;
+        if !self.worker_ids().any(|worker| self.children.post(Post::Worker(worker)).is_wanted) {
+            // None runs until somebody connects, and so none will say that it serves.
+            self.tell_ready();
+        }
         let old: Vec<_> = self.children.workers().map(|child| child.id).collect();
         for id in old {
             self.children.replace(id, Reason::Reload, &mut self.timers);

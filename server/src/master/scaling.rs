@@ -215,6 +215,10 @@ impl Master {
         for worker in self.worker_ids() {
             self.make_cheap(worker);
         }
+        if self.chain.take().is_some() {
+            // Those that are started next are of the new generation: nothing is left to be replaced.
+            self.tell_ready();
+        }
         let tasks = watches.into_iter().map(|watched| {
             let events = self.events.clone();
             let task = tokio::task::spawn_local(async move {

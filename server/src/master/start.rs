@@ -160,12 +160,12 @@ impl Master {
     }
 
     fn router_setup(&self) -> anyhow::Result<Setup> {
-        let mut setup = self.setup(0, &self.config)?;
         let inherited = |listener: &super::listeners::Listener| {
             let (address, protocol) = (listener.address.clone(), SocketProtocol::Http);
             Ok(InheritedListener { address, protocol, fd: listener.inherit()? })
         };
-        setup.listeners = self.sockets.router.iter().map(inherited).collect::<nix::Result<_>>()?;
+        let listeners = self.sockets.router.iter().map(inherited).collect::<nix::Result<_>>()?;
+        let mut setup = self.setup(0, &self.config, listeners)?;
         let link = self.sockets.link.as_ref().and_then(|link| link.listener.as_ref());
         setup.link_listener = link.map(|listener| InheritedFd::lend(std::os::fd::AsFd::as_fd(listener))).transpose()?;
         Ok(setup)

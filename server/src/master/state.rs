@@ -26,7 +26,7 @@ use rwsgi_config::Config;
 use rwsgi_protocol::SocketProtocol;
 
 /// Reads the configuration again, for a reload.
-pub type Reread = Box<dyn Fn() -> anyhow::Result<Config>>;
+pub(crate) type Reread = Box<dyn Fn() -> anyhow::Result<Config>>;
 
 /// The loop's state.
 pub(super) struct Master {

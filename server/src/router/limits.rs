@@ -7,7 +7,7 @@ use rwsgi_protocol::link::FAST_NS;
 
 /// What the router may keep and for how long.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// `--http-timeout`, seconds: for a whole head, and for any progress of a body or of a response that the client
     /// takes.
     pub(super) timeout: u32,

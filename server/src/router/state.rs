@@ -38,7 +38,7 @@ pub(super) enum Pause {
 
 /// What the master gives to the router.
 #[derive(Debug)]
-pub struct RouterConfig {
+pub(crate) struct RouterConfig {
     /// Bound and listening sockets for clients, and what they are bound to.
     pub listeners: Vec<(OwnedFd, Address)>,
     /// The bound and listening unix socket that workers connect to.

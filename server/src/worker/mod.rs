@@ -46,7 +46,7 @@ use crate::wsgi::gateway::Gateway;
 use crate::wsgi::{application, interpreter};
 
 /// What a worker is forked with.
-pub struct WorkerContext {
+pub(crate) struct WorkerContext {
     /// Its number, from 1.
     pub worker: u32,
     /// Its slot on the scoreboard.
@@ -65,7 +65,7 @@ pub struct WorkerContext {
 ///
 /// # Errors
 /// When what was inherited cannot be used.
-pub fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32> {
+pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32> {
     let WorkerContext { worker, slot, child, mut setup, scoreboard, application } = context;
     let name = std::ffi::CString::new(format!("rwsgi w{worker}")).unwrap_or_default();
     let _ = nix::sys::prctl::set_name(&name);
