@@ -1,6 +1,6 @@
-//! The loading process: one per generation. It loads Python and the application once, and forks workers, and the
-//! auxiliary processes beside them, when the master orders it. The master starts it by exec, so that no import, leak or crash
-//! can reach the master.
+//! The fork server: one per generation. It loads Python and the application once, and forks workers, and the
+//! auxiliary processes beside them, when the master orders it. The master starts it by exec, so that no import, leak or
+//! crash can reach the master.
 //!
 //! Not for: serving (that is the worker's), or deciding when to fork (the master's).
 
@@ -31,17 +31,18 @@ use crate::wsgi::{application, interpreter};
 ///
 /// # Errors
 /// When what was inherited cannot be used, or the channel breaks.
-pub fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
+pub(crate) fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
     let channel = channel.take()?;
     let mut setup: Setup = receive_message(channel.as_fd())
         .context("fork server: cannot read its setup from the master")?
         .context("fork server: the master is gone")?;
     ignore_terminal_signals()?;
-    // A supervisor that stops the whole group means the master, which lets this process go in its own time.
+    // A supervisor that stops the whole group means the master, which stops this process in its own time.
     ignore(&[Signal::SIGTERM])?;
     limit_address_space(&setup.config)?;
     let _ = nix::sys::prctl::set_name(c"rwsgi forksrv");
-    let title = format!("rwsgi forkserver {}", setup.generation);
+    let generation = setup.generation.context("fork server: the master has not said which generation it is")?;
+    let title = format!("rwsgi forkserver {generation}");
     procname::set(&procname::title(&setup.config.procname, &title));
     let memory = setup.scoreboard.take()?;
     let scoreboard = Scoreboard::map(setup.layout, memory).context("fork server: cannot map the scoreboard")?;
@@ -65,7 +66,7 @@ fn serve_forks(py: Python<'_>, channel: OwnedFd, mut setup: Setup, scoreboard: S
     api::install(py, &setup)?;
     let listeners = setup.listeners.iter().map(|listener| listener.fd.number());
     let held = listeners.chain([setup.liveness.number(), setup.notices.number(), channel.as_raw_fd()]).collect();
-    worker::release::let_go_in_early_children(py, held)?;
+    worker::release::release_in_early_children(py, held)?;
     let application = if setup.config.lazy_apps {
         None
     } else {
@@ -87,7 +88,7 @@ fn serve_forks(py: Python<'_>, channel: OwnedFd, mut setup: Setup, scoreboard: S
             Ok(Some(order)) => order,
             Ok(None) => return Ok(0),
             Err(error) => {
-                info!("fork server of generation {}: the master is gone ({error})", setup.generation);
+                info!("fork server: the master is gone ({error})");
                 return Ok(0);
             }
         };

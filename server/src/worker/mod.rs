@@ -1,6 +1,6 @@
-//! A worker: N threads (threads) around one epoll set that holds the listeners and the connections.
+//! A worker: N threads around one epoll set that holds the listeners and the connections.
 //!
-//! One thread does everything inline and keeps the GIL from one request to the next, letting it go only to sleep. With
+//! One thread does everything inline and keeps the GIL from one request to the next, releasing it only to sleep. With
 //! several, connections are armed one-shot, so that whichever thread is free takes the next one that is ready: an idle
 //! kept-alive connection belongs to no thread, and a slow request holds up no other connection.
 
@@ -34,7 +34,7 @@ use self::notices::Notices;
 use self::state::{OwnListener, Worker};
 use self::worker_thread::WorkerThread;
 use crate::api::{self, AfterFork};
-use crate::ids::{ChildId, SlotId, ThreadIndex};
+use crate::ids::{ChildId, SlotId, ThreadIndex, WorkerId};
 use crate::io::accept::Listener;
 use crate::io::body::BodyLimits;
 use crate::io::descriptors::{ClientCap, for_files};
@@ -46,11 +46,11 @@ use crate::wsgi::gateway::Gateway;
 use crate::wsgi::{application, interpreter};
 
 /// What a worker is forked with.
-pub struct WorkerContext {
-    /// Its number, from 1.
-    pub worker: u32,
+pub(crate) struct WorkerContext {
+    /// Its number.
+    pub worker: WorkerId,
     /// Its slot on the scoreboard.
-    pub slot: u32,
+    pub slot: SlotId,
     /// By which number the master knows it.
     pub child: ChildId,
     /// The setup that its fork server received.
@@ -65,7 +65,7 @@ pub struct WorkerContext {
 ///
 /// # Errors
 /// When what was inherited cannot be used.
-pub fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32> {
+pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32> {
     let WorkerContext { worker, slot, child, mut setup, scoreboard, application } = context;
     let name = std::ffi::CString::new(format!("rwsgi w{worker}")).unwrap_or_default();
     let _ = nix::sys::prctl::set_name(&name);
@@ -84,7 +84,7 @@ pub fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32> {
             }
         },
     };
-    let first_only = setup.config.import.iter().filter(|_| worker == 1);
+    let first_only = setup.config.import.iter().filter(|_| worker == WorkerId::FIRST);
     for module in setup.config.shared_import.iter().chain(first_only) {
         interpreter::import(py, module);
     }
@@ -95,8 +95,8 @@ pub fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32> {
     }
     let links = if setup.link.is_some() { setup.config.threads as usize } else { 0 };
     let state = Arc::new(Worker {
-        id: worker,
-        slot: SlotId::new(slot),
+        id: worker.get(),
+        slot,
         epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
         listeners: setup.listeners.iter_mut().map(inherit).collect::<Result<_, _>>()?,
         link: setup.link.clone(),
@@ -118,7 +118,7 @@ pub fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32> {
         config: setup.config,
         scoreboard,
     });
-    release::let_go_in_children(py, &state)?;
+    release::release_in_children(py, &state)?;
     state.watch()?;
     let threads = state.config.threads;
     let multiprocess = state.config.processes > 1;
@@ -140,7 +140,7 @@ pub fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32> {
     let others: Vec<_> = threads
         .into_iter()
         .map(|mut thread| {
-            let name = crate::ipc::harakiri::thread_name(worker, thread.id.get());
+            let name = crate::ipc::harakiri::thread_name(worker, thread.id);
             std::thread::Builder::new().name(name).spawn(move || {
                 let _serving = Serving(Arc::clone(&thread.worker));
                 Python::attach(|py| thread.serve(py))
@@ -164,7 +164,7 @@ pub fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32> {
     Ok(0)
 }
 
-/// A thread's serving, after which the worker leaves.
+/// What each thread runs; the worker leaves when it returns.
 struct Serving(Arc<Worker>);
 
 impl Drop for Serving {
