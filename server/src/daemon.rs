@@ -36,7 +36,8 @@ impl Starter {
 
 impl Drop for Starter {
     fn drop(&mut self) {
-        // The failure is still to be logged, and who waits shows the log: it must not see the end before the process does.
+        // The failure is still to be logged, and who waits shows the log: it must not see the end before the process
+        // does.
         std::mem::forget(self.waiting.take());
     }
 }

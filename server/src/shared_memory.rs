@@ -1,9 +1,9 @@
 //! Memory that the processes of a server share: a memory file (`memfd_create(2)`) that the master makes, that all other
 //! processes inherit and that each maps.
 //!
-//! A process with the file may write any byte at any time, an application with a wild pointer too. So its size is sealed:
-//! nobody can take pages away under the others, who would be killed by SIGBUS; and what lies in it is of types that any
-//! bytes are a value of. What the values mean is for the reader to doubt.
+//! A process with the file may write any byte at any time, an application with a wild pointer too. So its size is
+//! sealed: nobody can take pages away under the others, who would be killed by SIGBUS; and what lies in it is of types
+//! that any bytes are a value of. What the values mean is for the reader to doubt.
 
 #![allow(unsafe_code)]
 
@@ -82,8 +82,8 @@ impl SharedMemory {
     pub(crate) fn at<T: Shareable>(&self, offset: usize) -> &T {
         let fits = self.map.len().checked_sub(size_of::<T>()).is_some_and(|last| offset <= last);
         assert!(fits && offset.is_multiple_of(align_of::<T>()), "offset {offset}");
-        // SAFETY: within the mapping, which begins on a page, is as long as this value lives and never shrinks; aligned.
-        // `Shareable` says that any bytes are a value, whichever process writes them.
+        // SAFETY: within the mapping, which begins on a page, is as long as this value lives and never shrinks;
+        // aligned. `Shareable` says that any bytes are a value, whichever process writes them.
         unsafe { &*self.map.as_ptr().add(offset).cast() }
     }
 

@@ -1,5 +1,5 @@
-//! A request's body on its way in, gathered before anybody serves the request, so that a slow client holds no thread: in
-//! memory up to `post-buffering`, beyond that in a file without a name.
+//! A request's body on its way in, gathered before anybody serves the request, so that a slow client holds no thread:
+//! in memory up to `post-buffering`, beyond that in a file without a name.
 //!
 //! What a client announces costs nothing: memory and files are taken when bytes come.
 
@@ -18,7 +18,7 @@ use rwsgi_protocol::http::{BODY_TOO_LARGE, Refusal};
 
 /// The first memory for a body, bytes: what a socket has at once. A client that has sent as much gets more.
 const FIRST_ROOM: usize = 64 * 1024;
-/// What a client gets whose body there is no place for, on every socket.
+/// The answer when there is no space for a body, on every socket.
 const NO_PLACE: Refusal = Refusal { status: 503, reason: "the request body cannot be kept" };
 
 /// How large bodies may be.
@@ -44,7 +44,7 @@ impl BodyLimits {
 /// Why a body is not taken.
 #[derive(Debug, Error)]
 pub(crate) enum IntakeError {
-    /// It is not what it should be.
+    /// It is malformed or too large.
     #[error("{0}")]
     Refused(Refusal),
     /// The temporary file failed.
@@ -101,7 +101,7 @@ pub(crate) struct Gathering {
 /// How the end of a body is known.
 #[derive(Debug)]
 enum End {
-    /// So many bytes are still to come.
+    /// This many bytes are still to come.
     Length(u64),
     Chunked(Box<Decoder>),
 }

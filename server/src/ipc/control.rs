@@ -1,5 +1,5 @@
-//! The control socket: what a process asks of the master or reports to it, as packets of JSON through one socket that all
-//! processes share. A packet may bring a descriptor, through which the master answers or goes on to speak.
+//! The control socket: what a process asks of the master or reports to it, as packets of JSON through one socket that
+//! all processes share. A packet may bring a descriptor, through which the master answers or goes on to speak.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -180,8 +180,8 @@ pub(crate) fn ask<T: DeserializeOwned>(socket: BorrowedFd<'_>, question: &Contro
 /// bounds of their kinds; whether there is such a process or generation only the master knows.
 ///
 /// # Errors
-/// `InvalidData` for a packet that is refused, with why: it is to be logged, and the next one may be good. Otherwise when
-/// nothing is there on a non-blocking end, or the socket fails.
+/// `InvalidData` for a packet that is refused, with why: it is to be logged, and the next one may be good. Otherwise
+/// when nothing is there on a non-blocking end, or the socket fails.
 pub(crate) fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<(ControlPacket, Option<OwnedFd>)>> {
     let mut bytes = vec![0; LARGEST];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -189,7 +189,7 @@ pub(crate) fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<(ControlPacke
     let mut parts = [IoSliceMut::new(&mut bytes)];
     let received = rustix::net::recvmsg(socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
     let (len, is_cut) = (received.bytes, received.flags.contains(ReturnFlags::TRUNC));
-    // There may be room for one more than was asked for. What is not taken here is closed.
+    // There may be space for one more than was asked for. What is not taken here is closed.
     let mut descriptors = ancillary.drain().filter_map(|message| match message {
         RecvAncillaryMessage::ScmRights(fds) => Some(fds),
         _ => None,
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_all_senders_is_told() {
+    fn the_end_of_all_senders_is_reported() {
         let (master, ours) = socket().unwrap();
         drop(ours);
         assert!(receive(master.as_fd()).unwrap().is_none());

@@ -2,7 +2,7 @@
 //! the master are in [`super::signals`].)
 //!
 //! Each generation has its own table, for a reload brings other handlers; only the present one's timers run. A signal
-//! for whoever is free first waits here until somebody is: a process says when it has handled one.
+//! for the first free process waits here until one is free: a process says when it has handled one.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::ErrorKind;
@@ -87,7 +87,7 @@ pub(super) fn watch(events: &Events) -> anyhow::Result<OwnedFd> {
                     warn!("control socket: a packet of the application's is refused: {refused}");
                 }
                 Err(failure) => {
-                    error!("control socket: it cannot be read: {failure}: the application's signals and timers rest");
+                    error!("control socket: it cannot be read: {failure}: the application's signals and timers stop");
                     return;
                 }
             }

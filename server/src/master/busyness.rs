@@ -18,7 +18,7 @@ pub(super) struct Look {
     pub(super) waiting: u64,
     /// Since when they have waited without a break.
     pub(super) waiting_since: Option<Instant>,
-    /// Workers that are let go when that is decided: there are more than the fewest.
+    /// Workers that are stopped when that is decided: there are more than the fewest.
     pub(super) has_spare: bool,
     /// `cheaper-step`.
     pub(super) step: u32,
@@ -41,11 +41,11 @@ pub(super) enum Change {
 pub(super) struct Watch {
     /// Looks in a row below `cheaper-busyness-min`.
     quiet: u32,
-    /// What was added to `cheaper-busyness-multiplier` because workers were let go too early.
+    /// What was added to `cheaper-busyness-multiplier` because workers were stopped too early.
     penalty: u32,
-    /// Looks since a worker was let go.
+    /// Polls since a worker was stopped.
     since_drop: Option<u32>,
-    /// Workers that were added because connections waited, and not let go since. While there are any, they go sooner:
+    /// Workers that were added because connections waited, and not stopped since. While there are any, they go sooner:
     /// a short rush is not to be paid for until the long wait is over.
     emergency: u32,
 }
@@ -135,7 +135,7 @@ mod tests {
         for _ in 0..9 {
             assert_eq!(watch.decide(&bounds, &look(24.0, 0)), Change::None);
         }
-        // One that is not quiet begins the count anew.
+        // One that is not quiet restarts the count.
         assert_eq!(watch.decide(&bounds, &look(25.0, 0)), Change::None);
         assert_eq!(quiet_looks(&mut watch, &bounds), 10);
     }
@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(quiet_looks(&mut watch, &bounds), 3);
         assert_eq!(quiet_looks(&mut watch, &bounds), 3);
         assert_eq!(quiet_looks(&mut watch, &bounds), 10);
-        // Where none could be added there is none to let go.
+        // Where none could be added there is none to stop.
         assert_eq!(watch.decide(&bounds, &look(10.0, 34)), Change::Emergency(2));
         assert_eq!(quiet_looks(&mut watch, &bounds), 10);
         // One that has become busy is no emergency worker any more.

@@ -72,7 +72,7 @@ impl Launcher {
         let child = command
             .spawn()
             .map_err(|error| io::Error::new(error.kind(), format!("'{}': {error}", program.display())))?;
-        // The next process that is started gets its own set, and what nobody owns there would stay open for ever.
+        // The next process that is started gets its own set, and what nobody owns there would stay open forever.
         for fd in setup.descriptors() {
             fd.close_on_exec()?;
         }

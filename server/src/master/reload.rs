@@ -1,5 +1,5 @@
-//! Loading the application, at the start and for a reload: the next generation is loaded beside the one that serves, and
-//! has the workers' places when it is ready; when it fails to load, the old one goes on.
+//! Loading the application, at the start and for a reload: the next generation is loaded beside the one that serves,
+//! and takes over when it is ready; if it fails to load, the old one goes on.
 
 use std::os::fd::AsFd;
 use std::time::Instant;
@@ -43,7 +43,7 @@ impl Master {
         // Before there is a record of it: a process whose channel cannot be watched sees its end, and leaves.
         let generation = Generation::new(number, channel, config, how, self.events.clone())?;
         if let Some(child) = self.begin(Post::ForkServer, Some(number), Instant::now()) {
-            // It was begun this moment, so that nobody has told it to leave.
+            // It was begun this moment, so it was not ordered to leave.
             let _ = self.children.announce(child, pid);
         }
         self.generations.add(generation);
@@ -157,7 +157,7 @@ impl Master {
         }
         let old: Vec<_> = self.children.workers().map(|child| child.id).collect();
         for id in old {
-            self.children.doom(id, Reason::Reload, &mut self.timers);
+            self.children.replace(id, Reason::Reload, &mut self.timers);
         }
         for post in self.worker_ids().map(Post::Worker) {
             if self.children.post(post).is_wanted {
@@ -167,14 +167,14 @@ impl Master {
         }
     }
 
-    /// Tells the http router the options that it follows: they may have changed.
+    /// Sends the http router the options that it follows: they may have changed.
     fn tell_router_limits(&self) {
         let Some(channel) = &self.router_channel else { return };
         let order = RouterOrder::Limits(RouterLimits::new(&self.config));
         if let Err(failure) = send_message(channel.as_fd(), &order) {
             // One that has died is started with the present options.
             if failure.kind() != std::io::ErrorKind::BrokenPipe {
-                error!("reload: the http router cannot be told its options: {failure}: they stay as they were");
+                error!("reload: the http router cannot be sent its options: {failure}: they stay as they were");
             }
         }
     }
@@ -204,7 +204,7 @@ impl Master {
             let old: Vec<_> = old.map(|child| child.id).collect();
             let mut is_news = false;
             for id in old {
-                is_news |= self.children.doom(id, Reason::Reload, &mut self.timers);
+                is_news |= self.children.replace(id, Reason::Reload, &mut self.timers);
             }
             if is_news {
                 return;
@@ -212,7 +212,8 @@ impl Master {
         }
     }
 
-    /// A worker's process serves: goes on with a chain reload, or tells the supervisor that the server is ready (again).
+    /// A worker's process serves: goes on with a chain reload, or notifies the supervisor that the server is ready
+    /// (again).
     pub(super) fn worker_ready(&mut self, worker: WorkerId) {
         let current = self.generations.current();
         let is_new = self.children.of(Post::Worker(worker)).all(|child| child.generation == current);

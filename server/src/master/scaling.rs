@@ -26,7 +26,7 @@ use rwsgi_config::{CheaperAlgorithm, Config};
 
 /// How often the load is looked at; for utilization, that of the last `cheaper-overload` is taken.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// The same for requests that wait at the router while no worker runs: nothing else tells of them.
+/// The same for requests that wait at the router while no worker runs: nothing else shows them.
 const ROUTER_INTERVAL: Duration = Duration::from_millis(100);
 /// How long `spare` and `backlog` see too little work before they let a worker go.
 const QUIET: Duration = Duration::from_secs(10);
@@ -53,7 +53,7 @@ impl Master {
         }
     }
 
-    /// Looks at the load, and has workers started or let go.
+    /// Looks at the load, and has workers started or stopped.
     pub(super) fn follow_load(&mut self, now: Instant) {
         if self.phase != Phase::Serving {
             return;
@@ -143,15 +143,15 @@ impl Master {
         let mut load = Load { at: now, busy: 0, requests: 0, waiting: 0, idle: 0 };
         for child in self.children.workers() {
             let Some(slot) = child.slot else { continue };
-            let mut has_room = false;
+            let mut has_space = false;
             for cell in self.scoreboard.threads(slot) {
                 let Ok(ThreadSample { counters, started, .. }) = cell.read() else { continue };
                 load.busy += counters.running + started.map_or(0, |started| clock.nanos_since(started));
                 load.requests += counters.requests + u64::from(started.is_some());
-                has_room |= started.is_none();
+                has_space |= started.is_none();
             }
             // One that is about to serve counts as well: it is what the last look asked for.
-            load.idle += u32::from(has_room && !child.is_leaving());
+            load.idle += u32::from(has_space && !child.is_leaving());
         }
         for counters in self.totals.iter().flat_map(|totals| &totals.threads) {
             load.busy += counters.running;

@@ -1,5 +1,5 @@
-//! Stopping: first the router finishes what it has, then the workers, then the fork servers go. What takes longer than
-//! the mercy that is configured is killed; a second request to stop kills everything at once.
+//! Stopping: first the router finishes what it has, then the workers, then the fork servers. What takes longer than
+//! the configured mercy is killed; a second request to stop kills everything at once.
 
 use std::time::{Duration, Instant};
 
@@ -46,8 +46,8 @@ impl Master {
 
     fn begin_stop(&mut self) {
         self.phase = Phase::RouterLeaves;
-        self.supervisor.tell("STOPPING=1");
-        self.timers.set(Timer::StopLate, Instant::now() + self.mercy() + AFTER_THE_LATE);
+        self.supervisor.notify("STOPPING=1");
+        self.timers.set(Timer::StopLate, Instant::now() + self.grace() + AFTER_THE_LATE);
         self.timers.cancel(Timer::Load);
         for post in self.auxiliary_posts().into_iter().chain([Post::HttpRouter, Post::ForkServer]) {
             self.children.abandon(post, &mut self.timers);

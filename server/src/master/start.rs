@@ -126,11 +126,11 @@ impl Master {
 
     /// A child says that it serves: those that it replaces may leave.
     pub(super) fn ready(&mut self, child: ChildId) {
-        let welcome = self.children.welcome(child);
-        if let Some(pid) = welcome.tell_again {
+        let outcome = self.children.mark_ready(child);
+        if let Some(pid) = outcome.stop_again {
             signal(pid, Signal::SIGTERM);
         }
-        for (replaced, reason) in welcome.replaced {
+        for (replaced, reason) in outcome.replaced {
             self.dismiss(replaced, Why::For(reason));
         }
         if let Some(&super::children::Child { post: Post::Worker(worker), .. }) = self.children.get(child) {
@@ -152,7 +152,7 @@ impl Master {
             Ok((pid, channel)) => {
                 info!("http router started (pid {pid})");
                 self.router_channel = Some(channel);
-                // It was ordered this moment, so that nobody has told it to leave.
+                // It was ordered this moment, so it was not ordered to leave.
                 let _ = self.children.announce(child, pid);
             }
             Err(failure) => self.start_failed(child, &format!("{failure:#}")),

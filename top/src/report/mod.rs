@@ -15,7 +15,7 @@ mod window;
 
 pub(crate) use assertion::{Assertion, parse_file};
 pub(crate) use batch::Batch;
-pub(crate) use judge::Phases;
+pub(crate) use judge::{Baseline, Phases};
 pub(crate) use lines::json_schema;
 pub(crate) use metrics::list_metrics;
 pub(crate) use watch::{End, Format, Plan, baseline, replay, watch};

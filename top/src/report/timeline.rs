@@ -184,7 +184,7 @@ impl Track {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::{Sample, SourceError, parse};
+    use crate::source::{Poll, SourceError, parse};
 
     /// A server of which each sample is one of these.
     fn track(documents: impl IntoIterator<Item = Option<String>>) -> Track {
@@ -192,7 +192,7 @@ mod tests {
         for (second, document) in (0u64..).zip(documents) {
             let (at, taken) = (Monotonic::from_micros(second * 1_000_000), LocalMicros(second * 1_000_000));
             let outcome = document.map_or(Err(SourceError::Empty), |text| parse(text.into_bytes()));
-            pool.ingest(Sample { target: 0, at, taken, outcome });
+            pool.ingest(Poll { target: 0, at, taken, outcome });
             track.take(&pool, at, taken);
         }
         track

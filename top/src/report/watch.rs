@@ -16,13 +16,13 @@ use signal_hook::{flag, low_level};
 use super::Batch;
 use super::assertion::Assertion;
 use super::html::Page;
-use super::judge::{Judge, Phases};
+use super::judge::{Baseline, Judge, Phases};
 use super::lines::{csv_header, csv_rows, json_line};
 use super::timeline::Track;
 use super::verdict::Verdict;
 use super::window::{Steps, Window};
 use crate::model::Pool;
-use crate::source::{Clock, EndedBy, Ending, Entry, Recorder, RecordingError, Run, Sample};
+use crate::source::{Clock, EndedBy, Ending, Entry, Poll, Recorder, RecordingError, Run};
 
 /// How samples are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ pub(crate) struct Plan {
     /// Of what part, and in which pieces.
     pub(crate) phases: Phases,
     /// What a recording has of each assertion's metric; empty without one.
-    pub(crate) baseline: Vec<Result<f64, String>>,
+    pub(crate) baseline: Vec<Result<Baseline, String>>,
     /// Where the verdict goes for CI servers.
     pub(crate) junit: Option<PathBuf>,
     /// Where the verdict goes for people who read CI summaries; it is appended.
@@ -95,9 +95,9 @@ pub(crate) fn watch(
     pools: &mut [Pool],
     run: &Run,
     record: Option<Recorder>,
-    samples: &Receiver<Entry>,
+    polls: &Receiver<Entry>,
     clock: Clock,
-    last_look: impl FnOnce() -> Vec<Sample>,
+    last_look: impl FnOnce() -> Vec<Poll>,
 ) -> anyhow::Result<u8> {
     if let End::Exit(pid) = plan.end {
         anyhow::ensure!(!is_gone(pid), "--until-exit {pid}: there is no such process");
@@ -107,7 +107,9 @@ pub(crate) fn watch(
         flag::register_usize(signal, Arc::clone(&signals), signal as usize).context("cannot watch for signals")?;
     }
     let mut watch = Watch::new(plan, pools, run, record)?;
-    let why = watch.until_the_end(samples, &signals)?;
+    let why = watch.until_the_end(polls, &signals)?;
+    let closed = || "standard output was closed before the end".to_owned();
+    let why = why.or_else(|| (watch.out_closed && !plan.assertions.is_empty()).then(closed));
     let by = match plan.end {
         End::Count(_) => EndedBy::Count,
         _ if plan.expect_exit => EndedBy::Exit,
@@ -115,9 +117,17 @@ pub(crate) fn watch(
     };
     let ending = Ending { at: clock.at(), by, why };
     let signal = signals.load(Ordering::SeqCst);
+    // What was answered before the end counts, also when it waited for a slow reader of the output.
+    for entry in polls.try_iter() {
+        let later = matches!(&entry, Entry::Poll(poll) if poll.at > ending.at);
+        watch.enter(entry)?;
+        if later {
+            break;
+        }
+    }
     if signal == 0 && !watch.out_closed && !matches!(plan.end, End::Never | End::Count(_)) {
-        for sample in last_look() {
-            watch.take(sample)?;
+        for poll in last_look() {
+            watch.take(poll)?;
         }
     }
     watch.write(|recorder| recorder.end(&ending));
@@ -138,7 +148,7 @@ pub(crate) fn replay(plan: &Plan, pools: &mut [Pool], entries: &Receiver<Entry>)
     let mut watch = Watch::new(plan, pools, &run, None)?;
     watch.until_the_end(entries, &AtomicUsize::new(0))?;
     let ending = watch.ending.take();
-    let counted = watch.pools.iter().filter_map(|pool| pool.current.as_ref()).map(|reading| reading.at).max();
+    let counted = watch.pools.iter().filter_map(|pool| pool.current.as_ref()).map(|sample| sample.at).max();
     let counted = Ending { at: counted.unwrap_or_default(), by: EndedBy::Count, why: None };
     let enough = matches!(plan.end, End::Count(_)) && watch.left.iter().all(|left| *left == 0);
     let ending = match (ending, watch.runs) {
@@ -264,7 +274,7 @@ impl<'a> Watch<'a> {
 
     fn enter(&mut self, entry: Entry) -> anyhow::Result<()> {
         match entry {
-            Entry::Sample(sample) => return self.take(sample),
+            Entry::Poll(poll) => return self.take(poll),
             Entry::Run(run) => {
                 self.runs += 1;
                 match run.interval {
@@ -285,20 +295,20 @@ impl<'a> Watch<'a> {
     }
 
     /// Takes a sample in, records it and prints it.
-    fn take(&mut self, sample: Sample) -> anyhow::Result<()> {
-        let target = sample.target;
+    fn take(&mut self, poll: Poll) -> anyhow::Result<()> {
+        let target = poll.target;
         if self.left.get(target).is_none_or(|left| *left == 0) {
             return Ok(());
         }
         if let (Some(recorder), Some(name)) = (&mut self.recorder, self.names.get(target)) {
-            let written = recorder.sample(name, &sample);
+            let written = recorder.poll(name, &poll);
             self.recorded(written);
         }
         let Some(pool) = self.pools.get_mut(target) else { return Ok(()) };
-        let (at, taken) = (sample.at, sample.taken);
+        let (at, taken) = (poll.at, poll.taken);
         let known = pool.current.is_some();
         let quiet = pool.trouble.clone();
-        pool.ingest(sample);
+        pool.ingest(poll);
         if let Some(track) = self.tracks.get_mut(target) {
             track.take(pool, at, taken);
         }
@@ -317,12 +327,12 @@ impl<'a> Watch<'a> {
             window.then(&step.whole);
         }
         // The first sample of a server only begins the window that rates need.
-        let Some(reading) = pool.current.as_ref().filter(|_| known) else { return Ok(()) };
+        let Some(sample) = pool.current.as_ref().filter(|_| known) else { return Ok(()) };
         self.left[target] = self.left[target].saturating_sub(1);
         let text = match self.plan.format {
-            Format::Tables => self.plan.batch.table(pool, reading),
-            Format::Json => json_line(pool, reading, &std::mem::take(window)),
-            Format::Csv => csv_rows(pool, reading),
+            Format::Tables => self.plan.batch.table(pool, sample),
+            Format::Json => json_line(pool, sample, &std::mem::take(window)),
+            Format::Csv => csv_rows(pool, sample),
             Format::Nothing => String::new(),
         };
         self.print(&text)?;
@@ -422,12 +432,12 @@ pub(crate) fn baseline(
     warmup: Duration,
     recording: impl Iterator<Item = Entry>,
     pools: &mut [Pool],
-) -> Vec<Result<f64, String>> {
+) -> Vec<Result<Baseline, String>> {
     // Held against anything, so that it is measured.
-    let anything = vec![Ok(0.0); assertions.len()];
+    let assertions: Vec<Assertion> = assertions.iter().map(Assertion::against_anything).collect();
     let labels = pools.iter().map(|pool| pool.label.clone());
     let phases = Phases { warmup, window: None };
-    let mut judge = Judge::new(assertions, &anything, labels, phases, Duration::ZERO);
+    let mut judge = Judge::new(&assertions, &[], labels, phases, Duration::ZERO);
     let (mut ending, mut runs) = (None, 0);
     for entry in recording {
         match entry {
@@ -437,10 +447,10 @@ pub(crate) fn baseline(
             }
             Entry::End(end) => ending = Some(end),
             Entry::Damage(damage) => judge.void(damage.to_string()),
-            Entry::Sample(sample) => {
-                let (target, taken) = (sample.target, sample.taken);
+            Entry::Poll(poll) => {
+                let (target, taken) = (poll.target, poll.taken);
                 let Some(pool) = pools.get_mut(target) else { continue };
-                pool.ingest(sample);
+                pool.ingest(poll);
                 match &pool.trouble {
                     Some(trouble) => judge.failed(target, &trouble.message),
                     None => judge.push(target, pool, taken),
@@ -458,7 +468,11 @@ pub(crate) fn baseline(
     let void = verdict.void;
     let measured = verdict.judgements.into_iter().map(|judgement| match (&void, judgement.actual) {
         (Some(void), _) => Err(void.clone()),
-        (None, actual) => actual.map(|measured| measured.value),
+        (None, actual) => actual.map(|measured| Baseline {
+            value: measured.value,
+            counts_exceptions: measured.note.is_some(),
+            servers: pools.len(),
+        }),
     });
     measured.collect()
 }

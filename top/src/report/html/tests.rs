@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::report::assertion::Assertion;
 use crate::report::judge::{Judge, Phases};
-use crate::source::{EndedBy, Ending, LocalMicros, Sample, SourceError, parse};
+use crate::source::{EndedBy, Ending, LocalMicros, Poll, SourceError, parse};
 
 const HOSTILE: &str = "</script><script>alert(1)</script>\"'&amp;<!-- ]]> \u{1b}[2J\u{202e}";
 
@@ -30,7 +30,7 @@ fn page(servers: &[(&str, Vec<Option<Value>>)], assertions: &[&str], warmup: u64
             let outcome =
                 document.as_ref().map_or(Err(SourceError::Empty), |document| parse(document.to_string().into_bytes()));
             let (pool, track) = (&mut pools[target], &mut tracks[target]);
-            pool.ingest(Sample { target, at, taken, outcome });
+            pool.ingest(Poll { target, at, taken, outcome });
             track.take(pool, at, taken);
             match &pool.trouble {
                 Some(trouble) => judge.failed(target, &trouble.message),
