@@ -25,7 +25,8 @@ def sized(length: int) -> bytes:
     return POST + f"Content-Length: {length}\r\n\r\n".encode() + b"x" * length
 
 
-# Pieces that are sent one after another: each when the server is seen to have read what came before, or to have answered.
+# Pieces that are sent one after another: each when the server is seen to have read what came before, or to have
+# answered.
 REQUESTS: dict[str, list[bytes]] = {
     "plain": [GET],
     "two in a row": [GET + GET],

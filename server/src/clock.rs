@@ -1,4 +1,4 @@
-//! The clocks, with a type for each: what one counts is never taken for what another does.
+//! The clocks, with a type for each, so that they cannot be mixed up.
 
 use std::ops::Add;
 use std::time::Duration;
@@ -43,7 +43,7 @@ impl MonotonicNanos {
         self.0 / 1_000
     }
 
-    /// How long after `earlier` this is, ns; 0 when it is not later. For counters: it spares a `Duration`'s division.
+    /// How long after `earlier` this is, ns; 0 when it is not later. For counters: it saves a `Duration`'s division.
     #[must_use]
     #[inline]
     pub const fn nanos_since(self, earlier: Self) -> u64 {

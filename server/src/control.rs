@@ -1,4 +1,4 @@
-//! `--stop` and `--reload`: telling a running server something through its pidfile.
+//! `--stop` and `--reload`: signalling a running server through its pidfile.
 
 use std::path::Path;
 

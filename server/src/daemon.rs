@@ -18,7 +18,7 @@ use rwsgi_config::Config;
 
 /// Notifies the process that waits for the start. If this process ends without a notice, the start has failed.
 #[derive(Debug, Default)]
-pub struct Starter {
+pub(crate) struct Starter {
     waiting: Option<File>,
     /// The application must be loaded first.
     pub after_loading: bool,
@@ -36,7 +36,8 @@ impl Starter {
 
 impl Drop for Starter {
     fn drop(&mut self) {
-        // The failure is still to be logged, and who waits shows the log: it must not see the end before the process does.
+        // The failure is still to be logged, and who waits shows the log: it must not see the end before the process
+        // does.
         std::mem::forget(self.waiting.take());
     }
 }

@@ -1,6 +1,6 @@
 //! The plain executable: the same server as the Python package's, with Python embedded.
 
-use rwsgi::master::launcher::Launcher;
+use rwsgi::Launcher;
 
 fn main() {
     let arguments: Vec<_> = std::env::args_os().collect();

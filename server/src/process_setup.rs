@@ -8,7 +8,7 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 use rwsgi_config::Config;
 
 /// Exit status when the application cannot be loaded, as uWSGI's.
-pub const EXIT_NO_APP: i32 = 22;
+pub(crate) const EXIT_NO_APP: i32 = 22;
 
 extern "C" fn do_nothing(_: nix::libc::c_int) {}
 
@@ -16,7 +16,7 @@ extern "C" fn do_nothing(_: nix::libc::c_int) {}
 ///
 /// # Errors
 /// When the system allows less already.
-pub fn limit_address_space(config: &Config) -> anyhow::Result<()> {
+pub(crate) fn limit_address_space(config: &Config) -> anyhow::Result<()> {
     let Some(limit) = config.limit_as else { return Ok(()) };
     setrlimit(Resource::RLIMIT_AS, limit, limit).with_context(|| format!("limit-as: cannot set {limit} bytes"))
 }
@@ -25,7 +25,7 @@ pub fn limit_address_space(config: &Config) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// When a handler cannot be installed.
-pub fn ignore_terminal_signals() -> anyhow::Result<()> {
+pub(crate) fn ignore_terminal_signals() -> anyhow::Result<()> {
     ignore(&[Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP])
 }
 
@@ -34,7 +34,7 @@ pub fn ignore_terminal_signals() -> anyhow::Result<()> {
 /// # Errors
 /// When a handler cannot be installed.
 #[allow(unsafe_code)]
-pub fn ignore(signals: &[Signal]) -> anyhow::Result<()> {
+pub(crate) fn ignore(signals: &[Signal]) -> anyhow::Result<()> {
     // A handler that does nothing, rather than the signal ignored: programs that the application starts would inherit
     // the latter.
     let nothing = SigAction::new(SigHandler::Handler(do_nothing), SaFlags::SA_RESTART, SigSet::empty());

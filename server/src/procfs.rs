@@ -9,7 +9,7 @@ use nix::unistd::{Pid, SysconfVar, sysconf};
 
 /// Size of a page of memory, bytes: 4096 on most systems.
 #[must_use]
-pub fn page_size() -> usize {
+pub(crate) fn page_size() -> usize {
     static SIZE: OnceLock<usize> = OnceLock::new();
     // Every Linux reports it.
     *SIZE.get_or_init(|| {
@@ -19,7 +19,7 @@ pub fn page_size() -> usize {
 
 /// What a process has in memory, bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MemorySize {
+pub(crate) struct MemorySize {
     /// Resident.
     pub resident: u64,
     /// Address space.
@@ -29,14 +29,14 @@ pub struct MemorySize {
 /// A process's `statm`, which stays open for cheap repeated reads. It never moves on to another process of the same
 /// number.
 #[derive(Debug)]
-pub struct Statm(File);
+pub(crate) struct Statm(File);
 
 impl Statm {
     /// Of another process.
     ///
     /// # Errors
     /// When there is no such process.
-    pub fn open(pid: Pid) -> io::Result<Self> {
+    pub(crate) fn open(pid: Pid) -> io::Result<Self> {
         File::open(format!("/proc/{pid}/statm")).map(Self)
     }
 
@@ -44,7 +44,7 @@ impl Statm {
     ///
     /// # Errors
     /// When it is gone, or a zombie.
-    pub fn read(&self) -> io::Result<MemorySize> {
+    pub(crate) fn read(&self) -> io::Result<MemorySize> {
         let mut text = [0; 128];
         let len = self.0.read_at(&mut text, 0)?;
         let pages = parse_statm(&text[..len]).ok_or(io::ErrorKind::InvalidData)?;
@@ -61,7 +61,7 @@ impl Statm {
 ///
 /// # Errors
 /// When it is gone, or a zombie.
-pub fn memory_of(pid: Pid) -> io::Result<MemorySize> {
+pub(crate) fn memory_of(pid: Pid) -> io::Result<MemorySize> {
     Statm::open(pid)?.read()
 }
 
@@ -69,7 +69,7 @@ pub fn memory_of(pid: Pid) -> io::Result<MemorySize> {
 ///
 /// # Errors
 /// When `/proc` is not mounted.
-pub fn own_memory() -> io::Result<MemorySize> {
+pub(crate) fn own_memory() -> io::Result<MemorySize> {
     Statm(File::open("/proc/self/statm")?).read()
 }
 
@@ -82,7 +82,7 @@ fn parse_statm(text: &[u8]) -> Option<MemorySize> {
 
 /// How a process's resident pages are shared with others, bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SharedPages {
+pub(crate) struct SharedPages {
     /// Resident, shared pages divided among those who share them.
     pub proportional: u64,
     /// Resident and shared with no other process.
@@ -93,7 +93,7 @@ pub struct SharedPages {
 ///
 /// # Errors
 /// When it is gone, or not to be looked into.
-pub fn shared_pages(pid: Pid) -> io::Result<SharedPages> {
+pub(crate) fn shared_pages(pid: Pid) -> io::Result<SharedPages> {
     std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).map(|text| parse_rollup(&text))
 }
 
@@ -101,7 +101,7 @@ pub fn shared_pages(pid: Pid) -> io::Result<SharedPages> {
 ///
 /// # Errors
 /// When it is gone.
-pub fn peak_resident(pid: Pid) -> io::Result<u64> {
+pub(crate) fn peak_resident(pid: Pid) -> io::Result<u64> {
     std::fs::read_to_string(format!("/proc/{pid}/status")).map(|text| kilobytes(&text, "VmHWM:"))
 }
 

@@ -5,7 +5,8 @@
 //! elsewhere.
 //!
 //! A name is cut to the space that the arguments have. A process that the master starts is given an argument for it
-//! ([`padding`]); the master makes space itself ([`make_space`]), by moving its environment, which lies behind the arguments.
+//! ([`padding`]); the master makes space itself ([`make_space`]), by moving its environment, which lies behind the
+//! arguments.
 
 #![allow(unsafe_code)]
 
@@ -33,8 +34,8 @@ pub(crate) fn master_title(names: &ProcessNames) -> Option<String> {
     Some(format!("{}{base}{}", names.prefix, names.append))
 }
 
-/// An argument that makes space for any of these names, and for others of up to [`LONGEST`] bytes, for a process that will
-/// rename itself.
+/// An argument that makes space for any of these names, and for others of up to [`LONGEST`] bytes, for a process that
+/// will rename itself.
 #[must_use]
 pub(crate) fn padding(names: &ProcessNames) -> String {
     " ".repeat(title(names, "rwsgi forkserver 1000").len().max(LONGEST))
@@ -65,9 +66,9 @@ pub(crate) fn set(title: &str) {
         });
     }
     let Some(ArgumentSpace { start, args, all }) = *space else { return };
-    // SAFETY: the kernel says that it put the arguments into this memory, and behind them the environment, which was moved
-    // away if the space reaches there. It is writable and lives as long as the process. The lock keeps others of this
-    // module away, and nobody else looks at it: programs read their arguments once, when they start.
+    // SAFETY: the kernel says that it put the arguments into this memory, and behind them the environment, which was
+    // moved away if the space reaches there. It is writable and lives as long as the process. The lock keeps others of
+    // this module away, and nobody else looks at it: programs read their arguments once, when they start.
     let memory = unsafe { std::slice::from_raw_parts_mut(start as *mut u8, all) };
     let title = &title.as_bytes()[..title.len().min(all - 1)];
     memory[..title.len()].copy_from_slice(title);
@@ -76,8 +77,8 @@ pub(crate) fn set(title: &str) {
     memory[title.len()..cleared].fill(0);
 }
 
-/// Makes space for a long name, by moving the environment to elsewhere. Does nothing where another thread might read the
-/// environment meanwhile: names are cut then.
+/// Makes space for a long name, by moving the environment to elsewhere. Does nothing where another thread might read
+/// the environment meanwhile: names are cut then.
 ///
 /// To be called early: C code may have kept what `getenv` gave it, and would find a part of the name there.
 pub(crate) fn make_space() {
@@ -92,7 +93,8 @@ pub(crate) fn make_space() {
     let copy: &'static mut [u8] = Box::leak(strings.into());
     let old = memory.end..memory.env_end;
     // SAFETY: this thread is the only one, and only it could start another; so nobody reads or changes the environment.
-    // `environ` is null, or an array that ends with a null; each entry that is moved points at the same bytes as before.
+    // `environ` is null, or an array that ends with a null; each entry that is moved points at the same bytes as
+    // before.
     unsafe {
         let mut entry = libc::environ;
         while !entry.is_null() && !(*entry).is_null() {

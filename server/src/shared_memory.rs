@@ -1,9 +1,9 @@
 //! Memory that the processes of a server share: a memory file (`memfd_create(2)`) that the master makes, that all other
 //! processes inherit and that each maps.
 //!
-//! A process with the file may write any byte at any time, an application with a wild pointer too. So its size is sealed:
-//! nobody can take pages away under the others, who would be killed by SIGBUS; and what lies in it is of types that any
-//! bytes are a value of. What the values mean is for the reader to doubt.
+//! A process with the file may write any byte at any time, an application with a wild pointer too. So its size is
+//! sealed: nobody can take pages away under the others, who would be killed by SIGBUS; and what lies in it is of types
+//! that any bytes are a value of. What the values mean is for the reader to doubt.
 
 #![allow(unsafe_code)]
 
@@ -22,7 +22,7 @@ use nix::unistd::ftruncate;
 
 /// Some shared memory, mapped into this process.
 #[derive(Debug)]
-pub struct SharedMemory {
+pub(crate) struct SharedMemory {
     map: MmapRaw,
     file: OwnedFd,
 }
@@ -32,7 +32,7 @@ pub struct SharedMemory {
 /// # Safety
 /// Any bytes are a value of the type, and what is done to a shared reference of it is sound while other processes write
 /// any bytes there at any time: it has atomics in it, and what the system makes for use between processes.
-pub unsafe trait Shareable {}
+pub(crate) unsafe trait Shareable {}
 // SAFETY: an atomic, of a type that any bytes are a value of.
 unsafe impl Shareable for std::sync::atomic::AtomicU64 {}
 
@@ -44,7 +44,7 @@ impl SharedMemory {
     ///
     /// # Errors
     /// When the system has no memory or descriptors left, or `size` is 0.
-    pub fn create(name: &CStr, size: usize) -> nix::Result<Self> {
+    pub(crate) fn create(name: &CStr, size: usize) -> nix::Result<Self> {
         let file = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
         ftruncate(&file, i64::try_from(size).map_err(|_| Errno::EFBIG)?)?;
         fcntl(&file, FcntlArg::F_ADD_SEALS(SIZE_SEALS))?;
@@ -55,7 +55,7 @@ impl SharedMemory {
     ///
     /// # Errors
     /// When it cannot be mapped; `EINVAL` when it is smaller, or could become so.
-    pub fn map(file: OwnedFd, size: usize) -> nix::Result<Self> {
+    pub(crate) fn map(file: OwnedFd, size: usize) -> nix::Result<Self> {
         let seals = SealFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GET_SEALS)?);
         let real = usize::try_from(fstat(&file)?.st_size).unwrap_or(0);
         if size == 0 || real < size || !seals.contains(SealFlag::F_SEAL_SHRINK) {
@@ -69,7 +69,7 @@ impl SharedMemory {
 
     /// The file, to be inherited by other processes.
     #[must_use]
-    pub fn file(&self) -> BorrowedFd<'_> {
+    pub(crate) fn file(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
 
@@ -79,11 +79,11 @@ impl SharedMemory {
     /// When it reaches beyond the end, or is not aligned.
     #[must_use]
     #[inline]
-    pub fn at<T: Shareable>(&self, offset: usize) -> &T {
+    pub(crate) fn at<T: Shareable>(&self, offset: usize) -> &T {
         let fits = self.map.len().checked_sub(size_of::<T>()).is_some_and(|last| offset <= last);
         assert!(fits && offset.is_multiple_of(align_of::<T>()), "offset {offset}");
-        // SAFETY: within the mapping, which begins on a page, is as long as this value lives and never shrinks; aligned.
-        // `Shareable` says that any bytes are a value, whichever process writes them.
+        // SAFETY: within the mapping, which begins on a page, is as long as this value lives and never shrinks;
+        // aligned. `Shareable` says that any bytes are a value, whichever process writes them.
         unsafe { &*self.map.as_ptr().add(offset).cast() }
     }
 
@@ -101,14 +101,14 @@ impl SharedMemory {
     ///
     /// # Errors
     /// When the kernel cannot.
-    pub fn clear(&self, range: Range<usize>) -> nix::Result<()> {
+    pub(crate) fn clear(&self, range: Range<usize>) -> nix::Result<()> {
         let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
         fallocate(&self.file, flags, range.start as i64, range.len() as i64)
     }
 
     /// From now on what this process writes is seen by no other, nor what others write by this one: for a child that is
     /// none of ours. Where the system has no memory left for it, all stays as it was.
-    pub fn detach(&self) {
+    pub(crate) fn detach(&self) {
         let Some(size) = std::num::NonZeroUsize::new(self.map.len()) else { return };
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_FIXED;

@@ -213,6 +213,39 @@ fn fitting(characters: impl Iterator<Item = char>, width: usize) -> impl Iterato
     })
 }
 
+/// The nearest ASCII character for those that the screens use.
+pub(crate) fn ascii(character: char) -> char {
+    match character {
+        'µ' => 'u',
+        '…' => '~',
+        '▁' => '_',
+        '▂' => '.',
+        '▃' => ':',
+        '▄' => '-',
+        '▅' => '=',
+        '▆' => '+',
+        '▇' => '*',
+        '█' => '#',
+        '░' => '.',
+        '▒' => 'o',
+        '▓' => 'O',
+        '▲' | '↑' => '^',
+        '▼' | '↓' => 'v',
+        '←' => '<',
+        '→' | '▶' => '>',
+        '·' => '.',
+        '●' | '•' => '*',
+        '─' | '━' => '-',
+        '│' | '┃' => '|',
+        '┌' | '┐' | '└' | '┘' | '├' | '┤' | '┬' | '┴' | '┼' | '╭' | '╮' | '╰' | '╯' => '+',
+        // Braille, which charts draw with.
+        '\u{2800}' => ' ',
+        '\u{2801}'..='\u{28ff}' => '*',
+        _ if character.is_ascii() => character,
+        _ => '?',
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

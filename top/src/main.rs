@@ -24,8 +24,8 @@ use jiff::tz::TimeZone;
 
 use args::Args;
 use model::Pool;
-use report::{Assertion, End, Format, Phases, Plan};
-use source::{Clock, EndedBy, Ending, Entry, Fetcher, Player, Poller, Recorder, Recording, Run, Sample};
+use report::{Assertion, Baseline, End, Format, Phases, Plan};
+use source::{Clock, EndedBy, Ending, Entry, Fetcher, Player, Poll, Poller, Recorder, Recording, Run};
 use view::{FAST, Feed, Pace, Screen, Setup, Theme};
 
 /// Nothing could be measured, or nothing could be shown.
@@ -54,10 +54,19 @@ fn run(args: &Args) -> anyhow::Result<u8> {
     if args.targets.is_empty() && args.replay.is_none() {
         refuse(ErrorKind::MissingRequiredArgument, "no stats server is named; for example: rtop 127.0.0.1:9191");
     }
+    let twice = args.targets.iter().enumerate().find(|(place, target)| args.targets[..*place].contains(target));
+    if let Some((_, target)) = twice {
+        // Its numbers would count twice, and a recording knows servers by their names.
+        refuse(ErrorKind::ArgumentConflict, &format!("{target} is named twice"));
+    }
     let assertions = assertions(args)?;
     let end = end(args);
     if !assertions.is_empty() && matches!(end, End::Never) && args.replay.is_none() {
         let message = "--assert needs to know for how long: --for 30s, --until-exit PID, -n COUNT, or -- COMMAND";
+        refuse(ErrorKind::MissingRequiredArgument, message);
+    }
+    if args.html.is_some() && matches!(end, End::Never) && args.replay.is_none() {
+        let message = "--html needs to know for how long: --for 30s, --until-exit PID, -n COUNT, or -- COMMAND";
         refuse(ErrorKind::MissingRequiredArgument, message);
     }
     if assertions.is_empty() && (args.junit.is_some() || args.markdown.is_some()) {
@@ -82,7 +91,7 @@ fn run(args: &Args) -> anyhow::Result<u8> {
     if args.expect_exit && args.until_exit.is_none() && args.command.is_empty() {
         refuse(ErrorKind::MissingRequiredArgument, "--expect-exit goes with --until-exit PID or -- COMMAND");
     }
-    let format = match (args.json, args.csv, assertions.is_empty() || args.batch) {
+    let format = match (args.json, args.csv, (assertions.is_empty() && args.html.is_none()) || args.batch) {
         (true, _, _) => Some(Format::Json),
         (_, true, _) => Some(Format::Csv),
         (_, _, false) => Some(Format::Nothing),
@@ -93,7 +102,7 @@ fn run(args: &Args) -> anyhow::Result<u8> {
     let phases = Phases { warmup: args.warmup.unwrap_or_default(), window: args.window };
     let plan = Plan {
         format,
-        batch: report::Batch { zone: TimeZone::system(), theme: theme() },
+        batch: report::Batch { zone: TimeZone::system(), unicode: theme().unicode },
         end,
         expect_exit: args.expect_exit,
         baseline: baseline(args, &assertions, phases.warmup)?,
@@ -101,12 +110,13 @@ fn run(args: &Args) -> anyhow::Result<u8> {
         phases,
         junit: args.junit.clone(),
         markdown: args.markdown.clone(),
+        html: args.html.clone(),
     };
     watch(args, &plan)
 }
 
 /// What the recording to compare with has of each assertion's metric; empty without one.
-fn baseline(args: &Args, assertions: &[Assertion], warmup: Duration) -> anyhow::Result<Vec<Result<f64, String>>> {
+fn baseline(args: &Args, assertions: &[Assertion], warmup: Duration) -> anyhow::Result<Vec<Result<Baseline, String>>> {
     let Some(path) = &args.baseline else { return Ok(Vec::new()) };
     let recording = Recording::open(path).context("--baseline")?;
     let mut pools = replayed_pools(&recording);
@@ -164,7 +174,7 @@ fn pools(args: &Args) -> Vec<Pool> {
     args.targets.iter().map(|target| Pool::new(target.to_string(), target.node())).collect()
 }
 
-type Deliver = Box<dyn Fn(Sample) -> bool + Send>;
+type Deliver = Box<dyn Fn(Poll) -> bool + Send>;
 
 /// Starts a thread for each target.
 fn start_pollers(args: &Args, clock: Clock, deliver: impl Fn() -> Deliver) -> anyhow::Result<Vec<Poller>> {
@@ -203,9 +213,9 @@ fn live(args: &Args) -> anyhow::Result<u8> {
         let recording = Recording::open(path)?;
         let screen = Screen::new(replayed_pools(&recording), setup);
         view::run(screen, mouse, |deliver| {
-            let (sample, end) = (deliver(), deliver());
+            let (poll, end) = (deliver(), deliver());
             let player = Player::start(recording, move |played| match played {
-                Some(played) => sample(Feed::Sample(played)),
+                Some(played) => poll(Feed::Poll(played)),
                 None => end(Feed::End),
             })?;
             Ok(move |pace| {
@@ -223,12 +233,11 @@ fn live(args: &Args) -> anyhow::Result<u8> {
         let pollers = start_pollers(args, clock, || {
             let (tap, deliver) = (tap.clone(), deliver());
             let labels: Vec<String> = args.targets.iter().map(ToString::to_string).collect();
-            Box::new(move |sample| {
-                if let Some(why) = labels.get(sample.target).and_then(|label| tap.write(|to| to.sample(label, &sample)))
-                {
+            Box::new(move |poll| {
+                if let Some(why) = labels.get(poll.target).and_then(|label| tap.write(|to| to.poll(label, &poll))) {
                     deliver(Feed::Notice(why));
                 }
-                deliver(Feed::Sample(sample))
+                deliver(Feed::Poll(poll))
             })
         })?;
         Ok(move |pace| {
@@ -249,24 +258,24 @@ fn watch(args: &Args, plan: &Plan) -> anyhow::Result<u8> {
         thread::spawn(move || recording.into_iter().try_for_each(|entry| sender.send(entry)));
         return report::replay(plan, &mut pools, &entries);
     }
-    let (sender, samples) = mpsc::channel();
+    let (sender, polls) = mpsc::channel();
     let clock = Clock::start();
     let record = recorder(args)?;
     let _pollers = start_pollers(args, clock, || {
         let sender = sender.clone();
-        Box::new(move |sample| sender.send(Entry::Sample(sample)).is_ok())
+        Box::new(move |poll| sender.send(Entry::Poll(poll)).is_ok())
     })?;
-    report::watch(plan, &mut pools(args), &this_run(args), record, &samples, clock, || last_look(args, clock))
+    report::watch(plan, &mut pools(args), &this_run(args), record, &polls, clock, || last_look(args, clock))
 }
 
 /// Reads every server once more, all at the same time.
-fn last_look(args: &Args, clock: Clock) -> Vec<Sample> {
+fn last_look(args: &Args, clock: Clock) -> Vec<Poll> {
     thread::scope(|scope| {
         let look = |(target, server): (usize, &source::Target)| {
             let mut fetcher = Fetcher::new(server.clone(), args.timeout);
             scope.spawn(move || {
                 let outcome = fetcher.fetch();
-                Sample { target, at: clock.at(), taken: Clock::local(), outcome }
+                Poll { target, at: clock.at(), taken: Clock::local(), outcome }
             })
         };
         let looks: Vec<_> = args.targets.iter().enumerate().map(look).collect();

@@ -495,3 +495,24 @@ fn a_run_is_compared_with_a_recording() {
     let output = run(10, &["--assert", "p99 < baseline"]);
     assert!(text(&output.stderr).contains("needs --baseline FILE"), "{}", text(&output.stderr));
 }
+
+#[test]
+fn a_server_that_is_named_twice_is_refused() {
+    let server = Server::start(counting);
+    let output = rtop(&[&server.address, &server.address, "-n", "2", "--assert", "requests > 300"]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stdout));
+    assert!(text(&output.stderr).contains(&format!("{} is named twice", server.address)), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_verdict_is_not_given_on_what_came_before_the_reader_left() {
+    let server = Server::start(counting);
+    let junit = Scratch::new("left.xml");
+    let program = env!("CARGO_BIN_EXE_rtop");
+    let arguments = format!("{} -f 0.02 --for 60s --json --assert 'requests > 0'", server.address);
+    let shell =
+        format!("{program} {arguments} --junit {} | head -n 1 >/dev/null; exit ${{PIPESTATUS[0]}}", junit.path());
+    let output = Command::new("bash").args(["-c", &shell]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", junit.read());
+    assert!(junit.read().contains("standard output was closed before the end"), "{}", junit.read());
+}

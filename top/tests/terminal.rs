@@ -202,6 +202,15 @@ fn a_size_that_changes_while_rtop_starts_is_the_one_that_is_drawn() {
 }
 
 #[test]
+fn of_more_keys_than_are_read_at_once_the_last_is_obeyed() {
+    let server = Server::start(|_| whole());
+    let mut terminal = Terminal::run(&[&server.address], (80, 24));
+    terminal.wait_for_text("req 2001");
+    terminal.press(&format!("{}q", "r".repeat(3_500)));
+    assert!(terminal.wait_for_end().success());
+}
+
+#[test]
 fn a_click_on_a_title_sorts_and_another_turns_the_order_round() {
     let server = Server::start(|_| whole());
     let mut terminal = Terminal::run(&[&server.address], (120, 30));

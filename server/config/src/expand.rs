@@ -1,5 +1,5 @@
-//! Replaces what stands in parentheses in a value: `$(NAME)` by an environment variable, `@(file)` by a file's contents,
-//! `%(name)` by the value of another key, with uWSGI's arithmetic.
+//! Replaces what stands in parentheses in a value: `$(NAME)` by an environment variable, `@(file)` by a file's
+//! contents, `%(name)` by the value of another key, with uWSGI's arithmetic.
 
 use std::collections::BTreeSet;
 

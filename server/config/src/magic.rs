@@ -36,7 +36,8 @@ impl Magic {
     pub(super) fn enter(&mut self, path: &Path, named: &str, section: Option<&str>, around: &Surroundings) {
         let is_link = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
         let absolute = around.directory.join(path);
-        // A symbolic link gives its own name: one file can be linked under many names, each of which is to be another site.
+        // A symbolic link gives its own name: one file can be linked under many names, each of which is to be another
+        // site.
         let full = if is_link { absolute } else { std::fs::canonicalize(path).unwrap_or(absolute) };
         let full = full.to_string_lossy().into_owned();
         let (directory, name) = full.rsplit_once('/').unwrap_or(("", &full));

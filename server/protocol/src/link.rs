@@ -1,28 +1,28 @@
-//! What the http router and a worker say to each other, over one unix stream socket per thread of each worker.
+//! The protocol between the http router and a worker, over one unix stream socket per thread of each worker.
 //!
 //! The worker connects and says [`Hello`]. From then on the router sends requests, and the worker answers them one at a
 //! time, in order. A thread that is free gets a request; one that has been answering fast gets up to [`AHEAD_MAX`] at
 //! once, so that neither side waits for the other between two requests. A request that was dispatched can be cancelled
-//! until the worker begins with it: both sides have its state in shared memory (the server's `stats::ahead`), the worker
-//! takes it there and the router cancels it there, and only one of the two succeeds. What was cancelled the worker reads and
-//! passes over ([`SKIPPED`]). So no request waits behind a slow one while another thread is free.
+//! until the worker begins with it: both sides have its state in shared memory (the server's `stats::ahead`), the
+//! worker takes it there and the router cancels it there, and only one of the two succeeds. The worker reads a
+//! cancelled request and skips it ([`SKIPPED`]). So no request waits behind a slow one while another thread is free.
 //!
 //! A request is [`RequestLengths`], then the [`Peer`] as text, the HTTP head as the client sent it (it passed
 //! [`super::http::parse`]), and the body, decoded: the router has all of it before it dispatches.
 //!
-//! The worker takes all of a request off the link before it looks for the next one, also a body that the application did
-//! not read; or it closes the link.
+//! The worker takes all of a request off the link before it looks for the next one, also a body that the application
+//! did not read; or it closes the link.
 //!
 //! A response is frames: a length (32 bits, little-endian) and that many bytes, which go to the client as they are. The
 //! worker writes the complete HTTP response for the client's version, chunked framing included. A length of
 //! [`DONE_KEEP`] or [`DONE_CLOSE`] in place of a frame ends it, and says what becomes of the client's connection;
-//! [`FAST`] is added when the thread was done with it soon. [`ABORTED`] ends a response that did not come to its end: the
-//! client's connection is reset, or it would take what it has for the whole.
+//! [`FAST`] is added when the thread was done with it soon. [`ABORTED`] ends a response that did not come to its end:
+//! the client's connection is reset, or it would take what it has for the whole.
 //!
-//! Leaving, so that no request is lost when workers are exchanged: a worker that wants to go sends [`LEAVING`] when no
-//! frame is under way, and reads on. The router sends it nothing more after that, cancels what it has not begun with, and
-//! closes the link when it is idle. If a request had crossed the word on its way, the worker serves it as any other, and
-//! then the router closes. So the worker may exit when it reads end-of-file, and never before.
+//! Leaving, so that no request is lost when workers are replaced: a worker that leaves sends [`LEAVING`] when no
+//! frame is under way, and reads on. The router sends it nothing more after that, cancels what it has not begun with,
+//! and closes the link when it is idle. If a request crossed [`LEAVING`] on its way, the worker serves it as any other,
+//! and then the router closes. So the worker may exit when it reads end-of-file, and never before.
 
 use std::fmt::Display;
 use std::net::IpAddr;
@@ -41,7 +41,7 @@ pub const FAST: u32 = 2;
 pub const FAST_NS: u64 = 250_000;
 /// In place of a frame's length: the worker wants no further request on this link.
 pub const LEAVING: u32 = 0xFFFF_FFF4;
-/// In place of a frame's length: the next request had been taken back, and nothing comes of it.
+/// In place of a frame's length: the next request was cancelled, and is not answered.
 pub const SKIPPED: u32 = 0xFFFF_FFF5;
 /// In place of a frame's length: the response breaks off.
 pub const ABORTED: u32 = 0xFFFF_FFF6;
@@ -168,8 +168,8 @@ pub struct Peer<'a> {
 impl<'a> Peer<'a> {
     /// The text that [`Peer::parse`] reads. `client` is `None` on a unix socket.
     ///
-    /// An IPv4 client of a socket that takes both is given by its IPv4 address, as uWSGI does: `::ffff:192.0.2.1` would be
-    /// another client to programs that compare addresses.
+    /// An IPv4 client of a socket that takes both is given by its IPv4 address, as uWSGI does: `::ffff:192.0.2.1` would
+    /// be another client to programs that compare addresses.
     #[must_use]
     pub fn text(client: Option<(IpAddr, u16)>, server_addr: impl Display, server_port: impl Display) -> String {
         match client {

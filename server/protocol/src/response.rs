@@ -1,8 +1,8 @@
 //! A response head, built once into a buffer that is used again, and how the body after it ends.
 //!
-//! [`HeadWriter`] takes what an application gave to `start_response` and checks it: a byte that would end a line early is
-//! an error, never sent. [`plan`] is the decision about framing and keep-alive, a pure function of the request and what is
-//! known of the response.
+//! [`HeadWriter`] takes what an application gave to `start_response` and checks it: a byte that would end a line early
+//! is an error, never sent. [`plan`] is the decision about framing and keep-alive, a pure function of the request and
+//! what is known of the response.
 //!
 //! Headers about the connection are the server's (PEP 3333, "Other HTTP Features"): an application that sends one gets
 //! an error, as from wsgiref and waitress, with one exception that programs written for uWSGI use: `Connection: close`
@@ -104,8 +104,8 @@ pub enum HeadError {
     ContentLength(String),
 }
 
-/// Headers that an application must not send: those of Python's `wsgiref.util.is_hop_by_hop`, and `Trailer`, which is the
-/// registered name of one that it misspells.
+/// Headers that an application must not send: those of Python's `wsgiref.util.is_hop_by_hop`, and `Trailer`, which is
+/// the registered name of one that it misspells.
 const HOP_BY_HOP: [&[u8]; 8] = [
     b"keep-alive",
     b"proxy-authenticate",

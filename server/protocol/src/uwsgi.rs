@@ -1,7 +1,7 @@
 //! The uwsgi protocol's request: one packet of variables, as nginx's `uwsgi_pass` sends it. The body follows it bare.
 //!
-//! A packet is a modifier byte, the size of the variables (16 bits, little-endian), a second modifier, and then for each
-//! variable the length of its name, the name, the length of its value and the value (lengths like the size).
+//! A packet is a modifier byte, the size of the variables (16 bits, little-endian), a second modifier, and then for
+//! each variable the length of its name, the name, the length of its value and the value (lengths like the size).
 //! <https://uwsgi-docs.readthedocs.io/en/latest/Protocol.html>
 //!
 //! Not here: what the variables mean.

@@ -30,8 +30,8 @@ fn find(number: i32) -> PyResult<&'static Mutex> {
 #[pyo3(signature = (number=0, /))]
 fn lock(py: Python<'_>, number: i32) -> PyResult<()> {
     let lock = find(number)?;
-    // It stays locked until the application unlocks it. What it guards is the application's: one whose owner has died is
-    // as good as any.
+    // It stays locked until the application unlocks it. What it guards is the application's: one whose owner has died
+    // is as good as any.
     match py.detach(|| lock.lock().map(Guard::keep)) {
         Ok(()) => Ok(()),
         Err(Errno::EDEADLK) => Err(PyRuntimeError::new_err(format!("this thread has lock {number} already"))),

@@ -1,8 +1,8 @@
 //! The `uwsgi` module, which is `rwsgi` too: what an application can ask of the server.
 //!
 //! It is made in the fork server before the application is loaded, so that every process that is forked has it, and the
-//! callables that the application gave it. What is shared between processes lies in memory that the master made, or goes
-//! through the master; a process has nothing here but its own copy of what was registered before its fork.
+//! callables that the application gave it. What is shared between processes lies in memory that the master made, or
+//! goes through the master; a process has nothing here but its own copy of what was registered before its fork.
 //!
 //! [`names`] is the one table of what uWSGI's module has, and what becomes of each name here. Each of the other modules
 //! holds the functions of one concern, and adds them to the module.

@@ -90,7 +90,8 @@ fn put(py: Python<'_>, queue: &MuleQueue, message: &[u8]) -> bool {
     }
 }
 
-/// Sends a message to the first mule that is free, to one by its number, or to a farm by its name. Whether it found space.
+/// Sends a message to the first mule that is free, to one by its number, or to a farm by its name. Whether it found
+/// space.
 #[pyfunction]
 #[pyo3(signature = (message, mule=None, /))]
 fn mule_msg(py: Python<'_>, message: Text, mule: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {

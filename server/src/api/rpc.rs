@@ -16,8 +16,8 @@ pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Ok(())
 }
 
-/// The functions by their names, which are bytes. A dictionary of Python's, and not a table behind a mutex: whatever goes
-/// from it may run code of the application's, which may let other threads run, or come here again.
+/// The functions by their names, which are bytes. A dictionary of Python's, and not a table behind a mutex: whatever
+/// goes from it may run code of the application's, which may let other threads run, or come here again.
 static FUNCTIONS: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
 
 fn functions(py: Python<'_>) -> &Bound<'_, PyDict> {

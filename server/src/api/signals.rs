@@ -1,5 +1,5 @@
-//! Signals: numbers from 0 to 255 that are raised by the application, by timers, by the calendar and by files, and handled
-//! by a function of the application in the process that it was registered for.
+//! Signals: numbers from 0 to 255 that are raised by the application, by timers, by the calendar and by files, and
+//! handled by a function of the application in the process that it was registered for.
 //!
 //! The master decides who handles a signal; a process that has handlers listens to it in a thread of
 //! its own, so that a slow handler holds up no request.
@@ -39,8 +39,8 @@ pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
 }
 
 /// The handlers by their signals' numbers: what the application registered in this process, or before it was forked. A
-/// dictionary of Python's, and not a table behind a mutex: whatever goes from it may run code of the application's, which
-/// may let other threads run, or come here again.
+/// dictionary of Python's, and not a table behind a mutex: whatever goes from it may run code of the application's,
+/// which may let other threads run, or come here again.
 static HANDLERS: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
 
 fn handlers(py: Python<'_>) -> &Bound<'_, PyDict> {

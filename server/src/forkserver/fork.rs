@@ -39,8 +39,8 @@ pub(super) fn fork_announced(_py: Python<'_>, announce: impl FnOnce(Pid) -> io::
     let (word_reader, word_writer) = pipe2(OFlag::O_CLOEXEC)?;
     // SAFETY: the GIL is held (`_py`), as the three hooks require, and they are called in the order of `os.fork()`.
     unsafe { ffi::PyOS_BeforeFork() };
-    // SAFETY: our code has one thread in this process, so that the child may do anything that the parent may; threads of
-    // the application's hold no lock of ours, and wait for the GIL, or are in code that `os.fork()` is as risky for.
+    // SAFETY: our code has one thread in this process, so that the child may do anything that the parent may; threads
+    // of the application's hold no lock of ours, and wait for the GIL, or are in code that `os.fork()` is as risky for.
     let middle = match unsafe { fork() } {
         Ok(ForkResult::Child) => {
             // SAFETY: as above; the middle process never touches Python.

@@ -1,6 +1,6 @@
-//! The loading process: one per generation. It loads Python and the application once, and forks workers, and the
-//! auxiliary processes beside them, when the master orders it. The master starts it by exec, so that no import, leak or crash
-//! can reach the master.
+//! The fork server: one per generation. It loads Python and the application once, and forks workers, and the
+//! auxiliary processes beside them, when the master orders it. The master starts it by exec, so that no import, leak or
+//! crash can reach the master.
 //!
 //! Not for: serving (that is the worker's), or deciding when to fork (the master's).
 
@@ -31,13 +31,13 @@ use crate::wsgi::{application, interpreter};
 ///
 /// # Errors
 /// When what was inherited cannot be used, or the channel breaks.
-pub fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
+pub(crate) fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
     let channel = channel.take()?;
     let mut setup: Setup = receive_message(channel.as_fd())
         .context("fork server: cannot read its setup from the master")?
         .context("fork server: the master is gone")?;
     ignore_terminal_signals()?;
-    // A supervisor that stops the whole group means the master, which lets this process go in its own time.
+    // A supervisor that stops the whole group means the master, which stops this process in its own time.
     ignore(&[Signal::SIGTERM])?;
     limit_address_space(&setup.config)?;
     let _ = nix::sys::prctl::set_name(c"rwsgi forksrv");
@@ -66,7 +66,7 @@ fn serve_forks(py: Python<'_>, channel: OwnedFd, mut setup: Setup, scoreboard: S
     api::install(py, &setup)?;
     let listeners = setup.listeners.iter().map(|listener| listener.fd.number());
     let held = listeners.chain([setup.liveness.number(), setup.notices.number(), channel.as_raw_fd()]).collect();
-    worker::release::let_go_in_early_children(py, held)?;
+    worker::release::release_in_early_children(py, held)?;
     let application = if setup.config.lazy_apps {
         None
     } else {

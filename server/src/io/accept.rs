@@ -1,4 +1,4 @@
-//! Accepting connections, and whom they are from: one system call for both.
+//! Accepting connections with the peer's address: one system call for both.
 
 use std::io;
 use std::net::IpAddr;

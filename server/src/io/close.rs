@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use rustix::net::Shutdown;
 
-/// How long a client that was refused may go on sending what nobody reads: closing at once would make its kernel throw our
-/// answer away (RFC 9112 section 9.6).
+/// How long a client that was refused may go on sending what nobody reads: closing at once would make its kernel throw
+/// our answer away (RFC 9112 section 9.6).
 pub(crate) const LINGER: Duration = Duration::from_secs(2);
 
 /// What becomes of a connection when all is sent.

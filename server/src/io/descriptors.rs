@@ -1,5 +1,5 @@
-//! How many connections a process may have: fewer than it may have descriptors, so that clients never take those that it
-//! needs to serve them.
+//! How many connections a process may have: fewer than it may have descriptors, so that clients never take those that
+//! it needs to serve them.
 
 use rustix::process::{Resource, getrlimit};
 use tracing::warn;

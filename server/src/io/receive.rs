@@ -9,7 +9,7 @@ use rustix::net::{RecvFlags, recv};
 /// What one read got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Received {
-    /// So many bytes, at least one.
+    /// This many bytes, at least one.
     Bytes(usize),
     /// Nothing more for now.
     Nothing,
@@ -28,7 +28,8 @@ pub(crate) fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Received {
     }
 }
 
-/// Reads once to behind what `bytes` holds, as much as it has buffer for: no copy between, no zeros that are overwritten.
+/// Reads once to behind what `bytes` holds, as much as it has space for: no copy between, no zeros that are
+/// overwritten.
 pub(crate) fn append(socket: impl AsFd, bytes: &mut Vec<u8>) -> Received {
     debug_assert!(bytes.capacity() > bytes.len(), "an empty buffer looks like the end");
     loop {
@@ -64,7 +65,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     #[test]
-    fn bytes_are_appended_as_long_as_there_is_room() {
+    fn bytes_are_appended_as_long_as_there_is_space() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         theirs.write_all(b"0123456789").unwrap();

@@ -1,8 +1,8 @@
 //! What a client has not taken yet, in order, and sending it: copies, other owners' bytes, parts of files.
 //!
-//! A worker keeps all of it where it is, for its thread waits before it makes more. The http router makes nothing, but is
-//! sent it by workers that should not wait: what it cannot send goes to memory up to [`MEMORY_MAX`], to a file beyond, so
-//! that a slow client holds no worker; and no more than [`FILE_MAX`], so that it holds no disk either.
+//! A worker keeps all of it where it is, for its thread waits before it makes more. The http router makes nothing, but
+//! is sent it by workers that should not wait: what it cannot send goes to memory up to [`MEMORY_MAX`], to a file
+//! beyond, so that a slow client holds no worker; and no more than [`FILE_MAX`], so that it holds no disk either.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -24,8 +24,8 @@ pub(crate) type Kept = Box<dyn AsRef<[u8]> + Send>;
 
 /// Bytes that wait in the router's memory for one client. Most responses fit.
 pub(crate) const MEMORY_MAX: usize = 1024 * 1024;
-/// The largest file for one client of the router, bytes; its worker waits beyond that, until the client has taken all of
-/// the file. nginx has the same limit for the same purpose (`proxy_max_temp_file_size`).
+/// The largest file for one client of the router, bytes; its worker waits beyond that, until the client has taken all
+/// of the file. nginx has the same limit for the same purpose (`proxy_max_temp_file_size`).
 const FILE_MAX: u64 = 1024 * 1024 * 1024;
 /// A part at least this long is kept through its owner; a shorter one is copied, bytes.
 const WORTH_KEEPING: usize = 16 * 1024;

@@ -1,5 +1,5 @@
-//! The control socket: what a process asks of the master or reports to it, as packets of JSON through one socket that all
-//! processes share. A packet may bring a descriptor, through which the master answers or goes on to speak.
+//! The control socket: what a process asks of the master or reports to it, as packets of JSON through one socket that
+//! all processes share. A packet may bring a descriptor, through which the master answers or goes on to speak.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -21,7 +21,7 @@ use crate::ids::GenerationNumber;
 
 /// A packet.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ControlPacket {
+pub(crate) struct ControlPacket {
     /// The generation of the process: what it registers goes with it.
     pub generation: GenerationNumber,
     /// What it has to say.
@@ -30,7 +30,7 @@ pub struct ControlPacket {
 
 /// What a process has to say.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum ControlRequest {
+pub(crate) enum ControlRequest {
     /// A signal has a handler, in the processes of the target.
     Register {
         /// Its number.
@@ -70,8 +70,7 @@ pub enum ControlRequest {
 
 /// A worker, as [`ControlRequest::Workers`] is answered.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the fields are those of the stats document's workers")]
-pub struct WorkerState {
+pub(crate) struct WorkerState {
     pub id: u32,
     pub pid: i32,
     pub requests: u64,
@@ -130,7 +129,7 @@ const PATH_LONGEST: usize = 4096;
 ///
 /// # Errors
 /// When the system has no descriptors left.
-pub fn socket() -> nix::Result<(OwnedFd, OwnedFd)> {
+pub(crate) fn socket() -> nix::Result<(OwnedFd, OwnedFd)> {
     socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
 }
 
@@ -138,7 +137,11 @@ pub fn socket() -> nix::Result<(OwnedFd, OwnedFd)> {
 ///
 /// # Errors
 /// When the master is gone.
-pub fn send(socket: BorrowedFd<'_>, packet: &ControlPacket, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+pub(crate) fn send(
+    socket: BorrowedFd<'_>,
+    packet: &ControlPacket,
+    descriptor: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
     send_packet(socket, &serde_json::to_vec(packet)?, descriptor)
 }
 
@@ -158,7 +161,7 @@ fn send_packet(socket: BorrowedFd<'_>, bytes: &[u8], descriptor: Option<Borrowed
 ///
 /// # Errors
 /// When the master is gone, or does not answer in time.
-pub fn ask<T: DeserializeOwned>(socket: BorrowedFd<'_>, question: &ControlPacket) -> io::Result<T> {
+pub(crate) fn ask<T: DeserializeOwned>(socket: BorrowedFd<'_>, question: &ControlPacket) -> io::Result<T> {
     let (ours, theirs) = crate::ipc::channel()?;
     send(socket, question, Some(theirs.as_fd()))?;
     drop(theirs);
@@ -178,16 +181,16 @@ pub fn ask<T: DeserializeOwned>(socket: BorrowedFd<'_>, question: &ControlPacket
 /// bounds of their kinds; whether there is such a process or generation only the master knows.
 ///
 /// # Errors
-/// `InvalidData` for a packet that is refused, with why: it is to be logged, and the next one may be good. Otherwise when
-/// nothing is there on a non-blocking end, or the socket fails.
-pub fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<(ControlPacket, Option<OwnedFd>)>> {
+/// `InvalidData` for a packet that is refused, with why: it is to be logged, and the next one may be good. Otherwise
+/// when nothing is there on a non-blocking end, or the socket fails.
+pub(crate) fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<(ControlPacket, Option<OwnedFd>)>> {
     let mut bytes = vec![0; LARGEST];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut parts = [IoSliceMut::new(&mut bytes)];
     let received = rustix::net::recvmsg(socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
     let (len, is_cut) = (received.bytes, received.flags.contains(ReturnFlags::TRUNC));
-    // There may be room for one more than was asked for. What is not taken here is closed.
+    // There may be space for one more than was asked for. What is not taken here is closed.
     let mut descriptors = ancillary.drain().filter_map(|message| match message {
         RecvAncillaryMessage::ScmRights(fds) => Some(fds),
         _ => None,
@@ -335,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_all_senders_is_told() {
+    fn the_end_of_all_senders_is_reported() {
         let (master, ours) = socket().unwrap();
         drop(ours);
         assert!(receive(master.as_fd()).unwrap().is_none());

@@ -1,4 +1,4 @@
-//! What the master tells a worker's thread whose request runs too long: a signal, which reaches a thread that is stuck in
+//! What the master sends a worker thread whose request runs too long: a signal, which reaches a thread that is stuck in
 //! the application. It carries the moment at which that request began, for when it is delivered the thread may have ended
 //! it and have another.
 
@@ -13,19 +13,19 @@ use crate::ids::{ThreadIndex, WorkerId};
 
 /// The signal that has a thread answer 504. Real-time ones are nobody's by default.
 #[must_use]
-pub fn answer_signal() -> i32 {
+pub(crate) fn answer_signal() -> i32 {
     libc::SIGRTMIN() + 4
 }
 
 /// The signal that has a thread print its Python stack.
 #[must_use]
-pub fn stack_signal() -> i32 {
+pub(crate) fn stack_signal() -> i32 {
     libc::SIGRTMIN() + 5
 }
 
 /// The name of a worker's thread, by which the master finds it in `/proc`.
 #[must_use]
-pub fn thread_name(worker: WorkerId, thread: ThreadIndex) -> String {
+pub(crate) fn thread_name(worker: WorkerId, thread: ThreadIndex) -> String {
     format!("rwsgi w{worker}c{thread}")
 }
 
@@ -50,7 +50,7 @@ const _: () = assert!(size_of::<QueuedSignal>() == size_of::<libc::siginfo_t>())
 ///
 /// # Errors
 /// When there is no such thread.
-pub fn end_request(pid: Pid, thread: Pid, started: MonotonicNanos) -> nix::Result<()> {
+pub(crate) fn end_request(pid: Pid, thread: Pid, started: MonotonicNanos) -> nix::Result<()> {
     let signal = QueuedSignal {
         number: answer_signal(),
         errno: 0,

@@ -1,14 +1,14 @@
 //! Messages between the master and the other processes: JSON, one message a packet, over a socket pair that
 //! keeps packets apart. File descriptors are inherited over exec and named by number.
 
-pub mod control;
-pub mod harakiri;
-pub mod inherit;
+pub(crate) mod control;
+pub(crate) mod harakiri;
+pub(crate) mod inherit;
 mod router;
-pub mod schedule;
-pub mod target;
+pub(crate) mod schedule;
+pub(crate) mod target;
 
-pub use self::router::{RouterLimits, RouterOrder};
+pub(crate) use self::router::{RouterLimits, RouterOrder};
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -108,7 +108,7 @@ impl Setup {
 
 /// What a forked process reports to the master, in eight bytes, through a pipe that all of them share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Notice {
+pub(crate) enum Notice {
     /// It serves.
     Ready(ChildId),
     /// It is a worker and has served `max-requests`: it goes on until it is replaced.
@@ -118,7 +118,7 @@ pub enum Notice {
 impl Notice {
     /// The bytes to write at once.
     #[must_use]
-    pub fn encode(self) -> [u8; 8] {
+    pub(crate) fn encode(self) -> [u8; 8] {
         let word = match self {
             Self::Ready(child) => child.get() << 1,
             Self::Enough(child) => child.get() << 1 | 1,
@@ -128,7 +128,7 @@ impl Notice {
 
     /// Reads what [`Self::encode`] made.
     #[must_use]
-    pub fn decode(bytes: [u8; 8]) -> Self {
+    pub(crate) fn decode(bytes: [u8; 8]) -> Self {
         let word = u64::from_le_bytes(bytes);
         let child = ChildId::new(word >> 1);
         if word & 1 == 0 { Self::Ready(child) } else { Self::Enough(child) }
@@ -137,7 +137,7 @@ impl Notice {
 
 /// What a forked process is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Role {
+pub(crate) enum Role {
     /// One that serves requests.
     Worker {
         /// Which one.
@@ -151,7 +151,7 @@ pub enum Role {
 
 /// A process beside the workers: of each there is one at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Auxiliary {
+pub(crate) struct Auxiliary {
     /// What it does.
     pub kind: AuxiliaryKind,
     /// Its number among those of its kind, from 1.
@@ -160,7 +160,7 @@ pub struct Auxiliary {
 
 /// What an auxiliary process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum AuxiliaryKind {
+pub(crate) enum AuxiliaryKind {
     /// Runs the jobs of a directory.
     Spooler,
     /// Does what it is sent, or runs a program of the application's.
@@ -170,7 +170,7 @@ pub enum AuxiliaryKind {
 impl Auxiliary {
     /// The short name that `top` shows (15 bytes at most).
     #[must_use]
-    pub fn short_name(self) -> String {
+    pub(crate) fn short_name(self) -> String {
         match self.kind {
             AuxiliaryKind::Spooler => format!("rwsgi spool{}", self.number),
             AuxiliaryKind::Mule => format!("rwsgi mule{}", self.number),
@@ -190,7 +190,7 @@ impl std::fmt::Display for Auxiliary {
 
 /// What the master orders a fork server to do, after its [`Setup`].
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub enum Order {
+pub(crate) enum Order {
     /// Fork a process.
     Fork {
         /// By which number the master knows it.
@@ -202,7 +202,7 @@ pub enum Order {
 
 /// What a fork server answers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// The application is loaded (or is left to the workers to load).
     Loaded {
         /// Version of the interpreter.
@@ -235,7 +235,7 @@ const MESSAGE_MAX: usize = 512 * 1024;
 ///
 /// # Errors
 /// When the system has no descriptors left.
-pub fn channel() -> nix::Result<(OwnedFd, OwnedFd)> {
+pub(crate) fn channel() -> nix::Result<(OwnedFd, OwnedFd)> {
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
     for end in [&ours, &theirs] {
         // A packet must fit the send buffer whole; the default does for most configurations already.
@@ -250,12 +250,15 @@ pub fn channel() -> nix::Result<(OwnedFd, OwnedFd)> {
 ///
 /// # Errors
 /// When the other end is gone, or would block on a non-blocking end, or the message is too long.
-pub fn send_message(fd: BorrowedFd<'_>, message: &impl Serialize) -> io::Result<()> {
+pub(crate) fn send_message(fd: BorrowedFd<'_>, message: &impl Serialize) -> io::Result<()> {
     let bytes = serde_json::to_vec(message)?;
     check_length(bytes.len())?;
+    let mut was_reset = false;
     loop {
         match send(fd.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL) {
             Err(nix::errno::Errno::EINTR) => {}
+            // Told once when the other end was closed with packets unread: the end itself follows.
+            Err(nix::errno::Errno::ECONNRESET) if !std::mem::replace(&mut was_reset, true) => {}
             sent => return sent.map(drop).map_err(io::Error::from),
         }
     }
@@ -265,12 +268,15 @@ pub fn send_message(fd: BorrowedFd<'_>, message: &impl Serialize) -> io::Result<
 ///
 /// # Errors
 /// When nothing is there on a non-blocking end, or what is there is no message of this kind.
-pub fn receive_message<T: DeserializeOwned>(fd: BorrowedFd<'_>) -> io::Result<Option<T>> {
+pub(crate) fn receive_message<T: DeserializeOwned>(fd: BorrowedFd<'_>) -> io::Result<Option<T>> {
     let mut bytes = vec![0; MESSAGE_MAX];
+    let mut was_reset = false;
     let len = loop {
         // The length that the message has, also when it is longer than there is space for.
         match recv(fd.as_raw_fd(), &mut bytes, MsgFlags::MSG_TRUNC) {
             Err(nix::errno::Errno::EINTR) => {}
+            // Told once when the other end was closed with packets unread: what it had sent before comes after that.
+            Err(nix::errno::Errno::ECONNRESET) if !std::mem::replace(&mut was_reset, true) => {}
             Err(nix::errno::Errno::ECONNRESET) => return Ok(None),
             received => break received.map_err(io::Error::from)?,
         }
@@ -301,6 +307,27 @@ mod tests {
         for notice in [Notice::Ready(first), Notice::Enough(first), Notice::Ready(late), Notice::Enough(late)] {
             assert_eq!(Notice::decode(notice.encode()), notice);
         }
+    }
+
+    /// The system tells whoever is left first that the other end was closed with packets unread, and only then gives
+    /// what that had sent.
+    #[test]
+    fn what_was_sent_before_the_end_is_received_though_the_other_had_not_read_everything() {
+        let order = Order::Fork {
+            child: ChildId::new(2),
+            role: Role::Worker { worker: WorkerId::FIRST, slot: SlotId::new(0) },
+        };
+        let (ours, theirs) = channel().unwrap();
+        send_message(theirs.as_fd(), &Answer::Forked { child: ChildId::new(1), pid: 7 }).unwrap();
+        send_message(ours.as_fd(), &order).unwrap();
+        drop(theirs);
+        let answer = receive_message::<Answer>(ours.as_fd()).unwrap();
+        assert!(matches!(answer, Some(Answer::Forked { pid: 7, .. })), "{answer:?}");
+        assert!(receive_message::<Answer>(ours.as_fd()).unwrap().is_none());
+        let (ours, theirs) = channel().unwrap();
+        send_message(ours.as_fd(), &order).unwrap();
+        drop(theirs);
+        assert_eq!(send_message(ours.as_fd(), &order).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[test]

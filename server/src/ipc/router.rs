@@ -6,14 +6,14 @@ use rwsgi_config::Config;
 
 /// An order to the http router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum RouterOrder {
+pub(crate) enum RouterOrder {
     /// A reload has changed the options: from the next request on these hold.
     Limits(RouterLimits),
 }
 
 /// The options that the http router itself follows. Those of sizes are in bytes, those of times in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RouterLimits {
+pub(crate) struct RouterLimits {
     /// `http-timeout`
     pub http_timeout: u32,
     /// `http-keepalive`
@@ -29,7 +29,7 @@ pub struct RouterLimits {
 impl RouterLimits {
     /// As a configuration has them.
     #[must_use]
-    pub fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
         Self {
             http_timeout: config.http_timeout,
             http_keepalive: config.http_keepalive,

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// When a signal is raised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum When {
+pub(crate) enum When {
     /// Every N seconds.
     Every {
         /// At least 1.
@@ -21,7 +21,7 @@ pub enum When {
 /// Times of the calendar, local time. A negative number stands for every so many: -1 for each, -5 for those that 5
 /// divides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cron {
+pub(crate) struct Cron {
     /// 0 to 59.
     pub minute: i32,
     /// 0 to 23.
@@ -36,8 +36,7 @@ pub struct Cron {
 
 /// A minute of the calendar, in the numbers of [`Cron`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "see `Cron`")]
-pub struct Minute {
+pub(crate) struct Minute {
     pub minute: i32,
     pub hour: i32,
     pub day: i32,
@@ -48,7 +47,7 @@ pub struct Minute {
 impl Cron {
     /// Whether it names this minute. With both a day and a weekday, either will do, as in crontab(5).
     #[must_use]
-    pub fn names(&self, now: &Minute) -> bool {
+    pub(crate) fn names(&self, now: &Minute) -> bool {
         let fits = |wanted: i32, is: i32| if wanted < 0 { is % wanted == 0 } else { is == wanted };
         let (day, week) = (fits(self.day, now.day), fits(if self.week == 7 { 0 } else { self.week }, now.week));
         let is_day = if self.day >= 0 && self.week >= 0 { day || week } else { day && week };

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Who handles a signal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Target {
+pub(crate) enum Target {
     /// The first worker that is free: nothing, `worker` or `worker0`.
     Worker,
     /// `workerN`.
@@ -28,7 +28,7 @@ pub enum Target {
 impl Target {
     /// Reads what the application wrote; `None` for what is no target.
     #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let number = |text: &str| text.parse::<u32>().ok();
         Some(match text {
             "" | "worker" => Self::Worker,
@@ -58,7 +58,7 @@ impl Target {
 
     /// Whether all that it names are meant, rather than the first that is free.
     #[must_use]
-    pub fn is_all(&self) -> bool {
+    pub(crate) fn is_all(&self) -> bool {
         matches!(self, Self::Workers | Self::Mules)
     }
 }

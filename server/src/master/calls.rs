@@ -1,4 +1,4 @@
-//! What the application asks of the master through the control socket. Whoever asks may be broken: what it says is
+//! What the application asks of the master through the control socket. The sender may be broken: what it says is
 //! checked against what is known, and refused when that cannot be.
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -127,14 +127,14 @@ impl Master {
         let generation = self.generations.current().map_or(generation, |current| generation.max(current));
         let table = self.app_signals.table(generation);
         if table.waiting.len() >= MOST_WAITING {
-            warn!("signal {signal} is dropped: {MOST_WAITING} wait already for somebody to handle them");
+            warn!("signal {signal} is dropped: {MOST_WAITING} signals wait to be handled already");
             return;
         }
         table.waiting.push_back(signal);
         self.deliver_waiting(generation);
     }
 
-    /// Sends the signals that wait to whoever can take them.
+    /// Sends the signals that wait to the processes that can take them.
     fn deliver_waiting(&mut self, generation: GenerationNumber) {
         let waiting = std::mem::take(&mut self.app_signals.table(generation).waiting);
         let left = waiting.into_iter().filter(|signal| !self.deliver(generation, *signal)).collect();

@@ -12,7 +12,7 @@ use crate::ipc::Notice;
 use crate::ipc::control::ControlPacket;
 use crate::spooler::Queue;
 
-/// Where tasks send what has happened. It has room for [`MOST_WAITING`]: who sends more waits, and leaves what comes
+/// Where tasks send what has happened. It has space for [`MOST_WAITING`]: who sends more waits, and leaves what comes
 /// meanwhile in its pipe or socket.
 pub(super) type Events = mpsc::Sender<Event>;
 
@@ -73,7 +73,7 @@ pub(super) enum Command {
     ReopenLog,
     /// `P`: write the pidfiles again.
     WritePidfiles,
-    /// `s`: tell how the workers stand, in the log.
+    /// `s`: log the state of the workers.
     Stats,
 }
 

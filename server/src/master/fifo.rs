@@ -11,7 +11,7 @@ use tracing::warn;
 
 use super::events::{Command, Event, Events, Reload};
 
-/// What uWSGI does with a letter, as far as it is to be had here.
+/// What uWSGI does with a letter, as far as rwsgi has it.
 fn command(letter: u8) -> Option<Command> {
     Some(match letter {
         b'q' => Command::Stop(false),

@@ -60,10 +60,10 @@ impl Generation {
         Ok(Self { number, python: None, config, how, channel, answers })
     }
 
-    /// Tells the fork server something.
+    /// Sends the fork server an order.
     ///
     /// # Errors
-    /// When it is gone, is to leave, or does not read what it is told.
+    /// When it is gone, is to leave, or does not read its orders.
     pub(super) fn order(&self, order: Order) -> std::io::Result<()> {
         send_message(self.channel.as_fd(), &order)
     }
@@ -83,7 +83,7 @@ impl Generation {
         answers
     }
 
-    /// Lets the fork server leave: it sees end-of-file. What it has still to answer is heard.
+    /// Lets the fork server leave: it sees end-of-file. Its last answers are still received.
     pub(super) fn dismiss(&self) {
         let _ = self.channel.shutdown(std::net::Shutdown::Write);
     }

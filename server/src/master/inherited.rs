@@ -1,7 +1,7 @@
 //! Sockets that were opened for this process before it was started, as `sd_listen_fds(3)` has it.
 //!
-//! Ours rather than the crate `listenfd`: that takes the variables away, which a reload reads again, and takes sockets that
-//! were opened for another process.
+//! Ours rather than the crate `listenfd`: that takes the variables away, which a reload reads again, and takes sockets
+//! that were opened for another process.
 
 #![allow(unsafe_code)]
 
@@ -20,7 +20,7 @@ const FIRST: i32 = 3;
 pub(super) struct Inherited(Vec<(Address, OwnedFd)>);
 
 impl Inherited {
-    /// Takes what the environment tells of. To be called once, before anything else is opened.
+    /// Takes the descriptors that the environment names. To be called once, before anything else is opened.
     pub(super) fn take() -> Self {
         let number = |name| std::env::var(name).ok().and_then(|value| value.parse::<u32>().ok());
         if number("LISTEN_PID") != Some(std::process::id()) {

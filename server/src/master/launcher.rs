@@ -40,9 +40,9 @@ impl Launcher {
 }
 
 /// The first argument of a process that the master started; the descriptor of its channel follows it.
-pub const FORKSERVER_ROLE: &str = "@forkserver";
+pub(crate) const FORKSERVER_ROLE: &str = "@forkserver";
 /// The same for the router.
-pub const ROUTER_ROLE: &str = "@http";
+pub(crate) const ROUTER_ROLE: &str = "@http";
 
 impl Launcher {
     /// Starts a process in `role` and sends it its setup. Returns its id and the master's end of the channel.
@@ -72,7 +72,7 @@ impl Launcher {
         let child = command
             .spawn()
             .map_err(|error| io::Error::new(error.kind(), format!("'{}': {error}", program.display())))?;
-        // The next process that is started gets its own set, and what nobody owns there would stay open for ever.
+        // The next process that is started gets its own set, and what nobody owns there would stay open forever.
         for fd in setup.descriptors() {
             fd.close_on_exec()?;
         }

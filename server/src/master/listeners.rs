@@ -64,7 +64,7 @@ impl Listener {
     }
 }
 
-/// Binds `address` for the option of that name, with room for `backlog` connections that wait.
+/// Binds `address` for the option of that name, with a backlog of `backlog` connections that wait.
 ///
 /// # Errors
 /// When the address cannot be resolved, is in use, or may not be bound.

@@ -1,5 +1,5 @@
 //! The log file: one writer, the master. The other processes write to a pipe that the master reads, so that the file
-//! can be started anew or opened again while they run.
+//! can be rotated or opened again while they run.
 //!
 //! A thread of its own reads and writes, so that the loop waits neither for a slow disk nor for those who write fast.
 //!
@@ -107,7 +107,7 @@ struct Writer {
     max_size: u64,
     /// Where it is put.
     backup: Option<PathBuf>,
-    /// Putting it aside failed, and was told.
+    /// Rotating it failed, and that was logged.
     is_stuck: bool,
 }
 

@@ -1,11 +1,12 @@
 //! The master: owns the sockets, the scoreboard and the policy. No Python in it, ever.
 //!
-//! One loop owns all state ([`state`]) and takes one [`events::Event`] after another from small tasks that only wait: for
-//! a signal, for a fork server's answer, for a worker that says it is ready, for somebody who asks for a snapshot. What is
-//! to be done at a time is a timer ([`timers`]). After each event the loop starts what is due.
+//! One loop owns all state ([`state`]) and takes one [`events::Event`] after another from small tasks that only wait:
+//! for a signal, for a fork server's answer, for a worker that says it is ready, for somebody who asks for a snapshot.
+//! What is to be done at a time is a timer ([`timers`]). After each event the loop starts what is due.
 //!
-//! Every process of ours is a record in [`children`], which says what becomes of it without a system call; [`start`] and
-//! [`reap`] do what it says. The other modules are the policies: when something is to be started, replaced or stopped.
+//! Every process of ours is a record in [`children`], which says what becomes of it without a system call; [`start`]
+//! and [`reap`] do what it says. The other modules are the policies: when something is to be started, replaced or
+//! stopped.
 
 mod app_signals;
 mod busyness;
@@ -16,7 +17,7 @@ mod fifo;
 mod generation;
 mod inherited;
 mod jobs;
-pub mod launcher;
+pub(crate) mod launcher;
 mod leftovers;
 mod listeners;
 mod load;
@@ -55,7 +56,7 @@ use self::events::{Command, Event, Reload};
 use self::launcher::Launcher;
 use self::reason::Reason;
 use self::startup::Started;
-pub use self::state::Reread;
+pub(crate) use self::state::Reread;
 use self::state::{Master, Phase};
 use self::timers::Timer;
 use crate::daemon::Starter;
@@ -68,7 +69,7 @@ use rwsgi_config::Config;
 ///
 /// # Errors
 /// When it cannot start: a socket cannot be bound, a process cannot be started.
-pub fn run(config: Config, launcher: Launcher, reread: Reread, starter: Starter) -> anyhow::Result<i32> {
+pub(crate) fn run(config: Config, launcher: Launcher, reread: Reread, starter: Starter) -> anyhow::Result<i32> {
     if let Some(title) = procname::master_title(&config.procname) {
         procname::make_space();
         procname::set(&title);
@@ -162,7 +163,7 @@ impl Master {
         }
     }
 
-    /// Does what a timer was set for. Whoever wants it again sets it again.
+    /// Does what a timer was set for. Its user sets it again if needed.
     fn fire(&mut self, timer: Timer, now: Instant) {
         match timer {
             Timer::Start(post) => self.children.is_due(post),

@@ -1,4 +1,4 @@
-//! Posts: what the master's processes are there for.
+//! Posts: the roles of the master's processes.
 
 use crate::ids::WorkerId;
 use crate::ipc::Auxiliary;

@@ -1,4 +1,4 @@
-//! Where the workers and the http router meet: a listening socket whose name the kernel has chosen, and a secret.
+//! The socket for links between workers and the http router: its name is chosen by the kernel, and a secret guards it.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -39,7 +39,7 @@ fn listen_anywhere() -> io::Result<(OwnedFd, String)> {
     listen(&listener, Backlog::MAXCONN)?;
     let bound: UnixAddr = getsockname(listener.as_raw_fd())?;
     let name = bound.as_abstract().and_then(|name| std::str::from_utf8(name).ok());
-    let name = name.ok_or_else(|| io::Error::other("the kernel has chosen no name that can be told"))?;
+    let name = name.ok_or_else(|| io::Error::other("the kernel has chosen no name that can be passed on"))?;
     Ok((listener, name.to_owned()))
 }
 

@@ -1,4 +1,4 @@
-//! Whose the processes and the socket files are.
+//! Users and groups of the processes and the socket files.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

@@ -52,9 +52,9 @@ pub(super) enum Change {
     Continued(Pid),
 }
 
-/// What has become of a child, if anything has that was not told yet. Never blocks.
+/// What has become of a child, if anything has that was not reported yet. Never blocks.
 ///
-/// Not `rustix` or `nix`: neither has the call that tells the processor time as well.
+/// Not `rustix` or `nix`: neither has the call that returns the processor time as well.
 pub(super) fn next_change() -> Option<Change> {
     let options = libc::WNOHANG | libc::WUNTRACED | libc::WCONTINUED;
     loop {

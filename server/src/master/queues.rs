@@ -10,7 +10,7 @@ use tracing::warn;
 
 use crate::spooler::{Queue, survey};
 
-/// A directory is not read for longer than this part of the time, whoever asks how often.
+/// A directory is not read for longer than this part of the time, however often it is asked for.
 const SURVEYING_PART: u32 = 20;
 
 /// The queues, as they were counted last.
@@ -18,7 +18,7 @@ const SURVEYING_PART: u32 = 20;
 pub(super) struct Queues {
     /// In the order of the configuration; none before anybody has asked.
     queues: Vec<Queue>,
-    /// Until then, they are told as they are here.
+    /// Until then, these counts are shown.
     good_until: Option<Instant>,
 }
 

@@ -39,7 +39,7 @@ impl Master {
     /// A process has ended.
     pub(super) fn reaped(&mut self, reaped: Reaped) {
         let Some(child) = self.children.with_pid(reaped.pid) else {
-            // One that was killed before its fork server told of it, or somebody else's orphan: the master, being a
+            // One that was killed before its fork server reported it, or somebody else's orphan: the master, being a
             // subreaper, inherits what the application's processes leave behind.
             self.children.keep_unannounced(reaped);
             return;
@@ -99,8 +99,8 @@ impl Master {
         }
     }
 
-    /// Adds what a slot counted to its worker's totals, and makes it free for another process. Returns the requests that
-    /// were in progress there, in words.
+    /// Adds what a slot counted to its worker's totals, and makes it free for another process. Returns the requests
+    /// that were in progress there, in words.
     fn clear_slot(&mut self, worker: WorkerId, pid: Pid, slot: SlotId) -> Vec<String> {
         let now = MonotonicNanos::now();
         let held = self.scoreboard.threads(slot).filter_map(ThreadCell::held);
@@ -182,13 +182,10 @@ impl Master {
                 _ => "starting another".to_owned(),
             };
             error!("http router (pid {pid}) died: {end}; {next}");
-        } else if let Some(link) = &mut self.sockets.link {
-            // A link in its backlog would wait for a router for ever, and its worker for the router's leave to go.
-            link.listener = None;
         }
     }
 
-    /// A fork server has ended: what it was to fork and has not told of is ordered from another.
+    /// A fork server has ended: what it was to fork and has not reported is ordered from another.
     fn fork_server_ended(&mut self, number: GenerationNumber, ended: &Ended, reaped: Reaped, now: Instant) {
         let Reaped { pid, end, .. } = reaped;
         self.children.forget_orders(number, now, &mut self.timers);
@@ -222,22 +219,22 @@ impl Master {
         }
     }
 
-    /// Tells a child to finish what it has and leave, within the mercy that is configured.
+    /// Signals a child to finish what it has and leave, within the configured `*-reload-mercy`.
     pub(super) fn dismiss(&mut self, id: ChildId, why: Why) {
         let Some(child) = self.children.get(id) else { return };
         let (post, generation) = (child.post, child.generation);
         let in_haste = self.haste && why == Why::For(Reason::Reload) && post != Post::ForkServer;
-        let mercy = if in_haste { Duration::ZERO } else { self.mercy() };
-        let pid = self.children.dismiss(id, why, mercy, Instant::now(), &mut self.timers);
+        let grace = if in_haste { Duration::ZERO } else { self.grace() };
+        let pid = self.children.dismiss(id, why, grace, Instant::now(), &mut self.timers);
         match (post, pid) {
-            // It has no ear for signals, but sees the end of its channel.
+            // It handles no signals, but sees the end of its channel.
             (Post::ForkServer, _) => {
                 if let Some(generation) = generation.and_then(|number| self.generations.get(number)) {
                     generation.dismiss();
                 }
             }
             (_, Some(pid)) => signal(pid, Signal::SIGTERM),
-            // It will be told when its process id is known.
+            // It is signalled once its process id is known.
             (_, None) => {}
         }
     }

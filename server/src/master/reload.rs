@@ -1,5 +1,5 @@
-//! Loading the application, at the start and for a reload: the next generation is loaded beside the one that serves, and
-//! has the workers' places when it is ready; when it fails to load, the old one goes on.
+//! Loading the application, at the start and for a reload: the next generation is loaded beside the one that serves,
+//! and takes over when it is ready; if it fails to load, the old one goes on.
 
 use std::os::fd::AsFd;
 use std::time::Instant;
@@ -29,29 +29,38 @@ impl Master {
     /// When its process cannot be started.
     pub(super) fn load(&mut self, config: Config, how: Reload) -> anyhow::Result<()> {
         let number = self.generations.next_number();
-        let setup = self.setup(Some(number), &config)?;
+        let inherited = |(listener, protocol): &(Listener, SocketProtocol)| -> nix::Result<InheritedListener> {
+            let address = listener.address.clone();
+            Ok(InheritedListener { address, protocol: *protocol, fd: listener.inherit()? })
+        };
+        let listeners = self.sockets.workers.iter().map(inherited).collect::<Result<_, _>>()?;
+        let setup = self.setup(Some(number), &config, listeners)?;
         let started = self.launcher.start(FORKSERVER_ROLE, config.home.as_deref(), &setup);
         let (pid, channel) = started.with_context(|| match &config.home {
             Some(home) => format!("home: cannot run the Python of '{}'", home.display()),
             None => "cannot start the fork server".to_owned(),
         })?;
+        // Before there is a record of it: a process whose channel cannot be watched sees its end, and leaves.
+        let generation = Generation::new(number, channel, config, how, self.events.clone())?;
         if let Some(child) = self.begin(Post::ForkServer, Some(number), Instant::now()) {
-            // It was begun this moment, so that nobody has told it to leave.
+            // It was begun this moment, so it was not ordered to leave.
             let _ = self.children.announce(child, pid);
         }
-        self.generations.add(Generation::new(number, channel, config, how, self.events.clone())?);
+        self.generations.add(generation);
         Ok(())
     }
 
-    /// What a process of ours needs to know, and the descriptors that it inherits.
+    /// What a process of ours needs to know, and the descriptors that it inherits: these listeners, and what all of them
+    /// inherit.
     ///
     /// # Errors
     /// Never as long as what it inherits is open.
-    pub(super) fn setup(&self, generation: Option<GenerationNumber>, config: &Config) -> anyhow::Result<Setup> {
-        let inherited = |(listener, protocol): &(Listener, SocketProtocol)| -> nix::Result<InheritedListener> {
-            let address = listener.address.clone();
-            Ok(InheritedListener { address, protocol: *protocol, fd: listener.inherit()? })
-        };
+    pub(super) fn setup(
+        &self,
+        generation: Option<GenerationNumber>,
+        config: &Config,
+        listeners: Vec<InheritedListener>,
+    ) -> anyhow::Result<Setup> {
         let sockets = &self.sockets;
         Ok(Setup {
             config: config.clone(),
@@ -61,7 +70,7 @@ impl Master {
             notices: InheritedFd::lend(sockets.notices.as_fd())?,
             share: self.share.descriptors(InheritedFd::lend)?,
             control: InheritedFd::lend(sockets.control.as_fd())?,
-            listeners: sockets.workers.iter().map(inherited).collect::<Result<_, _>>()?,
+            listeners,
             link_listener: None,
             link: sockets.link.as_ref().map(|link| link.endpoint.clone()),
             generation,
@@ -100,14 +109,13 @@ impl Master {
         if let Some(generation) = self.generations.get_mut(number) {
             generation.python = Some(python);
         }
-        // One that was overtaken while it loaded is not wanted any more.
-        if is_leaving {
+        // One that was overtaken while it loaded is not wanted any more. While the server stops, the router may still need
+        // workers: they come from the one that serves.
+        if is_leaving || self.phase != Phase::Serving {
             return;
         }
         self.ready(id);
-        if self.phase == Phase::Serving {
-            self.promote(number);
-        }
+        self.promote(number);
     }
 
     /// Makes a loaded generation the one that workers are forked from, and has a successor started for every worker.
@@ -143,9 +151,13 @@ impl Master {
             return;
         }
         self.chain = None;
+        if !self.worker_ids().any(|worker| self.children.post(Post::Worker(worker)).is_wanted) {
+            // None runs until somebody connects, and so none will say that it serves.
+            self.tell_ready();
+        }
         let old: Vec<_> = self.children.workers().map(|child| child.id).collect();
         for id in old {
-            self.children.doom(id, Reason::Reload, &mut self.timers);
+            self.children.replace(id, Reason::Reload, &mut self.timers);
         }
         for post in self.worker_ids().map(Post::Worker) {
             if self.children.post(post).is_wanted {
@@ -155,14 +167,14 @@ impl Master {
         }
     }
 
-    /// Tells the http router the options that it follows: they may have changed.
+    /// Sends the http router the options that it follows: they may have changed.
     fn tell_router_limits(&self) {
         let Some(channel) = &self.router_channel else { return };
         let order = RouterOrder::Limits(RouterLimits::new(&self.config));
         if let Err(failure) = send_message(channel.as_fd(), &order) {
             // One that has died is started with the present options.
             if failure.kind() != std::io::ErrorKind::BrokenPipe {
-                error!("reload: the http router cannot be told its options: {failure}: they stay as they were");
+                error!("reload: the http router cannot be sent its options: {failure}: they stay as they were");
             }
         }
     }
@@ -192,7 +204,7 @@ impl Master {
             let old: Vec<_> = old.map(|child| child.id).collect();
             let mut is_news = false;
             for id in old {
-                is_news |= self.children.doom(id, Reason::Reload, &mut self.timers);
+                is_news |= self.children.replace(id, Reason::Reload, &mut self.timers);
             }
             if is_news {
                 return;
@@ -200,7 +212,8 @@ impl Master {
         }
     }
 
-    /// A worker's process serves: goes on with a chain reload, or tells the supervisor that the server is ready (again).
+    /// A worker's process serves: goes on with a chain reload, or notifies the supervisor that the server is ready
+    /// (again).
     pub(super) fn worker_ready(&mut self, worker: WorkerId) {
         let current = self.generations.current();
         let is_new = self.children.of(Post::Worker(worker)).all(|child| child.generation == current);

@@ -10,7 +10,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tracing::{error, info};
 
-use super::busyness::{Change, Look};
+use super::busyness::{Decision, Look};
 use super::events::Event;
 use super::listeners::Listener;
 use super::load::Load;
@@ -26,7 +26,7 @@ use rwsgi_config::{CheaperAlgorithm, Config};
 
 /// How often the load is looked at; for utilization, that of the last `cheaper-overload` is taken.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// The same for requests that wait at the router while no worker runs: nothing else tells of them.
+/// The same for requests that wait at the router while no worker runs: nothing else shows them.
 const ROUTER_INTERVAL: Duration = Duration::from_millis(100);
 /// How long `spare` and `backlog` see too little work before they let a worker go.
 const QUIET: Duration = Duration::from_secs(10);
@@ -53,7 +53,7 @@ impl Master {
         }
     }
 
-    /// Looks at the load, and has workers started or let go.
+    /// Looks at the load, and has workers started or stopped.
     pub(super) fn follow_load(&mut self, now: Instant) {
         if self.phase != Phase::Serving {
             return;
@@ -115,26 +115,26 @@ impl Master {
                 let quiet_since = self.load.quiet_since.filter(|_| too_many);
                 self.load.quiet_since = too_many.then(|| quiet_since.unwrap_or(now));
                 match self.load.quiet_since {
-                    _ if too_few => Change::More(self.config.cheaper.step),
+                    _ if too_few => Decision::More(self.config.cheaper.step),
                     Some(since) if now - since >= QUIET => {
                         self.load.quiet_since = Some(now);
-                        Change::Less
+                        Decision::Less
                     }
-                    _ => Change::None,
+                    _ => Decision::None,
                 }
             }
         };
         self.load.last = Some(load);
         match change {
-            Change::More(count) => {
+            Decision::More(count) => {
                 self.add_workers(count);
             }
-            Change::Emergency(count) => {
+            Decision::Emergency(count) => {
                 let added = self.add_workers(count);
                 self.load.busyness.added(added);
             }
-            Change::Less if running > fewest => self.let_one_go(),
-            Change::Less | Change::None => {}
+            Decision::Less if running > fewest => self.let_one_go(),
+            Decision::Less | Decision::None => {}
         }
     }
 
@@ -143,15 +143,15 @@ impl Master {
         let mut load = Load { at: now, busy: 0, requests: 0, waiting: 0, idle: 0 };
         for child in self.children.workers() {
             let Some(slot) = child.slot else { continue };
-            let mut has_room = false;
+            let mut has_space = false;
             for cell in self.scoreboard.threads(slot) {
                 let Ok(ThreadSample { counters, started, .. }) = cell.read() else { continue };
                 load.busy += counters.running + started.map_or(0, |started| clock.nanos_since(started));
                 load.requests += counters.requests + u64::from(started.is_some());
-                has_room |= started.is_none();
+                has_space |= started.is_none();
             }
             // One that is about to serve counts as well: it is what the last look asked for.
-            load.idle += u32::from(has_room && !child.is_leaving());
+            load.idle += u32::from(has_space && !child.is_leaving());
         }
         for counters in self.totals.iter().flat_map(|totals| &totals.threads) {
             load.busy += counters.running;
@@ -214,6 +214,10 @@ impl Master {
         info!("{why}: no worker runs until a request comes");
         for worker in self.worker_ids() {
             self.make_cheap(worker);
+        }
+        if self.chain.take().is_some() {
+            // Those that are started next are of the new generation: nothing is left to be replaced.
+            self.tell_ready();
         }
         let tasks = watches.into_iter().map(|watched| {
             let events = self.events.clone();

@@ -1,11 +1,10 @@
-//! Stopping: first the router finishes what it has, then the workers, then the fork servers go. What takes longer than
-//! the mercy that is configured is killed; a second request to stop kills everything at once.
+//! Stopping: first the router finishes what it has, then the workers, then the fork servers. What takes longer than
+//! the configured mercy is killed; a second request to stop kills everything at once.
 
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-use super::children::Stage;
 use super::post::Post;
 use super::reason::Why;
 use super::state::{Master, Phase};
@@ -47,13 +46,19 @@ impl Master {
 
     fn begin_stop(&mut self) {
         self.phase = Phase::RouterLeaves;
-        self.supervisor.tell("STOPPING=1");
-        self.timers.set(Timer::StopLate, Instant::now() + self.mercy() + AFTER_THE_LATE);
+        self.supervisor.notify("STOPPING=1");
+        self.timers.set(Timer::StopLate, Instant::now() + self.grace() + AFTER_THE_LATE);
         self.timers.cancel(Timer::Load);
         for post in self.auxiliary_posts().into_iter().chain([Post::HttpRouter, Post::ForkServer]) {
             self.children.abandon(post, &mut self.timers);
         }
-        self.dismiss_all(|post| post == Post::HttpRouter);
+        if self.generations.current().is_some() && self.exit_status == 0 {
+            self.dismiss_all(|post| post == Post::HttpRouter);
+        } else {
+            // Nothing was ever loaded: what waits at the router nobody will answer.
+            let routers: Vec<ChildId> = self.children.of(Post::HttpRouter).map(|child| child.id).collect();
+            routers.into_iter().for_each(|id| self.kill(id, Why::Stop));
+        }
         self.proceed_with_stop();
     }
 
@@ -63,11 +68,16 @@ impl Master {
             return;
         }
         self.phase = Phase::WorkersLeave;
+        if let Some(link) = &mut self.sockets.link {
+            // A link in its backlog would wait for a router for ever, and its worker for the router's leave to go.
+            link.listener = None;
+        }
         for post in self.worker_ids().map(Post::Worker) {
             self.children.abandon(post, &mut self.timers);
         }
-        // One that is still loading would not look at its channel for a while.
-        let loading = self.children.of(Post::ForkServer).filter(|child| child.stage == Stage::Starting);
+        // One that is still loading, overtaken or not, would not look at its channel for a while.
+        let has_loaded = |number| self.generations.get(number).is_some_and(|generation| generation.python.is_some());
+        let loading = self.children.of(Post::ForkServer).filter(|child| !child.generation.is_some_and(has_loaded));
         for id in loading.map(|child| child.id).collect::<Vec<_>>() {
             self.kill(id, Why::Stop);
         }

@@ -1,4 +1,4 @@
-//! The small tasks that wait for signals and for workers that say how they stand, and tell the loop.
+//! The small tasks that wait for signals and for the workers' notices, and send the loop events.
 
 use std::os::fd::OwnedFd;
 

@@ -1,8 +1,9 @@
 //! Processes that show no sign of life: any that a signal has stopped, and workers that do not begin with a request.
 //!
-//! A stop the system tells like an end, so that nothing is looked for. That a worker does not begin with what it was sent
-//! the http router sees, and writes it into the cell of the worker's thread; there it is looked for now and then, when
-//! there is a router. Such a worker hangs only if it has a thread to spare: others are busy, which `harakiri` is for.
+//! The system reports a stop as it reports an end, so nothing is polled for it. That a worker does not begin with what
+//! it was sent the http router sees, and writes it into the cell of the worker's thread; there it is looked for now and
+//! then, when there is a router. Such a worker hangs only if it has a thread to spare: others are busy, which
+//! `harakiri` is for.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ use crate::ids::{ChildId, ThreadIndex, WorkerId};
 use crate::stats::cell::ThreadCell;
 use crate::stats::scoreboard::Scoreboard;
 
-/// What shows no sign of life for so long is named.
+/// A process that shows no sign of life for this long is logged.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How often those are looked at that show none.
 const INTERVAL: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! How the server is doing, for whoever asks.
+//! Snapshots of the server's state, for the stats servers.
 
 use std::time::Instant;
 
@@ -79,7 +79,7 @@ impl Master {
         });
     }
 
-    /// The queues were counted for whoever asked.
+    /// The queues were counted for a client of the stats server.
     pub(super) fn answer_counted(
         &mut self,
         queues: Vec<Queue>,

@@ -126,11 +126,11 @@ impl Master {
 
     /// A child says that it serves: those that it replaces may leave.
     pub(super) fn ready(&mut self, child: ChildId) {
-        let welcome = self.children.welcome(child);
-        if let Some(pid) = welcome.tell_again {
+        let outcome = self.children.mark_ready(child);
+        if let Some(pid) = outcome.stop_again {
             signal(pid, Signal::SIGTERM);
         }
-        for (replaced, reason) in welcome.replaced {
+        for (replaced, reason) in outcome.replaced {
             self.dismiss(replaced, Why::For(reason));
         }
         if let Some(&super::children::Child { post: Post::Worker(worker), .. }) = self.children.get(child) {
@@ -152,7 +152,7 @@ impl Master {
             Ok((pid, channel)) => {
                 info!("http router started (pid {pid})");
                 self.router_channel = Some(channel);
-                // It was ordered this moment, so that nobody has told it to leave.
+                // It was ordered this moment, so it was not ordered to leave.
                 let _ = self.children.announce(child, pid);
             }
             Err(failure) => self.start_failed(child, &format!("{failure:#}")),
@@ -160,12 +160,12 @@ impl Master {
     }
 
     fn router_setup(&self) -> anyhow::Result<Setup> {
-        let mut setup = self.setup(None, &self.config)?;
         let inherited = |listener: &super::listeners::Listener| {
             let (address, protocol) = (listener.address.clone(), SocketProtocol::Http);
             Ok(InheritedListener { address, protocol, fd: listener.inherit()? })
         };
-        setup.listeners = self.sockets.router.iter().map(inherited).collect::<nix::Result<_>>()?;
+        let listeners = self.sockets.router.iter().map(inherited).collect::<nix::Result<_>>()?;
+        let mut setup = self.setup(None, &self.config, listeners)?;
         let link = self.sockets.link.as_ref().and_then(|link| link.listener.as_ref());
         setup.link_listener = link.map(|listener| InheritedFd::lend(std::os::fd::AsFd::as_fd(listener))).transpose()?;
         Ok(setup)

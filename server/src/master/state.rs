@@ -26,7 +26,7 @@ use rwsgi_config::Config;
 use rwsgi_protocol::SocketProtocol;
 
 /// Reads the configuration again, for a reload.
-pub type Reread = Box<dyn Fn() -> anyhow::Result<Config>>;
+pub(crate) type Reread = Box<dyn Fn() -> anyhow::Result<Config>>;
 
 /// The loop's state.
 pub(super) struct Master {
@@ -83,7 +83,7 @@ pub(super) struct Sockets {
     pub(super) liveness: OwnedFd,
     /// Where a child says how it stands.
     pub(super) notices: OwnedFd,
-    /// Where the application's side tells the master things.
+    /// The control socket, the master's end.
     pub(super) control: OwnedFd,
 }
 
@@ -103,13 +103,13 @@ pub(super) enum Phase {
     RouterLeaves,
     /// The workers finish what they have.
     WorkersLeave,
-    /// Everything was told to end at once.
+    /// Everything was ordered to end at once.
     Killed,
 }
 
 impl Master {
-    /// How long a process that is told to leave has for what it holds.
-    pub(super) fn mercy(&self) -> Duration {
+    /// How long a process that is ordered to leave has for its requests (`reload-mercy`).
+    pub(super) fn grace(&self) -> Duration {
         Duration::from_secs(self.config.reload_mercy.into())
     }
 

@@ -1,4 +1,4 @@
-//! What the supervisor is told of the server: that it is ready, that it lives, what it does.
+//! What the supervisor is notified of: that the server is ready, that it is alive, its status.
 
 use std::time::{Duration, Instant};
 
@@ -6,11 +6,11 @@ use super::state::{Master, Phase};
 use super::timers::Timer;
 use crate::clock::MonotonicNanos;
 
-/// How often the status is told.
+/// How often the status is sent.
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 
 impl Master {
-    /// Begins to tell the supervisor how the server stands, if there is one.
+    /// Begins to notify the supervisor, if there is one.
     pub(super) fn watch_status(&mut self, now: Instant) {
         if self.supervisor.is_there() {
             self.timers.set(Timer::Status, now);
@@ -20,32 +20,32 @@ impl Master {
         }
     }
 
-    /// Tells the supervisor that the first worker serves, or the next generation.
+    /// Notifies the supervisor that the first worker serves, or the next generation.
     pub(super) fn tell_ready(&mut self) {
         if !std::mem::replace(&mut self.supervisor.is_ready, true) {
-            self.supervisor.tell("READY=1");
+            self.supervisor.notify("READY=1");
             self.watch_status(Instant::now());
         }
     }
 
-    /// Tells the supervisor that the configuration is read again.
+    /// Notifies the supervisor that the configuration is read again.
     pub(super) fn tell_reloading(&mut self) {
         self.supervisor.is_ready = false;
-        self.supervisor.tell(&format!("RELOADING=1\nMONOTONIC_USEC={}", MonotonicNanos::now().as_micros()));
+        self.supervisor.notify(&format!("RELOADING=1\nMONOTONIC_USEC={}", MonotonicNanos::now().as_micros()));
     }
 
-    /// Gives the supervisor a sign of life.
+    /// Sends the supervisor its watchdog's keep-alive.
     pub(super) fn tell_alive(&mut self, now: Instant) {
-        self.supervisor.tell("WATCHDOG=1");
+        self.supervisor.notify("WATCHDOG=1");
         if let Some(every) = self.supervisor.watchdog {
             self.timers.set(Timer::WatchdogSign, now + every / 2);
         }
     }
 
-    /// Tells the supervisor what the server does.
+    /// Sends the supervisor the status line.
     pub(super) fn tell_status(&mut self, now: Instant) {
         let status = self.status_line(now);
-        self.supervisor.tell(&format!("STATUS={status}"));
+        self.supervisor.notify(&format!("STATUS={status}"));
         self.timers.set(Timer::Status, now + STATUS_INTERVAL);
     }
 

@@ -1,4 +1,4 @@
-//! Who watches over the server: systemd is told how it stands, in the words of `sd_notify(3)`.
+//! The supervisor: notifies systemd by `sd_notify(3)`.
 //!
 //! Ours rather than the crate `sd-notify`: that waits for systemd to read, and knows no abstract sockets.
 
@@ -12,9 +12,9 @@ use tracing::warn;
 #[derive(Debug, Default)]
 pub(super) struct Supervisor {
     socket: Option<UnixDatagram>,
-    /// How often it wants a sign of life.
+    /// How often it wants a keep-alive.
     pub(super) watchdog: Option<Duration>,
-    /// It was told that the server is ready.
+    /// It was notified that the server is ready.
     pub(super) is_ready: bool,
     /// Requests that were counted at the last status, and when that was.
     pub(super) counted: Option<(u64, Instant)>,
@@ -48,8 +48,8 @@ impl Supervisor {
         self.socket.is_some()
     }
 
-    /// Tells something; systemd may have gone, which harms nobody.
-    pub(super) fn tell(&self, what: &str) {
+    /// Sends a notification. A systemd that is gone is no error.
+    pub(super) fn notify(&self, what: &str) {
         if let Some(socket) = &self.socket {
             let _ = socket.send(what.as_bytes());
         }

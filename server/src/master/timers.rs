@@ -1,6 +1,6 @@
 //! What is to be done at a time although nothing happens.
 //!
-//! Each timer is set for one moment at most, and is gone when it has fired: whoever wants it again sets it again. So
+//! Each timer is set for one moment at most, and is gone when it has fired: its user sets it again if needed. So
 //! nothing stays due, and the loop sleeps when nothing is to be done.
 
 use std::collections::{BTreeSet, HashMap};
@@ -30,9 +30,9 @@ pub(super) enum Timer {
     Silence,
     /// The application's timers and crons are looked at.
     Timetable,
-    /// The supervisor wants a sign of life.
+    /// The supervisor wants a keep-alive.
     WatchdogSign,
-    /// The supervisor is told how the server stands.
+    /// The supervisor is sent the status line.
     Status,
     /// What has not stopped is killed.
     StopLate,

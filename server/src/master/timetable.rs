@@ -70,9 +70,10 @@ impl Timetable {
             let is_due = timer.due.is_some_and(|due| due <= now);
             let (is_raised, next) = match timer.when {
                 When::Every { seconds, .. } => {
-                    // Whoever asks for less would have the loop do nothing else.
+                    // A shorter period would keep the loop busy with nothing else.
                     let every = Duration::from_secs(seconds.max(1).into());
-                    // From when it was due, so that it does not drift; a clock that has slept through some goes on from now.
+                    // From when it was due, so that it does not drift; a clock that has slept through some goes on from
+                    // now.
                     let next = timer.due.filter(|_| is_due).map(|due| due + every).filter(|next| *next > now);
                     (is_due, next.unwrap_or(now + every))
                 }
@@ -219,7 +220,7 @@ mod tests {
         assert_eq!(raised_at(named, &[0, -1, 0, 1, 60]), [0]);
         // An hour back: that minute of the hour before was not missed, and noon comes again.
         assert_eq!(raised_at(named, &[0, -3_600, 0, 3_600]), [0, 3_600]);
-        // A clock that was wrong by a day begins anew.
+        // A clock that was wrong by a day starts again.
         assert_eq!(raised_at(named, &[0, -86_400]), [0, -86_400]);
         assert_eq!(raised_at(EACH, &[0, -3_600, -3_540]), [0, -3_600, -3_540]);
     }

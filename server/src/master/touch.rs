@@ -18,7 +18,7 @@ const MOST_FILES: usize = 20_000;
 /// Directories in which nobody edits an application.
 const NOT_OURS: [&str; 4] = ["__pycache__", "site-packages", "dist-packages", "node_modules"];
 
-/// What tells that a file is another one, or has other contents.
+/// What shows that a file is another one, or has other contents.
 type Stamp = (i64, i64, u64, u64);
 
 /// Starts watching what is configured.
@@ -47,8 +47,8 @@ pub(super) fn watch(config: &Config, events: &Events) {
 /// What is seen at one look.
 type Seen = BTreeMap<PathBuf, Option<Stamp>>;
 
-/// Looks again and again, and gives the order when what is seen has changed. The disk may be slow: after the first look,
-/// before anything is served, a thread beside the loop looks.
+/// Looks again and again, and gives the order when what is seen has changed. The disk may be slow: after the first
+/// look, before anything is served, a thread beside the loop looks.
 fn repeat(
     option: &'static str,
     every: Duration,

@@ -1,4 +1,4 @@
-//! What the master looks at by the clock: requests beyond `harakiri`, workers that are too large or too old.
+//! Limits that the master checks periodically: requests beyond `harakiri`, workers that are too large or too old.
 //!
 //! It looks only when such a limit is configured. The next look at requests is due when the oldest of those in progress
 //! could pass its limit, so that an idle server is left alone; memory and age are looked at every second.
@@ -27,8 +27,8 @@ use rwsgi_config::Config;
 const INTERVAL: Duration = Duration::from_secs(1);
 /// How often a worker is looked at that holds an overdue request and is waited for.
 const CLOSE_LOOK: Duration = Duration::from_millis(20);
-/// What a thread is given to answer 504 and to print its stack before its process may be killed: on a busy machine it may
-/// have to wait for a processor.
+/// What a thread is given to answer 504 and to print its stack before its process may be killed: on a busy machine it
+/// may have to wait for a processor.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// A request that has passed its time.
@@ -102,8 +102,8 @@ impl Master {
                 continue;
             }
             next = next.min(CLOSE_LOOK);
-            // Its successor serves. The innocent requests beside the overdue ones are waited for, within its mercy.
-            // What a corrupt one holds is nobody's to tell.
+            // Its successor serves. Requests beside the overdue ones are waited for, within the configured mercy.
+            // What a corrupt one holds cannot be known.
             let held = child.slot.and_then(|slot| in_progress(&self.scoreboard, slot).ok()).unwrap_or_default();
             let has_spoken = overdue.iter().all(|(_, started)| clock > *started + limit + LAST_WORDS);
             if has_spoken && held.iter().all(|request| overdue.contains(request)) {
@@ -121,9 +121,9 @@ impl Master {
         let &Overdue { child, worker, pid, slot, thread, started } = request;
         self.overdue.entry(child).or_default().push((thread, started));
         let held = self.scoreboard.thread(slot, thread).held();
-        let told = held.map_or_else(|| "a request".into(), |held| describe(&held, MonotonicNanos::now()));
+        let request = held.map_or_else(|| "a request".into(), |held| describe(&held, MonotonicNanos::now()));
         error!(
-            "harakiri: worker {worker} (pid {pid}) thread {thread} holds {told}, longer than the {limit} s allowed: ending it"
+            "harakiri: worker {worker} (pid {pid}) thread {thread} holds {request}, longer than the {limit} s allowed: ending it"
         );
         let thread_id = match thread.get() {
             0 => Some(pid),
@@ -141,9 +141,9 @@ impl Master {
         if let Some(totals) = self.totals_of(worker) {
             totals.harakiri += 1;
         }
-        self.children.doom(child, Reason::Harakiri, &mut self.timers);
+        self.children.replace(child, Reason::Harakiri, &mut self.timers);
         // Whatever becomes of the successor.
-        self.timers.set_earlier(Timer::Kill(child), now + self.mercy());
+        self.timers.set_earlier(Timer::Kill(child), now + self.grace());
     }
 
     /// Acts on workers that are too large or too old.
@@ -159,15 +159,15 @@ impl Master {
             } else if reason == Reason::Lifetime {
                 self.replace(child, reason);
             } else {
-                self.children.doom(child, reason, &mut self.timers);
+                self.children.replace(child, reason, &mut self.timers);
             }
         }
     }
 
-    /// A worker's process has written what none of ours writes: it is replaced. That is said once.
+    /// A worker's process has corrupted its slot: it is replaced. That is logged once.
     pub(super) fn distrust(&mut self, slot: SlotId, found: &dyn std::fmt::Display) {
         let Some(child) = self.children.in_slot(slot) else { return };
-        if self.phase == Phase::Serving && !child.is_doomed() && !child.is_leaving() {
+        if self.phase == Phase::Serving && !child.is_replacing() && !child.is_leaving() {
             let id = child.id;
             error!("{found}");
             self.replace(id, Reason::Corrupt);
@@ -177,7 +177,7 @@ impl Master {
     /// Has a worker's process replaced: it serves on until its successor does.
     pub(super) fn replace(&mut self, child: ChildId, reason: Reason) {
         if self.phase == Phase::Serving
-            && self.children.doom(child, reason, &mut self.timers)
+            && self.children.replace(child, reason, &mut self.timers)
             && let Some(child) = self.children.get(child)
         {
             let pid = child.pid.map_or(0, Pid::as_raw);
@@ -201,9 +201,9 @@ fn judge(config: &Config, child: &Child, now: Instant) -> Option<Judged> {
         (address_space, config.reload_on_as, Reason::AddressSpace, "reload-on-as", false),
     ];
     let large = limits.into_iter().find(|(size, limit, ..)| limit.is_some_and(|limit| *size > limit));
-    let is_doomed = child.is_doomed();
+    let is_replacing = child.is_replacing();
     match large {
-        Some((_, _, _, _, false)) if is_doomed => None,
+        Some((_, _, _, _, false)) if is_replacing => None,
         Some((size, limit, reason, option, is_evil)) => {
             let (size, limit) = (megabytes(size), megabytes(limit.unwrap_or_default()));
             let action = if is_evil { "killing it" } else { "replacing it" };
@@ -212,7 +212,7 @@ fn judge(config: &Config, child: &Child, now: Instant) -> Option<Judged> {
         }
         None => {
             let is_old = age >= lifetime(config, worker).unwrap_or(Duration::MAX);
-            (is_old && !is_doomed).then_some(Judged { child: child.id, reason: Reason::Lifetime, is_evil: false })
+            (is_old && !is_replacing).then_some(Judged { child: child.id, reason: Reason::Lifetime, is_evil: false })
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Who comes: clients that connect, and workers that say which thread they are.
+//! Accepts clients, and the links of workers, which say which thread they are.
 
 use std::io;
 

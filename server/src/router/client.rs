@@ -70,8 +70,8 @@ impl Client {
 
     /// Reads once, if there may be something.
     ///
-    /// A read that does not fill the buffer has emptied the socket: the next bytes come with an edge of their own. But the
-    /// end may have come with the edge before.
+    /// A read that does not fill the buffer has emptied the socket: the next bytes come with an edge of their own. But
+    /// the end may have come with the edge before.
     pub(super) fn receive(&mut self, buffer: &mut [u8]) -> Received {
         if !self.readable {
             return Received::Nothing;

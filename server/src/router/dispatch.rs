@@ -1,8 +1,8 @@
 //! From a whole request to a thread: the queue, and which requests are dispatched to which thread.
 //!
-//! A free thread gets the oldest request at once. When there is none free, requests are dispatched ahead to threads that have
-//! been fast, behind what those are doing; all others wait in the queue. What was dispatched ahead is taken back when its thread
-//! turns out not to be fast, or when another thread has nothing to do.
+//! A free thread gets the oldest request at once. When there is none free, requests are dispatched ahead to threads
+//! that have been fast, behind what those are doing; all others wait in the queue. What was dispatched ahead is
+//! cancelled when its thread turns out not to be fast, or when another thread has nothing to do.
 
 use std::cmp::Reverse;
 
@@ -30,11 +30,11 @@ pub(super) struct Begun {
     pub(super) answered: bool,
 }
 
-/// What a thread keeps of its dispatched requests when they are taken back.
+/// What a thread keeps of its dispatched requests when they are cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Keep {
-    /// The next that it would begin with: if that could be taken too, then on a machine where nobody gets to begin with
-    /// anything in time, work would only be moved about.
+    /// The next that it would begin with: if that were cancelled too, requests would only move from thread to thread on
+    /// an overloaded machine.
     First,
     Nothing,
     /// Nothing, not even a body that is half sent: the link is to be closed.
@@ -76,8 +76,8 @@ impl Router<'_> {
         space.min_by_key(|(_, link)| link.dispatched.len()).map(|(key, _)| key)
     }
 
-    /// Puts a request on a link. It is sent at once when the thread has nothing else to do, or when the link is full, and
-    /// with all others at the end of the loop's turn otherwise.
+    /// Puts a request on a link. It is sent at once when the thread has nothing else to do, or when the link is full,
+    /// and with all others at the end of the loop's turn otherwise.
     fn dispatch_to(&mut self, link_key: Key, key: Key, head: &[u8], body: StoredBody, since: MonotonicNanos) {
         let (Some(link), Some(client)) = (self.links.get_mut(link_key), self.clients.get_mut(key)) else { return };
         let Some(slot) = link.slot else { return };
@@ -141,7 +141,7 @@ impl Router<'_> {
                 }
                 return;
             };
-            let has_room = link.has_space();
+            let has_space = link.has_space();
             let Some(client) = self.clients.get_mut(key) else {
                 self.queue.pop_front();
                 continue;
@@ -150,7 +150,7 @@ impl Router<'_> {
                 self.queue.pop_front();
                 continue;
             };
-            if !(is_idle || has_room && Link::can_follow(&request.body)) {
+            if !(is_idle || has_space && Link::can_follow(&request.body)) {
                 return;
             }
             let head = std::mem::take(&mut request.head);
@@ -169,7 +169,7 @@ impl Router<'_> {
         self.cell.waiting.record(MonotonicNanos::now().nanos_since(since) / 1_000);
     }
 
-    /// A thread has nothing to do: the requests that wait behind the longest row of others are for all again.
+    /// A thread has nothing to do: the requests that wait behind the longest row of others can go to any thread again.
     fn take_from_others(&mut self, idle: Key) -> bool {
         if self.ahead == 0 {
             return false;
@@ -184,7 +184,7 @@ impl Router<'_> {
         })
     }
 
-    /// What waits behind a request that takes long is for all again.
+    /// What waits behind a request that takes long can go to any thread again.
     pub(super) fn take_back_overdue(&mut self) {
         if self.ahead == 0 {
             return;
@@ -218,7 +218,7 @@ impl Router<'_> {
         }
     }
 
-    /// The wish of a worker to leave is granted when it has nothing to answer any more.
+    /// Closes the link of a worker that leaves, once it has nothing to answer any more.
     pub(super) fn retire(&mut self, key: Key) {
         self.take_back(key, Keep::Nothing);
         if self.links.get_mut(key).is_some_and(|link| link.dispatched.is_empty()) {
@@ -236,8 +236,8 @@ impl Router<'_> {
         }
     }
 
-    /// The link is gone. What its thread had not begun with is for others; returns what it had begun with, which is more
-    /// than one request when what it had answered could not be read.
+    /// The link is gone. What its thread had not begun with is for others; returns what it had begun with, which is
+    /// more than one request when what it had answered could not be read.
     pub(super) fn lose_dispatched(&mut self, link: &mut Link) -> Vec<Begun> {
         let mut begun = Vec::new();
         let Some(slot) = link.slot else { return begun };
@@ -288,7 +288,7 @@ impl Router<'_> {
         self.client_closed();
     }
 
-    /// Takes back a request that nobody waits for any more, unless its thread has begun with it.
+    /// Cancels a request that nobody waits for any more, unless its thread has begun it.
     pub(super) fn cancel_ahead(&mut self, key: Key, link_key: Key) -> bool {
         let Some(link) = self.links.get_mut(link_key) else { return false };
         let (Some(slot), Some(index)) = (link.slot, link.position(key)) else { return false };
@@ -299,7 +299,7 @@ impl Router<'_> {
         cancelled
     }
 
-    /// Whether a client's request waited behind others on a link, and could be taken back.
+    /// Whether a client's request waited behind others on a link, and could be cancelled.
     pub(super) fn gives_up(&mut self, key: Key, link_key: Key) -> bool {
         let waits = self.links.get_mut(link_key).is_some_and(|link| link.position(key).is_some_and(|index| index > 0));
         waits && self.cancel_ahead(key, link_key)

@@ -28,7 +28,7 @@ pub(super) const EVENTS: usize = 256;
 ///
 /// # Errors
 /// When it cannot start.
-pub fn run(config: RouterConfig, board: &Scoreboard) -> anyhow::Result<()> {
+pub(crate) fn run(config: RouterConfig, board: &Scoreboard) -> anyhow::Result<()> {
     let mut router = Router::new(config, board)?;
     let mut scratch = vec![0; SCRATCH];
     let mut events = [EpollEvent::empty(); EVENTS];

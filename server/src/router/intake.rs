@@ -211,7 +211,7 @@ impl Router<'_> {
         true
     }
 
-    /// Answers in the application's place, and closes.
+    /// Answers instead of the application, and closes.
     pub(super) fn refuse(&mut self, key: Key, refusal: Refusal) {
         let late = self.in_seconds(self.limits.timeout);
         let Some(client) = self.clients.get_mut(key) else { return };

@@ -1,10 +1,10 @@
-//! Connections by number: a table whose places are used again, and keys that know when they were.
+//! Connections by number: a table whose slots are reused, and keys with a generation.
 //!
 //! The kernel reports events by number, and may still report one for a connection that the event before has closed. A
-//! key's generation distinguishes the old holder of a place from the new one. (`slotmap` does the same with keys of 64 bits, which
-//! leave none to say whether an event is for a client or for a link.)
+//! key's generation distinguishes the old holder of a place from the new one. (`slotmap` does the same with keys of 64
+//! bits, which leave none to say whether an event is for a client or for a link.)
 
-/// Names one value; outlives it harmlessly.
+/// Names one value; a key of a removed value finds nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key {
     index: u32,

@@ -7,7 +7,7 @@ use rwsgi_protocol::link::FAST_NS;
 
 /// What the router may keep and for how long.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// `--http-timeout`, seconds: for a whole head, and for any progress of a body or of a response that the client
     /// takes.
     pub(super) timeout: u32,
@@ -19,8 +19,8 @@ pub struct Limits {
     pub(super) body: BodyLimits,
     /// `--listen`: requests that wait for a thread.
     pub(super) queue: usize,
-    /// A thread that has had a request for longer is not fast, whatever it was before, ns: what was dispatched ahead to it
-    /// is for all again.
+    /// A thread that has had a request for longer is not fast, whatever it was before, ns: what was dispatched ahead to
+    /// it can go to any thread again.
     pub(super) overdue: u64,
     /// A thread that has not begun with a request after this loses it to one that is free, ns.
     pub(super) not_begun: u64,

@@ -17,7 +17,7 @@ use crate::io::receive::{Received, receive};
 use crate::stats::cell::AheadCells;
 use rwsgi_protocol::link::{AHEAD_MAX, Frames, RequestLengths};
 
-/// The longest body that is sent with its head: copied, so that the request can be taken back, bytes.
+/// The longest body that is sent with its head: copied, so that the request can be cancelled, bytes.
 const SMALL_BODY: u64 = 16 * 1024;
 /// Bytes of answered requests that are kept before what follows them is moved.
 const KEPT: usize = 64 * 1024;
@@ -28,7 +28,7 @@ pub(super) enum Wanted {
     By(Key),
     /// The client is gone; what still comes is dropped.
     Nobody,
-    /// It was taken back: the thread passes it over.
+    /// It was cancelled: the thread skips it.
     Cancelled,
 }
 
@@ -119,8 +119,8 @@ impl Link {
         }
     }
 
-    /// Whether a further request may be put behind those that the thread has: it is fast, and will not be kept from it by
-    /// a body that is still being sent.
+    /// Whether a further request may be put behind those that the thread has: it is fast, and will not be kept from it
+    /// by a body that is still being sent.
     pub(super) fn has_space(&self) -> bool {
         let most = (1 + self.streak).min(AHEAD_MAX);
         !self.leaving
@@ -181,7 +181,7 @@ impl Link {
         self.number = number.wrapping_add(1);
     }
 
-    /// The first dispatched is answered, or was passed over.
+    /// The first dispatched is answered, or was skipped.
     pub(super) fn pop(&mut self, now: MonotonicNanos) -> Option<Dispatched> {
         self.answered = false;
         self.emptying = false;
@@ -202,8 +202,8 @@ impl Link {
         popped
     }
 
-    /// Takes the request at `index` back, with all of it, unless the thread has begun with it. Of a link that is not
-    /// `lost`, a body that is still being sent is not taken back: the thread must find the end of it.
+    /// Cancels the request at `index` and returns it, unless the thread has begun it. While the link is not `lost`, a
+    /// request whose body is still being sent is not cancelled: the thread must find the end of it.
     pub(super) fn cancel(&mut self, cells: &AheadCells, index: usize, lost: bool) -> Option<(Key, Request)> {
         let is_sent = self.is_sent();
         let ahead = self.dispatched.get_mut(index)?;
@@ -242,7 +242,8 @@ impl Link {
         !self.is_sent() && self.dispatched.back().is_some_and(|last| last.streams)
     }
 
-    /// Whether the thread has begun with the first request. Then nobody else will be sent its body, which need not be kept.
+    /// Whether the thread has begun with the first request. Then nobody else will be sent its body, which need not be
+    /// kept.
     pub(super) fn has_begun(&mut self, cells: &AheadCells) -> bool {
         let has_begun = self.first().is_some_and(|first| cells.is_taken(first.number));
         if has_begun {
@@ -267,7 +268,7 @@ impl Link {
         }
     }
 
-    /// Spares the thread the request at `index`, unless it has begun with it.
+    /// Cancels the request at `index`, unless the thread has begun it.
     pub(super) fn cancel_ahead(&mut self, cells: &AheadCells, index: usize) -> bool {
         let Some(ahead) = self.dispatched.get_mut(index) else { return false };
         let cancelled = !ahead.streams && cells.cancel(ahead.number);
@@ -338,8 +339,8 @@ impl Link {
         Ok(count)
     }
 
-    /// Reads once, if there may be something. Like a client's, but for the end: a unix socket that was closed with bytes
-    /// that nobody read says so with an error.
+    /// Reads once, if there may be something. Like a client's, but for the end: a unix socket that was closed with
+    /// bytes that nobody read says so with an error.
     pub(super) fn receive(&mut self, buffer: &mut [u8]) -> Received {
         if !self.readable {
             return Received::Nothing;

@@ -47,6 +47,6 @@ mod tests;
 mod threads;
 mod token;
 
-pub use self::event_loop::run;
-pub use self::limits::Limits;
-pub use self::state::RouterConfig;
+pub(crate) use self::event_loop::run;
+pub(crate) use self::limits::Limits;
+pub(crate) use self::state::RouterConfig;

@@ -1,10 +1,13 @@
-//! Requests that a thread was sent and has not begun with: its worker is stopped, or hangs, or does not get the processor.
+//! Requests that a thread was sent and has not begun with: its worker is stopped, or hangs, or does not get the
+//! processor.
 //!
-//! Such a request is cancelled when a thread of another worker is free, and when none is for [`PATIENCE`]; then it waits in
-//! the queue, before all others, for the first free thread. No timer and no system call belongs to a request: the threads
-//! are looked through a while after the first of them was sent something, and again as long as one has not begun.
+//! Such a request is cancelled when a thread of another worker is free, and when none is for [`PATIENCE`]; then it
+//! waits in the queue, before all others, for the first free thread. No timer and no system call belongs to a request:
+//! the threads are looked through a while after the first of them was sent something, and again as long as one has not
+//! begun.
 //!
-//! What is seen here the master finds in the thread's cell (`stats::cell::AheadCells::not_begun_since`), and can name the worker.
+//! The master finds the same in the thread's cell (`stats::cell::AheadCells::not_begun_since`), and can name the
+//! worker.
 
 use super::dispatch::Keep;
 use super::keyed::Key;
@@ -56,7 +59,7 @@ impl Router<'_> {
         self.dispatch_queue();
     }
 
-    /// Takes back all that a thread was sent. A body that it has only a part of costs it the link: it would never find the
+    /// Cancels all that a thread was sent. A body that it has only a part of costs it the link: it would never find the
     /// end.
     fn take_back_all(&mut self, key: Key) {
         let Some(link) = self.links.get_mut(key) else { return };

@@ -1,4 +1,4 @@
-//! A thread that does not begin with what it was sent, as others see it.
+//! A thread that does not begin with what it was sent, as other processes see it.
 
 use super::link::Link;
 use super::threads::Threads;

@@ -21,8 +21,8 @@ use crate::io::descriptors::{ClientCap, for_files};
 use crate::stats::cell::RouterCell;
 use crate::stats::scoreboard::Scoreboard;
 
-/// Bytes of files that one turn of the loop writes and reads, so that disks hold up small requests for no longer than that:
-/// what is left is done in the next turn.
+/// Bytes of files that one turn of the loop writes and reads, so that disks hold up small requests for no longer than
+/// that: what is left is done in the next turn.
 pub(super) const DISK_TURN: u64 = 2 * 1024 * 1024;
 /// A second on the clock, ns.
 pub(super) const SECOND: u64 = 1_000_000_000;
@@ -38,12 +38,12 @@ pub(super) enum Pause {
 
 /// What the master gives to the router.
 #[derive(Debug)]
-pub struct RouterConfig {
+pub(crate) struct RouterConfig {
     /// Bound and listening sockets for clients, and what they are bound to.
     pub listeners: Vec<(OwnedFd, Address)>,
     /// The bound and listening unix socket that workers connect to.
     pub link_listener: OwnedFd,
-    /// What workers prove with that they are ours.
+    /// The secret by which workers prove that they belong to this server.
     pub token: [u8; 16],
     /// Where the master's [`RouterOrder`](crate::ipc::RouterOrder)s come from.
     pub orders: OwnedFd,
@@ -74,7 +74,7 @@ pub(super) struct Router<'a> {
     pub(super) ahead: usize,
     /// Links with dispatched requests that are not sent.
     pub(super) unsent_links: Vec<Key>,
-    /// Who has used up its turn with work left.
+    /// Connections that have used up their turn with work left.
     pub(super) again: Vec<Token>,
     /// When the loop last woke.
     pub(super) now: MonotonicNanos,

@@ -1,8 +1,8 @@
-//! Whom an event is for.
+//! What an event belongs to.
 
 use super::keyed::Key;
 
-/// Whom an event is for: the upper bits of its number say what kind of thing.
+/// What an event belongs to: the upper bits of its number say what kind of thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Token {
     Client(Key),

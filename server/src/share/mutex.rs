@@ -76,8 +76,8 @@ impl Mutex {
         let mut attributes = std::mem::MaybeUninit::<libc::pthread_mutexattr_t>::uninit();
         let attributes = attributes.as_mut_ptr();
         let check = |error: libc::c_int| if error == 0 { Ok(()) } else { Err(Errno::from_raw(error)) };
-        // SAFETY: the attributes are initialized before they are used and destroyed after; that nobody uses the mutex yet
-        // is the caller's promise.
+        // SAFETY: the attributes are initialized before they are used and destroyed after; that nobody uses the mutex
+        // yet is the caller's promise.
         unsafe {
             check(libc::pthread_mutexattr_init(attributes))?;
             check(libc::pthread_mutexattr_setpshared(attributes, libc::PTHREAD_PROCESS_SHARED))?;
@@ -89,7 +89,7 @@ impl Mutex {
         }
     }
 
-    /// Waits for it.
+    /// Locks it, waiting if needed.
     ///
     /// # Errors
     /// `EDEADLK` when this thread has it already.
@@ -98,7 +98,7 @@ impl Mutex {
         self.taken(unsafe { libc::pthread_mutex_lock(self.raw.get()) })
     }
 
-    /// Takes it if nobody has it: `EBUSY` otherwise.
+    /// Locks it if nobody holds it: `EBUSY` otherwise.
     ///
     /// # Errors
     /// See above.
@@ -123,7 +123,7 @@ impl Mutex {
         Ok(Guard { mutex: self, locked, stays_here: PhantomData })
     }
 
-    /// Gives it back.
+    /// Unlocks it.
     ///
     /// # Errors
     /// `EPERM` when this thread does not have it.
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_lets_it_go_and_the_next_owner_is_told() {
+    fn a_panic_releases_it_and_the_next_owner_knows() {
         let mutex = prepared();
         let panicked = catch_unwind(AssertUnwindSafe(|| {
             let _guard = mutex.lock();

@@ -1,4 +1,5 @@
-//! Shared memory of parts: mutexes, numbers that anybody may change at any time, and bytes that one thread at a time has.
+//! Shared memory of parts: mutexes, numbers that anybody may change at any time, and bytes that one thread at a time
+//! may use.
 
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{BorrowedFd, OwnedFd};

@@ -1,8 +1,9 @@
 //! Taking a job so that nobody else runs it, and what becomes of its file.
 //!
-//! The process that runs a job holds a lock on the whole of its file, as uWSGI does. Ours belongs to the open file and not to the
-//! process (`F_OFD_SETLK`): it conflicts with uWSGI's like any other, and the job's own function may open and close the
-//! file without losing it. A lock says nothing of a file that is gone: after locking it is looked up again.
+//! The process that runs a job holds a lock on the whole of its file, as uWSGI does. Ours belongs to the open file and
+//! not to the process (`F_OFD_SETLK`): it conflicts with uWSGI's like any other, and the job's own function may open
+//! and close the file without losing it. A lock says nothing of a file that is gone: after locking it is looked up
+//! again.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -81,8 +82,8 @@ fn try_take(path: &Path, now: SystemTime) -> Result<Option<ClaimResult>, ClaimEr
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
         OpenOptions::new().read(true).write(writable).custom_flags(flags).open(path)
     };
-    // A file that was open for writing is news when it is closed, also to the process that closed it: over a job that is not to be
-    // taken yet, spoolers would wake each other and themselves forever. So it is opened to be read first.
+    // A file that was open for writing is news when it is closed, also to the process that closed it: over a job that
+    // is not to be taken yet, spoolers would wake each other and themselves forever. So it is opened to be read first.
     let looked_at = open(false)?;
     if let Some(not_now) = not_now(&looked_at.metadata()?, now)? {
         return Ok(Some(not_now));
@@ -120,7 +121,8 @@ fn read(file: &mut File, length: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Why a file is to be left alone for now, if it is. Its modification time is the earliest moment at which a job may run.
+/// Why a file is to be left alone for now, if it is. Its modification time is the earliest moment at which a job may
+/// run.
 fn not_now(metadata: &Metadata, now: SystemTime) -> io::Result<Option<ClaimResult>> {
     let due = metadata.modified()?;
     Ok(match now.duration_since(due) {

@@ -1,9 +1,9 @@
 //! A job as it lies in its directory: uWSGI's names and uWSGI's format, so that either server runs what the other left.
 //!
 //! The file is a packet of variables as the uwsgi protocol has it (modifier1 17), and whatever follows it is the job's
-//! body. Its name is `uwsgi_spoolfile_on_HOST_PID_COUNT_RANDOM_SECONDS_MICROSECONDS`. It lies in the directory itself or,
-//! when it has a priority, in a numbered one below. Its modification time is the earliest moment at which it may run.
-//! Pure: no files here.
+//! body. Its name is `uwsgi_spoolfile_on_HOST_PID_COUNT_RANDOM_SECONDS_MICROSECONDS`. It lies in the directory itself
+//! or, when it has a priority, in a numbered one below. Its modification time is the earliest moment at which it may
+//! run. Pure: no files here.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -33,8 +33,8 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
-    /// The ticket of the file `name` in the numbered directory `subdirectory`, or (empty) the spooler's own; `None` when the
-    /// name is no job's.
+    /// The ticket of the file `name` in the numbered directory `subdirectory`, or (empty) the spooler's own; `None`
+    /// when the name is no job's.
     pub(crate) fn of(subdirectory: &OsStr, name: &OsStr) -> Option<Self> {
         let rest = name.as_bytes().strip_prefix(PREFIX.as_bytes())?;
         let mut numbers = rest.rsplit(|byte| *byte == b'_').map(number);

@@ -3,8 +3,8 @@
 //! What a process has resident and mapped costs one read of a file that stays open, so that it is read every time. How
 //! its pages are shared (PSS, USS) makes the kernel walk all of them, milliseconds for a large process: that is done by
 //! a thread beside the loop, first for processes that are new, then for the others in turn, as far as a small share of
-//! one processor's time allows. Nobody waits for it: it is shown once it is known. A process that is gone has no memory:
-//! zeros.
+//! one processor's time allows. Nobody waits for it: it is shown once it is known. A process that is gone has no
+//! memory: zeros.
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
@@ -30,7 +30,7 @@ pub struct ProcessMemory {
     pub uss: u64,
 }
 
-/// The part of a processor's time that walks may take on average: 1 in so many.
+/// The part of a processor's time that walks may take on average: 1 in this many.
 const SHARE: u64 = 1_000;
 /// The most that one sample adds to what may be spent, ns: so that a rare poll is not an expensive one.
 const EARNED_MAX: u64 = 300_000;
@@ -354,7 +354,7 @@ mod tests {
         finish_walks(&mut sampler);
         assert_eq!(begun(&sampler), first);
         let mut now = 1;
-        // However much a walk costs, it is earned in so many samples.
+        // However much a walk costs, it is earned over several samples.
         for _ in 0..1_000 {
             now += EARNED_MAX * SHARE;
             sampler.sample(pids, at(now));

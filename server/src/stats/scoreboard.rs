@@ -32,7 +32,7 @@ impl Layout {
         Self { slots: workers.saturating_mul(3).saturating_add(4), threads, spoolers: 0 }
     }
 
-    /// With space for so many spoolers.
+    /// With space for this many spoolers.
     #[must_use]
     pub fn with_spoolers(self, spoolers: u32) -> Self {
         Self { spoolers, ..self }
@@ -42,8 +42,8 @@ impl Layout {
 /// Where things are, bytes from the start.
 #[derive(Clone, Copy, Debug)]
 struct Places {
-    /// The first slot. Before it, the router's cell and what it has dispatched ahead to every thread: that is not in the
-    /// slots, for the router looks at what a dead worker had after the master may have cleared its slot.
+    /// The first slot. Before it, the router's cell and what it has dispatched ahead to every thread: that is not in
+    /// the slots, for the router looks at what a dead worker had after the master may have cleared its slot.
     slots: usize,
     /// From one slot to the next. Slots begin on a page, so that one can be cleared by giving its pages back.
     slot: usize,

@@ -31,7 +31,8 @@ const LINGER: Duration = Duration::from_secs(1);
 const HEAD_MAX: usize = 8 * 1024;
 /// More headers than any monitor sends.
 const HEADERS_MAX: usize = 64;
-/// How long to wait before the next try when the system is out of descriptors, so that the loop is not taken up by failing.
+/// How long to wait before the next try when the system is out of descriptors, so that the loop is not taken up by
+/// failing.
 const PAUSE: Duration = Duration::from_millis(100);
 
 enum StatsListener {

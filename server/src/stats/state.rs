@@ -21,7 +21,7 @@ pub struct SnapshotState {
     backlogs: Backlogs,
     backlog_failed: bool,
     floors: Vec<Floor>,
-    /// Latencies of one cell, of one worker, and of all: kept for their space.
+    /// Latencies of one cell, of one worker, and of all: kept to reuse their memory.
     pub(super) cell_latency: LatencyCounts,
     pub(super) worker_latency: LatencyCounts,
     pub(super) all_latency: LatencyCounts,
@@ -68,8 +68,8 @@ impl SnapshotState {
 
     /// Busy and processor time (ns) of a worker, never below what was shown before.
     ///
-    /// A reader's clock is a moment ahead of the one that ends a request, and a process that is dying reports nothing of
-    /// its processor time until it is reaped: what was shown then stands until more is known.
+    /// A reader's clock is a moment ahead of the one that ends a request, and a process that is dying reports nothing
+    /// of its processor time until it is reaped: what was shown then stands until more is known.
     pub(super) fn never_lower(&mut self, worker: WorkerId, busy: u64, processor: u64) -> (u64, u64) {
         if self.floors.len() <= worker.index() {
             self.floors.resize(worker.index() + 1, Floor::default());

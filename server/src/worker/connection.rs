@@ -67,7 +67,8 @@ pub(super) enum Gathered {
     Gone,
 }
 
-/// A response up to this long goes over a link in one piece with what ends it: a copy costs less than a second call, bytes.
+/// A response up to this long goes over a link in one piece with what ends it: a copy costs less than a second call,
+/// bytes.
 const WORTH_HOLDING: usize = 16 * 1024;
 /// Reads in a row before other connections get their turn.
 const SPOOLS: usize = 16;
@@ -76,7 +77,7 @@ const SPOOLS: usize = 16;
 #[derive(Default)]
 pub(super) struct LinkEnd {
     /// The router was asked not to send any more.
-    pub(super) leave_told: bool,
+    pub(super) leave_sent: bool,
     /// Requests that it has brought.
     pub(super) brought: u8,
     /// What comes next is the last of the response.
@@ -244,7 +245,7 @@ impl Connection {
     /// # Errors
     /// When the router is gone.
     pub(super) fn tell_leaving(&mut self) -> io::Result<()> {
-        self.link.leave_told = true;
+        self.link.leave_sent = true;
         self.say(&LEAVING.to_le_bytes())
     }
 

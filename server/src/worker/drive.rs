@@ -1,4 +1,5 @@
-//! Taking a connection as far as it goes without waiting: what waits to be sent goes first, then bytes are read and used.
+//! Taking a connection as far as it goes without waiting: what waits to be sent goes first, then bytes are read and
+//! used.
 
 use std::os::fd::AsFd;
 
@@ -49,8 +50,8 @@ impl WorkerThread {
                     return Ok(self.rest(connection, scratch));
                 }
             };
-            // A client that sends requests and takes no answers must not fill the memory: what is kept of the next request
-            // waits until the answer is gone.
+            // A client that sends requests and takes no answers must not fill the memory: what is kept of the next
+            // request waits until the answer is gone.
             let goes_on = connection.has_input()
                 && connection.unsent.is_empty()
                 && matches!(connection.phase, ConnectionPhase::Idle | ConnectionPhase::Flushing(Then::NextRequest));

@@ -1,9 +1,9 @@
-//! What happens when a request runs too long while the application holds its thread: a signal handler answers 504 instead
-//! of the application.
+//! What happens when a request runs too long while the application holds its thread: a signal handler answers 504
+//! instead of the application.
 //!
-//! The master sends the signal to the very thread that is stuck, so that the handler and the thread are one thread: what
-//! they share needs no lock, and the connection cannot be closed under the handler. Neither needs the GIL, so that a
-//! request that is stuck in C code is answered as well.
+//! The master sends the signal to the very thread that is stuck, so that the handler and the thread are one thread:
+//! what they share needs no lock, and the connection cannot be closed under the handler. Neither needs the GIL, so that
+//! a request that is stuck in C code is answered as well.
 
 #![allow(unsafe_code)]
 
@@ -61,7 +61,7 @@ thread_local! {
     static HELD: Cell<Held> = const { Cell::new(Held::Nothing) };
 }
 
-/// Prepares a thread's thread: its handlers run on its own stack. The alternative one that the standard library gave it,
+/// Prepares a worker thread: its handlers run on its own stack. The alternative one that the standard library gave it,
 /// to report an overflow, is too small for the printing of a Python stack.
 pub(super) fn prepare_thread() {
     let none = libc::stack_t { ss_sp: std::ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
@@ -69,8 +69,8 @@ pub(super) fn prepare_thread() {
     unsafe { libc::sigaltstack(&raw const none, std::ptr::null_mut()) };
 }
 
-/// From now on the application has the request of this connection, which began at `started`, and no byte of an answer was
-/// sent.
+/// From now on the application has the request of this connection, which began at `started`, and no byte of an answer
+/// was sent.
 pub(super) fn hold(kind: Kind, fd: RawFd, started: MonotonicNanos) {
     HELD.set(if let Kind::Link(_) = kind { Held::Link(fd, started) } else { Held::Client(fd, started) });
 }
@@ -122,7 +122,7 @@ fn answer(request: MonotonicNanos) {
 /// Installs the handlers, before the worker's threads start.
 ///
 /// The Python stack is printed by `faulthandler`, which needs neither the GIL nor memory: it prints where a thread is
-/// that holds the GIL and never lets it go, which nothing written in Python could.
+/// that holds the GIL and never releases it, which nothing written in Python could.
 ///
 /// # Errors
 /// When the system or Python refuses.

@@ -1,4 +1,4 @@
-//! Who is at the other end of a connection, and what is spoken with them.
+//! The peer of a connection (a client or the router) and its protocol.
 
 use crate::ids::ThreadIndex;
 use rwsgi_protocol::SocketProtocol;

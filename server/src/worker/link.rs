@@ -1,4 +1,5 @@
-//! The worker's side of the links to the router: one connection per thread, made again when the router was started again.
+//! The worker's side of the links to the router: one connection per thread, made again when the router was started
+//! again.
 
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;

@@ -1,6 +1,6 @@
-//! A worker: N threads (threads) around one epoll set that holds the listeners and the connections.
+//! A worker: N threads around one epoll set that holds the listeners and the connections.
 //!
-//! One thread does everything inline and keeps the GIL from one request to the next, letting it go only to sleep. With
+//! One thread does everything inline and keeps the GIL from one request to the next, releasing it only to sleep. With
 //! several, connections are armed one-shot, so that whichever thread is free takes the next one that is ready: an idle
 //! kept-alive connection belongs to no thread, and a slow request holds up no other connection.
 
@@ -46,7 +46,7 @@ use crate::wsgi::gateway::Gateway;
 use crate::wsgi::{application, interpreter};
 
 /// What a worker is forked with.
-pub struct WorkerContext {
+pub(crate) struct WorkerContext {
     /// Its number.
     pub worker: WorkerId,
     /// Its slot on the scoreboard.
@@ -65,7 +65,7 @@ pub struct WorkerContext {
 ///
 /// # Errors
 /// When what was inherited cannot be used.
-pub fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32> {
+pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32> {
     let WorkerContext { worker, slot, child, mut setup, scoreboard, application } = context;
     let name = std::ffi::CString::new(format!("rwsgi w{worker}")).unwrap_or_default();
     let _ = nix::sys::prctl::set_name(&name);
@@ -118,7 +118,7 @@ pub fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32> {
         config: setup.config,
         scoreboard,
     });
-    release::let_go_in_children(py, &state)?;
+    release::release_in_children(py, &state)?;
     state.watch()?;
     let threads = state.config.threads;
     let multiprocess = state.config.processes > 1;
@@ -164,7 +164,7 @@ pub fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32> {
     Ok(0)
 }
 
-/// A thread's serving, after which the worker leaves.
+/// What each thread runs; the worker leaves when it returns.
 struct Serving(Arc<Worker>);
 
 impl Drop for Serving {

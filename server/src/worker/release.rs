@@ -1,11 +1,11 @@
-//! Letting go of descriptors that another process is to have alone: of all that is the worker's in a child that the
+//! Releasing descriptors that another process is to have alone: of all that is the worker's in a child that the
 //! application forks, and of the ports in a worker whose master is gone, so that a new server can be started while it
 //! finishes what it holds.
 //!
-//! A child of `os.fork()`, or of `multiprocessing`, has copies of all that its worker has open: it would hold a port after
-//! the server's end, and connections after their close; and one that comes back from the application would go on as a second
-//! worker. (That it takes no orders for its worker is `stop`'s care.) Programs that are executed keep nothing: every
-//! descriptor is closed on exec.
+//! A child of `os.fork()`, or of `multiprocessing`, has copies of all that its worker has open: it would hold a port
+//! after the server's end, and connections after their close; and one that comes back from the application would go on
+//! as a second worker. (`stop` makes sure that it takes no orders for its worker.) Programs that are executed keep
+//! nothing: every descriptor is closed on exec.
 
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -54,23 +54,23 @@ impl Place {
 ///
 /// # Errors
 /// When Python raises, which it has no reason to.
-pub(super) fn let_go_in_children(py: Python<'_>, worker: &Arc<Worker>) -> PyResult<()> {
+pub(super) fn release_in_children(py: Python<'_>, worker: &Arc<Worker>) -> PyResult<()> {
     // Not to be kept alive by Python, which nothing tears down.
     let worker = Arc::downgrade(worker);
     let let_go = PyCFunction::new_closure(py, None, None, move |_, _| let_go(&worker))?;
     register(py, let_go)
 }
 
-/// The same for what the application forks while it is loaded: such children have none of `descriptors`, and SIGTERM ends
-/// them, which the fork server does not handle.
+/// The same for what the application forks while it is loaded: such children have none of `descriptors`, and SIGTERM
+/// ends them, which the fork server does not handle.
 ///
 /// # Errors
-/// As [`let_go_in_children`].
-pub(crate) fn let_go_in_early_children(py: Python<'_>, descriptors: Vec<RawFd>) -> PyResult<()> {
+/// As [`release_in_children`].
+pub(crate) fn release_in_early_children(py: Python<'_>, descriptors: Vec<RawFd>) -> PyResult<()> {
     let loader = getpid();
     let hook = PyCFunction::new_closure(py, None, None, move |_, _| {
-        // Workers are forked from here too, twice so that they are the master's, and need all of it; and numbers that they
-        // have closed are other files' later.
+        // Workers are forked from here too, twice so that they are the master's, and need all of it; and numbers that
+        // they have closed are other files' later.
         if getppid() != loader {
             return;
         }

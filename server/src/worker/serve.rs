@@ -164,7 +164,7 @@ impl WorkerThread {
         }
         if connection.is_link()
             && self.is_leaving()
-            && !connection.link.leave_told
+            && !connection.link.leave_sent
             && connection.tell_leaving().is_err()
         {
             connection.give_up();

@@ -94,7 +94,7 @@ impl Worker {
     }
 
     /// Whether there is space for one more connection. If not, nothing is accepted until one is closed.
-    pub(super) fn has_room(&self) -> anyhow::Result<bool> {
+    pub(super) fn has_space(&self) -> anyhow::Result<bool> {
         // Links were reserved for.
         if !self.cap.is_reached(self.open.load(Acquire).saturating_sub(self.links())) {
             return Ok(true);
@@ -121,7 +121,8 @@ impl Worker {
         }
     }
 
-    /// Accepting has failed. The connections wait, and so does this worker: the holders of descriptors or memory need time to release them.
+    /// Accepting has failed. The connections wait, and so does this worker: the holders of descriptors or memory need
+    /// time to release them.
     pub(super) fn pause_accepting(&self, failure: &std::io::Error) -> anyhow::Result<()> {
         if !self.accept_failed.swap(true, AcqRel) {
             error!("worker {}: cannot accept connections: {failure}; they wait, it is tried once a second", self.id);
@@ -129,16 +130,16 @@ impl Worker {
         self.stop_listening()
     }
 
-    /// Whether a connection from this listener binds a thread for longer than a request, or one GIL more than another's:
-    /// then the workers take turns.
+    /// Whether a connection from this listener binds a thread for longer than a request, or one GIL more than
+    /// another's: then the workers take turns.
     pub(super) fn shares(&self, listener: &OwnListener) -> bool {
         self.config.processes > 1 && (listener.protocol == SocketProtocol::Http || self.config.threads > 1)
     }
 
     /// Lets the other workers go first for the next connection.
     ///
-    /// The kernel gives it to the exclusive waiters in the order in which they came, and the first one that sleeps takes
-    /// it: the first worker would have every kept-alive connection as long as one of its threads sleeps.
+    /// The kernel gives it to the exclusive waiters in the order in which they came, and the first one that sleeps
+    /// takes it: the first worker would have every kept-alive connection as long as one of its threads sleeps.
     pub(super) fn step_back(&self, index: usize) -> anyhow::Result<()> {
         let listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
         if let (true, Some(listener)) = (*listening, self.listeners.get(index)) {

@@ -1,4 +1,4 @@
-//! The order to leave, SIGTERM, as something that an epoll set can wait for.
+//! The order to leave, SIGTERM, as a descriptor for the epoll set.
 
 #![allow(unsafe_code)]
 
@@ -15,9 +15,9 @@ static EVENT: AtomicI32 = AtomicI32::new(-1);
 static WORKER: AtomicI32 = AtomicI32::new(0);
 
 extern "C" fn note(_: libc::c_int) {
-    // A child of the application inherits the handler, and the event that its worker waits for. It is the child that is to
-    // end then: by the signal that is sent again, and let through when this returns.
-    // SAFETY: all three may be called by a signal handler.
+    // A child of the application inherits the handler, and the event that its worker waits for. It is the child that is
+    // to end then: by the signal that is sent again, and let through when this returns. SAFETY: all three may be called
+    // by a signal handler.
     unsafe {
         if libc::getpid() != WORKER.load(Ordering::Relaxed) {
             libc::signal(libc::SIGTERM, libc::SIG_DFL);

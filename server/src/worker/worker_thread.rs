@@ -1,4 +1,4 @@
-//! A thread: the thread that waits on the worker's epoll set, takes what is ready, and sees each request through.
+//! A worker thread: waits on the worker's epoll set, takes what is ready, and serves each request.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
@@ -23,8 +23,8 @@ use crate::wsgi::gateway::Gateway;
 use crate::wsgi::serving;
 use rwsgi_protocol::http::TIMED_OUT;
 
-/// Events that are taken from the kernel at once by a worker of one thread. With several each takes one event at a time:
-/// what a thread has taken no other can serve, and would wait behind whatever this one does first.
+/// Events that are taken from the kernel at once by a worker of one thread. With several each takes one event at a
+/// time: what a thread has taken no other can serve, and would wait behind whatever this one does first.
 const EVENTS: usize = 64;
 /// Connections that are accepted in a row before those that wait get their turn.
 const ACCEPTS: usize = 16;
@@ -160,7 +160,7 @@ impl WorkerThread {
             for event in &events[..count] {
                 self.take(py, event.data(), &mut scratch)?;
             }
-            self.leave_if_told()?;
+            self.leave_if_ordered()?;
             self.sweep(py, &mut scratch)?;
             if self.leaving_since.is_some() && self.worker.open.load(Acquire) == 0 {
                 return Ok(());
@@ -214,7 +214,7 @@ impl WorkerThread {
         let most = if shares { self.next_turn() } else { ACCEPTS };
         for taken in 0..most {
             let Some(listener) = self.worker.listeners.get(index) else { return Ok(()) };
-            if !self.worker.has_room()? {
+            if !self.worker.has_space()? {
                 return Ok(());
             }
             let (socket, peer) = match listener.socket.accept() {
@@ -231,7 +231,7 @@ impl WorkerThread {
             self.work(py, Connection::new(socket, kind, peer, self.patience()), scratch)?;
         }
         // One that is full must not be woken for a connection that another could take.
-        self.worker.has_room().map(drop)
+        self.worker.has_space().map(drop)
     }
 
     /// The longest wait for a client during a response.
@@ -317,7 +317,7 @@ impl WorkerThread {
     }
 
     /// Begins to leave when the worker was ordered to.
-    fn leave_if_told(&mut self) -> anyhow::Result<()> {
+    fn leave_if_ordered(&mut self) -> anyhow::Result<()> {
         if self.leaving_since.is_some() || !self.is_leaving() {
             return Ok(());
         }
@@ -349,7 +349,7 @@ impl WorkerThread {
         match self.leaving_since {
             None => {
                 self.link_again();
-                if self.worker.has_room()? {
+                if self.worker.has_space()? {
                     self.worker.listen_again()?;
                 }
             }
@@ -358,7 +358,7 @@ impl WorkerThread {
                 let wanted = |connection: &Connection| {
                     connection.is_idle()
                         && match connection.kind {
-                            Kind::Link(_) => !connection.link.leave_told,
+                            Kind::Link(_) => !connection.link.leave_sent,
                             _ => all,
                         }
                 };

@@ -55,7 +55,8 @@ pub enum ResponseError {
     Client(#[from] io::Error),
 }
 
-/// A request that the application has: `T` is the client, of a type that its owner knows and the Python objects need not.
+/// A request that the application has: `T` is the client, of a type that its owner knows and the Python objects need
+/// not.
 pub struct Active<T: ?Sized = dyn Transport> {
     /// There is a request, and it is not over.
     is_open: bool,

@@ -1,8 +1,8 @@
 //! The environ: a copy of one prepared dictionary, and what this request changes in it (PEP 3333, "environ Variables").
 //!
 //! Keys are made once. The last value of each key is kept too, because most requests say most things again: a client's
-//! `User-Agent`, the `Host`, the method. A hit costs a comparison instead of a new string. What every HTTP request sets is
-//! kept in the dictionary that is copied, so that a hit costs no more than that.
+//! `User-Agent`, the `Host`, the method. A hit costs a comparison instead of a new string. What every HTTP request sets
+//! is kept in the dictionary that is copied, so that a hit costs no more than that.
 
 use std::hash::BuildHasherDefault;
 

@@ -31,8 +31,8 @@ fn failed(error: io::Error) -> PyErr {
     PyOSError::new_err(format!("wsgi.input: cannot read the request body: {error}"))
 }
 
-/// Reads without the GIL where reading may wait. Where it need not, the GIL is kept: to get it back can take longer than
-/// to read a thousand lines.
+/// Reads without the GIL where reading may wait. Where it need not, the GIL is kept: to get it back can take longer
+/// than to read a thousand lines.
 fn without_gil<T: Send>(
     py: Python<'_>,
     active: &mut Active,

@@ -155,8 +155,8 @@ mod embed {
             bail!("home: '{}' does not exist: is this a virtual environment?", program.display());
         }
         let name = CString::new(program.as_os_str().as_bytes()).context("home: contains a NUL byte")?;
-        // SAFETY: Python is not initialized, and no other thread starts it. The configuration is initialized before it is
-        // used, cleared once, and not used after; `name` outlives the call that copies it.
+        // SAFETY: Python is not initialized, and no other thread starts it. The configuration is initialized before it
+        // is used, cleared once, and not used after; `name` outlives the call that copies it.
         unsafe {
             let mut config = std::mem::MaybeUninit::<ffi::PyConfig>::uninit();
             ffi::PyConfig_InitPythonConfig(config.as_mut_ptr());

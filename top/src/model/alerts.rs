@@ -1,8 +1,8 @@
-//! Alerts: one list, from one reading and what came before it, against thresholds.
+//! Alerts: one list, from one sample and what came before it, against thresholds.
 
 use std::time::Duration;
 
-use super::{History, Reading};
+use super::{History, Sample};
 use crate::format;
 use crate::source::Monotonic;
 
@@ -53,13 +53,13 @@ pub(crate) struct Alert {
 }
 
 /// All alerts of a moment.
-pub(crate) fn alerts(reading: &Reading, history: &History, thresholds: &Thresholds) -> Vec<Alert> {
+pub(crate) fn alerts(sample: &Sample, history: &History, thresholds: &Thresholds) -> Vec<Alert> {
     let mut found = Vec::new();
-    queue(reading, thresholds, &mut found);
-    errors(reading, history, thresholds, &mut found);
-    let limits = reading.snapshot.limits.unwrap_or_default();
-    let median = median_p95(reading);
-    for (place, (worker, rates)) in reading.snapshot.workers.iter().zip(&reading.workers).enumerate() {
+    queue(sample, thresholds, &mut found);
+    errors(sample, history, thresholds, &mut found);
+    let limits = sample.snapshot.limits.unwrap_or_default();
+    let median = median_p95(sample);
+    for (place, (worker, rates)) in sample.snapshot.workers.iter().zip(&sample.workers).enumerate() {
         let mut add = |text: String| {
             found.push(Alert { worker: Some(place), text: format!("worker {}: {text}", worker.id) });
         };
@@ -70,7 +70,7 @@ pub(crate) fn alerts(reading: &Reading, history: &History, thresholds: &Threshol
                 add(format!("{name} {} is near its limit of {}", format::size(bytes), format::size(limit)));
             }
         }
-        let age = Reading::oldest_request(worker).and_then(|core| core.req_info.elapsed).unwrap_or(0);
+        let age = Sample::oldest_request(worker).and_then(|core| core.req_info.elapsed).unwrap_or(0);
         let oldest = match limits.harakiri {
             0 => thresholds.request_seconds.saturating_mul(1_000_000),
             seconds => (seconds as f64 * 1e6 * thresholds.request_age) as u64,
@@ -86,7 +86,7 @@ pub(crate) fn alerts(reading: &Reading, history: &History, thresholds: &Threshol
             add(format!("started {} times within a minute", rates.respawned));
         }
         if let (Some(latency), Some(median)) = (rates.latency, median)
-            && rates.rps.unwrap_or(0.0) * reading.window.unwrap_or(0.0) >= ENOUGH
+            && rates.rps.unwrap_or(0.0) * sample.window.unwrap_or(0.0) >= ENOUGH
             && latency.p95 as f64 > median as f64 * thresholds.slow_worker
         {
             let (p95, median) = (format::micros(latency.p95), format::micros(median));
@@ -96,8 +96,8 @@ pub(crate) fn alerts(reading: &Reading, history: &History, thresholds: &Threshol
     found
 }
 
-fn queue(reading: &Reading, thresholds: &Thresholds, found: &mut Vec<Alert>) {
-    let totals = &reading.totals;
+fn queue(sample: &Sample, thresholds: &Thresholds, found: &mut Vec<Alert>) {
+    let totals = &sample.totals;
     if totals.queue_capacity > 0 && totals.queue as f64 >= totals.queue_capacity as f64 * thresholds.queue {
         let text = format!("the queue holds {} of {}", totals.queue, totals.queue_capacity);
         found.push(Alert { worker: None, text });
@@ -105,7 +105,7 @@ fn queue(reading: &Reading, thresholds: &Thresholds, found: &mut Vec<Alert>) {
 }
 
 /// The last minute's share of requests that raised, against the five minutes before.
-fn errors(reading: &Reading, history: &History, thresholds: &Thresholds, found: &mut Vec<Alert>) {
+fn errors(sample: &Sample, history: &History, thresholds: &Thresholds, found: &mut Vec<Alert>) {
     let share = |from: Monotonic, to: Monotonic| {
         let points =
             history.points().iter().rev().skip_while(|point| point.at > to).take_while(|point| point.at > from);
@@ -116,7 +116,7 @@ fn errors(reading: &Reading, history: &History, thresholds: &Thresholds, found: 
         }
         (requests > 0.0).then(|| errors / requests)
     };
-    let now = reading.at;
+    let now = sample.at;
     let minute = now.before(Duration::from_secs(60));
     let before = share(minute.before(Duration::from_secs(300)), minute);
     // Without anything before it, a rate is not known to have risen.
@@ -132,9 +132,9 @@ fn errors(reading: &Reading, history: &History, thresholds: &Thresholds, found: 
 }
 
 /// The median of the workers' p95, when there are enough of them to tell an outlier.
-fn median_p95(reading: &Reading) -> Option<u64> {
+fn median_p95(sample: &Sample) -> Option<u64> {
     let mut all: Vec<u64> =
-        reading.workers.iter().filter_map(|rates| rates.latency).map(|latency| latency.p95).collect();
+        sample.workers.iter().filter_map(|rates| rates.latency).map(|latency| latency.p95).collect();
     all.sort_unstable();
     (all.len() >= 3).then(|| all[all.len() / 2])
 }
@@ -145,10 +145,10 @@ mod tests {
     use crate::model::{Percentiles, Rates, Totals};
     use rwsgi_stats::{Core, Limits, RequestInfo, Snapshot, Worker};
 
-    fn reading(change: impl FnOnce(&mut Reading)) -> Vec<String> {
+    fn sample(change: impl FnOnce(&mut Sample)) -> Vec<String> {
         let worker = |id| Worker { id, rss: 50 << 20, cores: vec![Core::default()], ..Worker::default() };
         let latency = Some(Percentiles { p50: 900, p95: 2_000, p99: 3_000, max: 4_000 });
-        let mut reading = Reading {
+        let mut sample = Sample {
             at: Monotonic::from_micros(1_000_000_000),
             snapshot: Snapshot {
                 workers: (1..=4).map(worker).collect(),
@@ -158,30 +158,30 @@ mod tests {
             workers: vec![Rates { latency, rps: Some(50.0), ..Rates::default() }; 4],
             window: Some(1.0),
             totals: Totals { queue_capacity: 100, ..Totals::default() },
-            ..Reading::default()
+            ..Sample::default()
         };
-        change(&mut reading);
-        let found = alerts(&reading, &History::default(), &Thresholds::default());
+        change(&mut sample);
+        let found = alerts(&sample, &History::default(), &Thresholds::default());
         found.into_iter().map(|alert| alert.text).collect()
     }
 
     #[test]
     fn a_pool_that_is_well_gives_no_cause() {
-        assert!(reading(|_| {}).is_empty());
+        assert!(sample(|_| {}).is_empty());
     }
 
     #[test]
     fn each_cause_is_told_with_its_numbers() {
         for (found, told) in [
-            (reading(|r| r.totals.queue = 85), "the queue holds 85 of 100"),
-            (reading(|r| r.snapshot.workers[1].rss = 190 << 20), "worker 2: RSS 190.0M is near its limit of 200.0M"),
-            (reading(|r| r.workers[2].respawned = 4), "worker 3: started 4 times within a minute"),
+            (sample(|r| r.totals.queue = 85), "the queue holds 85 of 100"),
+            (sample(|r| r.snapshot.workers[1].rss = 190 << 20), "worker 2: RSS 190.0M is near its limit of 200.0M"),
+            (sample(|r| r.workers[2].respawned = 4), "worker 3: started 4 times within a minute"),
             (
-                reading(|r| r.workers[3].latency = Some(Percentiles { p95: 9_000, ..Percentiles::default() })),
+                sample(|r| r.workers[3].latency = Some(Percentiles { p95: 9_000, ..Percentiles::default() })),
                 "worker 4: p95 9.00ms, where the median of the workers is 2.00ms",
             ),
             (
-                reading(|r| {
+                sample(|r| {
                     let core = &mut r.snapshot.workers[0].cores[0];
                     core.in_request = 1;
                     core.req_info = RequestInfo { elapsed: Some(11_000_000), ..RequestInfo::default() };
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_worker_with_a_request_or_two_is_not_called_slow() {
-        let told = reading(|r| {
+        let told = sample(|r| {
             r.workers[3].latency = Some(Percentiles { p95: 9_000, ..Percentiles::default() });
             r.workers[3].rps = Some(2.0);
         });
@@ -208,13 +208,13 @@ mod tests {
             let mut history = History::default();
             for second in 0..400 {
                 let totals = Totals { rps: Some(100.0), exception_rate: Some(raised(second)), ..Totals::default() };
-                history.push(&mut Reading {
+                history.push(&mut Sample {
                     at: Monotonic::from_micros(second * 1_000_000),
                     totals,
-                    ..Reading::default()
+                    ..Sample::default()
                 });
             }
-            let now = Reading { at: Monotonic::from_micros(399_000_000), ..Reading::default() };
+            let now = Sample { at: Monotonic::from_micros(399_000_000), ..Sample::default() };
             alerts(&now, &history, &Thresholds::default()).len()
         };
         assert_eq!(told(|second| if second > 350 { 5.0 } else { 0.0 }), 1);

@@ -7,7 +7,7 @@
 use jiff::tz::TimeZone;
 use rwsgi_stats::{Core, Worker};
 
-use super::{Rates, Reading};
+use super::{Rates, Sample};
 use crate::format;
 
 /// What a row of the table is about.
@@ -30,7 +30,7 @@ pub(crate) struct Row<'a> {
 pub(crate) struct Context {
     /// Requests of all workers, for the share.
     pub(crate) requests: u64,
-    /// When the reading was taken, unix seconds.
+    /// When the sample was taken, unix seconds.
     pub(crate) now: u64,
     /// For times of day.
     pub(crate) zone: TimeZone,
@@ -96,7 +96,7 @@ pub(crate) struct Column {
     pub(crate) ascending: bool,
     /// What becomes of its key in `--json` and `--csv`.
     pub(crate) raw: Raw,
-    /// Whether a first reading promises values that need a second one to subtract from.
+    /// Whether a first sample promises values that need a second one to subtract from.
     pub(crate) awaited: fn(&Worker) -> bool,
     /// Which servers tell it.
     pub(crate) teller: Teller,
@@ -136,7 +136,7 @@ fn rps(row: &Row<'_>) -> Option<f64> {
 fn request_core<'a>(row: &Row<'a>) -> Option<&'a Core> {
     match row.core {
         Some((_, core)) => Some(core).filter(|core| core.in_request != 0),
-        None => Reading::oldest_request(row.worker),
+        None => Sample::oldest_request(row.worker),
     }
 }
 
@@ -169,7 +169,7 @@ pub(crate) fn status_word<'a>(row: &Row<'a>) -> &'a str {
     }
 }
 
-/// For most columns: what can be told, a first reading tells.
+/// For most columns: what can be told, a first sample tells.
 fn at_once(_: &Worker) -> bool {
     false
 }

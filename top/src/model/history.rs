@@ -1,23 +1,23 @@
-//! The last hour, in bounded memory: readings packed, and the series that charts are drawn from.
+//! The last hour, in bounded memory: samples packed, and the series that charts are drawn from.
 //!
-//! As long as there is room, every reading is kept (one a second at most). When there is no more, two neighbouring blocks
-//! become one of every second of their readings, where that is missed the least: what is twice as old may stand twice as
+//! As long as there is room, every sample is kept (one a second at most). When there is no more, two neighbouring blocks
+//! become one of every second of their samples, where that is missed the least: what is twice as old may stand twice as
 //! far apart. So the hour is always there, as finely as the budget allows.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::pack::Block;
-use super::{Counts, Reading};
+use super::{Counts, Sample};
 use crate::source::Monotonic;
 
 /// Frames in a block: the most that have to be unpacked to see one.
 const BLOCK: usize = 30;
 /// How much time is kept.
 const SPAN: Duration = Duration::from_secs(3_600);
-/// Bytes of packed readings that are kept.
+/// Bytes of packed samples that are kept.
 const BUDGET: usize = 9 << 18;
-/// Readings that come closer than this go into the history together, as when a screen is fast.
+/// Samples that come closer than this go into the history together, as when a screen is fast.
 const SPACING: Duration = Duration::from_millis(900);
 
 /// Rows of the heat map: powers of two from below 128 µs up to more than 60 s.
@@ -67,7 +67,7 @@ pub(crate) struct History {
     /// Oldest first.
     blocks: VecDeque<Block>,
     open: Block,
-    /// Readings since the last point: those that came too close to have one of their own.
+    /// Samples since the last point: those that came too close to have one of their own.
     pending: Pending,
 }
 
@@ -105,10 +105,10 @@ impl Mean {
 }
 
 impl Pending {
-    fn add(&mut self, reading: &Reading) {
-        let totals = &reading.totals;
+    fn add(&mut self, sample: &Sample) {
+        let totals = &sample.totals;
         // Servers together have no window of their own; their rounds are as long as each other.
-        let seconds = reading.window.unwrap_or(1.0);
+        let seconds = sample.window.unwrap_or(1.0);
         self.rps.add(totals.rps, seconds);
         self.exceptions.add(totals.exception_rate, seconds);
         self.utilization.add(totals.utilization, seconds);
@@ -140,22 +140,22 @@ impl Pending {
 }
 
 impl History {
-    /// Remembers a reading.
-    pub(crate) fn push(&mut self, reading: &mut Reading) {
-        self.pending.add(reading);
-        if self.points.back().is_some_and(|last| reading.at < last.at.after(SPACING)) {
+    /// Remembers a sample.
+    pub(crate) fn push(&mut self, sample: &mut Sample) {
+        self.pending.add(sample);
+        if self.points.back().is_some_and(|last| sample.at < last.at.after(SPACING)) {
             return;
         }
-        let point = std::mem::take(&mut self.pending).point(reading.at);
+        let point = std::mem::take(&mut self.pending).point(sample.at);
         self.ever.add(&point);
         self.points.push_back(point);
-        self.open.push(reading);
+        self.open.push(sample);
         if self.open.times().len() >= BLOCK || self.open.size() > BUDGET / 16 {
             let mut full = std::mem::take(&mut self.open);
             full.close();
             self.blocks.push_back(full);
         }
-        self.forget(reading.at);
+        self.forget(sample.at);
     }
 
     /// Lets go of what is too old, and keeps within the budget.
@@ -221,14 +221,14 @@ impl History {
         self.blocks().rev().find_map(|block| block.times().last().copied())
     }
 
-    /// The reading that was current at a time: the last one that was taken no later.
-    pub(crate) fn at(&self, time: Monotonic) -> Option<Reading> {
+    /// The sample that was current at a time: the last one that was taken no later.
+    pub(crate) fn at(&self, time: Monotonic) -> Option<Sample> {
         let block = self.blocks().rev().find(|block| block.times().first().is_some_and(|first| *first <= time))?;
         let place = block.times().partition_point(|taken| *taken <= time).checked_sub(1)?;
         block.frame(place)
     }
 
-    /// Seconds between the readings around a time: what one step goes.
+    /// Seconds between the samples around a time: what one step goes.
     pub(crate) fn spacing(&self, time: Monotonic) -> u64 {
         let apart = |steps| self.step(time, steps).map_or(0, |other| other.as_micros().abs_diff(time.as_micros()));
         // At an end there is nothing on the other side; between a fine and a coarse part, the fine one is near.
@@ -255,7 +255,7 @@ mod tests {
     }
 
     /// A pool in which every worker is busy, so that as many numbers change as can.
-    fn reading(second: u64, workers: u32) -> Reading {
+    fn sample(second: u64, workers: u32) -> Sample {
         let noise = |seed: u64| (second * 7_919 + seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 50;
         let worker = |id: u32| {
             let seed = u64::from(id);
@@ -293,19 +293,19 @@ mod tests {
         };
         let totals = Totals { rps: Some(second as f64), ..Totals::of(&snapshot) };
         let workers = (1..=u64::from(workers)).map(rates).collect();
-        Reading { at: seconds(second), window: Some(1.0), snapshot, workers, totals, ..Reading::default() }
+        Sample { at: seconds(second), window: Some(1.0), snapshot, workers, totals, ..Sample::default() }
     }
 
     #[test]
-    fn a_reading_comes_back_as_it_was() {
+    fn a_sample_comes_back_as_it_was() {
         let mut history = History::default();
         for second in 1..=100 {
-            history.push(&mut reading(second, 3));
+            history.push(&mut sample(second, 3));
         }
         for second in [1, 29, 30, 31, 77, 100] {
             assert_eq!(
                 history.at(Monotonic::from_micros(second * 1_000_000 + 5)).unwrap(),
-                reading(second, 3),
+                sample(second, 3),
                 "second {second}"
             );
         }
@@ -320,9 +320,9 @@ mod tests {
     fn an_hour_of_any_pool_is_kept_within_bounds_and_finer_the_newer_it_is() {
         for (workers, coarsest) in [(4, 1), (64, 32), (1_000, 640)] {
             let mut history = History::default();
-            // What stands far apart is of a large pool; making its readings is most of this test's time.
+            // What stands far apart is of a large pool; making its samples is most of this test's time.
             for second in (1..=4_000).step_by(if workers > 64 { 20 } else { 1 }) {
-                history.push(&mut reading(second, workers));
+                history.push(&mut sample(second, workers));
             }
             assert!(history.size() < BUDGET + BUDGET / 4 + (1 << 19), "{workers}: {} bytes", history.size());
             let latest = history.latest().unwrap();
@@ -331,7 +331,7 @@ mod tests {
             assert!(back >= 3_500, "{workers}: {back} seconds are left");
             let spacings = [0, 600, 1_800, 3_000].map(|ago| {
                 let time = history.step(latest.before(Duration::from_secs(ago)), 0).unwrap();
-                assert_eq!(history.at(time).unwrap(), reading(time.as_micros() / 1_000_000, workers));
+                assert_eq!(history.at(time).unwrap(), sample(time.as_micros() / 1_000_000, workers));
                 history.spacing(time)
             });
             assert!(spacings.is_sorted() && spacings[3] <= coarsest, "{workers}: {spacings:?}");
@@ -342,9 +342,9 @@ mod tests {
     fn a_fast_screen_does_not_shorten_the_hour() {
         let mut history = History::default();
         for tenth in 0..100 {
-            let mut reading = reading(1, 1);
-            reading.at = Monotonic::from_micros(tenth * 100_000);
-            history.push(&mut reading);
+            let mut sample = sample(1, 1);
+            sample.at = Monotonic::from_micros(tenth * 100_000);
+            history.push(&mut sample);
         }
         assert!(history.points().len() <= 12, "{}", history.points().len());
     }
@@ -355,7 +355,7 @@ mod tests {
         // Ten samples a second; the odd seconds' requests all fall into one tenth of them, where they raise and queue.
         for tenth in 0..=60u64 {
             let busy = tenth % 20 == 13;
-            let mut reading = Reading {
+            let mut sample = Sample {
                 at: Monotonic::from_micros(tenth * 100_000),
                 window: Some(0.1),
                 totals: Totals {
@@ -365,9 +365,9 @@ mod tests {
                     queue: if busy { 50 } else { 0 },
                     ..Totals::default()
                 },
-                ..Reading::default()
+                ..Sample::default()
             };
-            history.push(&mut reading);
+            history.push(&mut sample);
         }
         let seconds = || history.points().iter().skip(1);
         let requests: f32 = seconds().map(|point| point.rps.unwrap_or(0.0)).sum();

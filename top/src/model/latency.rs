@@ -50,7 +50,7 @@ impl Counts {
         self.0.iter().map(|(_, count)| *count).fold(0, u64::saturating_add)
     }
 
-    /// `self - earlier`: what happened between two readings; `None` when a count became smaller.
+    /// `self - earlier`: what happened between two samples; `None` when a count became smaller.
     pub(crate) fn since(&self, earlier: &Self) -> Option<Self> {
         let mut difference = Vec::new();
         let mut before = earlier.0.iter().peekable();

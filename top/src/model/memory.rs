@@ -23,7 +23,7 @@ pub(crate) struct MemoryPoint {
     pub(crate) requests: u64,
 }
 
-/// The memory of one process; a new process begins anew.
+/// The memory of one process; a new process starts a new track.
 #[derive(Debug, Default)]
 pub(crate) struct MemoryTrack {
     pid: i32,
@@ -40,7 +40,7 @@ pub(crate) struct Growth {
 }
 
 impl MemoryTrack {
-    /// Takes a reading of the worker's process in.
+    /// Takes a sample of the worker's process in.
     pub(crate) fn push(&mut self, pid: i32, point: MemoryPoint) {
         if pid != self.pid {
             *self = Self { pid, points: VecDeque::new() };
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_process_begins_anew_and_its_first_seconds_have_no_slope() {
+    fn a_new_process_starts_a_new_track_and_its_first_seconds_have_no_slope() {
         let mut track = track(30, |_| 1 << 20);
         assert_eq!(track.growth(Monotonic::MAX).unwrap().per_hour, 0.0);
         track.push(8, MemoryPoint { at: minutes_in(31), rss: 5, requests: 0 });

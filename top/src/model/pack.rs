@@ -1,16 +1,16 @@
-//! The packed form of readings: what a frame of the history is kept as.
+//! The packed form of samples: what a frame of the history is kept as.
 //!
-//! A reading is walked into a list of numbers, and a list is written as the differences to the list before it, runs
+//! A sample is walked into a list of numbers, and a list is written as the differences to the list before it, runs
 //! of zeros as one number. Most of a pool's numbers do not change from one second to the next, so a frame of 64
 //! workers takes a few hundred bytes instead of a hundred kilobytes.
 
 use std::collections::HashMap;
 
-use super::Reading;
-use super::walk::{Walk, reading};
+use super::Sample;
+use super::walk::{Walk, sample};
 use crate::source::Monotonic;
 
-/// A run of readings that are packed one upon the other; the first stands alone.
+/// A run of samples that are packed one upon the other; the first stands alone.
 #[derive(Debug, Default)]
 pub(crate) struct Block {
     bytes: Vec<u8>,
@@ -25,11 +25,11 @@ pub(crate) struct Block {
 }
 
 impl Block {
-    /// Adds a reading, later than those that are there.
-    pub(crate) fn push(&mut self, frame: &mut Reading) {
+    /// Adds a sample, later than those that are there.
+    pub(crate) fn push(&mut self, frame: &mut Sample) {
         let numbers = Vec::with_capacity(self.last.len());
         let mut writer = Writer { numbers, last: &self.last, texts: &mut self.texts, places: &mut self.places };
-        reading(&mut writer, frame);
+        sample(&mut writer, frame);
         let numbers = writer.numbers;
         put(&mut self.bytes, numbers.len() as u64);
         let mut zeros = 0;
@@ -74,7 +74,7 @@ impl Block {
     }
 
     /// The frame at a place.
-    pub(crate) fn frame(&self, place: usize) -> Option<Reading> {
+    pub(crate) fn frame(&self, place: usize) -> Option<Sample> {
         let mut frames = self.frames();
         for _ in 0..place {
             frames.advance()?;
@@ -125,7 +125,7 @@ pub(crate) struct Frames<'a> {
 }
 
 impl Frames<'_> {
-    /// Goes to the next frame's numbers, without making a reading of them.
+    /// Goes to the next frame's numbers, without making a sample of them.
     fn advance(&mut self) -> Option<()> {
         self.left = self.left.checked_sub(1)?;
         self.last = next(&mut self.bytes, &self.last)?;
@@ -134,12 +134,12 @@ impl Frames<'_> {
 }
 
 impl Iterator for Frames<'_> {
-    type Item = Reading;
+    type Item = Sample;
 
-    fn next(&mut self) -> Option<Reading> {
+    fn next(&mut self) -> Option<Sample> {
         self.advance()?;
-        let mut frame = Reading::default();
-        reading(&mut Reader { numbers: self.last.iter(), texts: &self.block.texts }, &mut frame);
+        let mut frame = Sample::default();
+        sample(&mut Reader { numbers: self.last.iter(), texts: &self.block.texts }, &mut frame);
         if !frame.snapshot.workers.is_empty() {
             frame.totals = std::mem::take(&mut frame.totals).with_counters_of(&frame.snapshot);
         }
@@ -247,9 +247,9 @@ mod tests {
             for list in &lists {
                 let workers = list.iter().map(|tx| Worker { tx: *tx, ..Worker::default() }).collect();
                 let snapshot = Snapshot { workers, ..Snapshot::default() };
-                block.push(&mut Reading { snapshot, ..Reading::default() });
+                block.push(&mut Sample { snapshot, ..Sample::default() });
             }
-            let back: Vec<Reading> = block.frames().collect();
+            let back: Vec<Sample> = block.frames().collect();
             prop_assert_eq!(back.len(), lists.len());
             for (frame, list) in back.iter().zip(&lists) {
                 prop_assert_eq!(&frame.snapshot.workers.iter().map(|worker| worker.tx).collect::<Vec<_>>(), list);

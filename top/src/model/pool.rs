@@ -6,13 +6,16 @@ use std::time::Duration;
 use rwsgi_stats::{Snapshot, Worker};
 
 use super::clean::clean;
-use super::reading::digest;
-use super::{Counts, History, MemoryPoint, MemoryTrack, Rates, Reading, Totals};
+use super::sample::digest;
+use super::{Counts, History, MemoryPoint, MemoryTrack, Rates, Sample, Totals};
 use crate::format;
-use crate::source::{LocalMicros, Monotonic, Sample, ServerMicros};
+use crate::source::{LocalMicros, Monotonic, Poll, ServerMicros};
 
 /// For how long a start is counted.
 const MINUTE: Duration = Duration::from_secs(60);
+
+/// By so much one answer may have been longer on its way than another: what the server's clock and ours may differ in.
+const LATE: Duration = Duration::from_secs(1);
 
 /// What is known of one server.
 #[derive(Debug)]
@@ -21,8 +24,8 @@ pub(crate) struct Pool {
     pub(crate) label: String,
     /// The machine it runs on, as far as the address tells.
     pub(crate) node: Option<String>,
-    /// The last whole reading; kept on the screen while the server is silent.
-    pub(crate) current: Option<Reading>,
+    /// The last whole sample; kept on the screen while the server is silent.
+    pub(crate) current: Option<Sample>,
     /// Why there is nothing newer; `None` when all is well.
     pub(crate) trouble: Option<Trouble>,
     /// How often another master answered, or the same one with smaller counters.
@@ -61,6 +64,8 @@ struct Before {
 
 #[derive(Debug, Default)]
 struct WorkerBefore {
+    id: u32,
+    pid: i32,
     requests: u64,
     tx: u64,
     busy: Option<u64>,
@@ -111,16 +116,16 @@ impl Pool {
         }
     }
 
-    /// Takes a sample in. Returns whether it brought a new reading.
-    pub(crate) fn ingest(&mut self, sample: Sample) -> bool {
-        match sample.outcome {
+    /// Takes a sample in. Returns whether it brought a new sample.
+    pub(crate) fn ingest(&mut self, poll: Poll) -> bool {
+        match poll.outcome {
             Ok(document) => {
                 self.trouble = None;
-                self.advance(*document.snapshot, sample.at, sample.taken);
+                self.advance(*document.snapshot, poll.at, poll.taken);
                 true
             }
             Err(error) => {
-                let since = self.trouble.as_ref().map_or(sample.at, |trouble| trouble.since);
+                let since = self.trouble.as_ref().map_or(poll.at, |trouble| trouble.since);
                 self.trouble = Some(Trouble { since, message: error.to_string() });
                 false
             }
@@ -149,12 +154,16 @@ impl Pool {
             self.restarted = Some(at);
         }
         let window = continues.as_ref().and_then(|before| {
-            let micros = match (before.now, snapshot.now) {
-                (Some(earlier), Some(later)) => later.checked_sub(earlier)?,
-                _ => at.since(before.at).as_micros() as u64,
+            let passed = at.since(before.at);
+            let told = match (before.now, snapshot.now) {
+                // Two samples of one cached document have no time between them.
+                (Some(earlier), Some(later)) if earlier == later => return None,
+                (Some(earlier), Some(later)) => later.checked_sub(earlier).map(Duration::from_micros),
+                _ => None,
             };
-            // Two readings of one cached document have no time between them.
-            (micros > 0).then_some(micros as f64 / 1e6)
+            // A clock that was set in between tells nothing.
+            let passed = told.filter(|told| told.abs_diff(passed) <= LATE).unwrap_or(passed);
+            (!passed.is_zero()).then_some(passed.as_secs_f64())
         });
         let mut before = continues.unwrap_or_default();
         let per_second = |now: u64, then: u64| window.map(|window| now.saturating_sub(then) as f64 / window);
@@ -174,7 +183,7 @@ impl Pool {
         }
         let tells = !before.workers.iter().all(|worker| worker.latency.text.is_empty());
         let overall = before.latency.advance(snapshot.latency.take());
-        // A first reading tells that there are latencies, but of no window.
+        // A first sample tells that there are latencies, but of no window.
         let in_window = |counts: Counts| if window.is_some() { counts } else { Counts::default() };
         totals.latency = overall.or(tells.then_some(merged)).map(in_window);
         let waiting = snapshot.queue.as_mut().map(|queue| std::mem::take(&mut queue.waiting));
@@ -200,16 +209,26 @@ impl Pool {
         for (worker, track) in snapshot.workers.iter().zip(&mut self.memory) {
             track.push(worker.pid, MemoryPoint { at, rss: worker.rss, requests: worker.requests });
         }
-        let mut reading = Reading { at, clock, window, snapshot, workers, totals };
-        self.history.push(&mut reading);
-        self.current = Some(reading);
+        let mut sample = Sample { at, clock, window, snapshot, workers, totals };
+        self.history.push(&mut sample);
+        self.current = Some(sample);
     }
 }
 
 impl Before {
-    /// Whether `next` is a later reading of the same life of the same server.
+    /// Whether `next` is a later sample of the same run of the same server.
     fn is_continued_by(&self, next: &Snapshot, totals: &Totals) -> bool {
-        self.pid == next.pid && self.started_at == next.started_at && self.requests <= totals.requests
+        let grew = [(self.requests, totals.requests), (self.exceptions, totals.exceptions), (self.tx, totals.tx)];
+        // uWSGI's master keeps its number when it reloads, and does not say when it started. Of its workers' counts none may
+        // be smaller yet, but their processes are others, though none was started for them.
+        let replaced = |(before, worker): (&WorkerBefore, &Worker)| {
+            let other = before.id == worker.id && before.pid > 0 && worker.pid > 0 && before.pid != worker.pid;
+            other && before.respawns.is_some_and(|respawns| worker.respawn_count <= respawns)
+        };
+        self.pid == next.pid
+            && self.started_at == next.started_at
+            && grew.iter().all(|(before, now)| before <= now)
+            && !(next.started_at.is_none() && self.workers.iter().zip(&next.workers).any(replaced))
     }
 }
 
@@ -246,6 +265,7 @@ impl WorkerBefore {
                 None => Vec::new(),
             },
         };
+        (self.id, self.pid) = (worker.id, worker.pid);
         (self.requests, self.tx) = (worker.requests, worker.tx);
         (self.busy, self.cpu, self.gil) = (worker.busy_time, worker.cpu_time, worker.gil_wait);
         self.cores.clear();
@@ -274,9 +294,9 @@ mod tests {
         Snapshot { version: "1".into(), pid: 7, workers: vec![worker], ..Snapshot::default() }
     }
 
-    fn sample(at: u64, snapshot: &Snapshot) -> Sample {
+    fn poll(at: u64, snapshot: &Snapshot) -> Poll {
         let document = parse(serde_json::to_vec(snapshot).unwrap()).unwrap();
-        Sample {
+        Poll {
             target: 0,
             at: Monotonic::from_micros(at),
             taken: LocalMicros(1_000_000_000 + at),
@@ -284,36 +304,36 @@ mod tests {
         }
     }
 
-    fn pool(samples: impl IntoIterator<Item = Sample>) -> Pool {
+    fn pool(polls: impl IntoIterator<Item = Poll>) -> Pool {
         let mut pool = Pool::new(":9191".into(), None);
-        for sample in samples {
-            pool.ingest(sample);
+        for poll in polls {
+            pool.ingest(poll);
         }
         pool
     }
 
     #[test]
-    fn the_first_reading_has_totals_and_no_rates() {
-        let pool = pool([sample(0, &snapshot(50))]);
-        let reading = pool.current.unwrap();
-        assert_eq!((reading.totals.requests, reading.totals.rps, reading.workers[0].rps), (50, None, None));
+    fn the_first_sample_has_totals_and_no_rates() {
+        let pool = pool([poll(0, &snapshot(50))]);
+        let sample = pool.current.unwrap();
+        assert_eq!((sample.totals.requests, sample.totals.rps, sample.workers[0].rps), (50, None, None));
     }
 
     #[test]
     fn without_a_server_s_clock_rates_divide_by_ours() {
-        let pool = pool([sample(0, &snapshot(50)), sample(2_000_000, &snapshot(150))]);
-        let reading = pool.current.unwrap();
-        assert_eq!((reading.totals.rps, reading.workers[0].rps), (Some(50.0), Some(50.0)));
-        assert_eq!((reading.totals.tx_rate, reading.workers[0].cores.as_slice()), (Some(500.0), &[50.0, 0.0][..]));
+        let pool = pool([poll(0, &snapshot(50)), poll(2_000_000, &snapshot(150))]);
+        let sample = pool.current.unwrap();
+        assert_eq!((sample.totals.rps, sample.workers[0].rps), (Some(50.0), Some(50.0)));
+        assert_eq!((sample.totals.tx_rate, sample.workers[0].cores.as_slice()), (Some(500.0), &[50.0, 0.0][..]));
     }
 
     #[test]
     fn a_server_s_own_clock_goes_before_ours() {
         let mut snapshots = [snapshot(0), snapshot(100)];
         snapshots[0].now = Some(5_000_000);
-        snapshots[1].now = Some(9_000_000);
-        let pool = pool([sample(0, &snapshots[0]), sample(1_000_000, &snapshots[1])]);
-        assert_eq!(pool.current.unwrap().totals.rps, Some(25.0));
+        snapshots[1].now = Some(7_000_000);
+        let pool = pool([poll(0, &snapshots[0]), poll(1_000_000, &snapshots[1])]);
+        assert_eq!(pool.current.unwrap().totals.rps, Some(50.0));
     }
 
     #[test]
@@ -321,23 +341,22 @@ mod tests {
         let mut other = snapshot(900);
         other.pid = 99;
         for second in [other, snapshot(10)] {
-            let pool = pool([sample(0, &snapshot(50)), sample(1_000_000, &second)]);
+            let pool = pool([poll(0, &snapshot(50)), poll(1_000_000, &second)]);
             assert_eq!((pool.restarts, pool.current.unwrap().totals.rps), (1, None));
         }
     }
 
     #[test]
-    fn silence_keeps_the_last_reading_and_says_since_when() {
+    fn silence_keeps_the_last_sample_and_says_since_when() {
         let silence = |at, error| {
             let (at, taken) = (Monotonic::from_micros(at), LocalMicros(at));
-            Sample { target: 0, at, taken, outcome: Err(error) }
+            Poll { target: 0, at, taken, outcome: Err(error) }
         };
-        let mut pool =
-            pool([sample(0, &snapshot(50)), silence(1, SourceError::Empty), silence(2, SourceError::Half(9))]);
+        let mut pool = pool([poll(0, &snapshot(50)), silence(1, SourceError::Empty), silence(2, SourceError::Half(9))]);
         let trouble = pool.trouble.clone().unwrap();
         assert_eq!((trouble.since, pool.current.is_some()), (Monotonic::from_micros(1), true));
         assert!(trouble.message.contains("truncated response"));
-        pool.ingest(sample(1_000_000, &snapshot(60)));
+        pool.ingest(poll(1_000_000, &snapshot(60)));
         assert_eq!((&pool.trouble, pool.current.unwrap().totals.rps), (&None, Some(10.0)));
     }
 
@@ -354,23 +373,23 @@ mod tests {
         };
         let before = with(1_000_000, &[(100_000, 10)], 10);
         let after = with(2_000_000, &[(100, 99), (100_000, 11)], 110);
-        let pool = pool([sample(0, &before), sample(1_000_000, &after)]);
+        let pool = pool([poll(0, &before), poll(1_000_000, &after)]);
         assert_eq!(pool.latency_since_start(0).unwrap().total(), 110);
-        let reading = pool.current.unwrap();
-        assert_eq!(reading.workers[0].utilization, Some(0.5), "one second of two cores");
-        assert_eq!(reading.totals.utilization, Some(0.5));
-        let percentiles = reading.workers[0].latency.unwrap();
+        let sample = pool.current.unwrap();
+        assert_eq!(sample.workers[0].utilization, Some(0.5), "one second of two cores");
+        assert_eq!(sample.totals.utilization, Some(0.5));
+        let percentiles = sample.workers[0].latency.unwrap();
         assert_eq!((percentiles.p50, percentiles.max >= 100_000), (100, true));
-        assert_eq!(reading.totals.latency.unwrap().total(), 100);
-        assert_eq!(reading.totals.waiting.unwrap().total(), 100);
-        assert_eq!((reading.totals.queue, reading.totals.queue_capacity), (3, 10));
+        assert_eq!(sample.totals.latency.unwrap().total(), 100);
+        assert_eq!(sample.totals.waiting.unwrap().total(), 100);
+        assert_eq!((sample.totals.queue, sample.totals.queue_capacity), (3, 10));
     }
 
     #[test]
     fn workers_may_come_and_go() {
         let mut more = snapshot(60);
         more.workers.push(Worker { id: 2, requests: 5, ..Worker::default() });
-        let pool = pool([sample(0, &snapshot(50)), sample(1_000_000, &more), sample(2_000_000, &snapshot(65))]);
+        let pool = pool([poll(0, &snapshot(50)), poll(1_000_000, &more), poll(2_000_000, &snapshot(65))]);
         assert_eq!(pool.current.unwrap().workers.len(), 1);
     }
 }

@@ -1,11 +1,11 @@
-//! The walk through a reading: what of it the history keeps, in which order. One walk serves both directions.
+//! The walk through a sample: what of it the history keeps, in which order. One walk serves both directions.
 
 use rwsgi_stats::{
     Core, LastException, Limits, Queue, Recycled, RequestInfo, Responses, Snapshot, Socket, Spooler, SpoolerJob,
     Vassal, Worker,
 };
 
-use super::{Counts, Percentiles, Rates, Reading, Totals};
+use super::{Counts, Percentiles, Rates, Sample, Totals};
 use crate::source::{Monotonic, ServerMicros};
 
 /// Goes through a value's numbers in a fixed order: a writer reads them out, a reader puts them in.
@@ -64,16 +64,16 @@ pub(super) trait Walk {
     }
 }
 
-/// Goes through all that is kept of a reading.
-pub(super) fn reading(walk: &mut impl Walk, reading: &mut Reading) {
-    let (mut at, mut clock) = (reading.at.as_micros(), reading.clock.0);
+/// Goes through all that is kept of a sample.
+pub(super) fn sample(walk: &mut impl Walk, sample: &mut Sample) {
+    let (mut at, mut clock) = (sample.at.as_micros(), sample.clock.0);
     walk.number(&mut at);
     walk.number(&mut clock);
-    (reading.at, reading.clock) = (Monotonic::from_micros(at), ServerMicros(clock));
-    walk.option(&mut reading.window, Walk::rate);
-    snapshot(walk, &mut reading.snapshot);
-    walk.list(&mut reading.workers, rates);
-    let totals = &mut reading.totals;
+    (sample.at, sample.clock) = (Monotonic::from_micros(at), ServerMicros(clock));
+    walk.option(&mut sample.window, Walk::rate);
+    snapshot(walk, &mut sample.snapshot);
+    walk.list(&mut sample.workers, rates);
+    let totals = &mut sample.totals;
     for rate in
         [&mut totals.rps, &mut totals.exception_rate, &mut totals.tx_rate, &mut totals.utilization, &mut totals.cpu]
     {
@@ -83,7 +83,7 @@ pub(super) fn reading(walk: &mut impl Walk, reading: &mut Reading) {
         walk.option(latency, counts);
     }
     // What the workers add up to is not kept twice; several servers together have no workers of their own.
-    if reading.snapshot.workers.is_empty() {
+    if sample.snapshot.workers.is_empty() {
         counters(walk, totals);
     }
 }

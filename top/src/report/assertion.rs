@@ -177,6 +177,11 @@ fn baseline_factor(value: &str) -> Option<f64> {
 }
 
 impl Assertion {
+    /// The same metric, held against any number: so that it is measured.
+    pub(crate) fn against_anything(&self) -> Self {
+        Self { threshold: Threshold::Fixed(0.0), ..self.clone() }
+    }
+
     /// Whether it needs a baseline.
     pub(crate) fn needs_baseline(&self) -> bool {
         matches!(self.threshold, Threshold::OfBaseline(_))

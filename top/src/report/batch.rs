@@ -6,30 +6,28 @@ use jiff::tz::TimeZone;
 
 use crate::format;
 use crate::model::columns::{COLUMNS, Context, Row};
-use crate::model::{Counts, Pool, Reading, Status};
-use crate::view::{Theme, ascii};
-use crate::view::{lists, spoolers};
+use crate::model::{Counts, Pool, Sample, Status, spoolers, vassals};
 
 /// How tables are printed.
 #[derive(Debug)]
 pub(crate) struct Batch {
     /// For times of day.
     pub(crate) zone: TimeZone,
-    /// What the reader of the output can show.
-    pub(crate) theme: Theme,
+    /// The reader of the output can show more than ASCII.
+    pub(crate) unicode: bool,
 }
 
 impl Batch {
-    /// One reading as text, with an empty line after it.
-    pub(crate) fn table(&self, pool: &Pool, reading: &Reading) -> String {
-        let mut text = self.header(pool, reading);
+    /// One sample as text, with an empty line after it.
+    pub(crate) fn table(&self, pool: &Pool, sample: &Sample) -> String {
+        let mut text = self.header(pool, sample);
         let context =
-            Context { requests: reading.totals.requests, now: reading.clock.seconds(), zone: self.zone.clone() };
-        let mut rows: Vec<Row<'_>> = reading
+            Context { requests: sample.totals.requests, now: sample.clock.seconds(), zone: self.zone.clone() };
+        let mut rows: Vec<Row<'_>> = sample
             .snapshot
             .workers
             .iter()
-            .zip(&reading.workers)
+            .zip(&sample.workers)
             .enumerate()
             .map(|(place, (worker, rates))| Row { place, worker, rates, core: None, merged: false })
             .collect();
@@ -55,19 +53,19 @@ impl Batch {
             text.push_str(line.trim_end());
             text.push('\n');
         }
-        let vassals = lists::vassals(&reading.snapshot, context.now, &self.theme);
-        for list in vassals.into_iter().chain(spoolers::spoolers(&reading.snapshot, &self.theme)) {
+        let vassals = vassals(&sample.snapshot, context.now);
+        for list in vassals.into_iter().chain(spoolers(&sample.snapshot)) {
             text.push_str(&list.text());
         }
         text.push('\n');
-        if self.theme.unicode { text } else { text.chars().map(ascii_or_newline).collect() }
+        if self.unicode { text } else { text.chars().map(ascii_or_newline).collect() }
     }
 
-    fn header(&self, pool: &Pool, reading: &Reading) -> String {
-        let (snapshot, totals) = (&reading.snapshot, &reading.totals);
+    fn header(&self, pool: &Pool, sample: &Sample) -> String {
+        let (snapshot, totals) = (&sample.snapshot, &sample.totals);
         let unknown = || "-".to_owned();
         let name = snapshot.server.as_deref().unwrap_or("uwsgi");
-        let time = format::local(reading.clock.seconds(), "%Y-%m-%d %H:%M:%S", &self.zone);
+        let time = format::local(sample.clock.seconds(), "%Y-%m-%d %H:%M:%S", &self.zone);
         let queue = match totals.queue_capacity {
             0 => totals.queue.to_string(),
             capacity => format!("{}/{capacity}", totals.queue),
@@ -107,13 +105,13 @@ impl Batch {
 }
 
 fn ascii_or_newline(character: char) -> char {
-    if character == '\n' { character } else { ascii(character) }
+    if character == '\n' { character } else { format::ascii(character) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::{LocalMicros, Monotonic, Sample, parse};
+    use crate::source::{LocalMicros, Monotonic, Poll, parse};
 
     fn tables(fixture: &str) -> String {
         let path = format!("{}/../shared/tests/fixtures/{fixture}.json", env!("CARGO_MANIFEST_DIR"));
@@ -122,10 +120,9 @@ mod tests {
             let at = Monotonic::from_micros(second * 1_000_000);
             let taken = LocalMicros(1_795_227_110_000_000 + second * 1_000_000);
             let outcome = Ok(parse(std::fs::read(&path).unwrap()).unwrap());
-            pool.ingest(Sample { target: 0, at, taken, outcome });
+            pool.ingest(Poll { target: 0, at, taken, outcome });
         }
-        let theme = Theme { unicode: true, ..Theme::default() };
-        Batch { zone: TimeZone::UTC, theme }.table(&pool, pool.current.as_ref().unwrap())
+        Batch { zone: TimeZone::UTC, unicode: true }.table(&pool, pool.current.as_ref().unwrap())
     }
 
     #[test]

@@ -27,12 +27,25 @@ pub(crate) struct Phases {
     pub(crate) window: Option<Duration>,
 }
 
+/// What a recording has of a metric.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Baseline {
+    /// The metric's value.
+    pub(crate) value: f64,
+    /// Whether exceptions were counted in place of status codes.
+    pub(crate) counts_exceptions: bool,
+    /// Of how many servers it is.
+    pub(crate) servers: usize,
+}
+
 /// An assertion while it is judged.
 #[derive(Debug)]
 struct Case {
     assertion: Assertion,
     /// What it is held against, or why that is not known.
     threshold: Result<f64, String>,
+    /// What the baseline's value was made from, where it is compared with one.
+    counts_exceptions: Option<bool>,
     /// Of the windows that are over, the worst, with its badness.
     worst: Option<(f64, Measured)>,
     /// Why one of the windows has no value.
@@ -52,6 +65,19 @@ struct Server {
     failure: Option<String>,
     /// Steps that count.
     steps_taken: u64,
+    /// Them put together.
+    span: Span,
+}
+
+/// What was judged, whatever was asserted.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Watched {
+    /// By server.
+    pub(super) spans: Vec<Span>,
+    /// When all servers had answered.
+    pub(super) begun: Option<Monotonic>,
+    /// When what is judged begins: after the warm-up.
+    pub(super) from: Option<Monotonic>,
 }
 
 /// A window that samples still come for.
@@ -88,25 +114,39 @@ impl Judge {
     /// Judges `assertions`, each with what the baseline has of its metric, over servers of these names.
     pub(crate) fn new(
         assertions: &[Assertion],
-        baseline: &[Result<f64, String>],
+        baseline: &[Result<Baseline, String>],
         servers: impl Iterator<Item = String>,
         phases: Phases,
         interval: Duration,
     ) -> Self {
+        let servers: Vec<Server> = servers.map(|label| Server { label, ..Server::default() }).collect();
         let case = |(place, assertion): (usize, &Assertion)| {
-            let baseline = baseline.get(place);
-            let known = baseline.and_then(|told| told.as_ref().ok().copied());
-            let why = || match baseline {
-                Some(Err(why)) => format!("the baseline: {why}"),
-                _ => "there is no baseline".to_owned(),
-            };
-            let threshold = assertion.threshold(known).ok_or_else(why);
-            Case { assertion: assertion.clone(), threshold, worst: None, missing: None }
+            let told = baseline.get(place).cloned().unwrap_or_else(|| Err("there is none".to_owned()));
+            let known = told.and_then(|known| match known.servers {
+                // Sums of more servers are larger.
+                count if count != servers.len() => {
+                    Err(format!("it is of {count} servers, and this run is of {}", servers.len()))
+                }
+                _ if phases.window.is_some() && assertion.metric.is_total() => {
+                    Err("it is a total of the whole run, and --window judges pieces".to_owned())
+                }
+                _ => Ok(known),
+            });
+            let compared = known.as_ref().ok().filter(|_| assertion.needs_baseline());
+            Case {
+                assertion: assertion.clone(),
+                counts_exceptions: compared.map(|known| known.counts_exceptions),
+                threshold: assertion
+                    .threshold(known.as_ref().ok().map(|known| known.value))
+                    .ok_or_else(|| format!("the baseline: {}", known.as_ref().err().map_or("", String::as_str))),
+                worst: None,
+                missing: None,
+            }
         };
         let mut judge = Self {
             cases: assertions.iter().enumerate().map(case).collect(),
             phases,
-            servers: servers.map(|label| Server { label, ..Server::default() }).collect(),
+            servers: Vec::new(),
             allowed: Duration::ZERO,
             begun: None,
             open: BTreeMap::new(),
@@ -117,6 +157,7 @@ impl Judge {
             seconds: 0.0,
             void: Vec::new(),
         };
+        judge.servers = servers;
         judge.set_interval(interval);
         judge
     }
@@ -157,13 +198,17 @@ impl Judge {
     pub(crate) fn push(&mut self, target: usize, pool: &Pool, taken: LocalMicros) {
         let Some(server) = self.servers.get_mut(target) else { return };
         let Some(step) = server.steps.step(pool, taken) else { return };
+        server.failure = None;
+        // The very document that came before, as a cache gives it, says nothing of the time since.
+        if step.begin < step.end && step.whole.restarts == 0 && step.whole.seconds <= 0.0 {
+            return;
+        }
         if let Some(last) = server.last {
             let gap = step.end.since(last);
             if self.begun.is_some() && gap > server.gap.0 {
                 server.gap = (gap, last);
             }
         }
-        server.failure = None;
         let first = server.last.replace(step.end).is_none();
         if first && self.servers.iter().all(|server| server.last.is_some()) {
             self.begun = Some(step.end);
@@ -190,6 +235,7 @@ impl Judge {
         self.restarts += step.whole.restarts;
         if let Some(server) = self.servers.get_mut(target) {
             server.steps_taken += step.whole.samples + step.whole.restarts;
+            server.span.then(step);
         }
         let since = self.from().map_or(Duration::ZERO, |from| step.end.since(from));
         let number = self.phases.window.map_or(0, |window| (since.as_micros() / window.as_micros().max(1)) as u64);
@@ -249,6 +295,12 @@ impl Judge {
                 *worst = Some(other);
             }
         }
+    }
+
+    /// What was judged until now.
+    pub(super) fn watched(&self) -> Watched {
+        let spans = self.servers.iter().map(|server| server.span.clone()).collect();
+        Watched { spans, begun: self.begun, from: self.from() }
     }
 
     /// The verdict on all that was taken in.
@@ -321,6 +373,12 @@ impl Case {
                 return;
             }
         };
+        let note = self.note(spans, labels);
+        if let Some(before) = self.counts_exceptions.filter(|before| *before != note.is_some()) {
+            let [counts, does_not] = if before { ["the baseline", "this run"] } else { ["this run", "the baseline"] };
+            self.missing.get_or_insert_with(|| format!("{counts} counts exceptions, and {does_not} status codes"));
+            return;
+        }
         let badness = self.assertion.badness(actual, threshold);
         if self.worst.as_ref().is_some_and(|(worst, _)| badness <= *worst) {
             return;
@@ -328,7 +386,7 @@ impl Case {
         // Where nothing happened, nobody did it.
         let part = if actual == 0.0 { None } else { self.worst_part(spans, labels) };
         let moment = moment.filter(|_| actual != 0.0);
-        self.worst = Some((badness, Measured { value: actual, part, moment, note: self.note(spans, labels) }));
+        self.worst = Some((badness, Measured { value: actual, part, moment, note }));
     }
 
     /// The server and the worker that are the worst of all.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::metrics::{METRICS, Unit};
 use super::window::Window;
 use crate::model::columns::{COLUMNS, Column, Key, Raw, Row, Teller};
-use crate::model::{Pool, Reading};
+use crate::model::{Pool, Sample};
 
 pub(super) fn number(value: f64) -> Value {
     // Whole numbers without a point: counters are what most of these are.
@@ -37,31 +37,31 @@ fn raw_help(column: &Column) -> String {
     }
 }
 
-fn rows(reading: &Reading) -> impl Iterator<Item = Row<'_>> {
-    let pairs = reading.snapshot.workers.iter().zip(&reading.workers).enumerate();
+fn rows(sample: &Sample) -> impl Iterator<Item = Row<'_>> {
+    let pairs = sample.snapshot.workers.iter().zip(&sample.workers).enumerate();
     pairs.map(|(place, (worker, rates))| Row { place, worker, rates, core: None, merged: false })
 }
 
 /// One sample as a JSON object in one line.
-pub(crate) fn json_line(pool: &Pool, reading: &Reading, window: &Window) -> String {
+pub(crate) fn json_line(pool: &Pool, sample: &Sample, window: &Window) -> String {
     let totals: Map<String, Value> = METRICS
         .iter()
         .map(|metric| (metric.name.to_owned(), (metric.value)(window).map_or(Value::Null, number)))
         .collect();
-    let workers: Vec<Value> = rows(reading)
+    let workers: Vec<Value> = rows(sample)
         .map(|row| raw_columns().map(|column| (column.name.to_owned(), value((column.key)(&row)))).collect())
         .map(Value::Object)
         .collect();
-    let snapshot = &reading.snapshot;
+    let snapshot = &sample.snapshot;
     let line = json!({
         "target": pool.label,
-        "time": reading.clock.0 as f64 / 1e6,
-        "window": reading.window,
+        "time": sample.clock.0 as f64 / 1e6,
+        "window": sample.window,
         "server": snapshot.server.as_deref().unwrap_or("uwsgi"),
         "version": snapshot.version,
         "pid": snapshot.pid,
-        "requests_total": reading.totals.requests,
-        "queue": reading.totals.queue,
+        "requests_total": sample.totals.requests,
+        "queue": sample.totals.queue,
         "totals": totals,
         "workers": workers,
     });
@@ -127,14 +127,14 @@ pub(crate) fn csv_header() -> String {
 }
 
 /// One sample as CSV: a row for each worker.
-pub(crate) fn csv_rows(pool: &Pool, reading: &Reading) -> String {
+pub(crate) fn csv_rows(pool: &Pool, sample: &Sample) -> String {
     let cell = |value: Value| match value {
         Value::Null => String::new(),
         Value::String(text) => text,
         other => other.to_string(),
     };
-    let time = format!("{:.6}", reading.clock.0 as f64 / 1e6);
-    csv(rows(reading).map(|row| {
+    let time = format!("{:.6}", sample.clock.0 as f64 / 1e6);
+    csv(rows(sample).map(|row| {
         let cells = raw_columns().map(|column| cell(value((column.key)(&row))));
         [time.clone(), pool.label.clone()].into_iter().chain(cells).collect()
     }))
@@ -144,9 +144,9 @@ pub(crate) fn csv_rows(pool: &Pool, reading: &Reading) -> String {
 mod tests {
     use super::*;
     use crate::report::window::Steps;
-    use crate::source::{LocalMicros, Monotonic, Sample, parse};
+    use crate::source::{LocalMicros, Monotonic, Poll, parse};
 
-    fn two_readings() -> (Pool, Window) {
+    fn two_samples() -> (Pool, Window) {
         let mut pool = Pool::new("web1:9191".into(), None);
         let (mut steps, mut window) = (Steps::default(), Window::default());
         for (second, requests) in [(0, 10), (2, 30)] {
@@ -156,7 +156,7 @@ mod tests {
             );
             let outcome = Ok(parse(document.into_bytes()).unwrap());
             let (at, taken) = (Monotonic::from_micros(second * 1_000_000), LocalMicros(second * 1_000_000));
-            pool.ingest(Sample { target: 0, at, taken, outcome });
+            pool.ingest(Poll { target: 0, at, taken, outcome });
             window.then(&steps.step(&pool, taken).unwrap().whole);
         }
         (pool, window)
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_line_of_json_has_rates_and_raw_numbers() {
-        let (pool, window) = two_readings();
+        let (pool, window) = two_samples();
         let line = json_line(&pool, pool.current.as_ref().unwrap(), &window);
         assert_eq!(line.matches('\n').count(), 1);
         let line: Value = serde_json::from_str(&line).unwrap();
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn csv_has_as_many_cells_as_its_header_and_quotes_what_clients_send() {
-        let (pool, _) = two_readings();
+        let (pool, _) = two_samples();
         let rows = csv_rows(&pool, pool.current.as_ref().unwrap());
         assert!(rows.contains("\"GET /a,\"\"b\""), "{rows}");
         let plain = rows.replace("\"GET /a,\"\"b\"", "x");

@@ -101,6 +101,14 @@ macro_rules! metrics {
     (@falls_back $other:ident) => { false };
 }
 
+impl Metric {
+    /// Whether it grows with the time that is judged.
+    pub(crate) fn is_total(&self) -> bool {
+        // `errors` is one over all servers' counts.
+        self.rule == Rule::Total || (self.rule == Rule::Merged && self.unit == Unit::Number)
+    }
+}
+
 /// Every metric.
 pub(crate) const METRICS: &[Metric] = metrics! {
     "rps" PerSecond Sum Both workers "requests completed per second" |w| Ok(per_second(w, w.requests));

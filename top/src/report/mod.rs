@@ -2,18 +2,20 @@
 
 mod assertion;
 mod batch;
+mod html;
 mod judge;
 mod lines;
 pub(crate) mod metrics;
 #[cfg(test)]
 mod tests;
+mod timeline;
 mod verdict;
 mod watch;
 mod window;
 
 pub(crate) use assertion::{Assertion, parse_file};
 pub(crate) use batch::Batch;
-pub(crate) use judge::Phases;
+pub(crate) use judge::{Baseline, Phases};
 pub(crate) use lines::json_schema;
 pub(crate) use metrics::list_metrics;
 pub(crate) use watch::{End, Format, Plan, baseline, replay, watch};

@@ -17,9 +17,10 @@ use super::window::Window;
 use crate::format;
 use crate::model::Pool;
 use crate::source::{
-    EndedBy, Ending, Entry, LocalMicros, Monotonic, Recorder, Recording, Run, Sample, SourceError, parse,
+    EndedBy, Ending, Entry, LocalMicros, Monotonic, Poll, Recorder, Recording, Run, SourceError, parse,
 };
-use crate::view::Theme;
+
+mod verdicts;
 
 const ASSERTIONS: [&str; 8] = [
     "rps > 10",
@@ -61,9 +62,9 @@ fn asked() -> impl Strategy<Value = Asked> {
 }
 
 /// Samples as they come: counters only grow.
-fn samples(asked: &[Asked]) -> Vec<Sample> {
+fn polls(asked: &[Asked]) -> Vec<Poll> {
     let (mut at, mut totals) = (0, [[0u64; 2]; 2]);
-    let sample = |one: &Asked| {
+    let poll = |one: &Asked| {
         at += one.after;
         let [requests, raised] = &mut totals[one.server];
         *requests += one.requests;
@@ -76,23 +77,23 @@ fn samples(asked: &[Asked]) -> Vec<Sample> {
         let bytes: Vec<u8> =
             document.bytes().map(|byte| if byte == b'#' && one.answer == 1 { 0xe9 } else { byte }).collect();
         let outcome = if one.answer == 2 { Err(SourceError::Half(at as usize)) } else { parse(bytes) };
-        Sample {
+        Poll {
             target: one.server,
             at: Monotonic::from_micros(at),
             taken: LocalMicros(1_795_227_000_000_000 + at),
             outcome,
         }
     };
-    asked.iter().map(sample).collect()
+    asked.iter().map(poll).collect()
 }
 
 fn pools(servers: usize) -> Vec<Pool> {
     (0..servers).map(|server| Pool::new(format!("web{server}"), None)).collect()
 }
 
-fn take(judge: &mut Judge, pools: &mut [Pool], sample: Sample) {
-    let (target, taken) = (sample.target, sample.taken);
-    pools[target].ingest(sample);
+fn take(judge: &mut Judge, pools: &mut [Pool], poll: Poll) {
+    let (target, taken) = (poll.target, poll.taken);
+    pools[target].ingest(poll);
     match &pools[target].trouble {
         Some(trouble) => judge.failed(target, &trouble.message),
         None => judge.push(target, &pools[target], taken),
@@ -137,10 +138,10 @@ proptest! {
 
         let (mut live, mut watched) = new();
         let mut end = Monotonic::default();
-        for sample in samples(&asked) {
-            end = sample.at;
-            recorder.sample(&watched[sample.target].label, &sample).unwrap();
-            take(&mut live, &mut watched, sample);
+        for poll in polls(&asked) {
+            end = poll.at;
+            recorder.poll(&watched[poll.target].label, &poll).unwrap();
+            take(&mut live, &mut watched, poll);
         }
         let ending = Ending { at: end, by: [EndedBy::Time, EndedBy::Count, EndedBy::Exit][by], why: None };
         recorder.end(&ending).unwrap();
@@ -149,7 +150,7 @@ proptest! {
         let mut ended = None;
         for entry in Recording::open(&scratch.0).unwrap() {
             match entry {
-                Entry::Sample(sample) => take(&mut replayed, &mut watched, sample),
+                Entry::Poll(poll) => take(&mut replayed, &mut watched, poll),
                 Entry::End(ending) => ended = Some(ending),
                 Entry::Run(recorded) => prop_assert_eq!(&recorded, &run),
                 Entry::Damage(damage) => prop_assert!(false, "{}", damage),
@@ -213,22 +214,22 @@ proptest! {
             METRICS.iter().map(|metric| format!("{} >= 0", metric.name).parse().unwrap()).collect();
         let labels = pools.iter().map(|pool| pool.label.clone());
         let mut judge = Judge::new(&assertions, &[], labels, Phases::default(), Duration::from_secs(1));
-        let batch = Batch { zone: TimeZone::UTC, theme: Theme { unicode: true, ..Theme::default() } };
+        let batch = Batch { zone: TimeZone::UTC, unicode: true };
         let mut end = Monotonic::default();
         for (second, number) in (0u64..).zip(numbers) {
             end = Monotonic::from_micros(second * 1_000_000);
             let outcome = parse(document(&text, number));
-            take(&mut judge, &mut pools, Sample { target: 0, at: end, taken: LocalMicros(second), outcome });
+            take(&mut judge, &mut pools, Poll { target: 0, at: end, taken: LocalMicros(second), outcome });
             let pool = &pools[0];
-            let reading = pool.current.as_ref().unwrap();
-            let table = batch.table(pool, reading);
+            let sample = pool.current.as_ref().unwrap();
+            let table = batch.table(pool, sample);
             prop_assert!(is_safe(&table), "{:?}", table);
-            let csv = csv_rows(pool, reading);
+            let csv = csv_rows(pool, sample);
             prop_assert!(is_safe(&csv) && csv.lines().count() == 2, "{:?}", csv);
-            let line = json_line(pool, reading, &Window::default());
+            let line = json_line(pool, sample, &Window::default());
             prop_assert!(is_safe(&line) && line.lines().count() == 1, "{:?}", line);
             // What is kept is what may be shown anywhere.
-            let mut kept = reading.snapshot.clone();
+            let mut kept = sample.snapshot.clone();
             // A histogram, as far as anybody knows: it is decoded and never shown.
             kept.spoolers[0].run_time = None;
             let kept = serde_json::to_string(&kept).unwrap();

@@ -15,12 +15,14 @@ use signal_hook::{flag, low_level};
 
 use super::Batch;
 use super::assertion::Assertion;
-use super::judge::{Judge, Phases};
+use super::html::Page;
+use super::judge::{Baseline, Judge, Phases};
 use super::lines::{csv_header, csv_rows, json_line};
+use super::timeline::Track;
 use super::verdict::Verdict;
 use super::window::{Steps, Window};
 use crate::model::Pool;
-use crate::source::{Clock, EndedBy, Ending, Entry, Recorder, RecordingError, Run, Sample};
+use crate::source::{Clock, EndedBy, Ending, Entry, Poll, Recorder, RecordingError, Run};
 
 /// How samples are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,11 +68,13 @@ pub(crate) struct Plan {
     /// Of what part, and in which pieces.
     pub(crate) phases: Phases,
     /// What a recording has of each assertion's metric; empty without one.
-    pub(crate) baseline: Vec<Result<f64, String>>,
+    pub(crate) baseline: Vec<Result<Baseline, String>>,
     /// Where the verdict goes for CI servers.
     pub(crate) junit: Option<PathBuf>,
     /// Where the verdict goes for people who read CI summaries; it is appended.
     pub(crate) markdown: Option<PathBuf>,
+    /// Where the page about the run goes.
+    pub(crate) html: Option<PathBuf>,
 }
 
 /// Nothing could be measured.
@@ -91,9 +95,9 @@ pub(crate) fn watch(
     pools: &mut [Pool],
     run: &Run,
     record: Option<Recorder>,
-    samples: &Receiver<Entry>,
+    polls: &Receiver<Entry>,
     clock: Clock,
-    last_look: impl FnOnce() -> Vec<Sample>,
+    last_look: impl FnOnce() -> Vec<Poll>,
 ) -> anyhow::Result<u8> {
     if let End::Exit(pid) = plan.end {
         anyhow::ensure!(!is_gone(pid), "--until-exit {pid}: there is no such process");
@@ -103,7 +107,9 @@ pub(crate) fn watch(
         flag::register_usize(signal, Arc::clone(&signals), signal as usize).context("cannot watch for signals")?;
     }
     let mut watch = Watch::new(plan, pools, run, record)?;
-    let why = watch.until_the_end(samples, &signals)?;
+    let why = watch.until_the_end(polls, &signals)?;
+    let closed = || "standard output was closed before the end".to_owned();
+    let why = why.or_else(|| (watch.out_closed && !plan.assertions.is_empty()).then(closed));
     let by = match plan.end {
         End::Count(_) => EndedBy::Count,
         _ if plan.expect_exit => EndedBy::Exit,
@@ -111,9 +117,17 @@ pub(crate) fn watch(
     };
     let ending = Ending { at: clock.at(), by, why };
     let signal = signals.load(Ordering::SeqCst);
+    // What was answered before the end counts, also when it waited for a slow reader of the output.
+    for entry in polls.try_iter() {
+        let later = matches!(&entry, Entry::Poll(poll) if poll.at > ending.at);
+        watch.enter(entry)?;
+        if later {
+            break;
+        }
+    }
     if signal == 0 && !watch.out_closed && !matches!(plan.end, End::Never | End::Count(_)) {
-        for sample in last_look() {
-            watch.take(sample)?;
+        for poll in last_look() {
+            watch.take(poll)?;
         }
     }
     watch.write(|recorder| recorder.end(&ending));
@@ -134,7 +148,7 @@ pub(crate) fn replay(plan: &Plan, pools: &mut [Pool], entries: &Receiver<Entry>)
     let mut watch = Watch::new(plan, pools, &run, None)?;
     watch.until_the_end(entries, &AtomicUsize::new(0))?;
     let ending = watch.ending.take();
-    let counted = watch.pools.iter().filter_map(|pool| pool.current.as_ref()).map(|reading| reading.at).max();
+    let counted = watch.pools.iter().filter_map(|pool| pool.current.as_ref()).map(|sample| sample.at).max();
     let counted = Ending { at: counted.unwrap_or_default(), by: EndedBy::Count, why: None };
     let enough = matches!(plan.end, End::Count(_)) && watch.left.iter().all(|left| *left == 0);
     let ending = match (ending, watch.runs) {
@@ -169,6 +183,8 @@ struct Watch<'a> {
     names: &'a [String],
     /// By server: what its next line tells of.
     lines: Vec<(Steps, Window)>,
+    /// By server: what the page shows; empty when there will be none.
+    tracks: Vec<Track>,
     /// By server: how many samples are still wanted.
     left: Vec<u64>,
     printed: u64,
@@ -187,6 +203,13 @@ impl<'a> Watch<'a> {
         let judge = Judge::new(&plan.assertions, &plan.baseline, labels, plan.phases, run.interval.unwrap_or_default());
         let mut lines = Vec::new();
         lines.resize_with(pools.len(), Default::default);
+        let mut tracks = Vec::new();
+        if let Some(path) = &plan.html {
+            // Nobody waits for the end of a run to learn that its page has no place.
+            let file = OpenOptions::new().create(true).append(true).open(path);
+            file.with_context(|| format!("cannot write {}", path.display()))?;
+            tracks.resize_with(pools.len(), Track::default);
+        }
         let left = if let End::Count(count) = plan.end { count } else { u64::MAX };
         let mut watch = Self {
             plan,
@@ -194,6 +217,7 @@ impl<'a> Watch<'a> {
             recorder,
             names: &run.targets,
             lines,
+            tracks,
             left: vec![left; pools.len()],
             printed: 0,
             out_closed: false,
@@ -250,7 +274,7 @@ impl<'a> Watch<'a> {
 
     fn enter(&mut self, entry: Entry) -> anyhow::Result<()> {
         match entry {
-            Entry::Sample(sample) => return self.take(sample),
+            Entry::Poll(poll) => return self.take(poll),
             Entry::Run(run) => {
                 self.runs += 1;
                 match run.interval {
@@ -271,20 +295,23 @@ impl<'a> Watch<'a> {
     }
 
     /// Takes a sample in, records it and prints it.
-    fn take(&mut self, sample: Sample) -> anyhow::Result<()> {
-        let target = sample.target;
+    fn take(&mut self, poll: Poll) -> anyhow::Result<()> {
+        let target = poll.target;
         if self.left.get(target).is_none_or(|left| *left == 0) {
             return Ok(());
         }
         if let (Some(recorder), Some(name)) = (&mut self.recorder, self.names.get(target)) {
-            let written = recorder.sample(name, &sample);
+            let written = recorder.poll(name, &poll);
             self.recorded(written);
         }
         let Some(pool) = self.pools.get_mut(target) else { return Ok(()) };
-        let taken = sample.taken;
+        let (at, taken) = (poll.at, poll.taken);
         let known = pool.current.is_some();
         let quiet = pool.trouble.clone();
-        pool.ingest(sample);
+        pool.ingest(poll);
+        if let Some(track) = self.tracks.get_mut(target) {
+            track.take(pool, at, taken);
+        }
         if let Some(trouble) = &pool.trouble {
             self.judge.failed(target, &trouble.message);
             // Said once; a server that is away for an hour does not fill the log.
@@ -300,12 +327,12 @@ impl<'a> Watch<'a> {
             window.then(&step.whole);
         }
         // The first sample of a server only begins the window that rates need.
-        let Some(reading) = pool.current.as_ref().filter(|_| known) else { return Ok(()) };
+        let Some(sample) = pool.current.as_ref().filter(|_| known) else { return Ok(()) };
         self.left[target] = self.left[target].saturating_sub(1);
         let text = match self.plan.format {
-            Format::Tables => self.plan.batch.table(pool, reading),
-            Format::Json => json_line(pool, reading, &std::mem::take(window)),
-            Format::Csv => csv_rows(pool, reading),
+            Format::Tables => self.plan.batch.table(pool, sample),
+            Format::Json => json_line(pool, sample, &std::mem::take(window)),
+            Format::Csv => csv_rows(pool, sample),
             Format::Nothing => String::new(),
         };
         self.print(&text)?;
@@ -343,18 +370,38 @@ impl<'a> Watch<'a> {
     fn conclude(mut self, ending: &Ending) -> anyhow::Result<u8> {
         let (samples, failures) = self.judge.counted();
         let unrecorded = if self.unrecorded { NOT_MEASURED } else { 0 };
-        if self.plan.assertions.is_empty() {
-            return Ok(if self.printed == 0 && samples == 0 { NOT_MEASURED } else { unrecorded });
-        }
-        if failures > 0 {
+        let asserts = !self.plan.assertions.is_empty();
+        if asserts && failures > 0 {
             writeln!(io::stderr(), "rtop: {failures} of {} samples failed", failures + samples)?;
         }
+        let watched = self.judge.watched();
         let no_servers = Judge::new(&[], &[], std::iter::empty(), Phases::default(), Duration::ZERO);
         let verdict = std::mem::replace(&mut self.judge, no_servers).finish(ending);
-        self.tell(&verdict)?;
-        Ok(verdict.exit_code().max(unrecorded))
+        // The page is there even when the verdict's other forms cannot be written: it helps to find out why.
+        let page = self.plan.html.as_ref().map_or(Ok(()), |path| {
+            let page = Page {
+                verdict: &verdict,
+                watched: &watched,
+                pools: self.pools,
+                tracks: &self.tracks,
+                samples: (samples, failures),
+                zone: &self.plan.batch.zone,
+            };
+            write(path, File::create(path), &page.html())
+        });
+        let status = if asserts {
+            self.tell(&verdict)?;
+            verdict.exit_code()
+        } else if self.printed == 0 && samples == 0 {
+            NOT_MEASURED
+        } else {
+            0
+        };
+        page?;
+        Ok(status.max(unrecorded))
     }
 
+    /// The verdict, as it was asked for.
     fn tell(&mut self, verdict: &Verdict) -> anyhow::Result<()> {
         let zone = &self.plan.batch.zone;
         let text = if self.plan.format == Format::Json { verdict.json() } else { verdict.table(zone) };
@@ -364,10 +411,6 @@ impl<'a> Watch<'a> {
         } else {
             self.print(&text)?;
         }
-        let write = |path: &Path, file: io::Result<File>, text: &str| {
-            let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
-            written.with_context(|| format!("cannot write {}", path.display()))
-        };
         if let Some(path) = &self.plan.junit {
             write(path, File::create(path), &verdict.junit(zone)?)?;
         }
@@ -378,18 +421,23 @@ impl<'a> Watch<'a> {
     }
 }
 
+fn write(path: &Path, file: io::Result<File>, text: &str) -> anyhow::Result<()> {
+    let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
+    written.with_context(|| format!("cannot write {}", path.display()))
+}
+
 /// What a recording has of each assertion's metric, or why it is not known.
 pub(crate) fn baseline(
     assertions: &[Assertion],
     warmup: Duration,
     recording: impl Iterator<Item = Entry>,
     pools: &mut [Pool],
-) -> Vec<Result<f64, String>> {
+) -> Vec<Result<Baseline, String>> {
     // Held against anything, so that it is measured.
-    let anything = vec![Ok(0.0); assertions.len()];
+    let assertions: Vec<Assertion> = assertions.iter().map(Assertion::against_anything).collect();
     let labels = pools.iter().map(|pool| pool.label.clone());
     let phases = Phases { warmup, window: None };
-    let mut judge = Judge::new(assertions, &anything, labels, phases, Duration::ZERO);
+    let mut judge = Judge::new(&assertions, &[], labels, phases, Duration::ZERO);
     let (mut ending, mut runs) = (None, 0);
     for entry in recording {
         match entry {
@@ -399,10 +447,10 @@ pub(crate) fn baseline(
             }
             Entry::End(end) => ending = Some(end),
             Entry::Damage(damage) => judge.void(damage.to_string()),
-            Entry::Sample(sample) => {
-                let (target, taken) = (sample.target, sample.taken);
+            Entry::Poll(poll) => {
+                let (target, taken) = (poll.target, poll.taken);
                 let Some(pool) = pools.get_mut(target) else { continue };
-                pool.ingest(sample);
+                pool.ingest(poll);
                 match &pool.trouble {
                     Some(trouble) => judge.failed(target, &trouble.message),
                     None => judge.push(target, pool, taken),
@@ -420,7 +468,11 @@ pub(crate) fn baseline(
     let void = verdict.void;
     let measured = verdict.judgements.into_iter().map(|judgement| match (&void, judgement.actual) {
         (Some(void), _) => Err(void.clone()),
-        (None, actual) => actual.map(|measured| measured.value),
+        (None, actual) => actual.map(|measured| Baseline {
+            value: measured.value,
+            counts_exceptions: measured.note.is_some(),
+            servers: pools.len(),
+        }),
     });
     measured.collect()
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rwsgi_stats::{Responses, Worker};
 
-use crate::model::{Counts, Pool, Rates, Reading};
+use crate::model::{Counts, Pool, Rates, Sample};
 use crate::source::{LocalMicros, Monotonic};
 
 /// Whether a server tells something, and what.
@@ -148,9 +148,9 @@ struct Marks {
 }
 
 impl Marks {
-    fn of_server(reading: &Reading) -> Self {
-        let totals = &reading.totals;
-        let workers = &reading.snapshot.workers;
+    fn of_server(sample: &Sample) -> Self {
+        let totals = &sample.totals;
+        let workers = &sample.snapshot.workers;
         let sum = |count: fn(&Responses) -> u64| {
             workers.iter().filter_map(|worker| worker.responses.as_ref()).map(count).fold(0, u64::saturating_add)
         };
@@ -227,39 +227,41 @@ struct Before {
 impl Steps {
     /// The step that ends with what a pool has just learned; `None` when it has learned nothing.
     pub(crate) fn step(&mut self, pool: &Pool, taken: LocalMicros) -> Option<Step> {
-        let reading = pool.current.as_ref()?;
+        let sample = pool.current.as_ref()?;
         let now = Before {
-            at: reading.at,
+            at: sample.at,
             restarts: pool.restarts,
-            server: Marks::of_server(reading),
-            workers: reading.snapshot.workers.iter().map(Marks::of_worker).collect(),
+            server: Marks::of_server(sample),
+            workers: sample.snapshot.workers.iter().map(Marks::of_worker).collect(),
         };
         let before = self.before.replace(now);
-        let begin = before.as_ref().map_or(reading.at, |before| before.at);
-        let mut step = Step { begin, end: reading.at, taken, whole: Window::default(), workers: Vec::new() };
+        let begin = before.as_ref().map_or(sample.at, |before| before.at);
+        let mut step = Step { begin, end: sample.at, taken, whole: Window::default(), workers: Vec::new() };
         match before {
             Some(before) if before.restarts == pool.restarts => {
-                step.whole = of_server(reading, before.server);
-                let worker = |place| of_worker(reading, place, before.workers.get(place).copied().unwrap_or_default());
-                step.workers = (0..reading.workers.len()).filter_map(worker).collect();
+                step.whole = of_server(sample, before.server);
+                let worker = |place| of_worker(sample, place, before.workers.get(place).copied().unwrap_or_default());
+                step.workers = (0..sample.workers.len()).filter_map(worker).collect();
             }
             Some(_) => step.whole.restarts = 1,
             None => {}
         }
-        levels(reading, &mut step);
+        levels(sample, &mut step);
         Some(step)
     }
 }
 
 /// What all workers did together since `before`.
-fn of_server(reading: &Reading, before: Marks) -> Window {
-    let (totals, seconds) = (&reading.totals, reading.window.unwrap_or(0.0));
-    let workers = &reading.snapshot.workers;
+fn of_server(sample: &Sample, before: Marks) -> Window {
+    let (totals, seconds) = (&sample.totals, sample.window.unwrap_or(0.0));
+    let workers = &sample.snapshot.workers;
     let cores = totals.cores as f64 * seconds;
     // Without a core there is nothing to be busy; without time between two samples nothing was done.
     let unseen = totals.cores == 0 || seconds <= 0.0;
     let share = |told: Option<f64>| if unseen { Told::Unseen } else { Told::of(told) };
-    let window = Marks::of_server(reading).since(before, workers.iter().any(|worker| worker.responses.is_some()));
+    let tells = |worker: &Worker| worker.responses.is_some();
+    let tells_responses = workers.iter().any(tells) && workers.iter().all(|worker| tells(worker) || worker.pid == 0);
+    let window = Marks::of_server(sample).since(before, tells_responses);
     Window {
         seconds,
         latency: Told::of(totals.latency.clone()),
@@ -275,9 +277,9 @@ fn of_server(reading: &Reading, before: Marks) -> Window {
 }
 
 /// What the worker at a place did since `before`.
-fn of_worker(reading: &Reading, place: usize, before: Marks) -> Option<(u32, Window)> {
-    let (worker, rates): (&Worker, &Rates) = (reading.snapshot.workers.get(place)?, reading.workers.get(place)?);
-    let seconds = reading.window.unwrap_or(0.0);
+fn of_worker(sample: &Sample, place: usize, before: Marks) -> Option<(u32, Window)> {
+    let (worker, rates): (&Worker, &Rates) = (sample.snapshot.workers.get(place)?, sample.workers.get(place)?);
+    let seconds = sample.window.unwrap_or(0.0);
     let cores = worker.cores.len().max(1) as f64 * seconds;
     // A process that was just started has no difference yet.
     fn known<T>(told: Option<T>) -> Told<T> {
@@ -300,13 +302,14 @@ fn read(rss: u64) -> Told<u64> {
 }
 
 /// What is a height and not a count: as it is at the step's end.
-fn levels(reading: &Reading, step: &mut Step) {
-    let (totals, workers) = (&reading.totals, &reading.snapshot.workers);
+fn levels(sample: &Sample, step: &mut Step) {
+    let (totals, workers) = (&sample.totals, &sample.snapshot.workers);
     let running = || workers.iter().filter(|worker| worker.pid > 0);
     let window = &mut step.whole;
     if let Some(rss) = running().map(|worker| worker.rss).max() {
         window.rss_max = read(rss);
-        window.rss_sum = read(totals.rss);
+        // That of some is not that of all.
+        window.rss_sum = if running().all(|worker| worker.rss > 0) { read(totals.rss) } else { Told::Unseen };
         window.pss_sum = match totals.pss {
             Some(pss) => Told::Yes(pss),
             // Pages are counted less often than documents are asked for: 0 is a process whose are not yet.
@@ -369,7 +372,7 @@ pub(crate) fn offset(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::{Sample, parse};
+    use crate::source::{Poll, parse};
 
     /// The window of these documents, one a second.
     fn window(documents: &[&str]) -> Window {
@@ -377,7 +380,7 @@ mod tests {
         for (second, document) in (0u64..).zip(documents) {
             let (at, taken) = (Monotonic::from_micros(second * 1_000_000), LocalMicros(second));
             let document = format!("{{\"version\":\"1\",\"pid\":7,\"workers\":[{document}]}}");
-            pool.ingest(Sample { target: 0, at, taken, outcome: parse(document.into_bytes()) });
+            pool.ingest(Poll { target: 0, at, taken, outcome: parse(document.into_bytes()) });
             window.then(&steps.step(&pool, taken).unwrap().whole);
         }
         window

@@ -32,10 +32,10 @@ use crate::format;
 
 /// One attempt to read one server.
 #[derive(Debug)]
-pub(crate) struct Sample {
+pub(crate) struct Poll {
     /// Which of the targets it is of, by its place on the command line.
     pub(crate) target: usize,
-    /// When it was taken: what rates divide by when the server has no clock.
+    /// When the answer was there: what rates divide by when the server has no clock.
     pub(crate) at: Monotonic,
     /// What this machine's clock said then.
     pub(crate) taken: LocalMicros,

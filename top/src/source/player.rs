@@ -4,7 +4,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Entry, LocalMicros, Monotonic, Recording, Sample, SourceError};
+use super::{Entry, LocalMicros, Monotonic, Poll, Recording, SourceError};
 
 /// A recording that was interrupted is not waited for longer than this between two samples.
 const LONGEST_GAP: Duration = Duration::from_secs(5);
@@ -19,7 +19,7 @@ impl Player {
     /// Plays from the beginning at the speed of the recording, giving each sample to `deliver`, and `None` at the end.
     pub(crate) fn start(
         recording: Recording,
-        deliver: impl Fn(Option<Sample>) -> bool + Send + 'static,
+        deliver: impl Fn(Option<Poll>) -> bool + Send + 'static,
     ) -> std::io::Result<Self> {
         let (sender, changes) = mpsc::channel();
         thread::Builder::new().name("play".into()).spawn(move || {
@@ -27,15 +27,15 @@ impl Player {
             let mut before: Option<(Monotonic, LocalMicros)> = None;
             let targets = recording.targets.len();
             for entry in recording {
-                let sample = match entry {
-                    Entry::Sample(sample) => sample,
+                let poll = match entry {
+                    Entry::Poll(poll) => poll,
                     Entry::Run(_) | Entry::End(_) => continue,
                     Entry::Damage(damage) => {
                         // Nothing tells whose sample it was: it is said of every server, until its next sample.
                         let (at, taken) = before.unwrap_or_default();
                         let lost = |target| {
                             let outcome = Err(SourceError::recorded(&damage.to_string()));
-                            deliver(Some(Sample { target, at, taken, outcome }))
+                            deliver(Some(Poll { target, at, taken, outcome }))
                         };
                         if !(0..targets).all(lost) {
                             return;
@@ -43,9 +43,9 @@ impl Player {
                         continue;
                     }
                 };
-                let gap = before.map_or(Duration::ZERO, |(before, _)| sample.at.since(before)).min(LONGEST_GAP);
-                before = Some((sample.at, sample.taken));
-                if !wait(gap, &mut speed, &changes) || !deliver(Some(sample)) {
+                let gap = before.map_or(Duration::ZERO, |(before, _)| poll.at.since(before)).min(LONGEST_GAP);
+                before = Some((poll.at, poll.taken));
+                if !wait(gap, &mut speed, &changes) || !deliver(Some(poll)) {
                     return;
                 }
             }

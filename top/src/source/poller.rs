@@ -4,7 +4,7 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Clock, Fetcher, Sample, Target};
+use super::{Clock, Fetcher, Poll, Target};
 
 /// Owner of the thread; it ends soon after this is dropped.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ impl Poller {
         interval: Duration,
         timeout: Duration,
         clock: Clock,
-        deliver: impl Fn(Sample) -> bool + Send + 'static,
+        deliver: impl Fn(Poll) -> bool + Send + 'static,
     ) -> std::io::Result<Self> {
         let (sender, changes) = mpsc::channel();
         let mut interval = interval;
@@ -29,7 +29,7 @@ impl Poller {
             let mut fetcher = Fetcher::new(target, timeout);
             loop {
                 let outcome = fetcher.fetch();
-                if !deliver(Sample { target: index, at: clock.at(), taken: Clock::local(), outcome }) {
+                if !deliver(Poll { target: index, at: clock.at(), taken: Clock::local(), outcome }) {
                     return;
                 }
                 // A slow answer skips polls rather than being followed by a burst.

@@ -239,18 +239,18 @@ impl Screen {
         // Beside the table, which changes.
         let Self { pools, playback, table, .. } = self;
         let server = self.selection.tab.saturating_sub(usize::from(pools.len() > 1));
-        let reading = match &playback.paused {
-            Some(paused) => paused.readings.get(server).and_then(Option::as_ref),
+        let sample = match &playback.paused {
+            Some(paused) => paused.samples.get(server).and_then(Option::as_ref),
             None => pools.get(server).and_then(|pool| pool.current.as_ref()),
         };
-        let Some(reading) = reading else { return };
+        let Some(sample) = sample else { return };
         self.selection.scroll.first = 0;
         let context =
-            Context { requests: reading.totals.requests, now: reading.clock.seconds(), zone: self.zone.clone() };
-        table.select(reading, &context, step);
+            Context { requests: sample.totals.requests, now: sample.clock.seconds(), zone: self.zone.clone() };
+        table.select(sample, &context, step);
     }
 
-    /// Goes `steps` readings from the moment that is shown.
+    /// Goes `steps` samples from the moment that is shown.
     fn travel(&mut self, steps: isize) {
         let from = self.playback.past().or(self.history().latest());
         self.pause_at(from.and_then(|from| self.history().step(from, steps)));
@@ -271,7 +271,7 @@ impl Screen {
         let shown = self.server_shown();
         let then =
             |(place, pool): (usize, &Pool)| pool.history.at(if shown == Some(place) { time } else { time.after(LATE) });
-        let readings = self.pools.iter().enumerate().map(then).collect();
-        self.playback.paused = Some(Paused { at: time, readings });
+        let samples = self.pools.iter().enumerate().map(then).collect();
+        self.playback.paused = Some(Paused { at: time, samples });
     }
 }

@@ -347,13 +347,13 @@ fn edges(workers: &[Remembered<'_>], until: Monotonic, step: u64, width: u16) ->
 fn memory(material: &Material<'_>, theme: &Theme, area: Rect, buf: &mut Buffer) {
     let at = |moment: Monotonic| -material.until.since(moment).as_secs_f64();
     let mut workers: Vec<Remembered<'_>> = Vec::new();
-    if let Some((pool, reading)) = material.pool.and_then(|pool| Some((pool, pool.current.as_ref()?))) {
-        for (place, worker) in reading.snapshot.workers.iter().enumerate() {
+    if let Some((pool, sample)) = material.pool.and_then(|pool| Some((pool, pool.current.as_ref()?))) {
+        for (place, worker) in sample.snapshot.workers.iter().enumerate() {
             let Some(points) = pool.memory(place).map(|track| track.points(material.until)) else { continue };
             let Some(last) = points.clone().next_back() else { continue };
             // Points are seconds apart, and the last is now.
-            let last = match material.until >= reading.at {
-                true => (at(reading.at), worker.rss as f64),
+            let last = match material.until >= sample.at {
+                true => (at(sample.at), worker.rss as f64),
                 false => (at(last.at), last.rss as f64),
             };
             workers.push(Remembered { id: worker.id, points, last });

@@ -9,7 +9,7 @@ use super::spark::bars;
 use super::table::more_rows;
 use super::theme::Theme;
 use crate::format;
-use crate::model::{Counts, Percentiles, Pool, Reading, status_of};
+use crate::model::{Counts, Percentiles, Pool, Sample, status_of};
 
 /// Widths at which the two halves stand side by side.
 const SIDE_BY_SIDE: u16 = 110;
@@ -18,8 +18,8 @@ const SIDE_BY_SIDE: u16 = 110;
 pub(crate) struct Subject<'a> {
     /// The worker's server.
     pub(crate) pool: &'a Pool,
-    /// The reading that is shown.
-    pub(crate) reading: &'a Reading,
+    /// The sample that is shown.
+    pub(crate) sample: &'a Sample,
     /// The worker's place in it.
     pub(crate) place: usize,
     /// Whether that is a moment of the past.
@@ -112,7 +112,7 @@ fn stack(
 
 struct Pane<'a> {
     pool: &'a Pool,
-    reading: &'a Reading,
+    sample: &'a Sample,
     place: usize,
     past: bool,
     worker: &'a rwsgi_stats::Worker,
@@ -123,10 +123,10 @@ struct Pane<'a> {
 
 impl<'a> Pane<'a> {
     fn of(subject: &Subject<'a>, zone: &'a TimeZone, theme: &'a Theme) -> Option<Self> {
-        let Subject { pool, reading, place, past } = *subject;
-        let worker = reading.snapshot.workers.get(place)?;
-        let rates = reading.workers.get(place)?;
-        Some(Self { pool, reading, place, past, worker, rates, zone, theme })
+        let Subject { pool, sample, place, past } = *subject;
+        let worker = sample.snapshot.workers.get(place)?;
+        let rates = sample.workers.get(place)?;
+        Some(Self { pool, sample, place, past, worker, rates, zone, theme })
     }
 
     fn heading(&self, text: &str) -> Line<'static> {
@@ -153,7 +153,7 @@ impl<'a> Pane<'a> {
     fn title(&self, width: u16) -> Vec<Line<'static>> {
         let worker = self.worker;
         let style = self.theme.status(status_of(&worker.status));
-        let now = self.reading.clock.seconds();
+        let now = self.sample.clock.seconds();
         let mut first = vec![
             Span::styled(format!("worker {}", worker.id), self.theme.strong()),
             Span::raw("  "),
@@ -228,7 +228,7 @@ impl<'a> Pane<'a> {
                 facts.push((label, format::size(bytes)));
             }
         }
-        let limits = self.reading.snapshot.limits.unwrap_or_default();
+        let limits = self.sample.snapshot.limits.unwrap_or_default();
         for (label, limit) in [("limit rss", limits.reload_on_rss), ("limit vsz", limits.reload_on_as)] {
             if limit > 0 {
                 facts.push((label, format::size(limit)));
@@ -237,7 +237,7 @@ impl<'a> Pane<'a> {
         let mut lines = vec![Line::default(), self.heading("memory")];
         lines.extend(self.facts(&facts, width));
         let Some(track) = self.pool.memory(self.place) else { return lines };
-        let until = self.reading.at;
+        let until = self.sample.at;
         let known = track.points(until);
         let points: Vec<Option<f64>> = known.map(|point| Some(point.rss as f64)).collect();
         if points.len() > 1 {
@@ -349,7 +349,7 @@ impl<'a> Pane<'a> {
 
     fn exception(&self, width: u16) -> Vec<Line<'static>> {
         let Some(exception) = &self.worker.last_exception else { return Vec::new() };
-        let ago = self.reading.clock.since(exception.when).as_secs();
+        let ago = self.sample.clock.since(exception.when).as_secs();
         let message = format!("{}: {}", format::one_line(&exception.kind), format::one_line(&exception.message));
         let mut lines = vec![
             Line::default(),

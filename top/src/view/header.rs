@@ -13,7 +13,7 @@ use super::spark::{Cells, sparkline};
 use super::table::{print, print_line, width_of};
 use super::theme::Theme;
 use crate::format;
-use crate::model::{Counts, History, Point, Reading, Status, Totals};
+use crate::model::{Counts, History, Point, Sample, Status, Totals};
 use crate::source::Monotonic;
 
 /// What the header draws with.
@@ -58,7 +58,7 @@ pub(crate) fn lines_for(height: u16) -> u16 {
 
 /// The first line: which program, where, for how long; and at its end, what the caller has to say of the time.
 pub(crate) fn identity(
-    reading: Option<&Reading>,
+    sample: Option<&Sample>,
     label: &str,
     right: Line<'_>,
     theme: &Theme,
@@ -66,9 +66,9 @@ pub(crate) fn identity(
     buf: &mut Buffer,
 ) {
     let mut spans = Vec::new();
-    match reading {
-        Some(reading) => {
-            let snapshot = &reading.snapshot;
+    match sample {
+        Some(sample) => {
+            let snapshot = &sample.snapshot;
             let name = snapshot.server.as_deref().unwrap_or("uwsgi");
             let program = format!("{}-{}", format::one_line(name), format::one_line(&snapshot.version));
             spans.push(Span::styled(program, theme.strong()));
@@ -78,7 +78,7 @@ pub(crate) fn identity(
                 spans.push(Span::raw(value));
             };
             if let Some(started) = snapshot.started_at {
-                fact("  up ", format::seconds(reading.clock.since(started).as_secs()));
+                fact("  up ", format::seconds(sample.clock.since(started).as_secs()));
             }
             if let Some(generation) = snapshot.generation {
                 fact("  gen ", generation.to_string());

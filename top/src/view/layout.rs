@@ -10,9 +10,9 @@ use super::screen::Screen;
 use super::table::{Content, print_line, width_of};
 use super::targets::{Target, Targets};
 use super::theme::PALETTES;
-use super::{detail, header, lists, spoolers};
+use super::{detail, header, lists};
 use crate::format;
-use crate::model::Reading;
+use crate::model::{Sample, servers, spoolers, vassals};
 use crate::source::Monotonic;
 
 impl Screen {
@@ -60,7 +60,7 @@ impl Screen {
 
     /// The first line, with the time that is shown at its end.
     fn identity(&self, alerts: usize, area: Rect, buf: &mut Buffer) {
-        let reading = self.reading();
+        let sample = self.sample();
         let mut right = Vec::new();
         if alerts > 0 {
             right.push(Span::styled(format!("! {alerts} "), self.theme.alarm()));
@@ -74,7 +74,7 @@ impl Screen {
                 if back == 0 { "paused ".to_owned() } else { format!("paused, {} ago ", format::seconds(back)) };
             // Of what is long ago not every sample is there.
             let step = self.history().spacing(past);
-            if reading.is_some_and(|reading| step as f64 >= 2.0 * reading.window.unwrap_or(1.0).max(0.9)) {
+            if sample.is_some_and(|sample| step as f64 >= 2.0 * sample.window.unwrap_or(1.0).max(0.9)) {
                 text += &format!("samples {} apart ", format::seconds(step));
             }
             right.push(Span::styled(text, self.theme.warning()));
@@ -84,7 +84,7 @@ impl Screen {
             right.push(Span::styled(clock, self.theme.dim()));
         }
         let label = self.pool().map_or_else(|| format!("{} servers", self.pools.len()), |pool| pool.label.clone());
-        header::identity(reading, &label, Line::from(right), &self.theme, area, buf);
+        header::identity(sample, &label, Line::from(right), &self.theme, area, buf);
     }
 
     fn tabs(&self, area: Rect, buf: &mut Buffer, targets: &mut Targets) {
@@ -114,9 +114,9 @@ impl Screen {
             let totals = self.together().unwrap_or_default();
             return header::totals(&totals, None, &view, area, buf);
         }
-        let Some(reading) = self.reading() else { return 0 };
+        let Some(sample) = self.sample() else { return 0 };
         let node = self.pool().and_then(|pool| pool.node.as_deref());
-        header::totals(&reading.totals, Some((&reading.snapshot, node)), &view, area, buf)
+        header::totals(&sample.totals, Some((&sample.snapshot, node)), &view, area, buf)
     }
 
     fn body(&mut self, marked: &[usize], area: Rect, buf: &mut Buffer, targets: &mut Targets) {
@@ -124,42 +124,42 @@ impl Screen {
             return;
         }
         if self.all() {
-            let shown: Vec<Option<&Reading>> = (0..self.pools.len()).map(|server| self.reading_of(server)).collect();
-            let list = lists::servers(&self.pools, &shown, &self.theme);
-            let (upper, lower) = self.split(list.height(), area);
-            let rows = list.draw(Some(self.selection.server), &self.theme, upper, buf);
+            let shown: Vec<Option<&Sample>> = (0..self.pools.len()).map(|server| self.sample_of(server)).collect();
+            let list = servers(&self.pools, &shown);
+            let (upper, lower) = self.split(lists::height(&list), area);
+            let rows = lists::draw(&list, Some(self.selection.server), &self.theme, upper, buf);
             for (y, server) in (upper.y + 1..).zip(rows) {
                 targets.add(Rect { y, height: 1, ..upper }, Target::Server(server));
             }
             self.draw_charts(lower, buf);
             return;
         }
-        let Some(reading) = self.reading() else { return };
-        if let Some(list) = lists::vassals(&reading.snapshot, reading.clock.seconds(), &self.theme) {
-            list.draw(None, &self.theme, area, buf);
+        let Some(sample) = self.sample() else { return };
+        if let Some(list) = vassals(&sample.snapshot, sample.clock.seconds()) {
+            lists::draw(&list, None, &self.theme, area, buf);
             return;
         }
         if let (true, Some((place, _)), Some(pool)) = (self.selection.detail, self.table.selected, self.pool()) {
-            let subject = detail::Subject { pool, reading, place, past: self.playback.paused.is_some() };
+            let subject = detail::Subject { pool, sample, place, past: self.playback.paused.is_some() };
             self.selection.scroll = detail::draw(&subject, self.selection.scroll, &self.zone, &self.theme, area, buf);
             return;
         }
         let mut area = area;
-        if let Some(list) = spoolers::spoolers(&reading.snapshot, &self.theme) {
+        if let Some(list) = spoolers(&sample.snapshot) {
             // They come after the workers, but a few of them are always in sight.
-            let height = list.height().min(area.height * 2 / 5).min(8);
+            let height = lists::height(&list).min(area.height * 2 / 5).min(8);
             if height > 1 {
                 area.height -= height;
-                list.draw(None, &self.theme, Rect { y: area.bottom(), height, ..area }, buf);
+                lists::draw(&list, None, &self.theme, Rect { y: area.bottom(), height, ..area }, buf);
             }
         }
-        let context = self.context(reading);
-        // Taken out for as long as it is drawn, because the reading is borrowed from beside it.
+        let context = self.context(sample);
+        // Taken out for as long as it is drawn, because the sample is borrowed from beside it.
         let mut table = std::mem::take(&mut self.table);
-        if let Some(reading) = self.reading() {
-            let rows = table.rows(reading, &context);
+        if let Some(sample) = self.sample() {
+            let rows = table.rows(sample, &context);
             let (upper, lower) = self.split(u16::try_from(rows.len() + 1).unwrap_or(u16::MAX), area);
-            let of = (self.selection.tab, reading.snapshot.pid);
+            let of = (self.selection.tab, sample.snapshot.pid);
             let content = Content { of, rows: &rows, marked, context: &context };
             table.draw(&content, &self.theme, upper, buf, targets);
             self.draw_charts(lower, buf);
@@ -211,7 +211,7 @@ impl Screen {
                 Span::styled("  enter keeps it, esc drops it", self.theme.dim()),
             ])
         } else if let Some((pool, trouble)) = trouble {
-            let since = pool.current.as_ref().map_or(trouble.since, |reading| reading.at);
+            let since = pool.current.as_ref().map_or(trouble.since, |sample| sample.at);
             let age = format::seconds(self.merged.now.since(since).as_secs());
             let shown = if pool.current.is_some() { format!("; the numbers are {age} old") } else { String::new() };
             let retries = self
@@ -248,7 +248,7 @@ impl Screen {
             spans.push(Span::styled("end of the recording  ", self.theme.warning()));
         }
         if let Some((pool, restarted)) = self.pool().and_then(|pool| Some((pool, pool.restarted?))) {
-            let now = pool.current.as_ref().map_or(restarted, |reading| reading.at);
+            let now = pool.current.as_ref().map_or(restarted, |sample| sample.at);
             let ago = now.since(restarted).as_secs();
             if ago < 600 {
                 let text = format!("server restarted {} ago  ", format::seconds(ago));

@@ -21,23 +21,23 @@ use super::actions::Outcome;
 use super::playback::Pace;
 use super::screen::Screen;
 use super::terminal::Tty;
-use crate::source::Sample;
+use crate::source::Poll;
 
 /// Keys and signals that may wait, and that are taken in between two frames.
 const BATCH: usize = 8;
 
-/// What a reading thread has for the screen.
+/// What a polling thread has for the screen.
 #[derive(Debug)]
 pub(crate) enum Feed {
     /// A sample.
-    Sample(Sample),
+    Poll(Poll),
     /// Something that the user has to know, in a line.
     Notice(String),
     /// There will be no more: a recording is over.
     End,
 }
 
-/// Takes what a reading thread has, and shows it; `false` when nobody wants any more.
+/// Takes what a polling thread has, and shows it; `false` when nobody wants any more.
 pub(crate) type Deliver = Box<dyn Fn(Feed) -> bool + Send>;
 
 enum Event {
@@ -72,7 +72,7 @@ struct Shared {
 }
 
 impl Shared {
-    /// Shows what a reading thread has; `false` when the user has left, or after a panic, which has given the terminal back.
+    /// Shows what a polling thread has; `false` when the user has left, or after a panic, which has given the terminal back.
     fn take(&self, feed: Feed) -> io::Result<bool> {
         self.showing.fetch_add(1, Ordering::SeqCst);
         let mut live = self.live.lock();
@@ -80,7 +80,7 @@ impl Shared {
         let last = self.showing.fetch_sub(1, Ordering::SeqCst) == 1;
         let Ok(Some(live)) = live.as_deref_mut().map(Option::as_mut) else { return Ok(false) };
         match feed {
-            Feed::Sample(sample) => live.stale |= live.screen.ingest(sample),
+            Feed::Poll(poll) => live.stale |= live.screen.ingest(poll),
             Feed::Notice(notice) => {
                 live.screen.notice(notice);
                 live.stale = true;
@@ -101,7 +101,7 @@ impl Shared {
     }
 }
 
-/// Gives the terminal back when the user leaves, whatever the reading threads are at.
+/// Gives the terminal back when the user leaves, whatever the polling threads are at.
 struct Closing<'a>(&'a Shared);
 
 impl Drop for Closing<'_> {
@@ -110,7 +110,7 @@ impl Drop for Closing<'_> {
     }
 }
 
-/// Shows `screen` until the user leaves; `mouse` asks the terminal for clicks. `start` begins the reading: it is given
+/// Shows `screen` until the user leaves; `mouse` asks the terminal for clicks. `start` begins the polling: it is given
 /// what makes places to deliver to, and gives back what changes the pace.
 ///
 /// # Errors

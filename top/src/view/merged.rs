@@ -1,7 +1,7 @@
 //! All servers together: the numbers of a whole round, in which each was read once, and their history.
 
-use crate::model::{History, Pool, Reading, Totals};
-use crate::source::{LocalMicros, Monotonic, Sample, ServerMicros};
+use crate::model::{History, Pool, Sample, Totals};
+use crate::source::{LocalMicros, Monotonic, Poll, ServerMicros};
 
 /// What is known of all servers together.
 #[derive(Debug, Default)]
@@ -20,10 +20,10 @@ pub(super) struct Merged {
 
 impl Merged {
     /// A sample comes. When its server was read in this round already, the round is over: the others had their time.
-    pub(super) fn before(&mut self, sample: &Sample, pools: &[Pool]) {
-        self.now = self.now.max(sample.at);
-        self.local = Some(sample.taken);
-        if self.round.contains(&sample.target) {
+    pub(super) fn before(&mut self, poll: &Poll, pools: &[Pool]) {
+        self.now = self.now.max(poll.at);
+        self.local = Some(poll.taken);
+        if self.round.contains(&poll.target) {
             self.add_up(pools);
         }
     }
@@ -49,14 +49,14 @@ impl Merged {
         });
         let totals = Totals::merged(&known.collect::<Vec<_>>());
         let clock = ServerMicros::agreeing_with(self.local.unwrap_or_default());
-        self.history.push(&mut Reading { at: self.now, clock, totals: totals.clone(), ..Reading::default() });
+        self.history.push(&mut Sample { at: self.now, clock, totals: totals.clone(), ..Sample::default() });
         self.last = Some(totals);
     }
 
     /// The numbers of the last round, or of one that was over at a moment of the past; `None` when there was none.
     pub(super) fn totals(&self, paused: Option<Monotonic>) -> Option<Totals> {
         match paused {
-            Some(at) => self.history.at(at).map(|reading| reading.totals),
+            Some(at) => self.history.at(at).map(|sample| sample.totals),
             None => self.last.clone(),
         }
     }

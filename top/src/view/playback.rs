@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::Reading;
+use crate::model::Sample;
 use crate::source::Monotonic;
 
 /// The poll interval of a fast screen.
@@ -25,7 +25,7 @@ pub(super) struct Paused {
     /// Which.
     pub(super) at: Monotonic,
     /// By server: what was known of it then.
-    pub(super) readings: Vec<Option<Reading>>,
+    pub(super) samples: Vec<Option<Sample>>,
 }
 
 /// What the keys of time have made.

@@ -14,8 +14,8 @@ use super::table::{Choice, Table};
 use super::targets::Targets;
 use super::theme::Theme;
 use crate::model::columns::{Column, Context};
-use crate::model::{Alert, History, Pool, Reading, Thresholds, Totals, alerts};
-use crate::source::{Sample, ServerMicros};
+use crate::model::{Alert, History, Pool, Sample, Thresholds, Totals, alerts};
+use crate::source::{Poll, ServerMicros};
 
 /// How a screen is set up; the configuration file fills it.
 #[derive(Debug)]
@@ -87,11 +87,11 @@ impl Screen {
     }
 
     /// Takes a sample in. Returns whether there is something new to draw.
-    pub(crate) fn ingest(&mut self, sample: Sample) -> bool {
-        let target = sample.target;
-        self.merged.before(&sample, &self.pools);
+    pub(crate) fn ingest(&mut self, poll: Poll) -> bool {
+        let target = poll.target;
+        self.merged.before(&poll, &self.pools);
         if let Some(pool) = self.pools.get_mut(target) {
-            pool.ingest(sample);
+            pool.ingest(poll);
         }
         self.merged.after(target, &self.pools);
         // The past does not change.
@@ -105,9 +105,9 @@ impl Screen {
 
     /// What a clock said at the moment that is shown: the server's, or this machine's for several together.
     pub(super) fn clock_shown(&self) -> Option<ServerMicros> {
-        match (self.playback.past(), self.reading()) {
-            (_, Some(reading)) => Some(reading.clock),
-            (Some(past), None) => self.history().at(past).map(|reading| reading.clock),
+        match (self.playback.past(), self.sample()) {
+            (_, Some(sample)) => Some(sample.clock),
+            (Some(past), None) => self.history().at(past).map(|sample| sample.clock),
             (None, None) => self.merged.local.map(ServerMicros::agreeing_with),
         }
     }
@@ -140,15 +140,15 @@ impl Screen {
     }
 
     /// What is shown of a server: the present, or the moment of the past that is looked at.
-    pub(super) fn reading_of(&self, server: usize) -> Option<&Reading> {
+    pub(super) fn sample_of(&self, server: usize) -> Option<&Sample> {
         match &self.playback.paused {
-            Some(paused) => paused.readings.get(server)?.as_ref(),
+            Some(paused) => paused.samples.get(server)?.as_ref(),
             None => self.pools.get(server)?.current.as_ref(),
         }
     }
 
-    pub(super) fn reading(&self) -> Option<&Reading> {
-        self.reading_of(self.server_shown()?)
+    pub(super) fn sample(&self) -> Option<&Sample> {
+        self.sample_of(self.server_shown()?)
     }
 
     /// The history behind the tab that is shown.
@@ -156,17 +156,17 @@ impl Screen {
         self.pool().map_or(&self.merged.history, |pool| &pool.history)
     }
 
-    pub(super) fn context(&self, reading: &Reading) -> Context {
-        Context { requests: reading.totals.requests, now: reading.clock.seconds(), zone: self.zone.clone() }
+    pub(super) fn context(&self, sample: &Sample) -> Context {
+        Context { requests: sample.totals.requests, now: sample.clock.seconds(), zone: self.zone.clone() }
     }
 
     /// The alerts of what is shown.
     pub(super) fn alerts(&self) -> Vec<Alert> {
         let of = |server: usize| {
-            let (Some(pool), Some(reading)) = (self.pools.get(server), self.reading_of(server)) else {
+            let (Some(pool), Some(sample)) = (self.pools.get(server), self.sample_of(server)) else {
                 return Vec::new();
             };
-            alerts(reading, &pool.history, &self.thresholds)
+            alerts(sample, &pool.history, &self.thresholds)
         };
         match self.server_shown() {
             Some(server) => of(server),

@@ -8,11 +8,11 @@ use ratatui::style::Style;
 use ratatui::text::Line;
 
 use super::filter::Filter;
-use super::targets::{Target, Targets};
+use super::targets::{RowId, Target, Targets};
 use super::theme::Theme;
 use crate::format;
 use crate::model::columns::{COLUMNS, Column, Context, Key, Row, column, status_word};
-use crate::model::{Reading, status_of};
+use crate::model::{Sample, status_of};
 
 /// How cores are shown; `a` goes through them, as in uwsgitop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,9 +36,6 @@ impl Cores {
         }
     }
 }
-
-/// A row that stays the same one while the order changes: the worker's place and its core's.
-pub(crate) type RowId = (usize, Option<usize>);
 
 /// A column and whether it is wanted.
 #[derive(Clone, Copy, Debug)]
@@ -114,8 +111,8 @@ impl Default for Table {
 
 impl Table {
     /// The rows in the order in which they stand.
-    pub(crate) fn rows<'a>(&self, reading: &'a Reading, context: &Context) -> Vec<Row<'a>> {
-        let pairs = reading.snapshot.workers.iter().zip(&reading.workers).enumerate();
+    pub(crate) fn rows<'a>(&self, sample: &'a Sample, context: &Context) -> Vec<Row<'a>> {
+        let pairs = sample.snapshot.workers.iter().zip(&sample.workers).enumerate();
         let mut rows: Vec<Row<'a>> =
             pairs.map(|(place, (worker, rates))| Row { place, worker, rates, core: None, merged: false }).collect();
         if self.cores == Cores::Merged {
@@ -154,8 +151,8 @@ impl Table {
     }
 
     /// Moves the selection by `step` rows; without one, to the first or the last row in sight.
-    pub(crate) fn select(&mut self, reading: &Reading, context: &Context, step: isize) {
-        let rows = self.rows(reading, context);
+    pub(crate) fn select(&mut self, sample: &Sample, context: &Context, step: isize) {
+        let rows = self.rows(sample, context);
         let Some(last) = rows.len().checked_sub(1) else { return };
         let next = match self.position(&rows) {
             Some(position) => position.saturating_add_signed(step).min(last),
@@ -265,7 +262,7 @@ impl Table {
         let mut wanted: Vec<(usize, &'static Column)> = Vec::new();
         for (place, Choice { column, .. }) in self.choices.iter().enumerate().filter(|(_, choice)| choice.shown) {
             if !self.told.columns.contains(&column.name) {
-                // What nobody ever told takes no room; but what a second reading will tell is waited for.
+                // What nobody ever told takes no room; but what a second sample will tell is waited for.
                 let told = |row: &Row<'_>| column.text(row, context).is_some() || (column.awaited)(row.worker);
                 if !rows.iter().any(told) {
                     continue;

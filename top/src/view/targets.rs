@@ -2,8 +2,10 @@
 
 use ratatui::layout::Rect;
 
-use super::table::RowId;
 use crate::model::columns::Column;
+
+/// A row that stays the same one while the order changes: the worker's place and its core's.
+pub(super) type RowId = (usize, Option<usize>);
 
 /// What a click reaches.
 #[derive(Clone, Copy, Debug)]

@@ -123,7 +123,7 @@ fn give_back_on_panic() {
         give_back();
         report(panic);
         if thread::current().name() != Some("main") {
-            // A reading thread that died would leave a screen that looks alive.
+            // A polling thread that died would leave a screen that looks alive.
             std::process::exit(101);
         }
     }));

@@ -19,7 +19,7 @@ use super::keys::Action;
 use super::keys::Keys;
 use super::{Screen, Setup, Theme};
 use crate::model::Pool;
-use crate::source::{Document, LocalMicros, Monotonic, Sample, SourceError, parse};
+use crate::source::{Document, LocalMicros, Monotonic, Poll, SourceError, parse};
 
 const SIZES: [(u16, u16); 4] = [(40, 10), (80, 24), (120, 40), (250, 80)];
 const START: u64 = 1_795_227_000_000_000;
@@ -40,25 +40,25 @@ fn setup() -> Setup {
     }
 }
 
-pub(super) fn screen(label: &str, samples: impl IntoIterator<Item = Sample>) -> Screen {
+pub(super) fn screen(label: &str, polls: impl IntoIterator<Item = Poll>) -> Screen {
     let mut screen = Screen::new(vec![Pool::new(label.into(), Some("web1".into()))], setup());
-    for sample in samples {
-        screen.ingest(sample);
+    for poll in polls {
+        screen.ingest(poll);
     }
     screen
 }
 
-pub(super) fn answered(second: u64, document: Vec<u8>) -> Sample {
-    sample(second, Ok(parse(document).unwrap()))
+pub(super) fn answered(second: u64, document: Vec<u8>) -> Poll {
+    poll(second, Ok(parse(document).unwrap()))
 }
 
-fn failed(second: u64, error: SourceError) -> Sample {
-    sample(second, Err(error))
+fn failed(second: u64, error: SourceError) -> Poll {
+    poll(second, Err(error))
 }
 
-fn sample(second: u64, outcome: Result<Document, SourceError>) -> Sample {
+fn poll(second: u64, outcome: Result<Document, SourceError>) -> Poll {
     let (at, taken) = (Monotonic::from_micros(second * 1_000_000), LocalMicros(START + second * 1_000_000));
-    Sample { target: 0, at, taken, outcome }
+    Poll { target: 0, at, taken, outcome }
 }
 
 /// What the screen shows, trailing blanks cut.

@@ -6,6 +6,7 @@
 use ratatui::buffer::Buffer;
 use ratatui::style::{Color, Modifier, Style};
 
+use crate::format;
 use crate::model::Status;
 
 /// What a colour is for.
@@ -210,43 +211,10 @@ impl Theme {
         }
         for cell in &mut buffer.content {
             if !cell.symbol().is_ascii() {
-                let plain = cell.symbol().chars().next().map_or(' ', ascii);
+                let plain = cell.symbol().chars().next().map_or(' ', format::ascii);
                 cell.set_char(plain);
             }
         }
-    }
-}
-
-/// The nearest ASCII character for those that the screens use.
-pub(crate) fn ascii(character: char) -> char {
-    match character {
-        'µ' => 'u',
-        '…' => '~',
-        '▁' => '_',
-        '▂' => '.',
-        '▃' => ':',
-        '▄' => '-',
-        '▅' => '=',
-        '▆' => '+',
-        '▇' => '*',
-        '█' => '#',
-        '░' => '.',
-        '▒' => 'o',
-        '▓' => 'O',
-        '▲' | '↑' => '^',
-        '▼' | '↓' => 'v',
-        '←' => '<',
-        '→' | '▶' => '>',
-        '·' => '.',
-        '●' | '•' => '*',
-        '─' | '━' => '-',
-        '│' | '┃' => '|',
-        '┌' | '┐' | '└' | '┘' | '├' | '┤' | '┬' | '┴' | '┼' | '╭' | '╮' | '╰' | '╯' => '+',
-        // Braille, which charts draw with.
-        '\u{2800}' => ' ',
-        '\u{2801}'..='\u{28ff}' => '*',
-        _ if character.is_ascii() => character,
-        _ => '?',
     }
 }
 

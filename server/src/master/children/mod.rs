@@ -1,7 +1,7 @@
 //! The master's children: one record for each process that it has started or ordered, whatever it is there for, and
 //! for each post that is to have a process, when it is to get one.
 //!
-//! This is bookkeeping without system calls: the loop tells it what has happened, and sends the signals that it says.
+//! This is bookkeeping without system calls: the loop reports what has happened, and sends the signals that it says.
 
 mod posts;
 #[cfg(test)]
@@ -37,7 +37,7 @@ pub(super) enum Stage {
     /// It has said that it serves.
     Serving,
     /// It goes on as it did, and leaves when its successor serves.
-    Doomed {
+    Replacing {
         /// Why.
         reason: Reason,
         /// It has said that it serves.
@@ -60,7 +60,7 @@ pub(super) struct Child {
     pub(super) generation: Option<GenerationNumber>,
     /// Its slot on the scoreboard, when it is a worker.
     pub(super) slot: Option<SlotId>,
-    /// Its process id; `None` until its fork server has told.
+    /// Its process id; `None` until its fork server has reported it.
     pub(super) pid: Option<Pid>,
     /// When it was ordered.
     pub(super) since: Instant,
@@ -70,14 +70,14 @@ pub(super) struct Child {
     pub(super) stage: Stage,
     /// Since when a signal has stopped it.
     pub(super) stopped_since: Option<Instant>,
-    /// That it shows no sign of life was told.
+    /// That it shows no sign of life was logged.
     pub(super) is_called_silent: bool,
 }
 
 impl Child {
-    /// It serves, and nobody has told it to leave.
+    /// It serves, and was not ordered to leave.
     pub(super) fn is_ready(&self) -> bool {
-        matches!(self.stage, Stage::Serving | Stage::Doomed { is_ready: true, .. })
+        matches!(self.stage, Stage::Serving | Stage::Replacing { is_ready: true, .. })
     }
 
     /// It was told to leave, or killed.
@@ -85,22 +85,22 @@ impl Child {
         matches!(self.stage, Stage::Leaving(_) | Stage::Killed(_))
     }
 
-    /// It is to be replaced, and nobody has told it to leave yet.
-    pub(super) fn is_doomed(&self) -> bool {
-        matches!(self.stage, Stage::Doomed { .. })
+    /// It is to be replaced, and was not ordered to leave yet.
+    pub(super) fn is_replacing(&self) -> bool {
+        matches!(self.stage, Stage::Replacing { .. })
     }
 
     /// It serves or is about to, with nothing against it: its post needs no other.
-    fn is_heir(&self) -> bool {
+    fn is_current(&self) -> bool {
         matches!(self.stage, Stage::Starting | Stage::Serving)
     }
 }
 
 /// What follows from a child's having said that it serves.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Welcome {
-    /// It was told to leave before it could listen, and is to be told again.
-    pub(super) tell_again: Option<Pid>,
+pub(super) struct ReadyOutcome {
+    /// It was told to leave before it could listen, and is to be signalled again.
+    pub(super) stop_again: Option<Pid>,
     /// Those that it replaces, which are to be told to leave, and why.
     pub(super) replaced: Vec<(ChildId, Reason)>,
 }
@@ -133,13 +133,13 @@ pub(super) struct Children {
     children: Vec<Child>,
     slots: u32,
     last_id: u64,
-    /// Processes that ended before their fork server told of them, each with the last child that was ordered by then:
+    /// Processes that ended before their fork server reported them, each with the last child that was ordered by then:
     /// a later order cannot have made it.
     unannounced: Vec<(Reaped, ChildId)>,
 }
 
 impl Children {
-    /// None yet; `posts` are to have a process from now on, and `slots` workers' processes have room on the scoreboard.
+    /// None yet; `posts` are to have a process from now on, and `slots` worker processes have space on the scoreboard.
     pub(super) fn new(posts: impl IntoIterator<Item = Post>, slots: u32) -> Self {
         Self { posts: Posts::new(posts), children: Vec::new(), slots, last_id: 0, unannounced: Vec::new() }
     }
@@ -207,7 +207,7 @@ impl Children {
         }
     }
 
-    /// From now on the post is to have no process: one that it has is told by who calls this.
+    /// From now on the post is to have no process: the caller signals one that it has.
     pub(super) fn abandon(&mut self, post: Post, timers: &mut Timers) {
         self.posts.set_wanted(post, false);
         self.posts.set_filled(post, timers);
@@ -274,14 +274,14 @@ impl Children {
         child.map(|child| child.stopped_since = since).is_some()
     }
 
-    /// That a child shows no sign of life is told, or that it does again.
+    /// That a child shows no sign of life is logged, or that it does again.
     pub(super) fn call_silent(&mut self, id: ChildId, is_silent: bool) {
         if let Some(child) = self.get_mut(id) {
             child.is_called_silent = is_silent;
         }
     }
 
-    /// A process has ended that is no child's yet: kept as long as a fork server could still tell of it.
+    /// A process has ended that is no child's yet: kept as long as a fork server could still report it.
     pub(super) fn keep_unannounced(&mut self, reaped: Reaped) {
         if self.unannounced.len() == MOST_UNANNOUNCED {
             self.unannounced.remove(0);
@@ -300,58 +300,58 @@ impl Children {
         taken
     }
 
-    /// Forgets ends that nobody can tell of any more: every order from before them was answered.
+    /// Forgets ends that no fork server can report any more: every order from before them was answered.
     fn forget_unannounced(&mut self) {
         let oldest = self.children.iter().filter(|child| child.pid.is_none()).map(|child| child.id).min();
         self.unannounced.retain(|(_, last)| oldest.is_some_and(|oldest| oldest <= *last));
     }
 
     /// A child says that it serves.
-    pub(super) fn welcome(&mut self, id: ChildId) -> Welcome {
-        let Some(child) = self.get_mut(id) else { return Welcome::default() };
-        let mut welcome = Welcome::default();
+    pub(super) fn mark_ready(&mut self, id: ChildId) -> ReadyOutcome {
+        let Some(child) = self.get_mut(id) else { return ReadyOutcome::default() };
+        let mut outcome = ReadyOutcome::default();
         match &mut child.stage {
             stage @ Stage::Starting => *stage = Stage::Serving,
-            Stage::Doomed { is_ready, .. } => *is_ready = true,
-            Stage::Leaving(_) => welcome.tell_again = child.pid,
+            Stage::Replacing { is_ready, .. } => *is_ready = true,
+            Stage::Leaving(_) => outcome.stop_again = child.pid,
             Stage::Serving | Stage::Killed(_) => {}
         }
         let post = child.post;
         let reason = |child: &Child| match child.stage {
-            Stage::Doomed { reason, .. } => reason,
+            Stage::Replacing { reason, .. } => reason,
             _ => Reason::Reload,
         };
         let replaced = self.of(post).filter(|child| child.id < id && !child.is_leaving());
-        welcome.replaced = replaced.map(|child| (child.id, reason(child))).collect();
-        welcome
+        outcome.replaced = replaced.map(|child| (child.id, reason(child))).collect();
+        outcome
     }
 
     /// Has a child replaced: it leaves when its successor serves. Whether this is news: it may be about to leave
     /// already.
-    pub(super) fn doom(&mut self, id: ChildId, reason: Reason, timers: &mut Timers) -> bool {
-        let Some(child) = self.get_mut(id).filter(|child| child.is_heir()) else { return false };
-        child.stage = Stage::Doomed { reason, is_ready: child.stage == Stage::Serving };
+    pub(super) fn replace(&mut self, id: ChildId, reason: Reason, timers: &mut Timers) -> bool {
+        let Some(child) = self.get_mut(id).filter(|child| child.is_current()) else { return false };
+        child.stage = Stage::Replacing { reason, is_ready: child.stage == Stage::Serving };
         let post = child.post;
-        if self.posts.get(post).is_wanted && !self.of(post).any(Child::is_heir) {
+        if self.posts.get(post).is_wanted && !self.of(post).any(Child::is_current) {
             // A post that waits out a delay after early deaths keeps it.
             self.posts.set_due_unless_later(post, timers);
         }
         true
     }
 
-    /// Has a child leave within `mercy`: the process to be told so, if it was not told before.
+    /// Has a child leave within `grace`. Returns the process to signal, if it was not signalled before.
     #[must_use]
     pub(super) fn dismiss(
         &mut self,
         id: ChildId,
         why: Why,
-        mercy: Duration,
+        grace: Duration,
         now: Instant,
         timers: &mut Timers,
     ) -> Option<Pid> {
         let child = self.get_mut(id).filter(|child| !child.is_leaving())?;
         child.stage = Stage::Leaving(why);
-        timers.set_earlier(Timer::Kill(id), now + mercy);
+        timers.set_earlier(Timer::Kill(id), now + grace);
         child.pid
     }
 
@@ -369,7 +369,7 @@ impl Children {
     pub(super) fn kill_late(&mut self, id: ChildId, timers: &mut Timers) -> Option<Pid> {
         let why = match self.get(id)?.stage {
             Stage::Leaving(why) => why,
-            Stage::Doomed { reason, .. } => Why::For(reason),
+            Stage::Replacing { reason, .. } => Why::For(reason),
             // The timer is set for the others alone.
             Stage::Starting | Stage::Serving | Stage::Killed(_) => return None,
         };
@@ -383,7 +383,7 @@ impl Children {
         let is_short = now.saturating_duration_since(child.since) < EARLY;
         let is_early = !is_asked
             && match child.post {
-                // The router does not say when it serves, and a mule may serve its whole life in a hook.
+                // The router does not say when it serves, and a mule may stay in a hook for as long as it runs.
                 Post::HttpRouter | Post::Auxiliary(Auxiliary { kind: AuxiliaryKind::Mule, .. }) => is_short,
                 // A clean exit of one that served is one that was told to leave by hand, or has done enough.
                 _ => !child.is_ready() || is_short && end != End::Exited(0),
@@ -391,7 +391,7 @@ impl Children {
         let early_deaths = self.posts.count_end(child.post, is_early);
         let cause = match child.stage {
             Stage::Leaving(why) | Stage::Killed(why) => Cause::Asked(why),
-            Stage::Doomed { reason: reason @ Reason::Harakiri, .. } => Cause::Asked(Why::For(reason)),
+            Stage::Replacing { reason: reason @ Reason::Harakiri, .. } => Cause::Asked(Why::For(reason)),
             _ => Cause::Crash,
         };
         let next = self.refill(child.post, delay_after(early_deaths), now, timers);
@@ -405,8 +405,8 @@ impl Children {
         }
     }
 
-    /// The fork server of this generation is gone, and all that it has told is known: the same for what it had not told
-    /// of.
+    /// The fork server of this generation is gone, and all that it has reported is known: the same for what it had not
+    /// reported of.
     pub(super) fn forget_orders(&mut self, generation: GenerationNumber, now: Instant, timers: &mut Timers) {
         let is_lost = |child: &&Child| {
             child.pid.is_none() && child.post != Post::ForkServer && child.generation == Some(generation)
@@ -428,7 +428,7 @@ impl Children {
 
     /// Has a post filled again that has just lost a process, if need be; returns the delay.
     fn refill(&mut self, post: Post, delay: Duration, now: Instant, timers: &mut Timers) -> Option<Duration> {
-        if !self.posts.get(post).is_wanted || self.of(post).any(Child::is_heir) {
+        if !self.posts.get(post).is_wanted || self.of(post).any(Child::is_current) {
             return None;
         }
         // What is due already was so for a reason of its own.

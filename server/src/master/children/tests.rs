@@ -7,7 +7,7 @@ use crate::ipc::{Auxiliary, AuxiliaryKind};
 
 const WORKER: Post = Post::Worker(WorkerId::FIRST);
 const SPOOLER: Post = Post::Auxiliary(Auxiliary { kind: AuxiliaryKind::Spooler, number: 1 });
-const MERCY: Duration = Duration::from_secs(60);
+const GRACE: Duration = Duration::from_secs(60);
 const FOR_RELOAD: Why = Why::For(Reason::Reload);
 
 /// Children with their timers and a clock that the test moves.
@@ -32,7 +32,7 @@ impl Rig {
         self.children.begin(post, GenerationNumber::new(generation), self.now, UnixMicros::default(), &mut self.timers)
     }
 
-    /// Ordered, and its process id told.
+    /// Ordered, and its process id reported.
     fn start(&mut self, post: Post, generation: u32) -> ChildId {
         let id = self.order(post, generation).expect("there is a slot");
         self.next_pid += 1;
@@ -43,7 +43,7 @@ impl Rig {
     /// Started, and it has said that it serves.
     fn serve(&mut self, post: Post, generation: u32) -> ChildId {
         let id = self.start(post, generation);
-        self.children.welcome(id);
+        self.children.mark_ready(id);
         id
     }
 
@@ -52,11 +52,11 @@ impl Rig {
     }
 
     fn dismiss(&mut self, id: ChildId, why: Why) -> Option<Pid> {
-        self.children.dismiss(id, why, MERCY, self.now, &mut self.timers)
+        self.children.dismiss(id, why, GRACE, self.now, &mut self.timers)
     }
 
-    fn doom(&mut self, id: ChildId, reason: Reason) -> bool {
-        self.children.doom(id, reason, &mut self.timers)
+    fn replace(&mut self, id: ChildId, reason: Reason) -> bool {
+        self.children.replace(id, reason, &mut self.timers)
     }
 
     /// Moves the clock, and has happen what falls due.
@@ -118,16 +118,16 @@ fn one_that_served_and_leaves_by_itself_is_followed_at_once() {
 }
 
 #[test]
-fn a_doomed_one_serves_until_its_successor_does() {
+fn a_worker_to_be_replaced_serves_until_its_successor_does() {
     let mut rig = Rig::new([WORKER], 4);
     let old = rig.serve(WORKER, 1);
-    assert!(rig.doom(old, Reason::MaxRequests));
-    assert!(!rig.doom(old, Reason::Rss), "one reason is enough");
+    assert!(rig.replace(old, Reason::MaxRequests));
+    assert!(!rig.replace(old, Reason::Rss), "one reason is enough");
     assert!(rig.children.get(old).unwrap().is_ready());
     assert_eq!(rig.children.due(), [WORKER]);
     let new = rig.start(WORKER, 1);
     assert!(rig.children.due().is_empty());
-    assert_eq!(rig.children.welcome(new).replaced, [(old, Reason::MaxRequests)]);
+    assert_eq!(rig.children.mark_ready(new).replaced, [(old, Reason::MaxRequests)]);
     assert!(rig.dismiss(old, Why::For(Reason::MaxRequests)).is_some());
     let ended = rig.end(old, End::Exited(0));
     assert_eq!((ended.cause, ended.next), (Cause::Asked(Why::For(Reason::MaxRequests)), None));
@@ -138,10 +138,10 @@ fn a_doomed_one_serves_until_its_successor_does() {
 fn a_successor_that_dies_early_is_tried_again_while_the_old_one_serves() {
     let mut rig = Rig::new([WORKER], 4);
     let old = rig.serve(WORKER, 1);
-    rig.doom(old, Reason::Reload);
+    rig.replace(old, Reason::Reload);
     let new = rig.start(WORKER, 2);
     assert_eq!(rig.end(new, End::Killed(11)).next, Some(Duration::from_secs(1)));
-    assert!(!rig.doom(old, Reason::Reload) && rig.children.due().is_empty());
+    assert!(!rig.replace(old, Reason::Reload) && rig.children.due().is_empty());
     rig.wait(Duration::from_secs(1));
     assert_eq!(rig.children.due(), [WORKER]);
 }
@@ -164,7 +164,7 @@ fn one_that_is_told_to_leave_before_its_process_is_known_is_told_then_and_again_
     assert_eq!(rig.dismiss(id, FOR_RELOAD), None);
     let pid = Pid::from_raw(7);
     assert_eq!(rig.children.announce(id, pid), Some(Signal::SIGTERM));
-    assert_eq!(rig.children.welcome(id).tell_again, Some(pid));
+    assert_eq!(rig.children.mark_ready(id).stop_again, Some(pid));
     assert_eq!(rig.dismiss(id, Why::Stop), None, "once");
 }
 
@@ -173,7 +173,7 @@ fn one_that_is_late_before_its_process_is_known_is_killed_then_and_leaves_no_tim
     let mut rig = Rig::new([SPOOLER], 0);
     let id = rig.order(SPOOLER, 1).unwrap();
     assert_eq!(rig.dismiss(id, FOR_RELOAD), None);
-    rig.wait(MERCY);
+    rig.wait(GRACE);
     assert_eq!(rig.timers.next(), None);
     assert_eq!(rig.children.announce(id, Pid::from_raw(7)), Some(Signal::SIGKILL));
 }
@@ -181,11 +181,11 @@ fn one_that_is_late_before_its_process_is_known_is_killed_then_and_leaves_no_tim
 #[test]
 fn what_a_lost_fork_server_had_not_told_of_is_ordered_again_at_once() {
     let mut rig = Rig::new([WORKER, SPOOLER], 1);
-    let told = rig.start(SPOOLER, 1);
+    let reported = rig.start(SPOOLER, 1);
     rig.order(WORKER, 1).unwrap();
     rig.children.forget_orders(GenerationNumber::FIRST, rig.now, &mut rig.timers);
     assert_eq!(rig.children.due(), [WORKER]);
-    assert_eq!(rig.children.iter().map(|child| child.id).collect::<Vec<_>>(), [told]);
+    assert_eq!(rig.children.iter().map(|child| child.id).collect::<Vec<_>>(), [reported]);
     assert!(rig.order(WORKER, 2).is_some(), "its slot is free");
 }
 
@@ -193,7 +193,7 @@ fn what_a_lost_fork_server_had_not_told_of_is_ordered_again_at_once() {
 fn no_worker_begins_without_a_slot_and_it_stays_due() {
     let mut rig = Rig::new([WORKER], 1);
     let old = rig.serve(WORKER, 1);
-    rig.doom(old, Reason::Reload);
+    rig.replace(old, Reason::Reload);
     assert_eq!(rig.order(WORKER, 2), None);
     assert_eq!(rig.children.due(), [WORKER]);
     rig.end(old, End::Exited(0));
@@ -297,13 +297,13 @@ impl Server {
             Step::Announce(who) => {
                 if let Some(id) = self.pick(who, |child| child.pid.is_none()) {
                     self.rig.next_pid += 1;
-                    let told = self.rig.children.announce(id, Pid::from_raw(self.rig.next_pid));
-                    assert_eq!(told.is_some(), self.rig.children.get(id).unwrap().is_leaving());
+                    let stop = self.rig.children.announce(id, Pid::from_raw(self.rig.next_pid));
+                    assert_eq!(stop.is_some(), self.rig.children.get(id).unwrap().is_leaving());
                 }
             }
             Step::Ready(who) => {
                 if let Some(id) = self.pick(who, |child| child.pid.is_some()) {
-                    for (old, reason) in self.rig.children.welcome(id).replaced {
+                    for (old, reason) in self.rig.children.mark_ready(id).replaced {
                         let _ = self.rig.dismiss(old, Why::For(reason));
                     }
                 }
@@ -323,7 +323,7 @@ impl Server {
                 let old: Vec<_> = self.rig.children.iter().map(|child| (child.id, child.post)).collect();
                 for (id, post) in old {
                     if post.overlaps() {
-                        self.rig.doom(id, Reason::Reload);
+                        self.rig.replace(id, Reason::Reload);
                     } else {
                         let _ = self.rig.dismiss(id, FOR_RELOAD);
                     }
@@ -337,7 +337,7 @@ impl Server {
             }
             Step::Recycle(who) => {
                 if let Some(id) = self.pick(who, |child| child.post.overlaps()) {
-                    self.rig.doom(id, Reason::Lifetime);
+                    self.rig.replace(id, Reason::Lifetime);
                 }
             }
             Step::Cheap(who) => {
@@ -368,12 +368,12 @@ impl Server {
             let state = children.post(post);
             assert_eq!(state.vacancy == Vacancy::Later, timers.at(Timer::Start(post)).is_some(), "{post}: {state:?}");
             assert!(post.overlaps() || children.of(post).count() <= 1, "{post} has one process at a time");
-            let has_heir = children.of(post).any(Child::is_heir);
+            let has_current = children.of(post).any(Child::is_current);
             let comes_when_it_has_gone = !post.overlaps() && children.of(post).next().is_some();
             if state.is_wanted {
-                assert!(has_heir || state.vacancy != Vacancy::None || comes_when_it_has_gone, "{post} is forgotten");
+                assert!(has_current || state.vacancy != Vacancy::None || comes_when_it_has_gone, "{post} is forgotten");
             } else {
-                assert_eq!((has_heir, state.vacancy), (false, Vacancy::None), "{post} is not wanted");
+                assert_eq!((has_current, state.vacancy), (false, Vacancy::None), "{post} is not wanted");
             }
         }
         for child in children.iter() {

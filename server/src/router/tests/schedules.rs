@@ -1,5 +1,5 @@
-//! Any order of what clients, workers and the router do: each request is served once at most, each answer goes to its own
-//! client, and nobody waits forever.
+//! Any order of what clients, workers and the router do: each request is served once at most, each answer goes to its
+//! own client, and nobody waits forever.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{Read, Write};

@@ -99,7 +99,7 @@ impl Size {
     }
 }
 
-/// The items, for as long as somebody is alone with them.
+/// The items, while the cache's lock is held.
 pub(super) struct ItemIndex<'a> {
     head: &'a mut Head,
     chains: &'a mut [ItemLink],

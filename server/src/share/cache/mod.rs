@@ -46,14 +46,14 @@ pub(crate) struct Cache {
     memory: PartedMemory,
 }
 
-/// What is known of a cache without waiting for it.
+/// A cache's counts, read without its lock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     /// Items in it.
     pub(crate) items: u64,
-    /// Questions that found something.
+    /// Lookups that found something.
     pub(crate) hits: u64,
-    /// Questions that did not.
+    /// Lookups that did not.
     pub(crate) misses: u64,
     /// Items that found no space.
     pub(crate) full: u64,

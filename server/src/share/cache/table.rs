@@ -58,7 +58,7 @@ fn index_size(shape: &Shape) -> Size {
     Size { items: shape.items as usize, chains: shape.hashsize as usize, key: shape.keysize as usize }
 }
 
-/// A table, for as long as somebody is alone with it.
+/// A table, while the cache's lock is held.
 pub(super) struct CacheTable<'a> {
     shape: &'a Shape,
     index: ItemIndex<'a>,
@@ -174,7 +174,8 @@ impl<'a> CacheTable<'a> {
         self.shape.lru || self.shape.clear_on_full
     }
 
-    /// Adds an item whose key has none; its value is not written yet. `None` when there is no space, and none can be made.
+    /// Adds an item whose key has none; its value is not written yet. `None` when there is no space, and none can be
+    /// made.
     fn add(&mut self, key: &[u8], length: u64, expires: u64, now: u64) -> Option<Item> {
         let count = self.blocks_of(length);
         loop {
@@ -194,8 +195,8 @@ impl<'a> CacheTable<'a> {
         }
     }
 
-    /// Has an item take as much space as a value of this length. It may become another item, and when there is no space it
-    /// stays as it was.
+    /// Has an item take as much space as a value of this length. It may become another item, and when there is no space
+    /// it stays as it was.
     fn resize(&mut self, item: Item, key: &[u8], length: u64, now: u64) -> Option<Item> {
         let about = *self.index.about(item);
         if self.blocks.is_none() || self.blocks_of(length) == self.blocks_of(about.length) {
@@ -216,8 +217,8 @@ impl<'a> CacheTable<'a> {
         added
     }
 
-    /// Sets a key's value. `expires` is unix seconds, 0 for never. With [`How::Math`] the value is eight bytes, a number
-    /// of this machine's, and an item that exists keeps its time.
+    /// Sets a key's value. `expires` is unix seconds, 0 for never. With [`How::Math`] the value is eight bytes, a
+    /// number of this machine's, and an item that exists keeps its time.
     ///
     /// # Errors
     /// See [`NotStored`].

@@ -51,8 +51,8 @@ impl AheadCells {
     }
 
     /// Since when the thread should have begun with a request, where that is so long that the router looks for another
-    /// thread. The worker is stopped, or hangs, or does not get the processor. What lies in the future is no moment of the
-    /// router's.
+    /// thread. The worker is stopped, or hangs, or does not get the processor. What lies in the future is no moment of
+    /// the router's.
     #[must_use]
     pub fn not_begun_since(&self) -> Option<MonotonicNanos> {
         let since = Some(self.not_begun_since.load(Relaxed)).filter(|since| *since != 0)?;

@@ -5,7 +5,7 @@ use crate::clock::MonotonicNanos;
 /// Something has written where it must not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Corrupt {
-    /// The cell changed at every one of many looks.
+    /// The cell changed during every one of many reads.
     #[error("its counters never stand still")]
     Unsteady,
     /// A request or a job began later than now.

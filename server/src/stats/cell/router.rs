@@ -30,7 +30,7 @@ pub struct RouterSample {
 }
 
 impl RouterCell {
-    /// So many requests wait for a thread now.
+    /// This many requests wait for a thread now.
     pub fn set_depth(&self, depth: usize) {
         self.depth.store(depth as u64, Relaxed);
     }
@@ -40,7 +40,7 @@ impl RouterCell {
         add(&self.rejected, 1);
     }
 
-    /// So many clients are connected now.
+    /// This many clients are connected now.
     pub fn set_connections(&self, connections: usize) {
         self.connections.store(connections as u64, Relaxed);
     }

@@ -162,7 +162,8 @@ impl SpoolerCell {
         Ok(SpoolerCounters { tasks, done, retried, failed })
     }
 
-    /// Makes the cell empty, but for the process and what the application has set. What is counted meanwhile may be lost.
+    /// Makes the cell empty, but for the process and what the application has set. What is counted meanwhile may be
+    /// lost.
     pub fn reset(&self) {
         self.started.store(0, Relaxed);
         [&self.tasks, &self.done, &self.retried, &self.failed].into_iter().for_each(|count| count.store(0, Relaxed));

@@ -16,7 +16,7 @@ pub const HEAD_KEPT: usize = 2048;
 /// Space for a peer's text: `remote_addr remote_port server_addr server_port`, bytes.
 pub const PEER_KEPT: usize = 128;
 
-/// Looks after which a cell that never stands still is none that a worker writes. A worker that serves a hundred thousand
+/// Reads after which a cell that keeps changing is corrupt. A worker that serves a hundred thousand
 /// requests a second leaves long quiet gaps between two looks at 15 words: the first one is good nearly always.
 const LOOKS: usize = 1_000;
 
@@ -149,7 +149,7 @@ impl ThreadCell {
     pub fn abandon(&self, now: MonotonicNanos) {
         let sequence = self.sequence.load(Relaxed);
         if sequence % 2 == 1 {
-            // Not added: the process may have died between counting the request and letting go of it.
+            // Not added: the process may have died between counting the request and releasing it.
             let took = now.nanos_since(MonotonicNanos::from_nanos(self.started.load(Relaxed)));
             self.running.store(self.running_before.load(Relaxed).saturating_add(took), Relaxed);
             self.sequence.store(sequence.wrapping_add(1), Release);

@@ -193,7 +193,7 @@ fn a_worker_without_a_process_keeps_its_counts() {
 }
 
 #[test]
-fn the_newest_exception_is_told() {
+fn the_newest_exception_is_shown() {
     let mut server = Server::new();
     let raise = |kind: &str, when| ExceptionReport {
         when: UnixMicros::from_micros(when),

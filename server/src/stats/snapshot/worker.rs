@@ -21,8 +21,8 @@ pub struct WorkerView<'a> {
     pub id: WorkerId,
     /// What its past processes add up to.
     pub totals: &'a Totals,
-    /// Its living processes: first the newest that serves, which is the one shown; those that finish their last requests
-    /// beside a successor, or load the application yet, behind it. Empty for a worker that has no process.
+    /// Its living processes: first the newest that serves, which is the one shown; those that finish their last
+    /// requests beside a successor, or load the application yet, behind it. Empty for a worker that has no process.
     pub processes: Vec<ProcessView>,
 }
 

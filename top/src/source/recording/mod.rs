@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use super::{Monotonic, Sample};
+use super::{Monotonic, Poll};
 
 /// The form that is written. The first had no runs and no endings.
 const FORMAT: u32 = 2;
@@ -115,7 +115,7 @@ pub(crate) enum Entry {
     /// rtop was started.
     Run(Run),
     /// A server was asked.
-    Sample(Sample),
+    Poll(Poll),
     /// The run is over.
     End(Ending),
     /// Something cannot be read.

@@ -10,7 +10,7 @@ use flate2::bufread::GzDecoder;
 
 use super::{Damage, EndedBy, Ending, Entry, FORMAT, Line, RecordingError, Run};
 use crate::format;
-use crate::source::{LocalMicros, Monotonic, Sample, SourceError, parse};
+use crate::source::{LocalMicros, Monotonic, Poll, SourceError, parse};
 
 /// How a gzip member begins, with the only compression that there is.
 const MAGIC: [u8; 3] = [0x1f, 0x8b, 8];
@@ -214,7 +214,7 @@ impl Recording {
             (Some(document), _) => parse(document.get().as_bytes().to_vec()),
             (None, error) => Err(SourceError::recorded(&error.unwrap_or_default())),
         };
-        Ok(Entry::Sample(Sample { target: self.place_of(target), at, taken, outcome }))
+        Ok(Entry::Poll(Poll { target: self.place_of(target), at, taken, outcome }))
     }
 
     fn begin_run(&mut self, started: Option<u64>) {
@@ -249,7 +249,7 @@ impl Recording {
             },
         };
         match self.entry(&text) {
-            Ok(Entry::Sample(_)) if !self.begun => {
+            Ok(Entry::Poll(_)) if !self.begun => {
                 // The first form: its samples come without a run.
                 self.begun = true;
                 self.last = None;

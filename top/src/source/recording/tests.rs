@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::write::compact;
 use super::{EndedBy, Ending, Entry, Line, Recorder, Recording, Run};
-use crate::source::{LocalMicros, Monotonic, Sample, parse};
+use crate::source::{LocalMicros, Monotonic, Poll, parse};
 
 /// A file of a test's own, gone when it is over.
 struct Scratch(PathBuf);
@@ -32,19 +32,19 @@ fn run() -> Run {
     Run { interval: Some(Duration::from_secs(1)), targets: vec!["web1".into()] }
 }
 
-fn sample(requests: u64) -> Sample {
+fn poll(requests: u64) -> Poll {
     let raw = format!("{{\"version\":\"1\",\"pid\":7,\n\"workers\":[{{\"id\":1,\"requests\":{requests}}}]}}");
     let (at, taken) = (Monotonic::from_micros(requests * 1_000_000), LocalMicros(9_000_000 + requests * 1_000_000));
-    Sample { target: 0, at, taken, outcome: parse(raw.into_bytes()) }
+    Poll { target: 0, at, taken, outcome: parse(raw.into_bytes()) }
 }
 
 /// A word for each entry: a run, the requests and the time of a sample, an end, or damage.
 fn told(path: &Path) -> Vec<String> {
     let word = |entry| match entry {
         Entry::Run(run) => format!("run {:?}", run.interval.map(|interval| interval.as_secs())),
-        Entry::Sample(sample) => {
-            let requests = sample.outcome.unwrap().snapshot.workers[0].requests;
-            format!("{} of {} at {}", requests, sample.target, sample.at.as_micros() / 1_000_000)
+        Entry::Poll(poll) => {
+            let requests = poll.outcome.unwrap().snapshot.workers[0].requests;
+            format!("{} of {} at {}", requests, poll.target, poll.at.as_micros() / 1_000_000)
         }
         Entry::End(ending) => format!("end {:?}", ending.by),
         Entry::Damage(damage) => format!("damage at {} after {}", damage.offset, damage.lines),
@@ -56,11 +56,11 @@ fn told(path: &Path) -> Vec<String> {
 fn what_was_recorded_reads_back_and_another_run_goes_on_after_it() {
     let scratch = Scratch::new("runs");
     let mut recorder = Recorder::begin(&scratch.0, &run()).unwrap();
-    recorder.sample("web1", &sample(1)).unwrap();
-    recorder.sample("web2", &sample(2)).unwrap();
+    recorder.poll("web1", &poll(1)).unwrap();
+    recorder.poll("web2", &poll(2)).unwrap();
     recorder.end(&Ending { at: Monotonic::from_micros(2_500_000), by: EndedBy::Count, why: None }).unwrap();
     let mut again = Recorder::begin(&scratch.0, &run()).unwrap();
-    again.sample("web1", &sample(1)).unwrap();
+    again.poll("web1", &poll(1)).unwrap();
     let told = told(&scratch.0);
     assert_eq!(told[..4], ["run Some(1)", "1 of 0 at 1", "2 of 1 at 2", "end Count"]);
     // Nothing of the second run is before anything of the first.
@@ -75,7 +75,7 @@ fn a_cut_or_changed_line_is_told_with_its_place_and_the_rest_is_read() {
     let mut recorder = Recorder::begin(&scratch.0, &run()).unwrap();
     let mut ends = Vec::new();
     for requests in 1..=3 {
-        recorder.sample("web1", &sample(requests)).unwrap();
+        recorder.poll("web1", &poll(requests)).unwrap();
         ends.push(std::fs::metadata(&scratch.0).unwrap().len() as usize);
     }
     let whole = std::fs::read(&scratch.0).unwrap();

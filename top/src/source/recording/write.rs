@@ -8,7 +8,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use super::{Ending, FORMAT, Line, RecordingError, Run};
-use crate::source::{Clock, Sample};
+use crate::source::{Clock, Poll};
 
 /// Appends to a file.
 #[derive(Debug)]
@@ -41,15 +41,15 @@ impl Recorder {
     ///
     /// # Errors
     /// When the disk does not take it.
-    pub(crate) fn sample(&mut self, target: &str, sample: &Sample) -> Result<(), RecordingError> {
-        let raw = sample.outcome.as_ref().map(|document| String::from_utf8_lossy(&document.raw));
+    pub(crate) fn poll(&mut self, target: &str, poll: &Poll) -> Result<(), RecordingError> {
+        let raw = poll.outcome.as_ref().map(|document| String::from_utf8_lossy(&document.raw));
         let compact = raw.as_ref().map(|text| compact(text));
         let mut line = Line {
             target: Some(target.to_owned()),
-            at: Some(sample.at.as_micros()),
-            taken: Some(sample.taken.0),
+            at: Some(poll.at.as_micros()),
+            taken: Some(poll.taken.0),
             // A request may be in any encoding: what is not UTF-8 is replaced, as on the screen.
-            lossy: sample.outcome.as_ref().is_ok_and(|document| str::from_utf8(&document.raw).is_err()),
+            lossy: poll.outcome.as_ref().is_ok_and(|document| str::from_utf8(&document.raw).is_err()),
             ..Line::default()
         };
         match &compact {

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{answered, failed, fixture, rwsgi, setup};
 use crate::model::Pool;
-use crate::source::{Sample, SourceError};
+use crate::source::{Poll, SourceError};
 use crate::view::Screen;
 use crate::view::escape::Writer;
 use crate::view::frame::Frames;
@@ -60,9 +60,9 @@ fn screen(text: &str) -> Screen {
         fixture("uwsgi-spoolers"),
     ];
     for (target, document) in documents.into_iter().enumerate() {
-        screen.ingest(Sample { target, ..answered(2, replaced(&document, text)) });
+        screen.ingest(Poll { target, ..answered(2, replaced(&document, text)) });
     }
-    screen.ingest(Sample { target: 4, ..failed(2, SourceError::Recorded(text.to_owned())) });
+    screen.ingest(Poll { target: 4, ..failed(2, SourceError::Recorded(text.to_owned())) });
     screen
 }
 

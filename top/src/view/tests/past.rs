@@ -4,7 +4,7 @@ use rwsgi_stats::{Snapshot, latency};
 
 use super::{answered, failed, fixture, picture, rwsgi, rwsgi_screen, screen, setup};
 use crate::model::Pool;
-use crate::source::{Sample, SourceError};
+use crate::source::{Poll, SourceError};
 use crate::view::Screen;
 use crate::view::keys::Action;
 
@@ -31,8 +31,8 @@ fn the_past_is_shown_as_it_was_and_does_not_move() {
 fn how_old_a_sample_is_does_not_depend_on_the_server_s_clock() {
     let mut document = rwsgi(1, 2);
     document.now = document.now.map(|now| now - 598_000_000);
-    let samples = [answered(1, serde_json::to_vec(&document).unwrap()), failed(3, SourceError::Empty)];
-    let shown = picture(&mut screen(":9191", samples), (120, 10));
+    let polls = [answered(1, serde_json::to_vec(&document).unwrap()), failed(3, SourceError::Empty)];
+    let shown = picture(&mut screen(":9191", polls), (120, 10));
     assert!(shown.contains("the numbers are 2s old"), "{shown}");
 }
 
@@ -47,11 +47,11 @@ fn a_clock_that_is_set_back_stops_neither_history_nor_slopes_nor_alarms() {
             document.now = None;
             document.workers[0].rss += second << 20;
             document.workers[0].respawn_count += if second < 10 { 0 } else { 4 };
-            let mut sample = Sample { target, ..answered(second, serde_json::to_vec(&document).unwrap()) };
+            let mut poll = Poll { target, ..answered(second, serde_json::to_vec(&document).unwrap()) };
             if second > 20 {
-                sample.taken.0 -= 3_600_000_000;
+                poll.taken.0 -= 3_600_000_000;
             }
-            screen.ingest(sample);
+            screen.ingest(poll);
         }
     }
     let pool = &screen.pools[0];
@@ -70,7 +70,7 @@ fn a_paused_moment_is_the_same_on_every_tab() {
         for target in 0..2 {
             let mut document = rwsgi(second, 2);
             document.now = document.now.map(|now| now + target as u64 * 3_600_000_000);
-            screen.ingest(Sample { target, ..answered(second, serde_json::to_vec(&document).unwrap()) });
+            screen.ingest(Poll { target, ..answered(second, serde_json::to_vec(&document).unwrap()) });
         }
     }
     screen.act(Action::TabNext);

@@ -6,7 +6,7 @@ use insta::assert_snapshot;
 
 use super::{answered, failed, fixture, picture, rwsgi, setup};
 use crate::model::Pool;
-use crate::source::{Sample, SourceError};
+use crate::source::{Poll, SourceError};
 use crate::view::Screen;
 use crate::view::keys::Action;
 
@@ -18,7 +18,7 @@ fn mixed() -> Screen {
     let mut screen = Screen::new(pools.into(), setup());
     for second in 1..=3 {
         screen.ingest(answered(second, serde_json::to_vec(&rwsgi(second, 4)).unwrap()));
-        screen.ingest(Sample { target: 1, ..answered(second, fixture("uwsgi-four-workers-two-threads")) });
+        screen.ingest(Poll { target: 1, ..answered(second, fixture("uwsgi-four-workers-two-threads")) });
     }
     screen
 }
@@ -98,7 +98,7 @@ fn clicks_reach_only_what_is_shown() {
 #[test]
 fn a_click_selects_a_server_and_opens_a_tab() {
     let mut screen = mixed();
-    screen.ingest(Sample { target: 0, ..failed(4, SourceError::Empty) });
+    screen.ingest(Poll { target: 0, ..failed(4, SourceError::Empty) });
     click(&mut screen, " up ", "theirs:9191");
     screen.act(Action::Detail);
     assert!(picture(&mut screen, SIZE).starts_with("uwsgi-"));
@@ -115,9 +115,9 @@ fn several_servers_are_shown_as_one_and_each_by_itself() {
     for second in 1..=3 {
         for target in 0..2 {
             let document = serde_json::to_vec(&rwsgi(second, 2 + target as u32)).unwrap();
-            screen.ingest(Sample { target, ..answered(second, document) });
+            screen.ingest(Poll { target, ..answered(second, document) });
         }
-        screen.ingest(Sample { target: 2, ..failed(second, SourceError::Empty) });
+        screen.ingest(Poll { target: 2, ..failed(second, SourceError::Empty) });
     }
     let all = picture(&mut screen, (120, 16));
     screen.act(Action::TabNext);
@@ -138,7 +138,7 @@ fn servers_together_are_added_up_by_rounds_and_a_silent_one_has_no_rate() {
     let answer = |target: usize, second: u64| {
         let mut document = rwsgi(second, 2 + target as u32);
         document.now = document.now.map(|now| now + target as u64 * 3_600_000_000);
-        Sample { target, ..answered(second, serde_json::to_vec(&document).unwrap()) }
+        Poll { target, ..answered(second, serde_json::to_vec(&document).unwrap()) }
     };
     let header = |screen: &mut Screen| picture(screen, (120, 16)).lines().nth(2).unwrap_or_default().to_owned();
     for second in 1..=3 {
@@ -150,7 +150,7 @@ fn servers_together_are_added_up_by_rounds_and_a_silent_one_has_no_rate() {
     screen.ingest(answer(0, 4));
     assert!(header(&mut screen).starts_with("req 2673 "), "{}", header(&mut screen));
     // The second server says nothing more: what it has served stays, what it serves is not known.
-    screen.ingest(Sample { target: 1, ..failed(4, SourceError::Empty) });
+    screen.ingest(Poll { target: 1, ..failed(4, SourceError::Empty) });
     assert!(header(&mut screen).starts_with("req 2970 "), "{}", header(&mut screen));
     assert!(header(&mut screen).contains("RPS 297"), "{}", header(&mut screen));
     // A round is over as well when one has answered twice.

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::{answered, failed, fixture, press, rwsgi, setup};
 use crate::model::Pool;
-use crate::source::{Sample, SourceError};
+use crate::source::{Poll, SourceError};
 use crate::view::Screen;
 use crate::view::charts::Charts;
 use crate::view::frame::Frames;
@@ -50,10 +50,10 @@ fn servers() -> Screen {
         let others = ["uwsgi-busy-cheap", "uwsgi-spoolers", "uwsgi-emperor", "uwsgi-four-workers-two-threads"];
         let documents = documents.into_iter().chain(others.map(fixture)).enumerate();
         for (target, document) in documents.filter(|(target, _)| *target == 0 || second < 4) {
-            screen.ingest(Sample { target, ..answered(second, document) });
+            screen.ingest(Poll { target, ..answered(second, document) });
         }
-        screen.ingest(Sample { target: 4, ..failed(second, SourceError::Half(812)) });
-        screen.ingest(Sample { target: 5, ..failed(second, SourceError::Empty) });
+        screen.ingest(Poll { target: 4, ..failed(second, SourceError::Half(812)) });
+        screen.ingest(Poll { target: 5, ..failed(second, SourceError::Empty) });
     }
     screen
 }

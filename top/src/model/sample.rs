@@ -1,4 +1,4 @@
-//! A reading: one snapshot, and what it says together with the snapshot before it.
+//! A sample: one snapshot, and what it says together with the snapshot before it.
 
 use rwsgi_stats::{Blacklisted, Core, Snapshot, Vassal, Worker};
 
@@ -7,12 +7,12 @@ use crate::source::{Monotonic, ServerMicros};
 
 /// One server at one moment. Rates are `None` until there is a snapshot before it to subtract.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Reading {
+pub(crate) struct Sample {
     /// When it was taken.
     pub(crate) at: Monotonic,
     /// What the server's clock said then.
     pub(crate) clock: ServerMicros,
-    /// Seconds since the reading before it, in one life of the server.
+    /// Seconds since the sample before it, of the same run of the server.
     pub(crate) window: Option<f64>,
     /// The document. What is digested elsewhere is taken out: histograms, locks, request variables.
     pub(crate) snapshot: Snapshot,
@@ -84,7 +84,7 @@ pub(crate) struct Totals {
     pub(crate) cpu: Option<f64>,
     /// Latencies in the window; `None` when the server does not tell.
     pub(crate) latency: Option<Counts>,
-    /// Waiting times in the front's queue in the window; `None` when the server does not tell.
+    /// Waiting times in the router's queue in the window; `None` when the server does not tell.
     pub(crate) waiting: Option<Counts>,
 }
 
@@ -281,7 +281,7 @@ fn describe_request(core: &mut Core, vars: &[String], now: ServerMicros) {
     }
 }
 
-impl Reading {
+impl Sample {
     /// The request in progress that a worker has held for the longest.
     pub(crate) fn oldest_request(worker: &Worker) -> Option<&Core> {
         let in_request = worker.cores.iter().filter(|core| core.in_request != 0);
@@ -324,12 +324,12 @@ mod tests {
     fn uwsgi_s_request_variables_become_the_request_in_progress_and_are_not_kept() {
         let mut snapshot = busy_cheap();
         digest(&mut snapshot, ServerMicros(1_795_227_103_500_000));
-        let core = Reading::oldest_request(&snapshot.workers[1]).unwrap();
+        let core = Sample::oldest_request(&snapshot.workers[1]).unwrap();
         assert_eq!(core.req_info.method.as_deref(), Some("GET"));
         assert_eq!(core.req_info.uri.as_deref(), Some("/sleep?4"));
         assert_eq!(core.req_info.elapsed, Some(2_500_000));
         assert!(core.vars.is_empty());
-        assert_eq!(Reading::oldest_request(&snapshot.workers[0]), None);
+        assert_eq!(Sample::oldest_request(&snapshot.workers[0]), None);
     }
 
     #[test]

@@ -1,12 +1,10 @@
 //! The spoolers' table: what uWSGI tells of them, and what `rwsgi` tells beyond it. Fixed columns, a line each.
 
-use ratatui::style::Style;
 use rwsgi_stats::{Snapshot, Spooler};
 
-use super::lists::List;
-use super::theme::Theme;
+use super::lists::{List, Mark};
+use super::{Counts, Status};
 use crate::format;
-use crate::model::{Counts, Status};
 
 /// A column: its title, and what it shows of a spooler; `None` for what its server does not tell.
 struct Column {
@@ -57,23 +55,23 @@ fn quantile(spooler: &Spooler, quantile: f64) -> Option<String> {
 }
 
 /// The spoolers; `None` when there are none.
-pub(crate) fn spoolers(snapshot: &Snapshot, theme: &Theme) -> Option<List> {
+pub(crate) fn spoolers(snapshot: &Snapshot) -> Option<List> {
     let spoolers = &snapshot.spoolers;
     if spoolers.is_empty() {
         return None;
     }
     let tells_more = spoolers.iter().any(|spooler| spooler.queue.is_some());
     let columns = || COLUMNS.iter().filter(|column| tells_more || !column.is_ours);
-    let style = |spooler: &Spooler| match (spooler.running, spooler.pid) {
-        (1.., _) => theme.status(Status::Busy),
-        (0, 0) => theme.alarm(),
-        (0, _) => Style::new(),
+    let mark = |spooler: &Spooler| match (spooler.running, spooler.pid) {
+        (1.., _) => Mark::Status(Status::Busy),
+        (0, 0) => Mark::Alarm,
+        (0, _) => Mark::Plain,
     };
     let row = |spooler: &Spooler| {
         let cells = columns().map(|column| (column.cell)(spooler).unwrap_or_else(|| "-".to_owned()));
-        (cells.collect(), style(spooler))
+        (cells.collect(), mark(spooler))
     };
-    Some(List::new(columns().map(|column| column.title).collect(), spoolers.iter().map(row).collect()))
+    Some(List { titles: columns().map(|column| column.title).collect(), rows: spoolers.iter().map(row).collect() })
 }
 
 #[cfg(test)]
@@ -108,6 +106,6 @@ mod tests {
         let idle = Spooler { oldest_age: Some(0), queue: Some(0), ..spooler(72) };
         let spoolers = vec![Spooler { running: 1, job: Some(job), ..spooler(71) }, idle, spooler(0)];
         let snapshot = Snapshot { spoolers, ..Snapshot::default() };
-        assert_snapshot!(super::spoolers(&snapshot, &Theme::from_environment(|_| None)).unwrap().text());
+        assert_snapshot!(super::spoolers(&snapshot).unwrap().text());
     }
 }

@@ -1,0 +1,177 @@
+//! What must not pass: what a server that lies, restarts, stands still or tells half makes of a verdict.
+
+use std::time::Duration;
+
+use rwsgi_stats::latency;
+
+use super::{pools, take};
+use crate::report::assertion::Assertion;
+use crate::report::judge::{Judge, Phases};
+use crate::report::verdict::Verdict;
+use crate::report::watch;
+use crate::source::{EndedBy, Ending, Entry, LocalMicros, Monotonic, Poll, Run, parse};
+
+/// A document of these workers, with more of its own.
+fn document(more: &str, workers: &str) -> String {
+    format!("{{\"version\":\"2\",\"pid\":7{more},\"workers\":[{workers}]}}")
+}
+
+/// Answers, one a second of each server.
+fn polls<const SERVERS: usize>(rounds: &[[String; SERVERS]]) -> Vec<Poll> {
+    let poll = |(second, target, document): (u64, usize, &String)| Poll {
+        target,
+        at: Monotonic::from_micros(second * 1_000_000),
+        taken: LocalMicros(1_795_227_000_000_000 + second * 1_000_000),
+        outcome: parse(document.clone().into_bytes()),
+    };
+    let placed = (0u64..)
+        .zip(rounds)
+        .flat_map(|(second, round)| round.iter().enumerate().map(move |(target, document)| (second, target, document)));
+    placed.map(poll).collect()
+}
+
+fn ending(polls: &[Poll]) -> Ending {
+    Ending { at: polls.last().unwrap().at, by: EndedBy::Time, why: None }
+}
+
+/// The verdict on the answers of one server.
+fn judged(assertion: &str, documents: impl IntoIterator<Item = String>) -> Verdict {
+    let rounds: Vec<[String; 1]> = documents.into_iter().map(|document| [document]).collect();
+    let polls = polls(&rounds);
+    let ending = ending(&polls);
+    let (mut pools, assertions) = (pools(1), [assertion.parse::<Assertion>().unwrap()]);
+    let labels = pools.iter().map(|pool| pool.label.clone());
+    let mut judge = Judge::new(&assertions, &[], labels, Phases::default(), Duration::from_secs(1));
+    polls.into_iter().for_each(|poll| take(&mut judge, &mut pools, poll));
+    judge.finish(&ending)
+}
+
+/// An rwsgi whose clock is at `now` seconds, with this many slow requests of its worker, busy for as many seconds.
+fn with_clock(now: u64, slow: u64) -> String {
+    let counts = latency::from_counts([(latency::index_of(5_000_000), slow)]);
+    let latency = latency::encode(&counts);
+    document(
+        &format!(",\"now\":{},\"latency\":\"{latency}\"", now * 1_000_000),
+        &format!(
+            "{{\"id\":1,\"pid\":8,\"requests\":{slow},\"busy_time\":{},\"cpu_time\":{},\"latency\":\"{latency}\",
+            \"cores\":[{{\"id\":0}}]}}",
+            slow * 1_000_000,
+            slow * 1_000_000
+        ),
+    )
+}
+
+#[test]
+fn slow_requests_are_judged_whatever_happens_to_the_server_s_clock() {
+    // Set back, and on, between the second answer and the third.
+    for third in [50, 9_000] {
+        let answers = [(100, 0), (101, 0), (third, 1), (third + 1, 1)];
+        let verdict = judged("p99 < 1s", answers.map(|(now, slow)| with_clock(now, slow)));
+        assert_eq!(verdict.exit_code(), 1, "{verdict:?}");
+        // It was busy for one second of three.
+        for assertion in ["utilization < 20%", "cpu < 20%", "rps < 0.2"] {
+            let verdict = judged(assertion, answers.map(|(now, slow)| with_clock(now, slow)));
+            assert_eq!(verdict.exit_code(), 1, "{assertion}: {verdict:?}");
+        }
+    }
+}
+
+#[test]
+fn a_server_whose_answer_stays_the_same_to_the_microsecond_is_not_measured() {
+    // As a cache gives it when the server is gone.
+    let answers = [100, 101, 102, 102, 102, 102, 102, 102].map(|now| with_clock(now, now));
+    let verdict = judged("utilization <= 100%", answers);
+    assert_eq!(verdict.exit_code(), 2, "{verdict:?}");
+    assert!(verdict.void.as_ref().is_some_and(|why| why.contains("no sample for the last 5.00s")), "{verdict:?}");
+}
+
+#[test]
+fn a_server_that_was_restarted_and_has_caught_up_is_not_measured() {
+    let worker = |pid: u32, requests: u64, raised: u64, tx: u64| {
+        document(
+            "",
+            &format!(
+                "{{\"id\":1,\"pid\":{pid},\"requests\":{requests},\"exceptions\":{raised},\"tx\":{tx},\"respawn_count\":1}}"
+            ),
+        )
+    };
+    // The same master, as after uWSGI's reload: fewer exceptions; fewer bytes; another process that nobody started.
+    for after in [worker(8, 60, 20, 900), worker(8, 60, 40, 90), worker(9, 60, 40, 900)] {
+        let verdict = judged("exceptions == 0", [worker(8, 50, 40, 500), after.clone(), after]);
+        assert_eq!(verdict.exit_code(), 2, "{verdict:?}");
+        assert!(verdict.void.as_ref().is_some_and(|why| why.contains("restarted")), "{verdict:?}");
+    }
+    // A worker that was started again is no restart.
+    let again = worker(9, 60, 40, 900).replace("\"respawn_count\":1", "\"respawn_count\":2");
+    assert_eq!(judged("exceptions == 0", [worker(8, 50, 40, 500), again]).exit_code(), 0);
+}
+
+#[test]
+fn the_memory_of_some_workers_is_not_taken_for_that_of_all() {
+    let both = |second: u64| {
+        document("", &format!("{{\"id\":1,\"pid\":8,\"rss\":300}},{{\"id\":2,\"pid\":9,\"rss\":{second}}}"))
+    };
+    assert_eq!(judged("rss.sum < 400", [both(0), both(0)]).exit_code(), 2);
+    assert_eq!(judged("rss.sum < 400", [both(0), both(300)]).exit_code(), 1);
+}
+
+#[test]
+fn responses_that_some_workers_tell_are_not_taken_for_those_of_all() {
+    let both = |requests: u64| {
+        let responses = ",\"responses\":{\"5xx\":0}";
+        let worker = |id: u32, more: &str| {
+            format!("{{\"id\":{id},\"pid\":{id},\"requests\":{requests},\"exceptions\":{requests}{more}}}")
+        };
+        document("", &format!("{},{}", worker(1, responses), worker(2, "")))
+    };
+    assert_eq!(judged("errors == 0", [both(0), both(9)]).exit_code(), 1, "half of them are not told of");
+    assert_eq!(judged("client_error_rate == 0", [both(0), both(9)]).exit_code(), 2);
+}
+
+/// What a recording of these rounds is as a baseline, for an assertion that watches `servers` in these phases.
+fn compared<const SERVERS: usize>(
+    assertion: &str,
+    rounds: &[[String; SERVERS]],
+    phases: Phases,
+    live: &[[String; 1]],
+) -> Verdict {
+    let assertions = [assertion.parse::<Assertion>().unwrap()];
+    let run = Run { interval: Some(Duration::from_secs(1)), targets: vec!["web0".to_owned(); SERVERS] };
+    let recorded = polls(rounds);
+    let end = Entry::End(ending(&recorded));
+    let entries = std::iter::once(Entry::Run(run)).chain(recorded.into_iter().map(Entry::Poll)).chain([end]);
+    let baseline = watch::baseline(&assertions, phases.warmup, entries, &mut pools(SERVERS));
+    let mut pools = pools(1);
+    let labels = pools.iter().map(|pool| pool.label.clone());
+    let mut judge = Judge::new(&assertions, &baseline, labels, phases, Duration::from_secs(1));
+    let polls = polls(live);
+    let ending = ending(&polls);
+    polls.into_iter().for_each(|poll| take(&mut judge, &mut pools, poll));
+    judge.finish(&ending)
+}
+
+#[test]
+fn only_what_can_be_compared_is_compared_with_a_baseline() {
+    let uwsgi = |raised: u64| {
+        document("", &format!("{{\"id\":1,\"pid\":8,\"rss\":500,\"requests\":{},\"exceptions\":{raised}}}", raised * 2))
+    };
+    let rwsgi = |failed: u64| uwsgi(failed).replace("\"exceptions\"", "\"responses\":{\"5xx\":0},\"exceptions\"");
+    let rounds = |document: &dyn Fn(u64) -> String| (0..9).map(|second| [document(second)]).collect::<Vec<_>>();
+    let whole = Phases::default();
+    let same = compared("rss.sum <= baseline", &rounds(&uwsgi), whole, &rounds(&uwsgi));
+    assert_eq!(same.exit_code(), 0, "{same:?}");
+    let told = |verdict: &Verdict, why: &str| {
+        assert_eq!(verdict.exit_code(), 2, "{verdict:?}");
+        assert!(format!("{verdict:?}").contains(why), "{verdict:?}");
+    };
+    // Two servers' memory is more than one's.
+    let two: Vec<[String; 2]> = (0..9).map(|second| [uwsgi(second), uwsgi(second)]).collect();
+    told(&compared("rss.sum <= baseline", &two, whole, &rounds(&uwsgi)), "it is of 2 servers");
+    // Exceptions are not responses of status 5xx.
+    told(&compared("error_rate <= baseline", &rounds(&uwsgi), whole, &rounds(&rwsgi)), "counts exceptions");
+    told(&compared("error_rate <= baseline", &rounds(&rwsgi), whole, &rounds(&uwsgi)), "counts exceptions");
+    // A total of a whole run is more than that of any piece.
+    let pieces = Phases { window: Some(Duration::from_secs(4)), ..whole };
+    told(&compared("exceptions <= baseline", &rounds(&uwsgi), pieces, &rounds(&uwsgi)), "a total of the whole run");
+    assert_eq!(compared("exception_rate <= baseline", &rounds(&uwsgi), pieces, &rounds(&uwsgi)).exit_code(), 0);
+}
