@@ -134,7 +134,12 @@ def test_a_log_that_is_not_written_holds_up_nothing_else(serve, address, stats_a
             assert server.stats()["workers"][0]["requests"] == 1
     finally:
         processes.kill(writer)
-        drain = threading.Thread(target=lambda: all(iter(lambda: os.read(reader, 65536), b"the end")))
+
+        def read_on() -> None:
+            while not os.read(reader, 65536).endswith(b"the end"):
+                pass
+
+        drain = threading.Thread(target=read_on)
         drain.start()
         server.stop()
         os.write(reader, b"the end")
