@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+from rig import processes
 from rig.http import Connection, head
 from rig.waiting import until
 
@@ -25,6 +26,8 @@ def stopped(serve, address, stats_at):
     )
     worker = server.wait_workers(2)["workers"][0]["pid"]
     os.kill(worker, signal.SIGSTOP)
+    # It may have begun with a request otherwise, before the system gets to it.
+    until(lambda: processes.look(worker).state == "T", "it is stopped")
     yield server
     os.kill(worker, signal.SIGCONT)
 
