@@ -109,6 +109,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     pub(crate) markdown: Option<PathBuf>,
 
+    /// Write a page about the run: verdict, charts, tables; it stands alone
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+
     /// Read this configuration file instead of $XDG_CONFIG_HOME/rtop/config.toml
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,

@@ -65,6 +65,10 @@ fn run(args: &Args) -> anyhow::Result<u8> {
         let message = "--assert needs to know for how long: --for 30s, --until-exit PID, -n COUNT, or -- COMMAND";
         refuse(ErrorKind::MissingRequiredArgument, message);
     }
+    if args.html.is_some() && matches!(end, End::Never) && args.replay.is_none() {
+        let message = "--html needs to know for how long: --for 30s, --until-exit PID, -n COUNT, or -- COMMAND";
+        refuse(ErrorKind::MissingRequiredArgument, message);
+    }
     if assertions.is_empty() && (args.junit.is_some() || args.markdown.is_some()) {
         refuse(
             ErrorKind::MissingRequiredArgument,
@@ -87,7 +91,7 @@ fn run(args: &Args) -> anyhow::Result<u8> {
     if args.expect_exit && args.until_exit.is_none() && args.command.is_empty() {
         refuse(ErrorKind::MissingRequiredArgument, "--expect-exit goes with --until-exit PID or -- COMMAND");
     }
-    let format = match (args.json, args.csv, assertions.is_empty() || args.batch) {
+    let format = match (args.json, args.csv, (assertions.is_empty() && args.html.is_none()) || args.batch) {
         (true, _, _) => Some(Format::Json),
         (_, true, _) => Some(Format::Csv),
         (_, _, false) => Some(Format::Nothing),
@@ -106,6 +110,7 @@ fn run(args: &Args) -> anyhow::Result<u8> {
         phases,
         junit: args.junit.clone(),
         markdown: args.markdown.clone(),
+        html: args.html.clone(),
     };
     watch(args, &plan)
 }

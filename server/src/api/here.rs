@@ -3,8 +3,10 @@
 use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 
+use anyhow::Context;
 use nix::unistd::Pid;
 
+use crate::ids::{GenerationNumber, SlotId, WorkerId};
 use crate::ipc::{Auxiliary, AuxiliaryKind, Role, Setup};
 use crate::share::Share;
 use crate::stats::scoreboard::Scoreboard;
@@ -16,7 +18,7 @@ pub(crate) struct ServerContext {
     /// The configuration in force.
     pub(crate) config: Config,
     /// The generation that this process is of.
-    pub(crate) generation: u32,
+    pub(crate) generation: GenerationNumber,
     /// The master.
     pub(crate) master: Pid,
     /// The control socket, this process's end.
@@ -38,7 +40,7 @@ pub(crate) fn settle(setup: &mut Setup, scoreboard: &Scoreboard) -> anyhow::Resu
     let memory = scoreboard.memory().try_clone_to_owned()?;
     let server = ServerContext {
         config: setup.config.clone(),
-        generation: setup.generation,
+        generation: setup.generation.context("the master has given the fork server no generation")?,
         // The fork server was started by it; what is forked is adopted by it.
         master: Pid::parent(),
         share: Share::take(&mut setup.share, &setup.config.between)?,
@@ -64,7 +66,7 @@ pub(crate) fn role() -> Option<Role> {
 
 /// The worker's number and slot, in a worker.
 #[must_use]
-pub(crate) fn worker() -> Option<(u32, u32)> {
+pub(crate) fn worker() -> Option<(WorkerId, SlotId)> {
     match role() {
         Some(Role::Worker { worker, slot }) => Some((worker, slot)),
         _ => None,

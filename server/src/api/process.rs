@@ -32,7 +32,7 @@ pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
 /// The worker's number, from 1; 0 in every other process.
 #[pyfunction]
 fn worker_id() -> u32 {
-    worker().map_or(0, |(number, _)| number)
+    worker().map_or(0, |(number, _)| number.get())
 }
 
 /// True in a spooler, else None.

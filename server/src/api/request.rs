@@ -12,7 +12,7 @@ use tracing::warn;
 use super::here::{server, worker};
 use super::text::Text;
 use crate::descriptor::duplicate;
-use crate::ids::{SlotId, ThreadIndex};
+use crate::ids::ThreadIndex;
 use crate::wsgi::active::CurrentRequest;
 use crate::wsgi::respond;
 use crate::wsgi::serving::{self, CurrentConnection, Notes};
@@ -51,7 +51,7 @@ fn note(change: impl FnOnce(&mut Notes)) -> PyResult<()> {
 #[pyfunction]
 fn request_id() -> u64 {
     let (Some(thread), Some((_, slot)), Some(server)) = (serving::thread(), worker(), server()) else { return 0 };
-    let cell = server.scoreboard.thread(SlotId::new(slot), ThreadIndex::new(thread));
+    let cell = server.scoreboard.thread(slot, ThreadIndex::new(thread));
     cell.read().map_or(0, |thread| thread.counters.requests)
 }
 

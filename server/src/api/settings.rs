@@ -3,6 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
+use crate::ids::GenerationNumber;
 use crate::ipc::Setup;
 
 /// The uWSGI whose module this one is like.
@@ -35,9 +36,9 @@ pub(super) fn add(module: &Bound<'_, PyModule>, setup: &Setup) -> PyResult<()> {
     module.add("magic_table", magic)?;
     module.add("sockets", PyList::new(py, setup.listeners.iter().map(|listener| listener.fd.number()))?)?;
     module.add("buffer_size", config.buffer_size)?;
-    module.add("started_on", setup.started_at / 1_000_000)?;
+    module.add("started_on", setup.started_at.as_secs())?;
     module.add("applications", py.None())?;
-    module.add("is_a_reload", setup.generation > 1)?;
+    module.add("is_a_reload", setup.generation > Some(GenerationNumber::FIRST))?;
     Ok(())
 }
 

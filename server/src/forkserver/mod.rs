@@ -41,7 +41,8 @@ pub(crate) fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
     ignore(&[Signal::SIGTERM])?;
     limit_address_space(&setup.config)?;
     let _ = nix::sys::prctl::set_name(c"rwsgi forksrv");
-    let title = format!("rwsgi forkserver {}", setup.generation);
+    let generation = setup.generation.context("fork server: the master has not said which generation it is")?;
+    let title = format!("rwsgi forkserver {generation}");
     procname::set(&procname::title(&setup.config.procname, &title));
     let memory = setup.scoreboard.take()?;
     let scoreboard = Scoreboard::map(setup.layout, memory).context("fork server: cannot map the scoreboard")?;
@@ -87,7 +88,7 @@ fn serve_forks(py: Python<'_>, channel: OwnedFd, mut setup: Setup, scoreboard: S
             Ok(Some(order)) => order,
             Ok(None) => return Ok(0),
             Err(error) => {
-                info!("fork server of generation {}: the master is gone ({error})", setup.generation);
+                info!("fork server: the master is gone ({error})");
                 return Ok(0);
             }
         };

@@ -16,13 +16,14 @@ use thiserror::Error;
 
 use super::schedule::When;
 use super::target::Target;
-use super::{Role, receive_message};
+use super::{Auxiliary, Role, receive_message};
+use crate::ids::GenerationNumber;
 
 /// A packet.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ControlPacket {
     /// The generation of the process: what it registers goes with it.
-    pub generation: u32,
+    pub generation: GenerationNumber,
     /// What it has to say.
     pub what: ControlRequest,
 }
@@ -98,9 +99,9 @@ enum InvalidMessage {
     /// It is no packet of this kind.
     #[error("it is none of the messages that there are: {0}")]
     Unknown(#[from] serde_json::Error),
-    /// It names a number from 1, and the number is 0.
-    #[error("it names {0} 0, and they count from 1")]
-    Zero(&'static str),
+    /// It names an auxiliary process by a number from 1, and the number is 0.
+    #[error("it names auxiliary process 0, and they count from 1")]
+    Zero,
     /// It wants a timer that never rests.
     #[error("it wants signal {0} every 0 seconds")]
     NoPause(u8),
@@ -216,12 +217,6 @@ fn is_at_end(socket: BorrowedFd<'_>) -> nix::Result<bool> {
 
 fn read(bytes: &[u8], has_descriptor: bool) -> Result<ControlPacket, InvalidMessage> {
     let message: ControlPacket = serde_json::from_slice(bytes)?;
-    let not_zero = |number: u32, what| if number == 0 { Err(InvalidMessage::Zero(what)) } else { Ok(()) };
-    let in_role = |role: Role| match role {
-        Role::Worker { worker, .. } => not_zero(worker, "worker"),
-        Role::Auxiliary(who) => not_zero(who.number, "auxiliary process"),
-    };
-    not_zero(message.generation, "generation")?;
     match &message.what {
         ControlRequest::Schedule { signal, when: When::Every { seconds: 0, .. } } => {
             return Err(InvalidMessage::NoPause(*signal));
@@ -232,8 +227,13 @@ fn read(bytes: &[u8], has_descriptor: bool) -> Result<ControlPacket, InvalidMess
         ControlRequest::Listen(_) | ControlRequest::Workers if !has_descriptor => {
             return Err(InvalidMessage::NoDescriptor);
         }
-        ControlRequest::Listen(role) | ControlRequest::Harakiri { role, .. } => in_role(*role)?,
+        ControlRequest::Listen(Role::Auxiliary(Auxiliary { number: 0, .. }))
+        | ControlRequest::Harakiri { role: Role::Auxiliary(Auxiliary { number: 0, .. }), .. } => {
+            return Err(InvalidMessage::Zero);
+        }
         ControlRequest::Register { .. }
+        | ControlRequest::Listen(_)
+        | ControlRequest::Harakiri { .. }
         | ControlRequest::Raise(_)
         | ControlRequest::Schedule { .. }
         | ControlRequest::Watch { .. }
@@ -245,17 +245,18 @@ fn read(bytes: &[u8], has_descriptor: bool) -> Result<ControlPacket, InvalidMess
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::{SlotId, WorkerId};
     use crate::ipc::{Auxiliary, AuxiliaryKind, send_message};
 
     #[test]
     fn a_question_brings_its_way_back() {
         let (master, ours) = socket().unwrap();
         let asking = std::thread::spawn(move || {
-            let question = ControlPacket { generation: 3, what: ControlRequest::Workers };
+            let question = ControlPacket { generation: GenerationNumber::FIRST, what: ControlRequest::Workers };
             ask::<Vec<WorkerState>>(ours.as_fd(), &question)
         });
         let (message, descriptor) = receive(master.as_fd()).unwrap().unwrap();
-        assert_eq!(message.generation, 3);
+        assert_eq!(message.generation, GenerationNumber::FIRST);
         let workers = vec![WorkerState { id: 7, ..WorkerState::default() }];
         send_message(descriptor.unwrap().as_fd(), &workers).unwrap();
         assert_eq!(asking.join().unwrap().unwrap()[0].id, 7);
@@ -275,13 +276,13 @@ mod tests {
         error.to_string()
     }
 
-    fn packet(generation: u32, what: ControlRequest) -> Vec<u8> {
-        serde_json::to_vec(&ControlPacket { generation, what }).unwrap()
+    fn packet(what: ControlRequest) -> Vec<u8> {
+        serde_json::to_vec(&ControlPacket { generation: GenerationNumber::FIRST, what }).unwrap()
     }
 
     #[test]
     fn a_packet_that_nobody_of_ours_sends_is_refused_in_words() {
-        let worker = |worker| Role::Worker { worker, slot: 0 };
+        let worker = Role::Worker { worker: WorkerId::FIRST, slot: SlotId::new(0) };
         let spooler = Role::Auxiliary(Auxiliary { kind: AuxiliaryKind::Spooler, number: 0 });
         let every =
             |seconds| ControlRequest::Schedule { signal: 7, when: When::Every { seconds, times: 0, rb: false } };
@@ -291,20 +292,24 @@ mod tests {
             (watch(0), "a path of 0 bytes"),
             (watch(5000), "a path of 5000 bytes"),
             (watch(20_000), "longer than 16384 bytes"),
-            (ControlRequest::Harakiri { role: worker(0), seconds: 1 }, "worker 0"),
             (ControlRequest::Harakiri { role: spooler, seconds: 1 }, "auxiliary process 0"),
-            (ControlRequest::Listen(worker(1)), "no descriptor"),
+            (ControlRequest::Listen(worker), "no descriptor"),
             (ControlRequest::Workers, "no descriptor"),
         ] {
-            let said = refused(&packet(1, what));
+            let said = refused(&packet(what));
             assert!(said.contains(why), "{said}");
         }
-        assert!(refused(&packet(0, ControlRequest::Raise(1))).contains("generation 0"));
         assert!(refused(b"").contains("empty"));
-        for unknown in [&b"{\"generation\":1,"[..], br#"{"generation":1,"what":{"Raise":300}}"#, &[0xff; 100]] {
+        for unknown in [
+            &b"{\"generation\":1,"[..],
+            br#"{"generation":1,"what":{"Raise":300}}"#,
+            br#"{"generation":0,"what":{"Raise":1}}"#,
+            br#"{"generation":1,"what":{"Harakiri":{"role":{"Worker":{"worker":0,"slot":0}},"seconds":1}}}"#,
+            &[0xff; 100],
+        ] {
             assert!(refused(unknown).contains("none of the messages"));
         }
-        assert_eq!(received(&packet(1, every(1)), None).unwrap().generation, 1);
+        assert_eq!(received(&packet(every(1)), None).unwrap().generation, GenerationNumber::FIRST);
     }
 
     #[test]
@@ -321,7 +326,7 @@ mod tests {
             let (master, ours) = socket().unwrap();
             let (reader, writer) = nix::unistd::pipe().unwrap();
             let fds = vec![writer.as_raw_fd(); 1 + more];
-            let bytes = packet(1, ControlRequest::Workers);
+            let bytes = packet(ControlRequest::Workers);
             let (parts, message) = ([IoSlice::new(&bytes)], [ControlMessage::ScmRights(&fds)]);
             sendmsg::<()>(ours.as_raw_fd(), &parts, &message, MsgFlags::empty(), None).unwrap();
             let (_, descriptor) = receive(master.as_fd()).unwrap().unwrap();

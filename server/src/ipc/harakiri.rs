@@ -1,4 +1,4 @@
-//! What the master tells a worker's thread whose request runs too long: a signal, which reaches a thread that is stuck in
+//! What the master sends a worker thread whose request runs too long: a signal, which reaches a thread that is stuck in
 //! the application. It carries the moment at which that request began, for when it is delivered the thread may have ended
 //! it and have another.
 
@@ -9,6 +9,7 @@ use nix::libc;
 use nix::unistd::{Pid, getuid};
 
 use crate::clock::MonotonicNanos;
+use crate::ids::{ThreadIndex, WorkerId};
 
 /// The signal that has a thread answer 504. Real-time ones are nobody's by default.
 #[must_use]
@@ -24,7 +25,7 @@ pub(crate) fn stack_signal() -> i32 {
 
 /// The name of a worker's thread, by which the master finds it in `/proc`.
 #[must_use]
-pub(crate) fn thread_name(worker: u32, thread: u32) -> String {
+pub(crate) fn thread_name(worker: WorkerId, thread: ThreadIndex) -> String {
     format!("rwsgi w{worker}c{thread}")
 }
 

@@ -21,7 +21,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use self::inherit::InheritedFd;
-use crate::ids::ChildId;
+use crate::clock::UnixMicros;
+use crate::ids::{ChildId, GenerationNumber, SlotId, WorkerId};
 use crate::stats::scoreboard::Layout;
 use rwsgi_config::Config;
 use rwsgi_protocol::SocketProtocol;
@@ -88,10 +89,10 @@ pub struct Setup {
     pub link_listener: Option<InheritedFd>,
     /// Where the workers find the router, if there is one.
     pub link: Option<LinkEndpoint>,
-    /// The generation that a fork server loads.
-    pub generation: u32,
-    /// When the server started, unix µs.
-    pub started_at: u64,
+    /// The generation that a fork server loads; `None` for the http router.
+    pub generation: Option<GenerationNumber>,
+    /// When the server started.
+    pub started_at: UnixMicros,
 }
 
 impl Setup {
@@ -139,10 +140,10 @@ impl Notice {
 pub(crate) enum Role {
     /// One that serves requests.
     Worker {
-        /// Its number, from 1.
-        worker: u32,
+        /// Which one.
+        worker: WorkerId,
         /// Its slot on the scoreboard.
-        slot: u32,
+        slot: SlotId,
     },
     /// One that works beside the workers.
     Auxiliary(Auxiliary),
@@ -312,7 +313,10 @@ mod tests {
     /// what that had sent.
     #[test]
     fn what_was_sent_before_the_end_is_received_though_the_other_had_not_read_everything() {
-        let order = Order::Fork { child: ChildId::new(2), role: Role::Worker { worker: 1, slot: 0 } };
+        let order = Order::Fork {
+            child: ChildId::new(2),
+            role: Role::Worker { worker: WorkerId::FIRST, slot: SlotId::new(0) },
+        };
         let (ours, theirs) = channel().unwrap();
         send_message(theirs.as_fd(), &Answer::Forked { child: ChildId::new(1), pid: 7 }).unwrap();
         send_message(ours.as_fd(), &order).unwrap();
@@ -329,16 +333,17 @@ mod tests {
     #[test]
     fn messages_keep_their_bounds_and_the_end_is_seen() {
         let (ours, theirs) = channel().unwrap();
+        let role = |worker| Role::Worker { worker: WorkerId::new(worker).unwrap(), slot: SlotId::new(worker + 10) };
         for worker in 1..=3 {
-            let role = Role::Worker { worker, slot: worker + 10 };
-            send_message(ours.as_fd(), &Order::Fork { child: ChildId::new(worker.into()), role }).unwrap();
+            send_message(ours.as_fd(), &Order::Fork { child: ChildId::new(worker.into()), role: role(worker) })
+                .unwrap();
         }
         for expected in 1..=3 {
-            let Some(Order::Fork { child, role }) = receive_message(theirs.as_fd()).unwrap() else {
+            let Some(Order::Fork { child, role: received }) = receive_message(theirs.as_fd()).unwrap() else {
                 panic!("no order")
             };
             assert_eq!(child.get(), u64::from(expected));
-            assert_eq!(role, Role::Worker { worker: expected, slot: expected + 10 });
+            assert_eq!(received, role(expected));
         }
         let too_long = "x".repeat(MESSAGE_MAX);
         assert!(send_message(ours.as_fd(), &too_long).unwrap_err().to_string().contains("524290 bytes"));

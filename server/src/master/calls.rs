@@ -15,7 +15,7 @@ use super::post::Post;
 use super::reason::{Reason, Why};
 use super::state::Master;
 use super::timers::Timer;
-use crate::ids::{ChildId, GenerationNumber, SlotId, WorkerId};
+use crate::ids::{ChildId, GenerationNumber, WorkerId};
 use crate::ipc::control::{ControlPacket, ControlRequest, WorkerState};
 use crate::ipc::target::Target;
 use crate::ipc::{Auxiliary, AuxiliaryKind, Role, send_message};
@@ -26,10 +26,10 @@ impl Master {
     pub(super) fn take_call(&mut self, call: Call) {
         match call {
             Call::Packet(ControlPacket { generation, what }, descriptor) => {
-                let known = GenerationNumber::new(generation).filter(|known| Some(*known) <= self.generations.newest());
-                match known {
-                    Some(generation) => self.take_packet(generation, what, descriptor),
-                    None => warn!("a process says that it is of generation {generation}, which is none: refused"),
+                if Some(generation) <= self.generations.newest() {
+                    self.take_packet(generation, what, descriptor);
+                } else {
+                    warn!("a process says that it is of generation {generation}, which is none: refused");
                 }
             }
             Call::Changed { generation, signal } => self.raise(generation, signal),
@@ -92,8 +92,7 @@ impl Master {
     fn child_in(&self, role: Role) -> Option<&Child> {
         let child = match role {
             Role::Worker { worker, slot } => {
-                let post = WorkerId::new(worker).map(Post::Worker);
-                self.children.in_slot(SlotId::new(slot)).filter(|child| Some(child.post) == post)
+                self.children.in_slot(slot).filter(|child| child.post == Post::Worker(worker))
             }
             Role::Auxiliary(who) => self.children.of(Post::Auxiliary(who)).next(),
         };

@@ -34,7 +34,7 @@ impl Master {
             Ok(InheritedListener { address, protocol: *protocol, fd: listener.inherit()? })
         };
         let listeners = self.sockets.workers.iter().map(inherited).collect::<Result<_, _>>()?;
-        let setup = self.setup(number.get(), &config, listeners)?;
+        let setup = self.setup(Some(number), &config, listeners)?;
         let started = self.launcher.start(FORKSERVER_ROLE, config.home.as_deref(), &setup);
         let (pid, channel) = started.with_context(|| match &config.home {
             Some(home) => format!("home: cannot run the Python of '{}'", home.display()),
@@ -57,7 +57,7 @@ impl Master {
     /// Never as long as what it inherits is open.
     pub(super) fn setup(
         &self,
-        generation: u32,
+        generation: Option<GenerationNumber>,
         config: &Config,
         listeners: Vec<InheritedListener>,
     ) -> anyhow::Result<Setup> {
@@ -74,7 +74,7 @@ impl Master {
             link_listener: None,
             link: sockets.link.as_ref().map(|link| link.endpoint.clone()),
             generation,
-            started_at: self.started_at.as_micros(),
+            started_at: self.started_at,
         })
     }
 

@@ -50,7 +50,7 @@ impl Master {
         let Some(generation) = self.fork_server().and_then(|child| child.generation) else { return };
         let Some(child) = self.begin(post, Some(generation), now) else { return };
         let role = match (post, self.children.get(child).and_then(|child| child.slot)) {
-            (Post::Worker(worker), Some(slot)) => Role::Worker { worker: worker.get(), slot: slot.get() },
+            (Post::Worker(worker), Some(slot)) => Role::Worker { worker, slot },
             (Post::Auxiliary(who), _) => Role::Auxiliary(who),
             // The posts above are all that are ordered, and a worker has a slot.
             _ => return,
@@ -165,7 +165,7 @@ impl Master {
             Ok(InheritedListener { address, protocol, fd: listener.inherit()? })
         };
         let listeners = self.sockets.router.iter().map(inherited).collect::<nix::Result<_>>()?;
-        let mut setup = self.setup(0, &self.config, listeners)?;
+        let mut setup = self.setup(None, &self.config, listeners)?;
         let link = self.sockets.link.as_ref().and_then(|link| link.listener.as_ref());
         setup.link_listener = link.map(|listener| InheritedFd::lend(std::os::fd::AsFd::as_fd(listener))).transpose()?;
         Ok(setup)

@@ -127,7 +127,7 @@ impl Master {
         );
         let thread_id = match thread.get() {
             0 => Some(pid),
-            number => thread_named(pid, &thread_name(worker.get(), number)),
+            _ => thread_named(pid, &thread_name(worker, thread)),
         };
         if let Some(thread_id) = thread_id {
             // It may have ended a moment ago.

@@ -164,15 +164,26 @@ impl Router<'_> {
             return;
         }
         let Some(client) = self.clients.get_mut(key) else { return };
-        let before = client.unsent.spills().then(MonotonicNanos::now);
+        if client.unsent.spills() {
+            return self.pass_on_to_file(key, &pieces.slices[..used]);
+        }
         if client.send(&pieces.slices[..used]).is_err() {
             self.close_client(key);
         } else {
             self.arm_client(key);
         }
-        if let Some(before) = before {
-            self.use_disk(pieces.slices[..used].iter().map(|piece| piece.len() as u64).sum(), before);
+    }
+
+    /// The same for a client that is slow: its pieces go to a file.
+    #[cold]
+    fn pass_on_to_file(&mut self, key: Key, pieces: &[&[u8]]) {
+        let before = MonotonicNanos::now();
+        let Some(client) = self.clients.get_mut(key) else { return };
+        if client.send(pieces).is_err() {
+            return self.close_client(key);
         }
+        self.arm_client(key);
+        self.use_disk(pieces.iter().map(|piece| piece.len() as u64).sum(), before);
     }
 
     /// A client's response breaks off: it must not take what it has for the whole.

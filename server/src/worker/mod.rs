@@ -34,7 +34,7 @@ use self::notices::Notices;
 use self::state::{OwnListener, Worker};
 use self::worker_thread::WorkerThread;
 use crate::api::{self, AfterFork};
-use crate::ids::{ChildId, SlotId, ThreadIndex};
+use crate::ids::{ChildId, SlotId, ThreadIndex, WorkerId};
 use crate::io::accept::Listener;
 use crate::io::body::BodyLimits;
 use crate::io::descriptors::{ClientCap, for_files};
@@ -47,10 +47,10 @@ use crate::wsgi::{application, interpreter};
 
 /// What a worker is forked with.
 pub(crate) struct WorkerContext {
-    /// Its number, from 1.
-    pub worker: u32,
+    /// Its number.
+    pub worker: WorkerId,
     /// Its slot on the scoreboard.
-    pub slot: u32,
+    pub slot: SlotId,
     /// By which number the master knows it.
     pub child: ChildId,
     /// The setup that its fork server received.
@@ -84,7 +84,7 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
             }
         },
     };
-    let first_only = setup.config.import.iter().filter(|_| worker == 1);
+    let first_only = setup.config.import.iter().filter(|_| worker == WorkerId::FIRST);
     for module in setup.config.shared_import.iter().chain(first_only) {
         interpreter::import(py, module);
     }
@@ -95,8 +95,8 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
     }
     let links = if setup.link.is_some() { setup.config.threads as usize } else { 0 };
     let state = Arc::new(Worker {
-        id: worker,
-        slot: SlotId::new(slot),
+        id: worker.get(),
+        slot,
         epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
         listeners: setup.listeners.iter_mut().map(inherit).collect::<Result<_, _>>()?,
         link: setup.link.clone(),
@@ -140,7 +140,7 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
     let others: Vec<_> = threads
         .into_iter()
         .map(|mut thread| {
-            let name = crate::ipc::harakiri::thread_name(worker, thread.id.get());
+            let name = crate::ipc::harakiri::thread_name(worker, thread.id);
             std::thread::Builder::new().name(name).spawn(move || {
                 let _serving = Serving(Arc::clone(&thread.worker));
                 Python::attach(|py| thread.serve(py))

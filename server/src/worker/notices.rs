@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use anyhow::Context;
 use tracing::warn;
 
-use crate::ids::ChildId;
+use crate::ids::{ChildId, WorkerId};
 use crate::ipc::Notice;
 use rwsgi_config::Config;
 
@@ -23,10 +23,10 @@ pub(super) struct Notices {
 
 impl Notices {
     /// For `worker`, whom the master knows as `child`; `pipe` leads to the master.
-    pub(super) fn new(pipe: OwnedFd, worker: u32, child: ChildId, config: &Config) -> anyhow::Result<Self> {
+    pub(super) fn new(pipe: OwnedFd, worker: WorkerId, child: ChildId, config: &Config) -> anyhow::Result<Self> {
         let limit = match config.max_requests {
             0 => 0,
-            limit => limit.saturating_add(config.max_requests_delta.saturating_mul((worker - 1).into())),
+            limit => limit.saturating_add(config.max_requests_delta.saturating_mul((worker.get() - 1).into())),
         };
         Ok(Self { pipe: pipe.into(), child, served: AtomicU64::new(0), limit })
     }

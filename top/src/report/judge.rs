@@ -65,6 +65,19 @@ struct Server {
     failure: Option<String>,
     /// Steps that count.
     steps_taken: u64,
+    /// Them put together.
+    span: Span,
+}
+
+/// What was judged, whatever was asserted.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Watched {
+    /// By server.
+    pub(super) spans: Vec<Span>,
+    /// When all servers had answered.
+    pub(super) begun: Option<Monotonic>,
+    /// When what is judged begins: after the warm-up.
+    pub(super) from: Option<Monotonic>,
 }
 
 /// A window that samples still come for.
@@ -222,6 +235,7 @@ impl Judge {
         self.restarts += step.whole.restarts;
         if let Some(server) = self.servers.get_mut(target) {
             server.steps_taken += step.whole.samples + step.whole.restarts;
+            server.span.then(step);
         }
         let since = self.from().map_or(Duration::ZERO, |from| step.end.since(from));
         let number = self.phases.window.map_or(0, |window| (since.as_micros() / window.as_micros().max(1)) as u64);
@@ -281,6 +295,12 @@ impl Judge {
                 *worst = Some(other);
             }
         }
+    }
+
+    /// What was judged until now.
+    pub(super) fn watched(&self) -> Watched {
+        let spans = self.servers.iter().map(|server| server.span.clone()).collect();
+        Watched { spans, begun: self.begun, from: self.from() }
     }
 
     /// The verdict on all that was taken in.

@@ -2,11 +2,13 @@
 
 mod assertion;
 mod batch;
+mod html;
 mod judge;
 mod lines;
 pub(crate) mod metrics;
 #[cfg(test)]
 mod tests;
+mod timeline;
 mod verdict;
 mod watch;
 mod window;

@@ -154,7 +154,8 @@ pub(crate) struct Verdict {
     pub(crate) seconds: f64,
 }
 
-const TITLES: [&str; 6] = ["EXPECTED", "ACTUAL", "RESULT", "WORST", "WHEN", "SAMPLES"];
+/// The titles of [`Verdict::cells`].
+pub(super) const TITLES: [&str; 6] = ["EXPECTED", "ACTUAL", "RESULT", "WORST", "WHEN", "SAMPLES"];
 
 impl Verdict {
     /// 0 when all hold, 1 when one fails, 2 when something could not be measured.
@@ -168,7 +169,7 @@ impl Verdict {
     }
 
     /// The cells of a row; nothing was measured, when nothing counts.
-    fn cells(&self, judgement: &Judgement, zone: &TimeZone) -> [String; 6] {
+    pub(super) fn cells(&self, judgement: &Judgement, zone: &TimeZone) -> [String; 6] {
         let dash = || "-".to_owned();
         if self.void.is_some() {
             return [judgement.expected(), dash(), "not measured".to_owned(), dash(), dash(), dash()];
@@ -184,7 +185,7 @@ impl Verdict {
     }
 
     /// What has to be said below the table, a line each.
-    fn remarks(&self) -> Vec<String> {
+    pub(super) fn remarks(&self) -> Vec<String> {
         let notes = self
             .judgements
             .iter()

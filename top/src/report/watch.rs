@@ -15,8 +15,10 @@ use signal_hook::{flag, low_level};
 
 use super::Batch;
 use super::assertion::Assertion;
+use super::html::Page;
 use super::judge::{Baseline, Judge, Phases};
 use super::lines::{csv_header, csv_rows, json_line};
+use super::timeline::Track;
 use super::verdict::Verdict;
 use super::window::{Steps, Window};
 use crate::model::Pool;
@@ -71,6 +73,8 @@ pub(crate) struct Plan {
     pub(crate) junit: Option<PathBuf>,
     /// Where the verdict goes for people who read CI summaries; it is appended.
     pub(crate) markdown: Option<PathBuf>,
+    /// Where the page about the run goes.
+    pub(crate) html: Option<PathBuf>,
 }
 
 /// Nothing could be measured.
@@ -179,6 +183,8 @@ struct Watch<'a> {
     names: &'a [String],
     /// By server: what its next line tells of.
     lines: Vec<(Steps, Window)>,
+    /// By server: what the page shows; empty when there will be none.
+    tracks: Vec<Track>,
     /// By server: how many samples are still wanted.
     left: Vec<u64>,
     printed: u64,
@@ -197,6 +203,13 @@ impl<'a> Watch<'a> {
         let judge = Judge::new(&plan.assertions, &plan.baseline, labels, plan.phases, run.interval.unwrap_or_default());
         let mut lines = Vec::new();
         lines.resize_with(pools.len(), Default::default);
+        let mut tracks = Vec::new();
+        if let Some(path) = &plan.html {
+            // Nobody waits for the end of a run to learn that its page has no place.
+            let file = OpenOptions::new().create(true).append(true).open(path);
+            file.with_context(|| format!("cannot write {}", path.display()))?;
+            tracks.resize_with(pools.len(), Track::default);
+        }
         let left = if let End::Count(count) = plan.end { count } else { u64::MAX };
         let mut watch = Self {
             plan,
@@ -204,6 +217,7 @@ impl<'a> Watch<'a> {
             recorder,
             names: &run.targets,
             lines,
+            tracks,
             left: vec![left; pools.len()],
             printed: 0,
             out_closed: false,
@@ -291,10 +305,13 @@ impl<'a> Watch<'a> {
             self.recorded(written);
         }
         let Some(pool) = self.pools.get_mut(target) else { return Ok(()) };
-        let taken = poll.taken;
+        let (at, taken) = (poll.at, poll.taken);
         let known = pool.current.is_some();
         let quiet = pool.trouble.clone();
         pool.ingest(poll);
+        if let Some(track) = self.tracks.get_mut(target) {
+            track.take(pool, at, taken);
+        }
         if let Some(trouble) = &pool.trouble {
             self.judge.failed(target, &trouble.message);
             // Said once; a server that is away for an hour does not fill the log.
@@ -353,18 +370,38 @@ impl<'a> Watch<'a> {
     fn conclude(mut self, ending: &Ending) -> anyhow::Result<u8> {
         let (samples, failures) = self.judge.counted();
         let unrecorded = if self.unrecorded { NOT_MEASURED } else { 0 };
-        if self.plan.assertions.is_empty() {
-            return Ok(if self.printed == 0 && samples == 0 { NOT_MEASURED } else { unrecorded });
-        }
-        if failures > 0 {
+        let asserts = !self.plan.assertions.is_empty();
+        if asserts && failures > 0 {
             writeln!(io::stderr(), "rtop: {failures} of {} samples failed", failures + samples)?;
         }
+        let watched = self.judge.watched();
         let no_servers = Judge::new(&[], &[], std::iter::empty(), Phases::default(), Duration::ZERO);
         let verdict = std::mem::replace(&mut self.judge, no_servers).finish(ending);
-        self.tell(&verdict)?;
-        Ok(verdict.exit_code().max(unrecorded))
+        // The page is there even when the verdict's other forms cannot be written: it helps to find out why.
+        let page = self.plan.html.as_ref().map_or(Ok(()), |path| {
+            let page = Page {
+                verdict: &verdict,
+                watched: &watched,
+                pools: self.pools,
+                tracks: &self.tracks,
+                samples: (samples, failures),
+                zone: &self.plan.batch.zone,
+            };
+            write(path, File::create(path), &page.html())
+        });
+        let status = if asserts {
+            self.tell(&verdict)?;
+            verdict.exit_code()
+        } else if self.printed == 0 && samples == 0 {
+            NOT_MEASURED
+        } else {
+            0
+        };
+        page?;
+        Ok(status.max(unrecorded))
     }
 
+    /// The verdict, as it was asked for.
     fn tell(&mut self, verdict: &Verdict) -> anyhow::Result<()> {
         let zone = &self.plan.batch.zone;
         let text = if self.plan.format == Format::Json { verdict.json() } else { verdict.table(zone) };
@@ -374,10 +411,6 @@ impl<'a> Watch<'a> {
         } else {
             self.print(&text)?;
         }
-        let write = |path: &Path, file: io::Result<File>, text: &str| {
-            let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
-            written.with_context(|| format!("cannot write {}", path.display()))
-        };
         if let Some(path) = &self.plan.junit {
             write(path, File::create(path), &verdict.junit(zone)?)?;
         }
@@ -386,6 +419,11 @@ impl<'a> Watch<'a> {
         }
         Ok(())
     }
+}
+
+fn write(path: &Path, file: io::Result<File>, text: &str) -> anyhow::Result<()> {
+    let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
+    written.with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// What a recording has of each assertion's metric, or why it is not known.
