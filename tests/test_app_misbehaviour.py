@@ -1,4 +1,4 @@
-"""Applications that break PEP 3333: a clear line and a traceback in the log, and no client is ever told a lie."""
+"""Applications that break PEP 3333: a clear line and a traceback in the log, and no client gets a false response."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from rig.load import Load
 from rig.waiting import until
 
 XHTML = "{http://www.w3.org/1999/xhtml}"
-ASSERTIONS = ["rps > 1", "exceptions == 0", "p99 < 60s", "workers.min >= 1"]
+ASSERTIONS = ["rps > 1", "exceptions == 0", "p99 < 60s", "harakiri == 0"]
 ASSERT = [part for assertion in ASSERTIONS for part in ("--assert", assertion)]
 
 

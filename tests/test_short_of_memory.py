@@ -1,4 +1,4 @@
-"""Bodies that are announced, and bodies that come, under a limit of memory: nobody dies, and who cannot be served is told."""
+"""Bodies that are announced, and bodies that come, under a limit of memory: nobody dies, and clients that cannot be served get 503."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_bodies_that_memory_cannot_hold_are_refused_with_503(limited):
         for client in clients:
             client.send(head("POST", "/count", {"Content-Length": str(ANNOUNCED)}))
         answers = [answer_to_most_of_it(client) for client in clients]
-        # As many as memory holds wait for the rest; the others are told, unless a reset was faster.
+        # As many as memory holds wait for the rest; the others get 503, unless a reset was faster.
         assert None in answers and 503 in answers and set(answers) <= {None, 503, 0}, answers
         server.logged("cannot be kept")
     until(lambda: serves(address), "it serves on", context=server.log)

@@ -92,7 +92,7 @@ def test_a_stopped_process_is_named_in_the_log_and_in_the_stats_until_it_goes_on
     try:
         server.logged(rf"worker 1 \(pid {first}\) .* stopped")
         server.logged(rf"mule 1 \(pid {mule}\) .* stopped")
-        document = server.wait_stats(lambda document: document["workers"][0]["unresponsive_for"] > 3_000_000, "it is told")
+        document = server.wait_stats(lambda document: document["workers"][0]["unresponsive_for"] > 3_000_000, "it is shown")
         assert document["workers"][1]["unresponsive_for"] == 0
         # Nobody has asked for more.
         assert [worker["pid"] for worker in document["workers"]] == [first, second]
@@ -117,7 +117,7 @@ def test_with_harakiri_a_stopped_worker_is_replaced(serve, address, stats_at):
 
 
 def test_a_worker_that_hangs_while_it_should_serve_is_named(serve, address, stats_at, tmp_path):
-    """A thread of the application's keeps Python's lock and never lets it go: the others wait for it for ever."""
+    """A thread of the application's keeps Python's lock and never releases it: the others wait for it forever."""
     (tmp_path / "hang.py").write_text(
         "import ctypes, threading\n"
         "sleep = ctypes.PyDLL(None).sleep\n"

@@ -100,7 +100,7 @@ pub(crate) struct Gathering {
 
 /// How the end of a body is known.
 #[derive(Debug)]
-enum End {
+enum BodyEnd {
     /// This many bytes are still to come.
     Length(u64),
     Chunked(Box<Decoder>),
@@ -109,7 +109,7 @@ enum End {
 /// A body that is being gathered.
 #[derive(Debug)]
 pub(crate) struct BodyIntake {
-    end: End,
+    end: BodyEnd,
     /// The body so far; and, at its end, what was received with it that is not the body's.
     memory: Vec<u8>,
     file: Option<File>,
@@ -125,19 +125,19 @@ impl BodyIntake {
     /// When it is too long.
     pub(crate) fn of_length(len: u64, limits: BodyLimits, memory: Vec<u8>) -> Result<Self, IntakeError> {
         limits.check(len)?;
-        Ok(Self { end: End::Length(len), memory, file: None, len: 0, limits })
+        Ok(Self { end: BodyEnd::Length(len), memory, file: None, len: 0, limits })
     }
 
     /// A body in chunks.
     pub(crate) fn of_chunks(limits: BodyLimits) -> Self {
-        Self { end: End::Chunked(Box::default()), memory: Vec::new(), file: None, len: 0, limits }
+        Self { end: BodyEnd::Chunked(Box::default()), memory: Vec::new(), file: None, len: 0, limits }
     }
 
     /// Bytes of the body that are still to come, where that is known.
     pub(crate) fn left(&self) -> Option<u64> {
         match self.end {
-            End::Length(left) => Some(left),
-            End::Chunked(_) => None,
+            BodyEnd::Length(left) => Some(left),
+            BodyEnd::Chunked(_) => None,
         }
     }
 
@@ -159,14 +159,14 @@ impl BodyIntake {
     /// # Errors
     /// When there is no memory for more.
     pub(crate) fn receive(&mut self, socket: impl AsFd) -> Result<Received, IntakeError> {
-        let End::Length(left) = self.end else { return Ok(Received::Nothing) };
+        let BodyEnd::Length(left) = self.end else { return Ok(Received::Nothing) };
         if self.is_full() {
             self.reserve(left, 1)?;
         }
         let received = append(socket, &mut self.memory);
         if let Received::Bytes(count) = received {
             let ours = left.min(count as u64);
-            self.end = End::Length(left - ours);
+            self.end = BodyEnd::Length(left - ours);
             self.len += ours;
         }
         Ok(received)
@@ -179,7 +179,7 @@ impl BodyIntake {
 
     /// Whether all of a body is there whose length is known.
     pub(crate) fn is_whole(&self) -> bool {
-        matches!(self.end, End::Length(0))
+        matches!(self.end, BodyEnd::Length(0))
     }
 
     /// Space for `least` bytes at least: little at first, four times as much each time that it is used up, and no more
@@ -196,8 +196,8 @@ impl BodyIntake {
     /// When it cannot be taken, for whatever reason.
     pub(crate) fn take(&mut self, input: &[u8]) -> Result<(usize, bool), IntakeError> {
         let left = match &mut self.end {
-            End::Chunked(_) => return self.take_chunks(input),
-            End::Length(left) => left,
+            BodyEnd::Chunked(_) => return self.take_chunks(input),
+            BodyEnd::Length(left) => left,
         };
         let len = usize::try_from(*left).map_or(input.len(), |left| left.min(input.len()));
         let before = *left;
@@ -210,7 +210,7 @@ impl BodyIntake {
     fn take_chunks(&mut self, input: &[u8]) -> Result<(usize, bool), IntakeError> {
         let mut at = 0;
         loop {
-            let End::Chunked(decoder) = &mut self.end else { return Ok((at, false)) };
+            let BodyEnd::Chunked(decoder) = &mut self.end else { return Ok((at, false)) };
             let (consumed, step) = decoder.decode(&input[at..]).map_err(IntakeError::Refused)?;
             at += consumed;
             match step {

@@ -1,4 +1,4 @@
-//! What the master tells a worker's thread whose request runs too long: a signal, which reaches a thread that is stuck in
+//! What the master sends a worker thread whose request runs too long: a signal, which reaches a thread that is stuck in
 //! the application. It carries the moment at which that request began, for when it is delivered the thread may have ended
 //! it and have another.
 

@@ -36,7 +36,7 @@ const MOST_WATCHED: usize = 256;
 pub(super) struct AppSignals {
     tables: Vec<Table>,
     /// The one that has had no signal for longest first.
-    pub(super) listeners: Vec<Listener>,
+    pub(super) listeners: Vec<SignalListener>,
     next_id: u64,
     /// How often each worker has handled a signal.
     handled: HashMap<WorkerId, u64>,
@@ -56,7 +56,7 @@ pub(super) struct Table {
 
 /// A process that handles signals.
 #[derive(Debug)]
-pub(super) struct Listener {
+pub(super) struct SignalListener {
     pub(super) id: u64,
     pub(super) child: ChildId,
     pub(super) post: Post,
@@ -148,7 +148,7 @@ impl AppSignals {
             }
         });
         self.listeners.retain(|listener| listener.child != child);
-        self.listeners.push(Listener { id, child, post, generation, socket, pending: VecDeque::new() });
+        self.listeners.push(SignalListener { id, child, post, generation, socket, pending: VecDeque::new() });
         Ok(())
     }
 
@@ -163,7 +163,7 @@ impl AppSignals {
     }
 
     /// Processes that match do not listen any more.
-    pub(super) fn forget_listener(&mut self, is_gone: impl Fn(&Listener) -> bool) {
+    pub(super) fn forget_listener(&mut self, is_gone: impl Fn(&SignalListener) -> bool) {
         for listener in self.listeners.extract_if(.., |listener| is_gone(listener)) {
             if let Some(signal) = listener.pending.front() {
                 warn!("{} is gone before signal {signal} was handled", listener.post);
@@ -177,7 +177,7 @@ impl AppSignals {
         for worker in &mut snapshot.workers {
             let id = WorkerId::new(worker.id);
             worker.signals = id.and_then(|id| self.handled.get(&id)).copied().unwrap_or(0);
-            let is_its = |listener: &&Listener| id.map(Post::Worker) == Some(listener.post);
+            let is_its = |listener: &&SignalListener| id.map(Post::Worker) == Some(listener.post);
             for listener in self.listeners.iter().filter(is_its) {
                 worker.signal_queue += listener.pending.len().saturating_sub(1) as u64;
                 if let Some(signal) = listener.pending.front() {
@@ -256,7 +256,7 @@ fn watch_file(generation: GenerationNumber, signal: u8, path: &str, events: Even
     Ok(Task(task.abort_handle()))
 }
 
-impl Listener {
+impl SignalListener {
     /// Sends a signal; it is lost when the process does not take it.
     pub(super) fn send(&mut self, signal: u8) {
         match send(self.socket.as_raw_fd(), &[signal], MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT) {

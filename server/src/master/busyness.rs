@@ -26,11 +26,11 @@ pub(super) struct Look {
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Change {
+pub(super) enum Decision {
     None,
-    /// So many workers more.
+    /// This many workers more.
     More(u32),
-    /// So many workers more because connections wait; see [`Watch::added`].
+    /// This many workers more because connections wait; see [`Watch::added`].
     Emergency(u32),
     /// One worker less.
     Less,
@@ -52,26 +52,26 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Decides. What is decided is taken to be done.
-    pub(super) fn decide(&mut self, bounds: &Busyness, look: &Look) -> Change {
+    pub(super) fn decide(&mut self, bounds: &Busyness, look: &Look) -> Decision {
         self.since_drop = self.since_drop.map(|looks| looks + 1);
         let long = Duration::from_secs(bounds.backlog_nonzero.into());
         let waits_long = look.waiting_since.is_some_and(|since| look.at - since >= long);
         let change = if look.waiting > bounds.backlog_alert.into() || waits_long {
             self.quiet = 0;
             self.penalty = 0;
-            Change::Emergency(bounds.backlog_step)
+            Decision::Emergency(bounds.backlog_step)
         } else if look.busyness > f64::from(bounds.max) {
             self.quiet = 0;
             match self.since_drop.take() {
                 Some(looks) if looks <= bounds.multiplier + self.penalty => self.penalty += bounds.penalty,
                 _ => self.penalty = self.penalty.saturating_sub(1),
             }
-            Change::More(look.step)
+            Decision::More(look.step)
         } else if look.busyness >= f64::from(bounds.min) {
             self.quiet = 0;
             // Busy enough to be kept.
             self.emergency = self.emergency.saturating_sub(1);
-            Change::None
+            Decision::None
         } else if look.has_spare {
             self.quiet += 1;
             if self.quiet >= self.patience(bounds) {
@@ -81,13 +81,13 @@ impl Watch {
                 if self.since_drop.replace(0).is_some() {
                     self.penalty = self.penalty.saturating_sub(1);
                 }
-                Change::Less
+                Decision::Less
             } else {
-                Change::None
+                Decision::None
             }
         } else {
             self.quiet = 0;
-            Change::None
+            Decision::None
         };
         if bounds.verbose {
             info!(
@@ -123,39 +123,39 @@ mod tests {
 
     /// How many quiet looks it takes until a worker goes.
     fn quiet_looks(watch: &mut Watch, bounds: &Busyness) -> u32 {
-        (1..1000).find(|_| watch.decide(bounds, &look(0.0, 0)) == Change::Less).expect("a worker goes")
+        (1..1000).find(|_| watch.decide(bounds, &look(0.0, 0)) == Decision::Less).expect("a worker goes")
     }
 
     #[test]
     fn workers_come_above_the_most_and_go_after_quiet_looks() {
         let (mut watch, bounds) = (Watch::default(), Busyness::default());
-        assert_eq!(watch.decide(&bounds, &look(51.0, 0)), Change::More(2));
-        assert_eq!(watch.decide(&bounds, &look(50.0, 0)), Change::None);
+        assert_eq!(watch.decide(&bounds, &look(51.0, 0)), Decision::More(2));
+        assert_eq!(watch.decide(&bounds, &look(50.0, 0)), Decision::None);
         assert_eq!(quiet_looks(&mut watch, &bounds), 10);
         for _ in 0..9 {
-            assert_eq!(watch.decide(&bounds, &look(24.0, 0)), Change::None);
+            assert_eq!(watch.decide(&bounds, &look(24.0, 0)), Decision::None);
         }
         // One that is not quiet restarts the count.
-        assert_eq!(watch.decide(&bounds, &look(25.0, 0)), Change::None);
+        assert_eq!(watch.decide(&bounds, &look(25.0, 0)), Decision::None);
         assert_eq!(quiet_looks(&mut watch, &bounds), 10);
     }
 
     #[test]
     fn emergency_workers_go_sooner_and_all_others_as_late_as_ever() {
         let (mut watch, bounds) = (Watch::default(), Busyness { backlog_step: 2, ..Busyness::default() });
-        assert_eq!(watch.decide(&bounds, &look(10.0, 33)), Change::None);
-        assert_eq!(watch.decide(&bounds, &look(10.0, 34)), Change::Emergency(2));
+        assert_eq!(watch.decide(&bounds, &look(10.0, 33)), Decision::None);
+        assert_eq!(watch.decide(&bounds, &look(10.0, 34)), Decision::Emergency(2));
         watch.added(2);
         assert_eq!(quiet_looks(&mut watch, &bounds), 3);
         assert_eq!(quiet_looks(&mut watch, &bounds), 3);
         assert_eq!(quiet_looks(&mut watch, &bounds), 10);
         // Where none could be added there is none to stop.
-        assert_eq!(watch.decide(&bounds, &look(10.0, 34)), Change::Emergency(2));
+        assert_eq!(watch.decide(&bounds, &look(10.0, 34)), Decision::Emergency(2));
         assert_eq!(quiet_looks(&mut watch, &bounds), 10);
         // One that has become busy is no emergency worker any more.
-        assert_eq!(watch.decide(&bounds, &look(10.0, 34)), Change::Emergency(2));
+        assert_eq!(watch.decide(&bounds, &look(10.0, 34)), Decision::Emergency(2));
         watch.added(1);
-        assert_eq!(watch.decide(&bounds, &look(40.0, 0)), Change::None);
+        assert_eq!(watch.decide(&bounds, &look(40.0, 0)), Decision::None);
         assert_eq!(quiet_looks(&mut watch, &bounds), 10);
     }
 
@@ -164,15 +164,15 @@ mod tests {
         let (mut watch, bounds) = (Watch::default(), Busyness::default());
         let at = Instant::now();
         let waits = |seconds| Look { at: at + Duration::from_secs(seconds), waiting_since: Some(at), ..look(10.0, 1) };
-        assert_eq!(watch.decide(&bounds, &waits(59)), Change::None);
-        assert_eq!(watch.decide(&bounds, &waits(60)), Change::Emergency(1));
+        assert_eq!(watch.decide(&bounds, &waits(59)), Decision::None);
+        assert_eq!(watch.decide(&bounds, &waits(60)), Decision::Emergency(1));
     }
 
     #[test]
     fn a_worker_that_was_let_go_too_early_makes_the_next_ones_stay_longer() {
         let (mut watch, bounds) = (Watch::default(), Busyness::default());
         assert_eq!(quiet_looks(&mut watch, &bounds), 10);
-        assert_eq!(watch.decide(&bounds, &look(80.0, 0)), Change::More(2));
+        assert_eq!(watch.decide(&bounds, &look(80.0, 0)), Decision::More(2));
         assert_eq!(quiet_looks(&mut watch, &bounds), 12);
         assert_eq!(quiet_looks(&mut watch, &bounds), 12);
         // Going one after another without regret shortens it again.

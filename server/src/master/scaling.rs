@@ -10,7 +10,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tracing::{error, info};
 
-use super::busyness::{Change, Look};
+use super::busyness::{Decision, Look};
 use super::events::Event;
 use super::listeners::Listener;
 use super::load::Load;
@@ -115,26 +115,26 @@ impl Master {
                 let quiet_since = self.load.quiet_since.filter(|_| too_many);
                 self.load.quiet_since = too_many.then(|| quiet_since.unwrap_or(now));
                 match self.load.quiet_since {
-                    _ if too_few => Change::More(self.config.cheaper.step),
+                    _ if too_few => Decision::More(self.config.cheaper.step),
                     Some(since) if now - since >= QUIET => {
                         self.load.quiet_since = Some(now);
-                        Change::Less
+                        Decision::Less
                     }
-                    _ => Change::None,
+                    _ => Decision::None,
                 }
             }
         };
         self.load.last = Some(load);
         match change {
-            Change::More(count) => {
+            Decision::More(count) => {
                 self.add_workers(count);
             }
-            Change::Emergency(count) => {
+            Decision::Emergency(count) => {
                 let added = self.add_workers(count);
                 self.load.busyness.added(added);
             }
-            Change::Less if running > fewest => self.let_one_go(),
-            Change::Less | Change::None => {}
+            Decision::Less if running > fewest => self.let_one_go(),
+            Decision::Less | Decision::None => {}
         }
     }
 

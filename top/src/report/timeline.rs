@@ -6,6 +6,7 @@ use crate::source::{LocalMicros, Monotonic};
 
 /// Slices that are kept of a server; when there are more, each two neighbours become one.
 const MOST_SLICES: usize = 180;
+const _: () = assert!(MOST_SLICES.is_multiple_of(2), "the slice that is one too many is then without a neighbour");
 /// Events that are kept of a server; the rest is counted.
 const MOST_EVENTS: usize = 500;
 
@@ -132,8 +133,7 @@ impl Track {
             first
         });
         let joined = joined.collect();
-        // The last one was just begun.
-        self.in_last += if self.slices.len() % 2 == 0 { self.per_slice } else { 0 };
+        // The last one, which was just begun, has no neighbour: it goes on.
         self.per_slice *= 2;
         self.slices = joined;
     }

@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 use super::axis::{HEIGHT, Times, Values, WIDTH, short};
 use super::markup::Markup;
 use crate::format;
-use crate::model::{HEAT_ROWS, heat_floor};
+use crate::model::{Counts, HEAT_ROWS, heat_floor};
 use crate::report::metrics::{Unit, metric};
 use crate::report::timeline::Slice;
 use crate::report::window::Window;
@@ -243,7 +243,7 @@ impl Frame<'_> {
     fn heat_map(&self, markup: &mut Markup) -> bool {
         let heat = |slice: &Slice| {
             let mut heat = [0u64; HEAT_ROWS];
-            for (value, count) in slice.window.latency.get().into_iter().flat_map(|counts| counts.iter()) {
+            for (value, count) in slice.window.latency.get().into_iter().flat_map(Counts::iter) {
                 let row = (1..HEAT_ROWS).rev().find(|row| value >= heat_floor(*row)).unwrap_or(0);
                 heat[row] = heat[row].saturating_add(count);
             }
