@@ -125,6 +125,8 @@ impl Link {
         let most = (1 + self.streak).min(AHEAD_MAX);
         !self.leaving
             && !self.emptying
+            // Behind a cancelled one it could be cancelled itself each time before the thread comes to it.
+            && self.dispatched.front().is_none_or(|first| first.wanted != Wanted::Cancelled)
             && self.dispatched.len() < most
             && self.dispatched.back().is_none_or(|last| !last.streams)
     }

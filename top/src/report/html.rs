@@ -318,13 +318,13 @@ fn shown(metric: &Metric, value: Result<f64, Missing>) -> String {
 
 /// What a server is, in a line.
 fn about(pool: &Pool) -> String {
-    let Some(reading) = &pool.current else { return "It never answered.".to_owned() };
-    let snapshot = &reading.snapshot;
+    let Some(sample) = &pool.current else { return "It never answered.".to_owned() };
+    let snapshot = &sample.snapshot;
     let name = snapshot.server.as_deref().unwrap_or("uwsgi");
     let mut facts = vec![format!("{name}-{}", snapshot.version)];
     facts.extend(snapshot.python.as_ref().map(|python| format!("Python {python}")));
     facts.extend(snapshot.hostname.as_ref().or(pool.node.as_ref()).map(|node| format!("node {node}")));
-    facts.push(format!("{} workers, {} cores", snapshot.workers.len(), reading.totals.cores));
+    facts.push(format!("{} workers, {} cores", snapshot.workers.len(), sample.totals.cores));
     facts.push(format!("pid {}", snapshot.pid));
     facts.push(snapshot.cwd.clone());
     facts.join(" · ")
@@ -347,7 +347,7 @@ fn words(event: &Event, times: Times) -> String {
 
 /// The last exceptions of a server's workers.
 fn exceptions(markup: &mut Markup, pool: &Pool) {
-    let workers = pool.current.iter().flat_map(|reading| &reading.snapshot.workers);
+    let workers = pool.current.iter().flat_map(|sample| &sample.snapshot.workers);
     let known = |worker: &Worker| worker.last_exception.clone().map(|exception| (worker.id, exception));
     let mut all: Vec<(u32, LastException)> = workers.filter_map(known).collect();
     all.sort_by_key(|(_, exception)| std::cmp::Reverse(exception.when));
