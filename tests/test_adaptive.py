@@ -148,14 +148,14 @@ def test_a_reload_of_a_sleeping_server_wakes_nobody(serve, address, stats_at):
     )
 
 
-def test_a_server_that_cannot_watch_its_sockets_goes_on_serving(serve, address, stats_at, tmp_path):
+def test_a_server_that_cannot_watch_its_sockets_goes_on_serving(serve, address, record, tmp_path):
     """Out of descriptors it could not see that somebody connects: then the workers stay."""
-    server = serve("--http-socket", address, "--wsgi-file", "probe.py", "--idle", 1, "--stats", stats_at)
+    server = serve("--http-socket", address, "--wsgi-file", "probe.py", "--idle", 1)
     go = tmp_path / "go"
     # A request in progress keeps it from being idle before the limit is set.
     with http.Connection(address, timeout=60) as busy:
-        busy.send(f"GET /slow?go={go} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
-        until(lambda: server.stats()["workers"][0]["status"] == "busy", "the request is in progress", context=server.log)
+        busy.send(f"GET /slow?record={record.path}&go={go} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        record.wait()
         taken = {int(number) for number in os.listdir(f"/proc/{server.pid}/fd")}
         free = next(number for number in range(1_000_000) if number not in taken)
         resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (free, free))
