@@ -106,6 +106,46 @@ fn what_could_not_be_measured_ends_with_2_and_says_why() {
 }
 
 #[test]
+fn a_file_that_cannot_be_written_is_told_before_anything_is_watched() {
+    let kept = Scratch::new("kept.xml");
+    std::fs::write(&kept.0, "before").unwrap();
+    for option in ["--junit", "--markdown", "--html"] {
+        // Nobody answers at this address: it would be waited for.
+        let run = ["127.0.0.1:1", "--for", "1h", "--assert", "rps > 1", "--junit", kept.path()];
+        let (file, missing) = (Scratch::new("file"), "/nonexistent/directory/file");
+        std::fs::write(&file.0, "").unwrap();
+        let below = format!("{}/verdict", file.path());
+        for path in [missing, &below, "/"] {
+            let run = if option == "--junit" { &run[..5] } else { &run };
+            let output = rtop(&[run, &[option, path]].concat());
+            let said = text(&output.stderr);
+            assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(2), ""), "{said}");
+            assert!(said.contains(&format!("{option}: cannot write {path}: ")), "{said}");
+        }
+    }
+    assert_eq!(kept.read(), "before", "what was there stays until there is something new");
+}
+
+#[test]
+fn a_verdict_goes_through_a_pipe_that_was_opened_before_and_to_a_directory_that_was_emptied() {
+    let server = Server::start(counting);
+    let junit = Scratch::new("emptied.xml");
+    let program = env!("CARGO_BIN_EXE_rtop");
+    let (address, path) = (&server.address, junit.path());
+    let remove = format!("rm {path}; sleep 0.2");
+    let pipe = Scratch::new("pipe.md");
+    let shell = format!(
+        "mkfifo {pipe}; cat {pipe} & {program} {address} -f 0.05 --assert 'requests > 0' --junit {path} \
+         --markdown {pipe} -- sh -c '{remove}' >/dev/null; code=$?; wait; exit $code",
+        pipe = pipe.path()
+    );
+    let output = Command::new("bash").args(["-c", &shell]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("| `requests > 0` |"), "{}", text(&output.stdout));
+    assert!(junit.read().contains("tests=\"1\""), "{}", junit.read());
+}
+
+#[test]
 fn a_mistake_in_an_assertion_is_told_before_anything_is_watched() {
     let output = rtop(&["127.0.0.1:1", "--for", "1h", "--assert", "p98 < 50ms"]);
     assert_eq!(output.status.code(), Some(2));

@@ -98,6 +98,7 @@ pub(crate) fn vassals(snapshot: &Snapshot, now: u64) -> Option<List> {
             (1.., _, _) => "cursed",
             (_, 1.., _) => "accepting",
             (_, _, 1..) => "ready",
+            _ if vassal.pid <= 0 && !vassal.on_demand.is_empty() => "on demand",
             _ => "starting",
         };
         // One that was tried again is at both places.
@@ -105,7 +106,7 @@ pub(crate) fn vassals(snapshot: &Snapshot, now: u64) -> Option<List> {
         let delayed = tried.filter(|_| vassal.accepting == 0);
         let cells = vec![
             format::one_line(&vassal.id),
-            vassal.pid.to_string(),
+            dash((vassal.pid > 0).then_some(vassal.pid), |pid| pid.to_string()),
             state.to_owned(),
             yes(vassal.loyal),
             vassal.respawns.max(tried.map_or(0, |entry| entry.attempt)).to_string(),
@@ -150,6 +151,13 @@ mod tests {
              other.ini   11538       cursed     no         1     1.00s   4s\n\
              broken.ini      -  blacklisted     no         3     3.00s  10s\n"
         );
+    }
+
+    #[test]
+    fn a_vassal_that_waits_for_its_first_connection_is_not_starting() {
+        let text = r#"{"emperor":["/vassals"],"vassals":[{"id":"a.ini","pid":-1,"last_run":5,"on_demand":"/a.sock"}]}"#;
+        let told = vassals(&serde_json::from_str(text).unwrap(), 8).unwrap();
+        assert_eq!(told.rows[0].0[1..3], ["-", "on demand"].map(str::to_owned));
     }
 
     #[test]

@@ -198,13 +198,13 @@ fn snapshot(walk: &mut impl Walk, snapshot: &mut Snapshot) {
 fn vassal(walk: &mut impl Walk, vassal: &mut Vassal) {
     let Vassal {
         id,
+        on_demand,
         pid,
         born,
         last_run,
         last_mod: _,
         first_run: _,
         zerg: _,
-        on_demand: _,
         uid: _,
         gid: _,
         monitor: _,
@@ -219,6 +219,7 @@ fn vassal(walk: &mut impl Walk, vassal: &mut Vassal) {
         cursed,
     } = vassal;
     walk.text(id);
+    walk.text(on_demand);
     walk.signed(pid);
     [born, last_run, respawns, cursed].into_iter().for_each(|value| walk.number(value));
     [ready, accepting, loyal].into_iter().for_each(|value| walk.flag(value));

@@ -1,8 +1,8 @@
 //! Watching without a screen: samples in, lines out, until the end that was asked for; then the verdict.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,6 +18,7 @@ use super::assertion::Assertion;
 use super::html::Page;
 use super::judge::{Baseline, Judge, Phases};
 use super::lines::{csv_header, csv_rows, json_line};
+use super::output::{Keep, Output};
 use super::timeline::Track;
 use super::verdict::Verdict;
 use super::window::{Steps, Window};
@@ -174,6 +175,28 @@ fn is_gone(pid: u32) -> bool {
     matches!(state, None | Some('Z' | 'X'))
 }
 
+/// Where the verdict and the page go besides.
+#[derive(Debug, Default)]
+struct Files {
+    junit: Option<Output>,
+    markdown: Option<Output>,
+    html: Option<Output>,
+}
+
+impl Files {
+    /// Nobody waits for the end of a run to learn that what it tells has no place.
+    fn open(plan: &Plan) -> anyhow::Result<Self> {
+        let open = |option, path: &Option<PathBuf>, keep| {
+            path.as_ref().map(|path| Output::open(option, path, keep)).transpose()
+        };
+        Ok(Self {
+            junit: open("--junit", &plan.junit, Keep::Nothing)?,
+            markdown: open("--markdown", &plan.markdown, Keep::All)?,
+            html: open("--html", &plan.html, Keep::Nothing)?,
+        })
+    }
+}
+
 struct Watch<'a> {
     plan: &'a Plan,
     pools: &'a mut [Pool],
@@ -185,6 +208,7 @@ struct Watch<'a> {
     lines: Vec<(Steps, Window)>,
     /// By server: what the page shows; empty when there will be none.
     tracks: Vec<Track>,
+    files: Files,
     /// By server: how many samples are still wanted.
     left: Vec<u64>,
     printed: u64,
@@ -203,11 +227,9 @@ impl<'a> Watch<'a> {
         let judge = Judge::new(&plan.assertions, &plan.baseline, labels, plan.phases, run.interval.unwrap_or_default());
         let mut lines = Vec::new();
         lines.resize_with(pools.len(), Default::default);
+        let files = Files::open(plan)?;
         let mut tracks = Vec::new();
-        if let Some(path) = &plan.html {
-            // Nobody waits for the end of a run to learn that its page has no place.
-            let file = OpenOptions::new().create(true).append(true).open(path);
-            file.with_context(|| format!("cannot write {}", path.display()))?;
+        if files.html.is_some() {
             tracks.resize_with(pools.len(), Track::default);
         }
         let left = if let End::Count(count) = plan.end { count } else { u64::MAX };
@@ -218,6 +240,7 @@ impl<'a> Watch<'a> {
             names: &run.targets,
             lines,
             tracks,
+            files,
             left: vec![left; pools.len()],
             printed: 0,
             out_closed: false,
@@ -377,18 +400,22 @@ impl<'a> Watch<'a> {
         let watched = self.judge.watched();
         let no_servers = Judge::new(&[], &[], std::iter::empty(), Phases::default(), Duration::ZERO);
         let verdict = std::mem::replace(&mut self.judge, no_servers).finish(ending);
-        // The page is there even when the verdict's other forms cannot be written: it helps to find out why.
-        let page = self.plan.html.as_ref().map_or(Ok(()), |path| {
+        let zone = &self.plan.batch.zone;
+        let files = std::mem::take(&mut self.files);
+        // One that cannot be written takes none of the others away.
+        let page = files.html.map_or(Ok(()), |file| {
             let page = Page {
                 verdict: &verdict,
                 watched: &watched,
                 pools: self.pools,
                 tracks: &self.tracks,
                 samples: (samples, failures),
-                zone: &self.plan.batch.zone,
+                zone,
             };
-            write(path, File::create(path), &page.html())
+            file.write(&page.html())
         });
+        let junit = files.junit.map_or(Ok(()), |file| file.write(&verdict.junit(zone)?));
+        let markdown = files.markdown.map_or(Ok(()), |file| file.write(&verdict.markdown(zone)));
         let status = if asserts {
             self.tell(&verdict)?;
             verdict.exit_code()
@@ -397,7 +424,7 @@ impl<'a> Watch<'a> {
         } else {
             0
         };
-        page?;
+        page.and(junit).and(markdown)?;
         Ok(status.max(unrecorded))
     }
 
@@ -411,19 +438,8 @@ impl<'a> Watch<'a> {
         } else {
             self.print(&text)?;
         }
-        if let Some(path) = &self.plan.junit {
-            write(path, File::create(path), &verdict.junit(zone)?)?;
-        }
-        if let Some(path) = &self.plan.markdown {
-            write(path, OpenOptions::new().create(true).append(true).open(path), &verdict.markdown(zone))?;
-        }
         Ok(())
     }
-}
-
-fn write(path: &Path, file: io::Result<File>, text: &str) -> anyhow::Result<()> {
-    let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
-    written.with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// What a recording has of each assertion's metric, or why it is not known.
