@@ -165,6 +165,20 @@ impl Marks {
         }
     }
 
+    /// Those of a server, and of its workers, as it has just started: its first processes belong to its start.
+    fn at_start(sample: &Sample, ended: &Self) -> (Self, Vec<Self>) {
+        let first = |worker: &Worker| Self { respawns: worker.respawn_count.min(1), ..Self::default() };
+        let workers: Vec<Self> = sample.snapshot.workers.iter().map(first).collect();
+        let refused = sample.totals.queue_errors;
+        let server = Self {
+            respawns: workers.iter().map(|worker| worker.respawns).sum(),
+            // A socket that was kept counts on.
+            refused: if refused >= ended.refused { ended.refused } else { 0 },
+            ..Self::default()
+        };
+        (server, workers)
+    }
+
     fn of_worker(worker: &Worker) -> Self {
         let responses = worker.responses.unwrap_or_default();
         Self {
@@ -210,6 +224,15 @@ pub(crate) struct Step {
     pub(crate) workers: Vec<(u32, Window)>,
 }
 
+impl Step {
+    /// Takes in what the sample at its end says beyond what was known before.
+    fn count(&mut self, sample: &Sample, server: Marks, workers: &[Marks]) {
+        self.whole = of_server(sample, server);
+        let worker = |place| of_worker(sample, place, workers.get(place).copied().unwrap_or_default());
+        self.workers = (0..sample.workers.len()).filter_map(worker).collect();
+    }
+}
+
 /// Makes steps of a server's samples.
 #[derive(Debug, Default)]
 pub(crate) struct Steps {
@@ -238,12 +261,15 @@ impl Steps {
         let begin = before.as_ref().map_or(sample.at, |before| before.at);
         let mut step = Step { begin, end: sample.at, taken, whole: Window::default(), workers: Vec::new() };
         match before {
-            Some(before) if before.restarts == pool.restarts => {
-                step.whole = of_server(sample, before.server);
-                let worker = |place| of_worker(sample, place, before.workers.get(place).copied().unwrap_or_default());
-                step.workers = (0..sample.workers.len()).filter_map(worker).collect();
+            Some(before) if before.restarts == pool.restarts => step.count(sample, before.server, &before.workers),
+            Some(before) => {
+                // All that it tells happened since, when it was started after the sample before.
+                if sample.window.is_some() {
+                    let (server, workers) = Marks::at_start(sample, &before.server);
+                    step.count(sample, server, &workers);
+                }
+                step.whole.restarts = 1;
             }
-            Some(_) => step.whole.restarts = 1,
             None => {}
         }
         levels(sample, &mut step);
