@@ -2,7 +2,9 @@
 //!
 //! What has texts and numbers is taken apart whole, so that a new key is a decision.
 
-use rwsgi_stats::{App, Blacklisted, Core, LastException, RequestInfo, Snapshot, Socket, Spooler, SpoolerJob, Vassal, Worker};
+use rwsgi_stats::{
+    App, Blacklisted, Core, LastException, RequestInfo, Snapshot, Socket, Spooler, SpoolerJob, Vassal, Worker,
+};
 
 use crate::format;
 

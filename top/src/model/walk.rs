@@ -1,8 +1,8 @@
 //! The walk through a sample: what of it the history keeps, in which order. One walk serves both directions.
 
 use rwsgi_stats::{
-    Blacklisted, Core, LastException, Limits, Queue, Recycled, RequestInfo, Responses, Snapshot, Socket, Spooler, SpoolerJob,
-    Vassal, Worker,
+    Blacklisted, Core, LastException, Limits, Queue, Recycled, RequestInfo, Responses, Snapshot, Socket, Spooler,
+    SpoolerJob, Vassal, Worker,
 };
 
 use super::{Counts, Percentiles, Rates, Sample, Totals};

@@ -6,9 +6,35 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
+/// Where a run's verdict and its page go; nowhere what was not asked for.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    /// The verdict for CI servers.
+    pub(super) junit: Option<Output>,
+    /// The verdict for people who read CI summaries.
+    pub(super) markdown: Option<Output>,
+    /// The page about the run.
+    pub(super) html: Option<Output>,
+}
+
+impl Files {
+    /// Nobody waits for the end of a run to learn that what it tells has no place.
+    ///
+    /// # Errors
+    /// When one of them could not be written.
+    pub(super) fn open(junit: Option<&Path>, markdown: Option<&Path>, html: Option<&Path>) -> anyhow::Result<Self> {
+        let open = |option, path: Option<&Path>, keep| path.map(|path| Output::open(option, path, keep)).transpose();
+        Ok(Self {
+            junit: open("--junit", junit, Keep::Nothing)?,
+            markdown: open("--markdown", markdown, Keep::All)?,
+            html: open("--html", html, Keep::Nothing)?,
+        })
+    }
+}
+
 /// What becomes of what is in the file already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Keep {
+enum Keep {
     /// It is replaced.
     Nothing,
     /// It stays, and more comes behind it.
@@ -30,7 +56,7 @@ impl Output {
     ///
     /// # Errors
     /// When it could not be written. The message names the option and the path.
-    pub(super) fn open(option: &'static str, path: &Path, keep: Keep) -> anyhow::Result<Self> {
+    fn open(option: &'static str, path: &Path, keep: Keep) -> anyhow::Result<Self> {
         let mut output = Self { option, path: path.to_owned(), keep, special: None };
         let opened = append(path).and_then(|file| Ok((file.metadata()?.is_file(), file)));
         let (is_file, file) = opened.with_context(|| output.failed())?;

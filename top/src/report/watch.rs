@@ -18,7 +18,7 @@ use super::assertion::Assertion;
 use super::html::Page;
 use super::judge::{Baseline, Judge, Phases};
 use super::lines::{csv_header, csv_rows, json_line};
-use super::output::{Keep, Output};
+use super::output::Files;
 use super::timeline::Track;
 use super::verdict::Verdict;
 use super::window::{Steps, Window};
@@ -175,28 +175,6 @@ fn is_gone(pid: u32) -> bool {
     matches!(state, None | Some('Z' | 'X'))
 }
 
-/// Where the verdict and the page go besides.
-#[derive(Debug, Default)]
-struct Files {
-    junit: Option<Output>,
-    markdown: Option<Output>,
-    html: Option<Output>,
-}
-
-impl Files {
-    /// Nobody waits for the end of a run to learn that what it tells has no place.
-    fn open(plan: &Plan) -> anyhow::Result<Self> {
-        let open = |option, path: &Option<PathBuf>, keep| {
-            path.as_ref().map(|path| Output::open(option, path, keep)).transpose()
-        };
-        Ok(Self {
-            junit: open("--junit", &plan.junit, Keep::Nothing)?,
-            markdown: open("--markdown", &plan.markdown, Keep::All)?,
-            html: open("--html", &plan.html, Keep::Nothing)?,
-        })
-    }
-}
-
 struct Watch<'a> {
     plan: &'a Plan,
     pools: &'a mut [Pool],
@@ -227,7 +205,7 @@ impl<'a> Watch<'a> {
         let judge = Judge::new(&plan.assertions, &plan.baseline, labels, plan.phases, run.interval.unwrap_or_default());
         let mut lines = Vec::new();
         lines.resize_with(pools.len(), Default::default);
-        let files = Files::open(plan)?;
+        let files = Files::open(plan.junit.as_deref(), plan.markdown.as_deref(), plan.html.as_deref())?;
         let mut tracks = Vec::new();
         if files.html.is_some() {
             tracks.resize_with(pools.len(), Track::default);
@@ -345,13 +323,15 @@ impl<'a> Watch<'a> {
             return Ok(());
         }
         self.judge.push(target, pool, taken);
+        let counts = !self.waits_for_answers();
+        let pool = &self.pools[target];
         let (steps, window) = &mut self.lines[target];
         if let Some(step) = steps.step(pool, taken).filter(|_| self.plan.format == Format::Json) {
             window.then(&step.whole);
         }
         // The first sample of a server only begins the window that rates need.
         let Some(sample) = pool.current.as_ref().filter(|_| known) else { return Ok(()) };
-        self.left[target] = self.left[target].saturating_sub(1);
+        self.left[target] = self.left[target].saturating_sub(u64::from(counts));
         let text = match self.plan.format {
             Format::Tables => self.plan.batch.table(pool, sample),
             Format::Json => json_line(pool, sample, &std::mem::take(window)),
@@ -361,6 +341,12 @@ impl<'a> Watch<'a> {
         self.print(&text)?;
         self.printed += 1;
         Ok(())
+    }
+
+    /// Whether a server is still to answer for the first time, and nothing is judged before.
+    fn waits_for_answers(&self) -> bool {
+        let judges = !self.plan.assertions.is_empty() || self.files.html.is_some();
+        judges && self.pools.iter().zip(&self.left).any(|(pool, left)| pool.current.is_none() && *left > 0)
     }
 
     fn write(&mut self, entry: impl FnOnce(&mut Recorder) -> Result<(), RecordingError>) {

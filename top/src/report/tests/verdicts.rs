@@ -114,15 +114,17 @@ fn a_server_that_was_restarted_and_has_caught_up_is_not_measured() {
 /// An rwsgi that was started `started` tenths of seconds after the others' beginning, and answers so many after it.
 fn run_of(pid: u32, started: u64, now: u64, requests: u64) -> String {
     let tenths = |tenths: u64| 1_795_227_000_000_000 + tenths * 100_000;
-    let document = with_clock(0, requests).replace("\"pid\":7,", &format!("\"pid\":{pid},\"started_at\":{},", tenths(started)));
-    let raised = format!("\"exceptions\":{},\"respawn_count\":1,\"requests\"", requests);
+    let document =
+        with_clock(0, requests).replace("\"pid\":7,", &format!("\"pid\":{pid},\"started_at\":{},", tenths(started)));
+    let raised = format!("\"exceptions\":{requests},\"respawn_count\":1,\"requests\"");
     document.replace("\"now\":0,", &format!("\"now\":{},", tenths(now))).replace("\"requests\"", &raised)
 }
 
 #[test]
 fn what_a_restarted_server_did_since_its_start_is_counted() {
     let answers = [run_of(7, 0, 100, 40), run_of(7, 0, 110, 40), run_of(9, 115, 120, 2), run_of(9, 115, 130, 2)];
-    let all = ["restarts == 1", "exceptions == 2", "requests == 2", "p99 > 1s", "respawns == 0", "rps > 0.7", "rps < 0.9"];
+    let all =
+        ["restarts == 1", "exceptions == 2", "requests == 2", "p99 > 1s", "respawns == 0", "rps > 0.7", "rps < 0.9"];
     // Busy for two seconds in half a one, of which no more than that counts.
     let shares = ["utilization > 19%", "utilization < 21%", "cpu > 79%", "cpu < 81%"];
     let verdict = judged_all(&[&all[..], &shares].concat(), answers.clone());
