@@ -9,9 +9,10 @@ use super::files::Notation;
 use super::logic::{Block, Logic};
 use super::magic::Magic;
 use super::options::find;
-use super::row::{Action, Kind, truth};
+use super::row::{Action, Kind};
 use super::setting::{Argument, Origin, Setting};
 use super::surroundings::Surroundings;
+use super::value::is_off;
 
 /// How deep files may include each other: more is a circle.
 const DEEPEST: usize = 32;
@@ -95,7 +96,7 @@ impl Gatherer {
 
     /// Is what would be warned of an error?
     pub(super) fn is_strict(&self) -> bool {
-        self.settings.iter().any(|setting| setting.name == "strict" && truth(&setting.value) != Ok(false))
+        self.settings.iter().any(|setting| setting.name == "strict" && !is_off(&setting.value))
     }
 
     /// Takes a setting through the block that is open, if one is.

@@ -28,6 +28,7 @@ mod surroundings;
 mod tests;
 mod typed;
 mod uwsgi;
+mod value;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

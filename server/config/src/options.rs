@@ -98,8 +98,10 @@ pub(crate) static OPTIONS: &[Row] = &[
     Row { names: &["shared-import", "shared-pyimport", "shared-py-import", "shared-python-import"],
           kind: Texts(|c| &mut c.shared_import), takes: "MODULE",
           help: "Import this module, or Python file, as soon as Python starts, so that every process has it", ..APPLICATION },
-    Row { names: &["plugin", "plugins", "need-plugin", "need-plugins"], kind: Custom(set::plugin), takes: "NAME[,NAME…]", repeats: true,
-          help: "Nothing to do for python, http and others that are built in; any other is refused", ..APPLICATION },
+    Row { names: &["plugin", "plugins"], kind: Custom(set::plugin), takes: "NAME[,NAME…]", repeats: true,
+          help: "Nothing to do for uWSGI's own plugins, by any spelling: they are built in, or the options that need them say what is lost", ..APPLICATION },
+    Row { names: &["need-plugin", "need-plugins"], kind: Custom(set::need_plugin), takes: "NAME[,NAME…]", repeats: true,
+          help: "The same, and an error for any other plugin", ..APPLICATION },
 
     // Who serves it.
     Row { names: &["processes", "workers"], short: Some('p'), kind: Number(|c| &mut c.processes, 1..=10_000),
@@ -197,13 +199,13 @@ pub(crate) static OPTIONS: &[Row] = &[
           help: "The largest request head", ..REQUESTS },
     Row { names: &["limit-post"], kind: Large(|c| &mut c.limit_post, 0..=u64::MAX), takes: "BYTES", default: "0",
           help: "The largest request body; 0 for no limit", ..REQUESTS },
-    Row { names: &["post-buffering"], kind: Large(|c| &mut c.post_buffering, 0..=1 << 40), takes: "BYTES", default: "1048576",
+    Row { names: &["post-buffering"], kind: Custom(set::post_buffering), takes: "BYTES", default: "1048576",
           help: "Keep larger request bodies in a file while they wait for a worker", ..REQUESTS },
     Row { names: &["post-buffering-bufsize"], kind: Always, takes: "BYTES",
           help: "Nothing to do: bodies are read in pieces of a size that suits", ..REQUESTS },
-    Row { names: &["socket-timeout"], short: Some('z'), kind: Number(|c| &mut c.socket_timeout, 1..=86_400), takes: "SECONDS", default: "30",
+    Row { names: &["socket-timeout"], short: Some('z'), kind: Number(|c| &mut c.socket_timeout, 1..=u32::MAX), takes: "SECONDS", default: "30",
           help: "How long a client of a worker may take to send or receive anything", ..REQUESTS },
-    Row { names: &["http-timeout"], kind: Number(|c| &mut c.http_timeout, 1..=86_400), takes: "SECONDS", default: "60",
+    Row { names: &["http-timeout"], kind: Number(|c| &mut c.http_timeout, 1..=u32::MAX), takes: "SECONDS", default: "60",
           help: "How long a client of the http router may take to send or receive anything", ..REQUESTS },
     Row { names: &["http-keepalive"], kind: Custom(set::http_keepalive), takes: "[SECONDS]", default: "60",
           help: "How long a kept-alive connection may be idle", ..REQUESTS },
@@ -256,7 +258,7 @@ pub(crate) static OPTIONS: &[Row] = &[
           help: "Reload the server whose pidfile this is", ..PROCESS },
 
     // When the application changes.
-    Row { names: &["reload-mercy", "worker-reload-mercy"], kind: Number(|c| &mut c.reload_mercy, 1..=86_400),
+    Row { names: &["reload-mercy", "worker-reload-mercy"], kind: Number(|c| &mut c.reload_mercy, 0..=86_400),
           takes: "SECONDS", default: "60",
           help: "How long a stopping worker may take to finish what it holds", ..RELOAD },
     Row { names: &["touch-reload", "touch-workers-reload"], kind: Paths(|c| &mut c.touch_reload), takes: "FILE",
