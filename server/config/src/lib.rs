@@ -10,6 +10,7 @@
 mod between;
 mod check;
 mod command_line;
+mod declared;
 mod error;
 mod expand;
 mod files;

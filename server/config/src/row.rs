@@ -70,7 +70,9 @@ pub(crate) enum Action {
     Logic(Logic),
     /// Reports on a file instead of serving.
     Check,
-    /// Makes what would be warned of an error.
+    /// Makes an option that stands for others.
+    Declare,
+    /// Makes a key that uWSGI does not know an error.
     Strict,
     /// Sends an order to the server of a pidfile.
     Signal(Order),
