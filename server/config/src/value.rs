@@ -4,7 +4,7 @@
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use rwsgi_stats::Address;
@@ -127,7 +127,8 @@ pub(super) fn address(config: &mut Config, value: &str) -> Result<Address, Strin
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
         let path = format!("a unix socket, the file '{value}'; for a port on every interface write ':{value}'");
         understood(config, value, &path);
-        return Ok(Address::Unix(PathBuf::from(value)));
+        // As a path, and not as digits, wherever it is written and read again.
+        return Ok(Address::Unix(Path::new(".").join(value)));
     }
     let digits = value.rfind(':').map(|colon| {
         let port = &value[colon + 1..];

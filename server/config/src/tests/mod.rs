@@ -302,7 +302,7 @@ fn values_are_read_as_uwsgi_reads_them_and_a_warning_says_what_was_understood() 
         (
             "http-socket = 9090",
             |c| format!("{:?}", c.http_socket),
-            "[Unix(\"9090\")]",
+            "[Unix(\"./9090\")]",
             "for a port on every interface write ':9090'",
         ),
         (
