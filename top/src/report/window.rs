@@ -60,7 +60,7 @@ pub(crate) struct Window {
     pub(crate) exceptions: u64,
     /// Requests ended for running too long.
     pub(crate) harakiri: u64,
-    /// Processes started.
+    /// Processes started beyond each worker's first.
     pub(crate) respawns: u64,
     /// Refused because a queue was full.
     pub(crate) refused: u64,
@@ -159,24 +159,17 @@ impl Marks {
             exceptions: totals.exceptions,
             failed: [sum(|responses| responses.client_error), sum(|responses| responses.server_error)],
             harakiri: totals.harakiri,
-            respawns: workers.iter().map(|worker| worker.respawn_count).fold(0, u64::saturating_add),
+            respawns: totals.respawns,
             refused: totals.queue_errors,
             tx: totals.tx,
         }
     }
 
-    /// Those of a server, and of its workers, as it has just started: its first processes belong to its start.
-    fn at_start(sample: &Sample, ended: &Self) -> (Self, Vec<Self>) {
-        let first = |worker: &Worker| Self { respawns: worker.respawn_count.min(1), ..Self::default() };
-        let workers: Vec<Self> = sample.snapshot.workers.iter().map(first).collect();
-        let refused = sample.totals.queue_errors;
-        let server = Self {
-            respawns: workers.iter().map(|worker| worker.respawns).sum(),
-            // A socket that was kept counts on.
-            refused: if refused >= ended.refused { ended.refused } else { 0 },
-            ..Self::default()
-        };
-        (server, workers)
+    /// Those of a server that has just started.
+    fn at_start(sample: &Sample, ended: &Self) -> Self {
+        // A socket that was kept counts on.
+        let kept = sample.totals.queue_errors >= ended.refused;
+        Self { refused: if kept { ended.refused } else { 0 }, ..Self::default() }
     }
 
     fn of_worker(worker: &Worker) -> Self {
@@ -186,7 +179,8 @@ impl Marks {
             exceptions: worker.exceptions,
             failed: [responses.client_error, responses.server_error],
             harakiri: worker.harakiri_count,
-            respawns: worker.respawn_count,
+            // Its first process belongs to the server's start.
+            respawns: worker.respawn_count.saturating_sub(1),
             refused: 0,
             tx: worker.tx,
         }
@@ -265,8 +259,7 @@ impl Steps {
             Some(before) => {
                 // All that it tells happened since, when it was started after the sample before.
                 if sample.window.is_some() {
-                    let (server, workers) = Marks::at_start(sample, &before.server);
-                    step.count(sample, server, &workers);
+                    step.count(sample, Marks::at_start(sample, &before.server), &[]);
                 }
                 step.whole.restarts = 1;
             }
