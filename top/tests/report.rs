@@ -108,6 +108,15 @@ fn a_mistake_in_an_assertion_is_told_before_anything_is_watched() {
 }
 
 #[test]
+fn a_mistake_in_the_configuration_is_told_without_a_screen_too() {
+    let file = Scratch::new("config.toml");
+    std::fs::write(&file.0, "[keys]\nquit = ['cntrl-q']\n").unwrap();
+    let output = rtop(&["127.0.0.1:1", "-n", "1", "--config", file.path()]);
+    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(2), ""));
+    assert!(text(&output.stderr).contains("cntrl-q"), "{}", text(&output.stderr));
+}
+
+#[test]
 fn it_watches_as_long_as_a_command_runs_and_sees_it_fail() {
     let server = Server::start(counting);
     let assertion = ["--assert", "requests > 0"];
