@@ -223,6 +223,8 @@ pub(crate) static OPTIONS: &[Row] = &[
           help: "The same, from files in DIR/PREFIX", ..FILES },
     Row { names: &["check-static"], kind: Paths(|c| &mut c.check_static), takes: "DIR",
           help: "Serve a path from a file in DIR when there is one", ..FILES },
+    Row { names: &["static-safe"], kind: Paths(|c| &mut c.static_safe), takes: "DIR",
+          help: "Follow links that lead out of those directories when they lead into DIR", ..FILES },
 
     // How the processes live.
     Row { names: &["uid"], kind: Custom(set::uid), takes: "USER",

@@ -314,6 +314,8 @@ pub struct Config {
     pub static_map: Vec<StaticMap>,
     /// `--check-static`: directories to look in before the application is asked.
     pub check_static: Vec<PathBuf>,
+    /// `--static-safe`: directories outside of those where links may lead to.
+    pub static_safe: Vec<PathBuf>,
     /// `--uid`: whom to run as.
     pub uid: Option<RunAs>,
     /// `--gid`: the group to run as.
@@ -421,6 +423,7 @@ impl Default for Config {
             harakiri_verbose: false,
             static_map: Vec::new(),
             check_static: Vec::new(),
+            static_safe: Vec::new(),
             uid: None,
             gid: None,
             umask: None,

@@ -7,6 +7,7 @@
 //! | [`chunked`] | a chunked request body, decoded as it arrives; a chunk's head, written |
 //! | [`uwsgi`] | a uwsgi packet |
 //! | [`response`] | a response head, and how its body ends |
+//! | [`conditional`] | what a conditional request, or one for a part, gets of a file |
 //! | [`date`] | the `Date` header |
 //! | [`link`] | what the http router and the workers say to each other |
 //!
@@ -14,9 +15,11 @@
 //! refuses.
 
 pub mod chunked;
+pub mod conditional;
 pub mod date;
 pub mod http;
 pub mod link;
+mod range;
 mod refusal;
 pub mod response;
 mod socket_protocol;
