@@ -3,7 +3,8 @@
 //! | module | what it knows |
 //! | --- | --- |
 //! | [`http`] | a request head, by RFC 9112, strictly |
-//! | [`target`] | the parts of a request target, and the path that an application sees |
+//! | [`target`] | the parts of a request target |
+//! | [`path`] | the path that an application sees |
 //! | [`chunked`] | a chunked request body, decoded as it arrives; a chunk's head, written |
 //! | [`uwsgi`] | a uwsgi packet |
 //! | [`response`] | a response head, and how its body ends |
@@ -19,6 +20,7 @@ pub mod conditional;
 pub mod date;
 pub mod http;
 pub mod link;
+pub mod path;
 mod range;
 mod refusal;
 pub mod response;

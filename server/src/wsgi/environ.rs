@@ -15,6 +15,7 @@ use super::input::Input;
 use super::strings::from_latin1;
 use rwsgi_protocol::http::{Head, Version};
 use rwsgi_protocol::link::Peer;
+use rwsgi_protocol::path::{self, PathNormalize};
 use rwsgi_protocol::{target, uwsgi};
 
 /// How many names of headers are remembered, and how long they may be together, bytes; clients choose them, and the
@@ -79,15 +80,17 @@ pub(super) struct EnvironBuilder {
     /// Length of all names, bytes.
     name_bytes: usize,
     path: Vec<u8>,
+    paths: PathNormalize,
     request: u64,
 }
 
 impl EnvironBuilder {
-    /// For an application that may run in several threads or processes at once.
+    /// For an application that may run in several threads or processes at once. `paths` is as the requests' paths were
+    /// checked with.
     ///
     /// # Errors
     /// When Python has no memory left.
-    pub(super) fn new(py: Python<'_>, multithread: bool, multiprocess: bool) -> PyResult<Self> {
+    pub(super) fn new(py: Python<'_>, multithread: bool, multiprocess: bool, paths: PathNormalize) -> PyResult<Self> {
         let base = PyDict::new(py);
         // Every key that a request sets stands here already, so that the copy has space for it.
         for name in FIXED.iter().take(Fixed::ContentLength as usize) {
@@ -118,6 +121,7 @@ impl EnvironBuilder {
             uwsgi_names: Default::default(),
             name_bytes: 0,
             path: Vec::new(),
+            paths,
             request: 0,
         };
         for name in FIXED {
@@ -194,8 +198,9 @@ impl EnvironBuilder {
     ) -> PyResult<Bound<'py, PyDict>> {
         let target = target::split(head.target);
         let mut path = std::mem::take(&mut self.path);
-        let decoded = target::decode_path(target.path.as_bytes(), &mut path);
-        let set = self.set_base(py, Fixed::Path, decoded);
+        // One that leads above the root was refused before it came here.
+        let seen = path::of_target(self.paths, target.path.as_bytes(), &mut path).unwrap_or(b"/");
+        let set = self.set_base(py, Fixed::Path, seen);
         self.path = path;
         set?;
         let protocol = match head.version {
@@ -314,6 +319,14 @@ impl EnvironBuilder {
                     slot
                 }
             };
+            if name == b"PATH_INFO" && self.paths != PathNormalize::Keep {
+                let mut path = std::mem::take(&mut self.path);
+                let seen = path::of_packet(self.paths, value, &mut path).unwrap_or(b"/");
+                let set = self.set(py, &environ, slot, seen);
+                self.path = path;
+                set?;
+                continue;
+            }
             self.set(py, &environ, slot, value)?;
             let is_on = matches!(value, b"on" | b"1" | b"true");
             if (name == b"HTTPS" && is_on) || (name == b"UWSGI_SCHEME" && value == b"https") {
@@ -397,7 +410,7 @@ mod tests {
     fn names_that_clients_invent_do_not_fill_the_memory() {
         crate::wsgi::interpreter::start(None).unwrap();
         Python::attach(|py| {
-            let mut builder = EnvironBuilder::new(py, false, false).unwrap();
+            let mut builder = EnvironBuilder::new(py, false, false, PathNormalize::Keep).unwrap();
             for turn in 0..100 {
                 environ_of(py, &mut builder, &invented(turn, turn % 2 == 0));
                 assert!(builder.names.len() <= NAMES_KEPT + MAX_HEADERS, "{}", builder.names.len());
@@ -410,7 +423,7 @@ mod tests {
     fn an_environ_is_of_its_own_request_alone() {
         crate::wsgi::interpreter::start(None).unwrap();
         Python::attach(|py| {
-            let mut builder = EnvironBuilder::new(py, false, false).unwrap();
+            let mut builder = EnvironBuilder::new(py, false, false, PathNormalize::Keep).unwrap();
             let first = environ_of(py, &mut builder, "GET /a?q HTTP/1.0\r\nHost: a\r\n\r\n");
             first.set_item("PATH_INFO", "changed by the application").unwrap();
             let second = environ_of(py, &mut builder, "PUT /a HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -426,7 +439,7 @@ mod tests {
     fn a_header_that_comes_twice_is_joined_also_when_names_are_forgotten() {
         crate::wsgi::interpreter::start(None).unwrap();
         Python::attach(|py| {
-            let mut builder = EnvironBuilder::new(py, false, false).unwrap();
+            let mut builder = EnvironBuilder::new(py, false, false, PathNormalize::Keep).unwrap();
             for turn in 0..30 {
                 let head = invented(turn, false).replace("Host: a\r\n", "Host: a\r\nTwice: 1\r\n");
                 let head = format!(
