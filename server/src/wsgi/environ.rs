@@ -287,7 +287,8 @@ impl EnvironBuilder {
         environ.set_item(key, text)
     }
 
-    /// The environ of a uwsgi packet: its variables, as they are.
+    /// The environ of a uwsgi packet: its variables, as they are, but for those that are the server's to say. Of one that
+    /// comes twice the later value counts.
     ///
     /// # Errors
     /// When Python has no memory left.
@@ -298,9 +299,11 @@ impl EnvironBuilder {
         input: &Py<Input>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let environ = self.begin(py, input, false)?;
+        let (mut scheme, mut is_https) = (&b""[..], false);
         for (name, value) in packet.vars() {
             let slot = match self.uwsgi_names.get(name) {
                 Some(slot) => *slot,
+                None if name.starts_with(b"wsgi.") => continue,
                 None if self.uwsgi_names.len() >= NAMES_KEPT => {
                     environ.set_item(from_latin1(py, name)?, from_latin1(py, value)?)?;
                     continue;
@@ -319,22 +322,31 @@ impl EnvironBuilder {
                     slot
                 }
             };
-            if name == b"PATH_INFO" && self.paths != PathNormalize::Keep {
-                let mut path = std::mem::take(&mut self.path);
-                let seen = path::of_packet(self.paths, value, &mut path).unwrap_or(b"/");
-                let set = self.set(py, &environ, slot, seen);
-                self.path = path;
-                set?;
-                continue;
+            match name {
+                b"UWSGI_SCHEME" => scheme = value,
+                b"HTTPS" => is_https = is_on(value),
+                b"PATH_INFO" if self.paths != PathNormalize::Keep => {
+                    let mut path = std::mem::take(&mut self.path);
+                    let seen = path::of_packet(self.paths, value, &mut path).unwrap_or(b"/");
+                    let set = self.set(py, &environ, slot, seen);
+                    self.path = path;
+                    set?;
+                    continue;
+                }
+                _ => {}
             }
             self.set(py, &environ, slot, value)?;
-            let is_on = matches!(value, b"on" | b"1" | b"true");
-            if (name == b"HTTPS" && is_on) || (name == b"UWSGI_SCHEME" && value == b"https") {
-                environ.set_item(&self.scheme_key, &self.https)?;
-            }
+        }
+        if scheme == b"https" || (scheme.is_empty() && is_https) {
+            environ.set_item(&self.scheme_key, &self.https)?;
         }
         Ok(environ)
     }
+}
+
+/// What a proxy says of TLS. uWSGI takes what begins with `on` or `1`.
+fn is_on(value: &[u8]) -> bool {
+    value.starts_with(b"1") || value.get(..2).is_some_and(|on| on.eq_ignore_ascii_case(b"on")) || value == b"true"
 }
 
 #[cfg(test)]
