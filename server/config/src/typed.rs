@@ -318,6 +318,10 @@ pub struct Config {
     pub uid: Option<RunAs>,
     /// `--gid`: the group to run as.
     pub gid: Option<u32>,
+    /// `--add-gid`: groups to be in beside [`Self::gid`] and the user's own.
+    pub add_gid: Vec<u32>,
+    /// `--no-new-privs`: nothing that is executed gains privileges.
+    pub no_new_privs: bool,
     /// `--umask`.
     pub umask: Option<u32>,
     /// `--pidfile`: written before privileges are dropped.
@@ -423,6 +427,8 @@ impl Default for Config {
             check_static: Vec::new(),
             uid: None,
             gid: None,
+            add_gid: Vec::new(),
+            no_new_privs: false,
             umask: None,
             pidfile: None,
             pidfile2: None,
