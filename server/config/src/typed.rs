@@ -169,9 +169,17 @@ pub struct Spooler {
     pub import: Vec<String>,
     /// `--spooler-quiet`: no line for each job.
     pub quiet: bool,
+    /// `--spooler-job-limit`: the largest job, bytes; 0 for no limit.
+    pub job_limit: u64,
 }
 
 impl Spooler {
+    /// Whether a job of so many bytes may run.
+    #[must_use]
+    pub fn takes(&self, size: u64) -> bool {
+        self.job_limit == 0 || size <= self.job_limit
+    }
+
     /// How many spoolers there are, over all directories.
     #[must_use]
     pub fn count(&self) -> u32 {
@@ -203,6 +211,7 @@ impl Default for Spooler {
             chdir: None,
             import: Vec::new(),
             quiet: false,
+            job_limit: 1 << 30,
         }
     }
 }
