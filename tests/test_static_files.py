@@ -173,6 +173,21 @@ def test_a_single_file_is_mapped_to_a_path(serve, address, files):
     assert http.get(address, "/favicon.ico/x").body.isdigit()
 
 
+def test_the_name_of_a_file_says_what_it_is(serve, address, files):
+    """Of a single file its own, and not the path that it is mapped to."""
+    (files / "[page].css").write_text("brackets")
+    (files / "a:b.css").write_text("colon")
+    arguments = ("--check-static", files, "--static-map", f"/style={files}/css/site.css", "--static-map", f"/a.css={files}/data.tar.gz")
+    serve("--http-socket", address, "--wsgi-file", "worklife.py", *arguments)
+    for path, expected in [
+        ("/style", "text/css"), ("/a.css", "application/octet-stream"), ("/a:b.css", "text/css"),
+        # After two slashes a URL has a host, and this one is malformed.
+        ("/%5Bpage%5D.css", "text/css"), ("//%5Bpage%5D.css", "text/css"),
+    ]:
+        answer = http.get(address, path)
+        assert (answer.status, answer.header("Content-Type")) == (200, expected), path
+
+
 def test_a_path_of_a_uwsgi_packet_leads_nowhere_else(serve, address, files):
     serve("--socket", address, "--wsgi-file", "worklife.py", "--check-static", files)
     assert uwsgi.get(address, "/css/site.css").body.startswith(b"body")
