@@ -56,6 +56,16 @@ impl Identity {
         }
         Ok(Some(Self { uid: user.map(|user| Uid::from_raw(user.uid)), gid, groups }))
     }
+
+    /// A user as `/etc/passwd` has it; `None` when it has no such.
+    ///
+    /// # Errors
+    /// When the user or its groups cannot be read.
+    pub(crate) fn of_user(uid: Uid) -> std::io::Result<Option<Self>> {
+        let Some(entry) = User::from_uid(uid)? else { return Ok(None) };
+        let groups = getgrouplist(&CString::new(entry.name)?, entry.gid)?;
+        Ok(Some(Self { uid: Some(uid), gid: entry.gid, groups }))
+    }
 }
 
 /// While it lives, this thread opens and makes files with the rights of another user, and no other thread does.
