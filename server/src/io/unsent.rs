@@ -2,22 +2,23 @@
 //!
 //! A worker keeps all of it where it is, for its thread waits before it makes more. The http router makes nothing, but
 //! is sent it by workers that should not wait: what it cannot send goes to memory up to [`MEMORY_MAX`], to a file
-//! beyond, so that a slow client holds no worker; and no more than [`FILE_MAX`], so that it holds no disk either.
+//! beyond, so that a slow client holds no worker; and no more than [`FILE_MAX`], so that it holds no disk either. Where
+//! there is no space for a file the worker waits until the client has taken what is here.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 use rustix::fs::sendfile;
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
-use tracing::error;
 
-use super::{file, wait};
+use super::pace::{MinRates, Pace, Seen, unacknowledged};
+use super::temp::{TempFile, TempFiles};
+use super::wait;
 
 /// Bytes that somebody else owns, kept until they are sent.
 pub(crate) type Kept = Box<dyn AsRef<[u8]> + Send>;
@@ -47,7 +48,14 @@ enum Piece {
     Owned(Kept, usize),
     /// A part of a file: offset and length of what is left.
     File(File, u64, u64),
+    /// What was too much for memory, and how much of it is gone.
+    Spilled(TempFile, u64),
 }
+
+/// A client takes its response more slowly than it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it takes the response too slowly (response-min-rate)")]
+pub(crate) struct TooSlow;
 
 /// What [`Unsent::send_some`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +70,10 @@ pub(crate) struct Sent {
 #[derive(Default)]
 pub(crate) struct Unsent {
     pieces: VecDeque<Piece>,
-    /// Bytes sent since it was last asked.
+    /// Bytes sent, in all.
     sent: u64,
+    /// How many of them were reported.
+    reported: u64,
 }
 
 impl std::fmt::Debug for Unsent {
@@ -81,29 +91,38 @@ impl Unsent {
 
     /// Whether what goes next is read from a disk.
     pub(crate) fn is_file(&self) -> bool {
-        matches!(self.pieces.front(), Some(Piece::File(..)))
+        matches!(self.pieces.front(), Some(Piece::File(..) | Piece::Spilled(..)))
     }
 
     /// Whether what is added goes to a disk.
     pub(crate) fn spills(&self) -> bool {
-        matches!(self.pieces.back(), Some(Piece::File(..)))
+        matches!(self.pieces.back(), Some(Piece::Spilled(..)))
     }
 
     /// Whether the router should take no more from the worker.
     pub(crate) fn is_full(&self) -> bool {
         match self.pieces.back() {
             None => false,
-            Some(Piece::File(_, at, left)) => at + left >= FILE_MAX,
+            Some(Piece::Spilled(file, _)) => file.len() >= FILE_MAX,
+            // The file had no space for this: it begins again when the file is gone.
+            Some(Piece::Copied(..)) if self.is_file() => true,
             // A file could not be got.
             Some(Piece::Copied(bytes, gone)) => bytes.len() - gone >= 2 * MEMORY_MAX,
-            Some(Piece::Owned(..)) => true,
+            Some(Piece::Owned(..) | Piece::File(..)) => true,
         }
     }
 
     /// Bytes sent since the last call.
     #[inline]
     pub(crate) fn take_sent(&mut self) -> u64 {
-        std::mem::take(&mut self.sent)
+        let sent = self.sent - self.reported;
+        self.reported = self.sent;
+        sent
+    }
+
+    /// Bytes that the client has taken of all that was sent: what is still in the kernel is not counted.
+    pub(crate) fn taken(&self, socket: impl AsFd) -> u64 {
+        self.sent.saturating_sub(unacknowledged(socket))
     }
 
     /// Sends what the socket takes now of `parts`, after what waits; keeps the rest. Returns whether nothing is left.
@@ -141,49 +160,48 @@ impl Unsent {
     /// The same for the router: what is left goes to memory, or to a file.
     ///
     /// # Errors
-    /// When the client is gone, or what is for it can be kept no longer, which is logged.
+    /// When the client is gone.
     #[inline]
-    pub(crate) fn send_or_spill(&mut self, socket: impl AsFd, parts: &[&[u8]]) -> io::Result<()> {
+    pub(crate) fn send_or_spill(&mut self, socket: impl AsFd, parts: &[&[u8]], temp: &TempFiles) -> io::Result<()> {
         let gone = if self.is_empty() { send_parts(&socket, parts)? } else { 0 };
         match parts {
-            [part] if part.len() == gone => Ok(()),
-            parts => self.spill_rest(parts, gone),
+            [part] if part.len() == gone => {}
+            parts => self.spill_rest(parts, gone, temp),
         }
+        Ok(())
     }
 
     /// Keeps what is not gone.
-    fn spill_rest(&mut self, parts: &[&[u8]], mut gone: usize) -> io::Result<()> {
+    fn spill_rest(&mut self, parts: &[&[u8]], mut gone: usize, temp: &TempFiles) {
         for part in parts {
             let skip = gone.min(part.len());
             gone -= skip;
             if skip < part.len() {
-                self.spill(&part[skip..])?;
+                self.spill(&part[skip..], temp);
             }
         }
-        Ok(())
     }
 
-    fn spill(&mut self, data: &[u8]) -> io::Result<()> {
+    fn spill(&mut self, data: &[u8], temp: &TempFiles) {
         let waiting = match self.pieces.back() {
             Some(Piece::Copied(bytes, gone)) => bytes.len() - gone,
             _ => 0,
         };
-        if !self.spills() && waiting + data.len() > MEMORY_MAX {
-            match file::unnamed() {
-                Ok(file) => self.pieces.push_back(Piece::File(file, 0, 0)),
+        if !self.spills() && waiting + data.len() > MEMORY_MAX && !self.is_file() {
+            match temp.create() {
+                Ok(file) => self.pieces.push_back(Piece::Spilled(file, 0)),
                 // It goes to memory, and the worker waits the sooner.
-                Err(problem) => error!("cannot keep a response in a file for a slow client: {problem}"),
+                Err(problem) => temp.hold_response(&problem),
             }
         }
-        let Some(Piece::File(file, at, left)) = self.pieces.back_mut() else {
+        let Some(Piece::Spilled(file, _)) = self.pieces.back_mut() else { return self.copy(data) };
+        if let Err(problem) = file.append(data) {
+            temp.hold_response(&problem);
+            if file.len() == 0 {
+                self.pieces.pop_back();
+            }
             self.copy(data);
-            return Ok(());
-        };
-        file.write_all_at(data, *at + *left).inspect_err(|problem| {
-            error!("cannot keep a response in a file for a slow client, whose connection is closed: {problem}");
-        })?;
-        *left += data.len() as u64;
-        Ok(())
+        }
     }
 
     /// Many small parts are one large piece.
@@ -252,6 +270,11 @@ impl Unsent {
                 *left -= count;
                 (asked, count, *left == 0)
             }
+            Piece::Spilled(file, at) => {
+                let asked = (file.len() - *at).min(most);
+                let count = send_file_from(socket, &*file, at, asked)?;
+                (asked, count, *at == file.len())
+            }
         };
         self.sent += count;
         if is_gone {
@@ -264,15 +287,44 @@ impl Unsent {
         Ok(Sent { count, more: count == asked })
     }
 
-    /// Waits until nothing is left, as long as the socket takes something every so often.
+    /// Waits until nothing is left, as long as the socket takes something every so often, and the client enough of it.
     ///
     /// # Errors
-    /// As [`Unsent::advance`], and [`io::ErrorKind::TimedOut`].
-    pub(crate) fn flush(&mut self, socket: impl AsFd, patience: Duration) -> io::Result<()> {
-        while !self.advance(&socket)? {
-            wait::until_ready(&socket, PollFlags::OUT, patience)?;
+    /// As [`Unsent::advance`]; [`io::ErrorKind::TimedOut`] when nothing is taken for that long, and [`TooSlow`] when too
+    /// little is.
+    pub(crate) fn flush(&mut self, socket: impl AsFd, patience: Duration, rates: MinRates) -> io::Result<()> {
+        if self.advance(&socket)? {
+            return Ok(());
         }
-        Ok(())
+        let began = Instant::now();
+        let mut pace = Pace::of_response(rates, 0);
+        let mut patient_until = began + patience;
+        loop {
+            let next_look = began + Duration::from_secs(pace.until().into());
+            let now = Instant::now();
+            let wait = patient_until.min(next_look).saturating_duration_since(now);
+            match wait::until_ready(&socket, PollFlags::OUT, wait) {
+                Ok(()) => {
+                    if self.advance(&socket)? {
+                        return Ok(());
+                    }
+                    patient_until = Instant::now() + patience;
+                }
+                Err(failure) if failure.kind() != io::ErrorKind::TimedOut || patient_until <= next_look => {
+                    return Err(failure);
+                }
+                Err(_) => {}
+            }
+            let second = u32::try_from(began.elapsed().as_secs()).unwrap_or(u32::MAX);
+            if second >= pace.until() {
+                match pace.look_at_response(rates, second, self.taken(&socket)) {
+                    Seen::Slow => return Err(io::Error::new(io::ErrorKind::TimedOut, TooSlow)),
+                    // It takes enough, though the kernel may have had no space for more yet.
+                    Seen::Goes => patient_until = Instant::now() + patience,
+                    Seen::Early => {}
+                }
+            }
+        }
     }
 }
 
@@ -319,12 +371,12 @@ fn send_from(socket: impl AsFd, bytes: &[u8], gone: &mut usize) -> io::Result<(u
     Ok((rest.len() as u64, count as u64, *gone == bytes.len()))
 }
 
-fn send_file_from(socket: impl AsFd, file: &File, at: &mut u64, most: u64) -> io::Result<u64> {
+fn send_file_from(socket: impl AsFd, file: impl AsFd, at: &mut u64, most: u64) -> io::Result<u64> {
     if most == 0 {
         return Ok(0);
     }
     let most = most.min(FILE_AT_ONCE) as usize;
-    match until_done(|| match sendfile(&socket, file, Some(at), most) {
+    match until_done(|| match sendfile(&socket, &file, Some(at), most) {
         // The file became shorter after its length was sent: the client must not take this for a whole answer.
         Ok(0) => Err(Errno::NODATA),
         sent => sent,
@@ -365,6 +417,7 @@ mod tests {
     #[test]
     fn bytes_stay_in_order_between_memory_and_file() {
         let (ours, mut theirs) = pair();
+        let temp = TempFiles::of_test(None);
         let mut unsent = Unsent::default();
         let (mut expected, mut received) = (Vec::new(), Vec::new());
         let mut spilled = false;
@@ -373,7 +426,7 @@ mod tests {
             // Faster than it is read at first, slower later: through memory to the file, and back.
             let piece: Vec<u8> = (0..if round < 100 { 50_000 } else { 100 }).map(|at| (at * 7 + round) as u8).collect();
             let (one, two) = piece.split_at(piece.len() / 3);
-            unsent.send_or_spill(&ours, &[one, two]).unwrap();
+            unsent.send_or_spill(&ours, &[one, two], &temp).unwrap();
             expected.extend_from_slice(&piece);
             spilled |= unsent.spills();
             if let Ok(count) = theirs.read(&mut buf[..if round < 100 { 20_000 } else { 100_000 }]) {
@@ -390,6 +443,7 @@ mod tests {
         }
         assert!(received == expected);
         assert!(unsent.is_empty() && !unsent.is_full() && unsent.pieces.capacity() == 0);
+        assert_eq!(temp.taken(), 0);
     }
 
     #[test]
@@ -398,7 +452,7 @@ mod tests {
         let mut unsent = Unsent::default();
         let part: Vec<u8> = (0..1_000_000).map(|at| at as u8).collect();
         let mut owned = 0;
-        let mut file = file::unnamed().unwrap();
+        let mut file = tempfile::tempfile().unwrap();
         io::Write::write_all(&mut file, b"a file's end").unwrap();
         let all_sent = unsent.send(&ours, &[b"head", &part], &mut |index| {
             owned = index;
@@ -426,10 +480,69 @@ mod tests {
         assert!(!unsent.is_full());
         unsent.copy(&[0]);
         assert!(unsent.is_full());
-        unsent.pieces.push_back(Piece::File(file::unnamed().unwrap(), 0, 1));
-        assert!(!unsent.is_full());
-        unsent.pieces.push_back(Piece::File(file::unnamed().unwrap(), 1, FILE_MAX - 1));
-        assert!(unsent.is_full());
+    }
+
+    #[test]
+    fn a_worker_waits_where_files_have_no_space_and_no_byte_is_lost() {
+        let (ours, mut theirs) = pair();
+        let temp = TempFiles::of_test(Some(3 << 20));
+        let mut unsent = Unsent::default();
+        let piece: Vec<u8> = (0..200_000u32).map(|at| at as u8).collect();
+        let (mut expected, mut received) = (Vec::new(), Vec::new());
+        let mut buf = vec![0; 200_000];
+        let mut times_full = 0;
+        while times_full < 3 {
+            while !unsent.is_full() {
+                unsent.send_or_spill(&ours, &[&piece], &temp).unwrap();
+                expected.extend_from_slice(&piece);
+                assert!(temp.taken() <= 3 << 20);
+            }
+            // Memory, a file, and what came when that had no more space.
+            assert!(expected.len() - received.len() > 3 << 20 && expected.len() - received.len() < 6 << 20);
+            times_full += 1;
+            while unsent.is_full() {
+                let count = theirs.read(&mut buf).unwrap();
+                received.extend_from_slice(&buf[..count]);
+                unsent.send_some(&ours).unwrap();
+            }
+        }
+        while received.len() < expected.len() {
+            unsent.send_some(&ours).unwrap();
+            let count = theirs.read(&mut buf).unwrap();
+            received.extend_from_slice(&buf[..count]);
+        }
+        assert!(received == expected);
+        assert_eq!(temp.taken(), 0);
+    }
+
+    #[test]
+    fn a_client_that_takes_too_little_is_too_slow_and_others_are_waited_for() {
+        let configured = rwsgi_config::MinRates {
+            response: rwsgi_config::MinRate::Everywhere(std::num::NonZeroU32::new(1 << 20).unwrap()),
+            grace: 1,
+            ..Default::default()
+        };
+        let rates = MinRates::new(&configured, false);
+        for (rates, is_slow) in [(rates, true), (MinRates::NONE, false)] {
+            let (ours, mut theirs) = pair();
+            let mut unsent = Unsent::default();
+            unsent.copy(&vec![0; 4 << 20]);
+            let reader = std::thread::spawn(move || {
+                let mut buf = vec![0; 100_000];
+                // Slow at first, and so long that it is noticed.
+                for _ in 0..60 {
+                    let _ = theirs.read(&mut buf[..2_000]);
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                theirs.set_nonblocking(false).unwrap();
+                while theirs.read(&mut buf).is_ok_and(|count| count > 0) {}
+            });
+            let flushed = unsent.flush(&ours, Duration::from_secs(60), rates);
+            drop(ours);
+            reader.join().unwrap();
+            let is_too_slow = |failure: io::Error| failure.get_ref().is_some_and(|inner| inner.is::<TooSlow>());
+            assert_eq!(flushed.is_err_and(is_too_slow), is_slow);
+        }
     }
 
     #[test]
@@ -437,7 +550,7 @@ mod tests {
         let (ours, theirs) = pair();
         drop(theirs);
         let mut unsent = Unsent::default();
-        assert!(unsent.send_or_spill(&ours, &[b"x"]).is_err());
+        assert!(unsent.send_or_spill(&ours, &[b"x"], &TempFiles::of_test(None)).is_err());
         assert!(unsent.send(&ours, &[b"x"], &mut |_| None).is_err());
     }
 }

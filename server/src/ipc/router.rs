@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use rwsgi_config::Config;
+use rwsgi_config::{Config, MinRates};
 
 /// An order to the http router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,8 @@ pub(crate) struct RouterLimits {
     pub limit_post: u64,
     /// `post-buffering`
     pub post_buffering: u64,
+    /// `body-min-rate`, `response-min-rate`, `min-rate-grace`
+    pub min_rates: MinRates,
 }
 
 impl RouterLimits {
@@ -36,6 +38,7 @@ impl RouterLimits {
             buffer_size: config.buffer_size,
             limit_post: config.limit_post,
             post_buffering: config.post_buffering,
+            min_rates: config.min_rates,
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::clock::MonotonicNanos;
 use crate::io::accept::client_of;
 use crate::io::body::{BodyIntake, Gathering, IntakeError, StoredBody};
 use crate::io::close::{LINGER, Then, shut_sending};
+use crate::io::pace::Pace;
 use crate::io::receive::Received;
 use rwsgi_protocol::http::{self, BodyLength, MAX_HEADERS, Refusal};
 
@@ -79,6 +80,7 @@ impl Router<'_> {
     /// Takes a head from the beginning of `bytes`, which are all that there is of the client's input.
     fn take_head(&mut self, key: Key, bytes: &[u8]) -> Continue {
         let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+        let second = self.second();
         let parsed = http::parse(bytes, &mut headers, self.limits.buffer_size);
         let late = self.in_seconds(self.limits.timeout);
         let Some(client) = self.clients.get_mut(key) else { return false };
@@ -101,13 +103,14 @@ impl Router<'_> {
         };
         let (head_bytes, rest) = bytes.split_at(head.len);
         client.seen = 0;
+        let rates = self.limits.rates(client.is_direct);
         let intake = match head.body {
             BodyLength::None | BodyLength::Length(0) => {
                 client.input = rest.to_vec();
                 self.dispatch(key, head_bytes, StoredBody::Empty);
                 return true;
             }
-            BodyLength::Length(length) => BodyIntake::of_length(length, self.limits.body, Vec::new()),
+            BodyLength::Length(length) => BodyIntake::of_length(length, self.limits.body, Vec::new(), &self.temp),
             BodyLength::Chunked => Ok(BodyIntake::of_chunks(self.limits.body)),
         };
         let intake = match intake {
@@ -115,9 +118,10 @@ impl Router<'_> {
             Err(failure) => return self.refuse_body(key, &failure),
         };
         client.phase = ClientPhase::Body(Box::new(Gathering { head: head_bytes.to_vec(), intake }));
-        client.deadline = late;
+        client.pace = Pace::of_body(rates, second, 0);
+        client.deadline = late.min(client.pace.until());
         if head.expect_continue && rest.is_empty() {
-            if client.send(&[http::CONTINUE]).is_err() {
+            if client.send(&[http::CONTINUE], &self.temp).is_err() {
                 self.close_client(key);
                 return false;
             }
@@ -149,7 +153,7 @@ impl Router<'_> {
         };
         match received {
             Received::Bytes(count) => {
-                client.deadline = late;
+                client.deadline = late.min(client.pace.until());
                 if in_place { self.dispatch_whole(key) } else { self.take_body(key, &scratch[..count]) }
             }
             Received::Nothing => false,
@@ -166,7 +170,7 @@ impl Router<'_> {
         let ClientPhase::Body(gathering) = &mut client.phase else { return true };
         let intake = &mut gathering.intake;
         let before = intake.is_in_file().then(MonotonicNanos::now);
-        let (used, is_whole) = match intake.take(bytes) {
+        let (used, is_whole) = match intake.take(bytes, &self.temp) {
             Ok(taken) => taken,
             Err(failure) => return self.refuse_body(key, &failure),
         };
@@ -221,7 +225,7 @@ impl Router<'_> {
         client.input = Vec::new();
         client.phase = ClientPhase::Flushing(Then::Linger);
         client.deadline = late;
-        if client.send(&[&response]).is_err() {
+        if client.send(&[&response], &self.temp).is_err() {
             self.close_client(key);
         } else {
             self.arm_client(key);

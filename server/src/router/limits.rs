@@ -1,8 +1,9 @@
 //! What the router may keep and for how long.
 
 use crate::io::body::BodyLimits;
+use crate::io::pace;
 use crate::ipc::RouterLimits;
-use rwsgi_config::Config;
+use rwsgi_config::{Config, MinRates};
 use rwsgi_protocol::link::FAST_NS;
 
 /// What the router may keep and for how long.
@@ -17,6 +18,8 @@ pub(crate) struct Limits {
     pub(super) buffer_size: usize,
     /// `--limit-post` and `--post-buffering`.
     pub(super) body: BodyLimits,
+    /// `--*-min-rate`.
+    pub(super) rates: MinRates,
     /// `--listen`: requests that wait for a thread.
     pub(super) queue: usize,
     /// A thread that has had a request for longer is not fast, whatever it was before, ns: what was dispatched ahead to
@@ -34,6 +37,7 @@ impl Limits {
             keepalive: 0,
             buffer_size: 0,
             body: BodyLimits::new(0, 0),
+            rates: config.min_rates,
             queue: config.listen as usize,
             overdue: 4 * FAST_NS,
             // Long for a thread that sleeps and is woken, and short for a client.
@@ -45,10 +49,16 @@ impl Limits {
 
     /// A reload has changed the options. It holds for what comes from now on.
     pub(super) fn change(&mut self, new: RouterLimits) {
-        let RouterLimits { http_timeout, http_keepalive, buffer_size, limit_post, post_buffering } = new;
+        let RouterLimits { http_timeout, http_keepalive, buffer_size, limit_post, post_buffering, min_rates } = new;
         self.timeout = http_timeout;
         self.keepalive = http_keepalive;
         self.buffer_size = buffer_size;
         self.body = BodyLimits::new(post_buffering, limit_post);
+        self.rates = min_rates;
+    }
+
+    /// How slow clients may be that connect themselves, and those that a proxy stands for.
+    pub(super) fn rates(&self, is_direct: bool) -> pace::MinRates {
+        pace::MinRates::new(&self.rates, is_direct)
     }
 }

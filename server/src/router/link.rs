@@ -321,8 +321,8 @@ impl Link {
     fn send_once(&mut self) -> Result<usize, Errno> {
         let head = &self.outgoing[self.sent..];
         let count = match &self.body {
-            StoredBody::File(file, len) if head.is_empty() => {
-                let most = usize::try_from(len - self.body_sent).unwrap_or(usize::MAX);
+            StoredBody::File(file) if head.is_empty() => {
+                let most = usize::try_from(file.len() - self.body_sent).unwrap_or(usize::MAX);
                 // It moves the position on by what it sends.
                 let count = sendfile(&self.fd, file, Some(&mut self.body_sent), most)?;
                 // Somebody cut the file off under us.

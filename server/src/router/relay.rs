@@ -167,7 +167,7 @@ impl Router<'_> {
         if client.unsent.spills() {
             return self.pass_on_to_file(key, &pieces.slices[..used]);
         }
-        if client.send(&pieces.slices[..used]).is_err() {
+        if client.send(&pieces.slices[..used], &self.temp).is_err() {
             self.close_client(key);
         } else {
             self.arm_client(key);
@@ -179,7 +179,7 @@ impl Router<'_> {
     fn pass_on_to_file(&mut self, key: Key, pieces: &[&[u8]]) {
         let before = MonotonicNanos::now();
         let Some(client) = self.clients.get_mut(key) else { return };
-        if client.send(pieces).is_err() {
+        if client.send(pieces, &self.temp).is_err() {
             return self.close_client(key);
         }
         self.arm_client(key);
@@ -200,7 +200,7 @@ impl Router<'_> {
         let keep = keep && self.limits.keepalive > 0;
         if let Some(client) = self.clients.get_mut(key) {
             client.phase = ClientPhase::Flushing(if keep { Then::NextRequest } else { Then::Close });
-            client.deadline = if client.unsent.is_empty() { 0 } else { late };
+            client.deadline = if client.unsent.is_empty() { 0 } else { late.min(client.pace.until()) };
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use anyhow::Context;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
@@ -18,8 +19,10 @@ use super::token::Token;
 use crate::clock::MonotonicNanos;
 use crate::io::accept::Listener;
 use crate::io::descriptors::{ClientCap, for_files};
+use crate::io::pace::SlowLog;
+use crate::io::temp::{TempFiles, TempPlace};
 use crate::stats::cell::RouterCell;
-use crate::stats::scoreboard::Scoreboard;
+use crate::stats::scoreboard::{Scoreboard, TempHolder};
 
 /// Bytes of files that one turn of the loop writes and reads, so that disks hold up small requests for no longer than
 /// that: what is left is done in the next turn.
@@ -51,11 +54,14 @@ pub(crate) struct RouterConfig {
     pub liveness: OwnedFd,
     /// What the router may keep and for how long.
     pub limits: Limits,
+    /// Where temporary files are.
+    pub temp: TempPlace,
 }
 
 /// The loop's state.
 pub(super) struct Router<'a> {
     pub(super) limits: Limits,
+    pub(super) temp: TempFiles,
     pub(super) token: [u8; 16],
     pub(super) cell: &'a RouterCell,
     pub(super) board: &'a Scoreboard,
@@ -95,6 +101,7 @@ pub(super) struct Router<'a> {
     pub(super) check_begun: Option<MonotonicNanos>,
     /// Bytes that may still be written to files and read from them in this turn: see [`DISK_TURN`].
     pub(super) disk_left: u64,
+    pub(super) slow_log: SlowLog,
 }
 
 /// Interest in everything but writing, as edges.
@@ -104,8 +111,8 @@ pub(super) fn interest(writing: bool) -> EpollFlags {
 }
 
 impl<'a> Router<'a> {
-    pub(super) fn new(config: RouterConfig, board: &'a Scoreboard) -> anyhow::Result<Self> {
-        let RouterConfig { listeners, link_listener, token, orders, liveness, limits } = config;
+    pub(super) fn new(config: RouterConfig, board: &'a Arc<Scoreboard>) -> anyhow::Result<Self> {
+        let RouterConfig { listeners, link_listener, token, orders, liveness, limits, temp } = config;
         let mut mask = SigSet::empty();
         // A terminal that goes away is the master's affair; its SIGHUP must not end the router.
         // Nor must SIGPIPE, which sendfile raises where a client is gone.
@@ -123,6 +130,7 @@ impl<'a> Router<'a> {
         let now = MonotonicNanos::now();
         let router = Self {
             limits,
+            temp: TempFiles::new(temp, Arc::clone(board), TempHolder::Router),
             token,
             cell: board.router(),
             board,
@@ -150,6 +158,7 @@ impl<'a> Router<'a> {
             links_paused: None,
             check_begun: None,
             disk_left: DISK_TURN,
+            slow_log: SlowLog::default(),
         };
         let watch = |fd: &dyn AsFd, token: Token| {
             router.epoll.add(fd.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, token.to_bits()))

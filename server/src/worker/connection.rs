@@ -11,8 +11,10 @@ use super::harakiri;
 use super::kind::Kind;
 use crate::io::body::{Gathering, IntakeError};
 use crate::io::close::{Then, reset_on_close};
+use crate::io::pace::{MinRates, Pace};
 use crate::io::receive::{Received, receive};
-use crate::io::unsent::Unsent;
+use crate::io::temp::TempFiles;
+use crate::io::unsent::{TooSlow, Unsent};
 use crate::wsgi::transport::{Kept, Transport};
 use rwsgi_protocol::link::{ABORTED, DONE_CLOSE, DONE_KEEP, FAST, LEAVING, MAX_FRAME, SKIPPED};
 
@@ -110,10 +112,16 @@ pub(super) struct Connection {
     pub(super) deadline: u32,
     /// The longest wait for the client during a response.
     pub(super) patience: Duration,
+    /// How slow the client may be.
+    pub(super) rates: MinRates,
+    /// How its body comes, or how it takes a response.
+    pub(super) pace: Pace,
+    /// A thread has waited for it in vain: it takes its response too slowly.
+    pub(super) too_slow: bool,
 }
 
 impl Connection {
-    pub(super) fn new(socket: OwnedFd, kind: Kind, peer: String, patience: Duration) -> Box<Self> {
+    pub(super) fn new(socket: OwnedFd, kind: Kind, peer: String, patience: Duration, rates: MinRates) -> Box<Self> {
         Box::new(Self {
             socket: Arc::new(socket),
             kind,
@@ -129,6 +137,9 @@ impl Connection {
             armed: None,
             deadline: u32::MAX,
             patience,
+            rates,
+            pace: Pace::Any,
+            too_slow: false,
         })
     }
 
@@ -180,7 +191,7 @@ impl Connection {
     ///
     /// # Errors
     /// When the body cannot be taken.
-    pub(super) fn spool(&mut self, scratch: &mut [u8]) -> Result<Gathered, IntakeError> {
+    pub(super) fn spool(&mut self, scratch: &mut [u8], temp: &TempFiles) -> Result<Gathered, IntakeError> {
         let Self { socket, phase: ConnectionPhase::Body(gathering), input, seen, .. } = self else {
             return Ok(Gathered::Part);
         };
@@ -192,7 +203,7 @@ impl Connection {
                 Received::End => return Ok(Gathered::Gone),
                 Received::Nothing => break,
                 Received::Bytes(len) => {
-                    let (used, is_whole) = intake.take(&scratch[..len])?;
+                    let (used, is_whole) = intake.take(&scratch[..len], temp)?;
                     if is_whole {
                         // The end of chunks shows only when it is there: the next request may have come with it.
                         *input = scratch[used..len].to_vec();
@@ -328,7 +339,9 @@ impl Transport for Connection {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.unsent.flush(self.socket.as_fd(), self.patience)
+        let flushed = self.unsent.flush(self.socket.as_fd(), self.patience, self.rates);
+        self.too_slow |= matches!(&flushed, Err(failure) if failure.get_ref().is_some_and(|why| why.is::<TooSlow>()));
+        flushed
     }
 
     fn body(&mut self) -> &mut (dyn BufRead + Send) {

@@ -38,10 +38,12 @@ use crate::ids::{ChildId, SlotId, ThreadIndex, WorkerId};
 use crate::io::accept::Listener;
 use crate::io::body::BodyLimits;
 use crate::io::descriptors::{ClientCap, for_files};
+use crate::io::pace::SlowLog;
+use crate::io::temp::TempFiles;
 use crate::ipc::{InheritedListener, Setup};
 use crate::process_setup::EXIT_NO_APP;
 use crate::procname;
-use crate::stats::scoreboard::Scoreboard;
+use crate::stats::scoreboard::{Scoreboard, TempHolder};
 use crate::wsgi::gateway::Gateway;
 use crate::wsgi::{application, interpreter};
 
@@ -93,6 +95,7 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
         api::finish(py);
         return Ok(status);
     }
+    let scoreboard = Arc::new(scoreboard);
     let links = if setup.link.is_some() { setup.config.threads as usize } else { 0 };
     let state = Arc::new(Worker {
         id: worker.get(),
@@ -116,6 +119,8 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
         liveness: setup.liveness.take()?,
         body_limits: BodyLimits::new(setup.config.post_buffering, setup.config.limit_post),
         config: setup.config,
+        temp: TempFiles::new(setup.temp, Arc::clone(&scoreboard), TempHolder::Worker(slot)),
+        slow_log: SlowLog::default(),
         scoreboard,
     });
     release::release_in_children(py, &state)?;

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::eventfd::EventFd;
@@ -15,6 +15,8 @@ use crate::ids::{SlotId, ThreadIndex};
 use crate::io::accept::Listener;
 use crate::io::body::BodyLimits;
 use crate::io::descriptors::ClientCap;
+use crate::io::pace::SlowLog;
+use crate::io::temp::TempFiles;
 use crate::ipc::LinkEndpoint;
 use crate::stats::scoreboard::Scoreboard;
 use rwsgi_config::Config;
@@ -34,7 +36,9 @@ pub(super) struct Worker {
     pub(super) slot: SlotId,
     pub(super) config: Config,
     pub(super) body_limits: BodyLimits,
-    pub(super) scoreboard: Scoreboard,
+    pub(super) scoreboard: Arc<Scoreboard>,
+    pub(super) temp: TempFiles,
+    pub(super) slow_log: SlowLog,
     pub(super) epoll: Epoll,
     pub(super) listeners: Vec<OwnListener>,
     /// Where the router is.

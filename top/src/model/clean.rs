@@ -46,6 +46,8 @@ pub(super) fn clean(snapshot: &mut Snapshot) {
         metrics: _,
         crons: _,
         timers: _,
+        temp_files: _,
+        slow_clients: _,
         blacklist: _,
     } = snapshot;
     [version, cwd].into_iter().chain([server, hostname, python].into_iter().flatten()).for_each(line);

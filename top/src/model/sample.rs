@@ -242,6 +242,7 @@ pub(crate) fn digest(snapshot: &mut Snapshot, now: ServerMicros) {
     // Nothing shows them.
     (snapshot.locks, snapshot.caches, snapshot.crons, snapshot.timers) = Default::default();
     snapshot.metrics.clear();
+    (snapshot.temp_files, snapshot.slow_clients) = Default::default();
     // An emperor lists a vassal that never came up here alone; one that died, at both places.
     for Blacklisted { id, attempt, first_attempt } in std::mem::take(&mut snapshot.blacklist) {
         if !snapshot.vassals.iter().any(|vassal| vassal.id == id) {

@@ -45,7 +45,19 @@ fn options_page() -> String {
 }
 
 /// Names of ours that are not uWSGI 2.0's.
-const OWN: [&str; 6] = ["uwsgi", "brutal-reload-on-term", "check", "else", "end", "ienv"];
+const OWN: &[&str] = &[
+    "uwsgi",
+    "brutal-reload-on-term",
+    "check",
+    "else",
+    "end",
+    "ienv",
+    "temp-dir",
+    "temp-size",
+    "body-min-rate",
+    "response-min-rate",
+    "min-rate-grace",
+];
 
 /// `docs/uwsgi-options.md`.
 fn uwsgi_page() -> String {

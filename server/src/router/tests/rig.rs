@@ -16,12 +16,14 @@ use rwsgi_stats::Address;
 
 use crate::ids::{SlotId, ThreadIndex};
 use crate::io::body::BodyLimits;
+use crate::io::temp::TempPlace;
 use crate::ipc::channel;
 use crate::router::client::ClientPhase;
 use crate::router::event_loop::{EVENTS, Flow, SCRATCH};
 use crate::router::state::Router;
 use crate::router::{Limits, RouterConfig, run};
 use crate::stats::scoreboard::{Layout, Scoreboard};
+use rwsgi_config::{MinRate, MinRates};
 use rwsgi_protocol::link::{DONE_KEEP, FAST, Hello, RequestLengths, SKIPPED};
 
 /// How long anything may take before the test says that it does not come.
@@ -34,6 +36,7 @@ pub(super) const LIMITS: Limits = Limits {
     keepalive: 30,
     buffer_size: 4096,
     body: BodyLimits { in_memory: 4096, most: None },
+    rates: MinRates { body: MinRate::Nowhere, response: MinRate::Nowhere, grace: 1 },
     queue: 10,
     overdue: u64::MAX,
     not_begun: u64::MAX,
@@ -67,6 +70,7 @@ fn parts(limits: Limits) -> RouterParts {
         orders,
         liveness,
         limits,
+        temp: TempPlace::of_test(None),
     };
     RouterParts { config, address, link, liveness: master, orders: ours }
 }
