@@ -69,7 +69,7 @@ fn writable_or(wanted: PathBuf, other: PathBuf) -> PathBuf {
 /// What our user may still write to the directory's disk, bytes.
 fn free(directory: &Path) -> nix::Result<u64> {
     let disk = statvfs(directory)?;
-    Ok(u64::from(disk.blocks_available()).saturating_mul(disk.fragment_size()))
+    Ok(disk.blocks_available().saturating_mul(disk.fragment_size()))
 }
 
 #[cfg(test)]

@@ -340,7 +340,7 @@ impl Transport for Connection {
 
     fn flush(&mut self) -> io::Result<()> {
         let flushed = self.unsent.flush(self.socket.as_fd(), self.patience, self.rates);
-        self.too_slow |= matches!(&flushed, Err(failure) if failure.get_ref().is_some_and(|why| why.is::<TooSlow>()));
+        self.too_slow |= flushed.as_ref().is_err_and(TooSlow::is_why);
         flushed
     }
 

@@ -140,7 +140,7 @@ impl WorkerThread {
         let Served { client: mut connection, status, keep_alive, raised, client_gone, broken_off } = served;
         let bytes = connection.queued;
         if std::mem::take(&mut connection.too_slow) {
-            self.end_slow_client(&connection);
+            self.end_slow_client(peer, true);
         }
         if let RequestBody::Memory(bytes, _) = &mut connection.body {
             self.keep_buffer(std::mem::take(bytes));

@@ -423,17 +423,17 @@ impl WorkerThread {
                 let late = self.deadline(self.worker.config.socket_timeout);
                 connection.deadline = late.min(connection.pace.until()).max(second + 1);
             }
-            Seen::Slow => self.end_slow_client(connection),
+            Seen::Slow => self.end_slow_client(&connection.peer, !connection.unsent.is_empty()),
             Seen::Early => {}
         }
         seen
     }
 
-    /// A client is closed because it is too slow.
-    pub(super) fn end_slow_client(&self, connection: &Connection) {
+    /// A client is closed because it is too slow: with its body, which is answered, or with taking a response.
+    pub(super) fn end_slow_client(&self, peer: &str, is_response: bool) {
         self.worker.scoreboard.limits().end_slow_client();
-        if !connection.unsent.is_empty() {
-            self.worker.slow_log.too_slow(client_of(&connection.peer));
+        if is_response {
+            self.worker.slow_log.too_slow(client_of(peer));
         }
     }
 
