@@ -99,6 +99,40 @@ def test_slow_readers_have_no_more_on_disk_than_temp_size_and_lose_nothing(serve
     assert server.stats()["temp_files"] == {"dir": str(tmp_path), "bytes": 0, "limit": limit, "refused": 0}
 
 
+def test_finished_responses_of_a_worker_wait_in_little_memory_and_then_in_files(serve, stats_at, address, tmp_path):
+    size, count, memory = 8 * MEGABYTE, 30, 64 * MEGABYTE
+    server = serve(
+        "--http-socket", address, "--wsgi-file", "probe.py", "--temp-dir", tmp_path, "--stats", stats_at, "--disable-logging"
+    )
+    worker = server.wait_workers(1)["workers"][0]["pid"]
+    (before,) = (process.rss for process in server.processes() if process.pid == worker)
+    with ExitStack() as stack:
+        clients = [slow_reader(stack, address, size) for _ in range(count)]
+        until(lambda: server.stats()["workers"][0]["requests"] == count, "all are answered", context=server.log)
+        (after,) = (process.rss for process in server.processes() if process.pid == worker)
+        # What the kernel keeps of each is not ours.
+        assert after - before < memory + 4 * size, f"{after - before} bytes for {count} clients"
+        assert on_disk(server, tmp_path) > memory
+        for client in clients:
+            answer = client.response()
+            assert answer.status == 200 and answer.body == b"y" * size
+    until(lambda: in_use(server) == 0, "nothing is left")
+
+
+def test_a_worker_s_thread_waits_for_a_slow_reader_where_there_is_no_space(serve, stats_at, address, tmp_path):
+    size, count = 8 * MEGABYTE, 12
+    server = serve(
+        "--http-socket", address, "--wsgi-file", "probe.py", "--temp-dir", tmp_path, "--temp-size", "4m", "--stats", stats_at,
+        "--threads", count,
+    )
+    with ExitStack() as stack:
+        clients = [slow_reader(stack, address, size) for _ in range(count)]
+        server.logged("its worker waits: temporary files have reached temp-size")
+        for client in clients:
+            assert client.response().body == b"y" * size
+    until(lambda: in_use(server) == 0, "nothing is left")
+
+
 @pytest.mark.parametrize("kind", ["http", "http-socket"])
 def test_what_a_killed_process_held_is_free_again(serve, stats_at, address, tmp_path, kind):
     server = serve(

@@ -13,7 +13,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -26,6 +27,13 @@ use crate::stats::scoreboard::{Scoreboard, TempHolder};
 const STEP_MIN: u64 = 64 * 1024;
 /// The largest step, bytes.
 const STEP_MAX: u64 = 1024 * 1024;
+
+/// What may wait in memory for one client, bytes.
+const MEMORY_OF_ONE: usize = 1024 * 1024;
+/// The same where there are many slow clients.
+const MEMORY_OF_ONE_MIN: usize = 64 * 1024;
+/// What may wait for all of them, as long as each has that little.
+const MEMORY_OF_ALL: usize = 64 * 1024 * 1024;
 
 /// Where temporary files are, and how much they may hold: the same for all processes of a server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,13 +74,15 @@ struct Account {
     board: Arc<Scoreboard>,
     holder: TempHolder,
     log: Seldom,
+    /// Clients that have not taken what is there for them.
+    slow_clients: AtomicUsize,
 }
 
 impl TempFiles {
     /// Of a process that has none yet.
     pub(crate) fn new(place: TempPlace, board: Arc<Scoreboard>, holder: TempHolder) -> Self {
         board.temporary(holder).store(0, SeqCst);
-        Self(Arc::new(Account { place, board, holder, log: Seldom::default() }))
+        Self(Arc::new(Account { place, board, holder, log: Seldom::default(), slow_clients: AtomicUsize::new(0) }))
     }
 
     /// A new file.
@@ -93,6 +103,19 @@ impl TempFiles {
             Some(limit) if self.0.board.all_temporary().saturating_add(len) > limit => Err(TempError::Limit { limit }),
             _ => Ok(()),
         }
+    }
+
+    /// One more client has not taken all that is there for it, or one less.
+    pub(crate) fn count_slow_client(&self, is_more: bool) {
+        let count = &self.0.slow_clients;
+        let _ = if is_more { count.fetch_add(1, Relaxed) } else { count.fetch_sub(1, Relaxed) };
+    }
+
+    /// How much may wait in memory for one client before it goes to a file, bytes: most responses fit; of many clients
+    /// each has less.
+    pub(crate) fn memory_for_one(&self) -> usize {
+        let clients = self.0.slow_clients.load(Relaxed).max(1);
+        (MEMORY_OF_ALL / clients).clamp(MEMORY_OF_ONE_MIN, MEMORY_OF_ONE)
     }
 
     /// A body is refused for want of space: counts it, and says so in the log, once a second at most.
@@ -273,6 +296,18 @@ mod tests {
         let mut large = files.create().unwrap();
         large.append(&vec![0; 5_000_000]).unwrap();
         assert_eq!(files.taken(), STEP_MIN + 5_000_000);
+    }
+
+    #[test]
+    fn of_many_slow_clients_each_has_less_memory() {
+        let files = TempFiles::of_test(None);
+        assert_eq!(files.memory_for_one(), MEMORY_OF_ONE);
+        (0..128).for_each(|_| files.count_slow_client(true));
+        assert_eq!(files.memory_for_one(), MEMORY_OF_ONE / 2);
+        (0..1_000_000).for_each(|_| files.count_slow_client(true));
+        assert_eq!(files.memory_for_one(), MEMORY_OF_ONE_MIN);
+        (0..1_000_100).for_each(|_| files.count_slow_client(false));
+        assert_eq!(files.memory_for_one(), MEMORY_OF_ONE);
     }
 
     #[test]

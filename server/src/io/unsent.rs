@@ -1,8 +1,8 @@
 //! What a client has not taken yet, in order, and sending it: copies, other owners' bytes, parts of files.
 //!
 //! A worker keeps all of it where it is, for its thread waits before it makes more. The http router makes nothing, but
-//! is sent it by workers that should not wait: what it cannot send goes to memory up to [`MEMORY_MAX`], to a file
-//! beyond, so that a slow client holds no worker; and no more than [`FILE_MAX`], so that it holds no disk either. Where
+//! is sent it by workers that should not wait: what it cannot send goes to memory up to a megabyte (less where many clients
+//! are slow, see [`TempFiles::memory_for_one`]), to a file beyond, so that a slow client holds no worker; and no more than [`FILE_MAX`], so that it holds no disk either. Where
 //! there is no space for a file the worker waits until the client has taken what is here.
 
 use std::collections::VecDeque;
@@ -17,14 +17,12 @@ use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 
 use super::pace::{MinRates, Pace, Seen, unacknowledged};
-use super::temp::{TempFile, TempFiles};
+use super::temp::{TempError, TempFile, TempFiles};
 use super::wait;
 
 /// Bytes that somebody else owns, kept until they are sent.
 pub(crate) type Kept = Box<dyn AsRef<[u8]> + Send>;
 
-/// Bytes that wait in the router's memory for one client. Most responses fit.
-pub(crate) const MEMORY_MAX: usize = 1024 * 1024;
 /// The largest file for one client of the router, bytes; its worker waits beyond that, until the client has taken all
 /// of the file. nginx has the same limit for the same purpose (`proxy_max_temp_file_size`).
 const FILE_MAX: u64 = 1024 * 1024 * 1024;
@@ -107,14 +105,14 @@ impl Unsent {
     }
 
     /// Whether the router should take no more from the worker.
-    pub(crate) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self, temp: &TempFiles) -> bool {
         match self.pieces.back() {
             None => false,
             Some(Piece::Spilled(file, _)) => file.len() >= FILE_MAX,
             // The file had no space for this: it begins again when the file is gone.
             Some(Piece::Copied(..)) if self.is_file() => true,
             // A file could not be got.
-            Some(Piece::Copied(bytes, gone)) => bytes.len() - gone >= 2 * MEMORY_MAX,
+            Some(Piece::Copied(bytes, gone)) => bytes.len() - gone >= 2 * temp.memory_for_one(),
             Some(Piece::Owned(..) | Piece::File(..)) => true,
         }
     }
@@ -194,7 +192,7 @@ impl Unsent {
             Some(Piece::Copied(bytes, gone)) => bytes.len() - gone,
             _ => 0,
         };
-        if !self.spills() && waiting + data.len() > MEMORY_MAX && !self.is_file() {
+        if !self.spills() && waiting + data.len() > temp.memory_for_one() && !self.is_file() {
             match temp.create() {
                 Ok(file) => self.pieces.push_back(Piece::Spilled(file, 0)),
                 // It goes to memory, and the worker waits the sooner.
@@ -220,6 +218,33 @@ impl Unsent {
             bytes.drain(..std::mem::take(gone));
         }
         bytes.extend_from_slice(data);
+    }
+
+    /// Bytes in memory that wait. Of somebody else's all are counted, for all stay there until the last one is sent.
+    pub(crate) fn in_memory(&self) -> u64 {
+        let bytes = |piece: &Piece| match piece {
+            Piece::Copied(bytes, _) => bytes.len() as u64,
+            Piece::Owned(owner, _) => owner.as_ref().as_ref().len() as u64,
+            Piece::File(..) | Piece::Spilled(..) => 0,
+        };
+        self.pieces.iter().map(bytes).sum()
+    }
+
+    /// Puts what waits in memory in a temporary file, unless a file of the application's comes between.
+    ///
+    /// # Errors
+    /// When there is no space for it: then all is as it was.
+    pub(crate) fn move_to_file(&mut self, temp: &TempFiles) -> Result<(), TempError> {
+        let mut file = temp.create()?;
+        for piece in &self.pieces {
+            match piece {
+                Piece::Copied(bytes, gone) => file.append(&bytes[*gone..])?,
+                Piece::Owned(owner, gone) => file.append(&owner.as_ref().as_ref()[*gone..])?,
+                Piece::File(..) | Piece::Spilled(..) => return Ok(()),
+            }
+        }
+        self.pieces = VecDeque::from([Piece::Spilled(file, 0)]);
+        Ok(())
     }
 
     /// Sends a part of a file after what waits. Returns whether nothing is left.
@@ -409,154 +434,4 @@ fn until_done(mut call: impl FnMut() -> Result<usize, Errno>) -> io::Result<usiz
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Read;
-    use std::os::unix::net::UnixStream;
-
-    fn pair() -> (UnixStream, UnixStream) {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        ours.set_nonblocking(true).unwrap();
-        theirs.set_nonblocking(true).unwrap();
-        (ours, theirs)
-    }
-
-    #[test]
-    fn bytes_stay_in_order_between_memory_and_file() {
-        let (ours, mut theirs) = pair();
-        let temp = TempFiles::of_test(None);
-        let mut unsent = Unsent::default();
-        let (mut expected, mut received) = (Vec::new(), Vec::new());
-        let mut spilled = false;
-        let mut buf = vec![0; 100_000];
-        for round in 0..200usize {
-            // Faster than it is read at first, slower later: through memory to the file, and back.
-            let piece: Vec<u8> = (0..if round < 100 { 50_000 } else { 100 }).map(|at| (at * 7 + round) as u8).collect();
-            let (one, two) = piece.split_at(piece.len() / 3);
-            unsent.send_or_spill(&ours, &[one, two], &temp).unwrap();
-            expected.extend_from_slice(&piece);
-            spilled |= unsent.spills();
-            if let Ok(count) = theirs.read(&mut buf[..if round < 100 { 20_000 } else { 100_000 }]) {
-                received.extend_from_slice(&buf[..count]);
-            }
-            unsent.send_some(&ours).unwrap();
-        }
-        assert!(spilled);
-        while received.len() < expected.len() {
-            let sent = unsent.send_some(&ours).unwrap();
-            assert!(!sent.more, "the socket is smaller than a turn");
-            let count = theirs.read(&mut buf).unwrap();
-            received.extend_from_slice(&buf[..count]);
-        }
-        assert!(received == expected);
-        assert!(unsent.is_empty() && !unsent.is_full() && unsent.pieces.capacity() == 0);
-        assert_eq!(temp.taken(), 0);
-    }
-
-    #[test]
-    fn a_large_part_is_kept_through_its_owner_and_a_file_follows_it() {
-        let (ours, mut theirs) = pair();
-        let mut unsent = Unsent::default();
-        let part: Vec<u8> = (0..1_000_000).map(|at| at as u8).collect();
-        let mut owned = 0;
-        let mut file = tempfile::tempfile().unwrap();
-        io::Write::write_all(&mut file, b"a file's end").unwrap();
-        let all_sent = unsent.send(&ours, &[b"head", &part], &mut |index| {
-            owned = index;
-            Some(Box::new(part.clone()))
-        });
-        assert!(!all_sent.unwrap() && owned == 1);
-        assert!(!unsent.send_file(&ours, file.try_clone().unwrap(), 2, 10).unwrap());
-        let (mut received, mut buf) = (Vec::new(), vec![0; 100_000]);
-        while received.len() < 4 + part.len() + 10 {
-            unsent.advance(&ours).unwrap();
-            let count = theirs.read(&mut buf).unwrap();
-            received.extend_from_slice(&buf[..count]);
-        }
-        assert!(received == [b"head", part.as_slice(), b"file's end"].concat());
-        assert_eq!(unsent.take_sent(), received.len() as u64);
-        // Shorter than was said.
-        assert!(!unsent.send_file(&ours, file, 2, 11).unwrap());
-        assert_eq!(unsent.advance(&ours).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
-    }
-
-    #[test]
-    fn a_worker_waits_for_a_client_whose_file_is_full_or_could_not_be_had() {
-        let mut unsent = Unsent::default();
-        unsent.copy(&vec![0; 2 * MEMORY_MAX - 1]);
-        assert!(!unsent.is_full());
-        unsent.copy(&[0]);
-        assert!(unsent.is_full());
-    }
-
-    #[test]
-    fn a_worker_waits_where_files_have_no_space_and_no_byte_is_lost() {
-        let (ours, mut theirs) = pair();
-        let temp = TempFiles::of_test(Some(3 << 20));
-        let mut unsent = Unsent::default();
-        let piece: Vec<u8> = (0..200_000u32).map(|at| at as u8).collect();
-        let (mut expected, mut received) = (Vec::new(), Vec::new());
-        let mut buf = vec![0; 200_000];
-        let mut times_full = 0;
-        while times_full < 3 {
-            while !unsent.is_full() {
-                unsent.send_or_spill(&ours, &[&piece], &temp).unwrap();
-                expected.extend_from_slice(&piece);
-                assert!(temp.taken() <= 3 << 20);
-            }
-            // Memory, a file, and what came when that had no more space.
-            assert!(expected.len() - received.len() > 3 << 20 && expected.len() - received.len() < 6 << 20);
-            times_full += 1;
-            while unsent.is_full() {
-                let count = theirs.read(&mut buf).unwrap();
-                received.extend_from_slice(&buf[..count]);
-                unsent.send_some(&ours).unwrap();
-            }
-        }
-        while received.len() < expected.len() {
-            unsent.send_some(&ours).unwrap();
-            let count = theirs.read(&mut buf).unwrap();
-            received.extend_from_slice(&buf[..count]);
-        }
-        assert!(received == expected);
-        assert_eq!(temp.taken(), 0);
-    }
-
-    #[test]
-    fn a_client_that_takes_too_little_is_too_slow_and_others_are_waited_for() {
-        let configured = rwsgi_config::MinRates {
-            response: rwsgi_config::MinRate::Everywhere(std::num::NonZeroU32::new(1 << 20).unwrap()),
-            grace: 1,
-            ..Default::default()
-        };
-        let rates = MinRates::new(&configured, false);
-        for (rates, is_slow) in [(rates, true), (MinRates::NONE, false)] {
-            let (ours, mut theirs) = pair();
-            let mut unsent = Unsent::default();
-            unsent.copy(&vec![0; 4 << 20]);
-            let reader = std::thread::spawn(move || {
-                let mut buf = vec![0; 100_000];
-                // Slow at first, and so long that it is noticed.
-                for _ in 0..60 {
-                    let _ = theirs.read(&mut buf[..2_000]);
-                    std::thread::sleep(Duration::from_millis(100));
-                }
-                theirs.set_nonblocking(false).unwrap();
-                while theirs.read(&mut buf).is_ok_and(|count| count > 0) {}
-            });
-            let flushed = unsent.flush(&ours, Duration::from_secs(60), rates);
-            drop(ours);
-            reader.join().unwrap();
-            assert_eq!(flushed.is_err_and(|failure| TooSlow::is_why(&failure)), is_slow);
-        }
-    }
-
-    #[test]
-    fn a_client_that_is_gone_is_noticed() {
-        let (ours, theirs) = pair();
-        drop(theirs);
-        let mut unsent = Unsent::default();
-        assert!(unsent.send_or_spill(&ours, &[b"x"], &TempFiles::of_test(None)).is_err());
-        assert!(unsent.send(&ours, &[b"x"], &mut |_| None).is_err());
-    }
-}
+mod tests;

@@ -169,7 +169,7 @@ impl Router<'_> {
             if client.unsent.is_empty() {
                 client.deadline = 0;
             }
-            if !client.unsent.is_full() {
+            if !client.unsent.is_full(&self.temp) {
                 self.pump(scratch, link);
             }
         }
@@ -234,6 +234,7 @@ impl Router<'_> {
         let wanted = !client.unsent.is_empty();
         if wanted != client.write_armed {
             client.write_armed = wanted;
+            self.temp.count_slow_client(wanted);
             if wanted {
                 client.pace = Pace::of_response(self.limits.rates(client.is_direct), second);
                 client.deadline = late.min(client.pace.until());

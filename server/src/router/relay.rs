@@ -11,12 +11,13 @@ use super::state::Router;
 use crate::clock::MonotonicNanos;
 use crate::io::close::Then;
 use crate::io::receive::Received;
-use crate::io::unsent::MEMORY_MAX;
 use rwsgi_protocol::http::WORKER_LOST;
 use rwsgi_protocol::link::{AHEAD_MAX, Frame};
 
 /// Reads of one link before others get their turn.
 const TURNS: usize = 8;
+/// Bytes of a response that nobody wants that are dropped before the link is closed.
+const DROPPED_MAX: usize = 1024 * 1024;
 /// Pieces of a response that are sent with one call.
 const SLICES: usize = 32;
 
@@ -65,7 +66,7 @@ impl Router<'_> {
             && let Some(client) = self.clients.get_mut(client)
             && !client.unsent.is_empty()
         {
-            if client.unsent.is_full() {
+            if client.unsent.is_full(&self.temp) {
                 return Relayed::Nothing;
             }
             if self.disk_left == 0 && link.readable && client.unsent.spills() {
@@ -240,7 +241,7 @@ impl Router<'_> {
         self.links.get_mut(key).is_some_and(|link| {
             link.dispatched.front().is_some_and(|dispatched| dispatched.wanted == Wanted::Nobody)
                 && !link.emptying
-                && (link.dropped > MEMORY_MAX || second >= link.deadline)
+                && (link.dropped > DROPPED_MAX || second >= link.deadline)
         })
     }
 

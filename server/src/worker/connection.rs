@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::body::RequestBody;
 use super::harakiri;
 use super::kind::Kind;
+use super::parked::Parked;
 use crate::io::body::{Gathering, IntakeError};
 use crate::io::close::{Then, reset_on_close};
 use crate::io::pace::{MinRates, Pace};
@@ -101,6 +102,8 @@ pub(super) struct Connection {
     pub(super) seen: usize,
     pub(super) body: RequestBody,
     pub(super) unsent: Unsent,
+    /// The memory that it takes while no thread waits for it.
+    pub(super) parked: Option<Parked>,
     /// Payload that the application's side gave for the present request, bytes.
     pub(super) queued: u64,
     /// `harakiri` may answer the present request: nothing was sent yet.
@@ -131,6 +134,7 @@ impl Connection {
             seen: 0,
             body: RequestBody::Empty,
             unsent: Unsent::default(),
+            parked: None,
             queued: 0,
             watched: false,
             link: LinkEnd::default(),
@@ -177,6 +181,7 @@ impl Connection {
     pub(super) fn give_up(&mut self) {
         self.phase = ConnectionPhase::Over;
         self.unsent = Unsent::default();
+        self.parked = None;
     }
 
     /// Sends what is ours to say, and not the application's.
@@ -214,6 +219,16 @@ impl Connection {
             }
         }
         Ok(Gathered::Part)
+    }
+
+    /// Waits until the client has been given all.
+    ///
+    /// # Errors
+    /// When it is gone, or takes too little.
+    pub(super) fn wait_until_sent(&mut self) -> io::Result<()> {
+        let flushed = self.unsent.flush(self.socket.as_fd(), self.patience, self.rates);
+        self.too_slow |= flushed.as_ref().is_err_and(TooSlow::is_why);
+        flushed
     }
 
     /// Ends a response. On a link a word does, elsewhere its own framing or the end of the connection.
@@ -339,9 +354,7 @@ impl Transport for Connection {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let flushed = self.unsent.flush(self.socket.as_fd(), self.patience, self.rates);
-        self.too_slow |= flushed.as_ref().is_err_and(TooSlow::is_why);
-        flushed
+        self.wait_until_sent()
     }
 
     fn body(&mut self) -> &mut (dyn BufRead + Send) {

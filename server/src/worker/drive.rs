@@ -67,6 +67,9 @@ impl WorkerThread {
         let advance = |connection: &mut Connection| connection.unsent.advance(connection.socket.as_fd());
         let sent = if connection.unsent.is_file() { py.detach(|| advance(connection)) } else { advance(connection) };
         self.count_sent(connection);
+        if connection.unsent.is_empty() {
+            connection.parked = None;
+        }
         if let Err(failure) = sent {
             if failure.kind() == std::io::ErrorKind::UnexpectedEof {
                 error!("a response to {} breaks off: {failure}", client_of(&connection.peer));

@@ -14,6 +14,7 @@ mod intake;
 mod kind;
 mod link;
 mod notices;
+mod parked;
 pub(crate) mod release;
 mod serve;
 mod state;
@@ -31,6 +32,7 @@ use tracing::error;
 
 use self::connections::Connections;
 use self::notices::Notices;
+use self::parked::ParkedMemory;
 use self::state::{OwnListener, Worker};
 use self::worker_thread::WorkerThread;
 use crate::api::{self, AfterFork};
@@ -121,6 +123,7 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
         config: setup.config,
         temp: TempFiles::new(setup.temp, Arc::clone(&scoreboard), TempHolder::Worker(slot)),
         slow_log: SlowLog::default(),
+        parked: ParkedMemory::default(),
         scoreboard,
     });
     release::release_in_children(py, &state)?;

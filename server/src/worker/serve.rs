@@ -139,9 +139,6 @@ impl WorkerThread {
         let served = self.gateway.serve(py, request, exchange, connection)?;
         let Served { client: mut connection, status, keep_alive, raised, client_gone, broken_off } = served;
         let bytes = connection.queued;
-        if std::mem::take(&mut connection.too_slow) {
-            self.end_slow_client(peer, true);
-        }
         if let RequestBody::Memory(bytes, _) = &mut connection.body {
             self.keep_buffer(std::mem::take(bytes));
         }
@@ -164,6 +161,15 @@ impl WorkerThread {
                 reset_on_close(&*connection.socket);
             }
             connection.give_up();
+        }
+        let mut client_gone = client_gone;
+        if !connection.unsent.is_empty() && !connection.is_link() && self.park(py, &mut connection).is_err() {
+            client_gone = true;
+            reset_on_close(&*connection.socket);
+            connection.give_up();
+        }
+        if std::mem::take(&mut connection.too_slow) {
+            self.end_slow_client(peer, true);
         }
         if connection.is_link()
             && self.is_leaving()

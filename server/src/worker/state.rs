@@ -11,6 +11,7 @@ use tracing::error;
 
 use super::connections::Connections;
 use super::notices::Notices;
+use super::parked::ParkedMemory;
 use crate::ids::{SlotId, ThreadIndex};
 use crate::io::accept::Listener;
 use crate::io::body::BodyLimits;
@@ -39,6 +40,8 @@ pub(super) struct Worker {
     pub(super) scoreboard: Arc<Scoreboard>,
     pub(super) temp: TempFiles,
     pub(super) slow_log: SlowLog,
+    /// Finished responses that wait in memory for their clients.
+    pub(super) parked: ParkedMemory,
     pub(super) epoll: Epoll,
     pub(super) listeners: Vec<OwnListener>,
     /// Where the router is.
