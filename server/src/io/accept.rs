@@ -160,4 +160,24 @@ mod tests {
         });
         taken.unwrap().join().unwrap();
     }
+
+    #[test]
+    fn clients_connect_themselves_to_what_other_machines_reach() {
+        for (address, is_ours) in [
+            (":80", true),
+            ("0.0.0.0:80", true),
+            ("192.0.2.1:80", true),
+            ("[::]:80", true),
+            ("example.org:80", true),
+            ("127.0.0.1:80", false),
+            ("127.1.2.3:80", false),
+            ("[::1]:80", false),
+            ("[::ffff:127.0.0.1]:80", false),
+            ("localhost:80", false),
+            ("/run/app.sock", false),
+            ("@app", false),
+        ] {
+            assert_eq!(is_direct(&address.parse().unwrap()), is_ours, "{address}");
+        }
+    }
 }

@@ -269,11 +269,9 @@ mod tests {
         let mut files: Vec<_> = processes.iter().map(|process| process.create().unwrap()).collect();
         let piece = vec![1; 100_000];
         let mut written = 0;
-        for file in &mut files {
-            while file.append(&piece).is_ok() {
-                written += piece.len() as u64;
-                assert!(board.all_temporary() <= limit);
-            }
+        while files.iter_mut().all(|file| file.append(&piece).is_ok()) {
+            written += 3 * piece.len() as u64;
+            assert!(board.all_temporary() <= limit);
         }
         assert!(written > limit - 3 * STEP_MAX && written <= limit, "{written}");
         assert!(matches!(processes[0].check(STEP_MAX), Err(TempError::Limit { .. })));

@@ -104,13 +104,18 @@ impl Unsent {
         matches!(self.pieces.back(), Some(Piece::Spilled(..)))
     }
 
+    /// Whether something that waits is in a temporary file. There are three pieces at most then.
+    fn has_spilled(&self) -> bool {
+        self.pieces.iter().any(|piece| matches!(piece, Piece::Spilled(..)))
+    }
+
     /// Whether the router should take no more from the worker.
     pub(crate) fn is_full(&self, temp: &TempFiles) -> bool {
         match self.pieces.back() {
             None => false,
             Some(Piece::Spilled(file, _)) => file.len() >= FILE_MAX,
             // The file had no space for this: it begins again when the file is gone.
-            Some(Piece::Copied(..)) if self.is_file() => true,
+            Some(Piece::Copied(..)) if self.has_spilled() => true,
             // A file could not be got.
             Some(Piece::Copied(bytes, gone)) => bytes.len() - gone >= 2 * temp.memory_for_one(),
             Some(Piece::Owned(..) | Piece::File(..)) => true,
@@ -192,7 +197,7 @@ impl Unsent {
             Some(Piece::Copied(bytes, gone)) => bytes.len() - gone,
             _ => 0,
         };
-        if !self.spills() && waiting + data.len() > temp.memory_for_one() && !self.is_file() {
+        if !self.spills() && waiting + data.len() > temp.memory_for_one() && !self.has_spilled() {
             match temp.create() {
                 Ok(file) => self.pieces.push_back(Piece::Spilled(file, 0)),
                 // It goes to memory, and the worker waits the sooner.

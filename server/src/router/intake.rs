@@ -103,7 +103,6 @@ impl Router<'_> {
         };
         let (head_bytes, rest) = bytes.split_at(head.len);
         client.seen = 0;
-        let rates = self.limits.rates(client.is_direct);
         let intake = match head.body {
             BodyLength::None | BodyLength::Length(0) => {
                 client.input = rest.to_vec();
@@ -118,7 +117,7 @@ impl Router<'_> {
             Err(failure) => return self.refuse_body(key, &failure),
         };
         client.phase = ClientPhase::Body(Box::new(Gathering { head: head_bytes.to_vec(), intake }));
-        client.pace = Pace::of_body(rates, second, 0);
+        client.pace = Pace::of_body(self.limits.rates(client.is_direct), second, 0);
         client.deadline = late.min(client.pace.until());
         if head.expect_continue && rest.is_empty() {
             if client.send(&[http::CONTINUE], &self.temp).is_err() {

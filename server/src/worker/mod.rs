@@ -40,7 +40,7 @@ use crate::ids::{ChildId, SlotId, ThreadIndex, WorkerId};
 use crate::io::accept::Listener;
 use crate::io::body::BodyLimits;
 use crate::io::descriptors::{ClientCap, for_files};
-use crate::io::pace::SlowLog;
+use crate::io::pace::{MinRates, SlowLog};
 use crate::io::temp::TempFiles;
 use crate::ipc::{InheritedListener, Setup};
 use crate::process_setup::EXIT_NO_APP;
@@ -48,6 +48,8 @@ use crate::procname;
 use crate::stats::scoreboard::{Scoreboard, TempHolder};
 use crate::wsgi::gateway::Gateway;
 use crate::wsgi::{application, interpreter};
+use rwsgi_config::Config;
+use rwsgi_protocol::SocketProtocol;
 
 /// What a worker is forked with.
 pub(crate) struct WorkerContext {
@@ -103,7 +105,11 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
         id: worker.get(),
         slot,
         epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
-        listeners: setup.listeners.iter_mut().map(inherit).collect::<Result<_, _>>()?,
+        listeners: setup
+            .listeners
+            .iter_mut()
+            .map(|listener| inherit(listener, &setup.config))
+            .collect::<Result<_, _>>()?,
         link: setup.link.clone(),
         lost_links: Mutex::default(),
         connections: Connections::default(),
@@ -181,8 +187,11 @@ impl Drop for Serving {
     }
 }
 
-fn inherit(listener: &mut InheritedListener) -> anyhow::Result<OwnListener> {
+fn inherit(listener: &mut InheritedListener, config: &Config) -> anyhow::Result<OwnListener> {
     let socket = Listener::new(listener.fd.take()?, &listener.address)
         .with_context(|| format!("cannot accept on {}", listener.address))?;
-    Ok(OwnListener { socket, protocol: listener.protocol })
+    // The uwsgi protocol is a proxy's, wherever it is spoken.
+    let is_direct = listener.protocol == SocketProtocol::Http && socket.is_direct();
+    let rates = MinRates::new(&config.min_rates, is_direct);
+    Ok(OwnListener { socket, protocol: listener.protocol, rates })
 }

@@ -16,17 +16,18 @@ use crate::ids::{SlotId, ThreadIndex};
 use crate::io::accept::Listener;
 use crate::io::body::BodyLimits;
 use crate::io::descriptors::ClientCap;
-use crate::io::pace::SlowLog;
+use crate::io::pace::{MinRates, SlowLog};
 use crate::io::temp::TempFiles;
 use crate::ipc::LinkEndpoint;
 use crate::stats::scoreboard::Scoreboard;
 use rwsgi_config::Config;
 use rwsgi_protocol::SocketProtocol;
 
-/// A socket that a worker accepts from, and what is spoken there.
+/// A socket that a worker accepts from, what is spoken there, and how slow its clients may be.
 pub(super) struct OwnListener {
     pub(super) socket: Listener,
     pub(super) protocol: SocketProtocol,
+    pub(super) rates: MinRates,
 }
 
 /// See the module.

@@ -17,13 +17,12 @@ use super::state::{TOKEN_LISTENER, TOKEN_LIVENESS, TOKEN_STOP, Worker};
 use crate::clock::{MonotonicNanos, UnixMicros};
 use crate::ids::ThreadIndex;
 use crate::io::accept::client_of;
-use crate::io::pace::{MinRates, Seen};
+use crate::io::pace::Seen;
 use crate::io::receive::has_unread;
 use crate::stats::cell::ThreadCell;
 use crate::wsgi::application::one_line;
 use crate::wsgi::gateway::Gateway;
 use crate::wsgi::serving;
-use rwsgi_protocol::SocketProtocol;
 use rwsgi_protocol::http::{TIMED_OUT, TOO_SLOW};
 
 /// Events that are taken from the kernel at once by a worker of one thread. With several each takes one event at a
@@ -230,9 +229,7 @@ impl WorkerThread {
                 self.worker.step_back(index)?;
             }
             let kind = Kind::Client(listener.protocol);
-            // The uwsgi protocol is a proxy's, wherever it is spoken.
-            let is_direct = listener.protocol == SocketProtocol::Http && listener.socket.is_direct();
-            let rates = MinRates::new(&self.worker.config.min_rates, is_direct);
+            let rates = listener.rates;
             self.worker.open.fetch_add(1, AcqRel);
             self.work(py, Connection::new(socket, kind, peer, self.patience(), rates), scratch)?;
         }

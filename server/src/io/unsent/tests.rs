@@ -119,14 +119,14 @@ fn a_client_that_takes_too_little_is_too_slow_and_others_are_waited_for() {
         ..Default::default()
     };
     let rates = MinRates::new(&configured, false);
-    for (rates, is_slow) in [(rates, true), (MinRates::NONE, false)] {
+    for (rates, drips, is_slow) in [(rates, 60, true), (MinRates::NONE, 5, false)] {
         let (ours, mut theirs) = pair();
         let mut unsent = Unsent::default();
         unsent.copy(&vec![0; 4 << 20]);
         let reader = std::thread::spawn(move || {
             let mut buf = vec![0; 100_000];
             // Slow at first, and so long that it is noticed.
-            for _ in 0..60 {
+            for _ in 0..drips {
                 let _ = theirs.read(&mut buf[..2_000]);
                 std::thread::sleep(Duration::from_millis(100));
             }
