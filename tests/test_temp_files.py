@@ -99,6 +99,23 @@ def test_slow_readers_have_no_more_on_disk_than_temp_size_and_lose_nothing(serve
     assert server.stats()["temp_files"] == {"dir": str(tmp_path), "bytes": 0, "limit": limit, "refused": 0}
 
 
+@pytest.mark.parametrize("route", ["large", "pieces"])
+def test_a_worker_of_the_http_router_waits_as_long_as_the_router_does(serve, stats_at, address, tmp_path, route):
+    size = 12 * MEGABYTE
+    server = serve(
+        "--http", address, "--wsgi-file", "slow.py", "--temp-dir", tmp_path, "--temp-size", "4m", "--stats", stats_at,
+        "--socket-timeout", 1,
+    )
+    with Connection(address) as client:
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        client.send(head("GET", f"/{route}?{size}"))
+        server.logged("its worker waits: temporary files have reached temp-size")
+        began = server.stats()["now"]
+        until(lambda: server.stats()["now"] - began > 4_000_000, "several of the worker's timeouts are over")
+        assert client.response().body == b"y" * size
+    until(lambda: in_use(server) == 0, "nothing is left")
+
+
 def test_finished_responses_of_a_worker_wait_in_little_memory_and_then_in_files(serve, stats_at, address, tmp_path):
     size, count, memory = 8 * MEGABYTE, 30, 64 * MEGABYTE
     server = serve(

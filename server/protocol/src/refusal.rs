@@ -87,7 +87,7 @@ mod tests {
         assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{head}");
         assert_eq!(body, "repeated Host\n");
         assert!(!head.contains("Retry-After"), "{head}");
-        out.clear();
+        let mut out = Vec::new();
         refusal_response(&OVERLOADED, &mut out);
         assert!(String::from_utf8(out).unwrap().contains("\r\nRetry-After: 10\r\n"));
         for refusal in [TIMED_OUT, TOO_SLOW, BODY_TOO_LARGE, OVERLOADED, WORKER_LOST] {
