@@ -54,7 +54,7 @@ pub(crate) enum TempError {
         limit: u64,
     },
     /// The system has refused: the disk is full, the directory cannot be written to, descriptors are out.
-    #[error("cannot write to a temporary file in '{}' (temp-dir): {error}", directory.display())]
+    #[error("cannot write to a temporary file in '{}' (temp-dir, TMPDIR): {error}", directory.display())]
     System {
         /// Where.
         directory: PathBuf,
@@ -313,6 +313,6 @@ mod tests {
         let place = TempPlace { directory: "/nowhere".into(), limit: None };
         let board = Arc::new(Scoreboard::create(Layout::new(1, 1)).unwrap());
         let problem = TempFiles::new(place, board, TempHolder::Router).create().unwrap_err();
-        assert!(problem.to_string().contains("'/nowhere' (temp-dir)"), "{problem}");
+        assert!(problem.to_string().contains("'/nowhere' (temp-dir"), "{problem}");
     }
 }
