@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use nix::unistd::{Group, User};
+use rwsgi_protocol::path::PathNormalize;
 
 use super::logic::matching;
 use super::plugins::is_built_in;
@@ -171,6 +172,16 @@ pub(super) fn cheaper_algo(config: &mut Config, value: &str) -> Outcome {
     Ok(())
 }
 
+pub(super) fn path_normalize(config: &mut Config, value: &str) -> Outcome {
+    config.path_normalize = match value {
+        "keep" => PathNormalize::Keep,
+        "nginx" => PathNormalize::Nginx,
+        "reject" => PathNormalize::Reject,
+        _ => return Err("keep, nginx or reject".into()),
+    };
+    Ok(())
+}
+
 pub(super) fn buffer_size(config: &mut Config, value: &str) -> Outcome {
     config.buffer_size = leading_number(config, value, &(1024..=1 << 30))?;
     Ok(())
@@ -245,6 +256,11 @@ pub(super) fn uid(config: &mut Config, value: &str) -> Outcome {
 
 pub(super) fn gid(config: &mut Config, value: &str) -> Outcome {
     config.gid = Some(find_group(value)?);
+    Ok(())
+}
+
+pub(super) fn add_gid(config: &mut Config, value: &str) -> Outcome {
+    config.add_gid.push(find_group(value)?);
     Ok(())
 }
 

@@ -184,9 +184,9 @@ pub(crate) static FAMILIES: &[Family] = &[
     Family {
         title: "Groups of the user",
         verdict: Verdict::Refused,
-        advice: "uid and gid set the user, its group and the groups that it is in",
+        advice: "uid and gid set the user, its group and the groups that it is in; add-gid adds others",
         flags: &["no-initgroups"],
-        values: &["add-gid", "immediate-gid", "immediate-uid"],
+        values: &["immediate-gid", "immediate-uid"],
         optional: &[],
     },
     Family {
@@ -418,7 +418,7 @@ pub(crate) static FAMILIES: &[Family] = &[
             "static-expires-path-info", "static-expires-path-info-mtime", "static-expires-type",
             "static-expires-type-mtime", "static-expires-uri", "static-expires-uri-mtime", "static-gzip",
             "static-gzip-dir", "static-gzip-ext", "static-gzip-prefix", "static-gzip-suffix", "static-index",
-            "static-safe", "static-skip-ext",
+            "static-skip-ext",
         ],
         optional: &[],
     },

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use rwsgi_config::{Config, MinRates};
+use rwsgi_protocol::path::PathNormalize;
 
 /// An order to the http router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +27,8 @@ pub(crate) struct RouterLimits {
     pub post_buffering: u64,
     /// `body-min-rate`, `response-min-rate`, `min-rate-grace`
     pub min_rates: MinRates,
+    /// `path-normalize`
+    pub path_normalize: PathNormalize,
 }
 
 impl RouterLimits {
@@ -39,6 +42,7 @@ impl RouterLimits {
             limit_post: config.limit_post,
             post_buffering: config.post_buffering,
             min_rates: config.min_rates,
+            path_normalize: config.path_normalize,
         }
     }
 }
