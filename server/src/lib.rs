@@ -13,6 +13,8 @@ mod http_router;
 pub mod ids;
 mod io;
 mod ipc;
+mod log_limit;
+mod log_text;
 mod master;
 mod pidfile;
 mod process_setup;

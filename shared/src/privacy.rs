@@ -65,14 +65,16 @@ impl Shown {
     /// A text in which URLs may stand, as it is shown.
     #[must_use]
     pub fn text(self, text: &str) -> Cow<'_, str> {
-        if self.queries || !text.contains(['?', '#', '@']) {
+        if self.queries || !text.contains(['?', '@']) {
             return Cow::Borrowed(text);
         }
         let mut shown = String::with_capacity(text.len());
-        let ends_url = |character: char| character.is_whitespace() || "\"'`<>()[]{}|,;".contains(character);
+        let ends_url = |character: char| character.is_whitespace() || "\"'`<>".contains(character);
         for piece in text.split_inclusive(ends_url) {
             let url = piece.strip_suffix(ends_url).unwrap_or(piece);
-            shown.push_str(&hide_in_url(url, false));
+            // A number sign alone, or an address of a mailbox, makes no URL.
+            let is_url = url.contains('?') || url.contains("//");
+            shown.push_str(&if is_url { hide_in_url(url, false) } else { Cow::Borrowed(url) });
             shown.push_str(&piece[url.len()..]);
         }
         Cow::Owned(shown)
@@ -225,8 +227,8 @@ mod tests {
 
     #[test]
     fn urls_in_a_text_are_shown_without_values() {
-        let text = "GET of 'https://u:p@host/x?a=1&b=2' failed (why? bob@example.org knows)";
-        let shown = "GET of 'https://…@host/x?a=…&b=…' failed (why? bob@example.org knows)";
+        let text = "GET of 'https://u:p@host/x?a=1&b=2' failed (why? bob@example.org knows #12)";
+        let shown = "GET of 'https://…@host/x?a=…&b=…' failed (why? bob@example.org knows #12)";
         assert_eq!(NOTHING.text(text), shown);
         assert_eq!(Shown::ALL.text(text), text);
     }

@@ -4,6 +4,7 @@ use crate::io::body::BodyLimits;
 use crate::ipc::RouterLimits;
 use rwsgi_config::Config;
 use rwsgi_protocol::link::FAST_NS;
+use rwsgi_stats::Shown;
 
 /// What the router may keep and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +20,8 @@ pub(crate) struct Limits {
     pub(super) body: BodyLimits,
     /// `--listen`: requests that wait for a thread.
     pub(super) queue: usize,
+    /// `--show-request`: what the log tells of a request.
+    pub(super) show_request: Shown,
     /// A thread that has had a request for longer is not fast, whatever it was before, ns: what was dispatched ahead to
     /// it can go to any thread again.
     pub(super) overdue: u64,
@@ -34,6 +37,7 @@ impl Limits {
             keepalive: 0,
             buffer_size: 0,
             body: BodyLimits::new(0, 0),
+            show_request: Shown::default(),
             queue: config.listen as usize,
             overdue: 4 * FAST_NS,
             // Long for a thread that sleeps and is woken, and short for a client.
@@ -45,10 +49,11 @@ impl Limits {
 
     /// A reload has changed the options. It holds for what comes from now on.
     pub(super) fn change(&mut self, new: RouterLimits) {
-        let RouterLimits { http_timeout, http_keepalive, buffer_size, limit_post, post_buffering } = new;
+        let RouterLimits { http_timeout, http_keepalive, buffer_size, limit_post, post_buffering, show_request } = new;
         self.timeout = http_timeout;
         self.keepalive = http_keepalive;
         self.buffer_size = buffer_size;
         self.body = BodyLimits::new(post_buffering, limit_post);
+        self.show_request = show_request;
     }
 }

@@ -14,4 +14,5 @@ pub(crate) mod respond;
 pub(crate) mod serving;
 mod start_response;
 mod strings;
+pub mod traceback;
 pub mod transport;

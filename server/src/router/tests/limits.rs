@@ -86,8 +86,14 @@ fn what_a_reload_changes_holds_from_the_next_request_on() {
     after.get("/");
     worker.echo();
     assert_eq!(after.status(), 200);
-    let limits =
-        RouterLimits { http_timeout: 30, http_keepalive: 0, buffer_size: 4096, limit_post: 10, post_buffering: 4096 };
+    let limits = RouterLimits {
+        http_timeout: 30,
+        http_keepalive: 0,
+        buffer_size: 4096,
+        limit_post: 10,
+        post_buffering: 4096,
+        show_request: rwsgi_stats::Shown::ALL,
+    };
     send_message(router.orders.as_fd(), &RouterOrder::Limits(limits)).unwrap();
     eventually(|| {
         let mut asking = router.client();

@@ -35,6 +35,7 @@ pub(super) const LIMITS: Limits = Limits {
     buffer_size: 4096,
     body: BodyLimits { in_memory: 4096, most: None },
     queue: 10,
+    show_request: rwsgi_stats::Shown { headers: false, queries: false },
     overdue: u64::MAX,
     not_begun: u64::MAX,
 };
