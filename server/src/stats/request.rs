@@ -92,7 +92,9 @@ fn http(held: &HeldRequest, server_name: &str, vars: &mut Vars) {
     vars.push("SERVER_PORT", server_port);
     vars.push("REMOTE_ADDR", remote_addr);
     vars.push("REMOTE_PORT", remote_port);
-    for line in lines.take_while(|line| !line.is_empty()) {
+    // Of the last one only the beginning may be there, in which a password cannot be told from a host.
+    let whole = held.head.iter().filter(|byte| **byte == b'\n').count().saturating_sub(1);
+    for line in lines.take(whole).take_while(|line| !line.is_empty()) {
         let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
         let (name, value) = (&line[..colon], String::from_utf8_lossy(line[colon + 1..].trim_ascii()));
         // As for the application, a name with an underscore is nobody's.

@@ -28,9 +28,9 @@ pub use self::http::{HttpAccess, OwnNames};
 /// Connections that are open at a time: far more than monitors there are, few enough for the documents that they hold.
 const CONNECTIONS: usize = 32;
 /// How long a client may take to send its request, and to take the answer.
-const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 4 });
+const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 600 } else { 4 });
 /// How long a connection is kept after the answer, for the client to close it first.
-const LINGER: Duration = Duration::from_secs(1);
+const LINGER: Duration = Duration::from_secs(if cfg!(test) { 600 } else { 1 });
 /// How long to wait before the next try when the system is out of descriptors, so that the loop is not taken up by
 /// failing.
 const PAUSE: Duration = Duration::from_millis(100);
