@@ -75,8 +75,18 @@ pub enum Service {
 /// An open connection.
 struct Connection {
     task: AbortHandle,
-    /// When its client last did something; `None` once it has its answer.
-    heard: Rc<Cell<Option<Instant>>>,
+    turn: Rc<Cell<Turn>>,
+}
+
+/// Whose turn it is on a connection. The first is closed first, when there are too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Turn {
+    /// Nobody's: the client has its answer.
+    Over,
+    /// The client's, which last did something then.
+    Client(Instant),
+    /// The server's.
+    Ours,
 }
 
 /// Serves a bound, listening, non-blocking socket until the master ends. Runs within a `LocalSet`.
@@ -104,13 +114,13 @@ pub async fn serve(listener: OwnedFd, service: Service, ask: impl Fn(oneshot::Se
                     close_most_silent(&mut connections);
                 }
                 let (service, ask) = (service.clone(), ask.clone());
-                let heard = Rc::new(Cell::new(Some(Instant::now())));
-                let mark = heard.clone();
+                let turn = Rc::new(Cell::new(Turn::Client(Instant::now())));
+                let mark = turn.clone();
                 let task = tokio::task::spawn_local(async move {
                     // A client that goes away or is too slow is no concern of the server's.
                     let _ = answer(&mut *stream, &service, &*ask, &mark).await;
                 });
-                connections.push(Connection { task: task.abort_handle(), heard });
+                connections.push(Connection { task: task.abort_handle(), turn });
             }
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
@@ -122,9 +132,8 @@ pub async fn serve(listener: OwnedFd, service: Service, ask: impl Fn(oneshot::Se
     }
 }
 
-/// Those that have their answer go first.
 fn close_most_silent(connections: &mut Vec<Connection>) {
-    let silent = connections.iter().enumerate().min_by_key(|(_, connection)| connection.heard.get());
+    let silent = connections.iter().enumerate().min_by_key(|(_, connection)| connection.turn.get());
     if let Some((place, _)) = silent {
         connections.remove(place).task.abort();
     }
@@ -143,31 +152,35 @@ async fn answer(
     stream: &mut dyn Stream,
     service: &Service,
     ask: &impl Fn(oneshot::Sender<Snapshot>),
-    heard: &Cell<Option<Instant>>,
+    turn: &Cell<Turn>,
 ) -> io::Result<()> {
     let bytes = match service {
-        Service::Plain => document(&snapshot(ask).await?)?,
+        Service::Plain => {
+            turn.set(Turn::Ours);
+            document(&snapshot(ask).await?)?
+        }
         Service::Http(access) => {
             let request = within(http::read_request(stream, &access.names)).await?;
-            heard.set(Some(Instant::now()));
+            turn.set(Turn::Ours);
             http::respond(&request, access, ask).await?
         }
     };
     within(async {
         let mut rest = &bytes[..];
+        turn.set(Turn::Client(Instant::now()));
         while !rest.is_empty() {
             let sent = stream.write(rest).await?;
             if sent == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
             rest = &rest[sent..];
-            heard.set(Some(Instant::now()));
+            turn.set(Turn::Client(Instant::now()));
         }
         stream.shutdown().await
     })
     .await?;
     drop(bytes);
-    heard.set(None);
+    turn.set(Turn::Over);
     // To close on bytes that were not read would reset the connection, and take the answer away from a client that
     // sent more than was asked of it.
     let mut rest = [0; 512];
