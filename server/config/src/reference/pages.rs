@@ -45,7 +45,8 @@ fn options_page() -> String {
 }
 
 /// Names of ours that are not uWSGI 2.0's.
-const OWN: [&str; 6] = ["uwsgi", "brutal-reload-on-term", "check", "else", "end", "ienv"];
+const OWN: [&str; 8] =
+    ["uwsgi", "brutal-reload-on-term", "check", "else", "end", "ienv", "show-request", "stats-http-cors"];
 
 /// `docs/uwsgi-options.md`.
 fn uwsgi_page() -> String {
