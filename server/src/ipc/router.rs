@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use rwsgi_config::Config;
+use rwsgi_protocol::path::PathNormalize;
 use rwsgi_stats::Shown;
 
 /// An order to the http router.
@@ -27,6 +28,8 @@ pub(crate) struct RouterLimits {
     pub post_buffering: u64,
     /// `show-request`
     pub show_request: Shown,
+    /// `path-normalize`
+    pub path_normalize: PathNormalize,
 }
 
 impl RouterLimits {
@@ -40,6 +43,7 @@ impl RouterLimits {
             limit_post: config.limit_post,
             post_buffering: config.post_buffering,
             show_request: config.show_request,
+            path_normalize: config.path_normalize,
         }
     }
 }

@@ -125,8 +125,9 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
     let multiprocess = state.config.processes > 1;
     let mut threads = ThreadIndex::first(threads)
         .map(|id| {
-            let gateway = Gateway::new(py, application.clone_ref(py), threads > 1, multiprocess)?
-                .showing(state.config.show_request);
+            let gateway =
+                Gateway::new(py, application.clone_ref(py), threads > 1, multiprocess, state.config.path_normalize)?
+                    .showing(state.config.show_request);
             WorkerThread::new(id, Arc::clone(&state), gateway)
         })
         .collect::<anyhow::Result<Vec<_>>>()?;

@@ -13,7 +13,7 @@ use crate::log_text::Escaping;
 pub fn one_line(py: Python<'_>, error: &PyErr) -> String {
     let kind = error.get_type(py).name().map(|name| name.to_string()).unwrap_or_default();
     let text = error.value(py).str().map(|text| text.to_string_lossy().into_owned()).unwrap_or_default();
-    format!("{kind}: {}", text).trim_end_matches([' ', ':']).to_owned()
+    format!("{kind}: {text}").trim_end_matches([' ', ':']).to_owned()
 }
 
 /// Writes the traceback to `sys.stderr`, as Python does, but each line stands in by two blanks and has no control

@@ -45,8 +45,17 @@ fn options_page() -> String {
 }
 
 /// Names of ours that are not uWSGI 2.0's.
-const OWN: [&str; 8] =
-    ["uwsgi", "brutal-reload-on-term", "check", "else", "end", "ienv", "show-request", "stats-http-cors"];
+const OWN: [&str; 9] = [
+    "uwsgi",
+    "brutal-reload-on-term",
+    "check",
+    "else",
+    "end",
+    "ienv",
+    "path-normalize",
+    "show-request",
+    "stats-http-cors",
+];
 
 /// `docs/uwsgi-options.md`.
 fn uwsgi_page() -> String {
