@@ -103,7 +103,7 @@ def test_more_is_shown_when_asked_for(serve, stats_at, tmp_path, record, show, s
 def test_the_last_exception_names_the_request_without_its_query(serve, stats_at, kind):
     site = every_kind(serve, "--wsgi-file", "probe.py", "--stats", stats_at, "--disable-logging")[kind]
     assert site.get("/fail?token=of-the-message&password=hidden-query").status == 500
-    raised = site.server.stats()["workers"][0]["last_exception"]
+    raised = until(lambda: site.server.stats()["workers"][0]["last_exception"], "the exception is told")
     assert raised["request"] == "GET /fail?token=…&password=…"
     site.server.logged("ValueError")
     assert "hidden" not in site.server.log()
@@ -117,7 +117,7 @@ def test_urls_in_an_exception_s_text_are_shown_without_their_queries(serve, addr
     )
     server = serve("--http-socket", address, "--wsgi-file", "app.py", "--stats", stats_at, cwd=tmp_path)
     assert http.get(address, "/").status == 500
-    raised = server.stats()["workers"][0]["last_exception"]
+    raised = until(lambda: server.stats()["workers"][0]["last_exception"], "the exception is told")
     assert raised["message"] == "cannot read https://…@shown.example/a?key=… refused"
 
 
