@@ -16,6 +16,7 @@ use super::state::{DISK_TURN, Pause, Router, RouterConfig, SECOND, interest};
 use super::token::Token;
 use crate::clock::MonotonicNanos;
 use crate::ipc::{RouterOrder, receive_message};
+use crate::log_limit;
 use crate::stats::scoreboard::Scoreboard;
 use rwsgi_protocol::http::TIMED_OUT;
 
@@ -38,6 +39,7 @@ pub(crate) fn run(config: RouterConfig, board: &Scoreboard) -> anyhow::Result<()
             break;
         }
     }
+    log_limit::finish();
     Ok(())
 }
 
@@ -81,6 +83,7 @@ impl Router<'_> {
             }
         }
         self.sweep(scratch);
+        log_limit::report(self.now);
         self.send_all_dispatched();
         self.tell_depth();
         Ok(Flow::On)
@@ -276,14 +279,15 @@ impl Router<'_> {
         if !self.again.is_empty() {
             return EpollTimeout::ZERO;
         }
-        if self.clients.is_empty()
-            && self.links_paused.is_none()
-            && !matches!(self.clients_paused, Some(Pause::Until(_)))
+        let mut next = log_limit::next_report();
+        if !self.clients.is_empty()
+            || self.links_paused.is_some()
+            || matches!(self.clients_paused, Some(Pause::Until(_)))
         {
-            return EpollTimeout::NONE;
+            let sweep = self.started.after_nanos((u64::from(self.swept) + 1) * SECOND);
+            next = [Some(sweep), self.check_begun, next].into_iter().flatten().min();
         }
-        let sweep = self.started.after_nanos((u64::from(self.swept) + 1) * SECOND);
-        let next = self.check_begun.map_or(sweep, |check| check.min(sweep));
+        let Some(next) = next else { return EpollTimeout::NONE };
         let left = next.since(MonotonicNanos::now()) + Duration::from_millis(1);
         EpollTimeout::try_from(left).unwrap_or(EpollTimeout::ZERO)
     }

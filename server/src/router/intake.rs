@@ -12,6 +12,7 @@ use crate::io::accept::client_of;
 use crate::io::body::{BodyIntake, Gathering, IntakeError, StoredBody};
 use crate::io::close::{LINGER, Then, shut_sending};
 use crate::io::receive::Received;
+use crate::log_limit::{self, LineKind};
 use rwsgi_protocol::http::{self, BodyLength, MAX_HEADERS, Refusal};
 use rwsgi_protocol::path;
 
@@ -220,7 +221,9 @@ impl Router<'_> {
     pub(super) fn refuse(&mut self, key: Key, refusal: Refusal) {
         let late = self.in_seconds(self.limits.timeout);
         let Some(client) = self.clients.get_mut(key) else { return };
-        warn!("{} refused: {refusal}", client_of(&client.peer));
+        if log_limit::allows(LineKind::Refused(refusal.status)) {
+            warn!("{} refused: {refusal}", client_of(&client.peer));
+        }
         let mut response = Vec::new();
         http::refusal_response(&refusal, &mut response);
         client.input = Vec::new();

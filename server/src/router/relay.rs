@@ -12,6 +12,7 @@ use crate::clock::MonotonicNanos;
 use crate::io::close::Then;
 use crate::io::receive::Received;
 use crate::io::unsent::MEMORY_MAX;
+use crate::log_text::Foreign;
 use rwsgi_protocol::http::WORKER_LOST;
 use rwsgi_protocol::link::{AHEAD_MAX, Frame};
 
@@ -301,8 +302,11 @@ impl Router<'_> {
     fn answer_for(&mut self, scratch: &mut [u8], link: &Link, begun: &Begun) {
         let Begun { client: key, index, answered } = *begun;
         let line = link.head(index).split(|&byte| byte == b'\r').find(|line| !line.is_empty()).unwrap_or_default();
+        let line = Foreign(line.trim_ascii()).to_string();
         let (worker, thread) = (link.worker, link.thread);
-        warn!("worker {worker} thread {thread} was lost while it held '{}'", String::from_utf8_lossy(line).trim());
+        // What follows the target is the protocol, which a query would hide.
+        let request = line.rsplit_once(' ').map_or(line.as_str(), |(request, _protocol)| request);
+        warn!("worker {worker} thread {thread} was lost while it held '{}'", self.limits.show_request.target(request));
         if answered {
             self.reset_client(key);
         } else {

@@ -14,6 +14,7 @@ use crate::ids::ThreadIndex;
 use crate::io::accept::client_of;
 use crate::io::body::{BodyIntake, Gathering, IntakeError};
 use crate::io::close::Then;
+use crate::log_limit::{self, LineKind};
 use rwsgi_protocol::SocketProtocol;
 use rwsgi_protocol::http::{self, BodyLength, HeaderBuf, Refusal};
 use rwsgi_protocol::link::RequestLengths;
@@ -124,8 +125,7 @@ impl WorkerThread {
             Ok(Some(packet)) => packet,
             Ok(None) => return Ok(self.keep(connection, bytes)),
             Err(failure) => {
-                warn!("{} refused: {failure}", client_of(&connection.peer));
-                return Ok(self.drop_unanswered(connection));
+                return Ok(self.refuse_packet(connection, &failure));
             }
         };
         if let Err(refusal) = self.check_path(&packet) {
@@ -137,8 +137,7 @@ impl WorkerThread {
             Some(Ok(Ok(length))) => length,
             Some(_) if said.is_some_and(|(_, value)| value.is_empty()) => 0,
             Some(_) => {
-                warn!("{} refused: CONTENT_LENGTH is not a number", client_of(&connection.peer));
-                return Ok(self.drop_unanswered(connection));
+                return Ok(self.refuse_packet(connection, &"CONTENT_LENGTH is not a number"));
             }
         };
         let (packet, rest) = all.split_at(packet.len());
@@ -245,7 +244,9 @@ impl WorkerThread {
 
     /// A request is not taken. The uwsgi protocol's answers are HTTP's.
     pub(super) fn refuse(&mut self, mut connection: Box<Connection>, refusal: Refusal) -> Box<Connection> {
-        warn!("{} refused: {refusal}", client_of(&connection.peer));
+        if log_limit::allows(LineKind::Refused(refusal.status)) {
+            warn!("{} refused: {refusal}", client_of(&connection.peer));
+        }
         if connection.is_link() {
             return self.drop_unanswered(connection);
         }
@@ -264,6 +265,14 @@ impl WorkerThread {
     /// A body cannot be gathered.
     pub(super) fn refuse_body(&mut self, connection: Box<Connection>, failure: &IntakeError) -> Box<Connection> {
         self.refuse(connection, failure.refusal())
+    }
+
+    /// What came is no uwsgi packet.
+    fn refuse_packet(&mut self, connection: Box<Connection>, why: &dyn std::fmt::Display) -> Box<Connection> {
+        if log_limit::allows(LineKind::NoPacket) {
+            warn!("{} refused: {why}", client_of(&connection.peer));
+        }
+        self.drop_unanswered(connection)
     }
 
     /// Closes a connection whose other end would not understand an answer.

@@ -17,10 +17,11 @@ use super::state::{TOKEN_LISTENER, TOKEN_LIVENESS, TOKEN_STOP, Worker};
 use crate::clock::{MonotonicNanos, UnixMicros};
 use crate::ids::ThreadIndex;
 use crate::io::receive::has_unread;
+use crate::log_limit;
 use crate::stats::cell::ThreadCell;
-use crate::wsgi::application::one_line;
 use crate::wsgi::gateway::Gateway;
 use crate::wsgi::serving;
+use crate::wsgi::traceback::{self, one_line};
 use rwsgi_protocol::http::TIMED_OUT;
 
 /// Events that are taken from the kernel at once by a worker of one thread. With several each takes one event at a
@@ -146,7 +147,7 @@ impl WorkerThread {
                     // The application may have handlers for signals; Python runs them in its own good time, not ours.
                     if let Err(error) = py.check_signals() {
                         error!("a signal handler of the application raised {}", one_line(py, &error));
-                        error.display(py);
+                        traceback::log(py, &error);
                     }
                     0
                 }
@@ -342,6 +343,7 @@ impl WorkerThread {
         {
             return Ok(());
         }
+        log_limit::report(self.now);
         let second = self.second();
         for connection in self.worker.connections.take_all(|connection| connection.deadline <= second) {
             self.expire(connection);

@@ -93,6 +93,7 @@ fn what_a_reload_changes_holds_from_the_next_request_on() {
         buffer_size: 4096,
         limit_post: 10,
         post_buffering: 4096,
+        show_request: rwsgi_stats::Shown::ALL,
         path_normalize: PathNormalize::Keep,
     };
     send_message(router.orders.as_fd(), &RouterOrder::Limits(limits)).unwrap();

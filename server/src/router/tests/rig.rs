@@ -37,6 +37,7 @@ pub(super) const LIMITS: Limits = Limits {
     body: BodyLimits { in_memory: 4096, most: None },
     path_normalize: PathNormalize::Keep,
     queue: 10,
+    show_request: rwsgi_stats::Shown { headers: false, queries: false },
     overdue: u64::MAX,
     not_begun: u64::MAX,
 };

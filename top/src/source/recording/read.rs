@@ -197,7 +197,8 @@ impl Recording {
         }
         if let Some(end) = line.end {
             let at = Monotonic::from_micros(end.saturating_add(self.shift));
-            return Ok(Entry::End(Ending { at, by: line.by.unwrap_or(EndedBy::Time), why: line.why }));
+            let why = line.why.map(|why| format::one_line(&why));
+            return Ok(Entry::End(Ending { at, by: line.by.unwrap_or(EndedBy::Time), why }));
         }
         let (Some(target), Some(taken)) = (line.target, line.taken) else {
             return Err("neither a run nor a sample nor an end".to_owned());
