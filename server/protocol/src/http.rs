@@ -234,7 +234,7 @@ fn read_fields(headers: &[httparse::Header<'_>], version: Version) -> Result<Fie
 }
 
 /// Digits alone: no sign, no list, no white space, nothing that does not fit 64 bits.
-fn parse_length(value: &[u8]) -> Result<u64, Refusal> {
+pub(super) fn parse_length(value: &[u8]) -> Result<u64, Refusal> {
     const BAD: Refusal = Refusal::bad("Content-Length is not a number");
     if value.is_empty() {
         return Err(BAD);

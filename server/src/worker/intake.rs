@@ -116,21 +116,15 @@ impl WorkerThread {
         bytes: &mut &[u8],
     ) -> anyhow::Result<Box<Connection>> {
         let all = *bytes;
-        let packet = match uwsgi::parse(all, self.worker.config.buffer_size) {
-            Ok(Some(packet)) => packet,
+        let parsed = match uwsgi::parse(all, self.worker.config.buffer_size) {
+            Ok(Some(packet)) => packet.content_length().map(|length| (packet, length)),
             Ok(None) => return Ok(self.keep(connection, bytes)),
+            Err(failure) => Err(failure),
+        };
+        let (packet, length) = match parsed {
+            Ok(parsed) => parsed,
             Err(failure) => {
                 warn!("{} refused: {failure}", client_of(&connection.peer));
-                return Ok(self.drop_unanswered(connection));
-            }
-        };
-        let said = packet.vars().filter(|(name, _)| *name == b"CONTENT_LENGTH").last();
-        let length = match said.map(|(_, value)| std::str::from_utf8(value).map(str::parse::<u64>)) {
-            None | Some(Ok(Ok(0))) => 0,
-            Some(Ok(Ok(length))) => length,
-            Some(_) if said.is_some_and(|(_, value)| value.is_empty()) => 0,
-            Some(_) => {
-                warn!("{} refused: CONTENT_LENGTH is not a number", client_of(&connection.peer));
                 return Ok(self.drop_unanswered(connection));
             }
         };
