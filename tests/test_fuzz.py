@@ -39,7 +39,7 @@ def test_a_case_is_its_seed_and_number():
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 BODY = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(GET) + GET
-OK = b'HTTP/1.1 200 OK\r\nX-Saw: %s\r\nContent-Length: %d\r\n\r\n%s'
+OK = b"HTTP/1.1 200 OK\r\nX-Saw: %s\r\nContent-Length: %d\r\n\r\n%s"
 REFUSAL = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 1\r\n\r\n\n"
 
 

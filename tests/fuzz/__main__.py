@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -46,9 +47,10 @@ def main() -> int:
 
 def _many(site: Site, arguments: argparse.Namespace, kinds: tuple[str, ...]) -> int:
     begun = time.monotonic()
-    report = Campaign(site, arguments.seed, kinds, arguments.keep).run(
-        arguments.first, arguments.count, arguments.seconds
-    )
+    campaign = Campaign(site, arguments.seed, kinds, arguments.keep)
+    # Ctrl-C ends it with a report.
+    signal.signal(signal.SIGINT, lambda *_: campaign.stop())
+    report = campaign.run(arguments.first, arguments.count, arguments.seconds)
     print(f"seed {arguments.seed}, cases {dict(report.cases)} in {time.monotonic() - begun:.0f} s")
     print(f"answers {report.served} served, {report.refused} refused; ", end="")
     print(f"{report.innocent} innocent requests, the slowest {report.slowest * 1000:.0f} ms")

@@ -33,6 +33,9 @@ class Report:
     cases: Counter[str] = field(default_factory=Counter)
     served: int = 0
     refused: int = 0
+    # Answers that were files, and the most that others may have been whose clients did not read them.
+    files: int = 0
+    files_unread: int = 0
     innocent: int = 0
     # The longest that an innocent request took, seconds.
     slowest: float = 0.0
@@ -53,6 +56,7 @@ class Campaign:
         }
         self.report = Report()
         self._lock = threading.Lock()
+        self._stop = threading.Event()
         # What the application may see, of this batch and of those before it whose requests may still be under way.
         self._may: list[Counter[str]] = [Counter()]
         self._seen = 0
@@ -63,12 +67,16 @@ class Campaign:
         every = max(BATCH, min(count // 8, LOOK_EVERY))
         for start in range(0, count, BATCH):
             self._batch(range(first, first + count)[start : start + BATCH])
-            if self.report.faults or (end is not None and time.monotonic() > end):
+            if self.report.faults or self._stop.is_set() or (end is not None and time.monotonic() > end):
                 break
             if start // every > (start - BATCH) // every or not self.report.looks:
-                self.report.looks.append((start + BATCH, state.quiet(self.site)))
+                self.report.looks.append((min(start + BATCH, count), state.quiet(self.site)))
         self._finish()
         return self.report
+
+    def stop(self) -> None:
+        """Ends it early, after the batch that is under way."""
+        self._stop.set()
 
     def _finish(self) -> None:
         if not self.report.looks or self.report.faults:
@@ -77,7 +85,9 @@ class Campaign:
         after = state.settled(self.site, before)
         self.report.looks.append((sum(self.report.cases.values()) // len(self.report.cases), after))
         self._look()
-        self.report.faults += state.faults(self.site, before, after, self._seen)
+        self.report.faults += state.faults(
+            self.site, before, after, self._seen + self.report.files, self.report.files_unread
+        )
 
     # --- Cases
 
@@ -124,11 +134,19 @@ class Campaign:
                 self._fault(case, door.kind, meaning, wrong, outcome)
             with self._lock:
                 self.report.cases[door.kind] += 1
+                self._count_files(case, meaning, outcome)
                 self.report.served += sum(answer.status < 400 for answer in outcome.answers)
                 self.report.refused += sum(answer.status >= 400 for answer in outcome.answers)
         wrong = oracle.disagreement(case, meaning, outcomes)
         if wrong:
             self._fault(case, "http and http-socket", meaning, wrong, None)
+
+    def _count_files(self, case: Case, meaning: reading.Reading, outcome: Outcome) -> None:
+        asked = sum(request.may_be_file for request in meaning.requests)
+        answered = sum(oracle.is_file(answer) for answer in outcome.answers)
+        self.report.files += answered
+        if case.is_abandoned or len(outcome.answers) < len(meaning.requests):
+            self.report.files_unread += asked - answered
 
     def _fault(self, case: Case, kind: str, meaning: reading.Reading, wrong: str, outcome: Outcome | None) -> None:
         path = self.keep / f"{case.seed}-{case.number}-{case.protocol}"

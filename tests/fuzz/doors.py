@@ -14,7 +14,7 @@ from rig.http import BadAnswer, Closed, Connection, Response
 from rig.server import Server, Servers
 
 from .mutate import Case
-from .reading import BUFFER_SIZE, LIMIT_POST, Reading
+from .reading import BUFFER_SIZE, FILES, LIMIT_POST, Reading
 
 KINDS = ("http", "http-socket", "socket")
 # The longest that anything may take, seconds: it is far more than it takes on a busy machine, and the servers' own
@@ -22,6 +22,8 @@ KINDS = ("http", "http-socket", "socket")
 DEADLINE = 20.0
 PATIENCE = 120
 WORKERS = 2
+# What is in the file that is served.
+FILE = bytes(range(256)) * 20
 
 
 @dataclass
@@ -36,13 +38,14 @@ class Outcome:
 
     def brief(self) -> list[tuple[int, str]]:
         """What two doors must agree on."""
-        return [(answer.status, answer.header("X-Saw") or answer.text) for answer in self.answers]
+        return [(answer.status, answer.header("X-Saw") or answer.text[:200]) for answer in self.answers]
 
 
 class _Received(Connection):
     """Reads answers from bytes that are there already."""
 
-    def __init__(self, data: bytes) -> None:  # noqa: super().__init__ would connect
+    def __init__(self, data: bytes) -> None:
+        # Not the base's: that connects.
         self._buffer, self._taken, self.received = data, 0, len(data)
 
     def _more(self) -> bool:
@@ -55,13 +58,13 @@ class _Received(Connection):
 
 
 def answers(data: bytes, methods: list[str]) -> tuple[list[Response], bytes, str]:
-    """Whole answers, what follows them, and what is wrong with that, if anything. `methods` are those of the requests."""
+    """Whole answers, what follows them, and what is wrong with that. `methods` are those of the requests."""
     reader, found = _Received(data), []
     while reader.left:
         before = reader.left
         method = methods[len(found)] if len(found) < len(methods) else "GET"
         # A refusal is written before anybody knows the method, has its text, and closes.
-        is_refusal = b"X-Saw:" not in before.split(b"\r\n\r\n", 1)[0]
+        is_refusal = before[9:10] in b"45"
         try:
             found.append(reader.response("GET" if is_refusal else method))
         except Closed:
@@ -86,7 +89,7 @@ class Door:
 
 
 class _Exchange:
-    """A connection on its way: it reads whenever there is something to read, so that neither side waits for the other."""
+    """A connection on its way: it reads whenever there is something, so that neither side waits for the other."""
 
     def __init__(self, connection: socket.socket, case: Case, reading: Reading) -> None:
         self.connection, self.case, self.reading = connection, case, reading
@@ -160,10 +163,14 @@ class Site:
         self.record = directory / "seen"
         self.record.touch()
         self._read = 0
+        files = directory / "files"
+        files.mkdir()
+        (files / "file").write_bytes(FILE)
         addresses = {kind: tcp() for kind in KINDS}
         sockets = [part for kind, address in addresses.items() for part in (f"--{kind}", address)]
         self.server: Server = serve(
             "--master", *sockets, "--wsgi-file", Path(__file__).with_name("application.py"), "--stats", tcp(),
+            "--static-map", f"{FILES}={files}",
             "--processes", WORKERS, "--threads", 2, "--buffer-size", BUFFER_SIZE, "--limit-post", LIMIT_POST,
             "--post-buffering", 20_000, "--socket-timeout", PATIENCE, "--http-timeout", PATIENCE,
             f"--http-keepalive={PATIENCE}", "--disable-logging",

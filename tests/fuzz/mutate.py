@@ -1,4 +1,4 @@
-"""A case from a seed and a number: the bytes of a connection, how they are cut, and how it ends. Nothing else decides."""
+"""A case from a seed and a number alone: the bytes of a connection, how they are cut, and how it ends."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _body(rng: random.Random, mark: bytes) -> bytes:
 
 
 def _hostile(rng: random.Random, mark: bytes) -> bytes:
-    shape = Shape(fields=[(b"Host", b"localhost"), (b"X-Case", mark)], target=rng.choice(TARGETS[:8]))
+    shape = Shape(fields=[(b"Host", b"localhost"), (b"X-Case", mark)], target=rng.choice(TARGETS[:10]))
     if rng.random() < 0.6:
         shape.method, shape.body, shape.framing = b"POST", _body(rng, mark), rng.choice(["length", "chunked"])
     if shape.framing == "length":
@@ -232,13 +232,17 @@ def _splice(rng: random.Random, data: bytearray, at: int) -> None:
 def _line_end(rng: random.Random, data: bytearray, at: int) -> None:
     found = data.find(b"\r\n", at)
     if found >= 0:
-        data[found : found + 2] = rng.choice([b"\n", b"\r", b"\r\r\n", b"\n\r", b"\r\n\r\n", b"\r\n ", b" \r\n", b"\0\r\n"])
+        data[found : found + 2] = rng.choice(
+            [b"\n", b"\r", b"\r\r\n", b"\n\r", b"\r\n\r\n", b"\r\n ", b" \r\n", b"\0\r\n"]
+        )
 
 
 def _number(rng: random.Random, data: bytearray, at: int) -> None:
     found = next((i for i in range(at, min(at + 200, len(data))) if 48 <= data[i] <= 57), None)
     if found is not None:
-        data[found : found + 1] = rng.choice([b"0", b"1", b"9", b"00", b"-1", b"+1", b"1" * 20, b"a", b"fffffffff", b""])
+        data[found : found + 1] = rng.choice(
+            [b"0", b"1", b"9", b"00", b"-1", b"+1", b"1" * 20, b"a", b"fffffffff", b""]
+        )
 
 
 BYTES: list[Callable[[random.Random, bytearray, int], None]] = [

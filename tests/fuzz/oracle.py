@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 from rig.http import Response
 
-from .doors import Outcome
+from .doors import FILE, Outcome
 from .mutate import Case
 from .reading import End, Reading
 
 # A server that refuses may cut off a client that goes on sending: its answer can be lost then.
 FLOOD = 60_000
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 def fault(case: Case, kind: str, reading: Reading, outcome: Outcome) -> str | None:
@@ -21,7 +24,9 @@ def fault(case: Case, kind: str, reading: Reading, outcome: Outcome) -> str | No
     if outcome.end.startswith("bad answer"):
         return outcome.end
     lost = (outcome.end == "reset" and len(case.stream) > FLOOD) or _gives_up(case, kind)
-    if outcome.rest and not lost:
+    # Who says that it awaits it gets it, also when its body never ends.
+    only_continue = reading.end is End.INCOMPLETE and outcome.rest == CONTINUE
+    if outcome.rest and not lost and not only_continue:
         return f"an answer that breaks off: {outcome.rest[:200]!r}"
     return _answers(case, reading, outcome, lost)
 
@@ -38,6 +43,11 @@ def _answers(case: Case, reading: Reading, outcome: Outcome, lost: bool) -> str 
         if not answers:
             return None if lost else f"request {number} was not answered: {request.saw}"
         answer = answers.pop(0)
+        if request.may_be_file and is_file(answer):
+            wrong = _file(answer, request.is_head)
+            if wrong:
+                return f"request {number}: {wrong}"
+            continue
         if _is_refusal(answer):
             if request.certain:
                 return f"request {number} was refused: {answer.status} {answer.text!r}"
@@ -65,6 +75,21 @@ def _uwsgi_end(reading: Reading, answers: list[Response]) -> str | None:
     if reading.end is End.REFUSED and len(answers) == 1 and answers[0].status == 413:
         return _refusal(answers[0])
     return f"an answer to no request: {answers[0].status} {answers[0].headers}"
+
+
+def is_file(answer: Response) -> bool:
+    """Whether a file is the answer, or what is said instead of it."""
+    return answer.status in (200, 206, 304, 412, 416) and answer.header("X-Saw") is None
+
+
+def _file(answer: Response, is_head: bool) -> str | None:
+    if answer.status == 200 and answer.body != FILE and not is_head:
+        return f"a file that is another: {answer.body[:100]!r}"
+    if answer.status == 206 and not is_head:
+        match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", answer.header("Content-Range") or "")
+        if not match or answer.body != FILE[int(match[1]) : int(match[2]) + 1] or int(match[3]) != len(FILE):
+            return f"a wrong part of a file: {answer.headers} {answer.body[:100]!r}"
+    return None
 
 
 def _is_refusal(answer: Response) -> bool:

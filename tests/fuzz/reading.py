@@ -10,6 +10,7 @@ import re
 import struct
 from dataclasses import dataclass
 from enum import Enum
+from urllib.parse import unquote
 
 from .application import saw
 
@@ -20,6 +21,8 @@ MAX_HEADERS = 128
 MAX_EMPTY_LINES = 4
 MAX_EXTENSION = 1024
 MAX_TRAILERS = 8192
+# The prefix under which there are files.
+FILES = "/static"
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _REQUEST_LINE = re.compile(rb"(%s) ([^\x00-\x20\x7f]+) HTTP/1\.([01])" % _TOKEN)
@@ -29,9 +32,7 @@ _STRICT_EXTENSION = re.compile(rb'(?:;%s(?:=(?:%s|"[^"\\\x00-\x1f\x7f-\xff]*"))?
 _TRAILER = re.compile(rb"[\t\x20-\x7e\x80-\xff]+")
 # The characters of RFC 3986, with whole escapes.
 _STRICT_PATH = re.compile(rb"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*")
-_AUTHORITY = re.compile(
-    rb"(?:\[[0-9A-Za-z:._~!$&'()*+,;=-]*\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?"
-)
+_AUTHORITY = re.compile(rb"(?:\[[0-9A-Za-z:._~!$&'()*+,;=-]*\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?")
 _STRICT_AUTHORITY = re.compile(rb"[A-Za-z0-9.-]+(?::[0-9]{1,5})?")
 _DIGITS = re.compile(rb"[0-9]+")
 
@@ -56,6 +57,8 @@ class Request:
     certain: bool
     is_head: bool
     expects: bool = False
+    # Whether a file may be the answer, which the application does not see then.
+    may_be_file: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,12 @@ def _request(head: _Head, body: bytes, strict: bool) -> Request:
     read = None if head.target.startswith("/unread") else body
     said = saw(head.method, head.target, _environ(head), read)
     has_body = head.chunked or bool(head.length)
-    return Request(said, head.certain and strict, head.method == "HEAD", head.expects and has_body)
+    may_be_file = _may_be_file(head.method, head.target)
+    return Request(said, head.certain and strict, head.method == "HEAD", head.expects and has_body, may_be_file)
+
+
+def _may_be_file(method: str, target: str) -> bool:
+    return method in ("GET", "HEAD") and FILES in unquote(target)
 
 
 def _environ(head: _Head) -> list[tuple[str, str]]:
@@ -331,17 +339,19 @@ def uwsgi(stream: bytes) -> Reading:
     variables = _variables(block)
     if variables is None:
         return Reading((), End.REFUSED, "the variables do not add up")
-    said = variables.get("CONTENT_LENGTH", "")
-    if said and not (said.isascii() and said.isdigit() and int(said) < 1 << 64):
+    announced = variables.get("CONTENT_LENGTH", "")
+    if announced and not (announced.isascii() and announced.isdigit() and int(announced) < 1 << 64):
         return Reading((), End.REFUSED, "CONTENT_LENGTH")
-    length = int(said or 0)
+    length = int(announced or 0)
     if length > LIMIT_POST:
         return Reading((), End.REFUSED, "a body over limit-post")
     if len(rest) < length:
         return Reading((), End.INCOMPLETE, "a body")
     method, uri = variables.get("REQUEST_METHOD", ""), variables.get("REQUEST_URI", "")
     body = None if uri.startswith("/unread") else rest[:length]
-    request = Request(saw(method, uri, list(variables.items()), body), True, method == "HEAD")
+    may_be_file = _may_be_file(method, variables.get("PATH_INFO", ""))
+    said = saw(method, uri, list(variables.items()), body)
+    request = Request(said, True, method == "HEAD", may_be_file=may_be_file)
     return Reading((request,), End.CLEAN, "a packet")
 
 

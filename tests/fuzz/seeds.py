@@ -31,9 +31,10 @@ STREAMS = [
 METHODS = [b"GET", b"HEAD", b"POST", b"PUT", b"OPTIONS", b"DELETE", b"TRACE", b"CONNECT", b"PRI", b"get", b"M-SEARCH"]
 
 TARGETS = [
-    b"/", b"/unread", b"/chunks", b"/large", b"/empty", b"/file", b"/a/b?c=d&e=%20", b"/%00", b"/?%00", b"/a%zz%",
+    b"/", b"/unread", b"/chunks", b"/large", b"/empty", b"/file", b"/a/b?c=d&e=%20", b"/static/file", b"/static/file?a", b"/%00", b"/?%00", b"/a%zz%",
     b"/x/%2e%2e/..%2fadmin", b"/../../etc/passwd", b"//evil.example/", b"/caf\xc3\xa9", b"/\xff", b"/a#b", b"*", b"a",
-    b"http://localhost/a", b"HTTPS://other.example:8443?q", b"http://user@host/", b"http:///", b"localhost:80", b"/;p",
+    b"/static/file", b"/static/file", b"/static/", b"/static", b"/static/../seen", b"/static/%2e%2e/seen", b"/static/fi\0le",
+    b"/%73tatic/file", b"/static/file/", b"/static//file", b"/static/..%2fseen", b"http://localhost/a", b"HTTPS://other.example:8443?q", b"http://user@host/", b"http:///", b"localhost:80", b"/;p",
     b"/\"<>^`{|}\\", b"/" + b"a" * 3_000, b"/" + b"%41" * 400, b"/?" + b"&" * 1_000,
 ]  # fmt: skip
 
@@ -59,6 +60,10 @@ FIELDS = [
     (b"X-Latin", b"caf\xe9"), (b"X-Nul", b"a\0b"), (b"X-Cr", b"a\rb"), (b"X-Lf", b"a\nX-Injected: b"),
     (b"X-Fold", b"a\r\n b"), (b"X-Del", b"\x7f"), (b"X-Esc", b"\x1b[2J"), (b"", b"nameless"), (b"X A", b"b"),
     (b"X-\xe9", b"b"), (b"X-Long", b"b" * 3_900), (b"X-Longer", b"b" * 5_000), (b"Range", b"bytes=0-,-1"),
+    (b"Range", b"bytes=0-9"), (b"Range", b"bytes=-0"), (b"Range", b"bytes=5-1"), (b"Range", b"bytes=" + b"9" * 3_000 + b"-"),
+    (b"Range", b"bytes=6000-"), (b"If-None-Match", b"*"), (b"If-None-Match", b'W/"a", "b'), (b"If-Match", b'"a"'),
+    (b"If-Range", b'"a"'), (b"If-Unmodified-Since", b"Thu, 01 Jan 1970 00:00:00 GMT"),
+    (b"If-Modified-Since", b"Fri, 31 Dec 9999 23:59:59 GMT"), (b"If-Modified-Since", b"Thu, 01 Jan 0000 00:00:00 -9999"),
     (b"If-Modified-Since", b"Thu, 99 Jan 1970 00:00:00 GMT"), (b"Content-Type", b"text/plain"), (b"Content-Type", b""),
     (b"Date", b"now"), (b"Wsgi.Input", b"x"), (b"Script-Name", b"/x"), (b"Remote-Addr", b"10.0.0.1"),
 ]  # fmt: skip
@@ -80,7 +85,9 @@ EXTENSIONS = [
     b"", b"", b"", b"", b";a", b";a=b", b';a="b c"', b" ;a", b"\t;a=b", b" ", b";", b";=", b";a\xe9", b";a\0", b";a\n",
     b";" + b"x" * 1_100,
 ]  # fmt: skip
-TRAILERS = [b"", b"", b"", b"X-Sum: 1\r\n", b"Content-Length: 5\r\n", b"no colon\r\n", b" folded\r\n", b": x\r\n", b"X: \0\r\n"]
+TRAILERS = [
+    b"", b"", b"", b"X-Sum: 1\r\n", b"Content-Length: 5\r\n", b"no colon\r\n", b" folded\r\n", b": x\r\n", b"X: \0\r\n",
+]  # fmt: skip
 
 # Variables of a uwsgi packet: what a proxy that is not nginx may send, and what nobody should.
 VARIABLES = [
@@ -89,7 +96,8 @@ VARIABLES = [
     (b"CONTENT_LENGTH", b" 5"), (b"CONTENT_LENGTH", b"5 "), (b"CONTENT_LENGTH", b"5,5"), (b"CONTENT_LENGTH", b"0x5"),
     (b"CONTENT_LENGTH", b"00005"), (b"CONTENT_LENGTH", b"300001"), (b"CONTENT_LENGTH", b"18446744073709551616"),
     (b"CONTENT_LENGTH", b"\xd9\xa5"), (b"HTTP_CONTENT_LENGTH", b"7"), (b"HTTP_TRANSFER_ENCODING", b"chunked"),
-    (b"PATH_INFO", b"relative"), (b"PATH_INFO", b""), (b"PATH_INFO", b"/a\0b"), (b"REQUEST_URI", b"/chunks"),
+    (b"PATH_INFO", b"/static/file"),
+    (b"PATH_INFO", b"/static/../seen"), (b"PATH_INFO", b"relative"), (b"PATH_INFO", b""), (b"PATH_INFO", b"/a\0b"), (b"REQUEST_URI", b"/chunks"),
     (b"REQUEST_URI", b"/large"), (b"REQUEST_URI", b"/empty"), (b"REQUEST_URI", b"/file"), (b"REQUEST_URI", b"/unread"),
     (b"REQUEST_URI", b"\xff\0\r\n"), (b"QUERY_STRING", b"a\nb"), (b"REMOTE_ADDR", b"1.2.3.4\n\x1b[2Jspoofed"),
     (b"REMOTE_ADDR", b"x" * 500), (b"SERVER_PROTOCOL", b"HTTP/1.0"), (b"SERVER_PROTOCOL", b"HTTP/9"), (b"HTTPS", b"on"),
