@@ -104,4 +104,5 @@ VARIABLES = [
     (b"UWSGI_SCHEME", b"https"), (b"UWSGI_FILE", b"/etc/passwd"), (b"UWSGI_SCRIPT", b"os"), (b"SCRIPT_NAME", b"/x"),
     (b"HTTP_COOKIE", b"a=1"), (b"HTTP_HOST", b""), (b"", b"nameless"), (b"", b""), (b"HTTP_", b"x"),
     (b"HTTP_X", b"\0\xff\r\n"), (b"HTTP_LONG", b"b" * 3_000), (b"HTTP_N" * 50, b"x"), (b"SERVER_PORT", b"x"),
+    (b"wsgi.input", b"x"), (b"wsgi.errors", b""), (b"wsgi.url_scheme", b"gopher"), (b"wsgi.file_wrapper", b"x"),
 ]  # fmt: skip
