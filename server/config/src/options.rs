@@ -203,6 +203,8 @@ pub(crate) static OPTIONS: &[Row] = &[
           help: "Keep larger request bodies in a file while they wait for a worker", ..REQUESTS },
     Row { names: &["post-buffering-bufsize"], kind: Always, takes: "BYTES",
           help: "Nothing to do: bodies are read in pieces of a size that suits", ..REQUESTS },
+    Row { names: &["path-normalize"], kind: Custom(set::path_normalize), takes: "HOW", default: "keep",
+          help: "What to do about dot segments and empty ones in a path, however they are escaped: keep them, resolve them as nginx does, or reject them with 400 (see configuration.md)", ..REQUESTS },
     Row { names: &["socket-timeout"], short: Some('z'), kind: Number(|c| &mut c.socket_timeout, 1..=u32::MAX), takes: "SECONDS", default: "30",
           help: "How long a client of a worker may take to send or receive anything", ..REQUESTS },
     Row { names: &["http-timeout"], kind: Number(|c| &mut c.http_timeout, 1..=u32::MAX), takes: "SECONDS", default: "60",
@@ -223,6 +225,8 @@ pub(crate) static OPTIONS: &[Row] = &[
           help: "The same, from files in DIR/PREFIX", ..FILES },
     Row { names: &["check-static"], kind: Paths(|c| &mut c.check_static), takes: "DIR",
           help: "Serve a path from a file in DIR when there is one", ..FILES },
+    Row { names: &["static-safe"], kind: Paths(|c| &mut c.static_safe), takes: "DIR",
+          help: "Follow links that lead out of those directories when they lead into DIR", ..FILES },
 
     // How the processes live.
     Row { names: &["uid"], kind: Custom(set::uid), takes: "USER",

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use nix::unistd::{Group, User};
+use rwsgi_protocol::path::PathNormalize;
 
 use super::logic::matching;
 use super::plugins::is_built_in;
@@ -167,6 +168,16 @@ pub(super) fn cheaper_algo(config: &mut Config, value: &str) -> Outcome {
         "backlog" => CheaperAlgorithm::Backlog,
         "busyness" => CheaperAlgorithm::Busyness,
         _ => return Err("spare, backlog or busyness".into()),
+    };
+    Ok(())
+}
+
+pub(super) fn path_normalize(config: &mut Config, value: &str) -> Outcome {
+    config.path_normalize = match value {
+        "keep" => PathNormalize::Keep,
+        "nginx" => PathNormalize::Nginx,
+        "reject" => PathNormalize::Reject,
+        _ => return Err("keep, nginx or reject".into()),
     };
     Ok(())
 }

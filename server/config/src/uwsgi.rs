@@ -418,7 +418,7 @@ pub(crate) static FAMILIES: &[Family] = &[
             "static-expires-path-info", "static-expires-path-info-mtime", "static-expires-type",
             "static-expires-type-mtime", "static-expires-uri", "static-expires-uri-mtime", "static-gzip",
             "static-gzip-dir", "static-gzip-ext", "static-gzip-prefix", "static-gzip-suffix", "static-index",
-            "static-safe", "static-skip-ext",
+            "static-skip-ext",
         ],
         optional: &[],
     },

@@ -128,7 +128,7 @@ proptest! {
         // Nothing of a name or a value can be taken for a line of its own.
         let lines = again.windows(2).filter(|two| two == b"\r\n").count();
         prop_assert_eq!(lines, seen.headers.len() + 2);
-        prop_assert!(!again.iter().any(|byte| *byte == 0));
+        prop_assert!(!again.contains(&0));
     }
 
     #[test]
@@ -272,7 +272,7 @@ fn frames(input: &[u8], cuts: &[usize]) -> Vec<(Vec<u8>, String)> {
     let (mut found, mut data, mut decoder, mut at) = (Vec::new(), Vec::new(), Frames::default(), 0);
     let mut cuts = cuts.iter().cycle();
     while at < input.len() {
-        let end = input.len().min(at + cuts.next().unwrap());
+        let end = input.len().min(at + cuts.next().expect("cuts"));
         while at < end {
             match decoder.decode(&input[at..end]) {
                 Ok((consumed, frame)) => {
