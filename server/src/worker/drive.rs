@@ -7,10 +7,12 @@ use pyo3::prelude::*;
 use tracing::error;
 
 use super::connection::{Connection, ConnectionPhase, Gathered, Wait};
+use super::kind::Kind;
 use super::worker_thread::{Next, WorkerThread};
 use crate::io::accept::client_of;
 use crate::io::close::{LINGER, Then, shut_sending};
-use crate::io::receive::Received;
+use crate::io::receive::{Received, has_unread};
+use rwsgi_protocol::SocketProtocol;
 
 /// A connection and what becomes of it.
 pub(super) type Driven = (Box<Connection>, Next);
@@ -168,7 +170,9 @@ impl WorkerThread {
                 self.wait(connection, Wait::Read)
             }
             // What the client sent beyond the request would make closing destroy the answer on its way.
-            ConnectionPhase::Flushing(Then::Close) if connection.input.is_empty() => (connection, Next::Close),
+            ConnectionPhase::Flushing(Then::Close) if connection.input.is_empty() && !sends_on(&connection) => {
+                (connection, Next::Close)
+            }
             ConnectionPhase::Flushing(_) => {
                 shut_sending(&*connection.socket);
                 connection.input = Vec::new();
@@ -209,4 +213,9 @@ impl WorkerThread {
             Received::Bytes(_) | Received::Nothing => (connection, Next::Wait(Wait::Read)),
         }
     }
+}
+
+/// Whether there is more from a client than its requests. Who speaks the uwsgi protocol sends one request.
+fn sends_on(connection: &Connection) -> bool {
+    connection.kind == Kind::Client(SocketProtocol::Http) && has_unread(&*connection.socket)
 }

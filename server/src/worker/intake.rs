@@ -121,9 +121,13 @@ impl WorkerThread {
         bytes: &mut &[u8],
     ) -> anyhow::Result<Box<Connection>> {
         let all = *bytes;
-        let packet = match uwsgi::parse(all, self.worker.config.buffer_size) {
-            Ok(Some(packet)) => packet,
+        let parsed = match uwsgi::parse(all, self.worker.config.buffer_size) {
+            Ok(Some(packet)) => packet.content_length().map(|length| (packet, length)),
             Ok(None) => return Ok(self.keep(connection, bytes)),
+            Err(failure) => Err(failure),
+        };
+        let (packet, length) = match parsed {
+            Ok(parsed) => parsed,
             Err(failure) => {
                 return Ok(self.refuse_packet(connection, &failure));
             }
@@ -131,15 +135,6 @@ impl WorkerThread {
         if let Err(refusal) = self.check_path(&packet) {
             return Ok(self.refuse(connection, refusal));
         }
-        let said = packet.vars().filter(|(name, _)| *name == b"CONTENT_LENGTH").last();
-        let length = match said.map(|(_, value)| std::str::from_utf8(value).map(str::parse::<u64>)) {
-            None | Some(Ok(Ok(0))) => 0,
-            Some(Ok(Ok(length))) => length,
-            Some(_) if said.is_some_and(|(_, value)| value.is_empty()) => 0,
-            Some(_) => {
-                return Ok(self.refuse_packet(connection, &"CONTENT_LENGTH is not a number"));
-            }
-        };
         let (packet, rest) = all.split_at(packet.len());
         *bytes = rest;
         if length == 0 {

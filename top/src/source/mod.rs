@@ -5,6 +5,8 @@
 mod clock;
 mod connect;
 mod fetch;
+#[cfg(test)]
+pub(crate) mod hostile;
 mod player;
 mod poller;
 mod reader;

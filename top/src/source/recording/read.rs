@@ -130,7 +130,9 @@ impl Recording {
                 },
                 State::Inside(mut member, start) => {
                     let mut line = Vec::new();
-                    match member.by_ref().take(LONGEST).read_until(b'\n', &mut line) {
+                    let read = member.by_ref().take(LONGEST).read_until(b'\n', &mut line);
+                    // A line counts when the check sum has been compared, which is behind a member's last.
+                    match read.and_then(|count| member.fill_buf().map(|_| count)) {
                         Ok(0) => self.state = State::Between(member.into_inner().into_inner()),
                         Ok(_) => {
                             self.state = State::Inside(member, start);
