@@ -192,7 +192,7 @@ impl Connection {
                 Received::End => return Ok(Gathered::Gone),
                 Received::Nothing => break,
                 Received::Bytes(len) => {
-                    let (used, is_whole) = intake.take(&scratch[..len])?;
+                    let (used, is_whole) = intake.take(&mut scratch[..len])?;
                     if is_whole {
                         // The end of chunks shows only when it is there: the next request may have come with it.
                         *input = scratch[used..len].to_vec();
