@@ -122,7 +122,8 @@ impl Unsent {
     ) -> io::Result<bool> {
         let mut gone = 0;
         if self.advance(&socket)? {
-            gone = send_parts(&socket, parts)?;
+            let is_long = parts.iter().any(|part| part.len() > AT_ONCE);
+            gone = if is_long { send_parts(&socket, &beginning(parts))? } else { send_parts(&socket, parts)? };
             self.sent += gone as u64;
         }
         for (index, part) in parts.iter().enumerate() {
@@ -274,7 +275,19 @@ impl Unsent {
     }
 }
 
-/// Hands parts to the socket, no more than a turn's worth; returns how many bytes it took.
+/// The beginning of parts that are long: a turn's worth.
+#[cold]
+fn beginning<'a>(parts: &[&'a [u8]]) -> Vec<&'a [u8]> {
+    let mut left = TURN;
+    let cut = parts.iter().map(|part| {
+        let part = &part[..part.len().min(left)];
+        left -= part.len();
+        part
+    });
+    cut.take_while(|part| !part.is_empty()).collect()
+}
+
+/// Hands parts to the socket; returns how many bytes it took.
 ///
 /// # Errors
 /// When the client is gone.
@@ -282,7 +295,6 @@ impl Unsent {
 fn send_parts(socket: impl AsFd, parts: &[&[u8]]) -> io::Result<usize> {
     // By far most often.
     if let [part] = parts {
-        let part = &part[..part.len().min(TURN)];
         return until_done(|| send(&socket, part, SendFlags::NOSIGNAL));
     }
     let mut total = 0;
@@ -303,11 +315,8 @@ fn send_parts(socket: impl AsFd, parts: &[&[u8]]) -> io::Result<usize> {
 /// Hands at most `N` parts to the socket with one call.
 fn send_group<const N: usize>(socket: impl AsFd, parts: &[&[u8]]) -> io::Result<usize> {
     let mut slices = [IoSlice::new(&[]); N];
-    let mut left = TURN;
     for (slice, part) in slices.iter_mut().zip(parts) {
-        let len = part.len().min(left);
-        left -= len;
-        *slice = IoSlice::new(&part[..len]);
+        *slice = IoSlice::new(part);
     }
     let slices = &slices[..parts.len().min(N)];
     until_done(|| sendmsg(&socket, slices, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL))

@@ -9,7 +9,7 @@ pub(super) const BULK_BYTES: u64 = 2 * 1024 * 1024;
 /// Time of one turn, ns. What is begun is finished, so that a turn takes that and one read, or one write to a disk.
 const BULK_NANOS: u64 = 1_000_000;
 
-/// What is left of a turn's share.
+/// What is left of a turn's share: no bytes either when its time is over.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bulk {
     bytes: u64,
@@ -23,7 +23,7 @@ impl Bulk {
     /// Whether nothing is left.
     #[inline]
     pub(super) fn is_used_up(self) -> bool {
-        self.bytes == 0 || self.nanos == 0
+        self.bytes == 0
     }
 
     /// So many bytes were moved, and took no time that is worth a look at the clock.
@@ -38,5 +38,8 @@ impl Router<'_> {
     pub(super) fn use_bulk(&mut self, bytes: usize, before: MonotonicNanos) {
         self.bulk.use_bytes(bytes);
         self.bulk.nanos = self.bulk.nanos.saturating_sub(MonotonicNanos::now().nanos_since(before));
+        if self.bulk.nanos == 0 {
+            self.bulk.bytes = 0;
+        }
     }
 }

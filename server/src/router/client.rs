@@ -48,7 +48,7 @@ pub(super) struct Client {
     pub(super) ended: bool,
     /// The epoll set watches for the socket to take more.
     pub(super) write_armed: bool,
-    /// It waits for its next turn: until then, nothing is done for it.
+    /// It waits for its next turn: until then, nothing is read of it.
     pub(super) turns_again: bool,
     /// The second at which this has taken too long; 0 for never.
     pub(super) deadline: u32,

@@ -66,7 +66,9 @@ impl Router<'_> {
         self.bulk = Bulk::WHOLE;
         self.take_back_overdue();
         self.check_begun();
-        self.go_on_with_turns(scratch);
+        if self.has_more_turns() {
+            self.go_on_with_turns(scratch);
+        }
         for event in &events[..count] {
             if self.take(scratch, event.data(), event.events()) == Flow::Exit {
                 return Ok(Flow::Exit);
@@ -76,6 +78,11 @@ impl Router<'_> {
         self.send_all_dispatched();
         self.tell_depth();
         Ok(Flow::On)
+    }
+
+    /// Whether a connection has used up its turn with work left.
+    fn has_more_turns(&self) -> bool {
+        !(self.links_again.is_empty() && self.clients_again.is_empty())
     }
 
     /// Goes on with those that had work left: before those that come new, which would otherwise take this turn's share
@@ -146,6 +153,7 @@ impl Router<'_> {
         let ended = broken || events.contains(EpollFlags::EPOLLRDHUP);
         client.readable |= ended || events.contains(EpollFlags::EPOLLIN);
         client.ended |= ended;
+        let waits_for_turn = client.turns_again;
         // Nobody has begun with a request in the queue, nor with one that waits behind others on a link.
         let gone = match client.phase {
             ClientPhase::Queued(_) => ended,
@@ -159,7 +167,9 @@ impl Router<'_> {
         if events.contains(EpollFlags::EPOLLOUT) {
             self.flush_client(scratch, key);
         }
-        self.advance(scratch, key);
+        if !waits_for_turn {
+            self.advance(scratch, key);
+        }
     }
 
     /// Sends more of what a client has not taken, and lets its worker go on.
@@ -201,10 +211,13 @@ impl Router<'_> {
         if link.slot.is_none() {
             return self.read_hello(scratch, key);
         }
+        let waits_for_turn = link.turns_again;
         if events.contains(EpollFlags::EPOLLOUT) {
             self.send_more(scratch, key);
         }
-        self.pump(scratch, key);
+        if !waits_for_turn {
+            self.pump(scratch, key);
+        }
     }
 
     #[cold]
@@ -298,7 +311,7 @@ impl Router<'_> {
 
     /// How long the loop may sleep.
     fn patience(&self) -> EpollTimeout {
-        if !(self.links_again.is_empty() && self.clients_again.is_empty()) {
+        if self.has_more_turns() {
             return EpollTimeout::ZERO;
         }
         if self.clients.is_empty()

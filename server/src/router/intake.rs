@@ -26,9 +26,6 @@ type Continue = bool;
 impl Router<'_> {
     /// Does what there is to do for a client.
     pub(super) fn advance(&mut self, scratch: &mut [u8], key: Key) {
-        if self.clients.get_mut(key).is_none_or(|client| client.turns_again) {
-            return;
-        }
         for _ in 0..TURNS {
             let Some(client) = self.clients.get_mut(key) else { return };
             let go_on = match client.phase {
