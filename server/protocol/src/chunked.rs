@@ -117,6 +117,12 @@ impl Decoder {
                         next(state, input[at - 1])?
                     }
                 },
+                // As long as may be, a turn would be spent on looking at each byte for itself.
+                State::Extension { value, seen } if is_text(input[at]) && seen < MAX_EXTENSION => {
+                    let len = text_len(&input[at..], MAX_EXTENSION - seen);
+                    at += usize::from(len);
+                    State::Extension { value, seen: seen + len }
+                }
                 state => {
                     at += 1;
                     next(state, input[at - 1])?
@@ -206,6 +212,12 @@ fn next(state: State, byte: u8) -> Result<State, Refusal> {
         }
         (State::Data { .. } | State::Done, _) => state,
     })
+}
+
+/// How many bytes of field content there are, `most` at most.
+fn text_len(input: &[u8], most: u16) -> u16 {
+    let input = &input[..input.len().min(usize::from(most))];
+    input.iter().position(|byte| !is_text(*byte)).unwrap_or(input.len()) as u16
 }
 
 /// Field content: no control but a tab.
