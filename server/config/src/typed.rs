@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::between::Between;
+use rwsgi_protocol::path::PathNormalize;
 use rwsgi_stats::Address;
 use serde::{Deserialize, Serialize};
 
@@ -169,9 +170,17 @@ pub struct Spooler {
     pub import: Vec<String>,
     /// `--spooler-quiet`: no line for each job.
     pub quiet: bool,
+    /// `--spooler-job-limit`: the largest job, bytes; 0 for no limit.
+    pub job_limit: u64,
 }
 
 impl Spooler {
+    /// Whether a job of so many bytes may run.
+    #[must_use]
+    pub fn takes(&self, size: u64) -> bool {
+        self.job_limit == 0 || size <= self.job_limit
+    }
+
     /// How many spoolers there are, over all directories.
     #[must_use]
     pub fn count(&self) -> u32 {
@@ -203,6 +212,7 @@ impl Default for Spooler {
             chdir: None,
             import: Vec::new(),
             quiet: false,
+            job_limit: 1 << 30,
         }
     }
 }
@@ -256,6 +266,8 @@ pub struct Config {
     pub limit_post: u64,
     /// `--post-buffering`: the largest request body that waits in memory, bytes; larger ones wait in a file.
     pub post_buffering: u64,
+    /// `--path-normalize`: what becomes of a path with dot segments or empty ones.
+    pub path_normalize: PathNormalize,
     /// `--worker-reload-mercy`, `--reload-mercy`: how long a stopping worker may take to finish, seconds.
     pub reload_mercy: u32,
     /// `--chmod-socket`: mode of socket files.
@@ -314,10 +326,16 @@ pub struct Config {
     pub static_map: Vec<StaticMap>,
     /// `--check-static`: directories to look in before the application is asked.
     pub check_static: Vec<PathBuf>,
+    /// `--static-safe`: directories outside of those where links may lead to.
+    pub static_safe: Vec<PathBuf>,
     /// `--uid`: whom to run as.
     pub uid: Option<RunAs>,
     /// `--gid`: the group to run as.
     pub gid: Option<u32>,
+    /// `--add-gid`: groups to be in beside [`Self::gid`] and the user's own.
+    pub add_gid: Vec<u32>,
+    /// `--no-new-privs`: nothing that is executed gains privileges.
+    pub no_new_privs: bool,
     /// `--umask`.
     pub umask: Option<u32>,
     /// `--pidfile`: written before privileges are dropped.
@@ -392,6 +410,7 @@ impl Default for Config {
             buffer_size: 64 * 1024,
             limit_post: 0,
             post_buffering: 1024 * 1024,
+            path_normalize: PathNormalize::Keep,
             reload_mercy: 60,
             chmod_socket: None,
             chown_socket: None,
@@ -421,8 +440,11 @@ impl Default for Config {
             harakiri_verbose: false,
             static_map: Vec::new(),
             check_static: Vec::new(),
+            static_safe: Vec::new(),
             uid: None,
             gid: None,
+            add_gid: Vec::new(),
+            no_new_privs: false,
             umask: None,
             pidfile: None,
             pidfile2: None,
