@@ -13,7 +13,7 @@ use tracing::error;
 
 use super::file;
 use super::receive::{Received, append};
-use rwsgi_protocol::chunked::{Decoder, Step};
+use rwsgi_protocol::chunked::Decoder;
 use rwsgi_protocol::http::{BODY_TOO_LARGE, Refusal};
 
 /// The first memory for a body, bytes: what a socket has at once. A client that has sent as much gets more.
@@ -133,6 +133,12 @@ impl BodyIntake {
         Self { end: BodyEnd::Chunked(Box::default()), memory: Vec::new(), file: None, len: 0, limits }
     }
 
+    /// Bytes of the body that have come.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
     /// Bytes of the body that are still to come, where that is known.
     pub(crate) fn left(&self) -> Option<u64> {
         match self.end {
@@ -190,13 +196,20 @@ impl BodyIntake {
         self.memory.try_reserve_exact(more.max(least))
     }
 
-    /// Takes what has come; returns how much of it belongs to the body, and whether the body is whole.
+    /// Takes what has come; returns how much of it belongs to the body, and whether the body is whole. What it holds is
+    /// kept with one call, in however many chunks it came: these are decoded in place.
     ///
     /// # Errors
     /// When it cannot be taken, for whatever reason.
-    pub(crate) fn take(&mut self, input: &[u8]) -> Result<(usize, bool), IntakeError> {
+    pub(crate) fn take(&mut self, input: &mut [u8]) -> Result<(usize, bool), IntakeError> {
         let left = match &mut self.end {
-            BodyEnd::Chunked(_) => return self.take_chunks(input),
+            BodyEnd::Chunked(decoder) => {
+                let decoded = decoder.decode(input).map_err(IntakeError::Refused)?;
+                let data = &input[decoded.data];
+                self.limits.check(self.len + data.len() as u64)?;
+                self.keep(data, None)?;
+                return Ok((decoded.consumed, decoded.is_whole));
+            }
             BodyEnd::Length(left) => left,
         };
         let len = usize::try_from(*left).map_or(input.len(), |left| left.min(input.len()));
@@ -205,23 +218,6 @@ impl BodyIntake {
         let is_whole = *left == 0;
         self.keep(&input[..len], Some(before))?;
         Ok((len, is_whole))
-    }
-
-    fn take_chunks(&mut self, input: &[u8]) -> Result<(usize, bool), IntakeError> {
-        let mut at = 0;
-        loop {
-            let BodyEnd::Chunked(decoder) = &mut self.end else { return Ok((at, false)) };
-            let (consumed, step) = decoder.decode(&input[at..]).map_err(IntakeError::Refused)?;
-            at += consumed;
-            match step {
-                Step::Data(data) => {
-                    self.limits.check(self.len + data.len() as u64)?;
-                    self.keep(data, None)?;
-                }
-                Step::More => return Ok((at, false)),
-                Step::Done => return Ok((at, true)),
-            }
-        }
     }
 
     /// Adds bytes of the body, of which `left` were still to come, to the rest.
@@ -318,7 +314,7 @@ mod tests {
             let mut at = 0;
             loop {
                 let to = input.len().min(at + cut);
-                let (used, is_whole) = intake.take(&input[at..to]).unwrap();
+                let (used, is_whole) = intake.take(&mut input[at..to]).unwrap();
                 at += used;
                 if is_whole {
                     break;
@@ -338,7 +334,7 @@ mod tests {
         let limits = BodyLimits { in_memory: u64::MAX, most: None };
         let mut intake = BodyIntake::of_length(1 << 40, limits, Vec::new()).unwrap();
         assert_eq!(intake.memory.capacity(), 0);
-        intake.take(b"a little").unwrap();
+        intake.take(&mut b"a little".to_owned()).unwrap();
         assert!(intake.memory.capacity() <= FIRST_ROOM);
         let intake = BodyIntake::of_length(1 << 40, LIMITS, Vec::new()).unwrap();
         assert!(intake.file.is_none() && intake.is_in_file());
@@ -357,7 +353,7 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let mut intake = BodyIntake::of_length(5, LIMITS, Vec::with_capacity(16)).unwrap();
-        intake.take(b"ab").unwrap();
+        intake.take(&mut b"ab".to_owned()).unwrap();
         assert!(intake.is_in_place() && !intake.is_whole());
         assert_eq!(intake.receive(&ours).unwrap(), Received::Nothing);
         theirs.write_all(b"cdeGET").unwrap();
@@ -372,7 +368,10 @@ mod tests {
         let limits = BodyLimits::new(20, 4);
         assert!(matches!(BodyIntake::of_length(5, limits, Vec::new()), Err(IntakeError::Refused(BODY_TOO_LARGE))));
         let mut chunks = BodyIntake::of_chunks(limits);
-        assert!(matches!(chunks.take(b"4\r\nabcd\r\n1\r\ne"), Err(IntakeError::Refused(BODY_TOO_LARGE))));
+        assert!(matches!(
+            chunks.take(&mut b"4\r\nabcd\r\n1\r\ne".to_owned()),
+            Err(IntakeError::Refused(BODY_TOO_LARGE))
+        ));
         assert_eq!(BodyLimits::new(20, 0).most, None);
     }
 }

@@ -48,6 +48,8 @@ pub(super) struct Client {
     pub(super) ended: bool,
     /// The epoll set watches for the socket to take more.
     pub(super) write_armed: bool,
+    /// It waits for its next turn: until then, nothing is read of it.
+    pub(super) turns_again: bool,
     /// The second at which this has taken too long; 0 for never.
     pub(super) deadline: u32,
 }
@@ -64,6 +66,7 @@ impl Client {
             readable: true,
             ended: false,
             write_armed: false,
+            turns_again: false,
             deadline,
         }
     }

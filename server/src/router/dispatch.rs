@@ -102,12 +102,14 @@ impl Router<'_> {
     /// Sends what was put on a link.
     fn send_dispatched(&mut self, key: Key) {
         let Some(link) = self.links.get_mut(key) else { return };
-        if link.send().is_err() {
-            // Reading says what has become of it; it may have answered before.
-            link.readable = true;
-            self.turn_again_link(key);
-        } else {
-            self.emptied(key);
+        match link.send() {
+            Ok(false) => self.emptied(key),
+            Ok(true) => self.turn_again_link(key),
+            Err(_) => {
+                // Reading says what has become of it; it may have answered before.
+                link.readable = true;
+                self.turn_again_link(key);
+            }
         }
         self.arm_link(key);
     }

@@ -10,9 +10,10 @@ use nix::sys::signal::Signal;
 use nix::unistd::getppid;
 use tracing::{error, info, warn};
 
+use super::bulk::Bulk;
 use super::client::ClientPhase;
 use super::keyed::Key;
-use super::state::{DISK_TURN, Pause, Router, RouterConfig, SECOND, interest};
+use super::state::{Pause, Router, RouterConfig, SECOND, interest};
 use super::token::Token;
 use crate::clock::MonotonicNanos;
 use crate::ipc::{RouterOrder, receive_message};
@@ -64,22 +65,15 @@ impl Router<'_> {
             Err(error) => return Err(error).context("the router cannot wait for events"),
         };
         self.now = MonotonicNanos::now();
-        self.disk_left = DISK_TURN;
+        self.bulk = Bulk::WHOLE;
         self.take_back_overdue();
         self.check_begun();
+        if self.has_more_turns() {
+            self.go_on_with_turns(scratch);
+        }
         for event in &events[..count] {
             if self.take(scratch, event.data(), event.events()) == Flow::Exit {
                 return Ok(Flow::Exit);
-            }
-        }
-        for token in std::mem::take(&mut self.again) {
-            match token {
-                Token::Client(key) => {
-                    self.flush_client(scratch, key);
-                    self.advance(scratch, key);
-                }
-                Token::Link(key) => self.pump(scratch, key),
-                _ => {}
             }
         }
         self.sweep(scratch);
@@ -87,6 +81,35 @@ impl Router<'_> {
         self.send_all_dispatched();
         self.tell_depth();
         Ok(Flow::On)
+    }
+
+    /// Whether a connection has used up its turn with work left.
+    fn has_more_turns(&self) -> bool {
+        !(self.links_again.is_empty() && self.clients_again.is_empty())
+    }
+
+    /// Goes on with those that had work left: before those that come new, which would otherwise take this turn's share
+    /// from them. Links do not wait for it, because the clients of a thread are many.
+    fn go_on_with_turns(&mut self, scratch: &mut [u8]) {
+        for key in std::mem::take(&mut self.links_again) {
+            let Some(link) = self.links.get_mut(key) else { continue };
+            link.turns_again = false;
+            if !link.is_sent() {
+                self.send_more(scratch, key);
+            }
+            self.pump(scratch, key);
+        }
+        for _ in 0..self.clients_again.len() {
+            if self.bulk.is_used_up() {
+                return;
+            }
+            let Some(key) = self.clients_again.pop_front() else { return };
+            if let Some(client) = self.clients.get_mut(key) {
+                client.turns_again = false;
+                self.flush_client(scratch, key);
+                self.advance(scratch, key);
+            }
+        }
     }
 
     fn take(&mut self, scratch: &mut [u8], token: u64, events: EpollFlags) -> Flow {
@@ -133,6 +156,7 @@ impl Router<'_> {
         let ended = broken || events.contains(EpollFlags::EPOLLRDHUP);
         client.readable |= ended || events.contains(EpollFlags::EPOLLIN);
         client.ended |= ended;
+        let waits_for_turn = client.turns_again;
         // Nobody has begun with a request in the queue, nor with one that waits behind others on a link.
         let gone = match client.phase {
             ClientPhase::Queued(_) => ended,
@@ -146,7 +170,9 @@ impl Router<'_> {
         if events.contains(EpollFlags::EPOLLOUT) {
             self.flush_client(scratch, key);
         }
-        self.advance(scratch, key);
+        if !waits_for_turn {
+            self.advance(scratch, key);
+        }
     }
 
     /// Sends more of what a client has not taken, and lets its worker go on.
@@ -156,14 +182,15 @@ impl Router<'_> {
         if client.unsent.is_empty() {
             return;
         }
-        let reads_file = client.unsent.is_file();
+        if self.bulk.is_used_up() {
+            return self.turn_again_client(key);
+        }
+        let before = MonotonicNanos::now();
         let Ok(sent) = client.flush() else { return self.close_client(key) };
         if sent.count > 0 {
             client.deadline = late;
         }
-        if reads_file {
-            self.disk_left = self.disk_left.saturating_sub(sent.count);
-        }
+        self.use_bulk(sent.count as usize, before);
         let Some(client) = self.clients.get_mut(key) else { return };
         if let ClientPhase::Serving(link) = client.phase {
             if client.unsent.is_empty() {
@@ -187,10 +214,13 @@ impl Router<'_> {
         if link.slot.is_none() {
             return self.read_hello(scratch, key);
         }
+        let waits_for_turn = link.turns_again;
         if events.contains(EpollFlags::EPOLLOUT) {
             self.send_more(scratch, key);
         }
-        self.pump(scratch, key);
+        if !waits_for_turn {
+            self.pump(scratch, key);
+        }
     }
 
     #[cold]
@@ -257,11 +287,19 @@ impl Router<'_> {
     }
 
     pub(super) fn turn_again_client(&mut self, key: Key) {
-        self.again.push(Token::Client(key));
+        if let Some(client) = self.clients.get_mut(key)
+            && !std::mem::replace(&mut client.turns_again, true)
+        {
+            self.clients_again.push_back(key);
+        }
     }
 
     pub(super) fn turn_again_link(&mut self, key: Key) {
-        self.again.push(Token::Link(key));
+        if let Some(link) = self.links.get_mut(key)
+            && !std::mem::replace(&mut link.turns_again, true)
+        {
+            self.links_again.push(key);
+        }
     }
 
     /// Seconds since the router began, from 1.
@@ -276,7 +314,7 @@ impl Router<'_> {
 
     /// How long the loop may sleep.
     fn patience(&self) -> EpollTimeout {
-        if !self.again.is_empty() {
+        if self.has_more_turns() {
             return EpollTimeout::ZERO;
         }
         let mut next = log_limit::next_report();

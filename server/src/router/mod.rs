@@ -30,6 +30,7 @@
 //! - The master: the router finishes what it has and exits, as after a signal.
 
 mod accept;
+mod bulk;
 mod client;
 mod dispatch;
 mod event_loop;

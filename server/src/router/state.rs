@@ -9,6 +9,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rwsgi_stats::Address;
 
+use super::bulk::Bulk;
 use super::client::Client;
 use super::keyed::{Key, Keyed};
 use super::limits::Limits;
@@ -21,9 +22,6 @@ use crate::io::descriptors::{ClientCap, for_files};
 use crate::stats::cell::RouterCell;
 use crate::stats::scoreboard::Scoreboard;
 
-/// Bytes of files that one turn of the loop writes and reads, so that disks hold up small requests for no longer than
-/// that: what is left is done in the next turn.
-pub(super) const DISK_TURN: u64 = 2 * 1024 * 1024;
 /// A second on the clock, ns.
 pub(super) const SECOND: u64 = 1_000_000_000;
 
@@ -74,8 +72,10 @@ pub(super) struct Router<'a> {
     pub(super) ahead: usize,
     /// Links with dispatched requests that are not sent.
     pub(super) unsent_links: Vec<Key>,
-    /// Connections that have used up their turn with work left.
-    pub(super) again: Vec<Token>,
+    /// Links that have used up their turn with work left, each once.
+    pub(super) links_again: Vec<Key>,
+    /// The same of clients, in the order in which they get the next.
+    pub(super) clients_again: VecDeque<Key>,
     /// When the loop last woke.
     pub(super) now: MonotonicNanos,
     /// When the clock began: deadlines are seconds since then.
@@ -93,8 +93,8 @@ pub(super) struct Router<'a> {
     pub(super) links_paused: Option<u32>,
     /// When the threads are looked through for those that have not begun with what they were sent.
     pub(super) check_begun: Option<MonotonicNanos>,
-    /// Bytes that may still be written to files and read from them in this turn: see [`DISK_TURN`].
-    pub(super) disk_left: u64,
+    /// What is left of this turn for many bytes.
+    pub(super) bulk: Bulk,
 }
 
 /// Interest in everything but writing, as edges.
@@ -138,7 +138,8 @@ impl<'a> Router<'a> {
             queue: VecDeque::new(),
             ahead: 0,
             unsent_links: Vec::new(),
-            again: Vec::new(),
+            links_again: Vec::new(),
+            clients_again: VecDeque::new(),
             now,
             // So that no second is 0, which means never.
             started: MonotonicNanos::from_nanos(now.as_nanos().saturating_sub(SECOND)),
@@ -149,7 +150,7 @@ impl<'a> Router<'a> {
             clients_paused: None,
             links_paused: None,
             check_begun: None,
-            disk_left: DISK_TURN,
+            bulk: Bulk::WHOLE,
         };
         let watch = |fd: &dyn AsFd, token: Token| {
             router.epoll.add(fd.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, token.to_bits()))

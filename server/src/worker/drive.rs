@@ -14,6 +14,9 @@ use crate::io::close::{LINGER, Then, shut_sending};
 use crate::io::receive::{Received, has_unread};
 use rwsgi_protocol::SocketProtocol;
 
+/// How long a connection that has sent many requests is served before others get their turn, ns.
+const TURN: u64 = 1_000_000;
+
 /// A connection and what becomes of it.
 pub(super) type Driven = (Box<Connection>, Next);
 
@@ -25,6 +28,7 @@ impl WorkerThread {
         mut connection: Box<Connection>,
         scratch: &mut [u8],
     ) -> anyhow::Result<Driven> {
+        self.turn_began = self.now;
         if !connection.unsent.is_empty() {
             self.send_waiting(py, &mut connection);
             if !connection.unsent.is_empty() {
@@ -60,7 +64,17 @@ impl WorkerThread {
             if !goes_on {
                 return Ok(self.rest(connection, scratch));
             }
+            if self.has_used_turn(&connection) {
+                // Its socket takes more: it is ready at once, behind those that are ready now.
+                return Ok(self.wait(connection, Wait::Write));
+            }
         }
+    }
+
+    /// Whether others get their turn, although the connection has sent more requests. What a link brings is another's
+    /// already.
+    fn has_used_turn(&self, connection: &Connection) -> bool {
+        !connection.is_link() && self.now.nanos_since(self.turn_began) >= TURN
     }
 
     /// Sends more of what waits. What the thread has sent of a parked response counts like everything else.
@@ -84,8 +98,10 @@ impl WorkerThread {
         mut connection: Box<Connection>,
         scratch: &mut [u8],
     ) -> anyhow::Result<Box<Connection>> {
-        let mut bytes = if connection.has_input() {
-            &std::mem::take(&mut connection.input)
+        let mut kept;
+        let bytes = if connection.has_input() {
+            kept = std::mem::take(&mut connection.input);
+            &mut kept[..]
         } else {
             let len = match connection.receive(scratch) {
                 Received::Bytes(len) => len,
@@ -93,25 +109,35 @@ impl WorkerThread {
                 Received::End => return Ok(self.gone(connection)),
             };
             if connection.input.is_empty() {
-                &scratch[..len]
+                &mut scratch[..len]
             } else {
                 connection.input.extend_from_slice(&scratch[..len]);
-                &std::mem::take(&mut connection.input)
+                kept = std::mem::take(&mut connection.input);
+                &mut kept[..]
             }
         };
+        let mut at = 0;
         loop {
-            connection = self.consume(py, connection, &mut bytes)?;
-            if bytes.is_empty() {
+            let used;
+            (used, connection) = self.consume(py, connection, &mut bytes[at..])?;
+            at += used;
+            if at == bytes.len() {
                 return Ok(connection);
             }
-            if !(connection.unsent.is_empty()
-                && matches!(connection.phase, ConnectionPhase::Flushing(Then::NextRequest)))
-            {
-                connection.input = bytes.to_vec();
-                connection.seen = 0;
-                return Ok(connection);
+            match connection.phase {
+                // The head was all that was used.
+                ConnectionPhase::Body(_) => {}
+                ConnectionPhase::Flushing(Then::NextRequest)
+                    if connection.unsent.is_empty() && !self.has_used_turn(&connection) =>
+                {
+                    connection.phase = ConnectionPhase::Idle;
+                }
+                _ => {
+                    connection.input = bytes[at..].to_vec();
+                    connection.seen = 0;
+                    return Ok(connection);
+                }
             }
-            connection.phase = ConnectionPhase::Idle;
         }
     }
 

@@ -22,27 +22,29 @@ use rwsgi_protocol::path::{self, PathNormalize};
 use rwsgi_protocol::uwsgi;
 
 impl WorkerThread {
-    /// Uses the next request in `bytes`, or keeps what there is of it. What comes of it is the connection's phase.
+    /// Uses the next request in `bytes`, or what there is of it. How much of them it used, and what came of it: that is
+    /// the connection's phase.
     pub(super) fn consume(
         &mut self,
         py: Python<'_>,
         mut connection: Box<Connection>,
-        bytes: &mut &[u8],
-    ) -> anyhow::Result<Box<Connection>> {
-        let ConnectionPhase::Body(gathering) = &mut connection.phase else {
-            return match connection.kind {
-                Kind::Client(SocketProtocol::Http) => self.http(py, connection, bytes),
-                Kind::Client(SocketProtocol::Uwsgi) => self.uwsgi(py, connection, bytes),
-                Kind::Link(thread) => self.link(py, connection, thread, bytes),
+        bytes: &mut [u8],
+    ) -> anyhow::Result<(usize, Box<Connection>)> {
+        if let ConnectionPhase::Body(gathering) = &mut connection.phase {
+            return match gathering.intake.take(bytes) {
+                Ok((used, true)) => Ok((used, self.serve_gathered(py, connection)?)),
+                Ok((used, false)) => Ok((used, connection)),
+                // What follows is no request.
+                Err(failure) => Ok((bytes.len(), self.refuse_body(connection, &failure))),
             };
-        };
-        match gathering.intake.take(bytes) {
-            Ok((used, is_whole)) => {
-                *bytes = &bytes[used..];
-                if is_whole { self.serve_gathered(py, connection) } else { Ok(connection) }
-            }
-            Err(failure) => Ok(self.refuse_body(connection, &failure)),
         }
+        let mut rest = &*bytes;
+        let connection = match connection.kind {
+            Kind::Client(SocketProtocol::Http) => self.http(py, connection, &mut rest),
+            Kind::Client(SocketProtocol::Uwsgi) => self.uwsgi(py, connection, &mut rest),
+            Kind::Link(thread) => self.link(py, connection, thread, &mut rest),
+        }?;
+        Ok((bytes.len() - rest.len(), connection))
     }
 
     /// Serves a request whose body is whole now.
@@ -106,7 +108,7 @@ impl WorkerThread {
             BodyLength::Chunked => None,
         };
         let awaits_continue = head.expect_continue && rest.is_empty();
-        let mut connection = self.gather(py, connection, head_bytes, length, bytes)?;
+        let mut connection = self.gather(connection, head_bytes, length);
         // Not to a client whose body is not wanted. One that is gone shows when its body is read.
         if awaits_continue && matches!(connection.phase, ConnectionPhase::Body(_)) {
             let _ = connection.say(http::CONTINUE);
@@ -141,7 +143,7 @@ impl WorkerThread {
             connection.body = RequestBody::Empty;
             return self.serve_uwsgi(py, connection, packet);
         }
-        self.gather(py, connection, packet, Some(length), bytes)
+        Ok(self.gather(connection, packet, Some(length)))
     }
 
     /// Whether the path that the proxy has decoded is served.
@@ -156,15 +158,8 @@ impl WorkerThread {
         }
     }
 
-    /// A request of which only the head is certain to be there; `rest` is what follows it.
-    fn gather(
-        &mut self,
-        py: Python<'_>,
-        mut connection: Box<Connection>,
-        head: &[u8],
-        length: Option<u64>,
-        rest: &mut &[u8],
-    ) -> anyhow::Result<Box<Connection>> {
+    /// A request of which only the head is certain to be there.
+    fn gather(&mut self, mut connection: Box<Connection>, head: &[u8], length: Option<u64>) -> Box<Connection> {
         let limits = self.worker.body_limits;
         let intake = match length {
             Some(length) => {
@@ -174,12 +169,13 @@ impl WorkerThread {
             }
             None => Ok(BodyIntake::of_chunks(limits)),
         };
-        let intake = match intake {
-            Ok(intake) => intake,
-            Err(failure) => return Ok(self.refuse_body(connection, &failure)),
-        };
-        connection.phase = ConnectionPhase::Body(Box::new(Gathering { head: head.to_vec(), intake }));
-        if rest.is_empty() { Ok(connection) } else { self.consume(py, connection, rest) }
+        match intake {
+            Ok(intake) => {
+                connection.phase = ConnectionPhase::Body(Box::new(Gathering { head: head.to_vec(), intake }));
+                connection
+            }
+            Err(failure) => self.refuse_body(connection, &failure),
+        }
     }
 
     fn link(

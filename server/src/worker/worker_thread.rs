@@ -56,6 +56,8 @@ pub(super) struct WorkerThread {
     pub(super) ready: MonotonicNanos,
     /// When the clock was read last.
     pub(super) now: MonotonicNanos,
+    /// When this thread began with the present connection.
+    pub(super) turn_began: MonotonicNanos,
     /// The number of the present batch of events.
     batch: u64,
     turn: Turn,
@@ -93,6 +95,7 @@ impl WorkerThread {
             spare_buffers: Vec::new(),
             ready: now,
             now,
+            turn_began: now,
             batch: 0,
             turn: Turn { batch: 0, at: now, count: 0 },
             unix_second: 0,

@@ -108,7 +108,7 @@ impl<'a> Steps<'a> {
         for _ in 0..5 {
             self.turn();
         }
-        while !self.router.again.is_empty() {
+        while !(self.router.links_again.is_empty() && self.router.clients_again.is_empty()) {
             self.turn();
         }
     }
