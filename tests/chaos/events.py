@@ -7,7 +7,7 @@ import signal
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Callable
+from typing import Callable, Iterator
 
 from rig import processes
 from rig.addresses import connect
@@ -290,11 +290,11 @@ EVENTS = [
 ]
 
 
-def sequence(seed: int, site: Site) -> random.Random:
-    """The chance that a run's events are drawn from; `draw` takes the next one."""
-    return random.Random(f"{seed} {site.door}")
-
-
-def draw(chance: random.Random, site: Site) -> tuple[Event, random.Random]:
-    """The next event, and its own chance. Which one it is follows from the seed and from what is possible here."""
-    return chance.choice([event for event in EVENTS if event.possible(site)]), random.Random(chance.getrandbits(64))
+def sequence(seed: int, site: Site) -> Iterator[tuple[Event, random.Random]]:
+    """The events of a run, each with its own chance: all that are possible here in a random order, then all in another.
+    It follows from the seed and from what is possible."""
+    chance = random.Random(f"{seed} {site.door}")
+    possible = [event for event in EVENTS if event.possible(site)]
+    while True:
+        for event in chance.sample(possible, len(possible)):
+            yield event, random.Random(chance.getrandbits(64))

@@ -14,7 +14,7 @@ from rig.waiting import until
 
 from . import oracle
 from .clients import Attempt, Load
-from .events import Stage, draw, sequence
+from .events import Stage, sequence
 from .ledger import Ledger, Loss
 from .oracle import Counted, Record
 from .site import THREADS, Site
@@ -64,7 +64,7 @@ class Run:
     def __init__(self, program: Program, place: Path, door: str, seed: int, say: Callable[[str], None] = lambda text: None) -> None:
         self.report, self.say = Report(door, seed), say
         self.site = Site(program, place, door)
-        self.chance = sequence(seed, self.site)
+        self.events = sequence(seed, self.site)
         self._load = Load(self.site.address, door, seed)
         self._counted = self._count()
         self._baseline: dict[str, int] = {}
@@ -110,7 +110,7 @@ class Run:
         self.report.right += load.seen.right
 
     def _event(self, load: Load, ledger: Ledger) -> None:
-        event, chance = draw(self.chance, self.site)
+        event, chance = next(self.events)
         number = sum(self.report.events.values())
         told: list[str] = []
         self.report.note(f"{number}: {event.name}")
