@@ -125,6 +125,9 @@ fn print(text: &str) -> anyhow::Result<i32> {
 fn start_log(to_file: bool) {
     let log = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        // It would say on standard error that standard error cannot be written, and panic when that fails, too: a full
+        // disk or a reader of the log that is gone would end every process that has something to log.
+        .log_internal_errors(false)
         .with_target(false)
         .with_ansi(!to_file && std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none());
     // Set already when the Python package is used twice in a process: the first stays.

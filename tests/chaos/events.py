@@ -135,7 +135,9 @@ def _over_evil_rss(stage: Stage) -> None:
 
 
 def _reload(stage: Stage) -> None:
-    site, before = stage.site, stage.site.stats()["generation"]
+    site = stage.site
+    site.wait_whole()
+    before = site.stats()["generation"]
     site.write_app()
     by = stage.chance.choice(["SIGHUP", "r", "c"])
     stage.say(f"{by}, version {site.version}")
@@ -151,6 +153,7 @@ BROKEN = ["this is no Python", "raise RuntimeError('not today')", "import os; os
 
 def _reload_to_broken(stage: Stage) -> None:
     site, line = stage.site, stage.chance.choice(BROKEN)
+    site.wait_whole()
     failed = "failed to load"
     before, count = site.stats()["generation"], site.log().count(failed)
     site.write_app(line)

@@ -137,3 +137,18 @@ def jobs(record: Record, ledger: Ledger) -> list[str]:
         if number not in record.begun:
             faults.append(f"job {number} was run, and no request queued it")
     return faults
+
+
+def last(others: list[Attempt], record: Record, waiting: int) -> list[str]:
+    """What is wrong when the server was ended under load: what the application began was answered, and what was queued was
+    done or waits. What nobody began found the server gone."""
+    faults = []
+    for attempt in others:
+        if attempt.outcome in (Outcome.WRONG, Outcome.HUNG):
+            faults.append(str(attempt))
+        elif attempt.number in record.begun:
+            faults.append(f"{attempt}; begun by {record.begun[attempt.number]}, and the server was only told to end")
+    undone = record.queued - set(record.job_done)
+    if len(undone) > waiting:
+        faults.append(f"{len(undone)} jobs were queued and not done, and {waiting} wait: {sorted(undone)}")
+    return faults

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ from .site import THREADS, Site
 ROUND = 10
 # Right answers before the first event of a run, and after each.
 WARM_UP, RECOVERED = 300, 50
+# The share of events after which the server may recover before the next one.
+UNHURRIED = 0.6
 
 
 class Fault(AssertionError):
@@ -81,14 +84,12 @@ class Run:
                 count = next((n for n in range(1, ROUND + 1) if not more(done + n)), ROUND)
                 self._round(count)
                 done += count
-            self.report.faults += self.site.stop()
-            if self.report.faults:
-                self._fail()
+            self._end()
             return self.report
         except Fault:
             raise
-        except AssertionError as failure:
-            self.report.faults.append(str(failure))
+        except Exception as failure:
+            self.report.faults.append(f"{type(failure).__name__}: {failure}")
             self._fail()
             raise
         finally:
@@ -106,6 +107,9 @@ class Run:
         load.wait_right(WARM_UP if events == 0 else RECOVERED, "before anything happens")
         for _ in range(events):
             self._event(load, ledger)
+        if events:
+            self.site.wait_whole()
+            load.wait_right(RECOVERED, "after the last event of a round")
         self._rest(load.stop().others, ledger)
         self.report.right += load.seen.right
 
@@ -125,8 +129,24 @@ class Run:
             raise Fault(f"'{event.name}' killed a process, and its row says that it costs {event.loses.value}")
         if event.loses is Loss.NOTHING:
             del ledger.excuses[excuses:]
-        self.site.wait_whole()
-        load.wait_right(RECOVERED, f"after '{event.name}'")
+        # At times the next event finds the server as this one left it.
+        if chance.random() < UNHURRIED:
+            self.site.wait_whole()
+            load.wait_right(RECOVERED, f"after '{event.name}'")
+
+    def _end(self) -> None:
+        """Ends the server under load: what it has begun it answers, and nothing stays."""
+        _, chance = next(self.events)
+        how = chance.choice([signal.SIGTERM, signal.SIGKILL])
+        self.report.note(f"the end: {how.name} to the master")
+        self._load = Load(self.site.address, self.report.door, self.report.seed).start()
+        self._load.wait_right(RECOVERED, "before the end")
+        faults = self.site.end(how)
+        others, record = self._load.stop().others, Record.parse(self.site.record.read_text())
+        self.report.right += self._load.seen.right
+        self.report.faults += faults + oracle.last(others, record, len(self._jobs_left()))
+        if self.report.faults:
+            self._fail()
 
     def _rest(self, others: list[Attempt], ledger: Ledger) -> None:
         """With no client left: waits until all is quiet, and counts."""

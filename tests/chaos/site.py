@@ -158,26 +158,35 @@ class Site:
 
     def descriptors(self) -> dict[str, int]:
         """The most descriptors that any process of each kind has open."""
-        kinds = ["master", *[what for what, count in self.expected().items() if count]]
-        return {what: max((len(process.open_files()) for process in self.of(what)), default=0) for what in kinds}
+        found = {}
+        for what in ["master", *[what for what, count in self.expected().items() if count]]:
+            found[what] = 0
+            for process in self.of(what):
+                try:
+                    found[what] = max(found[what], len(process.open_files()))
+                except OSError:
+                    # It has just ended.
+                    continue
+        return found
 
     # How it ends.
 
-    def stop(self) -> list[str]:
-        """Stops it; gives what is wrong with how it ended."""
-        faults = []
-        self.server.send(signal.SIGTERM)
+    def end(self, how: signal.Signals) -> list[str]:
+        """Ends it by a signal to the master: SIGTERM, or SIGKILL, which is no reason for the others to stay. Gives what is
+        wrong with how it ended. Jobs may wait for the next start."""
+        self.server.send(how)
         status = self.server.wait_exit(60)
-        if status != 0:
-            faults.append(f"the master exited with {status}")
-        end = time.monotonic() + 10
+        faults = [] if status == (0 if how == signal.SIGTERM else -how) else [f"the master exited with {status}"]
+        end = time.monotonic() + 60
         while self.server.processes() and time.monotonic() < end:
             time.sleep(0.01)
         faults += [f"left running: {process}" for process in self.server.processes()]
         faults += [f"left behind: temp/{name}" for name in self.disks["temp"].names()]
-        faults += [f"left behind: spool/{name}" for name in self.disks["spool"].names() if name not in (".bad", ".lock")]
-        faults += [f"left behind: run/{name}" for name in os.listdir(self.place / "run") if name != "fifo"]
-        return faults
+        faults += [f"left behind: temp, {used} bytes" for used in [self.disks["temp"].used()] if used]
+        if how == signal.SIGTERM:
+            faults += [f"left behind: run/{name}" for name in os.listdir(self.place / "run") if name != "fifo"]
+        strange = [name for name in self.disks["spool"].names() if not name.startswith("uwsgi_spoolfile_on_")]
+        return faults + [f"left behind: spool/{name}" for name in strange]
 
     def close(self) -> None:
         """Kills what is left, and removes its directory's large files."""
