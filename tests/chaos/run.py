@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable
@@ -70,15 +71,14 @@ class Run:
         self.events = sequence(seed, self.site)
         self._load = Load(self.site.address, door, seed)
         self._counted = self._count()
-        self._baseline: dict[str, int] = {}
+        self._baseline: dict[str, Counter[str]] = {}
         self._temp = self.site.disks["temp"].used()
 
     def go(self, more: Callable[[int], bool]) -> Report:
         """Lets events happen as long as `more`, given how many have happened, says so. Raises Fault."""
         try:
             self._round(0)
-            self._baseline = self._descriptors()
-            self.report.note(f"descriptors {self._baseline}")
+            self._baseline = self.site.descriptors()
             done = 0
             while more(done):
                 count = next((n for n in range(1, ROUND + 1) if not more(done + n)), ROUND)
@@ -178,18 +178,14 @@ class Run:
         """Descriptors and temporary files are back to where they were."""
         site = self.site
 
-        def told() -> str:
-            return f"{self._descriptors()}, at first {self._baseline}\n{site.state()}"
+        def more() -> dict[str, Counter[str]]:
+            """What is open beyond the first rest, in processes that have more open than then."""
+            now, first = site.descriptors(), self._baseline
+            return {what: now[what] - first[what] for what in now if sum(now[what].values()) > sum(first[what].values())}
 
-        def back() -> bool:
-            return all(count <= self._baseline[what] for what, count in self._descriptors().items())
-
-        until(back, "as many descriptors are open as before", context=told)
+        until(lambda: not more(), "as many descriptors are open as before", context=lambda: f"{more()}\n{site.state()}")
         until(lambda: site.disks["temp"].used() <= self._temp, "no temporary file is left", context=site.state)
         assert not site.disks["temp"].names(), site.disks["temp"].names()
-
-    def _descriptors(self) -> dict[str, int]:
-        return self.site.descriptors()
 
     def _jobs_left(self) -> list[str]:
         return [name for name in self.site.disks["spool"].names() if "uwsgi_spoolfile" in name]

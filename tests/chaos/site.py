@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import struct
 import subprocess
 import time
+from collections import Counter
 from pathlib import Path
 
 from rig import processes, stats
@@ -156,17 +158,18 @@ class Site:
         """What it said: before the log was opened, and then."""
         return self.server.log() + self.disks["log"].read("log") if hasattr(self, "disks") else self.server.log()
 
-    def descriptors(self) -> dict[str, int]:
-        """The most descriptors that any process of each kind has open."""
-        found = {}
+    def descriptors(self) -> dict[str, Counter[str]]:
+        """What is open in the process of each kind that has most open, and how many of it; numbers in names are left out."""
+        found: dict[str, Counter[str]] = {}
         for what in ["master", *[what for what, count in self.expected().items() if count]]:
-            found[what] = 0
+            found[what] = Counter()
             for process in self.of(what):
                 try:
-                    found[what] = max(found[what], len(process.open_files()))
+                    opened = Counter(re.sub(r"\d+", "N", name) for name in process.open_files())
                 except OSError:
                     # It has just ended.
                     continue
+                found[what] = max(found[what], opened, key=lambda names: sum(names.values()))
         return found
 
     # How it ends.
