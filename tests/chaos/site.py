@@ -160,6 +160,8 @@ class Site:
 
     def descriptors(self) -> dict[str, Counter[str]]:
         """What is open in the process of each kind that has most open, and how many of it; numbers in names are left out."""
+        # The master keeps a file open of each process that the last document told of.
+        self.stats()
         found: dict[str, Counter[str]] = {}
         for what in ["master", *[what for what, count in self.expected().items() if count]]:
             found[what] = Counter()
