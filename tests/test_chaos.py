@@ -21,6 +21,8 @@ pytestmark = pytest.mark.only_rwsgi(why="it tells what only our stats document t
 SEED = 20
 
 
+# Much happens in it, and a busy machine takes its time for that.
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("door", ["http", "http-socket", "socket"])
 def test_nothing_is_lost_but_what_killed_processes_held(program, tmp_path, door):
     one = run.Run(program, tmp_path, door, SEED)

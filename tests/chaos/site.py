@@ -25,7 +25,7 @@ WORKERS, THREADS, SPOOLERS = 3, 2, 2
 # Descriptors that each process may have open.
 DESCRIPTORS = 300
 # Seconds.
-HARAKIRI = 3
+HARAKIRI = 5
 # Megabytes.
 RSS, EVIL_RSS = 150, 300
 # What a process is called, by what it is for.
