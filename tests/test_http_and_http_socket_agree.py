@@ -37,6 +37,8 @@ REQUESTS: dict[str, list[bytes]] = {
     "more than was asked for": [head("GET", "/unread", {"Connection": "close"}) + GET],
     "empty lines before it": [b"\r\n\r\n" + GET],
     "too many empty lines": [b"\r\n" * 9 + GET],
+    "a target with dots": [b"GET /a/../unread HTTP/1.1\r\nHost: a\r\n\r\n"],
+    "a target with a NUL": [b"GET /a%00b HTTP/1.1\r\nHost: a\r\n\r\n"],
     "byte by byte": [bytes([byte]) for byte in GET],
     "no host": [b"GET /unread HTTP/1.1\r\n\r\n"],
     "bare line ends": [b"GET /unread HTTP/1.1\nHost: a\n\n"],
@@ -121,6 +123,38 @@ def sites(serve_module):
 def test_http_and_http_socket_answer_alike(sites, name):
     router = outcome(sites["http"].address, REQUESTS[name])
     direct = outcome(sites["http-socket"].address, REQUESTS[name])
+    assert router == direct
+    assert router.answers, "an answer, whatever it is"
+
+
+PATHS: dict[str, list[bytes]] = {
+    "dots": [head("GET", "/a/../unread")],
+    "dots and the next request": [head("GET", "/a/../unread") + GET],
+    "above the root": [head("GET", "/../unread")],
+    "above the root and the next request": [head("GET", "/..") + GET],
+    "escaped dots": [head("GET", "/x/%2e%2e/..%2funread")],
+    "two slashes": [head("GET", "//unread")],
+    "an escaped slash": [head("GET", "/a%2f../unread")],
+    "an escape that is none": [head("GET", "/unread%zz")],
+    "a whole url": [head("GET", "http://a/b/../unread")],
+    "only a query": [head("GET", "/unread?a=/../%2f")],
+    "byte by byte": [bytes([byte]) for byte in head("GET", "/b/../unread")],
+    "a body": [head("POST", "/b/../digest", {"Content-Length": "5"}) + b"hello"],
+    "a body that comes later": [head("POST", "/../digest", {"Content-Length": "5"}), b"hello"],
+    "asks before it sends": [head("POST", "/../digest", {"Expect": "100-continue", "Content-Length": "5"})],
+    "chunks": [head("POST", "/b//digest/..//digest", {"Transfer-Encoding": "chunked"}) + b"5\r\nhello\r\n0\r\n\r\n"],
+}
+
+
+@pytest.fixture(scope="module", params=["nginx", "reject"])
+def normalising_sites(request, serve_module):
+    return every_kind(serve_module, "--wsgi-file", "probe.py", "--path-normalize", request.param)
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_a_path_is_normalised_or_refused_alike(normalising_sites, name):
+    router = outcome(normalising_sites["http"].address, PATHS[name])
+    direct = outcome(normalising_sites["http-socket"].address, PATHS[name])
     assert router == direct
     assert router.answers, "an answer, whatever it is"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rig import http
+from rig.server import APPS
 from rig.waiting import until
 
 pytestmark = pytest.mark.only_rwsgi(why="the log's words")
@@ -70,3 +71,13 @@ def test_so_keepalive_is_set_on_what_is_accepted(serve, address, tmp_path):
         assert timers == ["02"]
         go.touch()
         assert connection.response().status == 200
+
+
+def test_values_with_a_comment_behind_them_are_read_and_digits_are_a_unix_socket(serve, tmp_path):
+    file = tmp_path / "site.ini"
+    file.write_text(f"[uwsgi]\nhttp-socket = 9090\nwsgi-file = {APPS}/foobar.py\nprocesses = 2 ; of them\nvacuum = yes please\n")
+    server = serve(file, cwd=tmp_path, listens=["./9090"])
+    assert http.get(str(tmp_path / "9090"), "/").status == 200
+    assert "'2 ; of them' is read as 2, as uWSGI does" in server.log()
+    server.stop()
+    assert not (tmp_path / "9090").exists()

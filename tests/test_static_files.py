@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
-from rig import http
+from rig import http, uwsgi
 from rig.site import KINDS, every_kind
 
 pytestmark = pytest.mark.only_rwsgi(why="uWSGI answers some of these from elsewhere")
@@ -54,24 +56,29 @@ def test_nothing_leads_out_of_the_directory(serve, address, files, path):
 def test_a_part_of_a_file_is_sent_to_whoever_asks_for_one(serve, files, kind):
     whole = bytes(range(256)) * 4096
     (files / "film.mp4").write_bytes(whole)
+    # A date of whole seconds names one state of a file only once its second is over.
+    os.utime(files / "film.mp4", (1_000_000_000, 1_000_000_000))
     site = every_kind(serve, "--wsgi-file", "worklife.py", "--static-map", f"/static={files}")[kind]
     answer = site.get("/static/film.mp4")
     assert (answer.status, answer.header("Accept-Ranges"), answer.body) == (200, "bytes", whole)
-    modified = answer.header("Last-Modified")
+    modified, tag = answer.header("Last-Modified"), answer.header("ETag")
     for wanted, first, last in [
         ("bytes=0-9", 0, 9), ("bytes=300-300", 300, 300), ("bytes=1048000-", 1048000, 1048575),
         ("bytes=-5", 1048571, 1048575), ("bytes=10-99999999", 10, 1048575), ("bytes=-99999999", 0, 1048575),
+        ("bytes=10-" + "9" * 5_000, 10, 1048575), ("bytes=-" + "9" * 5_000, 0, 1048575),
     ]:
-        part = site.get("/static/film.mp4", {"Range": wanted, "If-Range": modified})
-        assert (part.status, part.body) == (206, whole[first:last + 1]), wanted
+        for validator in (modified, tag):
+            part = site.get("/static/film.mp4", {"Range": wanted, "If-Range": validator})
+            assert (part.status, part.body) == (206, whole[first:last + 1]), wanted
         assert part.header("Content-Range") == f"bytes {first}-{last}/1048576"
         assert part.header("Content-Type") == "video/mp4"
-    for wanted in ("bytes=1048576-", "bytes=-0"):
+    for wanted in ("bytes=1048576-", "bytes=-0", "bytes=" + "9" * 5_000 + "-"):
         beyond = site.get("/static/film.mp4", {"Range": wanted})
         assert (beyond.status, beyond.body, beyond.header("Content-Range")) == (416, b"", "bytes */1048576"), wanted
     for headers in (
         {"Range": "bytes=0-9,20-29"}, {"Range": "bytes=9-0"}, {"Range": "bytes=-"}, {"Range": "lines=0-9"},
         {"Range": "bytes=0-9", "If-Range": "Sat, 01 Jan 2000 00:00:00 GMT"}, {"Range": "bytes=0-9", "If-Range": '"tag"'},
+        {"Range": "bytes=0-9", "If-Range": f"W/{tag}"}, {"Range": "bytes=" + "9" * 5_000 + "0-" + "9" * 5_000},
     ):
         assert (site.get("/static/film.mp4", headers).status, len(site.get("/static/film.mp4", headers).body)) == (200, 1048576)
 
@@ -83,7 +90,9 @@ def test_a_file_that_has_not_changed_is_not_sent_again(serve, address, files):
     # A time is not asked for by who has a tag, of whatever server.
     assert http.get(address, "/css/site.css", {**since, "If-None-Match": '"tag"'}).status == 200
     assert http.get(address, "/css/site.css", {"If-Modified-Since": "Sat, 01 Jan 2000 00:00:00 GMT"}).status == 200
-    assert http.get(address, "/css/site.css", {"If-Modified-Since": "yesterday"}).status == 200
+    for date in ("yesterday", "", "Sun, 06 Nov 99999 08:49:37 GMT", "Sun, 06 Nov 1994 08:49:37 +9999",
+                 "Sat, 01 Jan 0001 00:00:00 +1200", "Fri, 31 Dec 9999 23:59:59 -2359", "Mon, 99 Foo 2000 99:99:99 GMT"):
+        assert http.get(address, "/css/site.css", {"If-Modified-Since": date}).status == 200, date
 
 
 def test_a_head_has_no_body(serve, address, files):
@@ -102,3 +111,70 @@ def test_check_static_looks_for_the_path_itself(serve, address, files):
     serve("--http-socket", address, "--wsgi-file", "worklife.py", "--check-static", files)
     assert http.get(address, "/css/site.css").body.startswith(b"body")
     assert http.get(address, "/css/other.css").body.isdigit()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_conditions_are_judged_in_the_standard_s_order(serve, files, kind):
+    site = every_kind(serve, "--wsgi-file", "worklife.py", "--static-map", f"/static={files}")[kind]
+    path, before, after = "/static/css/site.css", "Sat, 01 Jan 2000 00:00:00 GMT", "Sun, 09 Sep 2001 01:46:40 GMT"
+    os.utime(files / "css" / "site.css", (1_000_000_000, 1_000_000_000))
+    whole = site.get(path)
+    tag, modified = whole.header("ETag"), whole.header("Last-Modified")
+    assert tag.startswith('"') and modified == after
+    for status, headers in [
+        (304, {"If-None-Match": tag}), (304, {"If-None-Match": f'"a", W/{tag}'}), (304, {"If-None-Match": "*"}),
+        (304, {"If-None-Match": tag, "If-Modified-Since": before}), (200, {"If-None-Match": '"a"', "If-Modified-Since": after}),
+        (200, {"If-None-Match": tag.strip('"')}), (304, {"If-None-Match": tag, "Range": "bytes=0-9"}),
+        (200, {"If-Match": tag}), (200, {"If-Match": "*"}), (412, {"If-Match": '"a"'}), (412, {"If-Match": f"W/{tag}"}),
+        (412, {"If-Match": '"a"', "If-None-Match": tag}), (304, {"If-Match": tag, "If-None-Match": tag}),
+        (200, {"If-Match": tag, "If-Unmodified-Since": before}), (412, {"If-Unmodified-Since": before}),
+        (200, {"If-Unmodified-Since": after}), (200, {"If-Unmodified-Since": "yesterday"}),
+        (412, {"If-Unmodified-Since": before, "Range": "bytes=0-9"}), (206, {"If-Unmodified-Since": after, "Range": "bytes=0-9"}),
+    ]:
+        for method in ("GET", "HEAD"):
+            answer = site.request(method, path, headers)
+            expected = 200 if method == "HEAD" and status == 206 else status
+            assert (answer.status, answer.reason[:1].isupper()) == (expected, True), (method, headers)
+            assert answer.body == (whole.body[:{200: None, 206: 10}.get(status, 0)] if method == "GET" else b"")
+            if status != 412:
+                assert (answer.header("ETag"), answer.header("Last-Modified")) == (tag, modified)
+    (files / "css" / "site.css").write_text("other {}")
+    os.utime(files / "css" / "site.css", (1_000_000_000, 1_000_000_000))
+    assert site.get(path, {"If-None-Match": tag}).body == b"other {}"
+
+
+def test_a_change_within_a_second_is_another_tag(serve, address, files):
+    serve("--http-socket", address, "--wsgi-file", "worklife.py", "--check-static", files)
+    tags = []
+    for nanoseconds in (5, 6):
+        os.utime(files / "css" / "site.css", ns=(0, 1_000_000_000_000_000_000 + nanoseconds))
+        tags.append(http.get(address, "/css/site.css").header("ETag"))
+    assert tags[0] != tags[1]
+
+
+def test_an_empty_file_has_no_part(serve, address, files):
+    (files / "empty.txt").write_bytes(b"")
+    serve("--http-socket", address, "--wsgi-file", "worklife.py", "--check-static", files)
+    for wanted, status in [("bytes=0-", 416), ("bytes=-5", 200), ("bytes=-0", 416)]:
+        answer = http.get(address, "/empty.txt", {"Range": wanted})
+        assert (answer.status, answer.body) == (status, b""), wanted
+
+
+def test_what_is_no_file_is_the_application_s(serve, address, files):
+    os.mkfifo(files / "pipe")
+    serve("--http-socket", address, "--wsgi-file", "worklife.py", "--check-static", files)
+    for path in ("/pipe", "/css", "/css/", "/" + "x" * 300, "/" + "x/" * 3_000):
+        assert http.get(address, path).body.isdigit(), path
+
+
+def test_a_single_file_is_mapped_to_a_path(serve, address, files):
+    serve("--http-socket", address, "--wsgi-file", "worklife.py", "--static-map", f"/favicon.ico={files}/css/site.css")
+    assert http.get(address, "/favicon.ico").body.startswith(b"body")
+    assert http.get(address, "/favicon.ico/x").body.isdigit()
+
+
+def test_a_path_of_a_uwsgi_packet_leads_nowhere_else(serve, address, files):
+    serve("--socket", address, "--wsgi-file", "worklife.py", "--check-static", files)
+    assert uwsgi.get(address, "/css/site.css").body.startswith(b"body")
+    for path in ("/../secret.txt", "/css/../../secret.txt", "/css/../css/site.css", "../secret.txt", "//css/../../secret.txt", "/\0"):
+        assert uwsgi.get(address, path).body.isdigit(), path

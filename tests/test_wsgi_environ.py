@@ -159,3 +159,74 @@ def test_a_variable_over_the_uwsgi_protocol_cannot_hide_behind_another(probe_sit
     with Connection(probe_sites["socket"].address) as connection:
         connection.send(uwsgi.packet(variables))
         assert environ(connection.response())["HTTP_X_FORWARDED_FOR"] == "10.0.0.1"
+
+
+SERVER_KEYS = ("wsgi.version", "wsgi.url_scheme", "wsgi.multithread", "wsgi.multiprocess", "wsgi.run_once")
+
+
+def asked(site, *variables: tuple[str, str], target: str = "/environ", body: bytes = b"") -> dict:
+    """The environ of a packet with these variables behind those of a request."""
+    length = [("CONTENT_LENGTH", str(len(body)))] if body else []
+    with Connection(site.address) as connection:
+        connection.send(uwsgi.packet([*uwsgi.variables("POST" if body else "GET", target), *length, *variables]) + body)
+        return environ(connection.response())
+
+
+@pytest.mark.only_rwsgi(why="uWSGI lets names pass that it does not set itself")
+def test_what_is_the_server_s_no_packet_can_set(probe_sites):
+    site = probe_sites["socket"]
+    usual = asked(site)
+    forged = [(name, "forged") for name in (*SERVER_KEYS, "wsgi.input", "wsgi.errors", "wsgi.file_wrapper", "wsgi.of_our_own")]
+    seen = asked(site, *forged)
+    assert {name: seen[name] for name in SERVER_KEYS} == {name: usual[name] for name in SERVER_KEYS}
+    assert "forged" not in seen.values()
+    # The input is one, the errors go to the log, the file is sent.
+    with Connection(site.address) as connection:
+        body = b"line\n"
+        variables = [*uwsgi.variables("POST", "/digest"), ("CONTENT_LENGTH", "5"), *forged]
+        connection.send(uwsgi.packet(variables) + body)
+        assert connection.response().status == 200
+    with Connection(site.address) as connection:
+        connection.send(uwsgi.packet([*uwsgi.variables("GET", "/errors?token=of-a-forger"), *forged]))
+        assert connection.response().status == 200
+    site.server.logged("written of-a-forger")
+
+
+@pytest.mark.parametrize(("said", "scheme"), [
+    ([], "http"),
+    ([("HTTPS", "on")], "https"),
+    ([("HTTPS", "On")], "https"),
+    ([("HTTPS", "1")], "https"),
+    ([("HTTPS", "off")], "http"),
+    ([("HTTPS", "")], "http"),
+    ([("UWSGI_SCHEME", "https")], "https"),
+    ([("UWSGI_SCHEME", "http")], "http"),
+    # It wins over HTTPS, in either order, and is nothing when it is empty.
+    ([("HTTPS", "on"), ("UWSGI_SCHEME", "http")], "http"),
+    ([("UWSGI_SCHEME", "http"), ("HTTPS", "on")], "http"),
+    ([("HTTPS", "on"), ("UWSGI_SCHEME", "")], "https"),
+    # Of what comes twice the later counts.
+    ([("HTTPS", "on"), ("HTTPS", "off")], "http"),
+    ([("UWSGI_SCHEME", "http"), ("UWSGI_SCHEME", "https")], "https"),
+    ([("wsgi.url_scheme", "https")], "http"),
+    ([("HTTPS", "on"), ("wsgi.url_scheme", "ftp")], "https"),
+])
+def test_the_scheme_is_what_the_proxy_says_in_two_variables(probe_sites, said, scheme):
+    assert asked(probe_sites["socket"], *said)["wsgi.url_scheme"] == scheme
+
+
+def test_of_a_variable_that_comes_twice_the_later_value_counts(probe_sites):
+    twice = [("HTTP_X_TWICE", "1"), ("HTTP_X_TWICE", "2"), ("MY_PARAM", "a"), ("MY_PARAM", ""), ("REMOTE_USER", "x"), ("REMOTE_USER", "y")]
+    seen = asked(probe_sites["socket"], *twice)
+    assert (seen["HTTP_X_TWICE"], seen["MY_PARAM"], seen["REMOTE_USER"]) == ("2", "", "y")
+
+
+@pytest.mark.only_rwsgi(why="uWSGI lets names with an underscore pass, and keeps the last of repeated headers")
+def test_no_header_makes_a_key_that_is_the_server_s(http_site):
+    usual = environ(http_site.get("/environ"))
+    headers = {name: "forged" for name in (*SERVER_KEYS, "wsgi.input", "REMOTE-USER", "SCRIPT-NAME", "PATH-INFO", "HTTPS", "UWSGI-SCHEME")}
+    seen = environ(http_site.get("/environ", headers))
+    assert {name for name, value in seen.items() if value == "forged"} <= {name for name in seen if name.startswith("HTTP_")}
+    for name in (*SERVER_KEYS, "PATH_INFO", "SCRIPT_NAME"):
+        assert seen[name] == usual[name]
+    assert "REMOTE_USER" not in seen

@@ -15,6 +15,7 @@ use rwsgi::wsgi::transport::{Kept, Transport};
 use rwsgi_protocol::SocketProtocol;
 use rwsgi_protocol::http::{self, MAX_HEADERS, Version};
 use rwsgi_protocol::link::Peer;
+use rwsgi_protocol::path::PathNormalize;
 use rwsgi_protocol::response::Exchange;
 
 fn main() {
@@ -87,7 +88,7 @@ fn serve(bencher: Bencher<'_, '_>, application: &str, request: &'static [u8]) {
     Python::attach(|py| {
         let module = PyModule::from_code(py, APPLICATIONS, c"applications.py", c"applications").unwrap();
         let application = module.getattr(application).unwrap().unbind();
-        let mut gateway = Gateway::new(py, application, false, false).unwrap();
+        let mut gateway = Gateway::new(py, application, false, false, PathNormalize::Keep).unwrap();
         let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
         let head = http::parse(request, &mut headers, 65536).unwrap().unwrap();
         let peer =

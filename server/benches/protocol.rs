@@ -11,8 +11,9 @@ use rwsgi_protocol::chunked::{ChunkHead, Decoder, LAST_CHUNK, Step};
 use rwsgi_protocol::date::HttpDate;
 use rwsgi_protocol::http::{self, MAX_HEADERS, Version};
 use rwsgi_protocol::link::{DONE_KEEP, Frames};
+use rwsgi_protocol::path::{self, PathNormalize};
 use rwsgi_protocol::response::{Exchange, HeadWriter};
-use rwsgi_protocol::{target, uwsgi};
+use rwsgi_protocol::uwsgi;
 
 fn main() {
     divan::main();
@@ -49,7 +50,7 @@ fn http_head(bencher: Bencher<'_, '_>, client: &str) {
 #[divan::bench(args = ["/static/app.js", "/caf%C3%A9/../menu%20card"])]
 fn path(bencher: Bencher<'_, '_>, path: &str) {
     let mut buf = Vec::new();
-    bencher.bench_local(|| target::decode_path(black_box(path.as_bytes()), &mut buf).len());
+    bencher.bench_local(|| path::of_target(PathNormalize::Keep, black_box(path.as_bytes()), &mut buf).unwrap().len());
 }
 
 #[divan::bench]

@@ -36,11 +36,14 @@ http {{
 
 class Nginx:
     """A running nginx. `sites` names files of `deploy/nginx`, each with what to put in the place of its example;
-    `locations` is served beside `/` in every one."""
+    `locations` is served beside `/` in every one. `servers` are blocks of their own, with ADDRESS to listen on."""
 
-    def __init__(self, prefix: Path, sites: dict[str, tuple[str, str]], locations: str = "") -> None:
+    def __init__(
+        self, prefix: Path, sites: dict[str, tuple[str, str]], locations: str = "", servers: dict[str, str] | None = None
+    ) -> None:
         self.prefix = prefix
-        self.addresses = {name: f"127.0.0.1:{free_port()}" for name in sites}
+        servers = servers or {}
+        self.addresses = {name: f"127.0.0.1:{free_port()}" for name in (*sites, *servers)}
         texts = []
         for name, (example, real) in sites.items():
             text = (DEPLOY / f"{name}.conf").read_text()
@@ -51,6 +54,7 @@ class Nginx:
                 assert old in text, f"{name}.conf says nothing of {old}"
                 text = text.replace(old, new)
             texts.append(text)
+        texts += [text.replace("ADDRESS", self.addresses[name]) for name, text in servers.items()]
         shutil.copy("/etc/nginx/uwsgi_params", prefix)
         user = "user root;" if os.getuid() == 0 else ""
         config = prefix / "nginx.conf"

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Config;
-use super::row::{number, truth};
+use super::value::{number, truth};
 
 type Outcome = Result<(), String>;
 

@@ -4,14 +4,16 @@
 use std::path::{Path, PathBuf};
 
 use super::ConfigError;
+use super::declared::Declared;
 use super::expand::{Expander, Findings};
 use super::files::Notation;
 use super::logic::{Block, Logic};
 use super::magic::Magic;
 use super::options::find;
-use super::row::{Action, Kind, truth};
+use super::row::{Action, Kind};
 use super::setting::{Argument, Origin, Setting};
 use super::surroundings::Surroundings;
+use super::value::is_off;
 
 /// How deep files may include each other: more is a circle.
 const DEEPEST: usize = 32;
@@ -85,7 +87,30 @@ impl Gatherer {
                 self.load(&file, None, &origin)?;
             }
         }
-        self.expand_all()
+        self.expand_all()?;
+        self.apply_declared()
+    }
+
+    /// Puts behind the settings what declared options stand for. As with uWSGI, it does not matter where an option is
+    /// declared.
+    fn apply_declared(&mut self) -> Result<(), ConfigError> {
+        let is_declaration =
+            |setting: &&Setting| find(&setting.name).is_some_and(|row| matches!(row.kind, Kind::Act(Action::Declare)));
+        let mut declared = Vec::new();
+        for setting in self.settings.iter().filter(is_declaration) {
+            declared.push(Declared::of(setting)?);
+        }
+        for option in &declared {
+            self.findings.referenced.insert(option.name.clone());
+            let used: Vec<Setting> =
+                self.settings.iter().filter(|setting| setting.name == option.name).cloned().collect();
+            for setting in used {
+                for (name, value) in option.stands_for(&setting.value) {
+                    self.put(Setting { name, value, origin: setting.origin.clone() })?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The magic variables, as the last file left them.
@@ -95,7 +120,7 @@ impl Gatherer {
 
     /// Is what would be warned of an error?
     pub(super) fn is_strict(&self) -> bool {
-        self.settings.iter().any(|setting| setting.name == "strict" && truth(&setting.value) != Ok(false))
+        self.settings.iter().any(|setting| setting.name == "strict" && !is_off(&setting.value))
     }
 
     /// Takes a setting through the block that is open, if one is.

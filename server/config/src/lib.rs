@@ -10,6 +10,7 @@
 mod between;
 mod check;
 mod command_line;
+mod declared;
 mod error;
 mod expand;
 mod files;
@@ -28,6 +29,7 @@ mod surroundings;
 mod tests;
 mod typed;
 mod uwsgi;
+mod value;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use rwsgi_stats::Address;
 
 use super::logic::Logic;
-use super::{Config, Order};
+use super::{Config, Order, value};
 
 /// The heading under which `--help` and the reference list an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +70,9 @@ pub(crate) enum Action {
     Logic(Logic),
     /// Reports on a file instead of serving.
     Check,
-    /// Makes what would be warned of an error.
+    /// Makes an option that stands for others.
+    Declare,
+    /// Makes a key that uWSGI does not know an error.
     Strict,
     /// Sends an order to the server of a pidfile.
     Signal(Order),
@@ -87,17 +89,17 @@ impl Action {
 
 /// How a value is read and where it goes.
 pub(crate) enum Kind {
-    /// Present or absent; in a file also `true`/`false`, `yes`/`no`, `on`/`off`, `1`/`0`.
+    /// Present or absent; in a file anything but `false`, `no`, `off` and `0` is yes.
     Flag(fn(&mut Config) -> &mut bool),
-    /// A whole number within a range.
+    /// A whole number; what is beyond the range is taken for its end.
     Number(fn(&mut Config) -> &mut u32, RangeInclusive<u32>),
-    /// A whole number, often of bytes, within a range.
+    /// The same, often of bytes.
     Large(fn(&mut Config) -> &mut u64, RangeInclusive<u64>),
     /// A whole number, where 0 takes the limit away.
     Limit(fn(&mut Config) -> &mut Option<u32>),
     /// Megabytes, with a fraction if need be, where 0 takes the limit away; kept as bytes.
     Megabytes(fn(&mut Config) -> &mut Option<u64>),
-    /// An octal file mode of three digits.
+    /// Octal permissions of three digits.
     Mode(fn(&mut Config) -> &mut Option<u32>),
     /// Any text.
     Text(fn(&mut Config) -> &mut Option<String>),
@@ -153,13 +155,14 @@ impl Row {
             || matches!(self.kind, Kind::Addresses(_) | Kind::Paths(_) | Kind::Texts(_) | Kind::Act(Action::Load(_)))
     }
 
-    /// Puts `value` where it belongs.
+    /// Puts `value` where it belongs, and warns where it is not read as it may have been meant.
     ///
     /// # Errors
     /// What is wrong with the value: what was expected, and what it is.
     pub(crate) fn set(&self, config: &mut Config, value: &str) -> Result<(), String> {
         if let Kind::Addresses(field) = &self.kind {
-            field(config).push(value.parse().map_err(|error: rwsgi_stats::AddressError| error.to_string())?);
+            let address = value::address(config, value)?;
+            field(config).push(address);
             return Ok(());
         }
         self.set_plain(config, value).map_err(|expected| format!("expected {expected}, got '{value}'"))
@@ -168,63 +171,22 @@ impl Row {
     /// As [`Self::set`]; the error is only what was expected.
     fn set_plain(&self, config: &mut Config, value: &str) -> Result<(), String> {
         match &self.kind {
-            Kind::Flag(field) => *field(config) = truth(value)?,
-            Kind::Number(field, range) => *field(config) = number(value, range)?,
-            Kind::Large(field, range) => *field(config) = number(value, range)?,
-            Kind::Limit(field) => *field(config) = Some(number(value, &(0..=u32::MAX))?).filter(|limit| *limit > 0),
-            Kind::Megabytes(field) => *field(config) = megabytes(value)?,
-            Kind::Mode(field) => *field(config) = Some(mode(value)?),
+            Kind::Flag(field) => *field(config) = value::flag(config, value),
+            Kind::Number(field, range) => *field(config) = value::leading_number(config, value, range)?,
+            Kind::Large(field, range) => *field(config) = value::leading_number(config, value, range)?,
+            Kind::Limit(field) => {
+                let limit = value::leading_number(config, value, &(0..=u32::MAX))?;
+                *field(config) = Some(limit).filter(|limit| *limit > 0);
+            }
+            Kind::Megabytes(field) => *field(config) = value::megabytes(config, value)?,
+            Kind::Mode(field) => *field(config) = Some(value::umask(config, value)?),
             Kind::Text(field) => *field(config) = Some(value.to_owned()),
             Kind::Texts(field) => field(config).push(value.to_owned()),
-            Kind::Path(field) => *field(config) = Some(path(value)?),
-            Kind::Paths(field) => field(config).push(path(value)?),
+            Kind::Path(field) => *field(config) = Some(value::path(value)?),
+            Kind::Paths(field) => field(config).push(value::path(value)?),
             Kind::Custom(set) => set(config, value)?,
             Kind::Always | Kind::Act(_) | Kind::Addresses(_) => {}
         }
         Ok(())
     }
-}
-
-/// The words that uWSGI takes for no, and their counterparts. Anything else is refused: uWSGI takes it for yes, so that
-/// `master = flase` turns it on.
-pub(super) fn truth(value: &str) -> Result<bool, String> {
-    match value.to_ascii_lowercase().as_str() {
-        "" | "true" | "yes" | "on" | "1" => Ok(true),
-        "false" | "no" | "off" | "0" => Ok(false),
-        _ => Err("true or false".into()),
-    }
-}
-
-pub(super) fn number<N>(value: &str, range: &RangeInclusive<N>) -> Result<N, String>
-where
-    N: std::str::FromStr + PartialOrd + std::fmt::Display,
-{
-    value.trim().parse().ok().filter(|number| range.contains(number)).ok_or_else(|| {
-        let unset = if value.starts_with('$') { " (no such environment variable is set)" } else { "" };
-        format!("a whole number from {} to {}{unset}", range.start(), range.end())
-    })
-}
-
-/// As bytes. The largest is what an address space can be.
-fn megabytes(value: &str) -> Result<Option<u64>, String> {
-    let expected = || "megabytes, as in 512 or 0.5".to_owned();
-    let megabytes: f64 = value.trim().parse().map_err(|_| expected())?;
-    if !(0.0..=f64::from(1 << 30)).contains(&megabytes) {
-        return Err(expected());
-    }
-    // In range as checked, so the cast only drops the fraction of a byte.
-    let bytes = (megabytes * f64::from(1 << 20)) as u64;
-    Ok(Some(bytes).filter(|bytes| *bytes > 0))
-}
-
-pub(super) fn mode(value: &str) -> Result<u32, String> {
-    let digits = value.strip_prefix('0').filter(|rest| rest.len() == 3).unwrap_or(value);
-    match u32::from_str_radix(digits, 8) {
-        Ok(mode) if digits.len() == 3 => Ok(mode),
-        _ => Err("three octal digits, as in 660".into()),
-    }
-}
-
-pub(super) fn path(value: &str) -> Result<PathBuf, String> {
-    if value.is_empty() { Err("a path".into()) } else { Ok(PathBuf::from(value)) }
 }

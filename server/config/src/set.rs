@@ -4,10 +4,11 @@
 use std::path::Path;
 
 use nix::unistd::{Group, User};
+use rwsgi_protocol::path::PathNormalize;
 
 use super::logic::matching;
 use super::plugins::is_built_in;
-use super::row::{mode, number, path, truth};
+use super::value::{flag, is_off, is_on, leading_number, mode, path};
 use super::{AppSource, CheaperAlgorithm, Config, Mount, Owner, RunAs, StaticMap};
 
 type Outcome = Result<(), String>;
@@ -45,7 +46,7 @@ pub(super) fn wsgi_file(config: &mut Config, value: &str) -> Outcome {
 
 /// uWSGI loads both and serves the module, whatever their order.
 fn both(module: &str, file: &Path) -> String {
-    format!("module and wsgi-file are both given: '{module}' is served, and not {}", file.display())
+    format!("a module and a wsgi-file are both given: '{module}' is served, and not {}", file.display())
 }
 
 pub(super) fn callable(config: &mut Config, value: &str) -> Outcome {
@@ -129,12 +130,18 @@ pub(super) fn hook_master_start(_: &mut Config, value: &str) -> Outcome {
     }
 }
 
-pub(super) fn plugin(_: &mut Config, value: &str) -> Outcome {
+/// A plugin that is not there is no error, as with uWSGI.
+pub(super) fn plugin(config: &mut Config, value: &str) -> Outcome {
+    for missing in value.split(',').filter(|name| !is_built_in(name)) {
+        config.warnings.push(format!("there is no plugin '{}' here: what it does is lost", missing.trim()));
+    }
+    Ok(())
+}
+
+pub(super) fn need_plugin(_: &mut Config, value: &str) -> Outcome {
     match value.split(',').all(is_built_in) {
         true => Ok(()),
-        false => {
-            Err("plugins that are built in (python, python3, http, cheaper_busyness…): no other can be loaded".into())
-        }
+        false => Err("plugins of uWSGI that are built in here: no other can be loaded".into()),
     }
 }
 
@@ -165,33 +172,52 @@ pub(super) fn cheaper_algo(config: &mut Config, value: &str) -> Outcome {
     Ok(())
 }
 
+pub(super) fn path_normalize(config: &mut Config, value: &str) -> Outcome {
+    config.path_normalize = match value {
+        "keep" => PathNormalize::Keep,
+        "nginx" => PathNormalize::Nginx,
+        "reject" => PathNormalize::Reject,
+        _ => return Err("keep, nginx or reject".into()),
+    };
+    Ok(())
+}
+
 pub(super) fn buffer_size(config: &mut Config, value: &str) -> Outcome {
-    config.buffer_size = number(value, &(1024..=1 << 30))?;
+    config.buffer_size = leading_number(config, value, &(1024..=1 << 30))?;
+    Ok(())
+}
+
+/// 0 has uWSGI buffer nothing. Bodies are always buffered here, so that it asks for nothing.
+pub(super) fn post_buffering(config: &mut Config, value: &str) -> Outcome {
+    let bytes = leading_number(config, value, &(0..=1 << 40))?;
+    config.post_buffering = if bytes == 0 { Config::default().post_buffering } else { bytes };
     Ok(())
 }
 
 /// uWSGI turns keep-alive on by a bare `http-keepalive` and takes seconds elsewhere; here it is always on, and a number
 /// above 1 says for how long.
 pub(super) fn http_keepalive(config: &mut Config, value: &str) -> Outcome {
-    match truth(value) {
-        Ok(true) => Ok(()),
-        Ok(false) => {
-            config.http_keepalive = 0;
-            Ok(())
-        }
-        Err(_) => number(value, &(0..=86_400)).map(|seconds| config.http_keepalive = seconds),
+    if is_off(value) {
+        config.http_keepalive = 0;
+    } else if !is_on(value) {
+        config.http_keepalive = leading_number(config, value, &(0..=86_400))?;
     }
+    Ok(())
 }
 
 /// A flag in uWSGI 2.0, a level in later ones.
 pub(super) fn memory_report(config: &mut Config, value: &str) -> Outcome {
-    config.memory_report = value == "2" || truth(value)?;
+    config.memory_report = value == "2" || flag(config, value);
     Ok(())
 }
 
 pub(super) fn static_map(config: &mut Config, value: &str) -> Outcome {
     match value.split_once('=') {
-        Some((prefix, root)) if prefix.starts_with('/') && !root.is_empty() => {
+        Some((prefix, root)) if !root.is_empty() => {
+            if !prefix.starts_with('/') {
+                let advice = "it serves nothing, as with uWSGI: write /PREFIX=DIR";
+                config.warnings.push(format!("no path of a request begins with '{prefix}': {advice}"));
+            }
             config.static_map.push(StaticMap { prefix: prefix.into(), root: root.into() });
             Ok(())
         }

@@ -3,9 +3,10 @@
 
 use super::gather::Gatherer;
 use super::options::{self, nearest};
-use super::row::{Kind, truth};
+use super::row::Kind;
 use super::setting::{Origin, Setting};
 use super::uwsgi::{self, Verdict};
+use super::value::is_off;
 use super::{AppSource, Config, ConfigError};
 
 /// What settings come to.
@@ -26,8 +27,12 @@ pub(super) fn settle(gathered: &Gatherer) -> Settled {
     for setting in &gathered.settings {
         match options::find(&setting.name) {
             Some(row) => {
+                let before = config.warnings.len();
                 if let Err(problem) = row.set(&mut config, &setting.value) {
                     errors.push(bad_value(setting, problem));
+                }
+                for warning in &mut config.warnings[before..] {
+                    *warning = bad_value(setting, std::mem::take(warning)).to_string();
                 }
                 if matches!(row.kind, Kind::Act(action) if action.is_instead_of_serving()) {
                     config.warnings.push(format!("{}: {} is for the command line only", setting.origin, setting.name));
@@ -69,10 +74,10 @@ fn foreign(setting: &Setting, is_referred_to: bool, strict: bool) -> Option<Fore
         Some(family) => match family.verdict {
             Verdict::Needless => return None,
             // A flag that is turned off asks for nothing.
-            _ if truth(&setting.value) == Ok(false) => return None,
+            _ if is_off(&setting.value) => return None,
             verdict => {
                 let error = ConfigError::NotHere { origin, name, advice: family.advice };
-                (error, strict || verdict == Verdict::Refused)
+                (error, verdict == Verdict::Refused)
             }
         },
         None if is_referred_to => return None,

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::between::Between;
+use rwsgi_protocol::path::PathNormalize;
 use rwsgi_stats::Address;
 use serde::{Deserialize, Serialize};
 
@@ -256,6 +257,8 @@ pub struct Config {
     pub limit_post: u64,
     /// `--post-buffering`: the largest request body that waits in memory, bytes; larger ones wait in a file.
     pub post_buffering: u64,
+    /// `--path-normalize`: what becomes of a path with dot segments or empty ones.
+    pub path_normalize: PathNormalize,
     /// `--worker-reload-mercy`, `--reload-mercy`: how long a stopping worker may take to finish, seconds.
     pub reload_mercy: u32,
     /// `--chmod-socket`: mode of socket files.
@@ -314,6 +317,8 @@ pub struct Config {
     pub static_map: Vec<StaticMap>,
     /// `--check-static`: directories to look in before the application is asked.
     pub check_static: Vec<PathBuf>,
+    /// `--static-safe`: directories outside of those where links may lead to.
+    pub static_safe: Vec<PathBuf>,
     /// `--uid`: whom to run as.
     pub uid: Option<RunAs>,
     /// `--gid`: the group to run as.
@@ -392,6 +397,7 @@ impl Default for Config {
             buffer_size: 64 * 1024,
             limit_post: 0,
             post_buffering: 1024 * 1024,
+            path_normalize: PathNormalize::Keep,
             reload_mercy: 60,
             chmod_socket: None,
             chown_socket: None,
@@ -421,6 +427,7 @@ impl Default for Config {
             harakiri_verbose: false,
             static_map: Vec::new(),
             check_static: Vec::new(),
+            static_safe: Vec::new(),
             uid: None,
             gid: None,
             umask: None,

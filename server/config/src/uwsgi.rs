@@ -364,7 +364,7 @@ pub(crate) static FAMILIES: &[Family] = &[
         title: "Rules for requests",
         verdict: Verdict::Refused,
         advice: "rules can guard, redirect or rewrite: write them in nginx's location blocks",
-        flags: &["router-list", "routers-list", "vhost", "vhost-host"],
+        flags: &["router-list", "routers-list"],
         values: &[
             "error-page-403", "error-page-404", "error-page-500", "error-route", "error-route-host", "error-route-if",
             "error-route-if-not", "error-route-label", "error-route-qs", "error-route-referer",
@@ -379,6 +379,14 @@ pub(crate) static FAMILIES: &[Family] = &[
             "route-label", "route-qs", "route-referer", "route-remote-addr", "route-remote-user", "route-run",
             "route-uri", "route-user-agent",
         ],
+        optional: &[],
+    },
+    Family {
+        title: "An application for each host",
+        verdict: Verdict::Never,
+        advice: "one application serves every host, which it sees in HTTP_HOST; start a server for each other one",
+        flags: &["vhost", "vhost-host"],
+        values: &[],
         optional: &[],
     },
     Family {
@@ -410,7 +418,7 @@ pub(crate) static FAMILIES: &[Family] = &[
             "static-expires-path-info", "static-expires-path-info-mtime", "static-expires-type",
             "static-expires-type-mtime", "static-expires-uri", "static-expires-uri-mtime", "static-gzip",
             "static-gzip-dir", "static-gzip-ext", "static-gzip-prefix", "static-gzip-suffix", "static-index",
-            "static-safe", "static-skip-ext",
+            "static-skip-ext",
         ],
         optional: &[],
     },
@@ -658,7 +666,7 @@ pub(crate) static FAMILIES: &[Family] = &[
         advice: "write it out, or use for, for-times, for-readline, for-glob, if-env, if-opt, if-file, if-dir and if-hostname",
         flags: &[],
         values: &[
-            "declare-option", "declare-option2", "if-hostname-match", "if-not-hostname-match", "inject-after",
+            "if-hostname-match", "if-not-hostname-match", "inject-after",
             "inject-before", "resolve",
         ],
         optional: &[],

@@ -3,10 +3,12 @@
 //! | module | what it knows |
 //! | --- | --- |
 //! | [`http`] | a request head, by RFC 9112, strictly |
-//! | [`target`] | the parts of a request target, and the path that an application sees |
+//! | [`target`] | the parts of a request target |
+//! | [`path`] | the path that an application sees |
 //! | [`chunked`] | a chunked request body, decoded as it arrives; a chunk's head, written |
 //! | [`uwsgi`] | a uwsgi packet |
 //! | [`response`] | a response head, and how its body ends |
+//! | [`conditional`] | what a conditional request, or one for a part, gets of a file |
 //! | [`date`] | the `Date` header |
 //! | [`link`] | what the http router and the workers say to each other |
 //!
@@ -14,9 +16,12 @@
 //! refuses.
 
 pub mod chunked;
+pub mod conditional;
 pub mod date;
 pub mod http;
 pub mod link;
+pub mod path;
+mod range;
 mod refusal;
 pub mod response;
 mod socket_protocol;

@@ -1,4 +1,4 @@
-//! The parts of a request target, and the path that an application sees.
+//! The parts of a request target, and its form.
 //!
 //! What may stand in a target: visible ASCII but for `#`, and UTF-8. Bytes beyond ASCII are no part of a URI (RFC
 //! 3986), but `curl` and others send them as they were typed, and uWSGI, gunicorn and nginx all take them; they reach
@@ -6,11 +6,9 @@
 //! current sends them. A fragment is never sent by a client that means well,
 //! and servers disagree whether the path ends there (uWSGI's does, its query does not), so it is refused.
 //!
-//! What becomes of the path: percent escapes are decoded, and then dot segments are resolved, as uWSGI does and as
-//! nginx does before it passes a path on; no application ever sees `/../`. Unlike uWSGI, which decodes an invalid
-//! escape to a wrong byte, we leave it as it is, like Python's own `urllib`; and unlike uWSGI, which resolves
-//! only dots that were sent bare, we resolve `%2e` too (RFC 3986 section 6.2.2.2 has them equal). `%00` in a path is
-//! refused, as by nginx: no path has one, and everything in C behind us would see a shorter path.
+//! `%00` in a path is refused, as by nginx: no path has one, and everything in C behind us would see a shorter path.
+//!
+//! Not here: what becomes of the path ([`super::path`]).
 
 use super::refusal::Refusal;
 
@@ -37,87 +35,6 @@ pub fn split(target: &str) -> Target<'_> {
     };
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
     Target { authority, path: if path.is_empty() { "/" } else { path }, query }
-}
-
-/// The path as an application sees it: percent escapes decoded, dot segments resolved. It is `path` itself when there
-/// is nothing to do, and else made in `buf`, whose contents are replaced.
-#[must_use]
-pub fn decode_path<'a>(path: &'a [u8], buf: &'a mut Vec<u8>) -> &'a [u8] {
-    let mut before = 0;
-    // A dot segment begins after a slash; anything else can stay as it is.
-    let plain = path.iter().all(|&byte| {
-        let plain = byte != b'%' && !(byte == b'.' && before == b'/');
-        before = byte;
-        plain
-    });
-    if plain {
-        return path;
-    }
-    buf.clear();
-    percent_decode(path, buf);
-    resolve_dot_segments(buf);
-    buf
-}
-
-/// Appends `raw` to `out` with its percent escapes decoded; what is no valid escape stays as it is.
-fn percent_decode(mut raw: &[u8], out: &mut Vec<u8>) {
-    out.reserve(raw.len());
-    while let Some(at) = raw.iter().position(|&byte| byte == b'%') {
-        out.extend_from_slice(&raw[..at]);
-        raw = &raw[at..];
-        let taken = match *raw {
-            [_, high, low, ..] => match (hex(high), hex(low)) {
-                (Some(high), Some(low)) => {
-                    out.push(high << 4 | low);
-                    3
-                }
-                _ => {
-                    out.push(b'%');
-                    1
-                }
-            },
-            _ => {
-                out.push(b'%');
-                1
-            }
-        };
-        raw = &raw[taken..];
-    }
-    out.extend_from_slice(raw);
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
-}
-
-/// RFC 3986 section 5.2.4, in place, for a path that begins with a slash; others are left alone.
-fn resolve_dot_segments(path: &mut Vec<u8>) {
-    if path.first() != Some(&b'/') {
-        return;
-    }
-    // path[..written] is resolved, and path[read] is the slash before the next segment. written <= read.
-    let (mut read, mut written) = (0, 0);
-    while read < path.len() {
-        let end = path[read + 1..].iter().position(|&byte| byte == b'/').map_or(path.len(), |at| read + 1 + at);
-        let last = end == path.len();
-        match &path[read + 1..end] {
-            b"." | b".." if last => {
-                if path[read + 1..end].len() == 2 {
-                    written = path[..written].iter().rposition(|&byte| byte == b'/').unwrap_or(0);
-                }
-                path[written] = b'/';
-                written += 1;
-            }
-            b"." => {}
-            b".." => written = path[..written].iter().rposition(|&byte| byte == b'/').unwrap_or(0),
-            _ => {
-                path.copy_within(read..end, written);
-                written += end - read;
-            }
-        }
-        read = end;
-    }
-    path.truncate(written);
 }
 
 /// The form of a target, RFC 9112 section 3.2.
@@ -191,7 +108,6 @@ fn is_host_byte(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     #[test]
     fn a_target_is_taken_apart() {
@@ -285,75 +201,6 @@ mod tests {
             "<a>",
         ] {
             assert!(!is_authority(value.as_bytes()), "{value}");
-        }
-    }
-
-    #[test]
-    fn a_path_is_decoded_and_its_dot_segments_resolved() {
-        for (path, expected) in [
-            ("/", &b"/"[..]),
-            ("*", b"*"),
-            ("/a%20b", b"/a b"),
-            ("/caf%C3%A9/%e9", b"/caf\xc3\xa9/\xe9"),
-            ("/caf\u{e9}", b"/caf\xc3\xa9"),
-            ("/a%2Fb", b"/a/b"),
-            ("/a+b", b"/a+b"),
-            // Escapes that are none.
-            ("/%", b"/%"),
-            ("/%4", b"/%4"),
-            ("/%zz%41", b"/%zzA"),
-            ("/%%41", b"/%A"),
-            ("/100%", b"/100%"),
-            // Decoded once.
-            ("/%2541", b"/%41"),
-            // Dots that are names.
-            ("/a.b/.c/..d/e../...", b"/a.b/.c/..d/e../..."),
-            // Dots that are steps.
-            ("/.", b"/"),
-            ("/./", b"/"),
-            ("/a/.", b"/a/"),
-            ("/a/./b", b"/a/b"),
-            ("/a/..", b"/"),
-            ("/a/../", b"/"),
-            ("/a/../b", b"/b"),
-            ("/a/b/../../c", b"/c"),
-            ("/../../etc/passwd", b"/etc/passwd"),
-            ("/a/%2e%2E/b", b"/b"),
-            ("/a/..%2f../b", b"/b"),
-            ("//a//..//b", b"//a//b"),
-        ] {
-            assert_eq!(
-                decode_path(path.as_bytes(), &mut b"old".to_vec()).escape_ascii().to_string(),
-                expected.escape_ascii().to_string(),
-                "{path}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_plain_path_is_not_copied() {
-        let path = b"/static/app.js";
-        assert!(std::ptr::eq(decode_path(path, &mut Vec::new()), path));
-    }
-
-    proptest! {
-        #[test]
-        fn no_decoded_path_has_a_dot_segment(path in "/[./a%2eEfF]{0,30}") {
-            let mut buf = Vec::new();
-            let decoded = decode_path(path.as_bytes(), &mut buf);
-            prop_assert_eq!(decoded.first(), Some(&b'/'));
-            let dots = decoded.split(|&byte| byte == b'/').any(|segment| segment == b"." || segment == b"..");
-            prop_assert!(!dots, "{} -> {}", path, decoded.escape_ascii());
-        }
-
-        #[test]
-        fn an_escaped_path_reads_back(segments in prop::collection::vec("[^/\0]{0,8}", 1..5)) {
-            let plain = segments.iter().map(|segment| format!("/{segment}")).collect::<String>();
-            let escaped: String = plain.bytes()
-                .map(|byte| if byte == b'/' { "/".into() } else { format!("%{byte:02x}") }).collect();
-            prop_assume!(!segments.iter().any(|segment| segment == "." || segment == ".."));
-            let mut buf = Vec::new();
-            prop_assert_eq!(decode_path(escaped.as_bytes(), &mut buf), plain.as_bytes());
         }
     }
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use rwsgi_config::Config;
+use rwsgi_protocol::path::PathNormalize;
 
 /// An order to the http router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +25,8 @@ pub(crate) struct RouterLimits {
     pub limit_post: u64,
     /// `post-buffering`
     pub post_buffering: u64,
+    /// `path-normalize`
+    pub path_normalize: PathNormalize,
 }
 
 impl RouterLimits {
@@ -36,6 +39,7 @@ impl RouterLimits {
             buffer_size: config.buffer_size,
             limit_post: config.limit_post,
             post_buffering: config.post_buffering,
+            path_normalize: config.path_normalize,
         }
     }
 }

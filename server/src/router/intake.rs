@@ -13,6 +13,7 @@ use crate::io::body::{BodyIntake, Gathering, IntakeError, StoredBody};
 use crate::io::close::{LINGER, Then, shut_sending};
 use crate::io::receive::Received;
 use rwsgi_protocol::http::{self, BodyLength, MAX_HEADERS, Refusal};
+use rwsgi_protocol::path;
 
 /// How much is read at once where a head is expected: nearly all requests, and little enough to copy when a large body
 /// begins in it.
@@ -80,6 +81,10 @@ impl Router<'_> {
     fn take_head(&mut self, key: Key, bytes: &[u8]) -> Continue {
         let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
         let parsed = http::parse(bytes, &mut headers, self.limits.buffer_size);
+        let parsed = parsed.and_then(|head| {
+            head.iter().try_for_each(|head| path::check(self.limits.path_normalize, head.target))?;
+            Ok(head)
+        });
         let late = self.in_seconds(self.limits.timeout);
         let Some(client) = self.clients.get_mut(key) else { return false };
         let head = match parsed {

@@ -4,6 +4,7 @@ use crate::io::body::BodyLimits;
 use crate::ipc::RouterLimits;
 use rwsgi_config::Config;
 use rwsgi_protocol::link::FAST_NS;
+use rwsgi_protocol::path::PathNormalize;
 
 /// What the router may keep and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +18,8 @@ pub(crate) struct Limits {
     pub(super) buffer_size: usize,
     /// `--limit-post` and `--post-buffering`.
     pub(super) body: BodyLimits,
+    /// `--path-normalize`
+    pub(super) path_normalize: PathNormalize,
     /// `--listen`: requests that wait for a thread.
     pub(super) queue: usize,
     /// A thread that has had a request for longer is not fast, whatever it was before, ns: what was dispatched ahead to
@@ -34,6 +37,7 @@ impl Limits {
             keepalive: 0,
             buffer_size: 0,
             body: BodyLimits::new(0, 0),
+            path_normalize: PathNormalize::Keep,
             queue: config.listen as usize,
             overdue: 4 * FAST_NS,
             // Long for a thread that sleeps and is woken, and short for a client.
@@ -45,10 +49,12 @@ impl Limits {
 
     /// A reload has changed the options. It holds for what comes from now on.
     pub(super) fn change(&mut self, new: RouterLimits) {
-        let RouterLimits { http_timeout, http_keepalive, buffer_size, limit_post, post_buffering } = new;
+        let RouterLimits { http_timeout, http_keepalive, buffer_size, limit_post, post_buffering, path_normalize } =
+            new;
         self.timeout = http_timeout;
         self.keepalive = http_keepalive;
         self.buffer_size = buffer_size;
         self.body = BodyLimits::new(post_buffering, limit_post);
+        self.path_normalize = path_normalize;
     }
 }

@@ -7,7 +7,7 @@ use rwsgi_stats::RequestInfo;
 
 use super::cell::HeldRequest;
 use crate::clock::MonotonicNanos;
-use rwsgi_protocol::{SocketProtocol, target};
+use rwsgi_protocol::{SocketProtocol, path, target};
 
 /// Variables that give sessions or passwords away.
 const SECRETS: [&str; 3] = ["HTTP_COOKIE", "HTTP_AUTHORIZATION", "HTTP_PROXY_AUTHORIZATION"];
@@ -81,8 +81,9 @@ fn http(held: &HeldRequest, server_name: &str) -> Vars {
     let mut words = request_line.splitn(3, ' ');
     let (method, uri, protocol) = (words.next(), words.next().unwrap_or(""), words.next().unwrap_or(""));
     let target = target::split(uri);
+    // As it came, whatever `path-normalize` has the application see.
     let mut decoded = Vec::new();
-    let path = target::decode_path(target.path.as_bytes(), &mut decoded);
+    let path = path::decode(target.path.as_bytes(), &mut decoded);
     let mut peer = held.peer.split(' ');
     let (remote_addr, remote_port) = (peer.next().unwrap_or(""), peer.next().unwrap_or(""));
     let server_port = peer.nth(1).unwrap_or("");

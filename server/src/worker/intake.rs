@@ -17,6 +17,7 @@ use crate::io::close::Then;
 use rwsgi_protocol::SocketProtocol;
 use rwsgi_protocol::http::{self, BodyLength, HeaderBuf, Refusal};
 use rwsgi_protocol::link::RequestLengths;
+use rwsgi_protocol::path::{self, PathNormalize};
 use rwsgi_protocol::uwsgi;
 
 impl WorkerThread {
@@ -88,6 +89,9 @@ impl WorkerThread {
             Ok(None) => return Ok(self.keep(connection, bytes)),
             Err(refusal) => return Ok(self.refuse(connection, refusal)),
         };
+        if let Err(refusal) = path::check(self.worker.config.path_normalize, head.target) {
+            return Ok(self.refuse(connection, refusal));
+        }
         connection.seen = 0;
         let (head_bytes, rest) = all.split_at(head.len);
         *bytes = rest;
@@ -124,6 +128,9 @@ impl WorkerThread {
                 return Ok(self.drop_unanswered(connection));
             }
         };
+        if let Err(refusal) = self.check_path(&packet) {
+            return Ok(self.refuse(connection, refusal));
+        }
         let said = packet.vars().filter(|(name, _)| *name == b"CONTENT_LENGTH").last();
         let length = match said.map(|(_, value)| std::str::from_utf8(value).map(str::parse::<u64>)) {
             None | Some(Ok(Ok(0))) => 0,
@@ -141,6 +148,18 @@ impl WorkerThread {
             return self.serve_uwsgi(py, connection, packet);
         }
         self.gather(py, connection, packet, Some(length), bytes)
+    }
+
+    /// Whether the path that the proxy has decoded is served.
+    fn check_path(&self, packet: &uwsgi::Packet<'_>) -> Result<(), Refusal> {
+        let how = self.worker.config.path_normalize;
+        if how == PathNormalize::Keep {
+            return Ok(());
+        }
+        match packet.vars().filter(|(name, _)| *name == b"PATH_INFO").last() {
+            Some((_, value)) => path::of_packet(how, value, &mut Vec::new()).map(drop),
+            None => Ok(()),
+        }
     }
 
     /// A request of which only the head is certain to be there; `rest` is what follows it.

@@ -124,7 +124,8 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
     let multiprocess = state.config.processes > 1;
     let mut threads = ThreadIndex::first(threads)
         .map(|id| {
-            let gateway = Gateway::new(py, application.clone_ref(py), threads > 1, multiprocess)?;
+            let gateway =
+                Gateway::new(py, application.clone_ref(py), threads > 1, multiprocess, state.config.path_normalize)?;
             WorkerThread::new(id, Arc::clone(&state), gateway)
         })
         .collect::<anyhow::Result<Vec<_>>>()?;

@@ -18,6 +18,7 @@ use crate::wsgi::serving;
 use rwsgi_protocol::SocketProtocol;
 use rwsgi_protocol::http::{self, BodyLength, Head, HeaderBuf, Version};
 use rwsgi_protocol::link::{FAST_NS, Peer};
+use rwsgi_protocol::path;
 use rwsgi_protocol::response::Exchange;
 use rwsgi_protocol::uwsgi;
 
@@ -32,6 +33,10 @@ impl WorkerThread {
         let mut headers: HeaderBuf<'_> = [const { MaybeUninit::uninit() }; http::MAX_HEADERS];
         match http::parse(bytes, &mut headers, bytes.len()) {
             Ok(Some(head)) => {
+                // A router that has not heard of a reload yet lets pass what this worker does not.
+                if let Err(refusal) = path::check(self.worker.config.path_normalize, head.target) {
+                    return Ok(self.refuse(connection, refusal));
+                }
                 let has_body = head.body != BodyLength::None;
                 let body_len = has_body.then(|| connection.body.left());
                 self.serve_head(py, connection, &head, bytes, body_len)

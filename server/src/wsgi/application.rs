@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use thiserror::Error;
 
+use super::static_files::StaticFiles;
 use rwsgi_config::{AppSource, Config};
 
 /// Why there is no application. Printing it once is enough: a traceback was printed before, when there is one.
@@ -58,11 +59,8 @@ pub fn load(py: Python<'_>, config: &Config) -> Result<Py<PyAny>, LoadError> {
     if config.static_map.is_empty() && config.check_static.is_empty() {
         return Ok(application);
     }
-    let mapped: Vec<_> = config.static_map.iter().map(|map| (map.prefix.as_str(), map.root.as_path())).collect();
-    let checked: Vec<_> = config.check_static.iter().map(std::path::PathBuf::as_path).collect();
-    let wrapped = own_module(py, STATIC_FILES, c"rwsgi_static_files")
-        .and_then(|module| module.getattr("server")?.call1((application, mapped, checked)));
-    wrapped.map(Bound::unbind).map_err(|error| failed(py, "static-map", &error))
+    let wrapped = StaticFiles::new(py, application, config).and_then(|wrapped| Py::new(py, wrapped));
+    wrapped.map(Py::into_any).map_err(|error| failed(py, "static-map", &error))
 }
 
 fn load_mounts(py: Python<'_>, config: &Config) -> Result<Py<PyAny>, LoadError> {
@@ -89,8 +87,6 @@ fn failed(py: Python<'_>, option: &str, error: &PyErr) -> LoadError {
 
 /// Gives requests to mounted applications. Costs a call for each request, and only where something is mounted.
 const MOUNTS: &str = include_str!("mounts.py");
-/// Answers from files. The same goes for it; the files are sent by the kernel, as any `wsgi.file_wrapper`'s.
-const STATIC_FILES: &str = include_str!("static_files.py");
 
 fn own_module<'py>(py: Python<'py>, source: &str, name: &std::ffi::CStr) -> PyResult<Bound<'py, PyModule>> {
     let source = std::ffi::CString::new(source)?;

@@ -15,6 +15,7 @@ use super::input::Input;
 use super::strings::from_latin1;
 use rwsgi_protocol::http::{Head, Version};
 use rwsgi_protocol::link::Peer;
+use rwsgi_protocol::path::{self, PathNormalize};
 use rwsgi_protocol::{target, uwsgi};
 
 /// How many names of headers are remembered, and how long they may be together, bytes; clients choose them, and the
@@ -79,15 +80,17 @@ pub(super) struct EnvironBuilder {
     /// Length of all names, bytes.
     name_bytes: usize,
     path: Vec<u8>,
+    paths: PathNormalize,
     request: u64,
 }
 
 impl EnvironBuilder {
-    /// For an application that may run in several threads or processes at once.
+    /// For an application that may run in several threads or processes at once. `paths` is as the requests' paths were
+    /// checked with.
     ///
     /// # Errors
     /// When Python has no memory left.
-    pub(super) fn new(py: Python<'_>, multithread: bool, multiprocess: bool) -> PyResult<Self> {
+    pub(super) fn new(py: Python<'_>, multithread: bool, multiprocess: bool, paths: PathNormalize) -> PyResult<Self> {
         let base = PyDict::new(py);
         // Every key that a request sets stands here already, so that the copy has space for it.
         for name in FIXED.iter().take(Fixed::ContentLength as usize) {
@@ -118,6 +121,7 @@ impl EnvironBuilder {
             uwsgi_names: Default::default(),
             name_bytes: 0,
             path: Vec::new(),
+            paths,
             request: 0,
         };
         for name in FIXED {
@@ -194,8 +198,9 @@ impl EnvironBuilder {
     ) -> PyResult<Bound<'py, PyDict>> {
         let target = target::split(head.target);
         let mut path = std::mem::take(&mut self.path);
-        let decoded = target::decode_path(target.path.as_bytes(), &mut path);
-        let set = self.set_base(py, Fixed::Path, decoded);
+        // One that leads above the root was refused before it came here.
+        let seen = path::of_target(self.paths, target.path.as_bytes(), &mut path).unwrap_or(b"/");
+        let set = self.set_base(py, Fixed::Path, seen);
         self.path = path;
         set?;
         let protocol = match head.version {
@@ -282,7 +287,8 @@ impl EnvironBuilder {
         environ.set_item(key, text)
     }
 
-    /// The environ of a uwsgi packet: its variables, as they are.
+    /// The environ of a uwsgi packet: its variables, as they are, but for those that are the server's to say. Of one that
+    /// comes twice the later value counts.
     ///
     /// # Errors
     /// When Python has no memory left.
@@ -293,9 +299,11 @@ impl EnvironBuilder {
         input: &Py<Input>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let environ = self.begin(py, input, false)?;
+        let (mut scheme, mut is_https) = (&b""[..], false);
         for (name, value) in packet.vars() {
             let slot = match self.uwsgi_names.get(name) {
                 Some(slot) => *slot,
+                None if name.starts_with(b"wsgi.") => continue,
                 None if self.uwsgi_names.len() >= NAMES_KEPT => {
                     environ.set_item(from_latin1(py, name)?, from_latin1(py, value)?)?;
                     continue;
@@ -314,14 +322,31 @@ impl EnvironBuilder {
                     slot
                 }
             };
-            self.set(py, &environ, slot, value)?;
-            let is_on = matches!(value, b"on" | b"1" | b"true");
-            if (name == b"HTTPS" && is_on) || (name == b"UWSGI_SCHEME" && value == b"https") {
-                environ.set_item(&self.scheme_key, &self.https)?;
+            match name {
+                b"UWSGI_SCHEME" => scheme = value,
+                b"HTTPS" => is_https = is_on(value),
+                b"PATH_INFO" if self.paths != PathNormalize::Keep => {
+                    let mut path = std::mem::take(&mut self.path);
+                    let seen = path::of_packet(self.paths, value, &mut path).unwrap_or(b"/");
+                    let set = self.set(py, &environ, slot, seen);
+                    self.path = path;
+                    set?;
+                    continue;
+                }
+                _ => {}
             }
+            self.set(py, &environ, slot, value)?;
+        }
+        if scheme == b"https" || (scheme.is_empty() && is_https) {
+            environ.set_item(&self.scheme_key, &self.https)?;
         }
         Ok(environ)
     }
+}
+
+/// What a proxy says of TLS. uWSGI takes what begins with `on` or `1`.
+fn is_on(value: &[u8]) -> bool {
+    value.starts_with(b"1") || value.get(..2).is_some_and(|on| on.eq_ignore_ascii_case(b"on")) || value == b"true"
 }
 
 #[cfg(test)]
@@ -397,7 +422,7 @@ mod tests {
     fn names_that_clients_invent_do_not_fill_the_memory() {
         crate::wsgi::interpreter::start(None).unwrap();
         Python::attach(|py| {
-            let mut builder = EnvironBuilder::new(py, false, false).unwrap();
+            let mut builder = EnvironBuilder::new(py, false, false, PathNormalize::Keep).unwrap();
             for turn in 0..100 {
                 environ_of(py, &mut builder, &invented(turn, turn % 2 == 0));
                 assert!(builder.names.len() <= NAMES_KEPT + MAX_HEADERS, "{}", builder.names.len());
@@ -410,7 +435,7 @@ mod tests {
     fn an_environ_is_of_its_own_request_alone() {
         crate::wsgi::interpreter::start(None).unwrap();
         Python::attach(|py| {
-            let mut builder = EnvironBuilder::new(py, false, false).unwrap();
+            let mut builder = EnvironBuilder::new(py, false, false, PathNormalize::Keep).unwrap();
             let first = environ_of(py, &mut builder, "GET /a?q HTTP/1.0\r\nHost: a\r\n\r\n");
             first.set_item("PATH_INFO", "changed by the application").unwrap();
             let second = environ_of(py, &mut builder, "PUT /a HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -426,7 +451,7 @@ mod tests {
     fn a_header_that_comes_twice_is_joined_also_when_names_are_forgotten() {
         crate::wsgi::interpreter::start(None).unwrap();
         Python::attach(|py| {
-            let mut builder = EnvironBuilder::new(py, false, false).unwrap();
+            let mut builder = EnvironBuilder::new(py, false, false, PathNormalize::Keep).unwrap();
             for turn in 0..30 {
                 let head = invented(turn, false).replace("Host: a\r\n", "Host: a\r\nTwice: 1\r\n");
                 let head = format!(

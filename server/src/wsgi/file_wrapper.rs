@@ -24,6 +24,11 @@ pub struct Extent {
 }
 
 impl FileWrapper {
+    /// Over an open file.
+    pub(super) fn over(filelike: Py<PyAny>) -> Self {
+        Self { filelike, block_size: 8192 }
+    }
+
     /// What the system can send by itself; `None` when the object is no regular file that is open for reading.
     pub fn extent(&self, py: Python<'_>) -> Option<Extent> {
         let filelike = self.filelike.bind(py);

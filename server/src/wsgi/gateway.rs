@@ -16,6 +16,7 @@ use super::transport::Transport;
 use rwsgi_protocol::date::HttpDate;
 use rwsgi_protocol::http::Head;
 use rwsgi_protocol::link::Peer;
+use rwsgi_protocol::path::PathNormalize;
 use rwsgi_protocol::response::{Exchange, Framing, HeadWriter};
 use rwsgi_protocol::uwsgi;
 
@@ -88,14 +89,20 @@ fn is_ours_alone<T>(_py: Python<'_>, object: &Py<T>) -> bool {
 }
 
 impl<C: Transport + 'static> Gateway<C> {
-    /// For one thread of a server with this many threads and processes.
+    /// For one thread of a server that may have others, and other processes.
     ///
     /// # Errors
     /// When Python has no memory left.
-    pub fn new(py: Python<'_>, application: Py<PyAny>, multithread: bool, multiprocess: bool) -> PyResult<Self> {
+    pub fn new(
+        py: Python<'_>,
+        application: Py<PyAny>,
+        multithread: bool,
+        multiprocess: bool,
+        paths: PathNormalize,
+    ) -> PyResult<Self> {
         Ok(Self {
             application,
-            environ: EnvironBuilder::new(py, multithread, multiprocess)?,
+            environ: EnvironBuilder::new(py, multithread, multiprocess, paths)?,
             objects: Objects::new(py)?,
             date: HttpDate::now(),
         })

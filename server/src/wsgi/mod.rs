@@ -1,9 +1,10 @@
-//! Python as the application meets it: the interpreter, loading the application, the environ, the call, and what the
-//! application holds of a request (PEP 3333). It knows no sockets: a request comes as a parsed head and a
-//! [`transport::Transport`] for its bytes.
+//! Python as the application meets it: the interpreter, loading the application, files that are sent without it, the
+//! environ, the call, and what the application holds of a request (PEP 3333). It knows no sockets: a request comes as a
+//! parsed head and a [`transport::Transport`] for its bytes.
 
 pub(crate) mod active;
 pub mod application;
+mod beneath;
 mod environ;
 mod file_wrapper;
 pub mod gateway;
@@ -13,5 +14,6 @@ mod raised;
 pub(crate) mod respond;
 pub(crate) mod serving;
 mod start_response;
+mod static_files;
 mod strings;
 pub mod transport;

@@ -6,6 +6,7 @@ mod json;
 mod tests;
 mod xml;
 mod yaml;
+mod yaml_lines;
 
 /// A way to write a configuration file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +53,8 @@ impl Notation {
         match self {
             Self::Ini => ini::read(text, section),
             Self::Xml => xml::read(text, section),
-            Self::Yaml => yaml::read(text, section),
+            // What is no YAML may be what uWSGI takes for it. If it is not that either, YAML's error is the better one.
+            Self::Yaml => yaml::read(text, section).or_else(|error| yaml_lines::read(text, section).map_err(|_| error)),
             Self::Json => json::read(text, section),
         }
     }

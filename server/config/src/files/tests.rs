@@ -52,6 +52,30 @@ fn only_the_section_asked_for_is_read() {
 }
 
 #[test]
+fn what_is_no_yaml_is_read_in_lines_as_uwsgi_does() {
+    let text = "# c\nother:\n  x: 1\nuwsgi:\n  ph: a=b: c\n  log: {\"t\": \"%(ftime)\", \"d\": {\"s\": %(size)}}\n  \
+                quoted: \"a b\"\n  comment: x # y\n  empty:\n  list:\n    - one\n    - two\n  env: A=1\n  env: B=2\nlast: 5\n";
+    check(
+        Notation::Yaml,
+        text,
+        None,
+        &[
+            ("ph", "a=b: c", 5),
+            ("log", "{\"t\": \"%(ftime)\", \"d\": {\"s\": %(size)}}", 6),
+            ("quoted", "\"a b\"", 7),
+            ("comment", "x", 8),
+            ("empty", "", 9),
+            ("list", "one", 10),
+            ("list", "two", 12),
+            ("env", "A=1", 13),
+            ("env", "B=2", 14),
+        ],
+    );
+    let (_, problem) = problem(Notation::Yaml, "uwsgi:\n  a: \"b\n  no key\n");
+    assert!(problem.contains("this is not YAML"), "{problem}");
+}
+
+#[test]
 fn xml_elements_are_options_and_empty_ones_are_on() {
     check(
         Notation::Xml,

@@ -45,7 +45,7 @@ fn options_page() -> String {
 }
 
 /// Names of ours that are not uWSGI 2.0's.
-const OWN: [&str; 6] = ["uwsgi", "brutal-reload-on-term", "check", "else", "end", "ienv"];
+const OWN: [&str; 7] = ["uwsgi", "brutal-reload-on-term", "check", "else", "end", "ienv", "path-normalize"];
 
 /// `docs/uwsgi-options.md`.
 fn uwsgi_page() -> String {

@@ -347,3 +347,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_declared_option_stands_for_others() {
+    let text = "[uwsgi]\nsite = blog 3\ndeclare-option = site=socket=/run/$1.sock;processes=$2;module=$1.wsgi\n\
+                declare-option = deb-confname=$1\ndeb-confname = x\npidfile = /run/%(deb-confname)/pid\n";
+    let files = Files::new("declared", &[("a.ini", text), ("b.ini", "[uwsgi]\ndeclare-option = site\n")]);
+    let config = files.serve("rwsgi a.ini");
+    assert_eq!(config.socket, [address("/run/blog.sock")]);
+    assert_eq!((config.processes, config.app), (3, AppSource::Module("blog.wsgi".into())));
+    assert_eq!(config.pidfile, Some("/run/x/pid".into()));
+    assert_eq!(config.warnings, [""; 0]);
+    let message = files.load("rwsgi --http :1 -w m b.ini").unwrap_err().to_string();
+    assert!(message.contains("b.ini:2: declare-option: expected NAME=OPTION=VALUE;…, got 'site'"), "{message}");
+}

@@ -12,6 +12,7 @@ use crate::router::event_loop::SCRATCH;
 use crate::router::state::DISK_TURN;
 use crate::stats::cell::LatencyCounts;
 use rwsgi_protocol::link::Hello;
+use rwsgi_protocol::path::PathNormalize;
 
 #[test]
 fn requests_wait_in_order_and_those_beyond_the_queue_are_turned_away() {
@@ -86,8 +87,14 @@ fn what_a_reload_changes_holds_from_the_next_request_on() {
     after.get("/");
     worker.echo();
     assert_eq!(after.status(), 200);
-    let limits =
-        RouterLimits { http_timeout: 30, http_keepalive: 0, buffer_size: 4096, limit_post: 10, post_buffering: 4096 };
+    let limits = RouterLimits {
+        http_timeout: 30,
+        http_keepalive: 0,
+        buffer_size: 4096,
+        limit_post: 10,
+        post_buffering: 4096,
+        path_normalize: PathNormalize::Keep,
+    };
     send_message(router.orders.as_fd(), &RouterOrder::Limits(limits)).unwrap();
     eventually(|| {
         let mut asking = router.client();

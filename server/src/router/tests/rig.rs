@@ -23,6 +23,7 @@ use crate::router::state::Router;
 use crate::router::{Limits, RouterConfig, run};
 use crate::stats::scoreboard::{Layout, Scoreboard};
 use rwsgi_protocol::link::{DONE_KEEP, FAST, Hello, RequestLengths, SKIPPED};
+use rwsgi_protocol::path::PathNormalize;
 
 /// How long anything may take before the test says that it does not come.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -34,6 +35,7 @@ pub(super) const LIMITS: Limits = Limits {
     keepalive: 30,
     buffer_size: 4096,
     body: BodyLimits { in_memory: 4096, most: None },
+    path_normalize: PathNormalize::Keep,
     queue: 10,
     overdue: u64::MAX,
     not_begun: u64::MAX,

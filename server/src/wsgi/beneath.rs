@@ -1,0 +1,144 @@
+//! Opening a file below a directory, so that what was checked is what is opened.
+//!
+//! A name is looked up once. Checking where it leads and opening it by its name again would let whoever may write to the
+//! directory change a link in between.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, open, openat, openat2, readlink};
+use rustix::io::Errno;
+
+/// A named pipe would wait for its writer, and a terminal would become ours.
+const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+/// Only finds the file.
+const FIND: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
+
+/// Opens the regular file `relative` below the directory `root` for reading. Links are followed as long as they lead to
+/// somewhere below `root` or below one of `safe`, which are real paths. `None` when there is none, or when it cannot be
+/// opened.
+pub(super) fn open_beneath(root: &Path, relative: &[u8], safe: &[PathBuf]) -> Option<File> {
+    let relative = Path::new(OsStr::from_bytes(relative));
+    // Only links lead elsewhere; what a client writes does not.
+    if !relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+        return None;
+    }
+    let root = open(root, FIND | OFlags::DIRECTORY, Mode::empty()).ok()?;
+    let file = match openat2(&root, relative, READ, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS)
+    {
+        Ok(file) => file,
+        // A link leads out of the directory, perhaps to where it may; or it is absolute and leads back in; or something
+        // was renamed meanwhile; or there is no openat2, in this kernel or through this container's filter.
+        Err(Errno::XDEV | Errno::AGAIN | Errno::NOSYS | Errno::PERM | Errno::INVAL) => {
+            open_by_real_path(&root, relative, safe)?
+        }
+        Err(_) => return None,
+    };
+    regular(file)
+}
+
+/// Opens a regular file that the configuration names.
+pub(super) fn open_file(path: &Path) -> Option<File> {
+    regular(open(path, READ, Mode::empty()).ok()?)
+}
+
+fn regular(file: OwnedFd) -> Option<File> {
+    let file = File::from(file);
+    file.metadata().ok()?.is_file().then_some(file)
+}
+
+/// Finds the file, asks the system where what was found is, and opens just that. Needs `/proc`.
+fn open_by_real_path(root: &OwnedFd, relative: &Path, safe: &[PathBuf]) -> Option<OwnedFd> {
+    let found = openat(root, relative, FIND, Mode::empty()).ok()?;
+    let path = path_of(&found)?;
+    let is_inside = path.starts_with(path_of(root)?) || safe.iter().any(|safe| path.starts_with(safe));
+    // A device is not opened to see what it is.
+    if !is_inside || !rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&found).ok()?.st_mode).is_file() {
+        return None;
+    }
+    openat(CWD, link_of(&found), READ, Mode::empty()).ok()
+}
+
+fn link_of(file: &impl AsFd) -> String {
+    format!("/proc/self/fd/{}", file.as_fd().as_raw_fd())
+}
+
+/// Where the file is now. Of one that was removed the name says so at its end, and it is as good as the others.
+fn path_of(file: &OwnedFd) -> Option<PathBuf> {
+    let path = readlink(link_of(file), Vec::new()).ok()?;
+    Some(PathBuf::from(OsStr::from_bytes(path.as_bytes())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::os::unix::fs::symlink;
+
+    /// A directory with a file and links, and a file and a directory beside it.
+    fn directory() -> tempfile::TempDir {
+        let above = tempfile::tempdir().unwrap();
+        let at = |name: &str| above.path().join(name);
+        std::fs::create_dir_all(at("root/below")).unwrap();
+        std::fs::create_dir(at("safe")).unwrap();
+        std::fs::create_dir(at("rooted")).unwrap();
+        for name in ["root/below/a", "safe/a", "rooted/a", "secret"] {
+            std::fs::write(at(name), name).unwrap();
+        }
+        for (target, link) in [
+            (Path::new("below/a"), "root/relative"),
+            (&at("root/below/a"), "root/absolute"),
+            (Path::new("../root/below/a"), "root/around"),
+            (&at("secret"), "root/secret"),
+            (Path::new("../rooted/a"), "root/beside"),
+            (&at("safe"), "root/safe"),
+            (Path::new("/proc/self/root/etc/passwd"), "root/magic"),
+        ] {
+            symlink(target, at(link)).unwrap();
+        }
+        above
+    }
+
+    fn text(file: Option<impl Into<File>>) -> Option<String> {
+        file.map(|file| {
+            let mut text = String::new();
+            file.into().read_to_string(&mut text).unwrap();
+            text
+        })
+    }
+
+    #[test]
+    fn both_ways_open_the_same_files() {
+        let above = directory();
+        let root = std::fs::canonicalize(above.path().join("root")).unwrap();
+        let safe = [std::fs::canonicalize(above.path().join("safe")).unwrap()];
+        for (name, expected) in [
+            ("below/a", Some("root/below/a")),
+            ("below//./a", Some("root/below/a")),
+            ("relative", Some("root/below/a")),
+            ("absolute", Some("root/below/a")),
+            ("around", Some("root/below/a")),
+            ("safe/a", Some("safe/a")),
+            ("secret", None),
+            ("beside", None),
+            ("magic", None),
+            ("below", None),
+            ("below/a/", None),
+            ("below/a/b", None),
+            ("missing", None),
+            ("", None),
+        ] {
+            assert_eq!(text(open_beneath(&root, name.as_bytes(), &safe)).as_deref(), expected, "{name}");
+            let descriptor = open(&root, FIND | OFlags::DIRECTORY, Mode::empty()).unwrap();
+            assert_eq!(text(open_by_real_path(&descriptor, Path::new(name), &safe)).as_deref(), expected, "{name}");
+        }
+        for name in [&b"below/../below/a"[..], b"../secret", b"/etc/passwd", b"safe/../secret"] {
+            assert!(open_beneath(&root, name, &safe).is_none(), "{}", name.escape_ascii());
+        }
+        assert_eq!(text(open_file(&root.join("below/a"))).as_deref(), Some("root/below/a"));
+        assert!(open_file(&root).is_none());
+    }
+}
