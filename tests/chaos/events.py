@@ -155,14 +155,13 @@ def _reload_to_broken(stage: Stage) -> None:
     site, line = stage.site, stage.chance.choice(BROKEN)
     site.wait_whole()
     failed = "failed to load"
-    before, count = site.stats()["generation"], site.log().count(failed)
+    count = site.log().count(failed)
     site.write_app(line)
     stage.say(line)
     try:
         site.server.send(signal.SIGHUP)
         until(lambda: site.log().count(failed) > count, "the log says that it failed to load", 60, site.state)
         stage.load.wait_right(20, "while the new application does not load")
-        assert site.stats()["generation"] == before, site.state()
     finally:
         site.write_app()
 
