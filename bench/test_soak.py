@@ -36,7 +36,9 @@ def test_one_outlier_in_four_moves_nothing():
 
 
 def test_a_line_has_no_width_and_a_constant_no_slope():
-    assert fit([(moment, 2.0 * moment) for moment in range(20)]) == fit([(moment, 2.0 * moment) for moment in range(30)])
+    assert fit([(moment, 2.0 * moment) for moment in range(20)]) == fit(
+        [(moment, 2.0 * moment) for moment in range(30)]
+    )
     assert fit([(moment, 5.0) for moment in range(20)]).verdict == "flat"
 
 
@@ -84,7 +86,9 @@ def place(tmp_path) -> Place:
 def test_a_soak_of_seconds_samples_every_role_and_loses_nothing_in_reloads(place):
     told = []
     ours = [soaked for soaked in SOAKED if soaked.name == "rwsgi --http"]
-    (watched,) = soak(ours, place, QUICK, lambda watched, moment: told.append(soak_report.page(watched, QUICK, moment, {})))
+    (watched,) = soak(
+        ours, place, QUICK, lambda watched, moment: told.append(soak_report.page(watched, QUICK, moment, {}))
+    )
     assert {who for who, _ in watched.series} == {"master", "http router", "fork server", "workers", "shared memory"}
     assert watched.reloads >= 1 and watched.load.answered > 0
     assert not watched.load.lost, watched.load.lost

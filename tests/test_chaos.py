@@ -32,7 +32,7 @@ def test_nothing_is_lost_but_what_killed_processes_held(program, tmp_path, door)
     assert report.right > 100 * len(possible) / 4
 
 
-def test_the_same_seed_is_the_same_sequence(program, tmp_path):
+def test_the_same_seed_is_the_same_sequence(tmp_path):
     class Everything:
         door, small_disks, clock_moves = "http", True, tmp_path
 
@@ -59,7 +59,9 @@ def test_a_kill_that_no_row_tells_of_is_a_fault_with_its_seed_and_its_events(pro
 
 def test_an_event_that_kills_more_than_its_row_says_is_a_fault(program, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        events, "EVENTS", [Event("mislabelled", lambda stage: stage.kill("spooler", stage.one("spooler")), Loss.NOTHING)]
+        events,
+        "EVENTS",
+        [Event("mislabelled", lambda stage: stage.kill("spooler", stage.one("spooler")), Loss.NOTHING)],
     )
     with pytest.raises(run.Fault, match="its row says that it costs nothing"):
         run.Run(program, tmp_path, "http-socket", 5).go(lambda done: done < 1)
@@ -112,8 +114,20 @@ NOTHING = Ledger()
         ([attempt(outcome=Outcome.WRONG)], {"a": WORKER}, killed("worker", WORKER), "http", 1),
         ([attempt(outcome=Outcome.HUNG)], {"a": WORKER}, killed("http", ROUTER), "http", 1),
         # A refusal is right while the disk is full, for what needs it.
-        ([attempt(outcome=Outcome.REFUSED, status=503, uses_disk=True)], {}, Ledger(excuses=[Excuse(5.5, 9.0)]), "http", 0),
-        ([attempt(outcome=Outcome.REFUSED, status=503, uses_disk=True)], {}, Ledger(excuses=[Excuse(6.5, 9.0)]), "http", 1),
+        (
+            [attempt(outcome=Outcome.REFUSED, status=503, uses_disk=True)],
+            {},
+            Ledger(excuses=[Excuse(5.5, 9.0)]),
+            "http",
+            0,
+        ),
+        (
+            [attempt(outcome=Outcome.REFUSED, status=503, uses_disk=True)],
+            {},
+            Ledger(excuses=[Excuse(6.5, 9.0)]),
+            "http",
+            1,
+        ),
         ([attempt(outcome=Outcome.REFUSED, status=503)], {}, Ledger(excuses=[Excuse(5.5, 9.0)]), "http", 1),
         ([attempt(outcome=Outcome.LEFT)], {}, NOTHING, "http", 0),
     ],
@@ -147,7 +161,9 @@ def test_the_oracle_knows_each_job():
     assert len(oracle.jobs(Record.parse(again), NOTHING)) == 1
     assert oracle.jobs(Record.parse(again), killed("spooler", 5)) == []
     assert len(oracle.jobs(Record.parse(again), killed("spooler", 6))) == 1
-    assert oracle.jobs(Record.parse("job-begin j 5\njob-end j 5\n"), NOTHING) == ["job j was run, and no request queued it"]
+    assert oracle.jobs(Record.parse("job-begin j 5\njob-end j 5\n"), NOTHING) == [
+        "job j was run, and no request queued it"
+    ]
 
 
 def test_the_oracle_sees_a_request_that_ran_twice():

@@ -37,7 +37,8 @@ def test_a_server_serves_replaces_and_reloads_when_its_log_cannot_be_written(can
         if process.pid != server.pid:
             processes.kill(process.pid)
     server.wait_stats(
-        lambda document: all(w["accepting"] and w["pid"] not in (0, *before) for w in document["workers"]), "all are replaced"
+        lambda document: all(w["accepting"] and w["pid"] not in (0, *before) for w in document["workers"]),
+        "all are replaced",
     )
     server.send(signal.SIGHUP)
     server.wait_stats(lambda document: document["generation"] == 2, "the next generation serves")

@@ -115,7 +115,11 @@ def _exchange(connection: Connection, kind: Kind, headers: dict[str, str] | None
 
 
 def _keep(connection: Connection, answer: Response) -> tuple[Response, Connection | None]:
-    if (answer.header("Connection") or "").lower() == "close" or answer.framing == "close" or answer.version == "HTTP/1.0":
+    if (
+        (answer.header("Connection") or "").lower() == "close"
+        or answer.framing == "close"
+        or answer.version == "HTTP/1.0"
+    ):
         connection.close()
         return answer, None
     return answer, connection

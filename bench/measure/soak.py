@@ -57,7 +57,9 @@ def role(pid: int, root: int) -> str:
 
 
 _ROLLUP = re.compile(r"^(Rss|Pss|Private_Clean|Private_Dirty):\s+(\d+) kB", re.M)
-_SHARED = re.compile(r"^\S+ \S+ \S+ \S+ \S+\s+/memfd:\S+.*\n(?:Size.*\n|KernelPageSize.*\n|MMUPageSize.*\n)*Rss:\s+(\d+) kB", re.M)
+_SHARED = re.compile(
+    r"^\S+ \S+ \S+ \S+ \S+\s+/memfd:\S+.*\n(?:Size.*\n|KernelPageSize.*\n|MMUPageSize.*\n)*Rss:\s+(\d+) kB", re.M
+)
 
 
 def look(root: int) -> dict[tuple[str, str], int]:
@@ -71,7 +73,10 @@ def look(root: int) -> dict[tuple[str, str], int]:
     for stat in family(root):
         try:
             who = role(stat.pid, root)
-            sizes = {key: int(value) * 1024 for key, value in _ROLLUP.findall(Path(f"/proc/{stat.pid}/smaps_rollup").read_text())}
+            sizes = {
+                key: int(value) * 1024
+                for key, value in _ROLLUP.findall(Path(f"/proc/{stat.pid}/smaps_rollup").read_text())
+            }
             descriptors = len(os.listdir(f"/proc/{stat.pid}/fd"))
         except OSError:
             # It has just ended.
@@ -137,7 +142,9 @@ def begin(soaked: Soaked, place: Place, plan: Plan) -> Watched:
     return Watched(running, Steady(running.address, plan.rate).start())
 
 
-def soak(servers: list[Soaked], place: Place, plan: Plan, tell: Callable[[list[Watched], float], None]) -> list[Watched]:
+def soak(
+    servers: list[Soaked], place: Place, plan: Plan, tell: Callable[[list[Watched], float], None]
+) -> list[Watched]:
     """Has all of them soak at the same time, and calls `tell` at each reload and at the end. One that exits is sampled no
     more; its clients go on, and lose."""
     watched: list[Watched] = []

@@ -49,7 +49,11 @@ def page(watched: list[Watched], plan: Plan, moment: float, header: dict[str, st
     ]
     for each in watched:
         lines.append(f"| {each.name} | {each.load.answered:,} | {sum(each.load.lost.values()):,} | {each.reloads} |")
-    lines += ["", "| server | of | what | first | last | growth in an hour | |", "| --- | --- | --- | ---: | ---: | ---: | --- |"]
+    lines += [
+        "",
+        "| server | of | what | first | last | growth in an hour | |",
+        "| --- | --- | --- | ---: | ---: | ---: | --- |",
+    ]
     for each in watched:
         keys = [(who, what) for who in _ROLES for what in _MEASURES if (who, what) in each.series]
         for who, what in keys:
@@ -60,5 +64,10 @@ def page(watched: list[Watched], plan: Plan, moment: float, header: dict[str, st
     lines.append("")
     for each in watched:
         if each.load.lost:
-            lines += [f"Lost by {each.name}: " + ", ".join(f"{why} {times}" for why, times in each.load.lost.most_common()) + ".", ""]
+            lines += [
+                f"Lost by {each.name}: "
+                + ", ".join(f"{why} {times}" for why, times in each.load.lost.most_common())
+                + ".",
+                "",
+            ]
     return "\n".join(lines)

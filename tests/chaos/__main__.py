@@ -31,12 +31,20 @@ def duration(text: str) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser("python -m tests.chaos", description="Load while things happen to the server at random.")
+    parser = argparse.ArgumentParser(
+        "python -m tests.chaos", description="Load while things happen to the server at random."
+    )
     parser.add_argument("--seed", type=int, help="the same seed, the same events (default: another each time)")
     parser.add_argument("--events", type=int, default=100, metavar="N", help="how many events (default: %(default)s)")
-    parser.add_argument("--for", type=duration, dest="seconds", metavar="TIME", help="for so long instead: 90s, 20m, 2h")
-    parser.add_argument("--door", choices=DOORS, action="append", help="the socket that clients use; may be repeated (default: all)")
-    parser.add_argument("--server", default=shutil.which("rwsgi") or os.path.join(sys.prefix, "bin/rwsgi"), help="default: %(default)s")
+    parser.add_argument(
+        "--for", type=duration, dest="seconds", metavar="TIME", help="for so long instead: 90s, 20m, 2h"
+    )
+    parser.add_argument(
+        "--door", choices=DOORS, action="append", help="the socket that clients use; may be repeated (default: all)"
+    )
+    parser.add_argument(
+        "--server", default=shutil.which("rwsgi") or os.path.join(sys.prefix, "bin/rwsgi"), help="default: %(default)s"
+    )
     parser.add_argument("--keep", action="store_true", help="leave the run's directory, which its first line names")
     args = parser.parse_args()
     seed = args.seed if args.seed is not None else secrets.randbelow(1 << 32)
@@ -47,7 +55,10 @@ def main() -> int:
         end = time.monotonic() + (args.seconds or 0)
         more = (lambda done: time.monotonic() < end) if args.seconds else (lambda done: done < args.events)
         try:
-            print(Run(Program(args.server), place, door, seed, say=lambda text: print(text, flush=True)).go(more), flush=True)
+            print(
+                Run(Program(args.server), place, door, seed, say=lambda text: print(text, flush=True)).go(more),
+                flush=True,
+            )
         except Fault as fault:
             failed += 1
             print(fault, flush=True)

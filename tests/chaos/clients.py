@@ -131,7 +131,9 @@ class Load:
         self._stop = threading.Event()
         run = next(self._runs)
         self._threads = [
-            threading.Thread(target=self._client, args=(f"{run}-{number}", random.Random(seed * 1000 + number)), daemon=True)
+            threading.Thread(
+                target=self._client, args=(f"{run}-{number}", random.Random(seed * 1000 + number)), daemon=True
+            )
             for number in range(clients)
         ]
 
@@ -265,7 +267,10 @@ def judge(answer: Response, number: str, kind: Kind, body: bytes | None, size: i
         expected = f"{number}\n".encode()
     if (answer.status, answer.header("X-Id"), answer.body) == (200, number, expected):
         return Outcome.RIGHT, ""
-    return Outcome.WRONG, f"id {answer.header('X-Id')}, {len(answer.body)} bytes of {len(expected)}: {answer.body[:60]!r}"
+    return (
+        Outcome.WRONG,
+        f"id {answer.header('X-Id')}, {len(answer.body)} bytes of {len(expected)}: {answer.body[:60]!r}",
+    )
 
 
 def ask(address: str, door: str, number: str, target: str) -> Attempt:

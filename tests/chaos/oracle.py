@@ -57,7 +57,9 @@ class Counted:
     responses: int
 
 
-def judge(others: list[Attempt], record: Record, counted: Counted, ledger: Ledger, door: str, threads: int) -> list[str]:
+def judge(
+    others: list[Attempt], record: Record, counted: Counted, ledger: Ledger, door: str, threads: int
+) -> list[str]:
     """Everything that is wrong, in words."""
     return [
         *requests(others, record, ledger, door, threads),
@@ -101,7 +103,9 @@ def requests(others: list[Attempt], record: Record, ledger: Ledger, door: str, t
         else:
             faults.append(f"{attempt}; nobody began it")
     if door == "http":
-        faults += [f"worker {pid} lost {lost} requests with {threads} threads" for pid, lost in held.items() if lost > threads]
+        faults += [
+            f"worker {pid} lost {lost} requests with {threads} threads" for pid, lost in held.items() if lost > threads
+        ]
     return faults
 
 
@@ -118,7 +122,9 @@ def counts(others: list[Attempt], record: Record, counted: Counted, ledger: Ledg
     most = began + sum(attempt.number not in record.begun for attempt in others)
     faults = []
     if not least <= counted.requests <= most:
-        faults.append(f"{counted.requests} requests were counted of {began} that were begun: {least} to {most} are right")
+        faults.append(
+            f"{counted.requests} requests were counted of {began} that were begun: {least} to {most} are right"
+        )
     if counted.latencies != counted.requests:
         faults.append(f"{counted.latencies} latencies were counted of {counted.requests} requests")
     if counted.responses != counted.requests:

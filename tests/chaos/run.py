@@ -65,7 +65,9 @@ class Report:
 class Run:
     """One server under load, until it has been through its events."""
 
-    def __init__(self, program: Program, place: Path, door: str, seed: int, say: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self, program: Program, place: Path, door: str, seed: int, say: Callable[[str], None] = lambda text: None
+    ) -> None:
         self.report, self.say = Report(door, seed), say
         self.site = Site(program, place, door)
         self.events = sequence(seed, self.site)
@@ -152,7 +154,12 @@ class Run:
         """With no client left: waits until all is quiet, and counts."""
         site = self.site
         others = others + ledger.others
-        until(lambda: not self._jobs_left(), "all jobs are done", 60, lambda: f"{site.disks['spool'].names()}\n{site.state()}")
+        until(
+            lambda: not self._jobs_left(),
+            "all jobs are done",
+            60,
+            lambda: f"{site.disks['spool'].names()}\n{site.state()}",
+        )
         self._quiet()
         record = Record.parse(site.record.read_text())
         now = self._count()
@@ -167,7 +174,9 @@ class Run:
         self.report.jobs += len(record.job_done)
         self.report.lost += sum(attempt.outcome.name == "LOST" for attempt in others)
         self.report.refused += sum(attempt.outcome.name == "REFUSED" for attempt in others)
-        self.report.note(f"rest: {counted.requests} counted, {len(record.begun)} begun, {len(others)} not answered rightly")
+        self.report.note(
+            f"rest: {counted.requests} counted, {len(record.begun)} begun, {len(others)} not answered rightly"
+        )
         self.report.faults += oracle.judge(others, record, counted, ledger, site.door, THREADS)
         if self._baseline:
             self._settled()
@@ -181,7 +190,9 @@ class Run:
         def more() -> dict[str, Counter[str]]:
             """What is open beyond the first rest, in processes that have more open than then."""
             now, first = site.descriptors(), self._baseline
-            return {what: now[what] - first[what] for what in now if sum(now[what].values()) > sum(first[what].values())}
+            return {
+                what: now[what] - first[what] for what in now if sum(now[what].values()) > sum(first[what].values())
+            }
 
         until(lambda: not more(), "as many descriptors are open as before", context=lambda: f"{more()}\n{site.state()}")
         until(lambda: site.disks["temp"].used() <= self._temp, "no temporary file is left", context=site.state)

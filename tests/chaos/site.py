@@ -61,7 +61,9 @@ class Site:
             env={"CHAOS_RECORD": str(self.record), "CHAOS_CLOCK": str(self._clock)},
         )  # fmt: skip
         self.server.wait_ready()
-        self.disks = {name: Disk.of(self.server.pid, place / name, self.small_disks) for name in ("temp", "log", "spool")}
+        self.disks = {
+            name: Disk.of(self.server.pid, place / name, self.small_disks) for name in ("temp", "log", "spool")
+        }
         self.wait_whole()
 
     def _compile(self) -> Path | None:
