@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
 import signal
+import socketserver
 import struct
 import subprocess
+import threading
 import time
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 from xml.etree import ElementTree
@@ -87,7 +93,8 @@ def test_the_page_says_what_the_table_says_and_marks_what_happened(report, rtop,
     classes = {element.get("class") for element in page.iter()}
     assert {"generation", "respawn", "worst", "line l1", "badge fail"} <= classes
     titles = [texts(title) for title in page.iter(f"{XHTML}h3")]
-    assert titles[:5] == ["Requests per second", "Failures per second", "Latency", "Latency heat map", "Memory"]
+    first = ["Requests per second", "Failures per second", "Latency", "Latency heat map", "Memory", "Memory by worker"]
+    assert titles[:6] == first
     # A table behind each chart.
     figures = list(page.iter(f"{XHTML}figure"))
     assert all(figure.find(f"{XHTML}details//{XHTML}tbody/{XHTML}tr") is not None for figure in figures)
@@ -208,7 +215,7 @@ def test_a_browser_shows_it_on_a_desk_on_a_phone_in_the_dark_and_on_paper(report
             browser.size(width, 900, mobile)
             seen = browser.ask(BOXES)
             assert seen["scroll"] <= seen["width"] == width, f"{name}: the page is wider than the window"
-            assert len(seen["plots"]) >= 6
+            assert len(seen["plots"]) >= 7
             for plot in seen["plots"]:
                 assert plot[2] - plot[0] > 200 and plot[3] - plot[1] > 80, (name, plot)
             for word in seen["words"]:
@@ -233,5 +240,61 @@ def test_a_browser_shows_it_on_a_desk_on_a_phone_in_the_dark_and_on_paper(report
         assert asked == [path.as_uri()]
         told = [event for event in browser.events if event["method"] in ("Log.entryAdded", "Runtime.exceptionThrown")]
         assert told == []
+    finally:
+        browser.close()
+
+
+@contextmanager
+def many_workers(at: Path, count: int) -> Iterator[None]:
+    """A stats server whose workers grow, one of them faster than the others."""
+    polls = itertools.count()
+
+    class Answer(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            poll = next(polls)
+            workers = [
+                {
+                    "id": number, "pid": 100 + number, "status": "idle", "requests": poll * number, "respawn_count": 1,
+                    "rss": (60 << 20) + number * 150_000 + poll * (400_000 if number == count // 2 else number * 900),
+                    "cores": [{"id": 0}],
+                }
+                for number in range(1, count + 1)
+            ]  # fmt: skip
+            self.wfile.write(json.dumps({"version": "2.0.31", "pid": 7, "workers": workers}).encode())
+
+    with socketserver.ThreadingUnixStreamServer(str(at), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.skipif(chromium.found() is None, reason="Chromium is not installed: apt-get install chromium")
+@pytest.mark.parametrize("workers", [4, 64])
+def test_a_browser_shows_the_memory_of_each_worker_and_of_many_the_largest(rtop, tmp_path, workers):
+    page, stats_at = tmp_path / "report.html", tmp_path / "stats.sock"
+    with many_workers(stats_at, workers):
+        command = [rtop, stats_at, "--frequency", "0.05", "-n", "30", "--html", page]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    titles = [texts(title) for title in ElementTree.fromstring(page.read_text()).iter(f"{XHTML}h3")]
+    place = titles.index("Memory by worker")
+    browser = Chromium(tmp_path)
+    try:
+        browser.open(page)
+        for name, width, mobile in (("desk", 1280, False), ("phone", 390, True), ("small", 320, True)):
+            browser.size(width, 900, mobile)
+            seen = browser.ask(BOXES)
+            assert seen["scroll"] <= seen["width"] == width, f"{name}: the page is wider than the window"
+            clashes = [(a, b) for n, a in enumerate(seen["words"]) for b in seen["words"][n + 1 :] if overlap(a, b)]
+            assert not clashes, f"{name}: {clashes}"
+            figure = seen["figures"][place]
+            assert figure[3] - figure[1] < 450, f"{name}: what is said of {workers} workers fills the screen: {figure}"
+            picture = pixels(browser.screenshot(*figure[:4]))
+            for colour in ("0067b8", "c04a00", "00795a"):
+                assert bytes.fromhex(colour) in picture, f"{name}: no line is drawn in #{colour}"
     finally:
         browser.close()

@@ -111,6 +111,21 @@ def test_the_published_schema_describes_it(serve, address, stats_at, tmp_path):
         assert all("description" in described for described in schema["properties"].values())
 
 
+def test_the_published_schema_tells_a_stats_document_from_others():
+    validator = jsonschema.Draft202012Validator(json.loads((DOCS / "stats.schema.json").read_text()))
+    fixtures = sorted((DOCS.parent / "shared" / "tests" / "fixtures").glob("uwsgi-*.json"))
+    documents = [json.loads(path.read_text()) for path in fixtures]
+    assert len(documents) >= 6
+    for path, document in zip(fixtures, documents):
+        assert [error.message for error in validator.iter_errors(document)] == [], path.name
+    assert not validator.is_valid({})
+    worker = next(worker for document in documents for worker in document.get("workers", []))
+    whole = next(document for document in documents if document.get("workers"))
+    for key in ("id", "pid", "status", "requests", "cores"):
+        less = {name: value for name, value in worker.items() if name != key}
+        assert not validator.is_valid({**whole, "workers": [less]}), f"a worker without {key}"
+
+
 @pytest.mark.parametrize("form", ["tcp", "port", "ipv6", "unix", "abstract"])
 def test_it_is_read_on_every_kind_of_address(serve, tmp_path, address, form):
     at = {

@@ -5,15 +5,18 @@
 
 #![allow(unsafe_code)]
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use nix::fcntl::OFlag;
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, getppid, pipe2, setsid};
 
+use crate::identity::Identity;
+use crate::owned_file;
 use rwsgi_config::Config;
 
 /// Notifies the process that waits for the start. If this process ends without a notice, the start has failed.
@@ -50,12 +53,12 @@ pub(crate) enum Side {
     Background(Starter),
 }
 
-/// Opens a log file to append to.
+/// Opens a log file to append to. `user` is who the server becomes.
 ///
 /// # Errors
-/// When it cannot be opened.
-pub(crate) fn open_log(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o644).open(path)
+/// When it cannot be opened, or is not to be trusted.
+pub(crate) fn open_log(path: &Path, user: Option<&Identity>) -> std::io::Result<File> {
+    owned_file::open_to_write(path, OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_NOCTTY, user)
 }
 
 /// Has what this process writes to its standard output and error go to `log`.
@@ -83,9 +86,10 @@ pub(crate) fn daemonize(config: &Config) -> anyhow::Result<Side> {
              leave {option} out, and use logto for a log file"
         );
     }
-    let log = open_log(path).with_context(|| format!("{option}: cannot open the log file '{}'", path.display()))?;
+    let log = open_log(path, Identity::of(config)?.as_ref())
+        .with_context(|| format!("{option}: cannot open the log file '{}'", path.display()))?;
     let logged = log.metadata()?.len();
-    let (reader, writer) = pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
     // SAFETY: this process has one thread, so that the child may do anything that the parent may.
     match unsafe { fork() }.with_context(|| format!("{option}: cannot fork"))? {
         ForkResult::Parent { child } => {
@@ -95,7 +99,7 @@ pub(crate) fn daemonize(config: &Config) -> anyhow::Result<Side> {
             if File::from(reader).read_exact(&mut pid).is_ok() {
                 return Ok(Side::Foreground(0));
             }
-            show(path, logged);
+            show(&log, logged);
             Ok(Side::Foreground(1))
         }
         ForkResult::Child => {
@@ -116,9 +120,10 @@ pub(crate) fn daemonize(config: &Config) -> anyhow::Result<Side> {
 }
 
 /// Shows what was logged since the file was `from` bytes long.
-fn show(path: &Path, from: u64) {
+fn show(log: &File, from: u64) {
     let mut text = Vec::new();
-    let read = File::open(path).and_then(|mut log| {
+    // It was opened to be written, and its name may stand for another by now.
+    let read = File::open(format!("/proc/self/fd/{}", log.as_raw_fd())).and_then(|mut log| {
         log.seek(SeekFrom::Start(from))?;
         log.read_to_end(&mut text)
     });

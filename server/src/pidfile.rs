@@ -2,26 +2,42 @@
 //! another program's by now, or another server's.
 
 use std::ffi::CStr;
-use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use nix::unistd::Pid;
+use nix::fcntl::OFlag;
+use nix::unistd::{Pid, fchown};
+
+use crate::identity::Identity;
+use crate::owned_file;
 
 /// The name that a master has in `/proc`.
 pub(crate) const MASTER_NAME: &CStr = c"rwsgi master";
 
 /// How much later than its pidfile a process may seem to have started: clocks are read at different moments, seconds.
 const TOLERANCE: u64 = 2;
+/// More than a process id needs, bytes: the file may be any file.
+const SIZE_MAX: u64 = 64;
 
 /// The running server whose pidfile this is.
 ///
 /// # Errors
 /// When there is none: why, in words.
 pub(crate) fn running(pidfile: &Path) -> anyhow::Result<Pid> {
+    // A named pipe would keep it waiting.
+    let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(pidfile);
+    let file = file.with_context(|| format!("cannot read the pidfile '{}'", pidfile.display()))?;
+    named_in(&file, pidfile)
+}
+
+/// The running server that this file names.
+fn named_in(file: &File, pidfile: &Path) -> anyhow::Result<Pid> {
     let path = pidfile.display();
-    let text = std::fs::read_to_string(pidfile).with_context(|| format!("cannot read the pidfile '{path}'"))?;
+    let mut text = String::new();
+    file.take(SIZE_MAX).read_to_string(&mut text).with_context(|| format!("cannot read the pidfile '{path}'"))?;
     let pid: i32 = match text.trim().parse() {
         Ok(pid) if pid > 1 => pid,
         _ => bail!("'{path}' is no pidfile: it should hold a process id alone"),
@@ -31,7 +47,7 @@ pub(crate) fn running(pidfile: &Path) -> anyhow::Result<Pid> {
         Ok(name) => bail!("the pidfile '{path}' is stale: process {pid} is '{}', not a rwsgi master", name.trim_end()),
         Err(_) => bail!("the pidfile '{path}' is stale: there is no process {pid}"),
     }
-    let written = std::fs::metadata(pidfile).map(|file| file.mtime().unsigned_abs());
+    let written = file.metadata().map(|file| file.mtime().unsigned_abs());
     if let (Ok(written), Some(started)) = (written, started_at(pid))
         && started > written + TOLERANCE
     {
@@ -51,20 +67,36 @@ fn started_at(pid: i32) -> Option<u64> {
     Some(booted + ticks / per_second)
 }
 
-/// Writes this process's id.
+/// Writes this process's id. The file is given to `user`, who the server becomes: in a directory like /tmp only its owner
+/// may remove it.
 ///
 /// # Errors
-/// When the file belongs to another running server, or cannot be written.
-pub(crate) fn write(option: &str, pidfile: &Path) -> anyhow::Result<()> {
+/// When the file belongs to another running server, or cannot be written, or is not to be trusted.
+pub(crate) fn write(option: &str, pidfile: &Path, user: Option<&Identity>) -> anyhow::Result<()> {
     let path = pidfile.display();
-    match running(pidfile) {
+    let opened = owned_file::open_to_write(pidfile, OFlag::O_RDWR, user);
+    let mut file = opened.map_err(explain).with_context(|| format!("{option}: cannot write '{path}'"))?;
+    match named_in(&file, pidfile) {
         Ok(pid) if pid != Pid::this() => {
             bail!("{option}: '{path}' belongs to a running server (process {pid}): stop that, or choose another file")
         }
         _ => {}
     }
-    let written = std::fs::write(pidfile, format!("{}\n", std::process::id()));
-    written.map_err(explain).with_context(|| format!("{option}: cannot write '{path}'"))
+    if let Some(Identity { uid: Some(uid), gid, .. }) = user
+        && file.metadata().is_ok_and(|metadata| metadata.is_file())
+    {
+        fchown(&file, Some(*uid), Some(*gid))
+            .with_context(|| format!("{option}: cannot give '{path}' to {}", owned_file::named(uid.as_raw())))?;
+    }
+    rewrite(&mut file).with_context(|| format!("{option}: cannot write '{path}'"))
+}
+
+fn rewrite(file: &mut File) -> io::Result<()> {
+    if file.metadata()?.is_file() {
+        file.set_len(0)?;
+        file.rewind()?;
+    }
+    file.write_all(format!("{}\n", std::process::id()).as_bytes())
 }
 
 fn explain(error: io::Error) -> io::Error {
@@ -93,7 +125,7 @@ mod tests {
             let error = running(&path).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
-        write("pidfile", &path).unwrap();
+        write("pidfile", &path, None).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap().trim(), std::process::id().to_string());
         std::fs::remove_dir_all(directory).unwrap();
     }

@@ -69,6 +69,9 @@ pub struct Snapshot {
     /// uWSGI's emperor: 1 when vassals run as the owners of their configurations.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub emperor_tyrant: Option<i64>,
+    /// uWSGI's emperor: for how long it does nothing because vassals do not stay up, ms; 0 while it does not wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub throttle_level: Option<u64>,
 
     /// Name of the server program: `rwsgi`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -423,10 +426,14 @@ pub struct Vassal {
     pub id: String,
     /// Process id.
     pub pid: i32,
-    /// When it was first started, unix seconds.
+    /// When its configuration had last changed as the emperor first saw it, unix seconds.
     pub born: u64,
     /// When its configuration last changed, unix seconds.
     pub last_mod: u64,
+    /// When it was first started, unix seconds.
+    pub first_run: u64,
+    /// When it was last started or told to reload, unix seconds.
+    pub last_run: u64,
     /// When it last reported, unix seconds.
     pub last_heartbeat: u64,
     /// When it was last ready, unix seconds.
@@ -441,9 +448,19 @@ pub struct Vassal {
     pub accepting: u8,
     /// 1 when it reported that it is loyal.
     pub loyal: u8,
-    /// 1 when it does not stay up, and is started with a delay.
-    pub cursed: u8,
-    /// How often it was started again.
+    /// When it was found that it does not stay up, unix seconds; 0 while it does.
+    pub cursed: u64,
+    /// 1 when it was started to help another one.
+    pub zerg: u8,
+    /// The socket whose first connection starts it; empty when it runs at once.
+    pub on_demand: String,
+    /// User id that it runs as, in tyrant mode.
+    pub uid: u32,
+    /// Group id that it runs as, in tyrant mode.
+    pub gid: u32,
+    /// The directory (or other monitor) that it was found in.
+    pub monitor: String,
+    /// How often it was told to reload, for its configuration changed.
     pub respawns: u64,
 }
 
@@ -453,10 +470,14 @@ pub struct Vassal {
 pub struct Blacklisted {
     /// Name of its configuration.
     pub id: String,
+    /// For how long it waits before the next attempt, ms.
+    pub throttle_level: u64,
     /// How often it was tried to start it.
     pub attempt: u64,
     /// When that was first tried, unix seconds.
     pub first_attempt: u64,
+    /// When that was last tried, unix seconds.
+    pub last_attempt: u64,
 }
 
 /// The queue before the workers.

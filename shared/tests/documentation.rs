@@ -31,8 +31,22 @@ Secrets stay inside: `vars` of a request in progress leaves out `HTTP_COOKIE`, `
 <!-- Made from shared/src/schema.rs by the test shared/tests/documentation.rs, which says how. -->
 ";
 
+/// What every stats server sends of the document itself; an emperor sends no more of what the others send.
+const ALWAYS: [&str; 5] = ["version", "pid", "uid", "gid", "cwd"];
+
 fn schema() -> Value {
-    serde_json::to_value(schemars::schema_for!(Snapshot)).unwrap()
+    // What is written, not what is understood: a key is required where it is never left out.
+    let settings = schemars::generate::SchemaSettings::draft2020_12().for_serialize();
+    let schema = settings.into_generator().into_root_schema_for::<Snapshot>();
+    let mut schema = serde_json::to_value(schema).unwrap();
+    retain(&mut schema["required"], |key| ALWAYS.contains(&key));
+    // uWSGI does not know it.
+    retain(&mut schema["$defs"]["Worker"]["required"], |key| key != "last_exception");
+    schema
+}
+
+fn retain(keys: &mut Value, keep: impl Fn(&str) -> bool) {
+    keys.as_array_mut().unwrap().retain(|key| keep(key.as_str().unwrap()));
 }
 
 /// The type that a property refers to, and whether it is a list of them.

@@ -3,10 +3,10 @@
 use rwsgi_stats::Snapshot;
 use serde_json::Value;
 
-/// Those of which everything is read; of an emperor (`uwsgi-emperor.json`) only what is shown.
-const CAPTURES: [(&str, &str); 5] = [
+const CAPTURES: [(&str, &str); 6] = [
     ("busy and cheap", include_str!("fixtures/uwsgi-busy-cheap.json")),
     ("caches, crons and metrics", include_str!("fixtures/uwsgi-caches-crons-metrics.json")),
+    ("emperor with a vassal that does not stay up", include_str!("fixtures/uwsgi-emperor.json")),
     ("emperor, idle", include_str!("fixtures/uwsgi-emperor-idle.json")),
     ("four workers of two threads", include_str!("fixtures/uwsgi-four-workers-two-threads.json")),
     ("spoolers", include_str!("fixtures/uwsgi-spoolers.json")),

@@ -99,6 +99,10 @@ fn run(args: &Args) -> anyhow::Result<u8> {
         _ => None,
     };
     let Some(format) = format else { return live(args) };
+    if args.config.is_some() {
+        // Only a screen goes by it, but a mistake in it is told all the same.
+        configuration(args)?;
+    }
     let phases = Phases { warmup: args.warmup.unwrap_or_default(), window: args.window };
     let plan = Plan {
         format,
@@ -193,12 +197,16 @@ fn recorder(args: &Args) -> anyhow::Result<Option<Recorder>> {
     Ok(args.record.as_ref().map(|path| Recorder::begin(path, &this_run(args))).transpose()?)
 }
 
-fn live(args: &Args) -> anyhow::Result<u8> {
+fn configuration(args: &Args) -> anyhow::Result<config::Config> {
     let path = args.config.clone().or_else(|| config::path(|name| std::env::var(name).ok()));
     if let Some(path) = args.config.as_deref().filter(|path| !path.exists()) {
         anyhow::bail!("--config {}: there is no such file", path.display());
     }
-    let config = config::read(path.as_deref())?;
+    Ok(config::read(path.as_deref())?)
+}
+
+fn live(args: &Args) -> anyhow::Result<u8> {
+    let config = configuration(args)?;
     let mouse = config.mouse.unwrap_or(true) && !args.no_mouse;
     let setup = Setup {
         theme: Theme { palette: args.theme.unwrap_or(config.theme), own: config.colors, ..theme() },

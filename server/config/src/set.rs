@@ -259,6 +259,11 @@ pub(super) fn gid(config: &mut Config, value: &str) -> Outcome {
     Ok(())
 }
 
+pub(super) fn add_gid(config: &mut Config, value: &str) -> Outcome {
+    config.add_gid.push(find_group(value)?);
+    Ok(())
+}
+
 fn find_user(value: &str) -> Result<RunAs, String> {
     if let Ok(uid) = value.parse() {
         let name = User::from_uid(nix::unistd::Uid::from_raw(uid)).ok().flatten().map(|user| user.name);

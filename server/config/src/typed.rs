@@ -170,9 +170,17 @@ pub struct Spooler {
     pub import: Vec<String>,
     /// `--spooler-quiet`: no line for each job.
     pub quiet: bool,
+    /// `--spooler-job-limit`: the largest job, bytes; 0 for no limit.
+    pub job_limit: u64,
 }
 
 impl Spooler {
+    /// Whether a job of so many bytes may run.
+    #[must_use]
+    pub fn takes(&self, size: u64) -> bool {
+        self.job_limit == 0 || size <= self.job_limit
+    }
+
     /// How many spoolers there are, over all directories.
     #[must_use]
     pub fn count(&self) -> u32 {
@@ -204,6 +212,7 @@ impl Default for Spooler {
             chdir: None,
             import: Vec::new(),
             quiet: false,
+            job_limit: 1 << 30,
         }
     }
 }
@@ -323,6 +332,10 @@ pub struct Config {
     pub uid: Option<RunAs>,
     /// `--gid`: the group to run as.
     pub gid: Option<u32>,
+    /// `--add-gid`: groups to be in beside [`Self::gid`] and the user's own.
+    pub add_gid: Vec<u32>,
+    /// `--no-new-privs`: nothing that is executed gains privileges.
+    pub no_new_privs: bool,
     /// `--umask`.
     pub umask: Option<u32>,
     /// `--pidfile`: written before privileges are dropped.
@@ -430,6 +443,8 @@ impl Default for Config {
             static_safe: Vec::new(),
             uid: None,
             gid: None,
+            add_gid: Vec::new(),
+            no_new_privs: false,
             umask: None,
             pidfile: None,
             pidfile2: None,

@@ -184,9 +184,9 @@ pub(crate) static FAMILIES: &[Family] = &[
     Family {
         title: "Groups of the user",
         verdict: Verdict::Refused,
-        advice: "uid and gid set the user, its group and the groups that it is in",
+        advice: "uid and gid set the user, its group and the groups that it is in; add-gid adds others",
         flags: &["no-initgroups"],
-        values: &["add-gid", "immediate-gid", "immediate-uid"],
+        values: &["immediate-gid", "immediate-uid"],
         optional: &[],
     },
     Family {

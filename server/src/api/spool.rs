@@ -158,6 +158,10 @@ fn queue(py: Python<'_>, vars: &[(&[u8], &[u8])], body: &[u8]) -> Result<PathBuf
         let size: usize = vars.iter().map(|(name, value)| 4 + name.len() + value.len()).sum();
         format!("its values are {size} bytes and may be 65535: put what is large into 'body', which may be of any size")
     })?;
+    let size = (head.len() + body.len()) as u64;
+    if let Some(limit) = server().map(|server| &server.config.spooler).filter(|spooler| !spooler.takes(size)) {
+        return Err(format!("it has {size} bytes, and spooler-job-limit allows {}", limit.job_limit));
+    }
     let order = Order { head: &head, body, priority: wishes.priority, at: wishes.at };
     // Syncing takes a while.
     py.detach(|| write(directory, &order))
@@ -178,7 +182,10 @@ fn spooler_jobs(py: Python<'_>) -> PyResult<Vec<Bound<'_, PyBytes>>> {
 #[pyfunction]
 #[pyo3(signature = (path, /))]
 fn spooler_get_task<'py>(py: Python<'py>, path: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
-    let read = std::fs::read(path).ok().and_then(|bytes| Job::read(bytes).ok());
+    let is_allowed = |size| server().is_none_or(|server| server.config.spooler.takes(size));
+    let size = std::fs::metadata(path).map(|metadata| metadata.len());
+    let read = size.ok().filter(|size| is_allowed(*size)).and_then(|_| std::fs::read(path).ok());
+    let read = read.and_then(|bytes| Job::read(bytes).ok());
     read.map(|job| describe(py, path.as_bytes(), &job)).transpose()
 }
 

@@ -15,6 +15,7 @@ use tracing::{error, info, warn};
 use super::work::{StopSignal, Work};
 use crate::api::spool;
 use crate::clock::MonotonicNanos;
+use crate::owned_file::named;
 use crate::spooler::claim::{Claim, ClaimResult, take};
 use crate::spooler::index::JobIndex;
 use crate::spooler::job::{Job, Ticket};
@@ -35,6 +36,8 @@ struct Spooler<'a> {
     watch: DirectoryWatch,
     /// The log has said that no function takes a job.
     has_complained: bool,
+    /// The log has said that a job is somebody else's.
+    has_met_foreign: bool,
 }
 
 /// Runs jobs until it is told to leave.
@@ -65,6 +68,7 @@ pub(super) fn run(py: Python<'_>, work: &Work) -> anyhow::Result<()> {
         index: JobIndex::default(),
         watch: DirectoryWatch::new(directory)?,
         has_complained: false,
+        has_met_foreign: false,
     };
     spooler.enter(directory);
     let mut tasks = 0;
@@ -123,7 +127,7 @@ impl Spooler<'_> {
     /// Tries to take a job, and runs it. Whether it was run.
     fn consider(&mut self, py: Python<'_>, ticket: Ticket, now: SystemTime) -> anyhow::Result<bool> {
         let number = self.number;
-        match take(self.directory, &ticket, now) {
+        match take(self.directory, &ticket, self.config, now) {
             Ok(ClaimResult::Claim(claim, job)) => return self.run_job(py, ticket, claim, &job),
             Ok(ClaimResult::Busy) => self.index.put(ticket, now + SECOND_LOOK),
             Ok(ClaimResult::NotBefore(due)) => self.index.put(ticket, due),
@@ -131,6 +135,17 @@ impl Spooler<'_> {
             Ok(ClaimResult::Bad(problem, to)) => {
                 error!("spooler {number}: '{ticket}' is no job: {problem}: set aside as '{}'", to.display());
                 self.index.remove(&ticket);
+            }
+            Ok(ClaimResult::Foreign(owner)) => {
+                if !std::mem::replace(&mut self.has_met_foreign, true) {
+                    error!(
+                        "spooler {number}: '{ticket}' belongs to {} and is not run: jobs are run that belong to root or to \
+                         user {}; later ones are not logged",
+                        named(owner),
+                        nix::unistd::geteuid()
+                    );
+                }
+                self.index.hold(ticket, now + self.frequency());
             }
             Err(error) => {
                 error!("spooler {number}: '{ticket}' cannot be taken: {error}");

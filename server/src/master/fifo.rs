@@ -1,15 +1,18 @@
 //! `master-fifo`: orders through a named pipe, in uWSGI's letters.
 
-use std::os::unix::fs::FileTypeExt;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use nix::sys::stat::Mode;
+use nix::fcntl::OFlag;
+use nix::sys::stat::SFlag;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tracing::warn;
 
 use super::events::{Command, Event, Events, Reload};
+use crate::identity::Identity;
+use crate::owned_file::{Last, Place, named};
 
 /// What uWSGI does with a letter, as far as rwsgi has it.
 fn command(letter: u8) -> Option<Command> {
@@ -26,23 +29,15 @@ fn command(letter: u8) -> Option<Command> {
     })
 }
 
-/// Makes the pipe if need be, and takes orders from it.
+/// Makes the pipe if need be, and takes orders from it. `user` is who the server becomes.
 ///
 /// # Errors
-/// When there is another kind of file, or the pipe cannot be made.
-pub(super) fn watch(path: &Path, events: &Events) -> anyhow::Result<()> {
+/// When there is another kind of file, or the pipe is somebody else's, or cannot be made.
+pub(super) fn watch(path: &Path, user: Option<&Identity>, events: &Events) -> anyhow::Result<()> {
     let name = path.display();
-    match std::fs::symlink_metadata(path) {
-        Ok(file) if file.file_type().is_fifo() => {}
-        Ok(_) => bail!("master-fifo: '{name}' exists and is no named pipe"),
-        Err(_) => nix::unistd::mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR)
-            .with_context(|| format!("master-fifo: cannot make '{name}'"))?,
-    }
-    // Opened for both, so that it does not end when a writer goes.
-    let mut receiver = pipe::OpenOptions::new()
-        .read_write(true)
-        .open_receiver(path)
-        .with_context(|| format!("master-fifo: cannot open '{name}'"))?;
+    let pipe = open(path, user)?;
+    let mut receiver =
+        pipe::Receiver::from_owned_fd(pipe).with_context(|| format!("master-fifo: cannot read '{name}'"))?;
     let events = events.clone();
     tokio::task::spawn_local(async move {
         while let Ok(letter) = receiver.read_u8().await {
@@ -59,4 +54,29 @@ pub(super) fn watch(path: &Path, events: &Events) -> anyhow::Result<()> {
         }
     });
     Ok(())
+}
+
+fn open(path: &Path, user: Option<&Identity>) -> anyhow::Result<OwnedFd> {
+    let name = path.display();
+    let place = Place::find(path, Last::Keep, user).with_context(|| format!("master-fifo: cannot use '{name}'"))?;
+    let look = || place.look().with_context(|| format!("master-fifo: cannot look at '{name}'"));
+    let found = match look()? {
+        Some(found) => found,
+        None => {
+            place.make_pipe().with_context(|| format!("master-fifo: cannot make '{name}'"))?;
+            look()?.with_context(|| format!("master-fifo: '{name}' was removed as soon as it was made"))?
+        }
+    };
+    if found.kind() != SFlag::S_IFIFO {
+        bail!("master-fifo: '{name}' exists and is no named pipe");
+    }
+    if !place.is_ours(found.owner()) || found.has_other_names() {
+        bail!(
+            "master-fifo: '{name}' belongs to {}, who could stop this server by it: remove it, or choose another file",
+            named(found.owner())
+        );
+    }
+    // Opened for both, so that it does not end when a writer goes.
+    let opened = found.open(OFlag::O_RDWR | OFlag::O_NONBLOCK);
+    Ok(opened.with_context(|| format!("master-fifo: cannot open '{name}'"))?.into())
 }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use tracing::{info, warn};
 
+use crate::owned_file::{Last, Place};
+
 /// Files that this server made. Dropped, it removes those that are still the same.
 #[derive(Debug, Default)]
 pub(super) struct Leftovers {
@@ -26,17 +28,28 @@ impl Leftovers {
 impl Drop for Leftovers {
     fn drop(&mut self) {
         for (path, made) in &self.files {
-            if identity(path) != Some(*made) {
-                continue;
-            }
-            match std::fs::remove_file(path) {
-                Ok(()) => info!("vacuum: removed '{}'", path.display()),
+            match remove(path, *made) {
+                Ok(true) => info!("vacuum: removed '{}'", path.display()),
+                Ok(false) => {}
                 Err(error) => warn!(
                     "vacuum: cannot remove '{}': {error}: its directory must belong to the user that the server runs as",
                     path.display()
                 ),
             }
         }
+    }
+}
+
+/// Removes the file that was made, if it is still there; returns whether it was.
+fn remove(path: &Path, made: (u64, u64)) -> std::io::Result<bool> {
+    // Privileges are dropped by now, or never.
+    let place = match Place::find(path, Last::Keep, None) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        found => found?,
+    };
+    match place.look()? {
+        Some(found) if found.identity() == made => place.remove().map(|()| true),
+        _ => Ok(false),
     }
 }
 

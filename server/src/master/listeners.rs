@@ -4,16 +4,18 @@ use std::io;
 use std::net::{TcpListener, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::Path;
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::socket::{Backlog, listen, setsockopt, sockopt};
+use nix::sys::stat::SFlag;
 use rwsgi_stats::Address;
 use thiserror::Error;
 
+use crate::identity::Identity;
 use crate::ipc::inherit::InheritedFd;
+use crate::owned_file::{Last, Place};
 
 /// A socket that could not be bound.
 #[derive(Debug, Error)]
@@ -64,14 +66,20 @@ impl Listener {
     }
 }
 
-/// Binds `address` for the option of that name, with a backlog of `backlog` connections that wait.
+/// Binds `address` for the option of that name, with a backlog of `backlog` connections that wait. `user` is who the
+/// server becomes.
 ///
 /// # Errors
 /// When the address cannot be resolved, is in use, or may not be bound.
-pub(super) fn bind(option: &'static str, address: &Address, backlog: u32) -> Result<Listener, BindError> {
+pub(super) fn bind(
+    option: &'static str,
+    address: &Address,
+    backlog: u32,
+    user: Option<&Identity>,
+) -> Result<Listener, BindError> {
     let bound = match address {
         Address::Tcp { host, port } => bind_tcp(host, *port),
-        Address::Unix(path) => bind_unix(path).map(|fd| (fd, address.clone())),
+        Address::Unix(path) => bind_unix(path, user).map(|fd| (fd, address.clone())),
         Address::Abstract(name) => SocketAddr::from_abstract_name(name)
             .and_then(|name| UnixListener::bind_addr(&name))
             .map(|listener| (listener.into(), address.clone())),
@@ -127,18 +135,27 @@ fn bind_tcp(host: &str, port: u16) -> io::Result<(OwnedFd, Address)> {
 }
 
 /// Replaces a socket file that nobody listens on any more, but never a living one, nor another kind of file.
-fn bind_unix(path: &Path) -> io::Result<OwnedFd> {
-    if let Ok(metadata) = std::fs::symlink_metadata(path) {
-        if !metadata.file_type().is_socket() {
+fn bind_unix(path: &Path, user: Option<&Identity>) -> io::Result<OwnedFd> {
+    let place = Place::find(path, Last::Keep, user)?;
+    if let Some(found) = place.look()? {
+        if found.kind() != SFlag::S_IFSOCK {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the file exists and is not a socket"));
         }
-        match UnixStream::connect(path) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
+        match UnixStream::connect(found.path()) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => place.remove()?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             _ => return Err(io::ErrorKind::AddrInUse.into()),
         }
     }
-    Ok(UnixListener::bind(path)?.into())
+    let bound = {
+        let _rights = place.rights()?;
+        UnixListener::bind(path).map_err(|error| place.explain(error))?
+    };
+    // Its path may have led elsewhere by then.
+    match place.look()? {
+        Some(found) if found.kind() == SFlag::S_IFSOCK => Ok(bound.into()),
+        _ => Err(io::Error::other("somebody has changed what its path leads to while it was bound")),
+    }
 }
 
 fn set_nonblocking(fd: BorrowedFd<'_>) -> nix::Result<()> {
@@ -171,21 +188,21 @@ mod tests {
         std::fs::create_dir_all(&directory).unwrap();
         let path = directory.join("app.sock");
         let address = Address::Unix(path.clone());
-        drop(bind("socket", &address, 10).unwrap());
-        let living = bind("socket", &address, 10).unwrap();
-        let error = bind("socket", &address, 10).unwrap_err().to_string();
+        drop(bind("socket", &address, 10, None).unwrap());
+        let living = bind("socket", &address, 10, None).unwrap();
+        let error = bind("socket", &address, 10, None).unwrap_err().to_string();
         assert!(error.contains("another process listens"), "{error}");
         drop(living);
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "precious").unwrap();
-        assert!(bind("socket", &address, 10).is_err());
+        assert!(bind("socket", &address, 10, None).is_err());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
         std::fs::remove_dir_all(directory).unwrap();
     }
 
     #[test]
     fn port_0_becomes_the_port_that_the_system_chose() {
-        let listener = bind("http-socket", &"127.0.0.1:0".parse().unwrap(), 10).unwrap();
+        let listener = bind("http-socket", &"127.0.0.1:0".parse().unwrap(), 10, None).unwrap();
         let Address::Tcp { port, .. } = listener.address else { panic!("not TCP") };
         assert_ne!(port, 0);
     }

@@ -21,6 +21,8 @@ use tracing::{error, info};
 
 use crate::clock::UnixMicros;
 use crate::daemon::{open_log, redirect};
+use crate::identity::Identity;
+use crate::owned_file::{Last, Place};
 
 /// What is read from the pipe at once, bytes.
 const AT_ONCE: usize = 64 * 1024;
@@ -43,7 +45,7 @@ impl Log {
     ///
     /// # Errors
     /// When the file cannot be opened, or the thread not started.
-    pub(super) fn open(config: &Config) -> anyhow::Result<Option<(Self, OwnedFd)>> {
+    pub(super) fn open(config: &Config, user: Option<&Identity>) -> anyhow::Result<Option<(Self, OwnedFd)>> {
         let options = [
             ("logto2", &config.logto2),
             ("logto", &config.logto),
@@ -55,7 +57,7 @@ impl Log {
             return Ok(None);
         }
         let file = named.map(|(option, path)| {
-            let file = open_log(path).with_context(|| format!("{option}: cannot open '{}'", path.display()))?;
+            let file = open_log(path, user).with_context(|| format!("{option}: cannot open '{}'", path.display()))?;
             redirect(&file)?;
             anyhow::Ok(file)
         });
@@ -174,7 +176,7 @@ impl Writer {
             return;
         }
         let backup = self.backup.clone().unwrap_or_else(|| dated(path));
-        match std::fs::rename(path, &backup) {
+        match put_aside(path, &backup) {
             Ok(()) => {
                 self.reopen();
                 info!("log-maxsize: the log before this one is '{}'", backup.display());
@@ -193,7 +195,8 @@ impl Writer {
     fn reopen(&mut self) {
         let Some(path) = &self.path else { return };
         self.is_stuck = false;
-        match open_log(path).and_then(|file| redirect(&file).map(|()| file).map_err(Into::into)) {
+        // Privileges are dropped by now, or never.
+        match open_log(path, None).and_then(|file| redirect(&file).map(|()| file).map_err(Into::into)) {
             Ok(file) => {
                 self.file = Some(file);
                 info!("log file opened");
@@ -201,6 +204,11 @@ impl Writer {
             Err(failure) => error!("log: cannot open '{}' again: {failure}: going on with the old one", path.display()),
         }
     }
+}
+
+fn put_aside(path: &Path, backup: &Path) -> std::io::Result<()> {
+    let find = |path| Place::find(path, Last::Keep, None);
+    find(path)?.move_to(&find(backup)?)
 }
 
 /// The name of a log that was put aside now, as uWSGI gives it.

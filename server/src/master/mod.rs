@@ -203,7 +203,7 @@ impl Master {
             Command::WritePidfiles => {
                 for (option, path) in [("pidfile", &self.config.pidfile), ("pidfile2", &self.config.pidfile2)] {
                     if let Some(path) = path
-                        && let Err(error) = pidfile::write(option, path)
+                        && let Err(error) = pidfile::write(option, path, None)
                     {
                         error!("{error:#}");
                     }

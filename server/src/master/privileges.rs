@@ -1,72 +1,121 @@
 //! Users and groups of the processes and the socket files.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use anyhow::Context;
-use nix::unistd::{Gid, Uid, User, chown, geteuid, initgroups, setgid, setgroups, setuid};
+use anyhow::{Context, bail};
+use nix::sys::stat::SFlag;
+use nix::unistd::{Gid, Uid, geteuid, getgid, getuid, setgid, setgroups, setuid};
 use tracing::{info, warn};
 
-use rwsgi_config::{Config, RunAs};
+use crate::identity::Identity;
+use crate::owned_file::{Last, Place, named};
+use rwsgi_config::Config;
 
-/// Gives a socket file the mode and the owner that are configured.
+/// Gives a socket file that was just bound the mode and the owner that are configured.
 ///
 /// # Errors
-/// When the system refuses, mostly because this process is not root.
-pub(super) fn adjust_socket(path: &Path, config: &Config) -> anyhow::Result<()> {
+/// When the system refuses, mostly because this process is not root; when another file has taken its place.
+pub(super) fn adjust_socket(path: &Path, config: &Config, user: Option<&Identity>) -> anyhow::Result<()> {
+    if config.chown_socket.is_none() && config.chmod_socket.is_none() {
+        return Ok(());
+    }
+    let option = if config.chown_socket.is_some() { "chown-socket" } else { "chmod-socket" };
+    let place = Place::find(path, Last::Keep, user)
+        .with_context(|| format!("{option}: cannot come to '{}'", path.display()))?;
+    let found = place.look().with_context(|| format!("{option}: cannot look at '{}'", path.display()))?;
+    let found = found.with_context(|| format!("{option}: '{}' was removed as soon as it was bound", path.display()))?;
+    if found.kind() != SFlag::S_IFSOCK || !place.is_ours(found.owner()) || found.has_other_names() {
+        bail!(
+            "{option}: in the place of the socket '{}' there is another file, of {}: it is left as it is",
+            path.display(),
+            named(found.owner())
+        );
+    }
     if let Some(owner) = config.chown_socket {
-        chown(path, Some(Uid::from_raw(owner.uid)), owner.gid.map(Gid::from_raw))
+        found
+            .give(Some(Uid::from_raw(owner.uid)), owner.gid.map(Gid::from_raw))
             .with_context(|| format!("chown-socket: cannot give '{}' away", path.display()))?;
     }
     if let Some(mode) = config.chmod_socket {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+        found
+            .set_mode(mode)
             .with_context(|| format!("chmod-socket: cannot change the mode of '{}'", path.display()))?;
     }
     Ok(())
 }
 
-/// The group to run as: the one that is configured, or the user's own.
-fn group(config: &Config) -> Option<Gid> {
-    let own = |user: &RunAs| User::from_uid(Uid::from_raw(user.uid)).ok().flatten().map(|user| user.gid);
-    config.gid.map(Gid::from_raw).or_else(|| config.uid.as_ref().and_then(own))
-}
-
-/// Becomes the user and the group that are configured, for good. What is to belong to them is given away first.
+/// Becomes the user and the groups that are configured, for good.
 ///
 /// # Errors
 /// When the system refuses.
-pub(super) fn drop_privileges(config: &Config) -> anyhow::Result<()> {
-    let group = group(config);
-    if !geteuid().is_root() {
-        let wants_other = config.uid.as_ref().is_some_and(|user| user.uid != geteuid().as_raw());
-        if wants_other || group.is_some_and(|group| group != nix::unistd::getegid()) {
-            warn!("uid, gid: only root can become another user: this server goes on as user {}", geteuid());
-        }
-        return Ok(());
+pub(super) fn drop_privileges(config: &Config, identity: Option<&Identity>) -> anyhow::Result<()> {
+    if geteuid().is_root() {
+        become_user(identity)?;
+    } else {
+        warn_of_groups(config);
     }
-    if let Some(user) = &config.uid
-        && let Some(pidfile) = &config.pidfile
-    {
-        // In a directory like /tmp only its owner may remove it.
-        chown(pidfile, Some(Uid::from_raw(user.uid)), group)
-            .with_context(|| format!("pidfile: cannot give '{}' to user {}", pidfile.display(), user.uid))?;
+    if config.no_new_privs {
+        // All processes that serve are started from now on, by this thread.
+        nix::sys::prctl::set_no_new_privs().context("no-new-privs: the system refuses")?;
     }
-    if let Some(group) = group {
-        setgid(group).with_context(|| format!("gid: cannot become group {group}"))?;
-        match config.uid.as_ref().and_then(|user| user.name.as_deref()) {
-            Some(name) => {
-                let name = std::ffi::CString::new(name).context("uid: the user's name holds a NUL byte")?;
-                initgroups(&name, group).context("uid: cannot take the user's additional groups")?;
-            }
-            None => setgroups(&[group]).context("gid: cannot drop root's additional groups")?,
-        }
+    Ok(())
+}
+
+fn become_user(identity: Option<&Identity>) -> anyhow::Result<()> {
+    if let Some(identity) = identity {
+        setgid(identity.gid).with_context(|| format!("gid: cannot become group {}", identity.gid))?;
+        setgroups(&identity.groups).context("uid, gid: cannot leave root's additional groups")?;
     }
-    match &config.uid {
+    match identity.and_then(|identity| identity.uid) {
         Some(user) => {
-            setuid(Uid::from_raw(user.uid)).with_context(|| format!("uid: cannot become user {}", user.uid))?;
-            info!("running as user {} and group {}", nix::unistd::getuid(), nix::unistd::getgid());
+            setuid(user).with_context(|| format!("uid: cannot become user {user}"))?;
+            info!("running as user {} and group {}", getuid(), getgid());
         }
         None => warn!("running as root: an intruder would have the whole machine; set uid (and gid) to another user"),
     }
     Ok(())
+}
+
+/// Says that this process cannot become what is configured, if it is not that already.
+fn warn_of_groups(config: &Config) {
+    let other_user = config.uid.as_ref().is_some_and(|user| user.uid != geteuid().as_raw());
+    let other_group = config.gid.is_some_and(|group| group != nix::unistd::getegid().as_raw());
+    let mine = nix::unistd::getgroups().unwrap_or_default();
+    let new_groups = config.add_gid.iter().any(|group| !mine.contains(&Gid::from_raw(*group)));
+    if other_user || other_group || new_groups {
+        warn!(
+            "uid, gid, add-gid: only root can become another user and group: this server goes on as user {}",
+            geteuid()
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn what_has_taken_the_place_of_a_socket_is_left_as_it_is() {
+        let directory = std::env::temp_dir().join(format!("rwsgi-privileges-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let [precious, path] = ["precious", "app.sock"].map(|name| directory.join(name));
+        std::fs::write(&precious, "").unwrap();
+        std::fs::set_permissions(&precious, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let config = Config { chmod_socket: Some(0o666), ..Config::default() };
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        drop(UnixListener::bind(&path).unwrap());
+        adjust_socket(&path, &config, None).unwrap();
+        assert_eq!(mode(&path), 0o666);
+        for replace in [symlink::<&Path, &Path>, std::fs::hard_link::<&Path, &Path>] {
+            std::fs::remove_file(&path).unwrap();
+            replace(&precious, &path).unwrap();
+            let error = adjust_socket(&path, &config, None).unwrap_err().to_string();
+            assert!(error.contains("there is another file"), "{error}");
+        }
+        assert_eq!(mode(&precious), 0o600);
+        std::fs::remove_dir_all(directory).unwrap();
+    }
 }

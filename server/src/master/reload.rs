@@ -255,6 +255,8 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<(&'static str, String)> {
         so_keepalive: "so-keepalive",
         uid: "uid",
         gid: "gid",
+        add_gid: "add-gid",
+        no_new_privs: "no-new-privs",
         umask: "umask",
         chmod_socket: "chmod-socket",
         chown_socket: "chown-socket",

@@ -27,6 +27,7 @@ use super::supervisor::Supervisor;
 use super::timers::Timers;
 use super::{fifo, privileges, signals, touch};
 use crate::clock::UnixMicros;
+use crate::identity::Identity;
 use crate::ids::WorkerId;
 use crate::ipc::{Auxiliary, AuxiliaryKind};
 use crate::pidfile;
@@ -56,14 +57,16 @@ pub(super) fn start(config: Config, mut launcher: Launcher, reread: Reread, even
     if let Some(mask) = config.umask {
         umask(Mode::from_bits_truncate(mask));
     }
-    let mut log = Log::open(&config)?;
+    let user = Identity::of(&config)?;
+    let user = user.as_ref();
+    let mut log = Log::open(&config, user)?;
     if let Some((_, writer)) = &log {
         launcher.output = Some(writer.try_clone()?);
     }
     let log = log.take().map(|(log, _)| log);
     let mut leftovers = Leftovers::default();
     if let Some(pidfile) = &config.pidfile {
-        pidfile::write("pidfile", pidfile)?;
+        pidfile::write("pidfile", pidfile, user)?;
         if config.vacuum {
             leftovers.add(pidfile);
         }
@@ -72,17 +75,17 @@ pub(super) fn start(config: Config, mut launcher: Launcher, reread: Reread, even
     let (liveness_reader, liveness) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     let notices = signals::watch_notices(&events)?;
     let control = app_signals::watch(&events)?;
-    let Bound { workers, router } = bind_all(&config, &mut inherited, &mut leftovers, &events)?;
+    let Bound { workers, router } = bind_all(&config, user, &mut inherited, &mut leftovers, &events)?;
     anyhow::ensure!(!(workers.is_empty() && router.is_empty()), "no socket was inherited, and none is configured");
     for path in &config.master_fifo {
-        fifo::watch(path, &events)?;
+        fifo::watch(path, user, &events)?;
         if config.vacuum {
             leftovers.add(path);
         }
     }
-    privileges::drop_privileges(&config)?;
+    privileges::drop_privileges(&config, user)?;
     if let Some(pidfile) = &config.pidfile2 {
-        pidfile::write("pidfile2", pidfile)?;
+        pidfile::write("pidfile2", pidfile, None)?;
         if config.vacuum {
             leftovers.add(pidfile);
         }
@@ -151,6 +154,7 @@ struct Bound {
 /// Binds every socket that is configured, or takes it from who opened it before; starts the stats servers.
 fn bind_all(
     config: &Config,
+    user: Option<&Identity>,
     inherited: &mut Inherited,
     leftovers: &mut Leftovers,
     events: &Events,
@@ -159,7 +163,7 @@ fn bind_all(
         if let Some((address, fd)) = inherited.find(|bound| listeners::same(bound, address)) {
             return Ok(Listener::adopt(option, address, fd, config.listen)?);
         }
-        let listener = bind(option, address, config.listen)?;
+        let listener = bind(option, address, config.listen, user)?;
         if let (Address::Tcp { .. }, true) = (&listener.address, config.so_keepalive) {
             // Inherited by what is accepted.
             setsockopt(&listener.fd(), sockopt::KeepAlive, &true)?;
@@ -169,7 +173,7 @@ fn bind_all(
                 leftovers.add(path);
             }
             if option != "stats" {
-                privileges::adjust_socket(path, config)?;
+                privileges::adjust_socket(path, config, user)?;
             }
         }
         Ok(listener)

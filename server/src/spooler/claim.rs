@@ -12,11 +12,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open, renameat};
 use nix::libc;
+use nix::sys::stat::Mode;
+use nix::unistd::geteuid;
 
 use super::job::{Job, NotAJob, Ticket};
 use super::tries;
+use rwsgi_config::Spooler;
 
 /// Where files go that are no jobs.
 const BAD: &str = ".bad";
@@ -36,6 +39,8 @@ pub(crate) enum ClaimResult {
     NotBefore(SystemTime),
     /// Its file is no job's, and was set aside under this name.
     Bad(NotAJob, PathBuf),
+    /// It belongs to this user, who is neither root nor who runs jobs here, and is left alone.
+    Foreign(u32),
 }
 
 /// A job that this process has locked.
@@ -45,13 +50,13 @@ pub(crate) struct Claim {
     path: PathBuf,
 }
 
-/// Tries to take a job.
+/// Tries to take a job, of no more bytes than `config` allows.
 ///
 /// # Errors
 /// When the file cannot be worked with although it is there.
-pub(crate) fn take(directory: &Path, ticket: &Ticket, now: SystemTime) -> io::Result<ClaimResult> {
+pub(crate) fn take(directory: &Path, ticket: &Ticket, config: &Spooler, now: SystemTime) -> io::Result<ClaimResult> {
     let path = directory.join(ticket.path());
-    match try_take(&path, now) {
+    match try_take(&path, config, now) {
         Ok(Some(taken)) => Ok(taken),
         Ok(None) => Ok(ClaimResult::Gone),
         Err(ClaimError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(ClaimResult::Gone),
@@ -59,7 +64,11 @@ pub(crate) fn take(directory: &Path, ticket: &Ticket, now: SystemTime) -> io::Re
         Err(ClaimError::Io(error)) if matches!(error.raw_os_error(), Some(libc::ELOOP | libc::EISDIR)) => {
             set_aside(directory, ticket, NotAJob::NoFile)
         }
-        Err(ClaimError::Io(error)) => Err(error),
+        Err(ClaimError::Io(error)) => match std::fs::symlink_metadata(&path) {
+            // As a rule others cannot read it.
+            Ok(metadata) if is_foreign(&metadata) => Ok(ClaimResult::Foreign(metadata.uid())),
+            _ => Err(error),
+        },
         Err(ClaimError::Bad(problem, _lock)) => set_aside(directory, ticket, problem),
     }
 }
@@ -77,7 +86,7 @@ impl From<io::Error> for ClaimError {
 }
 
 /// `None` when the file is gone.
-fn try_take(path: &Path, now: SystemTime) -> Result<Option<ClaimResult>, ClaimError> {
+fn try_take(path: &Path, config: &Spooler, now: SystemTime) -> Result<Option<ClaimResult>, ClaimError> {
     let open = |writable| {
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
         OpenOptions::new().read(true).write(writable).custom_flags(flags).open(path)
@@ -85,7 +94,11 @@ fn try_take(path: &Path, now: SystemTime) -> Result<Option<ClaimResult>, ClaimEr
     // A file that was open for writing is news when it is closed, also to the process that closed it: over a job that
     // is not to be taken yet, spoolers would wake each other and themselves forever. So it is opened to be read first.
     let looked_at = open(false)?;
-    if let Some(not_now) = not_now(&looked_at.metadata()?, now)? {
+    let metadata = looked_at.metadata()?;
+    if is_foreign(&metadata) {
+        return Ok(Some(ClaimResult::Foreign(metadata.uid())));
+    }
+    if let Some(not_now) = not_now(&metadata, now)? {
         return Ok(Some(not_now));
     }
     if is_locked(&looked_at)? {
@@ -103,11 +116,18 @@ fn try_take(path: &Path, now: SystemTime) -> Result<Option<ClaimResult>, ClaimEr
     if !metadata.is_file() {
         return Err(ClaimError::Bad(NotAJob::NoFile, file));
     }
+    if is_foreign(&metadata) {
+        return Ok(Some(ClaimResult::Foreign(metadata.uid())));
+    }
     // It may have been run, and put off, since it was looked at.
     if let Some(not_now) = not_now(&metadata, now)? {
         return Ok(Some(not_now));
     }
-    match Job::read(read(&mut file, metadata.len())?) {
+    let size = metadata.len();
+    if !config.takes(size) {
+        return Err(ClaimError::Bad(NotAJob::TooLarge { size, limit: config.job_limit }, file));
+    }
+    match Job::read(read(&mut file, size)?) {
         Ok(job) => Ok(Some(ClaimResult::Claim(Claim { file, path: path.to_owned() }, job))),
         Err(problem) => Err(ClaimError::Bad(problem, file)),
     }
@@ -117,8 +137,15 @@ fn try_take(path: &Path, now: SystemTime) -> Result<Option<ClaimResult>, ClaimEr
 fn read(file: &mut File, length: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(usize::try_from(length).unwrap_or(usize::MAX))?;
-    file.read_to_end(&mut bytes)?;
+    // It may grow meanwhile.
+    file.take(length).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Whether a file is of another user than root and the one that this process runs as: whoever can put a file into the
+/// directory would have the application do what that file says.
+fn is_foreign(metadata: &Metadata) -> bool {
+    metadata.uid() != 0 && metadata.uid() != geteuid().as_raw()
 }
 
 /// Why a file is to be left alone for now, if it is. Its modification time is the earliest moment at which a job may
@@ -155,9 +182,12 @@ fn lock(file: &File) -> io::Result<bool> {
 fn set_aside(directory: &Path, ticket: &Ticket, problem: NotAJob) -> io::Result<ClaimResult> {
     let bad = directory.join(BAD);
     std::fs::create_dir_all(&bad)?;
-    let to = bad.join(ticket.name());
-    std::fs::rename(directory.join(ticket.path()), &to)?;
-    Ok(ClaimResult::Bad(problem, to))
+    // Not where a link leads that somebody else has put there.
+    let there = open(&bad, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
+    let from = directory.join(ticket.subdirectory());
+    let here = open(&from, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    renameat(&here, ticket.name(), &there, ticket.name())?;
+    Ok(ClaimResult::Bad(problem, bad.join(ticket.name())))
 }
 
 impl Claim {
@@ -215,7 +245,7 @@ mod tests {
         }
 
         fn take(&self, ticket: &Ticket) -> ClaimResult {
-            take(&self.0, ticket, SystemTime::now()).unwrap()
+            take(&self.0, ticket, &Spooler { job_limit: 100, ..Spooler::default() }, SystemTime::now()).unwrap()
         }
     }
 
@@ -266,6 +296,30 @@ mod tests {
         assert_eq!(problem, NotAJob::Modifier(b'h'));
         assert_eq!(std::fs::read(to).unwrap(), b"hello");
         assert!(matches!(place.take(&ticket), ClaimResult::Gone));
+    }
+
+    #[test]
+    fn a_job_above_the_limit_is_set_aside_unread() {
+        let place = Place::new("large");
+        let ticket = place.queue(None);
+        let file = File::options().write(true).open(place.0.join(ticket.path())).unwrap();
+        // More than can be read in a test's time.
+        file.set_len(1 << 43).unwrap();
+        let ClaimResult::Bad(problem, to) = place.take(&ticket) else { panic!("it is too large") };
+        assert_eq!(problem, NotAJob::TooLarge { size: 1 << 43, limit: 100 });
+        assert_eq!(std::fs::metadata(to).unwrap().len(), 1 << 43);
+        assert!(matches!(place.take(&ticket), ClaimResult::Gone));
+    }
+
+    #[test]
+    fn what_is_set_aside_does_not_go_where_a_link_leads() {
+        let place = Place::new("link");
+        let elsewhere = Place::new("elsewhere");
+        std::os::unix::fs::symlink(&elsewhere.0, place.0.join(BAD)).unwrap();
+        let ticket = Ticket::of(OsStr::new(""), OsStr::new("uwsgi_spoolfile_on_x")).unwrap();
+        std::fs::write(place.0.join(ticket.path()), "hello").unwrap();
+        assert!(take(&place.0, &ticket, &Spooler::default(), SystemTime::now()).is_err());
+        assert_eq!(std::fs::read_dir(&elsewhere.0).unwrap().count(), 0);
     }
 
     #[test]

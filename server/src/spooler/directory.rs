@@ -1,12 +1,13 @@
 //! The directories that jobs lie in, before anybody works in them.
 
-use std::fs::DirBuilder;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 
 use anyhow::Context;
-use nix::unistd::{Gid, Uid, chown, geteuid};
+use nix::sys::stat::Mode;
 
+use crate::identity::Identity;
+use crate::owned_file::{Last, Place};
 use rwsgi_config::Config;
 
 /// Makes the directories that are not there, and has all of them called by their real names, as `spool()` knows them.
@@ -14,20 +15,27 @@ use rwsgi_config::Config;
 /// # Errors
 /// When one cannot be made or entered.
 pub(crate) fn prepare(config: &mut Config) -> anyhow::Result<()> {
-    let owner = config.uid.as_ref().map(|user| Uid::from_raw(user.uid)).filter(|_| geteuid().is_root());
-    let group = config.gid.map(Gid::from_raw).filter(|_| geteuid().is_root());
+    let user = Identity::of(config)?;
     for directory in config.spooler.directories.iter_mut().chain(&mut config.spooler.external) {
-        match DirBuilder::new().mode(0o750).create(&*directory) {
-            // The user that the server changes to must be able to write there.
-            Ok(()) => chown(&*directory, owner, group)
-                .with_context(|| format!("spooler: cannot give '{}' away", directory.display()))?,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => {
+        match make(directory, user.as_ref()) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(error).with_context(|| format!("spooler: cannot make '{}'", directory.display()));
             }
+            _ => {}
         }
         *directory = std::fs::canonicalize(&*directory)
             .with_context(|| format!("spooler: cannot enter '{}'", directory.display()))?;
     }
     Ok(())
+}
+
+/// The user that the server becomes must be able to write there.
+fn make(directory: &Path, user: Option<&Identity>) -> io::Result<()> {
+    // Nothing is done to one that is there before privileges are dropped.
+    if directory.is_dir() {
+        return Ok(());
+    }
+    let place = Place::find(directory, Last::Keep, user)?;
+    let mode = Mode::S_IRWXU | Mode::S_IRGRP | Mode::S_IXGRP;
+    place.make_directory(mode, user.and_then(|user| user.uid), user.map(|user| user.gid))
 }

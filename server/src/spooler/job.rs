@@ -99,6 +99,8 @@ pub(crate) enum NotAJob {
     Malformed,
     #[error("it is no regular file")]
     NoFile,
+    #[error("it has {size} bytes, and spooler-job-limit allows {limit}")]
+    TooLarge { size: u64, limit: u64 },
 }
 
 /// What is in a job's file.

@@ -114,6 +114,7 @@ pub fn take(subject: &Subject<'_>, state: &mut SnapshotState) -> Taken {
         spoolers: spoolers::take(subject.scoreboard, &subject.spoolers, state, now),
         emperor: None,
         emperor_tyrant: None,
+        throttle_level: None,
         vassals: Vec::new(),
         blacklist: Vec::new(),
         server: Some("rwsgi".to_owned()),

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use std::os::fd::{IntoRawFd, RawFd};
+use std::os::fd::{AsFd, IntoRawFd, RawFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::libc;
@@ -49,11 +49,11 @@ pub(super) fn descriptor() -> RawFd {
 ///
 /// # Errors
 /// When the system has no descriptor left.
-pub(crate) fn on_terminate() -> nix::Result<EventFd> {
+pub(crate) fn on_terminate() -> std::io::Result<EventFd> {
     let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
     let event = EventFd::from_flags(flags)?;
     // The handler has a descriptor of its own, which is never closed, whatever becomes of the returned one.
-    let for_handler = nix::unistd::dup(&event)?;
+    let for_handler = event.as_fd().try_clone_to_owned()?;
     WORKER.store(nix::unistd::getpid().as_raw(), Ordering::Relaxed);
     EVENT.store(for_handler.into_raw_fd(), Ordering::Relaxed);
     let action = SigAction::new(SigHandler::Handler(note), SaFlags::SA_RESTART, SigSet::empty());

@@ -2,7 +2,9 @@
 //!
 //! What has texts and numbers is taken apart whole, so that a new key is a decision.
 
-use rwsgi_stats::{App, Core, LastException, RequestInfo, Snapshot, Socket, Spooler, SpoolerJob, Vassal, Worker};
+use rwsgi_stats::{
+    App, Blacklisted, Core, LastException, RequestInfo, Snapshot, Socket, Spooler, SpoolerJob, Vassal, Worker,
+};
 
 use crate::format;
 
@@ -19,6 +21,7 @@ pub(super) fn clean(snapshot: &mut Snapshot) {
         workers,
         spoolers,
         vassals,
+        blacklist,
         emperor,
         server,
         hostname,
@@ -32,6 +35,7 @@ pub(super) fn clean(snapshot: &mut Snapshot) {
         uid: _,
         gid: _,
         emperor_tyrant: _,
+        throttle_level: _,
         schema: _,
         started_at: _,
         now: _,
@@ -46,7 +50,6 @@ pub(super) fn clean(snapshot: &mut Snapshot) {
         metrics: _,
         crons: _,
         timers: _,
-        blacklist: _,
     } = snapshot;
     [version, cwd].into_iter().chain([server, hostname, python].into_iter().flatten()).for_each(line);
     for Socket { name, proto, queue: _, max_queue: _, shared: _, can_offload: _ } in sockets {
@@ -76,7 +79,10 @@ pub(super) fn clean(snapshot: &mut Snapshot) {
             line(name);
         }
     }
-    for Vassal { id, .. } in vassals {
+    for Vassal { id, on_demand, monitor, .. } in vassals {
+        [id, on_demand, monitor].into_iter().for_each(line);
+    }
+    for Blacklisted { id, throttle_level: _, attempt: _, first_attempt: _, last_attempt: _ } in blacklist {
         line(id);
     }
     emperor.iter_mut().for_each(lines);

@@ -1,6 +1,6 @@
 //! The smaller tables, as text: several servers, an emperor's vassals. Fixed columns, a line each.
 
-use rwsgi_stats::Snapshot;
+use rwsgi_stats::{Blacklisted, Snapshot, Vassal};
 
 use super::{Counts, Pool, Sample, Status};
 use crate::format;
@@ -85,37 +85,80 @@ pub(crate) fn servers(pools: &[Pool], shown: &[Option<&Sample>]) -> List {
     List { titles, rows }
 }
 
-/// An emperor's vassals; `None` when the server is no emperor.
+/// An emperor's vassals, and those that it waits to start again; `None` when the server is no emperor.
 pub(crate) fn vassals(snapshot: &Snapshot, now: u64) -> Option<List> {
     if snapshot.emperor.is_none() && snapshot.vassals.is_empty() {
         return None;
     }
     let yes = |flag: u8| if flag > 0 { "yes" } else { "no" }.to_owned();
-    let row = |vassal: &rwsgi_stats::Vassal| {
+    let since = |then: u64| if then > 0 { format::seconds(now.saturating_sub(then)) } else { "-".to_owned() };
+    let throttle = |entry: &Blacklisted| format::micros(entry.throttle_level.saturating_mul(1_000));
+    let running = |vassal: &Vassal| {
         let state = match (vassal.cursed, vassal.accepting, vassal.ready) {
             (1.., _, _) => "cursed",
             (_, 1.., _) => "accepting",
             (_, _, 1..) => "ready",
+            _ if vassal.pid <= 0 && !vassal.on_demand.is_empty() => "on demand",
             _ => "starting",
         };
-        let age = if vassal.born > 0 { format::seconds(now.saturating_sub(vassal.born)) } else { "-".to_owned() };
+        // One that was tried again is at both places.
+        let tried = snapshot.blacklist.iter().find(|entry| entry.id == vassal.id);
+        let delayed = tried.filter(|_| vassal.accepting == 0);
         let cells = vec![
             format::one_line(&vassal.id),
-            vassal.pid.to_string(),
+            dash((vassal.pid > 0).then_some(vassal.pid), |pid| pid.to_string()),
             state.to_owned(),
             yes(vassal.loyal),
-            vassal.respawns.to_string(),
-            age,
+            vassal.respawns.max(tried.map_or(0, |entry| entry.attempt)).to_string(),
+            dash(delayed, throttle),
+            since(if vassal.last_run > 0 { vassal.last_run } else { vassal.born }),
         ];
         (cells, if vassal.cursed > 0 { Mark::Alarm } else { Mark::Plain })
     };
-    let rows = snapshot.vassals.iter().map(row).collect();
-    Some(List { titles: vec!["VASSAL", "PID", "STATE", "LOYAL", "RESPAWNS", "AGE"], rows })
+    let waiting = |entry: &Blacklisted| {
+        let cells = vec![
+            format::one_line(&entry.id),
+            "-".to_owned(),
+            "blacklisted".to_owned(),
+            yes(0),
+            entry.attempt.to_string(),
+            throttle(entry),
+            since(entry.first_attempt),
+        ];
+        (cells, Mark::Alarm)
+    };
+    let gone = |entry: &&Blacklisted| !snapshot.vassals.iter().any(|vassal| vassal.id == entry.id);
+    let rows = snapshot.vassals.iter().map(running);
+    let rows = rows.chain(snapshot.blacklist.iter().filter(gone).map(waiting)).collect();
+    Some(List { titles: vec!["VASSAL", "PID", "STATE", "LOYAL", "RESPAWNS", "THROTTLE", "AGE"], rows })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_vassal_that_does_not_stay_up_is_told_while_it_runs_and_while_it_waits() {
+        let text = include_str!("../../../shared/tests/fixtures/uwsgi-emperor.json");
+        let snapshot: Snapshot = serde_json::from_str(text).unwrap();
+        let told = vassals(&snapshot, 1_795_647_128).unwrap();
+        let alarms: Vec<bool> = told.rows.iter().map(|(_, mark)| *mark == Mark::Alarm).collect();
+        assert_eq!(alarms, [false, true, true]);
+        assert_eq!(
+            told.text(),
+            "VASSAL        PID        STATE  LOYAL  RESPAWNS  THROTTLE  AGE\n\
+             one.ini     10839    accepting     no         1         -   5s\n\
+             other.ini   11538       cursed     no         1     1.00s   4s\n\
+             broken.ini      -  blacklisted     no         3     3.00s  10s\n"
+        );
+    }
+
+    #[test]
+    fn a_vassal_that_waits_for_its_first_connection_is_not_starting() {
+        let text = r#"{"emperor":["/vassals"],"vassals":[{"id":"a.ini","pid":-1,"last_run":5,"on_demand":"/a.sock"}]}"#;
+        let told = vassals(&serde_json::from_str(text).unwrap(), 8).unwrap();
+        assert_eq!(told.rows[0].0[1..3], ["-", "on demand"].map(str::to_owned));
+    }
 
     #[test]
     fn columns_of_wide_characters_stand_below_each_other() {

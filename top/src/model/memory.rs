@@ -12,6 +12,11 @@ const SPACING: Duration = Duration::from_secs(15);
 /// A slope over less time than this says nothing.
 const LEAST: Duration = Duration::from_secs(60);
 
+/// Of many workers so many are told apart in a chart: the largest.
+pub(crate) const LARGEST: usize = 3;
+/// More lines than these cannot be told apart, and of the others only the lowest and the highest are drawn.
+pub(crate) const MOST_LINES: usize = 11;
+
 /// What a worker's process took at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MemoryPoint {

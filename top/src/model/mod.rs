@@ -19,7 +19,7 @@ pub(crate) use alerts::{Alert, Thresholds, alerts};
 pub(crate) use history::{HEAT_ROWS, History, Point, heat_floor};
 pub(crate) use latency::{Counts, Percentiles};
 pub(crate) use lists::{List, Mark, servers, vassals};
-pub(crate) use memory::{MemoryPoint, MemoryTrack};
+pub(crate) use memory::{LARGEST, MOST_LINES, MemoryPoint, MemoryTrack};
 pub(crate) use pool::Pool;
 pub(crate) use sample::{Rates, Sample, Status, Totals, status_of};
 pub(crate) use spoolers::spoolers;

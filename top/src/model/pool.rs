@@ -51,6 +51,7 @@ pub(crate) struct Trouble {
 #[derive(Debug, Default)]
 struct Before {
     at: Monotonic,
+    clock: ServerMicros,
     now: Option<u64>,
     pid: i32,
     started_at: Option<u64>,
@@ -149,23 +150,19 @@ impl Pool {
         clean(&mut snapshot);
         let mut totals = Totals::of(&snapshot);
         let continues = self.before.take_if(|before| before.is_continued_by(&snapshot, &totals));
-        if self.before.take().is_some() {
-            self.restarts += 1;
-            self.restarted = Some(at);
-        }
-        let window = continues.as_ref().and_then(|before| {
-            let passed = at.since(before.at);
-            let told = match (before.now, snapshot.now) {
-                // Two samples of one cached document have no time between them.
-                (Some(earlier), Some(later)) if earlier == later => return None,
-                (Some(earlier), Some(later)) => later.checked_sub(earlier).map(Duration::from_micros),
-                _ => None,
-            };
-            // A clock that was set in between tells nothing.
-            let passed = told.filter(|told| told.abs_diff(passed) <= LATE).unwrap_or(passed);
-            (!passed.is_zero()).then_some(passed.as_secs_f64())
-        });
-        let mut before = continues.unwrap_or_default();
+        let (window, mut before) = match (continues, self.before.take()) {
+            (Some(before), _) => (before.time_until(&snapshot, at), before),
+            (None, None) => (None, Before::default()),
+            (None, Some(ended)) => {
+                self.restarts += 1;
+                self.restarted = Some(at);
+                match age_of_run(&snapshot, clock, ended.clock) {
+                    Some(age) => (Some(age), Before::at_start(&snapshot)),
+                    None => (None, Before::default()),
+                }
+            }
+        };
+        let window = window.filter(|window| !window.is_zero()).map(|window| window.as_secs_f64());
         let per_second = |now: u64, then: u64| window.map(|window| now.saturating_sub(then) as f64 / window);
         totals.rps = per_second(totals.requests, before.requests);
         totals.exception_rate = per_second(totals.exceptions, before.exceptions);
@@ -199,7 +196,7 @@ impl Pool {
         let busy = weighted(|rates| rates.utilization, &cores);
         totals.utilization = busy.filter(|_| totals.cores > 0).map(|busy| (busy / totals.cores as f64).min(1.0));
 
-        before.at = at;
+        (before.at, before.clock) = (at, clock);
         before.now = snapshot.now;
         before.pid = snapshot.pid;
         before.started_at = snapshot.started_at;
@@ -215,7 +212,44 @@ impl Pool {
     }
 }
 
+/// For how long a server has run, when it was started after another run of it was seen last: all of its counts are of that time.
+fn age_of_run(snapshot: &Snapshot, clock: ServerMicros, seen: ServerMicros) -> Option<Duration> {
+    if let Some(started) = snapshot.started_at {
+        return (started >= seen.0).then(|| clock.since(started));
+    }
+    // uWSGI tells when its workers' processes were started, in whole seconds, and its clock may be a little ahead of ours.
+    let spawned = snapshot.workers.iter().map(|worker| worker.last_spawn).filter(|spawned| *spawned > 0).min()?;
+    let [since_start, since_seen] = [clock.since(spawned.saturating_mul(1_000_000)), clock.since(seen.0)];
+    let age = if since_start.is_zero() { since_seen } else { since_start.min(since_seen) };
+    (spawned >= seen.seconds()).then_some(age)
+}
+
 impl Before {
+    /// What a run that has just begun is subtracted from: nothing, and clocks at 0.
+    fn at_start(snapshot: &Snapshot) -> Self {
+        let none = |clock: Option<u64>| clock.map(|_| 0);
+        let workers = snapshot.workers.iter().map(|worker| WorkerBefore {
+            busy: none(worker.busy_time),
+            cpu: none(worker.cpu_time),
+            gil: none(worker.gil_wait),
+            ..WorkerBefore::default()
+        });
+        Self { workers: workers.collect(), ..Self::default() }
+    }
+
+    /// The time from this sample to `next`; `None` when they are one document.
+    fn time_until(&self, next: &Snapshot, at: Monotonic) -> Option<Duration> {
+        let passed = at.since(self.at);
+        let told = match (self.now, next.now) {
+            // Two samples of one cached document have no time between them.
+            (Some(earlier), Some(later)) if earlier == later => return None,
+            (Some(earlier), Some(later)) => later.checked_sub(earlier).map(Duration::from_micros),
+            _ => None,
+        };
+        // A clock that was set in between tells nothing.
+        Some(told.filter(|told| told.abs_diff(passed) <= LATE).unwrap_or(passed))
+    }
+
     /// Whether `next` is a later sample of the same run of the same server.
     fn is_continued_by(&self, next: &Snapshot, totals: &Totals) -> bool {
         let grew = [(self.requests, totals.requests), (self.exceptions, totals.exceptions), (self.tx, totals.tx)];

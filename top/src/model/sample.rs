@@ -1,6 +1,6 @@
 //! A sample: one snapshot, and what it says together with the snapshot before it.
 
-use rwsgi_stats::{Blacklisted, Core, Snapshot, Vassal, Worker};
+use rwsgi_stats::{Core, Snapshot, Worker};
 
 use super::{Counts, Percentiles};
 use crate::source::{Monotonic, ServerMicros};
@@ -242,13 +242,6 @@ pub(crate) fn digest(snapshot: &mut Snapshot, now: ServerMicros) {
     // Nothing shows them.
     (snapshot.locks, snapshot.caches, snapshot.crons, snapshot.timers) = Default::default();
     snapshot.metrics.clear();
-    // An emperor lists a vassal that never came up here alone; one that died, at both places.
-    for Blacklisted { id, attempt, first_attempt } in std::mem::take(&mut snapshot.blacklist) {
-        if !snapshot.vassals.iter().any(|vassal| vassal.id == id) {
-            let never = Vassal { pid: -1, cursed: 1, born: first_attempt, respawns: attempt, ..Vassal::default() };
-            snapshot.vassals.push(Vassal { id, ..never });
-        }
-    }
     for core in snapshot.workers.iter_mut().flat_map(|worker| &mut worker.cores) {
         let vars = std::mem::take(&mut core.vars);
         if core.in_request != 0 {
@@ -296,19 +289,6 @@ mod tests {
 
     fn busy_cheap() -> Snapshot {
         serde_json::from_str(include_str!("../../../shared/tests/fixtures/uwsgi-busy-cheap.json")).unwrap()
-    }
-
-    #[test]
-    fn a_vassal_that_never_came_up_is_among_the_others_as_cursed() {
-        let text = r#"{"emperor":["/vassals"],"vassals":[{"id":"good.ini","pid":7}],"blacklist":[
-            {"id":"good.ini","attempt":2},
-            {"id":"bad.ini","throttle_level":4400,"attempt":22,"first_attempt":1795247316,"last_attempt":1795247404}]}"#;
-        let mut snapshot: Snapshot = serde_json::from_str(text).unwrap();
-        digest(&mut snapshot, ServerMicros(0));
-        let told: Vec<_> =
-            snapshot.vassals.iter().map(|vassal| (&*vassal.id, vassal.cursed, vassal.respawns)).collect();
-        assert_eq!(told, [("good.ini", 0, 0), ("bad.ini", 1, 22)]);
-        assert_eq!(snapshot.vassals[1].born, 1_795_247_316);
     }
 
     #[test]

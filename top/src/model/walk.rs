@@ -1,8 +1,8 @@
 //! The walk through a sample: what of it the history keeps, in which order. One walk serves both directions.
 
 use rwsgi_stats::{
-    Core, LastException, Limits, Queue, Recycled, RequestInfo, Responses, Snapshot, Socket, Spooler, SpoolerJob,
-    Vassal, Worker,
+    Blacklisted, Core, LastException, Limits, Queue, Recycled, RequestInfo, Responses, Snapshot, Socket, Spooler,
+    SpoolerJob, Vassal, Worker,
 };
 
 use super::{Counts, Percentiles, Rates, Sample, Totals};
@@ -137,6 +137,8 @@ fn snapshot(walk: &mut impl Walk, snapshot: &mut Snapshot) {
         vassals,
         emperor,
         emperor_tyrant,
+        throttle_level,
+        blacklist,
         server,
         hostname,
         started_at,
@@ -144,9 +146,8 @@ fn snapshot(walk: &mut impl Walk, snapshot: &mut Snapshot) {
         python,
         queue,
         limits,
-        // Digested before: they are in the totals, among the vassals, and beside the document.
+        // Digested before: they are in the totals, and beside the document.
         latency: _,
-        blacklist: _,
         now: _,
         // Nothing shows them.
         locks: _,
@@ -186,15 +187,27 @@ fn snapshot(walk: &mut impl Walk, snapshot: &mut Snapshot) {
     walk.list(spoolers, spooler);
     walk.option(emperor, |walk, monitors| walk.list(monitors, Walk::text));
     walk.option(emperor_tyrant, Walk::long);
+    walk.option(throttle_level, Walk::number);
     walk.list(vassals, vassal);
+    walk.list(blacklist, |walk, Blacklisted { id, throttle_level, attempt, first_attempt, last_attempt: _ }| {
+        walk.text(id);
+        [throttle_level, attempt, first_attempt].into_iter().for_each(|value| walk.number(value));
+    });
 }
 
 fn vassal(walk: &mut impl Walk, vassal: &mut Vassal) {
     let Vassal {
         id,
+        on_demand,
         pid,
         born,
+        last_run,
         last_mod: _,
+        first_run: _,
+        zerg: _,
+        uid: _,
+        gid: _,
+        monitor: _,
         last_heartbeat: _,
         last_ready: _,
         last_accepting: _,
@@ -206,9 +219,10 @@ fn vassal(walk: &mut impl Walk, vassal: &mut Vassal) {
         cursed,
     } = vassal;
     walk.text(id);
+    walk.text(on_demand);
     walk.signed(pid);
-    [born, respawns].into_iter().for_each(|value| walk.number(value));
-    [ready, accepting, loyal, cursed].into_iter().for_each(|value| walk.flag(value));
+    [born, last_run, respawns, cursed].into_iter().for_each(|value| walk.number(value));
+    [ready, accepting, loyal].into_iter().for_each(|value| walk.flag(value));
 }
 
 fn spooler(walk: &mut impl Walk, spooler: &mut Spooler) {

@@ -48,7 +48,7 @@ const HEADLINES: [(&str, &str); 8] = [
     ("error_rate", "errors"),
     ("rss.max", "largest worker"),
     ("queue.max", "longest queue"),
-    ("respawns", "processes started"),
+    ("respawns", "processes started again"),
 ];
 
 impl Page<'_> {

@@ -130,7 +130,7 @@ pub(crate) const METRICS: &[Metric] = metrics! {
     "exception_rate" Fraction Merged Both workers "share of requests in which the application raised an exception"
         |w| per_request(w, w.exceptions);
     "harakiri" Number Total Both workers "requests ended for running too long" |w| Ok(w.harakiri as f64);
-    "respawns" Number Total Both workers "worker processes started" |w| Ok(w.respawns as f64);
+    "respawns" Number Total Both workers "worker processes started beyond each worker's first" |w| Ok(w.respawns as f64);
     "utilization" Fraction Merged Rwsgi workers "share of all cores' time spent in requests"
         |w| w.busy.get().filter(|(_, all)| *all > 0.0).map(|(busy, all)| busy / all).ok_or(NOT_TOLD);
     "cpu" Fraction Sum Rwsgi workers "processor time of all workers; 100% is one processor"

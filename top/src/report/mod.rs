@@ -6,6 +6,7 @@ mod html;
 mod judge;
 mod lines;
 pub(crate) mod metrics;
+mod output;
 #[cfg(test)]
 mod tests;
 mod timeline;

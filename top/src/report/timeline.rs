@@ -1,5 +1,7 @@
 //! A run in the order of time: each server's windows, as many as a page shows, and what happened to it.
 
+use std::collections::BTreeMap;
+
 use super::window::{Steps, Window};
 use crate::model::Pool;
 use crate::source::{LocalMicros, Monotonic};
@@ -18,6 +20,17 @@ pub(super) struct Slice {
     /// What this machine's clock said at the end.
     pub(super) taken: LocalMicros,
     pub(super) window: Window,
+    /// The most resident memory of each worker that had some, bytes, by its number.
+    pub(super) memory: BTreeMap<u32, u64>,
+}
+
+impl Slice {
+    fn remember(&mut self, memory: BTreeMap<u32, u64>) {
+        for (id, rss) in memory {
+            let most = self.memory.entry(id).or_default();
+            *most = rss.max(*most);
+        }
+    }
 }
 
 /// What happened to a server.
@@ -107,15 +120,19 @@ impl Track {
         }
         self.compare(pool, at, taken);
         let Some(step) = self.steps.step(pool, taken) else { return };
+        let workers = pool.current.iter().flat_map(|sample| &sample.snapshot.workers);
+        let memory = workers.filter(|worker| worker.pid > 0 && worker.rss > 0).map(|worker| (worker.id, worker.rss));
+        let memory = memory.collect();
         match self.slices.last_mut() {
             Some(last) if self.in_last < self.per_slice => {
                 self.in_last += 1;
                 last.window.then(&step.whole);
+                last.remember(memory);
                 (last.end, last.taken) = (step.end, taken);
             }
             _ => {
                 self.in_last = 1;
-                self.slices.push(Slice { begin: step.begin, end: step.end, taken, window: step.whole });
+                self.slices.push(Slice { begin: step.begin, end: step.end, taken, window: step.whole, memory });
             }
         }
         if self.slices.len() > MOST_SLICES {
@@ -128,6 +145,7 @@ impl Track {
             let mut first = pair[0].clone();
             if let [_, second] = pair {
                 first.window.then(&second.window);
+                first.remember(second.memory.clone());
                 (first.end, first.taken) = (second.end, second.taken);
             }
             first

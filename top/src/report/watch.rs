@@ -1,8 +1,8 @@
 //! Watching without a screen: samples in, lines out, until the end that was asked for; then the verdict.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,6 +18,7 @@ use super::assertion::Assertion;
 use super::html::Page;
 use super::judge::{Baseline, Judge, Phases};
 use super::lines::{csv_header, csv_rows, json_line};
+use super::output::Files;
 use super::timeline::Track;
 use super::verdict::Verdict;
 use super::window::{Steps, Window};
@@ -185,6 +186,7 @@ struct Watch<'a> {
     lines: Vec<(Steps, Window)>,
     /// By server: what the page shows; empty when there will be none.
     tracks: Vec<Track>,
+    files: Files,
     /// By server: how many samples are still wanted.
     left: Vec<u64>,
     printed: u64,
@@ -203,11 +205,9 @@ impl<'a> Watch<'a> {
         let judge = Judge::new(&plan.assertions, &plan.baseline, labels, plan.phases, run.interval.unwrap_or_default());
         let mut lines = Vec::new();
         lines.resize_with(pools.len(), Default::default);
+        let files = Files::open(plan.junit.as_deref(), plan.markdown.as_deref(), plan.html.as_deref())?;
         let mut tracks = Vec::new();
-        if let Some(path) = &plan.html {
-            // Nobody waits for the end of a run to learn that its page has no place.
-            let file = OpenOptions::new().create(true).append(true).open(path);
-            file.with_context(|| format!("cannot write {}", path.display()))?;
+        if files.html.is_some() {
             tracks.resize_with(pools.len(), Track::default);
         }
         let left = if let End::Count(count) = plan.end { count } else { u64::MAX };
@@ -218,6 +218,7 @@ impl<'a> Watch<'a> {
             names: &run.targets,
             lines,
             tracks,
+            files,
             left: vec![left; pools.len()],
             printed: 0,
             out_closed: false,
@@ -322,13 +323,15 @@ impl<'a> Watch<'a> {
             return Ok(());
         }
         self.judge.push(target, pool, taken);
+        let counts = !self.waits_for_answers();
+        let pool = &self.pools[target];
         let (steps, window) = &mut self.lines[target];
         if let Some(step) = steps.step(pool, taken).filter(|_| self.plan.format == Format::Json) {
             window.then(&step.whole);
         }
         // The first sample of a server only begins the window that rates need.
         let Some(sample) = pool.current.as_ref().filter(|_| known) else { return Ok(()) };
-        self.left[target] = self.left[target].saturating_sub(1);
+        self.left[target] = self.left[target].saturating_sub(u64::from(counts));
         let text = match self.plan.format {
             Format::Tables => self.plan.batch.table(pool, sample),
             Format::Json => json_line(pool, sample, &std::mem::take(window)),
@@ -338,6 +341,12 @@ impl<'a> Watch<'a> {
         self.print(&text)?;
         self.printed += 1;
         Ok(())
+    }
+
+    /// Whether a server is still to answer for the first time, and nothing is judged before.
+    fn waits_for_answers(&self) -> bool {
+        let judges = !self.plan.assertions.is_empty() || self.files.html.is_some();
+        judges && self.pools.iter().zip(&self.left).any(|(pool, left)| pool.current.is_none() && *left > 0)
     }
 
     fn write(&mut self, entry: impl FnOnce(&mut Recorder) -> Result<(), RecordingError>) {
@@ -377,18 +386,22 @@ impl<'a> Watch<'a> {
         let watched = self.judge.watched();
         let no_servers = Judge::new(&[], &[], std::iter::empty(), Phases::default(), Duration::ZERO);
         let verdict = std::mem::replace(&mut self.judge, no_servers).finish(ending);
-        // The page is there even when the verdict's other forms cannot be written: it helps to find out why.
-        let page = self.plan.html.as_ref().map_or(Ok(()), |path| {
+        let zone = &self.plan.batch.zone;
+        let files = std::mem::take(&mut self.files);
+        // One that cannot be written takes none of the others away.
+        let page = files.html.map_or(Ok(()), |file| {
             let page = Page {
                 verdict: &verdict,
                 watched: &watched,
                 pools: self.pools,
                 tracks: &self.tracks,
                 samples: (samples, failures),
-                zone: &self.plan.batch.zone,
+                zone,
             };
-            write(path, File::create(path), &page.html())
+            file.write(&page.html())
         });
+        let junit = files.junit.map_or(Ok(()), |file| file.write(&verdict.junit(zone)?));
+        let markdown = files.markdown.map_or(Ok(()), |file| file.write(&verdict.markdown(zone)));
         let status = if asserts {
             self.tell(&verdict)?;
             verdict.exit_code()
@@ -397,7 +410,7 @@ impl<'a> Watch<'a> {
         } else {
             0
         };
-        page?;
+        page.and(junit).and(markdown)?;
         Ok(status.max(unrecorded))
     }
 
@@ -411,19 +424,8 @@ impl<'a> Watch<'a> {
         } else {
             self.print(&text)?;
         }
-        if let Some(path) = &self.plan.junit {
-            write(path, File::create(path), &verdict.junit(zone)?)?;
-        }
-        if let Some(path) = &self.plan.markdown {
-            write(path, OpenOptions::new().create(true).append(true).open(path), &verdict.markdown(zone))?;
-        }
         Ok(())
     }
-}
-
-fn write(path: &Path, file: io::Result<File>, text: &str) -> anyhow::Result<()> {
-    let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
-    written.with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// What a recording has of each assertion's metric, or why it is not known.

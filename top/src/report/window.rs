@@ -60,7 +60,7 @@ pub(crate) struct Window {
     pub(crate) exceptions: u64,
     /// Requests ended for running too long.
     pub(crate) harakiri: u64,
-    /// Processes started.
+    /// Processes started beyond each worker's first.
     pub(crate) respawns: u64,
     /// Refused because a queue was full.
     pub(crate) refused: u64,
@@ -159,10 +159,17 @@ impl Marks {
             exceptions: totals.exceptions,
             failed: [sum(|responses| responses.client_error), sum(|responses| responses.server_error)],
             harakiri: totals.harakiri,
-            respawns: workers.iter().map(|worker| worker.respawn_count).fold(0, u64::saturating_add),
+            respawns: totals.respawns,
             refused: totals.queue_errors,
             tx: totals.tx,
         }
+    }
+
+    /// Those of a server that has just started.
+    fn at_start(sample: &Sample, ended: &Self) -> Self {
+        // A socket that was kept counts on.
+        let kept = sample.totals.queue_errors >= ended.refused;
+        Self { refused: if kept { ended.refused } else { 0 }, ..Self::default() }
     }
 
     fn of_worker(worker: &Worker) -> Self {
@@ -172,7 +179,8 @@ impl Marks {
             exceptions: worker.exceptions,
             failed: [responses.client_error, responses.server_error],
             harakiri: worker.harakiri_count,
-            respawns: worker.respawn_count,
+            // Its first process belongs to the server's start.
+            respawns: worker.respawn_count.saturating_sub(1),
             refused: 0,
             tx: worker.tx,
         }
@@ -210,6 +218,15 @@ pub(crate) struct Step {
     pub(crate) workers: Vec<(u32, Window)>,
 }
 
+impl Step {
+    /// Takes in what the sample at its end says beyond what was known before.
+    fn count(&mut self, sample: &Sample, server: Marks, workers: &[Marks]) {
+        self.whole = of_server(sample, server);
+        let worker = |place| of_worker(sample, place, workers.get(place).copied().unwrap_or_default());
+        self.workers = (0..sample.workers.len()).filter_map(worker).collect();
+    }
+}
+
 /// Makes steps of a server's samples.
 #[derive(Debug, Default)]
 pub(crate) struct Steps {
@@ -238,12 +255,14 @@ impl Steps {
         let begin = before.as_ref().map_or(sample.at, |before| before.at);
         let mut step = Step { begin, end: sample.at, taken, whole: Window::default(), workers: Vec::new() };
         match before {
-            Some(before) if before.restarts == pool.restarts => {
-                step.whole = of_server(sample, before.server);
-                let worker = |place| of_worker(sample, place, before.workers.get(place).copied().unwrap_or_default());
-                step.workers = (0..sample.workers.len()).filter_map(worker).collect();
+            Some(before) if before.restarts == pool.restarts => step.count(sample, before.server, &before.workers),
+            Some(before) => {
+                // All that it tells happened since, when it was started after the sample before.
+                if sample.window.is_some() {
+                    step.count(sample, Marks::at_start(sample, &before.server), &[]);
+                }
+                step.whole.restarts = 1;
             }
-            Some(_) => step.whole.restarts = 1,
             None => {}
         }
         levels(sample, &mut step);

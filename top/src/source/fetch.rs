@@ -1,4 +1,6 @@
 //! One connection, one document: connect, ask if it is HTTP, read to the end, all within one deadline.
+//!
+//! Not `ureq`: only the answer tells whether a server speaks HTTP, and that of one that does not is a document all the same.
 
 use std::io::{self, Read, Write};
 use std::time::Duration;

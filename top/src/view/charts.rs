@@ -14,7 +14,7 @@ use super::spark::{Cells, bar};
 use super::table::{print, print_line, width_of};
 use super::theme::Theme;
 use crate::format;
-use crate::model::{HEAT_ROWS, History, MemoryPoint, Point, Pool, heat_floor};
+use crate::model::{HEAT_ROWS, History, LARGEST, MOST_LINES, MemoryPoint, Point, Pool, heat_floor};
 use crate::source::Monotonic;
 
 /// Which charts are shown.
@@ -308,9 +308,6 @@ fn latency(material: &Material<'_>, theme: &Theme, area: Rect, buf: &mut Buffer)
     self::lines(&Lines { lines, y: [low, high], labels }, cells.step, theme, area, buf);
 }
 
-/// More lines than these cannot be told apart.
-const LINES: usize = 11;
-
 /// What is known of a worker's memory up to the moment that is shown.
 struct Remembered<'a> {
     id: u32,
@@ -369,9 +366,9 @@ fn memory(material: &Material<'_>, theme: &Theme, area: Rect, buf: &mut Buffer) 
         points.chain([worker.last]).collect::<Vec<_>>()
     };
     workers.sort_by(|a, b| a.last.1.total_cmp(&b.last.1));
-    let (others, named) = workers.split_at(workers.len().saturating_sub(3));
+    let (others, named) = workers.split_at(workers.len().saturating_sub(LARGEST));
     let step = step_of(material, area);
-    let mut lines: Vec<NamedLine> = match others.len() + 3 > LINES {
+    let mut lines: Vec<NamedLine> = match others.len() + LARGEST > MOST_LINES {
         // Of so many, the lowest and the highest at each moment.
         true => edges(others, material.until, step, plot(area).width).into(),
         false => others.iter().map(line).collect::<Vec<_>>(),

@@ -132,6 +132,7 @@ fn empire(snapshot: &Snapshot) -> Vec<Item> {
         Item::new("emperor", format::one_line(&monitors), 1, plain),
         Item::new("tyrant", tyrant, 1, plain),
         Item::new("vassals", snapshot.vassals.len().to_string(), 1, plain),
+        Item::new("blacklisted", snapshot.blacklist.len().to_string(), 1, plain),
     ]
 }
 

@@ -1,6 +1,7 @@
 //! A stats server whose answers a test decides; it lives as long as the test.
 
 #![allow(clippy::unwrap_used)]
+#![allow(dead_code, reason = "not every test needs all of it")]
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -14,7 +15,6 @@ pub(crate) enum Answer {
     /// This text, then the end.
     Text(String),
     /// These bytes, then the end.
-    #[allow(dead_code, reason = "not every test's server says such things")]
     Bytes(Vec<u8>),
     /// This text, and then nothing for as long as the client waits.
     Hang(String),
@@ -59,7 +59,6 @@ impl Server {
     }
 
     /// Ends: from now on nobody listens at its address.
-    #[allow(dead_code, reason = "not every test's server dies")]
     pub(crate) fn die(&mut self) {
         self.dead.store(true, Ordering::SeqCst);
         let _ = TcpStream::connect(&self.address);
@@ -69,7 +68,6 @@ impl Server {
     }
 
     /// Answers so from now on.
-    #[allow(dead_code, reason = "not every test changes its mind")]
     pub(crate) fn answer(&self, answer: Answer) {
         *self.decide.lock().unwrap() = Box::new(move |_| answer.clone());
     }

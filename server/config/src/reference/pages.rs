@@ -45,7 +45,17 @@ fn options_page() -> String {
 }
 
 /// Names of ours that are not uWSGI 2.0's.
-const OWN: [&str; 7] = ["uwsgi", "brutal-reload-on-term", "check", "else", "end", "ienv", "path-normalize"];
+const OWN: [&str; 9] = [
+    "uwsgi",
+    "brutal-reload-on-term",
+    "check",
+    "else",
+    "end",
+    "ienv",
+    "no-new-privs",
+    "path-normalize",
+    "spooler-job-limit",
+];
 
 /// `docs/uwsgi-options.md`.
 fn uwsgi_page() -> String {

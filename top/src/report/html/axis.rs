@@ -111,6 +111,24 @@ impl Values {
         Self { low: 0.0, high: step * steps, log: false, ticks: ticks.collect() }
     }
 
+    /// Not from 0, so that what grows slowly is a slope; but what hardly changes is no mountain.
+    pub(super) fn around(unit: Unit, lowest: f64, highest: f64) -> Self {
+        let margin = ((highest - lowest) * 0.1).max(highest * 0.02).max(1.0);
+        let (lowest, highest) = ((lowest - margin).max(0.0), highest + margin);
+        let step = match unit {
+            // No finer than what is written beside it: one decimal of K, M or G.
+            Unit::Bytes => {
+                let written = 1_024f64.powf(highest.max(1.0).log(1_024.0).floor()) / 8.0;
+                ((highest - lowest) / 4.0).max(written).max(1.0).log2().ceil().exp2()
+            }
+            _ => nice((highest - lowest) / 4.0),
+        };
+        let (first, last) = ((lowest / step).floor(), (highest / step).ceil());
+        let values = (0..=(last - first) as u32).map(|place| (first + f64::from(place)) * step);
+        let ticks = values.map(|value| (value, label(unit, value))).collect();
+        Self { low: first * step, high: last * step, log: false, ticks }
+    }
+
     /// In powers of ten from what holds `lowest` up to what holds `highest`.
     pub(super) fn logarithmic(unit: Unit, lowest: f64, highest: f64) -> Self {
         let low = lowest.max(1.0).log10().floor();
@@ -187,10 +205,16 @@ mod tests {
         assert_eq!(texts(Values::linear(Unit::Number, 3.0)), ["0", "1", "2", "3"]);
         assert_eq!(texts(Values::linear(Unit::Fraction, 0.03)), ["0%", "25%", "50%", "75%", "100%"]);
         assert_eq!(texts(Values::linear(Unit::Bytes, 90e6)), ["0", "32M", "64M", "96M"]);
+        assert_eq!(texts(Values::around(Unit::Bytes, 60e6, 61e6)), ["56M", "57M", "58M", "59M", "60M"]);
+        assert_eq!(texts(Values::around(Unit::Bytes, 0.0, 0.0)), ["0", "1"]);
         assert_eq!(texts(Values::logarithmic(Unit::Time, 150.0, 90_000.0)), ["100µs", "1ms", "10ms", "100ms"]);
         assert_eq!(texts(Values::logarithmic(Unit::Time, 1_500.0, 1_800.0)), ["1ms", "2ms", "5ms", "10ms"]);
         for highest in [0.0, 1e-9, 0.3, 7.0, 1e3, 123_456.7, 1e18] {
             for unit in [Unit::Number, Unit::PerSecond, Unit::Bytes, Unit::Fraction] {
+                let around = Values::around(unit, highest * 0.9, highest);
+                let labels: std::collections::BTreeSet<&str> = around.ticks.iter().map(|(_, text)| &**text).collect();
+                assert!(unit != Unit::Bytes || labels.len() == around.ticks.len(), "{highest}: {around:?}");
+                assert!(around.ticks.len() <= 7 && around.high >= highest * 0.999, "{unit:?} {highest}: {around:?}");
                 let values = Values::linear(unit, highest);
                 assert!(values.ticks.len() <= 7 && values.high >= highest * 0.999, "{unit:?} {highest}: {values:?}");
             }

@@ -3,6 +3,8 @@
 //!
 //! Shapes are stretched to the width of the page, texts are not: those are HTML, placed beside and over the drawing.
 
+mod workers;
+
 use std::fmt::Write as _;
 
 use jiff::tz::TimeZone;
@@ -132,6 +134,9 @@ pub(super) fn charts(markup: &mut Markup, frame: &Frame<'_>) -> Vec<&'static str
             }
             if chart.title == "Latency" && !frame.heat_map(markup) {
                 untold.push(HEAT_MAP);
+            }
+            if chart.title == "Memory" && !frame.workers_memory(markup) {
+                untold.push(workers::TITLE);
             }
         }
     });

@@ -145,6 +145,37 @@ fn a_page_of_every_kind_of_run_is_well_formed() {
 }
 
 #[test]
+fn each_worker_s_memory_has_a_line_and_of_many_the_largest_have() {
+    let run = |workers: u64| {
+        let documents = (0..5u64).map(|second| {
+            let worker = |id: u64| {
+                let rss = if second == 2 && id == 1 { 0 } else { (50 << 20) + id * 100_000 + second * 7_000 };
+                json!({"id": id, "pid": id, "requests": second, "rss": rss, "cores": [{"id": 0}]})
+            };
+            Some(json!({"version": "1", "pid": 7, "workers": (1..=workers).map(worker).collect::<Vec<_>>()}))
+        });
+        let page = page(&[("web1", documents.collect())], &[], 0);
+        is_self_contained(&page.replace(POLICY, "default-src 'none'"));
+        texts(&page);
+        let figure = page.split("<figure>").find(|figure| figure.contains("<h3>Memory by worker</h3>"));
+        figure.map(|figure| figure.split("</figure>").next().unwrap().to_owned())
+    };
+    let lines =
+        |figure: &str| ["line l", "class=\"rest\"", "class=\"band\""].map(|class| figure.matches(class).count());
+    let titles = |figure: &str| {
+        let head = figure.split("<thead>").nth(1).unwrap().split("</thead>").next().unwrap();
+        head.matches("<th").count() - 2
+    };
+    for (workers, drawn, columns) in [(1, [1, 0, 0], 1), (3, [3, 0, 0], 3), (11, [3, 8, 0], 11), (64, [3, 0, 1], 5)] {
+        let figure = run(workers).unwrap();
+        assert_eq!((lines(&figure), titles(&figure)), (drawn, columns), "{workers}");
+        assert!(figure.contains(&format!("worker {workers}<small> at most ")), "{workers}");
+        assert_eq!(figure.contains(&format!("{} other", workers - workers.min(3))), workers > 3);
+    }
+    assert_eq!(run(0), None, "who has no workers tells none");
+}
+
+#[test]
 fn what_happened_is_marked_and_told() {
     let documents = (0..8u64).map(|second| match second {
         4 => None,

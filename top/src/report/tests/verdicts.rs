@@ -36,10 +36,15 @@ fn ending(polls: &[Poll]) -> Ending {
 
 /// The verdict on the answers of one server.
 fn judged(assertion: &str, documents: impl IntoIterator<Item = String>) -> Verdict {
+    judged_all(&[assertion], documents)
+}
+
+fn judged_all(assertions: &[&str], documents: impl IntoIterator<Item = String>) -> Verdict {
     let rounds: Vec<[String; 1]> = documents.into_iter().map(|document| [document]).collect();
     let polls = polls(&rounds);
     let ending = ending(&polls);
-    let (mut pools, assertions) = (pools(1), [assertion.parse::<Assertion>().unwrap()]);
+    let assertions: Vec<Assertion> = assertions.iter().map(|assertion| assertion.parse().unwrap()).collect();
+    let mut pools = pools(1);
     let labels = pools.iter().map(|pool| pool.label.clone());
     let mut judge = Judge::new(&assertions, &[], labels, Phases::default(), Duration::from_secs(1));
     polls.into_iter().for_each(|poll| take(&mut judge, &mut pools, poll));
@@ -104,6 +109,50 @@ fn a_server_that_was_restarted_and_has_caught_up_is_not_measured() {
     // A worker that was started again is no restart.
     let again = worker(9, 60, 40, 900).replace("\"respawn_count\":1", "\"respawn_count\":2");
     assert_eq!(judged("exceptions == 0", [worker(8, 50, 40, 500), again]).exit_code(), 0);
+}
+
+/// An rwsgi that was started `started` tenths of seconds after the others' beginning, and answers so many after it.
+fn run_of(pid: u32, started: u64, now: u64, requests: u64) -> String {
+    let tenths = |tenths: u64| 1_795_227_000_000_000 + tenths * 100_000;
+    let document =
+        with_clock(0, requests).replace("\"pid\":7,", &format!("\"pid\":{pid},\"started_at\":{},", tenths(started)));
+    let raised = format!("\"exceptions\":{requests},\"respawn_count\":1,\"requests\"");
+    document.replace("\"now\":0,", &format!("\"now\":{},", tenths(now))).replace("\"requests\"", &raised)
+}
+
+#[test]
+fn what_a_restarted_server_did_since_its_start_is_counted() {
+    let answers = [run_of(7, 0, 100, 40), run_of(7, 0, 110, 40), run_of(9, 115, 120, 2), run_of(9, 115, 130, 2)];
+    let all =
+        ["restarts == 1", "exceptions == 2", "requests == 2", "p99 > 1s", "respawns == 0", "rps > 0.7", "rps < 0.9"];
+    // Busy for two seconds in half a one, of which no more than that counts.
+    let shares = ["utilization > 19%", "utilization < 21%", "cpu > 79%", "cpu < 81%"];
+    let verdict = judged_all(&[&all[..], &shares].concat(), answers.clone());
+    assert_eq!(verdict.exit_code(), 0, "{:#?}", verdict.judgements);
+    let worst = &judged_all(&["exceptions == 0", "restarts == 1"], answers).judgements[0];
+    assert!(format!("{worst:?}").contains("worker: Some(1)"), "{worst:?}");
+    // Another server at the same address was started long before: what it did then is not of this run.
+    let other = [run_of(7, 0, 100, 40), run_of(7, 0, 110, 40), run_of(9, 90, 120, 2), run_of(9, 90, 130, 3)];
+    let verdict = judged_all(&["restarts == 1", "exceptions == 1", "requests == 1"], other);
+    assert_eq!(verdict.exit_code(), 0, "{:#?}", verdict.judgements);
+}
+
+#[test]
+fn what_a_reloaded_uwsgi_did_since_its_start_is_counted() {
+    // The same master; its clock agrees with ours.
+    let answer = |pid: u32, spawned: u64, requests: u64| {
+        let counts = format!("\"requests\":{requests},\"exceptions\":{requests},\"respawn_count\":1");
+        document("", &format!("{{\"id\":1,\"pid\":{pid},\"last_spawn\":{},{counts}}}", 1_795_227_000 + spawned))
+    };
+    // The worker's first process is not there yet when its server answers for the first time.
+    let late = [answer(8, 0, 40), answer(8, 0, 40), answer(0, 0, 0).replace(":1}", ":0}"), answer(9, 2, 3)];
+    assert_eq!(judged_all(&["restarts == 1", "respawns == 0"], late).exit_code(), 0);
+    for (spawned, counted) in [(2, 3), (1, 3), (0, 1)] {
+        let answers = [answer(8, 0, 40), answer(8, 0, 40), answer(9, spawned, 2), answer(9, spawned, 3)];
+        let exceptions = format!("exceptions == {counted}");
+        let verdict = judged_all(&["restarts == 1", &exceptions, "respawns == 0"], answers);
+        assert_eq!(verdict.exit_code(), 0, "{spawned}: {:#?}", verdict.judgements);
+    }
 }
 
 #[test]
