@@ -37,11 +37,11 @@ def page(watched: list[Watched], plan: Plan, moment: float, header: dict[str, st
     """The page after `moment` seconds."""
     lines = ["# Soak", "", *(f"- {name}: {text}" for name, text in header.items())]
     lines += [
-        f"- {moment / 60:.0f} of {plan.seconds / 60:.0f} minutes at {plan.rate:g} requests/s to each server, all at the same time; "
-        f"2 processes of 2 threads; a reload every {plan.reload_every:g} s; workers recycled after {plan.max_requests} requests "
-        "(granian: after 60 s)",
-        f"- memory sampled every {plan.sample_every:g} s and summed over the processes of a role; the median between two reloads is "
-        f"a point; slopes by Theil and Sen over the points after {plan.warm_up / 60:g} minutes, with Sen's 95 % interval",
+        f"- {moment / 60:.0f} of {plan.seconds / 60:.0f} minutes at {plan.rate:g} requests/s to each server, all at the "
+        f"same time; 2 processes of 2 threads; a reload every {plan.reload_every:g} s; workers recycled after "
+        f"{plan.max_requests} requests (granian: after 60 s)",
+        f"- memory sampled every {plan.sample_every:g} s and summed over the processes of a role; the median between two "
+        f"reloads is a point; slopes by Theil and Sen over the points after {plan.warm_up / 60:g} minutes, with Sen's 95 % interval",
         "- *flat*: the interval holds 0. *grows*, *shrinks*: it does not. *-*: too few points",
         "",
         "| server | answered | lost | reloads |",
@@ -58,9 +58,8 @@ def page(watched: list[Watched], plan: Plan, moment: float, header: dict[str, st
         keys = [(who, what) for who in _ROLES for what in _MEASURES if (who, what) in each.series]
         for who, what in keys:
             found, first, last = slope(each.series[who, what], plan)
-            lines.append(
-                f"| {each.name} | {who} | {what} | {_size(first, what)} | {_size(last, what)} | {_growth(found, what)} | {found.verdict} |"
-            )
+            sizes = f"{_size(first, what)} | {_size(last, what)}"
+            lines.append(f"| {each.name} | {who} | {what} | {sizes} | {_growth(found, what)} | {found.verdict} |")
     lines.append("")
     for each in watched:
         if each.load.lost:

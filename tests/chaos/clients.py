@@ -91,7 +91,9 @@ class Attempt:
     def __str__(self) -> str:
         kept = f", on a connection idle since {self.idle_since:.3f}" if self.reused else ""
         silent = ", no byte came" if self.silent else ""
-        return f"{self.number} ({self.kind}{kept}) {self.begun:.3f}–{self.ended:.3f} {self.outcome.value}{silent}: {self.status or ''} {self.why}"
+        when = f"{self.begun:.3f}–{self.ended:.3f}"
+        what = f"{self.outcome.value}{silent}: {self.status or ''} {self.why}"
+        return f"{self.number} ({self.kind}{kept}) {when} {what}"
 
 
 class Reader(Connection):

@@ -57,8 +57,9 @@ class Report:
     def __str__(self) -> str:
         count = sum(self.events.values())
         return (
-            f"seed {self.seed}, --{self.door}: {count} events in {time.monotonic() - self.begun:.0f} s, {self.right} requests "
-            f"answered rightly, {self.lost} lost with {self.kills} killed processes, {self.refused} refused, {self.jobs} jobs"
+            f"seed {self.seed}, --{self.door}: {count} events in {time.monotonic() - self.begun:.0f} s, "
+            f"{self.right} requests answered rightly, {self.lost} lost with {self.kills} killed processes, "
+            f"{self.refused} refused, {self.jobs} jobs"
         )
 
 

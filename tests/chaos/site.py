@@ -161,7 +161,7 @@ class Site:
         return self.server.log() + self.disks["log"].read("log") if hasattr(self, "disks") else self.server.log()
 
     def descriptors(self) -> dict[str, Counter[str]]:
-        """What is open in the process of each kind that has most open, and how many of it; numbers in names are left out."""
+        """What is open, and how often, in the process of each kind that has most open; names are without numbers."""
         # The master keeps a file open of each process that the last document told of.
         self.stats()
         found: dict[str, Counter[str]] = {}
