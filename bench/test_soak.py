@@ -57,13 +57,14 @@ def test_what_comes_with_each_reload_is_no_growth():
 
 def test_memory_that_a_process_takes_is_seen_and_so_are_its_descriptors(tmp_path):
     script = (
-        "import sys, os; sys.stdin.readline(); kept = bytearray(b'k' * (50 << 20)); "
+        "import sys, os; print(0, flush=True); sys.stdin.readline(); kept = bytearray(b'k' * (50 << 20)); "
         "fds = [os.dup(0) for _ in range(9)]; print(1, flush=True); sys.stdin.readline()"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
     try:
+        process.stdout.readline()
         before = look(process.pid)
         process.stdin.write("\n")
         process.stdin.flush()
