@@ -15,6 +15,9 @@ use tracing_subscriber::fmt::format::debug_fn;
 pub(crate) fn start(to_file: bool) {
     let log = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        // It would say on standard error that standard error cannot be written, and panic when that fails, too: a full
+        // disk or a reader of the log that is gone would end every process that has something to log.
+        .log_internal_errors(false)
         .with_target(false)
         .with_ansi(!to_file && std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .fmt_fields(debug_fn(|to, _message, value| write!(Escaping(to), "{value:?}")));

@@ -79,6 +79,9 @@ impl Router<'_> {
         self.sweep(scratch);
         log_limit::report(self.now);
         self.send_all_dispatched();
+        if self.orphaned {
+            self.refuse_abandoned(scratch);
+        }
         self.tell_depth();
         Ok(Flow::On)
     }
@@ -124,6 +127,7 @@ impl Router<'_> {
                 // Nobody ever writes to it. It stays readable, so that it must not be watched any longer.
                 let _ = self.epoll.delete(&self.liveness);
                 warn!("the master is gone; finishing {} connections", self.clients.len());
+                self.orphaned = true;
                 self.stop();
             }
         }
@@ -238,6 +242,7 @@ impl Router<'_> {
             self.stop_from_master |= from_master;
             if !self.stopping {
                 info!("the router stops: finishing {} connections", self.clients.len());
+                self.orphaned = true;
                 self.stop();
             }
         }

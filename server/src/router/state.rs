@@ -84,6 +84,8 @@ pub(super) struct Router<'a> {
     pub(super) swept: u32,
     /// No new connections, and none kept.
     pub(super) stopping: bool,
+    /// The master is gone: no worker comes any more.
+    pub(super) orphaned: bool,
     /// The master has sent its order to stop, once.
     pub(super) stop_from_master: bool,
     /// How many clients there may be.
@@ -145,6 +147,7 @@ impl<'a> Router<'a> {
             started: MonotonicNanos::from_nanos(now.as_nanos().saturating_sub(SECOND)),
             swept: 1,
             stopping: false,
+            orphaned: false,
             stop_from_master: false,
             cap: ClientCap::new(links + for_files()),
             clients_paused: None,
