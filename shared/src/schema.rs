@@ -252,7 +252,7 @@ pub struct Core {
     pub read_errors: u64,
     /// 1 while it is in a request.
     pub in_request: u8,
-    /// The request in progress as `NAME=value`, its secrets left out (cookies, authorization).
+    /// The request in progress as `NAME=value`, its secrets kept back.
     pub vars: Vec<String>,
     /// The request in progress; empty when there is none.
     pub req_info: RequestInfo,
@@ -268,7 +268,7 @@ pub struct RequestInfo {
     /// HTTP method.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
-    /// Request target as the client sent it.
+    /// Request target, without the values of its query.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uri: Option<String>,
     /// Client address.
@@ -551,7 +551,7 @@ pub struct LastException {
     /// Class name.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Its text, cut to a few hundred bytes.
+    /// Its text, cut to a few hundred bytes, without the values of queries in URLs.
     pub message: String,
     /// File, line and function of the innermost frame.
     #[serde(rename = "where")]
@@ -560,7 +560,7 @@ pub struct LastException {
     pub traceback: Vec<String>,
     /// When, unix µs.
     pub when: u64,
-    /// Method and URI of the request.
+    /// Method and URI of the request, without the values of its query.
     pub request: String,
 }
 

@@ -312,6 +312,11 @@ pub(crate) static OPTIONS: &[Row] = &[
           help: "Give the state of every worker as one JSON document to each client that connects here (rtop, uwsgitop)", ..STATS },
     Row { names: &["stats-http"], kind: Flag(|c| &mut c.stats_http),
           help: "Speak HTTP on the stats addresses", ..STATS },
+    Row { names: &["stats-http-cors"], kind: Custom(set::stats_http_cors), takes: "ORIGIN",
+          help: "Let pages of this origin read the stats over HTTP; * lets every page", ..STATS },
+    Row { names: &["show-request"], kind: Custom(set::show_request), takes: "WHAT", repeats: true,
+          help: "Show more of requests in the stats and in the log's lines about them: headers (cookies, keys), queries (values of their arguments) or all",
+          ..STATS },
 
     Row { names: &["spooler"], short: Some('Q'), kind: Paths(|c| &mut c.spooler.directories), takes: "DIR",
           help: "Run the jobs that are queued in this directory", ..SPOOLER },

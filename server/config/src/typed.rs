@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::between::Between;
 use super::limits::{MinRates, Temp};
 use rwsgi_protocol::path::PathNormalize;
-use rwsgi_stats::Address;
+use rwsgi_stats::{Address, Shown};
 use serde::{Deserialize, Serialize};
 
 /// Where the application is.
@@ -249,6 +249,10 @@ pub struct Config {
     pub stats: Vec<Address>,
     /// `--stats-http`: the stats server answers HTTP.
     pub stats_http: bool,
+    /// `--stats-http-cors`: the origin whose pages may read the stats.
+    pub stats_http_cors: Option<String>,
+    /// `--show-request`: what the stats and the log show of requests beyond what is no secret.
+    pub show_request: Shown,
     /// `--memory-report`: memory in the access log.
     pub memory_report: bool,
     /// `--disable-logging`: no access log.
@@ -406,6 +410,8 @@ impl Default for Config {
             threads: 1,
             stats: Vec::new(),
             stats_http: false,
+            stats_http_cors: None,
+            show_request: Shown::default(),
             memory_report: false,
             disable_logging: false,
             lazy_apps: false,

@@ -29,6 +29,8 @@ pub const BODY_TOO_LARGE: Refusal =
     Refusal { status: 413, reason: "the request body is larger than this server takes" };
 /// What a client gets when there is nobody to serve it.
 pub const OVERLOADED: Refusal = Refusal { status: 503, reason: "too many requests are waiting" };
+/// What a client gets that still waits for a worker when the master and all workers are gone.
+pub const SERVER_GONE: Refusal = Refusal { status: 503, reason: "the server has stopped" };
 /// What a client gets when the worker went away before it answered.
 pub const WORKER_LOST: Refusal = Refusal { status: 502, reason: "the worker stopped before it answered" };
 
@@ -90,7 +92,7 @@ mod tests {
         let mut out = Vec::new();
         refusal_response(&OVERLOADED, &mut out);
         assert!(String::from_utf8(out).unwrap().contains("\r\nRetry-After: 10\r\n"));
-        for refusal in [TIMED_OUT, TOO_SLOW, BODY_TOO_LARGE, OVERLOADED, WORKER_LOST] {
+        for refusal in [TIMED_OUT, TOO_SLOW, BODY_TOO_LARGE, OVERLOADED, SERVER_GONE, WORKER_LOST] {
             assert!(!reason_phrase(refusal.status).is_empty(), "{refusal}");
         }
     }

@@ -11,7 +11,7 @@ use tracing::error;
 
 use super::receive::{Received, append};
 use super::temp::{TempError, TempFile, TempFiles};
-use rwsgi_protocol::chunked::{Decoder, Step};
+use rwsgi_protocol::chunked::Decoder;
 use rwsgi_protocol::http::{BODY_TOO_LARGE, Refusal};
 
 /// The first memory for a body, bytes: what a socket has at once. A client that has sent as much gets more.
@@ -202,13 +202,20 @@ impl BodyIntake {
         self.memory.try_reserve_exact(more.max(least))
     }
 
-    /// Takes what has come; returns how much of it belongs to the body, and whether the body is whole.
+    /// Takes what has come; returns how much of it belongs to the body, and whether the body is whole. What it holds is
+    /// kept with one call, in however many chunks it came: these are decoded in place.
     ///
     /// # Errors
     /// When it cannot be taken, for whatever reason.
-    pub(crate) fn take(&mut self, input: &[u8], temp: &TempFiles) -> Result<(usize, bool), IntakeError> {
+    pub(crate) fn take(&mut self, input: &mut [u8], temp: &TempFiles) -> Result<(usize, bool), IntakeError> {
         let left = match &mut self.end {
-            BodyEnd::Chunked(_) => return self.take_chunks(input, temp),
+            BodyEnd::Chunked(decoder) => {
+                let decoded = decoder.decode(input).map_err(IntakeError::Refused)?;
+                let data = &input[decoded.data];
+                self.limits.check(self.len + data.len() as u64)?;
+                self.keep(data, None, temp)?;
+                return Ok((decoded.consumed, decoded.is_whole));
+            }
             BodyEnd::Length(left) => left,
         };
         let len = usize::try_from(*left).map_or(input.len(), |left| left.min(input.len()));
@@ -217,23 +224,6 @@ impl BodyIntake {
         let is_whole = *left == 0;
         self.keep(&input[..len], Some(before), temp)?;
         Ok((len, is_whole))
-    }
-
-    fn take_chunks(&mut self, input: &[u8], temp: &TempFiles) -> Result<(usize, bool), IntakeError> {
-        let mut at = 0;
-        loop {
-            let BodyEnd::Chunked(decoder) = &mut self.end else { return Ok((at, false)) };
-            let (consumed, step) = decoder.decode(&input[at..]).map_err(IntakeError::Refused)?;
-            at += consumed;
-            match step {
-                Step::Data(data) => {
-                    self.limits.check(self.len + data.len() as u64)?;
-                    self.keep(data, None, temp)?;
-                }
-                Step::More => return Ok((at, false)),
-                Step::Done => return Ok((at, true)),
-            }
-        }
     }
 
     /// Adds bytes of the body, of which `left` were still to come, to the rest.
@@ -344,7 +334,7 @@ mod tests {
             let mut at = 0;
             loop {
                 let to = input.len().min(at + cut);
-                let (used, is_whole) = intake.take(&input[at..to], &temp).unwrap();
+                let (used, is_whole) = intake.take(&mut input[at..to], &temp).unwrap();
                 at += used;
                 if is_whole {
                     break;
@@ -364,7 +354,7 @@ mod tests {
         let limits = BodyLimits { in_memory: u64::MAX, most: None };
         let mut intake = BodyIntake::of_length(1 << 40, limits, Vec::new(), &temp()).unwrap();
         assert_eq!(intake.memory.capacity(), 0);
-        intake.take(b"a little", &temp()).unwrap();
+        intake.take(&mut b"a little".to_owned(), &temp()).unwrap();
         assert!(intake.memory.capacity() <= FIRST_ROOM);
         let intake = BodyIntake::of_length(1 << 40, LIMITS, Vec::new(), &temp()).unwrap();
         assert!(intake.file.is_none() && intake.is_in_file());
@@ -383,7 +373,7 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let mut intake = BodyIntake::of_length(5, LIMITS, Vec::with_capacity(16), &temp()).unwrap();
-        intake.take(b"ab", &temp()).unwrap();
+        intake.take(&mut b"ab".to_owned(), &temp()).unwrap();
         assert!(intake.is_in_place() && !intake.is_whole());
         assert_eq!(intake.receive(&ours).unwrap(), Received::Nothing);
         theirs.write_all(b"cdeGET").unwrap();
@@ -401,7 +391,10 @@ mod tests {
             Err(IntakeError::Refused(BODY_TOO_LARGE))
         ));
         let mut chunks = BodyIntake::of_chunks(limits);
-        assert!(matches!(chunks.take(b"4\r\nabcd\r\n1\r\ne", &temp()), Err(IntakeError::Refused(BODY_TOO_LARGE))));
+        assert!(matches!(
+            chunks.take(&mut b"4\r\nabcd\r\n1\r\ne".to_owned(), &temp()),
+            Err(IntakeError::Refused(BODY_TOO_LARGE))
+        ));
         assert_eq!(BodyLimits::new(20, 0).most, None);
     }
 
@@ -413,12 +406,12 @@ mod tests {
             Err(IntakeError::File(TempError::Limit { .. }))
         ));
         let mut chunks = BodyIntake::of_chunks(LIMITS);
-        let chunk = [b"80000\r\n".as_slice(), &[0; 0x80000], b"\r\n"].concat();
-        chunks.take(&chunk, &temp).unwrap();
-        let failure = chunks.take(&chunk, &temp).and_then(|_| chunks.take(&chunk, &temp)).unwrap_err();
+        let chunk = || [b"80000\r\n".as_slice(), &[0; 0x80000], b"\r\n"].concat();
+        chunks.take(&mut chunk(), &temp).unwrap();
+        let failure = chunks.take(&mut chunk(), &temp).and_then(|_| chunks.take(&mut chunk(), &temp)).unwrap_err();
         assert_eq!(failure.refusal().status, 503);
         // What waits in memory needs none.
-        BodyIntake::of_length(20, LIMITS, Vec::new(), &temp).unwrap().take(&[0; 20], &temp).unwrap();
+        BodyIntake::of_length(20, LIMITS, Vec::new(), &temp).unwrap().take(&mut [0; 20], &temp).unwrap();
         drop(chunks);
         assert_eq!(temp.taken(), 0);
     }

@@ -19,6 +19,7 @@ use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 use super::pace::{MinRates, Pace, Seen, unacknowledged};
 use super::temp::{TempError, TempFile, TempFiles};
 use super::wait;
+use crate::clock::MonotonicNanos;
 
 /// Bytes that somebody else owns, kept until they are sent.
 pub(crate) type Kept = Box<dyn AsRef<[u8]> + Send>;
@@ -28,12 +29,12 @@ pub(crate) type Kept = Box<dyn AsRef<[u8]> + Send>;
 const FILE_MAX: u64 = 1024 * 1024 * 1024;
 /// A part at least this long is kept through its owner; a shorter one is copied, bytes.
 const WORTH_KEEPING: usize = 16 * 1024;
-/// The most that one call hands to the kernel from a file, bytes: Linux takes no more at once.
-const FILE_AT_ONCE: u64 = 0x7fff_f000;
-/// How much of it is asked for at once where others wait for their turn, bytes.
-const TURN: u64 = 1024 * 1024;
-/// How many of those one client gets before others get their turn.
-const TURNS: usize = 4;
+/// How much the socket is given at once of what waits, bytes.
+const AT_ONCE: usize = 256 * 1024;
+/// How much it is given before others get their turn, bytes: a client that reads as fast would have it go on and on.
+const TURN: usize = 16 * AT_ONCE;
+/// How long it is given more, ns.
+const TURN_NANOS: u64 = 1_000_000;
 /// Parts that one call takes.
 const PARTS: usize = 64;
 const FEW: usize = 8;
@@ -135,7 +136,8 @@ impl Unsent {
         self.sent.saturating_sub(unacknowledged(socket))
     }
 
-    /// Sends what the socket takes now of `parts`, after what waits; keeps the rest. Returns whether nothing is left.
+    /// Sends what the socket takes now of `parts`, after what waits, but no more than a turn's worth; keeps the rest.
+    /// Returns whether nothing is left.
     ///
     /// `own` gives an owner for the bytes of a part, so that a large one need not be copied to be kept.
     ///
@@ -149,7 +151,8 @@ impl Unsent {
     ) -> io::Result<bool> {
         let mut gone = 0;
         if self.advance(&socket)? {
-            gone = send_parts(&socket, parts)?;
+            let is_long = parts.iter().any(|part| part.len() > AT_ONCE);
+            gone = if is_long { send_parts(&socket, &beginning(parts))? } else { send_parts(&socket, parts)? };
             self.sent += gone as u64;
         }
         for (index, part) in parts.iter().enumerate() {
@@ -261,55 +264,51 @@ impl Unsent {
         self.advance(socket)
     }
 
-    /// Sends what the socket takes now; returns whether nothing is left.
+    /// Sends what the socket takes now, but no more than a turn's worth; returns whether nothing is left.
     ///
     /// # Errors
-    /// When the client is gone, or a file was cut short, which is an [`io::ErrorKind::UnexpectedEof`].
+    /// As [`Unsent::send_some`].
     #[inline]
     pub(crate) fn advance(&mut self, socket: impl AsFd) -> io::Result<bool> {
-        while !self.pieces.is_empty() {
-            if !self.send_first(&socket, FILE_AT_ONCE)?.more {
-                return Ok(false);
-            }
+        if !self.is_empty() {
+            self.send_some(socket)?;
         }
-        Ok(true)
+        Ok(self.is_empty())
     }
 
     /// Sends what the socket takes now, but no more than a turn's worth.
     ///
     /// # Errors
-    /// As [`Unsent::advance`].
+    /// When the client is gone, or a file was cut short, which is an [`io::ErrorKind::UnexpectedEof`].
     pub(crate) fn send_some(&mut self, socket: impl AsFd) -> io::Result<Sent> {
-        let mut sent = Sent { count: 0, more: false };
-        for _ in 0..TURNS {
-            if self.pieces.is_empty() {
-                return Ok(Sent { more: false, ..sent });
-            }
-            let Sent { count, more } = self.send_first(&socket, TURN)?;
-            sent = Sent { count: sent.count + count, more };
-            if !more {
+        let began = MonotonicNanos::now();
+        let mut sent = Sent { count: 0, more: true };
+        while !self.is_empty() && sent.more {
+            if sent.count >= TURN as u64 || MonotonicNanos::now().nanos_since(began) >= TURN_NANOS {
                 return Ok(sent);
             }
+            let Sent { count, more } = self.send_first(&socket)?;
+            sent = Sent { count: sent.count + count, more };
         }
-        Ok(Sent { more: sent.more && !self.is_empty(), ..sent })
+        Ok(Sent { more: false, ..sent })
     }
 
     /// Sends of the first piece, of which there is one, and lets it go when it is gone. Taking less than it was given,
     /// the socket is full.
-    fn send_first(&mut self, socket: impl AsFd, most: u64) -> io::Result<Sent> {
+    fn send_first(&mut self, socket: impl AsFd) -> io::Result<Sent> {
         let Some(piece) = self.pieces.front_mut() else { return Ok(Sent { count: 0, more: false }) };
         let (asked, count, is_gone) = match piece {
             Piece::Copied(bytes, gone) => send_from(socket, bytes, gone)?,
             Piece::Owned(owner, gone) => send_from(socket, owner.as_ref().as_ref(), gone)?,
             Piece::File(file, at, left) => {
-                let asked = (*left).min(most);
-                let count = send_file_from(socket, file, at, asked)?;
+                let asked = (*left).min(AT_ONCE as u64);
+                let count = send_file_from(socket, file, at, asked as usize)?;
                 *left -= count;
                 (asked, count, *left == 0)
             }
             Piece::Spilled(file, at) => {
-                let asked = (file.len() - *at).min(most);
-                let count = send_file_from(socket, &*file, at, asked)?;
+                let asked = (file.len() - *at).min(AT_ONCE as u64);
+                let count = send_file_from(socket, &*file, at, asked as usize)?;
                 (asked, count, *at == file.len())
             }
         };
@@ -365,6 +364,18 @@ impl Unsent {
     }
 }
 
+/// The beginning of parts that are long: a turn's worth.
+#[cold]
+fn beginning<'a>(parts: &[&'a [u8]]) -> Vec<&'a [u8]> {
+    let mut left = TURN;
+    let cut = parts.iter().map(|part| {
+        let part = &part[..part.len().min(left)];
+        left -= part.len();
+        part
+    });
+    cut.take_while(|part| !part.is_empty()).collect()
+}
+
 /// Hands parts to the socket; returns how many bytes it took.
 ///
 /// # Errors
@@ -383,7 +394,7 @@ fn send_parts(socket: impl AsFd, parts: &[&[u8]]) -> io::Result<usize> {
             many => send_group::<PARTS>(&socket, many)?,
         };
         total += sent;
-        if sent < group.iter().map(|part| part.len()).sum() {
+        if total >= TURN || sent < group.iter().map(|part| part.len()).sum() {
             break;
         }
     }
@@ -402,17 +413,16 @@ fn send_group<const N: usize>(socket: impl AsFd, parts: &[&[u8]]) -> io::Result<
 
 /// Asked, taken, and whether all is gone.
 fn send_from(socket: impl AsFd, bytes: &[u8], gone: &mut usize) -> io::Result<(u64, u64, bool)> {
-    let rest = &bytes[*gone..];
+    let rest = &bytes[*gone..bytes.len().min(*gone + AT_ONCE)];
     let count = until_done(|| send(&socket, rest, SendFlags::NOSIGNAL))?;
     *gone += count;
     Ok((rest.len() as u64, count as u64, *gone == bytes.len()))
 }
 
-fn send_file_from(socket: impl AsFd, file: impl AsFd, at: &mut u64, most: u64) -> io::Result<u64> {
+fn send_file_from(socket: impl AsFd, file: impl AsFd, at: &mut u64, most: usize) -> io::Result<u64> {
     if most == 0 {
         return Ok(0);
     }
-    let most = most.min(FILE_AT_ONCE) as usize;
     match until_done(|| match sendfile(&socket, &file, Some(at), most) {
         // The file became shorter after its length was sent: the client must not take this for a whole answer.
         Ok(0) => Err(Errno::NODATA),

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use rwsgi_config::{Config, MinRates};
 use rwsgi_protocol::path::PathNormalize;
+use rwsgi_stats::Shown;
 
 /// An order to the http router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +28,8 @@ pub(crate) struct RouterLimits {
     pub post_buffering: u64,
     /// `body-min-rate`, `response-min-rate`, `min-rate-grace`
     pub min_rates: MinRates,
+    /// `show-request`
+    pub show_request: Shown,
     /// `path-normalize`
     pub path_normalize: PathNormalize,
 }
@@ -42,6 +45,7 @@ impl RouterLimits {
             limit_post: config.limit_post,
             post_buffering: config.post_buffering,
             min_rates: config.min_rates,
+            show_request: config.show_request,
             path_normalize: config.path_normalize,
         }
     }

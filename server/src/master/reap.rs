@@ -105,7 +105,7 @@ impl Master {
     fn clear_slot(&mut self, worker: WorkerId, pid: Pid, slot: SlotId) -> Vec<String> {
         let now = MonotonicNanos::now();
         let held = self.scoreboard.threads(slot).filter_map(ThreadCell::held);
-        let held = held.map(|request| describe(&request, now)).collect();
+        let held = held.map(|request| describe(&request, now, self.config.show_request)).collect();
         if let Some(totals) = self.totals.get_mut(worker.index()) {
             let absorbed = totals.absorb(&self.scoreboard, slot, now);
             self.share.board.add_past_requests(absorbed.requests);

@@ -33,6 +33,7 @@ use crate::ipc::{Auxiliary, AuxiliaryKind};
 use crate::pidfile;
 use crate::share::Share;
 use crate::stats::scoreboard::{Layout, Scoreboard};
+use crate::stats::server::{self, HttpAccess, OwnNames, Service};
 use crate::stats::state::SnapshotState;
 use crate::stats::totals::Totals;
 use rwsgi_config::Config;
@@ -194,7 +195,14 @@ fn bind_all(
         info!("stats server on {}", listener.address);
         let ask = events.clone();
         let fd = listener.fd().try_clone_to_owned()?;
-        tokio::task::spawn_local(crate::stats::server::serve(fd, config.stats_http, move |answer| {
+        let bound = std::net::TcpListener::from(fd.try_clone()?).local_addr().ok().map(|bound| bound.ip());
+        let service = if config.stats_http {
+            let names = OwnNames::of(bound, address);
+            Service::Http(HttpAccess { cors: config.stats_http_cors.clone(), names })
+        } else {
+            Service::Plain
+        };
+        tokio::task::spawn_local(server::serve(fd, service, move |answer| {
             let ask = ask.clone();
             // Bounded by the connections that the server takes.
             tokio::task::spawn_local(async move {

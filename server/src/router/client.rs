@@ -50,6 +50,8 @@ pub(super) struct Client {
     pub(super) ended: bool,
     /// The epoll set watches for the socket to take more.
     pub(super) write_armed: bool,
+    /// It waits for its next turn: until then, nothing is read of it.
+    pub(super) turns_again: bool,
     /// The second at which this has taken too long; 0 for never.
     pub(super) deadline: u32,
     /// How slow its body may be, or its taking of a response.
@@ -70,6 +72,7 @@ impl Client {
             readable: true,
             ended: false,
             write_armed: false,
+            turns_again: false,
             deadline,
             pace: Pace::Any,
             is_direct,

@@ -6,6 +6,7 @@ use crate::ipc::RouterLimits;
 use rwsgi_config::{Config, MinRates};
 use rwsgi_protocol::link::FAST_NS;
 use rwsgi_protocol::path::PathNormalize;
+use rwsgi_stats::Shown;
 
 /// What the router may keep and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +26,8 @@ pub(crate) struct Limits {
     pub(super) path_normalize: PathNormalize,
     /// `--listen`: requests that wait for a thread.
     pub(super) queue: usize,
+    /// `--show-request`: what the log tells of a request.
+    pub(super) show_request: Shown,
     /// A thread that has had a request for longer is not fast, whatever it was before, ns: what was dispatched ahead to
     /// it can go to any thread again.
     pub(super) overdue: u64,
@@ -41,6 +44,7 @@ impl Limits {
             buffer_size: 0,
             body: BodyLimits::new(0, 0),
             rates: config.min_rates,
+            show_request: Shown::default(),
             path_normalize: PathNormalize::Keep,
             queue: config.listen as usize,
             overdue: 4 * FAST_NS,
@@ -61,11 +65,13 @@ impl Limits {
             post_buffering,
             min_rates,
             path_normalize,
+            show_request,
         } = new;
         self.timeout = http_timeout;
         self.keepalive = http_keepalive;
         self.buffer_size = buffer_size;
         self.body = BodyLimits::new(post_buffering, limit_post);
+        self.show_request = show_request;
         self.path_normalize = path_normalize;
         self.rates = min_rates;
     }

@@ -27,9 +27,11 @@
 //! - A worker that does not begin with what it was sent, because it is stopped or hangs: the request is cancelled when a
 //!   thread of another is free (see `not_begun`). A response that breaks off resets its client's connection, too.
 //! - A worker that wants to leave says so on its links (see [`rwsgi_protocol::link`]); nothing is lost.
-//! - The master: the router finishes what it has and exits, as after a signal.
+//! - The master: the router finishes what it has and exits, as after a signal. What waits when the last worker has left
+//!   gets 503.
 
 mod accept;
+mod bulk;
 mod client;
 mod dispatch;
 mod event_loop;

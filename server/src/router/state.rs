@@ -10,6 +10,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rwsgi_stats::Address;
 
+use super::bulk::Bulk;
 use super::client::Client;
 use super::keyed::{Key, Keyed};
 use super::limits::Limits;
@@ -24,9 +25,6 @@ use crate::io::temp::{TempFiles, TempPlace};
 use crate::stats::cell::RouterCell;
 use crate::stats::scoreboard::{Scoreboard, TempHolder};
 
-/// Bytes of files that one turn of the loop writes and reads, so that disks hold up small requests for no longer than
-/// that: what is left is done in the next turn.
-pub(super) const DISK_TURN: u64 = 2 * 1024 * 1024;
 /// A second on the clock, ns.
 pub(super) const SECOND: u64 = 1_000_000_000;
 
@@ -80,8 +78,10 @@ pub(super) struct Router<'a> {
     pub(super) ahead: usize,
     /// Links with dispatched requests that are not sent.
     pub(super) unsent_links: Vec<Key>,
-    /// Connections that have used up their turn with work left.
-    pub(super) again: Vec<Token>,
+    /// Links that have used up their turn with work left, each once.
+    pub(super) links_again: Vec<Key>,
+    /// The same of clients, in the order in which they get the next.
+    pub(super) clients_again: VecDeque<Key>,
     /// When the loop last woke.
     pub(super) now: MonotonicNanos,
     /// When the clock began: deadlines are seconds since then.
@@ -90,6 +90,8 @@ pub(super) struct Router<'a> {
     pub(super) swept: u32,
     /// No new connections, and none kept.
     pub(super) stopping: bool,
+    /// The master is gone: no worker comes any more.
+    pub(super) orphaned: bool,
     /// The master has sent its order to stop, once.
     pub(super) stop_from_master: bool,
     /// How many clients there may be.
@@ -99,8 +101,8 @@ pub(super) struct Router<'a> {
     pub(super) links_paused: Option<u32>,
     /// When the threads are looked through for those that have not begun with what they were sent.
     pub(super) check_begun: Option<MonotonicNanos>,
-    /// Bytes that may still be written to files and read from them in this turn: see [`DISK_TURN`].
-    pub(super) disk_left: u64,
+    /// What is left of this turn for many bytes.
+    pub(super) bulk: Bulk,
     pub(super) slow_log: SlowLog,
 }
 
@@ -146,18 +148,20 @@ impl<'a> Router<'a> {
             queue: VecDeque::new(),
             ahead: 0,
             unsent_links: Vec::new(),
-            again: Vec::new(),
+            links_again: Vec::new(),
+            clients_again: VecDeque::new(),
             now,
             // So that no second is 0, which means never.
             started: MonotonicNanos::from_nanos(now.as_nanos().saturating_sub(SECOND)),
             swept: 1,
             stopping: false,
+            orphaned: false,
             stop_from_master: false,
             cap: ClientCap::new(links + for_files()),
             clients_paused: None,
             links_paused: None,
             check_begun: None,
-            disk_left: DISK_TURN,
+            bulk: Bulk::WHOLE,
             slow_log: SlowLog::default(),
         };
         let watch = |fd: &dyn AsFd, token: Token| {

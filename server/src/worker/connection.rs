@@ -10,6 +10,7 @@ use super::body::RequestBody;
 use super::harakiri;
 use super::kind::Kind;
 use super::parked::Parked;
+use crate::clock::MonotonicNanos;
 use crate::io::body::{Gathering, IntakeError};
 use crate::io::close::{Then, reset_on_close};
 use crate::io::pace::{MinRates, Pace};
@@ -73,8 +74,9 @@ pub(super) enum Gathered {
 /// A response up to this long goes over a link in one piece with what ends it: a copy costs less than a second call,
 /// bytes.
 const WORTH_HOLDING: usize = 16 * 1024;
-/// Reads in a row before other connections get their turn.
+/// Reads in a row before other connections get their turn, and how long they may take, ns.
 const SPOOLS: usize = 16;
+const SPOOL_NANOS: u64 = 1_000_000;
 
 /// What only a link has to remember.
 #[derive(Default)]
@@ -201,6 +203,7 @@ impl Connection {
             return Ok(Gathered::Part);
         };
         let intake = &mut gathering.intake;
+        let began = MonotonicNanos::now();
         for _ in 0..SPOOLS {
             let left = intake.left().and_then(|left| usize::try_from(left).ok());
             let buffer = left.map_or(scratch.len(), |left| left.min(scratch.len()));
@@ -208,12 +211,15 @@ impl Connection {
                 Received::End => return Ok(Gathered::Gone),
                 Received::Nothing => break,
                 Received::Bytes(len) => {
-                    let (used, is_whole) = intake.take(&scratch[..len], temp)?;
+                    let (used, is_whole) = intake.take(&mut scratch[..len], temp)?;
                     if is_whole {
                         // The end of chunks shows only when it is there: the next request may have come with it.
                         *input = scratch[used..len].to_vec();
                         *seen = 0;
                         return Ok(Gathered::Whole);
+                    }
+                    if MonotonicNanos::now().nanos_since(began) >= SPOOL_NANOS {
+                        break;
                     }
                 }
             }

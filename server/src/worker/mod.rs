@@ -43,6 +43,7 @@ use crate::io::descriptors::{ClientCap, for_files};
 use crate::io::pace::{MinRates, SlowLog};
 use crate::io::temp::TempFiles;
 use crate::ipc::{InheritedListener, Setup};
+use crate::log_limit;
 use crate::process_setup::EXIT_NO_APP;
 use crate::procname;
 use crate::stats::scoreboard::{Scoreboard, TempHolder};
@@ -139,7 +140,8 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
     let mut threads = ThreadIndex::first(threads)
         .map(|id| {
             let gateway =
-                Gateway::new(py, application.clone_ref(py), threads > 1, multiprocess, state.config.path_normalize)?;
+                Gateway::new(py, application.clone_ref(py), threads > 1, multiprocess, state.config.path_normalize)?
+                    .showing(state.config.show_request);
             WorkerThread::new(id, Arc::clone(&state), gateway)
         })
         .collect::<anyhow::Result<Vec<_>>>()?;
@@ -172,6 +174,7 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
         outcome = outcome.and(joined.unwrap_or_else(|_| Err(anyhow::anyhow!("a thread panicked"))));
     }
     api::finish(py);
+    log_limit::finish();
     if let Err(error) = outcome {
         error!("worker {worker}: {error:#}");
         return Ok(1);

@@ -19,10 +19,11 @@ use crate::ids::ThreadIndex;
 use crate::io::accept::client_of;
 use crate::io::pace::Seen;
 use crate::io::receive::has_unread;
+use crate::log_limit;
 use crate::stats::cell::ThreadCell;
-use crate::wsgi::application::one_line;
 use crate::wsgi::gateway::Gateway;
 use crate::wsgi::serving;
+use crate::wsgi::traceback::{self, one_line};
 use rwsgi_protocol::http::{TIMED_OUT, TOO_SLOW};
 
 /// Events that are taken from the kernel at once by a worker of one thread. With several each takes one event at a
@@ -57,6 +58,8 @@ pub(super) struct WorkerThread {
     pub(super) ready: MonotonicNanos,
     /// When the clock was read last.
     pub(super) now: MonotonicNanos,
+    /// When this thread began with the present connection.
+    pub(super) turn_began: MonotonicNanos,
     /// The number of the present batch of events.
     batch: u64,
     turn: Turn,
@@ -94,6 +97,7 @@ impl WorkerThread {
             spare_buffers: Vec::new(),
             ready: now,
             now,
+            turn_began: now,
             batch: 0,
             turn: Turn { batch: 0, at: now, count: 0 },
             unix_second: 0,
@@ -148,7 +152,7 @@ impl WorkerThread {
                     // The application may have handlers for signals; Python runs them in its own good time, not ours.
                     if let Err(error) = py.check_signals() {
                         error!("a signal handler of the application raised {}", one_line(py, &error));
-                        error.display(py);
+                        traceback::log(py, &error);
                     }
                     0
                 }
@@ -345,6 +349,7 @@ impl WorkerThread {
         {
             return Ok(());
         }
+        log_limit::report(self.now);
         let second = self.second();
         for connection in self.worker.connections.take_all(|connection| connection.deadline <= second) {
             self.expire(connection);

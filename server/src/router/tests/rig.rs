@@ -40,6 +40,7 @@ pub(super) const LIMITS: Limits = Limits {
     rates: MinRates { body: MinRate::Nowhere, response: MinRate::Nowhere, grace: 1 },
     path_normalize: PathNormalize::Keep,
     queue: 10,
+    show_request: rwsgi_stats::Shown { headers: false, queries: false },
     overdue: u64::MAX,
     not_begun: u64::MAX,
 };
@@ -111,7 +112,7 @@ impl<'a> Steps<'a> {
         for _ in 0..5 {
             self.turn();
         }
-        while !self.router.again.is_empty() {
+        while !(self.router.links_again.is_empty() && self.router.clients_again.is_empty()) {
             self.turn();
         }
     }
