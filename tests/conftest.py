@@ -92,8 +92,9 @@ def stats_at() -> str:
 
 @pytest.fixture(scope="module")
 def probe_sites(serve_module):
-    """One server of `apps/probe.py` on every kind of socket."""
-    return every_kind(serve_module, "--wsgi-file", "probe.py", "--processes", 2, "--threads", 2)
+    """One server of `apps/probe.py` on every kind of socket. Its log shows queries: they tell the tests' requests apart."""
+    shown = [] if serve_module.program.is_uwsgi else ["--show-request", "queries"]
+    return every_kind(serve_module, "--wsgi-file", "probe.py", "--processes", 2, "--threads", 2, *shown)
 
 
 @pytest.fixture(params=KINDS)

@@ -32,7 +32,7 @@ def test_a_request_past_its_time_is_answered_504_and_its_worker_replaced(serve, 
     assert document["workers"][0]["recycled"]["harakiri"] == 1
     assert document["workers"][0]["recycled"]["crash"] == 0
     [line] = server.lines("longer than the 1 s allowed")
-    assert f"worker 1 (pid {old}) thread 0 holds GET /?stuck=here" in line
+    assert f"worker 1 (pid {old}) thread 0 holds GET /?stuck=…" in line
     server.logged(r'worklife\.py", line \d+ in stuck_here')
 
 

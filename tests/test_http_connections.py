@@ -51,6 +51,21 @@ def test_the_client_s_wish_to_close_is_granted(http_site, target):
         assert connection.closed_by_server()
 
 
+def test_what_comes_behind_the_last_request_does_not_cost_its_answer(http_site):
+    """Closing while something is unread resets the connection, and the client's system forgets what it has (RFC 9112
+    section 9.6)."""
+    size = 8_000_000
+    with Connection(http_site.address) as connection:
+        connection.send(head("GET", f"/large?bytes={size}", LEAVING))
+        # The answer is on its way, and waits for this client, when more comes.
+        connection.socket.recv(1, 0x2)
+        connection.send(head("GET", "/unread"))
+        answer = connection.response()
+        assert (answer.header("Connection") or "").lower() == "close"
+        assert len(answer.body) == size
+        assert connection.rest() == b""
+
+
 @pytest.mark.parametrize("target", ["/unread", "/chunks"])
 def test_a_client_of_http_1_0_gets_no_chunks_and_a_closed_connection(http_site, target):
     with Connection(http_site.address) as connection:

@@ -141,7 +141,7 @@ def test_a_worker_looked_at_closely_tells_who_called_what_raised(serve, terminal
     screen = terminal([rtop, stats_at, "--frequency", "0.2"], columns=80, rows=18)
     screen.wait("WID")
     screen.press("Enter")
-    shown = screen.wait("ValueError: failed seen", "on GET /fail?token=seen")
+    shown = screen.wait("ValueError: failed seen", "on GET /fail?token=…")
     raised = shown.splitlines().index(next(line for line in shown.splitlines() if "failed seen" in line))
     assert re.search(r"^in .*probe\.py:\d+ in fail$", shown.splitlines()[raised + 1].rstrip())
     assert re.search(r"^by .*probe\.py:\d+ in application$", shown.splitlines()[raised + 2].rstrip())

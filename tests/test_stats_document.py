@@ -204,7 +204,7 @@ def test_a_request_in_progress_is_shown_as_it_is(serve, address, stats_at, tmp_p
     info = core["req_info"]
     assert worker["status"] == "busy"
     assert info["method"] == "GET"
-    assert info["uri"] == f"/slow?go={tmp_path}/go&record={tmp_path}/entered"
+    assert info["uri"] == "/slow?go=…&record=…", "values of a query may be secrets"
     assert info["protocol"] == "HTTP/1.1"
     assert info["remote_addr"].startswith("127.0.0.1")
     assert info["request_start"] == info["started"] // 1_000_000
@@ -229,7 +229,7 @@ def test_empty_lines_before_a_request_hide_nothing_of_it(serve, stats_at, tmp_pa
         (tmp_path / "go").touch()
         assert connection.response().status == 200
     info = core["req_info"]
-    assert (info.get("method"), info.get("uri"), info.get("protocol")) == ("GET", target, "HTTP/1.1")
+    assert (info.get("method"), info.get("uri"), info.get("protocol")) == ("GET", "/slow?go=…&record=…", "HTTP/1.1")
     assert "HTTP_HOST=localhost" in core["vars"]
 
 
@@ -260,7 +260,7 @@ def test_busy_time_goes_on_during_a_request(serve, address, stats_at, tmp_path, 
 def test_no_secret_leaves_through_it(serve, address, stats_at, tmp_path, threads):
     for document in busy_document(serve, address, stats_at, tmp_path, "--threads", threads):
         text = json.dumps(document)
-        assert "secret" not in text.replace(str(tmp_path), "")
+        assert "secret" not in text.replace(str(tmp_path), "").replace(document["cwd"], "")
         assert "HTTP_COOKIE" not in text and "AUTHORIZATION" not in text
 
 

@@ -104,7 +104,8 @@ def _gunicorn(place: Place, setting: Setting, address: str) -> list[str]:
     log = ["--access-logfile", "-"] if setting.logged else []
     return [
         *(place.program("gunicorn"), "--bind", address, "--workers", str(setting.processes)),
-        *("--worker-class", "gthread", "--threads", str(setting.threads), *log, f"{setting.module}:application"),
+        *("--worker-class", "gthread", "--threads", str(setting.threads), *log, *setting.options),
+        f"{setting.module}:application",
     ]
 
 
@@ -113,7 +114,7 @@ def _granian(place: Place, setting: Setting, address: str) -> list[str]:
     log = ["--access-log"] if setting.logged else []
     return [
         *(place.program("granian"), "--interface", "wsgi", "--host", host, "--port", port),
-        *("--workers", str(setting.processes), "--blocking-threads", str(setting.threads), *log),
+        *("--workers", str(setting.processes), "--blocking-threads", str(setting.threads), *log, *setting.options),
         f"{setting.module}:application",
     ]
 

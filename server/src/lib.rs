@@ -14,6 +14,8 @@ mod identity;
 pub mod ids;
 mod io;
 mod ipc;
+mod log_limit;
+mod log_text;
 mod master;
 mod owned_file;
 mod pidfile;

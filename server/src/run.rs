@@ -1,7 +1,7 @@
 //! The program: what both the plain executable and the Python package enter.
 
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -12,6 +12,7 @@ use crate::daemon::{self, Side};
 use crate::forkserver;
 use crate::http_router;
 use crate::ipc::inherit::InheritedFd;
+use crate::log_text;
 use crate::master;
 use crate::master::launcher::{FORKSERVER_ROLE, Launcher, ROUTER_ROLE};
 use crate::spooler;
@@ -24,7 +25,7 @@ pub fn run(arguments: Vec<OsString>, launcher: Launcher) -> i32 {
     match dispatch(arguments, launcher) {
         Ok(status) => status,
         Err(failure) => {
-            start_log(false);
+            log_text::start(false);
             error!("{failure:#}");
             1
         }
@@ -35,7 +36,7 @@ fn dispatch(arguments: Vec<OsString>, mut launcher: Launcher) -> anyhow::Result<
     if let [_, role, descriptor, ..] = arguments.as_slice()
         && let Some(descriptor) = descriptor.to_str().and_then(InheritedFd::from_argument)
     {
-        start_log(false);
+        log_text::start(false);
         match role.to_str() {
             Some(FORKSERVER_ROLE) => return forkserver::run(descriptor),
             Some(ROUTER_ROLE) => return http_router::run(descriptor),
@@ -46,7 +47,7 @@ fn dispatch(arguments: Vec<OsString>, mut launcher: Launcher) -> anyhow::Result<
         Invocation::Serve(config) => {
             let start = std::env::current_dir().context("cannot read the working directory")?;
             let has_file = [&config.daemonize, &config.daemonize2, &config.logto, &config.logto2];
-            start_log(has_file.iter().any(|file| file.is_some()));
+            log_text::start(has_file.iter().any(|file| file.is_some()));
             let config = settle(*config, &start)?;
             let starter = match daemon::daemonize(&config)? {
                 Side::Foreground(status) => return Ok(status),
@@ -119,14 +120,4 @@ fn print(text: &str) -> anyhow::Result<i32> {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(0),
         outcome => Ok(outcome.map(|()| 0)?),
     }
-}
-
-/// `to_file`: standard error is about to become a file.
-fn start_log(to_file: bool) {
-    let log = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .with_ansi(!to_file && std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none());
-    // Set already when the Python package is used twice in a process: the first stays.
-    let _ = log.try_init();
 }

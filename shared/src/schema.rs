@@ -103,6 +103,12 @@ pub struct Snapshot {
     /// The limits in force, for marking what comes near them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
+    /// Temporary files: request bodies beyond `post-buffering`, and responses that wait for slow clients.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temp_files: Option<TempFiles>,
+    /// Connections that were closed because the client was too slow (`body-min-rate`, `response-min-rate`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slow_clients: Option<u64>,
 }
 
 /// A socket that requests arrive on.
@@ -246,7 +252,7 @@ pub struct Core {
     pub read_errors: u64,
     /// 1 while it is in a request.
     pub in_request: u8,
-    /// The request in progress as `NAME=value`, its secrets left out (cookies, authorization).
+    /// The request in progress as `NAME=value`, its secrets kept back.
     pub vars: Vec<String>,
     /// The request in progress; empty when there is none.
     pub req_info: RequestInfo,
@@ -262,7 +268,7 @@ pub struct RequestInfo {
     /// HTTP method.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
-    /// Request target as the client sent it.
+    /// Request target, without the values of its query.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uri: Option<String>,
     /// Client address.
@@ -545,7 +551,7 @@ pub struct LastException {
     /// Class name.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Its text, cut to a few hundred bytes.
+    /// Its text, cut to a few hundred bytes, without the values of queries in URLs.
     pub message: String,
     /// File, line and function of the innermost frame.
     #[serde(rename = "where")]
@@ -554,7 +560,7 @@ pub struct LastException {
     pub traceback: Vec<String>,
     /// When, unix µs.
     pub when: u64,
-    /// Method and URI of the request.
+    /// Method and URI of the request, without the values of its query.
     pub request: String,
 }
 
@@ -570,6 +576,20 @@ pub struct Limits {
     pub reload_on_as: u64,
     /// A worker is replaced after this many requests.
     pub max_requests: u64,
+}
+
+/// The temporary files of all processes together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct TempFiles {
+    /// The directory that they are in.
+    pub dir: String,
+    /// What they hold now, bytes, rounded up in steps.
+    pub bytes: u64,
+    /// The most that they may hold (`temp-size`), bytes; 0 means that there is no limit.
+    pub limit: u64,
+    /// Request bodies that got 503 because there was no space for them.
+    pub refused: u64,
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@ use std::path::Path;
 use nix::unistd::{Group, User};
 use rwsgi_protocol::path::PathNormalize;
 
+use rwsgi_stats::Shown;
+
 use super::logic::matching;
 use super::plugins::is_built_in;
 use super::value::{flag, is_off, is_on, leading_number, mode, path};
@@ -208,6 +210,24 @@ pub(super) fn http_keepalive(config: &mut Config, value: &str) -> Outcome {
 /// A flag in uWSGI 2.0, a level in later ones.
 pub(super) fn memory_report(config: &mut Config, value: &str) -> Outcome {
     config.memory_report = value == "2" || flag(config, value);
+    Ok(())
+}
+
+pub(super) fn show_request(config: &mut Config, value: &str) -> Outcome {
+    let known = Shown::WORDS.iter().find(|(word, _)| *word == value);
+    let (_, shown) = known.ok_or("headers, queries or all")?;
+    config.show_request = config.show_request.and(*shown);
+    Ok(())
+}
+
+/// An origin is written as browsers send it: `https://host:port`.
+pub(super) fn stats_http_cors(config: &mut Config, value: &str) -> Outcome {
+    let is_host = |host: &str| !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
+    let is_origin = value.split_once("://").is_some_and(|(scheme, host)| is_host(scheme) && is_host(host));
+    if value != "*" && !is_origin {
+        return Err("an origin, as https://host, or *".into());
+    }
+    config.stats_http_cors = Some(value.into());
     Ok(())
 }
 

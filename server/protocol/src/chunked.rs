@@ -4,6 +4,8 @@
 //! in CR LF, and after the data comes CR LF. Extensions and trailers are bounded, checked for controls, and dropped:
 //! nothing here understands any, and a trailer that became a header would be one that no proxy had looked at.
 
+use std::ops::Range;
+
 use super::refusal::Refusal;
 
 /// The most bytes of one chunk's extensions.
@@ -14,14 +16,14 @@ const MAX_TRAILERS: u16 = 8192;
 const MAX_DIGITS: u8 = 16;
 
 /// What [`Decoder::decode`] found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step<'b> {
-    /// Bytes of the body; call again with what follows the consumed bytes.
-    Data(&'b [u8]),
-    /// All input was consumed and the body goes on.
-    More,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decoded {
+    /// How many bytes of the input are the body's or its framing's.
+    pub consumed: usize,
+    /// Where in the input the bytes of the body are now. What else was in the consumed input is overwritten.
+    pub data: Range<usize>,
     /// The body is complete. Input beyond the consumed bytes belongs to the next request.
-    Done,
+    pub is_whole: bool,
 }
 
 /// Where in the body the next byte belongs.
@@ -80,34 +82,91 @@ impl Decoder {
         Self { state: State::Size { value: 0, digits: 0 } }
     }
 
-    /// Takes the next bytes of the body; returns how many it consumed and what they held. Nothing is copied.
+    /// Takes the next bytes of the body, and moves what they held together, so that its reader has one piece to keep,
+    /// however small the chunks are. Everything is consumed, unless the body ends.
     ///
     /// # Errors
     /// A [`Refusal`] (400, or 431 for trailers without end) when this is no chunked body. The connection cannot be
     /// used any more, nor can the decoder.
-    pub fn decode<'b>(&mut self, input: &'b [u8]) -> Result<(usize, Step<'b>), Refusal> {
-        let mut at = 0;
-        loop {
-            match self.state {
+    pub fn decode(&mut self, input: &mut [u8]) -> Result<Decoded, Refusal> {
+        let (mut at, mut data) = (0, 0..0);
+        let mut state = self.state;
+        while at < input.len() && state != State::Done {
+            state = match state {
                 State::Data { left } => {
-                    let rest = &input[at..];
-                    if rest.is_empty() {
-                        return Ok((at, Step::More));
+                    let rest = input.len() - at;
+                    let taken = usize::try_from(left).map_or(rest, |left| rest.min(left));
+                    append(input, &mut data, at..at + taken);
+                    at += taken;
+                    match left - taken as u64 {
+                        0 => State::DataCr,
+                        left => State::Data { left },
                     }
-                    let taken = usize::try_from(left).map_or(rest.len(), |left| rest.len().min(left));
-                    let left = left - taken as u64;
-                    self.state = if left == 0 { State::DataCr } else { State::Data { left } };
-                    return Ok((at + taken, Step::Data(&rest[..taken])));
                 }
-                State::Done => return Ok((at, Step::Done)),
+                State::DataCr if input[at..].starts_with(CHUNK_END) => {
+                    at += CHUNK_END.len();
+                    State::Size { value: 0, digits: 0 }
+                }
+                State::Size { digits: 0, .. } => match size_line(&input[at..]) {
+                    Some((len, value)) => {
+                        at += len;
+                        after_size(value)
+                    }
+                    None => {
+                        at += 1;
+                        next(state, input[at - 1])?
+                    }
+                },
+                // As long as may be, a turn would be spent on looking at each byte for itself.
+                State::Extension { value, seen } if is_text(input[at]) && seen < MAX_EXTENSION => {
+                    let len = text_len(&input[at..], MAX_EXTENSION - seen);
+                    at += usize::from(len);
+                    State::Extension { value, seen: seen + len }
+                }
                 state => {
-                    let Some(&byte) = input.get(at) else { return Ok((at, Step::More)) };
-                    self.state = next(state, byte)?;
                     at += 1;
+                    next(state, input[at - 1])?
                 }
-            }
+            };
+        }
+        self.state = state;
+        Ok(Decoded { consumed: at, data, is_whole: state == State::Done })
+    }
+}
+
+/// Has `data` go on with the bytes at `more`, which are behind it. The first piece stays where it is.
+#[inline]
+fn append(input: &mut [u8], data: &mut Range<usize>, more: Range<usize>) {
+    if data.start == data.end {
+        *data = more;
+        return;
+    }
+    let len = more.len();
+    if let [byte] = input[more.clone()] {
+        input[data.end] = byte;
+    } else {
+        input.copy_within(more, data.end);
+    }
+    data.end += len;
+}
+
+/// A size line as nearly all are, with its length: digits and CR LF, all of it here. Others go byte by byte.
+#[inline]
+fn size_line(input: &[u8]) -> Option<(usize, u64)> {
+    let mut value = 0;
+    for (at, &byte) in input.iter().enumerate().take(usize::from(MAX_DIGITS) + 1) {
+        match char::from(byte).to_digit(16) {
+            Some(digit) if at < usize::from(MAX_DIGITS) => value = value << 4 | u64::from(digit),
+            None if at > 0 && input[at..].starts_with(b"\r\n") => return Some((at + 2, value)),
+            _ => return None,
         }
     }
+    None
+}
+
+/// The state after a chunk's size line.
+fn after_size(size: u64) -> State {
+    if size == 0 { State::TrailerStart { seen: 0 } } else { State::Data { left: size } }
 }
 
 /// The state after a byte that is not data.
@@ -132,8 +191,7 @@ fn next(state: State, byte: u8) -> Result<State, Refusal> {
         (State::Extension { seen: MAX_EXTENSION, .. }, _) => return bad("a chunk's extensions are too long"),
         (State::Extension { value, seen }, _) if is_text(byte) => State::Extension { value, seen: seen + 1 },
         (State::Extension { .. }, _) => return bad("a chunk's extensions have a control character"),
-        (State::SizeLf { value: 0 }, b'\n') => State::TrailerStart { seen: 0 },
-        (State::SizeLf { value }, b'\n') => State::Data { left: value },
+        (State::SizeLf { value }, b'\n') => after_size(value),
         (State::DataCr, b'\r') => State::DataLf,
         (State::DataLf, b'\n') => State::Size { value: 0, digits: 0 },
         (State::DataCr | State::DataLf, _) => return bad("a chunk is longer than its size"),
@@ -154,6 +212,12 @@ fn next(state: State, byte: u8) -> Result<State, Refusal> {
         }
         (State::Data { .. } | State::Done, _) => state,
     })
+}
+
+/// How many bytes of field content there are, `most` at most.
+fn text_len(input: &[u8], most: u16) -> u16 {
+    let input = &input[..input.len().min(usize::from(most))];
+    input.iter().position(|byte| !is_text(*byte)).unwrap_or(input.len()) as u16
 }
 
 /// Field content: no control but a tab.
@@ -210,15 +274,16 @@ mod tests {
         let mut cuts = cuts.iter().cycle();
         while at < input.len() {
             let piece_end = input.len().min(at + (*cuts.next().unwrap()).max(1));
-            while at < piece_end {
-                let (consumed, step) = decoder.decode(&input[at..piece_end])?;
-                at += consumed;
-                match step {
-                    Step::Data(data) => body.extend_from_slice(data),
-                    Step::More => assert_eq!(at, piece_end),
-                    Step::Done => return Ok(Some((body, input.len() - at))),
-                }
+            let mut piece = input[at..piece_end].to_vec();
+            let Decoded { consumed, data, is_whole } = decoder.decode(&mut piece)?;
+            assert!(data.end <= consumed);
+            assert_eq!(piece[consumed..], input[at + consumed..piece_end], "the next request's");
+            body.extend_from_slice(&piece[data]);
+            at += consumed;
+            if is_whole {
+                return Ok(Some((body, input.len() - at)));
             }
+            assert_eq!(at, piece_end);
         }
         Ok(None)
     }
@@ -277,6 +342,16 @@ mod tests {
     }
 
     #[test]
+    fn what_was_read_at_once_is_one_piece_however_small_its_chunks_are() {
+        let mut input = b"1\r\nx\r\n".repeat(10_000);
+        input.extend_from_slice(b"3\r\nabc\r\n0\r\n\r\nGET /");
+        let decoded = Decoder::new().decode(&mut input).unwrap();
+        assert!(decoded.is_whole);
+        assert_eq!(input[decoded.data], *[b"x".repeat(10_000).as_slice(), b"abc"].concat());
+        assert_eq!(input[decoded.consumed..], *b"GET /");
+    }
+
+    #[test]
     fn an_incomplete_body_asks_for_more() {
         let input = b"5;x\r\nhello\r\n0\r\nX: 1\r\n\r\n";
         for end in 0..input.len() {
@@ -287,7 +362,8 @@ mod tests {
     #[test]
     fn the_largest_size_is_taken_and_counted() {
         let mut decoder = Decoder::new();
-        assert_eq!(decoder.decode(b"ffffffffffffffff\r\nabc"), Ok((21, Step::Data(b"abc"))));
+        let decoded = Decoded { consumed: 21, data: 18..21, is_whole: false };
+        assert_eq!(decoder.decode(&mut b"ffffffffffffffff\r\nabc".to_owned()), Ok(decoded));
         assert_eq!(decoder.state, State::Data { left: u64::MAX - 3 });
     }
 

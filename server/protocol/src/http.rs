@@ -10,7 +10,9 @@
 
 use std::mem::MaybeUninit;
 
-pub use super::refusal::{BODY_TOO_LARGE, OVERLOADED, Refusal, TIMED_OUT, WORKER_LOST, refusal_response};
+pub use super::refusal::{
+    BODY_TOO_LARGE, OVERLOADED, Refusal, SERVER_GONE, TIMED_OUT, TOO_SLOW, WORKER_LOST, refusal_response,
+};
 use super::target;
 pub use super::version::Version;
 
@@ -137,7 +139,7 @@ fn refusal_of(error: httparse::Error, from_request_line: &[u8]) -> Refusal {
             // The line need not be complete: the version is refused at its first wrong byte.
             let line = from_request_line.split(|&byte| byte == b'\r').next().unwrap_or_default();
             match line.split(|&byte| byte == b' ').nth(2).and_then(|version| version.strip_prefix(b"HTTP/")) {
-                Some([b'0' | b'2'..=b'9', ..] | [b'1', b'.', b'0'..=b'9']) => {
+                Some([b'0' | b'2'..=b'9', ..] | [b'1', b'.', b'0'..=b'9', ..]) => {
                     Refusal { status: 505, reason: "this server speaks HTTP/1.0 and HTTP/1.1" }
                 }
                 _ => Refusal::bad("the protocol version is malformed"),
@@ -234,7 +236,7 @@ fn read_fields(headers: &[httparse::Header<'_>], version: Version) -> Result<Fie
 }
 
 /// Digits alone: no sign, no list, no white space, nothing that does not fit 64 bits.
-fn parse_length(value: &[u8]) -> Result<u64, Refusal> {
+pub(super) fn parse_length(value: &[u8]) -> Result<u64, Refusal> {
     const BAD: Refusal = Refusal::bad("Content-Length is not a number");
     if value.is_empty() {
         return Err(BAD);

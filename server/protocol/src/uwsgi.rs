@@ -8,6 +8,8 @@
 
 use thiserror::Error;
 
+use super::http;
+
 /// Bytes before the variables.
 pub const HEADER_LEN: usize = 4;
 
@@ -44,6 +46,9 @@ pub enum PacketError {
     /// A length that reaches beyond the packet.
     #[error("a uwsgi packet whose variables do not add up to its size")]
     Malformed,
+    /// A `CONTENT_LENGTH` that is not digits alone: another reader could see another body.
+    #[error("a uwsgi packet whose CONTENT_LENGTH is not a number")]
+    ContentLength,
 }
 
 /// Reads the packet at the start of `bytes`; `Ok(None)` while it is incomplete. `max` is the most bytes of variables
@@ -74,6 +79,17 @@ impl<'b> Packet<'b> {
     #[expect(clippy::len_without_is_empty, reason = "a packet is never empty")]
     pub fn len(&self) -> usize {
         HEADER_LEN + self.vars.len()
+    }
+
+    /// Bytes of the body that follows: the last `CONTENT_LENGTH`, or 0 when there is none or it is empty.
+    ///
+    /// # Errors
+    /// [`PacketError::ContentLength`] for anything but digits.
+    pub fn content_length(&self) -> Result<u64, PacketError> {
+        match self.vars().filter(|(name, _)| *name == b"CONTENT_LENGTH").last() {
+            None | Some((_, [])) => Ok(0),
+            Some((_, value)) => http::parse_length(value).map_err(|_| PacketError::ContentLength),
+        }
     }
 
     /// Names and values in order; a name may come twice, and the later value is the one meant.
@@ -175,6 +191,21 @@ mod tests {
         for vars in [&b"\x01"[..], b"\x01\x00A", b"\x01\x00A\x02\x00B", b"\x01\x00A\x01\x00B\x00", b"\xff\xffA"] {
             let bytes = [&[0, vars.len() as u8, 0, 0], vars].concat();
             assert_eq!(parse(&bytes, 4096), Err(PacketError::Malformed), "{}", vars.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_length_is_digits_alone() {
+        let length = |said: &[&[u8]]| {
+            let vars: Vec<_> = said.iter().map(|value| (&b"CONTENT_LENGTH"[..], *value)).collect();
+            let bytes = packet(&[&[(&b"A"[..], &b"1"[..])], &vars[..]].concat());
+            parse(&bytes, 4096).unwrap().unwrap().content_length()
+        };
+        for (said, expected) in [(&[][..], 0), (&[&b""[..]][..], 0), (&[b"5"], 5), (&[b"1", b"0042"], 42)] {
+            assert_eq!(length(said), Ok(expected));
+        }
+        for said in [&b"+5"[..], b"-5", b" 5", b"5 ", b"5,5", b"0x5", b"5\0", b"\xd9\xa5", b"18446744073709551616"] {
+            assert_eq!(length(&[b"7", said]), Err(PacketError::ContentLength), "{}", said.escape_ascii());
         }
     }
 

@@ -4,6 +4,8 @@ use pyo3::exceptions::PySystemExit;
 use pyo3::prelude::*;
 use tracing::error;
 
+use crate::wsgi::traceback;
+
 /// What a process does when its hooks of the fork have run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -33,7 +35,7 @@ pub(super) fn run(py: Python<'_>, name: &str) -> AfterFork {
         return AfterFork::Exit(exit_status(name, raised.value(py)));
     }
     error!("uwsgi.{name} raised:");
-    raised.display(py);
+    traceback::log(py, &raised);
     AfterFork::Work
 }
 

@@ -7,6 +7,7 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 use tracing::error;
 
 use super::text::Text;
+use crate::wsgi::traceback;
 
 pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(register_rpc, module)?)?;
@@ -58,7 +59,7 @@ fn call<'py>(py: Python<'py>, name: Text, args: &Bound<'py, PyTuple>) -> PyResul
         Ok(_) => Ok(None),
         Err(raised) => {
             error!("rpc function '{}' raised:", name.shown());
-            raised.display(py);
+            traceback::log(py, &raised);
             Ok(None)
         }
     }

@@ -24,6 +24,7 @@ use crate::ipc::control::{self, ControlPacket, ControlRequest};
 use crate::ipc::schedule::{Cron, When};
 use crate::ipc::target::Target;
 use crate::ipc::{Role, channel};
+use crate::wsgi::traceback;
 
 pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(register_signal, module)?)?;
@@ -261,7 +262,7 @@ fn handle(py: Python<'_>, signal: u8) {
     };
     if let Err(raised) = handler.call1((signal,)) {
         error!("the handler of signal {signal} raised:");
-        raised.display(py);
+        traceback::log(py, &raised);
     }
 }
 

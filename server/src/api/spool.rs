@@ -15,6 +15,7 @@ use crate::spooler::job::{Job, head};
 use crate::spooler::jobs_in;
 use crate::spooler::write::{Order, write};
 use crate::stats::cell::{SpoolerCell, Verdict};
+use crate::wsgi::traceback;
 
 /// The job is done.
 const SPOOL_OK: i64 = -2;
@@ -227,8 +228,7 @@ pub(crate) fn run(py: Python<'_>, task: &[u8], job: &Job) -> Verdict {
             _ => Verdict::Retry,
         },
         Err(raised) => {
-            // Not `print`: that ends the process for a SystemExit.
-            raised.display(py);
+            traceback::log(py, &raised);
             Verdict::Failed
         }
     }

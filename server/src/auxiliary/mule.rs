@@ -16,7 +16,7 @@ use tracing::{error, info};
 
 use super::work::Work;
 use crate::api::{self, mules};
-use crate::wsgi::{application, interpreter};
+use crate::wsgi::{application, interpreter, traceback};
 
 /// The mule handles a message, and leaves when it has.
 static IS_BUSY: AtomicBool = AtomicBool::new(false);
@@ -71,8 +71,8 @@ pub(super) fn run(py: Python<'_>, work: &Work) -> anyhow::Result<()> {
     match outcome {
         Err(raised) if raised.is_instance_of::<PySystemExit>(py) && is_leaving() => Ok(()),
         Err(raised) => {
-            error!("{}: {}", work.who, application::one_line(py, &raised));
-            raised.display(py);
+            error!("{}: {}", work.who, traceback::one_line(py, &raised));
+            traceback::log(py, &raised);
             bail!("{} has failed", work.who)
         }
         Ok(()) if program.is_none() || is_leaving() => Ok(()),
@@ -166,8 +166,8 @@ fn handle(py: Python<'_>, work: &Work, message: &[u8]) {
         }
     });
     if let Err(raised) = handled {
-        error!("{}: handling a message raised {}", work.who, application::one_line(py, &raised));
-        raised.display(py);
+        error!("{}: handling a message raised {}", work.who, traceback::one_line(py, &raised));
+        traceback::log(py, &raised);
     }
     let _ = interpreter::flush(py);
 }

@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use rwsgi_config::Config;
+use rwsgi_config::{Config, MinRates};
 use rwsgi_protocol::path::PathNormalize;
+use rwsgi_stats::Shown;
 
 /// An order to the http router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +26,10 @@ pub(crate) struct RouterLimits {
     pub limit_post: u64,
     /// `post-buffering`
     pub post_buffering: u64,
+    /// `body-min-rate`, `response-min-rate`, `min-rate-grace`
+    pub min_rates: MinRates,
+    /// `show-request`
+    pub show_request: Shown,
     /// `path-normalize`
     pub path_normalize: PathNormalize,
 }
@@ -39,6 +44,8 @@ impl RouterLimits {
             buffer_size: config.buffer_size,
             limit_post: config.limit_post,
             post_buffering: config.post_buffering,
+            min_rates: config.min_rates,
+            show_request: config.show_request,
             path_normalize: config.path_normalize,
         }
     }

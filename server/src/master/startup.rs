@@ -25,7 +25,7 @@ use super::queues::Queues;
 use super::state::{Master, Phase, Reread, Sockets};
 use super::supervisor::Supervisor;
 use super::timers::Timers;
-use super::{fifo, privileges, signals, touch};
+use super::{fifo, privileges, signals, temp, touch};
 use crate::clock::UnixMicros;
 use crate::identity::Identity;
 use crate::ids::WorkerId;
@@ -33,6 +33,7 @@ use crate::ipc::{Auxiliary, AuxiliaryKind};
 use crate::pidfile;
 use crate::share::Share;
 use crate::stats::scoreboard::{Layout, Scoreboard};
+use crate::stats::server::{self, HttpAccess, OwnNames, Service};
 use crate::stats::state::SnapshotState;
 use crate::stats::totals::Totals;
 use rwsgi_config::Config;
@@ -90,6 +91,7 @@ pub(super) fn start(config: Config, mut launcher: Launcher, reread: Reread, even
             leftovers.add(pidfile);
         }
     }
+    let temp = temp::choose(&config)?;
     touch::watch(&config, &events);
     let layout = Layout::new(config.processes, config.threads).with_spoolers(config.spooler.count());
     let mut timers = Timers::default();
@@ -99,6 +101,7 @@ pub(super) fn start(config: Config, mut launcher: Launcher, reread: Reread, even
     let mut master = Master {
         sockets: Sockets { workers, router, link, liveness: liveness_reader, notices, control },
         scoreboard: Scoreboard::create(layout).context("cannot create the scoreboard")?,
+        temp,
         share: Share::create(&config.between)?,
         children,
         totals: (0..config.processes).map(|_| Totals::new(config.threads)).collect(),
@@ -192,7 +195,14 @@ fn bind_all(
         info!("stats server on {}", listener.address);
         let ask = events.clone();
         let fd = listener.fd().try_clone_to_owned()?;
-        tokio::task::spawn_local(crate::stats::server::serve(fd, config.stats_http, move |answer| {
+        let bound = std::net::TcpListener::from(fd.try_clone()?).local_addr().ok().map(|bound| bound.ip());
+        let service = if config.stats_http {
+            let names = OwnNames::of(bound, address);
+            Service::Http(HttpAccess { cors: config.stats_http_cors.clone(), names })
+        } else {
+            Service::Plain
+        };
+        tokio::task::spawn_local(server::serve(fd, service, move |answer| {
             let ask = ask.clone();
             // Bounded by the connections that the server takes.
             tokio::task::spawn_local(async move {

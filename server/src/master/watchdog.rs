@@ -121,7 +121,8 @@ impl Master {
         let &Overdue { child, worker, pid, slot, thread, started } = request;
         self.overdue.entry(child).or_default().push((thread, started));
         let held = self.scoreboard.thread(slot, thread).held();
-        let request = held.map_or_else(|| "a request".into(), |held| describe(&held, MonotonicNanos::now()));
+        let shown = self.config.show_request;
+        let request = held.map_or_else(|| "a request".into(), |held| describe(&held, MonotonicNanos::now(), shown));
         error!(
             "harakiri: worker {worker} (pid {pid}) thread {thread} holds {request}, longer than the {limit} s allowed: ending it"
         );

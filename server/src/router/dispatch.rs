@@ -14,7 +14,7 @@ use super::stall::go_on;
 use super::state::Router;
 use crate::clock::MonotonicNanos;
 use crate::io::body::StoredBody;
-use rwsgi_protocol::http::OVERLOADED;
+use rwsgi_protocol::http::{OVERLOADED, SERVER_GONE};
 use rwsgi_protocol::link::AHEAD_MAX;
 
 /// Seconds for which a worker may go on answering a client that is gone.
@@ -102,12 +102,14 @@ impl Router<'_> {
     /// Sends what was put on a link.
     fn send_dispatched(&mut self, key: Key) {
         let Some(link) = self.links.get_mut(key) else { return };
-        if link.send().is_err() {
-            // Reading says what has become of it; it may have answered before.
-            link.readable = true;
-            self.turn_again_link(key);
-        } else {
-            self.emptied(key);
+        match link.send() {
+            Ok(false) => self.emptied(key),
+            Ok(true) => self.turn_again_link(key),
+            Err(_) => {
+                // Reading says what has become of it; it may have answered before.
+                link.readable = true;
+                self.turn_again_link(key);
+            }
         }
         self.arm_link(key);
     }
@@ -236,6 +238,21 @@ impl Router<'_> {
         }
     }
 
+    /// Answers who waits for a worker when there is none and none can come: the master, which starts them, is gone.
+    #[cold]
+    pub(super) fn refuse_abandoned(&mut self, scratch: &mut [u8]) {
+        if self.queue.is_empty() || self.links.iter().any(|(_, link)| !link.leaving) {
+            return;
+        }
+        for key in std::mem::take(&mut self.queue) {
+            // One that went stays in the queue until its turn.
+            if self.clients.get_mut(key).is_some_and(|client| matches!(client.phase, ClientPhase::Queued(_))) {
+                self.refuse(key, SERVER_GONE);
+                self.advance(scratch, key);
+            }
+        }
+    }
+
     /// The link is gone. What its thread had not begun with is for others; returns what it had begun with, which is
     /// more than one request when what it had answered could not be read.
     pub(super) fn lose_dispatched(&mut self, link: &mut Link) -> Vec<Begun> {
@@ -268,6 +285,9 @@ impl Router<'_> {
     /// Closes a client's connection. What it had goes with it: its place in the queue, or its claim to an answer.
     pub(super) fn close_client(&mut self, key: Key) {
         let Some(client) = self.clients.remove(key) else { return };
+        if client.write_armed {
+            self.temp.count_slow_client(false);
+        }
         match client.phase {
             client::ClientPhase::Queued(_) => self.queue.retain(|queued| *queued != key),
             client::ClientPhase::Serving(link_key) => {

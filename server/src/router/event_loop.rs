@@ -1,6 +1,7 @@
 //! The router's loop: it waits, and does in each turn all that is to be done.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -10,14 +11,18 @@ use nix::sys::signal::Signal;
 use nix::unistd::getppid;
 use tracing::{error, info, warn};
 
+use super::bulk::Bulk;
 use super::client::ClientPhase;
 use super::keyed::Key;
-use super::state::{DISK_TURN, Pause, Router, RouterConfig, SECOND, interest};
+use super::state::{Pause, Router, RouterConfig, SECOND, interest};
 use super::token::Token;
 use crate::clock::MonotonicNanos;
+use crate::io::accept::client_of;
+use crate::io::pace::{Pace, Seen};
 use crate::ipc::{RouterOrder, receive_message};
+use crate::log_limit;
 use crate::stats::scoreboard::Scoreboard;
-use rwsgi_protocol::http::TIMED_OUT;
+use rwsgi_protocol::http::{TIMED_OUT, TOO_SLOW};
 
 /// What is read at once: about what a unix socket holds.
 pub(super) const SCRATCH: usize = 256 * 1024;
@@ -28,7 +33,7 @@ pub(super) const EVENTS: usize = 256;
 ///
 /// # Errors
 /// When it cannot start.
-pub(crate) fn run(config: RouterConfig, board: &Scoreboard) -> anyhow::Result<()> {
+pub(crate) fn run(config: RouterConfig, board: &Arc<Scoreboard>) -> anyhow::Result<()> {
     let mut router = Router::new(config, board)?;
     let mut scratch = vec![0; SCRATCH];
     let mut events = [EpollEvent::empty(); EVENTS];
@@ -38,6 +43,7 @@ pub(crate) fn run(config: RouterConfig, board: &Scoreboard) -> anyhow::Result<()
             break;
         }
     }
+    log_limit::finish();
     Ok(())
 }
 
@@ -62,28 +68,54 @@ impl Router<'_> {
             Err(error) => return Err(error).context("the router cannot wait for events"),
         };
         self.now = MonotonicNanos::now();
-        self.disk_left = DISK_TURN;
+        self.bulk = Bulk::WHOLE;
         self.take_back_overdue();
         self.check_begun();
+        if self.has_more_turns() {
+            self.go_on_with_turns(scratch);
+        }
         for event in &events[..count] {
             if self.take(scratch, event.data(), event.events()) == Flow::Exit {
                 return Ok(Flow::Exit);
             }
         }
-        for token in std::mem::take(&mut self.again) {
-            match token {
-                Token::Client(key) => {
-                    self.flush_client(scratch, key);
-                    self.advance(scratch, key);
-                }
-                Token::Link(key) => self.pump(scratch, key),
-                _ => {}
-            }
-        }
         self.sweep(scratch);
+        log_limit::report(self.now);
         self.send_all_dispatched();
+        if self.orphaned {
+            self.refuse_abandoned(scratch);
+        }
         self.tell_depth();
         Ok(Flow::On)
+    }
+
+    /// Whether a connection has used up its turn with work left.
+    fn has_more_turns(&self) -> bool {
+        !(self.links_again.is_empty() && self.clients_again.is_empty())
+    }
+
+    /// Goes on with those that had work left: before those that come new, which would otherwise take this turn's share
+    /// from them. Links do not wait for it, because the clients of a thread are many.
+    fn go_on_with_turns(&mut self, scratch: &mut [u8]) {
+        for key in std::mem::take(&mut self.links_again) {
+            let Some(link) = self.links.get_mut(key) else { continue };
+            link.turns_again = false;
+            if !link.is_sent() {
+                self.send_more(scratch, key);
+            }
+            self.pump(scratch, key);
+        }
+        for _ in 0..self.clients_again.len() {
+            if self.bulk.is_used_up() {
+                return;
+            }
+            let Some(key) = self.clients_again.pop_front() else { return };
+            if let Some(client) = self.clients.get_mut(key) {
+                client.turns_again = false;
+                self.flush_client(scratch, key);
+                self.advance(scratch, key);
+            }
+        }
     }
 
     fn take(&mut self, scratch: &mut [u8], token: u64, events: EpollFlags) -> Flow {
@@ -98,6 +130,7 @@ impl Router<'_> {
                 // Nobody ever writes to it. It stays readable, so that it must not be watched any longer.
                 let _ = self.epoll.delete(&self.liveness);
                 warn!("the master is gone; finishing {} connections", self.clients.len());
+                self.orphaned = true;
                 self.stop();
             }
         }
@@ -130,6 +163,7 @@ impl Router<'_> {
         let ended = broken || events.contains(EpollFlags::EPOLLRDHUP);
         client.readable |= ended || events.contains(EpollFlags::EPOLLIN);
         client.ended |= ended;
+        let waits_for_turn = client.turns_again;
         // Nobody has begun with a request in the queue, nor with one that waits behind others on a link.
         let gone = match client.phase {
             ClientPhase::Queued(_) => ended,
@@ -143,7 +177,9 @@ impl Router<'_> {
         if events.contains(EpollFlags::EPOLLOUT) {
             self.flush_client(scratch, key);
         }
-        self.advance(scratch, key);
+        if !waits_for_turn {
+            self.advance(scratch, key);
+        }
     }
 
     /// Sends more of what a client has not taken, and lets its worker go on.
@@ -153,20 +189,21 @@ impl Router<'_> {
         if client.unsent.is_empty() {
             return;
         }
-        let reads_file = client.unsent.is_file();
+        if self.bulk.is_used_up() {
+            return self.turn_again_client(key);
+        }
+        let before = MonotonicNanos::now();
         let Ok(sent) = client.flush() else { return self.close_client(key) };
         if sent.count > 0 {
-            client.deadline = late;
+            client.deadline = late.min(client.pace.until());
         }
-        if reads_file {
-            self.disk_left = self.disk_left.saturating_sub(sent.count);
-        }
+        self.use_bulk(sent.count as usize, before);
         let Some(client) = self.clients.get_mut(key) else { return };
         if let ClientPhase::Serving(link) = client.phase {
             if client.unsent.is_empty() {
                 client.deadline = 0;
             }
-            if !client.unsent.is_full() {
+            if !client.unsent.is_full(&self.temp) {
                 self.pump(scratch, link);
             }
         }
@@ -184,10 +221,13 @@ impl Router<'_> {
         if link.slot.is_none() {
             return self.read_hello(scratch, key);
         }
+        let waits_for_turn = link.turns_again;
         if events.contains(EpollFlags::EPOLLOUT) {
             self.send_more(scratch, key);
         }
-        self.pump(scratch, key);
+        if !waits_for_turn {
+            self.pump(scratch, key);
+        }
     }
 
     #[cold]
@@ -205,6 +245,7 @@ impl Router<'_> {
             self.stop_from_master |= from_master;
             if !self.stopping {
                 info!("the router stops: finishing {} connections", self.clients.len());
+                self.orphaned = true;
                 self.stop();
             }
         }
@@ -226,13 +267,15 @@ impl Router<'_> {
 
     /// Watches for a client to take more, exactly while something waits for that.
     pub(super) fn arm_client(&mut self, key: Key) {
-        let late = self.in_seconds(self.limits.timeout);
+        let (late, second) = (self.in_seconds(self.limits.timeout), self.second());
         let Some(client) = self.clients.get_mut(key) else { return };
         let wanted = !client.unsent.is_empty();
         if wanted != client.write_armed {
             client.write_armed = wanted;
+            self.temp.count_slow_client(wanted);
             if wanted {
-                client.deadline = late;
+                client.pace = Pace::of_response(self.limits.rates(client.is_direct), second);
+                client.deadline = late.min(client.pace.until());
             }
             let mut event = EpollEvent::new(interest(wanted), Token::Client(key).to_bits());
             if self.epoll.modify(&client.fd, &mut event).is_err() {
@@ -254,11 +297,19 @@ impl Router<'_> {
     }
 
     pub(super) fn turn_again_client(&mut self, key: Key) {
-        self.again.push(Token::Client(key));
+        if let Some(client) = self.clients.get_mut(key)
+            && !std::mem::replace(&mut client.turns_again, true)
+        {
+            self.clients_again.push_back(key);
+        }
     }
 
     pub(super) fn turn_again_link(&mut self, key: Key) {
-        self.again.push(Token::Link(key));
+        if let Some(link) = self.links.get_mut(key)
+            && !std::mem::replace(&mut link.turns_again, true)
+        {
+            self.links_again.push(key);
+        }
     }
 
     /// Seconds since the router began, from 1.
@@ -273,17 +324,18 @@ impl Router<'_> {
 
     /// How long the loop may sleep.
     fn patience(&self) -> EpollTimeout {
-        if !self.again.is_empty() {
+        if self.has_more_turns() {
             return EpollTimeout::ZERO;
         }
-        if self.clients.is_empty()
-            && self.links_paused.is_none()
-            && !matches!(self.clients_paused, Some(Pause::Until(_)))
+        let mut next = log_limit::next_report();
+        if !self.clients.is_empty()
+            || self.links_paused.is_some()
+            || matches!(self.clients_paused, Some(Pause::Until(_)))
         {
-            return EpollTimeout::NONE;
+            let sweep = self.started.after_nanos((u64::from(self.swept) + 1) * SECOND);
+            next = [Some(sweep), self.check_begun, next].into_iter().flatten().min();
         }
-        let sweep = self.started.after_nanos((u64::from(self.swept) + 1) * SECOND);
-        let next = self.check_begun.map_or(sweep, |check| check.min(sweep));
+        let Some(next) = next else { return EpollTimeout::NONE };
         let left = next.since(MonotonicNanos::now()) + Duration::from_millis(1);
         EpollTimeout::try_from(left).unwrap_or(EpollTimeout::ZERO)
     }
@@ -297,15 +349,45 @@ impl Router<'_> {
         }
     }
 
+    /// Looks at a client whose time is over: it may have until a later second if its pace is good enough.
+    fn look_at(&mut self, key: Key, second: u32) -> Seen {
+        let late = self.in_seconds(self.limits.timeout);
+        let Some(client) = self.clients.get_mut(key) else { return Seen::Early };
+        let rates = self.limits.rates(client.is_direct);
+        let seen = match &client.phase {
+            // What it has sent was not read yet.
+            ClientPhase::Body(_) if client.readable => Seen::Goes,
+            _ if second < client.pace.until() => Seen::Early,
+            _ if !client.unsent.is_empty() => {
+                client.pace.look_at_response(rates, second, client.unsent.taken(&client.fd))
+            }
+            ClientPhase::Body(gathering) => client.pace.look_at_body(rates, second, gathering.intake.len()),
+            _ => Seen::Early,
+        };
+        match seen {
+            Seen::Goes => client.deadline = late.min(client.pace.until()).max(second + 1),
+            Seen::Slow => {
+                self.board.limits().end_slow_client();
+                if !client.unsent.is_empty() {
+                    self.slow_log.too_slow(client_of(&client.peer));
+                }
+            }
+            Seen::Early => {}
+        }
+        seen
+    }
+
     #[cold]
     fn let_late_go(&mut self, scratch: &mut [u8], second: u32) {
         self.accept_again(second);
         let is_late = |deadline: u32| deadline != 0 && deadline <= second;
         for key in self.clients.keys(|client| is_late(client.deadline)) {
+            let seen = self.look_at(key, second);
             let Some(client) = self.clients.get_mut(key) else { continue };
             match client.phase {
+                _ if seen == Seen::Goes => {}
                 ClientPhase::Head | ClientPhase::Body(_) if client.unsent.is_empty() => {
-                    self.refuse(key, TIMED_OUT);
+                    self.refuse(key, if seen == Seen::Slow { TOO_SLOW } else { TIMED_OUT });
                     self.advance(scratch, key);
                 }
                 ClientPhase::Serving(_) | ClientPhase::Flushing(_) => {

@@ -11,7 +11,9 @@ use crate::clock::MonotonicNanos;
 use crate::io::accept::client_of;
 use crate::io::body::{BodyIntake, Gathering, IntakeError, StoredBody};
 use crate::io::close::{LINGER, Then, shut_sending};
+use crate::io::pace::Pace;
 use crate::io::receive::Received;
+use crate::log_limit::{self, LineKind};
 use rwsgi_protocol::http::{self, BodyLength, MAX_HEADERS, Refusal};
 use rwsgi_protocol::path;
 
@@ -20,8 +22,6 @@ use rwsgi_protocol::path;
 const HEAD_READ: usize = 16 * 1024;
 /// How many steps a connection may take before others get their turn.
 const TURNS: usize = 16;
-/// A write to a file that took longer is the last of the turn, ns.
-const DISK_SLOW: u64 = 5_000_000;
 
 /// Whether there is more to do for a connection at once.
 type Continue = bool;
@@ -35,14 +35,7 @@ impl Router<'_> {
                 ClientPhase::Idle | ClientPhase::Head => self.read_head(scratch, key),
                 ClientPhase::Body(_) => self.read_body(scratch, key),
                 ClientPhase::Flushing(then) => client.unsent.is_empty() && self.finish_response(key, then),
-                ClientPhase::Lingering => match client.receive(scratch) {
-                    Received::Bytes(_) => true,
-                    Received::Nothing => false,
-                    Received::End => {
-                        self.close_client(key);
-                        false
-                    }
-                },
+                ClientPhase::Lingering => self.read_away(scratch, key),
                 ClientPhase::Queued(_) | ClientPhase::Serving(_) => false,
             };
             if !go_on {
@@ -56,12 +49,12 @@ impl Router<'_> {
         let buffer_size = self.limits.buffer_size;
         let Some(client) = self.clients.get_mut(key) else { return false };
         if client.input.len() > client.seen {
-            let input = mem::take(&mut client.input);
-            return self.take_head(key, &input);
+            let mut input = mem::take(&mut client.input);
+            return self.take_head(key, &mut input);
         }
         let buffer = scratch.len().min(HEAD_READ);
         match client.receive(&mut scratch[..buffer]) {
-            Received::Bytes(count) if client.input.is_empty() => self.take_head(key, &scratch[..count]),
+            Received::Bytes(count) if client.input.is_empty() => self.take_head(key, &mut scratch[..count]),
             Received::Bytes(count) => {
                 client.input.extend_from_slice(&scratch[..count]);
                 if client.input.len() <= buffer_size && !http::may_be_complete(&client.input, client.seen) {
@@ -78,8 +71,9 @@ impl Router<'_> {
     }
 
     /// Takes a head from the beginning of `bytes`, which are all that there is of the client's input.
-    fn take_head(&mut self, key: Key, bytes: &[u8]) -> Continue {
+    fn take_head(&mut self, key: Key, bytes: &mut [u8]) -> Continue {
         let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+        let second = self.second();
         let parsed = http::parse(bytes, &mut headers, self.limits.buffer_size);
         let parsed = parsed.and_then(|head| {
             head.iter().try_for_each(|head| path::check(self.limits.path_normalize, head.target))?;
@@ -106,13 +100,14 @@ impl Router<'_> {
         };
         let (head_bytes, rest) = bytes.split_at(head.len);
         client.seen = 0;
+        let awaits_continue = head.expect_continue && rest.is_empty();
         let intake = match head.body {
             BodyLength::None | BodyLength::Length(0) => {
                 client.input = rest.to_vec();
                 self.dispatch(key, head_bytes, StoredBody::Empty);
                 return true;
             }
-            BodyLength::Length(length) => BodyIntake::of_length(length, self.limits.body, Vec::new()),
+            BodyLength::Length(length) => BodyIntake::of_length(length, self.limits.body, Vec::new(), &self.temp),
             BodyLength::Chunked => Ok(BodyIntake::of_chunks(self.limits.body)),
         };
         let intake = match intake {
@@ -120,27 +115,29 @@ impl Router<'_> {
             Err(failure) => return self.refuse_body(key, &failure),
         };
         client.phase = ClientPhase::Body(Box::new(Gathering { head: head_bytes.to_vec(), intake }));
-        client.deadline = late;
-        if head.expect_continue && rest.is_empty() {
-            if client.send(&[http::CONTINUE]).is_err() {
+        client.pace = Pace::of_body(self.limits.rates(client.is_direct), second, 0);
+        client.deadline = late.min(client.pace.until());
+        if awaits_continue {
+            if client.send(&[http::CONTINUE], &self.temp).is_err() {
                 self.close_client(key);
                 return false;
             }
             self.arm_client(key);
         }
-        if rest.is_empty() { true } else { self.take_body(key, rest) }
+        let head_len = head_bytes.len();
+        if bytes.len() == head_len { true } else { self.take_body(key, &mut bytes[head_len..]) }
     }
 
     fn read_body(&mut self, scratch: &mut [u8], key: Key) -> Continue {
+        if !self.has_turn(key) {
+            return false;
+        }
+        let before = MonotonicNanos::now();
         let late = self.in_seconds(self.limits.timeout);
         let Some(client) = self.clients.get_mut(key) else { return false };
         let ClientPhase::Body(gathering) = &client.phase else { return true };
         let intake = &gathering.intake;
         let in_place = intake.is_in_place();
-        if intake.is_in_file() && self.disk_left == 0 && client.readable {
-            self.turn_again_client(key);
-            return false;
-        }
         let received = if in_place {
             match client.receive_body() {
                 Ok(received) => received,
@@ -154,8 +151,11 @@ impl Router<'_> {
         };
         match received {
             Received::Bytes(count) => {
-                client.deadline = late;
-                if in_place { self.dispatch_whole(key) } else { self.take_body(key, &scratch[..count]) }
+                client.deadline = late.min(client.pace.until());
+                let goes_on =
+                    if in_place { self.dispatch_whole(key) } else { self.take_body(key, &mut scratch[..count]) };
+                self.use_bulk(count, before);
+                goes_on
             }
             Received::Nothing => false,
             Received::End => {
@@ -166,18 +166,14 @@ impl Router<'_> {
     }
 
     /// Takes the next bytes of the body, and dispatches the request when it is whole.
-    fn take_body(&mut self, key: Key, bytes: &[u8]) -> Continue {
+    fn take_body(&mut self, key: Key, bytes: &mut [u8]) -> Continue {
         let Some(client) = self.clients.get_mut(key) else { return false };
         let ClientPhase::Body(gathering) = &mut client.phase else { return true };
         let intake = &mut gathering.intake;
-        let before = intake.is_in_file().then(MonotonicNanos::now);
-        let (used, is_whole) = match intake.take(bytes) {
+        let (used, is_whole) = match intake.take(bytes, &self.temp) {
             Ok(taken) => taken,
             Err(failure) => return self.refuse_body(key, &failure),
         };
-        if let Some(before) = before {
-            self.use_disk(used as u64, before);
-        }
         if !is_whole {
             return true;
         }
@@ -204,11 +200,34 @@ impl Router<'_> {
         true
     }
 
-    /// A file was written to from `before` on. When that took long, others get their turn now.
-    #[cold]
-    pub(super) fn use_disk(&mut self, bytes: u64, before: MonotonicNanos) {
-        let is_slow = MonotonicNanos::now().nanos_since(before) > DISK_SLOW;
-        self.disk_left = if is_slow { 0 } else { self.disk_left.saturating_sub(bytes) };
+    /// Whether there may be something to read, and something left to read it with. If only the latter is missing, the
+    /// client waits for the next turn.
+    fn has_turn(&mut self, key: Key) -> bool {
+        let is_readable = self.clients.get_mut(key).is_some_and(|client| client.readable);
+        if is_readable && self.bulk.is_used_up() {
+            self.turn_again_client(key);
+            return false;
+        }
+        is_readable
+    }
+
+    /// Reads what nobody wants.
+    fn read_away(&mut self, scratch: &mut [u8], key: Key) -> Continue {
+        if !self.has_turn(key) {
+            return false;
+        }
+        let Some(client) = self.clients.get_mut(key) else { return false };
+        match client.receive(scratch) {
+            Received::Bytes(count) => {
+                self.bulk.use_bytes(count);
+                true
+            }
+            Received::Nothing => false,
+            Received::End => {
+                self.close_client(key);
+                false
+            }
+        }
     }
 
     fn refuse_body(&mut self, key: Key, failure: &IntakeError) -> Continue {
@@ -220,13 +239,15 @@ impl Router<'_> {
     pub(super) fn refuse(&mut self, key: Key, refusal: Refusal) {
         let late = self.in_seconds(self.limits.timeout);
         let Some(client) = self.clients.get_mut(key) else { return };
-        warn!("{} refused: {refusal}", client_of(&client.peer));
+        if log_limit::allows(LineKind::Refused(refusal.status)) {
+            warn!("{} refused: {refusal}", client_of(&client.peer));
+        }
         let mut response = Vec::new();
         http::refusal_response(&refusal, &mut response);
         client.input = Vec::new();
         client.phase = ClientPhase::Flushing(Then::Linger);
         client.deadline = late;
-        if client.send(&[&response]).is_err() {
+        if client.send(&[&response], &self.temp).is_err() {
             self.close_client(key);
         } else {
             self.arm_client(key);

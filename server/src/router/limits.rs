@@ -1,10 +1,12 @@
 //! What the router may keep and for how long.
 
 use crate::io::body::BodyLimits;
+use crate::io::pace;
 use crate::ipc::RouterLimits;
-use rwsgi_config::Config;
+use rwsgi_config::{Config, MinRates};
 use rwsgi_protocol::link::FAST_NS;
 use rwsgi_protocol::path::PathNormalize;
+use rwsgi_stats::Shown;
 
 /// What the router may keep and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -18,10 +20,14 @@ pub(crate) struct Limits {
     pub(super) buffer_size: usize,
     /// `--limit-post` and `--post-buffering`.
     pub(super) body: BodyLimits,
+    /// `--*-min-rate`.
+    pub(super) rates: MinRates,
     /// `--path-normalize`
     pub(super) path_normalize: PathNormalize,
     /// `--listen`: requests that wait for a thread.
     pub(super) queue: usize,
+    /// `--show-request`: what the log tells of a request.
+    pub(super) show_request: Shown,
     /// A thread that has had a request for longer is not fast, whatever it was before, ns: what was dispatched ahead to
     /// it can go to any thread again.
     pub(super) overdue: u64,
@@ -37,6 +43,8 @@ impl Limits {
             keepalive: 0,
             buffer_size: 0,
             body: BodyLimits::new(0, 0),
+            rates: config.min_rates,
+            show_request: Shown::default(),
             path_normalize: PathNormalize::Keep,
             queue: config.listen as usize,
             overdue: 4 * FAST_NS,
@@ -49,12 +57,27 @@ impl Limits {
 
     /// A reload has changed the options. It holds for what comes from now on.
     pub(super) fn change(&mut self, new: RouterLimits) {
-        let RouterLimits { http_timeout, http_keepalive, buffer_size, limit_post, post_buffering, path_normalize } =
-            new;
+        let RouterLimits {
+            http_timeout,
+            http_keepalive,
+            buffer_size,
+            limit_post,
+            post_buffering,
+            min_rates,
+            path_normalize,
+            show_request,
+        } = new;
         self.timeout = http_timeout;
         self.keepalive = http_keepalive;
         self.buffer_size = buffer_size;
         self.body = BodyLimits::new(post_buffering, limit_post);
+        self.show_request = show_request;
         self.path_normalize = path_normalize;
+        self.rates = min_rates;
+    }
+
+    /// How slow clients may be that connect themselves, and those that a proxy stands for.
+    pub(super) fn rates(&self, is_direct: bool) -> pace::MinRates {
+        pace::MinRates::new(&self.rates, is_direct)
     }
 }

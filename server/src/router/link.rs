@@ -17,6 +17,9 @@ use crate::io::receive::{Received, receive};
 use crate::stats::cell::AheadCells;
 use rwsgi_protocol::link::{AHEAD_MAX, Frames, RequestLengths};
 
+/// How much of a request's body the socket is given before others get their turn, bytes.
+const SEND_TURN: usize = 1024 * 1024;
+
 /// The longest body that is sent with its head: copied, so that the request can be cancelled, bytes.
 const SMALL_BODY: u64 = 16 * 1024;
 /// Bytes of answered requests that are kept before what follows them is moved.
@@ -84,6 +87,8 @@ pub(super) struct Link {
     /// The kernel said that the worker has closed the link; there may be bytes before that.
     pub(super) ended: bool,
     pub(super) write_armed: bool,
+    /// It waits for its next turn: until then, nothing is read of it.
+    pub(super) turns_again: bool,
     /// The second from which a hello, or more of a response that nobody wants, is too late; 0 for never.
     pub(super) deadline: u32,
     /// Bytes of the response that were dropped.
@@ -114,6 +119,7 @@ impl Link {
             readable: true,
             ended: false,
             write_armed: false,
+            turns_again: false,
             deadline,
             dropped: 0,
         }
@@ -306,23 +312,27 @@ impl Link {
         self.sent == self.outgoing.len() && self.body_sent == self.body.len()
     }
 
-    /// Sends as much as the socket takes.
-    pub(super) fn send(&mut self) -> io::Result<()> {
+    /// Sends as much as the socket takes, but no more than a turn's worth. Returns whether it might take more at once.
+    pub(super) fn send(&mut self) -> io::Result<bool> {
+        let mut left = SEND_TURN;
         while !self.is_sent() {
             match self.send_once() {
-                Ok(0) | Err(Errno::AGAIN) => return Ok(()),
-                Ok(_) | Err(Errno::INTR) => {}
+                Ok(0) | Err(Errno::AGAIN) => return Ok(false),
+                Ok(count) if count >= left => return Ok(!self.is_sent()),
+                Ok(count) => left -= count,
+                Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     fn send_once(&mut self) -> Result<usize, Errno> {
         let head = &self.outgoing[self.sent..];
         let count = match &self.body {
-            StoredBody::File(file, len) if head.is_empty() => {
-                let most = usize::try_from(len - self.body_sent).unwrap_or(usize::MAX);
+            StoredBody::File(file) if head.is_empty() => {
+                // A worker that reads as fast would have it go on and on.
+                let most = usize::try_from(file.len() - self.body_sent).unwrap_or(usize::MAX).min(SEND_TURN);
                 // It moves the position on by what it sends.
                 let count = sendfile(&self.fd, file, Some(&mut self.body_sent), most)?;
                 // Somebody cut the file off under us.

@@ -11,12 +11,14 @@ use super::state::Router;
 use crate::clock::MonotonicNanos;
 use crate::io::close::Then;
 use crate::io::receive::Received;
-use crate::io::unsent::MEMORY_MAX;
+use crate::log_text::Foreign;
 use rwsgi_protocol::http::WORKER_LOST;
 use rwsgi_protocol::link::{AHEAD_MAX, Frame};
 
 /// Reads of one link before others get their turn.
 const TURNS: usize = 8;
+/// Bytes of a response that nobody wants that are dropped before the link is closed.
+const DROPPED_MAX: usize = 1024 * 1024;
 /// Pieces of a response that are sent with one call.
 const SLICES: usize = 32;
 
@@ -44,6 +46,11 @@ impl Router<'_> {
     pub(super) fn pump(&mut self, scratch: &mut [u8], key: Key) {
         for _ in 0..TURNS {
             match self.relay(scratch, key) {
+                Relayed::More
+                    if self.bulk.is_used_up() && self.links.get_mut(key).is_some_and(|link| link.readable) =>
+                {
+                    break;
+                }
                 Relayed::More => {}
                 Relayed::Nothing => return,
                 Relayed::Lost => return self.lose(scratch, key),
@@ -65,10 +72,10 @@ impl Router<'_> {
             && let Some(client) = self.clients.get_mut(client)
             && !client.unsent.is_empty()
         {
-            if client.unsent.is_full() {
+            if client.unsent.is_full(&self.temp) {
                 return Relayed::Nothing;
             }
-            if self.disk_left == 0 && link.readable && client.unsent.spills() {
+            if self.bulk.is_used_up() && link.readable && client.unsent.spills() {
                 self.turn_again_link(key);
                 return Relayed::Nothing;
             }
@@ -78,6 +85,7 @@ impl Router<'_> {
             Received::Nothing => return Relayed::Nothing,
             Received::End => return Relayed::Lost,
         };
+        self.bulk.use_bytes(count);
         let mut rest = &scratch[..count];
         let mut pieces = Pieces { slices: [&[][..]; SLICES], used: 0 };
         // Whose responses are complete: no more than were dispatched.
@@ -167,7 +175,7 @@ impl Router<'_> {
         if client.unsent.spills() {
             return self.pass_on_to_file(key, &pieces.slices[..used]);
         }
-        if client.send(&pieces.slices[..used]).is_err() {
+        if client.send(&pieces.slices[..used], &self.temp).is_err() {
             self.close_client(key);
         } else {
             self.arm_client(key);
@@ -179,11 +187,11 @@ impl Router<'_> {
     fn pass_on_to_file(&mut self, key: Key, pieces: &[&[u8]]) {
         let before = MonotonicNanos::now();
         let Some(client) = self.clients.get_mut(key) else { return };
-        if client.send(pieces).is_err() {
+        if client.send(pieces, &self.temp).is_err() {
             return self.close_client(key);
         }
         self.arm_client(key);
-        self.use_disk(pieces.iter().map(|piece| piece.len() as u64).sum(), before);
+        self.use_bulk(0, before);
     }
 
     /// A client's response breaks off: it must not take what it has for the whole.
@@ -200,7 +208,7 @@ impl Router<'_> {
         let keep = keep && self.limits.keepalive > 0;
         if let Some(client) = self.clients.get_mut(key) {
             client.phase = ClientPhase::Flushing(if keep { Then::NextRequest } else { Then::Close });
-            client.deadline = if client.unsent.is_empty() { 0 } else { late };
+            client.deadline = if client.unsent.is_empty() { 0 } else { late.min(client.pace.until()) };
         }
     }
 
@@ -240,19 +248,21 @@ impl Router<'_> {
         self.links.get_mut(key).is_some_and(|link| {
             link.dispatched.front().is_some_and(|dispatched| dispatched.wanted == Wanted::Nobody)
                 && !link.emptying
-                && (link.dropped > MEMORY_MAX || second >= link.deadline)
+                && (link.dropped > DROPPED_MAX || second >= link.deadline)
         })
     }
 
     /// The link can be written to again.
     pub(super) fn send_more(&mut self, scratch: &mut [u8], key: Key) {
         let Some(link) = self.links.get_mut(key) else { return };
-        if link.send().is_err() {
-            // Reading says what has become of it; it may have answered before.
-            link.readable = true;
-            self.pump(scratch, key);
-        } else {
-            self.emptied(key);
+        match link.send() {
+            Ok(false) => self.emptied(key),
+            Ok(true) => self.turn_again_link(key),
+            Err(_) => {
+                // Reading says what has become of it; it may have answered before.
+                link.readable = true;
+                self.pump(scratch, key);
+            }
         }
         self.arm_link(key);
     }
@@ -301,8 +311,11 @@ impl Router<'_> {
     fn answer_for(&mut self, scratch: &mut [u8], link: &Link, begun: &Begun) {
         let Begun { client: key, index, answered } = *begun;
         let line = link.head(index).split(|&byte| byte == b'\r').find(|line| !line.is_empty()).unwrap_or_default();
+        let line = Foreign(line.trim_ascii()).to_string();
         let (worker, thread) = (link.worker, link.thread);
-        warn!("worker {worker} thread {thread} was lost while it held '{}'", String::from_utf8_lossy(line).trim());
+        // What follows the target is the protocol, which a query would hide.
+        let request = line.rsplit_once(' ').map_or(line.as_str(), |(request, _protocol)| request);
+        warn!("worker {worker} thread {thread} was lost while it held '{}'", self.limits.show_request.target(request));
         if answered {
             self.reset_client(key);
         } else {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use anyhow::Context;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
@@ -9,6 +10,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rwsgi_stats::Address;
 
+use super::bulk::Bulk;
 use super::client::Client;
 use super::keyed::{Key, Keyed};
 use super::limits::Limits;
@@ -18,12 +20,11 @@ use super::token::Token;
 use crate::clock::MonotonicNanos;
 use crate::io::accept::Listener;
 use crate::io::descriptors::{ClientCap, for_files};
+use crate::io::pace::SlowLog;
+use crate::io::temp::{TempFiles, TempPlace};
 use crate::stats::cell::RouterCell;
-use crate::stats::scoreboard::Scoreboard;
+use crate::stats::scoreboard::{Scoreboard, TempHolder};
 
-/// Bytes of files that one turn of the loop writes and reads, so that disks hold up small requests for no longer than
-/// that: what is left is done in the next turn.
-pub(super) const DISK_TURN: u64 = 2 * 1024 * 1024;
 /// A second on the clock, ns.
 pub(super) const SECOND: u64 = 1_000_000_000;
 
@@ -51,11 +52,14 @@ pub(crate) struct RouterConfig {
     pub liveness: OwnedFd,
     /// What the router may keep and for how long.
     pub limits: Limits,
+    /// Where temporary files are.
+    pub temp: TempPlace,
 }
 
 /// The loop's state.
 pub(super) struct Router<'a> {
     pub(super) limits: Limits,
+    pub(super) temp: TempFiles,
     pub(super) token: [u8; 16],
     pub(super) cell: &'a RouterCell,
     pub(super) board: &'a Scoreboard,
@@ -74,8 +78,10 @@ pub(super) struct Router<'a> {
     pub(super) ahead: usize,
     /// Links with dispatched requests that are not sent.
     pub(super) unsent_links: Vec<Key>,
-    /// Connections that have used up their turn with work left.
-    pub(super) again: Vec<Token>,
+    /// Links that have used up their turn with work left, each once.
+    pub(super) links_again: Vec<Key>,
+    /// The same of clients, in the order in which they get the next.
+    pub(super) clients_again: VecDeque<Key>,
     /// When the loop last woke.
     pub(super) now: MonotonicNanos,
     /// When the clock began: deadlines are seconds since then.
@@ -84,6 +90,8 @@ pub(super) struct Router<'a> {
     pub(super) swept: u32,
     /// No new connections, and none kept.
     pub(super) stopping: bool,
+    /// The master is gone: no worker comes any more.
+    pub(super) orphaned: bool,
     /// The master has sent its order to stop, once.
     pub(super) stop_from_master: bool,
     /// How many clients there may be.
@@ -93,8 +101,9 @@ pub(super) struct Router<'a> {
     pub(super) links_paused: Option<u32>,
     /// When the threads are looked through for those that have not begun with what they were sent.
     pub(super) check_begun: Option<MonotonicNanos>,
-    /// Bytes that may still be written to files and read from them in this turn: see [`DISK_TURN`].
-    pub(super) disk_left: u64,
+    /// What is left of this turn for many bytes.
+    pub(super) bulk: Bulk,
+    pub(super) slow_log: SlowLog,
 }
 
 /// Interest in everything but writing, as edges.
@@ -104,8 +113,8 @@ pub(super) fn interest(writing: bool) -> EpollFlags {
 }
 
 impl<'a> Router<'a> {
-    pub(super) fn new(config: RouterConfig, board: &'a Scoreboard) -> anyhow::Result<Self> {
-        let RouterConfig { listeners, link_listener, token, orders, liveness, limits } = config;
+    pub(super) fn new(config: RouterConfig, board: &'a Arc<Scoreboard>) -> anyhow::Result<Self> {
+        let RouterConfig { listeners, link_listener, token, orders, liveness, limits, temp } = config;
         let mut mask = SigSet::empty();
         // A terminal that goes away is the master's affair; its SIGHUP must not end the router.
         // Nor must SIGPIPE, which sendfile raises where a client is gone.
@@ -123,6 +132,7 @@ impl<'a> Router<'a> {
         let now = MonotonicNanos::now();
         let router = Self {
             limits,
+            temp: TempFiles::new(temp, Arc::clone(board), TempHolder::Router),
             token,
             cell: board.router(),
             board,
@@ -138,18 +148,21 @@ impl<'a> Router<'a> {
             queue: VecDeque::new(),
             ahead: 0,
             unsent_links: Vec::new(),
-            again: Vec::new(),
+            links_again: Vec::new(),
+            clients_again: VecDeque::new(),
             now,
             // So that no second is 0, which means never.
             started: MonotonicNanos::from_nanos(now.as_nanos().saturating_sub(SECOND)),
             swept: 1,
             stopping: false,
+            orphaned: false,
             stop_from_master: false,
             cap: ClientCap::new(links + for_files()),
             clients_paused: None,
             links_paused: None,
             check_begun: None,
-            disk_left: DISK_TURN,
+            bulk: Bulk::WHOLE,
+            slow_log: SlowLog::default(),
         };
         let watch = |fd: &dyn AsFd, token: Token| {
             router.epoll.add(fd.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, token.to_bits()))

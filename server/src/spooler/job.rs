@@ -226,6 +226,40 @@ mod tests {
         }
 
         #[test]
+        fn a_job_that_is_taken_is_its_file(
+            vars in prop::collection::vec(
+                (prop::collection::vec(any::<u8>(), 0..6), prop::collection::vec(any::<u8>(), 0..6)), 0..5),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), 0usize..3, any::<[u8; 2]>()), 0..4),
+        ) {
+            let vars: Vec<_> = vars.iter().map(|(name, value)| (name.as_slice(), value.as_slice())).collect();
+            let mut bytes = [&head(&vars).unwrap()[..], b"body"].concat();
+            for (at, gone, new) in changes {
+                let at = at.index(bytes.len() + 1);
+                let end = bytes.len().min(at + gone);
+                bytes.splice(at..end, new);
+            }
+            let Ok(job) = Job::read(bytes.clone()) else { return Ok(()) };
+            let mut again = head(&job.vars().collect::<Vec<_>>()).unwrap();
+            again[3] = bytes[3];
+            again.extend_from_slice(job.body());
+            prop_assert_eq!(again, bytes);
+        }
+
+        #[test]
+        fn any_name_is_a_ticket_or_none(
+            subdirectory in prop_oneof![Just(Vec::new()), prop::collection::vec(b'0'..=b'9', 1..25), prop::collection::vec(any::<u8>(), 0..5)],
+            name in prop::collection::vec(prop_oneof![any::<u8>(), b'0'..=b'9', Just(b'_')], 0..60),
+        ) {
+            let (subdirectory, name) = (OsStr::from_bytes(&subdirectory), [PREFIX.as_bytes(), &name].concat());
+            if let Some(ticket) = Ticket::of(subdirectory, OsStr::from_bytes(&name)) {
+                prop_assert_eq!(ticket.name().as_bytes(), name);
+                prop_assert!(ticket.to_string().contains("uwsgi_spoolfile_on_"));
+            } else {
+                prop_assert!(number(subdirectory.as_bytes()).is_none());
+            }
+        }
+
+        #[test]
         fn a_new_name_tells_when_it_was_queued(host in "[a-z._-]{0,20}", count in any::<u64>(), micros in 0..u64::MAX / 2) {
             let name = new_name(&host, 7, count, 3, micros);
             let read = Ticket::of(OsStr::new(""), OsStr::new(&name)).unwrap();

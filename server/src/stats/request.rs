@@ -3,40 +3,40 @@
 //! What is kept is the beginning of the head, possibly cut anywhere. It was accepted by the strict parser before, so
 //! that it is read leniently here: what cannot be understood is left out.
 
-use rwsgi_stats::RequestInfo;
+use rwsgi_stats::{RequestInfo, Shown};
 
 use super::cell::HeldRequest;
 use crate::clock::MonotonicNanos;
 use rwsgi_protocol::{SocketProtocol, path, target};
 
-/// Variables that give sessions or passwords away.
-const SECRETS: [&str; 3] = ["HTTP_COOKIE", "HTTP_AUTHORIZATION", "HTTP_PROXY_AUTHORIZATION"];
-
-/// The variables of a request, in order.
-#[derive(Debug, Default)]
-pub struct Vars(Vec<(String, String)>);
+/// The variables of a request, in order, as far as they are shown.
+#[derive(Debug)]
+pub struct Vars {
+    shown: Shown,
+    list: Vec<(String, String)>,
+}
 
 impl Vars {
-    /// The variables that are shown of `held`, on the server of that name. Secrets are left out.
+    /// The variables that are shown of `held`, on the server of that name.
     #[must_use]
-    pub fn of(held: &HeldRequest, server_name: &str) -> Self {
-        let mut vars = match held.protocol {
-            SocketProtocol::Http => http(held, server_name),
-            SocketProtocol::Uwsgi => uwsgi(&held.head),
-        };
-        vars.0.retain(|(name, _)| !SECRETS.iter().any(|secret| name.eq_ignore_ascii_case(secret)));
+    pub fn of(held: &HeldRequest, server_name: &str, shown: Shown) -> Self {
+        let mut vars = Self { shown, list: Vec::new() };
+        match held.protocol {
+            SocketProtocol::Http => http(held, server_name, &mut vars),
+            SocketProtocol::Uwsgi => uwsgi(&held.head, &mut vars),
+        }
         vars
     }
 
     /// A variable's value; where it comes twice, the later one.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.list.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     /// `NAME=value`.
     pub fn lines(&self) -> impl Iterator<Item = String> {
-        self.0.iter().map(|(name, value)| format!("{name}={value}"))
+        self.list.iter().map(|(name, value)| format!("{name}={value}"))
     }
 
     /// What every monitor shows of a request; its times are the caller's.
@@ -52,30 +52,25 @@ impl Vars {
         }
     }
 
-    fn push(&mut self, name: &str, value: impl Into<String>) {
-        self.0.push((name.to_owned(), value.into()));
+    fn push(&mut self, name: &str, value: &str) {
+        if let Some(value) = self.shown.variable(name, value) {
+            self.list.push((name.to_owned(), value.into_owned()));
+        }
     }
 }
 
 /// One line for a log: the request, its client, and for how long it had run at `now`.
 #[must_use]
-pub fn describe(held: &HeldRequest, now: MonotonicNanos) -> String {
-    let vars = Vars::of(held, "");
+pub fn describe(held: &HeldRequest, now: MonotonicNanos, shown: Shown) -> String {
+    let vars = Vars::of(held, "", shown);
     let get = |name| vars.get(name).unwrap_or("?");
     let seconds = now.since(held.started).as_secs_f64();
-    let line = format!("{} {}", get("REQUEST_METHOD"), get("REQUEST_URI"));
-    // A uwsgi client may send anything; a log line stays one line.
-    let line: String = line.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-    match vars.get("REMOTE_ADDR") {
-        Some(client) if !client.is_empty() && !client.contains(char::is_control) => {
-            format!("{line} of {client} for {seconds:.1} s")
-        }
-        _ => format!("{line} for {seconds:.1} s"),
-    }
+    let [method, uri, client] = ["REQUEST_METHOD", "REQUEST_URI", "REMOTE_ADDR"].map(get);
+    let of = if matches!(client, "" | "?") { String::new() } else { format!(" of {client}") };
+    format!("{method} {uri}{of} for {seconds:.1} s")
 }
 
-fn http(held: &HeldRequest, server_name: &str) -> Vars {
-    let mut vars = Vars::default();
+fn http(held: &HeldRequest, server_name: &str, vars: &mut Vars) {
     let mut lines = held.head.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     let request_line = lines.next().map(String::from_utf8_lossy).unwrap_or_default();
     let mut words = request_line.splitn(3, ' ');
@@ -89,7 +84,7 @@ fn http(held: &HeldRequest, server_name: &str) -> Vars {
     let server_port = peer.nth(1).unwrap_or("");
 
     vars.push("REQUEST_METHOD", method.unwrap_or(""));
-    vars.push("PATH_INFO", String::from_utf8_lossy(path));
+    vars.push("PATH_INFO", &String::from_utf8_lossy(path));
     vars.push("REQUEST_URI", uri);
     vars.push("QUERY_STRING", target.query);
     vars.push("SERVER_PROTOCOL", protocol);
@@ -98,7 +93,9 @@ fn http(held: &HeldRequest, server_name: &str) -> Vars {
     vars.push("SERVER_PORT", server_port);
     vars.push("REMOTE_ADDR", remote_addr);
     vars.push("REMOTE_PORT", remote_port);
-    for line in lines.take_while(|line| !line.is_empty()) {
+    // Of the last one only the beginning may be there, in which a password cannot be told from a host.
+    let whole = held.head.iter().filter(|byte| **byte == b'\n').count().saturating_sub(1);
+    for line in lines.take(whole).take_while(|line| !line.is_empty()) {
         let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
         let (name, value) = (&line[..colon], String::from_utf8_lossy(line[colon + 1..].trim_ascii()));
         // As for the application, a name with an underscore is nobody's.
@@ -107,26 +104,23 @@ fn http(held: &HeldRequest, server_name: &str) -> Vars {
         }
         let name = String::from_utf8_lossy(name).to_ascii_uppercase().replace('-', "_");
         match name.as_str() {
-            "CONTENT_TYPE" | "CONTENT_LENGTH" => vars.push(&name, value),
-            _ => vars.push(&format!("HTTP_{name}"), value),
+            "CONTENT_TYPE" | "CONTENT_LENGTH" => vars.push(&name, &value),
+            _ => vars.push(&format!("HTTP_{name}"), &value),
         }
     }
-    vars
 }
 
 /// Two bytes of length (little-endian) before each name and each value.
-fn uwsgi(mut bytes: &[u8]) -> Vars {
+fn uwsgi(mut bytes: &[u8], vars: &mut Vars) {
     fn string<'b>(bytes: &mut &'b [u8]) -> Option<&'b [u8]> {
         let (len, rest) = bytes.split_first_chunk::<2>()?;
         let (string, rest) = rest.split_at_checked(u16::from_le_bytes(*len).into())?;
         *bytes = rest;
         Some(string)
     }
-    let mut vars = Vars::default();
     while let (Some(name), Some(value)) = (string(&mut bytes), string(&mut bytes)) {
-        vars.push(&String::from_utf8_lossy(name), String::from_utf8_lossy(value));
+        vars.push(&String::from_utf8_lossy(name), &String::from_utf8_lossy(value));
     }
-    vars
 }
 
 #[cfg(test)]
@@ -143,8 +137,8 @@ mod tests {
         }
     }
 
-    const HEAD: &[u8] = b"POST /caf%C3%A9/x?a=%20b HTTP/1.1\r\nHost: web1:9090\r\nCookie: sid=secret\r\n\
-        authorization: Basic secret\r\nProxy-Authorization: secret\r\nX_Forged: 1\r\nContent-Type: text/plain\r\n\
+    const HEAD: &[u8] = b"POST /caf%C3%A9/x?a=secret&b=secret HTTP/1.1\r\nHost: web1:9090\r\nCookie: sid=secret\r\n\
+        Referer: http://secret@x/?y=secret\r\nX-Api-Key: secret\r\nauthorization: Basic secret\r\nProxy-Authorization: secret\r\nX_Forged: 1\r\nContent-Type: text/plain\r\n\
         Content-Length: 3\r\nUser-Agent:  ab \r\n\r\n";
 
     fn packet(vars: &[(&str, &str)]) -> Vec<u8> {
@@ -154,15 +148,15 @@ mod tests {
 
     #[test]
     fn an_http_head_is_told_as_cgi_variables_without_secrets() {
-        let vars = Vars::of(&held(SocketProtocol::Http, HEAD), "web1");
+        let vars = Vars::of(&held(SocketProtocol::Http, HEAD), "web1", Shown::default());
         let lines: Vec<_> = vars.lines().collect();
         assert_eq!(
             lines,
             [
                 "REQUEST_METHOD=POST",
                 "PATH_INFO=/café/x",
-                "REQUEST_URI=/caf%C3%A9/x?a=%20b",
-                "QUERY_STRING=a=%20b",
+                "REQUEST_URI=/caf%C3%A9/x?a=…&b=…",
+                "QUERY_STRING=a=…&b=…",
                 "SERVER_PROTOCOL=HTTP/1.1",
                 "SCRIPT_NAME=",
                 "SERVER_NAME=web1",
@@ -170,6 +164,7 @@ mod tests {
                 "REMOTE_ADDR=10.0.0.7",
                 "REMOTE_PORT=4711",
                 "HTTP_HOST=web1:9090",
+                "HTTP_REFERER=http://…@x/?y=…",
                 "CONTENT_TYPE=text/plain",
                 "CONTENT_LENGTH=3",
                 "HTTP_USER_AGENT=ab",
@@ -184,38 +179,40 @@ mod tests {
     fn a_uwsgi_packet_s_variables_are_told_without_secrets() {
         let head = packet(&[
             ("REQUEST_METHOD", "GET"),
-            ("REQUEST_URI", "/a?b"),
+            ("REQUEST_URI", "/a?b=secret"),
             ("HTTP_COOKIE", "sid=secret"),
             ("http_authorization", "secret"),
             ("REMOTE_ADDR", "192.0.2.1"),
         ]);
-        let vars = Vars::of(&held(SocketProtocol::Uwsgi, &head), "web1");
+        let vars = Vars::of(&held(SocketProtocol::Uwsgi, &head), "web1", Shown::default());
         assert_eq!(
             vars.lines().collect::<Vec<_>>(),
-            ["REQUEST_METHOD=GET", "REQUEST_URI=/a?b", "REMOTE_ADDR=192.0.2.1"]
+            ["REQUEST_METHOD=GET", "REQUEST_URI=/a?b=…", "REMOTE_ADDR=192.0.2.1"]
         );
-        assert_eq!(vars.info().uri.as_deref(), Some("/a?b"));
+        assert_eq!(vars.info().uri.as_deref(), Some("/a?b=…"));
     }
 
     #[test]
-    fn a_log_line_stays_one_line() {
-        let head = packet(&[("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/a\nworker 1 died"), ("REMOTE_ADDR", "::1")]);
-        let line = describe(&held(SocketProtocol::Uwsgi, &head), MonotonicNanos::from_nanos(3_200_001_000));
-        assert_eq!(line, "GET /a\u{fffd}worker 1 died of ::1 for 3.2 s");
-        assert_eq!(describe(&held(SocketProtocol::Uwsgi, b""), MonotonicNanos::from_nanos(1_000)), "? ? for 0.0 s");
+    fn a_request_is_told_in_a_line() {
+        let head = packet(&[("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/a?b=secret"), ("REMOTE_ADDR", "::1")]);
+        let describe = |head: &[u8], now| {
+            describe(&held(SocketProtocol::Uwsgi, head), MonotonicNanos::from_nanos(now), Shown::default())
+        };
+        assert_eq!(describe(&head, 3_200_001_000), "GET /a?b=… of ::1 for 3.2 s");
+        assert_eq!(describe(b"", 1_000), "? ? for 0.0 s");
     }
 
     proptest! {
         #[test]
         fn a_head_cut_anywhere_gives_no_secret_away(len in 0..HEAD.len()) {
-            let shown = Vars::of(&held(SocketProtocol::Http, &HEAD[..len]), "web1").lines().collect::<Vec<_>>().join("\n");
+            let shown = Vars::of(&held(SocketProtocol::Http, &HEAD[..len]), "web1", Shown::default()).lines().collect::<Vec<_>>().join("\n");
             prop_assert!(!shown.contains("secret"), "{shown}");
         }
 
         #[test]
         fn any_bytes_are_read_as_something(head in prop::collection::vec(any::<u8>(), 0..300)) {
             for protocol in [SocketProtocol::Http, SocketProtocol::Uwsgi] {
-                let _ = Vars::of(&held(protocol, &head), "web1").info();
+                let _ = Vars::of(&held(protocol, &head), "web1", Shown::default()).info();
             }
         }
     }

@@ -1,36 +1,36 @@
 //! The stats servers: tasks of the master's loop that hand the document to each client that connects.
 //!
 //! A plain socket sends one JSON document to each connection at once and closes it, as uWSGI does. With `stats-http`,
-//! it answers HTTP: `/` is that document, `/metrics` is Prometheus's text. Nothing that a client does or leaves undone
-//! holds up the loop, nor more than a bounded number of connections and documents.
+//! it answers HTTP ([`http`]). Nothing that a client does or leaves undone holds up the loop, nor more than a bounded
+//! number of connections and documents: where a further client comes, the one that has been silent for the longest is
+//! closed.
 
+mod http;
+
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getsockname};
 use rwsgi_stats::Snapshot;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::metrics;
+pub use self::http::{HttpAccess, OwnNames};
 
-/// Connections that are served at a time; more wait in the backlog.
+/// Connections that are open at a time: far more than monitors there are, few enough for the documents that they hold.
 const CONNECTIONS: usize = 32;
 /// How long a client may take to send its request, and to take the answer.
-const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 4 });
+const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 600 } else { 4 });
 /// How long a connection is kept after the answer, for the client to close it first.
-const LINGER: Duration = Duration::from_secs(1);
-/// The largest request head, bytes.
-const HEAD_MAX: usize = 8 * 1024;
-/// More headers than any monitor sends.
-const HEADERS_MAX: usize = 64;
+const LINGER: Duration = Duration::from_secs(if cfg!(test) { 600 } else { 1 });
 /// How long to wait before the next try when the system is out of descriptors, so that the loop is not taken up by
 /// failing.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -63,10 +63,36 @@ impl StatsListener {
 trait Stream: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
 
+/// What a stats server says to whoever connects.
+#[derive(Clone, Debug)]
+pub enum Service {
+    /// The document, without being asked.
+    Plain,
+    /// What is asked for over HTTP.
+    Http(HttpAccess),
+}
+
+/// An open connection.
+struct Connection {
+    task: AbortHandle,
+    turn: Rc<Cell<Turn>>,
+}
+
+/// Whose turn it is on a connection. The first is closed first, when there are too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Turn {
+    /// Nobody's: the client has its answer.
+    Over,
+    /// The client's, which last did something then.
+    Client(Instant),
+    /// The server's.
+    Ours,
+}
+
 /// Serves a bound, listening, non-blocking socket until the master ends. Runs within a `LocalSet`.
 ///
 /// `ask` has somebody take a snapshot and send it; a dropped sender means that the server is stopping.
-pub async fn serve(listener: OwnedFd, http: bool, ask: impl Fn(oneshot::Sender<Snapshot>) + 'static) {
+pub async fn serve(listener: OwnedFd, service: Service, ask: impl Fn(oneshot::Sender<Snapshot>) + 'static) {
     let listener = match adopt(listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -74,23 +100,27 @@ pub async fn serve(listener: OwnedFd, http: bool, ask: impl Fn(oneshot::Sender<S
             return;
         }
     };
-    let ask = Rc::new(ask);
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let (service, ask) = (Rc::new(service), Rc::new(ask));
+    let mut connections: Vec<Connection> = Vec::with_capacity(CONNECTIONS);
     let mut failing = false;
     loop {
-        // The semaphore is never closed.
-        let Ok(place) = places.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok(mut stream) => {
                 if std::mem::take(&mut failing) {
                     info!("stats: connections are accepted again");
                 }
-                let ask = ask.clone();
-                tokio::task::spawn_local(async move {
+                connections.retain(|connection| !connection.task.is_finished());
+                if connections.len() >= CONNECTIONS {
+                    close_most_silent(&mut connections);
+                }
+                let (service, ask) = (service.clone(), ask.clone());
+                let turn = Rc::new(Cell::new(Turn::Client(Instant::now())));
+                let mark = turn.clone();
+                let task = tokio::task::spawn_local(async move {
                     // A client that goes away or is too slow is no concern of the server's.
-                    let _ = answer(&mut *stream, http, &*ask).await;
-                    drop(place);
+                    let _ = answer(&mut *stream, &service, &*ask, &mark).await;
                 });
+                connections.push(Connection { task: task.abort_handle(), turn });
             }
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
@@ -99,6 +129,13 @@ pub async fn serve(listener: OwnedFd, http: bool, ask: impl Fn(oneshot::Sender<S
                 tokio::time::sleep(PAUSE).await;
             }
         }
+    }
+}
+
+fn close_most_silent(connections: &mut Vec<Connection>) {
+    let silent = connections.iter().enumerate().min_by_key(|(_, connection)| connection.turn.get());
+    if let Some((place, _)) = silent {
+        connections.remove(place).task.abort();
     }
 }
 
@@ -111,19 +148,39 @@ fn adopt(fd: OwnedFd) -> io::Result<StatsListener> {
     }
 }
 
-async fn answer(stream: &mut dyn Stream, http: bool, ask: &impl Fn(oneshot::Sender<Snapshot>)) -> io::Result<()> {
-    let bytes = if http {
-        let request = within(read_request(stream)).await?;
-        respond(&request, ask).await?
-    } else {
-        document(&snapshot(ask).await?)?
+async fn answer(
+    stream: &mut dyn Stream,
+    service: &Service,
+    ask: &impl Fn(oneshot::Sender<Snapshot>),
+    turn: &Cell<Turn>,
+) -> io::Result<()> {
+    let bytes = match service {
+        Service::Plain => {
+            turn.set(Turn::Ours);
+            document(&snapshot(ask).await?)?
+        }
+        Service::Http(access) => {
+            let request = within(http::read_request(stream, &access.names)).await?;
+            turn.set(Turn::Ours);
+            http::respond(&request, access, ask).await?
+        }
     };
     within(async {
-        stream.write_all(&bytes).await?;
+        let mut rest = &bytes[..];
+        turn.set(Turn::Client(Instant::now()));
+        while !rest.is_empty() {
+            let sent = stream.write(rest).await?;
+            if sent == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            rest = &rest[sent..];
+            turn.set(Turn::Client(Instant::now()));
+        }
         stream.shutdown().await
     })
     .await?;
     drop(bytes);
+    turn.set(Turn::Over);
     // To close on bytes that were not read would reset the connection, and take the answer away from a client that
     // sent more than was asked of it.
     let mut rest = [0; 512];
@@ -147,91 +204,8 @@ async fn snapshot(ask: &impl Fn(oneshot::Sender<Snapshot>)) -> io::Result<Snapsh
 
 fn document(snapshot: &Snapshot) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(2048 * (snapshot.workers.len() + 1));
-    serde_json::to_writer(&mut bytes, snapshot)?;
+    rwsgi_stats::write_json(&mut bytes, snapshot)?;
     Ok(bytes)
-}
-
-/// What a client asked for.
-#[derive(Debug, PartialEq, Eq)]
-enum Request {
-    Get {
-        head_only: bool,
-        path: String,
-    },
-    OtherMethod,
-    /// Not HTTP, or too much of it.
-    Bad,
-}
-
-async fn read_request(stream: &mut dyn Stream) -> io::Result<Request> {
-    let mut head = Vec::with_capacity(1024);
-    loop {
-        let space = (HEAD_MAX - head.len()) as u64;
-        if (&mut *stream).take(space).read_buf(&mut head).await? == 0 {
-            return if head.is_empty() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(Request::Bad) };
-        }
-        if let Some(request) = parse_request(&head) {
-            return Ok(request);
-        }
-    }
-}
-
-/// `None` while the head is incomplete.
-fn parse_request(head: &[u8]) -> Option<Request> {
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut request = httparse::Request::new(&mut headers);
-    match request.parse(head) {
-        Ok(httparse::Status::Complete(_)) => {}
-        Ok(httparse::Status::Partial) if head.len() < HEAD_MAX => return None,
-        Ok(httparse::Status::Partial) | Err(_) => return Some(Request::Bad),
-    }
-    let target = request.path.unwrap_or("/");
-    let path = rwsgi_protocol::target::split(target).path.to_owned();
-    Some(match request.method {
-        Some("GET") => Request::Get { head_only: false, path },
-        Some("HEAD") => Request::Get { head_only: true, path },
-        _ => Request::OtherMethod,
-    })
-}
-
-async fn respond(request: &Request, ask: &impl Fn(oneshot::Sender<Snapshot>)) -> io::Result<Vec<u8>> {
-    let (head_only, path) = match request {
-        Request::Get { head_only, path } => (*head_only, path.as_str()),
-        Request::OtherMethod => {
-            return Ok(response(
-                "405 Method Not Allowed",
-                "text/plain",
-                b"only GET and HEAD\n",
-                "Allow: GET, HEAD\r\n",
-                false,
-            ));
-        }
-        Request::Bad => return Ok(response("400 Bad Request", "text/plain", b"not an HTTP request\n", "", false)),
-    };
-    Ok(match path {
-        "/" => {
-            let body = document(&snapshot(ask).await?)?;
-            // As uWSGI does: any page may show these figures.
-            response("200 OK", "application/json", &body, "Access-Control-Allow-Origin: *\r\n", head_only)
-        }
-        "/metrics" => {
-            let body = metrics::text(snapshot(ask).await?);
-            response("200 OK", metrics::CONTENT_TYPE, body.as_bytes(), "", head_only)
-        }
-        _ => response("404 Not Found", "text/plain", b"there is / (JSON) and /metrics\n", "", head_only),
-    })
-}
-
-fn response(status: &str, content_type: &str, body: &[u8], more: &str, head_only: bool) -> Vec<u8> {
-    let mut bytes = format!(
-        "HTTP/1.0 {status}\r\nConnection: close\r\n{more}Content-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    )
-    .into_bytes();
-    if !head_only {
-        bytes.extend_from_slice(body);
-    }
-    bytes
 }
 
 #[cfg(test)]
@@ -249,10 +223,10 @@ mod tests {
     }
 
     /// Runs `client` against a server of `listener`.
-    fn with_server<T>(listener: OwnedFd, http: bool, workers: u32, client: impl Future<Output = T>) -> T {
+    fn with_server<T>(listener: OwnedFd, service: Service, workers: u32, client: impl Future<Output = T>) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         tokio::task::LocalSet::new().block_on(&runtime, async {
-            tokio::task::spawn_local(serve(listener, http, move |answer| {
+            tokio::task::spawn_local(serve(listener, service, move |answer| {
                 let _ = answer.send(snapshot_of(workers));
             }));
             timeout(Duration::from_secs(30), client).await.expect("the server holds the client up")
@@ -285,10 +259,14 @@ mod tests {
         bytes
     }
 
+    fn over_http() -> Service {
+        Service::Http(HttpAccess::default())
+    }
+
     /// What a server that speaks HTTP answers.
     fn exchange(request: &[u8]) -> String {
         let (listener, address) = tcp();
-        with_server(listener, true, 1, async {
+        with_server(listener, over_http(), 1, async {
             let mut stream = TcpStream::connect(address).await.unwrap();
             stream.write_all(request).await.unwrap();
             String::from_utf8(all(stream).await).unwrap()
@@ -298,17 +276,18 @@ mod tests {
     #[test]
     fn a_plain_socket_sends_the_document_at_once_and_closes() {
         let (listener, address) = tcp();
-        let bytes = with_server(listener, false, 3, async { all(TcpStream::connect(address).await.unwrap()).await });
+        let bytes =
+            with_server(listener, Service::Plain, 3, async { all(TcpStream::connect(address).await.unwrap()).await });
         assert_eq!(serde_json::from_slice::<Snapshot>(&bytes).unwrap(), snapshot_of(3));
         let (listener, address) = abstract_unix("plain");
-        let bytes = with_server(listener, false, 3, async { all(connect_unix(&address).await).await });
+        let bytes = with_server(listener, Service::Plain, 3, async { all(connect_unix(&address).await).await });
         assert_eq!(serde_json::from_slice::<Snapshot>(&bytes).unwrap().workers.len(), 3);
     }
 
     #[test]
     fn a_client_that_sends_what_nobody_asked_for_still_gets_the_whole_document() {
         let (listener, address) = tcp();
-        let bytes = with_server(listener, false, 200, async {
+        let bytes = with_server(listener, Service::Plain, 200, async {
             let mut stream = TcpStream::connect(address).await.unwrap();
             stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
             all(stream).await
@@ -317,13 +296,14 @@ mod tests {
     }
 
     #[test]
-    fn http_answers_as_uwsgi_s_and_the_rest_properly() {
+    fn http_answers_as_uwsgi_s_but_lets_no_page_read_it() {
         let answer = exchange(b"GET /?x=1 HTTP/1.1\r\nHost: x\r\n\r\n");
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.0 200 OK\r\n"), "{head}");
-        for header in ["Connection: close", "Access-Control-Allow-Origin: *", "Content-Type: application/json"] {
+        for header in ["Connection: close", "Content-Type: application/json"] {
             assert!(head.lines().any(|line| line == header), "{head}");
         }
+        assert!(!head.contains("Access-Control"), "{head}");
         assert_eq!(serde_json::from_str::<Snapshot>(body).unwrap(), snapshot_of(1));
 
         let only_head = exchange(b"HEAD / HTTP/1.0\r\n\r\n");
@@ -345,25 +325,16 @@ mod tests {
     #[test]
     fn a_head_without_an_end_is_refused() {
         let mut request = b"GET / HTTP/1.1\r\nX: ".to_vec();
-        request.resize(HEAD_MAX, b'x');
+        request.resize(8 * 1024, b'x');
         assert!(exchange(&request).starts_with("HTTP/1.0 400 "));
-    }
-
-    #[test]
-    fn a_head_may_come_byte_by_byte() {
-        let head = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
-        for len in 0..head.len() {
-            assert_eq!(parse_request(&head[..len]), None);
-        }
-        assert_eq!(parse_request(head), Some(Request::Get { head_only: false, path: "/".into() }));
     }
 
     #[test]
     fn clients_that_never_read_do_not_lock_others_out() {
         let (listener, address) = abstract_unix("silent");
-        let bytes = with_server(listener, false, 300, async {
+        let bytes = with_server(listener, Service::Plain, 300, async {
             let mut silent = Vec::new();
-            for _ in 0..CONNECTIONS {
+            for _ in 0..4 * CONNECTIONS {
                 silent.push(connect_unix(&address).await);
             }
             all(connect_unix(&address).await).await
@@ -374,9 +345,9 @@ mod tests {
     #[test]
     fn clients_that_never_ask_do_not_lock_others_out() {
         let (listener, address) = tcp();
-        let answer = with_server(listener, true, 1, async {
+        let answer = with_server(listener, over_http(), 1, async {
             let mut silent = Vec::new();
-            for _ in 0..CONNECTIONS {
+            for _ in 0..4 * CONNECTIONS {
                 silent.push(TcpStream::connect(address).await.unwrap());
             }
             let mut stream = TcpStream::connect(address).await.unwrap();

@@ -4,14 +4,15 @@ use std::io::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::clock::UnixMicros;
+use crate::log_text::Foreign;
 use crate::procfs;
 
 /// What a line says.
 pub(super) struct Entry<'a> {
-    pub(super) client: &'a str,
-    pub(super) method: &'a str,
-    pub(super) uri: &'a str,
-    pub(super) protocol: &'a str,
+    pub(super) client: &'a [u8],
+    pub(super) method: &'a [u8],
+    pub(super) uri: &'a [u8],
+    pub(super) protocol: &'a [u8],
     pub(super) status: u16,
     pub(super) bytes: u64,
     /// How long it took, ns.
@@ -48,17 +49,18 @@ impl AccessLog {
         }
         let start = self.lines.len();
         let Entry { client, method, uri, protocol, status, bytes, took } = entry;
-        let client = if client.is_empty() { "-" } else { client };
+        let client = if client.is_empty() { b"-" } else { *client };
         // Writing to a Vec cannot fail.
         let _ = write!(
             self.lines,
-            "{}.{:03}Z {} {client} \"{} {} {}\" {status} {bytes} bytes {}.{:03} ms",
+            "{}.{:03}Z {} {} \"{} {} {}\" {status} {bytes} bytes {}.{:03} ms",
             self.time,
             now.as_micros() / 1_000 % 1_000,
             self.prefix,
-            Printable(method),
-            Printable(uri),
-            Printable(protocol),
+            Foreign(client),
+            Quoted(method),
+            Quoted(uri),
+            Quoted(protocol),
             took / 1_000_000,
             took / 1_000 % 1_000,
         );
@@ -67,8 +69,7 @@ impl AccessLog {
             let _ = write!(self.lines, " rss {} vsz {}", size.resident, size.mapped);
         }
         for (name, value) in variables {
-            let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
-            let _ = write!(self.lines, " {}=\"{}\"", Printable(&name), Printable(&value));
+            let _ = write!(self.lines, " {}=\"{}\"", Quoted(name), Quoted(value));
         }
         self.lines.push(b'\n');
         if self.lines.len() > AT_ONCE {
@@ -93,18 +94,16 @@ fn timestamp(second: u64) -> String {
     humantime::format_rfc3339_seconds(time).to_string().trim_end_matches('Z').to_owned()
 }
 
-/// A client's bytes, made fit for a line: no controls, no quotes that end the field early.
-struct Printable<'a>(&'a str);
+/// What a client sent, as a field in quotes: nothing in it ends the field or the line.
+struct Quoted<'a>(&'a [u8]);
 
-impl std::fmt::Display for Printable<'_> {
+impl std::fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        use std::fmt::Write;
-        for character in self.0.chars() {
-            match character {
-                '"' => f.write_str("%22")?,
-                control if control.is_control() => write!(f, "\\x{:02x}", u32::from(control))?,
-                other => f.write_char(other)?,
+        for (place, part) in self.0.split(|byte| *byte == b'"').enumerate() {
+            if place > 0 {
+                f.write_str("%22")?;
             }
+            write!(f, "{}", Foreign(part))?;
         }
         Ok(())
     }
@@ -119,10 +118,10 @@ mod tests {
         let mut log = AccessLog::new(2, 1, true);
         log.add(
             &Entry {
-                client: "10.0.0.1",
-                method: "GET",
-                uri: "/a\n\" b",
-                protocol: "HTTP/1.1",
+                client: b"10.0.0.1\nforged",
+                method: b"GET",
+                uri: b"/a\n\" b\xff",
+                protocol: b"HTTP/1.1",
                 status: 200,
                 bytes: 1234,
                 took: 5_678_900,
@@ -130,9 +129,9 @@ mod tests {
             &[(b"user".to_vec(), b"a\"b".to_vec())],
         );
         let line = String::from_utf8(log.lines.clone()).unwrap();
-        assert!(
-            line.contains("Z worker 2 thread 1 10.0.0.1 \"GET /a\\x0a%22 b HTTP/1.1\" 200 1234 bytes 5.678 ms rss ")
-        );
+        assert!(line.contains(
+            "Z worker 2 thread 1 10.0.0.1\\nforged \"GET /a\\n%22 b\\xff HTTP/1.1\" 200 1234 bytes 5.678 ms rss "
+        ));
         assert!(line.ends_with(" user=\"a%22b\"\n"));
         assert_eq!(line.lines().count(), 1);
         log.lines.clear();

@@ -7,10 +7,16 @@ use pyo3::prelude::*;
 use tracing::error;
 
 use super::connection::{Connection, ConnectionPhase, Gathered, Wait};
+use super::kind::Kind;
 use super::worker_thread::{Next, WorkerThread};
 use crate::io::accept::client_of;
 use crate::io::close::{LINGER, Then, shut_sending};
-use crate::io::receive::Received;
+use crate::io::pace::Pace;
+use crate::io::receive::{Received, has_unread};
+use rwsgi_protocol::SocketProtocol;
+
+/// How long a connection that has sent many requests is served before others get their turn, ns.
+const TURN: u64 = 1_000_000;
 
 /// A connection and what becomes of it.
 pub(super) type Driven = (Box<Connection>, Next);
@@ -23,6 +29,7 @@ impl WorkerThread {
         mut connection: Box<Connection>,
         scratch: &mut [u8],
     ) -> anyhow::Result<Driven> {
+        self.turn_began = self.now;
         if !connection.unsent.is_empty() {
             self.send_waiting(py, &mut connection);
             if !connection.unsent.is_empty() {
@@ -58,7 +65,17 @@ impl WorkerThread {
             if !goes_on {
                 return Ok(self.rest(connection, scratch));
             }
+            if self.has_used_turn(&connection) {
+                // Its socket takes more: it is ready at once, behind those that are ready now.
+                return Ok(self.wait(connection, Wait::Write));
+            }
         }
+    }
+
+    /// Whether others get their turn, although the connection has sent more requests. What a link brings is another's
+    /// already.
+    fn has_used_turn(&self, connection: &Connection) -> bool {
+        !connection.is_link() && self.now.nanos_since(self.turn_began) >= TURN
     }
 
     /// Sends more of what waits. What the thread has sent of a parked response counts like everything else.
@@ -66,6 +83,9 @@ impl WorkerThread {
         let advance = |connection: &mut Connection| connection.unsent.advance(connection.socket.as_fd());
         let sent = if connection.unsent.is_file() { py.detach(|| advance(connection)) } else { advance(connection) };
         self.count_sent(connection);
+        if connection.unsent.is_empty() {
+            connection.parked = None;
+        }
         if let Err(failure) = sent {
             if failure.kind() == std::io::ErrorKind::UnexpectedEof {
                 error!("a response to {} breaks off: {failure}", client_of(&connection.peer));
@@ -82,8 +102,10 @@ impl WorkerThread {
         mut connection: Box<Connection>,
         scratch: &mut [u8],
     ) -> anyhow::Result<Box<Connection>> {
-        let mut bytes = if connection.has_input() {
-            &std::mem::take(&mut connection.input)
+        let mut kept;
+        let bytes = if connection.has_input() {
+            kept = std::mem::take(&mut connection.input);
+            &mut kept[..]
         } else {
             let len = match connection.receive(scratch) {
                 Received::Bytes(len) => len,
@@ -91,25 +113,35 @@ impl WorkerThread {
                 Received::End => return Ok(self.gone(connection)),
             };
             if connection.input.is_empty() {
-                &scratch[..len]
+                &mut scratch[..len]
             } else {
                 connection.input.extend_from_slice(&scratch[..len]);
-                &std::mem::take(&mut connection.input)
+                kept = std::mem::take(&mut connection.input);
+                &mut kept[..]
             }
         };
+        let mut at = 0;
         loop {
-            connection = self.consume(py, connection, &mut bytes)?;
-            if bytes.is_empty() {
+            let used;
+            (used, connection) = self.consume(py, connection, &mut bytes[at..])?;
+            at += used;
+            if at == bytes.len() {
                 return Ok(connection);
             }
-            if !(connection.unsent.is_empty()
-                && matches!(connection.phase, ConnectionPhase::Flushing(Then::NextRequest)))
-            {
-                connection.input = bytes.to_vec();
-                connection.seen = 0;
-                return Ok(connection);
+            match connection.phase {
+                // The head was all that was used.
+                ConnectionPhase::Body(_) => {}
+                ConnectionPhase::Flushing(Then::NextRequest)
+                    if connection.unsent.is_empty() && !self.has_used_turn(&connection) =>
+                {
+                    connection.phase = ConnectionPhase::Idle;
+                }
+                _ => {
+                    connection.input = bytes[at..].to_vec();
+                    connection.seen = 0;
+                    return Ok(connection);
+                }
             }
-            connection.phase = ConnectionPhase::Idle;
         }
     }
 
@@ -133,7 +165,7 @@ impl WorkerThread {
         mut connection: Box<Connection>,
         scratch: &mut [u8],
     ) -> anyhow::Result<Box<Connection>> {
-        match py.detach(|| connection.spool(scratch)) {
+        match py.detach(|| connection.spool(scratch, &self.worker.temp)) {
             Ok(Gathered::Part) => Ok(connection),
             Ok(Gathered::Gone) => Ok(self.gone(connection)),
             Ok(Gathered::Whole) => self.serve_gathered(py, connection),
@@ -168,7 +200,9 @@ impl WorkerThread {
                 self.wait(connection, Wait::Read)
             }
             // What the client sent beyond the request would make closing destroy the answer on its way.
-            ConnectionPhase::Flushing(Then::Close) if connection.input.is_empty() => (connection, Next::Close),
+            ConnectionPhase::Flushing(Then::Close) if connection.input.is_empty() && !sends_on(&connection) => {
+                (connection, Next::Close)
+            }
             ConnectionPhase::Flushing(_) => {
                 shut_sending(&*connection.socket);
                 connection.input = Vec::new();
@@ -187,13 +221,17 @@ impl WorkerThread {
     /// Leaves a connection to wait, and says how long it may.
     fn wait(&mut self, mut connection: Box<Connection>, wait: Wait) -> Driven {
         let config = &self.worker.config;
+        if wait == Wait::Write && connection.armed != Some(Wait::Write) {
+            connection.pace = Pace::of_response(connection.rates, self.second());
+        }
         connection.deadline = match (&connection.phase, wait) {
-            (_, Wait::Write) => self.deadline(config.socket_timeout),
-            // The router looks after its own.
+            // The router looks after its own, and waits for a slow client as long as that may take.
             _ if connection.is_link() => u32::MAX,
+            (_, Wait::Write) => self.deadline(config.socket_timeout).min(connection.pace.until()),
             (ConnectionPhase::Idle, _) => self.deadline(config.http_keepalive),
             // A body must go on coming.
-            (ConnectionPhase::New | ConnectionPhase::Body(_), _) => self.deadline(config.socket_timeout),
+            (ConnectionPhase::Body(_), _) => self.deadline(config.socket_timeout).min(connection.pace.until()),
+            (ConnectionPhase::New, _) => self.deadline(config.socket_timeout),
             // The head as a whole must come in time, however it is divided: see `keep`.
             _ => connection.deadline,
         };
@@ -209,4 +247,9 @@ impl WorkerThread {
             Received::Bytes(_) | Received::Nothing => (connection, Next::Wait(Wait::Read)),
         }
     }
+}
+
+/// Whether there is more from a client than its requests. Who speaks the uwsgi protocol sends one request.
+fn sends_on(connection: &Connection) -> bool {
+    connection.kind == Kind::Client(SocketProtocol::Http) && has_unread(&*connection.socket)
 }

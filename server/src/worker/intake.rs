@@ -14,6 +14,8 @@ use crate::ids::ThreadIndex;
 use crate::io::accept::client_of;
 use crate::io::body::{BodyIntake, Gathering, IntakeError};
 use crate::io::close::Then;
+use crate::io::pace::Pace;
+use crate::log_limit::{self, LineKind};
 use rwsgi_protocol::SocketProtocol;
 use rwsgi_protocol::http::{self, BodyLength, HeaderBuf, Refusal};
 use rwsgi_protocol::link::RequestLengths;
@@ -21,27 +23,29 @@ use rwsgi_protocol::path::{self, PathNormalize};
 use rwsgi_protocol::uwsgi;
 
 impl WorkerThread {
-    /// Uses the next request in `bytes`, or keeps what there is of it. What comes of it is the connection's phase.
+    /// Uses the next request in `bytes`, or what there is of it. How much of them it used, and what came of it: that is
+    /// the connection's phase.
     pub(super) fn consume(
         &mut self,
         py: Python<'_>,
         mut connection: Box<Connection>,
-        bytes: &mut &[u8],
-    ) -> anyhow::Result<Box<Connection>> {
-        let ConnectionPhase::Body(gathering) = &mut connection.phase else {
-            return match connection.kind {
-                Kind::Client(SocketProtocol::Http) => self.http(py, connection, bytes),
-                Kind::Client(SocketProtocol::Uwsgi) => self.uwsgi(py, connection, bytes),
-                Kind::Link(thread) => self.link(py, connection, thread, bytes),
+        bytes: &mut [u8],
+    ) -> anyhow::Result<(usize, Box<Connection>)> {
+        if let ConnectionPhase::Body(gathering) = &mut connection.phase {
+            return match gathering.intake.take(bytes, &self.worker.temp) {
+                Ok((used, true)) => Ok((used, self.serve_gathered(py, connection)?)),
+                Ok((used, false)) => Ok((used, connection)),
+                // What follows is no request.
+                Err(failure) => Ok((bytes.len(), self.refuse_body(connection, &failure))),
             };
-        };
-        match gathering.intake.take(bytes) {
-            Ok((used, is_whole)) => {
-                *bytes = &bytes[used..];
-                if is_whole { self.serve_gathered(py, connection) } else { Ok(connection) }
-            }
-            Err(failure) => Ok(self.refuse_body(connection, &failure)),
         }
+        let mut rest = &*bytes;
+        let connection = match connection.kind {
+            Kind::Client(SocketProtocol::Http) => self.http(py, connection, &mut rest),
+            Kind::Client(SocketProtocol::Uwsgi) => self.uwsgi(py, connection, &mut rest),
+            Kind::Link(thread) => self.link(py, connection, thread, &mut rest),
+        }?;
+        Ok((bytes.len() - rest.len(), connection))
     }
 
     /// Serves a request whose body is whole now.
@@ -60,10 +64,7 @@ impl WorkerThread {
             connection.input = behind;
             connection.seen = 0;
         }
-        connection.body = match RequestBody::new(stored) {
-            Ok(body) => body,
-            Err(failure) => return Ok(self.refuse_body(connection, &failure.into())),
-        };
+        connection.body = RequestBody::new(stored);
         match connection.kind {
             Kind::Client(SocketProtocol::Uwsgi) => self.serve_uwsgi(py, connection, &head),
             _ => self.serve_http(py, connection, &head),
@@ -105,7 +106,7 @@ impl WorkerThread {
             BodyLength::Chunked => None,
         };
         let awaits_continue = head.expect_continue && rest.is_empty();
-        let mut connection = self.gather(py, connection, head_bytes, length, bytes)?;
+        let mut connection = self.gather(connection, head_bytes, length);
         // Not to a client whose body is not wanted. One that is gone shows when its body is read.
         if awaits_continue && matches!(connection.phase, ConnectionPhase::Body(_)) {
             let _ = connection.say(http::CONTINUE);
@@ -120,34 +121,27 @@ impl WorkerThread {
         bytes: &mut &[u8],
     ) -> anyhow::Result<Box<Connection>> {
         let all = *bytes;
-        let packet = match uwsgi::parse(all, self.worker.config.buffer_size) {
-            Ok(Some(packet)) => packet,
+        let parsed = match uwsgi::parse(all, self.worker.config.buffer_size) {
+            Ok(Some(packet)) => packet.content_length().map(|length| (packet, length)),
             Ok(None) => return Ok(self.keep(connection, bytes)),
+            Err(failure) => Err(failure),
+        };
+        let (packet, length) = match parsed {
+            Ok(parsed) => parsed,
             Err(failure) => {
-                warn!("{} refused: {failure}", client_of(&connection.peer));
-                return Ok(self.drop_unanswered(connection));
+                return Ok(self.refuse_packet(connection, &failure));
             }
         };
         if let Err(refusal) = self.check_path(&packet) {
             return Ok(self.refuse(connection, refusal));
         }
-        let said = packet.vars().filter(|(name, _)| *name == b"CONTENT_LENGTH").last();
-        let length = match said.map(|(_, value)| std::str::from_utf8(value).map(str::parse::<u64>)) {
-            None | Some(Ok(Ok(0))) => 0,
-            Some(Ok(Ok(length))) => length,
-            Some(_) if said.is_some_and(|(_, value)| value.is_empty()) => 0,
-            Some(_) => {
-                warn!("{} refused: CONTENT_LENGTH is not a number", client_of(&connection.peer));
-                return Ok(self.drop_unanswered(connection));
-            }
-        };
         let (packet, rest) = all.split_at(packet.len());
         *bytes = rest;
         if length == 0 {
             connection.body = RequestBody::Empty;
             return self.serve_uwsgi(py, connection, packet);
         }
-        self.gather(py, connection, packet, Some(length), bytes)
+        Ok(self.gather(connection, packet, Some(length)))
     }
 
     /// Whether the path that the proxy has decoded is served.
@@ -162,30 +156,25 @@ impl WorkerThread {
         }
     }
 
-    /// A request of which only the head is certain to be there; `rest` is what follows it.
-    fn gather(
-        &mut self,
-        py: Python<'_>,
-        mut connection: Box<Connection>,
-        head: &[u8],
-        length: Option<u64>,
-        rest: &mut &[u8],
-    ) -> anyhow::Result<Box<Connection>> {
+    /// A request of which only the head is certain to be there.
+    fn gather(&mut self, mut connection: Box<Connection>, head: &[u8], length: Option<u64>) -> Box<Connection> {
         let limits = self.worker.body_limits;
         let intake = match length {
             Some(length) => {
                 let is_worth_it = usize::try_from(length).is_ok_and(|length| WORTH_SPARING.contains(&length));
                 let buffer = if is_worth_it { self.spare_buffers.pop() } else { None };
-                BodyIntake::of_length(length, limits, buffer.unwrap_or_default())
+                BodyIntake::of_length(length, limits, buffer.unwrap_or_default(), &self.worker.temp)
             }
             None => Ok(BodyIntake::of_chunks(limits)),
         };
-        let intake = match intake {
-            Ok(intake) => intake,
-            Err(failure) => return Ok(self.refuse_body(connection, &failure)),
-        };
-        connection.phase = ConnectionPhase::Body(Box::new(Gathering { head: head.to_vec(), intake }));
-        if rest.is_empty() { Ok(connection) } else { self.consume(py, connection, rest) }
+        match intake {
+            Ok(intake) => {
+                connection.pace = Pace::of_body(connection.rates, self.second(), 0);
+                connection.phase = ConnectionPhase::Body(Box::new(Gathering { head: head.to_vec(), intake }));
+                connection
+            }
+            Err(failure) => self.refuse_body(connection, &failure),
+        }
     }
 
     fn link(
@@ -217,7 +206,7 @@ impl WorkerThread {
             RequestBody::Memory(body.to_vec(), 0)
         } else {
             let socket = Arc::clone(&connection.socket);
-            let reader = LinkReader { first: rest.to_vec(), at: 0, socket, patience: connection.patience };
+            let reader = LinkReader { first: rest.to_vec(), at: 0, socket, patience: self.patience() };
             RequestBody::at_link(reader, lengths.body)
         };
         let number = connection.link.brought;
@@ -245,7 +234,9 @@ impl WorkerThread {
 
     /// A request is not taken. The uwsgi protocol's answers are HTTP's.
     pub(super) fn refuse(&mut self, mut connection: Box<Connection>, refusal: Refusal) -> Box<Connection> {
-        warn!("{} refused: {refusal}", client_of(&connection.peer));
+        if log_limit::allows(LineKind::Refused(refusal.status)) {
+            warn!("{} refused: {refusal}", client_of(&connection.peer));
+        }
         if connection.is_link() {
             return self.drop_unanswered(connection);
         }
@@ -264,6 +255,14 @@ impl WorkerThread {
     /// A body cannot be gathered.
     pub(super) fn refuse_body(&mut self, connection: Box<Connection>, failure: &IntakeError) -> Box<Connection> {
         self.refuse(connection, failure.refusal())
+    }
+
+    /// What came is no uwsgi packet.
+    fn refuse_packet(&mut self, connection: Box<Connection>, why: &dyn std::fmt::Display) -> Box<Connection> {
+        if log_limit::allows(LineKind::NoPacket) {
+            warn!("{} refused: {why}", client_of(&connection.peer));
+        }
+        self.drop_unanswered(connection)
     }
 
     /// Closes a connection whose other end would not understand an answer.

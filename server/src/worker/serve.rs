@@ -69,10 +69,10 @@ impl WorkerThread {
                 && (connection.is_link() || !self.is_leaving()),
         };
         let entry = Entry {
-            client: peer.remote_addr,
-            method: head.method,
-            uri: head.target,
-            protocol: head.version.as_str(),
+            client: peer.remote_addr.as_bytes(),
+            method: head.method.as_bytes(),
+            uri: head.target.as_bytes(),
+            protocol: head.version.as_str().as_bytes(),
             status: 0,
             bytes: 0,
             took: 0,
@@ -104,15 +104,13 @@ impl WorkerThread {
                 _ => {}
             }
         }
-        let [method, uri, protocol, client] = [method, uri, protocol, client].map(String::from_utf8_lossy);
         let exchange = Exchange {
             protocol: SocketProtocol::Uwsgi,
-            version: if protocol == "HTTP/1.0" { Version::Http10 } else { Version::Http11 },
-            head_only: method == "HEAD",
+            version: if protocol == b"HTTP/1.0" { Version::Http10 } else { Version::Http11 },
+            head_only: method == b"HEAD",
             keep_alive: false,
         };
-        let entry =
-            Entry { client: &client, method: &method, uri: &uri, protocol: &protocol, status: 0, bytes: 0, took: 0 };
+        let entry = Entry { client, method, uri, protocol, status: 0, bytes: 0, took: 0 };
         let request = Incoming::Uwsgi(&packet);
         self.serve_one(py, connection, &request, exchange, "", &bytes[uwsgi::HEADER_LEN..], entry)
     }
@@ -167,6 +165,15 @@ impl WorkerThread {
             }
             connection.give_up();
         }
+        let mut client_gone = client_gone;
+        if !connection.unsent.is_empty() && !connection.is_link() && self.park(py, &mut connection).is_err() {
+            client_gone = true;
+            reset_on_close(&*connection.socket);
+            connection.give_up();
+        }
+        if std::mem::take(&mut connection.too_slow) {
+            self.end_slow_client(peer, true);
+        }
         if connection.is_link()
             && self.is_leaving()
             && !connection.link.leave_sent
@@ -182,7 +189,7 @@ impl WorkerThread {
                 kind: raised.kind.clone(),
                 message: raised.message.clone(),
                 traceback: raised.traceback.clone(),
-                request: format!("{} {}", entry.method, entry.uri),
+                request: [entry.method, entry.uri].map(String::from_utf8_lossy).join(" "),
             });
         }
         self.count_sent(&mut connection);

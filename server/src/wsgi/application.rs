@@ -7,6 +7,7 @@ use pyo3::types::PyDict;
 use thiserror::Error;
 
 use super::static_files::StaticFiles;
+use super::traceback::{self, one_line};
 use rwsgi_config::{AppSource, Config};
 
 /// Why there is no application. Printing it once is enough: a traceback was printed before, when there is one.
@@ -100,7 +101,7 @@ fn load_one(py: Python<'_>, app: &AppSource, callable_name: &str) -> Result<Py<P
     };
     let raised = |error: PyErr| {
         let one_line = one_line(py, &error);
-        error.display(py);
+        traceback::log(py, &error);
         LoadError::Import { source_name: source_name.clone(), error: one_line }
     };
     let module = module.map_err(raised)?;
@@ -143,12 +144,4 @@ fn load_file<'py>(py: Python<'py>, path: &Path) -> Result<PyResult<Bound<'py, Py
         Ok(module)
     };
     Ok(run())
-}
-
-/// An exception as `ValueError: text`, on one line.
-#[must_use]
-pub fn one_line(py: Python<'_>, error: &PyErr) -> String {
-    let kind = error.get_type(py).name().map(|name| name.to_string()).unwrap_or_default();
-    let text = error.value(py).str().map(|text| text.to_string_lossy().into_owned()).unwrap_or_default();
-    format!("{kind}: {}", text.replace('\n', " ")).trim_end_matches([' ', ':']).to_owned()
 }

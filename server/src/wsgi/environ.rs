@@ -4,11 +4,11 @@
 //! `User-Agent`, the `Host`, the method. A hit costs a comparison instead of a new string. What every HTTP request sets
 //! is kept in the dictionary that is copied, so that a hit costs no more than that.
 
-use std::hash::BuildHasherDefault;
+use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyString, PyTuple};
-use rustc_hash::FxHasher;
 
 use super::file_wrapper::FileWrapper;
 use super::input::Input;
@@ -74,10 +74,11 @@ pub(super) struct EnvironBuilder {
     scheme_key: Py<PyString>,
     https: Py<PyString>,
     slots: Vec<Slot>,
-    /// From a name as it comes (a header's, or a uwsgi variable's) to its slot.
-    names: std::collections::HashMap<Vec<u8>, usize, BuildHasherDefault<FxHasher>>,
-    uwsgi_names: std::collections::HashMap<Vec<u8>, usize, BuildHasherDefault<FxHasher>>,
-    /// Length of all names, bytes.
+    /// From a header's name as it comes to its slot.
+    names: HashMap<Vec<u8>, usize, RandomState>,
+    /// From a key of the environ to its slot: all of them. A uwsgi variable's name is one.
+    keys: HashMap<Vec<u8>, usize, RandomState>,
+    /// Length of all names and keys that clients chose, bytes.
     name_bytes: usize,
     path: Vec<u8>,
     paths: PathNormalize,
@@ -117,33 +118,44 @@ impl EnvironBuilder {
             scheme_key: scheme_key.unbind(),
             https: PyString::intern(py, "https").unbind(),
             slots: Vec::new(),
-            names: Default::default(),
-            uwsgi_names: Default::default(),
+            names: HashMap::default(),
+            keys: HashMap::default(),
             name_bytes: 0,
             path: Vec::new(),
             paths,
             request: 0,
         };
         for name in FIXED {
-            builder.add_slot(PyString::intern(py, name));
+            builder.add_slot(name.into(), PyString::intern(py, name));
         }
         Ok(builder)
     }
 
-    /// A key that a client chose must not be interned: from Python 3.12 on, such a string is never freed.
-    fn add_slot(&mut self, key: Bound<'_, PyString>) -> usize {
-        let value = PyString::new(key.py(), "").unbind();
-        self.slots.push(Slot { key: key.unbind(), bytes: Vec::new(), value, request: 0 });
-        self.slots.len() - 1
+    /// The slot of a key, which is new if need be.
+    fn slot_of(&mut self, py: Python<'_>, key: Vec<u8>) -> PyResult<usize> {
+        if let Some(slot) = self.keys.get(&key) {
+            return Ok(*slot);
+        }
+        self.name_bytes += key.len();
+        // It must not be interned: from Python 3.12 on, such a string is never freed.
+        let text = from_latin1(py, &key)?;
+        Ok(self.add_slot(key, text))
+    }
+
+    fn add_slot(&mut self, key: Vec<u8>, text: Bound<'_, PyString>) -> usize {
+        let value = PyString::new(text.py(), "").unbind();
+        let slot = self.slots.len();
+        self.slots.push(Slot { key: text.unbind(), bytes: Vec::new(), value, request: 0 });
+        self.keys.insert(key, slot);
+        slot
     }
 
     /// Forgets the names when there are too many. Only between requests, for one that is begun holds slots.
     fn forget(&mut self) {
-        let names = self.slots.len().max(self.names.len()).max(self.uwsgi_names.len());
-        if names >= NAMES_KEPT || self.name_bytes >= NAME_BYTES_KEPT {
+        if self.slots.len().max(self.names.len()) >= NAMES_KEPT || self.name_bytes >= NAME_BYTES_KEPT {
             self.slots.truncate(FIXED.len());
             self.names.clear();
-            self.uwsgi_names.clear();
+            self.keys.retain(|_, slot| *slot < FIXED.len());
             self.name_bytes = 0;
         }
     }
@@ -254,16 +266,11 @@ impl EnvironBuilder {
         if name.contains('_') || name.eq_ignore_ascii_case("transfer-encoding") {
             return Ok(None);
         }
-        let upper = name.to_ascii_uppercase().replace('-', "_");
-        let key = match upper.as_str() {
-            "CONTENT_TYPE" | "CONTENT_LENGTH" => upper,
-            _ => format!("HTTP_{upper}"),
-        };
-        let known = self.slots.iter().position(|slot| slot.key.to_str(py).is_ok_and(|known| known == key));
-        let slot = match known {
-            Some(slot) => slot,
-            None => self.add_slot(from_latin1(py, key.as_bytes())?),
-        };
+        let is_content = name.eq_ignore_ascii_case("content-type") || name.eq_ignore_ascii_case("content-length");
+        let prefix: &[u8] = if is_content { b"" } else { b"HTTP_" };
+        let upper = name.bytes().map(|byte| if byte == b'-' { b'_' } else { byte.to_ascii_uppercase() });
+        let key = prefix.iter().copied().chain(upper).collect();
+        let slot = self.slot_of(py, key)?;
         self.name_bytes += name.len();
         self.names.insert(name.as_bytes().to_vec(), slot);
         Ok(Some(slot))
@@ -301,26 +308,14 @@ impl EnvironBuilder {
         let environ = self.begin(py, input, false)?;
         let (mut scheme, mut is_https) = (&b""[..], false);
         for (name, value) in packet.vars() {
-            let slot = match self.uwsgi_names.get(name) {
+            let slot = match self.keys.get(name) {
                 Some(slot) => *slot,
                 None if name.starts_with(b"wsgi.") => continue,
-                None if self.uwsgi_names.len() >= NAMES_KEPT => {
+                None if self.keys.len() >= NAMES_KEPT => {
                     environ.set_item(from_latin1(py, name)?, from_latin1(py, value)?)?;
                     continue;
                 }
-                None => {
-                    let known = self
-                        .slots
-                        .iter()
-                        .position(|slot| slot.key.to_str(py).is_ok_and(|known| known.as_bytes() == name));
-                    let slot = match known {
-                        Some(slot) => slot,
-                        None => self.add_slot(from_latin1(py, name)?),
-                    };
-                    self.name_bytes += name.len();
-                    self.uwsgi_names.insert(name.to_vec(), slot);
-                    slot
-                }
+                None => self.slot_of(py, name.to_vec())?,
             };
             match name {
                 b"UWSGI_SCHEME" => scheme = value,
@@ -427,6 +422,11 @@ mod tests {
                 environ_of(py, &mut builder, &invented(turn, turn % 2 == 0));
                 assert!(builder.names.len() <= NAMES_KEPT + MAX_HEADERS, "{}", builder.names.len());
                 assert!(builder.slots.len() <= NAMES_KEPT + MAX_HEADERS, "{}", builder.slots.len());
+                assert_eq!(
+                    builder.keys.len(),
+                    builder.slots.len(),
+                    "each key has one slot, and is found without a search"
+                );
             }
         });
     }

@@ -6,19 +6,21 @@ use pyo3::prelude::*;
 use tracing::error;
 
 use super::active::{Active, Progress, RequestPlace, ResponseError};
-use super::application::one_line;
 use super::environ::EnvironBuilder;
 use super::input::Input;
 use super::raised::Raised;
 use super::respond::{ResponseFailure, respond};
 use super::start_response::StartResponse;
+use super::traceback::{self, one_line};
 use super::transport::Transport;
+use crate::log_text::Foreign;
 use rwsgi_protocol::date::HttpDate;
 use rwsgi_protocol::http::Head;
 use rwsgi_protocol::link::Peer;
 use rwsgi_protocol::path::PathNormalize;
 use rwsgi_protocol::response::{Exchange, Framing, HeadWriter};
 use rwsgi_protocol::uwsgi;
+use rwsgi_stats::Shown;
 
 /// A request as it came in: what its environ is made of.
 pub enum Incoming<'a> {
@@ -58,6 +60,8 @@ pub struct Gateway<C> {
     environ: EnvironBuilder,
     objects: Objects<C>,
     date: HttpDate,
+    /// What the log tells of a request.
+    shown: Shown,
 }
 
 /// What the application is given of a request, used again as long as it keeps none of it.
@@ -105,7 +109,14 @@ impl<C: Transport + 'static> Gateway<C> {
             environ: EnvironBuilder::new(py, multithread, multiprocess, paths)?,
             objects: Objects::new(py)?,
             date: HttpDate::now(),
+            shown: Shown::default(),
         })
+    }
+
+    /// What the log tells of requests; without this, nothing that may be a secret.
+    #[must_use]
+    pub fn showing(self, shown: Shown) -> Self {
+        Self { shown, ..self }
     }
 
     /// Sets the time for `Date`, unix seconds.
@@ -143,7 +154,7 @@ impl<C: Transport + 'static> Gateway<C> {
             let (overrun, knows_gone) = (active.overrun, active.knows_gone);
             // To print an exception may run Python code, which finds that the request is over.
             drop(active);
-            ending = explain(py, request, failure, overrun, knows_gone);
+            ending = explain(py, request, failure, overrun, knows_gone, self.shown);
             active = place.lock();
         }
         let Ending { mut is_whole, raised, client_gone } = ending;
@@ -184,6 +195,7 @@ fn explain(
     failure: Option<ResponseFailure>,
     mut overrun: Option<u64>,
     knows_gone: bool,
+    shown: Shown,
 ) -> Ending {
     let mut ending = Ending::default();
     match failure {
@@ -194,8 +206,8 @@ fn explain(
             ending.client_gone = true;
         }
         Some(ResponseFailure::Raised(exception)) => {
-            error!("{}: {}", describe(request), one_line(py, &exception));
-            exception.display(py);
+            error!("{}: {}", describe(request, shown), one_line(py, &exception));
+            traceback::log(py, &exception);
             // What `write()` raised for the same reason has said it.
             if exception.is_instance_of::<PyAssertionError>(py) {
                 overrun = None;
@@ -204,32 +216,32 @@ fn explain(
         }
         // The client has as much as the application announced; what is wrong is logged below.
         Some(ResponseFailure::Response(ResponseError::TooLong(_))) => ending.is_whole = true,
-        Some(ResponseFailure::Response(error)) => ending.raised = Some(fault(request, &error)),
+        Some(ResponseFailure::Response(error)) => ending.raised = Some(fault(request, &error, shown)),
     }
     if let Some(said) = overrun {
-        let raised = fault(request, &ResponseError::TooLong(said));
+        let raised = fault(request, &ResponseError::TooLong(said), shown);
         ending.raised.get_or_insert(raised);
     }
     ending
 }
 
 /// A request in a line of the log.
-fn describe(request: &Incoming<'_>) -> String {
+fn describe(request: &Incoming<'_>, shown: Shown) -> String {
     match request {
-        Incoming::Http { head, .. } => format!("{} {}", head.method, head.target),
+        Incoming::Http { head, .. } => format!("{} {}", head.method, shown.target(head.target)),
         Incoming::Uwsgi(packet) => {
             let var = |name: &[u8]| {
-                let value = packet.vars().filter(|(found, _)| *found == name).last();
-                value.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
+                packet.vars().filter(|(found, _)| *found == name).last().map_or(&[][..], |(_, value)| value)
             };
-            format!("{} {}", var(b"REQUEST_METHOD"), var(b"REQUEST_URI"))
+            let uri = Foreign(var(b"REQUEST_URI")).to_string();
+            format!("{} {}", Foreign(var(b"REQUEST_METHOD")), shown.target(&uri))
         }
     }
 }
 
 /// The application broke the protocol: says so in the log, and for the stats.
-fn fault(request: &Incoming<'_>, error: &ResponseError) -> Raised {
-    error!("{}: {error}", describe(request));
+fn fault(request: &Incoming<'_>, error: &ResponseError, shown: Shown) -> Raised {
+    error!("{}: {error}", describe(request, shown));
     Raised { kind: "ResponseError".into(), message: error.to_string(), ..Raised::default() }
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Context;
 use pyo3::prelude::*;
 
+use super::traceback;
 use rwsgi_config::Config;
 
 /// Starts Python, unless this code was loaded by a running one. `home` is a virtual environment to run in.
@@ -56,8 +57,7 @@ pub fn import(py: Python<'_>, name: &str) {
     };
     if let Err(raised) = imported {
         tracing::error!("import: '{name}' cannot be imported:");
-        // Not `print`: that ends the process for a SystemExit.
-        raised.display(py);
+        traceback::log(py, &raised);
     }
 }
 
@@ -106,7 +106,7 @@ pub fn finish(py: Python<'_>) {
         flush(py)
     };
     if let Err(error) = run() {
-        error.display(py);
+        traceback::log(py, &error);
     }
 }
 

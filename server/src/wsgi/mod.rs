@@ -16,4 +16,5 @@ pub(crate) mod serving;
 mod start_response;
 mod static_files;
 mod strings;
+pub mod traceback;
 pub mod transport;

@@ -9,8 +9,8 @@ use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 use tracing::error;
 
 use super::active::{CurrentRequest, Progress, ResponseError};
-use super::application::one_line;
 use super::file_wrapper::FileWrapper;
+use super::traceback::{self, one_line};
 use super::transport::Kept;
 use rwsgi_protocol::response::{Framing, Plan};
 
@@ -78,7 +78,7 @@ pub(super) fn respond(
         (Err(failure), Err(error)) => {
             // One of the two is the request's failure; the other must not be lost.
             error!("close() of what the application returned: {}", one_line(py, &error));
-            error.display(py);
+            traceback::log(py, &error);
             Err(failure)
         }
         (sent, closed) => sent.and(closed.map_err(ResponseFailure::from)),

@@ -3,7 +3,7 @@
 use rwsgi_stats::{Core, Snapshot, Worker};
 
 use super::{Counts, Percentiles};
-use crate::source::{Monotonic, ServerMicros};
+use crate::source::{Monotonic, ServerMicros, shown_of};
 
 /// One server at one moment. Rates are `None` until there is a snapshot before it to subtract.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -242,10 +242,13 @@ pub(crate) fn digest(snapshot: &mut Snapshot, now: ServerMicros) {
     // Nothing shows them.
     (snapshot.locks, snapshot.caches, snapshot.crons, snapshot.timers) = Default::default();
     snapshot.metrics.clear();
+    (snapshot.temp_files, snapshot.slow_clients) = Default::default();
+    let shown = shown_of(snapshot.server.as_deref());
     for core in snapshot.workers.iter_mut().flat_map(|worker| &mut worker.cores) {
         let vars = std::mem::take(&mut core.vars);
         if core.in_request != 0 {
             describe_request(core, &vars, now);
+            core.req_info.uri = core.req_info.uri.take().map(|uri| shown.target(&uri).into_owned());
         }
     }
 }
@@ -306,7 +309,7 @@ mod tests {
         digest(&mut snapshot, ServerMicros(1_795_227_103_500_000));
         let core = Sample::oldest_request(&snapshot.workers[1]).unwrap();
         assert_eq!(core.req_info.method.as_deref(), Some("GET"));
-        assert_eq!(core.req_info.uri.as_deref(), Some("/sleep?4"));
+        assert_eq!(core.req_info.uri.as_deref(), Some("/sleep?…"));
         assert_eq!(core.req_info.elapsed, Some(2_500_000));
         assert!(core.vars.is_empty());
         assert_eq!(Sample::oldest_request(&snapshot.workers[0]), None);

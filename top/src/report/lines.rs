@@ -65,7 +65,16 @@ pub(crate) fn json_line(pool: &Pool, sample: &Sample, window: &Window) -> String
         "totals": totals,
         "workers": workers,
     });
-    format!("{line}\n")
+    one_line_json(&line)
+}
+
+/// A value as a line of JSON that a terminal can take.
+pub(super) fn one_line_json(value: &Value) -> String {
+    let mut line = Vec::new();
+    // Memory takes everything, and a value has no keys but texts.
+    let _ = rwsgi_stats::write_json(&mut line, value);
+    line.push(b'\n');
+    String::from_utf8(line).unwrap_or_default()
 }
 
 /// The JSON Schema of [`json_line`].
@@ -126,17 +135,23 @@ pub(crate) fn csv_header() -> String {
     csv(std::iter::once(["time", "target"].map(str::to_owned).into_iter().chain(names).collect()))
 }
 
+/// A text that no spreadsheet takes for a formula: those begin with one of these. Numbers are no texts.
+fn no_formula(text: String) -> String {
+    if text.trim_start().starts_with(['=', '+', '-', '@', '\'']) { format!("'{text}") } else { text }
+}
+
 /// One sample as CSV: a row for each worker.
 pub(crate) fn csv_rows(pool: &Pool, sample: &Sample) -> String {
     let cell = |value: Value| match value {
         Value::Null => String::new(),
-        Value::String(text) => text,
+        Value::String(text) => no_formula(text),
         other => other.to_string(),
     };
     let time = format!("{:.6}", sample.clock.0 as f64 / 1e6);
+    let target = no_formula(pool.label.clone());
     csv(rows(sample).map(|row| {
         let cells = raw_columns().map(|column| cell(value((column.key)(&row))));
-        [time.clone(), pool.label.clone()].into_iter().chain(cells).collect()
+        [time.clone(), target.clone()].into_iter().chain(cells).collect()
     }))
 }
 

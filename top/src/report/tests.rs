@@ -20,6 +20,7 @@ use crate::source::{
     EndedBy, Ending, Entry, LocalMicros, Monotonic, Poll, Recorder, Recording, Run, SourceError, parse,
 };
 
+mod changed;
 mod verdicts;
 
 const ASSERTIONS: [&str; 8] = [

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::assertion::Assertion;
 use super::lines::number;
+use super::lines::one_line_json;
 use super::window::offset;
 use crate::format;
 use crate::source::LocalMicros;
@@ -217,7 +218,7 @@ impl Verdict {
     pub(crate) fn json(&self) -> String {
         let judgements: Vec<Value> = self.judgements.iter().map(Judgement::json).collect();
         let (exit, void) = (self.exit_code(), &self.void);
-        format!("{}\n", json!({"seconds": self.seconds, "exit": exit, "void": void, "assertions": judgements}))
+        one_line_json(&json!({"seconds": self.seconds, "exit": exit, "void": void, "assertions": judgements}))
     }
 
     /// The same as [`table`](Self::table) for a CI summary.

@@ -5,6 +5,7 @@
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
+use rwsgi_stats::Address;
 use socket2::Socket;
 
 use super::connect::{Connector, Deadline};
@@ -40,9 +41,13 @@ impl Fetcher {
         let mut socket = self.connector.connect(address, &deadline)?;
         if let Target::Http { path, .. } = &self.target {
             // HTTP/1.0: the answer is not chunked, and ends with the connection.
-            let request = format!(
-                "GET {path} HTTP/1.0\r\nHost: {address}\r\nAccept: application/json\r\nConnection: close\r\n\r\n"
-            );
+            let host = match address {
+                Address::Tcp { host, .. } if host.is_empty() => format!("localhost{address}"),
+                Address::Tcp { .. } => address.to_string(),
+                Address::Unix(_) | Address::Abstract(_) => "localhost".to_owned(),
+            };
+            let request =
+                format!("GET {path} HTTP/1.0\r\nHost: {host}\r\nAccept: application/json\r\nConnection: close\r\n\r\n");
             socket.set_write_timeout(Some(deadline.left()?)).map_err(SourceError::Read)?;
             socket.write_all(request.as_bytes()).map_err(|error| deadline.classify(error))?;
         }

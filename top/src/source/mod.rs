@@ -5,6 +5,8 @@
 mod clock;
 mod connect;
 mod fetch;
+#[cfg(test)]
+pub(crate) mod hostile;
 mod player;
 mod poller;
 mod reader;
@@ -25,7 +27,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rwsgi_stats::Snapshot;
+use rwsgi_stats::{Shown, Snapshot};
 use thiserror::Error;
 
 use crate::format;
@@ -108,6 +110,12 @@ impl SourceError {
     pub(crate) fn recorded(why: &str) -> Self {
         Self::Recorded(format::one_line(why))
     }
+}
+
+/// What is shown of the requests that a server of this name tells of. `rwsgi` keeps back what it is not to show; uWSGI
+/// tells everything.
+pub(crate) fn shown_of(server: Option<&str>) -> Shown {
+    if server == Some("rwsgi") { Shown::ALL } else { Shown::default() }
 }
 
 /// Understands a document.

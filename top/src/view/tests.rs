@@ -1,5 +1,6 @@
 //! Screens as they look: each of the usual sizes, rendered from documents, kept as pictures in `snapshots/`.
 
+mod changed;
 mod hostile;
 mod past;
 mod several;

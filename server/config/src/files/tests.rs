@@ -170,4 +170,138 @@ proptest! {
             let _ = notation.read(&text, Some("a"));
         }
     }
+
+    #[test]
+    fn any_change_of_a_good_file_gives_options_or_an_error_with_a_line_of_the_file(
+        which in 0..GOOD.len(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), 0usize..8, prop::sample::select(PIECES.to_vec())), 0..6),
+    ) {
+        let (notation, good) = GOOD[which];
+        let mut text: Vec<char> = good.chars().collect();
+        for (at, gone, new) in changes {
+            let at = at.index(text.len() + 1);
+            let end = text.len().min(at + gone);
+            text.splice(at..end, new.chars());
+        }
+        let text: String = text.into_iter().collect();
+        let lines = text.matches('\n').count() + 2;
+        match notation.read(&text, None) {
+            Ok(pairs) => {
+                prop_assert!(pairs.iter().all(|pair| (1..=lines).contains(&pair.line)), "{pairs:?}");
+                // Nothing is written once and read often: no entity, no alias.
+                let said: usize = pairs.iter().map(|pair| pair.value.len()).sum();
+                prop_assert!(said <= 3 * text.len(), "{pairs:?}");
+            }
+            Err(error) => prop_assert!((1..=lines).contains(&error.line) && !error.problem.is_empty(), "{error:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_written_in_any_notation_reads_back(
+        options in prop::collection::vec(("x-[a-z0-9-]{0,12}", "([!-~\u{e9}]([ -~\u{e9}]{0,30}[!-~])?)?"), 0..12),
+    ) {
+        // What ini has no way to write: a value that begins or ends in white space is none of these.
+        let written = |line: fn(&str, &str) -> String| {
+            options.iter().map(|(key, value)| line(key, value)).collect::<String>()
+        };
+        let quoted = |text: &str| serde_json::to_string(text).unwrap();
+        let json: Vec<_> = options.iter().map(|(key, value)| format!("{}: {}", quoted(key), quoted(value))).collect();
+        for (notation, text) in [
+            (Notation::Ini, format!("[uwsgi]\n{}", written(|key, value| format!("{key} = {value}\n")))),
+            (Notation::Yaml, format!("uwsgi:\n{}", written(|key, value| {
+                format!("  {key}: '{}'\n", value.replace('\'', "''"))
+            }))),
+            (Notation::Xml, format!("<uwsgi>\n{}</uwsgi>", written(|key, value| {
+                let value = value.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+                // An element without anything in it is a flag that is on.
+                format!("<{key}>{value}</{key}>\n")
+            }))),
+            (Notation::Json, format!("{{\"uwsgi\": {{{}}}}}", json.join(",\n"))),
+        ] {
+            let read: Vec<_> =
+                pairs(notation, &text, None).into_iter().map(|(key, value, _)| (key, value)).collect();
+            prop_assert_eq!(&read, &options, "{}", text);
+        }
+    }
+}
+
+/// A file of each notation, with whatever it knows beyond options.
+const GOOD: [(Notation, &str); 4] = [
+    (Notation::Ini, "; c\n[uwsgi]\nhttp = :9090\n  env = A=b=c  \nmaster\n[other]\nx = 1\n[rwsgi]\nprocesses = 4\n"),
+    (
+        Notation::Xml,
+        "<?xml version=\"1.0\"?><!DOCTYPE a [<!ENTITY x \"yyyyyyyyyy\">]><c><uwsgi id='a'><http>:9090</http><master/>\n\
+         <env>A=&lt;b&#x41;</env><m><![CDATA[a<b]]></m><app mountpoint=\"/a\"><module>a</module></app></uwsgi></c>\n",
+    ),
+    (
+        Notation::Yaml,
+        "---\n# c\nuwsgi:\n  http: :9090\n  a: &x 'aaaaaaaaaa'\n  b: [1, \"\\u00e9\", %n]\n  list:\n    - @a\n    - |\n      \
+         text\n  c: >-\n    folded\nother: {x: 1, y: [2]}\n...\n",
+    ),
+    (
+        Notation::Json,
+        "{\"x\": [1], \"uwsgi\": {\n\"http\": \":9090\", \"processes\": 4, \"master\": true, \"nul\": null,\n\"env\": \
+         [\"A=\\u00e9\", 2.5e3]}}",
+    ),
+];
+
+/// What is put into them.
+const PIECES: [&str; 34] = [
+    "",
+    "",
+    "\n",
+    "\r",
+    "\t",
+    "\0",
+    " ",
+    "\"",
+    "'",
+    "\\",
+    "[",
+    "]",
+    "{",
+    "}",
+    "<",
+    ">",
+    "</",
+    "/>",
+    "&",
+    ";",
+    "&x;",
+    "*x",
+    ": ",
+    "- ",
+    "#",
+    "=",
+    "%",
+    "@",
+    "!!",
+    "|",
+    "\u{feff}",
+    "\u{85}",
+    "\u{1f600}",
+    "9999999999999999999999",
+];
+
+#[test]
+fn what_is_nested_deeper_than_any_file_is_an_error_or_read() {
+    let deep = |open: &str, close: &str| format!("{}{}", open.repeat(50_000), close.repeat(50_000));
+    for (notation, text) in [
+        (Notation::Json, deep("[", "]")),
+        (Notation::Json, format!("{{\"x\": {}, \"uwsgi\": {{}}}}", deep("[", "]"))),
+        (Notation::Json, format!("{{\"uwsgi\": {{\"a\": {}}}}}", deep("{\"a\":", "}"))),
+        (Notation::Yaml, deep("[", "]")),
+        (Notation::Yaml, format!("x: {}\nuwsgi:\n  a: 1\n", deep("[", "]"))),
+        (Notation::Yaml, format!("uwsgi:\n  a: {}", deep("{a: ", "}"))),
+        (Notation::Yaml, format!("uwsgi:\n  a:\n    {}", "- ".repeat(50_000))),
+        (Notation::Yaml, format!("uwsgi:\n  ? {}", "? ".repeat(50_000))),
+        (Notation::Xml, deep("<uwsgi>", "</uwsgi>")),
+        (Notation::Xml, format!("<uwsgi><a>{}</a></uwsgi>", deep("<b>", "</b>"))),
+        (Notation::Xml, format!("<c>{}<uwsgi/></c>", deep("<b>", "</b>"))),
+        (Notation::Ini, "[".repeat(50_000)),
+    ] {
+        if let Err(error) = notation.read(&text, None) {
+            assert!(!error.problem.is_empty(), "{notation:?}");
+        }
+    }
 }

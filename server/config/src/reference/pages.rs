@@ -45,7 +45,7 @@ fn options_page() -> String {
 }
 
 /// Names of ours that are not uWSGI 2.0's.
-const OWN: [&str; 9] = [
+const OWN: &[&str] = &[
     "uwsgi",
     "brutal-reload-on-term",
     "check",
@@ -54,7 +54,14 @@ const OWN: [&str; 9] = [
     "ienv",
     "no-new-privs",
     "path-normalize",
+    "show-request",
     "spooler-job-limit",
+    "stats-http-cors",
+    "temp-dir",
+    "temp-size",
+    "body-min-rate",
+    "response-min-rate",
+    "min-rate-grace",
 ];
 
 /// `docs/uwsgi-options.md`.
@@ -64,8 +71,7 @@ fn uwsgi_page() -> String {
          Every option in the source of uWSGI 2.0, its core and all its plugins, has its place here.\n\n\
          - **done**: it works; see [the options](options.md).\n\
          - **needless**: it is accepted without a word, since there is nothing to do.\n\
-         - **never**: it is named in a warning with what to use instead, and the server runs without it; \
-         with `strict` it is an error.\n\
+         - **never**: it is named in a warning with what to use instead, and the server runs without it.\n\
          - **refused**: it is an error, because to run without it would be to serve something else, or unguarded.\n\n\
          <!-- Made from server/config/src/options.rs and uwsgi.rs: run the tests of rwsgi-config with RWSGI_WRITE_DOCS=1 to \
          make it again. -->\n\n\

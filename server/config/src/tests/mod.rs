@@ -12,7 +12,7 @@ use super::options::OPTIONS;
 use super::row::Group;
 use super::settle::somaxconn;
 use super::*;
-use rwsgi_stats::Address;
+use rwsgi_stats::{Address, Shown};
 
 /// A directory of files that goes when the test ends.
 struct Files(PathBuf);
@@ -122,6 +122,14 @@ fn what_cannot_be_is_one_line_that_names_the_option_and_what_it_got() {
         ("--http :1 -w m --processes", "command line: --processes <N> needs a value"),
         ("--http :1 -w m --stats-http=yes", "command line: --stats-http takes no value"),
         (
+            "--http :1 -w m --show-request cookies",
+            "command line: --show-request: expected headers, queries or all, got 'cookies'",
+        ),
+        (
+            "--http :1 -w m --stats-http-cors example.org",
+            "command line: --stats-http-cors: expected an origin, as https://host, or *, got 'example.org'",
+        ),
+        (
             "--http :x -w m",
             "command line: --http: ':x' is not an address (the port is not a number from 0 to 65535): expected host:port, :port, [ipv6]:port, /path/to.sock or @abstract",
         ),
@@ -143,6 +151,15 @@ fn what_cannot_be_is_one_line_that_names_the_option_and_what_it_got() {
         let message = error(&format!("rwsgi {line}"));
         assert_eq!(message, expected, "{line}");
     }
+}
+
+#[test]
+fn what_is_shown_of_requests_adds_up() {
+    let shown = |line: &str| serve(&format!("rwsgi --http :1 -w m {line}")).show_request;
+    assert_eq!(shown(""), Shown { headers: false, queries: false });
+    assert_eq!(shown("--show-request queries"), Shown { headers: false, queries: true });
+    assert_eq!(shown("--show-request queries --show-request headers"), Shown::ALL);
+    assert_eq!(shown("--show-request all"), Shown::ALL);
 }
 
 #[test]

@@ -203,6 +203,7 @@ fn other_versions_are_told_which_are_spoken() {
         ("HTTP/2.0", 505),
         ("HTTP/0.9", 505),
         ("HTTP/1.2", 505),
+        ("HTTP/1.99", 505),
         ("HTTP/3.0", 505),
         ("http/1.1", 400),
         ("HTTP/1.", 400),
@@ -214,6 +215,8 @@ fn other_versions_are_told_which_are_spoken() {
     }
     assert_eq!(status(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), 505);
     assert_eq!(status(b"PRI * HTTP/2"), 505);
+    // Whether or not the line has ended.
+    assert_eq!(status(b"GET / HTTP/1.9"), 505);
 }
 
 #[test]

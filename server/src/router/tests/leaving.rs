@@ -250,3 +250,29 @@ fn a_router_that_stops_finishes_what_it_has() {
     router.join();
     assert!(worker.is_closed());
 }
+
+#[test]
+fn who_waits_when_the_master_and_every_worker_are_gone_is_told_so() {
+    let mut router = HttpRouter::start(LIMITS);
+    let mut worker = router.worker(1);
+    let mut served = router.client();
+    served.get("/served");
+    assert_eq!(worker.path(), "/served");
+    let mut queued = router.client();
+    queued.get("/queued");
+    router.waits_for_depth(1);
+    let mut partial = router.client();
+    partial.send("GET /partial HTTP/1.1\r\n");
+    eventually(|| router.board.router().read().unwrap().connections == 3);
+    // The worker has seen it, too: it finishes what it has, and leaves.
+    router.stop();
+    worker.word(LEAVING);
+    worker.answer("served");
+    assert!(served.response().ends_with("served"));
+    assert!(worker.is_closed());
+    assert_eq!(queued.status(), 503);
+    partial.send("Host: a\r\n\r\n");
+    assert_eq!(partial.status(), 503);
+    drop((served, queued, partial));
+    router.join();
+}

@@ -5,11 +5,12 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 use super::rig::*;
+use crate::io::body::BodyLimits;
 use crate::ipc::{RouterLimits, RouterOrder, send_message};
 use crate::router::Limits;
+use crate::router::bulk::BULK_BYTES;
 use crate::router::client::ClientPhase;
 use crate::router::event_loop::SCRATCH;
-use crate::router::state::DISK_TURN;
 use crate::stats::cell::LatencyCounts;
 use rwsgi_protocol::link::Hello;
 use rwsgi_protocol::path::PathNormalize;
@@ -93,6 +94,8 @@ fn what_a_reload_changes_holds_from_the_next_request_on() {
         buffer_size: 4096,
         limit_post: 10,
         post_buffering: 4096,
+        min_rates: LIMITS.rates,
+        show_request: rwsgi_stats::Shown::ALL,
         path_normalize: PathNormalize::Keep,
     };
     send_message(router.orders.as_fd(), &RouterOrder::Limits(limits)).unwrap();
@@ -136,13 +139,13 @@ fn a_turn_of_the_loop_writes_no_more_than_its_share_to_files() {
     loop {
         router.turn();
         let now = taken(router);
-        assert!(now - before <= DISK_TURN + SCRATCH as u64, "{} bytes in one turn", now - before);
+        assert!(now - before < BULK_BYTES + SCRATCH as u64, "{} bytes in one turn", now - before);
         if now == before {
             break;
         }
         before = now;
     }
-    assert!(before > 2 * DISK_TURN, "there was enough for several turns: {before}");
+    assert!(before > 2 * BULK_BYTES, "there was enough for several turns: {before}");
 }
 
 #[test]
@@ -164,4 +167,52 @@ fn nobody_becomes_a_worker_without_the_token() {
     }
     router.worker(1).echo();
     assert_eq!(client.status(), 200);
+}
+
+#[test]
+fn a_turn_of_the_loop_takes_no_more_than_its_share_of_bodies_however_they_are_divided_and_serves_the_others() {
+    for chunk in [1, 65_536] {
+        let encoded = [format!("{chunk:x}\r\n").as_bytes(), &vec![b'x'; chunk], b"\r\n"].concat();
+        let board = Steps::board();
+        let router = &mut Steps::new(&board, Limits { body: BodyLimits::new(1 << 30, 0), ..LIMITS });
+        let mut worker = router.worker(0);
+        let mut hostile: Vec<_> = (0..8).map(|_| router.client()).collect();
+        let mut other = router.client();
+        for client in &mut hostile {
+            client.send("PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+        }
+        router.turns();
+        let many = encoded.repeat(1_000_000 / encoded.len());
+        for client in &mut hostile {
+            // As much as the system takes for each.
+            client.stream.set_nonblocking(true).unwrap();
+            while client.stream.write(&many).is_ok_and(|count| count == many.len()) {}
+        }
+        let taken = |router: &Steps<'_>| -> u64 {
+            let bodies = router.router.clients.iter().filter_map(|(_, client)| match &client.phase {
+                ClientPhase::Body(gathering) => Some(gathering.intake.len()),
+                _ => None,
+            });
+            bodies.sum::<u64>() / chunk as u64 * encoded.len() as u64
+        };
+        let (mut before, mut turns) = (taken(router), 0);
+        loop {
+            other.get("/other");
+            router.turn();
+            // What has come before a turn is dispatched in it.
+            worker.echo();
+            let now = taken(router);
+            assert!(now - before < BULK_BYTES + (SCRATCH + 2 * encoded.len()) as u64, "{} in one turn", now - before);
+            if now == before {
+                break;
+            }
+            before = now;
+            turns += 1;
+        }
+        assert!(before > 2 * BULK_BYTES && turns > 2, "there was enough for several turns: {before}");
+        router.turns();
+        for _ in 0..=turns {
+            assert_eq!(other.status(), 200);
+        }
+    }
 }

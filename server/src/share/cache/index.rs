@@ -136,6 +136,11 @@ impl<'a> ItemIndex<'a> {
         &mut self.chains[hash as usize % chains]
     }
 
+    /// A chain of items. It ends after as many as there are: memory that somebody else has written to may hold a circle.
+    fn follow(&self, first: Option<Item>, next: fn(&Record) -> ItemLink) -> impl Iterator<Item = Item> {
+        std::iter::successors(first, move |item| next(&self.records[item.number()]).item()).take(self.records.len())
+    }
+
     /// How many items there are.
     pub(super) fn len(&self) -> u32 {
         self.head.used
@@ -156,13 +161,13 @@ impl<'a> ItemIndex<'a> {
     pub(super) fn find(&self, key: &[u8]) -> Option<Item> {
         let hash = fnv1a(key);
         let first = self.chains[hash as usize % self.chains.len()].item();
-        let mut chain = std::iter::successors(first, |item| self.records[item.number()].next.item());
+        let mut chain = self.follow(first, |record| record.next);
         chain.find(|item| self.records[item.number()].hash == hash && self.key(*item) == key)
     }
 
     /// All items, the one that was used least recently first.
     pub(super) fn items(&self) -> impl Iterator<Item = (Item, &About)> {
-        let items = std::iter::successors(self.oldest(), |item| self.records[item.number()].newer.item());
+        let items = self.follow(self.oldest(), |record| record.newer);
         items.map(|item| (item, &self.records[item.number()].about))
     }
 
@@ -241,8 +246,8 @@ impl<'a> ItemIndex<'a> {
     fn unchain(&mut self, item: Item) {
         let Record { hash, next, .. } = *self.record(item);
         let first = self.chain(hash).item();
-        let mut chain = std::iter::successors(first, |item| self.records[item.number()].next.item());
-        let before = chain.find(|before| self.records[before.number()].next == ItemLink::to(item));
+        let is_before = |before: &Item| self.records[before.number()].next == ItemLink::to(item);
+        let before = self.follow(first, |record| record.next).find(is_before);
         let link = match before {
             Some(before) => &mut self.record(before).next,
             None => self.chain(hash),

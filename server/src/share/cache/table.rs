@@ -178,7 +178,8 @@ impl<'a> CacheTable<'a> {
     /// made.
     fn add(&mut self, key: &[u8], length: u64, expires: u64, now: u64) -> Option<Item> {
         let count = self.blocks_of(length);
-        loop {
+        // Each time something goes, or all of it.
+        for _ in 0..=self.shape.items {
             // Nothing is held here when space is made.
             if let Some(free) = self.index.next_free() {
                 let block = match &mut self.blocks {
@@ -193,6 +194,7 @@ impl<'a> CacheTable<'a> {
                 return None;
             }
         }
+        None
     }
 
     /// Has an item take as much space as a value of this length. It may become another item, and when there is no space

@@ -326,6 +326,46 @@ proptest! {
     }
 }
 
+proptest! {
+    /// A process that writes where it should not must not make the others hang with the lock: what makes no sense is a
+    /// panic, after which the table is emptied.
+    #[test]
+    fn whatever_lies_in_its_memory_every_operation_ends(
+        shape in shapes(),
+        words in prop::collection::vec((any::<prop::sample::Index>(), prop_oneof![0u32..9, any::<u32>()]), 1..40),
+        steps in steps(),
+    ) {
+        let mut memory = memory(&shape);
+        let mut now = 1_000;
+        for key in 0..shape.items {
+            let _ = table(&shape, &mut memory).set(&[key as u8], b"abcdefgh", 1_002, How::New, now);
+        }
+        for (at, word) in words {
+            let halves: &mut [u32] = bytemuck::cast_slice_mut(&mut memory);
+            let at = at.index(halves.len());
+            halves[at] = word;
+        }
+        for step in steps {
+            let ended = catch_unwind(AssertUnwindSafe(|| {
+                let mut table = table(&shape, &mut memory);
+                match step {
+                    Step::Get(key) => drop(table.get(&[key], now)),
+                    Step::Exists(key) => drop(table.exists(&[key], now)),
+                    Step::Del(key) => drop(table.del(&[key], now)),
+                    Step::Clear => drop(table.keys(now)),
+                    Step::Set { key, len, seconds, how } => {
+                        let _ = table.set(&[key], &vec![b'x'; len], now + seconds, how, now);
+                    }
+                    Step::Wait(seconds) => now += seconds,
+                }
+            }));
+            if ended.is_err() {
+                table(&shape, &mut memory).clear();
+            }
+        }
+    }
+}
+
 #[test]
 fn a_panic_lets_the_lock_go_and_empties_the_cache() {
     let cache = Cache::create(&shape(3, false)).unwrap();

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use nix::unistd::Pid;
-use rwsgi_stats::{App, Core, LastException, RequestInfo, Responses, Worker};
+use rwsgi_stats::{App, Core, LastException, RequestInfo, Responses, Shown, Worker};
 
 use crate::clock::{self, Clock, MonotonicNanos, UnixMicros};
 use crate::ids::{GenerationNumber, SlotId, ThreadIndex, WorkerId};
@@ -121,7 +121,7 @@ pub(super) fn take(
                 if core.vars.is_empty()
                     && let Some(held) = cell.held()
                 {
-                    let vars = Vars::of(&held, host);
+                    let vars = Vars::of(&held, host, context.config.show_request);
                     core.vars = vars.lines().collect();
                     core.req_info = info(&vars, held.started, now, state.clock);
                 }
@@ -199,14 +199,19 @@ fn worker_entry(
         responses: Some(Responses { informational, success, redirect, client_error, server_error }),
         recycled: Some(view.totals.recycled),
         latency: Some(state.worker_latency.encode()),
-        last_exception: last_exception.map(|report| LastException {
-            kind: report.kind,
-            message: report.message,
-            location: report.traceback.first().cloned().unwrap_or_default(),
-            traceback: report.traceback,
-            when: report.when.as_micros(),
-            request: report.request,
-        }),
+        last_exception: last_exception.map(|report| exception(report, context.config.show_request)),
+    }
+}
+
+/// What is shown of an exception. Its text is the application's: URLs are all that is known to hold secrets.
+fn exception(report: ExceptionReport, shown: Shown) -> LastException {
+    LastException {
+        kind: report.kind,
+        message: shown.text(&report.message).into_owned(),
+        location: report.traceback.first().cloned().unwrap_or_default(),
+        traceback: report.traceback,
+        when: report.when.as_micros(),
+        request: shown.target(&report.request).into_owned(),
     }
 }
 

@@ -130,7 +130,9 @@ impl Recording {
                 },
                 State::Inside(mut member, start) => {
                     let mut line = Vec::new();
-                    match member.by_ref().take(LONGEST).read_until(b'\n', &mut line) {
+                    let read = member.by_ref().take(LONGEST).read_until(b'\n', &mut line);
+                    // A line counts when the check sum has been compared, which is behind a member's last.
+                    match read.and_then(|count| member.fill_buf().map(|_| count)) {
                         Ok(0) => self.state = State::Between(member.into_inner().into_inner()),
                         Ok(_) => {
                             self.state = State::Inside(member, start);
@@ -197,7 +199,8 @@ impl Recording {
         }
         if let Some(end) = line.end {
             let at = Monotonic::from_micros(end.saturating_add(self.shift));
-            return Ok(Entry::End(Ending { at, by: line.by.unwrap_or(EndedBy::Time), why: line.why }));
+            let why = line.why.map(|why| format::one_line(&why));
+            return Ok(Entry::End(Ending { at, by: line.by.unwrap_or(EndedBy::Time), why }));
         }
         let (Some(target), Some(taken)) = (line.target, line.taken) else {
             return Err("neither a run nor a sample nor an end".to_owned());

@@ -121,4 +121,61 @@ proptest! {
         let pretty = serde_json::to_string_pretty(&value).unwrap();
         prop_assert_eq!(compact(&pretty), serde_json::to_string(&value).unwrap());
     }
+
+    #[test]
+    fn whatever_happens_to_a_recording_the_rest_of_it_is_read_and_the_damage_told(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), 0usize..40, prop::collection::vec(any::<u8>(), 0..4)), 1..4),
+    ) {
+        let scratch = Scratch::new("changed");
+        let _ = std::fs::remove_file(&scratch.0);
+        let mut recorder = Recorder::begin(&scratch.0, &run()).unwrap();
+        for number in 1..6 {
+            recorder.poll("web1", &poll(number)).unwrap();
+        }
+        let whole = std::fs::read(&scratch.0).unwrap();
+        let mut bytes = whole.clone();
+        for (at, gone, new) in changes {
+            let at = at.index(bytes.len() + 1);
+            let end = bytes.len().min(at + gone);
+            bytes.splice(at..end, new);
+        }
+        std::fs::write(&scratch.0, &bytes).unwrap();
+        let Ok(read) = Recording::open(&scratch.0) else { return Ok(()) };
+        let (mut samples, mut damages) = (Vec::new(), 0);
+        for entry in read {
+            match entry {
+                Entry::Poll(poll) => {
+                    prop_assert_eq!(poll.outcome.as_ref().map(|document| document.snapshot.workers.len()).unwrap(), 1);
+                    samples.push(poll.outcome.unwrap().snapshot.workers[0].requests);
+                }
+                Entry::Damage(damage) => {
+                    prop_assert!(damage.offset <= bytes.len() as u64);
+                    damages += 1;
+                }
+                Entry::Run(_) | Entry::End(_) => {}
+            }
+        }
+        // Nothing is told that was not recorded, nor twice.
+        prop_assert!(samples.windows(2).all(|two| two[0] < two[1]) && samples.iter().all(|number| *number < 6));
+        prop_assert!(damages > 0 || samples.len() == 5 || bytes.len() < whole.len(), "{:?}", samples);
+    }
+
+    #[test]
+    fn any_bytes_are_a_recording_or_an_error(
+        bytes in prop::collection::vec(any::<u8>(), 0..200),
+        lines in prop::collection::vec("[{}\":a-z0-9\\[\\],]{0,40}|\\{\"(target|taken|at|end|format)\":[0-9\"a-z]{1,22}\\}", 0..4),
+    ) {
+        let scratch = Scratch::new("any");
+        let mut file = File::create(&scratch.0).unwrap();
+        for line in lines {
+            let mut member = GzEncoder::new(Vec::new(), Compression::default());
+            member.write_all(format!("{line}\n").as_bytes()).unwrap();
+            file.write_all(&member.finish().unwrap()).unwrap();
+        }
+        file.write_all(&bytes).unwrap();
+        match Recording::open(&scratch.0) {
+            Ok(read) => prop_assert!(read.count() < 300),
+            Err(error) => prop_assert!(!error.to_string().contains(char::is_control)),
+        }
+    }
 }

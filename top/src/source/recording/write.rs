@@ -2,13 +2,16 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use rwsgi_stats::{Shown, Snapshot};
+use serde_json::Value;
 
 use super::{Ending, FORMAT, Line, RecordingError, Run};
-use crate::source::{Clock, Poll};
+use crate::source::{Clock, Poll, shown_of};
 
 /// Appends to a file.
 #[derive(Debug)]
@@ -23,7 +26,8 @@ impl Recorder {
     /// # Errors
     /// When the file cannot be opened or written.
     pub(crate) fn begin(path: &Path, run: &Run) -> Result<Self, RecordingError> {
-        let open = OpenOptions::new().create(true).append(true).open(path);
+        // Addresses of clients, paths and texts of exceptions are for who made it.
+        let open = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
         let file = open.map_err(|error| RecordingError::Io { path: path.to_owned(), error })?;
         let mut recorder = Self { path: path.to_owned(), file };
         recorder.append(&Line {
@@ -44,6 +48,10 @@ impl Recorder {
     pub(crate) fn poll(&mut self, target: &str, poll: &Poll) -> Result<(), RecordingError> {
         let raw = poll.outcome.as_ref().map(|document| String::from_utf8_lossy(&document.raw));
         let compact = raw.as_ref().map(|text| compact(text));
+        let compact = compact.map(|text| match &poll.outcome {
+            Ok(document) if tells_secrets(&document.snapshot) => without_secrets(&text),
+            _ => text,
+        });
         let mut line = Line {
             target: Some(target.to_owned()),
             at: Some(poll.at.as_micros()),
@@ -77,7 +85,7 @@ impl Recorder {
 
     pub(super) fn append(&mut self, line: &Line<'_>) -> Result<(), RecordingError> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-        let encoded = serde_json::to_writer(&mut encoder, line).map_err(io::Error::from);
+        let encoded = rwsgi_stats::write_json(&mut encoder, line).map_err(io::Error::from);
         let member = encoded.and_then(|()| encoder.write_all(b"\n")).and_then(|()| encoder.finish());
         member.and_then(|member| self.file.write_all(&member)).map_err(|error| self.failed(error))
     }
@@ -85,6 +93,30 @@ impl Recorder {
     fn failed(&self, error: io::Error) -> RecordingError {
         RecordingError::Io { path: self.path.clone(), error }
     }
+}
+
+/// Whether variables of requests must be kept back: a document that has none to hide is recorded as it came.
+fn tells_secrets(snapshot: &Snapshot) -> bool {
+    let mut cores = snapshot.workers.iter().flat_map(|worker| &worker.cores);
+    shown_of(snapshot.server.as_deref()) != Shown::ALL && cores.any(|core| !core.vars.is_empty())
+}
+
+/// A document with only those variables of requests in progress that may be shown.
+fn without_secrets(document: &str) -> String {
+    // It was understood before.
+    let mut value: Value = serde_json::from_str(document).unwrap_or_default();
+    let workers = value.get_mut("workers").and_then(Value::as_array_mut).into_iter().flatten();
+    let cores = workers.filter_map(|worker| worker.get_mut("cores")?.as_array_mut()).flatten();
+    for variables in cores.filter_map(|core| core.get_mut("vars")?.as_array_mut()) {
+        *variables = variables.iter().filter_map(shown_variable).collect();
+    }
+    value.to_string()
+}
+
+fn shown_variable(variable: &Value) -> Option<Value> {
+    let (name, value) = variable.as_str()?.split_once('=')?;
+    let value = Shown::default().variable(name, value)?;
+    Some(Value::String(format!("{name}={value}")))
 }
 
 /// JSON without the blanks between its parts: uWSGI's documents are of many lines.

@@ -1,0 +1,92 @@
+//! The lines of the log: whatever is foreign in them ends no line, writes none, and reaches no terminal.
+//!
+//! Every line of the server's goes through the one formatter that [`start`] installs, and it escapes all of a message.
+//! What is not logged that way, the access log and tracebacks, escapes by the same rule. A control character becomes
+//! `\n`, `\r`, `\t`, `\x1b` or `\u{2028}`; a byte that is no UTF-8 becomes `\xff`. Backslashes stay as they are: a line
+//! is for reading, and not to be decoded.
+
+use std::fmt::{self, Write};
+use std::io::IsTerminal;
+
+use rwsgi_stats::is_control;
+use tracing_subscriber::fmt::format::debug_fn;
+
+/// Starts this process's log. `to_file`: standard error is about to become a file.
+pub(crate) fn start(to_file: bool) {
+    let log = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        // It would say on standard error that standard error cannot be written, and panic when that fails, too: a full
+        // disk or a reader of the log that is gone would end every process that has something to log.
+        .log_internal_errors(false)
+        .with_target(false)
+        .with_ansi(!to_file && std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        .fmt_fields(debug_fn(|to, _message, value| write!(Escaping(to), "{value:?}")));
+    // Set already when the Python package is used twice in a process: the first stays.
+    let _ = log.try_init();
+}
+
+/// Writes text on, with control characters escaped.
+pub(crate) struct Escaping<'a, W: Write>(pub(crate) &'a mut W);
+
+impl<W: Write> Write for Escaping<'_, W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+            return self.0.write_str(text);
+        }
+        text.chars().try_for_each(|character| self.write_char(character))
+    }
+
+    fn write_char(&mut self, character: char) -> fmt::Result {
+        match character {
+            '\n' => self.0.write_str("\\n"),
+            '\r' => self.0.write_str("\\r"),
+            '\t' => self.0.write_str("\\t"),
+            ascii if ascii.is_ascii_control() => write!(self.0, "\\x{:02x}", u32::from(ascii)),
+            other if is_control(other) => write!(self.0, "\\u{{{:x}}}", u32::from(other)),
+            plain => self.0.write_char(plain),
+        }
+    }
+}
+
+/// Bytes that somebody else sent, as they are shown.
+#[derive(Clone, Copy)]
+pub(crate) struct Foreign<'a>(pub(crate) &'a [u8]);
+
+impl fmt::Display for Foreign<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.0.utf8_chunks() {
+            Escaping(f).write_str(chunk.valid())?;
+            chunk.invalid().iter().try_for_each(|byte| write!(f, "\\x{byte:02x}"))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn control_characters_are_spelled_out() {
+        for (sent, shown) in [
+            (&b"/caf\xc3\xa9 a\\b"[..], "/café a\\b"),
+            (b"a\r\n\tb", "a\\r\\n\\tb"),
+            (b"\x1b[2J\x7f\0", "\\x1b[2J\\x7f\\x00"),
+            (b"\xff\xc3", "\\xff\\xc3"),
+            ("\u{9b}\u{2028}\u{202e}".as_bytes(), "\\u{9b}\\u{2028}\\u{202e}"),
+        ] {
+            assert_eq!(Foreign(sent).to_string(), shown);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_sent_is_one_line_that_no_terminal_obeys(sent in prop::collection::vec(any::<u8>(), 0..60)) {
+            let shown = Foreign(&sent).to_string();
+            prop_assert!(!shown.chars().any(is_control), "{:?}", shown);
+            // What is shown once may be shown again.
+            prop_assert_eq!(Foreign(shown.as_bytes()).to_string(), shown);
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! What may be shown of a request to who watches a server: one rule, for the server's stats, its log and `rtop`.
+//!
+//! A variable whose name speaks of a secret is not shown. Of a URL, wherever it stands, the names of the query's
+//! arguments are shown and their values are not, nor its user and password.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+/// A variable with one of these in its name is a secret.
+const SECRET_WORDS: [&[u8]; 9] =
+    [b"TOKEN", b"KEY", b"SECRET", b"CERT", b"PASS", b"AUTH", b"COOKIE", b"SESSION", b"CSRF"];
+/// What stands for what is not shown.
+const HIDDEN: char = '…';
+/// What stands before `=` and is longer is no name, but a value that ends so, as base64 does.
+const LONGEST_NAME: usize = 40;
+
+/// What is shown of requests beyond what is no secret.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shown {
+    /// Variables whose names speak of secrets: cookies, authorization, keys.
+    pub headers: bool,
+    /// Values of the query's arguments, and users and passwords in URLs.
+    pub queries: bool,
+}
+
+impl Shown {
+    /// Nothing is kept back.
+    pub const ALL: Self = Self { headers: true, queries: true };
+
+    /// What people write for it.
+    pub const WORDS: [(&str, Self); 3] = [
+        ("headers", Self { headers: true, queries: false }),
+        ("queries", Self { headers: false, queries: true }),
+        ("all", Self::ALL),
+    ];
+
+    /// What either shows.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { headers: self.headers || other.headers, queries: self.queries || other.queries }
+    }
+
+    /// A request's variable as it is shown; `None` when it is a secret. Names are those of CGI.
+    #[must_use]
+    pub fn variable<'a>(self, name: &str, value: &'a str) -> Option<Cow<'a, str>> {
+        if !self.headers && is_secret(name) {
+            return None;
+        }
+        Some(match Content::of(name) {
+            _ if self.queries => Cow::Borrowed(value),
+            Content::Query if value.is_empty() => Cow::Borrowed(value),
+            Content::Query => Cow::Owned(hide_values(value)),
+            Content::Target => hide_in_url(value, true),
+            Content::Other => hide_in_url(value, false),
+        })
+    }
+
+    /// A request's target, or a line that ends with one, as it is shown.
+    #[must_use]
+    pub fn target(self, target: &str) -> Cow<'_, str> {
+        if self.queries { Cow::Borrowed(target) } else { hide_in_url(target, true) }
+    }
+
+    /// A text in which URLs may stand, as it is shown.
+    #[must_use]
+    pub fn text(self, text: &str) -> Cow<'_, str> {
+        if self.queries || !text.contains(['?', '@']) {
+            return Cow::Borrowed(text);
+        }
+        let mut shown = String::with_capacity(text.len());
+        let ends_url = |character: char| character.is_whitespace() || "\"'`<>".contains(character);
+        for piece in text.split_inclusive(ends_url) {
+            let url = piece.strip_suffix(ends_url).unwrap_or(piece);
+            // A number sign alone, or an address of a mailbox, makes no URL.
+            let is_url = url.contains('?') || url.contains("//");
+            shown.push_str(&if is_url { hide_in_url(url, false) } else { Cow::Borrowed(url) });
+            shown.push_str(&piece[url.len()..]);
+        }
+        Cow::Owned(shown)
+    }
+}
+
+/// What a variable holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Content {
+    /// A query, without its question mark.
+    Query,
+    /// A request's target, which may be a host alone.
+    Target,
+    /// Anything, which may be a URL.
+    Other,
+}
+
+impl Content {
+    fn of(name: &str) -> Self {
+        match name {
+            "REQUEST_URI" | "HTTP_HOST" => Self::Target,
+            _ if name.ends_with("QUERY_STRING") => Self::Query,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Whether a variable's name speaks of a secret.
+fn is_secret(name: &str) -> bool {
+    let name = name.as_bytes();
+    (0..name.len()).any(|start| {
+        let rest = &name[start..];
+        let starts_with = |word: &&[u8]| rest.len() >= word.len() && rest[..word.len()].eq_ignore_ascii_case(word);
+        matches!(rest[0].to_ascii_uppercase(), b'T' | b'K' | b'S' | b'C' | b'P' | b'A')
+            && SECRET_WORDS.iter().any(starts_with)
+    })
+}
+
+/// A URL without its secrets. `may_be_host`: what has neither a scheme nor a slash is a host.
+fn hide_in_url(url: &str, may_be_host: bool) -> Cow<'_, str> {
+    if !url.contains(['?', '#', '@']) {
+        return Cow::Borrowed(url);
+    }
+    let end = url.find(['?', '#']).unwrap_or(url.len());
+    let (place, rest) = url.split_at(end);
+    let mut shown = String::with_capacity(url.len());
+    let authority = match place.find("//") {
+        Some(slashes) => Some(slashes + 2),
+        None => (may_be_host && !place.contains('/')).then(|| place.rfind(' ').map_or(0, |blank| blank + 1)),
+    };
+    match authority.and_then(|start| Some((start, userinfo_end(&place[start..])?))) {
+        Some((start, end)) => {
+            shown.push_str(&place[..start]);
+            shown.push(HIDDEN);
+            shown.push_str(&place[start + end..]);
+        }
+        None => shown.push_str(place),
+    }
+    let (query, fragment) = rest.split_once('#').map_or((rest, None), |(query, fragment)| (query, Some(fragment)));
+    if let Some(query) = query.strip_prefix('?') {
+        shown.push('?');
+        shown.push_str(&hide_values(query));
+    }
+    if let Some(fragment) = fragment {
+        shown.push('#');
+        shown.extend((!fragment.is_empty()).then_some(HIDDEN));
+    }
+    Cow::Owned(shown)
+}
+
+/// Where `@` stands in an authority with what follows it.
+fn userinfo_end(authority: &str) -> Option<usize> {
+    authority[..authority.find('/').unwrap_or(authority.len())].rfind('@')
+}
+
+/// The arguments of a query without their values. What has no `=` may be either, and is not shown.
+fn hide_values(query: &str) -> String {
+    let mut shown = String::with_capacity(query.len());
+    for (place, argument) in query.split('&').enumerate() {
+        if place > 0 {
+            shown.push('&');
+        }
+        match argument.split_once('=') {
+            Some((name, _)) if name.len() <= LONGEST_NAME => {
+                shown.push_str(name);
+                shown.push('=');
+                shown.push(HIDDEN);
+            }
+            None if argument.is_empty() => {}
+            _ => shown.push(HIDDEN),
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const NOTHING: Shown = Shown { headers: false, queries: false };
+
+    #[test]
+    fn names_that_speak_of_secrets_are_not_shown() {
+        for name in [
+            "HTTP_COOKIE",
+            "http_authorization",
+            "HTTP_PROXY_AUTHORIZATION",
+            "HTTP_X_API_KEY",
+            "HTTP_X_CSRF",
+            "SSL_CLIENT_CERT",
+            "SSL_SESSION_ID",
+            "REMOTE_PASSWD",
+            "HTTP_X_SECRET",
+            "TOKEN",
+        ] {
+            assert_eq!(NOTHING.variable(name, "x"), None, "{name}");
+            assert_eq!(Shown::ALL.variable(name, "x").unwrap(), "x");
+        }
+        for name in ["REMOTE_USER", "HTTP_HOST", "PATH_INFO", "HTTP_KEEP_ALIVE", "HTTP_ACCEPT", "HTTP_USER_AGENT", ""] {
+            assert_eq!(NOTHING.variable(name, "x").unwrap(), "x", "{name}");
+        }
+    }
+
+    #[test]
+    fn of_a_query_the_names_are_shown() {
+        for (name, value, shown) in [
+            ("QUERY_STRING", "a=1&b=%20&c", "a=…&b=…&…"),
+            ("QUERY_STRING", "", ""),
+            ("REDIRECT_QUERY_STRING", "a=1=2&&", "a=…&&"),
+            ("REQUEST_URI", "/x?a=/y?b=1", "/x?a=…"),
+            ("REQUEST_URI", "/x?", "/x?"),
+            ("REQUEST_URI", "/x", "/x"),
+            ("REQUEST_URI", "/@x/a@b", "/@x/a@b"),
+            ("REQUEST_URI", "http://u:p@host:1/x?a=b#c", "http://…@host:1/x?a=…#…"),
+            ("REQUEST_URI", "u:p@host:443", "…@host:443"),
+            ("HTTP_HOST", "u:p@host", "…@host"),
+            ("HTTP_REFERER", "https://a@host/x@y?code=1", "https://…@host/x@y?code=…"),
+            ("HTTP_X_ORIGINAL_URI", "/x?a=b", "/x?a=…"),
+            ("REMOTE_USER", "bob@example.org", "bob@example.org"),
+            ("PATH_INFO", "/x?a=b", "/x?a=…"),
+        ] {
+            assert_eq!(NOTHING.variable(name, value).unwrap(), shown, "{name}={value}");
+        }
+        let token = format!("{}=", "A".repeat(43));
+        assert_eq!(NOTHING.target(&format!("/x?{token}")), "/x?…");
+        assert_eq!(NOTHING.target("GET http://u:p@host/x?a=b"), "GET http://…@host/x?a=…");
+        assert_eq!(NOTHING.target("CONNECT u:p@host:1"), "CONNECT …@host:1");
+    }
+
+    #[test]
+    fn urls_in_a_text_are_shown_without_values() {
+        let text = "GET of 'https://u:p@host/x?a=1&b=2' failed (why? bob@example.org knows #12)";
+        let shown = "GET of 'https://…@host/x?a=…&b=…' failed (why? bob@example.org knows #12)";
+        assert_eq!(NOTHING.text(text), shown);
+        assert_eq!(Shown::ALL.text(text), text);
+    }
+
+    proptest! {
+        #[test]
+        fn no_value_is_shown_and_what_is_shown_stays(
+            arguments in prop::collection::vec(("[a-z]{0,9}", "[0-9=%?/+ ]{0,9}"), 0..5),
+            user in prop::option::of("[0-9]{0,5}(:[0-9]{0,5})?"),
+        ) {
+            let query: Vec<_> = arguments.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let user = user.map_or(String::new(), |user| user + "@");
+            let url = format!("http://{user}host/path?{}", query.join("&"));
+            let shown = NOTHING.target(&url).into_owned();
+            prop_assert!(!shown.contains(|c: char| c.is_ascii_digit()), "{}", shown);
+            prop_assert_eq!(NOTHING.target(&shown), shown.as_str());
+            prop_assert_eq!(Shown::ALL.target(&url), url.as_str());
+        }
+
+        #[test]
+        fn any_text_is_taken(name in ".{0,20}", text in ".{0,60}") {
+            for shown in [NOTHING, Shown::ALL] {
+                let _ = (shown.variable(&name, &text), shown.target(&text), shown.text(&text));
+            }
+        }
+    }
+}
