@@ -7,7 +7,7 @@ use nix::sys::stat::SFlag;
 use nix::unistd::{Gid, Uid, geteuid, getgid, getuid, setgid, setgroups, setuid};
 use tracing::{info, warn};
 
-use crate::identity::Identity;
+use crate::identity::{Identity, hold_rights};
 use crate::owned_file::{Last, Place, named};
 use rwsgi_config::Config;
 
@@ -62,6 +62,8 @@ pub(super) fn drop_privileges(config: &Config, identity: Option<&Identity>) -> a
 }
 
 fn become_user(identity: Option<&Identity>) -> anyhow::Result<()> {
+    // The log's thread may be opening its file.
+    let _no_rights = hold_rights();
     if let Some(identity) = identity {
         setgid(identity.gid).with_context(|| format!("gid: cannot become group {}", identity.gid))?;
         setgroups(&identity.groups).context("uid, gid: cannot leave root's additional groups")?;
