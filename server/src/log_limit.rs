@@ -1,9 +1,9 @@
-//! Bounds what clients can have logged: of each kind of line a process writes [`BURST`] in [`WINDOW`], and then how
-//! many there were besides.
+//! Limits the log lines that clients can cause: of each kind a process writes [`BURST`] in [`WINDOW`], and then one line
+//! with the number of the others.
 //!
-//! For lines that a client's behaviour brings about, and nothing else: `if log_limit::allows(kind) { warn!(…) }`. A
-//! loop that wakes at least once a second while something is [due](next_report) calls [`report`]; a process that leaves
-//! calls [`finish`], so that no count is lost.
+//! Only for lines that clients cause: `if log_limit::allows(kind) { warn!(…) }`. A loop that wakes at least once a second
+//! while a report is [due](next_report) calls [`report`]. A process that leaves calls [`finish`], so that no count is
+//! lost.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -21,13 +21,19 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// Nothing is due.
 const NEVER: u64 = u64::MAX;
 
-/// What a line says. Those of one kind share a window.
+/// What a line says. Lines of one kind share a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LineKind {
     /// A request was refused with this status.
     Refused(u16),
     /// What came on a uwsgi socket was no request, and its connection was closed without an answer.
     NoPacket,
+    /// Neither memory nor a temporary file had space for a request body: its client got 503.
+    BodyNotKept,
+    /// A temporary file had no space for a response: its worker waits for the client.
+    ResponseNotKept,
+    /// A client took its response more slowly than `response-min-rate`: its connection was closed.
+    SlowResponse,
 }
 
 impl fmt::Display for LineKind {
@@ -35,15 +41,19 @@ impl fmt::Display for LineKind {
         match self {
             Self::Refused(status) => write!(f, "requests refused with {status}"),
             Self::NoPacket => f.write_str("uwsgi packets refused"),
+            Self::BodyNotKept => f.write_str("request bodies that cannot be kept"),
+            Self::ResponseNotKept => f.write_str("responses that cannot be kept for slow clients"),
+            Self::SlowResponse => f.write_str("connections closed (response-min-rate)"),
         }
     }
 }
 
-/// What there was to write of a kind since its window began.
+/// The lines of one kind since the first of them, for [`WINDOW`].
 #[derive(Clone, Copy, Debug)]
 struct Window {
     kind: LineKind,
     began: MonotonicNanos,
+    /// Those that were written, and those that were not.
     lines: u64,
 }
 
@@ -56,7 +66,7 @@ impl Windows {
         Self(Vec::new())
     }
 
-    /// Counts a line; whether it may be written.
+    /// Counts a line. Returns whether it may be written.
     fn allows(&mut self, kind: LineKind, now: MonotonicNanos) -> bool {
         if let Some(window) = self.0.iter_mut().find(|window| window.kind == kind) {
             window.lines += 1;
@@ -66,12 +76,12 @@ impl Windows {
         true
     }
 
-    /// Takes the windows out that are over, and returns those of which something was not written.
+    /// Removes the windows that are over, and returns those with lines that were not written.
     fn take(&mut self, is_over: impl Fn(&Window) -> bool) -> Vec<Window> {
         self.0.extract_if(.., |window| is_over(window)).filter(|window| window.rest() > 0).collect()
     }
 
-    /// When the next window is over of which something was not written.
+    /// When the next window with lines that were not written is over.
     fn next_due(&self) -> Option<MonotonicNanos> {
         self.0.iter().filter(|window| window.rest() > 0).map(Window::end).min()
     }
@@ -89,14 +99,14 @@ impl Window {
 }
 
 static WINDOWS: Mutex<Windows> = Mutex::new(Windows::new());
-/// [`Windows::next_due`], for a look that costs nothing.
+/// [`Windows::next_due`], to be read without the lock.
 static DUE: AtomicU64 = AtomicU64::new(NEVER);
 
 fn windows() -> MutexGuard<'static, Windows> {
     WINDOWS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Counts a line of this kind; whether it may be written.
+/// Counts a line of this kind. Returns whether it may be written.
 #[cold]
 pub(crate) fn allows(kind: LineKind) -> bool {
     let now = MonotonicNanos::now();
@@ -107,13 +117,13 @@ pub(crate) fn allows(kind: LineKind) -> bool {
     allowed
 }
 
-/// When [`report`] is to be called; `None` while there is nothing to say.
+/// When [`report`] must be called next; `None` while every line was written.
 pub(crate) fn next_report() -> Option<MonotonicNanos> {
     let due = DUE.load(Relaxed);
     (due != NEVER).then(|| MonotonicNanos::from_nanos(due))
 }
 
-/// Logs how many lines were not written in windows that are over.
+/// Logs the number of lines that were not written, for each window that is over.
 #[inline]
 pub(crate) fn report(now: MonotonicNanos) {
     if now.as_nanos() >= DUE.load(Relaxed) {
@@ -121,7 +131,7 @@ pub(crate) fn report(now: MonotonicNanos) {
     }
 }
 
-/// The process leaves: logs how many lines were not written at all.
+/// Logs the number of lines that were not written, for all windows: the process leaves.
 pub(crate) fn finish() {
     report_over(|_| true);
 }
@@ -145,7 +155,7 @@ fn set_due(windows: &Windows) {
     DUE.store(windows.next_due().map_or(NEVER, MonotonicNanos::as_nanos), Relaxed);
 }
 
-/// A number with commas between its thousands.
+/// A number with a comma between its thousands.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
@@ -178,7 +188,7 @@ mod tests {
         assert!(windows.take(|window| window.end() <= at(10)).is_empty());
         let over = windows.take(|window| window.end() <= at(11));
         assert_eq!(over.iter().map(|window| (window.kind, window.rest())).collect::<Vec<_>>(), [(bad, 100 - BURST)]);
-        assert_eq!(windows.next_due(), None, "of the other everything was written");
+        assert_eq!(windows.next_due(), None, "all lines of the other kind were written");
         assert!(windows.allows(bad, at(12)));
     }
 

@@ -11,6 +11,7 @@ use tracing::error;
 
 use super::receive::{Received, append};
 use super::temp::{TempError, TempFile, TempFiles};
+use crate::log_limit::{self, LineKind};
 use rwsgi_protocol::chunked::Decoder;
 use rwsgi_protocol::http::{BODY_TOO_LARGE, Refusal};
 
@@ -60,7 +61,9 @@ impl IntakeError {
             Self::Refused(refusal) => *refusal,
             Self::File(_) => NO_PLACE,
             Self::Memory(_) => {
-                error!("post-buffering: a request body cannot be kept, its client gets 503: {self}");
+                if log_limit::allows(LineKind::BodyNotKept) {
+                    error!("a request body cannot be kept, its client gets 503: {self}");
+                }
                 NO_PLACE
             }
         }

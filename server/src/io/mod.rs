@@ -11,7 +11,6 @@ pub(crate) mod close;
 pub(crate) mod descriptors;
 pub(crate) mod pace;
 pub(crate) mod receive;
-pub(crate) mod seldom;
 pub(crate) mod temp;
 pub(crate) mod unsent;
 pub(crate) mod wait;

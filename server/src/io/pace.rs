@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 
 use tracing::warn;
 
-use super::seldom::Seldom;
+use crate::log_limit::{self, LineKind};
 use rwsgi_config::MinRates as Configured;
 
 /// The rates of one socket's clients.
@@ -115,16 +115,11 @@ impl Pace {
     }
 }
 
-/// Says of clients that take their responses too slowly that they are closed, once a second at most.
-#[derive(Debug, Default)]
-pub(crate) struct SlowLog(Seldom);
-
-impl SlowLog {
-    /// One is closed.
-    pub(crate) fn too_slow(&self, client: &str) {
-        if let Some(more) = self.0.count() {
-            warn!("{client} takes its response too slowly (response-min-rate): its connection is closed{more}");
-        }
+/// Logs that a client is closed because it takes its response too slowly.
+#[cold]
+pub(crate) fn log_slow_response(client: &str) {
+    if log_limit::allows(LineKind::SlowResponse) {
+        warn!("{client} takes its response too slowly (response-min-rate): its connection is closed");
     }
 }
 

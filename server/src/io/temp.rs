@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tracing::error;
 
-use super::seldom::Seldom;
+use crate::log_limit::{self, LineKind};
 use crate::stats::scoreboard::{Scoreboard, TempHolder};
 
 /// The first step in which a file takes space, bytes; it takes as much again each time, up to [`STEP_MAX`].
@@ -73,7 +73,6 @@ struct Account {
     place: TempPlace,
     board: Arc<Scoreboard>,
     holder: TempHolder,
-    log: Seldom,
     /// Clients that have not taken what is there for them.
     slow_clients: AtomicUsize,
 }
@@ -82,7 +81,7 @@ impl TempFiles {
     /// Of a process that has none yet.
     pub(crate) fn new(place: TempPlace, board: Arc<Scoreboard>, holder: TempHolder) -> Self {
         board.temporary(holder).store(0, SeqCst);
-        Self(Arc::new(Account { place, board, holder, log: Seldom::default(), slow_clients: AtomicUsize::new(0) }))
+        Self(Arc::new(Account { place, board, holder, slow_clients: AtomicUsize::new(0) }))
     }
 
     /// A new file.
@@ -118,22 +117,21 @@ impl TempFiles {
         (MEMORY_OF_ALL / clients).clamp(MEMORY_OF_ONE_MIN, MEMORY_OF_ONE)
     }
 
-    /// A body is refused for want of space: counts it, and says so in the log, once a second at most.
+    /// Counts and logs a body that is refused because there is no space for it.
     #[cold]
     pub(crate) fn refuse_body(&self, problem: &TempError) {
         self.0.board.limits().refuse_body();
-        if let Some(more) = self.0.log.count() {
-            error!("a request body cannot be kept, its client gets 503: {problem}{}", more);
+        if log_limit::allows(LineKind::BodyNotKept) {
+            error!("a request body cannot be kept, its client gets 503: {problem}");
         }
     }
+}
 
-    /// A response cannot be put in a file, so that a worker waits for a client: says so in the log, once a second at
-    /// most.
-    #[cold]
-    pub(crate) fn hold_response(&self, problem: &TempError) {
-        if let Some(more) = self.0.log.count() {
-            error!("a response cannot be kept for a slow client, its worker waits: {problem}{}", more);
-        }
+/// Logs a response that cannot be put in a file, so that a worker waits for its client.
+#[cold]
+pub(crate) fn log_response_not_kept(problem: &TempError) {
+    if log_limit::allows(LineKind::ResponseNotKept) {
+        error!("a response cannot be kept for a slow client, its worker waits: {problem}");
     }
 }
 

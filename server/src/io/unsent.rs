@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 
 use super::pace::{MinRates, Pace, Seen, unacknowledged};
-use super::temp::{TempError, TempFile, TempFiles};
+use super::temp::{TempError, TempFile, TempFiles, log_response_not_kept};
 use super::wait;
 use crate::clock::MonotonicNanos;
 
@@ -204,12 +204,12 @@ impl Unsent {
             match temp.create() {
                 Ok(file) => self.pieces.push_back(Piece::Spilled(file, 0)),
                 // It goes to memory, and the worker waits the sooner.
-                Err(problem) => temp.hold_response(&problem),
+                Err(problem) => log_response_not_kept(&problem),
             }
         }
         let Some(Piece::Spilled(file, _)) = self.pieces.back_mut() else { return self.copy(data) };
         if let Err(problem) = file.append(data) {
-            temp.hold_response(&problem);
+            log_response_not_kept(&problem);
             if file.len() == 0 {
                 self.pieces.pop_back();
             }

@@ -18,7 +18,7 @@ use super::state::{Pause, Router, RouterConfig, SECOND, interest};
 use super::token::Token;
 use crate::clock::MonotonicNanos;
 use crate::io::accept::client_of;
-use crate::io::pace::{Pace, Seen};
+use crate::io::pace::{Pace, Seen, log_slow_response};
 use crate::ipc::{RouterOrder, receive_message};
 use crate::log_limit;
 use crate::stats::scoreboard::Scoreboard;
@@ -369,7 +369,7 @@ impl Router<'_> {
             Seen::Slow => {
                 self.board.limits().end_slow_client();
                 if !client.unsent.is_empty() {
-                    self.slow_log.too_slow(client_of(&client.peer));
+                    log_slow_response(client_of(&client.peer));
                 }
             }
             Seen::Early => {}

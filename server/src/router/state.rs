@@ -20,7 +20,6 @@ use super::token::Token;
 use crate::clock::MonotonicNanos;
 use crate::io::accept::Listener;
 use crate::io::descriptors::{ClientCap, for_files};
-use crate::io::pace::SlowLog;
 use crate::io::temp::{TempFiles, TempPlace};
 use crate::stats::cell::RouterCell;
 use crate::stats::scoreboard::{Scoreboard, TempHolder};
@@ -103,7 +102,6 @@ pub(super) struct Router<'a> {
     pub(super) check_begun: Option<MonotonicNanos>,
     /// What is left of this turn for many bytes.
     pub(super) bulk: Bulk,
-    pub(super) slow_log: SlowLog,
 }
 
 /// Interest in everything but writing, as edges.
@@ -162,7 +160,6 @@ impl<'a> Router<'a> {
             links_paused: None,
             check_begun: None,
             bulk: Bulk::WHOLE,
-            slow_log: SlowLog::default(),
         };
         let watch = |fd: &dyn AsFd, token: Token| {
             router.epoll.add(fd.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, token.to_bits()))

@@ -40,7 +40,7 @@ use crate::ids::{ChildId, SlotId, ThreadIndex, WorkerId};
 use crate::io::accept::Listener;
 use crate::io::body::BodyLimits;
 use crate::io::descriptors::{ClientCap, for_files};
-use crate::io::pace::{MinRates, SlowLog};
+use crate::io::pace::MinRates;
 use crate::io::temp::TempFiles;
 use crate::ipc::{InheritedListener, Setup};
 use crate::log_limit;
@@ -129,7 +129,6 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
         body_limits: BodyLimits::new(setup.config.post_buffering, setup.config.limit_post),
         config: setup.config,
         temp: TempFiles::new(setup.temp, Arc::clone(&scoreboard), TempHolder::Worker(slot)),
-        slow_log: SlowLog::default(),
         parked: ParkedMemory::default(),
         scoreboard,
     });

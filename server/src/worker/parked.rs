@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 
 use super::connection::Connection;
 use super::worker_thread::WorkerThread;
+use crate::io::temp::log_response_not_kept;
 
 /// What may wait in the memory of a process, bytes.
 const MEMORY_MAX: u64 = 64 * 1024 * 1024;
@@ -52,7 +53,7 @@ impl WorkerThread {
         py.detach(|| match connection.unsent.move_to_file(&self.worker.temp) {
             Ok(()) => Ok(()),
             Err(problem) => {
-                self.worker.temp.hold_response(&problem);
+                log_response_not_kept(&problem);
                 connection.wait_until_sent()
             }
         })

@@ -16,7 +16,7 @@ use crate::ids::{SlotId, ThreadIndex};
 use crate::io::accept::Listener;
 use crate::io::body::BodyLimits;
 use crate::io::descriptors::ClientCap;
-use crate::io::pace::{MinRates, SlowLog};
+use crate::io::pace::MinRates;
 use crate::io::temp::TempFiles;
 use crate::ipc::LinkEndpoint;
 use crate::stats::scoreboard::Scoreboard;
@@ -40,7 +40,6 @@ pub(super) struct Worker {
     pub(super) body_limits: BodyLimits,
     pub(super) scoreboard: Arc<Scoreboard>,
     pub(super) temp: TempFiles,
-    pub(super) slow_log: SlowLog,
     /// Finished responses that wait in memory for their clients.
     pub(super) parked: ParkedMemory,
     pub(super) epoll: Epoll,

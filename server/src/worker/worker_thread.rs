@@ -17,7 +17,7 @@ use super::state::{TOKEN_LISTENER, TOKEN_LIVENESS, TOKEN_STOP, Worker};
 use crate::clock::{MonotonicNanos, UnixMicros};
 use crate::ids::ThreadIndex;
 use crate::io::accept::client_of;
-use crate::io::pace::Seen;
+use crate::io::pace::{Seen, log_slow_response};
 use crate::io::receive::has_unread;
 use crate::log_limit;
 use crate::stats::cell::ThreadCell;
@@ -435,7 +435,7 @@ impl WorkerThread {
     pub(super) fn end_slow_client(&self, peer: &str, is_response: bool) {
         self.worker.scoreboard.limits().end_slow_client();
         if is_response {
-            self.worker.slow_log.too_slow(client_of(peer));
+            log_slow_response(client_of(peer));
         }
     }
 
