@@ -252,7 +252,7 @@ pub struct Core {
     pub read_errors: u64,
     /// 1 while it is in a request.
     pub in_request: u8,
-    /// The request in progress as `NAME=value`, its secrets kept back.
+    /// The request in progress as `NAME=value`, without its secrets.
     pub vars: Vec<String>,
     /// The request in progress; empty when there is none.
     pub req_info: RequestInfo,
