@@ -23,9 +23,9 @@ SEED = 20
 
 # Much happens in it, and a busy machine takes its time for that.
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("door", ["http", "http-socket", "socket"])
-def test_nothing_is_lost_but_what_killed_processes_held(program, tmp_path, door):
-    one = run.Run(program, tmp_path, door, SEED)
+@pytest.mark.parametrize("socket_kind", ["http", "http-socket", "socket"])
+def test_nothing_is_lost_but_what_killed_processes_held(program, tmp_path, socket_kind):
+    one = run.Run(program, tmp_path, socket_kind, SEED)
     possible = [event.name for event in events.EVENTS if event.possible(one.site)]
     report = one.go(lambda done: done < len(possible))
     assert sorted(report.events) == sorted(possible)
@@ -34,7 +34,7 @@ def test_nothing_is_lost_but_what_killed_processes_held(program, tmp_path, door)
 
 def test_the_same_seed_is_the_same_sequence(tmp_path):
     class Everything:
-        door, small_disks, clock_moves = "http", True, tmp_path
+        socket_kind, small_disks, clock_moves = "http", True, tmp_path
 
     def names(seed: int) -> list[str]:
         drawn = events.sequence(seed, Everything)
@@ -43,8 +43,10 @@ def test_the_same_seed_is_the_same_sequence(tmp_path):
     assert names(3) == names(3) != names(4)
 
 
-@pytest.mark.parametrize("door", ["http", "http-socket"])
-def test_a_kill_that_no_row_tells_of_is_a_fault_with_its_seed_and_its_events(program, tmp_path, monkeypatch, door):
+@pytest.mark.parametrize("socket_kind", ["http", "http-socket"])
+def test_a_kill_that_no_row_tells_of_is_a_fault_with_its_seed_and_its_events(
+    program, tmp_path, monkeypatch, socket_kind
+):
     def unnoticed(stage):
         with ThreadPoolExecutor() as pool:
             asked = pool.submit(stage.ask, "/hang")
@@ -54,7 +56,7 @@ def test_a_kill_that_no_row_tells_of_is_a_fault_with_its_seed_and_its_events(pro
 
     monkeypatch.setattr(events, "EVENTS", [Event("unnoticed", unnoticed)])
     with pytest.raises(run.Fault, match=r"(?s)seed 5, --http.*0: unnoticed.*wrong:.*which was not killed"):
-        run.Run(program, tmp_path, door, 5).go(lambda done: done < 1)
+        run.Run(program, tmp_path, socket_kind, 5).go(lambda done: done < 1)
 
 
 def test_an_event_that_kills_more_than_its_row_says_is_a_fault(program, tmp_path, monkeypatch):
@@ -91,7 +93,7 @@ NOTHING = Ledger()
 
 
 @pytest.mark.parametrize(
-    ("others", "begun", "ledger", "door", "faults"),
+    ("others", "begun", "ledger", "socket_kind", "faults"),
     [
         # What a killed worker held is lost with it.
         ([attempt()], {"a": WORKER}, killed("worker", WORKER), "http", 0),
@@ -132,8 +134,8 @@ NOTHING = Ledger()
         ([attempt(outcome=Outcome.LEFT)], {}, NOTHING, "http", 0),
     ],
 )
-def test_the_oracle_knows_what_may_be_lost(others, begun, ledger, door, faults):
-    assert len(oracle.requests(others, record(**begun), ledger, door, threads=2)) == faults
+def test_the_oracle_knows_what_may_be_lost(others, begun, ledger, socket_kind, faults):
+    assert len(oracle.requests(others, record(**begun), ledger, socket_kind, threads=2)) == faults
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from fuzz import oracle, reading
 from fuzz.campaign import Campaign
-from fuzz.doors import KINDS, Outcome, Site, answers
+from fuzz.site import KINDS, Outcome, Site, answers
 from fuzz.mutate import Case, case
 
 pytestmark = pytest.mark.only_rwsgi(why="uWSGI reads many of them as something else")

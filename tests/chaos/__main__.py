@@ -1,4 +1,4 @@
-"""The command line: `python -m tests.chaos --seed 7 --events 100 --door http`."""
+"""The command line: `python -m tests.chaos --seed 7 --events 100 --socket http`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rig.server import Program  # noqa: E402
 
 from .run import Fault, Run  # noqa: E402
 
-DOORS = ["http", "http-socket", "socket"]
+SOCKET_KINDS = ["http", "http-socket", "socket"]
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -40,7 +40,10 @@ def main() -> int:
         "--for", type=duration, dest="seconds", metavar="TIME", help="for so long instead: 90s, 20m, 2h"
     )
     parser.add_argument(
-        "--door", choices=DOORS, action="append", help="the socket that clients use; may be repeated (default: all)"
+        "--socket",
+        choices=SOCKET_KINDS,
+        action="append",
+        help="the socket that clients use; may be repeated (default: all)",
     )
     parser.add_argument(
         "--server", default=shutil.which("rwsgi") or os.path.join(sys.prefix, "bin/rwsgi"), help="default: %(default)s"
@@ -49,14 +52,14 @@ def main() -> int:
     args = parser.parse_args()
     seed = args.seed if args.seed is not None else secrets.randbelow(1 << 32)
     failed = 0
-    for door in args.door or DOORS:
+    for socket_kind in args.socket or SOCKET_KINDS:
         place = Path(tempfile.mkdtemp(prefix="chaos-"))
-        print(f"--seed {seed} --door {door}, in {place}", flush=True)
+        print(f"--seed {seed} --socket {socket_kind}, in {place}", flush=True)
         end = time.monotonic() + (args.seconds or 0)
         more = (lambda done: time.monotonic() < end) if args.seconds else (lambda done: done < args.events)
         try:
             print(
-                Run(Program(args.server), place, door, seed, say=lambda text: print(text, flush=True)).go(more),
+                Run(Program(args.server), place, socket_kind, seed, say=lambda text: print(text, flush=True)).go(more),
                 flush=True,
             )
         except Fault as fault:

@@ -124,9 +124,9 @@ class Load:
 
     _runs = itertools.count(1)
 
-    def __init__(self, address: str, door: str, seed: int, clients: int = 8, pause: float = 0.02) -> None:
-        self.address, self.door, self.pause = address, door, pause
-        self.kinds = [kind for kind in KINDS if not (door == "socket" and (kind.chunked or not kind.kept))]
+    def __init__(self, address: str, socket_kind: str, seed: int, clients: int = 8, pause: float = 0.02) -> None:
+        self.address, self.socket_kind, self.pause = address, socket_kind, pause
+        self.kinds = [kind for kind in KINDS if not (socket_kind == "socket" and (kind.chunked or not kind.kept))]
         self.seen = Seen()
         self.by_kind: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -216,7 +216,7 @@ class Load:
                 self.by_kind[kind.name] += 1
             else:
                 self.seen.others.append(attempt)
-        good = attempt.outcome is Outcome.RIGHT and self.door != "socket"
+        good = attempt.outcome is Outcome.RIGHT and self.socket_kind != "socket"
         if good and kind.kept and connection is not None and (answer.header("Connection") or "").lower() != "close":
             connection.idle_since = attempt.ended
             return attempt, connection
@@ -227,7 +227,7 @@ class Load:
     def _exchange(self, connection: Reader, number: str, kind: Kind, body: bytes | None, size: int) -> Response:
         method, target = "GET" if body is None else "POST", kind.path + (f"?{size}" if kind.download else "")
         headers = {"X-Id": number}
-        if self.door == "socket":
+        if self.socket_kind == "socket":
             data = uwsgi.packet(uwsgi.variables(method, target, headers, body)) + (body or b"")
         else:
             if not kind.kept:
@@ -275,14 +275,14 @@ def judge(answer: Response, number: str, kind: Kind, body: bytes | None, size: i
     )
 
 
-def ask(address: str, door: str, number: str, target: str) -> Attempt:
+def ask(address: str, socket_kind: str, number: str, target: str) -> Attempt:
     """One request outside the load, for what it does to the server: whatever comes of it is told."""
     attempt = Attempt(number, target, False, time.monotonic(), time.monotonic())
     try:
         connection = Connection(address, PATIENCE)
         try:
             headers = {"X-Id": number}
-            if door == "socket":
+            if socket_kind == "socket":
                 connection.send(uwsgi.packet(uwsgi.variables("GET", target, headers)))
             else:
                 connection.send(head("GET", target, {"Connection": "close", **headers}))

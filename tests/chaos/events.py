@@ -62,7 +62,7 @@ class Stage:
 
     def ask(self, target: str) -> Attempt:
         """A request of the event's own."""
-        return ask(self.site.address, self.site.door, self.number, target)
+        return ask(self.site.address, self.site.socket_kind, self.number, target)
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ def _descriptors_out(stage: Stage) -> None:
             except OSError:
                 break
             taken += 1
-            client.sendall(head("GET", "/hello")[:12] if stage.site.door != "socket" else b"\0\x40")
+            client.sendall(head("GET", "/hello")[:12] if stage.site.socket_kind != "socket" else b"\0\x40")
         stage.say(f"{taken} clients")
         stage.load.linger(60, 2.0)
 
@@ -248,11 +248,11 @@ def _clients_leave(stage: Stage) -> None:
 
 
 def _has_router(site: Site) -> bool:
-    return site.door == "http"
+    return site.socket_kind == "http"
 
 
 def _speaks_http(site: Site) -> bool:
-    return site.door != "socket"
+    return site.socket_kind != "socket"
 
 
 def _has_small_disks(site: Site) -> bool:
@@ -295,7 +295,7 @@ EVENTS = [
 def sequence(seed: int, site: Site) -> Iterator[tuple[Event, random.Random]]:
     """The events of a run, each with its own chance: all that are possible here in a random order, then all in another.
     It follows from the seed and from what is possible."""
-    chance = random.Random(f"{seed} {site.door}")
+    chance = random.Random(f"{seed} {site.socket_kind}")
     possible = [event for event in EVENTS if event.possible(site)]
     while True:
         for event in chance.sample(possible, len(possible)):

@@ -58,22 +58,22 @@ class Counted:
 
 
 def judge(
-    others: list[Attempt], record: Record, counted: Counted, ledger: Ledger, door: str, threads: int
+    others: list[Attempt], record: Record, counted: Counted, ledger: Ledger, socket_kind: str, threads: int
 ) -> list[str]:
     """Everything that is wrong, in words."""
     return [
-        *requests(others, record, ledger, door, threads),
+        *requests(others, record, ledger, socket_kind, threads),
         *counts(others, record, counted, ledger, threads),
         *jobs(record, ledger),
     ]
 
 
-def requests(others: list[Attempt], record: Record, ledger: Ledger, door: str, threads: int) -> list[str]:
+def requests(others: list[Attempt], record: Record, ledger: Ledger, socket_kind: str, threads: int) -> list[str]:
     """What is wrong with requests that were not answered rightly."""
     faults = [f"the application began request {number} twice" for number in record.twice]
     workers = {kill.pid: kill for kill in ledger.killed("worker")}
     # What passes a router, or what a worker that clients reach has accepted, goes with it.
-    doors = ledger.killed("http" if door == "http" else "worker")
+    holders = ledger.killed("http" if socket_kind == "http" else "worker")
     held: Counter[int] = Counter()
     for attempt in others:
         if attempt.outcome in (Outcome.WRONG, Outcome.HUNG):
@@ -87,22 +87,24 @@ def requests(others: list[Attempt], record: Record, ledger: Ledger, door: str, t
             faults.append(str(attempt))
             continue
         holder = record.begun.get(attempt.number)
-        if any(_overlap(attempt.idle_since, attempt.ended, kill) for kill in doors):
+        if any(_overlap(attempt.idle_since, attempt.ended, kill) for kill in holders):
             continue
         if holder is not None:
             if holder in workers:
                 held[holder] += 1
             else:
                 faults.append(f"{attempt}; begun by {holder}, which was not killed")
-        elif door != "http" and attempt.reused and attempt.silent:
+        elif socket_kind != "http" and attempt.reused and attempt.silent:
             # A worker that leaves closes what is idle, and a client may write at that moment: it sends it again.
             continue
-        elif door == "http" and (near := [k for k in workers.values() if _overlap(attempt.begun, attempt.ended, k)]):
+        elif socket_kind == "http" and (
+            near := [kill for kill in workers.values() if _overlap(attempt.begun, attempt.ended, kill)]
+        ):
             # Begun by the server, and not yet by the application.
             held[min(near, key=lambda kill: held[kill.pid]).pid] += 1
         else:
             faults.append(f"{attempt}; nobody began it")
-    if door == "http":
+    if socket_kind == "http":
         faults += [
             f"worker {pid} lost {lost} requests with {threads} threads" for pid, lost in held.items() if lost > threads
         ]

@@ -37,7 +37,7 @@ class Fault(AssertionError):
 class Report:
     """What a run came to."""
 
-    door: str
+    socket_kind: str
     seed: int
     begun: float = field(default_factory=time.monotonic)
     # Each line begins with the seconds since the start.
@@ -57,7 +57,7 @@ class Report:
     def __str__(self) -> str:
         count = sum(self.events.values())
         return (
-            f"seed {self.seed}, --{self.door}: {count} events in {time.monotonic() - self.begun:.0f} s, "
+            f"seed {self.seed}, --{self.socket_kind}: {count} events in {time.monotonic() - self.begun:.0f} s, "
             f"{self.right} requests answered rightly, {self.lost} lost with {self.kills} killed processes, "
             f"{self.refused} refused, {self.jobs} jobs"
         )
@@ -67,12 +67,12 @@ class Run:
     """One server under load, until it has been through its events."""
 
     def __init__(
-        self, program: Program, place: Path, door: str, seed: int, say: Callable[[str], None] = lambda text: None
+        self, program: Program, place: Path, socket_kind: str, seed: int, say: Callable[[str], None] = lambda text: None
     ) -> None:
-        self.report, self.say = Report(door, seed), say
-        self.site = Site(program, place, door)
+        self.report, self.say = Report(socket_kind, seed), say
+        self.site = Site(program, place, socket_kind)
         self.events = sequence(seed, self.site)
-        self._load = Load(self.site.address, door, seed)
+        self._load = Load(self.site.address, socket_kind, seed)
         self._counted = self._count()
         self._baseline: dict[str, Counter[str]] = {}
         self._temp = self.site.disks["temp"].used()
@@ -104,8 +104,8 @@ class Run:
         raise Fault(f"{self.report}\n{events}\n\nwrong:\n{faults}\n\n{self.site.state()}")
 
     def _round(self, events: int) -> None:
-        seed, door = self.report.seed, self.site.door
-        load, ledger = Load(self.site.address, door, seed).start(), Ledger()
+        seed, socket_kind = self.report.seed, self.site.socket_kind
+        load, ledger = Load(self.site.address, socket_kind, seed).start(), Ledger()
         self._load = load
         load.wait_right(WARM_UP if events == 0 else RECOVERED, "before anything happens")
         for _ in range(events):
@@ -142,7 +142,7 @@ class Run:
         _, chance = next(self.events)
         how = chance.choice([signal.SIGTERM, signal.SIGKILL])
         self.report.note(f"the end: {how.name} to the master")
-        self._load = Load(self.site.address, self.report.door, self.report.seed).start()
+        self._load = Load(self.site.address, self.report.socket_kind, self.report.seed).start()
         self._load.wait_right(RECOVERED, "before the end")
         faults = self.site.end(how)
         others, record = self._load.stop().others, Record.parse(self.site.record.read_text())
@@ -178,7 +178,7 @@ class Run:
         self.report.note(
             f"rest: {counted.requests} counted, {len(record.begun)} begun, {len(others)} not answered rightly"
         )
-        self.report.faults += oracle.judge(others, record, counted, ledger, site.door, THREADS)
+        self.report.faults += oracle.judge(others, record, counted, ledger, site.socket_kind, THREADS)
         if self._baseline:
             self._settled()
         if self.report.faults:

@@ -33,10 +33,10 @@ NAMES = {"forksrv": "forksrv", "http": "http", "worker": "w", "spooler": "spool"
 
 
 class Site:
-    """A running server with one door: `http`, `http-socket` or `socket`."""
+    """A running server with one socket: `http`, `http-socket` or `socket`."""
 
-    def __init__(self, program: Program, place: Path, door: str, max_requests: int = 400) -> None:
-        self.door, self.place, self.address = door, place, tcp()
+    def __init__(self, program: Program, place: Path, socket_kind: str, max_requests: int = 400) -> None:
+        self.socket_kind, self.place, self.address = socket_kind, place, tcp()
         self.small_disks, self.version = can_mount(), 0
         for name in ("temp", "log", "spool", "run"):
             (place / name).mkdir()
@@ -52,7 +52,7 @@ class Site:
         wrapper.chmod(0o755)
         self._servers = Servers(Program(str(wrapper)), place)
         self.server: Server = self._servers.start(
-            "--master", f"--{door}", self.address, "--wsgi-file", place / "app.py", "--processes", WORKERS,
+            "--master", f"--{socket_kind}", self.address, "--wsgi-file", place / "app.py", "--processes", WORKERS,
             "--threads", THREADS, "--stats", self.stats_address, "--pidfile", place / "run/pid",
             "--master-fifo", place / "run/fifo", "--vacuum", "--spooler", place / "spool", "--spooler-processes", SPOOLERS,
             "--spooler-frequency", 1, "--spooler-quiet", "--mule", "--harakiri", HARAKIRI, "--reload-on-rss", RSS,
@@ -121,7 +121,8 @@ class Site:
 
     def expected(self) -> dict[str, int]:
         """How many processes there are of each kind while nothing happens."""
-        return {"forksrv": 1, "worker": WORKERS, "spooler": SPOOLERS, "mule": 1, "http": int(self.door == "http")}
+        http_routers = int(self.socket_kind == "http")
+        return {"forksrv": 1, "worker": WORKERS, "spooler": SPOOLERS, "mule": 1, "http": http_routers}
 
     def stats(self) -> stats.Document:
         """A stats document."""

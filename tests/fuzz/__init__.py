@@ -5,7 +5,7 @@
 | `reading` | what a stream of bytes means by RFC 9112 and by the uwsgi protocol: shares no code with the server |
 | `seeds` | the shapes that are mutated, those of the other tests among them |
 | `mutate` | a case from a seed and a number: bytes, how they are cut, how the connection ends |
-| `doors` | the server under test, and one connection to it |
+| `site` | the server under test, and one connection to it |
 | `oracle` | whether the answers to a case are those that its bytes mean |
 | `state` | the server beside it: processes, memory, descriptors, counts |
 | `campaign` | many cases, with innocent requests beside them |

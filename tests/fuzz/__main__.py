@@ -14,7 +14,7 @@ from rig.server import Program, Servers
 
 from . import reading
 from .campaign import Campaign
-from .doors import KINDS, Site
+from .site import KINDS, Site
 from .mutate import case
 
 
@@ -25,14 +25,14 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=10_000, help="how many cases (default: 10000)")
     parser.add_argument("--first", type=int, default=0, help="the first case's number (default: 0)")
     parser.add_argument("--for", type=float, dest="seconds", help="stop after so many seconds, whatever --count says")
-    parser.add_argument("--door", choices=[*KINDS, "all"], default="all", help="the kind of socket (default: all)")
+    parser.add_argument("--socket", choices=[*KINDS, "all"], default="all", help="the kind of socket (default: all)")
     parser.add_argument("--case", type=int, help="run this case alone, and show it")
     parser.add_argument("--server", default=shutil.which("rwsgi"), help="the server (default: rwsgi in PATH)")
     parser.add_argument("--keep", type=Path, default=Path("target/fuzz"), help="where the bytes of a fault are written")
     arguments = parser.parse_args()
     if arguments.server is None:
         parser.error("there is no rwsgi in PATH; give --server")
-    kinds = KINDS if arguments.door == "all" else (arguments.door,)
+    kinds = KINDS if arguments.socket == "all" else (arguments.socket,)
     arguments.keep.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="rwsgi-fuzz-") as directory:
         servers = Servers(Program(arguments.server), Path(directory))
@@ -65,12 +65,12 @@ def _one(site: Site, seed: int, number: int, kinds: tuple[str, ...]) -> int:
     from . import oracle
 
     status = 0
-    for door in (site.doors[kind] for kind in kinds):
-        one = case(seed, number, door.protocol)
-        meaning = (reading.http if door.protocol == "http" else reading.uwsgi)(one.stream)
-        outcome = door.exchange(one, meaning)
-        fault = oracle.fault(one, door.kind, meaning, outcome)
-        print(f"== {door.kind}\n{one}\n{meaning}\n{outcome}\n{fault or 'as it should be'}")
+    for listener in (site.listeners[kind] for kind in kinds):
+        one = case(seed, number, listener.protocol)
+        meaning = (reading.http if listener.protocol == "http" else reading.uwsgi)(one.stream)
+        outcome = listener.exchange(one, meaning)
+        fault = oracle.fault(one, listener.kind, meaning, outcome)
+        print(f"== {listener.kind}\n{one}\n{meaning}\n{outcome}\n{fault or 'as it should be'}")
         status |= fault is not None
     print(site.server.log())
     return status

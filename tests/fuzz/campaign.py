@@ -15,7 +15,7 @@ from rig.http import Closed, Connection, Response, head
 
 from . import oracle, reading, state
 from .application import saw
-from .doors import DEADLINE, Door, Outcome, Site
+from .site import DEADLINE, Listener, Outcome, Site
 from .mutate import Case, case
 
 # Cases between two looks at what the application saw.
@@ -45,14 +45,14 @@ class Report:
 
 
 class Campaign:
-    """Runs the cases of a seed at some of a site's doors."""
+    """Runs the cases of a seed at some of a site's sockets."""
 
     def __init__(self, site: Site, seed: int, kinds: tuple[str, ...], keep: Path) -> None:
         self.site, self.seed, self.keep = site, seed, keep
-        self.doors = {
-            protocol: doors
+        self.listeners = {
+            protocol: listeners
             for protocol in ("http", "uwsgi")
-            if (doors := [site.doors[kind] for kind in kinds if site.doors[kind].protocol == protocol])
+            if (listeners := [site.listeners[kind] for kind in kinds if site.listeners[kind].protocol == protocol])
         }
         self.report = Report()
         self._lock = threading.Lock()
@@ -95,9 +95,9 @@ class Campaign:
         waiting = iter(numbers)
         stop = threading.Event()
         innocents = [
-            threading.Thread(target=self._innocent, args=(door, numbers.start, stop))
-            for doors in self.doors.values()
-            for door in doors
+            threading.Thread(target=self._innocent, args=(listener, numbers.start, stop))
+            for listeners in self.listeners.values()
+            for listener in listeners
         ]
         clients = [threading.Thread(target=self._client, args=(waiting,)) for _ in range(CLIENTS)]
         for thread in innocents + clients:
@@ -115,25 +115,25 @@ class Campaign:
                 number = next(numbers, None)
             if number is None or self.report.faults:
                 return
-            for protocol, doors in self.doors.items():
-                self._case(case(self.seed, number, protocol), doors)
+            for protocol, listeners in self.listeners.items():
+                self._case(case(self.seed, number, protocol), listeners)
 
-    def _case(self, case: Case, doors: list[Door]) -> None:
+    def _case(self, case: Case, listeners: list[Listener]) -> None:
         meaning = (reading.http if case.protocol == "http" else reading.uwsgi)(case.stream)
         outcomes = {}
-        for door in doors:
+        for listener in listeners:
             with self._lock:
                 self._may[-1].update(request.saw for request in meaning.requests)
             try:
-                outcome = outcomes[door.kind] = door.exchange(case, meaning)
+                outcome = outcomes[listener.kind] = listener.exchange(case, meaning)
             except OSError as failure:
-                self._fault(case, door.kind, meaning, f"no connection: {failure}", None)
+                self._fault(case, listener.kind, meaning, f"no connection: {failure}", None)
                 return
-            wrong = oracle.fault(case, door.kind, meaning, outcome)
+            wrong = oracle.fault(case, listener.kind, meaning, outcome)
             if wrong:
-                self._fault(case, door.kind, meaning, wrong, outcome)
+                self._fault(case, listener.kind, meaning, wrong, outcome)
             with self._lock:
-                self.report.cases[door.kind] += 1
+                self.report.cases[listener.kind] += 1
                 self._count_files(case, meaning, outcome)
                 self.report.served += sum(answer.status < 400 for answer in outcome.answers)
                 self.report.refused += sum(answer.status >= 400 for answer in outcome.answers)
@@ -163,44 +163,44 @@ class Campaign:
 
     # --- Innocent requests
 
-    def _innocent(self, door: Door, number: int, stop: threading.Event) -> None:
+    def _innocent(self, listener: Listener, number: int, stop: threading.Event) -> None:
         """Asks on connections of its own until told to stop, and knows each answer before it comes."""
-        rng = random.Random(f"{self.seed}/{number}/{door.kind}")
+        rng = random.Random(f"{self.seed}/{number}/{listener.kind}")
         connection: Connection | None = None
         n = 0
         while not stop.is_set() and not self.report.faults:
             n += 1
-            target, body = f"/innocent/{door.kind}/{number}/{n}", rng.randbytes(rng.randint(0, 3000))
-            headers = {"X-Who": f"{door.kind}-{number}-{n}", "X-Padding": "p" * rng.randint(0, 200)}
-            expected = saw("POST", target, _seen_headers(headers, door.protocol), body)
+            target, body = f"/innocent/{listener.kind}/{number}/{n}", rng.randbytes(rng.randint(0, 3000))
+            headers = {"X-Who": f"{listener.kind}-{number}-{n}", "X-Padding": "p" * rng.randint(0, 200)}
+            expected = saw("POST", target, _seen_headers(headers, listener.protocol), body)
             with self._lock:
                 self._may[-1][expected] += 1
             begun = time.monotonic()
             try:
-                if door.protocol == "uwsgi":
-                    answer = uwsgi.request(door.address, "POST", target, headers, body)
+                if listener.protocol == "uwsgi":
+                    answer = uwsgi.request(listener.address, "POST", target, headers, body)
                 else:
-                    connection = connection or Connection(door.address, DEADLINE)
+                    connection = connection or Connection(listener.address, DEADLINE)
                     connection.send(head("POST", target, headers, body) + body)
                     answer = connection.response("POST")
             except (OSError, Closed, AssertionError) as failure:
-                self._innocent_fault(door, target, f"{type(failure).__name__}: {failure}")
+                self._innocent_fault(listener, target, f"{type(failure).__name__}: {failure}")
                 return
-            self._innocent_answer(door, target, answer, expected, time.monotonic() - begun)
+            self._innocent_answer(listener, target, answer, expected, time.monotonic() - begun)
             stop.wait(0.002)
         if connection is not None:
             connection.close()
 
-    def _innocent_answer(self, door: Door, target: str, answer: Response, expected: str, took: float) -> None:
+    def _innocent_answer(self, listener: Listener, target: str, answer: Response, expected: str, took: float) -> None:
         if (answer.status, answer.text) != (200, expected):
-            self._innocent_fault(door, target, f"{answer.status} {answer.text[:500]!r} instead of {expected}")
+            self._innocent_fault(listener, target, f"{answer.status} {answer.text[:500]!r} instead of {expected}")
         with self._lock:
             self.report.innocent += 1
             self.report.slowest = max(self.report.slowest, took)
 
-    def _innocent_fault(self, door: Door, target: str, wrong: str) -> None:
+    def _innocent_fault(self, listener: Listener, target: str, wrong: str) -> None:
         with self._lock:
-            self.report.faults.append(f"--seed {self.seed}: the innocent {target} at {door.kind}: {wrong}")
+            self.report.faults.append(f"--seed {self.seed}: the innocent {target} at {listener.kind}: {wrong}")
 
     # --- What the application saw
 

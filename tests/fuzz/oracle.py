@@ -6,7 +6,7 @@ import re
 
 from rig.http import Response
 
-from .doors import FILE, Outcome
+from .site import FILE, Outcome
 from .mutate import Case
 from .reading import End, Reading
 
@@ -117,7 +117,7 @@ def _served(answer: Response, saw: str) -> str | None:
 
 
 def disagreement(case: Case, reading: Reading, outcomes: dict[str, Outcome]) -> str | None:
-    """What the two HTTP doors answered differently. What is incomplete may be refused by one before it ends."""
+    """What the two HTTP sockets answered differently. What is incomplete may be refused by one before it ends."""
     if case.is_abandoned or set(outcomes) != {"http", "http-socket"} or _gives_up(case, "http"):
         return None
     if any(outcome.end == "reset" for outcome in outcomes.values()) and len(case.stream) > FLOOD:

@@ -9,7 +9,7 @@ from pathlib import Path
 from rig import stats
 from rig.waiting import until
 
-from .doors import WORKERS, Site
+from .site import WORKERS, Site
 
 # Bytes that a process may grow by between two looks, of which the first is after its warm-up.
 GROWTH = 8_000_000

@@ -37,7 +37,7 @@ class Outcome:
     rest: bytes = b""
 
     def brief(self) -> list[tuple[int, str]]:
-        """What two doors must agree on."""
+        """What two sockets must agree on."""
         return [(answer.status, answer.header("X-Saw") or answer.text[:200]) for answer in self.answers]
 
 
@@ -74,7 +74,7 @@ def answers(data: bytes, methods: list[str]) -> tuple[list[Response], bytes, str
     return found, b"", ""
 
 
-class Door:
+class Listener:
     """One of the server's sockets."""
 
     def __init__(self, kind: str, address: str) -> None:
@@ -157,7 +157,7 @@ class _Exchange:
 
 
 class Site:
-    """The server, its doors, and the file in which the application writes what it saw."""
+    """The server, its sockets, and the file in which the application writes what it saw."""
 
     def __init__(self, serve: Servers, directory: Path) -> None:
         self.record = directory / "seen"
@@ -176,7 +176,7 @@ class Site:
             f"--http-keepalive={PATIENCE}", "--disable-logging",
             env={"FUZZ_RECORD": str(self.record)},
         )  # fmt: skip
-        self.doors = {kind: Door(kind, address) for kind, address in addresses.items()}
+        self.listeners = {kind: Listener(kind, address) for kind, address in addresses.items()}
 
     def seen(self) -> list[str]:
         """What the application wrote since the last time."""
