@@ -155,7 +155,7 @@ def test_a_file_that_a_stranger_has_put_there_is_refused(refused, ground, option
     path = ground.common / "file"
     path.write_text("")
     ground.give(path, STRANGER)
-    assert f"it belongs to user {STRANGER}: root does not use it" in refused(option, path)
+    assert f"it belongs to user {STRANGER}: root does not use such a file" in refused(option, path)
     assert path.read_text() == ""
 
 
@@ -200,7 +200,7 @@ def test_a_master_fifo_of_a_stranger_is_refused(refused, ground):
     os.mkfifo(path)
     ground.give(path, STRANGER)
     said = refused("--master-fifo", path)
-    assert f"master-fifo: '{path}' belongs to user {STRANGER}, who could stop this server by it" in said
+    assert f"master-fifo: '{path}' belongs to user {STRANGER}, who could stop this server with it" in said
 
 
 def test_a_master_fifo_is_not_made_where_a_link_of_the_user_leads(refused, ground):
@@ -228,7 +228,7 @@ def test_a_link_of_one_user_does_not_lead_through_that_of_another(refused, groun
     path = ground.link(site(ground) / "current", ground.theirs / "back", deployer().pw_uid) / "log"
     said = refused("--logto", path)
     assert f"'{ground.theirs}/back' is a symbolic link of user {ground.user.pw_uid} (www-data)" in said
-    assert f"one of user {deployer().pw_uid} (daemon) leads there" in said
+    assert f"behind a link of user {deployer().pw_uid} (daemon)" in said
 
 
 @pytest.mark.parametrize("how", ["opened again", "rotated"])

@@ -54,7 +54,8 @@ def test_a_job_above_the_limit_is_set_aside_unread_and_named(serve, tmp_path):
     jobs = spooling(serve, tmp_path)
     # More than there is memory; the disk has a few bytes of it.
     large = put(jobs.directory, "x_1_1_1_1_1", a_job(jobs, 1), size=1 << 42)
-    jobs.server.logged(rf"'{large.name}' is no job: it has {1 << 42} bytes, and spooler-job-limit allows {1 << 30}: set")
+    too_large = rf"it has {1 << 42} bytes, more than spooler-job-limit \({1 << 30}\)"
+    jobs.server.logged(f"'{large.name}' is no job: {too_large}: set")
     assert (jobs.directory / ".bad" / large.name).stat().st_size == 1 << 42
     jobs.queue(5)
     jobs.wait_ended(5)
@@ -67,5 +68,5 @@ def test_a_job_above_the_limit_is_not_queued(serve, tmp_path):
     jobs.wait_ended(1)
     with pytest.raises(AssertionError, match="500"):
         jobs.queue(2, body="x" * 20_000)
-    jobs.server.logged(r"unable to spool job: it has 20\d+ bytes, and spooler-job-limit allows 10000")
+    jobs.server.logged(r"unable to spool job: it has 20\d+ bytes, more than spooler-job-limit \(10000\)")
     assert jobs.files() == []

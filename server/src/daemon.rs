@@ -122,7 +122,7 @@ pub(crate) fn daemonize(config: &Config) -> anyhow::Result<Side> {
 /// Shows what was logged since the file was `from` bytes long.
 fn show(log: &File, from: u64) {
     let mut text = Vec::new();
-    // It was opened to be written, and its name may stand for another by now.
+    // `log` was opened for writing only, and its name may belong to another file by now.
     let read = File::open(format!("/proc/self/fd/{}", log.as_raw_fd())).and_then(|mut log| {
         log.seek(SeekFrom::Start(from))?;
         log.read_to_end(&mut text)

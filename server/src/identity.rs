@@ -1,4 +1,4 @@
-//! Whom a server that root starts becomes: the user, the group and the additional groups that are configured.
+//! The user and groups that a server started as root becomes, and a thread that opens files with another user's rights.
 
 use std::ffi::CString;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use nix::unistd::{Gid, Uid, User, getegid, geteuid, getgrouplist, setfsgid, setf
 
 use rwsgi_config::Config;
 
-/// A user and groups, all by number.
+/// A user and groups, by number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     /// `None` to stay root.
@@ -34,10 +34,9 @@ impl Identity {
             (None, None) => getegid(),
             (None, Some(user)) => match User::from_uid(Uid::from_raw(user.uid)) {
                 Ok(Some(entry)) => entry.gid,
-                // To go on without would leave the application root's groups.
+                // Without a group of its own the application would keep root's.
                 _ => bail!(
-                    "uid: user {0} has no entry in /etc/passwd that would say its group, and would keep those of root: add \
-                     'gid = {0}', or the group that it is to have",
+                    "uid: user {0} has no entry in /etc/passwd, which would say its group: add 'gid = {0}' or another",
                     user.uid
                 ),
             },
@@ -57,7 +56,7 @@ impl Identity {
         Ok(Some(Self { uid: user.map(|user| Uid::from_raw(user.uid)), gid, groups }))
     }
 
-    /// A user as `/etc/passwd` has it; `None` when it has no such.
+    /// A user as `/etc/passwd` has it; `None` when the user is not in it.
     ///
     /// # Errors
     /// When the user or its groups cannot be read.
@@ -68,31 +67,31 @@ impl Identity {
     }
 }
 
-/// Held by the thread that has rights of another user, and while privileges are dropped: root's groups would come back to
-/// the thread afterwards.
+/// Held by the thread that has the rights of another user, and while privileges are dropped: otherwise that thread would
+/// take root's groups back afterwards.
 static RIGHTS: Mutex<()> = Mutex::new(());
 
-/// Waits until no thread has rights of another user, and keeps it so.
+/// Waits until no thread has the rights of another user. No thread takes any while the guard lives.
 pub(crate) fn hold_rights() -> MutexGuard<'static, ()> {
     RIGHTS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// While it lives, this thread opens and makes files with the rights of another user, and no other thread does. A thread
-/// can have one at a time.
+/// While it lives, this thread opens and makes files with the rights of another user. Only one can exist in a process: a
+/// thread that has one must not take a second.
 #[derive(Debug)]
 pub(crate) struct FileRights {
     groups: Vec<Gid>,
     gid: Gid,
     uid: Uid,
-    /// Nor can another thread drop it.
+    /// Also keeps the value in its thread: a guard cannot be sent.
     _alone: MutexGuard<'static, ()>,
 }
 
 impl FileRights {
-    /// Takes the rights of a user; root's come back when what is returned is dropped.
+    /// Takes the rights of a user until the returned value is dropped.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// When the kernel refuses.
     pub(crate) fn of(uid: Uid, identity: &Identity) -> std::io::Result<Self> {
         let alone = hold_rights();
         let groups = nix::unistd::getgroups()?;
@@ -101,9 +100,9 @@ impl FileRights {
         // The user last: it takes away the right to change the others.
         setfsgid(identity.gid);
         setfsuid(uid);
-        // It says what was in force before, whether or not it was changed: asked again, it says what is now.
+        // `setfsuid` returns the id of before and reports no failure; a second call returns the id of now.
         if setfsuid(uid) != uid {
-            // `before` gives everything back.
+            // Dropping `before` restores root's rights.
             return Err(nix::errno::Errno::EPERM.into());
         }
         Ok(before)
@@ -115,13 +114,13 @@ impl Drop for FileRights {
         setfsuid(self.uid);
         setfsgid(self.gid);
         if set_groups(&self.groups).is_err() || setfsuid(self.uid) != self.uid {
-            // The kernel has no reason to refuse, and to go on in between would be wrong for all that follows.
+            // The kernel has no reason to refuse. Nothing that follows may run with half of the rights.
             std::process::abort();
         }
     }
 }
 
-/// Of this thread alone.
+/// Sets the additional groups of this thread alone.
 fn set_groups(groups: &[Gid]) -> rustix::io::Result<()> {
     let groups: Vec<_> = groups.iter().map(|group| rustix::process::Gid::from_raw(group.as_raw())).collect();
     rustix::thread::set_thread_groups(&groups)

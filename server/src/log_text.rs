@@ -1,9 +1,10 @@
-//! The lines of the log: whatever is foreign in them ends no line, writes none, and reaches no terminal.
+//! Escapes control characters in the lines of the log, so that text from elsewhere can neither make a line nor command a
+//! terminal.
 //!
-//! Every line of the server's goes through the one formatter that [`start`] installs, and it escapes all of a message.
-//! What is not logged that way, the access log and tracebacks, escapes by the same rule. A control character becomes
-//! `\n`, `\r`, `\t`, `\x1b` or `\u{2028}`; a byte that is no UTF-8 becomes `\xff`. Backslashes stay as they are: a line
-//! is for reading, and not to be decoded.
+//! Every line of the server goes through the one formatter that [`start`] installs, which escapes the whole message. The
+//! access log and tracebacks do not go through it and escape by the same rule: a control character becomes `\n`, `\r`,
+//! `\t`, `\x1b` or `\u{2028}`, a byte that is not UTF-8 `\xff`. Backslashes stay as they are: lines are for reading, not
+//! for decoding.
 
 use std::fmt::{self, Write};
 use std::io::IsTerminal;
@@ -11,21 +12,21 @@ use std::io::IsTerminal;
 use rwsgi_stats::is_control;
 use tracing_subscriber::fmt::format::debug_fn;
 
-/// Starts this process's log. `to_file`: standard error is about to become a file.
+/// Starts the log of this process. `to_file`: standard error is about to become a file, so no colours are written.
 pub(crate) fn start(to_file: bool) {
     let log = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
-        // It would say on standard error that standard error cannot be written, and panic when that fails, too: a full
-        // disk or a reader of the log that is gone would end every process that has something to log.
+        // It would report on standard error that standard error cannot be written, and panic when that fails too: a full
+        // disk, or a reader of the log that is gone, would end every process that logs.
         .log_internal_errors(false)
         .with_target(false)
         .with_ansi(!to_file && std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .fmt_fields(debug_fn(|to, _message, value| write!(Escaping(to), "{value:?}")));
-    // Set already when the Python package is used twice in a process: the first stays.
+    // Fails when the Python package is used twice in a process: the first log stays.
     let _ = log.try_init();
 }
 
-/// Writes text on, with control characters escaped.
+/// Passes text on with its control characters escaped.
 pub(crate) struct Escaping<'a, W: Write>(pub(crate) &'a mut W);
 
 impl<W: Write> Write for Escaping<'_, W> {
@@ -48,7 +49,7 @@ impl<W: Write> Write for Escaping<'_, W> {
     }
 }
 
-/// Bytes that somebody else sent, as they are shown.
+/// Bytes from a client or the application, shown with control characters and invalid UTF-8 escaped.
 #[derive(Clone, Copy)]
 pub(crate) struct Foreign<'a>(pub(crate) &'a [u8]);
 

@@ -19,7 +19,7 @@ pub(crate) const MASTER_NAME: &CStr = c"rwsgi master";
 
 /// How much later than its pidfile a process may seem to have started: clocks are read at different moments, seconds.
 const TOLERANCE: u64 = 2;
-/// More than a process id needs, bytes: the file may be any file.
+/// The most that is read, bytes: enough for a process id, and the path may name any file.
 const SIZE_MAX: u64 = 64;
 
 /// The running server whose pidfile this is.
@@ -27,7 +27,7 @@ const SIZE_MAX: u64 = 64;
 /// # Errors
 /// When there is none: why, in words.
 pub(crate) fn running(pidfile: &Path) -> anyhow::Result<Pid> {
-    // A named pipe would keep it waiting.
+    // Opening a named pipe would wait for its writer.
     let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(pidfile);
     let file = file.with_context(|| format!("cannot read the pidfile '{}'", pidfile.display()))?;
     named_in(&file, pidfile)

@@ -1,4 +1,5 @@
-//! Characters that a terminal obeys, that end a line, or that turn what stands beside them; and JSON without any.
+//! Control characters: those that a terminal obeys, that end a line, or that change the direction of writing. And JSON
+//! without them.
 
 use std::fmt::Write as _;
 use std::io;
@@ -14,7 +15,7 @@ pub fn is_control(character: char) -> bool {
         || matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// JSON on one line, with such characters as `\u` and four digits.
+/// Writes JSON on one line, with control characters as `\u` and four digits.
 ///
 /// # Errors
 /// Those of [`serde_json::to_writer`].
@@ -22,18 +23,18 @@ pub fn write_json<T: Serialize + ?Sized>(to: impl io::Write, value: &T) -> serde
     value.serialize(&mut serde_json::Serializer::with_formatter(to, Escaping))
 }
 
-/// JSON's own rules leave DEL, C1 and everything beyond as they are.
+/// Escapes what JSON itself does not: DEL, C1 and the control characters beyond.
 struct Escaping;
 
 impl Escaping {
     fn write(to: &mut (impl io::Write + ?Sized), fragment: &str) -> io::Result<()> {
-        // Nearly all is plain.
+        // Nearly always.
         if fragment.bytes().all(|byte| byte < 0x7f) {
             return to.write_all(fragment.as_bytes());
         }
         let mut escaped = String::with_capacity(fragment.len() + 8);
         for character in fragment.chars() {
-            // Raw fragments have ends of lines between their parts. Within strings serde_json has escaped C0.
+            // serde_json has escaped C0 within strings. Between the parts of a raw fragment, ends of lines are JSON.
             if character >= '\u{7f}' && is_control(character) {
                 // Writing to a String cannot fail.
                 let _ = write!(escaped, "\\u{:04x}", u32::from(character));

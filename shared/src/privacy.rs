@@ -1,47 +1,47 @@
-//! What may be shown of a request to who watches a server: one rule, for the server's stats, its log and `rtop`.
+//! What may be shown of a request: one rule for the server's stats, its log and `rtop`.
 //!
-//! A variable whose name speaks of a secret is not shown. Of a URL, wherever it stands, the names of the query's
-//! arguments are shown and their values are not, nor its user and password.
+//! A variable with a secret name is not shown. A URL is shown with the names of its query's arguments, but without their
+//! values and without its user and password.
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-/// A variable with one of these in its name is a secret.
+/// A variable with one of these in its name is not shown.
 const SECRET_WORDS: [&[u8]; 9] =
     [b"TOKEN", b"KEY", b"SECRET", b"CERT", b"PASS", b"AUTH", b"COOKIE", b"SESSION", b"CSRF"];
-/// What stands for what is not shown.
+/// Shown instead of a secret.
 const HIDDEN: char = '…';
-/// What stands before `=` and is longer is no name, but a value that ends so, as base64 does.
+/// Bytes. Longer text before `=` is not a name, but a value that ends with `=`, as base64 does.
 const LONGEST_NAME: usize = 40;
 
-/// What is shown of requests beyond what is no secret.
+/// Which secrets of requests are shown (`show-request`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shown {
-    /// Variables whose names speak of secrets: cookies, authorization, keys.
+    /// Variables with secret names: cookies, authorization, keys.
     pub headers: bool,
     /// Values of the query's arguments, and users and passwords in URLs.
     pub queries: bool,
 }
 
 impl Shown {
-    /// Nothing is kept back.
+    /// Everything is shown.
     pub const ALL: Self = Self { headers: true, queries: true };
 
-    /// What people write for it.
+    /// The values of `show-request`.
     pub const WORDS: [(&str, Self); 3] = [
         ("headers", Self { headers: true, queries: false }),
         ("queries", Self { headers: false, queries: true }),
         ("all", Self::ALL),
     ];
 
-    /// What either shows.
+    /// Shows what either of the two shows.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self { headers: self.headers || other.headers, queries: self.queries || other.queries }
     }
 
-    /// A request's variable as it is shown; `None` when it is a secret. Names are those of CGI.
+    /// A variable of a request as it is shown; `None` when it is not. Names are those of CGI.
     #[must_use]
     pub fn variable<'a>(self, name: &str, value: &'a str) -> Option<Cow<'a, str>> {
         if !self.headers && is_secret(name) {
@@ -56,13 +56,13 @@ impl Shown {
         })
     }
 
-    /// A request's target, or a line that ends with one, as it is shown.
+    /// A request target, or a line that ends with one, as it is shown.
     #[must_use]
     pub fn target(self, target: &str) -> Cow<'_, str> {
         if self.queries { Cow::Borrowed(target) } else { hide_in_url(target, true) }
     }
 
-    /// A text in which URLs may stand, as it is shown.
+    /// A text that may hold URLs, as it is shown.
     #[must_use]
     pub fn text(self, text: &str) -> Cow<'_, str> {
         if self.queries || !text.contains(['?', '@']) {
@@ -72,7 +72,7 @@ impl Shown {
         let ends_url = |character: char| character.is_whitespace() || "\"'`<>".contains(character);
         for piece in text.split_inclusive(ends_url) {
             let url = piece.strip_suffix(ends_url).unwrap_or(piece);
-            // A number sign alone, or an address of a mailbox, makes no URL.
+            // Text with `#` or a mail address in it is not a URL yet.
             let is_url = url.contains('?') || url.contains("//");
             shown.push_str(&if is_url { hide_in_url(url, false) } else { Cow::Borrowed(url) });
             shown.push_str(&piece[url.len()..]);
@@ -86,9 +86,9 @@ impl Shown {
 enum Content {
     /// A query, without its question mark.
     Query,
-    /// A request's target, which may be a host alone.
+    /// A request target, which may be a host alone.
     Target,
-    /// Anything, which may be a URL.
+    /// Anything; it may be a URL.
     Other,
 }
 
@@ -102,7 +102,7 @@ impl Content {
     }
 }
 
-/// Whether a variable's name speaks of a secret.
+/// Whether a variable's name is one of a secret.
 fn is_secret(name: &str) -> bool {
     let name = name.as_bytes();
     (0..name.len()).any(|start| {
@@ -113,7 +113,7 @@ fn is_secret(name: &str) -> bool {
     })
 }
 
-/// A URL without its secrets. `may_be_host`: what has neither a scheme nor a slash is a host.
+/// A URL without its secrets. `may_be_host`: text without a scheme and a slash is a host.
 fn hide_in_url(url: &str, may_be_host: bool) -> Cow<'_, str> {
     if !url.contains(['?', '#', '@']) {
         return Cow::Borrowed(url);
@@ -145,12 +145,12 @@ fn hide_in_url(url: &str, may_be_host: bool) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Where `@` stands in an authority with what follows it.
+/// The position of `@` in an authority and what follows it.
 fn userinfo_end(authority: &str) -> Option<usize> {
     authority[..authority.find('/').unwrap_or(authority.len())].rfind('@')
 }
 
-/// The arguments of a query without their values. What has no `=` may be either, and is not shown.
+/// The arguments of a query without their values. An argument without `=` may be a value, and is not shown.
 fn hide_values(query: &str) -> String {
     let mut shown = String::with_capacity(query.len());
     for (place, argument) in query.split('&').enumerate() {
@@ -178,7 +178,7 @@ mod tests {
     const NOTHING: Shown = Shown { headers: false, queries: false };
 
     #[test]
-    fn names_that_speak_of_secrets_are_not_shown() {
+    fn variables_with_secret_names_are_not_shown() {
         for name in [
             "HTTP_COOKIE",
             "http_authorization",

@@ -1,21 +1,22 @@
-//! `declare-option`: options that a configuration makes, each of which stands for others.
+//! `declare-option`: options that a configuration declares, each of which sets other options.
 
 use super::ConfigError;
 use super::setting::Setting;
 
-/// An option that was declared as `NAME=OPTION=VALUE;OPTION=VALUE…`, where `$1`, `$2` … are the words that it is given.
+/// An option that was declared as `NAME=OPTION=VALUE;OPTION=VALUE…`, where `$1`, `$2` … are the words of its value.
 #[derive(Debug)]
 pub(super) struct Declared {
     pub(super) name: String,
-    /// Names and values with `$1` in them. A part without `=` stands for nothing: Debian declares names by that alone.
+    /// Names and values of the options that it sets, with `$1` in them. A part without `=` sets nothing: Debian declares
+    /// names in that way.
     options: Vec<(String, String)>,
 }
 
 impl Declared {
-    /// What a `declare-option` says.
+    /// Reads the value of a `declare-option`.
     ///
     /// # Errors
-    /// When there is no `=` in it.
+    /// When it has no `=`.
     pub(super) fn of(setting: &Setting) -> Result<Self, ConfigError> {
         let Some((name, rule)) = setting.value.split_once('=') else {
             let problem = format!("expected NAME=OPTION=VALUE;…, got '{}'", setting.value);
@@ -29,10 +30,10 @@ impl Declared {
         Ok(Self { name: name.into(), options: rule.split(';').filter_map(part).collect() })
     }
 
-    /// The options that it stands for where it has this value.
+    /// The names and values of the options that it sets when it has this value.
     pub(super) fn stands_for(&self, value: &str) -> Vec<(String, String)> {
         let words: Vec<&str> = value.split(' ').collect();
-        // From the last on, so that $1 is not taken for the beginning of $10.
+        // From the last on, so that $1 does not replace the beginning of $10.
         let fill = |text: &str| {
             (1..=words.len())
                 .rev()

@@ -91,8 +91,7 @@ impl Gatherer {
         self.apply_declared()
     }
 
-    /// Puts behind the settings what declared options stand for. As with uWSGI, it does not matter where an option is
-    /// declared.
+    /// Appends the settings that declared options make. As with uWSGI, an option may be declared behind its use.
     fn apply_declared(&mut self) -> Result<(), ConfigError> {
         let is_declaration =
             |setting: &&Setting| find(&setting.name).is_some_and(|row| matches!(row.kind, Kind::Act(Action::Declare)));

@@ -1,5 +1,4 @@
-//! What clients may cost: temporary files, and the least that they must send and take. The values, and how they are
-//! written.
+//! Limits of what clients cost: the values of `temp-*` and `*-min-rate`, and their parsing.
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -18,10 +17,10 @@ pub struct Temp {
     pub size: TempSize,
 }
 
-/// How much the temporary files of all processes may hold together.
+/// The most that the temporary files of all processes together may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TempSize {
-    /// This part of what is free in their directory when the server starts, percent, 1 to 100.
+    /// This part of what is free in their directory when the server starts: percent, 1 to 100.
     OfFree(u8),
     /// So many bytes.
     Bytes(u64),
@@ -38,11 +37,11 @@ impl Default for TempSize {
 /// `--*-min-rate`: how slow a client may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MinRates {
-    /// `--body-min-rate`: for what it sends.
+    /// `--body-min-rate`: for sending a body.
     pub body: MinRate,
-    /// `--response-min-rate`: for what it takes.
+    /// `--response-min-rate`: for reading a response.
     pub response: MinRate,
-    /// `--min-rate-grace`: the time over which it is measured, seconds, from 1.
+    /// `--min-rate-grace`: the time over which both are measured, seconds, at least 1.
     pub grace: u32,
 }
 
@@ -52,20 +51,20 @@ impl Default for MinRates {
     }
 }
 
-/// The least that a client must send, or take.
+/// The least rate at which a client must send or read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MinRate {
-    /// [`MinRate::DEFAULT`] on the TCP addresses of `--http` and `--http-socket` that are not loopback, and nothing on
+    /// [`MinRate::DEFAULT`] on the TCP addresses of `--http` and `--http-socket` that are not loopback, and no limit on
     /// sockets that only a proxy reaches.
     WhereClientsConnect,
     /// So many bytes a second on every socket.
     Everywhere(NonZeroU32),
-    /// There is none.
+    /// No limit.
     Nowhere,
 }
 
 impl MinRate {
-    /// What is asked of clients by default, bytes a second: the same as mod_reqtimeout's.
+    /// The default, bytes a second: that of Apache's mod_reqtimeout.
     pub const DEFAULT: NonZeroU32 = NonZeroU32::new(500).unwrap();
 
     /// The rate on a socket, bytes a second; `is_direct` says that clients connect to it themselves.
@@ -94,7 +93,7 @@ pub(super) fn temp_size(config: &mut Config, value: &str) -> Result<(), String> 
     Ok(())
 }
 
-/// Bytes, or as many k, m, g or t of them, as nginx writes sizes.
+/// A size as nginx writes them: bytes, or a number with k, m, g or t behind it.
 fn bytes(value: &str) -> Option<u64> {
     let (digits, shift) = match value.char_indices().last()? {
         (at, 'k' | 'K') => (&value[..at], 10),

@@ -1,7 +1,7 @@
 //! uWSGI's plugins, as far as a configuration asks for them.
 
-/// The plugins that uWSGI 2.0 is built with or that come with it, and that serve nothing of their own. Some have no
-/// counterpart here: their options say so. What is not among them would have served requests: php, psgi, rack.
+/// The plugins of uWSGI 2.0 that serve no requests in another language (php, psgi, rack do). Some have no counterpart here:
+/// their options say so.
 const BUILT_IN: [&str; 39] = [
     "alarm_curl",
     "alarm_speech",
@@ -44,11 +44,11 @@ const BUILT_IN: [&str; 39] = [
     "zergpool",
 ];
 
-/// Families of them.
+/// Beginnings of the names of more such plugins.
 const PREFIXES: [&str; 5] = ["emperor_", "router_", "stats_pusher_", "transformation_", "tornado"];
 
-/// Is it one of them, by any spelling: `/usr/lib/uwsgi/python3_plugin.so`, `0:python`, `python39`, `gevent_python3`,
-/// `python # comment`?
+/// Whether it is one of them, however it is spelled: `/usr/lib/uwsgi/python3_plugin.so`, `0:python`, `python39`,
+/// `gevent_python3`, `python # comment`.
 pub(super) fn is_built_in(plugin: &str) -> bool {
     let word = plugin.split_whitespace().next().unwrap_or_default();
     let file = word.rsplit('/').next().unwrap_or_default();

@@ -384,7 +384,7 @@ pub(crate) static FAMILIES: &[Family] = &[
     Family {
         title: "An application for each host",
         verdict: Verdict::Never,
-        advice: "one application serves every host, which it sees in HTTP_HOST; start a server for each other one",
+        advice: "one application serves every host, and sees it in HTTP_HOST; start another server for another application",
         flags: &["vhost", "vhost-host"],
         values: &[],
         optional: &[],

@@ -1,6 +1,5 @@
-//! Values as they are written, read as uWSGI reads them: numbers as C's `atoi` does, and for a flag anything but a word
-//! for no is yes. So `harakiri = 60 ; seconds` is 60. What a person may have meant otherwise gets a warning that says what was
-//! understood.
+//! Reads values as uWSGI does: a number as C's `atoi` does, so that `harakiri = 60 ; seconds` is 60, and a flag as true
+//! unless it is a word for no. When that may not be what was meant, a warning says what was understood.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -11,17 +10,17 @@ use rwsgi_stats::Address;
 
 use super::Config;
 
-/// Is it one of uWSGI's words for no?
+/// Whether it is one of uWSGI's words for no.
 pub(super) fn is_off(value: &str) -> bool {
     matches!(value.to_ascii_lowercase().as_str(), "false" | "no" | "off" | "0")
 }
 
-/// Is it a plain word for yes?
+/// Whether it is a plain word for yes.
 pub(super) fn is_on(value: &str) -> bool {
     matches!(value.to_ascii_lowercase().as_str(), "" | "true" | "yes" | "on" | "1")
 }
 
-/// A flag: on but for uWSGI's words for no.
+/// A flag: true unless it is one of uWSGI's words for no.
 pub(super) fn flag(config: &mut Config, value: &str) -> bool {
     if is_off(value) {
         return false;
@@ -32,7 +31,7 @@ pub(super) fn flag(config: &mut Config, value: &str) -> bool {
     true
 }
 
-/// The words for yes and no, and nothing else, within a value that has a form of its own.
+/// A word for yes or no and nothing else: a part of a value that uWSGI does not read as a flag.
 pub(super) fn truth(value: &str) -> Result<bool, String> {
     match (is_on(value), is_off(value)) {
         (false, false) => Err("true or false".into()),
@@ -45,8 +44,8 @@ pub(super) fn number<N: FromStr + PartialOrd + Display>(value: &str, range: &Ran
     value.trim().parse().ok().filter(|number| range.contains(number)).ok_or_else(|| expected(value, range))
 }
 
-/// A whole number as uWSGI reads it: the digits that the value begins with, 0 where there are none. What is beyond the
-/// range is taken for its end.
+/// A whole number as uWSGI reads it: the digits that the value begins with, or 0 without any. A number outside the range
+/// becomes the nearest one inside.
 pub(super) fn leading_number<N>(config: &mut Config, value: &str, range: &RangeInclusive<N>) -> Result<N, String>
 where
     N: FromStr + PartialOrd + Display + Copy,
@@ -57,7 +56,7 @@ where
     let text = value.trim_start();
     let digits = &text[..text.bytes().take_while(u8::is_ascii_digit).count()];
     let number = match digits {
-        // An end is a guess where nothing says which number was meant, and uWSGI refuses numbers below 0.
+        // Nothing says which number was meant, so there is no nearest one; and uWSGI refuses numbers below 0.
         "" if text.starts_with('-') || value.starts_with('$') => return Err(expected(value, range)),
         "" => N::from_str("0").ok().filter(|zero| range.contains(zero)).ok_or_else(|| expected(value, range))?,
         digits => match digits.parse() {
@@ -70,9 +69,9 @@ where
     Ok(number)
 }
 
-/// Says that `value` is beyond the range, and which end is taken.
+/// Warns that `value` is outside the range, and says which end is taken.
 fn nearest<N: Display>(config: &mut Config, value: &str, end: N) -> N {
-    config.warnings.push(format!("{end} is taken for '{}', which is out of range", shortened(value)));
+    config.warnings.push(format!("'{}' is out of range: {end} is used", shortened(value)));
     end
 }
 
@@ -81,7 +80,7 @@ fn expected<N: Display>(value: &str, range: &RangeInclusive<N>) -> String {
     format!("a whole number from {} to {}{unset}", range.start(), range.end())
 }
 
-/// Megabytes, with a fraction if need be, as bytes; 0 for none. The largest is what an address space can be.
+/// Megabytes, which may have a fraction, as bytes; `None` for 0. The largest is the size of an address space.
 pub(super) fn megabytes(config: &mut Config, value: &str) -> Result<Option<u64>, String> {
     let largest = f64::from(1 << 30);
     let megabytes = match value.trim().parse::<f64>() {
@@ -144,7 +143,7 @@ pub(super) fn address(config: &mut Config, value: &str) -> Result<Address, Strin
     }
 }
 
-/// Says what a value is taken for that says something else, or more.
+/// Warns of a value that says something else or more than what it is read as.
 pub(super) fn understood(config: &mut Config, value: &str, meaning: &str) {
     config.warnings.push(format!("'{}' is read as {meaning}, as uWSGI does", shortened(value)));
 }

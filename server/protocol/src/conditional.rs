@@ -1,25 +1,25 @@
 //! Conditional requests for a file, and requests for a part of one (RFC 9110 sections 13 and 14).
 //!
-//! A header that is malformed counts as the section says: a date that is none is ignored, a list of entity tags that is
-//! none has no tag in it.
+//! A malformed header counts as the sections say: a malformed date is ignored, a malformed list of entity tags matches no
+//! tag.
 
 use std::time::UNIX_EPOCH;
 
 use super::date::HttpDate;
 use super::range::{self, Wanted};
 
-/// A file as it is stored: what its validators are made of.
+/// The size and times of a file, which its validators are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stored {
     /// Bytes.
     pub size: u64,
-    /// When it changed last, whole seconds since the epoch, which may be before it.
+    /// When it changed last, whole seconds since the epoch; may be negative.
     pub modified: i64,
-    /// And nanoseconds.
+    /// The nanoseconds of that time.
     pub nanos: u32,
 }
 
-/// The headers of a GET or HEAD that decide what it gets; `None` for one that did not come.
+/// The headers of a GET or HEAD that decide what it gets; `None` for a missing one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Conditions<'a> {
     /// `If-Match`
@@ -41,7 +41,7 @@ pub struct Conditions<'a> {
 pub enum Selected {
     /// 200
     Whole,
-    /// 206: so many bytes from the first, which are all there.
+    /// 206: `len` bytes from `first`, all within the file.
     Part {
         /// Counted from 0.
         first: u64,
@@ -57,7 +57,7 @@ pub enum Selected {
 }
 
 impl Stored {
-    /// The entity tag: strong, for the time is kept to the nanosecond.
+    /// The entity tag: strong, because the time is kept to the nanosecond.
     #[must_use]
     pub fn entity_tag(&self) -> String {
         format!("\"{:x}.{:x}-{:x}\"", self.modified, self.nanos, self.size)
@@ -82,7 +82,7 @@ impl Stored {
         } else if since(conditions.if_unmodified_since).is_some_and(|since| self.modified > since) {
             return Selected::PreconditionFailed;
         }
-        // Who asks by an entity tag, of whatever server, must not be answered by the time (section 13.1.3).
+        // With `If-None-Match` the date does not count, whatever the tags are (section 13.1.3).
         if let Some(list) = conditions.if_none_match {
             if lists(list, tag, Comparison::Weak) {
                 return Selected::NotModified;
@@ -102,8 +102,8 @@ impl Stored {
         }
     }
 
-    /// Whether a part fits to what the client has of the file (section 13.1.5). A time of whole seconds says so only once
-    /// its second is over: until then the file may have been another in the same second.
+    /// Whether the client's part is of this file (`If-Range`, section 13.1.5). A date of whole seconds can prove that only
+    /// when its second is over: until then the file may change again in the same second.
     fn is_still(&self, validator: &[u8], tag: &[u8], now: u64) -> bool {
         if validator.contains(&b'"') {
             return validator == tag;
@@ -119,15 +119,15 @@ fn seconds_of(date: &[u8]) -> Option<i64> {
     i64::try_from(date.duration_since(UNIX_EPOCH).ok()?.as_secs()).ok()
 }
 
-/// How entity tags are compared, section 8.8.3.2.
+/// How to compare entity tags (section 8.8.3.2).
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Comparison {
     Strong,
     Weak,
 }
 
-/// Whether a list of entity tags has this one, which is strong; `*` has any. The list counts up to where it is
-/// malformed.
+/// Whether a list of entity tags has `tag`, which is strong; `*` matches any. The list counts up to its first malformed
+/// element.
 fn lists(list: &[u8], tag: &[u8], comparison: Comparison) -> bool {
     let mut rest = list.trim_ascii();
     if rest == b"*" {

@@ -1,11 +1,11 @@
-//! The path that an application sees (`PATH_INFO`), and what to do about one that two programs could read differently.
+//! The path that an application sees (`PATH_INFO`), and what to do about a path that two programs could read differently.
 //!
-//! A path that is not normalised is dangerous where a proxy decides by it and the application by another reading:
-//! the proxy lets `/x/..%2fadmin` pass because it begins with `/x/`, and the application serves `/admin`. Who reads it
-//! how is known only to the person who runs the two, so that this is an option, [`PathNormalize`].
+//! Such a path is dangerous when a proxy reads it in one way and the application in another: the proxy lets
+//! `/x/..%2fadmin` pass because it begins with `/x/`, and the application serves `/admin`. Only the person who runs both
+//! knows how they read it, so this is an option, [`PathNormalize`].
 //!
-//! Percent escapes are decoded once. What is no valid escape stays as it is under [`PathNormalize::Keep`], like in
-//! Python's own `urllib` (uWSGI decodes it to a wrong byte), and is refused under the others.
+//! Percent escapes are decoded once. An invalid escape stays as it is under [`PathNormalize::Keep`], as in Python's own
+//! `urllib` (uWSGI decodes it to a wrong byte), and is refused under the others.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,28 +15,27 @@ use super::refusal::Refusal;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PathNormalize {
-    /// Nothing: the path is decoded, and its segments reach the application as they came.
+    /// Keep them: the path is decoded, and its segments reach the application as they came.
     #[default]
     Keep,
-    /// What nginx does before it looks for a `location` (`merge_slashes on`): dot segments are resolved and empty
-    /// segments dropped, in the decoded path. One that leads above the root is refused, and an escape that is none.
+    /// Do what nginx does before it looks for a `location` (`merge_slashes on`): resolve dot segments and drop empty
+    /// segments in the decoded path. A path that leads above the root is refused, and so is an invalid escape.
     Nginx,
-    /// They are refused, and so is whatever else a proxy may read otherwise: an escaped slash, a backslash, an escape
-    /// that is none.
+    /// Refuse them, and whatever else a proxy may read differently: an escaped slash, a backslash, an invalid escape.
     Reject,
 }
 
 const ABOVE_ROOT: Refusal = Refusal::bad("the path leads above its root (path-normalize)");
-const BAD_ESCAPE: Refusal = Refusal::bad("the path has a percent sign that begins no escape (path-normalize)");
+const BAD_ESCAPE: Refusal = Refusal::bad("the path has an invalid percent escape (path-normalize)");
 const NUL: Refusal = Refusal::bad("the path has a NUL (path-normalize)");
-const RELATIVE: Refusal = Refusal::bad("the path has dot or empty segments and begins with no slash (path-normalize)");
+const RELATIVE: Refusal =
+    Refusal::bad("the path has dot or empty segments and no slash at its beginning (path-normalize)");
 const DOT_SEGMENT: Refusal = Refusal::bad("the path has a dot segment (path-normalize)");
 const EMPTY_SEGMENT: Refusal = Refusal::bad("the path has an empty segment (path-normalize)");
 const ESCAPED_SLASH: Refusal = Refusal::bad("the path has an escaped slash (path-normalize)");
 const BACKSLASH: Refusal = Refusal::bad("the path has a backslash (path-normalize)");
 
-/// The path with its percent escapes decoded. It is `path` itself when there is none, and else made in `buf`, whose
-/// contents are replaced.
+/// The path with its percent escapes decoded: `path` itself when it has none, else in `buf`, whose contents are replaced.
 #[must_use]
 pub fn decode<'a>(path: &'a [u8], buf: &'a mut Vec<u8>) -> &'a [u8] {
     if !path.contains(&b'%') {
@@ -47,10 +46,10 @@ pub fn decode<'a>(path: &'a [u8], buf: &'a mut Vec<u8>) -> &'a [u8] {
     buf
 }
 
-/// What an application sees of the path of a request target, still escaped as [`super::target::split`] gives it.
+/// What an application sees of the path of a request target. `path` is escaped, as [`super::target::split`] returns it.
 ///
 /// # Errors
-/// The [`Refusal`] that the client is to be answered with; never under [`PathNormalize::Keep`].
+/// The [`Refusal`] to answer the client with; never under [`PathNormalize::Keep`].
 pub fn of_target<'a>(how: PathNormalize, path: &'a [u8], buf: &'a mut Vec<u8>) -> Result<&'a [u8], Refusal> {
     if how == PathNormalize::Keep {
         return Ok(decode(path, buf));
@@ -69,13 +68,13 @@ pub fn of_target<'a>(how: PathNormalize, path: &'a [u8], buf: &'a mut Vec<u8>) -
     Ok(buf)
 }
 
-/// The same of a path that a proxy has decoded: `PATH_INFO` of a uwsgi packet. Which slashes were escaped is not known
-/// any more.
+/// What an application sees of a path that a proxy has decoded: `PATH_INFO` of a uwsgi packet. Which slashes were escaped
+/// is no longer known.
 ///
 /// # Errors
 /// As [`of_target`].
 pub fn of_packet<'a>(how: PathNormalize, path: &'a [u8], buf: &'a mut Vec<u8>) -> Result<&'a [u8], Refusal> {
-    // A percent sign begins nothing here.
+    // A percent sign begins no escape here.
     if how == PathNormalize::Keep || is_plain(path) {
         return Ok(path);
     }
@@ -85,7 +84,7 @@ pub fn of_packet<'a>(how: PathNormalize, path: &'a [u8], buf: &'a mut Vec<u8>) -
     Ok(buf)
 }
 
-/// Whether the path of a request's target is served.
+/// Checks whether the path of a request target is served.
 ///
 /// # Errors
 /// As [`of_target`].
@@ -98,7 +97,7 @@ pub fn check(how: PathNormalize, target: &str) -> Result<(), Refusal> {
 
 /// Whether the path is the same under every [`PathNormalize`]. Most are.
 fn is_plain(path: &[u8]) -> bool {
-    // A segment begins after a slash, and at the beginning of what has none there.
+    // A segment begins after a slash, and at the beginning of a path that begins without one.
     let mut before = if path.starts_with(b"/") { 0 } else { b'/' };
     path.iter().all(|&byte| {
         let begins_segment = before == b'/';
@@ -129,7 +128,7 @@ fn settle(how: PathNormalize, path: &mut Vec<u8>) -> Result<(), Refusal> {
     }
 }
 
-/// The segments but for the empty ones before the first slash and after the last, which every path may have.
+/// The segments without the empty ones before the first slash and after the last, which every path may have.
 fn segments(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     let path = path.strip_prefix(b"/").unwrap_or(path);
     let path = path.strip_suffix(b"/").filter(|path| !path.is_empty()).unwrap_or(path);
@@ -166,7 +165,7 @@ fn resolve(path: &mut Vec<u8>) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Appends `raw` to `out` with its percent escapes decoded; what is no valid escape stays as it is. Whether all were
+/// Appends `raw` to `out` with its percent escapes decoded; an invalid escape stays as it is. Returns whether all were
 /// valid.
 fn percent_decode(mut raw: &[u8], out: &mut Vec<u8>) -> bool {
     let mut all_valid = true;

@@ -1,20 +1,20 @@
 //! The header `Range`, RFC 9110 section 14.2: one part of a representation, in bytes.
 //!
-//! A header that is none, that asks for several parts or in another unit is ignored, as the section allows.
+//! A malformed header is ignored, and so is one with several parts or another unit, as the section allows.
 
 /// What a header `Range` asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
-    /// Nothing that is known here: the whole is sent.
+    /// Nothing that this server supports: the whole is sent.
     Whole,
-    /// So many bytes from the first. There is at least one, and all are there.
+    /// `len` bytes from `first`, all within the representation.
     Part {
         /// Counted from 0.
         first: u64,
-        /// Bytes.
+        /// Bytes, at least 1.
         len: u64,
     },
-    /// Bytes that are not there.
+    /// Bytes beyond the end.
     Unsatisfiable,
 }
 
@@ -53,12 +53,12 @@ fn positions(header: &[u8]) -> Option<(&[u8], &[u8])> {
     (digits(first) && digits(last) && !(first.is_empty() && last.is_empty())).then_some((first, last))
 }
 
-/// The number that digits are, or the largest that there is.
+/// The number that the digits give, at most [`u64::MAX`].
 fn number(digits: &[u8]) -> u64 {
     digits.iter().fold(0u64, |number, &digit| number.saturating_mul(10).saturating_add(u64::from(digit - b'0')))
 }
 
-/// Compares numbers of any length.
+/// Compares two numbers of any length.
 fn is_less(digits: &[u8], than: &[u8]) -> bool {
     let significant = |digits: &'_ [u8]| digits.iter().position(|&digit| digit != b'0').unwrap_or(digits.len());
     let (digits, than) = (&digits[significant(digits)..], &than[significant(than)..]);

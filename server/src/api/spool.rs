@@ -11,7 +11,7 @@ use pyo3::types::{PyBytes, PyDict, PyInt, PyTuple};
 use super::here::server;
 use super::hooks;
 use crate::ipc::Setup;
-use crate::spooler::job::{Job, head};
+use crate::spooler::job::{Job, NotAJob, head};
 use crate::spooler::jobs_in;
 use crate::spooler::write::{Order, write};
 use crate::stats::cell::{SpoolerCell, Verdict};
@@ -87,8 +87,8 @@ impl Wishes {
 
 /// Queues a job for the spooler: a dictionary of bytes. It is safe on the disk when this returns its file's name.
 ///
-/// `b"body"` may be of any size, all else together 64 kB. `b"priority"` (a number: lower ones first), `b"at"` (unix
-/// seconds: not before) and `b"spooler"` (the directory) say how it is to be run.
+/// `b"body"` may be as large as `spooler-job-limit` allows, all else together 64 kB. `b"priority"` (a number: lower ones
+/// first), `b"at"` (unix seconds: not before) and `b"spooler"` (the directory) say how it is to be run.
 #[pyfunction]
 #[pyo3(signature = (*args, **kwargs))]
 fn spool<'py>(
@@ -157,11 +157,11 @@ fn queue(py: Python<'_>, vars: &[(&[u8], &[u8])], body: &[u8]) -> Result<PathBuf
     })?;
     let head = head(vars).map_err(|_| {
         let size: usize = vars.iter().map(|(name, value)| 4 + name.len() + value.len()).sum();
-        format!("its values are {size} bytes and may be 65535: put what is large into 'body', which may be of any size")
+        format!("its values are {size} bytes and may be 65535: put what is large into 'body'")
     })?;
     let size = (head.len() + body.len()) as u64;
     if let Some(limit) = server().map(|server| &server.config.spooler).filter(|spooler| !spooler.takes(size)) {
-        return Err(format!("it has {size} bytes, and spooler-job-limit allows {}", limit.job_limit));
+        return Err(NotAJob::TooLarge { size, limit: limit.job_limit }.to_string());
     }
     let order = Order { head: &head, body, priority: wishes.priority, at: wishes.at };
     // Syncing takes a while.

@@ -42,8 +42,8 @@ impl Listener {
         self.is_tcp
     }
 
-    /// Whether clients connect here themselves, from other machines. What else connects to a loopback address or a unix
-    /// socket is a proxy.
+    /// Whether clients of other machines connect here themselves: whatever connects to a loopback address or a unix socket
+    /// is a proxy.
     pub(crate) fn is_direct(&self) -> bool {
         self.is_direct
     }

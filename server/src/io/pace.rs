@@ -1,7 +1,7 @@
 //! How slow a client may be: `body-min-rate` and `response-min-rate`, measured over `min-rate-grace` at a time. Only time
-//! in which the server waits for the client counts; who waits says when that begins.
+//! in which the server waits for the client counts; the caller says when that begins.
 //!
-//! No policy and no clock: the caller has both, and its timers of whole seconds do.
+//! No policy and no clock: the caller has both. Timers of whole seconds are enough.
 
 use std::num::NonZeroU32;
 use std::os::fd::AsFd;
@@ -14,57 +14,58 @@ use rwsgi_config::MinRates as Configured;
 /// The rates of one socket's clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MinRates {
-    /// `None` where a client may be as slow as it likes, within its timeouts.
+    /// Bytes a second; `None` for no limit beside the timeouts.
     body: Option<NonZeroU32>,
     response: Option<NonZeroU32>,
+    /// `min-rate-grace`, seconds.
     grace: u32,
 }
 
 impl MinRates {
-    /// Where nobody is too slow.
+    /// No limits.
     pub(crate) const NONE: Self = Self { body: None, response: None, grace: 1 };
 
-    /// As configured, for a socket to which clients connect themselves, or only a proxy.
+    /// As configured, for a socket to which clients connect themselves (`is_direct`) or only a proxy does.
     pub(crate) fn new(configured: &Configured, is_direct: bool) -> Self {
         let Configured { body, response, grace } = *configured;
         Self { body: body.on(is_direct), response: response.on(is_direct), grace }
     }
 }
 
-/// After how many seconds it is looked at for the first time what a client takes: by then all others have taken all.
+/// Seconds until the first look at a response: by then most clients have read all of it, and need none.
 const FIRST_LOOK: u32 = 2;
 
-/// What the server waits for, and since when.
+/// The least that a client must do, and by when. Times are in seconds of the caller's clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Pace {
-    /// Nobody is hurried.
+    /// No limit.
     #[default]
     Any,
-    /// The client must have moved so many bytes more than `mark` when `until` comes.
+    /// The client must have moved `bytes` more than `mark` by `until`.
     AtLeast { until: u32, mark: u64, bytes: u32 },
-    /// What the client has taken is looked at first when `until` comes: the kernel keeps some of what it was given.
+    /// The measurement begins at `until`: before, the kernel's buffer takes bytes that the client has not read.
     Unmarked { until: u32 },
 }
 
-/// What came of a look at a client.
+/// The result of a look at a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Seen {
     /// It is not time yet.
     Early,
-    /// It goes on for another while.
+    /// It is fast enough: the next measurement has begun.
     Goes,
     /// It is too slow.
     Slow,
 }
 
 impl Pace {
-    /// For a body of which `mark` bytes have come, from this second on.
+    /// For a body, from this second on. `mark` bytes of it have come.
     pub(crate) fn of_body(rates: MinRates, second: u32, mark: u64) -> Self {
         let Some(rate) = rates.body else { return Self::Any };
         Self::least(rate, rates.grace, second, mark)
     }
 
-    /// For a response that the client has not taken, from this second on.
+    /// For a response that waits for its client, from this second on.
     pub(crate) fn of_response(rates: MinRates, second: u32) -> Self {
         if rates.response.is_none() {
             return Self::Any;
@@ -78,7 +79,7 @@ impl Pace {
         Self::AtLeast { until, mark, bytes: rate.get().saturating_mul(grace) }
     }
 
-    /// The second in which it is to be looked at.
+    /// The second of the next look.
     pub(crate) fn until(self) -> u32 {
         match self {
             Self::Any => u32::MAX,
@@ -91,7 +92,7 @@ impl Pace {
         self.look(rates.body, rates.grace, second, moved)
     }
 
-    /// Looks at a client that has taken `moved` bytes in all.
+    /// Looks at a client that has read `moved` bytes in all.
     pub(crate) fn look_at_response(&mut self, rates: MinRates, second: u32, moved: u64) -> Seen {
         self.look(rates.response, rates.grace, second, moved)
     }
@@ -101,7 +102,7 @@ impl Pace {
             return Seen::Early;
         }
         let Some(rate) = rate else {
-            // A reload has taken the limit away.
+            // A reload removed the limit.
             *self = Self::Any;
             return Seen::Goes;
         };
@@ -123,7 +124,7 @@ pub(crate) fn log_slow_response(client: &str) {
     }
 }
 
-/// Bytes that a TCP socket was given and its other end has not acknowledged; 0 where the kernel does not say.
+/// Bytes in a TCP socket's buffer that the other end has not acknowledged; 0 when the kernel does not say.
 pub(crate) fn unacknowledged(socket: impl AsFd) -> u64 {
     queued(socket).unwrap_or(0)
 }
@@ -132,7 +133,7 @@ pub(crate) fn unacknowledged(socket: impl AsFd) -> u64 {
 fn queued(socket: impl AsFd) -> Option<u64> {
     use std::os::fd::AsRawFd;
     let mut count: nix::libc::c_int = 0;
-    // SAFETY: of a descriptor that is open, it writes an int to where there is one, and does nothing else.
+    // SAFETY: the descriptor is open, and the kernel writes one int to `count`, which lives until after the call.
     let outcome = unsafe { nix::libc::ioctl(socket.as_fd().as_raw_fd(), nix::libc::TIOCOUTQ, &raw mut count) };
     u64::try_from(count).ok().filter(|_| outcome == 0)
 }
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_hurried_where_there_is_no_rate() {
+    fn no_client_is_slow_where_there_is_no_rate() {
         assert_eq!(Pace::of_body(MinRates::NONE, 5, 0), Pace::Any);
         let mut pace = Pace::of_response(RATES, 5);
         assert_eq!(pace.look_at_response(MinRates::NONE, 1_000, 0), Seen::Goes);

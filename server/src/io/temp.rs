@@ -1,11 +1,10 @@
-//! Temporary files: request bodies beyond `post-buffering`, and responses that wait at the http router for slow clients.
-//! All of them are made here. They have no name: nobody else can open them, and nothing is left behind however a process
-//! ends.
+//! Temporary files: request bodies beyond `post-buffering`, and responses that wait for slow clients. All of them are made
+//! here. They have no name: nobody else can open them, and nothing is left behind however a process ends.
 //!
-//! All processes of a server together have no more than `temp-size` in them. Each keeps in shared memory how much it has
-//! taken, so that what a process held is free again when it has been reaped. Space is taken in steps, before anything is
-//! written and never for what is only announced. Who takes a step adds it first and then looks at the sum: two that do so
-//! at once may both be refused, but together they never have more.
+//! All processes of a server together have no more than `temp-size` in them. Each process keeps in shared memory how much
+//! space it has taken, so the space is free again when the process has been reaped. Space is taken in steps before
+//! anything is written, and never for bytes that are only announced. A process adds a step first and then compares the
+//! sum with `temp-size`: two that do so at once may both be refused, but together they never have more.
 
 use std::fs::File;
 use std::io;
@@ -23,19 +22,19 @@ use tracing::error;
 use crate::log_limit::{self, LineKind};
 use crate::stats::scoreboard::{Scoreboard, TempHolder};
 
-/// The first step in which a file takes space, bytes; it takes as much again each time, up to [`STEP_MAX`].
+/// The first step in which a file takes space, bytes. Each further step doubles what it has, up to [`STEP_MAX`].
 const STEP_MIN: u64 = 64 * 1024;
 /// The largest step, bytes.
 const STEP_MAX: u64 = 1024 * 1024;
 
-/// What may wait in memory for one client, bytes.
+/// Bytes of a response that may wait in memory for one client.
 const MEMORY_OF_ONE: usize = 1024 * 1024;
-/// The same where there are many slow clients.
+/// The same when there are many slow clients, bytes.
 const MEMORY_OF_ONE_MIN: usize = 64 * 1024;
-/// What may wait for all of them, as long as each has that little.
+/// Bytes that may wait in memory for all clients; more when even [`MEMORY_OF_ONE_MIN`] for each exceeds it.
 const MEMORY_OF_ALL: usize = 64 * 1024 * 1024;
 
-/// Where temporary files are, and how much they may hold: the same for all processes of a server.
+/// The directory and limit of temporary files, the same for all processes of a server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TempPlace {
     /// An absolute path.
@@ -44,16 +43,16 @@ pub(crate) struct TempPlace {
     pub(crate) limit: Option<u64>,
 }
 
-/// Why something cannot be put in a temporary file.
+/// Why data cannot be put in a temporary file.
 #[derive(Debug, Error)]
 pub(crate) enum TempError {
-    /// All files together have as much as they may.
+    /// All files together hold `temp-size` bytes.
     #[error("temporary files have reached temp-size ({limit} bytes)")]
     Limit {
         /// Bytes.
         limit: u64,
     },
-    /// The system has refused: the disk is full, the directory cannot be written to, descriptors are out.
+    /// The system refused: the disk is full, the directory is not writable, or no descriptor is free.
     #[error("cannot write to a temporary file in '{}' (temp-dir, TMPDIR): {error}", directory.display())]
     System {
         /// Where.
@@ -67,18 +66,18 @@ pub(crate) enum TempError {
 #[derive(Debug)]
 pub(crate) struct TempFiles(Arc<Account>);
 
-/// What a process has taken of the space.
+/// The space that a process has taken.
 #[derive(Debug)]
 struct Account {
     place: TempPlace,
     board: Arc<Scoreboard>,
     holder: TempHolder,
-    /// Clients that have not taken what is there for them.
+    /// Clients that have not read all that was sent to them.
     slow_clients: AtomicUsize,
 }
 
 impl TempFiles {
-    /// Of a process that has none yet.
+    /// For a process that has no temporary files yet.
     pub(crate) fn new(place: TempPlace, board: Arc<Scoreboard>, holder: TempHolder) -> Self {
         board.temporary(holder).store(0, SeqCst);
         Self(Arc::new(Account { place, board, holder, slow_clients: AtomicUsize::new(0) }))
@@ -93,7 +92,7 @@ impl TempFiles {
         Ok(TempFile { file, len: 0, taken: 0, account: Arc::clone(&self.0) })
     }
 
-    /// Whether so many bytes could be written now. Nothing is taken for them.
+    /// Checks whether `len` bytes could be written now. Takes no space for them.
     ///
     /// # Errors
     /// [`TempError::Limit`].
@@ -104,14 +103,14 @@ impl TempFiles {
         }
     }
 
-    /// One more client has not taken all that is there for it, or one less.
+    /// Counts one more client that has not read all that was sent to it, or one less.
     pub(crate) fn count_slow_client(&self, is_more: bool) {
         let count = &self.0.slow_clients;
         let _ = if is_more { count.fetch_add(1, Relaxed) } else { count.fetch_sub(1, Relaxed) };
     }
 
-    /// How much may wait in memory for one client before it goes to a file, bytes: most responses fit; of many clients
-    /// each has less.
+    /// Bytes that may wait in memory for one client before the rest goes to a file: enough for most responses, less when
+    /// there are many slow clients.
     pub(crate) fn memory_for_one(&self) -> usize {
         let clients = self.0.slow_clients.load(Relaxed).max(1);
         (MEMORY_OF_ALL / clients).clamp(MEMORY_OF_ONE_MIN, MEMORY_OF_ONE)
@@ -152,19 +151,19 @@ impl Account {
     }
 
     fn give_back(&self, bytes: u64) {
-        // Somebody may have written there that must not.
+        // The application can write to this memory, so the value may be smaller.
         let less = |held: u64| Some(held.saturating_sub(bytes));
         let _ = self.board.temporary(self.holder).fetch_update(SeqCst, SeqCst, less);
     }
 }
 
-/// One temporary file. What it has taken of the space is free again when it is dropped.
+/// One temporary file. Its space is free again when it is dropped.
 #[derive(Debug)]
 pub(crate) struct TempFile {
     file: File,
     /// Bytes that were written.
     len: u64,
-    /// Bytes that were taken for them.
+    /// Bytes of space that were taken for it.
     taken: u64,
     account: Arc<Account>,
 }
@@ -184,12 +183,12 @@ impl TempFile {
         if len > self.taken {
             let needed = len - self.taken;
             let step = self.taken.clamp(STEP_MIN, STEP_MAX).max(needed);
-            // Near the limit there may be space for no more than this.
+            // Near the limit a whole step may not fit.
             let taken =
                 self.account.take(step).map(|()| step).or_else(|_| self.account.take(needed).map(|()| needed))?;
             self.taken += taken;
         }
-        // What a write that failed has left beyond the end is written over, or dropped.
+        // Bytes that a failed write left beyond `len` are overwritten or dropped.
         self.file.write_all_at(data, self.len).map_err(|error| self.account.failed(error))?;
         self.len = len;
         Ok(())
@@ -202,7 +201,7 @@ impl Drop for TempFile {
     }
 }
 
-/// What was written, from its beginning.
+/// Reads what was written, from the beginning.
 impl io::Read for TempFile {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.file.read(buffer)

@@ -1,9 +1,9 @@
-//! What a client has not taken yet, in order, and sending it: copies, other owners' bytes, parts of files.
+//! The bytes that a client has not read yet, in order, and sending them: copies, other owners' bytes, parts of files.
 //!
-//! A worker keeps all of it where it is, for its thread waits before it makes more. The http router makes nothing, but
-//! is sent it by workers that should not wait: what it cannot send goes to memory up to a megabyte (less where many clients
-//! are slow, see [`TempFiles::memory_for_one`]), to a file beyond, so that a slow client holds no worker; and no more than [`FILE_MAX`], so that it holds no disk either. Where
-//! there is no space for a file the worker waits until the client has taken what is here.
+//! A worker keeps all of them where they are, because its thread waits before it makes more. The http router gets them from
+//! workers that should not wait for slow clients. What it cannot send stays in memory up to a megabyte (less when many
+//! clients are slow, see [`TempFiles::memory_for_one`]), and then goes to a file of at most [`FILE_MAX`]. Beyond that, and
+//! when there is no space for a file, the worker waits until the client has read what is here.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -29,11 +29,11 @@ pub(crate) type Kept = Box<dyn AsRef<[u8]> + Send>;
 const FILE_MAX: u64 = 1024 * 1024 * 1024;
 /// A part at least this long is kept through its owner; a shorter one is copied, bytes.
 const WORTH_KEEPING: usize = 16 * 1024;
-/// How much the socket is given at once of what waits, bytes.
+/// Bytes that one call gives to the socket.
 const AT_ONCE: usize = 256 * 1024;
-/// How much it is given before others get their turn, bytes: a client that reads as fast would have it go on and on.
+/// Bytes for one client in its turn: one that reads as fast as they are sent would never let others have theirs.
 const TURN: usize = 16 * AT_ONCE;
-/// How long it is given more, ns.
+/// Time for one client in its turn, ns.
 const TURN_NANOS: u64 = 1_000_000;
 /// Parts that one call takes.
 const PARTS: usize = 64;
@@ -51,7 +51,7 @@ enum Piece {
     Spilled(TempFile, u64),
 }
 
-/// A client takes its response more slowly than it may.
+/// A client reads its response more slowly than `response-min-rate`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("it takes the response too slowly (response-min-rate)")]
 pub(crate) struct TooSlow;

@@ -29,7 +29,7 @@ fn command(letter: u8) -> Option<Command> {
     })
 }
 
-/// Makes the pipe if need be, and takes orders from it. `user` is who the server becomes.
+/// Makes the pipe if it does not exist, and reads commands from it. `user` is who the server becomes.
 ///
 /// # Errors
 /// When there is another kind of file, or the pipe is somebody else's, or cannot be made.
@@ -68,16 +68,19 @@ fn open(path: &Path, user: Option<&Identity>) -> anyhow::Result<OwnedFd> {
         }
     };
     if found.kind() != SFlag::S_IFIFO {
-        bail!("master-fifo: '{name}' exists and is no named pipe");
+        bail!("master-fifo: '{name}' exists and is not a named pipe: remove it, or choose another file");
     }
-    if !place.is_ours(found.owner()) || found.has_other_names() {
+    if !place.is_ours(found.owner()) {
         bail!(
-            "master-fifo: '{name}' belongs to {}, who could stop this server by it: remove it, or choose another file",
+            "master-fifo: '{name}' belongs to {}, who could stop this server with it: remove it, or choose another file",
             named(found.owner())
         );
     }
+    if found.has_other_names() {
+        bail!("master-fifo: '{name}' has several names (hard links): remove it, or choose another file");
+    }
     let _rights = place.rights()?;
-    // Opened for both, so that it does not end when a writer goes.
+    // Opened for writing too, so that reading sees no end of file when the last writer closes it.
     let opened = found.open(OFlag::O_RDWR | OFlag::O_NONBLOCK).map_err(|error| place.explain(error));
     Ok(opened.with_context(|| format!("master-fifo: cannot open '{name}'"))?.into())
 }

@@ -151,10 +151,12 @@ fn bind_unix(path: &Path, user: Option<&Identity>) -> io::Result<OwnedFd> {
         let _rights = place.rights()?;
         UnixListener::bind(path).map_err(|error| place.explain(error))?
     };
-    // Its path may have led elsewhere by then.
+    // `bind` takes a path, which may have led elsewhere by then.
     match place.look()? {
         Some(found) if found.kind() == SFlag::S_IFSOCK => Ok(bound.into()),
-        _ => Err(io::Error::other("somebody has changed what its path leads to while it was bound")),
+        _ => Err(io::Error::other(
+            "another program has changed a directory or link of its path while it was bound: name a path in a directory of root",
+        )),
     }
 }
 

@@ -21,12 +21,12 @@ pub(super) fn adjust_socket(path: &Path, config: &Config, user: Option<&Identity
     }
     let option = if config.chown_socket.is_some() { "chown-socket" } else { "chmod-socket" };
     let place = Place::find(path, Last::Keep, user)
-        .with_context(|| format!("{option}: cannot come to '{}'", path.display()))?;
+        .with_context(|| format!("{option}: cannot open the directory of '{}'", path.display()))?;
     let found = place.look().with_context(|| format!("{option}: cannot look at '{}'", path.display()))?;
     let found = found.with_context(|| format!("{option}: '{}' was removed as soon as it was bound", path.display()))?;
     if found.kind() != SFlag::S_IFSOCK || !place.is_made_by(found.owner()) || found.has_other_names() {
         bail!(
-            "{option}: in the place of the socket '{}' there is another file, of {}: it is left as it is",
+            "{option}: another file, of {1}, has replaced the socket '{0}': it is left as it is",
             path.display(),
             named(found.owner())
         );
@@ -56,17 +56,17 @@ pub(super) fn drop_privileges(config: &Config, identity: Option<&Identity>) -> a
     }
     if config.no_new_privs {
         // All processes that serve are started from now on, by this thread.
-        nix::sys::prctl::set_no_new_privs().context("no-new-privs: the system refuses")?;
+        nix::sys::prctl::set_no_new_privs().context("no-new-privs: the kernel refuses it (PR_SET_NO_NEW_PRIVS)")?;
     }
     Ok(())
 }
 
 fn become_user(identity: Option<&Identity>) -> anyhow::Result<()> {
-    // The log's thread may be opening its file.
+    // The thread of the log may have another user's rights, to open its file.
     let _no_rights = hold_rights();
     if let Some(identity) = identity {
         setgid(identity.gid).with_context(|| format!("gid: cannot become group {}", identity.gid))?;
-        setgroups(&identity.groups).context("uid, gid: cannot leave root's additional groups")?;
+        setgroups(&identity.groups).context("uid, gid: cannot drop root's additional groups")?;
     }
     match identity.and_then(|identity| identity.uid) {
         Some(user) => {
@@ -78,17 +78,14 @@ fn become_user(identity: Option<&Identity>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Says that this process cannot become what is configured, if it is not that already.
+/// Warns when this process is not the configured user and groups and cannot become them.
 fn warn_of_groups(config: &Config) {
     let other_user = config.uid.as_ref().is_some_and(|user| user.uid != geteuid().as_raw());
     let other_group = config.gid.is_some_and(|group| group != nix::unistd::getegid().as_raw());
     let mine = nix::unistd::getgroups().unwrap_or_default();
     let new_groups = config.add_gid.iter().any(|group| !mine.contains(&Gid::from_raw(*group)));
     if other_user || other_group || new_groups {
-        warn!(
-            "uid, gid, add-gid: only root can become another user and group: this server goes on as user {}",
-            geteuid()
-        );
+        warn!("uid, gid, add-gid: only root can change user and groups: this server stays user {}", geteuid());
     }
 }
 
@@ -115,7 +112,7 @@ mod tests {
             std::fs::remove_file(&path).unwrap();
             replace(&precious, &path).unwrap();
             let error = adjust_socket(&path, &config, None).unwrap_err().to_string();
-            assert!(error.contains("there is another file"), "{error}");
+            assert!(error.contains("another file"), "{error}");
         }
         assert_eq!(mode(&precious), 0o600);
         std::fs::remove_dir_all(directory).unwrap();
@@ -138,7 +135,7 @@ mod tests {
         let before = std::fs::metadata(run.join("app.sock")).unwrap().permissions();
         let config = Config { chmod_socket: Some(0o666), ..Config::default() };
         let error = adjust_socket(&theirs.join("app.sock"), &config, Some(&user)).unwrap_err().to_string();
-        assert!(error.contains("there is another file"), "{error}");
+        assert!(error.contains("another file"), "{error}");
         assert_eq!(std::fs::metadata(run.join("app.sock")).unwrap().permissions(), before);
     }
 }

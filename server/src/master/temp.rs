@@ -1,4 +1,4 @@
-//! Where temporary files are and how much they may hold, which is settled when the server starts and stays.
+//! Chooses the directory and limit of temporary files, once, when the server starts.
 
 use std::path::{Path, PathBuf};
 
@@ -9,11 +9,11 @@ use tracing::{info, warn};
 use crate::io::temp::TempPlace;
 use rwsgi_config::{Config, TempSize};
 
-/// Less than this is hardly meant so, bytes: a few large requests need it all.
+/// A limit below this gets a warning, bytes: a few large requests use it up.
 const SMALL: u64 = 64 * MEGABYTE;
 const MEGABYTE: u64 = 1024 * 1024;
 
-/// Decides on the place, as the user who will write there; says so in the log.
+/// Chooses the directory and limit, and logs them. Must run as the user who will write there.
 ///
 /// # Errors
 /// When `temp-dir` was given and cannot be written to, or its disk cannot be asked for its free space.
@@ -22,12 +22,12 @@ pub(super) fn choose(config: &Config) -> anyhow::Result<TempPlace> {
     let limit = match config.temp.size {
         TempSize::Unlimited => None,
         TempSize::Bytes(bytes) => Some(bytes),
-        // None of a directory that is not there: then nothing can be written to it either.
+        // 0 for a directory that does not exist: nothing can be written there either.
         TempSize::OfFree(percent) => Some(free(&directory).unwrap_or(0) / 100 * u64::from(percent)),
     };
     let shown = directory.display();
     match limit {
-        None => info!("temporary files in '{shown}', however much they hold (temp-size)"),
+        None => info!("temporary files in '{shown}', without a limit (temp-size)"),
         Some(limit) if limit < SMALL => warn!(
             "temporary files in '{shown}' may hold only {} MB (temp-size): request bodies that need more get 503, and \
              workers wait for slow clients; temp-dir can name a directory with more space",
@@ -66,7 +66,7 @@ fn writable_or(wanted: PathBuf, other: PathBuf) -> PathBuf {
     if tempfile::tempfile_in(&wanted).is_ok() { wanted } else { other }
 }
 
-/// What our user may still write to the directory's disk, bytes.
+/// Bytes that this user may still write to the disk of the directory.
 fn free(directory: &Path) -> nix::Result<u64> {
     let disk = statvfs(directory)?;
     Ok(disk.blocks_available().saturating_mul(disk.fragment_size()))

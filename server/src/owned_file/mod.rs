@@ -1,18 +1,18 @@
-//! Files that root opens, makes and gives away by names that other users may have prepared.
+//! Opens, makes and gives away files for root in directories where other users may write.
 //!
-//! A server that starts as root opens files in directories that belong to the user that it becomes, or to anybody. That
-//! user can put a link there, at any moment, and would have root write to whatever the link names. So a path is walked
-//! name by name, with descriptors, and what is done to a file is done to the descriptor that was looked at:
+//! A server that starts as root opens files in directories of the user that it becomes, or of anybody. Such a user could
+//! put a link there at any moment, and root would write to the file that the link names. So a path is walked name by name,
+//! with descriptors, and root acts on the descriptor that was checked:
 //!
-//! - A link of root's in a directory of root's is followed, as one that the kernel has made (`/proc/self/fd/1`).
-//! - A link of the user that the server becomes is followed with that user's rights: it leads where the user could go
-//!   alone. So is one in a directory of its owner's, or one of root's there, with the rights of that owner, who could
-//!   put anything there anyway.
-//! - A link of anybody else is refused, and one that leads through a link of another user.
-//! - In a directory that root alone may write, root has put what is there. Elsewhere a file must belong to root, to the
-//!   user that the server becomes or to the directory's owner, and have one name: it may be a hard link otherwise.
+//! - A link of root's in a directory of root's is followed, and so is a link of the kernel's (`/proc/self/fd/1`).
+//! - A link of the user that the server becomes is followed with that user's rights: it leads only where the user could go.
+//! - A link in a directory of the link's owner, or a link of root's in a directory of another user, is followed with the
+//!   rights of the directory's owner, who could put any file there.
+//! - Any other link is refused, and so is a path with links of two such users.
+//! - In a directory where only root may write, every file is root's choice. Elsewhere a file must belong to root, to the
+//!   user that the server becomes or to the directory's owner, and have one name, because it may be a hard link.
 //!
-//! A process that is not root opens files as always: nobody gains by its rights what the kernel does not guard.
+//! A process that is not root opens files as usual: it has no rights that other users lack.
 
 mod walk;
 
@@ -30,17 +30,17 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, User, fchownat, geteuid, mkfifoat, un
 use self::walk::Walk;
 use crate::identity::{FileRights, Identity};
 
-/// Times that a file may appear or go between two looks at it.
+/// How often a file may appear or go between two looks at it, before opening it fails.
 const TRIES: usize = 8;
-/// What a file that is made here may be done to by whom.
+/// The mode of a new file, before the umask.
 const FILE_MODE: Mode = Mode::from_bits_truncate(0o644);
 
-/// What to do when the last name of a path is a link.
+/// Which file is meant when the last name of a path is a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Last {
-    /// The file that it leads to is meant.
+    /// The file that the link leads to.
     Follow,
-    /// The link itself is meant.
+    /// The link itself.
     Keep,
 }
 
@@ -52,24 +52,23 @@ pub(crate) struct Place {
     name: OsString,
     /// Who the server becomes.
     user: Option<Identity>,
-    /// A link of this user's led here, so that nothing is done with more than that user's rights.
+    /// A link of this user led here: everything is done with this user's rights.
     with_rights_of: Option<Identity>,
-    /// The kernel's own link, which only the kernel can follow.
+    /// The name is a link of the kernel's, which only the kernel can follow.
     is_kernels: bool,
 }
 
-/// A file as it was found: nothing that happens to its name changes what is meant.
+/// An existing file, held by a descriptor: a change of its name does not change which file it is.
 #[derive(Debug)]
 pub(crate) struct Found {
     node: OwnedFd,
     stat: FileStat,
 }
 
-/// Opens a file to write, and makes it when it is not there. Returns it, and whether root may give it away. Every line of
-/// what is refused says why.
+/// Opens a file for writing, and makes it when it does not exist. Returns it, and whether root may give it away.
 ///
 /// # Errors
-/// When it cannot be opened, or is not to be trusted.
+/// When it cannot be opened, or the rules above refuse it. The message says why, and what to do.
 pub(crate) fn open_to_write(path: &Path, flags: OFlag, user: Option<&Identity>) -> io::Result<(File, bool)> {
     if !geteuid().is_root() {
         let file = open(path, flags | OFlag::O_CREAT | OFlag::O_CLOEXEC, FILE_MODE)?;
@@ -79,7 +78,7 @@ pub(crate) fn open_to_write(path: &Path, flags: OFlag, user: Option<&Identity>) 
     let file = place.open_to_write(flags)?;
     let stat = fstat(&file)?;
     let is_file = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG;
-    // Root's rights were enough to be trusted with it; another's only to write to it.
+    // A file that another user's rights have opened may be given away only if it is that user's.
     Ok((file, is_file && (place.with_rights_of.is_none() || place.is_made_by(stat.st_uid))))
 }
 
@@ -87,7 +86,7 @@ impl Place {
     /// Walks to the directory of `path`. `user` is who the server becomes.
     ///
     /// # Errors
-    /// When there is no such directory, or the way leads over a link that is not to be trusted.
+    /// When there is no such directory, or a link on the way is refused.
     pub(crate) fn find(path: &Path, last: Last, user: Option<&Identity>) -> io::Result<Self> {
         if geteuid().is_root() {
             let mut walk = Walk::begin(path, user)?;
@@ -103,7 +102,7 @@ impl Place {
         Ok(Self { directory, directory_stat, name, user: None, with_rights_of: None, is_kernels: false })
     }
 
-    /// What is there under the name; `None` when nothing is.
+    /// The file with this name; `None` when there is none.
     ///
     /// # Errors
     /// When it cannot be looked at.
@@ -137,13 +136,13 @@ impl Place {
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(io::Error::other("somebody removes it and makes it again all the time"))
+        Err(io::Error::other("another program removes it and makes it again, again and again"))
     }
 
-    /// Whether root may write to what was found here.
+    /// Checks that root may write to the file.
     ///
     /// # Errors
-    /// Why not.
+    /// When it may not; the message says why.
     fn trust(&self, found: &Found) -> io::Result<()> {
         if self.is_kernels || is_roots_alone(&self.directory_stat) {
             return Ok(());
@@ -155,7 +154,7 @@ impl Place {
                 Err(refusal(&format!("it belongs to {}", named(stat.st_uid))))
             }
             SFlag::S_IFREG if found.has_other_names() => Err(refusal(&format!(
-                "it belongs to {} and has {} names, so that it may be another file that somebody linked to",
+                "it belongs to {} and has {} names (hard links), so it may be another file",
                 named(stat.st_uid),
                 stat.st_nlink
             ))),
@@ -167,12 +166,12 @@ impl Place {
         }
     }
 
-    /// Whether this is root, this process, or who the server becomes.
+    /// Whether this user is root, this process's user, or the user that the server becomes.
     pub(crate) fn is_ours(&self, uid: u32) -> bool {
         uid == 0 || uid == geteuid().as_raw() || self.user_id().is_some_and(|user| user.as_raw() == uid)
     }
 
-    /// Whether a file of this owner may be one that was made here.
+    /// Whether this process may have made a file of this owner here.
     pub(crate) fn is_made_by(&self, uid: u32) -> bool {
         match &self.with_rights_of {
             Some(identity) => identity.uid == Some(Uid::from_raw(uid)),
@@ -180,7 +179,7 @@ impl Place {
         }
     }
 
-    /// Says of an error that it came of the rights that things are done with here.
+    /// Adds to an error that another user's rights were in force, if they were.
     pub(crate) fn explain(&self, error: io::Error) -> io::Error {
         with_rights_told(error, self.with_rights_of.as_ref())
     }
@@ -199,12 +198,12 @@ impl Place {
             return Ok(());
         }
         let found = self.look()?.ok_or(Errno::ENOENT)?;
-        // Where others may write, it may be another directory by now: one of root's, for it was moved here. What is empty
-        // gives nothing away.
+        // Where others may write, another directory may have been moved here by now. Giving away an empty directory of the
+        // same owner does no harm.
         let maker = self.with_rights_of.as_ref().and_then(|maker| maker.uid).unwrap_or_else(geteuid);
         let is_new = found.kind() == SFlag::S_IFDIR && found.owner() == maker.as_raw() && found.is_empty()?;
         if !is_new {
-            return Err(refusal("somebody has put another in the place of the one that was just made"));
+            return Err(refusal("another user has replaced it just after it was made"));
         }
         found.give(uid, gid)
     }
@@ -219,7 +218,7 @@ impl Place {
             .map_err(|error| self.explain(error.into()))
     }
 
-    /// Takes the name away; the file itself is whoever has it open.
+    /// Removes the name. Processes that have the file open keep it.
     ///
     /// # Errors
     /// When that is not allowed.
@@ -237,7 +236,7 @@ impl Place {
         let _rights = match (maker(self), maker(to)) {
             (Some(from), Some(to)) if from != to => {
                 return Err(refusal(&format!(
-                    "links of {} and of {} lead there",
+                    "symbolic links of {} and of {} lead there",
                     named(from.as_raw()),
                     named(to.as_raw())
                 )));
@@ -249,7 +248,7 @@ impl Place {
         moved.map_err(|error| to.explain(self.explain(error.into())))
     }
 
-    /// To be held while files are made or opened here.
+    /// The rights to hold while a file is made or opened here.
     ///
     /// # Errors
     /// When the system refuses.
@@ -271,17 +270,17 @@ impl Found {
         SFlag::from_bits_truncate(self.stat.st_mode) & SFlag::S_IFMT
     }
 
-    /// Whose it is.
+    /// The id of its owner.
     pub(crate) fn owner(&self) -> u32 {
         self.stat.st_uid
     }
 
-    /// Its device and number.
+    /// Its device and inode.
     pub(crate) fn identity(&self) -> (u64, u64) {
         (self.stat.st_dev, self.stat.st_ino)
     }
 
-    /// Whether it has another name somewhere.
+    /// Whether it has more than one name (hard links).
     pub(crate) fn has_other_names(&self) -> bool {
         self.stat.st_nlink > 1
     }
@@ -312,7 +311,7 @@ impl Found {
     /// # Errors
     /// When that is not allowed.
     pub(crate) fn set_mode(&self, mode: mode_t) -> io::Result<()> {
-        // A descriptor that stands for a path alone is none that `fchmod` takes.
+        // `fchmod` refuses a descriptor of `O_PATH`.
         let mode = Mode::from_bits_truncate(mode);
         Ok(fchmodat(AT_FDCWD, &self.path(), mode, FchmodatFlags::FollowSymlink)?)
     }
@@ -326,7 +325,7 @@ fn open_directory(path: &Path) -> nix::Result<OwnedFd> {
     open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
 }
 
-/// Whether root alone may put files into this directory.
+/// Whether only root may put files into this directory.
 fn is_roots_alone(directory: &FileStat) -> bool {
     directory.st_uid == 0 && directory.st_mode & 0o022 == 0
 }
@@ -339,7 +338,7 @@ fn no_name() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "the path names no file")
 }
 
-/// Where a link of a user's led, root says what it had not the rights for.
+/// Adds to an error of missing rights that they were those of `user`, whose link was followed.
 fn with_rights_told(error: io::Error, user: Option<&Identity>) -> io::Error {
     let is_denied = matches!(error.raw_os_error(), Some(nix::libc::EACCES | nix::libc::EPERM));
     match user.and_then(|user| user.uid).filter(|_| is_denied) {
@@ -356,11 +355,11 @@ fn with_rights_told(error: io::Error, user: Option<&Identity>) -> io::Error {
 }
 
 fn refusal(why: &str) -> io::Error {
-    let advice = "root does not use it for this: remove it, name another file, or have root own it";
+    let advice = "root does not use such a file: remove it, name another file, or have root own it";
     io::Error::new(io::ErrorKind::PermissionDenied, format!("{why}: {advice}"))
 }
 
-/// A user, for people.
+/// A user as in messages: its id, and its name if it has one.
 pub(crate) fn named(uid: u32) -> String {
     match User::from_uid(Uid::from_raw(uid)) {
         Ok(Some(user)) => format!("user {uid} ({})", user.name),

@@ -1,4 +1,4 @@
-//! The way along a path, name by name.
+//! Walks along a path, name by name, and decides on each link.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -15,19 +15,19 @@ use nix::unistd::Uid;
 use super::{Last, Place, named, no_name, open_directory, refusal, with_rights_told};
 use crate::identity::{FileRights, Identity};
 
-/// Links that one path may lead through, as the kernel has it.
+/// Links on one path, the kernel's own limit.
 const LINKS_MAX: usize = 40;
 
-/// The way along a path.
+/// A walk along a path.
 pub(super) struct Walk<'a> {
     user: Option<&'a Identity>,
-    /// Where it has come to, and how that is called.
+    /// The directory that it has reached, and its path.
     directory: OwnedFd,
     at: PathBuf,
     /// The names that are left.
     rest: VecDeque<OsString>,
     links: usize,
-    /// Those of whoever has made a link that was followed, or could have, if that is not root.
+    /// The user whose link was followed, and the rights of that user; `None` while only root's links were.
     rights: Option<(Identity, FileRights)>,
 }
 
@@ -39,7 +39,7 @@ impl<'a> Walk<'a> {
         Ok(walk)
     }
 
-    /// What is left of the way begins with this path.
+    /// Puts the names of `path` before the names that are left.
     fn insert(&mut self, path: &Path) -> io::Result<()> {
         if path.is_absolute() {
             self.directory = open_directory(Path::new("/"))?;
@@ -56,7 +56,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Goes to the directory; returns the last name, and whether it is a link that only the kernel can follow.
+    /// Goes to the directory. Returns the last name, and whether it is a link that only the kernel can follow.
     pub(super) fn go(&mut self, last: Last) -> io::Result<(OsString, bool)> {
         loop {
             let name = self.rest.pop_front().ok_or_else(no_name)?;
@@ -104,7 +104,7 @@ impl<'a> Walk<'a> {
         if self.links > LINKS_MAX {
             return Err(Errno::ELOOP.into());
         }
-        // Others may give a link of root's a second name in a directory of theirs.
+        // A second name (hard link) may have been made by another user.
         let is_roots = stat.st_uid == 0 && here.st_uid == 0 && stat.st_nlink == 1;
         let target = PathBuf::from(readlinkat(node, "")?);
         if !is_roots {
@@ -123,10 +123,10 @@ impl<'a> Walk<'a> {
                     let rights = FileRights::of(whose, &identity)?;
                     self.rights = Some((identity, rights));
                 }
-                // Together they could go where neither can alone.
+                // With the links of both users a path could lead where neither of them can.
                 Some((other, _)) if other.uid != Some(whose) => {
                     let other = other.uid.map(|uid| named(uid.as_raw())).unwrap_or_default();
-                    return Err(refused(&format!(", and one of {other} leads there")));
+                    return Err(refused(&format!(", behind a link of {other}")));
                 }
                 Some(_) => {}
             }
@@ -134,15 +134,16 @@ impl<'a> Walk<'a> {
         self.insert(&target)
     }
 
-    /// With whose rights a link is followed that is not root's alone: its owner's, if that is who the server becomes or
-    /// whose directory it lies in. One of root's may have been moved there by the directory's owner.
+    /// The user with whose rights the link is followed: its owner, if that is the user that the server becomes or the owner
+    /// of the directory. A link of root's counts as the directory owner's, who may have moved it there. `None` to refuse
+    /// the link.
     fn whose(&self, link: &FileStat, here: &FileStat) -> Option<Uid> {
         let whose = if link.st_uid == 0 { here.st_uid } else { link.st_uid };
         let is_known = whose == here.st_uid || self.user.is_some_and(|user| user.uid == Some(Uid::from_raw(whose)));
         (whose != 0 && is_known).then(|| Uid::from_raw(whose))
     }
 
-    /// `None` for a user whose groups nobody knows.
+    /// `None` for a user that is not in `/etc/passwd`.
     fn identity(&self, uid: Uid) -> io::Result<Option<Identity>> {
         match self.user.filter(|user| user.uid == Some(uid)) {
             Some(user) => Ok(Some(user.clone())),
@@ -150,12 +151,12 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Says of an error what rights it came of.
+    /// Adds to an error whose rights were in force.
     pub(super) fn explain(&self, error: io::Error) -> io::Error {
         with_rights_told(error, self.rights.as_ref().map(|(identity, _)| identity))
     }
 
-    /// There: root's rights come back.
+    /// The end of the walk: root's rights come back.
     pub(super) fn arrive(self, name: OsString, is_kernels: bool) -> io::Result<Place> {
         let directory_stat = fstat(&self.directory)?;
         Ok(Place {

@@ -1,15 +1,15 @@
-//! What one turn of the loop may spend on the many bytes of few: bodies, files, long responses, what nobody wants. All
-//! others wait that long at most; who has not had a share is the first of the next turn.
+//! The bytes and time that one turn of the loop may spend on bulk bytes: bodies, files, long responses, discarded input.
+//! Other clients wait that long at most. A client that got none of it is first in the next turn.
 
 use super::state::Router;
 use crate::clock::MonotonicNanos;
 
-/// Bytes of one turn.
+/// Bytes for one turn.
 pub(super) const BULK_BYTES: u64 = 2 * 1024 * 1024;
-/// Time of one turn, ns. What is begun is finished, so that a turn takes that and one read, or one write to a disk.
+/// Time for one turn, ns. A read or write that has begun is finished, so a turn may take that much longer.
 const BULK_NANOS: u64 = 1_000_000;
 
-/// What is left of a turn's share: no bytes either when its time is over.
+/// What is left for this turn. When the time is used up, no bytes are left either.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bulk {
     bytes: u64,
@@ -17,7 +17,7 @@ pub(super) struct Bulk {
 }
 
 impl Bulk {
-    /// All of it.
+    /// At the beginning of a turn.
     pub(super) const WHOLE: Self = Self { bytes: BULK_BYTES, nanos: BULK_NANOS };
 
     /// Whether nothing is left.
@@ -26,7 +26,7 @@ impl Bulk {
         self.bytes == 0
     }
 
-    /// So many bytes were moved, and took no time that is worth a look at the clock.
+    /// Takes off `bytes`, for a transfer too short to be worth a look at the clock.
     #[inline]
     pub(super) fn use_bytes(&mut self, bytes: usize) {
         self.bytes = self.bytes.saturating_sub(bytes as u64);
@@ -34,7 +34,7 @@ impl Bulk {
 }
 
 impl Router<'_> {
-    /// So many bytes were moved from `before` on.
+    /// Takes off `bytes`, and the time since `before`.
     pub(super) fn use_bulk(&mut self, bytes: usize, before: MonotonicNanos) {
         self.bulk.use_bytes(bytes);
         self.bulk.nanos = self.bulk.nanos.saturating_sub(MonotonicNanos::now().nanos_since(before));

@@ -54,9 +54,9 @@ pub(super) struct Client {
     pub(super) turns_again: bool,
     /// The second at which this has taken too long; 0 for never.
     pub(super) deadline: u32,
-    /// How slow its body may be, or its taking of a response.
+    /// The least that it must send of its body, or read of its response, and by when.
     pub(super) pace: Pace,
-    /// It has connected itself, so that it may not be as slow as it likes.
+    /// It has connected itself, not through a proxy: the default of the minimum rates holds.
     pub(super) is_direct: bool,
 }
 

@@ -94,8 +94,8 @@ impl Router<'_> {
         !(self.links_again.is_empty() && self.clients_again.is_empty())
     }
 
-    /// Goes on with those that had work left: before those that come new, which would otherwise take this turn's share
-    /// from them. Links do not wait for it, because the clients of a thread are many.
+    /// Goes on with the connections that had work left, before new events, which would otherwise use up the bulk bytes of
+    /// this turn. Links do not wait for bulk bytes, because each serves many clients.
     fn go_on_with_turns(&mut self, scratch: &mut [u8]) {
         for key in std::mem::take(&mut self.links_again) {
             let Some(link) = self.links.get_mut(key) else { continue };
@@ -349,7 +349,7 @@ impl Router<'_> {
         }
     }
 
-    /// Looks at a client whose time is over: it may have until a later second if its pace is good enough.
+    /// Looks at a client whose deadline has come: it gets a later one if it is fast enough.
     fn look_at(&mut self, key: Key, second: u32) -> Seen {
         let late = self.in_seconds(self.limits.timeout);
         let Some(client) = self.clients.get_mut(key) else { return Seen::Early };

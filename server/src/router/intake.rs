@@ -200,8 +200,8 @@ impl Router<'_> {
         true
     }
 
-    /// Whether there may be something to read, and something left to read it with. If only the latter is missing, the
-    /// client waits for the next turn.
+    /// Whether there may be something to read, and bulk bytes are left for it. If only those are missing, the client waits
+    /// for the next turn.
     fn has_turn(&mut self, key: Key) -> bool {
         let is_readable = self.clients.get_mut(key).is_some_and(|client| client.readable);
         if is_readable && self.bulk.is_used_up() {
@@ -211,7 +211,7 @@ impl Router<'_> {
         is_readable
     }
 
-    /// Reads what nobody wants.
+    /// Reads and discards.
     fn read_away(&mut self, scratch: &mut [u8], key: Key) -> Continue {
         if !self.has_turn(key) {
             return false;

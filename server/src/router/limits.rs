@@ -76,7 +76,7 @@ impl Limits {
         self.rates = min_rates;
     }
 
-    /// How slow clients may be that connect themselves, and those that a proxy stands for.
+    /// The rates for clients that connect themselves, and for those behind a proxy.
     pub(super) fn rates(&self, is_direct: bool) -> pace::MinRates {
         pace::MinRates::new(&self.rates, is_direct)
     }

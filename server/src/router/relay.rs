@@ -17,7 +17,7 @@ use rwsgi_protocol::link::{AHEAD_MAX, Frame};
 
 /// Reads of one link before others get their turn.
 const TURNS: usize = 8;
-/// Bytes of a response that nobody wants that are dropped before the link is closed.
+/// Bytes of a response without a client that are discarded before the link is closed.
 const DROPPED_MAX: usize = 1024 * 1024;
 /// Pieces of a response that are sent with one call.
 const SLICES: usize = 32;

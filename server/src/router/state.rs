@@ -100,7 +100,7 @@ pub(super) struct Router<'a> {
     pub(super) links_paused: Option<u32>,
     /// When the threads are looked through for those that have not begun with what they were sent.
     pub(super) check_begun: Option<MonotonicNanos>,
-    /// What is left of this turn for many bytes.
+    /// The bulk bytes and time that are left in this turn.
     pub(super) bulk: Bulk,
 }
 

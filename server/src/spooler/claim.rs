@@ -39,7 +39,7 @@ pub(crate) enum ClaimResult {
     NotBefore(SystemTime),
     /// Its file is no job's, and was set aside under this name.
     Bad(NotAJob, PathBuf),
-    /// It belongs to this user, who is neither root nor who runs jobs here, and is left alone.
+    /// It belongs to this user, who is neither root nor the user of this process: it is left alone.
     Foreign(u32),
 }
 
@@ -65,7 +65,7 @@ pub(crate) fn take(directory: &Path, ticket: &Ticket, config: &Spooler, now: Sys
             set_aside(directory, ticket, NotAJob::NoFile)
         }
         Err(ClaimError::Io(error)) => match std::fs::symlink_metadata(&path) {
-            // As a rule others cannot read it.
+            // The usual reason: a job is readable by its owner alone.
             Ok(metadata) if is_foreign(&metadata) => Ok(ClaimResult::Foreign(metadata.uid())),
             _ => Err(error),
         },
@@ -137,7 +137,7 @@ fn try_take(path: &Path, config: &Spooler, now: SystemTime) -> Result<Option<Cla
 fn read(file: &mut File, length: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(usize::try_from(length).unwrap_or(usize::MAX))?;
-    // It may grow meanwhile.
+    // The file may grow meanwhile.
     file.take(length).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
@@ -182,7 +182,7 @@ fn lock(file: &File) -> io::Result<bool> {
 fn set_aside(directory: &Path, ticket: &Ticket, problem: NotAJob) -> io::Result<ClaimResult> {
     let bad = directory.join(BAD);
     std::fs::create_dir_all(&bad)?;
-    // Not where a link leads that somebody else has put there.
+    // Another user may have put a link there.
     let there = open(&bad, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
     let from = directory.join(ticket.subdirectory());
     let here = open(&from, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;

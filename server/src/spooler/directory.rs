@@ -31,7 +31,7 @@ pub(crate) fn prepare(config: &mut Config) -> anyhow::Result<()> {
 
 /// The user that the server becomes must be able to write there.
 fn make(directory: &Path, user: Option<&Identity>) -> io::Result<()> {
-    // Nothing is done to one that is there before privileges are dropped.
+    // Root leaves an existing directory as it is.
     if directory.is_dir() {
         return Ok(());
     }

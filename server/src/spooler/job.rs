@@ -99,7 +99,7 @@ pub(crate) enum NotAJob {
     Malformed,
     #[error("it is no regular file")]
     NoFile,
-    #[error("it has {size} bytes, and spooler-job-limit allows {limit}")]
+    #[error("it has {size} bytes, more than spooler-job-limit ({limit})")]
     TooLarge { size: u64, limit: u64 },
 }
 

@@ -91,7 +91,7 @@ pub enum TempHolder {
     Worker(SlotId),
 }
 
-/// More than any process has in temporary files, bytes: something has written there that must not, and it is left out.
+/// More than any process has in temporary files, bytes: the application has written there, and the value is left out.
 const TEMPORARY_MAX: u64 = 1 << 50;
 
 /// What is wrong with a slot: its process, or something in it, has written where it must not.

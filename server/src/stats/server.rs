@@ -25,7 +25,7 @@ use tracing::{info, warn};
 
 pub use self::http::{HttpAccess, OwnNames};
 
-/// Connections that are open at a time: far more than monitors there are, few enough for the documents that they hold.
+/// Connections that may be open at a time: more than there are monitors, and few enough for the memory of their documents.
 const CONNECTIONS: usize = 32;
 /// How long a client may take to send its request, and to take the answer.
 const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 600 } else { 4 });
@@ -78,7 +78,7 @@ struct Connection {
     turn: Rc<Cell<Turn>>,
 }
 
-/// Whose turn it is on a connection. The first is closed first, when there are too many.
+/// Whose turn it is on a connection. When there are too many connections, the smallest is closed first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Turn {
     /// Nobody's: the client has its answer.

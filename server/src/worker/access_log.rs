@@ -94,7 +94,7 @@ fn timestamp(second: u64) -> String {
     humantime::format_rfc3339_seconds(time).to_string().trim_end_matches('Z').to_owned()
 }
 
-/// What a client sent, as a field in quotes: nothing in it ends the field or the line.
+/// A client's text as a field in quotes, escaped so that it can end neither the field nor the line.
 struct Quoted<'a>(&'a [u8]);
 
 impl std::fmt::Display for Quoted<'_> {

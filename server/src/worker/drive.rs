@@ -15,7 +15,7 @@ use crate::io::pace::Pace;
 use crate::io::receive::{Received, has_unread};
 use rwsgi_protocol::SocketProtocol;
 
-/// How long a connection that has sent many requests is served before others get their turn, ns.
+/// Time for one connection with pipelined requests in its turn, ns.
 const TURN: u64 = 1_000_000;
 
 /// A connection and what becomes of it.

@@ -20,8 +20,8 @@ use crate::ipc::LinkEndpoint;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use rwsgi_protocol::link::Hello;
 
-/// The router takes nothing of a response while its client is slow and there is no space to keep it. Longer than that is
-/// waited for nobody.
+/// The longest wait for the router to read a response: it reads nothing while its client is slow and there is no space to
+/// keep the response.
 const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 
 impl Worker {

@@ -1,6 +1,5 @@
-//! Responses that are finished and wait for their clients, for which no thread waits. What the application made stays in
-//! memory until the client has taken it; of a whole worker process no more than [`MEMORY_MAX`]. What is more goes to
-//! temporary files; and where those have no space, the thread waits.
+//! Finished responses that wait for slow clients without a thread. Up to [`MEMORY_MAX`] of a worker process they stay in
+//! memory, the rest goes to temporary files. When those have no space, the thread waits for the client.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -12,14 +11,14 @@ use super::connection::Connection;
 use super::worker_thread::WorkerThread;
 use crate::io::temp::log_response_not_kept;
 
-/// What may wait in the memory of a process, bytes.
+/// Bytes of finished responses that may wait in the memory of one process.
 const MEMORY_MAX: u64 = 64 * 1024 * 1024;
 
-/// What waits in a worker's memory.
+/// Bytes that wait in this worker's memory.
 #[derive(Debug, Default)]
 pub(super) struct ParkedMemory(Arc<AtomicU64>);
 
-/// One connection's part of it, until this is dropped.
+/// The bytes of one connection, counted until this is dropped.
 #[derive(Debug)]
 pub(super) struct Parked {
     bytes: u64,
@@ -27,7 +26,7 @@ pub(super) struct Parked {
 }
 
 impl ParkedMemory {
-    /// Takes so many bytes; `None` where that is too much.
+    /// Counts `bytes`; `None` when that exceeds [`MEMORY_MAX`].
     fn take(&self, bytes: u64) -> Option<Parked> {
         let parked = Parked { bytes, all: Arc::clone(&self.0) };
         (self.0.fetch_add(bytes, Relaxed) + bytes <= MEMORY_MAX).then_some(parked)
@@ -41,10 +40,10 @@ impl Drop for Parked {
 }
 
 impl WorkerThread {
-    /// Leaves a response that is finished to wait for its client, in memory or in a file.
+    /// Has a finished response wait for its client, in memory or in a file.
     ///
     /// # Errors
-    /// When the thread had to wait for the client, and it is gone or too slow.
+    /// When the thread had to wait for the client, and the client is gone or too slow.
     pub(super) fn park(&self, py: Python<'_>, connection: &mut Connection) -> std::io::Result<()> {
         connection.parked = self.worker.parked.take(connection.unsent.in_memory());
         if connection.parked.is_some() {

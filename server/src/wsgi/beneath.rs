@@ -1,7 +1,7 @@
-//! Opening a file below a directory, so that what was checked is what is opened.
+//! Opens a file below a directory, so that the file that was checked is the file that is opened.
 //!
-//! A name is looked up once. Checking where it leads and opening it by its name again would let whoever may write to the
-//! directory change a link in between.
+//! A name is looked up once. With a check of where it leads and a second lookup to open it, whoever may write to the
+//! directory could change a link in between.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -12,17 +12,16 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, open, openat, openat2, readlink};
 use rustix::io::Errno;
 
-/// A named pipe would wait for its writer, and a terminal would become ours.
+/// Opening a named pipe would wait for its writer, and opening a terminal would make it ours.
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
-/// Only finds the file.
+/// Finds the file without opening it.
 const FIND: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 
-/// Opens the regular file `relative` below the directory `root` for reading. Links are followed as long as they lead to
-/// somewhere below `root` or below one of `safe`, which are real paths. `None` when there is none, or when it cannot be
-/// opened.
+/// Opens the regular file `relative` below the directory `root` for reading. Follows links that lead to a place below
+/// `root` or below one of `safe`, which are real paths. `None` when there is no such file, or it cannot be opened.
 pub(super) fn open_beneath(root: &Path, relative: &[u8], safe: &[PathBuf]) -> Option<File> {
     let relative = Path::new(OsStr::from_bytes(relative));
-    // Only links lead elsewhere; what a client writes does not.
+    // Only a link may lead out of the directory, not a client's `..`.
     if !relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
         return None;
     }
@@ -30,8 +29,8 @@ pub(super) fn open_beneath(root: &Path, relative: &[u8], safe: &[PathBuf]) -> Op
     let file = match openat2(&root, relative, READ, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS)
     {
         Ok(file) => file,
-        // A link leads out of the directory, perhaps to where it may; or it is absolute and leads back in; or something
-        // was renamed meanwhile; or there is no openat2, in this kernel or through this container's filter.
+        // A link leads out of the directory, perhaps into one of `safe`; or an absolute link leads back in; or a name
+        // changed meanwhile; or this kernel or this container's filter has no openat2.
         Err(Errno::XDEV | Errno::AGAIN | Errno::NOSYS | Errno::PERM | Errno::INVAL) => {
             open_by_real_path(&root, relative, safe)?
         }
@@ -50,12 +49,12 @@ fn regular(file: OwnedFd) -> Option<File> {
     file.metadata().ok()?.is_file().then_some(file)
 }
 
-/// Finds the file, asks the system where what was found is, and opens just that. Needs `/proc`.
+/// Finds the file, asks the kernel for its path, and opens the file that was found. Needs `/proc`.
 fn open_by_real_path(root: &OwnedFd, relative: &Path, safe: &[PathBuf]) -> Option<OwnedFd> {
     let found = openat(root, relative, FIND, Mode::empty()).ok()?;
     let path = path_of(&found)?;
     let is_inside = path.starts_with(path_of(root)?) || safe.iter().any(|safe| path.starts_with(safe));
-    // A device is not opened to see what it is.
+    // Opening a device can have effects.
     if !is_inside || !rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&found).ok()?.st_mode).is_file() {
         return None;
     }
@@ -66,7 +65,7 @@ fn link_of(file: &impl AsFd) -> String {
     format!("/proc/self/fd/{}", file.as_fd().as_raw_fd())
 }
 
-/// Where the file is now. Of one that was removed the name says so at its end, and it is as good as the others.
+/// The path of the file now. The kernel adds " (deleted)" to that of a removed file, which changes no check.
 fn path_of(file: &OwnedFd) -> Option<PathBuf> {
     let path = readlink(link_of(file), Vec::new()).ok()?;
     Some(PathBuf::from(OsStr::from_bytes(path.as_bytes())))

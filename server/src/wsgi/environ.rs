@@ -294,8 +294,8 @@ impl EnvironBuilder {
         environ.set_item(key, text)
     }
 
-    /// The environ of a uwsgi packet: its variables, as they are, but for those that are the server's to say. Of one that
-    /// comes twice the later value counts.
+    /// The environ of a uwsgi packet: its variables as they are, without those that only the server sets. If one comes
+    /// twice, the later value counts.
     ///
     /// # Errors
     /// When Python has no memory left.
@@ -339,7 +339,7 @@ impl EnvironBuilder {
     }
 }
 
-/// What a proxy says of TLS. uWSGI takes what begins with `on` or `1`.
+/// Whether a proxy's `HTTPS` means TLS. uWSGI takes what begins with `on` or `1`.
 fn is_on(value: &[u8]) -> bool {
     value.starts_with(b"1") || value.get(..2).is_some_and(|on| on.eq_ignore_ascii_case(b"on")) || value == b"true"
 }

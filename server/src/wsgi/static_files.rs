@@ -1,5 +1,5 @@
-//! Answers a request from a file when there is one (`--static-map`, `--check-static`), and has the application answer
-//! all others.
+//! Answers a request with a file if there is one (`--static-map`, `--check-static`), and passes all others to the
+//! application.
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
@@ -17,21 +17,21 @@ use rwsgi_config::Config;
 use rwsgi_protocol::conditional::{Conditions, Selected, Stored};
 use rwsgi_protocol::date::HttpDate;
 
-/// Where the files of paths are that begin like this.
+/// A directory for the paths that begin with a prefix.
 struct Place {
-    /// Without a slash at its end, and empty for all paths.
+    /// Without a slash at its end; empty for all paths.
     prefix: Vec<u8>,
     /// A directory, or a file for the prefix alone.
     root: PathBuf,
 }
 
-/// A WSGI application before the application.
+/// A WSGI application in front of the application.
 #[pyclass(frozen, module = "rwsgi", name = "static_files")]
 pub(super) struct StaticFiles {
     application: Py<PyAny>,
-    /// In the order in which they are asked.
+    /// In the order in which they are searched.
     places: Vec<Place>,
-    /// Where links may lead to, real paths.
+    /// `--static-safe`: directories that links may lead to, as real paths.
     safe: Vec<PathBuf>,
     /// `mimetypes.guess_type`
     guess_type: Py<PyAny>,
@@ -40,7 +40,7 @@ pub(super) struct StaticFiles {
 }
 
 impl StaticFiles {
-    /// Before `application`, as the options have it.
+    /// In front of `application`, as configured.
     ///
     /// # Errors
     /// When Python has no memory left.
@@ -53,7 +53,7 @@ impl StaticFiles {
         places.sort_by_key(|place| std::cmp::Reverse(place.prefix.len()));
         places.extend(config.check_static.iter().map(|root| Place { prefix: Vec::new(), root: real(root) }));
         let mimetypes = py.import("mimetypes")?;
-        // Once, rather than at the first request.
+        // Reads files: here rather than at the first request.
         mimetypes.call_method0("init")?;
         Ok(Self {
             application,
@@ -64,12 +64,12 @@ impl StaticFiles {
         })
     }
 
-    /// Whether the path may be a file's, before the disk is asked. No file's name has a NUL.
+    /// Whether the path may name a file, without a look at the disk. No file name has a NUL.
     fn may_have(&self, path: &[u8]) -> bool {
         !path.contains(&0) && self.places.iter().any(|place| path.starts_with(&place.prefix))
     }
 
-    /// The file, and its own name if the path has another for it.
+    /// Finds the file. The path is its own name if the request's path is not (a `static-map` to one file).
     fn find(&self, path: &[u8]) -> Option<(File, Stored, Option<&Path>)> {
         let (file, own_name) = self.places.iter().find_map(|place| {
             let below = path.strip_prefix(&place.prefix[..])?;
@@ -132,7 +132,7 @@ impl StaticFiles {
     }
 
     fn kind_of(&self, py: Python<'_>, path: &str) -> PyResult<String> {
-        // It is read as a URL: after two slashes there would be a host, and before a colon a scheme.
+        // `guess_type` reads a URL: it would take text after two slashes for a host, and before a colon for a scheme.
         let name = path.rsplit('/').next().unwrap_or(path);
         let guess = self.guess_type.bind(py).call1((format!("/{name}"),))?;
         let (kind, encoding): (Option<String>, Option<String>) = guess.extract()?;
@@ -152,7 +152,7 @@ impl StaticFiles {
         if matches!(&method[..], b"GET" | b"HEAD")
             && let Some(path) = text_of(&environ, "PATH_INFO")?
             && self.may_have(&path)
-            // The disk takes its time.
+            // The disk may be slow: other threads run meanwhile.
             && let Some(found) = py.detach(|| self.find(&path))
         {
             return self.answer(py, found, &environ, &start_response, method == b"HEAD");
@@ -217,7 +217,7 @@ fn without_body<'py>(
     Ok(PyList::empty(start_response.py()).into_any())
 }
 
-/// The real path, or the absolute one of what is not there yet.
+/// The real path; the absolute one if nothing is there yet.
 fn real(path: &Path) -> PathBuf {
     let real = std::fs::canonicalize(path).or_else(|_| std::path::absolute(path));
     real.unwrap_or_else(|_| path.to_owned())

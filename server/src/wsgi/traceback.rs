@@ -1,4 +1,4 @@
-//! What the application raises, in the log: in a line of the server's, and as Python shows it.
+//! Exceptions of the application in the log: as part of a line of the server, and as a traceback.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -16,11 +16,11 @@ pub fn one_line(py: Python<'_>, error: &PyErr) -> String {
     format!("{kind}: {text}").trim_end_matches([' ', ':']).to_owned()
 }
 
-/// Writes the traceback to `sys.stderr`, as Python does, but each line stands in by two blanks and has no control
-/// characters: a text with ends of lines looks like no line of the server's. Never ends the process, as printing a
-/// `SystemExit` does.
+/// Writes the traceback to `sys.stderr`, as Python does, with each line indented by two blanks and its control characters
+/// escaped: a text of several lines does not look like a line of the server. Does not end the process, as printing a
+/// `SystemExit` would.
 pub fn log(py: Python<'_>, error: &PyErr) {
-    // One whose `__str__` raises is shown by Python as well as can be. Where that fails, memory is short.
+    // Python shows even an exception whose `__str__` raises. This fails only when memory is short.
     let Ok(text) = format(py, error) else { return error.display(py) };
     let written = py.import("sys").and_then(|sys| {
         let stream = sys.getattr("stderr")?;
@@ -28,7 +28,7 @@ pub fn log(py: Python<'_>, error: &PyErr) {
         stream.call_method0("flush")
     });
     if written.is_err() {
-        // The application has put something else in its place.
+        // The application has replaced `sys.stderr` by something that does not take text.
         let _ = std::io::stderr().write_all(text.as_bytes());
     }
 }

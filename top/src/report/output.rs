@@ -1,4 +1,4 @@
-//! The files that tell of a run when it is over. Whether they can be written is known before it begins.
+//! The files that a run writes when it is over. rtop checks that it can write them before the run begins.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-/// Where a run's verdict and its page go; nowhere what was not asked for.
+/// Where a run's verdict and page go; `None` for what was not asked for.
 #[derive(Debug, Default)]
 pub(super) struct Files {
     /// The verdict for CI servers.
@@ -18,10 +18,10 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Nobody waits for the end of a run to learn that what it tells has no place.
+    /// Opens the files, so that a wrong path is an error before the run and not after it.
     ///
     /// # Errors
-    /// When one of them could not be written.
+    /// When one of them cannot be written.
     pub(super) fn open(junit: Option<&Path>, markdown: Option<&Path>, html: Option<&Path>) -> anyhow::Result<Self> {
         let open = |option, path: Option<&Path>, keep| path.map(|path| Output::open(option, path, keep)).transpose();
         Ok(Self {
@@ -32,30 +32,30 @@ impl Files {
     }
 }
 
-/// What becomes of what is in the file already.
+/// What happens to the present contents of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Keep {
-    /// It is replaced.
+    /// They are replaced.
     Nothing,
-    /// It stays, and more comes behind it.
+    /// They stay, and more is appended.
     All,
 }
 
-/// A file that is written when the run is over. What it held until then stays.
+/// A file that is written when the run is over, and keeps its contents until then.
 #[derive(Debug)]
 pub(super) struct Output {
     option: &'static str,
     path: PathBuf,
     keep: Keep,
-    /// A pipe or a device is opened once: whoever reads from a pipe would take a second opening for the end.
+    /// A pipe or a device, which is opened only once: closing a pipe before its text is the end for its reader.
     special: Option<File>,
 }
 
 impl Output {
-    /// The file of an option; it is made when it is not there.
+    /// Opens the file of an option, and makes it if it does not exist.
     ///
     /// # Errors
-    /// When it could not be written. The message names the option and the path.
+    /// When it cannot be written. The message names the option and the path.
     fn open(option: &'static str, path: &Path, keep: Keep) -> anyhow::Result<Self> {
         let mut output = Self { option, path: path.to_owned(), keep, special: None };
         let opened = append(path).and_then(|file| Ok((file.metadata()?.is_file(), file)));
@@ -64,15 +64,15 @@ impl Output {
         Ok(output)
     }
 
-    /// Writes what it is for.
+    /// Writes the text.
     ///
     /// # Errors
-    /// When the disk does not take it, or the path has gone.
+    /// When the disk is full, or the path is gone.
     pub(super) fn write(self, text: &str) -> anyhow::Result<()> {
         let failed = self.failed();
         let file = match (self.special, self.keep) {
             (Some(file), _) => Ok(file),
-            // By its path again: the directory may have been emptied meanwhile, and a text in a file without a name is lost.
+            // By its path: the file may have been removed meanwhile, and text in a file without a name is lost.
             (None, Keep::Nothing) => File::create(&self.path),
             (None, Keep::All) => append(&self.path),
         };

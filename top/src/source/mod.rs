@@ -112,8 +112,7 @@ impl SourceError {
     }
 }
 
-/// What is shown of the requests that a server of this name tells of. `rwsgi` keeps back what it is not to show; uWSGI
-/// tells everything.
+/// What is shown of the requests in a document of this server. `rwsgi` leaves secrets out itself; uWSGI sends everything.
 pub(crate) fn shown_of(server: Option<&str>) -> Shown {
     if server == Some("rwsgi") { Shown::ALL } else { Shown::default() }
 }

@@ -1,9 +1,9 @@
-//! How often clients came up against a limit of the whole server.
+//! Counts of clients that a limit of the whole server stopped.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Counted by all processes together: it is rare, and no process takes its part with it when it ends.
+/// One counter for all processes: they count rarely, and no count is lost when a process ends.
 #[repr(C, align(64))]
 pub struct LimitsCell {
     bodies_refused: AtomicU64,

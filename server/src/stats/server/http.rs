@@ -1,8 +1,8 @@
 //! The stats over HTTP: `/` is the document, `/metrics` is Prometheus's text.
 //!
-//! Any page in a browser on this machine can send requests to a loopback address. It can read the answers when its
-//! origin is [let in](HttpAccess::cors), or when it has bound a name of its own to that address ("DNS rebinding"): then
-//! the browser takes this server for the page's own, but names it in `Host`.
+//! Any page in a browser on this machine can send requests to a loopback address. It can read the answers if
+//! [`HttpAccess::cors`] allows its origin, or if its own name resolves to that address ("DNS rebinding"): then the browser
+//! takes this server for the page's own, but sends that name in `Host`.
 
 use std::io;
 use std::net::IpAddr;
@@ -31,7 +31,7 @@ pub struct HttpAccess {
     pub names: OwnNames,
 }
 
-/// The names of a loopback address, or anything where the address is no such.
+/// The names of a loopback address that `Host` may have; any name for another address.
 #[derive(Clone, Debug, Default)]
 pub struct OwnNames(Option<String>);
 

@@ -95,7 +95,7 @@ impl Recorder {
     }
 }
 
-/// Whether variables of requests must be kept back: a document that has none to hide is recorded as it came.
+/// Whether variables of requests must be left out. A document without such variables is recorded as it came.
 fn tells_secrets(snapshot: &Snapshot) -> bool {
     let mut cores = snapshot.workers.iter().flat_map(|worker| &worker.cores);
     shown_of(snapshot.server.as_deref()) != Shown::ALL && cores.any(|core| !core.vars.is_empty())
