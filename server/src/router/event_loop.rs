@@ -352,7 +352,8 @@ impl Router<'_> {
             let Some(client) = self.clients.get_mut(key) else { continue };
             match client.phase {
                 ClientPhase::Head | ClientPhase::Body(_) if client.unsent.is_empty() => {
-                    self.refuse(key, TIMED_OUT);
+                    let input = std::mem::take(&mut client.input);
+                    self.refuse(key, TIMED_OUT, &input);
                     self.advance(scratch, key);
                 }
                 ClientPhase::Serving(_) | ClientPhase::Flushing(_) => {

@@ -385,12 +385,13 @@ impl WorkerThread {
     }
 
     /// A connection has waited too long. One that sent a part of a request gets 408.
-    fn expire(&mut self, connection: Box<Connection>) {
+    fn expire(&mut self, mut connection: Box<Connection>) {
         if !connection.unsent.is_empty() {
             self.count_write_error();
             self.close(connection);
         } else if connection.is_begun() {
-            let connection = self.refuse(connection, TIMED_OUT);
+            let input = std::mem::take(&mut connection.input);
+            let connection = self.refuse(connection, TIMED_OUT, &input);
             let (connection, next) = self.rest(connection, &mut []);
             self.settle(connection, next);
         } else {
