@@ -17,7 +17,7 @@ use super::state::{Pause, Router, RouterConfig, SECOND, interest};
 use super::token::Token;
 use crate::clock::MonotonicNanos;
 use crate::ipc::{RouterOrder, receive_message};
-use crate::log_limit;
+use crate::log_limit::{self, LineKind};
 use crate::stats::scoreboard::Scoreboard;
 use rwsgi_protocol::http::TIMED_OUT;
 
@@ -364,7 +364,9 @@ impl Router<'_> {
             }
         }
         for key in self.links.keys(|link| link.slot.is_none() && is_late(link.deadline)) {
-            if let Some(link) = self.links.remove(key) {
+            if let Some(link) = self.links.remove(key)
+                && log_limit::allows(LineKind::NoWorker)
+            {
                 warn!("process {} connected as a worker and said nothing; refused", link.pid);
             }
         }
