@@ -81,6 +81,8 @@ fn main() {
     let totals: Vec<_> = (0..WORKERS).map(|_| Totals::new(THREADS)).collect();
     let config = Config::default();
     let subject = || Subject {
+        temp_dir: std::path::Path::new("/var/tmp"),
+        temp_limit: None,
         scoreboard: &board,
         config: &config,
         started_at: UnixMicros::default(),

@@ -1,6 +1,7 @@
 //! The http router as a process: takes what the master gives it and runs the router.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use anyhow::Context;
 
@@ -24,8 +25,9 @@ pub(crate) fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
     procname::set(&procname::title(&setup.config.procname, "rwsgi http 1"));
     ignore_terminal_signals()?;
     limit_address_space(&setup.config)?;
-    let scoreboard =
-        Scoreboard::map(setup.layout, setup.scoreboard.take()?).context("http router: cannot map the scoreboard")?;
+    let scoreboard = Arc::new(
+        Scoreboard::map(setup.layout, setup.scoreboard.take()?).context("http router: cannot map the scoreboard")?,
+    );
     // For the workers alone: a pipe that the router held open would never end.
     drop(setup.notices.take()?);
     let listeners = setup.listeners.iter_mut().map(|listener| Ok((listener.fd.take()?, listener.address.clone())));
@@ -36,6 +38,7 @@ pub(crate) fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
         orders: channel,
         liveness: setup.liveness.take()?,
         limits: Limits::new(&setup.config),
+        temp: setup.temp,
     };
     router::run(router, &scoreboard)?;
     Ok(0)

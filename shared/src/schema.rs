@@ -103,6 +103,12 @@ pub struct Snapshot {
     /// The limits in force, for marking what comes near them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
+    /// Temporary files: request bodies beyond `post-buffering`, and responses that wait for slow clients.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temp_files: Option<TempFiles>,
+    /// Connections that were closed because the client was too slow (`body-min-rate`, `response-min-rate`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slow_clients: Option<u64>,
 }
 
 /// A socket that requests arrive on.
@@ -570,6 +576,20 @@ pub struct Limits {
     pub reload_on_as: u64,
     /// A worker is replaced after this many requests.
     pub max_requests: u64,
+}
+
+/// The temporary files of all processes together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct TempFiles {
+    /// The directory that they are in.
+    pub dir: String,
+    /// What they hold now, bytes, rounded up in steps.
+    pub bytes: u64,
+    /// The most that they may hold (`temp-size`), bytes; 0 means that there is no limit.
+    pub limit: u64,
+    /// Request bodies that got 503 because there was no space for them.
+    pub refused: u64,
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use super::files::Notation;
 use super::logic::{Logic, Over, Test, Wanted};
 use super::row::{Action, Group, Kind, Row};
-use super::{Order, between, set};
+use super::{Order, between, limits, set};
 use Kind::{Act, Addresses, Always, Custom, Flag, Large, Limit, Megabytes, Mode, Number, Path, Paths, Text, Texts};
 
 /// What most rows have in common; each group's rows start from theirs.
@@ -201,6 +201,12 @@ pub(crate) static OPTIONS: &[Row] = &[
           help: "The largest request body; 0 for no limit", ..REQUESTS },
     Row { names: &["post-buffering"], kind: Custom(set::post_buffering), takes: "BYTES", default: "1048576",
           help: "Keep larger request bodies in a file while they wait for a worker", ..REQUESTS },
+    Row { names: &["temp-dir"], kind: Path(|c| &mut c.temp.dir), takes: "DIR",
+          help: "Put temporary files here rather than in TMPDIR, or /var/tmp: bodies beyond post-buffering, and responses that wait for slow clients",
+          ..REQUESTS },
+    Row { names: &["temp-size"], kind: Custom(limits::temp_size), takes: "SIZE", default: "50%",
+          help: "The most that all temporary files may hold: 512m, 10g, a part of what is free at the start, or unlimited; beyond that, large bodies get 503 and workers wait for slow clients",
+          ..REQUESTS },
     Row { names: &["post-buffering-bufsize"], kind: Always, takes: "BYTES",
           help: "Nothing to do: bodies are read in pieces of a size that suits", ..REQUESTS },
     Row { names: &["path-normalize"], kind: Custom(set::path_normalize), takes: "HOW", default: "keep",
@@ -209,6 +215,13 @@ pub(crate) static OPTIONS: &[Row] = &[
           help: "How long a client of a worker may take to send or receive anything", ..REQUESTS },
     Row { names: &["http-timeout"], kind: Number(|c| &mut c.http_timeout, 1..=u32::MAX), takes: "SECONDS", default: "60",
           help: "How long a client of the http router may take to send or receive anything", ..REQUESTS },
+    Row { names: &["body-min-rate"], kind: Custom(limits::body_min_rate), takes: "BYTES", default: "auto",
+          help: "Close a client that sends its body slower than this, bytes a second; 0 for never; auto is 500 on TCP addresses of http and http-socket that are not loopback, and 0 where only a proxy connects",
+          ..REQUESTS },
+    Row { names: &["response-min-rate"], kind: Custom(limits::response_min_rate), takes: "BYTES", default: "auto",
+          help: "The same for a client that takes its response slower than this", ..REQUESTS },
+    Row { names: &["min-rate-grace"], kind: Number(|c| &mut c.min_rates.grace, 1..=86_400), takes: "SECONDS", default: "30",
+          help: "Measure the rates over this time", ..REQUESTS },
     Row { names: &["http-keepalive"], kind: Custom(set::http_keepalive), takes: "[SECONDS]", default: "60",
           help: "How long a kept-alive connection may be idle", ..REQUESTS },
     Row { names: &["http-auto-chunked", "http-chunked-input", "http-raw-body"], kind: Always,

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::between::Between;
+use super::limits::{MinRates, Temp};
 use rwsgi_protocol::path::PathNormalize;
 use rwsgi_stats::{Address, Shown};
 use serde::{Deserialize, Serialize};
@@ -270,6 +271,10 @@ pub struct Config {
     pub limit_post: u64,
     /// `--post-buffering`: the largest request body that waits in memory, bytes; larger ones wait in a file.
     pub post_buffering: u64,
+    /// `--temp-dir`, `--temp-size`: files for what does not fit in memory.
+    pub temp: Temp,
+    /// `--body-min-rate`, `--response-min-rate`, `--min-rate-grace`: how slow a client may be.
+    pub min_rates: MinRates,
     /// `--path-normalize`: what becomes of a path with dot segments or empty ones.
     pub path_normalize: PathNormalize,
     /// `--worker-reload-mercy`, `--reload-mercy`: how long a stopping worker may take to finish, seconds.
@@ -416,6 +421,8 @@ impl Default for Config {
             buffer_size: 64 * 1024,
             limit_post: 0,
             post_buffering: 1024 * 1024,
+            temp: Temp::default(),
+            min_rates: MinRates::default(),
             path_normalize: PathNormalize::Keep,
             reload_mercy: 60,
             chmod_socket: None,

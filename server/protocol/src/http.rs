@@ -10,7 +10,9 @@
 
 use std::mem::MaybeUninit;
 
-pub use super::refusal::{BODY_TOO_LARGE, OVERLOADED, Refusal, SERVER_GONE, TIMED_OUT, WORKER_LOST, refusal_response};
+pub use super::refusal::{
+    BODY_TOO_LARGE, OVERLOADED, Refusal, SERVER_GONE, TIMED_OUT, TOO_SLOW, WORKER_LOST, refusal_response,
+};
 use super::target;
 pub use super::version::Version;
 

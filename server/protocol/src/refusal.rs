@@ -22,6 +22,8 @@ impl Refusal {
 
 /// What a client gets when it was too slow with its request.
 pub const TIMED_OUT: Refusal = Refusal { status: 408, reason: "the request did not arrive in time" };
+/// What a client gets when its body comes more slowly than `body-min-rate`.
+pub const TOO_SLOW: Refusal = Refusal { status: 408, reason: "the request body comes too slowly" };
 /// What a client gets when its body is larger than `limit-post`.
 pub const BODY_TOO_LARGE: Refusal =
     Refusal { status: 413, reason: "the request body is larger than this server takes" };
@@ -32,16 +34,21 @@ pub const SERVER_GONE: Refusal = Refusal { status: 503, reason: "the server has 
 /// What a client gets when the worker went away before it answered.
 pub const WORKER_LOST: Refusal = Refusal { status: 502, reason: "the worker stopped before it answered" };
 
+/// When a client that got 503 may try again, seconds.
+const RETRY_AFTER: u32 = 10;
+
 /// Appends the complete answer to a refused request: a short text, `Connection: close`. `head_only`: to a HEAD, which gets
 /// no body (RFC 9110 section 9.3.2).
 pub fn refusal_response(refusal: &Refusal, head_only: bool, out: &mut Vec<u8>) {
     use std::io::Write as _;
     let phrase = reason_phrase(refusal.status);
+    // What is short now may not be so for long.
+    let retry = if refusal.status == 503 { format!("Retry-After: {RETRY_AFTER}\r\n") } else { String::new() };
     // Writing to a Vec cannot fail.
     let _ = write!(
         out,
         "HTTP/1.1 {} {phrase}\r\nDate: {}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
-         Connection: close\r\n\r\n",
+         {retry}Connection: close\r\n\r\n",
         refusal.status,
         HttpDate::now(),
         refusal.reason.len() + 1,
@@ -90,7 +97,11 @@ mod tests {
         refusal_response(&refusal, true, &mut to_head);
         let to_head = String::from_utf8(to_head).unwrap();
         assert_eq!(to_head.strip_suffix("\r\n\r\n").map(|head| head.lines().count()), Some(head.lines().count()));
-        for refusal in [TIMED_OUT, BODY_TOO_LARGE, OVERLOADED, SERVER_GONE, WORKER_LOST] {
+        assert!(!head.contains("Retry-After"), "{head}");
+        let mut out = Vec::new();
+        refusal_response(&OVERLOADED, false, &mut out);
+        assert!(String::from_utf8(out).unwrap().contains("\r\nRetry-After: 10\r\n"));
+        for refusal in [TIMED_OUT, TOO_SLOW, BODY_TOO_LARGE, OVERLOADED, SERVER_GONE, WORKER_LOST] {
             assert!(!reason_phrase(refusal.status).is_empty(), "{refusal}");
         }
     }

@@ -16,6 +16,8 @@ pub(crate) struct Listener {
     pub(crate) fd: OwnedFd,
     /// Whether its clients have IP addresses.
     is_tcp: bool,
+    /// Whether clients of other machines connect here.
+    is_direct: bool,
     /// The environ's `SERVER_NAME` and `SERVER_PORT`.
     server: (String, String),
 }
@@ -32,12 +34,18 @@ impl Listener {
             // The environ's server name and port may not be empty (PEP 3333).
             Address::Unix(_) | Address::Abstract(_) => (false, (server_name(""), "80".to_owned())),
         };
-        Ok(Self { fd, is_tcp, server })
+        Ok(Self { fd, is_tcp, is_direct: is_direct(address), server })
     }
 
     /// Whether its clients have IP addresses.
     pub(crate) fn is_tcp(&self) -> bool {
         self.is_tcp
+    }
+
+    /// Whether clients connect here themselves, from other machines. What else connects to a loopback address or a unix
+    /// socket is a proxy.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.is_direct
     }
 
     /// The next connection, and the text of its [`Peer`]. `None` when nobody waits.
@@ -65,6 +73,16 @@ pub(crate) fn accept(listener: impl AsFd) -> io::Result<Option<(OwnedFd, Option<
             Err(Errno::INTR | Errno::CONNABORTED | Errno::PROTO) => {}
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+fn is_direct(address: &Address) -> bool {
+    match address {
+        Address::Tcp { host, .. } => match host.parse::<IpAddr>() {
+            Ok(ip) => !ip.to_canonical().is_loopback(),
+            Err(_) => host != "localhost",
+        },
+        Address::Unix(_) | Address::Abstract(_) => false,
     }
 }
 
@@ -141,5 +159,25 @@ mod tests {
             }
         });
         taken.unwrap().join().unwrap();
+    }
+
+    #[test]
+    fn clients_connect_themselves_to_what_other_machines_reach() {
+        for (address, is_ours) in [
+            (":80", true),
+            ("0.0.0.0:80", true),
+            ("192.0.2.1:80", true),
+            ("[::]:80", true),
+            ("example.org:80", true),
+            ("127.0.0.1:80", false),
+            ("127.1.2.3:80", false),
+            ("[::1]:80", false),
+            ("[::ffff:127.0.0.1]:80", false),
+            ("localhost:80", false),
+            ("/run/app.sock", false),
+            ("@app", false),
+        ] {
+            assert_eq!(is_direct(&address.parse().unwrap()), is_ours, "{address}");
+        }
     }
 }

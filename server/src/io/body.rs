@@ -4,15 +4,13 @@
 //! What a client announces costs nothing: memory and files are taken when bytes come.
 
 use std::collections::TryReserveError;
-use std::fs::File;
-use std::io::{self, Write};
 use std::os::fd::AsFd;
 
 use thiserror::Error;
 use tracing::error;
 
-use super::file;
 use super::receive::{Received, append};
+use super::temp::{TempError, TempFile, TempFiles};
 use rwsgi_protocol::chunked::Decoder;
 use rwsgi_protocol::http::{BODY_TOO_LARGE, Refusal};
 
@@ -47,20 +45,21 @@ pub(crate) enum IntakeError {
     /// It is malformed or too large.
     #[error("{0}")]
     Refused(Refusal),
-    /// The temporary file failed.
+    /// It cannot be put in a temporary file, which is counted and in the log.
     #[error("{0}")]
-    File(#[from] io::Error),
+    File(#[from] TempError),
     /// There is no memory for it.
     #[error("out of memory (limit-as, or the system's): {0}")]
     Memory(#[from] TryReserveError),
 }
 
 impl IntakeError {
-    /// What the client gets. What is not the client's fault goes to the log.
+    /// What the client gets. What is not the client's fault is in the log.
     pub(crate) fn refusal(&self) -> Refusal {
         match self {
             Self::Refused(refusal) => *refusal,
-            Self::File(_) | Self::Memory(_) => {
+            Self::File(_) => NO_PLACE,
+            Self::Memory(_) => {
                 error!("post-buffering: a request body cannot be kept, its client gets 503: {self}");
                 NO_PLACE
             }
@@ -75,8 +74,8 @@ pub(crate) enum StoredBody {
     #[default]
     Empty,
     Memory(Vec<u8>),
-    /// From the file's beginning, this many bytes.
-    File(File, u64),
+    /// All that is in the file.
+    File(TempFile),
 }
 
 impl StoredBody {
@@ -85,7 +84,7 @@ impl StoredBody {
         match self {
             Self::Empty => 0,
             Self::Memory(bytes) => bytes.len() as u64,
-            Self::File(_, len) => *len,
+            Self::File(file) => file.len(),
         }
     }
 }
@@ -112,7 +111,7 @@ pub(crate) struct BodyIntake {
     end: BodyEnd,
     /// The body so far; and, at its end, what was received with it that is not the body's.
     memory: Vec<u8>,
-    file: Option<File>,
+    file: Option<TempFile>,
     /// Bytes of the body that have come.
     len: u64,
     limits: BodyLimits,
@@ -122,9 +121,17 @@ impl BodyIntake {
     /// A body of a length that is known. `memory` is empty; its capacity is used.
     ///
     /// # Errors
-    /// When it is too long.
-    pub(crate) fn of_length(len: u64, limits: BodyLimits, memory: Vec<u8>) -> Result<Self, IntakeError> {
+    /// When it is too long, or needs a file and there is no space for it now.
+    pub(crate) fn of_length(
+        len: u64,
+        limits: BodyLimits,
+        memory: Vec<u8>,
+        temp: &TempFiles,
+    ) -> Result<Self, IntakeError> {
         limits.check(len)?;
+        if len > limits.in_memory {
+            refused_by(temp, temp.check(len))?;
+        }
         Ok(Self { end: BodyEnd::Length(len), memory, file: None, len: 0, limits })
     }
 
@@ -134,7 +141,6 @@ impl BodyIntake {
     }
 
     /// Bytes of the body that have come.
-    #[cfg(test)]
     pub(crate) fn len(&self) -> u64 {
         self.len
     }
@@ -201,13 +207,13 @@ impl BodyIntake {
     ///
     /// # Errors
     /// When it cannot be taken, for whatever reason.
-    pub(crate) fn take(&mut self, input: &mut [u8]) -> Result<(usize, bool), IntakeError> {
+    pub(crate) fn take(&mut self, input: &mut [u8], temp: &TempFiles) -> Result<(usize, bool), IntakeError> {
         let left = match &mut self.end {
             BodyEnd::Chunked(decoder) => {
                 let decoded = decoder.decode(input).map_err(IntakeError::Refused)?;
                 let data = &input[decoded.data];
                 self.limits.check(self.len + data.len() as u64)?;
-                self.keep(data, None)?;
+                self.keep(data, None, temp)?;
                 return Ok((decoded.consumed, decoded.is_whole));
             }
             BodyEnd::Length(left) => left,
@@ -216,27 +222,19 @@ impl BodyIntake {
         let before = *left;
         *left -= len as u64;
         let is_whole = *left == 0;
-        self.keep(&input[..len], Some(before))?;
+        self.keep(&input[..len], Some(before), temp)?;
         Ok((len, is_whole))
     }
 
     /// Adds bytes of the body, of which `left` were still to come, to the rest.
-    fn keep(&mut self, data: &[u8], left: Option<u64>) -> Result<(), IntakeError> {
+    fn keep(&mut self, data: &[u8], left: Option<u64>, temp: &TempFiles) -> Result<(), IntakeError> {
         if data.is_empty() {
             return Ok(());
         }
         let known = self.len + left.unwrap_or(data.len() as u64);
         self.len += data.len() as u64;
         if known > self.limits.in_memory {
-            let file = match &mut self.file {
-                Some(file) => file,
-                none => {
-                    let file = none.insert(file::unnamed()?);
-                    file.write_all(&std::mem::take(&mut self.memory))?;
-                    file
-                }
-            };
-            return Ok(file.write_all(data)?);
+            return refused_by(temp, self.write(data, temp));
         }
         if self.memory.capacity() - self.memory.len() < data.len() {
             match left {
@@ -248,10 +246,23 @@ impl BodyIntake {
         Ok(())
     }
 
+    /// Adds bytes to the file, to which what was in memory goes first.
+    fn write(&mut self, data: &[u8], temp: &TempFiles) -> Result<(), TempError> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => {
+                let file = none.insert(temp.create()?);
+                file.append(&std::mem::take(&mut self.memory))?;
+                file
+            }
+        };
+        file.append(data)
+    }
+
     /// The body, when it is whole; and what was received behind it.
     pub(crate) fn finish(mut self) -> (StoredBody, Vec<u8>) {
         match self.file {
-            Some(file) => (StoredBody::File(file, self.len), Vec::new()),
+            Some(file) => (StoredBody::File(file), Vec::new()),
             None => {
                 // No more than memory holds.
                 let len = self.len as usize;
@@ -262,24 +273,32 @@ impl BodyIntake {
     }
 }
 
+/// Counts and logs a body that is refused.
+fn refused_by(temp: &TempFiles, outcome: Result<(), TempError>) -> Result<(), IntakeError> {
+    Ok(outcome.inspect_err(|problem| temp.refuse_body(problem))?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::io::{Read, Seek};
+    use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
 
     const LIMITS: BodyLimits = BodyLimits { in_memory: 20, most: None };
+
+    fn temp() -> TempFiles {
+        TempFiles::of_test(None)
+    }
 
     fn content(body: StoredBody) -> Vec<u8> {
         match body {
             StoredBody::Empty => Vec::new(),
             StoredBody::Memory(bytes) => bytes,
-            StoredBody::File(mut file, len) => {
+            StoredBody::File(mut file) => {
                 let mut bytes = Vec::new();
-                file.rewind().unwrap();
                 file.read_to_end(&mut bytes).unwrap();
-                assert_eq!(bytes.len() as u64, len);
+                assert_eq!(bytes.len() as u64, file.len());
                 bytes
             }
         }
@@ -306,15 +325,16 @@ mod tests {
             }
             let end = input.len();
             input.extend_from_slice(&behind);
+            let temp = temp();
             let mut intake = if is_chunked {
                 BodyIntake::of_chunks(LIMITS)
             } else {
-                BodyIntake::of_length(body.len() as u64, LIMITS, Vec::new()).unwrap()
+                BodyIntake::of_length(body.len() as u64, LIMITS, Vec::new(), &temp).unwrap()
             };
             let mut at = 0;
             loop {
                 let to = input.len().min(at + cut);
-                let (used, is_whole) = intake.take(&mut input[at..to]).unwrap();
+                let (used, is_whole) = intake.take(&mut input[at..to], &temp).unwrap();
                 at += used;
                 if is_whole {
                     break;
@@ -332,18 +352,18 @@ mod tests {
     #[test]
     fn what_is_announced_takes_no_memory_and_no_file_before_it_comes() {
         let limits = BodyLimits { in_memory: u64::MAX, most: None };
-        let mut intake = BodyIntake::of_length(1 << 40, limits, Vec::new()).unwrap();
+        let mut intake = BodyIntake::of_length(1 << 40, limits, Vec::new(), &temp()).unwrap();
         assert_eq!(intake.memory.capacity(), 0);
-        intake.take(&mut b"a little".to_owned()).unwrap();
+        intake.take(&mut b"a little".to_owned(), &temp()).unwrap();
         assert!(intake.memory.capacity() <= FIRST_ROOM);
-        let intake = BodyIntake::of_length(1 << 40, LIMITS, Vec::new()).unwrap();
+        let intake = BodyIntake::of_length(1 << 40, LIMITS, Vec::new(), &temp()).unwrap();
         assert!(intake.file.is_none() && intake.is_in_file());
     }
 
     #[test]
     fn a_body_that_memory_cannot_hold_is_refused_and_ends_nothing() {
         let limits = BodyLimits { in_memory: u64::MAX, most: None };
-        let mut intake = BodyIntake::of_length(u64::MAX, limits, Vec::new()).unwrap();
+        let mut intake = BodyIntake::of_length(u64::MAX, limits, Vec::new(), &temp()).unwrap();
         let failure = IntakeError::from(intake.reserve(u64::MAX, usize::MAX / 2 + 1).unwrap_err());
         assert_eq!(failure.refusal().status, 503);
     }
@@ -352,8 +372,8 @@ mod tests {
     fn a_body_is_received_in_place_and_what_follows_it_is_not_lost() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
-        let mut intake = BodyIntake::of_length(5, LIMITS, Vec::with_capacity(16)).unwrap();
-        intake.take(&mut b"ab".to_owned()).unwrap();
+        let mut intake = BodyIntake::of_length(5, LIMITS, Vec::with_capacity(16), &temp()).unwrap();
+        intake.take(&mut b"ab".to_owned(), &temp()).unwrap();
         assert!(intake.is_in_place() && !intake.is_whole());
         assert_eq!(intake.receive(&ours).unwrap(), Received::Nothing);
         theirs.write_all(b"cdeGET").unwrap();
@@ -366,12 +386,33 @@ mod tests {
     #[test]
     fn a_body_beyond_the_limit_is_refused_when_that_is_known() {
         let limits = BodyLimits::new(20, 4);
-        assert!(matches!(BodyIntake::of_length(5, limits, Vec::new()), Err(IntakeError::Refused(BODY_TOO_LARGE))));
+        assert!(matches!(
+            BodyIntake::of_length(5, limits, Vec::new(), &temp()),
+            Err(IntakeError::Refused(BODY_TOO_LARGE))
+        ));
         let mut chunks = BodyIntake::of_chunks(limits);
         assert!(matches!(
-            chunks.take(&mut b"4\r\nabcd\r\n1\r\ne".to_owned()),
+            chunks.take(&mut b"4\r\nabcd\r\n1\r\ne".to_owned(), &temp()),
             Err(IntakeError::Refused(BODY_TOO_LARGE))
         ));
         assert_eq!(BodyLimits::new(20, 0).most, None);
+    }
+
+    #[test]
+    fn a_body_that_files_have_no_space_for_is_refused_before_it_comes_or_when_it_has_come_so_far() {
+        let temp = TempFiles::of_test(Some(1 << 20));
+        assert!(matches!(
+            BodyIntake::of_length((1 << 20) + 1, LIMITS, Vec::new(), &temp),
+            Err(IntakeError::File(TempError::Limit { .. }))
+        ));
+        let mut chunks = BodyIntake::of_chunks(LIMITS);
+        let chunk = || [b"80000\r\n".as_slice(), &[0; 0x80000], b"\r\n"].concat();
+        chunks.take(&mut chunk(), &temp).unwrap();
+        let failure = chunks.take(&mut chunk(), &temp).and_then(|_| chunks.take(&mut chunk(), &temp)).unwrap_err();
+        assert_eq!(failure.refusal().status, 503);
+        // What waits in memory needs none.
+        BodyIntake::of_length(20, LIMITS, Vec::new(), &temp).unwrap().take(&mut [0; 20], &temp).unwrap();
+        drop(chunks);
+        assert_eq!(temp.taken(), 0);
     }
 }

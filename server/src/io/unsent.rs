@@ -1,30 +1,29 @@
 //! What a client has not taken yet, in order, and sending it: copies, other owners' bytes, parts of files.
 //!
 //! A worker keeps all of it where it is, for its thread waits before it makes more. The http router makes nothing, but
-//! is sent it by workers that should not wait: what it cannot send goes to memory up to [`MEMORY_MAX`], to a file
-//! beyond, so that a slow client holds no worker; and no more than [`FILE_MAX`], so that it holds no disk either.
+//! is sent it by workers that should not wait: what it cannot send goes to memory up to a megabyte (less where many clients
+//! are slow, see [`TempFiles::memory_for_one`]), to a file beyond, so that a slow client holds no worker; and no more than [`FILE_MAX`], so that it holds no disk either. Where
+//! there is no space for a file the worker waits until the client has taken what is here.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 use rustix::fs::sendfile;
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
-use tracing::error;
 
-use super::{file, wait};
+use super::pace::{MinRates, Pace, Seen, unacknowledged};
+use super::temp::{TempError, TempFile, TempFiles};
+use super::wait;
 use crate::clock::MonotonicNanos;
 
 /// Bytes that somebody else owns, kept until they are sent.
 pub(crate) type Kept = Box<dyn AsRef<[u8]> + Send>;
 
-/// Bytes that wait in the router's memory for one client. Most responses fit.
-pub(crate) const MEMORY_MAX: usize = 1024 * 1024;
 /// The largest file for one client of the router, bytes; its worker waits beyond that, until the client has taken all
 /// of the file. nginx has the same limit for the same purpose (`proxy_max_temp_file_size`).
 const FILE_MAX: u64 = 1024 * 1024 * 1024;
@@ -48,6 +47,20 @@ enum Piece {
     Owned(Kept, usize),
     /// A part of a file: offset and length of what is left.
     File(File, u64, u64),
+    /// What was too much for memory, and how much of it is gone.
+    Spilled(TempFile, u64),
+}
+
+/// A client takes its response more slowly than it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it takes the response too slowly (response-min-rate)")]
+pub(crate) struct TooSlow;
+
+impl TooSlow {
+    /// Whether this is why a write failed.
+    pub(crate) fn is_why(failure: &io::Error) -> bool {
+        failure.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Self>)
+    }
 }
 
 /// What [`Unsent::send_some`] did.
@@ -63,8 +76,10 @@ pub(crate) struct Sent {
 #[derive(Default)]
 pub(crate) struct Unsent {
     pieces: VecDeque<Piece>,
-    /// Bytes sent since it was last asked.
+    /// Bytes sent, in all.
     sent: u64,
+    /// How many of them were reported.
+    reported: u64,
 }
 
 impl std::fmt::Debug for Unsent {
@@ -82,29 +97,43 @@ impl Unsent {
 
     /// Whether what goes next is read from a disk.
     pub(crate) fn is_file(&self) -> bool {
-        matches!(self.pieces.front(), Some(Piece::File(..)))
+        matches!(self.pieces.front(), Some(Piece::File(..) | Piece::Spilled(..)))
     }
 
     /// Whether what is added goes to a disk.
     pub(crate) fn spills(&self) -> bool {
-        matches!(self.pieces.back(), Some(Piece::File(..)))
+        matches!(self.pieces.back(), Some(Piece::Spilled(..)))
+    }
+
+    /// Whether something that waits is in a temporary file. There are three pieces at most then.
+    fn has_spilled(&self) -> bool {
+        self.pieces.iter().any(|piece| matches!(piece, Piece::Spilled(..)))
     }
 
     /// Whether the router should take no more from the worker.
-    pub(crate) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self, temp: &TempFiles) -> bool {
         match self.pieces.back() {
             None => false,
-            Some(Piece::File(_, at, left)) => at + left >= FILE_MAX,
+            Some(Piece::Spilled(file, _)) => file.len() >= FILE_MAX,
+            // The file had no space for this: it begins again when the file is gone.
+            Some(Piece::Copied(..)) if self.has_spilled() => true,
             // A file could not be got.
-            Some(Piece::Copied(bytes, gone)) => bytes.len() - gone >= 2 * MEMORY_MAX,
-            Some(Piece::Owned(..)) => true,
+            Some(Piece::Copied(bytes, gone)) => bytes.len() - gone >= 2 * temp.memory_for_one(),
+            Some(Piece::Owned(..) | Piece::File(..)) => true,
         }
     }
 
     /// Bytes sent since the last call.
     #[inline]
     pub(crate) fn take_sent(&mut self) -> u64 {
-        std::mem::take(&mut self.sent)
+        let sent = self.sent - self.reported;
+        self.reported = self.sent;
+        sent
+    }
+
+    /// Bytes that the client has taken of all that was sent: what is still in the kernel is not counted.
+    pub(crate) fn taken(&self, socket: impl AsFd) -> u64 {
+        self.sent.saturating_sub(unacknowledged(socket))
     }
 
     /// Sends what the socket takes now of `parts`, after what waits, but no more than a turn's worth; keeps the rest.
@@ -144,49 +173,48 @@ impl Unsent {
     /// The same for the router: what is left goes to memory, or to a file.
     ///
     /// # Errors
-    /// When the client is gone, or what is for it can be kept no longer, which is logged.
+    /// When the client is gone.
     #[inline]
-    pub(crate) fn send_or_spill(&mut self, socket: impl AsFd, parts: &[&[u8]]) -> io::Result<()> {
+    pub(crate) fn send_or_spill(&mut self, socket: impl AsFd, parts: &[&[u8]], temp: &TempFiles) -> io::Result<()> {
         let gone = if self.is_empty() { send_parts(&socket, parts)? } else { 0 };
         match parts {
-            [part] if part.len() == gone => Ok(()),
-            parts => self.spill_rest(parts, gone),
+            [part] if part.len() == gone => {}
+            parts => self.spill_rest(parts, gone, temp),
         }
+        Ok(())
     }
 
     /// Keeps what is not gone.
-    fn spill_rest(&mut self, parts: &[&[u8]], mut gone: usize) -> io::Result<()> {
+    fn spill_rest(&mut self, parts: &[&[u8]], mut gone: usize, temp: &TempFiles) {
         for part in parts {
             let skip = gone.min(part.len());
             gone -= skip;
             if skip < part.len() {
-                self.spill(&part[skip..])?;
+                self.spill(&part[skip..], temp);
             }
         }
-        Ok(())
     }
 
-    fn spill(&mut self, data: &[u8]) -> io::Result<()> {
+    fn spill(&mut self, data: &[u8], temp: &TempFiles) {
         let waiting = match self.pieces.back() {
             Some(Piece::Copied(bytes, gone)) => bytes.len() - gone,
             _ => 0,
         };
-        if !self.spills() && waiting + data.len() > MEMORY_MAX {
-            match file::unnamed() {
-                Ok(file) => self.pieces.push_back(Piece::File(file, 0, 0)),
+        if !self.spills() && waiting + data.len() > temp.memory_for_one() && !self.has_spilled() {
+            match temp.create() {
+                Ok(file) => self.pieces.push_back(Piece::Spilled(file, 0)),
                 // It goes to memory, and the worker waits the sooner.
-                Err(problem) => error!("cannot keep a response in a file for a slow client: {problem}"),
+                Err(problem) => temp.hold_response(&problem),
             }
         }
-        let Some(Piece::File(file, at, left)) = self.pieces.back_mut() else {
+        let Some(Piece::Spilled(file, _)) = self.pieces.back_mut() else { return self.copy(data) };
+        if let Err(problem) = file.append(data) {
+            temp.hold_response(&problem);
+            if file.len() == 0 {
+                self.pieces.pop_back();
+            }
             self.copy(data);
-            return Ok(());
-        };
-        file.write_all_at(data, *at + *left).inspect_err(|problem| {
-            error!("cannot keep a response in a file for a slow client, whose connection is closed: {problem}");
-        })?;
-        *left += data.len() as u64;
-        Ok(())
+        }
     }
 
     /// Many small parts are one large piece.
@@ -198,6 +226,33 @@ impl Unsent {
             bytes.drain(..std::mem::take(gone));
         }
         bytes.extend_from_slice(data);
+    }
+
+    /// Bytes in memory that wait. Of somebody else's all are counted, for all stay there until the last one is sent.
+    pub(crate) fn in_memory(&self) -> u64 {
+        let bytes = |piece: &Piece| match piece {
+            Piece::Copied(bytes, _) => bytes.len() as u64,
+            Piece::Owned(owner, _) => owner.as_ref().as_ref().len() as u64,
+            Piece::File(..) | Piece::Spilled(..) => 0,
+        };
+        self.pieces.iter().map(bytes).sum()
+    }
+
+    /// Puts what waits in memory in a temporary file, unless a file of the application's comes between.
+    ///
+    /// # Errors
+    /// When there is no space for it: then all is as it was.
+    pub(crate) fn move_to_file(&mut self, temp: &TempFiles) -> Result<(), TempError> {
+        let mut file = temp.create()?;
+        for piece in &self.pieces {
+            match piece {
+                Piece::Copied(bytes, gone) => file.append(&bytes[*gone..])?,
+                Piece::Owned(owner, gone) => file.append(&owner.as_ref().as_ref()[*gone..])?,
+                Piece::File(..) | Piece::Spilled(..) => return Ok(()),
+            }
+        }
+        self.pieces = VecDeque::from([Piece::Spilled(file, 0)]);
+        Ok(())
     }
 
     /// Sends a part of a file after what waits. Returns whether nothing is left.
@@ -251,6 +306,11 @@ impl Unsent {
                 *left -= count;
                 (asked, count, *left == 0)
             }
+            Piece::Spilled(file, at) => {
+                let asked = (file.len() - *at).min(AT_ONCE as u64);
+                let count = send_file_from(socket, &*file, at, asked as usize)?;
+                (asked, count, *at == file.len())
+            }
         };
         self.sent += count;
         if is_gone {
@@ -263,15 +323,44 @@ impl Unsent {
         Ok(Sent { count, more: count == asked })
     }
 
-    /// Waits until nothing is left, as long as the socket takes something every so often.
+    /// Waits until nothing is left, as long as the socket takes something every so often, and the client enough of it.
     ///
     /// # Errors
-    /// As [`Unsent::advance`], and [`io::ErrorKind::TimedOut`].
-    pub(crate) fn flush(&mut self, socket: impl AsFd, patience: Duration) -> io::Result<()> {
-        while !self.advance(&socket)? {
-            wait::until_ready(&socket, PollFlags::OUT, patience)?;
+    /// As [`Unsent::advance`]; [`io::ErrorKind::TimedOut`] when nothing is taken for that long, and [`TooSlow`] when too
+    /// little is.
+    pub(crate) fn flush(&mut self, socket: impl AsFd, patience: Duration, rates: MinRates) -> io::Result<()> {
+        if self.advance(&socket)? {
+            return Ok(());
         }
-        Ok(())
+        let began = Instant::now();
+        let mut pace = Pace::of_response(rates, 0);
+        let mut patient_until = began + patience;
+        loop {
+            let next_look = began + Duration::from_secs(pace.until().into());
+            let now = Instant::now();
+            let wait = patient_until.min(next_look).saturating_duration_since(now);
+            match wait::until_ready(&socket, PollFlags::OUT, wait) {
+                Ok(()) => {
+                    if self.advance(&socket)? {
+                        return Ok(());
+                    }
+                    patient_until = Instant::now() + patience;
+                }
+                Err(failure) if failure.kind() != io::ErrorKind::TimedOut || patient_until <= next_look => {
+                    return Err(failure);
+                }
+                Err(_) => {}
+            }
+            let second = u32::try_from(began.elapsed().as_secs()).unwrap_or(u32::MAX);
+            if second >= pace.until() {
+                match pace.look_at_response(rates, second, self.taken(&socket)) {
+                    Seen::Slow => return Err(io::Error::new(io::ErrorKind::TimedOut, TooSlow)),
+                    // It takes enough, though the kernel may have had no space for more yet.
+                    Seen::Goes => patient_until = Instant::now() + patience,
+                    Seen::Early => {}
+                }
+            }
+        }
     }
 }
 
@@ -330,11 +419,11 @@ fn send_from(socket: impl AsFd, bytes: &[u8], gone: &mut usize) -> io::Result<(u
     Ok((rest.len() as u64, count as u64, *gone == bytes.len()))
 }
 
-fn send_file_from(socket: impl AsFd, file: &File, at: &mut u64, most: usize) -> io::Result<u64> {
+fn send_file_from(socket: impl AsFd, file: impl AsFd, at: &mut u64, most: usize) -> io::Result<u64> {
     if most == 0 {
         return Ok(0);
     }
-    match until_done(|| match sendfile(&socket, file, Some(at), most) {
+    match until_done(|| match sendfile(&socket, &file, Some(at), most) {
         // The file became shorter after its length was sent: the client must not take this for a whole answer.
         Ok(0) => Err(Errno::NODATA),
         sent => sent,
@@ -360,119 +449,4 @@ fn until_done(mut call: impl FnMut() -> Result<usize, Errno>) -> io::Result<usiz
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Read;
-    use std::os::unix::net::UnixStream;
-
-    fn pair() -> (UnixStream, UnixStream) {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        ours.set_nonblocking(true).unwrap();
-        theirs.set_nonblocking(true).unwrap();
-        (ours, theirs)
-    }
-
-    #[test]
-    fn bytes_stay_in_order_between_memory_and_file() {
-        let (ours, mut theirs) = pair();
-        let mut unsent = Unsent::default();
-        let (mut expected, mut received) = (Vec::new(), Vec::new());
-        let mut spilled = false;
-        let mut buf = vec![0; 100_000];
-        for round in 0..200usize {
-            // Faster than it is read at first, slower later: through memory to the file, and back.
-            let piece: Vec<u8> = (0..if round < 100 { 50_000 } else { 100 }).map(|at| (at * 7 + round) as u8).collect();
-            let (one, two) = piece.split_at(piece.len() / 3);
-            unsent.send_or_spill(&ours, &[one, two]).unwrap();
-            expected.extend_from_slice(&piece);
-            spilled |= unsent.spills();
-            if let Ok(count) = theirs.read(&mut buf[..if round < 100 { 20_000 } else { 100_000 }]) {
-                received.extend_from_slice(&buf[..count]);
-            }
-            unsent.send_some(&ours).unwrap();
-        }
-        assert!(spilled);
-        while received.len() < expected.len() {
-            let sent = unsent.send_some(&ours).unwrap();
-            assert!(!sent.more, "the socket is smaller than a turn");
-            let count = theirs.read(&mut buf).unwrap();
-            received.extend_from_slice(&buf[..count]);
-        }
-        assert!(received == expected);
-        assert!(unsent.is_empty() && !unsent.is_full() && unsent.pieces.capacity() == 0);
-    }
-
-    #[test]
-    fn a_large_part_is_kept_through_its_owner_and_a_file_follows_it() {
-        let (ours, mut theirs) = pair();
-        let mut unsent = Unsent::default();
-        let part: Vec<u8> = (0..1_000_000).map(|at| at as u8).collect();
-        let mut owned = 0;
-        let mut file = file::unnamed().unwrap();
-        io::Write::write_all(&mut file, b"a file's end").unwrap();
-        let all_sent = unsent.send(&ours, &[b"head", &part], &mut |index| {
-            owned = index;
-            Some(Box::new(part.clone()))
-        });
-        assert!(!all_sent.unwrap() && owned == 1);
-        assert!(!unsent.send_file(&ours, file.try_clone().unwrap(), 2, 10).unwrap());
-        let (mut received, mut buf) = (Vec::new(), vec![0; 100_000]);
-        while received.len() < 4 + part.len() + 10 {
-            unsent.advance(&ours).unwrap();
-            let count = theirs.read(&mut buf).unwrap();
-            received.extend_from_slice(&buf[..count]);
-        }
-        assert!(received == [b"head", part.as_slice(), b"file's end"].concat());
-        assert_eq!(unsent.take_sent(), received.len() as u64);
-        // Shorter than was said.
-        assert!(!unsent.send_file(&ours, file, 2, 11).unwrap());
-        assert_eq!(unsent.advance(&ours).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
-    }
-
-    #[test]
-    fn a_client_that_reads_as_fast_as_it_is_sent_to_gets_a_turn_and_no_more() {
-        const LEN: usize = 64 * 1024 * 1024;
-        let file = file::unnamed().unwrap();
-        file.set_len(LEN as u64).unwrap();
-        let part = vec![0; LEN];
-        let (ours, mut theirs) = pair();
-        theirs.set_nonblocking(false).unwrap();
-        let reader = std::thread::spawn(move || io::copy(&mut theirs, &mut io::sink()).unwrap());
-        let mut unsent = Unsent::default();
-        unsent.send(&ours, &[b"head", &part], &mut |_| Some(Box::new(part.clone()))).unwrap();
-        let mut taken = unsent.take_sent();
-        assert!(taken <= TURN as u64, "{taken} of a part");
-        unsent.send_file(&ours, file, 0, LEN as u64).unwrap();
-        while !unsent.is_empty() {
-            unsent.advance(&ours).unwrap();
-            let sent = unsent.take_sent();
-            assert!(sent < (TURN + AT_ONCE) as u64, "{sent} at once");
-            taken += sent;
-        }
-        drop(ours);
-        assert_eq!(taken, 4 + 2 * LEN as u64);
-        assert_eq!(reader.join().unwrap(), taken);
-    }
-
-    #[test]
-    fn a_worker_waits_for_a_client_whose_file_is_full_or_could_not_be_had() {
-        let mut unsent = Unsent::default();
-        unsent.copy(&vec![0; 2 * MEMORY_MAX - 1]);
-        assert!(!unsent.is_full());
-        unsent.copy(&[0]);
-        assert!(unsent.is_full());
-        unsent.pieces.push_back(Piece::File(file::unnamed().unwrap(), 0, 1));
-        assert!(!unsent.is_full());
-        unsent.pieces.push_back(Piece::File(file::unnamed().unwrap(), 1, FILE_MAX - 1));
-        assert!(unsent.is_full());
-    }
-
-    #[test]
-    fn a_client_that_is_gone_is_noticed() {
-        let (ours, theirs) = pair();
-        drop(theirs);
-        let mut unsent = Unsent::default();
-        assert!(unsent.send_or_spill(&ours, &[b"x"]).is_err());
-        assert!(unsent.send(&ours, &[b"x"], &mut |_| None).is_err());
-    }
-}
+mod tests;

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use self::inherit::InheritedFd;
 use crate::clock::UnixMicros;
 use crate::ids::{ChildId, GenerationNumber, SlotId, WorkerId};
+use crate::io::temp::TempPlace;
 use crate::stats::scoreboard::Layout;
 use rwsgi_config::Config;
 use rwsgi_protocol::SocketProtocol;
@@ -91,6 +92,8 @@ pub struct Setup {
     pub link: Option<LinkEndpoint>,
     /// The generation that a fork server loads; `None` for the http router.
     pub generation: Option<GenerationNumber>,
+    /// Where temporary files are, and how much they may hold.
+    pub(crate) temp: TempPlace,
     /// When the server started.
     pub started_at: UnixMicros,
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use rwsgi_config::Config;
+use rwsgi_config::{Config, MinRates};
 use rwsgi_protocol::path::PathNormalize;
 use rwsgi_stats::Shown;
 
@@ -26,6 +26,8 @@ pub(crate) struct RouterLimits {
     pub limit_post: u64,
     /// `post-buffering`
     pub post_buffering: u64,
+    /// `body-min-rate`, `response-min-rate`, `min-rate-grace`
+    pub min_rates: MinRates,
     /// `show-request`
     pub show_request: Shown,
     /// `path-normalize`
@@ -42,6 +44,7 @@ impl RouterLimits {
             buffer_size: config.buffer_size,
             limit_post: config.limit_post,
             post_buffering: config.post_buffering,
+            min_rates: config.min_rates,
             show_request: config.show_request,
             path_normalize: config.path_normalize,
         }

@@ -41,6 +41,7 @@ mod state;
 mod status;
 mod supervisor;
 mod task;
+mod temp;
 mod timers;
 mod timetable;
 mod touch;

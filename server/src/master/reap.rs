@@ -1,5 +1,6 @@
 //! Reaping processes that have ended: which they were, why they ended, and what becomes of their posts.
 
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -19,7 +20,7 @@ use crate::process_setup::EXIT_NO_APP;
 use crate::spooler::tries;
 use crate::stats::cell::{ThreadCell, Verdict};
 use crate::stats::request::describe;
-use crate::stats::scoreboard::CorruptSlot;
+use crate::stats::scoreboard::{CorruptSlot, TempHolder};
 
 /// While the router leaves, a worker that is gone is replaced after this: the router may be about to be gone as well.
 const STOPPING_DELAY: Duration = Duration::from_millis(200);
@@ -176,6 +177,7 @@ impl Master {
     fn router_ended(&mut self, ended: &Ended, reaped: Reaped) {
         let Reaped { pid, end, .. } = reaped;
         self.router_channel = None;
+        self.scoreboard.temporary(TempHolder::Router).store(0, SeqCst);
         if self.phase == Phase::Serving {
             let next = match ended.next {
                 Some(delay) if !delay.is_zero() => format!("starting another in {} s", delay.as_secs()),

@@ -74,6 +74,7 @@ impl Master {
             link_listener: None,
             link: sockets.link.as_ref().map(|link| link.endpoint.clone()),
             generation,
+            temp: self.temp.clone(),
             started_at: self.started_at,
         })
     }
@@ -276,6 +277,8 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<(&'static str, String)> {
         log_master: "log-master",
         log_maxsize: "log-maxsize",
         log_backupname: "log-backupname",
+        temp.dir: "temp-dir",
+        temp.size: "temp-size",
         stats: "stats",
         stats_http: "stats-http",
         spooler.directories: "spooler",

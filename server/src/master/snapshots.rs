@@ -49,6 +49,8 @@ impl Master {
             python: python.unwrap_or_default(),
             sockets,
             workers,
+            temp_dir: &self.temp.directory,
+            temp_limit: self.temp.limit,
             spoolers: spoolers(&self.config.spooler, &self.children, &self.queues),
         };
         let Taken { mut snapshot, corrupt } = snapshot::take(&subject, &mut self.snapshot_state);

@@ -25,7 +25,7 @@ use super::queues::Queues;
 use super::state::{Master, Phase, Reread, Sockets};
 use super::supervisor::Supervisor;
 use super::timers::Timers;
-use super::{fifo, privileges, signals, touch};
+use super::{fifo, privileges, signals, temp, touch};
 use crate::clock::UnixMicros;
 use crate::identity::Identity;
 use crate::ids::WorkerId;
@@ -91,6 +91,7 @@ pub(super) fn start(config: Config, mut launcher: Launcher, reread: Reread, even
             leftovers.add(pidfile);
         }
     }
+    let temp = temp::choose(&config)?;
     touch::watch(&config, &events);
     let layout = Layout::new(config.processes, config.threads).with_spoolers(config.spooler.count());
     let mut timers = Timers::default();
@@ -100,6 +101,7 @@ pub(super) fn start(config: Config, mut launcher: Launcher, reread: Reread, even
     let mut master = Master {
         sockets: Sockets { workers, router, link, liveness: liveness_reader, notices, control },
         scoreboard: Scoreboard::create(layout).context("cannot create the scoreboard")?,
+        temp,
         share: Share::create(&config.between)?,
         children,
         totals: (0..config.processes).map(|_| Totals::new(config.threads)).collect(),

@@ -18,6 +18,7 @@ use super::supervisor::Supervisor;
 use super::timers::Timers;
 use crate::clock::{MonotonicNanos, UnixMicros};
 use crate::ids::{ChildId, ThreadIndex, WorkerId};
+use crate::io::temp::TempPlace;
 use crate::share::Share;
 use crate::stats::scoreboard::Scoreboard;
 use crate::stats::state::SnapshotState;
@@ -35,6 +36,8 @@ pub(super) struct Master {
     pub(super) reread: Reread,
     pub(super) sockets: Sockets,
     pub(super) scoreboard: Scoreboard,
+    /// Where temporary files are.
+    pub(super) temp: TempPlace,
     /// What the application's processes share.
     pub(super) share: Share,
     /// Every process of ours.

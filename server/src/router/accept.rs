@@ -31,6 +31,7 @@ impl Router<'_> {
         let deadline = self.in_seconds(self.limits.timeout);
         for _ in 0..ACCEPTS {
             let Some(listener) = self.listeners.get(number) else { return };
+            let is_direct = listener.is_direct();
             if self.cap.is_reached(self.clients.len()) {
                 return self.pause_clients(Pause::Full);
             }
@@ -39,7 +40,7 @@ impl Router<'_> {
                 Ok(None) => break,
                 Err(error) => return self.no_client(&error),
             };
-            let key = self.clients.insert(Client::new(fd, peer.into_boxed_str(), deadline));
+            let key = self.clients.insert(Client::new(fd, peer.into_boxed_str(), deadline, is_direct));
             let Some(client) = self.clients.get_mut(key) else { return };
             let event = EpollEvent::new(interest(false), Token::Client(key).to_bits());
             if let Err(error) = self.epoll.add(&client.fd, event) {

@@ -9,7 +9,9 @@ use super::keyed::Key;
 use super::request::Request;
 use crate::io::body::{Gathering, IntakeError};
 use crate::io::close::{Then, reset_on_close};
+use crate::io::pace::Pace;
 use crate::io::receive::{Received, receive};
+use crate::io::temp::TempFiles;
 use crate::io::unsent::{Sent, Unsent};
 
 /// What a connection is doing. The large parts are boxed: nearly all connections are idle nearly always.
@@ -52,10 +54,14 @@ pub(super) struct Client {
     pub(super) turns_again: bool,
     /// The second at which this has taken too long; 0 for never.
     pub(super) deadline: u32,
+    /// How slow its body may be, or its taking of a response.
+    pub(super) pace: Pace,
+    /// It has connected itself, so that it may not be as slow as it likes.
+    pub(super) is_direct: bool,
 }
 
 impl Client {
-    pub(super) fn new(fd: OwnedFd, peer: Box<str>, deadline: u32) -> Self {
+    pub(super) fn new(fd: OwnedFd, peer: Box<str>, deadline: u32, is_direct: bool) -> Self {
         Self {
             fd,
             peer,
@@ -68,6 +74,8 @@ impl Client {
             write_armed: false,
             turns_again: false,
             deadline,
+            pace: Pace::Any,
+            is_direct,
         }
     }
 
@@ -108,9 +116,9 @@ impl Client {
     /// Sends, in order, whatever the socket takes; keeps the rest.
     ///
     /// # Errors
-    /// When the client is gone, or what is for it can be kept no longer.
-    pub(super) fn send(&mut self, parts: &[&[u8]]) -> io::Result<()> {
-        self.unsent.send_or_spill(&self.fd, parts)
+    /// When the client is gone.
+    pub(super) fn send(&mut self, parts: &[&[u8]], temp: &TempFiles) -> io::Result<()> {
+        self.unsent.send_or_spill(&self.fd, parts, temp)
     }
 
     /// Sends more of what is kept.

@@ -285,6 +285,9 @@ impl Router<'_> {
     /// Closes a client's connection. What it had goes with it: its place in the queue, or its claim to an answer.
     pub(super) fn close_client(&mut self, key: Key) {
         let Some(client) = self.clients.remove(key) else { return };
+        if client.write_armed {
+            self.temp.count_slow_client(false);
+        }
         match client.phase {
             client::ClientPhase::Queued(_) => self.queue.retain(|queued| *queued != key),
             client::ClientPhase::Serving(link_key) => {

@@ -1,6 +1,7 @@
 //! The router's loop: it waits, and does in each turn all that is to be done.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -16,10 +17,12 @@ use super::keyed::Key;
 use super::state::{Pause, Router, RouterConfig, SECOND, interest};
 use super::token::Token;
 use crate::clock::MonotonicNanos;
+use crate::io::accept::client_of;
+use crate::io::pace::{Pace, Seen};
 use crate::ipc::{RouterOrder, receive_message};
 use crate::log_limit::{self, LineKind};
 use crate::stats::scoreboard::Scoreboard;
-use rwsgi_protocol::http::TIMED_OUT;
+use rwsgi_protocol::http::{TIMED_OUT, TOO_SLOW};
 
 /// What is read at once: about what a unix socket holds.
 pub(super) const SCRATCH: usize = 256 * 1024;
@@ -30,7 +33,7 @@ pub(super) const EVENTS: usize = 256;
 ///
 /// # Errors
 /// When it cannot start.
-pub(crate) fn run(config: RouterConfig, board: &Scoreboard) -> anyhow::Result<()> {
+pub(crate) fn run(config: RouterConfig, board: &Arc<Scoreboard>) -> anyhow::Result<()> {
     let mut router = Router::new(config, board)?;
     let mut scratch = vec![0; SCRATCH];
     let mut events = [EpollEvent::empty(); EVENTS];
@@ -192,7 +195,7 @@ impl Router<'_> {
         let before = MonotonicNanos::now();
         let Ok(sent) = client.flush() else { return self.close_client(key) };
         if sent.count > 0 {
-            client.deadline = late;
+            client.deadline = late.min(client.pace.until());
         }
         self.use_bulk(sent.count as usize, before);
         let Some(client) = self.clients.get_mut(key) else { return };
@@ -200,7 +203,7 @@ impl Router<'_> {
             if client.unsent.is_empty() {
                 client.deadline = 0;
             }
-            if !client.unsent.is_full() {
+            if !client.unsent.is_full(&self.temp) {
                 self.pump(scratch, link);
             }
         }
@@ -264,13 +267,15 @@ impl Router<'_> {
 
     /// Watches for a client to take more, exactly while something waits for that.
     pub(super) fn arm_client(&mut self, key: Key) {
-        let late = self.in_seconds(self.limits.timeout);
+        let (late, second) = (self.in_seconds(self.limits.timeout), self.second());
         let Some(client) = self.clients.get_mut(key) else { return };
         let wanted = !client.unsent.is_empty();
         if wanted != client.write_armed {
             client.write_armed = wanted;
+            self.temp.count_slow_client(wanted);
             if wanted {
-                client.deadline = late;
+                client.pace = Pace::of_response(self.limits.rates(client.is_direct), second);
+                client.deadline = late.min(client.pace.until());
             }
             let mut event = EpollEvent::new(interest(wanted), Token::Client(key).to_bits());
             if self.epoll.modify(&client.fd, &mut event).is_err() {
@@ -344,16 +349,46 @@ impl Router<'_> {
         }
     }
 
+    /// Looks at a client whose time is over: it may have until a later second if its pace is good enough.
+    fn look_at(&mut self, key: Key, second: u32) -> Seen {
+        let late = self.in_seconds(self.limits.timeout);
+        let Some(client) = self.clients.get_mut(key) else { return Seen::Early };
+        let rates = self.limits.rates(client.is_direct);
+        let seen = match &client.phase {
+            // What it has sent was not read yet.
+            ClientPhase::Body(_) if client.readable => Seen::Goes,
+            _ if second < client.pace.until() => Seen::Early,
+            _ if !client.unsent.is_empty() => {
+                client.pace.look_at_response(rates, second, client.unsent.taken(&client.fd))
+            }
+            ClientPhase::Body(gathering) => client.pace.look_at_body(rates, second, gathering.intake.len()),
+            _ => Seen::Early,
+        };
+        match seen {
+            Seen::Goes => client.deadline = late.min(client.pace.until()).max(second + 1),
+            Seen::Slow => {
+                self.board.limits().end_slow_client();
+                if !client.unsent.is_empty() {
+                    self.slow_log.too_slow(client_of(&client.peer));
+                }
+            }
+            Seen::Early => {}
+        }
+        seen
+    }
+
     #[cold]
     fn let_late_go(&mut self, scratch: &mut [u8], second: u32) {
         self.accept_again(second);
         let is_late = |deadline: u32| deadline != 0 && deadline <= second;
         for key in self.clients.keys(|client| is_late(client.deadline)) {
+            let seen = self.look_at(key, second);
             let Some(client) = self.clients.get_mut(key) else { continue };
             match client.phase {
+                _ if seen == Seen::Goes => {}
                 ClientPhase::Head | ClientPhase::Body(_) if client.unsent.is_empty() => {
                     let input = std::mem::take(&mut client.input);
-                    self.refuse(key, TIMED_OUT, &input);
+                    self.refuse(key, if seen == Seen::Slow { TOO_SLOW } else { TIMED_OUT }, &input);
                     self.advance(scratch, key);
                 }
                 ClientPhase::Serving(_) | ClientPhase::Flushing(_) => {

@@ -11,6 +11,7 @@ use crate::clock::MonotonicNanos;
 use crate::io::accept::client_of;
 use crate::io::body::{BodyIntake, Gathering, IntakeError, StoredBody};
 use crate::io::close::{LINGER, Then, shut_sending};
+use crate::io::pace::Pace;
 use crate::io::receive::Received;
 use crate::log_limit::{self, LineKind};
 use rwsgi_protocol::http::{self, BodyLength, MAX_HEADERS, Refusal};
@@ -72,6 +73,7 @@ impl Router<'_> {
     /// Takes a head from the beginning of `bytes`, which are all that there is of the client's input.
     fn take_head(&mut self, key: Key, bytes: &mut [u8]) -> Continue {
         let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+        let second = self.second();
         let parsed = http::parse(bytes, &mut headers, self.limits.buffer_size);
         let parsed = parsed.and_then(|head| {
             head.iter().try_for_each(|head| path::check(self.limits.path_normalize, head.target))?;
@@ -105,7 +107,7 @@ impl Router<'_> {
                 self.dispatch(key, head_bytes, StoredBody::Empty);
                 return true;
             }
-            BodyLength::Length(length) => BodyIntake::of_length(length, self.limits.body, Vec::new()),
+            BodyLength::Length(length) => BodyIntake::of_length(length, self.limits.body, Vec::new(), &self.temp),
             BodyLength::Chunked => Ok(BodyIntake::of_chunks(self.limits.body)),
         };
         let intake = match intake {
@@ -113,9 +115,10 @@ impl Router<'_> {
             Err(failure) => return self.refuse_body(key, &failure, head_bytes),
         };
         client.phase = ClientPhase::Body(Box::new(Gathering { head: head_bytes.to_vec(), intake }));
-        client.deadline = late;
+        client.pace = Pace::of_body(self.limits.rates(client.is_direct), second, 0);
+        client.deadline = late.min(client.pace.until());
         if awaits_continue {
-            if client.send(&[http::CONTINUE]).is_err() {
+            if client.send(&[http::CONTINUE], &self.temp).is_err() {
                 self.close_client(key);
                 return false;
             }
@@ -148,7 +151,7 @@ impl Router<'_> {
         };
         match received {
             Received::Bytes(count) => {
-                client.deadline = late;
+                client.deadline = late.min(client.pace.until());
                 let goes_on =
                     if in_place { self.dispatch_whole(key) } else { self.take_body(key, &mut scratch[..count]) };
                 self.use_bulk(count, before);
@@ -167,7 +170,7 @@ impl Router<'_> {
         let Some(client) = self.clients.get_mut(key) else { return false };
         let ClientPhase::Body(gathering) = &mut client.phase else { return true };
         let intake = &mut gathering.intake;
-        let (used, is_whole) = match intake.take(bytes) {
+        let (used, is_whole) = match intake.take(bytes, &self.temp) {
             Ok(taken) => taken,
             Err(failure) => return self.refuse_body(key, &failure, &[]),
         };
@@ -251,7 +254,7 @@ impl Router<'_> {
         client.input = Vec::new();
         client.phase = ClientPhase::Flushing(Then::Linger);
         client.deadline = late;
-        if client.send(&[&response]).is_err() {
+        if client.send(&[&response], &self.temp).is_err() {
             self.close_client(key);
         } else {
             self.arm_client(key);

@@ -1,8 +1,9 @@
 //! What the router may keep and for how long.
 
 use crate::io::body::BodyLimits;
+use crate::io::pace;
 use crate::ipc::RouterLimits;
-use rwsgi_config::Config;
+use rwsgi_config::{Config, MinRates};
 use rwsgi_protocol::link::FAST_NS;
 use rwsgi_protocol::path::PathNormalize;
 use rwsgi_stats::Shown;
@@ -19,6 +20,8 @@ pub(crate) struct Limits {
     pub(super) buffer_size: usize,
     /// `--limit-post` and `--post-buffering`.
     pub(super) body: BodyLimits,
+    /// `--*-min-rate`.
+    pub(super) rates: MinRates,
     /// `--path-normalize`
     pub(super) path_normalize: PathNormalize,
     /// `--listen`: requests that wait for a thread.
@@ -40,6 +43,7 @@ impl Limits {
             keepalive: 0,
             buffer_size: 0,
             body: BodyLimits::new(0, 0),
+            rates: config.min_rates,
             show_request: Shown::default(),
             path_normalize: PathNormalize::Keep,
             queue: config.listen as usize,
@@ -59,6 +63,7 @@ impl Limits {
             buffer_size,
             limit_post,
             post_buffering,
+            min_rates,
             path_normalize,
             show_request,
         } = new;
@@ -68,5 +73,11 @@ impl Limits {
         self.body = BodyLimits::new(post_buffering, limit_post);
         self.show_request = show_request;
         self.path_normalize = path_normalize;
+        self.rates = min_rates;
+    }
+
+    /// How slow clients may be that connect themselves, and those that a proxy stands for.
+    pub(super) fn rates(&self, is_direct: bool) -> pace::MinRates {
+        pace::MinRates::new(&self.rates, is_direct)
     }
 }

@@ -330,9 +330,9 @@ impl Link {
     fn send_once(&mut self) -> Result<usize, Errno> {
         let head = &self.outgoing[self.sent..];
         let count = match &self.body {
-            StoredBody::File(file, len) if head.is_empty() => {
+            StoredBody::File(file) if head.is_empty() => {
                 // A worker that reads as fast would have it go on and on.
-                let most = usize::try_from(len - self.body_sent).unwrap_or(usize::MAX).min(SEND_TURN);
+                let most = usize::try_from(file.len() - self.body_sent).unwrap_or(usize::MAX).min(SEND_TURN);
                 // It moves the position on by what it sends.
                 let count = sendfile(&self.fd, file, Some(&mut self.body_sent), most)?;
                 // Somebody cut the file off under us.

@@ -3,8 +3,8 @@
 //! It holds what is slow, so that no worker does: idle connections, heads and bodies that drip in, responses that drip
 //! out. A request goes to a worker only when all of it is here, and to a thread that is free or will be at once (see
 //! `dispatch`); while there is none, it waits in the one queue, in order. A response is read from the worker as fast as it
-//! comes and kept until the client has taken it: a megabyte in memory, what is more in a file, until a gigabyte makes the
-//! worker wait.
+//! comes and kept until the client has taken it: a megabyte in memory, what is more in a file, until a gigabyte, or the
+//! end of the space for such files, makes the worker wait.
 //!
 //! It is a loop around epoll, as the workers have, rather than tasks of an asynchronous runtime. One owner has all state,
 //! and there is nothing to lock or to wake. Events come as edges, and interest in writing is registered only while a

@@ -11,13 +11,14 @@ use super::state::Router;
 use crate::clock::MonotonicNanos;
 use crate::io::close::Then;
 use crate::io::receive::Received;
-use crate::io::unsent::MEMORY_MAX;
 use crate::log_text::Foreign;
 use rwsgi_protocol::http::WORKER_LOST;
 use rwsgi_protocol::link::{AHEAD_MAX, Frame};
 
 /// Reads of one link before others get their turn.
 const TURNS: usize = 8;
+/// Bytes of a response that nobody wants that are dropped before the link is closed.
+const DROPPED_MAX: usize = 1024 * 1024;
 /// Pieces of a response that are sent with one call.
 const SLICES: usize = 32;
 
@@ -71,7 +72,7 @@ impl Router<'_> {
             && let Some(client) = self.clients.get_mut(client)
             && !client.unsent.is_empty()
         {
-            if client.unsent.is_full() {
+            if client.unsent.is_full(&self.temp) {
                 return Relayed::Nothing;
             }
             if self.bulk.is_used_up() && link.readable && client.unsent.spills() {
@@ -174,7 +175,7 @@ impl Router<'_> {
         if client.unsent.spills() {
             return self.pass_on_to_file(key, &pieces.slices[..used]);
         }
-        if client.send(&pieces.slices[..used]).is_err() {
+        if client.send(&pieces.slices[..used], &self.temp).is_err() {
             self.close_client(key);
         } else {
             self.arm_client(key);
@@ -186,7 +187,7 @@ impl Router<'_> {
     fn pass_on_to_file(&mut self, key: Key, pieces: &[&[u8]]) {
         let before = MonotonicNanos::now();
         let Some(client) = self.clients.get_mut(key) else { return };
-        if client.send(pieces).is_err() {
+        if client.send(pieces, &self.temp).is_err() {
             return self.close_client(key);
         }
         self.arm_client(key);
@@ -207,7 +208,7 @@ impl Router<'_> {
         let keep = keep && self.limits.keepalive > 0;
         if let Some(client) = self.clients.get_mut(key) {
             client.phase = ClientPhase::Flushing(if keep { Then::NextRequest } else { Then::Close });
-            client.deadline = if client.unsent.is_empty() { 0 } else { late };
+            client.deadline = if client.unsent.is_empty() { 0 } else { late.min(client.pace.until()) };
         }
     }
 
@@ -247,7 +248,7 @@ impl Router<'_> {
         self.links.get_mut(key).is_some_and(|link| {
             link.dispatched.front().is_some_and(|dispatched| dispatched.wanted == Wanted::Nobody)
                 && !link.emptying
-                && (link.dropped > MEMORY_MAX || second >= link.deadline)
+                && (link.dropped > DROPPED_MAX || second >= link.deadline)
         })
     }
 

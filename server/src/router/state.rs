@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use anyhow::Context;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
@@ -19,8 +20,10 @@ use super::token::Token;
 use crate::clock::MonotonicNanos;
 use crate::io::accept::Listener;
 use crate::io::descriptors::{ClientCap, for_files};
+use crate::io::pace::SlowLog;
+use crate::io::temp::{TempFiles, TempPlace};
 use crate::stats::cell::RouterCell;
-use crate::stats::scoreboard::Scoreboard;
+use crate::stats::scoreboard::{Scoreboard, TempHolder};
 
 /// A second on the clock, ns.
 pub(super) const SECOND: u64 = 1_000_000_000;
@@ -49,11 +52,14 @@ pub(crate) struct RouterConfig {
     pub liveness: OwnedFd,
     /// What the router may keep and for how long.
     pub limits: Limits,
+    /// Where temporary files are.
+    pub temp: TempPlace,
 }
 
 /// The loop's state.
 pub(super) struct Router<'a> {
     pub(super) limits: Limits,
+    pub(super) temp: TempFiles,
     pub(super) token: [u8; 16],
     pub(super) cell: &'a RouterCell,
     pub(super) board: &'a Scoreboard,
@@ -97,6 +103,7 @@ pub(super) struct Router<'a> {
     pub(super) check_begun: Option<MonotonicNanos>,
     /// What is left of this turn for many bytes.
     pub(super) bulk: Bulk,
+    pub(super) slow_log: SlowLog,
 }
 
 /// Interest in everything but writing, as edges.
@@ -106,8 +113,8 @@ pub(super) fn interest(writing: bool) -> EpollFlags {
 }
 
 impl<'a> Router<'a> {
-    pub(super) fn new(config: RouterConfig, board: &'a Scoreboard) -> anyhow::Result<Self> {
-        let RouterConfig { listeners, link_listener, token, orders, liveness, limits } = config;
+    pub(super) fn new(config: RouterConfig, board: &'a Arc<Scoreboard>) -> anyhow::Result<Self> {
+        let RouterConfig { listeners, link_listener, token, orders, liveness, limits, temp } = config;
         let mut mask = SigSet::empty();
         // A terminal that goes away is the master's affair; its SIGHUP must not end the router.
         // Nor must SIGPIPE, which sendfile raises where a client is gone.
@@ -125,6 +132,7 @@ impl<'a> Router<'a> {
         let now = MonotonicNanos::now();
         let router = Self {
             limits,
+            temp: TempFiles::new(temp, Arc::clone(board), TempHolder::Router),
             token,
             cell: board.router(),
             board,
@@ -154,6 +162,7 @@ impl<'a> Router<'a> {
             links_paused: None,
             check_begun: None,
             bulk: Bulk::WHOLE,
+            slow_log: SlowLog::default(),
         };
         let watch = |fd: &dyn AsFd, token: Token| {
             router.epoll.add(fd.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, token.to_bits()))

@@ -1,15 +1,17 @@
-//! The scoreboard: shared memory of fixed layout: a header with what the http router writes, a slot for each worker
-//! process, a cell for each spooler.
+//! The scoreboard: shared memory of fixed layout: a header with what the http router writes and with what all processes
+//! add up (temporary files, clients that were turned away), a slot for each worker process, a cell for each spooler.
 //!
 //! The master makes it, every other process inherits it. A slot belongs to one process from its fork until the master
 //! has reaped it: a reload has two processes of one worker side by side, so that there are more slots than workers. The
 //! master adds a dead process's counts to its own totals and clears the slot; so a crash loses no count.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::SeqCst;
 
 use serde::{Deserialize, Serialize};
 
-use super::cell::{AheadCells, Corrupt, RouterCell, SpoolerCell, ThreadCell, ThreadSample, WorkerCell};
+use super::cell::{AheadCells, Corrupt, LimitsCell, RouterCell, SpoolerCell, ThreadCell, ThreadSample, WorkerCell};
 use crate::ids::{SlotId, ThreadIndex};
 use crate::procfs;
 use crate::shared_memory::{Shareable, SharedMemory};
@@ -42,8 +44,14 @@ impl Layout {
 /// Where things are, bytes from the start.
 #[derive(Clone, Copy, Debug)]
 struct Places {
-    /// The first slot. Before it, the router's cell and what it has dispatched ahead to every thread: that is not in
-    /// the slots, for the router looks at what a dead worker had after the master may have cleared its slot.
+    /// What all processes count together, behind the router's cell.
+    limits: usize,
+    /// What the router has dispatched ahead to every thread: not in the slots, for the router looks at what a dead
+    /// worker had after the master may have cleared its slot.
+    dispatched: usize,
+    /// How many bytes of temporary files each process has: together, for they are added up again and again.
+    temporary: usize,
+    /// The first slot.
     slots: usize,
     /// From one slot to the next. Slots begin on a page, so that one can be cleared by giving its pages back.
     slot: usize,
@@ -56,12 +64,35 @@ impl Places {
     fn of(layout: Layout) -> Self {
         let page = procfs::page_size();
         let (all, threads) = (layout.slots as usize, layout.threads as usize);
-        let slots = (size_of::<RouterCell>() + all * threads * size_of::<AheadCells>()).next_multiple_of(page);
+        let limits = size_of::<RouterCell>();
+        let dispatched = limits + size_of::<LimitsCell>();
+        let temporary = dispatched + all * threads * size_of::<AheadCells>();
+        let slots = (temporary + (1 + all) * size_of::<AtomicU64>()).next_multiple_of(page);
         let slot = (size_of::<WorkerCell>() + threads * size_of::<ThreadCell>()).next_multiple_of(page);
         let spoolers = slots + all * slot;
-        Self { slots, slot, spoolers, end: spoolers + layout.spoolers as usize * size_of::<SpoolerCell>() }
+        Self {
+            limits,
+            dispatched,
+            temporary,
+            slots,
+            slot,
+            spoolers,
+            end: spoolers + layout.spoolers as usize * size_of::<SpoolerCell>(),
+        }
     }
 }
+
+/// Who has temporary files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TempHolder {
+    /// The http router.
+    Router,
+    /// The worker process of this slot.
+    Worker(SlotId),
+}
+
+/// More than any process has in temporary files, bytes: something has written there that must not, and it is left out.
+const TEMPORARY_MAX: u64 = 1 << 50;
 
 /// What is wrong with a slot: its process, or something in it, has written where it must not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -125,6 +156,37 @@ impl Scoreboard {
         self.memory.at(0)
     }
 
+    /// What all processes count together.
+    #[must_use]
+    pub fn limits(&self) -> &LimitsCell {
+        self.memory.at(self.places.limits)
+    }
+
+    /// Bytes that a process has in temporary files, or is about to write to them.
+    ///
+    /// # Panics
+    /// When there is no such slot.
+    #[must_use]
+    pub fn temporary(&self, holder: TempHolder) -> &AtomicU64 {
+        let index = match holder {
+            TempHolder::Router => 0,
+            TempHolder::Worker(slot) => {
+                assert!(slot.get() < self.layout.slots, "slot {slot} of {}", self.layout.slots);
+                1 + slot.index()
+            }
+        };
+        self.memory.at(self.places.temporary + index * size_of::<AtomicU64>())
+    }
+
+    /// The same of all processes together.
+    #[must_use]
+    pub fn all_temporary(&self) -> u64 {
+        let slots = (0..self.layout.slots).map(|slot| TempHolder::Worker(SlotId::new(slot)));
+        // In one order with the additions of all others: of two that add at once, one sees the other.
+        let bytes = slots.chain([TempHolder::Router]).map(|holder| self.temporary(holder).load(SeqCst));
+        bytes.filter(|bytes| *bytes <= TEMPORARY_MAX).sum()
+    }
+
     /// The cell of a spooler; they are counted from 0.
     ///
     /// # Panics
@@ -148,7 +210,7 @@ impl Scoreboard {
     pub fn dispatched(&self, slot: SlotId, thread: ThreadIndex) -> &AheadCells {
         self.check(slot, thread);
         let index = slot.index() * self.layout.threads as usize + thread.index();
-        self.memory.at(size_of::<RouterCell>() + index * size_of::<AheadCells>())
+        self.memory.at(self.places.dispatched + index * size_of::<AheadCells>())
     }
 
     /// The cell of a worker process as a whole.
@@ -193,7 +255,8 @@ impl Scoreboard {
         ThreadIndex::first(self.layout.threads).map(|thread| self.read(slot, thread)).collect()
     }
 
-    /// Makes a slot that no process has any more all zero, and gives its memory back.
+    /// Makes a slot that no process has any more all zero, and gives its memory back. Its temporary files are gone with
+    /// its process.
     ///
     /// # Errors
     /// When the kernel cannot.
@@ -202,6 +265,7 @@ impl Scoreboard {
     /// When there is no such slot.
     pub fn clear(&self, slot: SlotId) -> nix::Result<()> {
         let start = self.slot(slot);
+        self.temporary(TempHolder::Worker(slot)).store(0, SeqCst);
         self.memory.clear(start..start + self.places.slot)
     }
 
@@ -219,10 +283,12 @@ impl Scoreboard {
 
 #[allow(unsafe_code)]
 mod shareable {
-    use super::{AheadCells, RouterCell, Shareable, SpoolerCell, ThreadCell, WorkerCell};
+    use super::{AheadCells, LimitsCell, RouterCell, Shareable, SpoolerCell, ThreadCell, WorkerCell};
 
     // SAFETY: atomics alone, of which every byte belongs to one or is padding that nobody reads.
     unsafe impl Shareable for RouterCell {}
+    // SAFETY: as above.
+    unsafe impl Shareable for LimitsCell {}
     // SAFETY: as above.
     unsafe impl Shareable for AheadCells {}
     // SAFETY: as above.
@@ -279,7 +345,14 @@ mod tests {
             board.thread(slot, thread(0)).finish(at(2), at(1), Outcome::default());
         }
         board.dispatched(all[1], thread(0)).dispatch(3);
+        for holder in [TempHolder::Router, TempHolder::Worker(all[1]), TempHolder::Worker(all[2])] {
+            board.temporary(holder).fetch_add(10, SeqCst);
+        }
+        assert_eq!(board.all_temporary(), 30);
+        board.temporary(TempHolder::Worker(all[0])).store(u64::MAX, SeqCst);
+        assert_eq!(board.all_temporary(), 30, "what nobody can have is left out");
         board.clear(all[1]).unwrap();
+        assert_eq!(board.all_temporary(), 20);
         assert!(board.dispatched(all[1], thread(0)).take(3), "what is dispatched ahead is not the slot's");
         assert_eq!(all.map(|slot| board.read(slot, thread(0)).unwrap().counters.requests), [1, 0, 1]);
     }

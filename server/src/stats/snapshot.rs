@@ -3,9 +3,10 @@
 mod worker;
 
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 
 use nix::unistd::Pid;
-use rwsgi_stats::{Address, Limits, Queue, SCHEMA_VERSION, Snapshot, Socket};
+use rwsgi_stats::{Address, Limits, Queue, SCHEMA_VERSION, Snapshot, Socket, TempFiles};
 use tracing::warn;
 
 pub use self::worker::{CorruptWorker, ProcessView, WorkerView};
@@ -33,6 +34,10 @@ pub struct Subject<'a> {
     pub sockets: Vec<SocketView<'a>>,
     /// The workers, in the order of their ids.
     pub workers: Vec<WorkerView<'a>>,
+    /// Where temporary files are.
+    pub temp_dir: &'a Path,
+    /// How much they may hold, bytes.
+    pub temp_limit: Option<u64>,
     /// The spoolers, in the order of their numbers.
     pub spoolers: Vec<SpoolerView<'a>>,
 }
@@ -127,6 +132,13 @@ pub fn take(subject: &Subject<'_>, state: &mut SnapshotState) -> Taken {
         queue: Some(Queue { depth: waiting, capacity, waiting: waited, rejected }),
         latency: Some(state.all_latency.encode()),
         limits: Some(limits(subject.config)),
+        temp_files: Some(TempFiles {
+            dir: subject.temp_dir.to_string_lossy().into_owned(),
+            bytes: subject.scoreboard.all_temporary(),
+            limit: subject.temp_limit.unwrap_or(0),
+            refused: subject.scoreboard.limits().bodies_refused(),
+        }),
+        slow_clients: Some(subject.scoreboard.limits().slow_clients()),
     };
     Taken { snapshot, corrupt }
 }

@@ -1,8 +1,7 @@
 //! A request's body as the application reads it, wherever it waits: in memory, in a file, or at the router, which has all of
 //! it.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use rustix::event::PollFlags;
 
 use crate::io::body::StoredBody;
 use crate::io::receive::{Received, receive};
+use crate::io::temp::TempFile;
 use crate::io::wait::until_ready;
 
 /// Where the bytes are.
@@ -19,8 +19,8 @@ pub(super) enum RequestBody {
     Empty,
     /// All of it, and how much was read.
     Memory(Vec<u8>, usize),
-    /// In an unlinked file.
-    File(BufReader<io::Take<File>>),
+    /// In a temporary file.
+    File(BufReader<io::Take<TempFile>>),
     /// What came with the head, then what the socket still has.
     Link(BufReader<io::Take<LinkReader>>),
 }
@@ -59,18 +59,15 @@ const READ_AHEAD: usize = 64 * 1024;
 
 impl RequestBody {
     /// A body that was gathered.
-    ///
-    /// # Errors
-    /// When its file cannot be read from its beginning.
-    pub(super) fn new(stored: StoredBody) -> io::Result<Self> {
-        Ok(match stored {
+    pub(super) fn new(stored: StoredBody) -> Self {
+        match stored {
             StoredBody::Empty => Self::Empty,
             StoredBody::Memory(bytes) => Self::Memory(bytes, 0),
-            StoredBody::File(mut file, len) => {
-                file.seek(SeekFrom::Start(0))?;
+            StoredBody::File(file) => {
+                let len = file.len();
                 Self::File(BufReader::with_capacity(READ_AHEAD, file.take(len)))
             }
-        })
+        }
     }
 
     /// A body of which `reader` gives `len` bytes.

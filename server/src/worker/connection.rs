@@ -9,11 +9,14 @@ use std::time::Duration;
 use super::body::RequestBody;
 use super::harakiri;
 use super::kind::Kind;
+use super::parked::Parked;
 use crate::clock::MonotonicNanos;
 use crate::io::body::{Gathering, IntakeError};
 use crate::io::close::{Then, reset_on_close};
+use crate::io::pace::{MinRates, Pace};
 use crate::io::receive::{Received, receive};
-use crate::io::unsent::Unsent;
+use crate::io::temp::TempFiles;
+use crate::io::unsent::{TooSlow, Unsent};
 use crate::wsgi::transport::{Kept, Transport};
 use rwsgi_protocol::link::{ABORTED, DONE_CLOSE, DONE_KEEP, FAST, LEAVING, MAX_FRAME, SKIPPED};
 
@@ -101,6 +104,8 @@ pub(super) struct Connection {
     pub(super) seen: usize,
     pub(super) body: RequestBody,
     pub(super) unsent: Unsent,
+    /// The memory that it takes while no thread waits for it.
+    pub(super) parked: Option<Parked>,
     /// Payload that the application's side gave for the present request, bytes.
     pub(super) queued: u64,
     /// `harakiri` may answer the present request: nothing was sent yet.
@@ -112,10 +117,16 @@ pub(super) struct Connection {
     pub(super) deadline: u32,
     /// The longest wait for the client during a response.
     pub(super) patience: Duration,
+    /// How slow the client may be.
+    pub(super) rates: MinRates,
+    /// How its body comes, or how it takes a response.
+    pub(super) pace: Pace,
+    /// A thread has waited for it in vain: it takes its response too slowly.
+    pub(super) too_slow: bool,
 }
 
 impl Connection {
-    pub(super) fn new(socket: OwnedFd, kind: Kind, peer: String, patience: Duration) -> Box<Self> {
+    pub(super) fn new(socket: OwnedFd, kind: Kind, peer: String, patience: Duration, rates: MinRates) -> Box<Self> {
         Box::new(Self {
             socket: Arc::new(socket),
             kind,
@@ -125,12 +136,16 @@ impl Connection {
             seen: 0,
             body: RequestBody::Empty,
             unsent: Unsent::default(),
+            parked: None,
             queued: 0,
             watched: false,
             link: LinkEnd::default(),
             armed: None,
             deadline: u32::MAX,
             patience,
+            rates,
+            pace: Pace::Any,
+            too_slow: false,
         })
     }
 
@@ -168,6 +183,7 @@ impl Connection {
     pub(super) fn give_up(&mut self) {
         self.phase = ConnectionPhase::Over;
         self.unsent = Unsent::default();
+        self.parked = None;
     }
 
     /// Sends what is ours to say, and not the application's.
@@ -182,7 +198,7 @@ impl Connection {
     ///
     /// # Errors
     /// When the body cannot be taken.
-    pub(super) fn spool(&mut self, scratch: &mut [u8]) -> Result<Gathered, IntakeError> {
+    pub(super) fn spool(&mut self, scratch: &mut [u8], temp: &TempFiles) -> Result<Gathered, IntakeError> {
         let Self { socket, phase: ConnectionPhase::Body(gathering), input, seen, .. } = self else {
             return Ok(Gathered::Part);
         };
@@ -195,7 +211,7 @@ impl Connection {
                 Received::End => return Ok(Gathered::Gone),
                 Received::Nothing => break,
                 Received::Bytes(len) => {
-                    let (used, is_whole) = intake.take(&mut scratch[..len])?;
+                    let (used, is_whole) = intake.take(&mut scratch[..len], temp)?;
                     if is_whole {
                         // The end of chunks shows only when it is there: the next request may have come with it.
                         *input = scratch[used..len].to_vec();
@@ -209,6 +225,16 @@ impl Connection {
             }
         }
         Ok(Gathered::Part)
+    }
+
+    /// Waits until the client has been given all.
+    ///
+    /// # Errors
+    /// When it is gone, or takes too little.
+    pub(super) fn wait_until_sent(&mut self) -> io::Result<()> {
+        let flushed = self.unsent.flush(self.socket.as_fd(), self.patience, self.rates);
+        self.too_slow |= flushed.as_ref().is_err_and(TooSlow::is_why);
+        flushed
     }
 
     /// Ends a response. On a link a word does, elsewhere its own framing or the end of the connection.
@@ -334,7 +360,7 @@ impl Transport for Connection {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.unsent.flush(self.socket.as_fd(), self.patience)
+        self.wait_until_sent()
     }
 
     fn body(&mut self) -> &mut (dyn BufRead + Send) {

@@ -11,6 +11,7 @@ use super::kind::Kind;
 use super::worker_thread::{Next, WorkerThread};
 use crate::io::accept::client_of;
 use crate::io::close::{LINGER, Then, shut_sending};
+use crate::io::pace::Pace;
 use crate::io::receive::{Received, has_unread};
 use rwsgi_protocol::SocketProtocol;
 
@@ -82,6 +83,9 @@ impl WorkerThread {
         let advance = |connection: &mut Connection| connection.unsent.advance(connection.socket.as_fd());
         let sent = if connection.unsent.is_file() { py.detach(|| advance(connection)) } else { advance(connection) };
         self.count_sent(connection);
+        if connection.unsent.is_empty() {
+            connection.parked = None;
+        }
         if let Err(failure) = sent {
             if failure.kind() == std::io::ErrorKind::UnexpectedEof {
                 error!("a response to {} breaks off: {failure}", client_of(&connection.peer));
@@ -161,7 +165,7 @@ impl WorkerThread {
         mut connection: Box<Connection>,
         scratch: &mut [u8],
     ) -> anyhow::Result<Box<Connection>> {
-        match py.detach(|| connection.spool(scratch)) {
+        match py.detach(|| connection.spool(scratch, &self.worker.temp)) {
             Ok(Gathered::Part) => Ok(connection),
             Ok(Gathered::Gone) => Ok(self.gone(connection)),
             Ok(Gathered::Whole) => self.serve_gathered(py, connection),
@@ -217,13 +221,17 @@ impl WorkerThread {
     /// Leaves a connection to wait, and says how long it may.
     fn wait(&mut self, mut connection: Box<Connection>, wait: Wait) -> Driven {
         let config = &self.worker.config;
+        if wait == Wait::Write && connection.armed != Some(Wait::Write) {
+            connection.pace = Pace::of_response(connection.rates, self.second());
+        }
         connection.deadline = match (&connection.phase, wait) {
-            (_, Wait::Write) => self.deadline(config.socket_timeout),
-            // The router looks after its own.
+            // The router looks after its own, and waits for a slow client as long as that may take.
             _ if connection.is_link() => u32::MAX,
+            (_, Wait::Write) => self.deadline(config.socket_timeout).min(connection.pace.until()),
             (ConnectionPhase::Idle, _) => self.deadline(config.http_keepalive),
             // A body must go on coming.
-            (ConnectionPhase::New | ConnectionPhase::Body(_), _) => self.deadline(config.socket_timeout),
+            (ConnectionPhase::Body(_), _) => self.deadline(config.socket_timeout).min(connection.pace.until()),
+            (ConnectionPhase::New, _) => self.deadline(config.socket_timeout),
             // The head as a whole must come in time, however it is divided: see `keep`.
             _ => connection.deadline,
         };

@@ -14,6 +14,7 @@ use crate::ids::ThreadIndex;
 use crate::io::accept::client_of;
 use crate::io::body::{BodyIntake, Gathering, IntakeError};
 use crate::io::close::Then;
+use crate::io::pace::Pace;
 use crate::log_limit::{self, LineKind};
 use rwsgi_protocol::SocketProtocol;
 use rwsgi_protocol::http::{self, BodyLength, HeaderBuf, Refusal};
@@ -31,7 +32,7 @@ impl WorkerThread {
         bytes: &mut [u8],
     ) -> anyhow::Result<(usize, Box<Connection>)> {
         if let ConnectionPhase::Body(gathering) = &mut connection.phase {
-            return match gathering.intake.take(bytes) {
+            return match gathering.intake.take(bytes, &self.worker.temp) {
                 Ok((used, true)) => Ok((used, self.serve_gathered(py, connection)?)),
                 Ok((used, false)) => Ok((used, connection)),
                 // What follows is no request.
@@ -63,10 +64,7 @@ impl WorkerThread {
             connection.input = behind;
             connection.seen = 0;
         }
-        connection.body = match RequestBody::new(stored) {
-            Ok(body) => body,
-            Err(failure) => return Ok(self.refuse_body(connection, &failure.into(), &head)),
-        };
+        connection.body = RequestBody::new(stored);
         match connection.kind {
             Kind::Client(SocketProtocol::Uwsgi) => self.serve_uwsgi(py, connection, &head),
             _ => self.serve_http(py, connection, &head),
@@ -165,12 +163,13 @@ impl WorkerThread {
             Some(length) => {
                 let is_worth_it = usize::try_from(length).is_ok_and(|length| WORTH_SPARING.contains(&length));
                 let buffer = if is_worth_it { self.spare_buffers.pop() } else { None };
-                BodyIntake::of_length(length, limits, buffer.unwrap_or_default())
+                BodyIntake::of_length(length, limits, buffer.unwrap_or_default(), &self.worker.temp)
             }
             None => Ok(BodyIntake::of_chunks(limits)),
         };
         match intake {
             Ok(intake) => {
+                connection.pace = Pace::of_body(connection.rates, self.second(), 0);
                 connection.phase = ConnectionPhase::Body(Box::new(Gathering { head: head.to_vec(), intake }));
                 connection
             }
@@ -207,7 +206,7 @@ impl WorkerThread {
             RequestBody::Memory(body.to_vec(), 0)
         } else {
             let socket = Arc::clone(&connection.socket);
-            let reader = LinkReader { first: rest.to_vec(), at: 0, socket, patience: connection.patience };
+            let reader = LinkReader { first: rest.to_vec(), at: 0, socket, patience: self.patience() };
             RequestBody::at_link(reader, lengths.body)
         };
         let number = connection.link.brought;

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::sync::atomic::Ordering::AcqRel;
+use std::time::Duration;
 
 use anyhow::Context;
 use tracing::warn;
@@ -14,9 +15,14 @@ use super::kind::Kind;
 use super::state::Worker;
 use super::worker_thread::WorkerThread;
 use crate::ids::ThreadIndex;
+use crate::io::pace::MinRates;
 use crate::ipc::LinkEndpoint;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use rwsgi_protocol::link::Hello;
+
+/// The router takes nothing of a response while its client is slow and there is no space to keep it. Longer than that is
+/// waited for nobody.
+const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 
 impl Worker {
     /// A thread's link is gone; it is made again at the next sweep.
@@ -56,7 +62,8 @@ impl WorkerThread {
         let hello = Hello { worker, thread: thread.get(), slot, token: endpoint.token };
         std::io::Write::write_all(&mut stream, &hello.encode()).context("cannot send the hello to the http router")?;
         stream.set_nonblocking(true)?;
-        let mut connection = Connection::new(OwnedFd::from(stream), Kind::Link(thread), String::new(), self.patience());
+        let mut connection =
+            Connection::new(OwnedFd::from(stream), Kind::Link(thread), String::new(), FOREVER, MinRates::NONE);
         connection.armed = Some(Wait::Read);
         let (fd, socket) = (connection.fd(), std::sync::Arc::clone(&connection.socket));
         if self.worker.connections.put(fd, connection).is_err() {

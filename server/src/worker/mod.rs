@@ -14,6 +14,7 @@ mod intake;
 mod kind;
 mod link;
 mod notices;
+mod parked;
 pub(crate) mod release;
 mod serve;
 mod state;
@@ -31,6 +32,7 @@ use tracing::error;
 
 use self::connections::Connections;
 use self::notices::Notices;
+use self::parked::ParkedMemory;
 use self::state::{OwnListener, Worker};
 use self::worker_thread::WorkerThread;
 use crate::api::{self, AfterFork};
@@ -38,13 +40,17 @@ use crate::ids::{ChildId, SlotId, ThreadIndex, WorkerId};
 use crate::io::accept::Listener;
 use crate::io::body::BodyLimits;
 use crate::io::descriptors::{ClientCap, for_files};
+use crate::io::pace::{MinRates, SlowLog};
+use crate::io::temp::TempFiles;
 use crate::ipc::{InheritedListener, Setup};
 use crate::log_limit;
 use crate::process_setup::EXIT_NO_APP;
 use crate::procname;
-use crate::stats::scoreboard::Scoreboard;
+use crate::stats::scoreboard::{Scoreboard, TempHolder};
 use crate::wsgi::gateway::Gateway;
 use crate::wsgi::{application, interpreter};
+use rwsgi_config::Config;
+use rwsgi_protocol::SocketProtocol;
 
 /// What a worker is forked with.
 pub(crate) struct WorkerContext {
@@ -94,12 +100,17 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
         api::finish(py);
         return Ok(status);
     }
+    let scoreboard = Arc::new(scoreboard);
     let links = if setup.link.is_some() { setup.config.threads as usize } else { 0 };
     let state = Arc::new(Worker {
         id: worker.get(),
         slot,
         epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
-        listeners: setup.listeners.iter_mut().map(inherit).collect::<Result<_, _>>()?,
+        listeners: setup
+            .listeners
+            .iter_mut()
+            .map(|listener| inherit(listener, &setup.config))
+            .collect::<Result<_, _>>()?,
         link: setup.link.clone(),
         lost_links: Mutex::default(),
         connections: Connections::default(),
@@ -117,6 +128,9 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
         liveness: setup.liveness.take()?,
         body_limits: BodyLimits::new(setup.config.post_buffering, setup.config.limit_post),
         config: setup.config,
+        temp: TempFiles::new(setup.temp, Arc::clone(&scoreboard), TempHolder::Worker(slot)),
+        slow_log: SlowLog::default(),
+        parked: ParkedMemory::default(),
         scoreboard,
     });
     release::release_in_children(py, &state)?;
@@ -177,8 +191,11 @@ impl Drop for Serving {
     }
 }
 
-fn inherit(listener: &mut InheritedListener) -> anyhow::Result<OwnListener> {
+fn inherit(listener: &mut InheritedListener, config: &Config) -> anyhow::Result<OwnListener> {
     let socket = Listener::new(listener.fd.take()?, &listener.address)
         .with_context(|| format!("cannot accept on {}", listener.address))?;
-    Ok(OwnListener { socket, protocol: listener.protocol })
+    // The uwsgi protocol is a proxy's, wherever it is spoken.
+    let is_direct = listener.protocol == SocketProtocol::Http && socket.is_direct();
+    let rates = MinRates::new(&config.min_rates, is_direct);
+    Ok(OwnListener { socket, protocol: listener.protocol, rates })
 }

@@ -165,6 +165,15 @@ impl WorkerThread {
             }
             connection.give_up();
         }
+        let mut client_gone = client_gone;
+        if !connection.unsent.is_empty() && !connection.is_link() && self.park(py, &mut connection).is_err() {
+            client_gone = true;
+            reset_on_close(&*connection.socket);
+            connection.give_up();
+        }
+        if std::mem::take(&mut connection.too_slow) {
+            self.end_slow_client(peer, true);
+        }
         if connection.is_link()
             && self.is_leaving()
             && !connection.link.leave_sent

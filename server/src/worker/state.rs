@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::eventfd::EventFd;
@@ -11,19 +11,23 @@ use tracing::error;
 
 use super::connections::Connections;
 use super::notices::Notices;
+use super::parked::ParkedMemory;
 use crate::ids::{SlotId, ThreadIndex};
 use crate::io::accept::Listener;
 use crate::io::body::BodyLimits;
 use crate::io::descriptors::ClientCap;
+use crate::io::pace::{MinRates, SlowLog};
+use crate::io::temp::TempFiles;
 use crate::ipc::LinkEndpoint;
 use crate::stats::scoreboard::Scoreboard;
 use rwsgi_config::Config;
 use rwsgi_protocol::SocketProtocol;
 
-/// A socket that a worker accepts from, and what is spoken there.
+/// A socket that a worker accepts from, what is spoken there, and how slow its clients may be.
 pub(super) struct OwnListener {
     pub(super) socket: Listener,
     pub(super) protocol: SocketProtocol,
+    pub(super) rates: MinRates,
 }
 
 /// See the module.
@@ -34,7 +38,11 @@ pub(super) struct Worker {
     pub(super) slot: SlotId,
     pub(super) config: Config,
     pub(super) body_limits: BodyLimits,
-    pub(super) scoreboard: Scoreboard,
+    pub(super) scoreboard: Arc<Scoreboard>,
+    pub(super) temp: TempFiles,
+    pub(super) slow_log: SlowLog,
+    /// Finished responses that wait in memory for their clients.
+    pub(super) parked: ParkedMemory,
     pub(super) epoll: Epoll,
     pub(super) listeners: Vec<OwnListener>,
     /// Where the router is.

@@ -10,19 +10,21 @@ use pyo3::prelude::*;
 use tracing::error;
 
 use super::access_log::AccessLog;
-use super::connection::{Connection, Wait};
+use super::connection::{Connection, ConnectionPhase, Wait};
 use super::harakiri;
 use super::kind::Kind;
 use super::state::{TOKEN_LISTENER, TOKEN_LIVENESS, TOKEN_STOP, Worker};
 use crate::clock::{MonotonicNanos, UnixMicros};
 use crate::ids::ThreadIndex;
+use crate::io::accept::client_of;
+use crate::io::pace::Seen;
 use crate::io::receive::has_unread;
 use crate::log_limit;
 use crate::stats::cell::ThreadCell;
 use crate::wsgi::gateway::Gateway;
 use crate::wsgi::serving;
 use crate::wsgi::traceback::{self, one_line};
-use rwsgi_protocol::http::TIMED_OUT;
+use rwsgi_protocol::http::{TIMED_OUT, TOO_SLOW};
 
 /// Events that are taken from the kernel at once by a worker of one thread. With several each takes one event at a
 /// time: what a thread has taken no other can serve, and would wait behind whatever this one does first.
@@ -231,8 +233,9 @@ impl WorkerThread {
                 self.worker.step_back(index)?;
             }
             let kind = Kind::Client(listener.protocol);
+            let rates = listener.rates;
             self.worker.open.fetch_add(1, AcqRel);
-            self.work(py, Connection::new(socket, kind, peer, self.patience()), scratch)?;
+            self.work(py, Connection::new(socket, kind, peer, self.patience(), rates), scratch)?;
         }
         // One that is full must not be woken for a connection that another could take.
         self.worker.has_space().map(drop)
@@ -386,16 +389,54 @@ impl WorkerThread {
 
     /// A connection has waited too long. One that sent a part of a request gets 408.
     fn expire(&mut self, mut connection: Box<Connection>) {
+        let seen = self.look_at(&mut connection);
+        if seen == Seen::Goes {
+            let wait = if connection.unsent.is_empty() { Wait::Read } else { Wait::Write };
+            return self.settle(connection, Next::Wait(wait));
+        }
         if !connection.unsent.is_empty() {
             self.count_write_error();
             self.close(connection);
         } else if connection.is_begun() {
             let input = std::mem::take(&mut connection.input);
-            let connection = self.refuse(connection, TIMED_OUT, &input);
+            let connection = self.refuse(connection, if seen == Seen::Slow { TOO_SLOW } else { TIMED_OUT }, &input);
             let (connection, next) = self.rest(connection, &mut []);
             self.settle(connection, next);
         } else {
             self.close(connection);
+        }
+    }
+
+    /// Looks at a client whose time is over: it may have until a later second if its pace is good enough.
+    fn look_at(&self, connection: &mut Connection) -> Seen {
+        let (second, rates) = (self.second(), connection.rates);
+        let seen = match &connection.phase {
+            // It waited for a thread, and not the thread for it.
+            ConnectionPhase::Body(_) if has_unread(&*connection.socket) => Seen::Goes,
+            _ if second < connection.pace.until() => Seen::Early,
+            _ if !connection.unsent.is_empty() => {
+                let taken = connection.unsent.taken(&*connection.socket);
+                connection.pace.look_at_response(rates, second, taken)
+            }
+            ConnectionPhase::Body(gathering) => connection.pace.look_at_body(rates, second, gathering.intake.len()),
+            _ => Seen::Early,
+        };
+        match seen {
+            Seen::Goes => {
+                let late = self.deadline(self.worker.config.socket_timeout);
+                connection.deadline = late.min(connection.pace.until()).max(second + 1);
+            }
+            Seen::Slow => self.end_slow_client(&connection.peer, !connection.unsent.is_empty()),
+            Seen::Early => {}
+        }
+        seen
+    }
+
+    /// A client is closed because it is too slow: with its body, which is answered, or with taking a response.
+    pub(super) fn end_slow_client(&self, peer: &str, is_response: bool) {
+        self.worker.scoreboard.limits().end_slow_client();
+        if is_response {
+            self.worker.slow_log.too_slow(client_of(peer));
         }
     }
 

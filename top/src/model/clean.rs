@@ -50,6 +50,8 @@ pub(super) fn clean(snapshot: &mut Snapshot) {
         metrics: _,
         crons: _,
         timers: _,
+        temp_files: _,
+        slow_clients: _,
     } = snapshot;
     [version, cwd].into_iter().chain([server, hostname, python].into_iter().flatten()).for_each(line);
     for Socket { name, proto, queue: _, max_queue: _, shared: _, can_offload: _ } in sockets {

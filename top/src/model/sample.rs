@@ -242,6 +242,7 @@ pub(crate) fn digest(snapshot: &mut Snapshot, now: ServerMicros) {
     // Nothing shows them.
     (snapshot.locks, snapshot.caches, snapshot.crons, snapshot.timers) = Default::default();
     snapshot.metrics.clear();
+    (snapshot.temp_files, snapshot.slow_clients) = Default::default();
     let shown = shown_of(snapshot.server.as_deref());
     for core in snapshot.workers.iter_mut().flat_map(|worker| &mut worker.cores) {
         let vars = std::mem::take(&mut core.vars);

@@ -155,6 +155,8 @@ fn snapshot(walk: &mut impl Walk, snapshot: &mut Snapshot) {
         metrics: _,
         crons: _,
         timers: _,
+        temp_files: _,
+        slow_clients: _,
         schema: _,
     } = snapshot;
     for text in [version, cwd] {

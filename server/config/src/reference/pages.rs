@@ -45,7 +45,7 @@ fn options_page() -> String {
 }
 
 /// Names of ours that are not uWSGI 2.0's.
-const OWN: [&str; 11] = [
+const OWN: &[&str] = &[
     "uwsgi",
     "brutal-reload-on-term",
     "check",
@@ -57,6 +57,11 @@ const OWN: [&str; 11] = [
     "show-request",
     "spooler-job-limit",
     "stats-http-cors",
+    "temp-dir",
+    "temp-size",
+    "body-min-rate",
+    "response-min-rate",
+    "min-rate-grace",
 ];
 
 /// `docs/uwsgi-options.md`.

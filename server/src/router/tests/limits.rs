@@ -94,6 +94,7 @@ fn what_a_reload_changes_holds_from_the_next_request_on() {
         buffer_size: 4096,
         limit_post: 10,
         post_buffering: 4096,
+        min_rates: LIMITS.rates,
         show_request: rwsgi_stats::Shown::ALL,
         path_normalize: PathNormalize::Keep,
     };

@@ -16,12 +16,14 @@ use rwsgi_stats::Address;
 
 use crate::ids::{SlotId, ThreadIndex};
 use crate::io::body::BodyLimits;
+use crate::io::temp::TempPlace;
 use crate::ipc::channel;
 use crate::router::client::ClientPhase;
 use crate::router::event_loop::{EVENTS, Flow, SCRATCH};
 use crate::router::state::Router;
 use crate::router::{Limits, RouterConfig, run};
 use crate::stats::scoreboard::{Layout, Scoreboard};
+use rwsgi_config::{MinRate, MinRates};
 use rwsgi_protocol::link::{DONE_KEEP, FAST, Hello, RequestLengths, SKIPPED};
 use rwsgi_protocol::path::PathNormalize;
 
@@ -35,6 +37,7 @@ pub(super) const LIMITS: Limits = Limits {
     keepalive: 30,
     buffer_size: 4096,
     body: BodyLimits { in_memory: 4096, most: None },
+    rates: MinRates { body: MinRate::Nowhere, response: MinRate::Nowhere, grace: 1 },
     path_normalize: PathNormalize::Keep,
     queue: 10,
     show_request: rwsgi_stats::Shown { headers: false, queries: false },
@@ -70,6 +73,7 @@ fn parts(limits: Limits) -> RouterParts {
         orders,
         liveness,
         limits,
+        temp: TempPlace::of_test(None),
     };
     RouterParts { config, address, link, liveness: master, orders: ours }
 }

@@ -62,6 +62,17 @@ impl Collector for Metrics {
             .encode_descriptor("queue_rejected", "Turned away because a queue was full", None, MetricType::Counter)?
             .encode_counter::<NoLabelSet, _, f64>(&queue.rejected, None)?;
         out.histogram("queue_waiting", "How long requests waited in the router", Some(&queue.waiting))?;
+        let files = snapshot.temp_files.clone().unwrap_or_default();
+        out.level("temp_files", "What temporary files hold", Some(&Unit::Bytes), files.bytes)?;
+        out.level("temp_files_limit", "The most that they may hold; 0 for no limit", Some(&Unit::Bytes), files.limit)?;
+        for (name, help, count) in [
+            ("temp_files_refused", "Request bodies that got 503 because there was no space for them", files.refused),
+            ("slow_clients", "Connections closed because the client was too slow", snapshot.slow_clients.unwrap_or(0)),
+        ] {
+            out.0
+                .encode_descriptor(name, help, None, MetricType::Counter)?
+                .encode_counter::<NoLabelSet, _, f64>(&count, None)?;
+        }
 
         let mut metric = out.0.encode_descriptor(
             "socket_backlog",

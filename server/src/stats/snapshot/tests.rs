@@ -3,6 +3,7 @@
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
@@ -86,6 +87,8 @@ impl Server {
             workers: workers
                 .map(|((id, totals), processes)| WorkerView { id, totals, processes: processes.clone() })
                 .collect(),
+            temp_dir: Path::new("/var/tmp"),
+            temp_limit: Some(1 << 30),
             spoolers: Vec::new(),
         };
         take(&subject, &mut self.state)
