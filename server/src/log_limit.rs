@@ -1,7 +1,7 @@
-//! Bounds what clients can have logged: of each kind of line a process writes [`BURST`] in [`WINDOW`], and then how
+//! Bounds what clients, and other users of the machine, can have logged: of each kind of line a process writes [`BURST`] in [`WINDOW`], and then how
 //! many there were besides.
 //!
-//! For lines that a client's behaviour brings about, and nothing else: `if log_limit::allows(kind) { warn!(…) }`. A
+//! For lines that their behaviour brings about, and nothing else: `if log_limit::allows(kind) { warn!(…) }`. A
 //! loop that wakes at least once a second while something is [due](next_report) calls [`report`]; a process that leaves
 //! calls [`finish`], so that no count is lost.
 
@@ -28,6 +28,8 @@ pub(crate) enum LineKind {
     Refused(u16),
     /// What came on a uwsgi socket was no request, and its connection was closed without an answer.
     NoPacket,
+    /// A process that is none of ours connected to where the workers do.
+    NoWorker,
 }
 
 impl fmt::Display for LineKind {
@@ -35,6 +37,7 @@ impl fmt::Display for LineKind {
         match self {
             Self::Refused(status) => write!(f, "requests refused with {status}"),
             Self::NoPacket => f.write_str("uwsgi packets refused"),
+            Self::NoWorker => f.write_str("processes refused as workers"),
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::clock::MonotonicNanos;
 use crate::io::accept::client_of;
 use crate::io::pace::{Pace, Seen};
 use crate::ipc::{RouterOrder, receive_message};
-use crate::log_limit;
+use crate::log_limit::{self, LineKind};
 use crate::stats::scoreboard::Scoreboard;
 use rwsgi_protocol::http::{TIMED_OUT, TOO_SLOW};
 
@@ -387,7 +387,8 @@ impl Router<'_> {
             match client.phase {
                 _ if seen == Seen::Goes => {}
                 ClientPhase::Head | ClientPhase::Body(_) if client.unsent.is_empty() => {
-                    self.refuse(key, if seen == Seen::Slow { TOO_SLOW } else { TIMED_OUT });
+                    let input = std::mem::take(&mut client.input);
+                    self.refuse(key, if seen == Seen::Slow { TOO_SLOW } else { TIMED_OUT }, &input);
                     self.advance(scratch, key);
                 }
                 ClientPhase::Serving(_) | ClientPhase::Flushing(_) => {
@@ -398,7 +399,9 @@ impl Router<'_> {
             }
         }
         for key in self.links.keys(|link| link.slot.is_none() && is_late(link.deadline)) {
-            if let Some(link) = self.links.remove(key) {
+            if let Some(link) = self.links.remove(key)
+                && log_limit::allows(LineKind::NoWorker)
+            {
                 warn!("process {} connected as a worker and said nothing; refused", link.pid);
             }
         }

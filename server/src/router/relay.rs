@@ -319,7 +319,7 @@ impl Router<'_> {
         if answered {
             self.reset_client(key);
         } else {
-            self.refuse(key, WORKER_LOST);
+            self.refuse(key, WORKER_LOST, link.head(index));
             self.advance(scratch, key);
         }
     }

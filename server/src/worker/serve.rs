@@ -35,7 +35,7 @@ impl WorkerThread {
             Ok(Some(head)) => {
                 // A router that has not heard of a reload yet lets pass what this worker does not.
                 if let Err(refusal) = path::check(self.worker.config.path_normalize, head.target) {
-                    return Ok(self.refuse(connection, refusal));
+                    return Ok(self.refuse(connection, refusal, bytes));
                 }
                 let has_body = head.body != BodyLength::None;
                 let body_len = has_body.then(|| connection.body.left());
@@ -43,7 +43,7 @@ impl WorkerThread {
             }
             // The router's parser is this one, so that only a router of another version can bring this about.
             Ok(None) => anyhow::bail!("the router sent a part of a request head"),
-            Err(refusal) => Ok(self.refuse(connection, refusal)),
+            Err(refusal) => Ok(self.refuse(connection, refusal, bytes)),
         }
     }
 

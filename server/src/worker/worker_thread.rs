@@ -398,7 +398,8 @@ impl WorkerThread {
             self.count_write_error();
             self.close(connection);
         } else if connection.is_begun() {
-            let connection = self.refuse(connection, if seen == Seen::Slow { TOO_SLOW } else { TIMED_OUT });
+            let input = std::mem::take(&mut connection.input);
+            let connection = self.refuse(connection, if seen == Seen::Slow { TOO_SLOW } else { TIMED_OUT }, &input);
             let (connection, next) = self.rest(connection, &mut []);
             self.settle(connection, next);
         } else {
