@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 
 use super::connection::Connection;
 use super::worker_thread::WorkerThread;
+use crate::io::pace::Pace;
 
 /// What may wait in the memory of a process, bytes.
 const MEMORY_MAX: u64 = 64 * 1024 * 1024;
@@ -45,6 +46,7 @@ impl WorkerThread {
     /// # Errors
     /// When the thread had to wait for the client, and it is gone or too slow.
     pub(super) fn park(&self, py: Python<'_>, connection: &mut Connection) -> std::io::Result<()> {
+        connection.pace = Pace::of_response(connection.rates, self.second());
         connection.parked = self.worker.parked.take(connection.unsent.in_memory());
         if connection.parked.is_some() {
             return Ok(());
