@@ -56,6 +56,20 @@ class Ground:
         assert [entry.name for entry in self.root.iterdir()] == ["precious"]
 
 
+def deployer() -> pwd.struct_passwd:
+    """A user who is neither root nor the one that the server becomes."""
+    return pwd.getpwnam("daemon")
+
+
+def site(ground: Ground) -> Path:
+    """A directory of the deployer's, with a release in it."""
+    place = ground.place / "site"
+    (place / "releases" / "7").mkdir(parents=True)
+    for directory in (place, place / "releases", place / "releases" / "7"):
+        ground.give(directory, deployer().pw_uid)
+    return place
+
+
 @pytest.fixture
 def ground():
     user = other_user.www_data()
@@ -119,9 +133,9 @@ def test_a_link_of_a_stranger_is_refused_by_name(refused, ground, option):
     assert "remove it, name another file, or have root own it" in said
 
 
-def test_without_a_user_to_become_no_link_of_others_is_followed(refused, ground):
+def test_without_a_user_to_become_a_link_leads_no_further_than_its_owner_could_go(refused, ground):
     path = ground.link(ground.theirs / "file", ground.precious)
-    assert f"is a symbolic link of user {ground.user.pw_uid} (www-data)" in refused("--pidfile", path, uid="")
+    assert f"a symbolic link of user {ground.user.pw_uid} (www-data) leads there" in refused("--pidfile", path, uid="")
 
 
 def test_another_name_of_a_link_of_root_is_not_followed(refused, ground):
@@ -194,6 +208,29 @@ def test_a_master_fifo_is_not_made_where_a_link_of_the_user_leads(refused, groun
     refused("--master-fifo", ground.theirs / "run" / "fifo")
 
 
+def test_a_master_fifo_of_root_is_not_used_where_a_link_of_the_user_leads(refused, ground):
+    (ground.place / "other").mkdir()
+    os.mkfifo(ground.place / "other" / "fifo", 0o600)
+    ground.link(ground.theirs / "run", ground.place / "other")
+    assert "a symbolic link of user" in refused("--master-fifo", ground.theirs / "run" / "fifo")
+
+
+@pytest.mark.parametrize("owner", ["deployer", "root"])
+@pytest.mark.parametrize("option", ["--pidfile", "--logto"])
+def test_a_link_in_a_directory_of_a_third_user_leads_no_further_than_that_user_could_go(refused, ground, option, owner):
+    path = ground.link(site(ground) / "file", ground.precious, 0 if owner == "root" else deployer().pw_uid)
+    assert f"a symbolic link of user {deployer().pw_uid} (daemon) leads there" in refused(option, path)
+
+
+def test_a_link_of_one_user_does_not_lead_through_that_of_another(refused, ground):
+    """What neither of the two could do alone."""
+    ground.link(ground.theirs / "back", ground.theirs)
+    path = ground.link(site(ground) / "current", ground.theirs / "back", deployer().pw_uid) / "log"
+    said = refused("--logto", path)
+    assert f"'{ground.theirs}/back' is a symbolic link of user {ground.user.pw_uid} (www-data)" in said
+    assert f"one of user {deployer().pw_uid} (daemon) leads there" in said
+
+
 @pytest.mark.parametrize("how", ["opened again", "rotated"])
 def test_a_server_that_stays_root_does_not_open_its_log_again_through_a_link(serve, address, ground, how):
     log, fifo = ground.theirs / "log", ground.place / "fifo"
@@ -213,7 +250,7 @@ def test_a_server_that_stays_root_does_not_open_its_log_again_through_a_link(ser
         assert not log.is_symlink()
     if how == "opened again":
         until(lambda: "going on with the old one" in (ground.theirs / "first").read_text(), "it is refused")
-        assert "is a symbolic link of user" in (ground.theirs / "first").read_text()
+        assert "a symbolic link of user" in (ground.theirs / "first").read_text()
     ground.check_untouched()
     assert server.process.poll() is None
 
@@ -296,6 +333,42 @@ def test_links_of_the_user_lead_where_the_user_may_write(ordinary, ground):
         name: ground.user.pw_uid for name in ("log", "pid", "stats.sock")
     }
     assert server.stats_address and int((ground.theirs / "shared" / "pid").read_text()) == server.pid
+
+
+def test_a_file_of_others_that_the_user_may_write_stays_theirs(ordinary, ground):
+    """It may be written through a link of the user's, and that makes it nobody's own."""
+    shared = ground.place / "shared"
+    shared.write_text("")
+    shared.chmod(0o666)
+    server = ordinary("--pidfile", ground.link(ground.theirs / "pid", shared))
+    assert int(shared.read_text()) == server.pid
+    assert (shared.stat().st_uid, shared.stat().st_gid) == (0, 0)
+
+
+@pytest.mark.parametrize("owner", ["deployer", "root"])
+def test_a_link_in_a_directory_of_a_third_user_leads_where_that_user_may_write(ordinary, ground, owner):
+    """`current` of a deployment is made by the user who deploys, or by root, and not by the one who serves."""
+    uid = deployer().pw_uid
+    current = ground.link(site(ground) / "current", "releases/7", 0 if owner == "root" else uid)
+    server = ordinary(
+        *("--logto", current / "log", "--pidfile", current / "pid", "--stats", current / "stats.sock"),
+        *("--socket", current / "app.sock", "--chown-socket", f"{STRANGER}:{STRANGER}", "--chmod-socket=620"),
+        *("--spooler", current / "jobs"),
+    )
+    assert {name.name: name.stat().st_uid for name in (ground.place / "site" / "releases" / "7").iterdir()} == {
+        "log": uid, "pid": ground.user.pw_uid, "stats.sock": uid, "app.sock": STRANGER, "jobs": ground.user.pw_uid,
+    }
+    assert int((current / "pid").read_text()) == server.pid
+
+
+def test_a_log_of_a_server_that_stays_root_is_rotated_where_a_link_of_a_third_user_leads(serve, address, ground):
+    current = ground.link(site(ground) / "current", "releases/7", deployer().pw_uid)
+    arguments = ("--log-maxsize", 2000, "--log-backupname", current / "old")
+    server = serve("--http-socket", address, "--wsgi-file", "worklife.py", "--logto", current / "log", *arguments)
+    until(lambda: http.get(address, "/").status == 200 and (current / "old").exists(), "it is rotated")
+    until(lambda: http.get(address, "/").status == 200 and (current / "log").exists(), "there is a log again")
+    assert {(current / name).stat().st_uid for name in ("old", "log")} == {deployer().pw_uid}
+    assert server.process.poll() is None
 
 
 def test_a_link_of_root_in_a_directory_of_root_is_followed(ordinary, ground):

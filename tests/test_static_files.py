@@ -7,6 +7,7 @@ import os
 import pytest
 
 from rig import http, uwsgi
+from rig.http import Connection
 from rig.site import KINDS, every_kind
 
 pytestmark = pytest.mark.only_rwsgi(why="uWSGI answers some of these from elsewhere")
@@ -171,6 +172,41 @@ def test_a_single_file_is_mapped_to_a_path(serve, address, files):
     serve("--http-socket", address, "--wsgi-file", "worklife.py", "--static-map", f"/favicon.ico={files}/css/site.css")
     assert http.get(address, "/favicon.ico").body.startswith(b"body")
     assert http.get(address, "/favicon.ico/x").body.isdigit()
+
+
+@pytest.mark.parametrize("kind", ["http-socket", "socket"])
+def test_a_file_that_becomes_shorter_while_it_is_sent_is_no_whole_answer(serve, files, kind):
+    size = 400_000_000
+    (files / "large").touch()
+    os.truncate(files / "large", size)
+    site = every_kind(serve, "--wsgi-file", "worklife.py", "--check-static", files)[kind]
+    with Connection(site.address) as connection:
+        if kind == "socket":
+            connection.send(uwsgi.packet(uwsgi.variables("GET", "/large")))
+        else:
+            connection.send(b"GET /large HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        received = len(connection.socket.recv(1))
+        # More than the sockets hold.
+        os.truncate(files / "large", 1000)
+        while data := connection.socket.recv(1_000_000):
+            received += len(data)
+    assert 0 < received < size
+    assert site.get("/").body.isdigit()
+
+
+def test_the_name_of_a_file_says_what_it_is(serve, address, files):
+    """Of a single file its own, and not the path that it is mapped to."""
+    (files / "[page].css").write_text("brackets")
+    (files / "a:b.css").write_text("colon")
+    arguments = ("--check-static", files, "--static-map", f"/style={files}/css/site.css", "--static-map", f"/a.css={files}/data.tar.gz")
+    serve("--http-socket", address, "--wsgi-file", "worklife.py", *arguments)
+    for path, expected in [
+        ("/style", "text/css"), ("/a.css", "application/octet-stream"), ("/a:b.css", "text/css"),
+        # After two slashes a URL has a host, and this one is malformed.
+        ("/%5Bpage%5D.css", "text/css"), ("//%5Bpage%5D.css", "text/css"),
+    ]:
+        answer = http.get(address, path)
+        assert (answer.status, answer.header("Content-Type")) == (200, expected), path
 
 
 def test_a_path_of_a_uwsgi_packet_leads_nowhere_else(serve, address, files):

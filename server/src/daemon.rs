@@ -58,7 +58,7 @@ pub(crate) enum Side {
 /// # Errors
 /// When it cannot be opened, or is not to be trusted.
 pub(crate) fn open_log(path: &Path, user: Option<&Identity>) -> std::io::Result<File> {
-    owned_file::open_to_write(path, OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_NOCTTY, user)
+    owned_file::open_to_write(path, OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_NOCTTY, user).map(|(file, _)| file)
 }
 
 /// Has what this process writes to its standard output and error go to `log`.

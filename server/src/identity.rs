@@ -1,7 +1,7 @@
 //! Whom a server that root starts becomes: the user, the group and the additional groups that are configured.
 
 use std::ffi::CString;
-use std::marker::PhantomData;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, bail};
 use nix::unistd::{Gid, Uid, User, getegid, geteuid, getgrouplist, setfsgid, setfsuid};
@@ -56,16 +56,36 @@ impl Identity {
         }
         Ok(Some(Self { uid: user.map(|user| Uid::from_raw(user.uid)), gid, groups }))
     }
+
+    /// A user as `/etc/passwd` has it; `None` when it has no such.
+    ///
+    /// # Errors
+    /// When the user or its groups cannot be read.
+    pub(crate) fn of_user(uid: Uid) -> std::io::Result<Option<Self>> {
+        let Some(entry) = User::from_uid(uid)? else { return Ok(None) };
+        let groups = getgrouplist(&CString::new(entry.name)?, entry.gid)?;
+        Ok(Some(Self { uid: Some(uid), gid: entry.gid, groups }))
+    }
 }
 
-/// While it lives, this thread opens and makes files with the rights of another user, and no other thread does.
+/// Held by the thread that has rights of another user, and while privileges are dropped: root's groups would come back to
+/// the thread afterwards.
+static RIGHTS: Mutex<()> = Mutex::new(());
+
+/// Waits until no thread has rights of another user, and keeps it so.
+pub(crate) fn hold_rights() -> MutexGuard<'static, ()> {
+    RIGHTS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// While it lives, this thread opens and makes files with the rights of another user, and no other thread does. A thread
+/// can have one at a time.
 #[derive(Debug)]
 pub(crate) struct FileRights {
     groups: Vec<Gid>,
     gid: Gid,
     uid: Uid,
-    /// Not to be dropped by another thread.
-    of_this_thread: PhantomData<*const ()>,
+    /// Nor can another thread drop it.
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl FileRights {
@@ -74,9 +94,10 @@ impl FileRights {
     /// # Errors
     /// When the system refuses.
     pub(crate) fn of(uid: Uid, identity: &Identity) -> std::io::Result<Self> {
+        let alone = hold_rights();
         let groups = nix::unistd::getgroups()?;
         set_groups(&identity.groups)?;
-        let before = Self { groups, gid: getegid(), uid: geteuid(), of_this_thread: PhantomData };
+        let before = Self { groups, gid: getegid(), uid: geteuid(), _alone: alone };
         // The user last: it takes away the right to change the others.
         setfsgid(identity.gid);
         setfsuid(uid);

@@ -75,7 +75,7 @@ fn started_at(pid: i32) -> Option<u64> {
 pub(crate) fn write(option: &str, pidfile: &Path, user: Option<&Identity>) -> anyhow::Result<()> {
     let path = pidfile.display();
     let opened = owned_file::open_to_write(pidfile, OFlag::O_RDWR, user);
-    let mut file = opened.map_err(explain).with_context(|| format!("{option}: cannot write '{path}'"))?;
+    let (mut file, is_to_give) = opened.map_err(explain).with_context(|| format!("{option}: cannot write '{path}'"))?;
     match named_in(&file, pidfile) {
         Ok(pid) if pid != Pid::this() => {
             bail!("{option}: '{path}' belongs to a running server (process {pid}): stop that, or choose another file")
@@ -83,7 +83,7 @@ pub(crate) fn write(option: &str, pidfile: &Path, user: Option<&Identity>) -> an
         _ => {}
     }
     if let Some(Identity { uid: Some(uid), gid, .. }) = user
-        && file.metadata().is_ok_and(|metadata| metadata.is_file())
+        && is_to_give
     {
         fchown(&file, Some(*uid), Some(*gid))
             .with_context(|| format!("{option}: cannot give '{path}' to {}", owned_file::named(uid.as_raw())))?;

@@ -76,7 +76,8 @@ fn open(path: &Path, user: Option<&Identity>) -> anyhow::Result<OwnedFd> {
             named(found.owner())
         );
     }
+    let _rights = place.rights()?;
     // Opened for both, so that it does not end when a writer goes.
-    let opened = found.open(OFlag::O_RDWR | OFlag::O_NONBLOCK);
+    let opened = found.open(OFlag::O_RDWR | OFlag::O_NONBLOCK).map_err(|error| place.explain(error));
     Ok(opened.with_context(|| format!("master-fifo: cannot open '{name}'"))?.into())
 }

@@ -7,7 +7,7 @@ use nix::sys::stat::SFlag;
 use nix::unistd::{Gid, Uid, geteuid, getgid, getuid, setgid, setgroups, setuid};
 use tracing::{info, warn};
 
-use crate::identity::Identity;
+use crate::identity::{Identity, hold_rights};
 use crate::owned_file::{Last, Place, named};
 use rwsgi_config::Config;
 
@@ -24,7 +24,7 @@ pub(super) fn adjust_socket(path: &Path, config: &Config, user: Option<&Identity
         .with_context(|| format!("{option}: cannot come to '{}'", path.display()))?;
     let found = place.look().with_context(|| format!("{option}: cannot look at '{}'", path.display()))?;
     let found = found.with_context(|| format!("{option}: '{}' was removed as soon as it was bound", path.display()))?;
-    if found.kind() != SFlag::S_IFSOCK || !place.is_ours(found.owner()) || found.has_other_names() {
+    if found.kind() != SFlag::S_IFSOCK || !place.is_made_by(found.owner()) || found.has_other_names() {
         bail!(
             "{option}: in the place of the socket '{}' there is another file, of {}: it is left as it is",
             path.display(),
@@ -62,6 +62,8 @@ pub(super) fn drop_privileges(config: &Config, identity: Option<&Identity>) -> a
 }
 
 fn become_user(identity: Option<&Identity>) -> anyhow::Result<()> {
+    // The log's thread may be opening its file.
+    let _no_rights = hold_rights();
     if let Some(identity) = identity {
         setgid(identity.gid).with_context(|| format!("gid: cannot become group {}", identity.gid))?;
         setgroups(&identity.groups).context("uid, gid: cannot leave root's additional groups")?;
@@ -117,5 +119,26 @@ mod tests {
         }
         assert_eq!(mode(&precious), 0o600);
         std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    /// It was bound with the user's rights; one of root's is another, to which the user's link leads by now.
+    #[test]
+    fn where_a_link_of_the_user_leads_no_socket_of_root_is_given_away() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let [run, theirs] = ["run", "theirs"].map(|name| directory.path().join(name));
+        let user = Identity { uid: Some(Uid::from_raw(23456)), gid: Gid::from_raw(23456), groups: vec![] };
+        std::fs::create_dir(&run).unwrap();
+        symlink(&run, &theirs).unwrap();
+        std::os::unix::fs::lchown(&theirs, Some(23456), Some(23456)).unwrap();
+        let _listener = UnixListener::bind(run.join("app.sock")).unwrap();
+        let before = std::fs::metadata(run.join("app.sock")).unwrap().permissions();
+        let config = Config { chmod_socket: Some(0o666), ..Config::default() };
+        let error = adjust_socket(&theirs.join("app.sock"), &config, Some(&user)).unwrap_err().to_string();
+        assert!(error.contains("there is another file"), "{error}");
+        assert_eq!(std::fs::metadata(run.join("app.sock")).unwrap().permissions(), before);
     }
 }

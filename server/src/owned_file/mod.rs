@@ -6,8 +6,9 @@
 //!
 //! - A link of root's in a directory of root's is followed, as one that the kernel has made (`/proc/self/fd/1`).
 //! - A link of the user that the server becomes is followed with that user's rights: it leads where the user could go
-//!   alone.
-//! - A link of anybody else is refused.
+//!   alone. So is one in a directory of its owner's, or one of root's there, with the rights of that owner, who could
+//!   put anything there anyway.
+//! - A link of anybody else is refused, and one that leads through a link of another user.
 //! - In a directory that root alone may write, root has put what is there. Elsewhere a file must belong to root, to the
 //!   user that the server becomes or to the directory's owner, and have one name: it may be a hard link otherwise.
 //!
@@ -51,8 +52,8 @@ pub(crate) struct Place {
     name: OsString,
     /// Who the server becomes.
     user: Option<Identity>,
-    /// A link of that user's led here, so that nothing is done with more than that user's rights.
-    with_users_rights: bool,
+    /// A link of this user's led here, so that nothing is done with more than that user's rights.
+    with_rights_of: Option<Identity>,
     /// The kernel's own link, which only the kernel can follow.
     is_kernels: bool,
 }
@@ -64,15 +65,22 @@ pub(crate) struct Found {
     stat: FileStat,
 }
 
-/// Opens a file to write, and makes it when it is not there. Every line of what is refused says why.
+/// Opens a file to write, and makes it when it is not there. Returns it, and whether root may give it away. Every line of
+/// what is refused says why.
 ///
 /// # Errors
 /// When it cannot be opened, or is not to be trusted.
-pub(crate) fn open_to_write(path: &Path, flags: OFlag, user: Option<&Identity>) -> io::Result<File> {
+pub(crate) fn open_to_write(path: &Path, flags: OFlag, user: Option<&Identity>) -> io::Result<(File, bool)> {
     if !geteuid().is_root() {
-        return Ok(open(path, flags | OFlag::O_CREAT | OFlag::O_CLOEXEC, FILE_MODE)?.into());
+        let file = open(path, flags | OFlag::O_CREAT | OFlag::O_CLOEXEC, FILE_MODE)?;
+        return Ok((file.into(), false));
     }
-    Place::find(path, Last::Follow, user)?.open_to_write(flags)
+    let place = Place::find(path, Last::Follow, user)?;
+    let file = place.open_to_write(flags)?;
+    let stat = fstat(&file)?;
+    let is_file = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG;
+    // Root's rights were enough to be trusted with it; another's only to write to it.
+    Ok((file, is_file && (place.with_rights_of.is_none() || place.is_made_by(stat.st_uid))))
 }
 
 impl Place {
@@ -85,14 +93,14 @@ impl Place {
             let mut walk = Walk::begin(path, user)?;
             return match walk.go(last) {
                 Ok((name, is_kernels)) => walk.arrive(name, is_kernels),
-                Err(error) => Err(with_rights_told(error, user, walk.rights.is_some())),
+                Err(error) => Err(walk.explain(error)),
             };
         }
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let directory = open_directory(parent)?;
         let name = path.file_name().ok_or_else(no_name)?.to_owned();
         let directory_stat = fstat(&directory)?;
-        Ok(Self { directory, directory_stat, name, user: None, with_users_rights: false, is_kernels: false })
+        Ok(Self { directory, directory_stat, name, user: None, with_rights_of: None, is_kernels: false })
     }
 
     /// What is there under the name; `None` when nothing is.
@@ -141,7 +149,7 @@ impl Place {
             return Ok(());
         }
         let stat = &found.stat;
-        let is_ours = self.is_ours(stat.st_uid);
+        let is_ours = self.is_ours(stat.st_uid) || self.is_made_by(stat.st_uid);
         match found.kind() {
             SFlag::S_IFREG if !is_ours && stat.st_uid != self.directory_stat.st_uid => {
                 Err(refusal(&format!("it belongs to {}", named(stat.st_uid))))
@@ -164,9 +172,17 @@ impl Place {
         uid == 0 || uid == geteuid().as_raw() || self.user_id().is_some_and(|user| user.as_raw() == uid)
     }
 
+    /// Whether a file of this owner may be one that was made here.
+    pub(crate) fn is_made_by(&self, uid: u32) -> bool {
+        match &self.with_rights_of {
+            Some(identity) => identity.uid == Some(Uid::from_raw(uid)),
+            None => self.is_ours(uid),
+        }
+    }
+
     /// Says of an error that it came of the rights that things are done with here.
     pub(crate) fn explain(&self, error: io::Error) -> io::Error {
-        with_rights_told(error, self.user.as_ref(), self.with_users_rights)
+        with_rights_told(error, self.with_rights_of.as_ref())
     }
 
     /// Makes a directory, and gives it away.
@@ -178,13 +194,15 @@ impl Place {
             let _rights = self.rights()?;
             mkdirat(&self.directory, self.name.as_os_str(), mode).map_err(|error| self.explain(error.into()))?;
         }
-        if self.with_users_rights || (uid.is_none() && gid.is_none()) {
+        let is_the_users_now = self.with_rights_of.as_ref().is_some_and(|maker| maker.uid == uid);
+        if is_the_users_now || (uid.is_none() && gid.is_none()) {
             return Ok(());
         }
         let found = self.look()?.ok_or(Errno::ENOENT)?;
         // Where others may write, it may be another directory by now: one of root's, for it was moved here. What is empty
         // gives nothing away.
-        let is_new = found.kind() == SFlag::S_IFDIR && found.stat.st_uid == geteuid().as_raw() && found.is_empty()?;
+        let maker = self.with_rights_of.as_ref().and_then(|maker| maker.uid).unwrap_or_else(geteuid);
+        let is_new = found.kind() == SFlag::S_IFDIR && found.owner() == maker.as_raw() && found.is_empty()?;
         if !is_new {
             return Err(refusal("somebody has put another in the place of the one that was just made"));
         }
@@ -215,7 +233,20 @@ impl Place {
     /// # Errors
     /// When that is not allowed.
     pub(crate) fn move_to(&self, to: &Self) -> io::Result<()> {
-        Ok(renameat(&self.directory, self.name.as_os_str(), &to.directory, to.name.as_os_str())?)
+        let maker = |place: &Self| place.with_rights_of.as_ref().and_then(|maker| maker.uid);
+        let _rights = match (maker(self), maker(to)) {
+            (Some(from), Some(to)) if from != to => {
+                return Err(refusal(&format!(
+                    "links of {} and of {} lead there",
+                    named(from.as_raw()),
+                    named(to.as_raw())
+                )));
+            }
+            (Some(_), _) => self.rights()?,
+            (None, _) => to.rights()?,
+        };
+        let moved = renameat(&self.directory, self.name.as_os_str(), &to.directory, to.name.as_os_str());
+        moved.map_err(|error| to.explain(self.explain(error.into())))
     }
 
     /// To be held while files are made or opened here.
@@ -223,8 +254,8 @@ impl Place {
     /// # Errors
     /// When the system refuses.
     pub(crate) fn rights(&self) -> io::Result<Option<FileRights>> {
-        match &self.user {
-            Some(user) if self.with_users_rights => rights_of(user).map(Some),
+        match &self.with_rights_of {
+            Some(identity @ Identity { uid: Some(uid), .. }) => FileRights::of(*uid, identity).map(Some),
             _ => Ok(None),
         }
     }
@@ -295,10 +326,6 @@ fn open_directory(path: &Path) -> nix::Result<OwnedFd> {
     open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
 }
 
-fn rights_of(user: &Identity) -> io::Result<FileRights> {
-    FileRights::of(user.uid.unwrap_or_else(geteuid), user)
-}
-
 /// Whether root alone may put files into this directory.
 fn is_roots_alone(directory: &FileStat) -> bool {
     directory.st_uid == 0 && directory.st_mode & 0o022 == 0
@@ -312,10 +339,10 @@ fn no_name() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "the path names no file")
 }
 
-/// Where a link of the user's led, root says what it had not the rights for.
-fn with_rights_told(error: io::Error, user: Option<&Identity>, with_users_rights: bool) -> io::Error {
+/// Where a link of a user's led, root says what it had not the rights for.
+fn with_rights_told(error: io::Error, user: Option<&Identity>) -> io::Error {
     let is_denied = matches!(error.raw_os_error(), Some(nix::libc::EACCES | nix::libc::EPERM));
-    match user.and_then(|user| user.uid).filter(|_| with_users_rights && is_denied) {
+    match user.and_then(|user| user.uid).filter(|_| is_denied) {
         Some(user) => io::Error::new(
             error.kind(),
             format!(

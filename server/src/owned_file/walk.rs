@@ -12,7 +12,7 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::Uid;
 
-use super::{Last, Place, named, no_name, open_directory, refusal, rights_of};
+use super::{Last, Place, named, no_name, open_directory, refusal, with_rights_told};
 use crate::identity::{FileRights, Identity};
 
 /// Links that one path may lead through, as the kernel has it.
@@ -27,8 +27,8 @@ pub(super) struct Walk<'a> {
     /// The names that are left.
     rest: VecDeque<OsString>,
     links: usize,
-    /// Those of the user, once a link of the user's was followed.
-    pub(super) rights: Option<FileRights>,
+    /// Those of whoever has made a link that was followed, or could have, if that is not root.
+    rights: Option<(Identity, FileRights)>,
 }
 
 impl<'a> Walk<'a> {
@@ -108,22 +108,51 @@ impl<'a> Walk<'a> {
         let is_roots = stat.st_uid == 0 && here.st_uid == 0 && stat.st_nlink == 1;
         let target = PathBuf::from(readlinkat(node, "")?);
         if !is_roots {
-            let user = self.user.filter(|user| user.uid == Some(Uid::from_raw(stat.st_uid)));
-            let Some(user) = user.filter(|user| user.uid != Some(Uid::from_raw(0))) else {
-                let link = self.at.join(name);
-                return Err(refusal(&format!(
-                    "'{}' is a symbolic link of {} in a directory of {} and leads to '{}'",
-                    link.display(),
-                    named(stat.st_uid),
-                    named(here.st_uid),
-                    target.display()
-                )));
+            let refused = |why: &str| {
+                let (of, within) = (named(stat.st_uid), named(here.st_uid));
+                let (link, target) = (self.at.join(name), target.display());
+                let link = link.display();
+                refusal(&format!(
+                    "'{link}' is a symbolic link of {of} in a directory of {within} and leads to '{target}'{why}"
+                ))
             };
-            if self.rights.is_none() {
-                self.rights = Some(rights_of(user)?);
+            let whose = self.whose(stat, here).ok_or_else(|| refused(""))?;
+            match &self.rights {
+                None => {
+                    let identity = self.identity(whose)?.ok_or_else(|| refused(""))?;
+                    let rights = FileRights::of(whose, &identity)?;
+                    self.rights = Some((identity, rights));
+                }
+                // Together they could go where neither can alone.
+                Some((other, _)) if other.uid != Some(whose) => {
+                    let other = other.uid.map(|uid| named(uid.as_raw())).unwrap_or_default();
+                    return Err(refused(&format!(", and one of {other} leads there")));
+                }
+                Some(_) => {}
             }
         }
         self.insert(&target)
+    }
+
+    /// With whose rights a link is followed that is not root's alone: its owner's, if that is who the server becomes or
+    /// whose directory it lies in. One of root's may have been moved there by the directory's owner.
+    fn whose(&self, link: &FileStat, here: &FileStat) -> Option<Uid> {
+        let whose = if link.st_uid == 0 { here.st_uid } else { link.st_uid };
+        let is_known = whose == here.st_uid || self.user.is_some_and(|user| user.uid == Some(Uid::from_raw(whose)));
+        (whose != 0 && is_known).then(|| Uid::from_raw(whose))
+    }
+
+    /// `None` for a user whose groups nobody knows.
+    fn identity(&self, uid: Uid) -> io::Result<Option<Identity>> {
+        match self.user.filter(|user| user.uid == Some(uid)) {
+            Some(user) => Ok(Some(user.clone())),
+            None => Identity::of_user(uid),
+        }
+    }
+
+    /// Says of an error what rights it came of.
+    pub(super) fn explain(&self, error: io::Error) -> io::Error {
+        with_rights_told(error, self.rights.as_ref().map(|(identity, _)| identity))
     }
 
     /// There: root's rights come back.
@@ -134,7 +163,7 @@ impl<'a> Walk<'a> {
             directory_stat,
             name,
             user: self.user.cloned(),
-            with_users_rights: self.rights.is_some(),
+            with_rights_of: self.rights.map(|(identity, _)| identity),
             is_kernels,
         })
     }

@@ -2,7 +2,6 @@
 //! others wait that long at most; who has not had a share is the first of the next turn. Clients that wait have a share
 //! of their own where links that wait have used up the first.
 
-use super::state::Router;
 use crate::clock::MonotonicNanos;
 
 /// Bytes of one turn.
@@ -32,15 +31,13 @@ impl Bulk {
     pub(super) fn use_bytes(&mut self, bytes: usize) {
         self.bytes = self.bytes.saturating_sub(bytes as u64);
     }
-}
 
-impl Router<'_> {
     /// So many bytes were moved from `before` on.
-    pub(super) fn use_bulk(&mut self, bytes: usize, before: MonotonicNanos) {
-        self.bulk.use_bytes(bytes);
-        self.bulk.nanos = self.bulk.nanos.saturating_sub(MonotonicNanos::now().nanos_since(before));
-        if self.bulk.nanos == 0 {
-            self.bulk.bytes = 0;
+    pub(super) fn use_since(&mut self, bytes: usize, before: MonotonicNanos) {
+        self.use_bytes(bytes);
+        self.nanos = self.nanos.saturating_sub(MonotonicNanos::now().nanos_since(before));
+        if self.nanos == 0 {
+            self.bytes = 0;
         }
     }
 }

@@ -201,7 +201,7 @@ impl Router<'_> {
         if sent.count > 0 {
             client.deadline = late.min(client.pace.until());
         }
-        self.use_bulk(sent.count as usize, before);
+        self.bulk.use_since(sent.count as usize, before);
         let Some(client) = self.clients.get_mut(key) else { return };
         if let ClientPhase::Serving(link) = client.phase
             && !client.unsent.is_full(&self.temp)

@@ -154,7 +154,7 @@ impl Router<'_> {
                 client.deadline = late.min(client.pace.until());
                 let goes_on =
                     if in_place { self.dispatch_whole(key) } else { self.take_body(key, &mut scratch[..count]) };
-                self.use_bulk(count, before);
+                self.bulk.use_since(count, before);
                 goes_on
             }
             Received::Nothing => false,

@@ -191,7 +191,7 @@ impl Router<'_> {
             return self.close_client(key);
         }
         self.arm_client(key);
-        self.use_bulk(0, before);
+        self.bulk.use_since(0, before);
     }
 
     /// A client's response breaks off: it must not take what it has for the whole.

@@ -1,16 +1,9 @@
-//! Responses that are finished and wait for their clients, for which no thread waits. What the application made stays in
-//! memory until the client has taken it; of a whole worker process no more than [`MEMORY_MAX`]. What is more goes to
-//! temporary files; and where those have no space, the thread waits.
+//! The memory of finished responses that wait for their clients, for which no thread waits. A whole worker process has no
+//! more than [`MEMORY_MAX`] of it.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-
-use pyo3::prelude::*;
-
-use super::connection::Connection;
-use super::worker_thread::WorkerThread;
-use crate::io::pace::Pace;
 
 /// What may wait in the memory of a process, bytes.
 const MEMORY_MAX: u64 = 64 * 1024 * 1024;
@@ -28,7 +21,7 @@ pub(super) struct Parked {
 
 impl ParkedMemory {
     /// Takes so many bytes; `None` where that is too much.
-    fn take(&self, bytes: u64) -> Option<Parked> {
+    pub(super) fn take(&self, bytes: u64) -> Option<Parked> {
         let parked = Parked { bytes, all: Arc::clone(&self.0) };
         (self.0.fetch_add(bytes, Relaxed) + bytes <= MEMORY_MAX).then_some(parked)
     }
@@ -37,27 +30,6 @@ impl ParkedMemory {
 impl Drop for Parked {
     fn drop(&mut self) {
         self.all.fetch_sub(self.bytes, Relaxed);
-    }
-}
-
-impl WorkerThread {
-    /// Leaves a response that is finished to wait for its client, in memory or in a file.
-    ///
-    /// # Errors
-    /// When the thread had to wait for the client, and it is gone or too slow.
-    pub(super) fn park(&self, py: Python<'_>, connection: &mut Connection) -> std::io::Result<()> {
-        connection.pace = Pace::of_response(connection.rates, self.second());
-        connection.parked = self.worker.parked.take(connection.unsent.in_memory());
-        if connection.parked.is_some() {
-            return Ok(());
-        }
-        py.detach(|| match connection.unsent.move_to_file(&self.worker.temp) {
-            Ok(()) => Ok(()),
-            Err(problem) => {
-                self.worker.temp.hold_response(&problem);
-                connection.wait_until_sent()
-            }
-        })
     }
 }
 

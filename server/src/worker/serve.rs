@@ -12,6 +12,7 @@ use super::harakiri;
 use super::worker_thread::WorkerThread;
 use crate::clock::{MonotonicNanos, UnixMicros};
 use crate::io::close::reset_on_close;
+use crate::io::pace::Pace;
 use crate::stats::cell::{ExceptionReport, Outcome};
 use crate::wsgi::gateway::{Incoming, Served};
 use crate::wsgi::serving;
@@ -209,5 +210,25 @@ impl WorkerThread {
             (None, Some(_)) => {}
         }
         Ok(connection)
+    }
+
+    /// Leaves a finished response to wait for its client, in memory. What is too much for that goes to a temporary file;
+    /// and where there is no space for one, this thread waits.
+    ///
+    /// # Errors
+    /// When the thread had to wait for the client, and it is gone or too slow.
+    fn park(&self, py: Python<'_>, connection: &mut Connection) -> std::io::Result<()> {
+        connection.pace = Pace::of_response(connection.rates, self.second());
+        connection.parked = self.worker.parked.take(connection.unsent.in_memory());
+        if connection.parked.is_some() {
+            return Ok(());
+        }
+        py.detach(|| match connection.unsent.move_to_file(&self.worker.temp) {
+            Ok(()) => Ok(()),
+            Err(problem) => {
+                self.worker.temp.hold_response(&problem);
+                connection.wait_until_sent()
+            }
+        })
     }
 }

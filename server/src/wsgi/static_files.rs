@@ -69,26 +69,26 @@ impl StaticFiles {
         !path.contains(&0) && self.places.iter().any(|place| path.starts_with(&place.prefix))
     }
 
-    fn find(&self, path: &[u8]) -> Option<(File, Stored)> {
-        let file = self.places.iter().find_map(|place| {
+    /// The file, and its own name if the path has another for it.
+    fn find(&self, path: &[u8]) -> Option<(File, Stored, Option<&Path>)> {
+        let (file, own_name) = self.places.iter().find_map(|place| {
             let below = path.strip_prefix(&place.prefix[..])?;
             if below.is_empty() {
-                return open_file(&place.root);
+                return Some((open_file(&place.root)?, Some(&*place.root)));
             }
             let name = below.strip_prefix(b"/")?;
             let slashes = name.iter().take_while(|&&byte| byte == b'/').count();
-            open_beneath(&place.root, &name[slashes..], &self.safe)
+            Some((open_beneath(&place.root, &name[slashes..], &self.safe)?, None))
         })?;
         let about = file.metadata().ok()?;
         let nanos = u32::try_from(about.mtime_nsec()).unwrap_or(0);
-        Some((file, Stored { size: about.size(), modified: about.mtime(), nanos }))
+        Some((file, Stored { size: about.size(), modified: about.mtime(), nanos }, own_name))
     }
 
     fn answer<'py>(
         &self,
         py: Python<'py>,
-        file: File,
-        stored: Stored,
+        (file, stored, own_name): (File, Stored, Option<&Path>),
         environ: &Bound<'py, PyDict>,
         start_response: &Bound<'py, PyAny>,
         is_head: bool,
@@ -115,7 +115,11 @@ impl StaticFiles {
                 return without_body(start_response, "416 Range Not Satisfiable", headers);
             }
         };
-        headers.append(("Content-Type", self.kind_of(&environ.as_any().get_item("PATH_INFO")?)?))?;
+        let name = match own_name {
+            Some(own) => own.display().to_string(),
+            None => environ.as_any().get_item("PATH_INFO")?.extract()?,
+        };
+        headers.append(("Content-Type", self.kind_of(py, &name)?))?;
         headers.append(("Content-Length", len.to_string()))?;
         if is_head {
             return without_body(start_response, status, headers);
@@ -127,9 +131,11 @@ impl StaticFiles {
         Ok(Bound::new(py, FileWrapper::over(filelike.unbind()))?.into_any())
     }
 
-    fn kind_of(&self, path: &Bound<'_, PyAny>) -> PyResult<String> {
-        let (kind, encoding): (Option<String>, Option<String>) =
-            self.guess_type.bind(path.py()).call1((path,))?.extract()?;
+    fn kind_of(&self, py: Python<'_>, path: &str) -> PyResult<String> {
+        // It is read as a URL: after two slashes there would be a host, and before a colon a scheme.
+        let name = path.rsplit('/').next().unwrap_or(path);
+        let guess = self.guess_type.bind(py).call1((format!("/{name}"),))?;
+        let (kind, encoding): (Option<String>, Option<String>) = guess.extract()?;
         Ok(kind.filter(|_| encoding.is_none()).unwrap_or_else(|| "application/octet-stream".into()))
     }
 }
@@ -147,9 +153,9 @@ impl StaticFiles {
             && let Some(path) = text_of(&environ, "PATH_INFO")?
             && self.may_have(&path)
             // The disk takes its time.
-            && let Some((file, stored)) = py.detach(|| self.find(&path))
+            && let Some(found) = py.detach(|| self.find(&path))
         {
-            return self.answer(py, file, stored, &environ, &start_response, method == b"HEAD");
+            return self.answer(py, found, &environ, &start_response, method == b"HEAD");
         }
         self.application.bind(py).call1((environ, start_response))
     }
