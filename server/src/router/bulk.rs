@@ -1,5 +1,6 @@
 //! What one turn of the loop may spend on the many bytes of few: bodies, files, long responses, what nobody wants. All
-//! others wait that long at most; who has not had a share is the first of the next turn.
+//! others wait that long at most; who has not had a share is the first of the next turn. Clients that wait have a share
+//! of their own where links that wait have used up the first.
 
 use crate::clock::MonotonicNanos;
 

@@ -105,6 +105,10 @@ impl Router<'_> {
             }
             self.pump(scratch, key);
         }
+        if self.bulk.is_used_up() && !self.clients_again.is_empty() {
+            // Clients have a share of their own: files of others' responses would take all of it, turn after turn.
+            self.bulk = Bulk::WHOLE;
+        }
         for _ in 0..self.clients_again.len() {
             if self.bulk.is_used_up() {
                 return;
@@ -199,13 +203,17 @@ impl Router<'_> {
         }
         self.bulk.use_since(sent.count as usize, before);
         let Some(client) = self.clients.get_mut(key) else { return };
-        if let ClientPhase::Serving(link) = client.phase {
-            if client.unsent.is_empty() {
-                client.deadline = 0;
-            }
-            if !client.unsent.is_full(&self.temp) {
-                self.pump(scratch, link);
-            }
+        if let ClientPhase::Serving(link) = client.phase
+            && !client.unsent.is_full(&self.temp)
+        {
+            self.pump(scratch, link);
+        }
+        // Not before: what the worker goes on with may not be taken at once either.
+        if let Some(client) = self.clients.get_mut(key)
+            && matches!(client.phase, ClientPhase::Serving(_))
+            && client.unsent.is_empty()
+        {
+            client.deadline = 0;
         }
         self.arm_client(key);
         if sent.more {
@@ -355,8 +363,15 @@ impl Router<'_> {
         let Some(client) = self.clients.get_mut(key) else { return Seen::Early };
         let rates = self.limits.rates(client.is_direct);
         let seen = match &client.phase {
-            // What it has sent was not read yet.
-            ClientPhase::Body(_) if client.readable => Seen::Goes,
+            // It waits for its turn, and not the router for it.
+            ClientPhase::Body(gathering) if client.readable => {
+                client.pace = Pace::of_body(rates, second, gathering.intake.len());
+                Seen::Goes
+            }
+            _ if client.turns_again && !client.unsent.is_empty() => {
+                client.pace = Pace::of_response(rates, second);
+                Seen::Goes
+            }
             _ if second < client.pace.until() => Seen::Early,
             _ if !client.unsent.is_empty() => {
                 client.pace.look_at_response(rates, second, client.unsent.taken(&client.fd))

@@ -12,6 +12,7 @@ use super::harakiri;
 use super::worker_thread::WorkerThread;
 use crate::clock::{MonotonicNanos, UnixMicros};
 use crate::io::close::reset_on_close;
+use crate::io::pace::Pace;
 use crate::stats::cell::{ExceptionReport, Outcome};
 use crate::wsgi::gateway::{Incoming, Served};
 use crate::wsgi::serving;
@@ -217,6 +218,7 @@ impl WorkerThread {
     /// # Errors
     /// When the thread had to wait for the client, and it is gone or too slow.
     fn park(&self, py: Python<'_>, connection: &mut Connection) -> std::io::Result<()> {
+        connection.pace = Pace::of_response(connection.rates, self.second());
         connection.parked = self.worker.parked.take(connection.unsent.in_memory());
         if connection.parked.is_some() {
             return Ok(());
