@@ -87,6 +87,26 @@ def exchange(address: str, data: bytes) -> tuple[int | None, bytes]:
         return answer.status, connection.rest()
 
 
+HEAD = b"HEAD /unread HTTP/1.1\r\nHost: a\r\n"
+REFUSED_HEAD = {
+    "malformed": (b"HEAD /unread HTTP/1.1\r\n\r\n", 400),
+    "behind-an-empty-line": (b"\r\nHEAD /unread HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+    "header-too-long": (HEAD + b"X-A: " + b"b" * 100_000, 431),
+    "expectation-unknown": (HEAD + b"Expect: gold\r\n\r\n", 417),
+    "chunk-size-word": (HEAD + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n", 400),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_HEAD)
+def test_a_head_request_is_refused_without_a_body(http_site, name):
+    data, status = REFUSED_HEAD[name]
+    with Connection(http_site.address) as connection:
+        connection.send(data)
+        answer = connection.response("HEAD")
+        assert (answer.status, connection.rest()) == (status, b"")
+        assert int(answer.header("Content-Length")) > 0
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_it_is_refused_and_the_connection_closed(http_site, name, record):
     data, status = REFUSED[name]

@@ -31,6 +31,7 @@ def test_a_client_that_asks_first_is_told_that_its_body_is_too_large(limited):
 
 def test_a_client_of_the_uwsgi_protocol_is_told_too(limited):
     assert uwsgi.request(limited[1], "POST", "/quick", body=b"x" * 1001).status == 413
+    assert uwsgi.request(limited[1], "HEAD", "/quick", body=b"x" * 1001).status == 413, "and without a body, a HEAD"
 
 
 def test_a_client_that_never_stops_sending_what_was_refused_holds_no_core(limited):

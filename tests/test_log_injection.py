@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -135,6 +136,33 @@ def test_what_a_process_did_not_write_it_counts_before_it_leaves(serve, kind):
     until(lambda: len(refused(site.server)) > 5, "lines", context=site.server.log)
     site.server.stop()
     assert counted(site.server) == 100, site.server.log()
+
+
+@OF_RWSGI
+def test_a_neighbour_that_pretends_to_be_a_worker_over_and_over_writes_few_lines(serve, address):
+    server = serve("--http", address, "--wsgi-file", "probe.py")
+    [router] = [process for process in server.processes() if process.name == "rwsgi http"]
+    held = router.open_files()
+    rows = [row.split() for row in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    # The listening one with an abstract name.
+    [name] = [row[7] for row in rows if f"socket:[{row[6]}]" in held and row[3] == "00010000" and len(row) > 7]
+    for _ in range(100):
+        with socket.socket(socket.AF_UNIX) as link:
+            link.connect("\0" + name.removeprefix("@"))
+            link.sendall(b"x" * 64)
+            try:
+                while link.recv(64):
+                    pass
+            except ConnectionError:
+                pass
+    server.stop()
+
+    def told() -> int:
+        more = re.findall(r"processes refused as workers: … and ([\d,]+) more", server.log())
+        return len(server.lines("tried to be a worker")) + sum(map(int, more))
+
+    until(lambda: told() == 100, "all are counted", context=server.log)
+    assert 5 <= len(server.lines("tried to be a worker")) <= 60, server.log()
 
 
 def refused(server) -> list[str]:

@@ -210,7 +210,7 @@ def test_a_reload_reads_the_file_again_and_names_what_stays(serve, program, addr
     until(lambda: http.get(address, "/").text == "after", "the new value is in force", context=server.log)
     assert len(stats.read(stats_at)["workers"]) == 2
     # A file that has a mistake now changes nothing.
-    file.write_text(text + "harakiri = soon\n")
+    file.write_text(text + "harakiri = -1\n")
     server.send(signal.SIGHUP)
     server.logged("site.ini:12: harakiri: expected")
     assert http.get(address, "/").text == "after"

@@ -1,9 +1,8 @@
-//! Limits the log lines that clients can cause: of each kind a process writes [`BURST`] in [`WINDOW`], and then one line
-//! with the number of the others.
+//! Limits the log lines that clients, and other users of the machine, can cause: of each kind a process writes [`BURST`] in
+//! [`WINDOW`], and then one line with the number of the others.
 //!
-//! Only for lines that clients cause: `if log_limit::allows(kind) { warn!(…) }`. A loop that wakes at least once a second
-//! while a report is [due](next_report) calls [`report`]. A process that leaves calls [`finish`], so that no count is
-//! lost.
+//! Only for such lines: `if log_limit::allows(kind) { warn!(…) }`. A loop that wakes at least once a second while a report
+//! is [due](next_report) calls [`report`]. A process that leaves calls [`finish`], so that no count is lost.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -34,6 +33,8 @@ pub(crate) enum LineKind {
     ResponseNotKept,
     /// A client took its response more slowly than `response-min-rate`: its connection was closed.
     SlowResponse,
+    /// A process that is not one of this server's workers connected to the address of the links.
+    NoWorker,
 }
 
 impl fmt::Display for LineKind {
@@ -44,6 +45,7 @@ impl fmt::Display for LineKind {
             Self::BodyNotKept => f.write_str("request bodies that cannot be kept"),
             Self::ResponseNotKept => f.write_str("responses that cannot be kept for slow clients"),
             Self::SlowResponse => f.write_str("connections closed (response-min-rate)"),
+            Self::NoWorker => f.write_str("processes refused as workers"),
         }
     }
 }

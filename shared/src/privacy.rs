@@ -65,7 +65,7 @@ impl Shown {
     /// A text that may hold URLs, as it is shown.
     #[must_use]
     pub fn text(self, text: &str) -> Cow<'_, str> {
-        if self.queries || !text.contains(['?', '@']) {
+        if self.queries || !(text.contains('?') || text.contains("//")) {
             return Cow::Borrowed(text);
         }
         let mut shown = String::with_capacity(text.len());
@@ -94,9 +94,13 @@ enum Content {
 
 impl Content {
     fn of(name: &str) -> Self {
+        let ends_with = |end: &str| {
+            let at = name.len().checked_sub(end.len());
+            at.is_some_and(|at| name.as_bytes()[at..].eq_ignore_ascii_case(end.as_bytes()))
+        };
         match name {
-            "REQUEST_URI" | "HTTP_HOST" => Self::Target,
-            _ if name.ends_with("QUERY_STRING") => Self::Query,
+            _ if ends_with("QUERY_STRING") => Self::Query,
+            _ if ["REQUEST_URI", "HTTP_HOST"].iter().any(|target| name.eq_ignore_ascii_case(target)) => Self::Target,
             _ => Self::Other,
         }
     }
@@ -115,24 +119,26 @@ fn is_secret(name: &str) -> bool {
 
 /// A URL without its secrets. `may_be_host`: text without a scheme and a slash is a host.
 fn hide_in_url(url: &str, may_be_host: bool) -> Cow<'_, str> {
-    if !url.contains(['?', '#', '@']) {
+    if !(url.contains(['?', '#', '@']) || url.contains("//")) {
         return Cow::Borrowed(url);
     }
     let end = url.find(['?', '#']).unwrap_or(url.len());
-    let (place, rest) = url.split_at(end);
+    let (mut place, rest) = url.split_at(end);
     let mut shown = String::with_capacity(url.len());
-    let authority = match place.find("//") {
-        Some(slashes) => Some(slashes + 2),
-        None => (may_be_host && !place.contains('/')).then(|| place.rfind(' ').map_or(0, |blank| blank + 1)),
-    };
-    match authority.and_then(|start| Some((start, userinfo_end(&place[start..])?))) {
-        Some((start, end)) => {
-            shown.push_str(&place[..start]);
-            shown.push(HIDDEN);
-            shown.push_str(&place[start + end..]);
-        }
-        None => shown.push_str(place),
+    if may_be_host && !place.contains('/') {
+        let host = place.rfind(' ').map_or(0, |blank| blank + 1);
+        shown.push_str(&place[..host]);
+        place = hide_userinfo(&place[host..], userinfo_end(&place[host..]), &mut shown);
     }
+    // A value may hold several URLs.
+    while let Some(slashes) = place.find("//") {
+        let (before, behind) = place.split_at(slashes + 2);
+        shown.push_str(before);
+        let end = userinfo_end(behind);
+        let end = if before.ends_with("://") { end.or_else(|| password_end(behind, rest)) } else { end };
+        place = hide_userinfo(behind, end, &mut shown);
+    }
+    shown.push_str(place);
     let (query, fragment) = rest.split_once('#').map_or((rest, None), |(query, fragment)| (query, Some(fragment)));
     if let Some(query) = query.strip_prefix('?') {
         shown.push('?');
@@ -145,9 +151,25 @@ fn hide_in_url(url: &str, may_be_host: bool) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// Adds [`HIDDEN`] for a user and a password that end at `end`, and returns the text behind them.
+fn hide_userinfo<'a>(text: &'a str, end: Option<usize>, shown: &mut String) -> &'a str {
+    shown.extend(end.map(|_| HIDDEN));
+    &text[end.unwrap_or(0)..]
+}
+
 /// The position of `@` in an authority and what follows it.
 fn userinfo_end(authority: &str) -> Option<usize> {
     authority[..authority.find('/').unwrap_or(authority.len())].rfind('@')
+}
+
+/// The end of a user and password when the password holds a character that ends an authority, or when the text is cut off
+/// in it. A URL may not have such a password, but database URLs do. `rest` is the text behind the path.
+fn password_end(place: &str, rest: &str) -> Option<usize> {
+    let authority = &place[..place.find('/').unwrap_or(place.len())];
+    let (_, port) = authority.split_once(':').filter(|_| !authority.starts_with('['))?;
+    let goes_on = authority.len() == place.len() && rest.contains('@');
+    let is_password = goes_on || !port.bytes().all(|byte| byte.is_ascii_digit());
+    is_password.then(|| place.rfind('@').unwrap_or(authority.len()))
 }
 
 /// The arguments of a query without their values. An argument without `=` may be a value, and is not shown.
@@ -216,6 +238,19 @@ mod tests {
             ("HTTP_X_ORIGINAL_URI", "/x?a=b", "/x?a=…"),
             ("REMOTE_USER", "bob@example.org", "bob@example.org"),
             ("PATH_INFO", "/x?a=b", "/x?a=…"),
+            ("PATH_INFO", "/x y?a b=c", "/x y?a b=…"),
+            // Names of packets may be spelled otherwise.
+            ("query_string", "a=1", "a=…"),
+            ("request_uri", "u:p@host:443", "…@host:443"),
+            ("HTTP_LINK", "<https://a/x>; a, <https://u:p@b/>", "<https://a/x>; a, <https://…@b/>"),
+            ("HTTP_X_URL", "redis://u:p#q@host:1/x", "redis://…#…"),
+            ("HTTP_X_URL", "redis://u:p/q@host:1/x", "redis://…@host:1/x"),
+            ("HTTP_X_URL", "redis://:1#q@host:1/x", "redis://…#…"),
+            ("HTTP_X_URL", "http://[::1]:80/a:b@c", "http://[::1]:80/a:b@c"),
+            ("HTTP_X_URL", "http://host:/x", "http://host:/x"),
+            ("PATH_INFO", "/a//b:c", "/a//b:c"),
+            // Cut.
+            ("REQUEST_URI", "http://u:p", "http://…"),
         ] {
             assert_eq!(NOTHING.variable(name, value).unwrap(), shown, "{name}={value}");
         }
@@ -230,6 +265,11 @@ mod tests {
         let text = "GET of 'https://u:p@host/x?a=1&b=2' failed (why? bob@example.org knows #12)";
         let shown = "GET of 'https://…@host/x?a=…&b=…' failed (why? bob@example.org knows #12)";
         assert_eq!(NOTHING.text(text), shown);
+        assert_eq!(NOTHING.text("back to https://host/x#token=1"), "back to https://host/x#…");
+        assert_eq!(
+            NOTHING.text("no postgres://u:p#1@host/x, cut: postgres://u:p"),
+            "no postgres://…#… cut: postgres://…"
+        );
         assert_eq!(Shown::ALL.text(text), text);
     }
 

@@ -4,7 +4,8 @@
 mod program;
 mod stats_server;
 
-use std::process::Command;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
 
 use program::{Scratch, counting, document, rtop, text};
 use serde_json::Value;
@@ -78,12 +79,36 @@ fn a_file_that_cannot_be_written_is_told_before_anything_is_watched() {
 }
 
 #[test]
+fn a_run_that_is_interrupted_leaves_no_empty_files() {
+    let server = Server::start(counting);
+    let [junit, markdown, html, kept] = ["cut.xml", "cut.md", "cut.html", "cut-kept.md"].map(Scratch::new);
+    // One that leads nowhere yet.
+    let link = Scratch::new("cut-link.xml");
+    std::os::unix::fs::symlink(&junit.0, &link.0).unwrap();
+    std::fs::write(&kept.0, "before").unwrap();
+    for markdown in [&markdown, &kept] {
+        let run =
+            [&server.address, "-f", "0.05", "--for", "1h", "--json", "--assert", "rps > 1", "--junit", link.path()];
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rtop"));
+        command.args(run).args(["--markdown", markdown.path(), "--html", html.path()]).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut String::new()).unwrap();
+        assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+        child.wait().unwrap();
+    }
+    for file in [&junit, &markdown, &html] {
+        assert!(!file.0.exists(), "{}", file.path());
+    }
+    assert_eq!(kept.read(), "before");
+}
+
+#[test]
 fn a_verdict_goes_through_a_pipe_that_was_opened_before_and_to_a_directory_that_was_emptied() {
     let server = Server::start(counting);
     let junit = Scratch::new("emptied.xml");
     let program = env!("CARGO_BIN_EXE_rtop");
     let (address, path) = (&server.address, junit.path());
-    let remove = format!("rm {path}; sleep 0.2");
+    let remove = format!("rm -f {path}; sleep 0.2");
     let pipe = Scratch::new("pipe.md");
     let shell = format!(
         "mkfifo {pipe}; cat {pipe} & {program} {address} -f 0.05 --assert 'requests > 0' --junit {path} \

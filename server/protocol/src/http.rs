@@ -97,6 +97,12 @@ pub fn parse<'h, 'b>(
     Ok(Some(Head { method, target, version, headers, body, keep_alive, expect_continue, start, len }))
 }
 
+/// Whether what has come of a request says that it is a HEAD, whose answer has no body.
+#[must_use]
+pub fn is_head(bytes: &[u8]) -> bool {
+    matches!(skip_empty_lines(bytes), Ok(Some(start)) if bytes[start..].starts_with(b"HEAD "))
+}
+
 /// Whether `bytes` may hold a complete head, given that the first `seen` of them did not.
 ///
 /// A head ends in CR LF CR LF. Asking this before [`parse`] keeps a client that sends byte by byte from costing a

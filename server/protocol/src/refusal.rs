@@ -37,8 +37,9 @@ pub const WORKER_LOST: Refusal = Refusal { status: 502, reason: "the worker stop
 /// When a client that got 503 may try again, seconds.
 const RETRY_AFTER: u32 = 10;
 
-/// Appends the complete answer to a refused request: a short text, `Connection: close`.
-pub fn refusal_response(refusal: &Refusal, out: &mut Vec<u8>) {
+/// Appends the complete answer to a refused request: a short text, `Connection: close`. `head_only`: to a HEAD, which gets
+/// no body (RFC 9110 section 9.3.2).
+pub fn refusal_response(refusal: &Refusal, head_only: bool, out: &mut Vec<u8>) {
     use std::io::Write as _;
     let phrase = reason_phrase(refusal.status);
     // What is short now may not be so for long.
@@ -47,12 +48,15 @@ pub fn refusal_response(refusal: &Refusal, out: &mut Vec<u8>) {
     let _ = write!(
         out,
         "HTTP/1.1 {} {phrase}\r\nDate: {}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
-         {retry}Connection: close\r\n\r\n{}\n",
+         {retry}Connection: close\r\n\r\n",
         refusal.status,
         HttpDate::now(),
         refusal.reason.len() + 1,
-        refusal.reason
     );
+    if !head_only {
+        out.extend_from_slice(refusal.reason.as_bytes());
+        out.push(b'\n');
+    }
 }
 
 /// The reason phrase of a status that the server itself sends.
@@ -81,16 +85,21 @@ mod tests {
     #[test]
     fn a_refusal_is_a_complete_response() {
         let mut out = Vec::new();
-        refusal_response(&Refusal { status: 400, reason: "repeated Host" }, &mut out);
+        let refusal = Refusal { status: 400, reason: "repeated Host" };
+        refusal_response(&refusal, false, &mut out);
         let text = String::from_utf8(out).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{head}");
         assert!(head.contains("\r\nConnection: close"), "{head}");
         assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{head}");
         assert_eq!(body, "repeated Host\n");
+        let mut to_head = Vec::new();
+        refusal_response(&refusal, true, &mut to_head);
+        let to_head = String::from_utf8(to_head).unwrap();
+        assert_eq!(to_head.strip_suffix("\r\n\r\n").map(|head| head.lines().count()), Some(head.lines().count()));
         assert!(!head.contains("Retry-After"), "{head}");
         let mut out = Vec::new();
-        refusal_response(&OVERLOADED, &mut out);
+        refusal_response(&OVERLOADED, false, &mut out);
         assert!(String::from_utf8(out).unwrap().contains("\r\nRetry-After: 10\r\n"));
         for refusal in [TIMED_OUT, TOO_SLOW, BODY_TOO_LARGE, OVERLOADED, SERVER_GONE, WORKER_LOST] {
             assert!(!reason_phrase(refusal.status).is_empty(), "{refusal}");

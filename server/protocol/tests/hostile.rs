@@ -6,9 +6,11 @@
 use std::mem::MaybeUninit;
 
 use proptest::prelude::*;
+use rwsgi_protocol::conditional::{Conditions, Selected, Stored};
 use rwsgi_protocol::date::HttpDate;
 use rwsgi_protocol::http::{self, BodyLength, MAX_HEADERS, Refusal, Version};
 use rwsgi_protocol::link::{Frame, Frames, Hello, Peer, RequestLengths};
+use rwsgi_protocol::path::{self, PathNormalize};
 use rwsgi_protocol::response::{Exchange, HeadWriter};
 use rwsgi_protocol::{SocketProtocol, target, uwsgi};
 
@@ -264,6 +266,148 @@ proptest! {
         }).count();
         prop_assert!(named(b"content-length") + named(b"transfer-encoding") <= 1, "{}", out.escape_ascii());
         prop_assert!(named(b"connection") <= 1, "{}", out.escape_ascii());
+    }
+}
+
+/// The headers of a conditional request, or of one for a part, each with good values for a file whose tag is `tag` and
+/// whose time is `date`.
+const FIELDS: [&[&[u8]]; 6] = [
+    &[b"TAG", b"*", b"W/TAG", b"\"a\", , TAG"],
+    &[b"DATE", b"Sunday, 06-Nov-94 08:49:37 GMT"],
+    &[b"TAG", b"*", b"W/TAG, \"a,\\\"", b",TAG,"],
+    &[b"DATE", b"Sun Nov  6 08:49:37 1994"],
+    &[
+        b"bytes=0-",
+        b"bytes=-5",
+        b"bytes=2-7",
+        b"bytes=2-7, 9-",
+        b"bytes=00000000000000000000000007-18446744073709551616",
+    ],
+    &[b"TAG", b"DATE", b"W/TAG"],
+];
+
+fn fields() -> impl Strategy<Value = Vec<Option<Vec<u8>>>> {
+    let field = |good: &'static [&[u8]]| {
+        let good = (prop::sample::select(good), changes());
+        prop::option::of(prop_oneof![
+            1 => prop::collection::vec(any::<u8>(), 0..40),
+            4 => good.prop_map(|(good, changes)| changed(good, &changes)),
+        ])
+    };
+    FIELDS.map(field).to_vec()
+}
+
+/// With `TAG` and `DATE` as they are of a file.
+fn filled(field: &[u8], tag: &str, date: &HttpDate) -> Vec<u8> {
+    let mut filled = Vec::new();
+    let mut rest = field;
+    while let Some(first) = rest.first() {
+        let [word, value] = match rest {
+            [b'T', b'A', b'G', ..] => [&b"TAG"[..], tag.as_bytes()],
+            [b'D', b'A', b'T', b'E', ..] => [&b"DATE"[..], date.as_bytes()],
+            _ => [std::slice::from_ref(first); 2],
+        };
+        filled.extend_from_slice(value);
+        rest = &rest[word.len()..];
+    }
+    filled
+}
+
+proptest! {
+    #[test]
+    fn whatever_the_conditions_say_a_part_is_there_and_each_answer_has_its_reason(
+        fields in fields(), size in prop_oneof![0u64..20, any::<u64>()], nanos in 0u32..3, now in 784_111_776u64..784_111_780,
+    ) {
+        // As the dates among the good values.
+        let stored = Stored { size, modified: 784_111_777, nanos };
+        let (tag, date) = (stored.entity_tag(), HttpDate::from_unix(784_111_777));
+        let fields: Vec<_> = fields.iter().map(|field| field.as_ref().map(|field| filled(field, &tag, &date))).collect();
+        let [if_match, if_unmodified_since, if_none_match, if_modified_since, range, if_range] =
+            [0, 1, 2, 3, 4, 5].map(|at: usize| fields[at].as_deref());
+        let all = Conditions { if_match, if_unmodified_since, if_none_match, if_modified_since, range, if_range };
+        let selected = stored.select(&tag, &all, now);
+        // Decided by these alone.
+        let alone = |conditions: Conditions<'_>| stored.select(&tag, &conditions, now);
+        let precondition = alone(Conditions { range: None, if_none_match: None, if_modified_since: None, ..all });
+        let cached = alone(Conditions { range: None, if_match: None, if_unmodified_since: None, ..all });
+        let part = alone(Conditions { range, if_range, ..Conditions::default() });
+        let expected = match (precondition, cached) {
+            (Selected::Whole, Selected::Whole) => part,
+            (Selected::Whole, cached) => cached,
+            (precondition, _) => precondition,
+        };
+        prop_assert_eq!(selected, expected);
+        match selected {
+            Selected::Whole => {}
+            Selected::Part { first, len } => {
+                prop_assert!(len > 0 && first.checked_add(len).is_some_and(|end| end <= size));
+                // Never because of a validator that is another's, or a weak one.
+                if let Some(validator) = if_range {
+                    prop_assert!(validator == tag.as_bytes() || validator == date.as_bytes());
+                }
+            }
+            Selected::Unsatisfiable => prop_assert!(range.is_some()),
+            Selected::NotModified => prop_assert!(if_none_match.or(if_modified_since).is_some()),
+            Selected::PreconditionFailed => prop_assert!(if_match.or(if_unmodified_since).is_some()),
+        }
+        // An entity tag in the list has its say wherever it stands (sections 13.1.1 and 13.1.2).
+        let listed = |list: &[u8]| list == tag.as_bytes() || list == b"*";
+        if let Some(list) = if_match && listed(list) {
+            prop_assert_ne!(precondition, Selected::PreconditionFailed);
+        }
+        if let Some(list) = if_none_match && listed(list) {
+            prop_assert_eq!(cached, Selected::NotModified);
+        }
+    }
+
+    #[test]
+    fn a_range_that_is_taken_names_the_same_bytes_however_it_is_written(
+        changes in changes(), good in prop::sample::select(FIELDS[4]), size in 0u64..20,
+    ) {
+        let stored = Stored { size, modified: 0, nanos: 0 };
+        let bytes = changed(good, &changes);
+        let select = |range: &[u8]| stored.select("\"a\"", &Conditions { range: Some(range), ..Conditions::default() }, 1);
+        let Selected::Part { first, len } = select(&bytes) else { return Ok(()) };
+        prop_assert!(len > 0 && first + len <= size);
+        for again in [format!("bytes={first}-{}", first + len - 1), format!("bytes=0{first}-0{}", first + len - 1)] {
+            prop_assert_eq!(select(again.as_bytes()), Selected::Part { first, len });
+        }
+        // What is taken is a unit, digits and a hyphen.
+        let set = bytes[b"bytes=".len()..].trim_ascii();
+        prop_assert!(set.iter().all(|byte| byte.is_ascii_digit() || *byte == b'-'), "{}", bytes.escape_ascii());
+    }
+
+    #[test]
+    fn a_path_that_is_served_has_no_step_that_was_to_go_and_stays_as_it_is(
+        good in prop::sample::select(vec![
+            &b"/"[..], b"*", b"/a/b.c", b"/a/./b/../c//d/", b"/x/%2e%2e/..%2fadmin", b"/a%00b%5c..%5cc", b"/caf%C3%A9/%",
+        ]),
+        changes in changes(), any_bytes in prop::collection::vec(any::<u8>(), 0..40), is_any in any::<bool>(),
+    ) {
+        let path = if is_any { any_bytes } else { changed(good, &changes) };
+        let steps = |path: &[u8]| path.split(|&byte| byte == b'/').any(|segment| matches!(segment, b"." | b".."));
+        let empty = |path: &[u8]| path.windows(2).any(|two| two == b"//");
+        let mut bufs: [Vec<u8>; 4] = Default::default();
+        let [kept, decoded, normalised, again] = &mut bufs;
+        let kept = path::of_target(PathNormalize::Keep, &path, kept).expect("nothing is refused");
+        prop_assert!(kept.len() <= path.len());
+        prop_assert_eq!(kept, path::decode(&path, decoded));
+        for how in [PathNormalize::Nginx, PathNormalize::Reject] {
+            if let Ok(text) = std::str::from_utf8(&path) {
+                // A target that is a path alone.
+                let is_path = text.starts_with('/') && !text.contains(['?', '#']);
+                let served = path::of_target(how, &path, normalised);
+                prop_assert!(!is_path || path::check(how, text).is_ok() == served.is_ok(), "{}", text);
+            }
+            for of_packet in [false, true] {
+                let read = if of_packet { path::of_packet } else { path::of_target };
+                let Ok(served) = read(how, &path, normalised) else { continue };
+                prop_assert!(!steps(served) && !empty(served) && !served.contains(&0), "{}", served.escape_ascii());
+                prop_assert!(served.len() <= path.len());
+                prop_assert!(how == PathNormalize::Nginx || !served.contains(&b'\\'), "{}", served.escape_ascii());
+                prop_assert_eq!(path::of_packet(how, served, again), Ok(served));
+            }
+        }
     }
 }
 

@@ -177,6 +177,7 @@ impl Unsent {
     #[inline]
     pub(crate) fn send_or_spill(&mut self, socket: impl AsFd, parts: &[&[u8]], temp: &TempFiles) -> io::Result<()> {
         let gone = if self.is_empty() { send_parts(&socket, parts)? } else { 0 };
+        self.sent += gone as u64;
         match parts {
             [part] if part.len() == gone => {}
             parts => self.spill_rest(parts, gone, temp),
@@ -243,12 +244,15 @@ impl Unsent {
     /// # Errors
     /// When there is no space for it: then all is as it was.
     pub(crate) fn move_to_file(&mut self, temp: &TempFiles) -> Result<(), TempError> {
+        if self.pieces.iter().any(|piece| matches!(piece, Piece::File(..) | Piece::Spilled(..))) {
+            return Ok(());
+        }
         let mut file = temp.create()?;
         for piece in &self.pieces {
             match piece {
                 Piece::Copied(bytes, gone) => file.append(&bytes[*gone..])?,
                 Piece::Owned(owner, gone) => file.append(&owner.as_ref().as_ref()[*gone..])?,
-                Piece::File(..) | Piece::Spilled(..) => return Ok(()),
+                Piece::File(..) | Piece::Spilled(..) => {}
             }
         }
         self.pieces = VecDeque::from([Piece::Spilled(file, 0)]);

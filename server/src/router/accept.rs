@@ -15,6 +15,7 @@ use super::token::Token;
 use crate::ids::{SlotId, ThreadIndex};
 use crate::io::accept::accept;
 use crate::io::receive::Received;
+use crate::log_limit::{self, LineKind};
 use rwsgi_protocol::link::Hello;
 
 /// Seconds in which a worker must have said who it is.
@@ -108,7 +109,9 @@ impl Router<'_> {
             // Workers run as the user that we run as; root's router serves workers that gave root up.
             let us = geteuid();
             if !us.is_root() && peer.uid.as_raw() != us.as_raw() && !peer.uid.is_root() {
-                warn!("process {pid} of user {} tried to be a worker; refused", peer.uid.as_raw());
+                if log_limit::allows(LineKind::NoWorker) {
+                    warn!("process {pid} of user {} tried to be a worker; refused", peer.uid.as_raw());
+                }
                 continue;
             }
             let key = self.links.insert(Link::new(fd, pid, deadline));
@@ -162,8 +165,11 @@ impl Router<'_> {
                 self.pump(scratch, key);
             }
             decoded => {
-                let problem = decoded.err().map_or("the token or the slot is wrong".into(), |error| error.to_string());
-                warn!("process {pid} tried to be a worker; refused: {problem}");
+                if log_limit::allows(LineKind::NoWorker) {
+                    let problem = decoded.err();
+                    let problem = problem.map_or("the token or the slot is wrong".into(), |error| error.to_string());
+                    warn!("process {pid} tried to be a worker; refused: {problem}");
+                }
                 self.links.remove(key);
             }
         }

@@ -1,7 +1,7 @@
 //! The bytes and time that one turn of the loop may spend on bulk bytes: bodies, files, long responses, discarded input.
-//! Other clients wait that long at most. A client that got none of it is first in the next turn.
+//! Other clients wait that long at most. A connection that got none of it is first in the next turn. When links have used
+//! it up, waiting clients have as much again.
 
-use super::state::Router;
 use crate::clock::MonotonicNanos;
 
 /// Bytes for one turn.
@@ -31,15 +31,13 @@ impl Bulk {
     pub(super) fn use_bytes(&mut self, bytes: usize) {
         self.bytes = self.bytes.saturating_sub(bytes as u64);
     }
-}
 
-impl Router<'_> {
     /// Takes off `bytes`, and the time since `before`.
-    pub(super) fn use_bulk(&mut self, bytes: usize, before: MonotonicNanos) {
-        self.bulk.use_bytes(bytes);
-        self.bulk.nanos = self.bulk.nanos.saturating_sub(MonotonicNanos::now().nanos_since(before));
-        if self.bulk.nanos == 0 {
-            self.bulk.bytes = 0;
+    pub(super) fn use_since(&mut self, bytes: usize, before: MonotonicNanos) {
+        self.use_bytes(bytes);
+        self.nanos = self.nanos.saturating_sub(MonotonicNanos::now().nanos_since(before));
+        if self.nanos == 0 {
+            self.bytes = 0;
         }
     }
 }

@@ -60,7 +60,7 @@ impl Router<'_> {
         }
         if self.queue.len() + self.ahead >= self.limits.queue {
             self.cell.reject();
-            return self.refuse(key, OVERLOADED);
+            return self.refuse(key, OVERLOADED, head);
         }
         if let Some(client) = self.clients.get_mut(key) {
             client.phase = ClientPhase::Queued(Box::new(Request { head: head.to_vec(), body, since: self.now }));
@@ -247,7 +247,7 @@ impl Router<'_> {
         for key in std::mem::take(&mut self.queue) {
             // One that went stays in the queue until its turn.
             if self.clients.get_mut(key).is_some_and(|client| matches!(client.phase, ClientPhase::Queued(_))) {
-                self.refuse(key, SERVER_GONE);
+                self.refuse(key, SERVER_GONE, &[]);
                 self.advance(scratch, key);
             }
         }

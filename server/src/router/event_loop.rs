@@ -20,7 +20,7 @@ use crate::clock::MonotonicNanos;
 use crate::io::accept::client_of;
 use crate::io::pace::{Pace, Seen, log_slow_response};
 use crate::ipc::{RouterOrder, receive_message};
-use crate::log_limit;
+use crate::log_limit::{self, LineKind};
 use crate::stats::scoreboard::Scoreboard;
 use rwsgi_protocol::http::{TIMED_OUT, TOO_SLOW};
 
@@ -104,6 +104,10 @@ impl Router<'_> {
                 self.send_more(scratch, key);
             }
             self.pump(scratch, key);
+        }
+        if self.bulk.is_used_up() && !self.clients_again.is_empty() {
+            // Clients have a share of their own: files of others' responses would take all of it, turn after turn.
+            self.bulk = Bulk::WHOLE;
         }
         for _ in 0..self.clients_again.len() {
             if self.bulk.is_used_up() {
@@ -197,15 +201,19 @@ impl Router<'_> {
         if sent.count > 0 {
             client.deadline = late.min(client.pace.until());
         }
-        self.use_bulk(sent.count as usize, before);
+        self.bulk.use_since(sent.count as usize, before);
         let Some(client) = self.clients.get_mut(key) else { return };
-        if let ClientPhase::Serving(link) = client.phase {
-            if client.unsent.is_empty() {
-                client.deadline = 0;
-            }
-            if !client.unsent.is_full(&self.temp) {
-                self.pump(scratch, link);
-            }
+        if let ClientPhase::Serving(link) = client.phase
+            && !client.unsent.is_full(&self.temp)
+        {
+            self.pump(scratch, link);
+        }
+        // Not before: what the worker goes on with may not be taken at once either.
+        if let Some(client) = self.clients.get_mut(key)
+            && matches!(client.phase, ClientPhase::Serving(_))
+            && client.unsent.is_empty()
+        {
+            client.deadline = 0;
         }
         self.arm_client(key);
         if sent.more {
@@ -355,8 +363,15 @@ impl Router<'_> {
         let Some(client) = self.clients.get_mut(key) else { return Seen::Early };
         let rates = self.limits.rates(client.is_direct);
         let seen = match &client.phase {
-            // What it has sent was not read yet.
-            ClientPhase::Body(_) if client.readable => Seen::Goes,
+            // It waits for its turn, and not the router for it.
+            ClientPhase::Body(gathering) if client.readable => {
+                client.pace = Pace::of_body(rates, second, gathering.intake.len());
+                Seen::Goes
+            }
+            _ if client.turns_again && !client.unsent.is_empty() => {
+                client.pace = Pace::of_response(rates, second);
+                Seen::Goes
+            }
             _ if second < client.pace.until() => Seen::Early,
             _ if !client.unsent.is_empty() => {
                 client.pace.look_at_response(rates, second, client.unsent.taken(&client.fd))
@@ -387,7 +402,8 @@ impl Router<'_> {
             match client.phase {
                 _ if seen == Seen::Goes => {}
                 ClientPhase::Head | ClientPhase::Body(_) if client.unsent.is_empty() => {
-                    self.refuse(key, if seen == Seen::Slow { TOO_SLOW } else { TIMED_OUT });
+                    let input = std::mem::take(&mut client.input);
+                    self.refuse(key, if seen == Seen::Slow { TOO_SLOW } else { TIMED_OUT }, &input);
                     self.advance(scratch, key);
                 }
                 ClientPhase::Serving(_) | ClientPhase::Flushing(_) => {
@@ -398,7 +414,9 @@ impl Router<'_> {
             }
         }
         for key in self.links.keys(|link| link.slot.is_none() && is_late(link.deadline)) {
-            if let Some(link) = self.links.remove(key) {
+            if let Some(link) = self.links.remove(key)
+                && log_limit::allows(LineKind::NoWorker)
+            {
                 warn!("process {} connected as a worker and said nothing; refused", link.pid);
             }
         }

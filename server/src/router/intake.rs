@@ -94,7 +94,7 @@ impl Router<'_> {
                 return true;
             }
             Err(refusal) => {
-                self.refuse(key, refusal);
+                self.refuse(key, refusal, bytes);
                 return true;
             }
         };
@@ -112,7 +112,7 @@ impl Router<'_> {
         };
         let intake = match intake {
             Ok(intake) => intake,
-            Err(failure) => return self.refuse_body(key, &failure),
+            Err(failure) => return self.refuse_body(key, &failure, head_bytes),
         };
         client.phase = ClientPhase::Body(Box::new(Gathering { head: head_bytes.to_vec(), intake }));
         client.pace = Pace::of_body(self.limits.rates(client.is_direct), second, 0);
@@ -141,7 +141,7 @@ impl Router<'_> {
         let received = if in_place {
             match client.receive_body() {
                 Ok(received) => received,
-                Err(failure) => return self.refuse_body(key, &failure),
+                Err(failure) => return self.refuse_body(key, &failure, &[]),
             }
         } else {
             // A body of known length is read up to its end and not beyond, the next request being left where it is.
@@ -154,7 +154,7 @@ impl Router<'_> {
                 client.deadline = late.min(client.pace.until());
                 let goes_on =
                     if in_place { self.dispatch_whole(key) } else { self.take_body(key, &mut scratch[..count]) };
-                self.use_bulk(count, before);
+                self.bulk.use_since(count, before);
                 goes_on
             }
             Received::Nothing => false,
@@ -172,7 +172,7 @@ impl Router<'_> {
         let intake = &mut gathering.intake;
         let (used, is_whole) = match intake.take(bytes, &self.temp) {
             Ok(taken) => taken,
-            Err(failure) => return self.refuse_body(key, &failure),
+            Err(failure) => return self.refuse_body(key, &failure, &[]),
         };
         if !is_whole {
             return true;
@@ -230,20 +230,27 @@ impl Router<'_> {
         }
     }
 
-    fn refuse_body(&mut self, key: Key, failure: &IntakeError) -> Continue {
-        self.refuse(key, failure.refusal());
+    /// A body cannot be gathered. `head` as for [`refuse`](Self::refuse).
+    fn refuse_body(&mut self, key: Key, failure: &IntakeError, head: &[u8]) -> Continue {
+        self.refuse(key, failure.refusal(), head);
         true
     }
 
-    /// Answers instead of the application, and closes.
-    pub(super) fn refuse(&mut self, key: Key, refusal: Refusal) {
+    /// Answers instead of the application, and closes. `head` is what has come of the request, unless the client's
+    /// phase holds it.
+    pub(super) fn refuse(&mut self, key: Key, refusal: Refusal, head: &[u8]) {
         let late = self.in_seconds(self.limits.timeout);
         let Some(client) = self.clients.get_mut(key) else { return };
         if log_limit::allows(LineKind::Refused(refusal.status)) {
             warn!("{} refused: {refusal}", client_of(&client.peer));
         }
+        let head_only = match &client.phase {
+            ClientPhase::Body(gathering) => http::is_head(&gathering.head),
+            ClientPhase::Queued(request) => http::is_head(&request.head),
+            _ => http::is_head(head),
+        };
         let mut response = Vec::new();
-        http::refusal_response(&refusal, &mut response);
+        http::refusal_response(&refusal, head_only, &mut response);
         client.input = Vec::new();
         client.phase = ClientPhase::Flushing(Then::Linger);
         client.deadline = late;

@@ -191,7 +191,7 @@ impl Router<'_> {
             return self.close_client(key);
         }
         self.arm_client(key);
-        self.use_bulk(0, before);
+        self.bulk.use_since(0, before);
     }
 
     /// A client's response breaks off: it must not take what it has for the whole.
@@ -319,7 +319,7 @@ impl Router<'_> {
         if answered {
             self.reset_client(key);
         } else {
-            self.refuse(key, WORKER_LOST);
+            self.refuse(key, WORKER_LOST, link.head(index));
             self.advance(scratch, key);
         }
     }

@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::event::PollFlags;
+
 use super::body::RequestBody;
 use super::harakiri;
 use super::kind::Kind;
@@ -14,9 +16,10 @@ use crate::clock::MonotonicNanos;
 use crate::io::body::{Gathering, IntakeError};
 use crate::io::close::{Then, reset_on_close};
 use crate::io::pace::{MinRates, Pace};
-use crate::io::receive::{Received, receive};
+use crate::io::receive::{Received, has_unread, receive};
 use crate::io::temp::TempFiles;
 use crate::io::unsent::{TooSlow, Unsent};
+use crate::io::wait::until_ready;
 use crate::wsgi::transport::{Kept, Transport};
 use rwsgi_protocol::link::{ABORTED, DONE_CLOSE, DONE_KEEP, FAST, LEAVING, MAX_FRAME, SKIPPED};
 
@@ -172,6 +175,17 @@ impl Connection {
     /// Whether there are bytes in `input` that nobody has looked at.
     pub(super) fn has_input(&self) -> bool {
         self.input.len() > self.seen
+    }
+
+    /// Whether it is the threads that are late, and not its client: what it waits for is there.
+    pub(super) fn waits_for_thread(&self) -> bool {
+        match (self.armed, &self.phase) {
+            (Some(Wait::Write), _) => until_ready(&*self.socket, PollFlags::OUT, Duration::ZERO).is_ok(),
+            (_, ConnectionPhase::New | ConnectionPhase::Idle | ConnectionPhase::Head | ConnectionPhase::Body(_)) => {
+                has_unread(&*self.socket)
+            }
+            _ => false,
+        }
     }
 
     /// Reads once.

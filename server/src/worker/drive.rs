@@ -154,7 +154,7 @@ impl WorkerThread {
             Ok(Received::End) => Ok(self.gone(connection)),
             Ok(_) if gathering.intake.is_whole() => self.serve_gathered(py, connection),
             Ok(_) => Ok(connection),
-            Err(failure) => Ok(self.refuse_body(connection, &failure)),
+            Err(failure) => Ok(self.refuse_body(connection, &failure, &[])),
         }
     }
 
@@ -169,7 +169,7 @@ impl WorkerThread {
             Ok(Gathered::Part) => Ok(connection),
             Ok(Gathered::Gone) => Ok(self.gone(connection)),
             Ok(Gathered::Whole) => self.serve_gathered(py, connection),
-            Err(failure) => Ok(self.refuse_body(connection, &failure)),
+            Err(failure) => Ok(self.refuse_body(connection, &failure, &[])),
         }
     }
 

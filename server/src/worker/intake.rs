@@ -36,7 +36,7 @@ impl WorkerThread {
                 Ok((used, true)) => Ok((used, self.serve_gathered(py, connection)?)),
                 Ok((used, false)) => Ok((used, connection)),
                 // What follows is no request.
-                Err(failure) => Ok((bytes.len(), self.refuse_body(connection, &failure))),
+                Err(failure) => Ok((bytes.len(), self.refuse_body(connection, &failure, &[]))),
             };
         }
         let mut rest = &*bytes;
@@ -88,10 +88,10 @@ impl WorkerThread {
         let head = match http::parse(all, &mut headers, self.worker.config.buffer_size) {
             Ok(Some(head)) => head,
             Ok(None) => return Ok(self.keep(connection, bytes)),
-            Err(refusal) => return Ok(self.refuse(connection, refusal)),
+            Err(refusal) => return Ok(self.refuse(connection, refusal, all)),
         };
         if let Err(refusal) = path::check(self.worker.config.path_normalize, head.target) {
-            return Ok(self.refuse(connection, refusal));
+            return Ok(self.refuse(connection, refusal, all));
         }
         connection.seen = 0;
         let (head_bytes, rest) = all.split_at(head.len);
@@ -133,7 +133,7 @@ impl WorkerThread {
             }
         };
         if let Err(refusal) = self.check_path(&packet) {
-            return Ok(self.refuse(connection, refusal));
+            return Ok(self.refuse(connection, refusal, all));
         }
         let (packet, rest) = all.split_at(packet.len());
         *bytes = rest;
@@ -173,7 +173,7 @@ impl WorkerThread {
                 connection.phase = ConnectionPhase::Body(Box::new(Gathering { head: head.to_vec(), intake }));
                 connection
             }
-            Err(failure) => self.refuse_body(connection, &failure),
+            Err(failure) => self.refuse_body(connection, &failure, head),
         }
     }
 
@@ -232,8 +232,9 @@ impl WorkerThread {
         connection
     }
 
-    /// A request is not taken. The uwsgi protocol's answers are HTTP's.
-    pub(super) fn refuse(&mut self, mut connection: Box<Connection>, refusal: Refusal) -> Box<Connection> {
+    /// A request is not taken. The uwsgi protocol's answers are HTTP's. `head` is what has come of it, unless a body is
+    /// being gathered for it.
+    pub(super) fn refuse(&mut self, mut connection: Box<Connection>, refusal: Refusal, head: &[u8]) -> Box<Connection> {
         if log_limit::allows(LineKind::Refused(refusal.status)) {
             warn!("{} refused: {refusal}", client_of(&connection.peer));
         }
@@ -241,10 +242,14 @@ impl WorkerThread {
             return self.drop_unanswered(connection);
         }
         self.count_read_error();
+        let head_only = match &connection.phase {
+            ConnectionPhase::Body(gathering) => is_head(connection.kind, &gathering.head),
+            _ => is_head(connection.kind, head),
+        };
         connection.input = Vec::new();
         connection.phase = ConnectionPhase::Flushing(Then::Linger);
         let mut answer = Vec::new();
-        http::refusal_response(&refusal, &mut answer);
+        http::refusal_response(&refusal, head_only, &mut answer);
         if connection.say(&answer).is_err() {
             connection.give_up();
         }
@@ -252,9 +257,14 @@ impl WorkerThread {
         connection
     }
 
-    /// A body cannot be gathered.
-    pub(super) fn refuse_body(&mut self, connection: Box<Connection>, failure: &IntakeError) -> Box<Connection> {
-        self.refuse(connection, failure.refusal())
+    /// A body cannot be gathered. `head` as for [`refuse`](Self::refuse).
+    pub(super) fn refuse_body(
+        &mut self,
+        connection: Box<Connection>,
+        failure: &IntakeError,
+        head: &[u8],
+    ) -> Box<Connection> {
+        self.refuse(connection, failure.refusal(), head)
     }
 
     /// What came is no uwsgi packet.
@@ -278,5 +288,21 @@ impl WorkerThread {
 
     pub(super) fn count_read_error(&mut self) {
         self.cell().read_error();
+    }
+}
+
+/// Whether what has come of a request says that its answer has no body.
+fn is_head(kind: Kind, head: &[u8]) -> bool {
+    match kind {
+        Kind::Client(SocketProtocol::Http) => http::is_head(head),
+        Kind::Client(SocketProtocol::Uwsgi) => match uwsgi::parse(head, head.len()) {
+            Ok(Some(packet)) => {
+                packet.vars().filter(|(name, _)| *name == b"REQUEST_METHOD").last()
+                    == Some((b"REQUEST_METHOD", b"HEAD"))
+            }
+            _ => false,
+        },
+        // It is the router that answers.
+        Kind::Link(_) => false,
     }
 }

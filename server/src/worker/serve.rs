@@ -12,6 +12,8 @@ use super::harakiri;
 use super::worker_thread::WorkerThread;
 use crate::clock::{MonotonicNanos, UnixMicros};
 use crate::io::close::reset_on_close;
+use crate::io::pace::Pace;
+use crate::io::temp::log_response_not_kept;
 use crate::stats::cell::{ExceptionReport, Outcome};
 use crate::wsgi::gateway::{Incoming, Served};
 use crate::wsgi::serving;
@@ -35,7 +37,7 @@ impl WorkerThread {
             Ok(Some(head)) => {
                 // A router that has not heard of a reload yet lets pass what this worker does not.
                 if let Err(refusal) = path::check(self.worker.config.path_normalize, head.target) {
-                    return Ok(self.refuse(connection, refusal));
+                    return Ok(self.refuse(connection, refusal, bytes));
                 }
                 let has_body = head.body != BodyLength::None;
                 let body_len = has_body.then(|| connection.body.left());
@@ -43,7 +45,7 @@ impl WorkerThread {
             }
             // The router's parser is this one, so that only a router of another version can bring this about.
             Ok(None) => anyhow::bail!("the router sent a part of a request head"),
-            Err(refusal) => Ok(self.refuse(connection, refusal)),
+            Err(refusal) => Ok(self.refuse(connection, refusal, bytes)),
         }
     }
 
@@ -209,5 +211,25 @@ impl WorkerThread {
             (None, Some(_)) => {}
         }
         Ok(connection)
+    }
+
+    /// Has a finished response wait for its client in memory, or in a temporary file when that is full. When there is no
+    /// space for a file, this thread waits.
+    ///
+    /// # Errors
+    /// When the thread had to wait for the client, and the client is gone or too slow.
+    fn park(&self, py: Python<'_>, connection: &mut Connection) -> std::io::Result<()> {
+        connection.pace = Pace::of_response(connection.rates, self.second());
+        connection.parked = self.worker.parked.take(connection.unsent.in_memory());
+        if connection.parked.is_some() {
+            return Ok(());
+        }
+        py.detach(|| match connection.unsent.move_to_file(&self.worker.temp) {
+            Ok(()) => Ok(()),
+            Err(problem) => {
+                log_response_not_kept(&problem);
+                connection.wait_until_sent()
+            }
+        })
     }
 }

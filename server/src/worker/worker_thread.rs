@@ -17,7 +17,7 @@ use super::state::{TOKEN_LISTENER, TOKEN_LIVENESS, TOKEN_STOP, Worker};
 use crate::clock::{MonotonicNanos, UnixMicros};
 use crate::ids::ThreadIndex;
 use crate::io::accept::client_of;
-use crate::io::pace::{Seen, log_slow_response};
+use crate::io::pace::{Pace, Seen, log_slow_response};
 use crate::io::receive::has_unread;
 use crate::log_limit;
 use crate::stats::cell::ThreadCell;
@@ -391,14 +391,15 @@ impl WorkerThread {
     fn expire(&mut self, mut connection: Box<Connection>) {
         let seen = self.look_at(&mut connection);
         if seen == Seen::Goes {
-            let wait = if connection.unsent.is_empty() { Wait::Read } else { Wait::Write };
+            let wait = connection.armed.unwrap_or(Wait::Read);
             return self.settle(connection, Next::Wait(wait));
         }
         if !connection.unsent.is_empty() {
             self.count_write_error();
             self.close(connection);
         } else if connection.is_begun() {
-            let connection = self.refuse(connection, if seen == Seen::Slow { TOO_SLOW } else { TIMED_OUT });
+            let input = std::mem::take(&mut connection.input);
+            let connection = self.refuse(connection, if seen == Seen::Slow { TOO_SLOW } else { TIMED_OUT }, &input);
             let (connection, next) = self.rest(connection, &mut []);
             self.settle(connection, next);
         } else {
@@ -409,9 +410,16 @@ impl WorkerThread {
     /// Looks at a client whose time is over: it may have until a later second if its pace is good enough.
     fn look_at(&self, connection: &mut Connection) -> Seen {
         let (second, rates) = (self.second(), connection.rates);
+        if connection.waits_for_thread() {
+            connection.pace = match &connection.phase {
+                _ if !connection.unsent.is_empty() => Pace::of_response(rates, second),
+                ConnectionPhase::Body(gathering) => Pace::of_body(rates, second, gathering.intake.len()),
+                _ => Pace::Any,
+            };
+            connection.deadline = second + 1;
+            return Seen::Goes;
+        }
         let seen = match &connection.phase {
-            // It waited for a thread, and not the thread for it.
-            ConnectionPhase::Body(_) if has_unread(&*connection.socket) => Seen::Goes,
             _ if second < connection.pace.until() => Seen::Early,
             _ if !connection.unsent.is_empty() => {
                 let taken = connection.unsent.taken(&*connection.socket);

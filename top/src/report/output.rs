@@ -1,6 +1,6 @@
 //! The files that a run writes when it is over. rtop checks that it can write them before the run begins.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -52,14 +52,14 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// Opens the file of an option, and makes it if it does not exist.
+    /// Opens the file of an option. A file that did not exist is removed again, so that an interrupted run leaves no empty
+    /// files.
     ///
     /// # Errors
     /// When it cannot be written. The message names the option and the path.
     fn open(option: &'static str, path: &Path, keep: Keep) -> anyhow::Result<Self> {
         let mut output = Self { option, path: path.to_owned(), keep, special: None };
-        let opened = append(path).and_then(|file| Ok((file.metadata()?.is_file(), file)));
-        let (is_file, file) = opened.with_context(|| output.failed())?;
+        let (is_file, file) = try_to_append(path).with_context(|| output.failed())?;
         output.special = (!is_file).then_some(file);
         Ok(output)
     }
@@ -82,6 +82,18 @@ impl Output {
     fn failed(&self) -> String {
         format!("{}: cannot write {}", self.option, self.path.display())
     }
+}
+
+/// Whether it is a regular file, and the file.
+fn try_to_append(path: &Path) -> io::Result<(bool, File)> {
+    let is_new = !path.try_exists()?;
+    let file = append(path)?;
+    let about = file.metadata()?;
+    if is_new && about.is_file() && about.len() == 0 {
+        // Where a link leads to: that is the file that was made.
+        fs::remove_file(fs::canonicalize(path)?)?;
+    }
+    Ok((about.is_file(), file))
 }
 
 fn append(path: &Path) -> io::Result<File> {

@@ -141,6 +141,37 @@ fn a_client_that_takes_too_little_is_too_slow_and_others_are_waited_for() {
 }
 
 #[test]
+fn what_the_router_gave_the_kernel_at_once_is_taken_when_the_client_has_it() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut theirs = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (ours, _) = listener.accept().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let mut unsent = Unsent::default();
+    unsent.send_or_spill(&ours, &[&vec![0; 16 << 20]], &TempFiles::of_test(None)).unwrap();
+    assert!(!unsent.is_empty());
+    let before = unsent.taken(&ours);
+    // Less than would make the kernel ask for more.
+    theirs.read_exact(&mut vec![0; 500_000]).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while unsent.taken(&ours) < before + 100_000 {
+        assert!(Instant::now() < deadline, "{} of 500000", unsent.taken(&ours) - before);
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_file_behind_a_head_needs_no_other_file_to_wait() {
+    let (ours, _theirs) = pair();
+    let temp = TempFiles::of_test(Some(0));
+    let mut unsent = Unsent::default();
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(1 << 20).unwrap();
+    assert!(!unsent.send_file(&ours, file, 0, 1 << 20).unwrap());
+    unsent.pieces.push_front(Piece::Copied(b"head".to_vec(), 0));
+    assert!(unsent.move_to_file(&temp).is_ok());
+}
+
+#[test]
 fn a_client_that_is_gone_is_noticed() {
     let (ours, theirs) = pair();
     drop(theirs);

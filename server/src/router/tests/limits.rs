@@ -3,15 +3,18 @@
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
 use super::rig::*;
 use crate::io::body::BodyLimits;
+use crate::io::temp::{TempFiles, TempPlace};
 use crate::ipc::{RouterLimits, RouterOrder, send_message};
 use crate::router::Limits;
 use crate::router::bulk::BULK_BYTES;
 use crate::router::client::ClientPhase;
 use crate::router::event_loop::SCRATCH;
 use crate::stats::cell::LatencyCounts;
+use crate::stats::scoreboard::TempHolder;
 use rwsgi_protocol::link::Hello;
 use rwsgi_protocol::path::PathNormalize;
 
@@ -214,5 +217,100 @@ fn a_turn_of_the_loop_takes_no_more_than_its_share_of_bodies_however_they_are_di
         for _ in 0..=turns {
             assert_eq!(other.status(), 200);
         }
+    }
+}
+
+/// Has a worker write as much of a response as its link takes now.
+fn write_on(worker: &mut TestWorker) {
+    let piece = vec![b'y'; 65_536 - 4];
+    let frame = [&(piece.len() as u32).to_le_bytes()[..], &piece].concat();
+    let mut rest = std::mem::take(&mut worker.unwritten);
+    loop {
+        if rest.is_empty() {
+            rest.clone_from(&frame);
+        }
+        match worker.stream.write(&rest) {
+            Ok(count) => drop(rest.drain(..count)),
+            Err(_) => break,
+        }
+    }
+    worker.unwritten = rest;
+}
+
+#[test]
+fn a_client_that_has_not_taken_all_has_a_deadline_also_while_its_worker_goes_on() {
+    let board = Steps::board();
+    let router = &mut Steps::new(&board, LIMITS);
+    // Many clients and no space for files: the worker waits soon.
+    let nowhere = TempPlace { directory: "/nowhere".into(), limit: None };
+    router.router.temp = TempFiles::new(nowhere, Arc::clone(&board), TempHolder::Router);
+    (0..10_000).for_each(|_| router.router.temp.count_slow_client(true));
+    let mut worker = router.worker(0);
+    let mut client = router.client();
+    client.get("/");
+    router.turns();
+    worker.take();
+    client.stream.set_nonblocking(true).unwrap();
+    // Space for what waits, and not for all that comes then.
+    for (_, client) in router.router.clients.iter() {
+        nix::sys::socket::setsockopt(&client.fd, nix::sys::socket::sockopt::SndBuf, &130_000).unwrap();
+    }
+    let link = worker.stream.try_clone().unwrap();
+    // As fast as the router takes it.
+    let writes = std::thread::spawn(move || while worker.frame(&[b'y'; 60_000]).is_ok() {});
+    let mut buf = vec![0; 1 << 20];
+    for _ in 0..300 {
+        for _ in 0..20 {
+            router.turn();
+        }
+        while let Ok(1..) = client.stream.read(&mut buf) {}
+    }
+    link.shutdown(std::net::Shutdown::Both).unwrap();
+    writes.join().unwrap();
+}
+
+#[test]
+fn bodies_go_on_beside_any_number_of_responses_that_go_to_files() {
+    const BODY: u64 = 50_000_000;
+    let board = Steps::board();
+    let router = &mut Steps::new(&board, LIMITS);
+    (0..10_000).for_each(|_| router.router.temp.count_slow_client(true));
+    let mut slow: Vec<_> = (0..24)
+        .map(|slot| {
+            let mut worker = router.worker(slot);
+            let mut client = router.client();
+            client.get("/");
+            router.turns();
+            worker.take();
+            worker.stream.set_nonblocking(true).unwrap();
+            (worker, client)
+        })
+        .collect();
+    let spilling =
+        |router: &Steps<'_>| router.router.clients.iter().filter(|(_, client)| client.unsent.spills()).count();
+    while spilling(router) < slow.len() {
+        slow.iter_mut().for_each(|(worker, _)| write_on(worker));
+        router.turn();
+    }
+    let mut upload = router.connect();
+    upload.send(format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {BODY}\r\n\r\n"));
+    upload.stream.set_nonblocking(true).unwrap();
+    let taken = |router: &Steps<'_>| {
+        let body = router.router.clients.iter().find_map(|(_, client)| match &client.phase {
+            ClientPhase::Body(gathering) => Some(gathering.intake.len()),
+            _ => None,
+        });
+        body.unwrap_or(0)
+    };
+    let mut before = 0;
+    for _ in 0..5 {
+        while upload.stream.write(&[b'x'; 100_000]).is_ok() {}
+        for _ in 0..20 {
+            slow.iter_mut().for_each(|(worker, _)| write_on(worker));
+            router.turn();
+        }
+        let now = taken(router);
+        assert!(now > before, "it waits for all the others: {now} bytes");
+        before = now;
     }
 }

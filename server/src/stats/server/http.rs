@@ -71,7 +71,9 @@ pub(super) enum Request {
         path: String,
     },
     /// To a name that is not this machine's.
-    OtherHost,
+    OtherHost {
+        head_only: bool,
+    },
     OtherMethod,
     /// Not HTTP, or too much of it.
     Bad,
@@ -101,13 +103,13 @@ fn parse_request(head: &[u8], names: &OwnNames) -> Option<Request> {
     }
     let target = request.path.unwrap_or("/");
     let path = rwsgi_protocol::target::split(target).path.to_owned();
+    let head_only = request.method == Some("HEAD");
     let mut hosts = request.headers.iter().filter(|header| header.name.eq_ignore_ascii_case("Host"));
     if !hosts.all(|host| str::from_utf8(host.value).is_ok_and(|host| names.include(host))) {
-        return Some(Request::OtherHost);
+        return Some(Request::OtherHost { head_only });
     }
     Some(match request.method {
-        Some("GET") => Request::Get { head_only: false, path },
-        Some("HEAD") => Request::Get { head_only: true, path },
+        Some("GET" | "HEAD") => Request::Get { head_only, path },
         _ => Request::OtherMethod,
     })
 }
@@ -117,14 +119,17 @@ pub(super) async fn respond(
     access: &HttpAccess,
     ask: &impl Fn(oneshot::Sender<Snapshot>),
 ) -> io::Result<Vec<u8>> {
-    let refused = |status, why: &str, more| Ok(response(status, "text/plain", why.as_bytes(), more, false));
+    let refused =
+        |status, why: &str, more, head_only| Ok(response(status, "text/plain", why.as_bytes(), more, head_only));
     let (head_only, path) = match request {
         Request::Get { head_only, path } => (*head_only, path.as_str()),
         Request::OtherMethod => {
-            return refused("405 Method Not Allowed", "only GET and HEAD\n", "Allow: GET, HEAD\r\n");
+            return refused("405 Method Not Allowed", "only GET and HEAD\n", "Allow: GET, HEAD\r\n", false);
         }
-        Request::OtherHost => return refused("421 Misdirected Request", OTHER_HOST, ""),
-        Request::Bad => return refused("400 Bad Request", "not an HTTP request\n", ""),
+        Request::OtherHost { head_only } => {
+            return refused("421 Misdirected Request", OTHER_HOST, "", *head_only);
+        }
+        Request::Bad => return refused("400 Bad Request", "not an HTTP request\n", "", false),
     };
     let cors =
         access.cors.as_ref().map_or(String::new(), |origin| format!("Access-Control-Allow-Origin: {origin}\r\n"));
@@ -198,10 +203,13 @@ mod tests {
             OwnNames::of("127.0.0.1".parse().ok(), &address)
         };
         let asked = |hosts: &str| parse_request(format!("GET / HTTP/1.1\r\n{hosts}\r\n").as_bytes(), &own).unwrap();
-        assert_eq!(asked("Host: evil\r\n"), Request::OtherHost);
-        assert_eq!(asked("Host: localhost\r\nhOST: evil\r\n"), Request::OtherHost);
-        assert_ne!(asked("Host: localhost\r\n"), Request::OtherHost);
+        let other = Request::OtherHost { head_only: false };
+        assert_eq!(asked("Host: evil\r\n"), other);
+        assert_eq!(asked("Host: localhost\r\nhOST: evil\r\n"), other);
+        assert_ne!(asked("Host: localhost\r\n"), other);
         // Every browser sends one.
-        assert_ne!(asked(""), Request::OtherHost);
+        assert_ne!(asked(""), other);
+        let head = parse_request(b"HEAD / HTTP/1.1\r\nHost: evil\r\n\r\n", &own);
+        assert_eq!(head, Some(Request::OtherHost { head_only: true }));
     }
 }
