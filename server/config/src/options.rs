@@ -339,7 +339,7 @@ pub(crate) static OPTIONS: &[Row] = &[
     Row { names: &["spooler-ordered"], kind: Always,
           help: "Run jobs in the order in which they were queued: this is always so here", ..SPOOLER },
     Row { names: &["spooler-job-limit"], kind: Large(|c| &mut c.spooler.job_limit, 0..=u64::MAX), takes: "BYTES", default: "1073741824",
-          help: "Set jobs aside whose files are larger, instead of running them; 0 for no limit", ..SPOOLER },
+          help: "Set aside jobs with larger files instead of running them; 0 for no limit", ..SPOOLER },
     Row { names: &["spooler-quiet"], kind: Flag(|c| &mut c.spooler.quiet),
           help: "Do not log each job", ..SPOOLER },
 

@@ -91,7 +91,7 @@ impl Action {
 pub(crate) enum Kind {
     /// Present or absent; in a file anything but `false`, `no`, `off` and `0` is yes.
     Flag(fn(&mut Config) -> &mut bool),
-    /// A whole number; what is beyond the range is taken for its end.
+    /// A whole number; one outside the range becomes the nearest inside.
     Number(fn(&mut Config) -> &mut u32, RangeInclusive<u32>),
     /// The same, often of bytes.
     Large(fn(&mut Config) -> &mut u64, RangeInclusive<u64>),

@@ -308,7 +308,7 @@ fn values_are_read_as_uwsgi_reads_them_and_a_warning_says_what_was_understood() 
         ("post-buffering = true", |c| c.post_buffering.to_string(), "1048576", "'true' is read as 0"),
         ("post-buffering = 0", |c| c.post_buffering.to_string(), "1048576", ""),
         ("http-timeout = 3600000", |c| c.http_timeout.to_string(), "3600000", ""),
-        ("socket-timeout = 0", |c| c.socket_timeout.to_string(), "1", "1 is taken for '0'"),
+        ("socket-timeout = 0", |c| c.socket_timeout.to_string(), "1", "'0' is out of range: 1 is used"),
         ("reload-mercy = 0", |c| c.reload_mercy.to_string(), "0", ""),
         ("umask = 022 # group", |c| format!("{:?}", c.umask), "Some(18)", "is read as 022"),
         ("vacuum = true      ; Delete sockets", |c| c.vacuum.to_string(), "true", "is read as true: only false, off"),
