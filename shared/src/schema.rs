@@ -4,10 +4,16 @@
 //! microseconds where uWSGI's are and unix seconds where its are; every key of ours says its own unit. The JSON
 //! Schema in `docs/` is made from these types and their comments.
 
+mod application;
+mod emperor;
+
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use self::application::*;
+pub use self::emperor::*;
 
 /// The version of this document's shape; it grows when a key changes its meaning or goes away.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -283,207 +289,6 @@ pub struct RequestInfo {
     /// For how long it has run, µs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub elapsed: Option<u64>,
-}
-
-/// A cache of the application's.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct Cache {
-    /// By which the application calls it.
-    pub name: String,
-    /// How keys are hashed.
-    pub hash: String,
-    /// Number of chains of the hash table.
-    pub hashsize: u64,
-    /// Length of the longest key, bytes.
-    pub keysize: u64,
-    /// How many items it holds.
-    pub max_items: u64,
-    /// Blocks that values are kept in.
-    pub blocks: u64,
-    /// Size of a block, bytes.
-    pub blocksize: u64,
-    /// Items in it (uWSGI counts one more).
-    pub items: u64,
-    /// Questions that found something.
-    pub hits: u64,
-    /// Questions that did not.
-    pub miss: u64,
-    /// Items that found no space.
-    pub full: u64,
-    /// When it was changed last, unix seconds (uWSGI: only with `lastmod`).
-    pub last_modified_at: u64,
-}
-
-/// A number that the application keeps.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct Metric {
-    /// 0 for a counter, 1 for a gauge, 2 for an absolute number, 3 for an alias.
-    #[serde(rename = "type")]
-    pub kind: u8,
-    /// Its number for SNMP.
-    pub oid: String,
-    /// Its value.
-    pub value: i64,
-}
-
-/// Something that is started at times of the calendar: -1 stands for each, -5 for those that 5 divides.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct Cron {
-    /// 0 to 59.
-    pub minute: i32,
-    /// 0 to 23.
-    pub hour: i32,
-    /// 1 to 31.
-    pub day: i32,
-    /// 1 to 12.
-    pub month: i32,
-    /// 0 to 7: 0 and 7 are Sunday.
-    pub week: i32,
-    /// uWSGI: the command line. `rwsgi`: `signal` and the number of the application's signal that is raised.
-    pub command: String,
-    /// uWSGI: 1 when it is not started while it still runs.
-    pub unique: u8,
-    /// uWSGI: process id of the command, -1 when it does not run.
-    pub pid: i32,
-    /// uWSGI: when the command was started, unix seconds. `rwsgi`: when the signal was raised last; 0 for never.
-    pub started_at: u64,
-    /// How often it was raised.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub raised: Option<u64>,
-    /// uWSGI alone: the legion whose lord starts it, empty when there is none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub legion: Option<String>,
-}
-
-/// A signal of the application that is raised every so often.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct Timer {
-    /// The signal's number.
-    pub signal: u8,
-    /// How often it is raised: the interval, seconds.
-    pub seconds: u32,
-    /// After how many times it ends; 0 for never.
-    pub times: u32,
-    /// How often it was raised.
-    pub raised: u64,
-    /// When it was raised last, unix seconds; 0 for never.
-    pub last: u64,
-}
-
-/// A spooler process.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct Spooler {
-    /// The directory that it takes jobs from.
-    pub dir: String,
-    /// Process id, 0 when there is no process.
-    pub pid: i32,
-    /// Jobs that its present process has run, whatever came of them.
-    pub tasks: u64,
-    /// How often its process was started again.
-    pub respawns: u64,
-    /// 1 while it runs a job.
-    pub running: u8,
-
-    /// Jobs that wait in the directory (which other spoolers may share), those included that may not run yet.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub queue: Option<u64>,
-    /// How long ago the oldest job in the directory was queued, µs; 0 when there is none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub oldest_age: Option<u64>,
-    /// Jobs done since the server started.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub done: Option<u64>,
-    /// Runs since the server started whose function wanted the job to be tried again.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub retried: Option<u64>,
-    /// Runs since the server started that ended with an exception, or with the process.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub failed: Option<u64>,
-    /// How long jobs ran, since the server started: HDR histogram in µs, V2 encoding, base64.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub run_time: Option<String>,
-    /// The job that it runs; left out when there is none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub job: Option<SpoolerJob>,
-}
-
-/// A job that a spooler runs.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct SpoolerJob {
-    /// Its file, relative to the spooler's directory.
-    pub name: String,
-    /// When it began, unix µs.
-    pub started: u64,
-    /// For how long it has run, µs.
-    pub elapsed: u64,
-}
-
-/// An instance that uWSGI's emperor governs.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct Vassal {
-    /// Name of its configuration.
-    pub id: String,
-    /// Process id.
-    pub pid: i32,
-    /// When its configuration had last changed as the emperor first saw it, unix seconds.
-    pub born: u64,
-    /// When its configuration last changed, unix seconds.
-    pub last_mod: u64,
-    /// When it was first started, unix seconds.
-    pub first_run: u64,
-    /// When it was last started or told to reload, unix seconds.
-    pub last_run: u64,
-    /// When it last reported, unix seconds.
-    pub last_heartbeat: u64,
-    /// When it was last ready, unix seconds.
-    pub last_ready: u64,
-    /// When it last took requests, unix seconds.
-    pub last_accepting: u64,
-    /// When it last reported that it is loyal, unix seconds.
-    pub last_loyal: u64,
-    /// 1 when it is ready.
-    pub ready: u8,
-    /// 1 when it takes requests.
-    pub accepting: u8,
-    /// 1 when it reported that it is loyal.
-    pub loyal: u8,
-    /// When it was found that it does not stay up, unix seconds; 0 while it does.
-    pub cursed: u64,
-    /// 1 when it was started to help another one.
-    pub zerg: u8,
-    /// The socket whose first connection starts it; empty when it runs at once.
-    pub on_demand: String,
-    /// User id that it runs as, in tyrant mode.
-    pub uid: u32,
-    /// Group id that it runs as, in tyrant mode.
-    pub gid: u32,
-    /// The directory (or other monitor) that it was found in.
-    pub monitor: String,
-    /// How often it was told to reload, for its configuration changed.
-    pub respawns: u64,
-}
-
-/// A vassal that did not stay up, and waits for the next attempt to start it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct Blacklisted {
-    /// Name of its configuration.
-    pub id: String,
-    /// For how long it waits before the next attempt, ms.
-    pub throttle_level: u64,
-    /// How often it was tried to start it.
-    pub attempt: u64,
-    /// When that was first tried, unix seconds.
-    pub first_attempt: u64,
-    /// When that was last tried, unix seconds.
-    pub last_attempt: u64,
 }
 
 /// The queue before the workers.
