@@ -246,10 +246,11 @@ impl Router<'_> {
         }
         for key in std::mem::take(&mut self.queue) {
             // One that went stays in the queue until its turn.
-            if self.clients.get_mut(key).is_some_and(|client| matches!(client.phase, ClientPhase::Queued(_))) {
-                self.refuse(key, SERVER_GONE, &[]);
-                self.advance(scratch, key);
-            }
+            let Some(client) = self.clients.get_mut(key) else { continue };
+            let ClientPhase::Queued(request) = &mut client.phase else { continue };
+            let head = std::mem::take(&mut request.head);
+            self.refuse(key, SERVER_GONE, &head);
+            self.advance(scratch, key);
         }
     }
 

@@ -253,7 +253,6 @@ impl Router<'_> {
             self.stop_from_master |= from_master;
             if !self.stopping {
                 info!("the router stops: finishing {} connections", self.clients.len());
-                self.orphaned = true;
                 self.stop();
             }
         }
