@@ -8,7 +8,7 @@ from statistics import median
 
 # Of the normal distribution, for 95 % on both sides.
 _Z = 1.96
-# Fewer points tell nothing.
+# The fewest points that a slope is fitted to.
 LEAST = 6
 
 Point = tuple[float, float]

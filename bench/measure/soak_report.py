@@ -1,4 +1,4 @@
-"""What a soak found, as a page of Markdown."""
+"""The results of a soak, as a page of Markdown."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MEASURES = ["PSS", "USS", "RSS", "descriptors"]
 
 
 def say(text: str) -> None:
-    """A line for the person who waits."""
+    """Prints a line of progress."""
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 

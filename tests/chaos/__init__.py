@@ -1,2 +1,2 @@
-"""Load, while things happen to the server at random from a seed; and an oracle that counts. CONTRIBUTING.md says how to
-run it. `events` is the table of what happens, `oracle` what must hold."""
+"""Runs a server under load with random events from a seed, and compares counts afterwards. CONTRIBUTING.md says how to
+run it. `events` is the table of events, `oracle` checks what must hold."""

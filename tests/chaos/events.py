@@ -1,4 +1,4 @@
-"""What happens: a row for each event. A row that is removed happens no more."""
+"""The events of a run, one row each. An event without a row does not happen."""
 
 from __future__ import annotations
 

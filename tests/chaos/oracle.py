@@ -1,11 +1,11 @@
 """What must hold after a round: pure comparison of what clients saw, what the application wrote down, what the server
 counted, and what was done to it.
 
-- Every answer is right; none is due for ever.
-- A request that was lost was held by a process that the run killed: the application had begun it there, or it was on its
-  way through it. A worker behind the http router holds no more requests than it has threads.
-- The server counted every request that the application began, but at most one for each thread of a killed worker.
-- Every job that was queued was done, and once, unless the process that did it was killed.
+- Every answer is right, and none is missing.
+- Only a process that the run killed may lose a request: one that the application had begun there, or that passed through
+  it. A worker behind the http router holds no more requests than it has threads.
+- The server counted every request that the application began, except at most one for each thread of a killed worker.
+- Every queued job was done, and once, unless the process that did it was killed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A mutating client: hostile bytes at every kind of socket, and a check that nobody else notices.
+"""A fuzzer: sends mutated requests to every kind of socket, and checks that other clients do not notice.
 
 | module | what it does |
 | --- | --- |

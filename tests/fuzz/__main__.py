@@ -1,4 +1,4 @@
-"""Runs cases by hand: hours of them, or one again."""
+"""The command line: runs many cases, or one case again."""
 
 from __future__ import annotations
 

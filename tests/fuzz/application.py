@@ -1,6 +1,6 @@
 """Answers each request with what it saw of it, and writes that to the file that FUZZ_RECORD names.
 
-What the first word of the target asks for changes how the answer is made, never what it says.
+The first word of the target changes how the answer is made, never what it says.
 """
 
 import hashlib

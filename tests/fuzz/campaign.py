@@ -1,4 +1,4 @@
-"""Many cases, one after another number, with innocent requests beside them."""
+"""A run of many cases, in the order of their numbers, with innocent requests at the same time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server beside the cases: what must not grow or change of its processes, and whether its counts are right."""
+"""The state of the server: what must not grow or change in its processes, and whether its counts are right."""
 
 from __future__ import annotations
 
