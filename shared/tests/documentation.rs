@@ -11,8 +11,7 @@ use std::path::Path;
 use rwsgi_stats::Snapshot;
 use serde_json::Value;
 
-const INTRODUCTION: &str = "\
-# The stats document
+const INTRODUCTION: &str = r##"# The stats document
 
 `--stats ADDRESS` sends one JSON document to each connection and closes it, as uWSGI's stats server does. With
 `--stats-http` it answers HTTP: `GET /` is the document, `GET /metrics` is for Prometheus.
@@ -25,11 +24,43 @@ Rates are differences: subtract two documents, and divide by the difference of t
 the difference of `busy_time`, divided by the difference of `now` and by the number of its cores. Percentiles come from
 the difference of two `latency` histograms (any HDR histogram library reads them); never average averages.
 
-Secrets stay inside: `vars` of a request in progress leaves out `HTTP_COOKIE`, `HTTP_AUTHORIZATION` and
-`HTTP_PROXY_AUTHORIZATION`. It does show addresses and query strings, so bind the stats server to where only you are.
+## What is left out
+
+The document, and the log's lines about requests, do not show the secrets of clients:
+
+- `vars` leaves out every variable with TOKEN, KEY, SECRET, CERT, PASS, AUTH, COOKIE, SESSION or CSRF in its name.
+- A query is shown with the names of its arguments and `…` for their values: `/login?user=…&next=…`. An argument without
+  `=` is `…`, because it may be a value. This holds in `REQUEST_URI`, `QUERY_STRING`, `HTTP_REFERER`, in every other
+  variable that holds a URL, in `req_info` and in `last_exception`.
+- The user and password of a URL are shown as `…@`, a fragment as `#…`.
+- The log follows the same rule where it names a request: one that `harakiri` ended, one that a dead worker held, one in
+  which the application raised an exception. `rtop` follows it too, in what it shows, writes and records, because uWSGI
+  sends everything.
+
+`show-request = headers`, `queries` or `all` shows more, in all these places. Always shown: paths, addresses of clients,
+`REMOTE_USER`, and the text of an exception (in the document without the secrets of URLs in it, in the log whole). The
+access log shows whole URLs, as uWSGI's does; `disable-logging` turns it off. So bind the stats server to an address that
+only you can reach.
+
+## Who may read it
+
+Everybody who can open a unix socket's file, or reach a TCP address. Use a loopback address.
+
+Pages in a browser on the same machine can reach loopback addresses too. `--stats-http` therefore:
+
+- sends no CORS header (uWSGI sends `Access-Control-Allow-Origin: *`), so that no page can read the answer.
+  `--stats-http-cors ORIGIN` lets the pages of one origin read it, `*` all pages.
+- answers 421 on a loopback address unless `Host` is `localhost`, a loopback address in digits, or the name that `--stats`
+  was given: a page can have its own name resolve to 127.0.0.1 ("DNS rebinding"). A proxy in front must set `Host` to
+  `localhost`.
+
+A plain stats socket sends no HTTP head. Browsers read that as HTTP/0.9, which they accept on port 80 alone.
+
+At most 32 connections are open at a time. When another comes, the one that has been silent longest is closed, so idle
+clients keep no monitor out. Control characters that JSON allows as they are, are written as `\u009b`.
 
 <!-- Made from shared/src/schema.rs by the test shared/tests/documentation.rs, which says how. -->
-";
+"##;
 
 /// What every stats server sends of the document itself; an emperor sends no more of what the others send.
 const ALWAYS: [&str; 5] = ["version", "pid", "uid", "gid", "cwd"];
