@@ -67,7 +67,7 @@ def _served(stream: bytes) -> bytes:
     ],
 )
 def test_the_oracle_notices(stream, came, end):
-    found, rest, wrong = answers(came, ["GET"] * 3)
+    found, rest, wrong = answers(came, [False] * 3)
     outcome = Outcome(found, f"bad answer: {wrong}" if wrong else end, rest)
     one = Case(1, 1, "http", stream, (), "wait")
     assert oracle.fault(one, "http-socket", reading.http(stream), outcome)
@@ -77,7 +77,7 @@ def test_the_oracle_notices(stream, came, end):
 def test_the_oracle_is_content_with_what_is_right(stream):
     meaning = reading.http(stream)
     came = _served(stream) + (REFUSAL if meaning.end is reading.End.REFUSED else b"")
-    found, rest, wrong = answers(came, ["GET"] * 3)
+    found, rest, wrong = answers(came, [False] * 3)
     assert not wrong
     one = Case(1, 1, "http", stream, (), "wait")
     assert oracle.fault(one, "http-socket", meaning, Outcome(found, "closed", rest)) is None

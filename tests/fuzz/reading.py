@@ -68,6 +68,13 @@ class Reading:
     requests: tuple[Request, ...]
     end: End
     why: str
+    # Whether the request behind those begins as a HEAD, so that a refusal of it has no body.
+    last_is_head: bool = False
+
+    @property
+    def are_heads(self) -> list[bool]:
+        """Of each request, and of the one that is refused or incomplete, whether it is a HEAD."""
+        return [*(request.is_head for request in self.requests), self.last_is_head]
 
     @property
     def due(self) -> int:
@@ -99,9 +106,10 @@ class _Head:
 def http(stream: bytes) -> Reading:
     """Reads a connection's bytes as HTTP/1.1."""
     requests: list[Request] = []
-    at = 0
+    at = begin = 0
     try:
         while at < len(stream):
+            begin = at
             head, at = _head(stream, at)
             if head.chunked:
                 body, at, strict = _chunked(stream, at)
@@ -117,10 +125,16 @@ def http(stream: bytes) -> Reading:
             if not head.stays:
                 return Reading(tuple(requests), End.CLEAN, "the last one closes")
     except _Refused as why:
-        return Reading(tuple(requests), End.REFUSED, str(why))
+        return Reading(tuple(requests), End.REFUSED, str(why), _begins_as_head(stream, begin))
     except _Incomplete as why:
-        return Reading(tuple(requests), End.INCOMPLETE, str(why))
+        return Reading(tuple(requests), End.INCOMPLETE, str(why), _begins_as_head(stream, begin))
     return Reading(tuple(requests), End.CLEAN, "all of it")
+
+
+def _begins_as_head(stream: bytes, begin: int) -> bool:
+    request = stream[begin:]
+    at = _empty_lines(request)
+    return at <= 2 * MAX_EMPTY_LINES and request.startswith(b"HEAD ", at)
 
 
 def _request(head: _Head, body: bytes, strict: bool) -> Request:

@@ -57,16 +57,14 @@ class _Received(Connection):
         return self._buffer
 
 
-def answers(data: bytes, methods: list[str]) -> tuple[list[Response], bytes, str]:
-    """Whole answers, what follows them, and what is wrong with that. `methods` are those of the requests."""
+def answers(data: bytes, are_heads: list[bool]) -> tuple[list[Response], bytes, str]:
+    """Whole answers, what follows them, and what is wrong with that. `are_heads`: which requests are HEADs."""
     reader, found = _Received(data), []
     while reader.left:
         before = reader.left
-        method = methods[len(found)] if len(found) < len(methods) else "GET"
-        # A refusal is written before anybody knows the method, has its text, and closes.
-        is_refusal = before[9:10] in b"45"
+        is_head = len(found) < len(are_heads) and are_heads[len(found)]
         try:
-            found.append(reader.response("GET" if is_refusal else method))
+            found.append(reader.response("HEAD" if is_head else "GET"))
         except Closed:
             return found, before, ""
         except BadAnswer as failure:
@@ -93,7 +91,6 @@ class _Exchange:
 
     def __init__(self, connection: socket.socket, case: Case, reading: Reading) -> None:
         self.connection, self.case, self.reading = connection, case, reading
-        self.methods = ["HEAD" if request.is_head else "GET" for request in reading.requests]
         self.received = bytearray()
         self.deadline = time.monotonic() + DEADLINE
         self.ended = ""
@@ -108,7 +105,7 @@ class _Exchange:
         if self.case.is_abandoned:
             return Outcome(end="left")
         if self.case.ending == "wait":
-            while not self.ended and len(answers(bytes(self.received), self.methods)[0]) < self.reading.due:
+            while not self.ended and len(answers(bytes(self.received), self.reading.are_heads)[0]) < self.reading.due:
                 self._wait(select.POLLIN)
         if not self.ended:
             try:
@@ -117,7 +114,7 @@ class _Exchange:
                 pass  # it was reset in the meantime
         while not self.ended:
             self._wait(select.POLLIN)
-        found, rest, fault = answers(bytes(self.received), self.methods)
+        found, rest, fault = answers(bytes(self.received), self.reading.are_heads)
         return Outcome(found, f"bad answer: {fault}" if fault else self.ended, rest)
 
     def _send(self, data: bytes) -> None:
