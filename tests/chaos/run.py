@@ -200,7 +200,8 @@ class Run:
         assert not site.disks["temp"].names(), site.disks["temp"].names()
 
     def _jobs_left(self) -> list[str]:
-        return [name for name in self.site.disks["spool"].names() if "uwsgi_spoolfile" in name]
+        # What begins with ".new_" is a job that its killed writer did not finish: a spooler removes it when it is old.
+        return [name for name in self.site.disks["spool"].names() if name.startswith("uwsgi_spoolfile")]
 
     def _quiet(self) -> None:
         """Waits until no request is in progress and the counts stay."""
