@@ -358,7 +358,7 @@ def uwsgi(stream: bytes) -> Reading:
         return Reading((), End.REFUSED, "CONTENT_LENGTH")
     length = int(announced or 0)
     if length > LIMIT_POST:
-        return Reading((), End.REFUSED, "a body over limit-post")
+        return Reading((), End.REFUSED, "a body over limit-post", variables.get("REQUEST_METHOD") == "HEAD")
     if len(rest) < length:
         return Reading((), End.INCOMPLETE, "a body")
     method, uri = variables.get("REQUEST_METHOD", ""), variables.get("REQUEST_URI", "")
