@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import random
 import socket
+from collections import deque
 from pathlib import Path
 
 # Below Linux's ephemeral range, so that no client's own port can take one between its choice and its use.
 PORTS = range(15000, 32000)
 
-# A reserved port is marked by an abstract socket, which the system frees when this process ends.
-_reservations: list[socket.socket] = []
+# A reserved port is marked by an abstract socket. The oldest marks are let go: their tests have ended, or a server listens
+# on the port. A process that ran a thousand tests would have more descriptors than `select` knows.
+RESERVED = 200
+_reservations: deque[socket.socket] = deque()
 
 
 def free_port() -> int:
@@ -25,6 +28,8 @@ def free_port() -> int:
             mark.close()
             continue
         _reservations.append(mark)
+        if len(_reservations) > RESERVED:
+            _reservations.popleft().close()
         with socket.socket(socket.AF_INET6) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
