@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from rig import other_user  # noqa: E402
 from rig.addresses import tcp  # noqa: E402
 from rig.server import Program, Servers  # noqa: E402
 from rig.terminal import Terminal  # noqa: E402
@@ -48,6 +50,15 @@ def _found(path: str) -> str:
 def program(request) -> Program:
     """The server under test."""
     return Program(_found(request.config.getoption("--server")))
+
+
+@pytest.fixture(scope="module")
+def program_for_all(program):
+    """A server that www-data, and so anybody, can run."""
+    other_user.www_data()
+    place = other_user.place()
+    yield other_user.install(program, place / "venv")
+    shutil.rmtree(place)
 
 
 @pytest.fixture(scope="session")

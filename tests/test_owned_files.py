@@ -78,15 +78,6 @@ def ground():
     shutil.rmtree(place)
 
 
-@pytest.fixture(scope="module")
-def program_for_all(program):
-    """A server that www-data can run."""
-    other_user.www_data()
-    place = other_user.place()
-    yield other_user.install(program, place / "venv")
-    shutil.rmtree(place)
-
-
 @pytest.fixture
 def serve_for_all(program_for_all, tmp_path):
     servers = Servers(program_for_all, tmp_path)

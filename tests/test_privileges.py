@@ -30,15 +30,6 @@ def application(environ, start_response):
 """
 
 
-@pytest.fixture(scope="module")
-def program_for_all(program):
-    """A server that www-data, and so anybody, can run."""
-    other_user.www_data()
-    place = other_user.place()
-    yield other_user.install(program, place / "venv")
-    shutil.rmtree(place)
-
-
 @pytest.fixture
 def place():
     directory = other_user.place()

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from rig import uwsgi
@@ -164,9 +165,9 @@ class Load:
 
     def linger(self, more: int, most: float) -> None:
         """Waits for `more` right answers, but for no longer than `most` seconds: for what may hold the clients up."""
-        goal, end = self.seen.right + more, time.monotonic() + most
-        while self.seen.right < goal and time.monotonic() < end:
-            time.sleep(0.01)
+        goal = self.seen.right + more
+        with suppress(AssertionError):
+            until(lambda: self.seen.right >= goal, f"{more} right answers", most)
 
     def told(self) -> str:
         """What was not right, the last of it."""

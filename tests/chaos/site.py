@@ -8,8 +8,8 @@ import shutil
 import signal
 import struct
 import subprocess
-import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 from rig import processes, stats
@@ -185,9 +185,8 @@ class Site:
         self.server.send(how)
         status = self.server.wait_exit(60)
         faults = [] if status == (0 if how == signal.SIGTERM else -how) else [f"the master exited with {status}"]
-        end = time.monotonic() + 60
-        while self.server.processes() and time.monotonic() < end:
-            time.sleep(0.01)
+        with suppress(AssertionError):
+            until(lambda: not self.server.processes(), "every process is gone", 60)
         faults += [f"left running: {process}" for process in self.server.processes()]
         faults += [f"left behind: temp/{name}" for name in self.disks["temp"].names()]
         faults += [f"left behind: temp, {used} bytes" for used in [self.disks["temp"].used()] if used]

@@ -81,20 +81,20 @@ mod tests {
     fn directory() -> tempfile::TempDir {
         let above = tempfile::tempdir().unwrap();
         let at = |name: &str| above.path().join(name);
-        std::fs::create_dir_all(at("root/below")).unwrap();
+        std::fs::create_dir_all(at("site/below")).unwrap();
         std::fs::create_dir(at("safe")).unwrap();
-        std::fs::create_dir(at("rooted")).unwrap();
-        for name in ["root/below/a", "safe/a", "rooted/a", "secret"] {
+        std::fs::create_dir(at("sites")).unwrap();
+        for name in ["site/below/a", "safe/a", "sites/a", "secret"] {
             std::fs::write(at(name), name).unwrap();
         }
         for (target, link) in [
-            (Path::new("below/a"), "root/relative"),
-            (&at("root/below/a"), "root/absolute"),
-            (Path::new("../root/below/a"), "root/around"),
-            (&at("secret"), "root/secret"),
-            (Path::new("../rooted/a"), "root/beside"),
-            (&at("safe"), "root/safe"),
-            (Path::new("/proc/self/root/etc/passwd"), "root/magic"),
+            (Path::new("below/a"), "site/relative"),
+            (&at("site/below/a"), "site/absolute"),
+            (Path::new("../site/below/a"), "site/around"),
+            (&at("secret"), "site/secret"),
+            (Path::new("../sites/a"), "site/beside"),
+            (&at("safe"), "site/safe"),
+            (Path::new("/proc/self/exe"), "site/magic"),
         ] {
             symlink(target, at(link)).unwrap();
         }
@@ -112,14 +112,14 @@ mod tests {
     #[test]
     fn both_ways_open_the_same_files() {
         let above = directory();
-        let root = std::fs::canonicalize(above.path().join("root")).unwrap();
+        let root = std::fs::canonicalize(above.path().join("site")).unwrap();
         let safe = [std::fs::canonicalize(above.path().join("safe")).unwrap()];
         for (name, expected) in [
-            ("below/a", Some("root/below/a")),
-            ("below//./a", Some("root/below/a")),
-            ("relative", Some("root/below/a")),
-            ("absolute", Some("root/below/a")),
-            ("around", Some("root/below/a")),
+            ("below/a", Some("site/below/a")),
+            ("below//./a", Some("site/below/a")),
+            ("relative", Some("site/below/a")),
+            ("absolute", Some("site/below/a")),
+            ("around", Some("site/below/a")),
             ("safe/a", Some("safe/a")),
             ("secret", None),
             ("beside", None),
@@ -137,7 +137,7 @@ mod tests {
         for name in [&b"below/../below/a"[..], b"../secret", b"/etc/passwd", b"safe/../secret"] {
             assert!(open_beneath(&root, name, &safe).is_none(), "{}", name.escape_ascii());
         }
-        assert_eq!(text(open_file(&root.join("below/a"))).as_deref(), Some("root/below/a"));
+        assert_eq!(text(open_file(&root.join("below/a"))).as_deref(), Some("site/below/a"));
         assert!(open_file(&root).is_none());
     }
 }

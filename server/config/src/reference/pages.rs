@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::options::OPTIONS;
-use crate::uwsgi::{FAMILIES, Family, Verdict};
+use crate::uwsgi::{Family, Verdict, families};
 
 /// The pages that are made here: name and text.
 fn pages() -> [(&'static str, String); 2] {
@@ -91,7 +91,7 @@ fn uwsgi_page() -> String {
     }
     page.push_str("\n## Options that are not\n\n| purpose | options | standing | why, or what to use instead |\n");
     page.push_str("| --- | --- | --- | --- |\n");
-    for family in FAMILIES {
+    for family in families() {
         let word = match family.verdict {
             Verdict::Needless => "needless",
             Verdict::Never => "never",
@@ -112,7 +112,7 @@ const OPTIONS_OF_UWSGI: usize = 1254;
 #[test]
 fn every_option_of_uwsgi_has_one_place() {
     let own = OPTIONS.iter().flat_map(|row| row.names.iter().copied()).filter(|name| !OWN.contains(name));
-    let mut names: Vec<&str> = own.chain(FAMILIES.iter().flat_map(Family::names)).collect();
+    let mut names: Vec<&str> = own.chain(families().flat_map(Family::names)).collect();
     names.sort_unstable();
     for pair in names.windows(2) {
         assert_ne!(pair[0], pair[1]);
