@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::gather::Gatherer;
-use super::options::{OPTIONS, find};
+use super::options::{self, find};
 use super::row::Row;
 use super::setting::{Argument, Setting};
 use super::settle::settle;
@@ -41,14 +41,14 @@ pub(super) fn report(arguments: Vec<Argument>, around: Surroundings) -> Report {
         settled.config.warnings.push(warning.into());
     }
     let mut text = "[rwsgi]\n".to_owned();
-    let mut lines: Vec<(String, String)> = OPTIONS.iter().flat_map(|row| given(row, &gatherer.settings)).collect();
+    let mut lines: Vec<(String, String)> = options::all().flat_map(|row| given(row, &gatherer.settings)).collect();
     for setting in gatherer.settings.iter().filter(|setting| find(&setting.name).is_none()) {
         let referred = gatherer.findings.referenced.contains(&setting.name) && uwsgi::find(&setting.name).is_none();
         let use_made = if referred { "referred to" } else { "no effect" };
         lines.push((format!("{} = {}", setting.name, setting.value), format!("{}, {use_made}", setting.origin)));
     }
     let is_given = |row: &Row| gatherer.settings.iter().any(|setting| row.names.contains(&setting.name.as_str()));
-    for row in OPTIONS.iter().filter(|row| !row.default.is_empty() && !is_given(row)) {
+    for row in options::all().filter(|row| !row.default.is_empty() && !is_given(row)) {
         // The one default that is the machine's.
         let listen = settled.config.listen.to_string();
         let default = if row.names[0] == "listen" { &listen } else { row.default };

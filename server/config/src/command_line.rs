@@ -6,7 +6,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command};
 
 use super::ConfigError;
-use super::options::{OPTIONS, find, nearest};
+use super::options::{self, find, nearest};
 use super::row::{Group, Row};
 use super::setting::{Argument, Origin};
 use super::uwsgi::{self, Family};
@@ -38,7 +38,7 @@ pub(super) fn parse(argv: impl Iterator<Item = OsString>) -> Result<Vec<Argument
 
 /// getopt reads `-C660` as `-C` with a value, where clap wants an equals sign if the value may be left out.
 fn attach(word: OsString) -> OsString {
-    let optional = |short| OPTIONS.iter().any(|row| row.short == Some(short) && row.value_is_optional());
+    let optional = |short| options::all().any(|row| row.short == Some(short) && row.value_is_optional());
     let split = word.to_str().and_then(|word| {
         let (short, value) = word.strip_prefix('-')?.split_at_checked(1)?;
         (short.starts_with(optional) && !value.is_empty() && !value.starts_with('='))
@@ -115,7 +115,7 @@ fn command() -> Command {
         // getopt takes any beginning of a name that only one has, and so do people's scripts.
         .infer_long_args(true)
         .args_override_self(true)
-        .args(OPTIONS.iter().flat_map(arguments))
+        .args(options::all().flat_map(arguments))
         .arg(
             Arg::new(FILES)
                 .num_args(0..)

@@ -8,7 +8,7 @@ use super::{Order, between, limits, set};
 use Kind::{Act, Addresses, Always, Custom, Flag, Large, Limit, Megabytes, Mode, Number, Path, Paths, Text, Texts};
 
 /// What most rows have in common; each group's rows start from theirs.
-const OTHER: Row = Row {
+pub(crate) const OTHER: Row = Row {
     names: &[],
     short: None,
     kind: Always,
@@ -19,25 +19,32 @@ const OTHER: Row = Row {
     since: "0.1",
     group: Group::Other,
 };
-const SOCKETS: Row = Row { group: Group::Sockets, takes: "ADDRESS", ..OTHER };
-const APPLICATION: Row = Row { group: Group::Application, ..OTHER };
-const WORKERS: Row = Row { group: Group::Workers, ..OTHER };
-const ADAPTIVE: Row = Row { group: Group::Adaptive, ..OTHER };
-const RECYCLING: Row = Row { group: Group::Recycling, ..OTHER };
-const REQUESTS: Row = Row { group: Group::Requests, ..OTHER };
-const FILES: Row = Row { group: Group::Files, ..OTHER };
-const PROCESS: Row = Row { group: Group::Process, ..OTHER };
-const RELOAD: Row = Row { group: Group::Reload, ..OTHER };
-const LOGGING: Row = Row { group: Group::Logging, ..OTHER };
-const STATS: Row = Row { group: Group::Stats, ..OTHER };
-const SPOOLER: Row = Row { group: Group::Spooler, ..OTHER };
-const BETWEEN: Row = Row { group: Group::Between, ..OTHER };
-const LOGIC: Row = Row { group: Group::Logic, ..OTHER };
-const CONFIGURATION: Row = Row { group: Group::Configuration, ..OTHER };
+pub(crate) const SOCKETS: Row = Row { group: Group::Sockets, takes: "ADDRESS", ..OTHER };
+pub(crate) const APPLICATION: Row = Row { group: Group::Application, ..OTHER };
+pub(crate) const WORKERS: Row = Row { group: Group::Workers, ..OTHER };
+pub(crate) const ADAPTIVE: Row = Row { group: Group::Adaptive, ..OTHER };
+pub(crate) const RECYCLING: Row = Row { group: Group::Recycling, ..OTHER };
+pub(crate) const REQUESTS: Row = Row { group: Group::Requests, ..OTHER };
+pub(crate) const FILES: Row = Row { group: Group::Files, ..OTHER };
+pub(crate) const PROCESS: Row = Row { group: Group::Process, ..OTHER };
+pub(crate) const RELOAD: Row = Row { group: Group::Reload, ..OTHER };
+pub(crate) const LOGGING: Row = Row { group: Group::Logging, ..OTHER };
+pub(crate) const STATS: Row = Row { group: Group::Stats, ..OTHER };
+pub(crate) const SPOOLER: Row = Row { group: Group::Spooler, ..OTHER };
+pub(crate) const BETWEEN: Row = Row { group: Group::Between, ..OTHER };
+pub(crate) const LOGIC: Row = Row { group: Group::Logic, ..OTHER };
+pub(crate) const CONFIGURATION: Row = Row { group: Group::Configuration, ..OTHER };
+
+/// The tables: the one below, and one for each capability that has a module of its own here.
+const TABLES: &[&[Row]] = &[OPTIONS];
 
 /// Every option, in the order in which the reference lists them.
+pub(crate) fn all() -> impl Iterator<Item = &'static Row> {
+    TABLES.iter().copied().flatten()
+}
+
 #[rustfmt::skip]
-pub(crate) static OPTIONS: &[Row] = &[
+static OPTIONS: &[Row] = &[
     // How requests come in.
     Row { names: &["http", "httprouter"], kind: Addresses(|c| &mut c.http),
           help: "Serve HTTP here through an http router process that holds slow clients off the workers", ..SOCKETS },
@@ -442,12 +449,12 @@ pub(crate) static OPTIONS: &[Row] = &[
 
 /// The row that goes by this long name.
 pub(crate) fn find(name: &str) -> Option<&'static Row> {
-    OPTIONS.iter().find(|row| row.names.contains(&name))
+    all().find(|row| row.names.contains(&name))
 }
 
 /// The option whose name looks most like this one, when it looks like it at all.
 pub(super) fn nearest(name: &str) -> Option<&'static str> {
-    let names = OPTIONS.iter().flat_map(|row| row.names.iter().copied());
+    let names = all().flat_map(|row| row.names.iter().copied());
     let scored = names.map(|known| (strsim::normalized_damerau_levenshtein(name, known), known));
     scored.filter(|(score, _)| *score >= 0.6).max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, known)| known)
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use crate::options::OPTIONS;
+use crate::options;
 use crate::uwsgi::{Family, Verdict, families};
 
 /// The pages that are made here: name and text.
@@ -20,7 +20,7 @@ fn options_page() -> String {
          <!-- Made from server/config/src/options.rs: run the tests of rwsgi-config with RWSGI_WRITE_DOCS=1 to make it again. -->\n",
     );
     let mut heading = "";
-    for row in OPTIONS {
+    for row in options::all() {
         if row.group.heading() != heading {
             heading = row.group.heading();
             let _ = write!(
@@ -78,7 +78,7 @@ fn uwsgi_page() -> String {
          ## Options that are here too\n\n| options | standing |\n| --- | --- |\n",
     );
     let mut heading = "";
-    for row in OPTIONS {
+    for row in options::all() {
         let names: Vec<&str> = row.names.iter().copied().filter(|name| !OWN.contains(name)).collect();
         if names.is_empty() {
             continue;
@@ -111,7 +111,7 @@ const OPTIONS_OF_UWSGI: usize = 1254;
 
 #[test]
 fn every_option_of_uwsgi_has_one_place() {
-    let own = OPTIONS.iter().flat_map(|row| row.names.iter().copied()).filter(|name| !OWN.contains(name));
+    let own = options::all().flat_map(|row| row.names.iter().copied()).filter(|name| !OWN.contains(name));
     let mut names: Vec<&str> = own.chain(families().flat_map(Family::names)).collect();
     names.sort_unstable();
     for pair in names.windows(2) {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 
-use super::options::OPTIONS;
+use super::options;
 use super::row::Group;
 use super::settle::somaxconn;
 use super::*;
@@ -378,7 +378,7 @@ fn a_longer_backlog_than_the_system_grants_is_warned_of() {
 #[test]
 fn help_and_versions_need_no_application() {
     let Ok(Invocation::Print(help)) = load(["rwsgi", "--help"].into_iter().map(OsString::from)) else { panic!() };
-    for row in OPTIONS.iter().filter(|row| row.group != Group::Logic) {
+    for row in options::all().filter(|row| row.group != Group::Logic) {
         assert!(help.contains(&format!("--{}", row.names[0])), "{}", row.names[0]);
     }
     let Ok(Invocation::Print(version)) = load(["rwsgi", "--version"].into_iter().map(OsString::from)) else { panic!() };
@@ -391,22 +391,22 @@ fn help_and_versions_need_no_application() {
 
 #[test]
 fn no_two_options_share_a_name_and_each_says_what_it_does() {
-    let mut names: Vec<&str> = OPTIONS.iter().flat_map(|row| row.names.iter().copied()).collect();
-    let mut shorts: Vec<char> = OPTIONS.iter().filter_map(|row| row.short).collect();
+    let mut names: Vec<&str> = options::all().flat_map(|row| row.names.iter().copied()).collect();
+    let mut shorts: Vec<char> = options::all().filter_map(|row| row.short).collect();
     let (all_names, all_shorts) = (names.len(), shorts.len());
     names.sort_unstable();
     names.dedup();
     shorts.sort_unstable();
     shorts.dedup();
     assert_eq!((names.len(), shorts.len()), (all_names, all_shorts));
-    for row in OPTIONS {
+    for row in options::all() {
         assert!(!row.help.is_empty() && !row.help.ends_with('.'), "{}: {}", row.names[0], row.help);
     }
 }
 
 #[test]
 fn the_defaults_in_the_table_are_the_ones_in_force() {
-    for row in OPTIONS.iter().filter(|row| !row.default.is_empty() && row.names[0] != "listen") {
+    for row in options::all().filter(|row| !row.default.is_empty() && row.names[0] != "listen") {
         let mut config = Config::default();
         row.set(&mut config, row.default).unwrap();
         assert_eq!(config, Config::default(), "{}", row.names[0]);
