@@ -7,19 +7,24 @@
 //! `magic` and `expand`; `options`, the one table, sets fields; and `settle` decides what depends on several
 //! options at once. `typed` is the result. `uwsgi` knows what becomes of options that we do not have.
 
+mod app_source;
 mod between;
 mod check;
 mod command_line;
 mod declared;
 mod error;
+mod event_loops;
 mod expand;
 mod files;
 mod gather;
+mod getopt;
 mod limits;
 mod logic;
 mod magic;
 mod options;
 mod plugins;
+mod program;
+mod python;
 mod reference;
 mod row;
 mod set;
@@ -35,17 +40,22 @@ mod value;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+pub use app_source::AppSource;
 pub use between::*;
 use check::CHECK;
 pub use check::Report;
 pub use error::ConfigError;
+pub use event_loops::{EventLoops, MOST_THREADS};
 use gather::Gatherer;
 pub use limits::{MinRate, MinRates, Temp, TempSize};
+pub use program::Announcements;
+pub use python::{Alias, PythonConfig};
 use row::{Action, Kind};
 pub use setting::Origin;
 use setting::{Argument, Setting};
 use surroundings::Surroundings;
 pub use typed::*;
+pub use value::is_off;
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -58,6 +68,15 @@ pub enum Invocation {
     PythonVersion,
     /// `--check`: print this to standard output and exit 0 if it is well, else 1.
     Check(Report),
+    /// `--exit`: print this to standard output and exit with this status.
+    Exit {
+        /// What `--iprint` said before.
+        text: String,
+        /// From 0 to 255.
+        status: i32,
+    },
+    /// `--connect-and-read`: print what comes from there.
+    Read(rwsgi_stats::Address),
     /// `--stop`, `--reload`: signal the server whose pidfile this is.
     Signal(Order, PathBuf),
 }
@@ -86,6 +105,9 @@ fn load_within(argv: impl Iterator<Item = OsString>, around: Surroundings) -> Re
     let mut gatherer = Gatherer::new(around);
     gatherer.gather(arguments)?;
     if let Some(invocation) = gatherer.settings.iter().find_map(instead_of_serving) {
+        return Ok(invocation);
+    }
+    if let Some(invocation) = program::instead_of_serving(&gatherer.settings)? {
         return Ok(invocation);
     }
     let mut settled = settle::settle(&gatherer);

@@ -4,7 +4,7 @@
 use super::files::Notation;
 use super::logic::{Logic, Over, Test, Wanted};
 use super::row::{Action, Group, Kind, Row};
-use super::{Order, between, limits, set};
+use super::{Order, between, event_loops, limits, program, python, set};
 use Kind::{Act, Addresses, Always, Custom, Flag, Large, Limit, Megabytes, Mode, Number, Path, Paths, Text, Texts};
 
 /// What most rows have in common; each group's rows start from theirs.
@@ -36,7 +36,7 @@ pub(crate) const LOGIC: Row = Row { group: Group::Logic, ..OTHER };
 pub(crate) const CONFIGURATION: Row = Row { group: Group::Configuration, ..OTHER };
 
 /// The tables: the one below, and one for each capability that has a module of its own here.
-const TABLES: &[&[Row]] = &[OPTIONS];
+const TABLES: &[&[Row]] = &[OPTIONS, event_loops::ROWS, python::ROWS, program::ROWS];
 
 /// Every option, in the order in which the reference lists them.
 pub(crate) fn all() -> impl Iterator<Item = &'static Row> {
@@ -381,12 +381,28 @@ static OPTIONS: &[Row] = &[
           help: "Read options from this file's object 'uwsgi', or the one named after a colon", ..CONFIGURATION },
     Row { names: &["include", "config"], kind: Act(Action::Load(None)), takes: "FILE[:SECTION]",
           help: "Read options from this file, in the format of its file name", ..CONFIGURATION },
+    Row { names: &["ini-paste"], kind: Act(Action::LoadPaste { logged: false }), takes: "FILE[:SECTION]",
+          help: "The same as ini, and have PasteDeploy load the application from this file (paste)", ..CONFIGURATION },
+    Row { names: &["ini-paste-logged"], kind: Act(Action::LoadPaste { logged: true }), takes: "FILE[:SECTION]",
+          help: "The same as ini-paste and paste-logger", ..CONFIGURATION },
     Row { names: &["inherit"], kind: Act(Action::Inherit), takes: "FILE[:SECTION]", repeats: true,
           help: "The same, after everything else has been read", ..CONFIGURATION },
     Row { names: &["set"], short: Some('S'), kind: Act(Action::Set), takes: "NAME=VALUE", repeats: true,
           help: "Set an option, or a key that others refer to as %(NAME)", ..CONFIGURATION },
     Row { names: &["set-placeholder", "set-ph"], kind: Act(Action::SetPlaceholder), takes: "NAME=VALUE", repeats: true,
           help: "Set a key that others refer to as %(NAME), and that is no option", ..CONFIGURATION },
+    Row { names: &["resolve"], kind: Act(Action::Resolve), takes: "NAME=HOST", repeats: true,
+          help: "Set a key that others refer to as %(NAME) to the IPv4 address of this host", ..CONFIGURATION },
+    Row { names: &["inject-before"], kind: Act(Action::InjectBefore), takes: "FILE", repeats: true,
+          help: "Read the text of this file before that of each configuration file that follows", ..CONFIGURATION },
+    Row { names: &["inject-after"], kind: Act(Action::InjectAfter), takes: "FILE", repeats: true,
+          help: "Read the text of this file behind that of each configuration file that follows", ..CONFIGURATION },
+    Row { names: &["whitelist"], kind: Act(Action::Whitelist), takes: "NAMES",
+          help: "Refuse all options but these, which blanks divide, up to end-whitelist", ..CONFIGURATION },
+    Row { names: &["end-whitelist"], kind: Act(Action::EndWhitelist), help: "End a whitelist", ..CONFIGURATION },
+    Row { names: &["blacklist"], kind: Act(Action::Blacklist), takes: "NAMES",
+          help: "Refuse these options, which blanks divide, up to end-blacklist", ..CONFIGURATION },
+    Row { names: &["end-blacklist"], kind: Act(Action::EndBlacklist), help: "End a blacklist", ..CONFIGURATION },
     Row { names: &["check"], kind: Act(Action::Check), takes: "FILE",
           help: "Read and check this file without serving, print what is in force and where it came from, exit 0 or 1", ..CONFIGURATION },
     Row { names: &["declare-option", "declare-option2"], kind: Act(Action::Declare), takes: "NAME=OPTION=VALUE[;…]", repeats: true,

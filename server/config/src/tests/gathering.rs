@@ -98,7 +98,13 @@ fn environment_variables_are_replaced_or_left() {
     check(
         "placeholder",
         "set-placeholder = q=$(HOME)\nset = processes=3\nx = %(q)",
-        &[("q", "/home/me"), ("processes", "3"), ("x", "/home/me")],
+        &[
+            ("set-placeholder", "q=/home/me"),
+            ("q", "/home/me"),
+            ("set", "processes=3"),
+            ("processes", "3"),
+            ("x", "/home/me"),
+        ],
     );
     // An option since uWSGI 2.1.
     check("ienv", "ienv = FOO=bar\nx = $(FOO)", &[("ienv", "FOO=bar"), ("x", "bar")]);
