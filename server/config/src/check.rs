@@ -40,7 +40,8 @@ pub(super) fn report(arguments: Vec<Argument>, around: Surroundings) -> Report {
                        unit give http, http-socket or socket";
         settled.config.warnings.push(warning.into());
     }
-    let mut text = "[rwsgi]\n".to_owned();
+    // With --show-config, first every setting in its order, as the server would show it.
+    let mut text = std::mem::take(&mut settled.config.announcements.configuration) + "[rwsgi]\n";
     let mut lines: Vec<(String, String)> = options::all().flat_map(|row| given(row, &gatherer.settings)).collect();
     for setting in gatherer.settings.iter().filter(|setting| find(&setting.name).is_none()) {
         let referred = gatherer.findings.referenced.contains(&setting.name) && uwsgi::find(&setting.name).is_none();

@@ -8,7 +8,7 @@ use super::ConfigError;
 use super::declared::Declared;
 use super::expand::{Expander, Findings};
 use super::files::Notation;
-use super::logic::{Block, Logic};
+use super::logic::{Block, Logic, Test};
 use super::magic::Magic;
 use super::options::find;
 use super::row::{Action, Kind};
@@ -46,6 +46,7 @@ pub(super) struct Gatherer {
     /// `inherit`: read when everything else has been.
     inherited: Vec<(String, Origin)>,
     depth: usize,
+    last_ini: Option<PathBuf>,
     /// `inject-before` and `inject-after`: files whose lines stand around those of each file that is read.
     injected: (Vec<String>, Vec<String>),
     /// `whitelist` and `blacklist`: the only options that may be given, and those that may not.
@@ -65,6 +66,7 @@ impl Gatherer {
             block: None,
             inherited: Vec::new(),
             depth: 0,
+            last_ini: None,
             injected: (Vec::new(), Vec::new()),
             allowed: None,
             forbidden: None,
@@ -150,24 +152,36 @@ impl Gatherer {
                 let argument = self.expand(&setting.value, &setting.origin)?;
                 let name = argument.split('=').next().unwrap_or_default().to_owned();
                 self.findings.referenced.insert(name);
-                let option = |name: &str| {
-                    self.settings.iter().find(|setting| setting.name == name).map(|setting| setting.value.as_str())
-                };
-                let block = Block::open(logic, &setting.name, &argument, &self.around, option)
+                let block = self
+                    .open(logic, &setting.name, &argument)
                     .map_err(|expected| problem(format!("{}: expected {expected}, got '{argument}'", setting.name)))?;
                 self.block = Some(block);
                 Ok(())
             }
-            (None, Some(block)) => {
+            (None, Some(mut block)) => {
+                // As with uWSGI an option is looked for anew each time: the block itself may have set it.
+                if let (Some(logic @ Logic::If(Test::Option, _)), true) =
+                    (logic_of(&block.opened_by), block.failed.is_some())
+                {
+                    block = self.open(logic, &block.opened_by, &block.argument).map_err(problem)?;
+                }
                 // What is included from within a block has blocks of its own.
                 for value in &block.values {
-                    self.put(Setting { value: setting.value.replace("%(_)", value), ..setting.clone() })?;
+                    let stands_for = value.as_deref().unwrap_or("%(_)");
+                    self.put(Setting { value: setting.value.replace("%(_)", stands_for), ..setting.clone() })?;
                 }
                 self.block = Some(block);
                 Ok(())
             }
             (None, None) => self.put(setting),
         }
+    }
+
+    fn open(&self, logic: Logic, opened_by: &str, argument: &str) -> Result<Block, String> {
+        let option = |name: &str| {
+            self.settings.iter().find(|setting| setting.name == name).map(|setting| setting.value.as_str())
+        };
+        Block::open(logic, opened_by, argument, &self.around, option)
     }
 
     /// Is this option, by `whitelist` and `blacklist`, one that may be given here? What ends them may.
@@ -286,9 +300,10 @@ impl Gatherer {
             Some((name, section)) if !section.is_empty() && !section.contains('/') => (name, Some(section)),
             _ => (file.trim_end_matches(':'), None),
         };
-        // `:section` is another section of the file that says so.
-        let path = match origin {
-            Origin::File { path, .. } if name.is_empty() => path.clone(),
+        // `:section` is another section of the ini file that was read last, which need not be the one that says so.
+        let path = match (&self.last_ini, origin) {
+            (Some(last), _) if name.is_empty() && notation == Some(Notation::Ini) => last.clone(),
+            (_, Origin::File { path, .. }) if name.is_empty() => path.clone(),
             _ => PathBuf::from(name),
         };
         let Some(notation) = notation.or_else(|| Notation::of(&path.to_string_lossy())) else {
@@ -297,6 +312,9 @@ impl Gatherer {
             )));
         };
         let mut text = read(&path, origin)?;
+        if notation == Notation::Ini {
+            self.last_ini = Some(path.clone());
+        }
         if !(self.injected.0.is_empty() && self.injected.1.is_empty()) {
             let part = |file: &String| read(Path::new(file), origin);
             let before = self.injected.0.iter().map(part).collect::<Result<String, _>>()?;
@@ -304,7 +322,7 @@ impl Gatherer {
             text = before + &text + &after;
         }
         let at = |line| Origin::File { path: path.clone(), line };
-        self.magic.enter(&path, file, section, &self.around);
+        self.magic.enter(&path, name, section, &self.around);
         // What the file includes changes the magic, but not for the rest of the file.
         let magic = self.magic.clone();
         if notation == Notation::Ini && text.lines().any(|line| is_header(line) && line.contains('%')) {
