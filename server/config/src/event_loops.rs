@@ -2,13 +2,15 @@
 //! green threads. Here it gets as many threads: idle and slow connections hold none, so that threads are only needed for
 //! requests that the application waits in.
 
+use nix::sys::resource::{Resource, getrlimit};
+
 use super::Config;
 use super::options::WORKERS;
 use super::row::{Kind, Row};
 use super::value::leading_number;
 
 /// The most threads that a worker gets for an event loop's sake; docs/performance.md has what they cost.
-pub const MOST_THREADS: u32 = 256;
+pub const MOST_THREADS: u32 = 512;
 
 /// What configurations ask for by these options.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -24,7 +26,7 @@ const EVENT_LOOPS: Row = Row { takes: "N", ..WORKERS };
 #[rustfmt::skip]
 pub(crate) static ROWS: &[Row] = &[
     Row { names: &["gevent"], kind: Kind::Custom(|c, value| ask(c, "gevent", value)),
-          help: "Let each worker hold N requests at once: by threads here, at most 256", ..EVENT_LOOPS },
+          help: "Let each worker hold N requests at once: by threads here, at most 512, and fewer where descriptors are short", ..EVENT_LOOPS },
     Row { names: &["asyncio"], kind: Kind::Custom(|c, value| ask(c, "asyncio", value)),
           help: "The same as gevent", ..EVENT_LOOPS },
     Row { names: &["async"], kind: Kind::Custom(|c, value| ask(c, "async", value)),
@@ -80,11 +82,17 @@ pub(super) fn finish(config: &mut Config) {
         }
         return;
     };
-    let threads = requests.min(MOST_THREADS).max(config.threads);
+    let most = most_threads(config, descriptors());
+    let threads = requests.min(most).max(config.threads);
     let given = if threads == 1 { "1 thread".to_owned() } else { format!("{threads} threads") };
+    let bound = match requests > threads {
+        true if most < MOST_THREADS => " (as many as the limit of open files allows: raise ulimit -n for more)",
+        true => " (the most that there are)",
+        false => "",
+    };
     config.warnings.push(format!(
-        "{option} = {requests}: each worker gets {given} instead of an event loop, one for each request that the application \
-         waits in; idle and slow connections hold none{patched}"
+        "{option} = {requests}: each worker gets {given} instead of an event loop{bound}, one for each request that the \
+         application waits in; idle and slow connections hold none{patched}"
     ));
     config.threads = threads;
     // The application looks there for what is in force, as psycogreen's users do.
@@ -92,15 +100,46 @@ pub(super) fn finish(config: &mut Config) {
     config.given.push(("threads".into(), threads.to_string()));
 }
 
+/// The http router keeps a connection to each thread of each worker. Half of its descriptors stay for clients.
+fn most_threads(config: &Config, descriptors: u64) -> u32 {
+    let processes = if config.http.is_empty() { 1 } else { config.processes };
+    let most = u32::try_from(descriptors / 2).unwrap_or(u32::MAX) / processes.max(1);
+    most.clamp(1, MOST_THREADS)
+}
+
+/// How many files a process may open: the master raises the limit as far as it goes.
+fn descriptors() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(_, hard)| hard)
+}
+
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::tests::serve;
+
+    #[test]
+    fn threads_leave_the_router_descriptors_for_clients() {
+        let config = |processes, line: &str| Config { processes, ..serve(&format!("rwsgi {line} :1 -w m")) };
+        for (processes, socket, descriptors, most) in [
+            (4, "--http", 1024, 128),
+            (4, "--http-socket", 1024, 512),
+            (1, "--http", 1 << 20, 512),
+            (100, "--http", 64, 1),
+            (1, "--http-socket", u64::MAX, 512),
+        ] {
+            assert_eq!(
+                most_threads(&config(processes, socket), descriptors),
+                most,
+                "{processes} {socket} {descriptors}"
+            );
+        }
+    }
 
     #[test]
     fn requests_of_an_event_loop_become_threads_within_bounds_and_one_line_says_so() {
         for (line, threads, said) in [
             ("--gevent 100", 100, "gevent = 100: each worker gets 100 threads instead of an event loop"),
-            ("--gevent 2000", 256, "gevent = 2000: each worker gets 256 threads"),
+            ("--gevent 2000", MOST_THREADS, "(the most that there are)"),
             ("--async 10 --ugreen", 10, "async = 10: each worker gets 10 threads"),
             ("--gevent 4 --threads 8", 8, "gevent = 4: each worker gets 8 threads"),
             ("--asyncio 20 --async 5 --greenlet", 20, "asyncio = 20: "),
