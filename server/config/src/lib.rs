@@ -32,6 +32,7 @@ mod tests;
 mod typed;
 mod uwsgi;
 mod value;
+mod websockets;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -48,6 +49,7 @@ pub use setting::Origin;
 use setting::{Argument, Setting};
 use surroundings::Surroundings;
 pub use typed::*;
+pub use websockets::{WebSocketRules, WebSockets};
 
 /// What the command line asks for.
 #[derive(Debug)]
