@@ -8,7 +8,7 @@ use super::row::Row;
 use super::setting::{Argument, Setting};
 use super::settle::settle;
 use super::surroundings::Surroundings;
-use super::{ConfigError, uwsgi};
+use super::uwsgi;
 
 /// The option that asks for a report.
 pub(super) const CHECK: &str = "check";
@@ -33,13 +33,7 @@ pub(super) fn report(arguments: Vec<Argument>, around: Surroundings) -> Report {
         return Report { text: format!("error: {error}\n"), ok: false };
     }
     let mut settled = settle(&gatherer);
-    // Whether systemd will pass one is not to be seen from here.
-    if !gatherer.is_strict() && settled.errors.iter().any(|error| matches!(error, ConfigError::NoSocket)) {
-        settled.errors.retain(|error| !matches!(error, ConfigError::NoSocket));
-        let warning = "no address to serve on: this starts only with sockets from systemd (LISTEN_FDS); without a socket \
-                       unit give http, http-socket or socket";
-        settled.config.warnings.push(warning.into());
-    }
+    settled.allow_sockets_of_systemd(gatherer.is_strict());
     // With --show-config, first every setting in its order, as the server would show it.
     let mut text = std::mem::take(&mut settled.config.announcements.configuration) + "[rwsgi]\n";
     let mut lines: Vec<(String, String)> = options::all().flat_map(|row| given(row, &gatherer.settings)).collect();

@@ -21,6 +21,7 @@ mod getopt;
 mod limits;
 mod logic;
 mod magic;
+mod migrate;
 mod options;
 mod plugins;
 mod program;
@@ -36,6 +37,7 @@ mod tests;
 mod typed;
 mod uwsgi;
 mod value;
+mod websockets;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -48,6 +50,7 @@ pub use error::ConfigError;
 pub use event_loops::{EventLoops, MOST_THREADS};
 use gather::Gatherer;
 pub use limits::{MinRate, MinRates, Temp, TempSize};
+pub use migrate::{Migration, Outcome};
 pub use program::Announcements;
 pub use python::{Alias, PythonConfig};
 use row::{Action, Kind};
@@ -56,6 +59,7 @@ use setting::{Argument, Setting};
 use surroundings::Surroundings;
 pub use typed::*;
 pub use value::is_off;
+pub use websockets::{WebSocketRules, WebSockets};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -77,6 +81,8 @@ pub enum Invocation {
     },
     /// `--connect-and-read`: print what comes from there.
     Read(rwsgi_stats::Address),
+    /// `rwsgi migrate`: print this to standard output and exit by its outcome.
+    Migrate(Migration),
     /// `--stop`, `--reload`: signal the server whose pidfile this is.
     Signal(Order, PathBuf),
 }
@@ -98,7 +104,13 @@ pub fn load_again(argv: impl Iterator<Item = OsString>) -> Result<Invocation, Co
 }
 
 fn load_within(argv: impl Iterator<Item = OsString>, around: Surroundings) -> Result<Invocation, ConfigError> {
-    let arguments = command_line::parse(argv)?;
+    let argv: Vec<OsString> = argv.collect();
+    if let [program, word, words @ ..] = argv.as_slice()
+        && word == migrate::MIGRATE
+    {
+        return Ok(Invocation::Migrate(migrate::migrate(program, words, around)));
+    }
+    let arguments = command_line::parse(argv.into_iter())?;
     if arguments.iter().any(|argument| matches!(argument, Argument::Option(name, _) if name == CHECK)) {
         return Ok(Invocation::Check(check::report(arguments, around)));
     }
