@@ -68,3 +68,14 @@ impl fmt::Display for AppSource {
         }
     }
 }
+
+/// `--mount`: an application under a prefix.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Begins with a slash, and may end in one, which then belongs to `SCRIPT_NAME`; empty for the root.
+    pub prefix: String,
+    /// Where the application is.
+    pub app: AppSource,
+    /// Its name there; `None` for [`Config::callable`].
+    pub callable: Option<String>,
+}

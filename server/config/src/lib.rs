@@ -42,7 +42,7 @@ mod websockets;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-pub use app_source::AppSource;
+pub use app_source::{AppSource, Mount};
 pub use between::*;
 use check::CHECK;
 pub use check::Report;

@@ -105,11 +105,17 @@ pub(crate) enum Action {
 
 impl Action {
     pub(crate) fn is_instead_of_serving(self) -> bool {
-        match self {
-            Self::Check | Self::Signal(_) | Self::Help | Self::Version | Self::PythonVersion => true,
-            Self::Get | Self::DumpOptions | Self::ConnectAndRead => true,
-            _ => false,
-        }
+        matches!(
+            self,
+            Self::Check
+                | Self::Signal(_)
+                | Self::Help
+                | Self::Version
+                | Self::PythonVersion
+                | Self::Get
+                | Self::DumpOptions
+                | Self::ConnectAndRead
+        )
     }
 }
 

@@ -149,10 +149,10 @@ fn finish(config: &mut Config) -> Result<(), ConfigError> {
                        wsgi-file or mount)";
         config.warnings.push(warning.into());
     }
-    if let AppSource::Module(module) = &config.app {
-        if let Some((module, callable)) = module.split_once(':') {
-            (config.callable, config.app) = (callable.to_owned(), AppSource::Module(module.to_owned()));
-        }
+    if let AppSource::Module(module) = &config.app
+        && let Some((module, callable)) = module.split_once(':')
+    {
+        (config.callable, config.app) = (callable.to_owned(), AppSource::Module(module.to_owned()));
     }
     let cheaper = &mut config.cheaper;
     if let Some(fewest) = cheaper.workers {

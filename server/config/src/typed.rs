@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::AppSource;
+use super::app_source::{AppSource, Mount};
 use super::between::Between;
 use super::event_loops::EventLoops;
 use super::limits::{MinRates, Temp};
@@ -12,17 +12,6 @@ use super::websockets::WebSockets;
 use rwsgi_protocol::path::PathNormalize;
 use rwsgi_stats::{Address, Shown};
 use serde::{Deserialize, Serialize};
-
-/// `--mount`: an application under a prefix.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mount {
-    /// Begins with a slash, and may end in one, which then belongs to `SCRIPT_NAME`; empty for the root.
-    pub prefix: String,
-    /// Where the application is.
-    pub app: AppSource,
-    /// Its name there; `None` for [`Config::callable`].
-    pub callable: Option<String>,
-}
 
 /// `--static-map`: files under a prefix.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
