@@ -25,6 +25,7 @@ mod row;
 mod set;
 mod setting;
 mod settle;
+mod static_files;
 mod surroundings;
 #[cfg(test)]
 mod tests;
@@ -44,6 +45,7 @@ pub use limits::{MinRate, MinRates, Temp, TempSize};
 use row::{Action, Kind};
 pub use setting::Origin;
 use setting::{Argument, Setting};
+pub use static_files::*;
 use surroundings::Surroundings;
 pub use typed::*;
 

@@ -4,7 +4,7 @@
 use super::files::Notation;
 use super::logic::{Logic, Over, Test, Wanted};
 use super::row::{Action, Group, Kind, Row};
-use super::{Order, between, limits, set};
+use super::{Order, between, limits, set, static_files};
 use Kind::{Act, Addresses, Always, Custom, Flag, Large, Limit, Megabytes, Mode, Number, Path, Paths, Text, Texts};
 
 /// What most rows have in common; each group's rows start from theirs.
@@ -36,7 +36,7 @@ pub(crate) const LOGIC: Row = Row { group: Group::Logic, ..OTHER };
 pub(crate) const CONFIGURATION: Row = Row { group: Group::Configuration, ..OTHER };
 
 /// The tables: the one below, and one for each capability that has a module of its own here.
-const TABLES: &[&[Row]] = &[OPTIONS];
+const TABLES: &[&[Row]] = &[OPTIONS, static_files::ROWS];
 
 /// Every option, in the order in which the reference lists them.
 pub(crate) fn all() -> impl Iterator<Item = &'static Row> {
@@ -243,7 +243,7 @@ static OPTIONS: &[Row] = &[
           help: "Serve what is under this prefix from files in DIR", ..FILES },
     Row { names: &["static-map2"], kind: Custom(set::static_map2), takes: "/PREFIX=DIR", repeats: true,
           help: "The same, from files in DIR/PREFIX", ..FILES },
-    Row { names: &["check-static"], kind: Paths(|c| &mut c.check_static), takes: "DIR",
+    Row { names: &["check-static", "static-check"], kind: Paths(|c| &mut c.check_static), takes: "DIR",
           help: "Serve a path from a file in DIR when there is one", ..FILES },
     Row { names: &["static-safe"], kind: Paths(|c| &mut c.static_safe), takes: "DIR",
           help: "Follow links that lead out of the directories of static-map and check-static when they lead into DIR", ..FILES },

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::between::Between;
 use super::limits::{MinRates, Temp};
+use super::static_files::StaticConfig;
 use rwsgi_protocol::path::PathNormalize;
 use rwsgi_stats::{Address, Shown};
 use serde::{Deserialize, Serialize};
@@ -337,6 +338,8 @@ pub struct Config {
     pub check_static: Vec<PathBuf>,
     /// `--static-safe`: directories outside of those where links may lead to.
     pub static_safe: Vec<PathBuf>,
+    /// `--static-index`, `--static-gzip*`, `--static-expires*` and the like: how files are answered with.
+    pub static_files: StaticConfig,
     /// `--uid`: whom to run as.
     pub uid: Option<RunAs>,
     /// `--gid`: the group to run as.
@@ -454,6 +457,7 @@ impl Default for Config {
             static_map: Vec::new(),
             check_static: Vec::new(),
             static_safe: Vec::new(),
+            static_files: StaticConfig::default(),
             uid: None,
             gid: None,
             add_gid: Vec::new(),

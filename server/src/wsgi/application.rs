@@ -57,7 +57,7 @@ pub enum LoadError {
 pub fn load(py: Python<'_>, config: &Config) -> Result<Py<PyAny>, LoadError> {
     let application =
         if config.mounts.is_empty() { load_one(py, &config.app, &config.callable)? } else { load_mounts(py, config)? };
-    if config.static_map.is_empty() && config.check_static.is_empty() {
+    if config.static_map.is_empty() && config.check_static.is_empty() && !config.static_files.docroot {
         return Ok(application);
     }
     let wrapped = StaticFiles::new(py, application, config).and_then(|wrapped| Py::new(py, wrapped));

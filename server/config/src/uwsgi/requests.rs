@@ -118,21 +118,6 @@ pub(super) static FAMILIES: &[Family] = &[
         optional: &[],
     },
     Family {
-        title: "Static files beyond a directory",
-        verdict: Verdict::Never,
-        advice: "static-map and check-static serve files; for more let nginx serve them",
-        flags: &["check-static-docroot", "static-gzip-all"],
-        values: &[
-            "file-serve-mode", "fileserve-mode", "mime-file", "mimefile", "static-cache-paths",
-            "static-cache-paths-name", "static-check", "static-expires", "static-expires-mtime",
-            "static-expires-path-info", "static-expires-path-info-mtime", "static-expires-type",
-            "static-expires-type-mtime", "static-expires-uri", "static-expires-uri-mtime", "static-gzip",
-            "static-gzip-dir", "static-gzip-ext", "static-gzip-prefix", "static-gzip-suffix", "static-index",
-            "static-skip-ext",
-        ],
-        optional: &[],
-    },
-    Family {
         title: "Parts of static files",
         verdict: Verdict::Needless,
         advice: "a part of a static file is sent whenever one is asked for",
