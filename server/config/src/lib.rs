@@ -27,6 +27,7 @@ mod setting;
 mod settle;
 mod static_files;
 mod surroundings;
+mod system;
 #[cfg(test)]
 mod tests;
 mod typed;
@@ -47,6 +48,7 @@ pub use setting::Origin;
 use setting::{Argument, Setting};
 pub use static_files::*;
 use surroundings::Surroundings;
+pub use system::SystemConfig;
 pub use typed::*;
 
 /// What the command line asks for.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::between::Between;
 use super::limits::{MinRates, Temp};
 use super::static_files::StaticConfig;
+use super::system::SystemConfig;
 use rwsgi_protocol::path::PathNormalize;
 use rwsgi_stats::{Address, Shown};
 use serde::{Deserialize, Serialize};
@@ -348,6 +349,8 @@ pub struct Config {
     pub add_gid: Vec<u32>,
     /// `--no-new-privs`: nothing that is executed gains privileges.
     pub no_new_privs: bool,
+    /// `--prio`, `--max-fd`, `--cpu-affinity` and the like: what is asked of the system.
+    pub system: SystemConfig,
     /// `--umask`.
     pub umask: Option<u32>,
     /// `--pidfile`: written before privileges are dropped.
@@ -462,6 +465,7 @@ impl Default for Config {
             gid: None,
             add_gid: Vec::new(),
             no_new_privs: false,
+            system: SystemConfig::default(),
             umask: None,
             pidfile: None,
             pidfile2: None,

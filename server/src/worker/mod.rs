@@ -47,6 +47,7 @@ use crate::log_limit;
 use crate::process_setup::EXIT_NO_APP;
 use crate::procname;
 use crate::stats::scoreboard::{Scoreboard, TempHolder};
+use crate::system_limits;
 use crate::wsgi::gateway::Gateway;
 use crate::wsgi::{application, interpreter};
 use rwsgi_config::Config;
@@ -164,6 +165,7 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
         })
         .collect::<Result<_, _>>()
         .context("cannot start the worker's threads")?;
+    system_limits::limit_processes(&first.worker.config.system);
     let mut outcome = {
         let _serving = Serving(Arc::clone(&first.worker));
         first.serve(py)

@@ -147,11 +147,11 @@ pub(super) static FAMILIES: &[Family] = &[
         optional: &[],
     },
     Family {
-        title: "Limits by the system",
+        title: "Merging of equal memory",
         verdict: Verdict::Never,
-        advice: "use the service manager's: systemd's LimitNPROC=, LimitNOFILE=, Nice=, CPUAffinity=",
-        flags: &["never-swap"],
-        values: &["cpu-affinity", "limit-nproc", "max-fd", "prio"],
+        advice: "workers share the application's memory by fork; equal pages that they make later stay apart",
+        flags: &[],
+        values: &[],
         optional: &["ksm"],
     },
     Family {
