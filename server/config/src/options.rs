@@ -4,7 +4,7 @@
 use super::files::Notation;
 use super::logic::{Logic, Over, Test, Wanted};
 use super::row::{Action, Group, Kind, Row};
-use super::{Order, between, limits, set, static_files, system};
+use super::{Order, between, harakiri, limits, set, sockets, static_files, system};
 use Kind::{Act, Addresses, Always, Custom, Flag, Large, Limit, Megabytes, Mode, Number, Path, Paths, Text, Texts};
 
 /// What most rows have in common; each group's rows start from theirs.
@@ -36,7 +36,7 @@ pub(crate) const LOGIC: Row = Row { group: Group::Logic, ..OTHER };
 pub(crate) const CONFIGURATION: Row = Row { group: Group::Configuration, ..OTHER };
 
 /// The tables: the one below, and one for each capability that has a module of its own here.
-const TABLES: &[&[Row]] = &[OPTIONS, static_files::ROWS, system::ROWS];
+const TABLES: &[&[Row]] = &[OPTIONS, harakiri::ROWS, sockets::ROWS, static_files::ROWS, system::ROWS];
 
 /// Every option, in the order in which the reference lists them.
 pub(crate) fn all() -> impl Iterator<Item = &'static Row> {
@@ -145,6 +145,10 @@ static OPTIONS: &[Row] = &[
           ..ADAPTIVE },
     Row { names: &["cheaper-overload"], kind: Number(|c| &mut c.cheaper.overload, 1..=86_400), takes: "SECONDS", default: "3",
           help: "Look at the load this often", ..ADAPTIVE },
+    Row { names: &["cheaper-rss-limit-soft"], kind: Large(|c| &mut c.cheaper.rss_limit_soft, 0..=u64::MAX), takes: "BYTES", default: "0",
+          help: "Add no workers while all of them together have more resident memory; 0 for no limit", ..ADAPTIVE },
+    Row { names: &["cheaper-rss-limit-hard"], kind: Large(|c| &mut c.cheaper.rss_limit_hard, 0..=u64::MAX), takes: "BYTES", default: "0",
+          help: "Stop one worker after another, but for the last, while they have more; 0 for no limit", ..ADAPTIVE },
     Row { names: &["cheaper-busyness-max"], kind: Number(|c| &mut c.cheaper.busyness.max, 1..=100), takes: "PERCENT", default: "50",
           help: "Add workers above this utilization", ..ADAPTIVE },
     Row { names: &["cheaper-busyness-min"], kind: Number(|c| &mut c.cheaper.busyness.min, 0..=100), takes: "PERCENT", default: "25",

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::between::Between;
+use super::harakiri::HarakiriConfig;
 use super::limits::{MinRates, Temp};
+use super::sockets::SocketConfig;
 use super::static_files::StaticConfig;
 use super::system::SystemConfig;
 use rwsgi_protocol::path::PathNormalize;
@@ -85,6 +87,10 @@ pub struct Cheaper {
     pub algorithm: CheaperAlgorithm,
     /// `--cheaper-overload`: seconds between two looks at the load.
     pub overload: u32,
+    /// `--cheaper-rss-limit-soft`: resident bytes of all workers from which none is added; 0 for no limit.
+    pub rss_limit_soft: u64,
+    /// `--cheaper-rss-limit-hard`: resident bytes of all workers from which one is stopped; 0 for no limit.
+    pub rss_limit_hard: u64,
     /// `--cheaper-busyness-*`.
     pub busyness: Busyness,
 }
@@ -97,6 +103,8 @@ impl Default for Cheaper {
             step: 1,
             algorithm: CheaperAlgorithm::Spare,
             overload: 3,
+            rss_limit_soft: 0,
+            rss_limit_hard: 0,
             busyness: Busyness::default(),
         }
     }
@@ -287,6 +295,8 @@ pub struct Config {
     pub chown_socket: Option<Owner>,
     /// `--so-keepalive`: TCP keep-alive on accepted connections.
     pub so_keepalive: bool,
+    /// `--reuse-port`, `--map-socket` and the like: what is asked for the sockets.
+    pub sockets: SocketConfig,
     /// `--mount`: applications under prefixes, beside [`Self::app`].
     pub mounts: Vec<Mount>,
     /// `--manage-script-name`: a mount's prefix moves from `PATH_INFO` to `SCRIPT_NAME`.
@@ -333,6 +343,8 @@ pub struct Config {
     pub harakiri: Option<u32>,
     /// `--harakiri-verbose`: log what was ended.
     pub harakiri_verbose: bool,
+    /// `--harakiri-graceful-*` and the like: when and how a request is ended.
+    pub harakiri_details: HarakiriConfig,
     /// `--static-map`: files under prefixes.
     pub static_map: Vec<StaticMap>,
     /// `--check-static`: directories to look in before the application is asked.
@@ -434,6 +446,7 @@ impl Default for Config {
             chmod_socket: None,
             chown_socket: None,
             so_keepalive: false,
+            sockets: SocketConfig::default(),
             mounts: Vec::new(),
             manage_script_name: false,
             no_default_app: false,
@@ -457,6 +470,7 @@ impl Default for Config {
             limit_as: None,
             harakiri: None,
             harakiri_verbose: false,
+            harakiri_details: HarakiriConfig::default(),
             static_map: Vec::new(),
             check_static: Vec::new(),
             static_safe: Vec::new(),

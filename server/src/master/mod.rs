@@ -22,6 +22,7 @@ mod leftovers;
 mod listeners;
 mod load;
 mod log;
+mod memory_pressure;
 mod post;
 mod private_socket;
 mod privileges;

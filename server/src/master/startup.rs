@@ -36,7 +36,7 @@ use crate::stats::scoreboard::{Layout, Scoreboard};
 use crate::stats::server::{self, HttpAccess, OwnNames, Service};
 use crate::stats::state::SnapshotState;
 use crate::stats::totals::Totals;
-use rwsgi_config::Config;
+use rwsgi_config::{Config, SocketConfig};
 use rwsgi_protocol::SocketProtocol;
 
 /// A server that is about to start its first process.
@@ -166,7 +166,15 @@ fn bind_all(
         if let Some((address, fd)) = inherited.find(|bound| listeners::same(bound, address)) {
             return Ok(Listener::adopt(option, address, fd, config.listen)?);
         }
-        let listener = bind(option, address, config.listen, user)?;
+        let sockets = if option == "stats" { &SocketConfig::default() } else { &config.sockets };
+        let listener = bind(option, address, config.listen, user, sockets)?;
+        // Inherited by what is accepted.
+        if let Some(bytes) = sockets.send_buffer {
+            setsockopt(&listener.fd(), sockopt::SndBuf, &(bytes as usize))?;
+        }
+        if let Some(bytes) = sockets.receive_buffer {
+            setsockopt(&listener.fd(), sockopt::RcvBuf, &(bytes as usize))?;
+        }
         if let (Address::Tcp { .. }, true) = (&listener.address, config.so_keepalive) {
             // Inherited by what is accepted.
             setsockopt(&listener.fd(), sockopt::KeepAlive, &true)?;

@@ -110,8 +110,14 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
         listeners: setup
             .listeners
             .iter_mut()
-            .map(|listener| inherit(listener, &setup.config))
-            .collect::<Result<_, _>>()?,
+            .enumerate()
+            .map(|(place, listener)| {
+                let own = inherit(listener, &setup.config)?;
+                // What is left out is closed.
+                Ok(setup.config.sockets.is_for(place, worker.get()).then_some(own))
+            })
+            .filter_map(Result::transpose)
+            .collect::<anyhow::Result<_>>()?,
         link: setup.link.clone(),
         lost_links: Mutex::default(),
         connections: Connections::default(),

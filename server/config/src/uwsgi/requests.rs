@@ -258,11 +258,11 @@ pub(super) static FAMILIES: &[Family] = &[
         optional: &["log-syslog"],
     },
     Family {
-        title: "Adaptivity by memory",
+        title: "Algorithms of cheaper",
         verdict: Verdict::Never,
-        advice: "reload-on-rss keeps each worker small, and processes bounds their number",
+        advice: "cheaper-algo takes spare, backlog and busyness",
         flags: &["cheaper-algo-list", "cheaper-algos-list", "cheaper-list", "die-on-idle"],
-        values: &["cheaper-rss-limit-hard", "cheaper-rss-limit-soft"],
+        values: &[],
         optional: &[],
     },
     Family {
