@@ -28,6 +28,7 @@ mod setting;
 mod settle;
 mod sockets;
 mod static_files;
+mod stats_push;
 mod surroundings;
 mod system;
 #[cfg(test)]
@@ -51,6 +52,7 @@ pub use setting::Origin;
 use setting::{Argument, Setting};
 pub use sockets::{SocketConfig, SocketMap};
 pub use static_files::*;
+pub use stats_push::*;
 use surroundings::Surroundings;
 pub use system::SystemConfig;
 pub use typed::*;

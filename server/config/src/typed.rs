@@ -7,6 +7,7 @@ use super::harakiri::HarakiriConfig;
 use super::limits::{MinRates, Temp};
 use super::sockets::SocketConfig;
 use super::static_files::StaticConfig;
+use super::stats_push::StatsPushConfig;
 use super::system::SystemConfig;
 use rwsgi_protocol::path::PathNormalize;
 use rwsgi_stats::{Address, Shown};
@@ -247,6 +248,10 @@ pub struct Config {
     pub callable: String,
     /// `--chdir`: working directory of the application.
     pub chdir: Option<PathBuf>,
+    /// `--chdir2`: working directory of the workers once the application is loaded.
+    pub chdir2: Option<PathBuf>,
+    /// `--force-cwd`: where the server is taken to be started.
+    pub force_cwd: Option<PathBuf>,
     /// `--pythonpath`: put before `sys.path` one after another, so that the last is searched first, as with uWSGI.
     pub pythonpath: Vec<PathBuf>,
     /// `--home`, `--virtualenv`: the virtual environment to run in.
@@ -261,6 +266,8 @@ pub struct Config {
     pub stats_http: bool,
     /// `--stats-http-cors`: the origin whose pages may read the stats.
     pub stats_http_cors: Option<String>,
+    /// `--stats-push`, `--metrics-dir`, `--stats-no-*`: stats for others, and what is left out.
+    pub stats_push: StatsPushConfig,
     /// `--show-request`: what the stats and the log show of requests beyond what is no secret.
     pub show_request: Shown,
     /// `--memory-report`: memory in the access log.
@@ -301,6 +308,8 @@ pub struct Config {
     pub mounts: Vec<Mount>,
     /// `--manage-script-name`: a mount's prefix moves from `PATH_INFO` to `SCRIPT_NAME`.
     pub manage_script_name: bool,
+    /// `--ignore-script-name`: a proxy's `SCRIPT_NAME` chooses no mount.
+    pub ignore_script_name: bool,
     /// `--no-default-app`: 404 where nothing is mounted and there is no [`Self::app`].
     pub no_default_app: bool,
     /// `--env`: variables to set before the application is loaded, in order.
@@ -422,6 +431,8 @@ impl Default for Config {
             app: AppSource::Module(String::new()),
             callable: "application".into(),
             chdir: None,
+            chdir2: None,
+            force_cwd: None,
             pythonpath: Vec::new(),
             home: None,
             processes: 1,
@@ -429,6 +440,7 @@ impl Default for Config {
             stats: Vec::new(),
             stats_http: false,
             stats_http_cors: None,
+            stats_push: StatsPushConfig::default(),
             show_request: Shown::default(),
             memory_report: false,
             disable_logging: false,
@@ -449,6 +461,7 @@ impl Default for Config {
             sockets: SocketConfig::default(),
             mounts: Vec::new(),
             manage_script_name: false,
+            ignore_script_name: false,
             no_default_app: false,
             env: Vec::new(),
             unenv: Vec::new(),

@@ -39,6 +39,7 @@ mod snapshots;
 mod start;
 mod startup;
 mod state;
+mod stats_push;
 mod status;
 mod supervisor;
 mod task;

@@ -25,7 +25,7 @@ use super::queues::Queues;
 use super::state::{Master, Phase, Reread, Sockets};
 use super::supervisor::Supervisor;
 use super::timers::Timers;
-use super::{fifo, privileges, signals, temp, touch};
+use super::{fifo, privileges, signals, stats_push, temp, touch};
 use crate::clock::UnixMicros;
 use crate::identity::Identity;
 use crate::ids::WorkerId;
@@ -93,6 +93,7 @@ pub(super) fn start(config: Config, mut launcher: Launcher, reread: Reread, even
     }
     let temp = temp::choose(&config)?;
     touch::watch(&config, &events);
+    stats_push::start(&config, &events)?;
     let layout = Layout::new(config.processes, config.threads).with_spoolers(config.spooler.count());
     let mut timers = Timers::default();
     let mut children = Children::new(posts(&config, !router.is_empty()), layout.slots);

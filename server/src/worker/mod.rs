@@ -92,6 +92,10 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
             }
         },
     };
+    if let Some(directory) = &setup.config.chdir2 {
+        std::env::set_current_dir(directory)
+            .with_context(|| format!("chdir2: cannot enter '{}'", directory.display()))?;
+    }
     let first_only = setup.config.import.iter().filter(|_| worker == WorkerId::FIRST);
     for module in setup.config.shared_import.iter().chain(first_only) {
         interpreter::import(py, module);
