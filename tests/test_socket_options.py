@@ -80,6 +80,13 @@ def test_a_socket_is_for_some_workers(serve, stats_at):
     assert {int(http.get(third, "/").body) for _ in range(20)} <= {workers[1], workers[3]}
 
 
+def test_a_unix_socket_can_be_without_a_file(serve, tmp_path):
+    path = tmp_path / "app.sock"
+    serve(f"--http-socket={path}", *APP, "--abstract-socket", listens=[f"@{path}"])
+    assert not path.exists()
+    assert http.get(f"@{path}", "/").status == 200
+
+
 @pytest.mark.only_rwsgi(why="the log's words")
 def test_a_socket_is_not_for_a_worker_that_there_is_not(serve, address):
     server = serve.run("--http-socket", address, *APP, "--processes", 2, "--map-socket", "0:3")

@@ -21,6 +21,7 @@ mod logic;
 mod magic;
 mod options;
 mod plugins;
+mod privileges;
 mod reference;
 mod row;
 mod set;

@@ -1,5 +1,6 @@
 //! What is asked of the kernel for a listening socket.
 
+use rwsgi_stats::Address;
 use serde::{Deserialize, Serialize};
 
 use super::Config;
@@ -13,6 +14,8 @@ use Kind::{Custom, Flag, Limit};
 pub struct SocketConfig {
     /// `--reuse-port`: others may listen on the same address (`SO_REUSEPORT`).
     pub reuse_port: bool,
+    /// `--abstract-socket`: unix sockets have no file.
+    pub is_abstract: bool,
     /// `--freebind`: the address need not be this machine's yet (`IP_FREEBIND`).
     pub freebind: bool,
     /// `--socket-sndbuf`: `SO_SNDBUF`, bytes.
@@ -36,6 +39,8 @@ pub struct SocketMap {
 pub(crate) static ROWS: &[Row] = &[
     Row { names: &["reuse-port"], kind: Flag(|c| &mut c.sockets.reuse_port), takes: "",
           help: "Let other servers of the same user listen on the same TCP addresses (SO_REUSEPORT)", ..SOCKETS },
+    Row { names: &["abstract-socket"], short: Some('a'), kind: Flag(|c| &mut c.sockets.is_abstract), takes: "",
+          help: "Bind unix sockets in the abstract namespace: no file is made, and clients write @ before the path", ..SOCKETS },
     Row { names: &["freebind"], kind: Flag(|c| &mut c.sockets.freebind), takes: "",
           help: "Listen on TCP addresses that this machine does not have yet (IP_FREEBIND)", ..SOCKETS },
     Row { names: &["socket-sndbuf"], kind: Limit(|c| &mut c.sockets.send_buffer), takes: "BYTES",
@@ -56,11 +61,19 @@ fn map_socket(config: &mut Config, value: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Has [`SocketMap::socket`] count in the order in which the server holds its sockets: those that speak HTTP first.
+/// Makes unix sockets abstract if they are to be, and has [`SocketMap::socket`] count in the order in which the server holds its sockets: those that speak HTTP first.
 ///
 /// # Errors
 /// A worker's number that there is no worker of, in words.
 pub(crate) fn finish(config: &mut Config) -> Result<(), String> {
+    if config.sockets.is_abstract {
+        let Config { http, http_socket, socket, stats, .. } = config;
+        for address in http.iter_mut().chain(http_socket).chain(socket).chain(stats) {
+            if let Address::Unix(path) = address {
+                *address = Address::Abstract(path.to_string_lossy().into_owned());
+            }
+        }
+    }
     if config.sockets.maps.is_empty() {
         return Ok(());
     }

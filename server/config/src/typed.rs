@@ -368,6 +368,11 @@ pub struct Config {
     pub gid: Option<u32>,
     /// `--add-gid`: groups to be in beside [`Self::gid`] and the user's own.
     pub add_gid: Vec<u32>,
+    /// `--no-initgroups`: the groups that the user is in are left out.
+    pub no_initgroups: bool,
+    /// `--cap`: the capabilities that are kept, a bit for each of the kernel's numbers; `None` to keep all of root's, and
+    /// none of another user's.
+    pub cap: Option<u64>,
     /// `--no-new-privs`: nothing that is executed gains privileges.
     pub no_new_privs: bool,
     /// `--prio`, `--max-fd`, `--cpu-affinity` and the like: what is asked of the system.
@@ -491,6 +496,8 @@ impl Default for Config {
             uid: None,
             gid: None,
             add_gid: Vec::new(),
+            no_initgroups: false,
+            cap: None,
             no_new_privs: false,
             system: SystemConfig::default(),
             umask: None,

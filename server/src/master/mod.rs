@@ -11,6 +11,7 @@
 mod app_signals;
 mod busyness;
 mod calls;
+mod capabilities;
 mod children;
 mod events;
 mod fifo;

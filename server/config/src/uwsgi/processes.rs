@@ -46,7 +46,7 @@ pub(super) static FAMILIES: &[Family] = &[
         verdict: Verdict::Needless,
         advice: "the system's default serves as well",
         flags: &[
-            "abstract-socket", "close-on-exec", "close-on-exec2", "disable-sendfile", "no-defer-accept",
+            "close-on-exec", "close-on-exec2", "disable-sendfile", "no-defer-accept",
             "no-fd-passing", "shutdown-sockets", "so-send-timeout", "so-write-timeout", "socket-send-timeout",
             "socket-write-timeout", "tcp-fast-open-client", "tcp-fastopen-client",
         ],
@@ -130,13 +130,13 @@ pub(super) static FAMILIES: &[Family] = &[
     Family {
         title: "Isolation",
         verdict: Verdict::Refused,
-        advice: "the service manager isolates: systemd's CapabilityBoundingSet=, RootDirectory=, Private…=, or a container",
+        advice: "the service manager isolates: systemd's RootDirectory=, Private…=, or a container",
         flags: &[
             "jailed", "re-fork", "re-fork-as-root", "re-fork-post-jail", "refork", "refork-as-root",
             "refork-post-jail", "setns-preopen",
         ],
         values: &[
-            "binsh", "cap", "cgroup", "cgroup-dir-mode", "cgroup-opt", "chroot", "jail", "jail-attach", "jail-ip4",
+            "binsh", "cgroup", "cgroup-dir-mode", "cgroup-opt", "chroot", "jail", "jail-attach", "jail-ip4",
             "jail-ip6", "jail2", "jid-file", "jidfile", "libjail", "namespace", "namespace-keep-mount",
             "namespace-net", "ns", "ns-net", "pivot-root", "pivot_root", "privileged-binary-patch",
             "privileged-binary-patch-arg", "setns", "setns-skip", "setns-socket", "setns-socket-skip",
@@ -145,17 +145,9 @@ pub(super) static FAMILIES: &[Family] = &[
         optional: &[],
     },
     Family {
-        title: "Groups of the user",
-        verdict: Verdict::Refused,
-        advice: "uid and gid set the user, its group and the groups that it is in; add-gid adds others",
-        flags: &["no-initgroups"],
-        values: &["immediate-gid", "immediate-uid"],
-        optional: &[],
-    },
-    Family {
         title: "When privileges are dropped",
         verdict: Verdict::Never,
-        advice: "sockets are bound first, and everything of the application runs as uid and gid",
+        advice: "the master and the application are uid and gid once sockets are bound and logs are opened: what an import or a reload reads, they must be able to read",
         flags: &["drop-after-apps", "drop-after-init", "master-as-root"],
         values: &[],
         optional: &[],

@@ -401,8 +401,8 @@ pub(super) static FAMILIES: &[Family] = &[
     },
     Family {
         title: "Running without serving",
-        verdict: Verdict::Never,
-        advice: "leave it out: a server serves",
+        verdict: Verdict::Refused,
+        advice: "it would serve all the same: import the application with python, and let the proxy hold requests back",
         flags: &["command-mode", "no-server"],
         values: &["pause", "resume", "suspend"],
         optional: &[],
