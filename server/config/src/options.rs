@@ -4,7 +4,7 @@
 use super::files::Notation;
 use super::logic::{Logic, Over, Test, Wanted};
 use super::row::{Action, Group, Kind, Row};
-use super::{Order, between, harakiri, limits, privileges, set, sockets, static_files, stats_push, system};
+use super::{Order, between, harakiri, limits, privileges, set, sockets, static_files, stats_push, system, websockets};
 use Kind::{Act, Addresses, Always, Custom, Flag, Large, Limit, Megabytes, Mode, Number, Path, Paths, Text, Texts};
 
 /// What most rows have in common; each group's rows start from theirs.
@@ -36,8 +36,17 @@ pub(crate) const LOGIC: Row = Row { group: Group::Logic, ..OTHER };
 pub(crate) const CONFIGURATION: Row = Row { group: Group::Configuration, ..OTHER };
 
 /// The tables: the one below, and one for each capability that has a module of its own here.
-const TABLES: &[&[Row]] =
-    &[OPTIONS, harakiri::ROWS, privileges::ROWS, sockets::ROWS, static_files::ROWS, stats_push::ROWS, system::ROWS];
+#[rustfmt::skip]
+const TABLES: &[&[Row]] = &[
+    OPTIONS,
+    harakiri::ROWS,
+    privileges::ROWS,
+    sockets::ROWS,
+    static_files::ROWS,
+    stats_push::ROWS,
+    system::ROWS,
+    websockets::ROWS,
+];
 
 /// Every option, in the order in which the reference lists them.
 pub(crate) fn all() -> impl Iterator<Item = &'static Row> {

@@ -19,3 +19,4 @@ mod static_rules;
 mod strings;
 pub mod traceback;
 pub mod transport;
+pub mod websocket;
