@@ -66,8 +66,8 @@ pub(super) static FAMILIES: &[Family] = &[
     },
     Family {
         title: "Standard input",
-        verdict: Verdict::Never,
-        advice: "the application reads nothing from a terminal: its standard input is empty",
+        verdict: Verdict::Needless,
+        advice: "workers have the standard input that the server was started with",
         flags: &["honour-stdin"],
         values: &[],
         optional: &[],
