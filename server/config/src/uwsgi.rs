@@ -40,14 +40,8 @@ impl Family {
 }
 
 /// The short names of options below.
-pub(crate) const SHORTS: [(char, &str); 6] = [
-    ('c', "cgi-mode"),
-    ('a', "abstract-socket"),
-    ('v', "max-vars"),
-    ('r', "reaper"),
-    ('A', "sharedarea"),
-    ('J', "test"),
-];
+pub(crate) const SHORTS: [(char, &str); 5] =
+    [('c', "cgi-mode"), ('v', "max-vars"), ('r', "reaper"), ('A', "sharedarea"), ('J', "test")];
 
 /// Names of ours that are not uWSGI 2.0's.
 pub(crate) const OWN: &[&str] = &[
