@@ -1,4 +1,4 @@
-//! Options that ask about the configuration or the program, as scripts do: `--get`, `--show-config`, `--print`, `exit`,
+//! Options about the configuration and the program: what may stand in files, and what scripts ask for, `--get`, `--show-config`, `--print`, `exit`,
 //! `--dump-options`, `--connect-and-read`.
 
 use std::fmt::Write as _;
@@ -26,6 +26,18 @@ const PROGRAM: Row = Row { ..OTHER };
 
 #[rustfmt::skip]
 pub(crate) static ROWS: &[Row] = &[
+    Row { names: &["resolve"], kind: Kind::Act(Action::Resolve), takes: "NAME=HOST", repeats: true,
+          help: "Set a key that others refer to as %(NAME) to the IPv4 address of this host", ..CONFIGURATION },
+    Row { names: &["inject-before"], kind: Kind::Act(Action::InjectBefore), takes: "FILE", repeats: true,
+          help: "Read the text of this file before that of each configuration file that follows", ..CONFIGURATION },
+    Row { names: &["inject-after"], kind: Kind::Act(Action::InjectAfter), takes: "FILE", repeats: true,
+          help: "Read the text of this file behind that of each configuration file that follows", ..CONFIGURATION },
+    Row { names: &["whitelist"], kind: Kind::Act(Action::Whitelist), takes: "NAMES",
+          help: "Refuse all options but these, which blanks divide, up to end-whitelist", ..CONFIGURATION },
+    Row { names: &["end-whitelist"], kind: Kind::Act(Action::EndWhitelist), help: "End a whitelist", ..CONFIGURATION },
+    Row { names: &["blacklist"], kind: Kind::Act(Action::Blacklist), takes: "NAMES",
+          help: "Refuse these options, which blanks divide, up to end-blacklist", ..CONFIGURATION },
+    Row { names: &["end-blacklist"], kind: Kind::Act(Action::EndBlacklist), help: "End a blacklist", ..CONFIGURATION },
     Row { names: &["mode"], kind: Kind::Text(|c| &mut c.mode), takes: "WORD",
           help: "A word for the application to find in uwsgi.mode", ..CONFIGURATION },
     Row { names: &["get"], kind: Kind::Act(Action::Get), takes: "NAME", repeats: true,
