@@ -7,6 +7,7 @@
 //! `magic` and `expand`; `options`, the one table, sets fields; and `settle` decides what depends on several
 //! options at once. `typed` is the result. `uwsgi` knows what becomes of options that we do not have.
 
+pub mod alarms;
 mod between;
 mod check;
 mod command_line;
@@ -15,12 +16,14 @@ mod error;
 mod expand;
 mod files;
 mod gather;
+pub mod hooks;
 mod limits;
 mod logic;
 mod magic;
 mod migrate;
 mod options;
 mod plugins;
+pub mod reactions;
 mod reference;
 mod row;
 mod set;

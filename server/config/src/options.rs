@@ -36,7 +36,7 @@ pub(crate) const LOGIC: Row = Row { group: Group::Logic, ..OTHER };
 pub(crate) const CONFIGURATION: Row = Row { group: Group::Configuration, ..OTHER };
 
 /// The tables: the one below, and one for each capability that has a module of its own here.
-const TABLES: &[&[Row]] = &[OPTIONS];
+const TABLES: &[&[Row]] = &[OPTIONS, super::hooks::ROWS, super::reactions::ROWS, super::alarms::ROWS];
 
 /// Every option, in the order in which the reference lists them.
 pub(crate) fn all() -> impl Iterator<Item = &'static Row> {
@@ -271,9 +271,6 @@ static OPTIONS: &[Row] = &[
           help: "Remove socket files and pidfiles on the way out", ..PROCESS },
     Row { names: &["die-on-term"], kind: Always,
           help: "Stop on SIGTERM: always so here, unless brutal-reload-on-term says otherwise", ..PROCESS },
-    Row { names: &["hook-master-start"], kind: Custom(set::hook_master_start), takes: "HOOK", repeats: true,
-          help: "Nothing to do for 'unix_signal:15 gracefully_kill_them_all', since SIGTERM lets requests finish; any other is refused",
-          ..PROCESS },
     Row { names: &["brutal-reload-on-term"], kind: Flag(|c| &mut c.brutal_reload_on_term),
           help: "Reload at once on SIGTERM, as uWSGI does", ..PROCESS },
     Row { names: &["no-orphans"], kind: Flag(|c| &mut c.no_orphans),

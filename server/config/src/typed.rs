@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use super::alarms::AlarmsConfig;
 use super::between::Between;
+use super::hooks::HooksConfig;
 use super::limits::{MinRates, Temp};
+use super::reactions::Reactions;
 use rwsgi_protocol::path::PathNormalize;
 use rwsgi_stats::{Address, Shown};
 use serde::{Deserialize, Serialize};
@@ -383,6 +386,12 @@ pub struct Config {
     pub log_backupname: Option<PathBuf>,
     /// `--spooler*`: the job queue.
     pub spooler: Spooler,
+    /// `--hook-*`, `--exec-*`, `--wait-for-*` and their like.
+    pub hooks: HooksConfig,
+    /// `--touch-exec`, `--reload-on-exception` and their like.
+    pub reactions: Reactions,
+    /// `--alarm*`.
+    pub alarms: AlarmsConfig,
     /// What the application's processes share.
     pub between: Between,
     /// The options as they were given, for the application: names and values, in order.
@@ -477,6 +486,9 @@ impl Default for Config {
             log_maxsize: 0,
             log_backupname: None,
             spooler: Spooler::default(),
+            hooks: HooksConfig::default(),
+            reactions: Reactions::default(),
+            alarms: AlarmsConfig::default(),
             between: Between::default(),
             given: Vec::new(),
             magic: Vec::new(),
