@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use anyhow::Context;
 
+use crate::hooks::{self, EXIT_HOOK_FAILED};
 use crate::ipc::inherit::InheritedFd;
 use crate::ipc::{Setup, receive_message};
 use crate::process_setup::{ignore_terminal_signals, limit_address_space};
 use crate::procname;
 use crate::router::{self, Limits, RouterConfig};
 use crate::stats::scoreboard::Scoreboard;
+use rwsgi_config::hooks::Phase;
 
 /// Runs the router until the master stops it; returns the exit status of the process.
 ///
@@ -25,6 +27,10 @@ pub(crate) fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
     procname::set(&procname::title(&setup.config.procname, "rwsgi http 1"));
     ignore_terminal_signals()?;
     limit_address_space(&setup.config)?;
+    if let Err(failure) = hooks::run(Phase::AsGateway, &mut setup.config) {
+        tracing::error!("http router: {failure:#}");
+        return Ok(EXIT_HOOK_FAILED);
+    }
     let scoreboard = Arc::new(
         Scoreboard::map(setup.layout, setup.scoreboard.take()?).context("http router: cannot map the scoreboard")?,
     );

@@ -96,6 +96,8 @@ pub struct Setup {
     pub(crate) temp: TempPlace,
     /// When the server started.
     pub started_at: UnixMicros,
+    /// A reload, before which the hooks of a start run again.
+    pub again: bool,
 }
 
 impl Setup {
@@ -200,6 +202,8 @@ pub(crate) enum Order {
         child: ChildId,
         /// What it is to be.
         role: Role,
+        /// A worker that this generation has had no process of before.
+        is_first: bool,
     },
 }
 
@@ -319,6 +323,7 @@ mod tests {
         let order = Order::Fork {
             child: ChildId::new(2),
             role: Role::Worker { worker: WorkerId::FIRST, slot: SlotId::new(0) },
+            is_first: true,
         };
         let (ours, theirs) = channel().unwrap();
         send_message(theirs.as_fd(), &Answer::Forked { child: ChildId::new(1), pid: 7 }).unwrap();
@@ -338,11 +343,14 @@ mod tests {
         let (ours, theirs) = channel().unwrap();
         let role = |worker| Role::Worker { worker: WorkerId::new(worker).unwrap(), slot: SlotId::new(worker + 10) };
         for worker in 1..=3 {
-            send_message(ours.as_fd(), &Order::Fork { child: ChildId::new(worker.into()), role: role(worker) })
-                .unwrap();
+            send_message(
+                ours.as_fd(),
+                &Order::Fork { child: ChildId::new(worker.into()), role: role(worker), is_first: false },
+            )
+            .unwrap();
         }
         for expected in 1..=3 {
-            let Some(Order::Fork { child, role: received }) = receive_message(theirs.as_fd()).unwrap() else {
+            let Some(Order::Fork { child, role: received, .. }) = receive_message(theirs.as_fd()).unwrap() else {
                 panic!("no order")
             };
             assert_eq!(child.get(), u64::from(expected));

@@ -10,7 +10,7 @@ use crate::value;
 /// What is called by `call` and its like.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
-    /// A Python callable, as `module.name` or `module:name`; a name alone is looked for in the application's module.
+    /// A Python callable, as `module.name` or `module:name`.
     pub name: String,
     /// What it is called with; `None` for nothing.
     pub argument: Option<String>,
