@@ -118,6 +118,8 @@ pub(crate) enum Notice {
     Ready(ChildId),
     /// It is a worker and has served `max-requests`: it goes on until it is replaced.
     Enough(ChildId),
+    /// It is a worker whose application has raised what `reload-on-exception` names: it goes on until it is replaced.
+    Raised(ChildId),
 }
 
 impl Notice {
@@ -125,8 +127,9 @@ impl Notice {
     #[must_use]
     pub(crate) fn encode(self) -> [u8; 8] {
         let word = match self {
-            Self::Ready(child) => child.get() << 1,
-            Self::Enough(child) => child.get() << 1 | 1,
+            Self::Ready(child) => child.get() << 2,
+            Self::Enough(child) => child.get() << 2 | 1,
+            Self::Raised(child) => child.get() << 2 | 2,
         };
         word.to_le_bytes()
     }
@@ -135,8 +138,12 @@ impl Notice {
     #[must_use]
     pub(crate) fn decode(bytes: [u8; 8]) -> Self {
         let word = u64::from_le_bytes(bytes);
-        let child = ChildId::new(word >> 1);
-        if word & 1 == 0 { Self::Ready(child) } else { Self::Enough(child) }
+        let child = ChildId::new(word >> 2);
+        match word & 3 {
+            0 => Self::Ready(child),
+            1 => Self::Enough(child),
+            _ => Self::Raised(child),
+        }
     }
 }
 

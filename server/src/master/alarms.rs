@@ -8,20 +8,17 @@ use std::io::Write;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use nix::sys::signal::Signal;
 use regex::bytes::Regex;
 use rwsgi_config::Config;
 use rwsgi_config::alarms::{AlarmFd, AlarmKind};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tracing::{error, warn};
 
 use super::events::{Event, Events};
 use super::process::End;
+use super::readable::watch_descriptor;
 use super::state::Master;
 use super::timers::Timer;
-use crate::descriptor::duplicate;
 
 /// How often backlogs are looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -96,45 +93,6 @@ pub(super) fn watch_descriptors(config: &Config, events: &Events) -> anyhow::Res
         let make = move || Event::Alarm(alarm.clone(), message.clone());
         watch_descriptor("alarm-fd", fd, bytes, make, events)?;
     }
-    Ok(())
-}
-
-/// Sends an event each time that an inherited descriptor can be read, which is read then.
-///
-/// # Errors
-/// When there is no such descriptor, or it cannot be waited for.
-pub(super) fn watch_descriptor(
-    option: &'static str,
-    number: i32,
-    bytes: usize,
-    event: impl Fn() -> Event + 'static,
-    events: &Events,
-) -> anyhow::Result<()> {
-    // A copy: nothing says that the number is not a descriptor of our own by now.
-    let copy = duplicate(number).with_context(|| format!("{option}: descriptor {number} is not open"))?;
-    // Its flags belong to whoever else has it open: it is read only after it was said to be ready.
-    let watched = AsyncFd::register_with_interest(copy, Interest::READABLE);
-    let watched = watched.with_context(|| format!("{option}: descriptor {number} cannot be waited for"))?;
-    let events = events.clone();
-    tokio::task::spawn_local(async move {
-        let mut buffer = vec![0; bytes];
-        while let Ok(mut ready) = watched.readable().await {
-            match nix::unistd::read(ready.get_inner(), &mut buffer) {
-                Ok(0) => return warn!("{option}: descriptor {number} has come to its end: it is not watched any more"),
-                Ok(_) => {}
-                Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => {
-                    ready.clear_ready();
-                    continue;
-                }
-                Err(failure) => return error!("{option}: descriptor {number} cannot be read: {failure}"),
-            }
-            // The next wait asks the system again.
-            ready.clear_ready();
-            if events.send(event()).await.is_err() {
-                return;
-            }
-        }
-    });
     Ok(())
 }
 

@@ -29,6 +29,7 @@ mod private_socket;
 mod privileges;
 mod process;
 mod queues;
+mod readable;
 mod reap;
 mod reason;
 mod reload;
@@ -161,6 +162,7 @@ impl Master {
             Event::Answers(generation) => self.take_answers(generation),
             Event::Notice(Notice::Ready(child)) => self.ready(child),
             Event::Notice(Notice::Enough(child)) => self.replace(child, Reason::MaxRequests),
+            Event::Notice(Notice::Raised(child)) => self.replace(child, Reason::Exception),
             Event::Call(call) => self.take_call(call),
             Event::Alarm(name, text) => self.raise_alarm(&name, &text),
             Event::Touched(Touched::Command(command)) => self.run_touch_command(&command),

@@ -1,6 +1,7 @@
 //! Starting: what is opened and bound before the first process is started.
 
 use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::Context;
@@ -9,7 +10,7 @@ use nix::sys::stat::{Mode, umask};
 use rwsgi_stats::Address;
 use tracing::info;
 
-use super::alarms::{self, Alarms};
+use super::alarms::{self, Alarms, LineWatch};
 use super::app_signals::{self, AppSignals};
 use super::children::Children;
 use super::events::{Event, Events};
@@ -32,6 +33,7 @@ use crate::clock::UnixMicros;
 use crate::identity::Identity;
 use crate::ids::WorkerId;
 use crate::ipc::{Auxiliary, AuxiliaryKind};
+use crate::log_text;
 use crate::pidfile;
 use crate::share::Share;
 use crate::stats::scoreboard::{Layout, Scoreboard};
@@ -72,6 +74,11 @@ pub(super) fn start(
         launcher.output = Some(writer.try_clone()?);
     }
     let log = log.take().map(|(log, _)| log);
+    if let Some(watch) = LineWatch::new(&config, &events) {
+        // The master's own lines do not go through the pipe.
+        let watch = Mutex::new(watch);
+        log_text::observe(move |line| watch.lock().unwrap_or_else(PoisonError::into_inner).look(line));
+    }
     let mut leftovers = Leftovers::default();
     if let Some(pidfile) = &config.pidfile {
         pidfile::write("pidfile", pidfile, user)?;

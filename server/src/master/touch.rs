@@ -10,9 +10,9 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tracing::{info, warn};
 
-use super::alarms::watch_descriptor;
 use super::app_signals::changes_of;
 use super::events::{Command, Event, Events, Reload, Touched};
+use super::readable::watch_descriptor;
 use rwsgi_config::hooks::Phase;
 use rwsgi_config::{AppSource, Config};
 

@@ -153,7 +153,8 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
         .map(|id| {
             let gateway =
                 Gateway::new(py, application.clone_ref(py), threads > 1, multiprocess, state.config.path_normalize)?
-                    .showing(state.config.show_request);
+                    .showing(state.config.show_request)
+                    .catching(state.config.reactions.catch_exceptions);
             WorkerThread::new(id, Arc::clone(&state), gateway)
         })
         .collect::<anyhow::Result<Vec<_>>>()?;
