@@ -113,10 +113,6 @@ impl Master {
     fn advance_hooks(&mut self) {
         while self.hook_queue.running.is_none() && self.phase == Stage::Serving {
             let Some(hook) = self.hook_queue.waiting.pop_front() else { return };
-            // What it does has been done when the server began to watch signals.
-            if matches!(hook.action, Action::UnixSignal(..)) {
-                continue;
-            }
             hooks::announce(&hook);
             if let Err(failure) = self.begin_hook(&hook) {
                 self.hook_failed(&hook, &failure);
@@ -147,6 +143,8 @@ impl Master {
                 self.fail(*status);
                 Ok(())
             }
+            // It was done when the server began to watch signals.
+            Action::UnixSignal(..) => Ok(()),
             other => hooks::perform_at_once(other),
         }
     }

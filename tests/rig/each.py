@@ -1,0 +1,29 @@
+"""Servers of both programs, for tests of what rwsgi does as uWSGI does it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rig.server import Program, Servers
+
+BOTH = ["rwsgi", "uwsgi"]
+
+
+class OtherServers(Servers):
+    """Servers of uWSGI, which a signal at the wrong moment can keep from ending: at the end they are killed."""
+
+    def stop_all(self) -> None:
+        for server in self._started:
+            server.destroy()
+        self._started.clear()
+
+
+def servers(name: str, program: Program, venv_bin: Path, directory: Path) -> Servers:
+    """Starts servers of the program under test, or of the uWSGI in the tests' environment."""
+    if name == "rwsgi":
+        return Servers(program, directory)
+    if program.is_uwsgi or not (venv_bin / "uwsgi").exists():
+        pytest.skip("there is no other uWSGI to compare with")
+    return OtherServers(Program(str(venv_bin / "uwsgi")), directory)
