@@ -324,7 +324,7 @@ def test_with_lazy_apps_each_worker_runs_the_hooks_of_the_load(each, tmp_path):
 
 def test_commands_of_hooks_have_nothing_open_but_the_standard_descriptors(serve, tmp_path):
     phases = ["asap", "as-root", "pre-app", "post-app", "post-fork", "accepting", "as-gateway", "as-mule", "master-start"]
-    command = "for fd in /proc/$$/fd/*; do readlink $fd; done; true"
+    command = "{ for fd in /proc/$$/fd/*; do readlink $fd; done; true; }"
     lines = [f"hook-{phase} = exec:{command} > {tmp_path}/{phase}.fds" for phase in phases]
     site = Site(tmp_path, lines, http=tcp(), mule="true", logto=tmp_path / "log")
     server = serve("--ini", site.ini, cwd=tmp_path, listens=[site.address])

@@ -27,6 +27,10 @@ pub(crate) fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
     procname::set(&procname::title(&setup.config.procname, "rwsgi http 1"));
     ignore_terminal_signals()?;
     limit_address_space(&setup.config)?;
+    if setup.config.hooks.has(Phase::AsGateway) {
+        // Not for its commands.
+        setup.descriptors().try_for_each(InheritedFd::close_on_exec)?;
+    }
     if let Err(failure) = hooks::run(Phase::AsGateway, &mut setup.config) {
         tracing::error!("http router: {failure:#}");
         return Ok(EXIT_HOOK_FAILED);

@@ -327,6 +327,26 @@ mod tests {
         }
     }
 
+    /// Between these lines of docs/configuration.md is the table. `RWSGI_WRITE_DOCS=1` writes it.
+    #[test]
+    fn the_guide_has_the_table_of_phases() {
+        const BEGIN: &str = "<!-- phases: made from server/config/src/hooks.rs -->\n";
+        const END: &str = "<!-- end of phases -->";
+        let mut table = String::from("| phase | when | in which process | as whom |\n| --- | --- | --- | --- |\n");
+        for PhaseRow { name, when, process, user, .. } in PHASES {
+            table.push_str(&format!("| `{name}` | {when} | {process} | {user} |\n"));
+        }
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
+        let page = std::fs::read_to_string(&path).unwrap();
+        let (before, rest) = page.split_once(BEGIN).unwrap();
+        let (written, after) = rest.split_once(END).unwrap();
+        if std::env::var_os("RWSGI_WRITE_DOCS").is_some() {
+            std::fs::write(&path, format!("{before}{BEGIN}{table}{END}{after}")).unwrap();
+        } else {
+            assert!(written == table, "run RWSGI_WRITE_DOCS=1 cargo test -p rwsgi-config table_of_phases");
+        }
+    }
+
     #[test]
     fn in_a_phase_hooks_come_before_commands_and_those_before_calls() {
         let mut config = Config::default();

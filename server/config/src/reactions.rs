@@ -42,7 +42,7 @@ pub struct ReloadOnException {
     pub types: Vec<String>,
     /// By the text.
     pub values: Vec<String>,
-    /// By class and text, as in `ValueError('x')`.
+    /// By class and text, as in `ValueError: x`.
     pub representations: Vec<String>,
 }
 
@@ -57,20 +57,29 @@ impl ReloadOnException {
     #[must_use]
     pub fn matches(&self, kind: &str, value: &str) -> bool {
         self.any
-            || self.types.iter().any(|name| name == kind)
+            || self.types.iter().any(|name| is_class(name, kind))
             || self.values.iter().any(|text| text == value)
             || self.representations.iter().any(|text| is_representation(text, kind, value))
     }
 }
 
-/// `ValueError('x')`, with quotes of either kind, and with the comma that Python 2 wrote; `ValueError: x` as in logs.
+/// A class by its name, with its module before it or without.
+fn is_class(name: &str, kind: &str) -> bool {
+    name == kind || name.rsplit_once('.').is_some_and(|(_, name)| name == kind)
+}
+
+/// `ValueError: x`, as uWSGI and the log have it, or `ValueError('x')` with quotes of either kind.
 fn is_representation(text: &str, kind: &str, value: &str) -> bool {
-    let Some(rest) = text.strip_prefix(kind) else { return false };
-    if rest.strip_prefix(": ") == Some(value) {
+    if let Some((name, rest)) = text.split_once(": ")
+        && is_class(name, kind)
+        && rest == value
+    {
         return true;
     }
-    let inside = rest.strip_prefix('(').and_then(|rest| rest.strip_suffix(')'));
-    inside.is_some_and(|inside| inside.trim_end_matches(',').trim_matches(['\'', '"']) == value)
+    let Some((name, rest)) = text.split_once('(') else { return false };
+    let inside = rest.strip_suffix(')').unwrap_or(rest).trim_end_matches(',');
+    // The text of a KeyError has quotes of its own.
+    is_class(name, kind) && (inside == value || inside.trim_matches(['\'', '"']) == value)
 }
 
 fn touch_exec(config: &mut Config, value: &str) -> Result<(), String> {
@@ -112,7 +121,7 @@ pub(crate) static ROWS: &[Row] = &[
           help: "Replace a worker when the application raises an exception of this class", ..RELOAD },
     Row { names: &["reload-on-exception-value"], kind: Texts(|c| &mut c.reactions.exceptions.values), takes: "TEXT",
           help: "Replace a worker when the application raises an exception with this text", ..RELOAD },
-    Row { names: &["reload-on-exception-repr"], kind: Texts(|c| &mut c.reactions.exceptions.representations), takes: "CLASS('TEXT')",
+    Row { names: &["reload-on-exception-repr"], kind: Texts(|c| &mut c.reactions.exceptions.representations), takes: "CLASS: TEXT",
           help: "Replace a worker when the application raises an exception of this class and text", ..RELOAD },
     Row { names: &["catch-exceptions"], kind: Flag(|c| &mut c.reactions.catch_exceptions),
           help: "Show the client what the application raised, with the traceback and the request: for development only", ..RELOAD },
@@ -128,12 +137,13 @@ mod tests {
             representations: vec![representation.into()],
             ..ReloadOnException::default()
         };
-        for text in ["ValueError('x y')", "ValueError(\"x y\",)", "ValueError: x y"] {
+        for text in ["ValueError('x y')", "ValueError(\"x y\",)", "ValueError: x y", "builtins.ValueError: x y"] {
             assert!(only(text).matches("ValueError", "x y"), "{text}");
             assert!(!only(text).matches("ValueError", "x"), "{text}");
             assert!(!only(text).matches("KeyError", "x y"), "{text}");
         }
-        let by_type = ReloadOnException { types: vec!["KeyError".into()], ..ReloadOnException::default() };
+        assert!(only("KeyError('x')").matches("KeyError", "'x'"));
+        let by_type = ReloadOnException { types: vec!["builtins.KeyError".into()], ..ReloadOnException::default() };
         assert!(by_type.matches("KeyError", "anything") && !by_type.matches("ValueError", "KeyError"));
         assert!(!ReloadOnException::default().matches("KeyError", ""));
         assert!(ReloadOnException::default().is_empty() && !by_type.is_empty());

@@ -15,13 +15,13 @@ pub(super) fn page(py: Python<'_>, error: &PyErr, environ: &Bound<'_, PyDict>) -
         object.map_or_else(|_| "-Not available-".to_owned(), |text| text.to_string_lossy().into_owned())
     };
     let var = |name: &str| environ.get_item(name).ok().flatten().map(|value| value.to_string()).unwrap_or_default();
+    let class = text(error.get_type(py).fully_qualified_name());
+    let message = text(value.str());
     let mut page = format!(
-        "exceptions catcher for \"{} {}\"\n\nException: {}\n\nException class: {}\n\nException message: {}\n\nBacktrace:\n",
+        "exceptions catcher for \"{} {}\"\n\nException: {class}: {message}\n\nException class: {class}\n\nException message: \
+         {message}\n\nBacktrace:\n",
         var("REQUEST_METHOD"),
         var("REQUEST_URI"),
-        text(value.repr()),
-        text(error.get_type(py).name()),
-        text(value.str()),
     );
     if let Err(problem) = add_frames(py, error, &mut page) {
         let _ = writeln!(page, "-Not available- ({})", one_line(py, &problem));
@@ -62,7 +62,7 @@ mod tests {
             let page = page(py, &error, &environ);
             for part in [
                 "exceptions catcher for \"GET /x?y\"",
-                "Exception: ValueError('no')",
+                "Exception: ValueError: no",
                 "Exception class: ValueError",
                 "Exception message: no",
                 "line: 1 function: \"f\"",
