@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
-import subprocess
 
 import pytest
 
 from rig import http
 from rig.addresses import tcp
-from rig.each import BOTH, servers
-from rig.server import environment
+from rig.each import BOTH, servers, with_pipe
 from rig.waiting import until
 
 APP = """
@@ -131,38 +127,13 @@ def test_a_full_backlog_raises_an_alarm(each, tmp_path):
 
 
 def test_an_inherited_descriptor_raises_an_alarm(each, tmp_path):
-    reader, writer = os.pipe()
-    os.set_inheritable(reader, True)
-    site = Site(tmp_path, f"alarm-fd = file {reader} a byte has come")
-    try:
-        log = (tmp_path / "log").open("wb")
-        process = subprocess.Popen(
-            each.program.command(["--ini", str(site.ini)]),
-            cwd=tmp_path,
-            env=environment("alarm-fd"),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            pass_fds=[reader],
-        )
-        try:
-            until(lambda: http_is_there(site.address), "the server", context=(tmp_path / "log").read_text)
-            os.write(writer, b"x")
-            until(lambda: site.out.exists() and "a byte has come" in site.out.read_text(), "the alarm")
-        finally:
-            process.send_signal(signal.SIGQUIT if not each.program.is_uwsgi else signal.SIGINT)
-            process.wait(30)
-            log.close()
-    finally:
-        os.close(reader)
-        os.close(writer)
-
-
-def http_is_there(address):
-    try:
-        return http.get(address, "/").status == 200
-    except OSError:
-        return False
+    site = Site(tmp_path, "alarm-fd = file 7 a byte has come", "alarm-freq = 0")
+    each.program, pipe = with_pipe(each.program, tmp_path, 7)
+    server = each("--ini", site.ini, cwd=tmp_path, listens=[site.address])
+    http.get(site.address, "/")
+    assert not site.out.exists()
+    pipe.write_bytes(b"xy")
+    assert set(site.raised(2, server)) == {"a byte has come"}
 
 
 def test_a_hook_raises_an_alarm(each, tmp_path):

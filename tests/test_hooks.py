@@ -202,6 +202,26 @@ def test_what_a_hook_puts_in_the_environment_the_application_has(each, tmp_path)
     assert http.get(site.address, "/").text == "round"
 
 
+def test_text_is_written_to_a_file_and_commands_run_by_another_shell(each, tmp_path):
+    shell = tmp_path / "shell"
+    shell.write_text(f'#!/bin/sh\necho "$2" > {tmp_path}/asked\n')
+    shell.chmod(0o755)
+    lines = [f"file-write = {tmp_path}/written=a=b c", "binsh = /no/such/shell", f"binsh = {shell}", "exec-in-jail = do it"]
+    site = Site(tmp_path, lines)
+    each("--ini", site.ini, cwd=tmp_path, listens=[site.address])
+    assert (tmp_path / "written").read_text() == "a=b c\n"
+    assert (tmp_path / "asked").read_text() == "do it\n"
+
+
+def test_what_comes_after_a_jail_runs_for_a_server_that_says_it_is_in_one(each, tmp_path):
+    if os.getuid() != 0:
+        pytest.skip("it comes for root alone")
+    phases = ["post-jail", "as-root", "in-jail"]
+    site = Site(tmp_path, ["jailed = true", *(f"exec-{phase} = echo {phase} >> {tmp_path}/seq" for phase in phases)])
+    each("--ini", site.ini, cwd=tmp_path, listens=[site.address])
+    assert first(line for line in site.seen() if line != "app") == ["in-jail", "post-jail", "as-root"]
+
+
 @pytest.mark.parametrize("hook", ["nothing:at all", "no colon", "mount:none /mnt"])
 def test_an_action_that_there_is_not_ends_the_start(serve, tmp_path, hook):
     site = Site(tmp_path, [f"hook-asap = {hook}"])

@@ -9,7 +9,7 @@ import pytest
 
 from rig import http
 from rig.addresses import tcp
-from rig.each import BOTH, servers
+from rig.each import BOTH, servers, with_pipe
 from rig.waiting import until
 
 APP = """
@@ -41,6 +41,14 @@ def each(request, program, venv_bin, tmp_path):
     started = servers(request.param, program, venv_bin, tmp_path)
     yield started
     started.stop_all()
+
+
+def is_replaced(site, before):
+    try:
+        return site.worker() != before
+    except (OSError, http.Closed):
+        # uWSGI closes its sockets for a moment.
+        return False
 
 
 def touch_until(path, condition, what, server):
@@ -112,15 +120,24 @@ def test_a_change_in_the_file_system_reloads(each, tmp_path, option, what):
     server = each("--ini", site.ini, cwd=tmp_path, listens=[site.address])
     before = site.worker()
     (watched / "file").write_text("changed")
+    until(lambda: is_replaced(site, before), "the reload", context=server.log)
 
-    def is_new():
-        try:
-            return site.worker() != before
-        except (OSError, http.Closed):
-            # uWSGI closes its sockets for a moment.
-            return False
 
-    until(is_new, "the reload", context=server.log)
+@pytest.mark.parametrize("option", ["reload-on-fd", "brutal-reload-on-fd"])
+def test_an_inherited_descriptor_reloads(each, tmp_path, option):
+    site = Site(tmp_path, f"{option} = 7:4")
+    each.program, pipe = with_pipe(each.program, tmp_path, 7)
+    server = each("--ini", site.ini, cwd=tmp_path, listens=[site.address])
+    before = site.worker()
+    pipe.write_bytes(b"now!")
+    until(lambda: is_replaced(site, before), "the reload", context=server.log)
+
+
+@pytest.mark.only_rwsgi(why="uWSGI goes on without it")
+def test_a_descriptor_that_is_not_open_is_an_error(serve, tmp_path):
+    site = Site(tmp_path, "reload-on-fd = 77")
+    server = serve.run("--ini", site.ini, cwd=tmp_path)
+    assert server.wait_exit() == 1 and server.lines("reload-on-fd: descriptor 77 is not open")
 
 
 def test_a_server_that_is_to_exit_on_reload_does(each, tmp_path):
@@ -137,14 +154,7 @@ def test_a_server_that_is_not_to_exit_on_reload_does_not(each, tmp_path):
     server = each("--ini", site.ini, cwd=tmp_path, listens=[site.address])
     before = site.worker()
     server.send(signal.SIGHUP)
-
-    def is_new():
-        try:
-            return site.worker() != before
-        except (OSError, http.Closed):
-            return False
-
-    until(is_new, "the reload", context=server.log)
+    until(lambda: is_replaced(site, before), "the reload", context=server.log)
 
 
 def test_an_idle_server_dies_when_it_is_told_to(each, tmp_path):

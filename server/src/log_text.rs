@@ -28,7 +28,9 @@ pub(crate) fn start(to_file: bool) {
 }
 
 /// Who sees the lines of this process.
-static OBSERVER: OnceLock<Box<dyn Fn(&[u8]) + Send + Sync>> = OnceLock::new();
+static OBSERVER: OnceLock<Observer> = OnceLock::new();
+
+type Observer = Box<dyn Fn(&[u8]) + Send + Sync>;
 
 /// From now on, lines of this process are also given to `observer`, as they are written. Only the first is taken.
 pub(crate) fn observe(observer: impl Fn(&[u8]) + Send + Sync + 'static) {

@@ -106,6 +106,9 @@ fn settle(mut config: Config, start: &Path) -> anyhow::Result<Config> {
     }
     config.chdir = directory;
     config.hooks.directory = start.to_owned();
+    for flock in &mut config.hooks.flocks {
+        flock.path = start.join(&flock.path);
+    }
     // As uWSGI has it, these are relative to where the server was started, and all others to chdir.
     let files = [
         &mut config.pidfile,

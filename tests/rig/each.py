@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,16 @@ class OtherServers(Servers):
         for server in self._started:
             server.destroy()
         self._started.clear()
+
+
+def with_pipe(program: Program, directory: Path, number: int) -> tuple[Program, Path]:
+    """The program with a pipe at this descriptor, as a supervisor would pass it on; also the pipe's path, to write to."""
+    pipe = directory / f"pipe-{number}"
+    os.mkfifo(pipe)
+    script = directory / Path(program.path).name
+    script.write_text(f'#!/bin/sh\nexec {program.path} "$@" {number}<>{pipe}\n')
+    script.chmod(0o755)
+    return Program(str(script)), pipe
 
 
 def servers(name: str, program: Program, venv_bin: Path, directory: Path) -> Servers:

@@ -100,7 +100,7 @@ impl Master {
     /// Begins to look at backlogs, when a full one raises an alarm.
     pub(super) fn watch_backlogs(&mut self, now: Instant) {
         if !self.config.alarms.listen_queue.is_empty() {
-            self.timers.set(Timer::Backlogs, now + INTERVAL);
+            self.timers.set_earlier(Timer::Backlogs, now + INTERVAL);
         }
     }
 

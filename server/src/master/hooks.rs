@@ -167,7 +167,7 @@ impl Master {
 
     /// Whether the process that has ended was a hook's command.
     pub(super) fn hook_ended(&mut self, reaped: Reaped) -> bool {
-        if !self.hook_queue.running.as_ref().is_some_and(|(pid, _)| *pid == reaped.pid) {
+        if self.hook_queue.running.as_ref().is_none_or(|(pid, _)| *pid != reaped.pid) {
             return false;
         }
         if let Some((_, hook)) = self.hook_queue.running.take()

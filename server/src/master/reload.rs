@@ -149,6 +149,7 @@ impl Master {
         }
         self.renew_auxiliaries();
         self.run_master_start();
+        self.watch_backlogs(now);
         self.app_signals.forget_before(number);
         self.set_timetable();
         if how == Reload::Chain {
