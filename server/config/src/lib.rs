@@ -35,6 +35,7 @@ mod tests;
 mod typed;
 mod uwsgi;
 mod value;
+mod websockets;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -51,6 +52,7 @@ pub use setting::Origin;
 use setting::{Argument, Setting};
 use surroundings::Surroundings;
 pub use typed::*;
+pub use websockets::{WebSocketRules, WebSockets};
 
 /// What the command line asks for.
 #[derive(Debug)]
