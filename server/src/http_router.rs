@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 
+use crate::hooks::{self, EXIT_HOOK_FAILED};
 use crate::ipc::inherit::InheritedFd;
 use crate::ipc::{Setup, receive_message};
 use crate::process_setup::{ignore_terminal_signals, limit_address_space};
@@ -12,6 +13,7 @@ use crate::procname;
 use crate::router::{self, Limits, RouterConfig};
 use crate::stats::scoreboard::Scoreboard;
 use crate::system_limits;
+use rwsgi_config::hooks::Phase;
 
 /// Runs the router until the master stops it; returns the exit status of the process.
 ///
@@ -27,6 +29,14 @@ pub(crate) fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
     ignore_terminal_signals()?;
     limit_address_space(&setup.config)?;
     system_limits::lock_memory(&setup.config.system);
+    if setup.config.hooks.has(Phase::AsGateway) {
+        // Not for its commands.
+        setup.descriptors().try_for_each(InheritedFd::close_on_exec)?;
+    }
+    if let Err(failure) = hooks::run(Phase::AsGateway, &mut setup.config) {
+        tracing::error!("http router: {failure:#}");
+        return Ok(EXIT_HOOK_FAILED);
+    }
     let scoreboard = Arc::new(
         Scoreboard::map(setup.layout, setup.scoreboard.take()?).context("http router: cannot map the scoreboard")?,
     );

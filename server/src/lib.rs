@@ -9,6 +9,7 @@ mod control;
 mod daemon;
 mod descriptor;
 mod forkserver;
+mod hooks;
 mod http_router;
 mod identity;
 pub mod ids;

@@ -8,6 +8,7 @@
 
 use std::fmt::{self, Write};
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 
 use rwsgi_stats::is_control;
 use tracing_subscriber::fmt::format::debug_fn;
@@ -15,7 +16,7 @@ use tracing_subscriber::fmt::format::debug_fn;
 /// Starts the log of this process. `to_file`: standard error is about to become a file, so no colours are written.
 pub(crate) fn start(to_file: bool) {
     let log = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
+        .with_writer(|| Observed)
         // It would report on standard error that standard error cannot be written, and panic when that fails too: a full
         // disk, or a reader of the log that is gone, would end every process that logs.
         .log_internal_errors(false)
@@ -24,6 +25,32 @@ pub(crate) fn start(to_file: bool) {
         .fmt_fields(debug_fn(|to, _message, value| write!(Escaping(to), "{value:?}")));
     // Fails when the Python package is used twice in a process: the first log stays.
     let _ = log.try_init();
+}
+
+/// Who sees the lines of this process.
+static OBSERVER: OnceLock<Observer> = OnceLock::new();
+
+type Observer = Box<dyn Fn(&[u8]) + Send + Sync>;
+
+/// From now on, lines of this process are also given to `observer`, as they are written. Only the first is taken.
+pub(crate) fn observe(observer: impl Fn(&[u8]) + Send + Sync + 'static) {
+    let _ = OBSERVER.set(Box::new(observer));
+}
+
+/// Standard error, and who observes it.
+struct Observed;
+
+impl std::io::Write for Observed {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if let Some(observer) = OBSERVER.get() {
+            observer(bytes);
+        }
+        std::io::stderr().write_all(bytes).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
 }
 
 /// Passes text on with its control characters escaped.

@@ -10,6 +10,7 @@ use tracing::{error, warn};
 use crate::control;
 use crate::daemon::{self, Side};
 use crate::forkserver;
+use crate::hooks;
 use crate::http_router;
 use crate::ipc::inherit::InheritedFd;
 use crate::log_text;
@@ -45,14 +46,19 @@ fn dispatch(arguments: Vec<OsString>, mut launcher: Launcher) -> anyhow::Result<
     }
     match rwsgi_config::load(arguments.iter().cloned())? {
         Invocation::Serve(config) => {
-            let start = std::env::current_dir().context("cannot read the working directory")?;
             let has_file = [&config.daemonize, &config.daemonize2, &config.logto, &config.logto2];
             log_text::start(has_file.iter().any(|file| file.is_some()));
-            let config = settle(*config, &start)?;
+            let mut config = *config;
+            hooks::lock_files(&config.hooks, false)?;
+            hooks::run_first(&mut config)?;
+            // A hook may have changed it.
+            let start = std::env::current_dir().context("cannot read the working directory")?;
+            let config = settle(config, &start)?;
             let starter = match daemon::daemonize(&config)? {
                 Side::Foreground(status) => return Ok(status),
                 Side::Background(starter) => starter,
             };
+            hooks::lock_files(&config.hooks, true)?;
             let start = config.force_cwd.clone().unwrap_or(start);
             launcher.directory = start.clone();
             let reread = move || {
@@ -103,6 +109,10 @@ fn settle(mut config: Config, start: &Path) -> anyhow::Result<Config> {
             .with_context(|| format!("chdir: cannot enter '{}'", directory.display()))?;
     }
     config.chdir = directory;
+    config.hooks.directory = start.to_owned();
+    for flock in &mut config.hooks.flocks {
+        flock.path = start.join(&flock.path);
+    }
     // As uWSGI has it, these are relative to where the server was started, and all others to chdir.
     let files = [
         &mut config.pidfile,

@@ -7,6 +7,7 @@
 //! `magic` and `expand`; `options`, the one table, sets fields; and `settle` decides what depends on several
 //! options at once. `typed` is the result. `uwsgi` knows what becomes of options that we do not have.
 
+pub mod alarms;
 mod app_source;
 mod between;
 mod cheaper;
@@ -20,6 +21,7 @@ mod files;
 mod gather;
 mod getopt;
 mod harakiri;
+pub mod hooks;
 mod limits;
 mod logic;
 mod magic;
@@ -29,6 +31,7 @@ mod plugins;
 mod privileges;
 mod program;
 mod python;
+pub mod reactions;
 mod reference;
 mod row;
 mod set;

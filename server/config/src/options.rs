@@ -5,8 +5,8 @@ use super::files::Notation;
 use super::logic::{Logic, Over, Test, Wanted};
 use super::row::{Action, Group, Kind, Row};
 use super::{
-    Order, between, event_loops, harakiri, limits, privileges, program, python, set, sockets, static_files, stats_push,
-    system, websockets,
+    Order, alarms, between, event_loops, harakiri, hooks, limits, privileges, program, python, reactions, set, sockets,
+    static_files, stats_push, system, websockets,
 };
 use Kind::{Act, Addresses, Always, Custom, Flag, Large, Limit, Megabytes, Mode, Number, Path, Paths, Text, Texts};
 
@@ -42,11 +42,14 @@ pub(crate) const CONFIGURATION: Row = Row { group: Group::Configuration, ..OTHER
 #[rustfmt::skip]
 const TABLES: &[&[Row]] = &[
     OPTIONS,
+    alarms::ROWS,
     event_loops::ROWS,
+    hooks::ROWS,
     python::ROWS,
     program::ROWS,
     harakiri::ROWS,
     privileges::ROWS,
+    reactions::ROWS,
     sockets::ROWS,
     static_files::ROWS,
     stats_push::ROWS,
@@ -297,9 +300,6 @@ static OPTIONS: &[Row] = &[
           help: "Remove socket files and pidfiles on the way out", ..PROCESS },
     Row { names: &["die-on-term"], kind: Always,
           help: "Stop on SIGTERM: always so here, unless brutal-reload-on-term says otherwise", ..PROCESS },
-    Row { names: &["hook-master-start"], kind: Custom(set::hook_master_start), takes: "HOOK", repeats: true,
-          help: "Nothing to do for 'unix_signal:15 gracefully_kill_them_all', since SIGTERM lets requests finish; any other is refused",
-          ..PROCESS },
     Row { names: &["brutal-reload-on-term"], kind: Flag(|c| &mut c.brutal_reload_on_term),
           help: "Reload at once on SIGTERM, as uWSGI does", ..PROCESS },
     Row { names: &["no-orphans"], kind: Flag(|c| &mut c.no_orphans),

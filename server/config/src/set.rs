@@ -123,14 +123,6 @@ pub(super) fn envdir(config: &mut Config, value: &str) -> Outcome {
     Ok(())
 }
 
-/// The hook that images for containers are given so that SIGTERM does not cut requests off.
-pub(super) fn hook_master_start(_: &mut Config, value: &str) -> Outcome {
-    match value.split_whitespace().collect::<Vec<_>>().as_slice() {
-        ["unix_signal:15", "gracefully_kill_them_all"] => Ok(()),
-        _ => Err("'unix_signal:15 gracefully_kill_them_all', the one that needs no doing".into()),
-    }
-}
-
 /// A plugin that is not there is no error, as with uWSGI.
 pub(super) fn plugin(config: &mut Config, value: &str) -> Outcome {
     for missing in value.split(',').filter(|name| !is_built_in(name)) {

@@ -138,6 +138,7 @@ fn finish(config: &mut Config) -> Result<(), ConfigError> {
     }
     super::between::finish(&mut config.between).map_err(ConfigError::Conflict)?;
     super::sockets::finish(config).map_err(ConfigError::Conflict)?;
+    super::alarms::finish(&config.alarms).map_err(ConfigError::Conflict)?;
     if config.app.is_none() && config.mounts.is_empty() {
         // uWSGI starts in any case. That is a mistake, unless there is something else for the server to do.
         let is_needed = config.given.iter().any(|(name, value)| name == "need-app" && !is_off(value));

@@ -2,14 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
+use super::alarms::AlarmsConfig;
 use super::app_source::{AppSource, Mount};
 use super::between::Between;
 use super::cheaper::Cheaper;
 use super::event_loops::EventLoops;
 use super::harakiri::HarakiriConfig;
+use super::hooks::HooksConfig;
 use super::limits::{MinRates, Temp};
 use super::program::Announcements;
 use super::python::PythonConfig;
+use super::reactions::Reactions;
 use super::sockets::SocketConfig;
 use super::static_files::StaticConfig;
 use super::stats_push::StatsPushConfig;
@@ -317,6 +320,12 @@ pub struct Config {
     pub log_backupname: Option<PathBuf>,
     /// `--spooler*`: the job queue.
     pub spooler: Spooler,
+    /// `--hook-*`, `--exec-*`, `--wait-for-*` and their like.
+    pub hooks: HooksConfig,
+    /// `--touch-exec`, `--reload-on-exception` and their like.
+    pub reactions: Reactions,
+    /// `--alarm*`.
+    pub alarms: AlarmsConfig,
     /// What the application's processes share.
     pub between: Between,
     /// `--paste-logger`, `--pyargv` and the like: the interpreter.
@@ -430,6 +439,9 @@ impl Default for Config {
             log_maxsize: 0,
             log_backupname: None,
             spooler: Spooler::default(),
+            hooks: HooksConfig::default(),
+            reactions: Reactions::default(),
+            alarms: AlarmsConfig::default(),
             between: Between::default(),
             python: PythonConfig::default(),
             event_loops: EventLoops::default(),

@@ -128,6 +128,7 @@ pub(super) static NAMES: &[(&str, Standing)] = &[
     ("logsize", Works("size of the log file, bytes; 0 when there is none")),
     ("set_user_harakiri", Works("ends this process after N seconds, unless it calls this with 0 before")),
     // What the application assigns.
+    ("alarm", Works("raises an alarm of the configuration, by its name, with a message")),
     ("spooler", Assigned("called with each job, a dictionary, in a spooler")),
     ("post_fork_hook", Assigned("called in every worker, mule and spooler after its fork; `sys.exit()` in it ends the process, which is started again as one that died early")),
     ("atexit", Assigned("called before a worker, mule or spooler ends by itself")),
@@ -135,7 +136,6 @@ pub(super) static NAMES: &[(&str, Standing)] = &[
     // Not available.
     ("accepting", Not("a worker takes connections as soon as it is ready, and leaves them when it is told to leave")),
     ("add_var", Not("keep what belongs to a request in its environ")),
-    ("alarm", Not("log a line, and have the program that watches the log raise the alarm")),
     ("async_connect", Not("use threads, and a socket of Python's: there is no asynchronous mode")),
     ("async_sleep", Not("use threads, and time.sleep: there is no asynchronous mode")),
     ("chunked_read", Not("read wsgi.input: chunked bodies are there as any other's")),

@@ -13,6 +13,7 @@ use super::text::Text;
 use crate::clock::UnixMicros;
 use crate::descriptor::duplicate;
 use crate::ipc::AuxiliaryKind;
+use crate::ipc::control::{self, ControlPacket, ControlRequest};
 use crate::procfs;
 use crate::procname;
 
@@ -21,6 +22,7 @@ pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(i_am_the_spooler, module)?)?;
     module.add_function(wrap_pyfunction!(masterpid, module)?)?;
     module.add_function(wrap_pyfunction!(log, module)?)?;
+    module.add_function(wrap_pyfunction!(alarm, module)?)?;
     module.add_function(wrap_pyfunction!(mem, module)?)?;
     module.add_function(wrap_pyfunction!(micros, module)?)?;
     module.add_function(wrap_pyfunction!(setprocname, module)?)?;
@@ -45,6 +47,23 @@ fn i_am_the_spooler() -> Option<bool> {
 #[pyfunction]
 fn masterpid() -> i32 {
     server().map_or(0, |server| server.master.as_raw())
+}
+
+/// Raises an alarm by its name. One that is not there raises nothing, as in uWSGI, and neither does a message that is
+/// too long.
+#[pyfunction]
+#[pyo3(signature = (name, text, /))]
+fn alarm(name: Text, text: Text) -> PyResult<()> {
+    let Some(server) = server() else { return Ok(()) };
+    if text.0.len() > server.config.alarms.message_size as usize {
+        return Ok(());
+    }
+    let [name, text] = [name, text].map(|text| String::from_utf8_lossy(&text.0).into_owned());
+    if !server.config.alarms.alarms.iter().any(|alarm| alarm.name == name) {
+        return Ok(());
+    }
+    let packet = ControlPacket { generation: server.generation, what: ControlRequest::Alarm { name, text } };
+    Ok(control::send(server.control.as_fd(), &packet, None)?)
 }
 
 /// Writes a line to the server's log.

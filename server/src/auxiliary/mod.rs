@@ -16,12 +16,14 @@ use tracing::{error, info};
 
 use self::work::{StopSignal, Work};
 use crate::api::{self, AfterFork};
+use crate::hooks::{self, EXIT_HOOK_FAILED};
 use crate::ids::ChildId;
 use crate::ipc::{Auxiliary, AuxiliaryKind, Notice, Setup};
 use crate::procname;
 use crate::stats::scoreboard::Scoreboard;
 use crate::worker::stop::on_terminate;
 use crate::wsgi::interpreter;
+use rwsgi_config::hooks::Phase;
 
 /// What an auxiliary process is forked with.
 pub(crate) struct AuxiliaryContext {
@@ -56,7 +58,13 @@ pub(crate) fn run(py: Python<'_>, context: AuxiliaryContext) -> anyhow::Result<i
         tell_ready()?;
     }
     let outcome = match (api::after_fork(py), who.kind) {
-        (AfterFork::Work, AuxiliaryKind::Mule) => mule::run(py, &work).map(|()| 0),
+        (AfterFork::Work, AuxiliaryKind::Mule) => match hooks::run_in_python(py, Phase::AsMule, &work.config) {
+            Ok(()) => mule::run(py, &work).map(|()| 0),
+            Err(failure) => {
+                error!("{who}: {failure:#}");
+                Ok(EXIT_HOOK_FAILED)
+            }
+        },
         (AfterFork::Work, AuxiliaryKind::Spooler) => {
             tell_ready()?;
             spooler::run(py, &work).map(|()| 0)

@@ -18,6 +18,7 @@ use tracing::{error, info, warn};
 use self::fork::{Forked, fork_announced};
 use crate::api::{self, here};
 use crate::auxiliary;
+use crate::hooks;
 use crate::ipc::inherit::InheritedFd;
 use crate::ipc::{Answer, Order, Role, Setup, receive_message, send_message};
 use crate::process_setup::{EXIT_NO_APP, ignore, ignore_terminal_signals, limit_address_space};
@@ -26,6 +27,7 @@ use crate::stats::scoreboard::Scoreboard;
 use crate::system_limits;
 use crate::worker;
 use crate::wsgi::{application, interpreter};
+use rwsgi_config::hooks::Phase;
 
 /// Serves one generation's forks until the master closes `channel`. In a forked process, does its work instead.
 /// Returns the exit status of the process.
@@ -69,9 +71,17 @@ fn serve_forks(py: Python<'_>, channel: OwnedFd, mut setup: Setup, scoreboard: S
     let listeners = setup.listeners.iter().map(|listener| listener.fd.number());
     let held = listeners.chain([setup.liveness.number(), setup.notices.number(), channel.as_raw_fd()]).collect();
     worker::release::release_in_early_children(py, held)?;
+    if setup.again
+        && let Err(failure) = hooks::run_again(py, &setup.config)
+    {
+        return hook_failed(&channel, &failure);
+    }
     let application = if setup.config.lazy_apps {
         None
     } else {
+        if let Err(failure) = hooks::run_in_python(py, Phase::PreApp, &setup.config) {
+            return hook_failed(&channel, &failure);
+        }
         match application::load(py, &setup.config) {
             Ok(application) => Some(application),
             Err(failure) => {
@@ -81,6 +91,11 @@ fn serve_forks(py: Python<'_>, channel: OwnedFd, mut setup: Setup, scoreboard: S
             }
         }
     };
+    if application.is_some()
+        && let Err(failure) = hooks::run_in_python(py, Phase::PostApp, &setup.config)
+    {
+        return hook_failed(&channel, &failure);
+    }
     interpreter::settle(py)?;
     warn_of_threads();
     let took = started.elapsed().as_millis() as u64;
@@ -94,7 +109,7 @@ fn serve_forks(py: Python<'_>, channel: OwnedFd, mut setup: Setup, scoreboard: S
                 return Ok(0);
             }
         };
-        let Order::Fork { child, role } = order;
+        let Order::Fork { child, role, is_first } = order;
         let announce = |pid: Pid| send_message(channel.as_fd(), &Answer::Forked { child, pid: pid.as_raw() });
         match fork_announced(py, announce) {
             Ok(Forked::Parent) => {}
@@ -106,7 +121,9 @@ fn serve_forks(py: Python<'_>, channel: OwnedFd, mut setup: Setup, scoreboard: S
                 return match role {
                     Role::Worker { worker, slot } => {
                         system_limits::bind_worker(&setup.config.system, worker);
-                        worker::run(py, worker::WorkerContext { worker, slot, child, setup, scoreboard, application })
+                        let context =
+                            worker::WorkerContext { worker, slot, child, setup, scoreboard, application, is_first };
+                        worker::run(py, context)
                     }
                     Role::Auxiliary(who) => {
                         system_limits::limit_processes(&setup.config.system);
@@ -120,6 +137,13 @@ fn serve_forks(py: Python<'_>, channel: OwnedFd, mut setup: Setup, scoreboard: S
             }
         }
     }
+}
+
+/// A hook has failed: this generation does not serve.
+fn hook_failed(channel: &OwnedFd, failure: &anyhow::Error) -> anyhow::Result<i32> {
+    error!("{failure:#}");
+    send_message(channel.as_fd(), &Answer::Failed)?;
+    Ok(1)
 }
 
 /// Threads that the application started while it was loaded are not in the workers: a fork takes one along.

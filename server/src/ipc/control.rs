@@ -64,6 +64,13 @@ pub(crate) enum ControlRequest {
         /// 0 for never.
         seconds: u32,
     },
+    /// An alarm is to be raised.
+    Alarm {
+        /// Its name.
+        name: String,
+        /// The message.
+        text: String,
+    },
     /// The state of all workers is to be sent through the descriptor that comes along.
     Workers,
 }
@@ -237,6 +244,7 @@ fn read(bytes: &[u8], has_descriptor: bool) -> Result<ControlPacket, InvalidMess
         | ControlRequest::Raise(_)
         | ControlRequest::Schedule { .. }
         | ControlRequest::Watch { .. }
+        | ControlRequest::Alarm { .. }
         | ControlRequest::Workers => {}
     }
     Ok(message)

@@ -96,6 +96,8 @@ pub struct Setup {
     pub(crate) temp: TempPlace,
     /// When the server started.
     pub started_at: UnixMicros,
+    /// A reload, before which the hooks of a start run again.
+    pub again: bool,
 }
 
 impl Setup {
@@ -116,6 +118,8 @@ pub(crate) enum Notice {
     Ready(ChildId),
     /// It is a worker and has served `max-requests`: it goes on until it is replaced.
     Enough(ChildId),
+    /// It is a worker whose application has raised what `reload-on-exception` names: it goes on until it is replaced.
+    Raised(ChildId),
 }
 
 impl Notice {
@@ -123,8 +127,9 @@ impl Notice {
     #[must_use]
     pub(crate) fn encode(self) -> [u8; 8] {
         let word = match self {
-            Self::Ready(child) => child.get() << 1,
-            Self::Enough(child) => child.get() << 1 | 1,
+            Self::Ready(child) => child.get() << 2,
+            Self::Enough(child) => child.get() << 2 | 1,
+            Self::Raised(child) => child.get() << 2 | 2,
         };
         word.to_le_bytes()
     }
@@ -133,8 +138,12 @@ impl Notice {
     #[must_use]
     pub(crate) fn decode(bytes: [u8; 8]) -> Self {
         let word = u64::from_le_bytes(bytes);
-        let child = ChildId::new(word >> 1);
-        if word & 1 == 0 { Self::Ready(child) } else { Self::Enough(child) }
+        let child = ChildId::new(word >> 2);
+        match word & 3 {
+            0 => Self::Ready(child),
+            1 => Self::Enough(child),
+            _ => Self::Raised(child),
+        }
     }
 }
 
@@ -200,6 +209,8 @@ pub(crate) enum Order {
         child: ChildId,
         /// What it is to be.
         role: Role,
+        /// A worker that this generation has had no process of before.
+        is_first: bool,
     },
 }
 
@@ -319,6 +330,7 @@ mod tests {
         let order = Order::Fork {
             child: ChildId::new(2),
             role: Role::Worker { worker: WorkerId::FIRST, slot: SlotId::new(0) },
+            is_first: true,
         };
         let (ours, theirs) = channel().unwrap();
         send_message(theirs.as_fd(), &Answer::Forked { child: ChildId::new(1), pid: 7 }).unwrap();
@@ -338,11 +350,14 @@ mod tests {
         let (ours, theirs) = channel().unwrap();
         let role = |worker| Role::Worker { worker: WorkerId::new(worker).unwrap(), slot: SlotId::new(worker + 10) };
         for worker in 1..=3 {
-            send_message(ours.as_fd(), &Order::Fork { child: ChildId::new(worker.into()), role: role(worker) })
-                .unwrap();
+            send_message(
+                ours.as_fd(),
+                &Order::Fork { child: ChildId::new(worker.into()), role: role(worker), is_first: false },
+            )
+            .unwrap();
         }
         for expected in 1..=3 {
-            let Some(Order::Fork { child, role: received }) = receive_message(theirs.as_fd()).unwrap() else {
+            let Some(Order::Fork { child, role: received, .. }) = receive_message(theirs.as_fd()).unwrap() else {
                 panic!("no order")
             };
             assert_eq!(child.get(), u64::from(expected));

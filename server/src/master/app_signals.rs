@@ -7,6 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
 use std::rc::Rc;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -232,6 +233,24 @@ impl Table {
 }
 
 fn watch_file(generation: GenerationNumber, signal: u8, path: &str, events: Events) -> anyhow::Result<Task> {
+    let mut watched = changes_of(Path::new(path))?;
+    let task = tokio::task::spawn_local(async move {
+        // However many events one change has brought, they are one signal.
+        let mut events_of_it = [0; 16 * 1024];
+        while watched.read(&mut events_of_it).await.is_ok_and(|len| len > 0) {
+            if events.send(Event::Call(Call::Changed { generation, signal })).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(Task(task.abort_handle()))
+}
+
+/// Bytes that come whenever the file, or what is in the directory, changes.
+///
+/// # Errors
+/// When there is none, or the system watches no more.
+pub(super) fn changes_of(path: &Path) -> anyhow::Result<Receiver> {
     let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
     let flags = AddWatchFlags::IN_ATTRIB
         | AddWatchFlags::IN_CREATE
@@ -243,17 +262,7 @@ fn watch_file(generation: GenerationNumber, signal: u8, path: &str, events: Even
         | AddWatchFlags::IN_MOVED_TO;
     inotify.add_watch(path, flags)?;
     // It is read like a pipe.
-    let mut watched = Receiver::from_owned_fd_unchecked(inotify.into())?;
-    let task = tokio::task::spawn_local(async move {
-        // However many events one change has brought, they are one signal.
-        let mut events_of_it = [0; 16 * 1024];
-        while watched.read(&mut events_of_it).await.is_ok_and(|len| len > 0) {
-            if events.send(Event::Call(Call::Changed { generation, signal })).await.is_err() {
-                return;
-            }
-        }
-    });
-    Ok(Task(task.abort_handle()))
+    Ok(Receiver::from_owned_fd_unchecked(inotify.into())?)
 }
 
 impl SignalListener {

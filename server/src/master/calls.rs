@@ -78,6 +78,7 @@ impl Master {
                     seconds => self.timers.set(timer, Instant::now() + Duration::from_secs(seconds.into())),
                 }
             }
+            ControlRequest::Alarm { name, text } => self.raise_alarm(&name, &text),
             ControlRequest::Workers => {
                 let Some(descriptor) = descriptor else { return };
                 let workers = self.worker_states();
@@ -122,7 +123,7 @@ impl Master {
     }
 
     /// Has a signal handled by whom it was registered for.
-    fn raise(&mut self, generation: GenerationNumber, signal: u8) {
+    pub(super) fn raise(&mut self, generation: GenerationNumber, signal: u8) {
         // What is left of an older generation raises signals of the one that took over.
         let generation = self.generations.current().map_or(generation, |current| generation.max(current));
         let table = self.app_signals.table(generation);

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
+use rwsgi_config::hooks::{Function, Hook};
 use rwsgi_stats::Snapshot;
 use tokio::sync::{mpsc, oneshot};
 
@@ -38,6 +39,12 @@ pub(super) enum Event {
     Notice(Notice),
     /// The application's signals.
     Call(Call),
+    /// An alarm: its name, and what has happened.
+    Alarm(String, String),
+    /// A file has changed that a command or a hook waits for.
+    Touched(Touched),
+    /// A signal that a hook has given to this function.
+    Function(Function),
     /// Somebody wants to know how the server is doing.
     Stats(oneshot::Sender<Snapshot>),
     /// The spoolers' jobs were counted for that.
@@ -49,6 +56,15 @@ pub(super) enum Event {
         /// Who wants to know.
         answer: oneshot::Sender<Snapshot>,
     },
+}
+
+/// What a file's change asks for that is no order to the server.
+#[derive(Clone, Debug)]
+pub(super) enum Touched {
+    /// `touch-exec`.
+    Command(String),
+    /// `hook-touch`.
+    Hook(Hook),
 }
 
 /// How a new generation takes over.
@@ -71,6 +87,8 @@ pub(super) enum Command {
     Reload(Reload),
     /// `l`: open the log again.
     ReopenLog,
+    /// Put the log aside and open a new one.
+    RotateLog,
     /// `P`: write the pidfiles again.
     WritePidfiles,
     /// `s`: log the state of the workers.

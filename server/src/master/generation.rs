@@ -1,7 +1,7 @@
 //! Generations: loads of the application, and the channels to their fork servers.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
@@ -10,7 +10,7 @@ use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 
 use super::events::{Event, Events, Reload};
-use crate::ids::GenerationNumber;
+use crate::ids::{GenerationNumber, WorkerId};
 use crate::ipc::{Answer, Order, receive_message, send_message};
 use rwsgi_config::Config;
 
@@ -25,6 +25,8 @@ pub(super) struct Generation {
     pub(super) config: Config,
     /// How it is to take over.
     pub(super) how: Reload,
+    /// Workers that have had a process of it.
+    pub(super) begun: BTreeSet<WorkerId>,
     channel: Rc<UnixDatagram>,
     /// What the fork server has answered, in order: no more than events wait of it.
     answers: Rc<RefCell<VecDeque<Answer>>>,
@@ -57,7 +59,7 @@ impl Generation {
                 }
             }
         });
-        Ok(Self { number, python: None, config, how, channel, answers })
+        Ok(Self { number, python: None, config, how, begun: BTreeSet::new(), channel, answers })
     }
 
     /// Sends the fork server an order.

@@ -19,6 +19,8 @@ use nix::unistd::pipe2;
 use rwsgi_config::Config;
 use tracing::{error, info};
 
+use super::alarms::LineWatch;
+use super::events::Events;
 use crate::clock::UnixMicros;
 use crate::daemon::{open_log, redirect};
 use crate::identity::Identity;
@@ -30,6 +32,7 @@ const AT_ONCE: usize = 64 * 1024;
 const LAST_READS: usize = 32;
 /// Orders to the thread.
 const REOPEN: u8 = b'r';
+const ROTATE: u8 = b'o';
 const FINISH: u8 = b'q';
 
 /// The thread that writes the log.
@@ -45,7 +48,11 @@ impl Log {
     ///
     /// # Errors
     /// When the file cannot be opened, or the thread not started.
-    pub(super) fn open(config: &Config, user: Option<&Identity>) -> anyhow::Result<Option<(Self, OwnedFd)>> {
+    pub(super) fn open(
+        config: &Config,
+        user: Option<&Identity>,
+        events: &Events,
+    ) -> anyhow::Result<Option<(Self, OwnedFd)>> {
         let options = [
             ("logto2", &config.logto2),
             ("logto", &config.logto),
@@ -53,7 +60,8 @@ impl Log {
             ("daemonize2", &config.daemonize2),
         ];
         let named = options.into_iter().find_map(|(option, path)| path.as_ref().map(|path| (option, path)));
-        if named.is_none() && !config.log_master {
+        let watch = LineWatch::new(config, events);
+        if named.is_none() && !config.log_master && watch.is_none() {
             return Ok(None);
         }
         let file = named.map(|(option, path)| {
@@ -72,6 +80,7 @@ impl Log {
             max_size: config.log_maxsize,
             backup: config.log_backupname.clone(),
             is_stuck: false,
+            watch,
         };
         let thread = std::thread::Builder::new().name("rwsgi log".into()).spawn(move || log.run());
         let thread = thread.context("cannot start the thread that writes the log")?;
@@ -81,6 +90,11 @@ impl Log {
     /// Opens the file again by its name, after somebody has moved it away.
     pub(super) fn reopen(&self) {
         self.order(REOPEN);
+    }
+
+    /// Puts the file aside and opens a new one.
+    pub(super) fn rotate(&self) {
+        self.order(ROTATE);
     }
 
     /// Writes what waits, at the server's end. What outlives it, and still writes, is not waited for.
@@ -111,6 +125,8 @@ struct Writer {
     backup: Option<PathBuf>,
     /// Rotating it failed, and that was logged.
     is_stuck: bool,
+    /// Raises alarms for lines.
+    watch: Option<LineWatch>,
 }
 
 impl Writer {
@@ -125,6 +141,7 @@ impl Writer {
             if has_order && self.orders.read_exact(&mut order).is_ok() {
                 match order[0] {
                     REOPEN => self.reopen(),
+                    ROTATE => self.rotate("touch-logrotate"),
                     _ => return self.write_last(&mut bytes),
                 }
             }
@@ -157,6 +174,9 @@ impl Writer {
             Some(file) => file.write_all(&bytes[..count]),
             None => std::io::stderr().write_all(&bytes[..count]),
         };
+        if let Some(watch) = &mut self.watch {
+            watch.look(&bytes[..count]);
+        }
         self.rotate_if_large();
         true
     }
@@ -170,20 +190,27 @@ impl Writer {
     }
 
     fn rotate_if_large(&mut self) {
-        let Some(path) = &self.path else { return };
+        if self.path.is_none() {
+            return;
+        }
         let size = self.file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |file| file.len());
         if self.max_size == 0 || size <= self.max_size || self.is_stuck {
             return;
         }
+        self.rotate("log-maxsize");
+    }
+
+    fn rotate(&mut self, option: &str) {
+        let Some(path) = &self.path else { return };
         let backup = self.backup.clone().unwrap_or_else(|| dated(path));
         match put_aside(path, &backup) {
             Ok(()) => {
                 self.reopen();
-                info!("log-maxsize: the log before this one is '{}'", backup.display());
+                info!("{option}: the log before this one is '{}'", backup.display());
             }
             Err(failure) => {
                 error!(
-                    "log-maxsize: cannot move '{}' to '{}': {failure}: it goes on growing",
+                    "{option}: cannot move '{}' to '{}': {failure}: it goes on growing",
                     path.display(),
                     backup.display()
                 );

@@ -8,6 +8,7 @@
 //! and [`reap`] do what it says. The other modules are the policies: when something is to be started, replaced or
 //! stopped.
 
+mod alarms;
 mod app_signals;
 mod busyness;
 mod calls;
@@ -16,6 +17,7 @@ mod children;
 mod events;
 mod fifo;
 mod generation;
+mod hooks;
 mod inherited;
 mod jobs;
 pub(crate) mod launcher;
@@ -29,6 +31,7 @@ mod private_socket;
 mod privileges;
 mod process;
 mod queues;
+mod readable;
 mod reap;
 mod reason;
 mod reload;
@@ -56,7 +59,7 @@ use anyhow::Context;
 use tokio::sync::mpsc;
 use tracing::{error, info};
 
-use self::events::{Command, Event, Reload};
+use self::events::{Command, Event, Reload, Touched};
 use self::launcher::Launcher;
 use self::reason::Reason;
 use self::startup::Started;
@@ -103,7 +106,7 @@ async fn serve(config: Config, launcher: Launcher, reread: Reread, mut starter: 
     let Started { mut master, leftovers: _leftovers, liveness: _liveness } =
         startup::start(config, launcher, reread, events)?;
     master.announce();
-    master.load(master.config.clone(), Reload::Rolling)?;
+    master.load(master.config.clone(), Reload::Rolling, false)?;
     if !starter.after_loading {
         starter.notify();
     }
@@ -125,6 +128,7 @@ async fn serve(config: Config, launcher: Launcher, reread: Reread, mut starter: 
             starter.notify();
         }
     }
+    hooks::at_the_end(&mut master.config);
     if let Some(log) = master.log.take() {
         log.finish();
     }
@@ -163,7 +167,12 @@ impl Master {
             Event::Answers(generation) => self.take_answers(generation),
             Event::Notice(Notice::Ready(child)) => self.ready(child),
             Event::Notice(Notice::Enough(child)) => self.replace(child, Reason::MaxRequests),
+            Event::Notice(Notice::Raised(child)) => self.replace(child, Reason::Exception),
             Event::Call(call) => self.take_call(call),
+            Event::Alarm(name, text) => self.raise_alarm(&name, &text),
+            Event::Touched(Touched::Command(command)) => self.run_touch_command(&command),
+            Event::Touched(Touched::Hook(hook)) => self.run_hook(hook),
+            Event::Function(function) => self.give_order(function, "unix_signal"),
             Event::Stats(answer) => self.answer_stats(answer),
             Event::Queues { queues, good_until, answer } => self.answer_counted(queues, good_until, answer),
         }
@@ -179,6 +188,7 @@ impl Master {
             Timer::Sizes => self.watch_sizes(now),
             Timer::Load => self.follow_load(now),
             Timer::Jobs => self.watch_jobs(now),
+            Timer::Backlogs => self.look_at_backlogs(now),
             Timer::Silence => self.watch_silence(now),
             Timer::Timetable if self.phase == Phase::Serving => self.raise_scheduled(now),
             Timer::Timetable => {}
@@ -205,6 +215,10 @@ impl Master {
             Command::ReopenLog => match &self.log {
                 Some(log) => log.reopen(),
                 None => info!("there is no log file to open again: set logto or daemonize"),
+            },
+            Command::RotateLog => match &self.log {
+                Some(log) => log.rotate(),
+                None => info!("there is no log file to put aside: set logto or daemonize"),
             },
             Command::WritePidfiles => {
                 for (option, path) in [("pidfile", &self.config.pidfile), ("pidfile2", &self.config.pidfile2)] {

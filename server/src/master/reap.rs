@@ -14,6 +14,7 @@ use super::queues::put_off;
 use super::reason::{Reason, Why};
 use super::state::{Master, Phase};
 use crate::clock::MonotonicNanos;
+use crate::hooks::EXIT_HOOK_FAILED;
 use crate::ids::{ChildId, GenerationNumber, SlotId, WorkerId};
 use crate::ipc::{Auxiliary, AuxiliaryKind};
 use crate::process_setup::EXIT_NO_APP;
@@ -39,6 +40,9 @@ impl Master {
 
     /// A process has ended.
     pub(super) fn reaped(&mut self, reaped: Reaped) {
+        if self.hook_ended(reaped) {
+            return;
+        }
         let Some(child) = self.children.with_pid(reaped.pid) else {
             // One that was killed before its fork server reported it, or somebody else's orphan: the master, being a
             // subreaper, inherits what the application's processes leave behind.
@@ -53,6 +57,11 @@ impl Master {
         let now = Instant::now();
         let Some(ended) = self.children.reap(id, reaped.end, now, &mut self.timers) else { return };
         self.app_signals.forget_listener(|listener| listener.child == id);
+        self.alarm_of_end(&format!("{post} (pid {})", reaped.pid), reaped.end);
+        if reaped.end == End::Exited(EXIT_HOOK_FAILED) && self.phase == Phase::Serving {
+            error!("{post} (pid {}) ended because a hook has failed: stopping", reaped.pid);
+            self.fail(1);
+        }
         match (post, generation) {
             (Post::Worker(worker), _) => self.worker_ended(worker, &ended, reaped, now),
             (Post::Auxiliary(who), _) => self.auxiliary_ended(who, &ended, reaped, now),

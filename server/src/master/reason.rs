@@ -9,6 +9,8 @@ pub(super) enum Reason {
     Reload,
     /// It has served as many requests as it may.
     MaxRequests,
+    /// The application has raised what `reload-on-exception` names.
+    Exception,
     /// Its resident memory is too large.
     Rss,
     /// Its address space is too large.
@@ -29,7 +31,8 @@ impl Reason {
     /// Where ends for this reason are counted.
     pub(super) fn count(self, recycled: &mut Recycled) -> &mut u64 {
         match self {
-            Self::Reload => &mut recycled.reload,
+            // The schema has no word of its own for the second.
+            Self::Reload | Self::Exception => &mut recycled.reload,
             Self::MaxRequests => &mut recycled.max_requests,
             Self::Rss => &mut recycled.rss,
             Self::AddressSpace => &mut recycled.address_space,
@@ -47,6 +50,7 @@ impl std::fmt::Display for Reason {
         f.write_str(match self {
             Self::Reload => "reload",
             Self::MaxRequests => "max-requests",
+            Self::Exception => "reload-on-exception",
             Self::Rss => "resident memory",
             Self::AddressSpace => "address space",
             Self::Lifetime => "max-worker-lifetime",

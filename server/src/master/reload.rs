@@ -23,18 +23,19 @@ use rwsgi_config::Config;
 use rwsgi_protocol::SocketProtocol;
 
 impl Master {
-    /// Starts a fork server that loads `config`'s application.
+    /// Starts a fork server that loads `config`'s application; `again` has it run the hooks of a start first.
     ///
     /// # Errors
     /// When its process cannot be started.
-    pub(super) fn load(&mut self, config: Config, how: Reload) -> anyhow::Result<()> {
+    pub(super) fn load(&mut self, config: Config, how: Reload, again: bool) -> anyhow::Result<()> {
         let number = self.generations.next_number();
         let inherited = |(listener, protocol): &(Listener, SocketProtocol)| -> nix::Result<InheritedListener> {
             let address = listener.address.clone();
             Ok(InheritedListener { address, protocol: *protocol, fd: listener.inherit()? })
         };
         let listeners = self.sockets.workers.iter().map(inherited).collect::<Result<_, _>>()?;
-        let setup = self.setup(Some(number), &config, listeners)?;
+        let mut setup = self.setup(Some(number), &config, listeners)?;
+        setup.again = again;
         let started = self.launcher.start(FORKSERVER_ROLE, config.home.as_deref(), &setup);
         let (pid, channel) = started.with_context(|| match &config.home {
             Some(home) => format!("home: cannot run the Python of '{}'", home.display()),
@@ -76,6 +77,7 @@ impl Master {
             generation,
             temp: self.temp.clone(),
             started_at: self.started_at,
+            again: false,
         })
     }
 
@@ -84,11 +86,14 @@ impl Master {
         if self.phase != Phase::Serving {
             return;
         }
+        if self.config.reactions.exit_on_reload {
+            return self.stop("exit-on-reload");
+        }
         let loaded = (self.reread)().and_then(|mut config| {
             for (name, kept) in keep_fixed(&self.config, &mut config) {
                 warn!("reload: {name} cannot change while the server runs: it stays {kept}");
             }
-            self.load(config, how)
+            self.load(config, how, true)
         });
         let current = self.generations.current().map_or(0, GenerationNumber::get);
         match loaded {
@@ -143,6 +148,8 @@ impl Master {
             info!("reload: generation {number} takes over");
         }
         self.renew_auxiliaries();
+        self.run_master_start();
+        self.watch_backlogs(now);
         self.app_signals.forget_before(number);
         self.set_timetable();
         if how == Reload::Chain {
@@ -271,6 +278,13 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<(&'static str, String)> {
         touch_reload: "touch-reload",
         touch_chain_reload: "touch-chain-reload",
         touch_logreopen: "touch-logreopen",
+        reactions.touch_exec: "touch-exec",
+        reactions.touch_logrotate: "touch-logrotate",
+        reactions.fs_reload: "fs-reload",
+        reactions.fs_brutal_reload: "fs-brutal-reload",
+        reactions.reload_on_fd: "reload-on-fd",
+        alarms.log: "alarm-log",
+        alarms.fds: "alarm-fd",
         py_autoreload: "py-autoreload",
         logto: "logto",
         logto2: "logto2",

@@ -11,20 +11,33 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::events::{Event, Events, Reload};
 use crate::ipc::Notice;
+use rwsgi_config::Config;
+use rwsgi_config::hooks::{Action, Function, Phase};
 
-/// Watches the signals that the master acts on. `reload_on_term` gives SIGTERM the meaning that it has in uWSGI.
+/// Watches the signals that the master acts on. `brutal-reload-on-term` gives SIGTERM the meaning that it has in uWSGI, and
+/// a hook `unix_signal` of `master-start` gives a signal that of one of its functions.
 ///
 /// # Errors
 /// When a handler cannot be installed.
-pub(super) fn watch(events: &Events, reload_on_term: bool) -> anyhow::Result<()> {
+pub(super) fn watch(events: &Events, config: &Config) -> anyhow::Result<()> {
+    let reload_on_term = config.brutal_reload_on_term;
     let brutal: fn() -> Event = || Event::Reload(Reload::Brutal);
-    let actions: [(SignalKind, fn() -> Event); 5] = [
+    let actions: Vec<(SignalKind, fn() -> Event)> = vec![
         (SignalKind::child(), || Event::Child),
         (SignalKind::interrupt(), || Event::Stop(Signal::SIGINT)),
         (SignalKind::terminate(), if reload_on_term { brutal } else { || Event::Stop(Signal::SIGTERM) }),
         (SignalKind::quit(), || Event::Stop(Signal::SIGQUIT)),
         (SignalKind::hangup(), || Event::Reload(Reload::Rolling)),
     ];
+    let mut actions: Vec<(SignalKind, Box<dyn Fn() -> Event>)> =
+        actions.into_iter().map(|(kind, event)| (kind, Box::new(event) as Box<dyn Fn() -> Event>)).collect();
+    for hook in config.hooks.of(Phase::MasterStart) {
+        let Action::UnixSignal(number, function) = hook.action else { continue };
+        let kind = SignalKind::from_raw(number);
+        actions.retain(|(other, _)| *other != kind);
+        let stop = Signal::try_from(number).ok().filter(|_| function == Function::GracefullyKillThemAll);
+        actions.push((kind, Box::new(move || stop.map_or(Event::Function(function), Event::Stop))));
+    }
     for (kind, event) in actions {
         let mut stream = signal(kind).with_context(|| format!("cannot watch signal {}", kind.as_raw_value()))?;
         let events = events.clone();

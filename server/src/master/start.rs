@@ -55,8 +55,11 @@ impl Master {
             // The posts above are all that are ordered, and a worker has a slot.
             _ => return,
         };
-        let ordered = match self.generations.get(generation) {
-            Some(generation) => generation.order(Order::Fork { child, role }),
+        let ordered = match self.generations.get_mut(generation) {
+            Some(generation) => {
+                let is_first = matches!(post, Post::Worker(worker) if generation.begun.insert(worker));
+                generation.order(Order::Fork { child, role, is_first })
+            }
             None => Err(std::io::ErrorKind::NotConnected.into()),
         };
         match ordered {
@@ -173,7 +176,7 @@ impl Master {
 
     /// Loads the application again, for its fork server died while it served.
     fn load_again(&mut self, now: Instant) {
-        if let Err(failure) = self.load(self.config.clone(), Reload::Rolling) {
+        if let Err(failure) = self.load(self.config.clone(), Reload::Rolling, false) {
             error!("{failure:#}; trying again");
             self.children.postpone(Post::ForkServer, Duration::from_secs(1), now, &mut self.timers);
         }

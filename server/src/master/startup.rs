@@ -1,6 +1,7 @@
 //! Starting: what is opened and bound before the first process is started.
 
 use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::Context;
@@ -9,10 +10,12 @@ use nix::sys::stat::{Mode, umask};
 use rwsgi_stats::Address;
 use tracing::info;
 
+use super::alarms::{self, Alarms, LineWatch};
 use super::app_signals::{self, AppSignals};
 use super::children::Children;
 use super::events::{Event, Events};
 use super::generation::Generations;
+use super::hooks::HookQueue;
 use super::inherited::Inherited;
 use super::launcher::Launcher;
 use super::leftovers::Leftovers;
@@ -25,11 +28,12 @@ use super::queues::Queues;
 use super::state::{Master, Phase, Reread, Sockets};
 use super::supervisor::Supervisor;
 use super::timers::Timers;
-use super::{fifo, privileges, signals, stats_push, temp, touch};
+use super::{fifo, hooks, privileges, signals, stats_push, temp, touch};
 use crate::clock::UnixMicros;
 use crate::identity::Identity;
 use crate::ids::WorkerId;
 use crate::ipc::{Auxiliary, AuxiliaryKind};
+use crate::log_text;
 use crate::pidfile;
 use crate::share::Share;
 use crate::stats::scoreboard::{Layout, Scoreboard};
@@ -52,7 +56,12 @@ pub(super) struct Started {
 ///
 /// # Errors
 /// When something cannot be opened or bound.
-pub(super) fn start(config: Config, mut launcher: Launcher, reread: Reread, events: Events) -> anyhow::Result<Started> {
+pub(super) fn start(
+    mut config: Config,
+    mut launcher: Launcher,
+    reread: Reread,
+    events: Events,
+) -> anyhow::Result<Started> {
     let mut inherited = Inherited::take();
     let supervisor = Supervisor::find();
     if let Some(mask) = config.umask {
@@ -60,11 +69,16 @@ pub(super) fn start(config: Config, mut launcher: Launcher, reread: Reread, even
     }
     let user = Identity::of(&config)?;
     let user = user.as_ref();
-    let mut log = Log::open(&config, user)?;
+    let mut log = Log::open(&config, user, &events)?;
     if let Some((_, writer)) = &log {
         launcher.output = Some(writer.try_clone()?);
     }
     let log = log.take().map(|(log, _)| log);
+    if let Some(watch) = LineWatch::new(&config, &events) {
+        // The master's own lines do not go through the pipe.
+        let watch = Mutex::new(watch);
+        log_text::observe(move |line| watch.lock().unwrap_or_else(PoisonError::into_inner).look(line));
+    }
     let mut leftovers = Leftovers::default();
     if let Some(pidfile) = &config.pidfile {
         pidfile::write("pidfile", pidfile, user)?;
@@ -72,7 +86,11 @@ pub(super) fn start(config: Config, mut launcher: Launcher, reread: Reread, even
             leftovers.add(pidfile);
         }
     }
-    signals::watch(&events, config.brutal_reload_on_term)?;
+    hooks::before_binding(&mut config, &mut launcher)?;
+    let is_held_up = hooks::hold_up_start(&config);
+    if !is_held_up {
+        signals::watch(&events, &config)?;
+    }
     let (liveness_reader, liveness) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     let notices = signals::watch_notices(&events)?;
     let control = app_signals::watch(&events)?;
@@ -84,7 +102,12 @@ pub(super) fn start(config: Config, mut launcher: Launcher, reread: Reread, even
             leftovers.add(path);
         }
     }
+    let was_root = nix::unistd::getuid().is_root();
     privileges::drop_privileges(&config, user)?;
+    hooks::after_dropping(&mut config, &mut launcher, was_root)?;
+    if is_held_up {
+        signals::watch(&events, &config)?;
+    }
     if let Some(pidfile) = &config.pidfile2 {
         pidfile::write("pidfile2", pidfile, None)?;
         if config.vacuum {
@@ -92,7 +115,8 @@ pub(super) fn start(config: Config, mut launcher: Launcher, reread: Reread, even
         }
     }
     let temp = temp::choose(&config)?;
-    touch::watch(&config, &events);
+    touch::watch(&config, &events)?;
+    alarms::watch_descriptors(&config, &events)?;
     stats_push::start(&config, &events)?;
     let layout = Layout::new(config.processes, config.threads).with_spoolers(config.spooler.count());
     let mut timers = Timers::default();
@@ -116,6 +140,8 @@ pub(super) fn start(config: Config, mut launcher: Launcher, reread: Reread, even
         load: LoadWatch::default(),
         app_signals: AppSignals::default(),
         queues: Queues::default(),
+        hook_queue: HookQueue::default(),
+        alarms: Alarms::default(),
         supervisor,
         log,
         phase: Phase::Serving,
@@ -129,6 +155,7 @@ pub(super) fn start(config: Config, mut launcher: Launcher, reread: Reread, even
     };
     master.watch_status(Instant::now());
     master.watch_silence(Instant::now());
+    master.watch_backlogs(Instant::now());
     Ok(Started { master, leftovers, liveness })
 }
 

@@ -4,10 +4,12 @@ use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use super::alarms::Alarms;
 use super::app_signals::AppSignals;
 use super::children::{Child, Children};
 use super::events::Events;
 use super::generation::Generations;
+use super::hooks::HookQueue;
 use super::launcher::Launcher;
 use super::listeners::Listener;
 use super::load::LoadWatch;
@@ -64,6 +66,9 @@ pub(super) struct Master {
     pub(super) app_signals: AppSignals,
     /// The spoolers' queues, as they were counted last.
     pub(super) queues: Queues,
+    /// Hooks that wait for their turn.
+    pub(super) hook_queue: HookQueue,
+    pub(super) alarms: Alarms,
     pub(super) supervisor: Supervisor,
     /// The log file, when the master writes it.
     pub(super) log: Option<Log>,

@@ -26,6 +26,8 @@ pub(super) enum Timer {
     Load,
     /// A job could have run longer than `spooler-harakiri`.
     Jobs,
+    /// Backlogs that raise an alarm when they are full.
+    Backlogs,
     /// Processes that may show no sign of life are looked at.
     Silence,
     /// The application's timers and crons are looked at.

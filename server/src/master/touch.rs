@@ -1,4 +1,5 @@
-//! Files whose change is an order: `touch-reload`, `touch-chain-reload`, `py-autoreload` and `touch-logreopen`.
+//! Files whose change is an order: `touch-*`, `fs-reload`, `py-autoreload`; and descriptors that are
+//! (`reload-on-fd`). [`watch`] has the one table of what each asks for.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -6,13 +7,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::AsyncReadExt;
 use tracing::{info, warn};
 
-use super::events::{Command, Event, Events, Reload};
+use super::app_signals::changes_of;
+use super::events::{Command, Event, Events, Reload, Touched};
+use super::readable::watch_descriptor;
+use rwsgi_config::hooks::Phase;
 use rwsgi_config::{AppSource, Config};
 
 /// How often named files are looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// Changes that come within this are one.
+const TOGETHER: Duration = Duration::from_millis(200);
 /// The most Python files that are looked at: a directory with more is probably not one project.
 const MOST_FILES: usize = 20_000;
 /// Directories in which nobody edits an application.
@@ -22,20 +29,51 @@ const NOT_OURS: [&str; 4] = ["__pycache__", "site-packages", "dist-packages", "n
 type Stamp = (i64, i64, u64, u64);
 
 /// Starts watching what is configured.
-pub(super) fn watch(config: &Config, events: &Events) {
-    let reload: fn() -> Event = || Event::Reload(Reload::Rolling);
-    let chain_reload: fn() -> Event = || Event::Reload(Reload::Chain);
-    let reopen_log: fn() -> Event = || Event::Command(Command::ReopenLog);
-    for (option, files, order) in [
-        ("touch-reload", &config.touch_reload, reload),
-        ("touch-chain-reload", &config.touch_chain_reload, chain_reload),
-        ("touch-logreopen", &config.touch_logreopen, reopen_log),
-    ] {
+///
+/// # Errors
+/// When a descriptor that is configured is not open.
+pub(super) fn watch(config: &Config, events: &Events) -> anyhow::Result<()> {
+    let reload: Order = Box::new(|| Event::Reload(Reload::Rolling));
+    let chain_reload: Order = Box::new(|| Event::Reload(Reload::Chain));
+    let reopen_log: Order = Box::new(|| Event::Command(Command::ReopenLog));
+    let rotate_log: Order = Box::new(|| Event::Command(Command::RotateLog));
+    let reactions = &config.reactions;
+    let commands = reactions.touch_exec.iter().map(|(file, command)| {
+        let command = command.clone();
+        let order: Order = Box::new(move || Event::Touched(Touched::Command(command.clone())));
+        ("touch-exec", vec![file.clone()], order)
+    });
+    let hooks = config.hooks.of(Phase::Touch).filter_map(|hook| {
+        let (file, hook) = (hook.file.clone()?, hook.clone());
+        let order: Order = Box::new(move || Event::Touched(Touched::Hook(hook.clone())));
+        Some(("hook-touch", vec![file], order))
+    });
+    let orders = [
+        ("touch-reload", config.touch_reload.clone(), reload),
+        ("touch-chain-reload", config.touch_chain_reload.clone(), chain_reload),
+        ("touch-logreopen", config.touch_logreopen.clone(), reopen_log),
+        ("touch-logrotate", reactions.touch_logrotate.clone(), rotate_log),
+    ];
+    for (option, files, order) in orders.into_iter().chain(commands).chain(hooks) {
         if !files.is_empty() {
-            let files = files.clone();
             let look = move || files.iter().map(|file| (file.clone(), stamp(file))).collect();
             repeat(option, INTERVAL, order, look, events.clone());
         }
+    }
+    for (option, paths, how) in [
+        ("fs-reload", &reactions.fs_reload, Reload::Rolling),
+        ("fs-brutal-reload", &reactions.fs_brutal_reload, Reload::Brutal),
+    ] {
+        for path in paths {
+            if let Err(failure) = watch_at_once(option, path, how, events) {
+                // As with uWSGI, which serves without.
+                warn!("{option}: '{}' cannot be watched: {failure:#}", path.display());
+            }
+        }
+    }
+    for (fd, bytes, is_brutal) in &reactions.reload_on_fd {
+        let how = if *is_brutal { Reload::Brutal } else { Reload::Rolling };
+        watch_descriptor("reload-on-fd", *fd, *bytes, move || Event::Reload(how), events)?;
     }
     if let Some(seconds) = config.py_autoreload {
         let roots = source_directories(config);
@@ -45,8 +83,31 @@ pub(super) fn watch(config: &Config, events: &Events) {
             files.retain(|file, _| !unwatched.iter().any(|module| is_module(file, module)));
             files
         };
+        let reload: Order = Box::new(|| Event::Reload(Reload::Rolling));
         repeat("py-autoreload", Duration::from_secs(seconds.into()), reload, look, events.clone());
     }
+    Ok(())
+}
+
+/// What a change asks for.
+type Order = Box<dyn Fn() -> Event>;
+
+/// Reloads as soon as the file, or what is in the directory, changes. Changes that come together are one.
+fn watch_at_once(option: &'static str, path: &Path, how: Reload, events: &Events) -> anyhow::Result<()> {
+    let mut changes = changes_of(path)?;
+    let (path, events) = (path.to_owned(), events.clone());
+    tokio::task::spawn_local(async move {
+        let mut buffer = vec![0; 16 * 1024];
+        while changes.read(&mut buffer).await.is_ok_and(|len| len > 0) {
+            tokio::time::sleep(TOGETHER).await;
+            while changes.try_read(&mut buffer).is_ok() {}
+            info!("{option}: '{}' has changed", path.display());
+            if events.send(Event::Reload(how)).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(())
 }
 
 /// What is seen at one look.
@@ -57,7 +118,7 @@ type Seen = BTreeMap<PathBuf, Option<Stamp>>;
 fn repeat(
     option: &'static str,
     every: Duration,
-    order: fn() -> Event,
+    order: Order,
     look: impl Fn() -> Seen + Send + Sync + 'static,
     events: Events,
 ) {

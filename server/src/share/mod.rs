@@ -6,10 +6,10 @@ pub(crate) mod cache;
 mod mutex;
 mod parts;
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use anyhow::Context;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, setsockopt, socketpair, sockopt};
 use rwsgi_stats::Snapshot;
 use tracing::warn;
 
@@ -126,6 +126,16 @@ impl Share {
 }
 
 impl Share {
+    /// Puts a message into the queue of a mule; 0 is any, and so is a number that there is not, as with uWSGI. Without
+    /// mules nothing is sent.
+    ///
+    /// # Errors
+    /// When the queue is full.
+    pub(crate) fn send_to_mule(&self, number: u32, message: &[u8]) -> nix::Result<()> {
+        let Some(queue) = self.queues.get(number as usize).or_else(|| self.queues.get(ANY_MULE)) else { return Ok(()) };
+        send(queue.entry.as_raw_fd(), message, MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT).map(drop)
+    }
+
     /// Adds what is known of it to a snapshot. Waits for nobody.
     pub(crate) fn describe(&self, between: &Between, snapshot: &mut Snapshot) {
         let locks = (0..).map_while(|number| Some((number, self.board.lock(number)?)));

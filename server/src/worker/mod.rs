@@ -37,6 +37,7 @@ use self::parked::ParkedMemory;
 use self::state::{OwnListener, Worker};
 use self::worker_thread::WorkerThread;
 use crate::api::{self, AfterFork};
+use crate::hooks::{self, EXIT_HOOK_FAILED};
 use crate::ids::{ChildId, SlotId, ThreadIndex, WorkerId};
 use crate::io::accept::Listener;
 use crate::io::body::BodyLimits;
@@ -52,6 +53,7 @@ use crate::system_limits;
 use crate::wsgi::gateway::Gateway;
 use crate::wsgi::{application, interpreter, websocket};
 use rwsgi_config::Config;
+use rwsgi_config::hooks::Phase;
 use rwsgi_protocol::SocketProtocol;
 
 /// What a worker is forked with.
@@ -68,6 +70,8 @@ pub(crate) struct WorkerContext {
     pub scoreboard: Scoreboard,
     /// The application, unless each worker loads its own.
     pub application: Option<Py<PyAny>>,
+    /// Its generation has had no process of this worker before.
+    pub is_first: bool,
 }
 
 /// Serves until it is told to leave; returns the exit status.
@@ -75,7 +79,7 @@ pub(crate) struct WorkerContext {
 /// # Errors
 /// When what was inherited cannot be used.
 pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32> {
-    let WorkerContext { worker, slot, child, mut setup, scoreboard, application } = context;
+    let WorkerContext { worker, slot, child, mut setup, scoreboard, application, is_first } = context;
     let name = std::ffi::CString::new(format!("rwsgi w{worker}")).unwrap_or_default();
     let _ = nix::sys::prctl::set_name(&name);
     procname::set(&procname::title(&setup.config.procname, &format!("rwsgi worker {worker}")));
@@ -83,9 +87,18 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
         // A master that is gone already is seen by the liveness pipe.
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("no-orphans: cannot watch the master")?;
     }
+    let run_hooks = |phase, config: &Config| {
+        let outcome = hooks::run_in_python(py, phase, config);
+        outcome.inspect_err(|failure| error!("worker {worker}: {failure:#}")).is_ok()
+    };
+    if !run_hooks(Phase::PostFork, &setup.config) {
+        return Ok(EXIT_HOOK_FAILED);
+    }
     let application = match application {
         Some(application) => application,
+        None if !run_hooks(Phase::PreApp, &setup.config) => return Ok(EXIT_HOOK_FAILED),
         None => match application::load(py, &setup.config) {
+            Ok(_) if !run_hooks(Phase::PostApp, &setup.config) => return Ok(EXIT_HOOK_FAILED),
             Ok(application) => application,
             Err(failure) => {
                 error!("worker {worker}: {failure}");
@@ -155,6 +168,7 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
             let gateway =
                 Gateway::new(py, application.clone_ref(py), threads > 1, multiprocess, state.config.path_normalize)?
                     .showing(state.config.show_request)
+                    .catching(state.config.reactions.catch_exceptions)
                     .with_websockets(websockets);
             WorkerThread::new(id, Arc::clone(&state), gateway)
         })
@@ -165,6 +179,18 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
     state.scoreboard.worker(state.slot).set_accepting(true);
     if state.config.harakiri.is_some() {
         harakiri::install(py, state.config.harakiri_verbose).context("harakiri: cannot watch for its signals")?;
+    }
+    let is_one = worker == WorkerId::FIRST;
+    for (phase, is_due) in [
+        (Phase::Accepting, true),
+        (Phase::AcceptingOnce, is_first),
+        (Phase::Accepting1, is_one),
+        (Phase::Accepting1Once, is_one && is_first),
+    ] {
+        if is_due && !run_hooks(phase, &state.config) {
+            api::finish(py);
+            return Ok(EXIT_HOOK_FAILED);
+        }
     }
     state.notices.tell_ready()?;
     let Some(mut first) = (!threads.is_empty()).then(|| threads.remove(0)) else { return Ok(0) };

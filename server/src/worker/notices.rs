@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use anyhow::Context;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::ids::{ChildId, WorkerId};
 use crate::ipc::Notice;
@@ -47,6 +47,15 @@ impl Notices {
     pub(super) fn count(&self) {
         if self.limit != 0 && self.served.fetch_add(1, Relaxed) + 1 == self.limit {
             self.tell_enough();
+        }
+    }
+
+    /// The application has raised what `reload-on-exception` names.
+    #[cold]
+    pub(super) fn tell_raised(&self, kind: &str) {
+        info!("reload-on-exception: the application has raised {kind}");
+        if let Err(error) = (&self.pipe).write_all(&Notice::Raised(self.child).encode()) {
+            warn!("reload-on-exception: the master cannot be notified: {error}: the worker goes on");
         }
     }
 

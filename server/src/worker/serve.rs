@@ -200,6 +200,9 @@ impl WorkerThread {
                 traceback: raised.traceback.clone(),
                 request: [entry.method, entry.uri].map(String::from_utf8_lossy).join(" "),
             });
+            if self.worker.config.reactions.exceptions.matches(&raised.kind, &raised.message) {
+                self.worker.notices.tell_raised(&raised.kind);
+            }
         }
         self.count_sent(&mut connection);
         let outcome = Outcome { status, exception: raised.is_some(), write_error: client_gone };

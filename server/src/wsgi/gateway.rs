@@ -7,6 +7,7 @@ use pyo3::types::PyDict;
 use tracing::error;
 
 use super::active::{Active, Progress, RequestPlace, ResponseError};
+use super::caught;
 use super::environ::EnvironBuilder;
 use super::input::Input;
 use super::raised::Raised;
@@ -64,6 +65,8 @@ pub struct Gateway<C> {
     date: HttpDate,
     /// What the log tells of a request.
     shown: Shown,
+    /// The client is shown what the application raises.
+    catches: bool,
     websockets: websocket::Terms,
 }
 
@@ -113,6 +116,7 @@ impl<C: Transport + 'static> Gateway<C> {
             objects: Objects::new(py)?,
             date: HttpDate::now(),
             shown: Shown::default(),
+            catches: false,
             websockets: websocket::Terms::default(),
         })
     }
@@ -121,6 +125,12 @@ impl<C: Transport + 'static> Gateway<C> {
     #[must_use]
     pub fn showing(self, shown: Shown) -> Self {
         Self { shown, ..self }
+    }
+
+    /// Shows the client what the application raises.
+    #[must_use]
+    pub fn catching(self, catches: bool) -> Self {
+        Self { catches, ..self }
     }
 
     /// What is asked of WebSockets' clients.
@@ -154,6 +164,7 @@ impl<C: Transport + 'static> Gateway<C> {
             Incoming::Uwsgi(packet) => self.environ.uwsgi(py, packet, input)?,
         };
         place.put(client, exchange, self.date);
+        let kept = self.catches.then(|| environ.clone());
         let asks_upgrade = matches!(request, Incoming::Http { head, .. } if head.upgrade);
         if asks_upgrade && let Incoming::Http { head, .. } = request {
             offer_websocket(py, &environ, head, self.websockets)?;
@@ -163,6 +174,7 @@ impl<C: Transport + 'static> Gateway<C> {
             Err(error) => Some(ResponseFailure::Raised(error)),
         };
         let mut active = place.close(py);
+        let mut page = None;
         if asks_upgrade {
             websocket::end();
             if matches!(active.progress, Progress::Upgraded) {
@@ -172,6 +184,15 @@ impl<C: Transport + 'static> Gateway<C> {
         let mut ending = Ending { is_whole: failure.is_none(), ..Ending::default() };
         if failure.is_some() || active.overrun.is_some() {
             let (overrun, knows_gone) = (active.overrun, active.knows_gone);
+            page = match (&failure, &kept) {
+                (Some(ResponseFailure::Raised(raised)), Some(environ)) => {
+                    drop(active);
+                    let page = caught::page(py, raised, environ);
+                    active = place.lock();
+                    Some(page)
+                }
+                _ => None,
+            };
             // To print an exception may run Python code, which finds that the request is over.
             drop(active);
             ending = explain(py, request, failure, overrun, knows_gone, self.shown);
@@ -179,7 +200,7 @@ impl<C: Transport + 'static> Gateway<C> {
         }
         let Ending { mut is_whole, raised, client_gone } = ending;
         if !is_whole && !client_gone && !matches!(active.progress, Progress::Sending(_) | Progress::Upgraded) {
-            is_whole = answer_500(&mut *active);
+            is_whole = answer_500(&mut *active, page.as_deref());
         }
         let plan = match active.progress {
             Progress::Sending(plan) => Some(plan),
@@ -296,8 +317,8 @@ fn fault(request: &Incoming<'_>, error: &ResponseError, shown: Shown) -> Raised 
 }
 
 /// Nothing was sent yet: the client can get an error response.
-fn answer_500(active: &mut Active) -> bool {
-    const BODY: &[u8] = b"Internal Server Error\n";
+fn answer_500(active: &mut Active, page: Option<&str>) -> bool {
+    let body = page.unwrap_or("Internal Server Error\n").as_bytes();
     let mut buffer = std::mem::take(&mut active.spare_buffer);
     buffer.clear();
     let Ok(mut head) = HeadWriter::new(b"500 Internal Server Error", buffer) else { return false };
@@ -306,5 +327,5 @@ fn answer_500(active: &mut Active) -> bool {
     }
     active.status = 500;
     active.progress = Progress::Head(head);
-    active.send(&[BODY], Some(BODY.len() as u64), &mut |_| None).is_ok()
+    active.send(&[body], Some(body.len() as u64), &mut |_| None).is_ok()
 }
