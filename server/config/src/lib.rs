@@ -15,6 +15,7 @@ mod error;
 mod expand;
 mod files;
 mod gather;
+mod http_router;
 mod limits;
 mod logic;
 mod magic;
@@ -28,6 +29,7 @@ mod settle;
 mod surroundings;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod typed;
 mod uwsgi;
 mod value;
@@ -40,11 +42,13 @@ use check::CHECK;
 pub use check::Report;
 pub use error::ConfigError;
 use gather::Gatherer;
+pub use http_router::HttpRouterConfig;
 pub use limits::{MinRate, MinRates, Temp, TempSize};
 use row::{Action, Kind};
 pub use setting::Origin;
 use setting::{Argument, Setting};
 use surroundings::Surroundings;
+pub use tls::{ClientCa, HttpsSocket, Identity, RedirectSocket, TlsConfig};
 pub use typed::*;
 
 /// What the command line asks for.

@@ -36,7 +36,7 @@ pub(crate) const LOGIC: Row = Row { group: Group::Logic, ..OTHER };
 pub(crate) const CONFIGURATION: Row = Row { group: Group::Configuration, ..OTHER };
 
 /// The tables: the one below, and one for each capability that has a module of its own here.
-const TABLES: &[&[Row]] = &[OPTIONS];
+const TABLES: &[&[Row]] = &[OPTIONS, super::http_router::ROWS, super::tls::ROWS];
 
 /// Every option, in the order in which the reference lists them.
 pub(crate) fn all() -> impl Iterator<Item = &'static Row> {

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::between::Between;
+use super::http_router::HttpRouterConfig;
 use super::limits::{MinRates, Temp};
+use super::tls::TlsConfig;
 use rwsgi_protocol::path::PathNormalize;
 use rwsgi_stats::{Address, Shown};
 use serde::{Deserialize, Serialize};
@@ -385,6 +387,10 @@ pub struct Config {
     pub spooler: Spooler,
     /// What the application's processes share.
     pub between: Between,
+    /// `--http-to`, `--*-proxy-protocol`, `--shared-socket`.
+    pub http_router: HttpRouterConfig,
+    /// `--https*`, `--sni*`.
+    pub tls: TlsConfig,
     /// The options as they were given, for the application: names and values, in order.
     pub given: Vec<(String, String)>,
     /// The magic variables, for the application.
@@ -478,6 +484,8 @@ impl Default for Config {
             log_backupname: None,
             spooler: Spooler::default(),
             between: Between::default(),
+            http_router: HttpRouterConfig::default(),
+            tls: TlsConfig::default(),
             given: Vec::new(),
             magic: Vec::new(),
             warnings: Vec::new(),
