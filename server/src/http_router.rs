@@ -1,5 +1,6 @@
 //! The http router as a process: takes what the master gives it and runs the router.
 
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use crate::ipc::inherit::InheritedFd;
 use crate::ipc::{Setup, receive_message};
 use crate::process_setup::{ignore_terminal_signals, limit_address_space};
 use crate::procname;
-use crate::router::{self, Limits, RouterConfig};
+use crate::router::{self, Door, Limits, RouterConfig};
 use crate::stats::scoreboard::Scoreboard;
 
 /// Runs the router until the master stops it; returns the exit status of the process.
@@ -24,6 +25,10 @@ pub(crate) fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
     let _ = nix::sys::prctl::set_name(c"rwsgi http");
     procname::set(&procname::title(&setup.config.procname, "rwsgi http 1"));
     ignore_terminal_signals()?;
+    if setup.certificates.is_some() {
+        // The application runs as the same user, and could read the keys in this process's memory.
+        nix::sys::prctl::set_dumpable(false).context("http router: cannot protect its memory")?;
+    }
     limit_address_space(&setup.config)?;
     let scoreboard = Arc::new(
         Scoreboard::map(setup.layout, setup.scoreboard.take()?).context("http router: cannot map the scoreboard")?,
@@ -33,6 +38,8 @@ pub(crate) fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
     let listeners = setup.listeners.iter_mut().map(|listener| Ok((listener.fd.take()?, listener.address.clone())));
     let router = RouterConfig {
         listeners: listeners.collect::<anyhow::Result<_>>()?,
+        doors: Door::all(&setup.config),
+        certificates: setup.certificates.as_mut().map(InheritedFd::take).transpose()?.map(File::from),
         link_listener: setup.link_listener.as_mut().context("http router: no link listener")?.take()?,
         token: setup.link.as_ref().context("http router: no link endpoint")?.token,
         orders: channel,

@@ -11,6 +11,7 @@
 mod app_signals;
 mod busyness;
 mod calls;
+mod certificates;
 mod children;
 mod events;
 mod fifo;

@@ -34,6 +34,7 @@ mod accept;
 mod bulk;
 mod client;
 mod dispatch;
+mod door;
 mod event_loop;
 mod intake;
 mod keyed;
@@ -47,8 +48,10 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod threads;
+mod tls;
 mod token;
 
+pub(crate) use self::door::Door;
 pub(crate) use self::event_loop::run;
 pub(crate) use self::limits::Limits;
 pub(crate) use self::state::RouterConfig;

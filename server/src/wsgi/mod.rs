@@ -5,6 +5,7 @@
 pub(crate) mod active;
 pub mod application;
 mod beneath;
+mod client_tls;
 mod environ;
 mod file_wrapper;
 pub mod gateway;
