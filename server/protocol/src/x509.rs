@@ -1,4 +1,5 @@
-//! What the server reads of a certificate (RFC 5280): its subject, and until when it is valid. Nothing is verified here.
+//! What the server reads of a certificate (RFC 5280), of any version: its subject, its key, and until when it is valid.
+//! Nothing is verified here.
 
 use std::fmt::Write;
 
@@ -17,6 +18,8 @@ const GENERALIZED_TIME: u8 = 0x18;
 pub struct Certificate<'a> {
     subject: &'a [u8],
     not_after: Part<'a>,
+    /// With its tag and length.
+    public_key: &'a [u8],
 }
 
 impl<'a> Certificate<'a> {
@@ -32,9 +35,17 @@ impl<'a> Certificate<'a> {
         let (_algorithm, rest) = of_tag(rest, SEQUENCE)?;
         let (_issuer, rest) = of_tag(rest, SEQUENCE)?;
         let (validity, rest) = of_tag(rest, SEQUENCE)?;
-        let (subject, _) = of_tag(rest, SEQUENCE)?;
+        let (subject, rest) = of_tag(rest, SEQUENCE)?;
+        let (_, behind) = of_tag(rest, SEQUENCE)?;
+        let public_key = &rest[..rest.len() - behind.len()];
         let (_not_before, _, times) = part(validity)?;
-        Some(Self { subject, not_after: part(times)? })
+        Some(Self { subject, not_after: part(times)?, public_key })
+    }
+
+    /// The DER of its `SubjectPublicKeyInfo`.
+    #[must_use]
+    pub fn public_key(&self) -> &'a [u8] {
+        self.public_key
     }
 
     /// The last moment at which it is valid, seconds since 1970; `None` for what is no time.
@@ -196,7 +207,7 @@ mod tests {
         let validity = der(SEQUENCE, &[&not_before, not_after]);
         let (version, serial) = (der(VERSION, &[&[2, 1, 2]]), der(2, &[&[7]]));
         let (empty, subject) = (der(SEQUENCE, &[]), der(SEQUENCE, subject));
-        let inner = der(SEQUENCE, &[&version, &serial, &empty, &empty, &validity, &subject]);
+        let inner = der(SEQUENCE, &[&version, &serial, &empty, &empty, &validity, &subject, &empty]);
         der(SEQUENCE, &[&inner, &empty])
     }
 

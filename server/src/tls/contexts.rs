@@ -8,8 +8,9 @@ use anyhow::{Context, bail};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::server::{ServerConfig, WebPkiClientVerifier};
-use rustls::{InconsistentKeys, RootCertStore};
+use rustls::RootCertStore;
 
 use super::ciphers::{self, Choice};
 use super::material::{Material, Pem, Proof};
@@ -66,10 +67,11 @@ fn context(proof: &Proof, warnings: &mut Vec<String>) -> anyhow::Result<Arc<Serv
         .with_safe_default_protocol_versions()
         .with_context(|| format!("{name}: TLS cannot be used with these ciphers"))?;
     let builder = match client_ca {
-        Some(ca) => builder.with_client_cert_verifier(verifier(name, ca, *is_ca_required, provider)?),
+        Some(ca) => builder.with_client_cert_verifier(verifier(name, ca, *is_ca_required, Arc::clone(&provider))?),
         None => builder.with_no_client_auth(),
     };
-    let mut config = builder.with_single_cert(chain, private).map_err(|error| mismatch(name, cert, key, &error))?;
+    let certified = certified(name, cert, chain, key, private, &provider)?;
+    let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
     config.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
     // Each context has its own: a session must not be resumed where other clients' certificates are asked for.
     config.ticketer = ring::Ticketer::new().context("TLS sessions: no random bytes")?;
@@ -120,14 +122,29 @@ fn verifier(
     builder.build().with_context(unusable)
 }
 
-fn mismatch(name: &str, cert: &Pem, key: &Pem, error: &rustls::Error) -> anyhow::Error {
+/// The certificate with its key. rustls' own check refuses certificates of version 1, which the recipe in uWSGI's
+/// documentation makes.
+fn certified(
+    name: &str,
+    cert: &Pem,
+    chain: Vec<CertificateDer<'static>>,
+    key: &Pem,
+    private: PrivateKeyDer<'static>,
+    provider: &CryptoProvider,
+) -> anyhow::Result<CertifiedKey> {
     let (cert, key) = (cert.file.display(), key.file.display());
-    match error {
-        rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => anyhow::anyhow!(
+    let signing = provider.key_provider.load_private_key(private);
+    let signing = signing.map_err(|error| {
+        anyhow::anyhow!("{name}: key '{key}' cannot be used: {error}: expected RSA of 2048 to 8192 bits, or EC with P-256 or P-384, or Ed25519")
+    })?;
+    let public = chain.first().and_then(|first| Certificate::parse(first)).map(|first| first.public_key());
+    let Some(public) = public else { bail!("{name}: certificate '{cert}' is damaged: it is no X.509") };
+    if signing.public_key().is_some_and(|own| own.as_ref() != public) {
+        bail!(
             "{name}: key '{key}' does not belong to certificate '{cert}': name the key that the certificate was made for, and put the server's own certificate first"
-        ),
-        error => anyhow::anyhow!("{name}: certificate '{cert}' with key '{key}' cannot be used: {error}"),
+        );
     }
+    Ok(CertifiedKey::new(chain, signing))
 }
 
 fn expired(name: &str, pem: &Pem, chain: &[CertificateDer<'_>]) -> Option<String> {
