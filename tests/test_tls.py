@@ -335,9 +335,7 @@ def test_keys_in_their_own_formats_and_certificates_of_version_1_are_taken(serve
     """As the recipe in uWSGI's documentation makes them."""
     key, at = tls.key(tmp_path / "foobar.key", "rsa"), tcp()
     tls.openssl("rsa", "-in", key, "-traditional", "-out", tmp_path / "own.key")
-    tls.openssl("req", "-new", "-key", key, "-out", tmp_path / "foobar.csr", "-subj", "/CN=localhost")
-    tls.openssl("x509", "-req", "-days", 365, "-in", tmp_path / "foobar.csr", "-signkey", key, "-out", tmp_path / "foobar.crt")
-    https(serve, at, tls.Certificate(tmp_path / "foobar.crt", tmp_path / "own.key"), more=",HIGH")
+    https(serve, at, tls.Certificate(tls.of_version_1(tmp_path, key), tmp_path / "own.key"), more=",HIGH")
     with TlsConnection(at) as connection:
         assert connection.request("GET", "/unread").text == "not read"
 
@@ -524,7 +522,8 @@ def test_what_is_wrong_with_the_files_is_said_at_the_start(serve, own, tmp_path)
 
 
 def test_an_expired_certificate_is_served_with_a_warning(serve, tmp_path):
-    own, at = tls.self_signed(tmp_path, days=-1), tcp()
+    key, at = tls.key(tmp_path / "foobar.key"), tcp()
+    own = tls.Certificate(tls.of_version_1(tmp_path, key, days=-1), key)
     server = https(serve, at, own)
     server.logged("https: certificate '.*' has expired")
     assert tls.shown_certificate(at) == tls.der(own)

@@ -45,11 +45,19 @@ def key(path: Path, kind: str = "ec") -> Path:
     return path
 
 
-def self_signed(directory: Path, name: str = "localhost", kind: str = "ec", days: int = 30) -> Certificate:
-    """A certificate for a host (and this machine's address) that signs itself; with days below 0 it has expired."""
+def self_signed(directory: Path, name: str = "localhost", kind: str = "ec") -> Certificate:
+    """A certificate for a host (and this machine's address) that signs itself."""
     made = Certificate(directory / f"{name}.crt", key(directory / f"{name}.key", kind))
     names = f"subjectAltName=DNS:{name},IP:127.0.0.1"
-    openssl("req", "-x509", "-new", "-key", made.key, "-out", made.cert, "-days", days, "-subj", f"/CN={name}", "-addext", names)
+    openssl("req", "-x509", "-new", "-key", made.key, "-out", made.cert, "-days", 30, "-subj", f"/CN={name}", "-addext", names)
+    return made
+
+
+def of_version_1(directory: Path, key: Path, days: int = 365) -> Path:
+    """A certificate as uWSGI's documentation has people make it; with days below 0 it has expired."""
+    request, made = directory / "foobar.csr", directory / "foobar.crt"
+    openssl("req", "-new", "-key", key, "-out", request, "-subj", "/CN=localhost")
+    openssl("x509", "-req", "-days", days, "-in", request, "-signkey", key, "-out", made)
     return made
 
 

@@ -319,10 +319,18 @@ mod tests {
     fn a_peer_is_four_words_and_six_with_tls() {
         assert_eq!(
             Peer::parse(b"::1 50000 127.0.0.1 80"),
-            Ok(Peer { remote_addr: "::1", remote_port: "50000", server_addr: "127.0.0.1", server_port: "80", tls: None })
+            Ok(Peer {
+                remote_addr: "::1",
+                remote_port: "50000",
+                server_addr: "127.0.0.1",
+                server_port: "80",
+                tls: None
+            })
         );
         assert!(Peer::parse(b"   ").is_ok_and(|peer| peer.remote_addr.is_empty() && peer.server_port.is_empty()));
-        for text in [&b""[..], b"a b c", b"a b c d e", b"a b c d e f", b"a b c d tls", b"a b c d tls e f", b"\xff b c d"] {
+        for text in
+            [&b""[..], b"a b c", b"a b c d e", b"a b c d e f", b"a b c d tls", b"a b c d tls e f", b"\xff b c d"]
+        {
             assert_eq!(Peer::parse(text), Err(LinkError::Peer));
         }
     }

@@ -155,10 +155,14 @@ mod tests {
 
     #[test]
     fn what_is_no_header_is_the_clients_own_and_a_broken_one_is_refused() {
-        for plain in ["GET / HTTP/1.1\r\n", "PROPFIND / HTTP/1.1\r\n", "PROXYX / HTTP/1.1\r\n", "\r\n\r\nGET /", "\x16\x03"] {
+        for plain in
+            ["GET / HTTP/1.1\r\n", "PROPFIND / HTTP/1.1\r\n", "PROXYX / HTTP/1.1\r\n", "\r\n\r\nGET /", "\x16\x03"]
+        {
             assert_eq!(parse(plain.as_bytes()), Ok(Start::Plain), "{plain}");
         }
-        for part in ["", "P", "PROXY", "PROXY ", "PROXY TCP4 1.2.3.4", "PROXY UNKNOWN\r", "\r\n\r\n\0", "\r\n\r\n\0\r\nQUIT\n!"] {
+        for part in
+            ["", "P", "PROXY", "PROXY ", "PROXY TCP4 1.2.3.4", "PROXY UNKNOWN\r", "\r\n\r\n\0", "\r\n\r\n\0\r\nQUIT\n!"]
+        {
             assert_eq!(parse(part.as_bytes()), Ok(Start::Part), "{part:?}");
         }
         for broken in [

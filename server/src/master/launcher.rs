@@ -69,13 +69,12 @@ impl Launcher {
         if let Some(output) = &self.output {
             command.stdout(output.try_clone()?).stderr(output.try_clone()?);
         }
-        let child = command
-            .spawn()
-            .map_err(|error| io::Error::new(error.kind(), format!("'{}': {error}", program.display())))?;
+        let child = command.spawn();
         // The next process that is started gets its own set, and what nobody owns there would stay open forever.
         for fd in setup.descriptors() {
             fd.close_on_exec()?;
         }
+        let child = child.map_err(|error| io::Error::new(error.kind(), format!("'{}': {error}", program.display())))?;
         send_message(ours.as_fd(), setup)?;
         Ok((Pid::from_raw(child.id() as i32), ours))
     }

@@ -44,8 +44,15 @@ pub(super) struct Tls {
 
 enum State {
     /// Nothing or a part of the client's first message has come. It says which of the contexts is used.
-    Hello { acceptor: Box<Acceptor>, contexts: Arc<Contexts>, socket: usize },
-    Open { connection: Box<ServerConnection>, is_exported: bool },
+    Hello {
+        acceptor: Box<Acceptor>,
+        contexts: Arc<Contexts>,
+        socket: usize,
+    },
+    Open {
+        connection: Box<ServerConnection>,
+        is_exported: bool,
+    },
     /// What comes is discarded.
     Failed,
 }
@@ -164,13 +171,7 @@ impl Tls {
 
     /// Reads and decrypts into `buffer`, which is not empty. What the handshake has to send is added to `unsent`. `is_last`
     /// says that nothing comes any more but what is in the socket.
-    pub(super) fn receive(
-        &mut self,
-        fd: &OwnedFd,
-        buffer: &mut [u8],
-        unsent: &mut Unsent,
-        is_last: bool,
-    ) -> Decrypted {
+    pub(super) fn receive(&mut self, fd: &OwnedFd, buffer: &mut [u8], unsent: &mut Unsent, is_last: bool) -> Decrypted {
         if let State::Failed = self.state {
             let received = receive(fd, buffer);
             return Decrypted { received, readable: matches!(received, Received::Bytes(_) | Received::End) };

@@ -15,7 +15,8 @@ pub(super) struct Choice {
 }
 
 const NONE: &str = "none of these ciphers is here: all that are safe are used (TLS 1.3, and TLS 1.2 with ECDHE and AES-GCM or ChaCha20)";
-const SOME: &str = "some of these ciphers are not here: clients need TLS 1.3, or TLS 1.2 with ECDHE and AES-GCM or ChaCha20";
+const SOME: &str =
+    "some of these ciphers are not here: clients need TLS 1.3, or TLS 1.2 with ECDHE and AES-GCM or ChaCha20";
 
 /// Words that stand for all suites of TLS 1.2 here.
 const ALL: [&str; 11] =
@@ -48,11 +49,7 @@ const SUITES: [(CipherSuite, &str, &[&str]); 6] = [
         "ECDHE-RSA-AES128-GCM-SHA256",
         &["aRSA", "AES", "AES128", "AESGCM", "FIPS"],
     ),
-    (
-        CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
-        "ECDHE-RSA-CHACHA20-POLY1305",
-        &["aRSA", "CHACHA20"],
-    ),
+    (CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, "ECDHE-RSA-CHACHA20-POLY1305", &["aRSA", "CHACHA20"]),
 ];
 
 /// Chooses of `available` what a list asks for.

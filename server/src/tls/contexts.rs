@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
+use rustls::RootCertStore;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::server::{ServerConfig, WebPkiClientVerifier};
-use rustls::RootCertStore;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 use super::ciphers::{self, Choice};
 use super::material::{Material, Pem, Proof};

@@ -111,8 +111,12 @@ fn proof(name: String, identity: &Identity) -> anyhow::Result<Proof> {
 fn read(name: &str, what: &str, file: &Path) -> anyhow::Result<Pem> {
     let text = text_of(file).map_err(|error| {
         let advice = match error.kind() {
-            io::ErrorKind::NotFound => ": a path that does not begin with / is relative to where the server was started",
-            io::ErrorKind::PermissionDenied => ": let the user that the server runs as read it, or start the server as root",
+            io::ErrorKind::NotFound => {
+                ": a path that does not begin with / is relative to where the server was started"
+            }
+            io::ErrorKind::PermissionDenied => {
+                ": let the user that the server runs as read it, or start the server as root"
+            }
             _ => "",
         };
         anyhow::anyhow!("{name}: {what} '{}' cannot be read: {error}{advice}", file.display())
