@@ -57,6 +57,10 @@ pub(super) fn finish(config: &mut Config) -> Result<(), String> {
         })?;
     }
     config.http_router.shared = shared;
+    if config.websockets.over_http && !config.tls.https.is_empty() {
+        let lost = "http-websockets: not at https, where the handshake is refused: let a proxy speak TLS for them, with http behind it";
+        config.warnings.push(lost.into());
+    }
     let own: Vec<&Address> = config.socket.iter().chain(&config.http_socket).collect();
     match config.http_router.to.iter().find(|target| !own.iter().any(|own| leads_to(target, own))) {
         Some(other) => Err(format!(
@@ -125,6 +129,18 @@ mod tests {
         ] {
             assert!(!leads(target, own), "{target} {own}");
         }
+    }
+
+    #[test]
+    fn what_https_cannot_do_for_websockets_is_said() {
+        let mut config = Config::default();
+        config.websockets.over_http = true;
+        finish(&mut config).unwrap();
+        assert_eq!(config.warnings.len(), 0);
+        let identity = crate::Identity { cert: "c".into(), key: "k".into(), ciphers: None, client_ca: None };
+        config.tls.https.push(crate::HttpsSocket { address: ":443".parse().unwrap(), identity });
+        finish(&mut config).unwrap();
+        assert!(config.warnings[0].contains("not at https"));
     }
 
     #[test]

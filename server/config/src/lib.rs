@@ -8,6 +8,7 @@
 //! options at once. `typed` is the result. `uwsgi` knows what becomes of options that we do not have.
 
 mod between;
+mod cheaper;
 mod check;
 mod command_line;
 mod declared;
@@ -15,41 +16,57 @@ mod error;
 mod expand;
 mod files;
 mod gather;
+mod harakiri;
 mod http_router;
 mod limits;
 mod logic;
 mod magic;
+mod migrate;
 mod options;
 mod plugins;
+mod privileges;
 mod reference;
 mod row;
 mod set;
 mod setting;
 mod settle;
+mod sockets;
+mod static_files;
+mod stats_push;
 mod surroundings;
+mod system;
 #[cfg(test)]
 mod tests;
 mod tls;
 mod typed;
 mod uwsgi;
 mod value;
+mod websockets;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 pub use between::*;
+pub use cheaper::*;
 use check::CHECK;
 pub use check::Report;
 pub use error::ConfigError;
 use gather::Gatherer;
+pub use harakiri::HarakiriConfig;
 pub use http_router::HttpRouterConfig;
 pub use limits::{MinRate, MinRates, Temp, TempSize};
+pub use migrate::{Migration, Outcome};
 use row::{Action, Kind};
 pub use setting::Origin;
 use setting::{Argument, Setting};
+pub use sockets::{SocketConfig, SocketMap};
+pub use static_files::*;
+pub use stats_push::*;
 use surroundings::Surroundings;
+pub use system::SystemConfig;
 pub use tls::{ClientCa, HttpsSocket, Identity, RedirectSocket, TlsConfig};
 pub use typed::*;
+pub use websockets::{WebSocketRules, WebSockets};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -62,6 +79,8 @@ pub enum Invocation {
     PythonVersion,
     /// `--check`: print this to standard output and exit 0 if it is well, else 1.
     Check(Report),
+    /// `rwsgi migrate`: print this to standard output and exit by its outcome.
+    Migrate(Migration),
     /// `--stop`, `--reload`: signal the server whose pidfile this is.
     Signal(Order, PathBuf),
 }
@@ -83,7 +102,13 @@ pub fn load_again(argv: impl Iterator<Item = OsString>) -> Result<Invocation, Co
 }
 
 fn load_within(argv: impl Iterator<Item = OsString>, around: Surroundings) -> Result<Invocation, ConfigError> {
-    let arguments = command_line::parse(argv)?;
+    let argv: Vec<OsString> = argv.collect();
+    if let [program, word, words @ ..] = argv.as_slice()
+        && word == migrate::MIGRATE
+    {
+        return Ok(Invocation::Migrate(migrate::migrate(program, words, around)));
+    }
+    let arguments = command_line::parse(argv.into_iter())?;
     if arguments.iter().any(|argument| matches!(argument, Argument::Option(name, _) if name == CHECK)) {
         return Ok(Invocation::Check(check::report(arguments, around)));
     }

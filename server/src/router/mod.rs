@@ -36,6 +36,7 @@ mod client;
 mod dispatch;
 mod door;
 mod event_loop;
+mod hand_over;
 mod intake;
 mod keyed;
 mod limits;

@@ -23,6 +23,7 @@ mod worker_thread;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
@@ -47,8 +48,9 @@ use crate::log_limit;
 use crate::process_setup::EXIT_NO_APP;
 use crate::procname;
 use crate::stats::scoreboard::{Scoreboard, TempHolder};
+use crate::system_limits;
 use crate::wsgi::gateway::Gateway;
-use crate::wsgi::{application, interpreter};
+use crate::wsgi::{application, interpreter, websocket};
 use rwsgi_config::Config;
 use rwsgi_protocol::SocketProtocol;
 
@@ -91,6 +93,10 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
             }
         },
     };
+    if let Some(directory) = &setup.config.chdir2 {
+        std::env::set_current_dir(directory)
+            .with_context(|| format!("chdir2: cannot enter '{}'", directory.display()))?;
+    }
     let first_only = setup.config.import.iter().filter(|_| worker == WorkerId::FIRST);
     for module in setup.config.shared_import.iter().chain(first_only) {
         interpreter::import(py, module);
@@ -109,8 +115,14 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
         listeners: setup
             .listeners
             .iter_mut()
-            .map(|listener| inherit(listener, &setup.config))
-            .collect::<Result<_, _>>()?,
+            .enumerate()
+            .map(|(place, listener)| {
+                let own = inherit(listener, &setup.config)?;
+                // What is left out is closed.
+                Ok(setup.config.sockets.is_for(place, worker.get()).then_some(own))
+            })
+            .filter_map(Result::transpose)
+            .collect::<anyhow::Result<_>>()?,
         link: setup.link.clone(),
         lost_links: Mutex::default(),
         connections: Connections::default(),
@@ -136,11 +148,14 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
     state.watch()?;
     let threads = state.config.threads;
     let multiprocess = state.config.processes > 1;
+    let patience = Duration::from_secs(state.config.socket_timeout.into());
+    let websockets = websocket::Terms { rules: state.config.websockets.rules, patience };
     let mut threads = ThreadIndex::first(threads)
         .map(|id| {
             let gateway =
                 Gateway::new(py, application.clone_ref(py), threads > 1, multiprocess, state.config.path_normalize)?
-                    .showing(state.config.show_request);
+                    .showing(state.config.show_request)
+                    .with_websockets(websockets);
             WorkerThread::new(id, Arc::clone(&state), gateway)
         })
         .collect::<anyhow::Result<Vec<_>>>()?;
@@ -164,6 +179,7 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
         })
         .collect::<Result<_, _>>()
         .context("cannot start the worker's threads")?;
+    system_limits::limit_processes(&first.worker.config.system);
     let mut outcome = {
         let _serving = Serving(Arc::clone(&first.worker));
         first.serve(py)
