@@ -47,11 +47,14 @@ impl Router<'_> {
 
     fn read_head(&mut self, scratch: &mut [u8], key: Key) -> Continue {
         let buffer_size = self.limits.buffer_size;
-        let Some(client) = self.clients.get_mut(key) else { return false };
-        if client.hurdles.proxy_protocol && !self.pass_proxy(key) {
-            return false;
+        let Some(mut client) = self.clients.get_mut(key) else { return false };
+        if client.hurdles.proxy_protocol {
+            if !self.pass_proxy(key) {
+                return false;
+            }
+            let Some(passed) = self.clients.get_mut(key) else { return false };
+            client = passed;
         }
-        let Some(client) = self.clients.get_mut(key) else { return false };
         if client.input.len() > client.seen {
             let mut input = mem::take(&mut client.input);
             return self.take_head(key, &mut input);
@@ -69,16 +72,14 @@ impl Router<'_> {
                 }
                 true
             }
-            Received::Nothing => self.at_rest(key),
+            Received::Nothing => client.tls.is_some() && self.at_rest(key),
             Received::End => self.at_end(key),
         }
     }
 
-    /// A client has nothing more for now. What its TLS has to say may wait for it.
+    /// A client of TLS has nothing more for now. What its handshake has to say may wait for it.
     fn at_rest(&mut self, key: Key) -> Continue {
-        if self.clients.get_mut(key).is_some_and(|client| client.tls.is_some()) {
-            self.arm_client(key);
-        }
+        self.arm_client(key);
         false
     }
 
@@ -188,7 +189,7 @@ impl Router<'_> {
                 self.bulk.use_since(count, before);
                 goes_on
             }
-            Received::Nothing => self.at_rest(key),
+            Received::Nothing => client.tls.is_some() && self.at_rest(key),
             Received::End => self.at_end(key),
         }
     }
