@@ -95,8 +95,13 @@ fn serve(bencher: Bencher<'_, '_>, application: &str, request: &'static [u8]) {
         let mut gateway = Gateway::new(py, application, false, false, PathNormalize::Keep).unwrap();
         let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
         let head = http::parse(request, &mut headers, 65536).unwrap().unwrap();
-        let peer =
-            Peer { remote_addr: "127.0.0.1", remote_port: "50000", server_addr: "127.0.0.1", server_port: "8080" };
+        let peer = Peer {
+            remote_addr: "127.0.0.1",
+            remote_port: "50000",
+            server_addr: "127.0.0.1",
+            server_port: "8080",
+            tls: None,
+        };
         let exchange =
             Exchange { protocol: SocketProtocol::Http, version: Version::Http11, head_only: false, keep_alive: true };
         let request = Incoming::Http { head: &head, peer, body_len: None };

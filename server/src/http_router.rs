@@ -1,5 +1,6 @@
 //! The http router as a process: takes what the master gives it and runs the router.
 
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use crate::ipc::inherit::InheritedFd;
 use crate::ipc::{Setup, receive_message};
 use crate::process_setup::{ignore_terminal_signals, limit_address_space};
 use crate::procname;
-use crate::router::{self, Limits, RouterConfig};
+use crate::router::{self, Door, Limits, RouterConfig};
 use crate::stats::scoreboard::Scoreboard;
 use crate::system_limits;
 use rwsgi_config::hooks::Phase;
@@ -27,6 +28,10 @@ pub(crate) fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
     let _ = nix::sys::prctl::set_name(c"rwsgi http");
     procname::set(&procname::title(&setup.config.procname, "rwsgi http 1"));
     ignore_terminal_signals()?;
+    if setup.certificates.is_some() {
+        // The application runs as the same user, and could read the keys in this process's memory.
+        nix::sys::prctl::set_dumpable(false).context("http router: cannot protect its memory")?;
+    }
     limit_address_space(&setup.config)?;
     system_limits::lock_memory(&setup.config.system);
     if setup.config.hooks.has(Phase::AsGateway) {
@@ -45,6 +50,8 @@ pub(crate) fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
     let listeners = setup.listeners.iter_mut().map(|listener| Ok((listener.fd.take()?, listener.address.clone())));
     let router = RouterConfig {
         listeners: listeners.collect::<anyhow::Result<_>>()?,
+        doors: Door::all(&setup.config),
+        certificates: setup.certificates.as_mut().map(InheritedFd::take).transpose()?.map(File::from),
         link_listener: setup.link_listener.as_mut().context("http router: no link listener")?.take()?,
         token: setup.link.as_ref().context("http router: no link endpoint")?.token,
         orders: channel,

@@ -31,6 +31,7 @@ mod shared_memory;
 mod spooler;
 pub mod stats;
 mod system_limits;
+mod tls;
 mod worker;
 pub mod wsgi;
 

@@ -35,6 +35,8 @@ pub(crate) enum LineKind {
     SlowResponse,
     /// A process that is not one of this server's workers connected to the address of the links.
     NoWorker,
+    /// A client's TLS failed (`ssl-verbose`).
+    Tls,
 }
 
 impl fmt::Display for LineKind {
@@ -46,6 +48,7 @@ impl fmt::Display for LineKind {
             Self::ResponseNotKept => f.write_str("responses that cannot be kept for slow clients"),
             Self::SlowResponse => f.write_str("connections closed (response-min-rate)"),
             Self::NoWorker => f.write_str("processes refused as workers"),
+            Self::Tls => f.write_str("failures of TLS"),
         }
     }
 }

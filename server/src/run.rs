@@ -126,6 +126,9 @@ fn settle(mut config: Config, start: &Path) -> anyhow::Result<Config> {
     for path in files.into_iter().flatten() {
         *path = start.join(&*path);
     }
+    for path in config.tls.files_mut() {
+        *path = start.join(&*path);
+    }
     for directory in config.spooler.directories.iter_mut().chain(&mut config.spooler.external) {
         *directory = start.join(&*directory);
     }

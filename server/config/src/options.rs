@@ -5,8 +5,8 @@ use super::files::Notation;
 use super::logic::{Logic, Over, Test, Wanted};
 use super::row::{Action, Group, Kind, Row};
 use super::{
-    Order, alarms, between, event_loops, harakiri, hooks, limits, privileges, program, python, reactions, set, sockets,
-    static_files, stats_push, system, websockets,
+    Order, alarms, between, event_loops, harakiri, hooks, http_router, limits, privileges, program, python, reactions,
+    set, sockets, static_files, stats_push, system, tls, websockets,
 };
 use Kind::{Act, Addresses, Always, Custom, Flag, Large, Limit, Megabytes, Mode, Number, Path, Paths, Text, Texts};
 
@@ -48,12 +48,14 @@ const TABLES: &[&[Row]] = &[
     python::ROWS,
     program::ROWS,
     harakiri::ROWS,
+    http_router::ROWS,
     privileges::ROWS,
     reactions::ROWS,
     sockets::ROWS,
     static_files::ROWS,
     stats_push::ROWS,
     system::ROWS,
+    tls::ROWS,
     websockets::ROWS,
 ];
 

@@ -120,9 +120,11 @@ fn finish(config: &mut Config) -> Result<(), ConfigError> {
     }
     // systemd may have opened one for this very process: the master checks that.
     let inherits = std::env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string());
-    if config.http.is_empty() && config.http_socket.is_empty() && config.socket.is_empty() && !inherits {
+    let has_socket = !(config.http.is_empty() && config.http_socket.is_empty() && config.socket.is_empty());
+    if !(has_socket || config.tls.is_used() || inherits) {
         return Err(ConfigError::NoSocket);
     }
+    super::http_router::finish(config).map_err(ConfigError::Conflict)?;
     // A mount at the root is the application.
     if let Some(root) = config.mounts.iter().position(|mount| mount.prefix.is_empty()) {
         let mount = config.mounts.remove(root);

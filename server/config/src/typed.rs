@@ -9,6 +9,7 @@ use super::cheaper::Cheaper;
 use super::event_loops::EventLoops;
 use super::harakiri::HarakiriConfig;
 use super::hooks::HooksConfig;
+use super::http_router::HttpRouterConfig;
 use super::limits::{MinRates, Temp};
 use super::program::Announcements;
 use super::python::PythonConfig;
@@ -17,6 +18,7 @@ use super::sockets::SocketConfig;
 use super::static_files::StaticConfig;
 use super::stats_push::StatsPushConfig;
 use super::system::SystemConfig;
+use super::tls::TlsConfig;
 use super::websockets::WebSockets;
 use rwsgi_protocol::path::PathNormalize;
 use rwsgi_stats::{Address, Shown};
@@ -336,6 +338,10 @@ pub struct Config {
     pub mode: Option<String>,
     /// `--print`, `--show-config`: what to print before anything else is done.
     pub announcements: Announcements,
+    /// `--http-to`, `--*-proxy-protocol`, `--shared-socket`.
+    pub http_router: HttpRouterConfig,
+    /// `--https*`, `--sni*`.
+    pub tls: TlsConfig,
     /// The options as they were given, for the application: names and values, in order.
     pub given: Vec<(String, String)>,
     /// The magic variables, for the application.
@@ -447,6 +453,8 @@ impl Default for Config {
             event_loops: EventLoops::default(),
             mode: None,
             announcements: Announcements::default(),
+            http_router: HttpRouterConfig::default(),
+            tls: TlsConfig::default(),
             given: Vec::new(),
             magic: Vec::new(),
             warnings: Vec::new(),

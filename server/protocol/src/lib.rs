@@ -10,6 +10,8 @@
 //! | [`response`] | a response head, and how its body ends |
 //! | [`conditional`] | what a conditional request, or one for a part, gets of a file |
 //! | [`date`] | the `Date` header |
+//! | [`proxy`] | the PROXY protocol's header |
+//! | [`x509`] | of a certificate, whose it is and how long |
 //! | [`link`] | what the http router and the workers say to each other |
 //!
 //! The http router and the workers' own sockets use this one parser, so that neither lets through what the other
@@ -21,6 +23,7 @@ pub mod date;
 pub mod http;
 pub mod link;
 pub mod path;
+pub mod proxy;
 mod range;
 mod refusal;
 pub mod response;
@@ -28,5 +31,6 @@ mod socket_protocol;
 pub mod target;
 pub mod uwsgi;
 mod version;
+pub mod x509;
 
 pub use socket_protocol::SocketProtocol;

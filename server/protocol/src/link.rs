@@ -62,7 +62,7 @@ pub enum LinkError {
     /// A length word that means nothing.
     #[error("a frame of {0} bytes on the link, more than any frame has")]
     Length(u32),
-    /// The text of a [`Peer`] is not four words.
+    /// The text of a [`Peer`] is not the words that it should be.
     #[error("the peer's addresses on the link are malformed")]
     Peer,
 }
@@ -172,6 +172,28 @@ fn split<const N: usize>(bytes: &[u8]) -> ([u8; N], &[u8]) {
     bytes.split_first_chunk().map_or(([0; N], bytes), |(first, rest)| (*first, rest))
 }
 
+/// What the application learns of a client's TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerTls<'a> {
+    /// The client's certificate, in base64; empty without one.
+    pub certificate: &'a str,
+    /// The application gets that as PEM, too.
+    pub is_exported: bool,
+}
+
+impl PeerTls<'_> {
+    /// What is added to a [`Peer`]'s text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let word = if self.is_exported { TLS_EXPORTED } else { TLS };
+        format!(" {word} {}", self.certificate)
+    }
+}
+
+/// The fifth word of a [`Peer`]'s text.
+const TLS: &str = "tls";
+const TLS_EXPORTED: &str = "tls-exported";
+
 /// Both ends of the client's connection. Ports are decimal; all is empty for a unix socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer<'a> {
@@ -183,6 +205,8 @@ pub struct Peer<'a> {
     pub server_addr: &'a str,
     /// The port that the client connected to.
     pub server_port: &'a str,
+    /// `None` without TLS.
+    pub tls: Option<PeerTls<'a>>,
 }
 
 impl<'a> Peer<'a> {
@@ -198,17 +222,23 @@ impl<'a> Peer<'a> {
         }
     }
 
-    /// Reads the text: the four, with a space between them.
+    /// Reads the text: the four, with a space between them, and two more with TLS.
     ///
     /// # Errors
     /// [`LinkError::Peer`] for anything else.
     pub fn parse(text: &'a [u8]) -> Result<Self, LinkError> {
         let mut words = std::str::from_utf8(text).map_err(|_| LinkError::Peer)?.split(' ');
-        match (words.next(), words.next(), words.next(), words.next(), words.next()) {
-            (Some(remote_addr), Some(remote_port), Some(server_addr), Some(server_port), None) => {
-                Ok(Self { remote_addr, remote_port, server_addr, server_port })
-            }
-            _ => Err(LinkError::Peer),
+        let mut word = || words.next().ok_or(LinkError::Peer);
+        let (remote_addr, remote_port, server_addr, server_port) = (word()?, word()?, word()?, word()?);
+        let tls = match (words.next(), words.next()) {
+            (None, None) => None,
+            (Some(TLS), Some(certificate)) => Some(PeerTls { certificate, is_exported: false }),
+            (Some(TLS_EXPORTED), Some(certificate)) => Some(PeerTls { certificate, is_exported: true }),
+            _ => return Err(LinkError::Peer),
+        };
+        match words.next() {
+            None => Ok(Self { remote_addr, remote_port, server_addr, server_port, tls }),
+            Some(_) => Err(LinkError::Peer),
         }
     }
 }
@@ -306,14 +336,31 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_is_four_words() {
+    fn a_peer_is_four_words_and_six_with_tls() {
         assert_eq!(
             Peer::parse(b"::1 50000 127.0.0.1 80"),
-            Ok(Peer { remote_addr: "::1", remote_port: "50000", server_addr: "127.0.0.1", server_port: "80" })
+            Ok(Peer {
+                remote_addr: "::1",
+                remote_port: "50000",
+                server_addr: "127.0.0.1",
+                server_port: "80",
+                tls: None
+            })
         );
         assert!(Peer::parse(b"   ").is_ok_and(|peer| peer.remote_addr.is_empty() && peer.server_port.is_empty()));
-        for text in [&b""[..], b"a b c", b"a b c d e", b"\xff b c d"] {
+        for text in
+            [&b""[..], b"a b c", b"a b c d e", b"a b c d e f", b"a b c d tls", b"a b c d tls e f", b"\xff b c d"]
+        {
             assert_eq!(Peer::parse(text), Err(LinkError::Peer));
+        }
+    }
+
+    #[test]
+    fn what_a_client_said_of_itself_in_tls_reads_back() {
+        for (certificate, is_exported) in [("", false), ("", true), ("TUlJ", false), ("TUlJ", true)] {
+            let tls = PeerTls { certificate, is_exported };
+            let text = Peer::text(None, "web", 443) + &tls.text();
+            assert_eq!(Peer::parse(text.as_bytes()).unwrap().tls, Some(tls));
         }
     }
 

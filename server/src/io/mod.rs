@@ -11,6 +11,7 @@ pub(crate) mod close;
 pub(crate) mod descriptors;
 pub(crate) mod pace;
 pub(crate) mod pass_fd;
+pub(crate) mod proxied;
 pub(crate) mod receive;
 pub(crate) mod temp;
 pub(crate) mod unsent;

@@ -88,6 +88,8 @@ pub struct Setup {
     pub listeners: Vec<InheritedListener>,
     /// The router's listener, for the router; `None` for a fork server.
     pub link_listener: Option<InheritedFd>,
+    /// The memory file with the certificates of `https`, for the router; `None` without any.
+    pub certificates: Option<InheritedFd>,
     /// Where the workers find the router, if there is one.
     pub link: Option<LinkEndpoint>,
     /// The generation that a fork server loads; `None` for the http router.
@@ -107,6 +109,7 @@ impl Setup {
         listeners
             .chain([&self.scoreboard, &self.liveness, &self.notices, &self.control])
             .chain(&self.link_listener)
+            .chain(&self.certificates)
             .chain(self.share.all())
     }
 }

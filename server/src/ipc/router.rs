@@ -11,6 +11,8 @@ use rwsgi_stats::Shown;
 pub(crate) enum RouterOrder {
     /// A reload has changed the options: from the next request on these hold.
     Limits(RouterLimits),
+    /// The memory file has new certificates: the next connections get them.
+    Certificates,
 }
 
 /// The options that the http router itself follows. Those of sizes are in bytes, those of times in seconds.

@@ -73,13 +73,12 @@ impl Launcher {
         if let Some(output) = &self.output {
             command.stdout(output.try_clone()?).stderr(output.try_clone()?);
         }
-        let child = command
-            .spawn()
-            .map_err(|error| io::Error::new(error.kind(), format!("'{}': {error}", program.display())))?;
+        let child = command.spawn();
         // The next process that is started gets its own set, and what nobody owns there would stay open forever.
         for fd in setup.descriptors() {
             fd.close_on_exec()?;
         }
+        let child = child.map_err(|error| io::Error::new(error.kind(), format!("'{}': {error}", program.display())))?;
         send_message(ours.as_fd(), setup)?;
         Ok((Pid::from_raw(child.id() as i32), ours))
     }
@@ -88,5 +87,43 @@ impl Launcher {
     #[must_use]
     pub fn directory_of<'a>(&'a self, config: &'a Config) -> &'a Path {
         config.chdir.as_deref().unwrap_or(&self.directory)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+
+    use super::*;
+    use crate::clock::UnixMicros;
+    use crate::io::temp::TempPlace;
+    use crate::ipc::ShareDescriptors;
+    use crate::stats::scoreboard::Layout;
+
+    /// The keys of `https` are among them, and the next process may be the application's.
+    #[test]
+    fn what_a_process_was_to_inherit_that_could_not_be_started_is_inherited_by_no_other() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let lend = || InheritedFd::lend(file.as_fd()).unwrap();
+        let setup = Setup {
+            config: Config::default(),
+            layout: Layout::new(1, 1),
+            scoreboard: lend(),
+            liveness: lend(),
+            notices: lend(),
+            share: ShareDescriptors { board: lend(), caches: Vec::new(), queues: Vec::new() },
+            control: lend(),
+            listeners: Vec::new(),
+            link_listener: None,
+            certificates: Some(lend()),
+            link: None,
+            generation: None,
+            temp: TempPlace::of_test(None),
+            started_at: UnixMicros::now(),
+        };
+        let mut launcher = Launcher::new("/nothing/here".into(), Vec::new());
+        launcher.directory = "/".into();
+        assert!(launcher.start(ROUTER_ROLE, None, &setup).is_err());
+        assert_eq!(fcntl(&file, FcntlArg::F_GETFD), Ok(FdFlag::FD_CLOEXEC.bits()));
     }
 }

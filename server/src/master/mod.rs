@@ -13,6 +13,7 @@ mod app_signals;
 mod busyness;
 mod calls;
 mod capabilities;
+mod certificates;
 mod children;
 mod events;
 mod fifo;

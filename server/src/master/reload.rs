@@ -73,6 +73,7 @@ impl Master {
             control: InheritedFd::lend(sockets.control.as_fd())?,
             listeners,
             link_listener: None,
+            certificates: None,
             link: sockets.link.as_ref().map(|link| link.endpoint.clone()),
             generation,
             temp: self.temp.clone(),
@@ -145,6 +146,9 @@ impl Master {
         self.watch_limits(now);
         self.tell_router_limits();
         if !is_first {
+            self.renew_certificates();
+        }
+        if !is_first {
             info!("reload: generation {number} takes over");
         }
         self.renew_auxiliaries();
@@ -184,6 +188,23 @@ impl Master {
             if failure.kind() != std::io::ErrorKind::BrokenPipe {
                 error!("reload: the http router cannot be sent its options: {failure}: they stay as they were");
             }
+        }
+    }
+
+    /// Has the http router use the certificates as they are now. Connections keep theirs.
+    fn renew_certificates(&mut self) {
+        let Some(certificates) = &mut self.certificates else { return };
+        match certificates.renew(&self.config) {
+            Ok(true) => info!("reload: new certificates; connections keep theirs"),
+            Ok(false) => return,
+            Err(failure) => return error!("reload: all certificates stay as they were: {failure:#}"),
+        }
+        let Some(channel) = &self.router_channel else { return };
+        if let Err(failure) = send_message(channel.as_fd(), &RouterOrder::Certificates)
+            && failure.kind() != std::io::ErrorKind::BrokenPipe
+        {
+            // One that has died finds them when it is started.
+            error!("reload: the http router cannot be told of new certificates: {failure}: reload again");
         }
     }
 
@@ -242,6 +263,10 @@ impl Master {
 /// value that stays.
 fn keep_fixed(old: &Config, new: &mut Config) -> Vec<(&'static str, String)> {
     let mut kept = Vec::new();
+    if !new.tls.addresses().eq(old.tls.addresses()) {
+        kept.push(("https and http-to-https", "as at the start, with their certificates".to_owned()));
+        new.tls = old.tls.clone();
+    }
     macro_rules! keep {
         ($($($field:ident).+: $name:literal),* $(,)?) => {$(
             if new.$($field).+ != old.$($field).+ {
@@ -254,6 +279,7 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<(&'static str, String)> {
         http: "http",
         http_socket: "http-socket",
         socket: "socket",
+        http_router: "http-enable-proxy-protocol, enable-proxy-protocol, http-to or shared-socket",
         listen: "listen",
         processes: "processes",
         threads: "threads",

@@ -170,6 +170,8 @@ impl Master {
         let listeners = self.sockets.router.iter().map(inherited).collect::<nix::Result<_>>()?;
         let mut setup = self.setup(None, &self.config, listeners)?;
         let link = self.sockets.link.as_ref().and_then(|link| link.listener.as_ref());
+        let certificates = self.certificates.as_ref();
+        setup.certificates = certificates.map(super::certificates::Certificates::inherit).transpose()?;
         setup.link_listener = link.map(|listener| InheritedFd::lend(std::os::fd::AsFd::as_fd(listener))).transpose()?;
         Ok(setup)
     }

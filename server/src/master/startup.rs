@@ -12,6 +12,7 @@ use tracing::info;
 
 use super::alarms::{self, Alarms, LineWatch};
 use super::app_signals::{self, AppSignals};
+use super::certificates::Certificates;
 use super::children::Children;
 use super::events::{Event, Events};
 use super::generation::Generations;
@@ -96,6 +97,8 @@ pub(super) fn start(
     let control = app_signals::watch(&events)?;
     let Bound { workers, router } = bind_all(&config, user, &mut inherited, &mut leftovers, &events)?;
     anyhow::ensure!(!(workers.is_empty() && router.is_empty()), "no socket was inherited, and none is configured");
+    // Keys are often root's alone.
+    let certificates = Certificates::read(&config)?;
     for path in &config.master_fifo {
         fifo::watch(path, user, &events)?;
         if config.vacuum {
@@ -133,6 +136,7 @@ pub(super) fn start(
         timers,
         generations: Generations::default(),
         router_channel: None,
+        certificates,
         chain: None,
         haste: false,
         any_ready: false,
@@ -225,7 +229,11 @@ fn bind_all(
             listeners.push((open(option, address)?, protocol));
         }
     }
-    let router: Vec<_> = config.http.iter().map(|address| open("http", address)).collect::<Result<_, _>>()?;
+    // In this order the router knows them.
+    let https = config.tls.https.iter().map(|socket| ("https", &socket.address));
+    let redirects = config.tls.redirects.iter().map(|socket| ("http-to-https", &socket.address));
+    let router = config.http.iter().map(|address| ("http", address)).chain(https).chain(redirects);
+    let router: Vec<_> = router.map(|(option, address)| open(option, address)).collect::<Result<_, _>>()?;
     for address in &config.stats {
         let listener = open("stats", address)?;
         info!("stats server on {}", listener.address);

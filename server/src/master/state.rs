@@ -52,6 +52,8 @@ pub(super) struct Master {
     pub(super) generations: Generations,
     /// Our end of the http router's channel, while it runs.
     pub(super) router_channel: Option<OwnedFd>,
+    /// What the http router proves itself with, where it speaks TLS.
+    pub(super) certificates: Option<super::certificates::Certificates>,
     /// Workers that a chain reload has still to replace, one after another.
     pub(super) chain: Option<VecDeque<WorkerId>>,
     /// The present reload gives nobody time to finish.

@@ -40,7 +40,9 @@ impl Router<'_> {
                 Ok(None) => break,
                 Err(error) => return self.no_client(&error),
             };
-            let key = self.clients.insert(Client::new(fd, peer.into_boxed_str(), deadline, is_direct));
+            let mut client = Client::new(fd, peer.into_boxed_str(), deadline, is_direct);
+            self.enter(&mut client, number);
+            let key = self.clients.insert(client);
             let Some(client) = self.clients.get_mut(key) else { return };
             let event = EpollEvent::new(interest(false), Token::Client(key).to_bits());
             if let Err(error) = self.epoll.add(&client.fd, event) {

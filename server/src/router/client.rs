@@ -5,8 +5,10 @@ use std::os::fd::OwnedFd;
 
 use tracing::error;
 
+use super::door::Hurdles;
 use super::keyed::Key;
 use super::request::Request;
+use super::tls::{Decrypted, Tls};
 use crate::io::body::{Gathering, IntakeError};
 use crate::io::close::{Then, reset_on_close};
 use crate::io::pace::Pace;
@@ -58,6 +60,12 @@ pub(super) struct Client {
     pub(super) pace: Pace,
     /// It has connected itself, not through a proxy: the default of the minimum rates holds.
     pub(super) is_direct: bool,
+    /// Which socket it came by.
+    pub(super) door: u16,
+    /// What it has to go through before its requests are served.
+    pub(super) hurdles: Hurdles,
+    /// `None` for most: what is received and sent goes through it.
+    pub(super) tls: Option<Box<Tls>>,
 }
 
 impl Client {
@@ -76,6 +84,9 @@ impl Client {
             deadline,
             pace: Pace::Any,
             is_direct,
+            door: 0,
+            hurdles: Hurdles::default(),
+            tls: None,
         }
     }
 
@@ -87,6 +98,9 @@ impl Client {
         if !self.readable {
             return Received::Nothing;
         }
+        if self.tls.is_some() {
+            return self.receive_tls(buffer);
+        }
         let received = receive(&self.fd, buffer);
         self.readable = match received {
             Received::Bytes(count) => count == buffer.len() || self.ended,
@@ -94,6 +108,24 @@ impl Client {
             Received::End => self.readable,
         };
         received
+    }
+
+    /// The same through TLS.
+    fn receive_tls(&mut self, buffer: &mut [u8]) -> Received {
+        let Some(tls) = &mut self.tls else { return Received::Nothing };
+        let Decrypted { received, readable } = tls.receive(&self.fd, buffer, &mut self.unsent, self.ended);
+        if let Some(established) = tls.take_established() {
+            self.peer = format!("{}{established}", self.peer).into();
+        }
+        self.readable = readable || self.ended && received != Received::Nothing;
+        received
+    }
+
+    /// Tells a client of TLS that nothing more comes.
+    pub(super) fn say_goodbye(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.say_goodbye(&self.fd, &mut self.unsent);
+        }
     }
 
     /// The same right to where a body waits, for one that is received in place.
@@ -118,6 +150,9 @@ impl Client {
     /// # Errors
     /// When the client is gone.
     pub(super) fn send(&mut self, parts: &[&[u8]], temp: &TempFiles) -> io::Result<()> {
+        if let Some(tls) = &mut self.tls {
+            return tls.send(&self.fd, parts, &mut self.unsent, temp);
+        }
         self.unsent.send_or_spill(&self.fd, parts, temp)
     }
 

@@ -285,7 +285,10 @@ impl Router<'_> {
 
     /// Closes a client's connection. What it had goes with it: its place in the queue, or its claim to an answer.
     pub(super) fn close_client(&mut self, key: Key) {
-        let Some(client) = self.clients.remove(key) else { return };
+        let Some(mut client) = self.clients.remove(key) else { return };
+        if client.tls.is_some() && matches!(client.phase, client::ClientPhase::Idle) {
+            client.say_goodbye();
+        }
         if client.write_armed {
             self.temp.count_slow_client(false);
         }

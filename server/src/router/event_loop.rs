@@ -147,6 +147,7 @@ impl Router<'_> {
         loop {
             match receive_message(self.orders.as_fd()) {
                 Ok(Some(RouterOrder::Limits(limits))) => self.limits.change(limits),
+                Ok(Some(RouterOrder::Certificates)) => self.renew_contexts(),
                 // End of file: the liveness pipe reports that.
                 Ok(None) => break,
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,

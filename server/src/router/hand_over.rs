@@ -13,7 +13,8 @@ use crate::io::pass_fd::send_fd;
 
 impl Router<'_> {
     /// Answers a thread that asks for its client's connection, on the connection `asker`, which ends with that. Closing
-    /// it without a descriptor is a no: the client has sent more than its request, is gone, or has part of a response.
+    /// it without a descriptor is a no: the client has sent more than its request, is gone, has part of a response, or speaks
+    /// TLS.
     pub(super) fn hand_over(&mut self, asker: Key, slot: SlotId, thread: ThreadIndex) {
         let Some(asker) = self.links.remove(asker) else { return };
         let Some(link_key) = self.links.keys(|link| link.slot == Some(slot) && link.thread == thread).pop() else {
@@ -28,7 +29,9 @@ impl Router<'_> {
         let is_ready = matches!(client.phase, ClientPhase::Serving(by) if by == link_key)
             && !link.answered
             && client.input.is_empty()
-            && client.unsent.is_empty();
+            && client.unsent.is_empty()
+            // The thread could not speak TLS with it.
+            && client.tls.is_none();
         if !is_ready {
             return;
         }

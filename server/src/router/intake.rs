@@ -47,12 +47,22 @@ impl Router<'_> {
 
     fn read_head(&mut self, scratch: &mut [u8], key: Key) -> Continue {
         let buffer_size = self.limits.buffer_size;
-        let Some(client) = self.clients.get_mut(key) else { return false };
+        let Some(mut client) = self.clients.get_mut(key) else { return false };
+        if client.hurdles.proxy_protocol {
+            if !self.pass_proxy(key) {
+                return false;
+            }
+            let Some(passed) = self.clients.get_mut(key) else { return false };
+            client = passed;
+        }
         if client.input.len() > client.seen {
             let mut input = mem::take(&mut client.input);
             return self.take_head(key, &mut input);
         }
         let buffer = scratch.len().min(HEAD_READ);
+        if client.tls.as_ref().is_some_and(|tls| tls.is_handshaking()) {
+            return self.shake_hands(scratch, key);
+        }
         match client.receive(&mut scratch[..buffer]) {
             Received::Bytes(count) if client.input.is_empty() => self.take_head(key, &mut scratch[..count]),
             Received::Bytes(count) => {
@@ -62,11 +72,29 @@ impl Router<'_> {
                 }
                 true
             }
-            Received::Nothing => false,
-            Received::End => {
-                self.close_client(key);
-                false
-            }
+            Received::Nothing => client.tls.is_some() && self.at_rest(key),
+            Received::End => self.at_end(key),
+        }
+    }
+
+    /// A client of TLS has nothing more for now. What its handshake has to say may wait for it.
+    fn at_rest(&mut self, key: Key) -> Continue {
+        self.arm_client(key);
+        false
+    }
+
+    /// Goes on with the handshake of TLS, which may bring the first request with its end. Its time is taken from what all
+    /// bulk bytes have, so that many clients that connect at once do not keep the others waiting.
+    fn shake_hands(&mut self, scratch: &mut [u8], key: Key) -> Continue {
+        let Some(before) = self.handshake_turn(key) else { return false };
+        let Some(client) = self.clients.get_mut(key) else { return false };
+        let buffer = scratch.len().min(HEAD_READ);
+        let received = client.receive(&mut scratch[..buffer]);
+        self.bulk.use_since(0, before);
+        match received {
+            Received::Bytes(count) => self.take_head(key, &mut scratch[..count]),
+            Received::Nothing => self.at_rest(key),
+            Received::End => self.at_end(key),
         }
     }
 
@@ -98,6 +126,9 @@ impl Router<'_> {
                 return true;
             }
         };
+        if client.hurdles.redirect {
+            return self.redirect(key, &head);
+        }
         let (head_bytes, rest) = bytes.split_at(head.len);
         client.seen = 0;
         let awaits_continue = head.expect_continue && rest.is_empty();
@@ -137,7 +168,8 @@ impl Router<'_> {
         let Some(client) = self.clients.get_mut(key) else { return false };
         let ClientPhase::Body(gathering) = &client.phase else { return true };
         let intake = &gathering.intake;
-        let in_place = intake.is_in_place();
+        // What is encrypted is not received to where it stays.
+        let in_place = intake.is_in_place() && client.tls.is_none();
         let received = if in_place {
             match client.receive_body() {
                 Ok(received) => received,
@@ -157,11 +189,8 @@ impl Router<'_> {
                 self.bulk.use_since(count, before);
                 goes_on
             }
-            Received::Nothing => false,
-            Received::End => {
-                self.close_client(key);
-                false
-            }
+            Received::Nothing => client.tls.is_some() && self.at_rest(key),
+            Received::End => self.at_end(key),
         }
     }
 
@@ -266,9 +295,13 @@ impl Router<'_> {
         let keepalive = self.in_seconds(self.limits.keepalive);
         let linger = self.in_seconds(LINGER.as_secs() as u32);
         let stopping = self.stopping;
+        let goes_on = then == Then::NextRequest && !stopping;
+        if !goes_on && !self.has_said_goodbye(key) {
+            return false;
+        }
         let Some(client) = self.clients.get_mut(key) else { return false };
         match then {
-            Then::NextRequest if !stopping => {
+            Then::NextRequest if goes_on => {
                 client.phase = ClientPhase::Idle;
                 client.deadline = keepalive;
                 true

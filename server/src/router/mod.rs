@@ -34,6 +34,7 @@ mod accept;
 mod bulk;
 mod client;
 mod dispatch;
+mod door;
 mod event_loop;
 mod hand_over;
 mod intake;
@@ -48,8 +49,10 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod threads;
+mod tls;
 mod token;
 
+pub(crate) use self::door::Door;
 pub(crate) use self::event_loop::run;
 pub(crate) use self::limits::Limits;
 pub(crate) use self::state::RouterConfig;

@@ -1,6 +1,7 @@
 //! What the router's loop owns.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use rwsgi_stats::Address;
 
 use super::bulk::Bulk;
 use super::client::Client;
+use super::door::{Door, read_contexts};
 use super::keyed::{Key, Keyed};
 use super::limits::Limits;
 use super::link::Link;
@@ -23,6 +25,7 @@ use crate::io::descriptors::{ClientCap, for_files};
 use crate::io::temp::{TempFiles, TempPlace};
 use crate::stats::cell::RouterCell;
 use crate::stats::scoreboard::{Scoreboard, TempHolder};
+use crate::tls::Contexts;
 
 /// A second on the clock, ns.
 pub(super) const SECOND: u64 = 1_000_000_000;
@@ -41,6 +44,10 @@ pub(super) enum Pause {
 pub(crate) struct RouterConfig {
     /// Bound and listening sockets for clients, and what they are bound to.
     pub listeners: Vec<(OwnedFd, Address)>,
+    /// What is special about them, in the same order.
+    pub doors: Vec<Door>,
+    /// The memory file with the certificates of those that speak TLS.
+    pub certificates: Option<File>,
     /// The bound and listening unix socket that workers connect to.
     pub link_listener: OwnedFd,
     /// The secret by which workers prove that they belong to this server.
@@ -64,6 +71,10 @@ pub(super) struct Router<'a> {
     pub(super) board: &'a Scoreboard,
     pub(super) epoll: Epoll,
     pub(super) listeners: Vec<Listener>,
+    pub(super) doors: Vec<Door>,
+    pub(super) certificates: Option<File>,
+    /// What the next connections of TLS are made with.
+    pub(super) contexts: Option<Arc<Contexts>>,
     pub(super) link_listener: OwnedFd,
     pub(super) liveness: OwnedFd,
     pub(super) orders: OwnedFd,
@@ -112,7 +123,8 @@ pub(super) fn interest(writing: bool) -> EpollFlags {
 
 impl<'a> Router<'a> {
     pub(super) fn new(config: RouterConfig, board: &'a Arc<Scoreboard>) -> anyhow::Result<Self> {
-        let RouterConfig { listeners, link_listener, token, orders, liveness, limits, temp } = config;
+        let RouterConfig { listeners, doors, certificates, link_listener, token, orders, liveness, limits, temp } =
+            config;
         let mut mask = SigSet::empty();
         // A terminal that goes away is the master's affair; its SIGHUP must not end the router.
         // Nor must SIGPIPE, which sendfile raises where a client is gone.
@@ -123,6 +135,7 @@ impl<'a> Router<'a> {
         let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
             .context("the router cannot receive signals")?;
         let listeners = listeners.into_iter().map(listen).collect::<Result<Vec<_>, _>>()?;
+        let contexts = certificates.as_ref().map(read_contexts).transpose().context("https")?.map(Arc::new);
         rustix::io::ioctl_fionbio(&orders, true).context("the router cannot listen to the master")?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context("the router cannot make its epoll")?;
         // Of every process that there may be at once, those that a reload replaces among them.
@@ -136,6 +149,9 @@ impl<'a> Router<'a> {
             board,
             epoll,
             listeners,
+            doors,
+            certificates,
+            contexts,
             link_listener,
             liveness,
             orders,

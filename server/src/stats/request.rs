@@ -93,6 +93,9 @@ fn http(held: &HeldRequest, server_name: &str, vars: &mut Vars) {
     vars.push("SERVER_PORT", server_port);
     vars.push("REMOTE_ADDR", remote_addr);
     vars.push("REMOTE_PORT", remote_port);
+    if peer.next().is_some() {
+        vars.push("HTTPS", "on");
+    }
     // Of the last one only the beginning may be there, in which a password cannot be told from a host.
     let whole = held.head.iter().filter(|byte| **byte == b'\n').count().saturating_sub(1);
     for line in lines.take(whole).take_while(|line| !line.is_empty()) {

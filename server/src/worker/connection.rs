@@ -129,6 +129,8 @@ pub(super) struct Connection {
     pub(super) pace: Pace,
     /// A thread has waited for it in vain: it takes its response too slowly.
     pub(super) too_slow: bool,
+    /// A proxy may say who its client is, before anything else.
+    pub(super) awaits_proxy: bool,
 }
 
 impl Connection {
@@ -152,6 +154,7 @@ impl Connection {
             rates,
             pace: Pace::Any,
             too_slow: false,
+            awaits_proxy: false,
         })
     }
 

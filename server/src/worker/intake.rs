@@ -15,12 +15,32 @@ use crate::io::accept::client_of;
 use crate::io::body::{BodyIntake, Gathering, IntakeError};
 use crate::io::close::Then;
 use crate::io::pace::Pace;
+use crate::io::proxied;
 use crate::log_limit::{self, LineKind};
 use rwsgi_protocol::SocketProtocol;
 use rwsgi_protocol::http::{self, BodyLength, HeaderBuf, Refusal};
 use rwsgi_protocol::link::RequestLengths;
 use rwsgi_protocol::path::{self, PathNormalize};
+use rwsgi_protocol::proxy;
 use rwsgi_protocol::uwsgi;
+
+/// Takes what a proxy says of its client from the beginning of `bytes`; returns whether that is done.
+#[cold]
+fn pass_proxy(connection: &mut Connection, bytes: &mut &[u8]) -> Result<bool, Refusal> {
+    match proxy::parse(bytes)? {
+        proxy::Start::Part => return Ok(false),
+        proxy::Start::Plain => {}
+        proxy::Start::Header { len, addresses } => {
+            *bytes = &bytes[len..];
+            if let Some((from, to)) = addresses {
+                connection.peer = proxied::client(&connection.peer, from, Some(to));
+            }
+        }
+    }
+    connection.seen = 0;
+    connection.awaits_proxy = false;
+    Ok(true)
+}
 
 impl WorkerThread {
     /// Uses the next request in `bytes`, or what there is of it. How much of them it used, and what came of it: that is
@@ -77,6 +97,13 @@ impl WorkerThread {
         mut connection: Box<Connection>,
         bytes: &mut &[u8],
     ) -> anyhow::Result<Box<Connection>> {
+        if connection.awaits_proxy {
+            match pass_proxy(&mut connection, bytes) {
+                Ok(true) => {}
+                Ok(false) => return Ok(self.keep(connection, bytes)),
+                Err(refusal) => return Ok(self.refuse(connection, refusal, bytes)),
+            }
+        }
         let all = *bytes;
         if connection.seen > 0
             && !http::may_be_complete(all, connection.seen)

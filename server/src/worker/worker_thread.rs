@@ -235,7 +235,9 @@ impl WorkerThread {
             let kind = Kind::Client(listener.protocol);
             let rates = listener.rates;
             self.worker.open.fetch_add(1, AcqRel);
-            self.work(py, Connection::new(socket, kind, peer, self.patience(), rates), scratch)?;
+            let mut connection = Connection::new(socket, kind, peer, self.patience(), rates);
+            connection.awaits_proxy = self.worker.config.http_router.proxy_protocol_everywhere;
+            self.work(py, connection, scratch)?;
         }
         // One that is full must not be woken for a connection that another could take.
         self.worker.has_space().map(drop)

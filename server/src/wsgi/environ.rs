@@ -10,6 +10,7 @@ use foldhash::fast::RandomState;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyString, PyTuple};
 
+use super::client_tls;
 use super::file_wrapper::FileWrapper;
 use super::input::Input;
 use super::strings::from_latin1;
@@ -257,6 +258,10 @@ impl EnvironBuilder {
         if let Some(authority) = target.authority {
             self.set(py, &environ, Fixed::Host as usize, authority.as_bytes())?;
         }
+        if let Some(tls) = &peer.tls {
+            environ.set_item(&self.scheme_key, &self.https)?;
+            client_tls::add(py, &environ, tls)?;
+        }
         Ok(environ)
     }
 
@@ -394,7 +399,7 @@ mod tests {
     fn environ_of<'py>(py: Python<'py>, builder: &mut EnvironBuilder, head: &str) -> Bound<'py, PyDict> {
         let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
         let head = parse(head.as_bytes(), &mut headers, head.len()).unwrap().unwrap();
-        let peer = Peer { remote_addr: "", remote_port: "", server_addr: "", server_port: "" };
+        let peer = Peer { remote_addr: "", remote_port: "", server_addr: "", server_port: "", tls: None };
         let input = Py::new(py, Input::new(RequestPlace::<Nobody>::new().current())).unwrap();
         builder.http(py, &head, &peer, None, &input).unwrap()
     }

@@ -6,6 +6,7 @@ pub(crate) mod active;
 pub mod application;
 mod beneath;
 mod caught;
+mod client_tls;
 mod environ;
 mod file_wrapper;
 pub mod gateway;

@@ -1,0 +1,269 @@
+//! What is special about some of the sockets that clients connect to: TLS, a proxy that speaks for its clients, a redirect
+//! to https. Most have nothing of it, and their clients pay nothing for it.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+use rustix::net::{RecvFlags, recv};
+use tracing::warn;
+
+use super::client::{Client, ClientPhase};
+use super::keyed::Key;
+use super::state::Router;
+use crate::clock::MonotonicNanos;
+use crate::io::accept::client_of;
+use crate::io::close::Then;
+use crate::io::proxied;
+use crate::log_limit::{self, LineKind};
+use crate::tls::{Contexts, Material};
+use rwsgi_config::Config;
+use rwsgi_protocol::http::{Head, Refusal};
+use rwsgi_protocol::{proxy, target};
+
+use super::tls::Tls;
+
+/// A socket that clients connect to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Door {
+    /// Its number among those of TLS.
+    tls: Option<usize>,
+    redirect: Option<Redirect>,
+    /// A proxy may say who its client is.
+    proxy_protocol: bool,
+}
+
+/// Where its clients are sent.
+#[derive(Clone, Copy, Debug)]
+struct Redirect {
+    /// `None` for https' own.
+    port: Option<u16>,
+}
+
+impl Door {
+    /// Of every socket, in the order in which the master gives them: `http`, `https`, `http-to-https`.
+    pub(crate) fn all(config: &Config) -> Vec<Self> {
+        let proxy_protocol = config.http_router.takes_proxy_protocol();
+        let plain = Self { proxy_protocol, ..Self::default() };
+        let https = (0..config.tls.https.len()).map(|number| Self { tls: Some(number), ..plain });
+        let redirects = config.tls.redirects.iter();
+        let redirects = redirects.map(|socket| Self { redirect: Some(Redirect { port: socket.port }), ..plain });
+        config.http.iter().map(|_| plain).chain(https).chain(redirects).collect()
+    }
+}
+
+/// Reads what the master has put into the memory file.
+///
+/// # Errors
+/// When it is nothing that can be used.
+pub(super) fn read_contexts(file: &std::fs::File) -> anyhow::Result<Contexts> {
+    use std::os::unix::fs::FileExt;
+    let mut bytes = vec![0; usize::try_from(file.metadata()?.len())?];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(Contexts::new(&Material::decode(&bytes)?)?.0)
+}
+
+/// What of a door a client has to go through.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Hurdles {
+    /// A proxy may speak first.
+    pub(super) proxy_protocol: bool,
+    /// Its requests are answered with a redirect.
+    pub(super) redirect: bool,
+}
+
+impl Router<'_> {
+    /// Prepares a client that came by this socket.
+    pub(super) fn enter(&mut self, client: &mut Client, number: usize) {
+        let Some(door) = self.doors.get(number) else { return };
+        client.door = number as u16;
+        client.hurdles = Hurdles { proxy_protocol: door.proxy_protocol, redirect: door.redirect.is_some() };
+        if let (Some(socket), Some(contexts)) = (door.tls, &self.contexts) {
+            client.tls = Some(Tls::new(contexts.clone(), socket));
+        }
+    }
+
+    /// The master has read the certificates again: the next connections get them.
+    #[cold]
+    pub(super) fn renew_contexts(&mut self) {
+        let Some(file) = &self.certificates else { return };
+        match read_contexts(file) {
+            Ok(contexts) => self.contexts = Some(contexts.into()),
+            // The master has begun to write the next, and says so when it is done.
+            Err(failure) => warn!("https: the new certificates cannot be used yet: {failure:#}"),
+        }
+    }
+
+    /// Whether a client of TLS may go on with its handshake in this turn, for which the time is measured.
+    pub(super) fn handshake_turn(&mut self, key: Key) -> Option<MonotonicNanos> {
+        if self.bulk.is_used_up() {
+            self.turn_again_client(key);
+            return None;
+        }
+        Some(MonotonicNanos::now())
+    }
+
+    /// Takes what a proxy says of its client; returns whether that is done.
+    #[cold]
+    pub(super) fn pass_proxy(&mut self, key: Key) -> bool {
+        let Some(client) = self.clients.get_mut(key) else { return false };
+        if !client.readable {
+            return false;
+        }
+        match announced(&client.fd) {
+            Ok(Some(from)) => {
+                client.hurdles.proxy_protocol = false;
+                if let Some(from) = from {
+                    client.peer = proxied::client(&client.peer, from, None).into();
+                }
+                true
+            }
+            Ok(None) if client.ended => {
+                self.close_client(key);
+                false
+            }
+            Ok(None) => {
+                client.readable = false;
+                false
+            }
+            Err(refusal) => {
+                client.hurdles.proxy_protocol = false;
+                if client.tls.is_some() {
+                    // Nothing that was sent would be understood.
+                    if log_limit::allows(LineKind::Refused(refusal.status)) {
+                        warn!("{} refused: {refusal}", client_of(&client.peer));
+                    }
+                    self.close_client(key);
+                } else {
+                    self.refuse(key, refusal, &[]);
+                    self.advance(&mut [0; 1024], key);
+                }
+                false
+            }
+        }
+    }
+
+    /// A client is at its end: it is closed; or it is told why its TLS has failed, and may go on sending for a while.
+    pub(super) fn at_end(&mut self, key: Key) -> bool {
+        let late = self.in_seconds(self.limits.timeout);
+        let verbose = self.contexts.as_ref().is_some_and(|contexts| contexts.verbose);
+        let Some(client) = self.clients.get_mut(key) else { return false };
+        let Some(failure) = client.tls.as_mut().and_then(|tls| tls.take_failure()) else {
+            self.close_client(key);
+            return false;
+        };
+        if verbose && log_limit::allows(LineKind::Tls) {
+            warn!("{}: TLS: {failure}", client_of(&client.peer));
+        }
+        client.input = Vec::new();
+        client.phase = ClientPhase::Flushing(Then::Linger);
+        client.deadline = late;
+        self.arm_client(key);
+        true
+    }
+
+    /// Whether a client of TLS was told that nothing more comes, which may wait for it to take that.
+    pub(super) fn has_said_goodbye(&mut self, key: Key) -> bool {
+        let Some(client) = self.clients.get_mut(key) else { return false };
+        client.say_goodbye();
+        if client.unsent.is_empty() {
+            return true;
+        }
+        self.arm_client(key);
+        false
+    }
+
+    /// Answers a request with the same address in https.
+    #[cold]
+    pub(super) fn redirect(&mut self, key: Key, head: &Head<'_, '_>) -> bool {
+        let late = self.in_seconds(self.limits.timeout);
+        let Some(client) = self.clients.get_mut(key) else { return false };
+        let port = self.doors.get(usize::from(client.door)).and_then(|door| door.redirect?.port);
+        let server = client.peer.split(' ').nth(2).unwrap_or_default();
+        let response = redirect_response(head, server, port);
+        client.input = Vec::new();
+        client.phase = ClientPhase::Flushing(Then::Linger);
+        client.deadline = late;
+        if client.send(&[response.as_bytes()], &self.temp).is_err() {
+            self.close_client(key);
+            return false;
+        }
+        self.arm_client(key);
+        true
+    }
+}
+
+/// The client that a proxy announces; `None` as long as that has not come. The outer one of two. What follows is left in
+/// the socket.
+fn announced(fd: &OwnedFd) -> Result<Option<Option<SocketAddr>>, Refusal> {
+    let mut bytes = [0; proxy::MAX_HEADER];
+    let count = loop {
+        match recv(fd, &mut bytes[..], RecvFlags::PEEK) {
+            Ok((_, count)) => break count,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::AGAIN) => return Ok(None),
+            // Reading it says what has become of it.
+            Err(_) => return Ok(Some(None)),
+        }
+    };
+    match proxy::parse(&bytes[..count])? {
+        // The end.
+        _ if count == 0 => Ok(Some(None)),
+        proxy::Start::Part => Ok(None),
+        proxy::Start::Plain => Ok(Some(None)),
+        proxy::Start::Header { len, addresses } => {
+            // They are there.
+            let _ = recv(fd, &mut bytes[..len], RecvFlags::empty());
+            Ok(Some(addresses.map(|(from, _)| from)))
+        }
+    }
+}
+
+/// `server` is who the request goes to if it does not say that itself, as HTTP/1.0 need not.
+fn redirect_response(head: &Head<'_, '_>, server: &str, port: Option<u16>) -> String {
+    let parts = target::split(head.target);
+    let host = head.headers.iter().find(|header| header.name.eq_ignore_ascii_case("host"));
+    let host = host.and_then(|header| std::str::from_utf8(header.value).ok());
+    let host = parts.authority.or(host).map(str::trim).filter(|host| !host.is_empty()).unwrap_or(server);
+    // Of an IPv6 address the colons are inside brackets.
+    let end = host.rfind(':').filter(|colon| !host[*colon..].contains(']')).unwrap_or(host.len());
+    let (host, port) = (&host[..end], port.map(|port| format!(":{port}")).unwrap_or_default());
+    let path = match head.target {
+        whole if whole.starts_with('/') => whole.to_owned(),
+        _ if parts.query.is_empty() => parts.path.to_owned(),
+        _ => format!("{}?{}", parts.path, parts.query),
+    };
+    format!(
+        "HTTP/1.1 301 Moved Permanently\r\nLocation: https://{host}{port}{path}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rwsgi_protocol::http::{self, HeaderBuf};
+    use std::mem::MaybeUninit;
+
+    fn location(head: &str, port: Option<u16>) -> String {
+        let bytes = format!("{head}\r\n\r\n").into_bytes();
+        let mut headers: HeaderBuf<'_> = [const { MaybeUninit::uninit() }; http::MAX_HEADERS];
+        let head = http::parse(&bytes, &mut headers, 65_536).unwrap().unwrap();
+        let response = redirect_response(&head, "server", port);
+        let line = response.lines().find_map(|line| line.strip_prefix("Location: "));
+        line.unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_request_is_sent_to_the_same_address_in_https() {
+        for (head, wanted) in [
+            ("GET /a?b=c HTTP/1.1\r\nHost: example.org", "https://example.org/a?b=c"),
+            ("GET / HTTP/1.1\r\nHost: example.org:8080", "https://example.org/"),
+            ("GET / HTTP/1.1\r\nHost: [::1]:8080", "https://[::1]/"),
+            ("GET / HTTP/1.1\r\nHost: [::1]", "https://[::1]/"),
+            ("GET /x HTTP/1.0", "https://server/x"),
+            ("GET http://other.org/x?y HTTP/1.1\r\nHost: example.org", "https://other.org/x?y"),
+        ] {
+            assert_eq!(location(head, None), wanted);
+        }
+        assert_eq!(location("GET / HTTP/1.1\r\nHost: [::1]:80", Some(8443)), "https://[::1]:8443/");
+    }
+}

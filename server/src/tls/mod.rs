@@ -1,0 +1,12 @@
+//! What the server proves itself with in TLS. The master reads the files ([`Material`]), which may be root's alone, and
+//! hands what is in them to the http router in a memory file; the router makes [`Contexts`] of that, which a connection
+//! chooses from by the host that its client asks for.
+//!
+//! Nothing here is logged or shown but the names of files.
+
+mod ciphers;
+mod contexts;
+mod material;
+
+pub(crate) use self::contexts::Contexts;
+pub(crate) use self::material::Material;
