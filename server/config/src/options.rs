@@ -4,7 +4,7 @@
 use super::files::Notation;
 use super::logic::{Logic, Over, Test, Wanted};
 use super::row::{Action, Group, Kind, Row};
-use super::{Order, between, limits, set};
+use super::{Order, between, limits, routing, set};
 use Kind::{Act, Addresses, Always, Custom, Flag, Large, Limit, Megabytes, Mode, Number, Path, Paths, Text, Texts};
 
 /// What most rows have in common; each group's rows start from theirs.
@@ -25,6 +25,7 @@ pub(crate) const WORKERS: Row = Row { group: Group::Workers, ..OTHER };
 pub(crate) const ADAPTIVE: Row = Row { group: Group::Adaptive, ..OTHER };
 pub(crate) const RECYCLING: Row = Row { group: Group::Recycling, ..OTHER };
 pub(crate) const REQUESTS: Row = Row { group: Group::Requests, ..OTHER };
+pub(crate) const ROUTING: Row = Row { group: Group::Routing, repeats: true, ..OTHER };
 pub(crate) const FILES: Row = Row { group: Group::Files, ..OTHER };
 pub(crate) const PROCESS: Row = Row { group: Group::Process, ..OTHER };
 pub(crate) const RELOAD: Row = Row { group: Group::Reload, ..OTHER };
@@ -36,7 +37,8 @@ pub(crate) const LOGIC: Row = Row { group: Group::Logic, ..OTHER };
 pub(crate) const CONFIGURATION: Row = Row { group: Group::Configuration, ..OTHER };
 
 /// The tables: the one below, and one for each capability that has a module of its own here.
-const TABLES: &[&[Row]] = &[OPTIONS];
+const TABLES: &[&[Row]] =
+    &[OPTIONS, routing::REQUEST_ROWS, routing::RESPONSE_ROWS, routing::ERROR_ROWS, routing::FINAL_ROWS, routing::ROWS];
 
 /// Every option, in the order in which the reference lists them.
 pub(crate) fn all() -> impl Iterator<Item = &'static Row> {

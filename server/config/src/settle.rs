@@ -112,6 +112,9 @@ fn finish(config: &mut Config) -> Result<(), ConfigError> {
             config.warnings.push(warning.into());
         }
     }
+    if let Some(conflict) = config.routing.conflict(!config.mounts.is_empty()) {
+        return Err(ConfigError::Conflict(conflict));
+    }
     super::between::finish(&mut config.between).map_err(ConfigError::Conflict)?;
     if let AppSource::Module(module) = &config.app {
         if module.is_empty() && config.mounts.is_empty() {

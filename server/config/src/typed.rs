@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::between::Between;
 use super::limits::{MinRates, Temp};
+use super::routing::RoutingConfig;
 use rwsgi_protocol::path::PathNormalize;
 use rwsgi_stats::{Address, Shown};
 use serde::{Deserialize, Serialize};
@@ -383,6 +384,8 @@ pub struct Config {
     pub log_backupname: Option<PathBuf>,
     /// `--spooler*`: the job queue.
     pub spooler: Spooler,
+    /// Rules for requests and responses.
+    pub routing: RoutingConfig,
     /// What the application's processes share.
     pub between: Between,
     /// The options as they were given, for the application: names and values, in order.
@@ -477,6 +480,7 @@ impl Default for Config {
             log_maxsize: 0,
             log_backupname: None,
             spooler: Spooler::default(),
+            routing: RoutingConfig::default(),
             between: Between::default(),
             given: Vec::new(),
             magic: Vec::new(),
