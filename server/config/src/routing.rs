@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use rwsgi_protocol::response::HeadWriter;
 use rwsgi_routing::{Phase, RuleText, Subject, Test};
 use serde::{Deserialize, Serialize};
 
@@ -55,15 +56,24 @@ impl RoutingConfig {
 fn add_rule(config: &mut Config, phase: Phase, test: Test, text: &str) -> Result<(), String> {
     let rule = RuleText { phase, test, text: text.into() };
     rule.check()?;
+    if matches!(phase, Phase::Response | Phase::Final) && matches!(rule.action(), "remheader" | "delheader") {
+        let advice = "write it in a route-run, or as del-header";
+        config.warnings.push(format!("{} comes too late here for the application's headers: {advice}", rule.action()));
+    }
     config.routing.rules.push(rule);
     Ok(())
 }
 
 fn add_header(config: &mut Config, text: &str) -> Result<(), String> {
-    let Some((name, value)) = text.split_once(':') else {
-        return Err(format!("NAME: VALUE, and '{text}' has no colon"));
-    };
-    config.routing.add_headers.push((name.trim().into(), value.trim().into()));
+    let (name, value) = text.split_once(':').unwrap_or((text, ""));
+    let (name, value) = (name.trim(), value.trim());
+    // One that no client would understand, or that would contradict how the body is sent, is none to refuse to start for.
+    let tried =
+        HeadWriter::new(b"200 OK", Vec::new()).and_then(|mut head| head.header(name.as_bytes(), value.as_bytes()));
+    match tried {
+        Ok(()) => config.routing.add_headers.push((name.into(), value.into())),
+        Err(problem) => config.warnings.push(format!("the header is left out: {problem}")),
+    }
     Ok(())
 }
 
@@ -259,7 +269,8 @@ mod tests {
             set("add-header", "Connection: close").unwrap().add_headers,
             [("Connection".into(), "close".into())]
         );
-        assert!(set("add-header", "Connection").is_err());
+        assert_eq!(set("add-header", "Transfer-Encoding: chunked").unwrap().add_headers, []);
+        assert_eq!(set("add-header", "no header at all").unwrap().add_headers, []);
         assert_eq!(set("rem-header", "Server").unwrap().del_headers, ["Server"]);
         let collected = set("pull-header", "X-SSE-Server SSE_SERVER").unwrap().collect_headers.remove(0);
         assert_eq!(

@@ -211,7 +211,7 @@ pub static ACTIONS: &[Listed] = &[
     Listed { names: &["addheader"], takes: "NAME: VALUE", help: "Adds a header to the response",
              parse: |text| Ok(Action::AddHeader(Template::new(text)?)) },
     Listed { names: &["remheader", "delheader"], takes: "NAME",
-             help: "Leaves out a header of the application's. In a `response-route` it comes too late for that, as in uWSGI, and only concerns headers that are added",
+             help: "Leaves out a header of the application's. In a `response-route` it comes too late for that, as in uWSGI",
              parse: |text| Ok(Action::RemoveHeader(Template::new(text)?)) },
     Listed { names: &["clearheaders", "resetheaders"], takes: "STATUS",
              help: "In a `response-route`: leaves out all headers, and answers with this status",

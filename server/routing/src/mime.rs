@@ -19,7 +19,8 @@ fn read(text: &str) -> HashMap<String, String> {
 }
 
 /// The type of a file of that name, if it has one.
-pub(crate) fn of(name: &[u8]) -> Option<&'static str> {
+#[must_use]
+pub fn of(name: &[u8]) -> Option<&'static str> {
     let end = name.iter().rposition(|byte| *byte == b'.')?;
     TYPES.get(std::str::from_utf8(&name[end + 1..]).ok()?).map(String::as_str)
 }

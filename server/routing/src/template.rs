@@ -103,7 +103,8 @@ impl Template {
     }
 
     /// The text, if it has no placeholder.
-    pub(crate) fn constant(&self) -> Option<&[u8]> {
+    #[cfg(test)]
+    fn constant(&self) -> Option<&[u8]> {
         match self.parts.as_slice() {
             [] => Some(&[]),
             [Part::Text(text)] => Some(text),

@@ -20,10 +20,10 @@ mod reference;
 mod request;
 mod rpc;
 mod settings;
-mod signals;
+pub(crate) mod signals;
 pub(crate) mod spool;
 mod text;
-mod workers;
+pub(crate) mod workers;
 
 use pyo3::exceptions::{PyAttributeError, PyNotImplementedError};
 use pyo3::prelude::*;

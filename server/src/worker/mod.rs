@@ -16,6 +16,7 @@ mod link;
 mod notices;
 mod parked;
 pub(crate) mod release;
+mod routing;
 mod serve;
 mod state;
 pub(crate) mod stop;
@@ -134,13 +135,15 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
     });
     release::release_in_children(py, &state)?;
     state.watch()?;
+    let rules = routing::compile(&state.config)?;
     let threads = state.config.threads;
     let multiprocess = state.config.processes > 1;
     let mut threads = ThreadIndex::first(threads)
         .map(|id| {
             let gateway =
                 Gateway::new(py, application.clone_ref(py), threads > 1, multiprocess, state.config.path_normalize)?
-                    .showing(state.config.show_request);
+                    .showing(state.config.show_request)
+                    .routing(routing::of_thread(py, worker, &rules, &state.config)?);
             WorkerThread::new(id, Arc::clone(&state), gateway)
         })
         .collect::<anyhow::Result<Vec<_>>>()?;

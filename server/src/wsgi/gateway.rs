@@ -10,6 +10,7 @@ use super::environ::EnvironBuilder;
 use super::input::Input;
 use super::raised::Raised;
 use super::respond::{ResponseFailure, respond};
+use super::routing::Routing;
 use super::start_response::StartResponse;
 use super::traceback::{self, one_line};
 use super::transport::Transport;
@@ -62,6 +63,8 @@ pub struct Gateway<C> {
     date: HttpDate,
     /// What the log tells of a request.
     shown: Shown,
+    /// What is done to requests and responses by rules; `None` for nothing.
+    routing: Option<Routing>,
 }
 
 /// What the application is given of a request, used again as long as it keeps none of it.
@@ -110,6 +113,7 @@ impl<C: Transport + 'static> Gateway<C> {
             objects: Objects::new(py)?,
             date: HttpDate::now(),
             shown: Shown::default(),
+            routing: None,
         })
     }
 
@@ -117,6 +121,12 @@ impl<C: Transport + 'static> Gateway<C> {
     #[must_use]
     pub fn showing(self, shown: Shown) -> Self {
         Self { shown, ..self }
+    }
+
+    /// With rules for requests and responses.
+    #[must_use]
+    pub(crate) fn routing(self, routing: Option<Routing>) -> Self {
+        Self { routing, ..self }
     }
 
     /// Sets the time for `Date`, unix seconds.
@@ -144,9 +154,18 @@ impl<C: Transport + 'static> Gateway<C> {
             Incoming::Uwsgi(packet) => self.environ.uwsgi(py, packet, input)?,
         };
         place.put(client, exchange, self.date);
-        let failure = match self.application.bind(py).call1((environ, start_response)) {
-            Ok(result) => respond(py, place.current(), &result).err(),
-            Err(error) => Some(ResponseFailure::Raised(error)),
+        let answer = match &mut self.routing {
+            None => None,
+            Some(routing) => routing.begin(py, &environ, place)?,
+        };
+        let failure = match (answer, &self.routing) {
+            (Some(answer), Some(routing)) => {
+                routing.answer(py, place.current(), answer, &environ, start_response.bind(py)).err()
+            }
+            _ => match self.application.bind(py).call1((environ, start_response)) {
+                Ok(result) => respond(py, place.current(), &result).err(),
+                Err(error) => Some(ResponseFailure::Raised(error)),
+            },
         };
         let mut active = place.close(py);
         let mut ending = Ending { is_whole: failure.is_none(), ..Ending::default() };
@@ -159,7 +178,7 @@ impl<C: Transport + 'static> Gateway<C> {
         }
         let Ending { mut is_whole, raised, client_gone } = ending;
         if !is_whole && !client_gone && !matches!(active.progress, Progress::Sending(_)) {
-            is_whole = answer_500(&mut *active);
+            is_whole = answer_500(&mut *active, self.routing.as_ref());
         }
         let plan = match active.progress {
             Progress::Sending(plan) => Some(plan),
@@ -168,9 +187,15 @@ impl<C: Transport + 'static> Gateway<C> {
         let Some(client) = active.transport.client.take() else {
             return Err(pyo3::exceptions::PySystemError::new_err("a request vanished while it was served"));
         };
+        let status = plan.map_or(0, |_| active.status);
+        if let (Some(routing), Some(routed)) = (&mut self.routing, active.routed.take()) {
+            let body_sent = active.body_sent;
+            drop(active);
+            routing.end(py, routed, status, body_sent);
+        }
         Ok(Served {
             client,
-            status: plan.map_or(0, |_| active.status),
+            status,
             keep_alive: is_whole && plan.is_some_and(|plan| plan.keep_alive),
             raised,
             client_gone,
@@ -246,15 +271,19 @@ fn fault(request: &Incoming<'_>, error: &ResponseError, shown: Shown) -> Raised 
 }
 
 /// Nothing was sent yet: the client can get an error response.
-fn answer_500(active: &mut Active) -> bool {
-    const BODY: &[u8] = b"Internal Server Error\n";
+fn answer_500(active: &mut Active, routing: Option<&Routing>) -> bool {
+    let page = routing.and_then(|routing| routing.page(500));
+    let (kind, body): (&[u8], &[u8]) = match &page {
+        Some(page) => (b"text/html", page),
+        None => (b"text/plain; charset=utf-8", b"Internal Server Error\n"),
+    };
     let mut buffer = std::mem::take(&mut active.spare_buffer);
     buffer.clear();
     let Ok(mut head) = HeadWriter::new(b"500 Internal Server Error", buffer) else { return false };
-    if head.header(b"Content-Type", b"text/plain; charset=utf-8").is_err() {
+    if head.header(b"Content-Type", kind).is_err() {
         return false;
     }
     active.status = 500;
     active.progress = Progress::Head(head);
-    active.send(&[BODY], Some(BODY.len() as u64), &mut |_| None).is_ok()
+    active.send(&[body], Some(body.len() as u64), &mut |_| None).is_ok()
 }

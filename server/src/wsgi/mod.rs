@@ -12,6 +12,8 @@ mod input;
 pub mod interpreter;
 mod raised;
 pub(crate) mod respond;
+mod routed;
+pub(crate) mod routing;
 pub(crate) mod serving;
 mod start_response;
 mod static_files;

@@ -85,6 +85,53 @@ impl StaticFiles {
         Some((file, Stored { size: about.size(), modified: about.mtime(), nanos }, own_name))
     }
 
+    /// Answers with the file of this name, wherever it is; `None` when there is none.
+    ///
+    /// # Errors
+    /// What Python raises.
+    pub(super) fn answer_path<'py>(
+        &self,
+        py: Python<'py>,
+        path: &Path,
+        environ: &Bound<'py, PyDict>,
+        start_response: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let found = py.detach(|| {
+            // As with uWSGI, a link leads elsewhere only if that is a safe place.
+            let real = std::fs::canonicalize(path).ok()?;
+            let is_itself = real.starts_with(std::path::absolute(path).ok()?);
+            if !is_itself && !self.safe.iter().any(|safe| real.starts_with(safe)) {
+                return None;
+            }
+            let file = open_file(&real)?;
+            let about = file.metadata().ok()?;
+            let nanos = u32::try_from(about.mtime_nsec()).unwrap_or(0);
+            Some((file, Stored { size: about.size(), modified: about.mtime(), nanos }, Some(path)))
+        });
+        let is_head = text_of(environ, "REQUEST_METHOD")?.as_deref() == Some(b"HEAD");
+        found.map(|found| self.answer(py, found, environ, start_response, is_head)).transpose()
+    }
+
+    /// Answers with a file that is open, as it is.
+    ///
+    /// # Errors
+    /// What Python raises.
+    pub(super) fn answer_open<'py>(
+        &self,
+        py: Python<'py>,
+        file: File,
+        status: Bound<'py, PyString>,
+        kind: Bound<'py, PyString>,
+        start_response: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let headers = PyList::empty(py);
+        headers.append(("Content-Type", kind))?;
+        headers.append(("Content-Length", file.metadata()?.len().to_string()))?;
+        start_response.call1((status, headers))?;
+        let filelike = self.file_io.bind(py).call1((file.into_raw_fd(),))?;
+        Ok(Bound::new(py, FileWrapper::over(filelike.unbind()))?.into_any())
+    }
+
     fn answer<'py>(
         &self,
         py: Python<'py>,
