@@ -56,7 +56,12 @@ pub(crate) fn act(action: &Action, visit: &mut Visit, groups: &Groups) -> Step {
             let name = render(text, visit);
             visit.remove_headers.push(name);
         }
-        Action::NewHead(text) => visit.new_head = Some(status::complete(&render(text, visit))),
+        Action::NewHead(text) => {
+            let status = status::complete(&render(text, visit));
+            // Later rules see the new one.
+            visit.facts.status = status::code(&status);
+            visit.new_head = Some(status);
+        }
         Action::WithoutHead => visit.without_head = true,
         Action::Signal(number) => visit.effects.push(Effect::Signal(*number)),
         Action::Harakiri(0) => {}

@@ -58,6 +58,11 @@ pub fn reason(code: u16) -> Option<&'static str> {
     REASONS.binary_search_by_key(&code, |(known, _)| *known).ok().map(|index| REASONS[index].1)
 }
 
+/// The code of a status line's text; 0 when there is none.
+pub(crate) fn code(status: &[u8]) -> u16 {
+    status.get(..3).and_then(|code| std::str::from_utf8(code).ok()?.parse().ok()).unwrap_or(0)
+}
+
 /// A status line's text of what a rule says: a code alone gets its reason.
 pub(crate) fn complete(status: &[u8]) -> Vec<u8> {
     let code = status.get(..3).filter(|code| code.iter().all(u8::is_ascii_digit));

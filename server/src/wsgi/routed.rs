@@ -28,6 +28,8 @@ pub(super) struct Routed {
     /// The master was asked to end this process if the request takes too long.
     pub(super) has_harakiri: bool,
     stage: Stage,
+    /// The body is sent in chunks, although its length may be known.
+    in_chunks: bool,
 }
 
 /// How far the response has come.
@@ -39,8 +41,6 @@ enum Stage {
     Plain,
     /// The body is compressed.
     Gzip(GzEncoder<Vec<u8>>),
-    /// The body is sent in chunks, although its length may be known.
-    Chunks,
     /// This is sent in place of the body that comes.
     Replaced(Vec<u8>),
     /// What comes is not sent.
@@ -58,13 +58,20 @@ type Made = Option<(Head, Vec<u8>)>;
 
 impl Routed {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, visit: Visit::default(), began: Instant::now(), has_harakiri: false, stage: Stage::Before }
+        Self {
+            shared,
+            visit: Visit::default(),
+            began: Instant::now(),
+            has_harakiri: false,
+            stage: Stage::Before,
+            in_chunks: false,
+        }
     }
 
     /// Forgets the request.
     pub(super) fn clear(&mut self) {
         self.visit.clear();
-        self.stage = Stage::Before;
+        (self.stage, self.in_chunks) = (Stage::Before, false);
         self.has_harakiri = false;
         self.began = Instant::now();
     }
@@ -119,6 +126,7 @@ impl Routed {
 
     fn choose_stage(&mut self, head: &mut Head, body: Option<Vec<u8>>, exchange: Exchange, is_empty: bool) {
         let visit = &self.visit;
+        let visit_chunked = visit.chunked;
         let has_body = !exchange.head_only && !matches!(head.code(), 100..=199 | 204 | 205 | 304);
         let is_encoded = head.fields.iter().any(|(name, _)| name.eq_ignore_ascii_case(b"Content-Encoding"));
         let knows_chunks = exchange.protocol == SocketProtocol::Http && exchange.version == Version::Http11;
@@ -136,12 +144,11 @@ impl Routed {
             }
         } else if let Some(body) = body {
             self.stage = Stage::Replaced([std::mem::take(&mut self.visit.before_body), body].concat());
-        } else if visit.chunked && has_body && knows_chunks {
-            self.stage = Stage::Chunks;
         } else {
             self.stage = Stage::Plain;
         }
-        let is_longer = !self.visit.before_body.is_empty() || !matches!(self.stage, Stage::Plain);
+        self.in_chunks = visit_chunked && has_body && knows_chunks;
+        let is_longer = !self.visit.before_body.is_empty() || self.in_chunks || !matches!(self.stage, Stage::Plain);
         if has_body && is_longer {
             head.fields.retain(|(name, _)| !name.eq_ignore_ascii_case(b"Content-Length"));
         }
@@ -258,7 +265,10 @@ impl Active {
         }
         self.settle_head(false);
         let Some(routed) = &self.routed else { return Ok(true) };
-        Ok(matches!(routed.stage, Stage::Plain) && routed.visit.before_body.is_empty() && !routed.visit.without_head)
+        Ok(matches!(routed.stage, Stage::Plain)
+            && !routed.in_chunks
+            && routed.visit.before_body.is_empty()
+            && !routed.visit.without_head)
     }
 
     /// As [`Self::send`], with rules.
@@ -271,45 +281,34 @@ impl Active {
         self.settle_head(body_len == Some(0));
         let Some(routed) = &mut self.routed else { return self.send_plain(pieces, body_len, own) };
         match &mut routed.stage {
-            Stage::Before | Stage::Plain if routed.visit.before_body.is_empty() => {
-                self.send_plain(pieces, body_len, own)
-            }
             Stage::Before | Stage::Plain => {
                 let before = std::mem::take(&mut routed.visit.before_body);
+                if before.is_empty() {
+                    return self.send_settled(pieces, body_len, own);
+                }
                 let all: Vec<&[u8]> = std::iter::once(before.as_slice()).chain(pieces.iter().copied()).collect();
                 let body_len = body_len.map(|len| len + before.len() as u64);
-                self.send_plain(&all, body_len, &mut |part| own(part.checked_sub(1)?))
+                self.send_settled(&all, body_len, &mut |part| own(part.checked_sub(1)?))
             }
             Stage::Gzip(encoder) => {
                 let before = std::mem::take(&mut routed.visit.before_body);
                 for piece in std::iter::once(before.as_slice()).chain(pieces.iter().copied()) {
                     encoder.write_all(piece)?;
                 }
-                if body_len.is_some() {
-                    encoder.try_finish()?;
-                } else {
-                    encoder.flush()?;
+                match body_len {
+                    Some(_) => encoder.try_finish()?,
+                    None => encoder.flush()?,
                 }
                 let compressed = std::mem::take(encoder.get_mut());
-                let len = body_len.map(|_| compressed.len() as u64);
                 if body_len.is_some() {
                     routed.stage = Stage::Dropped;
                 }
-                self.send_plain(&[&compressed], len, &mut |_| None)
-            }
-            Stage::Chunks => {
-                let before = std::mem::take(&mut routed.visit.before_body);
-                let all: Vec<&[u8]> = std::iter::once(before.as_slice()).chain(pieces.iter().copied()).collect();
-                let all_sent = self.send_plain(&all, None, &mut |part| own(part.checked_sub(1)?))?;
-                match body_len {
-                    Some(_) => Ok(self.transport.send(&[LAST_CHUNK], &mut |_| None)? && all_sent),
-                    None => Ok(all_sent),
-                }
+                self.send_settled(&[&compressed], body_len.map(|_| compressed.len() as u64), &mut |_| None)
             }
             Stage::Replaced(body) => {
                 let body = std::mem::take(body);
                 routed.stage = Stage::Dropped;
-                let all_sent = self.send_plain(&[&body], Some(body.len() as u64), &mut |_| None)?;
+                let all_sent = self.send_settled(&[&body], Some(body.len() as u64), &mut |_| None)?;
                 if let Progress::Sending(plan) = &mut self.progress {
                     plan.framing = Framing::NoBody;
                 }
@@ -317,6 +316,21 @@ impl Active {
             }
             Stage::Dropped => Ok(true),
         }
+    }
+
+    /// Sends what rules have done with, in chunks if they want that.
+    fn send_settled(
+        &mut self,
+        pieces: &[&[u8]],
+        body_len: Option<u64>,
+        own: &mut dyn FnMut(usize) -> Option<Kept>,
+    ) -> Result<bool, ResponseError> {
+        let in_chunks = self.routed.as_ref().is_some_and(|routed| routed.in_chunks);
+        if !in_chunks || body_len.is_none() {
+            return self.send_plain(pieces, body_len, own);
+        }
+        let all_sent = self.send_plain(pieces, None, own)?;
+        Ok(self.transport.send(&[LAST_CHUNK], &mut |_| None)? && all_sent)
     }
 
     /// Sends what is left of a body that rules change, at its end.
