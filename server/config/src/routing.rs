@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use rwsgi_protocol::response::HeadWriter;
-use rwsgi_routing::{Phase, RuleText, Subject, Test};
+use rwsgi_routing::{Fault, Phase, RuleText, Subject, Test};
 use serde::{Deserialize, Serialize};
 
 use super::Config;
@@ -55,7 +55,14 @@ impl RoutingConfig {
 
 fn add_rule(config: &mut Config, phase: Phase, test: Test, text: &str) -> Result<(), String> {
     let rule = RuleText { phase, test, text: text.into() };
-    rule.check()?;
+    match rule.check() {
+        Ok(()) => {}
+        Err(Fault::LeftOut(warning)) => {
+            config.warnings.push(warning);
+            return Ok(());
+        }
+        Err(Fault::Refused(expected)) => return Err(expected),
+    }
     if matches!(phase, Phase::Response | Phase::Final) && matches!(rule.action(), "remheader" | "delheader") {
         let advice = "write it in a route-run, or as del-header";
         config.warnings.push(format!("{} comes too late here for the application's headers: {advice}", rule.action()));
@@ -258,9 +265,10 @@ mod tests {
 
     #[test]
     fn a_rule_that_is_none_is_an_error_that_says_what_was_expected() {
-        let error = set("route", "^/x cache:key=x").unwrap_err();
+        let error = set("route", "^/x ldapauth:x").unwrap_err();
         assert!(error.starts_with("expected an action (donotlog, "), "{error}");
-        assert!(error.contains("'cache' is an action of uWSGI's that is not here"), "{error}");
+        assert!(error.contains("'ldapauth' is an action of uWSGI's that is not here"), "{error}");
+        assert_eq!(set("response-route-run", "cachestore:key=x").unwrap(), RoutingConfig::default());
     }
 
     #[test]

@@ -197,6 +197,41 @@ const NOT_HERE: [&str; 68] = [
     "uwsgi",
 ];
 
+/// Those of them without which requests get the same answers: they only keep copies, count, or tell somebody.
+const CAN_BE_LEFT_OUT: [&str; 21] = [
+    "alarm",
+    "cache",
+    "cache-continue",
+    "cache-store",
+    "cachedec",
+    "cacheinc",
+    "cacheset",
+    "cachestore",
+    "memcached",
+    "memcached-continue",
+    "memcached-store",
+    "memcachedstore",
+    "metricdec",
+    "metricdiv",
+    "metricinc",
+    "metricmul",
+    "metricset",
+    "offload",
+    "setprocname",
+    "to-file",
+    "tofile",
+];
+
+/// Whether there is an action of that name.
+pub(crate) fn is_known(name: &str) -> bool {
+    ACTIONS.iter().any(|action| action.names.contains(&name))
+}
+
+/// Whether requests get the same answers without this action of uWSGI's.
+pub(crate) fn can_be_left_out(name: &str) -> bool {
+    CAN_BE_LEFT_OUT.contains(&name)
+}
+
 /// Every action.
 #[rustfmt::skip]
 pub static ACTIONS: &[Listed] = &[
@@ -364,6 +399,7 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), count);
         assert!(NOT_HERE.is_sorted());
+        assert!(CAN_BE_LEFT_OUT.iter().all(|name| NOT_HERE.contains(name)));
     }
 
     #[test]

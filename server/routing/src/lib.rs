@@ -23,7 +23,7 @@ mod visit;
 pub use action::{ACTIONS, Listed};
 pub use condition::CONDITIONS;
 pub use mime::of as mime_type;
-pub use rule::{Phase, RuleText, Subject, Test};
+pub use rule::{Fault, Phase, RuleText, Subject, Test};
 pub use run::{Next, Rules};
 pub use status::reason;
 pub use template::FUNCTIONS;

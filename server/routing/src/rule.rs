@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::action::Action;
+use super::action::{Action, can_be_left_out, is_known};
 use super::condition::Condition;
 use super::pattern::Pattern;
 use super::template::number;
@@ -84,6 +84,15 @@ pub struct RuleText {
     pub text: String,
 }
 
+/// What is wrong with a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It does what is not to be had here, and can be left out: what is served is the same, and as guarded. Says so.
+    LeftOut(String),
+    /// What was expected of its value.
+    Refused(String),
+}
+
 /// When a rule applies.
 #[derive(Debug)]
 pub(crate) enum When {
@@ -105,9 +114,16 @@ impl RuleText {
     /// Whether it is a rule.
     ///
     /// # Errors
-    /// What was expected of its value.
-    pub fn check(&self) -> Result<(), String> {
-        self.compile().map(drop)
+    /// What is wrong with it.
+    pub fn check(&self) -> Result<(), Fault> {
+        let Err(expected) = self.compile() else { return Ok(()) };
+        let action = self.action();
+        let is_foreign = self.test != Test::Label && self.text.contains(':') && !is_known(action);
+        // Behind a response nothing is guarded, and what is served is the application's.
+        if is_foreign && (can_be_left_out(action) || matches!(self.phase, Phase::Response | Phase::Final)) {
+            return Err(Fault::LeftOut(format!("the rule is left out: there is no action '{action}' here")));
+        }
+        Err(Fault::Refused(expected))
     }
 
     /// The action's name.

@@ -1,8 +1,9 @@
 //! The call: a request goes in, the application runs, its response goes out, and whatever it does wrong becomes a line
 //! in the log and a correct answer or a closed connection.
 
-use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError};
+use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError, PyOSError, PyStopIteration};
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 use tracing::error;
 
 use super::active::{Active, Progress, RequestPlace, ResponseError};
@@ -14,6 +15,7 @@ use super::routing::Routing;
 use super::start_response::StartResponse;
 use super::traceback::{self, one_line};
 use super::transport::Transport;
+use super::websocket;
 use crate::log_text::Foreign;
 use rwsgi_protocol::date::HttpDate;
 use rwsgi_protocol::http::Head;
@@ -65,6 +67,7 @@ pub struct Gateway<C> {
     shown: Shown,
     /// What is done to requests and responses by rules; `None` for nothing.
     routing: Option<Routing>,
+    websockets: websocket::Terms,
 }
 
 /// What the application is given of a request, used again as long as it keeps none of it.
@@ -114,6 +117,7 @@ impl<C: Transport + 'static> Gateway<C> {
             date: HttpDate::now(),
             shown: Shown::default(),
             routing: None,
+            websockets: websocket::Terms::default(),
         })
     }
 
@@ -127,6 +131,12 @@ impl<C: Transport + 'static> Gateway<C> {
     #[must_use]
     pub(crate) fn routing(self, routing: Option<Routing>) -> Self {
         Self { routing, ..self }
+    }
+
+    /// What is asked of WebSockets' clients.
+    #[must_use]
+    pub fn with_websockets(self, websockets: websocket::Terms) -> Self {
+        Self { websockets, ..self }
     }
 
     /// Sets the time for `Date`, unix seconds.
@@ -154,11 +164,15 @@ impl<C: Transport + 'static> Gateway<C> {
             Incoming::Uwsgi(packet) => self.environ.uwsgi(py, packet, input)?,
         };
         place.put(client, exchange, self.date);
+        let asks_upgrade = matches!(request, Incoming::Http { head, .. } if head.upgrade);
+        if asks_upgrade && let Incoming::Http { head, .. } = request {
+            offer_websocket(py, &environ, head, self.websockets)?;
+        }
         let answer = match &mut self.routing {
             None => None,
             Some(routing) => routing.begin(py, &environ, place)?,
         };
-        let failure = match (answer, &self.routing) {
+        let mut failure = match (answer, &self.routing) {
             (Some(answer), Some(routing)) => {
                 routing.answer(py, place.current(), answer, &environ, start_response.bind(py)).err()
             }
@@ -168,6 +182,12 @@ impl<C: Transport + 'static> Gateway<C> {
             },
         };
         let mut active = place.close(py);
+        if asks_upgrade {
+            websocket::end();
+            if matches!(active.progress, Progress::Upgraded) {
+                failure = failure.filter(|failure| !ends_websocket(py, failure));
+            }
+        }
         let mut ending = Ending { is_whole: failure.is_none(), ..Ending::default() };
         if failure.is_some() || active.overrun.is_some() {
             let (overrun, knows_gone) = (active.overrun, active.knows_gone);
@@ -177,7 +197,7 @@ impl<C: Transport + 'static> Gateway<C> {
             active = place.lock();
         }
         let Ending { mut is_whole, raised, client_gone } = ending;
-        if !is_whole && !client_gone && !matches!(active.progress, Progress::Sending(_)) {
+        if !is_whole && !client_gone && !matches!(active.progress, Progress::Sending(_) | Progress::Upgraded) {
             is_whole = answer_500(&mut *active, self.routing.as_ref());
         }
         let plan = match active.progress {
@@ -187,7 +207,8 @@ impl<C: Transport + 'static> Gateway<C> {
         let Some(client) = active.transport.client.take() else {
             return Err(pyo3::exceptions::PySystemError::new_err("a request vanished while it was served"));
         };
-        let status = plan.map_or(0, |_| active.status);
+        let is_begun = matches!(active.progress, Progress::Sending(_) | Progress::Upgraded);
+        let status = if is_begun { active.status } else { 0 };
         if let (Some(routing), Some(routed)) = (&mut self.routing, active.routed.take()) {
             let body_sent = active.body_sent;
             drop(active);
@@ -201,6 +222,32 @@ impl<C: Transport + 'static> Gateway<C> {
             client_gone,
             broken_off: !is_whole && plan.is_some_and(|plan| plan.framing == Framing::UntilClose),
         })
+    }
+}
+
+/// Puts what a library needs to speak WebSocket itself into the environ of a request that asks for it.
+#[cold]
+fn offer_websocket(
+    py: Python<'_>,
+    environ: &Bound<'_, PyDict>,
+    head: &Head<'_, '_>,
+    terms: websocket::Terms,
+) -> PyResult<()> {
+    match websocket::begin(py, head, terms)? {
+        Some(socket) => environ.set_item(websocket::SOCKET_KEY, socket),
+        None => Ok(()),
+    }
+}
+
+/// How an application leaves a WebSocket: the client went away, or, as libraries have it under gunicorn, there is no
+/// response.
+#[cold]
+fn ends_websocket(py: Python<'_>, failure: &ResponseFailure) -> bool {
+    match failure {
+        ResponseFailure::Raised(error) => {
+            error.is_instance_of::<PyStopIteration>(py) || error.is_instance_of::<PyOSError>(py)
+        }
+        ResponseFailure::Response(_) => true,
     }
 }
 

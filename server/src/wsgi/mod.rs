@@ -20,3 +20,4 @@ mod static_files;
 mod strings;
 pub mod traceback;
 pub mod transport;
+pub mod websocket;

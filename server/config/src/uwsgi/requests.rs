@@ -60,17 +60,6 @@ pub(super) static FAMILIES: &[Family] = &[
         optional: &[],
     },
     Family {
-        title: "WebSockets",
-        verdict: Verdict::Refused,
-        advice: "WSGI has none: serve them with an ASGI server beside this one",
-        flags: &["http-websockets"],
-        values: &[
-            "websocket-max-size", "websocket-ping-freq", "websocket-pong-tolerance", "websockets-max-size",
-            "websockets-ping-freq", "websockets-pong-tolerance",
-        ],
-        optional: &[],
-    },
-    Family {
         title: "A list of what rules can do",
         verdict: Verdict::Needless,
         advice: "the actions are listed in docs/configuration.md",

@@ -1,5 +1,5 @@
 use super::*;
-use crate::rule::{Subject, Test};
+use crate::rule::{Fault, Subject, Test};
 use proptest::prelude::*;
 
 /// A rule, by its option's name.
@@ -251,8 +251,26 @@ fn what_is_wrong_is_said_at_the_start() {
         ("route-if", "nonsense:x log:x", "and 'nonsense' is none"),
         ("route-run", "uwsgi:127.0.0.1:3031,0,0", "and 'uwsgi' is an action of uWSGI's that is not here"),
     ] {
-        let error = rule(option, text).check().unwrap_err();
+        let Err(Fault::Refused(error)) = rule(option, text).check() else { panic!("{text} is refused") };
         assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn what_only_costs_speed_or_comes_after_the_response_can_be_left_out() {
+    for (option, text) in [
+        ("route", "^/x cache:key=x"),
+        ("response-route-run", "cachestore:key=x"),
+        ("response-route-if-not", "empty:${X} sse:server=y"),
+        ("final-route-run", "metricinc:x,1"),
+    ] {
+        assert!(matches!(rule(option, text).check(), Err(Fault::LeftOut(_))), "{text}");
+    }
+    for (option, text) in
+        [("route-run", "sse:"), ("route", "^/ ldapauth:x"), ("response-route", "( sse:"), ("error-route-run", "sse:")]
+    {
+        let is_left_out = matches!(rule(option, text).check(), Err(Fault::LeftOut(_)));
+        assert_eq!(is_left_out, option.starts_with("response"), "{text}");
     }
 }
 
