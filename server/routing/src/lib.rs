@@ -13,6 +13,8 @@ mod crypt;
 mod htpasswd;
 mod mime;
 mod pattern;
+#[cfg(test)]
+mod reference;
 mod rule;
 mod run;
 mod status;
