@@ -401,6 +401,51 @@ def test_an_error_has_its_page(routed, tmp_path):
     assert site.get("/?status=500&body=own").body == b"own"
 
 
+@pytest.mark.only_rwsgi(why="it answers nothing")
+def test_a_file_that_is_not_there_has_its_page(routed, tmp_path):
+    (tmp_path / "404.html").write_text("<p>not here</p>")
+    site = routed("--error-page-404", tmp_path / "404.html", "--route", f"^/(.*) static:{tmp_path}/files/$1")
+    answer = site.get("/a")
+    assert (answer.status, answer.body, answer.header("Content-Type")) == (404, b"<p>not here</p>", "text/html")
+    assert site.get("/../a").body == b"Forbidden"
+
+
+@pytest.mark.only_rwsgi(why="it closes the connection")
+def test_a_request_has_its_own_harakiri(routed, stats_at):
+    site = routed("--route", "^/slow harakiri:1", "--processes", 1, "--stats", stats_at)
+    first = site.server.wait_workers(1)["workers"][0]["pid"]
+    # It is over with the request.
+    assert site.get("/slow?body=fast").body == b"fast"
+    assert site.get("/?sleep=2.5&body=late").body == b"late"
+    assert site.server.stats()["workers"][0]["pid"] == first
+    with pytest.raises(Closed):
+        site.get("/slow?sleep=60")
+    site.server.wait_stats(lambda document: document["workers"][0]["pid"] not in (0, first), "another process")
+    assert site.get("/?body=again").body == b"again"
+
+
+def test_rules_stand_in_a_file(serve, tmp_path, address):
+    file = tmp_path / "rules.ini"
+    file.write_text(f"""\
+[uwsgi]
+http-socket = {address}
+wsgi-file = routed.py
+master = true
+secret = /private
+if-env = HOME
+route = ^%(secret)/([0-9]+%%?)$ addvar:MADE=$1 $(HOME) ${{HTTP_HOST}}
+endif =
+route-if = contains:${{HTTP_ACCEPT_ENCODING}};gzip goto:_packed
+route-run = last:
+route-label = _packed
+route-run = addheader:X-Label: reached; twice
+""")
+    serve("--ini", file, env={"HOME": "/home/x"}, listens=[address])
+    assert seen(http.get(address, "/private/12", {"Host": "h"}))["MADE"] == "12 /home/x h"
+    assert http.get(address, "/", {"Accept-Encoding": "gzip"}).header("X-Label") == "reached; twice"
+    assert http.get(address, "/").header("X-Label") is None
+
+
 # What a client must not bring about
 
 

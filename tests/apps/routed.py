@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from urllib.parse import parse_qs
 
 import uwsgi
@@ -21,6 +22,8 @@ if "SIGNALLED" in os.environ:
 
 def application(environ, start_response):
     how = {name: values[-1] for name, values in parse_qs(environ["QUERY_STRING"]).items()}
+    if "sleep" in how:
+        time.sleep(float(how["sleep"]))
     if "raise" in how:
         raise RuntimeError("as asked")
     headers = [("Content-Type", "text/plain"), ("X-App", "1"), ("X-Twice", "a"), ("X-Twice", "b")]

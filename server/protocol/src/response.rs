@@ -117,6 +117,9 @@ const HOP_BY_HOP: [&[u8]; 8] = [
     b"upgrade",
 ];
 
+/// A header: its name and its value.
+pub type Field = (Vec<u8>, Vec<u8>);
+
 /// Writes one response head into a buffer that it owns until [`HeadWriter::finish`]: an application may take its time
 /// between `start_response` and its first byte, or start again.
 #[derive(Debug)]
@@ -215,7 +218,7 @@ impl HeadWriter {
 
     /// The status line's text and the headers so far, for whoever makes another head of them.
     #[must_use]
-    pub fn parts(&self) -> (Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>) {
+    pub fn parts(&self) -> (Vec<u8>, Vec<Field>) {
         // Nothing in here has a line end of its own: every value was checked.
         let mut lines = self.out.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
         let status = lines.next().and_then(|line| line.get(9..)).unwrap_or_default().trim_ascii_end().to_vec();

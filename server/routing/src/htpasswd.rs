@@ -83,22 +83,15 @@ fn apr1(password: &[u8], salt: &[u8]) -> Vec<u8> {
     let mut last = sum.finalize();
     for round in 0..1000 {
         let mut sum = Md5::new();
-        if round % 2 == 1 {
-            sum.update(password)
-        } else {
-            sum.update(last)
-        }
+        let (first, second): (&[u8], &[u8]) = if round % 2 == 1 { (password, &last) } else { (&last, password) };
+        sum.update(first);
         if round % 3 != 0 {
             sum.update(salt);
         }
         if round % 7 != 0 {
             sum.update(password);
         }
-        if round % 2 == 1 {
-            sum.update(last)
-        } else {
-            sum.update(password)
-        }
+        sum.update(second);
         last = sum.finalize();
     }
     let mut out = [b"$apr1$".as_slice(), salt, b"$"].concat();

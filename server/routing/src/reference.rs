@@ -5,7 +5,8 @@ use std::path::Path;
 
 use crate::{ACTIONS, CONDITIONS, FUNCTIONS};
 
-const BEGIN: &str = "<!-- Made from server/routing/src: run the tests of rwsgi-routing with RWSGI_WRITE_DOCS=1 to make it again. -->\n";
+const BEGIN: &str =
+    "<!-- Made from server/routing/src: run the tests of rwsgi-routing with RWSGI_WRITE_DOCS=1 to make it again. -->\n";
 const END: &str = "<!-- The end of what is made. -->\n";
 
 fn tables() -> String {

@@ -103,11 +103,20 @@ pub(crate) enum When {
     Always,
 }
 
+/// What is done, and when.
+#[derive(Debug)]
+pub(crate) struct Act {
+    pub(crate) when: When,
+    pub(crate) action: Action,
+    /// The action uses what the pattern finds.
+    pub(crate) has_groups: bool,
+}
+
 /// A rule, compiled.
 #[derive(Debug)]
 pub(crate) enum Rule {
     Label(Vec<u8>),
-    Act { when: When, action: Action, has_groups: bool },
+    Act(Box<Act>),
 }
 
 impl RuleText {
@@ -164,18 +173,23 @@ impl RuleText {
         };
         let action = Action::parse(action)?;
         let has_groups = action.has_groups();
-        Ok(Rule::Act { when, action, has_groups })
+        Ok(Rule::Act(Box::new(Act { when, action, has_groups })))
     }
 }
 
 impl Rule {
+    /// Whether it may answer with a file.
+    pub(crate) fn serves_files(&self) -> bool {
+        matches!(self, Self::Act(act) if matches!(act.action, Action::Static { .. } | Action::File(_)))
+    }
+
     /// Whether looking at it may ask the disk, or take its time for another reason.
     pub(crate) fn may_take_time(&self) -> bool {
         match self {
             Self::Label(_) => false,
-            Self::Act { when, action, .. } => {
-                action.may_take_time()
-                    || matches!(when, When::Holds(condition) | When::HoldsNot(condition) if condition.asks_disk())
+            Self::Act(act) => {
+                act.action.may_take_time()
+                    || matches!(&act.when, When::Holds(condition) | When::HoldsNot(condition) if condition.asks_disk())
             }
         }
     }

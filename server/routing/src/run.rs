@@ -85,6 +85,12 @@ impl Rules {
         self.of(phase).iter().any(Rule::may_take_time)
     }
 
+    /// Whether rules may answer requests with files.
+    #[must_use]
+    pub fn serve_files(&self) -> bool {
+        self.request.iter().any(Rule::serves_files)
+    }
+
     /// Goes through the rules of a phase.
     pub fn run(&self, phase: Phase, visit: &mut Visit) -> Next {
         let rules = self.of(phase);
@@ -92,9 +98,9 @@ impl Rules {
         while let Some(rule) = rules.get(at) {
             let step = match rule {
                 Rule::Label(_) => Step::Next,
-                Rule::Act { when, action, has_groups } => match applies(when, *has_groups, visit) {
+                Rule::Act(act) => match applies(&act.when, act.has_groups, visit) {
                     Outcome::HoldsNot => Step::Next,
-                    Outcome::Holds(groups) => super::act::act(action, visit, &groups),
+                    Outcome::Holds(groups) => super::act::act(&act.action, visit, &groups),
                     Outcome::Undecided => {
                         visit.effects.push(Effect::Complain(
                             "a rule's pattern or address cannot be decided for what a client sent: the request ends"

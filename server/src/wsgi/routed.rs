@@ -13,7 +13,7 @@ use super::transport::Kept;
 use rwsgi_protocol::SocketProtocol;
 use rwsgi_protocol::chunked::LAST_CHUNK;
 use rwsgi_protocol::http::Version;
-use rwsgi_protocol::response::{Exchange, Framing, HeadWriter, Plan};
+use rwsgi_protocol::response::{Exchange, Field, Framing, HeadWriter, Plan};
 use rwsgi_routing::{Answer, Effect, Next, Phase, Visit, reason};
 
 /// A file that a rule gives for a response of the application's is read into memory, up to this, bytes.
@@ -50,7 +50,7 @@ enum Stage {
 /// A head as rules change it.
 struct Head {
     status: Vec<u8>,
-    fields: Vec<(Vec<u8>, Vec<u8>)>,
+    fields: Vec<Field>,
 }
 
 /// An answer as a head and a body; `None` when there is to be no response.

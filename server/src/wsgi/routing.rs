@@ -57,8 +57,8 @@ pub(crate) struct Routing {
     worker: u32,
     /// For the next request.
     spare: Option<Box<Routed>>,
-    /// Knows how a file is sent.
-    files: Py<StaticFiles>,
+    /// Knows how a file is sent; `None` when no rule sends one.
+    files: Option<Py<StaticFiles>>,
 }
 
 impl Routing {
@@ -67,7 +67,10 @@ impl Routing {
     /// # Errors
     /// When Python has no memory left.
     pub(crate) fn new(py: Python<'_>, worker: u32, shared: Arc<Shared>, config: &Config, act: Act) -> PyResult<Self> {
-        let files = Py::new(py, StaticFiles::new(py, py.None(), config)?)?;
+        let files = match shared.rules.serve_files() {
+            true => Some(Py::new(py, StaticFiles::new(py, py.None(), config)?)?),
+            false => None,
+        };
         Ok(Self { shared, act, worker, spare: None, files })
     }
 
@@ -130,20 +133,20 @@ impl Routing {
         environ: &Bound<'_, PyDict>,
         start_response: &Bound<'_, PyAny>,
     ) -> Result<(), ResponseFailure> {
-        match answer {
-            Answer::Static(path) => {
+        match (answer, &self.files) {
+            (Answer::Static(path), Some(files)) => {
                 let place = Path::new(OsStr::from_bytes(&path));
-                match self.files.get().answer_path(py, place, environ, start_response)? {
+                match files.get().answer_path(py, place, environ, start_response)? {
                     Some(result) => respond(py, current, &result),
                     None => self.answer(py, current, Answer::Page(404), environ, start_response),
                 }
             }
-            Answer::File { status, content_type, file } => {
+            (Answer::File { status, content_type, file }, Some(files)) => {
                 let (status, kind) = (from_latin1(py, &status)?, from_latin1(py, &content_type)?);
-                let result = self.files.get().answer_open(py, file, status, kind, start_response)?;
+                let result = files.get().answer_open(py, file, status, kind, start_response)?;
                 respond(py, current, &result)
             }
-            answer => current.with(|active| active.send_made(answer).map_err(ResponseFailure::from)),
+            (answer, _) => current.with(|active| active.send_made(answer).map_err(ResponseFailure::from)),
         }
     }
 
