@@ -29,6 +29,7 @@ mod share;
 mod shared_memory;
 mod spooler;
 pub mod stats;
+mod system_limits;
 mod worker;
 pub mod wsgi;
 
