@@ -14,7 +14,7 @@ import pytest
 
 from rig import http, uwsgi
 from rig.http import Closed, Connection
-from rig.site import KINDS, every_kind
+from rig.site import KINDS, Record, every_kind
 from rig.waiting import until
 
 
@@ -379,8 +379,7 @@ def test_rules_see_the_end(routed, kind, tmp_path):
     log = told(site, "last=1")
     assert "failed /bad 500" in log and "begun /signal" in log
     assert "/quiet?body" not in log
-    until(lambda: record.exists(), "the signal is handled", context=site.server.log)
-    assert record.read_text().splitlines()[0] == "17"
+    assert Record(record).wait()[0] == "17"
 
 
 @pytest.mark.only_rwsgi(why="its line shows log variables only in a format that names them")
