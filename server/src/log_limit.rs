@@ -33,6 +33,8 @@ pub(crate) enum LineKind {
     ResponseNotKept,
     /// A client took its response more slowly than `response-min-rate`: its connection was closed.
     SlowResponse,
+    /// A rule for requests or responses cannot be followed.
+    Rule,
     /// A process that is not one of this server's workers connected to the address of the links.
     NoWorker,
     /// A client's TLS failed (`ssl-verbose`).
@@ -47,6 +49,7 @@ impl fmt::Display for LineKind {
             Self::BodyNotKept => f.write_str("request bodies that cannot be kept"),
             Self::ResponseNotKept => f.write_str("responses that cannot be kept for slow clients"),
             Self::SlowResponse => f.write_str("connections closed (response-min-rate)"),
+            Self::Rule => f.write_str("rules that cannot be followed"),
             Self::NoWorker => f.write_str("processes refused as workers"),
             Self::Tls => f.write_str("failures of TLS"),
         }

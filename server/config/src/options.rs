@@ -6,7 +6,7 @@ use super::logic::{Logic, Over, Test, Wanted};
 use super::row::{Action, Group, Kind, Row};
 use super::{
     Order, alarms, between, event_loops, harakiri, hooks, http_router, limits, privileges, program, python, reactions,
-    set, sockets, static_files, stats_push, system, tls, websockets,
+    routing, set, sockets, static_files, stats_push, system, tls, websockets,
 };
 use Kind::{Act, Addresses, Always, Custom, Flag, Large, Limit, Megabytes, Mode, Number, Path, Paths, Text, Texts};
 
@@ -28,6 +28,7 @@ pub(crate) const WORKERS: Row = Row { group: Group::Workers, ..OTHER };
 pub(crate) const ADAPTIVE: Row = Row { group: Group::Adaptive, ..OTHER };
 pub(crate) const RECYCLING: Row = Row { group: Group::Recycling, ..OTHER };
 pub(crate) const REQUESTS: Row = Row { group: Group::Requests, ..OTHER };
+pub(crate) const ROUTING: Row = Row { group: Group::Routing, repeats: true, ..OTHER };
 pub(crate) const FILES: Row = Row { group: Group::Files, ..OTHER };
 pub(crate) const PROCESS: Row = Row { group: Group::Process, ..OTHER };
 pub(crate) const RELOAD: Row = Row { group: Group::Reload, ..OTHER };
@@ -51,6 +52,11 @@ const TABLES: &[&[Row]] = &[
     http_router::ROWS,
     privileges::ROWS,
     reactions::ROWS,
+    routing::REQUEST_ROWS,
+    routing::RESPONSE_ROWS,
+    routing::ERROR_ROWS,
+    routing::FINAL_ROWS,
+    routing::ROWS,
     sockets::ROWS,
     static_files::ROWS,
     stats_push::ROWS,

@@ -138,6 +138,9 @@ fn finish(config: &mut Config) -> Result<(), ConfigError> {
             config.warnings.push(warning.into());
         }
     }
+    if let Some(conflict) = config.routing.conflict(!config.mounts.is_empty()) {
+        return Err(ConfigError::Conflict(conflict));
+    }
     super::between::finish(&mut config.between).map_err(ConfigError::Conflict)?;
     super::sockets::finish(config).map_err(ConfigError::Conflict)?;
     super::alarms::finish(&config.alarms).map_err(ConfigError::Conflict)?;

@@ -14,6 +14,7 @@ use super::limits::{MinRates, Temp};
 use super::program::Announcements;
 use super::python::PythonConfig;
 use super::reactions::Reactions;
+use super::routing::RoutingConfig;
 use super::sockets::SocketConfig;
 use super::static_files::StaticConfig;
 use super::stats_push::StatsPushConfig;
@@ -328,6 +329,8 @@ pub struct Config {
     pub reactions: Reactions,
     /// `--alarm*`.
     pub alarms: AlarmsConfig,
+    /// Rules for requests and responses.
+    pub routing: RoutingConfig,
     /// What the application's processes share.
     pub between: Between,
     /// `--paste-logger`, `--pyargv` and the like: the interpreter.
@@ -448,6 +451,7 @@ impl Default for Config {
             hooks: HooksConfig::default(),
             reactions: Reactions::default(),
             alarms: AlarmsConfig::default(),
+            routing: RoutingConfig::default(),
             between: Between::default(),
             python: PythonConfig::default(),
             event_loops: EventLoops::default(),

@@ -117,6 +117,9 @@ const HOP_BY_HOP: [&[u8]; 8] = [
     b"upgrade",
 ];
 
+/// A header: its name and its value.
+pub type Field = (Vec<u8>, Vec<u8>);
+
 /// Writes one response head into a buffer that it owns until [`HeadWriter::finish`]: an application may take its time
 /// between `start_response` and its first byte, or start again.
 #[derive(Debug)]
@@ -147,6 +150,13 @@ impl HeadWriter {
         // The space after the number is there even when the reason is not.
         out.extend_from_slice(if status.len() == 3 { b" \r\n" } else { b"\r\n" });
         Ok(Self { out, status: number, content_length: None, has_date: false, close: false })
+    }
+
+    /// Begins a head for when nothing else can be said.
+    #[must_use]
+    pub fn internal_error() -> Self {
+        let out = b"HTTP/1.1 500 Internal Server Error\r\n".to_vec();
+        Self { out, status: 500, content_length: None, has_date: false, close: false }
     }
 
     /// Adds a header of the application's, latin-1.
@@ -204,6 +214,26 @@ impl HeadWriter {
     #[must_use]
     pub fn status(&self) -> u16 {
         self.status
+    }
+
+    /// The status line's text and the headers so far, for whoever makes another head of them.
+    #[must_use]
+    pub fn parts(&self) -> (Vec<u8>, Vec<Field>) {
+        // Nothing in here has a line end of its own: every value was checked.
+        let mut lines = self.out.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+        let status = lines.next().and_then(|line| line.get(9..)).unwrap_or_default().trim_ascii_end().to_vec();
+        let fields = lines.filter_map(|line| {
+            let colon = line.iter().position(|&byte| byte == b':')?;
+            Some((line[..colon].to_vec(), line.get(colon + 2..)?.to_vec()))
+        });
+        let mut fields: Vec<_> = fields.collect();
+        if let Some(length) = self.content_length {
+            fields.push((b"Content-Length".to_vec(), length.to_string().into_bytes()));
+        }
+        if self.close {
+            fields.push((b"Connection".to_vec(), b"close".to_vec()));
+        }
+        (status, fields)
     }
 
     /// Decides on the framing and completes the head with the lines that follow from it. `body_len` is the length of
@@ -401,6 +431,18 @@ mod tests {
         let mut head = HeadWriter::new(b"200 OK", Vec::new()).unwrap();
         head.header(b"Content-Length", b"5").unwrap();
         assert_eq!(head.header(b"Content-Length", b"5"), Err(HeadError::ContentLength("5".into())));
+    }
+
+    #[test]
+    fn a_head_can_be_taken_apart() {
+        let mut head = HeadWriter::new(b"204", Vec::new()).unwrap();
+        for (name, value) in [("A", "b: c"), ("Content-Length", "5"), ("Empty", ""), ("Connection", "close")] {
+            head.header(name.as_bytes(), value.as_bytes()).unwrap();
+        }
+        let (status, fields) = head.parts();
+        assert_eq!(status, b"204");
+        let fields: Vec<_> = fields.iter().map(|(name, value)| [name.as_slice(), b"=", value].concat()).collect();
+        assert_eq!(fields, [&b"A=b: c"[..], b"Empty=", b"Content-Length=5", b"Connection=close"]);
     }
 
     #[test]

@@ -20,11 +20,11 @@ mod reference;
 mod request;
 mod rpc;
 mod settings;
-mod signals;
+pub(crate) mod signals;
 pub(crate) mod spool;
 mod text;
 mod websocket;
-mod workers;
+pub(crate) mod workers;
 
 use pyo3::exceptions::{PyAttributeError, PyNotImplementedError};
 use pyo3::prelude::*;

@@ -109,6 +109,14 @@ fn signal_registered(py: Python<'_>, signal: u8) -> PyResult<Option<bool>> {
     Ok(handlers(py).contains(signal)?.then_some(true))
 }
 
+/// Raises a signal for a rule.
+///
+/// # Errors
+/// When the master cannot be reached.
+pub(crate) fn raise(py: Python<'_>, signal: u8) -> PyResult<()> {
+    send_to_master(py, ControlRequest::Raise(signal))
+}
+
 /// Raises a signal.
 #[pyfunction]
 #[pyo3(signature = (signal, remote=None, /))]

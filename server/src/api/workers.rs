@@ -110,7 +110,7 @@ fn logsize() -> u64 {
 /// Has the master end this process after N seconds, unless it calls this with 0 before.
 #[pyfunction]
 #[pyo3(signature = (seconds, /))]
-fn set_user_harakiri(py: Python<'_>, seconds: i32) -> PyResult<()> {
+pub(crate) fn set_user_harakiri(py: Python<'_>, seconds: i32) -> PyResult<()> {
     let Some(role) = role() else {
         return Err(PyValueError::new_err("the application is still being loaded: there is nothing to end"));
     };

@@ -6,6 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use crate::clock::UnixMicros;
 use crate::log_text::Foreign;
 use crate::procfs;
+use crate::wsgi::serving::Notes;
 
 /// What a line says.
 pub(super) struct Entry<'a> {
@@ -17,6 +18,19 @@ pub(super) struct Entry<'a> {
     pub(super) bytes: u64,
     /// How long it took, ns.
     pub(super) took: u64,
+}
+
+impl<'a> Entry<'a> {
+    /// The same, with what rules have made of the request.
+    pub(super) fn with(self, notes: &'a Notes) -> Self {
+        let of = |name: &[u8], came: &'a [u8]| notes.set_to(name).unwrap_or(came);
+        Self {
+            client: of(b"REMOTE_ADDR", self.client),
+            method: of(b"REQUEST_METHOD", self.method),
+            uri: of(b"REQUEST_URI", self.uri),
+            ..self
+        }
+    }
 }
 
 /// Lines are written at once up to this size, so that those of several processes do not mix in a pipe (PIPE_BUF).

@@ -16,6 +16,7 @@ mod link;
 mod notices;
 mod parked;
 pub(crate) mod release;
+mod routing;
 mod serve;
 mod state;
 pub(crate) mod stop;
@@ -159,6 +160,7 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
     });
     release::release_in_children(py, &state)?;
     state.watch()?;
+    let rules = routing::compile(&state.config)?;
     let threads = state.config.threads;
     let multiprocess = state.config.processes > 1;
     let patience = Duration::from_secs(state.config.socket_timeout.into());
@@ -169,6 +171,7 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
                 Gateway::new(py, application.clone_ref(py), threads > 1, multiprocess, state.config.path_normalize)?
                     .showing(state.config.show_request)
                     .catching(state.config.reactions.catch_exceptions)
+                    .routing(routing::of_thread(py, worker, &rules, &state.config)?)
                     .with_websockets(websockets);
             WorkerThread::new(id, Arc::clone(&state), gateway)
         })

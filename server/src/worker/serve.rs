@@ -212,10 +212,11 @@ impl WorkerThread {
         match (&mut self.log, serving::end()) {
             (None, None) => {}
             (Some(log), None) => log.add(&entry, &[]),
-            (Some(log), Some(notes)) => log.add(&entry, &notes.variables),
+            (_, Some(notes)) if notes.quiet => {}
+            (Some(log), Some(notes)) => log.add(&entry.with(&notes), &notes.variables),
             (None, Some(notes)) if notes.log => {
                 let mut log = AccessLog::new(self.worker.id, self.id.get(), self.worker.config.memory_report);
-                log.add(&entry, &notes.variables);
+                log.add(&entry.with(&notes), &notes.variables);
                 log.write();
             }
             (None, Some(_)) => {}

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError, PyRuntimeError};
 use pyo3::prelude::*;
 
+use super::routed::Routed;
 use super::transport::{Kept, Transport};
 use rwsgi_protocol::SocketProtocol;
 use rwsgi_protocol::chunked::{CHUNK_END, ChunkHead, LAST_CHUNK};
@@ -77,6 +78,8 @@ pub struct Active<T: ?Sized = dyn Transport> {
     pub knows_gone: bool,
     /// The `Date` of this second.
     pub date: HttpDate,
+    /// What rules have of the request; `None` when there are no rules.
+    pub(super) routed: Option<Box<Routed>>,
     /// A buffer for the head, when it is not in use.
     pub spare_buffer: Vec<u8>,
     /// The client.
@@ -84,12 +87,29 @@ pub struct Active<T: ?Sized = dyn Transport> {
 }
 
 impl Active {
+    /// Sends the head, if it was not, and `pieces` of the body, as rules have them. See [`Self::send_plain`].
+    ///
+    /// # Errors
+    /// See [`ResponseError`].
+    #[inline]
+    pub fn send(
+        &mut self,
+        pieces: &[&[u8]],
+        body_len: Option<u64>,
+        own: &mut dyn FnMut(usize) -> Option<Kept>,
+    ) -> Result<bool, ResponseError> {
+        if self.routed.is_some() {
+            return self.send_routed(pieces, body_len, own);
+        }
+        self.send_plain(pieces, body_len, own)
+    }
+
     /// Sends the head, if it was not, and `pieces` of the body. `body_len` is the length of the whole body, when the
     /// pieces are the whole of it. Returns whether nothing is left to send.
     ///
     /// # Errors
     /// See [`ResponseError`].
-    pub fn send(
+    pub(super) fn send_plain(
         &mut self,
         pieces: &[&[u8]],
         body_len: Option<u64>,
@@ -197,6 +217,9 @@ impl Active {
         if !matches!(self.progress, Progress::Sending(_)) {
             self.send(&[], Some(0), &mut |_| None)?;
             return Ok(());
+        }
+        if self.routed.is_some() {
+            self.end_routed()?;
         }
         if let Progress::Sending(plan) = self.progress {
             match plan.framing {
@@ -315,6 +338,7 @@ impl<C: Transport + 'static> RequestPlace<C> {
             overrun: None,
             knows_gone: false,
             date: HttpDate::from_unix(0),
+            routed: None,
             spare_buffer: Vec::with_capacity(512),
             transport: Lent { client: None, no_body: io::empty() },
         }));

@@ -12,6 +12,7 @@ use super::environ::EnvironBuilder;
 use super::input::Input;
 use super::raised::Raised;
 use super::respond::{ResponseFailure, respond};
+use super::routing::Routing;
 use super::start_response::StartResponse;
 use super::traceback::{self, one_line};
 use super::transport::Transport;
@@ -67,6 +68,8 @@ pub struct Gateway<C> {
     shown: Shown,
     /// The client is shown what the application raises.
     catches: bool,
+    /// What is done to requests and responses by rules; `None` for nothing.
+    routing: Option<Routing>,
     websockets: websocket::Terms,
 }
 
@@ -117,6 +120,7 @@ impl<C: Transport + 'static> Gateway<C> {
             date: HttpDate::now(),
             shown: Shown::default(),
             catches: false,
+            routing: None,
             websockets: websocket::Terms::default(),
         })
     }
@@ -131,6 +135,12 @@ impl<C: Transport + 'static> Gateway<C> {
     #[must_use]
     pub fn catching(self, catches: bool) -> Self {
         Self { catches, ..self }
+    }
+
+    /// With rules for requests and responses.
+    #[must_use]
+    pub(crate) fn routing(self, routing: Option<Routing>) -> Self {
+        Self { routing, ..self }
     }
 
     /// What is asked of WebSockets' clients.
@@ -169,9 +179,18 @@ impl<C: Transport + 'static> Gateway<C> {
         if asks_upgrade && let Incoming::Http { head, .. } = request {
             offer_websocket(py, &environ, head, self.websockets)?;
         }
-        let mut failure = match self.application.bind(py).call1((environ, start_response)) {
-            Ok(result) => respond(py, place.current(), &result).err(),
-            Err(error) => Some(ResponseFailure::Raised(error)),
+        let answer = match &mut self.routing {
+            None => None,
+            Some(routing) => routing.begin(py, &environ, place)?,
+        };
+        let mut failure = match (answer, &self.routing) {
+            (Some(answer), Some(routing)) => {
+                routing.answer(py, place.current(), answer, &environ, start_response.bind(py)).err()
+            }
+            _ => match self.application.bind(py).call1((environ, start_response)) {
+                Ok(result) => respond(py, place.current(), &result).err(),
+                Err(error) => Some(ResponseFailure::Raised(error)),
+            },
         };
         let mut active = place.close(py);
         let mut page = None;
@@ -200,7 +219,7 @@ impl<C: Transport + 'static> Gateway<C> {
         }
         let Ending { mut is_whole, raised, client_gone } = ending;
         if !is_whole && !client_gone && !matches!(active.progress, Progress::Sending(_) | Progress::Upgraded) {
-            is_whole = answer_500(&mut *active, page.as_deref());
+            is_whole = answer_500(&mut *active, page.as_deref(), self.routing.as_ref());
         }
         let plan = match active.progress {
             Progress::Sending(plan) => Some(plan),
@@ -209,13 +228,16 @@ impl<C: Transport + 'static> Gateway<C> {
         let Some(client) = active.transport.client.take() else {
             return Err(pyo3::exceptions::PySystemError::new_err("a request vanished while it was served"));
         };
+        let is_begun = matches!(active.progress, Progress::Sending(_) | Progress::Upgraded);
+        let status = if is_begun { active.status } else { 0 };
+        if let (Some(routing), Some(routed)) = (&mut self.routing, active.routed.take()) {
+            let body_sent = active.body_sent;
+            drop(active);
+            routing.end(py, routed, status, body_sent);
+        }
         Ok(Served {
             client,
-            status: if matches!(active.progress, Progress::Sending(_) | Progress::Upgraded) {
-                active.status
-            } else {
-                0
-            },
+            status,
             keep_alive: is_whole && plan.is_some_and(|plan| plan.keep_alive),
             raised,
             client_gone,
@@ -317,12 +339,18 @@ fn fault(request: &Incoming<'_>, error: &ResponseError, shown: Shown) -> Raised 
 }
 
 /// Nothing was sent yet: the client can get an error response.
-fn answer_500(active: &mut Active, page: Option<&str>) -> bool {
-    let body = page.unwrap_or("Internal Server Error\n").as_bytes();
+/// `caught` is what `catch-exceptions` shows.
+fn answer_500(active: &mut Active, caught: Option<&str>, routing: Option<&Routing>) -> bool {
+    let page = routing.and_then(|routing| routing.page(500));
+    let (kind, body): (&[u8], &[u8]) = match (caught, &page) {
+        (Some(caught), _) => (b"text/plain; charset=utf-8", caught.as_bytes()),
+        (None, Some(page)) => (b"text/html", page),
+        (None, None) => (b"text/plain; charset=utf-8", b"Internal Server Error\n"),
+    };
     let mut buffer = std::mem::take(&mut active.spare_buffer);
     buffer.clear();
     let Ok(mut head) = HeadWriter::new(b"500 Internal Server Error", buffer) else { return false };
-    if head.header(b"Content-Type", b"text/plain; charset=utf-8").is_err() {
+    if head.header(b"Content-Type", kind).is_err() {
         return false;
     }
     active.status = 500;

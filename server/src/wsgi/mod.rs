@@ -15,6 +15,8 @@ pub mod interpreter;
 mod loaders;
 mod raised;
 pub(crate) mod respond;
+mod routed;
+pub(crate) mod routing;
 pub(crate) mod serving;
 mod start_response;
 mod static_files;

@@ -93,7 +93,8 @@ fn send_one(py: Python<'_>, current: &CurrentRequest, bytes: &Bound<'_, PyBytes>
     current.with(|active| {
         // After `write()` the length of this is not the length of the whole.
         let whole = (!matches!(active.progress, Progress::Sending(_))).then_some(data.len() as u64);
-        if whole.is_some() {
+        // Rules may make several of it.
+        if whole.is_some() && active.routed.is_none() {
             active.transport.announce_last();
         }
         if data.len() < LARGE {
@@ -120,7 +121,7 @@ fn send_whole(py: Python<'_>, current: &CurrentRequest, items: &Bound<'_, PyTupl
     let len = slices.iter().map(|slice| slice.len() as u64).sum();
     current.with(|active| {
         let whole = (!matches!(active.progress, Progress::Sending(_))).then_some(len);
-        if whole.is_some() {
+        if whole.is_some() && active.routed.is_none() {
             active.transport.announce_last();
         }
         active.send(&slices, whole, &mut |index| own(&pieces[index]))?;
@@ -172,6 +173,9 @@ fn send_iterable(py: Python<'_>, current: &CurrentRequest, result: &Bound<'_, Py
 fn send_file(py: Python<'_>, current: &CurrentRequest, wrapper: &FileWrapper) -> Result<bool, ResponseFailure> {
     let Some(extent) = wrapper.extent(py) else { return Ok(false) };
     current.with(|active| {
+        if !active.rules_leave_body()? {
+            return Ok(false);
+        }
         let Progress::Head(head) = &active.progress else { return Ok(false) };
         let len = head.content_length().unwrap_or(extent.len);
         if len > extent.len || active.exchange.head_only {
@@ -225,7 +229,11 @@ pub(crate) fn send_part(
     len: u64,
 ) -> PyResult<()> {
     current.with(|active| {
-        if let Progress::Head(head) = std::mem::replace(&mut active.progress, Progress::Nothing) {
+        let is_plain = active.rules_leave_body().map_err(|error| active.raise(error))?;
+        if is_plain && matches!(active.progress, Progress::Head(_)) {
+            let Progress::Head(head) = std::mem::replace(&mut active.progress, Progress::Nothing) else {
+                return Ok(());
+            };
             let len = head.content_length().map_or(len, |said| said.min(len));
             let (plan, head) = head.finish(active.exchange, Some(len), &active.date);
             active.progress = Progress::Sending(plan);

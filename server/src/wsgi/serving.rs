@@ -21,7 +21,7 @@ thread_local! {
     static CONNECTION: Cell<Option<CurrentConnection>> = const { Cell::new(None) };
     /// Whether there is something in `NOTES`.
     static IS_NOTED: Cell<bool> = const { Cell::new(false) };
-    static NOTES: RefCell<Notes> = const { RefCell::new(Notes { log: false, variables: Vec::new() }) };
+    static NOTES: RefCell<Notes> = const { RefCell::new(Notes { log: false, quiet: false, variables: Vec::new(), set: Vec::new() }) };
 }
 
 /// What the application wants of its request's line in the log.
@@ -29,8 +29,19 @@ thread_local! {
 pub(crate) struct Notes {
     /// It is to be logged although requests are not.
     pub(crate) log: bool,
+    /// It is not to be logged, whatever else says that it is.
+    pub(crate) quiet: bool,
     /// What is to be added to it: names and values.
     pub(crate) variables: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Variables of the request that rules have set: names and values, the last of a name counts.
+    pub(crate) set: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Notes {
+    /// What a variable of the request was set to.
+    pub(crate) fn set_to(&self, name: &[u8]) -> Option<&[u8]> {
+        self.set.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_slice())
+    }
 }
 
 /// This thread is the worker's thread of that number.

@@ -191,6 +191,52 @@ impl StaticFiles {
         })
     }
 
+    /// Answers with the file of this name, wherever it is; `None` when there is none.
+    ///
+    /// # Errors
+    /// What Python raises.
+    pub(super) fn answer_path<'py>(
+        &self,
+        py: Python<'py>,
+        path: &Path,
+        environ: &Bound<'py, PyDict>,
+        start_response: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let wanted = self.wanted(environ, text_of(environ, "PATH_INFO")?.unwrap_or_default())?;
+        let found = py.detach(|| {
+            // As with uWSGI, a link leads elsewhere only if that is a safe place.
+            let root = std::fs::canonicalize(path).ok()?;
+            let is_itself = root.starts_with(std::path::absolute(path).ok()?);
+            if !is_itself && !self.safe.iter().any(|safe| root.starts_with(safe)) {
+                return None;
+            }
+            let file = open_file(&root)?;
+            self.settle(&Place { prefix: Vec::new(), root }, file, Some(path.to_owned()), &wanted)
+        });
+        let is_head = text_of(environ, "REQUEST_METHOD")?.as_deref() == Some(b"HEAD");
+        found.map(|found| self.answer(py, found, &wanted, environ, start_response, is_head)).transpose()
+    }
+
+    /// Answers with a file that is open, as it is.
+    ///
+    /// # Errors
+    /// What Python raises.
+    pub(super) fn answer_open<'py>(
+        &self,
+        py: Python<'py>,
+        file: File,
+        status: Bound<'py, PyString>,
+        kind: Bound<'py, PyString>,
+        start_response: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let headers = PyList::empty(py);
+        headers.append(("Content-Type", kind))?;
+        headers.append(("Content-Length", file.metadata()?.len().to_string()))?;
+        start_response.call1((status, headers))?;
+        let filelike = self.file_io.bind(py).call1((file.into_raw_fd(),))?;
+        Ok(Bound::new(py, FileWrapper::over(filelike.unbind()))?.into_any())
+    }
+
     fn answer<'py>(
         &self,
         py: Python<'py>,

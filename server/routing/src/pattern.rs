@@ -1,0 +1,92 @@
+//! Regular expressions over bytes, as PCRE has them: a byte is a character.
+
+use fancy_regex::{BytesMode, Regex, RegexBuilder};
+
+/// How often a match may go back. Only patterns with look-around or back-references go back at all, and a client
+/// chooses what they are matched with.
+const BACKTRACKS: usize = 200_000;
+
+/// What a pattern found: the whole, and the groups; an empty one for a group that took no part.
+pub(crate) type Groups = Vec<Vec<u8>>;
+
+/// A compiled pattern.
+#[derive(Debug)]
+pub(crate) struct Pattern(Regex);
+
+/// The match took too many steps, so that nobody knows whether there is one.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Undecided;
+
+impl Pattern {
+    /// Compiles a pattern.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn new(text: &str) -> Result<Self, String> {
+        match RegexBuilder::new(text).bytes_mode(BytesMode::Ascii).backtrack_limit(BACKTRACKS).build() {
+            Ok(regex) => Ok(Self(regex)),
+            Err(error) => Err(format!("a regular expression, and '{text}' is none: {error}")),
+        }
+    }
+
+    /// Whether it is found.
+    pub(crate) fn is_in(&self, subject: &[u8]) -> Result<bool, Undecided> {
+        self.0.is_match(subject).map_err(|_| Undecided)
+    }
+
+    /// What it finds.
+    pub(crate) fn find(&self, subject: &[u8]) -> Result<Option<Groups>, Undecided> {
+        let found = self.0.captures(subject).map_err(|_| Undecided)?;
+        Ok(found.map(|captures| {
+            let groups = captures.iter().take(10);
+            groups.map(|group| group.map_or_else(Vec::new, |group| subject[group.range()].to_vec())).collect()
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_in(pattern: &str, subject: &[u8]) -> bool {
+        Pattern::new(pattern).unwrap().is_in(subject).unwrap()
+    }
+
+    #[test]
+    fn patterns_are_as_people_write_them_for_pcre() {
+        assert!(is_in("^kube-probe.*", b"kube-probe/1.27"));
+        assert!(!is_in("^(?!/api).*$", b"/api/x"));
+        assert!(is_in("^(?!/api).*$", b"/"));
+        assert!(is_in(r"^\/static\/(.*)\.(css|js)$", b"/static/a.css"));
+        assert!(is_in(r"(?i)\.PHP$", b"/index.php"));
+        assert!(is_in(r"^/(\w)\1", b"/aab"));
+        assert!(is_in(r"^/a++b", b"/aaab"));
+        assert!(is_in("caf\u{e9}", "/caf\u{e9}".as_bytes()));
+        assert!(is_in("^/.$", b"/\xff"));
+        assert!(is_in("", b""));
+    }
+
+    #[test]
+    fn groups_are_bytes_and_missing_ones_are_empty() {
+        let pattern = Pattern::new("^/(.*)/(x)?(y)").unwrap();
+        let groups = pattern.find("/caf\u{e9}\u{2014}/y".as_bytes()).unwrap().unwrap();
+        assert_eq!(groups[1], "caf\u{e9}\u{2014}".as_bytes());
+        assert_eq!(groups[2], b"");
+        assert_eq!(groups[3], b"y");
+        assert_eq!(pattern.find(b"/"), Ok(None));
+    }
+
+    #[test]
+    fn a_pattern_that_explodes_is_given_up_and_not_taken_for_a_miss() {
+        let pattern = Pattern::new("^(?=(a+)+$)(b)?").unwrap();
+        let subject = [vec![b'a'; 60], vec![b'!']].concat();
+        assert!(matches!(pattern.is_in(&subject), Ok(false) | Err(Undecided)));
+        let pattern = Pattern::new(r"^(a|aa|\1)+$").unwrap();
+        assert_eq!(pattern.is_in(&subject), Err(Undecided));
+    }
+
+    #[test]
+    fn what_is_no_pattern_says_so() {
+        assert!(Pattern::new("(").unwrap_err().starts_with("a regular expression, and '(' is none: "));
+    }
+}

@@ -1,0 +1,371 @@
+//! A response on its way through rules: its head is changed once it is ready, and its body as it comes.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::Instant;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+use super::active::{Active, Progress, ResponseError};
+use super::routing::Shared;
+use super::transport::Kept;
+use rwsgi_protocol::SocketProtocol;
+use rwsgi_protocol::chunked::LAST_CHUNK;
+use rwsgi_protocol::http::Version;
+use rwsgi_protocol::response::{Exchange, Field, Framing, HeadWriter, Plan};
+use rwsgi_routing::{Answer, Effect, Next, Phase, Visit, reason};
+
+/// A file that a rule gives for a response of the application's is read into memory, up to this, bytes.
+const LONGEST_PAGE: u64 = 16 << 20;
+
+/// A request that rules have looked at.
+#[derive(Debug)]
+pub(super) struct Routed {
+    pub(super) shared: Arc<Shared>,
+    pub(super) visit: Visit,
+    pub(super) began: Instant,
+    /// The master was asked to end this process if the request takes too long.
+    pub(super) has_harakiri: bool,
+    stage: Stage,
+    /// The body is sent in chunks, although its length may be known.
+    in_chunks: bool,
+}
+
+/// How far the response has come.
+#[derive(Debug)]
+enum Stage {
+    /// There is none.
+    Before,
+    /// The head is as it will be sent, and the body as it comes.
+    Plain,
+    /// The body is compressed.
+    Gzip(GzEncoder<Vec<u8>>),
+    /// This is sent in place of the body that comes.
+    Replaced(Vec<u8>),
+    /// What comes is not sent.
+    Dropped,
+}
+
+/// A head as rules change it.
+struct Head {
+    status: Vec<u8>,
+    fields: Vec<Field>,
+}
+
+/// An answer as a head and a body; `None` when there is to be no response.
+type Made = Option<(Head, Vec<u8>)>;
+
+impl Routed {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            visit: Visit::default(),
+            began: Instant::now(),
+            has_harakiri: false,
+            stage: Stage::Before,
+            in_chunks: false,
+        }
+    }
+
+    /// Forgets the request.
+    pub(super) fn clear(&mut self) {
+        self.visit.clear();
+        (self.stage, self.in_chunks) = (Stage::Before, false);
+        self.has_harakiri = false;
+        self.began = Instant::now();
+    }
+
+    /// What the rules make of a head; `None` when there is to be no response. `is_empty` says that no body will come.
+    fn settle(&mut self, head: &HeadWriter, exchange: Exchange, is_empty: bool) -> Option<HeadWriter> {
+        let (status, fields) = head.parts();
+        let mut head = Head { status, fields };
+        let mut body = None;
+        self.visit.facts.status = head.code();
+        // What was asked for before there was a response has no head to begin anew.
+        self.visit.new_head = None;
+        let shared = Arc::clone(&self.shared);
+        if let Next::Answer(answer) = shared.rules.run(Phase::Error, &mut self.visit) {
+            let (made, instead) = self.made_of(answer)?;
+            (head, body) = (made, Some(instead));
+        }
+        self.collect(&mut head);
+        self.visit.new_head = None;
+        self.visit.facts.status = head.code();
+        if let Next::Answer(answer) = shared.rules.run(Phase::Response, &mut self.visit) {
+            let (made, instead) = self.made_of(answer)?;
+            (head, body) = (made, Some(instead));
+            self.collect(&mut head);
+        } else if let Some(status) = self.visit.new_head.take() {
+            head = Head { status, fields: Vec::new() };
+        }
+        self.visit.facts.status = head.code();
+        self.choose_stage(&mut head, body, exchange, is_empty);
+        Some(self.write(head))
+    }
+
+    /// Takes out headers that are not to be sent, and makes variables of those that are wanted as such.
+    fn collect(&mut self, head: &mut Head) {
+        let config = &self.shared.config;
+        let visit = &mut self.visit;
+        head.fields.retain(|(name, value)| {
+            let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
+            if config.del_headers.iter().any(|removed| is(removed.as_bytes()))
+                || visit.remove_headers.iter().any(|removed| is(removed))
+            {
+                return false;
+            }
+            let mut stays = true;
+            for collect in config.collect_headers.iter().filter(|collect| is(collect.header.as_bytes())) {
+                visit.variables.set(collect.variable.as_bytes(), value);
+                stays &= !collect.pulled;
+            }
+            stays
+        });
+    }
+
+    fn choose_stage(&mut self, head: &mut Head, body: Option<Vec<u8>>, exchange: Exchange, is_empty: bool) {
+        let visit = &self.visit;
+        let visit_chunked = visit.chunked;
+        let has_body = !exchange.head_only && !matches!(head.code(), 100..=199 | 204 | 205 | 304);
+        let is_encoded = head.fields.iter().any(|(name, _)| name.eq_ignore_ascii_case(b"Content-Encoding"));
+        let knows_chunks = exchange.protocol == SocketProtocol::Http && exchange.version == Version::Http11;
+        if visit.gzip && has_body && !is_encoded && !(is_empty && body.is_none() && visit.before_body.is_empty()) {
+            head.fields.push((b"Content-Encoding".to_vec(), b"gzip".to_vec()));
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+            match body {
+                None => self.stage = Stage::Gzip(encoder),
+                Some(body) => {
+                    // Writing to memory cannot fail.
+                    let _ = encoder.write_all(&visit.before_body).and_then(|()| encoder.write_all(&body));
+                    self.stage = Stage::Replaced(encoder.finish().unwrap_or_default());
+                    self.visit.before_body.clear();
+                }
+            }
+        } else if let Some(body) = body {
+            self.stage = Stage::Replaced([std::mem::take(&mut self.visit.before_body), body].concat());
+        } else {
+            self.stage = Stage::Plain;
+        }
+        self.in_chunks = visit_chunked && has_body && knows_chunks;
+        let is_longer = !self.visit.before_body.is_empty() || self.in_chunks || !matches!(self.stage, Stage::Plain);
+        if has_body && is_longer {
+            head.fields.retain(|(name, _)| !name.eq_ignore_ascii_case(b"Content-Length"));
+        }
+    }
+
+    fn write(&mut self, head: Head) -> HeadWriter {
+        let mut writer = HeadWriter::new(&head.status, Vec::with_capacity(512)).unwrap_or_else(|problem| {
+            self.visit.effects.push(Effect::Complain(format!("a rule's status: {problem}: 500 is sent")));
+            // This one is as it has to be.
+            HeadWriter::internal_error()
+        });
+        for (name, value) in &head.fields {
+            self.add(&mut writer, name, value);
+        }
+        let shared = Arc::clone(&self.shared);
+        for (name, value) in &shared.config.add_headers {
+            self.add(&mut writer, name.as_bytes(), value.as_bytes());
+        }
+        for line in std::mem::take(&mut self.visit.add_headers) {
+            let colon = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
+            let value = line.get(colon + 1..).unwrap_or_default().trim_ascii();
+            self.add(&mut writer, line[..colon].trim_ascii(), value);
+        }
+        writer
+    }
+
+    /// Adds a header, unless it would end its line, or is none: a client may have a hand in it.
+    fn add(&mut self, writer: &mut HeadWriter, name: &[u8], value: &[u8]) {
+        if let Err(problem) = writer.header(name, value) {
+            self.visit.effects.push(Effect::Complain(format!("a header is left out: {problem}")));
+        }
+    }
+
+    /// The answer of a rule as a head and a body.
+    fn made_of(&self, answer: Answer) -> Made {
+        let text = |status: &[u8], kind: &[u8], body: Vec<u8>| {
+            Some((Head { status: status.to_vec(), fields: vec![(b"Content-Type".to_vec(), kind.to_vec())] }, body))
+        };
+        match answer {
+            Answer::Text { status, headers, body } => {
+                let fields = headers.into_iter().map(|(name, value)| (name.as_bytes().to_vec(), value)).collect();
+                Some((Head { status, fields }, body))
+            }
+            Answer::Page(code) => {
+                let reason = reason(code).unwrap_or("Unknown");
+                let status = format!("{code} {reason}");
+                match self.shared.page(code) {
+                    Some(page) => text(status.as_bytes(), b"text/html", page),
+                    None => text(status.as_bytes(), b"text/plain", reason.into()),
+                }
+            }
+            Answer::File { status, content_type, file } => match read(&file) {
+                Some(body) => text(&status, &content_type, body),
+                None => self.made_of(Answer::Page(500)),
+            },
+            Answer::Static(path) => {
+                let kind = rwsgi_routing::mime_type(&path).unwrap_or("application/octet-stream");
+                let place = std::path::Path::new(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&path));
+                let regular = std::fs::metadata(place).ok().filter(std::fs::Metadata::is_file);
+                match regular.and_then(|_| read(&std::fs::File::open(place).ok()?)) {
+                    Some(body) => text(b"200 OK", kind.as_bytes(), body),
+                    None => self.made_of(Answer::Page(404)),
+                }
+            }
+            Answer::Nothing => None,
+        }
+    }
+}
+
+fn read(file: &std::fs::File) -> Option<Vec<u8>> {
+    use std::io::Read as _;
+    let mut body = Vec::new();
+    file.take(LONGEST_PAGE).read_to_end(&mut body).ok()?;
+    Some(body)
+}
+
+impl Head {
+    fn code(&self) -> u16 {
+        self.status.get(..3).and_then(|code| std::str::from_utf8(code).ok()?.parse().ok()).unwrap_or(0)
+    }
+}
+
+/// The plan for a response of which nothing more is sent, and whose connection closes.
+const NOTHING: Plan = Plan { framing: Framing::NoBody, keep_alive: false, content_length: None, connection: None };
+
+impl Active {
+    /// Has the rules change the head, once it is there. `is_empty` says that no body will come.
+    fn settle_head(&mut self, is_empty: bool) {
+        let Some(routed) = &mut self.routed else { return };
+        let (Stage::Before, Progress::Head(head)) = (&routed.stage, &self.progress) else { return };
+        match routed.settle(head, self.exchange, is_empty) {
+            Some(head) => {
+                self.status = head.status();
+                self.progress = if routed.visit.without_head {
+                    Progress::Sending(Plan { framing: Framing::UntilClose, ..NOTHING })
+                } else {
+                    Progress::Head(head)
+                };
+            }
+            None => {
+                routed.stage = Stage::Dropped;
+                self.progress = Progress::Sending(NOTHING);
+            }
+        }
+    }
+
+    /// Whether a body can be sent as it is: rules may change it.
+    ///
+    /// # Errors
+    /// None; the result is that of what sends.
+    pub(super) fn rules_leave_body(&mut self) -> Result<bool, ResponseError> {
+        if self.routed.is_none() {
+            return Ok(true);
+        }
+        self.settle_head(false);
+        let Some(routed) = &self.routed else { return Ok(true) };
+        Ok(matches!(routed.stage, Stage::Plain)
+            && !routed.in_chunks
+            && routed.visit.before_body.is_empty()
+            && !routed.visit.without_head)
+    }
+
+    /// As [`Self::send`], with rules.
+    pub(super) fn send_routed(
+        &mut self,
+        pieces: &[&[u8]],
+        body_len: Option<u64>,
+        own: &mut dyn FnMut(usize) -> Option<Kept>,
+    ) -> Result<bool, ResponseError> {
+        self.settle_head(body_len == Some(0));
+        let Some(routed) = &mut self.routed else { return self.send_plain(pieces, body_len, own) };
+        match &mut routed.stage {
+            Stage::Before | Stage::Plain => {
+                let before = std::mem::take(&mut routed.visit.before_body);
+                if before.is_empty() {
+                    return self.send_settled(pieces, body_len, own);
+                }
+                let all: Vec<&[u8]> = std::iter::once(before.as_slice()).chain(pieces.iter().copied()).collect();
+                let body_len = body_len.map(|len| len + before.len() as u64);
+                self.send_settled(&all, body_len, &mut |part| own(part.checked_sub(1)?))
+            }
+            Stage::Gzip(encoder) => {
+                let before = std::mem::take(&mut routed.visit.before_body);
+                for piece in std::iter::once(before.as_slice()).chain(pieces.iter().copied()) {
+                    encoder.write_all(piece)?;
+                }
+                match body_len {
+                    Some(_) => encoder.try_finish()?,
+                    None => encoder.flush()?,
+                }
+                let compressed = std::mem::take(encoder.get_mut());
+                if body_len.is_some() {
+                    routed.stage = Stage::Dropped;
+                }
+                self.send_settled(&[&compressed], body_len.map(|_| compressed.len() as u64), &mut |_| None)
+            }
+            Stage::Replaced(body) => {
+                let body = std::mem::take(body);
+                routed.stage = Stage::Dropped;
+                let all_sent = self.send_settled(&[&body], Some(body.len() as u64), &mut |_| None)?;
+                if let Progress::Sending(plan) = &mut self.progress {
+                    plan.framing = Framing::NoBody;
+                }
+                Ok(all_sent)
+            }
+            Stage::Dropped => Ok(true),
+        }
+    }
+
+    /// Sends what rules have done with, in chunks if they want that.
+    fn send_settled(
+        &mut self,
+        pieces: &[&[u8]],
+        body_len: Option<u64>,
+        own: &mut dyn FnMut(usize) -> Option<Kept>,
+    ) -> Result<bool, ResponseError> {
+        let in_chunks = self.routed.as_ref().is_some_and(|routed| routed.in_chunks);
+        if !in_chunks || body_len.is_none() {
+            return self.send_plain(pieces, body_len, own);
+        }
+        let all_sent = self.send_plain(pieces, None, own)?;
+        Ok(self.transport.send(&[LAST_CHUNK], &mut |_| None)? && all_sent)
+    }
+
+    /// Sends what is left of a body that rules change, at its end.
+    pub(super) fn end_routed(&mut self) -> Result<(), ResponseError> {
+        let Some(routed) = &mut self.routed else { return Ok(()) };
+        if let Stage::Gzip(encoder) = &mut routed.stage {
+            encoder.try_finish()?;
+            let rest = std::mem::take(encoder.get_mut());
+            routed.stage = Stage::Dropped;
+            self.send_plain(&[&rest], None, &mut |_| None)?;
+        }
+        Ok(())
+    }
+
+    /// Begins the response that a rule gives, and sends it.
+    pub(super) fn send_made(&mut self, answer: Answer) -> Result<(), ResponseError> {
+        let made = self.routed.as_ref().and_then(|routed| routed.made_of(answer));
+        let Some((head, body)) = made else {
+            self.progress = Progress::Sending(NOTHING);
+            return Ok(());
+        };
+        let mut writer = HeadWriter::new(&head.status, Vec::with_capacity(512));
+        if let Ok(writer) = &mut writer
+            && let Some(problem) = head.fields.iter().find_map(|(name, value)| writer.header(name, value).err())
+        {
+            // Without its Location or its challenge the answer would be another one.
+            let (code, problem) = (400, format!("what a client sent does not fit into a rule's answer: {problem}"));
+            if let Some(routed) = &mut self.routed {
+                routed.visit.effects.push(Effect::Complain(problem));
+            }
+            return self.send_made(Answer::Page(code));
+        }
+        let writer = writer.unwrap_or_else(|_| HeadWriter::internal_error());
+        self.status = writer.status();
+        self.progress = Progress::Head(writer);
+        self.send(&[&body], Some(body.len() as u64), &mut |_| None).map(drop)
+    }
+}
