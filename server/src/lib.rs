@@ -8,6 +8,7 @@ pub mod clock;
 mod control;
 mod daemon;
 mod descriptor;
+mod emperor;
 mod forkserver;
 mod http_router;
 mod identity;
@@ -29,6 +30,7 @@ mod share;
 mod shared_memory;
 mod spooler;
 pub mod stats;
+mod vassal;
 mod worker;
 pub mod wsgi;
 

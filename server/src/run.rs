@@ -8,14 +8,16 @@ use anyhow::{Context, bail};
 use tracing::{error, warn};
 
 use crate::control;
-use crate::daemon::{self, Side};
+use crate::daemon::{self, Side, Starter};
+use crate::emperor;
 use crate::forkserver;
 use crate::http_router;
 use crate::ipc::inherit::InheritedFd;
 use crate::log_text;
 use crate::master;
-use crate::master::launcher::{FORKSERVER_ROLE, Launcher, ROUTER_ROLE};
+use crate::master::launcher::{EMPEROR_ROLE, FORKSERVER_ROLE, Launcher, ROUTER_ROLE};
 use crate::spooler;
+use crate::vassal::Link;
 use rwsgi_config::{Config, Invocation};
 
 /// Runs `rwsgi` with these arguments (the program's name first); returns its exit status. `launcher` says how to enter
@@ -40,6 +42,7 @@ fn dispatch(arguments: Vec<OsString>, mut launcher: Launcher) -> anyhow::Result<
         match role.to_str() {
             Some(FORKSERVER_ROLE) => return forkserver::run(descriptor),
             Some(ROUTER_ROLE) => return http_router::run(descriptor),
+            Some(EMPEROR_ROLE) => return emperor::run_beside(descriptor, launcher),
             _ => {}
         }
     }
@@ -48,8 +51,11 @@ fn dispatch(arguments: Vec<OsString>, mut launcher: Launcher) -> anyhow::Result<
             let start = std::env::current_dir().context("cannot read the working directory")?;
             let has_file = [&config.daemonize, &config.daemonize2, &config.logto, &config.logto2];
             log_text::start(has_file.iter().any(|file| file.is_some()));
+            let superior = Link::take();
             let config = settle(*config, &start)?;
-            let starter = match daemon::daemonize(&config)? {
+            // A vassal stays with its emperor: as in uWSGI, only its log goes to the file.
+            let side = if superior.is_some() { Side::Background(Starter::default()) } else { daemon::daemonize(&config)? };
+            let starter = match side {
                 Side::Foreground(status) => return Ok(status),
                 Side::Background(starter) => starter,
             };
@@ -61,7 +67,10 @@ fn dispatch(arguments: Vec<OsString>, mut launcher: Launcher) -> anyhow::Result<
                 std::env::set_current_dir(&here).context("cannot return to the directory that it runs in")?;
                 loaded
             };
-            master::run(config, launcher, Box::new(reread), starter)
+            if config.emperor.is_alone {
+                return emperor::run_alone(config, launcher, Box::new(reread), starter, superior);
+            }
+            master::run(config, launcher, Box::new(reread), starter, superior)
         }
         Invocation::Print(text) => print(&text),
         Invocation::Check(report) => Ok(print(&report.text)?.max(i32::from(!report.ok))),
@@ -94,6 +103,7 @@ fn settle(mut config: Config, start: &Path) -> anyhow::Result<Config> {
             .with_context(|| format!("chdir: cannot enter '{}'", directory.display()))?;
     }
     config.chdir = directory;
+    start.clone_into(&mut config.emperor.start);
     // As uWSGI has it, these are relative to where the server was started, and all others to chdir.
     let files = [
         &mut config.pidfile,
@@ -103,6 +113,7 @@ fn settle(mut config: Config, start: &Path) -> anyhow::Result<Config> {
         &mut config.logto,
         &mut config.logto2,
         &mut config.log_backupname,
+        &mut config.emperor.pidfile,
     ];
     for path in files.into_iter().flatten() {
         *path = start.join(&*path);

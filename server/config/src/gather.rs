@@ -1,9 +1,12 @@
 //! Brings options together from the environment, the command line and the files, in the order that decides who wins,
 //! taking them through conditions and loops on the way.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::ConfigError;
+use nix::unistd::geteuid;
+
+use super::{ConfigError, OWNED_ONLY};
 use super::declared::Declared;
 use super::expand::{Expander, Findings};
 use super::files::Notation;
@@ -235,7 +238,8 @@ impl Gatherer {
                 "'{file}' is no configuration file: its name should end in .ini, .xml, .yaml, .yml, .json or .js"
             )));
         };
-        let mut text = read(&path, origin)?;
+        let owned_only = self.depth == 0 && self.around.env.contains_key(OWNED_ONLY);
+        let mut text = read(&path, origin, owned_only)?;
         let at = |line| Origin::File { path: path.clone(), line };
         self.magic.enter(&path, file, section, &self.around);
         // What the file includes changes the magic, but not for the rest of the file.
@@ -319,8 +323,21 @@ fn logic_of(name: &str) -> Option<Logic> {
     }
 }
 
-fn read(path: &Path, origin: &Origin) -> Result<String, ConfigError> {
-    let read =
-        if path == Path::new("-") { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(path) };
+/// Reads a file. With `owned_only` it must belong to this user or to root.
+fn read(path: &Path, origin: &Origin, owned_only: bool) -> Result<String, ConfigError> {
+    let read = if path == Path::new("-") {
+        std::io::read_to_string(std::io::stdin())
+    } else {
+        std::fs::File::open(path).and_then(|file| {
+            let owner = file.metadata()?.uid();
+            if owned_only && owner != 0 && owner != geteuid().as_raw() {
+                return Err(std::io::Error::other(format!(
+                    "it belongs to user {owner} by now, and this vassal runs as user {}",
+                    geteuid()
+                )));
+            }
+            std::io::read_to_string(file)
+        })
+    };
     read.map_err(|source| ConfigError::Read { origin: origin.clone(), path: path.to_owned(), source })
 }

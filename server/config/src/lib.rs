@@ -11,6 +11,7 @@ mod between;
 mod check;
 mod command_line;
 mod declared;
+mod emperor;
 mod error;
 mod expand;
 mod files;
@@ -37,6 +38,7 @@ use std::path::PathBuf;
 
 pub use between::*;
 use check::CHECK;
+pub use emperor::EmperorConfig;
 pub use check::Report;
 pub use error::ConfigError;
 use gather::Gatherer;
@@ -46,6 +48,10 @@ pub use setting::Origin;
 use setting::{Argument, Setting};
 use surroundings::Surroundings;
 pub use typed::*;
+
+/// A variable that a vassal finds when it runs as the owner of its file: who puts another file in its place must not
+/// have it read with that user's rights. So files that the command line names must belong to the user or to root.
+pub const OWNED_ONLY: &str = "RWSGI_OWNED_ONLY";
 
 /// What the command line asks for.
 #[derive(Debug)]

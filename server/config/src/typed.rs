@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::between::Between;
+use super::emperor::EmperorConfig;
 use super::limits::{MinRates, Temp};
 use rwsgi_protocol::path::PathNormalize;
 use rwsgi_stats::{Address, Shown};
@@ -385,6 +386,8 @@ pub struct Config {
     pub spooler: Spooler,
     /// What the application's processes share.
     pub between: Between,
+    /// The emperor and its vassals.
+    pub emperor: EmperorConfig,
     /// The options as they were given, for the application: names and values, in order.
     pub given: Vec<(String, String)>,
     /// The magic variables, for the application.
@@ -478,6 +481,7 @@ impl Default for Config {
             log_backupname: None,
             spooler: Spooler::default(),
             between: Between::default(),
+            emperor: EmperorConfig::default(),
             given: Vec::new(),
             magic: Vec::new(),
             warnings: Vec::new(),

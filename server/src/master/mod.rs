@@ -13,19 +13,20 @@ mod busyness;
 mod calls;
 mod children;
 mod events;
+mod emperor;
 mod fifo;
 mod generation;
 mod inherited;
 mod jobs;
 pub(crate) mod launcher;
-mod leftovers;
-mod listeners;
+pub(crate) mod leftovers;
+pub(crate) mod listeners;
 mod load;
 mod log;
 mod post;
 mod private_socket;
-mod privileges;
-mod process;
+pub(crate) mod privileges;
+pub(crate) mod process;
 mod queues;
 mod reap;
 mod reason;
@@ -39,12 +40,13 @@ mod start;
 mod startup;
 mod state;
 mod status;
-mod supervisor;
+pub(crate) mod supervisor;
 mod task;
 mod temp;
 mod timers;
 mod timetable;
 mod touch;
+mod vassal;
 mod watchdog;
 
 use std::time::Instant;
@@ -64,13 +66,20 @@ use crate::daemon::Starter;
 use crate::ipc::Notice;
 use crate::pidfile::{self, MASTER_NAME};
 use crate::procname;
+use crate::vassal::Link;
 use rwsgi_config::Config;
 
-/// Runs the server until it is stopped; returns its exit status.
+/// Runs the server until it is stopped; returns its exit status. `superior` is the emperor that it is a vassal of.
 ///
 /// # Errors
 /// When it cannot start: a socket cannot be bound, a process cannot be started.
-pub(crate) fn run(config: Config, launcher: Launcher, reread: Reread, starter: Starter) -> anyhow::Result<i32> {
+pub(crate) fn run(
+    config: Config,
+    launcher: Launcher,
+    reread: Reread,
+    starter: Starter,
+    superior: Option<Link>,
+) -> anyhow::Result<i32> {
     if let Some(title) = procname::master_title(&config.procname) {
         procname::make_space();
         procname::set(&title);
@@ -80,11 +89,11 @@ pub(crate) fn run(config: Config, launcher: Launcher, reread: Reread, starter: S
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, serve(config, launcher, reread, starter))
+    local.block_on(&runtime, serve(config, launcher, reread, starter, superior))
 }
 
 /// Thousands of idle connections are ordinary: every process of ours may have as many descriptors as the system allows.
-fn raise_descriptor_limit() {
+pub(crate) fn raise_descriptor_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let raised =
         getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
@@ -93,10 +102,17 @@ fn raise_descriptor_limit() {
     }
 }
 
-async fn serve(config: Config, launcher: Launcher, reread: Reread, mut starter: Starter) -> anyhow::Result<i32> {
+async fn serve(
+    config: Config,
+    launcher: Launcher,
+    reread: Reread,
+    mut starter: Starter,
+    superior: Option<Link>,
+) -> anyhow::Result<i32> {
     let (events, mut inbox) = mpsc::channel(events::MOST_WAITING);
     let Started { mut master, leftovers: _leftovers, liveness: _liveness } =
         startup::start(config, launcher, reread, events)?;
+    master.follow(superior)?;
     master.announce();
     master.load(master.config.clone(), Reload::Rolling)?;
     if !starter.after_loading {
@@ -159,6 +175,8 @@ impl Master {
             Event::Notice(Notice::Ready(child)) => self.ready(child),
             Event::Notice(Notice::Enough(child)) => self.replace(child, Reason::MaxRequests),
             Event::Call(call) => self.take_call(call),
+            Event::Superior(heard) => self.obey_superior(heard),
+            Event::Heartbeat => self.send_heartbeat(),
             Event::Stats(answer) => self.answer_stats(answer),
             Event::Queues { queues, good_until, answer } => self.answer_counted(queues, good_until, answer),
         }

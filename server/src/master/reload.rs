@@ -143,6 +143,9 @@ impl Master {
             info!("reload: generation {number} takes over");
         }
         self.renew_auxiliaries();
+        if !is_first {
+            self.reload_vassals();
+        }
         self.app_signals.forget_before(number);
         self.set_timetable();
         if how == Reload::Chain {
@@ -279,6 +282,7 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<(&'static str, String)> {
         log_backupname: "log-backupname",
         temp.dir: "temp-dir",
         temp.size: "temp-size",
+        emperor: "emperor",
         stats: "stats",
         stats_http: "stats-http",
         spooler.directories: "spooler",

@@ -23,6 +23,7 @@ use crate::share::Share;
 use crate::stats::scoreboard::Scoreboard;
 use crate::stats::state::SnapshotState;
 use crate::stats::totals::Totals;
+use crate::vassal::Link;
 use rwsgi_config::Config;
 use rwsgi_protocol::SocketProtocol;
 
@@ -64,6 +65,10 @@ pub(super) struct Master {
     /// The spoolers' queues, as they were counted last.
     pub(super) queues: Queues,
     pub(super) supervisor: Supervisor,
+    /// The emperor that this server is a vassal of.
+    pub(super) superior: Option<Link>,
+    /// Our end of the channel of the emperor beside this server, while it runs.
+    pub(super) emperor_channel: Option<OwnedFd>,
     /// The log file, when the master writes it.
     pub(super) log: Option<Log>,
     pub(super) phase: Phase,

@@ -62,6 +62,8 @@ const OWN: &[&str] = &[
     "body-min-rate",
     "response-min-rate",
     "min-rate-grace",
+    // Of uWSGI after 2.0.
+    "emperor-tyrant-initgroups",
 ];
 
 /// `docs/uwsgi-options.md`.

@@ -49,7 +49,7 @@ impl Drop for Files {
     }
 }
 
-fn serve(line: &str) -> Config {
+pub(crate) fn serve(line: &str) -> Config {
     match load(line.split_whitespace().map(OsString::from)) {
         Ok(Invocation::Serve(config)) => *config,
         other => panic!("{line}: {other:?}"),

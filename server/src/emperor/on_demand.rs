@@ -1,0 +1,89 @@
+//! Sockets of vassals that start on demand: the emperor binds them and waits for the first connection, which the vassal
+//! accepts.
+
+#![allow(unsafe_code)]
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::Context;
+use rwsgi_stats::Address;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::Event;
+use super::spawn::Spawn;
+use super::vassals::VassalId;
+use crate::master::listeners;
+use crate::master::privileges::adjust_socket;
+use rwsgi_config::Config;
+
+/// What a client of any user may connect to, as in uWSGI.
+const MODE: u32 = 0o666;
+
+/// The address of a vassal's socket, if it starts on demand.
+///
+/// # Errors
+/// When the file with the address cannot be read, or the command that prints it not be run.
+pub(super) fn address_of(spawn: &Spawn<'_>) -> anyhow::Result<Option<String>> {
+    let config = spawn.config;
+    let text = if let Some(end) = &config.on_demand_extension {
+        let path = spawn.directory.join(format!("{}{end}", spawn.name));
+        match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("cannot read '{}'", path.display())),
+        }
+    } else if let Some(directory) = &config.on_demand_directory {
+        let name = spawn.name.rsplit('/').next().unwrap_or_default();
+        let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
+        config.start.join(directory).join(format!("{stem}.socket")).to_string_lossy().into_owned()
+    } else if let Some(command) = &config.on_demand_exec {
+        spawn.ask(command).with_context(|| format!("emperor-on-demand-exec: cannot run '{command}'"))?
+    } else {
+        return Ok(None);
+    };
+    let line = text.split(|character: char| character.is_control()).next().unwrap_or_default();
+    Ok((!line.is_empty()).then(|| line.to_owned()))
+}
+
+/// Binds a vassal's socket; a path is relative to the vassal's directory.
+///
+/// # Errors
+/// When it is no address, or cannot be bound.
+pub(super) fn bind(text: &str, directory: &Path, backlog: u32) -> anyhow::Result<OwnedFd> {
+    let mut address: Address = text.parse().map_err(|error| anyhow::anyhow!("'{text}': {error}"))?;
+    if let Address::Unix(path) = &mut address {
+        *path = directory.join(&*path);
+    }
+    let listener = listeners::bind("on demand", &address, backlog, None)?;
+    if let Address::Unix(path) = &address {
+        let config = Config { chmod_socket: Some(MODE), ..Config::default() };
+        adjust_socket(path, &config, None)?;
+    }
+    Ok(listener.fd().try_clone_to_owned()?)
+}
+
+/// Waits for a connection, from `from` on, and tells the loop.
+///
+/// # Errors
+/// When the socket cannot be watched.
+pub(super) fn watch(
+    socket: &OwnedFd,
+    id: VassalId,
+    from: Instant,
+    events: tokio::sync::mpsc::Sender<Event>,
+) -> anyhow::Result<tokio::task::AbortHandle> {
+    let socket = socket.as_fd().try_clone_to_owned()?;
+    // SAFETY: an owned descriptor stays the same and open as long as the value that the `AsyncFd` owns.
+    let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
+    let task = tokio::task::spawn_local(async move {
+        tokio::time::sleep_until(from.into()).await;
+        if socket.readable().await.is_ok() {
+            // The loop is gone only when the process is about to be.
+            let _ = events.send(Event::Connected(id)).await;
+        }
+    });
+    Ok(task.abort_handle())
+}
