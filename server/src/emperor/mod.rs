@@ -25,7 +25,6 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::geteuid;
 use rwsgi_stats::Snapshot;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::AbortHandle;
 use tracing::{error, info, warn};
 
 use self::scan::Monitor;
@@ -36,6 +35,7 @@ use crate::clock::UnixMicros;
 use crate::master::launcher::Launcher;
 use crate::master::process::{Change, End, next_change};
 use crate::master::supervisor::Supervisor;
+use crate::master::task::Task;
 use crate::owned_file::named;
 use crate::vassal::{Heard, Link, Order, Report};
 use rwsgi_config::Config;
@@ -68,14 +68,15 @@ enum Event {
 /// The connection to a running vassal.
 struct Channel {
     stream: UnixStream,
-    reader: AbortHandle,
+    /// Reads what it reports.
+    _reader: Task,
 }
 
 /// The socket of a vassal that starts on demand.
 struct Socket {
     fd: OwnedFd,
     /// Waits for a connection while the vassal does not run.
-    watch: Option<AbortHandle>,
+    watch: Option<Task>,
 }
 
 /// The loop's state.
@@ -316,7 +317,7 @@ impl Emperor {
                 info!("emperor: {id}: started (pid {pid})");
                 match read(&stream, run, self.events.clone()) {
                     Ok(reader) => {
-                        self.channels.insert(id.clone(), Channel { stream, reader });
+                        self.channels.insert(id.clone(), Channel { stream, _reader: reader });
                     }
                     Err(failure) => error!("emperor: {id}: its reports cannot be read: {failure}"),
                 }
@@ -366,17 +367,8 @@ impl Emperor {
     /// A vassal is gone for good.
     fn forget(&mut self, id: &VassalId) {
         self.vassals.remove(id);
-        self.close(id);
-        if let Some(watch) = self.sockets.remove(id).and_then(|socket| socket.watch) {
-            watch.abort();
-        }
-    }
-
-    /// Closes the connection to a vassal.
-    fn close(&mut self, id: &VassalId) {
-        if let Some(channel) = self.channels.remove(id) {
-            channel.reader.abort();
-        }
+        self.channels.remove(id);
+        self.sockets.remove(id);
     }
 
     /// Takes what a vassal reports.
@@ -386,7 +378,8 @@ impl Emperor {
         if bytes.is_empty() {
             let tolerance = Duration::from_secs(self.config.emperor.curse_tolerance.into());
             self.vassals.lost(&id, tolerance, now);
-            return self.close(&id);
+            self.channels.remove(&id);
+            return;
         }
         for report in bytes.iter().filter_map(|byte| Report::of(*byte)) {
             if report == Report::Loyal {
@@ -416,7 +409,7 @@ impl Emperor {
                     }
                 }
                 Ended::Vassal(id, then, wait) => {
-                    self.close(&id);
+                    self.channels.remove(&id);
                     let again = wait.filter(|wait| wait.as_secs() > 0 && !self.is_stopping);
                     let next = again.map_or_else(String::new, |wait| format!("; it is started again in {} s", wait.as_secs()));
                     match reaped.end {
@@ -537,7 +530,7 @@ impl Emperor {
 }
 
 /// Reads what a vassal reports, and tells the loop.
-fn read(stream: &UnixStream, run: u64, events: mpsc::Sender<Event>) -> std::io::Result<AbortHandle> {
+fn read(stream: &UnixStream, run: u64, events: mpsc::Sender<Event>) -> std::io::Result<Task> {
     use tokio::io::AsyncReadExt;
     let mut stream = tokio::net::UnixStream::from_std(stream.try_clone()?)?;
     let task = tokio::task::spawn_local(async move {
@@ -549,7 +542,7 @@ fn read(stream: &UnixStream, run: u64, events: mpsc::Sender<Event>) -> std::io::
             }
         }
     });
-    Ok(task.abort_handle())
+    Ok(Task(task.abort_handle()))
 }
 
 /// Passes the orders of the emperor's own superior on to the loop.

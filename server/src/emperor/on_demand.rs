@@ -17,6 +17,7 @@ use super::spawn::Spawn;
 use super::vassals::VassalId;
 use crate::master::listeners;
 use crate::master::privileges::adjust_socket;
+use crate::master::task::Task;
 use rwsgi_config::Config;
 
 /// What a client of any user may connect to, as in uWSGI.
@@ -74,7 +75,7 @@ pub(super) fn watch(
     id: VassalId,
     from: Instant,
     events: tokio::sync::mpsc::Sender<Event>,
-) -> anyhow::Result<tokio::task::AbortHandle> {
+) -> anyhow::Result<Task> {
     let socket = socket.as_fd().try_clone_to_owned()?;
     // SAFETY: an owned descriptor stays the same and open as long as the value that the `AsyncFd` owns.
     let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
@@ -85,5 +86,5 @@ pub(super) fn watch(
             let _ = events.send(Event::Connected(id)).await;
         }
     });
-    Ok(task.abort_handle())
+    Ok(Task(task.abort_handle()))
 }

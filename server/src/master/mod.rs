@@ -41,7 +41,7 @@ mod startup;
 mod state;
 mod status;
 pub(crate) mod supervisor;
-mod task;
+pub(crate) mod task;
 mod temp;
 mod timers;
 mod timetable;
