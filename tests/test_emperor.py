@@ -377,7 +377,7 @@ def test_what_the_emperor_says_is_what_uwsgi_says_and_rtop_shows_it(empire, rtop
     assert set(fixture) <= set(document)
     for key in ("vassals", "blacklist"):
         assert set(document[key][0]) == set(fixture[key][0]), key
-    shown = subprocess.run([rtop, "--once", empire.stats], capture_output=True, text=True, check=True, timeout=60).stdout
+    shown = subprocess.run([rtop, "--count", "1", empire.stats], capture_output=True, text=True, check=True, timeout=60).stdout
     assert "one.ini" in shown and "bad.ini" in shown, shown
 
 
