@@ -54,7 +54,8 @@ fn dispatch(arguments: Vec<OsString>, mut launcher: Launcher) -> anyhow::Result<
             let superior = Link::take();
             let config = settle(*config, &start)?;
             // A vassal stays with its emperor: as in uWSGI, only its log goes to the file.
-            let side = if superior.is_some() { Side::Background(Starter::default()) } else { daemon::daemonize(&config)? };
+            let side =
+                if superior.is_some() { Side::Background(Starter::default()) } else { daemon::daemonize(&config)? };
             let starter = match side {
                 Side::Foreground(status) => return Ok(status),
                 Side::Background(starter) => starter,

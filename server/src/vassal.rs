@@ -34,7 +34,9 @@ pub(crate) enum Report {
 impl Report {
     /// The report of this code; `None` for others, as uWSGI's question for its configuration or for help.
     pub(crate) fn of(byte: u8) -> Option<Self> {
-        [Self::Ready, Self::Accepting, Self::Loyal, Self::Stop, Self::Heartbeat].into_iter().find(|it| *it as u8 == byte)
+        [Self::Ready, Self::Accepting, Self::Loyal, Self::Stop, Self::Heartbeat]
+            .into_iter()
+            .find(|it| *it as u8 == byte)
     }
 }
 
@@ -64,7 +66,6 @@ pub(crate) enum Heard {
 /// The connection to the emperor.
 #[derive(Debug)]
 pub(crate) struct Link(UnixStream);
-
 
 impl Link {
     /// Takes the connection that the environment names. To be called once, before anything else is opened.

@@ -156,10 +156,7 @@ fn page(schema: &Value) -> String {
         rows.sort_by_key(|(name, property)| (!from_uwsgi(name, &meaning(property)), *name));
         for (name, property) in rows {
             let meaning = meaning(property);
-            let sender = match (
-                from_uwsgi(name, &meaning),
-                meaning.starts_with("uWSGI alone"),
-            ) {
+            let sender = match (from_uwsgi(name, &meaning), meaning.starts_with("uWSGI alone")) {
                 (true, true) => "uWSGI",
                 (true, false) => "both",
                 (false, _) => "rwsgi",

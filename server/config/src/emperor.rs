@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use rwsgi_stats::Address;
 use serde::{Deserialize, Serialize};
 
-use super::options::OTHER;
+use super::options::{self, OTHER};
 use super::row::{Group, Kind, Row};
 use super::{AppSource, Config};
 use Kind::{Addresses, Always, Custom, Flag, Limit, Number, Path, Text, Texts};
@@ -259,8 +259,37 @@ pub(super) fn finish(config: &mut Config) -> bool {
             sockets.join(", ")
         ));
     }
+    if config.emperor.is_alone {
+        let mut lost: Vec<&str> = config.given.iter().map(|(name, _)| name.as_str()).collect();
+        lost.retain(|name| OF_A_SERVER.contains(name) && options::find(name).is_some());
+        lost.dedup();
+        if !lost.is_empty() {
+            config.warnings.push(format!(
+                "{}: no effect, because the emperor has no server of its own: put it into a vassal, or give the emperor an \
+                 application and a socket",
+                lost.join(", ")
+            ));
+        }
+    }
     config.emperor.is_alone
 }
+
+/// Options that an emperor alone cannot honour, and whose loss would show late.
+const OF_A_SERVER: [&str; 13] = [
+    "attach-daemon",
+    "attach-daemon2",
+    "cron",
+    "cron2",
+    "master-fifo",
+    "mule",
+    "mules",
+    "py-autoreload",
+    "smart-attach-daemon",
+    "smart-attach-daemon2",
+    "spooler",
+    "touch-reload",
+    "unique-cron",
+];
 
 #[cfg(test)]
 mod tests {
@@ -276,6 +305,8 @@ mod tests {
         assert!(config.warnings[0].contains("http-socket :8000"), "{:?}", config.warnings);
         let config = serve("rwsgi --emperor /etc/vassals --module mysite.wsgi");
         assert!(config.emperor.is_alone && config.warnings.len() == 1, "{:?}", config.warnings);
+        let config = serve("rwsgi --emperor /etc/vassals --mules 2 --spooler /tmp");
+        assert!(config.warnings[0].starts_with("mules, spooler: no effect"), "{:?}", config.warnings);
         let config = serve("rwsgi --emperor /etc/vassals --module mysite.wsgi --http :8000");
         assert!(!config.emperor.is_alone && config.warnings.is_empty(), "{:?}", config.warnings);
     }

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
 
-use super::{ConfigError, OWNED_ONLY};
 use super::declared::Declared;
 use super::expand::{Expander, Findings};
 use super::files::Notation;
@@ -17,6 +16,7 @@ use super::row::{Action, Kind};
 use super::setting::{Argument, Origin, Setting};
 use super::surroundings::Surroundings;
 use super::value::is_off;
+use super::{ConfigError, OWNED_ONLY};
 
 /// How deep files may include each other: more is a circle.
 const DEEPEST: usize = 32;

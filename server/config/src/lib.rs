@@ -38,8 +38,8 @@ use std::path::PathBuf;
 
 pub use between::*;
 use check::CHECK;
-pub use emperor::EmperorConfig;
 pub use check::Report;
+pub use emperor::EmperorConfig;
 pub use error::ConfigError;
 use gather::Gatherer;
 pub use limits::{MinRate, MinRates, Temp, TempSize};

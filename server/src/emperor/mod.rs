@@ -349,7 +349,11 @@ impl Emperor {
         if self.vassals.stop(id, then, tolerance, Moment::now()) {
             let is_graceful = self.config.emperor.graceful_shutdown;
             self.tell(id, if is_graceful { Order::StopGracefully } else { Order::Stop });
-        } else if self.vassals.get(id).is_some_and(|vassal| matches!(vassal.stage, Stage::Waiting | Stage::BeforeStart(_))) {
+        } else if self
+            .vassals
+            .get(id)
+            .is_some_and(|vassal| matches!(vassal.stage, Stage::Waiting | Stage::BeforeStart(_)))
+        {
             self.forget(id);
         }
     }
@@ -411,7 +415,8 @@ impl Emperor {
                 Ended::Vassal(id, then, wait) => {
                     self.channels.remove(&id);
                     let again = wait.filter(|wait| wait.as_secs() > 0 && !self.is_stopping);
-                    let next = again.map_or_else(String::new, |wait| format!("; it is started again in {} s", wait.as_secs()));
+                    let next =
+                        again.map_or_else(String::new, |wait| format!("; it is started again in {} s", wait.as_secs()));
                     match reaped.end {
                         End::Exited(0) => info!("emperor: {id} (pid {}) has left{next}", reaped.pid),
                         end => error!("emperor: {id} (pid {}) died: {end}{next}", reaped.pid),
@@ -470,7 +475,9 @@ impl Emperor {
 
     fn stop(&mut self, by: &str) {
         let ids: Vec<VassalId> = self.vassals.iter().map(|vassal| vassal.id.clone()).collect();
-        let grace = if self.is_stopping { Duration::ZERO } else { Duration::from_secs(self.config.reload_mercy.into()) };
+        let mercy = Duration::from_secs(self.config.reload_mercy.into());
+        // A vassal of the same mercy kills what is late in time.
+        let grace = if self.is_stopping { Duration::ZERO } else { mercy + Duration::from_secs(2) };
         if self.is_stopping {
             warn!("{by} again: killing what is left of the vassals");
         } else {

@@ -40,9 +40,14 @@ impl Monitor {
             _ => (option, start.join(option).is_dir()),
         };
         if let Some((scheme, _)) = text.split_once("://") {
-            anyhow::bail!("emperor: '{option}': there are no vassals of '{scheme}' here, only directories and patterns");
+            anyhow::bail!(
+                "emperor: '{option}': there are no vassals of '{scheme}' here, only directories and patterns"
+            );
         }
-        if !is_directory && text.contains(['*', '?', '[']) || start.join(text).is_file() || option.starts_with("glob://") {
+        if !is_directory && text.contains(['*', '?', '['])
+            || start.join(text).is_file()
+            || option.starts_with("glob://")
+        {
             let pattern = start.join(text).to_string_lossy().into_owned();
             glob::Pattern::new(&pattern).with_context(|| format!("emperor: '{text}' is no pattern"))?;
             let name = text.to_owned();

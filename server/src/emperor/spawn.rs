@@ -43,7 +43,8 @@ impl Spawn<'_> {
         ours.set_nonblocking(true)?;
         let own = [self.config.wrapper.as_deref()];
         let programs = self.config.wrapper_override.iter().map(|program| Some(program.as_str()));
-        let programs = programs.chain(own).chain(self.config.wrapper_fallback.iter().map(|program| Some(program.as_str())));
+        let programs =
+            programs.chain(own).chain(self.config.wrapper_fallback.iter().map(|program| Some(program.as_str())));
         let mut failure = io::Error::from(io::ErrorKind::NotFound);
         for program in programs {
             let mut command = match program {
