@@ -3,11 +3,14 @@
 
 #![allow(unsafe_code)]
 
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::{Context, bail, ensure};
+use nix::unistd::geteuid;
 use rwsgi_stats::Address;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -18,8 +21,11 @@ use super::vassals::VassalId;
 use crate::master::listeners;
 use crate::master::privileges::adjust_socket;
 use crate::master::task::Task;
+use crate::owned_file::named;
 use rwsgi_config::Config;
 
+/// No address is longer, bytes.
+const LONGEST: u64 = 4096;
 /// What a client of any user may connect to, as in uWSGI.
 const MODE: u32 = 0o666;
 
@@ -31,11 +37,19 @@ pub(super) fn address_of(spawn: &Spawn<'_>) -> anyhow::Result<Option<String>> {
     let config = spawn.config;
     let text = if let Some(end) = &config.on_demand_extension {
         let path = spawn.directory.join(format!("{}{end}", spawn.name));
-        match std::fs::read_to_string(&path) {
-            Ok(text) => text,
+        let read = std::fs::File::open(&path)
+            .and_then(|file| Ok((file.metadata()?.uid(), std::io::read_to_string(file.take(LONGEST))?)));
+        let (writer, text) = match read {
+            Ok(read) => read,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error).with_context(|| format!("cannot read '{}'", path.display())),
+        };
+        let text = first_line(&text).to_owned();
+        if config.tyrant && writer != 0 && geteuid().is_root() {
+            check_place(&text, spawn.directory, spawn.owner.uid)
+                .with_context(|| format!("'{}' belongs to {}", path.display(), named(writer)))?;
         }
+        text
     } else if let Some(directory) = &config.on_demand_directory {
         let name = spawn.name.rsplit('/').next().unwrap_or_default();
         let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
@@ -45,8 +59,34 @@ pub(super) fn address_of(spawn: &Spawn<'_>) -> anyhow::Result<Option<String>> {
     } else {
         return Ok(None);
     };
-    let line = text.split(|character: char| character.is_control()).next().unwrap_or_default();
+    let line = first_line(&text);
     Ok((!line.is_empty()).then(|| line.to_owned()))
+}
+
+/// Up to the first control character, as uWSGI reads it.
+fn first_line(text: &str) -> &str {
+    text.split(|character: char| character.is_control()).next().unwrap_or_default()
+}
+
+/// Root binds sockets for the owner of a vassal only where the owner could.
+fn check_place(address: &str, directory: &Path, owner: u32) -> anyhow::Result<()> {
+    match address.parse() {
+        Ok(Address::Tcp { port, .. }) if port < 1024 => bail!("root binds no port below 1024 for another user"),
+        Ok(Address::Unix(path)) => {
+            let path = directory.join(path);
+            let parent = path.parent().unwrap_or(Path::new("/"));
+            let found = parent.metadata().with_context(|| format!("cannot look at '{}'", parent.display()))?.uid();
+            ensure!(
+                found == owner,
+                "'{}' belongs to {}, and root binds no socket there for another user",
+                parent.display(),
+                named(found)
+            );
+            Ok(())
+        }
+        // What is no address fails where it is bound.
+        _ => Ok(()),
+    }
 }
 
 /// Binds a vassal's socket; a path is relative to the vassal's directory.
