@@ -114,6 +114,12 @@ def try_ask(address: str, what: str = "") -> str:
         return ""
 
 
+def status(pid: int) -> dict[str, str]:
+    """What the system says of a process."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
 def touch(path: Path) -> None:
     """Gives a file another time of its last change."""
     moment = path.stat().st_mtime + 10
@@ -456,8 +462,9 @@ class TestTyrant:
         common.serves(address)
         assert ask(address, "user") == f"{user.pw_uid + 1} {user.pw_gid + 1} []"
         assert common.document()["uid"] == user.pw_uid
-        kept = [line for line in Path(f"/proc/{common.server.pid}/status").read_text().splitlines() if "CapEff" in line]
-        assert int(kept[0].split()[1], 16) == 1 << 6 | 1 << 7
+        emperor, vassal = (status(pid) for pid in (common.server.pid, common.vassal("one.ini")["pid"]))
+        assert int(emperor["CapEff"], 16) == 1 << 6 | 1 << 7
+        assert [int(vassal[kind], 16) for kind in ("CapEff", "CapPrm", "CapAmb")] == [0, 0, 0]
 
     def test_root_binds_no_socket_for_a_user_where_that_user_could_not(self, common):
         user = other_user.www_data()

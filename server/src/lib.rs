@@ -30,6 +30,7 @@ mod share;
 mod shared_memory;
 mod spooler;
 pub mod stats;
+mod system_limits;
 mod vassal;
 mod worker;
 pub mod wsgi;

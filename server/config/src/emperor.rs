@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::options::{self, OTHER};
 use super::row::{Group, Kind, Row};
 use super::{AppSource, Config};
-use Kind::{Addresses, Always, Custom, Flag, Limit, Number, Path, Text, Texts};
+use Kind::{Addresses, Always, Flag, Limit, Number, Path, Text, Texts};
 
 /// What the emperor watches, how it starts vassals, and what a vassal tells its emperor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,8 +75,6 @@ pub struct EmperorConfig {
     pub procname: Option<String>,
     /// `--emperor-stats`: addresses of the emperor's stats server.
     pub stats: Vec<Address>,
-    /// `--cap`: the numbers of the capabilities that stay when privileges are dropped.
-    pub capabilities: Vec<u8>,
     /// `--heartbeat`: seconds between two heartbeats to the emperor that this server is a vassal of.
     pub heartbeat: Option<u32>,
 }
@@ -115,7 +113,6 @@ impl Default for EmperorConfig {
             pidfile: None,
             procname: None,
             stats: Vec::new(),
-            capabilities: Vec::new(),
             heartbeat: None,
         }
     }
@@ -192,48 +189,7 @@ pub(crate) static ROWS: &[Row] = &[
           help: "Nothing to do: an emperor that has dropped its rights could not give vassals theirs", ..EMPEROR },
     Row { names: &["heartbeat"], kind: Limit(|c| &mut c.emperor.heartbeat), takes: "SECONDS",
           help: "Tell the emperor that this vassal is well, this often", ..EMPEROR },
-    Row { names: &["cap"], kind: Custom(cap), takes: "NAME[,NAME…]",
-          help: "Keep capabilities when privileges are dropped: setuid and setgid, for emperor-tyrant", ..EMPEROR },
 ];
-
-/// Linux's capabilities by number.
-#[rustfmt::skip]
-const CAPABILITIES: [&str; 41] = [
-    "chown", "dac_override", "dac_read_search", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap",
-    "linux_immutable", "net_bind_service", "net_broadcast", "net_admin", "net_raw", "ipc_lock", "ipc_owner",
-    "sys_module", "sys_rawio", "sys_chroot", "sys_ptrace", "sys_pacct", "sys_admin", "sys_boot", "sys_nice",
-    "sys_resource", "sys_time", "sys_tty_config", "mknod", "lease", "audit_write", "audit_control", "setfcap",
-    "mac_override", "mac_admin", "syslog", "wake_alarm", "block_suspend", "audit_read", "perfmon", "bpf",
-    "checkpoint_restore",
-];
-
-fn cap(config: &mut Config, value: &str) -> Result<(), String> {
-    for name in value.split(',').map(str::trim).filter(|name| !name.is_empty()) {
-        let short = name.to_ascii_lowercase();
-        let short = short.strip_prefix("cap_").unwrap_or(&short);
-        let number = CAPABILITIES.iter().position(|known| *known == short);
-        let number = number.ok_or_else(|| format!("names of capabilities, as in setuid,setgid, and no '{name}'"))?;
-        config.emperor.capabilities.push(number as u8);
-    }
-    Ok(())
-}
-
-/// Only the emperor keeps capabilities, since only it needs them.
-pub(super) fn finish_capabilities(config: &mut Config) -> Result<(), String> {
-    if config.emperor.capabilities.is_empty() || !config.emperor.monitors.is_empty() {
-        return Ok(());
-    }
-    if config.uid.is_none() {
-        return Err("cap: a server that stays root keeps all capabilities: set uid, or use systemd's \
-                    CapabilityBoundingSet="
-            .into());
-    }
-    config.warnings.push(
-        "cap: no capability is kept when privileges are dropped: use systemd's User= with AmbientCapabilities=".into(),
-    );
-    config.emperor.capabilities.clear();
-    Ok(())
-}
 
 /// Settles whether the emperor is alone. Returns whether it is: then nothing else of the configuration counts.
 pub(super) fn finish(config: &mut Config) -> bool {
@@ -309,14 +265,6 @@ mod tests {
         assert!(config.warnings[0].starts_with("mules, spooler: no effect"), "{:?}", config.warnings);
         let config = serve("rwsgi --emperor /etc/vassals --module mysite.wsgi --http :8000");
         assert!(!config.emperor.is_alone && config.warnings.is_empty(), "{:?}", config.warnings);
-    }
-
-    #[test]
-    fn capabilities_go_by_their_names() {
-        let config = serve("rwsgi --emperor v --uid 0 --cap setgid,CAP_SETUID");
-        assert_eq!(config.emperor.capabilities, [6, 7]);
-        let config = serve("rwsgi --http :1 -w m --uid 0 --cap net_raw");
-        assert!(config.emperor.capabilities.is_empty() && config.warnings.len() == 1);
     }
 
     #[test]

@@ -114,7 +114,6 @@ fn finish(config: &mut Config) -> Result<(), ConfigError> {
     if config.socket_speaks_http {
         config.http_socket.append(&mut config.socket);
     }
-    super::emperor::finish_capabilities(config).map_err(ConfigError::Conflict)?;
     if super::emperor::finish(config) {
         return Ok(());
     }
@@ -139,6 +138,7 @@ fn finish(config: &mut Config) -> Result<(), ConfigError> {
         }
     }
     super::between::finish(&mut config.between).map_err(ConfigError::Conflict)?;
+    super::sockets::finish(config).map_err(ConfigError::Conflict)?;
     if let AppSource::Module(module) = &config.app {
         if module.is_empty() && config.mounts.is_empty() {
             return Err(ConfigError::NoApplication);

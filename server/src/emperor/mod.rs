@@ -9,7 +9,6 @@
 mod document;
 mod lifecycle;
 mod on_demand;
-mod rights;
 mod scan;
 mod spawn;
 mod start;

@@ -22,7 +22,7 @@ use crate::master::listeners;
 use crate::master::privileges::adjust_socket;
 use crate::master::task::Task;
 use crate::owned_file::named;
-use rwsgi_config::Config;
+use rwsgi_config::{Config, SocketConfig};
 
 /// No address is longer, bytes.
 const LONGEST: u64 = 4096;
@@ -98,7 +98,7 @@ pub(super) fn bind(text: &str, directory: &Path, backlog: u32) -> anyhow::Result
     if let Address::Unix(path) = &mut address {
         *path = directory.join(&*path);
     }
-    let listener = listeners::bind("on demand", &address, backlog, None)?;
+    let listener = listeners::bind("on demand", &address, backlog, None, &SocketConfig::default())?;
     if let Address::Unix(path) = &address {
         let config = Config { chmod_socket: Some(MODE), ..Config::default() };
         adjust_socket(path, &config, None)?;

@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 
 use nix::libc;
 use nix::unistd::{Gid, Pid, Uid, User, getgrouplist, setgid, setgroups, setuid};
+use rustix::thread::clear_ambient_capability_set;
 
 use super::scan::option_for;
 use super::vassals::Owner;
@@ -140,7 +141,9 @@ impl Spawn<'_> {
         }
         let before_exec = move || {
             keep_alone(keep)?;
-            rights.as_ref().map_or(Ok(()), Rights::take)
+            rights.as_ref().map_or(Ok(()), Rights::take)?;
+            // The emperor's alone: who has them could become anybody.
+            Ok(clear_ambient_capability_set()?)
         };
         // SAFETY: the closure runs between fork and exec, where only what a signal handler may do is allowed: it makes
         // system calls with memory that was prepared before.

@@ -11,7 +11,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::rights::drop_rights;
 use super::scan::Monitor;
 use super::throttle::Throttle;
 use super::vassals::Vassals;
@@ -30,7 +29,7 @@ use crate::process_setup::ignore;
 use crate::procname;
 use crate::stats::server::{self, HttpAccess, OwnNames, Service};
 use crate::vassal::Link;
-use rwsgi_config::{Config, EmperorConfig};
+use rwsgi_config::{Config, EmperorConfig, SocketConfig};
 
 /// Events that may wait for the loop; tasks with more wait themselves.
 const MOST_WAITING: usize = 256;
@@ -71,7 +70,10 @@ pub(crate) fn run_alone(
         {
             serve_stats(option, address, &config, user, &events, &mut leftovers)?;
         }
-        drop_rights(&config, user)?;
+        // One that gives vassals the rights of their owners is root for that.
+        if user.is_some() || !config.emperor.tyrant || config.cap.is_some() {
+            privileges::drop_privileges(&config, user)?;
+        }
         write_pidfile("pidfile2", config.pidfile2.as_deref(), None, &config, &mut leftovers)?;
         write_pidfile("emperor-pidfile", config.emperor.pidfile.as_deref(), None, &config, &mut leftovers)?;
         watch_signals(&events, true)?;
@@ -148,7 +150,7 @@ fn emperor(config: Config, launcher: Launcher, events: mpsc::Sender<Event>) -> a
     info!("rwsgi {}: emperor of {}", env!("CARGO_PKG_VERSION"), emperor.monitors.join(", "));
     let ms = |ms: u32| Duration::from_millis(ms.into());
     let throttle = (!emperor.no_blacklist).then(|| Throttle::new(ms(emperor.throttle), ms(emperor.max_throttle)));
-    if emperor.tyrant && !nix::unistd::geteuid().is_root() && emperor.capabilities.is_empty() {
+    if emperor.tyrant && !nix::unistd::geteuid().is_root() && config.cap.is_none() {
         warn!(
             "emperor-tyrant: only root can give vassals the rights of others: start the emperor as root without uid, or with \
              cap = setuid,setgid"
@@ -203,7 +205,7 @@ fn serve_stats(
     events: &mpsc::Sender<Event>,
     leftovers: &mut Leftovers,
 ) -> anyhow::Result<()> {
-    let listener = listeners::bind(option, address, config.listen, user)?;
+    let listener = listeners::bind(option, address, config.listen, user, &SocketConfig::default())?;
     if let Address::Unix(path) = &listener.address {
         if config.vacuum {
             leftovers.add(path);

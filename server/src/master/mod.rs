@@ -11,6 +11,7 @@
 mod app_signals;
 mod busyness;
 mod calls;
+mod capabilities;
 mod children;
 mod emperor;
 mod events;
@@ -23,6 +24,7 @@ pub(crate) mod leftovers;
 pub(crate) mod listeners;
 mod load;
 mod log;
+mod memory_pressure;
 mod post;
 mod private_socket;
 pub(crate) mod privileges;
@@ -39,6 +41,7 @@ mod snapshots;
 mod start;
 mod startup;
 mod state;
+mod stats_push;
 mod status;
 pub(crate) mod supervisor;
 pub(crate) mod task;
@@ -66,6 +69,7 @@ use crate::daemon::Starter;
 use crate::ipc::Notice;
 use crate::pidfile::{self, MASTER_NAME};
 use crate::procname;
+use crate::system_limits;
 use crate::vassal::Link;
 use rwsgi_config::Config;
 
@@ -87,6 +91,7 @@ pub(crate) fn run(
     nix::sys::prctl::set_child_subreaper(true).context("cannot become the subreaper of the workers")?;
     let _ = nix::sys::prctl::set_name(MASTER_NAME);
     raise_descriptor_limit();
+    system_limits::of_master(&config.system);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, serve(config, launcher, reread, starter, superior))
