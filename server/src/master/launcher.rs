@@ -13,6 +13,7 @@ use crate::ipc::inherit::InheritedFd;
 use crate::ipc::{Setup, channel, send_message};
 use crate::procname;
 use crate::vassal;
+use crate::wsgi::interpreter::OPTIMIZE;
 use rwsgi_config::Config;
 
 /// Variables of the environment by which a supervisor, or an emperor, speaks to this process alone.
@@ -76,6 +77,9 @@ impl Launcher {
         command.current_dir(self.directory_of(&setup.config));
         for variable in VARIABLES {
             command.env_remove(variable);
+        }
+        if setup.config.python.optimize > 0 {
+            command.env(OPTIMIZE, setup.config.python.optimize.to_string());
         }
         if let Some(output) = &self.output {
             command.stdout(output.try_clone()?).stderr(output.try_clone()?);
