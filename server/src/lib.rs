@@ -8,6 +8,7 @@ pub mod clock;
 mod control;
 mod daemon;
 mod descriptor;
+mod emperor;
 mod forkserver;
 mod hooks;
 mod http_router;
@@ -32,6 +33,7 @@ mod spooler;
 pub mod stats;
 mod system_limits;
 mod tls;
+mod vassal;
 mod worker;
 pub mod wsgi;
 

@@ -16,6 +16,8 @@ use crate::owned_file;
 
 /// The name that a master has in `/proc`.
 pub(crate) const MASTER_NAME: &CStr = c"rwsgi master";
+/// The name of an emperor that has no master.
+pub(crate) const EMPEROR_NAME: &CStr = c"rwsgi emperor";
 
 /// How much later than its pidfile a process may seem to have started: clocks are read at different moments, seconds.
 const TOLERANCE: u64 = 2;
@@ -43,7 +45,7 @@ fn named_in(file: &File, pidfile: &Path) -> anyhow::Result<Pid> {
         _ => bail!("'{path}' is no pidfile: it should hold a process id alone"),
     };
     match std::fs::read_to_string(format!("/proc/{pid}/comm")) {
-        Ok(name) if name.trim_end().as_bytes() == MASTER_NAME.to_bytes() => {}
+        Ok(name) if [MASTER_NAME, EMPEROR_NAME].iter().any(|own| name.trim_end().as_bytes() == own.to_bytes()) => {}
         Ok(name) => bail!("the pidfile '{path}' is stale: process {pid} is '{}', not a rwsgi master", name.trim_end()),
         Err(_) => bail!("the pidfile '{path}' is stale: there is no process {pid}"),
     }

@@ -8,15 +8,17 @@ use anyhow::{Context, bail};
 use tracing::{error, warn};
 
 use crate::control;
-use crate::daemon::{self, Side};
+use crate::daemon::{self, Side, Starter};
+use crate::emperor;
 use crate::forkserver;
 use crate::hooks;
 use crate::http_router;
 use crate::ipc::inherit::InheritedFd;
 use crate::log_text;
 use crate::master;
-use crate::master::launcher::{FORKSERVER_ROLE, Launcher, ROUTER_ROLE};
+use crate::master::launcher::{EMPEROR_ROLE, FORKSERVER_ROLE, Launcher, ROUTER_ROLE};
 use crate::spooler;
+use crate::vassal::Link;
 use rwsgi_config::{Announcements, Config, Invocation, Outcome};
 
 /// Runs `rwsgi` with these arguments (the program's name first); returns its exit status. `launcher` says how to enter
@@ -41,6 +43,7 @@ fn dispatch(arguments: Vec<OsString>, mut launcher: Launcher) -> anyhow::Result<
         match role.to_str() {
             Some(FORKSERVER_ROLE) => return forkserver::run(descriptor),
             Some(ROUTER_ROLE) => return http_router::run(descriptor),
+            Some(EMPEROR_ROLE) => return emperor::run_beside(descriptor, launcher),
             _ => {}
         }
     }
@@ -48,13 +51,17 @@ fn dispatch(arguments: Vec<OsString>, mut launcher: Launcher) -> anyhow::Result<
         Invocation::Serve(config) => {
             let has_file = [&config.daemonize, &config.daemonize2, &config.logto, &config.logto2];
             log_text::start(has_file.iter().any(|file| file.is_some()));
+            let superior = Link::take();
             let mut config = *config;
             hooks::lock_files(&config.hooks, false)?;
             hooks::run_first(&mut config)?;
             // A hook may have changed it.
             let start = std::env::current_dir().context("cannot read the working directory")?;
             let config = settle(config, &start)?;
-            let starter = match daemon::daemonize(&config)? {
+            // A vassal stays with its emperor: as in uWSGI, only its log goes to the file.
+            let side =
+                if superior.is_some() { Side::Background(Starter::default()) } else { daemon::daemonize(&config)? };
+            let starter = match side {
                 Side::Foreground(status) => return Ok(status),
                 Side::Background(starter) => starter,
             };
@@ -68,7 +75,10 @@ fn dispatch(arguments: Vec<OsString>, mut launcher: Launcher) -> anyhow::Result<
                 std::env::set_current_dir(&here).context("cannot return to the directory that it runs in")?;
                 loaded
             };
-            master::run(config, launcher, Box::new(reread), starter)
+            if config.emperor.is_alone {
+                return emperor::run_alone(config, launcher, Box::new(reread), starter, superior);
+            }
+            master::run(config, launcher, Box::new(reread), starter, superior)
         }
         Invocation::Print(text) => print(&text),
         Invocation::Exit { text, status } => Ok(print(&text)?.max(status)),
@@ -113,6 +123,7 @@ fn settle(mut config: Config, start: &Path) -> anyhow::Result<Config> {
     for flock in &mut config.hooks.flocks {
         flock.path = start.join(&flock.path);
     }
+    start.clone_into(&mut config.emperor.start);
     // As uWSGI has it, these are relative to where the server was started, and all others to chdir.
     let files = [
         &mut config.pidfile,
@@ -122,6 +133,7 @@ fn settle(mut config: Config, start: &Path) -> anyhow::Result<Config> {
         &mut config.logto,
         &mut config.logto2,
         &mut config.log_backupname,
+        &mut config.emperor.pidfile,
     ];
     for path in files.into_iter().flatten() {
         *path = start.join(&*path);

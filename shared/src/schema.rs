@@ -63,19 +63,19 @@ pub struct Snapshot {
     /// The spooler processes; left out when there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub spoolers: Vec<Spooler>,
-    /// uWSGI's emperor: its vassals; left out by everything else.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub vassals: Vec<Vassal>,
-    /// uWSGI's emperor: the vassals that do not stay up, between two attempts; left out by everything else.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub blacklist: Vec<Blacklisted>,
-    /// uWSGI's emperor: the directories (or other monitors) that it watches; left out by everything else.
+    /// An emperor: its vassals; left out by everything else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vassals: Option<Vec<Vassal>>,
+    /// An emperor: the vassals that do not stay up, between two attempts; left out by everything else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blacklist: Option<Vec<Blacklisted>>,
+    /// An emperor: the directories (or other monitors) that it watches; left out by everything else.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub emperor: Option<Vec<String>>,
-    /// uWSGI's emperor: 1 when vassals run as the owners of their configurations.
+    /// An emperor: 1 when vassals run as the owners of their configurations.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub emperor_tyrant: Option<i64>,
-    /// uWSGI's emperor: for how long it does nothing because vassals do not stay up, ms; 0 while it does not wait.
+    /// An emperor: for how long it does nothing because vassals do not stay up, ms; 0 while it does not wait.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub throttle_level: Option<u64>,
 

@@ -54,6 +54,9 @@ Pages in a browser on the same machine can reach loopback addresses too. `--stat
   was given: a page can have its own name resolve to 127.0.0.1 ("DNS rebinding"). A proxy in front must set `Host` to
   `localhost`.
 
+An [emperor](emperor.md) sends a document of its own, `--emperor-stats`: `emperor`, `vassals` and `blacklist`, and of
+the keys that only `rwsgi` sends `server`, `schema`, `hostname`, `started_at` and `now`.
+
 A plain stats socket sends no HTTP head. Browsers read that as HTTP/0.9, which they accept on port 80 alone.
 
 At most 32 connections are open at a time. When another comes, the one that has been silent longest is closed, so idle
@@ -153,11 +156,7 @@ fn page(schema: &Value) -> String {
         rows.sort_by_key(|(name, property)| (!from_uwsgi(name, &meaning(property)), *name));
         for (name, property) in rows {
             let meaning = meaning(property);
-            let sender = match (
-                from_uwsgi(name, &meaning),
-                ["vassals", "blacklist"].iter().any(|object| path.starts_with(object))
-                    || ["uWSGI's emperor", "uWSGI alone"].iter().any(|whose| meaning.starts_with(whose)),
-            ) {
+            let sender = match (from_uwsgi(name, &meaning), meaning.starts_with("uWSGI alone")) {
                 (true, true) => "uWSGI",
                 (true, false) => "both",
                 (false, _) => "rwsgi",

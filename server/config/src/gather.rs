@@ -2,9 +2,11 @@
 //! taking them through conditions and loops on the way.
 
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::ConfigError;
+use nix::unistd::geteuid;
+
 use super::declared::Declared;
 use super::expand::{Expander, Findings};
 use super::files::Notation;
@@ -15,6 +17,7 @@ use super::row::{Action, Kind};
 use super::setting::{Argument, Origin, Setting};
 use super::surroundings::Surroundings;
 use super::value::is_off;
+use super::{ConfigError, OWNED_ONLY};
 
 /// How deep files may include each other: more is a circle.
 const DEEPEST: usize = 32;
@@ -311,12 +314,13 @@ impl Gatherer {
                 "'{file}' is no configuration file: its name should end in .ini, .xml, .yaml, .yml, .json or .js"
             )));
         };
-        let mut text = read(&path, origin)?;
+        let owned_only = self.depth == 0 && self.around.env.contains_key(OWNED_ONLY);
+        let mut text = read(&path, origin, owned_only)?;
         if notation == Notation::Ini {
             self.last_ini = Some(path.clone());
         }
         if !(self.injected.0.is_empty() && self.injected.1.is_empty()) {
-            let part = |file: &String| read(Path::new(file), origin);
+            let part = |file: &String| read(Path::new(file), origin, owned_only);
             let before = self.injected.0.iter().map(part).collect::<Result<String, _>>()?;
             let after = self.injected.1.iter().map(part).collect::<Result<String, _>>()?;
             text = before + &text + &after;
@@ -410,8 +414,21 @@ fn address_of(host: &str) -> std::io::Result<String> {
     found.next().ok_or_else(|| std::io::Error::other("it has no IPv4 address"))
 }
 
-fn read(path: &Path, origin: &Origin) -> Result<String, ConfigError> {
-    let read =
-        if path == Path::new("-") { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(path) };
+/// Reads a file. With `owned_only` it must belong to this user or to root.
+fn read(path: &Path, origin: &Origin, owned_only: bool) -> Result<String, ConfigError> {
+    let read = if path == Path::new("-") {
+        std::io::read_to_string(std::io::stdin())
+    } else {
+        std::fs::File::open(path).and_then(|file| {
+            let owner = file.metadata()?.uid();
+            if owned_only && owner != 0 && owner != geteuid().as_raw() {
+                return Err(std::io::Error::other(format!(
+                    "it belongs to user {owner} by now, and this vassal runs as user {}",
+                    geteuid()
+                )));
+            }
+            std::io::read_to_string(file)
+        })
+    };
     read.map_err(|source| ConfigError::Read { origin: origin.clone(), path: path.to_owned(), source })
 }

@@ -14,6 +14,7 @@ mod cheaper;
 mod check;
 mod command_line;
 mod declared;
+mod emperor;
 mod error;
 mod event_loops;
 mod expand;
@@ -60,6 +61,7 @@ pub use between::*;
 pub use cheaper::*;
 use check::CHECK;
 pub use check::Report;
+pub use emperor::EmperorConfig;
 pub use error::ConfigError;
 pub use event_loops::{EventLoops, MOST_THREADS};
 use gather::Gatherer;
@@ -82,6 +84,10 @@ pub use tls::{ClientCa, HttpsSocket, Identity, RedirectSocket, TlsConfig};
 pub use typed::*;
 pub use value::is_off;
 pub use websockets::{WebSocketRules, WebSockets};
+
+/// A variable that a vassal finds when it runs as the owner of its file: who puts another file in its place must not
+/// have it read with that user's rights. So files that the command line names must belong to the user or to root.
+pub const OWNED_ONLY: &str = "RWSGI_OWNED_ONLY";
 
 /// What the command line asks for.
 #[derive(Debug)]

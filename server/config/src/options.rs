@@ -5,8 +5,8 @@ use super::files::Notation;
 use super::logic::{Logic, Over, Test, Wanted};
 use super::row::{Action, Group, Kind, Row};
 use super::{
-    Order, alarms, between, event_loops, harakiri, hooks, http_router, limits, privileges, program, python, reactions,
-    routing, set, sockets, static_files, stats_push, system, tls, websockets,
+    Order, alarms, between, emperor, event_loops, harakiri, hooks, http_router, limits, privileges, program, python,
+    reactions, routing, set, sockets, static_files, stats_push, system, tls, websockets,
 };
 use Kind::{Act, Addresses, Always, Custom, Flag, Large, Limit, Megabytes, Mode, Number, Path, Paths, Text, Texts};
 
@@ -44,6 +44,7 @@ pub(crate) const CONFIGURATION: Row = Row { group: Group::Configuration, ..OTHER
 const TABLES: &[&[Row]] = &[
     OPTIONS,
     alarms::ROWS,
+    emperor::ROWS,
     event_loops::ROWS,
     hooks::ROWS,
     python::ROWS,

@@ -118,8 +118,13 @@ fn finish(config: &mut Config) -> Result<(), ConfigError> {
     if config.socket_speaks_http {
         config.http_socket.append(&mut config.socket);
     }
+    if super::emperor::finish(config) {
+        return Ok(());
+    }
     // systemd may have opened one for this very process: the master checks that.
-    let inherits = std::env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string());
+    // An emperor gives a vassal that starts on demand its socket as standard input.
+    let is_vassal = std::env::var_os("UWSGI_EMPEROR_FD").is_some();
+    let inherits = is_vassal || std::env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string());
     let has_socket = !(config.http.is_empty() && config.http_socket.is_empty() && config.socket.is_empty());
     if !(has_socket || config.tls.is_used() || inherits) {
         return Err(ConfigError::NoSocket);

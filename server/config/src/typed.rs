@@ -6,6 +6,7 @@ use super::alarms::AlarmsConfig;
 use super::app_source::{AppSource, Mount};
 use super::between::Between;
 use super::cheaper::Cheaper;
+use super::emperor::EmperorConfig;
 use super::event_loops::EventLoops;
 use super::harakiri::HarakiriConfig;
 use super::hooks::HooksConfig;
@@ -333,6 +334,8 @@ pub struct Config {
     pub routing: RoutingConfig,
     /// What the application's processes share.
     pub between: Between,
+    /// The emperor and its vassals.
+    pub emperor: EmperorConfig,
     /// `--paste-logger`, `--pyargv` and the like: the interpreter.
     pub python: PythonConfig,
     /// `--gevent` and the like: what asks for threads.
@@ -453,6 +456,7 @@ impl Default for Config {
             alarms: AlarmsConfig::default(),
             routing: RoutingConfig::default(),
             between: Between::default(),
+            emperor: EmperorConfig::default(),
             python: PythonConfig::default(),
             event_loops: EventLoops::default(),
             mode: None,

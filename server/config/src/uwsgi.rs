@@ -61,6 +61,8 @@ pub(crate) const OWN: &[&str] = &[
     "body-min-rate",
     "response-min-rate",
     "min-rate-grace",
+    // Of uWSGI after 2.0.
+    "emperor-tyrant-initgroups",
 ];
 
 /// The family of an option of uWSGI's.

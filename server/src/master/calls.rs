@@ -153,7 +153,7 @@ impl Master {
                 is_worker_meant(&target, worker) && children.get(child).is_some_and(|child| !child.is_leaving())
             }
             Post::Auxiliary(who) => is_auxiliary_meant(&target, who, config),
-            Post::HttpRouter | Post::ForkServer => false,
+            Post::HttpRouter | Post::Emperor | Post::ForkServer => false,
         };
         let mut meant = listeners
             .iter_mut()

@@ -12,6 +12,7 @@ use crate::ids::GenerationNumber;
 use crate::ipc::Notice;
 use crate::ipc::control::ControlPacket;
 use crate::spooler::Queue;
+use crate::vassal::Heard;
 
 /// Where tasks send what has happened. It has space for [`MOST_WAITING`]: who sends more waits, and leaves what comes
 /// meanwhile in its pipe or socket.
@@ -45,6 +46,10 @@ pub(super) enum Event {
     Touched(Touched),
     /// A signal that a hook has given to this function.
     Function(Function),
+    /// The emperor that this server is a vassal of says something.
+    Superior(Heard),
+    /// It wants to know that this server is well.
+    Heartbeat,
     /// Somebody wants to know how the server is doing.
     Stats(oneshot::Sender<Snapshot>),
     /// The spoolers' jobs were counted for that.

@@ -5,10 +5,11 @@
 
 #![allow(unsafe_code)]
 
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::socket::{SockaddrStorage, getsockname};
+use nix::sys::socket::{SockaddrStorage, getsockname, getsockopt, sockopt};
+use nix::unistd::dup2_stdin;
 use rwsgi_stats::Address;
 use tracing::warn;
 
@@ -23,8 +24,9 @@ impl Inherited {
     /// Takes the descriptors that the environment names. To be called once, before anything else is opened.
     pub(super) fn take() -> Self {
         let number = |name| std::env::var(name).ok().and_then(|value| value.parse::<u32>().ok());
+        let standard_input = take_standard_input();
         if number("LISTEN_PID") != Some(std::process::id()) {
-            return Self::default();
+            return Self(standard_input.into_iter().collect());
         }
         let count = i32::try_from(number("LISTEN_FDS").unwrap_or(0)).unwrap_or(0);
         let sockets = (FIRST..FIRST.saturating_add(count)).filter_map(|fd| {
@@ -43,7 +45,7 @@ impl Inherited {
             let fd = unsafe { OwnedFd::from_raw_fd(fd) };
             Some((address, fd))
         });
-        Self(sockets.collect())
+        Self(standard_input.into_iter().chain(sockets).collect())
     }
 
     /// The socket that is bound to one of these addresses.
@@ -51,6 +53,19 @@ impl Inherited {
         let index = self.0.iter().position(|(address, _)| wanted(address))?;
         Some(self.0.remove(index))
     }
+}
+
+/// The socket that is this process's standard input, as an emperor gives it to a vassal that starts on demand.
+/// `/dev/null` takes its place.
+fn take_standard_input() -> Option<(Address, OwnedFd)> {
+    let input = std::io::stdin();
+    if !getsockopt(&input, sockopt::AcceptConn).unwrap_or(false) {
+        return None;
+    }
+    let address = address_of(input.as_fd())?;
+    let fd = input.as_fd().try_clone_to_owned().ok()?;
+    dup2_stdin(std::fs::File::open("/dev/null").ok()?).ok()?;
+    Some((address, fd))
 }
 
 fn address_of(fd: BorrowedFd<'_>) -> Option<Address> {

@@ -12,12 +12,21 @@ use nix::unistd::Pid;
 use crate::ipc::inherit::InheritedFd;
 use crate::ipc::{Setup, channel, send_message};
 use crate::procname;
+use crate::vassal;
 use crate::wsgi::interpreter::OPTIMIZE;
 use rwsgi_config::Config;
 
-/// Variables of the environment by which a supervisor speaks to this process alone.
-const VARIABLES: [&str; 6] =
-    ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
+/// Variables of the environment by which a supervisor, or an emperor, speaks to this process alone.
+pub(crate) const VARIABLES: [&str; 8] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    vassal::EMPEROR_FD,
+    vassal::EMPEROR_FD_CONFIG,
+];
 
 /// How to enter [`crate::run`] again in a fresh process.
 #[derive(Debug)]
@@ -44,6 +53,8 @@ impl Launcher {
 pub(crate) const FORKSERVER_ROLE: &str = "@forkserver";
 /// The same for the router.
 pub(crate) const ROUTER_ROLE: &str = "@http";
+/// The same for the emperor beside a server.
+pub(crate) const EMPEROR_ROLE: &str = "@emperor";
 
 impl Launcher {
     /// Starts a process in `role` and sends it its setup. Returns its id and the master's end of the channel.

@@ -9,14 +9,14 @@ use crate::owned_file::{Last, Place};
 
 /// Files that this server made. Dropped, it removes those that are still the same.
 #[derive(Debug, Default)]
-pub(super) struct Leftovers {
+pub(crate) struct Leftovers {
     /// Each with its device and inode: one of that name may be another server's by now.
     files: Vec<(PathBuf, (u64, u64))>,
 }
 
 impl Leftovers {
     /// This server has just made `path`, which is to be removed.
-    pub(super) fn add(&mut self, path: &Path) {
+    pub(crate) fn add(&mut self, path: &Path) {
         // The working directory may be another at the end.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
         if let Some(identity) = identity(&path) {

@@ -21,7 +21,7 @@ use crate::owned_file::{Last, Place};
 /// A socket that could not be bound.
 #[derive(Debug, Error)]
 #[error("{option}: cannot listen on '{address}': {error}")]
-pub(super) struct BindError {
+pub(crate) struct BindError {
     /// The option that asked for it.
     pub option: &'static str,
     /// The address as configured.
@@ -32,7 +32,7 @@ pub(super) struct BindError {
 
 /// A bound socket.
 #[derive(Debug)]
-pub(super) struct Listener {
+pub(crate) struct Listener {
     /// Where it is bound: the port is the real one when 0 was asked for.
     pub address: Address,
     /// The option that asked for it.
@@ -43,7 +43,7 @@ pub(super) struct Listener {
 impl Listener {
     /// The descriptor.
     #[must_use]
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 
@@ -51,7 +51,7 @@ impl Listener {
     ///
     /// # Errors
     /// When it cannot be listened on.
-    pub(super) fn adopt(option: &'static str, address: Address, fd: OwnedFd, backlog: u32) -> Result<Self, BindError> {
+    pub(crate) fn adopt(option: &'static str, address: Address, fd: OwnedFd, backlog: u32) -> Result<Self, BindError> {
         match settle(fd, backlog) {
             Ok(fd) => Ok(Self { address, option, fd }),
             Err(error) => Err(BindError { option, address, error }),
@@ -62,7 +62,7 @@ impl Listener {
     ///
     /// # Errors
     /// Never on an open descriptor.
-    pub(super) fn inherit(&self) -> nix::Result<InheritedFd> {
+    pub(crate) fn inherit(&self) -> nix::Result<InheritedFd> {
         InheritedFd::lend(self.fd.as_fd())
     }
 }
@@ -72,7 +72,7 @@ impl Listener {
 ///
 /// # Errors
 /// When the address cannot be resolved, is in use, or may not be bound.
-pub(super) fn bind(
+pub(crate) fn bind(
     option: &'static str,
     address: &Address,
     backlog: u32,
@@ -93,7 +93,7 @@ pub(super) fn bind(
 }
 
 /// Whether a socket that is bound to `bound` is what `wanted` asks for.
-pub(super) fn same(bound: &Address, wanted: &Address) -> bool {
+pub(crate) fn same(bound: &Address, wanted: &Address) -> bool {
     match (bound, wanted) {
         (Address::Tcp { host, port }, Address::Tcp { host: name, port: wanted }) if port == wanted => {
             let any = matches!(host.as_str(), "0.0.0.0" | "::") && name.is_empty();

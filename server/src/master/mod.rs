@@ -15,6 +15,7 @@ mod calls;
 mod capabilities;
 mod certificates;
 mod children;
+mod emperor;
 mod events;
 mod fifo;
 mod generation;
@@ -22,15 +23,15 @@ mod hooks;
 mod inherited;
 mod jobs;
 pub(crate) mod launcher;
-mod leftovers;
-mod listeners;
+pub(crate) mod leftovers;
+pub(crate) mod listeners;
 mod load;
 mod log;
 mod memory_pressure;
 mod post;
 mod private_socket;
-mod privileges;
-mod process;
+pub(crate) mod privileges;
+pub(crate) mod process;
 mod queues;
 mod readable;
 mod reap;
@@ -46,12 +47,13 @@ mod startup;
 mod state;
 mod stats_push;
 mod status;
-mod supervisor;
-mod task;
+pub(crate) mod supervisor;
+pub(crate) mod task;
 mod temp;
 mod timers;
 mod timetable;
 mod touch;
+mod vassal;
 mod watchdog;
 
 use std::time::Instant;
@@ -72,13 +74,20 @@ use crate::ipc::Notice;
 use crate::pidfile::{self, MASTER_NAME};
 use crate::procname;
 use crate::system_limits;
+use crate::vassal::Link;
 use rwsgi_config::Config;
 
-/// Runs the server until it is stopped; returns its exit status.
+/// Runs the server until it is stopped; returns its exit status. `superior` is the emperor that it is a vassal of.
 ///
 /// # Errors
 /// When it cannot start: a socket cannot be bound, a process cannot be started.
-pub(crate) fn run(config: Config, launcher: Launcher, reread: Reread, starter: Starter) -> anyhow::Result<i32> {
+pub(crate) fn run(
+    config: Config,
+    launcher: Launcher,
+    reread: Reread,
+    starter: Starter,
+    superior: Option<Link>,
+) -> anyhow::Result<i32> {
     if let Some(title) = procname::master_title(&config.procname) {
         procname::make_space();
         procname::set(&title);
@@ -89,11 +98,11 @@ pub(crate) fn run(config: Config, launcher: Launcher, reread: Reread, starter: S
     system_limits::of_master(&config.system);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, serve(config, launcher, reread, starter))
+    local.block_on(&runtime, serve(config, launcher, reread, starter, superior))
 }
 
 /// Thousands of idle connections are ordinary: every process of ours may have as many descriptors as the system allows.
-fn raise_descriptor_limit() {
+pub(crate) fn raise_descriptor_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let raised =
         getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
@@ -102,10 +111,17 @@ fn raise_descriptor_limit() {
     }
 }
 
-async fn serve(config: Config, launcher: Launcher, reread: Reread, mut starter: Starter) -> anyhow::Result<i32> {
+async fn serve(
+    config: Config,
+    launcher: Launcher,
+    reread: Reread,
+    mut starter: Starter,
+    superior: Option<Link>,
+) -> anyhow::Result<i32> {
     let (events, mut inbox) = mpsc::channel(events::MOST_WAITING);
     let Started { mut master, leftovers: _leftovers, liveness: _liveness } =
         startup::start(config, launcher, reread, events)?;
+    master.follow(superior)?;
     master.announce();
     master.load(master.config.clone(), Reload::Rolling, false)?;
     if !starter.after_loading {
@@ -174,6 +190,8 @@ impl Master {
             Event::Touched(Touched::Command(command)) => self.run_touch_command(&command),
             Event::Touched(Touched::Hook(hook)) => self.run_hook(hook),
             Event::Function(function) => self.give_order(function, "unix_signal"),
+            Event::Superior(heard) => self.obey_superior(heard),
+            Event::Heartbeat => self.send_heartbeat(),
             Event::Stats(answer) => self.answer_stats(answer),
             Event::Queues { queues, good_until, answer } => self.answer_counted(queues, good_until, answer),
         }

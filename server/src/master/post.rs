@@ -8,6 +8,8 @@ use crate::ipc::Auxiliary;
 pub(super) enum Post {
     /// The server's http router.
     HttpRouter,
+    /// The emperor beside the server.
+    Emperor,
     /// A load of the application, from which workers and auxiliary processes are forked.
     ForkServer,
     /// A worker.
@@ -28,6 +30,7 @@ impl std::fmt::Display for Post {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::HttpRouter => f.write_str("http router"),
+            Self::Emperor => f.write_str("emperor"),
             Self::ForkServer => f.write_str("fork server"),
             Self::Worker(worker) => write!(f, "worker {worker}"),
             Self::Auxiliary(who) => who.fmt(f),

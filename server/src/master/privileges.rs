@@ -16,7 +16,7 @@ use rwsgi_config::Config;
 ///
 /// # Errors
 /// When the system refuses, mostly because this process is not root; when another file has taken its place.
-pub(super) fn adjust_socket(path: &Path, config: &Config, user: Option<&Identity>) -> anyhow::Result<()> {
+pub(crate) fn adjust_socket(path: &Path, config: &Config, user: Option<&Identity>) -> anyhow::Result<()> {
     if config.chown_socket.is_none() && config.chmod_socket.is_none() {
         return Ok(());
     }
@@ -49,7 +49,7 @@ pub(super) fn adjust_socket(path: &Path, config: &Config, user: Option<&Identity
 ///
 /// # Errors
 /// When the system refuses.
-pub(super) fn drop_privileges(config: &Config, identity: Option<&Identity>) -> anyhow::Result<()> {
+pub(crate) fn drop_privileges(config: &Config, identity: Option<&Identity>) -> anyhow::Result<()> {
     if geteuid().is_root() {
         become_user(identity, config.cap)?;
     } else {

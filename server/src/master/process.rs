@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     /// It exited with this status.
     Exited(i32),
     /// This signal killed it.
@@ -32,18 +32,18 @@ impl std::fmt::Display for End {
 
 /// A child that ended.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reaped {
+pub(crate) struct Reaped {
     /// Its process id.
-    pub(super) pid: Pid,
+    pub(crate) pid: Pid,
     /// How it ended.
-    pub(super) end: End,
+    pub(crate) end: End,
     /// Processor time that it used, user and system.
-    pub(super) processor_time: Duration,
+    pub(crate) processor_time: Duration,
 }
 
 /// What has become of a child.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Change {
+pub(crate) enum Change {
     /// It has ended.
     Ended(Reaped),
     /// A signal has stopped it.
@@ -55,7 +55,7 @@ pub(super) enum Change {
 /// What has become of a child, if anything has that was not reported yet. Never blocks.
 ///
 /// Not `rustix` or `nix`: neither has the call that returns the processor time as well.
-pub(super) fn next_change() -> Option<Change> {
+pub(crate) fn next_change() -> Option<Change> {
     let options = libc::WNOHANG | libc::WUNTRACED | libc::WCONTINUED;
     loop {
         let mut status = 0;
@@ -87,12 +87,12 @@ pub(super) fn next_change() -> Option<Change> {
 
 /// Sends a signal to a child of ours. One that ended a moment ago is still there to be reaped, so that the process id
 /// is no other's, and the signal is lost harmlessly.
-pub(super) fn signal(pid: Pid, signal: Signal) {
+pub(crate) fn signal(pid: Pid, signal: Signal) {
     let _ = kill(pid, signal);
 }
 
 /// The thread of that name in a process.
-pub(super) fn thread_named(pid: Pid, name: &str) -> Option<Pid> {
+pub(crate) fn thread_named(pid: Pid, name: &str) -> Option<Pid> {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
     threads.flatten().find_map(|thread| {
         let found = std::fs::read_to_string(thread.path().join("comm")).ok()?;
@@ -102,7 +102,7 @@ pub(super) fn thread_named(pid: Pid, name: &str) -> Option<Pid> {
 }
 
 /// Sends a signal to one thread of a child of ours. When it has ended a moment ago the signal is lost harmlessly.
-pub(super) fn signal_thread(pid: Pid, thread: Pid, number: i32) {
+pub(crate) fn signal_thread(pid: Pid, thread: Pid, number: i32) {
     // SAFETY: a system call without memory of ours.
     unsafe { libc::syscall(libc::SYS_tgkill, pid.as_raw(), thread.as_raw(), number) };
 }

@@ -66,6 +66,7 @@ impl Master {
             (Post::Worker(worker), _) => self.worker_ended(worker, &ended, reaped, now),
             (Post::Auxiliary(who), _) => self.auxiliary_ended(who, &ended, reaped, now),
             (Post::HttpRouter, _) => self.router_ended(&ended, reaped),
+            (Post::Emperor, _) => self.emperor_ended(&ended, reaped),
             (Post::ForkServer, Some(number)) => self.fork_server_ended(number, &ended, reaped, now),
             // A fork server has a generation.
             (Post::ForkServer, None) => {}

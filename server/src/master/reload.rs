@@ -154,6 +154,9 @@ impl Master {
         self.renew_auxiliaries();
         self.run_master_start();
         self.watch_backlogs(now);
+        if !is_first {
+            self.reload_vassals();
+        }
         self.app_signals.forget_before(number);
         self.set_timetable();
         if how == Reload::Chain {
@@ -319,6 +322,7 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<(&'static str, String)> {
         log_backupname: "log-backupname",
         temp.dir: "temp-dir",
         temp.size: "temp-size",
+        emperor: "emperor",
         stats: "stats",
         stats_http: "stats-http",
         spooler.directories: "spooler",

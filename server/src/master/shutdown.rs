@@ -49,9 +49,10 @@ impl Master {
         self.supervisor.notify("STOPPING=1");
         self.timers.set(Timer::StopLate, Instant::now() + self.grace() + AFTER_THE_LATE);
         self.timers.cancel(Timer::Load);
-        for post in self.auxiliary_posts().into_iter().chain([Post::HttpRouter, Post::ForkServer]) {
+        for post in self.auxiliary_posts().into_iter().chain([Post::HttpRouter, Post::Emperor, Post::ForkServer]) {
             self.children.abandon(post, &mut self.timers);
         }
+        self.dismiss_all(|post| post == Post::Emperor);
         if self.generations.current().is_some() && self.exit_status == 0 {
             self.dismiss_all(|post| post == Post::HttpRouter);
         } else {

@@ -29,6 +29,7 @@ impl Master {
             }
             match post {
                 Post::HttpRouter => self.start_router(now),
+                Post::Emperor => self.start_emperor(now),
                 Post::ForkServer => self.load_again(now),
                 Post::Worker(_) | Post::Auxiliary(_) => self.order(post, now),
             }

@@ -125,6 +125,9 @@ pub(super) fn start(
     let mut timers = Timers::default();
     let mut children = Children::new(posts(&config, !router.is_empty()), layout.slots);
     children.fill(Post::HttpRouter, &mut timers);
+    if !config.emperor.monitors.is_empty() {
+        children.fill(Post::Emperor, &mut timers);
+    }
     let link = (!router.is_empty()).then(PrivateSocket::bind).transpose()?;
     let mut master = Master {
         sockets: Sockets { workers, router, link, liveness: liveness_reader, notices, control },
@@ -147,6 +150,8 @@ pub(super) fn start(
         hook_queue: HookQueue::default(),
         alarms: Alarms::default(),
         supervisor,
+        superior: None,
+        emperor_channel: None,
         log,
         phase: Phase::Serving,
         exit_status: 0,
@@ -171,9 +176,11 @@ fn posts(config: &Config, has_router: bool) -> Vec<Post> {
         .into_iter()
         .flat_map(|(kind, count)| (1..=count).map(move |number| Post::Auxiliary(Auxiliary { kind, number })));
     let workers = WorkerId::first(config.processes).map(Post::Worker);
+    let emperor = (!config.emperor.monitors.is_empty()).then_some(Post::Emperor);
     has_router
         .then_some(Post::HttpRouter)
         .into_iter()
+        .chain(emperor)
         .chain([Post::ForkServer])
         .chain(workers)
         .chain(auxiliaries)

@@ -26,6 +26,7 @@ use crate::share::Share;
 use crate::stats::scoreboard::Scoreboard;
 use crate::stats::state::SnapshotState;
 use crate::stats::totals::Totals;
+use crate::vassal::Link;
 use rwsgi_config::Config;
 use rwsgi_protocol::SocketProtocol;
 
@@ -72,6 +73,10 @@ pub(super) struct Master {
     pub(super) hook_queue: HookQueue,
     pub(super) alarms: Alarms,
     pub(super) supervisor: Supervisor,
+    /// The emperor that this server is a vassal of.
+    pub(super) superior: Option<Link>,
+    /// Our end of the channel of the emperor beside this server, while it runs.
+    pub(super) emperor_channel: Option<OwnedFd>,
     /// The log file, when the master writes it.
     pub(super) log: Option<Log>,
     pub(super) phase: Phase,

@@ -24,6 +24,7 @@ impl Master {
     pub(super) fn tell_ready(&mut self) {
         if !std::mem::replace(&mut self.supervisor.is_ready, true) {
             self.supervisor.notify("READY=1");
+            self.report_ready();
             self.watch_status(Instant::now());
         }
     }

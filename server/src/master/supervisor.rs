@@ -10,19 +10,19 @@ use tracing::warn;
 
 /// The way to systemd, if it is there.
 #[derive(Debug, Default)]
-pub(super) struct Supervisor {
+pub(crate) struct Supervisor {
     socket: Option<UnixDatagram>,
     /// How often it wants a keep-alive.
-    pub(super) watchdog: Option<Duration>,
+    pub(crate) watchdog: Option<Duration>,
     /// It was notified that the server is ready.
-    pub(super) is_ready: bool,
+    pub(crate) is_ready: bool,
     /// Requests that were counted at the last status, and when that was.
-    pub(super) counted: Option<(u64, Instant)>,
+    pub(crate) counted: Option<(u64, Instant)>,
 }
 
 impl Supervisor {
     /// Finds out from the environment.
-    pub(super) fn find() -> Self {
+    pub(crate) fn find() -> Self {
         let Some(path) = std::env::var("NOTIFY_SOCKET").ok().filter(|path| !path.is_empty()) else {
             return Self::default();
         };
@@ -44,12 +44,12 @@ impl Supervisor {
     }
 
     /// Whether somebody listens.
-    pub(super) fn is_there(&self) -> bool {
+    pub(crate) fn is_there(&self) -> bool {
         self.socket.is_some()
     }
 
     /// Sends a notification. A systemd that is gone is no error.
-    pub(super) fn notify(&self, what: &str) {
+    pub(crate) fn notify(&self, what: &str) {
         if let Some(socket) = &self.socket {
             let _ = socket.send(what.as_bytes());
         }

@@ -4,7 +4,7 @@ use tokio::task::AbortHandle;
 
 /// A task that ends with its owner.
 #[derive(Debug)]
-pub(super) struct Task(pub(super) AbortHandle);
+pub(crate) struct Task(pub(crate) AbortHandle);
 
 impl Drop for Task {
     fn drop(&mut self) {

@@ -1,9 +1,9 @@
-//! The vassals of uWSGI's emperor; `rwsgi` sends none.
+//! The vassals of an emperor, of `rwsgi` or of uWSGI.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// An instance that uWSGI's emperor governs.
+/// A server that an emperor governs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Vassal {

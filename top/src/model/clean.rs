@@ -81,10 +81,12 @@ pub(super) fn clean(snapshot: &mut Snapshot) {
             line(name);
         }
     }
-    for Vassal { id, on_demand, monitor, .. } in vassals {
+    for Vassal { id, on_demand, monitor, .. } in vassals.iter_mut().flatten() {
         [id, on_demand, monitor].into_iter().for_each(line);
     }
-    for Blacklisted { id, throttle_level: _, attempt: _, first_attempt: _, last_attempt: _ } in blacklist {
+    for Blacklisted { id, throttle_level: _, attempt: _, first_attempt: _, last_attempt: _ } in
+        blacklist.iter_mut().flatten()
+    {
         line(id);
     }
     emperor.iter_mut().for_each(lines);

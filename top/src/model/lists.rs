@@ -87,9 +87,11 @@ pub(crate) fn servers(pools: &[Pool], shown: &[Option<&Sample>]) -> List {
 
 /// An emperor's vassals, and those that it waits to start again; `None` when the server is no emperor.
 pub(crate) fn vassals(snapshot: &Snapshot, now: u64) -> Option<List> {
-    if snapshot.emperor.is_none() && snapshot.vassals.is_empty() {
+    let vassals = snapshot.vassals.as_deref().unwrap_or_default();
+    if snapshot.emperor.is_none() && vassals.is_empty() {
         return None;
     }
+    let blacklist = snapshot.blacklist.as_deref().unwrap_or_default();
     let yes = |flag: u8| if flag > 0 { "yes" } else { "no" }.to_owned();
     let since = |then: u64| if then > 0 { format::seconds(now.saturating_sub(then)) } else { "-".to_owned() };
     let throttle = |entry: &Blacklisted| format::micros(entry.throttle_level.saturating_mul(1_000));
@@ -102,7 +104,7 @@ pub(crate) fn vassals(snapshot: &Snapshot, now: u64) -> Option<List> {
             _ => "starting",
         };
         // One that was tried again is at both places.
-        let tried = snapshot.blacklist.iter().find(|entry| entry.id == vassal.id);
+        let tried = blacklist.iter().find(|entry| entry.id == vassal.id);
         let delayed = tried.filter(|_| vassal.accepting == 0);
         let cells = vec![
             format::one_line(&vassal.id),
@@ -127,9 +129,9 @@ pub(crate) fn vassals(snapshot: &Snapshot, now: u64) -> Option<List> {
         ];
         (cells, Mark::Alarm)
     };
-    let gone = |entry: &&Blacklisted| !snapshot.vassals.iter().any(|vassal| vassal.id == entry.id);
-    let rows = snapshot.vassals.iter().map(running);
-    let rows = rows.chain(snapshot.blacklist.iter().filter(gone).map(waiting)).collect();
+    let gone = |entry: &&Blacklisted| !vassals.iter().any(|vassal| vassal.id == entry.id);
+    let rows = vassals.iter().map(running);
+    let rows = rows.chain(blacklist.iter().filter(gone).map(waiting)).collect();
     Some(List { titles: vec!["VASSAL", "PID", "STATE", "LOYAL", "RESPAWNS", "THROTTLE", "AGE"], rows })
 }
 

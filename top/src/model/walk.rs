@@ -190,11 +190,14 @@ fn snapshot(walk: &mut impl Walk, snapshot: &mut Snapshot) {
     walk.option(emperor, |walk, monitors| walk.list(monitors, Walk::text));
     walk.option(emperor_tyrant, Walk::long);
     walk.option(throttle_level, Walk::number);
-    walk.list(vassals, vassal);
-    walk.list(blacklist, |walk, Blacklisted { id, throttle_level, attempt, first_attempt, last_attempt: _ }| {
-        walk.text(id);
-        [throttle_level, attempt, first_attempt].into_iter().for_each(|value| walk.number(value));
-    });
+    walk.option(vassals, |walk, vassals| walk.list(vassals, vassal));
+    walk.option(blacklist, |walk, blacklist| walk.list(blacklist, blacklisted));
+}
+
+fn blacklisted(walk: &mut impl Walk, item: &mut Blacklisted) {
+    let Blacklisted { id, throttle_level, attempt, first_attempt, last_attempt: _ } = item;
+    walk.text(id);
+    [throttle_level, attempt, first_attempt].into_iter().for_each(|value| walk.number(value));
 }
 
 fn vassal(walk: &mut impl Walk, vassal: &mut Vassal) {

@@ -131,8 +131,8 @@ fn empire(snapshot: &Snapshot) -> Vec<Item> {
     vec![
         Item::new("emperor", format::one_line(&monitors), 1, plain),
         Item::new("tyrant", tyrant, 1, plain),
-        Item::new("vassals", snapshot.vassals.len().to_string(), 1, plain),
-        Item::new("blacklisted", snapshot.blacklist.len().to_string(), 1, plain),
+        Item::new("vassals", snapshot.vassals.as_ref().map_or(0, Vec::len).to_string(), 1, plain),
+        Item::new("blacklisted", snapshot.blacklist.as_ref().map_or(0, Vec::len).to_string(), 1, plain),
     ]
 }
 

@@ -153,8 +153,8 @@ fn an_option_of_uwsgi_that_is_not_here_is_named_with_what_to_use_instead() {
     assert!(unknown.contains("there is no option 'no-such-option'"), "{unknown}");
     assert_eq!(with("log-x-forwarded-for = false").serve("rwsgi a.ini").warnings, [""; 0]);
     assert_eq!(with("skip-atexit = true").serve("rwsgi --strict a.ini").warnings, [""; 0]);
-    let message = with("emperor = /etc").load("rwsgi a.ini").unwrap_err().to_string();
-    assert!(message.contains("a.ini:4: uWSGI's option emperor is not available here: run one server"), "{message}");
+    let message = with("chroot = /srv").load("rwsgi a.ini").unwrap_err().to_string();
+    assert!(message.contains("a.ini:4: uWSGI's option chroot is not available here: the service"), "{message}");
     // On the command line, with its value attached or apart.
     for line in [
         "--py-tracebacker 100 -p 2",

@@ -383,8 +383,10 @@ impl Children {
         let is_short = now.saturating_duration_since(child.since) < EARLY;
         let is_early = !is_asked
             && match child.post {
-                // The router does not say when it serves, and a mule may stay in a hook for as long as it runs.
-                Post::HttpRouter | Post::Auxiliary(Auxiliary { kind: AuxiliaryKind::Mule, .. }) => is_short,
+                // The router and the emperor do not say when they serve, and a mule may stay in a hook for as long as it runs.
+                Post::HttpRouter | Post::Emperor | Post::Auxiliary(Auxiliary { kind: AuxiliaryKind::Mule, .. }) => {
+                    is_short
+                }
                 // A clean exit of one that served is one that was told to leave by hand, or has done enough.
                 _ => !child.is_ready() || is_short && end != End::Exited(0),
             };

@@ -1,0 +1,493 @@
+//! The vassals and what becomes of each: bookkeeping without system calls.
+//!
+//!     (Waiting ─▶) BeforeStart ─▶ Running ─▶ Stopping ─▶ AfterStop ─▶ gone, or Waiting
+//!
+//! Only a vassal with a socket of its own waits; only where hooks are configured is there a time before the start and
+//! after the stop. A vassal that dies by itself goes from Running to AfterStop, and the next scan finds its file again.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::unistd::Pid;
+
+use super::throttle::Throttle;
+use crate::clock::UnixMicros;
+use crate::vassal::Report;
+
+/// A moment, by both clocks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    pub(super) at: Instant,
+    /// Unix seconds.
+    pub(super) unix: u64,
+}
+
+impl Moment {
+    pub(super) fn now() -> Self {
+        Self { at: Instant::now(), unix: UnixMicros::now().as_secs() }
+    }
+}
+
+/// A vassal: the monitor that has found it, and the name of its file there.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct VassalId {
+    pub(super) monitor: usize,
+    pub(super) name: String,
+}
+
+impl std::fmt::Display for VassalId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+/// A user and a group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Owner {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+}
+
+/// A vassal's file, as a scan has found it.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    pub(super) id: VassalId,
+    pub(super) modified: SystemTime,
+    pub(super) owner: Owner,
+}
+
+/// How far a vassal has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// It is started when somebody connects to its socket.
+    Waiting,
+    /// The start hook runs.
+    BeforeStart(Pid),
+    Running(Pid),
+    /// It was told to stop, or is not connected any more.
+    Stopping {
+        pid: Pid,
+        kill_at: Instant,
+        then: Then,
+        /// It was told to, rather than found to be gone.
+        is_asked: bool,
+    },
+    /// The stop hook runs.
+    AfterStop(Pid, Then),
+}
+
+/// What becomes of a vassal that has stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Then {
+    Remove,
+    /// It waits for the next connection.
+    Wait,
+}
+
+/// One vassal.
+#[derive(Debug)]
+pub(super) struct Vassal {
+    pub(super) id: VassalId,
+    pub(super) owner: Owner,
+    pub(super) modified: SystemTime,
+    /// The socket whose first connection starts it.
+    pub(super) on_demand: Option<String>,
+    pub(super) stage: Stage,
+    /// Its present process, counted over all vassals.
+    pub(super) run: u64,
+    /// What it has reported, and when, as the stats document has it.
+    pub(super) record: rwsgi_stats::Vassal,
+}
+
+impl Vassal {
+    /// The process that is or was started for it.
+    pub(super) fn pid(&self) -> Option<Pid> {
+        match self.stage {
+            Stage::Running(pid) | Stage::Stopping { pid, .. } => Some(pid),
+            _ => None,
+        }
+    }
+
+    fn set_stage(&mut self, stage: Stage) {
+        self.stage = stage;
+        self.record.pid = self.pid().map_or(-1, Pid::as_raw);
+    }
+}
+
+/// What is to be done about a file that a scan has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Nothing,
+    /// It is new: a vassal is to be started for it.
+    Add,
+    Reload,
+    /// It has another owner, and so the vassal must not go on.
+    Stop,
+}
+
+/// What follows from the end of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It was nobody's.
+    Unknown,
+    /// The start hook is over: the vassal is to be started.
+    Hook(VassalId),
+    /// The vassal is over; it waits this long if it has died early.
+    Vassal(VassalId, Then, Option<Duration>),
+    /// The stop hook is over.
+    StopHook(VassalId, Then),
+}
+
+/// All vassals.
+#[derive(Debug)]
+pub(super) struct Vassals {
+    list: Vec<Vassal>,
+    /// `None` when early deaths do not matter.
+    pub(super) throttle: Option<Throttle>,
+    is_tyrant: bool,
+    last_run: u64,
+}
+
+impl Vassals {
+    pub(super) fn new(throttle: Option<Throttle>, is_tyrant: bool) -> Self {
+        Self { list: Vec::new(), throttle, is_tyrant, last_run: 0 }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Vassal> {
+        self.list.iter()
+    }
+
+    pub(super) fn get(&self, id: &VassalId) -> Option<&Vassal> {
+        self.list.iter().find(|vassal| vassal.id == *id)
+    }
+
+    fn get_mut(&mut self, id: &VassalId) -> Option<&mut Vassal> {
+        self.list.iter_mut().find(|vassal| vassal.id == *id)
+    }
+
+    /// The vassal whose present process this is.
+    pub(super) fn of_run(&self, run: u64) -> Option<&Vassal> {
+        self.list.iter().find(|vassal| vassal.run == run)
+    }
+
+    /// What is to be done about a file.
+    pub(super) fn judge(&mut self, seen: &Seen, now: Moment) -> Verdict {
+        let is_tyrant = self.is_tyrant;
+        let Some(vassal) = self.list.iter_mut().find(|vassal| vassal.id == seen.id) else {
+            let waits = self.throttle.as_mut().is_some_and(|throttle| throttle.holds(&seen.id, seen.modified, now));
+            return if waits { Verdict::Nothing } else { Verdict::Add };
+        };
+        if is_tyrant && vassal.owner != seen.owner {
+            return Verdict::Stop;
+        }
+        if vassal.modified == seen.modified {
+            return Verdict::Nothing;
+        }
+        match vassal.stage {
+            Stage::Running(_) => Verdict::Reload,
+            // It reads its file when it is started.
+            Stage::Waiting | Stage::BeforeStart(_) => {
+                vassal.set_modified(seen.modified);
+                Verdict::Nothing
+            }
+            // The next scan finds it again.
+            Stage::Stopping { .. } | Stage::AfterStop(..) => Verdict::Nothing,
+        }
+    }
+
+    /// A new vassal, which waits.
+    pub(super) fn add(&mut self, seen: Seen, on_demand: Option<String>, monitor: &str) {
+        let modified = unix(seen.modified);
+        let record = rwsgi_stats::Vassal {
+            id: seen.id.name.clone(),
+            pid: -1,
+            born: modified,
+            last_mod: modified,
+            on_demand: on_demand.clone().unwrap_or_default(),
+            uid: seen.owner.uid,
+            gid: seen.owner.gid,
+            monitor: monitor.to_owned(),
+            ..rwsgi_stats::Vassal::default()
+        };
+        self.list.push(Vassal {
+            id: seen.id,
+            owner: seen.owner,
+            modified: seen.modified,
+            on_demand,
+            stage: Stage::Waiting,
+            run: 0,
+            record,
+        });
+    }
+
+    /// The start hook runs.
+    pub(super) fn hook_runs(&mut self, id: &VassalId, pid: Pid) {
+        if let Some(vassal) = self.get_mut(id) {
+            vassal.set_stage(Stage::BeforeStart(pid));
+        }
+    }
+
+    /// The stop hook runs.
+    pub(super) fn stop_hook_runs(&mut self, id: &VassalId, pid: Pid, then: Then) {
+        if let Some(vassal) = self.get_mut(id) {
+            vassal.set_stage(Stage::AfterStop(pid, then));
+        }
+    }
+
+    /// A process was started for it; returns the number of the run.
+    pub(super) fn started(&mut self, id: &VassalId, pid: Pid, now: Moment) -> u64 {
+        self.last_run += 1;
+        let run = self.last_run;
+        if let Some(vassal) = self.get_mut(id) {
+            vassal.run = run;
+            let record = &mut vassal.record;
+            if record.first_run == 0 {
+                record.first_run = now.unix;
+            }
+            record.last_run = now.unix;
+            (record.ready, record.accepting, record.loyal, record.last_heartbeat, record.cursed) = (0, 0, 0, 0, 0);
+            vassal.set_stage(Stage::Running(pid));
+        }
+        run
+    }
+
+    /// It was told to reload, for its file has changed, or for another reason.
+    pub(super) fn reloaded(&mut self, id: &VassalId, modified: Option<SystemTime>, now: Moment) {
+        if let Some(vassal) = self.get_mut(id) {
+            if let Some(modified) = modified {
+                vassal.set_modified(modified);
+            }
+            let record = &mut vassal.record;
+            record.respawns += 1;
+            record.last_run = now.unix;
+            (record.ready, record.accepting) = (0, 0);
+        }
+    }
+
+    /// It is to stop. Returns whether it is to be told: it was not before, and has a process.
+    pub(super) fn stop(&mut self, id: &VassalId, then: Then, tolerance: Duration, now: Moment) -> bool {
+        let Some(vassal) = self.get_mut(id) else { return false };
+        match vassal.stage {
+            Stage::Running(pid) => {
+                vassal.record.cursed = now.unix;
+                vassal.set_stage(Stage::Stopping { pid, kill_at: now.at + tolerance, then, is_asked: true });
+                true
+            }
+            Stage::Stopping { pid, kill_at, is_asked, .. } if then == Then::Remove => {
+                let kill_at = kill_at.min(now.at + tolerance);
+                vassal.set_stage(Stage::Stopping { pid, kill_at, then, is_asked });
+                false
+            }
+            Stage::AfterStop(hook, _) if then == Then::Remove => {
+                vassal.set_stage(Stage::AfterStop(hook, then));
+                false
+            }
+            _ => false,
+        }
+    }
+
+    /// Its process has closed the connection: it has ended, or is about to. Returns whether that is news.
+    pub(super) fn lost(&mut self, id: &VassalId, tolerance: Duration, now: Moment) -> bool {
+        let Some(vassal) = self.get_mut(id) else { return false };
+        let Stage::Running(pid) = vassal.stage else { return false };
+        vassal.record.cursed = now.unix;
+        let then = vassal.after_its_end();
+        vassal.set_stage(Stage::Stopping { pid, kill_at: now.at + tolerance, then, is_asked: false });
+        true
+    }
+
+    /// It is gone.
+    pub(super) fn remove(&mut self, id: &VassalId) {
+        self.list.retain(|vassal| vassal.id != *id);
+    }
+
+    /// It waits for a connection.
+    pub(super) fn wait(&mut self, id: &VassalId) {
+        if let Some(vassal) = self.get_mut(id) {
+            vassal.record.cursed = 0;
+            vassal.set_stage(Stage::Waiting);
+        }
+    }
+
+    /// Takes what a vassal has reported. Returns whether it asks to be stopped.
+    pub(super) fn heard(&mut self, id: &VassalId, report: Report, now: Moment) -> bool {
+        let Some(vassal) = self.list.iter_mut().find(|vassal| vassal.id == *id) else { return false };
+        let record = &mut vassal.record;
+        match report {
+            Report::Ready => (record.ready, record.last_ready) = (1, now.unix),
+            Report::Accepting => (record.accepting, record.last_accepting) = (1, now.unix),
+            Report::Loyal => {
+                (record.loyal, record.last_loyal) = (1, now.unix);
+                if let Some(throttle) = &mut self.throttle {
+                    throttle.forgive(id);
+                }
+            }
+            Report::Heartbeat => record.last_heartbeat = now.unix,
+            Report::Stop => return true,
+        }
+        false
+    }
+
+    /// A process has ended.
+    pub(super) fn ended(&mut self, pid: Pid, now: Moment) -> Ended {
+        for vassal in &mut self.list {
+            match vassal.stage {
+                Stage::BeforeStart(hook) if hook == pid => return Ended::Hook(vassal.id.clone()),
+                Stage::AfterStop(hook, then) if hook == pid => return Ended::StopHook(vassal.id.clone(), then),
+                Stage::Running(own) | Stage::Stopping { pid: own, .. } if own == pid => {
+                    let id = vassal.id.clone();
+                    let (is_asked, then) = match vassal.stage {
+                        Stage::Stopping { is_asked, then, .. } => (is_asked, then),
+                        _ => (false, vassal.after_its_end()),
+                    };
+                    let is_early = !is_asked && vassal.record.loyal == 0;
+                    // Until its file is found again, or it is started again.
+                    vassal.set_stage(Stage::Waiting);
+                    let wait = match &mut self.throttle {
+                        Some(throttle) if is_early => Some(throttle.count(&id, vassal.modified, now)),
+                        _ => None,
+                    };
+                    return Ended::Vassal(id, then, wait);
+                }
+                _ => {}
+            }
+        }
+        Ended::Unknown
+    }
+
+    /// Vassals that are to be killed by now: they have not stopped, or their heart does not beat. Each is told of once.
+    pub(super) fn overdue(&mut self, heartbeat: u64, tolerance: Duration, now: Moment) -> Vec<(VassalId, Pid, bool)> {
+        let mut overdue = Vec::new();
+        for vassal in &mut self.list {
+            let beat = &mut vassal.record.last_heartbeat;
+            match &mut vassal.stage {
+                Stage::Stopping { pid, kill_at, .. } if *kill_at <= now.at => {
+                    // If that does not help, it is tried again.
+                    *kill_at = now.at + tolerance.max(Duration::from_secs(1));
+                    overdue.push((vassal.id.clone(), *pid, false));
+                }
+                Stage::Running(pid) if *beat > 0 && *beat + heartbeat < now.unix => {
+                    *beat = 0;
+                    overdue.push((vassal.id.clone(), *pid, true));
+                }
+                _ => {}
+            }
+        }
+        overdue
+    }
+
+    /// When [`Self::overdue`] is to be asked next.
+    pub(super) fn next_kill(&self) -> Option<Instant> {
+        let kill_at = |vassal: &Vassal| match vassal.stage {
+            Stage::Stopping { kill_at, .. } => Some(kill_at),
+            _ => None,
+        };
+        self.list.iter().filter_map(kill_at).min()
+    }
+}
+
+impl Vassal {
+    /// What becomes of it when its process ends by itself.
+    fn after_its_end(&self) -> Then {
+        if self.on_demand.is_some() { Then::Wait } else { Then::Remove }
+    }
+
+    fn set_modified(&mut self, modified: SystemTime) {
+        self.modified = modified;
+        self.record.last_mod = unix(modified);
+    }
+}
+
+fn unix(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOLERANCE: Duration = Duration::from_secs(30);
+
+    fn seen(name: &str, age: u64) -> Seen {
+        let id = VassalId { monitor: 0, name: name.into() };
+        Seen { id, modified: SystemTime::UNIX_EPOCH + Duration::from_secs(age), owner: Owner { uid: 5, gid: 5 } }
+    }
+
+    fn vassals() -> Vassals {
+        Vassals::new(Some(Throttle::new(Duration::from_secs(1), Duration::from_secs(180))), true)
+    }
+
+    fn pid(number: i32) -> Pid {
+        Pid::from_raw(number)
+    }
+
+    #[test]
+    fn a_file_makes_a_vassal_a_touch_reloads_it_and_another_owner_stops_it() {
+        let (mut vassals, file, now) = (vassals(), seen("a.ini", 1), Moment::now());
+        assert_eq!(vassals.judge(&file, now), Verdict::Add);
+        vassals.add(file.clone(), None, "/etc/vassals");
+        vassals.started(&file.id, pid(10), now);
+        assert_eq!(vassals.judge(&file, now), Verdict::Nothing);
+        let touched = seen("a.ini", 2);
+        assert_eq!(vassals.judge(&touched, now), Verdict::Reload);
+        vassals.reloaded(&file.id, Some(touched.modified), now);
+        assert_eq!(vassals.judge(&touched, now), Verdict::Nothing);
+        assert_eq!(vassals.get(&file.id).unwrap().record.respawns, 1);
+        let given_away = Seen { owner: Owner { uid: 6, gid: 5 }, ..touched };
+        assert_eq!(vassals.judge(&given_away, now), Verdict::Stop);
+    }
+
+    #[test]
+    fn one_that_dies_before_it_is_loyal_waits_and_a_loyal_one_does_not() {
+        let (mut vassals, file, now) = (vassals(), seen("a.ini", 1), Moment::now());
+        let die = |vassals: &mut Vassals, number| {
+            vassals.add(file.clone(), None, "m");
+            vassals.started(&file.id, pid(number), now);
+            let ended = vassals.ended(pid(number), now);
+            vassals.remove(&file.id);
+            ended
+        };
+        let after = |ms| Ended::Vassal(file.id.clone(), Then::Remove, Some(Duration::from_millis(ms)));
+        assert_eq!(die(&mut vassals, 10), after(1));
+        assert_eq!(die(&mut vassals, 11), after(1001));
+        assert_eq!(vassals.judge(&file, now), Verdict::Nothing);
+        assert_eq!(vassals.judge(&seen("a.ini", 2), now), Verdict::Add, "somebody has mended it");
+        vassals.add(file.clone(), None, "m");
+        vassals.started(&file.id, pid(12), now);
+        vassals.heard(&file.id, Report::Loyal, now);
+        assert_eq!(vassals.ended(pid(12), now), Ended::Vassal(file.id.clone(), Then::Remove, None));
+        assert_eq!(vassals.ended(pid(99), now), Ended::Unknown);
+    }
+
+    #[test]
+    fn one_that_does_not_stop_is_killed_and_one_whose_heart_stops_too() {
+        let (mut vassals, file, now) = (vassals(), seen("a.ini", 1), Moment::now());
+        vassals.add(file.clone(), None, "m");
+        vassals.started(&file.id, pid(10), now);
+        vassals.heard(&file.id, Report::Heartbeat, now);
+        let late = Moment { at: now.at, unix: now.unix + 31 };
+        assert!(vassals.overdue(30, TOLERANCE, now).is_empty());
+        assert_eq!(vassals.overdue(30, TOLERANCE, late), [(file.id.clone(), pid(10), true)]);
+        assert!(vassals.stop(&file.id, Then::Remove, TOLERANCE, now), "it is told");
+        assert!(!vassals.stop(&file.id, Then::Remove, TOLERANCE, now), "once");
+        let at = vassals.next_kill().unwrap();
+        assert_eq!(vassals.overdue(30, TOLERANCE, Moment { at, ..now }), [(file.id.clone(), pid(10), false)]);
+        assert!(vassals.next_kill().unwrap() > at);
+    }
+
+    #[test]
+    fn one_that_starts_on_demand_waits_again_when_it_leaves() {
+        let (mut vassals, file, now) = (vassals(), seen("a.ini", 1), Moment::now());
+        vassals.add(file.clone(), Some("/a.sock".into()), "m");
+        vassals.started(&file.id, pid(10), now);
+        vassals.heard(&file.id, Report::Loyal, now);
+        assert!(vassals.heard(&file.id, Report::Stop, now));
+        assert!(vassals.stop(&file.id, Then::Wait, TOLERANCE, now));
+        assert!(!vassals.lost(&file.id, TOLERANCE, now), "it was told to stop");
+        assert_eq!(vassals.ended(pid(10), now), Ended::Vassal(file.id.clone(), Then::Wait, None));
+        vassals.wait(&file.id);
+        vassals.started(&file.id, pid(11), now);
+        assert!(vassals.lost(&file.id, TOLERANCE, now));
+        let ended = vassals.ended(pid(11), now);
+        assert!(matches!(ended, Ended::Vassal(_, Then::Wait, Some(_))), "it died early: {ended:?}");
+    }
+}

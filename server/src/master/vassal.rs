@@ -1,0 +1,78 @@
+//! This server as a vassal: what it tells its emperor, and what it does when that orders something.
+
+use std::time::Duration;
+
+use tracing::{error, info};
+
+use super::events::{Event, Reload};
+use super::state::Master;
+use crate::vassal::{Heard, Link, Report};
+
+impl Master {
+    /// From now on listens to the emperor that has started this server, if there is one.
+    ///
+    /// # Errors
+    /// When the connection cannot be watched.
+    pub(super) fn follow(&mut self, superior: Option<Link>) -> anyhow::Result<()> {
+        let Some(superior) = superior else { return Ok(()) };
+        let mut orders = superior.orders()?;
+        let events = self.events.clone();
+        tokio::task::spawn_local(async move {
+            loop {
+                let heard = orders.next().await;
+                if events.send(Event::Superior(heard)).await.is_err() || heard == Heard::Lost {
+                    return;
+                }
+            }
+        });
+        if let Some(seconds) = self.config.emperor.heartbeat {
+            let events = self.events.clone();
+            tokio::task::spawn_local(async move {
+                while events.send(Event::Heartbeat).await.is_ok() {
+                    tokio::time::sleep(Duration::from_secs(seconds.into())).await;
+                }
+            });
+        }
+        info!("this server is a vassal");
+        self.superior = Some(superior);
+        Ok(())
+    }
+
+    /// Tells the emperor that this server serves.
+    pub(super) fn report_ready(&self) {
+        if let Some(superior) = &self.superior {
+            [Report::Ready, Report::Accepting, Report::Loyal].into_iter().for_each(|report| superior.tell(report));
+        }
+    }
+
+    /// Tells the emperor that this server is well: a worker serves that nothing has stopped.
+    pub(super) fn send_heartbeat(&self) {
+        let is_well = self.children.workers().any(|child| child.is_ready() && !child.is_called_silent);
+        if let Some(superior) = self.superior.as_ref().filter(|_| is_well) {
+            superior.tell(Report::Heartbeat);
+        }
+    }
+
+    /// Does what the emperor orders.
+    pub(super) fn obey_superior(&mut self, heard: Heard) {
+        match heard {
+            Heard::Stop => self.stop_for("the emperor"),
+            Heard::Reload => {
+                info!("the emperor: reloading");
+                self.reload(Reload::Rolling);
+            }
+            Heard::Lost => {
+                error!("lost connection with the emperor");
+                self.exit_status = 1;
+                self.stop_for("no emperor");
+            }
+        }
+    }
+
+    /// An emperor that orders the same again, or goes when it has, is no reason to hurry.
+    fn stop_for(&mut self, by: &str) {
+        if self.phase == super::state::Phase::Serving {
+            self.stop(by);
+        }
+    }
+}
