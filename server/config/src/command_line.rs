@@ -137,7 +137,7 @@ fn arguments(row: &'static Row) -> impl Iterator<Item = Arg> {
         let optional = row.takes.strip_prefix('[').and_then(|takes| takes.strip_suffix(']'));
         let value_name = optional.unwrap_or(row.takes);
         let arg = if row.takes_value() {
-            let arg = arg.action(ArgAction::Append).value_name(value_name).allow_negative_numbers(true);
+            let arg = arg.action(ArgAction::Append).value_name(value_name).allow_hyphen_values(true);
             if row.value_is_optional() {
                 arg.num_args(0..=1).require_equals(true).default_missing_value("")
             } else {

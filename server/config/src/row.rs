@@ -26,6 +26,8 @@ pub(crate) enum Group {
     Logging,
     Stats,
     Spooler,
+    Daemons,
+    Crons,
     Between,
     Configuration,
     Logic,
@@ -47,6 +49,8 @@ impl Group {
             Self::Logging => "Logging",
             Self::Stats => "Stats",
             Self::Spooler => "Spooler",
+            Self::Daemons => "Programs beside the server",
+            Self::Crons => "Crons and timers",
             Self::Between => "Shared between processes",
             Self::Configuration => "Configuration",
             Self::Logic => "Logic in configuration files",
@@ -142,6 +146,11 @@ pub(crate) struct Row {
 impl Row {
     pub(crate) fn takes_value(&self) -> bool {
         !self.takes.is_empty()
+    }
+
+    /// Is the value a command of the shell, or has one in it?
+    pub(crate) fn is_for_shell(&self) -> bool {
+        matches!(self.group, Group::Daemons | Group::Crons)
     }
 
     /// May the value be left out (`-C`, `--chmod-socket=660`)?

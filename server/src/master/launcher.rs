@@ -15,7 +15,7 @@ use crate::procname;
 use rwsgi_config::Config;
 
 /// Variables of the environment by which a supervisor speaks to this process alone.
-const VARIABLES: [&str; 6] =
+pub(super) const VARIABLES: [&str; 6] =
     ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
 
 /// How to enter [`crate::run`] again in a fresh process.

@@ -11,6 +11,8 @@ use tracing::info;
 
 use super::app_signals::{self, AppSignals};
 use super::children::Children;
+use super::crons::Crons;
+use super::daemons::Daemons;
 use super::events::{Event, Events};
 use super::generation::Generations;
 use super::inherited::Inherited;
@@ -115,6 +117,8 @@ pub(super) fn start(config: Config, mut launcher: Launcher, reread: Reread, even
         overdue: HashMap::new(),
         load: LoadWatch::default(),
         app_signals: AppSignals::default(),
+        daemons: Daemons::default(),
+        crons: Crons::default(),
         queues: Queues::default(),
         supervisor,
         log,

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use super::app_signals::AppSignals;
 use super::children::{Child, Children};
+use super::crons::Crons;
+use super::daemons::Daemons;
 use super::events::Events;
 use super::generation::Generations;
 use super::launcher::Launcher;
@@ -62,6 +64,10 @@ pub(super) struct Master {
     pub(super) load: LoadWatch,
     /// The application's signals.
     pub(super) app_signals: AppSignals,
+    /// Programs beside the server.
+    pub(super) daemons: Daemons,
+    /// Commands at times of the calendar.
+    pub(super) crons: Crons,
     /// The spoolers' queues, as they were counted last.
     pub(super) queues: Queues,
     pub(super) supervisor: Supervisor,

@@ -1,4 +1,4 @@
-//! Files whose change is an order: `touch-reload`, `touch-chain-reload`, `py-autoreload` and `touch-logreopen`.
+//! Files whose change is an order: `touch-reload` and its kin, and `py-autoreload`.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use super::events::{Command, Event, Events, Reload};
+use super::events::{Call, Command, Event, Events, Reload};
+use crate::ids::GenerationNumber;
+use crate::ipc::AuxiliaryKind;
 use rwsgi_config::{AppSource, Config};
 
 /// How often named files are looked at.
@@ -26,22 +29,40 @@ pub(super) fn watch(config: &Config, events: &Events) {
     let reload: fn() -> Event = || Event::Reload(Reload::Rolling);
     let chain_reload: fn() -> Event = || Event::Reload(Reload::Chain);
     let reopen_log: fn() -> Event = || Event::Command(Command::ReopenLog);
+    let renew_mules: fn() -> Event = || Event::Renew(AuxiliaryKind::Mule);
+    let renew_spoolers: fn() -> Event = || Event::Renew(AuxiliaryKind::Spooler);
     for (option, files, order) in [
         ("touch-reload", &config.touch_reload, reload),
         ("touch-chain-reload", &config.touch_chain_reload, chain_reload),
         ("touch-logreopen", &config.touch_logreopen, reopen_log),
+        ("touch-mules-reload", &config.touch_mules_reload, renew_mules),
+        ("touch-spoolers-reload", &config.touch_spoolers_reload, renew_spoolers),
     ] {
-        if !files.is_empty() {
-            let files = files.clone();
-            let look = move || files.iter().map(|file| (file.clone(), stamp(file))).collect();
-            repeat(option, INTERVAL, order, look, events.clone());
-        }
+        watch_files(option, files, order, events);
+    }
+    for (file, signal) in &config.signals.touched {
+        let (generation, signal) = (GenerationNumber::FIRST, *signal);
+        let raise = move || Event::Call(Call::Changed { generation, signal });
+        watch_files("touch-signal", std::slice::from_ref(file), raise, events);
     }
     if let Some(seconds) = config.py_autoreload {
         let roots = source_directories(config);
         let look = move || python_files(&roots);
         repeat("py-autoreload", Duration::from_secs(seconds.into()), reload, look, events.clone());
     }
+}
+
+/// Watches named files, and gives the order when one has changed; `None` when there are none. The task goes on when the
+/// handle is dropped.
+pub(super) fn watch_files(
+    option: &'static str,
+    files: &[PathBuf],
+    order: impl Fn() -> Event + 'static,
+    events: &Events,
+) -> Option<JoinHandle<()>> {
+    let files = Some(files.to_vec()).filter(|files| !files.is_empty())?;
+    let look = move || files.iter().map(|file| (file.clone(), stamp(file))).collect();
+    Some(repeat(option, INTERVAL, order, look, events.clone()))
 }
 
 /// What is seen at one look.
@@ -52,10 +73,10 @@ type Seen = BTreeMap<PathBuf, Option<Stamp>>;
 fn repeat(
     option: &'static str,
     every: Duration,
-    order: fn() -> Event,
+    order: impl Fn() -> Event + 'static,
     look: impl Fn() -> Seen + Send + Sync + 'static,
     events: Events,
-) {
+) -> JoinHandle<()> {
     let mut seen = look();
     let look = Arc::new(look);
     tokio::task::spawn_local(async move {
@@ -72,7 +93,7 @@ fn repeat(
             }
             seen = now;
         }
-    });
+    })
 }
 
 /// A file that is new, or has another stamp. One that is gone is about to come again, mostly.
