@@ -41,6 +41,10 @@ pub struct Snapshot {
     pub gid: u32,
     /// Working directory of the master.
     pub cwd: String,
+    /// Programs that run beside the server (`attach-daemon`), in the order of the configuration; left out when there are
+    /// none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub daemons: Vec<Daemon>,
     /// Locks between processes, by name, each with the process that has it (0 for nobody): in `rwsgi` those of the
     /// application, in uWSGI also its own.
     pub locks: Vec<BTreeMap<String, i64>>,

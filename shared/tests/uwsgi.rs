@@ -3,9 +3,10 @@
 use rwsgi_stats::Snapshot;
 use serde_json::Value;
 
-const CAPTURES: [(&str, &str); 6] = [
+const CAPTURES: [(&str, &str); 7] = [
     ("busy and cheap", include_str!("fixtures/uwsgi-busy-cheap.json")),
     ("caches, crons and metrics", include_str!("fixtures/uwsgi-caches-crons-metrics.json")),
+    ("programs beside the server", include_str!("fixtures/uwsgi-daemons.json")),
     ("emperor with a vassal that does not stay up", include_str!("fixtures/uwsgi-emperor.json")),
     ("emperor, idle", include_str!("fixtures/uwsgi-emperor-idle.json")),
     ("four workers of two threads", include_str!("fixtures/uwsgi-four-workers-two-threads.json")),

@@ -22,6 +22,8 @@ pub struct Between {
     pub metrics: Vec<Metric>,
     /// `--mule` and `--mules`: what each runs, unless it only handles messages.
     pub mules: Vec<Option<String>>,
+    /// `--mule-harakiri`: seconds that a mule may take for one signal.
+    pub mule_harakiri: Option<u32>,
     /// `--farm`, in order.
     pub farms: Vec<Farm>,
 }
@@ -35,6 +37,7 @@ impl Default for Between {
             items: Vec::new(),
             metrics: Vec::new(),
             mules: Vec::new(),
+            mule_harakiri: None,
             farms: Vec::new(),
         }
     }

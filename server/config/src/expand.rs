@@ -28,11 +28,19 @@ pub(super) struct Expander<'a> {
     findings: &'a mut Findings,
     /// Followed so far.
     references: usize,
+    /// The value is a command of the shell.
+    is_for_shell: bool,
 }
 
 impl<'a> Expander<'a> {
     pub(super) fn new(settings: &'a [Setting], around: &'a Surroundings, findings: &'a mut Findings) -> Self {
-        Self { settings, around, findings, references: 0 }
+        Self { settings, around, findings, references: 0, is_for_shell: false }
+    }
+
+    /// Whether the value is a command of the shell: it replaces its own `$NAME`, and `$(…)` is a command unless there is
+    /// such a variable, as in uWSGI.
+    pub(super) fn for_shell(self, is_for_shell: bool) -> Self {
+        Self { is_for_shell, ..self }
     }
 
     /// The value with everything in it replaced.
@@ -62,6 +70,9 @@ impl<'a> Expander<'a> {
 
     /// `$(NAME)`, `$(NAME-default)`, `$(NAME:-default)`; and `$NAME` where there is such a variable.
     fn variables(&mut self, value: &str) -> Result<String, String> {
+        if self.is_for_shell {
+            return replace(value, '$', |name| Ok(self.around.env.get(name).cloned()));
+        }
         let value = replace(value, '$', |expression| {
             let (name, default, or_empty) = match expression.split_once(":-") {
                 Some((name, default)) => (name, Some(default), true),

@@ -5,8 +5,8 @@ use super::files::Notation;
 use super::logic::{Logic, Over, Test, Wanted};
 use super::row::{Action, Group, Kind, Row};
 use super::{
-    Order, alarms, between, emperor, event_loops, harakiri, hooks, http_router, limits, privileges, program, python,
-    reactions, routing, set, sockets, static_files, stats_push, system, tls, websockets,
+    Order, alarms, between, crons, daemons, emperor, event_loops, harakiri, hooks, http_router, limits, privileges,
+    program, python, reactions, routing, set, sockets, static_files, stats_push, system, tls, websockets,
 };
 use Kind::{Act, Addresses, Always, Custom, Flag, Large, Limit, Megabytes, Mode, Number, Path, Paths, Text, Texts};
 
@@ -49,6 +49,8 @@ const TABLES: &[&[Row]] = &[
     hooks::ROWS,
     python::ROWS,
     program::ROWS,
+    crons::ROWS,
+    daemons::ROWS,
     harakiri::ROWS,
     http_router::ROWS,
     privileges::ROWS,
@@ -326,6 +328,10 @@ static OPTIONS: &[Row] = &[
           help: "How long a stopping worker may take to finish what it holds", ..RELOAD },
     Row { names: &["touch-reload", "touch-workers-reload"], kind: Paths(|c| &mut c.touch_reload), takes: "FILE",
           help: "Reload when this file changes", ..RELOAD },
+    Row { names: &["touch-mules-reload"], kind: Paths(|c| &mut c.touch_mules_reload), takes: "FILE",
+          help: "Start the mules again when this file changes", ..RELOAD },
+    Row { names: &["touch-spoolers-reload"], kind: Paths(|c| &mut c.touch_spoolers_reload), takes: "FILE",
+          help: "Start the spoolers again when this file changes", ..RELOAD },
     Row { names: &["touch-chain-reload"], kind: Paths(|c| &mut c.touch_chain_reload), takes: "FILE",
           help: "Replace workers one by one when this file changes", ..RELOAD },
     Row { names: &["py-autoreload", "py-auto-reload", "python-autoreload", "python-auto-reload"],
@@ -390,6 +396,8 @@ static OPTIONS: &[Row] = &[
           help: "Run a mule, a process beside the workers for what uwsgi.mule_msg() sends; or this file or module in one", ..BETWEEN },
     Row { names: &["mules"], kind: Custom(between::mules), takes: "N", repeats: true,
           help: "Run so many mules", ..BETWEEN },
+    Row { names: &["mule-harakiri"], kind: Limit(|c| &mut c.between.mule_harakiri), takes: "SECONDS",
+          help: "End a mule that handles one signal for longer", ..BETWEEN },
     Row { names: &["farm"], kind: Custom(between::farm), takes: "NAME:MULE[,MULE…]", repeats: true,
           help: "Let these mules take messages from one queue, uwsgi.farm_msg()", ..BETWEEN },
     Row { names: &["cache2"], kind: Custom(between::cache2), takes: "name=NAME,items=N[,…]", repeats: true,

@@ -29,6 +29,8 @@ pub(crate) enum Group {
     Alarms,
     Stats,
     Spooler,
+    Daemons,
+    Crons,
     Between,
     Emperor,
     Configuration,
@@ -54,6 +56,8 @@ impl Group {
             Self::Alarms => "Alarms",
             Self::Stats => "Stats",
             Self::Spooler => "Spooler",
+            Self::Daemons => "Programs beside the server",
+            Self::Crons => "Crons and timers",
             Self::Between => "Shared between processes",
             Self::Emperor => "Emperor and vassals",
             Self::Configuration => "Configuration",
@@ -182,6 +186,11 @@ pub(crate) struct Row {
 impl Row {
     pub(crate) fn takes_value(&self) -> bool {
         !self.takes.is_empty()
+    }
+
+    /// Is the value a command of the shell, or has one in it?
+    pub(crate) fn is_for_shell(&self) -> bool {
+        matches!(self.group, Group::Daemons | Group::Crons)
     }
 
     /// May the value be left out (`-C`, `--chmod-socket=660`)?

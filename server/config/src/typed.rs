@@ -6,6 +6,8 @@ use super::alarms::AlarmsConfig;
 use super::app_source::{AppSource, Mount};
 use super::between::Between;
 use super::cheaper::Cheaper;
+use super::crons::{CronsConfig, SignalsConfig};
+use super::daemons::DaemonsConfig;
 use super::emperor::EmperorConfig;
 use super::event_loops::EventLoops;
 use super::harakiri::HarakiriConfig;
@@ -308,6 +310,10 @@ pub struct Config {
     pub touch_reload: Vec<PathBuf>,
     /// `--touch-chain-reload`: replace workers one by one when one of these changes.
     pub touch_chain_reload: Vec<PathBuf>,
+    /// `--touch-mules-reload`: files whose change starts the mules again.
+    pub touch_mules_reload: Vec<PathBuf>,
+    /// `--touch-spoolers-reload`: files whose change starts the spoolers again.
+    pub touch_spoolers_reload: Vec<PathBuf>,
     /// `--touch-logreopen`: open the log file again when one of these changes.
     pub touch_logreopen: Vec<PathBuf>,
     /// `--py-autoreload`: seconds between looks for changed Python files.
@@ -348,6 +354,12 @@ pub struct Config {
     pub http_router: HttpRouterConfig,
     /// `--https*`, `--sni*`.
     pub tls: TlsConfig,
+    /// `--attach-daemon` and its kin.
+    pub daemons: DaemonsConfig,
+    /// `--cron` and its kin.
+    pub crons: CronsConfig,
+    /// `--timer`, `--touch-signal` and `--fs-signal`.
+    pub signals: SignalsConfig,
     /// The options as they were given, for the application: names and values, in order.
     pub given: Vec<(String, String)>,
     /// The magic variables, for the application.
@@ -443,6 +455,8 @@ impl Default for Config {
             master_fifo: Vec::new(),
             touch_reload: Vec::new(),
             touch_chain_reload: Vec::new(),
+            touch_mules_reload: Vec::new(),
+            touch_spoolers_reload: Vec::new(),
             touch_logreopen: Vec::new(),
             py_autoreload: None,
             logto: None,
@@ -463,6 +477,9 @@ impl Default for Config {
             announcements: Announcements::default(),
             http_router: HttpRouterConfig::default(),
             tls: TlsConfig::default(),
+            daemons: DaemonsConfig::default(),
+            crons: CronsConfig::default(),
+            signals: SignalsConfig::default(),
             given: Vec::new(),
             magic: Vec::new(),
             warnings: Vec::new(),

@@ -153,14 +153,14 @@ impl AppSignals {
         Ok(())
     }
 
-    /// A listener has handled a signal: the generation whose signals can now go to it.
-    pub(super) fn handled(&mut self, id: u64) -> Option<GenerationNumber> {
+    /// A listener has handled a signal: the generation whose signals can now go to it, and its process.
+    pub(super) fn handled(&mut self, id: u64) -> Option<(GenerationNumber, ChildId)> {
         let listener = self.listeners.iter_mut().find(|listener| listener.id == id)?;
         listener.pending.pop_front()?;
         if let Post::Worker(worker) = listener.post {
             *self.handled.entry(worker).or_default() += 1;
         }
-        Some(listener.generation)
+        Some((listener.generation, listener.child))
     }
 
     /// Processes that match do not listen any more.

@@ -17,6 +17,7 @@ use super::state::Master;
 use super::timers::Timer;
 use crate::ids::{ChildId, GenerationNumber, WorkerId};
 use crate::ipc::control::{ControlPacket, ControlRequest, WorkerState};
+use crate::ipc::schedule::When;
 use crate::ipc::target::Target;
 use crate::ipc::{Auxiliary, AuxiliaryKind, Role, send_message};
 use rwsgi_config::{Config, Farm};
@@ -34,7 +35,8 @@ impl Master {
             }
             Call::Changed { generation, signal } => self.raise(generation, signal),
             Call::Handled(id) => {
-                if let Some(generation) = self.app_signals.handled(id) {
+                if let Some((generation, child)) = self.app_signals.handled(id) {
+                    self.limit_mule(child, true);
                     self.deliver_waiting(generation);
                 }
             }
@@ -160,13 +162,22 @@ impl Master {
             .enumerate()
             .filter(|(_, listener)| listener.generation == generation && is_meant(listener.post, listener.child));
         if target.is_all() || matches!(target, Target::WorkerNumber(_) | Target::MuleNumber(_)) {
-            return meant.map(|(_, listener)| listener.send(signal)).count() > 0;
+            let sent: Vec<ChildId> = meant
+                .map(|(_, listener)| {
+                    listener.send(signal);
+                    listener.child
+                })
+                .collect();
+            sent.iter().for_each(|child| self.limit_mule(*child, false));
+            return !sent.is_empty();
         }
         let Some((index, free)) = meant.find(|(_, listener)| listener.pending.is_empty()) else { return false };
         free.send(signal);
+        let child = free.child;
+        self.limit_mule(child, false);
         // In turn: the one that has had none for longest goes first.
-        let listener = listeners.remove(index);
-        listeners.push(listener);
+        let listener = self.app_signals.listeners.remove(index);
+        self.app_signals.listeners.push(listener);
         true
     }
 
@@ -183,6 +194,32 @@ impl Master {
         self.kill(id, Why::For(Reason::Harakiri));
     }
 
+    /// `mule-harakiri`: a mule has so long from now for the signal that it handles. `is_next`: it has handled the one
+    /// before.
+    fn limit_mule(&mut self, child: ChildId, is_next: bool) {
+        let Some(limit) = self.config.between.mule_harakiri else { return };
+        let is_mule = |listener: &&super::app_signals::SignalListener| {
+            let is_mule = matches!(listener.post, Post::Auxiliary(Auxiliary { kind: AuxiliaryKind::Mule, .. }));
+            listener.child == child && is_mule
+        };
+        let Some(mule) = self.app_signals.listeners.iter().find(is_mule) else { return };
+        let timer = Timer::MuleHarakiri(child);
+        match mule.pending.len() {
+            0 => self.timers.cancel(timer),
+            // More wait behind the one that it handles.
+            2.. if !is_next => {}
+            _ => self.timers.set(timer, Instant::now() + Duration::from_secs(limit.into())),
+        }
+    }
+
+    /// A mule has handled a signal for longer than `mule-harakiri` allows.
+    pub(super) fn mule_harakiri(&mut self, id: ChildId) {
+        let Some(child) = self.children.get(id) else { return };
+        let (post, pid) = (child.post, child.pid.map_or(0, Pid::as_raw));
+        error!("mule-harakiri: {post} (pid {pid}) has handled a signal for too long: ending it");
+        self.kill(id, Why::For(Reason::Harakiri));
+    }
+
     /// The application's timers are looked at when the next is due. Only those of the generation that serves run.
     pub(super) fn set_timetable(&mut self) {
         let current = self.generations.current();
@@ -190,6 +227,17 @@ impl Master {
         match due {
             Some(due) => self.timers.set(Timer::Timetable, due),
             None => self.timers.cancel(Timer::Timetable),
+        }
+    }
+
+    /// A generation serves: its signals are raised at the times and for the files that the configuration says.
+    pub(super) fn schedule_configured(&mut self, generation: GenerationNumber) {
+        let (signals, table) = (&self.config.signals, self.app_signals.table(generation));
+        for &(signal, seconds, rb) in &signals.timers {
+            table.timetable.add(signal, When::Every { seconds, times: 0, rb });
+        }
+        for (path, signal) in &signals.watched {
+            table.watch_file(*signal, path.clone(), self.events.clone());
         }
     }
 

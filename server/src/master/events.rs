@@ -9,6 +9,7 @@ use rwsgi_stats::Snapshot;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::ids::GenerationNumber;
+use crate::ipc::AuxiliaryKind;
 use crate::ipc::Notice;
 use crate::ipc::control::ControlPacket;
 use crate::spooler::Queue;
@@ -34,6 +35,10 @@ pub(super) enum Event {
     Command(Command),
     /// The fork server of this generation has answered.
     Answers(GenerationNumber),
+    /// All auxiliary processes of a kind are to be started again.
+    Renew(AuxiliaryKind),
+    /// A file has changed that this program beside the server is to learn of; its place among them.
+    DaemonTouched(usize),
     /// Somebody connected while no worker ran.
     Wake,
     /// A child says how it stands.
@@ -79,6 +84,8 @@ pub(super) enum Reload {
     Rolling,
     /// One worker after another.
     Chain,
+    /// As rolling, and nothing beside the workers is touched: the application's process died, and is there again.
+    Again,
     /// As rolling; the old ones are not given time to finish.
     Brutal,
 }

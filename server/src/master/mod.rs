@@ -15,6 +15,8 @@ mod calls;
 mod capabilities;
 mod certificates;
 mod children;
+mod crons;
+mod daemons;
 mod emperor;
 mod events;
 mod fifo;
@@ -38,6 +40,7 @@ mod reap;
 mod reason;
 mod reload;
 mod scaling;
+mod shell;
 mod shutdown;
 mod signals;
 mod silence;
@@ -104,8 +107,10 @@ pub(crate) fn run(
 /// Thousands of idle connections are ordinary: every process of ours may have as many descriptors as the system allows.
 pub(crate) fn raise_descriptor_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let raised =
-        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        shell::remember_descriptor_limit(soft);
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    });
     if let Err(error) = raised {
         tracing::warn!("the limit of open descriptors stays as it is: {error}");
     }
@@ -180,6 +185,8 @@ impl Master {
             Event::Stop(signal) => self.stop(signal.as_str()),
             Event::Reload(how) => self.reload(how),
             Event::Wake => self.wake(),
+            Event::Renew(kind) => self.renew_auxiliaries(Some(kind)),
+            Event::DaemonTouched(place) => self.daemon_touched(place),
             Event::Command(command) => self.obey(command),
             Event::Answers(generation) => self.take_answers(generation),
             Event::Notice(Notice::Ready(child)) => self.ready(child),
@@ -203,6 +210,7 @@ impl Master {
             Timer::Start(post) => self.children.is_due(post),
             Timer::Kill(child) => self.kill_late(child),
             Timer::UserHarakiri(child) => self.user_harakiri(child),
+            Timer::MuleHarakiri(child) => self.mule_harakiri(child),
             Timer::Requests => self.watch_requests(now),
             Timer::Sizes => self.watch_sizes(now),
             Timer::Load => self.follow_load(now),
@@ -211,6 +219,8 @@ impl Master {
             Timer::Silence => self.watch_silence(now),
             Timer::Timetable if self.phase == Phase::Serving => self.raise_scheduled(now),
             Timer::Timetable => {}
+            Timer::Daemons => self.watch_daemons(now),
+            Timer::Crons => self.run_crons(now, false),
             Timer::WatchdogSign => self.tell_alive(now),
             Timer::Status => self.tell_status(now),
             Timer::StopLate => self.stop_late(),
@@ -221,6 +231,7 @@ impl Master {
     fn settle(&mut self, now: Instant) {
         if self.phase != Phase::Serving {
             self.proceed_with_stop();
+            self.proceed_with_daemons(now);
         }
         self.start_due(now);
     }

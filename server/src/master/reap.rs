@@ -46,7 +46,10 @@ impl Master {
         let Some(child) = self.children.with_pid(reaped.pid) else {
             // One that was killed before its fork server reported it, or somebody else's orphan: the master, being a
             // subreaper, inherits what the application's processes leave behind.
-            self.children.keep_unannounced(reaped);
+            let now = Instant::now();
+            if !self.daemon_ended(reaped, now) && !self.cron_ended(reaped, now) {
+                self.children.keep_unannounced(reaped);
+            }
             return;
         };
         let (id, post, generation) = (child.id, child.post, child.generation);

@@ -18,7 +18,7 @@ use super::state::{Master, Phase};
 use super::timers::Timer;
 use crate::ids::{ChildId, GenerationNumber, WorkerId};
 use crate::ipc::inherit::InheritedFd;
-use crate::ipc::{InheritedListener, RouterLimits, RouterOrder, Setup, send_message};
+use crate::ipc::{AuxiliaryKind, InheritedListener, RouterLimits, RouterOrder, Setup, send_message};
 use rwsgi_config::Config;
 use rwsgi_protocol::SocketProtocol;
 
@@ -151,14 +151,19 @@ impl Master {
         if !is_first {
             info!("reload: generation {number} takes over");
         }
-        self.renew_auxiliaries();
+        self.renew_auxiliaries(None);
         self.run_master_start();
         self.watch_backlogs(now);
         if !is_first {
             self.reload_vassals();
         }
         self.app_signals.forget_before(number);
+        self.schedule_configured(number);
         self.set_timetable();
+        if matches!(how, Reload::Rolling | Reload::Brutal) {
+            self.renew_daemons(now);
+        }
+        self.renew_crons(now, is_first);
         if how == Reload::Chain {
             let is_up = |worker: &WorkerId| self.children.of(Post::Worker(*worker)).any(|child| !child.is_leaving());
             self.chain = Some(self.worker_ids().filter(is_up).collect());
@@ -211,9 +216,11 @@ impl Master {
         }
     }
 
-    /// A new generation serves: every auxiliary process of an older one leaves for its successor.
-    fn renew_auxiliaries(&mut self) {
-        for post in self.auxiliary_posts() {
+    /// A new generation serves, or those of a kind are to be started again: every auxiliary process leaves for its
+    /// successor.
+    pub(super) fn renew_auxiliaries(&mut self, kind: Option<AuxiliaryKind>) {
+        let is_meant = |post: &Post| matches!(post, Post::Auxiliary(who) if kind.is_none_or(|kind| who.kind == kind));
+        for post in self.auxiliary_posts().into_iter().filter(is_meant) {
             // One that waits out its delay after early deaths deserves a new try with the new application.
             self.children.fill(post, &mut self.timers);
             let old: Vec<ChildId> = self.children.of(post).map(|child| child.id).collect();
@@ -306,6 +313,9 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<(&'static str, String)> {
         master_fifo: "master-fifo",
         touch_reload: "touch-reload",
         touch_chain_reload: "touch-chain-reload",
+        touch_mules_reload: "touch-mules-reload",
+        touch_spoolers_reload: "touch-spoolers-reload",
+        signals.touched: "touch-signal",
         touch_logreopen: "touch-logreopen",
         reactions.touch_exec: "touch-exec",
         reactions.touch_logrotate: "touch-logrotate",

@@ -21,6 +21,7 @@ impl Master {
         if self.phase != Phase::Serving {
             warn!("{by} again: stopping at once");
             self.kill_all();
+            self.kill_daemons();
             return;
         }
         info!("{by}: stopping after the requests in progress");
@@ -34,6 +35,7 @@ impl Master {
             self.begin_stop();
         }
         self.kill_all();
+        self.kill_daemons();
     }
 
     /// The server cannot go on: it stops with this exit status.
@@ -49,6 +51,7 @@ impl Master {
         self.supervisor.notify("STOPPING=1");
         self.timers.set(Timer::StopLate, Instant::now() + self.grace() + AFTER_THE_LATE);
         self.timers.cancel(Timer::Load);
+        self.daemons.hold();
         for post in self.auxiliary_posts().into_iter().chain([Post::HttpRouter, Post::Emperor, Post::ForkServer]) {
             self.children.abandon(post, &mut self.timers);
         }
@@ -115,6 +118,6 @@ impl Master {
 
     /// Whether nothing is left to wait for.
     pub(super) fn is_over(&self) -> bool {
-        self.phase >= Phase::WorkersLeave && self.children.is_empty()
+        self.phase >= Phase::WorkersLeave && self.children.is_empty() && self.daemons.have_left()
     }
 }

@@ -58,6 +58,8 @@ impl Master {
             self.distrust(corrupt.found.slot, &corrupt);
         }
         self.describe_silence(&mut snapshot);
+        self.daemons.describe(&mut snapshot);
+        self.crons.describe(&mut snapshot);
         self.app_signals.describe(current, &mut snapshot);
         self.share.describe(&self.config.between, &mut snapshot);
         snapshot

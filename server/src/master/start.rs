@@ -179,7 +179,7 @@ impl Master {
 
     /// Loads the application again, for its fork server died while it served.
     fn load_again(&mut self, now: Instant) {
-        if let Err(failure) = self.load(self.config.clone(), Reload::Rolling, false) {
+        if let Err(failure) = self.load(self.config.clone(), Reload::Again, false) {
             error!("{failure:#}; trying again");
             self.children.postpone(Post::ForkServer, Duration::from_secs(1), now, &mut self.timers);
         }

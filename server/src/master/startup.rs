@@ -14,6 +14,8 @@ use super::alarms::{self, Alarms, LineWatch};
 use super::app_signals::{self, AppSignals};
 use super::certificates::Certificates;
 use super::children::Children;
+use super::crons::Crons;
+use super::daemons::Daemons;
 use super::events::{Event, Events};
 use super::generation::Generations;
 use super::hooks::HookQueue;
@@ -146,6 +148,8 @@ pub(super) fn start(
         overdue: HashMap::new(),
         load: LoadWatch::default(),
         app_signals: AppSignals::default(),
+        daemons: Daemons::default(),
+        crons: Crons::default(),
         queues: Queues::default(),
         hook_queue: HookQueue::default(),
         alarms: Alarms::default(),

@@ -7,6 +7,8 @@ use std::time::Duration;
 use super::alarms::Alarms;
 use super::app_signals::AppSignals;
 use super::children::{Child, Children};
+use super::crons::Crons;
+use super::daemons::Daemons;
 use super::events::Events;
 use super::generation::Generations;
 use super::hooks::HookQueue;
@@ -67,6 +69,10 @@ pub(super) struct Master {
     pub(super) load: LoadWatch,
     /// The application's signals.
     pub(super) app_signals: AppSignals,
+    /// Programs beside the server.
+    pub(super) daemons: Daemons,
+    /// Commands at times of the calendar.
+    pub(super) crons: Crons,
     /// The spoolers' queues, as they were counted last.
     pub(super) queues: Queues,
     /// Hooks that wait for their turn.

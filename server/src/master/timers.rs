@@ -18,6 +18,8 @@ pub(super) enum Timer {
     Kill(ChildId),
     /// The application wants this child ended (`uwsgi.set_user_harakiri`).
     UserHarakiri(ChildId),
+    /// This mule has handled a signal for too long (`mule-harakiri`).
+    MuleHarakiri(ChildId),
     /// A request could have run longer than `harakiri`.
     Requests,
     /// The workers' memory and age are looked at.
@@ -32,6 +34,10 @@ pub(super) enum Timer {
     Silence,
     /// The application's timers and crons are looked at.
     Timetable,
+    /// Programs beside the server are looked at.
+    Daemons,
+    /// Commands of `cron` are looked at.
+    Crons,
     /// The supervisor wants a keep-alive.
     WatchdogSign,
     /// The supervisor is sent the status line.

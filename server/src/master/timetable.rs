@@ -1,4 +1,5 @@
-//! The application's timers and crons: which signals are raised when.
+//! When something is due that comes again and again ([`Schedule`]), and the application's timers and crons: which signals
+//! are raised when.
 
 use std::time::{Duration, Instant};
 
@@ -24,32 +25,85 @@ pub(super) struct Timetable {
 #[derive(Debug)]
 struct Timer {
     signal: u8,
+    schedule: Schedule,
+}
+
+/// When one thing is due, again and again.
+#[derive(Debug)]
+pub(super) struct Schedule {
     when: When,
-    /// When it is due next; `None` until its generation serves.
+    /// When it is to be looked at next; `None` before the first look.
     due: Option<Instant>,
-    /// How often it was raised.
+    /// How often it was due.
     raised: u32,
-    /// When it was raised last, unix seconds; 0 for never.
+    /// When it was due last, unix seconds; 0 for never.
     last: u64,
+}
+
+impl Schedule {
+    /// One that was not looked at yet.
+    pub(super) fn new(when: When) -> Self {
+        Self { when, due: None, raised: 0, last: 0 }
+    }
+
+    /// When it is to be looked at.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Looks whether it is due, and begins with the first look. `is_first`: the server has just started.
+    pub(super) fn tick(&mut self, now: Instant, unix: UnixMicros, is_first: bool) -> bool {
+        let seconds = unix.as_secs();
+        let has_come = self.due.is_some_and(|due| due <= now);
+        let (is_due, next) = match self.when {
+            When::Every { seconds, .. } => {
+                // A shorter period would keep the loop busy with nothing else.
+                let every = Duration::from_secs(seconds.max(1).into());
+                // From when it was due, so that it does not drift; a clock that has slept through some goes on from
+                // now.
+                let next = self.due.filter(|_| has_come).map(|due| due + every).filter(|next| *next > now);
+                (has_come, next.unwrap_or(now + every))
+            }
+            When::Cron(cron) => {
+                // As in uWSGI, the minute in which the server starts counts. That of a reload has had its turn.
+                let is_its_turn = has_come || is_first && self.due.is_none();
+                let is_named = || local_minute(seconds).is_some_and(|minute| cron.names(&minute));
+                let rest = Duration::from_micros(60_000_000 - unix.as_micros() % 60_000_000);
+                (is_its_turn && is_news(&cron, self.last, seconds) && is_named(), now + rest)
+            }
+        };
+        if has_come || self.due.is_none() {
+            self.due = Some(next);
+        }
+        if is_due {
+            self.raised += 1;
+            self.last = seconds;
+        }
+        is_due
+    }
+
+    fn is_spent(&self) -> bool {
+        matches!(self.when, When::Every { times: times @ 1.., .. } if self.raised >= times)
+    }
 }
 
 impl Timetable {
     /// Adds a timer. The same one again, from another worker that loaded the application, is one timer.
     pub(super) fn add(&mut self, signal: u8, when: When) {
         let may_repeat = matches!(when, When::Every { rb: true, .. });
-        if !may_repeat && self.timers.iter().any(|timer| timer.signal == signal && timer.when == when) {
+        if !may_repeat && self.timers.iter().any(|timer| timer.signal == signal && timer.schedule.when == when) {
             return;
         }
         if self.timers.len() >= MOST_TIMERS {
             warn!("signal {signal}: its timer is not kept: there are {MOST_TIMERS} already");
             return;
         }
-        self.timers.push(Timer { signal, when, due: None, raised: 0, last: 0 });
+        self.timers.push(Timer { signal, schedule: Schedule::new(when) });
     }
 
     /// When the next timer is due: `Some(None)` when one is to be started.
     fn due(&self) -> Option<Option<Instant>> {
-        self.timers.iter().map(|timer| timer.due).min()
+        self.timers.iter().map(|timer| timer.schedule.due).min()
     }
 
     /// The next moment at which something is to be done.
@@ -64,44 +118,16 @@ impl Timetable {
 
     /// The same when the system's clock shows `unix`.
     fn tick_at(&mut self, now: Instant, unix: UnixMicros, is_first: bool) -> Vec<u8> {
-        let seconds = unix.as_secs();
-        let mut raised = Vec::new();
-        for timer in &mut self.timers {
-            let is_due = timer.due.is_some_and(|due| due <= now);
-            let (is_raised, next) = match timer.when {
-                When::Every { seconds, .. } => {
-                    // A shorter period would keep the loop busy with nothing else.
-                    let every = Duration::from_secs(seconds.max(1).into());
-                    // From when it was due, so that it does not drift; a clock that has slept through some goes on from
-                    // now.
-                    let next = timer.due.filter(|_| is_due).map(|due| due + every).filter(|next| *next > now);
-                    (is_due, next.unwrap_or(now + every))
-                }
-                When::Cron(cron) => {
-                    // As in uWSGI, the minute in which the server starts counts. That of a reload has had its turn.
-                    let is_its_turn = is_due || is_first && timer.due.is_none();
-                    let is_named = || local_minute(seconds).is_some_and(|minute| cron.names(&minute));
-                    let rest = Duration::from_micros(60_000_000 - unix.as_micros() % 60_000_000);
-                    (is_its_turn && is_news(&cron, timer.last, seconds) && is_named(), now + rest)
-                }
-            };
-            if is_due || timer.due.is_none() {
-                timer.due = Some(next);
-            }
-            if is_raised {
-                timer.raised += 1;
-                timer.last = seconds;
-                raised.push(timer.signal);
-            }
-        }
-        let is_over = |timer: &Timer| matches!(timer.when, When::Every { times: 1.., .. }) && timer.is_spent();
-        self.timers.retain(|timer| !is_over(timer));
+        let due =
+            self.timers.iter_mut().filter_map(|timer| timer.schedule.tick(now, unix, is_first).then_some(timer.signal));
+        let raised = due.collect();
+        self.timers.retain(|timer| !timer.schedule.is_spent());
         raised
     }
 
     /// Adds the timers to a reading of the server.
     pub(super) fn describe(&self, snapshot: &mut Snapshot) {
-        for Timer { signal, when, raised, last, .. } in &self.timers {
+        for Timer { signal, schedule: Schedule { when, raised, last, .. } } in &self.timers {
             match *when {
                 When::Every { seconds, times, .. } => {
                     let timer =
@@ -123,12 +149,6 @@ impl Timetable {
                 }),
             }
         }
-    }
-}
-
-impl Timer {
-    fn is_spent(&self) -> bool {
-        matches!(self.when, When::Every { times, .. } if self.raised >= times)
     }
 }
 

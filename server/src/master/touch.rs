@@ -8,11 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
+use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::app_signals::changes_of;
-use super::events::{Command, Event, Events, Reload, Touched};
+use super::events::{Call, Command, Event, Events, Reload, Touched};
 use super::readable::watch_descriptor;
+use crate::ids::GenerationNumber;
+use crate::ipc::AuxiliaryKind;
 use rwsgi_config::hooks::Phase;
 use rwsgi_config::{AppSource, Config};
 
@@ -33,32 +36,38 @@ type Stamp = (i64, i64, u64, u64);
 /// # Errors
 /// When a descriptor that is configured is not open.
 pub(super) fn watch(config: &Config, events: &Events) -> anyhow::Result<()> {
-    let reload: Order = Box::new(|| Event::Reload(Reload::Rolling));
-    let chain_reload: Order = Box::new(|| Event::Reload(Reload::Chain));
-    let reopen_log: Order = Box::new(|| Event::Command(Command::ReopenLog));
-    let rotate_log: Order = Box::new(|| Event::Command(Command::RotateLog));
+    let reload: fn() -> Event = || Event::Reload(Reload::Rolling);
+    let chain_reload: fn() -> Event = || Event::Reload(Reload::Chain);
+    let reopen_log: fn() -> Event = || Event::Command(Command::ReopenLog);
+    let rotate_log: fn() -> Event = || Event::Command(Command::RotateLog);
+    let renew_mules: fn() -> Event = || Event::Renew(AuxiliaryKind::Mule);
+    let renew_spoolers: fn() -> Event = || Event::Renew(AuxiliaryKind::Spooler);
     let reactions = &config.reactions;
-    let commands = reactions.touch_exec.iter().map(|(file, command)| {
+    for (option, files, order) in [
+        ("touch-reload", &config.touch_reload, reload),
+        ("touch-chain-reload", &config.touch_chain_reload, chain_reload),
+        ("touch-logreopen", &config.touch_logreopen, reopen_log),
+        ("touch-logrotate", &reactions.touch_logrotate, rotate_log),
+        ("touch-mules-reload", &config.touch_mules_reload, renew_mules),
+        ("touch-spoolers-reload", &config.touch_spoolers_reload, renew_spoolers),
+    ] {
+        watch_files(option, files, order, events);
+    }
+    for (file, signal) in &config.signals.touched {
+        let (generation, signal) = (GenerationNumber::FIRST, *signal);
+        let raise = move || Event::Call(Call::Changed { generation, signal });
+        watch_files("touch-signal", std::slice::from_ref(file), raise, events);
+    }
+    for (file, command) in &reactions.touch_exec {
         let command = command.clone();
-        let order: Order = Box::new(move || Event::Touched(Touched::Command(command.clone())));
-        ("touch-exec", vec![file.clone()], order)
-    });
-    let hooks = config.hooks.of(Phase::Touch).filter_map(|hook| {
-        let (file, hook) = (hook.file.clone()?, hook.clone());
-        let order: Order = Box::new(move || Event::Touched(Touched::Hook(hook.clone())));
-        Some(("hook-touch", vec![file], order))
-    });
-    let orders = [
-        ("touch-reload", config.touch_reload.clone(), reload),
-        ("touch-chain-reload", config.touch_chain_reload.clone(), chain_reload),
-        ("touch-logreopen", config.touch_logreopen.clone(), reopen_log),
-        ("touch-logrotate", reactions.touch_logrotate.clone(), rotate_log),
-    ];
-    for (option, files, order) in orders.into_iter().chain(commands).chain(hooks) {
-        if !files.is_empty() {
-            let look = move || files.iter().map(|file| (file.clone(), stamp(file))).collect();
-            repeat(option, INTERVAL, order, look, events.clone());
-        }
+        let run = move || Event::Touched(Touched::Command(command.clone()));
+        watch_files("touch-exec", std::slice::from_ref(file), run, events);
+    }
+    for hook in config.hooks.of(Phase::Touch) {
+        let Some(file) = &hook.file else { continue };
+        let hook = hook.clone();
+        let run = move || Event::Touched(Touched::Hook(hook.clone()));
+        watch_files("hook-touch", std::slice::from_ref(file), run, events);
     }
     for (option, paths, how) in [
         ("fs-reload", &reactions.fs_reload, Reload::Rolling),
@@ -83,14 +92,10 @@ pub(super) fn watch(config: &Config, events: &Events) -> anyhow::Result<()> {
             files.retain(|file, _| !unwatched.iter().any(|module| is_module(file, module)));
             files
         };
-        let reload: Order = Box::new(|| Event::Reload(Reload::Rolling));
         repeat("py-autoreload", Duration::from_secs(seconds.into()), reload, look, events.clone());
     }
     Ok(())
 }
-
-/// What a change asks for.
-type Order = Box<dyn Fn() -> Event>;
 
 /// Reloads as soon as the file, or what is in the directory, changes. Changes that come together are one.
 fn watch_at_once(option: &'static str, path: &Path, how: Reload, events: &Events) -> anyhow::Result<()> {
@@ -110,6 +115,19 @@ fn watch_at_once(option: &'static str, path: &Path, how: Reload, events: &Events
     Ok(())
 }
 
+/// Watches named files, and gives the order when one has changed; `None` when there are none. The task goes on when the
+/// handle is dropped.
+pub(super) fn watch_files(
+    option: &'static str,
+    files: &[PathBuf],
+    order: impl Fn() -> Event + 'static,
+    events: &Events,
+) -> Option<JoinHandle<()>> {
+    let files = Some(files.to_vec()).filter(|files| !files.is_empty())?;
+    let look = move || files.iter().map(|file| (file.clone(), stamp(file))).collect();
+    Some(repeat(option, INTERVAL, order, look, events.clone()))
+}
+
 /// What is seen at one look.
 type Seen = BTreeMap<PathBuf, Option<Stamp>>;
 
@@ -118,10 +136,10 @@ type Seen = BTreeMap<PathBuf, Option<Stamp>>;
 fn repeat(
     option: &'static str,
     every: Duration,
-    order: Order,
+    order: impl Fn() -> Event + 'static,
     look: impl Fn() -> Seen + Send + Sync + 'static,
     events: Events,
-) {
+) -> JoinHandle<()> {
     let mut seen = look();
     let look = Arc::new(look);
     tokio::task::spawn_local(async move {
@@ -138,7 +156,7 @@ fn repeat(
             }
             seen = now;
         }
-    });
+    })
 }
 
 /// A file that is new, or has another stamp. One that is gone is about to come again, mostly.

@@ -109,6 +109,7 @@ pub fn take(subject: &Subject<'_>, state: &mut SnapshotState) -> Taken {
         gid: nix::unistd::getgid().as_raw(),
         // A directory that was removed has no name any more.
         cwd: std::env::current_dir().map(|cwd| cwd.to_string_lossy().into_owned()).unwrap_or_default(),
+        daemons: Vec::new(),
         locks: Vec::new(),
         sockets,
         workers,

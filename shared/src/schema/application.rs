@@ -1,4 +1,4 @@
-//! What the application asks of the server: caches, metrics, crons, timers, spoolers.
+//! What the application asks of the server, and what runs beside it: caches, metrics, crons, timers, spoolers, programs.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -60,20 +60,38 @@ pub struct Cron {
     pub month: i32,
     /// 0 to 7: 0 and 7 are Sunday.
     pub week: i32,
-    /// uWSGI: the command line. `rwsgi`: `signal` and the number of the application's signal that is raised.
+    /// The command line, or (`rwsgi` alone) `signal` and the number of the application's signal that is raised.
     pub command: String,
-    /// uWSGI: 1 when it is not started while it still runs.
+    /// 1 when it is not started while it still runs.
     pub unique: u8,
-    /// uWSGI: process id of the command, -1 when it does not run.
+    /// Process id of the command that was started last, -1 when none runs.
     pub pid: i32,
-    /// uWSGI: when the command was started, unix seconds. `rwsgi`: when the signal was raised last; 0 for never.
+    /// When the command that runs was started, or when the signal was raised last, unix seconds; 0 for none.
     pub started_at: u64,
-    /// How often it was raised.
+    /// How often it was started or raised.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub raised: Option<u64>,
     /// uWSGI alone: the legion whose lord starts it, empty when there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub legion: Option<String>,
+}
+
+/// A program that runs beside the server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Daemon {
+    /// The command line.
+    pub cmd: String,
+    /// Process id, 0 when it does not run.
+    pub pid: i32,
+    /// How often it was started again (uWSGI: always 0).
+    pub respawns: u64,
+    /// `running`, `starting` until its pidfile names it, or `waiting` between its end and the next start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    /// When this server started it last, unix seconds; 0 for never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<u64>,
 }
 
 /// A signal of the application that is raised every so often.

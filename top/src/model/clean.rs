@@ -3,7 +3,8 @@
 //! What has texts and numbers is taken apart whole, so that a new key is a decision.
 
 use rwsgi_stats::{
-    App, Blacklisted, Core, LastException, RequestInfo, Snapshot, Socket, Spooler, SpoolerJob, Vassal, Worker,
+    App, Blacklisted, Core, Cron, Daemon, LastException, RequestInfo, Snapshot, Socket, Spooler, SpoolerJob, Vassal,
+    Worker,
 };
 
 use crate::format;
@@ -19,6 +20,8 @@ pub(super) fn clean(snapshot: &mut Snapshot) {
         cwd,
         sockets,
         workers,
+        daemons,
+        crons,
         spoolers,
         vassals,
         blacklist,
@@ -48,7 +51,6 @@ pub(super) fn clean(snapshot: &mut Snapshot) {
         locks: _,
         caches: _,
         metrics: _,
-        crons: _,
         timers: _,
         temp_files: _,
         slow_clients: _,
@@ -80,6 +82,12 @@ pub(super) fn clean(snapshot: &mut Snapshot) {
         if let Some(SpoolerJob { name, started: _, elapsed: _ }) = job {
             line(name);
         }
+    }
+    for Daemon { cmd, status, pid: _, respawns: _, started_at: _ } in daemons {
+        std::iter::once(cmd).chain(status).for_each(line);
+    }
+    for Cron { command, legion, .. } in crons {
+        std::iter::once(command).chain(legion).for_each(line);
     }
     for Vassal { id, on_demand, monitor, .. } in vassals.iter_mut().flatten() {
         [id, on_demand, monitor].into_iter().for_each(line);

@@ -3,6 +3,7 @@
 //! Nothing here draws, and nothing here opens a socket: a model is fed [`Poll`](crate::source::Poll)s and asked.
 
 mod alerts;
+mod beside;
 mod clean;
 pub(crate) mod columns;
 mod history;
@@ -16,6 +17,7 @@ mod spoolers;
 mod walk;
 
 pub(crate) use alerts::{Alert, Thresholds, alerts};
+pub(crate) use beside::beside;
 pub(crate) use history::{HEAT_ROWS, History, Point, heat_floor};
 pub(crate) use latency::{Counts, Percentiles};
 pub(crate) use lists::{List, Mark, servers, vassals};

@@ -240,7 +240,7 @@ impl Totals {
 /// Takes out of a document what is not kept, and puts the request in progress where `rwsgi` has it, for uWSGI too.
 pub(crate) fn digest(snapshot: &mut Snapshot, now: ServerMicros) {
     // Nothing shows them.
-    (snapshot.locks, snapshot.caches, snapshot.crons, snapshot.timers) = Default::default();
+    (snapshot.locks, snapshot.caches, snapshot.timers) = Default::default();
     snapshot.metrics.clear();
     (snapshot.temp_files, snapshot.slow_clients) = Default::default();
     let shown = shown_of(snapshot.server.as_deref());

@@ -1,8 +1,8 @@
 //! The walk through a sample: what of it the history keeps, in which order. One walk serves both directions.
 
 use rwsgi_stats::{
-    Blacklisted, Core, LastException, Limits, Queue, Recycled, RequestInfo, Responses, Snapshot, Socket, Spooler,
-    SpoolerJob, Vassal, Worker,
+    Blacklisted, Core, Cron, Daemon, LastException, Limits, Queue, Recycled, RequestInfo, Responses, Snapshot, Socket,
+    Spooler, SpoolerJob, Vassal, Worker,
 };
 
 use super::{Counts, Percentiles, Rates, Sample, Totals};
@@ -133,6 +133,8 @@ fn snapshot(walk: &mut impl Walk, snapshot: &mut Snapshot) {
         cwd,
         sockets,
         workers,
+        daemons,
+        crons,
         spoolers,
         vassals,
         emperor,
@@ -153,7 +155,6 @@ fn snapshot(walk: &mut impl Walk, snapshot: &mut Snapshot) {
         locks: _,
         caches: _,
         metrics: _,
-        crons: _,
         timers: _,
         temp_files: _,
         slow_clients: _,
@@ -186,6 +187,14 @@ fn snapshot(walk: &mut impl Walk, snapshot: &mut Snapshot) {
         walk.number(max_queue);
     });
     walk.list(workers, worker);
+    walk.list(daemons, |walk, Daemon { cmd, pid, respawns, status, started_at }| {
+        walk.text(cmd);
+        walk.signed(pid);
+        walk.number(respawns);
+        walk.option(status, Walk::text);
+        walk.option(started_at, Walk::number);
+    });
+    walk.list(crons, cron);
     walk.list(spoolers, spooler);
     walk.option(emperor, |walk, monitors| walk.list(monitors, Walk::text));
     walk.option(emperor_tyrant, Walk::long);
@@ -198,6 +207,14 @@ fn blacklisted(walk: &mut impl Walk, item: &mut Blacklisted) {
     let Blacklisted { id, throttle_level, attempt, first_attempt, last_attempt: _ } = item;
     walk.text(id);
     [throttle_level, attempt, first_attempt].into_iter().for_each(|value| walk.number(value));
+}
+
+fn cron(walk: &mut impl Walk, cron: &mut Cron) {
+    let Cron { minute, hour, day, month, week, command, unique: _, pid, started_at, raised, legion: _ } = cron;
+    [minute, hour, day, month, week, pid].into_iter().for_each(|number| walk.signed(number));
+    walk.text(command);
+    walk.number(started_at);
+    walk.option(raised, Walk::number);
 }
 
 fn vassal(walk: &mut impl Walk, vassal: &mut Vassal) {

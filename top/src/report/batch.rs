@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 
 use crate::format;
 use crate::model::columns::{COLUMNS, Context, Row};
-use crate::model::{Counts, Pool, Sample, Status, spoolers, vassals};
+use crate::model::{Counts, Pool, Sample, Status, beside, spoolers, vassals};
 
 /// How tables are printed.
 #[derive(Debug)]
@@ -54,7 +54,8 @@ impl Batch {
             text.push('\n');
         }
         let vassals = vassals(&sample.snapshot, context.now);
-        for list in vassals.into_iter().chain(spoolers(&sample.snapshot)) {
+        let others = spoolers(&sample.snapshot).into_iter().chain(beside(&sample.snapshot, context.now));
+        for list in vassals.into_iter().chain(others) {
             text.push_str(&list.text());
         }
         text.push('\n');

@@ -29,6 +29,14 @@ fn whole() -> Value {
         "responses": {"1xx": 0, "2xx": 90, "3xx": 1, "4xx": 4, "5xx": 3},
         "recycled": {"max_requests": 1, "reload_on_rss": 0, "reload_on_as": 0, "max_worker_lifetime": 0},
         "latency": histogram, "last_exception": exception});
+    let spooler = json!({"dir": "/spool", "pid": 9, "tasks": 5, "respawns": 1, "running": 1, "queue": 7, "oldest_age": 60,
+            "done": 3, "retried": 1, "failed": 1, "run_time": histogram,
+            "job": {"name": "job", "started": 1_795_227_000_000_000_u64, "elapsed": 5}});
+    let vassal = json!({"id": "a.ini", "pid": 7, "born": 1_795_227_000, "last_mod": 0, "last_run": 0, "accepting": 1,
+            "respawns": 2, "uid": 0, "gid": 0, "monitor": "/vassals"});
+    let daemon = json!({"cmd": "redis", "pid": 8, "respawns": 1, "status": "running", "started_at": 1_795_227_000});
+    let cron = json!({"minute": -1, "hour": 4, "day": -1, "month": -1, "week": -1, "command": "backup", "unique": 1,
+        "pid": -1, "started_at": 0, "raised": 5});
     json!({"version": "0.1.0", "listen_queue": 2, "listen_queue_errors": 1, "signal_queue": 0, "load": 3, "pid": 4_099,
         "uid": 33, "gid": 33, "cwd": "/srv", "locks": [{"user 0": 0}],
         "sockets": [{"name": "127.0.0.1:9090", "proto": "http", "queue": 1, "max_queue": 4_096, "shared": 0,
@@ -37,13 +45,10 @@ fn whole() -> Value {
         "started_at": 1_795_133_000_000_000_u64, "now": 1_795_227_000_000_000_u64, "generation": 2, "python": "3.11.2",
         "queue": {"depth": 2, "capacity": 4_096, "waiting": histogram, "rejected": 1}, "latency": histogram,
         "limits": {"harakiri": 30, "reload_on_rss": 268_435_456, "evil_reload_on_rss": 0, "max_requests": 1_000},
-        "spoolers": [{"dir": "/spool", "pid": 9, "tasks": 5, "respawns": 1, "running": 1, "queue": 7, "oldest_age": 60,
-            "done": 3, "retried": 1, "failed": 1, "run_time": histogram,
-            "job": {"name": "job", "started": 1_795_227_000_000_000_u64, "elapsed": 5}}],
+        "spoolers": [spooler],
         "caches": [{"name": "c", "items": 1, "hits": 2}], "metrics": {"m": {"type": 0, "oid": "1", "value": 5}},
-        "crons": [], "timers": [], "emperor": ["/vassals"], "emperor_tyrant": 0,
-        "vassals": [{"id": "a.ini", "pid": 7, "born": 1_795_227_000, "last_mod": 0, "last_run": 0, "accepting": 1,
-            "respawns": 2, "uid": 0, "gid": 0, "monitor": "/vassals"}],
+        "daemons": [daemon], "crons": [cron], "timers": [], "emperor": ["/vassals"], "emperor_tyrant": 0,
+        "vassals": [vassal],
         "blacklist": [{"id": "b.ini", "throttle_level": 4_400, "attempt": 22, "first_attempt": 5, "last_attempt": 6}]})
 }
 

@@ -12,7 +12,7 @@ use super::targets::{Target, Targets};
 use super::theme::PALETTES;
 use super::{detail, header, lists};
 use crate::format;
-use crate::model::{Sample, servers, spoolers, vassals};
+use crate::model::{Sample, beside, servers, spoolers, vassals};
 use crate::source::Monotonic;
 
 impl Screen {
@@ -145,7 +145,8 @@ impl Screen {
             return;
         }
         let mut area = area;
-        if let Some(list) = spoolers(&sample.snapshot) {
+        let others = beside(&sample.snapshot, sample.clock.seconds());
+        for list in spoolers(&sample.snapshot).into_iter().chain(others) {
             // They come after the workers, but a few of them are always in sight.
             let height = lists::height(&list).min(area.height * 2 / 5).min(8);
             if height > 1 {

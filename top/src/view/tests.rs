@@ -403,6 +403,12 @@ fn emperors_and_spoolers_have_tables_of_their_own() {
 }
 
 #[test]
+fn crons_have_a_table_below_the_workers() {
+    let mut crons = screen(":9191", [answered(0, fixture("uwsgi-caches-crons-metrics"))]);
+    assert_snapshot!(picture(&mut crons, (80, 14)));
+}
+
+#[test]
 fn what_lies_over_the_table_explains_chooses_and_warns() {
     let mut screen = rwsgi_screen(2, 3);
     screen.act(Action::Help);

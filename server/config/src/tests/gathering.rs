@@ -419,3 +419,14 @@ fn a_declared_option_stands_for_others() {
     let message = files.load("rwsgi --http :1 -w m b.ini").unwrap_err().to_string();
     assert!(message.contains("b.ini:2: declare-option: expected NAME=OPTION=VALUE;…, got 'site'"), "{message}");
 }
+
+/// What uWSGI leaves the shell replaces, when the command runs; other options have `$NAME` and defaults besides.
+#[test]
+fn a_command_s_own_variables_are_left_to_the_shell() {
+    let lines = "x = $MY_PROCESSES\nattach-daemon = echo $HOME $(HOME) \"$(date -u)\" $(hostname) %(x)\nmodule = $HOME";
+    let (settings, warnings) = gather("shell", lines).unwrap();
+    let value = |name| settings.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+    assert_eq!(value("attach-daemon"), Some("echo $HOME /home/me \"$(date -u)\" $(hostname) $MY_PROCESSES"));
+    assert_eq!(value("module"), Some("/home/me"));
+    assert!(warnings.is_empty(), "{warnings:?}");
+}

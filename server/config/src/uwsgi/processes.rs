@@ -221,27 +221,33 @@ pub(super) static FAMILIES: &[Family] = &[
         optional: &[],
     },
     Family {
-        title: "Programs beside the server",
-        verdict: Verdict::Never,
-        advice: "give each program a service of its own under systemd or supervisord",
-        flags: &["daemons-honour-stdin"],
+        title: "Programs in the place of workers",
+        verdict: Verdict::Refused,
+        advice: "the workers serve a Python application: start the program under systemd or supervisord, or beside the \
+            server with attach-daemon",
+        flags: &[],
+        values: &["worker-exec", "worker-exec2"],
+        optional: &[],
+    },
+    Family {
+        title: "Work for one machine of a legion",
+        verdict: Verdict::Refused,
+        advice: "there is no legion, and without it every machine would do the work: write attach-daemon or cron2 on the \
+            machine that is to do it, and leave it out on the others",
+        flags: &[],
         values: &[
-            "attach-control-daemon", "attach-daemon", "attach-daemon2", "legion-attach-daemon",
-            "legion-smart-attach-daemon", "legion-smart-attach-daemon2", "smart-attach-daemon",
-            "smart-attach-daemon2", "worker-exec", "worker-exec2",
+            "cron-curl-legion", "cron-legion", "curl-cron-legion", "legion-attach-daemon", "legion-cron",
+            "legion-cron-curl", "legion-curl-cron", "legion-smart-attach-daemon", "legion-smart-attach-daemon2",
+            "unique-cron-legion", "unique-legion-cron",
         ],
         optional: &[],
     },
     Family {
-        title: "Cron",
+        title: "Addresses that are called at times of the calendar",
         verdict: Verdict::Never,
-        advice: "use cron or a systemd timer, or uwsgi.add_cron() in the application",
+        advice: "the address is not called: write cron with curl, as in cron = 0 4 -1 -1 -1 curl -sS URL",
         flags: &[],
-        values: &[
-            "cron", "cron-curl", "cron-curl-legion", "cron-harakiri", "cron-legion", "cron2", "curl-cron",
-            "curl-cron-legion", "legion-cron", "legion-cron-curl", "legion-curl-cron", "unique-cron",
-            "unique-cron-legion", "unique-legion-cron",
-        ],
+        values: &["cron-curl", "curl-cron"],
         optional: &[],
     },
     Family {

@@ -186,23 +186,28 @@ pub(super) static FAMILIES: &[Family] = &[
         optional: &["mule-msg-size"],
     },
     Family {
-        title: "Mules that hang",
-        verdict: Verdict::Never,
-        advice: "call uwsgi.set_user_harakiri() in the mule, and reload the server for new mules",
+        title: "Signals to another server",
+        verdict: Verdict::Refused,
+        advice: "this is a command to a running server, and rwsgi takes no signals from outside: call uwsgi.signal() in the \
+            application, or raise the signal with touch-signal",
         flags: &[],
-        values: &["mule-harakiri", "touch-mules-reload"],
+        values: &["signal"],
         optional: &[],
     },
     Family {
-        title: "Signals and timers on the command line",
+        title: "Room for signals",
+        verdict: Verdict::Needless,
+        advice: "1,024 signals may wait for a process that is free",
+        flags: &[],
+        values: &["signal-bufsize", "signals-bufsize"],
+        optional: &[],
+    },
+    Family {
+        title: "Functions of the binary",
         verdict: Verdict::Never,
-        advice: "use uwsgi.register_signal(), add_timer() and add_file_monitor() in the application",
+        advice: "what is written in Python can be called: import, or a function of the application",
         flags: &["symcall-use-next"],
-        values: &[
-            "fs-signal", "rbtimer", "rpc-max", "signal", "signal-bufsize", "signal-rbtimer", "signal-timer",
-            "signals-bufsize", "symcall", "symcall-post-fork", "symcall-register-rpc", "timer",
-            "touch-signal",
-        ],
+        values: &["rpc-max", "symcall", "symcall-post-fork", "symcall-register-rpc"],
         optional: &[],
     },
     Family {
@@ -210,7 +215,7 @@ pub(super) static FAMILIES: &[Family] = &[
         verdict: Verdict::Never,
         advice: "touch-reload and touch-chain-reload watch files; master-fifo takes other orders",
         flags: &["propagate-touch"],
-        values: &["check-mount", "check-mountpoint", "mount-check", "mountpoint-check", "touch-spoolers-reload"],
+        values: &["check-mount", "check-mountpoint", "mount-check", "mountpoint-check"],
         optional: &[],
     },
     Family {
