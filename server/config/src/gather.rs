@@ -9,6 +9,7 @@ use super::expand::{Expander, Findings};
 use super::files::Notation;
 use super::logic::{Block, Logic};
 use super::magic::Magic;
+use super::logs::has_own_references;
 use super::options::find;
 use super::row::{Action, Kind};
 use super::setting::{Argument, Origin, Setting};
@@ -295,7 +296,7 @@ impl Gatherer {
                     problem,
                 })?;
             // Only ours: the values of other programs' keys are theirs, log formats for one are full of %(…).
-            if find(&setting.name).is_some() {
+            if find(&setting.name).is_some() && !has_own_references(&setting.name) {
                 for reference in self.findings.unresolved.drain(..) {
                     self.warnings.push(format!("{}: {}: {reference} stands for nothing", setting.origin, setting.name));
                 }

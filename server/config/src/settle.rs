@@ -112,6 +112,7 @@ fn finish(config: &mut Config) -> Result<(), ConfigError> {
             config.warnings.push(warning.into());
         }
     }
+    super::logs::finish(config);
     super::between::finish(&mut config.between).map_err(ConfigError::Conflict)?;
     if let AppSource::Module(module) = &config.app {
         if module.is_empty() && config.mounts.is_empty() {

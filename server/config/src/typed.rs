@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::between::Between;
 use super::limits::{MinRates, Temp};
+use super::logs::LogsConfig;
 use rwsgi_protocol::path::PathNormalize;
 use rwsgi_stats::{Address, Shown};
 use serde::{Deserialize, Serialize};
@@ -375,6 +376,8 @@ pub struct Config {
     pub logto: Option<PathBuf>,
     /// `--logto2`: log here, opened after privileges are dropped.
     pub logto2: Option<PathBuf>,
+    /// The format of the access log, and where lines go.
+    pub logs: LogsConfig,
     /// `--log-master`: the master writes what workers log.
     pub log_master: bool,
     /// `--log-maxsize`: bytes after which the log is rotated; 0 for never.
@@ -473,6 +476,7 @@ impl Default for Config {
             py_autoreload: None,
             logto: None,
             logto2: None,
+            logs: LogsConfig::default(),
             log_master: false,
             log_maxsize: 0,
             log_backupname: None,

@@ -47,6 +47,7 @@ fn options_page() -> String {
 /// Names of ours that are not uWSGI 2.0's.
 const OWN: &[&str] = &[
     "uwsgi",
+    "access-log-format",
     "brutal-reload-on-term",
     "check",
     "else",
