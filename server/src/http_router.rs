@@ -7,6 +7,7 @@ use anyhow::Context;
 
 use crate::ipc::inherit::InheritedFd;
 use crate::ipc::{Setup, receive_message};
+use crate::log_text;
 use crate::process_setup::{ignore_terminal_signals, limit_address_space};
 use crate::procname;
 use crate::router::{self, Limits, RouterConfig};
@@ -23,6 +24,7 @@ pub(crate) fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
         .context("http router: the master is gone")?;
     let _ = nix::sys::prctl::set_name(c"rwsgi http");
     procname::set(&procname::title(&setup.config.procname, "rwsgi http 1"));
+    log_text::begin_with(&setup.config.logs.date);
     ignore_terminal_signals()?;
     limit_address_space(&setup.config)?;
     let scoreboard = Arc::new(

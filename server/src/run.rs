@@ -48,6 +48,7 @@ fn dispatch(arguments: Vec<OsString>, mut launcher: Launcher) -> anyhow::Result<
             let start = std::env::current_dir().context("cannot read the working directory")?;
             let has_file = [&config.daemonize, &config.daemonize2, &config.logto, &config.logto2];
             log_text::start(has_file.iter().any(|file| file.is_some()));
+            log_text::begin_with(&config.logs.date);
             let config = settle(*config, &start)?;
             let starter = match daemon::daemonize(&config)? {
                 Side::Foreground(status) => return Ok(status),
@@ -104,7 +105,7 @@ fn settle(mut config: Config, start: &Path) -> anyhow::Result<Config> {
         &mut config.logto2,
         &mut config.log_backupname,
     ];
-    for path in files.into_iter().flatten() {
+    for path in files.into_iter().flatten().chain(config.logs.files()) {
         *path = start.join(&*path);
     }
     for directory in config.spooler.directories.iter_mut().chain(&mut config.spooler.external) {

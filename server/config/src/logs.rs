@@ -53,6 +53,16 @@ pub struct LogsConfig {
 }
 
 impl LogsConfig {
+    /// The paths of the files of loggers.
+    pub fn files(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let loggers = self.general.loggers.iter_mut().chain(&mut self.requests.loggers);
+        let files = loggers.filter_map(|logger| match &mut logger.target {
+            LogTarget::File(file) => Some(file),
+            _ => None,
+        });
+        files.flat_map(|file| std::iter::once(&mut file.path).chain(&mut file.backup))
+    }
+
     /// Whether lines go another way than to the log file or standard error as they are.
     #[must_use]
     pub fn has_ways(&self) -> bool {
@@ -435,7 +445,8 @@ impl Logger {
             ("syslog", place) => {
                 let (ident, facility) = place.split_once(',').unwrap_or((place, "daemon"));
                 // As uWSGI has it, a name that is none stands for the usual one.
-                let facility = FACILITIES.iter().find(|(name, _)| *name == facility).map_or(DAEMON, |(_, number)| *number);
+                let facility =
+                    FACILITIES.iter().find(|(name, _)| *name == facility).map_or(DAEMON, |(_, number)| *number);
                 let ident = if ident.is_empty() { "uwsgi" } else { ident };
                 LogTarget::Syslog { ident: ident.to_owned(), facility }
             }
@@ -506,7 +517,8 @@ fn is_usable(config: &mut Config, pattern: &str) -> bool {
 }
 
 fn parse_route(value: &str) -> Result<LogRoute, String> {
-    let (logger, pattern) = value.split_once(' ').ok_or_else(|| "a logger's name, a space and a regular expression".to_owned())?;
+    let (logger, pattern) =
+        value.split_once(' ').ok_or_else(|| "a logger's name, a space and a regular expression".to_owned())?;
     Ok(LogRoute { logger: logger.to_owned(), pattern: pattern.to_owned() })
 }
 
@@ -609,7 +621,8 @@ impl EncoderPart {
 /// What depends on several of these options.
 pub(super) fn finish(config: &mut Config) {
     let logs = &mut config.logs;
-    let is_named = |stream: &LogStream, name: &str| stream.loggers.iter().any(|logger| logger.name.as_deref() == Some(name));
+    let is_named =
+        |stream: &LogStream, name: &str| stream.loggers.iter().any(|logger| logger.name.as_deref() == Some(name));
     let general = logs.general.clone();
     for (option, stream) in [("log-route", &mut logs.general), ("log-req-route", &mut logs.requests)] {
         let loggers = LogStream { loggers: stream.loggers.clone(), ..LogStream::default() };

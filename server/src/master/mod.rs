@@ -120,9 +120,7 @@ async fn serve(config: Config, launcher: Launcher, reread: Reread, mut starter: 
             starter.notify();
         }
     }
-    if let Some(log) = master.log.take() {
-        log.finish();
-    }
+    drop(master.log.take());
     Ok(master.exit_status)
 }
 
@@ -199,7 +197,7 @@ impl Master {
             Command::Reload(how) => self.reload(how),
             Command::ReopenLog => match &self.log {
                 Some(log) => log.reopen(),
-                None => info!("there is no log file to open again: set logto or daemonize"),
+                None => info!("there is no log file to open again: set logto, daemonize or logger"),
             },
             Command::WritePidfiles => {
                 for (option, path) in [("pidfile", &self.config.pidfile), ("pidfile2", &self.config.pidfile2)] {

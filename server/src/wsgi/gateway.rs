@@ -43,6 +43,8 @@ pub struct Served<C> {
     pub client: Box<C>,
     /// The status code that was sent; 0 when none was.
     pub status: u16,
+    /// What was sent, for the log.
+    pub sent: Sent,
     /// Whether the connection may stay.
     pub keep_alive: bool,
     /// What the application raised, if it did.
@@ -52,6 +54,19 @@ pub struct Served<C> {
     /// A response was begun whose end is that of the connection, and did not come to its end: closing as usual would
     /// make it look whole.
     pub broken_off: bool,
+}
+
+/// The size of a response.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Bytes of the body, without what frames it.
+    pub body: u64,
+    /// Bytes of the head.
+    pub head: u32,
+    /// How many headers the application gave.
+    pub headers: u32,
+    /// The body came from a file that was left to the system.
+    pub by_file: bool,
 }
 
 /// Calls the application for one thread, whose clients are of type `C`.
@@ -171,6 +186,12 @@ impl<C: Transport + 'static> Gateway<C> {
         Ok(Served {
             client,
             status: plan.map_or(0, |_| active.status),
+            sent: Sent {
+                body: active.body_sent,
+                head: active.head_len,
+                headers: active.headers,
+                by_file: active.by_file,
+            },
             keep_alive: is_whole && plan.is_some_and(|plan| plan.keep_alive),
             raised,
             client_gone,
@@ -255,6 +276,7 @@ fn answer_500(active: &mut Active) -> bool {
         return false;
     }
     active.status = 500;
+    active.headers = head.headers();
     active.progress = Progress::Head(head);
     active.send(&[BODY], Some(BODY.len() as u64), &mut |_| None).is_ok()
 }
