@@ -80,8 +80,8 @@ fn variables_are_those_of_uwsgi() {
         ("%(werr) %(rerr) %(ioerr) %(metric.none)", "0 0 0 0"),
         ("%(var.HTTP_X_TRACE) %(var.PATH_INFO) %(var.QUERY_STRING) %(var.NONE)", "t1 /a b c=d -"),
         ("%(var.CONTENT_LENGTH) %(var.REMOTE_PORT) %(user_id) %(mine)", "7 4711 - -"),
-        // Nine, and four headers.
-        ("%(vars)", "13"),
+        // Nine, and four headers: names and values.
+        ("%(vars)", "26"),
     ] {
         assert_eq!(logged(&pattern(format), b"GET", None), expected, "{format}");
     }
@@ -127,7 +127,7 @@ fn the_other_formats_are_what_parsers_of_them_expect() {
     assert!(logfmt.contains(" client=10.0.0.1 user=- method=GET uri=\"/a%20b?c=d\" "), "{logfmt}");
     assert!(logfmt.ends_with(" duration_us=5678 user=\"a\\\"b\""), "{logfmt}");
     let uwsgi = logged(&with(AccessFormat::Uwsgi), b"GET", None);
-    assert!(uwsgi.contains("] 10.0.0.1 () {13 vars in "), "{uwsgi}");
+    assert!(uwsgi.contains("] 10.0.0.1 () {26 vars in "), "{uwsgi}");
     let end = "] GET /a%20b?c=d => generated 1000 bytes in 5 msecs (HTTP/1.1 404) 3 headers in 234 bytes (1 switches on core 1)";
     assert!(uwsgi.ends_with(end), "{uwsgi}");
 }

@@ -288,8 +288,9 @@ const HTTP_VARIABLES: [&str; 9] = [
     "REMOTE_ADDR",
 ];
 
+/// uWSGI counts names and values.
 fn count_variables(request: &Incoming<'_>) -> usize {
-    match request {
+    2 * match request {
         Incoming::Http { head, .. } => HTTP_VARIABLES.len() + head.headers.len(),
         Incoming::Uwsgi(packet) => packet.vars().count(),
     }

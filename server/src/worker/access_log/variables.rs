@@ -107,7 +107,7 @@ pub(super) const NAMED: &[(&str, Variable, &str)] = &[
     ("wid", Variable::Worker, "the worker's number"),
     ("core", Variable::Thread, "the thread's number"),
     ("switches", Variable::Switches, "always 1: there is no asynchronous mode"),
-    ("vars", Variable::Variables, "how many variables the uwsgi packet had; of HTTP, how many uWSGI would make of it"),
+    ("vars", Variable::Variables, "names and values of the variables in the uwsgi packet, so twice their number; of HTTP, what uWSGI would make of it"),
     ("pktsize", Variable::PacketSize, "bytes of these variables"),
     ("modifier1", Variable::Modifier1, "always 0: other packets are not served"),
     ("modifier2", Variable::Modifier2, "always 0"),
