@@ -618,8 +618,21 @@ impl EncoderPart {
     }
 }
 
+/// Whether `logto` names a host and a port, as uWSGI takes it.
+fn is_udp(path: &std::path::Path) -> bool {
+    let text = path.to_string_lossy();
+    let port = text.rsplit_once(':').map_or("", |(_, port)| port);
+    !text.contains('/') && !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 /// What depends on several of these options.
 pub(super) fn finish(config: &mut Config) {
+    for option in [&mut config.logto, &mut config.logto2] {
+        if let Some(path) = option.take_if(|path| is_udp(path)) {
+            let target = LogTarget::Socket { address: path.to_string_lossy().into_owned(), prefix: String::new() };
+            config.logs.general.loggers.push(Logger { name: None, target });
+        }
+    }
     let logs = &mut config.logs;
     let is_named =
         |stream: &LogStream, name: &str| stream.loggers.iter().any(|logger| logger.name.as_deref() == Some(name));
@@ -726,6 +739,15 @@ mod tests {
         assert_eq!(config.logs.requests.routes.len(), 1);
         assert_eq!(config.warnings.len(), 2, "{:?}", config.warnings);
         assert!(route(&mut config, "alone").is_err());
+    }
+
+    #[test]
+    fn a_log_file_with_a_port_is_another_machine() {
+        let mut config = Config { logto: Some("10.0.0.1:1717".into()), logto2: Some("/a:1".into()), ..Config::default() };
+        finish(&mut config);
+        let target = LogTarget::Socket { address: "10.0.0.1:1717".into(), prefix: String::new() };
+        assert_eq!(config.logs.general.loggers, [Logger { name: None, target }]);
+        assert_eq!((config.logto, config.logto2), (None, Some("/a:1".into())));
     }
 
     #[test]
