@@ -42,7 +42,7 @@ fn apply(kind: &EncoderKind, line: &[u8], to: &mut Vec<u8>) {
             to.extend_from_slice(line);
             to.push(b'\n');
         }
-        EncoderKind::Format(parts) => fill(parts, line, to, |to, text| to.extend_from_slice(text)),
+        EncoderKind::Format(parts) => fill(parts, line, to, Vec::extend_from_slice),
         EncoderKind::Json(parts) => fill(parts, line, to, write_json),
     }
 }

@@ -104,7 +104,7 @@ impl Line<'_> {
             Variable::PreciseMillis => self.fraction(took / 1_000, 1_000),
             Variable::Ctime => self.to.extend_from_slice(self.times.ctime.of(begun, |to| write_ctime(to, begun))),
             Variable::ApacheTime => {
-                self.to.extend_from_slice(self.times.apache.of(begun, |to| write_apache(to, begun)))
+                self.to.extend_from_slice(self.times.apache.of(begun, |to| write_apache(to, begun)));
             }
             Variable::FormattedTime => self.formatted_time(begun, escape),
             Variable::UtcTime => {
