@@ -242,7 +242,8 @@ def test_a_name_that_is_not_there_says_what_to_use(ask_rwsgi):
     there, missing = page.split("## What is not there")
     for name in re.findall(r"^\| `(\w+)` \|", missing, re.MULTILINE):
         answer = ask_rwsgi(f"answer = uwsgi.{name}")
-        assert answer.startswith(f"NotImplementedError: uwsgi.{name} is not available in rwsgi: "), answer
+        assert answer.startswith(f"NotAvailable: uwsgi.{name} is not available in rwsgi: "), answer
+        assert ask_rwsgi.value(f"hasattr(uwsgi, {name!r})") is False
     assert ask_rwsgi("answer = uwsgi.nonsense").startswith("AttributeError")
     assert ask_rwsgi.value("uwsgi is __import__('rwsgi')") is True
     named = set(re.findall(r"^\| `(\w+)` \|", there, re.MULTILINE))

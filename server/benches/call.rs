@@ -71,6 +71,10 @@ impl Transport for Anything {
         Ok(())
     }
 
+    fn take_client(&mut self) -> io::Result<std::os::fd::OwnedFd> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     fn body(&mut self) -> &mut (dyn BufRead + Send) {
         &mut self.0
     }

@@ -16,7 +16,7 @@ use crate::log_text;
 use crate::master;
 use crate::master::launcher::{FORKSERVER_ROLE, Launcher, ROUTER_ROLE};
 use crate::spooler;
-use rwsgi_config::{Config, Invocation};
+use rwsgi_config::{Config, Invocation, Outcome};
 
 /// Runs `rwsgi` with these arguments (the program's name first); returns its exit status. `launcher` says how to enter
 /// this function again in a fresh process.
@@ -66,6 +66,11 @@ fn dispatch(arguments: Vec<OsString>, mut launcher: Launcher) -> anyhow::Result<
         }
         Invocation::Print(text) => print(&text),
         Invocation::Check(report) => Ok(print(&report.text)?.max(i32::from(!report.ok))),
+        Invocation::Migrate(migration) => Ok(print(&migration.text)?.max(match migration.outcome {
+            Outcome::Complete => 0,
+            Outcome::Incomplete => 1,
+            Outcome::Refused => 2,
+        })),
         Invocation::Signal(order, pidfile) => control::send(order, &pidfile),
         Invocation::PythonVersion => {
             crate::wsgi::interpreter::start(None)?;

@@ -8,7 +8,7 @@ use super::row::Row;
 use super::setting::{Argument, Setting};
 use super::settle::settle;
 use super::surroundings::Surroundings;
-use super::{ConfigError, uwsgi};
+use super::uwsgi;
 
 /// The option that asks for a report.
 pub(super) const CHECK: &str = "check";
@@ -33,13 +33,7 @@ pub(super) fn report(arguments: Vec<Argument>, around: Surroundings) -> Report {
         return Report { text: format!("error: {error}\n"), ok: false };
     }
     let mut settled = settle(&gatherer);
-    // Whether systemd will pass one is not to be seen from here.
-    if !gatherer.is_strict() && settled.errors.iter().any(|error| matches!(error, ConfigError::NoSocket)) {
-        settled.errors.retain(|error| !matches!(error, ConfigError::NoSocket));
-        let warning = "no address to serve on: this starts only with sockets from systemd (LISTEN_FDS); without a socket \
-                       unit give http, http-socket or socket";
-        settled.config.warnings.push(warning.into());
-    }
+    settled.allow_sockets_of_systemd(gatherer.is_strict());
     let mut text = "[rwsgi]\n".to_owned();
     let mut lines: Vec<(String, String)> = options::all().flat_map(|row| given(row, &gatherer.settings)).collect();
     for setting in gatherer.settings.iter().filter(|setting| find(&setting.name).is_none()) {

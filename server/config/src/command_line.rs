@@ -96,13 +96,14 @@ pub(super) fn help() -> String {
 fn command() -> Command {
     Command::new("rwsgi")
         .about("Serves a Python WSGI application from a pool of worker processes, and always knows how it is doing.")
-        .override_usage("rwsgi [OPTIONS] [FILE.ini]")
+        .override_usage("rwsgi [OPTIONS] [FILE.ini]\n       rwsgi migrate FILE.ini | COMMAND")
         .after_help(
             "EXAMPLES\n  \
              rwsgi --http :9090 --wsgi-file foobar.py\n  \
              rwsgi --http :8000 --module mysite.wsgi:application --chdir /opt/mysite --processes 4 --threads 2\n  \
              rwsgi --socket /run/mysite.sock --module mysite.wsgi --processes 4 --stats 127.0.0.1:9191\n  \
-             rwsgi mysite.ini\n\n\
+             rwsgi mysite.ini\n  \
+             rwsgi migrate mysite.ini\n\n\
              ADDRESSES\n  \
              host:port, :port for every interface, [::1]:port, /path/to.sock, @abstract\n\n\
              FILES\n  \

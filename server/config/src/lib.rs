@@ -19,6 +19,7 @@ mod limits;
 mod logic;
 mod logs;
 mod magic;
+mod migrate;
 mod options;
 mod plugins;
 mod reference;
@@ -32,6 +33,7 @@ mod tests;
 mod typed;
 mod uwsgi;
 mod value;
+mod websockets;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -43,11 +45,13 @@ pub use error::ConfigError;
 use gather::Gatherer;
 pub use limits::{MinRate, MinRates, Temp, TempSize};
 pub use logs::*;
+pub use migrate::{Migration, Outcome};
 use row::{Action, Kind};
 pub use setting::Origin;
 use setting::{Argument, Setting};
 use surroundings::Surroundings;
 pub use typed::*;
+pub use websockets::{WebSocketRules, WebSockets};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -60,6 +64,8 @@ pub enum Invocation {
     PythonVersion,
     /// `--check`: print this to standard output and exit 0 if it is well, else 1.
     Check(Report),
+    /// `rwsgi migrate`: print this to standard output and exit by its outcome.
+    Migrate(Migration),
     /// `--stop`, `--reload`: signal the server whose pidfile this is.
     Signal(Order, PathBuf),
 }
@@ -81,7 +87,13 @@ pub fn load_again(argv: impl Iterator<Item = OsString>) -> Result<Invocation, Co
 }
 
 fn load_within(argv: impl Iterator<Item = OsString>, around: Surroundings) -> Result<Invocation, ConfigError> {
-    let arguments = command_line::parse(argv)?;
+    let argv: Vec<OsString> = argv.collect();
+    if let [program, word, words @ ..] = argv.as_slice()
+        && word == migrate::MIGRATE
+    {
+        return Ok(Invocation::Migrate(migrate::migrate(program, words, around)));
+    }
+    let arguments = command_line::parse(argv.into_iter())?;
     if arguments.iter().any(|argument| matches!(argument, Argument::Option(name, _) if name == CHECK)) {
         return Ok(Invocation::Check(check::report(arguments, around)));
     }

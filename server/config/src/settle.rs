@@ -18,6 +18,18 @@ pub(super) struct Settled {
     pub(super) errors: Vec<ConfigError>,
 }
 
+impl Settled {
+    /// Whether systemd will pass a socket is not to be seen before the server starts: a warning, unless `strict`.
+    pub(super) fn allow_sockets_of_systemd(&mut self, strict: bool) {
+        if !strict && self.errors.iter().any(|error| matches!(error, ConfigError::NoSocket)) {
+            self.errors.retain(|error| !matches!(error, ConfigError::NoSocket));
+            let warning = "no address to serve on: this starts only with sockets from systemd (LISTEN_FDS); without a \
+                           socket unit give http, http-socket or socket";
+            self.config.warnings.push(warning.into());
+        }
+    }
+}
+
 pub(super) fn settle(gathered: &Gatherer) -> Settled {
     let mut config = Config { listen: somaxconn(), warnings: gathered.warnings.clone(), ..Config::default() };
     config.given = gathered.settings.iter().map(given).collect();
@@ -87,6 +99,14 @@ fn foreign(setting: &Setting, is_referred_to: bool, strict: bool) -> Option<Fore
         }
     };
     Some(if is_fatal { Foreign::Error(error) } else { Foreign::Warning(error.to_string()) })
+}
+
+/// The warning for a key that is no option of ours, if there is one.
+pub(super) fn foreign_warning(setting: &Setting, is_referred_to: bool) -> Option<String> {
+    match foreign(setting, is_referred_to, false)? {
+        Foreign::Warning(warning) => Some(warning),
+        Foreign::Error(_) => None,
+    }
 }
 
 /// Settles what depends on several options at once.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::between::Between;
 use super::limits::{MinRates, Temp};
 use super::logs::LogsConfig;
+use super::websockets::WebSockets;
 use rwsgi_protocol::path::PathNormalize;
 use rwsgi_stats::{Address, Shown};
 use serde::{Deserialize, Serialize};
@@ -276,6 +277,8 @@ pub struct Config {
     pub temp: Temp,
     /// `--body-min-rate`, `--response-min-rate`, `--min-rate-grace`: how slow a client may be.
     pub min_rates: MinRates,
+    /// `--http-websockets`, `--websockets-…`.
+    pub websockets: WebSockets,
     /// `--path-normalize`: what becomes of a path with dot segments or empty ones.
     pub path_normalize: PathNormalize,
     /// `--worker-reload-mercy`, `--reload-mercy`: how long a stopping worker may take to finish, seconds.
@@ -426,6 +429,7 @@ impl Default for Config {
             post_buffering: 1024 * 1024,
             temp: Temp::default(),
             min_rates: MinRates::default(),
+            websockets: WebSockets::default(),
             path_normalize: PathNormalize::Keep,
             reload_mercy: 60,
             chmod_socket: None,

@@ -52,6 +52,8 @@ pub struct Head<'h, 'b> {
     pub body: BodyLength,
     /// Whether the client wants the connection kept after the response.
     pub keep_alive: bool,
+    /// Whether the client asks for another protocol on this connection (`Connection: upgrade`).
+    pub upgrade: bool,
     /// Whether the client waits for `100 Continue` before it sends the body.
     pub expect_continue: bool,
     /// Where the request line begins, bytes: empty lines before it are passed over.
@@ -93,8 +95,8 @@ pub fn parse<'h, 'b>(
 
     check_line_ends(&bytes[..len], headers)?;
     target::check(method, target)?;
-    let Fields { body, keep_alive, expect_continue } = read_fields(headers, version)?;
-    Ok(Some(Head { method, target, version, headers, body, keep_alive, expect_continue, start, len }))
+    let Fields { body, keep_alive, upgrade, expect_continue } = read_fields(headers, version)?;
+    Ok(Some(Head { method, target, version, headers, body, keep_alive, upgrade, expect_continue, start, len }))
 }
 
 /// Whether what has come of a request says that it is a HEAD, whose answer has no body.
@@ -170,6 +172,7 @@ fn check_line_ends(head: &[u8], headers: &[httparse::Header<'_>]) -> Result<(), 
 struct Fields {
     body: BodyLength,
     keep_alive: bool,
+    upgrade: bool,
     expect_continue: bool,
 }
 
@@ -179,6 +182,7 @@ fn read_fields(headers: &[httparse::Header<'_>], version: Version) -> Result<Fie
     let mut chunked = false;
     let mut close = false;
     let mut keep_alive = version == Version::Http11;
+    let mut upgrade = false;
     let mut expect_continue = false;
     for header in headers {
         // By length first: most headers are none of these.
@@ -205,6 +209,7 @@ fn read_fields(headers: &[httparse::Header<'_>], version: Version) -> Result<Fie
                     let option = option.trim_ascii();
                     close |= option.eq_ignore_ascii_case(b"close");
                     keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                    upgrade |= option.eq_ignore_ascii_case(b"upgrade");
                 }
             }
             14 if is("content-length") => {
@@ -238,7 +243,7 @@ fn read_fields(headers: &[httparse::Header<'_>], version: Version) -> Result<Fie
         (None, false) => BodyLength::None,
     };
     let expect_continue = expect_continue && !matches!(body, BodyLength::None | BodyLength::Length(0));
-    Ok(Fields { body, keep_alive: keep_alive && !close, expect_continue })
+    Ok(Fields { body, keep_alive: keep_alive && !close, upgrade, expect_continue })
 }
 
 /// Digits alone: no sign, no list, no white space, nothing that does not fit 64 bits.

@@ -49,7 +49,9 @@ pub const ABORTED: u32 = 0xFFFF_FFF6;
 pub const MAX_FRAME: u32 = 0xFFFF_FF00;
 
 /// The first bytes on a link, with the version of what follows.
-const MAGIC: [u8; 4] = *b"RWL3";
+const SERVE: [u8; 4] = *b"RWL3";
+/// The same for [`Purpose::TakeClient`].
+const TAKE_CLIENT: [u8; 4] = *b"RWT3";
 
 /// Something that does not speak this protocol, or not this version of it.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -65,9 +67,21 @@ pub enum LinkError {
     Peer,
 }
 
+/// What a thread of a worker connects for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To be sent requests: the connection is its link.
+    Serve,
+    /// For its client's connection, which it is to speak another protocol on: the router answers with one byte and the
+    /// descriptor, or closes.
+    TakeClient,
+}
+
 /// Who connects: a thread of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hello {
+    /// What for.
+    pub purpose: Purpose,
     /// The worker's id, from 1.
     pub worker: u32,
     /// The thread's number in its worker, from 0.
@@ -86,7 +100,11 @@ impl Hello {
     #[must_use]
     pub fn encode(&self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
-        bytes[..4].copy_from_slice(&MAGIC);
+        let magic = match self.purpose {
+            Purpose::Serve => SERVE,
+            Purpose::TakeClient => TAKE_CLIENT,
+        };
+        bytes[..4].copy_from_slice(&magic);
         bytes[4..8].copy_from_slice(&self.worker.to_le_bytes());
         bytes[8..12].copy_from_slice(&self.thread.to_le_bytes());
         bytes[12..16].copy_from_slice(&self.slot.to_le_bytes());
@@ -104,11 +122,13 @@ impl Hello {
         let (thread, rest) = split(rest);
         let (slot, rest) = split(rest);
         let (token, _) = split(rest);
-        if magic != MAGIC {
-            return Err(LinkError::Magic);
-        }
+        let purpose = match magic {
+            SERVE => Purpose::Serve,
+            TAKE_CLIENT => Purpose::TakeClient,
+            _ => return Err(LinkError::Magic),
+        };
         let [worker, thread, slot] = [worker, thread, slot].map(u32::from_le_bytes);
-        Ok(Self { worker, thread, slot, token })
+        Ok(Self { purpose, worker, thread, slot, token })
     }
 }
 
@@ -272,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_hello_reads_back_and_a_stranger_is_known() {
-        let hello = Hello { worker: 3, thread: 1, slot: 7, token: *b"0123456789abcdef" };
+        let hello = Hello { purpose: Purpose::Serve, worker: 3, thread: 1, slot: 7, token: *b"0123456789abcdef" };
         let mut bytes = hello.encode();
         assert_eq!(Hello::decode(&bytes), Ok(hello));
         bytes[0] = b'G';

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use rwsgi_protocol::conditional::{Conditions, Selected, Stored};
 use rwsgi_protocol::date::HttpDate;
 use rwsgi_protocol::http::{self, BodyLength, MAX_HEADERS, Refusal, Version};
-use rwsgi_protocol::link::{Frame, Frames, Hello, Peer, RequestLengths};
+use rwsgi_protocol::link::{Frame, Frames, Hello, Peer, Purpose, RequestLengths};
 use rwsgi_protocol::path::{self, PathNormalize};
 use rwsgi_protocol::response::{Exchange, HeadWriter};
 use rwsgi_protocol::{SocketProtocol, target, uwsgi};
@@ -211,7 +211,7 @@ proptest! {
     fn any_beginning_of_a_link_is_a_hello_or_an_error(bytes in any::<[u8; Hello::LEN]>(), magic in any::<bool>()) {
         let mut bytes = bytes;
         if magic {
-            let ours = Hello { worker: 1, thread: 0, slot: 0, token: [0; 16] }.encode();
+            let ours = Hello { purpose: Purpose::Serve, worker: 1, thread: 0, slot: 0, token: [0; 16] }.encode();
             bytes[..4].copy_from_slice(&ours[..4]);
         }
         match Hello::decode(&bytes) {

@@ -23,10 +23,13 @@ mod settings;
 mod signals;
 pub(crate) mod spool;
 mod text;
+mod websocket;
 mod workers;
 
 use pyo3::exceptions::{PyAttributeError, PyNotImplementedError};
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyType};
 
 pub(crate) use self::hooks::{AfterFork, find as hook};
 pub(crate) use self::metrics::metric;
@@ -76,19 +79,31 @@ fn make<'py>(py: Python<'py>, setup: &Setup) -> PyResult<Bound<'py, PyModule>> {
     rpc::add(&module)?;
     request::add(&module)?;
     workers::add(&module)?;
+    websocket::add(&module)?;
     module.add_function(wrap_pyfunction!(__getattr__, &module)?)?;
     Ok(module)
 }
 
 /// Called by Python for a name that the module does not have.
 #[pyfunction]
-fn __getattr__(name: &str) -> PyResult<Py<PyAny>> {
+fn __getattr__(py: Python<'_>, name: &str) -> PyResult<Py<PyAny>> {
     match names::find(name) {
         Some(Standing::Not(advice)) => {
-            Err(PyNotImplementedError::new_err(format!("uwsgi.{name} is not available in rwsgi: {advice}")))
+            Err(not_available(py, &format!("uwsgi.{name} is not available in rwsgi: {advice}"))?)
         }
         _ => Err(PyAttributeError::new_err(format!("module 'uwsgi' has no attribute '{name}'"))),
     }
+}
+
+/// An error that is an `AttributeError` too: libraries ask `hasattr(uwsgi, …)` before they use a name.
+fn not_available(py: Python<'_>, message: &str) -> PyResult<PyErr> {
+    static KIND: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let kind = KIND.get_or_try_init(py, || {
+        let bases = (py.get_type::<PyNotImplementedError>(), py.get_type::<PyAttributeError>());
+        let kind = py.get_type::<PyType>().call1(("NotAvailable", bases, PyDict::new(py)))?;
+        Ok::<_, PyErr>(kind.unbind())
+    })?;
+    Ok(PyErr::from_value(kind.bind(py).call1((message,))?))
 }
 
 /// After the fork, and after the application was loaded: in workers, mules and spoolers.

@@ -112,6 +112,12 @@ pub(super) static NAMES: &[(&str, Standing)] = &[
     ("log_this_request", Works("logs the request although `disable-logging` is set")),
     ("disconnect", Works("ends the response; the application goes on")),
     ("sendfile", Works("sends a file, or a part of it: True, or None when it cannot be opened")),
+    // websocket.rs
+    ("websocket_handshake", Works("answers a client that asks for WebSocket; OSError when it does not, or is gone. With `http` it needs `http-websockets`")),
+    ("websocket_recv", Works("waits for the next message, bytes; OSError when the client closed")),
+    ("websocket_recv_nb", Works("the same without waiting: no bytes when there is none")),
+    ("websocket_send", Works("sends a text message")),
+    ("websocket_send_binary", Works("sends a binary message")),
     // workers.rs
     ("workers", Works("the state of every worker, asked of the master: a tuple of dictionaries")),
     ("total_requests", Works("how many requests all workers have served")),
@@ -200,11 +206,6 @@ pub(super) static NAMES: &[(&str, Standing)] = &[
     ("SymbolsZipImporter", Not("import from files")),
     ("wait_fd_read", Not("use threads, and select: there is no asynchronous mode")),
     ("wait_fd_write", Not("use threads, and select: there is no asynchronous mode")),
-    ("websocket_handshake", Not("serve WebSockets with a server for them, beside this one behind the proxy")),
-    ("websocket_recv", Not("serve WebSockets with a server for them, beside this one behind the proxy")),
-    ("websocket_recv_nb", Not("serve WebSockets with a server for them, beside this one behind the proxy")),
-    ("websocket_send", Not("serve WebSockets with a server for them, beside this one behind the proxy")),
-    ("websocket_send_binary", Not("serve WebSockets with a server for them, beside this one behind the proxy")),
     ("ZipImporter", Not("import from files")),
 ];
 

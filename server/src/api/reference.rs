@@ -22,7 +22,7 @@ pub(super) fn page() -> String {
     page.push_str("\n## What the application assigns\n\n| name | what becomes of it |\n| --- | --- |\n");
     add(&mut page, |standing| if let Standing::Assigned(says) = standing { Some(says) } else { None });
     page.push_str(
-        "\n## What is not there\n\nTo use one of these names raises `NotImplementedError`, which says the same as this table.\n\n\
+        "\n## What is not there\n\nTo use one of these names raises `NotAvailable`, a `NotImplementedError` and an `AttributeError`, which says the same as this table.\n\n\
          | name | what to do instead |\n| --- | --- |\n",
     );
     add(&mut page, |standing| if let Standing::Not(advice) = standing { Some(advice) } else { None });

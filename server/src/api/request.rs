@@ -16,6 +16,7 @@ use crate::ids::ThreadIndex;
 use crate::wsgi::active::CurrentRequest;
 use crate::wsgi::respond;
 use crate::wsgi::serving::{self, CurrentConnection, LineWish, Notes};
+use crate::wsgi::websocket;
 
 pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(request_id, module)?)?;
@@ -55,10 +56,16 @@ fn request_id() -> u64 {
     cell.read().map_or(0, |thread| thread.counters.requests)
 }
 
-/// The descriptor of the request's connection; behind the http router, that of its link.
+/// The descriptor of the request's connection; behind the http router, that of its link. A request that asks for WebSocket
+/// gets its client's own: from then on there can be no HTTP response.
 #[pyfunction]
-fn connection_fd() -> PyResult<RawFd> {
-    Ok(connection()?.fd)
+fn connection_fd(py: Python<'_>) -> PyResult<RawFd> {
+    let connection = connection()?;
+    if connection.is_link && websocket::is_offered() {
+        websocket::connection_fd(py, &current()?)
+    } else {
+        Ok(connection.fd)
+    }
 }
 
 /// The descriptor that was waited for: -1, for there is no asynchronous mode.

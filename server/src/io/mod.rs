@@ -10,6 +10,7 @@ pub(crate) mod body;
 pub(crate) mod close;
 pub(crate) mod descriptors;
 pub(crate) mod pace;
+pub(crate) mod pass_fd;
 pub(crate) mod receive;
 pub(crate) mod temp;
 pub(crate) mod unsent;

@@ -16,7 +16,7 @@ use crate::ids::{SlotId, ThreadIndex};
 use crate::io::accept::accept;
 use crate::io::receive::Received;
 use crate::log_limit::{self, LineKind};
-use rwsgi_protocol::link::Hello;
+use rwsgi_protocol::link::{Hello, Purpose};
 
 /// Seconds in which a worker must have said who it is.
 const HELLO_SECONDS: u32 = 10;
@@ -148,7 +148,12 @@ impl Router<'_> {
         let Some(hello) = link.outgoing.first_chunk() else { return };
         let pid = link.pid;
         match Hello::decode(hello) {
-            Ok(Hello { worker, thread, slot, token }) if token == self.token && self.has_cell(slot, thread) => {
+            Ok(Hello { purpose: Purpose::TakeClient, thread, slot, token, .. })
+                if token == self.token && self.has_cell(slot, thread) =>
+            {
+                self.hand_over(key, SlotId::new(slot), ThreadIndex::new(thread));
+            }
+            Ok(Hello { worker, thread, slot, token, .. }) if token == self.token && self.has_cell(slot, thread) => {
                 let (slot, thread) = (SlotId::new(slot), ThreadIndex::new(thread));
                 self.close_old_links(scratch, slot, thread);
                 // A router before this one may have said so.

@@ -35,6 +35,7 @@ mod bulk;
 mod client;
 mod dispatch;
 mod event_loop;
+mod hand_over;
 mod intake;
 mod keyed;
 mod limits;

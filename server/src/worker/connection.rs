@@ -11,6 +11,7 @@ use rustix::event::PollFlags;
 use super::body::RequestBody;
 use super::harakiri;
 use super::kind::Kind;
+use super::link::UpgradePath;
 use super::parked::Parked;
 use crate::clock::MonotonicNanos;
 use crate::io::body::{Gathering, IntakeError};
@@ -88,6 +89,8 @@ pub(super) struct LinkEnd {
     pub(super) leave_sent: bool,
     /// Requests that it has brought.
     pub(super) brought: u8,
+    /// How the client's connection can be had, where that is allowed.
+    pub(super) upgrade: Option<Box<UpgradePath>>,
     /// What comes next is the last of the response.
     last: bool,
     /// What is to be sent with the end of the response: one frame, or nothing.
@@ -375,6 +378,15 @@ impl Transport for Connection {
 
     fn flush(&mut self) -> io::Result<()> {
         self.wait_until_sent()
+    }
+
+    fn take_client(&mut self) -> io::Result<OwnedFd> {
+        self.claim()?;
+        match (&self.link.upgrade, self.kind) {
+            (Some(path), _) => path.take_client(),
+            (None, Kind::Link(_)) => Err(io::Error::other("http-websockets is not set")),
+            (None, Kind::Client(_)) => self.socket.try_clone(),
+        }
     }
 
     fn body(&mut self) -> &mut (dyn BufRead + Send) {

@@ -24,6 +24,7 @@ mod worker_thread;
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
@@ -49,7 +50,7 @@ use crate::process_setup::EXIT_NO_APP;
 use crate::procname;
 use crate::stats::scoreboard::{Scoreboard, TempHolder};
 use crate::wsgi::gateway::Gateway;
-use crate::wsgi::{application, interpreter};
+use crate::wsgi::{application, interpreter, websocket};
 use rwsgi_config::Config;
 use rwsgi_protocol::SocketProtocol;
 
@@ -138,11 +139,14 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
     state.watch()?;
     let threads = state.config.threads;
     let multiprocess = state.config.processes > 1;
+    let patience = Duration::from_secs(state.config.socket_timeout.into());
+    let websockets = websocket::Terms { rules: state.config.websockets.rules, patience };
     let mut threads = ThreadIndex::first(threads)
         .map(|id| {
             let gateway =
                 Gateway::new(py, application.clone_ref(py), threads > 1, multiprocess, state.config.path_normalize)?
-                    .showing(state.config.show_request);
+                    .showing(state.config.show_request)
+                    .with_websockets(websockets);
             WorkerThread::new(id, Arc::clone(&state), gateway)
         })
         .collect::<anyhow::Result<Vec<_>>>()?;

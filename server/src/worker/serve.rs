@@ -24,6 +24,9 @@ use rwsgi_protocol::path;
 use rwsgi_protocol::response::Exchange;
 use rwsgi_protocol::uwsgi;
 
+/// The status of a request whose connection the application has taken.
+const SWITCHING_PROTOCOLS: u16 = 101;
+
 /// What the log and the scoreboard say of a request first.
 struct RequestLine<'a> {
     client: &'a [u8],
@@ -148,6 +151,10 @@ impl WorkerThread {
         serving::begin(connection.socket.as_raw_fd(), connection.is_link());
         let served = self.gateway.serve(py, request, exchange, connection)?;
         let Served { client: mut connection, status, sent, keep_alive, raised, client_gone, broken_off } = served;
+        if status == SWITCHING_PROTOCOLS {
+            // A library may have made the socket wait.
+            rustix::io::ioctl_fionbio(&*connection.socket, true)?;
+        }
         let bytes = connection.queued;
         if let RequestBody::Memory(bytes, _) = &mut connection.body {
             self.keep_buffer(std::mem::take(bytes));

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, BufRead};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError, PyRuntimeError};
@@ -31,6 +32,8 @@ pub enum Progress {
     Head(HeadWriter),
     /// The head was sent.
     Sending(Plan),
+    /// The application has taken the connection for another protocol: there is no response.
+    Upgraded,
 }
 
 /// What is wrong with what the application produces.
@@ -102,6 +105,11 @@ impl Active {
         let (plan, head) = match std::mem::replace(&mut self.progress, Progress::Nothing) {
             Progress::Nothing => return Err(ResponseError::NotStarted),
             Progress::Sending(plan) => (plan, None),
+            Progress::Upgraded => {
+                // What the application produces after that has nobody to go to.
+                self.progress = Progress::Upgraded;
+                return Ok(true);
+            }
             Progress::Head(writer) => {
                 if let (Some(said), Some(got)) = (writer.content_length(), body_len)
                     && !self.exchange.head_only
@@ -211,6 +219,22 @@ impl Active {
         Ok(())
     }
 
+    /// Takes the client's connection for another protocol than HTTP: there is no response then.
+    ///
+    /// # Errors
+    /// When a response was begun, the client is gone, or its connection cannot be had.
+    pub fn upgrade(&mut self) -> io::Result<OwnedFd> {
+        match self.progress {
+            Progress::Nothing | Progress::Head(_) => {}
+            Progress::Sending(_) => return Err(io::Error::other("a response was begun")),
+            Progress::Upgraded => return Err(io::Error::other("the connection was taken before")),
+        }
+        let client = self.transport.take_client()?;
+        self.progress = Progress::Upgraded;
+        self.status = 101;
+        Ok(client)
+    }
+
     /// An error as the exception that the application is given for it.
     pub fn raise(&mut self, error: ResponseError) -> PyErr {
         match error {
@@ -220,6 +244,12 @@ impl Active {
             }
             _ => PyAssertionError::new_err(error.to_string()),
         }
+    }
+
+    /// Whether the application has taken the connection for another protocol.
+    #[must_use]
+    pub fn is_upgraded(&self) -> bool {
+        matches!(self.progress, Progress::Upgraded)
     }
 
     /// Whether an answer was begun that has no body, whatever the application produces.
@@ -381,6 +411,10 @@ impl<C: Transport> Transport for Lent<C> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.client.as_mut().ok_or_else(nobody)?.flush()
+    }
+
+    fn take_client(&mut self) -> io::Result<OwnedFd> {
+        self.client.as_mut().ok_or_else(nobody)?.take_client()
     }
 
     fn body(&mut self) -> &mut (dyn BufRead + Send) {

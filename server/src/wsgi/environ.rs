@@ -374,6 +374,10 @@ mod tests {
             match *self {}
         }
 
+        fn take_client(&mut self) -> io::Result<std::os::fd::OwnedFd> {
+            match *self {}
+        }
+
         fn body(&mut self) -> &mut (dyn BufRead + Send) {
             match *self {}
         }

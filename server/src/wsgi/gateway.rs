@@ -1,8 +1,9 @@
 //! The call: a request goes in, the application runs, its response goes out, and whatever it does wrong becomes a line
 //! in the log and a correct answer or a closed connection.
 
-use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError};
+use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError, PyOSError, PyStopIteration};
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 use tracing::error;
 
 use super::active::{Active, Progress, RequestPlace, ResponseError};
@@ -13,6 +14,7 @@ use super::respond::{ResponseFailure, respond};
 use super::start_response::StartResponse;
 use super::traceback::{self, one_line};
 use super::transport::Transport;
+use super::websocket;
 use crate::log_text::Foreign;
 use rwsgi_protocol::date::HttpDate;
 use rwsgi_protocol::http::Head;
@@ -77,6 +79,7 @@ pub struct Gateway<C> {
     date: HttpDate,
     /// What the log tells of a request.
     shown: Shown,
+    websockets: websocket::Terms,
 }
 
 /// What the application is given of a request, used again as long as it keeps none of it.
@@ -125,6 +128,7 @@ impl<C: Transport + 'static> Gateway<C> {
             objects: Objects::new(py)?,
             date: HttpDate::now(),
             shown: Shown::default(),
+            websockets: websocket::Terms::default(),
         })
     }
 
@@ -132,6 +136,12 @@ impl<C: Transport + 'static> Gateway<C> {
     #[must_use]
     pub fn showing(self, shown: Shown) -> Self {
         Self { shown, ..self }
+    }
+
+    /// What is asked of WebSockets' clients.
+    #[must_use]
+    pub fn with_websockets(self, websockets: websocket::Terms) -> Self {
+        Self { websockets, ..self }
     }
 
     /// Sets the time for `Date`, unix seconds.
@@ -159,11 +169,21 @@ impl<C: Transport + 'static> Gateway<C> {
             Incoming::Uwsgi(packet) => self.environ.uwsgi(py, packet, input)?,
         };
         place.put(client, exchange, self.date);
-        let failure = match self.application.bind(py).call1((environ, start_response)) {
+        let asks_upgrade = matches!(request, Incoming::Http { head, .. } if head.upgrade);
+        if asks_upgrade && let Incoming::Http { head, .. } = request {
+            offer_websocket(py, &environ, head, self.websockets)?;
+        }
+        let mut failure = match self.application.bind(py).call1((environ, start_response)) {
             Ok(result) => respond(py, place.current(), &result).err(),
             Err(error) => Some(ResponseFailure::Raised(error)),
         };
         let mut active = place.close(py);
+        if asks_upgrade {
+            websocket::end();
+            if matches!(active.progress, Progress::Upgraded) {
+                failure = failure.filter(|failure| !ends_websocket(py, failure));
+            }
+        }
         let mut ending = Ending { is_whole: failure.is_none(), ..Ending::default() };
         if failure.is_some() || active.overrun.is_some() {
             let (overrun, knows_gone) = (active.overrun, active.knows_gone);
@@ -173,7 +193,7 @@ impl<C: Transport + 'static> Gateway<C> {
             active = place.lock();
         }
         let Ending { mut is_whole, raised, client_gone } = ending;
-        if !is_whole && !client_gone && !matches!(active.progress, Progress::Sending(_)) {
+        if !is_whole && !client_gone && !matches!(active.progress, Progress::Sending(_) | Progress::Upgraded) {
             is_whole = answer_500(&mut *active);
         }
         let plan = match active.progress {
@@ -185,7 +205,11 @@ impl<C: Transport + 'static> Gateway<C> {
         };
         Ok(Served {
             client,
-            status: plan.map_or(0, |_| active.status),
+            status: if matches!(active.progress, Progress::Sending(_) | Progress::Upgraded) {
+                active.status
+            } else {
+                0
+            },
             sent: Sent {
                 body: active.body_sent,
                 head: active.head_len,
@@ -197,6 +221,32 @@ impl<C: Transport + 'static> Gateway<C> {
             client_gone,
             broken_off: !is_whole && plan.is_some_and(|plan| plan.framing == Framing::UntilClose),
         })
+    }
+}
+
+/// Puts what a library needs to speak WebSocket itself into the environ of a request that asks for it.
+#[cold]
+fn offer_websocket(
+    py: Python<'_>,
+    environ: &Bound<'_, PyDict>,
+    head: &Head<'_, '_>,
+    terms: websocket::Terms,
+) -> PyResult<()> {
+    match websocket::begin(py, head, terms)? {
+        Some(socket) => environ.set_item(websocket::SOCKET_KEY, socket),
+        None => Ok(()),
+    }
+}
+
+/// How an application leaves a WebSocket: the client went away, or, as libraries have it under gunicorn, there is no
+/// response.
+#[cold]
+fn ends_websocket(py: Python<'_>, failure: &ResponseFailure) -> bool {
+    match failure {
+        ResponseFailure::Raised(error) => {
+            error.is_instance_of::<PyStopIteration>(py) || error.is_instance_of::<PyOSError>(py)
+        }
+        ResponseFailure::Response(_) => true,
     }
 }
 

@@ -18,3 +18,4 @@ mod static_files;
 mod strings;
 pub mod traceback;
 pub mod transport;
+pub mod websocket;

@@ -133,6 +133,10 @@ fn send_whole(py: Python<'_>, current: &CurrentRequest, items: &Bound<'_, PyTupl
 
 fn send_iterable(py: Python<'_>, current: &CurrentRequest, result: &Bound<'_, PyAny>) -> Result<(), ResponseFailure> {
     if result.is_instance_of::<PyString>() {
+        // What applications for uWSGI return after a WebSocket is often an empty one.
+        if current.with(|active| Ok::<_, PyErr>(active.is_upgraded()))? {
+            return Ok(());
+        }
         let message = "the application returned a str; a WSGI application returns an iterable of bytes";
         return Err(pyo3::exceptions::PyTypeError::new_err(message).into());
     }

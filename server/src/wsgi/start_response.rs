@@ -49,6 +49,8 @@ impl StartResponse {
         self.current.with(|active| {
             match (&active.progress, exc_info) {
                 (Progress::Nothing, _) | (Progress::Head(_), Some(_)) => {}
+                // A framework answers every request. This one has its answer.
+                (Progress::Upgraded, _) => return Ok(()),
                 (Progress::Head(_), None) => {
                     return Err(PyAssertionError::new_err("start_response was called again without exc_info"));
                 }

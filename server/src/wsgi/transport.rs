@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead};
+use std::os::fd::OwnedFd;
 
 /// Bytes that somebody else owns, kept until they are sent.
 pub type Kept = Box<dyn AsRef<[u8]> + Send>;
@@ -33,6 +34,12 @@ pub trait Transport: Send {
     /// # Errors
     /// When the client is gone, or takes nothing for too long.
     fn flush(&mut self) -> io::Result<()>;
+
+    /// The client's connection, for another protocol than HTTP. Nothing is to be sent through `self` after that.
+    ///
+    /// # Errors
+    /// When the client is gone, or is another process's and stays there.
+    fn take_client(&mut self) -> io::Result<OwnedFd>;
 
     /// The request's body. It ends where the body ends.
     fn body(&mut self) -> &mut (dyn BufRead + Send);

@@ -60,17 +60,6 @@ pub(super) static FAMILIES: &[Family] = &[
         optional: &[],
     },
     Family {
-        title: "WebSockets",
-        verdict: Verdict::Refused,
-        advice: "WSGI has none: serve them with an ASGI server beside this one",
-        flags: &["http-websockets"],
-        values: &[
-            "websocket-max-size", "websocket-ping-freq", "websocket-pong-tolerance", "websockets-max-size",
-            "websockets-ping-freq", "websockets-pong-tolerance",
-        ],
-        optional: &[],
-    },
-    Family {
         title: "Rules for requests",
         verdict: Verdict::Refused,
         advice: "rules can guard, redirect or rewrite: write them in nginx's location blocks",

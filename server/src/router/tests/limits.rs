@@ -15,7 +15,7 @@ use crate::router::client::ClientPhase;
 use crate::router::event_loop::SCRATCH;
 use crate::stats::cell::LatencyCounts;
 use crate::stats::scoreboard::TempHolder;
-use rwsgi_protocol::link::Hello;
+use rwsgi_protocol::link::{Hello, Purpose};
 use rwsgi_protocol::path::PathNormalize;
 
 #[test]
@@ -158,9 +158,9 @@ fn nobody_becomes_a_worker_without_the_token() {
     client.get("/secret");
     router.waits_for_depth(1);
     for hello in [
-        Hello { worker: 1, thread: 0, slot: 0, token: [0; 16] }.encode().to_vec(),
-        Hello { worker: 1, thread: 0, slot: u32::MAX, token: TOKEN }.encode().to_vec(),
-        Hello { worker: 1, thread: 1, slot: 0, token: TOKEN }.encode().to_vec(),
+        Hello { purpose: Purpose::Serve, worker: 1, thread: 0, slot: 0, token: [0; 16] }.encode().to_vec(),
+        Hello { purpose: Purpose::Serve, worker: 1, thread: 0, slot: u32::MAX, token: TOKEN }.encode().to_vec(),
+        Hello { purpose: Purpose::Serve, worker: 1, thread: 1, slot: 0, token: TOKEN }.encode().to_vec(),
         b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(),
     ] {
         let mut stranger = UnixStream::connect_addr(&router.link).unwrap();

@@ -24,7 +24,7 @@ use crate::router::state::Router;
 use crate::router::{Limits, RouterConfig, run};
 use crate::stats::scoreboard::{Layout, Scoreboard};
 use rwsgi_config::{MinRate, MinRates};
-use rwsgi_protocol::link::{DONE_KEEP, FAST, Hello, RequestLengths, SKIPPED};
+use rwsgi_protocol::link::{DONE_KEEP, FAST, Hello, Purpose, RequestLengths, SKIPPED};
 use rwsgi_protocol::path::PathNormalize;
 
 /// How long anything may take before the test says that it does not come.
@@ -335,7 +335,7 @@ impl TestWorker {
         let mut stream = UnixStream::connect_addr(link).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        stream.write_all(&Hello { worker, thread: 0, slot, token: TOKEN }.encode()).unwrap();
+        stream.write_all(&Hello { purpose: Purpose::Serve, worker, thread: 0, slot, token: TOKEN }.encode()).unwrap();
         Self { stream, board: Arc::clone(board), slot, brought: 0, unwritten: Vec::new() }
     }
 
