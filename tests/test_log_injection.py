@@ -183,7 +183,8 @@ def test_what_a_process_did_not_write_it_counts_before_it_leaves(serve, kind):
 def test_a_neighbour_that_pretends_to_be_a_worker_over_and_over_writes_few_lines(serve, address):
     server = serve("--http", address, "--wsgi-file", "probe.py")
     # The master listens before the router has begun.
-    [router] = until(lambda: [process for process in server.processes() if process.name == "rwsgi http"], "the router")
+    assert http.get(address, "/pid").status == 200
+    [router] = [process for process in server.processes() if process.name == "rwsgi http"]
     held = router.open_files()
     rows = [row.split() for row in Path("/proc/net/unix").read_text().splitlines()[1:]]
     # The listening one with an abstract name.
