@@ -367,3 +367,23 @@ def test_a_server_without_loggers_has_no_thread_for_them(serve, address):
     server = serve("--http-socket", address, "--wsgi-file", "probe.py", "--access-log-format", "json")
     threads = Path(f"/proc/{server.pid}/task").iterdir()
     assert "rwsgi log" not in [(thread / "comm").read_text().strip() for thread in threads]
+
+
+@OF_RWSGI
+@pytest.mark.parametrize("lazy", [[], ["--lazy-apps"]])
+def test_programs_of_the_application_do_not_hold_the_pipe_of_the_access_log(serve, tmp_path, address, lazy):
+    (tmp_path / "app.py").write_text(
+        "import subprocess\n"
+        "def held():\n"
+        "    return subprocess.run(['ls', '/proc/self/fd'], capture_output=True, text=True, close_fds=False).stdout.split()\n"
+        "AT_LOADING = held()\n"
+        "def application(environ, start_response):\n"
+        "    start_response('200 OK', [])\n"
+        "    return [repr((AT_LOADING, held())).encode()]\n"
+    )
+    serve(
+        *("--http-socket", address, "--http", tcp(), "--wsgi-file", "app.py", "--req-logger", "stdio", *lazy),
+        cwd=tmp_path,
+    )
+    # The fourth is what `ls` reads.
+    assert http.get(address, "/").body == repr((["0", "1", "2", "3"],) * 2).encode()

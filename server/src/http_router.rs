@@ -32,6 +32,7 @@ pub(crate) fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
     );
     // For the workers alone: a pipe that the router held open would never end.
     drop(setup.notices.take()?);
+    drop(setup.request_log.as_mut().map(InheritedFd::take).transpose()?);
     let listeners = setup.listeners.iter_mut().map(|listener| Ok((listener.fd.take()?, listener.address.clone())));
     let router = RouterConfig {
         listeners: listeners.collect::<anyhow::Result<_>>()?,

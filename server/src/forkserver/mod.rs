@@ -54,7 +54,7 @@ pub(crate) fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
         for listener in &setup.listeners {
             listener.fd.close_on_exec()?;
         }
-        for fd in [&setup.liveness, &setup.notices] {
+        for fd in [&setup.liveness, &setup.notices].into_iter().chain(&setup.request_log) {
             fd.close_on_exec()?;
         }
         serve_forks(py, channel, setup, scoreboard)
