@@ -70,7 +70,7 @@ def status(server: Server) -> dict[str, dict[str, list[str]]]:
     for process in server.processes():
         with open(f"/proc/{process.pid}/status") as file:
             fields = dict(line.rstrip("\n").split(":", 1) for line in file)
-        found[fields["Name"].strip()] = {name: fields[name].split() for name in ("Uid", "Gid", "Groups", "NoNewPrivs")}
+        found[fields["Name"].strip()] = {name: fields[name].split() for name in ("Uid", "Gid", "Groups", "NoNewPrivs", "CapEff")}
     assert {"rwsgi master", "rwsgi forksrv", "rwsgi http", "rwsgi w1", "rwsgi w2"} <= set(found)
     assert any("spool" in name for name in found) and any("mule" in name for name in found), found
     return found
@@ -141,3 +141,27 @@ def test_a_group_that_there_is_not_is_an_error(serve, address):
     server = serve.run("--http-socket", address, "--wsgi-file", "worklife.py", "--add-gid", "no-such-group")
     assert server.wait_exit() == 1
     assert "--add-gid: expected the name or number of a group on this machine, got 'no-such-group'" in server.log()
+
+
+def test_a_user_keeps_the_capabilities_that_are_named_and_no_other(start):
+    server = start("--uid", NUMBER, "--gid", "54321", "--cap", "setgid,setuid")
+    assert of_all(server, "Uid") == [[NUMBER] * 4]
+    assert of_all(server, "CapEff") == [["00000000000000c0"]]
+
+
+def test_root_gives_up_the_capabilities_that_are_not_named(start):
+    server = start("--cap", "net_bind_service")
+    assert of_all(server, "Uid") == [["0"] * 4]
+    # And those that the server needs: setgid, setuid, setpcap, sys_chroot. What is executed has no more.
+    assert of_all(server, "CapEff") == [["00000000000405c0"]]
+
+
+def test_a_user_without_named_capabilities_has_none(start):
+    assert of_all(start("--uid", NUMBER, "--gid", "54321"), "CapEff") == [["0000000000000000"]]
+
+
+def test_the_groups_that_the_user_is_in_can_be_left_out(start):
+    user = pwd.getpwnam("www-data")
+    server = start("--immediate-uid", "www-data", "--immediate-gid", "www-data", "--add-gid", "4321")
+    assert of_all(server, "Uid") == [[str(user.pw_uid)] * 4]
+    assert [set(groups) for groups in of_all(server, "Groups")] == [{str(user.pw_gid), "4321"}]

@@ -12,6 +12,7 @@ use crate::process_setup::{ignore_terminal_signals, limit_address_space};
 use crate::procname;
 use crate::router::{self, Limits, RouterConfig};
 use crate::stats::scoreboard::Scoreboard;
+use crate::system_limits;
 
 /// Runs the router until the master stops it; returns the exit status of the process.
 ///
@@ -27,6 +28,7 @@ pub(crate) fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
     log_text::begin_with(&setup.config.logs.date);
     ignore_terminal_signals()?;
     limit_address_space(&setup.config)?;
+    system_limits::lock_memory(&setup.config.system);
     let scoreboard = Arc::new(
         Scoreboard::map(setup.layout, setup.scoreboard.take()?).context("http router: cannot map the scoreboard")?,
     );

@@ -41,7 +41,7 @@ impl Identity {
                 ),
             },
         };
-        let mut groups = match user.and_then(|user| user.name.as_deref()) {
+        let mut groups = match user.and_then(|user| user.name.as_deref()).filter(|_| !config.no_initgroups) {
             Some(name) => {
                 let name = CString::new(name).context("uid: the user's name holds a NUL byte")?;
                 getgrouplist(&name, gid).context("uid: cannot read the user's additional groups")?

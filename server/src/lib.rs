@@ -31,6 +31,7 @@ mod share;
 mod shared_memory;
 mod spooler;
 pub mod stats;
+mod system_limits;
 mod worker;
 pub mod wsgi;
 

@@ -54,6 +54,7 @@ fn dispatch(arguments: Vec<OsString>, mut launcher: Launcher) -> anyhow::Result<
                 Side::Foreground(status) => return Ok(status),
                 Side::Background(starter) => starter,
             };
+            let start = config.force_cwd.clone().unwrap_or(start);
             launcher.directory = start.clone();
             let reread = move || {
                 let here = std::env::current_dir().context("cannot read the working directory")?;

@@ -16,6 +16,8 @@ pub struct Between {
     pub caches: Vec<Cache>,
     /// `--cache-blocksize`, for the cache of `--cache`.
     pub cache_blocksize: u64,
+    /// `--add-cache-item` and `--load-file-in-cache`, in order: what caches begin with.
+    pub items: Vec<CacheItem>,
     /// `--metric`, in order.
     pub metrics: Vec<Metric>,
     /// `--mule` and `--mules`: what each runs, unless it only handles messages.
@@ -30,6 +32,7 @@ impl Default for Between {
             locks: 0,
             caches: Vec::new(),
             cache_blocksize: BLOCKSIZE,
+            items: Vec::new(),
             metrics: Vec::new(),
             mules: Vec::new(),
             farms: Vec::new(),
@@ -64,6 +67,17 @@ pub struct Cache {
     pub ignore_full: bool,
     /// What a number begins with that is counted up or down.
     pub math_initial: i64,
+}
+
+/// What a cache begins with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheItem {
+    /// The cache; `None` for each.
+    pub cache: Option<String>,
+    /// The item's key.
+    pub key: String,
+    /// Its value; `None` for what is in the file that the key names.
+    pub value: Option<String>,
 }
 
 /// A number that the application keeps.
@@ -173,6 +187,31 @@ fn sized(value: &str, most: u64) -> Result<u64, String> {
     };
     let size = digits.parse::<u64>().ok().and_then(|size| size.checked_mul(unit));
     size.filter(|size| (1..=most).contains(size)).ok_or_else(|| format!("a whole number from 1 to {most}"))
+}
+
+/// As in uWSGI, what is before the first space is a cache's name.
+fn of_cache(config: &mut Config, value: &str) -> (Option<String>, String) {
+    let Some((cache, rest)) = value.split_once(' ') else { return (None, value.to_owned()) };
+    if !config.between.caches.iter().any(|known| known.name == cache) {
+        config
+            .warnings
+            .push(format!("no cache '{cache}' is made before this: nothing is put there unless one is later"));
+    }
+    (Some(cache.to_owned()), rest.to_owned())
+}
+
+pub(super) fn add_cache_item(config: &mut Config, value: &str) -> Outcome {
+    let (cache, item) = of_cache(config, value);
+    let (key, value) =
+        item.split_once('=').ok_or("KEY=VALUE, after a cache's name and a space where there are several")?;
+    config.between.items.push(CacheItem { cache, key: key.into(), value: Some(value.into()) });
+    Ok(())
+}
+
+pub(super) fn load_file_in_cache(config: &mut Config, value: &str) -> Outcome {
+    let (cache, key) = of_cache(config, value);
+    config.between.items.push(CacheItem { cache, key, value: None });
+    Ok(())
 }
 
 pub(super) fn metric(config: &mut Config, value: &str) -> Outcome {

@@ -8,6 +8,7 @@
 //! options at once. `typed` is the result. `uwsgi` knows what becomes of options that we do not have.
 
 mod between;
+mod cheaper;
 mod check;
 mod command_line;
 mod declared;
@@ -15,6 +16,7 @@ mod error;
 mod expand;
 mod files;
 mod gather;
+mod harakiri;
 mod limits;
 mod logic;
 mod logs;
@@ -22,12 +24,17 @@ mod magic;
 mod migrate;
 mod options;
 mod plugins;
+mod privileges;
 mod reference;
 mod row;
 mod set;
 mod setting;
 mod settle;
+mod sockets;
+mod static_files;
+mod stats_push;
 mod surroundings;
+mod system;
 #[cfg(test)]
 mod tests;
 mod typed;
@@ -39,17 +46,23 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 pub use between::*;
+pub use cheaper::*;
 use check::CHECK;
 pub use check::Report;
 pub use error::ConfigError;
 use gather::Gatherer;
+pub use harakiri::HarakiriConfig;
 pub use limits::{MinRate, MinRates, Temp, TempSize};
 pub use logs::*;
 pub use migrate::{Migration, Outcome};
 use row::{Action, Kind};
 pub use setting::Origin;
 use setting::{Argument, Setting};
+pub use sockets::{SocketConfig, SocketMap};
+pub use static_files::*;
+pub use stats_push::*;
 use surroundings::Surroundings;
+pub use system::SystemConfig;
 pub use typed::*;
 pub use websockets::{WebSocketRules, WebSockets};
 

@@ -4,7 +4,9 @@
 use super::files::Notation;
 use super::logic::{Logic, Over, Test, Wanted};
 use super::row::{Action, Group, Kind, Row};
-use super::{Order, between, limits, logs, set, websockets};
+use super::{
+    Order, between, harakiri, limits, logs, privileges, set, sockets, static_files, stats_push, system, websockets,
+};
 use Kind::{Act, Addresses, Always, Custom, Flag, Large, Limit, Megabytes, Mode, Number, Path, Paths, Text, Texts};
 
 /// What most rows have in common; each group's rows start from theirs.
@@ -36,7 +38,18 @@ pub(crate) const LOGIC: Row = Row { group: Group::Logic, ..OTHER };
 pub(crate) const CONFIGURATION: Row = Row { group: Group::Configuration, ..OTHER };
 
 /// The tables: the one below, and one for each capability that has a module of its own here.
-const TABLES: &[&[Row]] = &[OPTIONS, logs::ROWS, websockets::ROWS];
+#[rustfmt::skip]
+const TABLES: &[&[Row]] = &[
+    OPTIONS,
+    harakiri::ROWS,
+    logs::ROWS,
+    privileges::ROWS,
+    sockets::ROWS,
+    static_files::ROWS,
+    stats_push::ROWS,
+    system::ROWS,
+    websockets::ROWS,
+];
 
 /// Every option, in the order in which the reference lists them.
 pub(crate) fn all() -> impl Iterator<Item = &'static Row> {
@@ -78,6 +91,10 @@ static OPTIONS: &[Row] = &[
     Row { names: &["chdir"], kind: Path(|c| &mut c.chdir), takes: "DIR",
           help: "Change to this directory before the application is loaded; it is also where imports are looked for first",
           ..APPLICATION },
+    Row { names: &["chdir2"], kind: Path(|c| &mut c.chdir2), takes: "DIR",
+          help: "Change to this directory in each worker once the application is loaded", ..APPLICATION },
+    Row { names: &["force-cwd"], kind: Path(|c| &mut c.force_cwd), takes: "DIR",
+          help: "Read the configuration again from this directory, and run where chdir says nothing, instead of from where the server was started", ..APPLICATION },
     Row { names: &["pythonpath", "python-path", "pp"], kind: Custom(set::pythonpath), takes: "DIR", repeats: true,
           help: "Put this directory, or all that match a pattern, before Python's sys.path; the last given is searched first", ..APPLICATION },
     Row { names: &["home", "virtualenv", "venv", "pyhome"], short: Some('H'), kind: Path(|c| &mut c.home), takes: "DIR",
@@ -92,6 +109,8 @@ static OPTIONS: &[Row] = &[
           help: "Serve another application, a file or MODULE:CALLABLE, under this prefix", ..APPLICATION },
     Row { names: &["manage-script-name"], kind: Flag(|c| &mut c.manage_script_name),
           help: "Take the mount's prefix off PATH_INFO and put it into SCRIPT_NAME", ..APPLICATION },
+    Row { names: &["ignore-script-name"], kind: Flag(|c| &mut c.ignore_script_name),
+          help: "Do not let the SCRIPT_NAME that a proxy sends choose among mounted applications", ..APPLICATION },
     Row { names: &["no-default-app"], kind: Flag(|c| &mut c.no_default_app),
           help: "Answer 404 where nothing is mounted, rather than ask the first mounted application", ..APPLICATION },
     Row { names: &["env", "ienv"], kind: Custom(set::env), takes: "NAME=VALUE", repeats: true,
@@ -145,6 +164,10 @@ static OPTIONS: &[Row] = &[
           ..ADAPTIVE },
     Row { names: &["cheaper-overload"], kind: Number(|c| &mut c.cheaper.overload, 1..=86_400), takes: "SECONDS", default: "3",
           help: "Look at the load this often", ..ADAPTIVE },
+    Row { names: &["cheaper-rss-limit-soft"], kind: Large(|c| &mut c.cheaper.rss_limit_soft, 0..=u64::MAX), takes: "BYTES", default: "0",
+          help: "Add no workers while all of them together have more resident memory; 0 for no limit", ..ADAPTIVE },
+    Row { names: &["cheaper-rss-limit-hard"], kind: Large(|c| &mut c.cheaper.rss_limit_hard, 0..=u64::MAX), takes: "BYTES", default: "0",
+          help: "Stop one worker after another, but for the last, while they have more; 0 for no limit", ..ADAPTIVE },
     Row { names: &["cheaper-busyness-max"], kind: Number(|c| &mut c.cheaper.busyness.max, 1..=100), takes: "PERCENT", default: "50",
           help: "Add workers above this utilization", ..ADAPTIVE },
     Row { names: &["cheaper-busyness-min"], kind: Number(|c| &mut c.cheaper.busyness.min, 0..=100), takes: "PERCENT", default: "25",
@@ -243,7 +266,7 @@ static OPTIONS: &[Row] = &[
           help: "Serve what is under this prefix from files in DIR", ..FILES },
     Row { names: &["static-map2"], kind: Custom(set::static_map2), takes: "/PREFIX=DIR", repeats: true,
           help: "The same, from files in DIR/PREFIX", ..FILES },
-    Row { names: &["check-static"], kind: Paths(|c| &mut c.check_static), takes: "DIR",
+    Row { names: &["check-static", "static-check"], kind: Paths(|c| &mut c.check_static), takes: "DIR",
           help: "Serve a path from a file in DIR when there is one", ..FILES },
     Row { names: &["static-safe"], kind: Paths(|c| &mut c.static_safe), takes: "DIR",
           help: "Follow links that lead out of the directories of static-map and check-static when they lead into DIR", ..FILES },
@@ -363,6 +386,10 @@ static OPTIONS: &[Row] = &[
           help: "Keep a cache of so many items, named default", ..BETWEEN },
     Row { names: &["cache-blocksize"], kind: Custom(between::cache_blocksize), takes: "BYTES", default: "65535",
           help: "Size of the largest value of that cache", ..BETWEEN },
+    Row { names: &["add-cache-item"], kind: Custom(between::add_cache_item), takes: "KEY=VALUE or CACHE KEY=VALUE", repeats: true,
+          help: "Let a cache begin with this item; each cache when none is named", ..BETWEEN },
+    Row { names: &["load-file-in-cache"], kind: Custom(between::load_file_in_cache), takes: "FILE or CACHE FILE", repeats: true,
+          help: "Let a cache begin with what is in this file, under its name", ..BETWEEN },
     Row { names: &["locks"], kind: Number(|c| &mut c.between.locks, 0..=10_000), takes: "N", default: "0",
           help: "Locks for uwsgi.lock(N), beside lock 0, which is always there", ..BETWEEN },
     Row { names: &["metric"], kind: Custom(between::metric), takes: "NAME or name=NAME[,…]", repeats: true,

@@ -134,6 +134,7 @@ fn finish(config: &mut Config) -> Result<(), ConfigError> {
     }
     super::logs::finish(config);
     super::between::finish(&mut config.between).map_err(ConfigError::Conflict)?;
+    super::sockets::finish(config).map_err(ConfigError::Conflict)?;
     if let AppSource::Module(module) = &config.app {
         if module.is_empty() && config.mounts.is_empty() {
             return Err(ConfigError::NoApplication);

@@ -3,8 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use super::between::Between;
+use super::cheaper::Cheaper;
+use super::harakiri::HarakiriConfig;
 use super::limits::{MinRates, Temp};
 use super::logs::LogsConfig;
+use super::sockets::SocketConfig;
+use super::static_files::StaticConfig;
+use super::stats_push::StatsPushConfig;
+use super::system::SystemConfig;
 use super::websockets::WebSockets;
 use rwsgi_protocol::path::PathNormalize;
 use rwsgi_stats::{Address, Shown};
@@ -70,86 +76,6 @@ pub struct ProcessNames {
     pub prefix: String,
     /// `--procname-append`: put after.
     pub append: String,
-}
-
-/// How the number of workers follows the load.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cheaper {
-    /// `--cheaper`: the fewest workers; below [`Config::processes`]. `None` when the number is fixed.
-    pub workers: Option<u32>,
-    /// `--cheaper-initial`: how many to start with, from `workers` to `processes`; `None` for the fewest.
-    pub initial: Option<u32>,
-    /// `--cheaper-step`: how many to add at a time.
-    pub step: u32,
-    /// `--cheaper-algo`.
-    pub algorithm: CheaperAlgorithm,
-    /// `--cheaper-overload`: seconds between two looks at the load.
-    pub overload: u32,
-    /// `--cheaper-busyness-*`.
-    pub busyness: Busyness,
-}
-
-impl Default for Cheaper {
-    fn default() -> Self {
-        Self {
-            workers: None,
-            initial: None,
-            step: 1,
-            algorithm: CheaperAlgorithm::Spare,
-            overload: 3,
-            busyness: Busyness::default(),
-        }
-    }
-}
-
-/// How to decide that workers are too few.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum CheaperAlgorithm {
-    /// None is idle.
-    Spare,
-    /// Connections wait.
-    Backlog,
-    /// Utilization, within [`Busyness`].
-    Busyness,
-}
-
-/// The bounds of the `busyness` algorithm.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Busyness {
-    /// Percent of utilization above which workers are added.
-    pub max: u32,
-    /// Percent of utilization below which workers may go.
-    pub min: u32,
-    /// Looks below `min` before one goes.
-    pub multiplier: u32,
-    /// Added to the multiplier when one went too early.
-    pub penalty: u32,
-    /// Waiting connections above which emergency workers start.
-    pub backlog_alert: u32,
-    /// Looks below `min` before one goes while there are emergency workers.
-    pub backlog_multiplier: u32,
-    /// Emergency workers started at a time.
-    pub backlog_step: u32,
-    /// Seconds that connections may wait without a break before emergency workers start.
-    pub backlog_nonzero: u32,
-    /// Log each decision.
-    pub verbose: bool,
-}
-
-impl Default for Busyness {
-    fn default() -> Self {
-        Self {
-            max: 50,
-            min: 25,
-            multiplier: 10,
-            penalty: 2,
-            backlog_alert: 33,
-            backlog_multiplier: 3,
-            backlog_step: 1,
-            backlog_nonzero: 60,
-            verbose: false,
-        }
-    }
 }
 
 /// The job queue.
@@ -239,6 +165,10 @@ pub struct Config {
     pub callable: String,
     /// `--chdir`: working directory of the application.
     pub chdir: Option<PathBuf>,
+    /// `--chdir2`: working directory of the workers once the application is loaded.
+    pub chdir2: Option<PathBuf>,
+    /// `--force-cwd`: where the server is taken to be started.
+    pub force_cwd: Option<PathBuf>,
     /// `--pythonpath`: put before `sys.path` one after another, so that the last is searched first, as with uWSGI.
     pub pythonpath: Vec<PathBuf>,
     /// `--home`, `--virtualenv`: the virtual environment to run in.
@@ -253,6 +183,8 @@ pub struct Config {
     pub stats_http: bool,
     /// `--stats-http-cors`: the origin whose pages may read the stats.
     pub stats_http_cors: Option<String>,
+    /// `--stats-push`, `--metrics-dir`, `--stats-no-*`: stats for others, and what is left out.
+    pub stats_push: StatsPushConfig,
     /// `--show-request`: what the stats and the log show of requests beyond what is no secret.
     pub show_request: Shown,
     /// `--memory-report`: memory in the access log.
@@ -289,10 +221,14 @@ pub struct Config {
     pub chown_socket: Option<Owner>,
     /// `--so-keepalive`: TCP keep-alive on accepted connections.
     pub so_keepalive: bool,
+    /// `--reuse-port`, `--map-socket` and the like: what is asked for the sockets.
+    pub sockets: SocketConfig,
     /// `--mount`: applications under prefixes, beside [`Self::app`].
     pub mounts: Vec<Mount>,
     /// `--manage-script-name`: a mount's prefix moves from `PATH_INFO` to `SCRIPT_NAME`.
     pub manage_script_name: bool,
+    /// `--ignore-script-name`: a proxy's `SCRIPT_NAME` chooses no mount.
+    pub ignore_script_name: bool,
     /// `--no-default-app`: 404 where nothing is mounted and there is no [`Self::app`].
     pub no_default_app: bool,
     /// `--env`: variables to set before the application is loaded, in order.
@@ -335,20 +271,31 @@ pub struct Config {
     pub harakiri: Option<u32>,
     /// `--harakiri-verbose`: log what was ended.
     pub harakiri_verbose: bool,
+    /// `--harakiri-graceful-*` and the like: when and how a request is ended.
+    pub harakiri_details: HarakiriConfig,
     /// `--static-map`: files under prefixes.
     pub static_map: Vec<StaticMap>,
     /// `--check-static`: directories to look in before the application is asked.
     pub check_static: Vec<PathBuf>,
     /// `--static-safe`: directories outside of those where links may lead to.
     pub static_safe: Vec<PathBuf>,
+    /// `--static-index`, `--static-gzip*`, `--static-expires*` and the like: how files are answered with.
+    pub static_files: StaticConfig,
     /// `--uid`: whom to run as.
     pub uid: Option<RunAs>,
     /// `--gid`: the group to run as.
     pub gid: Option<u32>,
     /// `--add-gid`: groups to be in beside [`Self::gid`] and the user's own.
     pub add_gid: Vec<u32>,
+    /// `--no-initgroups`: the groups that the user is in are left out.
+    pub no_initgroups: bool,
+    /// `--cap`: the capabilities that are kept, a bit for each of the kernel's numbers; `None` to keep all of root's, and
+    /// none of another user's.
+    pub cap: Option<u64>,
     /// `--no-new-privs`: nothing that is executed gains privileges.
     pub no_new_privs: bool,
+    /// `--prio`, `--max-fd`, `--cpu-affinity` and the like: what is asked of the system.
+    pub system: SystemConfig,
     /// `--umask`.
     pub umask: Option<u32>,
     /// `--pidfile`: written before privileges are dropped.
@@ -410,6 +357,8 @@ impl Default for Config {
             app: AppSource::Module(String::new()),
             callable: "application".into(),
             chdir: None,
+            chdir2: None,
+            force_cwd: None,
             pythonpath: Vec::new(),
             home: None,
             processes: 1,
@@ -417,6 +366,7 @@ impl Default for Config {
             stats: Vec::new(),
             stats_http: false,
             stats_http_cors: None,
+            stats_push: StatsPushConfig::default(),
             show_request: Shown::default(),
             memory_report: false,
             disable_logging: false,
@@ -435,8 +385,10 @@ impl Default for Config {
             chmod_socket: None,
             chown_socket: None,
             so_keepalive: false,
+            sockets: SocketConfig::default(),
             mounts: Vec::new(),
             manage_script_name: false,
+            ignore_script_name: false,
             no_default_app: false,
             env: Vec::new(),
             unenv: Vec::new(),
@@ -458,13 +410,18 @@ impl Default for Config {
             limit_as: None,
             harakiri: None,
             harakiri_verbose: false,
+            harakiri_details: HarakiriConfig::default(),
             static_map: Vec::new(),
             check_static: Vec::new(),
             static_safe: Vec::new(),
+            static_files: StaticConfig::default(),
             uid: None,
             gid: None,
             add_gid: Vec::new(),
+            no_initgroups: false,
+            cap: None,
             no_new_privs: false,
+            system: SystemConfig::default(),
             umask: None,
             pidfile: None,
             pidfile2: None,

@@ -40,15 +40,8 @@ impl Family {
 }
 
 /// The short names of options below.
-pub(crate) const SHORTS: [(char, &str); 7] = [
-    ('c', "cgi-mode"),
-    ('a', "abstract-socket"),
-    ('v', "max-vars"),
-    ('r', "reaper"),
-    ('A', "sharedarea"),
-    ('J', "test"),
-    ('O', "optimize"),
-];
+pub(crate) const SHORTS: [(char, &str); 6] =
+    [('c', "cgi-mode"), ('v', "max-vars"), ('r', "reaper"), ('A', "sharedarea"), ('J', "test"), ('O', "optimize")];
 
 /// The family of an option of uWSGI's.
 pub(crate) fn find(name: &str) -> Option<&'static Family> {

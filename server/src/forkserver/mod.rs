@@ -24,6 +24,7 @@ use crate::log_text;
 use crate::process_setup::{EXIT_NO_APP, ignore, ignore_terminal_signals, limit_address_space};
 use crate::procname;
 use crate::stats::scoreboard::Scoreboard;
+use crate::system_limits;
 use crate::worker;
 use crate::wsgi::{application, interpreter};
 
@@ -42,6 +43,7 @@ pub(crate) fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
     // A supervisor that stops the whole group means the master, which stops this process in its own time.
     ignore(&[Signal::SIGTERM])?;
     limit_address_space(&setup.config)?;
+    system_limits::lock_memory(&setup.config.system);
     let _ = nix::sys::prctl::set_name(c"rwsgi forksrv");
     let generation = setup.generation.context("fork server: the master has not said which generation it is")?;
     let title = format!("rwsgi forkserver {generation}");
@@ -102,11 +104,14 @@ fn serve_forks(py: Python<'_>, channel: OwnedFd, mut setup: Setup, scoreboard: S
                 // The fork server's alone: the master must see its end when the fork server ends.
                 drop(channel);
                 here::enter(role);
+                system_limits::lock_memory(&setup.config.system);
                 return match role {
                     Role::Worker { worker, slot } => {
+                        system_limits::bind_worker(&setup.config.system, worker);
                         worker::run(py, worker::WorkerContext { worker, slot, child, setup, scoreboard, application })
                     }
                     Role::Auxiliary(who) => {
+                        system_limits::limit_processes(&setup.config.system);
                         let is_loaded = application.is_some();
                         auxiliary::run(py, auxiliary::AuxiliaryContext { who, child, setup, scoreboard, is_loaded })
                     }

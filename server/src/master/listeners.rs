@@ -10,6 +10,7 @@ use std::path::Path;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::socket::{Backlog, listen, setsockopt, sockopt};
 use nix::sys::stat::SFlag;
+use rwsgi_config::SocketConfig;
 use rwsgi_stats::Address;
 use thiserror::Error;
 
@@ -66,8 +67,8 @@ impl Listener {
     }
 }
 
-/// Binds `address` for the option of that name, with a backlog of `backlog` connections that wait. `user` is who the
-/// server becomes.
+/// Binds `address` for the option of that name, with a backlog of `backlog` connections that wait, as `sockets` asks for.
+/// `user` is who the server becomes.
 ///
 /// # Errors
 /// When the address cannot be resolved, is in use, or may not be bound.
@@ -76,9 +77,10 @@ pub(super) fn bind(
     address: &Address,
     backlog: u32,
     user: Option<&Identity>,
+    sockets: &SocketConfig,
 ) -> Result<Listener, BindError> {
     let bound = match address {
-        Address::Tcp { host, port } => bind_tcp(host, *port),
+        Address::Tcp { host, port } => bind_tcp(host, *port, sockets),
         Address::Unix(path) => bind_unix(path, user).map(|fd| (fd, address.clone())),
         Address::Abstract(name) => SocketAddr::from_abstract_name(name)
             .and_then(|name| UnixListener::bind_addr(&name))
@@ -115,12 +117,31 @@ fn settle(fd: OwnedFd, backlog: u32) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-fn bind_tcp(host: &str, port: u16) -> io::Result<(OwnedFd, Address)> {
+/// As the standard library binds, with options that must be set before.
+fn bind_with(address: std::net::SocketAddr, sockets: &SocketConfig) -> io::Result<TcpListener> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+    if !sockets.reuse_port && !sockets.freebind {
+        return TcpListener::bind(address);
+    }
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    sockopt::set_socket_reuseport(&socket, sockets.reuse_port)?;
+    match address.is_ipv4() {
+        true => sockopt::set_ip_freebind(&socket, sockets.freebind)?,
+        false => sockopt::set_ipv6_freebind(&socket, sockets.freebind)?,
+    }
+    bind(&socket, &address)?;
+    listen(&socket, 128)?;
+    Ok(socket.into())
+}
+
+fn bind_tcp(host: &str, port: u16, sockets: &SocketConfig) -> io::Result<(OwnedFd, Address)> {
     // As uWSGI, a port alone is every IPv4 interface.
     let host = if host.is_empty() { "0.0.0.0" } else { host };
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for resolved in (host, port).to_socket_addrs()? {
-        match TcpListener::bind(resolved) {
+        match bind_with(resolved, sockets) {
             Ok(listener) => {
                 let port = listener.local_addr()?.port();
                 let fd: OwnedFd = listener.into();
@@ -190,21 +211,22 @@ mod tests {
         std::fs::create_dir_all(&directory).unwrap();
         let path = directory.join("app.sock");
         let address = Address::Unix(path.clone());
-        drop(bind("socket", &address, 10, None).unwrap());
-        let living = bind("socket", &address, 10, None).unwrap();
-        let error = bind("socket", &address, 10, None).unwrap_err().to_string();
+        drop(bind("socket", &address, 10, None, &SocketConfig::default()).unwrap());
+        let living = bind("socket", &address, 10, None, &SocketConfig::default()).unwrap();
+        let error = bind("socket", &address, 10, None, &SocketConfig::default()).unwrap_err().to_string();
         assert!(error.contains("another process listens"), "{error}");
         drop(living);
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "precious").unwrap();
-        assert!(bind("socket", &address, 10, None).is_err());
+        assert!(bind("socket", &address, 10, None, &SocketConfig::default()).is_err());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
         std::fs::remove_dir_all(directory).unwrap();
     }
 
     #[test]
     fn port_0_becomes_the_port_that_the_system_chose() {
-        let listener = bind("http-socket", &"127.0.0.1:0".parse().unwrap(), 10, None).unwrap();
+        let listener =
+            bind("http-socket", &"127.0.0.1:0".parse().unwrap(), 10, None, &SocketConfig::default()).unwrap();
         let Address::Tcp { port, .. } = listener.address else { panic!("not TCP") };
         assert_ne!(port, 0);
     }

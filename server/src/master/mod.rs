@@ -11,6 +11,7 @@
 mod app_signals;
 mod busyness;
 mod calls;
+mod capabilities;
 mod children;
 mod events;
 mod fifo;
@@ -22,6 +23,7 @@ mod leftovers;
 mod listeners;
 mod load;
 mod log;
+mod memory_pressure;
 mod post;
 mod private_socket;
 mod privileges;
@@ -38,6 +40,7 @@ mod snapshots;
 mod start;
 mod startup;
 mod state;
+mod stats_push;
 mod status;
 mod supervisor;
 mod task;
@@ -64,6 +67,7 @@ use crate::daemon::Starter;
 use crate::ipc::Notice;
 use crate::pidfile::{self, MASTER_NAME};
 use crate::procname;
+use crate::system_limits;
 use rwsgi_config::Config;
 
 /// Runs the server until it is stopped; returns its exit status.
@@ -78,6 +82,7 @@ pub(crate) fn run(config: Config, launcher: Launcher, reread: Reread, starter: S
     nix::sys::prctl::set_child_subreaper(true).context("cannot become the subreaper of the workers")?;
     let _ = nix::sys::prctl::set_name(MASTER_NAME);
     raise_descriptor_limit();
+    system_limits::of_master(&config.system);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, serve(config, launcher, reread, starter))

@@ -7,6 +7,7 @@ use nix::sys::stat::SFlag;
 use nix::unistd::{Gid, Uid, geteuid, getgid, getuid, setgid, setgroups, setuid};
 use tracing::{info, warn};
 
+use super::capabilities;
 use crate::identity::{Identity, hold_rights};
 use crate::owned_file::{Last, Place, named};
 use rwsgi_config::Config;
@@ -50,7 +51,7 @@ pub(super) fn adjust_socket(path: &Path, config: &Config, user: Option<&Identity
 /// When the system refuses.
 pub(super) fn drop_privileges(config: &Config, identity: Option<&Identity>) -> anyhow::Result<()> {
     if geteuid().is_root() {
-        become_user(identity)?;
+        become_user(identity, config.cap)?;
     } else {
         warn_of_groups(config);
     }
@@ -61,7 +62,7 @@ pub(super) fn drop_privileges(config: &Config, identity: Option<&Identity>) -> a
     Ok(())
 }
 
-fn become_user(identity: Option<&Identity>) -> anyhow::Result<()> {
+fn become_user(identity: Option<&Identity>, cap: Option<u64>) -> anyhow::Result<()> {
     // The thread of the log may have another user's rights, to open its file.
     let _no_rights = hold_rights();
     if let Some(identity) = identity {
@@ -70,10 +71,21 @@ fn become_user(identity: Option<&Identity>) -> anyhow::Result<()> {
     }
     match identity.and_then(|identity| identity.uid) {
         Some(user) => {
+            if cap.is_some() {
+                capabilities::keep()?;
+            }
             setuid(user).with_context(|| format!("uid: cannot become user {user}"))?;
+            if let Some(kept) = cap {
+                capabilities::narrow_user(kept)?;
+            }
             info!("running as user {} and group {}", getuid(), getgid());
         }
-        None => warn!("running as root: an intruder would have the whole machine; set uid (and gid) to another user"),
+        None => {
+            if let Some(kept) = cap {
+                capabilities::narrow_root(kept)?;
+            }
+            warn!("running as root: an intruder would have the whole machine; set uid (and gid) to another user");
+        }
     }
     Ok(())
 }

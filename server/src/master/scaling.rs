@@ -14,6 +14,7 @@ use super::busyness::{Decision, Look};
 use super::events::Event;
 use super::listeners::Listener;
 use super::load::Load;
+use super::memory_pressure::Pressure;
 use super::post::Post;
 use super::reason::{Reason, Why};
 use super::state::{Master, Phase};
@@ -125,7 +126,13 @@ impl Master {
             }
         };
         self.load.last = Some(load);
+        let pressure = self.memory_pressure();
         match change {
+            _ if pressure == Pressure::Fewer && running > 1 => {
+                info!("cheaper: the workers have more memory than cheaper-rss-limit-hard");
+                self.let_one_go();
+            }
+            Decision::More(_) | Decision::Emergency(_) if pressure != Pressure::None => {}
             Decision::More(count) => {
                 self.add_workers(count);
             }
@@ -157,11 +164,15 @@ impl Master {
             load.busy += counters.running;
             load.requests += counters.requests;
         }
+        load.waiting = self.waiting();
+        load
+    }
+
+    /// How many connections wait to be accepted, and requests in the http router's queue.
+    pub(super) fn waiting(&mut self) -> u64 {
         let waiting =
             self.sockets.public().map(|listener| self.snapshot_state.backlog(&listener.address, listener.fd()).depth);
-        load.waiting = waiting.map(u64::from).sum();
-        load.waiting += self.scoreboard.router().read().map_or(0, |router| router.depth);
-        load
+        waiting.map(u64::from).sum::<u64>() + self.scoreboard.router().read().map_or(0, |router| router.depth)
     }
 
     /// The workers that are meant to have a process.

@@ -63,12 +63,26 @@ impl Master {
         snapshot
     }
 
+    /// A snapshot without what is not to be shown.
+    fn snapshot_for_clients(&mut self) -> Snapshot {
+        let mut snapshot = self.snapshot();
+        if self.config.stats_push.no_cores {
+            for worker in &mut snapshot.workers {
+                worker.cores.clear();
+            }
+        }
+        if self.config.stats_push.no_metrics {
+            snapshot.metrics.clear();
+        }
+        snapshot
+    }
+
     /// Answers with a snapshot, for which the queues are counted first. That may take a while, and is done elsewhere.
     pub(super) fn answer_stats(&mut self, answer: oneshot::Sender<Snapshot>) {
         let directories = self.config.spooler.directories.clone();
         if directories.is_empty() || self.queues.are_fresh(Instant::now()) {
             // Who asked may have gone.
-            let _ = answer.send(self.snapshot());
+            let _ = answer.send(self.snapshot_for_clients());
             return;
         }
         let events = self.events.clone();
@@ -89,7 +103,7 @@ impl Master {
         answer: oneshot::Sender<Snapshot>,
     ) {
         self.queues.set(queues, good_until);
-        let _ = answer.send(self.snapshot());
+        let _ = answer.send(self.snapshot_for_clients());
     }
 }
 

@@ -25,7 +25,7 @@ use super::queues::Queues;
 use super::state::{Master, Phase, Reread, Sockets};
 use super::supervisor::Supervisor;
 use super::timers::Timers;
-use super::{fifo, privileges, signals, temp, touch};
+use super::{fifo, privileges, signals, stats_push, temp, touch};
 use crate::clock::UnixMicros;
 use crate::identity::Identity;
 use crate::ids::WorkerId;
@@ -36,7 +36,7 @@ use crate::stats::scoreboard::{Layout, Scoreboard};
 use crate::stats::server::{self, HttpAccess, OwnNames, Service};
 use crate::stats::state::SnapshotState;
 use crate::stats::totals::Totals;
-use rwsgi_config::Config;
+use rwsgi_config::{Config, SocketConfig};
 use rwsgi_protocol::SocketProtocol;
 
 /// A server that is about to start its first process.
@@ -93,6 +93,7 @@ pub(super) fn start(config: Config, mut launcher: Launcher, reread: Reread, even
     }
     let temp = temp::choose(&config)?;
     touch::watch(&config, &events);
+    stats_push::start(&config, &events)?;
     let layout = Layout::new(config.processes, config.threads).with_spoolers(config.spooler.count());
     let mut timers = Timers::default();
     let mut children = Children::new(posts(&config, !router.is_empty()), layout.slots);
@@ -166,7 +167,15 @@ fn bind_all(
         if let Some((address, fd)) = inherited.find(|bound| listeners::same(bound, address)) {
             return Ok(Listener::adopt(option, address, fd, config.listen)?);
         }
-        let listener = bind(option, address, config.listen, user)?;
+        let sockets = if option == "stats" { &SocketConfig::default() } else { &config.sockets };
+        let listener = bind(option, address, config.listen, user, sockets)?;
+        // Inherited by what is accepted.
+        if let Some(bytes) = sockets.send_buffer {
+            setsockopt(&listener.fd(), sockopt::SndBuf, &(bytes as usize))?;
+        }
+        if let Some(bytes) = sockets.receive_buffer {
+            setsockopt(&listener.fd(), sockopt::RcvBuf, &(bytes as usize))?;
+        }
         if let (Address::Tcp { .. }, true) = (&listener.address, config.so_keepalive) {
             // Inherited by what is accepted.
             setsockopt(&listener.fd(), sockopt::KeepAlive, &true)?;

@@ -16,8 +16,9 @@ use super::private_socket::PrivateSocket;
 use super::queues::Queues;
 use super::supervisor::Supervisor;
 use super::timers::Timers;
-use crate::clock::{MonotonicNanos, UnixMicros};
-use crate::ids::{ChildId, ThreadIndex, WorkerId};
+use super::watchdog::Ended;
+use crate::clock::UnixMicros;
+use crate::ids::{ChildId, WorkerId};
 use crate::io::temp::TempPlace;
 use crate::share::Share;
 use crate::stats::scoreboard::Scoreboard;
@@ -55,8 +56,8 @@ pub(super) struct Master {
     pub(super) haste: bool,
     /// A worker has said that it serves, at any time since the start.
     pub(super) any_ready: bool,
-    /// Requests beyond `harakiri` that workers hold: the thread, and when the request began.
-    pub(super) overdue: HashMap<ChildId, Vec<(ThreadIndex, MonotonicNanos)>>,
+    /// Requests beyond `harakiri` that workers hold.
+    pub(super) overdue: HashMap<ChildId, Vec<Ended>>,
     /// For `cheaper` and `idle`.
     pub(super) load: LoadWatch,
     /// The application's signals.

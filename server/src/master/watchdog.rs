@@ -5,12 +5,13 @@
 
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use tracing::{error, info, warn};
 
 use super::children::{Child, Stage};
 use super::post::Post;
-use super::process::{signal_thread, thread_named};
+use super::process::{signal, signal_thread, thread_named};
 use super::reason::{Reason, Why};
 use super::state::{Master, Phase};
 use super::timers::Timer;
@@ -46,6 +47,15 @@ struct Judged {
     child: ChildId,
     reason: Reason,
     is_evil: bool,
+}
+
+/// A request that was ended, of a worker's process that has it still.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ended {
+    thread: ThreadIndex,
+    started: MonotonicNanos,
+    /// When it was ended.
+    at: MonotonicNanos,
 }
 
 impl Master {
@@ -85,10 +95,16 @@ impl Master {
                 let age = clock.since(started);
                 if age < limit {
                     next = next.min(limit - age);
-                } else if !known.contains(&(thread, started)) {
+                } else if !known.iter().any(|ended| (ended.thread, ended.started) == (thread, started)) {
                     overdue.push(Overdue { child: child.id, worker, pid, slot, thread, started });
                 }
             }
+        }
+        let threshold = self.config.harakiri_details.queue_threshold;
+        if !overdue.is_empty() && threshold > 0 && self.waiting() < threshold.into() {
+            // Nobody waits for what they hold: they go on until somebody does, or they end.
+            overdue.clear();
+            next = next.min(INTERVAL);
         }
         for request in overdue {
             self.end_request(&request, seconds, now);
@@ -105,8 +121,11 @@ impl Master {
             // Its successor serves. Requests beside the overdue ones are waited for, within the configured mercy.
             // What a corrupt one holds cannot be known.
             let held = child.slot.and_then(|slot| in_progress(&self.scoreboard, slot).ok()).unwrap_or_default();
-            let has_spoken = overdue.iter().all(|(_, started)| clock > *started + limit + LAST_WORDS);
-            if has_spoken && held.iter().all(|request| overdue.contains(request)) {
+            let graceful = self.config.harakiri_details.graceful_timeout.map(|time| Duration::from_secs(time.into()));
+            let last_words = graceful.map_or(LAST_WORDS, |time| time.max(LAST_WORDS));
+            let has_spoken = overdue.iter().all(|ended| clock > ended.at + last_words);
+            if has_spoken && held.iter().all(|held| overdue.iter().any(|ended| (ended.thread, ended.started) == *held))
+            {
                 silent.push(child.id);
             }
         }
@@ -119,7 +138,7 @@ impl Master {
     /// Answers a request that has passed its time, and has its worker replaced.
     fn end_request(&mut self, request: &Overdue, limit: u32, now: Instant) {
         let &Overdue { child, worker, pid, slot, thread, started } = request;
-        self.overdue.entry(child).or_default().push((thread, started));
+        self.overdue.entry(child).or_default().push(Ended { thread, started, at: MonotonicNanos::now() });
         let held = self.scoreboard.thread(slot, thread).held();
         let shown = self.config.show_request;
         let request = held.map_or_else(|| "a request".into(), |held| describe(&held, MonotonicNanos::now(), shown));
@@ -139,12 +158,22 @@ impl Master {
         } else {
             warn!("harakiri: thread {thread} cannot be found: its client gets no answer");
         }
+        let details = &self.config.harakiri_details;
+        let mut grace = self.grace();
+        if let Some(seconds) = details.graceful_timeout {
+            grace = grace.max(Duration::from_secs(seconds.into()));
+            // 0 is no signal.
+            if let Ok(number) = Signal::try_from(details.graceful_signal.cast_signed()) {
+                info!("harakiri: worker {worker} (pid {pid}) gets {number}, and {seconds} s until it is killed");
+                signal(pid, number);
+            }
+        }
         if let Some(totals) = self.totals_of(worker) {
             totals.harakiri += 1;
         }
         self.children.replace(child, Reason::Harakiri, &mut self.timers);
         // Whatever becomes of the successor.
-        self.timers.set_earlier(Timer::Kill(child), now + self.grace());
+        self.timers.set_earlier(Timer::Kill(child), now + grace);
     }
 
     /// Acts on workers that are too large or too old.

@@ -11,9 +11,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use anyhow::Context;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
 use rwsgi_stats::Snapshot;
+use tracing::warn;
 
 pub(crate) use self::board::{Board, Metric};
-use self::cache::Cache;
+use self::cache::{Cache, How};
 pub(crate) use self::mutex::{Guard, Mutex};
 use crate::ipc::ShareDescriptors;
 use crate::ipc::inherit::InheritedFd;
@@ -53,14 +54,43 @@ impl Share {
         let mules = between.mules.len();
         let queues = if mules == 0 { 0 } else { 1 + mules + between.farms.len() };
         let cache = |shape| Cache::create(shape).with_context(|| format!("cache2: cannot make '{}'", shape.name));
-        Ok(Self {
+        let made = Self {
             board: Board::create(between).context("cannot make the locks and metrics")?,
             caches: between.caches.iter().map(cache).collect::<Result<_, _>>()?,
             queues: (0..queues)
                 .map(|_| MuleQueue::create())
                 .collect::<Result<_, _>>()
                 .context("cannot make the mules' queues")?,
-        })
+        };
+        made.fill(between);
+        Ok(made)
+    }
+
+    /// Puts what is configured into the caches. What cannot be put is a warning, as in uWSGI.
+    fn fill(&self, between: &Between) {
+        for item in &between.items {
+            let value = match &item.value {
+                Some(value) => Ok(value.clone().into_bytes()),
+                None => std::fs::read(&item.key),
+            };
+            let value = match value {
+                Ok(value) => value,
+                Err(error) => {
+                    warn!("load-file-in-cache: cannot read '{}': {error}", item.key);
+                    continue;
+                }
+            };
+            let named = |cache: &&Cache| item.cache.as_ref().is_none_or(|name| *name == cache.shape().name);
+            for cache in self.caches.iter().filter(named) {
+                if !matches!(cache.set(item.key.as_bytes(), &value, 0, How::New), Ok(true)) {
+                    let name = &cache.shape().name;
+                    warn!(
+                        "cache '{name}': '{}' cannot be put there: it is there, too large, or the cache is full",
+                        item.key
+                    );
+                }
+            }
+        }
     }
 
     /// For a process that is about to be started; `inherit` makes a copy of a descriptor that it inherits.

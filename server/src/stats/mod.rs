@@ -5,6 +5,7 @@ pub mod backlog;
 pub mod cell;
 pub mod memory_sampler;
 pub mod metrics;
+pub(crate) mod numbers;
 pub mod request;
 pub mod scoreboard;
 pub mod server;

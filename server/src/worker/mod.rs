@@ -49,6 +49,7 @@ use crate::log_limit;
 use crate::process_setup::EXIT_NO_APP;
 use crate::procname;
 use crate::stats::scoreboard::{Scoreboard, TempHolder};
+use crate::system_limits;
 use crate::wsgi::gateway::Gateway;
 use crate::wsgi::{application, interpreter, websocket};
 use rwsgi_config::Config;
@@ -93,6 +94,10 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
             }
         },
     };
+    if let Some(directory) = &setup.config.chdir2 {
+        std::env::set_current_dir(directory)
+            .with_context(|| format!("chdir2: cannot enter '{}'", directory.display()))?;
+    }
     let first_only = setup.config.import.iter().filter(|_| worker == WorkerId::FIRST);
     for module in setup.config.shared_import.iter().chain(first_only) {
         interpreter::import(py, module);
@@ -111,8 +116,14 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
         listeners: setup
             .listeners
             .iter_mut()
-            .map(|listener| inherit(listener, &setup.config))
-            .collect::<Result<_, _>>()?,
+            .enumerate()
+            .map(|(place, listener)| {
+                let own = inherit(listener, &setup.config)?;
+                // What is left out is closed.
+                Ok(setup.config.sockets.is_for(place, worker.get()).then_some(own))
+            })
+            .filter_map(Result::transpose)
+            .collect::<anyhow::Result<_>>()?,
         link: setup.link.clone(),
         lost_links: Mutex::default(),
         connections: Connections::default(),
@@ -170,6 +181,7 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
         })
         .collect::<Result<_, _>>()
         .context("cannot start the worker's threads")?;
+    system_limits::limit_processes(&first.worker.config.system);
     let mut outcome = {
         let _serving = Serving(Arc::clone(&first.worker));
         first.serve(py)

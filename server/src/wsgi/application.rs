@@ -57,7 +57,7 @@ pub enum LoadError {
 pub fn load(py: Python<'_>, config: &Config) -> Result<Py<PyAny>, LoadError> {
     let application =
         if config.mounts.is_empty() { load_one(py, &config.app, &config.callable)? } else { load_mounts(py, config)? };
-    if config.static_map.is_empty() && config.check_static.is_empty() {
+    if config.static_map.is_empty() && config.check_static.is_empty() && !config.static_files.docroot {
         return Ok(application);
     }
     let wrapped = StaticFiles::new(py, application, config).and_then(|wrapped| Py::new(py, wrapped));
@@ -77,8 +77,9 @@ fn load_mounts(py: Python<'_>, config: &Config) -> Result<Py<PyAny>, LoadError> 
     // As with uWSGI, the first application is asked for whatever is mounted nowhere.
     let first = mounted.first().filter(|_| !config.no_default_app).map(|(_, first)| first.clone_ref(py));
     let default = default.or(first);
-    let dispatcher = own_module(py, MOUNTS, c"rwsgi_mounts")
-        .and_then(|module| module.getattr("dispatcher")?.call1((default, mounted, config.manage_script_name)));
+    let dispatcher = own_module(py, MOUNTS, c"rwsgi_mounts").and_then(|module| {
+        module.getattr("dispatcher")?.call1((default, mounted, config.manage_script_name, config.ignore_script_name))
+    });
     dispatcher.map(Bound::unbind).map_err(|error| failed(py, "mount", &error))
 }
 

@@ -52,8 +52,8 @@ fn regular(file: OwnedFd) -> Option<File> {
 /// Finds the file, asks the kernel for its path, and opens the file that was found. Needs `/proc`.
 fn open_by_real_path(root: &OwnedFd, relative: &Path, safe: &[PathBuf]) -> Option<OwnedFd> {
     let found = openat(root, relative, FIND, Mode::empty()).ok()?;
-    let path = path_of(&found)?;
-    let is_inside = path.starts_with(path_of(root)?) || safe.iter().any(|safe| path.starts_with(safe));
+    let path = real_path(&found)?;
+    let is_inside = path.starts_with(real_path(root)?) || safe.iter().any(|safe| path.starts_with(safe));
     // Opening a device can have effects.
     if !is_inside || !rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&found).ok()?.st_mode).is_file() {
         return None;
@@ -61,14 +61,15 @@ fn open_by_real_path(root: &OwnedFd, relative: &Path, safe: &[PathBuf]) -> Optio
     openat(CWD, link_of(&found), READ, Mode::empty()).ok()
 }
 
-fn link_of(file: &impl AsFd) -> String {
-    format!("/proc/self/fd/{}", file.as_fd().as_raw_fd())
-}
-
-/// The path of the file now. The kernel adds " (deleted)" to that of a removed file, which changes no check.
-fn path_of(file: &OwnedFd) -> Option<PathBuf> {
+/// The real path of an open file now. Needs `/proc`. The kernel adds " (deleted)" to that of a removed file, which changes
+/// no check.
+pub(super) fn real_path(file: &impl AsFd) -> Option<PathBuf> {
     let path = readlink(link_of(file), Vec::new()).ok()?;
     Some(PathBuf::from(OsStr::from_bytes(path.as_bytes())))
+}
+
+fn link_of(file: &impl AsFd) -> String {
+    format!("/proc/self/fd/{}", file.as_fd().as_raw_fd())
 }
 
 #[cfg(test)]

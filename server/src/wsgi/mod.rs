@@ -15,6 +15,7 @@ pub(crate) mod respond;
 pub(crate) mod serving;
 mod start_response;
 mod static_files;
+mod static_rules;
 mod strings;
 pub mod traceback;
 pub mod transport;

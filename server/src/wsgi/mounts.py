@@ -1,8 +1,9 @@
 """Gives each request to the application that is mounted at the beginning of its path."""
 
 
-def dispatcher(default, mounts, move_prefix):
-    """`mounts` is a list of prefixes and applications; `move_prefix` moves the prefix from PATH_INFO to SCRIPT_NAME.
+def dispatcher(default, mounts, move_prefix, ignore_announced):
+    """`mounts` is a list of prefixes and applications; `move_prefix` moves the prefix from PATH_INFO to SCRIPT_NAME;
+    `ignore_announced` has SCRIPT_NAME choose none.
 
     As in uWSGI a prefix is kept as it was written, with a slash at its end or without, and SCRIPT_NAME is the prefix
     alone, whatever a proxy set there.
@@ -20,7 +21,7 @@ def dispatcher(default, mounts, move_prefix):
     def application(environ, start_response):
         path = environ["PATH_INFO"]
         # A proxy that has taken the prefix off says so.
-        announced = by_prefix.get(environ.get("SCRIPT_NAME", ""))
+        announced = None if ignore_announced else by_prefix.get(environ.get("SCRIPT_NAME", ""))
         prefix, mounted = by_path(path)
         if mounted is not None and move_prefix:
             environ["SCRIPT_NAME"] = prefix

@@ -1,9 +1,11 @@
 //! Answers a request with a file if there is one (`--static-map`, `--check-static`), and passes all others to the
 //! application.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::os::fd::IntoRawFd;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,9 +13,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 
-use super::beneath::{open_beneath, open_file};
+use super::beneath::{open_beneath, open_file, real_path};
 use super::file_wrapper::FileWrapper;
-use rwsgi_config::Config;
+use super::static_rules::{Answered, Coding, Rules, accepted, latin};
+use rwsgi_config::{Config, ServeMode};
 use rwsgi_protocol::conditional::{Conditions, Selected, Stored};
 use rwsgi_protocol::date::HttpDate;
 
@@ -25,12 +28,39 @@ struct Place {
     root: PathBuf,
 }
 
+/// A file that answers a request.
+struct Found {
+    file: File,
+    stored: Stored,
+    /// What it is called, when that is not the end of the request's path.
+    own_name: Option<PathBuf>,
+    /// Its real path, where a rule asks for it.
+    real: Option<PathBuf>,
+    /// Whether another version may be sent to another client.
+    varies: bool,
+    /// How this version is compressed.
+    coding: Option<Coding>,
+}
+
+/// What a request says of the file that it wants.
+struct Wanted {
+    path_info: Vec<u8>,
+    /// `Accept-Encoding`, empty if no compressed version is sent to anybody.
+    accept: Vec<u8>,
+    /// `DOCUMENT_ROOT`, when that counts.
+    docroot: Option<PathBuf>,
+}
+
 /// A WSGI application in front of the application.
 #[pyclass(frozen, module = "rwsgi", name = "static_files")]
 pub(super) struct StaticFiles {
     application: Py<PyAny>,
     /// In the order in which they are searched.
     places: Vec<Place>,
+    /// The prefixes of mounted applications that are no part of `PATH_INFO` (`--manage-script-name`), the longest first.
+    mounts: Vec<String>,
+    looks_in_docroot: bool,
+    rules: Rules,
     /// `--static-safe`: directories that links may lead to, as real paths.
     safe: Vec<PathBuf>,
     /// `mimetypes.guess_type`
@@ -45,19 +75,26 @@ impl StaticFiles {
     /// # Errors
     /// When Python has no memory left.
     pub(super) fn new(py: Python<'_>, application: Py<PyAny>, config: &Config) -> PyResult<Self> {
-        let mut places: Vec<_> = config
+        let everywhere = config.check_static.iter().map(|root| Place { prefix: Vec::new(), root: real(root) });
+        let below = config
             .static_map
             .iter()
-            .map(|map| Place { prefix: map.prefix.trim_end_matches('/').into(), root: real(&map.root) })
-            .collect();
-        places.sort_by_key(|place| std::cmp::Reverse(place.prefix.len()));
-        places.extend(config.check_static.iter().map(|root| Place { prefix: Vec::new(), root: real(root) }));
+            .map(|map| Place { prefix: map.prefix.trim_end_matches('/').into(), root: real(&map.root) });
+        let mut mounts = Vec::new();
+        if config.manage_script_name {
+            mounts.extend(config.mounts.iter().map(|mount| mount.prefix.clone()).filter(|prefix| !prefix.is_empty()));
+            mounts.sort_by_key(|prefix| std::cmp::Reverse(prefix.len()));
+        }
         let mimetypes = py.import("mimetypes")?;
         // Reads files: here rather than at the first request.
         mimetypes.call_method0("init")?;
         Ok(Self {
             application,
-            places,
+            // As uWSGI asks them.
+            places: everywhere.chain(below).collect(),
+            mounts,
+            looks_in_docroot: config.static_files.docroot,
+            rules: Rules::new(&config.static_files),
             safe: config.static_safe.iter().map(|root| real(root)).collect(),
             guess_type: mimetypes.getattr("guess_type")?.unbind(),
             file_io: py.import("io")?.getattr("FileIO")?.unbind(),
@@ -66,39 +103,133 @@ impl StaticFiles {
 
     /// Whether the path may name a file, without a look at the disk. No file name has a NUL.
     fn may_have(&self, path: &[u8]) -> bool {
-        !path.contains(&0) && self.places.iter().any(|place| path.starts_with(&place.prefix))
+        !path.contains(&0)
+            && !self.rules.skips(path)
+            && (self.looks_in_docroot || self.places.iter().any(|place| path.starts_with(&place.prefix)))
     }
 
-    /// Finds the file. The path is its own name if the request's path is not (a `static-map` to one file).
-    fn find(&self, path: &[u8]) -> Option<(File, Stored, Option<&Path>)> {
-        let (file, own_name) = self.places.iter().find_map(|place| {
+    /// The path without the prefix of a mounted application.
+    fn without_mount<'a>(&self, path: &'a [u8]) -> &'a [u8] {
+        let mounted = self.mounts.iter().find(|prefix| {
+            let rest = path.strip_prefix(prefix.trim_end_matches('/').as_bytes());
+            rest.is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+        });
+        mounted.map_or(path, |prefix| path.get(prefix.len()..).unwrap_or_default())
+    }
+
+    /// Finds the file.
+    fn find(&self, wanted: &Wanted) -> Option<Found> {
+        let path = &wanted.path_info;
+        let docroot = wanted.docroot.as_ref().map(|root| Place { prefix: Vec::new(), root: real(root) });
+        self.places.iter().chain(&docroot).find_map(|place| {
             let below = path.strip_prefix(&place.prefix[..])?;
-            if below.is_empty() {
-                return Some((open_file(&place.root)?, Some(&*place.root)));
+            self.open(place, below).and_then(|(file, own_name)| self.settle(place, file, own_name, wanted))
+        })
+    }
+
+    /// Opens what is `below` the place. The path is its own name if the request's path is not: a `static-map` to one
+    /// file, or a directory's index.
+    fn open(&self, place: &Place, below: &[u8]) -> Option<(File, Option<PathBuf>)> {
+        let mut name = &b""[..];
+        if below.is_empty() {
+            if let Some(file) = open_file(&place.root) {
+                return Some((file, Some(place.root.clone())));
             }
-            let name = below.strip_prefix(b"/")?;
-            let slashes = name.iter().take_while(|&&byte| byte == b'/').count();
-            Some((open_beneath(&place.root, &name[slashes..], &self.safe)?, None))
-        })?;
-        let about = file.metadata().ok()?;
-        let nanos = u32::try_from(about.mtime_nsec()).unwrap_or(0);
-        Some((file, Stored { size: about.size(), modified: about.mtime(), nanos }, own_name))
+        } else {
+            name = below.strip_prefix(b"/")?;
+            name = &name[name.iter().take_while(|&&byte| byte == b'/').count()..];
+            if let Some(file) = open_beneath(&place.root, name, &self.safe) {
+                return Some((file, None));
+            }
+        }
+        let slash: &[u8] = if name.is_empty() || name.ends_with(b"/") { b"" } else { b"/" };
+        self.rules.index.iter().find_map(|index| {
+            let file = open_beneath(&place.root, &[name, slash, index.as_bytes()].concat(), &self.safe)?;
+            Some((file, Some(PathBuf::from(index))))
+        })
+    }
+
+    /// Applies the rules to a file that was found: it may be none for this server, or a compressed version may take its
+    /// place.
+    fn settle(&self, place: &Place, file: File, own_name: Option<PathBuf>, wanted: &Wanted) -> Option<Found> {
+        let about = |file: &File| {
+            let about = file.metadata().ok()?;
+            let nanos = u32::try_from(about.mtime_nsec()).unwrap_or(0);
+            Some(Stored { size: about.size(), modified: about.mtime(), nanos })
+        };
+        if !self.rules.need_real_path() {
+            let stored = about(&file)?;
+            return Some(Found { file, stored, own_name, real: None, varies: false, coding: None });
+        }
+        let path = real_path(&file)?;
+        if self.rules.skips(path.as_os_str().as_encoded_bytes()) {
+            return None;
+        }
+        let varies = self.rules.compresses(path.as_os_str().as_encoded_bytes());
+        if varies {
+            for coding in accepted(&wanted.accept) {
+                let mut compressed = path.clone().into_os_string();
+                compressed.push(coding.end);
+                let compressed = PathBuf::from(compressed);
+                let own_name = own_name.clone();
+                if let Some(file) = self.open_beside(place, &compressed) {
+                    let (stored, real) = (about(&file)?, Some(compressed));
+                    return Some(Found { file, stored, own_name, real, varies, coding: Some(coding) });
+                }
+            }
+        }
+        let stored = about(&file)?;
+        Some(Found { file, stored, own_name, real: Some(path), varies, coding: None })
+    }
+
+    /// Opens a file beside one that was found in this place, or in a safe one that a link has led to.
+    fn open_beside(&self, place: &Place, path: &Path) -> Option<File> {
+        let is_file = place.root.parent().filter(|above| path.parent() == Some(above));
+        [&*place.root].into_iter().chain(is_file).chain(self.safe.iter().map(|safe| &**safe)).find_map(|root| {
+            let below = path.strip_prefix(root).ok()?;
+            open_beneath(root, below.as_os_str().as_encoded_bytes(), &self.safe)
+        })
     }
 
     fn answer<'py>(
         &self,
         py: Python<'py>,
-        (file, stored, own_name): (File, Stored, Option<&Path>),
+        found: Found,
+        wanted: &Wanted,
         environ: &Bound<'py, PyDict>,
         start_response: &Bound<'py, PyAny>,
         is_head: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
+        let Found { mut file, stored, own_name, real, varies, coding } = found;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let tag = stored.entity_tag();
+        let name = match own_name {
+            Some(own) => own.display().to_string(),
+            None => environ.as_any().get_item("PATH_INFO")?.extract()?,
+        };
+        let kind = self.kind_of(py, &name)?;
         let headers = PyList::empty(py);
-        let selected = stored.select(&tag, &Asked::of(environ, is_head)?.conditions(), now);
+        if varies {
+            headers.append(("Vary", "Accept-Encoding"))?;
+        }
+        let expires = self.rules.expires(&Answered {
+            real: real.as_ref().map(|path| path.as_os_str().as_encoded_bytes()),
+            path_info: &wanted.path_info,
+            uri: &text_of(environ, "REQUEST_URI")?.unwrap_or_default(),
+            kind: &kind,
+            modified: stored.modified,
+            now: now.cast_signed(),
+        });
+        if let Some(expires) = expires {
+            headers.append(("Expires", HttpDate::from_unix(expires.max(0).cast_unsigned()).to_string()))?;
+        }
+        let is_sent_by_proxy = self.rules.serve_mode != ServeMode::Own;
+        let tag = stored.entity_tag();
+        let asked = Asked::of(environ, is_head || is_sent_by_proxy)?;
+        let selected = stored.select(&tag, &asked.conditions(), now);
         if selected != Selected::PreconditionFailed {
             headers.append(("Last-Modified", HttpDate::from_unix(stored.last_modified(now)).to_string()))?;
+        }
+        if selected != Selected::PreconditionFailed && !is_sent_by_proxy {
             headers.append(("ETag", tag))?;
             headers.append(("Accept-Ranges", "bytes"))?;
         }
@@ -115,25 +246,44 @@ impl StaticFiles {
                 return without_body(start_response, "416 Range Not Satisfiable", headers);
             }
         };
-        let name = match own_name {
-            Some(own) => own.display().to_string(),
-            None => environ.as_any().get_item("PATH_INFO")?.extract()?,
+        headers.append(("Content-Type", kind))?;
+        if let Some(coding) = coding {
+            headers.append(("Content-Encoding", coding.name))?;
+        }
+        let told = match self.rules.serve_mode {
+            ServeMode::Own => None,
+            ServeMode::Accel => Some("X-Accel-Redirect"),
+            ServeMode::Sendfile => Some("X-Sendfile"),
         };
-        headers.append(("Content-Type", self.kind_of(py, &name)?))?;
+        if let (Some(told), Some(real)) = (told, &real) {
+            headers.append((told, latin(real)))?;
+            return without_body(start_response, status, headers);
+        }
         headers.append(("Content-Length", len.to_string()))?;
         if is_head {
             return without_body(start_response, status, headers);
         }
         start_response.call1((status, headers))?;
-        let mut file = file;
         file.seek(SeekFrom::Start(first))?;
         let filelike = self.file_io.bind(py).call1((file.into_raw_fd(),))?;
         Ok(Bound::new(py, FileWrapper::over(filelike.unbind()))?.into_any())
     }
 
+    fn wanted(&self, environ: &Bound<'_, PyDict>, path_info: Vec<u8>) -> PyResult<Wanted> {
+        let docroot = match self.looks_in_docroot {
+            true => text_of(environ, "DOCUMENT_ROOT")?.filter(|root| !root.is_empty() && !root.contains(&0)),
+            false => None,
+        };
+        let docroot = docroot.map(|root| PathBuf::from(OsString::from_vec(root)));
+        Ok(Wanted { path_info, accept: text_of(environ, "HTTP_ACCEPT_ENCODING")?.unwrap_or_default(), docroot })
+    }
+
     fn kind_of(&self, py: Python<'_>, path: &str) -> PyResult<String> {
         // `guess_type` reads a URL: it would take text after two slashes for a host, and before a colon for a scheme.
         let name = path.rsplit('/').next().unwrap_or(path);
+        if let Some(kind) = self.rules.type_of(name) {
+            return Ok(kind.to_owned());
+        }
         let guess = self.guess_type.bind(py).call1((format!("/{name}"),))?;
         let (kind, encoding): (Option<String>, Option<String>) = guess.extract()?;
         Ok(kind.filter(|_| encoding.is_none()).unwrap_or_else(|| "application/octet-stream".into()))
@@ -151,11 +301,14 @@ impl StaticFiles {
         let method = text_of(&environ, "REQUEST_METHOD")?.unwrap_or_default();
         if matches!(&method[..], b"GET" | b"HEAD")
             && let Some(path) = text_of(&environ, "PATH_INFO")?
-            && self.may_have(&path)
-            // The disk may be slow: other threads run meanwhile.
-            && let Some(found) = py.detach(|| self.find(&path))
+            && let path = self.without_mount(&path)
+            && self.may_have(path)
         {
-            return self.answer(py, found, &environ, &start_response, method == b"HEAD");
+            let wanted = self.wanted(&environ, path.to_vec())?;
+            // The disk may be slow: other threads run meanwhile.
+            if let Some(found) = py.detach(|| self.find(&wanted)) {
+                return self.answer(py, found, &wanted, &environ, &start_response, method == b"HEAD");
+            }
         }
         self.application.bind(py).call1((environ, start_response))
     }

@@ -1,0 +1,93 @@
+"""What is asked of the kernel for sockets: addresses that are shared or not there yet, buffers, sockets of some workers."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from rig import http
+from rig.addresses import tcp
+from rig.waiting import until
+
+APP = ("--master", "--wsgi-file", "worklife.py")
+
+
+def listening_sockets(pid, port):
+    """Copies of a process's sockets that listen on a port."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    process = os.pidfd_open(pid)
+    try:
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            if not os.readlink(entry).startswith("socket:"):
+                continue
+            # pidfd_getfd
+            copy = libc.syscall(438, process, int(entry.name), 0)
+            if copy < 0:
+                continue
+            with socket.socket(fileno=copy) as found:
+                is_it = found.family == socket.AF_INET and found.getsockname()[1] == port
+                if is_it and found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                    yield found
+    finally:
+        os.close(process)
+
+
+def test_two_servers_share_an_address(serve, address, tmp_path):
+    first = serve("--http-socket", address, *APP, "--reuse-port")
+    second = serve("--http-socket", address, *APP, "--reuse-port")
+    seen = set()
+
+    def both() -> bool:
+        seen.add(int(http.get(address, "/").body))
+        return len(seen) == 2
+
+    until(both, "each has answered", context=lambda: first.log() + second.log())
+
+
+def test_an_address_may_come_later(serve, tmp_path):
+    """TEST-NET-1 (RFC 5737) is nobody's."""
+    port = tcp().rsplit(":", 1)[1]
+    here = tcp()
+    server = serve("--http-socket", f"192.0.2.1:{port}", "--http-socket", here, *APP, "--freebind")
+    assert http.get(here, "/").status == 200
+    assert list(listening_sockets(server.pid, int(port)))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another process's descriptors are root's to see")
+def test_buffers_have_the_size_that_is_asked_for(serve, address):
+    server = serve("--http-socket", address, *APP, "--socket-sndbuf", 16384, "--socket-rcvbuf", 32768)
+    port = int(address.rsplit(":", 1)[1])
+    # The kernel doubles what it is asked for.
+    sizes = {(found.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF), found.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF))
+             for found in listening_sockets(server.pid, port)}
+    assert sizes == {(32768, 65536)}
+    assert http.get(address, "/").status == 200
+
+
+def test_a_socket_is_for_some_workers(serve, stats_at):
+    """They are counted as they are written, whatever they speak."""
+    first, second, third = tcp(), tcp(), tcp()
+    server = serve(
+        "--socket", first, "--http-socket", second, "--http-socket", third, *APP, "--processes", 3, "--stats", stats_at,
+        "--map-socket", "1:2", "--map-socket", "2:1,3",
+    )
+    workers = {worker["id"]: worker["pid"] for worker in server.wait_workers(3)["workers"]}
+    assert {int(http.get(second, "/").body) for _ in range(20)} == {workers[2]}
+    assert {int(http.get(third, "/").body) for _ in range(20)} <= {workers[1], workers[3]}
+
+
+def test_a_unix_socket_can_be_without_a_file(serve, tmp_path):
+    path = tmp_path / "app.sock"
+    serve(f"--http-socket={path}", *APP, "--abstract-socket", listens=[f"@{path}"])
+    assert not path.exists()
+    assert http.get(f"@{path}", "/").status == 200
+
+
+@pytest.mark.only_rwsgi(why="the log's words")
+def test_a_socket_is_not_for_a_worker_that_there_is_not(serve, address):
+    server = serve.run("--http-socket", address, *APP, "--processes", 2, "--map-socket", "0:3")
+    assert "there is no worker 3" in server.log()
