@@ -16,7 +16,7 @@ use crate::log_text;
 use crate::master;
 use crate::master::launcher::{FORKSERVER_ROLE, Launcher, ROUTER_ROLE};
 use crate::spooler;
-use rwsgi_config::{Config, Invocation, Outcome};
+use rwsgi_config::{Announcements, Config, Invocation, Outcome};
 
 /// Runs `rwsgi` with these arguments (the program's name first); returns its exit status. `launcher` says how to enter
 /// this function again in a fresh process.
@@ -66,6 +66,8 @@ fn dispatch(arguments: Vec<OsString>, mut launcher: Launcher) -> anyhow::Result<
             master::run(config, launcher, Box::new(reread), starter)
         }
         Invocation::Print(text) => print(&text),
+        Invocation::Exit { text, status } => Ok(print(&text)?.max(status)),
+        Invocation::Read(address) => control::read_from(&address),
         Invocation::Check(report) => Ok(print(&report.text)?.max(i32::from(!report.ok))),
         Invocation::Migrate(migration) => Ok(print(&migration.text)?.max(match migration.outcome {
             Outcome::Complete => 0,
@@ -95,6 +97,7 @@ fn settle(mut config: Config, start: &Path) -> anyhow::Result<Config> {
     for warning in &config.warnings {
         warn!("{warning}");
     }
+    announce(&config.announcements)?;
     let directory = config.chdir.as_ref().map(|directory| start.join(directory));
     if let Some(directory) = &directory {
         std::env::set_current_dir(directory)
@@ -119,6 +122,16 @@ fn settle(mut config: Config, start: &Path) -> anyhow::Result<Config> {
     }
     spooler::prepare(&mut config)?;
     Ok(config)
+}
+
+/// Prints what the configuration has the server print, where scripts look for it with uWSGI.
+fn announce(announcements: &Announcements) -> anyhow::Result<()> {
+    for line in &announcements.lines {
+        print(&format!("{line}\n"))?;
+    }
+    // Not through the log: its lines are a file that can be read again.
+    let _ = std::io::stderr().write_all(announcements.configuration.as_bytes());
+    Ok(())
 }
 
 fn print(text: &str) -> anyhow::Result<i32> {

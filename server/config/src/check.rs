@@ -34,7 +34,8 @@ pub(super) fn report(arguments: Vec<Argument>, around: Surroundings) -> Report {
     }
     let mut settled = settle(&gatherer);
     settled.allow_sockets_of_systemd(gatherer.is_strict());
-    let mut text = "[rwsgi]\n".to_owned();
+    // With --show-config, first every setting in its order, as the server would show it.
+    let mut text = std::mem::take(&mut settled.config.announcements.configuration) + "[rwsgi]\n";
     let mut lines: Vec<(String, String)> = options::all().flat_map(|row| given(row, &gatherer.settings)).collect();
     for setting in gatherer.settings.iter().filter(|setting| find(&setting.name).is_none()) {
         let referred = gatherer.findings.referenced.contains(&setting.name) && uwsgi::find(&setting.name).is_none();

@@ -6,18 +6,18 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command};
 
 use super::ConfigError;
+use super::getopt;
 use super::options::{self, find, nearest};
 use super::row::{Group, Row};
 use super::setting::{Argument, Origin};
-use super::uwsgi::{self, Family};
 
 /// The id of the configuration files that stand on the command line without an option.
 const FILES: &str = "FILE";
 
 /// Reads the arguments, program name first, in the order they were given.
 pub(super) fn parse(argv: impl Iterator<Item = OsString>) -> Result<Vec<Argument>, ConfigError> {
-    let (own, foreign) = foreign(argv);
-    let matches = command().try_get_matches_from(own.into_iter().map(attach)).map_err(explain)?;
+    let (own, foreign) = getopt::spell_out(argv)?;
+    let matches = command().try_get_matches_from(own).map_err(explain)?;
     let mut found: Vec<(usize, Argument)> = foreign.into_iter().map(|argument| (0, argument)).collect();
     for id in matches.ids().map(clap::Id::as_str) {
         let indices = matches.indices_of(id).into_iter().flatten();
@@ -34,58 +34,6 @@ pub(super) fn parse(argv: impl Iterator<Item = OsString>) -> Result<Vec<Argument
     }
     found.sort_by_key(|(index, _)| *index);
     Ok(found.into_iter().map(|(_, argument)| argument).collect())
-}
-
-/// getopt reads `-C660` as `-C` with a value, where clap wants an equals sign if the value may be left out.
-fn attach(word: OsString) -> OsString {
-    let optional = |short| options::all().any(|row| row.short == Some(short) && row.value_is_optional());
-    let split = word.to_str().and_then(|word| {
-        let (short, value) = word.strip_prefix('-')?.split_at_checked(1)?;
-        (short.starts_with(optional) && !value.is_empty() && !value.starts_with('='))
-            .then(|| format!("-{short}={value}"))
-    });
-    split.map_or(word, OsString::from)
-}
-
-/// Takes out uWSGI's options that rwsgi does not have; they are reported with what to use instead. clap need not know
-/// a thousand names that have no effect. Where they stood does not matter, for the same reason.
-fn foreign(argv: impl Iterator<Item = OsString>) -> (Vec<OsString>, Vec<Argument>) {
-    let (mut own, mut foreign) = (Vec::new(), Vec::new());
-    let mut words = argv.peekable();
-    while let Some(word) = words.next() {
-        let Some((name, attached, family)) = word.to_str().and_then(foreign_option) else {
-            own.push(word);
-            continue;
-        };
-        let value = match attached {
-            Some(value) => value,
-            None if family.values.contains(&name) => {
-                words.next().map(|value| value.to_string_lossy().into_owned()).unwrap_or_default()
-            }
-            None => String::new(),
-        };
-        foreign.push(Argument::Option(name.to_owned(), value));
-    }
-    (own, foreign)
-}
-
-/// The option that a word is, and the value in the same word.
-fn foreign_option(word: &str) -> Option<(&'static str, Option<String>, &'static Family)> {
-    let (name, value) = match word.strip_prefix("--") {
-        Some(long) => match long.split_once('=') {
-            Some((name, value)) => (name, Some(value.to_owned())),
-            None => (long, None),
-        },
-        None => {
-            let mut letters = word.strip_prefix('-')?.chars();
-            let short = letters.next()?;
-            let name = uwsgi::SHORTS.iter().find(|(known, _)| *known == short)?.1;
-            (name, Some(letters.as_str().to_owned()).filter(|value| !value.is_empty()))
-        }
-    };
-    let family = uwsgi::find(name)?;
-    let name = family.names().find(|known| *known == name)?;
-    Some((name, value, family))
 }
 
 /// `--help`.
@@ -113,8 +61,6 @@ fn command() -> Command {
         )
         .disable_help_flag(true)
         .disable_version_flag(true)
-        // getopt takes any beginning of a name that only one has, and so do people's scripts.
-        .infer_long_args(true)
         .args_override_self(true)
         .args(options::all().flat_map(arguments))
         .arg(
@@ -137,7 +83,7 @@ fn arguments(row: &'static Row) -> impl Iterator<Item = Arg> {
         let optional = row.takes.strip_prefix('[').and_then(|takes| takes.strip_suffix(']'));
         let value_name = optional.unwrap_or(row.takes);
         let arg = if row.takes_value() {
-            let arg = arg.action(ArgAction::Append).value_name(value_name).allow_negative_numbers(true);
+            let arg = arg.action(ArgAction::Append).value_name(value_name).allow_hyphen_values(true);
             if row.value_is_optional() {
                 arg.num_args(0..=1).require_equals(true).default_missing_value("")
             } else {

@@ -1,13 +1,14 @@
 //! Brings options together from the environment, the command line and the files, in the order that decides who wins,
 //! taking them through conditions and loops on the way.
 
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use super::ConfigError;
 use super::declared::Declared;
 use super::expand::{Expander, Findings};
 use super::files::Notation;
-use super::logic::{Block, Logic};
+use super::logic::{Block, Logic, Test};
 use super::logs::has_own_references;
 use super::magic::Magic;
 use super::options::find;
@@ -46,6 +47,12 @@ pub(super) struct Gatherer {
     /// `inherit`: read when everything else has been.
     inherited: Vec<(String, Origin)>,
     depth: usize,
+    last_ini: Option<PathBuf>,
+    /// `inject-before` and `inject-after`: files whose lines stand around those of each file that is read.
+    injected: (Vec<String>, Vec<String>),
+    /// `whitelist` and `blacklist`: the only options that may be given, and those that may not.
+    allowed: Option<Vec<String>>,
+    forbidden: Option<Vec<String>>,
 }
 
 impl Gatherer {
@@ -60,6 +67,10 @@ impl Gatherer {
             block: None,
             inherited: Vec::new(),
             depth: 0,
+            last_ini: None,
+            injected: (Vec::new(), Vec::new()),
+            allowed: None,
+            forbidden: None,
         }
     }
 
@@ -142,24 +153,43 @@ impl Gatherer {
                 let argument = self.expand(&setting.value, &setting.origin)?;
                 let name = argument.split('=').next().unwrap_or_default().to_owned();
                 self.findings.referenced.insert(name);
-                let option = |name: &str| {
-                    self.settings.iter().find(|setting| setting.name == name).map(|setting| setting.value.as_str())
-                };
-                let block = Block::open(logic, &setting.name, &argument, &self.around, option)
+                let block = self
+                    .open(logic, &setting.name, &argument)
                     .map_err(|expected| problem(format!("{}: expected {expected}, got '{argument}'", setting.name)))?;
                 self.block = Some(block);
                 Ok(())
             }
-            (None, Some(block)) => {
+            (None, Some(mut block)) => {
+                // As with uWSGI an option is looked for anew each time: the block itself may have set it.
+                if let (Some(logic @ Logic::If(Test::Option, _)), true) =
+                    (logic_of(&block.opened_by), block.failed.is_some())
+                {
+                    block = self.open(logic, &block.opened_by, &block.argument).map_err(problem)?;
+                }
                 // What is included from within a block has blocks of its own.
                 for value in &block.values {
-                    self.put(Setting { value: setting.value.replace("%(_)", value), ..setting.clone() })?;
+                    let stands_for = value.as_deref().unwrap_or("%(_)");
+                    self.put(Setting { value: setting.value.replace("%(_)", stands_for), ..setting.clone() })?;
                 }
                 self.block = Some(block);
                 Ok(())
             }
             (None, None) => self.put(setting),
         }
+    }
+
+    fn open(&self, logic: Logic, opened_by: &str, argument: &str) -> Result<Block, String> {
+        let option = |name: &str| {
+            self.settings.iter().find(|setting| setting.name == name).map(|setting| setting.value.as_str())
+        };
+        Block::open(logic, opened_by, argument, &self.around, option)
+    }
+
+    /// Is this option, by `whitelist` and `blacklist`, one that may be given here? What ends them may.
+    fn is_allowed(&self, name: &str) -> bool {
+        let is_in = |list: &Vec<String>| list.iter().any(|listed| listed == name);
+        let ends = matches!(name, "end-whitelist" | "end-blacklist");
+        ends || self.allowed.as_ref().is_none_or(is_in) && !self.forbidden.as_ref().is_some_and(is_in)
     }
 
     /// Keeps a setting, and does at once what cannot wait.
@@ -169,6 +199,9 @@ impl Gatherer {
             option: setting.name.clone(),
             problem: format!("{problem}, got '{}'", setting.value),
         };
+        if !self.is_allowed(&setting.name) {
+            return Err(problem("the whitelist or blacklist before it forbids it"));
+        }
         if self.settings.len() >= MOST {
             return Err(problem(&format!("there are more than {MOST} settings: do files include each other?")));
         }
@@ -196,9 +229,51 @@ impl Gatherer {
                 self.settings.push(setting);
                 Ok(())
             }
+            Action::LoadPaste { logged } => {
+                let file = self.expand(&setting.value, &setting.origin)?;
+                let origin = setting.origin.clone();
+                self.settings.push(setting);
+                self.load(&file, Some(Notation::Ini), &origin)?;
+                let given = |name: &str, value| Setting { name: name.into(), value, origin: origin.clone() };
+                let path = file.split(':').next().map_or_else(PathBuf::new, |name| self.around.directory.join(name));
+                self.settings.push(given("paste", format!("config:{}", path.display())));
+                self.settings.extend(logged.then(|| given("paste-logger", "true".into())));
+                Ok(())
+            }
+            Action::Resolve => {
+                let (name, host) = setting.value.split_once('=').ok_or_else(|| problem("expected NAME=HOST"))?;
+                let address =
+                    address_of(host).map_err(|error| problem(&format!("expected a host's name ({error})")))?;
+                let given = Setting { name: name.into(), value: address, origin: setting.origin.clone() };
+                self.findings.referenced.insert(name.into());
+                self.settings.push(setting.clone());
+                self.settings.push(given);
+                Ok(())
+            }
+            Action::InjectBefore | Action::InjectAfter => {
+                let file = self.expand(&setting.value, &setting.origin)?;
+                let around = if action == Action::InjectBefore { &mut self.injected.0 } else { &mut self.injected.1 };
+                around.push(file);
+                self.settings.push(setting);
+                Ok(())
+            }
+            Action::Whitelist | Action::Blacklist => {
+                let names = setting.value.split(' ').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+                let list = if action == Action::Whitelist { &mut self.allowed } else { &mut self.forbidden };
+                *list = Some(names);
+                self.settings.push(setting);
+                Ok(())
+            }
+            Action::EndWhitelist | Action::EndBlacklist => {
+                let list = if action == Action::EndWhitelist { &mut self.allowed } else { &mut self.forbidden };
+                *list = None;
+                self.settings.push(setting);
+                Ok(())
+            }
             Action::Set | Action::SetPlaceholder => {
                 let (name, value) = setting.value.split_once('=').ok_or_else(|| problem("expected NAME=VALUE"))?;
                 let given = Setting { name: name.into(), value: value.into(), origin: setting.origin.clone() };
+                self.settings.push(setting.clone());
                 if action == Action::Set {
                     return self.put(given);
                 }
@@ -226,9 +301,10 @@ impl Gatherer {
             Some((name, section)) if !section.is_empty() && !section.contains('/') => (name, Some(section)),
             _ => (file.trim_end_matches(':'), None),
         };
-        // `:section` is another section of the file that says so.
-        let path = match origin {
-            Origin::File { path, .. } if name.is_empty() => path.clone(),
+        // `:section` is another section of the ini file that was read last, which need not be the one that says so.
+        let path = match (&self.last_ini, origin) {
+            (Some(last), _) if name.is_empty() && notation == Some(Notation::Ini) => last.clone(),
+            (_, Origin::File { path, .. }) if name.is_empty() => path.clone(),
             _ => PathBuf::from(name),
         };
         let Some(notation) = notation.or_else(|| Notation::of(&path.to_string_lossy())) else {
@@ -237,8 +313,17 @@ impl Gatherer {
             )));
         };
         let mut text = read(&path, origin)?;
+        if notation == Notation::Ini {
+            self.last_ini = Some(path.clone());
+        }
+        if !(self.injected.0.is_empty() && self.injected.1.is_empty()) {
+            let part = |file: &String| read(Path::new(file), origin);
+            let before = self.injected.0.iter().map(part).collect::<Result<String, _>>()?;
+            let after = self.injected.1.iter().map(part).collect::<Result<String, _>>()?;
+            text = before + &text + &after;
+        }
         let at = |line| Origin::File { path: path.clone(), line };
-        self.magic.enter(&path, file, section, &self.around);
+        self.magic.enter(&path, name, section, &self.around);
         // What the file includes changes the magic, but not for the rest of the file.
         let magic = self.magic.clone();
         if notation == Notation::Ini && text.lines().any(|line| is_header(line) && line.contains('%')) {
@@ -318,6 +403,12 @@ fn logic_of(name: &str) -> Option<Logic> {
         Kind::Act(Action::Logic(logic)) => Some(logic),
         _ => None,
     }
+}
+
+/// The IPv4 address of a host.
+fn address_of(host: &str) -> std::io::Result<String> {
+    let mut found = (host, 0).to_socket_addrs()?.filter(SocketAddr::is_ipv4).map(|address| address.ip().to_string());
+    found.next().ok_or_else(|| std::io::Error::other("it has no IPv4 address"))
 }
 
 fn read(path: &Path, origin: &Origin) -> Result<String, ConfigError> {

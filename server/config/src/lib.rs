@@ -7,15 +7,18 @@
 //! `magic` and `expand`; `options`, the one table, sets fields; and `settle` decides what depends on several
 //! options at once. `typed` is the result. `uwsgi` knows what becomes of options that we do not have.
 
+mod app_source;
 mod between;
 mod cheaper;
 mod check;
 mod command_line;
 mod declared;
 mod error;
+mod event_loops;
 mod expand;
 mod files;
 mod gather;
+mod getopt;
 mod harakiri;
 mod limits;
 mod logic;
@@ -25,6 +28,8 @@ mod migrate;
 mod options;
 mod plugins;
 mod privileges;
+mod program;
+mod python;
 mod reference;
 mod row;
 mod set;
@@ -45,16 +50,20 @@ mod websockets;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+pub use app_source::{AppSource, Mount};
 pub use between::*;
 pub use cheaper::*;
 use check::CHECK;
 pub use check::Report;
 pub use error::ConfigError;
+pub use event_loops::{EventLoops, MOST_THREADS};
 use gather::Gatherer;
 pub use harakiri::HarakiriConfig;
 pub use limits::{MinRate, MinRates, Temp, TempSize};
 pub use logs::*;
 pub use migrate::{Migration, Outcome};
+pub use program::Announcements;
+pub use python::{Alias, PythonConfig};
 use row::{Action, Kind};
 pub use setting::Origin;
 use setting::{Argument, Setting};
@@ -64,6 +73,7 @@ pub use stats_push::*;
 use surroundings::Surroundings;
 pub use system::SystemConfig;
 pub use typed::*;
+pub use value::is_off;
 pub use websockets::{WebSocketRules, WebSockets};
 
 /// What the command line asks for.
@@ -77,6 +87,15 @@ pub enum Invocation {
     PythonVersion,
     /// `--check`: print this to standard output and exit 0 if it is well, else 1.
     Check(Report),
+    /// `--exit`: print this to standard output and exit with this status.
+    Exit {
+        /// What `--iprint` said before.
+        text: String,
+        /// From 0 to 255.
+        status: i32,
+    },
+    /// `--connect-and-read`: print what comes from there.
+    Read(rwsgi_stats::Address),
     /// `rwsgi migrate`: print this to standard output and exit by its outcome.
     Migrate(Migration),
     /// `--stop`, `--reload`: signal the server whose pidfile this is.
@@ -113,6 +132,9 @@ fn load_within(argv: impl Iterator<Item = OsString>, around: Surroundings) -> Re
     let mut gatherer = Gatherer::new(around);
     gatherer.gather(arguments)?;
     if let Some(invocation) = gatherer.settings.iter().find_map(instead_of_serving) {
+        return Ok(invocation);
+    }
+    if let Some(invocation) = program::instead_of_serving(&gatherer.settings)? {
         return Ok(invocation);
     }
     let mut settled = settle::settle(&gatherer);

@@ -63,10 +63,11 @@ pub(crate) enum Wanted {
 /// An open block: what each option in it becomes, once for each value of `%(_)`.
 #[derive(Clone, Debug)]
 pub(super) struct Block {
-    /// The option that opened it.
+    /// The option that opened it, and its value.
     pub(super) opened_by: String,
-    /// What `%(_)` stands for, each time that an option is taken; none to leave it out.
-    pub(super) values: Vec<String>,
+    pub(super) argument: String,
+    /// What `%(_)` stands for, each time that an option is taken, or that it stays as it is; none to leave the option out.
+    pub(super) values: Vec<Option<String>>,
     /// For `else`: did the test fail?
     pub(super) failed: Option<bool>,
 }
@@ -81,16 +82,15 @@ impl Block {
         option: impl Fn(&str) -> Option<&'a str>,
     ) -> Result<Self, String> {
         let (values, failed) = match logic {
-            Logic::For(over) => (over.values(argument)?, None),
+            Logic::For(over) => (over.values(argument)?.into_iter().map(Some).collect(), None),
             Logic::If(test, wanted) => {
-                let found = test.look(argument, around, option);
-                let holds = found.is_some() == (wanted == Wanted::True);
-                let value = found.unwrap_or_default();
+                let (found, value) = test.look(argument, around, option);
+                let holds = found == (wanted == Wanted::True);
                 (if holds { vec![value] } else { Vec::new() }, Some(!holds))
             }
             Logic::Else | Logic::End => (Vec::new(), None),
         };
-        Ok(Self { opened_by: opened_by.to_owned(), values, failed })
+        Ok(Self { opened_by: opened_by.to_owned(), argument: argument.to_owned(), values, failed })
     }
 
     /// The word that closes it, after `end`.
@@ -100,8 +100,8 @@ impl Block {
 
     /// What follows an `else` of this block.
     pub(super) fn otherwise(&self) -> Option<Self> {
-        let values = if self.failed? { vec![String::new()] } else { Vec::new() };
-        Some(Self { opened_by: self.opened_by.clone(), values, failed: None })
+        let values = if self.failed? { vec![None] } else { Vec::new() };
+        Some(Self { values, failed: None, ..self.clone() })
     }
 }
 
@@ -137,27 +137,31 @@ pub(super) fn matching(pattern: &str) -> Result<Vec<String>, String> {
 }
 
 impl Test {
-    /// What `%(_)` stands for if the thing looked for is there.
+    /// Is the thing looked for there; and what `%(_)` stands for, if for anything.
     fn look<'a>(
         self,
         argument: &str,
         around: &'a Surroundings,
         option: impl Fn(&str) -> Option<&'a str>,
-    ) -> Option<String> {
+    ) -> (bool, Option<String>) {
         let path = Path::new(argument);
-        let named = |value: &dyn Fn(&str) -> Option<&'a str>| match argument.split_once('=') {
-            Some((name, wanted)) => value(name).filter(|found| *found == wanted).map(str::to_owned),
-            None => value(argument).map(str::to_owned),
+        // What is there stands for itself, whether it has the value that is asked for or not.
+        let named = |value: &dyn Fn(&str) -> Option<&'a str>| {
+            let (name, wanted) =
+                argument.split_once('=').map_or((argument, None), |(name, wanted)| (name, Some(wanted)));
+            let found = value(name);
+            (found.is_some_and(|found| wanted.is_none_or(|wanted| wanted == found)), found.map(str::to_owned))
         };
+        let itself = |is_there| (is_there, Some(argument.to_owned()));
         match self {
             Self::Environment => named(&|name| around.env.get(name).map(String::as_str)),
             Self::Option => named(&option),
-            Self::Exists => path.exists().then(|| argument.to_owned()),
-            Self::File => path.is_file().then(|| argument.to_owned()),
-            Self::Directory => path.is_dir().then(|| argument.to_owned()),
-            Self::Hostname => (around.hostname == argument).then(|| argument.to_owned()),
-            Self::Plugin => is_built_in(argument).then(|| argument.to_owned()),
-            Self::Reload => around.is_reload.then(String::new),
+            Self::Exists => itself(path.exists()),
+            Self::File => itself(path.is_file()),
+            Self::Directory => itself(path.is_dir()),
+            Self::Hostname => itself(around.hostname == argument),
+            Self::Plugin => itself(is_built_in(argument)),
+            Self::Reload => (around.is_reload, None),
         }
     }
 }

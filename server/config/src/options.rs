@@ -5,7 +5,8 @@ use super::files::Notation;
 use super::logic::{Logic, Over, Test, Wanted};
 use super::row::{Action, Group, Kind, Row};
 use super::{
-    Order, between, harakiri, limits, logs, privileges, set, sockets, static_files, stats_push, system, websockets,
+    Order, between, event_loops, harakiri, limits, logs, privileges, program, python, set, sockets, static_files,
+    stats_push, system, websockets,
 };
 use Kind::{Act, Addresses, Always, Custom, Flag, Large, Limit, Megabytes, Mode, Number, Path, Paths, Text, Texts};
 
@@ -41,6 +42,9 @@ pub(crate) const CONFIGURATION: Row = Row { group: Group::Configuration, ..OTHER
 #[rustfmt::skip]
 const TABLES: &[&[Row]] = &[
     OPTIONS,
+    event_loops::ROWS,
+    python::ROWS,
+    program::ROWS,
     harakiri::ROWS,
     logs::ROWS,
     privileges::ROWS,
@@ -408,6 +412,10 @@ static OPTIONS: &[Row] = &[
           help: "Read options from this file's object 'uwsgi', or the one named after a colon", ..CONFIGURATION },
     Row { names: &["include", "config"], kind: Act(Action::Load(None)), takes: "FILE[:SECTION]",
           help: "Read options from this file, in the format of its file name", ..CONFIGURATION },
+    Row { names: &["ini-paste"], kind: Act(Action::LoadPaste { logged: false }), takes: "FILE[:SECTION]",
+          help: "The same as ini, and have PasteDeploy load the application from this file (paste)", ..CONFIGURATION },
+    Row { names: &["ini-paste-logged"], kind: Act(Action::LoadPaste { logged: true }), takes: "FILE[:SECTION]",
+          help: "The same as ini-paste and paste-logger", ..CONFIGURATION },
     Row { names: &["inherit"], kind: Act(Action::Inherit), takes: "FILE[:SECTION]", repeats: true,
           help: "The same, after everything else has been read", ..CONFIGURATION },
     Row { names: &["set"], short: Some('S'), kind: Act(Action::Set), takes: "NAME=VALUE", repeats: true,

@@ -68,6 +68,28 @@ pub(crate) enum Action {
     SetPlaceholder,
     /// Opens or closes a block.
     Logic(Logic),
+    /// Reads an ini file that PasteDeploy loads the application from; sets up logging from it too, if so.
+    LoadPaste {
+        logged: bool,
+    },
+    /// Sets a key to the address of a name.
+    Resolve,
+    /// Takes the lines of this file before those of each configuration file that is read from now on, or after them.
+    InjectBefore,
+    InjectAfter,
+    /// Allows only these options from here on, or all but these.
+    Whitelist,
+    Blacklist,
+    /// Allows all again.
+    EndWhitelist,
+    EndBlacklist,
+    /// Ends the program with this status.
+    Exit,
+    /// Prints the value of an option.
+    Get,
+    DumpOptions,
+    /// Prints what comes from an address.
+    ConnectAndRead,
     /// Reports on a file instead of serving.
     Check,
     /// Makes an option that stands for others.
@@ -83,7 +105,17 @@ pub(crate) enum Action {
 
 impl Action {
     pub(crate) fn is_instead_of_serving(self) -> bool {
-        matches!(self, Self::Check | Self::Signal(_) | Self::Help | Self::Version | Self::PythonVersion)
+        matches!(
+            self,
+            Self::Check
+                | Self::Signal(_)
+                | Self::Help
+                | Self::Version
+                | Self::PythonVersion
+                | Self::Get
+                | Self::DumpOptions
+                | Self::ConnectAndRead
+        )
     }
 }
 

@@ -10,7 +10,7 @@ use rwsgi_stats::Shown;
 
 use super::logic::matching;
 use super::plugins::is_built_in;
-use super::value::{flag, is_off, is_on, leading_number, mode, path};
+use super::value::{flag, is_off, is_on, leading_number, mode, path, understood};
 use super::{AppSource, CheaperAlgorithm, Config, Mount, Owner, RunAs, StaticMap};
 
 type Outcome = Result<(), String>;
@@ -30,25 +30,13 @@ pub(super) fn module(config: &mut Config, value: &str) -> Outcome {
     if module.is_empty() || callable.is_empty() {
         return Err("a module's name, optionally with a colon and the callable's".into());
     }
-    if let AppSource::File(file) = &config.app {
-        config.warnings.push(both(value, file));
-    }
-    config.app = AppSource::Module(value.into());
+    AppSource::Module(value.into()).choose(config);
     Ok(())
 }
 
 pub(super) fn wsgi_file(config: &mut Config, value: &str) -> Outcome {
-    let file = path(value)?;
-    match &config.app {
-        AppSource::Module(module) if !module.is_empty() => config.warnings.push(both(module, &file)),
-        _ => config.app = AppSource::File(file),
-    }
+    AppSource::File(path(value)?).choose(config);
     Ok(())
-}
-
-/// uWSGI loads both and serves the module, whatever their order.
-fn both(module: &str, file: &Path) -> String {
-    format!("a module and a wsgi-file are both given: '{module}' is served, and not {}", file.display())
 }
 
 pub(super) fn callable(config: &mut Config, value: &str) -> Outcome {
@@ -64,6 +52,7 @@ pub(super) fn mount(config: &mut Config, value: &str) -> Outcome {
     let (prefix, app) = value.split_once('=').ok_or_else(expected)?;
     let is_file = app.ends_with(".py") || app.ends_with(".wsgi");
     let (app, callable) = match app.split_once(':') {
+        _ if app.ends_with(".ini") => (AppSource::Paste(app.into()), None),
         _ if is_file => (AppSource::File(app.into()), None),
         Some((module, callable)) if !module.is_empty() && !callable.is_empty() => {
             (AppSource::Module(module.into()), Some(callable.to_owned()))
@@ -93,6 +82,16 @@ pub(super) fn env(config: &mut Config, value: &str) -> Outcome {
     match value.split_once('=') {
         Some((name, value)) if !name.is_empty() && !name.contains('\0') && !value.contains('\0') => {
             config.env.push((name.into(), value.into()));
+            Ok(())
+        }
+        // That is what putenv() makes of it.
+        None if !value.is_empty() && !value.contains('\0') => {
+            config.unenv.push(value.into());
+            understood(config, value, "a variable to take out of the environment: it has no '='");
+            Ok(())
+        }
+        None if value.is_empty() => {
+            understood(config, value, "nothing to set");
             Ok(())
         }
         _ => Err("NAME=VALUE".into()),

@@ -3,6 +3,7 @@
 
 use super::gather::Gatherer;
 use super::options::{self, nearest};
+use super::program::is_bare;
 use super::row::Kind;
 use super::setting::{Origin, Setting};
 use super::uwsgi::{self, Verdict};
@@ -57,6 +58,10 @@ pub(super) fn settle(gathered: &Gatherer) -> Settled {
             },
         }
     }
+    if config.announcements.show_config {
+        config.announcements.configuration = super::program::configuration(&gathered.settings);
+    }
+    super::event_loops::finish(&mut config);
     if let Err(error) = finish(&mut config) {
         errors.push(error);
     }
@@ -65,8 +70,7 @@ pub(super) fn settle(gathered: &Gatherer) -> Settled {
 
 /// A setting as the application sees it: an option without a value on the command line has none.
 fn given(setting: &Setting) -> (String, String) {
-    let is_bare = setting.origin == Origin::CommandLine && setting.value == "true";
-    (setting.name.clone(), if is_bare { String::new() } else { setting.value.clone() })
+    (setting.name.clone(), if is_bare(setting) { String::new() } else { setting.value.clone() })
 }
 
 fn bad_value(setting: &Setting, problem: String) -> ConfigError {
@@ -122,7 +126,7 @@ fn finish(config: &mut Config) -> Result<(), ConfigError> {
     // A mount at the root is the application.
     if let Some(root) = config.mounts.iter().position(|mount| mount.prefix.is_empty()) {
         let mount = config.mounts.remove(root);
-        if config.app == AppSource::Module(String::new()) {
+        if config.app.is_none() {
             config.app = mount.app;
             if let Some(callable) = mount.callable {
                 config.callable = callable;
@@ -135,13 +139,22 @@ fn finish(config: &mut Config) -> Result<(), ConfigError> {
     super::logs::finish(config);
     super::between::finish(&mut config.between).map_err(ConfigError::Conflict)?;
     super::sockets::finish(config).map_err(ConfigError::Conflict)?;
-    if let AppSource::Module(module) = &config.app {
-        if module.is_empty() && config.mounts.is_empty() {
+    if config.app.is_none() && config.mounts.is_empty() {
+        // uWSGI starts in any case. That is a mistake, unless there is something else for the server to do.
+        let is_needed = config.given.iter().any(|(name, value)| name == "need-app" && !is_off(value));
+        let files = !(config.static_map.is_empty() && config.check_static.is_empty());
+        let beside = !(config.spooler.directories.is_empty() && config.between.mules.is_empty());
+        if is_needed || !(files || beside) {
             return Err(ConfigError::NoApplication);
         }
-        if let Some((module, callable)) = module.split_once(':') {
-            (config.callable, config.app) = (callable.to_owned(), AppSource::Module(module.to_owned()));
-        }
+        let warning = "there is no application: requests get 500, unless a static file answers them (give module, \
+                       wsgi-file or mount)";
+        config.warnings.push(warning.into());
+    }
+    if let AppSource::Module(module) = &config.app
+        && let Some((module, callable)) = module.split_once(':')
+    {
+        (config.callable, config.app) = (callable.to_owned(), AppSource::Module(module.to_owned()));
     }
     let cheaper = &mut config.cheaper;
     if let Some(fewest) = cheaper.workers {

@@ -2,11 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use super::app_source::{AppSource, Mount};
 use super::between::Between;
 use super::cheaper::Cheaper;
+use super::event_loops::EventLoops;
 use super::harakiri::HarakiriConfig;
 use super::limits::{MinRates, Temp};
 use super::logs::LogsConfig;
+use super::program::Announcements;
+use super::python::PythonConfig;
 use super::sockets::SocketConfig;
 use super::static_files::StaticConfig;
 use super::stats_push::StatsPushConfig;
@@ -15,26 +19,6 @@ use super::websockets::WebSockets;
 use rwsgi_protocol::path::PathNormalize;
 use rwsgi_stats::{Address, Shown};
 use serde::{Deserialize, Serialize};
-
-/// Where the application is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum AppSource {
-    /// `--wsgi-file`: a Python file, relative to `chdir`.
-    File(PathBuf),
-    /// `--module`: an importable module.
-    Module(String),
-}
-
-/// `--mount`: an application under a prefix.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mount {
-    /// Begins with a slash, and may end in one, which then belongs to `SCRIPT_NAME`; empty for the root.
-    pub prefix: String,
-    /// Where the application is.
-    pub app: AppSource,
-    /// Its name there; `None` for [`Config::callable`].
-    pub callable: Option<String>,
-}
 
 /// `--static-map`: files under a prefix.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -338,6 +322,14 @@ pub struct Config {
     pub spooler: Spooler,
     /// What the application's processes share.
     pub between: Between,
+    /// `--paste-logger`, `--pyargv` and the like: the interpreter.
+    pub python: PythonConfig,
+    /// `--gevent` and the like: what asks for threads.
+    pub event_loops: EventLoops,
+    /// `--mode`: a word for the application, `uwsgi.mode`.
+    pub mode: Option<String>,
+    /// `--print`, `--show-config`: what to print before anything else is done.
+    pub announcements: Announcements,
     /// The options as they were given, for the application: names and values, in order.
     pub given: Vec<(String, String)>,
     /// The magic variables, for the application.
@@ -443,6 +435,10 @@ impl Default for Config {
             log_backupname: None,
             spooler: Spooler::default(),
             between: Between::default(),
+            python: PythonConfig::default(),
+            event_loops: EventLoops::default(),
+            mode: None,
+            announcements: Announcements::default(),
             given: Vec::new(),
             magic: Vec::new(),
             warnings: Vec::new(),

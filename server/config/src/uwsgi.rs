@@ -40,8 +40,29 @@ impl Family {
 }
 
 /// The short names of options below.
-pub(crate) const SHORTS: [(char, &str); 6] =
-    [('c', "cgi-mode"), ('v', "max-vars"), ('r', "reaper"), ('A', "sharedarea"), ('J', "test"), ('O', "optimize")];
+pub(crate) const SHORTS: [(char, &str); 5] =
+    [('c', "cgi-mode"), ('v', "max-vars"), ('r', "reaper"), ('A', "sharedarea"), ('J', "test")];
+
+/// Names of ours that are not uWSGI 2.0's.
+pub(crate) const OWN: &[&str] = &[
+    "uwsgi",
+    "access-log-format",
+    "brutal-reload-on-term",
+    "check",
+    "else",
+    "end",
+    "ienv",
+    "no-new-privs",
+    "path-normalize",
+    "show-request",
+    "spooler-job-limit",
+    "stats-http-cors",
+    "temp-dir",
+    "temp-size",
+    "body-min-rate",
+    "response-min-rate",
+    "min-rate-grace",
+];
 
 /// The family of an option of uWSGI's.
 pub(crate) fn find(name: &str) -> Option<&'static Family> {

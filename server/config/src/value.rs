@@ -11,7 +11,8 @@ use rwsgi_stats::Address;
 use super::Config;
 
 /// Whether it is one of uWSGI's words for no.
-pub(super) fn is_off(value: &str) -> bool {
+#[must_use]
+pub fn is_off(value: &str) -> bool {
     matches!(value.to_ascii_lowercase().as_str(), "false" | "no" | "off" | "0")
 }
 

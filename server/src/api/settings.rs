@@ -5,6 +5,7 @@ use pyo3::types::{PyBytes, PyDict, PyList};
 
 use crate::ids::GenerationNumber;
 use crate::ipc::Setup;
+use rwsgi_config::is_off;
 
 /// The uWSGI whose module this one is like.
 const LIKE: (u32, u32, u32) = (2, 0, 31);
@@ -29,6 +30,9 @@ pub(super) fn add(module: &Bound<'_, PyModule>, setup: &Setup) -> PyResult<()> {
     module.add("loop", py.None())?;
     module.add("unbit", py.None())?;
     module.add("opt", options(py, &config.given)?)?;
+    if let Some(mode) = &config.mode {
+        module.add("mode", bytes(mode))?;
+    }
     let magic = PyDict::new(py);
     for (character, value) in &config.magic {
         magic.set_item(bytes(&character.to_string()), bytes(value))?;
@@ -42,9 +46,16 @@ pub(super) fn add(module: &Bound<'_, PyModule>, setup: &Setup) -> PyResult<()> {
     Ok(())
 }
 
+/// What is always in force here. Monitoring agents look for these and refuse to work where they find none.
+const ALWAYS: [&str; 3] = ["enable-threads", "master", "single-interpreter"];
+
 /// As uWSGI gives them in Python 3: a name's last value, or True when it was given none.
 fn options<'py>(py: Python<'py>, given: &[(String, String)]) -> PyResult<Bound<'py, PyDict>> {
     let options = PyDict::new(py);
+    for name in ALWAYS {
+        options.set_item(name, true)?;
+    }
+    let given = given.iter().filter(|(name, value)| !(ALWAYS.contains(&&**name) && is_off(value)));
     for (name, value) in given {
         match value.as_str() {
             "" => options.set_item(name, true)?,

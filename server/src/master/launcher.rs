@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use crate::ipc::inherit::InheritedFd;
 use crate::ipc::{Setup, channel, send_message};
 use crate::procname;
+use crate::wsgi::interpreter::OPTIMIZE;
 use rwsgi_config::Config;
 
 /// Variables of the environment by which a supervisor speaks to this process alone.
@@ -65,6 +66,9 @@ impl Launcher {
         command.current_dir(self.directory_of(&setup.config));
         for variable in VARIABLES {
             command.env_remove(variable);
+        }
+        if setup.config.python.optimize > 0 {
+            command.env(OPTIMIZE, setup.config.python.optimize.to_string());
         }
         if let Some(output) = &self.output {
             command.stdout(output.try_clone()?).stderr(output.try_clone()?);

@@ -39,7 +39,12 @@ pub(super) fn watch(config: &Config, events: &Events) {
     }
     if let Some(seconds) = config.py_autoreload {
         let roots = source_directories(config);
-        let look = move || python_files(&roots);
+        let unwatched = config.python.unwatched.clone();
+        let look = move || {
+            let mut files = python_files(&roots);
+            files.retain(|file, _| !unwatched.iter().any(|module| is_module(file, module)));
+            files
+        };
         repeat("py-autoreload", Duration::from_secs(seconds.into()), reload, look, events.clone());
     }
 }
@@ -83,6 +88,13 @@ fn changed<'a>(before: &Seen, now: &'a Seen) -> Option<&'a Path> {
 
 fn stamp(path: &Path) -> Option<Stamp> {
     std::fs::metadata(path).ok().map(|file| (file.mtime(), file.mtime_nsec(), file.ino(), file.size()))
+}
+
+/// Is this the file of that module, or the module of a package?
+fn is_module(file: &Path, module: &str) -> bool {
+    let path: PathBuf = module.split('.').collect();
+    let stem = file.with_extension("");
+    stem.ends_with(&path) || stem.ends_with(path.join("__init__"))
 }
 
 /// Where the application's own modules are.
@@ -131,6 +143,14 @@ fn python_files(roots: &[PathBuf]) -> Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_module_is_known_by_its_file() {
+        for file in ["/srv/app/views.py", "/srv/app/views/__init__.py"] {
+            assert!(is_module(Path::new(file), "app.views") && is_module(Path::new(file), "views"));
+            assert!(!is_module(Path::new(file), "other.views") && !is_module(Path::new(file), "app"));
+        }
+    }
 
     #[test]
     fn a_project_s_files_are_found_and_what_is_installed_is_not() {

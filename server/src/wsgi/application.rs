@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use thiserror::Error;
 
+use super::loaders;
 use super::static_files::StaticFiles;
 use super::traceback::{self, one_line};
 use rwsgi_config::{AppSource, Config};
@@ -28,6 +29,14 @@ pub enum LoadError {
         source_name: String,
         /// The exception, in one line.
         error: String,
+    },
+    /// What loads it is not installed.
+    #[error("no application: {option} needs the package {package}: pip install {package}")]
+    NoPackage {
+        /// The option that needs it.
+        option: &'static str,
+        /// Its name in the package index.
+        package: &'static str,
     },
     /// The module has no such name.
     #[error("no application: {source_name} has no '{callable}': name it with --callable")]
@@ -55,8 +64,14 @@ pub enum LoadError {
 /// # Errors
 /// When there is no application.
 pub fn load(py: Python<'_>, config: &Config) -> Result<Py<PyAny>, LoadError> {
-    let application =
-        if config.mounts.is_empty() { load_one(py, &config.app, &config.callable)? } else { load_mounts(py, config)? };
+    loaders::alias(py, &config.python.later_aliases).map_err(|error| failed(py, "post-pymodule-alias", &error))?;
+    let application = if !config.mounts.is_empty() {
+        load_mounts(py, config)?
+    } else if config.app.is_none() {
+        loaders::no_application(py).map_err(|error| failed(py, "no application", &error))?
+    } else {
+        load_one(py, &config.app, &config.callable, config)?
+    };
     if config.static_map.is_empty() && config.check_static.is_empty() && !config.static_files.docroot {
         return Ok(application);
     }
@@ -66,12 +81,12 @@ pub fn load(py: Python<'_>, config: &Config) -> Result<Py<PyAny>, LoadError> {
 
 fn load_mounts(py: Python<'_>, config: &Config) -> Result<Py<PyAny>, LoadError> {
     let default = match &config.app {
-        AppSource::Module(name) if name.is_empty() => None,
-        app => Some(load_one(py, app, &config.callable)?),
+        app if app.is_none() => None,
+        app => Some(load_one(py, app, &config.callable, config)?),
     };
     let mounted = config.mounts.iter().map(|mount| {
         let callable = mount.callable.as_deref().unwrap_or(&config.callable);
-        Ok((mount.prefix.as_str(), load_one(py, &mount.app, callable)?))
+        Ok((mount.prefix.as_str(), load_one(py, &mount.app, callable, config)?))
     });
     let mounted = mounted.collect::<Result<Vec<_>, LoadError>>()?;
     // As with uWSGI, the first application is asked for whatever is mounted nowhere.
@@ -95,10 +110,15 @@ fn own_module<'py>(py: Python<'py>, source: &str, name: &std::ffi::CStr) -> PyRe
     PyModule::from_code(py, &source, name, name)
 }
 
-fn load_one(py: Python<'_>, app: &AppSource, callable_name: &str) -> Result<Py<PyAny>, LoadError> {
+fn load_one(py: Python<'_>, app: &AppSource, callable_name: &str, config: &Config) -> Result<Py<PyAny>, LoadError> {
     let (source_name, module) = match app {
         AppSource::File(path) => (format!("'{}'", path.display()), load_file(py, path)?),
         AppSource::Module(name) => (format!("module '{name}'"), py.import(name.as_str())),
+        AppSource::Eval(code) => ("the code of eval".into(), loaders::eval(py, code)),
+        AppSource::Paste(uri) => {
+            return made(py, "paste", "PasteDeploy", "paste.deploy", uri, loaders::paste(py, uri, config));
+        }
+        AppSource::Pecan(file) => return made(py, "pecan", "pecan", "pecan", file, loaders::pecan(py, file)),
     };
     let raised = |error: PyErr| {
         let one_line = one_line(py, &error);
@@ -124,6 +144,30 @@ fn load_one(py: Python<'_>, app: &AppSource, callable_name: &str) -> Result<Py<P
         return Err(LoadError::NotCallable { source_name, callable: name.into(), kind });
     }
     Ok(callable.unbind())
+}
+
+/// What a framework's loader has made of `source`. `module` is what `package` is imported by.
+fn made(
+    py: Python<'_>,
+    option: &'static str,
+    package: &'static str,
+    module: &str,
+    source: &str,
+    application: PyResult<Bound<'_, PyAny>>,
+) -> Result<Py<PyAny>, LoadError> {
+    let error = match application {
+        Ok(application) => return Ok(application.unbind()),
+        Err(error) => error,
+    };
+    let missing = error.value(py).getattr("name").and_then(|name| name.extract::<String>()).unwrap_or_default();
+    // `paste` alone is missing where no package of that namespace is installed.
+    let is_missing = !missing.is_empty() && (module == missing || module.starts_with(&format!("{missing}.")));
+    if error.is_instance_of::<pyo3::exceptions::PyModuleNotFoundError>(py) && is_missing {
+        return Err(LoadError::NoPackage { option, package });
+    }
+    let one_line = one_line(py, &error);
+    traceback::log(py, &error);
+    Err(LoadError::Import { source_name: format!("{option} '{source}'"), error: one_line })
 }
 
 /// Runs a file as a module, under the name that uWSGI gives it, so that what the application pickled stays readable.

@@ -22,8 +22,19 @@ pub fn start(home: Option<&Path>) -> anyhow::Result<()> {
 /// When Python raises; none of these calls does in a sound installation.
 pub fn prepare(py: Python<'_>, config: &Config) -> anyhow::Result<()> {
     let sys = py.import("sys")?;
-    sys.setattr("argv", ["rwsgi"])?;
+    // By this name applications tell that they run in a server.
+    sys.setattr(
+        "argv",
+        std::iter::once("uwsgi").chain(config.python.argv.iter().map(String::as_str)).collect::<Vec<_>>(),
+    )?;
+    if let Some(executable) = &config.python.executable {
+        sys.setattr("executable", executable.as_os_str())?;
+    }
     let environ = py.import("os")?.getattr("environ")?;
+    if config.python.optimize > 0 {
+        // It was set for this interpreter, not for what the application starts.
+        environ.call_method1("pop", (OPTIMIZE, py.None()))?;
+    }
     for name in &config.unenv {
         environ.call_method1("pop", (name, py.None()))?;
     }
@@ -49,8 +60,12 @@ pub fn prepare(py: Python<'_>, config: &Config) -> anyhow::Result<()> {
         let entry = directory.join(entry);
         path.call_method1("insert", (0, entry.as_os_str()))?;
     }
+    super::loaders::alias(py, &config.python.aliases).context("pymodule-alias")?;
     Ok(())
 }
+
+/// The variable by which an interpreter that is started learns how to optimize.
+pub(crate) const OPTIMIZE: &str = "PYTHONOPTIMIZE";
 
 /// Imports a module beside the application, or runs a file. A failure is logged, and the worker serves without it.
 pub fn import(py: Python<'_>, name: &str) {

@@ -10,6 +10,7 @@ mod file_wrapper;
 pub mod gateway;
 mod input;
 pub mod interpreter;
+mod loaders;
 mod raised;
 pub(crate) mod respond;
 pub(crate) mod serving;

@@ -4,11 +4,19 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::options;
-use crate::uwsgi::{Family, Verdict, families};
+use crate::row::Row;
+use crate::uwsgi::{Family, OWN, Verdict, families};
 
 /// The pages that are made here: name and text.
 fn pages() -> [(&'static str, String); 2] {
     [("options.md", options_page()), ("uwsgi-options.md", uwsgi_page())]
+}
+
+/// Every option, those of a group together, whichever table they are in.
+fn by_group() -> Vec<&'static Row> {
+    let mut rows: Vec<&Row> = options::all().collect();
+    rows.sort_by_key(|row| row.group as u8);
+    rows
 }
 
 fn options_page() -> String {
@@ -20,7 +28,7 @@ fn options_page() -> String {
          <!-- Made from server/config/src/options.rs: run the tests of rwsgi-config with RWSGI_WRITE_DOCS=1 to make it again. -->\n",
     );
     let mut heading = "";
-    for row in options::all() {
+    for row in by_group() {
         if row.group.heading() != heading {
             heading = row.group.heading();
             let _ = write!(
@@ -44,27 +52,6 @@ fn options_page() -> String {
     page
 }
 
-/// Names of ours that are not uWSGI 2.0's.
-const OWN: &[&str] = &[
-    "uwsgi",
-    "access-log-format",
-    "brutal-reload-on-term",
-    "check",
-    "else",
-    "end",
-    "ienv",
-    "no-new-privs",
-    "path-normalize",
-    "show-request",
-    "spooler-job-limit",
-    "stats-http-cors",
-    "temp-dir",
-    "temp-size",
-    "body-min-rate",
-    "response-min-rate",
-    "min-rate-grace",
-];
-
 /// `docs/uwsgi-options.md`.
 fn uwsgi_page() -> String {
     let mut page = String::from(
@@ -79,7 +66,7 @@ fn uwsgi_page() -> String {
          ## Options that are here too\n\n| options | standing |\n| --- | --- |\n",
     );
     let mut heading = "";
-    for row in options::all() {
+    for row in by_group() {
         let names: Vec<&str> = row.names.iter().copied().filter(|name| !OWN.contains(name)).collect();
         if names.is_empty() {
             continue;

@@ -98,7 +98,13 @@ fn environment_variables_are_replaced_or_left() {
     check(
         "placeholder",
         "set-placeholder = q=$(HOME)\nset = processes=3\nx = %(q)",
-        &[("q", "/home/me"), ("processes", "3"), ("x", "/home/me")],
+        &[
+            ("set-placeholder", "q=/home/me"),
+            ("q", "/home/me"),
+            ("set", "processes=3"),
+            ("processes", "3"),
+            ("x", "/home/me"),
+        ],
     );
     // An option since uWSGI 2.1.
     check("ienv", "ienv = FOO=bar\nx = $(FOO)", &[("ienv", "FOO=bar"), ("x", "bar")]);
@@ -170,21 +176,73 @@ fn conditions_take_what_follows_or_leave_it() {
     taken("if-env = HOME=/home/me", Some("/home/me"));
     taken("if-env = HOME=/else", None);
     taken("if-env = NOPE", None);
-    // uWSGI leaves %(_) as it is where there is nothing that it could stand for.
-    taken("if-not-env = NOPE", Some(""));
-    taken("if-not-env = HOME=/else", Some(""));
+    // %(_) stays as it is where there is nothing that it could stand for.
+    taken("if-not-env = NOPE", Some("%(_)"));
+    taken("if-not-env = HOME=/else", Some("/home/me"));
     taken("if-opt = processes", Some("4"));
     taken("if-opt = processes=4", Some("4"));
     taken("if-opt = processes=5", None);
-    taken("if-not-opt = threads", Some(""));
+    taken("if-not-opt = threads", Some("%(_)"));
     taken("if-file = /etc/passwd", Some("/etc/passwd"));
     taken("if-file = /etc", None);
     taken("if-dir = /etc", Some("/etc"));
     taken("if-exists = /etc", Some("/etc"));
     taken("if-exists = /nope", None);
-    taken("if-not-exists = /nope", Some(""));
+    taken("if-not-exists = /nope", Some("/nope"));
     taken("if-hostname = box", Some("box"));
     taken("if-hostname = other", None);
+}
+
+#[test]
+fn an_option_is_looked_for_anew_for_each_line_of_a_block() {
+    check("anew", "if-not-opt = threads\nthreads = 2\nx = lost\nendif =\ny = 1", &[("threads", "2"), ("y", "1")]);
+}
+
+#[test]
+fn another_section_is_of_the_ini_file_that_was_read_last() {
+    let other = format!("{}other.ini", dir("last-file"));
+    let error = gather("last-file", "ini = %dother.ini\nini = :second").unwrap_err().to_string();
+    assert!(error.contains(&other) && error.contains("second"), "{error}");
+    check("same-file", "ini = :second", &[("ini", ":second"), ("from-second", "second")]);
+}
+
+#[test]
+fn text_may_be_injected_and_options_forbidden() {
+    let injected = [
+        ("inject-after", &*format!("{}lines.txt", dir("inject"))),
+        ("ini", &*format!("{}other.ini", dir("inject"))),
+        ("from-other", "other a"),
+        ("one", ""),
+        ("two", ""),
+    ];
+    check("inject", "inject-after = %dlines.txt\nini = %dother.ini", &injected);
+    let (settings, _) = gather("allowed", "blacklist = http chdir\nx = 1\nend-blacklist\nchdir = /x").unwrap();
+    assert_eq!(settings.last().unwrap().0, "chdir");
+    for lines in ["blacklist = http chdir\nchdir = /x", "whitelist = x\nx = 1\nchdir = /x"] {
+        let error = gather("forbidden", lines).unwrap_err().to_string();
+        assert!(error.contains("chdir: the whitelist or blacklist before it forbids it"), "{error}");
+    }
+    check(
+        "resolve",
+        "resolve = db=127.0.0.1\nx = %(db)",
+        &[("resolve", "db=127.0.0.1"), ("db", "127.0.0.1"), ("x", "127.0.0.1")],
+    );
+}
+
+#[test]
+fn a_file_for_pastedeploy_is_read_and_names_the_application() {
+    let other = format!("{}other.ini", dir("paste"));
+    let expected = [
+        ("ini-paste-logged", "%dother.ini"),
+        ("from-other", "other a"),
+        ("paste", &*format!("config:{other}")),
+        ("paste-logger", "true"),
+    ];
+    check(
+        "paste",
+        "ini-paste-logged = %dother.ini",
+        &expected.map(|(name, value)| (name, if value.starts_with('%') { &*other } else { value })),
+    );
 }
 
 #[test]

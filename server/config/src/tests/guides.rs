@@ -156,9 +156,15 @@ fn an_option_of_uwsgi_that_is_not_here_is_named_with_what_to_use_instead() {
     let message = with("emperor = /etc").load("rwsgi a.ini").unwrap_err().to_string();
     assert!(message.contains("a.ini:4: uWSGI's option emperor is not available here: run one server"), "{message}");
     // On the command line, with its value attached or apart.
-    for line in ["--gevent 100 -p 2", "--gevent=100 -p 2", "-p 2 --gevent 100", "-v 200 -c --gevent 100 -p 2"] {
+    for line in [
+        "--py-tracebacker 100 -p 2",
+        "--py-tracebacker=100 -p 2",
+        "-p 2 --py-tracebacker 100",
+        "-v 200 -c --py-tracebacker 100 -p 2",
+    ] {
         let config = serve(&format!("rwsgi --http :1 -w m {line}"));
-        let named = |warning: &String| warning.starts_with("command line: uWSGI's option gevent is not available here");
+        let named =
+            |warning: &String| warning.starts_with("command line: uWSGI's option py-tracebacker is not available here");
         assert!(config.processes == 2 && config.warnings.iter().any(named), "{line}: {:?}", config.warnings);
     }
 }

@@ -15,10 +15,10 @@ use super::*;
 use rwsgi_stats::{Address, Shown};
 
 /// A directory of files that goes when the test ends.
-struct Files(PathBuf);
+pub(crate) struct Files(PathBuf);
 
 impl Files {
-    fn new(test: &str, files: &[(&str, &str)]) -> Self {
+    pub(crate) fn new(test: &str, files: &[(&str, &str)]) -> Self {
         let dir = std::env::temp_dir().join(format!("rwsgi-config-{}-{test}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         for (name, text) in files {
@@ -28,7 +28,7 @@ impl Files {
     }
 
     /// The command line, each word that ends in `.ini` (or names a section of one) taken from the directory.
-    fn load(&self, line: &str) -> Result<Invocation, ConfigError> {
+    pub(crate) fn load(&self, line: &str) -> Result<Invocation, ConfigError> {
         let word = |word: &str| {
             if word.contains(".ini") { self.0.join(word).into_os_string() } else { OsString::from(word) }
         };
@@ -49,14 +49,14 @@ impl Drop for Files {
     }
 }
 
-fn serve(line: &str) -> Config {
+pub(crate) fn serve(line: &str) -> Config {
     match load(line.split_whitespace().map(OsString::from)) {
         Ok(Invocation::Serve(config)) => *config,
         other => panic!("{line}: {other:?}"),
     }
 }
 
-fn error(line: &str) -> String {
+pub(crate) fn error(line: &str) -> String {
     load(line.split_whitespace().map(OsString::from)).unwrap_err().to_string()
 }
 
@@ -278,7 +278,7 @@ fn values_against_those_rules_are_refused() {
             "--chown-socket: expected the name or number of a group on this machine, got 'root:no-such'",
         ),
         ("--reload-on-rss -1", "--reload-on-rss: expected megabytes, as in 512 or 0.5, got '-1'"),
-        ("--env A", "--env: expected NAME=VALUE, got 'A'"),
+        ("--env =A", "--env: expected NAME=VALUE, got '=A'"),
         ("--mount /a=b", "--mount: expected /PREFIX=FILE.py or /PREFIX=MODULE:CALLABLE, got '/a=b'"),
         ("--cheaper-algo magic", "--cheaper-algo: expected spare, backlog or busyness, got 'magic'"),
     ] {
@@ -424,7 +424,17 @@ fn the_configuration_survives_the_way_to_another_process() {
 fn names_may_be_cut_short_as_with_getopt() {
     assert_eq!(serve("rwsgi --http :1 -w m --process 3").processes, 3);
     assert_eq!(serve("rwsgi --http :1 -w m --virtual /x").home, Some("/x".into()));
-    assert!(error("rwsgi --http :1 -w m --pro 3").contains("there is no option '--pro'"));
+    // uWSGI's options that are not here count too, so that a beginning means what it means there.
+    let ambiguous = error("rwsgi --http :1 --mod m");
+    assert_eq!(ambiguous, "command line: --mod is the beginning of several options: --mode, --module");
+    assert!(error("rwsgi --http :1 -w m --p 3").contains(" more"));
+    // What an option needs is the next word, whatever it looks like.
+    let config = serve("rwsgi --http :1 -w m --env --master --env A=--b --processes 2");
+    assert_eq!(
+        (config.env, config.unenv, config.processes),
+        (vec![("A".into(), "--b".into())], vec!["--master".into()], 2)
+    );
+    assert!(error("rwsgi --http :1 -w m --prox 3").contains("there is no option '--prox'"));
 }
 
 #[test]

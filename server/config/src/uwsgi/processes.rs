@@ -166,8 +166,7 @@ pub(super) static FAMILIES: &[Family] = &[
         advice: "the system's default serves as well",
         flags: &["clock-list", "clocks-list", "no-threads-wait", "pcre-jit", "use-abort"],
         values: &[
-            "clock", "mem-collector-freq", "py-executable", "py-program-name", "py-programname", "py-sys-executable",
-            "pyargv", "thread-stack-size", "thread-stacksize", "threads-stack-size", "threads-stacksize",
+            "clock", "mem-collector-freq", "thread-stack-size", "thread-stacksize", "threads-stack-size", "threads-stacksize",
         ],
         optional: &[],
     },
