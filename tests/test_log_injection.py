@@ -48,6 +48,47 @@ def test_no_variable_of_a_packet_forges_a_line(serve):
     assert_clean(site.server)
 
 
+FORMATS = {
+    **{name: ["--access-log-format", name] for name in ("rwsgi", "uwsgi", "combined", "json", "logfmt")},
+    "plain": ["--log-format", "%(addr) %(user) %(method) %(uri) %(proto) %(host) %(uagent) %(var.HTTP_X_A) %(mine)"],
+    "quoted": ["--log-format", '"%(addr)" "%(user)" "%(method)" "%(uri)" "%(uagent)" "%(var.HTTP_X_A)" "%(mine)" end'],
+    "like json": ["--log-format", '{"a":"%(addr)","m":"%(method)","u":"%(uri)","g":"%(uagent)","x":"%(var.HTTP_X_A)","v":"%(mine)"}'],
+}
+LOGGERS = {"standard error": [], "a logger": ["--req-logger", "stdio"], "an encoder": ["--log-encoder", "prefix > "]}
+
+
+@OF_RWSGI
+@pytest.mark.parametrize("logger", LOGGERS)
+@pytest.mark.parametrize("form", FORMATS)
+def test_no_request_forges_a_line_in_any_format(serve, tmp_path, address, form, logger):
+    (tmp_path / "app.py").write_text(
+        "import uwsgi\n"
+        "def application(environ, start_response):\n"
+        f"    uwsgi.set_logvar('mine', {HOSTILE!r} + '\"end')\n"
+        "    start_response('204 No Content', [])\n"
+        "    return []\n"
+    )
+    server = serve("--socket", address, "--wsgi-file", "app.py", *FORMATS[form], *LOGGERS[logger], cwd=tmp_path)
+    names = ("REMOTE_ADDR", "REMOTE_USER", "REQUEST_METHOD", "REQUEST_URI", "SERVER_PROTOCOL", "HTTP_USER_AGENT", "HTTP_REFERER", "HTTP_HOST", "HTTP_X_A")
+    for name in names:
+        variables = [(n, v) for n, v in uwsgi.variables("GET", "/pid") if n != name] + [(name, f'"sent\\"{HOSTILE}')]
+        with Connection(address) as connection:
+            connection.send(uwsgi.packet(variables))
+            connection.response()
+    # Only those about requests: each names the socket's client, or the hostile text in its place.
+    lines = until(
+        lambda: len(found := [line for line in server.log().splitlines() if "192.0.2.7" in line or "sent" in line]) >= len(names) and found,
+        "a line for each",
+        context=server.log,
+    )
+    assert len(lines) == len(names), lines
+    assert_clean(server)
+    if "json" in form:
+        assert [json.loads(line.removeprefix("> ")) for line in lines]
+    if form == "quoted":
+        assert {line.count('"') for line in lines} == {14}, lines
+
+
 @OF_RWSGI
 @pytest.mark.parametrize("kind", ["http", "http-socket", "socket"])
 def test_the_text_of_an_exception_forges_no_line(serve, tmp_path, kind):
@@ -141,6 +182,8 @@ def test_what_a_process_did_not_write_it_counts_before_it_leaves(serve, kind):
 @OF_RWSGI
 def test_a_neighbour_that_pretends_to_be_a_worker_over_and_over_writes_few_lines(serve, address):
     server = serve("--http", address, "--wsgi-file", "probe.py")
+    # The master listens before the router has begun.
+    assert http.get(address, "/pid").status == 200
     [router] = [process for process in server.processes() if process.name == "rwsgi http"]
     held = router.open_files()
     rows = [row.split() for row in Path("/proc/net/unix").read_text().splitlines()[1:]]

@@ -9,6 +9,7 @@ use anyhow::Context;
 use crate::hooks::{self, EXIT_HOOK_FAILED};
 use crate::ipc::inherit::InheritedFd;
 use crate::ipc::{Setup, receive_message};
+use crate::log_text;
 use crate::process_setup::{ignore_terminal_signals, limit_address_space};
 use crate::procname;
 use crate::router::{self, Door, Limits, RouterConfig};
@@ -27,6 +28,7 @@ pub(crate) fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
         .context("http router: the master is gone")?;
     let _ = nix::sys::prctl::set_name(c"rwsgi http");
     procname::set(&procname::title(&setup.config.procname, "rwsgi http 1"));
+    log_text::begin_with(&setup.config.logs.date);
     ignore_terminal_signals()?;
     if setup.certificates.is_some() {
         // The application runs as the same user, and could read the keys in this process's memory.
@@ -47,6 +49,7 @@ pub(crate) fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
     );
     // For the workers alone: a pipe that the router held open would never end.
     drop(setup.notices.take()?);
+    drop(setup.request_log.as_mut().map(InheritedFd::take).transpose()?);
     let listeners = setup.listeners.iter_mut().map(|listener| Ok((listener.fd.take()?, listener.address.clone())));
     let router = RouterConfig {
         listeners: listeners.collect::<anyhow::Result<_>>()?,

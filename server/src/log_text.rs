@@ -6,12 +6,18 @@
 //! `\t`, `\x1b` or `\u{2028}`, a byte that is not UTF-8 `\xff`. Backslashes stay as they are: lines are for reading, not
 //! for decoding.
 
+use std::ffi::CString;
 use std::fmt::{self, Write};
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
 
+use rwsgi_config::LogDate;
 use rwsgi_stats::is_control;
-use tracing_subscriber::fmt::format::debug_fn;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+
+use crate::clock::UnixMicros;
+use crate::local_time;
 
 /// Starts the log of this process. `to_file`: standard error is about to become a file, so no colours are written.
 pub(crate) fn start(to_file: bool) {
@@ -21,6 +27,7 @@ pub(crate) fn start(to_file: bool) {
         // disk, or a reader of the log that is gone, would end every process that logs.
         .log_internal_errors(false)
         .with_target(false)
+        .with_timer(Date)
         .with_ansi(!to_file && std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .fmt_fields(debug_fn(|to, _message, value| write!(Escaping(to), "{value:?}")));
     // Fails when the Python package is used twice in a process: the first log stays.
@@ -51,6 +58,43 @@ impl std::io::Write for Observed {
     fn flush(&mut self) -> std::io::Result<()> {
         std::io::stderr().flush()
     }
+}
+
+/// How lines begin, once the configuration is known (`log-date`); the time in UTC until then.
+static DATE: OnceLock<CString> = OnceLock::new();
+
+/// From now on, the lines of this process begin as `log-date` says.
+pub(crate) fn begin_with(date: &LogDate) {
+    let format = match date {
+        LogDate::Own => return,
+        LogDate::Ctime => local_time::CTIME.to_owned(),
+        // A configuration has no NUL.
+        LogDate::Strftime(format) => CString::new(format.as_bytes()).unwrap_or_default(),
+    };
+    // It is the same in every generation.
+    let _ = DATE.set(format);
+}
+
+struct Date;
+
+impl FormatTime for Date {
+    fn format_time(&self, to: &mut Writer<'_>) -> fmt::Result {
+        let Some(format) = DATE.get() else { return SystemTime.format_time(to) };
+        let mut text = Vec::new();
+        local_time::write(&mut text, format, UnixMicros::now().as_secs());
+        write!(to, "{} -", Foreign(&text))
+    }
+}
+
+/// A line of the server that is not written by the formatter, because its writer cannot write to standard error.
+pub(crate) fn line(level: tracing::Level, text: &str) -> Vec<u8> {
+    let mut line = String::new();
+    // Writing to a String cannot fail.
+    let _ = Date.format_time(&mut Writer::new(&mut line));
+    let _ = write!(line, " {level:>5} ");
+    let _ = write!(Escaping(&mut line), "{text}");
+    line.push('\n');
+    line.into_bytes()
 }
 
 /// Passes text on with its control characters escaped.
@@ -87,6 +131,34 @@ impl fmt::Display for Foreign<'_> {
             chunk.invalid().iter().try_for_each(|byte| write!(f, "\\x{byte:02x}"))?;
         }
         Ok(())
+    }
+}
+
+/// What stands between the quotes of a JSON string. A byte that is no UTF-8 is `\xff` there, as everywhere in the log.
+pub(crate) fn write_json(to: &mut Vec<u8>, text: &[u8]) {
+    if text.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')) {
+        return to.extend_from_slice(text);
+    }
+    for chunk in text.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            match character {
+                '"' => to.extend_from_slice(b"\\\""),
+                '\\' => to.extend_from_slice(b"\\\\"),
+                '\n' => to.extend_from_slice(b"\\n"),
+                '\r' => to.extend_from_slice(b"\\r"),
+                '\t' => to.extend_from_slice(b"\\t"),
+                control if is_control(control) => {
+                    let mut units = [0; 2];
+                    for unit in control.encode_utf16(&mut units) {
+                        let _ = io::Write::write_fmt(to, format_args!("\\u{unit:04x}"));
+                    }
+                }
+                plain => to.extend_from_slice(plain.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
+        }
+        for byte in chunk.invalid() {
+            let _ = io::Write::write_fmt(to, format_args!("\\\\x{byte:02x}"));
+        }
     }
 }
 

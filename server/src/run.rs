@@ -51,6 +51,7 @@ fn dispatch(arguments: Vec<OsString>, mut launcher: Launcher) -> anyhow::Result<
         Invocation::Serve(config) => {
             let has_file = [&config.daemonize, &config.daemonize2, &config.logto, &config.logto2];
             log_text::start(has_file.iter().any(|file| file.is_some()));
+            log_text::begin_with(&config.logs.date);
             let superior = Link::take();
             let mut config = *config;
             hooks::lock_files(&config.hooks, false)?;
@@ -135,7 +136,7 @@ fn settle(mut config: Config, start: &Path) -> anyhow::Result<Config> {
         &mut config.log_backupname,
         &mut config.emperor.pidfile,
     ];
-    for path in files.into_iter().flatten() {
+    for path in files.into_iter().flatten().chain(config.logs.files()) {
         *path = start.join(&*path);
     }
     for path in config.tls.files_mut() {

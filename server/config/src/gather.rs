@@ -11,6 +11,7 @@ use super::declared::Declared;
 use super::expand::{Expander, Findings};
 use super::files::Notation;
 use super::logic::{Block, Logic, Test};
+use super::logs::has_own_references;
 use super::magic::Magic;
 use super::options::find;
 use super::row::{Action, Kind, Row};
@@ -385,7 +386,7 @@ impl Gatherer {
                     problem,
                 })?;
             // Only ours: the values of other programs' keys are theirs, log formats for one are full of %(…).
-            if find(&setting.name).is_some() {
+            if find(&setting.name).is_some() && !has_own_references(&setting.name) {
                 for reference in self.findings.unresolved.drain(..) {
                     self.warnings.push(format!("{}: {}: {reference} stands for nothing", setting.origin, setting.name));
                 }

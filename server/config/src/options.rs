@@ -5,8 +5,8 @@ use super::files::Notation;
 use super::logic::{Logic, Over, Test, Wanted};
 use super::row::{Action, Group, Kind, Row};
 use super::{
-    Order, alarms, between, crons, daemons, emperor, event_loops, harakiri, hooks, http_router, limits, privileges,
-    program, python, reactions, routing, set, sockets, static_files, stats_push, system, tls, websockets,
+    Order, alarms, between, crons, daemons, emperor, event_loops, harakiri, hooks, http_router, limits, logs,
+    privileges, program, python, reactions, routing, set, sockets, static_files, stats_push, system, tls, websockets,
 };
 use Kind::{Act, Addresses, Always, Custom, Flag, Large, Limit, Megabytes, Mode, Number, Path, Paths, Text, Texts};
 
@@ -53,6 +53,7 @@ const TABLES: &[&[Row]] = &[
     daemons::ROWS,
     harakiri::ROWS,
     http_router::ROWS,
+    logs::ROWS,
     privileges::ROWS,
     reactions::ROWS,
     routing::REQUEST_ROWS,

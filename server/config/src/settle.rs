@@ -146,6 +146,7 @@ fn finish(config: &mut Config) -> Result<(), ConfigError> {
     if let Some(conflict) = config.routing.conflict(!config.mounts.is_empty()) {
         return Err(ConfigError::Conflict(conflict));
     }
+    super::logs::finish(config);
     super::between::finish(&mut config.between).map_err(ConfigError::Conflict)?;
     super::sockets::finish(config).map_err(ConfigError::Conflict)?;
     super::alarms::finish(&config.alarms).map_err(ConfigError::Conflict)?;

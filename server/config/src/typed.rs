@@ -14,6 +14,7 @@ use super::harakiri::HarakiriConfig;
 use super::hooks::HooksConfig;
 use super::http_router::HttpRouterConfig;
 use super::limits::{MinRates, Temp};
+use super::logs::LogsConfig;
 use super::program::Announcements;
 use super::python::PythonConfig;
 use super::reactions::Reactions;
@@ -322,6 +323,8 @@ pub struct Config {
     pub logto: Option<PathBuf>,
     /// `--logto2`: log here, opened after privileges are dropped.
     pub logto2: Option<PathBuf>,
+    /// The format of the access log, and where lines go.
+    pub logs: LogsConfig,
     /// `--log-master`: the master writes what workers log.
     pub log_master: bool,
     /// `--log-maxsize`: bytes after which the log is rotated; 0 for never.
@@ -461,6 +464,7 @@ impl Default for Config {
             py_autoreload: None,
             logto: None,
             logto2: None,
+            logs: LogsConfig::default(),
             log_master: false,
             log_maxsize: 0,
             log_backupname: None,

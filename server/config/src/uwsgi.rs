@@ -46,6 +46,7 @@ pub(crate) const SHORTS: [(char, &str); 5] =
 /// Names of ours that are not uWSGI 2.0's.
 pub(crate) const OWN: &[&str] = &[
     "uwsgi",
+    "access-log-format",
     "brutal-reload-on-term",
     "check",
     "else",

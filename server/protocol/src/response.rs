@@ -126,6 +126,7 @@ pub type Field = (Vec<u8>, Vec<u8>);
 pub struct HeadWriter {
     out: Vec<u8>,
     status: u16,
+    headers: u32,
     content_length: Option<u64>,
     has_date: bool,
     close: bool,
@@ -149,14 +150,14 @@ impl HeadWriter {
         out.extend_from_slice(status);
         // The space after the number is there even when the reason is not.
         out.extend_from_slice(if status.len() == 3 { b" \r\n" } else { b"\r\n" });
-        Ok(Self { out, status: number, content_length: None, has_date: false, close: false })
+        Ok(Self { out, status: number, headers: 0, content_length: None, has_date: false, close: false })
     }
 
     /// Begins a head for when nothing else can be said.
     #[must_use]
     pub fn internal_error() -> Self {
         let out = b"HTTP/1.1 500 Internal Server Error\r\n".to_vec();
-        Self { out, status: 500, content_length: None, has_date: false, close: false }
+        Self { out, status: 500, headers: 0, content_length: None, has_date: false, close: false }
     }
 
     /// Adds a header of the application's, latin-1.
@@ -170,6 +171,7 @@ impl HeadWriter {
         if !is_text(value) {
             return Err(HeadError::Value(latin1(name)));
         }
+        self.headers += 1;
         let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
         // Lengths first: most headers have none of these.
         match name.len() {
@@ -208,6 +210,12 @@ impl HeadWriter {
     #[must_use]
     pub fn content_length(&self) -> Option<u64> {
         self.content_length
+    }
+
+    /// How many headers the application gave.
+    #[must_use]
+    pub fn headers(&self) -> u32 {
+        self.headers
     }
 
     /// The status code.

@@ -18,17 +18,23 @@ pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Ok(())
 }
 
+/// A metric's value; 0 when there is none of this name.
+#[must_use]
+pub(crate) fn metric(name: &str) -> i64 {
+    find(name.as_bytes()).map_or(0, |(metric, _)| metric.get())
+}
+
 /// The metric, and what it began with.
-fn find(name: &Text) -> Option<(Metric<'static>, i64)> {
+fn find(name: &[u8]) -> Option<(Metric<'static>, i64)> {
     let server = server()?;
     let metrics = &server.config.between.metrics;
-    let index = metrics.iter().position(|metric| metric.name.as_bytes() == name.0)?;
+    let index = metrics.iter().position(|metric| metric.name.as_bytes() == name)?;
     Some((server.share.board.metric(index), metrics[index].initial))
 }
 
 /// Changes a metric: True, or None when there is none of this name.
 fn change(name: &Text, change: impl Fn(i64, i64) -> i64) -> Option<bool> {
-    let (metric, initial) = find(name)?;
+    let (metric, initial) = find(&name.0)?;
     metric.update(|value| change(value, initial));
     Some(true)
 }
@@ -37,7 +43,7 @@ fn change(name: &Text, change: impl Fn(i64, i64) -> i64) -> Option<bool> {
 #[pyfunction]
 #[pyo3(signature = (name, /))]
 fn metric_get(name: Text) -> i64 {
-    find(&name).map_or(0, |(metric, _)| metric.get())
+    find(&name.0).map_or(0, |(metric, _)| metric.get())
 }
 
 /// Sets a metric.

@@ -32,10 +32,17 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyType};
 
 pub(crate) use self::hooks::{AfterFork, find as hook};
+pub(crate) use self::metrics::metric;
 
 use self::names::Standing;
 use crate::ipc::Setup;
 use crate::wsgi::interpreter;
+
+/// Counts a request in the access log of all processes together, and returns how many that makes.
+#[must_use]
+pub(crate) fn count_logged() -> u64 {
+    here::server().map_or(0, |server| server.share.board.count_logged())
+}
 
 /// Makes the module, under both of its names.
 ///

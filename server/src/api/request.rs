@@ -15,7 +15,7 @@ use crate::descriptor::duplicate;
 use crate::ids::ThreadIndex;
 use crate::wsgi::active::CurrentRequest;
 use crate::wsgi::respond;
-use crate::wsgi::serving::{self, CurrentConnection, Notes};
+use crate::wsgi::serving::{self, CurrentConnection, LineWish, Notes};
 use crate::wsgi::websocket;
 
 pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -97,7 +97,12 @@ fn get_logvar(py: Python<'_>, name: Text) -> Option<Bound<'_, PyBytes>> {
 /// Logs the request although requests are not logged.
 #[pyfunction]
 fn log_this_request() -> PyResult<()> {
-    note(|notes| notes.log = true)
+    note(|notes| {
+        // A rule that keeps it out of the log is stronger, as in uWSGI.
+        if notes.line == LineWish::AsConfigured {
+            notes.line = LineWish::Logged;
+        }
+    })
 }
 
 /// Ends the response here: the client has all of it, and the application goes on.

@@ -21,6 +21,7 @@ use crate::auxiliary;
 use crate::hooks;
 use crate::ipc::inherit::InheritedFd;
 use crate::ipc::{Answer, Order, Role, Setup, receive_message, send_message};
+use crate::log_text;
 use crate::process_setup::{EXIT_NO_APP, ignore, ignore_terminal_signals, limit_address_space};
 use crate::procname;
 use crate::stats::scoreboard::Scoreboard;
@@ -39,6 +40,7 @@ pub(crate) fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
     let mut setup: Setup = receive_message(channel.as_fd())
         .context("fork server: cannot read its setup from the master")?
         .context("fork server: the master is gone")?;
+    log_text::begin_with(&setup.config.logs.date);
     ignore_terminal_signals()?;
     // A supervisor that stops the whole group means the master, which stops this process in its own time.
     ignore(&[Signal::SIGTERM])?;
@@ -56,7 +58,7 @@ pub(crate) fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
         for listener in &setup.listeners {
             listener.fd.close_on_exec()?;
         }
-        for fd in [&setup.liveness, &setup.notices] {
+        for fd in [&setup.liveness, &setup.notices].into_iter().chain(&setup.request_log) {
             fd.close_on_exec()?;
         }
         serve_forks(py, channel, setup, scoreboard)

@@ -78,6 +78,8 @@ pub struct Setup {
     pub scoreboard: InheritedFd,
     /// End-of-file on it means that the master is gone.
     pub liveness: InheritedFd,
+    /// The pipe for the access log, when it has loggers of its own.
+    pub request_log: Option<InheritedFd>,
     /// The pipe for a worker's [`Notice`]s.
     pub notices: InheritedFd,
     /// What the application's processes share.
@@ -108,6 +110,7 @@ impl Setup {
         let listeners = self.listeners.iter().map(|listener| &listener.fd);
         listeners
             .chain([&self.scoreboard, &self.liveness, &self.notices, &self.control])
+            .chain(&self.request_log)
             .chain(&self.link_listener)
             .chain(&self.certificates)
             .chain(self.share.all())

@@ -1,14 +1,14 @@
-//! The log file: one writer, the master. The other processes write to a pipe that the master reads, so that the file
-//! can be rotated or opened again while they run.
+//! The log's one writer, the master: the other processes write to a pipe that the master reads, so that files can be
+//! rotated or opened again while they run, and lines can go to loggers.
 //!
-//! A thread of its own reads and writes, so that the loop waits neither for a slow disk nor for those who write fast.
+//! A thread of its own reads and writes, so that the loop waits neither for a slow disk nor for those who write fast. With
+//! loggers, routes or encoders, the master's own standard error is that pipe, too.
 //!
-//! Without a log file (and without `log-master`) everybody writes to the standard error that the server was given.
+//! Without a log file, a logger and `log-master` everybody writes to the standard error that the server was given.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::thread::JoinHandle;
 
 use anyhow::Context;
@@ -16,20 +16,22 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::pipe2;
-use rwsgi_config::Config;
-use tracing::{error, info};
+use rwsgi_config::{Config, LOGGERS};
+use tracing::{Level, error, info};
 
 use super::alarms::LineWatch;
 use super::events::Events;
-use crate::clock::UnixMicros;
-use crate::daemon::{open_log, redirect};
+use crate::daemon::redirect;
 use crate::identity::Identity;
-use crate::owned_file::{Last, Place};
+use crate::log_text;
+use crate::loggers::{Fallback, FileRules, LineKind, LogFile, Loggers, Remark};
 
-/// What is read from the pipe at once, bytes.
+/// What is read from a pipe at once, bytes.
 const AT_ONCE: usize = 64 * 1024;
 /// Reads of what waits at the end: more than a pipe holds.
 const LAST_READS: usize = 32;
+/// How long the end of a line is awaited, ms.
+const LINE_END: u16 = 1_000;
 /// Orders to the thread.
 const REOPEN: u8 = b'r';
 const ROTATE: u8 = b'o';
@@ -39,12 +41,16 @@ const FINISH: u8 = b'q';
 #[derive(Debug)]
 pub(super) struct Log {
     orders: File,
-    thread: JoinHandle<()>,
+    thread: Option<JoinHandle<()>>,
+    /// Where workers write the access log, when it has loggers of its own.
+    requests: Option<OwnedFd>,
+    /// The standard error before it became the pipe.
+    before: Option<File>,
 }
 
 impl Log {
-    /// Takes over the log, when there is a file to write or `log-master` says so; also returns what the other processes
-    /// are to write to. A `path` is opened; `None` keeps the file that `daemonize` has opened.
+    /// Takes over the log, when there is a file or a logger to write to or `log-master` says so; also returns what the
+    /// other processes are to write to. A `path` is opened; `None` keeps the file that `daemonize` has opened.
     ///
     /// # Errors
     /// When the file cannot be opened, or the thread not started.
@@ -53,6 +59,9 @@ impl Log {
         user: Option<&Identity>,
         events: &Events,
     ) -> anyhow::Result<Option<(Self, OwnedFd)>> {
+        if config.logs.list {
+            info!("loggers: {}", LOGGERS.join(", "));
+        }
         let options = [
             ("logto2", &config.logto2),
             ("logto", &config.logto),
@@ -61,47 +70,66 @@ impl Log {
         ];
         let named = options.into_iter().find_map(|(option, path)| path.as_ref().map(|path| (option, path)));
         let watch = LineWatch::new(config, events);
-        if named.is_none() && !config.log_master && watch.is_none() {
+        if named.is_none() && !config.log_master && !config.logs.has_ways() && watch.is_none() {
             return Ok(None);
         }
+        let rules = FileRules::new(config, user);
         let file = named.map(|(option, path)| {
-            let file = open_log(path, user).with_context(|| format!("{option}: cannot open '{}'", path.display()))?;
-            redirect(&file)?;
+            let backup = config.log_backupname.clone();
+            let about = rwsgi_config::LogFile { path: path.clone(), max_size: config.log_maxsize, backup };
+            let file = LogFile::open("log-maxsize", &about, &rules, user);
+            let file = file.with_context(|| format!("{option}: cannot open '{}'", path.display()))?;
+            redirect(file.file())?;
             anyhow::Ok(file)
         });
-        let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
-        fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        let file = file.transpose()?;
+        let mut remarks = Vec::new();
+        let loggers = config.logs.has_ways().then(|| Loggers::open(&config.logs, &rules, user, &mut remarks));
+        for (level, text) in remarks {
+            say(level, &text);
+        }
+        let (reader, writer) = reading_pipe()?;
         let (orders, order) = pipe2(OFlag::O_CLOEXEC)?;
+        let requests = config.logs.has_request_stream().then(reading_pipe).transpose()?;
+        let (request_pipe, requests) = requests.map_or((None, None), |(reader, writer)| (Some(reader), Some(writer)));
+        let before = loggers.is_some().then(|| std::io::stderr().as_fd().try_clone_to_owned()).transpose()?;
+        let before = before.map(File::from);
         let log = Writer {
-            path: named.map(|(_, path)| path.clone()),
-            file: file.transpose()?,
-            pipe: reader.into(),
+            main: Main { file, standard_error: before.as_ref().map(File::try_clone).transpose()? },
+            loggers,
+            pipe: reader,
+            request_pipe,
             orders: orders.into(),
-            max_size: config.log_maxsize,
-            backup: config.log_backupname.clone(),
-            is_stuck: false,
             watch,
         };
+        if before.is_some() {
+            redirect(&File::from(writer.try_clone()?))?;
+        }
         let thread = std::thread::Builder::new().name("rwsgi log".into()).spawn(move || log.run());
-        let thread = thread.context("cannot start the thread that writes the log")?;
-        Ok(Some((Self { orders: order.into(), thread }, writer)))
+        // From here on, standard error is given back when this fails.
+        let mut log = Self { orders: order.into(), thread: None, requests, before };
+        log.thread = Some(thread.context("cannot start the thread that writes the log")?);
+        Ok(Some((log, writer)))
     }
 
-    /// Opens the file again by its name, after somebody has moved it away.
+    /// Opens files again by their names, after somebody has moved them away.
     pub(super) fn reopen(&self) {
         self.order(REOPEN);
     }
 
-    /// Puts the file aside and opens a new one.
+    /// Puts files aside and opens new ones.
     pub(super) fn rotate(&self) {
         self.order(ROTATE);
     }
 
-    /// Writes what waits, at the server's end. What outlives it, and still writes, is not waited for.
-    pub(super) fn finish(self) {
-        self.order(FINISH);
-        // A panic of it has been logged, as far as it could be.
-        let _ = self.thread.join();
+    /// Whether the master's own lines go through the pipe, too.
+    pub(super) fn has_own_lines(&self) -> bool {
+        self.before.is_some()
+    }
+
+    /// Where workers write the access log, when it has loggers of its own.
+    pub(super) fn requests(&self) -> Option<BorrowedFd<'_>> {
+        self.requests.as_ref().map(AsFd::as_fd)
     }
 
     /// The thread is there until it is told to finish.
@@ -110,137 +138,214 @@ impl Log {
     }
 }
 
+/// Writes what waits, at the server's end, and gives standard error back. What outlives it, and still writes, is not waited
+/// for.
+impl Drop for Log {
+    fn drop(&mut self) {
+        if let Some(before) = &self.before {
+            let _ = redirect(before);
+        }
+        self.order(FINISH);
+        if let Some(thread) = self.thread.take() {
+            // A panic of it has been logged, as far as it could be.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A pipe: its end for reading, which does not block, and that for writing.
+fn reading_pipe() -> nix::Result<(File, OwnedFd)> {
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
+    fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok((reader.into(), writer))
+}
+
+/// The log file, or the standard error that the server was given.
+struct Main {
+    file: Option<LogFile>,
+    /// `None` when it is still this process's.
+    standard_error: Option<File>,
+}
+
+impl Main {
+    /// Writes, and returns what there is to say of that.
+    fn put(&mut self, bytes: &[u8]) -> Option<Remark> {
+        // A full disk is no reason to stop serving, and there is nowhere left to say so.
+        match (&mut self.file, &mut self.standard_error) {
+            (Some(file), _) => return file.write(bytes).ok().flatten(),
+            (None, Some(standard_error)) => drop(standard_error.write_all(bytes)),
+            (None, None) => drop(std::io::stderr().write_all(bytes)),
+        }
+        None
+    }
+
+    fn reopen(&mut self) -> Option<Remark> {
+        let file = self.file.as_mut()?;
+        let remark = file.reopen();
+        self.follow();
+        Some(remark)
+    }
+
+    fn rotate(&mut self) -> Option<Remark> {
+        let remark = self.file.as_mut()?.rotate("touch-logrotate");
+        self.follow();
+        Some(remark)
+    }
+
+    /// Has this process's standard error be the file, when it is not the pipe.
+    fn follow(&self) {
+        if let (Some(file), None) = (&self.file, &self.standard_error) {
+            // Never fails on an open file.
+            let _ = redirect(file.file());
+        }
+    }
+
+    fn tell(&mut self, (level, text): Remark) {
+        match self.standard_error {
+            None => say(level, &text),
+            // This thread reads what it would write there.
+            Some(_) => drop(self.put(&log_text::line(level, &text))),
+        }
+    }
+}
+
+impl Fallback for Main {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(remark) = self.put(bytes) {
+            self.follow();
+            self.tell(remark);
+        }
+    }
+}
+
+fn say(level: Level, text: &str) {
+    match level {
+        Level::ERROR => error!("{text}"),
+        _ => info!("{text}"),
+    }
+}
+
 /// What the thread works with.
 struct Writer {
-    /// `None` for the standard error that the server was given.
-    path: Option<PathBuf>,
-    file: Option<File>,
+    main: Main,
+    /// `None` when all lines go to `main` as they are.
+    loggers: Option<Loggers>,
     /// What the other processes write. It has no end as long as the master is there, which starts them with the other
     /// end of it.
     pipe: File,
+    request_pipe: Option<File>,
     orders: File,
-    /// Bytes after which the file is put aside; 0 for never.
-    max_size: u64,
-    /// Where it is put.
-    backup: Option<PathBuf>,
-    /// Rotating it failed, and that was logged.
-    is_stuck: bool,
     /// Raises alarms for lines.
     watch: Option<LineWatch>,
+}
+
+/// What can be read.
+struct Readable {
+    text: bool,
+    requests: bool,
+    order: bool,
 }
 
 impl Writer {
     fn run(mut self) {
         let mut bytes = vec![0; AT_ONCE];
         loop {
-            let (has_text, has_order) = match self.wait() {
-                Ok(ready) => ready,
-                Err(failure) => return error!("log: cannot wait for what is to be written: {failure}"),
+            let ready = match self.wait() {
+                Ok(Some(ready)) => ready,
+                Ok(None) => {
+                    self.flush();
+                    continue;
+                }
+                Err(failure) => {
+                    let text = format!("log: cannot wait for what is to be written: {failure}");
+                    return self.main.tell((Level::ERROR, text));
+                }
             };
             let mut order = [0];
-            if has_order && self.orders.read_exact(&mut order).is_ok() {
+            if ready.order && self.orders.read_exact(&mut order).is_ok() {
                 match order[0] {
                     REOPEN => self.reopen(),
-                    ROTATE => self.rotate("touch-logrotate"),
+                    ROTATE => self.rotate(),
                     _ => return self.write_last(&mut bytes),
                 }
             }
-            if has_text {
-                self.write_once(&mut bytes);
+            if ready.text {
+                self.write_once(LineKind::General, &mut bytes);
+            }
+            if ready.requests {
+                self.write_once(LineKind::Request, &mut bytes);
             }
         }
     }
 
-    /// Whether there is something to write, and an order.
-    fn wait(&self) -> nix::Result<(bool, bool)> {
-        let mut fds = [self.pipe.as_fd(), self.orders.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-        match poll(&mut fds, PollTimeout::NONE) {
-            Ok(_) => Ok((fds[0].any() == Some(true), fds[1].any() == Some(true))),
-            Err(Errno::EINTR) => Ok((false, false)),
+    /// What there is to do; `None` when the end of a line has not come in time.
+    fn wait(&self) -> nix::Result<Option<Readable>> {
+        let awaits_end = self.loggers.as_ref().is_some_and(Loggers::has_rest);
+        let timeout = if awaits_end { PollTimeout::from(LINE_END) } else { PollTimeout::NONE };
+        let requests = self.request_pipe.as_ref().unwrap_or(&self.pipe);
+        let mut fds = [&self.pipe, &self.orders, requests].map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN));
+        match poll(&mut fds, timeout) {
+            Ok(0) => Ok(None),
+            Ok(_) => {
+                let [text, order, requests] = fds.map(|fd| fd.any() == Some(true));
+                Ok(Some(Readable { text, requests: requests && self.request_pipe.is_some(), order }))
+            }
+            Err(Errno::EINTR) => Ok(Some(Readable { text: false, requests: false, order: false })),
             Err(failure) => Err(failure),
         }
     }
 
     /// Writes what one read has; returns whether it had anything.
-    fn write_once(&mut self, bytes: &mut [u8]) -> bool {
-        let count = match self.pipe.read(bytes) {
+    fn write_once(&mut self, kind: LineKind, bytes: &mut [u8]) -> bool {
+        let pipe = match kind {
+            LineKind::General => Some(&mut self.pipe),
+            LineKind::Request => self.request_pipe.as_mut(),
+        };
+        let Some(pipe) = pipe else { return false };
+        let count = match pipe.read(bytes) {
             Ok(0) => return false,
             Ok(count) => count,
             Err(failure) if failure.kind() == ErrorKind::Interrupted => return true,
             Err(_) => return false,
         };
-        // A full disk is no reason to stop serving, and there is nowhere left to say so.
-        let _ = match &mut self.file {
-            Some(file) => file.write_all(&bytes[..count]),
-            None => std::io::stderr().write_all(&bytes[..count]),
-        };
+        match &mut self.loggers {
+            Some(loggers) => loggers.take(kind, &bytes[..count], &mut self.main),
+            None => self.main.write(&bytes[..count]),
+        }
         if let Some(watch) = &mut self.watch {
             watch.look(&bytes[..count]);
         }
-        self.rotate_if_large();
         true
     }
 
     fn write_last(&mut self, bytes: &mut [u8]) {
-        for _ in 0..LAST_READS {
-            if !self.write_once(bytes) {
-                return;
+        for kind in [LineKind::Request, LineKind::General] {
+            for _ in 0..LAST_READS {
+                if !self.write_once(kind, bytes) {
+                    break;
+                }
             }
+        }
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        if let Some(loggers) = &mut self.loggers {
+            loggers.flush(&mut self.main);
         }
     }
 
-    fn rotate_if_large(&mut self) {
-        if self.path.is_none() {
-            return;
-        }
-        let size = self.file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |file| file.len());
-        if self.max_size == 0 || size <= self.max_size || self.is_stuck {
-            return;
-        }
-        self.rotate("log-maxsize");
-    }
-
-    fn rotate(&mut self, option: &str) {
-        let Some(path) = &self.path else { return };
-        let backup = self.backup.clone().unwrap_or_else(|| dated(path));
-        match put_aside(path, &backup) {
-            Ok(()) => {
-                self.reopen();
-                info!("{option}: the log before this one is '{}'", backup.display());
-            }
-            Err(failure) => {
-                error!(
-                    "{option}: cannot move '{}' to '{}': {failure}: it goes on growing",
-                    path.display(),
-                    backup.display()
-                );
-                self.is_stuck = true;
-            }
+    fn rotate(&mut self) {
+        let of_loggers = self.loggers.as_mut().map(Loggers::rotate).unwrap_or_default();
+        for remark in self.main.rotate().into_iter().chain(of_loggers) {
+            self.main.tell(remark);
         }
     }
 
     fn reopen(&mut self) {
-        let Some(path) = &self.path else { return };
-        self.is_stuck = false;
-        // Privileges are dropped by now, or never.
-        match open_log(path, None).and_then(|file| redirect(&file).map(|()| file).map_err(Into::into)) {
-            Ok(file) => {
-                self.file = Some(file);
-                info!("log file opened");
-            }
-            Err(failure) => error!("log: cannot open '{}' again: {failure}: going on with the old one", path.display()),
+        let of_loggers = self.loggers.as_mut().map(Loggers::reopen).unwrap_or_default();
+        for remark in self.main.reopen().into_iter().chain(of_loggers) {
+            self.main.tell(remark);
         }
     }
-}
-
-fn put_aside(path: &Path, backup: &Path) -> std::io::Result<()> {
-    let find = |path| Place::find(path, Last::Keep, None);
-    find(path)?.move_to(&find(backup)?)
-}
-
-/// The name of a log that was put aside now, as uWSGI gives it.
-fn dated(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{}", UnixMicros::now().as_secs()));
-    name.into()
 }

@@ -151,9 +151,7 @@ async fn serve(
         }
     }
     hooks::at_the_end(&mut master.config);
-    if let Some(log) = master.log.take() {
-        log.finish();
-    }
+    drop(master.log.take());
     Ok(master.exit_status)
 }
 
@@ -244,7 +242,7 @@ impl Master {
             Command::Reload(how) => self.reload(how),
             Command::ReopenLog => match &self.log {
                 Some(log) => log.reopen(),
-                None => info!("there is no log file to open again: set logto or daemonize"),
+                None => info!("there is no log file to open again: set logto, daemonize or logger"),
             },
             Command::RotateLog => match &self.log {
                 Some(log) => log.rotate(),

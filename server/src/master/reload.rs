@@ -12,6 +12,7 @@ use super::events::Reload;
 use super::generation::Generation;
 use super::launcher::FORKSERVER_ROLE;
 use super::listeners::Listener;
+use super::log::Log;
 use super::post::Post;
 use super::reason::{Reason, Why};
 use super::state::{Master, Phase};
@@ -68,6 +69,7 @@ impl Master {
             layout: self.scoreboard.layout(),
             scoreboard: InheritedFd::lend(self.scoreboard.memory())?,
             liveness: InheritedFd::lend(sockets.liveness.as_fd())?,
+            request_log: self.log.as_ref().and_then(Log::requests).map(InheritedFd::lend).transpose()?,
             notices: InheritedFd::lend(sockets.notices.as_fd())?,
             share: self.share.descriptors(InheritedFd::lend)?,
             control: InheritedFd::lend(sockets.control.as_fd())?,
@@ -89,6 +91,9 @@ impl Master {
         }
         if self.config.reactions.exit_on_reload {
             return self.stop("exit-on-reload");
+        }
+        if let Some(log) = self.log.as_ref().filter(|_| self.config.logs.reopen) {
+            log.reopen();
         }
         let loaded = (self.reread)().and_then(|mut config| {
             for (name, kept) in keep_fixed(&self.config, &mut config) {
@@ -328,6 +333,13 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<(&'static str, String)> {
         logto: "logto",
         logto2: "logto2",
         log_master: "log-master",
+        logs.general: "logger",
+        logs.requests: "req-logger",
+        logs.drain: "log-drain",
+        logs.filter: "log-filter",
+        logs.date: "log-date",
+        logs.file_mode: "logfile-chmod",
+        logs.file_chown: "logfile-chown",
         log_maxsize: "log-maxsize",
         log_backupname: "log-backupname",
         temp.dir: "temp-dir",

@@ -77,7 +77,7 @@ pub(super) fn start(
         launcher.output = Some(writer.try_clone()?);
     }
     let log = log.take().map(|(log, _)| log);
-    if let Some(watch) = LineWatch::new(&config, &events) {
+    if let Some(watch) = LineWatch::new(&config, &events).filter(|_| !log.as_ref().is_some_and(Log::has_own_lines)) {
         // The master's own lines do not go through the pipe.
         let watch = Mutex::new(watch);
         log_text::observe(move |line| watch.lock().unwrap_or_else(PoisonError::into_inner).look(line));

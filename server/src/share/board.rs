@@ -16,7 +16,9 @@ pub(crate) struct Board {
 
 /// The place of the count of requests among the numbers; the metrics follow.
 const PAST_REQUESTS: usize = 0;
-const METRICS: usize = 1;
+/// The place of the count of requests in the access log.
+const LOGGED: usize = 1;
+const METRICS: usize = 2;
 
 fn parts(between: &Between) -> Parts {
     // The first lock is always there.
@@ -69,6 +71,11 @@ impl Board {
     #[must_use]
     pub(crate) fn past_requests(&self) -> u64 {
         self.memory.number(PAST_REQUESTS).load(Relaxed)
+    }
+
+    /// Counts a request in the access log, and returns how many that makes.
+    pub(crate) fn count_logged(&self) -> u64 {
+        self.memory.number(LOGGED).fetch_add(1, Relaxed) + 1
     }
 
     /// The master counts the requests of a process that is gone.

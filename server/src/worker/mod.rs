@@ -22,6 +22,7 @@ mod state;
 pub(crate) mod stop;
 mod worker_thread;
 
+use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -151,6 +152,7 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
         leaving_threads: AtomicU32::new(0),
         stop: stop::on_terminate().context("cannot watch for the order to leave")?,
         notices: Notices::new(setup.notices.take()?, worker, child, &setup.config)?,
+        request_log: setup.request_log.as_mut().map(|fd| fd.take().map(File::from)).transpose()?.map(Arc::new),
         liveness: setup.liveness.take()?,
         body_limits: BodyLimits::new(setup.config.post_buffering, setup.config.limit_post),
         config: setup.config,

@@ -16,7 +16,7 @@ use crate::io::pace::Pace;
 use crate::io::temp::log_response_not_kept;
 use crate::stats::cell::{ExceptionReport, Outcome};
 use crate::wsgi::gateway::{Incoming, Served};
-use crate::wsgi::serving;
+use crate::wsgi::serving::{self, LineWish};
 use rwsgi_protocol::SocketProtocol;
 use rwsgi_protocol::http::{self, BodyLength, Head, HeaderBuf, Version};
 use rwsgi_protocol::link::{FAST_NS, Peer};
@@ -26,6 +26,14 @@ use rwsgi_protocol::uwsgi;
 
 /// The status of a request whose connection the application has taken.
 const SWITCHING_PROTOCOLS: u16 = 101;
+
+/// What the log and the scoreboard say of a request first.
+struct RequestLine<'a> {
+    client: &'a [u8],
+    method: &'a [u8],
+    uri: &'a [u8],
+    protocol: &'a [u8],
+}
 
 impl WorkerThread {
     /// Serves a request whose head was parsed before and whose body is complete.
@@ -73,19 +81,16 @@ impl WorkerThread {
                 && self.worker.config.http_keepalive > 0
                 && (connection.is_link() || !self.is_leaving()),
         };
-        let entry = Entry {
+        let line = RequestLine {
             client: peer.remote_addr.as_bytes(),
             method: head.method.as_bytes(),
             uri: head.target.as_bytes(),
             protocol: head.version.as_str().as_bytes(),
-            status: 0,
-            bytes: 0,
-            took: 0,
         };
         // Readers of the scoreboard look for the request line at the beginning.
         let head_bytes = &bytes[head.start..];
         let request = Incoming::Http { head, peer, body_len };
-        let mut connection = self.serve_one(py, connection, &request, exchange, &text, head_bytes, entry)?;
+        let mut connection = self.serve_one(py, connection, &request, exchange, &text, head_bytes, &line)?;
         connection.peer = text;
         Ok(connection)
     }
@@ -115,9 +120,9 @@ impl WorkerThread {
             head_only: method == b"HEAD",
             keep_alive: false,
         };
-        let entry = Entry { client, method, uri, protocol, status: 0, bytes: 0, took: 0 };
+        let line = RequestLine { client, method, uri, protocol };
         let request = Incoming::Uwsgi(&packet);
-        self.serve_one(py, connection, &request, exchange, "", &bytes[uwsgi::HEADER_LEN..], entry)
+        self.serve_one(py, connection, &request, exchange, "", &bytes[uwsgi::HEADER_LEN..], &line)
     }
 
     /// Has the application answer, counts and logs.
@@ -133,7 +138,7 @@ impl WorkerThread {
         exchange: Exchange,
         peer: &str,
         kept: &[u8],
-        entry: Entry<'_>,
+        line: &RequestLine<'_>,
     ) -> anyhow::Result<Box<Connection>> {
         connection.queued = 0;
         connection.phase = ConnectionPhase::Serving;
@@ -145,7 +150,7 @@ impl WorkerThread {
         }
         serving::begin(connection.socket.as_raw_fd(), connection.is_link());
         let served = self.gateway.serve(py, request, exchange, connection)?;
-        let Served { client: mut connection, status, keep_alive, raised, client_gone, broken_off } = served;
+        let Served { client: mut connection, status, sent, keep_alive, raised, client_gone, broken_off } = served;
         if status == SWITCHING_PROTOCOLS {
             // A library may have made the socket wait.
             rustix::io::ioctl_fionbio(&*connection.socket, true)?;
@@ -198,7 +203,7 @@ impl WorkerThread {
                 kind: raised.kind.clone(),
                 message: raised.message.clone(),
                 traceback: raised.traceback.clone(),
-                request: [entry.method, entry.uri].map(String::from_utf8_lossy).join(" "),
+                request: [line.method, line.uri].map(String::from_utf8_lossy).join(" "),
             });
             if self.worker.config.reactions.exceptions.matches(&raised.kind, &raised.message) {
                 self.worker.notices.tell_raised(&raised.kind);
@@ -208,18 +213,26 @@ impl WorkerThread {
         let outcome = Outcome { status, exception: raised.is_some(), write_error: client_gone };
         self.cell().finish(self.now, self.ready.min(started), outcome);
         self.worker.notices.count();
-        let entry = Entry { status, bytes, took: self.now.nanos_since(started), ..entry };
-        match (&mut self.log, serving::end()) {
-            (None, None) => {}
-            (Some(log), None) => log.add(&entry, &[]),
-            (_, Some(notes)) if notes.quiet => {}
-            (Some(log), Some(notes)) => log.add(&entry.with(&notes), &notes.variables),
-            (None, Some(notes)) if notes.log => {
-                let mut log = AccessLog::new(self.worker.id, self.id.get(), self.worker.config.memory_report);
-                log.add(&entry.with(&notes), &notes.variables);
+        let notes = serving::end();
+        if self.log.is_none() && notes.as_ref().is_none_or(|notes| notes.line != LineWish::Logged) {
+            return Ok(connection);
+        }
+        // Rules may have changed what came.
+        let set = |name: &[u8], came| notes.as_ref().and_then(|notes| notes.set_to(name)).unwrap_or(came);
+        let RequestLine { client, method, uri, protocol } = *line;
+        let (client, method, uri) =
+            (set(b"REMOTE_ADDR", client), set(b"REQUEST_METHOD", method), set(b"REQUEST_URI", uri));
+        let took = self.now.nanos_since(started);
+        let body_broken = drained.is_err();
+        let entry =
+            Entry { request, client, method, uri, protocol, status, bytes, took, sent, client_gone, body_broken };
+        match &mut self.log {
+            Some(log) => log.add(&entry, notes.as_ref()),
+            None => {
+                let mut log = AccessLog::on_demand(&self.worker, self.id);
+                log.add(&entry, notes.as_ref());
                 log.write();
             }
-            (None, Some(_)) => {}
         }
         Ok(connection)
     }

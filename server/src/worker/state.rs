@@ -1,5 +1,6 @@
 //! What the threads of a worker share: its epoll set, its listeners, its connections.
 
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
@@ -67,6 +68,8 @@ pub(super) struct Worker {
     /// Readable when the worker is to leave; edge-triggered, so that each thread wakes the next.
     pub(super) stop: EventFd,
     pub(super) notices: Notices,
+    /// Where the access log goes, when it has loggers of its own.
+    pub(super) request_log: Option<Arc<File>>,
     /// Kept to see the master's end.
     pub(super) liveness: OwnedFd,
 }

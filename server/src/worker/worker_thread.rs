@@ -86,8 +86,7 @@ pub(super) enum Next {
 
 impl WorkerThread {
     pub(super) fn new(id: ThreadIndex, worker: Arc<Worker>, gateway: Gateway<Connection>) -> anyhow::Result<Self> {
-        let config = &worker.config;
-        let log = (!config.disable_logging).then(|| AccessLog::new(worker.id, id.get(), config.memory_report));
+        let log = AccessLog::of(&worker, id);
         let now = MonotonicNanos::now();
         Ok(Self {
             id,

@@ -72,6 +72,12 @@ pub struct Active<T: ?Sized = dyn Transport> {
     pub status: u16,
     /// Bytes of the body that were sent.
     pub body_sent: u64,
+    /// Bytes of the head, once it was sent.
+    pub head_len: u32,
+    /// How many headers the application gave.
+    pub headers: u32,
+    /// The body was left to the system, from a file.
+    pub by_file: bool,
     /// The `Content-Length`, when the application gave more than that; the client gets no more than that.
     pub overrun: Option<u64>,
     /// An exception told the application that the client is gone.
@@ -135,6 +141,7 @@ impl Active {
                     return Err(ResponseError::TooShort { said, got });
                 }
                 let (plan, mut head) = writer.finish(self.exchange, body_len, &self.date);
+                self.head_len = head.len() as u32;
                 if let ([piece], Framing::Length(said)) = (pieces, plan.framing)
                     && len == said
                     && len <= WORTH_JOINING
@@ -335,6 +342,9 @@ impl<C: Transport + 'static> RequestPlace<C> {
             progress: Progress::Nothing,
             status: 0,
             body_sent: 0,
+            head_len: 0,
+            headers: 0,
+            by_file: false,
             overrun: None,
             knows_gone: false,
             date: HttpDate::from_unix(0),
@@ -364,6 +374,9 @@ impl<C: Transport + 'static> RequestPlace<C> {
         active.progress = Progress::Nothing;
         active.status = 0;
         active.body_sent = 0;
+        active.head_len = 0;
+        active.headers = 0;
+        active.by_file = false;
         active.overrun = None;
         active.knows_gone = false;
         active.date = date;

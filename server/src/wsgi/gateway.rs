@@ -47,6 +47,8 @@ pub struct Served<C> {
     pub client: Box<C>,
     /// The status code that was sent; 0 when none was.
     pub status: u16,
+    /// What was sent, for the log.
+    pub sent: Sent,
     /// Whether the connection may stay.
     pub keep_alive: bool,
     /// What the application raised, if it did.
@@ -56,6 +58,19 @@ pub struct Served<C> {
     /// A response was begun whose end is that of the connection, and did not come to its end: closing as usual would
     /// make it look whole.
     pub broken_off: bool,
+}
+
+/// The size of a response.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Bytes of the body, without what frames it.
+    pub body: u64,
+    /// Bytes of the head.
+    pub head: u32,
+    /// How many headers the application gave.
+    pub headers: u32,
+    /// The body came from a file that was left to the system.
+    pub by_file: bool,
 }
 
 /// Calls the application for one thread, whose clients are of type `C`.
@@ -230,14 +245,16 @@ impl<C: Transport + 'static> Gateway<C> {
         };
         let is_begun = matches!(active.progress, Progress::Sending(_) | Progress::Upgraded);
         let status = if is_begun { active.status } else { 0 };
+        let sent =
+            Sent { body: active.body_sent, head: active.head_len, headers: active.headers, by_file: active.by_file };
         if let (Some(routing), Some(routed)) = (&mut self.routing, active.routed.take()) {
-            let body_sent = active.body_sent;
             drop(active);
-            routing.end(py, routed, status, body_sent);
+            routing.end(py, routed, status, sent.body);
         }
         Ok(Served {
             client,
             status,
+            sent,
             keep_alive: is_whole && plan.is_some_and(|plan| plan.keep_alive),
             raised,
             client_gone,
@@ -354,6 +371,7 @@ fn answer_500(active: &mut Active, caught: Option<&str>, routing: Option<&Routin
         return false;
     }
     active.status = 500;
+    active.headers = head.headers();
     active.progress = Progress::Head(head);
     active.send(&[body], Some(body.len() as u64), &mut |_| None).is_ok()
 }

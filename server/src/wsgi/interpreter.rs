@@ -42,12 +42,16 @@ pub fn prepare(py: Python<'_>, config: &Config) -> anyhow::Result<()> {
         environ.set_item(name, value)?;
     }
     // What the application prints belongs into the log now, not when a buffer of 8 kB is full.
-    let line_buffering = [("line_buffering", true)];
-    for stream in ["stdout", "stderr"] {
-        let stream = sys.getattr(stream)?;
+    for name in ["stdout", "stderr"] {
+        let stream = sys.getattr(name)?;
         if !stream.is_none() {
             use pyo3::types::IntoPyDict;
-            stream.call_method("reconfigure", (), Some(&line_buffering.into_py_dict(py)?))?;
+            let how = [("line_buffering", true)].into_py_dict(py)?;
+            if config.logs.has_ways() {
+                // `print` writes a line in pieces. Loggers take lines, and the pieces of two processes would make one.
+                how.set_item("write_through", false)?;
+            }
+            stream.call_method("reconfigure", (), Some(&how))?;
         }
     }
     let directory = std::env::current_dir().context("cannot read the working directory")?;

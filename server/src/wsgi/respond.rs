@@ -190,6 +190,8 @@ fn send_file(py: Python<'_>, current: &CurrentRequest, wrapper: &FileWrapper) ->
             }
         };
         active.progress = Progress::Sending(plan);
+        active.head_len = head.len() as u32;
+        active.by_file = true;
         active.body_sent = len;
         let len = if plan.framing == Framing::NoBody { 0 } else { len };
         // Reading the disk takes its time.
@@ -237,6 +239,8 @@ pub(crate) fn send_part(
             let len = head.content_length().map_or(len, |said| said.min(len));
             let (plan, head) = head.finish(active.exchange, Some(len), &active.date);
             active.progress = Progress::Sending(plan);
+            active.head_len = head.len() as u32;
+            active.by_file = true;
             active.body_sent = len;
             let len = if plan.framing == Framing::NoBody { 0 } else { len };
             return py
@@ -248,6 +252,7 @@ pub(crate) fn send_part(
             Progress::Sending(Plan { framing: Framing::Length(said), .. }) => {
                 let len = len.min(said.saturating_sub(active.body_sent));
                 active.body_sent += len;
+                active.by_file = true;
                 py.detach(|| active.transport.send_file(&[], file, offset, len))
                     .map(drop)
                     .map_err(|error| active.raise(error.into()))

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use super::active::{CurrentRequest, RequestPlace};
 use super::respond::{ResponseFailure, respond};
 use super::routed::Routed;
-use super::serving;
+use super::serving::{self, LineWish};
 use super::static_files::StaticFiles;
 use super::strings::{from_latin1, latin1};
 use super::transport::Transport;
@@ -182,7 +182,7 @@ impl Routing {
                 Effect::Complain(problem) if log_limit::allows(LineKind::Rule) => warn!("{problem}"),
                 Effect::Complain(_) => {}
                 Effect::LogVariable(name, value) => serving::note(|notes| notes.variables.push((name, value))),
-                Effect::DoNotLog => serving::note(|notes| notes.quiet = true),
+                Effect::DoNotLog => serving::note(|notes| notes.line = LineWish::NotLogged),
                 Effect::Signal(_) => (self.act)(py, &effect),
                 Effect::Harakiri(_) => {
                     routed.has_harakiri = true;

@@ -21,16 +21,27 @@ thread_local! {
     static CONNECTION: Cell<Option<CurrentConnection>> = const { Cell::new(None) };
     /// Whether there is something in `NOTES`.
     static IS_NOTED: Cell<bool> = const { Cell::new(false) };
-    static NOTES: RefCell<Notes> = const { RefCell::new(Notes { log: false, quiet: false, variables: Vec::new(), set: Vec::new() }) };
+    static NOTES: RefCell<Notes> =
+        const { RefCell::new(Notes { line: LineWish::AsConfigured, variables: Vec::new(), set: Vec::new() }) };
 }
 
-/// What the application wants of its request's line in the log.
+/// Whether a request is to have a line in the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum LineWish {
+    /// As the configuration says.
+    #[default]
+    AsConfigured,
+    /// In any case: `uwsgi.log_this_request`, a rule's `log`.
+    Logged,
+    /// In no case, whatever else is asked for: a rule's `donotlog`.
+    NotLogged,
+}
+
+/// What the application and the rules want of a request's line in the log.
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
-    /// It is to be logged although requests are not.
-    pub(crate) log: bool,
-    /// It is not to be logged, whatever else says that it is.
-    pub(crate) quiet: bool,
+    /// Whether it is to have one.
+    pub(crate) line: LineWish,
     /// What is to be added to it: names and values.
     pub(crate) variables: Vec<(Vec<u8>, Vec<u8>)>,
     /// Variables of the request that rules have set: names and values, the last of a name counts.

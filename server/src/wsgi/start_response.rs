@@ -99,6 +99,7 @@ fn start(active: &mut Active, status: &Bound<'_, PyAny>, headers: &Bound<'_, PyA
         })?;
     }
     active.status = head.status();
+    active.headers = head.headers();
     active.progress = Progress::Head(head);
     Ok(())
 }

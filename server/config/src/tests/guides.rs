@@ -142,16 +142,16 @@ fn a_check_prints_what_is_in_force_and_where_it_came_from() {
 #[test]
 fn an_option_of_uwsgi_that_is_not_here_is_named_with_what_to_use_instead() {
     let with = |line: &str| Files::new("foreign", &[("a.ini", &format!("[uwsgi]\nhttp = :1\nmodule = m\n{line}\n"))]);
-    let never = "uWSGI's option log-x-forwarded-for is not available here: the access log has one format";
-    for given in ["log-x-forwarded-for", "log-x-forwarded-for = true"] {
+    let never = "uWSGI's option nagios is not available here: stats gives every figure";
+    for given in ["nagios", "nagios = true"] {
         let warnings = with(given).serve("rwsgi a.ini").warnings;
         assert!(warnings.len() == 1 && warnings[0].contains(&format!("a.ini:4: {never}")), "{warnings:?}");
     }
     // uWSGI knows it, so it is no mistake.
-    assert_eq!(with("log-x-forwarded-for").serve("rwsgi --strict a.ini").warnings.len(), 1);
+    assert_eq!(with("nagios").serve("rwsgi --strict a.ini").warnings.len(), 1);
     let unknown = with("no-such-option = 1").load("rwsgi --strict a.ini").unwrap_err().to_string();
     assert!(unknown.contains("there is no option 'no-such-option'"), "{unknown}");
-    assert_eq!(with("log-x-forwarded-for = false").serve("rwsgi a.ini").warnings, [""; 0]);
+    assert_eq!(with("nagios = false").serve("rwsgi a.ini").warnings, [""; 0]);
     assert_eq!(with("skip-atexit = true").serve("rwsgi --strict a.ini").warnings, [""; 0]);
     let message = with("chroot = /srv").load("rwsgi a.ini").unwrap_err().to_string();
     assert!(message.contains("a.ini:4: uWSGI's option chroot is not available here: the service"), "{message}");

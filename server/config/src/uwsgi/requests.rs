@@ -259,31 +259,12 @@ pub(super) static FAMILIES: &[Family] = &[
         optional: &[],
     },
     Family {
-        title: "Format of the access log",
-        verdict: Verdict::Never,
-        advice: "the access log has one format; disable-logging turns it off, and the proxy's log can have any",
-        flags: &[
-            "log-4xx", "log-5xx", "log-format-strftime", "log-micros", "log-x-forwarded-for", "log-zero",
-            "logformat-strftime",
-        ],
-        values: &[
-            "log-big", "log-drain", "log-filter", "log-format", "log-ioerror", "log-sendfile", "log-slow", "logformat",
-        ],
-        optional: &["log-date", "log-prefix", "logdate"],
-    },
-    Family {
         title: "Where the log goes",
         verdict: Verdict::Never,
-        advice: "log to standard error, for journald or the supervisor to keep, or to a file with logto",
-        flags: &[
-            "log-master-req-stream", "log-master-stream", "log-reopen", "log-truncate", "logfile-chown",
-            "logger-list", "loggers-list", "rsyslog-split-messages", "threaded-logger",
-        ],
-        values: &[
-            "log-encoder", "log-master-bufsize", "log-req-encoder", "log-req-route", "log-route", "log-socket",
-            "log-zeromq", "logfile-chmod", "logger", "logger-req", "req-logger", "rsyslog-packet-size",
-        ],
-        optional: &["log-syslog"],
+        advice: "log to standard error, to a file with logto, or where a logger sends it",
+        flags: &[],
+        values: &["log-zeromq"],
+        optional: &[],
     },
     Family {
         title: "Algorithms of cheaper",

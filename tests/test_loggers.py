@@ -1,0 +1,389 @@
+"""Where lines of the log go: files, sockets, syslog; and what becomes of them on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from rig import http, processes
+from rig.addresses import tcp
+from rig.waiting import until
+
+OF_RWSGI = pytest.mark.only_rwsgi(why="the uWSGI of the tests has no regular expressions, or the rule is ours")
+
+APP = """
+import sys
+
+def application(environ, start_response):
+    # In pieces, as Python's print writes them.
+    print("printed", "for", environ["PATH_INFO"], file=sys.stderr)
+    if environ["PATH_INFO"] == "/raise":
+        raise ValueError("on purpose")
+    start_response("200 OK", [])
+    return [b"x"]
+"""
+
+
+@pytest.fixture
+def start(serve, tmp_path, address):
+    """Starts a server of the app: `start(*arguments)`."""
+    (tmp_path / "app.py").write_text(APP)
+
+    def start(*arguments: object):
+        return serve("--master", "--http-socket", address, "--wsgi-file", "app.py", *arguments, cwd=tmp_path)
+
+    return start
+
+
+class Receiver:
+    """A socket that receives lines as datagrams."""
+
+    def __init__(self, bound: socket.socket) -> None:
+        self.socket = bound
+        self.socket.setblocking(False)
+        self.packets: list[str] = []
+
+    def read(self) -> list[str]:
+        """Everything received so far."""
+        try:
+            while True:
+                self.packets.append(self.socket.recv(65536).decode())
+        except BlockingIOError:
+            return self.packets
+
+    def wait(self, pattern: str) -> str:
+        """Waits for a packet with this in it."""
+        found = until(lambda: [packet for packet in self.read() if re.search(pattern, packet)], pattern, context=lambda: str(self.packets))
+        return found[0]
+
+
+@pytest.fixture
+def unix_socket(tmp_path):
+    """A receiver at `tmp_path/log.sock`."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as bound:
+        bound.bind(str(tmp_path / "log.sock"))
+        yield Receiver(bound)
+
+
+@pytest.fixture
+def udp_socket():
+    """A receiver at a free port."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield Receiver(bound)
+
+
+def text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def wait_text(path: Path, pattern: str) -> str:
+    until(lambda: re.search(pattern, text(path), re.MULTILINE), f"{pattern!r} in {path}", context=lambda: text(path))
+    return text(path)
+
+
+def test_requests_and_everything_else_go_to_files_of_their_own(start, tmp_path, address):
+    errors, requests = tmp_path / "errors", tmp_path / "requests"
+    server = start("--logger", f"file:{errors}", "--req-logger", f"file:{requests}", "--log-format", "request %(uri)")
+    http.get(address, "/one")
+    # uWSGI closes without an answer.
+    with suppress(http.Closed):
+        http.request(address, "GET", "/raise")
+    assert wait_text(requests, "^request /raise$") == "request /one\nrequest /raise\n"
+    wait_text(errors, "^printed for /one$")
+    # The application's traceback, whoever wrote it.
+    logged = wait_text(errors, r"ValueError: on purpose$")
+    assert "request /" not in logged
+    assert "printed" not in server.log() and "on purpose" not in server.log()
+
+
+def test_every_logger_without_a_name_gets_every_line(start, tmp_path, address):
+    one, two = tmp_path / "one", tmp_path / "two"
+    server = start("--logger", f"file:{one}", "--logger", f"file:{two}", "--logger", "stdio", "--log-format", "request %(uri)")
+    http.get(address, "/x")
+    for path in (one, two):
+        wait_text(path, "^request /x$")
+    server.logged("^request /x$")
+
+
+@OF_RWSGI
+def test_lines_go_to_the_logger_that_their_route_names(start, tmp_path, address):
+    rest, named, drained = tmp_path / "rest", tmp_path / "named", "quiet"
+    start(
+        *("--logger", f"file:{rest}", "--logger", f"special file:{named}", "--log-format", "%(status) %(uri)"),
+        *("--log-route", r"special ^\d+ /special$", "--log-drain", drained),
+    )
+    for path in ("/special", f"/{drained}", "/other"):
+        http.get(address, path)
+    wait_text(rest, "^200 /other$")
+    assert text(named) == "200 /special\n"
+    assert "/special\n" not in text(rest).replace("printed for /special\n", "") and drained not in text(rest)
+
+
+@OF_RWSGI
+def test_requests_can_be_routed_apart_from_all_else(start, tmp_path, address):
+    bad, rest = tmp_path / "bad", tmp_path / "rest"
+    start(
+        *("--req-logger", f"file:{rest}", "--req-logger", f"bad file:{bad}", "--log-format", "%(uri) %(status)"),
+        *("--log-req-route", "bad  500$"),
+    )
+    http.get(address, "/fine")
+    http.request(address, "GET", "/raise")
+    wait_text(bad, "^/raise 500$")
+    assert text(rest) == "/fine 200\n"
+
+
+@OF_RWSGI
+def test_a_filter_lets_only_lines_through_that_match(start, address):
+    server = start("--log-filter", "wanted", "--log-format", "%(uri)")
+    for path in ("/other", "/wanted"):
+        http.get(address, path)
+    server.logged("^/wanted$")
+    assert not server.lines("/other")
+
+
+def test_lines_are_datagrams_of_a_unix_socket(start, tmp_path, address, unix_socket):
+    start("--logger", f"socket:{tmp_path}/log.sock,app: ", "--log-format", "request %(uri)")
+    http.get(address, "/x")
+    assert unix_socket.wait("request /x") == "app: request /x\n"
+
+
+def test_lines_are_datagrams_over_udp(start, address, udp_socket):
+    port = udp_socket.socket.getsockname()[1]
+    start("--log-socket", f"127.0.0.1:{port}", "--log-format", "request %(uri)")
+    http.get(address, "/x")
+    assert udp_socket.wait("request /x") == "request /x\n"
+
+
+@pytest.mark.parametrize(
+    "end, begin",
+    [("", f"<29>TIME {re.escape(socket.gethostname())} uwsgi: "), (",my app", "<29>TIME my app: "), (",me,31", "<31>TIME me: ")],
+)
+def test_a_remote_syslog_gets_what_uwsgi_sends_it(start, address, udp_socket, end, begin):
+    port = udp_socket.socket.getsockname()[1]
+    start("--req-logger", f"rsyslog:127.0.0.1:{port}{end}", "--log-format", "request %(uri)")
+    http.get(address, "/x")
+    pattern = begin.replace("TIME", r"[A-Z][a-z]{2} [ 0-9]\d \d\d:\d\d:\d\d") + "request /x"
+    packet = udp_socket.wait("request /x")
+    assert re.fullmatch(pattern, packet), packet
+
+
+@OF_RWSGI
+def test_a_long_line_to_a_remote_syslog_is_cut_or_split(start, tmp_path, address, udp_socket):
+    port = udp_socket.socket.getsockname()[1]
+    options = ["--req-logger", f"rsyslog:127.0.0.1:{port},x", "--log-format", "%(uri)", "--rsyslog-packet-size", "200"]
+    server = start(*options)
+    http.get(address, "/" + "a" * 500)
+    assert len(udp_socket.wait("aaa")) <= 200
+    assert len(udp_socket.read()) == 1
+    server.stop()
+    udp_socket.packets.clear()
+    start(*options, "--rsyslog-split-messages")
+    http.get(address, "/" + "b" * 500)
+    until(lambda: sum(packet.count("b") for packet in udp_socket.read()) >= 500, "all of it", context=lambda: str(udp_socket.packets))
+    assert all(len(packet) <= 200 for packet in udp_socket.packets)
+
+
+@pytest.mark.skipif(os.path.lexists("/dev/log") or os.geteuid() != 0, reason="needs a /dev/log of its own")
+def test_the_system_s_syslog_gets_lines(start, address):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as bound:
+        bound.bind("/dev/log")
+        try:
+            receiver = Receiver(bound)
+            start("--logger", "syslog:my-app,local6", "--log-format", "request %(uri)")
+            http.get(address, "/x")
+            packet = receiver.wait("request /x")
+        finally:
+            os.unlink("/dev/log")
+    # local6 and informational.
+    assert re.fullmatch(r"<182>[A-Z][a-z]{2} [ 0-9]\d \d\d:\d\d:\d\d my-app: request /x\n?", packet), packet
+
+
+def test_encoders_change_lines_on_their_way(start, tmp_path, address):
+    log = tmp_path / "log"
+    start(
+        *("--req-logger", f"file:{log}", "--log-format", 'said "%(uri)"'),
+        *("--log-req-encoder", 'json {"t":${unix},"day":"${strftime:%Y-%m-%d}","m":"${msg}"}', "--log-req-encoder", "nl"),
+        *("--log-req-encoder", "prefix > "),
+    )
+    http.get(address, "/x\\y")
+    line = wait_text(log, "/x").splitlines()[0]
+    entry = json.loads(line.removeprefix("> "))
+    assert entry["m"] == 'said "/x\\y"' and re.fullmatch(r"\d{4}-\d\d-\d\d", entry["day"]) and entry["t"] > 1_000_000_000
+
+
+@OF_RWSGI
+def test_an_encoder_for_one_logger_leaves_the_others_alone(start, tmp_path, address):
+    plain, encoded = tmp_path / "plain", tmp_path / "encoded"
+    start(
+        *("--logger", f"a file:{plain}", "--logger", f"b file:{encoded}", "--log-format", "request %(uri)"),
+        *("--log-route", "a .*", "--log-route", "b .*", "--log-encoder", "format:b [${msg}]", "--log-encoder", "nl:b"),
+    )
+    http.get(address, "/x")
+    wait_text(plain, "^request /x$")
+    wait_text(encoded, r"^\[request /x\]$")
+
+
+@OF_RWSGI
+def test_a_json_encoder_makes_json_of_whatever_is_printed(serve, tmp_path, address):
+    (tmp_path / "app.py").write_text(
+        "import os\n"
+        "def application(environ, start_response):\n"
+        "    os.write(2, b'odd \"\\\\ \\x1b[2J \\xff \\xe2\\x80\\xa8 end\\n')\n"
+        "    start_response('204 No Content', [])\n"
+        "    return []\n"
+    )
+    log = tmp_path / "log"
+    serve(
+        *("--http-socket", address, "--wsgi-file", "app.py", "--logger", f"file:{log}"),
+        *("--log-encoder", 'json {"m":"${msg}"}', "--log-encoder", "nl"),
+        cwd=tmp_path,
+    )
+    http.get(address, "/")
+    lines = wait_text(log, "odd").splitlines()
+    assert [json.loads(line) for line in lines]
+    assert any(entry["m"] == 'odd "\\ \x1b[2J \\xff \u2028 end' for entry in map(json.loads, lines))
+
+
+def test_the_server_s_lines_begin_with_the_date(start, address):
+    server = start("--log-date=%Y-%m-%d at")
+    http.get(address, "/x")
+    server.logged(r"^\d{4}-\d\d-\d\d at - ")
+
+
+def test_log_files_have_the_mode_that_is_asked_for(serve, tmp_path, address):
+    (tmp_path / "app.py").write_text(APP)
+    log = tmp_path / "log"
+    serve("--http-socket", address, "--wsgi-file", "app.py", "--logto", log, "--logfile-chmod", "622", cwd=tmp_path)
+    assert stat.S_IMODE(log.stat().st_mode) == 0o622
+
+
+@OF_RWSGI
+def test_log_files_are_opened_again_on_demand_and_rotated(start, tmp_path, address):
+    log, moved, fifo = tmp_path / "log", tmp_path / "moved", tmp_path / "fifo"
+    start("--logger", f"file:logfile={log},maxsize=3000,backupname={tmp_path}/old", "--log-format", "request %(uri)", "--master-fifo", fifo)
+    http.get(address, "/before")
+    wait_text(log, "^request /before$")
+    log.rename(moved)
+    fifo.write_text("l")
+    until(log.exists, "a new file")
+    http.get(address, "/after")
+    wait_text(log, "^request /after$")
+    for _ in range(100):
+        http.get(address, "/" + "a" * 50)
+    until((tmp_path / "old").exists, "an old file")
+    until(lambda: log.exists() and log.stat().st_size < 6000, "a small new file")
+
+
+@OF_RWSGI
+@pytest.mark.parametrize("where", ["file:/dev/full", "socket:/nonexistent/socket", "fd:77", "file:/nonexistent/log"])
+def test_what_a_logger_cannot_take_goes_to_standard_error(start, address, where):
+    server = start("--logger", where, "--log-format", "request %(uri)")
+    http.get(address, "/x")
+    server.logged("^request /x$")
+    server.logged(f"ERROR logger {where}: .*: its lines go to the log file or standard error")
+
+
+@OF_RWSGI
+def test_a_logger_that_hangs_stops_nobody_and_loses_nothing(start, tmp_path, address, unix_socket):
+    server = start("--logger", f"socket:{tmp_path}/log.sock", "--log-format", "request %(uri).", "--processes", 2)
+    count = 1_000
+    for number in range(count):
+        assert http.get(address, f"/{number}").status == 200
+    server.stop()
+    received = "".join(unix_socket.read()) + server.log()
+    for form in (r"^request /(\d+)\.$", r"^printed for /(\d+)$"):
+        assert {int(number) for number in re.findall(form, received, re.MULTILINE)} == set(range(count))
+
+
+@OF_RWSGI
+def test_a_syslog_that_comes_back_is_used_again(start, tmp_path, address):
+    path = tmp_path / "log.sock"
+    server = start("--logger", f"socket:{path}", "--log-format", "request %(uri)")
+    http.get(address, "/early")
+    server.logged("^request /early$")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as bound:
+        bound.bind(str(path))
+        receiver = Receiver(bound)
+
+        def is_heard() -> bool:
+            http.get(address, "/late")
+            return any("request /late" in packet for packet in receiver.read())
+
+        until(is_heard, "it is used again", context=server.log)
+    server.logged(f"INFO logger socket:{path}: takes lines again")
+
+
+@OF_RWSGI
+def test_a_start_that_fails_says_so_on_standard_error(serve, tmp_path, address):
+    with socket.create_server(("127.0.0.1", int(address.rsplit(":")[-1]))):
+        server = serve.run("--http-socket", address, "--wsgi-file", "app.py", "--logger", f"file:{tmp_path}/log")
+    assert server.process.returncode == 1
+    assert "ERROR" in server.log() and address in server.log()
+
+
+@OF_RWSGI
+def test_loggers_outlive_reloads_and_workers(start, tmp_path, address, stats_at):
+    log, requests = tmp_path / "log", tmp_path / "requests"
+    server = start("--logger", f"file:{log}", "--req-logger", f"file:{requests}", "--log-format", "request %(uri)", "--stats", stats_at)
+    before = server.wait_workers(1)["workers"][0]["pid"]
+    processes.kill(before)
+    server.wait_stats(lambda document: document["workers"][0]["pid"] not in (0, before) and document["workers"][0]["accepting"], "a new one")
+    http.get(address, "/killed")
+    wait_text(requests, "^request /killed$")
+    server.send(signal.SIGHUP)
+    server.wait_stats(lambda document: document["generation"] == 2, "the next generation")
+    http.get(address, "/reloaded")
+    wait_text(requests, "^request /reloaded$")
+    wait_text(log, "generation 2")
+
+
+@OF_RWSGI
+def test_loggers_that_are_not_here_are_a_warning_and_their_lines_are_logged(start, address):
+    server = start("--logger", "redislog:127.0.0.1:6379,publish uwsgi", "--log-encoder", "gzip", "--log-format", "request %(uri)")
+    server.logged("WARN .*redislog.*its lines go where stdio's go")
+    server.logged("WARN .*gzip")
+    http.get(address, "/x")
+    server.logged("^request /x$")
+
+
+def test_a_log_file_with_a_port_is_another_machine(start, address, udp_socket):
+    port = udp_socket.socket.getsockname()[1]
+    start("--logto", f"127.0.0.1:{port}", "--log-format", "request %(uri)")
+    http.get(address, "/x")
+    assert udp_socket.wait("request /x") == "request /x\n"
+
+
+@OF_RWSGI
+def test_a_server_without_loggers_has_no_thread_for_them(serve, address):
+    server = serve("--http-socket", address, "--wsgi-file", "probe.py", "--access-log-format", "json")
+    threads = Path(f"/proc/{server.pid}/task").iterdir()
+    assert "rwsgi log" not in [(thread / "comm").read_text().strip() for thread in threads]
+
+
+@OF_RWSGI
+@pytest.mark.parametrize("lazy", [[], ["--lazy-apps"]])
+def test_programs_of_the_application_do_not_hold_the_pipe_of_the_access_log(serve, tmp_path, address, lazy):
+    (tmp_path / "app.py").write_text(
+        "import subprocess\n"
+        "def held():\n"
+        "    return subprocess.run(['ls', '/proc/self/fd'], capture_output=True, text=True, close_fds=False).stdout.split()\n"
+        "AT_LOADING = held()\n"
+        "def application(environ, start_response):\n"
+        "    start_response('200 OK', [])\n"
+        "    return [repr((AT_LOADING, held())).encode()]\n"
+    )
+    serve(
+        *("--http-socket", address, "--http", tcp(), "--wsgi-file", "app.py", "--req-logger", "stdio", *lazy),
+        cwd=tmp_path,
+    )
+    # The fourth is what `ls` reads.
+    assert http.get(address, "/").body == repr((["0", "1", "2", "3"],) * 2).encode()
