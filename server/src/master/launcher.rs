@@ -129,6 +129,8 @@ mod tests {
             certificates: Some(lend()),
             link: None,
             generation: None,
+            again: false,
+            request_log: None,
             temp: TempPlace::of_test(None),
             started_at: UnixMicros::now(),
         };
