@@ -144,11 +144,11 @@ def test_what_uwsgi_has_and_this_has_not_is_named_with_what_to_do(serve, address
     server = serve(file, listens=[address])
     server.logged("site.ini:4: uWSGI's option carbon-id is not available here: stats gives every figure")
     assert "thunder-lock" not in server.log(), "there is nothing to say of what there is nothing to do for"
-    file.write_text(f"[uwsgi]\nhttp-socket = {address}\nwsgi-file = foobar.py\nroute = ^/admin break:403\n")
+    file.write_text(f"[uwsgi]\nhttp-socket = {address}\nwsgi-file = foobar.py\nfastrouter = :9000\n")
     refused = serve.run(file)
     assert refused.wait_exit() != 0
     (line,) = refused.log().splitlines()
-    assert "site.ini:4: uWSGI's option route is not available here" in line
+    assert "site.ini:4: uWSGI's option fastrouter is not available here" in line
     printed = subprocess.run([serve.program.path, "--check", file], capture_output=True, text=True, check=False)
     assert (printed.returncode, printed.stderr) == (1, "")
     assert "error:" in printed.stdout

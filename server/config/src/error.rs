@@ -43,14 +43,14 @@ pub enum ConfigError {
     #[error("command line: {0}")]
     CommandLine(String),
     /// A file could not be read.
-    #[error("{origin}: cannot read {}: {source}", .path.display())]
+    #[error("{origin}: cannot read {}: {failure}", .path.display())]
     Read {
         /// Who asked for the file.
         origin: Origin,
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        failure: std::io::Error,
     },
     /// A file was read and is not what its notation asks for, or an option in it is out of place.
     #[error("{origin}: {problem}")]

@@ -432,5 +432,5 @@ fn read(path: &Path, origin: &Origin, owned_only: bool) -> Result<String, Config
             std::io::read_to_string(file)
         })
     };
-    read.map_err(|source| ConfigError::Read { origin: origin.clone(), path: path.to_owned(), source })
+    read.map_err(|failure| ConfigError::Read { origin: origin.clone(), path: path.to_owned(), failure })
 }
