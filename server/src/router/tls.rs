@@ -21,7 +21,7 @@ use rustls::server::Acceptor;
 use crate::io::receive::{Received, receive};
 use crate::io::temp::TempFiles;
 use crate::io::unsent::Unsent;
-use crate::tls::Contexts;
+use crate::tls::{Contexts, HostContext};
 use rwsgi_protocol::link::PeerTls;
 
 /// Encrypted bytes that one call reads; a client that sends as fast as it is read would never let others have their turn.
@@ -36,10 +36,19 @@ pub(super) struct Tls {
     state: State,
     /// What of the client's TLS is to be told to the application, once it is known.
     established: Option<String>,
+    /// Where some hosts demand a certificate: what it was made with.
+    guard: Option<Guard>,
     /// Why it cannot go on, until somebody asks.
     failure: Option<String>,
     is_new: bool,
     said_goodbye: bool,
+}
+
+/// Says for which hosts a connection is good.
+struct Guard {
+    contexts: Arc<Contexts>,
+    socket: usize,
+    used: Arc<HostContext>,
 }
 
 enum State {
@@ -147,7 +156,7 @@ impl Tls {
     /// For a client of the socket of that number.
     pub(super) fn new(contexts: Arc<Contexts>, socket: usize) -> Box<Self> {
         let state = State::Hello { acceptor: Box::default(), contexts, socket };
-        Box::new(Self { state, established: None, failure: None, is_new: true, said_goodbye: false })
+        Box::new(Self { state, established: None, guard: None, failure: None, is_new: true, said_goodbye: false })
     }
 
     /// Whether the handshake is not over, which takes much time for each step.
@@ -162,6 +171,11 @@ impl Tls {
     /// What is to be added to the peer's text, once.
     pub(super) fn take_established(&mut self) -> Option<String> {
         self.established.take()
+    }
+
+    /// Whether a request for this host may come by it.
+    pub(super) fn admits(&self, host: Option<&str>) -> bool {
+        self.guard.as_ref().is_none_or(|guard| guard.contexts.admits(guard.socket, &guard.used, host))
     }
 
     /// Why it cannot go on; once. What the client is told of it is sent already, or waits to be.
@@ -278,8 +292,11 @@ impl Tls {
         };
         let context = contexts.choose(*socket, accepted.client_hello().server_name());
         let context = context.ok_or("its socket has no certificate")?;
+        if contexts.are_mixed {
+            self.guard = Some(Guard { contexts: Arc::clone(contexts), socket: *socket, used: Arc::clone(context) });
+        }
         let is_exported = contexts.export_cert;
-        let mut connection = match accepted.into_connection(context) {
+        let mut connection = match accepted.into_connection(Arc::clone(&context.config)) {
             Ok(connection) => Box::new(connection),
             Err((error, mut alert)) => {
                 let _ = alert.write_all(&mut sink);
