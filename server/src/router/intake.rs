@@ -250,9 +250,14 @@ impl Router<'_> {
             return false;
         }
         let Some(client) = self.clients.get_mut(key) else { return false };
+        // What is decrypted costs more than its bytes say.
+        let before = client.tls.is_some().then(MonotonicNanos::now);
         match client.receive(scratch) {
             Received::Bytes(count) => {
-                self.bulk.use_bytes(count);
+                match before {
+                    Some(before) => self.bulk.use_since(count, before),
+                    None => self.bulk.use_bytes(count),
+                }
                 true
             }
             Received::Nothing => false,

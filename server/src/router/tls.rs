@@ -26,6 +26,8 @@ use rwsgi_protocol::link::PeerTls;
 
 /// Encrypted bytes that one call reads; a client that sends as fast as it is read would never let others have their turn.
 const AT_ONCE: usize = 256 * 1024;
+/// The same where records hold next to nothing, each of which costs as much time as one that is full.
+const AT_ONCE_IN_VAIN: usize = 16 * 1024;
 /// The first byte of every handshake.
 const HANDSHAKE: u8 = 0x16;
 /// For who speaks plain HTTP to a socket of TLS.
@@ -238,7 +240,7 @@ impl Tls {
                     }
                 }
             }
-            if source.is_empty || source.is_ended || *filled > 0 && source.count >= AT_ONCE {
+            if source.is_empty || source.is_ended || is_turn_over(source.count, *filled) {
                 return Ok(());
             }
             self.take_records(source, unsent)?;
@@ -363,10 +365,32 @@ impl Tls {
     }
 }
 
+/// Whether so many encrypted bytes, which have brought so many, are enough for one call.
+fn is_turn_over(encrypted: usize, filled: usize) -> bool {
+    filled > 0 && encrypted >= AT_ONCE.min(AT_ONCE_IN_VAIN + 2 * filled)
+}
+
 /// Gives everything that rustls has to send to the sink, which takes all of it.
 fn drain(connection: &mut ServerConnection, sink: &mut Sink<'_>) -> io::Result<()> {
     while connection.wants_write() {
         connection.write_tls(sink)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_that_hold_next_to_nothing_end_a_turn_early() {
+        // A byte in each record, with a header and a tag.
+        let ends = (1..).find(|records| is_turn_over(records * 23, *records)).unwrap();
+        assert!(ends < 1000, "{ends}");
+        // Full ones never do before the end.
+        let full = |records: usize| (records * (16 * 1024 + 22), records * 16 * 1024);
+        assert!((1..16).map(full).all(|(encrypted, filled)| !is_turn_over(encrypted, filled)));
+        assert!(is_turn_over(AT_ONCE, AT_ONCE - 400));
+        assert!(!is_turn_over(AT_ONCE, 0), "nothing is not an answer");
+    }
 }
