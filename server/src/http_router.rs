@@ -35,7 +35,9 @@ pub(crate) fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
     if setup.has_certificates {
         // The application runs as the same user, and could read the keys in this process's memory and descriptors.
         nix::sys::prctl::set_dumpable(false).context("http router: cannot protect its memory")?;
-        certificates = receive_fd(&channel).context("http router: no certificates")?.map(File::from);
+        let file = receive_fd(&channel).context("http router: cannot receive the certificates")?;
+        // Without them, what is for TLS must not be served as plain HTTP.
+        certificates = Some(File::from(file.context("http router: the master is gone")?));
     }
     limit_address_space(&setup.config)?;
     system_limits::lock_memory(&setup.config.system);

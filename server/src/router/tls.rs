@@ -27,7 +27,7 @@ use rwsgi_protocol::link::PeerTls;
 /// Encrypted bytes that one call reads; a client that sends as fast as it is read would never let others have their turn.
 const AT_ONCE: usize = 256 * 1024;
 /// The same where records hold next to nothing, each of which costs as much time as one that is full.
-const AT_ONCE_IN_VAIN: usize = 16 * 1024;
+const AT_ONCE_IN_VAIN: usize = 4 * 1024;
 /// The first byte of every handshake.
 const HANDSHAKE: u8 = 0x16;
 /// For who speaks plain HTTP to a socket of TLS.
