@@ -179,7 +179,7 @@ impl Router<'_> {
     pub(super) fn meet_host(&mut self, key: Key, head: &Head<'_, '_>) -> Option<bool> {
         let client = self.clients.get_mut(key)?;
         let Some(tls) = &client.tls else { return Some(self.redirect(key, head)) };
-        if tls.admits(host_of(head).map(|host| without_port(host))) {
+        if tls.admits(host_of(head).map(without_port)) {
             return None;
         }
         let begin = [head.method.as_bytes(), b" "].concat();
