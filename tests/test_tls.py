@@ -409,6 +409,33 @@ def test_a_client_that_may_show_a_certificate_need_not(serve, own, authority, al
         assert environ["HTTPS_DN"].endswith("/CN=alice") and "HTTPS_CC" not in environ
 
 
+def test_no_other_host_s_connection_leads_to_one_that_demands_a_certificate(serve, own, authority, alice, tmp_path):
+    """A client names the host of its TLS itself, and that of its request again."""
+    public, secret = tls.self_signed(tmp_path, "public.example"), tls.self_signed(tmp_path, "secret.example")
+    hosts = ("--sni", f"public.example {public.cert},{public.key}", "--sni", f"secret.example {secret.cert},{secret.key},,!{authority.cert}")
+    by_socket, by_host = tcp(), tcp()
+    https(serve, by_socket, own, *hosts, more=f",,!{authority.cert}")
+    https(serve, by_host, own, *hosts)
+
+    def status(at, connected, asked, shown=None, target="/unread"):
+        with TlsConnection(at, tls.client(shown=shown), host=connected) as connection:
+            return connection.request("GET", target, {"Host": asked}).status
+
+    for at in (by_socket, by_host):
+        assert status(at, "public.example", "Public.example:443") == 200
+        assert status(at, "secret.example", "secret.example", alice) == 200
+        for asked in ("secret.example", "SECRET.example:8443", "secret.example."):
+            assert status(at, "public.example", asked) == 421
+        assert status(at, "public.example", "public.example", target="http://secret.example/unread") == 421
+        # A certificate that was never asked for is none.
+        assert status(at, "public.example", "secret.example", alice) == 421
+    # Every other host is the socket's own.
+    assert status(by_socket, "public.example", "localhost") == 421
+    assert status(by_socket, "localhost", "127.0.0.1", alice) == 200
+    assert status(by_host, "public.example", "localhost") == 200
+    assert status(by_host, "localhost", "secret.example") == 421
+
+
 def test_certificates_are_renewed_by_a_reload_while_connections_go_on(serve, tmp_path, record):
     own, at = tls.self_signed(tmp_path), tcp()
     before = tls.der(own)
@@ -488,6 +515,25 @@ def test_a_key_of_roots_is_read_before_root_is_given_up(program_for_all, tmp_pat
     finally:
         servers.stop_all()
         shutil.rmtree(place)
+
+
+def test_the_router_has_no_key_before_its_memory_is_closed_to_others(serve, own, tmp_path):
+    """The application's user can kill the router, and would be in time to open what the next one inherits."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "found = []\n"
+        "for fd in os.listdir('/proc/self/fd'):\n"
+        "    try:\n"
+        "        found.append(os.readlink(f'/proc/self/fd/{fd}'))\n"
+        "    except OSError:\n"
+        "        pass\n"
+        f"open(f'{tmp_path}/{{os.getpid()}}', 'w').write('\\n'.join(found))\n"
+    )
+    at = tcp()
+    server = https(serve, at, own, env={"PYTHONPATH": str(tmp_path)})
+    assert _answers(at)
+    inherited = (tmp_path / str(router_of(server))).read_text()
+    assert "socket:" in inherited and "rwsgi-tls" not in inherited
 
 
 # Starting

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::Context;
 
 use crate::hooks::{self, EXIT_HOOK_FAILED};
+use crate::io::pass_fd::receive_fd;
 use crate::ipc::inherit::InheritedFd;
 use crate::ipc::{Setup, receive_message};
 use crate::log_text;
@@ -30,9 +31,13 @@ pub(crate) fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
     procname::set(&procname::title(&setup.config.procname, "rwsgi http 1"));
     log_text::begin_with(&setup.config.logs.date);
     ignore_terminal_signals()?;
-    if setup.certificates.is_some() {
-        // The application runs as the same user, and could read the keys in this process's memory.
+    let mut certificates = None;
+    if setup.has_certificates {
+        // The application runs as the same user, and could read the keys in this process's memory and descriptors.
         nix::sys::prctl::set_dumpable(false).context("http router: cannot protect its memory")?;
+        let file = receive_fd(&channel).context("http router: cannot receive the certificates")?;
+        // Without them, what is for TLS must not be served as plain HTTP.
+        certificates = Some(File::from(file.context("http router: the master is gone")?));
     }
     limit_address_space(&setup.config)?;
     system_limits::lock_memory(&setup.config.system);
@@ -54,7 +59,7 @@ pub(crate) fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
     let router = RouterConfig {
         listeners: listeners.collect::<anyhow::Result<_>>()?,
         doors: Door::all(&setup.config),
-        certificates: setup.certificates.as_mut().map(InheritedFd::take).transpose()?.map(File::from),
+        certificates,
         link_listener: setup.link_listener.as_mut().context("http router: no link listener")?.take()?,
         token: setup.link.as_ref().context("http router: no link endpoint")?.token,
         orders: channel,

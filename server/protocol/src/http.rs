@@ -11,7 +11,7 @@
 use std::mem::MaybeUninit;
 
 pub use super::refusal::{
-    BODY_TOO_LARGE, OVERLOADED, Refusal, SERVER_GONE, TIMED_OUT, TOO_SLOW, WORKER_LOST, refusal_response,
+    BODY_TOO_LARGE, OTHER_HOST, OVERLOADED, Refusal, SERVER_GONE, TIMED_OUT, TOO_SLOW, WORKER_LOST, refusal_response,
 };
 use super::target;
 pub use super::version::Version;

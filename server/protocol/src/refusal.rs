@@ -27,6 +27,9 @@ pub const TOO_SLOW: Refusal = Refusal { status: 408, reason: "the request body c
 /// What a client gets when its body is larger than `limit-post`.
 pub const BODY_TOO_LARGE: Refusal =
     Refusal { status: 413, reason: "the request body is larger than this server takes" };
+/// What a client gets at a host that demands a certificate, when its TLS was made for another host.
+pub const OTHER_HOST: Refusal =
+    Refusal { status: 421, reason: "this host needs a connection of its own: it asks for a client certificate" };
 /// What a client gets when there is nobody to serve it.
 pub const OVERLOADED: Refusal = Refusal { status: 503, reason: "too many requests are waiting" };
 /// What a client gets that still waits for a worker when the master and all workers are gone.
@@ -64,6 +67,7 @@ fn reason_phrase(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",
         408 => "Request Timeout",
+        421 => "Misdirected Request",
         413 => "Content Too Large",
         414 => "URI Too Long",
         417 => "Expectation Failed",
@@ -101,7 +105,7 @@ mod tests {
         let mut out = Vec::new();
         refusal_response(&OVERLOADED, false, &mut out);
         assert!(String::from_utf8(out).unwrap().contains("\r\nRetry-After: 10\r\n"));
-        for refusal in [TIMED_OUT, TOO_SLOW, BODY_TOO_LARGE, OVERLOADED, SERVER_GONE, WORKER_LOST] {
+        for refusal in [TIMED_OUT, TOO_SLOW, BODY_TOO_LARGE, OTHER_HOST, OVERLOADED, SERVER_GONE, WORKER_LOST] {
             assert!(!reason_phrase(refusal.status).is_empty(), "{refusal}");
         }
     }

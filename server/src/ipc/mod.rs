@@ -90,8 +90,9 @@ pub struct Setup {
     pub listeners: Vec<InheritedListener>,
     /// The router's listener, for the router; `None` for a fork server.
     pub link_listener: Option<InheritedFd>,
-    /// The memory file with the certificates of `https`, for the router; `None` without any.
-    pub certificates: Option<InheritedFd>,
+    /// The memory file with the certificates of `https` follows on the channel, for the router. It is not inherited: from
+    /// its exec until it says otherwise, a process is open to others of its user.
+    pub has_certificates: bool,
     /// Where the workers find the router, if there is one.
     pub link: Option<LinkEndpoint>,
     /// The generation that a fork server loads; `None` for the http router.
@@ -112,7 +113,6 @@ impl Setup {
             .chain([&self.scoreboard, &self.liveness, &self.notices, &self.control])
             .chain(&self.request_log)
             .chain(&self.link_listener)
-            .chain(&self.certificates)
             .chain(self.share.all())
     }
 }

@@ -2,6 +2,7 @@
 //! http router in a memory file. A router that is started again finds there what the one before had.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
@@ -9,7 +10,7 @@ use anyhow::Context;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use tracing::warn;
 
-use crate::ipc::inherit::InheritedFd;
+use crate::io::pass_fd::send_fd;
 use crate::tls::{Contexts, Material};
 use rwsgi_config::Config;
 
@@ -49,12 +50,12 @@ impl Certificates {
         Ok(true)
     }
 
-    /// Lets the next http router inherit the file.
+    /// Sends an http router the file, which it takes when its memory and its descriptors are closed to others.
     ///
     /// # Errors
-    /// Never on an open descriptor.
-    pub(super) fn inherit(&self) -> nix::Result<InheritedFd> {
-        InheritedFd::lend(self.file.as_fd())
+    /// When it is gone.
+    pub(super) fn send(&self, channel: impl AsFd) -> io::Result<()> {
+        send_fd(channel, &self.file)
     }
 
     fn write(&self) -> anyhow::Result<()> {

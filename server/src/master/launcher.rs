@@ -111,7 +111,7 @@ mod tests {
     use crate::ipc::ShareDescriptors;
     use crate::stats::scoreboard::Layout;
 
-    /// The keys of `https` are among them, and the next process may be the application's.
+    /// The next process may be the application's.
     #[test]
     fn what_a_process_was_to_inherit_that_could_not_be_started_is_inherited_by_no_other() {
         let file = std::fs::File::open("/dev/null").unwrap();
@@ -126,7 +126,7 @@ mod tests {
             control: lend(),
             listeners: Vec::new(),
             link_listener: None,
-            certificates: Some(lend()),
+            has_certificates: false,
             link: None,
             generation: None,
             again: false,

@@ -75,7 +75,7 @@ impl Master {
             control: InheritedFd::lend(sockets.control.as_fd())?,
             listeners,
             link_listener: None,
-            certificates: None,
+            has_certificates: false,
             link: sockets.link.as_ref().map(|link| link.endpoint.clone()),
             generation,
             temp: self.temp.clone(),

@@ -148,6 +148,9 @@ impl Master {
         let Some(child) = self.begin(Post::HttpRouter, None, now) else { return };
         let started = self.router_setup().and_then(|setup| {
             let (pid, channel) = self.launcher.start(ROUTER_ROLE, None, &setup)?;
+            if let Some(certificates) = &self.certificates {
+                certificates.send(&channel)?;
+            }
             // The loop does not wait for the router to read.
             fcntl(&channel, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
             Ok((pid, channel))
@@ -171,8 +174,7 @@ impl Master {
         let listeners = self.sockets.router.iter().map(inherited).collect::<nix::Result<_>>()?;
         let mut setup = self.setup(None, &self.config, listeners)?;
         let link = self.sockets.link.as_ref().and_then(|link| link.listener.as_ref());
-        let certificates = self.certificates.as_ref();
-        setup.certificates = certificates.map(super::certificates::Certificates::inherit).transpose()?;
+        setup.has_certificates = self.certificates.is_some();
         setup.link_listener = link.map(|listener| InheritedFd::lend(std::os::fd::AsFd::as_fd(listener))).transpose()?;
         Ok(setup)
     }

@@ -17,7 +17,7 @@ use crate::io::proxied;
 use crate::log_limit::{self, LineKind};
 use crate::tls::{Contexts, Material};
 use rwsgi_config::Config;
-use rwsgi_protocol::http::{Head, Refusal};
+use rwsgi_protocol::http::{Head, OTHER_HOST, Refusal};
 use rwsgi_protocol::{proxy, target};
 
 use super::tls::Tls;
@@ -67,8 +67,8 @@ pub(super) fn read_contexts(file: &std::fs::File) -> anyhow::Result<Contexts> {
 pub(super) struct Hurdles {
     /// A proxy may speak first.
     pub(super) proxy_protocol: bool,
-    /// Its requests are answered with a redirect.
-    pub(super) redirect: bool,
+    /// The host that a request is for decides whether it is served: it is redirected there, or demands a certificate.
+    pub(super) by_host: bool,
 }
 
 impl Router<'_> {
@@ -76,8 +76,9 @@ impl Router<'_> {
     pub(super) fn enter(&mut self, client: &mut Client, number: usize) {
         let Some(door) = self.doors.get(number) else { return };
         client.door = number as u16;
-        client.hurdles = Hurdles { proxy_protocol: door.proxy_protocol, redirect: door.redirect.is_some() };
+        client.hurdles = Hurdles { proxy_protocol: door.proxy_protocol, by_host: door.redirect.is_some() };
         if let (Some(socket), Some(contexts)) = (door.tls, &self.contexts) {
+            client.hurdles.by_host |= contexts.are_mixed;
             client.tls = Some(Tls::new(contexts.clone(), socket));
         }
     }
@@ -172,9 +173,22 @@ impl Router<'_> {
         false
     }
 
-    /// Answers a request with the same address in https.
+    /// Answers a request that is not served here, because of its host; returns whether there is more to do for the
+    /// client then.
     #[cold]
-    pub(super) fn redirect(&mut self, key: Key, head: &Head<'_, '_>) -> bool {
+    pub(super) fn meet_host(&mut self, key: Key, head: &Head<'_, '_>) -> Option<bool> {
+        let client = self.clients.get_mut(key)?;
+        let Some(tls) = &client.tls else { return Some(self.redirect(key, head)) };
+        if tls.admits(host_of(head).map(without_port)) {
+            return None;
+        }
+        let begin = [head.method.as_bytes(), b" "].concat();
+        self.refuse(key, OTHER_HOST, &begin);
+        Some(true)
+    }
+
+    /// Answers a request with the same address in https.
+    fn redirect(&mut self, key: Key, head: &Head<'_, '_>) -> bool {
         let late = self.in_seconds(self.limits.timeout);
         let Some(client) = self.clients.get_mut(key) else { return false };
         let port = self.doors.get(usize::from(client.door)).and_then(|door| door.redirect?.port);
@@ -218,15 +232,24 @@ fn announced(fd: &OwnedFd) -> Result<Option<Option<SocketAddr>>, Refusal> {
     }
 }
 
+/// The host that a request is for, perhaps with a port.
+fn host_of<'h>(head: &'h Head<'_, '_>) -> Option<&'h str> {
+    let host = head.headers.iter().find(|header| header.name.eq_ignore_ascii_case("host"));
+    let host = host.and_then(|header| std::str::from_utf8(header.value).ok());
+    target::split(head.target).authority.or(host).map(str::trim).filter(|host| !host.is_empty())
+}
+
+fn without_port(host: &str) -> &str {
+    // Of an IPv6 address the colons are inside brackets.
+    let end = host.rfind(':').filter(|colon| !host[*colon..].contains(']')).unwrap_or(host.len());
+    &host[..end]
+}
+
 /// `server` is who the request goes to if it does not say that itself, as HTTP/1.0 need not.
 fn redirect_response(head: &Head<'_, '_>, server: &str, port: Option<u16>) -> String {
     let parts = target::split(head.target);
-    let host = head.headers.iter().find(|header| header.name.eq_ignore_ascii_case("host"));
-    let host = host.and_then(|header| std::str::from_utf8(header.value).ok());
-    let host = parts.authority.or(host).map(str::trim).filter(|host| !host.is_empty()).unwrap_or(server);
-    // Of an IPv6 address the colons are inside brackets.
-    let end = host.rfind(':').filter(|colon| !host[*colon..].contains(']')).unwrap_or(host.len());
-    let (host, port) = (&host[..end], port.map(|port| format!(":{port}")).unwrap_or_default());
+    let host = without_port(host_of(head).unwrap_or(server));
+    let port = port.map(|port| format!(":{port}")).unwrap_or_default();
     let path = match head.target {
         whole if whole.starts_with('/') => whole.to_owned(),
         _ if parts.query.is_empty() => parts.path.to_owned(),

@@ -108,7 +108,7 @@ impl Router<'_> {
             Ok(head)
         });
         let late = self.in_seconds(self.limits.timeout);
-        let Some(client) = self.clients.get_mut(key) else { return false };
+        let Some(mut client) = self.clients.get_mut(key) else { return false };
         let head = match parsed {
             Ok(Some(head)) => head,
             Ok(None) => {
@@ -126,8 +126,12 @@ impl Router<'_> {
                 return true;
             }
         };
-        if client.hurdles.redirect {
-            return self.redirect(key, &head);
+        if client.hurdles.by_host {
+            if let Some(goes_on) = self.meet_host(key, &head) {
+                return goes_on;
+            }
+            let Some(met) = self.clients.get_mut(key) else { return false };
+            client = met;
         }
         let (head_bytes, rest) = bytes.split_at(head.len);
         client.seen = 0;
@@ -246,9 +250,14 @@ impl Router<'_> {
             return false;
         }
         let Some(client) = self.clients.get_mut(key) else { return false };
+        // What is decrypted costs more than its bytes say.
+        let before = client.tls.is_some().then(MonotonicNanos::now);
         match client.receive(scratch) {
             Received::Bytes(count) => {
-                self.bulk.use_bytes(count);
+                match before {
+                    Some(before) => self.bulk.use_since(count, before),
+                    None => self.bulk.use_bytes(count),
+                }
                 true
             }
             Received::Nothing => false,

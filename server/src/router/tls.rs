@@ -21,11 +21,13 @@ use rustls::server::Acceptor;
 use crate::io::receive::{Received, receive};
 use crate::io::temp::TempFiles;
 use crate::io::unsent::Unsent;
-use crate::tls::Contexts;
+use crate::tls::{Contexts, HostContext};
 use rwsgi_protocol::link::PeerTls;
 
 /// Encrypted bytes that one call reads; a client that sends as fast as it is read would never let others have their turn.
 const AT_ONCE: usize = 256 * 1024;
+/// The same where records hold next to nothing, each of which costs as much time as one that is full.
+const AT_ONCE_IN_VAIN: usize = 4 * 1024;
 /// The first byte of every handshake.
 const HANDSHAKE: u8 = 0x16;
 /// For who speaks plain HTTP to a socket of TLS.
@@ -36,10 +38,19 @@ pub(super) struct Tls {
     state: State,
     /// What of the client's TLS is to be told to the application, once it is known.
     established: Option<String>,
+    /// Where some hosts demand a certificate: what it was made with.
+    guard: Option<Guard>,
     /// Why it cannot go on, until somebody asks.
     failure: Option<String>,
     is_new: bool,
     said_goodbye: bool,
+}
+
+/// Says for which hosts a connection is good.
+struct Guard {
+    contexts: Arc<Contexts>,
+    socket: usize,
+    used: Arc<HostContext>,
 }
 
 enum State {
@@ -147,7 +158,7 @@ impl Tls {
     /// For a client of the socket of that number.
     pub(super) fn new(contexts: Arc<Contexts>, socket: usize) -> Box<Self> {
         let state = State::Hello { acceptor: Box::default(), contexts, socket };
-        Box::new(Self { state, established: None, failure: None, is_new: true, said_goodbye: false })
+        Box::new(Self { state, established: None, guard: None, failure: None, is_new: true, said_goodbye: false })
     }
 
     /// Whether the handshake is not over, which takes much time for each step.
@@ -162,6 +173,11 @@ impl Tls {
     /// What is to be added to the peer's text, once.
     pub(super) fn take_established(&mut self) -> Option<String> {
         self.established.take()
+    }
+
+    /// Whether a request for this host may come by it.
+    pub(super) fn admits(&self, host: Option<&str>) -> bool {
+        self.guard.as_ref().is_none_or(|guard| guard.contexts.admits(guard.socket, &guard.used, host))
     }
 
     /// Why it cannot go on; once. What the client is told of it is sent already, or waits to be.
@@ -224,7 +240,7 @@ impl Tls {
                     }
                 }
             }
-            if source.is_empty || source.is_ended || *filled > 0 && source.count >= AT_ONCE {
+            if source.is_empty || source.is_ended || is_turn_over(source.count, *filled) {
                 return Ok(());
             }
             self.take_records(source, unsent)?;
@@ -278,8 +294,11 @@ impl Tls {
         };
         let context = contexts.choose(*socket, accepted.client_hello().server_name());
         let context = context.ok_or("its socket has no certificate")?;
+        if contexts.are_mixed {
+            self.guard = Some(Guard { contexts: Arc::clone(contexts), socket: *socket, used: Arc::clone(context) });
+        }
         let is_exported = contexts.export_cert;
-        let mut connection = match accepted.into_connection(context) {
+        let mut connection = match accepted.into_connection(Arc::clone(&context.config)) {
             Ok(connection) => Box::new(connection),
             Err((error, mut alert)) => {
                 let _ = alert.write_all(&mut sink);
@@ -346,10 +365,32 @@ impl Tls {
     }
 }
 
+/// Whether so many encrypted bytes, which have brought so many, are enough for one call.
+fn is_turn_over(encrypted: usize, filled: usize) -> bool {
+    filled > 0 && encrypted >= AT_ONCE.min(AT_ONCE_IN_VAIN + 2 * filled)
+}
+
 /// Gives everything that rustls has to send to the sink, which takes all of it.
 fn drain(connection: &mut ServerConnection, sink: &mut Sink<'_>) -> io::Result<()> {
     while connection.wants_write() {
         connection.write_tls(sink)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_that_hold_next_to_nothing_end_a_turn_early() {
+        // A byte in each record, with a header and a tag.
+        let ends = (1..).find(|records| is_turn_over(records * 23, *records)).unwrap();
+        assert!(ends < 1000, "{ends}");
+        // Full ones never do before the end.
+        let full = |records: usize| (records * (16 * 1024 + 22), records * 16 * 1024);
+        assert!((1..16).map(full).all(|(encrypted, filled)| !is_turn_over(encrypted, filled)));
+        assert!(is_turn_over(AT_ONCE, AT_ONCE - 400));
+        assert!(!is_turn_over(AT_ONCE, 0), "nothing is not an answer");
+    }
 }

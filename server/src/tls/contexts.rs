@@ -16,11 +16,21 @@ use super::ciphers::{self, Choice};
 use super::material::{Material, Pem, Proof};
 use rwsgi_protocol::x509::Certificate;
 
+/// What the connections for a host are made with.
+#[derive(Debug)]
+pub(crate) struct HostContext {
+    pub(crate) config: Arc<ServerConfig>,
+    /// Clients without a certificate are refused.
+    is_ca_required: bool,
+}
+
 /// Ready to be used by connections.
 #[derive(Debug)]
 pub(crate) struct Contexts {
-    sockets: Vec<Arc<ServerConfig>>,
-    hosts: HashMap<String, Arc<ServerConfig>>,
+    sockets: Vec<Arc<HostContext>>,
+    hosts: HashMap<String, Arc<HostContext>>,
+    /// Some hosts are for clients with a certificate alone, and others are not: see [`Self::admits`].
+    pub(crate) are_mixed: bool,
     /// `https-export-cert`
     pub(crate) export_cert: bool,
     /// `ssl-verbose`
@@ -35,23 +45,31 @@ impl Contexts {
     pub(crate) fn new(material: &Material) -> anyhow::Result<(Self, Vec<String>)> {
         let mut warnings = Vec::new();
         let sockets = material.sockets.iter().map(|proof| context(proof, &mut warnings));
-        let sockets = sockets.collect::<anyhow::Result<_>>()?;
+        let sockets = sockets.collect::<anyhow::Result<Vec<_>>>()?;
         let mut hosts = HashMap::new();
         for (host, proof) in &material.hosts {
             hosts.entry(host.clone()).or_insert(context(proof, &mut warnings)?);
         }
         let (export_cert, verbose) = (material.export_cert, material.verbose);
-        Ok((Self { sockets, hosts, export_cert, verbose }, warnings))
+        let are_mixed = !hosts.is_empty() && sockets.iter().chain(hosts.values()).any(|context| context.is_ca_required);
+        Ok((Self { sockets, hosts, are_mixed, export_cert, verbose }, warnings))
     }
 
     /// For a client of a socket that asks for this host; `None` when there is no such socket.
-    pub(crate) fn choose(&self, socket: usize, host: Option<&str>) -> Option<Arc<ServerConfig>> {
+    pub(crate) fn choose(&self, socket: usize, host: Option<&str>) -> Option<&Arc<HostContext>> {
         let of_host = host.and_then(|host| self.hosts.get(&host.to_ascii_lowercase()));
-        of_host.or_else(|| self.sockets.get(socket)).cloned()
+        of_host.or_else(|| self.sockets.get(socket))
+    }
+
+    /// Whether a request for `host` may come by a connection that was made with `used`. One for a host that demands a
+    /// certificate must not come by a connection for another host, which the client names itself.
+    pub(crate) fn admits(&self, socket: usize, used: &Arc<HostContext>, host: Option<&str>) -> bool {
+        let asked = self.choose(socket, host.map(|host| host.trim_end_matches('.')));
+        asked.is_none_or(|asked| !asked.is_ca_required || Arc::ptr_eq(asked, used))
     }
 }
 
-fn context(proof: &Proof, warnings: &mut Vec<String>) -> anyhow::Result<Arc<ServerConfig>> {
+fn context(proof: &Proof, warnings: &mut Vec<String>) -> anyhow::Result<Arc<HostContext>> {
     let Proof { name, cert, key, ciphers, client_ca, is_ca_required } = proof;
     let mut provider = ring::default_provider();
     if let Some(list) = ciphers {
@@ -75,7 +93,8 @@ fn context(proof: &Proof, warnings: &mut Vec<String>) -> anyhow::Result<Arc<Serv
     config.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
     // Each context has its own: a session must not be resumed where other clients' certificates are asked for.
     config.ticketer = ring::Ticketer::new().context("TLS sessions: no random bytes")?;
-    Ok(Arc::new(config))
+    let is_ca_required = client_ca.is_some() && *is_ca_required;
+    Ok(Arc::new(HostContext { config: Arc::new(config), is_ca_required }))
 }
 
 fn certificates(name: &str, what: &str, pem: &Pem) -> anyhow::Result<Vec<CertificateDer<'static>>> {

@@ -8,5 +8,5 @@ mod ciphers;
 mod contexts;
 mod material;
 
-pub(crate) use self::contexts::Contexts;
+pub(crate) use self::contexts::{Contexts, HostContext};
 pub(crate) use self::material::Material;
