@@ -106,7 +106,8 @@ fn log_file(place: &str, warnings: &mut Vec<String>) -> Option<LogFile> {
                 file.max_size = digits.parse().unwrap_or(0);
             }
             // uWSGI does not say so.
-            _ => warnings.push(format!("'{pair}' has no effect: file: knows logfile=PATH, maxsize=BYTES and backupname=PATH")),
+            _ => warnings
+                .push(format!("'{pair}' has no effect: file: knows logfile=PATH, maxsize=BYTES and backupname=PATH")),
         }
     }
     (!file.path.as_os_str().is_empty()).then_some(file)

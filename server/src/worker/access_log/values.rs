@@ -66,7 +66,8 @@ impl<'a> Line<'a> {
 
     /// A header of the request, or what a rule has set in its place.
     fn header(&self, name: &str) -> &'a [u8] {
-        let set = self.notes.and_then(|notes| notes.set.iter().rev().find(|(variable, _)| is_variable_of(variable, name)));
+        let set =
+            self.notes.and_then(|notes| notes.set.iter().rev().find(|(variable, _)| is_variable_of(variable, name)));
         set.map_or_else(|| header(self.entry.request, name), |(_, value)| value)
     }
 
