@@ -10,7 +10,6 @@ use super::file::{FileRules, LogFile};
 use super::{Fallback, Remark};
 use crate::descriptor::duplicate;
 use crate::identity::Identity;
-use crate::log_text;
 use rwsgi_config::{LogTarget, Logger, LogsConfig};
 
 /// Where C's `syslog` sends lines.
@@ -109,16 +108,15 @@ impl Output {
             Ok(remark) => {
                 if self.is_failing {
                     self.is_failing = false;
-                    fallback.write(&log_text::line(Level::INFO, &format!("logger {}: takes lines again", self.label)));
+                    fallback.tell((Level::INFO, format!("logger {}: takes lines again", self.label)));
                 }
-                if let Some((level, text)) = remark {
-                    fallback.write(&log_text::line(level, &text));
+                if let Some(remark) = remark {
+                    fallback.tell(remark);
                 }
             }
             Err(failure) => {
                 if !std::mem::replace(&mut self.is_failing, true) {
-                    let (level, text) = failing(&self.label, &failure);
-                    fallback.write(&log_text::line(level, &text));
+                    fallback.tell(failing(&self.label, &failure));
                 }
                 fallback.write(line);
                 if !line.ends_with(b"\n") {

@@ -13,6 +13,10 @@ impl Fallback for Kept {
     fn write(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
     }
+
+    fn tell(&mut self, (_, text): Remark) {
+        self.write(format!("{text}\n").as_bytes());
+    }
 }
 
 fn file(name: Option<&str>, path: &Path) -> Logger {
