@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import signal
 import socket
 import stat
+import subprocess
 from contextlib import suppress
 from pathlib import Path
 
@@ -281,6 +283,192 @@ def test_log_files_are_opened_again_on_demand_and_rotated(start, tmp_path, addre
         http.get(address, "/" + "a" * 50)
     until((tmp_path / "old").exists, "an old file")
     until(lambda: log.exists() and log.stat().st_size < 6000, "a small new file")
+
+
+@OF_RWSGI
+def test_a_touched_file_puts_the_files_of_loggers_aside(start, tmp_path, address):
+    log, old, touched = tmp_path / "log", tmp_path / "old", tmp_path / "touched"
+    touched.touch()
+    where = f"file:logfile={log},backupname={old}"
+    start("--logger", where, "--log-format", "request %(uri)", "--touch-logrotate", touched)
+    http.get(address, "/before")
+    wait_text(log, "^request /before$")
+    touched.write_text("changed")
+    wait_text(old, "^request /before$")
+    http.get(address, "/after")
+    wait_text(log, "^request /after$")
+    assert "/before" not in text(log)
+
+
+@OF_RWSGI
+def test_a_file_of_two_loggers_is_put_aside_once(start, tmp_path, address):
+    log, touched = tmp_path / "log", tmp_path / "touched"
+    touched.touch()
+    start("--logger", f"file:{log}", "--req-logger", f"file:{log}", "--log-format", "request %(uri)", "--touch-logrotate", touched)
+    http.get(address, "/before")
+    wait_text(log, "^request /before$")
+    touched.write_text("changed")
+    until(lambda: list(tmp_path.glob("log.*")) and log.exists(), "an old file")
+    http.get(address, "/after")
+    wait_text(log, "^request /after$")
+    wait_text(log, "^printed for /after$")
+    assert "/before" not in text(log)
+    assert ["request /before" in text(path) for path in tmp_path.glob("log.*")] == [True]
+
+
+@OF_RWSGI
+def test_no_old_file_is_lost_however_often_a_file_is_put_aside(start, tmp_path, address):
+    log = tmp_path / "log"
+    server = start("--req-logger", f"file:logfile={log},maxsize=2000", "--log-format", "request %(uri).")
+    for number in range(200):
+        http.get(address, f"/{'x' * 100}{number}")
+    server.stop()
+    kept = "".join(text(path) for path in tmp_path.glob("log*"))
+    assert {int(number) for number in re.findall(r"^request /x+(\d+)\.$", kept, re.MULTILINE)} == set(range(200))
+
+
+@OF_RWSGI
+@pytest.mark.parametrize("way", ["l", "reload"])
+def test_standard_error_as_the_file_of_a_logger_stays_that_when_files_are_opened_again(start, tmp_path, address, way):
+    fifo = tmp_path / "fifo"
+    # A link, as images have one.
+    (tmp_path / "log").symlink_to("/dev/stderr")
+    server = start("--logger", f"file:{tmp_path}/log", "--log-format", "request %(uri)", "--master-fifo", fifo, "--log-reopen")
+    http.get(address, "/before")
+    server.logged("^request /before$")
+    if way == "l":
+        fifo.write_text("l")
+        server.logged("log: .*going on with it")
+    else:
+        server.send(signal.SIGHUP)
+        server.logged("generation 2")
+    http.get(address, "/after")
+    server.logged("^request /after$")
+
+
+@OF_RWSGI
+def test_a_named_pipe_that_nobody_reads_yet_holds_nothing_up(start, tmp_path, address):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    start("--req-logger", f"file:{pipe}", "--log-format", "request %(uri)")
+    http.get(address, "/early")
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        received = b""
+
+        def is_there() -> bool:
+            nonlocal received
+            with suppress(BlockingIOError):
+                received += os.read(reader, 65536)
+            return b"request /early\n" in received
+
+        until(is_there, "what was logged before", context=lambda: repr(received))
+    finally:
+        os.close(reader)
+
+
+@OF_RWSGI
+def test_a_pipe_whose_reader_hangs_stops_nobody_and_loses_nothing(start, tmp_path, address):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        server = start("--req-logger", f"file:{pipe}", "--log-format", "request %(uri).")
+        # More than two pipes hold.
+        count, long = 400, "x" * 1000
+        for number in range(count):
+            assert http.get(address, f"/{long}{number}").status == 200
+        server.stop()
+        received = server.log()
+        with suppress(BlockingIOError):
+            while piece := os.read(reader, 65536):
+                received += piece.decode()
+    finally:
+        os.close(reader)
+    assert {int(number) for number in re.findall(r"^request /x+(\d+)\.$", received, re.MULTILINE)} == set(range(count))
+    server.logged(f"ERROR logger file:{pipe}: ")
+
+
+@OF_RWSGI
+def test_the_log_on_a_terminal_is_what_it_is_in_a_file(program, tmp_path, address):
+    (tmp_path / "app.py").write_text(APP)
+    ours, theirs = pty.openpty()
+    os.set_blocking(ours, False)
+    arguments = ["--http-socket", address, "--wsgi-file", "app.py"]
+    server = subprocess.Popen([program.path, *arguments], stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, cwd=tmp_path)
+    os.close(theirs)
+    shown = b""
+
+    def is_loaded() -> bool:
+        nonlocal shown
+        # An error: nobody writes there any more.
+        with suppress(OSError):
+            shown += os.read(ours, 65536)
+        return b"loaded in" in shown
+
+    try:
+        until(is_loaded, "a server", context=lambda: repr(shown))
+    finally:
+        server.terminate()
+        server.wait()
+        os.close(ours)
+    for line in shown.decode().splitlines():
+        assert re.match(r"\d{4}-\d\d-\d\dT\S+Z  ?[A-Z]{4,5} \w", line), line
+
+
+@OF_RWSGI
+def test_a_line_raises_one_alarm_whoever_writes_it_and_wherever_it_goes(start, tmp_path, address):
+    log, raised = tmp_path / "log", tmp_path / "raised"
+    server = start(
+        *("--logger", f"file:{log}", "--req-logger", f"file:{tmp_path}/requests", "--disable-logging"),
+        *("--alarm", f"file cmd:cat >> {raised}; echo >> {raised}", "--alarm-freq", "0"),
+        *("--alarm-log", "file ^printed for /alarm", "--alarm-log", "file generation 2 .*: loaded"),
+    )
+    http.get(address, "/alarm")
+    wait_text(raised, "^printed for /alarm$")
+    server.send(signal.SIGHUP)
+    # The master's own.
+    wait_text(raised, "generation 2 .*: loaded")
+    http.get(address, "/alarm2")
+    lines = wait_text(raised, "^printed for /alarm2$").splitlines()
+    logged = [line for line in text(log).splitlines() if re.search("^printed for /alarm|generation 2 .*: loaded", line)]
+    assert sorted(lines) == sorted(logged)
+
+
+@OF_RWSGI
+def test_lines_of_the_access_log_do_not_get_into_lines_that_raise_alarms(serve, tmp_path, address):
+    (tmp_path / "app.py").write_text(
+        "import os\n"
+        "from urllib.parse import unquote\n"
+        "def application(environ, start_response):\n"
+        "    os.write(2, unquote(environ['QUERY_STRING']).encode())\n"
+        "    start_response('200 OK', [])\n"
+        "    return []\n"
+    )
+    raised, requests = tmp_path / "raised", tmp_path / "requests"
+    serve(
+        *("--http-socket", address, "--wsgi-file", "app.py", "--req-logger", f"file:{requests}", "--log-format", "request %(uri)"),
+        *("--alarm", f"file cmd:cat >> {raised}; echo >> {raised}", "--alarm-log", "file ^o", "--logger", f"file:{tmp_path}/log"),
+        cwd=tmp_path,
+    )
+    http.get(address, "/?one%0Ao")
+    wait_text(requests, "one")
+    http.get(address, "/?n%0A")
+    until(lambda: len(text(raised).splitlines()) >= 2, "both alarms", context=lambda: text(raised))
+    assert text(raised).splitlines() == ["one", "on"]
+
+
+@OF_RWSGI
+def test_what_is_wrong_with_a_logger_raises_an_alarm(start, tmp_path, address):
+    raised, path = tmp_path / "raised", tmp_path / "log.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as bound:
+        bound.bind(str(path))
+        start(
+            *("--logger", f"socket:{path}", "--alarm", f"file cmd:cat >> {raised}; echo >> {raised}"),
+            *("--alarm-log", "file ERROR logger"),
+        )
+    http.get(address, "/x")
+    wait_text(raised, f"ERROR logger socket:{path}: ")
 
 
 @OF_RWSGI

@@ -382,6 +382,34 @@ def test_rules_see_the_end(routed, kind, tmp_path):
     assert Record(record).wait()[0] == "17"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_log_format_shows_what_rules_have_set(routed, kind):
+    site = routed(
+        "--log-format", "%(user)|%(var.MADE)|%(var.HTTP_X_MADE)|%(var.CONTENT_TYPE)|%(who)|%(method) %(uri)",
+        "--route", "^/admin basicauth:My Realm,joe:pass", "--route", "^/quiet donotlog:",
+        "--route", "^/admin addvar:MADE=made", "--route", "^/admin addvar:HTTP_X_MADE=header ${PATH_INFO}",
+        "--route", "^/admin addvar:CONTENT_TYPE=text/made",
+        "--route", "^/admin logvar:who=first", "--final-route", "^/admin logvar:who=last",
+        kind=kind,
+    )
+    assert site.get("/admin?n=1", basic("joe:pass")).status == 200
+    assert site.get("/quiet?n=2").status == 200
+    # What was set for a request is not there at the next.
+    assert site.get("/?n=3", {"X-Made": "sent"}).status == 200
+    log = told(site, "/?n=3")
+    assert "joe|made|header /admin|text/made|last|GET /admin?n=1\n" in log
+    assert "-|-|sent|-|-|GET /?n=3\n" in log
+    assert "n=2" not in log
+
+
+@pytest.mark.only_rwsgi(why="uWSGI has no such format")
+def test_a_variable_of_the_log_that_is_set_twice_is_one_key_of_json(routed):
+    site = routed("--access-log-format", "json", "--route-run", "logvar:a=1", "--route-run", "logvar:a=2")
+    site.get("/?n=1")
+    [line] = [line for line in told(site, "/?n=1").splitlines() if "/?n=1" in line]
+    assert json.loads(line, object_pairs_hook=list)[-1] == ("vars", [("a", "2")])
+
+
 @pytest.mark.only_rwsgi(why="its line shows log variables only in a format that names them")
 def test_variables_of_the_log(routed):
     site = routed("--route-run", "logvar:who=${HTTP_X_WHO}", "--final-route-run", "logvar:size=${uwsgi[rsize]}")

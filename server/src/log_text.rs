@@ -8,7 +8,7 @@
 
 use std::ffi::CString;
 use std::fmt::{self, Write};
-use std::io::{self, IsTerminal};
+use std::io;
 use std::sync::OnceLock;
 
 use rwsgi_config::LogDate;
@@ -19,8 +19,8 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use crate::clock::UnixMicros;
 use crate::local_time;
 
-/// Starts the log of this process. `to_file`: standard error is about to become a file, so no colours are written.
-pub(crate) fn start(to_file: bool) {
+/// Starts the log of this process. Lines have no colours, wherever they go: most go to files and log shippers.
+pub(crate) fn start() {
     let log = tracing_subscriber::fmt()
         .with_writer(|| Observed)
         // It would report on standard error that standard error cannot be written, and panic when that fails too: a full
@@ -28,7 +28,7 @@ pub(crate) fn start(to_file: bool) {
         .log_internal_errors(false)
         .with_target(false)
         .with_timer(Date)
-        .with_ansi(!to_file && std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        .with_ansi(false)
         .fmt_fields(debug_fn(|to, _message, value| write!(Escaping(to), "{value:?}")));
     // Fails when the Python package is used twice in a process: the first log stays.
     let _ = log.try_init();

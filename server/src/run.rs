@@ -28,7 +28,7 @@ pub fn run(arguments: Vec<OsString>, launcher: Launcher) -> i32 {
     match dispatch(arguments, launcher) {
         Ok(status) => status,
         Err(failure) => {
-            log_text::start(false);
+            log_text::start();
             error!("{failure:#}");
             1
         }
@@ -39,7 +39,7 @@ fn dispatch(arguments: Vec<OsString>, mut launcher: Launcher) -> anyhow::Result<
     if let [_, role, descriptor, ..] = arguments.as_slice()
         && let Some(descriptor) = descriptor.to_str().and_then(InheritedFd::from_argument)
     {
-        log_text::start(false);
+        log_text::start();
         match role.to_str() {
             Some(FORKSERVER_ROLE) => return forkserver::run(descriptor),
             Some(ROUTER_ROLE) => return http_router::run(descriptor),
@@ -49,8 +49,7 @@ fn dispatch(arguments: Vec<OsString>, mut launcher: Launcher) -> anyhow::Result<
     }
     match rwsgi_config::load(arguments.iter().cloned())? {
         Invocation::Serve(config) => {
-            let has_file = [&config.daemonize, &config.daemonize2, &config.logto, &config.logto2];
-            log_text::start(has_file.iter().any(|file| file.is_some()));
+            log_text::start();
             log_text::begin_with(&config.logs.date);
             let superior = Link::take();
             let mut config = *config;

@@ -78,10 +78,7 @@ fn ready_fd() -> RawFd {
 #[pyfunction]
 #[pyo3(signature = (name, value, /))]
 fn set_logvar(name: Text, value: Text) -> PyResult<()> {
-    note(|notes| match notes.variables.iter_mut().find(|(known, _)| *known == name.0) {
-        Some((_, known)) => *known = value.0,
-        None => notes.variables.push((name.0, value.0)),
-    })
+    note(|notes| notes.set_variable(name.0, value.0))
 }
 
 /// What was added; None when nothing was.

@@ -1,11 +1,11 @@
 //! A log file: opened again by its name when it was moved away, put aside when it is large.
 
-use std::fs::{File, Permissions};
+use std::fs::{File, Metadata, Permissions};
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::{Gid, Uid, fchown, geteuid};
 use tracing::Level;
 
@@ -44,6 +44,11 @@ pub(crate) struct LogFile {
     rules: FileRules,
     /// Putting it aside failed, and that was logged.
     is_stuck: bool,
+    /// Its name is that of a descriptor of this process, which by then may be the pipe to the thread that writes here: it is
+    /// neither opened again nor put aside.
+    is_descriptor: bool,
+    /// It is no file on a disk, but a pipe or a terminal, for one: a write can wait for somebody.
+    can_hang: bool,
 }
 
 impl LogFile {
@@ -62,7 +67,19 @@ impl LogFile {
             file.set_len(0)?;
         }
         let (path, backup) = (about.path.clone(), about.backup.clone());
-        Ok(Self { option, path, file, max_size: about.max_size, backup, rules: *rules, is_stuck: false })
+        let (is_descriptor, can_hang) = (is_descriptor(&path), !file.metadata()?.is_file());
+        let (max_size, rules, is_stuck) = (about.max_size, *rules, false);
+        Ok(Self { option, path, file, max_size, backup, rules, is_stuck, is_descriptor, can_hang })
+    }
+
+    /// Whether its name is that of a descriptor of this process.
+    pub(crate) fn is_descriptor(&self) -> bool {
+        self.is_descriptor
+    }
+
+    /// Whether a write can wait for somebody: it is no file on a disk.
+    pub(crate) fn can_hang(&self) -> bool {
+        self.can_hang
     }
 
     /// The open file.
@@ -80,7 +97,7 @@ impl LogFile {
     }
 
     fn rotate_if_large(&mut self) -> Option<Remark> {
-        if self.max_size == 0 || self.is_stuck {
+        if self.max_size == 0 || self.is_stuck || self.can_hang || self.is_descriptor {
             return None;
         }
         let size = self.file.metadata().map_or(0, |file| file.len());
@@ -90,8 +107,12 @@ impl LogFile {
         Some(self.rotate(self.option))
     }
 
-    /// Puts the file aside, for this option, and opens a new one.
+    /// Puts the file aside, for this option, and opens a new one. One that somebody has moved already, another logger of
+    /// the same file for one, is only opened again: what is there now is new.
     pub(crate) fn rotate(&mut self, option: &str) -> Remark {
+        if self.can_hang || self.is_descriptor || !self.is_in_place() {
+            return self.reopen();
+        }
         let backup = self.backup.clone().unwrap_or_else(|| dated(&self.path));
         match put_aside(&self.path, &backup).and_then(|()| self.open_again()) {
             Ok(()) => (Level::INFO, format!("{option}: the log before this one is '{}'", backup.display())),
@@ -103,15 +124,26 @@ impl LogFile {
         }
     }
 
+    /// Whether the name still leads to the open file.
+    fn is_in_place(&self) -> bool {
+        let identity = |file: std::io::Result<Metadata>| file.map(|file| (file.dev(), file.ino())).ok();
+        identity(std::fs::metadata(&self.path)) == identity(self.file.metadata())
+    }
+
     fn open_again(&mut self) -> std::io::Result<()> {
         // Privileges are dropped by now, or never.
         self.file = open(&self.path, &self.rules, None)?;
+        self.can_hang = !self.file.metadata()?.is_file();
         self.is_stuck = false;
         Ok(())
     }
 
     /// Opens the file again by its name.
     pub(crate) fn reopen(&mut self) -> Remark {
+        if self.is_descriptor {
+            let path = self.path.display();
+            return (Level::INFO, format!("log: '{path}' is what this process was started with: going on with it"));
+        }
         match self.open_again() {
             Ok(()) => (Level::INFO, "log file opened".into()),
             Err(failure) => {
@@ -124,7 +156,7 @@ impl LogFile {
 
 fn open(path: &Path, rules: &FileRules, user: Option<&Identity>) -> std::io::Result<File> {
     let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_NOCTTY;
-    let (file, may_give) = owned_file::open_to_write(path, flags, user)?;
+    let (file, may_give) = open_at_once(path, flags, user)?;
     // Of another kind, a mode and an owner are none of the server's business: a terminal, /dev/null.
     if !file.metadata()?.is_file() {
         return Ok(file);
@@ -138,14 +170,52 @@ fn open(path: &Path, rules: &FileRules, user: Option<&Identity>) -> std::io::Res
     Ok(file)
 }
 
+/// Opens a file without waiting for somebody who reads it, should it be a named pipe.
+fn open_at_once(path: &Path, flags: OFlag, user: Option<&Identity>) -> std::io::Result<(File, bool)> {
+    let open = |flags| owned_file::open_to_write(path, flags | OFlag::O_NONBLOCK, user);
+    let opened = match open(flags) {
+        // Nobody reads it yet. As in uWSGI, it can be read from here, too.
+        Err(failure) if failure.raw_os_error() == Some(nix::libc::ENXIO) => {
+            open(flags ^ OFlag::O_WRONLY | OFlag::O_RDWR)
+        }
+        opened => opened,
+    };
+    let (file, may_give) = opened?;
+    fcntl(&file, FcntlArg::F_SETFL(flags & OFlag::O_APPEND))?;
+    Ok((file, may_give))
+}
+
+/// Whether a path, or a link that it names, is a descriptor of this process: `/dev/stdout`.
+fn is_descriptor(path: &Path) -> bool {
+    /// More than the kernel follows.
+    const LINKS: usize = 40;
+    let mut path = path.to_owned();
+    for _ in 0..LINKS {
+        if path.starts_with("/proc") || path.starts_with("/dev/fd") {
+            return true;
+        }
+        let Ok(to) = std::fs::read_link(&path) else { return false };
+        path = path.parent().unwrap_or(Path::new("/")).join(to);
+    }
+    false
+}
+
 fn put_aside(path: &Path, backup: &Path) -> std::io::Result<()> {
     let find = |path| Place::find(path, Last::Keep, None);
     find(path)?.move_to(&find(backup)?)
 }
 
-/// The name of a log that was put aside now, as uWSGI gives it.
+/// The name of a log that was put aside now, as uWSGI gives it; with a number when there is one of this second.
 fn dated(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}", UnixMicros::now().as_secs()));
-    name.into()
+    let numbered = |number: u32| {
+        let mut name = name.clone();
+        if number > 0 {
+            name.push(format!(".{number}"));
+        }
+        PathBuf::from(name)
+    };
+    let is_free = |path: &PathBuf| path.symlink_metadata().is_err();
+    (0..u32::MAX).map(numbered).find(is_free).unwrap_or_else(|| numbered(0))
 }

@@ -28,6 +28,8 @@ pub(crate) type Remark = (Level, String);
 pub(crate) trait Fallback {
     /// Writes bytes.
     fn write(&mut self, bytes: &[u8]);
+    /// Writes a line of the server's own.
+    fn tell(&mut self, remark: Remark);
 }
 
 /// Which lines.

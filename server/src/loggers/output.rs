@@ -2,15 +2,17 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
+use std::os::fd::AsFd;
+use std::time::Instant;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::Level;
 
-use super::datagram::{Datagrams, Destination, Framing};
+use super::datagram::{Datagrams, Destination, Framing, PATIENCE, RETRY};
 use super::file::{FileRules, LogFile};
 use super::{Fallback, Remark};
 use crate::descriptor::duplicate;
 use crate::identity::Identity;
-use crate::log_text;
 use rwsgi_config::{LogTarget, Logger, LogsConfig};
 
 /// Where C's `syslog` sends lines.
@@ -27,6 +29,8 @@ pub(super) struct Output {
     to: To,
     /// It does not take lines, and that was logged.
     is_failing: bool,
+    /// A pipe that takes nothing is left alone until then.
+    not_before: Option<Instant>,
 }
 
 enum To {
@@ -86,7 +90,7 @@ impl Output {
             remarks.push(failing(&label, &failure));
             is_failing = true;
         }
-        Self { name: logger.name.clone(), label, to, is_failing }
+        Self { name: logger.name.clone(), label, to, is_failing, not_before: None }
     }
 
     pub(super) fn name(&self) -> Option<&str> {
@@ -100,8 +104,9 @@ impl Output {
                 fallback.write(line);
                 return;
             }
+            To::File(file) if file.can_hang() => write_in_time(file.file(), line, &mut self.not_before).map(|()| None),
             To::File(file) => file.write(line),
-            To::Descriptor(file) => file.write_all(line).map(|()| None),
+            To::Descriptor(file) => write_in_time(file, line, &mut self.not_before).map(|()| None),
             To::Datagrams(datagrams) => datagrams.send(line).map(|()| None),
             To::NoFile(..) | To::Nowhere => Err(ErrorKind::NotConnected.into()),
         };
@@ -109,16 +114,15 @@ impl Output {
             Ok(remark) => {
                 if self.is_failing {
                     self.is_failing = false;
-                    fallback.write(&log_text::line(Level::INFO, &format!("logger {}: takes lines again", self.label)));
+                    fallback.tell((Level::INFO, format!("logger {}: takes lines again", self.label)));
                 }
-                if let Some((level, text)) = remark {
-                    fallback.write(&log_text::line(level, &text));
+                if let Some(remark) = remark {
+                    fallback.tell(remark);
                 }
             }
             Err(failure) => {
                 if !std::mem::replace(&mut self.is_failing, true) {
-                    let (level, text) = failing(&self.label, &failure);
-                    fallback.write(&log_text::line(level, &text));
+                    fallback.tell(failing(&self.label, &failure));
                 }
                 fallback.write(line);
                 if !line.ends_with(b"\n") {
@@ -128,7 +132,7 @@ impl Output {
         }
     }
 
-    /// Opens its file again by its name, when it has one; what there is to say of that.
+    /// Puts its file aside, when it has one; what there is to say of that.
     pub(super) fn rotate(&mut self) -> Option<Remark> {
         match &mut self.to {
             To::File(file) => Some(file.rotate("touch-logrotate")),
@@ -136,10 +140,13 @@ impl Output {
         }
     }
 
+    /// Opens its file again by its name, when it has one; what there is to say of that.
     pub(super) fn reopen(&mut self) -> Option<Remark> {
         match &mut self.to {
             To::File(file) => Some(file.reopen()),
             To::NoFile(about, rules) => match LogFile::open("logger", about, rules, None) {
+                // It may be the pipe to this very thread by now.
+                Ok(file) if file.is_descriptor() => None,
                 Ok(file) => {
                     self.to = To::File(file);
                     None
@@ -149,6 +156,27 @@ impl Output {
             _ => None,
         }
     }
+}
+
+/// Writes a line to what may be a pipe that nobody reads, or a terminal that stands still: waits for [`PATIENCE`] at most,
+/// and then leaves it alone for [`RETRY`].
+fn write_in_time(mut to: &File, line: &[u8], not_before: &mut Option<Instant>) -> io::Result<()> {
+    /// What fits when a pipe can be written to at all (PIPE_BUF).
+    const AT_ONCE: usize = 4096;
+    if not_before.is_some_and(|moment| Instant::now() < moment) {
+        return Err(ErrorKind::WouldBlock.into());
+    }
+    *not_before = None;
+    let patience = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::ZERO);
+    for piece in line.chunks(AT_ONCE) {
+        let is_ready = poll(&mut [PollFd::new(to.as_fd(), PollFlags::POLLOUT)], patience)? > 0;
+        let written = if is_ready { to.write_all(piece) } else { Err(ErrorKind::WouldBlock.into()) };
+        if let Err(failure) = written {
+            *not_before = Some(Instant::now() + RETRY);
+            return Err(failure);
+        }
+    }
+    Ok(())
 }
 
 fn datagrams(destination: Destination, framing: Framing) -> io::Result<To> {

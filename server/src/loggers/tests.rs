@@ -13,6 +13,10 @@ impl Fallback for Kept {
     fn write(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
     }
+
+    fn tell(&mut self, (_, text): Remark) {
+        self.write(format!("{text}\n").as_bytes());
+    }
 }
 
 fn file(name: Option<&str>, path: &Path) -> Logger {
@@ -122,4 +126,23 @@ fn what_a_socket_does_not_take_is_logged_and_it_is_tried_again() {
     let sent = std::iter::from_fn(|| listener.recv(&mut bytes).ok()).count();
     assert!(logged > 0 && sent > 0);
     assert_eq!(logged + sent, 2_000);
+}
+
+#[test]
+fn what_is_no_file_on_a_disk_stays_where_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let pipe = directory.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let link = directory.path().join("link");
+    std::os::unix::fs::symlink("/dev/stderr", &link).unwrap();
+    for path in [&pipe, &link] {
+        let about = rwsgi_config::LogFile { path: path.clone(), max_size: 1, backup: None };
+        let mut file = LogFile::open("logger", &about, &FileRules::default(), None).unwrap();
+        assert!(file.is_descriptor() == (path == &link));
+        file.rotate("touch-logrotate");
+        file.reopen();
+    }
+    let mut names: Vec<_> = directory.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["link", "pipe"]);
 }

@@ -70,7 +70,8 @@ impl LineWatch {
         }
     }
 
-    fn look_at_line(&self, line: &[u8]) {
+    /// Looks at one line, without its end.
+    pub(super) fn look_at_line(&self, line: &[u8]) {
         if line.windows(MARK.len()).any(|window| window == MARK.as_bytes()) {
             return;
         }

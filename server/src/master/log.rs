@@ -95,12 +95,11 @@ impl Log {
         let before = loggers.is_some().then(|| std::io::stderr().as_fd().try_clone_to_owned()).transpose()?;
         let before = before.map(File::from);
         let log = Writer {
-            main: Main { file, standard_error: before.as_ref().map(File::try_clone).transpose()? },
+            main: Main { file, standard_error: before.as_ref().map(File::try_clone).transpose()?, watch },
             loggers,
             pipe: reader,
             request_pipe,
             orders: orders.into(),
-            watch,
         };
         if before.is_some() {
             redirect(&File::from(writer.try_clone()?))?;
@@ -165,6 +164,8 @@ struct Main {
     file: Option<LogFile>,
     /// `None` when it is still this process's.
     standard_error: Option<File>,
+    /// Raises alarms for lines.
+    watch: Option<LineWatch>,
 }
 
 impl Main {
@@ -199,14 +200,6 @@ impl Main {
             let _ = redirect(file.file());
         }
     }
-
-    fn tell(&mut self, (level, text): Remark) {
-        match self.standard_error {
-            None => say(level, &text),
-            // This thread reads what it would write there.
-            Some(_) => drop(self.put(&log_text::line(level, &text))),
-        }
-    }
 }
 
 impl Fallback for Main {
@@ -215,6 +208,19 @@ impl Fallback for Main {
             self.follow();
             self.tell(remark);
         }
+    }
+
+    fn tell(&mut self, (level, text): Remark) {
+        if self.standard_error.is_none() {
+            return say(level, &text);
+        }
+        // This thread reads what it would write there.
+        let line = log_text::line(level, &text);
+        if let Some(watch) = &self.watch {
+            watch.look_at_line(line.trim_ascii_end());
+        }
+        // What there is to say of that is for the next line.
+        drop(self.put(&line));
     }
 }
 
@@ -235,8 +241,6 @@ struct Writer {
     pipe: File,
     request_pipe: Option<File>,
     orders: File,
-    /// Raises alarms for lines.
-    watch: Option<LineWatch>,
 }
 
 /// What can be read.
@@ -308,12 +312,13 @@ impl Writer {
             Err(failure) if failure.kind() == ErrorKind::Interrupted => return true,
             Err(_) => return false,
         };
+        // As in uWSGI, lines of the access log raise none when they have a way of their own.
+        if let (LineKind::General, Some(watch)) = (kind, &mut self.main.watch) {
+            watch.look(&bytes[..count]);
+        }
         match &mut self.loggers {
             Some(loggers) => loggers.take(kind, &bytes[..count], &mut self.main),
             None => self.main.write(&bytes[..count]),
-        }
-        if let Some(watch) = &mut self.watch {
-            watch.look(&bytes[..count]);
         }
         true
     }

@@ -181,7 +181,7 @@ impl Routing {
                 Effect::Log(line) => info!("{}", Foreign(&line)),
                 Effect::Complain(problem) if log_limit::allows(LineKind::Rule) => warn!("{problem}"),
                 Effect::Complain(_) => {}
-                Effect::LogVariable(name, value) => serving::note(|notes| notes.variables.push((name, value))),
+                Effect::LogVariable(name, value) => serving::note(|notes| notes.set_variable(name, value)),
                 Effect::DoNotLog => serving::note(|notes| notes.line = LineWish::NotLogged),
                 Effect::Signal(_) => (self.act)(py, &effect),
                 Effect::Harakiri(_) => {

@@ -49,6 +49,14 @@ pub(crate) struct Notes {
 }
 
 impl Notes {
+    /// Adds a variable to the line, or changes it.
+    pub(crate) fn set_variable(&mut self, name: Vec<u8>, value: Vec<u8>) {
+        match self.variables.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, known)) => *known = value,
+            None => self.variables.push((name, value)),
+        }
+    }
+
     /// What a variable of the request was set to.
     pub(crate) fn set_to(&self, name: &[u8]) -> Option<&[u8]> {
         self.set.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_slice())

@@ -47,7 +47,13 @@ impl Logger {
                 warnings.push(format!("'{value}' names nowhere: its lines go where stdio's go"));
                 LogTarget::Stdio
             }
-            ("file", place) => LogTarget::File(log_file(place)?),
+            ("file", place) => match log_file(place, warnings) {
+                Some(file) => LogTarget::File(file),
+                None => {
+                    warnings.push(format!("'{value}' names no logfile: its lines go where stdio's go"));
+                    LogTarget::Stdio
+                }
+            },
             ("fd", place) => {
                 let digits = &place[..place.bytes().take_while(u8::is_ascii_digit).count()];
                 LogTarget::Fd(digits.parse().map_err(|_| "fd:N, as in fd:3".to_owned())?)
@@ -85,10 +91,10 @@ impl Logger {
     }
 }
 
-/// `PATH`, or `logfile=PATH,maxsize=BYTES,backupname=PATH`.
-fn log_file(place: &str) -> Result<LogFile, String> {
+/// `PATH`, or `logfile=PATH,maxsize=BYTES,backupname=PATH`; `None` when that has no logfile.
+fn log_file(place: &str, warnings: &mut Vec<String>) -> Option<LogFile> {
     if !place.contains('=') {
-        return Ok(LogFile { path: place.into(), ..LogFile::default() });
+        return Some(LogFile { path: place.into(), ..LogFile::default() });
     }
     let mut file = LogFile::default();
     for pair in place.split(',') {
@@ -99,13 +105,12 @@ fn log_file(place: &str) -> Result<LogFile, String> {
                 let digits = &bytes[..bytes.bytes().take_while(u8::is_ascii_digit).count()];
                 file.max_size = digits.parse().unwrap_or(0);
             }
-            _ => return Err("file:PATH or file:logfile=PATH,maxsize=BYTES,backupname=PATH".into()),
+            // uWSGI does not say so.
+            _ => warnings
+                .push(format!("'{pair}' has no effect: file: knows logfile=PATH, maxsize=BYTES and backupname=PATH")),
         }
     }
-    if file.path.as_os_str().is_empty() {
-        return Err("file:logfile=PATH, and there is no logfile".into());
-    }
-    Ok(file)
+    (!file.path.as_os_str().is_empty()).then_some(file)
 }
 
 impl LogEncoder {

@@ -48,6 +48,17 @@ fn a_logger_that_is_not_here_says_where_its_lines_go() {
 }
 
 #[test]
+fn what_uwsgi_overlooks_in_a_file_is_a_warning() {
+    let mut config = Config::default();
+    logger(&mut config, "file:logfile=/a,count=5,maxsize=9").unwrap();
+    logger(&mut config, "file:maxsize=9").unwrap();
+    let file = LogFile { path: "/a".into(), max_size: 9, backup: None };
+    let targets: Vec<_> = config.logs.general.loggers.iter().map(|logger| &logger.target).collect();
+    assert_eq!(targets, [&LogTarget::File(file), &LogTarget::Stdio]);
+    assert!(config.warnings[0].contains("'count=5'") && config.warnings.len() == 2, "{:?}", config.warnings);
+}
+
+#[test]
 fn encoders_are_parsed_once() {
     let mut config = Config::default();
     encoder(&mut config, "json:a {\"t\":\"${strftime:%Y}\",\"m\":\"${msg}\"}").unwrap();

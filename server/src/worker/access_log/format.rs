@@ -174,6 +174,10 @@ fn escape(segments: &mut [Segment], is_json: bool) {
     let mut quotes = 0;
     for segment in segments {
         match segment {
+            // In JSON, one that is escaped begins and ends no string.
+            Segment::Text(text) if is_json => {
+                quotes += text.replace("\\\\", "").replace("\\\"", "").matches('"').count()
+            }
             Segment::Text(text) => quotes += text.matches('"').count(),
             Segment::Value(_, escape) if quotes % 2 == 1 => {
                 *escape = if is_json { Escape::Json } else { Escape::Quoted }
@@ -215,6 +219,7 @@ mod tests {
         assert_eq!(pattern("\"%(uri)\" %(uri)")[1], value("uri", Escape::Quoted));
         assert_eq!(pattern("\"%(uri)\" %(uri)")[3], value("uri", Escape::Plain));
         assert_eq!(pattern(" {\"uri\": \"%(uri)\"}")[1], value("uri", Escape::Json));
+        assert_eq!(pattern(r#"{"request": "\"%(uri)\""}"#)[1], value("uri", Escape::Json));
     }
 
     #[test]

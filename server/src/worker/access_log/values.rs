@@ -55,13 +55,20 @@ struct Line<'a> {
     paths: PathNormalize,
 }
 
-impl Line<'_> {
+impl<'a> Line<'a> {
     fn number(&mut self, number: impl itoa::Integer) {
         self.to.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
     }
 
     fn text(&mut self, text: &[u8], escape: Escape) {
         write_text(self.to, text, escape);
+    }
+
+    /// A header of the request, or what a rule has set in its place.
+    fn header(&self, name: &str) -> &'a [u8] {
+        let set =
+            self.notes.and_then(|notes| notes.set.iter().rev().find(|(variable, _)| is_variable_of(variable, name)));
+        set.map_or_else(|| header(self.entry.request, name), |(_, value)| value)
     }
 
     fn client(&mut self, escape: Escape) {
@@ -82,7 +89,7 @@ impl Line<'_> {
             Variable::Host => self.text(header(entry.request, "host"), escape),
             Variable::UserAgent => self.text(header(entry.request, "user-agent"), escape),
             Variable::Referer => self.text(header(entry.request, "referer"), escape),
-            Variable::Header(name) => self.text(header(entry.request, name), escape),
+            Variable::Header(name) => self.text(self.header(name), escape),
             Variable::Request(name) => self.request(name, escape),
             Variable::Logvar(name) => {
                 let found = self.logvars.iter().find(|(known, _)| **known == **name);
@@ -246,12 +253,17 @@ fn header<'a>(request: &Incoming<'a>, name: &str) -> &'a [u8] {
             head.headers.iter().rev().find(is_it).map_or(&[], |header| header.value)
         }
         Incoming::Uwsgi(packet) => {
-            let is_it = |variable: &[u8]| match name {
-                "content-type" => variable == b"CONTENT_TYPE",
-                _ => variable.strip_prefix(b"HTTP_").is_some_and(|variable| is_header(variable, name)),
-            };
+            let is_it = |variable: &[u8]| is_variable_of(variable, name);
             packet.vars().filter(|(variable, _)| is_it(variable)).last().map_or(&[], |(_, value)| value)
         }
+    }
+}
+
+/// Whether `variable` is the one of the header `name`.
+fn is_variable_of(variable: &[u8], name: &str) -> bool {
+    match name {
+        "content-type" => variable == b"CONTENT_TYPE",
+        _ => variable.strip_prefix(b"HTTP_").is_some_and(|variable| is_header(variable, name)),
     }
 }
 
