@@ -272,6 +272,41 @@ def test_the_application_is_called_with_what_rules_set(routed, kind):
     until(lambda: [line for line in lines("/made") if "192.0.2.99" in line], "a line of what was set", context=site.server.log)
 
 
+MOUNTED = """def application(environ, start_response):
+    start_response("200 OK", [])
+    return [f"NAME {environ.get('SCRIPT_NAME', '')!r} {environ['PATH_INFO']!r}".encode()]
+"""
+
+
+def test_rules_see_the_path_that_the_mounted_application_sees(serve, address, tmp_path):
+    """A guard of `/admin` holds for that of each application, as with uWSGI."""
+    for name in ("main", "shop", "deep"):
+        (tmp_path / f"mount_{name}.py").write_text(MOUNTED.replace("NAME", name))
+    serve(
+        *("--http-socket", address, "--wsgi-file", "mount_main.py", "--manage-script-name"),
+        *("--mount", "/shop=mount_shop.py", "--mount", "/slash/=mount_deep.py", "--static-map", f"/static={tmp_path}"),
+        *("--route", "^/?admin break:403", "--route", "^/static/mount_main break:403"),
+        *("--route", "^/new rewrite:/shop/x", "--route-if", "eq:${SCRIPT_NAME};/shop addheader:X-Shop: 1"),
+        *("--route", "^/move setscriptname:/shop"),
+        cwd=tmp_path,
+    )
+    for path in ("/admin", "/shop/admin", "/slash/admin", "/shop/static/mount_main.py", "/static/mount_main.py"):
+        assert http.get(address, path).status == 403, path
+    for path, expected in {
+        "/shop/a": "shop '/shop' '/a'",
+        "/shop": "shop '/shop' ''",
+        "/shop/shop/a": "shop '/shop' '/shop/a'",
+        "/shop/new": "shop '/shop' '/shop/x'",
+        "/slash/a": "deep '/slash/' 'a'",
+        "/move": "shop '/shop' '/move'",
+        "/a": "main '' '/a'",
+    }.items():
+        answer = http.get(address, path)
+        assert answer.body.decode() == expected
+        assert answer.header("X-Shop") == ("1" if path.startswith("/shop") else None), path
+    assert http.get(address, "/shop/static/mount_shop.py").body.startswith(b"def application")
+
+
 def test_a_rewrite(routed):
     site = routed("--route", "^/item/([0-9]+)$ rewrite:/show?id=$1", "--route", "^/show addvar:MADE=seen",
                   "--route", "^/final rewrite-last:/end", "--route", "^/end return:404")

@@ -15,6 +15,7 @@ use pyo3::types::{PyDict, PyList, PyString};
 
 use super::beneath::{open_beneath, open_file, real_path};
 use super::file_wrapper::FileWrapper;
+use super::mounted::Mounted;
 use super::static_rules::{Answered, Coding, Rules, accepted, latin};
 use rwsgi_config::{Config, ServeMode};
 use rwsgi_protocol::conditional::{Conditions, Selected, Stored};
@@ -57,8 +58,7 @@ pub(super) struct StaticFiles {
     application: Py<PyAny>,
     /// In the order in which they are searched.
     places: Vec<Place>,
-    /// The prefixes of mounted applications that are no part of `PATH_INFO` (`--manage-script-name`), the longest first.
-    mounts: Vec<String>,
+    mounted: Mounted,
     looks_in_docroot: bool,
     rules: Rules,
     /// `--static-safe`: directories that links may lead to, as real paths.
@@ -80,11 +80,6 @@ impl StaticFiles {
             .static_map
             .iter()
             .map(|map| Place { prefix: map.prefix.trim_end_matches('/').into(), root: real(&map.root) });
-        let mut mounts = Vec::new();
-        if config.manage_script_name {
-            mounts.extend(config.mounts.iter().map(|mount| mount.prefix.clone()).filter(|prefix| !prefix.is_empty()));
-            mounts.sort_by_key(|prefix| std::cmp::Reverse(prefix.len()));
-        }
         let mimetypes = py.import("mimetypes")?;
         // Reads files: here rather than at the first request.
         mimetypes.call_method0("init")?;
@@ -92,7 +87,7 @@ impl StaticFiles {
             application,
             // As uWSGI asks them.
             places: everywhere.chain(below).collect(),
-            mounts,
+            mounted: Mounted::new(config),
             looks_in_docroot: config.static_files.docroot,
             rules: Rules::new(&config.static_files),
             safe: config.static_safe.iter().map(|root| real(root)).collect(),
@@ -106,15 +101,6 @@ impl StaticFiles {
         !path.contains(&0)
             && !self.rules.skips(path)
             && (self.looks_in_docroot || self.places.iter().any(|place| path.starts_with(&place.prefix)))
-    }
-
-    /// The path without the prefix of a mounted application.
-    fn without_mount<'a>(&self, path: &'a [u8]) -> &'a [u8] {
-        let mounted = self.mounts.iter().find(|prefix| {
-            let rest = path.strip_prefix(prefix.trim_end_matches('/').as_bytes());
-            rest.is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
-        });
-        mounted.map_or(path, |prefix| path.get(prefix.len()..).unwrap_or_default())
     }
 
     /// Finds the file.
@@ -347,7 +333,7 @@ impl StaticFiles {
         let method = text_of(&environ, "REQUEST_METHOD")?.unwrap_or_default();
         if matches!(&method[..], b"GET" | b"HEAD")
             && let Some(path) = text_of(&environ, "PATH_INFO")?
-            && let path = self.without_mount(&path)
+            && let path = self.mounted.without_prefix(&environ, &path)?
             && self.may_have(path)
         {
             let wanted = self.wanted(&environ, path.to_vec())?;
