@@ -15,7 +15,7 @@ use super::mounted::Mounted;
 use super::respond::{ResponseFailure, respond};
 use super::routed::Routed;
 use super::serving::{self, LineWish};
-use super::static_files::StaticFiles;
+use super::static_files::{StaticFiles, safe_places};
 use super::strings::{from_latin1, latin1};
 use super::transport::Transport;
 use crate::clock::UnixMicros;
@@ -29,6 +29,8 @@ use rwsgi_routing::{Answer, Effect, Next, Phase, Rules};
 pub(crate) struct Shared {
     pub(super) rules: Rules,
     pub(super) config: RoutingConfig,
+    /// Where links may lead to.
+    pub(super) safe: Vec<PathBuf>,
 }
 
 impl Shared {
@@ -36,8 +38,9 @@ impl Shared {
     ///
     /// # Errors
     /// What is wrong with a rule.
-    pub(crate) fn compile(config: &RoutingConfig) -> Result<Self, String> {
-        Ok(Self { rules: Rules::compile(&config.rules)?, config: config.clone() })
+    pub(crate) fn compile(config: &Config) -> Result<Self, String> {
+        let (rules, safe) = (Rules::compile(&config.routing.rules)?, safe_places(config));
+        Ok(Self { rules, config: config.routing.clone(), safe })
     }
 
     /// The page for a response of the server's own: the first file that can be read.

@@ -13,7 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 
-use super::beneath::{open_beneath, open_file, real_path};
+use super::beneath::{open_beneath, open_file, open_itself, real_path};
 use super::file_wrapper::FileWrapper;
 use super::mounted::Mounted;
 use super::static_rules::{Answered, Coding, Rules, accepted, latin};
@@ -60,6 +60,8 @@ pub(super) struct StaticFiles {
     places: Vec<Place>,
     mounted: Mounted,
     looks_in_docroot: bool,
+    /// Rules guard paths. They see `//` as it is, and below a directory it would be the same as one slash.
+    is_guarded: bool,
     rules: Rules,
     /// `--static-safe`: directories that links may lead to, as real paths.
     safe: Vec<PathBuf>,
@@ -89,8 +91,9 @@ impl StaticFiles {
             places: everywhere.chain(below).collect(),
             mounted: Mounted::new(config),
             looks_in_docroot: config.static_files.docroot,
+            is_guarded: rwsgi_routing::Rules::compile(&config.routing.rules).is_ok_and(|rules| rules.guards_paths()),
             rules: Rules::new(&config.static_files),
-            safe: config.static_safe.iter().map(|root| real(root)).collect(),
+            safe: safe_places(config),
             guess_type: mimetypes.getattr("guess_type")?.unbind(),
             file_io: py.import("io")?.getattr("FileIO")?.unbind(),
         })
@@ -99,6 +102,7 @@ impl StaticFiles {
     /// Whether the path may name a file, without a look at the disk. No file name has a NUL.
     fn may_have(&self, path: &[u8]) -> bool {
         !path.contains(&0)
+            && !(self.is_guarded && path.windows(2).any(|two| two == b"//"))
             && !self.rules.skips(path)
             && (self.looks_in_docroot || self.places.iter().any(|place| path.starts_with(&place.prefix)))
     }
@@ -190,13 +194,7 @@ impl StaticFiles {
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let wanted = self.wanted(environ, text_of(environ, "PATH_INFO")?.unwrap_or_default())?;
         let found = py.detach(|| {
-            // As with uWSGI, a link leads elsewhere only if that is a safe place.
-            let root = std::fs::canonicalize(path).ok()?;
-            let is_itself = root.starts_with(std::path::absolute(path).ok()?);
-            if !is_itself && !self.safe.iter().any(|safe| root.starts_with(safe)) {
-                return None;
-            }
-            let file = open_file(&root)?;
+            let (file, root) = open_itself(path, &self.safe)?;
             self.settle(&Place { prefix: Vec::new(), root }, file, Some(path.to_owned()), &wanted)
         });
         let is_head = text_of(environ, "REQUEST_METHOD")?.as_deref() == Some(b"HEAD");
@@ -400,6 +398,11 @@ fn without_body<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     start_response.call1((status, headers))?;
     Ok(PyList::empty(start_response.py()).into_any())
+}
+
+/// `--static-safe`: directories that links may lead to, as real paths.
+pub(super) fn safe_places(config: &Config) -> Vec<PathBuf> {
+    config.static_safe.iter().map(|root| real(root)).collect()
 }
 
 /// The real path; the absolute one if nothing is there yet.
