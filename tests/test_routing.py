@@ -272,6 +272,41 @@ def test_the_application_is_called_with_what_rules_set(routed, kind):
     until(lambda: [line for line in lines("/made") if "192.0.2.99" in line], "a line of what was set", context=site.server.log)
 
 
+MOUNTED = """def application(environ, start_response):
+    start_response("200 OK", [])
+    return [f"WHICH {environ.get('SCRIPT_NAME', '')!r} {environ['PATH_INFO']!r}".encode()]
+"""
+
+
+def test_rules_see_the_path_that_the_mounted_application_sees(serve, address, tmp_path):
+    """A guard of `/admin` holds for that of each application, as with uWSGI."""
+    for name in ("main", "shop", "deep"):
+        (tmp_path / f"mount_{name}.py").write_text(MOUNTED.replace("WHICH", name))
+    serve(
+        *("--http-socket", address, "--wsgi-file", "mount_main.py", "--manage-script-name"),
+        *("--mount", "/shop=mount_shop.py", "--mount", "/slash/=mount_deep.py", "--static-map", f"/static={tmp_path}"),
+        *("--route", "^/?admin break:403", "--route", "^/static/mount_main break:403"),
+        *("--route", "^/new rewrite:/shop/x", "--route-if", "eq:${SCRIPT_NAME};/shop addheader:X-Shop: 1"),
+        *("--route", "^/move setscriptname:/shop"),
+        cwd=tmp_path,
+    )
+    for path in ("/admin", "/shop/admin", "/slash/admin", "/shop/static/mount_main.py", "/static/mount_main.py"):
+        assert http.get(address, path).status == 403, path
+    for path, expected in {
+        "/shop/a": "shop '/shop' '/a'",
+        "/shop": "shop '/shop' ''",
+        "/shop/shop/a": "shop '/shop' '/shop/a'",
+        "/shop/new": "shop '/shop' '/shop/x'",
+        "/slash/a": "deep '/slash/' 'a'",
+        "/move": "shop '/shop' '/move'",
+        "/a": "main '' '/a'",
+    }.items():
+        answer = http.get(address, path)
+        assert answer.body.decode() == expected
+        assert answer.header("X-Shop") == ("1" if path.startswith("/shop") else None), path
+    assert http.get(address, "/shop/static/mount_shop.py").body.startswith(b"def application")
+
+
 def test_a_rewrite(routed):
     site = routed("--route", "^/item/([0-9]+)$ rewrite:/show?id=$1", "--route", "^/show addvar:MADE=seen",
                   "--route", "^/final rewrite-last:/end", "--route", "^/end return:404")
@@ -351,6 +386,87 @@ def test_a_compressed_body_is_whole(routed, how):
         for _ in range(2):
             connection.send(http.head("GET", f"/?body=again{how}", {}))
             assert gzip.decompress(connection.response("GET").body) == b"again"
+
+
+@pytest.mark.only_rwsgi(why="it sends a Content-Length of the application's that is wrong then")
+@pytest.mark.parametrize("rule", ["gzip:", "chunked:", "send:before "])
+def test_rules_keep_to_the_length_of_a_file(routed, tmp_path, rule):
+    """A part of a file ends where it ends, and HEAD says no length that GET has not."""
+    (tmp_path / "file.txt").write_bytes(b"0123456789" * 10_000)
+    site = routed("--route-run", rule, "--static-map", f"/s={tmp_path}")
+    before = b"before " if rule.startswith("send") else b""
+    part = site.get("/s/file.txt", {"Range": "bytes=5-14"})
+    assert (part.status, part.header("Content-Encoding")) == (206, None)
+    assert part.body == before + b"5678901234"
+    whole = site.get("/s/file.txt")
+    is_zipped = whole.header("Content-Encoding") == "gzip"
+    assert (gzip.decompress(whole.body) if is_zipped else whole.body) == before + b"0123456789" * 10_000
+    assert is_zipped == (whole.header("Accept-Ranges") is None) == whole.header("ETag").startswith("W/")
+    for target in ("/s/file.txt", "/?body=abc&length=1", "/?body=abc"):
+        head, got = site.request("HEAD", target), site.get(target)
+        assert head.header("Content-Encoding") == got.header("Content-Encoding")
+        if rule != "chunked:":
+            assert head.header("Content-Length") in (None, str(len(got.body))), target
+
+
+@pytest.mark.only_rwsgi(why="it sends whatever comes as a whole")
+@pytest.mark.parametrize("rule", ["gzip:", "chunked:", "send:before "])
+def test_a_body_that_is_too_short_is_not_made_whole(routed, rule):
+    site = routed("--route-run", rule)
+    answer = site.get("/?body=abc&header=Content-Length:9")
+    assert answer.status == 500
+    body = gzip.decompress(answer.body) if answer.header("Content-Encoding") == "gzip" else answer.body
+    assert body.endswith(b"Internal Server Error\n")
+    with Connection(site.address) as connection:
+        connection.send(http.head("GET", "/?body=abcdef&pieces=1&header=Content-Length:9", {}))
+        with pytest.raises(Closed):
+            connection.response("GET")
+
+
+@pytest.mark.only_rwsgi(why="it sends the file as a file")
+def test_a_file_that_is_too_large_in_place_of_an_error_is_not_cut(routed, tmp_path):
+    with open(tmp_path / "huge", "wb") as file:
+        file.truncate((16 << 20) + 1)
+    site = routed("--error-route-status", f"404 file:filename={tmp_path}/huge")
+    assert site.get("/?status=404").status == 500
+
+
+@pytest.mark.only_rwsgi(why="it answers nothing, and serves what a file: leads to")
+def test_no_link_leads_out_of_the_directory_in_place_of_an_error(routed, tmp_path):
+    (tmp_path / "files").mkdir()
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "files" / "page").write_text("page")
+    (tmp_path / "files" / "link").symlink_to(tmp_path / "secret")
+    site = routed("--error-route", f"^/(.*)$ static:{tmp_path}/files/$1")
+    assert site.get("/page").body == b"page"
+    for target in ("/link", "/../secret", "/missing"):
+        assert b"secret" not in site.get(target).body, target
+
+
+@pytest.mark.only_rwsgi(why="it resolves bare dot segments, and is got around with %2e and //")
+def test_a_guard_of_a_path_is_not_got_around(routed, tmp_path):
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "x").write_text("secret")
+    (tmp_path / "open").write_text("open")
+    guards = ("--route", "^/(admin|s/private|m/private) break:403", "--route", f"^/m/(.*) static:{tmp_path}/$1")
+    site = routed(*guards, "--static-map", f"/s={tmp_path}")
+    for method in ("GET", "HEAD", "POST", "OPTIONS"):
+        for path in ("/admin", "/%61dmin", f"http://{site.address}/admin", "/s/private/x", "/s/%70rivate/x", "/m/private/x"):
+            assert site.request(method, path).status == 403, (method, path)
+        for path in ("/./admin", "/x/../admin", "/%2e/admin", "/x/%2e%2e/admin", "/x/..%2fadmin", "/s/./private/x",
+                     "/s/%2e/private/x", "/s/x/../private/x", "/m/./private/x", "/m/x/../private/x", "/../admin"):
+            assert site.request(method, path).status == 400, (method, path)
+    for path in ("/s//private/x", "/s/%2fprivate/x", "//s/private/x"):
+        assert seen(site.get(path))["PATH_INFO"].endswith("/private/x"), path
+    assert site.get("/s/open").body == b"open"
+    assert seen(site.get("/a//.b/..c"))["PATH_INFO"] == "/a//.b/..c"
+
+
+def test_without_a_guard_paths_are_served_as_they_come(routed, tmp_path):
+    (tmp_path / "open").write_text("open")
+    site = routed("--route", "^/healthz donotlog:", "--static-map", f"/s={tmp_path}")
+    assert site.get("/s//open").body == b"open"
+    assert site.get("/s/./open").body == b"open"
 
 
 @pytest.mark.only_rwsgi(why="it compresses no file")

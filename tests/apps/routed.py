@@ -33,6 +33,8 @@ def application(environ, start_response):
         body *= int(how["repeat"])
     if "length" in how:
         headers.append(("Content-Length", str(len(body))))
+    if "header" in how:
+        headers.append(tuple(how["header"].split(":")))
     if "csp" in how:
         headers.append(("Content-Security-Policy", how["csp"]))
     start_response(how.get("status", "200") + " Said", headers)

@@ -12,7 +12,7 @@ use super::htpasswd::{self, Verdict};
 use super::pattern::Groups;
 use super::run::Step;
 use super::status;
-use super::template::{Template, has_parent, number};
+use super::template::{Template, number, parents};
 use super::visit::{Answer, Effect, Visit};
 
 /// Does what a rule says.
@@ -226,7 +226,7 @@ fn credentials(header: &[u8]) -> Option<Vec<u8>> {
 
 /// What a client has a hand in must not lead out of a directory.
 fn may_be_served(path: &Template, rendered: &[u8]) -> bool {
-    !rendered.contains(&0) && (path.says_parent() || !has_parent(rendered))
+    !rendered.contains(&0) && parents(rendered) <= path.parents()
 }
 
 fn serve(file: &ServedFile, visit: &mut Visit, groups: &Groups) -> Step {

@@ -122,9 +122,22 @@ impl Condition {
         }
     }
 
-    /// Whether it asks the disk.
-    pub(crate) fn asks_disk(&self) -> bool {
-        matches!(self, Self::Path(..))
+    /// Whether it asks the disk, or takes its time for another reason.
+    pub(crate) fn may_take_time(&self) -> bool {
+        match self {
+            Self::Path(..) => true,
+            Self::Found(_, pattern) => pattern.goes_back(),
+            _ => false,
+        }
+    }
+
+    /// Whether it looks at the request's path.
+    pub(crate) fn looks_at_path(&self) -> bool {
+        match self {
+            Self::Compare(_, left, right) => left.has_path() || right.has_path(),
+            Self::Found(text, _) | Self::Empty(text) | Self::Path(_, text) => text.has_path(),
+            Self::Never => false,
+        }
     }
 
     /// Whether it holds.

@@ -6,12 +6,21 @@ use fancy_regex::{BytesMode, Regex, RegexBuilder};
 /// chooses what they are matched with.
 const BACKTRACKS: usize = 200_000;
 
+/// The longest subject, bytes, of a pattern that may look at all of it again from each of its places. A request of uWSGI's
+/// is no longer than half of that, unless `buffer-size` says so.
+const LONGEST: usize = 8192;
+
 /// What a pattern found: the whole, and the groups; an empty one for a group that took no part.
 pub(crate) type Groups = Vec<Vec<u8>>;
 
 /// A compiled pattern.
 #[derive(Debug)]
-pub(crate) struct Pattern(Regex);
+pub(crate) struct Pattern {
+    regex: Regex,
+    goes_back: bool,
+    /// It begins at every place of the subject, and what it looks for there is not known to end soon.
+    is_quadratic: bool,
+}
 
 /// The match took too many steps, so that nobody knows whether there is one.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,24 +33,55 @@ impl Pattern {
     /// What is wrong with it.
     pub(crate) fn new(text: &str) -> Result<Self, String> {
         match RegexBuilder::new(text).bytes_mode(BytesMode::Ascii).backtrack_limit(BACKTRACKS).build() {
-            Ok(regex) => Ok(Self(regex)),
+            Ok(regex) => {
+                let goes_back = regex::bytes::RegexBuilder::new(text).unicode(false).build().is_err();
+                Ok(Self { regex, goes_back, is_quadratic: goes_back && !is_anchored(text) })
+            }
             Err(error) => Err(format!("a regular expression, and '{text}' is none: {error}")),
         }
     }
 
+    /// Whether it may go back, so that a match may take its time.
+    pub(crate) fn goes_back(&self) -> bool {
+        self.goes_back
+    }
+
+    fn check(&self, subject: &[u8]) -> Result<(), Undecided> {
+        if self.is_quadratic && subject.len() > LONGEST { Err(Undecided) } else { Ok(()) }
+    }
+
     /// Whether it is found.
     pub(crate) fn is_in(&self, subject: &[u8]) -> Result<bool, Undecided> {
-        self.0.is_match(subject).map_err(|_| Undecided)
+        self.check(subject)?;
+        self.regex.is_match(subject).map_err(|_| Undecided)
     }
 
     /// What it finds.
     pub(crate) fn find(&self, subject: &[u8]) -> Result<Option<Groups>, Undecided> {
-        let found = self.0.captures(subject).map_err(|_| Undecided)?;
+        self.check(subject)?;
+        let found = self.regex.captures(subject).map_err(|_| Undecided)?;
         Ok(found.map(|captures| {
             let groups = captures.iter().take(10);
             groups.map(|group| group.map_or_else(Vec::new, |group| subject[group.range()].to_vec())).collect()
         }))
     }
+}
+
+/// Whether it is tried at the beginning of the subject alone.
+fn is_anchored(text: &str) -> bool {
+    let text = ["(?i)", "(?s)"].iter().fold(text, |text, flag| text.strip_prefix(flag).unwrap_or(text));
+    text.starts_with('^') && has_one_branch(text)
+}
+
+/// Whether no `|` stands outside of parentheses, as far as one can say without reading classes.
+fn has_one_branch(text: &str) -> bool {
+    let (mut depth, mut is_escaped) = (0_i32, false);
+    text.bytes().all(|byte| {
+        let counts = !is_escaped;
+        is_escaped = counts && byte == b'\\';
+        depth += i32::from(counts && byte == b'(') - i32::from(counts && byte == b')');
+        byte != b'|' || depth > 0
+    })
 }
 
 #[cfg(test)]
@@ -83,6 +123,20 @@ mod tests {
         assert!(matches!(pattern.is_in(&subject), Ok(false) | Err(Undecided)));
         let pattern = Pattern::new(r"^(a|aa|\1)+$").unwrap();
         assert_eq!(pattern.is_in(&subject), Err(Undecided));
+    }
+
+    #[test]
+    fn a_pattern_that_looks_ahead_from_every_place_takes_no_long_subject() {
+        let long = vec![b'a'; 60_000];
+        for pattern in [r"(?=.*x).*y", r"(?!.*(php|asp)$).*b", r"(\w+)-\1", r"^b|(?=.*x)y"] {
+            let pattern = Pattern::new(pattern).unwrap();
+            assert_eq!(pattern.is_in(&long), Err(Undecided));
+            assert_eq!(pattern.find(&long), Err(Undecided));
+            assert_eq!(pattern.is_in(b"aa"), Ok(false));
+        }
+        for (pattern, found) in [(r"^(?!/api|/static).*$", true), (r"(?i)^(?!A).*$", false), (r"^(a|b)*c", false)] {
+            assert_eq!(Pattern::new(pattern).unwrap().is_in(&long), Ok(found), "{pattern}");
+        }
     }
 
     #[test]

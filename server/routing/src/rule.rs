@@ -189,8 +189,26 @@ impl Rule {
             Self::Label(_) => false,
             Self::Act(act) => {
                 act.action.may_take_time()
-                    || matches!(&act.when, When::Holds(condition) | When::HoldsNot(condition) if condition.asks_disk())
+                    || match &act.when {
+                        When::Found(_, pattern) => pattern.goes_back(),
+                        When::Holds(condition) | When::HoldsNot(condition) => condition.may_take_time(),
+                        When::Status(_) | When::Always => false,
+                    }
             }
         }
+    }
+
+    /// Whether it depends on the request's path.
+    pub(crate) fn looks_at_path(&self) -> bool {
+        matches!(self, Self::Act(act) if match &act.when {
+            When::Found(subject, _) => matches!(subject, Subject::Path | Subject::Uri),
+            When::Holds(condition) | When::HoldsNot(condition) => condition.looks_at_path(),
+            When::Status(_) | When::Always => false,
+        })
+    }
+
+    /// Whether it may keep a request from what is served.
+    pub(crate) fn is_guard(&self) -> bool {
+        matches!(self, Self::Act(act) if matches!(act.action, Action::BasicAuth(_) | Action::Break(_) | Action::Return(_)))
     }
 }

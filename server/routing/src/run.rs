@@ -3,6 +3,7 @@
 use super::condition::Outcome;
 use super::rule::{Phase, Rule, RuleText, When};
 use super::template::number;
+use super::variables::Variables;
 use super::visit::{Answer, Effect, Visit};
 
 /// What comes after the rules of a phase.
@@ -21,6 +22,7 @@ pub struct Rules {
     error: Vec<Rule>,
     response: Vec<Rule>,
     last: Vec<Rule>,
+    guards_paths: bool,
 }
 
 /// What an action says of the rules that follow.
@@ -46,6 +48,7 @@ impl Rules {
             let rule = text.compile().map_err(|expected| format!("'{}': expected {expected}", text.text))?;
             rules.of_mut(text.phase).push(rule);
         }
+        rules.guards_paths = rules.request.iter().any(Rule::is_guard) && rules.request.iter().any(Rule::looks_at_path);
         Ok(rules)
     }
 
@@ -91,8 +94,20 @@ impl Rules {
         self.request.iter().any(Rule::serves_files)
     }
 
+    /// Whether rules may keep requests from what is served, by their paths. Who serves a path in another way than it is
+    /// written would get around them.
+    #[must_use]
+    pub fn guards_paths(&self) -> bool {
+        self.guards_paths
+    }
+
     /// Goes through the rules of a phase.
     pub fn run(&self, phase: Phase, visit: &mut Visit) -> Next {
+        if phase == Phase::Request && self.guards_paths && has_dot_segment(&visit.variables) {
+            let problem = "a path with a dot segment, where rules guard paths: the request ends (see path-normalize)";
+            visit.effects.push(Effect::Complain(problem.into()));
+            return Next::Answer(Answer::Page(400));
+        }
         let rules = self.of(phase);
         let mut at = 0;
         while let Some(rule) = rules.get(at) {
@@ -128,6 +143,12 @@ impl Rules {
         }
         Next::GoOn
     }
+}
+
+/// Whether the path could be read in two ways. Clients that mean well resolve dot segments themselves.
+fn has_dot_segment(variables: &Variables) -> bool {
+    let path = variables.get(b"PATH_INFO").unwrap_or_default();
+    path.split(|byte| *byte == b'/').any(|segment| matches!(segment, b"." | b".."))
 }
 
 /// By its name, or by a number of a rule.

@@ -112,9 +112,28 @@ impl Template {
         }
     }
 
-    /// Whether a part of the path that was written in the configuration is `..`.
-    pub(crate) fn says_parent(&self) -> bool {
-        self.parts.iter().any(|part| matches!(part, Part::Text(text) if has_parent(text)))
+    /// Whether it has the request's path.
+    pub(crate) fn has_path(&self) -> bool {
+        self.parts.iter().any(|part| match part {
+            Part::Placeholder(inner) => inner.iter().any(|part| {
+                let is_in = |text: &[u8], name: &[u8]| text.windows(name.len()).any(|found| found == name);
+                matches!(part, Part::Text(text) if is_in(text, b"PATH_INFO") || is_in(text, b"REQUEST_URI"))
+            }),
+            Part::Text(_) | Part::Group(_) => false,
+        })
+    }
+
+    /// How many components of the path that was written in the configuration are `..`.
+    pub(crate) fn parents(&self) -> usize {
+        let mut written = Vec::new();
+        for part in &self.parts {
+            match part {
+                Part::Text(text) => written.extend_from_slice(text),
+                // A name, so that what stands beside it is none of its own.
+                Part::Group(_) | Part::Placeholder(_) => written.push(b'x'),
+            }
+        }
+        parents(&written)
     }
 
     /// The text with its placeholders replaced.
@@ -125,9 +144,9 @@ impl Template {
     }
 }
 
-/// Whether a component of a path is `..`.
-pub(crate) fn has_parent(path: &[u8]) -> bool {
-    path.split(|byte| *byte == b'/').any(|component| component == b"..")
+/// How many components of a path are `..`.
+pub(crate) fn parents(path: &[u8]) -> usize {
+    path.split(|byte| *byte == b'/').filter(|component| *component == b"..").count()
 }
 
 fn push_text(parts: &mut Vec<Part>, bytes: &[u8]) {

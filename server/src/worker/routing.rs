@@ -19,7 +19,7 @@ pub(super) fn compile(config: &Config) -> anyhow::Result<Option<Arc<Shared>>> {
     if config.routing.is_empty() {
         return Ok(None);
     }
-    let shared = Shared::compile(&config.routing).map_err(|problem| anyhow::anyhow!("rules: {problem}"))?;
+    let shared = Shared::compile(config).map_err(|problem| anyhow::anyhow!("rules: {problem}"))?;
     Ok(Some(Arc::new(shared)))
 }
 

@@ -44,6 +44,16 @@ pub(super) fn open_file(path: &Path) -> Option<File> {
     regular(open(path, READ, Mode::empty()).ok()?)
 }
 
+/// Opens a regular file by a name that a client may have a hand in, and returns its real path. As with uWSGI, a link in
+/// the name leads elsewhere only if that is below one of `safe`, which are real paths.
+pub(super) fn open_itself(path: &Path, safe: &[PathBuf]) -> Option<(File, PathBuf)> {
+    let real = std::fs::canonicalize(path).ok()?;
+    let is_itself = real.starts_with(std::path::absolute(path).ok()?);
+    let may_be = is_itself || safe.iter().any(|safe| real.starts_with(safe));
+    let file = may_be.then(|| open_file(&real)).flatten()?;
+    Some((file, real))
+}
+
 fn regular(file: OwnedFd) -> Option<File> {
     let file = File::from(file);
     file.metadata().ok()?.is_file().then_some(file)

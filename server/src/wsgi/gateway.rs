@@ -247,7 +247,9 @@ impl<C: Transport + 'static> Gateway<C> {
         let status = if is_begun { active.status } else { 0 };
         let sent =
             Sent { body: active.body_sent, head: active.head_len, headers: active.headers, by_file: active.by_file };
-        if let (Some(routing), Some(routed)) = (&mut self.routing, active.routed.take()) {
+        if let Some(routing) = &mut self.routing
+            && let Some(routed) = active.routed.take()
+        {
             drop(active);
             routing.end(py, routed, status, sent.body);
         }
@@ -372,6 +374,9 @@ fn answer_500(active: &mut Active, caught: Option<&str>, routing: Option<&Routin
     }
     active.status = 500;
     active.headers = head.headers();
+    if let Some(routed) = &mut active.routed {
+        routed.begin_anew();
+    }
     active.progress = Progress::Head(head);
     active.send(&[body], Some(body.len() as u64), &mut |_| None).is_ok()
 }

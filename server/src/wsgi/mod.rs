@@ -13,6 +13,7 @@ pub mod gateway;
 mod input;
 pub mod interpreter;
 mod loaders;
+mod mounted;
 mod raised;
 pub(crate) mod respond;
 mod routed;

@@ -23,7 +23,10 @@ def dispatcher(default, mounts, move_prefix, ignore_announced):
         # A proxy that has taken the prefix off says so.
         announced = None if ignore_announced else by_prefix.get(environ.get("SCRIPT_NAME", ""))
         prefix, mounted = by_path(path)
-        if mounted is not None and move_prefix:
+        if environ.pop("rwsgi.script_name_is_moved", False):
+            # The rules had it moved first, and may have changed it since.
+            mounted = by_prefix.get(environ["SCRIPT_NAME"])
+        elif mounted is not None and move_prefix:
             environ["SCRIPT_NAME"] = prefix
             environ["PATH_INFO"] = path[len(prefix):]
         elif announced is not None:

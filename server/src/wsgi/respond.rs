@@ -146,6 +146,7 @@ fn send_iterable(py: Python<'_>, current: &CurrentRequest, result: &Bound<'_, Py
     {
         return Ok(());
     }
+    let mut is_over = false;
     for item in result.try_iter()? {
         let piece = body_bytes(&item?)?;
         let bytes = piece.as_bytes();
@@ -159,11 +160,16 @@ fn send_iterable(py: Python<'_>, current: &CurrentRequest, result: &Bound<'_, Py
             if !all_sent && !active.is_whole() {
                 py.detach(|| active.transport.flush())?;
             }
+            is_over = active.routed.as_ref().is_some_and(|routed| routed.has_all());
             Ok(active.is_bodiless())
         })?;
         // An answer without a body needs none made.
         if is_bodiless {
             return Ok(());
+        }
+        // A part of a file, whose length rules have taken out of the head.
+        if is_over {
+            break;
         }
     }
     current.with(|active| active.end().map_err(ResponseFailure::from))

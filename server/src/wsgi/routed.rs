@@ -8,6 +8,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use super::active::{Active, Progress, ResponseError};
+use super::beneath::open_itself;
 use super::routing::Shared;
 use super::transport::Kept;
 use rwsgi_protocol::SocketProtocol;
@@ -16,7 +17,8 @@ use rwsgi_protocol::http::Version;
 use rwsgi_protocol::response::{Exchange, Field, Framing, HeadWriter, Plan};
 use rwsgi_routing::{Answer, Effect, Next, Phase, Visit, reason};
 
-/// A file that a rule gives for a response of the application's is read into memory, up to this, bytes.
+/// A file that a rule gives for a response of the application's is read into memory: one of more than this, bytes, is
+/// none for that.
 const LONGEST_PAGE: u64 = 16 << 20;
 
 /// A request that rules have looked at.
@@ -30,6 +32,10 @@ pub(super) struct Routed {
     stage: Stage,
     /// The body is sent in chunks, although its length may be known.
     in_chunks: bool,
+    /// The length that the application said of its body, when the head does not say it any more.
+    said: Option<u64>,
+    /// How much of that it has given.
+    given: u64,
 }
 
 /// How far the response has come.
@@ -65,15 +71,41 @@ impl Routed {
             has_harakiri: false,
             stage: Stage::Before,
             in_chunks: false,
+            said: None,
+            given: 0,
         }
     }
 
     /// Forgets the request.
     pub(super) fn clear(&mut self) {
         self.visit.clear();
-        (self.stage, self.in_chunks) = (Stage::Before, false);
+        self.begin_anew();
         self.has_harakiri = false;
         self.began = Instant::now();
+    }
+
+    /// Another head takes the place of one that was not sent.
+    pub(super) fn begin_anew(&mut self) {
+        (self.stage, self.in_chunks) = (Stage::Before, false);
+        (self.said, self.given) = (None, 0);
+    }
+
+    /// The pieces of the application's body up to the length that it has said.
+    fn within<'a>(&mut self, pieces: &[&'a [u8]]) -> Vec<&'a [u8]> {
+        let mut left = self.said.map_or(usize::MAX, |said| usize::try_from(said - self.given).unwrap_or(usize::MAX));
+        let mut within = Vec::with_capacity(pieces.len());
+        for piece in pieces {
+            let taken = &piece[..piece.len().min(left)];
+            left -= taken.len();
+            self.given += taken.len() as u64;
+            within.push(taken);
+        }
+        within
+    }
+
+    /// Whether the application has given all that it said.
+    pub(super) fn has_all(&self) -> bool {
+        self.said.is_some_and(|said| self.given >= said)
     }
 
     /// What the rules make of a head; `None` when there is to be no response. `is_empty` says that no body will come.
@@ -127,11 +159,19 @@ impl Routed {
     fn choose_stage(&mut self, head: &mut Head, body: Option<Vec<u8>>, exchange: Exchange, is_empty: bool) {
         let visit = &self.visit;
         let visit_chunked = visit.chunked;
-        let has_body = !exchange.head_only && !matches!(head.code(), 100..=199 | 204 | 205 | 304);
+        let may_have_body = !matches!(head.code(), 100..=199 | 204 | 205 | 304);
+        let has_body = may_have_body && !exchange.head_only;
         let is_encoded = head.fields.iter().any(|(name, _)| name.eq_ignore_ascii_case(b"Content-Encoding"));
         let knows_chunks = exchange.protocol == SocketProtocol::Http && exchange.version == Version::Http11;
-        if visit.gzip && has_body && !is_encoded && !(is_empty && body.is_none() && visit.before_body.is_empty()) {
-            head.fields.push((b"Content-Encoding".to_vec(), b"gzip".to_vec()));
+        let has_nothing = is_empty && body.is_none() && visit.before_body.is_empty();
+        // A part of a file is none of its compressed bytes.
+        let compresses = visit.gzip && may_have_body && !is_encoded && head.code() != 206;
+        // Where the application made no body because of HEAD, there is none to compress.
+        let compresses = compresses && (!has_nothing || exchange.head_only);
+        if compresses {
+            head.compress();
+        }
+        if compresses && !has_nothing {
             let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
             match body {
                 None => self.stage = Stage::Gzip(encoder),
@@ -148,9 +188,11 @@ impl Routed {
             self.stage = Stage::Plain;
         }
         self.in_chunks = visit_chunked && has_body && knows_chunks;
-        let is_longer = !self.visit.before_body.is_empty() || self.in_chunks || !matches!(self.stage, Stage::Plain);
-        if has_body && is_longer {
-            head.fields.retain(|(name, _)| !name.eq_ignore_ascii_case(b"Content-Length"));
+        let is_another =
+            compresses || !self.visit.before_body.is_empty() || self.in_chunks || !matches!(self.stage, Stage::Plain);
+        if may_have_body && is_another {
+            let said = head.take_length();
+            self.said = said.filter(|_| has_body && matches!(self.stage, Stage::Plain | Stage::Gzip(_)));
         }
     }
 
@@ -207,8 +249,7 @@ impl Routed {
             Answer::Static(path) => {
                 let kind = rwsgi_routing::mime_type(&path).unwrap_or("application/octet-stream");
                 let place = std::path::Path::new(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&path));
-                let regular = std::fs::metadata(place).ok().filter(std::fs::Metadata::is_file);
-                match regular.and_then(|_| read(&std::fs::File::open(place).ok()?)) {
+                match open_itself(place, &self.shared.safe).and_then(|(file, _)| read(&file)) {
                     Some(body) => text(b"200 OK", kind.as_bytes(), body),
                     None => self.made_of(Answer::Page(404)),
                 }
@@ -221,13 +262,31 @@ impl Routed {
 fn read(file: &std::fs::File) -> Option<Vec<u8>> {
     use std::io::Read as _;
     let mut body = Vec::new();
-    file.take(LONGEST_PAGE).read_to_end(&mut body).ok()?;
-    Some(body)
+    file.take(LONGEST_PAGE + 1).read_to_end(&mut body).ok()?;
+    (body.len() as u64 <= LONGEST_PAGE).then_some(body)
 }
 
 impl Head {
     fn code(&self) -> u16 {
         self.status.get(..3).and_then(|code| std::str::from_utf8(code).ok()?.parse().ok()).unwrap_or(0)
+    }
+
+    /// Takes the length out.
+    fn take_length(&mut self) -> Option<u64> {
+        let place = self.fields.iter().position(|(name, _)| name.eq_ignore_ascii_case(b"Content-Length"))?;
+        std::str::from_utf8(&self.fields.remove(place).1).ok()?.parse().ok()
+    }
+
+    /// What is said of the body as it is no longer holds: parts of it cannot be had, and its tag is that of a body which
+    /// means the same, as with nginx.
+    fn compress(&mut self) {
+        self.fields.retain(|(name, _)| !name.eq_ignore_ascii_case(b"Accept-Ranges"));
+        for (name, value) in &mut self.fields {
+            if name.eq_ignore_ascii_case(b"ETag") && value.starts_with(b"\"") {
+                value.splice(..0, *b"W/");
+            }
+        }
+        self.fields.push((b"Content-Encoding".to_vec(), b"gzip".to_vec()));
     }
 }
 
@@ -279,7 +338,21 @@ impl Active {
         own: &mut dyn FnMut(usize) -> Option<Kept>,
     ) -> Result<bool, ResponseError> {
         self.settle_head(body_len == Some(0));
+        let head_only = self.exchange.head_only;
         let Some(routed) = &mut self.routed else { return self.send_plain(pieces, body_len, own) };
+        if let (Some(said), Some(got)) = (routed.said, body_len)
+            && got < said
+        {
+            return Err(ResponseError::TooShort { said, got });
+        }
+        let cut;
+        let (pieces, body_len) = match routed.said {
+            None => (pieces, body_len),
+            Some(said) => {
+                cut = routed.within(pieces);
+                (cut.as_slice(), body_len.map(|len| len.min(said)))
+            }
+        };
         match &mut routed.stage {
             Stage::Before | Stage::Plain => {
                 let before = std::mem::take(&mut routed.visit.before_body);
@@ -287,7 +360,8 @@ impl Active {
                     return self.send_settled(pieces, body_len, own);
                 }
                 let all: Vec<&[u8]> = std::iter::once(before.as_slice()).chain(pieces.iter().copied()).collect();
-                let body_len = body_len.map(|len| len + before.len() as u64);
+                // An empty body of an answer to HEAD was likely left out.
+                let body_len = body_len.filter(|len| *len > 0 || !head_only).map(|len| len + before.len() as u64);
                 self.send_settled(&all, body_len, &mut |part| own(part.checked_sub(1)?))
             }
             Stage::Gzip(encoder) => {
@@ -336,6 +410,9 @@ impl Active {
     /// Sends what is left of a body that rules change, at its end.
     pub(super) fn end_routed(&mut self) -> Result<(), ResponseError> {
         let Some(routed) = &mut self.routed else { return Ok(()) };
+        if let (Some(said), false) = (routed.said, routed.has_all()) {
+            return Err(ResponseError::TooShort { said, got: routed.given });
+        }
         if let Stage::Gzip(encoder) = &mut routed.stage {
             encoder.try_finish()?;
             let rest = std::mem::take(encoder.get_mut());

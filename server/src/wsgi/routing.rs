@@ -11,10 +11,11 @@ use pyo3::types::{PyDict, PyString};
 use tracing::{info, warn};
 
 use super::active::{CurrentRequest, RequestPlace};
+use super::mounted::Mounted;
 use super::respond::{ResponseFailure, respond};
 use super::routed::Routed;
 use super::serving::{self, LineWish};
-use super::static_files::StaticFiles;
+use super::static_files::{StaticFiles, safe_places};
 use super::strings::{from_latin1, latin1};
 use super::transport::Transport;
 use crate::clock::UnixMicros;
@@ -28,6 +29,8 @@ use rwsgi_routing::{Answer, Effect, Next, Phase, Rules};
 pub(crate) struct Shared {
     pub(super) rules: Rules,
     pub(super) config: RoutingConfig,
+    /// Where links may lead to.
+    pub(super) safe: Vec<PathBuf>,
 }
 
 impl Shared {
@@ -35,8 +38,9 @@ impl Shared {
     ///
     /// # Errors
     /// What is wrong with a rule.
-    pub(crate) fn compile(config: &RoutingConfig) -> Result<Self, String> {
-        Ok(Self { rules: Rules::compile(&config.rules)?, config: config.clone() })
+    pub(crate) fn compile(config: &Config) -> Result<Self, String> {
+        let (rules, safe) = (Rules::compile(&config.routing.rules)?, safe_places(config));
+        Ok(Self { rules, config: config.routing.clone(), safe })
     }
 
     /// The page for a response of the server's own: the first file that can be read.
@@ -59,6 +63,7 @@ pub(crate) struct Routing {
     spare: Option<Box<Routed>>,
     /// Knows how a file is sent; `None` when no rule sends one.
     files: Option<Py<StaticFiles>>,
+    mounted: Mounted,
 }
 
 impl Routing {
@@ -71,7 +76,7 @@ impl Routing {
             true => Some(Py::new(py, StaticFiles::new(py, py.None(), config)?)?),
             false => None,
         };
-        Ok(Self { shared, act, worker, spare: None, files })
+        Ok(Self { shared, act, worker, spare: None, files, mounted: Mounted::new(config) })
     }
 
     /// The page that is configured for a response of the server's own.
@@ -95,6 +100,11 @@ impl Routing {
             let visit = &mut routed.visit;
             visit.facts.worker = self.worker;
             visit.facts.began = UnixMicros::now().as_micros();
+            // As with uWSGI, rules see the path that the application will see.
+            let path = environ.get_item("PATH_INFO")?;
+            if let Some(path) = path.as_ref().and_then(|path| latin1(path.cast().ok()?)) {
+                self.mounted.move_prefix(py, environ, path)?;
+            }
             for (name, value) in environ.iter() {
                 if let (Ok(name), Ok(value)) = (name.cast::<PyString>(), value.cast::<PyString>())
                     && let (Some(name), Some(value)) = (latin1(name), latin1(value))

@@ -13,8 +13,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 
-use super::beneath::{open_beneath, open_file, real_path};
+use super::beneath::{open_beneath, open_file, open_itself, real_path};
 use super::file_wrapper::FileWrapper;
+use super::mounted::Mounted;
 use super::static_rules::{Answered, Coding, Rules, accepted, latin};
 use rwsgi_config::{Config, ServeMode};
 use rwsgi_protocol::conditional::{Conditions, Selected, Stored};
@@ -57,9 +58,10 @@ pub(super) struct StaticFiles {
     application: Py<PyAny>,
     /// In the order in which they are searched.
     places: Vec<Place>,
-    /// The prefixes of mounted applications that are no part of `PATH_INFO` (`--manage-script-name`), the longest first.
-    mounts: Vec<String>,
+    mounted: Mounted,
     looks_in_docroot: bool,
+    /// Rules guard paths. They see `//` as it is, and below a directory it would be the same as one slash.
+    is_guarded: bool,
     rules: Rules,
     /// `--static-safe`: directories that links may lead to, as real paths.
     safe: Vec<PathBuf>,
@@ -80,11 +82,6 @@ impl StaticFiles {
             .static_map
             .iter()
             .map(|map| Place { prefix: map.prefix.trim_end_matches('/').into(), root: real(&map.root) });
-        let mut mounts = Vec::new();
-        if config.manage_script_name {
-            mounts.extend(config.mounts.iter().map(|mount| mount.prefix.clone()).filter(|prefix| !prefix.is_empty()));
-            mounts.sort_by_key(|prefix| std::cmp::Reverse(prefix.len()));
-        }
         let mimetypes = py.import("mimetypes")?;
         // Reads files: here rather than at the first request.
         mimetypes.call_method0("init")?;
@@ -92,10 +89,11 @@ impl StaticFiles {
             application,
             // As uWSGI asks them.
             places: everywhere.chain(below).collect(),
-            mounts,
+            mounted: Mounted::new(config),
             looks_in_docroot: config.static_files.docroot,
+            is_guarded: rwsgi_routing::Rules::compile(&config.routing.rules).is_ok_and(|rules| rules.guards_paths()),
             rules: Rules::new(&config.static_files),
-            safe: config.static_safe.iter().map(|root| real(root)).collect(),
+            safe: safe_places(config),
             guess_type: mimetypes.getattr("guess_type")?.unbind(),
             file_io: py.import("io")?.getattr("FileIO")?.unbind(),
         })
@@ -103,18 +101,11 @@ impl StaticFiles {
 
     /// Whether the path may name a file, without a look at the disk. No file name has a NUL.
     fn may_have(&self, path: &[u8]) -> bool {
+        let gets_around = self.is_guarded && path.windows(2).any(|two| two == b"//");
         !path.contains(&0)
+            && !gets_around
             && !self.rules.skips(path)
             && (self.looks_in_docroot || self.places.iter().any(|place| path.starts_with(&place.prefix)))
-    }
-
-    /// The path without the prefix of a mounted application.
-    fn without_mount<'a>(&self, path: &'a [u8]) -> &'a [u8] {
-        let mounted = self.mounts.iter().find(|prefix| {
-            let rest = path.strip_prefix(prefix.trim_end_matches('/').as_bytes());
-            rest.is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
-        });
-        mounted.map_or(path, |prefix| path.get(prefix.len()..).unwrap_or_default())
     }
 
     /// Finds the file.
@@ -204,13 +195,7 @@ impl StaticFiles {
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let wanted = self.wanted(environ, text_of(environ, "PATH_INFO")?.unwrap_or_default())?;
         let found = py.detach(|| {
-            // As with uWSGI, a link leads elsewhere only if that is a safe place.
-            let root = std::fs::canonicalize(path).ok()?;
-            let is_itself = root.starts_with(std::path::absolute(path).ok()?);
-            if !is_itself && !self.safe.iter().any(|safe| root.starts_with(safe)) {
-                return None;
-            }
-            let file = open_file(&root)?;
+            let (file, root) = open_itself(path, &self.safe)?;
             self.settle(&Place { prefix: Vec::new(), root }, file, Some(path.to_owned()), &wanted)
         });
         let is_head = text_of(environ, "REQUEST_METHOD")?.as_deref() == Some(b"HEAD");
@@ -347,7 +332,7 @@ impl StaticFiles {
         let method = text_of(&environ, "REQUEST_METHOD")?.unwrap_or_default();
         if matches!(&method[..], b"GET" | b"HEAD")
             && let Some(path) = text_of(&environ, "PATH_INFO")?
-            && let path = self.without_mount(&path)
+            && let path = self.mounted.without_prefix(&environ, &path)?
             && self.may_have(path)
         {
             let wanted = self.wanted(&environ, path.to_vec())?;
@@ -414,6 +399,11 @@ fn without_body<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     start_response.call1((status, headers))?;
     Ok(PyList::empty(start_response.py()).into_any())
+}
+
+/// `--static-safe`: directories that links may lead to, as real paths.
+pub(super) fn safe_places(config: &Config) -> Vec<PathBuf> {
+    config.static_safe.iter().map(|root| real(root)).collect()
 }
 
 /// The real path; the absolute one if nothing is there yet.

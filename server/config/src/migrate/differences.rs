@@ -134,16 +134,9 @@ pub(super) static DIFFERENCES: &[Difference] = &[
     Difference {
         topic: "Dot segments in paths",
         uwsgi: "PATH_INFO has bare ones resolved and escaped ones kept: /a/../b is /b",
-        rwsgi: "PATH_INFO has them as they were sent",
+        rwsgi: "PATH_INFO has them as they were sent; they get 400 where rules guard paths",
         keep: "path-normalize = nginx resolves both; path-normalize = reject refuses both",
         applies: |given| given.has_http() && !given.has(&["path-normalize"]),
-    },
-    Difference {
-        topic: "Static files with several prefixes",
-        uwsgi: "the first static-map that has the file counts",
-        rwsgi: "the one with the longest prefix counts",
-        keep: "",
-        applies: |given| given.config.static_map.len() > 1,
     },
     Difference {
         topic: "Lines of the access log",

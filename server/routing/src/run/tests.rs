@@ -292,3 +292,42 @@ proptest! {
         prop_assert!(visit.variables.get(b"REMOTE_USER").is_none());
     }
 }
+
+#[test]
+fn what_is_guarded_by_its_path_has_one_path() {
+    let guards: [&[(&str, &str)]; 4] = [
+        &[("route", "^/admin break:403")],
+        &[("route", "^/public last:"), ("route-run", "basicauth:x,a:b")],
+        &[("route-if", "startswith:${lower[PATH_INFO]};/admin return:403")],
+        &[
+            ("route-uri", "^/admin goto:out"),
+            ("route-run", "last:"),
+            ("route-label", "out"),
+            ("route-run", "break:403"),
+        ],
+    ];
+    for texts in guards {
+        for path in ["/./admin", "/x/../admin", "/admin/..", "..", "/."] {
+            assert_eq!(outcome(texts, &[("PATH_INFO", path)]).0, "page 400", "{texts:?} {path}");
+        }
+        assert_ne!(outcome(texts, &[("PATH_INFO", "/.well-known/..x/a.")]).0, "page 400", "{texts:?}");
+    }
+    let others: [&[(&str, &str)]; 3] = [
+        &[("route", "^/healthz donotlog:")],
+        &[("route-run", "basicauth:x,:"), ("route-user-agent", "bot break:403")],
+        &[("route", "^/$ redirect:/index")],
+    ];
+    for texts in others {
+        assert_ne!(outcome(texts, &[("PATH_INFO", "/./admin")]).0, "page 400", "{texts:?}");
+    }
+}
+
+#[test]
+fn a_client_s_parent_directory_is_none_of_the_configuration_s() {
+    let of = |rule: &str, path: &str| outcome(&[("route", rule)], &[("PATH_INFO", path)]).0;
+    assert_eq!(of("^/m/(.*) static:/srv/app/../media/$1", "/m/a"), "static /srv/app/../media/a");
+    assert_eq!(of("^/m/(.*) static:/srv/app/../media/$1", "/m/../secret"), "page 403");
+    assert_eq!(of("^/m/(.*) file:filename=/srv/app/../media/$1", "/m/x/../../secret"), "page 403");
+    assert_eq!(of("^/m/(.*) static:/srv/..$1", "/m//../x"), "page 403");
+    assert_eq!(of("^/m/(.*) static:/srv/.$1", "/m/./x"), "page 403");
+}
