@@ -139,13 +139,6 @@ pub(super) static DIFFERENCES: &[Difference] = &[
         applies: |given| given.has_http() && !given.has(&["path-normalize"]),
     },
     Difference {
-        topic: "Static files with several prefixes",
-        uwsgi: "the first static-map that has the file counts",
-        rwsgi: "the one with the longest prefix counts",
-        keep: "",
-        applies: |given| given.config.static_map.len() > 1,
-    },
-    Difference {
         topic: "Lines of the access log",
         uwsgi: "[pid: 8|app: 0|req: 1/2] 192.0.2.7 () {36 vars in 414 bytes} … => generated 13 bytes in 2 msecs …",
         rwsgi: "2026-01-31T23:59:59.123Z worker 1 thread 0 192.0.2.7 \"GET / HTTP/1.1\" 200 120 bytes 2.345 ms",
