@@ -134,6 +134,13 @@ def test_a_request_that_does_not_ask_for_it_is_not_upgraded(chat):
         assert client.status == "HTTP/1.1 400 Bad Request"
 
 
+def test_a_client_that_does_not_wait_for_the_answer_is_refused(chat):
+    server, address = chat
+    with WebSocket(address, "/no", handshake=HANDSHAKE + "\x81") as client:
+        assert client.status == "HTTP/1.1 400 Bad Request"
+    server.logged("refused: .* sent more than its request")
+
+
 def test_there_is_no_handshake_after_a_response_was_begun(chat):
     server, address = chat
     with WebSocket(address, "/late") as client:
