@@ -6,6 +6,7 @@ import pytest
 
 from rig import http, processes
 from rig.addresses import tcp
+from rig.nginx import Nginx
 from rig.server import Servers
 from rig.waiting import until
 from rig.websocket import ACCEPT, BINARY, CLOSE, HANDSHAKE, PING, PONG, TEXT, WebSocket
@@ -88,11 +89,20 @@ def test_a_client_can_be_polled(chat):
         assert client.receive() == (TEXT, b"HELLO")
 
 
-def test_the_descriptor_is_that_of_the_client(chat):
+@pytest.mark.parametrize("path", ["/fd", "/fd-after-the-handshake"])
+def test_the_descriptor_is_that_of_the_client(chat, path):
     _, address = chat
-    with WebSocket(address, "/fd") as client:
+    with WebSocket(address, path) as client:
         client.send(b"hello")
         assert client.receive() == (TEXT, b"olleh")
+
+
+def test_a_child_that_the_application_forks_has_no_client(chat):
+    server, address = chat
+    with WebSocket(address, "/forks-library") as client:
+        client.socket.sendall(b"x")
+        # The application returns; the child is alive, and would keep the connection open.
+        assert client.receive() is None
 
 
 def test_a_library_that_looks_for_gunicorns_socket_finds_it(chat):
@@ -122,6 +132,13 @@ def test_a_request_that_does_not_ask_for_it_is_not_upgraded(chat):
     old = HANDSHAKE.replace("Version: 13", "Version: 8")
     with WebSocket(address, "/no", handshake=old) as client:
         assert client.status == "HTTP/1.1 400 Bad Request"
+
+
+def test_a_client_that_does_not_wait_for_the_answer_is_refused(chat):
+    server, address = chat
+    with WebSocket(address, "/no", handshake=HANDSHAKE + "\x81") as client:
+        assert client.status == "HTTP/1.1 400 Bad Request"
+    server.logged("refused: .* sent more than its request")
 
 
 def test_there_is_no_handshake_after_a_response_was_begun(chat):
@@ -165,16 +182,35 @@ def test_without_the_option_the_http_router_keeps_its_clients(serve, address):
     assert http.get(address, "/plain").body == b"plain"
 
 
-def test_a_silent_client_is_pinged_and_closed_when_it_does_not_answer(serve, address):
+@pytest.mark.parametrize("path", ["/echo", "/fd"])
+def test_a_silent_client_is_pinged_and_closed_when_it_does_not_answer(serve, address, path):
     limits = ("--websockets-ping-freq", 1, "--websockets-pong-tolerance", 1)
     serve("--http-socket", address, "--wsgi-file", "chat.py", *limits)
-    with WebSocket(address, "/echo") as client:
+    with WebSocket(address, path) as client:
         assert client.receive() == (PING, b"")
         client.send(b"", PONG)
         assert client.receive() == (PING, b"")
         # Now it is silent.
         while (received := client.receive()) is not None:
             assert received[0] in (PING, CLOSE)
+
+
+@pytest.mark.parametrize("path", ["/echo", "/library"])
+def test_nginx_passes_websockets_on_with_uwsgi_pass(serve, tmp_path, path):
+    server = serve("--socket", tmp_path / "app.sock", "--wsgi-file", "chat.py", "--threads", 2)
+    location = f"location / {{ include uwsgi_params; uwsgi_pass unix:{tmp_path}/app.sock; }}"
+    nginx = Nginx(tmp_path, {}, servers={"chat": f"server {{ listen ADDRESS; {location} }}"})
+    try:
+        with WebSocket(nginx.addresses["chat"], path) as client:
+            assert client.status == "HTTP/1.1 101 Switching Protocols"
+            client.send(b"hello")
+            assert client.receive() == (TEXT, b"hello")
+            client.send(b"\x03\xe8", CLOSE)
+            assert client.receive() == (CLOSE, b"\x03\xe8")
+            assert client.receive() is None
+        server.logged(f'"GET {path} HTTP/1.1" 101')
+    finally:
+        nginx.stop()
 
 
 def test_a_killed_worker_ends_only_its_own_clients(serve, address):

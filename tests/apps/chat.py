@@ -1,6 +1,7 @@
 """Speaks WebSocket, through the server's module or a library."""
 
 import os
+import time
 
 import uwsgi
 
@@ -22,7 +23,11 @@ def application(environ, start_response):
     if path == "/poll":
         return poll()
     if path == "/fd":
+        return by_descriptor(uwsgi.connection_fd, 0.5)
+    if path == "/fd-after-the-handshake":
         return by_descriptor()
+    if path == "/forks-library":
+        return forks_library(environ)
     start_response("404 Not Found", [])
     return [b""]
 
@@ -67,17 +72,36 @@ def poll():
             uwsgi.websocket_send(message.upper())
 
 
-def by_descriptor():
+def by_descriptor(before=lambda: None, timeout=None):
     """As libraries for gevent do: the descriptor is watched first."""
     import select
 
-    fd = uwsgi.connection_fd()
+    fd = before()
     uwsgi.websocket_handshake()
+    fd = fd or uwsgi.connection_fd()
     while True:
-        select.select([fd], [], [])
+        select.select([fd], [], [], timeout)
         message = uwsgi.websocket_recv_nb()
         if message:
             uwsgi.websocket_send(message[::-1])
+
+
+def child():
+    """A child without exec, as `multiprocessing` makes them; it lives until its parent has gone."""
+    parent = os.getpid()
+    if os.fork() == 0:
+        while os.getppid() == parent:
+            time.sleep(0.1)
+        os._exit(0)
+
+
+def forks_library(environ):
+    """The connection is the library's; it is closed with the request."""
+    connection = environ["gunicorn.socket"]
+    connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+    child()
+    connection.recv(1)
+    raise StopIteration
 
 
 def library(environ):

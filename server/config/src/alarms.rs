@@ -109,7 +109,7 @@ fn alarm(config: &mut Config, text: &str) -> Result<(), String> {
         "signal" => AlarmKind::Signal(value::leading_number(config, &argument, &(0..=255))?),
         "mule" => AlarmKind::Mule(value::leading_number(config, &argument, &(0..=u32::MAX))?),
         other => {
-            config.warnings.push(format!(
+            config.lose(format!(
                 "there is no alarm plugin '{other}' here: alarm '{name}' is a line of the log; use cmd:, as in \
                  '{name} cmd:PROGRAM', which reads the message"
             ));

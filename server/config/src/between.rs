@@ -143,7 +143,7 @@ pub(super) fn cache2(config: &mut Config, value: &str) -> Outcome {
             // How it is done, where it is done another way here.
             "hash" | "lazy_expire" | "lazy" | "sweep_on_full" | "lastmod" => {}
             "store" | "store_sync" | "storesync" | "store_delete" | "storedelete" => {
-                config.warnings.push(format!(
+                config.lose(format!(
                     "cache2: '{key}' has no effect: a cache is kept in memory, and survives reloads and workers"
                 ));
             }

@@ -162,7 +162,7 @@ fn attach2(config: &mut Config, value: &str) -> Outcome {
                     config.warnings.push(format!("'{key}={value}' is read as yes, as uWSGI does: leave it out for no"));
                 }
             }
-            "ns_pid" => config.warnings.push(
+            "ns_pid" => config.lose(
                 "ns_pid has no effect: the program sees the processes of the whole system; its group of processes is \
                  ended with it"
                     .into(),

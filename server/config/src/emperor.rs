@@ -220,7 +220,7 @@ pub(super) fn finish(config: &mut Config) -> bool {
         lost.retain(|name| OF_A_SERVER.contains(name) && options::find(name).is_some());
         lost.dedup();
         if !lost.is_empty() {
-            config.warnings.push(format!(
+            config.lose(format!(
                 "{}: no effect, because the emperor has no server of its own: put it into a vassal, or give the emperor an \
                  application and a socket",
                 lost.join(", ")

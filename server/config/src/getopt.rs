@@ -86,20 +86,10 @@ pub(super) fn spell_out(argv: impl Iterator<Item = OsString>) -> Result<(Vec<OsS
                     }
                 }
             }
-            None => match foreign_short(text) {
-                Some((name, family, value)) => {
-                    let value = match value {
-                        "" if family.values.contains(&name) => next_as_text(&mut words),
-                        value => value.to_owned(),
-                    };
-                    foreign.push(Argument::Option(name.to_owned(), value));
-                }
-                None => {
-                    let takes_next = takes_next_word(text);
-                    own.push(attach(word));
-                    own.extend(takes_next.then(|| words.next()).flatten());
-                }
-            },
+            None if text.len() > 1 && text.starts_with('-') => {
+                short_options(&text[1..], &mut words, &mut own, &mut foreign);
+            }
+            None => own.push(word),
         }
     }
     Ok((own, foreign))
@@ -143,34 +133,56 @@ fn long_option(given: &str) -> Result<Named, ConfigError> {
     }
 }
 
-/// The option of uWSGI's that a word of short options begins with, and the rest of the word.
-fn foreign_short(word: &str) -> Option<(&'static str, &'static Family, &str)> {
-    let mut letters = word.strip_prefix('-')?.chars();
-    let short = letters.next()?;
-    let name = uwsgi::SHORTS.iter().find(|(known, _)| *known == short)?.1;
-    let family = uwsgi::find(name)?;
-    Some((name, family, letters.as_str()))
-}
-
-/// Does the last of these short options need a value that is not in the same word?
-fn takes_next_word(word: &str) -> bool {
-    let Some(letters) = word.strip_prefix('-') else { return false };
+/// Writes out a word of short options: letters without a value, up to one that takes the rest of the word, or else the next
+/// word, as its value.
+fn short_options(
+    letters: &str,
+    words: &mut impl Iterator<Item = OsString>,
+    own: &mut Vec<OsString>,
+    foreign: &mut Vec<Argument>,
+) {
     for (index, letter) in letters.char_indices() {
-        let Some(row) = options::all().find(|row| row.short == Some(letter)) else { return false };
-        if row.takes_value() {
-            return !row.value_is_optional() && index + letter.len_utf8() == letters.len();
+        let rest = &letters[index + letter.len_utf8()..];
+        match short_option(letter) {
+            Some(Named::Ours(name, row)) => {
+                let mut full = OsString::from(format!("--{name}"));
+                let value = match (rest, row.takes_value()) {
+                    (_, false) => None,
+                    ("", true) if row.value_is_optional() => None,
+                    ("", true) => words.next(),
+                    (rest, true) => Some(rest.into()),
+                };
+                if let Some(value) = value {
+                    full.push("=");
+                    full.push(value);
+                }
+                own.push(full);
+                if row.takes_value() {
+                    return;
+                }
+            }
+            Some(Named::Foreign(name, family)) => {
+                let takes_value = family.values.contains(&name);
+                let value = match rest {
+                    _ if !takes_value => String::new(),
+                    "" => next_as_text(words),
+                    rest => rest.to_owned(),
+                };
+                foreign.push(Argument::Option(name.to_owned(), value));
+                if takes_value {
+                    return;
+                }
+            }
+            // clap says that there is none.
+            None => own.push(format!("-{letter}").into()),
         }
     }
-    false
 }
 
-/// getopt reads `-C660` as `-C` with a value, where clap wants an equals sign if the value may be left out.
-fn attach(word: OsString) -> OsString {
-    let optional = |short| options::all().any(|row| row.short == Some(short) && row.value_is_optional());
-    let split = word.to_str().and_then(|word| {
-        let (short, value) = word.strip_prefix('-')?.split_at_checked(1)?;
-        (short.starts_with(optional) && !value.is_empty() && !value.starts_with('='))
-            .then(|| format!("-{short}={value}"))
-    });
-    split.map_or(word, OsString::from)
+fn short_option(letter: char) -> Option<Named> {
+    if let Some(row) = options::all().find(|row| row.short == Some(letter)) {
+        return Some(Named::Ours(row.names[0], row));
+    }
+    let name = uwsgi::SHORTS.iter().find(|(known, _)| *known == letter)?.1;
+    uwsgi::find(name).map(|family| Named::Foreign(name, family))
 }

@@ -262,10 +262,17 @@ fn add(config: &mut Config, hook: Hook) {
     hooks.insert(at, hook);
 }
 
+fn remark(config: &mut Config, action: &Action, warning: Option<String>) {
+    match action {
+        Action::Lost => warning.into_iter().for_each(|warning| config.lose(warning)),
+        _ => config.warnings.extend(warning),
+    }
+}
+
 /// A value of `hook-*`: `ACTION:ARGUMENT`, with `!` before it for one that the log does not show.
 fn add_hook(config: &mut Config, phase: Phase, value: &str) -> Result<(), String> {
     let (action, warning) = action::parse(value, phase)?;
-    config.warnings.extend(warning);
+    remark(config, &action, warning);
     let text = (!value.starts_with('!')).then(|| value.to_owned());
     add(config, Hook { phase, family: Family::Hook, action, text, file: None });
     Ok(())
@@ -290,7 +297,7 @@ fn add_call(config: &mut Config, phase: Phase, name: &str) -> Result<(), String>
 fn add_touch(config: &mut Config, value: &str) -> Result<(), String> {
     let (file, hook) = value.split_once(' ').ok_or("a file, a blank, and ACTION:ARGUMENT")?;
     let (action, warning) = action::parse(hook, Phase::Touch)?;
-    config.warnings.extend(warning);
+    remark(config, &action, warning);
     let text = (!hook.starts_with('!')).then(|| hook.to_owned());
     add(config, Hook { phase: Phase::Touch, family: Family::Hook, action, text, file: Some(file.into()) });
     Ok(())

@@ -59,7 +59,7 @@ pub(super) fn finish(config: &mut Config) -> Result<(), String> {
     config.http_router.shared = shared;
     if config.websockets.over_http && !config.tls.https.is_empty() {
         let lost = "http-websockets: not at https, where the handshake is refused: let a proxy speak TLS for them, with http behind it";
-        config.warnings.push(lost.into());
+        config.lose(lost.into());
     }
     let own: Vec<&Address> = config.socket.iter().chain(&config.http_socket).collect();
     match config.http_router.to.iter().find(|target| !own.iter().any(|own| leads_to(target, own))) {

@@ -58,7 +58,7 @@ fn add_rule(config: &mut Config, phase: Phase, test: Test, text: &str) -> Result
     match rule.check() {
         Ok(()) => {}
         Err(Fault::LeftOut(warning)) => {
-            config.warnings.push(warning);
+            config.lose(warning);
             return Ok(());
         }
         Err(Fault::Refused(expected)) => return Err(expected),

@@ -126,7 +126,7 @@ pub(super) fn envdir(config: &mut Config, value: &str) -> Outcome {
 /// A plugin that is not there is no error, as with uWSGI.
 pub(super) fn plugin(config: &mut Config, value: &str) -> Outcome {
     for missing in value.split(',').filter(|name| !is_built_in(name)) {
-        config.warnings.push(format!("there is no plugin '{}' here: what it does is lost", missing.trim()));
+        config.lose(format!("there is no plugin '{}' here: what it does is lost", missing.trim()));
     }
     Ok(())
 }

@@ -167,9 +167,7 @@ fn by_type(config: &mut Config, value: &str, since: ExpiresSince) -> Result<(), 
 fn is_pattern(config: &mut Config, pattern: &str) -> bool {
     let built = regex::bytes::RegexBuilder::new(pattern).unicode(false).build();
     if built.is_err() {
-        config
-            .warnings
-            .push(format!("the pattern '{pattern}' is left out: write one without look-around and references back"));
+        config.lose(format!("the pattern '{pattern}' is left out: write one without look-around and references back"));
     }
     built.is_ok()
 }

@@ -104,7 +104,7 @@ fn push(config: &mut Config, value: &str) -> Result<(), String> {
         "statsd" => datagrams().map(|(address, prefix)| PushTo::Statsd(address, prefix))?,
         "socket" => datagrams().map(|(address, prefix)| PushTo::Datagrams(address, prefix))?,
         _ => {
-            config.warnings.push(format!("nothing is sent to '{kind}': file, statsd and socket are known here"));
+            config.lose(format!("nothing is sent to '{kind}': file, statsd and socket are known here"));
             return Ok(());
         }
     };

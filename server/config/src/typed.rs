@@ -369,6 +369,16 @@ pub struct Config {
     pub magic: Vec<(char, String)>,
     /// Warnings for the person who starts the server, one line each: options without effect, keys that nothing knows.
     pub warnings: Vec<String>,
+    /// Which of them, by their places, say that something is lost that uWSGI would do.
+    pub losses: Vec<usize>,
+}
+
+impl Config {
+    /// Warns that something is lost that uWSGI would do.
+    pub(crate) fn lose(&mut self, what: String) {
+        self.losses.push(self.warnings.len());
+        self.warnings.push(what);
+    }
 }
 
 impl Default for Config {
@@ -487,6 +497,7 @@ impl Default for Config {
             given: Vec::new(),
             magic: Vec::new(),
             warnings: Vec::new(),
+            losses: Vec::new(),
         }
     }
 }

@@ -106,7 +106,7 @@ pub(super) static NAMES: &[(&str, Standing)] = &[
     ("rpc_list", Works("the names")),
     // request.rs
     ("request_id", Works("how many requests this core of this process has served before")),
-    ("connection_fd", Works("the descriptor of the request's connection; behind the http router, of its link")),
+    ("connection_fd", Works("the descriptor of the request's connection; behind the http router, of its link, or of a client that asks for WebSocket")),
     ("ready_fd", Works("-1: there is no asynchronous mode")),
     ("set_logvar", Works("adds a name and a value to the request's line in the log")),
     ("get_logvar", Works("a value that was added, or None")),

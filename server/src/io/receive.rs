@@ -17,12 +17,13 @@ pub(crate) enum Received {
     End,
 }
 
-/// Reads once into `buffer`, which is not empty.
+/// Reads once into `buffer`, which is not empty. Never waits: an application that has a connection for WebSocket may have
+/// made it blocking.
 #[inline]
 pub(crate) fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Received {
     debug_assert!(!buffer.is_empty(), "an empty buffer looks like the end");
     loop {
-        if let Some(received) = outcome(recv(&socket, &mut *buffer, RecvFlags::empty()).map(|(_, count)| count)) {
+        if let Some(received) = outcome(recv(&socket, &mut *buffer, RecvFlags::DONTWAIT).map(|(_, count)| count)) {
             return received;
         }
     }
@@ -82,5 +83,13 @@ mod tests {
         drop(theirs);
         assert_eq!(append(&ours, &mut bytes), Received::End);
         assert_eq!(receive(&ours, &mut [0]), Received::End);
+    }
+
+    #[test]
+    fn a_socket_that_the_application_made_blocking_is_not_waited_for() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || tell.send(receive(&ours, &mut [0])));
+        assert_eq!(told.recv_timeout(std::time::Duration::from_secs(10)), Ok(Received::Nothing));
     }
 }

@@ -21,13 +21,12 @@ impl Router<'_> {
             return;
         };
         let Some(link) = self.links.get_mut(link_key) else { return };
-        let Some(first) = link.dispatched.iter_mut().find(|dispatched| dispatched.wanted != Wanted::Cancelled) else {
-            return;
-        };
-        let Wanted::By(client_key) = first.wanted else { return };
+        let Some(index) = link.served(self.board.dispatched(slot, thread)) else { return };
+        let Wanted::By(client_key) = link.dispatched[index].wanted else { return };
         let Some(client) = self.clients.get_mut(client_key) else { return };
         let is_ready = matches!(client.phase, ClientPhase::Serving(by) if by == link_key)
-            && !link.answered
+            // A part of the first one's response.
+            && !(index == 0 && link.answered)
             && client.input.is_empty()
             && client.unsent.is_empty()
             // The thread could not speak TLS with it.
@@ -39,8 +38,7 @@ impl Router<'_> {
             warn!("cannot hand a client's connection over to worker {} thread {thread}: {error}", link.worker);
             return;
         }
-        first.wanted = Wanted::Nobody;
-        link.deadline = u32::MAX;
+        link.dispatched[index].wanted = Wanted::Elsewhere;
         // The worker has the same socket: closing ours would leave it in the set.
         let _ = self.epoll.delete(&client.fd);
         self.clients.remove(client_key);

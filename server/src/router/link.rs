@@ -31,6 +31,8 @@ pub(super) enum Wanted {
     By(Key),
     /// The client is gone; what still comes is dropped.
     Nobody,
+    /// The client was handed over to the thread: nothing comes but the end, however late.
+    Elsewhere,
     /// It was cancelled: the thread skips it.
     Cancelled,
 }
@@ -248,6 +250,13 @@ impl Link {
     /// Whether a body is being sent that does not follow its head at once.
     pub(super) fn is_streaming(&self) -> bool {
         !self.is_sent() && self.dispatched.back().is_some_and(|last| last.streams)
+    }
+
+    /// The request that the thread has, by its place: the last that it has begun. Responses to those before it may not
+    /// have been read yet.
+    pub(super) fn served(&self, cells: &AheadCells) -> Option<usize> {
+        let is_begun = |ahead: &Dispatched| ahead.wanted != Wanted::Cancelled && cells.is_taken(ahead.number);
+        self.dispatched.iter().rposition(is_begun)
     }
 
     /// Whether the thread has begun with the first request. Then nobody else will be sent its body, which need not be

@@ -118,7 +118,7 @@ impl Router<'_> {
                     }
                 }
                 (Frame::Data(data), Some(Wanted::Nobody)) => link.dropped += data.len(),
-                (Frame::Done { keep, fast }, Some(wanted @ (Wanted::By(_) | Wanted::Nobody))) => {
+                (Frame::Done { keep, fast }, Some(wanted @ (Wanted::By(_) | Wanted::Nobody | Wanted::Elsewhere))) => {
                     if let Wanted::By(client) = wanted {
                         self.pass_on(client, &mut pieces);
                         self.complete(client, keep);
@@ -128,7 +128,7 @@ impl Router<'_> {
                     self.next(key, if fast { streak + 1 } else { 0 });
                     is_free = true;
                 }
-                (Frame::Aborted, Some(wanted @ (Wanted::By(_) | Wanted::Nobody))) => {
+                (Frame::Aborted, Some(wanted @ (Wanted::By(_) | Wanted::Nobody | Wanted::Elsewhere))) => {
                     if let Wanted::By(client) = wanted {
                         pieces.used = 0;
                         self.reset_client(client);

@@ -388,7 +388,8 @@ impl Transport for Connection {
         match (&self.link.upgrade, self.kind) {
             (Some(path), _) => path.take_client(),
             (None, Kind::Link(_)) => Err(io::Error::other("http-websockets is not set")),
-            (None, Kind::Client(_)) => self.socket.try_clone(),
+            (None, Kind::Client(_)) if self.input.is_empty() => self.socket.try_clone(),
+            (None, Kind::Client(_)) => Err(io::Error::other("the client sent more than its request")),
         }
     }
 

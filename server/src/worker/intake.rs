@@ -125,6 +125,11 @@ impl WorkerThread {
         *bytes = rest;
         let length = match head.body {
             BodyLength::None | BodyLength::Length(0) => {
+                if head.upgrade && !rest.is_empty() {
+                    // An application that takes the connection would not get it.
+                    connection.input = rest.to_vec();
+                    *bytes = &[];
+                }
                 connection.body = RequestBody::Empty;
                 let body_len = matches!(head.body, BodyLength::Length(_)).then_some(0);
                 return self.serve_head(py, connection, &head, head_bytes, body_len);

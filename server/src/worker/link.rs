@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::AcqRel;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use tracing::warn;
 
 use super::connection::{Connection, Wait};
 use super::kind::Kind;
+use super::release::HandedOver;
 use super::state::Worker;
 use super::worker_thread::WorkerThread;
 use crate::ids::ThreadIndex;
@@ -69,9 +71,10 @@ impl WorkerThread {
         connection.armed = Some(Wait::Read);
         if self.worker.config.websockets.over_http {
             let hello = Hello { purpose: Purpose::TakeClient, ..hello };
-            connection.link.upgrade = Some(Box::new(UpgradePath { router: endpoint.name.clone(), hello }));
+            let handed_over = Arc::clone(&self.worker.handed_over);
+            connection.link.upgrade = Some(Box::new(UpgradePath { router: endpoint.name.clone(), hello, handed_over }));
         }
-        let (fd, socket) = (connection.fd(), std::sync::Arc::clone(&connection.socket));
+        let (fd, socket) = (connection.fd(), Arc::clone(&connection.socket));
         if self.worker.connections.put(fd, connection).is_err() {
             anyhow::bail!("descriptor {fd} is beyond what a worker can hold");
         }
@@ -96,6 +99,7 @@ pub(super) struct UpgradePath {
     /// The router's abstract name.
     router: String,
     hello: Hello,
+    handed_over: Arc<HandedOver>,
 }
 
 impl UpgradePath {
@@ -108,6 +112,8 @@ impl UpgradePath {
         stream.set_read_timeout(Some(HAND_OVER))?;
         let refused =
             "the http router does not hand the client's connection over: it sent more than its request, or is gone";
-        receive_fd(&stream)?.ok_or_else(|| io::Error::other(refused))
+        let client = receive_fd(&stream)?.ok_or_else(|| io::Error::other(refused))?;
+        self.handed_over.note(&client);
+        Ok(client)
     }
 }

@@ -139,6 +139,7 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
             .filter_map(Result::transpose)
             .collect::<anyhow::Result<_>>()?,
         link: setup.link.clone(),
+        handed_over: Arc::default(),
         lost_links: Mutex::default(),
         connections: Connections::default(),
         open: AtomicUsize::new(0),

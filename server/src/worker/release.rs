@@ -8,8 +8,8 @@
 //! nothing: every descriptor is closed on exec.
 
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::sync::{Arc, Weak};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use nix::sys::socket::{SockType, SockaddrStorage, getpeername, getsockname, getsockopt, sockopt};
 use nix::unistd::{getpid, getppid};
@@ -47,6 +47,26 @@ impl Place {
             (Self::Ip(any, port), Self::Ip(_, at)) if any.is_unspecified() => port == at,
             _ => self == end,
         }
+    }
+}
+
+/// Ends here of clients' connections that the http router has handed over: its addresses, which a worker does not know
+/// otherwise.
+#[derive(Debug, Default)]
+pub(super) struct HandedOver(Mutex<Vec<Place>>);
+
+impl HandedOver {
+    pub(super) fn note(&self, connection: &OwnedFd) {
+        let Some(place) = near_end(connection.as_raw_fd()) else { return };
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !known.contains(&place) {
+            known.push(place);
+        }
+    }
+
+    /// In a child, where nobody unlocks what another thread had locked.
+    fn has(&self, place: &Place) -> bool {
+        self.0.try_lock().is_ok_and(|known| known.contains(place))
     }
 }
 
@@ -136,15 +156,16 @@ fn is_ours(fd: RawFd, worker: &Worker) -> bool {
     if !is_stream {
         return false;
     }
-    let place = |address: nix::Result<SockaddrStorage>| address.ok().as_ref().and_then(Place::of);
-    let near = place(getsockname(fd));
-    let of_client = near.is_some_and(|near| {
-        let listeners =
-            worker.listeners.iter().filter_map(|listener| place(getsockname(listener.socket.fd.as_raw_fd())));
-        listeners.into_iter().any(|listener| listener.takes_in(&near))
+    let of_client = near_end(fd).is_some_and(|near| {
+        let mut listeners = worker.listeners.iter().filter_map(|listener| near_end(listener.socket.fd.as_raw_fd()));
+        listeners.any(|listener| listener.takes_in(&near)) || worker.handed_over.has(&near)
     });
     let router = worker.link.as_ref().map(|link| Place::Abstract(link.name.clone().into_bytes()));
-    of_client || (router.is_some() && place(getpeername(fd)) == router)
+    of_client || (router.is_some() && getpeername(fd).ok().as_ref().and_then(Place::of) == router)
+}
+
+fn near_end(fd: RawFd) -> Option<Place> {
+    getsockname(fd).ok().as_ref().and_then(Place::of)
 }
 
 #[allow(unsafe_code)]

@@ -13,6 +13,7 @@ use tracing::error;
 use super::connections::Connections;
 use super::notices::Notices;
 use super::parked::ParkedMemory;
+use super::release::HandedOver;
 use crate::ids::{SlotId, ThreadIndex};
 use crate::io::accept::Listener;
 use crate::io::body::BodyLimits;
@@ -49,6 +50,8 @@ pub(super) struct Worker {
     pub(super) link: Option<LinkEndpoint>,
     /// Threads whose connection to the router is to be made (again).
     pub(super) lost_links: Mutex<Vec<ThreadIndex>>,
+    /// What the router has handed over.
+    pub(super) handed_over: Arc<HandedOver>,
     pub(super) connections: Connections,
     /// Connections that are open.
     pub(super) open: AtomicUsize,

@@ -300,7 +300,7 @@ impl EnvironBuilder {
     }
 
     /// The environ of a uwsgi packet: its variables as they are, without those that only the server sets. If one comes
-    /// twice, the later value counts.
+    /// twice, the later value counts. Also, whether the client asks for another protocol on this connection.
     ///
     /// # Errors
     /// When Python has no memory left.
@@ -309,9 +309,9 @@ impl EnvironBuilder {
         py: Python<'py>,
         packet: &uwsgi::Packet<'_>,
         input: &Py<Input>,
-    ) -> PyResult<Bound<'py, PyDict>> {
+    ) -> PyResult<(Bound<'py, PyDict>, bool)> {
         let environ = self.begin(py, input, false)?;
-        let (mut scheme, mut is_https) = (&b""[..], false);
+        let (mut scheme, mut is_https, mut asks_upgrade) = (&b""[..], false, false);
         for (name, value) in packet.vars() {
             let slot = match self.keys.get(name) {
                 Some(slot) => *slot,
@@ -325,6 +325,7 @@ impl EnvironBuilder {
             match name {
                 b"UWSGI_SCHEME" => scheme = value,
                 b"HTTPS" => is_https = is_on(value),
+                b"HTTP_UPGRADE" => asks_upgrade = true,
                 b"PATH_INFO" if self.paths != PathNormalize::Keep => {
                     let mut path = std::mem::take(&mut self.path);
                     let seen = path::of_packet(self.paths, value, &mut path).unwrap_or(b"/");
@@ -340,7 +341,7 @@ impl EnvironBuilder {
         if scheme == b"https" || (scheme.is_empty() && is_https) {
             environ.set_item(&self.scheme_key, &self.https)?;
         }
-        Ok(environ)
+        Ok((environ, asks_upgrade))
     }
 }
 

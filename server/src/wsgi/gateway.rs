@@ -184,15 +184,16 @@ impl<C: Transport + 'static> Gateway<C> {
             self.objects = Objects::new(py)?;
         }
         let Objects { place, start_response, input } = &self.objects;
-        let environ = match request {
-            Incoming::Http { head, peer, body_len } => self.environ.http(py, head, peer, *body_len, input)?,
+        let (environ, asks_upgrade) = match request {
+            Incoming::Http { head, peer, body_len } => {
+                (self.environ.http(py, head, peer, *body_len, input)?, head.upgrade)
+            }
             Incoming::Uwsgi(packet) => self.environ.uwsgi(py, packet, input)?,
         };
         place.put(client, exchange, self.date);
         let kept = self.catches.then(|| environ.clone());
-        let asks_upgrade = matches!(request, Incoming::Http { head, .. } if head.upgrade);
-        if asks_upgrade && let Incoming::Http { head, .. } = request {
-            offer_websocket(py, &environ, head, self.websockets)?;
+        if asks_upgrade {
+            offer_websocket(py, &environ, request, self.websockets)?;
         }
         let answer = match &mut self.routing {
             None => None,
@@ -270,10 +271,10 @@ impl<C: Transport + 'static> Gateway<C> {
 fn offer_websocket(
     py: Python<'_>,
     environ: &Bound<'_, PyDict>,
-    head: &Head<'_, '_>,
+    request: &Incoming<'_>,
     terms: websocket::Terms,
 ) -> PyResult<()> {
-    match websocket::begin(py, head, terms)? {
+    match websocket::begin(py, request, terms)? {
         Some(socket) => environ.set_item(websocket::SOCKET_KEY, socket),
         None => Ok(()),
     }

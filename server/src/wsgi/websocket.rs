@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
@@ -18,9 +18,9 @@ use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Bytes, Error, Message};
 
 use super::active::CurrentRequest;
+use super::gateway::Incoming;
 use crate::io::wait::until_ready;
 use rwsgi_config::WebSocketRules;
-use rwsgi_protocol::http::Head;
 
 /// The environ's key under which libraries look for the connection's socket object, wherever they run: gunicorn's.
 pub(super) const SOCKET_KEY: &str = "gunicorn.socket";
@@ -45,14 +45,23 @@ pub(crate) struct Offer {
 
 impl Offer {
     /// `None` when the request does not ask for WebSocket, version 13 (RFC 6455 section 4.2.1).
-    fn of(head: &Head<'_, '_>, terms: Terms) -> Option<Self> {
-        let field = |name: &str| {
-            let mut found = head.headers.iter().filter(|header| header.name.eq_ignore_ascii_case(name));
-            found.next().map(|header| header.value)
+    fn of(request: &Incoming<'_>, terms: Terms) -> Option<Self> {
+        let field = |name: &str| match request {
+            Incoming::Http { head, .. } => {
+                let mut found = head.headers.iter().filter(|header| header.name.eq_ignore_ascii_case(name));
+                found.next().map(|header| header.value)
+            }
+            Incoming::Uwsgi(packet) => {
+                let name = format!("HTTP_{}", name.to_ascii_uppercase().replace('-', "_"));
+                packet.vars().find(|(found, _)| *found == name.as_bytes()).map(|(_, value)| value)
+            }
         };
-        let asks = head.method == "GET"
-            && field("upgrade")?.eq_ignore_ascii_case(b"websocket")
-            && field("sec-websocket-version")? == b"13";
+        let is_get = match request {
+            Incoming::Http { head, .. } => head.method == "GET",
+            Incoming::Uwsgi(packet) => packet.vars().any(|(name, value)| name == b"REQUEST_METHOD" && value == b"GET"),
+        };
+        let asks =
+            is_get && field("upgrade")?.eq_ignore_ascii_case(b"websocket") && field("sec-websocket-version")? == b"13";
         asks.then_some(())?;
         let first = |list: &[u8]| list.split(|&byte| byte == b',').next().unwrap_or_default().trim_ascii().to_vec();
         Some(Self {
@@ -70,8 +79,8 @@ thread_local! {
 }
 
 /// This thread's request asks for an upgrade. Returns what goes into the environ for it, if it is one to WebSocket.
-pub(super) fn begin(py: Python<'_>, head: &Head<'_, '_>, terms: Terms) -> PyResult<Option<Py<ClientSocket>>> {
-    let Some(offer) = Offer::of(head, terms) else { return Ok(None) };
+pub(super) fn begin(py: Python<'_>, request: &Incoming<'_>, terms: Terms) -> PyResult<Option<Py<ClientSocket>>> {
+    let Some(offer) = Offer::of(request, terms) else { return Ok(None) };
     OFFER.set(Some(offer));
     let Some(request) = CurrentRequest::of_thread() else { return Ok(None) };
     Py::new(py, ClientSocket { request, object: Mutex::default() }).map(Some)
@@ -89,7 +98,7 @@ pub(super) fn end() {
 
 /// Whether this thread's request asks for WebSocket, or speaks it.
 pub(crate) fn is_offered() -> bool {
-    OFFER.with_borrow(Option::is_some)
+    OFFER.with_borrow(Option::is_some) || SOCKET.with_borrow(Option::is_some)
 }
 
 /// Answers the client's handshake. What is `None` is taken from the request.
@@ -220,24 +229,25 @@ struct WebSocket {
     fd: Arc<OwnedFd>,
     frames: tungstenite::WebSocket<Stream>,
     terms: Terms,
-    /// A ping was sent, and nothing has come since.
-    is_pinged: bool,
+    /// When it was pinged last.
+    pinged: Option<Instant>,
 }
 
 impl WebSocket {
     fn new(fd: Arc<OwnedFd>, terms: Terms) -> Self {
         let most = Some(terms.rules.max_size);
+        let stream = Stream { fd: Arc::clone(&fd), heard: Instant::now() };
         let config = WebSocketConfig::default().max_message_size(most).max_frame_size(most);
-        let frames = tungstenite::WebSocket::from_raw_socket(Stream(Arc::clone(&fd)), Role::Server, Some(config));
-        Self { fd, frames, terms, is_pinged: false }
+        let frames = tungstenite::WebSocket::from_raw_socket(stream, Role::Server, Some(config));
+        Self { fd, frames, terms, pinged: None }
     }
 
     /// Sends the handshake's answer.
     fn answer(fd: Arc<OwnedFd>, terms: Terms, head: &[u8]) -> io::Result<Self> {
-        let socket = Self::new(fd, terms);
+        let mut socket = Self::new(fd, terms);
         let mut left = head;
         while !left.is_empty() {
-            match Stream(Arc::clone(&socket.fd)).write(left) {
+            match socket.frames.get_mut().write(left) {
                 Ok(count) => left = &left[count..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.until_writable()?,
                 Err(error) => return Err(error),
@@ -253,18 +263,14 @@ impl WebSocket {
     fn receive(&mut self, wait: bool) -> io::Result<Option<Vec<u8>>> {
         loop {
             match self.frames.read() {
-                Ok(message) => {
-                    self.is_pinged = false;
-                    match message {
-                        Message::Text(text) => return Ok(Some(Bytes::from(text).into())),
-                        Message::Binary(bytes) => return Ok(Some(bytes.into())),
-                        // The answer to a ping or a close waits to be sent.
-                        _ => self.flush()?,
-                    }
-                }
+                Ok(Message::Text(text)) => return Ok(Some(Bytes::from(text).into())),
+                Ok(Message::Binary(bytes)) => return Ok(Some(bytes.into())),
+                // The answer to a ping or a close waits to be sent.
+                Ok(_) => self.flush()?,
                 Err(error) => match plain(error) {
                     error if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
-                    _ if !wait => return Ok(None),
+                    // Who polls relies on this for pings, as with uWSGI.
+                    _ if !wait => return self.check_silence().map(|_| None),
                     _ => self.await_message()?,
                 },
             }
@@ -273,21 +279,34 @@ impl WebSocket {
 
     /// Waits until something comes, and pings a client that is silent.
     fn await_message(&mut self) -> io::Result<()> {
-        let patience = match (self.terms.rules.ping_freq, self.is_pinged) {
-            (Duration::ZERO, _) => Duration::MAX,
-            (freq, false) => freq,
-            (_, true) => self.terms.rules.pong_tolerance,
-        };
+        let patience = self.check_silence()?;
         match until_ready(&*self.fd, PollFlags::IN, patience) {
-            Err(error) if error.kind() == io::ErrorKind::TimedOut && self.is_pinged => {
-                Err(io::Error::new(io::ErrorKind::TimedOut, "the client did not answer a ping"))
-            }
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                self.is_pinged = true;
-                self.send(Message::Ping(Bytes::new()))
-            }
+            // The silence has become too long.
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(()),
             ready => ready,
         }
+    }
+
+    /// Pings a client that is silent. Returns how long it may stay silent from now on.
+    ///
+    /// # Errors
+    /// When it has not answered a ping in time.
+    fn check_silence(&mut self) -> io::Result<Duration> {
+        let WebSocketRules { ping_freq, pong_tolerance, .. } = self.terms.rules;
+        let heard = self.frames.get_ref().heard;
+        if let Some(pinged) = self.pinged.filter(|pinged| *pinged > heard) {
+            let left = pong_tolerance.checked_sub(pinged.elapsed()).filter(|left| !left.is_zero());
+            return left.ok_or_else(|| io::Error::new(io::ErrorKind::TimedOut, "the client did not answer a ping"));
+        }
+        if ping_freq.is_zero() {
+            return Ok(Duration::MAX);
+        }
+        if let Some(left) = ping_freq.checked_sub(heard.elapsed()).filter(|left| !left.is_zero()) {
+            return Ok(left);
+        }
+        self.pinged = Some(Instant::now());
+        self.send(Message::Ping(Bytes::new()))?;
+        Ok(pong_tolerance)
     }
 
     fn send(&mut self, message: Message) -> io::Result<()> {
@@ -326,17 +345,23 @@ fn plain(error: Error) -> io::Error {
 }
 
 /// The connection for tungstenite, which never waits.
-struct Stream(Arc<OwnedFd>);
+struct Stream {
+    fd: Arc<OwnedFd>,
+    /// When bytes came last.
+    heard: Instant,
+}
 
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        Ok(recv(self.0.as_fd(), buffer, RecvFlags::DONTWAIT)?.0)
+        let count = recv(self.fd.as_fd(), buffer, RecvFlags::DONTWAIT)?.0;
+        self.heard = Instant::now();
+        Ok(count)
     }
 }
 
 impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(send(self.0.as_fd(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
+        Ok(send(self.fd.as_fd(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -103,8 +103,10 @@ pub enum Action {
     Alarm(String, String),
     /// Waits.
     WaitFor(Awaited),
-    /// Accepted and without effect here, as a warning has said.
+    /// Accepted and without effect, as with uWSGI; a warning has said so.
     Nothing,
+    /// Accepted, and not done here; a warning has said so.
+    Lost,
 }
 
 /// Reads a hook for a phase; also returns what is to be warned of.
@@ -167,7 +169,7 @@ pub(super) fn parse(hook: &str, phase: Phase) -> Result<(Action, Option<String>)
         }
         "rpc" | "retryrpc" => {
             let lost = format!("the hook '{name}' is not available: have the application call the function");
-            return Ok((Action::Nothing, Some(lost)));
+            return Ok((Action::Lost, Some(lost)));
         }
         "mount" | "umount" => {
             return Err(format!(

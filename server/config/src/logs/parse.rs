@@ -1,5 +1,6 @@
 //! Loggers and encoders as uWSGI's options write them.
 
+use super::super::Config;
 use super::{EncoderKind, EncoderPart, LogEncoder, LogFile, LogTarget, Logger};
 
 /// Facilities of syslog, by their names.
@@ -37,14 +38,14 @@ pub const LOGGERS: [&str; 6] = ["file", "fd", "stdio", "socket", "syslog", "rsys
 
 impl Logger {
     /// `[NAME ]KIND[:WHERE]`
-    pub(super) fn parse(value: &str, warnings: &mut Vec<String>) -> Result<Self, String> {
+    pub(super) fn parse(value: &str, config: &mut Config) -> Result<Self, String> {
         let named = value.split_once(' ').filter(|(name, _)| name.bytes().all(|byte| byte.is_ascii_alphanumeric()));
         let (name, rest) = named.map_or((None, value), |(name, rest)| (Some(name.to_owned()), rest));
         let (kind, place) = rest.split_once(':').unwrap_or((rest, ""));
         let target = match (kind, place) {
             ("stdio", _) => LogTarget::Stdio,
             ("file" | "fd" | "socket" | "rsyslog", "") => {
-                warnings.push(format!("'{value}' names nowhere: its lines go where stdio's go"));
+                config.warnings.push(format!("'{value}' names nowhere: its lines go where stdio's go"));
                 LogTarget::Stdio
             }
             ("file", place) => match log_file(place, warnings) {
@@ -78,7 +79,7 @@ impl Logger {
                 LogTarget::Rsyslog { address, ident, priority }
             }
             (other, _) if OTHER_LOGGERS.contains(&other) => {
-                warnings.push(format!(
+                config.lose(format!(
                     "'{value}': there is no logger '{other}' here: its lines go where stdio's go; have a log shipper read \
                      them there, or use {}",
                     LOGGERS.join(", ")
@@ -115,7 +116,7 @@ fn log_file(place: &str, warnings: &mut Vec<String>) -> Option<LogFile> {
 
 impl LogEncoder {
     /// `KIND[:NAME] [TEXT]`; `None` for one that is not here, with a warning.
-    pub(super) fn parse(value: &str, warnings: &mut Vec<String>) -> Result<Option<Self>, String> {
+    pub(super) fn parse(value: &str, config: &mut Config) -> Result<Option<Self>, String> {
         let (name, text) = value.split_once(' ').unwrap_or((value, ""));
         let (kind, logger) = match name.split_once(':') {
             Some((kind, logger)) => (kind, Some(logger.to_owned())),
@@ -128,7 +129,7 @@ impl LogEncoder {
             "format" => EncoderKind::Format(EncoderPart::parse(text)),
             "json" => EncoderKind::Json(EncoderPart::parse(text)),
             "gzip" | "compress" | "msgpack" | "crypto" => {
-                warnings.push(format!(
+                config.lose(format!(
                     "there is no encoder '{kind}' here: lines are sent as they are; compress or encrypt them where they are \
                      received or shipped"
                 ));

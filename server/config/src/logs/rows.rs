@@ -110,7 +110,7 @@ fn prefixed(kind: &str, value: &str) -> String {
 }
 
 fn add(config: &mut Config, value: &str) -> Outcome {
-    let logger = Logger::parse(value, &mut config.warnings)?;
+    let logger = Logger::parse(value, config)?;
     config.logs.general.loggers.push(logger);
     Ok(())
 }
@@ -120,7 +120,7 @@ pub(super) fn logger(config: &mut Config, value: &str) -> Outcome {
 }
 
 fn request_logger(config: &mut Config, value: &str) -> Outcome {
-    let logger = Logger::parse(value, &mut config.warnings)?;
+    let logger = Logger::parse(value, config)?;
     config.logs.requests.loggers.push(logger);
     Ok(())
 }
@@ -131,7 +131,7 @@ fn is_usable(config: &mut Config, pattern: &str) -> bool {
     if let Err(problem) = &usable {
         let why = problem.to_string();
         let why = why.lines().last().unwrap_or_default().trim().trim_start_matches("error: ").to_owned();
-        config.warnings.push(format!(
+        config.lose(format!(
             "'{pattern}' is no regular expression that this server knows: {why}: it is left out; look-around and \
              back-references are not known here"
         ));
@@ -176,13 +176,13 @@ pub(super) fn filter(config: &mut Config, value: &str) -> Outcome {
 }
 
 pub(super) fn encoder(config: &mut Config, value: &str) -> Outcome {
-    let encoder = LogEncoder::parse(value, &mut config.warnings)?;
+    let encoder = LogEncoder::parse(value, config)?;
     config.logs.general.encoders.extend(encoder);
     Ok(())
 }
 
 fn request_encoder(config: &mut Config, value: &str) -> Outcome {
-    let encoder = LogEncoder::parse(value, &mut config.warnings)?;
+    let encoder = LogEncoder::parse(value, config)?;
     config.logs.requests.encoders.extend(encoder);
     Ok(())
 }

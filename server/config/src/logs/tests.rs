@@ -4,9 +4,9 @@ use super::rows::*;
 use super::*;
 
 fn parsed(value: &str) -> Logger {
-    let mut warnings = Vec::new();
-    let logger = Logger::parse(value, &mut warnings).unwrap();
-    assert_eq!(warnings, [""; 0]);
+    let mut config = Config::default();
+    let logger = Logger::parse(value, &mut config).unwrap();
+    assert_eq!(config.warnings, [""; 0]);
     logger
 }
 

@@ -29,13 +29,13 @@ impl<'a> Given<'a> {
 
     /// Does it speak HTTP?
     pub(super) fn has_http(&self) -> bool {
-        !(self.config.http.is_empty() && self.config.http_socket.is_empty())
+        !(self.config.http.is_empty() && self.config.http_socket.is_empty()) || self.config.tls.is_used()
     }
 
     /// Do clients reach it over HTTP from other machines?
     pub(super) fn has_public_http(&self) -> bool {
-        let addresses = self.config.http.iter().chain(&self.config.http_socket);
-        addresses.into_iter().any(|address| match address {
+        let mut addresses = self.config.http.iter().chain(&self.config.http_socket).chain(self.config.tls.addresses());
+        addresses.any(|address| match address {
             Address::Tcp { host, .. } => host != "localhost" && !host.starts_with("127.") && host != "::1",
             Address::Unix(_) | Address::Abstract(_) => false,
         })

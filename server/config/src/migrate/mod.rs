@@ -76,7 +76,10 @@ pub(super) fn migrate(program: &OsString, words: &[OsString], mut around: Surrou
 }
 
 fn report(start: &Start, gatherer: &Gatherer, settled: &Settled) -> Migration {
-    let sorted = Sorted::of(gatherer);
+    let mut sorted = Sorted::of(gatherer);
+    let is_loss = |(place, _): &(usize, &String)| settled.config.losses.contains(place);
+    let (losses, notes): (Vec<_>, Vec<_>) = settled.config.warnings.iter().enumerate().partition(is_loss);
+    sorted.lost.extend(losses.into_iter().map(|(_, loss)| loss.clone()));
     let outcome = match (settled.errors.is_empty(), sorted.lost.is_empty()) {
         (false, _) => Outcome::Refused,
         (true, false) => Outcome::Incomplete,
@@ -93,9 +96,8 @@ fn report(start: &Start, gatherer: &Gatherer, settled: &Settled) -> Migration {
     let given = Given::new(&gatherer.settings, &settled.config);
     let differences: Vec<String> = differences::that_apply(&given).map(ToString::to_string).collect();
     section(&mut text, "DIFFERS", "works in another way than with uWSGI", &differences);
-    let lost_or_ignored = |warning: &&String| sorted.said.contains(*warning);
     let notes: Vec<String> =
-        settled.config.warnings.iter().filter(|warning| !lost_or_ignored(warning)).cloned().collect();
+        notes.into_iter().map(|(_, note)| note).filter(|note| !sorted.said.contains(note)).cloned().collect();
     section(&mut text, "NOTE", "how rwsgi reads it", &notes);
     section(&mut text, "IGNORED", "no option of uWSGI either", &sorted.ignored);
     section(&mut text, "STAYS", "works as it did", &wrapped(&sorted.stays));
@@ -114,9 +116,10 @@ fn report(start: &Start, gatherer: &Gatherer, settled: &Settled) -> Migration {
 struct Sorted {
     stays: Vec<String>,
     needless: Vec<String>,
+    /// Options that are not here; [`Config::losses`] of those that are follow.
     lost: Vec<String>,
     ignored: Vec<String>,
-    /// The warnings that [`Self::lost`] and [`Self::ignored`] say.
+    /// The warnings that [`Self::lost`] and [`Self::ignored`] say already.
     said: Vec<String>,
 }
 

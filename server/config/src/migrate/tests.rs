@@ -39,6 +39,38 @@ fn what_is_lost_is_named_with_its_place_and_what_to_use_instead() {
 }
 
 #[test]
+fn what_an_option_of_ours_loses_is_lost_too() {
+    for lost in [
+        "plugin = sentry",
+        "alarm = a xmpp:b",
+        "route = ^/ cachestore:key=x",
+        "log-encoder = gzip",
+        "logger = mongodblog:x",
+        "log-filter = (?=a)b",
+        "hook-post-fork = rpc:f",
+        "stats-push = zabbix:1",
+        "static-expires = (?=a 3",
+        "cache2 = name=a,items=10,store=/x",
+        "attach-daemon2 = cmd=x,ns_pid=1",
+    ] {
+        let (_directory, path) = file(&format!("[uwsgi]\nhttp-socket = :8000\nmodule = mysite\n{lost}\n"));
+        let migration = migrated(&[&path]);
+        assert_eq!(migration.outcome, Outcome::Incomplete, "{lost}: {}", migration.text);
+        let section = format!("LOST  rwsgi starts without it\n  {path}:4: {}: ", lost.split(' ').next().unwrap());
+        assert!(migration.text.contains(&section), "{lost}: {}", migration.text);
+        assert!(!migration.text.contains("\nNOTE"), "{lost}: {}", migration.text);
+    }
+}
+
+#[test]
+fn https_is_http_to_the_differences() {
+    let migration = migrated(&["--https", ":8443,/a.crt,/a.key", "--module", "app"]);
+    for topic in ["Slow clients", "Connections that stay open", "Dot segments in paths"] {
+        assert!(migration.text.contains(topic), "{topic}: {}", migration.text);
+    }
+}
+
+#[test]
 fn what_does_not_start_exits_with_2() {
     let migration = migrated(&["uwsgi", "--http", ":8000", "--module", "mysite", "--fastrouter", ":9000"]);
     assert_eq!(migration.outcome, Outcome::Refused);

@@ -438,6 +438,26 @@ fn names_may_be_cut_short_as_with_getopt() {
 }
 
 #[test]
+fn letters_stand_together_as_with_getopt() {
+    for (line, mode, processes) in [
+        ("-MC660", Some(0o660), 1),
+        ("-MC", Some(0o666), 1),
+        ("-C660", Some(0o660), 1),
+        ("-Mp4", None, 4),
+        ("-MLp 4", None, 4),
+        // Letters of options that are not here count too.
+        ("-rMp4", None, 4),
+        ("-Mrv 9 -p4", None, 4),
+        ("-Mv9 -p 4", None, 4),
+    ] {
+        let config = serve(&format!("rwsgi --http :1 -w m {line}"));
+        assert_eq!((config.chmod_socket, config.processes), (mode, processes), "{line}");
+    }
+    assert!(error("rwsgi --http :1 -w m -Mq").contains("there is no option '-q'"));
+    assert!(error("rwsgi --http :1 -w m -Mp").contains("--processes <N> needs a value"));
+}
+
+#[test]
 fn the_module_is_served_where_a_file_is_given_too() {
     for line in ["-w m:app --wsgi-file f.py", "--wsgi-file f.py -w m:app"] {
         let config = serve(&format!("rwsgi --http :1 {line}"));

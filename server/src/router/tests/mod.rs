@@ -2,6 +2,7 @@
 //! everything and wait for nothing but what must come.
 
 mod ahead;
+mod hand_over;
 mod leaving;
 mod limits;
 mod not_begun;
