@@ -87,7 +87,7 @@ impl Emperor {
             );
         }
         let spawn = Spawn {
-            config,
+            config: &self.config,
             launcher: &self.launcher,
             name: &id.name,
             directory: &monitor.directory,
@@ -161,7 +161,7 @@ impl Emperor {
     fn spawn<'a>(&'a self, id: &'a VassalId, directory: &'a Path) -> Option<Spawn<'a>> {
         let owner = self.vassals.get(id)?.owner;
         let socket = self.sockets.get(id).map(|socket| &socket.fd);
-        let (config, launcher) = (&self.config.emperor, &self.launcher);
+        let (config, launcher) = (&self.config, &self.launcher);
         Some(Spawn { config, launcher, name: &id.name, directory, owner, socket })
     }
 
@@ -178,6 +178,7 @@ impl Emperor {
                     }
                     Err(failure) => error!("emperor: {id}: its reports cannot be read: {failure}"),
                 }
+                self.run_hooks(id, pid, directory);
             }
             Err(failure) => {
                 error!("emperor: {id}: cannot be started: {failure}");
@@ -258,6 +259,9 @@ impl Emperor {
     pub(super) fn reap(&mut self) {
         while let Some(change) = next_change() {
             let Change::Ended(reaped) = change else { continue };
+            if self.hook_ended(reaped) {
+                continue;
+            }
             let now = Moment::now();
             match self.vassals.ended(reaped.pid, now) {
                 Ended::Unknown => {}

@@ -34,7 +34,7 @@ const MODE: u32 = 0o666;
 /// # Errors
 /// When the file with the address cannot be read, or the command that prints it not be run.
 pub(super) fn address_of(spawn: &Spawn<'_>) -> anyhow::Result<Option<String>> {
-    let config = spawn.config;
+    let config = &spawn.config.emperor;
     let text = if let Some(end) = &config.on_demand_extension {
         let path = spawn.directory.join(format!("{}{end}", spawn.name));
         let read = std::fs::File::open(&path)

@@ -84,7 +84,7 @@ pub(crate) fn run_alone(
         emperor.supervisor = Supervisor::find();
         (emperor.superior, emperor.reread) = (superior, Some(reread));
         starter.notify();
-        Ok(emperor.run(inbox).await)
+        emperor.run(inbox).await
     })
 }
 
@@ -120,7 +120,7 @@ pub(crate) fn run_beside(mut channel: InheritedFd, launcher: Launcher) -> anyhow
             while liveness.readable().await.is_ok() && !matches!(liveness.try_read(&mut [0]), Ok(0)) {}
             let _ = lost.send(Event::Stop("the master is gone")).await;
         });
-        Ok(emperor(config, launcher, events)?.run(inbox).await)
+        emperor(config, launcher, events)?.run(inbox).await
     })
 }
 
@@ -161,6 +161,7 @@ fn emperor(config: Config, launcher: Launcher, events: mpsc::Sender<Event>) -> a
         monitors,
         channels: std::collections::HashMap::new(),
         sockets: std::collections::HashMap::new(),
+        hook_queue: super::hooks::HookQueue::default(),
         supervisor: Supervisor::default(),
         superior: None,
         reread: None,

@@ -195,7 +195,7 @@ impl Master {
             Event::Touched(Touched::Command(command)) => self.run_touch_command(&command),
             Event::Touched(Touched::Hook(hook)) => self.run_hook(hook),
             Event::Function(function) => self.give_order(function, "unix_signal"),
-            Event::Superior(heard) => self.obey_superior(heard),
+            Event::Superior(heard) => self.hear_superior(heard),
             Event::Heartbeat => self.send_heartbeat(),
             Event::Stats(answer) => self.answer_stats(answer),
             Event::Queues { queues, good_until, answer } => self.answer_counted(queues, good_until, answer),
