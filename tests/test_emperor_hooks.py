@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from rig import http, other_user, stats
 from rig.addresses import listening, tcp
 from rig.each import BOTH, servers
+from rig.server import Servers
 from rig.waiting import until
 
 APP = """
@@ -169,11 +171,18 @@ def test_a_command_of_the_emperor_holds_up_no_vassal(serve, empire):
         until(lambda: len(empire.seen()) == count, f"{count} are over", context=empire.server.log)
 
 
-def test_hooks_of_a_vassal_have_its_rights_and_nothing_of_the_emperors(serve, empire):
+def test_hooks_of_a_vassal_have_its_rights_and_nothing_of_the_emperors(program_for_all):
     user = other_user.www_data()
-    os.chown(empire.vassal(), user.pw_uid, user.pw_gid)
-    descriptors = "`ls /proc/self/fd | tr '\\n' ' '`"
-    empire.start(serve, "emperor-tyrant = true", f"exec-as-vassal = {empire.note('`id -u` `id -G` ' + descriptors)}")
-    until(empire.seen, "a hook runs", context=empire.server.log)
-    # The last is that of the directory.
-    assert empire.seen()[0] == f"{user.pw_uid} {user.pw_gid} 0 1 2 3"
+    place = other_user.place()
+    servers, empire = Servers(program_for_all, place), Empire(place)
+    try:
+        os.chown(empire.vassal(), user.pw_uid, user.pw_gid)
+        descriptors = "`ls /proc/self/fd | tr '\\n' ' '`"
+        empire.start(servers, "emperor-tyrant = true", f"exec-as-vassal = {empire.note('`id -u` `id -G` ' + descriptors)}")
+        until(empire.seen, "a hook runs", context=empire.server.log)
+        # The last is that of the directory.
+        assert empire.seen()[0] == f"{user.pw_uid} {user.pw_gid} 0 1 2 3"
+        empire.serves()
+    finally:
+        servers.stop_all()
+        shutil.rmtree(place)

@@ -135,6 +135,9 @@ impl Emperor {
             }
         }
         info!("emperor: every vassal has gone");
+        if self.config.emperor.is_alone {
+            crate::master::hooks::at_the_end(&mut self.config);
+        }
         Ok(self.exit_status)
     }
 

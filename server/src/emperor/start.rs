@@ -23,7 +23,7 @@ use crate::ipc::{Setup, receive_message};
 use crate::master::launcher::Launcher;
 use crate::master::leftovers::Leftovers;
 use crate::master::supervisor::Supervisor;
-use crate::master::{Reread, listeners, privileges, raise_descriptor_limit};
+use crate::master::{Reread, hooks, listeners, privileges, raise_descriptor_limit};
 use crate::pidfile::{self, EMPEROR_NAME};
 use crate::process_setup::ignore;
 use crate::procname;
@@ -39,8 +39,8 @@ const MOST_WAITING: usize = 256;
 /// # Errors
 /// When it cannot start: a file cannot be written, a socket cannot be bound.
 pub(crate) fn run_alone(
-    config: Config,
-    launcher: Launcher,
+    mut config: Config,
+    mut launcher: Launcher,
     reread: Reread,
     mut starter: Starter,
     superior: Option<Link>,
@@ -59,6 +59,7 @@ pub(crate) fn run_alone(
         redirect(&log)?;
     }
     write_pidfile("pidfile", config.pidfile.as_deref(), user, &config, &mut leftovers)?;
+    hooks::before_binding(&mut config, &mut launcher)?;
     in_loop(async {
         let (events, inbox) = mpsc::channel(MOST_WAITING);
         // As in uWSGI, an emperor's stats may be asked for by its own option. That of any server means the same here.
@@ -70,10 +71,12 @@ pub(crate) fn run_alone(
         {
             serve_stats(option, address, &config, user, &events, &mut leftovers)?;
         }
+        let was_root = nix::unistd::getuid().is_root();
         // One that gives vassals the rights of their owners is root for that.
         if user.is_some() || !config.emperor.tyrant || config.cap.is_some() {
             privileges::drop_privileges(&config, user)?;
         }
+        hooks::after_dropping(&mut config, &mut launcher, was_root)?;
         write_pidfile("pidfile2", config.pidfile2.as_deref(), None, &config, &mut leftovers)?;
         write_pidfile("emperor-pidfile", config.emperor.pidfile.as_deref(), None, &config, &mut leftovers)?;
         watch_signals(&events, true)?;

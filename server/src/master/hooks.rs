@@ -21,7 +21,7 @@ use crate::vassal::Heard;
 ///
 /// # Errors
 /// When one fails, or something does not come.
-pub(super) fn before_binding(config: &mut Config, launcher: &mut Launcher) -> anyhow::Result<()> {
+pub(crate) fn before_binding(config: &mut Config, launcher: &mut Launcher) -> anyhow::Result<()> {
     let is_root = getuid().is_root();
     where_it_was_started(config, launcher, |config| {
         hooks::run(Phase::PreJail, config)?;
@@ -42,7 +42,7 @@ pub(super) fn before_binding(config: &mut Config, launcher: &mut Launcher) -> an
 ///
 /// # Errors
 /// As [`before_binding`].
-pub(super) fn after_dropping(config: &mut Config, launcher: &mut Launcher, was_root: bool) -> anyhow::Result<()> {
+pub(crate) fn after_dropping(config: &mut Config, launcher: &mut Launcher, was_root: bool) -> anyhow::Result<()> {
     where_it_was_started(config, launcher, |config| {
         if was_root {
             hooks::run(Phase::AsUser, config)?;
@@ -86,7 +86,7 @@ fn where_it_was_started(
 }
 
 /// Runs the hooks of the server's end.
-pub(super) fn at_the_end(config: &mut Config) {
+pub(crate) fn at_the_end(config: &mut Config) {
     // None is fatal: each failure is in the log.
     let _ = hooks::run(Phase::AsUserAtexit, config);
 }

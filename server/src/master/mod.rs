@@ -21,7 +21,7 @@ mod emperor;
 mod events;
 mod fifo;
 mod generation;
-mod hooks;
+pub(crate) mod hooks;
 mod inherited;
 mod jobs;
 pub(crate) mod launcher;
