@@ -480,6 +480,18 @@ class TestTyrant:
         assert ask(f"{theirs}/good.sock", "user").startswith(f"{user.pw_uid} ")
         assert not (common.place / "bad.sock").exists()
 
+    def test_no_user_holds_the_emperor_up_with_what_is_no_file(self, common):
+        user = other_user.www_data()
+        _, address = common.ini("two.ini")
+        for path in common.directory.iterdir():
+            os.chown(path, user.pw_uid, user.pw_gid)
+        os.chown(common.write("one.ini", "[uwsgi]\n"), user.pw_uid, user.pw_gid)
+        os.mkfifo(common.directory / "one.ini.at")
+        os.chown(common.directory / "one.ini.at", user.pw_uid, user.pw_gid)
+        common.start("--emperor-tyrant", "--emperor-on-demand-extension", ".at")
+        common.serves(address)
+        common.server.logged("one.ini.at' is no plain file")
+
     def test_a_file_that_another_user_has_put_in_its_place_is_not_read(self, common, program_for_all):
         user = other_user.www_data()
         path, _ = common.ini("one.ini")
