@@ -14,7 +14,7 @@ import pytest
 from rig import http, other_user, processes, stats
 from rig.addresses import listening, tcp
 from rig.server import APPS, Server, Servers
-from rig.waiting import until
+from rig.waiting import DEADLINE, until
 from test_supervisors import Notifications
 
 pytestmark = pytest.mark.only_rwsgi(why="its emperor waits seconds between two starts; the interoperation is tested with it")
@@ -418,6 +418,20 @@ def test_the_socket_of_the_emperor_has_its_mode(empire):
     assert (empire.place / "stats.sock").stat().st_mode & 0o777 == 0o660
     assert stats.read(str(empire.place / "stats.sock"))["emperor"] == [str(empire.directory)]
     server.stop()
+
+
+def test_a_second_order_to_stop_waits_for_no_hook(empire):
+    _, address = empire.ini("one.ini")
+    hook = empire.place / "hook"
+    hook.write_text(f"#!/bin/sh\ntouch {empire.place}/runs\nexec sleep 1000\n")
+    hook.chmod(0o755)
+    empire.start("--vassals-stop-hook", hook)
+    empire.serves(address)
+    empire.server.send(signal.SIGTERM)
+    until((empire.place / "runs").exists, "the hook runs", context=empire.log)
+    empire.server.send(signal.SIGTERM)
+    empire.server.process.wait(DEADLINE)
+    until(lambda: not empire.server.processes(), "the hook is gone", context=empire.log)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give vassals the rights of others")

@@ -320,6 +320,17 @@ impl Emperor {
         }
     }
 
+    /// Waits no longer for stop hooks: each is reaped as a hook that has failed.
+    pub(super) fn kill_stop_hooks(&self) {
+        for vassal in self.vassals.iter() {
+            if let Stage::AfterStop(hook, _) = vassal.stage
+                && let Err(failure) = kill(hook, Signal::SIGKILL)
+            {
+                error!("vassals-stop-hook: for {} (pid {hook}): cannot be killed: {failure}", vassal.id);
+            }
+        }
+    }
+
     pub(super) fn kill_overdue(&mut self, now: Moment) {
         let config = &self.config.emperor;
         let tolerance = Duration::from_secs(config.curse_tolerance.into());

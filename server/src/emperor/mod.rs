@@ -178,6 +178,7 @@ impl Emperor {
         let grace = if self.is_stopping { Duration::ZERO } else { mercy + Duration::from_secs(2) };
         if self.is_stopping {
             warn!("{by} again: killing what is left of the vassals");
+            self.kill_stop_hooks();
         } else {
             info!("{by}: stopping {} vassals", ids.len());
             self.supervisor.notify("STOPPING=1");
