@@ -53,11 +53,8 @@ impl Emperor {
             ("UWSGI_VASSAL_UID", vassal.owner.uid.to_string()),
             ("UWSGI_VASSAL_GID", vassal.owner.gid.to_string()),
         ];
-        let caused = |hook: &Hook| Caused {
-            hook: hook.clone(),
-            directory: directory.to_owned(),
-            variables: variables.to_vec(),
-        };
+        let caused =
+            |hook: &Hook| Caused { hook: hook.clone(), directory: directory.to_owned(), variables: variables.to_vec() };
         self.hook_queue.waiting.extend(self.config.hooks.of(Phase::AsEmperor).map(caused));
         self.advance_hooks();
     }
@@ -87,7 +84,9 @@ impl Emperor {
                 Function::KillThemAll | Function::GracefullyKillThemAll => self.take(Event::Stop("a hook")),
                 Function::GraceThemAll | Function::ReapThemAll => self.take(Event::ReloadAll),
                 Function::Stats => self.take(Event::Log),
-                Function::LogRotate | Function::LogReopen => warn!("the emperor has no log file of its own to open again"),
+                Function::LogRotate | Function::LogReopen => {
+                    warn!("the emperor has no log file of its own to open again")
+                }
             },
             Action::Alarm(name, text) => warn!("the emperor raises no alarms: '{name}': {text}"),
             Action::Exit(status) => {

@@ -334,7 +334,8 @@ impl Emperor {
     pub(super) fn kill_overdue(&mut self, now: Moment) {
         let config = &self.config.emperor;
         let tolerance = Duration::from_secs(config.curse_tolerance.into());
-        for (id, pid, is_silent) in self.vassals.overdue(config.required_heartbeat.into(), tolerance, now) {
+        let heartbeat = Duration::from_secs(config.required_heartbeat.into());
+        for (id, pid, is_silent) in self.vassals.overdue(heartbeat, tolerance, now) {
             match is_silent {
                 true => error!("emperor: {id} (pid {pid}) has sent no heartbeat in time: killed"),
                 false => error!("emperor: {id} (pid {pid}) has not stopped in time: killed"),
