@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -418,6 +419,22 @@ def test_the_socket_of_the_emperor_has_its_mode(empire):
     assert (empire.place / "stats.sock").stat().st_mode & 0o777 == 0o660
     assert stats.read(str(empire.place / "stats.sock"))["emperor"] == [str(empire.directory)]
     server.stop()
+
+
+@pytest.mark.parametrize("options, limit", [([], 512), (["--max-fd", 300], 300)])
+def test_vassals_have_the_limit_of_descriptors_that_the_emperor_was_given(empire, options, limit):
+    wrapper = empire.place / "wrapper"
+    wrapper.write_text(f"#!/bin/sh\nulimit -Sn > {empire.place}/limit.new\nmv {empire.place}/limit.new {empire.place}/limit\n")
+    wrapper.chmod(0o755)
+    empire.ini("one.ini")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+    try:
+        empire.start("--emperor-wrapper", wrapper, *options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    until((empire.place / "limit").exists, "a vassal is started", context=empire.log)
+    assert (empire.place / "limit").read_text() == f"{limit}\n"
 
 
 def test_a_second_order_to_stop_waits_for_no_hook(empire):

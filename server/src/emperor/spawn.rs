@@ -20,6 +20,7 @@ use super::vassals::Owner;
 use crate::hooks::with_variables;
 use crate::ipc::{channel, send_message};
 use crate::master::launcher::{Launcher, VARIABLES, VASSAL_ROLE};
+use crate::master::shell::restore_descriptor_limit;
 use crate::vassal::{EMPEROR_FD, EMPEROR_FD_CONFIG};
 use rwsgi_config::Config;
 use rwsgi_config::hooks::Phase;
@@ -168,6 +169,7 @@ impl Spawn<'_> {
         let keep = keep.to_vec();
         let before_exec = move || {
             keep_alone(&keep)?;
+            restore_descriptor_limit()?;
             rights.as_ref().map_or(Ok(()), Rights::take)?;
             // The emperor's alone: who has them could become anybody.
             Ok(clear_ambient_capability_set()?)

@@ -22,12 +22,14 @@ use crate::ipc::inherit::InheritedFd;
 use crate::ipc::{Setup, receive_message};
 use crate::master::launcher::Launcher;
 use crate::master::leftovers::Leftovers;
+use crate::master::shell::remember_descriptor_limit;
 use crate::master::supervisor::Supervisor;
 use crate::master::{Reread, hooks, listeners, privileges, raise_descriptor_limit};
 use crate::pidfile::{self, EMPEROR_NAME};
 use crate::process_setup::ignore;
 use crate::procname;
 use crate::stats::server::{self, HttpAccess, OwnNames, Service};
+use crate::system_limits;
 use crate::vassal::Link;
 use rwsgi_config::{Config, EmperorConfig, SocketConfig};
 
@@ -47,6 +49,10 @@ pub(crate) fn run_alone(
 ) -> anyhow::Result<i32> {
     name_process(&config);
     raise_descriptor_limit();
+    system_limits::of_master(&config.system);
+    if let Some(limit) = config.system.max_fd {
+        remember_descriptor_limit(limit.into());
+    }
     if let Some(mask) = config.umask {
         umask(Mode::from_bits_truncate(mask));
     }

@@ -40,7 +40,7 @@ mod reap;
 mod reason;
 mod reload;
 mod scaling;
-mod shell;
+pub(crate) mod shell;
 mod shutdown;
 mod signals;
 mod silence;
