@@ -209,6 +209,7 @@ impl Emperor {
                 if config.emperor.monitors == self.config.emperor.monitors {
                     self.monitors = monitors;
                     self.config.emperor = config.emperor;
+                    (self.config.hooks, self.config.env, self.config.unenv) = (config.hooks, config.env, config.unenv);
                 } else {
                     warn!("reload: emperor cannot change while it runs: it stays {:?}", self.config.emperor.monitors);
                 }
