@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from rig import http, other_user, processes, stats
 from rig.addresses import listening, tcp
 from rig.server import APPS, Server, Servers
-from rig.waiting import until
+from rig.waiting import DEADLINE, until
 from test_supervisors import Notifications
 
 pytestmark = pytest.mark.only_rwsgi(why="its emperor waits seconds between two starts; the interoperation is tested with it")
@@ -420,6 +421,36 @@ def test_the_socket_of_the_emperor_has_its_mode(empire):
     server.stop()
 
 
+@pytest.mark.parametrize("options, limit", [([], 512), (["--max-fd", 300], 300)])
+def test_vassals_have_the_limit_of_descriptors_that_the_emperor_was_given(empire, options, limit):
+    wrapper = empire.place / "wrapper"
+    wrapper.write_text(f"#!/bin/sh\nulimit -Sn > {empire.place}/limit.new\nmv {empire.place}/limit.new {empire.place}/limit\n")
+    wrapper.chmod(0o755)
+    empire.ini("one.ini")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+    try:
+        empire.start("--emperor-wrapper", wrapper, *options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    until((empire.place / "limit").exists, "a vassal is started", context=empire.log)
+    assert (empire.place / "limit").read_text() == f"{limit}\n"
+
+
+def test_a_second_order_to_stop_waits_for_no_hook(empire):
+    _, address = empire.ini("one.ini")
+    hook = empire.place / "hook"
+    hook.write_text(f"#!/bin/sh\ntouch {empire.place}/runs\nexec sleep 1000\n")
+    hook.chmod(0o755)
+    empire.start("--vassals-stop-hook", hook)
+    empire.serves(address)
+    empire.server.send(signal.SIGTERM)
+    until((empire.place / "runs").exists, "the hook runs", context=empire.log)
+    empire.server.send(signal.SIGTERM)
+    empire.server.process.wait(DEADLINE)
+    until(lambda: not empire.server.processes(), "the hook is gone", context=empire.log)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give vassals the rights of others")
 class TestTyrant:
     @pytest.fixture
@@ -479,6 +510,18 @@ class TestTyrant:
         common.server.logged("bad.ini: .*root binds no socket there for another user")
         assert ask(f"{theirs}/good.sock", "user").startswith(f"{user.pw_uid} ")
         assert not (common.place / "bad.sock").exists()
+
+    def test_no_user_holds_the_emperor_up_with_what_is_no_file(self, common):
+        user = other_user.www_data()
+        _, address = common.ini("two.ini")
+        for path in common.directory.iterdir():
+            os.chown(path, user.pw_uid, user.pw_gid)
+        os.chown(common.write("one.ini", "[uwsgi]\n"), user.pw_uid, user.pw_gid)
+        os.mkfifo(common.directory / "one.ini.at")
+        os.chown(common.directory / "one.ini.at", user.pw_uid, user.pw_gid)
+        common.start("--emperor-tyrant", "--emperor-on-demand-extension", ".at")
+        common.serves(address)
+        common.server.logged("one.ini.at' is no plain file")
 
     def test_a_file_that_another_user_has_put_in_its_place_is_not_read(self, common, program_for_all):
         user = other_user.www_data()

@@ -16,7 +16,7 @@ use crate::http_router;
 use crate::ipc::inherit::InheritedFd;
 use crate::log_text;
 use crate::master;
-use crate::master::launcher::{EMPEROR_ROLE, FORKSERVER_ROLE, Launcher, ROUTER_ROLE};
+use crate::master::launcher::{EMPEROR_ROLE, FORKSERVER_ROLE, Launcher, ROUTER_ROLE, VASSAL_ROLE};
 use crate::spooler;
 use crate::vassal::Link;
 use rwsgi_config::{Announcements, Config, Invocation, Outcome};
@@ -44,6 +44,7 @@ fn dispatch(arguments: Vec<OsString>, mut launcher: Launcher) -> anyhow::Result<
             Some(FORKSERVER_ROLE) => return forkserver::run(descriptor),
             Some(ROUTER_ROLE) => return http_router::run(descriptor),
             Some(EMPEROR_ROLE) => return emperor::run_beside(descriptor, launcher),
+            Some(VASSAL_ROLE) => return emperor::become_vassal(descriptor),
             _ => {}
         }
     }

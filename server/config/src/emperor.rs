@@ -231,11 +231,13 @@ pub(super) fn finish(config: &mut Config) -> bool {
 }
 
 /// Options that an emperor alone cannot honour, and whose loss would show late.
-const OF_A_SERVER: [&str; 13] = [
+const OF_A_SERVER: [&str; 16] = [
     "attach-daemon",
     "attach-daemon2",
     "cron",
     "cron2",
+    "hook-master-start",
+    "hook-touch",
     "master-fifo",
     "mule",
     "mules",
@@ -243,6 +245,7 @@ const OF_A_SERVER: [&str; 13] = [
     "smart-attach-daemon",
     "smart-attach-daemon2",
     "spooler",
+    "touch-exec",
     "touch-reload",
     "unique-cron",
 ];

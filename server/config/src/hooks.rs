@@ -53,6 +53,14 @@ pub enum Phase {
     AsEmperor,
     /// In the process that is about to be a vassal.
     AsVassal,
+    /// The emperor starts.
+    EmperorStart,
+    /// In a vassal that its emperor tells to stop.
+    EmperorStop,
+    /// In a vassal that its emperor tells to reload.
+    EmperorReload,
+    /// In a vassal whose emperor is gone.
+    EmperorLost,
     /// A named file has changed.
     Touch,
     /// At the server's end, and before a reload.
@@ -130,6 +138,14 @@ pub static PHASES: &[PhaseRow] = &[
                process: "emperor", user: "the emperor's", runs: Runs::Loop, is_fatal: false },
     PhaseRow { phase: Phase::AsVassal, name: "as-vassal", when: "before a vassal's program is executed",
                process: "vassal", user: "the vassal's", runs: Runs::Plain, is_fatal: true },
+    PhaseRow { phase: Phase::EmperorStart, name: "emperor-start", when: "before the first vassal is started",
+               process: "emperor", user: "the emperor's", runs: Runs::Start, is_fatal: true },
+    PhaseRow { phase: Phase::EmperorStop, name: "emperor-stop", when: "when the emperor tells this vassal to stop, before it does",
+               process: "master", user: "`uid`", runs: Runs::Loop, is_fatal: false },
+    PhaseRow { phase: Phase::EmperorReload, name: "emperor-reload", when: "when the emperor tells this vassal to reload, before it does",
+               process: "master", user: "`uid`", runs: Runs::Loop, is_fatal: false },
+    PhaseRow { phase: Phase::EmperorLost, name: "emperor-lost", when: "when this vassal's emperor is gone, before it stops",
+               process: "master", user: "`uid`", runs: Runs::Loop, is_fatal: false },
     PhaseRow { phase: Phase::Touch, name: "touch", when: "when the file that the option names changes",
                process: "master", user: "`uid`", runs: Runs::Loop, is_fatal: false },
     PhaseRow { phase: Phase::AsUserAtexit, name: "as-user-atexit", when: "at the end, and before a reload",

@@ -87,7 +87,7 @@ impl Emperor {
             );
         }
         let spawn = Spawn {
-            config,
+            config: &self.config,
             launcher: &self.launcher,
             name: &id.name,
             directory: &monitor.directory,
@@ -161,7 +161,7 @@ impl Emperor {
     fn spawn<'a>(&'a self, id: &'a VassalId, directory: &'a Path) -> Option<Spawn<'a>> {
         let owner = self.vassals.get(id)?.owner;
         let socket = self.sockets.get(id).map(|socket| &socket.fd);
-        let (config, launcher) = (&self.config.emperor, &self.launcher);
+        let (config, launcher) = (&self.config, &self.launcher);
         Some(Spawn { config, launcher, name: &id.name, directory, owner, socket })
     }
 
@@ -178,6 +178,7 @@ impl Emperor {
                     }
                     Err(failure) => error!("emperor: {id}: its reports cannot be read: {failure}"),
                 }
+                self.run_hooks(id, pid, directory);
             }
             Err(failure) => {
                 error!("emperor: {id}: cannot be started: {failure}");
@@ -258,6 +259,9 @@ impl Emperor {
     pub(super) fn reap(&mut self) {
         while let Some(change) = next_change() {
             let Change::Ended(reaped) = change else { continue };
+            if self.hook_ended(reaped) {
+                continue;
+            }
             let now = Moment::now();
             match self.vassals.ended(reaped.pid, now) {
                 Ended::Unknown => {}
@@ -316,10 +320,22 @@ impl Emperor {
         }
     }
 
+    /// Waits no longer for stop hooks: each is reaped as a hook that has failed.
+    pub(super) fn kill_stop_hooks(&self) {
+        for vassal in self.vassals.iter() {
+            if let Stage::AfterStop(hook, _) = vassal.stage
+                && let Err(failure) = kill(hook, Signal::SIGKILL)
+            {
+                error!("vassals-stop-hook: for {} (pid {hook}): cannot be killed: {failure}", vassal.id);
+            }
+        }
+    }
+
     pub(super) fn kill_overdue(&mut self, now: Moment) {
         let config = &self.config.emperor;
         let tolerance = Duration::from_secs(config.curse_tolerance.into());
-        for (id, pid, is_silent) in self.vassals.overdue(config.required_heartbeat.into(), tolerance, now) {
+        let heartbeat = Duration::from_secs(config.required_heartbeat.into());
+        for (id, pid, is_silent) in self.vassals.overdue(heartbeat, tolerance, now) {
             match is_silent {
                 true => error!("emperor: {id} (pid {pid}) has sent no heartbeat in time: killed"),
                 false => error!("emperor: {id} (pid {pid}) has not stopped in time: killed"),

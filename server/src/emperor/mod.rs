@@ -6,7 +6,9 @@
 //! Between emperor and vassal is uWSGI's protocol ([`crate::vassal`]), so a vassal may be a uWSGI, and a uWSGI may be the
 //! emperor of vassals of ours.
 
+mod as_vassal;
 mod document;
+mod hooks;
 mod lifecycle;
 mod on_demand;
 mod scan;
@@ -25,6 +27,8 @@ use rwsgi_stats::Snapshot;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
+pub(crate) use self::as_vassal::become_vassal;
+use self::hooks::HookQueue;
 use self::scan::Monitor;
 pub(crate) use self::start::{run_alone, run_beside};
 use self::vassals::{Moment, Stage, Then, VassalId, Vassals};
@@ -83,6 +87,7 @@ struct Emperor {
     channels: HashMap<VassalId, Channel>,
     sockets: HashMap<VassalId, Socket>,
     events: mpsc::Sender<Event>,
+    hook_queue: HookQueue,
     supervisor: Supervisor,
     /// The emperor that this one is a vassal of.
     superior: Option<Link>,
@@ -96,7 +101,11 @@ struct Emperor {
 
 impl Emperor {
     /// Runs until it is stopped and every vassal has gone; returns the exit status.
-    async fn run(mut self, mut inbox: mpsc::Receiver<Event>) -> i32 {
+    ///
+    /// # Errors
+    /// When a hook of its start fails.
+    async fn run(mut self, mut inbox: mpsc::Receiver<Event>) -> anyhow::Result<i32> {
+        self.run_first_hooks()?;
         self.scan();
         self.supervisor.notify("READY=1");
         self.tell_status();
@@ -126,7 +135,10 @@ impl Emperor {
             }
         }
         info!("emperor: every vassal has gone");
-        self.exit_status
+        if self.config.emperor.is_alone {
+            crate::master::hooks::at_the_end(&mut self.config);
+        }
+        Ok(self.exit_status)
     }
 
     /// When there is something to do although nothing happens.
@@ -166,6 +178,7 @@ impl Emperor {
         let grace = if self.is_stopping { Duration::ZERO } else { mercy + Duration::from_secs(2) };
         if self.is_stopping {
             warn!("{by} again: killing what is left of the vassals");
+            self.kill_stop_hooks();
         } else {
             info!("{by}: stopping {} vassals", ids.len());
             self.supervisor.notify("STOPPING=1");
@@ -196,6 +209,7 @@ impl Emperor {
                 if config.emperor.monitors == self.config.emperor.monitors {
                     self.monitors = monitors;
                     self.config.emperor = config.emperor;
+                    (self.config.hooks, self.config.env, self.config.unenv) = (config.hooks, config.env, config.unenv);
                 } else {
                     warn!("reload: emperor cannot change while it runs: it stays {:?}", self.config.emperor.monitors);
                 }

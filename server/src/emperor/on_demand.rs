@@ -3,13 +3,15 @@
 
 #![allow(unsafe_code)]
 
+use std::fs::OpenOptions;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
+use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
 use rwsgi_stats::Address;
 use tokio::io::Interest;
@@ -34,16 +36,20 @@ const MODE: u32 = 0o666;
 /// # Errors
 /// When the file with the address cannot be read, or the command that prints it not be run.
 pub(super) fn address_of(spawn: &Spawn<'_>) -> anyhow::Result<Option<String>> {
-    let config = spawn.config;
+    let config = &spawn.config.emperor;
     let text = if let Some(end) = &config.on_demand_extension {
         let path = spawn.directory.join(format!("{}{end}", spawn.name));
-        let read = std::fs::File::open(&path)
-            .and_then(|file| Ok((file.metadata()?.uid(), std::io::read_to_string(file.take(LONGEST))?)));
-        let (writer, text) = match read {
-            Ok(read) => read,
+        // A pipe that nobody writes to would hold up the emperor.
+        let file = match OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(&path) {
+            Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("cannot read '{}'", path.display())),
+            Err(error) => return Err(error).with_context(|| format!("cannot open '{}'", path.display())),
         };
+        let found = file.metadata()?;
+        ensure!(found.is_file(), "'{}' is no plain file", path.display());
+        let writer = found.uid();
+        let text = std::io::read_to_string(file.take(LONGEST));
+        let text = text.with_context(|| format!("cannot read '{}'", path.display()))?;
         let text = first_line(&text).to_owned();
         if config.tyrant && writer != 0 && geteuid().is_root() {
             check_place(&text, spawn.directory, spawn.owner.uid)

@@ -4,7 +4,7 @@
 
 use std::ffi::{CString, OsString};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -14,15 +14,20 @@ use nix::libc;
 use nix::unistd::{Gid, Pid, Uid, User, getgrouplist, setgid, setgroups, setuid};
 use rustix::thread::clear_ambient_capability_set;
 
+use super::as_vassal::{Before, Program};
 use super::scan::option_for;
 use super::vassals::Owner;
-use crate::master::launcher::{Launcher, VARIABLES};
+use crate::hooks::with_variables;
+use crate::ipc::{channel, send_message};
+use crate::master::launcher::{Launcher, VARIABLES, VASSAL_ROLE};
+use crate::master::shell::restore_descriptor_limit;
 use crate::vassal::{EMPEROR_FD, EMPEROR_FD_CONFIG};
-use rwsgi_config::EmperorConfig;
+use rwsgi_config::Config;
+use rwsgi_config::hooks::Phase;
 
 /// What is to be started for a vassal.
 pub(super) struct Spawn<'a> {
-    pub(super) config: &'a EmperorConfig,
+    pub(super) config: &'a Config,
     pub(super) launcher: &'a Launcher,
     /// The name of its file.
     pub(super) name: &'a str,
@@ -42,30 +47,52 @@ impl Spawn<'_> {
     pub(super) fn vassal(&self) -> io::Result<(Pid, UnixStream)> {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
-        let own = [self.config.wrapper.as_deref()];
-        let programs = self.config.wrapper_override.iter().map(|program| Some(program.as_str()));
-        let programs =
-            programs.chain(own).chain(self.config.wrapper_fallback.iter().map(|program| Some(program.as_str())));
+        let programs = self.programs();
+        if self.config.hooks.has(Phase::AsVassal) {
+            return Ok((self.run_after_hooks(programs, &theirs)?, ours));
+        }
         let mut failure = io::Error::from(io::ErrorKind::NotFound);
         for program in programs {
-            let mut command = match program {
-                Some(program) => Command::new(program),
-                None => self.own_program(),
-            };
-            command.args(self.arguments());
-            command.stdin(match self.socket {
-                Some(socket) => Stdio::from(socket.try_clone()?),
-                None => Stdio::null(),
-            });
-            match self.run(&mut command, Some(theirs.as_raw_fd())) {
+            match self.run_connected(&mut program.command(), &[theirs.as_raw_fd()]) {
                 Ok(pid) => return Ok((pid, ours)),
                 Err(error) => {
-                    let program = program.map_or_else(|| self.launcher.program.to_string_lossy(), Into::into);
-                    failure = io::Error::new(error.kind(), format!("'{program}': {error}"));
+                    let name = program.path.to_string_lossy();
+                    failure = io::Error::new(error.kind(), format!("'{name}': {error}"));
                 }
             }
         }
         Err(failure)
+    }
+
+    /// What is to be executed as the vassal: the first that can be.
+    fn programs(&self) -> Vec<Program> {
+        let config = &self.config.emperor;
+        let arguments = self.arguments();
+        let of = |program: &String| Program { path: program.into(), name: None, arguments: arguments.clone() };
+        let own = config.wrapper.as_ref().map_or_else(|| self.own_program(&arguments), of);
+        let before = config.wrapper_override.iter().map(of);
+        before.chain([own]).chain(config.wrapper_fallback.iter().map(of)).collect()
+    }
+
+    /// Starts this program, which runs the hooks of a vassal with its rights and then executes it.
+    fn run_after_hooks(&self, programs: Vec<Program>, theirs: &UnixStream) -> io::Result<Pid> {
+        let (ours, setup) = channel()?;
+        let mut hooks = self.config.hooks.clone();
+        hooks.hooks.retain(|hook| hook.phase == Phase::AsVassal);
+        // Before there is somebody to read it: it fits the channel's buffer, or is refused.
+        send_message(ours.as_fd(), &Before { hooks, unenv: self.config.unenv.clone(), programs })?;
+        let number = setup.as_raw_fd().to_string();
+        let own = self.own_program(&[VASSAL_ROLE.into(), number.into(), self.name.into()]);
+        self.run_connected(&mut own.command(), &[theirs.as_raw_fd(), setup.as_raw_fd()])
+    }
+
+    /// Starts a program that is or becomes the vassal. The first descriptor that it keeps is its connection.
+    fn run_connected(&self, command: &mut Command, keep: &[RawFd]) -> io::Result<Pid> {
+        command.stdin(match self.socket {
+            Some(socket) => Stdio::from(socket.try_clone()?),
+            None => Stdio::null(),
+        });
+        self.run(command, keep)
     }
 
     /// Starts a program with the vassal's name, with the vassal's rights if `as_vassal`.
@@ -75,7 +102,7 @@ impl Spawn<'_> {
     pub(super) fn hook(&self, program: &str, as_vassal: bool) -> io::Result<Pid> {
         let mut command = Command::new(program);
         command.arg(self.name).env("UWSGI_VASSALS_DIR", self.directory).stdin(Stdio::null());
-        if as_vassal { self.run(&mut command, None) } else { self.run_as(&mut command, None, None) }
+        if as_vassal { self.run(&mut command, &[]) } else { self.run_as(&mut command, &[], None) }
     }
 
     /// What a command prints about the vassal, up to the first control character.
@@ -90,18 +117,15 @@ impl Spawn<'_> {
         Ok(String::from_utf8_lossy(&shell.output()?.stdout).into_owned())
     }
 
-    fn own_program(&self) -> Command {
-        let mut command = Command::new(&self.launcher.program);
-        command.args(&self.launcher.prefix);
-        if self.launcher.prefix.is_empty() {
-            command.arg0("rwsgi");
-        }
-        command
+    fn own_program(&self, arguments: &[OsString]) -> Program {
+        let Launcher { program, prefix, .. } = self.launcher;
+        let name = prefix.is_empty().then(|| "rwsgi".into());
+        Program { path: program.clone(), name, arguments: prefix.iter().chain(arguments).cloned().collect() }
     }
 
     /// The command line, as uWSGI's emperor gives it.
     fn arguments(&self) -> Vec<OsString> {
-        let config = self.config;
+        let config = &self.config.emperor;
         let all = |option, values: &[String]| -> Vec<OsString> {
             values.iter().flat_map(|value| [OsString::from(option), value.into()]).collect()
         };
@@ -117,30 +141,35 @@ impl Spawn<'_> {
     }
 
     /// Starts a command in the vassal's directory, as the owner of its file if that is configured.
-    fn run(&self, command: &mut Command, keep: Option<RawFd>) -> io::Result<Pid> {
-        let rights = self.config.tyrant.then(|| Rights::of(self.owner, self.config.tyrant_initgroups)).transpose()?;
-        if rights.is_some() && !self.config.tyrant_nofollow {
+    fn run(&self, command: &mut Command, keep: &[RawFd]) -> io::Result<Pid> {
+        let config = &self.config.emperor;
+        let rights = config.tyrant.then(|| Rights::of(self.owner, config.tyrant_initgroups)).transpose()?;
+        if rights.is_some() && !config.tyrant_nofollow {
             command.env(OWNED, "1");
         }
         self.run_as(command, keep, rights)
     }
 
-    fn run_as(&self, command: &mut Command, keep: Option<RawFd>, rights: Option<Rights>) -> io::Result<Pid> {
+    fn run_as(&self, command: &mut Command, keep: &[RawFd], rights: Option<Rights>) -> io::Result<Pid> {
         command.current_dir(self.directory);
+        with_variables(command, self.config, &self.config.env);
         for variable in VARIABLES.iter().chain(&OWN_VARIABLES) {
             command.env_remove(variable);
         }
-        for (name, value) in std::env::vars_os() {
+        let own = self.config.env.iter().map(|(name, value)| (name.into(), value.into()));
+        for (name, value) in std::env::vars_os().chain(own) {
             // For vassals alone, without the second word of the name.
             if let Some(rest) = name.to_str().and_then(|name| name.strip_prefix("UWSGI_VASSAL_")) {
                 command.env_remove(&name).env(format!("UWSGI_{rest}"), value);
             }
         }
-        if let Some(keep) = keep {
-            command.env(EMPEROR_FD, keep.to_string());
+        if let Some(connection) = keep.first() {
+            command.env(EMPEROR_FD, connection.to_string());
         }
+        let keep = keep.to_vec();
         let before_exec = move || {
-            keep_alone(keep)?;
+            keep_alone(&keep)?;
+            restore_descriptor_limit()?;
             rights.as_ref().map_or(Ok(()), Rights::take)?;
             // The emperor's alone: who has them could become anybody.
             Ok(clear_ambient_capability_set()?)
@@ -184,16 +213,16 @@ impl Rights {
     }
 }
 
-/// Has the program that is executed next inherit no descriptor but this one and the standard ones.
-fn keep_alone(keep: Option<RawFd>) -> io::Result<()> {
+/// Has the program that is executed next inherit no descriptor but these and the standard ones.
+fn keep_alone(keep: &[RawFd]) -> io::Result<()> {
     // SAFETY: system calls without memory of ours, on descriptors of a process that is about to execute a program.
     unsafe {
         // Kernels before 5.11 do not know it; what is ours closes by itself anyway.
         libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
-        if let Some(fd) = keep
-            && libc::fcntl(fd, libc::F_SETFD, 0) < 0
-        {
-            return Err(io::Error::last_os_error());
+        for fd in keep {
+            if libc::fcntl(*fd, libc::F_SETFD, 0) < 0 {
+                return Err(io::Error::last_os_error());
+            }
         }
     }
     Ok(())
@@ -203,17 +232,20 @@ fn keep_alone(keep: Option<RawFd>) -> io::Result<()> {
 mod tests {
     use std::ffi::OsStr;
 
+    use rwsgi_config::EmperorConfig;
+
     use super::*;
 
     #[test]
     fn a_vassal_is_given_options_before_and_after_its_file() {
         let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-        let config = EmperorConfig {
+        let emperor = EmperorConfig {
             set: texts(&["processes=2"]),
             inherit_before: texts(&["b.ini"]),
             include: texts(&["c.ini"]),
             ..EmperorConfig::default()
         };
+        let config = Config { emperor, ..Config::default() };
         let launcher = Launcher::new(OsStr::new("rwsgi").into(), Vec::new());
         let (directory, owner) = (Path::new("/"), Owner::default());
         let spawn = Spawn { config: &config, launcher: &launcher, name: "a.yaml", directory, owner, socket: None };

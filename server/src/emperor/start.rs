@@ -22,12 +22,14 @@ use crate::ipc::inherit::InheritedFd;
 use crate::ipc::{Setup, receive_message};
 use crate::master::launcher::Launcher;
 use crate::master::leftovers::Leftovers;
+use crate::master::shell::remember_descriptor_limit;
 use crate::master::supervisor::Supervisor;
-use crate::master::{Reread, listeners, privileges, raise_descriptor_limit};
+use crate::master::{Reread, hooks, listeners, privileges, raise_descriptor_limit};
 use crate::pidfile::{self, EMPEROR_NAME};
 use crate::process_setup::ignore;
 use crate::procname;
 use crate::stats::server::{self, HttpAccess, OwnNames, Service};
+use crate::system_limits;
 use crate::vassal::Link;
 use rwsgi_config::{Config, EmperorConfig, SocketConfig};
 
@@ -39,14 +41,18 @@ const MOST_WAITING: usize = 256;
 /// # Errors
 /// When it cannot start: a file cannot be written, a socket cannot be bound.
 pub(crate) fn run_alone(
-    config: Config,
-    launcher: Launcher,
+    mut config: Config,
+    mut launcher: Launcher,
     reread: Reread,
     mut starter: Starter,
     superior: Option<Link>,
 ) -> anyhow::Result<i32> {
     name_process(&config);
     raise_descriptor_limit();
+    system_limits::of_master(&config.system);
+    if let Some(limit) = config.system.max_fd {
+        remember_descriptor_limit(limit.into());
+    }
     if let Some(mask) = config.umask {
         umask(Mode::from_bits_truncate(mask));
     }
@@ -59,6 +65,7 @@ pub(crate) fn run_alone(
         redirect(&log)?;
     }
     write_pidfile("pidfile", config.pidfile.as_deref(), user, &config, &mut leftovers)?;
+    hooks::before_binding(&mut config, &mut launcher)?;
     in_loop(async {
         let (events, inbox) = mpsc::channel(MOST_WAITING);
         // As in uWSGI, an emperor's stats may be asked for by its own option. That of any server means the same here.
@@ -70,10 +77,12 @@ pub(crate) fn run_alone(
         {
             serve_stats(option, address, &config, user, &events, &mut leftovers)?;
         }
+        let was_root = nix::unistd::getuid().is_root();
         // One that gives vassals the rights of their owners is root for that.
         if user.is_some() || !config.emperor.tyrant || config.cap.is_some() {
             privileges::drop_privileges(&config, user)?;
         }
+        hooks::after_dropping(&mut config, &mut launcher, was_root)?;
         write_pidfile("pidfile2", config.pidfile2.as_deref(), None, &config, &mut leftovers)?;
         write_pidfile("emperor-pidfile", config.emperor.pidfile.as_deref(), None, &config, &mut leftovers)?;
         watch_signals(&events, true)?;
@@ -84,7 +93,7 @@ pub(crate) fn run_alone(
         emperor.supervisor = Supervisor::find();
         (emperor.superior, emperor.reread) = (superior, Some(reread));
         starter.notify();
-        Ok(emperor.run(inbox).await)
+        emperor.run(inbox).await
     })
 }
 
@@ -120,7 +129,7 @@ pub(crate) fn run_beside(mut channel: InheritedFd, launcher: Launcher) -> anyhow
             while liveness.readable().await.is_ok() && !matches!(liveness.try_read(&mut [0]), Ok(0)) {}
             let _ = lost.send(Event::Stop("the master is gone")).await;
         });
-        Ok(emperor(config, launcher, events)?.run(inbox).await)
+        emperor(config, launcher, events)?.run(inbox).await
     })
 }
 
@@ -161,6 +170,7 @@ fn emperor(config: Config, launcher: Launcher, events: mpsc::Sender<Event>) -> a
         monitors,
         channels: std::collections::HashMap::new(),
         sockets: std::collections::HashMap::new(),
+        hook_queue: super::hooks::HookQueue::default(),
         supervisor: Supervisor::default(),
         superior: None,
         reread: None,

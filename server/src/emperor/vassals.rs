@@ -94,6 +94,12 @@ pub(super) struct Vassal {
     pub(super) stage: Stage,
     /// Its present process, counted over all vassals.
     pub(super) run: u64,
+    /// When that was started.
+    run_at: Option<Instant>,
+    /// Its last heartbeat.
+    beat_at: Option<Instant>,
+    /// When heartbeats were found missing.
+    missed_at: Option<Instant>,
     /// What it has reported, and when, as the stats document has it.
     pub(super) record: rwsgi_stats::Vassal,
 }
@@ -131,7 +137,7 @@ pub(super) enum Ended {
     Unknown,
     /// The start hook is over: the vassal is to be started.
     Hook(VassalId),
-    /// The vassal is over; it waits this long if it has died early.
+    /// The vassal is over; it waits this long if it has died early, or just after its start.
     Vassal(VassalId, Then, Option<Duration>),
     /// The stop hook is over.
     StopHook(VassalId, Then),
@@ -145,11 +151,16 @@ pub(super) struct Vassals {
     pub(super) throttle: Option<Throttle>,
     is_tyrant: bool,
     last_run: u64,
+    /// Those that have ended just after their start: not before then are they started again.
+    pauses: Vec<(VassalId, Instant)>,
 }
+
+/// The least time between two starts of a vassal, and that for heartbeats to be read.
+const PAUSE: Duration = Duration::from_secs(1);
 
 impl Vassals {
     pub(super) fn new(throttle: Option<Throttle>, is_tyrant: bool) -> Self {
-        Self { list: Vec::new(), throttle, is_tyrant, last_run: 0 }
+        Self { list: Vec::new(), throttle, is_tyrant, last_run: 0, pauses: Vec::new() }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Vassal> {
@@ -172,9 +183,11 @@ impl Vassals {
     /// What is to be done about a file.
     pub(super) fn judge(&mut self, seen: &Seen, now: Moment) -> Verdict {
         let is_tyrant = self.is_tyrant;
+        self.pauses.retain(|(_, until)| *until > now.at);
         let Some(vassal) = self.list.iter_mut().find(|vassal| vassal.id == seen.id) else {
             let waits = self.throttle.as_mut().is_some_and(|throttle| throttle.holds(&seen.id, seen.modified, now));
-            return if waits { Verdict::Nothing } else { Verdict::Add };
+            let pauses = self.pauses.iter().any(|(id, _)| *id == seen.id);
+            return if waits || pauses { Verdict::Nothing } else { Verdict::Add };
         };
         if is_tyrant && vassal.owner != seen.owner {
             return Verdict::Stop;
@@ -215,6 +228,9 @@ impl Vassals {
             on_demand,
             stage: Stage::Waiting,
             run: 0,
+            run_at: None,
+            beat_at: None,
+            missed_at: None,
             record,
         });
     }
@@ -239,6 +255,7 @@ impl Vassals {
         let run = self.last_run;
         if let Some(vassal) = self.get_mut(id) {
             vassal.run = run;
+            (vassal.run_at, vassal.beat_at, vassal.missed_at) = (Some(now.at), None, None);
             let record = &mut vassal.record;
             if record.first_run == 0 {
                 record.first_run = now.unix;
@@ -321,7 +338,10 @@ impl Vassals {
                     throttle.forgive(id);
                 }
             }
-            Report::Heartbeat => record.last_heartbeat = now.unix,
+            Report::Heartbeat => {
+                record.last_heartbeat = now.unix;
+                (vassal.beat_at, vassal.missed_at) = (Some(now.at), None);
+            }
             Report::Stop => return true,
         }
         false
@@ -344,7 +364,12 @@ impl Vassals {
                     vassal.set_stage(Stage::Waiting);
                     let wait = match &mut self.throttle {
                         Some(throttle) if is_early => Some(throttle.count(&id, vassal.modified, now)),
-                        _ => None,
+                        _ => {
+                            let until = vassal.run_at.filter(|_| !is_asked).map(|at| at + PAUSE);
+                            let until = until.filter(|until| *until > now.at);
+                            self.pauses.extend(until.map(|until| (id.clone(), until)));
+                            until.map(|until| until - now.at)
+                        }
                     };
                     return Ended::Vassal(id, then, wait);
                 }
@@ -355,19 +380,27 @@ impl Vassals {
     }
 
     /// Vassals that are to be killed by now: they have not stopped, or their heart does not beat. Each is told of once.
-    pub(super) fn overdue(&mut self, heartbeat: u64, tolerance: Duration, now: Moment) -> Vec<(VassalId, Pid, bool)> {
+    pub(super) fn overdue(
+        &mut self,
+        heartbeat: Duration,
+        tolerance: Duration,
+        now: Moment,
+    ) -> Vec<(VassalId, Pid, bool)> {
         let mut overdue = Vec::new();
         for vassal in &mut self.list {
-            let beat = &mut vassal.record.last_heartbeat;
             match &mut vassal.stage {
                 Stage::Stopping { pid, kill_at, .. } if *kill_at <= now.at => {
                     // If that does not help, it is tried again.
                     *kill_at = now.at + tolerance.max(Duration::from_secs(1));
                     overdue.push((vassal.id.clone(), *pid, false));
                 }
-                Stage::Running(pid) if *beat > 0 && *beat + heartbeat < now.unix => {
-                    *beat = 0;
-                    overdue.push((vassal.id.clone(), *pid, true));
+                Stage::Running(pid) if vassal.beat_at.is_some_and(|beat| beat + heartbeat < now.at) => {
+                    // Those that came while the emperor itself could not run have still to be read.
+                    let missed = *vassal.missed_at.get_or_insert(now.at);
+                    if missed + PAUSE <= now.at {
+                        vassal.beat_at = None;
+                        overdue.push((vassal.id.clone(), *pid, true));
+                    }
                 }
                 _ => {}
             }
@@ -379,6 +412,7 @@ impl Vassals {
     pub(super) fn next_kill(&self) -> Option<Instant> {
         let kill_at = |vassal: &Vassal| match vassal.stage {
             Stage::Stopping { kill_at, .. } => Some(kill_at),
+            Stage::Running(_) => vassal.beat_at.and(vassal.missed_at).map(|missed| missed + PAUSE),
             _ => None,
         };
         self.list.iter().filter_map(kill_at).min()
@@ -402,92 +436,4 @@ fn unix(time: SystemTime) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TOLERANCE: Duration = Duration::from_secs(30);
-
-    fn seen(name: &str, age: u64) -> Seen {
-        let id = VassalId { monitor: 0, name: name.into() };
-        Seen { id, modified: SystemTime::UNIX_EPOCH + Duration::from_secs(age), owner: Owner { uid: 5, gid: 5 } }
-    }
-
-    fn vassals() -> Vassals {
-        Vassals::new(Some(Throttle::new(Duration::from_secs(1), Duration::from_secs(180))), true)
-    }
-
-    fn pid(number: i32) -> Pid {
-        Pid::from_raw(number)
-    }
-
-    #[test]
-    fn a_file_makes_a_vassal_a_touch_reloads_it_and_another_owner_stops_it() {
-        let (mut vassals, file, now) = (vassals(), seen("a.ini", 1), Moment::now());
-        assert_eq!(vassals.judge(&file, now), Verdict::Add);
-        vassals.add(file.clone(), None, "/etc/vassals");
-        vassals.started(&file.id, pid(10), now);
-        assert_eq!(vassals.judge(&file, now), Verdict::Nothing);
-        let touched = seen("a.ini", 2);
-        assert_eq!(vassals.judge(&touched, now), Verdict::Reload);
-        vassals.reloaded(&file.id, Some(touched.modified), now);
-        assert_eq!(vassals.judge(&touched, now), Verdict::Nothing);
-        assert_eq!(vassals.get(&file.id).unwrap().record.respawns, 1);
-        let given_away = Seen { owner: Owner { uid: 6, gid: 5 }, ..touched };
-        assert_eq!(vassals.judge(&given_away, now), Verdict::Stop);
-    }
-
-    #[test]
-    fn one_that_dies_before_it_is_loyal_waits_and_a_loyal_one_does_not() {
-        let (mut vassals, file, now) = (vassals(), seen("a.ini", 1), Moment::now());
-        let die = |vassals: &mut Vassals, number| {
-            vassals.add(file.clone(), None, "m");
-            vassals.started(&file.id, pid(number), now);
-            let ended = vassals.ended(pid(number), now);
-            vassals.remove(&file.id);
-            ended
-        };
-        let after = |ms| Ended::Vassal(file.id.clone(), Then::Remove, Some(Duration::from_millis(ms)));
-        assert_eq!(die(&mut vassals, 10), after(1));
-        assert_eq!(die(&mut vassals, 11), after(1001));
-        assert_eq!(vassals.judge(&file, now), Verdict::Nothing);
-        assert_eq!(vassals.judge(&seen("a.ini", 2), now), Verdict::Add, "somebody has mended it");
-        vassals.add(file.clone(), None, "m");
-        vassals.started(&file.id, pid(12), now);
-        vassals.heard(&file.id, Report::Loyal, now);
-        assert_eq!(vassals.ended(pid(12), now), Ended::Vassal(file.id.clone(), Then::Remove, None));
-        assert_eq!(vassals.ended(pid(99), now), Ended::Unknown);
-    }
-
-    #[test]
-    fn one_that_does_not_stop_is_killed_and_one_whose_heart_stops_too() {
-        let (mut vassals, file, now) = (vassals(), seen("a.ini", 1), Moment::now());
-        vassals.add(file.clone(), None, "m");
-        vassals.started(&file.id, pid(10), now);
-        vassals.heard(&file.id, Report::Heartbeat, now);
-        let late = Moment { at: now.at, unix: now.unix + 31 };
-        assert!(vassals.overdue(30, TOLERANCE, now).is_empty());
-        assert_eq!(vassals.overdue(30, TOLERANCE, late), [(file.id.clone(), pid(10), true)]);
-        assert!(vassals.stop(&file.id, Then::Remove, TOLERANCE, now), "it is told");
-        assert!(!vassals.stop(&file.id, Then::Remove, TOLERANCE, now), "once");
-        let at = vassals.next_kill().unwrap();
-        assert_eq!(vassals.overdue(30, TOLERANCE, Moment { at, ..now }), [(file.id.clone(), pid(10), false)]);
-        assert!(vassals.next_kill().unwrap() > at);
-    }
-
-    #[test]
-    fn one_that_starts_on_demand_waits_again_when_it_leaves() {
-        let (mut vassals, file, now) = (vassals(), seen("a.ini", 1), Moment::now());
-        vassals.add(file.clone(), Some("/a.sock".into()), "m");
-        vassals.started(&file.id, pid(10), now);
-        vassals.heard(&file.id, Report::Loyal, now);
-        assert!(vassals.heard(&file.id, Report::Stop, now));
-        assert!(vassals.stop(&file.id, Then::Wait, TOLERANCE, now));
-        assert!(!vassals.lost(&file.id, TOLERANCE, now), "it was told to stop");
-        assert_eq!(vassals.ended(pid(10), now), Ended::Vassal(file.id.clone(), Then::Wait, None));
-        vassals.wait(&file.id);
-        vassals.started(&file.id, pid(11), now);
-        assert!(vassals.lost(&file.id, TOLERANCE, now));
-        let ended = vassals.ended(pid(11), now);
-        assert!(matches!(ended, Ended::Vassal(_, Then::Wait, Some(_))), "it died early: {ended:?}");
-    }
-}
+mod tests;

@@ -17,7 +17,7 @@ pub(crate) fn shell(config: &Config, command: &str) -> Command {
 }
 
 /// Gives a command the variables of `env` and `unenv`, which this process itself does not have.
-pub(super) fn with_variables(command: &mut Command, config: &Config, variables: &[(String, String)]) {
+pub(crate) fn with_variables(command: &mut Command, config: &Config, variables: &[(String, String)]) {
     for name in &config.unenv {
         command.env_remove(name);
     }

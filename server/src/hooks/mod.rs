@@ -19,7 +19,7 @@ use tracing::{error, info};
 use crate::ipc::inherit::InheritedFd;
 
 pub(crate) use self::action::perform_at_once;
-pub(crate) use self::command::shell;
+pub(crate) use self::command::{shell, with_variables};
 pub(crate) use self::wait::{lock_files, wait_for};
 
 /// Exit status of a process whose hook has failed: the master stops the server. No application is likely to choose it.

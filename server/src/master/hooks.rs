@@ -15,12 +15,13 @@ use super::launcher::Launcher;
 use super::process::{End, Reaped};
 use super::state::{Master, Phase as Stage};
 use crate::hooks;
+use crate::vassal::Heard;
 
 /// Runs the hooks that come before sockets are bound, and waits for what they are to find.
 ///
 /// # Errors
 /// When one fails, or something does not come.
-pub(super) fn before_binding(config: &mut Config, launcher: &mut Launcher) -> anyhow::Result<()> {
+pub(crate) fn before_binding(config: &mut Config, launcher: &mut Launcher) -> anyhow::Result<()> {
     let is_root = getuid().is_root();
     where_it_was_started(config, launcher, |config| {
         hooks::run(Phase::PreJail, config)?;
@@ -41,7 +42,7 @@ pub(super) fn before_binding(config: &mut Config, launcher: &mut Launcher) -> an
 ///
 /// # Errors
 /// As [`before_binding`].
-pub(super) fn after_dropping(config: &mut Config, launcher: &mut Launcher, was_root: bool) -> anyhow::Result<()> {
+pub(crate) fn after_dropping(config: &mut Config, launcher: &mut Launcher, was_root: bool) -> anyhow::Result<()> {
     where_it_was_started(config, launcher, |config| {
         if was_root {
             hooks::run(Phase::AsUser, config)?;
@@ -85,7 +86,7 @@ fn where_it_was_started(
 }
 
 /// Runs the hooks of the server's end.
-pub(super) fn at_the_end(config: &mut Config) {
+pub(crate) fn at_the_end(config: &mut Config) {
     // None is fatal: each failure is in the log.
     let _ = hooks::run(Phase::AsUserAtexit, config);
 }
@@ -95,6 +96,8 @@ pub(super) fn at_the_end(config: &mut Config) {
 pub(super) struct HookQueue {
     waiting: VecDeque<Hook>,
     running: Option<(Pid, Hook)>,
+    /// What the emperor has ordered, and is done after all of them.
+    then: Option<Heard>,
 }
 
 impl Master {
@@ -110,9 +113,23 @@ impl Master {
         self.advance_hooks();
     }
 
+    /// Runs these hooks, and then does what the emperor has ordered. A stop takes the place of a reload.
+    pub(super) fn run_hooks_before(&mut self, hooks: Vec<Hook>, heard: Heard) {
+        self.hook_queue.waiting.extend(hooks);
+        if self.hook_queue.then.is_none_or(|then| then == Heard::Reload) {
+            self.hook_queue.then = Some(heard);
+        }
+        self.advance_hooks();
+    }
+
     fn advance_hooks(&mut self) {
         while self.hook_queue.running.is_none() && self.phase == Stage::Serving {
-            let Some(hook) = self.hook_queue.waiting.pop_front() else { return };
+            let Some(hook) = self.hook_queue.waiting.pop_front() else {
+                if let Some(heard) = self.hook_queue.then.take() {
+                    self.obey_superior(heard);
+                }
+                return;
+            };
             hooks::announce(&hook);
             if let Err(failure) = self.begin_hook(&hook) {
                 self.hook_failed(&hook, &failure);

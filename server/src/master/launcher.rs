@@ -55,6 +55,8 @@ pub(crate) const FORKSERVER_ROLE: &str = "@forkserver";
 pub(crate) const ROUTER_ROLE: &str = "@http";
 /// The same for the emperor beside a server.
 pub(crate) const EMPEROR_ROLE: &str = "@emperor";
+/// The same for a vassal that is about to be executed, which the emperor starts.
+pub(crate) const VASSAL_ROLE: &str = "@vassal";
 
 impl Launcher {
     /// Starts a process in `role` and sends it its setup. Returns its id and the master's end of the channel.

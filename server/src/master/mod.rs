@@ -21,7 +21,7 @@ mod emperor;
 mod events;
 mod fifo;
 mod generation;
-mod hooks;
+pub(crate) mod hooks;
 mod inherited;
 mod jobs;
 pub(crate) mod launcher;
@@ -40,7 +40,7 @@ mod reap;
 mod reason;
 mod reload;
 mod scaling;
-mod shell;
+pub(crate) mod shell;
 mod shutdown;
 mod signals;
 mod silence;
@@ -195,7 +195,7 @@ impl Master {
             Event::Touched(Touched::Command(command)) => self.run_touch_command(&command),
             Event::Touched(Touched::Hook(hook)) => self.run_hook(hook),
             Event::Function(function) => self.give_order(function, "unix_signal"),
-            Event::Superior(heard) => self.obey_superior(heard),
+            Event::Superior(heard) => self.hear_superior(heard),
             Event::Heartbeat => self.send_heartbeat(),
             Event::Stats(answer) => self.answer_stats(answer),
             Event::Queues { queues, good_until, answer } => self.answer_counted(queues, good_until, answer),

@@ -28,8 +28,22 @@ static DESCRIPTORS: AtomicU64 = AtomicU64::new(0);
 
 /// Remembers the soft limit of open descriptors before the server raises its own: a program that closes all that it
 /// might have is busy for minutes with a billion.
-pub(super) fn remember_descriptor_limit(soft: u64) {
+pub(crate) fn remember_descriptor_limit(soft: u64) {
     DESCRIPTORS.store(soft, Relaxed);
+}
+
+/// Gives a process that is about to execute a program the soft limit that the server was started with. It allocates
+/// nothing and takes no lock.
+///
+/// # Errors
+/// When the system refuses.
+pub(crate) fn restore_descriptor_limit() -> io::Result<()> {
+    let soft = DESCRIPTORS.load(Relaxed);
+    if soft > 0 {
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(Resource::RLIMIT_NOFILE, soft.min(hard), hard)?;
+    }
+    Ok(())
 }
 
 /// A command, and what is special about it.
@@ -102,11 +116,7 @@ fn settle(master: Option<Pid>) -> io::Result<()> {
     // A Python that runs the master ignores it.
     // SAFETY: the default action is no handler of ours.
     unsafe { nix::sys::signal::signal(Signal::SIGXFSZ, SigHandler::SigDfl) }?;
-    let soft = DESCRIPTORS.load(Relaxed);
-    if soft > 0 {
-        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-        setrlimit(Resource::RLIMIT_NOFILE, soft.min(hard), hard)?;
-    }
+    restore_descriptor_limit()?;
     // All of ours are closed on exec as it is. This is for what the server itself was started with; an old kernel does
     // not know it.
     // SAFETY: a system call without memory of ours. Nothing is closed before exec.

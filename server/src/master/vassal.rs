@@ -5,8 +5,9 @@ use std::time::Duration;
 use tracing::{error, info};
 
 use super::events::{Event, Reload};
-use super::state::Master;
+use super::state::{Master, Phase as Stage};
 use crate::vassal::{Heard, Link, Report};
+use rwsgi_config::hooks::Phase;
 
 impl Master {
     /// From now on listens to the emperor that has started this server, if there is one.
@@ -53,6 +54,21 @@ impl Master {
         }
     }
 
+    /// The emperor orders something, or is gone: runs the hooks for that, and then does what is to be done.
+    pub(super) fn hear_superior(&mut self, heard: Heard) {
+        let phase = match heard {
+            Heard::Stop => Phase::EmperorStop,
+            Heard::Reload => Phase::EmperorReload,
+            Heard::Lost => Phase::EmperorLost,
+        };
+        if self.config.hooks.has(phase) && self.phase == Stage::Serving {
+            let hooks = self.config.hooks.of(phase).cloned().collect();
+            self.run_hooks_before(hooks, heard);
+        } else {
+            self.obey_superior(heard);
+        }
+    }
+
     /// Does what the emperor orders.
     pub(super) fn obey_superior(&mut self, heard: Heard) {
         match heard {
@@ -71,7 +87,7 @@ impl Master {
 
     /// An emperor that orders the same again, or goes when it has, is no reason to hurry.
     fn stop_for(&mut self, by: &str) {
-        if self.phase == super::state::Phase::Serving {
+        if self.phase == Stage::Serving {
             self.stop(by);
         }
     }

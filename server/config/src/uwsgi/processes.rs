@@ -139,14 +139,6 @@ pub(super) static FAMILIES: &[Family] = &[
         optional: &[],
     },
     Family {
-        title: "Hooks of the emperor",
-        verdict: Verdict::Refused,
-        advice: "vassals-start-hook and vassals-stop-hook run a program around each vassal",
-        flags: &[],
-        values: &["hook-emperor-lost", "hook-emperor-reload", "hook-emperor-start", "hook-emperor-stop"],
-        optional: &[],
-    },
-    Family {
         title: "Zerg",
         verdict: Verdict::Refused,
         advice: "a reload replaces workers without losing a connection: use reload or SIGHUP",
