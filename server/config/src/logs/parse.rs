@@ -48,10 +48,10 @@ impl Logger {
                 config.warnings.push(format!("'{value}' names nowhere: its lines go where stdio's go"));
                 LogTarget::Stdio
             }
-            ("file", place) => match log_file(place, warnings) {
+            ("file", place) => match log_file(place, &mut config.warnings) {
                 Some(file) => LogTarget::File(file),
                 None => {
-                    warnings.push(format!("'{value}' names no logfile: its lines go where stdio's go"));
+                    config.warnings.push(format!("'{value}' names no logfile: its lines go where stdio's go"));
                     LogTarget::Stdio
                 }
             },
