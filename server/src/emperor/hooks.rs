@@ -85,7 +85,7 @@ impl Emperor {
                 Function::GraceThemAll | Function::ReapThemAll => self.take(Event::ReloadAll),
                 Function::Stats => self.take(Event::Log),
                 Function::LogRotate | Function::LogReopen => {
-                    warn!("the emperor has no log file of its own to open again")
+                    warn!("the emperor has no log file of its own to open again");
                 }
             },
             Action::Alarm(name, text) => warn!("the emperor raises no alarms: '{name}': {text}"),

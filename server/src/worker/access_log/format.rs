@@ -176,7 +176,7 @@ fn escape(segments: &mut [Segment], is_json: bool) {
         match segment {
             // In JSON, one that is escaped begins and ends no string.
             Segment::Text(text) if is_json => {
-                quotes += text.replace("\\\\", "").replace("\\\"", "").matches('"').count()
+                quotes += text.replace("\\\\", "").replace("\\\"", "").matches('"').count();
             }
             Segment::Text(text) => quotes += text.matches('"').count(),
             Segment::Value(_, escape) if quotes % 2 == 1 => {
