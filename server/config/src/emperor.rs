@@ -154,7 +154,7 @@ pub(crate) static ROWS: &[Row] = &[
     Row { names: &["emperor-on-demand-directory", "emperor-on-demand-dir"],
           kind: Path(|c| &mut c.emperor.on_demand_directory), takes: "DIR",
           help: "Start each vassal at the first connection to the socket NAME.socket in this directory", ..EMPEROR },
-    Row { names: &["emperor-on-demand-exec"], kind: Text(|c| &mut c.emperor.on_demand_exec), takes: "COMMAND",
+    Row { names: &["emperor-on-demand-exec"], kind: Text(|c| &mut c.emperor.on_demand_exec), takes: "COMMAND", is_for_shell: true,
           help: "Start a vassal at the first connection to the socket that this command prints, given the vassal's name",
           ..EMPEROR },
     Row { names: &["emperor-wrapper"], kind: Text(|c| &mut c.emperor.wrapper), takes: "PROGRAM",
