@@ -101,7 +101,11 @@ pub(crate) fn run(
     system_limits::of_master(&config.system);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, serve(config, launcher, reread, starter, superior))
+    let served = local.block_on(&runtime, serve(config, launcher, reread, starter, superior));
+    drop(local);
+    // What still blocks, as on a name that nobody resolves, ends with the process.
+    runtime.shutdown_background();
+    served
 }
 
 /// Thousands of idle connections are ordinary: every process of ours may have as many descriptors as the system allows.
