@@ -74,6 +74,7 @@ use self::state::{Master, Phase};
 use self::timers::Timer;
 use crate::daemon::Starter;
 use crate::ipc::Notice;
+use crate::local_time;
 use crate::pidfile::{self, MASTER_NAME};
 use crate::procname;
 use crate::system_limits;
@@ -97,6 +98,8 @@ pub(crate) fn run(
     }
     nix::sys::prctl::set_child_subreaper(true).context("cannot become the subreaper of the workers")?;
     let _ = nix::sys::prctl::set_name(MASTER_NAME);
+    // Of crons, and of times in the log.
+    local_time::follow(&config);
     raise_descriptor_limit();
     system_limits::of_master(&config.system);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
