@@ -37,8 +37,8 @@ class Site:
         (directory / "app.py").write_text(app)
         self.ini = directory / "site.ini"
         text = ["[uwsgi]", "master = true", f"http-socket = {self.address}", "wsgi-file = app.py", "disable-logging = true"]
-        # The message has no line end of its own.
-        text += [f"alarm = file cmd:cat >> {self.out}; echo >> {self.out}", *lines]
+        # The message has no line end of its own, and two commands may run at once.
+        text += [f'alarm = file cmd:echo "$(cat)" >> {self.out}', *lines]
         self.ini.write_text("\n".join(text) + "\n")
 
     def raised(self, count, server):

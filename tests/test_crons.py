@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 
 import pytest
 
@@ -61,6 +62,17 @@ def record(tmp_path):
     """What it wrote down."""
     path = tmp_path / "record"
     return lambda: path.read_text().splitlines() if path.exists() else []
+
+
+@BOTH
+def test_crons_and_the_application_have_the_time_zone_of_the_configuration(serve, tmp_path):
+    there = [(time.gmtime().tm_hour + 9 + later) % 24 for later in (0, 1)]
+    app = tmp_path / "zone.py"
+    app.write_text("import time\nprint('zone', time.strftime('%z'), flush=True)\ndef application(e, s): pass\n")
+    crons = [word for hour in there for word in ("--cron", f"-1 {hour} -1 -1 -1 touch {tmp_path}/ran")]
+    server = server_of(serve, "--env", "TZ=THERE-9", *crons, app=app)
+    server.logged(r"^zone \+0900$")
+    until((tmp_path / "ran").exists, "the cron of this hour there has run", context=server.log)
 
 
 @BOTH

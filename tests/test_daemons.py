@@ -91,6 +91,32 @@ def test_a_program_runs_beside_the_server_in_its_place_with_nothing_of_its_own_b
     assert lines[-1] == "a b"
 
 
+@BOTH
+@pytest.mark.parametrize("beside", ["daemon", "cron", "spooler", "emperor"])
+def test_a_server_without_a_socket_has_no_workers_and_runs_what_is_beside_it(serve, beside, daemon, tmp_path):
+    (tmp_path / "beside").mkdir()
+    attached = ["--attach-daemon", daemon.command]
+    arguments = {
+        "daemon": attached,
+        "cron": ["--cron", f"-1 -1 -1 -1 -1 echo $$ started >>{daemon.record}"],
+        "spooler": ["--spooler", tmp_path / "beside", *attached],
+        "emperor": ["--emperor", tmp_path / "beside", *attached],
+    }[beside]
+    server = serve("--master", "--processes", 2, "--stats", tcp(), *arguments)
+    daemon.wait(context=server.log)
+    assert server.stats()["workers"] == []
+    if not serve.program.is_uwsgi and beside != "cron":
+        server.send(signal.SIGHUP)
+        daemon.wait(count=2, context=server.log)
+        assert server.stats()["workers"] == []
+    server.stop()
+
+
+def test_an_application_without_a_socket_and_nothing_beside_it_is_a_mistake(serve):
+    server = serve.run("--master", "--wsgi-file", "foobar.py", "--mules", 1)
+    assert "no address to serve on" in server.log()
+
+
 def test_a_program_may_open_as_many_files_as_the_server_could_at_its_start(serve, tmp_path, program):
     address = tcp()
     command = [

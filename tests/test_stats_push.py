@@ -6,6 +6,8 @@ import json
 import os
 import re
 import socket
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -89,3 +91,25 @@ def test_threads_and_numbers_are_left_out_of_the_stats(site):
     document = server.stats()
     assert not document.get("metrics")
     assert not document["workers"][0].get("cores")
+
+
+@pytest.mark.only_rwsgi(why="its package has no pusher to statsd")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a process a name server of its own")
+def test_a_name_that_nobody_resolves_does_not_hold_up_the_end_of_the_server(program, address, tmp_path):
+    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.77\noptions timeout:30 attempts:5\n")
+    isolated = ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/resolv.conf && exec "$@"', tmp_path / "resolv.conf"]
+    command = [
+        *(program.path, "--http-socket", address, "--wsgi-file", "foobar.py"),
+        *("--stats-push", "statsd:statsd.example:8125", "--stats-pusher-default-freq", "1"),
+    ]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.77", 53))
+        silent.settimeout(30)
+        server = subprocess.Popen([*isolated, *command], cwd=Path(__file__).parent / "apps", stderr=subprocess.DEVNULL)
+        try:
+            assert b"statsd" in silent.recv(1000)
+            server.terminate()
+            assert server.wait(30) == 0
+        finally:
+            server.kill()
+            server.wait()

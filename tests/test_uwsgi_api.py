@@ -272,6 +272,22 @@ def test_a_mule_that_is_killed_is_replaced_and_loses_no_message_that_waits(serve
     until(lambda: "mulefunc-2 mule2 after" in record.read_text(), "its successor has the message", context=server.log)
 
 
+@pytest.mark.only_rwsgi(why="uWSGI kills its mules")
+def test_a_mule_that_is_about_to_wait_for_a_message_when_it_is_told_to_leave_leaves(serve, address, tmp_path):
+    # The order comes while the call is under way, after Python has looked for signals: nothing of Python's runs in between.
+    (tmp_path / "late.py").write_text(
+        "import ctypes, functools, signal, uwsgi\n"
+        "class Late:\n"
+        "    __index__ = functools.partial(ctypes.pythonapi.PyErr_SetInterruptEx, int(signal.SIGTERM))\n"
+        "try:\n"
+        "    uwsgi.mule_get_msg(buffer_size=Late())\n"
+        "finally:\n"
+        "    uwsgi.log('it goes on')\n"
+    )
+    server = serve("--http-socket", address, "--wsgi-file", "foobar.py", f"--mule={tmp_path}/late.py")
+    server.logged("it goes on")
+
+
 LINGERING = """
 import os, time, uwsgi
 

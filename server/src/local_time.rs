@@ -6,6 +6,7 @@ use std::ffi::CStr;
 use std::mem::MaybeUninit;
 
 use nix::libc;
+use rwsgi_config::Config;
 
 /// As C's `ctime`, without the end of line.
 pub(crate) const CTIME: &CStr = c"%a %b %e %H:%M:%S %Y";
@@ -14,8 +15,36 @@ pub(crate) const APACHE: &CStr = c"%d/%b/%Y:%H:%M:%S %z";
 /// As syslog's packets have it (RFC 3164).
 pub(crate) const SYSLOG: &CStr = c"%b %e %H:%M:%S";
 
+/// The variable that names the time zone.
+pub(crate) const ZONE: &str = "TZ";
+
 /// The longest text, bytes; a longer one is left out.
 const LONGEST: usize = 256;
+
+unsafe extern "C" {
+    safe fn tzset();
+}
+
+/// From now on local times are those of the zone that `config` sets, if it does. The environment stays as it is. Nothing
+/// when other threads run: they may read it.
+pub(crate) fn follow(config: &Config) {
+    let given = config.env.iter().rev().find(|(name, _)| name == ZONE).map(|(_, value)| value);
+    let is_removed = config.unenv.iter().any(|name| name == ZONE);
+    let is_alone = std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1);
+    if !is_alone || given.is_none() && !is_removed {
+        return;
+    }
+    let before = std::env::var_os(ZONE);
+    let set = |value: Option<&std::ffi::OsStr>| match value {
+        // SAFETY: this process has no other thread, and starts none meanwhile.
+        Some(value) => unsafe { std::env::set_var(ZONE, value) },
+        // SAFETY: the same.
+        None => unsafe { std::env::remove_var(ZONE) },
+    };
+    set(given.map(AsRef::as_ref));
+    tzset();
+    set(before.as_deref());
+}
 
 /// Adds the local time of `second` (unix) to `to`; nothing when it does not fit.
 pub(crate) fn write(to: &mut Vec<u8>, format: &CStr, second: u64) {

@@ -161,7 +161,7 @@ const ALARMS: Row = Row { group: Group::Alarms, ..LOGGING };
 
 #[rustfmt::skip]
 pub(crate) static ROWS: &[Row] = &[
-    Row { names: &["alarm"], kind: Custom(alarm), takes: "NAME PLUGIN:ARGUMENT", repeats: true,
+    Row { names: &["alarm"], kind: Custom(alarm), takes: "NAME PLUGIN:ARGUMENT", repeats: true, is_for_shell: true,
           help: "Give a name to what is done for an alarm: cmd:COMMAND (which reads the message), log:TEXT, signal:N or mule:N", ..ALARMS },
     Row { names: &["alarm-log", "log-alarm"], kind: Custom(|c, value| alarm_log(c, value, false)), takes: "NAME[,NAME] REGEX",
           repeats: true, help: "Raise these alarms for each line of the log that matches", ..ALARMS },

@@ -56,15 +56,16 @@ pub struct SignalsConfig {
 }
 
 const CRONS: Row = Row { group: Group::Crons, repeats: true, ..OTHER };
+const COMMANDS: Row = Row { is_for_shell: true, ..CRONS };
 
 #[rustfmt::skip]
 pub(crate) static ROWS: &[Row] = &[
     Row { names: &["cron"], kind: Kind::Custom(cron), takes: "MINUTE HOUR DAY MONTH WEEKDAY COMMAND",
-          help: "Run this command at these times; -1 stands for each, -5 for every fifth", ..CRONS },
+          help: "Run this command at these times; -1 stands for each, -5 for every fifth", ..COMMANDS },
     Row { names: &["cron2"], kind: Kind::Custom(cron2), takes: "KEY=VALUE[,…] COMMAND",
-          help: "The same with minute, hour, day, month, week, unique and harakiri, as in minute=-5,unique=1", ..CRONS },
+          help: "The same with minute, hour, day, month, week, unique and harakiri, as in minute=-5,unique=1", ..COMMANDS },
     Row { names: &["unique-cron"], kind: Kind::Custom(unique_cron), takes: "MINUTE HOUR DAY MONTH WEEKDAY COMMAND",
-          help: "As cron, and the command is not started while it still runs", ..CRONS },
+          help: "As cron, and the command is not started while it still runs", ..COMMANDS },
     Row { names: &["cron-harakiri"], kind: Kind::Limit(|c| &mut c.crons.harakiri), takes: "SECONDS", repeats: false,
           help: "Kill a command of cron that takes longer", ..CRONS },
     Row { names: &["timer", "signal-timer"], kind: Kind::Custom(timer), takes: "SIGNAL SECONDS",

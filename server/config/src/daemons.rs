@@ -79,7 +79,7 @@ impl DaemonConfig {
     }
 }
 
-const DAEMONS: Row = Row { group: Group::Daemons, repeats: true, ..OTHER };
+const DAEMONS: Row = Row { group: Group::Daemons, repeats: true, is_for_shell: true, ..OTHER };
 
 #[rustfmt::skip]
 pub(crate) static ROWS: &[Row] = &[
@@ -93,7 +93,7 @@ pub(crate) static ROWS: &[Row] = &[
           help: "Run a command that goes to the background and writes this pidfile, unless it runs already; it outlives the server", ..DAEMONS },
     Row { names: &["smart-attach-daemon2"], kind: Kind::Custom(attach_smart2), takes: "PIDFILE[,LOOKS] COMMAND",
           help: "The same for a command that stays in the foreground: the server writes the pidfile", ..DAEMONS },
-    Row { names: &["daemons-honour-stdin"], kind: Kind::Flag(|c| &mut c.daemons.honour_stdin), repeats: false,
+    Row { names: &["daemons-honour-stdin"], kind: Kind::Flag(|c| &mut c.daemons.honour_stdin), repeats: false, is_for_shell: false,
           help: "Let these programs read the server's standard input instead of /dev/null", ..DAEMONS },
 ];
 

@@ -154,7 +154,7 @@ pub(crate) static ROWS: &[Row] = &[
     Row { names: &["emperor-on-demand-directory", "emperor-on-demand-dir"],
           kind: Path(|c| &mut c.emperor.on_demand_directory), takes: "DIR",
           help: "Start each vassal at the first connection to the socket NAME.socket in this directory", ..EMPEROR },
-    Row { names: &["emperor-on-demand-exec"], kind: Text(|c| &mut c.emperor.on_demand_exec), takes: "COMMAND",
+    Row { names: &["emperor-on-demand-exec"], kind: Text(|c| &mut c.emperor.on_demand_exec), takes: "COMMAND", is_for_shell: true,
           help: "Start a vassal at the first connection to the socket that this command prints, given the vassal's name",
           ..EMPEROR },
     Row { names: &["emperor-wrapper"], kind: Text(|c| &mut c.emperor.wrapper), takes: "PROGRAM",
@@ -201,7 +201,8 @@ pub(super) fn finish(config: &mut Config) -> bool {
         .flat_map(|(option, addresses)| addresses.iter().map(move |address| format!("{option} {address}")))
         .collect();
     let has_application = config.app != AppSource::Module(String::new()) || !config.mounts.is_empty();
-    config.emperor.is_alone = sockets.is_empty() || !has_application;
+    let serves = !sockets.is_empty() && has_application;
+    config.emperor.is_alone = !serves && !has_company(config);
     if config.emperor.is_alone && has_application {
         config.warnings.push(
             "the emperor has an application and no socket of its own: nothing serves the application; give it http, \
@@ -230,25 +231,17 @@ pub(super) fn finish(config: &mut Config) -> bool {
     config.emperor.is_alone
 }
 
+/// Whether something else runs beside the emperor, which needs a master.
+fn has_company(config: &Config) -> bool {
+    !(config.daemons.programs.is_empty()
+        && config.crons.commands.is_empty()
+        && config.spooler.directories.is_empty()
+        && config.between.mules.is_empty())
+}
+
 /// Options that an emperor alone cannot honour, and whose loss would show late.
-const OF_A_SERVER: [&str; 16] = [
-    "attach-daemon",
-    "attach-daemon2",
-    "cron",
-    "cron2",
-    "hook-master-start",
-    "hook-touch",
-    "master-fifo",
-    "mule",
-    "mules",
-    "py-autoreload",
-    "smart-attach-daemon",
-    "smart-attach-daemon2",
-    "spooler",
-    "touch-exec",
-    "touch-reload",
-    "unique-cron",
-];
+const OF_A_SERVER: [&str; 6] =
+    ["hook-master-start", "hook-touch", "master-fifo", "py-autoreload", "touch-exec", "touch-reload"];
 
 #[cfg(test)]
 mod tests {
@@ -264,8 +257,13 @@ mod tests {
         assert!(config.warnings[0].contains("http-socket :8000"), "{:?}", config.warnings);
         let config = serve("rwsgi --emperor /etc/vassals --module mysite.wsgi");
         assert!(config.emperor.is_alone && config.warnings.len() == 1, "{:?}", config.warnings);
-        let config = serve("rwsgi --emperor /etc/vassals --mules 2 --spooler /tmp");
-        assert!(config.warnings[0].starts_with("mules, spooler: no effect"), "{:?}", config.warnings);
+        let config = serve("rwsgi --emperor /etc/vassals --touch-reload /tmp/x --touch-reload /tmp/y");
+        assert!(config.warnings[0].starts_with("touch-reload: no effect"), "{:?}", config.warnings);
+        for company in ["--mules 2", "--spooler /tmp", "--attach-daemon top"] {
+            let config = serve(&format!("rwsgi --emperor /etc/vassals {company}"));
+            assert!(!config.emperor.is_alone && config.warnings.is_empty(), "{:?}", config.warnings);
+            assert_eq!(config.processes, 0);
+        }
         let config = serve("rwsgi --emperor /etc/vassals --module mysite.wsgi --http :8000");
         assert!(!config.emperor.is_alone && config.warnings.is_empty(), "{:?}", config.warnings);
     }

@@ -14,7 +14,7 @@ use super::logic::{Block, Logic, Test};
 use super::logs::has_own_references;
 use super::magic::Magic;
 use super::options::find;
-use super::row::{Action, Kind, Row};
+use super::row::{Action, Kind};
 use super::setting::{Argument, Origin, Setting};
 use super::surroundings::Surroundings;
 use super::value::is_off;
@@ -378,7 +378,7 @@ impl Gatherer {
         for setting in &self.settings {
             self.findings.unresolved.clear();
             let value = Expander::new(&self.settings, &self.around, &mut self.findings)
-                .for_shell(find(&setting.name).is_some_and(Row::is_for_shell))
+                .for_shell(find(&setting.name).is_some_and(|row| row.is_for_shell))
                 .expand(&setting.value)
                 .map_err(|problem| ConfigError::BadValue {
                     origin: setting.origin.clone(),

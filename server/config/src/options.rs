@@ -18,6 +18,7 @@ pub(crate) const OTHER: Row = Row {
     takes: "",
     default: "",
     repeats: false,
+    is_for_shell: false,
     help: "",
     since: "0.1",
     group: Group::Other,

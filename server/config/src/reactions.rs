@@ -99,7 +99,7 @@ fn reload_on_fd(config: &mut Config, text: &str, is_brutal: bool) -> Result<(), 
 
 #[rustfmt::skip]
 pub(crate) static ROWS: &[Row] = &[
-    Row { names: &["touch-exec"], kind: Custom(touch_exec), takes: "FILE COMMAND", repeats: true,
+    Row { names: &["touch-exec"], kind: Custom(touch_exec), takes: "FILE COMMAND", repeats: true, is_for_shell: true,
           help: "Run this command when the file changes", ..RELOAD },
     Row { names: &["touch-logrotate"], kind: Paths(|c| &mut c.reactions.touch_logrotate), takes: "FILE",
           help: "Put the log file aside and open a new one when this file changes", ..RELOAD },

@@ -175,6 +175,8 @@ pub(crate) struct Row {
     pub(crate) default: &'static str,
     /// Does each use add to the ones before? Where the kind does not say.
     pub(crate) repeats: bool,
+    /// Is the value a command of the shell, or may it have one in it? `$NAME` and `$(command)` are the shell's then.
+    pub(crate) is_for_shell: bool,
     /// One sentence or two.
     pub(crate) help: &'static str,
     /// The version of rwsgi that brought it.
@@ -186,11 +188,6 @@ pub(crate) struct Row {
 impl Row {
     pub(crate) fn takes_value(&self) -> bool {
         !self.takes.is_empty()
-    }
-
-    /// Is the value a command of the shell, or has one in it?
-    pub(crate) fn is_for_shell(&self) -> bool {
-        matches!(self.group, Group::Daemons | Group::Crons)
     }
 
     /// May the value be left out (`-C`, `--chmod-socket=660`)?

@@ -126,8 +126,13 @@ fn finish(config: &mut Config) -> Result<(), ConfigError> {
     let is_vassal = std::env::var_os("UWSGI_EMPEROR_FD").is_some();
     let inherits = is_vassal || std::env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string());
     let has_socket = !(config.http.is_empty() && config.http_socket.is_empty() && config.socket.is_empty());
-    if !(has_socket || config.tls.is_used() || inherits) {
-        return Err(ConfigError::NoSocket);
+    let is_reachable = has_socket || config.tls.is_used() || inherits;
+    if !is_reachable {
+        if !runs_beside(config) {
+            return Err(ConfigError::NoSocket);
+        }
+        // As with uWSGI: no worker, for none would have anything to do.
+        (config.processes, config.cheaper.workers, config.idle, config.cheap) = (0, None, None, false);
     }
     super::http_router::finish(config).map_err(ConfigError::Conflict)?;
     // A mount at the root is the application.
@@ -150,11 +155,11 @@ fn finish(config: &mut Config) -> Result<(), ConfigError> {
     super::between::finish(&mut config.between).map_err(ConfigError::Conflict)?;
     super::sockets::finish(config).map_err(ConfigError::Conflict)?;
     super::alarms::finish(&config.alarms).map_err(ConfigError::Conflict)?;
-    if config.app.is_none() && config.mounts.is_empty() {
+    if is_reachable && config.app.is_none() && config.mounts.is_empty() {
         // uWSGI starts in any case. That is a mistake, unless there is something else for the server to do.
         let is_needed = config.given.iter().any(|(name, value)| name == "need-app" && !is_off(value));
         let files = !(config.static_map.is_empty() && config.check_static.is_empty());
-        let beside = !(config.spooler.directories.is_empty() && config.between.mules.is_empty());
+        let beside = runs_beside(config) || !config.between.mules.is_empty();
         if is_needed || !(files || beside) {
             return Err(ConfigError::NoApplication);
         }
@@ -202,6 +207,15 @@ fn finish(config: &mut Config) -> Result<(), ConfigError> {
         ));
     }
     Ok(())
+}
+
+/// Whether the server has something to do without a socket. uWSGI does not count mules and timers.
+fn runs_beside(config: &Config) -> bool {
+    let Config { daemons, crons, spooler, emperor, .. } = config;
+    !(daemons.programs.is_empty()
+        && crons.commands.is_empty()
+        && spooler.directories.is_empty()
+        && emperor.monitors.is_empty())
 }
 
 /// The longest backlog that the kernel grants; 4096 is its own default since Linux 5.4.

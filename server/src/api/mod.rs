@@ -23,6 +23,7 @@ mod settings;
 pub(crate) mod signals;
 pub(crate) mod spool;
 mod text;
+mod wakeup;
 mod websocket;
 pub(crate) mod workers;
 
@@ -33,6 +34,7 @@ use pyo3::types::{PyDict, PyType};
 
 pub(crate) use self::hooks::{AfterFork, find as hook};
 pub(crate) use self::metrics::metric;
+pub(crate) use self::wakeup::Wakeup;
 
 use self::names::Standing;
 use crate::ipc::Setup;

@@ -13,6 +13,7 @@ use tracing::warn;
 
 use super::here::{auxiliary, server};
 use super::text::Text;
+use super::wakeup::Wakeup;
 use crate::ipc::AuxiliaryKind;
 use crate::share::{ANY_MULE, MuleQueue};
 use rwsgi_config::Farm;
@@ -182,24 +183,34 @@ fn take<'py>(
     until: Option<Instant>,
 ) -> PyResult<Bound<'py, PyBytes>> {
     let mut buffer = vec![0; buffer_size.min(LARGEST)];
+    let wakeup = Wakeup::new(py)?;
     loop {
-        match py.detach(|| wait_and_receive(exits, &mut buffer, until)) {
+        // One that has come by now would not end the wait.
+        py.check_signals()?;
+        match py.detach(|| wait_and_receive(exits, wakeup.as_ref(), &mut buffer, until)) {
             Ok(Some(len)) => return Ok(PyBytes::new(py, &buffer[..len])),
             Ok(None) if until.is_some_and(|until| until <= Instant::now()) => return Ok(PyBytes::new(py, b"")),
-            Ok(None) | Err(Errno::EINTR) => py.check_signals()?,
+            Ok(None) | Err(Errno::EINTR) => {}
             Err(error) => return Err(PyOSError::new_err(format!("waiting for a message: {error}"))),
         }
     }
 }
 
 /// `None` when there is nothing yet: another mule was faster, or the time is over.
-fn wait_and_receive(exits: &[BorrowedFd<'_>], buffer: &mut [u8], until: Option<Instant>) -> nix::Result<Option<usize>> {
-    let mut fds: Vec<_> = exits.iter().map(|exit| PollFd::new(*exit, PollFlags::POLLIN)).collect();
+fn wait_and_receive(
+    exits: &[BorrowedFd<'_>],
+    wakeup: Option<&Wakeup>,
+    buffer: &mut [u8],
+    until: Option<Instant>,
+) -> nix::Result<Option<usize>> {
+    let ends = exits.iter().copied().chain(wakeup.map(Wakeup::reader));
+    let mut fds: Vec<_> = ends.map(|end| PollFd::new(end, PollFlags::POLLIN)).collect();
     let left = until.map(|until| until.saturating_duration_since(Instant::now()));
     // Rounded up, so that the time is over when this says so.
     let left = left.map(|left| PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX));
     poll(&mut fds, left.unwrap_or(PollTimeout::NONE))?;
-    receive(&fds, buffer)
+    wakeup.inspect(|wakeup| wakeup.clear());
+    receive(&fds[..exits.len()], buffer)
 }
 
 /// Receives from the first queue that has something, once it was waited for.

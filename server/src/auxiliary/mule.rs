@@ -1,21 +1,18 @@
 //! A mule: a process beside the workers that does what it is sent, or runs a program of the application's own.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
 use anyhow::{Context, bail};
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::unistd::pipe2;
-use pyo3::exceptions::PySystemExit;
+use pyo3::exceptions::{PyRuntimeError, PySystemExit};
 use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyBytes, PyCFunction, PyTuple};
 use tracing::{error, info};
 
 use super::work::Work;
-use crate::api::{self, mules};
+use crate::api::{self, Wakeup, mules};
 use crate::wsgi::{application, interpreter, traceback};
 
 /// The mule handles a message, and leaves when it has.
@@ -96,14 +93,16 @@ fn run_program(py: Python<'_>, work: &Work, program: &str) -> PyResult<()> {
 fn handle_messages(py: Python<'_>, work: &Work) -> PyResult<()> {
     let mut buffer = vec![0; mules::LARGEST];
     let exits = mules::exits(true);
-    let wakeup = Wakeup::new(py)?;
+    let Some(wakeup) = Wakeup::new(py)? else {
+        return Err(PyRuntimeError::new_err("a mule's main thread handles no signals"));
+    };
     while !is_leaving() && !work.end.has_come() {
         wakeup.arm(py)?;
         py.check_signals()?;
         let received = py.detach(|| {
             let mut fds: Vec<_> = exits.iter().map(|exit| PollFd::new(*exit, PollFlags::POLLIN)).collect();
             fds.extend(work.end.poll_fds());
-            fds.push(PollFd::new(wakeup.reader.as_fd(), PollFlags::POLLIN));
+            fds.push(PollFd::new(wakeup.reader(), PollFlags::POLLIN));
             poll(&mut fds, PollTimeout::NONE)?;
             wakeup.clear();
             mules::receive(&fds[..exits.len()], &mut buffer)
@@ -119,42 +118,6 @@ fn handle_messages(py: Python<'_>, work: &Work) -> PyResult<()> {
         }
     }
     Ok(())
-}
-
-/// A pipe that Python writes to when a signal comes: one that comes between a look for signals and the wait for messages
-/// ends the wait.
-struct Wakeup {
-    reader: OwnedFd,
-    writer: OwnedFd,
-    set: Py<PyAny>,
-}
-
-impl Wakeup {
-    fn new(py: Python<'_>) -> PyResult<Self> {
-        let flags = OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
-        let (reader, writer) = pipe2(flags).map_err(std::io::Error::from)?;
-        Ok(Self { reader, writer, set: py.import("signal")?.getattr("set_wakeup_fd")?.unbind() })
-    }
-
-    /// From now on it is written to. A hook of the application's may have taken it away (an event loop does).
-    fn arm(&self, py: Python<'_>) -> PyResult<()> {
-        let quietly = [("warn_on_full_buffer", false)].into_py_dict(py)?;
-        self.set.call(py, (self.writer.as_raw_fd(),), Some(&quietly)).map(drop)
-    }
-
-    fn clear(&self) {
-        // What is left wakes once more.
-        let _ = nix::unistd::read(&self.reader, &mut [0; 64]);
-    }
-}
-
-impl Drop for Wakeup {
-    fn drop(&mut self) {
-        Python::attach(|py| {
-            // Python must not write to what its number stands for next. It cannot fail in the thread that has set it.
-            let _ = self.set.call1(py, (-1,));
-        });
-    }
 }
 
 fn handle(py: Python<'_>, work: &Work, message: &[u8]) {

@@ -74,6 +74,7 @@ use self::state::{Master, Phase};
 use self::timers::Timer;
 use crate::daemon::Starter;
 use crate::ipc::Notice;
+use crate::local_time;
 use crate::pidfile::{self, MASTER_NAME};
 use crate::procname;
 use crate::system_limits;
@@ -97,11 +98,17 @@ pub(crate) fn run(
     }
     nix::sys::prctl::set_child_subreaper(true).context("cannot become the subreaper of the workers")?;
     let _ = nix::sys::prctl::set_name(MASTER_NAME);
+    // Of crons, and of times in the log.
+    local_time::follow(&config);
     raise_descriptor_limit();
     system_limits::of_master(&config.system);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, serve(config, launcher, reread, starter, superior))
+    let served = local.block_on(&runtime, serve(config, launcher, reread, starter, superior));
+    drop(local);
+    // What still blocks, as on a name that nobody resolves, ends with the process.
+    runtime.shutdown_background();
+    served
 }
 
 /// Thousands of idle connections are ordinary: every process of ours may have as many descriptors as the system allows.

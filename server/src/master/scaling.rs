@@ -46,6 +46,8 @@ impl Master {
             self.timers.set(Timer::Load, now);
         }
         self.load.active_at = Some(now);
+        // Without workers there is nothing to wait for.
+        self.any_ready |= self.config.processes == 0;
         if self.config.cheap {
             // There is nothing to wait for before saying so.
             self.any_ready = true;

@@ -98,7 +98,8 @@ pub(super) fn start(
     let notices = signals::watch_notices(&events)?;
     let control = app_signals::watch(&events)?;
     let Bound { workers, router } = bind_all(&config, user, &mut inherited, &mut leftovers, &events)?;
-    anyhow::ensure!(!(workers.is_empty() && router.is_empty()), "no socket was inherited, and none is configured");
+    let is_reachable = !(workers.is_empty() && router.is_empty());
+    anyhow::ensure!(is_reachable || config.processes == 0, "no socket was inherited, and none is configured");
     // Keys are often root's alone.
     let certificates = Certificates::read(&config)?;
     for path in &config.master_fifo {

@@ -6,6 +6,7 @@ use anyhow::Context;
 use pyo3::prelude::*;
 
 use super::traceback;
+use crate::local_time::ZONE;
 use rwsgi_config::Config;
 
 /// Starts Python, unless this code was loaded by a running one. `home` is a virtual environment to run in.
@@ -40,6 +41,10 @@ pub fn prepare(py: Python<'_>, config: &Config) -> anyhow::Result<()> {
     }
     for (name, value) in &config.env {
         environ.set_item(name, value)?;
+    }
+    if config.env.iter().map(|(name, _)| name).chain(&config.unenv).any(|name| name == ZONE) {
+        // It was read when the interpreter started.
+        py.import("time")?.call_method0("tzset")?;
     }
     // What the application prints belongs into the log now, not when a buffer of 8 kB is full.
     for name in ["stdout", "stderr"] {

@@ -15,6 +15,7 @@ macro_rules! hook {
             kind: Custom(|c, value| $add(c, Phase::$phase, value)),
             takes: $takes,
             help: $help,
+            is_for_shell: true,
             ..HOOKS
         }
     };
@@ -71,7 +72,7 @@ pub(crate) static ROWS: &[Row] = &[
     hook!("hook-emperor-lost", EmperorLost, add_hook, "ACTION:ARGUMENT", "Do this in a vassal when its emperor is gone, before it stops"),
     hook!("exec-as-emperor", AsEmperor, add_exec, "COMMAND", "Run this command in the emperor when a vassal was started"),
     hook!("exec-as-vassal", AsVassal, add_exec, "COMMAND", "Run this command in a vassal's process before its program is executed"),
-    Row { names: &["hook-touch"], kind: Custom(add_touch), takes: "FILE ACTION:ARGUMENT",
+    Row { names: &["hook-touch"], kind: Custom(add_touch), takes: "FILE ACTION:ARGUMENT", is_for_shell: true,
           help: "Do this when the file changes", ..HOOKS },
     hook!("exec-asap", Asap, add_exec, "COMMAND", "Run this command before anything else; a failure ends the start"),
     hook!("exec-pre-jail", PreJail, add_exec, "COMMAND", "Run this command before sockets are bound, at the start only"),

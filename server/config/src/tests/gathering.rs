@@ -429,4 +429,19 @@ fn a_command_s_own_variables_are_left_to_the_shell() {
     assert_eq!(value("attach-daemon"), Some("echo $HOME /home/me \"$(date -u)\" $(hostname) $MY_PROCESSES"));
     assert_eq!(value("module"), Some("/home/me"));
     assert!(warnings.is_empty(), "{warnings:?}");
+    for (name, before) in [
+        ("exec-pre-app", ""),
+        ("exec-as-vassal", ""),
+        ("hook-asap", "exec:"),
+        ("hook-touch", "/x exec:"),
+        ("touch-exec", "/x "),
+        ("alarm", "mail cmd:"),
+        ("cron", "-1 -1 -1 -1 -1 "),
+        ("emperor-on-demand-exec", ""),
+    ] {
+        let (settings, warnings) =
+            gather("shells", &format!("x = y\n{name} = {before}echo $HOME $(date) %(x)")).unwrap();
+        assert!(settings.contains(&(name.into(), format!("{before}echo $HOME $(date) y"))), "{settings:?}");
+        assert!(warnings.is_empty(), "{warnings:?}");
+    }
 }

@@ -142,6 +142,10 @@ fn what_cannot_be_is_one_line_that_names_the_option_and_what_it_got() {
             "-w m",
             "no address to serve on: give --http ADDRESS (as in --http :9090), --http-socket ADDRESS behind a proxy, or --socket ADDRESS for uwsgi_pass",
         ),
+        (
+            "-w m --mules 2",
+            "no address to serve on: give --http ADDRESS (as in --http :9090), --http-socket ADDRESS behind a proxy, or --socket ADDRESS for uwsgi_pass",
+        ),
         ("--ini /nowhere/a.ini", "command line: cannot read /nowhere/a.ini: No such file or directory (os error 2)"),
         (
             "a.cfg",
@@ -151,6 +155,16 @@ fn what_cannot_be_is_one_line_that_names_the_option_and_what_it_got() {
         let message = error(&format!("rwsgi {line}"));
         assert_eq!(message, expected, "{line}");
     }
+}
+
+#[test]
+fn without_a_socket_there_are_no_workers_beside_what_else_runs() {
+    for beside in ["--attach-daemon top", "--spooler /tmp", "--spooler /tmp --mules 2 -w m"] {
+        let config = serve(&format!("rwsgi {beside} --processes 4 --cheaper 1 --need-app"));
+        assert_eq!((config.processes, config.cheaper.workers), (0, None), "{beside}");
+        assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    }
+    assert_eq!(serve("rwsgi --http :1 --attach-daemon top").processes, 1);
 }
 
 #[test]
