@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Config;
 use super::keyval::items;
-use super::options::OTHER;
+use super::row::OTHER;
 use super::row::{Group, Kind, Row};
 use super::value::{leading_number, understood};
 

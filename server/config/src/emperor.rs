@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use rwsgi_stats::Address;
 use serde::{Deserialize, Serialize};
 
-use super::options::{self, OTHER};
+use super::options;
+use super::row::OTHER;
 use super::row::{Group, Kind, Row};
 use super::{AppSource, Config};
 use Kind::{Addresses, Always, Flag, Limit, Number, Path, Text, Texts};

@@ -8,7 +8,7 @@ use rwsgi_stats::Address;
 use serde::{Deserialize, Serialize};
 
 use super::Config;
-use super::options::SOCKETS;
+use super::row::SOCKETS;
 use super::row::{Kind, Row};
 use Kind::{Addresses, Flag};
 

@@ -1,7 +1,7 @@
 //! What is kept of root's rights, and when they go.
 
 use super::Config;
-use super::options::PROCESS;
+use super::row::PROCESS;
 use super::row::{Kind, Row};
 use super::set;
 use Kind::{Custom, Flag};

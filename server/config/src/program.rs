@@ -6,8 +6,9 @@ use std::fmt::Write as _;
 use rwsgi_stats::Address;
 use serde::{Deserialize, Serialize};
 
-use super::options::{self, CONFIGURATION, OTHER};
+use super::options;
 use super::row::{Action, Kind, Row};
+use super::row::{CONFIGURATION, OTHER};
 use super::setting::{Origin, Setting};
 use super::{ConfigError, Invocation};
 

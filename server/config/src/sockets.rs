@@ -4,7 +4,8 @@ use rwsgi_stats::Address;
 use serde::{Deserialize, Serialize};
 
 use super::Config;
-use super::options::{self, SOCKETS};
+use super::options;
+use super::row::SOCKETS;
 use super::row::{Kind, Row};
 use super::value::leading_number;
 use Kind::{Custom, Flag, Limit};

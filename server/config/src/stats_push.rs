@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::Config;
-use super::options::STATS;
+use super::row::STATS;
 use super::row::{Kind, Row};
 use super::value::leading_number;
 use Kind::{Custom, Flag, Number, Path};

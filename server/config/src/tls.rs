@@ -8,8 +8,8 @@ use rwsgi_stats::Address;
 use serde::{Deserialize, Serialize};
 
 use super::Config;
-use super::options::{REQUESTS, SOCKETS};
 use super::row::{Kind, Row};
+use super::row::{REQUESTS, SOCKETS};
 use super::value;
 use Kind::{Custom, Flag, Path, Text};
 

@@ -1,5 +1,6 @@
 //! Going through rules.
 
+use super::act::Step;
 use super::condition::Outcome;
 use super::rule::{Phase, Rule, RuleText, When};
 use super::template::number;
@@ -21,18 +22,6 @@ pub struct Rules {
     error: Vec<Rule>,
     response: Vec<Rule>,
     last: Vec<Rule>,
-}
-
-/// What an action says of the rules that follow.
-pub(crate) enum Step {
-    /// They are looked at.
-    Next,
-    /// They are passed over.
-    Continue,
-    /// They are passed over, and this is the response.
-    Answer(Answer),
-    /// The next one is behind this label.
-    Goto(Vec<u8>),
 }
 
 impl Rules {

@@ -10,10 +10,11 @@ use nix::unistd::geteuid;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
+use super::ids::{Moment, VassalId};
 use super::on_demand;
 use super::scan::Monitor;
 use super::spawn::Spawn;
-use super::vassals::{Ended, Moment, Seen, Stage, Then, VassalId, Verdict};
+use super::vassals::{Ended, Seen, Stage, Then, Verdict};
 use super::{Channel, Emperor, Event, Socket};
 use crate::master::process::{Change, End, next_change};
 use crate::master::task::Task;

@@ -7,6 +7,7 @@
 //! emperor of vassals of ours.
 
 mod document;
+mod ids;
 mod lifecycle;
 mod on_demand;
 mod scan;
@@ -25,9 +26,10 @@ use rwsgi_stats::Snapshot;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
+use self::ids::{Moment, VassalId};
 use self::scan::Monitor;
 pub(crate) use self::start::{run_alone, run_beside};
-use self::vassals::{Moment, Stage, Then, VassalId, Vassals};
+use self::vassals::{Stage, Then, Vassals};
 use crate::clock::UnixMicros;
 use crate::master::launcher::Launcher;
 use crate::master::supervisor::Supervisor;

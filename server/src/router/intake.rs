@@ -48,7 +48,7 @@ impl Router<'_> {
     fn read_head(&mut self, scratch: &mut [u8], key: Key) -> Continue {
         let buffer_size = self.limits.buffer_size;
         let Some(mut client) = self.clients.get_mut(key) else { return false };
-        if client.hurdles.proxy_protocol {
+        if client.expects_proxy_header {
             if !self.pass_proxy(key) {
                 return false;
             }
@@ -126,7 +126,7 @@ impl Router<'_> {
                 return true;
             }
         };
-        if client.hurdles.redirect {
+        if client.is_redirected {
             return self.redirect(key, &head);
         }
         let (head_bytes, rest) = bytes.split_at(head.len);
