@@ -485,3 +485,8 @@ pub(super) fn nearest(name: &str) -> Option<&'static str> {
     let scored = names.map(|known| (strsim::normalized_damerau_levenshtein(name, known), known));
     scored.filter(|(score, _)| *score >= 0.6).max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, known)| known)
 }
+
+/// The first name of the option that goes by this name; the name itself when there is none.
+pub(crate) fn first_name(name: &str) -> &str {
+    find(name).map_or(name, |row| row.names[0])
+}

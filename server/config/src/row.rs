@@ -9,7 +9,16 @@ use std::path::PathBuf;
 use rwsgi_stats::Address;
 
 use super::logic::Logic;
-use super::{Config, Order, value};
+use super::{Config, value};
+
+/// The order that a running server gets through its pidfile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Finish and exit.
+    Stop,
+    /// Replace the running generation by a new one.
+    Reload,
+}
 
 /// The heading under which `--help` and the reference list an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +65,7 @@ impl Group {
             Self::Alarms => "Alarms",
             Self::Stats => "Stats",
             Self::Spooler => "Spooler",
-            Self::Daemons => "Programs beside the server",
+            Self::Daemons => "Programs that run with the server",
             Self::Crons => "Crons and timers",
             Self::Between => "Shared between processes",
             Self::Emperor => "Emperor and vassals",

@@ -96,7 +96,7 @@ fn push(config: &mut Config, value: &str) -> Result<(), String> {
                     "path" => path = value,
                     "separator" => separator = value,
                     "freq" => frequency = Some(leading_number(config, value, &(1..=86_400))?),
-                    _ => return Err(format!("path, separator and freq, and no '{key}', after file")),
+                    _ => return Err(format!("the keys path, separator and freq after file, not '{key}'")),
                 }
             }
             PushTo::File(path.into(), separator.into())
@@ -104,7 +104,7 @@ fn push(config: &mut Config, value: &str) -> Result<(), String> {
         "statsd" => datagrams().map(|(address, prefix)| PushTo::Statsd(address, prefix))?,
         "socket" => datagrams().map(|(address, prefix)| PushTo::Datagrams(address, prefix))?,
         _ => {
-            config.warnings.push(format!("nothing is sent to '{kind}': file, statsd and socket are known here"));
+            config.warnings.push(format!("nothing is sent to '{kind}': use file, statsd or socket"));
             return Ok(());
         }
     };

@@ -1,5 +1,4 @@
-//! The life of each vassal: found, started, reloaded, stopped, gone. What is to be done [`super::vassals`] decides; here it
-//! is done.
+//! Starts, reloads and stops vassals, as [`super::vassals`] decides.
 
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -141,7 +140,7 @@ impl Emperor {
         if self.is_stopping || self.vassals.get(id).is_none_or(|vassal| vassal.stage != Stage::Waiting) {
             return;
         }
-        info!("emperor: {id}: somebody has connected");
+        info!("emperor: {id}: first connection: starting the vassal");
         let Some(directory) = self.monitors.get(id.monitor).map(|monitor| monitor.directory.clone()) else { return };
         self.begin(id, &directory);
     }

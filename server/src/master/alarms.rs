@@ -1,4 +1,4 @@
-//! Raising alarms: by whom they are raised, and what is done.
+//! Raises alarms and runs their actions.
 //!
 //! The same message raises an alarm once in `alarm-freq` seconds, so that an alarm whose own output is in the log does not
 //! raise itself again and again.

@@ -44,7 +44,7 @@ impl Logger {
         let target = match (kind, place) {
             ("stdio", _) => LogTarget::Stdio,
             ("file" | "fd" | "socket" | "rsyslog", "") => {
-                warnings.push(format!("'{value}' names nowhere: its lines go where stdio's go"));
+                warnings.push(format!("'{value}' has no destination: its lines go where those of stdio go"));
                 LogTarget::Stdio
             }
             ("file", place) => LogTarget::File(log_file(place)?),

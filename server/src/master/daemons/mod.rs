@@ -1,4 +1,4 @@
-//! Programs beside the server: `attach-daemon` and its kin.
+//! Programs that the server starts, watches and stops: `attach-daemon` and the like.
 //!
 //! As in uWSGI, they are started once the application is loaded and the server has become its user; a reload ends those
 //! that have no pidfile and starts the configured ones when they have left; a chain reload leaves them alone. A stop ends
