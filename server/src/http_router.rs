@@ -13,7 +13,7 @@ use crate::ipc::{Setup, receive_message};
 use crate::log_text;
 use crate::process_setup::{ignore_terminal_signals, limit_address_space};
 use crate::procname;
-use crate::router::{self, Door, Limits, RouterConfig};
+use crate::router::{self, Limits, ListenOptions, RouterConfig};
 use crate::stats::scoreboard::Scoreboard;
 use crate::system_limits;
 use rwsgi_config::hooks::Phase;
@@ -58,7 +58,7 @@ pub(crate) fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
     let listeners = setup.listeners.iter_mut().map(|listener| Ok((listener.fd.take()?, listener.address.clone())));
     let router = RouterConfig {
         listeners: listeners.collect::<anyhow::Result<_>>()?,
-        doors: Door::all(&setup.config),
+        listen_options: ListenOptions::all(&setup.config),
         certificates,
         link_listener: setup.link_listener.as_mut().context("http router: no link listener")?.take()?,
         token: setup.link.as_ref().context("http router: no link endpoint")?.token,

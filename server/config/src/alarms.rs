@@ -3,8 +3,8 @@
 use regex::bytes::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
-use super::options::LOGGING;
 use super::row::Kind::{Always, Custom, Number, Texts};
+use super::row::LOGGING;
 use super::row::{Group, Row};
 use super::{Config, value};
 

@@ -1,5 +1,5 @@
-//! Commands at times of the calendar, and what raises the application's signals without the application's asking:
-//! `cron` and `timer` and their kin.
+//! Crons (commands at times of the calendar), and the options that raise signals of the application: `timer`,
+//! `touch-signal` and the like.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Config;
 use super::keyval::items;
-use super::options::OTHER;
+use super::row::OTHER;
 use super::row::{Group, Kind, Row};
 use super::value::{leading_number, understood};
 
@@ -61,7 +61,7 @@ const COMMANDS: Row = Row { is_for_shell: true, ..CRONS };
 #[rustfmt::skip]
 pub(crate) static ROWS: &[Row] = &[
     Row { names: &["cron"], kind: Kind::Custom(cron), takes: "MINUTE HOUR DAY MONTH WEEKDAY COMMAND",
-          help: "Run this command at these times; -1 stands for each, -5 for every fifth", ..COMMANDS },
+          help: "Run this command at these times; -1 stands for every one, -5 for every fifth", ..COMMANDS },
     Row { names: &["cron2"], kind: Kind::Custom(cron2), takes: "KEY=VALUE[,…] COMMAND",
           help: "The same with minute, hour, day, month, week, unique and harakiri, as in minute=-5,unique=1", ..COMMANDS },
     Row { names: &["unique-cron"], kind: Kind::Custom(unique_cron), takes: "MINUTE HOUR DAY MONTH WEEKDAY COMMAND",
@@ -71,7 +71,7 @@ pub(crate) static ROWS: &[Row] = &[
     Row { names: &["timer", "signal-timer"], kind: Kind::Custom(timer), takes: "SIGNAL SECONDS",
           help: "Raise this signal of the application every so many seconds", ..CRONS },
     Row { names: &["rbtimer", "signal-rbtimer"], kind: Kind::Custom(rbtimer), takes: "SIGNAL SECONDS",
-          help: "The same: one timer is as good as the other here", ..CRONS },
+          help: "The same as timer", ..CRONS },
     Row { names: &["touch-signal"], kind: Kind::Custom(touch_signal), takes: "FILE SIGNAL",
           help: "Raise this signal of the application when the file changes", ..CRONS },
     Row { names: &["fs-signal"], kind: Kind::Custom(fs_signal), takes: "FILE SIGNAL",

@@ -1,4 +1,4 @@
-//! Programs that the server runs beside itself: `attach-daemon` and its kin.
+//! Programs that the server starts, watches and stops: `attach-daemon` and the like.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Config;
 use super::keyval::items;
-use super::options::OTHER;
+use super::row::OTHER;
 use super::row::{Group, Kind, Row};
 use super::value::{is_off, leading_number};
 
@@ -25,7 +25,7 @@ pub struct DaemonsConfig {
     pub honour_stdin: bool,
 }
 
-/// A program that the server runs beside itself.
+/// A program that the server starts, watches and stops.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DaemonConfig {
     /// For `/bin/sh -c`.
@@ -34,7 +34,7 @@ pub struct DaemonConfig {
     pub pidfile: Option<PathBuf>,
     /// The server writes the pidfile, since the program does not go to the background by itself.
     pub daemonize: bool,
-    /// How many looks, a second apart, it has to write its pidfile.
+    /// How often its pidfile is looked for, once a second, before it counts as not started.
     pub frequency: u32,
     /// The server stops when it ends.
     pub control: bool,
@@ -172,7 +172,7 @@ fn attach2(config: &mut Config, value: &str) -> Outcome {
     }
     command(&daemon.command).map_err(|_| "a command, as in cmd=COMMAND".to_owned())?;
     if daemon.daemonize && daemon.pidfile.is_none() {
-        return Err("a pidfile=FILE beside daemonize".into());
+        return Err("pidfile=FILE together with daemonize".into());
     }
     config.daemons.programs.push(daemon);
     Ok(())

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use rwsgi_stats::Address;
 use serde::{Deserialize, Serialize};
 
-use super::options::{self, OTHER};
+use super::row::OTHER;
 use super::row::{Group, Kind, Row};
 use super::{AppSource, Config};
 use Kind::{Addresses, Always, Flag, Limit, Number, Path, Text, Texts};
@@ -15,7 +15,7 @@ use Kind::{Addresses, Always, Flag, Limit, Number, Path, Text, Texts};
 pub struct EmperorConfig {
     /// `--emperor`: directories and patterns of vassal files, relative to [`Self::start`]; empty for no emperor.
     pub monitors: Vec<String>,
-    /// The process is the emperor and nothing else, because there is nothing to serve beside it.
+    /// The process is the emperor and serves nothing itself.
     pub is_alone: bool,
     /// The directory that the server was started in.
     pub start: PathBuf,
@@ -218,7 +218,7 @@ pub(super) fn finish(config: &mut Config) -> bool {
     }
     if config.emperor.is_alone {
         let mut lost: Vec<&str> = config.given.iter().map(|(name, _)| name.as_str()).collect();
-        lost.retain(|name| OF_A_SERVER.contains(name) && options::find(name).is_some());
+        lost.retain(|name| OF_A_SERVER.contains(name));
         lost.dedup();
         if !lost.is_empty() {
             config.lose(format!(

@@ -5,7 +5,7 @@
 use nix::sys::resource::{Resource, getrlimit};
 
 use super::Config;
-use super::options::WORKERS;
+use super::row::WORKERS;
 use super::row::{Kind, Row};
 use super::value::leading_number;
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::options::RECYCLING;
+use super::row::RECYCLING;
 use super::row::{Kind, Row};
 use Kind::{Limit, Number};
 

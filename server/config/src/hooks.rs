@@ -350,7 +350,7 @@ mod tests {
         }
     }
 
-    /// Between these lines of docs/configuration.md is the table. `RWSGI_WRITE_DOCS=1` writes it.
+    /// Between these lines of docs/hooks.md is the table. `RWSGI_WRITE_DOCS=1` writes it.
     #[test]
     fn the_guide_has_the_table_of_phases() {
         const BEGIN: &str = "<!-- phases: made from server/config/src/hooks.rs -->\n";
@@ -359,7 +359,7 @@ mod tests {
         for PhaseRow { name, when, process, user, .. } in PHASES {
             table.push_str(&format!("| `{name}` | {when} | {process} | {user} |\n"));
         }
-        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/hooks.md");
         let page = std::fs::read_to_string(&path).unwrap();
         let (before, rest) = page.split_once(BEGIN).unwrap();
         let (written, after) = rest.split_once(END).unwrap();

@@ -1,5 +1,5 @@
-//! The http router's options beside its addresses and limits: where its requests go, who may speak for another client,
-//! and sockets that several options name by number.
+//! Options of the http router other than addresses and limits: where its requests go, the PROXY protocol, and
+//! `shared-socket`, which other options name by number.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use rwsgi_stats::Address;
 use serde::{Deserialize, Serialize};
 
 use super::Config;
-use super::options::SOCKETS;
+use super::row::SOCKETS;
 use super::row::{Kind, Row};
 use Kind::{Addresses, Flag};
 
@@ -26,7 +26,7 @@ pub struct HttpRouterConfig {
 }
 
 impl HttpRouterConfig {
-    /// Whether a client of the http router may be announced by a proxy.
+    /// Whether a connection to the http router may begin with a PROXY header.
     #[must_use]
     pub fn takes_proxy_protocol(&self) -> bool {
         self.proxy_protocol || self.proxy_protocol_everywhere

@@ -41,6 +41,7 @@ pub mod reactions;
 mod reference;
 mod routing;
 mod row;
+mod scripts;
 mod set;
 mod setting;
 mod settle;
@@ -79,6 +80,7 @@ pub use migrate::{Migration, Outcome};
 pub use program::Announcements;
 pub use python::{Alias, PythonConfig};
 pub use routing::{CollectHeader, RoutingConfig};
+pub use row::Order;
 use row::{Action, Kind};
 pub use setting::Origin;
 use setting::{Argument, Setting};
@@ -154,7 +156,7 @@ fn load_within(argv: impl Iterator<Item = OsString>, around: Surroundings) -> Re
     if let Some(invocation) = gatherer.settings.iter().find_map(instead_of_serving) {
         return Ok(invocation);
     }
-    if let Some(invocation) = program::instead_of_serving(&gatherer.settings)? {
+    if let Some(invocation) = scripts::instead_of_serving(&gatherer.settings)? {
         return Ok(invocation);
     }
     let mut settled = settle::settle(&gatherer);

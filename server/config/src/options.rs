@@ -3,42 +3,16 @@
 
 use super::files::Notation;
 use super::logic::{Logic, Over, Test, Wanted};
-use super::row::{Action, Group, Kind, Row};
+use super::row::{
+    ADAPTIVE, APPLICATION, BETWEEN, CONFIGURATION, FILES, LOGGING, LOGIC, OTHER, PROCESS, RECYCLING, RELOAD, REQUESTS,
+    SOCKETS, SPOOLER, STATS, WORKERS,
+};
+use super::row::{Action, Kind, Row};
 use super::{
     Order, alarms, between, crons, daemons, emperor, event_loops, harakiri, hooks, http_router, limits, logs,
     privileges, program, python, reactions, routing, set, sockets, static_files, stats_push, system, tls, websockets,
 };
 use Kind::{Act, Addresses, Always, Custom, Flag, Large, Limit, Megabytes, Mode, Number, Path, Paths, Text, Texts};
-
-/// What most rows have in common; each group's rows start from theirs.
-pub(crate) const OTHER: Row = Row {
-    names: &[],
-    short: None,
-    kind: Always,
-    takes: "",
-    default: "",
-    repeats: false,
-    is_for_shell: false,
-    help: "",
-    since: "0.1",
-    group: Group::Other,
-};
-pub(crate) const SOCKETS: Row = Row { group: Group::Sockets, takes: "ADDRESS", ..OTHER };
-pub(crate) const APPLICATION: Row = Row { group: Group::Application, ..OTHER };
-pub(crate) const WORKERS: Row = Row { group: Group::Workers, ..OTHER };
-pub(crate) const ADAPTIVE: Row = Row { group: Group::Adaptive, ..OTHER };
-pub(crate) const RECYCLING: Row = Row { group: Group::Recycling, ..OTHER };
-pub(crate) const REQUESTS: Row = Row { group: Group::Requests, ..OTHER };
-pub(crate) const ROUTING: Row = Row { group: Group::Routing, repeats: true, ..OTHER };
-pub(crate) const FILES: Row = Row { group: Group::Files, ..OTHER };
-pub(crate) const PROCESS: Row = Row { group: Group::Process, ..OTHER };
-pub(crate) const RELOAD: Row = Row { group: Group::Reload, ..OTHER };
-pub(crate) const LOGGING: Row = Row { group: Group::Logging, ..OTHER };
-pub(crate) const STATS: Row = Row { group: Group::Stats, ..OTHER };
-pub(crate) const SPOOLER: Row = Row { group: Group::Spooler, ..OTHER };
-pub(crate) const BETWEEN: Row = Row { group: Group::Between, ..OTHER };
-pub(crate) const LOGIC: Row = Row { group: Group::Logic, ..OTHER };
-pub(crate) const CONFIGURATION: Row = Row { group: Group::Configuration, ..OTHER };
 
 /// The tables: the one below, and one for each capability that has a module of its own here.
 #[rustfmt::skip]
@@ -259,7 +233,7 @@ static OPTIONS: &[Row] = &[
     Row { names: &["post-buffering-bufsize"], kind: Always, takes: "BYTES",
           help: "Nothing to do: bodies are read in pieces of a size that suits", ..REQUESTS },
     Row { names: &["path-normalize"], kind: Custom(set::path_normalize), takes: "HOW", default: "keep",
-          help: "What to do about dot segments and empty segments in a path, bare or escaped: keep them, resolve them as nginx does, or reject them with 400 (see configuration.md)", ..REQUESTS },
+          help: "What to do about dot segments and empty segments in a path, bare or escaped: keep them, resolve them as nginx does, or reject them with 400 (see requests.md)", ..REQUESTS },
     Row { names: &["socket-timeout"], short: Some('z'), kind: Number(|c| &mut c.socket_timeout, 1..=u32::MAX), takes: "SECONDS", default: "30",
           help: "How long a client of a worker may take to send or receive anything", ..REQUESTS },
     Row { names: &["http-timeout"], kind: Number(|c| &mut c.http_timeout, 1..=u32::MAX), takes: "SECONDS", default: "60",
@@ -510,4 +484,9 @@ pub(super) fn nearest(name: &str) -> Option<&'static str> {
     let names = all().flat_map(|row| row.names.iter().copied());
     let scored = names.map(|known| (strsim::normalized_damerau_levenshtein(name, known), known));
     scored.filter(|(score, _)| *score >= 0.6).max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, known)| known)
+}
+
+/// The first name of the option that goes by this name; the name itself when there is none.
+pub(crate) fn first_name(name: &str) -> &str {
+    find(name).map_or(name, |row| row.names[0])
 }

@@ -1,7 +1,7 @@
 //! What is kept of root's rights, and when they go.
 
 use super::Config;
-use super::options::PROCESS;
+use super::row::PROCESS;
 use super::row::{Kind, Row};
 use super::set;
 use Kind::{Custom, Flag};
@@ -73,7 +73,7 @@ fn cap(config: &mut Config, value: &str) -> Result<(), String> {
     for name in value.split(',').map(str::trim).filter(|name| !name.is_empty()) {
         let bare = name.strip_prefix("cap_").unwrap_or(name);
         let number = CAPABILITIES.iter().position(|known| *known == bare);
-        let number = number.ok_or_else(|| format!("capabilities as in setuid,setgid, of which '{name}' is none"))?;
+        let number = number.ok_or_else(|| format!("names of capabilities, as in setuid,setgid: '{name}' is none"))?;
         *config.cap.get_or_insert(0) |= 1 << number;
     }
     Ok(())

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::options::{APPLICATION, RELOAD};
+use super::row::{APPLICATION, RELOAD};
 use super::row::{Kind, Row};
 use super::value::path;
 use super::{AppSource, Config};

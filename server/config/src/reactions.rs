@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::Config;
-use super::options::RELOAD;
 use super::row::Kind::{Custom, Flag, Paths, Texts};
+use super::row::RELOAD;
 use super::row::Row;
 use super::value;
 

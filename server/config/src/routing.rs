@@ -7,8 +7,8 @@ use rwsgi_routing::{Fault, Phase, RuleText, Subject, Test};
 use serde::{Deserialize, Serialize};
 
 use super::Config;
-use super::options::ROUTING;
 use super::row::Kind::Custom;
+use super::row::ROUTING;
 use super::row::Row;
 use super::value;
 

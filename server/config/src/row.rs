@@ -9,7 +9,16 @@ use std::path::PathBuf;
 use rwsgi_stats::Address;
 
 use super::logic::Logic;
-use super::{Config, Order, value};
+use super::{Config, value};
+
+/// The order that a running server gets through its pidfile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Finish and exit.
+    Stop,
+    /// Replace the running generation by a new one.
+    Reload,
+}
 
 /// The heading under which `--help` and the reference list an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +65,7 @@ impl Group {
             Self::Alarms => "Alarms",
             Self::Stats => "Stats",
             Self::Spooler => "Spooler",
-            Self::Daemons => "Programs beside the server",
+            Self::Daemons => "Programs that run with the server",
             Self::Crons => "Crons and timers",
             Self::Between => "Shared between processes",
             Self::Emperor => "Emperor and vassals",
@@ -236,3 +245,33 @@ impl Row {
         Ok(())
     }
 }
+
+/// What most rows have in common; each group's rows start from theirs.
+pub(crate) const OTHER: Row = Row {
+    names: &[],
+    short: None,
+    kind: Kind::Always,
+    takes: "",
+    default: "",
+    repeats: false,
+    is_for_shell: false,
+    help: "",
+    since: "0.1",
+    group: Group::Other,
+};
+pub(crate) const SOCKETS: Row = Row { group: Group::Sockets, takes: "ADDRESS", ..OTHER };
+pub(crate) const APPLICATION: Row = Row { group: Group::Application, ..OTHER };
+pub(crate) const WORKERS: Row = Row { group: Group::Workers, ..OTHER };
+pub(crate) const ADAPTIVE: Row = Row { group: Group::Adaptive, ..OTHER };
+pub(crate) const RECYCLING: Row = Row { group: Group::Recycling, ..OTHER };
+pub(crate) const REQUESTS: Row = Row { group: Group::Requests, ..OTHER };
+pub(crate) const ROUTING: Row = Row { group: Group::Routing, repeats: true, ..OTHER };
+pub(crate) const FILES: Row = Row { group: Group::Files, ..OTHER };
+pub(crate) const PROCESS: Row = Row { group: Group::Process, ..OTHER };
+pub(crate) const RELOAD: Row = Row { group: Group::Reload, ..OTHER };
+pub(crate) const LOGGING: Row = Row { group: Group::Logging, ..OTHER };
+pub(crate) const STATS: Row = Row { group: Group::Stats, ..OTHER };
+pub(crate) const SPOOLER: Row = Row { group: Group::Spooler, ..OTHER };
+pub(crate) const BETWEEN: Row = Row { group: Group::Between, ..OTHER };
+pub(crate) const LOGIC: Row = Row { group: Group::Logic, ..OTHER };
+pub(crate) const CONFIGURATION: Row = Row { group: Group::Configuration, ..OTHER };

@@ -3,8 +3,8 @@
 
 use super::gather::Gatherer;
 use super::options::{self, nearest};
-use super::program::is_bare;
 use super::row::Kind;
+use super::scripts::is_bare;
 use super::setting::{Origin, Setting};
 use super::uwsgi::{self, Verdict};
 use super::value::is_off;
@@ -59,7 +59,7 @@ pub(super) fn settle(gathered: &Gatherer) -> Settled {
         }
     }
     if config.announcements.show_config {
-        config.announcements.configuration = super::program::configuration(&gathered.settings);
+        config.announcements.configuration = super::scripts::configuration(&gathered.settings);
     }
     super::event_loops::finish(&mut config);
     if let Err(error) = finish(&mut config) {
@@ -153,7 +153,7 @@ fn finish(config: &mut Config) -> Result<(), ConfigError> {
     }
     super::logs::finish(config);
     super::between::finish(&mut config.between).map_err(ConfigError::Conflict)?;
-    super::sockets::finish(config).map_err(ConfigError::Conflict)?;
+    super::sockets::finish(config, options::first_name).map_err(ConfigError::Conflict)?;
     super::alarms::finish(&config.alarms).map_err(ConfigError::Conflict)?;
     if is_reachable && config.app.is_none() && config.mounts.is_empty() {
         // uWSGI starts in any case. That is a mistake, unless there is something else for the server to do.

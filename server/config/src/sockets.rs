@@ -4,7 +4,7 @@ use rwsgi_stats::Address;
 use serde::{Deserialize, Serialize};
 
 use super::Config;
-use super::options::{self, SOCKETS};
+use super::row::SOCKETS;
 use super::row::{Kind, Row};
 use super::value::leading_number;
 use Kind::{Custom, Flag, Limit};
@@ -61,11 +61,13 @@ fn map_socket(config: &mut Config, value: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Makes unix sockets abstract if they are to be, and has [`SocketMap::socket`] count in the order in which the server holds its sockets: those that speak HTTP first.
+/// Makes unix sockets abstract if `abstract-socket` says so, and changes [`SocketMap::socket`] from the order of the
+/// configuration to the order in which the server holds its sockets: those that speak HTTP first. `first_name` gives the
+/// first name of an option.
 ///
 /// # Errors
-/// A worker's number that there is no worker of, in words.
-pub(crate) fn finish(config: &mut Config) -> Result<(), String> {
+/// When a map names a worker beyond `processes`.
+pub(crate) fn finish(config: &mut Config, first_name: impl Fn(&str) -> &str) -> Result<(), String> {
     if config.sockets.is_abstract {
         let Config { http, http_socket, socket, stats, .. } = config;
         for address in http.iter_mut().chain(http_socket).chain(socket).chain(stats) {
@@ -109,10 +111,6 @@ pub(crate) fn finish(config: &mut Config) -> Result<(), String> {
     Ok(())
 }
 
-fn first_name(name: &str) -> &str {
-    options::find(name).map_or(name, |row| row.names[0])
-}
-
 impl SocketConfig {
     /// Whether a worker accepts from the socket of that place among those that workers accept from.
     #[must_use]
@@ -136,7 +134,7 @@ mod tests {
         for value in ["1:1", "2:2,3", "2:1", "9:1"] {
             map_socket(&mut config, value).unwrap();
         }
-        finish(&mut config).unwrap();
+        finish(&mut config, crate::options::first_name).unwrap();
         // Held as: http-socket, http-socket, uwsgi-socket, socket.
         let workers_of = |socket| [1, 2, 3].map(|worker| config.sockets.is_for(socket, worker));
         assert_eq!(workers_of(0), [true; 3]);
@@ -145,7 +143,7 @@ mod tests {
         assert_eq!(config.warnings.len(), 1);
         config.processes = 1;
         map_socket(&mut config, "0:2").unwrap();
-        assert!(finish(&mut config).is_err());
+        assert!(finish(&mut config, crate::options::first_name).is_err());
         assert!(map_socket(&mut config, "0").is_err());
     }
 }

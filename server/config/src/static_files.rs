@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::Config;
-use super::options::FILES;
+use super::row::FILES;
 use super::row::{Kind, Row};
 use super::value::{leading_number, understood};
 use Kind::{Always, Custom, Flag, Paths, Texts};

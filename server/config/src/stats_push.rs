@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::Config;
-use super::options::STATS;
+use super::row::STATS;
 use super::row::{Kind, Row};
 use super::value::leading_number;
 use Kind::{Custom, Flag, Number, Path};
@@ -96,7 +96,7 @@ fn push(config: &mut Config, value: &str) -> Result<(), String> {
                     "path" => path = value,
                     "separator" => separator = value,
                     "freq" => frequency = Some(leading_number(config, value, &(1..=86_400))?),
-                    _ => return Err(format!("path, separator and freq, and no '{key}', after file")),
+                    _ => return Err(format!("the keys path, separator and freq after file, not '{key}'")),
                 }
             }
             PushTo::File(path.into(), separator.into())
@@ -104,7 +104,7 @@ fn push(config: &mut Config, value: &str) -> Result<(), String> {
         "statsd" => datagrams().map(|(address, prefix)| PushTo::Statsd(address, prefix))?,
         "socket" => datagrams().map(|(address, prefix)| PushTo::Datagrams(address, prefix))?,
         _ => {
-            config.lose(format!("nothing is sent to '{kind}': file, statsd and socket are known here"));
+            config.lose(format!("nothing is sent to '{kind}': use file, statsd or socket"));
             return Ok(());
         }
     };

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Config;
-use super::options::PROCESS;
+use super::row::PROCESS;
 use super::row::{Kind, Row};
 use super::value::understood;
 use Kind::{Custom, Flag, Limit};

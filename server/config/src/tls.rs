@@ -1,4 +1,4 @@
-//! TLS at the http router: which sockets speak it, and which files hold what they prove themselves with.
+//! TLS at the http router: which sockets speak it, and the files of their certificates and keys.
 //!
 //! Only paths: the master reads the files (`server/src/tls`), so that no key is ever part of a configuration.
 
@@ -8,12 +8,12 @@ use rwsgi_stats::Address;
 use serde::{Deserialize, Serialize};
 
 use super::Config;
-use super::options::{REQUESTS, SOCKETS};
 use super::row::{Kind, Row};
+use super::row::{REQUESTS, SOCKETS};
 use super::value;
 use Kind::{Custom, Flag, Path, Text};
 
-/// What a server proves itself with, and whom it lets in.
+/// The certificate of a socket or host, and which clients it takes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// PEM: the certificate, and those between it and the authority's.
@@ -40,7 +40,7 @@ pub struct ClientCa {
 pub struct HttpsSocket {
     /// Where it listens.
     pub address: Address,
-    /// What it shows to clients that name no host of [`TlsConfig::hosts`].
+    /// The certificate for clients that name no host of [`TlsConfig::hosts`].
     pub identity: Identity,
 }
 

@@ -357,9 +357,9 @@ pub struct Config {
     pub http_router: HttpRouterConfig,
     /// `--https*`, `--sni*`.
     pub tls: TlsConfig,
-    /// `--attach-daemon` and its kin.
+    /// `--attach-daemon` and the like.
     pub daemons: DaemonsConfig,
-    /// `--cron` and its kin.
+    /// `--cron` and the like.
     pub crons: CronsConfig,
     /// `--timer`, `--touch-signal` and `--fs-signal`.
     pub signals: SignalsConfig,
@@ -500,13 +500,4 @@ impl Default for Config {
             losses: Vec::new(),
         }
     }
-}
-
-/// The order that a running server gets through its pidfile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// Finish and exit.
-    Stop,
-    /// Replace the running generation by a new one.
-    Reload,
 }

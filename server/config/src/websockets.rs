@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::options::REQUESTS;
+use super::row::REQUESTS;
 use super::row::{Kind, Row};
 use super::{Config, value};
 

@@ -10,10 +10,21 @@ use base64::Engine as _;
 use super::action::{Action, BasicAuth, ServedFile, Who};
 use super::htpasswd::{self, Verdict};
 use super::pattern::Groups;
-use super::run::Step;
 use super::status;
 use super::template::{Template, number, parents};
 use super::visit::{Answer, Effect, Visit};
+
+/// What an action says of the rules that follow.
+pub(crate) enum Step {
+    /// They are looked at.
+    Next,
+    /// They are passed over.
+    Continue,
+    /// They are passed over, and this is the response.
+    Answer(Answer),
+    /// The next one is behind this label.
+    Goto(Vec<u8>),
+}
 
 /// Does what a rule says.
 pub(crate) fn act(action: &Action, visit: &mut Visit, groups: &Groups) -> Step {

@@ -197,7 +197,7 @@ const NOT_HERE: [&str; 68] = [
     "uwsgi",
 ];
 
-/// Those of them without which requests get the same answers: they only keep copies, count, or tell somebody.
+/// Those of them that change no response: they only cache, count or report.
 const CAN_BE_LEFT_OUT: [&str; 21] = [
     "alarm",
     "cache",
@@ -227,7 +227,7 @@ pub(crate) fn is_known(name: &str) -> bool {
     ACTIONS.iter().any(|action| action.names.contains(&name))
 }
 
-/// Whether requests get the same answers without this action of uWSGI's.
+/// Whether this action of uWSGI's changes no response.
 pub(crate) fn can_be_left_out(name: &str) -> bool {
     CAN_BE_LEFT_OUT.contains(&name)
 }
@@ -334,7 +334,7 @@ fn basic_auth(text: &str, else_next: bool) -> Result<Action, String> {
     Ok(Action::BasicAuth(BasicAuth { realm: realm.into(), who, else_next }))
 }
 
-/// `key=value,key=value`; a backslash takes the comma after it along.
+/// `key=value,key=value`; a comma after a backslash is part of the value.
 fn settings(text: &str) -> Vec<(String, String)> {
     let mut pairs = vec![String::new()];
     let mut characters = text.chars();

@@ -2,8 +2,8 @@
 
 use fancy_regex::{BytesMode, Regex, RegexBuilder};
 
-/// How often a match may go back. Only patterns with look-around or back-references go back at all, and a client
-/// chooses what they are matched with.
+/// The most backtracking steps of a match. Only patterns with look-around or back-references backtrack, on text that a
+/// client chooses.
 const BACKTRACKS: usize = 200_000;
 
 /// The longest subject, bytes, of a pattern that may look at all of it again from each of its places. A request of uWSGI's

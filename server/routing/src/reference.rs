@@ -1,4 +1,4 @@
-//! The tables of `docs/configuration.md`, made from those of the code.
+//! The tables of `docs/routing.md`, made from those of the code.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -32,7 +32,7 @@ fn tables() -> String {
 
 #[test]
 fn the_tables_in_docs_are_current() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/routing.md");
     let page = std::fs::read_to_string(&path).unwrap();
     let (before, rest) = page.split_once(BEGIN).expect("the mark at the beginning of the tables");
     let (found, after) = rest.split_once(END).expect("the mark at their end");

@@ -1,5 +1,6 @@
 //! Going through rules.
 
+use super::act::Step;
 use super::condition::Outcome;
 use super::rule::{Phase, Rule, RuleText, When};
 use super::template::number;
@@ -23,18 +24,6 @@ pub struct Rules {
     response: Vec<Rule>,
     last: Vec<Rule>,
     guards_paths: bool,
-}
-
-/// What an action says of the rules that follow.
-pub(crate) enum Step {
-    /// They are looked at.
-    Next,
-    /// They are passed over.
-    Continue,
-    /// They are passed over, and this is the response.
-    Answer(Answer),
-    /// The next one is behind this label.
-    Goto(Vec<u8>),
 }
 
 impl Rules {

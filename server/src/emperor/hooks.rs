@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use rwsgi_config::hooks::{Action, Function, Hook, Phase};
 use tracing::{error, warn};
 
-use super::vassals::VassalId;
+use super::ids::VassalId;
 use super::{Emperor, Event};
 use crate::hooks;
 use crate::master::process::{End, Reaped};

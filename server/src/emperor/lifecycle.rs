@@ -1,5 +1,4 @@
-//! The life of each vassal: found, started, reloaded, stopped, gone. What is to be done [`super::vassals`] decides; here it
-//! is done.
+//! Starts, reloads and stops vassals, as [`super::vassals`] decides.
 
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -10,10 +9,11 @@ use nix::unistd::geteuid;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
+use super::ids::{Moment, VassalId};
 use super::on_demand;
 use super::scan::Monitor;
 use super::spawn::Spawn;
-use super::vassals::{Ended, Moment, Seen, Stage, Then, VassalId, Verdict};
+use super::vassals::{Ended, Seen, Stage, Then, Verdict};
 use super::{Channel, Emperor, Event, Socket};
 use crate::master::process::{Change, End, next_change};
 use crate::master::task::Task;
@@ -140,7 +140,7 @@ impl Emperor {
         if self.is_stopping || self.vassals.get(id).is_none_or(|vassal| vassal.stage != Stage::Waiting) {
             return;
         }
-        info!("emperor: {id}: somebody has connected");
+        info!("emperor: {id}: first connection: starting the vassal");
         let Some(directory) = self.monitors.get(id.monitor).map(|monitor| monitor.directory.clone()) else { return };
         self.begin(id, &directory);
     }

@@ -9,6 +9,7 @@
 mod as_vassal;
 mod document;
 mod hooks;
+mod ids;
 mod lifecycle;
 mod on_demand;
 mod scan;
@@ -29,9 +30,10 @@ use tracing::{error, info, warn};
 
 pub(crate) use self::as_vassal::become_vassal;
 use self::hooks::HookQueue;
+use self::ids::{Moment, VassalId};
 use self::scan::Monitor;
 pub(crate) use self::start::{run_alone, run_beside};
-use self::vassals::{Moment, Stage, Then, VassalId, Vassals};
+use self::vassals::{Stage, Then, Vassals};
 use crate::clock::UnixMicros;
 use crate::master::launcher::Launcher;
 use crate::master::supervisor::Supervisor;

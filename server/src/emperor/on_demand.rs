@@ -18,8 +18,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::Event;
+use super::ids::VassalId;
 use super::spawn::Spawn;
-use super::vassals::VassalId;
 use crate::master::listeners;
 use crate::master::privileges::adjust_socket;
 use crate::master::task::Task;

@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context;
 use tracing::warn;
 
-use super::vassals::{Owner, Seen, VassalId};
+use super::ids::VassalId;
+use super::vassals::{Owner, Seen};
 use rwsgi_config::EmperorConfig;
 
 /// Names that end in one of these are configuration files, as in uWSGI.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rwsgi_stats::Blacklisted;
 
-use super::vassals::{Moment, VassalId};
+use super::ids::{Moment, VassalId};
 
 /// The early deaths of one vassal.
 #[derive(Debug)]

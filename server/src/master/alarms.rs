@@ -1,19 +1,18 @@
-//! Raising alarms: by whom they are raised, and what is done.
+//! Raises alarms and runs their actions.
 //!
 //! The same message raises an alarm once in `alarm-freq` seconds, so that an alarm whose own output is in the log does not
 //! raise itself again and again.
 
-use std::collections::HashMap;
 use std::io::Write;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use regex::bytes::Regex;
 use rwsgi_config::Config;
 use rwsgi_config::alarms::{AlarmFd, AlarmKind};
 use tracing::{error, warn};
 
+use super::alarm_lines::MARK;
 use super::events::{Event, Events};
 use super::process::End;
 use super::readable::watch_descriptor;
@@ -22,72 +21,6 @@ use super::timers::Timer;
 
 /// How often backlogs are looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// What a line of an alarm itself has in it: such lines raise none.
-pub(super) const MARK: &str = "ALARM: ";
-/// The longest line that is looked at, bytes: what is longer is looked at in pieces.
-const LONGEST_LINE: usize = 64 * 1024;
-
-/// The last message of each alarm, and when it was raised.
-#[derive(Debug, Default)]
-pub(super) struct Alarms(HashMap<String, (String, Instant)>);
-
-/// Watches lines of the log for those that raise alarms.
-#[derive(Debug)]
-pub(super) struct LineWatch {
-    /// The patterns in order: what they raise, or `None` for an exception.
-    patterns: Vec<(Regex, Option<Vec<String>>)>,
-    /// The beginning of a line whose end has not come yet.
-    rest: Vec<u8>,
-    events: Events,
-}
-
-impl LineWatch {
-    /// `None` when no line raises an alarm.
-    pub(super) fn new(config: &Config, events: &Events) -> Option<Self> {
-        if config.alarms.log.is_empty() {
-            return None;
-        }
-        let patterns = config.alarms.log.iter().filter_map(|log| {
-            // They were compiled when the configuration was read.
-            let pattern = log.compiled().ok()?;
-            Some((pattern, (!log.is_exception).then(|| log.alarms.clone())))
-        });
-        Some(Self { patterns: patterns.collect(), rest: Vec::new(), events: events.clone() })
-    }
-
-    /// Looks at what was logged. Does not wait: when the loop has too much to do, alarms are lost.
-    pub(super) fn look(&mut self, bytes: &[u8]) {
-        self.rest.extend_from_slice(bytes);
-        let mut begin = 0;
-        while let Some(length) = self.rest[begin..].iter().position(|byte| *byte == b'\n') {
-            self.look_at_line(&self.rest[begin..begin + length]);
-            begin += length + 1;
-        }
-        self.rest.drain(..begin);
-        if self.rest.len() > LONGEST_LINE {
-            self.look_at_line(&self.rest);
-            self.rest.clear();
-        }
-    }
-
-    /// Looks at one line, without its end.
-    pub(super) fn look_at_line(&self, line: &[u8]) {
-        if line.windows(MARK.len()).any(|window| window == MARK.as_bytes()) {
-            return;
-        }
-        for (pattern, alarms) in &self.patterns {
-            if !pattern.is_match(line) {
-                continue;
-            }
-            let Some(alarms) = alarms else { return };
-            for alarm in alarms {
-                let text = String::from_utf8_lossy(line).into_owned();
-                let _ = self.events.try_send(Event::Alarm(alarm.clone(), text));
-            }
-        }
-    }
-}
-
 /// Raises alarms when inherited descriptors can be read.
 pub(super) fn watch_descriptors(config: &Config, events: &Events) -> anyhow::Result<()> {
     for AlarmFd { alarm, fd, bytes, message } in config.alarms.fds.clone() {

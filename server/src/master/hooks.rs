@@ -1,7 +1,6 @@
 //! Hooks of the master: those of a start, around the drop of privileges; and those that run while it serves, one after
 //! another, without holding up the loop.
 
-use std::collections::VecDeque;
 use std::process::Stdio;
 
 use anyhow::Context;
@@ -89,15 +88,6 @@ fn where_it_was_started(
 pub(crate) fn at_the_end(config: &mut Config) {
     // None is fatal: each failure is in the log.
     let _ = hooks::run(Phase::AsUserAtexit, config);
-}
-
-/// Hooks that wait for their turn, and the command that runs.
-#[derive(Debug, Default)]
-pub(super) struct HookQueue {
-    waiting: VecDeque<Hook>,
-    running: Option<(Pid, Hook)>,
-    /// What the emperor has ordered, and is done after all of them.
-    then: Option<Heard>,
 }
 
 impl Master {

@@ -19,7 +19,7 @@ use nix::unistd::pipe2;
 use rwsgi_config::{Config, LOGGERS};
 use tracing::{Level, error, info};
 
-use super::alarms::LineWatch;
+use super::alarm_lines::LineWatch;
 use super::events::Events;
 use crate::daemon::redirect;
 use crate::identity::Identity;

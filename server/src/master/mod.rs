@@ -8,6 +8,7 @@
 //! and [`reap`] do what it says. The other modules are the policies: when something is to be started, replaced or
 //! stopped.
 
+mod alarm_lines;
 mod alarms;
 mod app_signals;
 mod busyness;
@@ -15,12 +16,14 @@ mod calls;
 mod capabilities;
 mod certificates;
 mod children;
+mod cron_commands;
 mod crons;
 mod daemons;
 mod emperor;
 mod events;
 mod fifo;
 mod generation;
+mod hook_queue;
 pub(crate) mod hooks;
 mod inherited;
 mod jobs;

@@ -4,14 +4,14 @@ use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use super::alarms::Alarms;
+use super::alarm_lines::Alarms;
 use super::app_signals::AppSignals;
 use super::children::{Child, Children};
-use super::crons::Crons;
-use super::daemons::Daemons;
+use super::cron_commands::Crons;
+use super::daemons::running::Daemons;
 use super::events::Events;
 use super::generation::Generations;
-use super::hooks::HookQueue;
+use super::hook_queue::HookQueue;
 use super::launcher::Launcher;
 use super::listeners::Listener;
 use super::load::LoadWatch;
@@ -20,9 +20,8 @@ use super::private_socket::PrivateSocket;
 use super::queues::Queues;
 use super::supervisor::Supervisor;
 use super::timers::Timers;
-use super::watchdog::Ended;
-use crate::clock::UnixMicros;
-use crate::ids::{ChildId, WorkerId};
+use crate::clock::{MonotonicNanos, UnixMicros};
+use crate::ids::{ChildId, ThreadIndex, WorkerId};
 use crate::io::temp::TempPlace;
 use crate::share::Share;
 use crate::stats::scoreboard::Scoreboard;
@@ -31,6 +30,15 @@ use crate::stats::totals::Totals;
 use crate::vassal::Link;
 use rwsgi_config::Config;
 use rwsgi_protocol::SocketProtocol;
+
+/// A request that was ended, of a worker's process that has it still.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ended {
+    pub(super) thread: ThreadIndex,
+    pub(super) started: MonotonicNanos,
+    /// When it was ended.
+    pub(super) at: MonotonicNanos,
+}
 
 /// Reads the configuration again, for a reload.
 pub(crate) type Reread = Box<dyn Fn() -> anyhow::Result<Config>>;

@@ -74,7 +74,7 @@ fn spawn(mut receiver: Receiver, every: Duration, with_cores: bool, events: &Eve
                 Ok(()) if std::mem::take(&mut failing) => info!("{}: works again", receiver.name()),
                 Ok(()) => {}
                 Err(error) if !std::mem::replace(&mut failing, true) => {
-                    warn!("{}: {error}; trying again, which is not logged", receiver.name());
+                    warn!("{}: {error}; trying again, without logging more failures", receiver.name());
                 }
                 Err(_) => {}
             }

@@ -13,7 +13,7 @@ use super::children::{Child, Stage};
 use super::post::Post;
 use super::process::{signal, signal_thread, thread_named};
 use super::reason::{Reason, Why};
-use super::state::{Master, Phase};
+use super::state::{Ended, Master, Phase};
 use super::timers::Timer;
 use crate::clock::MonotonicNanos;
 use crate::ids::{ChildId, SlotId, ThreadIndex, WorkerId};
@@ -47,15 +47,6 @@ struct Judged {
     child: ChildId,
     reason: Reason,
     is_evil: bool,
-}
-
-/// A request that was ended, of a worker's process that has it still.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Ended {
-    thread: ThreadIndex,
-    started: MonotonicNanos,
-    /// When it was ended.
-    at: MonotonicNanos,
 }
 
 impl Master {

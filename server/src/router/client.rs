@@ -5,7 +5,6 @@ use std::os::fd::OwnedFd;
 
 use tracing::error;
 
-use super::door::Hurdles;
 use super::keyed::Key;
 use super::request::Request;
 use super::tls::{Decrypted, Tls};
@@ -60,10 +59,12 @@ pub(super) struct Client {
     pub(super) pace: Pace,
     /// It has connected itself, not through a proxy: the default of the minimum rates holds.
     pub(super) is_direct: bool,
-    /// Which socket it came by.
-    pub(super) door: u16,
-    /// What it has to go through before its requests are served.
-    pub(super) hurdles: Hurdles,
+    /// The socket that it has connected to: a place in the router's `listen_options`.
+    pub(super) socket: u16,
+    /// A PROXY header may come first.
+    pub(super) expects_proxy_header: bool,
+    /// The host that a request is for decides whether it is served: it is redirected there, or demands a certificate.
+    pub(super) is_served_by_host: bool,
     /// `None` for most: what is received and sent goes through it.
     pub(super) tls: Option<Box<Tls>>,
 }
@@ -84,8 +85,9 @@ impl Client {
             deadline,
             pace: Pace::Any,
             is_direct,
-            door: 0,
-            hurdles: Hurdles::default(),
+            socket: 0,
+            expects_proxy_header: false,
+            is_served_by_host: false,
             tls: None,
         }
     }

@@ -48,7 +48,7 @@ impl Router<'_> {
     fn read_head(&mut self, scratch: &mut [u8], key: Key) -> Continue {
         let buffer_size = self.limits.buffer_size;
         let Some(mut client) = self.clients.get_mut(key) else { return false };
-        if client.hurdles.proxy_protocol {
+        if client.expects_proxy_header {
             if !self.pass_proxy(key) {
                 return false;
             }
@@ -126,7 +126,7 @@ impl Router<'_> {
                 return true;
             }
         };
-        if client.hurdles.by_host {
+        if client.is_served_by_host {
             if let Some(goes_on) = self.meet_host(key, &head) {
                 return goes_on;
             }

@@ -31,16 +31,17 @@
 //!   gets 503.
 
 mod accept;
+mod before_request;
 mod bulk;
 mod client;
 mod dispatch;
-mod door;
 mod event_loop;
 mod hand_over;
 mod intake;
 mod keyed;
 mod limits;
 mod link;
+mod listen;
 mod not_begun;
 mod relay;
 mod request;
@@ -52,7 +53,7 @@ mod threads;
 mod tls;
 mod token;
 
-pub(crate) use self::door::Door;
 pub(crate) use self::event_loop::run;
 pub(crate) use self::limits::Limits;
+pub(crate) use self::listen::ListenOptions;
 pub(crate) use self::state::RouterConfig;

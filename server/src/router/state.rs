@@ -13,10 +13,10 @@ use rwsgi_stats::Address;
 
 use super::bulk::Bulk;
 use super::client::Client;
-use super::door::{Door, read_contexts};
 use super::keyed::{Key, Keyed};
 use super::limits::Limits;
 use super::link::Link;
+use super::listen::{ListenOptions, read_contexts};
 use super::threads::Threads;
 use super::token::Token;
 use crate::clock::MonotonicNanos;
@@ -45,7 +45,7 @@ pub(crate) struct RouterConfig {
     /// Bound and listening sockets for clients, and what they are bound to.
     pub listeners: Vec<(OwnedFd, Address)>,
     /// What is special about them, in the same order.
-    pub doors: Vec<Door>,
+    pub listen_options: Vec<ListenOptions>,
     /// The memory file with the certificates of those that speak TLS.
     pub certificates: Option<File>,
     /// The bound and listening unix socket that workers connect to.
@@ -71,7 +71,7 @@ pub(super) struct Router<'a> {
     pub(super) board: &'a Scoreboard,
     pub(super) epoll: Epoll,
     pub(super) listeners: Vec<Listener>,
-    pub(super) doors: Vec<Door>,
+    pub(super) listen_options: Vec<ListenOptions>,
     pub(super) certificates: Option<File>,
     /// What the next connections of TLS are made with.
     pub(super) contexts: Option<Arc<Contexts>>,
@@ -123,8 +123,17 @@ pub(super) fn interest(writing: bool) -> EpollFlags {
 
 impl<'a> Router<'a> {
     pub(super) fn new(config: RouterConfig, board: &'a Arc<Scoreboard>) -> anyhow::Result<Self> {
-        let RouterConfig { listeners, doors, certificates, link_listener, token, orders, liveness, limits, temp } =
-            config;
+        let RouterConfig {
+            listeners,
+            listen_options,
+            certificates,
+            link_listener,
+            token,
+            orders,
+            liveness,
+            limits,
+            temp,
+        } = config;
         let mut mask = SigSet::empty();
         // A terminal that goes away is the master's affair; its SIGHUP must not end the router.
         // Nor must SIGPIPE, which sendfile raises where a client is gone.
@@ -149,7 +158,7 @@ impl<'a> Router<'a> {
             board,
             epoll,
             listeners,
-            doors,
+            listen_options,
             certificates,
             contexts,
             link_listener,

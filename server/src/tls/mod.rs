@@ -1,4 +1,4 @@
-//! What the server proves itself with in TLS. The master reads the files ([`Material`]), which may be root's alone, and
+//! Certificates and keys. The master reads the files ([`Material`]), which may be root's alone, and
 //! hands what is in them to the http router in a memory file; the router makes [`Contexts`] of that, which a connection
 //! chooses from by the host that its client asks for.
 //!

@@ -1,10 +1,7 @@
 //! The worker's side of the links to the router: one connection per thread, made again when the router was started
 //! again.
 
-use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::AcqRel;
 use std::time::Duration;
@@ -14,12 +11,11 @@ use tracing::warn;
 
 use super::connection::{Connection, Wait};
 use super::kind::Kind;
-use super::release::HandedOver;
 use super::state::Worker;
+use super::upgrade::{UpgradePath, say_hello};
 use super::worker_thread::WorkerThread;
 use crate::ids::ThreadIndex;
 use crate::io::pace::MinRates;
-use crate::io::pass_fd::receive_fd;
 use crate::ipc::LinkEndpoint;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use rwsgi_protocol::link::{Hello, Purpose};
@@ -27,8 +23,6 @@ use rwsgi_protocol::link::{Hello, Purpose};
 /// The longest wait for the router to read a response: it reads nothing while its client is slow and there is no space to
 /// keep the response.
 const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
-/// The longest wait for the router to hand a client over.
-const HAND_OVER: Duration = Duration::from_secs(5);
 
 impl Worker {
     /// A thread's link is gone; it is made again at the next sweep.
@@ -72,7 +66,7 @@ impl WorkerThread {
         if self.worker.config.websockets.over_http {
             let hello = Hello { purpose: Purpose::TakeClient, ..hello };
             let handed_over = Arc::clone(&self.worker.handed_over);
-            connection.link.upgrade = Some(Box::new(UpgradePath { router: endpoint.name.clone(), hello, handed_over }));
+            connection.link.upgrade = Some(Box::new(UpgradePath::new(endpoint.name.clone(), hello, handed_over)));
         }
         let (fd, socket) = (connection.fd(), Arc::clone(&connection.socket));
         if self.worker.connections.put(fd, connection).is_err() {
@@ -83,37 +77,5 @@ impl WorkerThread {
         let flags = if self.worker.one_shot() { flags | EpollFlags::EPOLLONESHOT } else { flags };
         self.worker.epoll.add(&*socket, EpollEvent::new(flags, fd as u64)).context("cannot watch the link")?;
         Ok(())
-    }
-}
-
-/// Connects to the router and says who this is.
-fn say_hello(router: &str, hello: Hello) -> anyhow::Result<UnixStream> {
-    let address = SocketAddr::from_abstract_name(router)?;
-    let mut stream = UnixStream::connect_addr(&address).context("cannot connect to the http router")?;
-    stream.write_all(&hello.encode()).context("cannot send the hello to the http router")?;
-    Ok(stream)
-}
-
-/// How a link's client comes to be the worker's: the router hands its connection over.
-pub(super) struct UpgradePath {
-    /// The router's abstract name.
-    router: String,
-    hello: Hello,
-    handed_over: Arc<HandedOver>,
-}
-
-impl UpgradePath {
-    /// The connection of the client whose request this thread serves.
-    ///
-    /// # Errors
-    /// When the router is gone, or refuses.
-    pub(super) fn take_client(&self) -> io::Result<OwnedFd> {
-        let stream = say_hello(&self.router, self.hello).map_err(io::Error::other)?;
-        stream.set_read_timeout(Some(HAND_OVER))?;
-        let refused =
-            "the http router does not hand the client's connection over: it sent more than its request, or is gone";
-        let client = receive_fd(&stream)?.ok_or_else(|| io::Error::other(refused))?;
-        self.handed_over.note(&client);
-        Ok(client)
     }
 }

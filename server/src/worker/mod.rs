@@ -20,6 +20,7 @@ mod routing;
 mod serve;
 mod state;
 pub(crate) mod stop;
+mod upgrade;
 mod worker_thread;
 
 use std::fs::File;

@@ -176,7 +176,7 @@ pub(super) fn parse(hook: &str, phase: Phase) -> Result<(Action, Option<String>)
                 "another action than {name}: mounting is the service manager's, as systemd's BindPaths= or a container's"
             ));
         }
-        _ => return Err("an action that there is: exec, chdir, write, touch … are in docs/configuration.md".into()),
+        _ => return Err("an action that there is: exec, chdir, write, touch … are in docs/hooks.md".into()),
     };
     if runs == Runs::Loop && matches!(action, Action::WaitFor(_) | Action::SpinningFifo(..)) {
         return Err(format!("another action than {name}, which would hold the master up while it serves"));

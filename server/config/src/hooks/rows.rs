@@ -1,8 +1,8 @@
 //! The options of hooks and of what the start waits for.
 
 use super::{Awaited, Phase, add_call, add_exec, add_file, add_flock, add_hook, add_touch, await_it};
-use crate::options::PROCESS;
 use crate::row::Kind::{Custom, Flag, Number, Paths};
+use crate::row::PROCESS;
 use crate::row::{Group, Row};
 
 const HOOKS: Row = Row { group: Group::Hooks, repeats: true, ..PROCESS };

@@ -64,13 +64,13 @@ impl LogsConfig {
         files.flat_map(|file| std::iter::once(&mut file.path).chain(&mut file.backup))
     }
 
-    /// Whether lines go another way than to the log file or standard error as they are.
+    /// Whether lines go through loggers, routes, encoders or filters, and not straight to the log file or standard error.
     #[must_use]
     pub fn has_ways(&self) -> bool {
         !(self.general.is_plain() && self.drain.is_empty() && self.filter.is_empty()) || self.has_request_stream()
     }
 
-    /// Whether the lines of the access log go another way than all others.
+    /// Whether the access log has loggers or routes of its own.
     #[must_use]
     pub fn has_request_stream(&self) -> bool {
         !(self.requests.loggers.is_empty() && self.requests.routes.is_empty())
@@ -165,7 +165,7 @@ impl LogStream {
 /// Somewhere that lines go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Logger {
-    /// By which routes and encoders know it.
+    /// The name that routes and encoders use.
     pub name: Option<String>,
     /// Where it writes.
     pub target: LogTarget,
@@ -189,7 +189,7 @@ pub enum LogTarget {
     },
     /// The system's syslog.
     Syslog {
-        /// By which it knows the server.
+        /// The identifier of the server's lines.
         ident: String,
         /// The facility's number.
         facility: u8,
@@ -198,7 +198,7 @@ pub enum LogTarget {
     Rsyslog {
         /// Where to: a port belongs to it.
         address: String,
-        /// By which it knows the server; `None` for the machine's name and `uwsgi`.
+        /// The identifier of the server's lines; `None` for the machine's name and `uwsgi`.
         ident: Option<String>,
         /// Facility and severity in one number, as in RFC 3164.
         priority: u32,

@@ -45,7 +45,7 @@ impl Logger {
         let target = match (kind, place) {
             ("stdio", _) => LogTarget::Stdio,
             ("file" | "fd" | "socket" | "rsyslog", "") => {
-                config.warnings.push(format!("'{value}' names nowhere: its lines go where stdio's go"));
+                config.warnings.push(format!("'{value}' has no destination: its lines go where those of stdio go"));
                 LogTarget::Stdio
             }
             ("file", place) => match log_file(place, &mut config.warnings) {

@@ -2,8 +2,8 @@
 
 use super::{AccessFormat, LogDate, LogEncoder, LogRoute, Logger, line_pattern};
 use crate::Config;
-use crate::options::LOGGING;
 use crate::row::Kind::{Always, Custom, Flag, Large, Limit, Mode, Number};
+use crate::row::LOGGING;
 use crate::row::Row;
 use crate::value::{is_off, is_on};
 

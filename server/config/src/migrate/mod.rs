@@ -95,7 +95,7 @@ fn report(start: &Start, gatherer: &Gatherer, settled: &Settled) -> Migration {
     section(&mut text, "LOST", "rwsgi starts without it", &sorted.lost);
     let given = Given::new(&gatherer.settings, &settled.config);
     let differences: Vec<String> = differences::that_apply(&given).map(ToString::to_string).collect();
-    section(&mut text, "DIFFERS", "works in another way than with uWSGI", &differences);
+    section(&mut text, "DIFFERS", "works differently from uWSGI", &differences);
     let notes: Vec<String> =
         notes.into_iter().map(|(_, note)| note).filter(|note| !sorted.said.contains(note)).cloned().collect();
     section(&mut text, "NOTE", "how rwsgi reads it", &notes);
@@ -141,7 +141,7 @@ impl Sorted {
         match (options::find(&setting.name), uwsgi::find(&setting.name)) {
             (Some(row), _) => match row.kind {
                 Kind::Always => self.needless.push(setting.name.clone()),
-                // What brings other settings is no promise of its own.
+                // Options that only bring other settings do nothing themselves.
                 Kind::Act(
                     Action::Load(_) | Action::Inherit | Action::Set | Action::SetPlaceholder | Action::Logic(_),
                 ) => {}

@@ -192,7 +192,7 @@ pub(super) static FAMILIES: &[Family] = &[
     Family {
         title: "Hooks in C",
         verdict: Verdict::Never,
-        advice: "there are no C symbols to call: use hook-* and exec-* with the actions of docs/configuration.md",
+        advice: "there are no C symbols to call: use hook-* and exec-* with the actions of docs/hooks.md",
         flags: &[],
         values: &[
             "after-request-call", "after-request-hook", "call-as-emperor", "call-as-emperor1", "call-as-emperor2",

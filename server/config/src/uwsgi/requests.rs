@@ -113,7 +113,7 @@ pub(super) static FAMILIES: &[Family] = &[
     Family {
         title: "A list of what rules can do",
         verdict: Verdict::Needless,
-        advice: "the actions are listed in docs/configuration.md",
+        advice: "the actions are listed in docs/routing.md",
         flags: &["router-list", "routers-list"],
         values: &[],
         optional: &[],

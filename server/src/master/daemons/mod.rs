@@ -1,4 +1,4 @@
-//! Programs beside the server: `attach-daemon` and its kin.
+//! Programs that the server starts, watches and stops: `attach-daemon` and the like.
 //!
 //! As in uWSGI, they are started once the application is loaded and the server has become its user; a reload ends those
 //! that have no pidfile and starts the configured ones when they have left; a chain reload leaves them alone. A stop ends
@@ -6,15 +6,15 @@
 
 mod group;
 mod programs;
+pub(super) mod running;
 #[cfg(test)]
 mod tests;
 
 use std::time::{Duration, Instant};
 
-use rwsgi_stats::{Daemon, Snapshot};
 use tracing::{error, info, warn};
 
-use self::programs::{Look, Programs, Stage, Told};
+use self::programs::{Look, Told};
 use super::events::Event;
 use super::process::Reaped;
 use super::shell::{ShellCommand, in_place, shortened};
@@ -26,44 +26,6 @@ use crate::clock::UnixMicros;
 
 /// How long a program has to leave, unless `reload-mercy` says something else; as in uWSGI.
 const GRACE: Duration = Duration::from_secs(3);
-
-/// The programs, and the tasks that watch files for them.
-#[derive(Debug, Default)]
-pub(super) struct Daemons {
-    programs: Programs,
-    watches: Vec<Task>,
-}
-
-impl Daemons {
-    /// Whether none is left to wait for.
-    pub(super) fn have_left(&self) -> bool {
-        self.programs.list.is_empty() && self.programs.have_left()
-    }
-
-    /// The server is about to stop: none is started any more.
-    pub(super) fn hold(&mut self) {
-        self.programs.hold();
-    }
-
-    /// Adds them to a reading of the server.
-    pub(super) fn describe(&self, snapshot: &mut Snapshot) {
-        let daemons = self.programs.list.iter().map(|program| Daemon {
-            cmd: program.config.command.clone(),
-            pid: program.pid().map_or(0, nix::unistd::Pid::as_raw),
-            respawns: program.starts.saturating_sub(1),
-            status: Some(
-                match program.stage {
-                    Stage::Held | Stage::Due(_) => "waiting",
-                    Stage::Unconfirmed { .. } => "starting",
-                    Stage::Running(_) | Stage::Known(_) => "running",
-                }
-                .into(),
-            ),
-            started_at: Some(program.started_at()),
-        });
-        snapshot.daemons = daemons.collect();
-    }
-}
 
 impl Master {
     /// A generation serves, and its configuration is in force.

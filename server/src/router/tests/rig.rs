@@ -68,7 +68,7 @@ fn parts(limits: Limits) -> RouterParts {
     let bound = Address::Tcp { host: "127.0.0.1".into(), port: address.port() };
     let config = RouterConfig {
         listeners: vec![(listener.into(), bound)],
-        doors: Vec::new(),
+        listen_options: Vec::new(),
         certificates: None,
         link_listener: link_listener.into(),
         token: TOKEN,

@@ -1,5 +1,5 @@
-//! What is special about some of the sockets that clients connect to: TLS, a proxy that speaks for its clients, a redirect
-//! to https. Most have nothing of it, and their clients pay nothing for it.
+//! What comes before a client's requests on some sockets: a PROXY header, a TLS handshake; and the redirect to https.
+//! On other sockets it costs a comparison.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -9,76 +9,27 @@ use tracing::warn;
 
 use super::client::{Client, ClientPhase};
 use super::keyed::Key;
+use super::listen::read_contexts;
 use super::state::Router;
 use crate::clock::MonotonicNanos;
 use crate::io::accept::client_of;
 use crate::io::close::Then;
 use crate::io::proxied;
 use crate::log_limit::{self, LineKind};
-use crate::tls::{Contexts, Material};
-use rwsgi_config::Config;
 use rwsgi_protocol::http::{Head, OTHER_HOST, Refusal};
 use rwsgi_protocol::{proxy, target};
 
 use super::tls::Tls;
 
-/// A socket that clients connect to.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Door {
-    /// Its number among those of TLS.
-    tls: Option<usize>,
-    redirect: Option<Redirect>,
-    /// A proxy may say who its client is.
-    proxy_protocol: bool,
-}
-
-/// Where its clients are sent.
-#[derive(Clone, Copy, Debug)]
-struct Redirect {
-    /// `None` for https' own.
-    port: Option<u16>,
-}
-
-impl Door {
-    /// Of every socket, in the order in which the master gives them: `http`, `https`, `http-to-https`.
-    pub(crate) fn all(config: &Config) -> Vec<Self> {
-        let proxy_protocol = config.http_router.takes_proxy_protocol();
-        let plain = Self { proxy_protocol, ..Self::default() };
-        let https = (0..config.tls.https.len()).map(|number| Self { tls: Some(number), ..plain });
-        let redirects = config.tls.redirects.iter();
-        let redirects = redirects.map(|socket| Self { redirect: Some(Redirect { port: socket.port }), ..plain });
-        config.http.iter().map(|_| plain).chain(https).chain(redirects).collect()
-    }
-}
-
-/// Reads what the master has put into the memory file.
-///
-/// # Errors
-/// When it is nothing that can be used.
-pub(super) fn read_contexts(file: &std::fs::File) -> anyhow::Result<Contexts> {
-    use std::os::unix::fs::FileExt;
-    let mut bytes = vec![0; usize::try_from(file.metadata()?.len())?];
-    file.read_exact_at(&mut bytes, 0)?;
-    Ok(Contexts::new(&Material::decode(&bytes)?)?.0)
-}
-
-/// What of a door a client has to go through.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Hurdles {
-    /// A proxy may speak first.
-    pub(super) proxy_protocol: bool,
-    /// The host that a request is for decides whether it is served: it is redirected there, or demands a certificate.
-    pub(super) by_host: bool,
-}
-
 impl Router<'_> {
     /// Prepares a client that came by this socket.
     pub(super) fn enter(&mut self, client: &mut Client, number: usize) {
-        let Some(door) = self.doors.get(number) else { return };
-        client.door = number as u16;
-        client.hurdles = Hurdles { proxy_protocol: door.proxy_protocol, by_host: door.redirect.is_some() };
-        if let (Some(socket), Some(contexts)) = (door.tls, &self.contexts) {
-            client.hurdles.by_host |= contexts.are_mixed;
+        let Some(options) = self.listen_options.get(number) else { return };
+        client.socket = number as u16;
+        client.expects_proxy_header = options.proxy_protocol;
+        client.is_served_by_host = options.redirect.is_some();
+        if let (Some(socket), Some(contexts)) = (options.tls, &self.contexts) {
+            client.is_served_by_host |= contexts.are_mixed;
             client.tls = Some(Tls::new(contexts.clone(), socket));
         }
     }
@@ -103,7 +54,7 @@ impl Router<'_> {
         Some(MonotonicNanos::now())
     }
 
-    /// Takes what a proxy says of its client; returns whether that is done.
+    /// Reads a PROXY header, if one comes; returns whether requests may be read now.
     #[cold]
     pub(super) fn pass_proxy(&mut self, key: Key) -> bool {
         let Some(client) = self.clients.get_mut(key) else { return false };
@@ -112,7 +63,7 @@ impl Router<'_> {
         }
         match announced(&client.fd) {
             Ok(Some(from)) => {
-                client.hurdles.proxy_protocol = false;
+                client.expects_proxy_header = false;
                 if let Some(from) = from {
                     client.peer = proxied::client(&client.peer, from, None).into();
                 }
@@ -127,7 +78,7 @@ impl Router<'_> {
                 false
             }
             Err(refusal) => {
-                client.hurdles.proxy_protocol = false;
+                client.expects_proxy_header = false;
                 if client.tls.is_some() {
                     // Nothing that was sent would be understood.
                     if log_limit::allows(LineKind::Refused(refusal.status)) {
@@ -191,7 +142,7 @@ impl Router<'_> {
     fn redirect(&mut self, key: Key, head: &Head<'_, '_>) -> bool {
         let late = self.in_seconds(self.limits.timeout);
         let Some(client) = self.clients.get_mut(key) else { return false };
-        let port = self.doors.get(usize::from(client.door)).and_then(|door| door.redirect?.port);
+        let port = self.listen_options.get(usize::from(client.socket)).and_then(|options| options.redirect?.port);
         let server = client.peer.split(' ').nth(2).unwrap_or_default();
         let response = redirect_response(head, server, port);
         client.input = Vec::new();
@@ -206,8 +157,8 @@ impl Router<'_> {
     }
 }
 
-/// The client that a proxy announces; `None` as long as that has not come. The outer one of two. What follows is left in
-/// the socket.
+/// Reads a PROXY header, and leaves what follows it in the socket. Outer `None`: not all of it has come yet. Inner `None`:
+/// there is no header, or none with an address.
 fn announced(fd: &OwnedFd) -> Result<Option<Option<SocketAddr>>, Refusal> {
     let mut bytes = [0; proxy::MAX_HEADER];
     let count = loop {
@@ -215,17 +166,17 @@ fn announced(fd: &OwnedFd) -> Result<Option<Option<SocketAddr>>, Refusal> {
             Ok((_, count)) => break count,
             Err(rustix::io::Errno::INTR) => {}
             Err(rustix::io::Errno::AGAIN) => return Ok(None),
-            // Reading it says what has become of it.
+            // The next read reports the error.
             Err(_) => return Ok(Some(None)),
         }
     };
     match proxy::parse(&bytes[..count])? {
-        // The end.
+        // End of file.
         _ if count == 0 => Ok(Some(None)),
         proxy::Start::Part => Ok(None),
         proxy::Start::Plain => Ok(Some(None)),
         proxy::Start::Header { len, addresses } => {
-            // They are there.
+            // The peek has shown that these bytes are there.
             let _ = recv(fd, &mut bytes[..len], RecvFlags::empty());
             Ok(Some(addresses.map(|(from, _)| from)))
         }
