@@ -52,7 +52,7 @@ fn dispatch(arguments: Vec<OsString>, mut launcher: Launcher) -> anyhow::Result<
         Invocation::Serve(config) => {
             log_text::start();
             log_text::begin_with(&config.logs.date);
-            let superior = Link::take();
+            let own_emperor = Link::take();
             let mut config = *config;
             hooks::lock_files(&config.hooks, false)?;
             hooks::run_first(&mut config)?;
@@ -61,7 +61,7 @@ fn dispatch(arguments: Vec<OsString>, mut launcher: Launcher) -> anyhow::Result<
             let config = settle(config, &start)?;
             // A vassal stays with its emperor: as in uWSGI, only its log goes to the file.
             let side =
-                if superior.is_some() { Side::Background(Starter::default()) } else { daemon::daemonize(&config)? };
+                if own_emperor.is_some() { Side::Background(Starter::default()) } else { daemon::daemonize(&config)? };
             let starter = match side {
                 Side::Foreground(status) => return Ok(status),
                 Side::Background(starter) => starter,
@@ -77,9 +77,9 @@ fn dispatch(arguments: Vec<OsString>, mut launcher: Launcher) -> anyhow::Result<
                 loaded
             };
             if config.emperor.is_alone {
-                return emperor::run_alone(config, launcher, Box::new(reread), starter, superior);
+                return emperor::run_alone(config, launcher, Box::new(reread), starter, own_emperor);
             }
-            master::run(config, launcher, Box::new(reread), starter, superior)
+            master::run(config, launcher, Box::new(reread), starter, own_emperor)
         }
         Invocation::Print(text) => print(&text),
         Invocation::Exit { text, status } => Ok(print(&text)?.max(status)),

@@ -15,7 +15,7 @@ use crate::descriptor::duplicate;
 use crate::ids::ThreadIndex;
 use crate::wsgi::active::CurrentRequest;
 use crate::wsgi::respond;
-use crate::wsgi::serving::{self, CurrentConnection, LineWish, Notes};
+use crate::wsgi::serving::{self, CurrentConnection, LineChoice, Notes};
 use crate::wsgi::websocket;
 
 pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -96,8 +96,8 @@ fn get_logvar(py: Python<'_>, name: Text) -> Option<Bound<'_, PyBytes>> {
 fn log_this_request() -> PyResult<()> {
     note(|notes| {
         // A rule that keeps it out of the log is stronger, as in uWSGI.
-        if notes.line == LineWish::AsConfigured {
-            notes.line = LineWish::Logged;
+        if notes.line == LineChoice::AsConfigured {
+            notes.line = LineChoice::Logged;
         }
     })
 }

@@ -92,7 +92,7 @@ struct Emperor {
     hook_queue: HookQueue,
     supervisor: Supervisor,
     /// The emperor that this one is a vassal of.
-    superior: Option<Link>,
+    own_emperor: Option<Link>,
     /// Reads the configuration again; `None` for an emperor beside a server.
     reread: Option<crate::master::Reread>,
     next_scan: Instant,
@@ -111,8 +111,8 @@ impl Emperor {
         self.scan();
         self.supervisor.notify("READY=1");
         self.tell_status();
-        if let Some(superior) = &self.superior {
-            [Report::Ready, Report::Accepting, Report::Loyal].into_iter().for_each(|report| superior.tell(report));
+        if let Some(own_emperor) = &self.own_emperor {
+            [Report::Ready, Report::Accepting, Report::Loyal].into_iter().for_each(|report| own_emperor.tell(report));
         }
         let mut next_sign = self.supervisor.watchdog.map(|_| Instant::now());
         while !(self.is_stopping && self.vassals.iter().next().is_none()) {
@@ -201,7 +201,7 @@ impl Emperor {
         self.next_scan = now.at;
     }
 
-    /// Its own superior has told this emperor to reload: takes what the configuration says now, as far as it concerns
+    /// Its own own_emperor has told this emperor to reload: takes what the configuration says now, as far as it concerns
     /// vassals, and reloads them.
     fn read_again(&mut self) {
         let Some(reread) = &self.reread else { return self.reload_all() };
@@ -238,11 +238,11 @@ impl Emperor {
     }
 }
 
-/// Passes the orders of the emperor's own superior on to the loop.
-async fn obey(superior: Option<crate::vassal::Orders>, events: mpsc::Sender<Event>) -> anyhow::Result<()> {
-    let mut superior = superior.context("no superior")?;
+/// Passes the orders of the emperor's own own_emperor on to the loop.
+async fn obey(own_emperor: Option<crate::vassal::Orders>, events: mpsc::Sender<Event>) -> anyhow::Result<()> {
+    let mut own_emperor = own_emperor.context("no own_emperor")?;
     loop {
-        let (event, is_last) = match superior.next().await {
+        let (event, is_last) = match own_emperor.next().await {
             Heard::Reload => (Event::ReadAgain, false),
             Heard::Stop => (Event::Stop("the emperor of this emperor"), false),
             Heard::Lost => (Event::Stop("lost connection with the emperor of this emperor"), true),

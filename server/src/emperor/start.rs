@@ -45,7 +45,7 @@ pub(crate) fn run_alone(
     mut launcher: Launcher,
     reread: Reread,
     mut starter: Starter,
-    superior: Option<Link>,
+    own_emperor: Option<Link>,
 ) -> anyhow::Result<i32> {
     name_process(&config);
     raise_descriptor_limit();
@@ -86,12 +86,12 @@ pub(crate) fn run_alone(
         write_pidfile("pidfile2", config.pidfile2.as_deref(), None, &config, &mut leftovers)?;
         write_pidfile("emperor-pidfile", config.emperor.pidfile.as_deref(), None, &config, &mut leftovers)?;
         watch_signals(&events, true)?;
-        if let Some(superior) = &superior {
-            tokio::task::spawn_local(obey(Some(superior.orders()?), events.clone()));
+        if let Some(own_emperor) = &own_emperor {
+            tokio::task::spawn_local(obey(Some(own_emperor.orders()?), events.clone()));
         }
         let mut emperor = emperor(config, launcher, events)?;
         emperor.supervisor = Supervisor::find();
-        (emperor.superior, emperor.reread) = (superior, Some(reread));
+        (emperor.own_emperor, emperor.reread) = (own_emperor, Some(reread));
         starter.notify();
         emperor.run(inbox).await
     })
@@ -172,7 +172,7 @@ fn emperor(config: Config, launcher: Launcher, events: mpsc::Sender<Event>) -> a
         sockets: std::collections::HashMap::new(),
         hook_queue: super::hooks::HookQueue::default(),
         supervisor: Supervisor::default(),
-        superior: None,
+        own_emperor: None,
         reread: None,
         next_scan: Instant::now(),
         is_stopping: false,

@@ -52,7 +52,7 @@ pub(super) enum Event {
     /// A signal that a hook has given to this function.
     Function(Function),
     /// The emperor that this server is a vassal of says something.
-    Superior(Heard),
+    FromEmperor(Heard),
     /// It wants to know that this server is well.
     Heartbeat,
     /// Somebody wants to know how the server is doing.

@@ -116,7 +116,7 @@ impl Master {
         while self.hook_queue.running.is_none() && self.phase == Stage::Serving {
             let Some(hook) = self.hook_queue.waiting.pop_front() else {
                 if let Some(heard) = self.hook_queue.then.take() {
-                    self.obey_superior(heard);
+                    self.obey_emperor(heard);
                 }
                 return;
             };

@@ -70,7 +70,7 @@ impl Log {
         ];
         let named = options.into_iter().find_map(|(option, path)| path.as_ref().map(|path| (option, path)));
         let watch = LineWatch::new(config, events);
-        if named.is_none() && !config.log_master && !config.logs.has_ways() && watch.is_none() {
+        if named.is_none() && !config.log_master && !config.logs.is_routed() && watch.is_none() {
             return Ok(None);
         }
         let rules = FileRules::new(config, user);
@@ -84,7 +84,7 @@ impl Log {
         });
         let file = file.transpose()?;
         let mut remarks = Vec::new();
-        let loggers = config.logs.has_ways().then(|| Loggers::open(&config.logs, &rules, user, &mut remarks));
+        let loggers = config.logs.is_routed().then(|| Loggers::open(&config.logs, &rules, user, &mut remarks));
         for (level, text) in remarks {
             say(level, &text);
         }

@@ -84,7 +84,7 @@ use crate::system_limits;
 use crate::vassal::Link;
 use rwsgi_config::Config;
 
-/// Runs the server until it is stopped; returns its exit status. `superior` is the emperor that it is a vassal of.
+/// Runs the server until it is stopped; returns its exit status. `own_emperor` is the emperor that it is a vassal of.
 ///
 /// # Errors
 /// When it cannot start: a socket cannot be bound, a process cannot be started.
@@ -93,7 +93,7 @@ pub(crate) fn run(
     launcher: Launcher,
     reread: Reread,
     starter: Starter,
-    superior: Option<Link>,
+    own_emperor: Option<Link>,
 ) -> anyhow::Result<i32> {
     if let Some(title) = procname::master_title(&config.procname) {
         procname::make_space();
@@ -107,7 +107,7 @@ pub(crate) fn run(
     system_limits::of_master(&config.system);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
-    let served = local.block_on(&runtime, serve(config, launcher, reread, starter, superior));
+    let served = local.block_on(&runtime, serve(config, launcher, reread, starter, own_emperor));
     drop(local);
     // What still blocks, as on a name that nobody resolves, ends with the process.
     runtime.shutdown_background();
@@ -131,12 +131,12 @@ async fn serve(
     launcher: Launcher,
     reread: Reread,
     mut starter: Starter,
-    superior: Option<Link>,
+    own_emperor: Option<Link>,
 ) -> anyhow::Result<i32> {
     let (events, mut inbox) = mpsc::channel(events::MOST_WAITING);
     let Started { mut master, leftovers: _leftovers, liveness: _liveness } =
         startup::start(config, launcher, reread, events)?;
-    master.follow(superior)?;
+    master.follow(own_emperor)?;
     master.announce();
     master.load(master.config.clone(), Reload::Rolling, false)?;
     if !starter.after_loading {
@@ -205,7 +205,7 @@ impl Master {
             Event::Touched(Touched::Command(command)) => self.run_touch_command(&command),
             Event::Touched(Touched::Hook(hook)) => self.run_hook(hook),
             Event::Function(function) => self.give_order(function, "unix_signal"),
-            Event::Superior(heard) => self.hear_superior(heard),
+            Event::FromEmperor(heard) => self.hear_emperor(heard),
             Event::Heartbeat => self.send_heartbeat(),
             Event::Stats(answer) => self.answer_stats(answer),
             Event::Queues { queues, good_until, answer } => self.answer_counted(queues, good_until, answer),

@@ -156,7 +156,7 @@ pub(super) fn start(
         hook_queue: HookQueue::default(),
         alarms: Alarms::default(),
         supervisor,
-        superior: None,
+        own_emperor: None,
         emperor_channel: None,
         log,
         phase: Phase::Serving,

@@ -88,7 +88,7 @@ pub(super) struct Master {
     pub(super) alarms: Alarms,
     pub(super) supervisor: Supervisor,
     /// The emperor that this server is a vassal of.
-    pub(super) superior: Option<Link>,
+    pub(super) own_emperor: Option<Link>,
     /// Our end of the channel of the emperor beside this server, while it runs.
     pub(super) emperor_channel: Option<OwnedFd>,
     /// The log file, when the master writes it.

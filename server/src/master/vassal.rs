@@ -14,14 +14,14 @@ impl Master {
     ///
     /// # Errors
     /// When the connection cannot be watched.
-    pub(super) fn follow(&mut self, superior: Option<Link>) -> anyhow::Result<()> {
-        let Some(superior) = superior else { return Ok(()) };
-        let mut orders = superior.orders()?;
+    pub(super) fn follow(&mut self, own_emperor: Option<Link>) -> anyhow::Result<()> {
+        let Some(own_emperor) = own_emperor else { return Ok(()) };
+        let mut orders = own_emperor.orders()?;
         let events = self.events.clone();
         tokio::task::spawn_local(async move {
             loop {
                 let heard = orders.next().await;
-                if events.send(Event::Superior(heard)).await.is_err() || heard == Heard::Lost {
+                if events.send(Event::FromEmperor(heard)).await.is_err() || heard == Heard::Lost {
                     return;
                 }
             }
@@ -35,27 +35,27 @@ impl Master {
             });
         }
         info!("this server is a vassal");
-        self.superior = Some(superior);
+        self.own_emperor = Some(own_emperor);
         Ok(())
     }
 
     /// Tells the emperor that this server serves.
     pub(super) fn report_ready(&self) {
-        if let Some(superior) = &self.superior {
-            [Report::Ready, Report::Accepting, Report::Loyal].into_iter().for_each(|report| superior.tell(report));
+        if let Some(own_emperor) = &self.own_emperor {
+            [Report::Ready, Report::Accepting, Report::Loyal].into_iter().for_each(|report| own_emperor.tell(report));
         }
     }
 
     /// Tells the emperor that this server is well: a worker serves that nothing has stopped.
     pub(super) fn send_heartbeat(&self) {
         let is_well = self.children.workers().any(|child| child.is_ready() && !child.is_called_silent);
-        if let Some(superior) = self.superior.as_ref().filter(|_| is_well) {
-            superior.tell(Report::Heartbeat);
+        if let Some(own_emperor) = self.own_emperor.as_ref().filter(|_| is_well) {
+            own_emperor.tell(Report::Heartbeat);
         }
     }
 
     /// The emperor orders something, or is gone: runs the hooks for that, and then does what is to be done.
-    pub(super) fn hear_superior(&mut self, heard: Heard) {
+    pub(super) fn hear_emperor(&mut self, heard: Heard) {
         let phase = match heard {
             Heard::Stop => Phase::EmperorStop,
             Heard::Reload => Phase::EmperorReload,
@@ -65,12 +65,12 @@ impl Master {
             let hooks = self.config.hooks.of(phase).cloned().collect();
             self.run_hooks_before(hooks, heard);
         } else {
-            self.obey_superior(heard);
+            self.obey_emperor(heard);
         }
     }
 
     /// Does what the emperor orders.
-    pub(super) fn obey_superior(&mut self, heard: Heard) {
+    pub(super) fn obey_emperor(&mut self, heard: Heard) {
         match heard {
             Heard::Stop => self.stop_for("the emperor"),
             Heard::Reload => {

@@ -16,7 +16,7 @@ use crate::io::pace::Pace;
 use crate::io::temp::log_response_not_kept;
 use crate::stats::cell::{ExceptionReport, Outcome};
 use crate::wsgi::gateway::{Incoming, Served};
-use crate::wsgi::serving::{self, LineWish};
+use crate::wsgi::serving::{self, LineChoice};
 use rwsgi_protocol::SocketProtocol;
 use rwsgi_protocol::http::{self, BodyLength, Head, HeaderBuf, Version};
 use rwsgi_protocol::link::{FAST_NS, Peer};
@@ -214,7 +214,7 @@ impl WorkerThread {
         self.cell().finish(self.now, self.ready.min(started), outcome);
         self.worker.notices.count();
         let notes = serving::end();
-        if self.log.is_none() && notes.as_ref().is_none_or(|notes| notes.line != LineWish::Logged) {
+        if self.log.is_none() && notes.as_ref().is_none_or(|notes| notes.line != LineChoice::Logged) {
             return Ok(connection);
         }
         // Rules may have changed what came.

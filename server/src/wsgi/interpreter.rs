@@ -52,7 +52,7 @@ pub fn prepare(py: Python<'_>, config: &Config) -> anyhow::Result<()> {
         if !stream.is_none() {
             use pyo3::types::IntoPyDict;
             let how = [("line_buffering", true)].into_py_dict(py)?;
-            if config.logs.has_ways() {
+            if config.logs.is_routed() {
                 // `print` writes a line in pieces. Loggers take lines, and the pieces of two processes would make one.
                 how.set_item("write_through", false)?;
             }

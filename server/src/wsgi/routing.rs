@@ -14,7 +14,7 @@ use super::active::{CurrentRequest, RequestPlace};
 use super::mounted::Mounted;
 use super::respond::{ResponseFailure, respond};
 use super::routed::Routed;
-use super::serving::{self, LineWish};
+use super::serving::{self, LineChoice};
 use super::static_files::{StaticFiles, safe_places};
 use super::strings::{from_latin1, latin1};
 use super::transport::Transport;
@@ -192,7 +192,7 @@ impl Routing {
                 Effect::Complain(problem) if log_limit::allows(LineKind::Rule) => warn!("{problem}"),
                 Effect::Complain(_) => {}
                 Effect::LogVariable(name, value) => serving::note(|notes| notes.set_variable(name, value)),
-                Effect::DoNotLog => serving::note(|notes| notes.line = LineWish::NotLogged),
+                Effect::DoNotLog => serving::note(|notes| notes.line = LineChoice::NotLogged),
                 Effect::Signal(_) => (self.act)(py, &effect),
                 Effect::Harakiri(_) => {
                     routed.has_harakiri = true;

@@ -22,12 +22,12 @@ thread_local! {
     /// Whether there is something in `NOTES`.
     static IS_NOTED: Cell<bool> = const { Cell::new(false) };
     static NOTES: RefCell<Notes> =
-        const { RefCell::new(Notes { line: LineWish::AsConfigured, variables: Vec::new(), set: Vec::new() }) };
+        const { RefCell::new(Notes { line: LineChoice::AsConfigured, variables: Vec::new(), set: Vec::new() }) };
 }
 
 /// Whether a request is to have a line in the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum LineWish {
+pub(crate) enum LineChoice {
     /// As the configuration says.
     #[default]
     AsConfigured,
@@ -41,7 +41,7 @@ pub(crate) enum LineWish {
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
     /// Whether it is to have one.
-    pub(crate) line: LineWish,
+    pub(crate) line: LineChoice,
     /// What is to be added to it: names and values.
     pub(crate) variables: Vec<(Vec<u8>, Vec<u8>)>,
     /// Variables of the request that rules have set: names and values, the last of a name counts.

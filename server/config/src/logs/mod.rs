@@ -66,7 +66,7 @@ impl LogsConfig {
 
     /// Whether lines go through loggers, routes, encoders or filters, and not straight to the log file or standard error.
     #[must_use]
-    pub fn has_ways(&self) -> bool {
+    pub fn is_routed(&self) -> bool {
         !(self.general.is_plain() && self.drain.is_empty() && self.filter.is_empty()) || self.has_request_stream()
     }
 

@@ -21,7 +21,7 @@ use crate::clock::UnixMicros;
 use crate::ids::ThreadIndex;
 use crate::local_time::{self, SecondText};
 use crate::wsgi::gateway::{Incoming, Sent};
-use crate::wsgi::serving::{LineWish, Notes};
+use crate::wsgi::serving::{LineChoice, Notes};
 use rwsgi_config::{Config, LogDate, LogOnly};
 use rwsgi_protocol::path::PathNormalize;
 
@@ -113,11 +113,11 @@ impl AccessLog {
 
     /// Adds the line of a request, if it is to have one. `notes` is what the application wanted of it.
     pub(super) fn add(&mut self, entry: &Entry<'_>, notes: Option<&Notes>) {
-        let wish = notes.map_or(LineWish::AsConfigured, |notes| notes.line);
+        let wish = notes.map_or(LineChoice::AsConfigured, |notes| notes.line);
         let is_wanted = match wish {
-            LineWish::AsConfigured => self.only.is_none_or(|only| is_among(only, entry)),
-            LineWish::Logged => true,
-            LineWish::NotLogged => false,
+            LineChoice::AsConfigured => self.only.is_none_or(|only| is_among(only, entry)),
+            LineChoice::Logged => true,
+            LineChoice::NotLogged => false,
         };
         if !is_wanted {
             return;

@@ -148,8 +148,8 @@ fn with_logging_disabled_only_what_was_asked_for_is_logged() {
         assert_eq!(logged(&config, b"GET", None) == "line", is_logged, "{set:?}");
     }
     let notes = |line| Notes { line, ..Notes::default() };
-    assert_eq!(logged(&config, b"GET", Some(&notes(LineWish::Logged))), "line");
-    assert_eq!(logged(&pattern("line"), b"GET", Some(&notes(LineWish::NotLogged))), "");
+    assert_eq!(logged(&config, b"GET", Some(&notes(LineChoice::Logged))), "line");
+    assert_eq!(logged(&pattern("line"), b"GET", Some(&notes(LineChoice::NotLogged))), "");
 }
 
 #[test]
