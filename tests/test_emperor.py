@@ -391,6 +391,8 @@ def test_an_emperor_may_be_a_vassal(empire):
     inner = empire.document()["vassals"][0]["pid"]
     (outer / "emperor.ini").write_text(f"[uwsgi]\nemperor = {empire.directory}\nvassal-set = env=GIVEN=later\n")
     touch(outer / "emperor.ini")
+    # A vassal that is started before that keeps the options of before.
+    empire.server.logged("emperor: reloading every vassal")
     _, later = empire.ini("two.ini")
     empire.serves(later)
     empire.wait(lambda: ask(later, "GIVEN") == "later", "the inner emperor has read its file again")
