@@ -7,7 +7,8 @@ use tracing::warn;
 
 use crate::api;
 use crate::ids::WorkerId;
-use crate::wsgi::routing::{Routing, Shared};
+use crate::wsgi::routing::Routing;
+use crate::wsgi::rules::SharedRules;
 use rwsgi_config::Config;
 use rwsgi_routing::Effect;
 
@@ -15,11 +16,11 @@ use rwsgi_routing::Effect;
 ///
 /// # Errors
 /// When a rule cannot be compiled, which the configuration's check has done before.
-pub(super) fn compile(config: &Config) -> anyhow::Result<Option<Arc<Shared>>> {
+pub(super) fn compile(config: &Config) -> anyhow::Result<Option<Arc<SharedRules>>> {
     if config.routing.is_empty() {
         return Ok(None);
     }
-    let shared = Shared::compile(config).map_err(|problem| anyhow::anyhow!("rules: {problem}"))?;
+    let shared = SharedRules::compile(config).map_err(|problem| anyhow::anyhow!("rules: {problem}"))?;
     Ok(Some(Arc::new(shared)))
 }
 
@@ -30,7 +31,7 @@ pub(super) fn compile(config: &Config) -> anyhow::Result<Option<Arc<Shared>>> {
 pub(super) fn of_thread(
     py: Python<'_>,
     worker: WorkerId,
-    rules: &Option<Arc<Shared>>,
+    rules: &Option<Arc<SharedRules>>,
     config: &Config,
 ) -> PyResult<Option<Routing>> {
     rules.as_ref().map(|rules| Routing::new(py, worker.get(), Arc::clone(rules), config, act)).transpose()

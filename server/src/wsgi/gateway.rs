@@ -9,6 +9,7 @@ use tracing::error;
 use super::active::{Active, Progress, RequestPlace, ResponseError};
 use super::caught;
 use super::environ::EnvironBuilder;
+pub use super::incoming::Incoming;
 use super::input::Input;
 use super::raised::Raised;
 use super::respond::{ResponseFailure, respond};
@@ -19,27 +20,9 @@ use super::transport::Transport;
 use super::websocket;
 use crate::log_text::Foreign;
 use rwsgi_protocol::date::HttpDate;
-use rwsgi_protocol::http::Head;
-use rwsgi_protocol::link::Peer;
 use rwsgi_protocol::path::PathNormalize;
 use rwsgi_protocol::response::{Exchange, Framing, HeadWriter};
-use rwsgi_protocol::uwsgi;
 use rwsgi_stats::Shown;
-
-/// A request as it came in: what its environ is made of.
-pub enum Incoming<'a> {
-    /// HTTP, and what is known of the connection.
-    Http {
-        /// The head.
-        head: &'a Head<'a, 'a>,
-        /// The connection's ends.
-        peer: Peer<'a>,
-        /// Length of the body, if there is one.
-        body_len: Option<u64>,
-    },
-    /// A uwsgi packet.
-    Uwsgi(&'a uwsgi::Packet<'a>),
-}
 
 /// A request that the application is done with.
 pub struct Served<C> {

@@ -7,14 +7,11 @@ use std::time::Instant;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::active::{Active, Progress, ResponseError};
 use super::beneath::open_itself;
-use super::routing::Shared;
-use super::transport::Kept;
+use super::rules::SharedRules;
 use rwsgi_protocol::SocketProtocol;
-use rwsgi_protocol::chunked::LAST_CHUNK;
 use rwsgi_protocol::http::Version;
-use rwsgi_protocol::response::{Exchange, Field, Framing, HeadWriter, Plan};
+use rwsgi_protocol::response::{Exchange, Field, HeadWriter};
 use rwsgi_routing::{Answer, Effect, Next, Phase, Visit, reason};
 
 /// A file that a rule gives for a response of the application's is read into memory: one of more than this, bytes, is
@@ -24,23 +21,23 @@ const LONGEST_PAGE: u64 = 16 << 20;
 /// A request that rules have looked at.
 #[derive(Debug)]
 pub(super) struct Routed {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<SharedRules>,
     pub(super) visit: Visit,
     pub(super) began: Instant,
     /// The master was asked to end this process if the request takes too long.
     pub(super) has_harakiri: bool,
-    stage: Stage,
+    pub(super) stage: Stage,
     /// The body is sent in chunks, although its length may be known.
-    in_chunks: bool,
+    pub(super) in_chunks: bool,
     /// The length that the application said of its body, when the head does not say it any more.
-    said: Option<u64>,
+    pub(super) said: Option<u64>,
     /// How much of that it has given.
-    given: u64,
+    pub(super) given: u64,
 }
 
 /// How far the response has come.
 #[derive(Debug)]
-enum Stage {
+pub(super) enum Stage {
     /// There is none.
     Before,
     /// The head is as it will be sent, and the body as it comes.
@@ -54,16 +51,16 @@ enum Stage {
 }
 
 /// A head as rules change it.
-struct Head {
-    status: Vec<u8>,
-    fields: Vec<Field>,
+pub(super) struct Head {
+    pub(super) status: Vec<u8>,
+    pub(super) fields: Vec<Field>,
 }
 
 /// An answer as a head and a body; `None` when there is to be no response.
-type Made = Option<(Head, Vec<u8>)>;
+pub(super) type Made = Option<(Head, Vec<u8>)>;
 
 impl Routed {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(shared: Arc<SharedRules>) -> Self {
         Self {
             shared,
             visit: Visit::default(),
@@ -91,7 +88,7 @@ impl Routed {
     }
 
     /// The pieces of the application's body up to the length that it has said.
-    fn within<'a>(&mut self, pieces: &[&'a [u8]]) -> Vec<&'a [u8]> {
+    pub(super) fn within<'a>(&mut self, pieces: &[&'a [u8]]) -> Vec<&'a [u8]> {
         let mut left = self.said.map_or(usize::MAX, |said| usize::try_from(said - self.given).unwrap_or(usize::MAX));
         let mut within = Vec::with_capacity(pieces.len());
         for piece in pieces {
@@ -109,7 +106,7 @@ impl Routed {
     }
 
     /// What the rules make of a head; `None` when there is to be no response. `is_empty` says that no body will come.
-    fn settle(&mut self, head: &HeadWriter, exchange: Exchange, is_empty: bool) -> Option<HeadWriter> {
+    pub(super) fn settle(&mut self, head: &HeadWriter, exchange: Exchange, is_empty: bool) -> Option<HeadWriter> {
         let (status, fields) = head.parts();
         let mut head = Head { status, fields };
         let mut body = None;
@@ -225,7 +222,7 @@ impl Routed {
     }
 
     /// The answer of a rule as a head and a body.
-    fn made_of(&self, answer: Answer) -> Made {
+    pub(super) fn made_of(&self, answer: Answer) -> Made {
         let text = |status: &[u8], kind: &[u8], body: Vec<u8>| {
             Some((Head { status: status.to_vec(), fields: vec![(b"Content-Type".to_vec(), kind.to_vec())] }, body))
         };
@@ -287,162 +284,5 @@ impl Head {
             }
         }
         self.fields.push((b"Content-Encoding".to_vec(), b"gzip".to_vec()));
-    }
-}
-
-/// The plan for a response of which nothing more is sent, and whose connection closes.
-const NOTHING: Plan = Plan { framing: Framing::NoBody, keep_alive: false, content_length: None, connection: None };
-
-impl Active {
-    /// Has the rules change the head, once it is there. `is_empty` says that no body will come.
-    fn settle_head(&mut self, is_empty: bool) {
-        let Some(routed) = &mut self.routed else { return };
-        let (Stage::Before, Progress::Head(head)) = (&routed.stage, &self.progress) else { return };
-        match routed.settle(head, self.exchange, is_empty) {
-            Some(head) => {
-                self.status = head.status();
-                self.progress = if routed.visit.without_head {
-                    Progress::Sending(Plan { framing: Framing::UntilClose, ..NOTHING })
-                } else {
-                    Progress::Head(head)
-                };
-            }
-            None => {
-                routed.stage = Stage::Dropped;
-                self.progress = Progress::Sending(NOTHING);
-            }
-        }
-    }
-
-    /// Whether a body can be sent as it is: rules may change it.
-    ///
-    /// # Errors
-    /// None; the result is that of what sends.
-    pub(super) fn rules_leave_body(&mut self) -> Result<bool, ResponseError> {
-        if self.routed.is_none() {
-            return Ok(true);
-        }
-        self.settle_head(false);
-        let Some(routed) = &self.routed else { return Ok(true) };
-        Ok(matches!(routed.stage, Stage::Plain)
-            && !routed.in_chunks
-            && routed.visit.before_body.is_empty()
-            && !routed.visit.without_head)
-    }
-
-    /// As [`Self::send`], with rules.
-    pub(super) fn send_routed(
-        &mut self,
-        pieces: &[&[u8]],
-        body_len: Option<u64>,
-        own: &mut dyn FnMut(usize) -> Option<Kept>,
-    ) -> Result<bool, ResponseError> {
-        self.settle_head(body_len == Some(0));
-        let head_only = self.exchange.head_only;
-        let Some(routed) = &mut self.routed else { return self.send_plain(pieces, body_len, own) };
-        if let (Some(said), Some(got)) = (routed.said, body_len)
-            && got < said
-        {
-            return Err(ResponseError::TooShort { said, got });
-        }
-        let cut;
-        let (pieces, body_len) = match routed.said {
-            None => (pieces, body_len),
-            Some(said) => {
-                cut = routed.within(pieces);
-                (cut.as_slice(), body_len.map(|len| len.min(said)))
-            }
-        };
-        match &mut routed.stage {
-            Stage::Before | Stage::Plain => {
-                let before = std::mem::take(&mut routed.visit.before_body);
-                if before.is_empty() {
-                    return self.send_settled(pieces, body_len, own);
-                }
-                let all: Vec<&[u8]> = std::iter::once(before.as_slice()).chain(pieces.iter().copied()).collect();
-                // An empty body of an answer to HEAD was likely left out.
-                let body_len = body_len.filter(|len| *len > 0 || !head_only).map(|len| len + before.len() as u64);
-                self.send_settled(&all, body_len, &mut |part| own(part.checked_sub(1)?))
-            }
-            Stage::Gzip(encoder) => {
-                let before = std::mem::take(&mut routed.visit.before_body);
-                for piece in std::iter::once(before.as_slice()).chain(pieces.iter().copied()) {
-                    encoder.write_all(piece)?;
-                }
-                match body_len {
-                    Some(_) => encoder.try_finish()?,
-                    None => encoder.flush()?,
-                }
-                let compressed = std::mem::take(encoder.get_mut());
-                if body_len.is_some() {
-                    routed.stage = Stage::Dropped;
-                }
-                self.send_settled(&[&compressed], body_len.map(|_| compressed.len() as u64), &mut |_| None)
-            }
-            Stage::Replaced(body) => {
-                let body = std::mem::take(body);
-                routed.stage = Stage::Dropped;
-                let all_sent = self.send_settled(&[&body], Some(body.len() as u64), &mut |_| None)?;
-                if let Progress::Sending(plan) = &mut self.progress {
-                    plan.framing = Framing::NoBody;
-                }
-                Ok(all_sent)
-            }
-            Stage::Dropped => Ok(true),
-        }
-    }
-
-    /// Sends what rules have done with, in chunks if they want that.
-    fn send_settled(
-        &mut self,
-        pieces: &[&[u8]],
-        body_len: Option<u64>,
-        own: &mut dyn FnMut(usize) -> Option<Kept>,
-    ) -> Result<bool, ResponseError> {
-        let in_chunks = self.routed.as_ref().is_some_and(|routed| routed.in_chunks);
-        if !in_chunks || body_len.is_none() {
-            return self.send_plain(pieces, body_len, own);
-        }
-        let all_sent = self.send_plain(pieces, None, own)?;
-        Ok(self.transport.send(&[LAST_CHUNK], &mut |_| None)? && all_sent)
-    }
-
-    /// Sends what is left of a body that rules change, at its end.
-    pub(super) fn end_routed(&mut self) -> Result<(), ResponseError> {
-        let Some(routed) = &mut self.routed else { return Ok(()) };
-        if let (Some(said), false) = (routed.said, routed.has_all()) {
-            return Err(ResponseError::TooShort { said, got: routed.given });
-        }
-        if let Stage::Gzip(encoder) = &mut routed.stage {
-            encoder.try_finish()?;
-            let rest = std::mem::take(encoder.get_mut());
-            routed.stage = Stage::Dropped;
-            self.send_plain(&[&rest], None, &mut |_| None)?;
-        }
-        Ok(())
-    }
-
-    /// Begins the response that a rule gives, and sends it.
-    pub(super) fn send_made(&mut self, answer: Answer) -> Result<(), ResponseError> {
-        let made = self.routed.as_ref().and_then(|routed| routed.made_of(answer));
-        let Some((head, body)) = made else {
-            self.progress = Progress::Sending(NOTHING);
-            return Ok(());
-        };
-        let mut writer = HeadWriter::new(&head.status, Vec::with_capacity(512));
-        if let Ok(writer) = &mut writer
-            && let Some(problem) = head.fields.iter().find_map(|(name, value)| writer.header(name, value).err())
-        {
-            // Without its Location or its challenge the answer would be another one.
-            let (code, problem) = (400, format!("what a client sent does not fit into a rule's answer: {problem}"));
-            if let Some(routed) = &mut self.routed {
-                routed.visit.effects.push(Effect::Complain(problem));
-            }
-            return self.send_made(Answer::Page(code));
-        }
-        let writer = writer.unwrap_or_else(|_| HeadWriter::internal_error());
-        self.status = writer.status();
-        self.progress = Progress::Head(writer);
-        self.send(&[&body], Some(body.len() as u64), &mut |_| None).map(drop)
     }
 }

@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use pyo3::prelude::*;
@@ -14,49 +14,23 @@ use super::active::{CurrentRequest, RequestPlace};
 use super::mounted::Mounted;
 use super::respond::{ResponseFailure, respond};
 use super::routed::Routed;
+use super::rules::SharedRules;
 use super::serving::{self, LineChoice};
-use super::static_files::{StaticFiles, safe_places};
+use super::static_files::StaticFiles;
 use super::strings::{from_latin1, latin1};
 use super::transport::Transport;
 use crate::clock::UnixMicros;
 use crate::log_limit::{self, LineKind};
 use crate::log_text::Foreign;
-use rwsgi_config::{Config, RoutingConfig};
-use rwsgi_routing::{Answer, Effect, Next, Phase, Rules};
-
-/// What the threads of a process share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(super) rules: Rules,
-    pub(super) config: RoutingConfig,
-    /// Where links may lead to.
-    pub(super) safe: Vec<PathBuf>,
-}
-
-impl Shared {
-    /// Compiles what is configured.
-    ///
-    /// # Errors
-    /// What is wrong with a rule.
-    pub(crate) fn compile(config: &Config) -> Result<Self, String> {
-        let (rules, safe) = (Rules::compile(&config.routing.rules)?, safe_places(config));
-        Ok(Self { rules, config: config.routing.clone(), safe })
-    }
-
-    /// The page for a response of the server's own: the first file that can be read.
-    pub(super) fn page(&self, status: u16) -> Option<Vec<u8>> {
-        let pages: Vec<&PathBuf> =
-            self.config.error_pages.iter().filter(|(of, _)| *of == status).map(|(_, page)| page).collect();
-        pages.into_iter().find_map(|page| std::fs::read(page).ok())
-    }
-}
+use rwsgi_config::Config;
+use rwsgi_routing::{Answer, Effect, Next, Phase};
 
 /// What rules may do that is the worker's to do: a signal of uWSGI's, and harakiri; 0 seconds end that.
 pub(crate) type Act = fn(Python<'_>, &Effect);
 
 /// See the module.
 pub(crate) struct Routing {
-    shared: Arc<Shared>,
+    shared: Arc<SharedRules>,
     act: Act,
     worker: u32,
     /// For the next request.
@@ -71,7 +45,13 @@ impl Routing {
     ///
     /// # Errors
     /// When Python has no memory left.
-    pub(crate) fn new(py: Python<'_>, worker: u32, shared: Arc<Shared>, config: &Config, act: Act) -> PyResult<Self> {
+    pub(crate) fn new(
+        py: Python<'_>,
+        worker: u32,
+        shared: Arc<SharedRules>,
+        config: &Config,
+        act: Act,
+    ) -> PyResult<Self> {
         let files = match shared.rules.serve_files() {
             true => Some(Py::new(py, StaticFiles::new(py, py.None(), config)?)?),
             false => None,

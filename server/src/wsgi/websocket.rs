@@ -18,7 +18,7 @@ use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Bytes, Error, Message};
 
 use super::active::CurrentRequest;
-use super::gateway::Incoming;
+use super::incoming::Incoming;
 use crate::io::wait::until_ready;
 use rwsgi_config::WebSocketRules;
 
