@@ -13,6 +13,7 @@ mod harakiri;
 mod intake;
 mod kind;
 mod link;
+mod near_end;
 mod notices;
 mod parked;
 pub(crate) mod release;

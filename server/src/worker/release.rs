@@ -7,68 +7,17 @@
 //! as a second worker. (`stop` makes sure that it takes no orders for its worker.) Programs that are executed keep
 //! nothing: every descriptor is closed on exec.
 
-use std::net::IpAddr;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::sync::{Arc, Weak};
 
-use nix::sys::socket::{SockType, SockaddrStorage, getpeername, getsockname, getsockopt, sockopt};
+use nix::sys::socket::{SockType, getpeername, getsockopt, sockopt};
 use nix::unistd::{getpid, getppid};
 use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyCFunction};
 
+use super::near_end::{Place, near_end};
 use super::state::Worker;
 use super::stop;
-
-/// Where connections of ours have an end.
-#[derive(Debug, PartialEq, Eq)]
-enum Place {
-    Ip(IpAddr, u16),
-    Path(std::path::PathBuf),
-    Abstract(Vec<u8>),
-}
-
-impl Place {
-    fn of(address: &SockaddrStorage) -> Option<Self> {
-        if let Some(v4) = address.as_sockaddr_in() {
-            return Some(Self::Ip(v4.ip().into(), v4.port()));
-        }
-        if let Some(v6) = address.as_sockaddr_in6() {
-            // A client of IPv4 at a socket for both.
-            return Some(Self::Ip(v6.ip().to_canonical(), v6.port()));
-        }
-        let unix = address.as_unix_addr()?;
-        let path = unix.path().map(|path| Self::Path(path.to_owned()));
-        path.or_else(|| unix.as_abstract().map(|name| Self::Abstract(name.to_owned())))
-    }
-
-    /// Is a connection with this end from the listener that is bound here?
-    fn takes_in(&self, end: &Self) -> bool {
-        match (self, end) {
-            (Self::Ip(any, port), Self::Ip(_, at)) if any.is_unspecified() => port == at,
-            _ => self == end,
-        }
-    }
-}
-
-/// Ends here of clients' connections that the http router has handed over: its addresses, which a worker does not know
-/// otherwise.
-#[derive(Debug, Default)]
-pub(super) struct HandedOver(Mutex<Vec<Place>>);
-
-impl HandedOver {
-    pub(super) fn note(&self, connection: &OwnedFd) {
-        let Some(place) = near_end(connection.as_raw_fd()) else { return };
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !known.contains(&place) {
-            known.push(place);
-        }
-    }
-
-    /// In a child, where nobody unlocks what another thread had locked.
-    fn has(&self, place: &Place) -> bool {
-        self.0.try_lock().is_ok_and(|known| known.contains(place))
-    }
-}
 
 /// From now on, children that the application forks have none of this worker's descriptors, counters and orders.
 ///
@@ -162,10 +111,6 @@ fn is_ours(fd: RawFd, worker: &Worker) -> bool {
     });
     let router = worker.link.as_ref().map(|link| Place::Abstract(link.name.clone().into_bytes()));
     of_client || (router.is_some() && getpeername(fd).ok().as_ref().and_then(Place::of) == router)
-}
-
-fn near_end(fd: RawFd) -> Option<Place> {
-    getsockname(fd).ok().as_ref().and_then(Place::of)
 }
 
 #[allow(unsafe_code)]

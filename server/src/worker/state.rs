@@ -11,9 +11,9 @@ use nix::sys::eventfd::EventFd;
 use tracing::error;
 
 use super::connections::Connections;
+use super::near_end::HandedOver;
 use super::notices::Notices;
 use super::parked::ParkedMemory;
-use super::release::HandedOver;
 use crate::ids::{SlotId, ThreadIndex};
 use crate::io::accept::Listener;
 use crate::io::body::BodyLimits;

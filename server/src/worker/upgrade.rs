@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use super::release::HandedOver;
+use super::near_end::HandedOver;
 use crate::io::pass_fd::receive_fd;
 use rwsgi_protocol::link::Hello;
 
