@@ -65,7 +65,24 @@ pub(super) fn settle(gathered: &Gatherer) -> Settled {
     if let Err(error) = finish(&mut config) {
         errors.push(error);
     }
+    if config.emperor.is_alone {
+        lose_routers(&mut config, &mut errors);
+    }
     Settled { config, errors }
+}
+
+/// Beside an emperor alone, routers for other servers are a loss and no error: the vassals serve on their own sockets, and
+/// where the router would listen nothing answers.
+fn lose_routers(config: &mut Config, errors: &mut Vec<ConfigError>) {
+    let is_router = |error: &ConfigError| match error {
+        ConfigError::NotHere { name, .. } => {
+            uwsgi::find(name).is_some_and(|family| family.title == uwsgi::OTHER_ROUTERS)
+        }
+        _ => false,
+    };
+    for error in errors.extract_if(.., |error| is_router(error)) {
+        config.lose(format!("{error}; the emperor starts without it"));
+    }
 }
 
 /// A setting as the application sees it: an option without a value on the command line has none.

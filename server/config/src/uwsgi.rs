@@ -19,7 +19,6 @@ pub(crate) enum Verdict {
 
 /// Options of one purpose.
 pub(crate) struct Family {
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the pages of docs/, which a test makes"))]
     pub(crate) title: &'static str,
     pub(crate) verdict: Verdict,
     /// What to use instead, or why it needs no doing.
@@ -38,6 +37,9 @@ impl Family {
         self.flags.iter().chain(self.values).chain(self.optional).copied()
     }
 }
+
+/// The title of the routers that uWSGI starts beside a server for others.
+pub(crate) const OTHER_ROUTERS: &str = "Routers for other servers";
 
 /// The short names of options below.
 pub(crate) const SHORTS: [(char, &str); 5] =

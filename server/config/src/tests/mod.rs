@@ -509,3 +509,13 @@ proptest! {
         let _ = load(std::iter::once("rwsgi".to_owned()).chain(words).map(OsString::from));
     }
 }
+
+#[test]
+fn beside_an_emperor_alone_a_router_for_others_is_a_loss() {
+    let files = Files::new("routers", &[("empire.ini", "[uwsgi]\nemperor = vassals\nfastrouter = :9000\n")]);
+    let config = files.serve("rwsgi empire.ini");
+    assert!(config.warnings.iter().any(|warning| warning.contains("option fastrouter is not available here")));
+    let files = Files::new("router", &[("site.ini", "[uwsgi]\nsocket = :3031\nmodule = app\nfastrouter = :9000\n")]);
+    let error = files.load("rwsgi site.ini").unwrap_err().to_string();
+    assert!(error.contains("option fastrouter is not available here"), "{error}");
+}

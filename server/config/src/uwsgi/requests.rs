@@ -1,11 +1,11 @@
 //! Families of options about requests, the application, stats, logs and the configuration itself.
 
-use super::{Family, Verdict};
+use super::{Family, OTHER_ROUTERS, Verdict};
 
 #[rustfmt::skip]
 pub(super) static FAMILIES: &[Family] = &[
     Family {
-        title: "Routers for other servers",
+        title: OTHER_ROUTERS,
         verdict: Verdict::Refused,
         advice: "use nginx or HAProxy as the proxy of several servers; http serves this one",
         flags: &[
