@@ -1,6 +1,8 @@
 //! The vassals and what becomes of each: bookkeeping without system calls.
 //!
-//!     (Waiting ─▶) BeforeStart ─▶ Running ─▶ Stopping ─▶ AfterStop ─▶ gone, or Waiting
+//! ```text
+//! (Waiting ─▶) BeforeStart ─▶ Running ─▶ Stopping ─▶ AfterStop ─▶ gone, or Waiting
+//! ```
 //!
 //! Only a vassal with a socket of its own waits; only where hooks are configured is there a time before the start and
 //! after the stop. A vassal that dies by itself goes from Running to AfterStop, and the next scan finds its file again.
