@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import select
 import signal
+import socket
+import threading
 import time
 
 import pytest
 
 from rig import http, processes, stats
+from rig.addresses import connect
 from rig.http import Closed
 from rig.load import Load
 from rig.site import KINDS, Site, every_kind
@@ -152,8 +158,12 @@ def test_a_helper_process_that_is_killed_comes_back(serve, stats_at, name):
     sites = every_kind(serve, "--wsgi-file", "probe.py", "--processes", 2, "--stats", stats_at)
     server = sites["http"].server
     server.wait_workers(2)
-    found = [process for process in server.processes() if process.name == f"rwsgi {name}"]
-    assert len(found) == 1, server.processes()
+
+    def named() -> list[processes.Process]:
+        return [process for process in server.processes() if process.name == f"rwsgi {name}"]
+
+    until(lambda: len(named()) == 1, "it has its name", context=lambda: str(server.processes()))
+    found = named()
     with Load(sites["http-socket"].address, "/pid", clients=2) as load:
         processes.kill(found[0].pid)
         load.wait_good(100)
@@ -208,3 +218,57 @@ def test_nobody_stays_when_the_master_is_killed(serve, stats_at):
     server.send(signal.SIGKILL)
     server.wait_exit()
     server.wait_gone()
+
+
+PIDFD_GETFD = 438
+
+
+def listener_of(pid: int, address: str) -> socket.socket:
+    """The socket of another process that listens there."""
+    pidfd = os.pidfd_open(pid)
+    libc = ctypes.CDLL(None, use_errno=True)
+    try:
+        for number in map(int, os.listdir(f"/proc/{pid}/fd")):
+            fd = libc.syscall(PIDFD_GETFD, pidfd, number, 0)
+            if fd < 0:
+                if ctypes.get_errno() == 1:
+                    pytest.skip("the system does not let this user have descriptors of other processes")
+                continue
+            try:
+                found = socket.socket(fileno=fd)
+                if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) and found.getsockname()[1] == int(
+                    address.rpartition(":")[2]
+                ):
+                    return found
+                found.close()
+            except OSError:
+                os.close(fd)
+    finally:
+        os.close(pidfd)
+    raise AssertionError(f"process {pid} does not listen on {address}")
+
+
+@ONLY_ITS_OWN
+def test_a_connection_whose_worker_was_killed_between_its_wake_up_and_accepting_is_served(serve, address):
+    """The kernel wakes one waiter for a connection. Here that is a thread of this test, which does not accept."""
+    server = serve("--http-socket", address, "--wsgi-file", "probe.py", "--processes", 2)
+    server.wait_workers(2)
+    worker = next(process for process in server.processes() if process.name == "rwsgi w1")
+    listener = listener_of(worker.pid, address)
+    waiter = select.epoll()
+    woken = threading.Event()
+    waiter.register(listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+    thread = threading.Thread(target=lambda: waiter.poll(60) and woken.set(), daemon=True)
+    thread.start()
+    request = b"GET /pid HTTP/1.1\r\nHost: a\r\n\r\n"
+    clients = []
+    # Each worker that takes one steps back behind this test.
+    while not woken.is_set() and len(clients) < 50:
+        client = connect(address)
+        clients.append(client)
+        client.sendall(request)
+        assert client.recv(4096).startswith(b"HTTP/1.1 200")
+    assert woken.is_set()
+    for client in clients:
+        client.close()
+    listener.close()

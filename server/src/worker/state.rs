@@ -1,11 +1,12 @@
 //! What the threads of a worker share: its epoll set, its listeners, its connections.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::eventfd::EventFd;
 use tracing::error;
@@ -160,6 +161,18 @@ impl Worker {
             self.watch_listener(index, listener)?;
         }
         Ok(())
+    }
+
+    /// A listener at which somebody waits. Whom the kernel woke for it may have been killed before it accepted, and nobody
+    /// else is woken.
+    pub(super) fn overlooked(&self) -> Option<usize> {
+        if !*self.listening.lock().unwrap_or_else(PoisonError::into_inner) {
+            return None;
+        }
+        let mut fds: Vec<_> =
+            self.listeners.iter().map(|listener| PollFd::new(listener.socket.fd.as_fd(), PollFlags::POLLIN)).collect();
+        poll(&mut fds, PollTimeout::ZERO).ok()?;
+        fds.iter().position(|fd| fd.any() == Some(true))
     }
 
     fn watch_listener(&self, index: usize, listener: &OwnListener) -> nix::Result<()> {

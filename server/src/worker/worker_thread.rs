@@ -361,6 +361,9 @@ impl WorkerThread {
                 if self.worker.has_space()? {
                     self.worker.listen_again()?;
                 }
+                if let Some(index) = self.worker.overlooked() {
+                    self.accept(py, index, scratch)?;
+                }
             }
             Some(since) => {
                 let all = self.now.nanos_since(since) > LEAVING_LINGER;
