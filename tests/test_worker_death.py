@@ -249,9 +249,9 @@ def listener_of(pid: int, address: str) -> socket.socket:
 
 
 @ONLY_ITS_OWN
-def test_a_connection_whose_worker_was_killed_between_its_wake_up_and_accepting_is_served(serve, address):
+def test_a_connection_whose_worker_was_killed_between_its_wake_up_and_accepting_is_served(serve, address, stats_at):
     """The kernel wakes one waiter for a connection. Here that is a thread of this test, which does not accept."""
-    server = serve("--http-socket", address, "--wsgi-file", "probe.py", "--processes", 2)
+    server = serve("--http-socket", address, "--wsgi-file", "probe.py", "--processes", 2, "--stats", stats_at)
     server.wait_workers(2)
     worker = next(process for process in server.processes() if process.name == "rwsgi w1")
     listener = listener_of(worker.pid, address)
