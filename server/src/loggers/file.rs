@@ -111,7 +111,9 @@ impl LogFile {
     /// the same file for one, is only opened again: what is there now is new.
     pub(crate) fn rotate(&mut self, option: &str) -> Remark {
         if self.can_hang || self.is_descriptor || !self.is_in_place() {
-            return self.reopen();
+            let remark = self.reopen();
+            self.is_stuck = remark.0 == Level::ERROR;
+            return remark;
         }
         let backup = self.backup.clone().unwrap_or_else(|| dated(&self.path));
         match put_aside(&self.path, &backup).and_then(|()| self.open_again()) {
@@ -124,10 +126,11 @@ impl LogFile {
         }
     }
 
-    /// Whether the name still leads to the open file.
+    /// Whether the name still leads to the open file. A link that leads elsewhere is in the way: it is put aside.
     fn is_in_place(&self) -> bool {
         let identity = |file: std::io::Result<Metadata>| file.map(|file| (file.dev(), file.ino())).ok();
-        identity(std::fs::metadata(&self.path)) == identity(self.file.metadata())
+        std::fs::symlink_metadata(&self.path).is_ok_and(|file| file.is_symlink())
+            || identity(std::fs::metadata(&self.path)) == identity(self.file.metadata())
     }
 
     fn open_again(&mut self) -> std::io::Result<()> {
