@@ -171,7 +171,7 @@ def test_a_flood_of_refused_requests_writes_few_lines_and_their_count(serve, kin
 def test_what_a_process_did_not_write_it_counts_before_it_leaves(serve, kind):
     site = every_kind(serve, "--wsgi-file", "probe.py")[kind]
     # A server that is stopped before the application is loaded has nothing to finish.
-    assert http.get(site.address, "/").status == 200
+    assert http.get(site.address, "/pid").status == 200
     for _ in range(100):
         with Connection(site.address) as connection:
             connection.send(b"what?\r\n\r\n")
