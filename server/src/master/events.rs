@@ -73,8 +73,8 @@ pub(super) enum Event {
 pub(super) enum Touched {
     /// `touch-exec`.
     Command(String),
-    /// `hook-touch`.
-    Hook(Hook),
+    /// These hooks, in their order.
+    Hooks(Vec<Hook>),
 }
 
 /// How a new generation takes over.

@@ -203,7 +203,7 @@ impl Master {
             Event::Call(call) => self.take_call(call),
             Event::Alarm(name, text) => self.raise_alarm(&name, &text),
             Event::Touched(Touched::Command(command)) => self.run_touch_command(&command),
-            Event::Touched(Touched::Hook(hook)) => self.run_hook(hook),
+            Event::Touched(Touched::Hooks(hooks)) => hooks.into_iter().for_each(|hook| self.run_hook(hook)),
             Event::Function(function) => self.give_order(function, "unix_signal"),
             Event::FromEmperor(heard) => self.hear_emperor(heard),
             Event::Heartbeat => self.send_heartbeat(),

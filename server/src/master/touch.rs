@@ -1,7 +1,7 @@
 //! Files whose change is an order: `touch-*`, `fs-reload`, `py-autoreload`; and descriptors that are
 //! (`reload-on-fd`). [`watch`] has the one table of what each asks for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -63,11 +63,13 @@ pub(super) fn watch(config: &Config, events: &Events) -> anyhow::Result<()> {
         let run = move || Event::Touched(Touched::Command(command.clone()));
         watch_files("touch-exec", std::slice::from_ref(file), run, events);
     }
-    for hook in config.hooks.of(Phase::Touch) {
-        let Some(file) = &hook.file else { continue };
-        let hook = hook.clone();
-        let run = move || Event::Touched(Touched::Hook(hook.clone()));
-        watch_files("hook-touch", std::slice::from_ref(file), run, events);
+    // Hooks of one file run in their order, so one look tells of all of them.
+    let files: BTreeSet<_> = config.hooks.of(Phase::Touch).filter_map(|hook| hook.file.clone()).collect();
+    for file in files {
+        let hooks: Vec<_> =
+            config.hooks.of(Phase::Touch).filter(|hook| hook.file.as_ref() == Some(&file)).cloned().collect();
+        let run = move || Event::Touched(Touched::Hooks(hooks.clone()));
+        watch_files("hook-touch", std::slice::from_ref(&file), run, events);
     }
     for (option, paths, how) in [
         ("fs-reload", &reactions.fs_reload, Reload::Rolling),
