@@ -158,3 +158,18 @@ class Piecemeal:
                 return self.tls.read(65536)
             except ssl.SSLWantReadError:
                 self.pull()
+
+
+def https(serve, at, own, *arguments, more="", app="probe.py", **options):
+    """A server with TLS."""
+    return serve("--https", f"{at},{own.cert},{own.key}{more}", "--wsgi-file", app, *arguments, listens=[at], **options)
+
+
+def waiting(record, go):
+    """The target of a request that is answered when the test makes the file `go`."""
+    return f"/slow?go={go}&record={record.path}"
+
+
+def router_of(server):
+    """The process id of the http router."""
+    return int(server.logged(r"http router started \(pid (\d+)\)")[-1][1])
