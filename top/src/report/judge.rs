@@ -194,14 +194,15 @@ impl Judge {
         }
     }
 
-    /// Takes in what a server's pool has just learned.
-    pub(crate) fn push(&mut self, target: usize, pool: &Pool, taken: LocalMicros) {
-        let Some(server) = self.servers.get_mut(target) else { return };
-        let Some(step) = server.steps.step(pool, taken) else { return };
+    /// Takes in what a server's pool has just learned. Returns whether that is from before all servers had answered, and
+    /// so is not judged: a poll that ended before another's may be taken in after it.
+    pub(crate) fn push(&mut self, target: usize, pool: &Pool, taken: LocalMicros) -> bool {
+        let Some(server) = self.servers.get_mut(target) else { return false };
+        let Some(step) = server.steps.step(pool, taken) else { return false };
         server.failure = None;
         // The very document that came before, as a cache gives it, says nothing of the time since.
         if step.begin < step.end && step.whole.restarts == 0 && step.whole.seconds <= 0.0 {
-            return;
+            return false;
         }
         if let Some(last) = server.last {
             let gap = step.end.since(last);
@@ -216,6 +217,7 @@ impl Judge {
         if self.is_judged(&step) {
             self.take(target, &step);
         }
+        self.begun.is_some_and(|begun| step.end < begun)
     }
 
     /// When what is judged begins.

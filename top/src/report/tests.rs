@@ -93,12 +93,35 @@ fn pools(servers: usize) -> Vec<Pool> {
 }
 
 fn take(judge: &mut Judge, pools: &mut [Pool], poll: Poll) {
+    let _ = is_early(judge, pools, poll);
+}
+
+/// Takes a poll in; returns whether it came before all servers had answered.
+fn is_early(judge: &mut Judge, pools: &mut [Pool], poll: Poll) -> bool {
     let (target, taken) = (poll.target, poll.taken);
     pools[target].ingest(poll);
     match &pools[target].trouble {
-        Some(trouble) => judge.failed(target, &trouble.message),
+        Some(trouble) => {
+            judge.failed(target, &trouble.message);
+            false
+        }
         None => judge.push(target, &pools[target], taken),
     }
+}
+
+#[test]
+fn a_poll_that_ended_before_all_had_answered_is_early_though_it_is_taken_in_after() {
+    let assertions: Vec<Assertion> = vec!["requests == 0".parse().unwrap()];
+    let mut pools = pools(2);
+    let labels: Vec<_> = pools.iter().map(|pool| pool.label.clone()).collect();
+    let phases = Phases { warmup: Duration::ZERO, window: None };
+    let mut judge = Judge::new(&assertions, &[], labels.into_iter(), phases, Duration::from_millis(50));
+    let asked = |server, after| Asked { server, after, pid: 7, requests: 1, raised: 0, queue: 0, answer: 0 };
+    // At 0.1, 0.2, 0.3 and 0.4 s, by the servers in turn; the second is taken in after the third.
+    let mut polls = polls(&[asked(0, 100_000), asked(0, 100_000), asked(1, 100_000), asked(0, 100_000)]);
+    polls.swap(1, 2);
+    let early: Vec<bool> = polls.into_iter().map(|poll| is_early(&mut judge, &mut pools, poll)).collect();
+    assert_eq!(early, [false, false, true, false]);
 }
 
 fn told(verdict: &Verdict) -> String {

@@ -322,8 +322,8 @@ impl<'a> Watch<'a> {
             self.left[target] = self.left[target].saturating_sub(1);
             return Ok(());
         }
-        self.judge.push(target, pool, taken);
-        let counts = !self.waits_for_answers();
+        let is_early = self.judge.push(target, pool, taken);
+        let is_before = self.waits_for_answers() || self.judges() && is_early;
         let pool = &self.pools[target];
         let (steps, window) = &mut self.lines[target];
         if let Some(step) = steps.step(pool, taken).filter(|_| self.plan.format == Format::Json) {
@@ -331,7 +331,7 @@ impl<'a> Watch<'a> {
         }
         // The first sample of a server only begins the window that rates need.
         let Some(sample) = pool.current.as_ref().filter(|_| known) else { return Ok(()) };
-        self.left[target] = self.left[target].saturating_sub(u64::from(counts));
+        self.left[target] = self.left[target].saturating_sub(u64::from(!is_before));
         let text = match self.plan.format {
             Format::Tables => self.plan.batch.table(pool, sample),
             Format::Json => json_line(pool, sample, &std::mem::take(window)),
@@ -343,10 +343,13 @@ impl<'a> Watch<'a> {
         Ok(())
     }
 
+    fn judges(&self) -> bool {
+        !self.plan.assertions.is_empty() || self.files.html.is_some()
+    }
+
     /// Whether a server is still to answer for the first time, and nothing is judged before.
     fn waits_for_answers(&self) -> bool {
-        let judges = !self.plan.assertions.is_empty() || self.files.html.is_some();
-        judges && self.pools.iter().zip(&self.left).any(|(pool, left)| pool.current.is_none() && *left > 0)
+        self.judges() && self.pools.iter().zip(&self.left).any(|(pool, left)| pool.current.is_none() && *left > 0)
     }
 
     fn write(&mut self, entry: impl FnOnce(&mut Recorder) -> Result<(), RecordingError>) {
@@ -455,7 +458,9 @@ pub(crate) fn baseline(
                 pool.ingest(poll);
                 match &pool.trouble {
                     Some(trouble) => judge.failed(target, &trouble.message),
-                    None => judge.push(target, pool, taken),
+                    None => {
+                        let _ = judge.push(target, pool, taken);
+                    }
                 }
             }
         }

@@ -34,7 +34,9 @@ fn page(servers: &[(&str, Vec<Option<Value>>)], assertions: &[&str], warmup: u64
             track.take(pool, at, taken);
             match &pool.trouble {
                 Some(trouble) => judge.failed(target, &trouble.message),
-                None => judge.push(target, pool, taken),
+                None => {
+                    let _ = judge.push(target, pool, taken);
+                }
             }
         }
     }
