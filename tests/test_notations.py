@@ -108,8 +108,12 @@ def test_letters_are_options(serve, tmp_path):
         seen = json.loads(uwsgi.get(at, "/").body)
         assert (seen["prefix"], seen["cwd"]) == (str(environment), str(tmp_path))
         until(lambda: "GET /" in log.read_text(), "the access log is in the file")
-        workers = [process for process in server.processes() if process.command.startswith("rwsgi worker")]
-        assert len(workers) == 2
+
+        # The command returns when the first of them serves.
+        def workers() -> int:
+            return sum(process.command.startswith("rwsgi worker") for process in server.processes())
+
+        until(lambda: workers() == 2, "both workers are there", context=lambda: str(server.processes()))
     finally:
         for process in server.processes():
             processes.kill(process.pid)
