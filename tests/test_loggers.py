@@ -21,6 +21,9 @@ from rig.waiting import until
 
 OF_RWSGI = pytest.mark.only_rwsgi(why="the uWSGI of the tests has no regular expressions, or the rule is ours")
 
+# The command of an alarm that writes the text and its line end at once: commands of two alarms run at the same time.
+APPENDED = "awk 1 >>"
+
 APP = """
 import sys
 
@@ -421,7 +424,7 @@ def test_a_line_raises_one_alarm_whoever_writes_it_and_wherever_it_goes(start, t
     log, raised = tmp_path / "log", tmp_path / "raised"
     server = start(
         *("--logger", f"file:{log}", "--req-logger", f"file:{tmp_path}/requests", "--disable-logging"),
-        *("--alarm", f"file cmd:cat >> {raised}; echo >> {raised}", "--alarm-freq", "0"),
+        *("--alarm", f"file cmd:{APPENDED} {raised}", "--alarm-freq", "0"),
         *("--alarm-log", "file ^printed for /alarm", "--alarm-log", "file generation 2 .*: loaded"),
     )
     http.get(address, "/alarm")
@@ -448,13 +451,14 @@ def test_lines_of_the_access_log_do_not_get_into_lines_that_raise_alarms(serve, 
     raised, requests = tmp_path / "raised", tmp_path / "requests"
     serve(
         *("--http-socket", address, "--wsgi-file", "app.py", "--req-logger", f"file:{requests}", "--log-format", "request %(uri)"),
-        *("--alarm", f"file cmd:cat >> {raised}; echo >> {raised}", "--alarm-log", "file ^o", "--logger", f"file:{tmp_path}/log"),
+        *("--alarm", f"file cmd:{APPENDED} {raised}", "--alarm-log", "file ^o", "--logger", f"file:{tmp_path}/log"),
         cwd=tmp_path,
     )
     http.get(address, "/?one%0Ao")
     wait_text(requests, "one")
+    wait_text(raised, "one\n")
     http.get(address, "/?n%0A")
-    until(lambda: len(text(raised).splitlines()) >= 2, "both alarms", context=lambda: text(raised))
+    until(lambda: text(raised).count("\n") >= 2, "both alarms", context=lambda: text(raised))
     assert text(raised).splitlines() == ["one", "on"]
 
 
@@ -464,7 +468,7 @@ def test_what_is_wrong_with_a_logger_raises_an_alarm(start, tmp_path, address):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as bound:
         bound.bind(str(path))
         start(
-            *("--logger", f"socket:{path}", "--alarm", f"file cmd:cat >> {raised}; echo >> {raised}"),
+            *("--logger", f"socket:{path}", "--alarm", f"file cmd:{APPENDED} {raised}"),
             *("--alarm-log", "file ERROR logger"),
         )
     http.get(address, "/x")
