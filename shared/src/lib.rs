@@ -4,6 +4,7 @@
 //! stats server emits, so that `uwsgitop` reads `rwsgi` and `rtop` reads uWSGI.
 
 mod address;
+pub mod control;
 mod controls;
 pub mod latency;
 mod privacy;

@@ -6,6 +6,9 @@
 
 mod application;
 mod emperor;
+mod generations;
+mod routes;
+mod slow;
 
 use std::collections::BTreeMap;
 
@@ -14,6 +17,9 @@ use serde::{Deserialize, Serialize};
 
 pub use self::application::*;
 pub use self::emperor::*;
+pub use self::generations::*;
+pub use self::routes::*;
+pub use self::slow::*;
 
 /// The version of this document's shape; it grows when a key changes its meaning or goes away.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -119,6 +125,24 @@ pub struct Snapshot {
     /// Connections that were closed because the client was too slow (`body-min-rate`, `response-min-rate`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slow_clients: Option<u64>,
+    /// The control socket's file; left out when there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub control: Option<String>,
+    /// Requests by route, at most 201 rows; left out when routes are not counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub routes: Option<Vec<Route>>,
+    /// How long the phases of requests took; left out when that is not measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phases: Option<Phases>,
+    /// Requests that took longer than `slow-request`, the newest first, at most 200; left out when it is not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slow: Option<Vec<SlowRequest>>,
+    /// The last generations, the newest first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generations: Option<Vec<Generation>>,
+    /// The reload that is tried; left out when there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
 }
 
 /// A socket that requests arrive on.
@@ -220,6 +244,9 @@ pub struct Worker {
     pub latency: Option<String>,
     /// The last exception that the application raised; null when it never did.
     pub last_exception: Option<LastException>,
+    /// Python's garbage collections; left out when they are not counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gc: Option<GarbageCollections>,
 }
 
 /// An application in a worker.
@@ -293,6 +320,9 @@ pub struct RequestInfo {
     /// For how long it has run, µs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub elapsed: Option<u64>,
+    /// Its route, as in `routes`, as far as it is known before its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
 }
 
 /// The queue before the workers.
@@ -385,6 +415,8 @@ pub struct Limits {
     pub reload_on_as: u64,
     /// A worker is replaced after this many requests.
     pub max_requests: u64,
+    /// A request that takes longer is slow (`slow-request`), µs.
+    pub slow_request: u64,
 }
 
 /// The temporary files of all processes together.

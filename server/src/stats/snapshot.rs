@@ -140,6 +140,12 @@ pub fn take(subject: &Subject<'_>, state: &mut SnapshotState) -> Taken {
             refused: subject.scoreboard.limits().bodies_refused(),
         }),
         slow_clients: Some(subject.scoreboard.limits().slow_clients()),
+        control: None,
+        routes: None,
+        phases: None,
+        slow: None,
+        generations: None,
+        canary: None,
     };
     Taken { snapshot, corrupt }
 }
@@ -168,6 +174,7 @@ fn limits(config: &Config) -> Limits {
         reload_on_rss: lower(config.reload_on_rss, config.evil_reload_on_rss),
         reload_on_as: lower(config.reload_on_as, config.evil_reload_on_as),
         max_requests: config.max_requests,
+        slow_request: 0,
     }
 }
 

@@ -54,6 +54,12 @@ pub(super) fn clean(snapshot: &mut Snapshot) {
         timers: _,
         temp_files: _,
         slow_clients: _,
+        control: _,
+        routes: _,
+        phases: _,
+        slow: _,
+        generations: _,
+        canary: _,
     } = snapshot;
     [version, cwd].into_iter().chain([server, hostname, python].into_iter().flatten()).for_each(line);
     for Socket { name, proto, queue: _, max_queue: _, shared: _, can_offload: _ } in sockets {
@@ -106,8 +112,9 @@ fn worker(worker: &mut Worker) {
         [mountpoint, chdir].into_iter().for_each(line);
     }
     for Core { req_info, .. } in &mut worker.cores {
-        let RequestInfo { method, uri, remote_addr, protocol, request_start: _, started: _, elapsed: _ } = req_info;
-        [method, uri, remote_addr, protocol].into_iter().flatten().for_each(line);
+        let RequestInfo { method, uri, remote_addr, protocol, request_start: _, started: _, elapsed: _, route } =
+            req_info;
+        [method, uri, remote_addr, protocol, route].into_iter().flatten().for_each(line);
     }
     if let Some(exception) = &mut worker.last_exception {
         let LastException { kind, message, location, traceback, when: _, request } = exception;

@@ -159,6 +159,12 @@ fn snapshot(walk: &mut impl Walk, snapshot: &mut Snapshot) {
         temp_files: _,
         slow_clients: _,
         schema: _,
+        control: _,
+        routes: _,
+        phases: _,
+        slow: _,
+        generations: _,
+        canary: _,
     } = snapshot;
     for text in [version, cwd] {
         walk.text(text);
@@ -177,8 +183,10 @@ fn snapshot(walk: &mut impl Walk, snapshot: &mut Snapshot) {
     walk.option(queue, |walk, Queue { depth, capacity, waiting: _, rejected }| {
         [depth, capacity, rejected].into_iter().for_each(|value| walk.number(value));
     });
-    walk.option(limits, |walk, Limits { harakiri, reload_on_rss, reload_on_as, max_requests }| {
-        [harakiri, reload_on_rss, reload_on_as, max_requests].into_iter().for_each(|value| walk.number(value));
+    walk.option(limits, |walk, Limits { harakiri, reload_on_rss, reload_on_as, max_requests, slow_request }| {
+        [harakiri, reload_on_rss, reload_on_as, max_requests, slow_request]
+            .into_iter()
+            .for_each(|value| walk.number(value));
     });
     walk.list(sockets, |walk, Socket { name, proto, queue, max_queue, shared: _, can_offload: _ }| {
         walk.text(name);
@@ -301,6 +309,7 @@ fn worker(walk: &mut impl Walk, worker: &mut Worker) {
         latency: _,
         // Nothing shows them.
         apps: _,
+        gc: _,
     } = worker;
     walk.small(id);
     walk.signed(pid);
@@ -371,7 +380,7 @@ fn core(walk: &mut impl Walk, core: &mut Core) {
 }
 
 fn request(walk: &mut impl Walk, request: &mut RequestInfo) {
-    let RequestInfo { request_start, method, uri, remote_addr, protocol, started, elapsed } = request;
-    [method, uri, remote_addr, protocol].into_iter().for_each(|text| walk.option(text, Walk::text));
+    let RequestInfo { request_start, method, uri, remote_addr, protocol, started, elapsed, route } = request;
+    [method, uri, remote_addr, protocol, route].into_iter().for_each(|text| walk.option(text, Walk::text));
     [request_start, started, elapsed].into_iter().for_each(|number| walk.option(number, Walk::number));
 }

@@ -103,6 +103,7 @@ pub(super) fn rwsgi(second: u64, workers: u32) -> Snapshot {
             protocol: Some("HTTP/1.1".into()),
             started: Some(now - 2_345_678),
             elapsed: Some(2_345_678),
+            route: None,
         };
         let core = |core: u32| Core {
             id: core,

@@ -251,7 +251,7 @@ fn limits_are_the_configured_ones() {
     server.config.reload_on_rss = Some(900);
     server.config.evil_reload_on_rss = Some(500);
     server.config.max_requests = 7;
-    let expected = Limits { harakiri: 30, reload_on_rss: 500, reload_on_as: 0, max_requests: 7 };
+    let expected = Limits { harakiri: 30, reload_on_rss: 500, reload_on_as: 0, max_requests: 7, slow_request: 0 };
     assert_eq!(server.take().limits, Some(expected));
 }
 

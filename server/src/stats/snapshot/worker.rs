@@ -200,6 +200,7 @@ fn worker_entry(
         recycled: Some(view.totals.recycled),
         latency: Some(state.worker_latency.encode()),
         last_exception: last_exception.map(|report| exception(report, context.config.show_request)),
+        gc: None,
     }
 }
 
