@@ -48,6 +48,7 @@ mod shutdown;
 mod signals;
 mod silence;
 mod snapshots;
+mod stacks;
 mod start;
 mod startup;
 mod state;
@@ -267,6 +268,7 @@ impl Master {
                     }
                 }
             }
+            Command::Stacks => self.log_stacks(),
             Command::Stats => {
                 let snapshot = self.snapshot();
                 for worker in &snapshot.workers {
