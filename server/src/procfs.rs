@@ -205,7 +205,9 @@ mod tests {
         let text = "Name:\trwsgi w1c2\nState:\tD (disk sleep)\nSigBlk:\t0000000000000200\nSigCgt:\t0000008000000001\n";
         let status = parse_status(text);
         assert_eq!((status.name.as_str(), status.state), ("rwsgi w1c2", 'D'));
-        assert!(status.blocks(10) && !status.blocks(9) && status.catches(40) && status.catches(1) && !status.catches(0));
+        assert!(
+            status.blocks(10) && !status.blocks(9) && status.catches(40) && status.catches(1) && !status.catches(0)
+        );
         let ours = thread_status(Pid::this(), nix::unistd::gettid()).unwrap();
         assert_eq!(ours.state, 'R');
         assert_eq!(parse_status("").state, 'X');

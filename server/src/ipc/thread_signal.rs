@@ -45,9 +45,8 @@ pub(crate) fn send(pid: Pid, thread: Pid, number: i32, value: u64) -> nix::Resul
         rest: [0; 12],
     };
     // SAFETY: `signal` is laid out as the system call wants it, and lives through it.
-    let sent = unsafe {
-        libc::syscall(libc::SYS_rt_tgsigqueueinfo, pid.as_raw(), thread.as_raw(), number, &raw const signal)
-    };
+    let sent =
+        unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, pid.as_raw(), thread.as_raw(), number, &raw const signal) };
     Errno::result(sent).map(drop)
 }
 

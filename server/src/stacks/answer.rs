@@ -11,33 +11,33 @@ use crate::ids::SlotId;
 
 /// What a handler has found out about its thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Facts(u32);
+pub(crate) struct Facts(u32);
 
 impl Facts {
     /// It has the global lock.
-    pub const HAS_GIL: Self = Self(1);
+    pub(crate) const HAS_GIL: Self = Self(1);
     /// Python does not know it.
-    pub const NO_PYTHON: Self = Self(2);
+    pub(crate) const NO_PYTHON: Self = Self(2);
     /// Its outermost frames are left out.
-    pub const CUT: Self = Self(4);
+    pub(crate) const CUT: Self = Self(4);
     /// What was found outside the frames that were written is none.
-    pub const BROKEN: Self = Self(8);
+    pub(crate) const BROKEN: Self = Self(8);
     /// It waits in a system call, for the global lock.
-    pub const WAITS_FOR_GIL: Self = Self(16);
+    pub(crate) const WAITS_FOR_GIL: Self = Self(16);
     /// For another lock.
-    pub const WAITS_FOR_LOCK: Self = Self(32);
+    pub(crate) const WAITS_FOR_LOCK: Self = Self(32);
     /// For something else.
-    pub const WAITS: Self = Self(64);
+    pub(crate) const WAITS: Self = Self(64);
 
     /// All that was found out, as it is stored.
     #[must_use]
-    pub const fn bits(self) -> u32 {
+    pub(crate) const fn bits(self) -> u32 {
         self.0
     }
 
     /// Whether that is among it.
     #[must_use]
-    pub const fn has(self, fact: Self) -> bool {
+    pub(crate) const fn has(self, fact: Self) -> bool {
         self.0 & fact.0 != 0
     }
 }
@@ -58,7 +58,7 @@ impl BitOrAssign for Facts {
 
 /// An answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// The system's number of the thread.
     pub thread: u32,
     /// What was found out.
@@ -74,7 +74,7 @@ const FIRST_READ: usize = 4096;
 
 /// The answer to a question or a later one in an area of a slot; `None` as long as there is none.
 #[must_use]
-pub fn read(memory: &StackMemory, slot: SlotId, area: u32, question: u64) -> Option<Answer> {
+pub(crate) fn read(memory: &StackMemory, slot: SlotId, area: u32, question: u64) -> Option<Answer> {
     let at = memory.places().area(area);
     let mut bytes = vec![0; FIRST_READ];
     // First only the head: most looks find nothing.
@@ -103,7 +103,7 @@ pub fn read(memory: &StackMemory, slot: SlotId, area: u32, question: u64) -> Opt
 }
 
 /// The frames that were written, each as its bytes. Ends where they make no sense.
-pub fn split_frames(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn split_frames(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let len = FRAME_HEAD + usize::from(*bytes.first()?) + usize::from(*bytes.get(1)?);
         let (frame, rest) = bytes.split_at_checked(len)?;
@@ -115,7 +115,7 @@ pub fn split_frames(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// One frame; `None` for bytes that are none.
 #[must_use]
-pub fn parse_frame(bytes: &[u8]) -> Option<Frame> {
+pub(crate) fn parse_frame(bytes: &[u8]) -> Option<Frame> {
     let ([name, _, line @ ..], texts) = bytes.split_first_chunk::<FRAME_HEAD>()?;
     let (name, file) = texts.split_at_checked(usize::from(*name))?;
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
@@ -124,7 +124,7 @@ pub fn parse_frame(bytes: &[u8]) -> Option<Frame> {
 
 /// All frames; `None` when there is something else among them.
 #[must_use]
-pub fn parse_frames(bytes: &[u8]) -> Option<Vec<Frame>> {
+pub(crate) fn parse_frames(bytes: &[u8]) -> Option<Vec<Frame>> {
     let read: usize = split_frames(bytes).map(<[u8]>::len).sum();
     (read == bytes.len()).then(|| split_frames(bytes).filter_map(parse_frame).collect())
 }

@@ -15,17 +15,17 @@ use crate::shared_memory::{Shareable, SharedMemory};
 use crate::stats::scoreboard::Layout;
 
 /// Threads of the application that can be asked at once, beside those that serve.
-pub const GUESTS: u32 = 128;
+pub(crate) const GUESTS: u32 = 128;
 /// Of an area, bytes: pages that no answer reaches take no memory.
-pub const AREA: usize = 32 * 1024;
+pub(crate) const AREA: usize = 32 * 1024;
 /// Before an area's frames, bytes.
-pub const ANSWER_HEAD: usize = 256;
+pub(crate) const ANSWER_HEAD: usize = 256;
 /// Bytes of a peer's address that are kept.
-pub const PEER_KEPT: usize = 128;
+pub(crate) const PEER_KEPT: usize = 128;
 
 /// Stands before everything of a process.
 #[repr(C)]
-pub struct ProcessHead {
+pub(crate) struct ProcessHead {
     /// What the process says of itself: [`Readiness`].
     pub readiness: AtomicU32,
     /// Keeps what follows on its boundary.
@@ -34,7 +34,7 @@ pub struct ProcessHead {
 
 /// Whose an area is, at the place of the area in a list behind [`ProcessHead`].
 #[repr(C)]
-pub struct Owner {
+pub(crate) struct Owner {
     /// The system's number of the thread, 0 before there is one.
     pub thread: AtomicU32,
     /// Keeps what follows on its boundary.
@@ -45,7 +45,7 @@ pub struct Owner {
 
 /// Stands before an area's frames; written by its thread alone.
 #[repr(C)]
-pub struct AnswerHead {
+pub(crate) struct AnswerHead {
     /// Which question is answered, written last; 0 while an answer is written.
     pub question: AtomicU64,
     /// The thread.
@@ -69,7 +69,7 @@ const _: () = assert!(size_of::<AnswerHead>() <= ANSWER_HEAD);
 /// Whether a process can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub enum Readiness {
+pub(crate) enum Readiness {
     /// It has not said so yet: the signal would end it.
     NotYet = 0,
     /// It writes frames.
@@ -83,14 +83,14 @@ pub enum Readiness {
 impl Readiness {
     /// The one of this number; `None` for what no process of ours writes.
     #[must_use]
-    pub fn of(number: u32) -> Option<Self> {
+    pub(crate) fn of(number: u32) -> Option<Self> {
         [Self::NotYet, Self::Frames, Self::UnknownPython, Self::OtherBuild].into_iter().find(|it| *it as u32 == number)
     }
 }
 
 /// Where things are in a slot's part, bytes.
 #[derive(Clone, Copy, Debug)]
-pub struct Places {
+pub(crate) struct Places {
     /// Threads that serve.
     pub serving: u32,
     head: usize,
@@ -99,39 +99,39 @@ pub struct Places {
 impl Places {
     /// With so many threads that serve.
     #[must_use]
-    pub fn new(serving: u32) -> Self {
+    pub(crate) fn new(serving: u32) -> Self {
         let owners = (serving + GUESTS) as usize * size_of::<Owner>();
         Self { serving, head: (size_of::<ProcessHead>() + owners).next_multiple_of(page_size().max(AREA)) }
     }
 
     /// Areas.
     #[must_use]
-    pub fn areas(self) -> u32 {
+    pub(crate) fn areas(self) -> u32 {
         self.serving + GUESTS
     }
 
     /// Where an area's owner stands.
     #[must_use]
-    pub fn owner(self, area: u32) -> usize {
+    pub(crate) fn owner(self, area: u32) -> usize {
         size_of::<ProcessHead>() + area as usize * size_of::<Owner>()
     }
 
     /// Where an area begins.
     #[must_use]
-    pub fn area(self, area: u32) -> usize {
+    pub(crate) fn area(self, area: u32) -> usize {
         self.head + area as usize * AREA
     }
 
     /// The whole part.
     #[must_use]
-    pub fn size(self) -> usize {
+    pub(crate) fn size(self) -> usize {
         self.area(self.areas())
     }
 }
 
 /// The master's side.
 #[derive(Clone, Debug)]
-pub struct StackMemory {
+pub(crate) struct StackMemory {
     file: Arc<File>,
     places: Places,
 }
@@ -141,7 +141,7 @@ impl StackMemory {
     ///
     /// # Errors
     /// When the system has no memory or descriptors left.
-    pub fn create(layout: Layout) -> io::Result<Self> {
+    pub(crate) fn create(layout: Layout) -> io::Result<Self> {
         let places = Places::new(layout.threads);
         let memory = SharedMemory::create(c"rwsgi-stacks", layout.slots as usize * places.size())?;
         let file = File::from(memory.file().try_clone_to_owned()?);
@@ -150,13 +150,13 @@ impl StackMemory {
 
     /// The memory file, to be inherited by other processes.
     #[must_use]
-    pub fn memory(&self) -> BorrowedFd<'_> {
+    pub(crate) fn memory(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
 
     /// Where things are in each slot's part.
     #[must_use]
-    pub fn places(&self) -> Places {
+    pub(crate) fn places(&self) -> Places {
         self.places
     }
 
@@ -164,7 +164,7 @@ impl StackMemory {
     ///
     /// # Errors
     /// When the kernel cannot.
-    pub fn read(&self, slot: SlotId, at: usize, into: &mut [u8]) -> io::Result<()> {
+    pub(crate) fn read(&self, slot: SlotId, at: usize, into: &mut [u8]) -> io::Result<()> {
         self.file.read_exact_at(into, (slot.index() * self.places.size() + at) as u64)
     }
 
@@ -172,7 +172,7 @@ impl StackMemory {
     ///
     /// # Errors
     /// When the kernel cannot.
-    pub fn clear(&self, slot: SlotId) -> nix::Result<()> {
+    pub(crate) fn clear(&self, slot: SlotId) -> nix::Result<()> {
         self.punch(slot.index() * self.places.size(), self.places.size())
     }
 
@@ -180,7 +180,7 @@ impl StackMemory {
     ///
     /// # Errors
     /// When the kernel cannot.
-    pub fn forget_answers(&self, slot: SlotId) -> nix::Result<()> {
+    pub(crate) fn forget_answers(&self, slot: SlotId) -> nix::Result<()> {
         self.punch(slot.index() * self.places.size() + self.places.head, self.places.size() - self.places.head)
     }
 
@@ -193,7 +193,7 @@ impl StackMemory {
 
 /// A process's own part, mapped.
 #[derive(Debug)]
-pub struct OwnPart {
+pub(crate) struct OwnPart {
     memory: SharedMemory,
     places: Places,
 }
@@ -203,7 +203,7 @@ impl OwnPart {
     ///
     /// # Errors
     /// When it cannot be mapped.
-    pub fn map(file: OwnedFd, layout: Layout, slot: SlotId) -> nix::Result<Self> {
+    pub(crate) fn map(file: OwnedFd, layout: Layout, slot: SlotId) -> nix::Result<Self> {
         let places = Places::new(layout.threads);
         let memory = SharedMemory::map_part(file, slot.index() * places.size(), places.size())?;
         Ok(Self { memory, places })
@@ -211,13 +211,13 @@ impl OwnPart {
 
     /// Where things are in it.
     #[must_use]
-    pub fn places(&self) -> Places {
+    pub(crate) fn places(&self) -> Places {
         self.places
     }
 
     /// What stands before everything.
     #[must_use]
-    pub fn head(&self) -> &ProcessHead {
+    pub(crate) fn head(&self) -> &ProcessHead {
         self.memory.at(0)
     }
 
@@ -226,7 +226,7 @@ impl OwnPart {
     /// # Panics
     /// When there is no such area.
     #[must_use]
-    pub fn owner(&self, area: u32) -> &Owner {
+    pub(crate) fn owner(&self, area: u32) -> &Owner {
         self.memory.at(self.places.owner(area))
     }
 
@@ -235,7 +235,7 @@ impl OwnPart {
     /// # Panics
     /// When there is no such area.
     #[must_use]
-    pub fn answer(&self, area: u32) -> &AnswerHead {
+    pub(crate) fn answer(&self, area: u32) -> &AnswerHead {
         self.memory.at(self.places.area(area))
     }
 
@@ -244,13 +244,13 @@ impl OwnPart {
     /// # Panics
     /// When there is no such area.
     #[must_use]
-    pub fn frames(&self, area: u32) -> *mut [u8] {
+    pub(crate) fn frames(&self, area: u32) -> *mut [u8] {
         let start = self.places.area(area);
         self.memory.bytes(start + ANSWER_HEAD..start + AREA)
     }
 
     /// From now on what this process writes is its own and nobody reads it: for a child that is no worker.
-    pub fn detach(&self) {
+    pub(crate) fn detach(&self) {
         self.memory.detach();
     }
 }

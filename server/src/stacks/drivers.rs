@@ -40,13 +40,13 @@ const SOCKETS: &[&str] = &[".s.PGSQL.", "mysql", "mariadb", "redis", "valkey", "
 
 /// Whether a file is of a module that talks to a database.
 #[must_use]
-pub fn is_driver(file: &str) -> bool {
+pub(crate) fn is_driver(file: &str) -> bool {
     MODULES.iter().any(|module| file.contains(module))
 }
 
 /// Whether an address, as the system has it, is a database's.
 #[must_use]
-pub fn is_database(address: &[u8]) -> bool {
+pub(crate) fn is_database(address: &[u8]) -> bool {
     let Some((family, rest)) = address.split_first_chunk() else { return false };
     match i32::from(u16::from_ne_bytes(*family)) {
         nix::libc::AF_INET | nix::libc::AF_INET6 => {
@@ -62,7 +62,7 @@ pub fn is_database(address: &[u8]) -> bool {
 
 /// What the thread was doing. `in_driver` says that a frame of its is a driver's.
 #[must_use]
-pub fn state(answer: &Answer, in_driver: bool) -> ThreadState {
+pub(crate) fn state(answer: &Answer, in_driver: bool) -> ThreadState {
     let facts = answer.facts;
     if facts.has(Facts::HAS_GIL) {
         ThreadState::Running
@@ -95,14 +95,17 @@ mod tests {
         ] {
             assert!(is_driver(file), "{file}");
         }
-        for file in ["/srv/redis.py", "/srv/app/db/backends/x.py", "/v/sqlalchemy/pool/impl.py", "/srv/mypsycopg/x.py", ""] {
+        for file in
+            ["/srv/redis.py", "/srv/app/db/backends/x.py", "/v/sqlalchemy/pool/impl.py", "/srv/mypsycopg/x.py", ""]
+        {
             assert!(!is_driver(file), "{file}");
         }
     }
 
     #[test]
     fn databases_are_known_by_their_addresses() {
-        let inet = |port: u16| [&(nix::libc::AF_INET as u16).to_ne_bytes()[..], &port.to_be_bytes(), &[127, 0, 0, 1]].concat();
+        let inet =
+            |port: u16| [&(nix::libc::AF_INET as u16).to_ne_bytes()[..], &port.to_be_bytes(), &[127, 0, 0, 1]].concat();
         let unix = |path: &str| [&(nix::libc::AF_UNIX as u16).to_ne_bytes()[..], path.as_bytes(), &[0]].concat();
         assert!(is_database(&inet(5432)) && !is_database(&inet(443)));
         assert!(is_database(&unix("/run/postgresql/.s.PGSQL.5432")) && !is_database(&unix("/run/app.sock")));

@@ -53,7 +53,7 @@ pub(crate) fn enter(_: Python<'_>, thread: ThreadIndex) {
     if let Some(python) = check::python() {
         // SAFETY: any thread may ask for its own.
         let state = unsafe { ffi::PyGILState_GetThisThreadState() };
-        let base = innermost(&OwnMemory::open(), python, state.addr()).unwrap_or(0);
+        let base = innermost(&OwnMemory::now(), python, state.addr()).unwrap_or(0);
         owner.base.store(base as u64, Relaxed);
     }
     owner.thread.store(this_thread(), Release);
@@ -70,7 +70,7 @@ extern "C" fn handle(_: libc::c_int, info: *mut libc::siginfo_t, context: *mut l
     let saved = Errno::last_raw();
     // SAFETY: the kernel has given both to this handler.
     if let (Some(part), Some(question)) = (PART.get(), unsafe { value_of(info) }) {
-        let memory = OwnMemory::open();
+        let memory = OwnMemory::now();
         // SAFETY: as above.
         let call = unsafe { interrupted::call(context, |address, into| memory.read(address, into)) };
         answer(part, &memory, question, call);
@@ -226,7 +226,7 @@ pub(super) fn walk_here(python: &Walked) -> (Vec<u8>, End) {
     // SAFETY: any thread may ask for its own.
     let state = unsafe { ffi::PyGILState_GetThisThreadState() };
     let mut output = Output::new(&mut bytes);
-    let end = walk(&OwnMemory::open(), python, state.addr(), 0, &mut output);
+    let end = walk(&OwnMemory::now(), python, state.addr(), 0, &mut output);
     let len = output.len();
     bytes.truncate(len);
     (bytes, end)

@@ -6,7 +6,7 @@ use nix::libc;
 
 /// The system call that a thread was waiting in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Call {
+pub(crate) struct Call {
     /// Its number; `None` when that cannot be told.
     pub number: Option<u32>,
     /// Its first arguments; the first of them is lost on some systems.
@@ -20,7 +20,7 @@ pub struct Call {
 /// # Safety
 /// `context` must be what a handler with `SA_SIGINFO` was given. `read` reads this process's memory.
 #[must_use]
-pub unsafe fn call(context: *const libc::c_void, read: impl Fn(usize, &mut [u8]) -> usize) -> Option<Call> {
+pub(crate) unsafe fn call(context: *const libc::c_void, read: impl Fn(usize, &mut [u8]) -> usize) -> Option<Call> {
     // SAFETY: the caller says that the kernel has made it.
     let context = unsafe { &*context.cast::<libc::ucontext_t>() };
     machine::call(context, read)

@@ -7,7 +7,7 @@ use super::lines::LineTable;
 
 /// The offsets of one minor version, bytes, on a 64-bit system.
 #[derive(Debug)]
-pub struct Layout {
+pub(crate) struct Layout {
     /// 3.`minor`.
     pub minor: u8,
     /// The thread state's pointer to the innermost frame.
@@ -24,7 +24,7 @@ pub struct Layout {
 
 /// How a thread state leads to its innermost frame.
 #[derive(Clone, Copy, Debug)]
-pub enum Innermost {
+pub(crate) enum Innermost {
     /// A pointer at this offset.
     At(usize),
     /// A pointer at the first offset, to what has a pointer to the frame at the second.
@@ -33,7 +33,7 @@ pub enum Innermost {
 
 /// A frame's offsets.
 #[derive(Debug)]
-pub struct FrameLayout {
+pub(crate) struct FrameLayout {
     /// Its code object.
     pub code: usize,
     /// Bits of that pointer that are a tag.
@@ -50,7 +50,7 @@ pub struct FrameLayout {
 
 /// How a frame says which instruction it is at.
 #[derive(Clone, Copy, Debug)]
-pub enum Last {
+pub(crate) enum Last {
     /// A number of this many bytes each, at this offset.
     Index(usize, i32),
     /// A pointer into the code, at this offset.
@@ -59,7 +59,7 @@ pub enum Last {
 
 /// Whose a frame is.
 #[derive(Debug)]
-pub struct Owners {
+pub(crate) struct Owners {
     /// Where that is said.
     pub at: usize,
     /// A generator's, which is whole from its first instruction on.
@@ -70,7 +70,7 @@ pub struct Owners {
 
 /// A code object's offsets.
 #[derive(Debug)]
-pub struct CodeLayout {
+pub(crate) struct CodeLayout {
     /// Number of the first line.
     pub first_line: usize,
     /// The file.
@@ -88,13 +88,13 @@ pub struct CodeLayout {
 }
 
 /// What of a frame is read, bytes.
-pub const FRAME_READ: usize = 112;
+pub(crate) const FRAME_READ: usize = 112;
 /// What of a code object is read, bytes.
-pub const CODE_READ: usize = 208;
+pub(crate) const CODE_READ: usize = 208;
 
 /// The layout of this version; `None` for one that is not known.
 #[must_use]
-pub fn of(major: u8, minor: u8) -> Option<&'static Layout> {
+pub(crate) fn of(major: u8, minor: u8) -> Option<&'static Layout> {
     LAYOUTS.iter().find(|layout| major == 3 && layout.minor == minor)
 }
 

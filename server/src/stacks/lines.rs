@@ -2,7 +2,7 @@
 
 /// How CPython codes the lines of a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LineTable {
+pub(crate) enum LineTable {
     /// 3.9, `co_lnotab`: pairs of increments.
     Increments,
     /// 3.10, PEP 626: pairs of a range's length and its line's increment.
@@ -16,7 +16,7 @@ const NO_LINE: i8 = -128;
 
 /// The line of the instruction at `address` (bytes from the first one; negative before it). `bytes` gives the table's;
 /// 0 when the instruction has no line, or the table ends before it.
-pub fn line_at(table: LineTable, first_line: i32, address: i64, bytes: impl FnMut() -> Option<u8>) -> u32 {
+pub(crate) fn line_at(table: LineTable, first_line: i32, address: i64, bytes: impl FnMut() -> Option<u8>) -> u32 {
     let line = match table {
         _ if address < 0 => Some(first_line.into()),
         LineTable::Increments => Some(increments(first_line.into(), address, bytes)),
@@ -139,8 +139,23 @@ mod tests {
     fn every_kind_of_location_is_passed_over() {
         let entry = |code: u8, units: u8| 0x80 | code << 3 | (units - 1);
         // A short one; one with a delta of 2; none; a long one that goes 3 back; one without columns, 40 forward.
-        let table =
-            [entry(3, 2), 0x11, entry(12, 1), 1, 2, entry(15, 1), entry(14, 1), 7, 0x40, 1, 2, 3, entry(13, 8), 0x50, 1];
+        let table = [
+            entry(3, 2),
+            0x11,
+            entry(12, 1),
+            1,
+            2,
+            entry(15, 1),
+            entry(14, 1),
+            7,
+            0x40,
+            1,
+            2,
+            3,
+            entry(13, 8),
+            0x50,
+            1,
+        ];
         let lines = [0, 3, 4, 6, 8, 10, 25, 26].map(|at| line(LineTable::Locations, &table, at));
         assert_eq!(lines, [10, 10, 12, 0, 9, 49, 49, 0]);
     }

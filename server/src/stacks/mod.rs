@@ -4,11 +4,11 @@
 //! So it works while C code holds the global lock and while the thread is stuck; it needs no rights to trace, no thread
 //! of its own, and costs nothing while nobody asks. `docs/stacks.md` compares it with the other ways.
 
-pub mod answer;
-pub mod area;
-pub mod check;
-pub mod drivers;
-pub mod handler;
+pub(crate) mod answer;
+pub(crate) mod area;
+pub(crate) mod check;
+pub(crate) mod drivers;
+pub(crate) mod handler;
 mod interrupted;
 mod layouts;
 mod lines;

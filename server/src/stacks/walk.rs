@@ -6,19 +6,19 @@ use super::lines::line_at;
 use super::own_memory::OwnMemory;
 
 /// Frames that are written at most, the innermost ones.
-pub const MOST_FRAMES: usize = 100;
+pub(crate) const MOST_FRAMES: usize = 100;
 /// Frames that are looked at at most.
 const MOST_VISITED: usize = 400;
 /// Bytes of a function's name that are kept, of its beginning.
-pub const NAME_KEPT: usize = 160;
+pub(crate) const NAME_KEPT: usize = 160;
 /// Bytes of a file's path that are kept, of its end.
-pub const FILE_KEPT: usize = 240;
+pub(crate) const FILE_KEPT: usize = 240;
 /// Before the texts of a frame: the lengths of both, the line.
-pub const FRAME_HEAD: usize = 6;
+pub(crate) const FRAME_HEAD: usize = 6;
 
 /// What Python is, for a walk.
 #[derive(Clone, Copy, Debug)]
-pub struct Python {
+pub(crate) struct Python {
     /// Where its structures have what.
     pub layout: &'static Layout,
     /// The address of `PyCode_Type`, by which a code object is known.
@@ -29,7 +29,7 @@ pub struct Python {
 
 /// How a walk ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     /// At the outermost frame.
     Whole,
     /// There was no space for more, or there are more than [`MOST_FRAMES`].
@@ -40,20 +40,20 @@ pub enum End {
 
 /// Where frames are written to: for each the lengths of its name and its file, its line, the name, the file.
 #[derive(Debug)]
-pub struct Output<'a> {
+pub(crate) struct Output<'a> {
     bytes: &'a mut [u8],
     len: usize,
 }
 
 impl<'a> Output<'a> {
     /// An empty one.
-    pub fn new(bytes: &'a mut [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a mut [u8]) -> Self {
         Self { bytes, len: 0 }
     }
 
     /// How much was written.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
@@ -74,7 +74,7 @@ impl<'a> Output<'a> {
 
 /// The innermost frame of the thread whose `PyThreadState` is at `thread`; 0 when it is in no Python code.
 #[must_use]
-pub fn innermost(memory: &OwnMemory, python: &Python, thread: usize) -> Option<usize> {
+pub(crate) fn innermost(memory: &OwnMemory, python: &Python, thread: usize) -> Option<usize> {
     match python.layout.innermost {
         Innermost::At(offset) => memory.read_word(thread.wrapping_add(offset)),
         Innermost::Through(offset, second) => memory
@@ -85,7 +85,7 @@ pub fn innermost(memory: &OwnMemory, python: &Python, thread: usize) -> Option<u
 
 /// Writes the frames of the thread whose `PyThreadState` is at `thread`, the innermost first, without the one at `base`
 /// and those around it.
-pub fn walk(memory: &OwnMemory, python: &Python, thread: usize, base: usize, output: &mut Output<'_>) -> End {
+pub(crate) fn walk(memory: &OwnMemory, python: &Python, thread: usize, base: usize, output: &mut Output<'_>) -> End {
     let Some(mut frame) = innermost(memory, python, thread) else { return End::Broken };
     let mut written = 0;
     for _ in 0..MOST_VISITED {
@@ -144,13 +144,7 @@ fn look(memory: &OwnMemory, python: &Python, frame: &[u8; FRAME_READ]) -> Option
     Some(Seen::Function { code: code_bytes, address })
 }
 
-fn write(
-    memory: &OwnMemory,
-    python: &Python,
-    code: &[u8; CODE_READ],
-    address: i64,
-    output: &mut Output<'_>,
-) -> bool {
+fn write(memory: &OwnMemory, python: &Python, code: &[u8; CODE_READ], address: i64, output: &mut Output<'_>) -> bool {
     let layout: &CodeLayout = &python.layout.code;
     let head = output.len;
     if !output.push(&[0; FRAME_HEAD]) {
@@ -193,13 +187,7 @@ fn line(memory: &OwnMemory, layout: &CodeLayout, code: &[u8; CODE_READ], address
 }
 
 /// Writes a `str` as UTF-8: its beginning or its end, when it is longer than what is kept. What is none is `?`.
-fn text<const KEPT: usize>(
-    memory: &OwnMemory,
-    python: &Python,
-    at: usize,
-    end: bool,
-    output: &mut Output<'_>,
-) -> bool {
+fn text<const KEPT: usize>(memory: &OwnMemory, python: &Python, at: usize, end: bool, output: &mut Output<'_>) -> bool {
     let Some(head) = memory.read_all::<TEXT_HEAD>(at) else { return output.push(b"?") };
     let (length, state) = (word(&head, SIZE), word(&head, TEXT_STATE));
     let bits = |bits: TextBits| (state >> bits.shift) & bits.mask;
@@ -211,8 +199,13 @@ fn text<const KEPT: usize>(
         width @ (1 | 2 | 4) => (width, at.wrapping_add(python.layout.text[usize::from(!is_ascii)])),
         _ => return output.push(b"?"),
     };
-    // Characters of more than one byte take up to three as UTF-8, or four in place of four.
-    let most = if is_ascii { KEPT } else { KEPT / 4 };
+    // A character that takes one, two or four bytes takes at most two, three or four as UTF-8.
+    let most = match width {
+        1 if is_ascii => KEPT,
+        1 => KEPT / 2,
+        2 => KEPT / 3,
+        _ => KEPT / 4,
+    };
     let kept = length.min(most);
     let from = start.wrapping_add(if end { (length - kept).saturating_mul(width) } else { 0 });
     let mut bytes = [0; FILE_KEPT];

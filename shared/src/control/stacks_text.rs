@@ -100,7 +100,8 @@ mod tests {
             frames: vec![frame("wait\u{1b}[2J", 3), frame("Orders.show", 70)],
             problem: String::new(),
         };
-        let other = ThreadStack { pid: 40, worker: 1, tid: 50, problem: "it is stopped".into(), ..ThreadStack::default() };
+        let other =
+            ThreadStack { pid: 40, worker: 1, tid: 50, problem: "it is stopped".into(), ..ThreadStack::default() };
         let text = Stacks { threads: vec![serving, other] }.to_string();
         let expected = "worker 1 (pid 40) thread 0 (tid 41, \"rwsgi w1\"): waiting for a lock
     GET /orders/7 (route /orders/{}) for 12.345 s

@@ -119,9 +119,13 @@ fn silent(stack: &ThreadStack) -> String {
         return "it has ended".into();
     };
     unanswerable(&status).unwrap_or_else(|| match status.state {
-        'D' => "it did not answer in 200 ms: it waits for a disk or a network file system, and cannot be interrupted".into(),
+        'D' => "it did not answer in 200 ms: it waits for a disk or a network file system, and cannot be interrupted"
+            .into(),
         'R' => "it did not answer in 200 ms: it got no processor, or the application has taken its signal".into(),
-        _ => format!("it did not answer in 200 ms: the application may have a handler of its own for signal {}", stacks_signal()),
+        _ => format!(
+            "it did not answer in 200 ms: the application may have a handler of its own for signal {}",
+            stacks_signal()
+        ),
     })
 }
 
@@ -179,7 +183,8 @@ impl Head {
         let places: Places = memory.places();
         let mut bytes = vec![0; size_of::<ProcessHead>() + places.areas() as usize * size_of::<Owner>()];
         let _ = memory.read(slot, 0, &mut bytes);
-        let word = |at: usize| bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().map_or(0, u32::from_ne_bytes);
+        let word =
+            |at: usize| bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().map_or(0, u32::from_ne_bytes);
         let readiness = Readiness::of(word(0)).unwrap_or(Readiness::NotYet);
         Self { readiness, owners: (0..places.areas()).map(|area| word(places.owner(area))).collect() }
     }
