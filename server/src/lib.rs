@@ -5,7 +5,6 @@
 mod api;
 mod auxiliary;
 pub mod clock;
-mod control;
 mod daemon;
 mod descriptor;
 mod emperor;
@@ -21,6 +20,7 @@ mod log_limit;
 mod log_text;
 mod loggers;
 mod master;
+mod orders;
 mod owned_file;
 mod pidfile;
 mod process_setup;

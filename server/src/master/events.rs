@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::ids::GenerationNumber;
 use crate::ipc::AuxiliaryKind;
 use crate::ipc::Notice;
-use crate::ipc::control::ControlPacket;
+use crate::ipc::calls::CallPacket;
 use crate::spooler::Queue;
 use crate::vassal::Heard;
 
@@ -111,7 +111,7 @@ pub(super) enum Command {
 #[derive(Debug)]
 pub(super) enum Call {
     /// A process says something, and may bring a descriptor.
-    Packet(ControlPacket, Option<OwnedFd>),
+    Packet(CallPacket, Option<OwnedFd>),
     /// A process has handled a signal.
     Handled(u64),
     /// A process does not listen any more.

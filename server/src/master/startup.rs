@@ -97,7 +97,7 @@ pub(super) fn start(
     }
     let (liveness_reader, liveness) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     let notices = signals::watch_notices(&events)?;
-    let control = app_signals::watch(&events)?;
+    let calls = app_signals::watch(&events)?;
     let Bound { workers, router } = bind_all(&config, user, &mut inherited, &mut leftovers, &events)?;
     let is_reachable = !(workers.is_empty() && router.is_empty());
     anyhow::ensure!(is_reachable || config.processes == 0, "no socket was inherited, and none is configured");
@@ -134,7 +134,7 @@ pub(super) fn start(
     }
     let link = (!router.is_empty()).then(PrivateSocket::bind).transpose()?;
     let mut master = Master {
-        sockets: Sockets { workers, router, link, liveness: liveness_reader, notices, control },
+        sockets: Sockets { workers, router, link, liveness: liveness_reader, notices, calls },
         scoreboard: Scoreboard::create(layout).context("cannot create the scoreboard")?,
         temp,
         share: Share::create(&config.between)?,

@@ -113,8 +113,8 @@ pub(super) struct Sockets {
     pub(super) liveness: OwnedFd,
     /// Where a child says how it stands.
     pub(super) notices: OwnedFd,
-    /// The control socket, the master's end.
-    pub(super) control: OwnedFd,
+    /// The call socket, the master's end.
+    pub(super) calls: OwnedFd,
 }
 
 impl Sockets {
