@@ -16,6 +16,7 @@ mod calls;
 mod capabilities;
 mod certificates;
 mod children;
+mod control;
 mod cron_commands;
 mod crons;
 mod daemons;
@@ -208,6 +209,7 @@ impl Master {
             Event::FromEmperor(heard) => self.hear_emperor(heard),
             Event::Heartbeat => self.send_heartbeat(),
             Event::Stats(answer) => self.answer_stats(answer),
+            Event::Control(asked) => self.control(*asked),
             Event::Queues { queues, good_until, answer } => self.answer_counted(queues, good_until, answer),
         }
     }

@@ -32,7 +32,7 @@ use super::queues::Queues;
 use super::state::{Master, Phase, Reread, Sockets};
 use super::supervisor::Supervisor;
 use super::timers::Timers;
-use super::{fifo, hooks, privileges, signals, stats_push, temp, touch};
+use super::{control, fifo, hooks, privileges, signals, stats_push, temp, touch};
 use crate::clock::UnixMicros;
 use crate::identity::Identity;
 use crate::ids::WorkerId;
@@ -109,6 +109,7 @@ pub(super) fn start(
             leftovers.add(path);
         }
     }
+    let control = control::open(&config, user)?;
     let was_root = nix::unistd::getuid().is_root();
     privileges::drop_privileges(&config, user)?;
     hooks::after_dropping(&mut config, &mut launcher, was_root)?;
@@ -121,6 +122,8 @@ pub(super) fn start(
             leftovers.add(pidfile);
         }
     }
+    let control_file = control.map(|(file, socket)| control::serve(socket, &events).map(|()| file));
+    let control_file = control_file.transpose().context("control: cannot listen")?;
     let temp = temp::choose(&config)?;
     touch::watch(&config, &events)?;
     alarms::watch_descriptors(&config, &events)?;
@@ -159,6 +162,7 @@ pub(super) fn start(
         own_emperor: None,
         emperor_channel: None,
         log,
+        control_file,
         phase: Phase::Serving,
         exit_status: 0,
         snapshot_state: SnapshotState::new(tokio::runtime::Handle::current()),
