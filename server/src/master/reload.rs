@@ -73,7 +73,7 @@ impl Master {
             request_log: self.log.as_ref().and_then(Log::requests).map(InheritedFd::lend).transpose()?,
             notices: InheritedFd::lend(sockets.notices.as_fd())?,
             share: self.share.descriptors(InheritedFd::lend)?,
-            control: InheritedFd::lend(sockets.control.as_fd())?,
+            calls: InheritedFd::lend(sockets.calls.as_fd())?,
             listeners,
             link_listener: None,
             has_certificates: false,

@@ -69,37 +69,27 @@ pub(crate) struct Answer {
     pub frames: Vec<u8>,
 }
 
-/// What most answers have, bytes: read at once.
-const FIRST_READ: usize = 4096;
-
 /// The answer to a question or a later one in an area of a slot; `None` as long as there is none.
 #[must_use]
 pub(crate) fn read(memory: &StackMemory, slot: SlotId, area: u32, question: u64) -> Option<Answer> {
     let at = memory.places().area(area);
-    let mut bytes = vec![0; FIRST_READ];
-    // First only the head: most looks find nothing.
-    memory.read(slot, at, &mut bytes[..ANSWER_HEAD]).ok()?;
-    let answered = number(&bytes, 0);
+    // Most looks find nothing yet.
+    let mut head = [0; ANSWER_HEAD];
+    memory.read(slot, at, &mut head).ok()?;
+    let answered = number(&head, 0);
     if answered < question {
         return None;
     }
-    memory.read(slot, at, &mut bytes).ok()?;
-    let len = ANSWER_HEAD + (word(&bytes, 24) as usize).min(AREA - ANSWER_HEAD);
-    if len > bytes.len() {
-        bytes.resize(len, 0);
-        memory.read(slot, at, &mut bytes).ok()?;
-    }
+    let mut frames = vec![0; (word(&head, 24) as usize).min(AREA - ANSWER_HEAD)];
+    memory.read(slot, at + ANSWER_HEAD, &mut frames).ok()?;
     let mut again = [0; 8];
     memory.read(slot, at, &mut again).ok()?;
-    if u64::from_ne_bytes(again) != answered || number(&bytes, 0) != answered {
+    if u64::from_ne_bytes(again) != answered {
         return None;
     }
-    let peer_len = (word(&bytes, 20) as usize).min(PEER_KEPT);
-    let peer = bytes[32..32 + peer_len].to_vec();
-    let (thread, facts) = (word(&bytes, 8), Facts(word(&bytes, 12)));
-    bytes.truncate(len);
-    bytes.drain(..ANSWER_HEAD);
-    Some(Answer { thread, facts, peer, frames: bytes })
+    let peer_len = (word(&head, 20) as usize).min(PEER_KEPT);
+    let peer = head[32..32 + peer_len].to_vec();
+    Some(Answer { thread: word(&head, 8), facts: Facts(word(&head, 12)), peer, frames })
 }
 
 /// The frames that were written, each as its bytes. Ends where they make no sense.

@@ -1,17 +1,21 @@
 //! Asks threads what they execute. The loop sends the signals, for it alone knows that a process is not reaped and its
 //! number no other's. A future that it gives away waits for the answers, and says of a thread that gives none why.
 
+mod aggregate;
+mod profile;
 mod target;
 
 use std::future::Future;
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
-use rwsgi_stats::control::{Stacks, ThreadStack};
+use rwsgi_stats::control::{Answer, Stacks, ThreadStack};
 use tracing::info;
 
+pub(super) use self::profile::Profile;
 use self::target::{Target, application_threads};
 use super::children::Child;
+use super::control::Answering;
 use super::post::Post;
 use super::state::Master;
 use crate::clock::MonotonicNanos;
@@ -57,6 +61,16 @@ impl Master {
         async move { Stacks { threads: answers.await } }
     }
 
+    /// Answers what all threads execute, of one worker or of all.
+    pub(super) fn control_stacks(&mut self, worker: Option<u32>, answering: Answering) {
+        let known = worker.map(|number| WorkerId::new(number).filter(|id| id.get() <= self.config.processes));
+        if let Some(None) = known {
+            return answering.failed(format!("there is no such worker: they are 1 to {}", self.config.processes));
+        }
+        let stacks = self.ask_stacks(known.flatten());
+        tokio::task::spawn_local(async move { answering.done(Answer::Stacks(stacks.await)) });
+    }
+
     /// Logs what all threads execute.
     pub(super) fn log_stacks(&mut self) {
         let stacks = self.ask_stacks(None);
@@ -83,6 +97,13 @@ impl Master {
         let get = |name| vars.get(name).unwrap_or("?");
         stack.request = format!("{} {}", get("REQUEST_METHOD"), get("REQUEST_URI"));
         stack.elapsed = MonotonicNanos::now().nanos_since(held.started) / 1_000;
+        stack.route = self.route_of(slot, thread);
+    }
+
+    /// The route of the request that a thread holds; empty when it is not known.
+    #[expect(clippy::unused_self, reason = "the scoreboard does not tell it yet")]
+    fn route_of(&self, _slot: SlotId, _thread: ThreadIndex) -> String {
+        String::new()
     }
 }
 

@@ -172,6 +172,18 @@ pub(super) fn application_threads(
     threads.into_iter().enumerate().map(target).collect()
 }
 
+/// The threads of a worker's process that serve, by place: those that can be asked.
+pub(super) fn answering_threads(memory: &StackMemory, pid: Pid, slot: SlotId) -> Vec<Option<Pid>> {
+    let head = Head::read(memory, slot);
+    let can_be_asked = |id: u32| {
+        let thread = Pid::from_raw(id as i32);
+        let status = (id != 0 && head.readiness != Readiness::NotYet).then(|| procfs::thread_status(pid, thread));
+        let can = status.and_then(Result::ok).is_some_and(|status| unanswerable(&status).is_none());
+        can.then_some(thread)
+    };
+    head.owners.iter().take(memory.places().serving as usize).map(|id| can_be_asked(*id)).collect()
+}
+
 /// What a process says of itself, and whose its areas are.
 struct Head {
     readiness: Readiness,
