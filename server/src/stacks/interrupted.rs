@@ -35,7 +35,8 @@ mod machine {
     const BEFORE: usize = 24;
 
     /// A call that is made again after the handler has the program counter at its instruction, and its number in `rax`.
-    /// Any other has returned `EINTR`: its number is in the code before, as compilers put it there.
+    /// Any other has the counter behind it: it has returned `EINTR`, or a thread that waits for a processor has what it
+    /// waited for. Its number is in the code before, as compilers put it there.
     pub(super) fn call(context: &libc::ucontext_t, read: impl Fn(usize, &mut [u8]) -> usize) -> Option<Call> {
         let register = |register: libc::c_int| context.uc_mcontext.gregs[register as usize];
         let word = |number| register(number) as usize;
@@ -44,7 +45,7 @@ mod machine {
         let is_call = |address: usize, code: &mut [u8; 2]| read(address, code) == 2 && *code == SYSCALL;
         let number = if (0..4096).contains(&result) && is_call(at, &mut code) {
             Some(result as u32)
-        } else if result == -i64::from(libc::EINTR) && is_call(at.wrapping_sub(2), &mut code) {
+        } else if is_call(at.wrapping_sub(2), &mut code) {
             let mut before = [0; BEFORE];
             let len = read(at.wrapping_sub(2 + BEFORE), &mut before);
             number_in(before.get(..len)?)
@@ -72,7 +73,7 @@ mod machine {
 
     const SVC: [u8; 4] = [0x01, 0x00, 0x00, 0xd4];
 
-    /// The number stays in `x8`. Of a call that has returned `EINTR` the first argument is lost.
+    /// The number stays in `x8`. Of a call that has returned the first argument is lost.
     pub(super) fn call(context: &libc::ucontext_t, read: impl Fn(usize, &mut [u8]) -> usize) -> Option<Call> {
         let registers = &context.uc_mcontext.regs;
         let at = context.uc_mcontext.pc as usize;
@@ -80,7 +81,7 @@ mod machine {
         let is_call = |address: usize, code: &mut [u8; 4]| read(address, code) == 4 && *code == SVC;
         let first = if is_call(at, &mut code) {
             Some(registers[0] as usize)
-        } else if registers[0] as i64 == -i64::from(libc::EINTR) && is_call(at.wrapping_sub(4), &mut code) {
+        } else if is_call(at.wrapping_sub(4), &mut code) {
             None
         } else {
             return None;
