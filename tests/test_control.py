@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import stat
 import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from rig import http, other_user
+from rig.addresses import tcp
 from rig.control import Control, ask, ctl
 from rig.load import Load
-from rig.waiting import until
+from rig.waiting import DEADLINE, until
 
 pytestmark = pytest.mark.only_rwsgi(why="uWSGI has no such socket")
 
@@ -300,13 +304,13 @@ def test_there_is_no_socket_when_it_is_off_or_others_may_write_to_the_directory(
 
 def test_a_living_server_s_socket_is_not_taken_and_another_file_stays(start, serve, at, address, tmp_path):
     server = start()
-    second = serve.start("--http-socket", address + "0", "--wsgi-file", "worklife.py", "--control", at)
+    second = serve.start("--http-socket", tcp(), "--wsgi-file", "worklife.py", "--control", at)
     assert second.wait_exit() != 0
     assert "another process listens there" in second.log()
     assert ask(at, "stats")["done"]["stats"]["pid"] == server.pid
     precious = tmp_path / "precious"
     precious.write_text("precious")
-    third = serve.start("--http-socket", address + "0", "--wsgi-file", "worklife.py", "--control", precious)
+    third = serve.start("--http-socket", tcp(), "--wsgi-file", "worklife.py", "--control", precious)
     assert third.wait_exit() != 0
     assert precious.read_text() == "precious"
 
@@ -375,3 +379,12 @@ def test_a_server_of_root_s_that_becomes_another_user_gives_it_the_socket(serve,
     finally:
         servers.stop_all()
         shutil.rmtree(place)
+
+
+def test_the_example_of_the_documentation_works(start, at):
+    server = start("--processes", 1)
+    server.wait_workers(1)
+    text = (Path(__file__).parent.parent / "docs" / "control.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", example, at], capture_output=True, text=True, check=True, timeout=DEADLINE)
+    assert "worker 1 is process" in done.stdout
