@@ -13,6 +13,7 @@ mod between;
 mod cheaper;
 mod check;
 mod command_line;
+mod control;
 mod crons;
 mod daemons;
 mod declared;
@@ -66,6 +67,7 @@ pub use between::*;
 pub use cheaper::*;
 use check::CHECK;
 pub use check::Report;
+pub use control::ControlSocket;
 pub use crons::{CronConfig, CronsConfig, SignalsConfig};
 pub use daemons::{DaemonConfig, DaemonsConfig};
 pub use emperor::EmperorConfig;
@@ -98,6 +100,9 @@ pub use websockets::{WebSocketRules, WebSockets};
 /// have it read with that user's rights. So files that the command line names must belong to the user or to root.
 pub const OWNED_ONLY: &str = "RWSGI_OWNED_ONLY";
 
+/// The first argument that asks for [`Invocation::Ctl`].
+const CTL: &str = "ctl";
+
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Invocation {
@@ -122,6 +127,8 @@ pub enum Invocation {
     Migrate(Migration),
     /// `--stop`, `--reload`: signal the server whose pidfile this is.
     Signal(Order, PathBuf),
+    /// `rwsgi ctl`: ask a running server through its control socket; the words that follow.
+    Ctl(Vec<OsString>),
 }
 
 /// Reads the command line (program name first) and the files that it names.
@@ -147,6 +154,11 @@ fn load_within(argv: impl Iterator<Item = OsString>, around: Surroundings) -> Re
     {
         return Ok(Invocation::Migrate(migrate::migrate(program, words, around)));
     }
+    if let [_, word, words @ ..] = argv.as_slice()
+        && word == CTL
+    {
+        return Ok(Invocation::Ctl(words.to_vec()));
+    }
     let arguments = command_line::parse(argv.into_iter())?;
     if arguments.iter().any(|argument| matches!(argument, Argument::Option(name, _) if name == CHECK)) {
         return Ok(Invocation::Check(check::report(arguments, around)));
@@ -166,6 +178,13 @@ fn load_within(argv: impl Iterator<Item = OsString>, around: Surroundings) -> Re
     }
 }
 
+/// The words of `rwsgi ctl` for `--stacks`: of the server of this control socket, or else of this pidfile.
+fn stacks(path: &str) -> Vec<OsString> {
+    use std::os::unix::fs::FileTypeExt as _;
+    let is_socket = std::fs::metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    [if is_socket { "--control" } else { "--pidfile" }, path, "stacks"].map(OsString::from).to_vec()
+}
+
 /// What a setting asks for that is not serving.
 fn instead_of_serving(setting: &Setting) -> Option<Invocation> {
     // Elsewhere they are a mistake: a variable UWSGI_VERSION, say, is not to keep the server from serving.
@@ -177,6 +196,7 @@ fn instead_of_serving(setting: &Setting) -> Option<Invocation> {
         Action::Help => Some(Invocation::Print(command_line::help())),
         Action::Version => Some(Invocation::Print(format!("{}\n", env!("CARGO_PKG_VERSION")))),
         Action::PythonVersion => Some(Invocation::PythonVersion),
+        Action::Stacks => Some(Invocation::Ctl(stacks(&setting.value))),
         Action::Signal(order) => Some(Invocation::Signal(order, PathBuf::from(&setting.value))),
         _ => None,
     }

@@ -9,7 +9,7 @@ use super::row::{
 };
 use super::row::{Action, Kind, Row};
 use super::{
-    Order, alarms, between, crons, daemons, emperor, event_loops, harakiri, hooks, http_router, limits, logs,
+    Order, alarms, between, control, crons, daemons, emperor, event_loops, harakiri, hooks, http_router, limits, logs,
     privileges, program, python, reactions, routing, set, sockets, static_files, stats_push, system, tls, websockets,
 };
 use Kind::{Act, Addresses, Always, Custom, Flag, Large, Limit, Megabytes, Mode, Number, Path, Paths, Text, Texts};
@@ -19,6 +19,7 @@ use Kind::{Act, Addresses, Always, Custom, Flag, Large, Limit, Megabytes, Mode, 
 const TABLES: &[&[Row]] = &[
     OPTIONS,
     alarms::ROWS,
+    control::ROWS,
     emperor::ROWS,
     event_loops::ROWS,
     hooks::ROWS,
@@ -297,6 +298,8 @@ static OPTIONS: &[Row] = &[
           help: "Stop the server whose pidfile this is", ..PROCESS },
     Row { names: &["reload"], kind: Act(Action::Signal(Order::Reload)), takes: "PIDFILE",
           help: "Reload the server whose pidfile this is", ..PROCESS },
+    Row { names: &["stacks"], kind: Act(Action::Stacks), takes: "PIDFILE|SOCKET",
+          help: "Print what each thread of the server executes whose pidfile or control socket this is, and exit", ..PROCESS },
 
     // When the application changes.
     Row { names: &["reload-mercy", "worker-reload-mercy"], kind: Number(|c| &mut c.reload_mercy, 0..=86_400),

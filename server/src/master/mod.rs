@@ -16,6 +16,7 @@ mod calls;
 mod capabilities;
 mod certificates;
 mod children;
+mod control;
 mod cron_commands;
 mod crons;
 mod daemons;
@@ -48,6 +49,7 @@ mod shutdown;
 mod signals;
 mod silence;
 mod snapshots;
+mod stacks;
 mod start;
 mod startup;
 mod state;
@@ -208,6 +210,7 @@ impl Master {
             Event::FromEmperor(heard) => self.hear_emperor(heard),
             Event::Heartbeat => self.send_heartbeat(),
             Event::Stats(answer) => self.answer_stats(answer),
+            Event::Control(asked) => self.obey_control(*asked),
             Event::Queues { queues, good_until, answer } => self.answer_counted(queues, good_until, answer),
         }
     }
@@ -224,6 +227,7 @@ impl Master {
             Timer::Load => self.follow_load(now),
             Timer::Jobs => self.watch_jobs(now),
             Timer::Backlogs => self.look_at_backlogs(now),
+            Timer::Profile => self.sample(now),
             Timer::Silence => self.watch_silence(now),
             Timer::Timetable if self.phase == Phase::Serving => self.raise_scheduled(now),
             Timer::Timetable => {}
@@ -242,6 +246,7 @@ impl Master {
             self.proceed_with_daemons(now);
         }
         self.start_due(now);
+        self.answer_awaited();
     }
 
     /// Does what the fifo says.
@@ -267,6 +272,7 @@ impl Master {
                     }
                 }
             }
+            Command::Stacks => self.log_stacks(),
             Command::Stats => {
                 let snapshot = self.snapshot();
                 for worker in &snapshot.workers {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::alarm_lines::Alarms;
 use super::app_signals::AppSignals;
 use super::children::{Child, Children};
+use super::control::ControlState;
 use super::cron_commands::Crons;
 use super::daemons::running::Daemons;
 use super::events::Events;
@@ -18,6 +19,7 @@ use super::load::LoadWatch;
 use super::log::Log;
 use super::private_socket::PrivateSocket;
 use super::queues::Queues;
+use super::stacks::{Profile, Questions};
 use super::supervisor::Supervisor;
 use super::timers::Timers;
 use crate::clock::{MonotonicNanos, UnixMicros};
@@ -50,6 +52,10 @@ pub(super) struct Master {
     pub(super) reread: Reread,
     pub(super) sockets: Sockets,
     pub(super) scoreboard: Scoreboard,
+    /// What threads are asked with.
+    pub(super) stacks: Questions,
+    /// The profile that is being taken.
+    pub(super) profile: Option<Profile>,
     /// Where temporary files are.
     pub(super) temp: TempPlace,
     /// What the application's processes share.
@@ -93,6 +99,8 @@ pub(super) struct Master {
     pub(super) emperor_channel: Option<OwnedFd>,
     /// The log file, when the master writes it.
     pub(super) log: Option<Log>,
+    /// What goes with the control socket.
+    pub(super) control: ControlState,
     pub(super) phase: Phase,
     pub(super) exit_status: i32,
     /// What is remembered from one snapshot to the next.
@@ -113,8 +121,8 @@ pub(super) struct Sockets {
     pub(super) liveness: OwnedFd,
     /// Where a child says how it stands.
     pub(super) notices: OwnedFd,
-    /// The control socket, the master's end.
-    pub(super) control: OwnedFd,
+    /// The call socket, the master's end.
+    pub(super) calls: OwnedFd,
 }
 
 impl Sockets {
