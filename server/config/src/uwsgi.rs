@@ -64,6 +64,8 @@ pub(crate) const OWN: &[&str] = &[
     "body-min-rate",
     "response-min-rate",
     "min-rate-grace",
+    "route-stats",
+    "metrics-no-routes",
     // Of uWSGI after 2.0.
     "emperor-tyrant-initgroups",
 ];

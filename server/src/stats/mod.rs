@@ -8,6 +8,7 @@ pub mod metrics;
 pub(crate) mod numbers;
 pub mod request;
 pub mod route_text;
+pub mod routes;
 pub mod scoreboard;
 pub mod server;
 pub mod snapshot;
