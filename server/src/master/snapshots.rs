@@ -57,6 +57,7 @@ impl Master {
         for corrupt in corrupt {
             self.distrust(corrupt.found.slot, &corrupt);
         }
+        self.describe_routes(&mut snapshot);
         self.describe_silence(&mut snapshot);
         self.daemons.describe(&mut snapshot);
         self.crons.describe(&mut snapshot);

@@ -32,7 +32,7 @@ use super::queues::Queues;
 use super::state::{Master, Phase, Reread, Sockets};
 use super::supervisor::Supervisor;
 use super::timers::Timers;
-use super::{fifo, hooks, privileges, signals, stats_push, temp, touch};
+use super::{fifo, hooks, privileges, routes, signals, stats_push, temp, touch};
 use crate::clock::UnixMicros;
 use crate::identity::Identity;
 use crate::ids::WorkerId;
@@ -136,6 +136,7 @@ pub(super) fn start(
     let mut master = Master {
         sockets: Sockets { workers, router, link, liveness: liveness_reader, notices, control },
         scoreboard: Scoreboard::create(layout).context("cannot create the scoreboard")?,
+        routes: routes::create(&config, layout)?,
         temp,
         share: Share::create(&config.between)?,
         children,

@@ -24,6 +24,7 @@ use crate::clock::{MonotonicNanos, UnixMicros};
 use crate::ids::{ChildId, ThreadIndex, WorkerId};
 use crate::io::temp::TempPlace;
 use crate::share::Share;
+use crate::stats::routes::RouteBook;
 use crate::stats::scoreboard::Scoreboard;
 use crate::stats::state::SnapshotState;
 use crate::stats::totals::Totals;
@@ -50,6 +51,8 @@ pub(super) struct Master {
     pub(super) reread: Reread,
     pub(super) sockets: Sockets,
     pub(super) scoreboard: Scoreboard,
+    /// Requests by route, unless they are not counted.
+    pub(super) routes: Option<RouteBook>,
     /// Where temporary files are.
     pub(super) temp: TempPlace,
     /// What the application's processes share.
