@@ -256,7 +256,11 @@ fn bind_all(
         let bound = std::net::TcpListener::from(fd.try_clone()?).local_addr().ok().map(|bound| bound.ip());
         let service = if config.stats_http {
             let names = OwnNames::of(bound, address);
-            Service::Http(HttpAccess { cors: config.stats_http_cors.clone(), names })
+            Service::Http(HttpAccess {
+                cors: config.stats_http_cors.clone(),
+                no_routes: config.routes.no_metrics,
+                names,
+            })
         } else {
             Service::Plain
         };
