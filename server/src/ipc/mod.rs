@@ -79,6 +79,8 @@ pub struct Setup {
     pub scoreboard: InheritedFd,
     /// The memory for stacks ([`crate::stacks`]).
     pub stacks: InheritedFd,
+    /// The tables of routes, for workers; `None` when routes are not counted.
+    pub routes: Option<InheritedFd>,
     /// End-of-file on it means that the master is gone.
     pub liveness: InheritedFd,
     /// The pipe for the access log, when it has loggers of its own.
@@ -114,6 +116,7 @@ impl Setup {
         let listeners = self.listeners.iter().map(|listener| &listener.fd);
         listeners
             .chain([&self.scoreboard, &self.stacks, &self.liveness, &self.notices, &self.calls])
+            .chain(&self.routes)
             .chain(&self.request_log)
             .chain(&self.link_listener)
             .chain(self.share.all())

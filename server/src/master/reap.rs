@@ -126,6 +126,7 @@ impl Master {
                 error!("worker {worker} (pid {pid}): what its thread {thread} counted is lost: {corrupt}");
             }
         }
+        self.absorb_routes(worker, pid, slot, now);
         if let Err(failure) = self.scoreboard.clear(slot) {
             // Counts that stay in the slot would be counted twice: better to say so than to guess.
             error!("scoreboard: slot {slot} cannot be cleared ({failure}): counts of worker {worker} are off");

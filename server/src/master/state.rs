@@ -26,6 +26,7 @@ use crate::clock::{MonotonicNanos, UnixMicros};
 use crate::ids::{ChildId, ThreadIndex, WorkerId};
 use crate::io::temp::TempPlace;
 use crate::share::Share;
+use crate::stats::routes::RouteBook;
 use crate::stats::scoreboard::Scoreboard;
 use crate::stats::state::SnapshotState;
 use crate::stats::totals::Totals;
@@ -56,6 +57,8 @@ pub(super) struct Master {
     pub(super) stacks: Questions,
     /// The profile that is being taken.
     pub(super) profile: Option<Profile>,
+    /// Requests by route, unless they are not counted.
+    pub(super) routes: Option<RouteBook>,
     /// Where temporary files are.
     pub(super) temp: TempPlace,
     /// What the application's processes share.
