@@ -10,7 +10,8 @@ use super::row::{
 use super::row::{Action, Kind, Row};
 use super::{
     Order, alarms, between, crons, daemons, emperor, event_loops, harakiri, hooks, http_router, limits, logs,
-    privileges, program, python, reactions, routing, set, sockets, static_files, stats_push, system, tls, websockets,
+    privileges, program, python, reactions, routing, set, slow_requests, sockets, static_files, stats_push, system,
+    tls, websockets,
 };
 use Kind::{Act, Addresses, Always, Custom, Flag, Large, Limit, Megabytes, Mode, Number, Path, Paths, Text, Texts};
 
@@ -36,6 +37,7 @@ const TABLES: &[&[Row]] = &[
     routing::ERROR_ROWS,
     routing::FINAL_ROWS,
     routing::ROWS,
+    slow_requests::ROWS,
     sockets::ROWS,
     static_files::ROWS,
     stats_push::ROWS,

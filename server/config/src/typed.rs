@@ -19,6 +19,7 @@ use super::program::Announcements;
 use super::python::PythonConfig;
 use super::reactions::Reactions;
 use super::routing::RoutingConfig;
+use super::slow_requests::SlowRequestsConfig;
 use super::sockets::SocketConfig;
 use super::static_files::StaticConfig;
 use super::stats_push::StatsPushConfig;
@@ -178,6 +179,8 @@ pub struct Config {
     pub stats_http_cors: Option<String>,
     /// `--stats-push`, `--metrics-dir`, `--stats-no-*`: stats for others, and what is left out.
     pub stats_push: StatsPushConfig,
+    /// `--slow-request`, `--slow-request-log`, `--gc-stats`.
+    pub slow_requests: SlowRequestsConfig,
     /// `--show-request`: what the stats and the log show of requests beyond what is no secret.
     pub show_request: Shown,
     /// `--memory-report`: memory in the access log.
@@ -402,6 +405,7 @@ impl Default for Config {
             stats_http: false,
             stats_http_cors: None,
             stats_push: StatsPushConfig::default(),
+            slow_requests: SlowRequestsConfig::default(),
             show_request: Shown::default(),
             memory_report: false,
             disable_logging: false,
