@@ -47,6 +47,7 @@ pub(crate) mod shell;
 mod shutdown;
 mod signals;
 mod silence;
+mod slow_requests;
 mod snapshots;
 mod start;
 mod startup;
@@ -78,6 +79,7 @@ use self::timers::Timer;
 use crate::daemon::Starter;
 use crate::ipc::Notice;
 use crate::local_time;
+use crate::log_limit;
 use crate::pidfile::{self, MASTER_NAME};
 use crate::procname;
 use crate::system_limits;
@@ -160,6 +162,7 @@ async fn serve(
             starter.notify();
         }
     }
+    log_limit::finish();
     hooks::at_the_end(&mut master.config);
     drop(master.log.take());
     Ok(master.exit_status)
@@ -200,6 +203,7 @@ impl Master {
             Event::Notice(Notice::Ready(child)) => self.ready(child),
             Event::Notice(Notice::Enough(child)) => self.replace(child, Reason::MaxRequests),
             Event::Notice(Notice::Raised(child)) => self.replace(child, Reason::Exception),
+            Event::Notice(Notice::Slow(child)) => self.hear_of_slow(child),
             Event::Call(call) => self.take_call(call),
             Event::Alarm(name, text) => self.raise_alarm(&name, &text),
             Event::Touched(Touched::Command(command)) => self.run_touch_command(&command),
@@ -225,6 +229,7 @@ impl Master {
             Timer::Jobs => self.watch_jobs(now),
             Timer::Backlogs => self.look_at_backlogs(now),
             Timer::Silence => self.watch_silence(now),
+            Timer::SlowRequests => self.watch_slow(now),
             Timer::Timetable if self.phase == Phase::Serving => self.raise_scheduled(now),
             Timer::Timetable => {}
             Timer::Daemons => self.watch_daemons(now),

@@ -32,6 +32,8 @@ pub(super) enum Timer {
     Backlogs,
     /// Processes that may show no sign of life are looked at.
     Silence,
+    /// A request in progress could be slow by now (`slow-request`).
+    SlowRequests,
     /// The application's timers and crons are looked at.
     Timetable,
     /// Programs beside the server are looked at.

@@ -9,6 +9,7 @@ mod body;
 mod connection;
 mod connections;
 mod drive;
+mod garbage;
 mod harakiri;
 mod intake;
 mod kind;
@@ -16,6 +17,7 @@ mod link;
 mod near_end;
 mod notices;
 mod parked;
+mod phases;
 pub(crate) mod release;
 mod routing;
 mod serve;
@@ -163,6 +165,9 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
         parked: ParkedMemory::default(),
         scoreboard,
     });
+    if state.config.slow_requests.gc_stats {
+        garbage::watch(py, &state.scoreboard, slot).context("gc-stats: cannot watch the garbage collector")?;
+    }
     release::release_in_children(py, &state)?;
     state.watch()?;
     let rules = routing::compile(&state.config)?;
