@@ -5,6 +5,7 @@
 mod api;
 mod auxiliary;
 pub mod clock;
+mod ctl;
 mod daemon;
 mod descriptor;
 mod emperor;

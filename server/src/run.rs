@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use tracing::{error, warn};
 
+use crate::ctl;
 use crate::daemon::{self, Side, Starter};
 use crate::emperor;
 use crate::forkserver;
@@ -91,6 +92,7 @@ fn dispatch(arguments: Vec<OsString>, mut launcher: Launcher) -> anyhow::Result<
             Outcome::Refused => 2,
         })),
         Invocation::Signal(order, pidfile) => orders::send(order, &pidfile),
+        Invocation::Ctl(words) => ctl::run(words),
         Invocation::PythonVersion => {
             crate::wsgi::interpreter::start(None)?;
             print(&format!("{}\n", pyo3::Python::attach(crate::wsgi::interpreter::version)))

@@ -6,6 +6,7 @@ use super::alarms::AlarmsConfig;
 use super::app_source::{AppSource, Mount};
 use super::between::Between;
 use super::cheaper::Cheaper;
+use super::control::ControlSocket;
 use super::crons::{CronsConfig, SignalsConfig};
 use super::daemons::DaemonsConfig;
 use super::emperor::EmperorConfig;
@@ -181,6 +182,8 @@ pub struct Config {
     pub stats_push: StatsPushConfig,
     /// `--slow-request`, `--slow-request-log`, `--gc-stats`.
     pub slow_requests: SlowRequestsConfig,
+    /// `--control`.
+    pub control: ControlSocket,
     /// `--show-request`: what the stats and the log show of requests beyond what is no secret.
     pub show_request: Shown,
     /// `--memory-report`: memory in the access log.
@@ -406,6 +409,7 @@ impl Default for Config {
             stats_http_cors: None,
             stats_push: StatsPushConfig::default(),
             slow_requests: SlowRequestsConfig::default(),
+            control: ControlSocket::default(),
             show_request: Shown::default(),
             memory_report: false,
             disable_logging: false,

@@ -8,6 +8,7 @@ use rwsgi_config::hooks::{Function, Hook};
 use rwsgi_stats::Snapshot;
 use tokio::sync::{mpsc, oneshot};
 
+use super::control::Asked;
 use crate::ids::GenerationNumber;
 use crate::ipc::AuxiliaryKind;
 use crate::ipc::Notice;
@@ -57,6 +58,8 @@ pub(super) enum Event {
     Heartbeat,
     /// Somebody wants to know how the server is doing.
     Stats(oneshot::Sender<Snapshot>),
+    /// Somebody asks for something through the control socket.
+    Control(Box<Asked>),
     /// The spoolers' jobs were counted for that.
     Queues {
         /// In the order of the configuration.

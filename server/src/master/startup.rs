@@ -15,6 +15,7 @@ use super::alarms;
 use super::app_signals::{self, AppSignals};
 use super::certificates::Certificates;
 use super::children::Children;
+use super::control::ControlState;
 use super::cron_commands::Crons;
 use super::daemons::running::Daemons;
 use super::events::{Event, Events};
@@ -33,7 +34,7 @@ use super::slow_requests::SlowRequests;
 use super::state::{Master, Phase, Reread, Sockets};
 use super::supervisor::Supervisor;
 use super::timers::Timers;
-use super::{fifo, hooks, privileges, signals, stats_push, temp, touch};
+use super::{control, fifo, hooks, privileges, signals, stats_push, temp, touch};
 use crate::clock::UnixMicros;
 use crate::identity::Identity;
 use crate::ids::WorkerId;
@@ -110,6 +111,7 @@ pub(super) fn start(
             leftovers.add(path);
         }
     }
+    let control = control::open(&config, user)?;
     let was_root = nix::unistd::getuid().is_root();
     privileges::drop_privileges(&config, user)?;
     hooks::after_dropping(&mut config, &mut launcher, was_root)?;
@@ -122,6 +124,8 @@ pub(super) fn start(
             leftovers.add(pidfile);
         }
     }
+    let control_file = control.map(|(file, socket)| control::serve(socket, &events).map(|()| file));
+    let control_file = control_file.transpose().context("control: cannot listen")?;
     let temp = temp::choose(&config)?;
     touch::watch(&config, &events)?;
     alarms::watch_descriptors(&config, &events)?;
@@ -161,6 +165,7 @@ pub(super) fn start(
         own_emperor: None,
         emperor_channel: None,
         log,
+        control: ControlState::new(control_file),
         phase: Phase::Serving,
         exit_status: 0,
         snapshot_state: SnapshotState::new(tokio::runtime::Handle::current()),

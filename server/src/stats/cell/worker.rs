@@ -7,10 +7,12 @@ use super::corrupt::Corrupt;
 use super::counters::add;
 use crate::clock::MonotonicNanos;
 
-/// One process of a worker: written by that process alone, but for one word.
+/// One process of a worker: written by that process, but for what the master tells it.
 #[repr(C, align(64))]
 pub struct WorkerCell {
     accepting: AtomicU32,
+    /// The master's word.
+    drained: AtomicU32,
     /// The master was told of something of slow requests, and has not looked: it takes this back.
     told: AtomicU32,
     collections: AtomicU64,
@@ -45,6 +47,16 @@ impl WorkerCell {
     /// Whether the worker takes new requests.
     pub fn set_accepting(&self, accepting: bool) {
         self.accepting.store(accepting.into(), Release);
+    }
+
+    /// Whether the worker is to take no new requests.
+    pub fn set_drained(&self, drained: bool) {
+        self.drained.store(drained.into(), Release);
+    }
+
+    /// Whether the worker is to take no new requests.
+    pub fn drained(&self) -> bool {
+        self.drained.load(Acquire) != 0
     }
 
     /// Whether the worker takes new requests.
