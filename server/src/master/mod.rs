@@ -50,6 +50,7 @@ mod signals;
 mod silence;
 mod slow_requests;
 mod snapshots;
+mod stacks;
 mod start;
 mod startup;
 mod state;
@@ -212,6 +213,7 @@ impl Master {
             Event::Function(function) => self.give_order(function, "unix_signal"),
             Event::FromEmperor(heard) => self.hear_emperor(heard),
             Event::Heartbeat => self.send_heartbeat(),
+            Event::SlowStack { slot, thread, started, stack } => self.keep_slow_stack(slot, thread, started, &stack),
             Event::Stats(answer) => self.answer_stats(answer),
             Event::Control(asked) => self.obey_control(*asked),
             Event::Queues { queues, good_until, answer } => self.answer_counted(queues, good_until, answer),
@@ -275,6 +277,7 @@ impl Master {
                     }
                 }
             }
+            Command::Stacks => self.log_stacks(),
             Command::Stats => {
                 let snapshot = self.snapshot();
                 for worker in &snapshot.workers {

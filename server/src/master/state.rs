@@ -20,6 +20,7 @@ use super::log::Log;
 use super::private_socket::PrivateSocket;
 use super::queues::Queues;
 use super::slow_requests::SlowRequests;
+use super::stacks::Questions;
 use super::supervisor::Supervisor;
 use super::timers::Timers;
 use crate::clock::{MonotonicNanos, UnixMicros};
@@ -52,6 +53,8 @@ pub(super) struct Master {
     pub(super) reread: Reread,
     pub(super) sockets: Sockets,
     pub(super) scoreboard: Scoreboard,
+    /// What threads are asked with.
+    pub(super) stacks: Questions,
     /// Where temporary files are.
     pub(super) temp: TempPlace,
     /// What the application's processes share.

@@ -10,12 +10,14 @@ mod line;
 
 use std::time::{Duration, Instant};
 
+use rwsgi_stats::control::ThreadStack;
 use rwsgi_stats::{PhaseTimes, SlowRequest, Snapshot};
 use tracing::warn;
 
 pub(super) use self::kept::SlowRequests;
-use self::kept::StackTaken;
+use self::kept::{StackTaken, in_a_line};
 use super::children::Child;
+use super::events::Event;
 use super::post::Post;
 use super::state::Master;
 use super::timers::Timer;
@@ -66,6 +68,14 @@ impl Master {
                 self.scoreboard.slow().set_sleeps(false);
                 self.slow.stacks.clear();
             }
+        }
+    }
+
+    /// What is slow, in words.
+    pub(super) fn describe_slow_threshold(&self) -> String {
+        match self.slow.threshold {
+            Some(threshold) => format!("a request is slow when it takes longer than {} s", threshold.as_secs_f64()),
+            None => "no request is slow: none is recorded".to_owned(),
         }
     }
 
@@ -139,11 +149,24 @@ impl Master {
         }
     }
 
-    fn ask_for_slow_stack(&mut self, _child: ChildId, _slot: SlotId, _thread: ThreadIndex, _started: MonotonicNanos) {}
+    fn ask_for_slow_stack(&mut self, child: ChildId, slot: SlotId, thread: ThreadIndex, started: MonotonicNanos) {
+        let Some(answer) = self.ask_stack(child, thread) else { return };
+        let events = self.events.clone();
+        tokio::task::spawn_local(async move {
+            let stack = answer.await;
+            // The loop is gone only when the process is about to be.
+            let _ = events.send(Event::SlowStack { slot, thread, started, stack }).await;
+        });
+    }
 
     /// The stack of a thread has come, whose request began then.
-    #[expect(dead_code, reason = "until stacks can be asked for")]
-    fn keep_slow_stack(&mut self, slot: SlotId, thread: ThreadIndex, started: MonotonicNanos, lines: Vec<String>) {
+    pub(super) fn keep_slow_stack(
+        &mut self,
+        slot: SlotId,
+        thread: ThreadIndex,
+        started: MonotonicNanos,
+        stack: &ThreadStack,
+    ) {
         // It is not the request's if that has ended meanwhile.
         let is_held = self.scoreboard.read(slot, thread).is_ok_and(|sample| sample.started == Some(started));
         if let Some(taken) = self.slow.stacks.get_mut(&(slot, thread))
@@ -151,7 +174,7 @@ impl Master {
             && is_held
         {
             taken.at = MonotonicNanos::now();
-            taken.lines = lines;
+            taken.lines = stack.frames.iter().map(in_a_line).collect();
         }
     }
 
