@@ -83,7 +83,8 @@ impl WorkerThread {
     #[cold]
     fn tell_slow(&self, phases: &PhaseNanos, ended: &Ended<'_>) {
         let Ended { started, protocol, peer, head, status, is_harakiri, exception } = *ended;
-        self.cell().slow.write(&SlowEntry {
+        let cell = self.cell();
+        cell.slow.write(&SlowEntry {
             started,
             protocol,
             peer: peer.as_bytes(),
@@ -93,7 +94,7 @@ impl WorkerThread {
             end: if is_harakiri { SlowEnd::Harakiri } else { SlowEnd::Done },
             rss: procfs::own_memory().map_or(0, |size| size.resident),
             exception,
-            route: b"",
+            route_name: &cell.route_name.load(),
         });
         self.tell_of_slow();
     }

@@ -27,7 +27,7 @@ use crate::ids::{ChildId, GenerationNumber, SlotId, ThreadIndex, WorkerId};
 use crate::log_limit::{self, LineKind};
 use crate::procfs;
 use crate::stats::cell::{HeldRequest, PhaseNanos, SlowEnd, SlowReport, SlowTaken};
-use crate::stats::request::Vars;
+use crate::stats::request::{Vars, route_of};
 
 /// The shortest time between two looks.
 const SHORTEST: Duration = Duration::from_millis(50);
@@ -222,7 +222,6 @@ impl Master {
             }
             .to_owned(),
             rss_after: report.rss,
-            route: report.route.clone(),
             exception: match (kind.as_str(), message.as_str()) {
                 ("", _) => String::new(),
                 (kind, "") => kind.to_owned(),
@@ -255,6 +254,7 @@ impl Master {
             elapsed: queue + body + gil + application + write,
             method: info.method.unwrap_or_default(),
             uri: info.uri.unwrap_or_default(),
+            route: if self.config.routes.most > 0 { route_of(held).as_str().to_owned() } else { String::new() },
             remote_addr: info.remote_addr.unwrap_or_default(),
             phases: times,
             stack_at: stack.as_ref().map_or(0, |taken| taken.at.nanos_since(came) / 1_000),

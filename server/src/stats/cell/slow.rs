@@ -8,12 +8,11 @@ use super::phases::PhaseNanos;
 use super::text::SharedText;
 use super::thread::{HEAD_KEPT, HeldRequest, PEER_KEPT, protocol_of};
 use crate::clock::MonotonicNanos;
+use crate::stats::route_text::ROUTE_MAX;
 use rwsgi_protocol::SocketProtocol;
 
 /// Slow requests of a thread that wait for the master. It is told of the first at once.
 const RECORDS: usize = 4;
-/// Space for a route, bytes.
-const ROUTE_KEPT: usize = 256;
 
 /// What all threads read at each request, and the master writes.
 #[repr(C, align(64))]
@@ -72,8 +71,6 @@ pub struct SlowReport {
     pub rss: u64,
     /// What the application raised, empty for nothing: class name and text.
     pub exception: [String; 2],
-    /// Its route; empty when routes are not counted.
-    pub route: String,
 }
 
 /// What is written of a slow request that the head and the peer's text of a thread's cell do not say.
@@ -96,8 +93,8 @@ pub struct SlowEntry<'a> {
     pub rss: u64,
     /// What the application raised.
     pub exception: Option<&'a ExceptionReport>,
-    /// Its route.
-    pub route: &'a [u8],
+    /// What the application has called its route; empty for nothing.
+    pub route_name: &'a [u8],
 }
 
 /// The slow requests of a thread that wait for the master, the newest over the oldest.
@@ -122,7 +119,7 @@ struct SlowRecord {
     head: SharedText<{ HEAD_KEPT / 8 }>,
     kind: SharedText<16>,
     message: SharedText<48>,
-    route: SharedText<{ ROUTE_KEPT / 8 }>,
+    route_name: SharedText<{ ROUTE_MAX / 8 }>,
 }
 
 /// What came of looking for slow requests of a thread.
@@ -193,7 +190,7 @@ impl SlowRecord {
         let (kind, message) = entry.exception.map_or(("", ""), |raised| (&raised.kind, &raised.message));
         self.kind.store(kind.as_bytes());
         self.message.store(message.as_bytes());
-        self.route.store(entry.route);
+        self.route_name.store(entry.route_name);
     }
 
     /// `None` for what no thread writes.
@@ -211,13 +208,13 @@ impl SlowRecord {
                 protocol: protocol_of(self.protocol.load(Relaxed)).ok()?,
                 peer: self.peer.load_text(),
                 head: self.head.load(),
+                route_name: self.route_name.load(),
             },
             phases,
             status: u16::try_from(self.status.load(Relaxed)).ok()?,
             end: if self.end.load(Relaxed) == 0 { SlowEnd::Done } else { SlowEnd::Harakiri },
             rss: self.rss.load(Relaxed),
             exception: [self.kind.load_text(), self.message.load_text()],
-            route: self.route.load_text(),
         })
     }
 }
@@ -238,7 +235,7 @@ mod tests {
             end: SlowEnd::Done,
             rss: 4096,
             exception: None,
-            route: b"/",
+            route_name: b"/",
         });
     }
 
@@ -254,7 +251,7 @@ mod tests {
         (1..=3).for_each(|number| write(&ring, number));
         let first = ring.take(&mut taken, 3);
         assert_eq!((numbers(&first), first.lost), (vec![1, 2, 3], 0));
-        assert_eq!((first.reports[0].route.as_str(), first.reports[0].rss), ("/", 4096));
+        assert_eq!((first.reports[0].request.route_name.as_slice(), first.reports[0].rss), (&b"/"[..], 4096));
         (4..=9).for_each(|number| write(&ring, number));
         let next = ring.take(&mut taken, 9);
         assert_eq!((numbers(&next), next.lost), (vec![6, 7, 8, 9], 2));

@@ -33,6 +33,18 @@ impl<const WORDS: usize> SharedText<WORDS> {
         self.len.store(bytes.len() as u32, Relaxed);
     }
 
+    /// Keeps nothing.
+    #[inline]
+    pub fn clear(&self) {
+        self.len.store(0, Relaxed);
+    }
+
+    /// Whether nothing is kept.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len.load(Relaxed) == 0
+    }
+
     /// A copy of what is kept; never longer than the space.
     pub fn load(&self) -> Vec<u8> {
         let len = (self.len.load(Relaxed) as usize).min(WORDS * 8);

@@ -9,7 +9,7 @@ use rwsgi_stats::{App, Core, GarbageCollections, LastException, RequestInfo, Res
 use crate::clock::{self, Clock, MonotonicNanos, UnixMicros};
 use crate::ids::{GenerationNumber, SlotId, ThreadIndex, WorkerId};
 use crate::stats::cell::{Counters, ExceptionReport, GcCounts, ThreadSample};
-use crate::stats::request::Vars;
+use crate::stats::request::{Vars, route_of};
 use crate::stats::scoreboard::{CorruptSlot, Scoreboard};
 use crate::stats::state::SnapshotState;
 use crate::stats::totals::{Averages, Totals, newest};
@@ -127,6 +127,9 @@ pub(super) fn take(
                     let vars = Vars::of(&held, host, context.config.show_request);
                     core.vars = vars.lines().collect();
                     core.req_info = info(&vars, held.started, now, state.clock);
+                    if context.config.routes.most > 0 {
+                        core.req_info.route = Some(route_of(&held).as_str().to_owned());
+                    }
                 }
             }
             state.worker_latency.add(&state.cell_latency);
