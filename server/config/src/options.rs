@@ -10,8 +10,8 @@ use super::row::{
 use super::row::{Action, Kind, Row};
 use super::{
     Order, alarms, between, control, crons, daemons, emperor, event_loops, harakiri, hooks, http_router, limits, logs,
-    privileges, program, python, reactions, routes, routing, set, sockets, static_files, stats_push, system, tls,
-    websockets,
+    privileges, program, python, reactions, routes, routing, set, slow_requests, sockets, static_files, stats_push,
+    system, tls, websockets,
 };
 use Kind::{Act, Addresses, Always, Custom, Flag, Large, Limit, Megabytes, Mode, Number, Path, Paths, Text, Texts};
 
@@ -39,6 +39,7 @@ const TABLES: &[&[Row]] = &[
     routing::ERROR_ROWS,
     routing::FINAL_ROWS,
     routing::ROWS,
+    slow_requests::ROWS,
     sockets::ROWS,
     static_files::ROWS,
     stats_push::ROWS,

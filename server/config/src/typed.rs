@@ -21,6 +21,7 @@ use super::python::PythonConfig;
 use super::reactions::Reactions;
 use super::routes::RoutesConfig;
 use super::routing::RoutingConfig;
+use super::slow_requests::SlowRequestsConfig;
 use super::sockets::SocketConfig;
 use super::static_files::StaticConfig;
 use super::stats_push::StatsPushConfig;
@@ -180,6 +181,8 @@ pub struct Config {
     pub stats_http_cors: Option<String>,
     /// `--stats-push`, `--metrics-dir`, `--stats-no-*`: stats for others, and what is left out.
     pub stats_push: StatsPushConfig,
+    /// `--slow-request`, `--slow-request-log`, `--gc-stats`.
+    pub slow_requests: SlowRequestsConfig,
     /// `--control`.
     pub control: ControlSocket,
     /// `--show-request`: what the stats and the log show of requests beyond what is no secret.
@@ -408,6 +411,7 @@ impl Default for Config {
             stats_http: false,
             stats_http_cors: None,
             stats_push: StatsPushConfig::default(),
+            slow_requests: SlowRequestsConfig::default(),
             control: ControlSocket::default(),
             show_request: Shown::default(),
             memory_report: false,

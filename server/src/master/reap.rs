@@ -83,6 +83,7 @@ impl Master {
         if self.phase == Phase::RouterLeaves {
             self.children.postpone(Post::Worker(worker), STOPPING_DELAY, now, &mut self.timers);
         }
+        self.slow_of_ended(&ended.child);
         let held = ended.child.slot.map_or_else(Vec::new, |slot| self.clear_slot(worker, pid, slot));
         if let Some(totals) = self.totals_of(worker) {
             totals.processor_time += processor_time.as_nanos() as u64;

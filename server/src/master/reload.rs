@@ -155,6 +155,7 @@ impl Master {
         }
         self.haste = how == Reload::Brutal;
         self.watch_limits(now);
+        self.configure_slow_requests();
         self.tell_router_limits();
         if !is_first {
             self.renew_certificates();

@@ -30,6 +30,7 @@ use super::log::Log;
 use super::post::Post;
 use super::private_socket::PrivateSocket;
 use super::queues::Queues;
+use super::slow_requests::SlowRequests;
 use super::stacks::Questions;
 use super::state::{Master, Phase, Reread, Sockets};
 use super::supervisor::Supervisor;
@@ -157,6 +158,7 @@ pub(super) fn start(
         haste: false,
         any_ready: false,
         overdue: HashMap::new(),
+        slow: SlowRequests::default(),
         load: LoadWatch::default(),
         app_signals: AppSignals::default(),
         daemons: Daemons::default(),
@@ -178,6 +180,7 @@ pub(super) fn start(
         reread,
         events,
     };
+    master.configure_slow_requests();
     master.watch_status(Instant::now());
     master.watch_silence(Instant::now());
     master.watch_backlogs(Instant::now());

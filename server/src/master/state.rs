@@ -19,6 +19,7 @@ use super::load::LoadWatch;
 use super::log::Log;
 use super::private_socket::PrivateSocket;
 use super::queues::Queues;
+use super::slow_requests::SlowRequests;
 use super::stacks::{Profile, Questions};
 use super::supervisor::Supervisor;
 use super::timers::Timers;
@@ -82,6 +83,8 @@ pub(super) struct Master {
     pub(super) any_ready: bool,
     /// Requests beyond `harakiri` that workers hold.
     pub(super) overdue: HashMap<ChildId, Vec<Ended>>,
+    /// Slow requests.
+    pub(super) slow: SlowRequests,
     /// For `cheaper` and `idle`.
     pub(super) load: LoadWatch,
     /// The application's signals.

@@ -10,6 +10,7 @@ mod connection;
 mod connections;
 mod drain;
 mod drive;
+mod garbage;
 mod harakiri;
 mod intake;
 mod kind;
@@ -17,6 +18,7 @@ mod link;
 mod near_end;
 mod notices;
 mod parked;
+mod phases;
 pub(crate) mod release;
 mod routes;
 mod routing;
@@ -175,6 +177,9 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
         routes: routes.map(RouteTable::new).map(Mutex::new),
         scoreboard,
     });
+    if state.config.slow_requests.gc_stats {
+        garbage::watch(py, &state.scoreboard, slot).context("gc-stats: cannot watch the garbage collector")?;
+    }
     release::release_in_children(py, &state)?;
     state.watch()?;
     let rules = routing::compile(&state.config)?;

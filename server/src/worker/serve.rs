@@ -9,6 +9,7 @@ use super::access_log::{AccessLog, Entry};
 use super::body::RequestBody;
 use super::connection::{Connection, ConnectionPhase, ResponseEnd};
 use super::harakiri;
+use super::phases::Ended;
 use super::routes::RouteRequest;
 use super::worker_thread::WorkerThread;
 use crate::clock::{MonotonicNanos, UnixMicros};
@@ -27,6 +28,8 @@ use rwsgi_protocol::uwsgi;
 
 /// The status of a request whose connection the application has taken.
 const SWITCHING_PROTOCOLS: u16 = 101;
+/// The status that `harakiri` answers with.
+const GATEWAY_TIMEOUT: u16 = 504;
 
 /// What the log and the scoreboard say of a request first.
 struct RequestLine<'a> {
@@ -36,6 +39,8 @@ struct RequestLine<'a> {
     /// What its route is told by: the URI, or the path when a proxy has sent no URI.
     target: &'a [u8],
     protocol: &'a [u8],
+    /// What a proxy says of when it took the request.
+    request_start: &'a [u8],
 }
 
 impl WorkerThread {
@@ -90,6 +95,7 @@ impl WorkerThread {
             uri: head.target.as_bytes(),
             target: head.target.as_bytes(),
             protocol: head.version.as_str().as_bytes(),
+            request_start: head.request_start,
         };
         // Readers of the scoreboard look for the request line at the beginning.
         let head_bytes = &bytes[head.start..];
@@ -108,7 +114,7 @@ impl WorkerThread {
         let Ok(Some(packet)) = uwsgi::parse(bytes, bytes.len()) else {
             anyhow::bail!("a uwsgi packet changed while its body was gathered");
         };
-        let [mut method, mut uri, mut path, mut protocol, mut client] = [&[][..]; 5];
+        let [mut method, mut uri, mut path, mut protocol, mut client, mut request_start] = [&[][..]; 6];
         for (name, value) in packet.vars() {
             match name {
                 b"REQUEST_METHOD" => method = value,
@@ -116,6 +122,7 @@ impl WorkerThread {
                 b"PATH_INFO" => path = value,
                 b"SERVER_PROTOCOL" => protocol = value,
                 b"REMOTE_ADDR" => client = value,
+                b"HTTP_X_REQUEST_START" => request_start = value,
                 _ => {}
             }
         }
@@ -126,7 +133,7 @@ impl WorkerThread {
             keep_alive: false,
         };
         let target = if uri.is_empty() { path } else { uri };
-        let line = RequestLine { client, method, uri, target, protocol };
+        let line = RequestLine { client, method, uri, target, protocol, request_start };
         let request = Incoming::Uwsgi(&packet);
         self.serve_one(py, connection, &request, exchange, "", &bytes[uwsgi::HEADER_LEN..], &line)
     }
@@ -149,7 +156,13 @@ impl WorkerThread {
         connection.queued = 0;
         connection.phase = ConnectionPhase::Serving;
         let started = self.now;
-        self.cell().begin(started, exchange.protocol, peer.as_bytes(), kept);
+        let waited = self.waited(started, std::mem::take(&mut connection.waits), line.request_start);
+        let cell = self.cell();
+        cell.phases.begin(&waited);
+        cell.begin(started, exchange.protocol, peer.as_bytes(), kept);
+        if self.worker.scoreboard.slow().wakes() {
+            self.wake_for_slow();
+        }
         self.meter.begin(started);
         if self.worker.config.harakiri.is_some() {
             connection.watched = true;
@@ -157,7 +170,8 @@ impl WorkerThread {
         }
         serving::begin(connection.socket.as_raw_fd(), connection.is_link());
         let served = self.gateway.serve(py, request, exchange, connection)?;
-        let Served { client: mut connection, status, sent, keep_alive, raised, client_gone, broken_off } = served;
+        let Served { client: mut connection, status, sent, keep_alive, raised, client_gone, broken_off, times } =
+            served;
         if status == SWITCHING_PROTOCOLS {
             // A library may have made the socket wait.
             rustix::io::ioctl_fionbio(&*connection.socket, true)?;
@@ -172,7 +186,8 @@ impl WorkerThread {
         } else {
             connection.discard_body()
         };
-        let client_gone = connection.claim().is_err() || client_gone;
+        let is_harakiri = connection.claim().is_err();
+        let client_gone = is_harakiri || client_gone;
         let fast = connection.is_link() && MonotonicNanos::now().nanos_since(started) < FAST_NS;
         let end = match (broken_off, keep_alive) {
             (true, _) => ResponseEnd::Aborted,
@@ -203,6 +218,7 @@ impl WorkerThread {
             connection.give_up();
         }
         self.now = MonotonicNanos::now();
+        let cell = self.cell();
         let report = raised.as_ref().map(|raised| ExceptionReport {
             when: UnixMicros::now(),
             kind: raised.kind.clone(),
@@ -211,7 +227,7 @@ impl WorkerThread {
             request: [line.method, line.uri].map(String::from_utf8_lossy).join(" "),
         });
         if let (Some(raised), Some(report)) = (&raised, &report) {
-            self.cell().exception.store(report);
+            cell.exception.store(report);
             if self.worker.config.reactions.exceptions.matches(&raised.kind, &raised.message) {
                 self.worker.notices.tell_raised(&raised.kind);
             }
@@ -229,6 +245,19 @@ impl WorkerThread {
         });
         let outcome = Outcome { status, exception: raised.is_some(), write_error: client_gone };
         self.cell().finish(self.now, self.ready.min(started), outcome);
+        let phases = times.split(started, self.now, waited);
+        self.count_phases(
+            &phases,
+            &Ended {
+                started,
+                protocol: exchange.protocol,
+                peer,
+                head: kept,
+                status: if is_harakiri { GATEWAY_TIMEOUT } else { status },
+                is_harakiri,
+                exception: report.as_ref(),
+            },
+        );
         self.worker.notices.count();
         if self.log.is_none() && notes.as_ref().is_none_or(|notes| notes.line != LineChoice::Logged) {
             return Ok(connection);

@@ -13,6 +13,7 @@ pub use super::incoming::Incoming;
 use super::input::Input;
 use super::raised::Raised;
 use super::respond::{ResponseFailure, respond};
+use super::response_times::ResponseTimes;
 use super::routing::Routing;
 use super::serving;
 use super::start_response::StartResponse;
@@ -42,6 +43,8 @@ pub struct Served<C> {
     /// A response was begun whose end is that of the connection, and did not come to its end: closing as usual would
     /// make it look whole.
     pub broken_off: bool,
+    /// When the application returned, and for whom it waited.
+    pub times: ResponseTimes,
 }
 
 /// The size of a response.
@@ -249,6 +252,7 @@ impl<C: Transport + 'static> Gateway<C> {
         };
         let is_begun = matches!(active.progress, Progress::Sending(_) | Progress::Upgraded);
         let status = if is_begun { active.status } else { 0 };
+        let times = active.times;
         let sent =
             Sent { body: active.body_sent, head: active.head_len, headers: active.headers, by_file: active.by_file };
         if let Some(routing) = &mut self.routing
@@ -265,6 +269,7 @@ impl<C: Transport + 'static> Gateway<C> {
             raised,
             client_gone,
             broken_off: !is_whole && plan.is_some_and(|plan| plan.framing == Framing::UntilClose),
+            times,
         })
     }
 }

@@ -7,6 +7,8 @@ use super::corrupt::Corrupt;
 use super::counters::{Counters, add};
 use super::exception::ExceptionCell;
 use super::latencies::{Latencies, LatencyCounts};
+use super::phases::PhaseCell;
+use super::slow::SlowRing;
 use super::text::SharedText;
 use crate::clock::MonotonicNanos;
 use crate::stats::route_text::ROUTE_MAX;
@@ -83,6 +85,10 @@ pub struct ThreadCell {
     latency: Latencies,
     /// The last exception.
     pub exception: ExceptionCell,
+    /// How long the phases of its requests took.
+    pub phases: PhaseCell,
+    /// Its slow requests, for the master.
+    pub slow: SlowRing,
 }
 
 /// What the thread does, which is the only writer.
@@ -230,7 +236,7 @@ impl ThreadCell {
     }
 }
 
-fn protocol_of(stored: u32) -> Result<SocketProtocol, Corrupt> {
+pub(super) fn protocol_of(stored: u32) -> Result<SocketProtocol, Corrupt> {
     let known = [SocketProtocol::Http, SocketProtocol::Uwsgi];
     known.into_iter().find(|protocol| *protocol as u32 == stored).ok_or(Corrupt::Protocol)
 }
