@@ -25,6 +25,8 @@ use nix::unistd::ftruncate;
 pub(crate) struct SharedMemory {
     map: MmapRaw,
     file: OwnedFd,
+    /// Where in the file the mapping begins.
+    start: usize,
 }
 
 /// What may lie in shared memory.
@@ -56,15 +58,23 @@ impl SharedMemory {
     /// # Errors
     /// When it cannot be mapped; `EINVAL` when it is smaller, or could become so.
     pub(crate) fn map(file: OwnedFd, size: usize) -> nix::Result<Self> {
+        Self::map_part(file, 0, size)
+    }
+
+    /// The same, of a part that begins on a page.
+    ///
+    /// # Errors
+    /// As [`Self::map`].
+    pub(crate) fn map_part(file: OwnedFd, start: usize, size: usize) -> nix::Result<Self> {
         let seals = SealFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GET_SEALS)?);
         let real = usize::try_from(fstat(&file)?.st_size).unwrap_or(0);
-        if size == 0 || real < size || !seals.contains(SealFlag::F_SEAL_SHRINK) {
+        if size == 0 || real < start.saturating_add(size) || !seals.contains(SealFlag::F_SEAL_SHRINK) {
             return Err(Errno::EINVAL);
         }
         // A cache is as large as it may ever become, and nobody knows whether it will.
-        let map = MmapOptions::new().len(size).no_reserve_swap().map_raw(&file);
+        let map = MmapOptions::new().offset(start as u64).len(size).no_reserve_swap().map_raw(&file);
         let map = map.map_err(|error| io_errno(&error))?;
-        Ok(Self { map, file })
+        Ok(Self { map, file, start })
     }
 
     /// The file, to be inherited by other processes.
@@ -103,7 +113,7 @@ impl SharedMemory {
     /// When the kernel cannot.
     pub(crate) fn clear(&self, range: Range<usize>) -> nix::Result<()> {
         let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-        fallocate(&self.file, flags, range.start as i64, range.len() as i64)
+        fallocate(&self.file, flags, (self.start + range.start) as i64, range.len() as i64)
     }
 
     /// From now on what this process writes is seen by no other, nor what others write by this one: for a child that is
@@ -115,7 +125,7 @@ impl SharedMemory {
         let place = std::num::NonZeroUsize::new(self.map.as_ptr().addr());
         // SAFETY: exactly the mapping that this value owns is replaced, by one of the same size and contents, to which
         // every reference into the old one is as good; this value unmaps it as it would the old one.
-        let detached = unsafe { mmap(place, size, protection, flags, &self.file, 0) };
+        let detached = unsafe { mmap(place, size, protection, flags, &self.file, self.start as i64) };
         // The counts of such a child are the least worry of a system without memory.
         let _ = detached;
     }

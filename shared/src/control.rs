@@ -4,6 +4,7 @@
 //! [`Reply::Progress`]. `docs/control.md` has the protocol for programs in other languages.
 
 mod inspect;
+mod stacks_text;
 
 use serde::{Deserialize, Serialize};
 
@@ -92,6 +93,18 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         worker: Option<u32>,
     },
+}
+
+impl Request {
+    /// Whether it changes something of the server, rather than looking at it.
+    #[must_use]
+    pub fn is_action(&self) -> bool {
+        match self {
+            Self::Stats | Self::Stacks { .. } | Self::Profile { .. } => false,
+            Self::Memory { what, .. } => matches!(what, MemoryRequest::TraceStart | MemoryRequest::TraceStop),
+            _ => true,
+        }
+    }
 }
 
 /// How a new generation takes over.

@@ -178,6 +178,13 @@ fn load_within(argv: impl Iterator<Item = OsString>, around: Surroundings) -> Re
     }
 }
 
+/// The words of `rwsgi ctl` for `--stacks`: of the server of this control socket, or else of this pidfile.
+fn stacks(path: &str) -> Vec<OsString> {
+    use std::os::unix::fs::FileTypeExt as _;
+    let is_socket = std::fs::metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    [if is_socket { "--control" } else { "--pidfile" }, path, "stacks"].map(OsString::from).to_vec()
+}
+
 /// What a setting asks for that is not serving.
 fn instead_of_serving(setting: &Setting) -> Option<Invocation> {
     // Elsewhere they are a mistake: a variable UWSGI_VERSION, say, is not to keep the server from serving.
@@ -189,6 +196,7 @@ fn instead_of_serving(setting: &Setting) -> Option<Invocation> {
         Action::Help => Some(Invocation::Print(command_line::help())),
         Action::Version => Some(Invocation::Print(format!("{}\n", env!("CARGO_PKG_VERSION")))),
         Action::PythonVersion => Some(Invocation::PythonVersion),
+        Action::Stacks => Some(Invocation::Ctl(stacks(&setting.value))),
         Action::Signal(order) => Some(Invocation::Signal(order, PathBuf::from(&setting.value))),
         _ => None,
     }

@@ -298,6 +298,8 @@ static OPTIONS: &[Row] = &[
           help: "Stop the server whose pidfile this is", ..PROCESS },
     Row { names: &["reload"], kind: Act(Action::Signal(Order::Reload)), takes: "PIDFILE",
           help: "Reload the server whose pidfile this is", ..PROCESS },
+    Row { names: &["stacks"], kind: Act(Action::Stacks), takes: "PIDFILE|SOCKET",
+          help: "Print what each thread of the server executes whose pidfile or control socket this is, and exit", ..PROCESS },
 
     // When the application changes.
     Row { names: &["reload-mercy", "worker-reload-mercy"], kind: Number(|c| &mut c.reload_mercy, 0..=86_400),

@@ -24,6 +24,7 @@ use crate::ipc::{Answer, Order, Role, Setup, receive_message, send_message};
 use crate::log_text;
 use crate::process_setup::{EXIT_NO_APP, ignore, ignore_terminal_signals, limit_address_space};
 use crate::procname;
+use crate::stacks;
 use crate::stats::scoreboard::Scoreboard;
 use crate::system_limits;
 use crate::worker;
@@ -58,7 +59,7 @@ pub(crate) fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
         for listener in &setup.listeners {
             listener.fd.close_on_exec()?;
         }
-        for fd in [&setup.liveness, &setup.notices].into_iter().chain(&setup.request_log) {
+        for fd in [&setup.liveness, &setup.notices, &setup.stacks].into_iter().chain(&setup.request_log) {
             fd.close_on_exec()?;
         }
         serve_forks(py, channel, setup, scoreboard)
@@ -98,6 +99,7 @@ fn serve_forks(py: Python<'_>, channel: OwnedFd, mut setup: Setup, scoreboard: S
     {
         return hook_failed(&channel, &failure);
     }
+    stacks::check::run(py);
     interpreter::settle(py)?;
     warn_of_threads();
     let took = started.elapsed().as_millis() as u64;

@@ -7,6 +7,7 @@ pub(crate) mod inherit;
 mod router;
 pub(crate) mod schedule;
 pub(crate) mod target;
+pub(crate) mod thread_signal;
 
 pub(crate) use self::router::{RouterLimits, RouterOrder};
 
@@ -76,6 +77,8 @@ pub struct Setup {
     pub layout: Layout,
     /// The scoreboard's memory.
     pub scoreboard: InheritedFd,
+    /// The memory for stacks ([`crate::stacks`]).
+    pub stacks: InheritedFd,
     /// End-of-file on it means that the master is gone.
     pub liveness: InheritedFd,
     /// The pipe for the access log, when it has loggers of its own.
@@ -110,7 +113,7 @@ impl Setup {
     pub fn descriptors(&self) -> impl Iterator<Item = &InheritedFd> {
         let listeners = self.listeners.iter().map(|listener| &listener.fd);
         listeners
-            .chain([&self.scoreboard, &self.liveness, &self.notices, &self.calls])
+            .chain([&self.scoreboard, &self.stacks, &self.liveness, &self.notices, &self.calls])
             .chain(&self.request_log)
             .chain(&self.link_listener)
             .chain(self.share.all())

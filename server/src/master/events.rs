@@ -108,6 +108,8 @@ pub(super) enum Command {
     WritePidfiles,
     /// `s`: log the state of the workers.
     Stats,
+    /// `t`: log what all threads execute.
+    Stacks,
 }
 
 /// What concerns the application's signals.

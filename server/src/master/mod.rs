@@ -49,6 +49,7 @@ mod shutdown;
 mod signals;
 mod silence;
 mod snapshots;
+mod stacks;
 mod start;
 mod startup;
 mod state;
@@ -229,6 +230,7 @@ impl Master {
             Timer::Load => self.follow_load(now),
             Timer::Jobs => self.watch_jobs(now),
             Timer::Backlogs => self.look_at_backlogs(now),
+            Timer::Profile => self.sample(now),
             Timer::Silence => self.watch_silence(now),
             Timer::Timetable if self.phase == Phase::Serving => self.raise_scheduled(now),
             Timer::Timetable => {}
@@ -273,6 +275,7 @@ impl Master {
                     }
                 }
             }
+            Command::Stacks => self.log_stacks(),
             Command::Stats => {
                 let snapshot = self.snapshot();
                 for worker in &snapshot.workers {

@@ -130,6 +130,9 @@ impl Master {
             // Counts that stay in the slot would be counted twice: better to say so than to guess.
             error!("scoreboard: slot {slot} cannot be cleared ({failure}): counts of worker {worker} are off");
         }
+        if let Err(failure) = self.stacks.memory().clear(slot) {
+            warn!("stacks: slot {slot} cannot be cleared ({failure}): its memory is lost");
+        }
         held
     }
 

@@ -68,6 +68,7 @@ impl Master {
             config: config.clone(),
             layout: self.scoreboard.layout(),
             scoreboard: InheritedFd::lend(self.scoreboard.memory())?,
+            stacks: InheritedFd::lend(self.stacks.memory().memory())?,
             liveness: InheritedFd::lend(sockets.liveness.as_fd())?,
             request_log: self.log.as_ref().and_then(Log::requests).map(InheritedFd::lend).transpose()?,
             notices: InheritedFd::lend(sockets.notices.as_fd())?,

@@ -30,6 +30,7 @@ use super::log::Log;
 use super::post::Post;
 use super::private_socket::PrivateSocket;
 use super::queues::Queues;
+use super::stacks::Questions;
 use super::state::{Master, Phase, Reread, Sockets};
 use super::supervisor::Supervisor;
 use super::timers::Timers;
@@ -41,6 +42,7 @@ use crate::ipc::{Auxiliary, AuxiliaryKind};
 use crate::log_text;
 use crate::pidfile;
 use crate::share::Share;
+use crate::stacks::area::StackMemory;
 use crate::stats::scoreboard::{Layout, Scoreboard};
 use crate::stats::server::{self, HttpAccess, OwnNames, Service};
 use crate::stats::state::SnapshotState;
@@ -140,6 +142,8 @@ pub(super) fn start(
     let mut master = Master {
         sockets: Sockets { workers, router, link, liveness: liveness_reader, notices, calls },
         scoreboard: Scoreboard::create(layout).context("cannot create the scoreboard")?,
+        profile: None,
+        stacks: Questions::new(StackMemory::create(layout).context("cannot create the memory for stacks")?),
         temp,
         share: Share::create(&config.between)?,
         children,

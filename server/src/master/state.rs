@@ -19,6 +19,7 @@ use super::load::LoadWatch;
 use super::log::Log;
 use super::private_socket::PrivateSocket;
 use super::queues::Queues;
+use super::stacks::{Profile, Questions};
 use super::supervisor::Supervisor;
 use super::timers::Timers;
 use crate::clock::{MonotonicNanos, UnixMicros};
@@ -51,6 +52,10 @@ pub(super) struct Master {
     pub(super) reread: Reread,
     pub(super) sockets: Sockets,
     pub(super) scoreboard: Scoreboard,
+    /// What threads are asked with.
+    pub(super) stacks: Questions,
+    /// The profile that is being taken.
+    pub(super) profile: Option<Profile>,
     /// Where temporary files are.
     pub(super) temp: TempPlace,
     /// What the application's processes share.

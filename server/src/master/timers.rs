@@ -30,6 +30,8 @@ pub(super) enum Timer {
     Jobs,
     /// Backlogs that raise an alarm when they are full.
     Backlogs,
+    /// The threads in requests are sampled.
+    Profile,
     /// Processes that may show no sign of life are looked at.
     Silence,
     /// The application's timers and crons are looked at.

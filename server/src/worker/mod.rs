@@ -53,6 +53,8 @@ use crate::ipc::{InheritedListener, Setup};
 use crate::log_limit;
 use crate::process_setup::EXIT_NO_APP;
 use crate::procname;
+use crate::stacks;
+use crate::stacks::area::OwnPart;
 use crate::stats::scoreboard::{Scoreboard, TempHolder};
 use crate::system_limits;
 use crate::wsgi::gateway::Gateway;
@@ -125,6 +127,7 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
         return Ok(status);
     }
     let scoreboard = Arc::new(scoreboard);
+    let memory = setup.stacks.take()?;
     let links = if setup.link.is_some() { setup.config.threads as usize } else { 0 };
     let state = Arc::new(Worker {
         id: worker.get(),
@@ -186,6 +189,8 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
     for thread in &mut threads {
         thread.link_to_router();
     }
+    stacks::handler::install(py, OwnPart::map(memory, state.scoreboard.layout(), slot)?)
+        .context("cannot watch for the signal that asks for stacks")?;
     state.scoreboard.worker(state.slot).set_accepting(true);
     if state.config.harakiri.is_some() {
         harakiri::install(py, state.config.harakiri_verbose).context("harakiri: cannot watch for its signals")?;

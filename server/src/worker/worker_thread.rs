@@ -20,6 +20,7 @@ use crate::io::accept::client_of;
 use crate::io::pace::{Pace, Seen, log_slow_response};
 use crate::io::receive::has_unread;
 use crate::log_limit;
+use crate::stacks;
 use crate::stats::cell::ThreadCell;
 use crate::wsgi::gateway::Gateway;
 use crate::wsgi::serving;
@@ -133,6 +134,7 @@ impl WorkerThread {
             harakiri::prepare_thread();
         }
         serving::enter(self.id.get());
+        stacks::handler::enter(py, self.id);
         let mut events = [EpollEvent::empty(); EVENTS];
         let most = if self.worker.one_shot() { 1 } else { EVENTS };
         let mut scratch = vec![0; SCRATCH];

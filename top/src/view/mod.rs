@@ -2,14 +2,17 @@
 //!
 //! Nothing here knows of sockets or files; a screen draws into a buffer and can be tested without a terminal.
 
+mod acting;
 mod actions;
 mod asking;
 mod charts;
 mod detail;
 mod escape;
 mod filter;
+mod flame;
 mod frame;
 mod header;
+mod inside;
 pub(crate) mod keys;
 mod layout;
 mod lists;
@@ -20,6 +23,7 @@ mod playback;
 mod screen;
 mod selection;
 mod spark;
+mod stacks;
 mod table;
 mod targets;
 mod terminal;
@@ -27,6 +31,7 @@ mod terminal;
 mod tests;
 mod theme;
 
+pub(crate) use escape::painted;
 pub(crate) use live::{Deliver, Feed, run};
 pub(crate) use playback::{FAST, Pace};
 pub(crate) use screen::{Screen, Setup};

@@ -1,7 +1,9 @@
 //! Screens as they look: each of the usual sizes, rendered from documents, kept as pictures in `snapshots/`.
 
+mod acting;
 mod changed;
 mod hostile;
+mod inside;
 mod past;
 mod several;
 mod sizes;
@@ -29,7 +31,7 @@ pub(super) fn fixture(name: &str) -> Vec<u8> {
     std::fs::read(format!("{}/../shared/tests/fixtures/{name}.json", env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 
-fn setup() -> Setup {
+pub(super) fn setup() -> Setup {
     Setup {
         theme: Theme { color: true, unicode: true, ..Theme::default() },
         zone: TimeZone::UTC,
@@ -39,6 +41,8 @@ fn setup() -> Setup {
         sort: None,
         interval: Some(std::time::Duration::from_secs(2)),
         asks: None,
+        read_only: false,
+        control_named: false,
     }
 }
 

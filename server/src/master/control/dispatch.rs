@@ -17,8 +17,8 @@ impl Master {
         }
         match request {
             Request::Stats => self.control_stats(answering),
-            Request::Stacks { .. } => not_yet(answering, "stacks"),
-            Request::Profile { .. } => not_yet(answering, "profile"),
+            Request::Stacks { worker } => self.control_stacks(worker, answering),
+            Request::Profile { seconds, rate } => self.control_profile(seconds, rate, answering),
             Request::Reload { how } => self.control_reload(how, answering),
             Request::Canary { .. } => not_yet(answering, "canary"),
             Request::CanaryKeep => not_yet(answering, "canary-keep"),
