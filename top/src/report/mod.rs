@@ -21,7 +21,7 @@ pub(crate) use batch::Batch;
 pub(crate) use judge::{Baseline, Phases};
 pub(crate) use lines::json_schema;
 pub(crate) use metrics::list_metrics;
-pub(crate) use profile::{Destination, Sampling, profile, profile_file, samples};
+pub(crate) use profile::{Destination, Sampling, is_patchy, profile, profile_file, samples_in_short};
 #[cfg(test)]
 pub(crate) use stacks::tests::stacks as stacks_of_a_test;
 pub(crate) use stacks::{Part, doing, name_of, request_of, stacks};
