@@ -2,7 +2,6 @@
 
 use std::str::FromStr;
 
-use serde::Deserialize;
 use thiserror::Error;
 
 use super::metrics::{METRICS, Metric, Rule, Unit, metric};
@@ -30,11 +29,11 @@ const COMPARISONS: [(&str, Comparison); 6] = [
 
 /// One thing that must hold.
 #[derive(Clone, Debug)]
-pub(crate) struct Assertion {
+pub struct Assertion {
     /// As it was written.
-    pub(crate) text: String,
+    pub text: String,
     /// What is measured.
-    pub(crate) metric: &'static Metric,
+    pub metric: &'static Metric,
     comparison: Comparison,
     threshold: Threshold,
 }
@@ -50,7 +49,7 @@ enum Threshold {
 
 /// What is wrong with an assertion.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub(crate) enum AssertionError {
+pub enum AssertionError {
     /// No comparison in it.
     #[error("'{0}' is not an assertion: expected a metric, a comparison and a value, such as 'p99 < 50ms'")]
     Shape(String),
@@ -178,17 +177,17 @@ fn baseline_factor(value: &str) -> Option<f64> {
 
 impl Assertion {
     /// The same metric, held against any number: so that it is measured.
-    pub(crate) fn against_anything(&self) -> Self {
+    pub fn against_anything(&self) -> Self {
         Self { threshold: Threshold::Fixed(0.0), ..self.clone() }
     }
 
     /// Whether it needs a baseline.
-    pub(crate) fn needs_baseline(&self) -> bool {
+    pub fn needs_baseline(&self) -> bool {
         matches!(self.threshold, Threshold::OfBaseline(_))
     }
 
     /// What a value is held against, with what the baseline has of the metric; `None` when that is not known.
-    pub(crate) fn threshold(&self, baseline: Option<f64>) -> Option<f64> {
+    pub fn threshold(&self, baseline: Option<f64>) -> Option<f64> {
         match self.threshold {
             Threshold::Fixed(threshold) => Some(threshold),
             Threshold::OfBaseline(factor) => baseline.map(|baseline| factor * baseline),
@@ -196,7 +195,7 @@ impl Assertion {
     }
 
     /// Whether a value holds.
-    pub(crate) fn holds(&self, actual: f64, threshold: f64) -> bool {
+    pub fn holds(&self, actual: f64, threshold: f64) -> bool {
         let equal = (actual - threshold).abs() < f64::EPSILON * actual.abs().max(1.0);
         match self.comparison {
             Comparison::Less => actual < threshold,
@@ -209,7 +208,7 @@ impl Assertion {
     }
 
     /// How bad a value is: of two, the one that is farther on the wrong side has more. When the worst holds, all hold.
-    pub(crate) fn badness(&self, actual: f64, threshold: f64) -> f64 {
+    pub fn badness(&self, actual: f64, threshold: f64) -> f64 {
         match self.comparison {
             Comparison::Less | Comparison::LessOrEqual => actual,
             Comparison::More | Comparison::MoreOrEqual => -actual,
@@ -220,7 +219,7 @@ impl Assertion {
 
     /// Whether a part of the window (a moment, a server, a worker) can be worse than another. Of a total that must be large
     /// each part says little: it is told only of one that must be small, or nothing at all.
-    pub(crate) fn has_worst_part(&self, threshold: f64) -> bool {
+    pub fn has_worst_part(&self, threshold: f64) -> bool {
         match (self.metric.rule, self.comparison) {
             (_, Comparison::Less | Comparison::LessOrEqual) => true,
             (_, Comparison::Equal) => threshold == 0.0,
@@ -228,33 +227,6 @@ impl Assertion {
             _ => true,
         }
     }
-}
-
-/// A file of assertions: `assert = ["p99 < 50ms", "error_rate < 0.1%"]`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AssertFile {
-    assert: Vec<String>,
-}
-
-/// What is wrong with a file of assertions.
-#[derive(Debug, Error)]
-pub(crate) enum AssertFileError {
-    /// Not the TOML that is expected.
-    #[error("expected assert = [\"p99 < 50ms\", …]: {0}")]
-    Toml(#[from] toml::de::Error),
-    /// One of its assertions.
-    #[error(transparent)]
-    Assertion(#[from] AssertionError),
-}
-
-/// Reads a file of assertions.
-///
-/// # Errors
-/// When it is not the TOML that is expected, or an assertion in it cannot be read.
-pub(crate) fn parse_file(text: &str) -> Result<Vec<Assertion>, AssertFileError> {
-    let file: AssertFile = toml::from_str(text)?;
-    Ok(file.assert.iter().map(|text| text.parse()).collect::<Result<_, _>>()?)
 }
 
 #[cfg(test)]
@@ -335,12 +307,5 @@ mod tests {
             let error = text.parse::<Assertion>().unwrap_err().to_string();
             assert!(error.contains(told) && !error.contains('\n'), "{text}: {error}");
         }
-    }
-
-    #[test]
-    fn a_file_holds_the_same_assertions() {
-        assert_eq!(parse_file("assert = ['p99 < 50ms', 'harakiri == 0']").unwrap().len(), 2);
-        assert!(parse_file("asert = []").is_err());
-        assert!(parse_file("assert = ['p77 < 1s']").unwrap_err().to_string().contains("p77"));
     }
 }
