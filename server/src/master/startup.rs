@@ -40,6 +40,7 @@ use crate::ipc::{Auxiliary, AuxiliaryKind};
 use crate::log_text;
 use crate::pidfile;
 use crate::share::Share;
+use crate::stats::generations::GenerationHistory;
 use crate::stats::scoreboard::{Layout, Scoreboard};
 use crate::stats::server::{self, HttpAccess, OwnNames, Service};
 use crate::stats::state::SnapshotState;
@@ -142,6 +143,8 @@ pub(super) fn start(
         totals: (0..config.processes).map(|_| Totals::new(config.threads)).collect(),
         timers,
         generations: Generations::default(),
+        generation_history: GenerationHistory::default(),
+        canary: None,
         router_channel: None,
         certificates,
         chain: None,

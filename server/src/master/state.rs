@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::alarm_lines::Alarms;
 use super::app_signals::AppSignals;
+use super::canary::Canary;
 use super::children::{Child, Children};
 use super::cron_commands::Crons;
 use super::daemons::running::Daemons;
@@ -24,6 +25,7 @@ use crate::clock::{MonotonicNanos, UnixMicros};
 use crate::ids::{ChildId, ThreadIndex, WorkerId};
 use crate::io::temp::TempPlace;
 use crate::share::Share;
+use crate::stats::generations::GenerationHistory;
 use crate::stats::scoreboard::Scoreboard;
 use crate::stats::state::SnapshotState;
 use crate::stats::totals::Totals;
@@ -61,6 +63,10 @@ pub(super) struct Master {
     pub(super) timers: Timers,
     /// The loads of the application.
     pub(super) generations: Generations,
+    /// What the last of them have done.
+    pub(super) generation_history: GenerationHistory,
+    /// The generation that is tried on a few workers.
+    pub(super) canary: Option<Canary>,
     /// Our end of the http router's channel, while it runs.
     pub(super) router_channel: Option<OwnedFd>,
     /// What the http router proves itself with, where it speaks TLS.

@@ -198,6 +198,7 @@ impl WorkerThread {
         self.now = MonotonicNanos::now();
         let cell = self.cell();
         if let Some(raised) = &raised {
+            cell.errors.count(&raised.kind);
             cell.exception.store(&ExceptionReport {
                 when: UnixMicros::now(),
                 kind: raised.kind.clone(),
