@@ -71,10 +71,11 @@ impl Canary {
     /// Its application was loaded, and these workers are to serve it.
     fn loaded(&mut self, workers: BTreeSet<WorkerId>) {
         self.workers = workers;
-        self.stage = match std::mem::replace(&mut self.stage, Stage::Tried(UnixMicros::default(), UnixMicros::default())) {
-            Stage::Loading(answering) => Stage::Starting(answering),
-            other => other,
-        };
+        self.stage =
+            match std::mem::replace(&mut self.stage, Stage::Tried(UnixMicros::default(), UnixMicros::default())) {
+                Stage::Loading(answering) => Stage::Starting(answering),
+                other => other,
+            };
     }
 
     /// A process of it serves; `serves` says of which workers one does. When that is all of them for the first time, it is
@@ -107,7 +108,9 @@ impl Canary {
     /// It was given up: tells who waits, if anybody does.
     fn give_up(self, why: &str) {
         if let Stage::Loading(answering) | Stage::Starting(answering) = self.stage {
-            answering.failed(format!("the canary is undone: {why}; the generation before it goes on, and the log says more"));
+            answering.failed(format!(
+                "the canary is undone: {why}; the generation before it goes on, and the log says more"
+            ));
         }
     }
 }
@@ -148,7 +151,10 @@ impl Master {
         } else if self.config.reactions.exit_on_reload {
             Some("canary: with exit-on-reload a reload ends the server".to_owned())
         } else if current.is_none() || self.fork_server().is_none() || self.is_loading() {
-            Some(format!("canary: generation {} is loaded: wait until it serves", newest.map_or(0, GenerationNumber::get)))
+            Some(format!(
+                "canary: generation {} is loaded: wait until it serves",
+                newest.map_or(0, GenerationNumber::get)
+            ))
         } else if self.chain.is_some() {
             Some("canary: a chain reload is under way: wait until it is over".to_owned())
         } else {
@@ -196,7 +202,8 @@ impl Master {
         let (cheap, running): (Vec<_>, Vec<_>) = self.worker_ids().partition(is_cheap);
         let missing = (size as usize + 1).saturating_sub(running.len());
         let started: Vec<WorkerId> = cheap.into_iter().take(missing).collect();
-        let workers: BTreeSet<WorkerId> = running.into_iter().chain(started.iter().copied()).take(size as usize).collect();
+        let workers: BTreeSet<WorkerId> =
+            running.into_iter().chain(started.iter().copied()).take(size as usize).collect();
         if let Some(canary) = &mut self.canary {
             canary.loaded(workers.clone());
         }
@@ -242,7 +249,9 @@ impl Master {
     pub(super) fn keep_canary(&mut self, answering: Answering) {
         let Some(canary) = self.canary.take_if(|canary| canary.is_tried()) else {
             return answering.failed(match &self.canary {
-                Some(canary) => format!("canary: generation {} does not serve yet: keep it when it does", canary.number),
+                Some(canary) => {
+                    format!("canary: generation {} does not serve yet: keep it when it does", canary.number)
+                }
                 None => "canary: there is none to keep".to_owned(),
             });
         };
@@ -288,7 +297,9 @@ impl Master {
         let current = self.generations.current().map_or(0, GenerationNumber::get);
         warn!("canary: generation {number} is undone, for {why}: generation {current} goes on");
         if self.fork_server().is_none() {
-            warn!("canary: the fork server of generation {current} has died: the application is loaded again, as its files are now");
+            warn!(
+                "canary: the fork server of generation {current} has died: the application is loaded again, as its files are now"
+            );
             self.children.fill(Post::ForkServer, &mut self.timers);
         }
         let fork_server = self.children.fork_server(number).map(|child| child.id);
@@ -313,8 +324,7 @@ mod tests {
     }
 
     fn canary() -> Canary {
-        let (answering, _replies) = Answering::new();
-        Canary::new(GenerationNumber::FIRST.next(), 2, Duration::from_secs(30), answering)
+        Canary::new(GenerationNumber::FIRST.next(), 2, Duration::from_secs(30), Answering::to_nobody())
     }
 
     #[test]

@@ -84,7 +84,8 @@ impl Master {
         if self.phase == Phase::RouterLeaves {
             self.children.postpone(Post::Worker(worker), STOPPING_DELAY, now, &mut self.timers);
         }
-        let held = ended.child.slot.map_or_else(Vec::new, |slot| self.clear_slot(worker, pid, slot, ended.child.generation));
+        let held =
+            ended.child.slot.map_or_else(Vec::new, |slot| self.clear_slot(worker, pid, slot, ended.child.generation));
         if let Some(totals) = self.totals_of(worker) {
             totals.processor_time += processor_time.as_nanos() as u64;
             match ended.cause {
@@ -106,6 +107,10 @@ impl Master {
             error!("worker {worker} (pid {pid}) died: {end}{while_it_served}{next}");
         } else {
             info!("worker {worker} (pid {pid}) of generation {generation} has left");
+        }
+        if ended.cause == Cause::Crash && self.phase == Phase::Serving {
+            let how = format!("its worker {worker} (pid {pid}) died ({end})");
+            self.canary_died(ended.child.generation, &how);
         }
         // With lazy-apps it is the workers that load: one that cannot, before any could, is a server without an app.
         if end == End::Exited(EXIT_NO_APP) && !self.any_ready && self.phase == Phase::Serving {
@@ -224,7 +229,19 @@ impl Master {
         };
         match self.generations.current() {
             // It was told to leave.
-            Some(current) if number < current => {}
+            Some(current) if number < current || ended.child.is_leaving() => {}
+            Some(current) if number == current && self.canary.is_some() => {
+                error!(
+                    "fork server of generation {number} (pid {pid}) died: {end}; until the canary is over, processes are \
+                     forked from its generation"
+                );
+            }
+            Some(_) if self.canary.as_ref().is_some_and(|canary| canary.number() == number) => {
+                self.canary_died(
+                    Some(number),
+                    &format!("its application was not loaded, or its fork server died ({end})"),
+                );
+            }
             Some(current) if number == current => {
                 error!(
                     "fork server of generation {number} (pid {pid}) died: {end}; loading the application again{next}"

@@ -59,7 +59,8 @@ impl Master {
             self.distrust(corrupt.found.slot, &corrupt);
         }
         snapshot.generations = Some(self.generation_history.describe(&self.snapshot_state.living));
-        snapshot.canary = self.canary.as_ref().and_then(Canary::describe);
+        snapshot.canary = self.canary.as_ref().map(Canary::describe);
+        snapshot.control = self.control_file.as_ref().map(|file| file.path().to_string_lossy().into_owned());
         self.describe_silence(&mut snapshot);
         self.daemons.describe(&mut snapshot);
         self.crons.describe(&mut snapshot);

@@ -140,7 +140,10 @@ mod tests {
             second.exception.store(&ExceptionReport { when, ..ExceptionReport::default() });
             second.errors.count("ValueError");
             first.begin(at(10_000), SocketProtocol::Http, b"", b"");
-            assert_eq!(totals.absorb(&board, SLOT, at(17_000), &mut generation), Absorbed { requests: 1, corrupt: None });
+            assert_eq!(
+                totals.absorb(&board, SLOT, at(17_000), &mut generation),
+                Absorbed { requests: 1, corrupt: None }
+            );
             board.clear(SLOT).unwrap();
         }
         assert_eq!(totals.threads[1].requests, 2);

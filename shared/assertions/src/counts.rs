@@ -115,6 +115,16 @@ impl Counts {
         })
     }
 
+    /// The least and the most (µs) that the latency of a rank may be, from 1 for the shortest; `None` beyond the last.
+    pub(crate) fn at_rank(&self, rank: u64) -> Option<(u64, u64)> {
+        let mut seen = 0;
+        self.0.iter().find_map(|&(index, count)| {
+            seen = u64::saturating_add(seen, count);
+            let index = usize::from(index);
+            (seen >= rank).then(|| (latency::value_of(index), latency::value_of(index + 1) - 1))
+        })
+    }
+
     /// The usual percentiles; `None` without requests.
     pub fn percentiles(&self) -> Option<Percentiles> {
         Some(Percentiles {

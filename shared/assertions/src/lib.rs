@@ -4,11 +4,15 @@
 
 mod assertion;
 mod counts;
+mod generation;
 mod metrics;
+mod noise;
 pub mod numbers;
 mod window;
 
 pub use assertion::{Assertion, AssertionError};
 pub use counts::{Counts, Percentiles};
+pub use generation::Pair;
 pub use metrics::{METRICS, Metric, Missing, Rule, Teller, Unit, list_metrics, measure, metric};
+pub use noise::{Comparison, Difference, FEWEST, Judged, Outcome, Sureness, by_weight, compare, judge};
 pub use window::{Told, Window};

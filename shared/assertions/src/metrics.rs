@@ -4,6 +4,7 @@ use std::io;
 
 use super::window::{Told, Window};
 use crate::Counts;
+use crate::noise::Statistic;
 use crate::numbers as format;
 
 /// What a metric is counted in; the units that a threshold may have follow from it.
@@ -112,6 +113,34 @@ macro_rules! metrics {
 }
 
 impl Metric {
+    /// How it is held against that of the generation before; `None` when it is not.
+    pub(crate) fn statistic(&self) -> Option<Statistic> {
+        Some(match self.name {
+            "p50" => Statistic::Quantile(0.5),
+            "p90" => Statistic::Quantile(0.9),
+            "p95" => Statistic::Quantile(0.95),
+            "p99" => Statistic::Quantile(0.99),
+            "p99.9" => Statistic::Quantile(0.999),
+            "error_rate" => Statistic::Share(|window| Some(errors(window))),
+            "client_error_rate" => Statistic::Share(|window| window.failed.get().map(|[client, _]| *client)),
+            "exception_rate" => Statistic::Share(|window| Some(window.exceptions)),
+            "pss.mean" => Statistic::Level,
+            _ => return None,
+        })
+    }
+
+    /// Whether one generation can be held against another by it.
+    #[must_use]
+    pub fn compares_generations(&self) -> bool {
+        self.statistic().is_some()
+    }
+
+    /// Whether the stats document tells it of a generation.
+    #[must_use]
+    pub fn is_told_of_generations(&self) -> bool {
+        self.compares_generations() || ["requests", "latency.max", "errors", "exceptions"].contains(&self.name)
+    }
+
     /// Whether it grows with the time that is judged.
     pub fn is_total(&self) -> bool {
         // `errors` is one over all servers' counts.
@@ -149,6 +178,8 @@ pub const METRICS: &[Metric] = metrics! {
     "rss.sum" Bytes Sum MemoryReport workers "the most resident memory of all workers together" |w| level(&w.rss_sum);
     "pss.sum" Bytes Sum Rwsgi workers "the most memory of all workers, shared pages counted once"
         |w| level(&w.pss_sum);
+    "pss.mean" Bytes Worst Rwsgi server "the most memory of a worker on average, shared pages divided"
+        |w| level(&w.pss_mean);
     "queue.max" Number Sum Both server "the most connections and requests that waited" |w| level(&w.queue_max);
     "queue.refused" Number Total Both server "refused because a queue was full" |w| Ok(w.refused as f64);
     "queue.p95" Time Merged Rwsgi server "95 of 100 requests waited at most this long before a worker took them"

@@ -72,6 +72,8 @@ pub struct Window {
     pub rss_sum: Told<u64>,
     /// The most memory of all workers with shared pages divided, bytes.
     pub pss_sum: Told<u64>,
+    /// The most memory of a worker on average with shared pages divided, bytes.
+    pub pss_mean: Told<u64>,
     /// The most that waited.
     pub queue_max: Told<u64>,
     /// The fewest workers that had a process.
@@ -117,6 +119,7 @@ impl Window {
             (&mut self.rss_max, &other.rss_max),
             (&mut self.rss_sum, &other.rss_sum),
             (&mut self.pss_sum, &other.pss_sum),
+            (&mut self.pss_mean, &other.pss_mean),
             (&mut self.queue_max, &other.queue_max),
         ] {
             most.add(value, |most, value| *most = (*most).max(*value));

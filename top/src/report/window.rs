@@ -207,6 +207,11 @@ fn levels(sample: &Sample, step: &mut Step) {
         window.rss_max = read(rss);
         // That of some is not that of all.
         window.rss_sum = if running().all(|worker| worker.rss > 0) { read(totals.rss) } else { Told::Unseen };
+        window.pss_mean = match totals.pss {
+            Some(pss) => Told::Yes(pss / running().count().max(1) as u64),
+            None if running().all(|worker| worker.pss.is_some()) => Told::Unseen,
+            None => Told::No,
+        };
         window.pss_sum = match totals.pss {
             Some(pss) => Told::Yes(pss),
             // Pages are counted less often than documents are asked for: 0 is a process whose are not yet.
