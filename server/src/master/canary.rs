@@ -140,7 +140,8 @@ impl Master {
     /// Loads a new generation for a few workers. Who asked is told when they serve, or why they do not.
     pub(super) fn begin_canary(&mut self, size: u32, seconds: f64, answering: Answering) {
         let (current, newest) = (self.generations.current(), self.generations.newest());
-        let time = match doubt(size, seconds, self.config.processes) {
+        let most = self.control.most_workers.unwrap_or(self.config.processes);
+        let time = match doubt(size, seconds, most) {
             Ok(time) => time,
             Err(why) => return answering.failed(why),
         };
@@ -168,8 +169,7 @@ impl Master {
         match self.load_next(Reload::Rolling) {
             Ok(number) => {
                 info!(
-                    "canary: loading generation {number} beside generation {current}, for {size} of {} workers and {} s",
-                    self.config.processes,
+                    "canary: loading generation {number} beside generation {current}, for {size} of {most} workers and {} s",
                     time.as_secs_f64()
                 );
                 self.canary = Some(Canary::new(number, size, time, answering));
