@@ -1,7 +1,9 @@
 //! `rwsgi ctl`: asks a running server through its control socket, and prints what it answers.
 
 mod client;
+mod interrupt;
 mod print;
+mod trial;
 mod words;
 
 use std::ffi::OsString;
@@ -31,6 +33,9 @@ pub(crate) fn run(words: Vec<OsString>) -> anyhow::Result<i32> {
             return Ok(if usage.use_stderr() { USAGE } else { DONE });
         }
     };
+    if let Some(trial) = &call.trial {
+        return trial::run(&call.server, trial, call.as_json);
+    }
     let mut client = match client::Client::find(&call.server) {
         Ok(client) => client,
         Err(why) => {

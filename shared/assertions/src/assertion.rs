@@ -244,11 +244,17 @@ impl Assertion {
         matches!(self.comparison, Comparison::Less | Comparison::LessOrEqual)
     }
 
-    /// Whether it never holds again once it does not, as of a count that only grows.
+    /// Whether one that does not hold is not waited for: of a count that only grows it never holds again, and one that is
+    /// held against the previous generation does not hold beyond noise.
     #[must_use]
     pub fn is_lost_for_good(&self) -> bool {
         let may_only_stay = self.wants_less() || self.comparison == Comparison::Equal;
-        self.metric.is_total() && may_only_stay && matches!(self.threshold, Threshold::Fixed(_))
+        match self.threshold {
+            Threshold::Fixed(_) => self.metric.is_total() && may_only_stay,
+            Threshold::OfBaseline(_) => false,
+            // Of a level nobody knows the noise.
+            Threshold::OfPreviousGeneration(_) => !self.metric.is_level(),
+        }
     }
 
     /// Whether it needs a baseline.

@@ -189,9 +189,7 @@ pub fn judge(assertion: &Assertion, new: &Window, old: Option<&Window>, sure: Su
     let (outcome, note) = match (holds, difference) {
         (_, Difference::TooFew) => (Outcome::TooFew, Some(format!("{requests} are too few"))),
         (true, _) => (Outcome::Pass, None),
-        (false, difference) if difference == violation || matches!(metric.statistic(), Some(Statistic::Level)) => {
-            (Outcome::Fail, None)
-        }
+        (false, difference) if difference == violation || metric.is_level() => (Outcome::Fail, None),
         (false, _) => {
             (Outcome::TooFew, Some(format!("it is beyond the threshold by no more than noise, with {requests}")))
         }
