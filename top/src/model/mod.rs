@@ -6,6 +6,7 @@ mod alerts;
 mod beside;
 mod clean;
 pub(crate) mod columns;
+mod generations;
 mod history;
 mod lists;
 mod memory;
@@ -17,6 +18,7 @@ mod walk;
 
 pub(crate) use alerts::{Alert, Thresholds, alerts};
 pub(crate) use beside::beside;
+pub(crate) use generations::Generations;
 pub(crate) use history::{HEAT_ROWS, History, Point, heat_floor};
 pub(crate) use lists::{List, Mark, servers, vassals};
 pub(crate) use memory::{LARGEST, MOST_LINES, MemoryPoint, MemoryTrack};

@@ -70,6 +70,8 @@ pub(crate) enum Action {
     Charts,
     /// The list of alerts.
     Alerts,
+    /// The generation that serves beside the one before.
+    Generations,
     /// Explain the keys.
     Help,
     /// Stop the process until the shell continues it.
@@ -113,6 +115,7 @@ pub(crate) const BINDINGS: &[Binding] = bindings! {
     Reverse "reverse" ["r"] "" "turn the order round";
     Columns "columns" ["c"] "columns" "choose columns and their order";
     Alerts "alerts" ["w"] "" "list the alerts";
+    Generations "generations" ["g"] "" "the generation that serves beside the one before: did it get worse?";
     TabNext "tab-next" ["tab"] "" "the next server";
     TabBefore "tab-before" ["backtab"] "" "the server before";
     Back1 "back-1" ["left"] "" "back in time by a sample";
