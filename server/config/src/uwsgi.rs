@@ -62,6 +62,7 @@ pub(crate) const OWN: &[&str] = &[
     "temp-dir",
     "temp-size",
     "body-min-rate",
+    "control",
     "response-min-rate",
     "min-rate-grace",
     // Of uWSGI after 2.0.

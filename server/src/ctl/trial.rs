@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::client::Client;
 use super::interrupt::Interrupt;
+use super::print::complain;
 use super::words::Server;
 use super::{DONE, FAILED, NO_SERVER};
 
@@ -26,7 +27,7 @@ const LINE: Duration = Duration::from_secs(5);
 const GRACE: Duration = Duration::from_secs(5);
 
 /// What is to be tried.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Trial {
     /// On how many workers.
     pub(super) workers: u32,
@@ -73,7 +74,7 @@ pub(super) fn run(server: &Server, trial: &Trial, as_json: bool) -> anyhow::Resu
     let mut client = match Client::find(server) {
         Ok(client) => client,
         Err(why) => {
-            eprintln!("rwsgi ctl: {why:#}");
+            complain(&format!("{why:#}"));
             return Ok(NO_SERVER);
         }
     };
@@ -86,12 +87,12 @@ pub(super) fn run(server: &Server, trial: &Trial, as_json: bool) -> anyhow::Resu
     match begun {
         Ok(Some(Reply::Done(_))) => {}
         Ok(Some(Reply::Failed(why) | Reply::Progress(why))) => {
-            eprintln!("rwsgi ctl: {why}");
+            complain(&why);
             return Ok(FAILED);
         }
         Ok(None) => return Ok(undo(server, "interrupted")),
         Err(why) => {
-            eprintln!("rwsgi ctl: {why:#}");
+            complain(&format!("{why:#}"));
             return Ok(FAILED);
         }
     }
@@ -106,9 +107,9 @@ pub(super) fn run(server: &Server, trial: &Trial, as_json: bool) -> anyhow::Resu
 fn undo(server: &Server, why: &str) -> i32 {
     let undone = Client::find(server).and_then(|mut client| client.ask(&Request::CanaryUndo, |_| ()));
     match undone {
-        Ok(Reply::Done(Answer::Text(text))) => eprintln!("rwsgi ctl: {why}: {text}"),
-        Ok(Reply::Failed(failed)) => eprintln!("rwsgi ctl: {why}; {failed}"),
-        _ => eprintln!("rwsgi ctl: {why}; the server cannot be told, and undoes what is not kept by itself"),
+        Ok(Reply::Done(Answer::Text(text))) => complain(&format!("{why}: {text}")),
+        Ok(Reply::Failed(failed)) => complain(&format!("{why}; {failed}")),
+        _ => complain(&format!("{why}; the server cannot be told, and undoes what is not kept by itself")),
     }
     FAILED
 }
@@ -132,7 +133,7 @@ fn watch(client: &mut Client, trial: &Trial, interrupt: &Interrupt, as_json: boo
                 return Ok(Some(DONE));
             }
             Err(Ended::Undone) => {
-                eprintln!("rwsgi ctl: generation {} was undone: the server's log says why", beside.number);
+                complain(&format!("generation {} was undone: the server's log says why", beside.number));
                 return Ok(Some(FAILED));
             }
             Err(Ended::Lost) => bail!("the stats do not tell of both generations any more"),

@@ -187,6 +187,9 @@ impl Master {
         for listener in self.sockets.public() {
             info!("{} on {}", listener.option, listener.address);
         }
+        if let Some(file) = &self.control.file {
+            info!("control socket on {}", file.path().display());
+        }
     }
 
     fn take(&mut self, event: Event) {

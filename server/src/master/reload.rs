@@ -362,6 +362,7 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<(&'static str, String)> {
         temp.size: "temp-size",
         emperor: "emperor",
         stats: "stats",
+        control: "control",
         stats_http: "stats-http",
         spooler.directories: "spooler",
         spooler.external: "spooler-external",

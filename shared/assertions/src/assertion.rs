@@ -38,6 +38,13 @@ pub struct Assertion {
     threshold: Threshold,
 }
 
+/// Two of one text are the same.
+impl PartialEq for Assertion {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
 /// What a value is held against.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Threshold {

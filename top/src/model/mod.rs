@@ -6,14 +6,17 @@ mod alerts;
 mod beside;
 mod clean;
 pub(crate) mod columns;
+pub(crate) mod flame;
 mod generations;
 mod history;
+pub(crate) mod hot;
 mod lists;
 mod memory;
 mod pack;
 mod pool;
 mod sample;
 mod spoolers;
+pub(crate) mod threads;
 mod walk;
 
 pub(crate) use alerts::{Alert, Thresholds, alerts};
