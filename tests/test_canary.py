@@ -143,6 +143,8 @@ def test_a_good_deploy_is_kept(deployed):
     assert [line.split()[-1] for line in out.splitlines() if line.startswith(("p50 <", "error_rate <="))] == ["pass", "pass"]
     document = deployed.server.stats()
     assert "canary" not in document
+    assert [[route["route"] for route in one["routes"]] for one in document["generations"]] == [["/"], ["/"]]
+    assert all(one["routes"][0]["requests"] == one["requests"] for one in document["generations"])
     assert sum(one["requests"] for one in document["generations"]) == sum(one["requests"] for one in document["workers"])
 
 
@@ -364,6 +366,29 @@ def test_one_worker_alone_has_nothing_to_be_compared_with(serve, program, tmp_pa
     deployed = Deployed(serve, program, tmp_path, stats_at, processes=1)
     status, _, err = deployed.ctl(*deployed.canary(NO_SLOWER))
     assert status == 1 and "processes" in err, err
+
+
+def test_rtop_sets_the_generation_that_serves_beside_the_one_before(plain, rtop, terminal):
+    with Load(plain.address, clients=8, keep_alive=True, expect=any_version) as load:
+        load.wait_good(500)
+        plain.write(source("two", delay=0.03))
+        assert "done" in plain.ask(**{"do": "reload"})
+        load.wait_good(500)
+        screen = terminal([rtop, plain.server.stats_address])
+        until(lambda: "gen 2" in screen.screen(), "the server on the screen", context=screen.screen)
+        screen.press("g")
+
+        def told() -> bool:
+            rows = [line for line in screen.screen().splitlines() if " p50 " in line]
+            return any("worse" in row for row in rows)
+
+        until(told, "a median that got worse", context=screen.screen)
+        assert "generation 1 (past)" in screen.screen()
+        screen.press("g")
+        until(lambda: "did it get worse" not in screen.screen(), "it is closed", context=screen.screen)
+        screen.press("q")
+        screen.wait_left()
+    assert not load.lost
 
 
 def test_rtop_holds_the_generation_that_serves_against_the_one_before(plain, rtop):

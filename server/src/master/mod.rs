@@ -44,6 +44,7 @@ mod readable;
 mod reap;
 mod reason;
 mod reload;
+mod routes;
 mod scaling;
 pub(crate) mod shell;
 mod shutdown;
