@@ -148,7 +148,7 @@ fn watch(client: &mut Client, trial: &Trial, interrupt: &Interrupt, as_json: boo
             Decision::Undo if trial.is_lost(&judged) => Decision::Undo,
             _ => continue,
         };
-        return conclude(client, trial, &beside, &judged, decision, as_json).map(Some);
+        return conclude(client, trial, &beside, &judged, decision, interrupt, as_json).map(Some);
     }
 }
 
@@ -159,10 +159,16 @@ fn conclude(
     beside: &Beside,
     judged: &[Judged],
     decision: Decision,
+    interrupt: &Interrupt,
     as_json: bool,
 ) -> anyhow::Result<i32> {
     let request = if decision == Decision::Keep { Request::CanaryKeep } else { Request::CanaryUndo };
-    let (text, status) = match client.ask(&request, |progress| eprintln!("{progress}"))? {
+    let is_enough = || interrupt.wait(Duration::ZERO);
+    let Some(reply) = client.ask_unless(&request, |progress| eprintln!("{progress}"), is_enough)? else {
+        complain("interrupted: it is kept, and not all workers serve it yet");
+        return Ok(FAILED);
+    };
+    let (text, status) = match reply {
         Reply::Done(Answer::Text(text)) => (
             text,
             match decision {
