@@ -139,7 +139,7 @@ mod tests {
         Python::initialize();
         Python::attach(|py| {
             run(py);
-            assert_eq!(readiness(), Readiness::Frames, "{}", py.version());
+            assert_eq!(readiness(), Readiness::Frames, "{}", Python::version_str());
         });
     }
 }

@@ -98,7 +98,7 @@ pub(crate) fn of(major: u8, minor: u8) -> Option<&'static Layout> {
     LAYOUTS.iter().find(|layout| major == 3 && layout.minor == minor)
 }
 
-static LAYOUTS: [Layout; 5] = [
+static LAYOUTS: [Layout; 6] = [
     Layout {
         minor: 9,
         innermost: Innermost::At(24),
@@ -199,6 +199,29 @@ static LAYOUTS: [Layout; 5] = [
         },
         text: [40, 56],
         runtime: 283320,
+    },
+    Layout {
+        minor: 14,
+        innermost: Innermost::At(72),
+        frame: FrameLayout {
+            code: 0,
+            tag: 1,
+            caller: 8,
+            last: Last::Pointer(56),
+            owner: Some(Owners { at: 74, generator: 1, foreign: 3 }),
+            end: 75,
+        },
+        code: CodeLayout {
+            first_line: 68,
+            file: 112,
+            name: 128,
+            lines: 136,
+            table: LineTable::Locations,
+            instructions: Some((208, 192)),
+            end: 196,
+        },
+        text: [40, 56],
+        runtime: 316616,
     },
 ];
 

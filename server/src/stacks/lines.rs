@@ -76,7 +76,8 @@ fn locations(mut line: i64, address: i64, mut bytes: impl FnMut() -> Option<u8>)
             13 => line += signed(&mut bytes)?,
             code @ 10..=12 => {
                 line += i64::from(code) - 10;
-                (bytes()?, bytes()?);
+                bytes()?;
+                bytes()?;
             }
             _ => drop(bytes()?),
         }

@@ -111,6 +111,7 @@ pub(crate) fn walk(memory: &OwnMemory, python: &Python, thread: usize, base: usi
 }
 
 /// What a frame is.
+#[expect(clippy::large_enum_variant, reason = "a handler has no heap")]
 enum Seen {
     /// A function's: its code object, and the address of its instruction in that.
     Function { code: [u8; CODE_READ], address: i64 },

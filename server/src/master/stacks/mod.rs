@@ -20,7 +20,8 @@ use super::post::Post;
 use super::state::Master;
 use crate::clock::MonotonicNanos;
 use crate::ids::{ChildId, SlotId, ThreadIndex, WorkerId};
-use crate::stats::request::Vars;
+use crate::stats::cell::HeldRequest;
+use crate::stats::request::{Vars, route_of};
 
 /// How long is waited for the answers of a process. A thread that runs or waits answers within a millisecond, unless the
 /// machine is busy.
@@ -97,13 +98,15 @@ impl Master {
         let get = |name| vars.get(name).unwrap_or("?");
         stack.request = format!("{} {}", get("REQUEST_METHOD"), get("REQUEST_URI"));
         stack.elapsed = MonotonicNanos::now().nanos_since(held.started) / 1_000;
-        stack.route = self.route_of(slot, thread);
+        stack.route = self.route_in(&held);
     }
 
-    /// The route of the request that a thread holds; empty when it is not known.
-    #[expect(clippy::unused_self, reason = "the scoreboard does not tell it yet")]
-    fn route_of(&self, _slot: SlotId, _thread: ThreadIndex) -> String {
-        String::new()
+    /// The route of a request; empty when requests are not told apart by route.
+    fn route_in(&self, held: &HeldRequest) -> String {
+        if self.config.routes.most == 0 {
+            return String::new();
+        }
+        route_of(held).as_str().to_owned()
     }
 }
 

@@ -147,7 +147,8 @@ impl Master {
                     !profile.open.iter().any(is_open) && thread_signal::send(pid, id, stacks_signal(), question).is_ok()
                 });
                 if sent {
-                    let route = self.route_of(slot, index);
+                    let held = self.scoreboard.thread(slot, index).held();
+                    let route = held.map(|held| self.route_in(&held)).unwrap_or_default();
                     profile.open.push(Open { slot, thread: index, question, since: now, route });
                     if !profile.slots.contains(&slot) {
                         profile.slots.push(slot);
