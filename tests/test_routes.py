@@ -102,7 +102,7 @@ def test_exceptions_and_classes_are_told_by_route(serve, stats_at, address):
     document = all_counted(server, 4)
     row = routes(document)["/fail/{}"]
     assert (row["exceptions"], row["responses"]["5xx"], row["requests"]) == (3, 3, 3)
-    assert row["last_exception"]["type"] == "ValueError" and "named.py" in row["last_exception"]["location"]
+    assert row["last_exception"]["type"] == "ValueError" and "named.py" in row["last_exception"]["where"]
     assert routes(document)["/fine/{}"]["last_exception"] is None
     assert "secret" not in str(document["routes"])
 

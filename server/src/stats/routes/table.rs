@@ -59,10 +59,11 @@ pub struct Finished<'a> {
 #[derive(Debug)]
 pub struct RouteTable {
     cells: RouteTableCells,
-    rows: HashMap<Box<[u8]>, usize>,
+    rows: HashMap<Box<[u8]>, usize, foldhash::fast::RandomState>,
     /// How often each row was used lately, beginning with [`OTHER_ROW`]; as many as were ever given away.
     weights: Vec<u32>,
     probation: Probation,
+    /// Whose results clients cannot foresee.
     hasher: RandomState,
     until_aging: u32,
     /// The path of the last request that had a row for its pattern, and that row.
@@ -76,7 +77,7 @@ impl RouteTable {
     pub fn new(cells: RouteTableCells) -> Self {
         Self {
             cells,
-            rows: HashMap::new(),
+            rows: HashMap::default(),
             weights: vec![0],
             probation: Probation::new(),
             hasher: RandomState::new(),
