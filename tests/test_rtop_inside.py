@@ -95,6 +95,7 @@ def test_keys_show_the_stacks_of_a_worker_and_a_flame_graph(site, terminal):
         monitor.press("j", "b")
         monitor.wait("stacks of worker 1", "GET /sleep?go=", "stuck.py:")
         monitor.press("Escape")
+        monitor.wait("WID")
         monitor.press("P")
         monitor.wait("for how many seconds?")
         monitor.press("BSpace", "BSpace", "1", "Enter")
