@@ -197,6 +197,7 @@ impl Screen {
             Pane::Closed => {}
             Pane::Stacks(mut pane) => match action {
                 Some(Action::Quit | Action::Back) => {}
+                Some(Action::Profile) => self.open_profile(),
                 Some(Action::Stacks) => {
                     self.refresh(&mut pane);
                     self.inside.pane = Pane::Stacks(pane);
