@@ -65,6 +65,8 @@ pub(crate) const OWN: &[&str] = &[
     "control",
     "response-min-rate",
     "min-rate-grace",
+    "route-stats",
+    "metrics-no-routes",
     // Of uWSGI after 2.0.
     "emperor-tyrant-initgroups",
 ];

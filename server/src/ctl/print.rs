@@ -19,7 +19,7 @@ pub(super) fn answer(answer: &Answer, as_json: bool) -> io::Result<()> {
         Answer::Text(text) if !as_json => bytes.extend_from_slice(plain(text).as_bytes()),
         Answer::Text(text) => write_json(&mut bytes, text)?,
         Answer::Stats(snapshot) => write_json(&mut bytes, snapshot)?,
-        Answer::Stacks(stacks) if !as_json => bytes.extend_from_slice(stacks.to_string().trim_end().as_bytes()),
+        Answer::Stacks(stacks) if !as_json => bytes.extend_from_slice(plain(stacks.to_string().trim_end()).as_bytes()),
         Answer::Stacks(stacks) => write_json(&mut bytes, stacks)?,
         Answer::Profile(profile) => write_json(&mut bytes, profile)?,
         Answer::Memory(report) => write_json(&mut bytes, report)?,

@@ -59,7 +59,8 @@ pub(crate) fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
         for listener in &setup.listeners {
             listener.fd.close_on_exec()?;
         }
-        for fd in [&setup.liveness, &setup.notices, &setup.stacks].into_iter().chain(&setup.request_log) {
+        let inherited = [&setup.liveness, &setup.notices, &setup.stacks];
+        for fd in inherited.into_iter().chain(&setup.request_log).chain(&setup.routes) {
             fd.close_on_exec()?;
         }
         serve_forks(py, channel, setup, scoreboard)

@@ -79,6 +79,8 @@ pub struct Setup {
     pub scoreboard: InheritedFd,
     /// The memory for stacks ([`crate::stacks`]).
     pub stacks: InheritedFd,
+    /// The tables of routes, for workers; `None` when routes are not counted.
+    pub routes: Option<InheritedFd>,
     /// End-of-file on it means that the master is gone.
     pub liveness: InheritedFd,
     /// The pipe for the access log, when it has loggers of its own.
@@ -114,6 +116,7 @@ impl Setup {
         let listeners = self.listeners.iter().map(|listener| &listener.fd);
         listeners
             .chain([&self.scoreboard, &self.stacks, &self.liveness, &self.notices, &self.calls])
+            .chain(&self.routes)
             .chain(&self.request_log)
             .chain(&self.link_listener)
             .chain(self.share.all())
@@ -129,6 +132,9 @@ pub(crate) enum Notice {
     Enough(ChildId),
     /// It is a worker whose application has raised what `reload-on-exception` names: it goes on until it is replaced.
     Raised(ChildId),
+    /// It is a worker, and the master is to look at its requests: a slow one has ended, or one has begun while the master
+    /// slept.
+    Slow(ChildId),
 }
 
 impl Notice {
@@ -139,6 +145,7 @@ impl Notice {
             Self::Ready(child) => child.get() << 2,
             Self::Enough(child) => child.get() << 2 | 1,
             Self::Raised(child) => child.get() << 2 | 2,
+            Self::Slow(child) => child.get() << 2 | 3,
         };
         word.to_le_bytes()
     }
@@ -151,7 +158,8 @@ impl Notice {
         match word & 3 {
             0 => Self::Ready(child),
             1 => Self::Enough(child),
-            _ => Self::Raised(child),
+            2 => Self::Raised(child),
+            _ => Self::Slow(child),
         }
     }
 }
@@ -327,7 +335,9 @@ mod tests {
     #[test]
     fn notices_come_back_as_they_were_sent() {
         let [first, late] = [1, 1 << 40].map(ChildId::new);
-        for notice in [Notice::Ready(first), Notice::Enough(first), Notice::Ready(late), Notice::Enough(late)] {
+        for notice in
+            [Notice::Ready(first), Notice::Enough(late), Notice::Raised(first), Notice::Slow(first), Notice::Slow(late)]
+        {
             assert_eq!(Notice::decode(notice.encode()), notice);
         }
     }

@@ -123,6 +123,7 @@ mod tests {
             layout: Layout::new(1, 1),
             scoreboard: lend(),
             stacks: lend(),
+            routes: None,
             liveness: lend(),
             notices: lend(),
             share: ShareDescriptors { board: lend(), caches: Vec::new(), queues: Vec::new() },

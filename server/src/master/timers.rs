@@ -34,6 +34,8 @@ pub(super) enum Timer {
     Profile,
     /// Processes that may show no sign of life are looked at.
     Silence,
+    /// A request in progress could be slow by now (`slow-request`).
+    SlowRequests,
     /// The application's timers and crons are looked at.
     Timetable,
     /// Programs beside the server are looked at.

@@ -205,7 +205,8 @@ impl OwnPart {
     /// When it cannot be mapped.
     pub(crate) fn map(file: OwnedFd, layout: Layout, slot: SlotId) -> nix::Result<Self> {
         let places = Places::new(layout.threads);
-        let memory = SharedMemory::map_part(file, slot.index() * places.size(), places.size())?;
+        let start = slot.index() * places.size();
+        let memory = SharedMemory::map_part(file, start..start + places.size())?;
         Ok(Self { memory, places })
     }
 

@@ -10,6 +10,7 @@ mod connection;
 mod connections;
 mod drain;
 mod drive;
+mod garbage;
 mod harakiri;
 mod intake;
 mod kind;
@@ -17,7 +18,9 @@ mod link;
 mod near_end;
 mod notices;
 mod parked;
+mod phases;
 pub(crate) mod release;
+mod routes;
 mod routing;
 mod serve;
 mod state;
@@ -55,6 +58,7 @@ use crate::process_setup::EXIT_NO_APP;
 use crate::procname;
 use crate::stacks;
 use crate::stacks::area::OwnPart;
+use crate::stats::routes::{RouteTable, RouteTableCells};
 use crate::stats::scoreboard::{Scoreboard, TempHolder};
 use crate::system_limits;
 use crate::wsgi::gateway::Gateway;
@@ -128,6 +132,10 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
     }
     let scoreboard = Arc::new(scoreboard);
     let memory = setup.stacks.take()?;
+    let routes = match &mut setup.routes {
+        Some(memory) => Some(RouteTableCells::map(memory.take()?, slot, setup.config.routes.most)?),
+        None => None,
+    };
     let links = if setup.link.is_some() { setup.config.threads as usize } else { 0 };
     let state = Arc::new(Worker {
         id: worker.get(),
@@ -166,8 +174,12 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
         config: setup.config,
         temp: TempFiles::new(setup.temp, Arc::clone(&scoreboard), TempHolder::Worker(slot)),
         parked: ParkedMemory::default(),
+        routes: routes.map(RouteTable::new).map(Mutex::new),
         scoreboard,
     });
+    if state.config.slow_requests.gc_stats {
+        garbage::watch(py, &state.scoreboard, slot).context("gc-stats: cannot watch the garbage collector")?;
+    }
     release::release_in_children(py, &state)?;
     state.watch()?;
     let rules = routing::compile(&state.config)?;
@@ -182,7 +194,8 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
                     .showing(state.config.show_request)
                     .catching(state.config.reactions.catch_exceptions)
                     .routing(routing::of_thread(py, worker, &rules, &state.config)?)
-                    .with_websockets(websockets);
+                    .with_websockets(websockets)
+                    .counting_routes(py, state.routes.is_some());
             WorkerThread::new(id, Arc::clone(&state), gateway)
         })
         .collect::<anyhow::Result<Vec<_>>>()?;

@@ -1,5 +1,7 @@
 //! Which module does what is asked for.
 
+use std::time::Duration;
+
 use rwsgi_stats::control::{Answer, MemoryRequest, ReloadKind, Request};
 use tokio::sync::oneshot;
 use tracing::info;
@@ -28,7 +30,10 @@ impl Master {
             Request::Undrain { worker } => self.control_drain(worker, false, answering),
             Request::Workers { count } => self.control_workers(count, answering),
             Request::LogLevel { level } => self.control_log_level(&level, answering),
-            Request::SlowRequest { .. } => not_yet(answering, "slow-request"),
+            Request::SlowRequest { micros } => {
+                self.set_slow_request((micros > 0).then(|| Duration::from_micros(micros)));
+                answering.text(self.describe_slow_threshold());
+            }
             Request::Memory { .. } => not_yet(answering, "memory"),
             Request::Refork { .. } => not_yet(answering, "refork"),
         }
