@@ -7,9 +7,9 @@ use clap::Parser;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use crate::model::flame::By;
-use crate::report::Assertion;
 use crate::source::Target;
 use crate::view::{PALETTES, palette};
+use rwsgi_assertions::Assertion;
 
 /// What watches, which --stacks and --profile do not.
 const NOT_INSIDE: [&str; 10] =

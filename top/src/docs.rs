@@ -3,10 +3,11 @@
 
 use std::fmt::Write as _;
 
-use crate::model::columns::{COLUMNS, Teller};
-use crate::report::metrics::METRICS;
+use crate::model::columns::COLUMNS;
 use crate::view::PALETTES;
 use crate::view::keys::BINDINGS;
+use rwsgi_assertions::METRICS;
+use rwsgi_assertions::Teller;
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/rtop.md");
 

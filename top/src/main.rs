@@ -24,7 +24,8 @@ use jiff::tz::TimeZone;
 
 use args::Args;
 use model::Pool;
-use report::{Assertion, Baseline, Destination, End, Format, Phases, Plan, Sampling};
+use report::{Baseline, Destination, End, Format, Phases, Plan, Sampling};
+use rwsgi_assertions::Assertion;
 use source::{
     Ask, Asker, Clock, ControlError, EndedBy, Ending, Entry, Fetcher, Player, Poll, Poller, Recorder, Recording, Run,
     Said, Told,
@@ -157,7 +158,7 @@ fn baseline(args: &Args, assertions: &[Assertion], warmup: Duration) -> anyhow::
 fn printed(args: &Args) -> io::Result<Option<Vec<u8>>> {
     let mut text = Vec::new();
     if args.list_metrics {
-        report::list_metrics(&mut text)?;
+        rwsgi_assertions::list_metrics(&mut text)?;
     } else if args.print_config {
         text = config::default_text().into_bytes();
     } else if let Some(shell) = args.completions {

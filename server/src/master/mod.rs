@@ -13,6 +13,7 @@ mod alarms;
 mod app_signals;
 mod busyness;
 mod calls;
+mod canary;
 mod capabilities;
 mod certificates;
 mod children;
@@ -246,6 +247,7 @@ impl Master {
             Timer::WatchdogSign => self.tell_alive(now),
             Timer::Status => self.tell_status(now),
             Timer::StopLate => self.stop_late(),
+            Timer::Canary => self.canary_is_over(),
         }
     }
 

@@ -44,6 +44,7 @@ use crate::log_text;
 use crate::pidfile;
 use crate::share::Share;
 use crate::stacks::area::StackMemory;
+use crate::stats::generations::GenerationHistory;
 use crate::stats::scoreboard::{Layout, Scoreboard};
 use crate::stats::server::{self, HttpAccess, OwnNames, Service};
 use crate::stats::state::SnapshotState;
@@ -152,6 +153,8 @@ pub(super) fn start(
         totals: (0..config.processes).map(|_| Totals::new(config.threads)).collect(),
         timers,
         generations: Generations::default(),
+        generation_history: GenerationHistory::default(),
+        canary: None,
         router_channel: None,
         certificates,
         chain: None,

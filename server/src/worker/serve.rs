@@ -227,6 +227,7 @@ impl WorkerThread {
             request: [line.method, line.uri].map(String::from_utf8_lossy).join(" "),
         });
         if let (Some(raised), Some(report)) = (&raised, &report) {
+            cell.errors.count(&raised.kind);
             cell.exception.store(report);
             if self.worker.config.reactions.exceptions.matches(&raised.kind, &raised.message) {
                 self.worker.notices.tell_raised(&raised.kind);

@@ -3,11 +3,14 @@
 //! What has texts and numbers is taken apart whole, so that a new key is a decision.
 
 use rwsgi_stats::{
-    App, Blacklisted, Core, Cron, Daemon, LastException, RequestInfo, Snapshot, Socket, Spooler, SpoolerJob, Vassal,
-    Worker,
+    App, Blacklisted, Core, Cron, Daemon, ErrorCount, Generation, GenerationRoute, LastException, RequestInfo,
+    Snapshot, Socket, Spooler, SpoolerJob, Vassal, Worker,
 };
 
 use crate::format;
+
+/// rwsgi keeps eight.
+const MOST_GENERATIONS: usize = 32;
 
 /// No traceback, and no list of an emperor's directories, is longer; the rest is dropped.
 const LONGEST_LIST: usize = 100;
@@ -58,7 +61,8 @@ pub(super) fn clean(snapshot: &mut Snapshot) {
         routes: _,
         phases: _,
         slow: _,
-        generations: _,
+        generations,
+        // Numbers.
         canary: _,
     } = snapshot;
     [version, cwd].into_iter().chain([server, hostname, python, control].into_iter().flatten()).for_each(line);
@@ -104,6 +108,37 @@ pub(super) fn clean(snapshot: &mut Snapshot) {
         line(id);
     }
     emperor.iter_mut().for_each(lines);
+    if let Some(generations) = generations {
+        generations.truncate(MOST_GENERATIONS);
+        generations.iter_mut().for_each(generation);
+    }
+}
+
+fn generation(generation: &mut Generation) {
+    let Generation {
+        state,
+        errors,
+        routes,
+        generation: _,
+        started_at: _,
+        workers: _,
+        requests: _,
+        exceptions: _,
+        responses: _,
+        running_time: _,
+        latency: _,
+        pss: _,
+        pss_workers: _,
+    } = generation;
+    line(state);
+    errors.truncate(LONGEST_LIST);
+    for ErrorCount { kind, count: _ } in errors {
+        line(kind);
+    }
+    routes.truncate(LONGEST_LIST);
+    for GenerationRoute { route, requests: _, busy_time: _, latency: _ } in routes {
+        line(route);
+    }
 }
 
 fn worker(worker: &mut Worker) {

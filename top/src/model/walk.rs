@@ -163,6 +163,7 @@ fn snapshot(walk: &mut impl Walk, snapshot: &mut Snapshot) {
         routes: _,
         phases: _,
         slow: _,
+        // Of the present alone: their histograms in every sample would be most of the history.
         generations: _,
         canary: _,
     } = snapshot;

@@ -153,6 +153,7 @@ impl Screen {
             Action::Deed(deed) => self.intend(deed),
             Action::Stacks => self.open_stacks(),
             Action::Profile => self.open_profile(),
+            Action::Generations => self.selection.overlay = Some(Overlay::Generations(0)),
             Action::Help => self.selection.overlay = Some(Overlay::Help(0)),
             Action::Charts if self.charts == Charts::WhereRoom => self.charts = Charts::Never,
             Action::Charts => self.charts = Charts::WhereRoom,
@@ -193,9 +194,10 @@ impl Screen {
         self.selection.overlay = match (overlay, action) {
             (_, Action::Quit | Action::Back) => None,
             (Overlay::Help(_), Action::Help) | (Overlay::Columns(_), Action::Columns) => None,
-            (Overlay::Alerts(_), Action::Alerts) => None,
+            (Overlay::Alerts(_), Action::Alerts) | (Overlay::Generations(_), Action::Generations) => None,
             (Overlay::Help(first), _) => Some(Overlay::Help(first.saturating_add_signed(step).min(200))),
             (Overlay::Alerts(first), _) => Some(Overlay::Alerts(first.saturating_add_signed(step).min(1_000))),
+            (Overlay::Generations(first), _) => Some(Overlay::Generations(first.saturating_add_signed(step).min(100))),
             (Overlay::Columns(cursor), Action::Pause | Action::Detail) => {
                 let choice = &mut self.table.choices[cursor.min(last)];
                 choice.shown = !choice.shown;

@@ -20,6 +20,8 @@ pub(crate) enum Overlay {
     Columns(usize),
     /// The alerts, from this line on.
     Alerts(usize),
+    /// The generations beside each other, from this line on.
+    Generations(usize),
 }
 
 /// Draws a box of at most this width around the lines, the `cursor`'s in sight.

@@ -2,6 +2,7 @@
 
 mod acting;
 mod changed;
+mod generations;
 mod hostile;
 mod inside;
 mod past;
