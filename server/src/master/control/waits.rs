@@ -41,7 +41,7 @@ impl Master {
                 self.control.waits.push(Wait { what: What::Generation(newest), answering });
             }
             _ if self.phase != Phase::Serving => {
-                answering.failed("the server stops instead of reloading (exit-on-reload)")
+                answering.failed("the server stops instead of reloading (exit-on-reload)");
             }
             _ => answering.failed("the application cannot be loaded again: the log says why; nothing has changed"),
         }
