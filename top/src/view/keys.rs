@@ -115,7 +115,7 @@ pub(crate) const BINDINGS: &[Binding] = bindings! {
     Reverse "reverse" ["r"] "" "turn the order round";
     Columns "columns" ["c"] "columns" "choose columns and their order";
     Alerts "alerts" ["w"] "" "list the alerts";
-    Generations "generations" ["g"] "" "the generation that serves beside the one before: did it get worse?";
+    Generations "generations" ["g"] "" "the running generation beside the one before it";
     TabNext "tab-next" ["tab"] "" "the next server";
     TabBefore "tab-before" ["backtab"] "" "the server before";
     Back1 "back-1" ["left"] "" "back in time by a sample";
