@@ -56,8 +56,11 @@ enum Threshold {
     OfPreviousGeneration(f64),
 }
 
-/// The words that a threshold may be made of, and what they make.
-const REFERENCES: [(&str, fn(f64) -> Threshold); 2] =
+/// A word that a threshold may be made of, and what so many times it is.
+type Reference = (&'static str, fn(f64) -> Threshold);
+
+/// Each of them.
+const REFERENCES: [Reference; 2] =
     [(PREVIOUS_GENERATION, Threshold::OfPreviousGeneration), ("baseline", Threshold::OfBaseline)];
 
 /// What the generation before has.

@@ -179,9 +179,8 @@ pub fn judge(assertion: &Assertion, new: &Window, old: Option<&Window>, sure: Su
         Err(Missing::NoRequests) => return too_few("the generation before had no requests".to_owned()),
         Err(Missing::NotTold(_)) => return Judged::unknown("the server does not tell"),
     };
-    let difference = match difference(metric, new, old, factor, sure) {
-        Ok(difference) => difference,
-        Err(_) => return Judged::unknown("the server does not tell"),
+    let Ok(difference) = difference(metric, new, old, factor, sure) else {
+        return Judged::unknown("the server does not tell");
     };
     let violation = if assertion.wants_less() { Difference::Worse } else { Difference::Better };
     let holds = assertion.holds(value, threshold);

@@ -130,7 +130,7 @@ pub(crate) const BINDINGS: &[Binding] = bindings! {
     Deed(Deed::Drain) "drain" ["D"] "" "act: the selected worker takes no new requests, or takes them again";
     Deed(Deed::More) "worker-more" ["}"] "" "act: a worker more";
     Deed(Deed::Fewer) "worker-fewer" ["{"] "" "act: a worker fewer";
-    Generations "generations" ["g"] "" "the generation that serves beside the one before: did it get worse?";
+    Generations "generations" ["g"] "" "the running generation beside the one before it";
     TabNext "tab-next" ["tab"] "" "the next server";
     TabBefore "tab-before" ["backtab"] "" "the server before";
     Back1 "back-1" ["left"] "" "back in time by a sample";
