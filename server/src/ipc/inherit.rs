@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use serde::{Deserialize, Serialize};
@@ -56,6 +56,12 @@ impl InheritedFd {
         })
     }
 
+    /// Names a descriptor of this process's own, for a process that is forked.
+    #[must_use]
+    pub fn keep(fd: OwnedFd) -> Self {
+        Self(fd.into_raw_fd())
+    }
+
     /// Takes it.
     ///
     /// # Errors
@@ -71,7 +77,7 @@ impl InheritedFd {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::{AsFd, IntoRawFd};
+    use std::os::fd::AsFd;
 
     use super::*;
 

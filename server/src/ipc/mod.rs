@@ -7,6 +7,7 @@ pub(crate) mod inherit;
 mod router;
 pub(crate) mod schedule;
 pub(crate) mod target;
+pub(crate) mod worker_order;
 
 pub(crate) use self::router::{RouterLimits, RouterOrder};
 

@@ -42,6 +42,7 @@ mod queues;
 mod readable;
 mod reap;
 mod reason;
+mod refork;
 mod reload;
 mod scaling;
 pub(crate) mod shell;
@@ -62,6 +63,7 @@ mod timetable;
 mod touch;
 mod vassal;
 mod watchdog;
+mod worker_orders;
 
 use std::time::Instant;
 
@@ -234,6 +236,8 @@ impl Master {
             Timer::WatchdogSign => self.tell_alive(now),
             Timer::Status => self.tell_status(now),
             Timer::StopLate => self.stop_late(),
+            Timer::WorkerOrders => self.watch_worker_orders(now),
+            Timer::Refork => self.cancel_refork("the process that the worker has forked is not ready in time"),
         }
     }
 
@@ -243,6 +247,7 @@ impl Master {
             self.proceed_with_stop();
             self.proceed_with_daemons(now);
         }
+        self.proceed_with_refork();
         self.start_due(now);
     }
 

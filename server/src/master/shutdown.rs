@@ -47,6 +47,7 @@ impl Master {
     }
 
     fn begin_stop(&mut self) {
+        self.cancel_refork("the server stops");
         self.phase = Phase::RouterLeaves;
         self.supervisor.notify("STOPPING=1");
         self.timers.set(Timer::StopLate, Instant::now() + self.grace() + AFTER_THE_LATE);

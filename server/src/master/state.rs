@@ -19,8 +19,10 @@ use super::load::LoadWatch;
 use super::log::Log;
 use super::private_socket::PrivateSocket;
 use super::queues::Queues;
+use super::refork::Reforks;
 use super::supervisor::Supervisor;
 use super::timers::Timers;
+use super::worker_orders::WorkerOrders;
 use crate::clock::{MonotonicNanos, UnixMicros};
 use crate::ids::{ChildId, ThreadIndex, WorkerId};
 use crate::io::temp::TempPlace;
@@ -98,6 +100,10 @@ pub(super) struct Master {
     pub(super) control_file: Option<ControlFile>,
     pub(super) phase: Phase,
     pub(super) exit_status: i32,
+    /// What workers were asked, and have not answered.
+    pub(super) worker_orders: WorkerOrders,
+    /// The fork server that a worker forks.
+    pub(super) refork: Reforks,
     /// What is remembered from one snapshot to the next.
     pub(super) snapshot_state: SnapshotState,
     pub(super) started_at: UnixMicros,

@@ -50,7 +50,6 @@ impl Answering {
     }
 
     /// More follows. Lost where the client does not read.
-    #[expect(dead_code, reason = "for what takes a while: canary, profile")]
     pub(in crate::master) fn progress(&self, text: impl Into<String>) {
         let _ = self.progress.try_send(text.into());
     }

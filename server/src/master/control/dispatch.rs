@@ -1,6 +1,6 @@
 //! Which module does what is asked for.
 
-use rwsgi_stats::control::{Answer, ReloadKind, Request};
+use rwsgi_stats::control::{Answer, MemoryRequest, ReloadKind, Request};
 use tokio::sync::oneshot;
 use tracing::info;
 
@@ -37,8 +37,8 @@ impl Master {
             Request::Workers { .. } => not_yet(answering, "workers"),
             Request::LogLevel { .. } => not_yet(answering, "log-level"),
             Request::SlowRequest { .. } => not_yet(answering, "slow-request"),
-            Request::Memory { .. } => not_yet(answering, "memory"),
-            Request::Refork { .. } => not_yet(answering, "refork"),
+            Request::Memory { worker, what } => self.report_memory(worker, what, answering),
+            Request::Refork { worker } => self.refork(worker, answering),
         }
     }
 
@@ -58,6 +58,7 @@ impl Master {
 fn action(request: &Request) -> Option<String> {
     Some(match request {
         Request::Stats | Request::Stacks { .. } | Request::Profile { .. } => return None,
+        Request::Memory { what: MemoryRequest::Trace | MemoryRequest::Savings, .. } => return None,
         other => serde_json::to_string(other).unwrap_or_default(),
     })
 }
