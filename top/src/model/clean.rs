@@ -29,6 +29,7 @@ pub(super) fn clean(snapshot: &mut Snapshot) {
         server,
         hostname,
         python,
+        control,
         // Numbers.
         listen_queue: _,
         listen_queue_errors: _,
@@ -54,14 +55,13 @@ pub(super) fn clean(snapshot: &mut Snapshot) {
         timers: _,
         temp_files: _,
         slow_clients: _,
-        control: _,
         routes: _,
         phases: _,
         slow: _,
         generations: _,
         canary: _,
     } = snapshot;
-    [version, cwd].into_iter().chain([server, hostname, python].into_iter().flatten()).for_each(line);
+    [version, cwd].into_iter().chain([server, hostname, python, control].into_iter().flatten()).for_each(line);
     for Socket { name, proto, queue: _, max_queue: _, shared: _, can_offload: _ } in sockets {
         [name, proto].into_iter().for_each(line);
     }

@@ -6,7 +6,9 @@ mod alerts;
 mod beside;
 mod clean;
 pub(crate) mod columns;
+pub(crate) mod flame;
 mod history;
+pub(crate) mod hot;
 mod latency;
 mod lists;
 mod memory;
@@ -14,6 +16,7 @@ mod pack;
 mod pool;
 mod sample;
 mod spoolers;
+pub(crate) mod threads;
 mod walk;
 
 pub(crate) use alerts::{Alert, Thresholds, alerts};

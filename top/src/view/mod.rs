@@ -3,6 +3,7 @@
 //! Nothing here knows of sockets or files; a screen draws into a buffer and can be tested without a terminal.
 
 mod actions;
+mod asking;
 mod charts;
 mod detail;
 mod escape;
@@ -26,9 +27,7 @@ mod terminal;
 mod tests;
 mod theme;
 
-#[cfg(test)]
-pub(crate) use live::Deliver;
-pub(crate) use live::{Feed, run};
+pub(crate) use live::{Deliver, Feed, run};
 pub(crate) use playback::{FAST, Pace};
 pub(crate) use screen::{Screen, Setup};
 pub(crate) use theme::{Colors, PALETTES, Role, Theme, palette, usual_colors};

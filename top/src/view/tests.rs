@@ -38,6 +38,7 @@ fn setup() -> Setup {
         columns: None,
         sort: None,
         interval: Some(std::time::Duration::from_secs(2)),
+        asks: None,
     }
 }
 
