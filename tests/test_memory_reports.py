@@ -20,12 +20,13 @@ pytestmark = pytest.mark.only_rwsgi(why="uWSGI has no control socket")
 class Site:
     """A server of `growing.py` with a control socket."""
 
-    def __init__(self, serve, directory, stats_at, *arguments) -> None:
+    def __init__(self, serve, directory, stats_at, *arguments, count=1) -> None:
         self.address, self.control = tcp(), directory / "control"
         self.server = serve(
-            "--http-socket", self.address, "--module", "growing", "--control", self.control, "--stats", stats_at, *arguments
+            "--http-socket", self.address, "--module", "growing", "--control", self.control, "--stats", stats_at,
+            "--processes", count, *arguments,
         )
-        self.server.wait_workers(1)
+        self.server.wait_workers(count)
 
     def get(self, target: str, times: int = 1) -> str:
         body = ""
@@ -93,24 +94,24 @@ def test_with_lazy_apps_loading_before_the_fork_would_save(serve, tmp_path, stat
 
 def test_a_busy_worker_says_so_and_is_asked_again(site):
     holder = Connection(site.address)
-    holder.send(head("/sleep?8"))
+    holder.send(head("GET", "/sleep?8"))
     site.server.wait_stats(lambda document: document["workers"][0]["status"] == "busy", "a request in progress")
     assert "all are busy with requests" in site.refused("types")
-    assert holder.read().status == 200
+    assert holder.response().status == 200
     assert memory(site.control, 1, "types")["rows"]
 
 
 def test_any_free_thread_of_several_answers(serve, tmp_path, stats_at):
     site = Site(serve, tmp_path, stats_at, "--threads", 3)
     holder = Connection(site.address)
-    holder.send(head("/sleep?10"))
+    holder.send(head("GET", "/sleep?10"))
     site.server.wait_stats(lambda document: document["workers"][0]["status"] == "busy", "a request in progress")
     assert memory(site.control, 1, "types")["rows"]
 
 
 def test_a_worker_that_dies_meanwhile_is_told(site):
     holder = Connection(site.address)
-    holder.send(head("/sleep?30"))
+    holder.send(head("GET", "/sleep?30"))
     document = site.server.wait_stats(lambda document: document["workers"][0]["status"] == "busy", "a request in progress")
     answers: list[str] = []
     asking = threading.Thread(target=lambda: answers.append(site.refused("types")))
@@ -126,8 +127,7 @@ def test_a_worker_that_there_is_not_is_refused(site):
 
 
 def test_requests_are_served_while_reports_are_made(serve, tmp_path, stats_at):
-    site = Site(serve, tmp_path, stats_at, "--processes", 2)
-    site.server.wait_workers(2)
+    site = Site(serve, tmp_path, stats_at, count=2)
     for worker in (1, 2):
         assert memory(site.control, worker, "types")["worker"] == worker
         site.get("/leak")

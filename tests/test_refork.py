@@ -11,6 +11,7 @@ import pytest
 from rig import http, processes
 from rig.addresses import tcp
 from rig.ask import ask
+from rig.http import Connection, head
 from rig.load import Load
 from rig.waiting import until
 
@@ -55,8 +56,8 @@ class Site:
         def replaced() -> dict[int, int] | None:
             workers = self.server.stats()["workers"]
             now = {worker["id"]: worker["pid"] for worker in workers if worker["accepting"]}
-            left = {process.pid for process in self.server.processes()} & set(old.values())
-            return now if len(now) == self.count and not left else None
+            left = {process.pid for process in self.server.processes()}
+            return now if len(now) == self.count and not (left | set(now.values())) & set(old.values()) else None
 
         return until(replaced, "every worker replaced", context=self.server.log) or {}
 
@@ -65,8 +66,14 @@ class Site:
         seen: dict[int, int] = {}
 
         def all_seen() -> bool:
-            pid, cached, _ = http.get(self.address, "/").text.split()
-            seen[int(pid)] = int(cached)
+            # As many at once as there are workers, so that none can have two.
+            connections = [Connection(self.address) for _ in range(self.count)]
+            for connection in connections:
+                connection.send(head("GET", "/sleep?0.3", {"Connection": "close"}))
+            for connection in connections:
+                pid, cached, _ = connection.response().text.split()
+                seen[int(pid)] = int(cached)
+                connection.close()
             return set(self.pids().values()) <= set(seen)
 
         until(all_seen, "an answer of every worker", context=lambda: str(seen))

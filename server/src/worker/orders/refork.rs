@@ -63,10 +63,10 @@ pub(super) fn fork(py: Python<'_>, worker: &Worker, order: OrderNumber) -> anyho
         !memory::is_tracing(py)?,
         "memory is traced in it, and would be in all others: end that with trace-stop first"
     );
-    refuse_threads()?;
+    refuse_threads(py)?;
     api::before_refork(py);
     refuse_connections(worker)?;
-    refuse_threads()?;
+    refuse_threads(py)?;
     interpreter::flush(py)?;
     let (Some(server), Some(role)) = (here::server(), here::role()) else { bail!("it is no process of a server") };
     let copy = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned();
@@ -148,21 +148,29 @@ fn refuse_configuration(worker: &Worker) -> anyhow::Result<()> {
 }
 
 /// Threads of the application's would be missing in all others.
-fn refuse_threads() -> anyhow::Result<()> {
-    let own = std::process::id().to_string();
+fn refuse_threads(py: Python<'_>) -> anyhow::Result<()> {
     let threads = std::fs::read_dir("/proc/self/task").context("cannot look for threads")?.flatten();
-    let others = threads.filter(|thread| *thread.file_name() != *own);
-    let names: Vec<String> = others
-        .map(|thread| std::fs::read_to_string(thread.path().join("comm")).unwrap_or_default().trim_end().to_owned())
-        .collect();
+    let others: Vec<_> = threads.filter(|thread| *thread.file_name() != *std::process::id().to_string()).collect();
+    let (count, mut names) = (others.len(), python_threads(py).unwrap_or_default());
+    if names.is_empty() {
+        let name = |thread: &std::fs::DirEntry| std::fs::read_to_string(thread.path().join("comm")).unwrap_or_default();
+        names = others.iter().map(|thread| name(thread).trim_end().to_owned()).collect();
+    }
+    let s = if count == 1 { "" } else { "s" };
+    let names = names.join(", ");
     ensure!(
-        names.is_empty(),
-        "the application runs {} other thread{} in it ({}), which a fork does not take along",
-        names.len(),
-        if names.len() == 1 { "" } else { "s" },
-        names.join(", ")
+        count == 0,
+        "the application runs {count} other thread{s} in it ({names}), which a fork does not take along"
     );
     Ok(())
+}
+
+/// The names that the application's threads have in Python.
+fn python_threads(py: Python<'_>) -> PyResult<Vec<String>> {
+    let threading = py.import("threading")?;
+    let main = threading.call_method0("main_thread")?;
+    let all = threading.call_method0("enumerate")?.try_iter()?.collect::<PyResult<Vec<_>>>()?;
+    all.iter().filter(|thread| !thread.is(&main)).map(|thread| thread.getattr("name")?.extract()).collect()
 }
 
 /// What two processes read from the same connection, neither understands.
