@@ -84,7 +84,7 @@ pub(crate) fn memory(
         // Texts and numbers cannot fail.
         serde_json::to_string(&Told { target: &label, report: &report }).unwrap_or_default() + "\n"
     } else {
-        lines(&report).into_iter().fold(String::new(), |text, line| text + line.trim_end() + "\n")
+        report_lines(&report).into_iter().fold(String::new(), |text, line| text + line.trim_end() + "\n")
     };
     match io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
@@ -93,7 +93,7 @@ pub(crate) fn memory(
 }
 
 /// A report in lines: what it is, and its rows below their titles.
-pub(crate) fn lines(report: &MemoryReport) -> Vec<String> {
+pub(crate) fn report_lines(report: &MemoryReport) -> Vec<String> {
     let MemoryReport { worker, pid, took, note, rows } = report;
     let mut lines = vec![format!("worker {worker} (pid {pid}): {note}"), format!("took {}", format::micros(*took))];
     if rows.is_empty() {
@@ -139,7 +139,7 @@ mod tests {
         let rows = vec![row("shop.Order", 2_000, 1_500, 96_000, 72_000), row("dict", 7, -3, 448, -192)];
         let report = MemoryReport { worker: 2, pid: 77, took: 12_000, note: "objects by type".into(), rows };
         assert_eq!(
-            lines(&report),
+            report_lines(&report),
             [
                 "worker 2 (pid 77): objects by type",
                 "took 12ms",
@@ -150,7 +150,7 @@ mod tests {
             ]
         );
         let savings = MemoryReport { rows: vec![row("recycling", 0, 0, 1 << 20, 0)], ..MemoryReport::default() };
-        assert_eq!(lines(&savings)[3..], ["   SIZE   +SIZE NAME", "   1.0M         recycling"]);
+        assert_eq!(report_lines(&savings)[3..], ["   SIZE   +SIZE NAME", "   1.0M         recycling"]);
     }
 
     #[test]
