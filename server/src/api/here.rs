@@ -8,6 +8,7 @@ use nix::unistd::Pid;
 
 use crate::ids::{GenerationNumber, SlotId, WorkerId};
 use crate::ipc::{Auxiliary, AuxiliaryKind, Role, Setup};
+use crate::log_text;
 use crate::share::Share;
 use crate::stats::scoreboard::Scoreboard;
 use rwsgi_config::Config;
@@ -50,6 +51,7 @@ pub(crate) fn settle(setup: &mut Setup, scoreboard: &Scoreboard) -> anyhow::Resu
     };
     // There is one fork server to a process.
     let _ = SERVER.set(server);
+    log_text::follow_level(|| SERVER.get().map_or(0, |server| server.scoreboard.limits().log_level()));
     Ok(())
 }
 

@@ -211,7 +211,7 @@ impl Master {
             Event::FromEmperor(heard) => self.hear_emperor(heard),
             Event::Heartbeat => self.send_heartbeat(),
             Event::Stats(answer) => self.answer_stats(answer),
-            Event::Control(asked) => self.control(*asked),
+            Event::Control(asked) => self.obey_control(*asked),
             Event::Queues { queues, good_until, answer } => self.answer_counted(queues, good_until, answer),
         }
     }
@@ -249,6 +249,7 @@ impl Master {
         }
         self.proceed_with_refork();
         self.start_due(now);
+        self.answer_awaited();
     }
 
     /// Does what the fifo says.

@@ -57,7 +57,7 @@ impl Master {
         for corrupt in corrupt {
             self.distrust(corrupt.found.slot, &corrupt);
         }
-        snapshot.control = self.control_file.as_ref().map(|file| file.path().to_string_lossy().into_owned());
+        snapshot.control = self.control.file.as_ref().map(|file| file.path().to_string_lossy().into_owned());
         self.describe_silence(&mut snapshot);
         self.daemons.describe(&mut snapshot);
         self.crons.describe(&mut snapshot);

@@ -15,6 +15,7 @@ use super::alarms;
 use super::app_signals::{self, AppSignals};
 use super::certificates::Certificates;
 use super::children::Children;
+use super::control::ControlState;
 use super::cron_commands::Crons;
 use super::daemons::running::Daemons;
 use super::events::{Event, Events};
@@ -164,7 +165,7 @@ pub(super) fn start(
         own_emperor: None,
         emperor_channel: None,
         log,
-        control_file,
+        control: ControlState::new(control_file),
         phase: Phase::Serving,
         exit_status: 0,
         worker_orders: WorkerOrders::new(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::alarm_lines::Alarms;
 use super::app_signals::AppSignals;
 use super::children::{Child, Children};
-use super::control::ControlFile;
+use super::control::ControlState;
 use super::cron_commands::Crons;
 use super::daemons::running::Daemons;
 use super::events::Events;
@@ -96,8 +96,8 @@ pub(super) struct Master {
     pub(super) emperor_channel: Option<OwnedFd>,
     /// The log file, when the master writes it.
     pub(super) log: Option<Log>,
-    /// The control socket's file, when there is one.
-    pub(super) control_file: Option<ControlFile>,
+    /// What goes with the control socket.
+    pub(super) control: ControlState,
     pub(super) phase: Phase,
     pub(super) exit_status: i32,
     /// What workers were asked, and have not answered.

@@ -55,7 +55,6 @@ impl Answering {
     }
 
     /// Whether who asked has hung up.
-    #[expect(dead_code, reason = "for what takes a while: canary, profile")]
     pub(in crate::master) fn is_gone(&self) -> bool {
         self.end.is_closed()
     }

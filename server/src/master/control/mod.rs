@@ -9,8 +9,28 @@ mod connections;
 mod dispatch;
 mod peer;
 mod socket;
+mod waits;
+mod workers;
 
-#[allow(unused_imports, reason = "for the modules that answer")]
 pub(super) use self::asked::{Answering, Asked};
 pub(super) use self::connections::serve;
-pub(super) use self::socket::{ControlFile, open};
+use self::socket::ControlFile;
+pub(super) use self::socket::open;
+use self::waits::Wait;
+
+/// What goes with the control socket.
+#[derive(Debug, Default)]
+pub(super) struct ControlState {
+    /// Its file, when there is one.
+    pub(super) file: Option<ControlFile>,
+    /// How many workers may run, when an operator has said so.
+    pub(super) most_workers: Option<u32>,
+    /// What is answered once it has come to pass.
+    waits: Vec<Wait>,
+}
+
+impl ControlState {
+    pub(super) fn new(file: Option<ControlFile>) -> Self {
+        Self { file, ..Self::default() }
+    }
+}

@@ -4,10 +4,12 @@ use std::num::NonZeroU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
-/// One process of a worker: written by that process alone, but for the order.
+/// One process of a worker: written by that process, but for what the master tells it.
 #[repr(C, align(64))]
 pub struct WorkerCell {
     accepting: AtomicU32,
+    /// The master's word.
+    drained: AtomicU32,
     /// What the master has ordered and no thread has begun; 0 for nothing. [`crate::ipc::worker_order`] says what it means.
     order: AtomicU64,
 }
@@ -16,6 +18,16 @@ impl WorkerCell {
     /// Whether the worker takes new requests.
     pub fn set_accepting(&self, accepting: bool) {
         self.accepting.store(accepting.into(), Release);
+    }
+
+    /// Whether the worker is to take no new requests.
+    pub fn set_drained(&self, drained: bool) {
+        self.drained.store(drained.into(), Release);
+    }
+
+    /// Whether the worker is to take no new requests.
+    pub fn drained(&self) -> bool {
+        self.drained.load(Acquire) != 0
     }
 
     /// Whether the worker takes new requests.
@@ -51,7 +63,7 @@ mod tests {
 
     #[test]
     fn an_order_is_begun_once_or_taken_back() {
-        let cell = WorkerCell { accepting: AtomicU32::new(0), order: AtomicU64::new(0) };
+        let cell = WorkerCell { accepting: AtomicU32::new(0), drained: AtomicU32::new(0), order: AtomicU64::new(0) };
         let [one, two] = [1, 2].map(|order| NonZeroU64::new(order).unwrap());
         assert!(!cell.has_order() && cell.begin_order().is_none());
         assert!(cell.give_order(one));
