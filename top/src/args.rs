@@ -6,9 +6,14 @@ use std::time::Duration;
 use clap::Parser;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
+use crate::model::flame::By;
 use crate::report::Assertion;
 use crate::source::Target;
 use crate::view::{PALETTES, palette};
+
+/// What watches, which --stacks and --profile do not.
+const NOT_INSIDE: [&str; 10] =
+    ["replay", "record", "csv", "count", "duration", "until_exit", "assertions", "assert_file", "html", "command"];
 
 /// Shows pools of rwsgi or uWSGI workers, live.
 #[derive(Debug, Parser)]
@@ -24,6 +29,9 @@ Examples:
   rtop http://web1:9191/           over HTTP
   rtop :9191 --frequency 0.5       twice a second
   rtop :9191 --batch -n 5          five plain tables, for a file or a mail
+  rtop :9191 --stacks              what each thread executes now
+  rtop :9191 --profile 10s -o flame.svg
+                                   where the time of requests goes, as a flame graph
   rtop :9191 --assert 'p99 < 50ms' --assert 'error_rate < 0.1%' -- ab -n 10000 http://localhost:8000/
                                    exits 0 when all hold, 1 when one fails, 2 when it could not measure
 In the terminal: q leaves, a shows cores, f reads ten times a second, ? explains the rest."
@@ -48,6 +56,31 @@ pub(crate) struct Args {
     /// The server's control socket, for --stacks, --profile and what keys ask; found by the stats without this
     #[arg(long, value_name = "PATH")]
     pub(crate) control: Option<PathBuf>,
+
+    /// Print what each thread of the workers executes, and leave
+    #[arg(long, conflicts_with_all = NOT_INSIDE)]
+    pub(crate) stacks: bool,
+
+    /// With --stacks: of this worker alone
+    #[arg(long, value_name = "NUMBER", requires = "stacks")]
+    pub(crate) worker: Option<u32>,
+
+    /// Sample the threads in requests for this long, and show where their time went: 10s
+    #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with_all = NOT_INSIDE, conflicts_with = "stacks")]
+    pub(crate) profile: Option<Duration>,
+
+    /// With --profile: samples of each thread a second
+    #[arg(long, value_name = "NUMBER", default_value = "100", requires = "profile",
+        value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) rate: u32,
+
+    /// With --profile: write a flame graph (.svg), a file for speedscope (.speedscope.json), or .collapsed stacks
+    #[arg(short, long, value_name = "FILE", requires = "profile", value_parser = crate::report::profile_file)]
+    pub(crate) output: Option<PathBuf>,
+
+    /// With --profile: the time by route, or by what the threads were doing
+    #[arg(long, value_name = "WHAT", requires = "profile")]
+    pub(crate) profile_by: Option<By>,
 
     /// Print plain tables; this is what happens when standard output is not a terminal
     #[arg(short, long)]

@@ -24,7 +24,7 @@ use jiff::tz::TimeZone;
 
 use args::Args;
 use model::Pool;
-use report::{Assertion, Baseline, End, Format, Phases, Plan};
+use report::{Assertion, Baseline, Destination, End, Format, Phases, Plan, Sampling};
 use source::{
     Ask, Asker, Clock, ControlError, EndedBy, Ending, Entry, Fetcher, Player, Poll, Poller, Recorder, Recording, Run,
     Said, Told,
@@ -61,6 +61,23 @@ fn run(args: &Args) -> anyhow::Result<u8> {
     if let Some((_, target)) = twice {
         // Its numbers would count twice, and a recording knows servers by their names.
         refuse(ErrorKind::ArgumentConflict, &format!("{target} is named twice"));
+    }
+    if args.stacks {
+        let theme = if io::stdout().is_terminal() { theme() } else { Theme::default() };
+        let paint = |part, text: &str| view::painted(&theme, part, text);
+        report::stacks(&args.targets, args.control.as_deref(), args.timeout, args.worker, args.json, &paint)?;
+        return Ok(0);
+    }
+    if let Some(sampling) = sampling(args) {
+        let [target] = args.targets.as_slice() else {
+            refuse(ErrorKind::TooManyValues, "--profile is of one server, and several are named")
+        };
+        if args.output.is_none() && !args.json && !args.batch && io::stdout().is_terminal() {
+            return live(args);
+        }
+        let to = Destination { file: args.output.as_deref(), json: args.json };
+        report::profile(target, args.control.as_deref(), args.timeout, &sampling, to)?;
+        return Ok(0);
     }
     let assertions = assertions(args)?;
     let end = end(args);
@@ -120,6 +137,12 @@ fn run(args: &Args) -> anyhow::Result<u8> {
         html: args.html.clone(),
     };
     watch(args, &plan)
+}
+
+/// What --profile asks for.
+fn sampling(args: &Args) -> Option<Sampling> {
+    let by = args.profile_by.unwrap_or_default();
+    args.profile.map(|duration| Sampling { duration, rate: args.rate, by })
 }
 
 /// What the recording to compare with has of each assertion's metric; empty without one.
@@ -239,7 +262,10 @@ fn live(args: &Args) -> anyhow::Result<u8> {
         })?;
         return Ok(0);
     }
-    let screen = Screen::new(pools(args), setup);
+    let mut screen = Screen::new(pools(args), setup);
+    if let Some(sampling) = sampling(args) {
+        screen.profile(sampling);
+    }
     let clock = Clock::start();
     let tap = Tap(recorder(args)?.map(|recorder| Arc::new(Mutex::new(Some(recorder)))));
     view::run(screen, mouse, |deliver| {

@@ -138,14 +138,11 @@ pub(crate) fn hottest(profile: &Profile) -> Option<Hottest> {
         Some(package) if package_of(&Frame { file: file.to_owned(), ..Frame::default() }).is_some() => {
             format!("in {package}: {function} ({place})")
         }
-        Some(package) => format!("in {package} … {function} ({place})"),
+        Some(package) => format!("in {package} … {place}"),
         None => format!("in {function} ({place})"),
     };
-    let doing = if state_share >= 0.995 {
-        state.does.to_owned()
-    } else {
-        format!("{} % of them {}", whole(state_share), state.does)
-    };
+    let doing =
+        if state_share >= 0.995 { state.does.to_owned() } else { format!("{} % {}", whole(state_share), state.does) };
     Some(Hottest {
         sentence: format!("{} % of busy threads are {inside}, {doing}", whole(share)),
         share,
@@ -189,7 +186,7 @@ mod tests {
         let hottest = hottest(&shop()).unwrap();
         assert_eq!(
             hottest.sentence,
-            "71 % of busy threads are in psycopg … export (views.py:41), 87 % of them waiting for the database"
+            "71 % of busy threads are in psycopg … views.py:41, 87 % waiting for the database"
         );
         assert_eq!((hottest.samples, hottest.of, hottest.line), (710, 1_000, 41));
     }

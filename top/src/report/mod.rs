@@ -7,6 +7,8 @@ mod judge;
 mod lines;
 pub(crate) mod metrics;
 mod output;
+mod profile;
+mod stacks;
 #[cfg(test)]
 mod tests;
 mod timeline;
@@ -19,4 +21,8 @@ pub(crate) use batch::Batch;
 pub(crate) use judge::{Baseline, Phases};
 pub(crate) use lines::json_schema;
 pub(crate) use metrics::list_metrics;
+pub(crate) use profile::{Destination, Sampling, profile, profile_file, samples};
+#[cfg(test)]
+pub(crate) use stacks::tests::stacks as stacks_of_a_test;
+pub(crate) use stacks::{Part, doing, name_of, request_of, stacks};
 pub(crate) use watch::{End, Format, Plan, baseline, replay, watch};

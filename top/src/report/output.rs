@@ -34,7 +34,7 @@ impl Files {
 
 /// What happens to the present contents of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Keep {
+pub(super) enum Keep {
     /// They are replaced.
     Nothing,
     /// They stay, and more is appended.
@@ -57,7 +57,7 @@ impl Output {
     ///
     /// # Errors
     /// When it cannot be written. The message names the option and the path.
-    fn open(option: &'static str, path: &Path, keep: Keep) -> anyhow::Result<Self> {
+    pub(super) fn open(option: &'static str, path: &Path, keep: Keep) -> anyhow::Result<Self> {
         let mut output = Self { option, path: path.to_owned(), keep, special: None };
         let (is_file, file) = try_to_append(path).with_context(|| output.failed())?;
         output.special = (!is_file).then_some(file);

@@ -37,6 +37,12 @@ impl Screen {
         if Key::from(key) == Key::INTERRUPT {
             return Outcome::Quit;
         }
+        if self.inside.is_open() {
+            return match self.keys.action_of(key) {
+                Some(action @ (Action::Suspend | Action::Redraw)) => self.act(action),
+                _ => self.press_inside(key),
+            };
+        }
         if !self.table.filter.editing {
             return self.keys.action_of(key).map_or(Outcome::Nothing, |action| self.act(action));
         }
@@ -58,6 +64,11 @@ impl Screen {
     /// A click or a turn of the wheel.
     pub(crate) fn mouse(&mut self, event: MouseEvent) -> Outcome {
         match event.kind {
+            MouseEventKind::ScrollUp if self.inside.is_open() => self.click_inside(None, -3),
+            MouseEventKind::ScrollDown if self.inside.is_open() => self.click_inside(None, 3),
+            MouseEventKind::Down(MouseButton::Left) if self.inside.is_open() => {
+                self.click_inside(Some((event.column, event.row)), 0)
+            }
             MouseEventKind::ScrollUp if self.selection.reads_detail() => self.scroll_detail(-3),
             MouseEventKind::ScrollDown if self.selection.reads_detail() => self.scroll_detail(3),
             MouseEventKind::ScrollUp => self.act(Action::Up),
@@ -132,6 +143,8 @@ impl Screen {
             Action::Filter => self.table.filter.editing = true,
             Action::Columns => self.selection.overlay = Some(Overlay::Columns(0)),
             Action::Alerts => self.selection.overlay = Some(Overlay::Alerts(0)),
+            Action::Stacks => self.open_stacks(),
+            Action::Profile => self.open_profile(),
             Action::Help => self.selection.overlay = Some(Overlay::Help(0)),
             Action::Charts if self.charts == Charts::WhereRoom => self.charts = Charts::Never,
             Action::Charts => self.charts = Charts::WhereRoom,

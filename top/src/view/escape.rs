@@ -6,7 +6,9 @@ use std::io::Write as _;
 use ratatui::buffer::{Cell, CellWidth};
 use ratatui::style::{Color, Modifier};
 
+use super::theme::Theme;
 use crate::format;
+use crate::report::Part;
 
 /// Modifiers by the numbers of their renditions.
 const RENDITIONS: [(Modifier, &str); 6] = [
@@ -89,6 +91,22 @@ impl<'a> Writer<'a> {
             self.out.extend_from_slice(b"\x1b[0m");
         }
     }
+}
+
+/// A text in a part's looks, for a terminal that is not taken over; as it is where there are no colours.
+pub(crate) fn painted(theme: &Theme, part: Part, text: &str) -> String {
+    let style = match part {
+        _ if !theme.color => return text.to_owned(),
+        Part::Head | Part::Own => theme.strong(),
+        Part::State(state) => theme.thread(state),
+        Part::Library => theme.dim(),
+        Part::Problem => theme.warning(),
+    };
+    let mut cell = Cell::EMPTY;
+    cell.set_style(style);
+    let mut out = Vec::new();
+    rendition(&cell, &mut out);
+    String::from_utf8_lossy(&out).into_owned() + text + "\x1b[0m"
 }
 
 fn rendition(cell: &Cell, out: &mut Vec<u8>) {

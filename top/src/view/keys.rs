@@ -70,6 +70,10 @@ pub(crate) enum Action {
     Charts,
     /// The list of alerts.
     Alerts,
+    /// What the threads execute.
+    Stacks,
+    /// Where the time of requests goes.
+    Profile,
     /// Explain the keys.
     Help,
     /// Stop the process until the shell continues it.
@@ -113,6 +117,8 @@ pub(crate) const BINDINGS: &[Binding] = bindings! {
     Reverse "reverse" ["r"] "" "turn the order round";
     Columns "columns" ["c"] "columns" "choose columns and their order";
     Alerts "alerts" ["w"] "" "list the alerts";
+    Stacks "stacks" ["b"] "" "what the threads of the selected worker execute now, or of all";
+    Profile "profile" ["P"] "profile" "sample the threads in requests: a flame graph of where their time goes";
     TabNext "tab-next" ["tab"] "" "the next server";
     TabBefore "tab-before" ["backtab"] "" "the server before";
     Back1 "back-1" ["left"] "" "back in time by a sample";

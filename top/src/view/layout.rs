@@ -5,6 +5,7 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
 use super::charts::{self, Charts, Material};
+use super::keys::Action;
 use super::overlay::{self, Overlay};
 use super::screen::Screen;
 use super::table::{Content, print_line, width_of};
@@ -40,6 +41,13 @@ impl Screen {
         }
         let room = Rect { y: top, height: header::lines_for(area.height).min(foot.saturating_sub(top + 1)), ..area };
         top += self.header(room, buf);
+        let key =
+            self.keys.iter().find(|(binding, _)| binding.action == Action::Profile).and_then(|(_, keys)| keys.first());
+        let told = self.inside.line(self.server_shown(), self.merged.now, &self.theme, key.copied());
+        if let Some(told) = told.filter(|_| top + 1 < foot) {
+            print_line(buf, area.x, top, &told, area.width);
+            top += 1;
+        }
         let body = Rect { y: top, height: foot.saturating_sub(top), ..area };
         let marked: Vec<usize> = alerts.iter().filter_map(|alert| alert.worker).collect();
         self.body(&marked, body, buf, targets);
@@ -55,6 +63,10 @@ impl Screen {
             Some(Overlay::Columns(cursor)) => overlay::columns(&self.table, cursor, &self.theme, over, buf),
             Some(Overlay::Alerts(first)) => overlay::alerts(&alerts, first, &self.theme, over, buf),
             None => {}
+        }
+        if self.inside.is_open() {
+            targets.clear();
+            self.draw_inside(Rect { y: area.y + 1, height: area.height - 1, ..area }, buf);
         }
     }
 

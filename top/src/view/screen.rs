@@ -8,6 +8,7 @@ use jiff::tz::TimeZone;
 
 use super::asking::Asking;
 use super::charts::Charts;
+use super::inside::Inside;
 use super::keys::Keys;
 use super::merged::Merged;
 use super::playback::Playback;
@@ -58,6 +59,7 @@ pub(crate) struct Screen {
     pub(super) keys: Keys,
     pub(super) thresholds: Thresholds,
     pub(super) asking: Asking,
+    pub(super) inside: Inside,
     /// What the last frame shows.
     pub(super) targets: Targets,
 }
@@ -88,6 +90,7 @@ impl Screen {
             keys: setup.keys,
             thresholds: setup.thresholds,
             asking: Asking::new(setup.asks),
+            inside: Inside::default(),
             targets: Targets::default(),
         }
     }
@@ -100,8 +103,9 @@ impl Screen {
             pool.ingest(poll);
         }
         self.merged.after(target, &self.pools);
+        let ticked = self.inside_ticks(target);
         // The past does not change.
-        self.playback.paused.is_none() && (self.all() || self.server_shown() == Some(target))
+        ticked || self.playback.paused.is_none() && (self.all() || self.server_shown() == Some(target))
     }
 
     /// All servers together, now or at the moment of the past that is shown; `None` before a first round was over.
@@ -120,8 +124,7 @@ impl Screen {
 
     /// Takes in what a server says on its control socket. Returns whether there is something new to draw.
     pub(crate) fn told(&mut self, told: Told) -> bool {
-        let _ = told;
-        false
+        self.inside_told(told).unwrap_or(false)
     }
 
     /// Says something at the foot from now on.

@@ -2,6 +2,7 @@
 
 mod changed;
 mod hostile;
+mod inside;
 mod past;
 mod several;
 mod sizes;
@@ -29,7 +30,7 @@ pub(super) fn fixture(name: &str) -> Vec<u8> {
     std::fs::read(format!("{}/../shared/tests/fixtures/{name}.json", env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 
-fn setup() -> Setup {
+pub(super) fn setup() -> Setup {
     Setup {
         theme: Theme { color: true, unicode: true, ..Theme::default() },
         zone: TimeZone::UTC,

@@ -5,6 +5,7 @@
 
 use ratatui::buffer::Buffer;
 use ratatui::style::{Color, Modifier, Style};
+use rwsgi_stats::control::ThreadState;
 
 use crate::format;
 use crate::model::Status;
@@ -155,6 +156,18 @@ impl Theme {
             Status::Pause => self.colored(Role::Pause, Modifier::DIM),
             Status::Signal => self.colored(Role::Signal, Modifier::BOLD),
             Status::Idle | Status::Other => Style::new(),
+        }
+    }
+
+    /// What a thread was doing.
+    pub(crate) fn thread(self, state: ThreadState) -> Style {
+        match state {
+            ThreadState::Running => self.colored(Role::Busy, Modifier::empty()),
+            ThreadState::Gil => self.colored(Role::Warning, Modifier::empty()),
+            ThreadState::Lock => self.colored(Role::Alarm, Modifier::empty()),
+            ThreadState::Database => self.colored(Role::Pause, Modifier::empty()),
+            ThreadState::Native => self.colored(Role::Cheap, Modifier::empty()),
+            ThreadState::Waiting => Style::new(),
         }
     }
 
