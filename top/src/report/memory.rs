@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use rwsgi_stats::control::{Answer, MemoryReport, MemoryRequest, MemoryRow, Request};
 use serde::Serialize;
 
@@ -66,13 +67,15 @@ pub(crate) fn memory(
     target: &Target,
     control: Option<&Path>,
     timeout: Duration,
-    worker: u32,
+    worker: Option<u32>,
     what: MemoryRequest,
     json: bool,
 ) -> anyhow::Result<()> {
-    let request = Request::Memory { worker, what };
     let label = target.to_string();
-    let control = Control::find(control, target, &request, timeout)?;
+    let any = Request::Memory { worker: 1, what };
+    let control = Control::find(control, target, &any, timeout)?;
+    let worker = worker.map_or_else(|| largest(&control), Ok)?;
+    let request = Request::Memory { worker, what };
     let answer = control.ask(&request, LONGER, &mut |words| {
         if let Some(words) = words {
             let _ = writeln!(io::stderr(), "{words}");
@@ -89,6 +92,17 @@ pub(crate) fn memory(
     match io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
+    }
+}
+
+/// The worker with the most resident memory.
+fn largest(control: &Control) -> anyhow::Result<u32> {
+    match control.ask(&Request::Stats, Duration::ZERO, &mut |_| true)? {
+        Answer::Stats(snapshot) => {
+            let largest = snapshot.workers.iter().max_by_key(|worker| worker.rss).map(|worker| worker.id);
+            largest.context("the server has no worker")
+        }
+        _ => Err(ControlError::Another.into()),
     }
 }
 

@@ -5,6 +5,7 @@ mod batch;
 mod html;
 mod judge;
 mod lines;
+mod memory;
 pub(crate) mod metrics;
 mod output;
 mod profile;
@@ -20,6 +21,7 @@ pub(crate) use assertion::{Assertion, parse_file};
 pub(crate) use batch::Batch;
 pub(crate) use judge::{Baseline, Phases};
 pub(crate) use lines::json_schema;
+pub(crate) use memory::{LONGER, QUESTIONS, memory, memory_question, report_lines};
 pub(crate) use metrics::list_metrics;
 pub(crate) use profile::{Destination, Sampling, profile, profile_file, samples};
 #[cfg(test)]

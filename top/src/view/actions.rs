@@ -145,6 +145,7 @@ impl Screen {
             Action::Alerts => self.selection.overlay = Some(Overlay::Alerts(0)),
             Action::Stacks => self.open_stacks(),
             Action::Profile => self.open_profile(),
+            Action::Memory => self.open_memory(),
             Action::Help => self.selection.overlay = Some(Overlay::Help(0)),
             Action::Charts if self.charts == Charts::WhereRoom => self.charts = Charts::Never,
             Action::Charts => self.charts = Charts::WhereRoom,

@@ -36,7 +36,7 @@ pub(crate) struct Scroll {
 }
 
 /// A slope and its standard error; what cannot be told from none is said to be noise.
-fn slope_text(slope: Slope) -> String {
+pub(super) fn slope_text(slope: Slope) -> String {
     let sign = if slope.value < 0.0 { "-" } else { "+" };
     let value = format!("{sign}{}", format::size(slope.value.abs() as u64));
     match slope.error {

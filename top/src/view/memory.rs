@@ -149,7 +149,11 @@ impl MemoryPane {
         if let Some(question) = self.unconfirmed {
             let (_, word, what, cost) = QUESTIONS[place_of(question)];
             let text = [format!("{word}: {what}?"), cost.to_owned()];
-            return text.iter().flat_map(|text| wrapped(text, width)).map(|line| Line::styled(line, theme.warning())).collect();
+            return text
+                .iter()
+                .flat_map(|text| wrapped(text, width))
+                .map(|line| Line::styled(line, theme.warning()))
+                .collect();
         }
         let mut lines: Vec<_> = growth.iter().map(|line| Line::styled(format!(" {line}"), theme.strong())).collect();
         if self.pending.is_some() {
@@ -225,7 +229,13 @@ mod tests {
     #[test]
     fn a_report_stands_below_how_fast_memory_grows() {
         let mut pane = MemoryPane::new(0, 2);
-        let row = MemoryRow { name: "shop.Order".into(), count: 2_000, count_growth: 1_500, bytes: 96_000, bytes_growth: 72_000 };
+        let row = MemoryRow {
+            name: "shop.Order".into(),
+            count: 2_000,
+            count_growth: 1_500,
+            bytes: 96_000,
+            bytes_growth: 72_000,
+        };
         let note = "objects made since the worker was forked, by type, with their own size".into();
         let report = MemoryReport { worker: 2, pid: 77, took: 12_000, note, rows: vec![row] };
         pane.told(Said::Answer(Ok(Answer::Memory(report))));

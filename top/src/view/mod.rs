@@ -16,6 +16,7 @@ pub(crate) mod keys;
 mod layout;
 mod lists;
 mod live;
+mod memory;
 mod merged;
 mod overlay;
 mod playback;
