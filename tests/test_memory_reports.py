@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 import threading
 
 import pytest
@@ -132,3 +134,45 @@ def test_requests_are_served_while_reports_are_made(serve, tmp_path, stats_at):
         assert memory(site.control, worker, "types")["worker"] == worker
         site.get("/leak")
     until(lambda: site.server.stats()["workers"][0]["status"] == "idle", "idle again")
+
+
+def run_rtop(rtop, *arguments) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([rtop, *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_rtop_prints_a_report_as_text_and_as_json(site, rtop, stats_at):
+    text = run_rtop(rtop, stats_at, "--memory", "types")
+    assert text.returncode == 0 and "stands still for about" in text.stderr, text
+    assert "worker 1 (pid" in text.stdout and "COUNT" in text.stdout
+    site.get("/leak", times=5)
+    report = json.loads(run_rtop(rtop, stats_at, "--memory", "types", "--worker", 1, "--json").stdout)
+    assert row(report, "growing.Order")["count_growth"] == 500
+    failed = run_rtop(rtop, stats_at, "--memory", "trace")
+    assert failed.returncode == 2 and "trace-start" in failed.stderr
+    assert "types, trace-start" in run_rtop(rtop, stats_at, "--memory", "tpyes").stderr
+
+
+def test_rtop_shows_a_worker_s_memory_and_asks_before_it_costs_something(site, rtop, terminal, stats_at):
+    screen = terminal([rtop, stats_at])
+    screen.wait("WID")
+    screen.press("m")
+    screen.wait("memory of worker 1", "recycling this worker")
+    screen.press("o")
+    screen.wait("2 to 4 times as long", "enter does it")
+    screen.press("Escape")
+    screen.wait("recycling this worker")
+    assert "trace-start" in site.refused("trace"), "it was not confirmed"
+    screen.press("o")
+    screen.wait("enter does it")
+    screen.press("Enter")
+    screen.wait("every allocation is recorded")
+    site.get("/leak", times=10)
+    screen.press("l")
+    screen.wait("enter does it")
+    screen.press("Enter")
+    screen.wait("growing.py:")
+    screen.press("x")
+    screen.wait("not traced any more")
+    screen.press("q")
+    screen.press("q")
+    screen.wait_left()

@@ -156,11 +156,11 @@ mod tests {
             report_lines(&report),
             [
                 "worker 2 (pid 77): objects by type",
-                "took 12ms",
+                "took 12.0ms",
                 "",
                 "    COUNT    +COUNT    SIZE   +SIZE NAME",
-                "     2000     +1500   93.8k  +70.3k shop.Order",
-                "        7        -3    448     -192 dict",
+                "     2000     +1500   93.8K  +70.3K shop.Order",
+                "        7        -3     448    -192 dict",
             ]
         );
         let savings = MemoryReport { rows: vec![row("recycling", 0, 0, 1 << 20, 0)], ..MemoryReport::default() };

@@ -145,6 +145,15 @@ impl Screen {
         self.inside.pane = Pane::Memory(pane);
     }
 
+    fn draw_memory(&mut self, target: usize, worker: u32, over: Rect, foot: Rect, buf: &mut Buffer) {
+        let growth = self.growth_of(target, worker);
+        let Self { pools, inside: Inside { pane: Pane::Memory(pane), .. }, theme, .. } = self else { return };
+        let label = pools.get(target).map_or("", |pool| pool.label.as_str());
+        pane.draw(label, &growth, theme, over, buf);
+        blank(foot, buf);
+        print_line(buf, foot.x, foot.y, &Line::styled(pane.hints(), theme.dim()), foot.width);
+    }
+
     /// How fast a worker's memory grows, and that of all.
     fn growth_of(&self, target: usize, worker: u32) -> Vec<String> {
         let Some(pool) = self.pools.get(target) else { return Vec::new() };
@@ -321,13 +330,9 @@ impl Screen {
         let foot = Rect { y: area.bottom().saturating_sub(1), height: 1, ..area };
         let over = Rect { height: area.height.saturating_sub(1), ..area };
         let label = |target: usize| self.pools.get(target).map_or("", |pool| pool.label.as_str());
-        if let Pane::Memory(mut pane) = std::mem::take(&mut self.inside.pane) {
-            let growth = self.growth_of(pane.target, pane.worker);
-            pane.draw(label(pane.target), &growth, &theme, over, buf);
-            blank(foot, buf);
-            print_line(buf, foot.x, foot.y, &Line::styled(pane.hints(), theme.dim()), foot.width);
-            self.inside.pane = Pane::Memory(pane);
-            return;
+        if let Pane::Memory(pane) = &self.inside.pane {
+            let (target, worker) = (pane.target, pane.worker);
+            return self.draw_memory(target, worker, over, foot, buf);
         }
         let hints = match &mut self.inside.pane {
             Pane::Closed | Pane::Memory(_) => return,

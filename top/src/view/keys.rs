@@ -121,7 +121,7 @@ pub(crate) const BINDINGS: &[Binding] = bindings! {
     Alerts "alerts" ["w"] "" "list the alerts";
     Stacks "stacks" ["b"] "" "what the threads of the selected worker execute now, or of all";
     Profile "profile" ["P"] "profile" "sample the threads in requests: a flame graph of where their time goes";
-    Memory "memory" ["m"] "" "the selected worker's memory: types that grow, lines that allocate, savings";
+    Memory "memory" ["m"] "" "the selected worker's memory: types, lines, savings";
     TabNext "tab-next" ["tab"] "" "the next server";
     TabBefore "tab-before" ["backtab"] "" "the server before";
     Back1 "back-1" ["left"] "" "back in time by a sample";
