@@ -34,6 +34,7 @@ mod run;
 mod share;
 mod shared_memory;
 mod spooler;
+mod stacks;
 pub mod stats;
 mod system_limits;
 mod tls;

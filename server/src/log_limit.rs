@@ -37,6 +37,10 @@ pub(crate) enum LineKind {
     Rule,
     /// A process that is not one of this server's workers connected to the address of the links.
     NoWorker,
+    /// A request was slow (`slow-request`).
+    SlowRequest,
+    /// Slow requests were lost.
+    SlowRequestsLost,
     /// A client's TLS failed (`ssl-verbose`).
     Tls,
 }
@@ -51,6 +55,8 @@ impl fmt::Display for LineKind {
             Self::SlowResponse => f.write_str("connections closed (response-min-rate)"),
             Self::Rule => f.write_str("rules that cannot be followed"),
             Self::NoWorker => f.write_str("processes refused as workers"),
+            Self::SlowRequest => f.write_str("slow requests (slow-request), which the stats may still have"),
+            Self::SlowRequestsLost => f.write_str("lost slow requests"),
             Self::Tls => f.write_str("failures of TLS"),
         }
     }

@@ -148,6 +148,56 @@ pub(crate) fn peak_resident(pid: Pid) -> io::Result<u64> {
     std::fs::read_to_string(format!("/proc/{pid}/status")).map(|text| kilobytes(&text, "VmHWM:"))
 }
 
+/// What the kernel says of a thread.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ThreadStatus {
+    /// Its name.
+    pub name: String,
+    /// `R` runs, `S` waits, `D` waits and cannot be interrupted, `T` is stopped, `Z` and `X` have ended.
+    pub state: char,
+    /// Signals that it blocks: bit N is signal N + 1.
+    blocked: u64,
+    /// Signals that its process has handlers for.
+    caught: u64,
+}
+
+impl ThreadStatus {
+    /// Whether it blocks a signal.
+    pub(crate) fn blocks(&self, signal: i32) -> bool {
+        bit(self.blocked, signal)
+    }
+
+    /// Whether its process has a handler for a signal.
+    pub(crate) fn catches(&self, signal: i32) -> bool {
+        bit(self.caught, signal)
+    }
+}
+
+fn bit(mask: u64, signal: i32) -> bool {
+    u32::try_from(signal - 1).ok().and_then(|bit| mask.checked_shr(bit)).is_some_and(|mask| mask & 1 == 1)
+}
+
+/// What the kernel says of a thread of a process.
+///
+/// # Errors
+/// When there is none.
+pub(crate) fn thread_status(pid: Pid, thread: Pid) -> io::Result<ThreadStatus> {
+    // A name may have any bytes.
+    let text = std::fs::read(format!("/proc/{pid}/task/{thread}/status"))?;
+    Ok(parse_status(&String::from_utf8_lossy(&text)))
+}
+
+fn parse_status(text: &str) -> ThreadStatus {
+    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map_or("", str::trim);
+    let mask = |name| u64::from_str_radix(field(name), 16).unwrap_or(0);
+    ThreadStatus {
+        name: field("Name:").to_owned(),
+        state: field("State:").chars().next().unwrap_or('X'),
+        blocked: mask("SigBlk:"),
+        caught: mask("SigCgt:"),
+    }
+}
+
 fn parse_rollup(text: &str) -> SharedPages {
     let private = ["Private_Clean:", "Private_Dirty:", "Private_Hugetlb:"];
     SharedPages {
@@ -198,6 +248,19 @@ mod tests {
         let pages = own_pages().unwrap();
         assert!(pages.private > 0 && pages.private + pages.shared == pages.resident, "{pages:?}");
         assert!(pages.private <= pages.proportional && pages.shared_anonymous() < pages.resident, "{pages:?}");
+    }
+
+    #[test]
+    fn a_thread_s_status_tells_its_signals() {
+        let text = "Name:\trwsgi w1c2\nState:\tD (disk sleep)\nSigBlk:\t0000000000000200\nSigCgt:\t0000008000000001\n";
+        let status = parse_status(text);
+        assert_eq!((status.name.as_str(), status.state), ("rwsgi w1c2", 'D'));
+        assert!(
+            status.blocks(10) && !status.blocks(9) && status.catches(40) && status.catches(1) && !status.catches(0)
+        );
+        let ours = thread_status(Pid::this(), nix::unistd::gettid()).unwrap();
+        assert_eq!(ours.state, 'R');
+        assert_eq!(parse_status("").state, 'X');
     }
 
     #[test]

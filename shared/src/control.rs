@@ -4,6 +4,7 @@
 //! [`Reply::Progress`]. `docs/control.md` has the protocol for programs in other languages.
 
 mod inspect;
+mod stacks_text;
 
 use serde::{Deserialize, Serialize};
 

@@ -40,12 +40,14 @@ mod program;
 mod python;
 pub mod reactions;
 mod reference;
+mod routes;
 mod routing;
 mod row;
 mod scripts;
 mod set;
 mod setting;
 mod settle;
+mod slow_requests;
 mod sockets;
 mod static_files;
 mod stats_push;
@@ -81,11 +83,13 @@ pub use logs::*;
 pub use migrate::{Migration, Outcome};
 pub use program::Announcements;
 pub use python::{Alias, PythonConfig};
+pub use routes::RoutesConfig;
 pub use routing::{CollectHeader, RoutingConfig};
 pub use row::Order;
 use row::{Action, Kind};
 pub use setting::Origin;
 use setting::{Argument, Setting};
+pub use slow_requests::{SlowRequestLog, SlowRequestsConfig};
 pub use sockets::{SocketConfig, SocketMap};
 pub use static_files::*;
 pub use stats_push::*;
@@ -178,6 +182,13 @@ fn load_within(argv: impl Iterator<Item = OsString>, around: Surroundings) -> Re
     }
 }
 
+/// The words of `rwsgi ctl` for `--stacks`: of the server of this control socket, or else of this pidfile.
+fn stacks(path: &str) -> Vec<OsString> {
+    use std::os::unix::fs::FileTypeExt as _;
+    let is_socket = std::fs::metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    [if is_socket { "--control" } else { "--pidfile" }, path, "stacks"].map(OsString::from).to_vec()
+}
+
 /// What a setting asks for that is not serving.
 fn instead_of_serving(setting: &Setting) -> Option<Invocation> {
     // Elsewhere they are a mistake: a variable UWSGI_VERSION, say, is not to keep the server from serving.
@@ -189,6 +200,7 @@ fn instead_of_serving(setting: &Setting) -> Option<Invocation> {
         Action::Help => Some(Invocation::Print(command_line::help())),
         Action::Version => Some(Invocation::Print(format!("{}\n", env!("CARGO_PKG_VERSION")))),
         Action::PythonVersion => Some(Invocation::PythonVersion),
+        Action::Stacks => Some(Invocation::Ctl(stacks(&setting.value))),
         Action::Signal(order) => Some(Invocation::Signal(order, PathBuf::from(&setting.value))),
         _ => None,
     }

@@ -10,7 +10,8 @@ use super::row::{
 use super::row::{Action, Kind, Row};
 use super::{
     Order, alarms, between, control, crons, daemons, emperor, event_loops, harakiri, hooks, http_router, limits, logs,
-    privileges, program, python, reactions, routing, set, sockets, static_files, stats_push, system, tls, websockets,
+    privileges, program, python, reactions, routes, routing, set, slow_requests, sockets, static_files, stats_push,
+    system, tls, websockets,
 };
 use Kind::{Act, Addresses, Always, Custom, Flag, Large, Limit, Megabytes, Mode, Number, Path, Paths, Text, Texts};
 
@@ -32,11 +33,13 @@ const TABLES: &[&[Row]] = &[
     logs::ROWS,
     privileges::ROWS,
     reactions::ROWS,
+    routes::ROWS,
     routing::REQUEST_ROWS,
     routing::RESPONSE_ROWS,
     routing::ERROR_ROWS,
     routing::FINAL_ROWS,
     routing::ROWS,
+    slow_requests::ROWS,
     sockets::ROWS,
     static_files::ROWS,
     stats_push::ROWS,
@@ -298,6 +301,8 @@ static OPTIONS: &[Row] = &[
           help: "Stop the server whose pidfile this is", ..PROCESS },
     Row { names: &["reload"], kind: Act(Action::Signal(Order::Reload)), takes: "PIDFILE",
           help: "Reload the server whose pidfile this is", ..PROCESS },
+    Row { names: &["stacks"], kind: Act(Action::Stacks), takes: "PIDFILE|SOCKET",
+          help: "Print what each thread of the server executes whose pidfile or control socket this is, and exit", ..PROCESS },
 
     // When the application changes.
     Row { names: &["reload-mercy", "worker-reload-mercy"], kind: Number(|c| &mut c.reload_mercy, 0..=86_400),

@@ -119,6 +119,8 @@ pub(crate) enum Action {
     Strict,
     /// Sends an order to the server of a pidfile.
     Signal(Order),
+    /// Prints what the threads of the server of a pidfile, or of a control socket, execute.
+    Stacks,
     Help,
     Version,
     PythonVersion,
@@ -130,6 +132,7 @@ impl Action {
             self,
             Self::Check
                 | Self::Signal(_)
+                | Self::Stacks
                 | Self::Help
                 | Self::Version
                 | Self::PythonVersion

@@ -19,7 +19,9 @@ use super::logs::LogsConfig;
 use super::program::Announcements;
 use super::python::PythonConfig;
 use super::reactions::Reactions;
+use super::routes::RoutesConfig;
 use super::routing::RoutingConfig;
+use super::slow_requests::SlowRequestsConfig;
 use super::sockets::SocketConfig;
 use super::static_files::StaticConfig;
 use super::stats_push::StatsPushConfig;
@@ -179,6 +181,8 @@ pub struct Config {
     pub stats_http_cors: Option<String>,
     /// `--stats-push`, `--metrics-dir`, `--stats-no-*`: stats for others, and what is left out.
     pub stats_push: StatsPushConfig,
+    /// `--slow-request`, `--slow-request-log`, `--gc-stats`.
+    pub slow_requests: SlowRequestsConfig,
     /// `--control`.
     pub control: ControlSocket,
     /// `--show-request`: what the stats and the log show of requests beyond what is no secret.
@@ -207,6 +211,8 @@ pub struct Config {
     pub min_rates: MinRates,
     /// `--http-websockets`, `--websockets-…`.
     pub websockets: WebSockets,
+    /// `--route-stats`, `--metrics-no-routes`.
+    pub routes: RoutesConfig,
     /// `--path-normalize`: what becomes of a path with dot segments or empty ones.
     pub path_normalize: PathNormalize,
     /// `--worker-reload-mercy`, `--reload-mercy`: how long a stopping worker may take to finish, seconds.
@@ -405,6 +411,7 @@ impl Default for Config {
             stats_http: false,
             stats_http_cors: None,
             stats_push: StatsPushConfig::default(),
+            slow_requests: SlowRequestsConfig::default(),
             control: ControlSocket::default(),
             show_request: Shown::default(),
             memory_report: false,
@@ -419,6 +426,7 @@ impl Default for Config {
             temp: Temp::default(),
             min_rates: MinRates::default(),
             websockets: WebSockets::default(),
+            routes: RoutesConfig::default(),
             path_normalize: PathNormalize::Keep,
             reload_mercy: 60,
             chmod_socket: None,

@@ -56,6 +56,8 @@ pub struct Head<'h, 'b> {
     pub upgrade: bool,
     /// Whether the client waits for `100 Continue` before it sends the body.
     pub expect_continue: bool,
+    /// The first `X-Request-Start`, as it came; empty when there is none. See [`super::request_start`].
+    pub request_start: &'b [u8],
     /// Where the request line begins, bytes: empty lines before it are passed over.
     pub start: usize,
     /// Bytes of the head, from the first of the input to the end of the empty line.
@@ -95,8 +97,20 @@ pub fn parse<'h, 'b>(
 
     check_line_ends(&bytes[..len], headers)?;
     target::check(method, target)?;
-    let Fields { body, keep_alive, upgrade, expect_continue } = read_fields(headers, version)?;
-    Ok(Some(Head { method, target, version, headers, body, keep_alive, upgrade, expect_continue, start, len }))
+    let Fields { body, keep_alive, upgrade, expect_continue, request_start } = read_fields(headers, version)?;
+    Ok(Some(Head {
+        method,
+        target,
+        version,
+        headers,
+        body,
+        keep_alive,
+        upgrade,
+        expect_continue,
+        request_start,
+        start,
+        len,
+    }))
 }
 
 /// Whether what has come of a request says that it is a HEAD, whose answer has no body.
@@ -169,14 +183,15 @@ fn check_line_ends(head: &[u8], headers: &[httparse::Header<'_>]) -> Result<(), 
 }
 
 /// What the headers say of the message's framing and of the connection.
-struct Fields {
+struct Fields<'b> {
     body: BodyLength,
     keep_alive: bool,
     upgrade: bool,
     expect_continue: bool,
+    request_start: &'b [u8],
 }
 
-fn read_fields(headers: &[httparse::Header<'_>], version: Version) -> Result<Fields, Refusal> {
+fn read_fields<'b>(headers: &[httparse::Header<'b>], version: Version) -> Result<Fields<'b>, Refusal> {
     let mut host = false;
     let mut length = None;
     let mut chunked = false;
@@ -184,6 +199,7 @@ fn read_fields(headers: &[httparse::Header<'_>], version: Version) -> Result<Fie
     let mut keep_alive = version == Version::Http11;
     let mut upgrade = false;
     let mut expect_continue = false;
+    let mut request_start = &[][..];
     for header in headers {
         // By length first: most headers are none of these.
         let is = |name: &str| header.name.eq_ignore_ascii_case(name);
@@ -218,6 +234,7 @@ fn read_fields(headers: &[httparse::Header<'_>], version: Version) -> Result<Fie
                 }
                 length = Some(parse_length(header.value)?);
             }
+            15 if request_start.is_empty() && is("x-request-start") => request_start = header.value,
             17 if is("transfer-encoding") => {
                 if version == Version::Http10 {
                     return Err(Refusal::bad("Transfer-Encoding in HTTP/1.0"));
@@ -243,7 +260,7 @@ fn read_fields(headers: &[httparse::Header<'_>], version: Version) -> Result<Fie
         (None, false) => BodyLength::None,
     };
     let expect_continue = expect_continue && !matches!(body, BodyLength::None | BodyLength::Length(0));
-    Ok(Fields { body, keep_alive: keep_alive && !close, upgrade, expect_continue })
+    Ok(Fields { body, keep_alive: keep_alive && !close, upgrade, expect_continue, request_start })
 }
 
 /// Digits alone: no sign, no list, no white space, nothing that does not fit 64 bits.

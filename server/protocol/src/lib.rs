@@ -11,6 +11,7 @@
 //! | [`conditional`] | what a conditional request, or one for a part, gets of a file |
 //! | [`date`] | the `Date` header |
 //! | [`proxy`] | the PROXY protocol's header |
+//! | [`request_start`] | when a proxy took a request |
 //! | [`x509`] | of a certificate, whose it is and how long |
 //! | [`link`] | what the http router and the workers say to each other |
 //!
@@ -26,6 +27,7 @@ pub mod path;
 pub mod proxy;
 mod range;
 mod refusal;
+pub mod request_start;
 pub mod response;
 mod socket_protocol;
 pub mod target;

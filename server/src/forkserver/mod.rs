@@ -22,6 +22,7 @@ use crate::ipc::{Answer, Order, Role, Setup, receive_message, send_message};
 use crate::log_text;
 use crate::process_setup::{EXIT_NO_APP, ignore, ignore_terminal_signals, limit_address_space};
 use crate::procname;
+use crate::stacks;
 use crate::stats::scoreboard::Scoreboard;
 use crate::system_limits;
 use crate::worker::{self, Next, NextForkServer};
@@ -56,7 +57,8 @@ pub(crate) fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
         for listener in &setup.listeners {
             listener.fd.close_on_exec()?;
         }
-        for fd in [&setup.liveness, &setup.notices].into_iter().chain(&setup.request_log) {
+        let inherited = [&setup.liveness, &setup.notices, &setup.stacks];
+        for fd in inherited.into_iter().chain(&setup.request_log).chain(&setup.routes) {
             fd.close_on_exec()?;
         }
         serve_forks(py, channel, setup, scoreboard)
@@ -96,6 +98,7 @@ fn serve_forks(py: Python<'_>, channel: OwnedFd, mut setup: Setup, scoreboard: S
     {
         return hook_failed(&channel, &failure);
     }
+    stacks::check::run(py);
     interpreter::settle(py)?;
     warn_of_threads();
     tell_loaded(py, &channel, started)?;

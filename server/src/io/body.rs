@@ -11,6 +11,7 @@ use tracing::error;
 
 use super::receive::{Received, append};
 use super::temp::{TempError, TempFile, TempFiles};
+use crate::clock::MonotonicNanos;
 use crate::log_limit::{self, LineKind};
 use rwsgi_protocol::chunked::Decoder;
 use rwsgi_protocol::http::{BODY_TOO_LARGE, Refusal};
@@ -97,6 +98,8 @@ impl StoredBody {
 pub(crate) struct Gathering {
     /// As the client sent it.
     pub(crate) head: Vec<u8>,
+    /// When that was whole.
+    pub(crate) since: MonotonicNanos,
     pub(crate) intake: BodyIntake,
 }
 

@@ -7,6 +7,7 @@ pub(crate) mod inherit;
 mod router;
 pub(crate) mod schedule;
 pub(crate) mod target;
+pub(crate) mod thread_signal;
 pub(crate) mod worker_order;
 
 pub(crate) use self::router::{RouterLimits, RouterOrder};
@@ -77,6 +78,10 @@ pub struct Setup {
     pub layout: Layout,
     /// The scoreboard's memory.
     pub scoreboard: InheritedFd,
+    /// The memory for stacks ([`crate::stacks`]).
+    pub stacks: InheritedFd,
+    /// The tables of routes, for workers; `None` when routes are not counted.
+    pub routes: Option<InheritedFd>,
     /// End-of-file on it means that the master is gone.
     pub liveness: InheritedFd,
     /// The pipe for the access log, when it has loggers of its own.
@@ -111,7 +116,8 @@ impl Setup {
     pub fn descriptors(&self) -> impl Iterator<Item = &InheritedFd> {
         let listeners = self.listeners.iter().map(|listener| &listener.fd);
         listeners
-            .chain([&self.scoreboard, &self.liveness, &self.notices, &self.calls])
+            .chain([&self.scoreboard, &self.stacks, &self.liveness, &self.notices, &self.calls])
+            .chain(&self.routes)
             .chain(&self.request_log)
             .chain(&self.link_listener)
             .chain(self.share.all())
@@ -127,6 +133,9 @@ pub(crate) enum Notice {
     Enough(ChildId),
     /// It is a worker whose application has raised what `reload-on-exception` names: it goes on until it is replaced.
     Raised(ChildId),
+    /// It is a worker, and the master is to look at its requests: a slow one has ended, or one has begun while the master
+    /// slept.
+    Slow(ChildId),
 }
 
 impl Notice {
@@ -137,6 +146,7 @@ impl Notice {
             Self::Ready(child) => child.get() << 2,
             Self::Enough(child) => child.get() << 2 | 1,
             Self::Raised(child) => child.get() << 2 | 2,
+            Self::Slow(child) => child.get() << 2 | 3,
         };
         word.to_le_bytes()
     }
@@ -149,7 +159,8 @@ impl Notice {
         match word & 3 {
             0 => Self::Ready(child),
             1 => Self::Enough(child),
-            _ => Self::Raised(child),
+            2 => Self::Raised(child),
+            _ => Self::Slow(child),
         }
     }
 }
@@ -325,7 +336,9 @@ mod tests {
     #[test]
     fn notices_come_back_as_they_were_sent() {
         let [first, late] = [1, 1 << 40].map(ChildId::new);
-        for notice in [Notice::Ready(first), Notice::Enough(first), Notice::Ready(late), Notice::Enough(late)] {
+        for notice in
+            [Notice::Ready(first), Notice::Enough(late), Notice::Raised(first), Notice::Slow(first), Notice::Slow(late)]
+        {
             assert_eq!(Notice::decode(notice.encode()), notice);
         }
     }

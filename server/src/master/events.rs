@@ -6,10 +6,12 @@ use std::time::Instant;
 use nix::sys::signal::Signal;
 use rwsgi_config::hooks::{Function, Hook};
 use rwsgi_stats::Snapshot;
+use rwsgi_stats::control::ThreadStack;
 use tokio::sync::{mpsc, oneshot};
 
 use super::control::Asked;
-use crate::ids::GenerationNumber;
+use crate::clock::MonotonicNanos;
+use crate::ids::{GenerationNumber, SlotId, ThreadIndex};
 use crate::ipc::AuxiliaryKind;
 use crate::ipc::Notice;
 use crate::ipc::calls::CallPacket;
@@ -56,6 +58,17 @@ pub(super) enum Event {
     FromEmperor(Heard),
     /// It wants to know that this server is well.
     Heartbeat,
+    /// The stack of a thread whose request, which began then, is slow.
+    SlowStack {
+        /// The slot of its process.
+        slot: SlotId,
+        /// The thread.
+        thread: ThreadIndex,
+        /// When the request began.
+        started: MonotonicNanos,
+        /// What it was doing.
+        stack: ThreadStack,
+    },
     /// Somebody wants to know how the server is doing.
     Stats(oneshot::Sender<Snapshot>),
     /// Somebody asks for something through the control socket.
@@ -108,6 +121,8 @@ pub(super) enum Command {
     WritePidfiles,
     /// `s`: log the state of the workers.
     Stats,
+    /// `t`: log what all threads execute.
+    Stacks,
 }
 
 /// What concerns the application's signals.

@@ -25,6 +25,8 @@ fn command(letter: u8) -> Option<Command> {
         b'l' => Command::ReopenLog,
         b'P' => Command::WritePidfiles,
         b's' => Command::Stats,
+        // uWSGI has no such letter.
+        b't' => Command::Stacks,
         _ => return None,
     })
 }
@@ -45,7 +47,7 @@ pub(super) fn watch(path: &Path, user: Option<&Identity>, events: &Events) -> an
                 continue;
             }
             let Some(command) = command(letter) else {
-                warn!("master-fifo: '{}' is no order: they are q Q r R w W c l P s", letter.escape_ascii());
+                warn!("master-fifo: '{}' is no order: they are q Q r R w W c l P s t", letter.escape_ascii());
                 continue;
             };
             if events.send(Event::Command(command)).await.is_err() {

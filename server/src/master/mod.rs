@@ -44,12 +44,15 @@ mod reap;
 mod reason;
 mod refork;
 mod reload;
+mod routes;
 mod scaling;
 pub(crate) mod shell;
 mod shutdown;
 mod signals;
 mod silence;
+mod slow_requests;
 mod snapshots;
+mod stacks;
 mod start;
 mod startup;
 mod state;
@@ -81,6 +84,7 @@ use self::timers::Timer;
 use crate::daemon::Starter;
 use crate::ipc::Notice;
 use crate::local_time;
+use crate::log_limit;
 use crate::pidfile::{self, MASTER_NAME};
 use crate::procname;
 use crate::system_limits;
@@ -163,6 +167,7 @@ async fn serve(
             starter.notify();
         }
     }
+    log_limit::finish();
     hooks::at_the_end(&mut master.config);
     drop(master.log.take());
     Ok(master.exit_status)
@@ -188,6 +193,9 @@ impl Master {
         for listener in self.sockets.public() {
             info!("{} on {}", listener.option, listener.address);
         }
+        if let Some(file) = &self.control.file {
+            info!("control socket on {}", file.path().display());
+        }
     }
 
     fn take(&mut self, event: Event) {
@@ -203,6 +211,7 @@ impl Master {
             Event::Notice(Notice::Ready(child)) => self.ready(child),
             Event::Notice(Notice::Enough(child)) => self.replace(child, Reason::MaxRequests),
             Event::Notice(Notice::Raised(child)) => self.replace(child, Reason::Exception),
+            Event::Notice(Notice::Slow(child)) => self.hear_of_slow(child),
             Event::Call(call) => self.take_call(call),
             Event::Alarm(name, text) => self.raise_alarm(&name, &text),
             Event::Touched(Touched::Command(command)) => self.run_touch_command(&command),
@@ -210,6 +219,7 @@ impl Master {
             Event::Function(function) => self.give_order(function, "unix_signal"),
             Event::FromEmperor(heard) => self.hear_emperor(heard),
             Event::Heartbeat => self.send_heartbeat(),
+            Event::SlowStack { slot, thread, started, stack } => self.keep_slow_stack(slot, thread, started, &stack),
             Event::Stats(answer) => self.answer_stats(answer),
             Event::Control(asked) => self.obey_control(*asked),
             Event::Queues { queues, good_until, answer } => self.answer_counted(queues, good_until, answer),
@@ -228,7 +238,9 @@ impl Master {
             Timer::Load => self.follow_load(now),
             Timer::Jobs => self.watch_jobs(now),
             Timer::Backlogs => self.look_at_backlogs(now),
+            Timer::Profile => self.sample(now),
             Timer::Silence => self.watch_silence(now),
+            Timer::SlowRequests => self.watch_slow(now),
             Timer::Timetable if self.phase == Phase::Serving => self.raise_scheduled(now),
             Timer::Timetable => {}
             Timer::Daemons => self.watch_daemons(now),
@@ -275,6 +287,7 @@ impl Master {
                     }
                 }
             }
+            Command::Stacks => self.log_stacks(),
             Command::Stats => {
                 let snapshot = self.snapshot();
                 for worker in &snapshot.workers {

@@ -84,6 +84,7 @@ impl Master {
         if self.phase == Phase::RouterLeaves {
             self.children.postpone(Post::Worker(worker), STOPPING_DELAY, now, &mut self.timers);
         }
+        self.slow_of_ended(&ended.child);
         let held = ended.child.slot.map_or_else(Vec::new, |slot| self.clear_slot(worker, pid, slot));
         if let Some(totals) = self.totals_of(worker) {
             totals.processor_time += processor_time.as_nanos() as u64;
@@ -127,9 +128,13 @@ impl Master {
                 error!("worker {worker} (pid {pid}): what its thread {thread} counted is lost: {corrupt}");
             }
         }
+        self.absorb_routes(worker, pid, slot, now);
         if let Err(failure) = self.scoreboard.clear(slot) {
             // Counts that stay in the slot would be counted twice: better to say so than to guess.
             error!("scoreboard: slot {slot} cannot be cleared ({failure}): counts of worker {worker} are off");
+        }
+        if let Err(failure) = self.stacks.memory().clear(slot) {
+            warn!("stacks: slot {slot} cannot be cleared ({failure}): its memory is lost");
         }
         held
     }

@@ -69,6 +69,12 @@ impl Master {
             config: config.clone(),
             layout: self.scoreboard.layout(),
             scoreboard: InheritedFd::lend(self.scoreboard.memory())?,
+            stacks: InheritedFd::lend(self.stacks.memory().memory())?,
+            // Those who serve requests come from a generation.
+            routes: match (&self.routes, generation) {
+                (Some(routes), Some(_)) => Some(InheritedFd::lend(routes.memory().memory())?),
+                _ => None,
+            },
             liveness: InheritedFd::lend(sockets.liveness.as_fd())?,
             request_log: self.log.as_ref().and_then(Log::requests).map(InheritedFd::lend).transpose()?,
             notices: InheritedFd::lend(sockets.notices.as_fd())?,
@@ -150,6 +156,7 @@ impl Master {
         }
         self.haste = how == Reload::Brutal;
         self.watch_limits(now);
+        self.configure_slow_requests();
         self.tell_router_limits();
         if !is_first {
             self.renew_certificates();
@@ -300,6 +307,7 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<(&'static str, String)> {
         listen: "listen",
         processes: "processes",
         threads: "threads",
+        routes.most: "route-stats",
         cheaper: "cheaper",
         idle: "idle",
         cheap: "cheap",
@@ -348,6 +356,7 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<(&'static str, String)> {
         temp.size: "temp-size",
         emperor: "emperor",
         stats: "stats",
+        control: "control",
         stats_http: "stats-http",
         spooler.directories: "spooler",
         spooler.external: "spooler-external",

@@ -20,6 +20,7 @@ use crate::stats::spoolers::SpoolerView;
 impl Master {
     /// A snapshot of the whole server.
     pub(super) fn snapshot(&mut self) -> Snapshot {
+        self.collect_all_slow();
         let mut sockets: Vec<_> = self
             .sockets
             .workers
@@ -58,7 +59,9 @@ impl Master {
             self.distrust(corrupt.found.slot, &corrupt);
         }
         snapshot.control = self.control.file.as_ref().map(|file| file.path().to_string_lossy().into_owned());
+        self.describe_routes(&mut snapshot);
         self.describe_silence(&mut snapshot);
+        self.describe_slow_requests(&mut snapshot);
         self.daemons.describe(&mut snapshot);
         self.crons.describe(&mut snapshot);
         self.app_signals.describe(current, &mut snapshot);

@@ -31,11 +31,13 @@ use super::post::Post;
 use super::private_socket::PrivateSocket;
 use super::queues::Queues;
 use super::refork::Reforks;
+use super::slow_requests::SlowRequests;
+use super::stacks::Questions;
 use super::state::{Master, Phase, Reread, Sockets};
 use super::supervisor::Supervisor;
 use super::timers::Timers;
 use super::worker_orders::WorkerOrders;
-use super::{control, fifo, hooks, privileges, signals, stats_push, temp, touch};
+use super::{control, fifo, hooks, privileges, routes, signals, stats_push, temp, touch};
 use crate::clock::UnixMicros;
 use crate::identity::Identity;
 use crate::ids::WorkerId;
@@ -43,6 +45,7 @@ use crate::ipc::{Auxiliary, AuxiliaryKind};
 use crate::log_text;
 use crate::pidfile;
 use crate::share::Share;
+use crate::stacks::area::StackMemory;
 use crate::stats::scoreboard::{Layout, Scoreboard};
 use crate::stats::server::{self, HttpAccess, OwnNames, Service};
 use crate::stats::state::SnapshotState;
@@ -142,6 +145,9 @@ pub(super) fn start(
     let mut master = Master {
         sockets: Sockets { workers, router, link, liveness: liveness_reader, notices, calls },
         scoreboard: Scoreboard::create(layout).context("cannot create the scoreboard")?,
+        profile: None,
+        stacks: Questions::new(StackMemory::create(layout).context("cannot create the memory for stacks")?),
+        routes: routes::create(&config, layout)?,
         temp,
         share: Share::create(&config.between)?,
         children,
@@ -154,6 +160,7 @@ pub(super) fn start(
         haste: false,
         any_ready: false,
         overdue: HashMap::new(),
+        slow: SlowRequests::default(),
         load: LoadWatch::default(),
         app_signals: AppSignals::default(),
         daemons: Daemons::default(),
@@ -177,6 +184,7 @@ pub(super) fn start(
         reread,
         events,
     };
+    master.configure_slow_requests();
     master.watch_status(Instant::now());
     master.watch_silence(Instant::now());
     master.watch_backlogs(Instant::now());
@@ -264,7 +272,11 @@ fn bind_all(
         let bound = std::net::TcpListener::from(fd.try_clone()?).local_addr().ok().map(|bound| bound.ip());
         let service = if config.stats_http {
             let names = OwnNames::of(bound, address);
-            Service::Http(HttpAccess { cors: config.stats_http_cors.clone(), names })
+            Service::Http(HttpAccess {
+                cors: config.stats_http_cors.clone(),
+                no_routes: config.routes.no_metrics,
+                names,
+            })
         } else {
             Service::Plain
         };

@@ -20,6 +20,8 @@ use super::log::Log;
 use super::private_socket::PrivateSocket;
 use super::queues::Queues;
 use super::refork::Reforks;
+use super::slow_requests::SlowRequests;
+use super::stacks::{Profile, Questions};
 use super::supervisor::Supervisor;
 use super::timers::Timers;
 use super::worker_orders::WorkerOrders;
@@ -27,6 +29,7 @@ use crate::clock::{MonotonicNanos, UnixMicros};
 use crate::ids::{ChildId, ThreadIndex, WorkerId};
 use crate::io::temp::TempPlace;
 use crate::share::Share;
+use crate::stats::routes::RouteBook;
 use crate::stats::scoreboard::Scoreboard;
 use crate::stats::state::SnapshotState;
 use crate::stats::totals::Totals;
@@ -53,6 +56,12 @@ pub(super) struct Master {
     pub(super) reread: Reread,
     pub(super) sockets: Sockets,
     pub(super) scoreboard: Scoreboard,
+    /// What threads are asked with.
+    pub(super) stacks: Questions,
+    /// The profile that is being taken.
+    pub(super) profile: Option<Profile>,
+    /// Requests by route, unless they are not counted.
+    pub(super) routes: Option<RouteBook>,
     /// Where temporary files are.
     pub(super) temp: TempPlace,
     /// What the application's processes share.
@@ -76,6 +85,8 @@ pub(super) struct Master {
     pub(super) any_ready: bool,
     /// Requests beyond `harakiri` that workers hold.
     pub(super) overdue: HashMap<ChildId, Vec<Ended>>,
+    /// Slow requests.
+    pub(super) slow: SlowRequests,
     /// For `cheaper` and `idle`.
     pub(super) load: LoadWatch,
     /// The application's signals.

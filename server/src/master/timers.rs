@@ -30,8 +30,12 @@ pub(super) enum Timer {
     Jobs,
     /// Backlogs that raise an alarm when they are full.
     Backlogs,
+    /// The threads in requests are sampled.
+    Profile,
     /// Processes that may show no sign of life are looked at.
     Silence,
+    /// A request in progress could be slow by now (`slow-request`).
+    SlowRequests,
     /// The application's timers and crons are looked at.
     Timetable,
     /// Programs beside the server are looked at.

@@ -239,7 +239,10 @@ fn judge(config: &Config, child: &Child, now: Instant) -> Option<Judged> {
 }
 
 /// The requests that a worker's process holds: thread, and beginning.
-fn in_progress(scoreboard: &Scoreboard, slot: SlotId) -> Result<Vec<(ThreadIndex, MonotonicNanos)>, CorruptSlot> {
+pub(super) fn in_progress(
+    scoreboard: &Scoreboard,
+    slot: SlotId,
+) -> Result<Vec<(ThreadIndex, MonotonicNanos)>, CorruptSlot> {
     let samples = scoreboard.read_slot(slot)?;
     let held = (0..).map(ThreadIndex::new).zip(samples).filter_map(|(thread, sample)| Some((thread, sample.started?)));
     Ok(held.collect())

@@ -9,7 +9,7 @@ use std::cmp::Reverse;
 use super::client::{self, ClientPhase};
 use super::keyed::{Key, Keyed};
 use super::link::{Link, Wanted};
-use super::request::Request;
+use super::request::{Arrival, Request};
 use super::stall::go_on;
 use super::state::Router;
 use crate::clock::MonotonicNanos;
@@ -42,28 +42,30 @@ pub(super) enum Keep {
 }
 
 impl Router<'_> {
-    /// Gives a whole request to a thread, or lets it wait for one.
-    pub(super) fn dispatch(&mut self, key: Key, head: &[u8], body: StoredBody) {
+    /// Gives a whole request, whose head was there at `head_since`, to a thread, or lets it wait for one.
+    pub(super) fn dispatch(&mut self, key: Key, head: &[u8], body: StoredBody, head_since: MonotonicNanos) {
+        let gathered = u32::try_from(self.now.nanos_since(head_since) / 1_000).unwrap_or(u32::MAX);
+        let arrival = Arrival { since: self.now, gathered };
         if self.clients.get_mut(key).is_none() {
             return;
         }
         if let Some(link) = self.threads.take() {
             self.cell.waiting.record(0);
-            return self.dispatch_to(link, key, head, body, self.now);
+            return self.dispatch_to(link, key, head, body, arrival);
         }
         // Nothing overtakes the queue.
         if self.queue.is_empty()
             && Link::can_follow(&body)
             && let Some(link) = self.fast_link()
         {
-            return self.dispatch_to(link, key, head, body, self.now);
+            return self.dispatch_to(link, key, head, body, arrival);
         }
         if self.queue.len() + self.ahead >= self.limits.queue {
             self.cell.reject();
             return self.refuse(key, OVERLOADED, head);
         }
         if let Some(client) = self.clients.get_mut(key) {
-            client.phase = ClientPhase::Queued(Box::new(Request { head: head.to_vec(), body, since: self.now }));
+            client.phase = ClientPhase::Queued(Box::new(Request { head: head.to_vec(), body, arrival }));
             client.deadline = 0;
             self.queue.push_back(key);
         }
@@ -78,7 +80,7 @@ impl Router<'_> {
 
     /// Puts a request on a link. It is sent at once when the thread has nothing else to do, or when the link is full,
     /// and with all others at the end of the loop's turn otherwise.
-    fn dispatch_to(&mut self, link_key: Key, key: Key, head: &[u8], body: StoredBody, since: MonotonicNanos) {
+    fn dispatch_to(&mut self, link_key: Key, key: Key, head: &[u8], body: StoredBody, arrival: Arrival) {
         let (Some(link), Some(client)) = (self.links.get_mut(link_key), self.clients.get_mut(key)) else { return };
         let Some(slot) = link.slot else { return };
         let is_first = link.dispatched.is_empty();
@@ -89,7 +91,7 @@ impl Router<'_> {
         }
         // Also behind others: all of them may have been cancelled.
         self.check_begun.get_or_insert(self.now.after_nanos(self.limits.not_begun));
-        link.dispatch(self.board.dispatched(slot, link.thread), key, &client.peer, head, body, since);
+        link.dispatch(self.board.dispatched(slot, link.thread), key, &client.peer, head, body, arrival);
         client.phase = ClientPhase::Serving(link_key);
         client.deadline = 0;
         if is_first || link.dispatched.len() == AHEAD_MAX {
@@ -157,12 +159,12 @@ impl Router<'_> {
             }
             let head = std::mem::take(&mut request.head);
             let body = std::mem::replace(&mut request.body, StoredBody::Empty);
-            let since = request.since;
+            let arrival = request.arrival;
             self.queue.pop_front();
             if is_idle {
-                self.record_wait(since);
+                self.record_wait(arrival.since);
             }
-            self.dispatch_to(link_key, key, &head, body, since);
+            self.dispatch_to(link_key, key, &head, body, arrival);
         }
     }
 

@@ -101,7 +101,7 @@ impl Router<'_> {
     /// Takes a head from the beginning of `bytes`, which are all that there is of the client's input.
     fn take_head(&mut self, key: Key, bytes: &mut [u8]) -> Continue {
         let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
-        let second = self.second();
+        let (second, now) = (self.second(), self.now);
         let parsed = http::parse(bytes, &mut headers, self.limits.buffer_size);
         let parsed = parsed.and_then(|head| {
             head.iter().try_for_each(|head| path::check(self.limits.path_normalize, head.target))?;
@@ -139,7 +139,7 @@ impl Router<'_> {
         let intake = match head.body {
             BodyLength::None | BodyLength::Length(0) => {
                 client.input = rest.to_vec();
-                self.dispatch(key, head_bytes, StoredBody::Empty);
+                self.dispatch(key, head_bytes, StoredBody::Empty, self.now);
                 return true;
             }
             BodyLength::Length(length) => BodyIntake::of_length(length, self.limits.body, Vec::new(), &self.temp),
@@ -149,7 +149,7 @@ impl Router<'_> {
             Ok(intake) => intake,
             Err(failure) => return self.refuse_body(key, &failure, head_bytes),
         };
-        client.phase = ClientPhase::Body(Box::new(Gathering { head: head_bytes.to_vec(), intake }));
+        client.phase = ClientPhase::Body(Box::new(Gathering { head: head_bytes.to_vec(), since: now, intake }));
         client.pace = Pace::of_body(self.limits.rates(client.is_direct), second, 0);
         client.deadline = late.min(client.pace.until());
         if awaits_continue {
@@ -225,10 +225,10 @@ impl Router<'_> {
     fn dispatch_gathered(&mut self, key: Key, rest: &[u8]) -> Continue {
         let Some(client) = self.clients.get_mut(key) else { return false };
         if let ClientPhase::Body(gathering) = mem::replace(&mut client.phase, ClientPhase::Idle) {
-            let Gathering { head, intake } = *gathering;
+            let Gathering { head, since, intake } = *gathering;
             let (body, behind) = intake.finish();
             client.input = if rest.is_empty() { behind } else { rest.to_vec() };
-            self.dispatch(key, &head, body);
+            self.dispatch(key, &head, body, since);
         }
         true
     }

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 
 use super::keyed::Key;
-use super::request::Request;
+use super::request::{Arrival, Request};
 use crate::clock::MonotonicNanos;
 use crate::ids::{SlotId, ThreadIndex};
 use crate::io::body::StoredBody;
@@ -41,8 +41,7 @@ pub(super) enum Wanted {
 #[derive(Debug)]
 pub(super) struct Dispatched {
     pub(super) wanted: Wanted,
-    /// When it was whole.
-    pub(super) since: MonotonicNanos,
+    pub(super) arrival: Arrival,
     number: u8,
     /// Where in `outgoing` its head is, and how long what is there of its body is.
     head_at: usize,
@@ -144,7 +143,7 @@ impl Link {
         matches!(body, StoredBody::Empty) || matches!(body, StoredBody::Memory(_) if body.len() <= SMALL_BODY)
     }
 
-    /// Takes a request to send, which came from `client` at `since`.
+    /// Takes a request to send, which came from `client`.
     pub(super) fn dispatch(
         &mut self,
         cells: &AheadCells,
@@ -152,7 +151,7 @@ impl Link {
         peer: &str,
         head: &[u8],
         body: StoredBody,
-        since: MonotonicNanos,
+        arrival: Arrival,
     ) {
         if self.dispatched.is_empty() {
             self.outgoing.clear();
@@ -160,7 +159,13 @@ impl Link {
         }
         cells.dispatch(self.number);
         // Heads are bounded by buffer-size, peers by what addresses look like.
-        let lengths = RequestLengths { head: head.len() as u32, peer: peer.len() as u32, body: body.len() };
+        let lengths = RequestLengths {
+            head: head.len() as u32,
+            peer: peer.len() as u32,
+            body: body.len(),
+            since: arrival.since.as_nanos(),
+            gathered: arrival.gathered,
+        };
         self.outgoing.extend_from_slice(&lengths.encode());
         self.outgoing.extend_from_slice(peer.as_bytes());
         let head_at = self.outgoing.len();
@@ -181,7 +186,7 @@ impl Link {
         let number = self.number;
         self.dispatched.push_back(Dispatched {
             wanted,
-            since,
+            arrival,
             number,
             head_at,
             head_len: head.len(),
@@ -223,7 +228,7 @@ impl Link {
             return None;
         }
         ahead.wanted = Wanted::Cancelled;
-        let since = ahead.since;
+        let arrival = ahead.arrival;
         let (head, rest) = self.outgoing[ahead.head_at..].split_at(ahead.head_len);
         let (head, body) = (head.to_vec(), rest.get(..ahead.body_len).unwrap_or_default());
         let body = match (ahead.streams, body) {
@@ -234,7 +239,7 @@ impl Link {
             (false, []) => StoredBody::Empty,
             (false, body) => StoredBody::Memory(body.to_vec()),
         };
-        Some((client, Request { head, body, since }))
+        Some((client, Request { head, body, arrival }))
     }
 
     /// The request that the thread has, or is to begin with: what was cancelled before it is passed over.

@@ -236,7 +236,7 @@ impl Router<'_> {
         }
         if first.wanted != Wanted::Cancelled {
             self.ahead -= 1;
-            let since = first.since;
+            let since = first.arrival.since;
             self.record_wait(since);
         }
     }

@@ -7,6 +7,8 @@ pub mod memory_sampler;
 pub mod metrics;
 pub(crate) mod numbers;
 pub mod request;
+pub mod route_text;
+pub mod routes;
 pub mod scoreboard;
 pub mod server;
 pub mod snapshot;

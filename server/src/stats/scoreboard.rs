@@ -11,7 +11,9 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use serde::{Deserialize, Serialize};
 
-use super::cell::{AheadCells, Corrupt, LimitsCell, RouterCell, SpoolerCell, ThreadCell, ThreadSample, WorkerCell};
+use super::cell::{
+    AheadCells, Corrupt, LimitsCell, RouterCell, SlowControl, SpoolerCell, ThreadCell, ThreadSample, WorkerCell,
+};
 use crate::ids::{SlotId, ThreadIndex};
 use crate::procfs;
 use crate::shared_memory::{Shareable, SharedMemory};
@@ -46,6 +48,8 @@ impl Layout {
 struct Places {
     /// What all processes count together, behind the router's cell.
     limits: usize,
+    /// What says which requests are slow.
+    slow: usize,
     /// What the router has dispatched ahead to every thread: not in the slots, for the router looks at what a dead
     /// worker had after the master may have cleared its slot.
     dispatched: usize,
@@ -65,13 +69,15 @@ impl Places {
         let page = procfs::page_size();
         let (all, threads) = (layout.slots as usize, layout.threads as usize);
         let limits = size_of::<RouterCell>();
-        let dispatched = limits + size_of::<LimitsCell>();
+        let slow = limits + size_of::<LimitsCell>();
+        let dispatched = slow + size_of::<SlowControl>();
         let temporary = dispatched + all * threads * size_of::<AheadCells>();
         let slots = (temporary + (1 + all) * size_of::<AtomicU64>()).next_multiple_of(page);
         let slot = (size_of::<WorkerCell>() + threads * size_of::<ThreadCell>()).next_multiple_of(page);
         let spoolers = slots + all * slot;
         Self {
             limits,
+            slow,
             dispatched,
             temporary,
             slots,
@@ -160,6 +166,13 @@ impl Scoreboard {
     #[must_use]
     pub fn limits(&self) -> &LimitsCell {
         self.memory.at(self.places.limits)
+    }
+
+    /// What says which requests are slow.
+    #[must_use]
+    #[inline]
+    pub fn slow(&self) -> &SlowControl {
+        self.memory.at(self.places.slow)
     }
 
     /// Bytes that a process has in temporary files, or is about to write to them.
@@ -283,12 +296,14 @@ impl Scoreboard {
 
 #[allow(unsafe_code)]
 mod shareable {
-    use super::{AheadCells, LimitsCell, RouterCell, Shareable, SpoolerCell, ThreadCell, WorkerCell};
+    use super::{AheadCells, LimitsCell, RouterCell, Shareable, SlowControl, SpoolerCell, ThreadCell, WorkerCell};
 
     // SAFETY: atomics alone, of which every byte belongs to one or is padding that nobody reads.
     unsafe impl Shareable for RouterCell {}
     // SAFETY: as above.
     unsafe impl Shareable for LimitsCell {}
+    // SAFETY: as above.
+    unsafe impl Shareable for SlowControl {}
     // SAFETY: as above.
     unsafe impl Shareable for AheadCells {}
     // SAFETY: as above.
@@ -297,6 +312,15 @@ mod shareable {
     unsafe impl Shareable for ThreadCell {}
     // SAFETY: as above.
     unsafe impl Shareable for SpoolerCell {}
+    #[cfg(test)]
+    mod parts {
+        use super::Shareable;
+        use crate::stats::cell::{PhaseCell, SlowRing};
+        // SAFETY: as above.
+        unsafe impl Shareable for PhaseCell {}
+        // SAFETY: as above.
+        unsafe impl Shareable for SlowRing {}
+    }
 }
 
 #[cfg(test)]

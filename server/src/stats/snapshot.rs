@@ -10,7 +10,7 @@ use rwsgi_stats::{Address, Limits, Queue, SCHEMA_VERSION, Snapshot, Socket, Temp
 use tracing::warn;
 
 pub use self::worker::{CorruptWorker, ProcessView, WorkerView};
-use super::cell::RouterSample;
+use super::cell::{PhaseCounts, RouterSample};
 use super::scoreboard::Scoreboard;
 use super::spoolers::{self, SpoolerView};
 use super::state::SnapshotState;
@@ -86,6 +86,7 @@ pub fn take(subject: &Subject<'_>, state: &mut SnapshotState) -> Taken {
         .collect();
 
     state.all_latency.clear();
+    state.phases = PhaseCounts::default();
     let mut corrupt = Vec::new();
     // Close to the counters that it belongs to: everything that is slow to read is behind us.
     let now = MonotonicNanos::now();
@@ -142,7 +143,7 @@ pub fn take(subject: &Subject<'_>, state: &mut SnapshotState) -> Taken {
         slow_clients: Some(subject.scoreboard.limits().slow_clients()),
         control: None,
         routes: None,
-        phases: None,
+        phases: Some(state.phases.encode()),
         slow: None,
         generations: None,
         canary: None,

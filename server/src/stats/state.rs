@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 use tracing::warn;
 
 use super::backlog::{Backlog, Backlogs};
-use super::cell::LatencyCounts;
+use super::cell::{LatencyCounts, PhaseCounts};
 use super::memory_sampler::MemorySampler;
 use crate::clock::Clock;
 use crate::ids::WorkerId;
@@ -25,6 +25,8 @@ pub struct SnapshotState {
     pub(super) cell_latency: LatencyCounts,
     pub(super) worker_latency: LatencyCounts,
     pub(super) all_latency: LatencyCounts,
+    /// The phases of all requests.
+    pub(super) phases: PhaseCounts,
 }
 
 /// The highest values shown of a worker.
@@ -47,6 +49,7 @@ impl SnapshotState {
             cell_latency: LatencyCounts::default(),
             worker_latency: LatencyCounts::default(),
             all_latency: LatencyCounts::default(),
+            phases: PhaseCounts::default(),
         }
     }
 

@@ -3,7 +3,7 @@
 
 use rwsgi_stats::Recycled;
 
-use super::cell::{Counters, ExceptionReport, LatencyCounts, ThreadSample};
+use super::cell::{Counters, ExceptionReport, GcCounts, LatencyCounts, PhaseCounts, ThreadSample};
 use super::scoreboard::{CorruptSlot, Scoreboard};
 use crate::clock::MonotonicNanos;
 use crate::ids::{SlotId, ThreadIndex};
@@ -15,6 +15,10 @@ pub struct Totals {
     pub threads: Vec<Counters>,
     /// Latency of every request.
     pub latency: LatencyCounts,
+    /// The phases of every request.
+    pub phases: PhaseCounts,
+    /// Python's garbage collections.
+    pub garbage: GcCounts,
     /// Processor time, ns.
     pub processor_time: u64,
     /// The last exception of the processes that ended.
@@ -36,6 +40,8 @@ impl Totals {
         Self {
             threads: vec![Counters::default(); threads as usize],
             latency: LatencyCounts::default(),
+            phases: PhaseCounts::default(),
+            garbage: GcCounts::default(),
             processor_time: 0,
             last_exception: None,
             average: 0,
@@ -52,10 +58,16 @@ impl Totals {
         for (thread, sum) in ThreadIndex::first(scoreboard.layout().threads).zip(&mut self.threads) {
             let cell = scoreboard.thread(slot, thread);
             cell.abandon(now);
-            match cell.read().and_then(|sample| cell.read_latencies(&mut latency).map(|()| sample)) {
+            let mut phases = PhaseCounts::default();
+            let read = cell.read().and_then(|sample| {
+                cell.read_latencies(&mut latency)?;
+                cell.phases.add_to(sample.counters.requests, &mut phases).map(|()| sample)
+            });
+            match read {
                 Ok(ThreadSample { counters, average, .. }) => {
                     *sum += counters;
                     self.latency.add(&latency);
+                    self.phases.add(&phases);
                     requests = requests.saturating_add(counters.requests);
                     averages.add(average);
                     newest(&mut self.last_exception, cell.exception.load());
@@ -63,6 +75,8 @@ impl Totals {
                 Err(found) => corrupt = corrupt.or(Some(CorruptSlot { slot, thread, corrupt: found })),
             }
         }
+        // What cannot be is left out: the threads' cells say whether the process is to be believed.
+        self.garbage += scoreboard.worker(slot).garbage().unwrap_or_default();
         self.average = averages.mean().unwrap_or(self.average);
         Absorbed { requests, corrupt }
     }

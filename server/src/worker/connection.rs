@@ -12,6 +12,7 @@ use super::body::RequestBody;
 use super::harakiri;
 use super::kind::Kind;
 use super::parked::Parked;
+use super::phases::Waits;
 use super::upgrade::UpgradePath;
 use crate::clock::MonotonicNanos;
 use crate::io::body::{Gathering, IntakeError};
@@ -114,6 +115,8 @@ pub(super) struct Connection {
     pub(super) parked: Option<Parked>,
     /// Payload that the application's side gave for the present request, bytes.
     pub(super) queued: u64,
+    /// What the present request has waited before a thread took it.
+    pub(super) waits: Waits,
     /// `harakiri` may answer the present request: nothing was sent yet.
     pub(super) watched: bool,
     pub(super) link: LinkEnd,
@@ -146,6 +149,7 @@ impl Connection {
             unsent: Unsent::default(),
             parked: None,
             queued: 0,
+            waits: Waits::default(),
             watched: false,
             link: LinkEnd::default(),
             armed: None,

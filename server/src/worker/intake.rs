@@ -9,7 +9,9 @@ use tracing::warn;
 use super::body::{LinkReader, RequestBody};
 use super::connection::{Connection, ConnectionPhase};
 use super::kind::Kind;
+use super::phases::Waits;
 use super::worker_thread::{WORTH_SPARING, WorkerThread};
+use crate::clock::MonotonicNanos;
 use crate::ids::ThreadIndex;
 use crate::io::accept::client_of;
 use crate::io::body::{BodyIntake, Gathering, IntakeError};
@@ -78,7 +80,8 @@ impl WorkerThread {
         else {
             return Ok(connection);
         };
-        let Gathering { head, intake } = *gathering;
+        let Gathering { head, since, intake } = *gathering;
+        connection.waits.gathered = self.ready.nanos_since(since);
         let (stored, behind) = intake.finish();
         if !behind.is_empty() {
             connection.input = behind;
@@ -202,7 +205,8 @@ impl WorkerThread {
         match intake {
             Ok(intake) => {
                 connection.pace = Pace::of_body(connection.rates, self.second(), 0);
-                connection.phase = ConnectionPhase::Body(Box::new(Gathering { head: head.to_vec(), intake }));
+                connection.phase =
+                    ConnectionPhase::Body(Box::new(Gathering { head: head.to_vec(), since: self.now, intake }));
                 connection
             }
             Err(failure) => self.refuse_body(connection, &failure, head),
@@ -241,6 +245,8 @@ impl WorkerThread {
             let reader = LinkReader { first: rest.to_vec(), at: 0, socket, patience: self.patience() };
             RequestBody::at_link(reader, lengths.body)
         };
+        connection.waits =
+            Waits { since: MonotonicNanos::from_nanos(lengths.since), gathered: u64::from(lengths.gathered) * 1_000 };
         let number = connection.link.brought;
         connection.link.brought = number.wrapping_add(1);
         if self.worker.scoreboard.dispatched(self.worker.slot, thread).take(number) {

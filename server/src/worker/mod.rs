@@ -10,6 +10,7 @@ mod connection;
 mod connections;
 mod drain;
 mod drive;
+mod garbage;
 mod harakiri;
 mod intake;
 mod kind;
@@ -18,7 +19,9 @@ mod near_end;
 mod notices;
 mod orders;
 mod parked;
+mod phases;
 pub(crate) mod release;
+mod routes;
 mod routing;
 mod serve;
 mod state;
@@ -55,6 +58,9 @@ use crate::ipc::{InheritedListener, Setup};
 use crate::log_limit;
 use crate::process_setup::EXIT_NO_APP;
 use crate::procname;
+use crate::stacks;
+use crate::stacks::area::OwnPart;
+use crate::stats::routes::{RouteTable, RouteTableCells};
 use crate::stats::scoreboard::{Scoreboard, TempHolder};
 use crate::system_limits;
 use crate::wsgi::gateway::Gateway;
@@ -135,6 +141,11 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<Next
         return Ok(Next::Exit(status));
     }
     let scoreboard = Arc::new(scoreboard);
+    let memory = setup.stacks.take()?;
+    let routes = match &mut setup.routes {
+        Some(memory) => Some(RouteTableCells::map(memory.take()?, slot, setup.config.routes.most)?),
+        None => None,
+    };
     let links = if setup.link.is_some() { setup.config.threads as usize } else { 0 };
     let is_for_it = |place| setup.config.sockets.is_for(place, worker.get());
     let has_all_listeners = (0..setup.listeners.len()).all(is_for_it);
@@ -175,10 +186,14 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<Next
         config: std::mem::take(&mut setup.config),
         temp: TempFiles::new(setup.temp.clone(), Arc::clone(&scoreboard), TempHolder::Worker(slot)),
         parked: ParkedMemory::default(),
+        routes: routes.map(RouteTable::new).map(Mutex::new),
         scoreboard,
         has_all_listeners,
         kept_in_child: Mutex::default(),
     });
+    if state.config.slow_requests.gc_stats {
+        garbage::watch(py, &state.scoreboard, slot).context("gc-stats: cannot watch the garbage collector")?;
+    }
     release::release_in_children(py, &state)?;
     state.watch()?;
     let rules = routing::compile(&state.config)?;
@@ -193,13 +208,16 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<Next
                     .showing(state.config.show_request)
                     .catching(state.config.reactions.catch_exceptions)
                     .routing(routing::of_thread(py, worker, &rules, &state.config)?)
-                    .with_websockets(websockets);
+                    .with_websockets(websockets)
+                    .counting_routes(py, state.routes.is_some());
             WorkerThread::new(id, Arc::clone(&state), gateway)
         })
         .collect::<anyhow::Result<Vec<_>>>()?;
     for thread in &mut threads {
         thread.link_to_router();
     }
+    stacks::handler::install(py, OwnPart::map(memory, state.scoreboard.layout(), slot)?)
+        .context("cannot watch for the signal that asks for stacks")?;
     state.scoreboard.worker(state.slot).set_accepting(true);
     if state.config.harakiri.is_some() {
         harakiri::install(py, state.config.harakiri_verbose).context("harakiri: cannot watch for its signals")?;

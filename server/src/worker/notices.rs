@@ -64,6 +64,14 @@ impl Notices {
         }
     }
 
+    /// The master is to look at the requests in progress, or at slow ones that have ended.
+    #[cold]
+    pub(super) fn tell_slow(&self) {
+        if let Err(error) = (&self.pipe).write_all(&Notice::Slow(self.child).encode()) {
+            warn!("slow-request: the master cannot be notified: {error}");
+        }
+    }
+
     #[cold]
     fn tell_enough(&self) {
         if let Err(error) = (&self.pipe).write_all(&Notice::Enough(self.child).encode()) {

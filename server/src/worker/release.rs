@@ -17,7 +17,8 @@ use pyo3::types::{IntoPyDict, PyCFunction};
 
 use super::near_end::{Place, near_end};
 use super::state::Worker;
-use super::stop;
+use super::{routes, stop};
+use crate::stacks;
 
 /// From now on, children that the application forks have none of this worker's descriptors, counters and orders.
 ///
@@ -76,6 +77,8 @@ fn nothing() -> std::io::Result<std::fs::File> {
 fn let_go(worker: &Weak<Worker>) {
     let Some(worker) = worker.upgrade() else { return };
     worker.scoreboard.detach();
+    stacks::handler::detach();
+    routes::detach(worker.routes.as_ref());
     let Ok(nothing) = nothing() else { return };
     let kept = worker.kept_in_child.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let ours = |fd| is_ours(fd, &worker) && !kept.contains(&fd);

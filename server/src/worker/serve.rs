@@ -9,6 +9,8 @@ use super::access_log::{AccessLog, Entry};
 use super::body::RequestBody;
 use super::connection::{Connection, ConnectionPhase, ResponseEnd};
 use super::harakiri;
+use super::phases::Ended;
+use super::routes::RouteRequest;
 use super::worker_thread::WorkerThread;
 use crate::clock::{MonotonicNanos, UnixMicros};
 use crate::io::close::reset_on_close;
@@ -26,13 +28,19 @@ use rwsgi_protocol::uwsgi;
 
 /// The status of a request whose connection the application has taken.
 const SWITCHING_PROTOCOLS: u16 = 101;
+/// The status that `harakiri` answers with.
+const GATEWAY_TIMEOUT: u16 = 504;
 
 /// What the log and the scoreboard say of a request first.
 struct RequestLine<'a> {
     client: &'a [u8],
     method: &'a [u8],
     uri: &'a [u8],
+    /// What its route is told by: the URI, or the path when a proxy has sent no URI.
+    target: &'a [u8],
     protocol: &'a [u8],
+    /// What a proxy says of when it took the request.
+    request_start: &'a [u8],
 }
 
 impl WorkerThread {
@@ -85,7 +93,9 @@ impl WorkerThread {
             client: peer.remote_addr.as_bytes(),
             method: head.method.as_bytes(),
             uri: head.target.as_bytes(),
+            target: head.target.as_bytes(),
             protocol: head.version.as_str().as_bytes(),
+            request_start: head.request_start,
         };
         // Readers of the scoreboard look for the request line at the beginning.
         let head_bytes = &bytes[head.start..];
@@ -104,13 +114,15 @@ impl WorkerThread {
         let Ok(Some(packet)) = uwsgi::parse(bytes, bytes.len()) else {
             anyhow::bail!("a uwsgi packet changed while its body was gathered");
         };
-        let [mut method, mut uri, mut protocol, mut client] = [&[][..]; 4];
+        let [mut method, mut uri, mut path, mut protocol, mut client, mut request_start] = [&[][..]; 6];
         for (name, value) in packet.vars() {
             match name {
                 b"REQUEST_METHOD" => method = value,
                 b"REQUEST_URI" => uri = value,
+                b"PATH_INFO" => path = value,
                 b"SERVER_PROTOCOL" => protocol = value,
                 b"REMOTE_ADDR" => client = value,
+                b"HTTP_X_REQUEST_START" => request_start = value,
                 _ => {}
             }
         }
@@ -120,7 +132,8 @@ impl WorkerThread {
             head_only: method == b"HEAD",
             keep_alive: false,
         };
-        let line = RequestLine { client, method, uri, protocol };
+        let target = if uri.is_empty() { path } else { uri };
+        let line = RequestLine { client, method, uri, target, protocol, request_start };
         let request = Incoming::Uwsgi(&packet);
         self.serve_one(py, connection, &request, exchange, "", &bytes[uwsgi::HEADER_LEN..], &line)
     }
@@ -143,14 +156,22 @@ impl WorkerThread {
         connection.queued = 0;
         connection.phase = ConnectionPhase::Serving;
         let started = self.now;
-        self.cell().begin(started, exchange.protocol, peer.as_bytes(), kept);
+        let waited = self.waited(started, std::mem::take(&mut connection.waits), line.request_start);
+        let cell = self.cell();
+        cell.phases.begin(&waited);
+        cell.begin(started, exchange.protocol, peer.as_bytes(), kept);
+        if self.worker.scoreboard.slow().wakes() {
+            self.wake_for_slow();
+        }
+        self.meter.begin(started);
         if self.worker.config.harakiri.is_some() {
             connection.watched = true;
             harakiri::hold(connection.kind, connection.socket.as_raw_fd(), started);
         }
         serving::begin(connection.socket.as_raw_fd(), connection.is_link());
         let served = self.gateway.serve(py, request, exchange, connection)?;
-        let Served { client: mut connection, status, sent, keep_alive, raised, client_gone, broken_off } = served;
+        let Served { client: mut connection, status, sent, keep_alive, raised, client_gone, broken_off, times } =
+            served;
         if status == SWITCHING_PROTOCOLS {
             // A library may have made the socket wait.
             rustix::io::ioctl_fionbio(&*connection.socket, true)?;
@@ -165,7 +186,8 @@ impl WorkerThread {
         } else {
             connection.discard_body()
         };
-        let client_gone = connection.claim().is_err() || client_gone;
+        let is_harakiri = connection.claim().is_err();
+        let client_gone = is_harakiri || client_gone;
         let fast = connection.is_link() && MonotonicNanos::now().nanos_since(started) < FAST_NS;
         let end = match (broken_off, keep_alive) {
             (true, _) => ResponseEnd::Aborted,
@@ -197,29 +219,52 @@ impl WorkerThread {
         }
         self.now = MonotonicNanos::now();
         let cell = self.cell();
-        if let Some(raised) = &raised {
-            cell.exception.store(&ExceptionReport {
-                when: UnixMicros::now(),
-                kind: raised.kind.clone(),
-                message: raised.message.clone(),
-                traceback: raised.traceback.clone(),
-                request: [line.method, line.uri].map(String::from_utf8_lossy).join(" "),
-            });
+        let report = raised.as_ref().map(|raised| ExceptionReport {
+            when: UnixMicros::now(),
+            kind: raised.kind.clone(),
+            message: raised.message.clone(),
+            traceback: raised.traceback.clone(),
+            request: [line.method, line.uri].map(String::from_utf8_lossy).join(" "),
+        });
+        if let (Some(raised), Some(report)) = (&raised, &report) {
+            cell.exception.store(report);
             if self.worker.config.reactions.exceptions.matches(&raised.kind, &raised.message) {
                 self.worker.notices.tell_raised(&raised.kind);
             }
         }
         self.count_sent(&mut connection);
+        let notes = serving::end();
+        self.count_route(&RouteRequest {
+            method: line.method,
+            target: line.target,
+            status,
+            started,
+            sent: bytes,
+            exception: report.as_ref(),
+            notes: notes.as_ref(),
+        });
         let outcome = Outcome { status, exception: raised.is_some(), write_error: client_gone };
         self.cell().finish(self.now, self.ready.min(started), outcome);
+        let phases = times.split(started, self.now, waited);
+        self.count_phases(
+            &phases,
+            &Ended {
+                started,
+                protocol: exchange.protocol,
+                peer,
+                head: kept,
+                status: if is_harakiri { GATEWAY_TIMEOUT } else { status },
+                is_harakiri,
+                exception: report.as_ref(),
+            },
+        );
         self.worker.notices.count();
-        let notes = serving::end();
         if self.log.is_none() && notes.as_ref().is_none_or(|notes| notes.line != LineChoice::Logged) {
             return Ok(connection);
         }
         // Rules may have changed what came.
         let set = |name: &[u8], came| notes.as_ref().and_then(|notes| notes.set_to(name)).unwrap_or(came);
-        let RequestLine { client, method, uri, protocol } = *line;
+        let RequestLine { client, method, uri, protocol, .. } = *line;
         let (client, method, uri) =
             (set(b"REMOTE_ADDR", client), set(b"REQUEST_METHOD", method), set(b"REQUEST_URI", uri));
         let took = self.now.nanos_since(started);

@@ -14,13 +14,15 @@ use super::connection::{Connection, ConnectionPhase, Wait};
 use super::harakiri;
 use super::kind::Kind;
 use super::orders::refork::Reforked;
+use super::routes::RouteMeter;
 use super::state::{TOKEN_LISTENER, TOKEN_LIVENESS, TOKEN_STOP, Worker};
-use crate::clock::{MonotonicNanos, UnixMicros};
+use crate::clock::{Clock, MonotonicNanos};
 use crate::ids::ThreadIndex;
 use crate::io::accept::client_of;
 use crate::io::pace::{Pace, Seen, log_slow_response};
 use crate::io::receive::has_unread;
 use crate::log_limit;
+use crate::stacks;
 use crate::stats::cell::ThreadCell;
 use crate::wsgi::gateway::Gateway;
 use crate::wsgi::serving;
@@ -53,10 +55,15 @@ pub(super) struct WorkerThread {
     pub(super) worker: Arc<Worker>,
     pub(super) gateway: Gateway<Connection>,
     pub(super) log: Option<AccessLog>,
+    pub(super) meter: RouteMeter,
     /// Memory of bodies that were read, for the next ones.
     pub(super) spare_buffers: Vec<Vec<u8>>,
     /// When the present batch of events was there.
     pub(super) ready: MonotonicNanos,
+    /// When this thread could begin with it: it had waited for Python's global lock.
+    pub(super) batch_began: MonotonicNanos,
+    /// Unix time of other moments, set several times a second.
+    pub(super) clock: Clock,
     /// When the clock was read last.
     pub(super) now: MonotonicNanos,
     /// When this thread began with the present connection.
@@ -88,14 +95,18 @@ pub(super) enum Next {
 impl WorkerThread {
     pub(super) fn new(id: ThreadIndex, worker: Arc<Worker>, gateway: Gateway<Connection>) -> anyhow::Result<Self> {
         let log = AccessLog::of(&worker, id);
+        let meter = RouteMeter::new(&worker);
         let now = MonotonicNanos::now();
         Ok(Self {
             id,
             worker,
             gateway,
             log,
+            meter,
             spare_buffers: Vec::new(),
             ready: now,
+            batch_began: now,
+            clock: Clock::default(),
             now,
             turn_began: now,
             batch: 0,
@@ -134,6 +145,7 @@ impl WorkerThread {
             harakiri::prepare_thread();
         }
         serving::enter(self.id.get());
+        stacks::handler::enter(py, self.id);
         let mut events = [EpollEvent::empty(); EVENTS];
         let most = if self.worker.one_shot() { 1 } else { EVENTS };
         let mut scratch = vec![0; SCRATCH];
@@ -149,8 +161,10 @@ impl WorkerThread {
             });
             self.now = MonotonicNanos::now();
             self.ready = woken;
+            self.batch_began = self.now;
             self.batch += 1;
             self.cell().waited_for_gil(woken, self.now);
+            self.meter.waited(woken, self.now);
             let count = match waited {
                 Ok(count) => count,
                 Err(Errno::EINTR) => {
@@ -196,7 +210,8 @@ impl WorkerThread {
         let second = self.now.as_nanos() / 250_000_000;
         if second != self.unix_second {
             self.unix_second = second;
-            self.gateway.set_time(UnixMicros::now().as_secs());
+            self.clock = Clock::default();
+            self.gateway.set_time(self.clock.unix_at(self.now).as_secs());
         }
     }
 

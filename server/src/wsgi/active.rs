@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError, PyRuntimeError};
 use pyo3::prelude::*;
 
+use super::response_times::ResponseTimes;
 use super::routed::Routed;
 use super::transport::{Kept, Transport};
 use rwsgi_protocol::SocketProtocol;
@@ -84,6 +85,8 @@ pub struct Active<T: ?Sized = dyn Transport> {
     pub knows_gone: bool,
     /// The `Date` of this second.
     pub date: HttpDate,
+    /// When the application returned.
+    pub times: ResponseTimes,
     /// What rules have of the request; `None` when there are no rules.
     pub(super) routed: Option<Box<Routed>>,
     /// A buffer for the head, when it is not in use.
@@ -348,6 +351,7 @@ impl<C: Transport + 'static> RequestPlace<C> {
             overrun: None,
             knows_gone: false,
             date: HttpDate::from_unix(0),
+            times: ResponseTimes::default(),
             routed: None,
             spare_buffer: Vec::with_capacity(512),
             transport: Lent { client: None, no_body: io::empty() },
@@ -379,6 +383,7 @@ impl<C: Transport + 'static> RequestPlace<C> {
         active.by_file = false;
         active.overrun = None;
         active.knows_gone = false;
+        active.times = ResponseTimes::default();
         active.date = date;
         active.transport.client = Some(client);
     }

@@ -17,6 +17,7 @@ mod loaders;
 mod mounted;
 mod raised;
 pub(crate) mod respond;
+mod response_times;
 mod routed;
 pub(crate) mod routing;
 pub(crate) mod rules;

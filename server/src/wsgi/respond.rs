@@ -12,6 +12,7 @@ use super::active::{CurrentRequest, Progress, ResponseError};
 use super::file_wrapper::FileWrapper;
 use super::traceback::{self, one_line};
 use super::transport::Kept;
+use crate::clock::MonotonicNanos;
 use rwsgi_protocol::response::{Framing, Plan};
 
 /// Why a response did not come out as it should.
@@ -91,6 +92,7 @@ const LARGE: usize = 256 * 1024;
 fn send_one(py: Python<'_>, current: &CurrentRequest, bytes: &Bound<'_, PyBytes>) -> Result<(), ResponseFailure> {
     let data = bytes.as_bytes();
     current.with(|active| {
+        active.times.returned();
         // After `write()` the length of this is not the length of the whole.
         let whole = (!matches!(active.progress, Progress::Sending(_))).then_some(data.len() as u64);
         // Rules may make several of it.
@@ -120,6 +122,7 @@ fn send_whole(py: Python<'_>, current: &CurrentRequest, items: &Bound<'_, PyTupl
     let slices: Vec<_> = pieces.iter().map(pyo3::types::PyBytesMethods::as_bytes).collect();
     let len = slices.iter().map(|slice| slice.len() as u64).sum();
     current.with(|active| {
+        active.times.returned();
         let whole = (!matches!(active.progress, Progress::Sending(_))).then_some(len);
         if whole.is_some() && active.routed.is_none() {
             active.transport.announce_last();
@@ -158,7 +161,10 @@ fn send_iterable(py: Python<'_>, current: &CurrentRequest, result: &Bound<'_, Py
             let all_sent = active.send(&[bytes], None, &mut |_| own(&piece))?;
             // More is to come, or may be: the client must have this before the application makes the next.
             if !all_sent && !active.is_whole() {
-                py.detach(|| active.transport.flush())?;
+                let since = MonotonicNanos::now();
+                let flushed = py.detach(|| active.transport.flush());
+                active.times.waited_since(since);
+                flushed?;
             }
             is_over = active.routed.as_ref().is_some_and(|routed| routed.has_all());
             Ok(active.is_bodiless())
@@ -172,7 +178,10 @@ fn send_iterable(py: Python<'_>, current: &CurrentRequest, result: &Bound<'_, Py
             break;
         }
     }
-    current.with(|active| active.end().map_err(ResponseFailure::from))
+    current.with(|active| {
+        active.times.returned();
+        active.end().map_err(ResponseFailure::from)
+    })
 }
 
 /// Whether the file could be left to the system.
@@ -195,6 +204,7 @@ fn send_file(py: Python<'_>, current: &CurrentRequest, wrapper: &FileWrapper) ->
                 return Ok(false);
             }
         };
+        active.times.returned();
         active.progress = Progress::Sending(plan);
         active.head_len = head.len() as u32;
         active.by_file = true;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use rwsgi_stats::control::{Frame, Profile};
+use rwsgi_stats::control::{Frame, Profile, ThreadState};
 
 use super::threads::{STATES, States, place_of};
 
@@ -30,7 +30,7 @@ impl By {
     }
 
     /// Of a stack.
-    pub(crate) fn group<'p>(self, route: &'p str, state: rwsgi_stats::control::ThreadState) -> Option<&'p str> {
+    pub(crate) fn group(self, route: &str, state: ThreadState) -> Option<&str> {
         match self {
             Self::Nothing => None,
             Self::Route if route.is_empty() => Some("(no route)"),
@@ -210,7 +210,7 @@ impl<'p> Building<'p> {
 pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
-    use rwsgi_stats::control::{ProfileStack, ThreadState};
+    use rwsgi_stats::control::ProfileStack;
 
     /// A profile of stacks: the route, the state, the functions as `name file:line` from the outermost on, the samples.
     pub(crate) fn profile(stacks: &[(&str, ThreadState, &[&str], u64)]) -> Profile {
@@ -288,10 +288,7 @@ pub(crate) mod tests {
         let profile = shop();
         for (by, names) in [
             (By::Route, &["/orders/{}", "/search", "(no route)"][..]),
-            (
-                By::State,
-                &["waiting for the database", "running with the GIL", "waiting for the GIL", "waiting for a lock"],
-            ),
+            (By::State, &["waiting for a database", "running", "waiting for the global lock", "waiting for a lock"]),
         ] {
             let tree = Tree::of(&profile, by);
             sound(&tree);

@@ -143,11 +143,7 @@ impl Flame {
             (_, Some(Action::Filter)) => self.search.editing = true,
             (_, Some(Action::Now)) => self.next_found(),
             (_, Some(Action::Detail)) => self.zoom(self.cursor),
-            (_, Some(Action::Pause)) => {
-                if !self.folded.remove(&self.cursor) && !self.tree.node(self.cursor).children.is_empty() {
-                    self.folded.insert(self.cursor);
-                }
-            }
+            (_, Some(Action::Pause)) => self.fold(),
             (_, Some(Action::Up)) if self.cursor != self.root() => self.cursor = self.tree.node(self.cursor).parent,
             (_, Some(Action::Down)) if !self.folded.contains(&self.cursor) => {
                 self.cursor = self.tree.node(self.cursor).children.first().copied().unwrap_or(self.cursor);
@@ -177,6 +173,13 @@ impl Flame {
             _ => {}
         }
         self.look();
+    }
+
+    /// Folds what the function at the cursor called, or no longer.
+    fn fold(&mut self) {
+        if !self.folded.remove(&self.cursor) && !self.tree.node(self.cursor).children.is_empty() {
+            self.folded.insert(self.cursor);
+        }
     }
 
     /// Back from where it was zoomed into; `false` when all is shown.

@@ -1,5 +1,7 @@
 //! Which module does what is asked for.
 
+use std::time::Duration;
+
 use rwsgi_stats::control::{Answer, MemoryRequest, ReloadKind, Request};
 use tokio::sync::oneshot;
 use tracing::info;
@@ -17,8 +19,8 @@ impl Master {
         }
         match request {
             Request::Stats => self.control_stats(answering),
-            Request::Stacks { .. } => not_yet(answering, "stacks"),
-            Request::Profile { .. } => not_yet(answering, "profile"),
+            Request::Stacks { worker } => self.control_stacks(worker, answering),
+            Request::Profile { seconds, rate } => self.control_profile(seconds, rate, answering),
             Request::Reload { how } => self.control_reload(how, answering),
             Request::Canary { .. } => not_yet(answering, "canary"),
             Request::CanaryKeep => not_yet(answering, "canary-keep"),
@@ -28,7 +30,10 @@ impl Master {
             Request::Undrain { worker } => self.control_drain(worker, false, answering),
             Request::Workers { count } => self.control_workers(count, answering),
             Request::LogLevel { level } => self.control_log_level(&level, answering),
-            Request::SlowRequest { .. } => not_yet(answering, "slow-request"),
+            Request::SlowRequest { micros } => {
+                self.set_slow_request((micros > 0).then(|| Duration::from_micros(micros)));
+                answering.text(self.describe_slow_threshold());
+            }
             Request::Memory { worker, what } => self.report_memory(worker, what, answering),
             Request::Refork { worker } => self.refork(worker, answering),
         }

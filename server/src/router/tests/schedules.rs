@@ -115,7 +115,7 @@ impl World<'_> {
         }
         let Some(lengths) = worker.fill() else { return self.kill(slot) };
         let Some(lengths) = lengths else { return };
-        let RequestLengths { head: head_len, peer: peer_len, body: body_len } = lengths;
+        let RequestLengths { head: head_len, peer: peer_len, body: body_len, .. } = lengths;
         let rest = worker.input.split_off(RequestLengths::LEN + (head_len + peer_len) as usize + body_len as usize);
         let request = std::mem::replace(&mut worker.input, rest);
         let (head, body) = request[RequestLengths::LEN + peer_len as usize..].split_at(head_len as usize);

@@ -68,6 +68,17 @@ impl LatencyCounts {
         self.0.clear();
     }
 
+    /// Adds latencies that are shorter than a µs.
+    pub(super) fn add_zeros(&mut self, count: u64) {
+        let index = latency::index_of(0);
+        if count > 0 && self.0.len() <= index {
+            self.0.resize(index + 1, 0);
+        }
+        if let Some(zeros) = self.0.get_mut(index) {
+            *zeros = zeros.saturating_add(count);
+        }
+    }
+
     /// Adds other counts.
     pub fn add(&mut self, other: &Self) {
         if self.0.len() < other.0.len() {

@@ -1,8 +1,12 @@
 //! What a worker process reports of itself as a whole, and what the master orders it.
 
 use std::num::NonZeroU64;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicU32, AtomicU64};
+
+use super::corrupt::Corrupt;
+use super::counters::add;
+use crate::clock::MonotonicNanos;
 
 /// One process of a worker: written by that process, but for what the master tells it.
 #[repr(C, align(64))]
@@ -10,8 +14,36 @@ pub struct WorkerCell {
     accepting: AtomicU32,
     /// The master's word.
     drained: AtomicU32,
+    /// The master was told of something of slow requests, and has not looked: it takes this back.
+    told: AtomicU32,
+    collections: AtomicU64,
+    collecting: AtomicU64,
+    longest: AtomicU64,
+    collected: AtomicU64,
     /// What the master has ordered and no thread has begun; 0 for nothing. [`crate::ipc::worker_order`] says what it means.
     order: AtomicU64,
+}
+
+/// Python's garbage collections in a process, or in several.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GcCounts {
+    /// How many.
+    pub collections: u64,
+    /// Time in them, ns.
+    pub time: u64,
+    /// The longest, ns.
+    pub longest: u64,
+    /// Objects that they freed.
+    pub collected: u64,
+}
+
+impl std::ops::AddAssign for GcCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.collections = self.collections.saturating_add(other.collections);
+        self.time = self.time.saturating_add(other.time);
+        self.longest = self.longest.max(other.longest);
+        self.collected = self.collected.saturating_add(other.collected);
+    }
 }
 
 impl WorkerCell {
@@ -55,6 +87,35 @@ impl WorkerCell {
     pub fn begin_order(&self) -> Option<NonZeroU64> {
         NonZeroU64::new(self.order.swap(0, AcqRel))
     }
+
+    /// There is something of slow requests for the master; returns whether it must be told.
+    pub fn tells(&self) -> bool {
+        self.told.swap(1, SeqCst) == 0
+    }
+
+    /// The master is about to look: from now on it is told again.
+    pub fn hears(&self) {
+        self.told.store(0, SeqCst);
+    }
+
+    /// A garbage collection took so long, ns, and freed so many objects. The caller has Python's global lock.
+    pub fn count_collection(&self, took: u64, collected: u64) {
+        add(&self.collections, 1);
+        add(&self.collecting, took);
+        add(&self.collected, collected);
+        self.longest.store(self.longest.load(Relaxed).max(took), Relaxed);
+    }
+
+    /// Its garbage collections.
+    ///
+    /// # Errors
+    /// When no worker has counted that.
+    pub fn garbage(&self) -> Result<GcCounts, Corrupt> {
+        let [collections, time, longest, collected] =
+            [&self.collections, &self.collecting, &self.longest, &self.collected].map(|count| count.load(Relaxed));
+        Corrupt::refuse_beyond(MonotonicNanos::now(), &[collections, time, longest, collected])?;
+        Ok(GcCounts { collections, time, longest, collected })
+    }
 }
 
 #[cfg(test)]
@@ -63,7 +124,7 @@ mod tests {
 
     #[test]
     fn an_order_is_begun_once_or_taken_back() {
-        let cell = WorkerCell { accepting: AtomicU32::new(0), drained: AtomicU32::new(0), order: AtomicU64::new(0) };
+        let cell = crate::shared_memory::zeroed::<WorkerCell>();
         let [one, two] = [1, 2].map(|order| NonZeroU64::new(order).unwrap());
         assert!(!cell.has_order() && cell.begin_order().is_none());
         assert!(cell.give_order(one));

@@ -4,12 +4,13 @@ use std::fmt;
 use std::time::Duration;
 
 use nix::unistd::Pid;
-use rwsgi_stats::{App, Core, LastException, RequestInfo, Responses, Shown, Worker};
+use rwsgi_stats::{App, Core, GarbageCollections, RequestInfo, Responses, Worker};
 
 use crate::clock::{self, Clock, MonotonicNanos, UnixMicros};
 use crate::ids::{GenerationNumber, SlotId, ThreadIndex, WorkerId};
-use crate::stats::cell::{Counters, ExceptionReport, ThreadSample};
-use crate::stats::request::Vars;
+use crate::stats::cell::{Counters, ExceptionReport, GcCounts, ThreadSample};
+use crate::stats::request::{Vars, route_of};
+use crate::stats::routes::describe_exception;
 use crate::stats::scoreboard::{CorruptSlot, Scoreboard};
 use crate::stats::state::SnapshotState;
 use crate::stats::totals::{Averages, Totals, newest};
@@ -97,7 +98,10 @@ pub(super) fn take(
         let mut core = Core { id: id.get(), ..Core::default() };
         for (nth, process) in view.processes.iter().enumerate() {
             let cell = board.thread(process.slot, id);
-            let read = cell.read().and_then(|read| cell.read_latencies(&mut state.cell_latency).map(|()| read));
+            let read = cell.read().and_then(|read| {
+                cell.read_latencies(&mut state.cell_latency)?;
+                cell.phases.add_to(read.counters.requests, &mut state.phases).map(|()| read)
+            });
             let ThreadSample { counters: live, started, average } = match read {
                 Ok(sample) => sample,
                 Err(found) => {
@@ -124,6 +128,9 @@ pub(super) fn take(
                     let vars = Vars::of(&held, host, context.config.show_request);
                     core.vars = vars.lines().collect();
                     core.req_info = info(&vars, held.started, now, state.clock);
+                    if context.config.routes.most > 0 {
+                        core.req_info.route = Some(route_of(&held).as_str().to_owned());
+                    }
                 }
             }
             state.worker_latency.add(&state.cell_latency);
@@ -136,6 +143,7 @@ pub(super) fn take(
         threads.cores.push(core);
     }
     state.all_latency.add(&state.worker_latency);
+    state.phases.add(&view.totals.phases);
     worker_entry(context, view, state, threads)
 }
 
@@ -199,21 +207,19 @@ fn worker_entry(
         responses: Some(Responses { informational, success, redirect, client_error, server_error }),
         recycled: Some(view.totals.recycled),
         latency: Some(state.worker_latency.encode()),
-        last_exception: last_exception.map(|report| exception(report, context.config.show_request)),
-        gc: None,
+        last_exception: last_exception.map(|report| describe_exception(&report, context.config.show_request)),
+        gc: context.config.slow_requests.gc_stats.then(|| garbage(context.scoreboard, view)),
     }
 }
 
-/// What is shown of an exception. Its text is the application's: URLs are all that is known to hold secrets.
-fn exception(report: ExceptionReport, shown: Shown) -> LastException {
-    LastException {
-        kind: report.kind,
-        message: shown.text(&report.message).into_owned(),
-        location: report.traceback.first().cloned().unwrap_or_default(),
-        traceback: report.traceback,
-        when: report.when.as_micros(),
-        request: shown.target(&report.request).into_owned(),
+/// Garbage collections of a worker's past and present processes.
+fn garbage(scoreboard: &Scoreboard, view: &WorkerView<'_>) -> GarbageCollections {
+    let mut sum = view.totals.garbage;
+    for process in &view.processes {
+        sum += scoreboard.worker(process.slot).garbage().unwrap_or_default();
     }
+    let GcCounts { collections, time, longest, collected } = sum;
+    GarbageCollections { collections, time: time / 1_000, longest: longest / 1_000, collected }
 }
 
 /// What is shown of a request in progress.

@@ -1,0 +1,50 @@
+//! `gc-stats`: counts and times Python's garbage collections, through `gc.callbacks`.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::clock::MonotonicNanos;
+use crate::ids::SlotId;
+use crate::stats::scoreboard::Scoreboard;
+
+/// What Python calls at the beginning and the end of each collection, with its global lock.
+#[pyclass(frozen)]
+struct Watch {
+    scoreboard: Arc<Scoreboard>,
+    slot: SlotId,
+    /// When the one under way began, monotonic ns; 0 for none.
+    began: AtomicU64,
+}
+
+#[pymethods]
+impl Watch {
+    #[pyo3(name = "__call__")]
+    fn call(&self, phase: &str, info: &Bound<'_, PyDict>) -> PyResult<()> {
+        let now = MonotonicNanos::now();
+        if phase == "start" {
+            self.began.store(now.as_nanos(), Relaxed);
+            return Ok(());
+        }
+        let began = self.began.swap(0, Relaxed);
+        if phase == "stop" && began != 0 {
+            let collected = info.get_item("collected")?.and_then(|count| count.extract().ok()).unwrap_or(0);
+            let took = now.nanos_since(MonotonicNanos::from_nanos(began));
+            self.scoreboard.worker(self.slot).count_collection(took, collected);
+        }
+        Ok(())
+    }
+}
+
+/// From now on this process counts them.
+///
+/// # Errors
+/// When Python refuses.
+pub(super) fn watch(py: Python<'_>, scoreboard: &Arc<Scoreboard>, slot: SlotId) -> PyResult<()> {
+    let watch = Watch { scoreboard: Arc::clone(scoreboard), slot, began: AtomicU64::new(0) };
+    py.import("gc")?.getattr("callbacks")?.call_method1("append", (Py::new(py, watch)?,))?;
+    Ok(())
+}
