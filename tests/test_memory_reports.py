@@ -12,8 +12,8 @@ import pytest
 
 from rig import http
 from rig.addresses import tcp
-from rig.ask import ask, memory, row
 from rig.http import Connection, head
+from rig.memory import ask, memory, row
 from rig.waiting import until
 
 pytestmark = pytest.mark.only_rwsgi(why="uWSGI has no control socket")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -10,9 +11,9 @@ import pytest
 
 from rig import http, processes
 from rig.addresses import tcp
-from rig.ask import ask
 from rig.http import Connection, head
 from rig.load import Load
+from rig.memory import ask
 from rig.waiting import until
 
 pytestmark = pytest.mark.only_rwsgi(why="uWSGI does not fork workers from workers")
@@ -206,3 +207,21 @@ def test_a_stop_in_the_middle_of_it_leaves_nothing_behind(serve, tmp_path, stats
     site = Site(serve, tmp_path, stats_at)
     site.refork(1)
     site.server.stop()
+
+
+def test_the_inside_of_the_new_workers_is_seen_as_before(serve, tmp_path, stats_at):
+    site = Site(serve, tmp_path, stats_at, count=1)
+    for _ in range(2):
+        old = site.pids()
+        site.refork(1)
+        now = site.wait_replaced(old)
+    holder = Connection(site.address)
+    holder.send(head("GET", "/sleep?5"))
+    site.server.wait_stats(lambda document: document["workers"][0]["status"] == "busy", "a request in progress")
+    reply, _ = ask(site.control, **{"do": "stacks", "worker": 1})
+    threads = [thread for thread in reply["done"]["stacks"]["threads"] if thread["frames"]]
+    assert threads and threads[0]["pid"] == now[1], reply
+    assert any(frame["function"] == "application" for frame in threads[0]["frames"]), threads
+    assert holder.response().status == 200
+    routes = site.server.wait_stats(lambda document: document.get("routes"), "routes")["routes"]
+    assert any(route["requests"] for route in routes if "sleep" in json.dumps(route)), routes

@@ -141,9 +141,10 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<Next
         return Ok(Next::Exit(status));
     }
     let scoreboard = Arc::new(scoreboard);
-    let memory = setup.stacks.take()?;
-    let routes = match &mut setup.routes {
-        Some(memory) => Some(RouteTableCells::map(memory.take()?, slot, setup.config.routes.most)?),
+    // They stay there for those that this worker may fork.
+    let memory = setup.stacks.copy()?;
+    let routes = match &setup.routes {
+        Some(memory) => Some(RouteTableCells::map(memory.copy()?, slot, setup.config.routes.most)?),
         None => None,
     };
     let links = if setup.link.is_some() { setup.config.threads as usize } else { 0 };
