@@ -65,7 +65,7 @@ def test_the_type_that_grows_is_named_with_its_cost_before(site):
 
 def test_the_line_that_allocates_is_named_and_tracing_goes_on_and_off_live(site):
     assert "trace-start" in site.refused("trace")
-    assert "2 to 4 times" in memory(site.control, 1, "trace-start")["note"]
+    assert "10 to 20 times" in memory(site.control, 1, "trace-start")["note"]
     assert "already" in site.refused("trace-start")
     site.get("/leak", times=10)
     first = memory(site.control, 1, "trace")
@@ -158,7 +158,7 @@ def test_rtop_shows_a_worker_s_memory_and_asks_before_it_costs_something(site, r
     screen.press("m")
     screen.wait("memory of worker 1", "recycling this worker")
     screen.press("o")
-    screen.wait("2 to 4 times as long", "enter does it")
+    screen.wait("10 to 20 times slower", "enter does it")
     screen.press("Escape")
     screen.wait("recycling this worker")
     assert "trace-start" in site.refused("trace"), "it was not confirmed"

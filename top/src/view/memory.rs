@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(pane.press(KeyCode::Char('s'), None), Wish::Ask(MemoryRequest::Savings), "it costs nothing");
         assert_eq!(pane.press(KeyCode::Char('o'), None), Wish::Nothing);
         let asked = shown(&mut pane);
-        assert!(asked.contains("2 to 4 times as long"), "{asked}");
+        assert!(asked.contains("10 to 20 times slower"), "{asked}");
         assert_eq!(pane.press(KeyCode::Esc, Some(Action::Back)), Wish::Nothing, "it is not done, and the pane stays");
         assert_eq!(pane.press(KeyCode::Char('t'), None), Wish::Nothing);
         assert_eq!(pane.press(KeyCode::Enter, None), Wish::Ask(MemoryRequest::Types));

@@ -1,9 +1,11 @@
 //! Reports of a worker's memory. What Python knows, Python code says (`memory.py`); what the kernel knows is in `smaps`.
 
+use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyList, PyTuple};
 
 use crate::ipc::calls::OrderOutcome;
 use crate::ipc::worker_order::WorkerOrderKind;
@@ -42,9 +44,29 @@ pub(super) fn report(py: Python<'_>, kind: WorkerOrderKind, tell_cost: impl FnOn
         if kind == WorkerOrderKind::Types {
             tell_cost(module.call_method0("types_cost")?.extract()?);
         }
-        read(&module.call_method0(function)?)
+        let made = match kind {
+            WorkerOrderKind::Trace => module.call_method1(function, (wrap_pyfunction!(group, py)?,)),
+            _ => module.call_method0(function),
+        };
+        read(&made?)
     });
     made.map_err(|raised| refusal(py, &raised))
+}
+
+/// What tracemalloc has recorded, by the stack of frames, with how many and how many bytes. Equal stacks are one object.
+#[pyfunction]
+fn group(traces: &Bound<'_, PyAny>) -> PyResult<Vec<(Py<PyAny>, u64, u64)>> {
+    let traces = traces.cast::<PyList>()?;
+    let mut stacks: HashMap<usize, (Py<PyAny>, u64, u64)> = HashMap::new();
+    for trace in traces.iter() {
+        // Domain, bytes, frames, and from Python 3.9 on how many frames there were.
+        let trace = trace.cast_into::<PyTuple>()?;
+        let (size, frames) = (trace.get_item(1)?.extract::<u64>()?, trace.get_item(2)?);
+        let (_, count, bytes) = stacks.entry(frames.as_ptr().addr()).or_insert_with(|| (frames.clone().unbind(), 0, 0));
+        *count += 1;
+        *bytes += size;
+    }
+    Ok(stacks.into_values().collect())
 }
 
 /// Whether this process records where memory is allocated.
@@ -164,7 +186,7 @@ mod tests {
             let ask = |kind| report(py, kind, |_| ());
             let refused = ask(WorkerOrderKind::Trace).unwrap_err();
             assert!(refused.contains("trace-start"), "{refused}");
-            assert!(ask(WorkerOrderKind::TraceStart).unwrap().note.contains("2 to 4 times"));
+            assert!(ask(WorkerOrderKind::TraceStart).unwrap().note.contains("10 to 20 times"));
             assert!(ask(WorkerOrderKind::TraceStart).unwrap_err().contains("already"));
             assert!(is_tracing(py).unwrap());
             let code = c"def leak():\n    return [bytes(1000) for _ in range(1000)]\nkept = leak()\n";
