@@ -190,6 +190,10 @@ pub(crate) struct Args {
     #[arg(last = true, value_name = "COMMAND", conflicts_with_all = ["count", "duration", "until_exit", "replay"])]
     pub(crate) command: Vec<String>,
 
+    /// Only look: no key acts on a server
+    #[arg(long)]
+    pub(crate) read_only: bool,
+
     /// Leave the mouse to the terminal
     #[arg(long)]
     pub(crate) no_mouse: bool,

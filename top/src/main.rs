@@ -251,6 +251,8 @@ fn live(args: &Args) -> anyhow::Result<u8> {
         sort: config.sort,
         interval: if args.replay.is_some() { None } else { Some(args.frequency) },
         asks: args.replay.is_none().then_some(asks),
+        read_only: args.read_only || config.read_only.unwrap_or(false),
+        control_named: args.control.is_some(),
     };
     if let Some(path) = &args.replay {
         let recording = Recording::open(path)?;

@@ -177,7 +177,7 @@ fn a_key_profiles_and_the_graph_is_looked_into() {
     terminal.press("P");
     terminal.wait_for_text("for how many seconds? 10");
     terminal.press("\u{7f}\r");
-    terminal.wait_for_text("100 samples of threads in requests");
+    terminal.wait_for_text("100 samples in 1.00s");
     terminal.wait_for_text("export (views.py:41)");
     terminal.press("/psycopg\r");
     terminal.wait_for_text("80.0 % in 1 functions");

@@ -79,10 +79,12 @@ impl Client {
     pub(super) fn ask(&mut self, request: &Request, mut progress: impl FnMut(&str)) -> anyhow::Result<Reply> {
         let mut line = serde_json::to_vec(request)?;
         line.push(b'\n');
-        self.stream.get_mut().write_all(&line).context("the server has hung up")?;
+        // A server that refuses whoever connects says why, and may have hung up by now.
+        let sent = self.stream.get_mut().write_all(&line);
         loop {
             let mut line = Vec::new();
             if self.stream.read_until(b'\n', &mut line).context("the server has hung up")? == 0 {
+                sent.context("the server has hung up")?;
                 bail!("the server has hung up without an answer");
             }
             match serde_json::from_slice(&line).context("the server does not speak the control protocol")? {

@@ -134,6 +134,8 @@ pub(crate) fn hottest(profile: &Profile) -> Option<Hottest> {
     let state_share = found.states.0[super::threads::place_of(state.state)] as f64 / found.samples as f64;
     let place = place(file, line);
     let inside = match package {
+        // No frame at all: the server says in brackets what it was at.
+        _ if file.is_empty() => format!("in {function}"),
         // Not even the outermost function is the application's.
         Some(package) if package_of(&Frame { file: file.to_owned(), ..Frame::default() }).is_some() => {
             format!("in {package}: {function} ({place})")
@@ -196,6 +198,12 @@ mod tests {
         let sentence = hottest(&library).unwrap().sentence;
         assert_eq!(sentence, "100 % of busy threads are in socket: recv (socket.py:7), waiting");
         assert_eq!(hottest(&Profile::default()), None);
+    }
+
+    #[test]
+    fn what_is_no_code_of_python_is_told_as_the_server_does() {
+        let server = profile(&[("", ThreadState::Running, &["(server) :0"], 5)]);
+        assert_eq!(hottest(&server).unwrap().sentence, "100 % of busy threads are in (server), running");
     }
 
     #[test]

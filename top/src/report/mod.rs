@@ -23,7 +23,7 @@ pub(crate) use judge::{Baseline, Phases};
 pub(crate) use lines::json_schema;
 pub(crate) use memory::{LONGER, QUESTIONS, memory, memory_question, report_lines};
 pub(crate) use metrics::list_metrics;
-pub(crate) use profile::{Destination, Sampling, profile, profile_file, samples};
+pub(crate) use profile::{Destination, Sampling, is_patchy, profile, profile_file, samples_in_short};
 #[cfg(test)]
 pub(crate) use stacks::tests::stacks as stacks_of_a_test;
 pub(crate) use stacks::{Part, doing, name_of, request_of, stacks};

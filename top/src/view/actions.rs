@@ -37,6 +37,10 @@ impl Screen {
         if Key::from(key) == Key::INTERRUPT {
             return Outcome::Quit;
         }
+        if self.acting.is_open() {
+            return self.confirm(key);
+        }
+        self.acting.seen();
         if self.inside.is_open() {
             return match self.keys.action_of(key) {
                 Some(action @ (Action::Suspend | Action::Redraw)) => self.act(action),
@@ -63,6 +67,9 @@ impl Screen {
 
     /// A click or a turn of the wheel.
     pub(crate) fn mouse(&mut self, event: MouseEvent) -> Outcome {
+        if self.acting.is_open() {
+            return Outcome::Nothing;
+        }
         match event.kind {
             MouseEventKind::ScrollUp if self.inside.is_open() => self.click_inside(None, -3),
             MouseEventKind::ScrollDown if self.inside.is_open() => self.click_inside(None, 3),
@@ -143,6 +150,7 @@ impl Screen {
             Action::Filter => self.table.filter.editing = true,
             Action::Columns => self.selection.overlay = Some(Overlay::Columns(0)),
             Action::Alerts => self.selection.overlay = Some(Overlay::Alerts(0)),
+            Action::Deed(deed) => self.intend(deed),
             Action::Stacks => self.open_stacks(),
             Action::Profile => self.open_profile(),
             Action::Memory => self.open_memory(),

@@ -103,8 +103,10 @@ impl Inside {
 impl Profiling {
     fn progress(&self, now: Monotonic) -> String {
         let gone = now.since(self.began).min(self.sampling.duration).as_secs();
-        let said = if self.said.is_empty() { String::new() } else { format!("  {}", self.said) };
-        format!("{gone} s of {} s{said}", self.sampling.duration.as_secs_f64())
+        match self.said.as_str() {
+            "" => format!("{gone} s of {} s", self.sampling.duration.as_secs_f64()),
+            said => said.to_owned(),
+        }
     }
 }
 
@@ -187,7 +189,7 @@ impl Screen {
         let target = self.server_meant();
         self.inside.problem = None;
         self.inside.pane = Pane::Flame;
-        match self.asking.ask(target, sampling.request(), sampling.duration) {
+        match self.asking.ask(target, sampling.request(), sampling.longer()) {
             Ok(pending) => {
                 let began = self.merged.now;
                 self.inside.profiling = Some(Profiling { pending, target, sampling, began, said: String::new() });
@@ -337,7 +339,8 @@ impl Screen {
         let hints = match &mut self.inside.pane {
             Pane::Closed | Pane::Memory(_) => return,
             Pane::Stacks(pane) => {
-                let label = label(pane.target).to_owned();
+                let past = if self.playback.paused.is_some() { ", now" } else { "" };
+                let label = format!("{}{past}", label(pane.target));
                 pane.draw(&label, self.merged.now, &theme, over, buf);
                 "↑ ↓ scroll  space holds  b asks again  esc closes"
             }

@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
+use super::acting::Deed;
+
 /// What a key does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Action {
@@ -68,6 +70,8 @@ pub(crate) enum Action {
     Chart(u8),
     /// Charts where there is room, or never.
     Charts,
+    /// Do something to a server.
+    Deed(Deed),
     /// The list of alerts.
     Alerts,
     /// What the threads execute.
@@ -100,8 +104,8 @@ pub(crate) struct Binding {
 }
 
 macro_rules! bindings {
-    ($($action:ident $(($number:literal))? $name:literal [$($key:literal),*] $hint:literal $help:literal;)*) => {
-        &[$(Binding { action: Action::$action $(($number))?, name: $name, keys: &[$($key),*], hint: $hint, help: $help }),*]
+    ($($action:ident $(($argument:expr))? $name:literal [$($key:literal),*] $hint:literal $help:literal;)*) => {
+        &[$(Binding { action: Action::$action $(($argument))?, name: $name, keys: &[$($key),*], hint: $hint, help: $help }),*]
     };
 }
 
@@ -122,6 +126,11 @@ pub(crate) const BINDINGS: &[Binding] = bindings! {
     Stacks "stacks" ["b"] "" "what the threads of the selected worker execute now, or of all";
     Profile "profile" ["P"] "profile" "sample the threads in requests: a flame graph of where their time goes";
     Memory "memory" ["m"] "" "the selected worker's memory: types, lines, savings";
+    Deed(Deed::Reload) "reload" ["R"] "" "act: load the application again; asks first, as all that act do";
+    Deed(Deed::Recycle) "recycle" ["X"] "" "act: a new process for the selected worker";
+    Deed(Deed::Drain) "drain" ["D"] "" "act: the selected worker takes no new requests, or takes them again";
+    Deed(Deed::More) "worker-more" ["}"] "" "act: a worker more";
+    Deed(Deed::Fewer) "worker-fewer" ["{"] "" "act: a worker fewer";
     TabNext "tab-next" ["tab"] "" "the next server";
     TabBefore "tab-before" ["backtab"] "" "the server before";
     Back1 "back-1" ["left"] "" "back in time by a sample";
@@ -318,6 +327,12 @@ impl Keys {
             bound.push(Key::INTERRUPT);
         }
         true
+    }
+
+    /// The same without what acts on a server.
+    pub(crate) fn without_deeds(mut self) -> Self {
+        self.bound.retain(|(binding, _)| !matches!(binding.action, Action::Deed(_)));
+        self
     }
 
     /// What a pressed key does.

@@ -64,6 +64,12 @@ impl Screen {
             Some(Overlay::Alerts(first)) => overlay::alerts(&alerts, first, &self.theme, over, buf),
             None => {}
         }
+        if self.acting.is_open() {
+            targets.clear();
+            let server = self.server_shown().unwrap_or(self.selection.server);
+            let label = self.pools.get(server).map_or("", |pool| pool.label.as_str());
+            self.acting.draw(label, &self.theme, over, buf);
+        }
         if self.inside.is_open() {
             targets.clear();
             self.draw_inside(Rect { y: area.y + 1, height: area.height - 1, ..area }, buf);
@@ -247,6 +253,7 @@ impl Screen {
         if !filter.is_empty() {
             spans.push(Span::styled(format!("filter: {}  ", filter.text()), self.theme.warning()));
         }
+        spans.extend(self.acting.line(&self.theme));
         if let Some(notice) = &self.notice {
             spans.push(Span::styled(format!("{}  ", format::one_line(notice)), self.theme.alarm()));
         }

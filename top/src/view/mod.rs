@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows of sockets or files; a screen draws into a buffer and can be tested without a terminal.
 
+mod acting;
 mod actions;
 mod asking;
 mod charts;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
+use super::acting::Acting;
 use super::asking::Asking;
 use super::charts::Charts;
 use super::inside::Inside;
@@ -39,6 +40,10 @@ pub(crate) struct Setup {
     pub(crate) interval: Option<Duration>,
     /// Where requests to control sockets go; `None` for a recording.
     pub(crate) asks: Option<Sender<Ask>>,
+    /// Only looks: no key acts on a server.
+    pub(crate) read_only: bool,
+    /// The control socket is named on the command line.
+    pub(crate) control_named: bool,
 }
 
 /// All that is shown, and the state that keys change.
@@ -59,6 +64,7 @@ pub(crate) struct Screen {
     pub(super) keys: Keys,
     pub(super) thresholds: Thresholds,
     pub(super) asking: Asking,
+    pub(super) acting: Acting,
     pub(super) inside: Inside,
     /// What the last frame shows.
     pub(super) targets: Targets,
@@ -87,9 +93,10 @@ impl Screen {
             theme_told: false,
             notice: None,
             zone: setup.zone,
-            keys: setup.keys,
+            keys: if setup.read_only { setup.keys.without_deeds() } else { setup.keys },
             thresholds: setup.thresholds,
-            asking: Asking::new(setup.asks),
+            asking: Asking::new(setup.asks, setup.read_only),
+            acting: Acting::new(setup.control_named),
             inside: Inside::default(),
             targets: Targets::default(),
         }
@@ -124,7 +131,10 @@ impl Screen {
 
     /// Takes in what a server says on its control socket. Returns whether there is something new to draw.
     pub(crate) fn told(&mut self, told: Told) -> bool {
-        self.inside_told(told).unwrap_or(false)
+        match self.acting_told(told) {
+            Ok(is_new) => is_new,
+            Err(told) => self.inside_told(told).unwrap_or(false),
+        }
     }
 
     /// Says something at the foot from now on.

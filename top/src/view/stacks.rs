@@ -135,14 +135,14 @@ impl StacksPane {
                 None => format!(" worker {} {}", thread.worker, name_of(thread)),
             };
             let state = thread.state.map_or_else(|| theme.dim(), |state| theme.thread(state));
-            let age = if thread.request.is_empty() { String::new() } else { format::micros(thread.elapsed) };
+            let age = if thread.request.is_empty() { String::new() } else { format::micros(thread.elapsed) + "  " };
             if !lines.is_empty() {
                 lines.push(Line::default());
             }
             lines.push(Line::from(vec![
                 Span::styled(format!("{name}  "), theme.strong()),
+                Span::styled(age, theme.strong()),
                 Span::styled(doing(thread), state),
-                Span::styled(format!("  {age}"), theme.strong()),
                 Span::styled(format!("  pid {} tid {}", thread.pid, thread.tid), theme.dim()),
             ]));
             let request = request_of(thread);

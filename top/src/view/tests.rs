@@ -1,5 +1,6 @@
 //! Screens as they look: each of the usual sizes, rendered from documents, kept as pictures in `snapshots/`.
 
+mod acting;
 mod changed;
 mod hostile;
 mod inside;
@@ -40,6 +41,8 @@ pub(super) fn setup() -> Setup {
         sort: None,
         interval: Some(std::time::Duration::from_secs(2)),
         asks: None,
+        read_only: false,
+        control_named: false,
     }
 }
 
