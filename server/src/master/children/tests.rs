@@ -450,7 +450,7 @@ fn a_fork_server_that_a_worker_forks_is_the_generation_s_when_the_one_before_lea
     rig.dismiss(old, FOR_RELOAD);
     assert_eq!(rig.children.fork_server(generation).map(|child| child.id), Some(next));
     assert_eq!(rig.end(old, End::Exited(0)).next, None, "it has a successor");
-    assert_eq!(rig.end(next, End::Killed(9)).next, Some(Duration::ZERO), "and that is loaded again");
+    assert!(rig.end(next, End::Killed(9)).next.is_some(), "and the application is loaded again");
 }
 
 #[test]
