@@ -69,6 +69,13 @@ fn run(args: &Args) -> anyhow::Result<u8> {
         report::stacks(&args.targets, args.control.as_deref(), args.timeout, args.worker, args.json, &paint)?;
         return Ok(0);
     }
+    if let Some(what) = args.memory {
+        let [target] = args.targets.as_slice() else {
+            refuse(ErrorKind::TooManyValues, "--memory is of one server, and several are named")
+        };
+        report::memory(target, args.control.as_deref(), args.timeout, args.worker, what, args.json)?;
+        return Ok(0);
+    }
     if let Some(sampling) = sampling(args) {
         let [target] = args.targets.as_slice() else {
             refuse(ErrorKind::TooManyValues, "--profile is of one server, and several are named")

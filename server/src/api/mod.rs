@@ -133,6 +133,12 @@ pub(crate) fn after_fork(py: Python<'_>) -> AfterFork {
     next
 }
 
+/// Before a worker forks a fork server: the application closes what two processes must not share.
+pub(crate) fn before_refork(py: Python<'_>) {
+    // The worker serves on, whatever the function wants.
+    let _ = hooks::run(py, "before_refork");
+}
+
 /// The socket that this process's signals come through; -1 when it listens to none.
 #[must_use]
 pub(crate) fn signal_descriptor() -> std::os::fd::RawFd {

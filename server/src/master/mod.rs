@@ -43,6 +43,7 @@ mod queues;
 mod readable;
 mod reap;
 mod reason;
+mod refork;
 mod reload;
 mod routes;
 mod scaling;
@@ -66,6 +67,7 @@ mod timetable;
 mod touch;
 mod vassal;
 mod watchdog;
+mod worker_orders;
 
 use std::time::Instant;
 
@@ -248,6 +250,8 @@ impl Master {
             Timer::Status => self.tell_status(now),
             Timer::StopLate => self.stop_late(),
             Timer::Canary => self.canary_is_over(),
+            Timer::WorkerOrders => self.watch_worker_orders(now),
+            Timer::Refork => self.cancel_refork("the process that the worker has forked is not ready in time"),
         }
     }
 
@@ -257,6 +261,7 @@ impl Master {
             self.proceed_with_stop();
             self.proceed_with_daemons(now);
         }
+        self.proceed_with_refork();
         self.start_due(now);
         self.answer_awaited();
     }

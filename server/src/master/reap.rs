@@ -61,6 +61,7 @@ impl Master {
         let now = Instant::now();
         let Some(ended) = self.children.reap(id, reaped.end, now, &mut self.timers) else { return };
         self.app_signals.forget_listener(|listener| listener.child == id);
+        self.orders_end(id);
         self.alarm_of_end(&format!("{post} (pid {})", reaped.pid), reaped.end);
         if reaped.end == End::Exited(EXIT_HOOK_FAILED) && self.phase == Phase::Serving {
             error!("{post} (pid {}) ended because a hook has failed: stopping", reaped.pid);
@@ -223,6 +224,9 @@ impl Master {
     /// A fork server has ended: what it was to fork and has not reported is ordered from another.
     fn fork_server_ended(&mut self, number: GenerationNumber, ended: &Ended, reaped: Reaped, now: Instant) {
         let Reaped { pid, end, .. } = reaped;
+        if self.refork_ended(number, ended, reaped) {
+            return;
+        }
         self.children.forget_orders(number, now, &mut self.timers);
         self.generations.remove(number);
         if self.phase != Phase::Serving {

@@ -31,6 +31,7 @@ impl Master {
     /// # Errors
     /// When its process cannot be started.
     pub(super) fn load(&mut self, config: Config, how: Reload, again: bool) -> anyhow::Result<()> {
+        self.cancel_refork("the application is loaded again");
         let number = self.generations.next_number();
         let inherited = |(listener, protocol): &(Listener, SocketProtocol)| -> nix::Result<InheritedListener> {
             let address = listener.address.clone();
@@ -285,6 +286,7 @@ impl Master {
         let current = self.generations.current();
         let is_new = self.children.of(Post::Worker(worker)).all(|child| child.generation == current);
         let is_replaced = self.children.of(Post::Worker(worker)).any(Child::is_leaving);
+        self.advance_refork();
         if self.chain.is_none() {
             self.tell_ready();
         } else if is_new || is_replaced {

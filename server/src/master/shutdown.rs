@@ -47,6 +47,7 @@ impl Master {
     }
 
     fn begin_stop(&mut self) {
+        self.cancel_refork("the server stops");
         self.phase = Phase::RouterLeaves;
         self.undo_canary("the server stops");
         self.supervisor.notify("STOPPING=1");

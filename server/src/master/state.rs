@@ -21,10 +21,12 @@ use super::log::Log;
 use super::post::Post;
 use super::private_socket::PrivateSocket;
 use super::queues::Queues;
+use super::refork::Reforks;
 use super::slow_requests::SlowRequests;
 use super::stacks::{Profile, Questions};
 use super::supervisor::Supervisor;
 use super::timers::Timers;
+use super::worker_orders::WorkerOrders;
 use crate::clock::{MonotonicNanos, UnixMicros};
 use crate::ids::{ChildId, GenerationNumber, ThreadIndex, WorkerId};
 use crate::io::temp::TempPlace;
@@ -116,6 +118,10 @@ pub(super) struct Master {
     pub(super) control: ControlState,
     pub(super) phase: Phase,
     pub(super) exit_status: i32,
+    /// What workers were asked, and have not answered.
+    pub(super) worker_orders: WorkerOrders,
+    /// The fork server that a worker forks.
+    pub(super) refork: Reforks,
     /// What is remembered from one snapshot to the next.
     pub(super) snapshot_state: SnapshotState,
     pub(super) started_at: UnixMicros,

@@ -24,7 +24,7 @@ pub(crate) use beside::beside;
 pub(crate) use generations::Generations;
 pub(crate) use history::{HEAT_ROWS, History, Point, heat_floor};
 pub(crate) use lists::{List, Mark, servers, vassals};
-pub(crate) use memory::{LARGEST, MOST_LINES, MemoryPoint, MemoryTrack};
+pub(crate) use memory::{LARGEST, MOST_LINES, MemoryPoint, MemoryTrack, Slope};
 pub(crate) use pool::Pool;
 pub(crate) use rwsgi_assertions::{Counts, Percentiles};
 pub(crate) use sample::{Rates, Sample, Status, Totals, status_of};

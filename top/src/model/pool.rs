@@ -7,7 +7,7 @@ use rwsgi_stats::{Snapshot, Worker};
 
 use super::clean::clean;
 use super::sample::digest;
-use super::{Counts, History, MemoryPoint, MemoryTrack, Rates, Sample, Totals};
+use super::{Counts, History, MemoryPoint, MemoryTrack, Rates, Sample, Slope, Totals};
 use crate::format;
 use crate::source::{LocalMicros, Monotonic, Poll, ServerMicros};
 
@@ -142,6 +142,13 @@ impl Pool {
     /// Memory over time of a worker (by its place).
     pub(crate) fn memory(&self, place: usize) -> Option<&MemoryTrack> {
         self.memory.get(place)
+    }
+
+    /// How fast the memory of all workers together grew per hour up to a moment; `None` when fewer than two are known well
+    /// enough.
+    pub(crate) fn growth(&self, until: Monotonic) -> Option<Slope> {
+        let slopes: Vec<Slope> = self.memory.iter().filter_map(|track| Some(track.growth(until)?.per_hour)).collect();
+        if slopes.len() < 2 { None } else { Slope::sum(slopes) }
     }
 
     fn advance(&mut self, mut snapshot: Snapshot, at: Monotonic, local: LocalMicros) {

@@ -6,6 +6,7 @@ mod generations;
 mod html;
 mod judge;
 mod lines;
+mod memory;
 mod output;
 mod profile;
 mod stacks;
@@ -20,6 +21,7 @@ pub(crate) use assert_file::parse_file;
 pub(crate) use batch::Batch;
 pub(crate) use judge::{Baseline, Phases};
 pub(crate) use lines::json_schema;
+pub(crate) use memory::{LONGER, QUESTIONS, memory, memory_question, report_lines};
 pub(crate) use profile::{Destination, Sampling, is_patchy, profile, profile_file, samples_in_short};
 #[cfg(test)]
 pub(crate) use stacks::tests::stacks as stacks_of_a_test;

@@ -154,6 +154,7 @@ impl Screen {
             Action::Stacks => self.open_stacks(),
             Action::Profile => self.open_profile(),
             Action::Generations => self.selection.overlay = Some(Overlay::Generations(0)),
+            Action::Memory => self.open_memory(),
             Action::Help => self.selection.overlay = Some(Overlay::Help(0)),
             Action::Charts if self.charts == Charts::WhereRoom => self.charts = Charts::Never,
             Action::Charts => self.charts = Charts::WhereRoom,

@@ -80,6 +80,8 @@ pub(crate) enum Action {
     Profile,
     /// The generation that serves beside the one before.
     Generations,
+    /// What a worker's memory is used for.
+    Memory,
     /// Explain the keys.
     Help,
     /// Stop the process until the shell continues it.
@@ -125,6 +127,7 @@ pub(crate) const BINDINGS: &[Binding] = bindings! {
     Alerts "alerts" ["w"] "" "list the alerts";
     Stacks "stacks" ["b"] "" "what the threads of the selected worker execute now, or of all";
     Profile "profile" ["P"] "profile" "sample the threads in requests: a flame graph of where their time goes";
+    Memory "memory" ["m"] "" "the selected worker's memory: types, lines, savings";
     Deed(Deed::Reload) "reload" ["R"] "" "act: load the application again; asks first, as all that act do";
     Deed(Deed::Recycle) "recycle" ["X"] "" "act: a new process for the selected worker";
     Deed(Deed::Drain) "drain" ["D"] "" "act: the selected worker takes no new requests, or takes them again";

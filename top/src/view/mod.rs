@@ -19,6 +19,7 @@ mod layout;
 mod lists;
 mod live;
 mod marks;
+mod memory;
 mod merged;
 mod overlay;
 mod playback;

@@ -178,9 +178,16 @@ impl Children {
         self.children.iter().find(|child| child.slot == Some(slot))
     }
 
-    /// The fork server of a generation.
+    /// The fork server of a generation: of several, the first that was not told to leave.
     pub(super) fn fork_server(&self, generation: GenerationNumber) -> Option<&Child> {
-        self.of(Post::ForkServer).find(|child| child.generation == Some(generation))
+        let all = self.of(Post::ForkServer).filter(|child| child.generation == Some(generation));
+        all.min_by_key(|child| child.is_leaving())
+    }
+
+    /// Whether a process was ordered from the fork server of a generation that it has not reported yet.
+    pub(super) fn awaits_report(&self, generation: GenerationNumber) -> bool {
+        let mut all = self.children.iter().filter(|child| child.generation == Some(generation));
+        all.any(|child| child.pid.is_none() && child.post != Post::ForkServer)
     }
 
     /// Whether no process is left.
