@@ -12,7 +12,9 @@ mod lists;
 mod memory;
 mod pack;
 mod pool;
+mod routes;
 mod sample;
+mod slow;
 mod spoolers;
 mod walk;
 
@@ -23,5 +25,7 @@ pub(crate) use latency::{Counts, Percentiles};
 pub(crate) use lists::{List, Mark, servers, vassals};
 pub(crate) use memory::{LARGEST, MOST_LINES, MemoryPoint, MemoryTrack};
 pub(crate) use pool::Pool;
+pub(crate) use routes::{RouteRow, RouteWindow, routes, running};
 pub(crate) use sample::{Rates, Sample, Status, Totals, status_of};
+pub(crate) use slow::{PHASES, PhaseCounts, SlowLog, phase_times};
 pub(crate) use spoolers::spoolers;
