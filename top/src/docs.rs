@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 use crate::model::columns::{COLUMNS, Teller};
+use crate::model::fields::{Field, ROUTE_FIELDS, SLOW_FIELDS};
 use crate::report::metrics::METRICS;
 use crate::view::PALETTES;
 use crate::view::keys::BINDINGS;
@@ -36,6 +37,11 @@ fn columns() -> String {
     text
 }
 
+fn fields<T>(fields: &[Field<T>]) -> String {
+    let rows = fields.iter().map(|field| format!("| {} | {} |\n", field.title, field.help));
+    std::iter::once("| title | |\n| --- | --- |\n".to_owned()).chain(rows).collect()
+}
+
 fn themes() -> String {
     let rows = PALETTES.iter().map(|palette| format!("| `{}` | {} |\n", palette.name, palette.help));
     std::iter::once("| theme | |\n| --- | --- |\n".to_owned()).chain(rows).collect()
@@ -64,7 +70,15 @@ fn replaced(text: &str, name: &str, table: &str) -> String {
 fn the_tables_in_the_docs_are_these() {
     let text = std::fs::read_to_string(PATH).unwrap();
     let mut made = text.clone();
-    for (name, table) in [("keys", keys()), ("columns", columns()), ("themes", themes()), ("metrics", metrics())] {
+    let tables = [
+        ("keys", keys()),
+        ("columns", columns()),
+        ("route fields", fields(ROUTE_FIELDS)),
+        ("slow fields", fields(SLOW_FIELDS)),
+        ("themes", themes()),
+        ("metrics", metrics()),
+    ];
+    for (name, table) in tables {
         made = replaced(&made, name, &table);
     }
     if std::env::var_os("RWSGI_WRITE_DOCS").is_some() {

@@ -6,6 +6,7 @@ mod alerts;
 mod beside;
 mod clean;
 pub(crate) mod columns;
+pub(crate) mod fields;
 mod history;
 mod latency;
 mod lists;

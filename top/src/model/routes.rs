@@ -215,10 +215,9 @@ pub(crate) fn routes(samples: &[&Sample]) -> Vec<RouteRow> {
     let mut rows: BTreeMap<&str, RouteRow> = BTreeMap::new();
     for sample in samples {
         for (route, window) in sample.snapshot.routes.iter().flatten().zip(&sample.routes) {
-            let row = rows.entry(route.route.as_str()).or_insert_with(|| RouteRow {
-                route: route.route.clone(),
-                ..RouteRow::default()
-            });
+            let row = rows
+                .entry(route.route.as_str())
+                .or_insert_with(|| RouteRow { route: route.route.clone(), ..RouteRow::default() });
             row.add(route, window, sample.window, samples.len() == 1);
         }
     }

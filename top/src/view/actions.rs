@@ -37,10 +37,10 @@ impl Screen {
         if Key::from(key) == Key::INTERRUPT {
             return Outcome::Quit;
         }
-        if !self.table.filter.editing {
+        if !self.filter().editing {
             return self.keys.action_of(key).map_or(Outcome::Nothing, |action| self.act(action));
         }
-        let filter = &mut self.table.filter;
+        let filter = self.filter_mut();
         match key.code {
             KeyCode::Char('u') if key.modifiers.contains(KeyModifiers::CONTROL) => filter.clear(),
             KeyCode::Char(character) if !key.modifiers.contains(KeyModifiers::CONTROL) => filter.push(character),
@@ -73,6 +73,7 @@ impl Screen {
             Some(Target::Server(server)) => self.selection.server = server,
             Some(Target::Title(column)) => self.table.sort_by(column),
             Some(Target::Row(row)) => self.table.selected = Some(row),
+            Some(Target::Pane(place)) => self.click_in_pane(place),
             None => return Outcome::Nothing,
         }
         Outcome::Draw
@@ -90,9 +91,12 @@ impl Screen {
             self.act_in(overlay, action);
             return Outcome::Draw;
         }
+        if self.act_in_pane(action) {
+            return Outcome::Draw;
+        }
         match action {
             Action::Quit => return Outcome::Quit,
-            Action::Suspend | Action::Redraw => {}
+            Action::Suspend | Action::Redraw | Action::Pane(_) => {}
             Action::Fast => {
                 self.playback.fast = !self.playback.fast;
                 return Outcome::Pace(self.playback.pace());

@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
+use super::panes::Pane;
+
 /// What a key does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Action {
@@ -70,6 +72,8 @@ pub(crate) enum Action {
     Charts,
     /// The list of alerts.
     Alerts,
+    /// Open a pane in place of the workers, or close it.
+    Pane(Pane),
     /// Explain the keys.
     Help,
     /// Stop the process until the shell continues it.
@@ -94,8 +98,8 @@ pub(crate) struct Binding {
 }
 
 macro_rules! bindings {
-    ($($action:ident $(($number:literal))? $name:literal [$($key:literal),*] $hint:literal $help:literal;)*) => {
-        &[$(Binding { action: Action::$action $(($number))?, name: $name, keys: &[$($key),*], hint: $hint, help: $help }),*]
+    ($($action:ident $(($argument:expr))? $name:literal [$($key:literal),*] $hint:literal $help:literal;)*) => {
+        &[$(Binding { action: Action::$action $(($argument))?, name: $name, keys: &[$($key),*], hint: $hint, help: $help }),*]
     };
 }
 
@@ -113,6 +117,8 @@ pub(crate) const BINDINGS: &[Binding] = bindings! {
     Reverse "reverse" ["r"] "" "turn the order round";
     Columns "columns" ["c"] "columns" "choose columns and their order";
     Alerts "alerts" ["w"] "" "list the alerts";
+    Pane(Pane::Routes) "routes" ["u"] "" "requests by route (URL): what each costs";
+    Pane(Pane::Slow) "slow" ["l"] "" "slow requests, and the phases of all";
     TabNext "tab-next" ["tab"] "" "the next server";
     TabBefore "tab-before" ["backtab"] "" "the server before";
     Back1 "back-1" ["left"] "" "back in time by a sample";

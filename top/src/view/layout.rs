@@ -120,7 +120,7 @@ impl Screen {
     }
 
     fn body(&mut self, marked: &[usize], area: Rect, buf: &mut Buffer, targets: &mut Targets) {
-        if area.height == 0 {
+        if area.height == 0 || self.draw_pane(area, buf, targets) {
             return;
         }
         if self.all() {
@@ -199,7 +199,7 @@ impl Screen {
 
     /// The last line: what is being typed, what is wrong, or else what the keys do.
     fn foot(&self, area: Rect, buf: &mut Buffer) {
-        let filter = &self.table.filter;
+        let filter = self.filter();
         let trouble = match self.pool() {
             Some(pool) => pool.trouble.as_ref().map(|trouble| (pool, trouble)),
             None => self.pools.iter().find_map(|pool| Some((pool, pool.trouble.as_ref()?))),
@@ -231,7 +231,7 @@ impl Screen {
 
     fn hints(&self) -> Line<'static> {
         let mut spans = Vec::new();
-        let filter = &self.table.filter;
+        let filter = self.filter();
         if !filter.is_empty() {
             spans.push(Span::styled(format!("filter: {}  ", filter.text()), self.theme.warning()));
         }

@@ -15,6 +15,7 @@ mod lists;
 mod live;
 mod merged;
 mod overlay;
+pub(crate) mod panes;
 mod playback;
 mod screen;
 mod selection;

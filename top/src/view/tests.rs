@@ -2,6 +2,7 @@
 
 mod changed;
 mod hostile;
+mod panes;
 mod past;
 mod several;
 mod sizes;
@@ -29,7 +30,7 @@ pub(super) fn fixture(name: &str) -> Vec<u8> {
     std::fs::read(format!("{}/../shared/tests/fixtures/{name}.json", env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 
-fn setup() -> Setup {
+pub(super) fn setup() -> Setup {
     Setup {
         theme: Theme { color: true, unicode: true, ..Theme::default() },
         zone: TimeZone::UTC,
@@ -251,7 +252,7 @@ fn without_utf_8_every_character_is_ascii() {
     assert!(picture(&mut plain, (120, 12)).is_ascii());
 }
 
-fn press(screen: &mut Screen, keys: &str) {
+pub(super) fn press(screen: &mut Screen, keys: &str) {
     use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
     for key in keys.chars() {
         let code = match key {
