@@ -86,7 +86,7 @@ macro_rules! fields {
 
 /// What is told of a route.
 pub(crate) const ROUTE_FIELDS: &[Field<RouteRow>] = fields! {
-    "route" "ROUTE" 12 grows 0 "the application's name of the route, or the path with {} for its variable parts"
+    "route" "ROUTE" 20 grows 0 "the application's name of the route, or the path with {} for its variable parts"
         |row, _| Some(row.route.clone()), |row| text(&row.route);
     "rps" "RPS" 5 right 1 "requests per second"
         |row, _| row.rps.map(format::rate), |row| fraction(row.rps);

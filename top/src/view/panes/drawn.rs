@@ -99,6 +99,11 @@ pub(super) fn phases(times: [u64; 5], elapsed: u64, theme: &Theme, width: u16) -
     lines
 }
 
+/// A line of a stack: its end, which says the most, when it is too long.
+pub(super) fn frame(line: &str, width: u16) -> Line<'static> {
+    Line::raw(format!("  {}", format::end_of(line, usize::from(width.saturating_sub(2)))))
+}
+
 /// A text in as many lines as it needs, each indented.
 pub(super) fn wrapped(text: &str, indent: &str, width: u16) -> Vec<Line<'static>> {
     let room = usize::from(width).saturating_sub(indent.len()).max(8);

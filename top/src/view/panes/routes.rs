@@ -6,7 +6,7 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
 use super::Place;
-use super::drawn::{facts, heading, histogram, percentiles};
+use super::drawn::{facts, frame, heading, histogram, percentiles};
 use super::sheet::Sheet;
 use crate::format;
 use crate::model::fields::{Clock, ROUTE_FIELDS, largest_phase, signed_size};
@@ -92,7 +92,7 @@ fn closely(screen: &Screen, rows: &[RouteRow], route: &str, clock: &Clock, width
         let when = format::time_of_day(exception.when / 1_000_000, clock.now, &clock.zone);
         lines.extend([Line::default(), heading(&format!("last exception, {when}"), theme)]);
         lines.push(Line::styled(format!("{}: {}", exception.kind, exception.message), theme.warning()));
-        lines.extend(exception.traceback.iter().map(|frame| Line::raw(format!("  {frame}"))));
+        lines.extend(exception.traceback.iter().map(|line| frame(line, width)));
         lines.extend(facts(&[("on", exception.request.clone())], theme, width));
     }
     if let Some(slowest) = &row.slowest {

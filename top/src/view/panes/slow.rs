@@ -8,7 +8,7 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
 use super::Place;
-use super::drawn::{facts, heading, phases, wrapped};
+use super::drawn::{facts, frame, heading, phases, wrapped};
 use super::sheet::Sheet;
 use crate::format;
 use crate::model::fields::{Clock, SLOW_FIELDS, SlowRow, signed_size};
@@ -177,7 +177,7 @@ fn closely(row: &SlowRow, clock: &Clock, theme: &Theme, width: u16) -> Vec<Line<
     lines.extend([Line::default(), heading(&format!("stack{at}, the innermost first"), theme)]);
     match record.stack.as_slice() {
         [] => lines.push(Line::styled("  it could not be taken", theme.dim())),
-        stack => lines.extend(stack.iter().map(|frame| Line::raw(format!("  {frame}")))),
+        stack => lines.extend(stack.iter().map(|line| frame(line, width))),
     }
     if record.rss_before > 0 || record.rss_after > 0 {
         lines.extend([Line::default(), heading("resident memory of its process", theme)]);

@@ -2,13 +2,15 @@
 
 use serde_json::Value;
 
-use super::{answered, failed, fixture, rwsgi, setup};
+use super::panes::told;
+use super::{answered, failed, fixture, setup};
 use crate::model::Pool;
 use crate::source::{Poll, SourceError};
 use crate::view::Screen;
 use crate::view::escape::Writer;
 use crate::view::frame::Frames;
 use crate::view::keys::Action;
+use crate::view::panes::{Pane, Panes};
 
 /// Sequences that terminals obey, characters that turn or hide their neighbours, and texts of any length.
 fn texts() -> [String; 14] {
@@ -54,7 +56,7 @@ fn screen(text: &str) -> Screen {
     let pools = (0..5).map(|_| Pool::new(text.to_owned(), Some(text.to_owned()))).collect();
     let mut screen = Screen::new(pools, setup());
     let documents = [
-        serde_json::to_vec(&rwsgi(2, 3)).unwrap(),
+        serde_json::to_vec(&told(2)).unwrap(),
         fixture("uwsgi-busy-cheap"),
         fixture("uwsgi-emperor"),
         fixture("uwsgi-spoolers"),
@@ -88,7 +90,7 @@ fn written(screen: &mut Screen, (width, height): (u16, u16)) -> String {
 
 #[test]
 fn what_a_server_sends_never_reaches_the_terminal_raw() {
-    let looks: [&[Action]; 7] = [
+    let looks: [&[Action]; 11] = [
         &[],
         &[Action::Last],
         &[Action::Cores],
@@ -96,6 +98,10 @@ fn what_a_server_sends_never_reaches_the_terminal_raw() {
         &[Action::Down, Action::Detail, Action::Last],
         &[Action::Alerts],
         &[Action::Chart(4)],
+        &[Action::Pane(Pane::Routes)],
+        &[Action::Pane(Pane::Routes), Action::Detail],
+        &[Action::Pane(Pane::Slow)],
+        &[Action::Pane(Pane::Slow), Action::Detail],
     ];
     let hidden = |c: char| {
         c.is_control()
@@ -108,6 +114,7 @@ fn what_a_server_sends_never_reaches_the_terminal_raw() {
             for look in looks {
                 screen.selection = crate::view::selection::Selection { tab, ..Default::default() };
                 screen.table.selected = None;
+                screen.panes = Panes::default();
                 for action in look {
                     screen.act(*action);
                 }
