@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 
+use crate::model::RULES;
 use crate::model::columns::{COLUMNS, Teller};
 use crate::model::fields::{Field, ROUTE_FIELDS, SLOW_FIELDS};
 use crate::report::metrics::METRICS;
@@ -42,6 +43,14 @@ fn fields<T>(fields: &[Field<T>]) -> String {
     std::iter::once("| title | |\n| --- | --- |\n".to_owned()).chain(rows).collect()
 }
 
+fn rules() -> String {
+    let mut text = "| rule | told of | holds when | |\n| --- | --- | --- | --- |\n".to_owned();
+    for rule in RULES {
+        let _ = writeln!(text, "| {} | {} | {} | {} |", rule.name, told_by(rule.teller), rule.when, rule.advice);
+    }
+    text
+}
+
 fn themes() -> String {
     let rows = PALETTES.iter().map(|palette| format!("| `{}` | {} |\n", palette.name, palette.help));
     std::iter::once("| theme | |\n| --- | --- |\n".to_owned()).chain(rows).collect()
@@ -75,6 +84,7 @@ fn the_tables_in_the_docs_are_these() {
         ("columns", columns()),
         ("route fields", fields(ROUTE_FIELDS)),
         ("slow fields", fields(SLOW_FIELDS)),
+        ("rules", rules()),
         ("themes", themes()),
         ("metrics", metrics()),
     ];

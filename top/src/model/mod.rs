@@ -7,6 +7,7 @@ mod beside;
 mod clean;
 pub(crate) mod columns;
 pub(crate) mod fields;
+mod findings;
 mod history;
 mod latency;
 mod lists;
@@ -21,6 +22,7 @@ mod walk;
 
 pub(crate) use alerts::{Alert, Thresholds, alerts};
 pub(crate) use beside::beside;
+pub(crate) use findings::{AskRoom, Finding, RULES};
 pub(crate) use history::{HEAT_ROWS, History, Point, heat_floor};
 pub(crate) use latency::{Counts, Percentiles};
 pub(crate) use lists::{List, Mark, servers, vassals};

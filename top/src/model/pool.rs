@@ -6,10 +6,13 @@ use std::time::Duration;
 use rwsgi_stats::{Snapshot, Worker};
 
 use super::clean::clean;
+use super::findings::Findings;
 use super::routes::RoutesBefore;
 use super::sample::digest;
 use super::slow::PhasesBefore;
-use super::{Counts, History, MemoryPoint, MemoryTrack, PhaseCounts, Rates, RouteWindow, Sample, SlowLog, Totals};
+use super::{
+    AskRoom, Counts, History, MemoryPoint, MemoryTrack, PhaseCounts, Rates, RouteWindow, Sample, SlowLog, Totals,
+};
 use crate::format;
 use crate::source::{LocalMicros, Monotonic, Poll, ServerMicros};
 
@@ -38,6 +41,9 @@ pub(crate) struct Pool {
     pub(crate) history: History,
     /// The slow requests that were seen.
     pub(crate) slow: SlowLog,
+    /// Asks for memory that more workers could take; `None` for what is not watched live.
+    pub(crate) room: Option<AskRoom>,
+    findings: Findings,
     before: Option<Before>,
     memory: Vec<MemoryTrack>,
 }
@@ -119,6 +125,8 @@ impl Pool {
             restarted: None,
             history: History::default(),
             slow: SlowLog::default(),
+            room: None,
+            findings: Findings::default(),
             before: None,
             memory: Vec::new(),
         }
@@ -168,6 +176,7 @@ impl Pool {
             (None, Some(ended)) => {
                 self.restarts += 1;
                 self.restarted = Some(at);
+                self.findings = Findings::default();
                 match age_of_run(&snapshot, clock, ended.clock) {
                     Some(age) => (Some(age), Before::at_start(&snapshot)),
                     None => (None, Before::default()),
@@ -225,7 +234,9 @@ impl Pool {
         for (worker, track) in snapshot.workers.iter().zip(&mut self.memory) {
             track.push(worker.pid, MemoryPoint { at, rss: worker.rss, requests: worker.requests });
         }
-        let mut sample = Sample { at, clock, window, snapshot, workers, routes, totals };
+        let findings = Vec::new();
+        let mut sample = Sample { at, clock, window, snapshot, workers, routes, totals, findings };
+        sample.findings = self.findings.advance(&sample, &self.memory, self.room);
         self.history.push(&mut sample);
         self.current = Some(sample);
     }

@@ -27,6 +27,24 @@ pub(crate) struct RouteWindow {
     pub(crate) counts: Counts,
 }
 
+impl RouteWindow {
+    /// Takes in another window of it, with the latencies of both.
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (sum, count) in [
+            (&mut self.requests, other.requests),
+            (&mut self.busy, other.busy),
+            (&mut self.errors, other.errors),
+            (&mut self.exceptions, other.exceptions),
+            (&mut self.tx, other.tx),
+            (&mut self.gil_wait, other.gil_wait),
+        ] {
+            *sum = sum.saturating_add(count);
+        }
+        self.counts.merge(&other.counts);
+        self.latency = self.counts.percentiles();
+    }
+}
+
 /// A row's counts in a document, which those of the next are held against.
 #[derive(Debug, Default)]
 struct Counted {

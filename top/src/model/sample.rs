@@ -2,7 +2,7 @@
 
 use rwsgi_stats::{Core, Snapshot, Worker};
 
-use super::{Counts, Percentiles, PhaseCounts, RouteWindow};
+use super::{Counts, Finding, Percentiles, PhaseCounts, RouteWindow};
 use crate::source::{Monotonic, ServerMicros, shown_of};
 
 /// One server at one moment. Rates are `None` until there is a snapshot before it to subtract.
@@ -22,6 +22,8 @@ pub(crate) struct Sample {
     pub(crate) routes: Vec<RouteWindow>,
     /// All workers together.
     pub(crate) totals: Totals,
+    /// What is wrong, the most important first.
+    pub(crate) findings: Vec<Finding>,
 }
 
 /// What a worker did in the window.

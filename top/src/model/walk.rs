@@ -5,7 +5,7 @@ use rwsgi_stats::{
     SlowestRequest, Snapshot, Socket, Spooler, SpoolerJob, Vassal, Worker,
 };
 
-use super::{Counts, Percentiles, PhaseCounts, Rates, RouteWindow, Sample, Totals};
+use super::{Counts, Finding, Percentiles, PhaseCounts, Rates, RouteWindow, Sample, Totals};
 use crate::source::{Monotonic, ServerMicros};
 
 /// Goes through a value's numbers in a fixed order: a writer reads them out, a reader puts them in.
@@ -74,6 +74,7 @@ pub(super) fn sample(walk: &mut impl Walk, sample: &mut Sample) {
     snapshot(walk, &mut sample.snapshot);
     walk.list(&mut sample.workers, rates);
     walk.list(&mut sample.routes, route_window);
+    walk.list(&mut sample.findings, finding);
     let totals = &mut sample.totals;
     for rate in
         [&mut totals.rps, &mut totals.exception_rate, &mut totals.tx_rate, &mut totals.utilization, &mut totals.cpu]
@@ -120,6 +121,17 @@ fn rates(walk: &mut impl Walk, rates: &mut Rates) {
     });
     walk.number(&mut rates.respawned);
     walk.list(&mut rates.cores, Walk::rate);
+}
+
+fn finding(walk: &mut impl Walk, finding: &mut Finding) {
+    let Finding { rule, since, sentence, advice, evidence } = finding;
+    let (mut place, mut at) = (*rule as u64, since.as_micros());
+    walk.number(&mut place);
+    walk.number(&mut at);
+    (*rule, *since) = (place as usize, Monotonic::from_micros(at));
+    walk.text(sentence);
+    walk.text(advice);
+    walk.list(evidence, Walk::text);
 }
 
 fn route_window(walk: &mut impl Walk, window: &mut RouteWindow) {

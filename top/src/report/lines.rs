@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::metrics::{METRICS, Unit};
 use super::window::Window;
 use crate::model::columns::{COLUMNS, Column, Key, Raw, Row, Teller};
-use crate::model::{Pool, Sample};
+use crate::model::{Finding, Pool, RULES, Sample};
 
 pub(super) fn number(value: f64) -> Value {
     // Whole numbers without a point: counters are what most of these are.
@@ -63,9 +63,19 @@ pub(crate) fn json_line(pool: &Pool, sample: &Sample, window: &Window) -> String
         "requests_total": sample.totals.requests,
         "queue": sample.totals.queue,
         "totals": totals,
+        "findings": sample.findings.iter().map(finding).collect::<Vec<_>>(),
         "workers": workers,
     });
     one_line_json(&line)
+}
+
+fn finding(finding: &Finding) -> Value {
+    json!({
+        "rule": finding.rule().name,
+        "sentence": finding.sentence,
+        "advice": finding.advice,
+        "evidence": finding.evidence,
+    })
 }
 
 /// A value as a line of JSON that a terminal can take.
@@ -103,7 +113,7 @@ pub(crate) fn json_schema() -> Value {
         "title": "A line of rtop --json",
         "description": "One sample of one server. Times are µs, sizes bytes, shares 0 to 1; null is what the server does not tell, or what needs requests when there were none.",
         "type": "object",
-        "required": ["target", "time", "window", "server", "version", "pid", "requests_total", "queue", "totals", "workers"],
+        "required": ["target", "time", "window", "server", "version", "pid", "requests_total", "queue", "totals", "findings", "workers"],
         "properties": {
             "target": {"type": "string", "description": "the address as it was typed"},
             "time": {"type": "number", "description": "when the sample was taken, unix seconds"},
@@ -114,9 +124,20 @@ pub(crate) fn json_schema() -> Value {
             "requests_total": {"type": "integer", "description": "requests since the server started"},
             "queue": {"type": "integer", "description": "connections and requests that wait"},
             "totals": {"type": "object", "description": "what happened in the window", "properties": totals},
+            "findings": {"type": "array", "description": "what is wrong, the most important first", "items": finding_schema()},
             "workers": {"type": "array", "items": {"type": "object", "properties": workers}},
         },
     })
+}
+
+fn finding_schema() -> Value {
+    let rules: Vec<&str> = RULES.iter().map(|rule| rule.name).collect();
+    json!({"type": "object", "properties": {
+        "rule": {"enum": rules, "description": "the rule that found it"},
+        "sentence": {"type": "string", "description": "what is wrong"},
+        "advice": {"type": "string", "description": "what to do"},
+        "evidence": {"type": "array", "items": {"type": "string"}, "description": "the numbers that it rests on"},
+    }})
 }
 
 /// Rows as CSV (RFC 4180), lines ending as everything else here.

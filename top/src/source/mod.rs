@@ -7,6 +7,7 @@ mod connect;
 mod fetch;
 #[cfg(test)]
 pub(crate) mod hostile;
+mod machine;
 mod player;
 mod poller;
 mod reader;
@@ -15,6 +16,7 @@ mod target;
 
 pub(crate) use clock::{Clock, LocalMicros, Monotonic, ServerMicros};
 pub(crate) use fetch::Fetcher;
+pub(crate) use machine::{Room, room};
 pub(crate) use player::Player;
 pub(crate) use poller::Poller;
 use reader::Reader;

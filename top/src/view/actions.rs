@@ -136,6 +136,7 @@ impl Screen {
             Action::Filter => self.table.filter.editing = true,
             Action::Columns => self.selection.overlay = Some(Overlay::Columns(0)),
             Action::Alerts => self.selection.overlay = Some(Overlay::Alerts(0)),
+            Action::Why => self.selection.overlay = Some(Overlay::Findings(0)),
             Action::Help => self.selection.overlay = Some(Overlay::Help(0)),
             Action::Charts if self.charts == Charts::WhereRoom => self.charts = Charts::Never,
             Action::Charts => self.charts = Charts::WhereRoom,
@@ -176,9 +177,10 @@ impl Screen {
         self.selection.overlay = match (overlay, action) {
             (_, Action::Quit | Action::Back) => None,
             (Overlay::Help(_), Action::Help) | (Overlay::Columns(_), Action::Columns) => None,
-            (Overlay::Alerts(_), Action::Alerts) => None,
+            (Overlay::Alerts(_), Action::Alerts) | (Overlay::Findings(_), Action::Why) => None,
             (Overlay::Help(first), _) => Some(Overlay::Help(first.saturating_add_signed(step).min(200))),
             (Overlay::Alerts(first), _) => Some(Overlay::Alerts(first.saturating_add_signed(step).min(1_000))),
+            (Overlay::Findings(first), _) => Some(Overlay::Findings(first.saturating_add_signed(step).min(1_000))),
             (Overlay::Columns(cursor), Action::Pause | Action::Detail) => {
                 let choice = &mut self.table.choices[cursor.min(last)];
                 choice.shown = !choice.shown;

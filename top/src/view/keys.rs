@@ -72,6 +72,8 @@ pub(crate) enum Action {
     Charts,
     /// The list of alerts.
     Alerts,
+    /// The findings with their rules and numbers.
+    Why,
     /// Open a pane in place of the workers, or close it.
     Pane(Pane),
     /// Explain the keys.
@@ -117,6 +119,7 @@ pub(crate) const BINDINGS: &[Binding] = bindings! {
     Reverse "reverse" ["r"] "" "turn the order round";
     Columns "columns" ["c"] "columns" "choose columns and their order";
     Alerts "alerts" ["w"] "" "list the alerts";
+    Why "why" ["y"] "" "what is wrong, by which rule, with its numbers";
     Pane(Pane::Routes) "routes" ["u"] "" "requests by route (URL): what each costs";
     Pane(Pane::Slow) "slow" ["l"] "" "slow requests, and the phases of all";
     TabNext "tab-next" ["tab"] "" "the next server";

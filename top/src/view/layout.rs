@@ -10,7 +10,7 @@ use super::screen::Screen;
 use super::table::{Content, print_line, width_of};
 use super::targets::{Target, Targets};
 use super::theme::PALETTES;
-use super::{detail, header, lists};
+use super::{detail, findings, header, lists};
 use crate::format;
 use crate::model::{Sample, beside, servers, spoolers, vassals};
 use crate::source::Monotonic;
@@ -38,6 +38,11 @@ impl Screen {
             self.tabs(line(top), buf, targets);
             top += 1;
         }
+        let found = self.findings();
+        if !found.is_empty() && top + 2 < foot {
+            findings::line(&found, &self.keys, &self.theme, line(top), buf);
+            top += 1;
+        }
         let room = Rect { y: top, height: header::lines_for(area.height).min(foot.saturating_sub(top + 1)), ..area };
         top += self.header(room, buf);
         let body = Rect { y: top, height: foot.saturating_sub(top), ..area };
@@ -54,6 +59,7 @@ impl Screen {
             Some(Overlay::Help(first)) => overlay::help(&self.keys, first, &self.theme, over, buf),
             Some(Overlay::Columns(cursor)) => overlay::columns(&self.table, cursor, &self.theme, over, buf),
             Some(Overlay::Alerts(first)) => overlay::alerts(&alerts, first, &self.theme, over, buf),
+            Some(Overlay::Findings(first)) => findings::overlay(&self.findings(), first, &self.theme, over, buf),
             None => {}
         }
     }

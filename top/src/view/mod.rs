@@ -7,6 +7,7 @@ mod charts;
 mod detail;
 mod escape;
 mod filter;
+mod findings;
 mod frame;
 mod header;
 pub(crate) mod keys;

@@ -21,10 +21,20 @@ pub(crate) enum Overlay {
     Columns(usize),
     /// The alerts, from this line on.
     Alerts(usize),
+    /// What is wrong, from this line on.
+    Findings(usize),
 }
 
 /// Draws a box of at most this width around the lines, the `cursor`'s in sight.
-fn boxed(title: &str, lines: &[Line<'_>], first: usize, width: u16, theme: &Theme, area: Rect, buf: &mut Buffer) {
+pub(super) fn boxed(
+    title: &str,
+    lines: &[Line<'_>],
+    first: usize,
+    width: u16,
+    theme: &Theme,
+    area: Rect,
+    buf: &mut Buffer,
+) {
     let height = u16::try_from(lines.len() + 2).unwrap_or(u16::MAX).min(area.height);
     let width = width.min(area.width);
     if height < 3 || width < 4 {

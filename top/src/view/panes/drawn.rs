@@ -106,19 +106,6 @@ pub(super) fn frame(line: &str, width: u16) -> Line<'static> {
 
 /// A text in as many lines as it needs, each indented.
 pub(super) fn wrapped(text: &str, indent: &str, width: u16) -> Vec<Line<'static>> {
-    let room = usize::from(width).saturating_sub(indent.len()).max(8);
-    let mut lines = vec![String::new()];
-    for word in text.split(' ') {
-        let used = lines.last().map_or(0, |line| format::width(line));
-        if used > 0 && used + 1 + format::width(word) > room {
-            lines.push(String::new());
-        }
-        if let Some(line) = lines.last_mut() {
-            if !line.is_empty() {
-                line.push(' ');
-            }
-            line.push_str(word);
-        }
-    }
+    let lines = format::wrapped(text, usize::from(width).saturating_sub(indent.len()).max(8));
     lines.into_iter().map(|line| Line::raw(format!("{indent}{line}"))).collect()
 }
