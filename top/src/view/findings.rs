@@ -40,9 +40,9 @@ impl Screen {
     }
 }
 
-/// The line: the first finding, and how many more there are.
-pub(super) fn line(found: &[Told<'_>], keys: &Keys, theme: &Theme, area: Rect, buf: &mut Buffer) {
-    let Some(Told { server, finding, .. }) = found.first() else { return };
+/// The first finding, in as many of the area's lines as it needs, and how many more there are. Returns how many those are.
+pub(super) fn line(found: &[Told<'_>], keys: &Keys, theme: &Theme, area: Rect, buf: &mut Buffer) -> u16 {
+    let Some(Told { server, finding, .. }) = found.first().filter(|_| area.height > 0) else { return 0 };
     let server = server.map_or_else(String::new, |server| format!("{server}: "));
     let key = keys.iter().find(|(binding, _)| binding.action == Action::Why).and_then(|(_, keys)| keys.first());
     let key = key.map_or_else(String::new, |key| format!(" {} why", shown(*key)));
@@ -51,11 +51,18 @@ pub(super) fn line(found: &[Told<'_>], keys: &Keys, theme: &Theme, area: Rect, b
     let width = right.width() as u16;
     let room = if area.width > width + 30 { area.width - width } else { area.width };
     let text = format!("{server}{}", finding.line());
-    let text = format::start_of(&text, usize::from(room));
-    print_line(buf, area.x, area.y, &Line::styled(text.into_owned(), theme.alarm()), room);
+    let lines = format::wrapped(&text, usize::from(room));
+    let last = lines.len().min(usize::from(area.height)) - 1;
+    for (place, y) in (0..=last).zip(area.y..) {
+        // What has no line of its own is on the last, as far as it fits.
+        let text = if place == last { lines[place..].join(" ") } else { lines[place].clone() };
+        let text = format::start_of(&text, usize::from(room)).into_owned();
+        print_line(buf, area.x, y, &Line::styled(text, theme.alarm()), room);
+    }
     if room < area.width {
         print_line(buf, area.right() - width, area.y, &right, width);
     }
+    last as u16 + 1
 }
 
 /// All findings with their rules and numbers.

@@ -40,8 +40,9 @@ impl Screen {
         }
         let found = self.findings();
         if !found.is_empty() && top + 2 < foot {
-            findings::line(&found, &self.keys, &self.theme, line(top), buf);
-            top += 1;
+            // A screen that is not small has room for all of a long sentence.
+            let height = if area.height >= 20 { 2 } else { 1 };
+            top += findings::line(&found, &self.keys, &self.theme, Rect { y: top, height, ..area }, buf);
         }
         let room = Rect { y: top, height: header::lines_for(area.height).min(foot.saturating_sub(top + 1)), ..area };
         top += self.header(room, buf);

@@ -1,6 +1,7 @@
 //! Screens as they look: each of the usual sizes, rendered from documents, kept as pictures in `snapshots/`.
 
 mod changed;
+mod findings;
 mod hostile;
 mod panes;
 mod past;

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::findings::full;
 use super::panes::told;
 use super::{answered, failed, fixture, setup};
 use crate::model::Pool;
@@ -64,6 +65,10 @@ fn screen(text: &str) -> Screen {
     for (target, document) in documents.into_iter().enumerate() {
         screen.ingest(Poll { target, ..answered(2, replaced(&document, text)) });
     }
+    // Long enough for something to be found.
+    for second in 3..=20 {
+        screen.ingest(answered(second, replaced(&serde_json::to_vec(&full(second)).unwrap(), text)));
+    }
     screen.ingest(Poll { target: 4, ..failed(2, SourceError::Recorded(text.to_owned())) });
     screen
 }
@@ -90,7 +95,7 @@ fn written(screen: &mut Screen, (width, height): (u16, u16)) -> String {
 
 #[test]
 fn what_a_server_sends_never_reaches_the_terminal_raw() {
-    let looks: [&[Action]; 11] = [
+    let looks: [&[Action]; 12] = [
         &[],
         &[Action::Last],
         &[Action::Cores],
@@ -98,6 +103,7 @@ fn what_a_server_sends_never_reaches_the_terminal_raw() {
         &[Action::Down, Action::Detail, Action::Last],
         &[Action::Alerts],
         &[Action::Chart(4)],
+        &[Action::Why],
         &[Action::Pane(Pane::Routes)],
         &[Action::Pane(Pane::Routes), Action::Detail],
         &[Action::Pane(Pane::Slow)],
