@@ -85,7 +85,7 @@ def test_a_child_of_the_application_holds_nothing_of_the_worker_s(serve, tmp_pat
     child = int(answer.header("X-Child"))
 
     def sockets() -> list[str]:
-        # One is for all processes of the application: the control socket.
+        # One is for all processes of the application: the call socket.
         uplinks = {f"socket:[{row[6]}]" for row in unix_sockets() if row[4] == SEQPACKET}
         links = (os.readlink(entry) for entry in Path(f"/proc/{child}/fd").iterdir())
         return [link for link in links if link.startswith(("socket:", "pipe:", "anon_inode:")) and link not in uplinks]

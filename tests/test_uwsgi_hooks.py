@@ -148,7 +148,7 @@ BABBLING = """
 import os, socket, uwsgi
 
 def babble(*packets):
-    # Without mules and handlers of signals, the control socket is the only one of its kind.
+    # Without mules and handlers of signals, the call socket is the only one of its kind.
     for number in os.listdir("/proc/self/fd"):
         try:
             found = socket.socket(fileno=os.dup(int(number)))

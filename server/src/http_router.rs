@@ -52,6 +52,8 @@ pub(crate) fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
     let scoreboard = Arc::new(
         Scoreboard::map(setup.layout, setup.scoreboard.take()?).context("http router: cannot map the scoreboard")?,
     );
+    let board = Arc::clone(&scoreboard);
+    log_text::follow_level(move || board.limits().log_level());
     // For the workers alone: a pipe that the router held open would never end.
     drop(setup.notices.take()?);
     drop(setup.request_log.as_mut().map(InheritedFd::take).transpose()?);

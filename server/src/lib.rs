@@ -5,7 +5,7 @@
 mod api;
 mod auxiliary;
 pub mod clock;
-mod control;
+mod ctl;
 mod daemon;
 mod descriptor;
 mod emperor;
@@ -21,6 +21,7 @@ mod log_limit;
 mod log_text;
 mod loggers;
 mod master;
+mod orders;
 mod owned_file;
 mod pidfile;
 mod process_setup;

@@ -10,18 +10,24 @@ use std::ffi::CString;
 use std::fmt::{self, Write};
 use std::io;
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 
 use rwsgi_config::LogDate;
 use rwsgi_stats::is_control;
+use tracing::Level;
+use tracing_subscriber::filter::{LevelFilter, dynamic_filter_fn};
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::clock::UnixMicros;
 use crate::local_time;
 
 /// Starts the log of this process. Lines have no colours, wherever they go: most go to files and log shippers.
 pub(crate) fn start() {
-    let log = tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt::layer()
         .with_writer(|| Observed)
         // It would report on standard error that standard error cannot be written, and panic when that fails too: a full
         // disk, or a reader of the log that is gone, would end every process that logs.
@@ -30,8 +36,42 @@ pub(crate) fn start() {
         .with_timer(Date)
         .with_ansi(false)
         .fmt_fields(debug_fn(|to, _message, value| write!(Escaping(to), "{value:?}")));
+    let told = dynamic_filter_fn(|line, _| is_told(line.level(), line.target()));
+    let log = tracing_subscriber::registry().with(told.with_max_level_hint(LevelFilter::DEBUG)).with(log);
     // Fails when the Python package is used twice in a process: the first log stays.
     let _ = log.try_init();
+}
+
+/// The target of lines that no log level leaves out: who has done what.
+pub(crate) const AUDIT: &str = "audit";
+
+/// How much the log of this process tells, unless it reads that elsewhere.
+static OWN_LEVEL: AtomicU32 = AtomicU32::new(0);
+
+/// From now on the log of this process tells this much, as in [`follow_level`].
+pub(crate) fn set_level(level: u32) {
+    OWN_LEVEL.store(level, Relaxed);
+}
+
+/// Where this process reads how much the log tells.
+static LEVEL: OnceLock<ReadLevel> = OnceLock::new();
+
+type ReadLevel = Box<dyn Fn() -> u32 + Send + Sync>;
+
+/// From now on the log tells what `read` says at each line: 1 for errors alone, to 4 for everything, else what it tells
+/// without that. Only the first is taken.
+pub(crate) fn follow_level(read: impl Fn() -> u32 + Send + Sync + 'static) {
+    let _ = LEVEL.set(Box::new(read));
+}
+
+fn is_told(level: &Level, target: &str) -> bool {
+    let most = match LEVEL.get().map_or_else(|| OWN_LEVEL.load(Relaxed), |read| read()) {
+        1 => Level::ERROR,
+        2 => Level::WARN,
+        4 => Level::DEBUG,
+        _ => Level::INFO,
+    };
+    *level <= most || target == AUDIT
 }
 
 /// Who sees the lines of this process.

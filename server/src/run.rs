@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use tracing::{error, warn};
 
-use crate::control;
+use crate::ctl;
 use crate::daemon::{self, Side, Starter};
 use crate::emperor;
 use crate::forkserver;
@@ -17,6 +17,7 @@ use crate::ipc::inherit::InheritedFd;
 use crate::log_text;
 use crate::master;
 use crate::master::launcher::{EMPEROR_ROLE, FORKSERVER_ROLE, Launcher, ROUTER_ROLE, VASSAL_ROLE};
+use crate::orders;
 use crate::spooler;
 use crate::vassal::Link;
 use rwsgi_config::{Announcements, Config, Invocation, Outcome};
@@ -83,14 +84,15 @@ fn dispatch(arguments: Vec<OsString>, mut launcher: Launcher) -> anyhow::Result<
         }
         Invocation::Print(text) => print(&text),
         Invocation::Exit { text, status } => Ok(print(&text)?.max(status)),
-        Invocation::Read(address) => control::read_from(&address),
+        Invocation::Read(address) => orders::read_from(&address),
         Invocation::Check(report) => Ok(print(&report.text)?.max(i32::from(!report.ok))),
         Invocation::Migrate(migration) => Ok(print(&migration.text)?.max(match migration.outcome {
             Outcome::Complete => 0,
             Outcome::Incomplete => 1,
             Outcome::Refused => 2,
         })),
-        Invocation::Signal(order, pidfile) => control::send(order, &pidfile),
+        Invocation::Signal(order, pidfile) => orders::send(order, &pidfile),
+        Invocation::Ctl(words) => ctl::run(words),
         Invocation::PythonVersion => {
             crate::wsgi::interpreter::start(None)?;
             print(&format!("{}\n", pyo3::Python::attach(crate::wsgi::interpreter::version)))

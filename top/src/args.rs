@@ -6,9 +6,9 @@ use std::time::Duration;
 use clap::Parser;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
-use crate::report::Assertion;
 use crate::source::Target;
 use crate::view::{PALETTES, palette};
+use rwsgi_assertions::Assertion;
 
 /// Shows pools of rwsgi or uWSGI workers, live.
 #[derive(Debug, Parser)]

@@ -4,11 +4,12 @@
 use std::fmt::Write as _;
 
 use crate::model::RULES;
-use crate::model::columns::{COLUMNS, Teller};
+use crate::model::columns::COLUMNS;
 use crate::model::fields::{Field, ROUTE_FIELDS, SLOW_FIELDS};
-use crate::report::metrics::METRICS;
 use crate::view::PALETTES;
 use crate::view::keys::BINDINGS;
+use rwsgi_assertions::METRICS;
+use rwsgi_assertions::Teller;
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/rtop.md");
 

@@ -24,7 +24,8 @@ use jiff::tz::TimeZone;
 
 use args::Args;
 use model::Pool;
-use report::{Assertion, Baseline, End, Format, Phases, Plan};
+use report::{Baseline, End, Format, Phases, Plan};
+use rwsgi_assertions::Assertion;
 use source::{Clock, EndedBy, Ending, Entry, Fetcher, Player, Poll, Poller, Recorder, Recording, Run};
 use view::{FAST, Feed, Pace, Screen, Setup, Theme};
 
@@ -131,7 +132,7 @@ fn baseline(args: &Args, assertions: &[Assertion], warmup: Duration) -> anyhow::
 fn printed(args: &Args) -> io::Result<Option<Vec<u8>>> {
     let mut text = Vec::new();
     if args.list_metrics {
-        report::list_metrics(&mut text)?;
+        rwsgi_assertions::list_metrics(&mut text)?;
     } else if args.print_config {
         text = config::default_text().into_bytes();
     } else if let Some(shell) = args.completions {

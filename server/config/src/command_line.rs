@@ -44,7 +44,9 @@ pub(super) fn help() -> String {
 fn command() -> Command {
     Command::new("rwsgi")
         .about("Serves a Python WSGI application from a pool of worker processes, and always knows how it is doing.")
-        .override_usage("rwsgi [OPTIONS] [FILE.ini]\n       rwsgi migrate FILE.ini | COMMAND")
+        .override_usage(
+            "rwsgi [OPTIONS] [FILE.ini]\n       rwsgi migrate FILE.ini | COMMAND\n       rwsgi ctl WORD ...",
+        )
         .after_help(
             "EXAMPLES\n  \
              rwsgi --http :9090 --wsgi-file foobar.py\n  \

@@ -13,6 +13,7 @@ mod between;
 mod cheaper;
 mod check;
 mod command_line;
+mod control;
 mod crons;
 mod daemons;
 mod declared;
@@ -66,6 +67,7 @@ pub use between::*;
 pub use cheaper::*;
 use check::CHECK;
 pub use check::Report;
+pub use control::ControlSocket;
 pub use crons::{CronConfig, CronsConfig, SignalsConfig};
 pub use daemons::{DaemonConfig, DaemonsConfig};
 pub use emperor::EmperorConfig;
@@ -98,6 +100,9 @@ pub use websockets::{WebSocketRules, WebSockets};
 /// have it read with that user's rights. So files that the command line names must belong to the user or to root.
 pub const OWNED_ONLY: &str = "RWSGI_OWNED_ONLY";
 
+/// The first argument that asks for [`Invocation::Ctl`].
+const CTL: &str = "ctl";
+
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Invocation {
@@ -122,6 +127,8 @@ pub enum Invocation {
     Migrate(Migration),
     /// `--stop`, `--reload`: signal the server whose pidfile this is.
     Signal(Order, PathBuf),
+    /// `rwsgi ctl`: ask a running server through its control socket; the words that follow.
+    Ctl(Vec<OsString>),
 }
 
 /// Reads the command line (program name first) and the files that it names.
@@ -146,6 +153,11 @@ fn load_within(argv: impl Iterator<Item = OsString>, around: Surroundings) -> Re
         && word == migrate::MIGRATE
     {
         return Ok(Invocation::Migrate(migrate::migrate(program, words, around)));
+    }
+    if let [_, word, words @ ..] = argv.as_slice()
+        && word == CTL
+    {
+        return Ok(Invocation::Ctl(words.to_vec()));
     }
     let arguments = command_line::parse(argv.into_iter())?;
     if arguments.iter().any(|argument| matches!(argument, Argument::Option(name, _) if name == CHECK)) {

@@ -6,6 +6,7 @@ use super::alarms::AlarmsConfig;
 use super::app_source::{AppSource, Mount};
 use super::between::Between;
 use super::cheaper::Cheaper;
+use super::control::ControlSocket;
 use super::crons::{CronsConfig, SignalsConfig};
 use super::daemons::DaemonsConfig;
 use super::emperor::EmperorConfig;
@@ -178,6 +179,8 @@ pub struct Config {
     pub stats_http_cors: Option<String>,
     /// `--stats-push`, `--metrics-dir`, `--stats-no-*`: stats for others, and what is left out.
     pub stats_push: StatsPushConfig,
+    /// `--control`.
+    pub control: ControlSocket,
     /// `--show-request`: what the stats and the log show of requests beyond what is no secret.
     pub show_request: Shown,
     /// `--memory-report`: memory in the access log.
@@ -402,6 +405,7 @@ impl Default for Config {
             stats_http: false,
             stats_http_cors: None,
             stats_push: StatsPushConfig::default(),
+            control: ControlSocket::default(),
             show_request: Shown::default(),
             memory_report: false,
             disable_logging: false,

@@ -8,6 +8,7 @@ use nix::unistd::Pid;
 
 use crate::ids::{GenerationNumber, SlotId, WorkerId};
 use crate::ipc::{Auxiliary, AuxiliaryKind, Role, Setup};
+use crate::log_text;
 use crate::share::Share;
 use crate::stats::scoreboard::Scoreboard;
 use rwsgi_config::Config;
@@ -21,8 +22,8 @@ pub(crate) struct ServerContext {
     pub(crate) generation: GenerationNumber,
     /// The master.
     pub(crate) master: Pid,
-    /// The control socket, this process's end.
-    pub(crate) control: OwnedFd,
+    /// The call socket, this process's end.
+    pub(crate) calls: OwnedFd,
     /// What the processes share.
     pub(crate) share: Share,
     /// The counters of all workers.
@@ -44,11 +45,12 @@ pub(crate) fn settle(setup: &mut Setup, scoreboard: &Scoreboard) -> anyhow::Resu
         // The fork server was started by it; what is forked is adopted by it.
         master: Pid::parent(),
         share: Share::take(&mut setup.share, &setup.config.between)?,
-        control: setup.control.take()?,
+        calls: setup.calls.take()?,
         scoreboard: Scoreboard::map(setup.layout, memory)?,
     };
     // There is one fork server to a process.
     let _ = SERVER.set(server);
+    log_text::follow_level(|| SERVER.get().map_or(0, |server| server.scoreboard.limits().log_level()));
     Ok(())
 }
 

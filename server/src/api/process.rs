@@ -13,7 +13,7 @@ use super::text::Text;
 use crate::clock::UnixMicros;
 use crate::descriptor::duplicate;
 use crate::ipc::AuxiliaryKind;
-use crate::ipc::control::{self, ControlPacket, ControlRequest};
+use crate::ipc::calls::{self, CallPacket, CallRequest};
 use crate::procfs;
 use crate::procname;
 
@@ -62,8 +62,8 @@ fn alarm(name: Text, text: Text) -> PyResult<()> {
     if !server.config.alarms.alarms.iter().any(|alarm| alarm.name == name) {
         return Ok(());
     }
-    let packet = ControlPacket { generation: server.generation, what: ControlRequest::Alarm { name, text } };
-    Ok(control::send(server.control.as_fd(), &packet, None)?)
+    let packet = CallPacket { generation: server.generation, what: CallRequest::Alarm { name, text } };
+    Ok(calls::send(server.calls.as_fd(), &packet, None)?)
 }
 
 /// Writes a line to the server's log.

@@ -20,7 +20,7 @@ use tracing::{error, warn};
 
 use super::here::{ServerContext, role, server};
 use super::text::Text;
-use crate::ipc::control::{self, ControlPacket, ControlRequest};
+use crate::ipc::calls::{self, CallPacket, CallRequest};
 use crate::ipc::schedule::{Cron, When};
 use crate::ipc::target::Target;
 use crate::ipc::{Role, channel};
@@ -75,11 +75,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Sends the master a control packet.
-pub(super) fn send_to_master(py: Python<'_>, what: ControlRequest) -> PyResult<()> {
+/// Sends the master a packet.
+pub(super) fn send_to_master(py: Python<'_>, what: CallRequest) -> PyResult<()> {
     let Some(server) = server() else { return Err(PyOSError::new_err("there is no server around")) };
-    let message = ControlPacket { generation: server.generation, what };
-    py.detach(|| control::send(server.control.as_fd(), &message, None))
+    let message = CallPacket { generation: server.generation, what };
+    py.detach(|| calls::send(server.calls.as_fd(), &message, None))
         .map_err(|error| PyOSError::new_err(format!("the master cannot be reached: {error}")))
 }
 
@@ -97,7 +97,7 @@ fn register_signal(signal: u8, target: Text, handler: &Bound<'_, PyAny>) -> PyRe
         return Err(PyValueError::new_err(format!("unable to register signal: {signal} is registered already")));
     }
     handlers.set_item(signal, handler)?;
-    send_to_master(py, ControlRequest::Register { signal, target })?;
+    send_to_master(py, CallRequest::Register { signal, target })?;
     // Before the fork there is nobody to listen; what is forked listens when there is something to listen for.
     if role().is_some() { listen(py) } else { Ok(()) }
 }
@@ -114,7 +114,7 @@ fn signal_registered(py: Python<'_>, signal: u8) -> PyResult<Option<bool>> {
 /// # Errors
 /// When the master cannot be reached.
 pub(crate) fn raise(py: Python<'_>, signal: u8) -> PyResult<()> {
-    send_to_master(py, ControlRequest::Raise(signal))
+    send_to_master(py, CallRequest::Raise(signal))
 }
 
 /// Raises a signal.
@@ -125,7 +125,7 @@ fn signal(py: Python<'_>, signal: u8, remote: Option<Text>) -> PyResult<()> {
         let message = "signals to other servers are not available in rwsgi: send a request there";
         return Err(pyo3::exceptions::PyNotImplementedError::new_err(message));
     }
-    send_to_master(py, ControlRequest::Raise(signal))
+    send_to_master(py, CallRequest::Raise(signal))
 }
 
 /// Waits until this process has handled the signal, or any.
@@ -173,21 +173,21 @@ fn every(seconds: u32, times: u32, rb: bool) -> PyResult<When> {
 #[pyfunction]
 #[pyo3(signature = (signal, seconds, /))]
 fn add_timer(py: Python<'_>, signal: u8, seconds: u32) -> PyResult<()> {
-    send_to_master(py, ControlRequest::Schedule { signal, when: every(seconds, 0, false)? })
+    send_to_master(py, CallRequest::Schedule { signal, when: every(seconds, 0, false)? })
 }
 
 /// Raises a signal every N seconds, N times, or forever.
 #[pyfunction]
 #[pyo3(signature = (signal, seconds, iterations=0, /))]
 fn add_rb_timer(py: Python<'_>, signal: u8, seconds: u32, iterations: u32) -> PyResult<()> {
-    send_to_master(py, ControlRequest::Schedule { signal, when: every(seconds, iterations, true)? })
+    send_to_master(py, CallRequest::Schedule { signal, when: every(seconds, iterations, true)? })
 }
 
 /// Raises a signal at times of the calendar.
 #[pyfunction]
 #[pyo3(signature = (signal, minute, hour, day, month, week, /))]
 fn add_cron(py: Python<'_>, signal: u8, minute: i32, hour: i32, day: i32, month: i32, week: i32) -> PyResult<bool> {
-    send_to_master(py, ControlRequest::Schedule { signal, when: When::Cron(Cron { minute, hour, day, month, week }) })?;
+    send_to_master(py, CallRequest::Schedule { signal, when: When::Cron(Cron { minute, hour, day, month, week }) })?;
     Ok(true)
 }
 
@@ -196,7 +196,7 @@ fn add_cron(py: Python<'_>, signal: u8, minute: i32, hour: i32, day: i32, month:
 #[pyo3(signature = (signal, path, /))]
 fn add_file_monitor(py: Python<'_>, signal: u8, path: Text) -> PyResult<()> {
     let path = std::path::absolute(path.shown().as_ref())?.to_string_lossy().into_owned();
-    send_to_master(py, ControlRequest::Watch { signal, path })
+    send_to_master(py, CallRequest::Watch { signal, path })
 }
 
 /// The socket that signals come through; -1 before there is one.
@@ -227,8 +227,8 @@ fn listen(py: Python<'_>) -> PyResult<()> {
 
 fn start(role: Role, server: &ServerContext) -> io::Result<SignalThread> {
     let (ours, theirs) = channel()?;
-    let message = ControlPacket { generation: server.generation, what: ControlRequest::Listen(role) };
-    control::send(server.control.as_fd(), &message, Some(theirs.as_fd()))?;
+    let message = CallPacket { generation: server.generation, what: CallRequest::Listen(role) };
+    calls::send(server.calls.as_fd(), &message, Some(theirs.as_fd()))?;
     let ours = Arc::new(ours);
     let socket = Arc::clone(&ours);
     DESCRIPTOR.store(ours.as_raw_fd(), Ordering::Relaxed);

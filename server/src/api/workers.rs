@@ -10,7 +10,7 @@ use pyo3::types::{PyBytes, PyDict, PyTuple};
 use super::here::{role, server};
 use super::signals::send_to_master;
 use crate::ids::SlotId;
-use crate::ipc::control::{ControlPacket, ControlRequest, WorkerState, ask};
+use crate::ipc::calls::{CallPacket, CallRequest, WorkerState, ask};
 
 pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(workers, module)?)?;
@@ -27,9 +27,9 @@ pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
 #[pyfunction]
 fn workers(py: Python<'_>) -> PyResult<Bound<'_, PyTuple>> {
     let Some(server) = server() else { return Ok(PyTuple::empty(py)) };
-    let question = ControlPacket { generation: server.generation, what: ControlRequest::Workers };
+    let question = CallPacket { generation: server.generation, what: CallRequest::Workers };
     let states: Vec<WorkerState> = py
-        .detach(|| ask(server.control.as_fd(), &question))
+        .detach(|| ask(server.calls.as_fd(), &question))
         .map_err(|error| PyOSError::new_err(format!("the master cannot be asked: {error}")))?;
     let chdir = server.config.chdir.as_ref().map(|chdir| chdir.to_string_lossy().into_owned()).unwrap_or_default();
     let workers = states.iter().map(|state| describe(py, state, &chdir)).collect::<PyResult<Vec<_>>>()?;
@@ -114,5 +114,5 @@ pub(crate) fn set_user_harakiri(py: Python<'_>, seconds: i32) -> PyResult<()> {
     let Some(role) = role() else {
         return Err(PyValueError::new_err("the application is still being loaded: there is nothing to end"));
     };
-    send_to_master(py, ControlRequest::Harakiri { role, seconds: seconds.max(0).unsigned_abs() })
+    send_to_master(py, CallRequest::Harakiri { role, seconds: seconds.max(0).unsigned_abs() })
 }

@@ -1,7 +1,7 @@
 //! Messages between the master and the other processes: JSON, one message a packet, over a socket pair that
 //! keeps packets apart. File descriptors are inherited over exec and named by number.
 
-pub(crate) mod control;
+pub(crate) mod calls;
 pub(crate) mod harakiri;
 pub(crate) mod inherit;
 mod router;
@@ -84,8 +84,8 @@ pub struct Setup {
     pub notices: InheritedFd,
     /// What the application's processes share.
     pub share: ShareDescriptors,
-    /// The control socket ([`crate::ipc::control`]).
-    pub control: InheritedFd,
+    /// The call socket ([`crate::ipc::calls`]).
+    pub calls: InheritedFd,
     /// The sockets to accept from.
     pub listeners: Vec<InheritedListener>,
     /// The router's listener, for the router; `None` for a fork server.
@@ -110,7 +110,7 @@ impl Setup {
     pub fn descriptors(&self) -> impl Iterator<Item = &InheritedFd> {
         let listeners = self.listeners.iter().map(|listener| &listener.fd);
         listeners
-            .chain([&self.scoreboard, &self.liveness, &self.notices, &self.control])
+            .chain([&self.scoreboard, &self.liveness, &self.notices, &self.calls])
             .chain(&self.request_log)
             .chain(&self.link_listener)
             .chain(self.share.all())

@@ -24,7 +24,7 @@ use super::post::Post;
 use super::task::Task;
 use super::timetable::Timetable;
 use crate::ids::{ChildId, GenerationNumber, WorkerId};
-use crate::ipc::control::receive;
+use crate::ipc::calls::receive;
 use crate::ipc::target::Target;
 
 /// Signals that wait for somebody who is free: more are dropped.
@@ -72,7 +72,7 @@ pub(super) struct SignalListener {
 /// # Errors
 /// When the system has no descriptors left.
 pub(super) fn watch(events: &Events) -> anyhow::Result<OwnedFd> {
-    let (ours, theirs) = crate::ipc::control::socket()?;
+    let (ours, theirs) = crate::ipc::calls::socket()?;
     let socket = listen_on(ours)?;
     let events = events.clone();
     tokio::task::spawn_local(async move {
@@ -85,10 +85,10 @@ pub(super) fn watch(events: &Events) -> anyhow::Result<OwnedFd> {
                 }
                 Ok(None) => return,
                 Err(refused) if refused.kind() == ErrorKind::InvalidData => {
-                    warn!("control socket: a packet of the application's is refused: {refused}");
+                    warn!("call socket: a packet of the application's is refused: {refused}");
                 }
                 Err(failure) => {
-                    error!("control socket: it cannot be read: {failure}: the application's signals and timers stop");
+                    error!("call socket: it cannot be read: {failure}: the application's signals and timers stop");
                     return;
                 }
             }

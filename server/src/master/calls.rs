@@ -1,4 +1,4 @@
-//! What the application asks of the master through the control socket. The sender may be broken: what it says is
+//! What the application asks of the master through the call socket. The sender may be broken: what it says is
 //! checked against what is known, and refused when that cannot be.
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,7 +16,7 @@ use super::reason::{Reason, Why};
 use super::state::Master;
 use super::timers::Timer;
 use crate::ids::{ChildId, GenerationNumber, WorkerId};
-use crate::ipc::control::{ControlPacket, ControlRequest, WorkerState};
+use crate::ipc::calls::{CallPacket, CallRequest, WorkerState};
 use crate::ipc::schedule::When;
 use crate::ipc::target::Target;
 use crate::ipc::{Auxiliary, AuxiliaryKind, Role, send_message};
@@ -26,7 +26,7 @@ impl Master {
     /// Takes what concerns the application's signals.
     pub(super) fn take_call(&mut self, call: Call) {
         match call {
-            Call::Packet(ControlPacket { generation, what }, descriptor) => {
+            Call::Packet(CallPacket { generation, what }, descriptor) => {
                 if Some(generation) <= self.generations.newest() {
                     self.take_packet(generation, what, descriptor);
                 } else {
@@ -44,27 +44,26 @@ impl Master {
         }
     }
 
-    fn take_packet(&mut self, generation: GenerationNumber, what: ControlRequest, descriptor: Option<OwnedFd>) {
+    fn take_packet(&mut self, generation: GenerationNumber, what: CallRequest, descriptor: Option<OwnedFd>) {
         // What an older one still registers nobody would handle.
         let is_over = Some(generation) < self.generations.current();
         match what {
-            ControlRequest::Register { .. } | ControlRequest::Schedule { .. } | ControlRequest::Watch { .. }
-                if is_over => {}
-            ControlRequest::Register { signal, target } => {
+            CallRequest::Register { .. } | CallRequest::Schedule { .. } | CallRequest::Watch { .. } if is_over => {}
+            CallRequest::Register { signal, target } => {
                 if let Some(problem) = self.doubt(&target) {
                     warn!("signal {signal}: {problem}");
                 }
                 self.app_signals.table(generation).register(signal, target);
             }
-            ControlRequest::Raise(signal) => self.raise(generation, signal),
-            ControlRequest::Schedule { signal, when } => {
+            CallRequest::Raise(signal) => self.raise(generation, signal),
+            CallRequest::Schedule { signal, when } => {
                 self.app_signals.table(generation).timetable.add(signal, when);
                 self.set_timetable();
             }
-            ControlRequest::Watch { signal, path } => {
+            CallRequest::Watch { signal, path } => {
                 self.app_signals.table(generation).watch_file(signal, path, self.events.clone());
             }
-            ControlRequest::Listen(role) => {
+            CallRequest::Listen(role) => {
                 let (Some(socket), Some(child)) = (descriptor, self.child_in(role)) else { return };
                 let (id, post) = (child.id, child.post);
                 if let Err(failure) = self.app_signals.admit(id, post, generation, socket, self.events.clone()) {
@@ -72,7 +71,7 @@ impl Master {
                 }
                 self.deliver_waiting(generation);
             }
-            ControlRequest::Harakiri { role, seconds } => {
+            CallRequest::Harakiri { role, seconds } => {
                 let Some(child) = self.child_in(role) else { return };
                 let timer = Timer::UserHarakiri(child.id);
                 match seconds {
@@ -80,8 +79,8 @@ impl Master {
                     seconds => self.timers.set(timer, Instant::now() + Duration::from_secs(seconds.into())),
                 }
             }
-            ControlRequest::Alarm { name, text } => self.raise_alarm(&name, &text),
-            ControlRequest::Workers => {
+            CallRequest::Alarm { name, text } => self.raise_alarm(&name, &text),
+            CallRequest::Workers => {
                 let Some(descriptor) = descriptor else { return };
                 let workers = self.worker_states();
                 // Who asked may have gone; who does not read is not waited for.

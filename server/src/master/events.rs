@@ -8,10 +8,11 @@ use rwsgi_config::hooks::{Function, Hook};
 use rwsgi_stats::Snapshot;
 use tokio::sync::{mpsc, oneshot};
 
+use super::control::Asked;
 use crate::ids::GenerationNumber;
 use crate::ipc::AuxiliaryKind;
 use crate::ipc::Notice;
-use crate::ipc::control::ControlPacket;
+use crate::ipc::calls::CallPacket;
 use crate::spooler::Queue;
 use crate::vassal::Heard;
 
@@ -57,6 +58,8 @@ pub(super) enum Event {
     Heartbeat,
     /// Somebody wants to know how the server is doing.
     Stats(oneshot::Sender<Snapshot>),
+    /// Somebody asks for something through the control socket.
+    Control(Box<Asked>),
     /// The spoolers' jobs were counted for that.
     Queues {
         /// In the order of the configuration.
@@ -111,7 +114,7 @@ pub(super) enum Command {
 #[derive(Debug)]
 pub(super) enum Call {
     /// A process says something, and may bring a descriptor.
-    Packet(ControlPacket, Option<OwnedFd>),
+    Packet(CallPacket, Option<OwnedFd>),
     /// A process has handled a signal.
     Handled(u64),
     /// A process does not listen any more.

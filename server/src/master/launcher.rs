@@ -125,7 +125,7 @@ mod tests {
             liveness: lend(),
             notices: lend(),
             share: ShareDescriptors { board: lend(), caches: Vec::new(), queues: Vec::new() },
-            control: lend(),
+            calls: lend(),
             listeners: Vec::new(),
             link_listener: None,
             has_certificates: false,

@@ -13,9 +13,11 @@ mod alarms;
 mod app_signals;
 mod busyness;
 mod calls;
+mod canary;
 mod capabilities;
 mod certificates;
 mod children;
+mod control;
 mod cron_commands;
 mod crons;
 mod daemons;
@@ -208,6 +210,7 @@ impl Master {
             Event::FromEmperor(heard) => self.hear_emperor(heard),
             Event::Heartbeat => self.send_heartbeat(),
             Event::Stats(answer) => self.answer_stats(answer),
+            Event::Control(asked) => self.obey_control(*asked),
             Event::Queues { queues, good_until, answer } => self.answer_counted(queues, good_until, answer),
         }
     }
@@ -232,6 +235,7 @@ impl Master {
             Timer::WatchdogSign => self.tell_alive(now),
             Timer::Status => self.tell_status(now),
             Timer::StopLate => self.stop_late(),
+            Timer::Canary => self.canary_is_over(),
         }
     }
 
@@ -242,6 +246,7 @@ impl Master {
             self.proceed_with_daemons(now);
         }
         self.start_due(now);
+        self.answer_awaited();
     }
 
     /// Does what the fifo says.

@@ -25,14 +25,16 @@ pub(super) enum Reason {
     Corrupt,
     /// It shows no sign of life.
     Unresponsive,
+    /// An operator has asked for it.
+    Recycle,
 }
 
 impl Reason {
     /// Where ends for this reason are counted.
     pub(super) fn count(self, recycled: &mut Recycled) -> &mut u64 {
         match self {
-            // The schema has no word of its own for the second.
-            Self::Reload | Self::Exception => &mut recycled.reload,
+            // The schema has no words of its own for the others.
+            Self::Reload | Self::Exception | Self::Recycle => &mut recycled.reload,
             Self::MaxRequests => &mut recycled.max_requests,
             Self::Rss => &mut recycled.rss,
             Self::AddressSpace => &mut recycled.address_space,
@@ -58,6 +60,7 @@ impl std::fmt::Display for Reason {
             Self::Idle => "idle",
             Self::Corrupt => "corrupt shared memory",
             Self::Unresponsive => "no sign of life",
+            Self::Recycle => "recycle",
         })
     }
 }

@@ -72,7 +72,12 @@ impl Master {
         }
         self.timers.set(Timer::Load, now + INTERVAL);
         let last = self.load.last;
-        if load.waiting > 0 || last.is_none_or(|last| last.requests != load.requests || last.busy != load.busy) {
+        // What a canary is compared with stays.
+        let is_tried = self.canary.is_some();
+        if is_tried
+            || load.waiting > 0
+            || last.is_none_or(|last| last.requests != load.requests || last.busy != load.busy)
+        {
             self.load.active_at = Some(now);
         }
         self.load.waiting_since = (load.waiting > 0).then(|| self.load.waiting_since.unwrap_or(now));
@@ -133,7 +138,7 @@ impl Master {
         self.load.last = Some(load);
         let pressure = self.memory_pressure();
         match change {
-            _ if pressure == Pressure::Fewer && running > 1 => {
+            _ if pressure == Pressure::Fewer && running > 1 && !is_tried => {
                 info!("cheaper: the workers have more memory than cheaper-rss-limit-hard");
                 self.let_one_go();
             }
@@ -145,7 +150,7 @@ impl Master {
                 let added = self.add_workers(count);
                 self.load.busyness.added(added);
             }
-            Decision::Less if running > fewest => self.let_one_go(),
+            Decision::Less if running > fewest && !is_tried => self.let_one_go(),
             Decision::Less | Decision::None => {}
         }
     }
@@ -163,7 +168,7 @@ impl Master {
                 has_space |= started.is_none();
             }
             // One that is about to serve counts as well: it is what the last look asked for.
-            load.idle += u32::from(has_space && !child.is_leaving());
+            load.idle += u32::from(has_space && !child.is_leaving() && !self.scoreboard.worker(slot).drained());
         }
         for counters in self.totals.iter().flat_map(|totals| &totals.threads) {
             load.busy += counters.running;
@@ -181,14 +186,16 @@ impl Master {
     }
 
     /// The workers that are meant to have a process.
-    fn running(&self) -> impl DoubleEndedIterator<Item = WorkerId> {
+    pub(super) fn running(&self) -> impl DoubleEndedIterator<Item = WorkerId> {
         self.worker_ids().filter(|worker| self.children.post(Post::Worker(*worker)).is_wanted)
     }
 
-    /// Has up to `count` workers started; returns how many there were to start.
-    fn add_workers(&mut self, count: u32) -> u32 {
+    /// Has up to `count` workers started, within what an operator allows; returns how many there were to start.
+    pub(super) fn add_workers(&mut self, count: u32) -> u32 {
         let is_cheap = |worker: &WorkerId| !self.children.post(Post::Worker(*worker)).is_wanted;
-        let added: Vec<_> = self.worker_ids().filter(is_cheap).take(count as usize).collect();
+        let space =
+            self.control.most_workers.map_or(u32::MAX, |most| most.saturating_sub(self.running().count() as u32));
+        let added: Vec<_> = self.worker_ids().filter(is_cheap).take(count.min(space) as usize).collect();
         for worker in &added {
             self.children.fill(Post::Worker(*worker), &mut self.timers);
         }
@@ -204,7 +211,7 @@ impl Master {
         self.make_cheap(worker);
     }
 
-    fn make_cheap(&mut self, worker: WorkerId) {
+    pub(super) fn make_cheap(&mut self, worker: WorkerId) {
         self.children.abandon(Post::Worker(worker), &mut self.timers);
         let instances: Vec<_> = self.children.of(Post::Worker(worker)).map(|child| child.id).collect();
         for id in instances {

@@ -48,7 +48,7 @@ impl Master {
 
     /// Orders a worker or an auxiliary process from the fork server that serves, if it is there and there is a slot.
     fn order(&mut self, post: Post, now: Instant) {
-        let Some(generation) = self.fork_server().and_then(|child| child.generation) else { return };
+        let Some(generation) = self.generation_to_fork(post) else { return };
         let Some(child) = self.begin(post, Some(generation), now) else { return };
         let role = match (post, self.children.get(child).and_then(|child| child.slot)) {
             (Post::Worker(worker), Some(slot)) => Role::Worker { worker, slot },
@@ -139,6 +139,7 @@ impl Master {
         }
         if let Some(&super::children::Child { post: Post::Worker(worker), .. }) = self.children.get(child) {
             self.any_ready = true;
+            self.canary_served();
             self.worker_ready(worker);
         }
     }

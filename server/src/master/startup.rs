@@ -15,6 +15,7 @@ use super::alarms;
 use super::app_signals::{self, AppSignals};
 use super::certificates::Certificates;
 use super::children::Children;
+use super::control::ControlState;
 use super::cron_commands::Crons;
 use super::daemons::running::Daemons;
 use super::events::{Event, Events};
@@ -32,7 +33,7 @@ use super::queues::Queues;
 use super::state::{Master, Phase, Reread, Sockets};
 use super::supervisor::Supervisor;
 use super::timers::Timers;
-use super::{fifo, hooks, privileges, signals, stats_push, temp, touch};
+use super::{control, fifo, hooks, privileges, signals, stats_push, temp, touch};
 use crate::clock::UnixMicros;
 use crate::identity::Identity;
 use crate::ids::WorkerId;
@@ -40,6 +41,7 @@ use crate::ipc::{Auxiliary, AuxiliaryKind};
 use crate::log_text;
 use crate::pidfile;
 use crate::share::Share;
+use crate::stats::generations::GenerationHistory;
 use crate::stats::scoreboard::{Layout, Scoreboard};
 use crate::stats::server::{self, HttpAccess, OwnNames, Service};
 use crate::stats::state::SnapshotState;
@@ -97,7 +99,7 @@ pub(super) fn start(
     }
     let (liveness_reader, liveness) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     let notices = signals::watch_notices(&events)?;
-    let control = app_signals::watch(&events)?;
+    let calls = app_signals::watch(&events)?;
     let Bound { workers, router } = bind_all(&config, user, &mut inherited, &mut leftovers, &events)?;
     let is_reachable = !(workers.is_empty() && router.is_empty());
     anyhow::ensure!(is_reachable || config.processes == 0, "no socket was inherited, and none is configured");
@@ -109,6 +111,7 @@ pub(super) fn start(
             leftovers.add(path);
         }
     }
+    let control = control::open(&config, user)?;
     let was_root = nix::unistd::getuid().is_root();
     privileges::drop_privileges(&config, user)?;
     hooks::after_dropping(&mut config, &mut launcher, was_root)?;
@@ -121,6 +124,8 @@ pub(super) fn start(
             leftovers.add(pidfile);
         }
     }
+    let control_file = control.map(|(file, socket)| control::serve(socket, &events).map(|()| file));
+    let control_file = control_file.transpose().context("control: cannot listen")?;
     let temp = temp::choose(&config)?;
     touch::watch(&config, &events)?;
     alarms::watch_descriptors(&config, &events)?;
@@ -134,7 +139,7 @@ pub(super) fn start(
     }
     let link = (!router.is_empty()).then(PrivateSocket::bind).transpose()?;
     let mut master = Master {
-        sockets: Sockets { workers, router, link, liveness: liveness_reader, notices, control },
+        sockets: Sockets { workers, router, link, liveness: liveness_reader, notices, calls },
         scoreboard: Scoreboard::create(layout).context("cannot create the scoreboard")?,
         temp,
         share: Share::create(&config.between)?,
@@ -142,6 +147,8 @@ pub(super) fn start(
         totals: (0..config.processes).map(|_| Totals::new(config.threads)).collect(),
         timers,
         generations: Generations::default(),
+        generation_history: GenerationHistory::default(),
+        canary: None,
         router_channel: None,
         certificates,
         chain: None,
@@ -159,6 +166,7 @@ pub(super) fn start(
         own_emperor: None,
         emperor_channel: None,
         log,
+        control: ControlState::new(control_file),
         phase: Phase::Serving,
         exit_status: 0,
         snapshot_state: SnapshotState::new(tokio::runtime::Handle::current()),

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::alarm_lines::Alarms;
 use super::app_signals::AppSignals;
+use super::canary::Canary;
 use super::children::{Child, Children};
+use super::control::ControlState;
 use super::cron_commands::Crons;
 use super::daemons::running::Daemons;
 use super::events::Events;
@@ -16,14 +18,16 @@ use super::launcher::Launcher;
 use super::listeners::Listener;
 use super::load::LoadWatch;
 use super::log::Log;
+use super::post::Post;
 use super::private_socket::PrivateSocket;
 use super::queues::Queues;
 use super::supervisor::Supervisor;
 use super::timers::Timers;
 use crate::clock::{MonotonicNanos, UnixMicros};
-use crate::ids::{ChildId, ThreadIndex, WorkerId};
+use crate::ids::{ChildId, GenerationNumber, ThreadIndex, WorkerId};
 use crate::io::temp::TempPlace;
 use crate::share::Share;
+use crate::stats::generations::GenerationHistory;
 use crate::stats::scoreboard::Scoreboard;
 use crate::stats::state::SnapshotState;
 use crate::stats::totals::Totals;
@@ -61,6 +65,10 @@ pub(super) struct Master {
     pub(super) timers: Timers,
     /// The loads of the application.
     pub(super) generations: Generations,
+    /// What the last of them have done.
+    pub(super) generation_history: GenerationHistory,
+    /// The generation that is tried on a few workers.
+    pub(super) canary: Option<Canary>,
     /// Our end of the http router's channel, while it runs.
     pub(super) router_channel: Option<OwnedFd>,
     /// What the http router proves itself with, where it speaks TLS.
@@ -93,6 +101,8 @@ pub(super) struct Master {
     pub(super) emperor_channel: Option<OwnedFd>,
     /// The log file, when the master writes it.
     pub(super) log: Option<Log>,
+    /// What goes with the control socket.
+    pub(super) control: ControlState,
     pub(super) phase: Phase,
     pub(super) exit_status: i32,
     /// What is remembered from one snapshot to the next.
@@ -113,8 +123,8 @@ pub(super) struct Sockets {
     pub(super) liveness: OwnedFd,
     /// Where a child says how it stands.
     pub(super) notices: OwnedFd,
-    /// The control socket, the master's end.
-    pub(super) control: OwnedFd,
+    /// The call socket, the master's end.
+    pub(super) calls: OwnedFd,
 }
 
 impl Sockets {
@@ -157,5 +167,17 @@ impl Master {
     pub(super) fn fork_server(&self) -> Option<&Child> {
         let child = self.children.fork_server(self.generations.current()?)?;
         child.is_ready().then_some(child)
+    }
+
+    /// The generation that a process for a post is forked from, when its fork server is there: a worker of a canary keeps
+    /// its generation, and the others' is the canary's when their own can fork no more.
+    pub(super) fn generation_to_fork(&self, post: Post) -> Option<GenerationNumber> {
+        let is_there = |number: &GenerationNumber| self.children.fork_server(*number).is_some_and(Child::is_ready);
+        let serving = self.generations.current().filter(is_there);
+        match (&self.canary, post) {
+            (Some(canary), Post::Worker(worker)) if canary.has(worker) => Some(canary.number()).filter(is_there),
+            (Some(canary), Post::Worker(_)) => serving.or_else(|| Some(canary.number()).filter(is_there)),
+            _ => serving,
+        }
     }
 }

@@ -44,6 +44,8 @@ pub(super) enum Timer {
     Status,
     /// What has not stopped is killed.
     StopLate,
+    /// A canary was not kept in time.
+    Canary,
 }
 
 /// All timers that are set.

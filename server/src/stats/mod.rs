@@ -3,6 +3,7 @@
 
 pub mod backlog;
 pub mod cell;
+pub mod generations;
 pub mod memory_sampler;
 pub mod metrics;
 pub(crate) mod numbers;

@@ -8,6 +8,7 @@ use tracing::warn;
 
 use super::backlog::{Backlog, Backlogs};
 use super::cell::LatencyCounts;
+use super::generations::Living;
 use super::memory_sampler::MemorySampler;
 use crate::clock::Clock;
 use crate::ids::WorkerId;
@@ -25,6 +26,8 @@ pub struct SnapshotState {
     pub(super) cell_latency: LatencyCounts,
     pub(super) worker_latency: LatencyCounts,
     pub(super) all_latency: LatencyCounts,
+    /// What the last snapshot saw of each generation's processes.
+    pub living: Living,
 }
 
 /// The highest values shown of a worker.
@@ -47,6 +50,7 @@ impl SnapshotState {
             cell_latency: LatencyCounts::default(),
             worker_latency: LatencyCounts::default(),
             all_latency: LatencyCounts::default(),
+            living: Living::default(),
         }
     }
 

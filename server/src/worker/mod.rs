@@ -8,6 +8,7 @@ mod access_log;
 mod body;
 mod connection;
 mod connections;
+mod drain;
 mod drive;
 mod harakiri;
 mod intake;
@@ -152,6 +153,7 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
         swept: AtomicU64::new(0),
         listening: Mutex::new(false),
         leaving: AtomicBool::new(false),
+        declining: AtomicBool::new(false),
         leaving_threads: AtomicU32::new(0),
         stop: stop::on_terminate().context("cannot watch for the order to leave")?,
         notices: Notices::new(setup.notices.take()?, worker, child, &setup.config)?,

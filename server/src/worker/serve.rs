@@ -79,7 +79,7 @@ impl WorkerThread {
             // A link's client is the router's, which outlives this worker.
             keep_alive: head.keep_alive
                 && self.worker.config.http_keepalive > 0
-                && (connection.is_link() || !self.is_leaving()),
+                && (connection.is_link() || !self.is_declining()),
         };
         let line = RequestLine {
             client: peer.remote_addr.as_bytes(),
@@ -189,7 +189,7 @@ impl WorkerThread {
             self.end_slow_client(peer, true);
         }
         if connection.is_link()
-            && self.is_leaving()
+            && self.is_declining()
             && !connection.link.leave_sent
             && connection.tell_leaving().is_err()
         {
@@ -198,6 +198,7 @@ impl WorkerThread {
         self.now = MonotonicNanos::now();
         let cell = self.cell();
         if let Some(raised) = &raised {
+            cell.errors.count(&raised.kind);
             cell.exception.store(&ExceptionReport {
                 when: UnixMicros::now(),
                 kind: raised.kind.clone(),

@@ -67,6 +67,8 @@ pub(super) struct Worker {
     pub(super) listening: Mutex<bool>,
     /// The worker leaves: nothing new is accepted, connections close when they are idle.
     pub(super) leaving: AtomicBool,
+    /// It leaves, or is drained: connections are not kept alive for another request.
+    pub(super) declining: AtomicBool,
     /// Threads that have seen it.
     pub(super) leaving_threads: AtomicU32,
     /// Readable when the worker is to leave; edge-triggered, so that each thread wakes the next.
@@ -97,7 +99,7 @@ impl Worker {
     /// Takes connections from the listeners, if it does not.
     pub(super) fn listen_again(&self) -> anyhow::Result<()> {
         let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
-        if *listening || self.leaving.load(Acquire) {
+        if *listening || self.declining.load(Acquire) {
             return Ok(());
         }
         *listening = true;
@@ -194,10 +196,16 @@ impl Worker {
 
     /// A thread ends, whatever for: the others must not go on without it.
     pub(super) fn leave(&self) {
-        self.leaving.store(true, Release);
+        self.begin_to_leave();
         if let Err(failure) = self.wake_next() {
             error!("worker {}: cannot wake its threads: {failure}", self.id);
         }
+    }
+
+    /// From now on nothing new is accepted.
+    pub(super) fn begin_to_leave(&self) {
+        self.leaving.store(true, Release);
+        self.declining.store(true, Release);
     }
 
     /// Wakes a thread that sleeps.

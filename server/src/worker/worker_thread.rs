@@ -1,7 +1,7 @@
 //! A worker thread: waits on the worker's epoll set, takes what is ready, and serves each request.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -119,6 +119,11 @@ impl WorkerThread {
         self.worker.leaving.load(Acquire)
     }
 
+    /// Whether the present request of a connection is to be its last one.
+    pub(super) fn is_declining(&self) -> bool {
+        self.worker.declining.load(Acquire)
+    }
+
     /// Serves until the worker has left.
     ///
     /// # Errors
@@ -193,9 +198,9 @@ impl WorkerThread {
 
     fn take(&mut self, py: Python<'_>, token: u64, scratch: &mut [u8]) -> anyhow::Result<()> {
         match token {
-            TOKEN_STOP => self.worker.leaving.store(true, Release),
+            TOKEN_STOP => self.worker.begin_to_leave(),
             TOKEN_LIVENESS => {
-                self.worker.leaving.store(true, Release);
+                self.worker.begin_to_leave();
                 self.worker.leave_addresses()?;
             }
             TOKEN_LISTENER.. => self.accept(py, (token - TOKEN_LISTENER) as usize, scratch)?,
@@ -357,6 +362,9 @@ impl WorkerThread {
         }
         match self.leaving_since {
             None => {
+                if self.follow_drain(py, scratch)? {
+                    return Ok(());
+                }
                 self.link_again();
                 if self.worker.has_space()? {
                     self.worker.listen_again()?;
@@ -367,25 +375,32 @@ impl WorkerThread {
             }
             Some(since) => {
                 let all = self.now.nanos_since(since) > LEAVING_LINGER;
-                let wanted = |connection: &Connection| {
-                    connection.is_idle()
-                        && match connection.kind {
-                            Kind::Link(_) => !connection.link.leave_sent,
-                            _ => all,
-                        }
-                };
-                for mut connection in self.worker.connections.take_all(wanted) {
-                    if has_unread(&*connection.socket) {
-                        self.work(py, connection, scratch)?;
-                    } else if let Kind::Link(_) = connection.kind {
-                        match connection.tell_leaving() {
-                            Ok(()) => self.work(py, connection, scratch)?,
-                            Err(_) => self.close(connection),
-                        }
-                    } else {
-                        self.close(connection);
-                    }
+                self.part_with_idle(py, scratch, all)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the router that the idle links are to be closed, and closes idle clients if `clients` says so. What they have
+    /// sent meanwhile is served.
+    pub(super) fn part_with_idle(&mut self, py: Python<'_>, scratch: &mut [u8], clients: bool) -> anyhow::Result<()> {
+        let wanted = |connection: &Connection| {
+            connection.is_idle()
+                && match connection.kind {
+                    Kind::Link(_) => !connection.link.leave_sent,
+                    _ => clients,
                 }
+        };
+        for mut connection in self.worker.connections.take_all(wanted) {
+            if has_unread(&*connection.socket) {
+                self.work(py, connection, scratch)?;
+            } else if let Kind::Link(_) = connection.kind {
+                match connection.tell_leaving() {
+                    Ok(()) => self.work(py, connection, scratch)?,
+                    Err(_) => self.close(connection),
+                }
+            } else {
+                self.close(connection);
             }
         }
         Ok(())

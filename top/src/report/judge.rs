@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::assertion::Assertion;
-use super::metrics::{Missing, measure};
 use super::verdict::{Judgement, Measured, Moment, Part, Verdict};
-use super::window::{Span, Step, Steps, Window};
+use super::window::{Span, Step, Steps};
 use crate::format;
 use crate::model::Pool;
 use crate::source::{EndedBy, Ending, LocalMicros, Monotonic};
+use rwsgi_assertions::Assertion;
+use rwsgi_assertions::Window;
+use rwsgi_assertions::{Missing, measure};
 
 /// So many poll intervals may pass between two samples of a server, and no less than [`SHORTEST_GAP`].
 const GAP: u32 = 3;

@@ -4,10 +4,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::metrics::{METRICS, Unit};
-use super::window::Window;
-use crate::model::columns::{COLUMNS, Column, Key, Raw, Row, Teller};
+use crate::model::columns::{COLUMNS, Column, Key, Raw, Row};
 use crate::model::{Finding, Pool, RULES, Sample};
+use rwsgi_assertions::Teller;
+use rwsgi_assertions::Window;
+use rwsgi_assertions::{METRICS, Unit};
 
 pub(super) fn number(value: f64) -> Value {
     // Whole numbers without a point: counters are what most of these are.

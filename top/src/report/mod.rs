@@ -1,11 +1,10 @@
 //! Without a screen: tables, JSON, CSV for files and pipes; assertions, verdicts and exit codes for CI.
 
-mod assertion;
+mod assert_file;
 mod batch;
 mod html;
 mod judge;
 mod lines;
-pub(crate) mod metrics;
 mod output;
 #[cfg(test)]
 mod tests;
@@ -14,9 +13,8 @@ mod verdict;
 mod watch;
 mod window;
 
-pub(crate) use assertion::{Assertion, parse_file};
+pub(crate) use assert_file::parse_file;
 pub(crate) use batch::Batch;
 pub(crate) use judge::{Baseline, Phases};
 pub(crate) use lines::json_schema;
-pub(crate) use metrics::list_metrics;
 pub(crate) use watch::{End, Format, Plan, baseline, replay, watch};

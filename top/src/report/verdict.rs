@@ -7,12 +7,12 @@ use jiff::tz::TimeZone;
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use serde_json::{Value, json};
 
-use super::assertion::Assertion;
 use super::lines::number;
 use super::lines::one_line_json;
 use super::window::offset;
 use crate::format;
 use crate::source::LocalMicros;
+use rwsgi_assertions::Assertion;
 
 /// When the worst was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

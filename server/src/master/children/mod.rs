@@ -326,6 +326,17 @@ impl Children {
         outcome
     }
 
+    /// A child serves beside the others of its post, which stay. Whether this is news.
+    pub(super) fn mark_serving(&mut self, id: ChildId) -> bool {
+        let child = self.get_mut(id).filter(|child| child.stage == Stage::Starting);
+        child.map(|child| child.stage = Stage::Serving).is_some()
+    }
+
+    /// Whether a post has a process, or is about to have one, with nothing against it.
+    pub(super) fn is_filled(&self, post: Post) -> bool {
+        self.of(post).any(Child::is_current)
+    }
+
     /// Has a child replaced: it leaves when its successor serves. Whether this is news: it may be about to leave
     /// already.
     pub(super) fn replace(&mut self, id: ChildId, reason: Reason, timers: &mut Timers) -> bool {

@@ -1,13 +1,15 @@
-//! Counts of clients that a limit of the whole server stopped.
+//! Counts of clients that a limit of the whole server stopped, and what the log tells.
 
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
-/// One counter for all processes: they count rarely, and no count is lost when a process ends.
+/// One for all processes: they count rarely, and no count is lost when a process ends.
 #[repr(C, align(64))]
 pub struct LimitsCell {
     bodies_refused: AtomicU64,
     slow_clients: AtomicU64,
+    /// The master's word; 0 for what is so without it.
+    log_level: AtomicU32,
 }
 
 impl LimitsCell {
@@ -19,6 +21,16 @@ impl LimitsCell {
     /// A connection was closed because its client was too slow (`body-min-rate`, `response-min-rate`).
     pub fn end_slow_client(&self) {
         self.slow_clients.fetch_add(1, Relaxed);
+    }
+
+    /// From now on the log tells this much: 1 for errors alone, to 4.
+    pub fn set_log_level(&self, level: u32) {
+        self.log_level.store(level, Relaxed);
+    }
+
+    /// How much the log tells; 0 when nobody has said.
+    pub fn log_level(&self) -> u32 {
+        self.log_level.load(Relaxed)
     }
 
     /// Bodies that got 503.

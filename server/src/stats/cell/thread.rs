@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, fence};
 
 use super::corrupt::Corrupt;
 use super::counters::{Counters, add};
+use super::errors::ErrorCells;
 use super::exception::ExceptionCell;
 use super::latencies::{Latencies, LatencyCounts};
 use super::text::SharedText;
@@ -78,6 +79,8 @@ pub struct ThreadCell {
     latency: Latencies,
     /// The last exception.
     pub exception: ExceptionCell,
+    /// All of them, by class.
+    pub errors: ErrorCells,
 }
 
 /// What the thread does, which is the only writer.

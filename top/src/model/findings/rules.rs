@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::track::{Sum, Track};
 use super::{AskRoom, load, processes, requests};
-use crate::model::columns::Teller;
 use crate::model::{MemoryTrack, Sample};
+use rwsgi_assertions::Teller;
 
 /// What a rule judges.
 pub(super) struct Case<'a> {

@@ -5,11 +5,11 @@ use std::time::Duration;
 use rwsgi_stats::latency;
 
 use super::{pools, take};
-use crate::report::assertion::Assertion;
 use crate::report::judge::{Judge, Phases};
 use crate::report::verdict::Verdict;
 use crate::report::watch;
 use crate::source::{EndedBy, Ending, Entry, LocalMicros, Monotonic, Poll, Run, parse};
+use rwsgi_assertions::Assertion;
 
 /// A document of these workers, with more of its own.
 fn document(more: &str, workers: &str) -> String {

@@ -1,4 +1,4 @@
-//! The control socket: what a process asks of the master or reports to it, as packets of JSON through one socket that
+//! The call socket: what a process asks of the master or reports to it, as packets of JSON through one socket that
 //! all processes share. A packet may bring a descriptor, through which the master answers or goes on to speak.
 
 use std::io::{self, IoSlice, IoSliceMut};
@@ -21,16 +21,16 @@ use crate::ids::GenerationNumber;
 
 /// A packet.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct ControlPacket {
+pub(crate) struct CallPacket {
     /// The generation of the process: what it registers goes with it.
     pub generation: GenerationNumber,
     /// What it has to say.
-    pub what: ControlRequest,
+    pub what: CallRequest,
 }
 
 /// What a process has to say.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) enum ControlRequest {
+pub(crate) enum CallRequest {
     /// A signal has a handler, in the processes of the target.
     Register {
         /// Its number.
@@ -75,7 +75,7 @@ pub(crate) enum ControlRequest {
     Workers,
 }
 
-/// A worker, as [`ControlRequest::Workers`] is answered.
+/// A worker, as [`CallRequest::Workers`] is answered.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct WorkerState {
     pub id: u32,
@@ -144,11 +144,7 @@ pub(crate) fn socket() -> nix::Result<(OwnedFd, OwnedFd)> {
 ///
 /// # Errors
 /// When the master is gone.
-pub(crate) fn send(
-    socket: BorrowedFd<'_>,
-    packet: &ControlPacket,
-    descriptor: Option<BorrowedFd<'_>>,
-) -> io::Result<()> {
+pub(crate) fn send(socket: BorrowedFd<'_>, packet: &CallPacket, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
     send_packet(socket, &serde_json::to_vec(packet)?, descriptor)
 }
 
@@ -168,7 +164,7 @@ fn send_packet(socket: BorrowedFd<'_>, bytes: &[u8], descriptor: Option<Borrowed
 ///
 /// # Errors
 /// When the master is gone, or does not answer in time.
-pub(crate) fn ask<T: DeserializeOwned>(socket: BorrowedFd<'_>, question: &ControlPacket) -> io::Result<T> {
+pub(crate) fn ask<T: DeserializeOwned>(socket: BorrowedFd<'_>, question: &CallPacket) -> io::Result<T> {
     let (ours, theirs) = crate::ipc::channel()?;
     send(socket, question, Some(theirs.as_fd()))?;
     drop(theirs);
@@ -190,7 +186,7 @@ pub(crate) fn ask<T: DeserializeOwned>(socket: BorrowedFd<'_>, question: &Contro
 /// # Errors
 /// `InvalidData` for a packet that is refused, with why: it is to be logged, and the next one may be good. Otherwise
 /// when nothing is there on a non-blocking end, or the socket fails.
-pub(crate) fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<(ControlPacket, Option<OwnedFd>)>> {
+pub(crate) fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<(CallPacket, Option<OwnedFd>)>> {
     let mut bytes = vec![0; LARGEST];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -222,30 +218,30 @@ fn is_at_end(socket: BorrowedFd<'_>) -> nix::Result<bool> {
     Ok(fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP)))
 }
 
-fn read(bytes: &[u8], has_descriptor: bool) -> Result<ControlPacket, InvalidMessage> {
-    let message: ControlPacket = serde_json::from_slice(bytes)?;
+fn read(bytes: &[u8], has_descriptor: bool) -> Result<CallPacket, InvalidMessage> {
+    let message: CallPacket = serde_json::from_slice(bytes)?;
     match &message.what {
-        ControlRequest::Schedule { signal, when: When::Every { seconds: 0, .. } } => {
+        CallRequest::Schedule { signal, when: When::Every { seconds: 0, .. } } => {
             return Err(InvalidMessage::NoPause(*signal));
         }
-        ControlRequest::Watch { signal, path } if !(1..=PATH_LONGEST).contains(&path.len()) => {
+        CallRequest::Watch { signal, path } if !(1..=PATH_LONGEST).contains(&path.len()) => {
             return Err(InvalidMessage::Path { signal: *signal, length: path.len() });
         }
-        ControlRequest::Listen(_) | ControlRequest::Workers if !has_descriptor => {
+        CallRequest::Listen(_) | CallRequest::Workers if !has_descriptor => {
             return Err(InvalidMessage::NoDescriptor);
         }
-        ControlRequest::Listen(Role::Auxiliary(Auxiliary { number: 0, .. }))
-        | ControlRequest::Harakiri { role: Role::Auxiliary(Auxiliary { number: 0, .. }), .. } => {
+        CallRequest::Listen(Role::Auxiliary(Auxiliary { number: 0, .. }))
+        | CallRequest::Harakiri { role: Role::Auxiliary(Auxiliary { number: 0, .. }), .. } => {
             return Err(InvalidMessage::Zero);
         }
-        ControlRequest::Register { .. }
-        | ControlRequest::Listen(_)
-        | ControlRequest::Harakiri { .. }
-        | ControlRequest::Raise(_)
-        | ControlRequest::Schedule { .. }
-        | ControlRequest::Watch { .. }
-        | ControlRequest::Alarm { .. }
-        | ControlRequest::Workers => {}
+        CallRequest::Register { .. }
+        | CallRequest::Listen(_)
+        | CallRequest::Harakiri { .. }
+        | CallRequest::Raise(_)
+        | CallRequest::Schedule { .. }
+        | CallRequest::Watch { .. }
+        | CallRequest::Alarm { .. }
+        | CallRequest::Workers => {}
     }
     Ok(message)
 }
@@ -260,7 +256,7 @@ mod tests {
     fn a_question_brings_its_way_back() {
         let (master, ours) = socket().unwrap();
         let asking = std::thread::spawn(move || {
-            let question = ControlPacket { generation: GenerationNumber::FIRST, what: ControlRequest::Workers };
+            let question = CallPacket { generation: GenerationNumber::FIRST, what: CallRequest::Workers };
             ask::<Vec<WorkerState>>(ours.as_fd(), &question)
         });
         let (message, descriptor) = receive(master.as_fd()).unwrap().unwrap();
@@ -271,7 +267,7 @@ mod tests {
     }
 
     /// What the master makes of these bytes.
-    fn received(bytes: &[u8], descriptor: Option<BorrowedFd<'_>>) -> io::Result<ControlPacket> {
+    fn received(bytes: &[u8], descriptor: Option<BorrowedFd<'_>>) -> io::Result<CallPacket> {
         let (master, ours) = socket().unwrap();
         send_packet(ours.as_fd(), bytes, descriptor).unwrap();
         receive(master.as_fd()).map(|message| message.unwrap().0)
@@ -284,25 +280,24 @@ mod tests {
         error.to_string()
     }
 
-    fn packet(what: ControlRequest) -> Vec<u8> {
-        serde_json::to_vec(&ControlPacket { generation: GenerationNumber::FIRST, what }).unwrap()
+    fn packet(what: CallRequest) -> Vec<u8> {
+        serde_json::to_vec(&CallPacket { generation: GenerationNumber::FIRST, what }).unwrap()
     }
 
     #[test]
     fn a_packet_that_nobody_of_ours_sends_is_refused_in_words() {
         let worker = Role::Worker { worker: WorkerId::FIRST, slot: SlotId::new(0) };
         let spooler = Role::Auxiliary(Auxiliary { kind: AuxiliaryKind::Spooler, number: 0 });
-        let every =
-            |seconds| ControlRequest::Schedule { signal: 7, when: When::Every { seconds, times: 0, rb: false } };
-        let watch = |length| ControlRequest::Watch { signal: 7, path: "p".repeat(length) };
+        let every = |seconds| CallRequest::Schedule { signal: 7, when: When::Every { seconds, times: 0, rb: false } };
+        let watch = |length| CallRequest::Watch { signal: 7, path: "p".repeat(length) };
         for (what, why) in [
             (every(0), "every 0 seconds"),
             (watch(0), "a path of 0 bytes"),
             (watch(5000), "a path of 5000 bytes"),
             (watch(20_000), "longer than 16384 bytes"),
-            (ControlRequest::Harakiri { role: spooler, seconds: 1 }, "auxiliary process 0"),
-            (ControlRequest::Listen(worker), "no descriptor"),
-            (ControlRequest::Workers, "no descriptor"),
+            (CallRequest::Harakiri { role: spooler, seconds: 1 }, "auxiliary process 0"),
+            (CallRequest::Listen(worker), "no descriptor"),
+            (CallRequest::Workers, "no descriptor"),
         ] {
             let said = refused(&packet(what));
             assert!(said.contains(why), "{said}");
@@ -334,7 +329,7 @@ mod tests {
             let (master, ours) = socket().unwrap();
             let (reader, writer) = nix::unistd::pipe().unwrap();
             let fds = vec![writer.as_raw_fd(); 1 + more];
-            let bytes = packet(ControlRequest::Workers);
+            let bytes = packet(CallRequest::Workers);
             let (parts, message) = ([IoSlice::new(&bytes)], [ControlMessage::ScmRights(&fds)]);
             sendmsg::<()>(ours.as_raw_fd(), &parts, &message, MsgFlags::empty(), None).unwrap();
             let (_, descriptor) = receive(master.as_fd()).unwrap().unwrap();

@@ -1,0 +1,100 @@
+//! Which module does what is asked for.
+
+use rwsgi_stats::control::{Answer, MemoryRequest, ReloadKind, Request};
+use tokio::sync::oneshot;
+use tracing::info;
+
+use super::asked::{Answering, Asked};
+use crate::log_text::{self, AUDIT};
+use crate::master::state::Master;
+
+impl Master {
+    /// Does what somebody asks for through the control socket.
+    pub(in crate::master) fn obey_control(&mut self, asked: Asked) {
+        let Asked { request, peer, answering } = asked;
+        if let Some(action) = action(&request) {
+            info!(target: AUDIT, "control: {action} asked by {peer}");
+        }
+        match request {
+            Request::Stats => self.control_stats(answering),
+            Request::Stacks { .. } => not_yet(answering, "stacks"),
+            Request::Profile { .. } => not_yet(answering, "profile"),
+            Request::Reload { how } => self.control_reload(how, answering),
+            Request::Canary { workers, seconds } => self.begin_canary(workers, seconds, answering),
+            Request::CanaryKeep => self.keep_canary(answering),
+            Request::CanaryUndo => self.undo_canary_for(answering),
+            Request::Recycle { worker } => self.control_recycle(worker, answering),
+            Request::Drain { worker } => self.control_drain(worker, true, answering),
+            Request::Undrain { worker } => self.control_drain(worker, false, answering),
+            Request::Workers { count } => self.control_workers(count, answering),
+            Request::LogLevel { level } => self.control_log_level(&level, answering),
+            Request::SlowRequest { .. } => not_yet(answering, "slow-request"),
+            Request::Memory { .. } => not_yet(answering, "memory"),
+            Request::Refork { .. } => not_yet(answering, "refork"),
+        }
+    }
+
+    /// The document that the stats server sends.
+    fn control_stats(&mut self, answering: Answering) {
+        let (sender, receiver) = oneshot::channel();
+        self.answer_stats(sender);
+        tokio::task::spawn_local(async move {
+            if let Ok(snapshot) = receiver.await {
+                answering.done(Answer::Stats(Box::new(snapshot)));
+            }
+        });
+    }
+
+    /// Has the logs of all processes tell so much.
+    fn control_log_level(&self, level: &str, answering: Answering) {
+        let number = match level {
+            "error" => 1,
+            "warn" => 2,
+            "info" => 3,
+            "debug" => 4,
+            _ => return answering.failed(format!("'{level}' is no log level: they are error, warn, info and debug")),
+        };
+        self.scoreboard.limits().set_log_level(number);
+        log_text::set_level(number);
+        answering
+            .text(format!("the log tells {level} and what is worse; who acts through this socket, it always tells"));
+    }
+}
+
+/// What a request does, in words for the log; `None` for one that only looks and costs nobody anything.
+fn action(request: &Request) -> Option<String> {
+    Some(match request {
+        Request::Stats | Request::Stacks { .. } => return None,
+        Request::Profile { seconds, rate } => format!("profile ({seconds} s, {rate} samples a second)"),
+        Request::Reload { how } => match how {
+            ReloadKind::Rolling => "reload (rolling)".into(),
+            ReloadKind::Chain => "reload (chain)".into(),
+            ReloadKind::Brutal => "reload (brutal)".into(),
+        },
+        Request::Canary { workers, seconds } => format!("canary ({workers} workers, {seconds} s)"),
+        Request::CanaryKeep => "canary (keep)".into(),
+        Request::CanaryUndo => "canary (undo)".into(),
+        Request::Recycle { worker } => format!("recycle of worker {worker}"),
+        Request::Drain { worker } => format!("drain of worker {worker}"),
+        Request::Undrain { worker } => format!("undrain of worker {worker}"),
+        Request::Workers { count } => format!("workers {count}"),
+        Request::LogLevel { level } => format!("log-level '{level}'"),
+        Request::SlowRequest { micros } => format!("slow-request {} ms", *micros as f64 / 1000.0),
+        Request::Memory { worker, what } => {
+            let what = match what {
+                MemoryRequest::Types => "types",
+                MemoryRequest::TraceStart => "trace-start",
+                MemoryRequest::Trace => "trace",
+                MemoryRequest::TraceStop => "trace-stop",
+                MemoryRequest::Savings => "savings",
+            };
+            format!("memory ({what}) of worker {worker}")
+        }
+        Request::Refork { worker: Some(worker) } => format!("refork from worker {worker}"),
+        Request::Refork { worker: None } => "refork".into(),
+    })
+}
+
+fn not_yet(answering: Answering, what: &str) {
+    answering.failed(format!("{what} is not there yet"));
+}
