@@ -8,8 +8,8 @@ use crate::model::columns::COLUMNS;
 use crate::model::fields::{Field, ROUTE_FIELDS, SLOW_FIELDS};
 use crate::view::PALETTES;
 use crate::view::keys::BINDINGS;
-use rwsgi_assertions::METRICS;
 use rwsgi_assertions::Teller;
+use rwsgi_assertions::{METRICS, Metric, ROUTE_METRICS};
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/rtop.md");
 
@@ -57,13 +57,14 @@ fn themes() -> String {
     std::iter::once("| theme | |\n| --- | --- |\n".to_owned()).chain(rows).collect()
 }
 
-fn metrics() -> String {
+fn metrics(metrics: &[Metric]) -> String {
     let mut text = "| metric | units | told by | of several servers | |\n| --- | --- | --- | --- | --- |\n".to_owned();
-    for metric in METRICS {
+    for metric in metrics {
         let units: Vec<&str> =
             metric.unit.spellings().iter().map(|(unit, _)| *unit).filter(|unit| !unit.is_empty()).collect();
         let (teller, rule) = (told_by(metric.teller), metric.rule.words());
-        let _ = writeln!(text, "| `{}` | {} | {teller} | {rule} | {} |", metric.name, units.join(" "), metric.help);
+        let _ =
+            writeln!(text, "| `{}` | {} | {teller} | {rule} | {} |", metric.of_route(), units.join(" "), metric.help);
     }
     text
 }
@@ -87,7 +88,8 @@ fn the_tables_in_the_docs_are_these() {
         ("slow fields", fields(SLOW_FIELDS)),
         ("rules", rules()),
         ("themes", themes()),
-        ("metrics", metrics()),
+        ("metrics", metrics(METRICS)),
+        ("route metrics", metrics(ROUTE_METRICS)),
     ];
     for (name, table) in tables {
         made = replaced(&made, name, &table);
