@@ -10,8 +10,9 @@ use super::screen::Screen;
 use super::table::print_line;
 use super::theme::Theme;
 use crate::format;
-use crate::model::Finding;
+use crate::model::{Finding, RULES};
 use crate::source::Monotonic;
+use rwsgi_assertions::Teller;
 
 /// Widest that the box is.
 const WIDEST: u16 = 94;
@@ -37,6 +38,12 @@ impl Screen {
         let mut all: Vec<Told<'_>> = self.servers_shown().flat_map(of).collect();
         all.sort_by_key(|told| told.finding.rule);
         all
+    }
+
+    /// How many rules need what one of the servers that are shown does not tell.
+    pub(super) fn silent_rules(&self) -> usize {
+        let uwsgi = self.samples_shown().iter().any(|sample| sample.snapshot.server.is_none());
+        RULES.iter().filter(|rule| uwsgi && rule.teller == Teller::Rwsgi).count()
     }
 }
 
@@ -66,7 +73,8 @@ pub(super) fn line(found: &[Told<'_>], keys: &Keys, theme: &Theme, area: Rect, b
 }
 
 /// All findings with their rules and numbers.
-pub(super) fn overlay(found: &[Told<'_>], first: usize, theme: &Theme, area: Rect, buf: &mut Buffer) {
+/// `silent` rules need what a server that is shown does not tell.
+pub(super) fn overlay(found: &[Told<'_>], silent: usize, first: usize, theme: &Theme, area: Rect, buf: &mut Buffer) {
     let width = area.width.min(WIDEST).saturating_sub(2);
     let mut lines = Vec::new();
     for Told { server, finding, at } in found {
@@ -89,6 +97,10 @@ pub(super) fn overlay(found: &[Told<'_>], first: usize, theme: &Theme, area: Rec
     }
     if lines.is_empty() {
         lines.push(Line::raw(" nothing is wrong that the rules know of "));
+    }
+    if silent > 0 {
+        let text = format!(" {silent} of {} rules need what uWSGI does not tell ", RULES.len());
+        lines.extend([Line::default(), Line::styled(text, theme.dim())]);
     }
     boxed("what is wrong, and how it is known", &lines, first, WIDEST, theme, area, buf);
 }

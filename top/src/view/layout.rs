@@ -60,7 +60,9 @@ impl Screen {
             Some(Overlay::Help(first)) => overlay::help(&self.keys, first, &self.theme, over, buf),
             Some(Overlay::Columns(cursor)) => overlay::columns(&self.table, cursor, &self.theme, over, buf),
             Some(Overlay::Alerts(first)) => overlay::alerts(&alerts, first, &self.theme, over, buf),
-            Some(Overlay::Findings(first)) => findings::overlay(&self.findings(), first, &self.theme, over, buf),
+            Some(Overlay::Findings(first)) => {
+                findings::overlay(&self.findings(), self.silent_rules(), first, &self.theme, over, buf);
+            }
             None => {}
         }
     }

@@ -66,7 +66,7 @@ fn screen(text: &str) -> Screen {
         screen.ingest(Poll { target, ..answered(2, replaced(&document, text)) });
     }
     // Long enough for something to be found.
-    for second in 3..=20 {
+    for second in (3..=20).step_by(4) {
         screen.ingest(answered(second, replaced(&serde_json::to_vec(&full(second)).unwrap(), text)));
     }
     screen.ingest(Poll { target: 4, ..failed(2, SourceError::Recorded(text.to_owned())) });
@@ -117,11 +117,12 @@ fn what_a_server_sends_never_reaches_the_terminal_raw() {
     for text in texts() {
         let mut screen = screen(&text);
         for tab in 0..6 {
-            for look in looks {
+            // The panes of the first server, and of all, have all that there is.
+            for look in looks.iter().take(if tab > 1 { 7 } else { looks.len() }) {
                 screen.selection = crate::view::selection::Selection { tab, ..Default::default() };
                 screen.table.selected = None;
                 screen.panes = Panes::default();
-                for action in look {
+                for action in *look {
                     screen.act(*action);
                 }
                 // Small ones cut more, large ones show more.
