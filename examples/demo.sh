@@ -1,63 +1,7 @@
 #!/bin/sh
-# Starts the demo server, a small load that ends by itself, and rtop in the foreground. Leaving rtop stops everything.
+# Starts the demo server, a load of at most ten minutes and 100,000 requests, and rtop. Leaving rtop stops everything.
 set -eu
-
-fail() {
-    echo "demo.sh: $*" >&2
-    exit 1
-}
-
-for program in rwsgi rtop python3; do
-    command -v "$program" >/dev/null 2>&1 ||
-        fail "$program is not installed, or not in PATH. To install rwsgi and rtop: pip install ./server ./top"
-done
-cd "$(dirname "$0")"
-
-http=127.0.0.1:9090
-stats=127.0.0.1:9191
-work=$(mktemp -d)
-server='' load='' monitor=''
-
-stop() {
-    trap - EXIT
-    trap '' INT TERM HUP
-    for process in $monitor $load $server; do
-        kill -TERM "$process" 2>/dev/null || :
-    done
-    wait
-    rm -rf "$work"
-}
-trap stop EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-trap 'exit 129' HUP
-
-rwsgi demo.ini >"$work/log" 2>&1 </dev/null &
-server=$!
-tries=0
-until python3 demo_load.py --ready "$http"; do
-    tries=$((tries + 1))
-    if ! kill -0 "$server" 2>/dev/null || [ "$tries" -gt 150 ]; then
-        cat "$work/log" >&2
-        fail "the server did not start (it needs $http and $stats to be free)"
-    fi
-    sleep 0.2
-done
-# Something else may answer on that port, when ours could not have it.
-if ! kill -0 "$server" 2>/dev/null; then
-    cat "$work/log" >&2
-    fail "the server did not start (it needs $http and $stats to be free)"
-fi
-
-# At most ten minutes and 100,000 requests.
-python3 demo_load.py "$http" 600 100000 </dev/null >/dev/null 2>&1 &
-load=$!
-
-# In the background, so that a signal to this script is acted on while rtop runs; its terminal stays its own.
-exec 3<&0
-status=0
-rtop "$stats" --frequency 1 <&3 &
-monitor=$!
-wait "$monitor" || status=$?
-monitor=''
-exit "$status"
+here=${0%/*}
+[ "$here" != "$0" ] || here=.
+set -- demo.ini python3 demo_load.py 127.0.0.1:9090 600 100000
+. "$here/watch.sh"
