@@ -85,7 +85,7 @@ pub(super) fn sample(walk: &mut impl Walk, sample: &mut Sample) {
         walk.option(latency, counts);
     }
     walk.option(&mut totals.phases, |walk, PhaseCounts(phases)| {
-        phases.iter_mut().for_each(|phase| counts(walk, phase))
+        phases.iter_mut().for_each(|phase| counts(walk, phase));
     });
     // What the workers add up to is not kept twice; several servers together have no workers of their own.
     if sample.snapshot.workers.is_empty() {

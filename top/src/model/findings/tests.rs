@@ -30,7 +30,7 @@ fn healthy(second: u64) -> Snapshot {
             id: core,
             requests: requests / 2,
             // At each moment one of the eight threads is free.
-            in_request: u8::from((second + u64::from(id) * 2 + u64::from(core)) % 8 != 0),
+            in_request: u8::from(!(second + u64::from(id) * 2 + u64::from(core)).is_multiple_of(8)),
             req_info: RequestInfo {
                 elapsed: Some(17_000),
                 method: Some("GET".into()),

@@ -223,7 +223,7 @@ struct Fitted<T: 'static> {
 /// The fields that fit, in their order: the most wanted first. What no row has a value for takes no room.
 fn fit<T>(fields: &'static [Field<T>], rows: &[T], shown: &[T], clock: &Clock, width: u16) -> Vec<Fitted<T>> {
     let told = |field: &&Field<T>| rows.is_empty() || rows.iter().any(|row| (field.text)(row, clock).is_some());
-    let mut wanted: Vec<&'static Field<T>> = fields.iter().filter(|field| told(&field)).collect();
+    let mut wanted: Vec<&'static Field<T>> = fields.iter().filter(told).collect();
     wanted.sort_by_key(|field| field.rank);
     let (mut fitted, mut left) = (Vec::new(), width + 1);
     for field in wanted {

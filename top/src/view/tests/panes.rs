@@ -64,7 +64,7 @@ pub(super) fn told(second: u64) -> Snapshot {
         uri: format!("/orders/{id}/export?format"),
         route: "orders.views.export".into(),
         remote_addr: "203.0.113.7".into(),
-        status: if id % 3 == 0 { 500 } else { 200 },
+        status: if id.is_multiple_of(3) { 500 } else { 200 },
         outcome: if id == 2 { "harakiri" } else { "done" }.into(),
         phases: PhaseTimes {
             queue: 120_000,
@@ -81,7 +81,7 @@ pub(super) fn told(second: u64) -> Snapshot {
         stack_at: 500_000,
         rss_before: 48 << 20,
         rss_after: (48 << 20) + (1 << 19),
-        exception: if id % 3 == 0 { "KeyError: 'total'".into() } else { String::new() },
+        exception: if id.is_multiple_of(3) { "KeyError: 'total'".into() } else { String::new() },
     };
     let mut snapshot = rwsgi(second, 2);
     snapshot.workers[0].cores[1].req_info.route = Some("orders.views.export".into());
