@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use rwsgi_stats::control::Profile;
 use rwsgi_stats::{Snapshot, Worker};
 
 use super::clean::clean;
@@ -157,6 +158,13 @@ impl Pool {
     /// Latency of a route since its row began; `None` when the server does not tell.
     pub(crate) fn route_latency(&self, route: &str) -> Option<&Counts> {
         self.before.as_ref()?.routes.latency(route)
+    }
+
+    /// Takes a profile of it in, for the rules that ask where time goes.
+    #[allow(dead_code, reason = "whoever takes a profile calls it")]
+    pub(crate) fn profiled(&mut self, profile: &Profile) {
+        let at = self.current.as_ref().map_or(Monotonic::default(), |sample| sample.at);
+        self.findings.profiled(profile, at);
     }
 
     /// Memory over time of a worker (by its place).

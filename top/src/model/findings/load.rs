@@ -1,5 +1,6 @@
 //! Rules about load: threads, queues, the global lock, temporary files, slow clients.
 
+use super::profiled;
 use super::rules::{Case, Said};
 use crate::format;
 
@@ -9,6 +10,10 @@ pub(super) fn percent(share: f64) -> String {
 }
 
 pub(super) fn saturated(case: &Case<'_>) -> Option<Said> {
+    // Nearly always not: nothing is added up for it.
+    if !case.told && !case.track.is_full() {
+        return None;
+    }
     let (recent, totals) = (case.recent(), &case.sample.totals);
     let cores = totals.cores;
     if cores == 0 || recent.moments < 3 {
@@ -52,6 +57,9 @@ pub(super) fn saturated(case: &Case<'_>) -> Option<Said> {
         parts.push(format!("{} of the time in `{route}`", percent(share)));
         let p95 = window.latency.map_or_else(String::new, |latency| format!(", p95 {}", format::micros(latency.p95)));
         evidence.push(format!("`{route}` in the last minute: {} requests{p95}", window.requests));
+    } else if let Some((function, share)) = profiled::hottest(case).filter(|(_, share)| *share >= 0.3) {
+        parts.push(format!("{} of the time in {function}", percent(share)));
+        evidence.push("where the time goes is from the last profile".to_owned());
     }
     let advice = more_workers(case, &mut evidence);
     Some(Said { sentence: parts.join(", "), evidence, advice })

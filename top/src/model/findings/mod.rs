@@ -3,6 +3,7 @@
 
 mod load;
 mod processes;
+mod profiled;
 mod requests;
 mod rules;
 #[cfg(test)]
@@ -12,7 +13,9 @@ mod track;
 use std::time::Duration;
 
 use rwsgi_stats::Snapshot;
+use rwsgi_stats::control::Profile;
 
+use self::profiled::Profiled;
 pub(crate) use self::rules::RULES;
 use self::rules::{Case, Rule};
 use self::track::Track;
@@ -58,6 +61,8 @@ pub(crate) type AskRoom = fn(&Snapshot) -> Option<Room>;
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     track: Track,
+    /// What the last profile says.
+    profiled: Option<Profiled>,
     /// By the place of the rule.
     states: Vec<State>,
 }
@@ -73,6 +78,11 @@ struct State {
 }
 
 impl Findings {
+    /// Takes a profile of the server in.
+    pub(super) fn profiled(&mut self, profile: &Profile, at: Monotonic) {
+        self.profiled = Some(Profiled::of(profile, at));
+    }
+
     /// Takes a sample in, and returns what is wrong, the most important first.
     pub(super) fn advance(&mut self, sample: &Sample, memory: &[MemoryTrack], room: Option<AskRoom>) -> Vec<Finding> {
         let fresh = self.track.push(sample);
@@ -105,6 +115,7 @@ impl Findings {
             track: &self.track,
             memory,
             room,
+            profiled: self.profiled.as_ref(),
             told: state.told.is_some(),
             held: state.since.map_or(Duration::ZERO, |since| at.since(since)),
         };

@@ -5,8 +5,9 @@
 
 use std::time::Duration;
 
+use super::profiled::Profiled;
 use super::track::{Sum, Track};
-use super::{AskRoom, load, processes, requests};
+use super::{AskRoom, load, processes, profiled, requests};
 use crate::model::{MemoryTrack, Sample};
 use rwsgi_assertions::Teller;
 
@@ -16,6 +17,7 @@ pub(super) struct Case<'a> {
     pub(super) track: &'a Track,
     pub(super) memory: &'a [MemoryTrack],
     pub(super) room: Option<AskRoom>,
+    pub(super) profiled: Option<&'a Profiled>,
     /// It was found at the moment before.
     pub(super) told: bool,
     /// For how long its condition has held.
@@ -103,6 +105,9 @@ pub(crate) const RULES: &[Rule] = rules! {
     "slow-route" Rwsgi 10 => requests::slow_route,
         "one route took half of the last minute's busy time, its p95 is over 500 ms and 5 times that of the others, and threads were busy for half of the time",
         "the route's slow requests and profile say what it does";
+    "database" Rwsgi 0 => profiled::database,
+        "a profile was taken within 5 minutes, half of its 100 or more samples waited for a database, and threads were busy for half of the last minute",
+        "fewer or faster queries: the flame graph says which";
     "missing-workers" Both 10 => processes::missing_workers,
         "a worker that is not cheap has had no process for 10 s",
         "the log says why it does not start";

@@ -266,6 +266,11 @@ impl Track {
         }
     }
 
+    /// Whether every core was in a request at the last moment.
+    pub(super) fn is_full(&self) -> bool {
+        self.moments.back().is_some_and(|(_, moment)| moment.full > 0)
+    }
+
     /// What happened within so long before a moment, of as many moments as it takes to say something.
     pub(super) fn over(&self, now: Monotonic, span: Duration) -> Sum {
         let from = now.before(span);
