@@ -1,8 +1,8 @@
 //! The walk through a sample: what of it the history keeps, in which order. One walk serves both directions.
 
 use rwsgi_stats::{
-    Blacklisted, Core, Cron, Daemon, LastException, Limits, Queue, Recycled, RequestInfo, Responses, Route,
-    SlowestRequest, Snapshot, Socket, Spooler, SpoolerJob, Vassal, Worker,
+    Blacklisted, Core, Cron, Daemon, GarbageCollections, LastException, Limits, Queue, Recycled, RequestInfo,
+    Responses, Route, SlowestRequest, Snapshot, Socket, Spooler, SpoolerJob, Vassal, Worker,
 };
 
 use super::{Counts, Finding, Percentiles, PhaseCounts, Rates, RouteWindow, Sample, Totals};
@@ -327,6 +327,7 @@ fn worker(walk: &mut impl Walk, worker: &mut Worker) {
         responses,
         recycled,
         last_exception,
+        gc,
         // What they say of the window is in the rates.
         busy_time: _,
         cpu_time: _,
@@ -334,7 +335,6 @@ fn worker(walk: &mut impl Walk, worker: &mut Worker) {
         latency: _,
         // Nothing shows them.
         apps: _,
-        gc: _,
     } = worker;
     walk.small(id);
     walk.signed(pid);
@@ -369,6 +369,9 @@ fn worker(walk: &mut impl Walk, worker: &mut Worker) {
             .for_each(|v| walk.number(v));
     });
     walk.option(last_exception, self::last_exception);
+    walk.option(gc, |walk, GarbageCollections { collections, time, longest, collected }| {
+        [collections, time, longest, collected].into_iter().for_each(|value| walk.number(value));
+    });
     walk.list(cores, core);
 }
 

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use insta::assert_snapshot;
 use rwsgi_stats::{
-    LastException, OTHER_ROUTE, PhaseTimes, Phases, Responses, Route, SlowRequest, SlowestRequest, Snapshot, latency,
+    GarbageCollections, LastException, OTHER_ROUTE, PhaseTimes, Phases, Responses, Route, SlowRequest, SlowestRequest,
+    Snapshot, latency,
 };
 
 use super::{START, answered, picture, press, rwsgi, screen, setup};
@@ -214,6 +215,21 @@ fn the_whole_record_of_a_slow_request() {
     let mut screen = watched(3);
     press(&mut screen, "l\n");
     assert_snapshot!(pictures(&mut screen, &[(80, 30), (40, 12)]));
+}
+
+#[test]
+fn garbage_collections_that_are_counted_are_told_of_a_worker() {
+    let counted = |second: u64| {
+        let mut document = told(second);
+        let gc = GarbageCollections { collections: second * 10, time: 52_000, longest: 8_000, collected: 77 };
+        document.workers[0].gc = Some(gc);
+        answered(second, serde_json::to_vec(&document).unwrap())
+    };
+    let mut screen = screen("127.0.0.1:9191", (1..=3).map(counted));
+    screen.act(Action::Back1);
+    screen.act(Action::Last);
+    screen.act(Action::Detail);
+    assert!(picture(&mut screen, (100, 80)).contains("collections 20  time 52.0ms  longest 8.00ms  freed 77"));
 }
 
 #[test]
