@@ -24,6 +24,17 @@ const TOLERANCE: u64 = 2;
 /// The most that is read, bytes: enough for a process id, and the path may name any file.
 const SIZE_MAX: u64 = 64;
 
+/// The name of the control socket of the server with this process id, where nobody gives it another.
+pub(crate) fn control_socket_name(pid: u32) -> String {
+    format!("rwsgi-{pid}.sock")
+}
+
+/// The server that a control socket of this name belongs to.
+pub(crate) fn server_of_control_socket(name: &str) -> Option<u32> {
+    let pid = name.strip_prefix("rwsgi-")?.strip_suffix(".sock")?;
+    pid.parse().ok().filter(|number| control_socket_name(*number) == name)
+}
+
 /// The running server whose pidfile this is.
 ///
 /// # Errors

@@ -25,6 +25,8 @@ use nix::unistd::ftruncate;
 pub(crate) struct SharedMemory {
     map: MmapRaw,
     file: OwnedFd,
+    /// Where in the file it begins, bytes.
+    offset: usize,
 }
 
 /// What may lie in shared memory.
@@ -56,15 +58,24 @@ impl SharedMemory {
     /// # Errors
     /// When it cannot be mapped; `EINVAL` when it is smaller, or could become so.
     pub(crate) fn map(file: OwnedFd, size: usize) -> nix::Result<Self> {
+        Self::map_part(file, 0..size)
+    }
+
+    /// Maps a part of it, which begins on a page. Offsets count from there.
+    ///
+    /// # Errors
+    /// When it cannot be mapped; `EINVAL` when the file is smaller, or could become so.
+    pub(crate) fn map_part(file: OwnedFd, part: Range<usize>) -> nix::Result<Self> {
+        let size = part.len();
         let seals = SealFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GET_SEALS)?);
         let real = usize::try_from(fstat(&file)?.st_size).unwrap_or(0);
-        if size == 0 || real < size || !seals.contains(SealFlag::F_SEAL_SHRINK) {
+        if size == 0 || real < part.end || !seals.contains(SealFlag::F_SEAL_SHRINK) {
             return Err(Errno::EINVAL);
         }
         // A cache is as large as it may ever become, and nobody knows whether it will.
-        let map = MmapOptions::new().len(size).no_reserve_swap().map_raw(&file);
+        let map = MmapOptions::new().offset(part.start as u64).len(size).no_reserve_swap().map_raw(&file);
         let map = map.map_err(|error| io_errno(&error))?;
-        Ok(Self { map, file })
+        Ok(Self { map, file, offset: part.start })
     }
 
     /// The file, to be inherited by other processes.
@@ -103,7 +114,7 @@ impl SharedMemory {
     /// When the kernel cannot.
     pub(crate) fn clear(&self, range: Range<usize>) -> nix::Result<()> {
         let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-        fallocate(&self.file, flags, range.start as i64, range.len() as i64)
+        fallocate(&self.file, flags, (self.offset + range.start) as i64, range.len() as i64)
     }
 
     /// From now on what this process writes is seen by no other, nor what others write by this one: for a child that is
@@ -115,7 +126,7 @@ impl SharedMemory {
         let place = std::num::NonZeroUsize::new(self.map.as_ptr().addr());
         // SAFETY: exactly the mapping that this value owns is replaced, by one of the same size and contents, to which
         // every reference into the old one is as good; this value unmaps it as it would the old one.
-        let detached = unsafe { mmap(place, size, protection, flags, &self.file, 0) };
+        let detached = unsafe { mmap(place, size, protection, flags, &self.file, self.offset as i64) };
         // The counts of such a child are the least worry of a system without memory.
         let _ = detached;
     }
@@ -151,6 +162,24 @@ mod tests {
         other.detach();
         other.at::<AtomicU64>(99_992).store(8, Relaxed);
         assert_eq!(one.at::<AtomicU64>(99_992).load(Relaxed), 7);
+    }
+
+    #[test]
+    fn a_part_is_the_same_memory_and_can_be_detached() {
+        let page = crate::procfs::page_size();
+        let whole = SharedMemory::create(c"test", 3 * page).unwrap();
+        let file = || whole.file().try_clone_to_owned().unwrap();
+        let part = SharedMemory::map_part(file(), page..2 * page).unwrap();
+        let at = |memory: &SharedMemory, offset| memory.at::<AtomicU64>(offset).load(Relaxed);
+        whole.at::<AtomicU64>(page + 8).store(7, Relaxed);
+        assert_eq!(at(&part, 8), 7);
+        part.clear(0..16).unwrap();
+        assert_eq!(at(&whole, page + 8), 0);
+        part.at::<AtomicU64>(0).store(9, Relaxed);
+        part.detach();
+        part.at::<AtomicU64>(8).store(8, Relaxed);
+        assert_eq!([0, page, page + 8].map(|offset| at(&whole, offset)), [0, 9, 0]);
+        assert_eq!(SharedMemory::map_part(file(), 3 * page..4 * page).unwrap_err(), Errno::EINVAL);
     }
 
     #[test]

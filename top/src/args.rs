@@ -45,6 +45,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = seconds)]
     pub(crate) timeout: Duration,
 
+    /// The server's control socket, for --stacks, --profile and what keys ask; found by the stats without this
+    #[arg(long, value_name = "PATH")]
+    pub(crate) control: Option<PathBuf>,
+
     /// Print plain tables; this is what happens when standard output is not a terminal
     #[arg(short, long)]
     pub(crate) batch: bool,

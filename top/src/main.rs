@@ -26,8 +26,11 @@ use args::Args;
 use model::Pool;
 use report::{Baseline, End, Format, Phases, Plan};
 use rwsgi_assertions::Assertion;
-use source::{Clock, EndedBy, Ending, Entry, Fetcher, Player, Poll, Poller, Recorder, Recording, Run};
-use view::{FAST, Feed, Pace, Screen, Setup, Theme};
+use source::{
+    Ask, Asker, Clock, ControlError, EndedBy, Ending, Entry, Fetcher, Player, Poll, Poller, Recorder, Recording, Run,
+    Said, Told,
+};
+use view::{Deliver, FAST, Feed, Pace, Screen, Setup, Theme};
 
 /// Nothing could be measured, or nothing could be shown.
 const NOT_MEASURED: u8 = 2;
@@ -184,10 +187,10 @@ fn pools(args: &Args) -> Vec<Pool> {
     args.targets.iter().map(live).collect()
 }
 
-type Deliver = Box<dyn Fn(Poll) -> bool + Send>;
+type DeliverPoll = Box<dyn Fn(Poll) -> bool + Send>;
 
 /// Starts a thread for each target.
-fn start_pollers(args: &Args, clock: Clock, deliver: impl Fn() -> Deliver) -> anyhow::Result<Vec<Poller>> {
+fn start_pollers(args: &Args, clock: Clock, deliver: impl Fn() -> DeliverPoll) -> anyhow::Result<Vec<Poller>> {
     let start = |(index, target): (usize, &source::Target)| {
         Poller::start(index, target.clone(), args.frequency, args.timeout, clock, deliver())
     };
@@ -213,6 +216,7 @@ fn configuration(args: &Args) -> anyhow::Result<config::Config> {
 
 fn live(args: &Args) -> anyhow::Result<u8> {
     let config = configuration(args)?;
+    let (asks, asked) = mpsc::channel();
     let mouse = config.mouse.unwrap_or(true) && !args.no_mouse;
     let setup = Setup {
         theme: Theme { palette: args.theme.unwrap_or(config.theme), own: config.colors, ..theme() },
@@ -222,6 +226,7 @@ fn live(args: &Args) -> anyhow::Result<u8> {
         columns: config.columns,
         sort: config.sort,
         interval: if args.replay.is_some() { None } else { Some(args.frequency) },
+        asks: args.replay.is_none().then_some(asks),
     };
     if let Some(path) = &args.replay {
         let recording = Recording::open(path)?;
@@ -254,6 +259,7 @@ fn live(args: &Args) -> anyhow::Result<u8> {
                 deliver(Feed::Poll(poll))
             })
         })?;
+        answer_asks(args, asked, deliver())?;
         Ok(move |pace| {
             let interval = if pace == Pace::Fast { FAST.min(args.frequency) } else { args.frequency };
             pollers.iter().for_each(|poller| poller.set_interval(interval));
@@ -261,6 +267,24 @@ fn live(args: &Args) -> anyhow::Result<u8> {
     })?;
     tap.write(|recorder| recorder.end(&Ending { at: clock.at(), by: EndedBy::Count, why: None }));
     Ok(if tap.has_failed() { NOT_MEASURED } else { 0 })
+}
+
+/// Starts what asks the servers' control sockets for the screen; it ends when the screen does.
+fn answer_asks(args: &Args, asked: mpsc::Receiver<Ask>, deliver: Deliver) -> io::Result<()> {
+    let asker = Arc::new(Asker::new(args.targets.clone(), args.control.clone(), args.timeout));
+    let deliver = Arc::new(Mutex::new(deliver));
+    let answer = move || {
+        for ask in asked {
+            let to = Arc::clone(&deliver);
+            let tell = move |told| to.lock().unwrap_or_else(PoisonError::into_inner)(Feed::Told(told));
+            let (target, ticket) = (ask.target, ask.ticket);
+            if let Err(error) = asker.ask(ask, tell.clone()) {
+                tell(Told { target, ticket, said: Said::Answer(Err(ControlError::Broken(error))) });
+            }
+        }
+    };
+    thread::Builder::new().name("asks".into()).spawn(answer)?;
+    Ok(())
 }
 
 fn watch(args: &Args, plan: &Plan) -> anyhow::Result<u8> {

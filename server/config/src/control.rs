@@ -23,8 +23,8 @@ pub enum ControlSocket {
 
 #[rustfmt::skip]
 pub(crate) static ROWS: &[Row] = &[
-    Row { names: &["control"], kind: Custom(set_control), takes: "PATH|off", default: "a file in the run directory, where there is one",
-          help: "Listen here, on a unix socket of mode 600, for rwsgi ctl and the actions of rtop; off for no such socket", ..PROCESS },
+    Row { names: &["control"], kind: Custom(set_control), takes: "PATH|off",
+          help: "Listen here, on a unix socket of mode 600, for rwsgi ctl and the actions of rtop; in a run directory without this, off for none", ..PROCESS },
 ];
 
 fn set_control(config: &mut Config, value: &str) -> Result<(), String> {

@@ -10,7 +10,8 @@ use super::row::{
 use super::row::{Action, Kind, Row};
 use super::{
     Order, alarms, between, control, crons, daemons, emperor, event_loops, harakiri, hooks, http_router, limits, logs,
-    privileges, program, python, reactions, routing, set, sockets, static_files, stats_push, system, tls, websockets,
+    privileges, program, python, reactions, routes, routing, set, sockets, static_files, stats_push, system, tls,
+    websockets,
 };
 use Kind::{Act, Addresses, Always, Custom, Flag, Large, Limit, Megabytes, Mode, Number, Path, Paths, Text, Texts};
 
@@ -32,6 +33,7 @@ const TABLES: &[&[Row]] = &[
     logs::ROWS,
     privileges::ROWS,
     reactions::ROWS,
+    routes::ROWS,
     routing::REQUEST_ROWS,
     routing::RESPONSE_ROWS,
     routing::ERROR_ROWS,

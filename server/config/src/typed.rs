@@ -19,6 +19,7 @@ use super::logs::LogsConfig;
 use super::program::Announcements;
 use super::python::PythonConfig;
 use super::reactions::Reactions;
+use super::routes::RoutesConfig;
 use super::routing::RoutingConfig;
 use super::sockets::SocketConfig;
 use super::static_files::StaticConfig;
@@ -207,6 +208,8 @@ pub struct Config {
     pub min_rates: MinRates,
     /// `--http-websockets`, `--websockets-…`.
     pub websockets: WebSockets,
+    /// `--route-stats`, `--metrics-no-routes`.
+    pub routes: RoutesConfig,
     /// `--path-normalize`: what becomes of a path with dot segments or empty ones.
     pub path_normalize: PathNormalize,
     /// `--worker-reload-mercy`, `--reload-mercy`: how long a stopping worker may take to finish, seconds.
@@ -419,6 +422,7 @@ impl Default for Config {
             temp: Temp::default(),
             min_rates: MinRates::default(),
             websockets: WebSockets::default(),
+            routes: RoutesConfig::default(),
             path_normalize: PathNormalize::Keep,
             reload_mercy: 60,
             chmod_socket: None,

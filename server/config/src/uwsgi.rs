@@ -62,8 +62,11 @@ pub(crate) const OWN: &[&str] = &[
     "temp-dir",
     "temp-size",
     "body-min-rate",
+    "control",
     "response-min-rate",
     "min-rate-grace",
+    "route-stats",
+    "metrics-no-routes",
     // Of uWSGI after 2.0.
     "emperor-tyrant-initgroups",
 ];

@@ -13,6 +13,7 @@ use super::here::{server, worker};
 use super::text::Text;
 use crate::descriptor::duplicate;
 use crate::ids::ThreadIndex;
+use crate::stats::route_text::RouteText;
 use crate::wsgi::active::CurrentRequest;
 use crate::wsgi::respond;
 use crate::wsgi::serving::{self, CurrentConnection, LineChoice, Notes};
@@ -24,6 +25,7 @@ pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(ready_fd, module)?)?;
     module.add_function(wrap_pyfunction!(set_logvar, module)?)?;
     module.add_function(wrap_pyfunction!(get_logvar, module)?)?;
+    module.add_function(wrap_pyfunction!(set_route, module)?)?;
     module.add_function(wrap_pyfunction!(log_this_request, module)?)?;
     module.add_function(wrap_pyfunction!(disconnect, module)?)?;
     module.add_function(wrap_pyfunction!(sendfile, module)?)?;
@@ -78,7 +80,25 @@ fn ready_fd() -> RawFd {
 #[pyfunction]
 #[pyo3(signature = (name, value, /))]
 fn set_logvar(name: Text, value: Text) -> PyResult<()> {
+    if name.0 == b"route" {
+        name_route(&value.0);
+    }
     note(|notes| notes.set_variable(name.0, value.0))
+}
+
+/// Says which route the request is of, for the stats; the last one counts. Does nothing in a thread that serves none.
+#[pyfunction]
+#[pyo3(signature = (name, /))]
+fn set_route(name: Text) {
+    name_route(&name.0);
+}
+
+/// Where the name of the request's route is kept: in its thread's cell, so that others see it while the request runs.
+fn name_route(name: &[u8]) {
+    let of_worker = || Some((worker()?.1, server()?, serving::thread()?, serving::connection()?));
+    if let (Some((slot, server, thread, _)), Some(name)) = (of_worker(), RouteText::named(name)) {
+        server.scoreboard.thread(slot, ThreadIndex::new(thread)).route_name.store(name.as_bytes());
+    }
 }
 
 /// What was added; None when nothing was.

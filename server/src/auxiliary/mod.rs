@@ -85,6 +85,8 @@ pub(crate) fn run(py: Python<'_>, context: AuxiliaryContext) -> anyhow::Result<i
 /// Sets the process up for its work; also returns the pipe for its notices to the master.
 fn enter(py: Python<'_>, context: AuxiliaryContext) -> anyhow::Result<(Work, File)> {
     let AuxiliaryContext { who, child: _, mut setup, scoreboard, is_loaded } = context;
+    // The workers' alone.
+    drop(setup.routes.take().map(|mut fd| fd.take()).transpose()?);
     let name = std::ffi::CString::new(who.short_name()).unwrap_or_default();
     let _ = nix::sys::prctl::set_name(&name);
     procname::set(&procname::title(&setup.config.procname, &format!("rwsgi {who}")));

@@ -1,13 +1,23 @@
 //! The connection to a server's control socket.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
+use nix::sys::socket::{getsockopt, sockopt};
 use rwsgi_stats::control::{Reply, Request};
 
+use super::find;
 use super::words::Server;
+use crate::pidfile;
+
+/// How long a server may take to take a request.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether an answer is still wanted.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// A connection to a server.
 pub(super) struct Client {
@@ -15,37 +25,96 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Connects to the server that is meant.
+    /// Connects to the server that is meant; when nobody says which, to the only one of this user.
     ///
     /// # Errors
     /// When there is none, or more than one could be meant.
     pub(super) fn find(server: &Server) -> anyhow::Result<Self> {
-        let Some(path) = &server.control else { bail!("name the server's control socket: --control PATH") };
-        Self::connect(path)
+        if let Some(path) = &server.control {
+            return Self::connect(path).with_context(|| format!("no server answers on '{}'", path.display()));
+        }
+        let mut found = find::servers();
+        if let Some(path) = &server.pidfile {
+            let pid = pidfile::running(path)?.as_raw();
+            let named = found.into_iter().find(|server| server.pid.cast_signed() == pid);
+            let named = named.with_context(|| {
+                format!(
+                    "server {pid} has no control socket of its process id, or it is not for this user: {}",
+                    find::ADVICE
+                )
+            });
+            return Ok(named?.client);
+        }
+        match found.len() {
+            0 => bail!("no server of this user has a control socket: {}", find::ADVICE),
+            1 => Ok(found.remove(0).client),
+            _ => {
+                let name = |server: &find::Found| format!("\n  --control {}", server.path.display());
+                let names: String = found.iter().map(name).collect();
+                bail!("several servers run: say which, by --pidfile FILE or{names}")
+            }
+        }
     }
 
-    fn connect(path: &PathBuf) -> anyhow::Result<Self> {
-        let stream = UnixStream::connect(path);
-        let stream = stream.with_context(|| format!("no server answers on '{}'", path.display()))?;
+    /// Connects to a control socket.
+    ///
+    /// # Errors
+    /// When there is none, or it is not for this user.
+    pub(super) fn connect(path: &Path) -> io::Result<Self> {
+        let stream = UnixStream::connect(path)?;
+        stream.set_write_timeout(Some(PATIENCE))?;
         Ok(Self { stream: BufReader::new(stream) })
+    }
+
+    /// The user and the process that listen.
+    ///
+    /// # Errors
+    /// Never for a connected socket.
+    pub(super) fn server(&self) -> io::Result<(u32, i32)> {
+        let credentials = getsockopt(self.stream.get_ref(), sockopt::PeerCredentials)?;
+        Ok((credentials.uid(), credentials.pid()))
     }
 
     /// Asks, and returns what ends the answer.
     ///
     /// # Errors
     /// When the server is gone, or says what is no answer.
-    pub(super) fn ask(&mut self, request: &Request, mut progress: impl FnMut(&str)) -> anyhow::Result<Reply> {
+    pub(super) fn ask(&mut self, request: &Request, progress: impl FnMut(&str)) -> anyhow::Result<Reply> {
+        self.ask_unless(request, progress, || false)?.context("the server has hung up without an answer")
+    }
+
+    /// The same; `None` when `is_enough` says so, which is asked several times a second while there is no answer.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub(super) fn ask_unless(
+        &mut self,
+        request: &Request,
+        mut progress: impl FnMut(&str),
+        is_enough: impl Fn() -> bool,
+    ) -> anyhow::Result<Option<Reply>> {
+        self.stream.get_ref().set_read_timeout(Some(LOOK))?;
         let mut line = serde_json::to_vec(request)?;
         line.push(b'\n');
         self.stream.get_mut().write_all(&line).context("the server has hung up")?;
         loop {
             let mut line = Vec::new();
-            if self.stream.read_until(b'\n', &mut line).context("the server has hung up")? == 0 {
-                bail!("the server has hung up without an answer");
+            loop {
+                match self.stream.read_until(b'\n', &mut line) {
+                    Ok(0) => bail!("the server has hung up without an answer"),
+                    Ok(_) => break,
+                    // What has come of the line is in it.
+                    Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                        if is_enough() {
+                            return Ok(None);
+                        }
+                    }
+                    Err(error) => return Err(error).context("the server has hung up"),
+                }
             }
             match serde_json::from_slice(&line).context("the server does not speak the control protocol")? {
                 Reply::Progress(text) => progress(&text),
-                end => return Ok(end),
+                end => return Ok(Some(end)),
             }
         }
     }

@@ -1,14 +1,18 @@
 //! `rwsgi ctl`: asks a running server through its control socket, and prints what it answers.
 
 mod client;
+mod find;
+mod interrupt;
 mod print;
+mod trial;
 mod words;
 
 use std::ffi::OsString;
 
 use rwsgi_stats::control::Reply;
 
-use self::words::Call;
+use self::client::Client;
+use self::words::{Call, Wanted};
 
 /// It was done.
 const DONE: i32 = 0;
@@ -31,25 +35,37 @@ pub(crate) fn run(words: Vec<OsString>) -> anyhow::Result<i32> {
             return Ok(if usage.use_stderr() { USAGE } else { DONE });
         }
     };
-    let mut client = match client::Client::find(&call.server) {
+    let request = match call.wanted {
+        Wanted::Servers => {
+            let found = find::servers();
+            if found.is_empty() {
+                print::complain(&format!("no server of this user has a control socket: {}", find::ADVICE));
+                return Ok(NO_SERVER);
+            }
+            print::servers(found, call.as_json)?;
+            return Ok(DONE);
+        }
+        Wanted::Trial(trial) => return trial::run(&call.server, &trial, call.as_json),
+        Wanted::Request(request) => request,
+    };
+    let mut client = match Client::find(&call.server) {
         Ok(client) => client,
         Err(why) => {
-            eprintln!("rwsgi ctl: {why:#}");
+            print::complain(&format!("{why:#}"));
             return Ok(NO_SERVER);
         }
     };
-    let asked = client.ask(&call.request, |progress| eprintln!("{progress}"));
-    match asked {
+    match client.ask(&request, print::progress) {
         Ok(Reply::Done(answer)) => {
-            print::print(&answer, call.as_json)?;
+            print::answer(&answer, call.as_json)?;
             Ok(DONE)
         }
         Ok(Reply::Failed(why) | Reply::Progress(why)) => {
-            eprintln!("rwsgi ctl: {why}");
+            print::complain(&why);
             Ok(FAILED)
         }
         Err(why) => {
-            eprintln!("rwsgi ctl: {why:#}");
+            print::complain(&format!("{why:#}"));
             Ok(FAILED)
         }
     }

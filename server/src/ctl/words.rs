@@ -3,8 +3,13 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use std::time::Duration;
+
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use rwsgi_assertions::Assertion;
 use rwsgi_stats::control::{MemoryRequest, ReloadKind, Request};
+
+use super::trial::Trial;
 
 /// Which server is meant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,11 +20,22 @@ pub(super) struct Server {
     pub(super) pidfile: Option<PathBuf>,
 }
 
+/// What is wanted.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Wanted {
+    /// To know which servers run.
+    Servers,
+    /// That a server does this.
+    Request(Request),
+    /// A reload that is tried first.
+    Trial(Trial),
+}
+
 /// What is asked of whom.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Call {
     pub(super) server: Server,
-    pub(super) request: Request,
+    pub(super) wanted: Wanted,
     /// `--json`.
     pub(super) as_json: bool,
 }
@@ -32,15 +48,40 @@ impl Call {
     pub(super) fn parse(words: Vec<OsString>) -> clap::error::Result<Self> {
         let argv = std::iter::once(OsString::from("rwsgi ctl")).chain(words);
         let matches = command().try_get_matches_from(argv)?;
-        let Some((word, given)) = matches.subcommand() else { unreachable!("clap asks for a word") };
-        let path = |name| given.get_one::<PathBuf>(name).cloned();
-        Ok(Self {
-            server: Server { control: path("control"), pidfile: path("pidfile") },
-            request: request(word, given),
-            as_json: given.get_flag("json"),
-        })
+        let path = |name| matches.get_one::<PathBuf>(name).cloned();
+        let server = Server { control: path("control"), pidfile: path("pidfile") };
+        let wanted = match matches.subcommand() {
+            Some((word, given)) => match trial(word, given) {
+                Some(trial) => Wanted::Trial(trial),
+                None => Wanted::Request(request(word, given)),
+            },
+            None if server == Server::default() => Wanted::Servers,
+            None => Wanted::Request(Request::Stats),
+        };
+        Ok(Self { server, wanted, as_json: matches.get_flag("json") })
     }
 }
+
+const AFTER_HELP: &str = "\
+Without a word it lists the servers that run, one a line. Without --control and --pidfile it asks the only server of this
+user.
+
+EXAMPLES
+  rwsgi ctl                          which servers run, and how busy they are
+  rwsgi ctl reload                   deploy: exits when the new code serves, or says that it cannot be loaded
+  rwsgi ctl recycle 3                a new process for worker 3, without losing a request
+  rwsgi ctl drain 3                  keep new requests from worker 3, to look at it
+  rwsgi ctl --pidfile /run/my.pid workers 2
+  rwsgi ctl stats | jq .listen_queue
+
+EXIT STATUS
+  0  it was done
+  1  the server did not do it, and says why
+  2  the words are wrong
+  3  there is no server to ask, or more than one and nobody says which
+
+Who asks must be root or the user that the server runs as. The server's log says who has asked for what.
+docs/control.md has the protocol, for other programs.";
 
 fn command() -> Command {
     let path = |name, help| {
@@ -52,8 +93,8 @@ fn command() -> Command {
     let some_worker = |help| worker().required(true).help(help);
     Command::new("rwsgi ctl")
         .about("Looks at a running server and acts on it, through its control socket.")
-        .subcommand_required(true)
-        .arg_required_else_help(true)
+        .subcommand_value_name("WORD")
+        .after_help(AFTER_HELP)
         .arg(path("control", "The server's control socket"))
         .arg(path("pidfile", "The server's pidfile").conflicts_with("control"))
         .arg(flag("json", "Print the answer as JSON").global(true))
@@ -66,14 +107,46 @@ fn command() -> Command {
         .subcommand(
             Command::new("profile")
                 .about("Samples the threads in requests for a time, and prints where they were")
+                .after_help("  rwsgi ctl profile 30 --rate 50\nrtop --profile makes a flame graph of it.")
                 .arg(number("seconds", "S", "10", "For how long").value_parser(value_parser!(f64)))
                 .arg(number("rate", "N", "100", "Samples of each thread a second").long("rate")),
         )
         .subcommand(
             Command::new("reload")
                 .about("Loads the application again beside the one that serves, and has new workers take over")
+                .after_help("When the new application cannot be loaded, the old one goes on and the exit status is 1.")
                 .arg(flag("chain", "One worker after another"))
-                .arg(flag("brutal", "Give requests no time to finish").conflicts_with("chain")),
+                .arg(flag("brutal", "Give requests no time to finish").conflicts_with("chain"))
+                .arg(
+                    worker()
+                        .id("canary")
+                        .long("canary")
+                        .conflicts_with_all(["chain", "brutal"])
+                        .requires("assert")
+                        .help("Try it on N workers first, and keep or undo it by what is asserted"),
+                )
+                .arg(
+                    Arg::new("watch")
+                        .long("watch")
+                        .value_name("TIME")
+                        .default_value("30s")
+                        .value_parser(time)
+                        .help("For how long it is tried"),
+                )
+                .arg(
+                    Arg::new("assert")
+                        .long("assert")
+                        .value_name("ASSERTION")
+                        .action(ArgAction::Append)
+                        .value_parser(value_parser!(Assertion))
+                        .requires("canary")
+                        .help("What must hold of the new code, as 'p99 < 1.1 * previous_generation'; again for more"),
+                )
+                .arg(flag("keep-if-idle", "Keep it where there were too few requests to tell").requires("canary")),
+        )
+        .subcommand(Command::new("canary-keep").about("Has all workers serve the generation that is tried on a few"))
+        .subcommand(
+            Command::new("canary-undo").about("Has no worker serve the generation that is tried on a few"),
         )
         .subcommand(
             Command::new("recycle")
@@ -83,18 +156,20 @@ fn command() -> Command {
         .subcommand(
             Command::new("drain")
                 .about("Has a worker take no new requests; it finishes those that it has, and stays")
+                .after_help("Requests over the http router go to other workers at once. On a socket of the workers' own (http-socket, socket) it\naccepts no connections any more and closes those that are idle. A new process of the worker is not drained.")
                 .arg(some_worker("The worker")),
         )
         .subcommand(Command::new("undrain").about("Has a drained worker take requests again").arg(some_worker("The worker")))
         .subcommand(
             Command::new("workers")
                 .about("Sets how many workers run")
+                .after_help("From 1 to the number that the server was started with (processes). With cheaper it is from now on the most that run.\nA restart forgets it, a reload does not.")
                 .arg(Arg::new("count").value_name("N").required(true).value_parser(value_parser!(u32).range(1..)))
                 .arg_required_else_help(true),
         )
         .subcommand(
             Command::new("log-level")
-                .about("Sets what the log tells")
+                .about("Sets what the log tells, in every process of the server, until it ends")
                 .arg(Arg::new("level").value_name("LEVEL").required(true).value_parser(["error", "warn", "info", "debug"])),
         )
         .subcommand(
@@ -143,6 +218,8 @@ fn request(word: &str, given: &ArgMatches) -> Request {
                 _ => ReloadKind::Rolling,
             },
         },
+        "canary-keep" => Request::CanaryKeep,
+        "canary-undo" => Request::CanaryUndo,
         "recycle" => Request::Recycle { worker: worker() },
         "drain" => Request::Drain { worker: worker() },
         "undrain" => Request::Undrain { worker: worker() },
@@ -162,6 +239,17 @@ fn request(word: &str, given: &ArgMatches) -> Request {
         "refork" => Request::Refork { worker: number("worker") },
         word => unreachable!("clap knows no word '{word}'"),
     }
+}
+
+/// A reload that is tried first.
+fn trial(word: &str, given: &ArgMatches) -> Option<Trial> {
+    let workers = (word == "reload").then(|| given.get_one::<u32>("canary").copied()).flatten()?;
+    Some(Trial {
+        workers,
+        time: Duration::from_micros(given.get_one("watch").copied().unwrap_or_default()),
+        assertions: given.get_many("assert").unwrap_or_default().cloned().collect(),
+        keep_if_idle: given.get_flag("keep-if-idle"),
+    })
 }
 
 /// A time with its unit, as µs.
@@ -207,11 +295,26 @@ mod tests {
             ("memory 1 savings", Request::Memory { worker: 1, what: MemoryRequest::Savings }),
             ("refork", Request::Refork { worker: None }),
         ] {
-            assert_eq!(parsed(words).unwrap().request, request, "{words}");
+            assert_eq!(parsed(words).unwrap().wanted, Wanted::Request(request), "{words}");
         }
-        for words in
-            ["", "recycle", "recycle 0", "reload --chain --brutal", "log-level loud", "slow-request 1h", "wrong"]
-        {
+        let trial = |words: &[&str]| Call::parse(words.iter().map(Into::into).collect()).map(|call| call.wanted);
+        let asserted = ["--assert", "p99 < 1.1 * previous_generation", "--assert", "exceptions == 0"];
+        let Wanted::Trial(tried) =
+            trial(&[&["reload", "--canary", "1", "--watch", "2s"][..], &asserted].concat()).unwrap()
+        else {
+            panic!("a reload that is tried")
+        };
+        assert_eq!((tried.workers, tried.time, tried.assertions.len()), (1, Duration::from_secs(2), 2));
+        assert!(!tried.keep_if_idle);
+        for words in [
+            &["reload", "--canary", "1"][..],
+            &["reload", "--assert", "p99 < 1s"],
+            &["reload", "--canary", "1", "--chain", "--assert", "p99 < 1s"],
+            &["reload", "--canary", "1", "--assert", "p98 < 1s"],
+        ] {
+            assert!(trial(words).is_err(), "{words:?}");
+        }
+        for words in ["recycle", "recycle 0", "reload --chain --brutal", "log-level loud", "slow-request 1h", "wrong"] {
             assert!(parsed(words).is_err(), "{words}");
         }
     }

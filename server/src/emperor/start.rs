@@ -224,7 +224,11 @@ fn serve_stats(
     }
     info!("{option} on {}", listener.address);
     let service = if config.stats_http {
-        Service::Http(HttpAccess { cors: config.stats_http_cors.clone(), names: OwnNames::of(None, address) })
+        Service::Http(HttpAccess {
+            cors: config.stats_http_cors.clone(),
+            no_routes: config.routes.no_metrics,
+            names: OwnNames::of(None, address),
+        })
     } else {
         Service::Plain
     };

@@ -58,7 +58,7 @@ pub(crate) fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
         for listener in &setup.listeners {
             listener.fd.close_on_exec()?;
         }
-        for fd in [&setup.liveness, &setup.notices].into_iter().chain(&setup.request_log) {
+        for fd in [&setup.liveness, &setup.notices].into_iter().chain(&setup.request_log).chain(&setup.routes) {
             fd.close_on_exec()?;
         }
         serve_forks(py, channel, setup, scoreboard)

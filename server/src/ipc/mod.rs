@@ -76,6 +76,8 @@ pub struct Setup {
     pub layout: Layout,
     /// The scoreboard's memory.
     pub scoreboard: InheritedFd,
+    /// The tables of routes, for workers; `None` when routes are not counted.
+    pub routes: Option<InheritedFd>,
     /// End-of-file on it means that the master is gone.
     pub liveness: InheritedFd,
     /// The pipe for the access log, when it has loggers of its own.
@@ -111,6 +113,7 @@ impl Setup {
         let listeners = self.listeners.iter().map(|listener| &listener.fd);
         listeners
             .chain([&self.scoreboard, &self.liveness, &self.notices, &self.calls])
+            .chain(&self.routes)
             .chain(&self.request_log)
             .chain(&self.link_listener)
             .chain(self.share.all())

@@ -265,7 +265,8 @@ impl Master {
         // Now the other one leaves.
         self.ready(fork_server);
         self.promote(number);
-        answering.text(format!("generation {number} is kept: the other workers are replaced"));
+        answering.progress(format!("generation {number} is kept: the other workers are replaced"));
+        self.answer_when_all_serve(number, answering);
     }
 
     /// Somebody wants the canary undone.

@@ -122,6 +122,7 @@ mod tests {
             config: Config::default(),
             layout: Layout::new(1, 1),
             scoreboard: lend(),
+            routes: None,
             liveness: lend(),
             notices: lend(),
             share: ShareDescriptors { board: lend(), caches: Vec::new(), queues: Vec::new() },

@@ -44,6 +44,7 @@ mod readable;
 mod reap;
 mod reason;
 mod reload;
+mod routes;
 mod scaling;
 pub(crate) mod shell;
 mod shutdown;
@@ -186,6 +187,9 @@ impl Master {
         );
         for listener in self.sockets.public() {
             info!("{} on {}", listener.option, listener.address);
+        }
+        if let Some(file) = &self.control.file {
+            info!("control socket on {}", file.path().display());
         }
     }
 

@@ -20,7 +20,7 @@ use crate::ipc::{Auxiliary, AuxiliaryKind};
 use crate::process_setup::EXIT_NO_APP;
 use crate::spooler::tries;
 use crate::stats::cell::{ThreadCell, Verdict};
-use crate::stats::generations::GenerationSums;
+use crate::stats::generation_sums::GenerationSums;
 use crate::stats::request::describe;
 use crate::stats::scoreboard::{CorruptSlot, TempHolder};
 
@@ -141,6 +141,7 @@ impl Master {
                 error!("worker {worker} (pid {pid}): what its thread {thread} counted is lost: {corrupt}");
             }
         }
+        self.absorb_routes(worker, pid, slot, generation, now);
         if let Err(failure) = self.scoreboard.clear(slot) {
             // Counts that stay in the slot would be counted twice: better to say so than to guess.
             error!("scoreboard: slot {slot} cannot be cleared ({failure}): counts of worker {worker} are off");

@@ -70,6 +70,11 @@ impl Master {
             config: config.clone(),
             layout: self.scoreboard.layout(),
             scoreboard: InheritedFd::lend(self.scoreboard.memory())?,
+            // Those who serve requests come from a generation.
+            routes: match (&self.routes, generation) {
+                (Some(routes), Some(_)) => Some(InheritedFd::lend(routes.memory().memory())?),
+                _ => None,
+            },
             liveness: InheritedFd::lend(sockets.liveness.as_fd())?,
             request_log: self.log.as_ref().and_then(Log::requests).map(InheritedFd::lend).transpose()?,
             notices: InheritedFd::lend(sockets.notices.as_fd())?,
@@ -314,6 +319,7 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<(&'static str, String)> {
         listen: "listen",
         processes: "processes",
         threads: "threads",
+        routes.most: "route-stats",
         cheaper: "cheaper",
         idle: "idle",
         cheap: "cheap",
@@ -362,6 +368,7 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<(&'static str, String)> {
         temp.size: "temp-size",
         emperor: "emperor",
         stats: "stats",
+        control: "control",
         stats_http: "stats-http",
         spooler.directories: "spooler",
         spooler.external: "spooler-external",

@@ -58,6 +58,7 @@ impl Master {
         for corrupt in corrupt {
             self.distrust(corrupt.found.slot, &corrupt);
         }
+        self.describe_routes(&mut snapshot);
         snapshot.generations = Some(self.generation_history.describe(&self.snapshot_state.living));
         snapshot.canary = self.canary.as_ref().map(Canary::describe);
         snapshot.control = self.control.file.as_ref().map(|file| file.path().to_string_lossy().into_owned());

@@ -33,7 +33,7 @@ use super::queues::Queues;
 use super::state::{Master, Phase, Reread, Sockets};
 use super::supervisor::Supervisor;
 use super::timers::Timers;
-use super::{control, fifo, hooks, privileges, signals, stats_push, temp, touch};
+use super::{control, fifo, hooks, privileges, routes, signals, stats_push, temp, touch};
 use crate::clock::UnixMicros;
 use crate::identity::Identity;
 use crate::ids::WorkerId;
@@ -141,6 +141,7 @@ pub(super) fn start(
     let mut master = Master {
         sockets: Sockets { workers, router, link, liveness: liveness_reader, notices, calls },
         scoreboard: Scoreboard::create(layout).context("cannot create the scoreboard")?,
+        routes: routes::create(&config, layout)?,
         temp,
         share: Share::create(&config.between)?,
         children,
@@ -263,7 +264,11 @@ fn bind_all(
         let bound = std::net::TcpListener::from(fd.try_clone()?).local_addr().ok().map(|bound| bound.ip());
         let service = if config.stats_http {
             let names = OwnNames::of(bound, address);
-            Service::Http(HttpAccess { cors: config.stats_http_cors.clone(), names })
+            Service::Http(HttpAccess {
+                cors: config.stats_http_cors.clone(),
+                no_routes: config.routes.no_metrics,
+                names,
+            })
         } else {
             Service::Plain
         };

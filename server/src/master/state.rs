@@ -28,6 +28,7 @@ use crate::ids::{ChildId, GenerationNumber, ThreadIndex, WorkerId};
 use crate::io::temp::TempPlace;
 use crate::share::Share;
 use crate::stats::generations::GenerationHistory;
+use crate::stats::routes::RouteBook;
 use crate::stats::scoreboard::Scoreboard;
 use crate::stats::state::SnapshotState;
 use crate::stats::totals::Totals;
@@ -54,6 +55,8 @@ pub(super) struct Master {
     pub(super) reread: Reread,
     pub(super) sockets: Sockets,
     pub(super) scoreboard: Scoreboard,
+    /// Requests by route, unless they are not counted.
+    pub(super) routes: Option<RouteBook>,
     /// Where temporary files are.
     pub(super) temp: TempPlace,
     /// What the application's processes share.

@@ -1,11 +1,13 @@
 //! What each of the last generations has done: of its living processes what a snapshot has read, and of those that ended
 //! what the master has kept.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
-use rwsgi_stats::{ErrorCount, Generation, Responses};
+use rwsgi_stats::{ErrorCount, Generation, GenerationRoute, OTHER_ROUTE, Responses};
 
-use super::cell::{Counters, Errors, LatencyCounts, ThreadCell};
+use super::cell::{Counters, LatencyCounts, ThreadCell};
+use super::generation_sums::GenerationSums;
+use super::routes::{RouteCounts, RouteDelta};
 use crate::clock::UnixMicros;
 use crate::ids::GenerationNumber;
 
@@ -13,6 +15,10 @@ use crate::ids::GenerationNumber;
 const KEPT: usize = 8;
 /// So many classes of exceptions are told of each.
 const MOST_ERRORS: usize = 20;
+/// So many routes are told of each.
+const MOST_ROUTES: usize = 20;
+/// So many are kept of each: which of them have most of its time changes. One takes up to 7 kB.
+const KEPT_ROUTES: usize = 60;
 
 /// How far a generation has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,35 +41,6 @@ impl GenerationState {
             Self::Past => "past",
             Self::Undone => "undone",
         }
-    }
-}
-
-/// What processes of one generation add up to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct GenerationSums {
-    /// Counters.
-    pub counters: Counters,
-    /// Latency of every request.
-    pub latency: LatencyCounts,
-    /// Exceptions by class.
-    pub errors: Errors,
-}
-
-impl GenerationSums {
-    /// Adds a thread, whose cell said this.
-    pub fn add(&mut self, counters: Counters, latency: &LatencyCounts, cell: &ThreadCell) {
-        self.counters += counters;
-        self.latency.add(latency);
-        // The page that has them is not touched for a thread that never raised. One may be counted just now.
-        if counters.exceptions > 0 {
-            cell.errors.add_to(&mut self.errors, counters.exceptions.saturating_add(1));
-        }
-    }
-
-    fn merge(&mut self, other: &Self) {
-        self.counters += other.counters;
-        self.latency.add(&other.latency);
-        self.errors.merge(&other.errors);
     }
 }
 
@@ -126,6 +103,8 @@ struct Record {
     started_at: UnixMicros,
     /// What its ended processes add up to.
     past: GenerationSums,
+    /// What processes of it have counted by route.
+    routes: HashMap<String, RouteCounts>,
     /// Its memory as long as it served, and of how many processes.
     pss: (u64, u32),
 }
@@ -141,8 +120,8 @@ impl GenerationHistory {
             return self.set(number, state);
         }
         self.settle_serving(state);
-        let (past, pss) = (GenerationSums::default(), (0, 0));
-        self.0.push_front(Record { number, state, started_at: now, past, pss });
+        let (past, routes, pss) = (GenerationSums::default(), HashMap::new(), (0, 0));
+        self.0.push_front(Record { number, state, started_at: now, past, routes, pss });
         while self.0.len() > KEPT {
             // The one that serves stays, however many were tried since.
             let oldest = self.0.iter().rposition(|record| record.state != GenerationState::Serving);
@@ -171,6 +150,13 @@ impl GenerationHistory {
         self.0.iter_mut().find(|record| record.number == number).map(|record| &mut record.past)
     }
 
+    /// A process of a generation has counted this by route.
+    pub fn add_routes(&mut self, number: GenerationNumber, deltas: &[RouteDelta]) {
+        if let Some(record) = self.0.iter_mut().find(|record| record.number == number) {
+            deltas.iter().for_each(|delta| record.add_route(delta));
+        }
+    }
+
     /// The stats document's form, with what a snapshot has seen of the living processes.
     pub fn describe(&mut self, living: &Living) -> Vec<Generation> {
         self.0.iter_mut().map(|record| record.describe(living.get(record.number))).collect()
@@ -178,6 +164,36 @@ impl GenerationHistory {
 }
 
 impl Record {
+    fn add_route(&mut self, delta: &RouteDelta) {
+        let route = delta.route.as_deref().unwrap_or(OTHER_ROUTE);
+        if self.routes.len() >= KEPT_ROUTES && !self.routes.contains_key(route) {
+            // The one with least of the time gives way to one with more; what it had is of all others.
+            let others = self.routes.iter().filter(|(route, _)| *route != OTHER_ROUTE);
+            let least = others.min_by_key(|(_, counts)| counts.running);
+            let gives_way = least.filter(|(_, counts)| counts.running < delta.counts.running);
+            let Some(least) = gives_way.map(|(route, _)| route.clone()) else {
+                return self.routes.entry(OTHER_ROUTE.to_owned()).or_default().add(&delta.counts);
+            };
+            if let Some(counts) = self.routes.remove(&least) {
+                self.routes.entry(OTHER_ROUTE.to_owned()).or_default().add(&counts);
+            }
+        }
+        self.routes.entry(route.to_owned()).or_default().add(&delta.counts);
+    }
+
+    /// Those with most of the time.
+    fn describe_routes(&self) -> Vec<GenerationRoute> {
+        let mut routes: Vec<_> = self.routes.iter().collect();
+        routes.sort_by(|one, other| other.1.running.cmp(&one.1.running).then_with(|| one.0.cmp(other.0)));
+        let route = |(route, counts): (&String, &RouteCounts)| GenerationRoute {
+            route: route.clone(),
+            requests: counts.requests,
+            busy_time: counts.running / 1_000,
+            latency: counts.encode_latency(),
+        };
+        routes.into_iter().take(MOST_ROUTES).map(route).collect()
+    }
+
     fn describe(&mut self, living: Option<&LivingSums>) -> Generation {
         let mut sums = self.past.clone();
         if let Some(living) = living {
@@ -202,7 +218,7 @@ impl Record {
             pss: self.pss.0,
             pss_workers: self.pss.1,
             errors: errors.map(|(kind, count)| ErrorCount { kind, count }).collect(),
-            routes: Vec::new(),
+            routes: self.describe_routes(),
         }
     }
 }
@@ -269,5 +285,29 @@ mod tests {
         let told = &history.describe(&living)[1];
         assert_eq!((told.workers, told.pss, told.pss_workers), (1, 150, 2), "its last workers leave");
         assert!(history.past(number(7)).is_none());
+    }
+
+    #[test]
+    fn routes_are_kept_for_those_with_most_of_the_time_and_none_is_lost() {
+        let mut history = GenerationHistory::default();
+        history.begin(number(1), GenerationState::Serving, UnixMicros::default());
+        let delta = |route: u64| {
+            let mut counts = RouteCounts::default();
+            (counts.requests, counts.running) = (1, route * 1_000);
+            let route = (route > 0).then(|| format!("/{route}"));
+            RouteDelta { route, named: false, requests: 1, counts, exception: None, slowest: None }
+        };
+        for route in (0..100).chain(0..100) {
+            history.add_routes(number(1), &[delta(route)]);
+        }
+        history.add_routes(number(9), &[delta(1)]);
+        let told = &history.describe(&Living::default())[0].routes;
+        assert_eq!(told.len(), MOST_ROUTES);
+        let busiest: Vec<&str> =
+            told.iter().map(|route| route.route.as_str()).filter(|name| *name != OTHER_ROUTE).collect();
+        assert_eq!(busiest[..3], ["/99", "/98", "/97"]);
+        let kept = &history.0[0].routes;
+        assert!(kept.len() <= KEPT_ROUTES + 1, "{}", kept.len());
+        assert_eq!(kept.values().map(|counts| counts.requests).sum::<u64>(), 200);
     }
 }

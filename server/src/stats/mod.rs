@@ -3,11 +3,14 @@
 
 pub mod backlog;
 pub mod cell;
+pub mod generation_sums;
 pub mod generations;
 pub mod memory_sampler;
 pub mod metrics;
 pub(crate) mod numbers;
 pub mod request;
+pub mod route_text;
+pub mod routes;
 pub mod scoreboard;
 pub mod server;
 pub mod snapshot;

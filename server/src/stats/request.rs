@@ -6,6 +6,7 @@
 use rwsgi_stats::{RequestInfo, Shown};
 
 use super::cell::HeldRequest;
+use super::route_text::RouteText;
 use crate::clock::MonotonicNanos;
 use rwsgi_protocol::{SocketProtocol, path, target};
 
@@ -55,6 +56,23 @@ impl Vars {
     fn push(&mut self, name: &str, value: &str) {
         if let Some(value) = self.shown.variable(name, value) {
             self.list.push((name.to_owned(), value.into_owned()));
+        }
+    }
+}
+
+/// The route of a request, as far as it is known before its end: what the application has called it, or its pattern.
+#[must_use]
+pub fn route_of(held: &HeldRequest) -> RouteText {
+    RouteText::named(&held.route_name).unwrap_or_else(|| RouteText::pattern_of(target_of(held)))
+}
+
+/// The request target, as far as it was kept.
+fn target_of(held: &HeldRequest) -> &[u8] {
+    match held.protocol {
+        SocketProtocol::Http => held.head.split(|byte| matches!(byte, b' ' | b'\r' | b'\n')).nth(1).unwrap_or_default(),
+        SocketProtocol::Uwsgi => {
+            let var = |wanted: &[u8]| Packet(&held.head).find(|(name, _)| *name == wanted).map(|(_, value)| value);
+            var(b"REQUEST_URI").filter(|uri| !uri.is_empty()).or_else(|| var(b"PATH_INFO")).unwrap_or_default()
         }
     }
 }
@@ -113,16 +131,29 @@ fn http(held: &HeldRequest, server_name: &str, vars: &mut Vars) {
     }
 }
 
-/// Two bytes of length (little-endian) before each name and each value.
-fn uwsgi(mut bytes: &[u8], vars: &mut Vars) {
-    fn string<'b>(bytes: &mut &'b [u8]) -> Option<&'b [u8]> {
-        let (len, rest) = bytes.split_first_chunk::<2>()?;
+fn uwsgi(bytes: &[u8], vars: &mut Vars) {
+    for (name, value) in Packet(bytes) {
+        vars.push(&String::from_utf8_lossy(name), &String::from_utf8_lossy(value));
+    }
+}
+
+/// Names and values, up to where they are cut: two bytes of length (little-endian) before each.
+struct Packet<'b>(&'b [u8]);
+
+impl<'b> Packet<'b> {
+    fn string(&mut self) -> Option<&'b [u8]> {
+        let (len, rest) = self.0.split_first_chunk::<2>()?;
         let (string, rest) = rest.split_at_checked(u16::from_le_bytes(*len).into())?;
-        *bytes = rest;
+        self.0 = rest;
         Some(string)
     }
-    while let (Some(name), Some(value)) = (string(&mut bytes), string(&mut bytes)) {
-        vars.push(&String::from_utf8_lossy(name), &String::from_utf8_lossy(value));
+}
+
+impl<'b> Iterator for Packet<'b> {
+    type Item = (&'b [u8], &'b [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some((self.string()?, self.string()?))
     }
 }
 
@@ -137,6 +168,7 @@ mod tests {
             protocol,
             peer: "10.0.0.7 4711 10.0.0.1 9090".into(),
             head: head.to_vec(),
+            route_name: Vec::new(),
         }
     }
 
@@ -205,6 +237,23 @@ mod tests {
         assert_eq!(describe(b"", 1_000), "? ? for 0.0 s");
     }
 
+    #[test]
+    fn a_request_s_route_is_its_name_or_the_pattern_of_its_path() {
+        let route = |held: &HeldRequest| route_of(held).as_str().to_owned();
+        let mut http = held(SocketProtocol::Http, b"GET /users/42?a=secret HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(route(&http), "/users/{}");
+        http.route_name = b"users.detail".to_vec();
+        assert_eq!(route(&http), "users.detail");
+        for (vars, expected) in [
+            (&[("REQUEST_METHOD", "GET"), ("PATH_INFO", "/b"), ("REQUEST_URI", "/a/7?x")][..], "/a/{}"),
+            (&[("PATH_INFO", "/b/8")], "/b/{}"),
+            (&[], "/"),
+        ] {
+            assert_eq!(route(&held(SocketProtocol::Uwsgi, &packet(vars))), expected);
+        }
+        assert_eq!(route(&held(SocketProtocol::Http, b"GET")), "/");
+    }
+
     proptest! {
         #[test]
         fn a_head_cut_anywhere_gives_no_secret_away(len in 0..HEAD.len()) {
@@ -216,6 +265,7 @@ mod tests {
         fn any_bytes_are_read_as_something(head in prop::collection::vec(any::<u8>(), 0..300)) {
             for protocol in [SocketProtocol::Http, SocketProtocol::Uwsgi] {
                 let _ = Vars::of(&held(protocol, &head), "web1", Shown::default()).info();
+                let _ = route_of(&held(protocol, &head));
             }
         }
     }

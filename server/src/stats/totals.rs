@@ -4,7 +4,7 @@
 use rwsgi_stats::Recycled;
 
 use super::cell::{Counters, ExceptionReport, LatencyCounts, ThreadSample};
-use super::generations::GenerationSums;
+use super::generation_sums::GenerationSums;
 use super::scoreboard::{CorruptSlot, Scoreboard};
 use crate::clock::MonotonicNanos;
 use crate::ids::{SlotId, ThreadIndex};

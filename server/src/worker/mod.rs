@@ -18,6 +18,7 @@ mod near_end;
 mod notices;
 mod parked;
 pub(crate) mod release;
+mod routes;
 mod routing;
 mod serve;
 mod state;
@@ -53,6 +54,7 @@ use crate::ipc::{InheritedListener, Setup};
 use crate::log_limit;
 use crate::process_setup::EXIT_NO_APP;
 use crate::procname;
+use crate::stats::routes::{RouteTable, RouteTableCells};
 use crate::stats::scoreboard::{Scoreboard, TempHolder};
 use crate::system_limits;
 use crate::wsgi::gateway::Gateway;
@@ -125,6 +127,10 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
         return Ok(status);
     }
     let scoreboard = Arc::new(scoreboard);
+    let routes = match &mut setup.routes {
+        Some(memory) => Some(RouteTableCells::map(memory.take()?, slot, setup.config.routes.most)?),
+        None => None,
+    };
     let links = if setup.link.is_some() { setup.config.threads as usize } else { 0 };
     let state = Arc::new(Worker {
         id: worker.get(),
@@ -163,6 +169,7 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
         config: setup.config,
         temp: TempFiles::new(setup.temp, Arc::clone(&scoreboard), TempHolder::Worker(slot)),
         parked: ParkedMemory::default(),
+        routes: routes.map(RouteTable::new).map(Mutex::new),
         scoreboard,
     });
     release::release_in_children(py, &state)?;
@@ -179,7 +186,8 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
                     .showing(state.config.show_request)
                     .catching(state.config.reactions.catch_exceptions)
                     .routing(routing::of_thread(py, worker, &rules, &state.config)?)
-                    .with_websockets(websockets);
+                    .with_websockets(websockets)
+                    .counting_routes(py, state.routes.is_some());
             WorkerThread::new(id, Arc::clone(&state), gateway)
         })
         .collect::<anyhow::Result<Vec<_>>>()?;

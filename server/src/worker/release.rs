@@ -17,7 +17,7 @@ use pyo3::types::{IntoPyDict, PyCFunction};
 
 use super::near_end::{Place, near_end};
 use super::state::Worker;
-use super::stop;
+use super::{routes, stop};
 
 /// From now on, children that the application forks have none of this worker's descriptors, counters and orders.
 ///
@@ -76,6 +76,7 @@ fn nothing() -> std::io::Result<std::fs::File> {
 fn let_go(worker: &Weak<Worker>) {
     let Some(worker) = worker.upgrade() else { return };
     worker.scoreboard.detach();
+    routes::detach(worker.routes.as_ref());
     let Ok(nothing) = nothing() else { return };
     let ours = |fd| is_ours(fd, &worker);
     for fd in open_descriptors().into_iter().filter(|fd| ours(*fd)) {

@@ -9,6 +9,7 @@ use super::access_log::{AccessLog, Entry};
 use super::body::RequestBody;
 use super::connection::{Connection, ConnectionPhase, ResponseEnd};
 use super::harakiri;
+use super::routes::RouteRequest;
 use super::worker_thread::WorkerThread;
 use crate::clock::{MonotonicNanos, UnixMicros};
 use crate::io::close::reset_on_close;
@@ -32,6 +33,8 @@ struct RequestLine<'a> {
     client: &'a [u8],
     method: &'a [u8],
     uri: &'a [u8],
+    /// What its route is told by: the URI, or the path when a proxy has sent no URI.
+    target: &'a [u8],
     protocol: &'a [u8],
 }
 
@@ -85,6 +88,7 @@ impl WorkerThread {
             client: peer.remote_addr.as_bytes(),
             method: head.method.as_bytes(),
             uri: head.target.as_bytes(),
+            target: head.target.as_bytes(),
             protocol: head.version.as_str().as_bytes(),
         };
         // Readers of the scoreboard look for the request line at the beginning.
@@ -104,11 +108,12 @@ impl WorkerThread {
         let Ok(Some(packet)) = uwsgi::parse(bytes, bytes.len()) else {
             anyhow::bail!("a uwsgi packet changed while its body was gathered");
         };
-        let [mut method, mut uri, mut protocol, mut client] = [&[][..]; 4];
+        let [mut method, mut uri, mut path, mut protocol, mut client] = [&[][..]; 5];
         for (name, value) in packet.vars() {
             match name {
                 b"REQUEST_METHOD" => method = value,
                 b"REQUEST_URI" => uri = value,
+                b"PATH_INFO" => path = value,
                 b"SERVER_PROTOCOL" => protocol = value,
                 b"REMOTE_ADDR" => client = value,
                 _ => {}
@@ -120,7 +125,8 @@ impl WorkerThread {
             head_only: method == b"HEAD",
             keep_alive: false,
         };
-        let line = RequestLine { client, method, uri, protocol };
+        let target = if uri.is_empty() { path } else { uri };
+        let line = RequestLine { client, method, uri, target, protocol };
         let request = Incoming::Uwsgi(&packet);
         self.serve_one(py, connection, &request, exchange, "", &bytes[uwsgi::HEADER_LEN..], &line)
     }
@@ -144,6 +150,7 @@ impl WorkerThread {
         connection.phase = ConnectionPhase::Serving;
         let started = self.now;
         self.cell().begin(started, exchange.protocol, peer.as_bytes(), kept);
+        self.meter.begin(started);
         if self.worker.config.harakiri.is_some() {
             connection.watched = true;
             harakiri::hold(connection.kind, connection.socket.as_raw_fd(), started);
@@ -196,31 +203,40 @@ impl WorkerThread {
             connection.give_up();
         }
         self.now = MonotonicNanos::now();
-        let cell = self.cell();
-        if let Some(raised) = &raised {
-            cell.errors.count(&raised.kind);
-            cell.exception.store(&ExceptionReport {
-                when: UnixMicros::now(),
-                kind: raised.kind.clone(),
-                message: raised.message.clone(),
-                traceback: raised.traceback.clone(),
-                request: [line.method, line.uri].map(String::from_utf8_lossy).join(" "),
-            });
+        let report = raised.as_ref().map(|raised| ExceptionReport {
+            when: UnixMicros::now(),
+            kind: raised.kind.clone(),
+            message: raised.message.clone(),
+            traceback: raised.traceback.clone(),
+            request: [line.method, line.uri].map(String::from_utf8_lossy).join(" "),
+        });
+        if let (Some(raised), Some(report)) = (&raised, &report) {
+            self.cell().errors.count(&raised.kind);
+            self.cell().exception.store(report);
             if self.worker.config.reactions.exceptions.matches(&raised.kind, &raised.message) {
                 self.worker.notices.tell_raised(&raised.kind);
             }
         }
         self.count_sent(&mut connection);
+        let notes = serving::end();
+        self.count_route(&RouteRequest {
+            method: line.method,
+            target: line.target,
+            status,
+            started,
+            sent: bytes,
+            exception: report.as_ref(),
+            notes: notes.as_ref(),
+        });
         let outcome = Outcome { status, exception: raised.is_some(), write_error: client_gone };
         self.cell().finish(self.now, self.ready.min(started), outcome);
         self.worker.notices.count();
-        let notes = serving::end();
         if self.log.is_none() && notes.as_ref().is_none_or(|notes| notes.line != LineChoice::Logged) {
             return Ok(connection);
         }
         // Rules may have changed what came.
         let set = |name: &[u8], came| notes.as_ref().and_then(|notes| notes.set_to(name)).unwrap_or(came);
-        let RequestLine { client, method, uri, protocol } = *line;
+        let RequestLine { client, method, uri, protocol, .. } = *line;
         let (client, method, uri) =
             (set(b"REMOTE_ADDR", client), set(b"REQUEST_METHOD", method), set(b"REQUEST_URI", uri));
         let took = self.now.nanos_since(started);

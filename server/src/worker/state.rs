@@ -22,6 +22,7 @@ use crate::io::descriptors::ClientCap;
 use crate::io::pace::MinRates;
 use crate::io::temp::TempFiles;
 use crate::ipc::LinkEndpoint;
+use crate::stats::routes::RouteTable;
 use crate::stats::scoreboard::Scoreboard;
 use rwsgi_config::Config;
 use rwsgi_protocol::SocketProtocol;
@@ -42,6 +43,8 @@ pub(super) struct Worker {
     pub(super) config: Config,
     pub(super) body_limits: BodyLimits,
     pub(super) scoreboard: Arc<Scoreboard>,
+    /// Requests by route; `None` when they are not counted.
+    pub(super) routes: Option<Mutex<RouteTable>>,
     pub(super) temp: TempFiles,
     /// Finished responses that wait in memory for their clients.
     pub(super) parked: ParkedMemory,

@@ -13,6 +13,7 @@ use super::access_log::AccessLog;
 use super::connection::{Connection, ConnectionPhase, Wait};
 use super::harakiri;
 use super::kind::Kind;
+use super::routes::RouteMeter;
 use super::state::{TOKEN_LISTENER, TOKEN_LIVENESS, TOKEN_STOP, Worker};
 use crate::clock::{MonotonicNanos, UnixMicros};
 use crate::ids::ThreadIndex;
@@ -52,6 +53,7 @@ pub(super) struct WorkerThread {
     pub(super) worker: Arc<Worker>,
     pub(super) gateway: Gateway<Connection>,
     pub(super) log: Option<AccessLog>,
+    pub(super) meter: RouteMeter,
     /// Memory of bodies that were read, for the next ones.
     pub(super) spare_buffers: Vec<Vec<u8>>,
     /// When the present batch of events was there.
@@ -87,12 +89,14 @@ pub(super) enum Next {
 impl WorkerThread {
     pub(super) fn new(id: ThreadIndex, worker: Arc<Worker>, gateway: Gateway<Connection>) -> anyhow::Result<Self> {
         let log = AccessLog::of(&worker, id);
+        let meter = RouteMeter::new(&worker);
         let now = MonotonicNanos::now();
         Ok(Self {
             id,
             worker,
             gateway,
             log,
+            meter,
             spare_buffers: Vec::new(),
             ready: now,
             now,
@@ -150,6 +154,7 @@ impl WorkerThread {
             self.ready = woken;
             self.batch += 1;
             self.cell().waited_for_gil(woken, self.now);
+            self.meter.waited(woken, self.now);
             let count = match waited {
                 Ok(count) => count,
                 Err(Errno::EINTR) => {

@@ -3,7 +3,7 @@
 
 use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError, PyOSError, PyStopIteration};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyString};
 use tracing::error;
 
 use super::active::{Active, Progress, RequestPlace, ResponseError};
@@ -14,6 +14,7 @@ use super::input::Input;
 use super::raised::Raised;
 use super::respond::{ResponseFailure, respond};
 use super::routing::Routing;
+use super::serving;
 use super::start_response::StartResponse;
 use super::traceback::{self, one_line};
 use super::transport::Transport;
@@ -69,6 +70,8 @@ pub struct Gateway<C> {
     /// What is done to requests and responses by rules; `None` for nothing.
     routing: Option<Routing>,
     websockets: websocket::Terms,
+    /// The key by which the environ tells a request's route, when routes are counted.
+    route_key: Option<Py<PyString>>,
 }
 
 /// What the application is given of a request, used again as long as it keeps none of it.
@@ -120,6 +123,7 @@ impl<C: Transport + 'static> Gateway<C> {
             catches: false,
             routing: None,
             websockets: websocket::Terms::default(),
+            route_key: None,
         })
     }
 
@@ -145,6 +149,12 @@ impl<C: Transport + 'static> Gateway<C> {
     #[must_use]
     pub fn with_websockets(self, websockets: websocket::Terms) -> Self {
         Self { websockets, ..self }
+    }
+
+    /// Takes note of the routes that the application tells of.
+    #[must_use]
+    pub fn counting_routes(self, py: Python<'_>, counts: bool) -> Self {
+        Self { route_key: counts.then(|| PyString::intern(py, ROUTE_KEY).unbind()), ..self }
     }
 
     /// Sets the time for `Date`, unix seconds.
@@ -186,10 +196,20 @@ impl<C: Transport + 'static> Gateway<C> {
             (Some(answer), Some(routing)) => {
                 routing.answer(py, place.current(), answer, &environ, start_response.bind(py)).err()
             }
-            _ => match self.application.bind(py).call1((environ, start_response)) {
-                Ok(result) => respond(py, place.current(), &result).err(),
-                Err(error) => Some(ResponseFailure::Raised(error)),
-            },
+            _ => {
+                // Not reached for before anything was added.
+                let told = self.route_key.as_ref().map(|key| (key, environ.clone(), environ.len()));
+                let failure = match self.application.bind(py).call1((environ, start_response)) {
+                    Ok(result) => respond(py, place.current(), &result).err(),
+                    Err(error) => Some(ResponseFailure::Raised(error)),
+                };
+                if let Some((key, environ, len)) = told
+                    && environ.len() != len
+                {
+                    note_route(py, &environ, key);
+                }
+                failure
+            }
         };
         let mut active = place.close(py);
         let mut page = None;
@@ -246,6 +266,19 @@ impl<C: Transport + 'static> Gateway<C> {
             client_gone,
             broken_off: !is_whole && plan.is_some_and(|plan| plan.framing == Framing::UntilClose),
         })
+    }
+}
+
+/// The key by which an application may tell a request's route.
+const ROUTE_KEY: &str = "rwsgi.route";
+
+/// Takes note of the route that the environ tells of, if it does.
+#[cold]
+fn note_route(py: Python<'_>, environ: &Bound<'_, PyDict>, key: &Py<PyString>) {
+    let found = environ.get_item(key.bind(py)).ok().flatten();
+    let text = found.as_ref().and_then(|found| found.cast::<PyString>().ok()?.to_str().ok());
+    if let Some(text) = text {
+        serving::note(|notes| notes.route = Some(text.as_bytes().to_vec()));
     }
 }
 

@@ -21,8 +21,9 @@ thread_local! {
     static CONNECTION: Cell<Option<CurrentConnection>> = const { Cell::new(None) };
     /// Whether there is something in `NOTES`.
     static IS_NOTED: Cell<bool> = const { Cell::new(false) };
-    static NOTES: RefCell<Notes> =
-        const { RefCell::new(Notes { line: LineChoice::AsConfigured, variables: Vec::new(), set: Vec::new() }) };
+    static NOTES: RefCell<Notes> = const {
+        RefCell::new(Notes { line: LineChoice::AsConfigured, variables: Vec::new(), set: Vec::new(), route: None })
+    };
 }
 
 /// Whether a request is to have a line in the log.
@@ -46,6 +47,8 @@ pub(crate) struct Notes {
     pub(crate) variables: Vec<(Vec<u8>, Vec<u8>)>,
     /// Variables of the request that rules have set: names and values, the last of a name counts.
     pub(crate) set: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Which route it is of, for the stats.
+    pub(crate) route: Option<Vec<u8>>,
 }
 
 impl Notes {
@@ -55,6 +58,12 @@ impl Notes {
             Some((_, known)) => *known = value,
             None => self.variables.push((name, value)),
         }
+    }
+
+    /// Which route the request is of, when that was said.
+    pub(crate) fn route(&self) -> Option<&[u8]> {
+        let variable = || self.variables.iter().find(|(name, _)| name == b"route").map(|(_, value)| value.as_slice());
+        self.route.as_deref().or_else(variable)
     }
 
     /// What a variable of the request was set to.

@@ -16,10 +16,14 @@ use pyo3::types::{PyDict, PyList, PyString};
 use super::beneath::{open_beneath, open_file, open_itself, real_path};
 use super::file_wrapper::FileWrapper;
 use super::mounted::Mounted;
+use super::serving;
 use super::static_rules::{Answered, Coding, Rules, accepted, latin};
 use rwsgi_config::{Config, ServeMode};
 use rwsgi_protocol::conditional::{Conditions, Selected, Stored};
 use rwsgi_protocol::date::HttpDate;
+
+/// The route of all requests that files answer.
+const STATIC_ROUTE: &str = "(static)";
 
 /// A directory for the paths that begin with a prefix.
 struct Place {
@@ -214,6 +218,7 @@ impl StaticFiles {
         kind: Bound<'py, PyString>,
         start_response: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        serving::note(|notes| notes.route = Some(STATIC_ROUTE.into()));
         let headers = PyList::empty(py);
         headers.append(("Content-Type", kind))?;
         headers.append(("Content-Length", file.metadata()?.len().to_string()))?;
@@ -231,6 +236,7 @@ impl StaticFiles {
         start_response: &Bound<'py, PyAny>,
         is_head: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
+        serving::note(|notes| notes.route = Some(STATIC_ROUTE.into()));
         let Found { mut file, stored, own_name, real, varies, coding } = found;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let name = match own_name {

@@ -41,6 +41,13 @@ pub struct Assertion {
     threshold: Threshold,
 }
 
+/// Two of one text are the same.
+impl PartialEq for Assertion {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
 /// What a value is held against.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Threshold {
@@ -52,8 +59,11 @@ enum Threshold {
     OfPreviousGeneration(f64),
 }
 
-/// The words that a threshold may be made of, and what they make.
-const REFERENCES: [(&str, fn(f64) -> Threshold); 2] =
+/// A word that a threshold may be made of, and what so many times it is.
+type Reference = (&'static str, fn(f64) -> Threshold);
+
+/// Each of them.
+const REFERENCES: [Reference; 2] =
     [(PREVIOUS_GENERATION, Threshold::OfPreviousGeneration), ("baseline", Threshold::OfBaseline)];
 
 /// What the generation before has.
@@ -260,11 +270,17 @@ impl Assertion {
         matches!(self.comparison, Comparison::Less | Comparison::LessOrEqual)
     }
 
-    /// Whether it never holds again once it does not, as of a count that only grows.
+    /// Whether one that does not hold is not waited for: of a count that only grows it never holds again, and one that is
+    /// held against the previous generation does not hold beyond noise.
     #[must_use]
     pub fn is_lost_for_good(&self) -> bool {
         let may_only_stay = self.wants_less() || self.comparison == Comparison::Equal;
-        self.metric.is_total() && may_only_stay && matches!(self.threshold, Threshold::Fixed(_))
+        match self.threshold {
+            Threshold::Fixed(_) => self.metric.is_total() && may_only_stay,
+            Threshold::OfBaseline(_) => false,
+            // Of a level nobody knows the noise.
+            Threshold::OfPreviousGeneration(_) => !self.metric.is_level(),
+        }
     }
 
     /// Whether it needs a baseline.

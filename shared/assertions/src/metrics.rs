@@ -129,6 +129,11 @@ impl Metric {
         })
     }
 
+    /// Whether it is one number, of which nobody knows the noise.
+    pub(crate) fn is_level(&self) -> bool {
+        matches!(self.statistic(), Some(Statistic::Level))
+    }
+
     /// Whether one generation can be held against another by it.
     #[must_use]
     pub fn compares_generations(&self) -> bool {

@@ -179,9 +179,8 @@ pub fn judge(assertion: &Assertion, new: &Window, old: Option<&Window>, sure: Su
         Err(Missing::NoRequests) => return too_few("the generation before had no requests".to_owned()),
         Err(Missing::NotTold(_)) => return Judged::unknown("the server does not tell"),
     };
-    let difference = match difference(metric, new, old, factor, sure) {
-        Ok(difference) => difference,
-        Err(_) => return Judged::unknown("the server does not tell"),
+    let Ok(difference) = difference(metric, new, old, factor, sure) else {
+        return Judged::unknown("the server does not tell");
     };
     let violation = if assertion.wants_less() { Difference::Worse } else { Difference::Better };
     let holds = assertion.holds(value, threshold);
@@ -189,9 +188,7 @@ pub fn judge(assertion: &Assertion, new: &Window, old: Option<&Window>, sure: Su
     let (outcome, note) = match (holds, difference) {
         (_, Difference::TooFew) => (Outcome::TooFew, Some(format!("{requests} are too few"))),
         (true, _) => (Outcome::Pass, None),
-        (false, difference) if difference == violation || matches!(metric.statistic(), Some(Statistic::Level)) => {
-            (Outcome::Fail, None)
-        }
+        (false, difference) if difference == violation || metric.is_level() => (Outcome::Fail, None),
         (false, _) => {
             (Outcome::TooFew, Some(format!("it is beyond the threshold by no more than noise, with {requests}")))
         }

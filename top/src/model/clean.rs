@@ -3,11 +3,14 @@
 //! What has texts and numbers is taken apart whole, so that a new key is a decision.
 
 use rwsgi_stats::{
-    App, Blacklisted, Core, Cron, Daemon, LastException, RequestInfo, Route, SlowRequest, SlowestRequest, Snapshot,
-    Socket, Spooler, SpoolerJob, TempFiles, Vassal, Worker,
+    App, Blacklisted, Core, Cron, Daemon, ErrorCount, Generation, GenerationRoute, LastException, RequestInfo, Route,
+    SlowRequest, SlowestRequest, Snapshot, Socket, Spooler, SpoolerJob, TempFiles, Vassal, Worker,
 };
 
 use crate::format;
+
+/// rwsgi keeps eight.
+const MOST_GENERATIONS: usize = 32;
 
 /// No traceback, and no list of an emperor's directories, is longer; the rest is dropped.
 const LONGEST_LIST: usize = 100;
@@ -36,6 +39,7 @@ pub(super) fn clean(snapshot: &mut Snapshot) {
         temp_files,
         routes,
         slow,
+        control,
         // Numbers.
         listen_queue: _,
         listen_queue_errors: _,
@@ -61,11 +65,11 @@ pub(super) fn clean(snapshot: &mut Snapshot) {
         caches: _,
         metrics: _,
         timers: _,
-        control: _,
-        generations: _,
+        generations,
+        // Numbers.
         canary: _,
     } = snapshot;
-    [version, cwd].into_iter().chain([server, hostname, python].into_iter().flatten()).for_each(line);
+    [version, cwd].into_iter().chain([server, hostname, python, control].into_iter().flatten()).for_each(line);
     for Socket { name, proto, queue: _, max_queue: _, shared: _, can_offload: _ } in sockets {
         [name, proto].into_iter().for_each(line);
     }
@@ -119,6 +123,37 @@ pub(super) fn clean(snapshot: &mut Snapshot) {
         line(id);
     }
     emperor.iter_mut().for_each(lines);
+    if let Some(generations) = generations {
+        generations.truncate(MOST_GENERATIONS);
+        generations.iter_mut().for_each(generation);
+    }
+}
+
+fn generation(generation: &mut Generation) {
+    let Generation {
+        state,
+        errors,
+        routes,
+        generation: _,
+        started_at: _,
+        workers: _,
+        requests: _,
+        exceptions: _,
+        responses: _,
+        running_time: _,
+        latency: _,
+        pss: _,
+        pss_workers: _,
+    } = generation;
+    line(state);
+    errors.truncate(LONGEST_LIST);
+    for ErrorCount { kind, count: _ } in errors {
+        line(kind);
+    }
+    routes.truncate(LONGEST_LIST);
+    for GenerationRoute { route, requests: _, busy_time: _, latency: _ } in routes {
+        line(route);
+    }
 }
 
 fn worker(worker: &mut Worker) {

@@ -45,6 +45,8 @@ pub(crate) struct Point {
     pub(crate) queue: u32,
     /// Bytes: PSS where it is known, else RSS.
     pub(crate) memory: u64,
+    /// The generation that serves.
+    pub(crate) generation: Option<u32>,
     /// Requests by latency, a row for each of [`HEAT_ROWS`].
     pub(crate) heat: [u16; HEAT_ROWS],
 }
@@ -82,6 +84,8 @@ struct Pending {
     queue: u64,
     /// The most.
     memory: u64,
+    /// The last.
+    generation: Option<u32>,
 }
 
 /// A mean over time.
@@ -116,6 +120,7 @@ impl Pending {
             self.latency.merge(latency);
         }
         self.queue = self.queue.max(totals.queue);
+        self.generation = sample.snapshot.generation.or(self.generation);
         self.memory = self.memory.max(totals.pss.unwrap_or(totals.rss));
     }
 
@@ -134,6 +139,7 @@ impl Pending {
             latency: self.latency.percentiles().map(|p| [p.p50, p.p95, p.p99].map(small)),
             queue: small(self.queue),
             memory: self.memory,
+            generation: self.generation,
             heat,
         }
     }

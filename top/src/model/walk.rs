@@ -187,6 +187,7 @@ fn snapshot(walk: &mut impl Walk, snapshot: &mut Snapshot) {
         slow_clients: _,
         schema: _,
         control: _,
+        // Of the present alone: their histograms in every sample would be most of the history.
         generations: _,
         canary: _,
     } = snapshot;

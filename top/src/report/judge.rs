@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::generations::{self, Generations};
 use super::verdict::{Judgement, Measured, Moment, Part, Verdict};
 use super::window::{Span, Step, Steps};
 use crate::format;
@@ -65,6 +66,8 @@ struct Server {
     gap: (Duration, Monotonic),
     /// Why there was none after the last good one.
     failure: Option<String>,
+    /// What it has told of its generations last.
+    generations: Option<Generations>,
     /// Steps that count.
     steps_taken: u64,
     /// Them put together.
@@ -202,6 +205,9 @@ impl Judge {
         let Some(server) = self.servers.get_mut(target) else { return false };
         let Some(step) = server.steps.step(pool, taken) else { return false };
         server.failure = None;
+        if self.cases.iter().any(|case| case.assertion.previous_generation().is_some()) {
+            server.generations = pool.current.as_ref().and_then(|sample| Generations::of(&sample.snapshot));
+        }
         // The very document that came before, as a cache gives it, says nothing of the time since.
         if step.begin < step.end && step.whole.restarts == 0 && step.whole.seconds <= 0.0 {
             return false;
@@ -321,7 +327,15 @@ impl Judge {
             void.push("a server was restarted while it was watched".to_owned());
         }
         let (samples, windows) = (self.samples, self.windows);
-        let judgements = self.cases.into_iter().map(|case| case.judgement(samples, windows)).collect();
+        let (servers, in_pieces) = (&self.servers, self.phases.window.is_some());
+        let judgements = self.cases.into_iter().map(|case| match case.assertion.previous_generation() {
+            None => case.judgement(samples, windows),
+            Some(_) => {
+                let servers = servers.iter().map(|server| (server.label.as_str(), server.generations.as_ref()));
+                generations::judgement(case.assertion, servers, in_pieces, samples)
+            }
+        });
+        let judgements = judgements.collect();
         let void = (!void.is_empty()).then(|| void.join("; "));
         Verdict { judgements, void, seconds: self.seconds }
     }

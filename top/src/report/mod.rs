@@ -2,6 +2,7 @@
 
 mod assert_file;
 mod batch;
+mod generations;
 mod html;
 mod judge;
 mod lines;

@@ -69,9 +69,10 @@ impl Judgement {
         self.assertion.metric.unit.show(value)
     }
 
-    /// What was expected, with what a baseline makes of it.
+    /// What was expected, with what a baseline or the previous generation makes of it.
     fn expected(&self) -> String {
-        match self.threshold.filter(|_| self.assertion.needs_baseline()) {
+        let is_relative = self.assertion.needs_baseline() || self.assertion.previous_generation().is_some();
+        match self.threshold.filter(|_| is_relative) {
             Some(threshold) => format!("{} ({})", self.assertion.text, self.show(threshold)),
             None => self.assertion.text.clone(),
         }

@@ -6,6 +6,8 @@ use std::io::{self, Read, Write};
 use std::time::Duration;
 
 use rwsgi_stats::Address;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use socket2::Socket;
 
 use super::connect::{Connector, Deadline};
@@ -15,6 +17,9 @@ use super::{Document, Reader, SourceError, Target};
 const LARGEST: usize = 256 << 20;
 /// No head of an HTTP answer is longer.
 const LONGEST_HEAD: usize = 64 << 10;
+/// How long a unix socket may take to send its document unasked, before it is asked as a control socket.
+const UNASKED: Duration = Duration::from_millis(250);
+const ASK_FOR_STATS: &[u8] = b"{\"do\":\"stats\"}\n";
 
 /// Reads one server's documents.
 #[derive(Debug)]
@@ -23,12 +28,19 @@ pub(crate) struct Fetcher {
     timeout: Duration,
     connector: Connector,
     reader: Reader,
+    /// The address is a control socket's: it waits to be asked.
+    control: bool,
 }
 
 impl Fetcher {
     /// Of a server that has so long to answer.
     pub(crate) fn new(target: Target, timeout: Duration) -> Self {
-        Self { target, timeout, connector: Connector::default(), reader: Reader::default() }
+        Self { target, timeout, connector: Connector::default(), reader: Reader::default(), control: false }
+    }
+
+    /// Whether a control socket gave the last document.
+    pub(crate) fn speaks_control(&self) -> bool {
+        self.control
     }
 
     /// Reads one document, within the time-out in all.
@@ -51,9 +63,58 @@ impl Fetcher {
             socket.set_write_timeout(Some(deadline.left()?)).map_err(SourceError::Read)?;
             socket.write_all(request.as_bytes()).map_err(|error| deadline.classify(error))?;
         }
+        let may_be_control = matches!(&self.target, Target::Socket(Address::Unix(_) | Address::Abstract(_)));
+        if may_be_control && (self.control || is_silent(&socket, &deadline)?) {
+            // Whoever does not read it closes the connection, or has gone on to send a document after all.
+            let _ = socket.write_all(ASK_FOR_STATS);
+        }
         let bytes = read_to_end(&socket, self.reader.room(), &deadline)?;
+        self.control = may_be_control && is_reply(&bytes);
+        if self.control {
+            return self.reader.parse(document_of(&bytes)?);
+        }
         // A stats server that speaks HTTP is recognized even when the address did not say so.
         self.reader.parse(if bytes.starts_with(b"HTTP/") { body_of(bytes)? } else { bytes })
+    }
+}
+
+/// Whether nothing comes unasked: then it may be a control socket.
+fn is_silent(socket: &Socket, deadline: &Deadline) -> Result<bool, SourceError> {
+    socket.set_read_timeout(Some(UNASKED.min(deadline.left()?))).map_err(SourceError::Read)?;
+    match socket.peek(&mut [std::mem::MaybeUninit::uninit()]) {
+        Err(error) => Ok(matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)),
+        Ok(_) => Ok(false),
+    }
+}
+
+/// Whether this begins as a control socket's answer does.
+fn is_reply(bytes: &[u8]) -> bool {
+    [&b"{\"done\""[..], b"{\"failed\""].iter().any(|start| bytes.starts_with(start))
+}
+
+/// What a control socket says when it is asked for the stats.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Said<'a> {
+    #[serde(borrow)]
+    Done(Stats<'a>),
+    Failed(String),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Stats<'a> {
+    #[serde(borrow)]
+    Stats(&'a RawValue),
+}
+
+/// The document of a control socket's answer, as it was written.
+fn document_of(answer: &[u8]) -> Result<Vec<u8>, SourceError> {
+    match serde_json::from_slice(answer) {
+        Ok(Said::Done(Stats::Stats(document))) => Ok(document.get().as_bytes().to_vec()),
+        Ok(Said::Failed(why)) => Err(SourceError::not_stats(&why)),
+        Err(error) if error.is_eof() => Err(SourceError::Half(answer.len())),
+        Err(error) => Err(SourceError::not_stats(&error)),
     }
 }
 
@@ -125,6 +186,10 @@ fn read_to_end(socket: &Socket, mut bytes: Vec<u8>, deadline: &Deadline) -> Resu
             // Some servers close with unread input and the kernel resets; what came before it may be whole.
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset && length > 0 => break,
             Err(error) => return Err(deadline.classify(error)),
+        }
+        // A control socket stays open: its answer is a line.
+        if bytes[..length].ends_with(b"\n") && is_reply(&bytes[..length]) {
+            break;
         }
         if whole.is_none()
             && let Some(Ok(Head { length: head, body: Some(body), .. })) = Head::of(&bytes[..length])

@@ -4,6 +4,7 @@
 
 mod clock;
 mod connect;
+mod control;
 mod fetch;
 #[cfg(test)]
 pub(crate) mod hostile;
@@ -15,6 +16,7 @@ mod recording;
 mod target;
 
 pub(crate) use clock::{Clock, LocalMicros, Monotonic, ServerMicros};
+pub(crate) use control::{Ask, Asker, Control, ControlError, Said, Told};
 pub(crate) use fetch::Fetcher;
 pub(crate) use machine::{Room, room};
 pub(crate) use player::Player;

@@ -63,6 +63,18 @@ impl fmt::Display for Target {
 }
 
 impl Target {
+    /// Whether the address says that the server is on this machine.
+    pub(crate) fn is_local(&self) -> bool {
+        match self {
+            Self::Socket(Address::Tcp { host, .. }) | Self::Http { address: Address::Tcp { host, .. }, .. } => {
+                host.is_empty()
+                    || host == "localhost"
+                    || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback() || ip.is_unspecified())
+            }
+            _ => true,
+        }
+    }
+
     /// The machine's name: what the address says of it, or this one's for a socket that has no host.
     pub(crate) fn node(&self) -> Option<String> {
         match self {

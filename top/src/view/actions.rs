@@ -137,6 +137,7 @@ impl Screen {
             Action::Columns => self.selection.overlay = Some(Overlay::Columns(0)),
             Action::Alerts => self.selection.overlay = Some(Overlay::Alerts(0)),
             Action::Why => self.selection.overlay = Some(Overlay::Findings(0)),
+            Action::Generations => self.selection.overlay = Some(Overlay::Generations(0)),
             Action::Help => self.selection.overlay = Some(Overlay::Help(0)),
             Action::Charts if self.charts == Charts::WhereRoom => self.charts = Charts::Never,
             Action::Charts => self.charts = Charts::WhereRoom,
@@ -178,9 +179,11 @@ impl Screen {
             (_, Action::Quit | Action::Back) => None,
             (Overlay::Help(_), Action::Help) | (Overlay::Columns(_), Action::Columns) => None,
             (Overlay::Alerts(_), Action::Alerts) | (Overlay::Findings(_), Action::Why) => None,
+            (Overlay::Generations(_), Action::Generations) => None,
             (Overlay::Help(first), _) => Some(Overlay::Help(first.saturating_add_signed(step).min(200))),
             (Overlay::Alerts(first), _) => Some(Overlay::Alerts(first.saturating_add_signed(step).min(1_000))),
             (Overlay::Findings(first), _) => Some(Overlay::Findings(first.saturating_add_signed(step).min(1_000))),
+            (Overlay::Generations(first), _) => Some(Overlay::Generations(first.saturating_add_signed(step).min(100))),
             (Overlay::Columns(cursor), Action::Pause | Action::Detail) => {
                 let choice = &mut self.table.choices[cursor.min(last)];
                 choice.shown = !choice.shown;

@@ -76,6 +76,8 @@ pub(crate) enum Action {
     Why,
     /// Open a pane in place of the workers, or close it.
     Pane(Pane),
+    /// The generation that serves beside the one before.
+    Generations,
     /// Explain the keys.
     Help,
     /// Stop the process until the shell continues it.
@@ -122,6 +124,7 @@ pub(crate) const BINDINGS: &[Binding] = bindings! {
     Why "why" ["y"] "" "what is wrong, by which rule, with its numbers";
     Pane(Pane::Routes) "routes" ["u"] "" "requests by route (URL): what each costs";
     Pane(Pane::Slow) "slow" ["l"] "" "slow requests, and the phases of all";
+    Generations "generations" ["g"] "" "the generation that serves beside the one before: did it get worse?";
     TabNext "tab-next" ["tab"] "" "the next server";
     TabBefore "tab-before" ["backtab"] "" "the server before";
     Back1 "back-1" ["left"] "" "back in time by a sample";

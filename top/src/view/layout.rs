@@ -10,7 +10,7 @@ use super::screen::Screen;
 use super::table::{Content, print_line, width_of};
 use super::targets::{Target, Targets};
 use super::theme::PALETTES;
-use super::{detail, findings, header, lists};
+use super::{detail, findings, generations, header, lists};
 use crate::format;
 use crate::model::{Sample, beside, servers, spoolers, vassals};
 use crate::source::Monotonic;
@@ -62,6 +62,10 @@ impl Screen {
             Some(Overlay::Alerts(first)) => overlay::alerts(&alerts, first, &self.theme, over, buf),
             Some(Overlay::Findings(first)) => {
                 findings::overlay(&self.findings(), self.silent_rules(), first, &self.theme, over, buf);
+            }
+            Some(Overlay::Generations(first)) => {
+                let current = self.pool().and_then(|pool| pool.current.as_ref()).map(|sample| &sample.snapshot);
+                generations::draw(current, first, &self.theme, &self.zone, over, buf);
             }
             None => {}
         }

@@ -3,17 +3,20 @@
 //! Nothing here knows of sockets or files; a screen draws into a buffer and can be tested without a terminal.
 
 mod actions;
+mod asking;
 mod charts;
 mod detail;
 mod escape;
 mod filter;
 mod findings;
 mod frame;
+mod generations;
 mod header;
 pub(crate) mod keys;
 mod layout;
 mod lists;
 mod live;
+mod marks;
 mod merged;
 mod overlay;
 pub(crate) mod panes;
@@ -28,9 +31,7 @@ mod terminal;
 mod tests;
 mod theme;
 
-#[cfg(test)]
-pub(crate) use live::Deliver;
-pub(crate) use live::{Feed, run};
+pub(crate) use live::{Deliver, Feed, run};
 pub(crate) use playback::{FAST, Pace};
 pub(crate) use screen::{Screen, Setup};
 pub(crate) use theme::{Colors, PALETTES, Role, Theme, palette, usual_colors};

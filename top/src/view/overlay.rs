@@ -23,6 +23,8 @@ pub(crate) enum Overlay {
     Alerts(usize),
     /// What is wrong, from this line on.
     Findings(usize),
+    /// The generations beside each other, from this line on.
+    Generations(usize),
 }
 
 /// Draws a box of at most this width around the lines, the `cursor`'s in sight.

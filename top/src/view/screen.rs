@@ -1,10 +1,12 @@
 //! The whole screen: the servers that are watched, and what is shown of them. What keys and clicks change is in `actions`,
 //! how it is laid out in `layout`.
 
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
+use super::asking::Asking;
 use super::charts::Charts;
 use super::keys::Keys;
 use super::merged::Merged;
@@ -17,7 +19,7 @@ use super::theme::Theme;
 use crate::model::columns::{Column, Context};
 use crate::model::fields::Clock;
 use crate::model::{Alert, History, PhaseCounts, Pool, Sample, Thresholds, Totals, alerts};
-use crate::source::{Poll, ServerMicros};
+use crate::source::{Ask, Poll, ServerMicros, Told};
 
 /// How a screen is set up; the configuration file fills it.
 #[derive(Debug)]
@@ -36,6 +38,8 @@ pub(crate) struct Setup {
     pub(crate) sort: Option<&'static Column>,
     /// The poll interval; `None` for a recording.
     pub(crate) interval: Option<Duration>,
+    /// Where requests to control sockets go; `None` for a recording.
+    pub(crate) asks: Option<Sender<Ask>>,
 }
 
 /// All that is shown, and the state that keys change.
@@ -56,6 +60,7 @@ pub(crate) struct Screen {
     pub(super) zone: TimeZone,
     pub(super) keys: Keys,
     pub(super) thresholds: Thresholds,
+    pub(super) asking: Asking,
     /// What the last frame shows.
     pub(super) targets: Targets,
 }
@@ -86,6 +91,7 @@ impl Screen {
             zone: setup.zone,
             keys: setup.keys,
             thresholds: setup.thresholds,
+            asking: Asking::new(setup.asks),
             targets: Targets::default(),
         }
     }
@@ -114,6 +120,12 @@ impl Screen {
             (Some(past), None) => self.history().at(past).map(|sample| sample.clock),
             (None, None) => self.merged.local.map(ServerMicros::agreeing_with),
         }
+    }
+
+    /// Takes in what a server says on its control socket. Returns whether there is something new to draw.
+    pub(crate) fn told(&mut self, told: Told) -> bool {
+        let _ = told;
+        false
     }
 
     /// Says something at the foot from now on.

@@ -2,6 +2,7 @@
 
 mod changed;
 mod findings;
+mod generations;
 mod hostile;
 mod panes;
 mod past;
@@ -40,6 +41,7 @@ pub(super) fn setup() -> Setup {
         columns: None,
         sort: None,
         interval: Some(std::time::Duration::from_secs(2)),
+        asks: None,
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod asked;
 mod connections;
+mod default_path;
 mod dispatch;
 mod peer;
 mod socket;

@@ -47,6 +47,11 @@ impl Master {
         }
     }
 
+    /// Answers when all workers are of this generation.
+    pub(in crate::master) fn answer_when_all_serve(&mut self, number: GenerationNumber, answering: Answering) {
+        self.control.waits.push(Wait { what: What::Generation(number), answering });
+    }
+
     /// Answers who waits for what has come to pass, or cannot any more.
     pub(in crate::master) fn answer_awaited(&mut self) {
         if self.control.waits.is_empty() {

@@ -11,7 +11,7 @@ const BYTES_A_NANOSECOND: u64 = 1_000;
 
 /// Adds to a counter that only the caller writes.
 #[inline]
-pub(super) fn add(counter: &AtomicU64, amount: u64) {
+pub(in crate::stats) fn add(counter: &AtomicU64, amount: u64) {
     counter.store(counter.load(Relaxed).wrapping_add(amount), Relaxed);
 }
 

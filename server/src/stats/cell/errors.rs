@@ -31,7 +31,11 @@ struct ErrorCell {
 impl ErrorCells {
     /// Counts one.
     pub fn count(&self, kind: &str) {
-        let kind = &kind.as_bytes()[..kind.floor_char_boundary(NAME_WORDS * 8)];
+        // To the last character that fits whole; a character has four bytes at most.
+        let longest = NAME_WORDS * 8;
+        let end = if kind.len() <= longest { kind.len() } else { longest - 3 };
+        let end = (end..=kind.len().min(longest)).rev().find(|end| kind.is_char_boundary(*end)).unwrap_or(0);
+        let kind = &kind.as_bytes()[..end];
         for cell in &self.names {
             if cell.count.load(Relaxed) == 0 {
                 cell.name.store(kind);

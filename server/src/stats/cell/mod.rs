@@ -23,6 +23,7 @@ mod worker;
 pub use self::ahead::AheadCells;
 pub use self::corrupt::Corrupt;
 pub use self::counters::Counters;
+pub(super) use self::counters::add;
 pub use self::errors::{ErrorCells, Errors, OTHER_ERRORS};
 pub use self::exception::{ExceptionCell, ExceptionReport};
 pub use self::latencies::{Latencies, LatencyCounts};

@@ -33,6 +33,27 @@ impl<const WORDS: usize> SharedText<WORDS> {
         self.len.store(bytes.len() as u32, Relaxed);
     }
 
+    /// Keeps nothing.
+    #[inline]
+    pub fn clear(&self) {
+        self.len.store(0, Relaxed);
+    }
+
+    /// Whether nothing is kept.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len.load(Relaxed) == 0
+    }
+
+    /// Copies what is kept to the beginning of `bytes`, as much as there is space for; returns how much that is.
+    pub fn copy_to(&self, bytes: &mut [u8]) -> usize {
+        let len = (self.len.load(Relaxed) as usize).min(WORDS * 8).min(bytes.len());
+        for (word, place) in self.words.iter().zip(bytes[..len].chunks_mut(8)) {
+            place.copy_from_slice(&word.load(Relaxed).to_le_bytes()[..place.len()]);
+        }
+        len
+    }
+
     /// A copy of what is kept; never longer than the space.
     pub fn load(&self) -> Vec<u8> {
         let len = (self.len.load(Relaxed) as usize).min(WORDS * 8);

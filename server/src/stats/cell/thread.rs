@@ -10,6 +10,7 @@ use super::exception::ExceptionCell;
 use super::latencies::{Latencies, LatencyCounts};
 use super::text::SharedText;
 use crate::clock::MonotonicNanos;
+use crate::stats::route_text::ROUTE_MAX;
 use rwsgi_protocol::SocketProtocol;
 
 /// How much of a request's head is kept for those who ask what a thread is doing, bytes.
@@ -43,6 +44,8 @@ pub struct HeldRequest {
     pub peer: String,
     /// The first [`HEAD_KEPT`] bytes of its head.
     pub head: Vec<u8>,
+    /// What the application has called its route so far; empty for nothing.
+    pub route_name: Vec<u8>,
 }
 
 /// What a thread's cell said at one moment.
@@ -74,6 +77,8 @@ pub struct ThreadCell {
     gil_wait: AtomicU64,
     average: AtomicU64,
     protocol: AtomicU32,
+    /// What the application calls the route of the request in progress, or of the last one; empty for nothing.
+    pub route_name: SharedText<{ ROUTE_MAX / 8 }>,
     peer: SharedText<{ PEER_KEPT / 8 }>,
     head: SharedText<{ HEAD_KEPT / 8 }>,
     latency: Latencies,
@@ -94,6 +99,7 @@ impl ThreadCell {
         self.started.store(now.as_nanos(), Relaxed);
         self.running_before.store(self.running.load(Relaxed), Relaxed);
         self.protocol.store(protocol as u32, Relaxed);
+        self.route_name.clear();
         self.peer.store(peer);
         self.head.store(head);
         self.sequence.store(sequence | 1, Release);
@@ -220,6 +226,7 @@ impl ThreadCell {
             protocol: protocol_of(self.protocol.load(Relaxed)).ok()?,
             peer: self.peer.load_text(),
             head: self.head.load(),
+            route_name: self.route_name.load(),
         };
         fence(Acquire);
         (before == self.sequence.load(Relaxed)).then_some(request)

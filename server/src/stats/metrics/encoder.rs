@@ -68,20 +68,26 @@ impl Encoder<'_, '_> {
         // A sum that overflows says nothing.
         let none = latency::empty();
         let histogram = if histogram.len() == u64::MAX { &none } else { histogram };
-        let mut buckets = BOUNDS.map(|bound| (bound, 0));
-        let mut sum = 0.0;
-        for step in histogram.iter_recorded() {
-            let (value, count) = (step.value_iterated_to(), step.count_since_last_iteration());
-            sum += seconds(histogram.median_equivalent(value)) * count as f64;
-            let lowest = seconds(histogram.lowest_equivalent(value));
-            if let Some(bucket) = buckets.iter_mut().find(|(bound, _)| lowest <= *bound) {
-                bucket.1 += count;
-            }
-        }
+        let (sum, buckets) = buckets(BOUNDS, histogram);
         self.0
             .encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?
             .encode_histogram::<NoLabelSet>(sum, histogram.len(), &buckets, None)
     }
+}
+
+/// The sum of a histogram of µs, and the counts up to each bound, both in seconds.
+pub(super) fn buckets<const N: usize>(bounds: [f64; N], histogram: &latency::Histogram) -> (f64, [(f64, u64); N]) {
+    let mut buckets = bounds.map(|bound| (bound, 0));
+    let mut sum = 0.0;
+    for step in histogram.iter_recorded() {
+        let (value, count) = (step.value_iterated_to(), step.count_since_last_iteration());
+        sum += seconds(histogram.median_equivalent(value)) * count as f64;
+        let lowest = seconds(histogram.lowest_equivalent(value));
+        if let Some(bucket) = buckets.iter_mut().find(|(bound, _)| lowest <= *bound) {
+            bucket.1 += count;
+        }
+    }
+    (sum, buckets)
 }
 
 /// µs as Prometheus wants them.

@@ -2,6 +2,7 @@
 //! seconds and names are `rwsgi_*`, as is the custom there.
 
 mod encoder;
+mod routes;
 mod shared;
 mod spoolers;
 #[cfg(test)]
@@ -55,6 +56,7 @@ impl Collector for Metrics {
 
         workers::encode(&mut out, snapshot)?;
         out.histogram("request_duration", "Latency of requests", snapshot.latency.as_deref())?;
+        routes::encode(&mut out, snapshot)?;
         let queue = snapshot.queue.clone().unwrap_or_default();
         out.level("queue_depth", "Connections and requests that wait", None, queue.depth)?;
         out.level("queue_capacity", "The most that may wait", None, queue.capacity)?;

@@ -1,6 +1,6 @@
 //! The text for Prometheus, line by line.
 
-use rwsgi_stats::{Cache, Metric, Responses, Snapshot, Spooler, Worker, latency};
+use rwsgi_stats::{Cache, Metric, Responses, Route, Snapshot, Spooler, Worker, latency};
 
 use super::text;
 
@@ -96,4 +96,30 @@ fn histograms_that_cannot_be_added_up_break_nothing() {
     let text = text(snapshot);
     assert!(text.contains("\nrwsgi_request_duration_seconds_count 0\n"), "{text}");
     assert!(text.contains("\nrwsgi_spooler_run_duration_seconds_count 0\n"), "{text}");
+}
+
+#[test]
+fn routes_have_their_lines_and_their_names_are_escaped() {
+    let mut counts = vec![0; latency::BUCKETS];
+    counts[latency::index_of(7_000)] = 2;
+    let route = Route {
+        route: "/a\"b\\c\nd".into(),
+        requests: 2,
+        busy_time: 14_000,
+        responses: Responses { success: 2, ..Responses::default() },
+        latency: latency::encode_counts(&counts),
+        ..Route::default()
+    };
+    let text = text(Snapshot { routes: Some(vec![route]), ..Snapshot::default() });
+    for line in [
+        r#"rwsgi_route_requests_total{route="/a\"b\\c\nd"} 2"#,
+        r#"rwsgi_route_busy_seconds_total{route="/a\"b\\c\nd"} 0.014"#,
+        r#"rwsgi_route_responses_total{route="/a\"b\\c\nd",class="2xx"} 2"#,
+        r#"rwsgi_route_duration_seconds_count{route="/a\"b\\c\nd"} 2"#,
+        r#"rwsgi_route_duration_seconds_bucket{le="0.025",route="/a\"b\\c\nd"} 2"#,
+        r#"rwsgi_route_duration_seconds_bucket{le="0.005",route="/a\"b\\c\nd"} 0"#,
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
+    assert!(!text.contains(r#"class="5xx""#), "{text}");
 }

@@ -57,7 +57,7 @@ fn threads(worker: &Worker, count: fn(&rwsgi_stats::Core) -> u64) -> u64 {
     worker.cores.iter().map(count).sum()
 }
 
-fn classes(responses: &Responses) -> [(&'static str, u64); 5] {
+pub(super) fn classes(responses: &Responses) -> [(&'static str, u64); 5] {
     let Responses { informational, success, redirect, client_error, server_error } = *responses;
     [("1xx", informational), ("2xx", success), ("3xx", redirect), ("4xx", client_error), ("5xx", server_error)]
 }

@@ -27,6 +27,8 @@ const OTHER_HOST: &str = "The stats of this address are for this machine: ask fo
 pub struct HttpAccess {
     /// The origin whose pages may; `*` for all.
     pub cors: Option<String>,
+    /// `metrics-no-routes`: the text for Prometheus tells nothing of single routes.
+    pub no_routes: bool,
     /// The names that requests must be sent to.
     pub names: OwnNames,
 }
@@ -136,7 +138,11 @@ pub(super) async fn respond(
     Ok(match path {
         "/" => response("200 OK", "application/json", &document(&snapshot(ask).await?)?, &cors, head_only),
         "/metrics" => {
-            let body = metrics::text(snapshot(ask).await?);
+            let mut snapshot = snapshot(ask).await?;
+            if access.no_routes {
+                snapshot.routes = None;
+            }
+            let body = metrics::text(snapshot);
             response("200 OK", metrics::CONTENT_TYPE, body.as_bytes(), &cors, head_only)
         }
         _ => response("404 Not Found", "text/plain", b"there is / (JSON) and /metrics\n", "", head_only),

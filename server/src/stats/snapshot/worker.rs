@@ -4,12 +4,13 @@ use std::fmt;
 use std::time::Duration;
 
 use nix::unistd::Pid;
-use rwsgi_stats::{App, Core, LastException, RequestInfo, Responses, Shown, Worker};
+use rwsgi_stats::{App, Core, RequestInfo, Responses, Worker};
 
 use crate::clock::{self, Clock, MonotonicNanos, UnixMicros};
 use crate::ids::{GenerationNumber, SlotId, ThreadIndex, WorkerId};
 use crate::stats::cell::{Counters, ExceptionReport, ThreadSample};
-use crate::stats::request::Vars;
+use crate::stats::request::{Vars, route_of};
+use crate::stats::routes::describe_exception;
 use crate::stats::scoreboard::{CorruptSlot, Scoreboard};
 use crate::stats::state::SnapshotState;
 use crate::stats::totals::{Averages, Totals, newest};
@@ -124,6 +125,9 @@ pub(super) fn take(
                     let vars = Vars::of(&held, host, context.config.show_request);
                     core.vars = vars.lines().collect();
                     core.req_info = info(&vars, held.started, now, state.clock);
+                    if context.config.routes.most > 0 {
+                        core.req_info.route = Some(route_of(&held).as_str().to_owned());
+                    }
                 }
             }
             state.worker_latency.add(&state.cell_latency);
@@ -203,20 +207,8 @@ fn worker_entry(
         responses: Some(Responses { informational, success, redirect, client_error, server_error }),
         recycled: Some(view.totals.recycled),
         latency: Some(state.worker_latency.encode()),
-        last_exception: last_exception.map(|report| exception(report, context.config.show_request)),
+        last_exception: last_exception.map(|report| describe_exception(&report, context.config.show_request)),
         gc: None,
-    }
-}
-
-/// What is shown of an exception. Its text is the application's: URLs are all that is known to hold secrets.
-fn exception(report: ExceptionReport, shown: Shown) -> LastException {
-    LastException {
-        kind: report.kind,
-        message: shown.text(&report.message).into_owned(),
-        location: report.traceback.first().cloned().unwrap_or_default(),
-        traceback: report.traceback,
-        when: report.when.as_micros(),
-        request: shown.target(&report.request).into_owned(),
     }
 }
 

@@ -1,0 +1,165 @@
+//! The master's side of one table: what has come since it was read last. What it finds is not trusted, for the
+//! application can write there.
+
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+
+use super::cells::{OTHER_ROW, RouteRow, View};
+use super::counts::{RouteCounts, RouteDelta, Slowest};
+use crate::clock::MonotonicNanos;
+use crate::stats::cell::Corrupt;
+use crate::stats::route_text::RouteText;
+
+/// What was read of a table last.
+#[derive(Debug, Default)]
+pub(super) struct Seen(Vec<SeenRow>);
+
+#[derive(Clone, Debug, Default)]
+struct SeenRow {
+    owner: u64,
+    counts: RouteCounts,
+    slowest_when: u64,
+}
+
+/// A row as it stood at one moment.
+struct Found {
+    row: usize,
+    owner: u64,
+    named: bool,
+    text: Vec<u8>,
+    counts: RouteCounts,
+    slowest: Option<Slowest>,
+}
+
+/// What has come to a table that `threads` threads fill since it was `seen` last.
+///
+/// # Errors
+/// When no worker has written that. What was seen stays as it was then.
+pub(super) fn read(
+    view: View<'_>,
+    seen: &mut Seen,
+    now: MonotonicNanos,
+    threads: u32,
+) -> Result<Vec<RouteDelta>, Corrupt> {
+    let found = view.head().read(|| changed(view, seen)).ok_or(Corrupt::Unsteady)?;
+    difference(view, seen, found, now, threads)
+}
+
+/// The same of a table that nobody fills any more, whose process may have died while it gave a row to another route: that
+/// row is left out then.
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn read_last(
+    view: View<'_>,
+    seen: &mut Seen,
+    now: MonotonicNanos,
+    threads: u32,
+) -> Result<Vec<RouteDelta>, Corrupt> {
+    let found = view.head().read(|| changed(view, seen)).unwrap_or_else(|| {
+        let mut found = changed(view, seen);
+        found.retain(|found| found.row != OTHER_ROW && seen.row(found.row).owner == found.owner);
+        found
+    });
+    difference(view, seen, found, now, threads)
+}
+
+impl Seen {
+    fn row(&self, row: usize) -> SeenRow {
+        self.0.get(row).cloned().unwrap_or_default()
+    }
+}
+
+/// The rows to which something has come.
+fn changed(view: View<'_>, seen: &Seen) -> Vec<Found> {
+    let mut changed = Vec::new();
+    for nth in 0..view.len() {
+        let row = view.row(nth);
+        let (owner, requests) = (row.owner.load(Relaxed), row.requests.load(Acquire));
+        // They are given away in order.
+        if owner == 0 && nth != OTHER_ROW {
+            break;
+        }
+        let is_seen = seen.0.get(nth).map_or((0, 0), |seen| (seen.owner, seen.counts.requests)) == (owner, requests);
+        if !is_seen {
+            changed.push(load(nth, row, owner, requests));
+        }
+    }
+    changed
+}
+
+fn load(nth: usize, row: &RouteRow, owner: u64, requests: u64) -> Found {
+    let when = row.slowest_when.load(Relaxed);
+    let slowest = (when > 0).then(|| Slowest {
+        when: MonotonicNanos::from_nanos(when),
+        took: row.slowest_took.load(Relaxed),
+        request: row.slowest_request.load_text(),
+    });
+    Found {
+        row: nth,
+        owner,
+        named: row.named.load(Relaxed) != 0,
+        text: row.text.load(),
+        counts: RouteCounts {
+            requests,
+            exceptions: row.exceptions.load(Relaxed),
+            running: row.running.load(Relaxed),
+            tx: row.tx.load(Relaxed),
+            responses: row.responses.each_ref().map(|class| class.load(Relaxed)),
+            gil_wait: row.gil_wait.load(Relaxed),
+            memory_samples: row.memory_samples.load(Relaxed),
+            memory_growth: row.memory_growth.load(Relaxed).cast_signed(),
+            latency: row.latency.load(),
+        },
+        slowest,
+    }
+}
+
+fn difference(
+    view: View<'_>,
+    seen: &mut Seen,
+    found: Vec<Found>,
+    now: MonotonicNanos,
+    threads: u32,
+) -> Result<Vec<RouteDelta>, Corrupt> {
+    // What was seen of rows that are another route's now has been added to all others.
+    let mut moved = seen.row(OTHER_ROW).counts;
+    for found in found.iter().filter(|found| found.row != OTHER_ROW) {
+        let before = seen.row(found.row);
+        if before.owner != found.owner {
+            moved.add(&before.counts);
+        }
+    }
+    let mut deltas = Vec::with_capacity(found.len());
+    let mut rows = seen.0.clone();
+    for found in found {
+        let Found { row, owner, named, text, counts, slowest } = found;
+        counts.refuse_impossible(now, threads)?;
+        let before = seen.row(row);
+        let new = match (row, before.owner == owner) {
+            (OTHER_ROW, _) => counts.since(&moved)?,
+            (_, true) => counts.since(&before.counts)?,
+            (_, false) => counts.clone(),
+        };
+        let slowest = slowest.filter(|slowest| slowest.when.as_nanos() != before.slowest_when && slowest.when <= now);
+        let route = match (row, RouteText::named(&text)) {
+            (OTHER_ROW, _) => None,
+            (_, Some(text)) => Some(text.as_str().to_owned()),
+            (_, None) => return Err(Corrupt::Counters),
+        };
+        if rows.len() <= row {
+            rows.resize(row + 1, SeenRow::default());
+        }
+        let slowest_when = slowest.as_ref().map_or(before.slowest_when, |slowest| slowest.when.as_nanos());
+        deltas.push(RouteDelta {
+            route,
+            named,
+            requests: counts.requests,
+            exception: (new.exceptions > 0).then(|| view.exception(row).load()).flatten(),
+            counts: new,
+            slowest,
+        });
+        rows[row] = SeenRow { owner, counts, slowest_when };
+    }
+    seen.0 = rows;
+    Ok(deltas)
+}
