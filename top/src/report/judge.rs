@@ -10,9 +10,7 @@ use super::window::{Span, Step, Steps};
 use crate::format;
 use crate::model::Pool;
 use crate::source::{EndedBy, Ending, LocalMicros, Monotonic};
-use rwsgi_assertions::Assertion;
-use rwsgi_assertions::Window;
-use rwsgi_assertions::{Missing, measure};
+use rwsgi_assertions::{Assertion, Missing, Window, measure};
 
 /// So many poll intervals may pass between two samples of a server, and no less than [`SHORTEST_GAP`].
 const GAP: u32 = 3;
