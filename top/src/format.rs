@@ -148,6 +148,24 @@ fn fitting(characters: impl Iterator<Item = char>, width: usize) -> impl Iterato
     })
 }
 
+/// A text in lines of at most `width` columns, broken between words; a word that is longer stands alone.
+pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = vec![String::new()];
+    for word in text.split(' ') {
+        let Some(line) = lines.last_mut() else { break };
+        let used = self::width(line);
+        if used == 0 {
+            line.push_str(word);
+        } else if used + 1 + self::width(word) <= width {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
+}
+
 /// The nearest ASCII character for those that the screens use.
 pub(crate) fn ascii(character: char) -> char {
     match character {

@@ -209,7 +209,12 @@ fn theme() -> Theme {
 }
 
 fn pools(args: &Args) -> Vec<Pool> {
-    args.targets.iter().map(|target| Pool::new(target.to_string(), target.node())).collect()
+    let live = |target: &source::Target| {
+        let mut pool = Pool::new(target.to_string(), target.node());
+        pool.room = Some(source::room);
+        pool
+    };
+    args.targets.iter().map(live).collect()
 }
 
 type DeliverPoll = Box<dyn Fn(Poll) -> bool + Send>;

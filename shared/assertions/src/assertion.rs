@@ -4,7 +4,8 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use super::metrics::{METRICS, Metric, Rule, Unit, metric};
+use super::metrics::{METRICS, Metric, ROUTE_METRICS, Rule, Unit, metric, route_metric};
+use super::route;
 
 /// How a value is held against its threshold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +33,8 @@ const COMPARISONS: [(&str, Comparison); 6] = [
 pub struct Assertion {
     /// As it was written.
     pub text: String,
+    /// The route that it is about; `None` for all requests.
+    pub route: Option<String>,
     /// What is measured.
     pub metric: &'static Metric,
     comparison: Comparison,
@@ -83,6 +86,12 @@ pub enum AssertionError {
         nearest: &'static str,
         /// All of them.
         all: String,
+    },
+    /// No route where one is begun.
+    #[error("'{text}': expected a route in quotes and one of its metrics, such as route(\"/users/{{}}\").p99 < 80ms")]
+    Route {
+        /// The whole.
+        text: String,
     },
     /// Not a number.
     #[error("'{text}': '{value}' is not a number with a unit")]
@@ -153,6 +162,10 @@ impl FromStr for Assertion {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let whole = || text.trim().to_owned();
+        let (route, text) = match route::split(text).map_err(|()| AssertionError::Route { text: whole() })? {
+            Some((route, rest)) => (Some(route), rest),
+            None => (None, text),
+        };
         let at = text.find(['<', '>', '=', '!']).ok_or_else(|| AssertionError::Shape(whole()))?;
         let (name, rest) = text.split_at(at);
         let (name, rest) = (name.trim(), rest.trim());
@@ -160,11 +173,13 @@ impl FromStr for Assertion {
             .iter()
             .find(|(sign, _)| rest.starts_with(sign))
             .ok_or_else(|| AssertionError::Shape(whole()))?;
-        let metric = metric(name).ok_or_else(|| AssertionError::Metric {
+        let metrics = if route.is_some() { ROUTE_METRICS } else { METRICS };
+        let known = if route.is_some() { route_metric(name) } else { metric(name) };
+        let metric = known.ok_or_else(|| AssertionError::Metric {
             text: whole(),
             name: name.to_owned(),
-            nearest: nearest(name, METRICS.iter().map(|metric| metric.name)),
-            all: METRICS.iter().map(|metric| metric.name).collect::<Vec<_>>().join(", "),
+            nearest: nearest(name, metrics.iter().map(Metric::of_route)),
+            all: metrics.iter().map(Metric::of_route).collect::<Vec<_>>().join(", "),
         })?;
         let value = rest[sign.len()..].trim();
         if let Some((reference, threshold)) = REFERENCES.iter().find(|(reference, _)| value.contains(reference)) {
@@ -173,7 +188,8 @@ impl FromStr for Assertion {
                 value: value.to_owned(),
                 reference,
             })?;
-            let assertion = Self { text: whole(), metric, comparison: *comparison, threshold: threshold(factor) };
+            let assertion =
+                Self { text: whole(), route, metric, comparison: *comparison, threshold: threshold(factor) };
             return assertion.doubt().map_or(Ok(assertion), Err);
         }
         let end = value.find(|c: char| !c.is_ascii_digit() && !matches!(c, '.' | '_' | '-')).unwrap_or(value.len());
@@ -201,7 +217,7 @@ impl FromStr for Assertion {
                 });
             }
         };
-        Ok(Self { text: whole(), metric, comparison: *comparison, threshold: Threshold::Fixed(number * factor) })
+        Ok(Self { text: whole(), route, metric, comparison: *comparison, threshold: Threshold::Fixed(number * factor) })
     }
 }
 
@@ -343,6 +359,8 @@ mod tests {
             ("rss.max < 150MB", 157_286_400.0, false),
             ("harakiri == 0", 0.0, true),
             ("requests != 0", 20_000.0, true),
+            ("route(\"/a=<b>!\").p99 < 50ms", 80_000.0, false),
+            ("findings == 0", 0.0, true),
             ("requests >= 20_000", 20_000.0, true),
         ] {
             assert_eq!(holds(text, actual), expected, "{text}");
@@ -393,6 +411,11 @@ mod tests {
     fn mistakes_are_told_in_one_line_with_the_nearest_name() {
         for (text, told) in [
             ("p98 < 50ms", "did you mean 'p9"),
+            ("route(\"/a\").p98 < 50ms", "did you mean 'p9"),
+            ("route(\"/a\").rss.max < 1", "there is no metric 'rss.max'"),
+            ("route(/a).p99 < 50ms", "expected a route in quotes"),
+            ("route(\"/a\").p99 < previous_generation", "is not compared between generations"),
+            ("findings(\"/a\") == 0", "there is no metric"),
             ("eror_rate < 1%", "did you mean 'error_rate'"),
             ("p99 < 50msec", "did you mean 'ms'"),
             ("p99 < 50", "needs a unit"),

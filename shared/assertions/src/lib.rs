@@ -8,11 +8,15 @@ mod generation;
 mod metrics;
 mod noise;
 pub mod numbers;
+mod route;
 mod window;
 
 pub use assertion::{Assertion, AssertionError};
 pub use counts::{Counts, Percentiles};
 pub use generation::Pair;
-pub use metrics::{METRICS, Metric, Missing, Rule, Teller, Unit, list_metrics, measure, metric};
+pub use metrics::{
+    METRICS, Metric, Missing, ROUTE_METRICS, Rule, Teller, Unit, list_metrics, measure, metric, route_metric,
+};
 pub use noise::{Comparison, Difference, FEWEST, Judged, Outcome, Sureness, by_weight, compare, judge};
+pub use route::{RouteSum, Routes};
 pub use window::{Told, Window};

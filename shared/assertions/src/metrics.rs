@@ -194,7 +194,41 @@ pub const METRICS: &[Metric] = metrics! {
     "restarts" Number Total Both server
         "times that a server was restarted; unless this is asserted, a restart means: not measured"
         |w| Ok(w.restarts as f64);
+    "findings" Number Sum Both server "the most that was found wrong at once, in plain words" |w| level(&w.findings);
 };
+
+/// Every metric of a route, such as `route("/users/{}").p99`, over the window of that route alone.
+pub const ROUTE_METRICS: &[Metric] = metrics! {
+    "route.rps" PerSecond Sum Rwsgi server "its requests completed per second" |w| Ok(per_second(w, w.requests));
+    "route.requests" Number Total Rwsgi server "its requests completed" |w| Ok(w.requests as f64);
+    "route.share" Fraction Merged Rwsgi server "its share of the busy time of all routes"
+        |w| w.busy.get().filter(|(_, all)| *all > 0.0).map(|(busy, all)| busy / all).ok_or(Missing::NoRequests);
+    "route.p50" Time Merged Rwsgi server "half of its requests took at most this long" |w| quantile(&w.latency, 0.5);
+    "route.p90" Time Merged Rwsgi server "90 of 100 of its requests took at most this long" |w| quantile(&w.latency, 0.9);
+    "route.p95" Time Merged Rwsgi server "95 of 100 of its requests took at most this long" |w| quantile(&w.latency, 0.95);
+    "route.p99" Time Merged Rwsgi server "99 of 100 of its requests took at most this long" |w| quantile(&w.latency, 0.99);
+    "route.max" Time Merged Rwsgi server "none of its requests took longer" |w| quantile(&w.latency, 1.0);
+    "route.errors" Number Total Rwsgi server "its requests that were answered with 5xx" |w| Ok(errors(w) as f64);
+    "route.error_rate" Fraction Merged Rwsgi server "share of its requests that were answered with 5xx"
+        |w| per_request(w, errors(w));
+    "route.exceptions" Number Total Rwsgi server "its requests in which the application raised an exception"
+        |w| Ok(w.exceptions as f64);
+    "route.tx" Bytes Total Rwsgi server "bytes sent" |w| Ok(w.tx as f64);
+};
+
+impl Metric {
+    /// What is written after `route("…").`; its name where it is not of a route.
+    #[must_use]
+    pub fn of_route(&self) -> &'static str {
+        self.name.strip_prefix("route.").unwrap_or(self.name)
+    }
+}
+
+/// The metric of a route that is written so after it.
+#[must_use]
+pub fn route_metric(name: &str) -> Option<&'static Metric> {
+    ROUTE_METRICS.iter().find(|metric| metric.of_route() == name)
+}
 
 /// The metric of a name.
 pub fn metric(name: &str) -> Option<&'static Metric> {
@@ -229,6 +263,10 @@ pub fn list_metrics(out: &mut impl io::Write) -> io::Result<()> {
     for metric in METRICS {
         let teller = if metric.teller == Teller::Rwsgi { " (rwsgi only)" } else { "" };
         writeln!(out, "{:<18} {:<6} {}{teller}", metric.name, metric.rule.words(), metric.help)?;
+    }
+    writeln!(out, "\nof a route, as route(\"/users/{{}}\").p99 (rwsgi only):")?;
+    for metric in ROUTE_METRICS {
+        writeln!(out, "{:<18} {:<6} {}", metric.of_route(), metric.rule.words(), metric.help)?;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! What one server, or one generation of it, did in a time.
 
 use crate::Counts;
+use crate::route::{self, Routes};
 
 /// Whether a server tells something, and what.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -78,6 +79,10 @@ pub struct Window {
     pub queue_max: Told<u64>,
     /// The fewest workers that had a process.
     pub workers_min: Told<u64>,
+    /// What each route did.
+    pub routes: Told<Routes>,
+    /// The most that a monitor found wrong at once.
+    pub findings: Told<u64>,
 }
 
 impl Window {
@@ -114,6 +119,7 @@ impl Window {
         self.latency.add(&other.latency, Counts::merge);
         self.waiting.add(&other.waiting, Counts::merge);
         self.busy.add(&other.busy, |sum, more| *sum = (sum.0 + more.0, sum.1 + more.1));
+        self.routes.add(&other.routes, route::add);
         self.cpu.add(&other.cpu, |sum, more| *sum += more);
         for (most, value) in [
             (&mut self.rss_max, &other.rss_max),
@@ -121,6 +127,7 @@ impl Window {
             (&mut self.pss_sum, &other.pss_sum),
             (&mut self.pss_mean, &other.pss_mean),
             (&mut self.queue_max, &other.queue_max),
+            (&mut self.findings, &other.findings),
         ] {
             most.add(value, |most, value| *most = (*most).max(*value));
         }

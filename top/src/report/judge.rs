@@ -1,5 +1,6 @@
 //! Judging: samples in, a verdict out. The same samples give the same verdict, live or from a recording.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -9,9 +10,7 @@ use super::window::{Span, Step, Steps};
 use crate::format;
 use crate::model::Pool;
 use crate::source::{EndedBy, Ending, LocalMicros, Monotonic};
-use rwsgi_assertions::Assertion;
-use rwsgi_assertions::Window;
-use rwsgi_assertions::{Missing, measure};
+use rwsgi_assertions::{Assertion, Missing, Window, measure};
 
 /// So many poll intervals may pass between two samples of a server, and no less than [`SHORTEST_GAP`].
 const GAP: u32 = 3;
@@ -261,7 +260,7 @@ impl Judge {
         }
         if step.whole.samples > 0 || step.whole.restarts > 0 {
             for (case, worst) in self.cases.iter().zip(&mut open.worst) {
-                let Some(badness) = case.badness_of(&step.whole) else { continue };
+                let Some(badness) = case.badness_of(&case.part_of(&step.whole)) else { continue };
                 if worst.as_ref().is_none_or(|(before, _)| badness > *before) {
                     let after = self.begun.map_or(Duration::ZERO, |begun| step.end.since(begun));
                     *worst = Some((badness, Moment { taken: step.taken, after }));
@@ -375,6 +374,32 @@ impl Case {
         Some(self.assertion.badness(value, threshold))
     }
 
+    /// The part of a window that it is about.
+    fn part_of<'w>(&self, window: &'w Window) -> Cow<'w, Window> {
+        match &self.assertion.route {
+            None => Cow::Borrowed(window),
+            Some(route) => Cow::Owned(window.of_route(route).unwrap_or_default()),
+        }
+    }
+
+    /// The parts of all servers' windows that it is about, or why there is none: a route that nobody asked for says nothing.
+    fn parts_of<'s>(&self, spans: &'s [Span], labels: &[&str]) -> Result<Cow<'s, [Span]>, String> {
+        let Some(route) = &self.assertion.route else { return Ok(Cow::Borrowed(spans)) };
+        let windows: Vec<Option<Window>> = spans.iter().map(|span| span.whole.of_route(route)).collect();
+        let untold: Vec<usize> = (0..windows.len()).filter(|place| windows[*place].is_none()).collect();
+        if !untold.is_empty() {
+            return Err(format!("routes: {}", told_missing(&Missing::NotTold(untold), labels)));
+        }
+        if windows.iter().flatten().all(|window| window.requests == 0) {
+            let known = spans.iter().filter_map(|span| span.whole.routes.get()).flatten();
+            let nearest = known.map(|(name, _)| name).min_by_key(|name| strsim::levenshtein(route, name));
+            let meant = nearest.map_or_else(String::new, |name| format!("; did you mean {name:?}?"));
+            return Err(format!("no requests of the route {route:?}{meant}"));
+        }
+        let span = |window: Option<Window>| Span { whole: window.unwrap_or_default(), workers: Vec::new() };
+        Ok(windows.into_iter().map(span).collect())
+    }
+
     /// Takes in a window that is over; `pieces` when it is one of several, each of which needs samples of every server.
     fn close(&mut self, spans: &[Span], labels: &[&str], moment: Option<Moment>, pieces: bool) {
         let Ok(threshold) = self.threshold else { return };
@@ -383,6 +408,13 @@ impl Case {
             self.missing.get_or_insert_with(|| format!("{label}: a window without a sample"));
             return;
         }
+        let spans = &*match self.parts_of(spans, labels) {
+            Ok(spans) => spans,
+            Err(why) => {
+                self.missing.get_or_insert(why);
+                return;
+            }
+        };
         let actual = match measure(self.assertion.metric, spans.iter().map(|span| &span.whole)) {
             Ok(actual) => actual,
             Err(missing) => {

@@ -128,6 +128,7 @@ impl Judgement {
         json!({
             "assert": self.assertion.text,
             "metric": self.assertion.metric.name,
+            "route": self.assertion.route,
             "threshold": self.threshold.map(number),
             "actual": measured.map(|measured| number(measured.value)),
             "holds": self.holds,
@@ -232,7 +233,8 @@ impl Verdict {
         for judgement in &self.judgements {
             let [expected, rest @ ..] = self.cells(judgement, zone);
             let rest: Vec<String> = rest.iter().map(|cell| plain(cell)).collect();
-            // Of what an assertion can be made of, nothing ends code.
+            // Only the name of a route could end code or a cell.
+            let expected = expected.replace('`', "'").replace('|', "\\|");
             let _ = writeln!(text, "| `{expected}` | {} |", rest.join(" | "));
         }
         for remark in self.remarks() {

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use rwsgi_stats::{Responses, Worker};
 
-use crate::model::{Pool, Rates, Sample};
+use crate::model::{Pool, Rates, RouteWindow, Sample};
 use crate::source::{LocalMicros, Monotonic};
-use rwsgi_assertions::{Told, Window};
+use rwsgi_assertions::{RouteSum, Routes, Told, Window};
 
 /// Counters of a server or a worker that the next sample's are subtracted from.
 #[derive(Clone, Copy, Debug, Default)]
@@ -169,8 +169,24 @@ fn of_server(sample: &Sample, before: Marks) -> Window {
             Told::Unseen => Told::Unseen,
         },
         cpu: share(totals.cpu.map(|cpu| cpu * seconds)),
+        routes: of_routes(sample),
         ..window
     }
+}
+
+/// What the routes did that had requests.
+fn of_routes(sample: &Sample) -> Told<Routes> {
+    let Some(routes) = &sample.snapshot.routes else { return Told::No };
+    let busy = routes.iter().zip(&sample.routes).filter(|(_, window)| window.requests > 0);
+    let sum = |window: &RouteWindow| RouteSum {
+        requests: window.requests,
+        busy: window.busy,
+        errors: window.errors,
+        exceptions: window.exceptions,
+        tx: window.tx,
+        latency: window.counts.clone(),
+    };
+    Told::Yes(busy.map(|(route, window)| (route.route.clone(), sum(window))).collect())
 }
 
 /// What the worker at a place did since `before`.
@@ -220,6 +236,7 @@ fn levels(sample: &Sample, step: &mut Step) {
         };
     }
     window.queue_max = Told::Yes(totals.queue);
+    window.findings = Told::Yes(sample.findings.len() as u64);
     window.workers_min = Told::Yes(running().count() as u64);
     for ((_, window), worker) in step.workers.iter_mut().zip(workers).filter(|(_, worker)| worker.pid > 0) {
         window.rss_max = read(worker.rss);

@@ -342,6 +342,16 @@ impl<'a> Pane<'a> {
             lines.extend([Line::default(), self.heading("responses")]);
             lines.extend(self.facts(&facts.map(|(label, count)| (label, count.to_string())), width));
         }
+        if let Some(gc) = &self.worker.gc {
+            let facts = [
+                ("collections", format::count(gc.collections)),
+                ("time", format::micros(gc.time)),
+                ("longest", format::micros(gc.longest)),
+                ("freed", format::count(gc.collected)),
+            ];
+            lines.extend([Line::default(), self.heading("garbage collections")]);
+            lines.extend(self.facts(&facts, width));
+        }
         if let Some(recycled) = &self.worker.recycled {
             let facts = [
                 ("max requests", recycled.max_requests),

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::acting::Deed;
+use super::panes::Pane;
 
 /// What a key does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -74,6 +75,10 @@ pub(crate) enum Action {
     Deed(Deed),
     /// The list of alerts.
     Alerts,
+    /// The findings with their rules and numbers.
+    Why,
+    /// Open a pane in place of the workers, or close it.
+    Pane(Pane),
     /// What the threads execute.
     Stacks,
     /// Where the time of requests goes.
@@ -125,15 +130,18 @@ pub(crate) const BINDINGS: &[Binding] = bindings! {
     Reverse "reverse" ["r"] "" "turn the order round";
     Columns "columns" ["c"] "columns" "choose columns and their order";
     Alerts "alerts" ["w"] "" "list the alerts";
+    Why "why" ["y"] "" "what is wrong, by which rule, with its numbers";
+    Pane(Pane::Routes) "routes" ["u"] "" "requests by route (URL): what each costs";
+    Pane(Pane::Slow) "slow" ["l"] "" "slow requests, and the phases of all";
     Stacks "stacks" ["b"] "" "what the threads of the selected worker execute now, or of all";
     Profile "profile" ["P"] "profile" "sample the threads in requests: a flame graph of where their time goes";
     Memory "memory" ["m"] "" "the selected worker's memory: types, lines, savings";
+    Generations "generations" ["g"] "" "the running generation beside the one before it";
     Deed(Deed::Reload) "reload" ["R"] "" "act: load the application again; asks first, as all that act do";
     Deed(Deed::Recycle) "recycle" ["X"] "" "act: a new process for the selected worker";
     Deed(Deed::Drain) "drain" ["D"] "" "act: the selected worker takes no new requests, or takes them again";
     Deed(Deed::More) "worker-more" ["}"] "" "act: a worker more";
     Deed(Deed::Fewer) "worker-fewer" ["{"] "" "act: a worker fewer";
-    Generations "generations" ["g"] "" "the running generation beside the one before it";
     TabNext "tab-next" ["tab"] "" "the next server";
     TabBefore "tab-before" ["backtab"] "" "the server before";
     Back1 "back-1" ["left"] "" "back in time by a sample";

@@ -12,13 +12,15 @@ use super::charts::Charts;
 use super::inside::Inside;
 use super::keys::Keys;
 use super::merged::Merged;
+use super::panes::Panes;
 use super::playback::Playback;
 use super::selection::Selection;
 use super::table::{Choice, Table};
 use super::targets::Targets;
 use super::theme::Theme;
 use crate::model::columns::{Column, Context};
-use crate::model::{Alert, History, Pool, Sample, Thresholds, Totals, alerts};
+use crate::model::fields::Clock;
+use crate::model::{Alert, History, PhaseCounts, Pool, Sample, Thresholds, Totals, alerts};
 use crate::source::{Ask, Poll, ServerMicros, Told};
 
 /// How a screen is set up; the configuration file fills it.
@@ -53,6 +55,7 @@ pub(crate) struct Screen {
     pub(super) merged: Merged,
     pub(super) selection: Selection,
     pub(super) table: Table,
+    pub(super) panes: Panes,
     pub(super) playback: Playback,
     pub(super) charts: Charts,
     pub(super) theme: Theme,
@@ -87,6 +90,7 @@ impl Screen {
             merged: Merged::default(),
             selection: Selection::default(),
             table,
+            panes: Panes::default(),
             playback: Playback::new(setup.interval),
             charts: Charts::default(),
             theme: setup.theme,
@@ -174,6 +178,35 @@ impl Screen {
 
     pub(super) fn sample(&self) -> Option<&Sample> {
         self.sample_of(self.server_shown()?)
+    }
+
+    /// The servers of the tab that is shown, by their places.
+    pub(super) fn servers_shown(&self) -> std::ops::Range<usize> {
+        self.server_shown().map_or(0..self.pools.len(), |server| server..server + 1)
+    }
+
+    /// What is shown of each of them.
+    pub(super) fn samples_shown(&self) -> Vec<&Sample> {
+        self.servers_shown().filter_map(|server| self.sample_of(server)).collect()
+    }
+
+    /// How long the phases took of the window's requests, of all servers that are shown and tell it.
+    pub(super) fn phases_shown(&self) -> Option<PhaseCounts> {
+        match self.server_shown() {
+            Some(server) => self.sample_of(server)?.totals.phases.clone(),
+            None => self.together()?.phases,
+        }
+    }
+
+    /// From when on a request is slow, µs: the least of the servers' limits; 0 when none has one.
+    pub(super) fn slow_limit(&self) -> u64 {
+        let limits = self.samples_shown().into_iter().filter_map(|sample| sample.snapshot.limits);
+        limits.map(|limits| limits.slow_request).filter(|limit| *limit > 0).min().unwrap_or(0)
+    }
+
+    /// For times of day at the moment that is shown.
+    pub(super) fn clock(&self) -> Clock {
+        Clock { now: self.clock_shown().map_or(0, ServerMicros::seconds), zone: self.zone.clone() }
     }
 
     /// The history behind the tab that is shown.

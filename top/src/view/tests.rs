@@ -2,9 +2,11 @@
 
 mod acting;
 mod changed;
+mod findings;
 mod generations;
 mod hostile;
 mod inside;
+mod panes;
 mod past;
 mod several;
 mod sizes;
@@ -257,7 +259,7 @@ fn without_utf_8_every_character_is_ascii() {
     assert!(picture(&mut plain, (120, 12)).is_ascii());
 }
 
-fn press(screen: &mut Screen, keys: &str) {
+pub(super) fn press(screen: &mut Screen, keys: &str) {
     use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
     for key in keys.chars() {
         let code = match key {
