@@ -161,7 +161,6 @@ impl Pool {
     }
 
     /// Takes a profile of it in, for the rules that ask where time goes.
-    #[allow(dead_code, reason = "whoever takes a profile calls it")]
     pub(crate) fn profiled(&mut self, profile: &Profile) {
         let at = self.current.as_ref().map_or(Monotonic::default(), |sample| sample.at);
         self.findings.profiled(profile, at);

@@ -238,8 +238,9 @@ impl Screen {
                 self.inside.profiling = None;
                 match answer {
                     Ok(Answer::Profile(profile)) if profile.samples > 0 => {
-                        let label = self.pools.get(target).map_or("", |pool| pool.label.as_str());
-                        self.inside.found = Some((target, Box::new(Flame::new(profile, label, self.inside.by))));
+                        let Some(pool) = self.pools.get_mut(target) else { return Some(false) };
+                        pool.profiled(&profile);
+                        self.inside.found = Some((target, Box::new(Flame::new(profile, &pool.label, self.inside.by))));
                     }
                     Ok(Answer::Profile(_)) => {
                         self.inside.problem = Some("no request ran meanwhile: there is nothing to show".to_owned());
