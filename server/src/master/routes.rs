@@ -27,7 +27,8 @@ pub(super) fn create(config: &Config, layout: Layout) -> anyhow::Result<Option<R
 }
 
 impl Master {
-    /// Adds what the living workers have counted since this was done last.
+    /// Adds what the living workers have counted since this was done last. What each process has counted, and so each
+    /// generation, is what [`RouteBook::collect`] and [`RouteBook::absorb`] return.
     pub(super) fn collect_routes(&mut self) {
         let now = MonotonicNanos::now();
         let Some(book) = &mut self.routes else { return };
