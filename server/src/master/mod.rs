@@ -90,7 +90,7 @@ use crate::pidfile::{self, MASTER_NAME};
 use crate::procname;
 use crate::system_limits;
 use crate::vassal::Link;
-use rwsgi_config::Config;
+use rwsgi_config::{Config, ControlSocket};
 
 /// Runs the server until it is stopped; returns its exit status. `own_emperor` is the emperor that it is a vassal of.
 ///
@@ -194,7 +194,8 @@ impl Master {
         for listener in self.sockets.public() {
             info!("{} on {}", listener.option, listener.address);
         }
-        if let Some(file) = &self.control.file {
+        // The one that nobody has asked for is found by `rwsgi ctl`.
+        if let (Some(file), ControlSocket::At(_)) = (&self.control.file, &self.config.control) {
             info!("control socket on {}", file.path().display());
         }
     }
