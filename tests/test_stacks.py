@@ -222,7 +222,7 @@ def test_the_command_line_and_the_fifo_print_what_is_executed(site, program, tmp
         with fifo.open("w") as letters:
             letters.write("t")
         site.server.logged(r"sleep \(.*stuck\.py:\d+\)")
-        site.server.logged(r"GET /sleep\?go=… for \d")
+        site.server.logged(r"GET /sleep\?go=… \(route /sleep\) for \d")
 
 
 def shares(profile: dict) -> tuple[Counter, int]:
