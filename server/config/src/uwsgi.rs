@@ -58,6 +58,7 @@ pub(crate) const OWN: &[&str] = &[
     "path-normalize",
     "show-request",
     "spooler-job-limit",
+    "stacks",
     "stats-http-cors",
     "temp-dir",
     "temp-size",
