@@ -388,3 +388,59 @@ def test_the_example_of_the_documentation_works(start, at):
     (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     done = subprocess.run([sys.executable, "-c", example, at], capture_output=True, text=True, check=True, timeout=DEADLINE)
     assert "worker 1 is process" in done.stdout
+
+
+def test_rtop_asks_before_it_acts_and_shows_what_came_of_it(start, at, stats_at, terminal, rtop):
+    server = start("--processes", 2)
+    server.wait_workers(2)
+    before = pids(server)
+    screen = terminal([rtop, stats_at])
+    screen.wait("workers", str(before[1]))
+    screen.press("X")
+    screen.wait("select a worker first")
+    screen.press("Home", "X")
+    told = screen.wait("any other key leaves it", "No request is lost", "the other worker is not touched")
+    number = int(re.search(r"recycle of worker (\d)", told)[1])
+    assert f"process {before[number - 1]} finishes what it has (no request now)" in told
+    screen.press("n")
+    screen.wait_for(lambda shown: "any other key" not in shown, "the question is gone")
+    assert pids(server) == before and not server.lines("asked by")
+    screen.press("X", "y")
+    screen.wait(f"recycle of worker {number}: worker {number} is process")
+    after = pids(server)
+    assert after[number - 1] != before[number - 1]
+    server.logged(rf"control: recycle of worker {number} asked by \S+ \(uid \d+, pid \d+ rtop\)")
+    screen.press("R")
+    screen.wait("loaded again beside generation 1", "all 2 workers are replaced")
+    screen.press("y")
+    screen.wait("reload: generation 2 serves in 2 workers")
+    screen.press("{")
+    screen.wait("1 of 2 workers run instead of 2", "worker 2 (pid")
+    screen.press("y")
+    screen.wait("a worker fewer: 1 worker of 2 run now")
+    screen.press("q")
+    screen.wait_left()
+
+
+def test_rtop_that_only_looks_has_no_keys_that_act(start, stats_at, terminal, rtop, tmp_path):
+    server = start("--processes", 2)
+    server.wait_workers(2)
+    before = pids(server)
+    config = tmp_path / "config.toml"
+    config.write_text("read_only = true\n")
+    for arguments in [["--read-only"], ["--config", config]]:
+        screen = terminal([rtop, stats_at, *arguments])
+        screen.wait("workers", str(before[1]))
+        screen.press("R", "y", "?")
+        screen.wait("keys and columns")
+        assert "act: load" not in screen.screen()
+    assert pids(server) == before and not server.lines("asked by")
+
+
+def test_rtop_says_why_a_server_without_a_control_socket_cannot_be_acted_on(serve, address, stats_at, terminal, rtop):
+    server = serve("--http-socket", address, "--wsgi-file", "worklife.py", "--stats", stats_at, "--control", "off")
+    server.wait_workers(1)
+    screen = terminal([rtop, stats_at])
+    screen.wait("workers")
+    screen.press("R")
+    screen.wait("no control socket: start it with --control PATH")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -102,7 +103,7 @@ def test_exceptions_and_classes_are_told_by_route(serve, stats_at, address):
     document = all_counted(server, 4)
     row = routes(document)["/fail/{}"]
     assert (row["exceptions"], row["responses"]["5xx"], row["requests"]) == (3, 3, 3)
-    assert row["last_exception"]["type"] == "ValueError" and "named.py" in row["last_exception"]["location"]
+    assert row["last_exception"]["type"] == "ValueError" and "named.py" in row["last_exception"]["where"]
     assert routes(document)["/fine/{}"]["last_exception"] is None
     assert "secret" not in str(document["routes"])
 
@@ -248,11 +249,16 @@ def test_metrics_tell_each_route_and_nothing_without_bound(serve, address):
 def test_what_the_application_writes_there_by_mistake_is_not_believed(serve, stats_at, address):
     """Its tables are memory of the application's process, too."""
     server = serve("--http-socket", address, "--wsgi-file", "spoiler.py", "--stats", stats_at)
-    for round in range(4):
-        assert int(http.get(address, f"/?fill=rwsgi-routes&seed={round}").body) > 0
+    for seed in range(4):
+        assert int(http.get(address, f"/?fill=rwsgi-routes&seed={seed}").body) > 0
         server.stats()
-        server.logged("its part of the shared memory is corrupt", round + 1)
-        server.wait_stats(lambda document: all(worker["accepting"] for worker in document["workers"]), "a worker serves")
-        http.get(address, "/a/1")
-    server.wait_stats(lambda document: counts(document).get("/a/{}"), "a new process is counted")
-    assert sum(counts(server.stats()).values()) <= 8
+    server.logged("its part of the shared memory is corrupt", 4)
+
+    def counted():
+        # A worker that is replaced may close on what it was sent, and what it counts is left out.
+        with suppress(http.Closed):
+            http.get(address, "/a/1")
+        return counts(server.stats()).get("/a/{}")
+
+    until(counted, "a new process is counted", context=server.log)
+    assert all(row["requests"] < 1_000 and row["busy_time"] < 600e6 for row in server.stats()["routes"])

@@ -9,6 +9,7 @@ mod ctl;
 mod daemon;
 mod descriptor;
 mod emperor;
+mod fork;
 mod forkserver;
 mod hooks;
 mod http_router;

@@ -95,6 +95,18 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// Whether it changes something of the server, rather than looking at it.
+    #[must_use]
+    pub fn is_action(&self) -> bool {
+        match self {
+            Self::Stats | Self::Stacks { .. } | Self::Profile { .. } => false,
+            Self::Memory { what, .. } => matches!(what, MemoryRequest::TraceStart | MemoryRequest::TraceStop),
+            _ => true,
+        }
+    }
+}
+
 /// How a new generation takes over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

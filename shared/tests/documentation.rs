@@ -31,7 +31,8 @@ The document, and the log's lines about requests, do not show the secrets of cli
 - `vars` leaves out every variable with TOKEN, KEY, SECRET, CERT, PASS, AUTH, COOKIE, SESSION or CSRF in its name.
 - A query is shown with the names of its arguments and `…` for their values: `/login?user=…&next=…`. An argument without
   `=` is `…`, because it may be a value. This holds in `REQUEST_URI`, `QUERY_STRING`, `HTTP_REFERER`, in every other
-  variable that holds a URL, in `req_info` and in `last_exception`.
+  variable that holds a URL, in `req_info`, in `last_exception` and in a route's `slowest`.
+- `routes` has no queries, and `{}` for each part of a path that looks like a token ([routes.md](routes.md)).
 - The user and password of a URL are shown as `…@`, a fragment as `#…`.
 - The log follows the same rule where it names a request: one that `harakiri` ended, one that a dead worker held, one in
   which the application raised an exception. `rtop` follows it too, in what it shows, writes and records, because uWSGI

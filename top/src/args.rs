@@ -7,9 +7,10 @@ use clap::Parser;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use crate::model::flame::By;
-use crate::report::Assertion;
 use crate::source::Target;
 use crate::view::{PALETTES, palette};
+use rwsgi_assertions::Assertion;
+use rwsgi_stats::control::MemoryRequest;
 
 /// What watches, which --stacks and --profile do not.
 const NOT_INSIDE: [&str; 10] =
@@ -30,6 +31,7 @@ Examples:
   rtop :9191 --frequency 0.5       twice a second
   rtop :9191 --batch -n 5          five plain tables, for a file or a mail
   rtop :9191 --stacks              what each thread executes now
+  rtop :9191 --memory types        what the largest worker's memory is used for
   rtop :9191 --profile 10s -o flame.svg
                                    where the time of requests goes, as a flame graph
   rtop :9191 --assert 'p99 < 50ms' --assert 'error_rate < 0.1%' -- ab -n 10000 http://localhost:8000/
@@ -58,11 +60,17 @@ pub(crate) struct Args {
     pub(crate) control: Option<PathBuf>,
 
     /// Print what each thread of the workers executes, and leave
-    #[arg(long, conflicts_with_all = NOT_INSIDE)]
+    #[arg(long, conflicts_with_all = NOT_INSIDE, group = "inside")]
     pub(crate) stacks: bool,
 
-    /// With --stacks: of this worker alone
-    #[arg(long, value_name = "NUMBER", requires = "stacks")]
+    /// Print what a worker's memory is used for, and leave: types that grew, or trace-start, trace (lines that allocate),
+    /// trace-stop, or savings
+    #[arg(long, value_name = "WHAT", conflicts_with_all = NOT_INSIDE, conflicts_with = "profile", group = "inside",
+        num_args = 0..=1, default_missing_value = "types", value_parser = crate::report::memory_question)]
+    pub(crate) memory: Option<MemoryRequest>,
+
+    /// With --stacks or --memory: of this worker alone; --memory takes the one with the most memory without this
+    #[arg(long, value_name = "NUMBER", requires = "inside")]
     pub(crate) worker: Option<u32>,
 
     /// Sample the threads in requests for this long, and show where their time went: 10s
@@ -181,6 +189,10 @@ pub(crate) struct Args {
     /// Watch as long as this command runs: a load generator, for example
     #[arg(last = true, value_name = "COMMAND", conflicts_with_all = ["count", "duration", "until_exit", "replay"])]
     pub(crate) command: Vec<String>,
+
+    /// Only look: no key acts on a server
+    #[arg(long)]
+    pub(crate) read_only: bool,
 
     /// Leave the mouse to the terminal
     #[arg(long)]

@@ -21,6 +21,7 @@ struct File {
     columns: Option<Vec<String>>,
     sort: Option<String>,
     mouse: Option<bool>,
+    read_only: Option<bool>,
     keys: BTreeMap<String, Vec<String>>,
     theme: Option<String>,
     colors: BTreeMap<Role, String>,
@@ -36,6 +37,8 @@ pub(crate) struct Config {
     pub(crate) sort: Option<&'static Column>,
     /// Ask the terminal for clicks.
     pub(crate) mouse: Option<bool>,
+    /// No key acts on a server.
+    pub(crate) read_only: Option<bool>,
     /// The keys in force.
     pub(crate) keys: Keys,
     /// The theme: its place in the table of them.
@@ -166,6 +169,7 @@ fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
         columns: file.columns.map(|names| names.iter().map(named).collect::<Result<_, _>>()).transpose()?,
         sort: file.sort.as_ref().map(named).transpose()?,
         mouse: file.mouse,
+        read_only: file.read_only,
         keys: keys(&file.keys, path)?,
         theme,
         colors,
@@ -220,7 +224,7 @@ pub(crate) fn default_text() -> String {
     let names: Vec<String> = COLUMNS.iter().map(|column| format!("\"{}\"", column.name)).collect();
     text += "# The columns of the worker table, in their order. What does not fit drops out by itself.\n";
     text += &format!("#columns = [{}]\n\n", names.join(", "));
-    text += "# What the table is sorted by.\n#sort = \"req\"\n\n# Clicks on titles and rows.\n#mouse = true\n\n";
+    text += "# What the table is sorted by.\n#sort = \"req\"\n\n# Clicks on titles and rows.\n#mouse = true\n\n# Only look: no key acts on a server.\n#read_only = false\n\n";
     text += "# Which colours:\n";
     for palette in PALETTES {
         text += &format!("#   {}: {}\n", palette.name, palette.help);

@@ -3,10 +3,13 @@
 
 use std::fmt::Write as _;
 
-use crate::model::columns::{COLUMNS, Teller};
-use crate::report::metrics::METRICS;
+use crate::model::RULES;
+use crate::model::columns::COLUMNS;
+use crate::model::fields::{Field, ROUTE_FIELDS, SLOW_FIELDS};
 use crate::view::PALETTES;
 use crate::view::keys::BINDINGS;
+use rwsgi_assertions::Teller;
+use rwsgi_assertions::{METRICS, Metric, ROUTE_METRICS};
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/rtop.md");
 
@@ -36,18 +39,32 @@ fn columns() -> String {
     text
 }
 
+fn fields<T>(fields: &[Field<T>]) -> String {
+    let rows = fields.iter().map(|field| format!("| {} | {} |\n", field.title, field.help));
+    std::iter::once("| title | |\n| --- | --- |\n".to_owned()).chain(rows).collect()
+}
+
+fn rules() -> String {
+    let mut text = "| rule | told of | holds when | |\n| --- | --- | --- | --- |\n".to_owned();
+    for rule in RULES {
+        let _ = writeln!(text, "| {} | {} | {} | {} |", rule.name, told_by(rule.teller), rule.when, rule.advice);
+    }
+    text
+}
+
 fn themes() -> String {
     let rows = PALETTES.iter().map(|palette| format!("| `{}` | {} |\n", palette.name, palette.help));
     std::iter::once("| theme | |\n| --- | --- |\n".to_owned()).chain(rows).collect()
 }
 
-fn metrics() -> String {
+fn metrics(metrics: &[Metric]) -> String {
     let mut text = "| metric | units | told by | of several servers | |\n| --- | --- | --- | --- | --- |\n".to_owned();
-    for metric in METRICS {
+    for metric in metrics {
         let units: Vec<&str> =
             metric.unit.spellings().iter().map(|(unit, _)| *unit).filter(|unit| !unit.is_empty()).collect();
         let (teller, rule) = (told_by(metric.teller), metric.rule.words());
-        let _ = writeln!(text, "| `{}` | {} | {teller} | {rule} | {} |", metric.name, units.join(" "), metric.help);
+        let _ =
+            writeln!(text, "| `{}` | {} | {teller} | {rule} | {} |", metric.of_route(), units.join(" "), metric.help);
     }
     text
 }
@@ -64,7 +81,17 @@ fn replaced(text: &str, name: &str, table: &str) -> String {
 fn the_tables_in_the_docs_are_these() {
     let text = std::fs::read_to_string(PATH).unwrap();
     let mut made = text.clone();
-    for (name, table) in [("keys", keys()), ("columns", columns()), ("themes", themes()), ("metrics", metrics())] {
+    let tables = [
+        ("keys", keys()),
+        ("columns", columns()),
+        ("route fields", fields(ROUTE_FIELDS)),
+        ("slow fields", fields(SLOW_FIELDS)),
+        ("rules", rules()),
+        ("themes", themes()),
+        ("metrics", metrics(METRICS)),
+        ("route metrics", metrics(ROUTE_METRICS)),
+    ];
+    for (name, table) in tables {
         made = replaced(&made, name, &table);
     }
     if std::env::var_os("RWSGI_WRITE_DOCS").is_some() {

@@ -24,7 +24,8 @@ use jiff::tz::TimeZone;
 
 use args::Args;
 use model::Pool;
-use report::{Assertion, Baseline, Destination, End, Format, Phases, Plan, Sampling};
+use report::{Baseline, Destination, End, Format, Phases, Plan, Sampling};
+use rwsgi_assertions::Assertion;
 use source::{
     Ask, Asker, Clock, ControlError, EndedBy, Ending, Entry, Fetcher, Player, Poll, Poller, Recorder, Recording, Run,
     Said, Told,
@@ -66,6 +67,13 @@ fn run(args: &Args) -> anyhow::Result<u8> {
         let theme = if io::stdout().is_terminal() { theme() } else { Theme::default() };
         let paint = |part, text: &str| view::painted(&theme, part, text);
         report::stacks(&args.targets, args.control.as_deref(), args.timeout, args.worker, args.json, &paint)?;
+        return Ok(0);
+    }
+    if let Some(what) = args.memory {
+        let [target] = args.targets.as_slice() else {
+            refuse(ErrorKind::TooManyValues, "--memory is of one server, and several are named")
+        };
+        report::memory(target, args.control.as_deref(), args.timeout, args.worker, what, args.json)?;
         return Ok(0);
     }
     if let Some(sampling) = sampling(args) {
@@ -157,7 +165,7 @@ fn baseline(args: &Args, assertions: &[Assertion], warmup: Duration) -> anyhow::
 fn printed(args: &Args) -> io::Result<Option<Vec<u8>>> {
     let mut text = Vec::new();
     if args.list_metrics {
-        report::list_metrics(&mut text)?;
+        rwsgi_assertions::list_metrics(&mut text)?;
     } else if args.print_config {
         text = config::default_text().into_bytes();
     } else if let Some(shell) = args.completions {
@@ -201,7 +209,12 @@ fn theme() -> Theme {
 }
 
 fn pools(args: &Args) -> Vec<Pool> {
-    args.targets.iter().map(|target| Pool::new(target.to_string(), target.node())).collect()
+    let live = |target: &source::Target| {
+        let mut pool = Pool::new(target.to_string(), target.node());
+        pool.room = Some(source::room);
+        pool
+    };
+    args.targets.iter().map(live).collect()
 }
 
 type DeliverPoll = Box<dyn Fn(Poll) -> bool + Send>;
@@ -244,6 +257,8 @@ fn live(args: &Args) -> anyhow::Result<u8> {
         sort: config.sort,
         interval: if args.replay.is_some() { None } else { Some(args.frequency) },
         asks: args.replay.is_none().then_some(asks),
+        read_only: args.read_only || config.read_only.unwrap_or(false),
+        control_named: args.control.is_some(),
     };
     if let Some(path) = &args.replay {
         let recording = Recording::open(path)?;

@@ -33,8 +33,8 @@ fn stacks_are_printed_whether_the_stats_name_the_socket_or_the_command_line_does
         let output = rtop(&arguments);
         let told = text(&output.stdout);
         assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
-        assert!(told.contains("worker 1, pid 8, thread 0, tid 8: waiting for the database"), "{told}");
-        assert!(told.contains("GET /orders/7, for 2.35s, route /orders/{}"), "{told}");
+        assert!(told.contains("worker 1 (pid 8) thread 0 (tid 8, \"\"): waiting for a database"), "{told}");
+        assert!(told.contains("GET /orders/7 (route /orders/{}) for 2.345 s"), "{told}");
         let execute = told.find("psycopg/cursor.py:97").unwrap();
         assert!(execute < told.find("/srv/shop/views.py:41").unwrap(), "the innermost frame comes first: {told}");
         assert!(!told.contains('\u{1b}'), "plain in a pipe");
@@ -156,8 +156,8 @@ fn a_key_shows_the_stacks_of_a_worker_live() {
     terminal.wait_for_text("cores  f");
     terminal.press("jb");
     terminal.wait_for_text("stacks of worker 1");
-    terminal.wait_for_text("waiting for the database");
-    terminal.wait_for_text("GET /orders/7, for 2.35s");
+    terminal.wait_for_text("waiting for a database");
+    terminal.wait_for_text("GET /orders/7 (route /orders/{}) for 2.35s");
     // The pane asks again by itself.
     let asked = || control.asked.lock().unwrap().len();
     let before = asked();
@@ -177,7 +177,7 @@ fn a_key_profiles_and_the_graph_is_looked_into() {
     terminal.press("P");
     terminal.wait_for_text("for how many seconds? 10");
     terminal.press("\u{7f}\r");
-    terminal.wait_for_text("100 samples of threads in requests");
+    terminal.wait_for_text("100 samples in 1.00s");
     terminal.wait_for_text("export (views.py:41)");
     terminal.press("/psycopg\r");
     terminal.wait_for_text("80.0 % in 1 functions");

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+mod pool_recording;
 mod pty;
 mod stats_server;
 
@@ -201,6 +202,59 @@ fn a_recording_is_played_on_the_same_screen_and_gone_back_in() {
     terminal.press("q");
     assert!(terminal.wait_for_end().success());
     std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[test]
+fn what_is_wrong_is_found_by_route_and_slow_request_in_a_few_keys() {
+    let path = std::env::temp_dir().join(format!("rtop-inside-{}.rtop", std::process::id()));
+    pool_recording::record(&path, pool_recording::Pool::Full, 40);
+    let mut terminal = Terminal::run(&["--replay", path.to_str().unwrap()], (100, 30));
+    terminal.press("++++++");
+    terminal.wait_for_text("end of the recording");
+    terminal.wait_for_text("4 of 4 threads busy for 3");
+    terminal.press("y");
+    terminal.wait_for_text("rule saturated");
+    terminal.press("yu");
+    terminal.wait_for("the route that takes most on top", |screen| {
+        let contents = screen.contents();
+        let mut lines = contents.lines().skip_while(|line| !line.contains("ROUTE"));
+        lines.nth(1).is_some_and(|line| line.trim_start().starts_with("orders.views.export"))
+    });
+    terminal.press("\r");
+    terminal.wait_for_text("KeyError: 'total'");
+    terminal.wait_for_text("running now: 4");
+    terminal.press("ul");
+    terminal.wait_for_text("LARGEST PHASE");
+    terminal.press("\r");
+    terminal.wait_for_text("where its time went");
+    terminal.wait_for_text("/srv/app/views.py:41 in export");
+    terminal.press("qq");
+    terminal.wait_for_text("WID");
+    terminal.press("q");
+    assert!(terminal.wait_for_end().success());
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn panes_fit_a_small_terminal_without_colours() {
+    let path = std::env::temp_dir().join(format!("rtop-small-{}.rtop", std::process::id()));
+    pool_recording::record(&path, pool_recording::Pool::Full, 40);
+    let mut terminal = Terminal::start(&["--replay", path.to_str().unwrap()], (80, 24), &[("NO_COLOR", "1")]);
+    terminal.press("++++++");
+    terminal.wait_for_text("end of the recording");
+    for (keys, text) in [("u", "TIME%"), ("\r", "running now"), ("ul", "TOOK"), ("\r", "where its time went")] {
+        terminal.press(keys);
+        terminal.wait_for_text(text);
+        let screen = terminal.screen.lock().unwrap();
+        let coloured = |row, column| {
+            let cell = screen.screen().cell(row, column);
+            cell.is_some_and(|cell| (cell.fgcolor(), cell.bgcolor()) != (vt100::Color::Default, vt100::Color::Default))
+        };
+        assert!((0..24).all(|row| (0..80).all(|column| !coloured(row, column))), "{keys}");
+    }
+    terminal.press("\x03");
+    assert!(terminal.wait_for_end().success());
+    std::fs::remove_file(&path).unwrap();
 }
 
 #[test]

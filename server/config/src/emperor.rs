@@ -240,8 +240,8 @@ fn has_company(config: &Config) -> bool {
 }
 
 /// Options that an emperor alone cannot honour, and whose loss would show late.
-const OF_A_SERVER: [&str; 6] =
-    ["hook-master-start", "hook-touch", "master-fifo", "py-autoreload", "touch-exec", "touch-reload"];
+const OF_A_SERVER: [&str; 7] =
+    ["control", "hook-master-start", "hook-touch", "master-fifo", "py-autoreload", "touch-exec", "touch-reload"];
 
 #[cfg(test)]
 mod tests {

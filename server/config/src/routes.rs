@@ -26,7 +26,7 @@ impl Default for RoutesConfig {
 
 #[rustfmt::skip]
 pub(crate) static ROWS: &[Row] = &[
-    Row { names: &["route-stats"], kind: Kind::Custom(most), takes: "[N]", default: "200",
+    Row { names: &["route-stats"], kind: Kind::Custom(most), takes: "N", default: "200",
           help: "Count requests by route in the stats, and tell at most N routes apart, 200 at most; 0 or off for not at all", ..STATS },
     Row { names: &["metrics-no-routes"], kind: Kind::Flag(|c| &mut c.routes.no_metrics),
           help: "Leave routes out of the text for Prometheus", ..STATS },
@@ -34,7 +34,7 @@ pub(crate) static ROWS: &[Row] = &[
 
 fn most(config: &mut Config, value: &str) -> Result<(), String> {
     config.routes.most = match value {
-        "" | "1" | "true" | "yes" | "on" => MOST_ROUTES,
+        "true" | "yes" | "on" => MOST_ROUTES,
         value if is_off(value) => 0,
         value => leading_number(config, value, &(0..=MOST_ROUTES))?,
     };
@@ -49,11 +49,11 @@ mod tests {
     fn routes_are_counted_unless_it_is_said_otherwise() {
         for (line, most) in [
             ("", 200),
-            ("--route-stats", 200),
             ("--route-stats=true", 200),
             ("--route-stats=off", 0),
             ("--route-stats=false", 0),
-            ("--route-stats=0", 0),
+            ("--route-stats 0", 0),
+            ("--route-stats 1", 1),
             ("--route-stats=20", 20),
             ("--route-stats=100000", 200),
         ] {

@@ -30,6 +30,7 @@ SPOOL_IGNORE: int
 # For the application to assign.
 atexit: Callable[[], object]
 post_fork_hook: Callable[[], object]
+before_refork: Callable[[], object]
 mule_msg_hook: Callable[[bytes], object]
 spooler: Callable[[dict[bytes, bytes]], int]
 

@@ -1,7 +1,7 @@
 //! Which process this is, and what every process of ours knows of its server.
 
 use std::os::fd::OwnedFd;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use anyhow::Context;
 use nix::unistd::Pid;
@@ -31,7 +31,8 @@ pub(crate) struct ServerContext {
 }
 
 static SERVER: OnceLock<ServerContext> = OnceLock::new();
-static ROLE: OnceLock<Role> = OnceLock::new();
+// Whoever looks at it has the GIL, so that no fork leaves it locked in the child.
+static ROLE: Mutex<Option<Role>> = Mutex::new(None);
 
 /// In a fork server, before anything else here.
 ///
@@ -56,14 +57,13 @@ pub(crate) fn settle(setup: &mut Setup, scoreboard: &Scoreboard) -> anyhow::Resu
 
 /// In a process that was forked, first of all.
 pub(crate) fn enter(role: Role) {
-    // A process is forked for one purpose.
-    let _ = ROLE.set(role);
+    *ROLE.lock().unwrap_or_else(PoisonError::into_inner) = Some(role);
 }
 
 /// What this process is; `None` in the fork server, which loads the application.
 #[must_use]
 pub(crate) fn role() -> Option<Role> {
-    ROLE.get().copied()
+    *ROLE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The worker's number and slot, in a worker.

@@ -30,7 +30,7 @@ pub(crate) mod workers;
 use pyo3::exceptions::{PyAttributeError, PyNotImplementedError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyType};
+use pyo3::types::{IntoPyDict, PyDict, PyList, PyType};
 
 pub(crate) use self::hooks::{AfterFork, find as hook};
 pub(crate) use self::metrics::metric;
@@ -58,17 +58,28 @@ pub(crate) fn install(py: Python<'_>, setup: &Setup) -> PyResult<()> {
     // A finder rather than a module: it costs nothing where nobody imports it.
     let code = std::ffi::CString::new(FINDER)?;
     let finder = PyModule::from_code(py, &code, c"rwsgi_finder.py", c"rwsgi_finder")?;
-    finder.call_method1("install", ("uwsgidecorators", DECORATORS))?;
+    finder.call_method1("install", (SOURCES.into_py_dict(py)?,))?;
     Ok(())
 }
 
-/// Lets `import` find a module whose source is in this program.
+/// Lets `import` find modules whose source is in this program.
 const FINDER: &str = include_str!("finder.py");
-/// The decorators. The package has them as a file too, for imports outside of the server.
-const DECORATORS: &str = include_str!("../../python/uwsgidecorators.py");
+/// The decorators, and what tells the server of frameworks' routes. The package has them as files too, for imports outside
+/// of the server.
+const SOURCES: [(&str, &str); 7] = [
+    ("uwsgidecorators", include_str!("../../python/uwsgidecorators.py")),
+    ("rwsgi._route", include_str!("../../python/rwsgi/_route.py")),
+    ("rwsgi.bottle", include_str!("../../python/rwsgi/bottle.py")),
+    ("rwsgi.django", include_str!("../../python/rwsgi/django.py")),
+    ("rwsgi.falcon", include_str!("../../python/rwsgi/falcon.py")),
+    ("rwsgi.flask", include_str!("../../python/rwsgi/flask.py")),
+    ("rwsgi.pyramid", include_str!("../../python/rwsgi/pyramid.py")),
+];
 
 fn make<'py>(py: Python<'py>, setup: &Setup) -> PyResult<Bound<'py, PyModule>> {
     let module = PyModule::new(py, "uwsgi")?;
+    // A package: the finder has the modules below it.
+    module.add("__path__", PyList::empty(py))?;
     module.add("__doc__", "What the application can ask of the server that it runs in.")?;
     settings::add(&module, setup)?;
     process::add(&module)?;
@@ -120,6 +131,12 @@ pub(crate) fn after_fork(py: Python<'_>) -> AfterFork {
         signals::listen_if_needed(py);
     }
     next
+}
+
+/// Before a worker forks a fork server: the application closes what two processes must not share.
+pub(crate) fn before_refork(py: Python<'_>) {
+    // The worker serves on, whatever the function wants.
+    let _ = hooks::run(py, "before_refork");
 }
 
 /// The socket that this process's signals come through; -1 when it listens to none.

@@ -132,6 +132,7 @@ pub(super) static NAMES: &[(&str, Standing)] = &[
     ("alarm", Works("raises an alarm of the configuration, by its name, with a message")),
     ("spooler", Assigned("called with each job, a dictionary, in a spooler")),
     ("post_fork_hook", Assigned("called in every worker, mule and spooler after its fork; `sys.exit()` in it ends the process, which is started again as one that died early")),
+    ("before_refork", Assigned("called in a worker before it forks the process that the others are forked from then (`refork`): it closes what two processes must not share; not in uWSGI")),
     ("atexit", Assigned("called before a worker, mule or spooler ends by itself")),
     ("mule_msg_hook", Assigned("called with every message to a mule")),
     // Not available.

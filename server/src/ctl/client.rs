@@ -1,6 +1,6 @@
 //! The connection to a server's control socket.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -15,6 +15,9 @@ use crate::pidfile;
 
 /// How long a server may take to take a request.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether an answer is still wanted.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// A connection to a server.
 pub(super) struct Client {
@@ -76,18 +79,46 @@ impl Client {
     ///
     /// # Errors
     /// When the server is gone, or says what is no answer.
-    pub(super) fn ask(&mut self, request: &Request, mut progress: impl FnMut(&str)) -> anyhow::Result<Reply> {
+    pub(super) fn ask(&mut self, request: &Request, progress: impl FnMut(&str)) -> anyhow::Result<Reply> {
+        self.ask_unless(request, progress, || false)?.context("the server has hung up without an answer")
+    }
+
+    /// The same; `None` when `is_enough` says so, which is asked several times a second while there is no answer.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub(super) fn ask_unless(
+        &mut self,
+        request: &Request,
+        mut progress: impl FnMut(&str),
+        is_enough: impl Fn() -> bool,
+    ) -> anyhow::Result<Option<Reply>> {
+        self.stream.get_ref().set_read_timeout(Some(LOOK))?;
         let mut line = serde_json::to_vec(request)?;
         line.push(b'\n');
-        self.stream.get_mut().write_all(&line).context("the server has hung up")?;
+        // A server that refuses whoever connects says why, and may have hung up by now.
+        let sent = self.stream.get_mut().write_all(&line);
         loop {
             let mut line = Vec::new();
-            if self.stream.read_until(b'\n', &mut line).context("the server has hung up")? == 0 {
-                bail!("the server has hung up without an answer");
+            loop {
+                match self.stream.read_until(b'\n', &mut line) {
+                    Ok(0) => {
+                        sent.context("the server has hung up")?;
+                        bail!("the server has hung up without an answer");
+                    }
+                    Ok(_) => break,
+                    // What has come of the line is in it.
+                    Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                        if is_enough() {
+                            return Ok(None);
+                        }
+                    }
+                    Err(error) => return Err(error).context("the server has hung up"),
+                }
             }
             match serde_json::from_slice(&line).context("the server does not speak the control protocol")? {
                 Reply::Progress(text) => progress(&text),
-                end => return Ok(end),
+                end => return Ok(Some(end)),
             }
         }
     }

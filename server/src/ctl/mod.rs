@@ -2,7 +2,9 @@
 
 mod client;
 mod find;
+mod interrupt;
 mod print;
+mod trial;
 mod words;
 
 use std::ffi::OsString;
@@ -43,6 +45,7 @@ pub(crate) fn run(words: Vec<OsString>) -> anyhow::Result<i32> {
             print::servers(found, call.as_json)?;
             return Ok(DONE);
         }
+        Wanted::Trial(trial) => return trial::run(&call.server, &trial, call.as_json),
         Wanted::Request(request) => request,
     };
     let mut client = match Client::find(&call.server) {

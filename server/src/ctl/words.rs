@@ -3,8 +3,13 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use std::time::Duration;
+
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use rwsgi_assertions::Assertion;
 use rwsgi_stats::control::{MemoryRequest, ReloadKind, Request};
+
+use super::trial::Trial;
 
 /// Which server is meant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,6 +27,8 @@ pub(super) enum Wanted {
     Servers,
     /// That a server does this.
     Request(Request),
+    /// A reload that is tried first.
+    Trial(Trial),
 }
 
 /// What is asked of whom.
@@ -44,7 +51,10 @@ impl Call {
         let path = |name| matches.get_one::<PathBuf>(name).cloned();
         let server = Server { control: path("control"), pidfile: path("pidfile") };
         let wanted = match matches.subcommand() {
-            Some((word, given)) => Wanted::Request(request(word, given)),
+            Some((word, given)) => match trial(word, given) {
+                Some(trial) => Wanted::Trial(trial),
+                None => Wanted::Request(request(word, given)),
+            },
             None if server == Server::default() => Wanted::Servers,
             None => Wanted::Request(Request::Stats),
         };
@@ -106,7 +116,37 @@ fn command() -> Command {
                 .about("Loads the application again beside the one that serves, and has new workers take over")
                 .after_help("When the new application cannot be loaded, the old one goes on and the exit status is 1.")
                 .arg(flag("chain", "One worker after another"))
-                .arg(flag("brutal", "Give requests no time to finish").conflicts_with("chain")),
+                .arg(flag("brutal", "Give requests no time to finish").conflicts_with("chain"))
+                .arg(
+                    worker()
+                        .id("canary")
+                        .long("canary")
+                        .conflicts_with_all(["chain", "brutal"])
+                        .requires("assert")
+                        .help("Try it on N workers first, and keep or undo it by what is asserted"),
+                )
+                .arg(
+                    Arg::new("watch")
+                        .long("watch")
+                        .value_name("TIME")
+                        .default_value("30s")
+                        .value_parser(time)
+                        .help("For how long it is tried"),
+                )
+                .arg(
+                    Arg::new("assert")
+                        .long("assert")
+                        .value_name("ASSERTION")
+                        .action(ArgAction::Append)
+                        .value_parser(value_parser!(Assertion))
+                        .requires("canary")
+                        .help("What must hold of the new code, as 'p99 < 1.1 * previous_generation'; again for more"),
+                )
+                .arg(flag("keep-if-idle", "Keep it where there were too few requests to tell").requires("canary")),
+        )
+        .subcommand(Command::new("canary-keep").about("Has all workers serve the generation that is tried on a few"))
+        .subcommand(
+            Command::new("canary-undo").about("Has no worker serve the generation that is tried on a few"),
         )
         .subcommand(
             Command::new("recycle")
@@ -178,6 +218,8 @@ fn request(word: &str, given: &ArgMatches) -> Request {
                 _ => ReloadKind::Rolling,
             },
         },
+        "canary-keep" => Request::CanaryKeep,
+        "canary-undo" => Request::CanaryUndo,
         "recycle" => Request::Recycle { worker: worker() },
         "drain" => Request::Drain { worker: worker() },
         "undrain" => Request::Undrain { worker: worker() },
@@ -197,6 +239,17 @@ fn request(word: &str, given: &ArgMatches) -> Request {
         "refork" => Request::Refork { worker: number("worker") },
         word => unreachable!("clap knows no word '{word}'"),
     }
+}
+
+/// A reload that is tried first.
+fn trial(word: &str, given: &ArgMatches) -> Option<Trial> {
+    let workers = (word == "reload").then(|| given.get_one::<u32>("canary").copied()).flatten()?;
+    Some(Trial {
+        workers,
+        time: Duration::from_micros(given.get_one("watch").copied().unwrap_or_default()),
+        assertions: given.get_many("assert").unwrap_or_default().cloned().collect(),
+        keep_if_idle: given.get_flag("keep-if-idle"),
+    })
 }
 
 /// A time with its unit, as µs.
@@ -243,6 +296,23 @@ mod tests {
             ("refork", Request::Refork { worker: None }),
         ] {
             assert_eq!(parsed(words).unwrap().wanted, Wanted::Request(request), "{words}");
+        }
+        let trial = |words: &[&str]| Call::parse(words.iter().map(Into::into).collect()).map(|call| call.wanted);
+        let asserted = ["--assert", "p99 < 1.1 * previous_generation", "--assert", "exceptions == 0"];
+        let Wanted::Trial(tried) =
+            trial(&[&["reload", "--canary", "1", "--watch", "2s"][..], &asserted].concat()).unwrap()
+        else {
+            panic!("a reload that is tried")
+        };
+        assert_eq!((tried.workers, tried.time, tried.assertions.len()), (1, Duration::from_secs(2), 2));
+        assert!(!tried.keep_if_idle);
+        for words in [
+            &["reload", "--canary", "1"][..],
+            &["reload", "--assert", "p99 < 1s"],
+            &["reload", "--canary", "1", "--chain", "--assert", "p99 < 1s"],
+            &["reload", "--canary", "1", "--assert", "p98 < 1s"],
+        ] {
+            assert!(trial(words).is_err(), "{words:?}");
         }
         for words in ["recycle", "recycle 0", "reload --chain --brutal", "log-level loud", "slow-request 1h", "wrong"] {
             assert!(parsed(words).is_err(), "{words}");

@@ -1,10 +1,8 @@
 //! The fork server: one per generation. It loads Python and the application once, and forks workers, and the
 //! auxiliary processes beside them, when the master orders it. The master starts it by exec, so that no import, leak or
-//! crash can reach the master.
+//! crash can reach the master. A worker can fork the next one, which shares what the application has cached.
 //!
 //! Not for: serving (that is the worker's), or deciding when to fork (the master's).
-
-mod fork;
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Instant;
@@ -12,12 +10,12 @@ use std::time::Instant;
 use anyhow::Context;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use pyo3::Python;
+use pyo3::{Py, PyAny, Python};
 use tracing::{error, info, warn};
 
-use self::fork::{Forked, fork_announced};
 use crate::api::{self, here};
 use crate::auxiliary;
+use crate::fork::{Forked, fork_announced};
 use crate::hooks;
 use crate::ipc::inherit::InheritedFd;
 use crate::ipc::{Answer, Order, Role, Setup, receive_message, send_message};
@@ -27,7 +25,7 @@ use crate::procname;
 use crate::stacks;
 use crate::stats::scoreboard::Scoreboard;
 use crate::system_limits;
-use crate::worker;
+use crate::worker::{self, Next, NextForkServer};
 use crate::wsgi::{application, interpreter};
 use rwsgi_config::hooks::Phase;
 
@@ -103,42 +101,79 @@ fn serve_forks(py: Python<'_>, channel: OwnedFd, mut setup: Setup, scoreboard: S
     stacks::check::run(py);
     interpreter::settle(py)?;
     warn_of_threads();
-    let took = started.elapsed().as_millis() as u64;
-    send_message(channel.as_fd(), &Answer::Loaded { python: interpreter::version(py), took })?;
+    tell_loaded(py, &channel, started)?;
+    let mut server = ForkServer { channel, setup, scoreboard, application };
     loop {
-        let order = match receive_message(channel.as_fd()) {
-            Ok(Some(order)) => order,
-            Ok(None) => return Ok(0),
-            Err(error) => {
-                info!("fork server: the master is gone ({error})");
-                return Ok(0);
+        match server.take_orders(py)? {
+            Next::Exit(status) => return Ok(status),
+            Next::ForkServer(next) => {
+                let started = Instant::now();
+                let NextForkServer { channel, setup, scoreboard, application } = *next;
+                let generation = setup.generation.map_or(0, crate::ids::GenerationNumber::get);
+                let title = format!("rwsgi forkserver {generation}");
+                procname::set(&procname::title(&setup.config.procname, &title));
+                tell_loaded(py, &channel, started)?;
+                server = ForkServer { channel, setup, scoreboard, application: Some(application) };
             }
-        };
-        let Order::Fork { child, role, is_first } = order;
-        let announce = |pid: Pid| send_message(channel.as_fd(), &Answer::Forked { child, pid: pid.as_raw() });
-        match fork_announced(py, announce) {
-            Ok(Forked::Parent) => {}
-            Ok(Forked::Child) => {
-                // The fork server's alone: the master must see its end when the fork server ends.
-                drop(channel);
-                here::enter(role);
-                system_limits::lock_memory(&setup.config.system);
-                return match role {
-                    Role::Worker { worker, slot } => {
-                        system_limits::bind_worker(&setup.config.system, worker);
-                        let context =
-                            worker::WorkerContext { worker, slot, child, setup, scoreboard, application, is_first };
-                        worker::run(py, context)
-                    }
-                    Role::Auxiliary(who) => {
-                        system_limits::limit_processes(&setup.config.system);
-                        let is_loaded = application.is_some();
-                        auxiliary::run(py, auxiliary::AuxiliaryContext { who, child, setup, scoreboard, is_loaded })
-                    }
-                };
-            }
-            Err(error) => {
-                send_message(channel.as_fd(), &Answer::NotForked { child, reason: error.to_string() })?;
+        }
+    }
+}
+
+fn tell_loaded(py: Python<'_>, channel: &OwnedFd, started: Instant) -> anyhow::Result<()> {
+    let took = started.elapsed().as_millis() as u64;
+    Ok(send_message(channel.as_fd(), &Answer::Loaded { python: interpreter::version(py), took })?)
+}
+
+/// What processes are forked with.
+struct ForkServer {
+    channel: OwnedFd,
+    setup: Setup,
+    scoreboard: Scoreboard,
+    /// Unless each worker loads its own.
+    application: Option<Py<PyAny>>,
+}
+
+impl ForkServer {
+    /// Forks what the master orders, until it closes the channel. In a forked process, does its work instead, and says what
+    /// the process does after that.
+    fn take_orders(self, py: Python<'_>) -> anyhow::Result<Next> {
+        let Self { channel, setup, scoreboard, application } = self;
+        loop {
+            let order = match receive_message(channel.as_fd()) {
+                Ok(Some(order)) => order,
+                Ok(None) => return Ok(Next::Exit(0)),
+                Err(error) => {
+                    info!("fork server: the master is gone ({error})");
+                    return Ok(Next::Exit(0));
+                }
+            };
+            let Order::Fork { child, role, is_first } = order;
+            let announce = |pid: Pid| send_message(channel.as_fd(), &Answer::Forked { child, pid: pid.as_raw() });
+            match fork_announced(py, announce) {
+                Ok(Forked::Parent) => {}
+                Ok(Forked::Child) => {
+                    // The fork server's alone: the master must see its end when the fork server ends.
+                    drop(channel);
+                    here::enter(role);
+                    system_limits::lock_memory(&setup.config.system);
+                    return match role {
+                        Role::Worker { worker, slot } => {
+                            system_limits::bind_worker(&setup.config.system, worker);
+                            let context =
+                                worker::WorkerContext { worker, slot, child, setup, scoreboard, application, is_first };
+                            worker::run(py, context)
+                        }
+                        Role::Auxiliary(who) => {
+                            system_limits::limit_processes(&setup.config.system);
+                            let is_loaded = application.is_some();
+                            let context = auxiliary::AuxiliaryContext { who, child, setup, scoreboard, is_loaded };
+                            auxiliary::run(py, context).map(Next::Exit)
+                        }
+                    };
+                }
+                Err(error) => {
+                    send_message(channel.as_fd(), &Answer::NotForked { child, reason: error.to_string() })?;
+                }
             }
         }
     }

@@ -16,8 +16,10 @@ use thiserror::Error;
 
 use super::schedule::When;
 use super::target::Target;
+use super::worker_order::OrderNumber;
 use super::{Auxiliary, Role, receive_message};
 use crate::ids::GenerationNumber;
+use rwsgi_stats::control::MemoryReport;
 
 /// A packet.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -73,7 +75,37 @@ pub(crate) enum CallRequest {
     },
     /// The state of all workers is to be sent through the descriptor that comes along.
     Workers,
+    /// A worker begins what it was ordered, and says what that costs.
+    Begun {
+        /// The worker.
+        role: Role,
+        /// The order.
+        order: OrderNumber,
+        /// In words.
+        cost: String,
+    },
+    /// A worker has done what it was ordered, or has not.
+    Obeyed {
+        /// The worker.
+        role: Role,
+        /// The order.
+        order: OrderNumber,
+        /// What came of it.
+        outcome: OrderOutcome,
+    },
+    /// A worker has forked a fork server; the master's end of its channel comes along.
+    Reforked {
+        /// The worker.
+        role: Role,
+        /// The order.
+        order: OrderNumber,
+        /// The fork server's process id.
+        pid: i32,
+    },
 }
+
+/// What came of an order to a worker: what was asked for, or why it was not done.
+pub(crate) type OrderOutcome = Result<MemoryReport, String>;
 
 /// A worker, as [`CallRequest::Workers`] is answered.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -127,8 +159,8 @@ enum InvalidMessage {
 
 /// How long the master may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The largest packet to the master, bytes: a path is the longest thing in it.
-const LARGEST: usize = 16 * 1024;
+/// The largest packet to the master, bytes: a path or a report is the longest thing in it.
+pub(crate) const LARGEST: usize = 16 * 1024;
 /// The longest path that the system takes (`PATH_MAX`), bytes.
 const PATH_LONGEST: usize = 4096;
 
@@ -227,7 +259,7 @@ fn read(bytes: &[u8], has_descriptor: bool) -> Result<CallPacket, InvalidMessage
         CallRequest::Watch { signal, path } if !(1..=PATH_LONGEST).contains(&path.len()) => {
             return Err(InvalidMessage::Path { signal: *signal, length: path.len() });
         }
-        CallRequest::Listen(_) | CallRequest::Workers if !has_descriptor => {
+        CallRequest::Listen(_) | CallRequest::Workers | CallRequest::Reforked { .. } if !has_descriptor => {
             return Err(InvalidMessage::NoDescriptor);
         }
         CallRequest::Listen(Role::Auxiliary(Auxiliary { number: 0, .. }))
@@ -241,6 +273,9 @@ fn read(bytes: &[u8], has_descriptor: bool) -> Result<CallPacket, InvalidMessage
         | CallRequest::Schedule { .. }
         | CallRequest::Watch { .. }
         | CallRequest::Alarm { .. }
+        | CallRequest::Begun { .. }
+        | CallRequest::Obeyed { .. }
+        | CallRequest::Reforked { .. }
         | CallRequest::Workers => {}
     }
     Ok(message)

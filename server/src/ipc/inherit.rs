@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use serde::{Deserialize, Serialize};
@@ -56,6 +56,22 @@ impl InheritedFd {
         })
     }
 
+    /// A descriptor of its own for the same thing; this value names it still.
+    ///
+    /// # Errors
+    /// When there is no such descriptor, or it was taken already.
+    pub fn copy(&self) -> io::Result<OwnedFd> {
+        self.close_on_exec()?;
+        // SAFETY: it is open, as `fcntl` has just said; the borrow ends with this statement.
+        unsafe { BorrowedFd::borrow_raw(self.0) }.try_clone_to_owned()
+    }
+
+    /// Names a descriptor of this process's own, for a process that is forked.
+    #[must_use]
+    pub fn keep(fd: OwnedFd) -> Self {
+        Self(fd.into_raw_fd())
+    }
+
     /// Takes it.
     ///
     /// # Errors
@@ -71,7 +87,7 @@ impl InheritedFd {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::{AsFd, IntoRawFd};
+    use std::os::fd::AsFd;
 
     use super::*;
 

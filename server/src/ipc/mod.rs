@@ -8,6 +8,7 @@ mod router;
 pub(crate) mod schedule;
 pub(crate) mod target;
 pub(crate) mod thread_signal;
+pub(crate) mod worker_order;
 
 pub(crate) use self::router::{RouterLimits, RouterOrder};
 

@@ -80,6 +80,13 @@ impl Master {
                 }
             }
             CallRequest::Alarm { name, text } => self.raise_alarm(&name, &text),
+            CallRequest::Begun { role, order, cost } => self.order_begun(role, order, &cost),
+            CallRequest::Obeyed { role, order, outcome } => self.order_obeyed(role, order, outcome),
+            CallRequest::Reforked { role, order, pid } => {
+                if let Some(channel) = descriptor {
+                    self.reforked(role, order, pid, channel);
+                }
+            }
             CallRequest::Workers => {
                 let Some(descriptor) = descriptor else { return };
                 let workers = self.worker_states();
@@ -91,7 +98,7 @@ impl Master {
     }
 
     /// The process that says that this is its role; `None`, with a word in the log, when it cannot be.
-    fn child_in(&self, role: Role) -> Option<&Child> {
+    pub(super) fn child_in(&self, role: Role) -> Option<&Child> {
         let child = match role {
             Role::Worker { worker, slot } => {
                 self.children.in_slot(slot).filter(|child| child.post == Post::Worker(worker))

@@ -85,6 +85,12 @@ impl Generation {
         answers
     }
 
+    /// From now on orders go to the fork server of `next`, the same load of the application. The one before has answered
+    /// all that it was ordered.
+    pub(super) fn take_over(&mut self, next: Self) {
+        (self.channel, self.answers) = (next.channel, next.answers);
+    }
+
     /// Lets the fork server leave: it sees end-of-file. Its last answers are still received.
     pub(super) fn dismiss(&self) {
         let _ = self.channel.shutdown(std::net::Shutdown::Write);

@@ -13,6 +13,7 @@ mod alarms;
 mod app_signals;
 mod busyness;
 mod calls;
+mod canary;
 mod capabilities;
 mod certificates;
 mod children;
@@ -42,6 +43,7 @@ mod queues;
 mod readable;
 mod reap;
 mod reason;
+mod refork;
 mod reload;
 mod routes;
 mod scaling;
@@ -65,6 +67,7 @@ mod timetable;
 mod touch;
 mod vassal;
 mod watchdog;
+mod worker_orders;
 
 use std::time::Instant;
 
@@ -87,7 +90,7 @@ use crate::pidfile::{self, MASTER_NAME};
 use crate::procname;
 use crate::system_limits;
 use crate::vassal::Link;
-use rwsgi_config::Config;
+use rwsgi_config::{Config, ControlSocket};
 
 /// Runs the server until it is stopped; returns its exit status. `own_emperor` is the emperor that it is a vassal of.
 ///
@@ -191,7 +194,8 @@ impl Master {
         for listener in self.sockets.public() {
             info!("{} on {}", listener.option, listener.address);
         }
-        if let Some(file) = &self.control.file {
+        // The one that nobody has asked for is found by `rwsgi ctl`.
+        if let (Some(file), ControlSocket::At(_)) = (&self.control.file, &self.config.control) {
             info!("control socket on {}", file.path().display());
         }
     }
@@ -246,6 +250,9 @@ impl Master {
             Timer::WatchdogSign => self.tell_alive(now),
             Timer::Status => self.tell_status(now),
             Timer::StopLate => self.stop_late(),
+            Timer::Canary => self.canary_is_over(),
+            Timer::WorkerOrders => self.watch_worker_orders(now),
+            Timer::Refork => self.cancel_refork("the process that the worker has forked is not ready in time"),
         }
     }
 
@@ -255,6 +262,7 @@ impl Master {
             self.proceed_with_stop();
             self.proceed_with_daemons(now);
         }
+        self.proceed_with_refork();
         self.start_due(now);
         self.answer_awaited();
     }

@@ -20,6 +20,7 @@ use crate::ipc::{Auxiliary, AuxiliaryKind};
 use crate::process_setup::EXIT_NO_APP;
 use crate::spooler::tries;
 use crate::stats::cell::{ThreadCell, Verdict};
+use crate::stats::generation_sums::GenerationSums;
 use crate::stats::request::describe;
 use crate::stats::scoreboard::{CorruptSlot, TempHolder};
 
@@ -60,6 +61,7 @@ impl Master {
         let now = Instant::now();
         let Some(ended) = self.children.reap(id, reaped.end, now, &mut self.timers) else { return };
         self.app_signals.forget_listener(|listener| listener.child == id);
+        self.orders_end(id);
         self.alarm_of_end(&format!("{post} (pid {})", reaped.pid), reaped.end);
         if reaped.end == End::Exited(EXIT_HOOK_FAILED) && self.phase == Phase::Serving {
             error!("{post} (pid {}) ended because a hook has failed: stopping", reaped.pid);
@@ -84,7 +86,8 @@ impl Master {
             self.children.postpone(Post::Worker(worker), STOPPING_DELAY, now, &mut self.timers);
         }
         self.slow_of_ended(&ended.child);
-        let held = ended.child.slot.map_or_else(Vec::new, |slot| self.clear_slot(worker, pid, slot));
+        let held =
+            ended.child.slot.map_or_else(Vec::new, |slot| self.clear_slot(worker, pid, slot, ended.child.generation));
         if let Some(totals) = self.totals_of(worker) {
             totals.processor_time += processor_time.as_nanos() as u64;
             match ended.cause {
@@ -107,6 +110,10 @@ impl Master {
         } else {
             info!("worker {worker} (pid {pid}) of generation {generation} has left");
         }
+        if ended.cause == Cause::Crash && self.phase == Phase::Serving {
+            let how = format!("its worker {worker} (pid {pid}) died ({end})");
+            self.canary_died(ended.child.generation, &how);
+        }
         // With lazy-apps it is the workers that load: one that cannot, before any could, is a server without an app.
         if end == End::Exited(EXIT_NO_APP) && !self.any_ready && self.phase == Phase::Serving {
             error!("no application could be loaded: exiting");
@@ -116,18 +123,27 @@ impl Master {
 
     /// Adds what a slot counted to its worker's totals, and makes it free for another process. Returns the requests
     /// that were in progress there, in words.
-    fn clear_slot(&mut self, worker: WorkerId, pid: Pid, slot: SlotId) -> Vec<String> {
+    fn clear_slot(
+        &mut self,
+        worker: WorkerId,
+        pid: Pid,
+        slot: SlotId,
+        generation: Option<GenerationNumber>,
+    ) -> Vec<String> {
         let now = MonotonicNanos::now();
         let held = self.scoreboard.threads(slot).filter_map(ThreadCell::held);
         let held = held.map(|request| describe(&request, now, self.config.show_request)).collect();
         if let Some(totals) = self.totals.get_mut(worker.index()) {
-            let absorbed = totals.absorb(&self.scoreboard, slot, now);
+            // What is of a generation that is not kept any more is nobody's.
+            let mut nobodys = GenerationSums::default();
+            let sums = generation.and_then(|number| self.generation_history.past(number)).unwrap_or(&mut nobodys);
+            let absorbed = totals.absorb(&self.scoreboard, slot, now, sums);
             self.share.board.add_past_requests(absorbed.requests);
             if let Some(CorruptSlot { thread, corrupt, .. }) = absorbed.corrupt {
                 error!("worker {worker} (pid {pid}): what its thread {thread} counted is lost: {corrupt}");
             }
         }
-        self.absorb_routes(worker, pid, slot, now);
+        self.absorb_routes(worker, pid, slot, generation, now);
         if let Err(failure) = self.scoreboard.clear(slot) {
             // Counts that stay in the slot would be counted twice: better to say so than to guess.
             error!("scoreboard: slot {slot} cannot be cleared ({failure}): counts of worker {worker} are off");
@@ -208,6 +224,9 @@ impl Master {
     /// A fork server has ended: what it was to fork and has not reported is ordered from another.
     fn fork_server_ended(&mut self, number: GenerationNumber, ended: &Ended, reaped: Reaped, now: Instant) {
         let Reaped { pid, end, .. } = reaped;
+        if self.refork_ended(number, ended, reaped) {
+            return;
+        }
         self.children.forget_orders(number, now, &mut self.timers);
         self.generations.remove(number);
         if self.phase != Phase::Serving {
@@ -219,7 +238,19 @@ impl Master {
         };
         match self.generations.current() {
             // It was told to leave.
-            Some(current) if number < current => {}
+            Some(current) if number < current || ended.child.is_leaving() => {}
+            Some(current) if number == current && self.canary.is_some() => {
+                error!(
+                    "fork server of generation {number} (pid {pid}) died: {end}; until the canary is over, processes are \
+                     forked from its generation"
+                );
+            }
+            Some(_) if self.canary.as_ref().is_some_and(|canary| canary.number() == number) => {
+                self.canary_died(
+                    Some(number),
+                    &format!("its application was not loaded, or its fork server died ({end})"),
+                );
+            }
             Some(current) if number == current => {
                 error!(
                     "fork server of generation {number} (pid {pid}) died: {end}; loading the application again{next}"

@@ -7,6 +7,8 @@ use rwsgi_stats::Recycled;
 pub(super) enum Reason {
     /// A newer generation takes over.
     Reload,
+    /// Its successor is forked from a warmed worker.
+    Refork,
     /// It has served as many requests as it may.
     MaxRequests,
     /// The application has raised what `reload-on-exception` names.
@@ -34,7 +36,7 @@ impl Reason {
     pub(super) fn count(self, recycled: &mut Recycled) -> &mut u64 {
         match self {
             // The schema has no words of its own for the others.
-            Self::Reload | Self::Exception | Self::Recycle => &mut recycled.reload,
+            Self::Reload | Self::Refork | Self::Exception | Self::Recycle => &mut recycled.reload,
             Self::MaxRequests => &mut recycled.max_requests,
             Self::Rss => &mut recycled.rss,
             Self::AddressSpace => &mut recycled.address_space,
@@ -51,6 +53,7 @@ impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Reload => "reload",
+            Self::Refork => "refork",
             Self::MaxRequests => "max-requests",
             Self::Exception => "reload-on-exception",
             Self::Rss => "resident memory",

@@ -17,9 +17,11 @@ use super::post::Post;
 use super::reason::{Reason, Why};
 use super::state::{Master, Phase};
 use super::timers::Timer;
+use crate::clock::UnixMicros;
 use crate::ids::{ChildId, GenerationNumber, WorkerId};
 use crate::ipc::inherit::InheritedFd;
 use crate::ipc::{AuxiliaryKind, InheritedListener, RouterLimits, RouterOrder, Setup, send_message};
+use crate::stats::generations::GenerationState;
 use rwsgi_config::Config;
 use rwsgi_protocol::SocketProtocol;
 
@@ -29,6 +31,7 @@ impl Master {
     /// # Errors
     /// When its process cannot be started.
     pub(super) fn load(&mut self, config: Config, how: Reload, again: bool) -> anyhow::Result<()> {
+        self.cancel_refork("the application is loaded again");
         let number = self.generations.next_number();
         let inherited = |(listener, protocol): &(Listener, SocketProtocol)| -> nix::Result<InheritedListener> {
             let address = listener.address.clone();
@@ -101,21 +104,29 @@ impl Master {
         if let Some(log) = self.log.as_ref().filter(|_| self.config.logs.reopen) {
             log.reopen();
         }
-        let loaded = (self.reread)().and_then(|mut config| {
-            for (name, kept) in keep_fixed(&self.config, &mut config) {
-                warn!("reload: {name} cannot change while the server runs: it stays {kept}");
-            }
-            self.load(config, how, true)
-        });
+        self.undo_canary("a reload for all workers");
         let current = self.generations.current().map_or(0, GenerationNumber::get);
-        match loaded {
-            Ok(()) => {
+        match self.load_next(how) {
+            Ok(number) => {
                 self.tell_reloading();
-                let newest = self.generations.newest().map_or(0, GenerationNumber::get);
-                info!("reload: loading generation {newest} beside generation {current}");
+                info!("reload: loading generation {number} beside generation {current}");
             }
             Err(failure) => error!("reload: generation {current} goes on: {failure:#}"),
         }
+    }
+
+    /// Reads the configuration again and has the next generation loaded. Returns its number.
+    ///
+    /// # Errors
+    /// When the configuration cannot be read, or the process cannot be started.
+    pub(super) fn load_next(&mut self, how: Reload) -> anyhow::Result<GenerationNumber> {
+        let number = self.generations.next_number();
+        let mut config = (self.reread)()?;
+        for (name, kept) in keep_fixed(&self.config, &mut config) {
+            warn!("reload: {name} cannot change while the server runs: it stays {kept}");
+        }
+        self.load(config, how, true)?;
+        Ok(number)
     }
 
     /// A fork server has loaded its application.
@@ -132,14 +143,18 @@ impl Master {
         if is_leaving || self.phase != Phase::Serving {
             return;
         }
+        if self.canary_loaded(number, id) {
+            return;
+        }
         self.ready(id);
         self.promote(number);
     }
 
     /// Makes a loaded generation the one that workers are forked from, and has a successor started for every worker.
-    fn promote(&mut self, number: GenerationNumber) {
+    pub(super) fn promote(&mut self, number: GenerationNumber) {
         let is_first = self.generations.current().is_none();
         self.generations.set_current(number);
+        self.generation_history.begin(number, GenerationState::Serving, UnixMicros::now());
         let mut how = Reload::Rolling;
         if let Some(generation) = self.generations.get(number) {
             self.config = generation.config.clone();
@@ -187,12 +202,14 @@ impl Master {
             // None runs until somebody connects, and so none will say that it serves.
             self.tell_ready();
         }
-        let old: Vec<_> = self.children.workers().map(|child| child.id).collect();
+        // A canary that is kept has workers of its own already.
+        let is_old = |child: &&Child| child.generation != Some(number);
+        let old: Vec<_> = self.children.workers().filter(is_old).map(|child| child.id).collect();
         for id in old {
             self.children.replace(id, Reason::Reload, &mut self.timers);
         }
         for post in self.worker_ids().map(Post::Worker) {
-            if self.children.post(post).is_wanted {
+            if self.children.post(post).is_wanted && !self.children.is_filled(post) {
                 // One that waits out its delay after early deaths deserves a new try with the new application.
                 self.children.fill(post, &mut self.timers);
             }
@@ -269,6 +286,7 @@ impl Master {
         let current = self.generations.current();
         let is_new = self.children.of(Post::Worker(worker)).all(|child| child.generation == current);
         let is_replaced = self.children.of(Post::Worker(worker)).any(Child::is_leaving);
+        self.advance_refork();
         if self.chain.is_none() {
             self.tell_ready();
         } else if is_new || is_replaced {

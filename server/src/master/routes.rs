@@ -8,7 +8,7 @@ use tracing::error;
 use super::post::Post;
 use super::state::Master;
 use crate::clock::MonotonicNanos;
-use crate::ids::{SlotId, ThreadIndex, WorkerId};
+use crate::ids::{GenerationNumber, SlotId, ThreadIndex, WorkerId};
 use crate::stats::routes::RouteBook;
 use crate::stats::scoreboard::{CorruptSlot, Layout};
 use crate::stats::snapshot::CorruptWorker;
@@ -27,14 +27,19 @@ pub(super) fn create(config: &Config, layout: Layout) -> anyhow::Result<Option<R
 }
 
 impl Master {
-    /// Adds what the living workers have counted since this was done last.
+    /// Adds what the living workers have counted since this was done last. What each process has counted, and so each
+    /// generation, is what [`RouteBook::collect`] and [`RouteBook::absorb`] return.
     pub(super) fn collect_routes(&mut self) {
         let now = MonotonicNanos::now();
         let Some(book) = &mut self.routes else { return };
         let mut corrupt = Vec::new();
         for child in self.children.workers() {
             let (Post::Worker(worker), Some(slot), Some(pid)) = (child.post, child.slot, child.pid) else { continue };
-            if let Err(found) = book.collect(slot, now) {
+            let deltas = book.collect(slot, now);
+            if let (Ok(deltas), Some(generation)) = (&deltas, child.generation) {
+                self.generation_history.add_routes(generation, deltas);
+            }
+            if let Err(found) = deltas {
                 let found = CorruptSlot { slot, thread: ThreadIndex::new(0), corrupt: found };
                 corrupt.push(CorruptWorker { worker, pid, found });
             }
@@ -45,10 +50,22 @@ impl Master {
     }
 
     /// Adds what a worker's process had counted when it ended, and makes its table empty for another.
-    pub(super) fn absorb_routes(&mut self, worker: WorkerId, pid: Pid, slot: SlotId, now: MonotonicNanos) {
+    pub(super) fn absorb_routes(
+        &mut self,
+        worker: WorkerId,
+        pid: Pid,
+        slot: SlotId,
+        generation: Option<GenerationNumber>,
+        now: MonotonicNanos,
+    ) {
         let Some(book) = &mut self.routes else { return };
-        if let Err(found) = book.absorb(slot, now) {
-            error!("worker {worker} (pid {pid}): what it counted by route since the last poll is lost: {found}");
+        match (book.absorb(slot, now), generation) {
+            (Ok(deltas), Some(generation)) => self.generation_history.add_routes(generation, &deltas),
+            // A worker has a generation.
+            (Ok(_), None) => {}
+            (Err(found), _) => {
+                error!("worker {worker} (pid {pid}): what it counted by route since the last poll is lost: {found}");
+            }
         }
     }
 

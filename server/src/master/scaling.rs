@@ -72,7 +72,12 @@ impl Master {
         }
         self.timers.set(Timer::Load, now + INTERVAL);
         let last = self.load.last;
-        if load.waiting > 0 || last.is_none_or(|last| last.requests != load.requests || last.busy != load.busy) {
+        // What a canary is compared with stays.
+        let is_tried = self.canary.is_some();
+        if is_tried
+            || load.waiting > 0
+            || last.is_none_or(|last| last.requests != load.requests || last.busy != load.busy)
+        {
             self.load.active_at = Some(now);
         }
         self.load.waiting_since = (load.waiting > 0).then(|| self.load.waiting_since.unwrap_or(now));
@@ -133,7 +138,7 @@ impl Master {
         self.load.last = Some(load);
         let pressure = self.memory_pressure();
         match change {
-            _ if pressure == Pressure::Fewer && running > 1 => {
+            _ if pressure == Pressure::Fewer && running > 1 && !is_tried => {
                 info!("cheaper: the workers have more memory than cheaper-rss-limit-hard");
                 self.let_one_go();
             }
@@ -145,7 +150,7 @@ impl Master {
                 let added = self.add_workers(count);
                 self.load.busyness.added(added);
             }
-            Decision::Less if running > fewest => self.let_one_go(),
+            Decision::Less if running > fewest && !is_tried => self.let_one_go(),
             Decision::Less | Decision::None => {}
         }
     }

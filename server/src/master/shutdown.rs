@@ -47,7 +47,9 @@ impl Master {
     }
 
     fn begin_stop(&mut self) {
+        self.cancel_refork("the server stops");
         self.phase = Phase::RouterLeaves;
+        self.undo_canary("the server stops");
         self.supervisor.notify("STOPPING=1");
         self.timers.set(Timer::StopLate, Instant::now() + self.grace() + AFTER_THE_LATE);
         self.timers.cancel(Timer::Load);

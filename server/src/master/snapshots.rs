@@ -5,6 +5,7 @@ use std::time::Instant;
 use rwsgi_stats::Snapshot;
 use tokio::sync::oneshot;
 
+use super::canary::Canary;
 use super::children::{Child, Children};
 use super::events::Event;
 use super::post::Post;
@@ -58,8 +59,10 @@ impl Master {
         for corrupt in corrupt {
             self.distrust(corrupt.found.slot, &corrupt);
         }
-        snapshot.control = self.control.file.as_ref().map(|file| file.path().to_string_lossy().into_owned());
         self.describe_routes(&mut snapshot);
+        snapshot.generations = Some(self.generation_history.describe(&self.snapshot_state.living));
+        snapshot.canary = self.canary.as_ref().map(Canary::describe);
+        snapshot.control = self.control.file.as_ref().map(|file| file.path().to_string_lossy().into_owned());
         self.describe_silence(&mut snapshot);
         self.describe_slow_requests(&mut snapshot);
         self.daemons.describe(&mut snapshot);

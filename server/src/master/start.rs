@@ -48,7 +48,10 @@ impl Master {
 
     /// Orders a worker or an auxiliary process from the fork server that serves, if it is there and there is a slot.
     fn order(&mut self, post: Post, now: Instant) {
-        let Some(generation) = self.fork_server().and_then(|child| child.generation) else { return };
+        if self.refork.is_about_to_take_over() {
+            return;
+        }
+        let Some(generation) = self.generation_to_fork(post) else { return };
         let Some(child) = self.begin(post, Some(generation), now) else { return };
         let role = match (post, self.children.get(child).and_then(|child| child.slot)) {
             (Post::Worker(worker), Some(slot)) => Role::Worker { worker, slot },
@@ -91,6 +94,7 @@ impl Master {
         for answer in answers.into_iter().flatten() {
             self.take_answer(number, answer);
         }
+        self.take_refork_answers();
     }
 
     /// Takes one answer of a fork server.
@@ -139,6 +143,7 @@ impl Master {
         }
         if let Some(&super::children::Child { post: Post::Worker(worker), .. }) = self.children.get(child) {
             self.any_ready = true;
+            self.canary_served();
             self.worker_ready(worker);
         }
     }

@@ -30,11 +30,13 @@ use super::log::Log;
 use super::post::Post;
 use super::private_socket::PrivateSocket;
 use super::queues::Queues;
+use super::refork::Reforks;
 use super::slow_requests::SlowRequests;
 use super::stacks::Questions;
 use super::state::{Master, Phase, Reread, Sockets};
 use super::supervisor::Supervisor;
 use super::timers::Timers;
+use super::worker_orders::WorkerOrders;
 use super::{control, fifo, hooks, privileges, routes, signals, stats_push, temp, touch};
 use crate::clock::UnixMicros;
 use crate::identity::Identity;
@@ -44,6 +46,7 @@ use crate::log_text;
 use crate::pidfile;
 use crate::share::Share;
 use crate::stacks::area::StackMemory;
+use crate::stats::generations::GenerationHistory;
 use crate::stats::scoreboard::{Layout, Scoreboard};
 use crate::stats::server::{self, HttpAccess, OwnNames, Service};
 use crate::stats::state::SnapshotState;
@@ -152,6 +155,8 @@ pub(super) fn start(
         totals: (0..config.processes).map(|_| Totals::new(config.threads)).collect(),
         timers,
         generations: Generations::default(),
+        generation_history: GenerationHistory::default(),
+        canary: None,
         router_channel: None,
         certificates,
         chain: None,
@@ -173,6 +178,8 @@ pub(super) fn start(
         control: ControlState::new(control_file),
         phase: Phase::Serving,
         exit_status: 0,
+        worker_orders: WorkerOrders::new(),
+        refork: Reforks::default(),
         snapshot_state: SnapshotState::new(tokio::runtime::Handle::current()),
         started_at: UnixMicros::now(),
         config,

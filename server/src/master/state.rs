@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::alarm_lines::Alarms;
 use super::app_signals::AppSignals;
+use super::canary::Canary;
 use super::children::{Child, Children};
 use super::control::ControlState;
 use super::cron_commands::Crons;
@@ -17,16 +18,20 @@ use super::launcher::Launcher;
 use super::listeners::Listener;
 use super::load::LoadWatch;
 use super::log::Log;
+use super::post::Post;
 use super::private_socket::PrivateSocket;
 use super::queues::Queues;
+use super::refork::Reforks;
 use super::slow_requests::SlowRequests;
 use super::stacks::{Profile, Questions};
 use super::supervisor::Supervisor;
 use super::timers::Timers;
+use super::worker_orders::WorkerOrders;
 use crate::clock::{MonotonicNanos, UnixMicros};
-use crate::ids::{ChildId, ThreadIndex, WorkerId};
+use crate::ids::{ChildId, GenerationNumber, ThreadIndex, WorkerId};
 use crate::io::temp::TempPlace;
 use crate::share::Share;
+use crate::stats::generations::GenerationHistory;
 use crate::stats::routes::RouteBook;
 use crate::stats::scoreboard::Scoreboard;
 use crate::stats::state::SnapshotState;
@@ -71,6 +76,10 @@ pub(super) struct Master {
     pub(super) timers: Timers,
     /// The loads of the application.
     pub(super) generations: Generations,
+    /// What the last of them have done.
+    pub(super) generation_history: GenerationHistory,
+    /// The generation that is tried on a few workers.
+    pub(super) canary: Option<Canary>,
     /// Our end of the http router's channel, while it runs.
     pub(super) router_channel: Option<OwnedFd>,
     /// What the http router proves itself with, where it speaks TLS.
@@ -109,6 +118,10 @@ pub(super) struct Master {
     pub(super) control: ControlState,
     pub(super) phase: Phase,
     pub(super) exit_status: i32,
+    /// What workers were asked, and have not answered.
+    pub(super) worker_orders: WorkerOrders,
+    /// The fork server that a worker forks.
+    pub(super) refork: Reforks,
     /// What is remembered from one snapshot to the next.
     pub(super) snapshot_state: SnapshotState,
     pub(super) started_at: UnixMicros,
@@ -171,5 +184,17 @@ impl Master {
     pub(super) fn fork_server(&self) -> Option<&Child> {
         let child = self.children.fork_server(self.generations.current()?)?;
         child.is_ready().then_some(child)
+    }
+
+    /// The generation that a process for a post is forked from, when its fork server is there: a worker of a canary keeps
+    /// its generation, and the others' is the canary's when their own can fork no more.
+    pub(super) fn generation_to_fork(&self, post: Post) -> Option<GenerationNumber> {
+        let is_there = |number: &GenerationNumber| self.children.fork_server(*number).is_some_and(Child::is_ready);
+        let serving = self.generations.current().filter(is_there);
+        match (&self.canary, post) {
+            (Some(canary), Post::Worker(worker)) if canary.has(worker) => Some(canary.number()).filter(is_there),
+            (Some(canary), Post::Worker(_)) => serving.or_else(|| Some(canary.number()).filter(is_there)),
+            _ => serving,
+        }
     }
 }

@@ -48,6 +48,12 @@ pub(super) enum Timer {
     Status,
     /// What has not stopped is killed.
     StopLate,
+    /// A canary was not kept in time.
+    Canary,
+    /// A worker has not obeyed in time.
+    WorkerOrders,
+    /// A fork server that a worker has forked is not ready in time.
+    Refork,
 }
 
 /// All timers that are set.

@@ -4,7 +4,7 @@
 
 #![allow(unsafe_code)]
 
-use std::sync::OnceLock;
+use std::sync::atomic::AtomicPtr;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 use nix::errno::Errno;
@@ -22,14 +22,21 @@ use super::walk::{End, Output, Python as Walked, innermost, walk};
 use crate::ids::ThreadIndex;
 use crate::ipc::thread_signal::{stacks_signal, value_of};
 
-static PART: OnceLock<OwnPart> = OnceLock::new();
+/// What was given to [`install`] last, which is never freed: a worker that was forked from a worker has another one.
+static PART: AtomicPtr<OwnPart> = AtomicPtr::new(std::ptr::null_mut());
+
+fn part() -> Option<&'static OwnPart> {
+    // SAFETY: null, or of a box that nobody frees.
+    unsafe { PART.load(Acquire).as_ref() }
+}
 
 /// From now on this process's threads can be asked, and what they answer is written to `part`.
 ///
 /// # Errors
 /// When the system refuses the handler.
 pub(crate) fn install(_: Python<'_>, part: OwnPart) -> nix::Result<()> {
-    let part = PART.get_or_init(|| part);
+    let part: &'static OwnPart = Box::leak(Box::new(part));
+    PART.store(std::ptr::from_ref(part).cast_mut(), Release);
     // SAFETY: all-zero is a valid `sigaction`.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = handle;
@@ -45,7 +52,7 @@ pub(crate) fn install(_: Python<'_>, part: OwnPart) -> nix::Result<()> {
 
 /// The present thread serves, as this one of its worker.
 pub(crate) fn enter(_: Python<'_>, thread: ThreadIndex) {
-    let Some(part) = PART.get() else { return };
+    let Some(part) = part() else { return };
     if thread.get() >= part.places().serving {
         return;
     }
@@ -61,7 +68,7 @@ pub(crate) fn enter(_: Python<'_>, thread: ThreadIndex) {
 
 /// For a child that the application has forked: it answers nobody.
 pub(crate) fn detach() {
-    if let Some(part) = PART.get() {
+    if let Some(part) = part() {
         part.detach();
     }
 }
@@ -69,7 +76,7 @@ pub(crate) fn detach() {
 extern "C" fn handle(_: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     let saved = Errno::last_raw();
     // SAFETY: the kernel has given both to this handler.
-    if let (Some(part), Some(question)) = (PART.get(), unsafe { value_of(info) }) {
+    if let (Some(part), Some(question)) = (part(), unsafe { value_of(info) }) {
         let memory = OwnMemory::now();
         // SAFETY: as above.
         let call = unsafe { interrupted::call(context, |address, into| memory.read(address, into)) };

@@ -3,6 +3,8 @@
 
 pub mod backlog;
 pub mod cell;
+pub mod generation_sums;
+pub mod generations;
 pub mod memory_sampler;
 pub mod metrics;
 pub(crate) mod numbers;

@@ -39,14 +39,19 @@ impl RouteText {
     #[must_use]
     pub fn pattern_of(target: &[u8]) -> Self {
         let mut text = Self::EMPTY;
-        for (nth, segment) in path_of(target).split(|byte| *byte == b'/').enumerate() {
+        let mut rest = if let Some(b'/') = target.first() { target } else { after_authority(target) };
+        for nth in 0.. {
+            let segment = Segment::first_of(rest);
             // Before the first slash there is nothing but in targets like `*`.
             let slash: &[u8] = if nth == 0 { b"" } else { b"/" };
-            let is_rest = segment == &REST[1..] || nth > SEGMENTS;
-            if is_rest || !text.push_segment(slash, segment) {
+            if nth > SEGMENTS || segment.text == &REST[1..] || !text.push_segment(slash, &segment) {
                 // There is always space for it.
                 text.push(REST, 0);
                 break;
+            }
+            match rest.get(segment.end) {
+                Some(b'/') => rest = &rest[segment.end + 1..],
+                _ => break,
             }
         }
         if text.len == 0 {
@@ -81,11 +86,11 @@ impl RouteText {
     }
 
     /// Adds a segment, if the mark for the rest still has space after it.
-    fn push_segment(&mut self, slash: &[u8], segment: &[u8]) -> bool {
-        // Matrix parameters (`;jsessionid=…`) are a query of another kind.
-        let segment = segment.split(|byte| *byte == b';').next().unwrap_or_default();
-        let (stem, extension) = split_extension(segment);
-        let (stem, extension) = if is_variable(stem) { (&b"{}"[..], extension) } else { (segment, &b""[..]) };
+    fn push_segment(&mut self, slash: &[u8], segment: &Segment<'_>) -> bool {
+        let (stem, extension): (&[u8], &[u8]) = match segment.is_variable {
+            true => (b"{}", &segment.text[segment.stem..]),
+            false => (segment.text, b""),
+        };
         let before = self.len;
         let fits = [slash, stem, extension].into_iter().all(|part| self.push(part, REST.len()));
         if !fits {
@@ -93,15 +98,6 @@ impl RouteText {
         }
         fits
     }
-}
-
-/// The path of a request target, still escaped, without the query.
-#[must_use]
-#[inline]
-pub fn path_of(target: &[u8]) -> &[u8] {
-    let path = if let Some(b'/') = target.first() { target } else { after_authority(target) };
-    let end = path.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(path.len());
-    &path[..end]
 }
 
 /// Of a target such as `http://host/path`, what follows the host.
@@ -112,92 +108,169 @@ fn after_authority(target: &[u8]) -> &[u8] {
     &rest[rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(rest.len())..]
 }
 
-/// A segment without what looks like a file name's end, and that, with its dot.
-fn split_extension(segment: &[u8]) -> (&[u8], &[u8]) {
-    let Some(dot) = segment.iter().rposition(|byte| *byte == b'.').filter(|dot| *dot > 0) else {
-        return (segment, b"");
-    };
-    let (stem, extension) = segment.split_at(dot);
-    let is_extension = (2..=6).contains(&extension.len())
-        && extension[1].is_ascii_lowercase()
-        && extension[1..].iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-        && extension.iter().filter(|byte| byte.is_ascii_digit()).count() <= 1;
-    // The end of an address is none of a file.
-    if is_extension && !stem.contains(&b'@') { (stem, extension) } else { (segment, b"") }
+/// What a byte is in a segment.
+const END: u8 = 1;
+const SEPARATOR: u8 = 2;
+const PARAMETERS: u8 = 3;
+const OTHER: u8 = 4;
+
+/// For letters and digits 0, for others what they are. `@` of an address or a user, `~` of a user, `=` of a parameter, `%` of
+/// whatever is escaped belong to names of things.
+static KINDS: [u8; 256] = {
+    let mut kinds = [OTHER; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        kinds[byte] = match byte as u8 {
+            b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => 0,
+            b'/' | b'?' | b'#' => END,
+            b';' => PARAMETERS,
+            b'-' | b'_' | b'.' | b'+' | b',' | b':' | b'!' | b'(' | b')' | b'*' | b'$' | b'\'' => SEPARATOR,
+            _ => OTHER,
+        };
+        byte += 1;
+    }
+    kinds
+};
+
+/// What a letter or digit adds to the counts of a [`Run`], a byte for each of them.
+static WEIGHTS: [u32; 256] = {
+    let mut weights = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        weights[byte] = match byte as u8 {
+            b'0'..=b'9' => 1,
+            b'a'..=b'f' => 1 << 8,
+            b'A'..=b'F' => 1 << 16,
+            b'g'..=b'z' => 1 << 8 | 1 << 24,
+            b'G'..=b'Z' => 1 << 16 | 1 << 24,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    weights
+};
+
+/// What stands between two slashes.
+struct Segment<'b> {
+    /// Without matrix parameters (`;jsessionid=…`), which are a query of another kind.
+    text: &'b [u8],
+    /// How long it is without what looks like a file name's end.
+    stem: usize,
+    /// Where it ends in what it was taken from, with all that belongs to it.
+    end: usize,
+    is_variable: bool,
 }
 
-/// Letters and digits in a row.
-#[derive(Default)]
+impl<'b> Segment<'b> {
+    /// The one at the beginning of a path.
+    fn first_of(path: &'b [u8]) -> Self {
+        let (mut word, mut run, mut at) = (Word::default(), Run::default(), 0);
+        // Where the last dot is, and what was known there.
+        let mut dot = (0, word);
+        let kind = loop {
+            let Some(byte) = path.get(at) else { break END };
+            let kind = KINDS[usize::from(*byte)];
+            if kind == 0 {
+                run.counts = run.counts.wrapping_add(WEIGHTS[usize::from(*byte)]);
+            } else if kind == SEPARATOR {
+                word.add(run, path, at);
+                run = Run { counts: 0, start: at + 1 };
+                if *byte == b'.' {
+                    dot = (at, word);
+                }
+            } else if kind == OTHER {
+                word.is_variable = true;
+                word.is_address |= *byte == b'@';
+                run = Run { counts: 0, start: at + 1 };
+            } else {
+                break kind;
+            }
+            at += 1;
+        };
+        let text = &path[..at];
+        let end = match kind {
+            PARAMETERS => path.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(path.len()),
+            _ => at,
+        };
+        // The end of an address is none of a file.
+        let has_extension = dot.0 > 0 && is_extension(&text[dot.0..]) && !dot.1.is_address;
+        let (stem, word) = if has_extension {
+            dot
+        } else {
+            word.add(run, path, at);
+            (at, word)
+        };
+        let is_variable = stem > SEGMENT_MAX || (word.is_named_by_data() && !is_version(&text[..stem]));
+        Self { text, stem, end, is_variable }
+    }
+}
+
+/// A file name's end, with its dot.
+fn is_extension(end: &[u8]) -> bool {
+    (2..=6).contains(&end.len())
+        && end[1].is_ascii_lowercase()
+        && end[1..].iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+        && end.iter().filter(|byte| byte.is_ascii_digit()).count() <= 1
+}
+
+/// Runs between separators.
+#[derive(Clone, Copy, Default)]
+struct Word {
+    runs: u32,
+    with_digits: u32,
+    is_variable: bool,
+    is_address: bool,
+}
+
+impl Word {
+    #[inline]
+    fn add(&mut self, run: Run, path: &[u8], end: usize) {
+        if run.counts != 0 {
+            self.runs += 1;
+            self.with_digits += u32::from(run.digits() > 0);
+            self.is_variable |= run.is_variable(path, end);
+        }
+    }
+
+    /// `terms-and-conditions` is a route, `how-to-name-all-things` a title.
+    fn is_named_by_data(self) -> bool {
+        self.is_variable || self.runs > 4 || self.with_digits > 1
+    }
+}
+
+/// Letters and digits in a row. Its counts are those of at most [`SEGMENT_MAX`] bytes: a longer segment is variable anyway.
+#[derive(Clone, Copy, Default)]
 struct Run {
-    digits: usize,
-    lower: usize,
-    upper: usize,
-    /// Letters beyond `f`.
-    beyond_hex: usize,
-    /// The first letter is the only large one so far.
-    is_capitalized: bool,
+    /// A byte each: digits, small letters, large ones, letters beyond `f`.
+    counts: u32,
+    start: usize,
 }
 
 impl Run {
-    fn add(&mut self, byte: u8) {
-        self.is_capitalized =
-            if self.len() == 0 { byte.is_ascii_uppercase() } else { self.is_capitalized && !byte.is_ascii_uppercase() };
-        match byte {
-            b'0'..=b'9' => self.digits += 1,
-            b'a'..=b'z' => self.lower += 1,
-            _ => self.upper += 1,
-        }
-        if !byte.is_ascii_hexdigit() {
-            self.beyond_hex += 1;
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.digits + self.lower + self.upper
+    fn digits(self) -> u32 {
+        self.counts & 0xff
     }
 
     /// Whether it is no word that a programmer would write in a route.
-    fn is_variable(&self) -> bool {
-        let (len, letters) = (self.len(), self.lower + self.upper);
-        let mixes_cases = self.lower > 0 && self.upper > 0 && !self.is_capitalized;
+    #[inline]
+    fn is_variable(self, path: &[u8], end: usize) -> bool {
+        let [digits, lower, upper, beyond_hex] = self.counts.to_le_bytes().map(u32::from);
+        let (letters, len) = (lower + upper, digits + lower + upper);
         letters == 0
             // `oauth2`, `i18n` and `v1` are words.
-            || self.digits > 2
-            || (self.digits > 0 && (len > 7 || mixes_cases))
+            || digits > 2
+            || (digits > 0 && (len > 7 || (lower > 0 && upper > 0 && !is_capitalized(&path[self.start..end]))))
             || len > 23
-            || (self.beyond_hex == 0 && len > 7)
+            || (beyond_hex == 0 && len > 7)
             // Unlike `getUserById`, base64 has as many letters of one case as of the other.
-            || (len > 15 && self.upper * 10 >= len * 3 && self.lower * 10 >= len * 3)
+            || (len > 15 && upper * 10 >= len * 3 && lower * 10 >= len * 3)
     }
 }
 
-fn is_variable(stem: &[u8]) -> bool {
-    if stem.len() > SEGMENT_MAX {
-        return true;
-    }
-    if is_version(stem) {
-        return false;
-    }
-    let (mut runs, mut with_digits, mut run) = (0, 0, Run::default());
-    for byte in stem.iter().chain(b"-") {
-        match byte {
-            b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => run.add(*byte),
-            b'-' | b'_' | b'.' | b'+' | b',' | b':' | b'!' | b'(' | b')' | b'*' | b'$' | b'\'' => {
-                if run.len() > 0 {
-                    if run.is_variable() {
-                        return true;
-                    }
-                    runs += 1;
-                    with_digits += usize::from(run.digits > 0);
-                    run = Run::default();
-                }
-            }
-            // `@` of an address or a user, `~` of a user, `=` of a parameter, `%` of whatever is escaped: names of things.
-            _ => return true,
-        }
-    }
-    // `terms-and-conditions` is a route, `how-to-name-all-things` a title.
-    runs > 4 || with_digits > 1
+/// The first letter alone is a large one.
+#[cold]
+fn is_capitalized(run: &[u8]) -> bool {
+    run.iter().position(u8::is_ascii_uppercase) == Some(0) && !run[1..].iter().any(u8::is_ascii_uppercase)
 }
 
 /// `v2`, `v1.1`.

@@ -87,6 +87,7 @@ pub fn take(subject: &Subject<'_>, state: &mut SnapshotState) -> Taken {
 
     state.all_latency.clear();
     state.phases = PhaseCounts::default();
+    state.living.clear();
     let mut corrupt = Vec::new();
     // Close to the counters that it belongs to: everything that is slow to read is behind us.
     let now = MonotonicNanos::now();

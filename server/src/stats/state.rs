@@ -8,6 +8,7 @@ use tracing::warn;
 
 use super::backlog::{Backlog, Backlogs};
 use super::cell::{LatencyCounts, PhaseCounts};
+use super::generations::Living;
 use super::memory_sampler::MemorySampler;
 use crate::clock::Clock;
 use crate::ids::WorkerId;
@@ -27,6 +28,8 @@ pub struct SnapshotState {
     pub(super) all_latency: LatencyCounts,
     /// The phases of all requests.
     pub(super) phases: PhaseCounts,
+    /// What the last snapshot saw of each generation's processes.
+    pub living: Living,
 }
 
 /// The highest values shown of a worker.
@@ -50,6 +53,7 @@ impl SnapshotState {
             worker_latency: LatencyCounts::default(),
             all_latency: LatencyCounts::default(),
             phases: PhaseCounts::default(),
+            living: Living::default(),
         }
     }
 

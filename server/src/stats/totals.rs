@@ -4,6 +4,7 @@
 use rwsgi_stats::Recycled;
 
 use super::cell::{Counters, ExceptionReport, GcCounts, LatencyCounts, PhaseCounts, ThreadSample};
+use super::generation_sums::GenerationSums;
 use super::scoreboard::{CorruptSlot, Scoreboard};
 use crate::clock::MonotonicNanos;
 use crate::ids::{SlotId, ThreadIndex};
@@ -51,8 +52,15 @@ impl Totals {
         }
     }
 
-    /// Adds a process that ended at `now` in `slot`, for when no process has the slot any more.
-    pub fn absorb(&mut self, scoreboard: &Scoreboard, slot: SlotId, now: MonotonicNanos) -> Absorbed {
+    /// Adds a process that ended at `now` in `slot`, for when no process has the slot any more; to these sums, and to those
+    /// of its generation.
+    pub fn absorb(
+        &mut self,
+        scoreboard: &Scoreboard,
+        slot: SlotId,
+        now: MonotonicNanos,
+        generation: &mut GenerationSums,
+    ) -> Absorbed {
         let mut latency = LatencyCounts::default();
         let (mut corrupt, mut requests, mut averages) = (None, 0u64, Averages::default());
         for (thread, sum) in ThreadIndex::first(scoreboard.layout().threads).zip(&mut self.threads) {
@@ -68,6 +76,7 @@ impl Totals {
                     *sum += counters;
                     self.latency.add(&latency);
                     self.phases.add(&phases);
+                    generation.add(counters, &latency, cell);
                     requests = requests.saturating_add(counters.requests);
                     averages.add(average);
                     newest(&mut self.last_exception, cell.exception.load());
@@ -136,20 +145,27 @@ mod tests {
     fn two_processes_in_one_slot_add_up() {
         let board = Scoreboard::create(Layout::new(1, 2)).unwrap();
         let mut totals = Totals::new(2);
+        let mut generation = GenerationSums::default();
         let [first, second] = [0, 1].map(|thread| board.thread(SLOT, ThreadIndex::new(thread)));
         for process in 1..=2 {
             second.begin(at(0), SocketProtocol::Http, b"", b"");
             second.finish(at(5_000), at(0), Outcome { status: 200, exception: true, ..Outcome::default() });
             let when = UnixMicros::from_micros(process);
             second.exception.store(&ExceptionReport { when, ..ExceptionReport::default() });
+            second.errors.count("ValueError");
             first.begin(at(10_000), SocketProtocol::Http, b"", b"");
-            assert_eq!(totals.absorb(&board, SLOT, at(17_000)), Absorbed { requests: 1, corrupt: None });
+            assert_eq!(
+                totals.absorb(&board, SLOT, at(17_000), &mut generation),
+                Absorbed { requests: 1, corrupt: None }
+            );
             board.clear(SLOT).unwrap();
         }
         assert_eq!(totals.threads[1].requests, 2);
         assert_eq!(totals.threads[1].responses[1], 2);
         assert_eq!(totals.threads[0].running, 14_000, "what a dead thread held counts as busy until its death");
         assert_eq!(totals.latency.total(), 2);
+        assert_eq!((generation.counters.requests, generation.latency.total()), (2, 2));
+        assert_eq!(generation.errors.most_frequent(9), [("ValueError".to_owned(), 2)]);
         assert_eq!(totals.last_exception.unwrap().when, UnixMicros::from_micros(2));
     }
 
@@ -161,7 +177,7 @@ mod tests {
         good.begin(at(0), SocketProtocol::Http, b"", b"");
         good.finish(at(5_000), at(0), Outcome::default());
         bad.sent(usize::MAX);
-        let found = totals.absorb(&board, SLOT, at(9_000)).corrupt.unwrap();
+        let found = totals.absorb(&board, SLOT, at(9_000), &mut GenerationSums::default()).corrupt.unwrap();
         assert_eq!((found.thread, found.corrupt), (ThreadIndex::new(1), Corrupt::Counters));
         assert_eq!((totals.threads[0].requests, totals.threads[1].tx), (1, 0));
     }

@@ -17,6 +17,7 @@ mod kind;
 mod link;
 mod near_end;
 mod notices;
+mod orders;
 mod parked;
 mod phases;
 pub(crate) mod release;
@@ -41,6 +42,7 @@ use tracing::error;
 
 use self::connections::Connections;
 use self::notices::Notices;
+pub(crate) use self::orders::refork::NextForkServer;
 use self::parked::ParkedMemory;
 use self::state::{OwnListener, Worker};
 use self::worker_thread::WorkerThread;
@@ -85,11 +87,19 @@ pub(crate) struct WorkerContext {
     pub is_first: bool,
 }
 
-/// Serves until it is told to leave; returns the exit status.
+/// What a worker's process does next.
+pub(crate) enum Next {
+    /// It exits with this status.
+    Exit(i32),
+    /// It was forked by the worker, and is a fork server from now on.
+    ForkServer(Box<NextForkServer>),
+}
+
+/// Serves until it is told to leave.
 ///
 /// # Errors
 /// When what was inherited cannot be used.
-pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32> {
+pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<Next> {
     let WorkerContext { worker, slot, child, mut setup, scoreboard, application, is_first } = context;
     let name = std::ffi::CString::new(format!("rwsgi w{worker}")).unwrap_or_default();
     let _ = nix::sys::prctl::set_name(&name);
@@ -103,17 +113,17 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
         outcome.inspect_err(|failure| error!("worker {worker}: {failure:#}")).is_ok()
     };
     if !run_hooks(Phase::PostFork, &setup.config) {
-        return Ok(EXIT_HOOK_FAILED);
+        return Ok(Next::Exit(EXIT_HOOK_FAILED));
     }
     let application = match application {
         Some(application) => application,
-        None if !run_hooks(Phase::PreApp, &setup.config) => return Ok(EXIT_HOOK_FAILED),
+        None if !run_hooks(Phase::PreApp, &setup.config) => return Ok(Next::Exit(EXIT_HOOK_FAILED)),
         None => match application::load(py, &setup.config) {
-            Ok(_) if !run_hooks(Phase::PostApp, &setup.config) => return Ok(EXIT_HOOK_FAILED),
+            Ok(_) if !run_hooks(Phase::PostApp, &setup.config) => return Ok(Next::Exit(EXIT_HOOK_FAILED)),
             Ok(application) => application,
             Err(failure) => {
                 error!("worker {worker}: {failure}");
-                return Ok(EXIT_NO_APP);
+                return Ok(Next::Exit(EXIT_NO_APP));
             }
         },
     };
@@ -128,15 +138,18 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
     if let AfterFork::Exit(status) = api::after_fork(py) {
         error!("worker {worker}: uwsgi.post_fork_hook has ended it with status {status}");
         api::finish(py);
-        return Ok(status);
+        return Ok(Next::Exit(status));
     }
     let scoreboard = Arc::new(scoreboard);
-    let memory = setup.stacks.take()?;
-    let routes = match &mut setup.routes {
-        Some(memory) => Some(RouteTableCells::map(memory.take()?, slot, setup.config.routes.most)?),
+    // They stay there for those that this worker may fork.
+    let memory = setup.stacks.copy()?;
+    let routes = match &setup.routes {
+        Some(memory) => Some(RouteTableCells::map(memory.copy()?, slot, setup.config.routes.most)?),
         None => None,
     };
     let links = if setup.link.is_some() { setup.config.threads as usize } else { 0 };
+    let is_for_it = |place| setup.config.sockets.is_for(place, worker.get());
+    let has_all_listeners = (0..setup.listeners.len()).all(is_for_it);
     let state = Arc::new(Worker {
         id: worker.get(),
         slot,
@@ -171,11 +184,13 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
         request_log: setup.request_log.as_mut().map(|fd| fd.take().map(File::from)).transpose()?.map(Arc::new),
         liveness: setup.liveness.take()?,
         body_limits: BodyLimits::new(setup.config.post_buffering, setup.config.limit_post),
-        config: setup.config,
-        temp: TempFiles::new(setup.temp, Arc::clone(&scoreboard), TempHolder::Worker(slot)),
+        config: std::mem::take(&mut setup.config),
+        temp: TempFiles::new(setup.temp.clone(), Arc::clone(&scoreboard), TempHolder::Worker(slot)),
         parked: ParkedMemory::default(),
         routes: routes.map(RouteTable::new).map(Mutex::new),
         scoreboard,
+        has_all_listeners,
+        kept_in_child: Mutex::default(),
     });
     if state.config.slow_requests.gc_stats {
         garbage::watch(py, &state.scoreboard, slot).context("gc-stats: cannot watch the garbage collector")?;
@@ -217,26 +232,36 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
     ] {
         if is_due && !run_hooks(phase, &state.config) {
             api::finish(py);
-            return Ok(EXIT_HOOK_FAILED);
+            return Ok(Next::Exit(EXIT_HOOK_FAILED));
         }
     }
+    orders::memory::remember_start();
     state.notices.tell_ready()?;
-    let Some(mut first) = (!threads.is_empty()).then(|| threads.remove(0)) else { return Ok(0) };
+    let Some(mut first) = (!threads.is_empty()).then(|| threads.remove(0)) else { return Ok(Next::Exit(0)) };
     let others: Vec<_> = threads
         .into_iter()
         .map(|mut thread| {
             let name = crate::ipc::harakiri::thread_name(worker, thread.id);
             std::thread::Builder::new().name(name).spawn(move || {
                 let _serving = Serving(Arc::clone(&thread.worker));
-                Python::attach(|py| thread.serve(py))
+                Python::attach(|py| thread.serve(py).map(drop))
             })
         })
         .collect::<Result<_, _>>()
         .context("cannot start the worker's threads")?;
     system_limits::limit_processes(&first.worker.config.system);
-    let mut outcome = {
+    let served = {
         let _serving = Serving(Arc::clone(&first.worker));
         first.serve(py)
+    };
+    let mut outcome = match served {
+        Ok(Some(reforked)) => {
+            setup.config.clone_from(&state.config);
+            // What was the worker's goes: it is `/dev/null` in this process, and its counts are private.
+            drop((first, state));
+            return Ok(Next::ForkServer(Box::new(reforked.into_fork_server(py, setup, application)?)));
+        }
+        outcome => outcome.map(drop),
     };
     for other in others {
         let joined = py.detach(|| other.join());
@@ -246,9 +271,9 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<i32>
     log_limit::finish();
     if let Err(error) = outcome {
         error!("worker {worker}: {error:#}");
-        return Ok(1);
+        return Ok(Next::Exit(1));
     }
-    Ok(0)
+    Ok(Next::Exit(0))
 }
 
 /// What each thread runs; the worker leaves when it returns.

@@ -1,7 +1,7 @@
 //! What a worker reports to the master: that it serves, and that it has served as many requests as it may.
 
 use std::io::Write;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -34,6 +34,11 @@ impl Notices {
     /// The pipe's descriptor.
     pub(super) fn as_raw_fd(&self) -> RawFd {
         self.pipe.as_raw_fd()
+    }
+
+    /// The pipe.
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pipe.as_fd()
     }
 
     /// Notifies the master that this worker serves.

@@ -1,6 +1,4 @@
 //! Where the time of a request went, and what the master is told of one that was slow.
-//!
-//! The clock is read once more for it than without: when the application has returned.
 
 use super::worker_thread::WorkerThread;
 use crate::clock::MonotonicNanos;
@@ -45,17 +43,11 @@ impl WorkerThread {
     pub(super) fn waited(&self, started: MonotonicNanos, waits: Waits, request_start: &[u8]) -> PhaseNanos {
         // What came during the batch was not there when that was.
         let ready = self.ready.max(waits.since);
-        let taken = self.batch_began.max(ready);
-        let mut queue = started.nanos_since(taken);
-        if waits.since.as_nanos() != 0 {
-            queue += ready.nanos_since(waits.since);
-        }
-        let mut waited = PhaseNanos {
-            queue,
-            body: waits.gathered,
-            gil: self.batch_began.nanos_since(ready),
-            ..PhaseNanos::default()
-        };
+        let gil = self.batch_began.nanos_since(ready);
+        // On a worker's own socket nobody knows of any time before it was ready.
+        let came = if waits.since.as_nanos() == 0 { ready } else { waits.since };
+        let queue = started.nanos_since(came).saturating_sub(gil);
+        let mut waited = PhaseNanos { queue, body: waits.gathered, gil, ..PhaseNanos::default() };
         if !request_start.is_empty() {
             waited.queue += self.waited_before(started, &waited, request_start);
         }
@@ -71,17 +63,9 @@ impl WorkerThread {
         took.filter(|micros| *micros <= LONGEST_WAIT).unwrap_or(0) * 1_000
     }
 
-    /// A request has ended that took so long: it is counted, and the master is told if it was slow.
-    #[inline]
-    pub(super) fn count_phases(&self, phases: &PhaseNanos, ended: &Ended<'_>) {
-        self.cell().phases.record(phases);
-        if self.worker.scoreboard.slow().is_slow(phases.total()) {
-            self.tell_slow(phases, ended);
-        }
-    }
-
+    /// Tells the master of a slow request.
     #[cold]
-    fn tell_slow(&self, phases: &PhaseNanos, ended: &Ended<'_>) {
+    pub(super) fn tell_slow(&self, phases: &PhaseNanos, ended: &Ended<'_>) {
         let Ended { started, protocol, peer, head, status, is_harakiri, exception } = *ended;
         let cell = self.cell();
         cell.slow.write(&SlowEntry {

@@ -80,18 +80,21 @@ fn let_go(worker: &Weak<Worker>) {
     stacks::handler::detach();
     routes::detach(worker.routes.as_ref());
     let Ok(nothing) = nothing() else { return };
-    let ours = |fd| is_ours(fd, &worker);
+    let kept = worker.kept_in_child.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let ours = |fd| is_ours(fd, &worker) && !kept.contains(&fd);
     for fd in open_descriptors().into_iter().filter(|fd| ours(*fd)) {
         replace(fd, nothing.as_raw_fd());
     }
 }
 
-fn open_descriptors() -> Vec<RawFd> {
+/// The descriptors that this process has open.
+pub(super) fn open_descriptors() -> Vec<RawFd> {
     let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
-fn is_ours(fd: RawFd, worker: &Worker) -> bool {
+/// Whether a descriptor is the worker's, and not the application's.
+pub(super) fn is_ours(fd: RawFd, worker: &Worker) -> bool {
     let own = [
         worker.epoll.0.as_raw_fd(),
         worker.stop.as_raw_fd(),
@@ -117,7 +120,7 @@ fn is_ours(fd: RawFd, worker: &Worker) -> bool {
 }
 
 #[allow(unsafe_code)]
-fn borrow<'a>(fd: RawFd) -> BorrowedFd<'a> {
+pub(super) fn borrow<'a>(fd: RawFd) -> BorrowedFd<'a> {
     // SAFETY: a descriptor that was just listed; one that is not open any more gives an error.
     unsafe { BorrowedFd::borrow_raw(fd) }
 }

@@ -227,6 +227,7 @@ impl WorkerThread {
             request: [line.method, line.uri].map(String::from_utf8_lossy).join(" "),
         });
         if let (Some(raised), Some(report)) = (&raised, &report) {
+            cell.errors.count(&raised.kind);
             cell.exception.store(report);
             if self.worker.config.reactions.exceptions.matches(&raised.kind, &raised.message) {
                 self.worker.notices.tell_raised(&raised.kind);
@@ -244,20 +245,15 @@ impl WorkerThread {
             notes: notes.as_ref(),
         });
         let outcome = Outcome { status, exception: raised.is_some(), write_error: client_gone };
-        self.cell().finish(self.now, self.ready.min(started), outcome);
         let phases = times.split(started, self.now, waited);
-        self.count_phases(
-            &phases,
-            &Ended {
-                started,
-                protocol: exchange.protocol,
-                peer,
-                head: kept,
-                status: if is_harakiri { GATEWAY_TIMEOUT } else { status },
-                is_harakiri,
-                exception: report.as_ref(),
-            },
-        );
+        let cell = self.cell();
+        cell.finish(self.now, self.ready.min(started), outcome);
+        cell.phases.record(&phases);
+        if self.worker.scoreboard.slow().is_slow(phases.total()) {
+            let (protocol, exception) = (exchange.protocol, report.as_ref());
+            let status = if is_harakiri { GATEWAY_TIMEOUT } else { status };
+            self.tell_slow(&phases, &Ended { started, protocol, peer, head: kept, status, is_harakiri, exception });
+        }
         self.worker.notices.count();
         if self.log.is_none() && notes.as_ref().is_none_or(|notes| notes.line != LineChoice::Logged) {
             return Ok(connection);

@@ -1,7 +1,7 @@
 //! What the threads of a worker share: its epoll set, its listeners, its connections.
 
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -81,6 +81,10 @@ pub(super) struct Worker {
     pub(super) request_log: Option<Arc<File>>,
     /// Kept to see the master's end.
     pub(super) liveness: OwnedFd,
+    /// It accepts from all sockets that workers accept from.
+    pub(super) has_all_listeners: bool,
+    /// What the child that is being forked keeps, for it is to be a fork server.
+    pub(super) kept_in_child: Mutex<Vec<RawFd>>,
 }
 
 /// Epoll tokens below this are connections, by descriptor.

@@ -13,6 +13,7 @@ use super::access_log::AccessLog;
 use super::connection::{Connection, ConnectionPhase, Wait};
 use super::harakiri;
 use super::kind::Kind;
+use super::orders::refork::Reforked;
 use super::routes::RouteMeter;
 use super::state::{TOKEN_LISTENER, TOKEN_LIVENESS, TOKEN_STOP, Worker};
 use crate::clock::{Clock, MonotonicNanos};
@@ -135,11 +136,11 @@ impl WorkerThread {
         self.worker.declining.load(Acquire)
     }
 
-    /// Serves until the worker has left.
+    /// Serves until the worker has left, or, in a process that it forks, until that is a fork server.
     ///
     /// # Errors
     /// When the epoll set or Python fails.
-    pub(super) fn serve(&mut self, py: Python<'_>) -> anyhow::Result<()> {
+    pub(super) fn serve(&mut self, py: Python<'_>) -> anyhow::Result<Option<Reforked>> {
         if self.worker.config.harakiri.is_some() {
             harakiri::prepare_thread();
         }
@@ -184,10 +185,13 @@ impl WorkerThread {
             for event in &events[..count] {
                 self.take(py, event.data(), &mut scratch)?;
             }
+            if let Some(reforked) = self.obey(py) {
+                return Ok(Some(reforked));
+            }
             self.leave_if_ordered()?;
             self.sweep(py, &mut scratch)?;
             if self.leaving_since.is_some() && self.worker.open.load(Acquire) == 0 {
-                return Ok(());
+                return Ok(None);
             }
         }
     }

@@ -92,7 +92,7 @@ const LARGE: usize = 256 * 1024;
 fn send_one(py: Python<'_>, current: &CurrentRequest, bytes: &Bound<'_, PyBytes>) -> Result<(), ResponseFailure> {
     let data = bytes.as_bytes();
     current.with(|active| {
-        active.times.returned();
+        active.times.returned(data.len() as u64);
         // After `write()` the length of this is not the length of the whole.
         let whole = (!matches!(active.progress, Progress::Sending(_))).then_some(data.len() as u64);
         // Rules may make several of it.
@@ -122,7 +122,7 @@ fn send_whole(py: Python<'_>, current: &CurrentRequest, items: &Bound<'_, PyTupl
     let slices: Vec<_> = pieces.iter().map(pyo3::types::PyBytesMethods::as_bytes).collect();
     let len = slices.iter().map(|slice| slice.len() as u64).sum();
     current.with(|active| {
-        active.times.returned();
+        active.times.returned(len);
         let whole = (!matches!(active.progress, Progress::Sending(_))).then_some(len);
         if whole.is_some() && active.routed.is_none() {
             active.transport.announce_last();
@@ -178,10 +178,7 @@ fn send_iterable(py: Python<'_>, current: &CurrentRequest, result: &Bound<'_, Py
             break;
         }
     }
-    current.with(|active| {
-        active.times.returned();
-        active.end().map_err(ResponseFailure::from)
-    })
+    current.with(|active| active.end().map_err(ResponseFailure::from))
 }
 
 /// Whether the file could be left to the system.
@@ -204,7 +201,7 @@ fn send_file(py: Python<'_>, current: &CurrentRequest, wrapper: &FileWrapper) ->
                 return Ok(false);
             }
         };
-        active.times.returned();
+        active.times.returned(len);
         active.progress = Progress::Sending(plan);
         active.head_len = head.len() as u32;
         active.by_file = true;

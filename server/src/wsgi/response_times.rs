@@ -1,23 +1,31 @@
 //! When the application had returned its response, and how long it was kept from it by its client: what tells its time
 //! from that of sending.
+//!
+//! What is small is sent by one call that does not wait. Its microseconds count as the application's: to tell them apart the
+//! clock would have to be read once more for each request.
 
 use crate::clock::MonotonicNanos;
 use crate::stats::cell::PhaseNanos;
 
+/// A response as large is worth timing, bytes.
+const LARGE: u64 = 16 * 1024;
+
 /// See the module.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ResponseTimes {
-    /// When the last of the response was there; `None` when the application raised or nothing came of it.
+    /// When the last of the response was there; `None` when there was nothing large to be sent then.
     returned: Option<MonotonicNanos>,
     /// How long its thread waited for the client before that, ns.
     waited: u64,
 }
 
 impl ResponseTimes {
-    /// The application has produced all that it will.
+    /// The application has produced all that it will, and so many bytes are to be sent now.
     #[inline]
-    pub(super) fn returned(&mut self) {
-        self.returned = Some(MonotonicNanos::now());
+    pub(super) fn returned(&mut self, len: u64) {
+        if len >= LARGE {
+            self.returned = Some(MonotonicNanos::now());
+        }
     }
 
     /// The thread has waited for the client since then, and the application goes on.

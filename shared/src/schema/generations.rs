@@ -30,6 +30,8 @@ pub struct Generation {
     /// Memory of its processes, bytes: shared pages are divided among those who share them. Of a past generation, the last
     /// that was seen.
     pub pss: u64,
+    /// How many processes that memory is of.
+    pub pss_workers: u32,
     /// Exceptions by class name, the most frequent first, at most 20.
     pub errors: Vec<ErrorCount>,
     /// The routes with most of its time, at most 20.

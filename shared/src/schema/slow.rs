@@ -13,9 +13,9 @@ pub struct Phases {
     pub body: String,
     /// Waiting for Python's global lock before the application was called.
     pub gil: String,
-    /// In the application, which includes what it writes itself.
+    /// In the application, which includes what it writes itself, and sending less than 16 kB without a wait.
     pub application: String,
-    /// Sending what the application has returned.
+    /// Sending what the application has returned, and waiting for the client.
     pub write: String,
 }
 
@@ -31,7 +31,7 @@ pub struct PhaseTimes {
     pub gil: u64,
     /// In the application.
     pub application: u64,
-    /// Sending what the application has returned.
+    /// Sending what the application has returned, and waiting for the client.
     pub write: u64,
 }
 
@@ -39,7 +39,8 @@ pub struct PhaseTimes {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct SlowRequest {
-    /// Counts from 1 since the server started; a monitor knows by it what it has seen.
+    /// Counts from 1 since the server started; a monitor knows by it what it has seen. Numbers are passed over when more
+    /// ended at once than the server could take.
     pub id: u64,
     /// The worker.
     pub worker: u32,

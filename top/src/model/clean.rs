@@ -3,14 +3,21 @@
 //! What has texts and numbers is taken apart whole, so that a new key is a decision.
 
 use rwsgi_stats::{
-    App, Blacklisted, Core, Cron, Daemon, LastException, RequestInfo, Snapshot, Socket, Spooler, SpoolerJob, Vassal,
-    Worker,
+    App, Blacklisted, Core, Cron, Daemon, ErrorCount, Generation, GenerationRoute, LastException, RequestInfo, Route,
+    SlowRequest, SlowestRequest, Snapshot, Socket, Spooler, SpoolerJob, TempFiles, Vassal, Worker,
 };
 
 use crate::format;
 
+/// rwsgi keeps eight.
+const MOST_GENERATIONS: usize = 32;
+
 /// No traceback, and no list of an emperor's directories, is longer; the rest is dropped.
 const LONGEST_LIST: usize = 100;
+/// Routes of a document, the others' row included.
+const MOST_ROUTES: usize = 201;
+/// Slow requests of a document.
+const MOST_SLOW: usize = 200;
 
 /// Makes every text of a digested document a line that a terminal and a file can take. Histograms are decoded and never
 /// shown.
@@ -29,6 +36,9 @@ pub(super) fn clean(snapshot: &mut Snapshot) {
         server,
         hostname,
         python,
+        temp_files,
+        routes,
+        slow,
         control,
         // Numbers.
         listen_queue: _,
@@ -45,20 +55,18 @@ pub(super) fn clean(snapshot: &mut Snapshot) {
         now: _,
         generation: _,
         limits: _,
+        slow_clients: _,
         // Histograms.
         latency: _,
         queue: _,
+        phases: _,
         // Digesting leaves nothing in them.
         locks: _,
         caches: _,
         metrics: _,
         timers: _,
-        temp_files: _,
-        slow_clients: _,
-        routes: _,
-        phases: _,
-        slow: _,
-        generations: _,
+        generations,
+        // Numbers.
         canary: _,
     } = snapshot;
     [version, cwd].into_iter().chain([server, hostname, python, control].into_iter().flatten()).for_each(line);
@@ -66,6 +74,17 @@ pub(super) fn clean(snapshot: &mut Snapshot) {
         [name, proto].into_iter().for_each(line);
     }
     workers.iter_mut().for_each(worker);
+    if let Some(TempFiles { dir, bytes: _, limit: _, refused: _ }) = temp_files {
+        line(dir);
+    }
+    if let Some(routes) = routes {
+        routes.truncate(MOST_ROUTES);
+        routes.iter_mut().for_each(route);
+    }
+    if let Some(slow) = slow {
+        slow.truncate(MOST_SLOW);
+        slow.iter_mut().for_each(slow_request);
+    }
     for spooler in spoolers {
         let Spooler {
             dir,
@@ -104,6 +123,37 @@ pub(super) fn clean(snapshot: &mut Snapshot) {
         line(id);
     }
     emperor.iter_mut().for_each(lines);
+    if let Some(generations) = generations {
+        generations.truncate(MOST_GENERATIONS);
+        generations.iter_mut().for_each(generation);
+    }
+}
+
+fn generation(generation: &mut Generation) {
+    let Generation {
+        state,
+        errors,
+        routes,
+        generation: _,
+        started_at: _,
+        workers: _,
+        requests: _,
+        exceptions: _,
+        responses: _,
+        running_time: _,
+        latency: _,
+        pss: _,
+        pss_workers: _,
+    } = generation;
+    line(state);
+    errors.truncate(LONGEST_LIST);
+    for ErrorCount { kind, count: _ } in errors {
+        line(kind);
+    }
+    routes.truncate(LONGEST_LIST);
+    for GenerationRoute { route, requests: _, busy_time: _, latency: _ } in routes {
+        line(route);
+    }
 }
 
 fn worker(worker: &mut Worker) {
@@ -116,11 +166,62 @@ fn worker(worker: &mut Worker) {
             req_info;
         [method, uri, remote_addr, protocol, route].into_iter().flatten().for_each(line);
     }
-    if let Some(exception) = &mut worker.last_exception {
-        let LastException { kind, message, location, traceback, when: _, request } = exception;
-        [kind, message, location, request].into_iter().for_each(line);
-        lines(traceback);
+    worker.last_exception.iter_mut().for_each(last_exception);
+}
+
+fn last_exception(exception: &mut LastException) {
+    let LastException { kind, message, location, traceback, when: _, request } = exception;
+    [kind, message, location, request].into_iter().for_each(line);
+    lines(traceback);
+}
+
+fn route(row: &mut Route) {
+    let Route {
+        route,
+        named: _,
+        requests: _,
+        busy_time: _,
+        latency: _,
+        responses: _,
+        exceptions: _,
+        tx: _,
+        gil_wait: _,
+        memory_samples: _,
+        memory_growth: _,
+        last_exception: exception,
+        slowest,
+    } = row;
+    line(route);
+    exception.iter_mut().for_each(last_exception);
+    if let Some(SlowestRequest { when: _, elapsed: _, request }) = slowest {
+        line(request);
     }
+}
+
+fn slow_request(record: &mut SlowRequest) {
+    let SlowRequest {
+        id: _,
+        worker: _,
+        core: _,
+        pid: _,
+        generation: _,
+        started: _,
+        elapsed: _,
+        method,
+        uri,
+        route,
+        remote_addr,
+        status: _,
+        outcome,
+        phases: _,
+        stack,
+        stack_at: _,
+        rss_before: _,
+        rss_after: _,
+        exception,
+    } = record;
+    [method, uri, route, remote_addr, outcome, exception].into_iter().for_each(line);
+    lines(stack);
 }
 
 fn lines(texts: &mut Vec<String>) {

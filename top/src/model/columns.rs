@@ -5,6 +5,7 @@
 //! drop out from the highest `rank` down.
 
 use jiff::tz::TimeZone;
+use rwsgi_assertions::Teller;
 use rwsgi_stats::{Core, Worker};
 
 use super::{Rates, Sample};
@@ -48,17 +49,6 @@ pub(crate) enum Key {
 }
 
 type Value = fn(&Row<'_>, &Context) -> Option<String>;
-
-/// Which servers tell a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Teller {
-    /// uWSGI and rwsgi.
-    Both,
-    /// Both; uWSGI only with `--memory-report`.
-    MemoryReport,
-    /// rwsgi alone.
-    Rwsgi,
-}
 
 /// What `--json` and `--csv` have of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -288,10 +288,7 @@ pub(crate) mod tests {
         let profile = shop();
         for (by, names) in [
             (By::Route, &["/orders/{}", "/search", "(no route)"][..]),
-            (
-                By::State,
-                &["waiting for the database", "running with the GIL", "waiting for the GIL", "waiting for a lock"],
-            ),
+            (By::State, &["waiting for a database", "running", "waiting for the global lock", "waiting for a lock"]),
         ] {
             let tree = Tree::of(&profile, by);
             sound(&tree);

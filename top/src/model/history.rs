@@ -45,6 +45,8 @@ pub(crate) struct Point {
     pub(crate) queue: u32,
     /// Bytes: PSS where it is known, else RSS.
     pub(crate) memory: u64,
+    /// The generation that serves.
+    pub(crate) generation: Option<u32>,
     /// Requests by latency, a row for each of [`HEAT_ROWS`].
     pub(crate) heat: [u16; HEAT_ROWS],
 }
@@ -82,6 +84,8 @@ struct Pending {
     queue: u64,
     /// The most.
     memory: u64,
+    /// The last.
+    generation: Option<u32>,
 }
 
 /// A mean over time.
@@ -116,6 +120,7 @@ impl Pending {
             self.latency.merge(latency);
         }
         self.queue = self.queue.max(totals.queue);
+        self.generation = sample.snapshot.generation.or(self.generation);
         self.memory = self.memory.max(totals.pss.unwrap_or(totals.rss));
     }
 
@@ -134,6 +139,7 @@ impl Pending {
             latency: self.latency.percentiles().map(|p| [p.p50, p.p95, p.p99].map(small)),
             queue: small(self.queue),
             memory: self.memory,
+            generation: self.generation,
             heat,
         }
     }
@@ -247,8 +253,8 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Percentiles, Rates, Totals};
-    use rwsgi_stats::{Core, RequestInfo, Snapshot, Worker};
+    use crate::model::{Percentiles, Rates, RouteWindow, Totals};
+    use rwsgi_stats::{Core, LastException, RequestInfo, Route, Snapshot, Worker};
 
     fn seconds(seconds: u64) -> Monotonic {
         Monotonic::from_micros(seconds * 1_000_000)
@@ -336,6 +342,52 @@ mod tests {
             });
             assert!(spacings.is_sorted() && spacings[3] <= coarsest, "{workers}: {spacings:?}");
         }
+    }
+
+    #[test]
+    fn an_hour_of_200_busy_routes_is_kept_within_the_same_bounds() {
+        let with_routes = |second: u64| {
+            let noise = |seed: u64| (second * 7_919 + seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 50;
+            let exception = |id: u64| LastException {
+                kind: "ValueError".into(),
+                message: format!("no {id}").repeat(20),
+                traceback: vec![format!("/srv/app/views/{id}.py:41 in view"); 5],
+                when: second / 60,
+                ..LastException::default()
+            };
+            let route = |id: u64| Route {
+                route: format!("/pages/{id}/{{}}"),
+                requests: second * 60 + noise(id) % 9,
+                tx: second * 100_000 + noise(id),
+                last_exception: Some(exception(id)),
+                ..Route::default()
+            };
+            let window = |id: u64| RouteWindow {
+                requests: 60 + noise(id) % 9,
+                busy: 600_000 + noise(id),
+                tx: 100_000 + noise(id),
+                gil_wait: noise(id),
+                latency: Some(Percentiles {
+                    p50: noise(id),
+                    p95: 2 * noise(id),
+                    p99: 3 * noise(id),
+                    max: 4 * noise(id),
+                }),
+                ..RouteWindow::default()
+            };
+            let mut sample = sample(second, 4);
+            sample.snapshot.routes = Some((0..200).map(route).collect());
+            sample.routes = (0..200).map(window).collect();
+            sample
+        };
+        let mut history = History::default();
+        for second in (1..=4_000).step_by(5) {
+            history.push(&mut with_routes(second));
+        }
+        assert!(history.size() < BUDGET + BUDGET / 4 + (1 << 19), "{} bytes", history.size());
+        let latest = history.latest().unwrap();
+        assert_eq!(history.at(latest).unwrap(), with_routes(latest.as_micros() / 1_000_000));
+        assert!(latest.since(history.step(seconds(0), 0).unwrap()).as_secs() >= 3_500);
     }
 
     #[test]

@@ -134,6 +134,8 @@ pub(crate) fn hottest(profile: &Profile) -> Option<Hottest> {
     let state_share = found.states.0[super::threads::place_of(state.state)] as f64 / found.samples as f64;
     let place = place(file, line);
     let inside = match package {
+        // No frame at all: the server says in brackets what it was at.
+        _ if file.is_empty() => format!("in {function}"),
         // Not even the outermost function is the application's.
         Some(package) if package_of(&Frame { file: file.to_owned(), ..Frame::default() }).is_some() => {
             format!("in {package}: {function} ({place})")
@@ -184,21 +186,24 @@ mod tests {
     #[test]
     fn the_place_of_the_application_with_most_is_told_in_a_sentence() {
         let hottest = hottest(&shop()).unwrap();
-        assert_eq!(
-            hottest.sentence,
-            "71 % of busy threads are in psycopg … views.py:41, 87 % waiting for the database"
-        );
+        assert_eq!(hottest.sentence, "71 % of busy threads are in psycopg … views.py:41, 87 % waiting for a database");
         assert_eq!((hottest.samples, hottest.of, hottest.line), (710, 1_000, 41));
     }
 
     #[test]
     fn the_application_s_own_code_has_no_package() {
         let own = profile(&[("", ThreadState::Running, &["app /srv/a.py:1", "burn /srv/a.py:7"], 5)]);
-        assert_eq!(hottest(&own).unwrap().sentence, "100 % of busy threads are in burn (a.py:7), running with the GIL");
+        assert_eq!(hottest(&own).unwrap().sentence, "100 % of busy threads are in burn (a.py:7), running");
         let library = profile(&[("", ThreadState::Waiting, &["recv /usr/lib/python3.12/socket.py:7"], 5)]);
         let sentence = hottest(&library).unwrap().sentence;
-        assert_eq!(sentence, "100 % of busy threads are in socket: recv (socket.py:7), waiting for something else");
+        assert_eq!(sentence, "100 % of busy threads are in socket: recv (socket.py:7), waiting");
         assert_eq!(hottest(&Profile::default()), None);
+    }
+
+    #[test]
+    fn what_is_no_code_of_python_is_told_as_the_server_does() {
+        let server = profile(&[("", ThreadState::Running, &["(server) :0"], 5)]);
+        assert_eq!(hottest(&server).unwrap().sentence, "100 % of busy threads are in (server), running");
     }
 
     #[test]

@@ -3,11 +3,17 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use rwsgi_stats::control::Profile;
 use rwsgi_stats::{Snapshot, Worker};
 
 use super::clean::clean;
+use super::findings::Findings;
+use super::routes::RoutesBefore;
 use super::sample::digest;
-use super::{Counts, History, MemoryPoint, MemoryTrack, Rates, Sample, Totals};
+use super::slow::PhasesBefore;
+use super::{
+    AskRoom, Counts, History, MemoryPoint, MemoryTrack, PhaseCounts, Rates, RouteWindow, Sample, Slope, SlowLog, Totals,
+};
 use crate::format;
 use crate::source::{LocalMicros, Monotonic, Poll, ServerMicros};
 
@@ -34,6 +40,11 @@ pub(crate) struct Pool {
     pub(crate) restarted: Option<Monotonic>,
     /// The last hour.
     pub(crate) history: History,
+    /// The slow requests that were seen.
+    pub(crate) slow: SlowLog,
+    /// Asks for memory that more workers could take; `None` for what is not watched live.
+    pub(crate) room: Option<AskRoom>,
+    findings: Findings,
     before: Option<Before>,
     memory: Vec<MemoryTrack>,
 }
@@ -60,6 +71,8 @@ struct Before {
     tx: u64,
     latency: Cumulative,
     waiting: Cumulative,
+    phases: PhasesBefore,
+    routes: RoutesBefore,
     workers: Vec<WorkerBefore>,
 }
 
@@ -82,14 +95,14 @@ struct WorkerBefore {
 /// Counts since the server's start, with the text that they were decoded from: an unchanged text, which is what an
 /// idle worker sends, is not decoded again.
 #[derive(Debug, Default)]
-struct Cumulative {
+pub(super) struct Cumulative {
     text: String,
     counts: Counts,
 }
 
 impl Cumulative {
     /// Takes over what the document says, and returns what is new in it; `None` when the server does not tell.
-    fn advance(&mut self, text: Option<String>) -> Option<Counts> {
+    pub(super) fn advance(&mut self, text: Option<String>) -> Option<Counts> {
         let text = text?;
         if text == self.text {
             return Some(Counts::default());
@@ -112,6 +125,9 @@ impl Pool {
             restarts: 0,
             restarted: None,
             history: History::default(),
+            slow: SlowLog::default(),
+            room: None,
+            findings: Findings::default(),
             before: None,
             memory: Vec::new(),
         }
@@ -139,9 +155,27 @@ impl Pool {
         (counts.total() > 0).then_some(counts)
     }
 
+    /// Latency of a route since its row began; `None` when the server does not tell.
+    pub(crate) fn route_latency(&self, route: &str) -> Option<&Counts> {
+        self.before.as_ref()?.routes.latency(route)
+    }
+
+    /// Takes a profile of it in, for the rules that ask where time goes.
+    pub(crate) fn profiled(&mut self, profile: &Profile) {
+        let at = self.current.as_ref().map_or(Monotonic::default(), |sample| sample.at);
+        self.findings.profiled(profile, at);
+    }
+
     /// Memory over time of a worker (by its place).
     pub(crate) fn memory(&self, place: usize) -> Option<&MemoryTrack> {
         self.memory.get(place)
+    }
+
+    /// How fast the memory of all workers together grew per hour up to a moment; `None` when fewer than two are known well
+    /// enough.
+    pub(crate) fn growth(&self, until: Monotonic) -> Option<Slope> {
+        let slopes: Vec<Slope> = self.memory.iter().filter_map(|track| Some(track.growth(until)?.per_hour)).collect();
+        if slopes.len() < 2 { None } else { Slope::sum(slopes) }
     }
 
     fn advance(&mut self, mut snapshot: Snapshot, at: Monotonic, local: LocalMicros) {
@@ -156,6 +190,7 @@ impl Pool {
             (None, Some(ended)) => {
                 self.restarts += 1;
                 self.restarted = Some(at);
+                self.findings = Findings::default();
                 match age_of_run(&snapshot, clock, ended.clock) {
                     Some(age) => (Some(age), Before::at_start(&snapshot)),
                     None => (None, Before::default()),
@@ -185,6 +220,13 @@ impl Pool {
         totals.latency = overall.or(tells.then_some(merged)).map(in_window);
         let waiting = snapshot.queue.as_mut().map(|queue| std::mem::take(&mut queue.waiting));
         totals.waiting = before.waiting.advance(waiting).map(in_window);
+        let phases = snapshot.phases.take().map(|phases| before.phases.advance(phases));
+        totals.phases = phases.map(|phases| if window.is_some() { phases } else { PhaseCounts::default() });
+        let mut routes = before.routes.advance(snapshot.routes.as_deref_mut().unwrap_or_default());
+        if window.is_none() {
+            routes.iter_mut().for_each(|route| *route = RouteWindow::default());
+        }
+        self.slow.push(self.restarts, snapshot.slow.take().unwrap_or_default());
 
         let cores = |worker: &Worker| worker.cores.len().max(1) as f64;
         let weighted = |value: fn(&Rates) -> Option<f64>, weight: &dyn Fn(&Worker) -> f64| {
@@ -206,7 +248,9 @@ impl Pool {
         for (worker, track) in snapshot.workers.iter().zip(&mut self.memory) {
             track.push(worker.pid, MemoryPoint { at, rss: worker.rss, requests: worker.requests });
         }
-        let mut sample = Sample { at, clock, window, snapshot, workers, totals };
+        let findings = Vec::new();
+        let mut sample = Sample { at, clock, window, snapshot, workers, routes, totals, findings };
+        sample.findings = self.findings.advance(&sample, &self.memory, self.room);
         self.history.push(&mut sample);
         self.current = Some(sample);
     }

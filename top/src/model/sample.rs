@@ -2,7 +2,7 @@
 
 use rwsgi_stats::{Core, Snapshot, Worker};
 
-use super::{Counts, Percentiles};
+use super::{Counts, Finding, Percentiles, PhaseCounts, RouteWindow};
 use crate::source::{Monotonic, ServerMicros, shown_of};
 
 /// One server at one moment. Rates are `None` until there is a snapshot before it to subtract.
@@ -18,8 +18,12 @@ pub(crate) struct Sample {
     pub(crate) snapshot: Snapshot,
     /// What the differences say, a row for each of the snapshot's workers.
     pub(crate) workers: Vec<Rates>,
+    /// What the differences say of routes, a row for each of the snapshot's.
+    pub(crate) routes: Vec<RouteWindow>,
     /// All workers together.
     pub(crate) totals: Totals,
+    /// What is wrong, the most important first.
+    pub(crate) findings: Vec<Finding>,
 }
 
 /// What a worker did in the window.
@@ -86,6 +90,8 @@ pub(crate) struct Totals {
     pub(crate) latency: Option<Counts>,
     /// Waiting times in the router's queue in the window; `None` when the server does not tell.
     pub(crate) waiting: Option<Counts>,
+    /// How long the phases took of the requests in the window; `None` when the server does not tell.
+    pub(crate) phases: Option<PhaseCounts>,
 }
 
 /// What a worker is doing; the words are uWSGI's.
@@ -146,6 +152,7 @@ impl Totals {
             cpu: silent.cpu,
             latency: silent.latency,
             waiting: silent.waiting,
+            phases: silent.phases,
             ..self.clone()
         }
     }
@@ -220,6 +227,9 @@ impl Totals {
                     *sum.get_or_insert(0.0) += rate;
                 }
             }
+            if let Some(phases) = &one.phases {
+                merged.phases.get_or_insert_default().merge(phases);
+            }
             for (sum, counts) in [(&mut merged.latency, &one.latency), (&mut merged.waiting, &one.waiting)] {
                 if let Some(counts) = counts {
                     sum.get_or_insert_default().merge(counts);
@@ -242,7 +252,6 @@ pub(crate) fn digest(snapshot: &mut Snapshot, now: ServerMicros) {
     // Nothing shows them.
     (snapshot.locks, snapshot.caches, snapshot.timers) = Default::default();
     snapshot.metrics.clear();
-    (snapshot.temp_files, snapshot.slow_clients) = Default::default();
     let shown = shown_of(snapshot.server.as_deref());
     for core in snapshot.workers.iter_mut().flat_map(|worker| &mut worker.cores) {
         let vars = std::mem::take(&mut core.vars);

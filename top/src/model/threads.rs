@@ -17,16 +17,16 @@ pub(crate) struct StateName {
 
 /// Every state, in the order in which they are shown.
 pub(crate) const STATES: [StateName; 6] = [
-    named(ThreadState::Running, "running", "running with the GIL", None),
-    named(ThreadState::Gil, "gil", "waiting for the GIL", Some("[waiting for the GIL]")),
-    named(ThreadState::Lock, "lock", "waiting for a lock", Some("[waiting for a lock]")),
-    named(ThreadState::Database, "database", "waiting for the database", Some("[waiting for the database]")),
-    named(ThreadState::Waiting, "waiting", "waiting for something else", Some("[waiting]")),
-    named(ThreadState::Native, "native", "in native code without the GIL", Some("[native code]")),
+    named(ThreadState::Running, "running", None),
+    named(ThreadState::Gil, "gil", Some("[waiting for the global lock]")),
+    named(ThreadState::Lock, "lock", Some("[waiting for a lock]")),
+    named(ThreadState::Database, "database", Some("[waiting for a database]")),
+    named(ThreadState::Waiting, "waiting", Some("[waiting]")),
+    named(ThreadState::Native, "native", Some("[C code, without the global lock]")),
 ];
 
-const fn named(state: ThreadState, word: &'static str, does: &'static str, frame: Option<&'static str>) -> StateName {
-    StateName { state, word, does, frame }
+const fn named(state: ThreadState, word: &'static str, frame: Option<&'static str>) -> StateName {
+    StateName { state, word, does: state.in_words(), frame }
 }
 
 /// The place of a state in [`STATES`], and in [`States`].

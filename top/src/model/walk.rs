@@ -1,11 +1,11 @@
 //! The walk through a sample: what of it the history keeps, in which order. One walk serves both directions.
 
 use rwsgi_stats::{
-    Blacklisted, Core, Cron, Daemon, LastException, Limits, Queue, Recycled, RequestInfo, Responses, Snapshot, Socket,
-    Spooler, SpoolerJob, Vassal, Worker,
+    Blacklisted, Core, Cron, Daemon, GarbageCollections, LastException, Limits, Queue, Recycled, RequestInfo,
+    Responses, Route, SlowestRequest, Snapshot, Socket, Spooler, SpoolerJob, Vassal, Worker,
 };
 
-use super::{Counts, Percentiles, Rates, Sample, Totals};
+use super::{Counts, Finding, Percentiles, PhaseCounts, Rates, RouteWindow, Sample, Totals};
 use crate::source::{Monotonic, ServerMicros};
 
 /// Goes through a value's numbers in a fixed order: a writer reads them out, a reader puts them in.
@@ -73,6 +73,8 @@ pub(super) fn sample(walk: &mut impl Walk, sample: &mut Sample) {
     walk.option(&mut sample.window, Walk::rate);
     snapshot(walk, &mut sample.snapshot);
     walk.list(&mut sample.workers, rates);
+    walk.list(&mut sample.routes, route_window);
+    walk.list(&mut sample.findings, finding);
     let totals = &mut sample.totals;
     for rate in
         [&mut totals.rps, &mut totals.exception_rate, &mut totals.tx_rate, &mut totals.utilization, &mut totals.cpu]
@@ -82,6 +84,9 @@ pub(super) fn sample(walk: &mut impl Walk, sample: &mut Sample) {
     for latency in [&mut totals.latency, &mut totals.waiting] {
         walk.option(latency, counts);
     }
+    walk.option(&mut totals.phases, |walk, PhaseCounts(phases)| {
+        phases.iter_mut().for_each(|phase| counts(walk, phase));
+    });
     // What the workers add up to is not kept twice; several servers together have no workers of their own.
     if sample.snapshot.workers.is_empty() {
         counters(walk, totals);
@@ -118,6 +123,25 @@ fn rates(walk: &mut impl Walk, rates: &mut Rates) {
     walk.list(&mut rates.cores, Walk::rate);
 }
 
+fn finding(walk: &mut impl Walk, finding: &mut Finding) {
+    let Finding { rule, since, sentence, advice, evidence } = finding;
+    let (mut place, mut at) = (*rule as u64, since.as_micros());
+    walk.number(&mut place);
+    walk.number(&mut at);
+    (*rule, *since) = (place as usize, Monotonic::from_micros(at));
+    walk.text(sentence);
+    walk.text(advice);
+    walk.list(evidence, Walk::text);
+}
+
+fn route_window(walk: &mut impl Walk, window: &mut RouteWindow) {
+    let RouteWindow { requests, busy, errors, exceptions, tx, gil_wait, latency, counts: _ } = window;
+    [requests, busy, errors, exceptions, tx, gil_wait].into_iter().for_each(|count| walk.number(count));
+    walk.option(latency, |walk, Percentiles { p50, p95, p99, max }| {
+        [p50, p95, p99, max].into_iter().for_each(|value| walk.number(value));
+    });
+}
+
 // Every type is taken apart whole below, so that what is not kept is named, and a new key is a decision.
 
 fn snapshot(walk: &mut impl Walk, snapshot: &mut Snapshot) {
@@ -148,9 +172,12 @@ fn snapshot(walk: &mut impl Walk, snapshot: &mut Snapshot) {
         python,
         queue,
         limits,
+        routes,
         // Digested before: they are in the totals, and beside the document.
         latency: _,
         now: _,
+        phases: _,
+        slow: _,
         // Nothing shows them.
         locks: _,
         caches: _,
@@ -160,9 +187,7 @@ fn snapshot(walk: &mut impl Walk, snapshot: &mut Snapshot) {
         slow_clients: _,
         schema: _,
         control: _,
-        routes: _,
-        phases: _,
-        slow: _,
+        // Of the present alone: their histograms in every sample would be most of the history.
         generations: _,
         canary: _,
     } = snapshot;
@@ -195,6 +220,7 @@ fn snapshot(walk: &mut impl Walk, snapshot: &mut Snapshot) {
         walk.number(max_queue);
     });
     walk.list(workers, worker);
+    walk.option(routes, |walk, routes| walk.list(routes, route));
     walk.list(daemons, |walk, Daemon { cmd, pid, respawns, status, started_at }| {
         walk.text(cmd);
         walk.signed(pid);
@@ -302,6 +328,7 @@ fn worker(walk: &mut impl Walk, worker: &mut Worker) {
         responses,
         recycled,
         last_exception,
+        gc,
         // What they say of the window is in the rates.
         busy_time: _,
         cpu_time: _,
@@ -309,7 +336,6 @@ fn worker(walk: &mut impl Walk, worker: &mut Worker) {
         latency: _,
         // Nothing shows them.
         apps: _,
-        gc: _,
     } = worker;
     walk.small(id);
     walk.signed(pid);
@@ -336,23 +362,62 @@ fn worker(walk: &mut impl Walk, worker: &mut Worker) {
     for number in [unresponsive_for, pss, uss, rss_peak] {
         walk.option(number, Walk::number);
     }
-    walk.option(responses, |walk, responses| {
-        let Responses { informational, success, redirect, client_error, server_error } = responses;
-        [informational, success, redirect, client_error, server_error].into_iter().for_each(|value| walk.number(value));
-    });
+    walk.option(responses, self::responses);
     walk.option(recycled, |walk, recycled| {
         let Recycled { max_requests, lifetime, rss, address_space, harakiri, crash, reload, idle } = recycled;
         [max_requests, lifetime, rss, address_space, harakiri, crash, reload, idle]
             .into_iter()
             .for_each(|v| walk.number(v));
     });
-    walk.option(last_exception, |walk, exception| {
-        let LastException { kind, message, location, traceback, when, request } = exception;
-        [kind, message, location, request].into_iter().for_each(|text| walk.text(text));
-        walk.list(traceback, Walk::text);
-        walk.number(when);
+    walk.option(last_exception, self::last_exception);
+    walk.option(gc, |walk, GarbageCollections { collections, time, longest, collected }| {
+        [collections, time, longest, collected].into_iter().for_each(|value| walk.number(value));
     });
     walk.list(cores, core);
+}
+
+fn responses(walk: &mut impl Walk, responses: &mut Responses) {
+    let Responses { informational, success, redirect, client_error, server_error } = responses;
+    [informational, success, redirect, client_error, server_error].into_iter().for_each(|value| walk.number(value));
+}
+
+fn last_exception(walk: &mut impl Walk, exception: &mut LastException) {
+    let LastException { kind, message, location, traceback, when, request } = exception;
+    [kind, message, location, request].into_iter().for_each(|text| walk.text(text));
+    walk.list(traceback, Walk::text);
+    walk.number(when);
+}
+
+fn route(walk: &mut impl Walk, route: &mut Route) {
+    let Route {
+        route,
+        named,
+        requests,
+        exceptions,
+        tx,
+        responses,
+        memory_samples,
+        memory_growth,
+        last_exception,
+        slowest,
+        // What they say of the window is beside the document.
+        busy_time: _,
+        latency: _,
+        gil_wait: _,
+    } = route;
+    walk.text(route);
+    let mut flag = u8::from(*named);
+    walk.flag(&mut flag);
+    *named = flag != 0;
+    [requests, exceptions, tx, memory_samples].into_iter().for_each(|count| walk.number(count));
+    walk.long(memory_growth);
+    self::responses(walk, responses);
+    walk.option(last_exception, self::last_exception);
+    walk.option(slowest, |walk, SlowestRequest { when, elapsed, request }| {
+        walk.number(when);
+        walk.number(elapsed);
+        walk.text(request);
+    });
 }
 
 fn core(walk: &mut impl Walk, core: &mut Core) {

@@ -100,6 +100,7 @@ impl Batch {
             if statuses.is_empty() { "0".to_owned() } else { statuses.join(" ") },
         );
         let mut lines: Vec<String> = text.lines().map(format::one_line).collect();
+        lines.extend(sample.findings.iter().map(|finding| format!("! {}", finding.line())));
         lines.push(String::new());
         lines.join("\n")
     }

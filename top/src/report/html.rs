@@ -14,13 +14,13 @@ use self::axis::Times;
 use self::chart::{FOUND, Frame, Mark, charts};
 use self::markup::Markup;
 use super::judge::Watched;
-use super::metrics::{METRICS, Metric, Missing, measure, metric};
 use super::timeline::{Event, Track, What};
 use super::verdict::{TITLES, Verdict};
-use super::window::Window;
 use crate::format;
 use crate::model::Pool;
 use crate::source::Monotonic;
+use rwsgi_assertions::Window;
+use rwsgi_assertions::{METRICS, Metric, Missing, measure, metric};
 
 const STYLE: &str = include_str!("html/page.css");
 /// Nothing is fetched, and no script runs, whatever a server sent.

@@ -1,15 +1,16 @@
 //! Judging: samples in, a verdict out. The same samples give the same verdict, live or from a recording.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::assertion::Assertion;
-use super::metrics::{Missing, measure};
+use super::generations::{self, Generations};
 use super::verdict::{Judgement, Measured, Moment, Part, Verdict};
-use super::window::{Span, Step, Steps, Window};
+use super::window::{Span, Step, Steps};
 use crate::format;
 use crate::model::Pool;
 use crate::source::{EndedBy, Ending, LocalMicros, Monotonic};
+use rwsgi_assertions::{Assertion, Missing, Window, measure};
 
 /// So many poll intervals may pass between two samples of a server, and no less than [`SHORTEST_GAP`].
 const GAP: u32 = 3;
@@ -63,6 +64,8 @@ struct Server {
     gap: (Duration, Monotonic),
     /// Why there was none after the last good one.
     failure: Option<String>,
+    /// What it has told of its generations last.
+    generations: Option<Generations>,
     /// Steps that count.
     steps_taken: u64,
     /// Them put together.
@@ -200,6 +203,9 @@ impl Judge {
         let Some(server) = self.servers.get_mut(target) else { return false };
         let Some(step) = server.steps.step(pool, taken) else { return false };
         server.failure = None;
+        if self.cases.iter().any(|case| case.assertion.previous_generation().is_some()) {
+            server.generations = pool.current.as_ref().and_then(|sample| Generations::of(&sample.snapshot));
+        }
         // The very document that came before, as a cache gives it, says nothing of the time since.
         if step.begin < step.end && step.whole.restarts == 0 && step.whole.seconds <= 0.0 {
             return false;
@@ -254,7 +260,7 @@ impl Judge {
         }
         if step.whole.samples > 0 || step.whole.restarts > 0 {
             for (case, worst) in self.cases.iter().zip(&mut open.worst) {
-                let Some(badness) = case.badness_of(&step.whole) else { continue };
+                let Some(badness) = case.badness_of(&case.part_of(&step.whole)) else { continue };
                 if worst.as_ref().is_none_or(|(before, _)| badness > *before) {
                     let after = self.begun.map_or(Duration::ZERO, |begun| step.end.since(begun));
                     *worst = Some((badness, Moment { taken: step.taken, after }));
@@ -319,7 +325,15 @@ impl Judge {
             void.push("a server was restarted while it was watched".to_owned());
         }
         let (samples, windows) = (self.samples, self.windows);
-        let judgements = self.cases.into_iter().map(|case| case.judgement(samples, windows)).collect();
+        let (servers, in_pieces) = (&self.servers, self.phases.window.is_some());
+        let judgements = self.cases.into_iter().map(|case| match case.assertion.previous_generation() {
+            None => case.judgement(samples, windows),
+            Some(_) => {
+                let servers = servers.iter().map(|server| (server.label.as_str(), server.generations.as_ref()));
+                generations::judgement(case.assertion, servers, in_pieces, samples)
+            }
+        });
+        let judgements = judgements.collect();
         let void = (!void.is_empty()).then(|| void.join("; "));
         Verdict { judgements, void, seconds: self.seconds }
     }
@@ -360,6 +374,32 @@ impl Case {
         Some(self.assertion.badness(value, threshold))
     }
 
+    /// The part of a window that it is about.
+    fn part_of<'w>(&self, window: &'w Window) -> Cow<'w, Window> {
+        match &self.assertion.route {
+            None => Cow::Borrowed(window),
+            Some(route) => Cow::Owned(window.of_route(route).unwrap_or_default()),
+        }
+    }
+
+    /// The parts of all servers' windows that it is about, or why there is none: a route that nobody asked for says nothing.
+    fn parts_of<'s>(&self, spans: &'s [Span], labels: &[&str]) -> Result<Cow<'s, [Span]>, String> {
+        let Some(route) = &self.assertion.route else { return Ok(Cow::Borrowed(spans)) };
+        let windows: Vec<Option<Window>> = spans.iter().map(|span| span.whole.of_route(route)).collect();
+        let untold: Vec<usize> = (0..windows.len()).filter(|place| windows[*place].is_none()).collect();
+        if !untold.is_empty() {
+            return Err(format!("routes: {}", told_missing(&Missing::NotTold(untold), labels)));
+        }
+        if windows.iter().flatten().all(|window| window.requests == 0) {
+            let known = spans.iter().filter_map(|span| span.whole.routes.get()).flatten();
+            let nearest = known.map(|(name, _)| name).min_by_key(|name| strsim::levenshtein(route, name));
+            let meant = nearest.map_or_else(String::new, |name| format!("; did you mean {name:?}?"));
+            return Err(format!("no requests of the route {route:?}{meant}"));
+        }
+        let span = |window: Option<Window>| Span { whole: window.unwrap_or_default(), workers: Vec::new() };
+        Ok(windows.into_iter().map(span).collect())
+    }
+
     /// Takes in a window that is over; `pieces` when it is one of several, each of which needs samples of every server.
     fn close(&mut self, spans: &[Span], labels: &[&str], moment: Option<Moment>, pieces: bool) {
         let Ok(threshold) = self.threshold else { return };
@@ -368,6 +408,13 @@ impl Case {
             self.missing.get_or_insert_with(|| format!("{label}: a window without a sample"));
             return;
         }
+        let spans = &*match self.parts_of(spans, labels) {
+            Ok(spans) => spans,
+            Err(why) => {
+                self.missing.get_or_insert(why);
+                return;
+            }
+        };
         let actual = match measure(self.assertion.metric, spans.iter().map(|span| &span.whole)) {
             Ok(actual) => actual,
             Err(missing) => {

@@ -4,10 +4,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::metrics::{METRICS, Unit};
-use super::window::Window;
-use crate::model::columns::{COLUMNS, Column, Key, Raw, Row, Teller};
-use crate::model::{Pool, Sample};
+use crate::model::columns::{COLUMNS, Column, Key, Raw, Row};
+use crate::model::{Counts, Finding, PHASES, Percentiles, PhaseCounts, Pool, RULES, RouteRow, Sample, routes};
+use rwsgi_assertions::Teller;
+use rwsgi_assertions::Window;
+use rwsgi_assertions::{METRICS, Unit};
 
 pub(super) fn number(value: f64) -> Value {
     // Whole numbers without a point: counters are what most of these are.
@@ -63,9 +64,74 @@ pub(crate) fn json_line(pool: &Pool, sample: &Sample, window: &Window) -> String
         "requests_total": sample.totals.requests,
         "queue": sample.totals.queue,
         "totals": totals,
+        "routes": sample.snapshot.routes.as_ref().map(|_| routes(&[sample]).iter().map(route).collect::<Vec<_>>()),
+        "phases": sample.totals.phases.as_ref().map(phases),
+        "findings": sample.findings.iter().map(finding).collect::<Vec<_>>(),
         "workers": workers,
     });
     one_line_json(&line)
+}
+
+/// What a line has of a route: its key, and what it is.
+const ROUTE_KEYS: [(&str, &str); 14] = [
+    ("requests_total", "requests since its row began"),
+    ("errors_total", "responses of 500 and more"),
+    ("exceptions_total", "requests in which the application raised an exception"),
+    ("tx_total", "bytes sent"),
+    ("rps", "requests per second"),
+    ("share", "share of the busy time of all routes, 0 to 1"),
+    ("gil", "share of its busy time that waited for Python's global lock, 0 to 1"),
+    ("p50", "median latency, µs"),
+    ("p95", "95th percentile of latency, µs"),
+    ("p99", "99th percentile of latency, µs"),
+    ("growth", "bytes that a request makes its process grow by (workers of one thread alone)"),
+    ("last_exception", "class and text of its last exception"),
+    ("slowest", "how long the slowest request of the last minutes took, µs"),
+    ("slowest_request", "that request"),
+];
+
+fn route(row: &RouteRow) -> Value {
+    let whole = |value: u64| Some(json!(value));
+    let latency = |of: fn(&Percentiles) -> u64| row.latency.as_ref().map(|latency| json!(of(latency)));
+    let exception = row.last_exception.as_ref().map(|exception| format!("{}: {}", exception.kind, exception.message));
+    let slowest = row.slowest.as_ref();
+    let values = [
+        whole(row.requests),
+        whole(row.errors),
+        whole(row.exceptions),
+        whole(row.tx),
+        row.rps.map(number),
+        row.share.map(number),
+        row.gil.map(number),
+        latency(|p| p.p50),
+        latency(|p| p.p95),
+        latency(|p| p.p99),
+        row.growth().map(number),
+        exception.map(Value::from),
+        slowest.map(|slowest| json!(slowest.elapsed)),
+        slowest.map(|slowest| json!(slowest.request)),
+    ];
+    let pairs =
+        ROUTE_KEYS.iter().zip(values).map(|((key, _), value)| ((*key).to_owned(), value.unwrap_or(Value::Null)));
+    let names = [("route", json!(row.route)), ("named", json!(row.named))];
+    Value::Object(names.map(|(key, value)| (key.to_owned(), value)).into_iter().chain(pairs).collect())
+}
+
+fn phases(PhaseCounts(phases): &PhaseCounts) -> Value {
+    let percentiles = |counts: &Counts| match counts.percentiles() {
+        Some(Percentiles { p50, p95, p99, max }) => json!({"p50": p50, "p95": p95, "p99": p99, "max": max}),
+        None => Value::Null,
+    };
+    Value::Object(PHASES.iter().zip(phases).map(|(name, counts)| ((*name).to_owned(), percentiles(counts))).collect())
+}
+
+fn finding(finding: &Finding) -> Value {
+    json!({
+        "rule": finding.rule().name,
+        "sentence": finding.sentence,
+        "advice": finding.advice,
+        "evidence": finding.evidence,
+    })
 }
 
 /// A value as a line of JSON that a terminal can take.
@@ -103,7 +169,7 @@ pub(crate) fn json_schema() -> Value {
         "title": "A line of rtop --json",
         "description": "One sample of one server. Times are µs, sizes bytes, shares 0 to 1; null is what the server does not tell, or what needs requests when there were none.",
         "type": "object",
-        "required": ["target", "time", "window", "server", "version", "pid", "requests_total", "queue", "totals", "workers"],
+        "required": ["target", "time", "window", "server", "version", "pid", "requests_total", "queue", "totals", "routes", "phases", "findings", "workers"],
         "properties": {
             "target": {"type": "string", "description": "the address as it was typed"},
             "time": {"type": "number", "description": "when the sample was taken, unix seconds"},
@@ -114,9 +180,35 @@ pub(crate) fn json_schema() -> Value {
             "requests_total": {"type": "integer", "description": "requests since the server started"},
             "queue": {"type": "integer", "description": "connections and requests that wait"},
             "totals": {"type": "object", "description": "what happened in the window", "properties": totals},
+            "routes": {"type": ["array", "null"], "description": "requests by route (rwsgi only)", "items": route_schema()},
+            "phases": {"type": ["object", "null"], "description": "how long the phases of the window's requests took, µs: p50, p95, p99 and max of each (rwsgi only)"},
+            "findings": {"type": "array", "description": "what is wrong, the most important first", "items": finding_schema()},
             "workers": {"type": "array", "items": {"type": "object", "properties": workers}},
         },
     })
+}
+
+fn route_schema() -> Value {
+    let keys = ROUTE_KEYS
+        .iter()
+        .map(|(key, help)| ((*key).to_owned(), json!({"type": ["number", "string", "null"], "description": help})));
+    let names = [
+        ("route", json!({"type": "string", "description": "its name"})),
+        ("named", json!({"type": "boolean", "description": "the application has named it"})),
+    ];
+    let properties: Map<String, Value> =
+        names.map(|(key, value)| (key.to_owned(), value)).into_iter().chain(keys).collect();
+    json!({"type": "object", "properties": properties})
+}
+
+fn finding_schema() -> Value {
+    let rules: Vec<&str> = RULES.iter().map(|rule| rule.name).collect();
+    json!({"type": "object", "properties": {
+        "rule": {"enum": rules, "description": "the rule that found it"},
+        "sentence": {"type": "string", "description": "what is wrong"},
+        "advice": {"type": "string", "description": "what to do"},
+        "evidence": {"type": "array", "items": {"type": "string"}, "description": "the numbers that it rests on"},
+    }})
 }
 
 /// Rows as CSV (RFC 4180), lines ending as everything else here.

@@ -1,11 +1,12 @@
 //! Without a screen: tables, JSON, CSV for files and pipes; assertions, verdicts and exit codes for CI.
 
-mod assertion;
+mod assert_file;
 mod batch;
+mod generations;
 mod html;
 mod judge;
 mod lines;
-pub(crate) mod metrics;
+mod memory;
 mod output;
 mod profile;
 mod stacks;
@@ -16,12 +17,12 @@ mod verdict;
 mod watch;
 mod window;
 
-pub(crate) use assertion::{Assertion, parse_file};
+pub(crate) use assert_file::parse_file;
 pub(crate) use batch::Batch;
 pub(crate) use judge::{Baseline, Phases};
 pub(crate) use lines::json_schema;
-pub(crate) use metrics::list_metrics;
-pub(crate) use profile::{Destination, Sampling, profile, profile_file, samples};
+pub(crate) use memory::{LONGER, QUESTIONS, memory, memory_question, report_lines};
+pub(crate) use profile::{Destination, Sampling, is_patchy, profile, profile_file, samples_in_short};
 #[cfg(test)]
 pub(crate) use stacks::tests::stacks as stacks_of_a_test;
 pub(crate) use stacks::{Part, doing, name_of, request_of, stacks};

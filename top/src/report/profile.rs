@@ -19,7 +19,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
-pub(crate) use self::table::samples;
+pub(crate) use self::table::{is_patchy, samples_in_short};
 use super::output::{Keep, Output};
 use crate::format;
 use crate::model::flame::By;
@@ -37,6 +37,11 @@ pub(crate) struct Sampling {
 }
 
 impl Sampling {
+    /// What it takes beyond the time that a server has to answer: a server that is busy needs some for the answer, too.
+    pub(crate) fn longer(&self) -> Duration {
+        self.duration + Duration::from_secs(5)
+    }
+
     /// The request for it.
     pub(crate) fn request(&self) -> Request {
         Request::Profile { seconds: self.duration.as_secs_f64(), rate: self.rate }
@@ -119,7 +124,7 @@ pub(crate) fn profile(
     let request = sampling.request();
     let control = Control::find(control, target, &request, timeout)?;
     let mut progress = Progress::begin(&label, sampling)?;
-    let answer = control.ask(&request, sampling.duration, &mut |said| progress.tell(said));
+    let answer = control.ask(&request, sampling.longer(), &mut |said| progress.tell(said));
     progress.end();
     let Answer::Profile(profile) = answer? else { return Err(ControlError::Another.into()) };
     if profile.samples == 0 {
@@ -158,6 +163,8 @@ struct Progress {
     duration: Duration,
     /// Standard error is a terminal: its line is written again and again.
     terminal: bool,
+    /// The server tells its progress itself.
+    said: bool,
     /// The profile is there: a signal no longer costs it.
     done: Arc<AtomicBool>,
 }
@@ -185,20 +192,30 @@ impl Progress {
                 let _ = low_level::emulate_default_handler(number);
             }
         })?;
-        Ok(Self { began: Instant::now(), duration: sampling.duration, terminal: stderr.is_terminal(), done })
+        Ok(Self {
+            began: Instant::now(),
+            duration: sampling.duration,
+            terminal: stderr.is_terminal(),
+            said: false,
+            done,
+        })
     }
 
     /// What the server says, or nothing new.
     fn tell(&mut self, said: Option<&str>) -> bool {
         let mut stderr = io::stderr();
         let _ = match (self.terminal, said) {
-            (true, said) => {
+            (true, Some(said)) => {
+                self.said = true;
+                let said = format::start_of(said, 70).into_owned();
+                write!(stderr, "\r{said:<70}").and_then(|()| stderr.flush())
+            }
+            (true, None) if !self.said => {
                 let gone = self.began.elapsed().min(self.duration).as_secs();
-                let said = format::start_of(said.unwrap_or_default(), 50).into_owned();
-                write!(stderr, "\r{gone} s of {}  {said:<50}", seconds(self.duration)).and_then(|()| stderr.flush())
+                write!(stderr, "\r{gone} s of {}", seconds(self.duration)).and_then(|()| stderr.flush())
             }
             (false, Some(said)) => writeln!(stderr, "rtop: {said}"),
-            (false, None) => Ok(()),
+            (_, None) => Ok(()),
         };
         true
     }

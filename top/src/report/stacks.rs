@@ -1,6 +1,5 @@
 //! The stacks of live threads as text, as a person reads it at night, and as JSON.
 
-use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::time::Duration;
@@ -97,8 +96,8 @@ pub(crate) fn doing(thread: &ThreadStack) -> &'static str {
 pub(crate) fn name_of(thread: &ThreadStack) -> String {
     match thread.core {
         Some(core) => format!("thread {core}"),
-        None if thread.name.is_empty() => "another thread".to_owned(),
-        None => format!("thread '{}'", thread.name),
+        None if thread.name.is_empty() => "thread of the application".to_owned(),
+        None => format!("thread of the application, \"{}\"", thread.name),
     }
 }
 
@@ -107,42 +106,38 @@ pub(crate) fn request_of(thread: &ThreadStack) -> String {
     if thread.request.is_empty() {
         return String::new();
     }
-    let route = match thread.route.as_str() {
-        route if route.is_empty() || thread.request.ends_with(&format!(" {route}")) => String::new(),
-        route => format!(", route {route}"),
-    };
-    format!("{}, for {}{route}", thread.request, format::micros(thread.elapsed))
+    let route = if thread.route.is_empty() { String::new() } else { format!(" (route {})", thread.route) };
+    format!("{}{route} for {}", thread.request, format::micros(thread.elapsed))
 }
 
+/// The text that the server writes into its log, with looks.
 fn text(stacks: &Stacks, painter: Painter<'_>) -> String {
-    if stacks.threads.is_empty() {
-        return "no worker has a thread that could be looked at\n".to_owned();
-    }
     let mut text = String::new();
     for thread in &stacks.threads {
-        let head = format!("worker {}, pid {}, {}, tid {}", thread.worker, thread.pid, name_of(thread), thread.tid);
-        let state = match thread.state {
-            Some(state) => painter(Part::State(state), doing(thread)),
-            None => doing(thread).to_owned(),
-        };
-        let _ = writeln!(text, "{}: {state}", painter(Part::Head, &head));
-        let request = request_of(thread);
-        if !request.is_empty() {
-            let _ = writeln!(text, "  {request}");
-        }
-        if !thread.problem.is_empty() {
-            let _ = writeln!(text, "  {}", painter(Part::Problem, &format!("no frames: {}", thread.problem)));
-        }
-        let width = thread.frames.iter().map(|frame| format::width(&frame.function)).max().unwrap_or(0).min(40);
-        for frame in &thread.frames {
-            let part = if package_of(frame).is_none() { Part::Own } else { Part::Library };
-            let line = if frame.line == 0 { frame.file.clone() } else { format!("{}:{}", frame.file, frame.line) };
-            let line = format!("{}  {line}", format::padded(&frame.function, width, false));
-            let _ = writeln!(text, "    {}", painter(part, line.trim_end()));
+        // The frames are the last lines but one for the problem, the thread's own is the first.
+        let plain = thread.to_string();
+        let mut frames = thread.frames.iter();
+        for (place, line) in plain.lines().enumerate() {
+            let request = usize::from(!thread.request.is_empty());
+            let painted = match (place, thread.state) {
+                (0, Some(state)) => match line.split_at_checked(line.len() - state.in_words().len()) {
+                    Some((head, words)) => painter(Part::Head, head) + &painter(Part::State(state), words),
+                    None => line.to_owned(),
+                },
+                (0, None) => painter(Part::Head, line),
+                (place, _) if place <= request => line.to_owned(),
+                _ => match frames.next().map(package_of) {
+                    Some(None) => painter(Part::Own, line),
+                    Some(Some(_)) => painter(Part::Library, line),
+                    None => painter(Part::Problem, line),
+                },
+            };
+            text.push_str(&painted);
+            text.push('\n');
         }
         text.push('\n');
     }
-    text
+    if stacks.threads.is_empty() { stacks.to_string() } else { text.trim_end().to_owned() + "\n" }
 }
 
 #[cfg(test)]
@@ -189,18 +184,15 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn stacks_are_read_at_a_glance() {
-        assert_snapshot!(text(&stacks(), &|_, text| text.to_owned()));
+    fn the_text_is_the_one_of_the_server_s_log() {
+        for stacks in [stacks(), Stacks::default()] {
+            assert_eq!(text(&stacks, &|_, text| text.to_owned()), stacks.to_string());
+        }
     }
 
     #[test]
-    fn what_is_the_application_s_own_is_marked_and_states_have_their_colour() {
-        let text = text(&stacks(), &|part, text| match part {
-            Part::Own => format!("<{text}>"),
-            Part::State(state) => format!("{{{state:?}:{text}}}"),
-            _ => text.to_owned(),
-        });
-        assert!(text.contains("<export                /srv/shop/views.py:41>"), "{text}");
-        assert!(text.contains("{Database:waiting for the database}"), "{text}");
+    fn what_is_the_application_s_own_is_marked_and_states_have_their_looks() {
+        let text = text(&stacks(), &|part, text| format!("{{{part:?}|{text}}}"));
+        assert_snapshot!(text);
     }
 }

@@ -8,17 +8,17 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::Batch;
-use super::assertion::Assertion;
 use super::judge::{Judge, Phases};
 use super::lines::{csv_rows, json_line};
-use super::metrics::METRICS;
 use super::verdict::Verdict;
-use super::window::Window;
 use crate::format;
 use crate::model::Pool;
 use crate::source::{
     EndedBy, Ending, Entry, LocalMicros, Monotonic, Poll, Recorder, Recording, Run, SourceError, parse,
 };
+use rwsgi_assertions::Assertion;
+use rwsgi_assertions::METRICS;
+use rwsgi_assertions::Window;
 
 mod changed;
 mod verdicts;

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::window::{Steps, Window};
+use super::window::Steps;
 use crate::model::Pool;
 use crate::source::{LocalMicros, Monotonic};
+use rwsgi_assertions::Window;
 
 /// Slices that are kept of a server; when there are more, each two neighbours become one.
 const MOST_SLICES: usize = 180;

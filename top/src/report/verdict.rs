@@ -7,12 +7,12 @@ use jiff::tz::TimeZone;
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use serde_json::{Value, json};
 
-use super::assertion::Assertion;
 use super::lines::number;
 use super::lines::one_line_json;
 use super::window::offset;
 use crate::format;
 use crate::source::LocalMicros;
+use rwsgi_assertions::Assertion;
 
 /// When the worst was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,9 +69,10 @@ impl Judgement {
         self.assertion.metric.unit.show(value)
     }
 
-    /// What was expected, with what a baseline makes of it.
+    /// What was expected, with what a baseline or the previous generation makes of it.
     fn expected(&self) -> String {
-        match self.threshold.filter(|_| self.assertion.needs_baseline()) {
+        let is_relative = self.assertion.needs_baseline() || self.assertion.previous_generation().is_some();
+        match self.threshold.filter(|_| is_relative) {
             Some(threshold) => format!("{} ({})", self.assertion.text, self.show(threshold)),
             None => self.assertion.text.clone(),
         }
@@ -127,6 +128,7 @@ impl Judgement {
         json!({
             "assert": self.assertion.text,
             "metric": self.assertion.metric.name,
+            "route": self.assertion.route,
             "threshold": self.threshold.map(number),
             "actual": measured.map(|measured| number(measured.value)),
             "holds": self.holds,
@@ -231,7 +233,8 @@ impl Verdict {
         for judgement in &self.judgements {
             let [expected, rest @ ..] = self.cells(judgement, zone);
             let rest: Vec<String> = rest.iter().map(|cell| plain(cell)).collect();
-            // Of what an assertion can be made of, nothing ends code.
+            // Only the name of a route could end code or a cell.
+            let expected = expected.replace('`', "'").replace('|', "\\|");
             let _ = writeln!(text, "| `{expected}` | {} |", rest.join(" | "));
         }
         for remark in self.remarks() {

@@ -14,16 +14,17 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 
 use super::Batch;
-use super::assertion::Assertion;
 use super::html::Page;
 use super::judge::{Baseline, Judge, Phases};
 use super::lines::{csv_header, csv_rows, json_line};
 use super::output::Files;
 use super::timeline::Track;
 use super::verdict::Verdict;
-use super::window::{Steps, Window};
+use super::window::Steps;
 use crate::model::Pool;
 use crate::source::{Clock, EndedBy, Ending, Entry, Poll, Recorder, RecordingError, Run};
+use rwsgi_assertions::Assertion;
+use rwsgi_assertions::Window;
 
 /// How samples are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

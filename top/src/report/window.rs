@@ -3,137 +3,15 @@
 //! Everything is a difference of counters and of histograms, so totals since boot never count, and a restart in the middle
 //! is seen. Windows of one server follow each other; windows of several are put beside each other by [`measure`].
 //!
-//! [`measure`]: super::metrics::measure
+//! [`measure`]: rwsgi_assertions::measure
 
 use std::time::Duration;
 
 use rwsgi_stats::{Responses, Worker};
 
-use crate::model::{Counts, Pool, Rates, Sample};
+use crate::model::{Pool, Rates, RouteWindow, Sample};
 use crate::source::{LocalMicros, Monotonic};
-
-/// Whether a server tells something, and what.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) enum Told<T> {
-    /// Nothing was seen that could have told it.
-    #[default]
-    Unseen,
-    /// It does.
-    Yes(T),
-    /// It does not, at least not always: what is known of a part says nothing of the whole.
-    No,
-}
-
-impl<T: Clone> Told<T> {
-    /// What an answer tells.
-    fn of(answer: Option<T>) -> Self {
-        answer.map_or(Self::No, Self::Yes)
-    }
-
-    /// What is told; `None` when it is not.
-    pub(crate) fn get(&self) -> Option<&T> {
-        if let Self::Yes(value) = self { Some(value) } else { None }
-    }
-
-    /// Takes in what was told besides.
-    fn add(&mut self, other: &Self, join: impl FnOnce(&mut T, &T)) {
-        match (&mut *self, other) {
-            (_, Self::Unseen) | (Self::No, _) => {}
-            (Self::Yes(value), Self::Yes(other)) => join(value, other),
-            _ => *self = other.clone(),
-        }
-    }
-}
-
-/// What a server, or one of its workers, did while it was watched.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Window {
-    /// Samples that each ended a step.
-    pub(crate) samples: u64,
-    /// Times that the server was restarted.
-    pub(crate) restarts: u64,
-    /// Seconds that are covered.
-    pub(crate) seconds: f64,
-    /// Requests completed.
-    pub(crate) requests: u64,
-    /// Requests that raised.
-    pub(crate) exceptions: u64,
-    /// Requests ended for running too long.
-    pub(crate) harakiri: u64,
-    /// Processes started beyond each worker's first.
-    pub(crate) respawns: u64,
-    /// Refused because a queue was full.
-    pub(crate) refused: u64,
-    /// Bytes sent.
-    pub(crate) tx: u64,
-    /// Responses by status: from 400 to 499, and 500 or more.
-    pub(crate) failed: Told<[u64; 2]>,
-    /// Latencies.
-    pub(crate) latency: Told<Counts>,
-    /// Waiting times in the router's queue.
-    pub(crate) waiting: Told<Counts>,
-    /// Seconds of cores in requests, and of cores in all.
-    pub(crate) busy: Told<(f64, f64)>,
-    /// Seconds of processors.
-    pub(crate) cpu: Told<f64>,
-    /// The most resident memory of a worker, bytes.
-    pub(crate) rss_max: Told<u64>,
-    /// The most resident memory of all workers together, bytes.
-    pub(crate) rss_sum: Told<u64>,
-    /// The most memory of all workers with shared pages divided, bytes.
-    pub(crate) pss_sum: Told<u64>,
-    /// The most that waited.
-    pub(crate) queue_max: Told<u64>,
-    /// The fewest workers that had a process.
-    pub(crate) workers_min: Told<u64>,
-}
-
-impl Window {
-    /// Takes in what followed.
-    pub(crate) fn then(&mut self, next: &Self) {
-        let seconds = self.seconds + next.seconds;
-        self.add(next);
-        self.seconds = seconds;
-    }
-
-    /// Takes in what another server did in the same time.
-    pub(crate) fn beside(&mut self, other: &Self) {
-        let seconds = self.seconds.max(other.seconds);
-        self.add(other);
-        self.seconds = seconds;
-    }
-
-    fn add(&mut self, other: &Self) {
-        for (sum, count) in [
-            (&mut self.samples, other.samples),
-            (&mut self.restarts, other.restarts),
-            (&mut self.requests, other.requests),
-            (&mut self.exceptions, other.exceptions),
-            (&mut self.harakiri, other.harakiri),
-            (&mut self.respawns, other.respawns),
-            (&mut self.refused, other.refused),
-            (&mut self.tx, other.tx),
-        ] {
-            *sum = sum.saturating_add(count);
-        }
-        self.failed.add(&other.failed, |sum, more| {
-            sum.iter_mut().zip(more).for_each(|(sum, more)| *sum = sum.saturating_add(*more));
-        });
-        self.latency.add(&other.latency, Counts::merge);
-        self.waiting.add(&other.waiting, Counts::merge);
-        self.busy.add(&other.busy, |sum, more| *sum = (sum.0 + more.0, sum.1 + more.1));
-        self.cpu.add(&other.cpu, |sum, more| *sum += more);
-        for (most, value) in [
-            (&mut self.rss_max, &other.rss_max),
-            (&mut self.rss_sum, &other.rss_sum),
-            (&mut self.pss_sum, &other.pss_sum),
-            (&mut self.queue_max, &other.queue_max),
-        ] {
-            most.add(value, |most, value| *most = (*most).max(*value));
-        }
-        self.workers_min.add(&other.workers_min, |least, value| *least = (*least).min(*value));
-    }
-}
+use rwsgi_assertions::{RouteSum, Routes, Told, Window};
 
 /// Counters of a server or a worker that the next sample's are subtracted from.
 #[derive(Clone, Copy, Debug, Default)]
@@ -291,8 +169,24 @@ fn of_server(sample: &Sample, before: Marks) -> Window {
             Told::Unseen => Told::Unseen,
         },
         cpu: share(totals.cpu.map(|cpu| cpu * seconds)),
+        routes: of_routes(sample),
         ..window
     }
+}
+
+/// What the routes did that had requests.
+fn of_routes(sample: &Sample) -> Told<Routes> {
+    let Some(routes) = &sample.snapshot.routes else { return Told::No };
+    let busy = routes.iter().zip(&sample.routes).filter(|(_, window)| window.requests > 0);
+    let sum = |window: &RouteWindow| RouteSum {
+        requests: window.requests,
+        busy: window.busy,
+        errors: window.errors,
+        exceptions: window.exceptions,
+        tx: window.tx,
+        latency: window.counts.clone(),
+    };
+    Told::Yes(busy.map(|(route, window)| (route.route.clone(), sum(window))).collect())
 }
 
 /// What the worker at a place did since `before`.
@@ -329,6 +223,11 @@ fn levels(sample: &Sample, step: &mut Step) {
         window.rss_max = read(rss);
         // That of some is not that of all.
         window.rss_sum = if running().all(|worker| worker.rss > 0) { read(totals.rss) } else { Told::Unseen };
+        window.pss_mean = match totals.pss {
+            Some(pss) => Told::Yes(pss / running().count().max(1) as u64),
+            None if running().all(|worker| worker.pss.is_some()) => Told::Unseen,
+            None => Told::No,
+        };
         window.pss_sum = match totals.pss {
             Some(pss) => Told::Yes(pss),
             // Pages are counted less often than documents are asked for: 0 is a process whose are not yet.
@@ -337,6 +236,7 @@ fn levels(sample: &Sample, step: &mut Step) {
         };
     }
     window.queue_max = Told::Yes(totals.queue);
+    window.findings = Told::Yes(sample.findings.len() as u64);
     window.workers_min = Told::Yes(running().count() as u64);
     for ((_, window), worker) in step.workers.iter_mut().zip(workers).filter(|(_, worker)| worker.pid > 0) {
         window.rss_max = read(worker.rss);

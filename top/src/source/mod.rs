@@ -8,6 +8,7 @@ mod control;
 mod fetch;
 #[cfg(test)]
 pub(crate) mod hostile;
+mod machine;
 mod player;
 mod poller;
 mod reader;
@@ -17,6 +18,7 @@ mod target;
 pub(crate) use clock::{Clock, LocalMicros, Monotonic, ServerMicros};
 pub(crate) use control::{Ask, Asker, Control, ControlError, Said, Told};
 pub(crate) use fetch::Fetcher;
+pub(crate) use machine::{Room, room};
 pub(crate) use player::Player;
 pub(crate) use poller::Poller;
 use reader::Reader;

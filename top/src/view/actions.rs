@@ -37,16 +37,20 @@ impl Screen {
         if Key::from(key) == Key::INTERRUPT {
             return Outcome::Quit;
         }
+        if self.acting.is_open() {
+            return self.confirm(key);
+        }
+        self.acting.seen();
         if self.inside.is_open() {
             return match self.keys.action_of(key) {
                 Some(action @ (Action::Suspend | Action::Redraw)) => self.act(action),
                 _ => self.press_inside(key),
             };
         }
-        if !self.table.filter.editing {
+        if !self.filter().editing {
             return self.keys.action_of(key).map_or(Outcome::Nothing, |action| self.act(action));
         }
-        let filter = &mut self.table.filter;
+        let filter = self.filter_mut();
         match key.code {
             KeyCode::Char('u') if key.modifiers.contains(KeyModifiers::CONTROL) => filter.clear(),
             KeyCode::Char(character) if !key.modifiers.contains(KeyModifiers::CONTROL) => filter.push(character),
@@ -63,6 +67,9 @@ impl Screen {
 
     /// A click or a turn of the wheel.
     pub(crate) fn mouse(&mut self, event: MouseEvent) -> Outcome {
+        if self.acting.is_open() {
+            return Outcome::Nothing;
+        }
         match event.kind {
             MouseEventKind::ScrollUp if self.inside.is_open() => self.click_inside(None, -3),
             MouseEventKind::ScrollDown if self.inside.is_open() => self.click_inside(None, 3),
@@ -84,6 +91,7 @@ impl Screen {
             Some(Target::Server(server)) => self.selection.server = server,
             Some(Target::Title(column)) => self.table.sort_by(column),
             Some(Target::Row(row)) => self.table.selected = Some(row),
+            Some(Target::Pane(place)) => self.click_in_pane(place),
             None => return Outcome::Nothing,
         }
         Outcome::Draw
@@ -101,9 +109,12 @@ impl Screen {
             self.act_in(overlay, action);
             return Outcome::Draw;
         }
+        if self.act_in_pane(action) {
+            return Outcome::Draw;
+        }
         match action {
             Action::Quit => return Outcome::Quit,
-            Action::Suspend | Action::Redraw => {}
+            Action::Suspend | Action::Redraw | Action::Pane(_) => {}
             Action::Fast => {
                 self.playback.fast = !self.playback.fast;
                 return Outcome::Pace(self.playback.pace());
@@ -143,8 +154,12 @@ impl Screen {
             Action::Filter => self.table.filter.editing = true,
             Action::Columns => self.selection.overlay = Some(Overlay::Columns(0)),
             Action::Alerts => self.selection.overlay = Some(Overlay::Alerts(0)),
+            Action::Deed(deed) => self.intend(deed),
             Action::Stacks => self.open_stacks(),
             Action::Profile => self.open_profile(),
+            Action::Why => self.selection.overlay = Some(Overlay::Findings(0)),
+            Action::Generations => self.selection.overlay = Some(Overlay::Generations(0)),
+            Action::Memory => self.open_memory(),
             Action::Help => self.selection.overlay = Some(Overlay::Help(0)),
             Action::Charts if self.charts == Charts::WhereRoom => self.charts = Charts::Never,
             Action::Charts => self.charts = Charts::WhereRoom,
@@ -185,9 +200,12 @@ impl Screen {
         self.selection.overlay = match (overlay, action) {
             (_, Action::Quit | Action::Back) => None,
             (Overlay::Help(_), Action::Help) | (Overlay::Columns(_), Action::Columns) => None,
-            (Overlay::Alerts(_), Action::Alerts) => None,
+            (Overlay::Alerts(_), Action::Alerts) | (Overlay::Findings(_), Action::Why) => None,
+            (Overlay::Generations(_), Action::Generations) => None,
             (Overlay::Help(first), _) => Some(Overlay::Help(first.saturating_add_signed(step).min(200))),
             (Overlay::Alerts(first), _) => Some(Overlay::Alerts(first.saturating_add_signed(step).min(1_000))),
+            (Overlay::Findings(first), _) => Some(Overlay::Findings(first.saturating_add_signed(step).min(1_000))),
+            (Overlay::Generations(first), _) => Some(Overlay::Generations(first.saturating_add_signed(step).min(100))),
             (Overlay::Columns(cursor), Action::Pause | Action::Detail) => {
                 let choice = &mut self.table.choices[cursor.min(last)];
                 choice.shown = !choice.shown;

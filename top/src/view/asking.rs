@@ -13,6 +13,8 @@ use crate::source::{Ask, Told};
 #[derive(Debug, Default)]
 pub(super) struct Asking {
     to: Option<Sender<Ask>>,
+    /// Nothing is asked that changes a server.
+    is_read_only: bool,
     last: u64,
 }
 
@@ -24,9 +26,9 @@ pub(super) struct Pending {
 }
 
 impl Asking {
-    /// Requests go there; of a recording nothing can be asked.
-    pub(super) fn new(to: Option<Sender<Ask>>) -> Self {
-        Self { to, last: 0 }
+    /// Requests go there, unless they are actions and only looking is allowed; of a recording nothing can be asked.
+    pub(super) fn new(to: Option<Sender<Ask>>, is_read_only: bool) -> Self {
+        Self { to, is_read_only, last: 0 }
     }
 
     /// Asks a server, by its place on the command line. `longer` is what the request takes by its nature. The answer comes to
@@ -36,6 +38,9 @@ impl Asking {
     /// A line that says why nobody can be asked.
     pub(super) fn ask(&mut self, target: usize, request: Request, longer: Duration) -> Result<Pending, String> {
         let to = self.to.as_ref().ok_or("this is a recording: there is no server to ask")?;
+        if self.is_read_only && request.is_action() {
+            return Err("rtop only looks (--read-only)".to_owned());
+        }
         self.last += 1;
         let (ticket, given_up) = (self.last, Arc::new(AtomicBool::new(false)));
         let ask = Ask { target, ticket, request, longer, given_up: Arc::clone(&given_up) };

@@ -10,6 +10,7 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
+use super::marks;
 use super::spark::{Cells, bar};
 use super::table::{print, print_line, width_of};
 use super::theme::Theme;
@@ -117,7 +118,9 @@ pub(crate) fn one(number: u8, material: &Material<'_>, theme: &Theme, area: Rect
     ]);
     print_line(buf, area.x, area.y, &title, area.width);
     if known {
-        (kind.draw)(material, theme, Rect { y: area.y + 1, height: area.height - 1, ..area }, buf);
+        let area = Rect { y: area.y + 1, height: area.height - 1, ..area };
+        (kind.draw)(material, theme, area, buf);
+        marks::generations(material.history, material.until, plot(area), theme, buf);
     }
 }
 

@@ -9,7 +9,7 @@ use super::spark::bars;
 use super::table::more_rows;
 use super::theme::Theme;
 use crate::format;
-use crate::model::{Counts, Percentiles, Pool, Sample, status_of};
+use crate::model::{Counts, Percentiles, Pool, Sample, Slope, status_of};
 
 /// Widths at which the two halves stand side by side.
 const SIDE_BY_SIDE: u16 = 110;
@@ -33,6 +33,18 @@ pub(crate) struct Scroll {
     pub(crate) first: usize,
     /// Lines that the pane showed last; a page is as long.
     pub(crate) page: usize,
+}
+
+/// A slope and its standard error; what cannot be told from none is said to be noise.
+pub(super) fn slope_text(slope: Slope) -> String {
+    let sign = if slope.value < 0.0 { "-" } else { "+" };
+    let value = format!("{sign}{}", format::size(slope.value.abs() as u64));
+    match slope.error {
+        None => value,
+        Some(0.0) if slope.value == 0.0 => value,
+        Some(error) if slope.is_noise() => format!("{value} ±{} (noise)", format::size(error as u64)),
+        Some(error) => format!("{value} ±{}", format::size(error as u64)),
+    }
 }
 
 /// Draws the pane from a line on, and gives back how far it is scrolled indeed.
@@ -253,17 +265,17 @@ impl<'a> Pane<'a> {
             lines.extend(bars(&raised, rows).into_iter().map(|row| Line::styled(row, self.theme.series(0))));
         }
         if let Some(growth) = track.growth(until) {
-            let signed = |bytes: f64| {
-                let sign = if bytes < 0.0 { "-" } else { "+" };
-                format!("{sign}{}", format::size(bytes.abs() as u64))
-            };
-            let mut facts = vec![("grows per hour", signed(growth.per_hour))];
+            let mut facts = vec![("grows per hour", slope_text(growth.per_hour))];
             if let Some(per_thousand) = growth.per_thousand_requests {
-                facts.push(("per 1,000 requests", signed(per_thousand)));
+                facts.push(("per 1,000 requests", slope_text(per_thousand)));
             }
             let left = limits.reload_on_rss.saturating_sub(worker.rss) as f64;
-            if limits.reload_on_rss > 0 && growth.per_hour > 1024.0 {
-                facts.push(("limit in", format::seconds((left / growth.per_hour * 3_600.0) as u64)));
+            let per_hour = growth.per_hour.value;
+            if limits.reload_on_rss > 0 && per_hour > 1024.0 && !growth.per_hour.is_noise() {
+                facts.push(("limit in", format::seconds((left / per_hour * 3_600.0) as u64)));
+            }
+            if let Some(all) = self.pool.growth(until) {
+                facts.push(("all workers per hour", slope_text(all)));
             }
             lines.extend(self.facts(&facts, width));
         }
@@ -329,6 +341,16 @@ impl<'a> Pane<'a> {
             ];
             lines.extend([Line::default(), self.heading("responses")]);
             lines.extend(self.facts(&facts.map(|(label, count)| (label, count.to_string())), width));
+        }
+        if let Some(gc) = &self.worker.gc {
+            let facts = [
+                ("collections", format::count(gc.collections)),
+                ("time", format::micros(gc.time)),
+                ("longest", format::micros(gc.longest)),
+                ("freed", format::count(gc.collected)),
+            ];
+            lines.extend([Line::default(), self.heading("garbage collections")]);
+            lines.extend(self.facts(&facts, width));
         }
         if let Some(recycled) = &self.worker.recycled {
             let facts = [

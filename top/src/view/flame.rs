@@ -20,7 +20,7 @@ use crate::format;
 use crate::model::flame::{By, Tree};
 use crate::model::hot::{Hottest, hottest, states};
 use crate::model::threads::{STATES, States, place_of};
-use crate::report::samples;
+use crate::report::{is_patchy, samples_in_short};
 
 /// A smaller part of what is shown is not drawn.
 const NARROWEST: u64 = 2_000;
@@ -276,6 +276,7 @@ impl Flame {
         }
         self.head(theme, line(0), buf);
         let sentence = self.sentence().unwrap_or("no frame could be taken").to_owned();
+        let sentence = format::start_of(&sentence, usize::from(area.width)).into_owned();
         print_line(buf, area.x, area.y + 1, &Line::styled(sentence, theme.strong()), area.width);
         print_line(buf, area.x, area.y + 2, &self.legend(theme), area.width);
         // Two rows below the cursor, and some above it, are in sight.
@@ -288,7 +289,7 @@ impl Flame {
         for (place, from) in shown {
             self.draw_box(place, from, theme, graph, buf);
         }
-        print_line(buf, area.x, area.bottom() - 1, &self.about(theme), area.width);
+        print_line(buf, area.x, area.bottom() - 1, &self.about(theme, area.width), area.width);
         blank(foot, buf);
         print_line(buf, foot.x, foot.y, &self.foot(theme), foot.width);
     }
@@ -306,7 +307,10 @@ impl Flame {
         let line = Line::from(vec![
             Span::styled(format!("{} ", self.label), theme.strong()),
             Span::styled(format!("{zoomed}{by}"), theme.warning()),
-            Span::styled(samples(&self.profile), theme.dim()),
+            Span::styled(
+                samples_in_short(&self.profile),
+                if is_patchy(&self.profile) { theme.warning() } else { theme.dim() },
+            ),
         ]);
         print_line(buf, area.x, area.y, &line, area.width);
     }
@@ -361,7 +365,7 @@ impl Flame {
     }
 
     /// What the cursor is at, in words.
-    fn about(&self, theme: &Theme) -> Line<'static> {
+    fn about(&self, theme: &Theme, width: u16) -> Line<'static> {
         let node = self.tree.node(self.cursor);
         let share = |count: u64| format::percent(count as f64 / self.tree.samples(0).max(1) as f64);
         let states: Vec<String> =
@@ -371,10 +375,13 @@ impl Flame {
             (false, 0) => format!(" {}", node.file),
             (false, line) => format!(" {}:{line}", node.file),
         };
+        let told = format!(" {} %, itself {} %; {}", share(node.total.sum()), share(node.own), states.join(", "));
+        let room = usize::from(width).saturating_sub(format::width(&node.name) + format::width(&told));
         Line::from(vec![
             Span::styled(node.name.clone(), theme.strong()),
-            Span::raw(format!(" {} %, itself {} %; {}", share(node.total.sum()), share(node.own), states.join(", "))),
-            Span::styled(place, theme.dim()),
+            Span::raw(told),
+            // The end of a path tells more than its beginning.
+            Span::styled(format::end_of(&place, room.max(1)).into_owned(), theme.dim()),
         ])
     }
 

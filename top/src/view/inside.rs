@@ -7,19 +7,21 @@ use crossterm::event::{KeyCode, KeyEvent};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
-use rwsgi_stats::control::{Answer, Request};
+use rwsgi_stats::control::{Answer, MemoryRequest, Request};
 
 use super::actions::Outcome;
 use super::asking::Pending;
+use super::detail::slope_text;
 use super::flame::{Flame, Wish};
 use super::keys::{Action, Key};
+use super::memory::{self, MemoryPane};
 use super::screen::Screen;
 use super::stacks::StacksPane;
 use super::table::print_line;
 use super::theme::Theme;
 use crate::format;
 use crate::model::flame::By;
-use crate::report::Sampling;
+use crate::report::{LONGER, Sampling};
 use crate::source::{Monotonic, Said, Told};
 
 /// How long a profile takes when nothing else is said.
@@ -37,6 +39,7 @@ enum Pane {
     #[default]
     Closed,
     Stacks(Box<StacksPane>),
+    Memory(Box<MemoryPane>),
     /// How long to profile, while it is typed; and what is wrong with it.
     Length(String, Option<String>),
     /// The profile that is under way, or the last one.
@@ -100,8 +103,10 @@ impl Inside {
 impl Profiling {
     fn progress(&self, now: Monotonic) -> String {
         let gone = now.since(self.began).min(self.sampling.duration).as_secs();
-        let said = if self.said.is_empty() { String::new() } else { format!("  {}", self.said) };
-        format!("{gone} s of {} s{said}", self.sampling.duration.as_secs_f64())
+        match self.said.as_str() {
+            "" => format!("{gone} s of {} s", self.sampling.duration.as_secs_f64()),
+            said => said.to_owned(),
+        }
     }
 }
 
@@ -112,6 +117,59 @@ impl Screen {
         let mut pane = Box::new(StacksPane::new(self.server_meant(), worker.filter(|_| !self.all())));
         self.refresh(&mut pane);
         self.inside.pane = Pane::Stacks(pane);
+    }
+
+    /// Shows the memory of the selected worker; of the first where none is selected.
+    pub(super) fn open_memory(&mut self) {
+        if self.all() {
+            return;
+        }
+        let place = self.table.selected.map_or(0, |(place, _)| place);
+        let Some(worker) = self.sample().and_then(|sample| Some(sample.snapshot.workers.get(place)?.id)) else {
+            return;
+        };
+        let mut pane = Box::new(MemoryPane::new(self.server_meant(), worker));
+        self.ask_memory(&mut pane, MemoryRequest::Savings);
+        self.inside.pane = Pane::Memory(pane);
+    }
+
+    fn ask_memory(&mut self, pane: &mut MemoryPane, what: MemoryRequest) {
+        let request = Request::Memory { worker: pane.worker, what };
+        pane.asked(self.asking.ask(pane.target, request, LONGER));
+    }
+
+    fn press_memory(&mut self, mut pane: Box<MemoryPane>, key: KeyEvent, action: Option<Action>) {
+        match pane.press(key.code, action) {
+            memory::Wish::Close => return,
+            memory::Wish::Nothing => {}
+            memory::Wish::Ask(what) => self.ask_memory(&mut pane, what),
+        }
+        self.inside.pane = Pane::Memory(pane);
+    }
+
+    fn draw_memory(&mut self, target: usize, worker: u32, over: Rect, foot: Rect, buf: &mut Buffer) {
+        let growth = self.growth_of(target, worker);
+        let Self { pools, inside: Inside { pane: Pane::Memory(pane), .. }, theme, .. } = self else { return };
+        let label = pools.get(target).map_or("", |pool| pool.label.as_str());
+        pane.draw(label, &growth, theme, over, buf);
+        blank(foot, buf);
+        print_line(buf, foot.x, foot.y, &Line::styled(pane.hints(), theme.dim()), foot.width);
+    }
+
+    /// How fast a worker's memory grows, and that of all.
+    fn growth_of(&self, target: usize, worker: u32) -> Vec<String> {
+        let Some(pool) = self.pools.get(target) else { return Vec::new() };
+        let workers = pool.current.as_ref().map_or(&[][..], |sample| &sample.snapshot.workers);
+        let track = workers.iter().position(|known| known.id == worker).and_then(|place| pool.memory(place));
+        let Some(growth) = track.and_then(|track| track.growth(self.merged.now)) else {
+            return vec!["how fast it grows is told after a minute".to_owned()];
+        };
+        let mut text = format!("grows per hour {}", slope_text(growth.per_hour));
+        if let Some(per_thousand) = growth.per_thousand_requests {
+            text += &format!("  per 1,000 requests {}", slope_text(per_thousand));
+        }
+        let all = pool.growth(self.merged.now).map(|all| format!("all workers per hour {}", slope_text(all)));
+        std::iter::once(text).chain(all).collect()
     }
 
     fn refresh(&mut self, pane: &mut StacksPane) {
@@ -131,7 +189,7 @@ impl Screen {
         let target = self.server_meant();
         self.inside.problem = None;
         self.inside.pane = Pane::Flame;
-        match self.asking.ask(target, sampling.request(), sampling.duration) {
+        match self.asking.ask(target, sampling.request(), sampling.longer()) {
             Ok(pending) => {
                 let began = self.merged.now;
                 self.inside.profiling = Some(Profiling { pending, target, sampling, began, said: String::new() });
@@ -166,6 +224,12 @@ impl Screen {
         {
             return Some(pane.told(told.said, self.merged.now));
         }
+        if let Pane::Memory(pane) = &mut self.inside.pane
+            && pane.is(&told)
+        {
+            pane.told(told.said);
+            return Some(true);
+        }
         let profiling = self.inside.profiling.as_mut().filter(|profiling| profiling.pending.is(&told))?;
         match told.said {
             Said::Progress(said) => profiling.said = said,
@@ -174,8 +238,9 @@ impl Screen {
                 self.inside.profiling = None;
                 match answer {
                     Ok(Answer::Profile(profile)) if profile.samples > 0 => {
-                        let label = self.pools.get(target).map_or("", |pool| pool.label.as_str());
-                        self.inside.found = Some((target, Box::new(Flame::new(profile, label, self.inside.by))));
+                        let Some(pool) = self.pools.get_mut(target) else { return Some(false) };
+                        pool.profiled(&profile);
+                        self.inside.found = Some((target, Box::new(Flame::new(profile, &pool.label, self.inside.by))));
                     }
                     Ok(Answer::Profile(_)) => {
                         self.inside.problem = Some("no request ran meanwhile: there is nothing to show".to_owned());
@@ -195,6 +260,7 @@ impl Screen {
             Pane::Closed => {}
             Pane::Stacks(mut pane) => match action {
                 Some(Action::Quit | Action::Back) => {}
+                Some(Action::Profile) => self.open_profile(),
                 Some(Action::Stacks) => {
                     self.refresh(&mut pane);
                     self.inside.pane = Pane::Stacks(pane);
@@ -204,6 +270,7 @@ impl Screen {
                     self.inside.pane = Pane::Stacks(pane);
                 }
             },
+            Pane::Memory(pane) => self.press_memory(pane, key, action),
             Pane::Length(text, _) => self.type_length(text, key),
             Pane::Flame => self.press_flame(key, action),
         }
@@ -254,6 +321,7 @@ impl Screen {
     pub(super) fn click_inside(&mut self, at: Option<(u16, u16)>, wheel: isize) -> Outcome {
         match (&mut self.inside.pane, &mut self.inside.found) {
             (Pane::Stacks(pane), _) => pane.scroll(wheel),
+            (Pane::Memory(pane), _) => pane.scroll(wheel),
             (Pane::Flame, Some((_, flame))) if self.inside.profiling.is_none() => flame.click(at, wheel),
             _ => return Outcome::Nothing,
         }
@@ -266,10 +334,15 @@ impl Screen {
         let foot = Rect { y: area.bottom().saturating_sub(1), height: 1, ..area };
         let over = Rect { height: area.height.saturating_sub(1), ..area };
         let label = |target: usize| self.pools.get(target).map_or("", |pool| pool.label.as_str());
+        if let Pane::Memory(pane) = &self.inside.pane {
+            let (target, worker) = (pane.target, pane.worker);
+            return self.draw_memory(target, worker, over, foot, buf);
+        }
         let hints = match &mut self.inside.pane {
-            Pane::Closed => return,
+            Pane::Closed | Pane::Memory(_) => return,
             Pane::Stacks(pane) => {
-                let label = label(pane.target).to_owned();
+                let past = if self.playback.paused.is_some() { ", now" } else { "" };
+                let label = format!("{}{past}", label(pane.target));
                 pane.draw(&label, self.merged.now, &theme, over, buf);
                 "↑ ↓ scroll  space holds  b asks again  esc closes"
             }

@@ -7,6 +7,9 @@ use std::str::FromStr;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
+use super::acting::Deed;
+use super::panes::Pane;
+
 /// What a key does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Action {
@@ -68,12 +71,22 @@ pub(crate) enum Action {
     Chart(u8),
     /// Charts where there is room, or never.
     Charts,
+    /// Do something to a server.
+    Deed(Deed),
     /// The list of alerts.
     Alerts,
+    /// The findings with their rules and numbers.
+    Why,
+    /// Open a pane in place of the workers, or close it.
+    Pane(Pane),
     /// What the threads execute.
     Stacks,
     /// Where the time of requests goes.
     Profile,
+    /// The generation that serves beside the one before.
+    Generations,
+    /// What a worker's memory is used for.
+    Memory,
     /// Explain the keys.
     Help,
     /// Stop the process until the shell continues it.
@@ -98,8 +111,8 @@ pub(crate) struct Binding {
 }
 
 macro_rules! bindings {
-    ($($action:ident $(($number:literal))? $name:literal [$($key:literal),*] $hint:literal $help:literal;)*) => {
-        &[$(Binding { action: Action::$action $(($number))?, name: $name, keys: &[$($key),*], hint: $hint, help: $help }),*]
+    ($($action:ident $(($argument:expr))? $name:literal [$($key:literal),*] $hint:literal $help:literal;)*) => {
+        &[$(Binding { action: Action::$action $(($argument))?, name: $name, keys: &[$($key),*], hint: $hint, help: $help }),*]
     };
 }
 
@@ -117,8 +130,18 @@ pub(crate) const BINDINGS: &[Binding] = bindings! {
     Reverse "reverse" ["r"] "" "turn the order round";
     Columns "columns" ["c"] "columns" "choose columns and their order";
     Alerts "alerts" ["w"] "" "list the alerts";
+    Why "why" ["y"] "" "what is wrong, by which rule, with its numbers";
+    Pane(Pane::Routes) "routes" ["u"] "" "requests by route (URL): what each costs";
+    Pane(Pane::Slow) "slow" ["l"] "" "slow requests, and the phases of all";
     Stacks "stacks" ["b"] "" "what the threads of the selected worker execute now, or of all";
     Profile "profile" ["P"] "profile" "sample the threads in requests: a flame graph of where their time goes";
+    Memory "memory" ["m"] "" "the selected worker's memory: types, lines, savings";
+    Generations "generations" ["g"] "" "the running generation beside the one before it";
+    Deed(Deed::Reload) "reload" ["R"] "" "act: load the application again; asks first, as all that act do";
+    Deed(Deed::Recycle) "recycle" ["X"] "" "act: a new process for the selected worker";
+    Deed(Deed::Drain) "drain" ["D"] "" "act: the selected worker takes no new requests, or takes them again";
+    Deed(Deed::More) "worker-more" ["}"] "" "act: a worker more";
+    Deed(Deed::Fewer) "worker-fewer" ["{"] "" "act: a worker fewer";
     TabNext "tab-next" ["tab"] "" "the next server";
     TabBefore "tab-before" ["backtab"] "" "the server before";
     Back1 "back-1" ["left"] "" "back in time by a sample";
@@ -315,6 +338,12 @@ impl Keys {
             bound.push(Key::INTERRUPT);
         }
         true
+    }
+
+    /// The same without what acts on a server.
+    pub(crate) fn without_deeds(mut self) -> Self {
+        self.bound.retain(|(binding, _)| !matches!(binding.action, Action::Deed(_)));
+        self
     }
 
     /// What a pressed key does.

@@ -11,7 +11,7 @@ use super::screen::Screen;
 use super::table::{Content, print_line, width_of};
 use super::targets::{Target, Targets};
 use super::theme::PALETTES;
-use super::{detail, header, lists};
+use super::{detail, findings, generations, header, lists};
 use crate::format;
 use crate::model::{Sample, beside, servers, spoolers, vassals};
 use crate::source::Monotonic;
@@ -39,6 +39,12 @@ impl Screen {
             self.tabs(line(top), buf, targets);
             top += 1;
         }
+        let found = self.findings();
+        if !found.is_empty() && top + 2 < foot {
+            // A screen that is not small has room for all of a long sentence.
+            let height = if area.height >= 20 { 2 } else { 1 };
+            top += findings::line(&found, &self.keys, &self.theme, Rect { y: top, height, ..area }, buf);
+        }
         let room = Rect { y: top, height: header::lines_for(area.height).min(foot.saturating_sub(top + 1)), ..area };
         top += self.header(room, buf);
         let key =
@@ -62,7 +68,20 @@ impl Screen {
             Some(Overlay::Help(first)) => overlay::help(&self.keys, first, &self.theme, over, buf),
             Some(Overlay::Columns(cursor)) => overlay::columns(&self.table, cursor, &self.theme, over, buf),
             Some(Overlay::Alerts(first)) => overlay::alerts(&alerts, first, &self.theme, over, buf),
+            Some(Overlay::Findings(first)) => {
+                findings::overlay(&self.findings(), self.silent_rules(), first, &self.theme, over, buf);
+            }
+            Some(Overlay::Generations(first)) => {
+                let current = self.pool().and_then(|pool| pool.current.as_ref()).map(|sample| &sample.snapshot);
+                generations::draw(current, first, &self.theme, &self.zone, over, buf);
+            }
             None => {}
+        }
+        if self.acting.is_open() {
+            targets.clear();
+            let server = self.server_shown().unwrap_or(self.selection.server);
+            let label = self.pools.get(server).map_or("", |pool| pool.label.as_str());
+            self.acting.draw(label, &self.theme, over, buf);
         }
         if self.inside.is_open() {
             targets.clear();
@@ -132,7 +151,7 @@ impl Screen {
     }
 
     fn body(&mut self, marked: &[usize], area: Rect, buf: &mut Buffer, targets: &mut Targets) {
-        if area.height == 0 {
+        if area.height == 0 || self.draw_pane(area, buf, targets) {
             return;
         }
         if self.all() {
@@ -211,7 +230,7 @@ impl Screen {
 
     /// The last line: what is being typed, what is wrong, or else what the keys do.
     fn foot(&self, area: Rect, buf: &mut Buffer) {
-        let filter = &self.table.filter;
+        let filter = self.filter();
         let trouble = match self.pool() {
             Some(pool) => pool.trouble.as_ref().map(|trouble| (pool, trouble)),
             None => self.pools.iter().find_map(|pool| Some((pool, pool.trouble.as_ref()?))),
@@ -243,10 +262,11 @@ impl Screen {
 
     fn hints(&self) -> Line<'static> {
         let mut spans = Vec::new();
-        let filter = &self.table.filter;
+        let filter = self.filter();
         if !filter.is_empty() {
             spans.push(Span::styled(format!("filter: {}  ", filter.text()), self.theme.warning()));
         }
+        spans.extend(self.acting.line(&self.theme));
         if let Some(notice) = &self.notice {
             spans.push(Span::styled(format!("{}  ", format::one_line(notice)), self.theme.alarm()));
         }

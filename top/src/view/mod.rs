@@ -2,22 +2,28 @@
 //!
 //! Nothing here knows of sockets or files; a screen draws into a buffer and can be tested without a terminal.
 
+mod acting;
 mod actions;
 mod asking;
 mod charts;
 mod detail;
 mod escape;
 mod filter;
+mod findings;
 mod flame;
 mod frame;
+mod generations;
 mod header;
 mod inside;
 pub(crate) mod keys;
 mod layout;
 mod lists;
 mod live;
+mod marks;
+mod memory;
 mod merged;
 mod overlay;
+pub(crate) mod panes;
 mod playback;
 mod screen;
 mod selection;

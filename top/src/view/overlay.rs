@@ -10,6 +10,7 @@ use super::table::{Choice, Table};
 use super::theme::Theme;
 use crate::model::Alert;
 use crate::model::columns::COLUMNS;
+use crate::model::fields::{ROUTE_FIELDS, SLOW_FIELDS};
 
 /// What is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,10 @@ pub(crate) enum Overlay {
     Columns(usize),
     /// The alerts, from this line on.
     Alerts(usize),
+    /// What is wrong, from this line on.
+    Findings(usize),
+    /// The generations beside each other, from this line on.
+    Generations(usize),
 }
 
 /// Draws a box of at most this width around the lines, the `cursor`'s in sight.
@@ -67,6 +72,14 @@ pub(crate) fn help(keys: &Keys, first: usize, theme: &Theme, area: Rect, buf: &m
             Span::styled(format!(" {:<17} ", column.title), theme.strong()),
             Span::raw(column.help),
         ]));
+    }
+    let routes = ROUTE_FIELDS.iter().map(|field| (field.title, field.help));
+    let slow = SLOW_FIELDS.iter().map(|field| (field.title, field.help));
+    for (heading, fields) in [("routes", routes.collect::<Vec<_>>()), ("slow requests", slow.collect())] {
+        lines.extend([Line::default(), Line::styled(format!(" {heading}"), theme.dim())]);
+        for (title, help) in fields {
+            lines.push(Line::from(vec![Span::styled(format!(" {title:<17} "), theme.strong()), Span::raw(help)]));
+        }
     }
     boxed("keys and columns", &lines, first, 94, theme, area, buf);
 }

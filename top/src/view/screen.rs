@@ -6,18 +6,21 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
+use super::acting::Acting;
 use super::asking::Asking;
 use super::charts::Charts;
 use super::inside::Inside;
 use super::keys::Keys;
 use super::merged::Merged;
+use super::panes::Panes;
 use super::playback::Playback;
 use super::selection::Selection;
 use super::table::{Choice, Table};
 use super::targets::Targets;
 use super::theme::Theme;
 use crate::model::columns::{Column, Context};
-use crate::model::{Alert, History, Pool, Sample, Thresholds, Totals, alerts};
+use crate::model::fields::Clock;
+use crate::model::{Alert, History, PhaseCounts, Pool, Sample, Thresholds, Totals, alerts};
 use crate::source::{Ask, Poll, ServerMicros, Told};
 
 /// How a screen is set up; the configuration file fills it.
@@ -39,6 +42,10 @@ pub(crate) struct Setup {
     pub(crate) interval: Option<Duration>,
     /// Where requests to control sockets go; `None` for a recording.
     pub(crate) asks: Option<Sender<Ask>>,
+    /// Only looks: no key acts on a server.
+    pub(crate) read_only: bool,
+    /// The control socket is named on the command line.
+    pub(crate) control_named: bool,
 }
 
 /// All that is shown, and the state that keys change.
@@ -48,6 +55,7 @@ pub(crate) struct Screen {
     pub(super) merged: Merged,
     pub(super) selection: Selection,
     pub(super) table: Table,
+    pub(super) panes: Panes,
     pub(super) playback: Playback,
     pub(super) charts: Charts,
     pub(super) theme: Theme,
@@ -59,6 +67,7 @@ pub(crate) struct Screen {
     pub(super) keys: Keys,
     pub(super) thresholds: Thresholds,
     pub(super) asking: Asking,
+    pub(super) acting: Acting,
     pub(super) inside: Inside,
     /// What the last frame shows.
     pub(super) targets: Targets,
@@ -81,15 +90,17 @@ impl Screen {
             merged: Merged::default(),
             selection: Selection::default(),
             table,
+            panes: Panes::default(),
             playback: Playback::new(setup.interval),
             charts: Charts::default(),
             theme: setup.theme,
             theme_told: false,
             notice: None,
             zone: setup.zone,
-            keys: setup.keys,
+            keys: if setup.read_only { setup.keys.without_deeds() } else { setup.keys },
             thresholds: setup.thresholds,
-            asking: Asking::new(setup.asks),
+            asking: Asking::new(setup.asks, setup.read_only),
+            acting: Acting::new(setup.control_named),
             inside: Inside::default(),
             targets: Targets::default(),
         }
@@ -124,7 +135,10 @@ impl Screen {
 
     /// Takes in what a server says on its control socket. Returns whether there is something new to draw.
     pub(crate) fn told(&mut self, told: Told) -> bool {
-        self.inside_told(told).unwrap_or(false)
+        match self.acting_told(told) {
+            Ok(is_new) => is_new,
+            Err(told) => self.inside_told(told).unwrap_or(false),
+        }
     }
 
     /// Says something at the foot from now on.
@@ -164,6 +178,35 @@ impl Screen {
 
     pub(super) fn sample(&self) -> Option<&Sample> {
         self.sample_of(self.server_shown()?)
+    }
+
+    /// The servers of the tab that is shown, by their places.
+    pub(super) fn servers_shown(&self) -> std::ops::Range<usize> {
+        self.server_shown().map_or(0..self.pools.len(), |server| server..server + 1)
+    }
+
+    /// What is shown of each of them.
+    pub(super) fn samples_shown(&self) -> Vec<&Sample> {
+        self.servers_shown().filter_map(|server| self.sample_of(server)).collect()
+    }
+
+    /// How long the phases took of the window's requests, of all servers that are shown and tell it.
+    pub(super) fn phases_shown(&self) -> Option<PhaseCounts> {
+        match self.server_shown() {
+            Some(server) => self.sample_of(server)?.totals.phases.clone(),
+            None => self.together()?.phases,
+        }
+    }
+
+    /// From when on a request is slow, µs: the least of the servers' limits; 0 when none has one.
+    pub(super) fn slow_limit(&self) -> u64 {
+        let limits = self.samples_shown().into_iter().filter_map(|sample| sample.snapshot.limits);
+        limits.map(|limits| limits.slow_request).filter(|limit| *limit > 0).min().unwrap_or(0)
+    }
+
+    /// For times of day at the moment that is shown.
+    pub(super) fn clock(&self) -> Clock {
+        Clock { now: self.clock_shown().map_or(0, ServerMicros::seconds), zone: self.zone.clone() }
     }
 
     /// The history behind the tab that is shown.

@@ -135,17 +135,22 @@ impl StacksPane {
                 None => format!(" worker {} {}", thread.worker, name_of(thread)),
             };
             let state = thread.state.map_or_else(|| theme.dim(), |state| theme.thread(state));
+            let age = if thread.request.is_empty() { String::new() } else { format::micros(thread.elapsed) + "  " };
+            if !lines.is_empty() {
+                lines.push(Line::default());
+            }
             lines.push(Line::from(vec![
-                Span::styled(name, theme.strong()),
-                Span::styled(format!("  pid {} tid {}  ", thread.pid, thread.tid), theme.dim()),
+                Span::styled(format!("{name}  "), theme.strong()),
+                Span::styled(age, theme.strong()),
                 Span::styled(doing(thread), state),
+                Span::styled(format!("  pid {} tid {}", thread.pid, thread.tid), theme.dim()),
             ]));
             let request = request_of(thread);
             if !request.is_empty() {
                 lines.push(Line::raw(format!("   {}", format::start_of(&request, width.saturating_sub(3)))));
             }
             if !thread.problem.is_empty() {
-                lines.push(Line::styled(format!("   no frames: {}", thread.problem), theme.warning()));
+                lines.push(Line::styled(format!("   - {}", thread.problem), theme.warning()));
             }
             let widest = thread.frames.iter().map(|frame| format::width(&frame.function)).max().unwrap_or(0);
             let names = widest.min((width / 2).saturating_sub(5)).min(40);

@@ -2,6 +2,7 @@
 
 use ratatui::layout::Rect;
 
+use super::panes::Place;
 use crate::model::columns::Column;
 
 /// A row that stays the same one while the order changes: the worker's place and its core's.
@@ -18,6 +19,8 @@ pub(super) enum Target {
     Title(&'static Column),
     /// A row of the table.
     Row(RowId),
+    /// Something of the pane that is open.
+    Pane(Place),
 }
 
 /// The targets of one frame: each frame begins with none, so that what is not shown cannot be clicked.

@@ -1,8 +1,12 @@
 //! Screens as they look: each of the usual sizes, rendered from documents, kept as pictures in `snapshots/`.
 
+mod acting;
 mod changed;
+mod findings;
+mod generations;
 mod hostile;
 mod inside;
+mod panes;
 mod past;
 mod several;
 mod sizes;
@@ -40,6 +44,8 @@ pub(super) fn setup() -> Setup {
         sort: None,
         interval: Some(std::time::Duration::from_secs(2)),
         asks: None,
+        read_only: false,
+        control_named: false,
     }
 }
 
@@ -253,7 +259,7 @@ fn without_utf_8_every_character_is_ascii() {
     assert!(picture(&mut plain, (120, 12)).is_ascii());
 }
 
-fn press(screen: &mut Screen, keys: &str) {
+pub(super) fn press(screen: &mut Screen, keys: &str) {
     use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
     for key in keys.chars() {
         let code = match key {

@@ -27,13 +27,19 @@ pub(crate) struct Terminal {
 }
 
 impl Terminal {
-    pub(crate) fn run(arguments: &[&str], (columns, rows): (u16, u16)) -> Self {
+    pub(crate) fn run(arguments: &[&str], size: (u16, u16)) -> Self {
+        Self::start(arguments, size, &[])
+    }
+
+    /// With variables in its environment.
+    pub(crate) fn start(arguments: &[&str], (columns, rows): (u16, u16), variables: &[(&str, &str)]) -> Self {
         let pair = native_pty_system().openpty(PtySize { rows, cols: columns, ..PtySize::default() }).unwrap();
         let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_rtop"));
         command.args(arguments);
         command.env("TERM", "xterm-256color");
         command.env("LC_ALL", "C.UTF-8");
         command.env("TZ", "UTC");
+        variables.iter().for_each(|(name, value)| command.env(name, value));
         let child = pair.slave.spawn_command(command).unwrap();
         drop(pair.slave);
         let screen = Arc::new(Mutex::new(vt100::Parser::new(size(rows), size(columns), 0)));

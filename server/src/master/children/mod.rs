@@ -178,9 +178,16 @@ impl Children {
         self.children.iter().find(|child| child.slot == Some(slot))
     }
 
-    /// The fork server of a generation.
+    /// The fork server of a generation: of several, the first that was not told to leave.
     pub(super) fn fork_server(&self, generation: GenerationNumber) -> Option<&Child> {
-        self.of(Post::ForkServer).find(|child| child.generation == Some(generation))
+        let all = self.of(Post::ForkServer).filter(|child| child.generation == Some(generation));
+        all.min_by_key(|child| child.is_leaving())
+    }
+
+    /// Whether a process was ordered from the fork server of a generation that it has not reported yet.
+    pub(super) fn awaits_report(&self, generation: GenerationNumber) -> bool {
+        let mut all = self.children.iter().filter(|child| child.generation == Some(generation));
+        all.any(|child| child.pid.is_none() && child.post != Post::ForkServer)
     }
 
     /// Whether no process is left.
@@ -324,6 +331,17 @@ impl Children {
         let replaced = self.of(post).filter(|child| child.id < id && !child.is_leaving());
         outcome.replaced = replaced.map(|child| (child.id, reason(child))).collect();
         outcome
+    }
+
+    /// A child serves beside the others of its post, which stay. Whether this is news.
+    pub(super) fn mark_serving(&mut self, id: ChildId) -> bool {
+        let child = self.get_mut(id).filter(|child| child.stage == Stage::Starting);
+        child.map(|child| child.stage = Stage::Serving).is_some()
+    }
+
+    /// Whether a post has a process, or is about to have one, with nothing against it.
+    pub(super) fn is_filled(&self, post: Post) -> bool {
+        self.of(post).any(Child::is_current)
     }
 
     /// Has a child replaced: it leaves when its successor serves. Whether this is news: it may be about to leave

@@ -433,3 +433,32 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_fork_server_that_a_worker_forks_is_the_generation_s_when_the_one_before_leaves() {
+    let mut rig = Rig::new([Post::ForkServer, WORKER], 3);
+    let old = rig.serve(Post::ForkServer, 1);
+    let generation = GenerationNumber::FIRST;
+    let worker = rig.order(WORKER, 1).unwrap();
+    assert!(rig.children.awaits_report(generation));
+    let next = rig.order(Post::ForkServer, 1).unwrap();
+    assert_eq!(rig.children.fork_server(generation).map(|child| child.id), Some(old));
+    let _ = rig.children.announce(worker, Pid::from_raw(700));
+    assert!(!rig.children.awaits_report(generation), "a fork server is not ordered from a fork server");
+    let _ = rig.children.announce(next, Pid::from_raw(701));
+    assert_eq!(rig.children.mark_ready(next).replaced, [(old, Reason::Reload)]);
+    rig.dismiss(old, FOR_RELOAD);
+    assert_eq!(rig.children.fork_server(generation).map(|child| child.id), Some(next));
+    assert_eq!(rig.end(old, End::Exited(0)).next, None, "it has a successor");
+    assert!(rig.end(next, End::Killed(9)).next.is_some(), "and the application is loaded again");
+}
+
+#[test]
+fn a_fork_server_that_did_not_take_over_leaves_no_vacancy() {
+    let mut rig = Rig::new([Post::ForkServer], 1);
+    let old = rig.serve(Post::ForkServer, 1);
+    let next = rig.start(Post::ForkServer, 1);
+    rig.children.forget_order(next, rig.now, &mut rig.timers);
+    assert!(rig.children.due().is_empty());
+    assert_eq!(rig.children.fork_server(GenerationNumber::FIRST).map(|child| child.id), Some(old));
+}

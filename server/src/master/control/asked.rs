@@ -33,6 +33,12 @@ impl Answering {
         (Self { progress, end }, Replies { progress: words, end: last })
     }
 
+    /// One whose other end nobody has.
+    #[cfg(test)]
+    pub(in crate::master) fn to_nobody() -> Self {
+        Self::new().0
+    }
+
     /// It was done.
     pub(in crate::master) fn done(self, answer: Answer) {
         // Who asked may have gone.

@@ -25,6 +25,8 @@ use crate::master::events::{Event, Events};
 const CONNECTIONS: usize = 16;
 /// How long a client may take to read on.
 const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 600 } else { 10 });
+/// How long a client that is refused is listened to.
+const LINGER: Duration = Duration::from_secs(1);
 /// How often it is looked whether a client that says no more has gone, while its answer is waited for.
 const LOOK: Duration = Duration::from_millis(250);
 /// How long to wait before the next try when the system is out of descriptors.
@@ -103,7 +105,7 @@ async fn converse(stream: UnixStream, events: &Events, silent_since: &Cell<Optio
                 );
             }
             let why = "only root and the user that the server runs as may use its control socket";
-            return send(&mut writer, &Reply::Failed(why.into())).await;
+            return refuse(reader, writer, why).await;
         }
     };
     let mut reader = BufReader::new(reader);
@@ -117,7 +119,7 @@ async fn converse(stream: UnixStream, events: &Events, silent_since: &Cell<Optio
         silent_since.set(None);
         if line.len() > LONGEST_REQUEST {
             let why = format!("a request is a line of {LONGEST_REQUEST} bytes at most");
-            return send(&mut writer, &Reply::Failed(why)).await;
+            return refuse(reader.into_inner(), writer, &why).await;
         }
         let request: Request = match serde_json::from_slice(&line) {
             Ok(request) => request,
@@ -143,6 +145,19 @@ async fn converse(stream: UnixStream, events: &Events, silent_since: &Cell<Optio
             }
         }
     }
+}
+
+/// Says why nothing more is done for a client. What it sends meanwhile is read away: to close on that would be an error to
+/// it before it has read why.
+async fn refuse(mut reader: OwnedReadHalf, mut writer: OwnedWriteHalf, why: &str) -> io::Result<()> {
+    send(&mut writer, &Reply::Failed(why.into())).await?;
+    writer.shutdown().await?;
+    let mut rest = [0; 1024];
+    let drained = timeout(LINGER, async {
+        while reader.read(&mut rest).await? > 0 {}
+        io::Result::Ok(())
+    });
+    drained.await.unwrap_or(Ok(()))
 }
 
 /// Waits until the client has closed its end. One that only says no more (`shutdown`) still wants its answer.

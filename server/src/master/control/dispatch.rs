@@ -22,9 +22,9 @@ impl Master {
             Request::Stacks { worker } => self.control_stacks(worker, answering),
             Request::Profile { seconds, rate } => self.control_profile(seconds, rate, answering),
             Request::Reload { how } => self.control_reload(how, answering),
-            Request::Canary { .. } => not_yet(answering, "canary"),
-            Request::CanaryKeep => not_yet(answering, "canary-keep"),
-            Request::CanaryUndo => not_yet(answering, "canary-undo"),
+            Request::Canary { workers, seconds } => self.begin_canary(workers, seconds, answering),
+            Request::CanaryKeep => self.keep_canary(answering),
+            Request::CanaryUndo => self.undo_canary_for(answering),
             Request::Recycle { worker } => self.control_recycle(worker, answering),
             Request::Drain { worker } => self.control_drain(worker, true, answering),
             Request::Undrain { worker } => self.control_drain(worker, false, answering),
@@ -34,8 +34,8 @@ impl Master {
                 self.set_slow_request((micros > 0).then(|| Duration::from_micros(micros)));
                 answering.text(self.describe_slow_threshold());
             }
-            Request::Memory { .. } => not_yet(answering, "memory"),
-            Request::Refork { .. } => not_yet(answering, "refork"),
+            Request::Memory { worker, what } => self.report_memory(worker, what, answering),
+            Request::Refork { worker } => self.refork(worker, answering),
         }
     }
 
@@ -70,6 +70,7 @@ impl Master {
 fn action(request: &Request) -> Option<String> {
     Some(match request {
         Request::Stats | Request::Stacks { .. } => return None,
+        Request::Memory { what: MemoryRequest::Savings, .. } => return None,
         Request::Profile { seconds, rate } => format!("profile ({seconds} s, {rate} samples a second)"),
         Request::Reload { how } => match how {
             ReloadKind::Rolling => "reload (rolling)".into(),
@@ -98,8 +99,4 @@ fn action(request: &Request) -> Option<String> {
         Request::Refork { worker: Some(worker) } => format!("refork from worker {worker}"),
         Request::Refork { worker: None } => "refork".into(),
     })
-}
-
-fn not_yet(answering: Answering, what: &str) {
-    answering.failed(format!("{what} is not there yet"));
 }

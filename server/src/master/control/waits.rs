@@ -41,10 +41,15 @@ impl Master {
                 self.control.waits.push(Wait { what: What::Generation(newest), answering });
             }
             _ if self.phase != Phase::Serving => {
-                answering.failed("the server stops instead of reloading (exit-on-reload)")
+                answering.failed("the server stops instead of reloading (exit-on-reload)");
             }
             _ => answering.failed("the application cannot be loaded again: the log says why; nothing has changed"),
         }
+    }
+
+    /// Answers when all workers are of this generation.
+    pub(in crate::master) fn answer_when_all_serve(&mut self, number: GenerationNumber, answering: Answering) {
+        self.control.waits.push(Wait { what: What::Generation(number), answering });
     }
 
     /// Answers who waits for what has come to pass, or cannot any more.

@@ -81,6 +81,12 @@ impl Master {
                 "{count} workers cannot run: it has space for 1 to {most} (processes); a restart with another number has more"
             ));
         }
+        if let Some(canary) = &self.canary {
+            return answering.failed(format!(
+                "generation {} is tried on a few workers: keep or undo it first (canary-keep, canary-undo)",
+                canary.number()
+            ));
+        }
         self.control.most_workers = (count < most).then_some(count);
         // When no worker runs until a request comes, one has come.
         self.wake();

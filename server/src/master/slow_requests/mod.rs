@@ -192,8 +192,8 @@ impl Master {
             if cell.slow.written() == *taken {
                 continue;
             }
-            let requests = cell.read().map_or(0, |sample| sample.counters.requests);
-            let SlowTaken { reports, lost } = cell.slow.take(taken, requests);
+            let served = || cell.read().map_or(0, |sample| sample.counters.requests);
+            let SlowTaken { reports, lost } = cell.slow.take(taken, served);
             if lost > 0 {
                 self.slow.skip(lost);
                 if log_limit::allows(LineKind::SlowRequestsLost) {

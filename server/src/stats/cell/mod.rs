@@ -10,6 +10,7 @@
 mod ahead;
 mod corrupt;
 mod counters;
+mod errors;
 mod exception;
 mod latencies;
 mod limits;
@@ -25,6 +26,7 @@ pub use self::ahead::AheadCells;
 pub use self::corrupt::Corrupt;
 pub use self::counters::Counters;
 pub(super) use self::counters::add;
+pub use self::errors::{ErrorCells, Errors, OTHER_ERRORS};
 pub use self::exception::{ExceptionCell, ExceptionReport};
 pub use self::latencies::{Latencies, LatencyCounts};
 pub use self::limits::LimitsCell;

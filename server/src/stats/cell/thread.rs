@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, fence};
 
 use super::corrupt::Corrupt;
 use super::counters::{Counters, add};
+use super::errors::ErrorCells;
 use super::exception::ExceptionCell;
 use super::latencies::{Latencies, LatencyCounts};
 use super::phases::PhaseCell;
@@ -89,6 +90,8 @@ pub struct ThreadCell {
     pub phases: PhaseCell,
     /// Its slow requests, for the master.
     pub slow: SlowRing,
+    /// All of them, by class.
+    pub errors: ErrorCells,
 }
 
 /// What the thread does, which is the only writer.

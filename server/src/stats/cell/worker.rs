@@ -1,6 +1,7 @@
-//! What a worker process reports of itself as a whole.
+//! What a worker process reports of itself as a whole, and what the master orders it.
 
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use std::num::NonZeroU64;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use super::corrupt::Corrupt;
@@ -19,6 +20,8 @@ pub struct WorkerCell {
     collecting: AtomicU64,
     longest: AtomicU64,
     collected: AtomicU64,
+    /// What the master has ordered and no thread has begun; 0 for nothing. [`crate::ipc::worker_order`] says what it means.
+    order: AtomicU64,
 }
 
 /// Python's garbage collections in a process, or in several.
@@ -64,6 +67,27 @@ impl WorkerCell {
         self.accepting.load(Acquire) != 0
     }
 
+    /// For the master: orders something, unless there is an order that no thread has begun. Whether it did.
+    pub fn give_order(&self, order: NonZeroU64) -> bool {
+        self.order.compare_exchange(0, order.get(), AcqRel, Relaxed).is_ok()
+    }
+
+    /// For the master: takes an order back. Whether no thread had begun it.
+    pub fn take_order_back(&self, order: NonZeroU64) -> bool {
+        self.order.compare_exchange(order.get(), 0, AcqRel, Relaxed).is_ok()
+    }
+
+    /// For a thread of the worker: whether there is an order, as far as it knows yet.
+    #[inline]
+    pub fn has_order(&self) -> bool {
+        self.order.load(Relaxed) != 0
+    }
+
+    /// For a thread of the worker: the order, which no other thread gets then.
+    pub fn begin_order(&self) -> Option<NonZeroU64> {
+        NonZeroU64::new(self.order.swap(0, AcqRel))
+    }
+
     /// There is something of slow requests for the master; returns whether it must be told.
     pub fn tells(&self) -> bool {
         self.told.swap(1, SeqCst) == 0
@@ -91,5 +115,24 @@ impl WorkerCell {
             [&self.collections, &self.collecting, &self.longest, &self.collected].map(|count| count.load(Relaxed));
         Corrupt::refuse_beyond(MonotonicNanos::now(), &[collections, time, longest, collected])?;
         Ok(GcCounts { collections, time, longest, collected })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_is_begun_once_or_taken_back() {
+        let cell = crate::shared_memory::zeroed::<WorkerCell>();
+        let [one, two] = [1, 2].map(|order| NonZeroU64::new(order).unwrap());
+        assert!(!cell.has_order() && cell.begin_order().is_none());
+        assert!(cell.give_order(one));
+        assert!(!cell.give_order(two), "one at a time");
+        assert!(!cell.take_order_back(two), "another's is left");
+        assert!(cell.has_order() && cell.begin_order() == Some(one));
+        assert!(cell.begin_order().is_none() && !cell.take_order_back(one), "it was begun");
+        assert!(cell.give_order(two) && cell.take_order_back(two));
+        assert!(cell.begin_order().is_none());
     }
 }

@@ -258,6 +258,29 @@ mod tests {
     }
 
     #[test]
+    fn no_sum_falls_while_rows_change_hands_under_the_reader() {
+        const SENT: u64 = 30_000;
+        let mut book = book(2);
+        let mut table = table(&book.memory);
+        let writer = std::thread::spawn(move || {
+            for number in 0..SENT {
+                // Each of five routes is the busiest for a while.
+                let route = if number % 3 == 0 { number } else { number / 500 };
+                table.count(&finished(["/a", "/b", "/c", "/d", "/e"][route as usize % 5], 200));
+            }
+        });
+        let mut before = 0;
+        while !writer.is_finished() {
+            book.collect(SLOT, MonotonicNanos::now()).unwrap();
+            let sum = requests(&book).iter().map(|(_, count)| count).sum();
+            assert!((before..=SENT).contains(&sum), "{sum} after {before}");
+            before = sum;
+        }
+        book.absorb(SLOT, MonotonicNanos::now()).unwrap();
+        assert_eq!(requests(&book).iter().map(|(_, count)| count).sum::<u64>(), SENT);
+    }
+
+    #[test]
     fn routes_beyond_the_most_are_all_others_until_one_earns_the_row_of_an_idle_one() {
         let mut book = book(2);
         let later = |minutes: u64| MonotonicNanos::now().after_nanos(minutes * AGING);

@@ -57,15 +57,16 @@ pub(super) fn read_last(
 ) -> Result<Vec<RouteDelta>, Corrupt> {
     let found = view.head().read(|| changed(view, seen)).unwrap_or_else(|| {
         let mut found = changed(view, seen);
-        found.retain(|found| found.row != OTHER_ROW && seen.row(found.row).owner == found.owner);
+        found.retain(|found| found.row != OTHER_ROW && seen.owner(found.row) == found.owner);
         found
     });
     difference(view, seen, found, now, threads)
 }
 
 impl Seen {
-    fn row(&self, row: usize) -> SeenRow {
-        self.0.get(row).cloned().unwrap_or_default()
+    /// Whose the row was.
+    fn owner(&self, row: usize) -> u64 {
+        self.0.get(row).map_or(0, |seen| seen.owner)
     }
 }
 
@@ -121,20 +122,22 @@ fn difference(
     now: MonotonicNanos,
     threads: u32,
 ) -> Result<Vec<RouteDelta>, Corrupt> {
+    let none = SeenRow::default();
+    let before = |row: usize| seen.0.get(row).unwrap_or(&none);
     // What was seen of rows that are another route's now has been added to all others.
-    let mut moved = seen.row(OTHER_ROW).counts;
+    let mut moved = before(OTHER_ROW).counts.clone();
     for found in found.iter().filter(|found| found.row != OTHER_ROW) {
-        let before = seen.row(found.row);
+        let before = before(found.row);
         if before.owner != found.owner {
             moved.add(&before.counts);
         }
     }
     let mut deltas = Vec::with_capacity(found.len());
-    let mut rows = seen.0.clone();
+    let mut rows = Vec::with_capacity(found.len());
     for found in found {
         let Found { row, owner, named, text, counts, slowest } = found;
         counts.refuse_impossible(now, threads)?;
-        let before = seen.row(row);
+        let before = before(row);
         let new = match (row, before.owner == owner) {
             (OTHER_ROW, _) => counts.since(&moved)?,
             (_, true) => counts.since(&before.counts)?,
@@ -146,9 +149,6 @@ fn difference(
             (_, Some(text)) => Some(text.as_str().to_owned()),
             (_, None) => return Err(Corrupt::Counters),
         };
-        if rows.len() <= row {
-            rows.resize(row + 1, SeenRow::default());
-        }
         let slowest_when = slowest.as_ref().map_or(before.slowest_when, |slowest| slowest.when.as_nanos());
         deltas.push(RouteDelta {
             route,
@@ -158,8 +158,14 @@ fn difference(
             counts: new,
             slowest,
         });
-        rows[row] = SeenRow { owner, counts, slowest_when };
+        rows.push((row, SeenRow { owner, counts, slowest_when }));
     }
-    seen.0 = rows;
+    // Only now: what is refused was not seen.
+    for (row, new) in rows {
+        if seen.0.len() <= row {
+            seen.0.resize(row + 1, SeenRow::default());
+        }
+        seen.0[row] = new;
+    }
     Ok(deltas)
 }

@@ -2,7 +2,7 @@
 //!
 //! A route gets a free row at its first request as long as half of the rows are free, and later once it has come a few
 //! times. When there is no free row it has to come more often than the row that is used least, whose counts are added to
-//! those of all others then. How often rows are used is halved every few thousand requests. A path that the application
+//! those of all others then. How often rows are used is halved every few thousand requests that have none. A path that the application
 //! does not know (404) never gets a row. So clients that make up paths can take neither the rows of routes in use nor
 //! memory or much time.
 
@@ -16,15 +16,15 @@ use super::counts::SLOWEST_LASTS;
 use super::probation::Probation;
 use crate::clock::MonotonicNanos;
 use crate::stats::cell::{ExceptionReport, add};
-use crate::stats::route_text::{RouteText, path_of};
+use crate::stats::route_text::RouteText;
 use rwsgi_stats::OTHER_ROUTE;
 
 /// How often a route has to come for one of the last free rows.
 const EARNS_FREE: u32 = 3;
 /// How often it has to come for a row of another.
 const EARNS_USED: u32 = 8;
-/// After this many requests it is halved how often each row was used.
-const AGING: u32 = 8_192;
+/// After this many requests that have no row it is halved how often each row was used.
+const AGING: u32 = 4_096;
 /// The longest path that is remembered for the next request, bytes.
 const LAST_PATH_MAX: usize = 128;
 
@@ -59,10 +59,11 @@ pub struct Finished<'a> {
 #[derive(Debug)]
 pub struct RouteTable {
     cells: RouteTableCells,
-    rows: HashMap<Box<[u8]>, usize>,
+    rows: HashMap<Box<[u8]>, usize, foldhash::fast::RandomState>,
     /// How often each row was used lately, beginning with [`OTHER_ROW`]; as many as were ever given away.
-    weights: Vec<u32>,
+    uses: Vec<Uses>,
     probation: Probation,
+    /// Whose results clients cannot foresee.
     hasher: RandomState,
     until_aging: u32,
     /// The path of the last request that had a row for its pattern, and that row.
@@ -76,8 +77,8 @@ impl RouteTable {
     pub fn new(cells: RouteTableCells) -> Self {
         Self {
             cells,
-            rows: HashMap::new(),
-            weights: vec![0],
+            rows: HashMap::default(),
+            uses: vec![Uses::default()],
             probation: Probation::new(),
             hasher: RandomState::new(),
             until_aging: AGING,
@@ -96,32 +97,35 @@ impl RouteTable {
     pub fn count(&mut self, request: &Finished<'_>) {
         let row = match request.name {
             Some(name) => self.find(name, true, request.status),
-            None => self.find_by_path(path_of(request.target), request.status),
+            None => self.find_by_target(request.target, request.status),
         };
         let view = self.cells.view();
         if let Some(report) = request.exception {
             view.exception(row).store(report);
         }
         count(view.row(row), request);
-        let weight = &mut self.weights[row];
-        *weight = weight.saturating_add(1);
-        self.until_aging -= 1;
-        if self.until_aging == 0 {
-            self.until_aging = AGING;
-            self.weights.iter_mut().for_each(|weight| *weight /= 2);
-        }
     }
 
     #[inline]
-    fn find_by_path(&mut self, path: &[u8], status: u16) -> usize {
-        if self.last_row != OTHER_ROW && path == self.last_path {
+    fn find_by_target(&mut self, target: &[u8], status: u16) -> usize {
+        if self.last_row != OTHER_ROW
+            && let Some(rest) = target.strip_prefix(&self.last_path[..])
+            && matches!(rest, [] | [b'?' | b'#', ..])
+        {
             return self.last_row;
         }
-        let row = self.find(&RouteText::pattern_of(path), false, status);
-        if row != OTHER_ROW && path.len() <= LAST_PATH_MAX {
-            self.last_path.clear();
-            self.last_path.extend_from_slice(path);
-            self.last_row = row;
+        self.find_by_pattern(target, status)
+    }
+
+    fn find_by_pattern(&mut self, target: &[u8], status: u16) -> usize {
+        let row = self.find(&RouteText::pattern_of(target), false, status);
+        if row != OTHER_ROW {
+            let end = target.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(target.len());
+            if end <= LAST_PATH_MAX {
+                self.last_path.clear();
+                self.last_path.extend_from_slice(&target[..end]);
+                self.last_row = row;
+            }
         }
         row
     }
@@ -137,21 +141,28 @@ impl RouteTable {
             return OTHER_ROW;
         }
         let rows = self.cells.view().len();
-        if self.weights.len() <= rows / 2 {
-            return self.give(self.weights.len(), text, named, 0);
+        if self.uses.len() <= rows / 2 {
+            return self.give(self.uses.len(), text, named, 0);
+        }
+        self.until_aging -= 1;
+        if self.until_aging == 0 {
+            self.until_aging = AGING;
+            let view = self.cells.view();
+            self.uses.iter_mut().enumerate().for_each(|(row, uses)| uses.age(view.row(row)));
         }
         let hash = self.hasher.hash_one(text.as_bytes());
         let came = self.probation.came(hash);
-        if came >= EARNS_FREE && self.weights.len() < rows {
+        if came >= EARNS_FREE && self.uses.len() < rows {
             self.probation.begin_again(hash);
-            return self.give(self.weights.len(), text, named, came);
+            return self.give(self.uses.len(), text, named, came);
         }
         if came < EARNS_USED || !came.is_multiple_of(EARNS_USED) {
             return OTHER_ROW;
         }
-        let least = self.weights.iter().enumerate().skip(OTHER_ROW + 1).min_by_key(|(_, weight)| **weight);
-        match least {
-            Some((row, weight)) if *weight < came => {
+        let view = self.cells.view();
+        let uses = self.uses.iter().enumerate().skip(OTHER_ROW + 1);
+        match uses.map(|(row, uses)| (row, uses.lately(view.row(row)))).min_by_key(|(_, lately)| *lately) {
+            Some((row, lately)) if lately < came.into() => {
                 self.probation.begin_again(hash);
                 self.give(row, text, named, came)
             }
@@ -160,7 +171,7 @@ impl RouteTable {
     }
 
     /// Gives a row, the next free one or a used one, to a route.
-    fn give(&mut self, row: usize, text: &RouteText, named: bool, weight: u32) -> usize {
+    fn give(&mut self, row: usize, text: &RouteText, named: bool, came: u32) -> usize {
         let view = self.cells.view();
         self.rows.retain(|_, other| *other != row);
         self.last_row = OTHER_ROW;
@@ -175,11 +186,31 @@ impl RouteTable {
             cell.named.store(named.into(), Relaxed);
         });
         self.rows.insert(text.as_bytes().into(), row);
-        match self.weights.get_mut(row) {
-            Some(known) => *known = weight,
-            None => self.weights.push(weight),
+        let uses = Uses { before: came.into(), counted: 0 };
+        match self.uses.get_mut(row) {
+            Some(known) => *known = uses,
+            None => self.uses.push(uses),
         }
         row
+    }
+}
+
+/// How often a row was used lately.
+#[derive(Clone, Copy, Debug, Default)]
+struct Uses {
+    /// Up to the last time that it was halved.
+    before: u64,
+    /// The row's requests at that time.
+    counted: u64,
+}
+
+impl Uses {
+    fn lately(self, row: &RouteRow) -> u64 {
+        self.before.saturating_add(row.requests.load(Relaxed).saturating_sub(self.counted))
+    }
+
+    fn age(&mut self, row: &RouteRow) {
+        *self = Self { before: self.lately(row) / 2, counted: row.requests.load(Relaxed) };
     }
 }
 
@@ -337,7 +368,7 @@ pub(super) mod tests {
         let kept = routes.iter().filter_map(|route| requests_of(&memory, route));
         assert_eq!(kept.collect::<Vec<_>>(), vec![101; 100]);
         assert_eq!(all_requests(&memory), 1_010_100);
-        assert!(table.rows.len() <= 200 && table.weights.len() <= 201);
+        assert!(table.rows.len() <= 200 && table.uses.len() <= 201);
     }
 
     #[test]

@@ -12,6 +12,8 @@ use rwsgi_stats::{Recycled, RequestInfo, latency};
 use super::*;
 use crate::ids::{SlotId, ThreadIndex, WorkerId};
 use crate::stats::cell::{Corrupt, Counters, ExceptionReport, Outcome, ThreadCell, Verdict};
+use crate::stats::generation_sums::GenerationSums;
+use crate::stats::generations::{GenerationHistory, GenerationState};
 use crate::stats::scoreboard::{CorruptSlot, Layout};
 use crate::stats::totals::Totals;
 use rwsgi_protocol::SocketProtocol;
@@ -185,7 +187,7 @@ fn busy_time_never_goes_back_when_a_request_ends() {
 fn a_worker_without_a_process_keeps_its_counts() {
     let mut server = Server::new();
     server.serve(0, 0, 1_000, ok());
-    server.totals[0].absorb(&server.board, slot(0), MonotonicNanos::now());
+    server.totals[0].absorb(&server.board, slot(0), MonotonicNanos::now(), &mut GenerationSums::default());
     server.board.clear(slot(0)).unwrap();
     server.processes[0].clear();
     let snapshot = server.take();
@@ -368,7 +370,7 @@ proptest! {
                 let _ = crate::stats::request::describe(&held, MonotonicNanos::now(), rwsgi_stats::Shown::ALL);
             }
             let _ = server.board.read_slot(slot(process));
-            server.totals[0].absorb(&server.board, slot(process), MonotonicNanos::now());
+            server.totals[0].absorb(&server.board, slot(process), MonotonicNanos::now(), &mut GenerationSums::default());
         }
         for thread in ThreadIndex::first(2) {
             let since = server.board.dispatched(slot(0), thread).not_begun_since();
@@ -435,4 +437,32 @@ fn pages_that_are_shared_are_told_when_they_are_known() {
         std::thread::yield_now();
     }
     assert!(server.take().workers[0].uss.unwrap() > 0);
+}
+
+#[test]
+fn a_generation_has_what_its_processes_did_wherever_they_are() {
+    let mut server = Server::new();
+    let now = UnixMicros::from_micros(7);
+    let mut history = GenerationHistory::default();
+    history.begin(GenerationNumber::FIRST, GenerationState::Serving, now);
+    let next = GenerationNumber::FIRST.next();
+    history.begin(next, GenerationState::Canary, now);
+    // Worker 1 has a process of each; one of the first has ended.
+    server.processes = vec![vec![process(2, 2), process(0, 1)], vec![process(1, 1)]];
+    let raised = Outcome { status: 500, exception: true, ..Outcome::default() };
+    for (slot, outcome) in [(0, ok()), (1, ok()), (2, raised), (2, ok())] {
+        server.serve(slot, 0, 1_000_000, outcome);
+    }
+    server.thread(2, 0).errors.count("KeyError");
+    history.past(GenerationNumber::FIRST).unwrap().counters.requests = 10;
+    server.take();
+    let told = history.describe(&server.state.living);
+    let [new, old] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((new.generation, new.state.as_str(), new.workers, new.requests), (2, "canary", 1, 2));
+    assert_eq!((new.exceptions, new.responses.server_error, new.errors[0].kind.as_str()), (1, 1, "KeyError"));
+    assert_eq!(latency::decode(&new.latency).unwrap().len(), 2);
+    assert_eq!((old.generation, old.state.as_str(), old.workers, old.requests), (1, "serving", 2, 12));
+    assert!(old.errors.is_empty());
+    server.take();
+    assert_eq!(history.describe(&server.state.living)[0].requests, 2, "nothing is counted twice");
 }

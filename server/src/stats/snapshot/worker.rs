@@ -134,6 +134,7 @@ pub(super) fn take(
                 }
             }
             state.worker_latency.add(&state.cell_latency);
+            state.living.add(process.generation, live, &state.cell_latency, cell);
             newest(&mut threads.last_exception, cell.exception.load());
         }
         core.requests = counters.requests;
@@ -141,6 +142,9 @@ pub(super) fn take(
         core.read_errors = counters.read_errors;
         threads.sum += counters;
         threads.cores.push(core);
+    }
+    for process in &view.processes {
+        state.living.add_process(process.generation, state.memory.of(process.pid).pss);
     }
     state.all_latency.add(&state.worker_latency);
     state.phases.add(&view.totals.phases);

@@ -1,8 +1,8 @@
 //! Where values and times stand in a chart, and what is written beside it.
 
 use crate::format;
-use crate::report::metrics::Unit;
 use crate::source::Monotonic;
+use rwsgi_assertions::Unit;
 
 /// Charts are so wide inside.
 pub(super) const WIDTH: f64 = 1_000.0;

@@ -13,9 +13,9 @@ use super::axis::{HEIGHT, Times, Values, WIDTH, short};
 use super::markup::Markup;
 use crate::format;
 use crate::model::{Counts, HEAT_ROWS, heat_floor};
-use crate::report::metrics::{Unit, metric};
 use crate::report::timeline::Slice;
-use crate::report::window::Window;
+use rwsgi_assertions::Window;
+use rwsgi_assertions::{Unit, metric};
 
 /// A line of a chart.
 struct Line {

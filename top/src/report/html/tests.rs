@@ -7,9 +7,9 @@ use quick_xml::events::Event as Xml;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::report::assertion::Assertion;
 use crate::report::judge::{Judge, Phases};
 use crate::source::{EndedBy, Ending, LocalMicros, Poll, SourceError, parse};
+use rwsgi_assertions::Assertion;
 
 const HOSTILE: &str = "</script><script>alert(1)</script>\"'&amp;<!-- ]]> \u{1b}[2J\u{202e}";
 

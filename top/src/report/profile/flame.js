@@ -23,9 +23,9 @@
       f.g.style.display = (inside || caller) && !hidden ? '' : 'none';
       f.g.classList.toggle('other', caller);
       var x = caller ? 0 : (f.x - zoomed.x) / zoomed.w * WIDTH, w = caller ? WIDTH : f.w / zoomed.w * WIDTH;
-      f.rect.setAttribute('x', x);
-      f.rect.setAttribute('width', Math.max(w - 0.5, 0.1));
-      f.text.setAttribute('x', x + 3);
+      f.rect.setAttribute('x', x.toFixed(2));
+      f.rect.setAttribute('width', Math.max(w - 0.5, 0.1).toFixed(2));
+      f.text.setAttribute('x', (x + 3).toFixed(2));
       var room = Math.floor((w - 6) / CHARACTER);
       var name = (folded.indexOf(f) >= 0 ? '+ ' : '') + f.name;
       f.text.textContent = room < 3 ? '' : name.length > room ? name.slice(0, room - 1) + '\u2026' : name;

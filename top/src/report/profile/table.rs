@@ -31,6 +31,21 @@ pub(crate) fn samples(profile: &Profile) -> String {
     )
 }
 
+/// What was sampled, in fewer words.
+pub(crate) fn samples_in_short(profile: &Profile) -> String {
+    let missed = match profile.missed {
+        0 => String::new(),
+        missed => format!(", {} missed", format::count(missed)),
+    };
+    let (count, time) = (format::count(profile.samples), format::micros(profile.micros));
+    format!("{count} samples in {time} at {} a second{missed}", profile.rate)
+}
+
+/// Whether so many samples could not be taken that the shares may be wrong.
+pub(crate) fn is_patchy(profile: &Profile) -> bool {
+    profile.missed > profile.samples / 5
+}
+
 /// The shares of the states, in words.
 fn shares(states: States) -> String {
     let shares = states.shares().map(|(name, share)| format!("{} {} %", name.word, format::percent(share)));
@@ -41,6 +56,9 @@ pub(super) fn table(profile: &Profile, about: About<'_>) -> String {
     let mut text = format!("{}: {}\n{}\n", about.label, samples(profile), shares(states(profile)));
     if let Some(hottest) = hottest(profile) {
         let _ = writeln!(text, "{}", hottest.sentence);
+    }
+    if is_patchy(profile) {
+        text.push_str("many samples could not be taken: the shares may be wrong; try a lower --rate\n");
     }
     if about.by != By::Nothing {
         let tree = Tree::of(profile, about.by);

@@ -28,9 +28,7 @@ fn collapsed_stacks_are_what_other_programs_read() {
     let text = collapsed::collapsed(&shop(), By::Nothing);
     assert_eq!(text.lines().count(), 5);
     let first = text.lines().next().unwrap();
-    assert!(
-        first.ends_with("(/venv/lib/python3.12/site-packages/psycopg/cursor.py:97);[waiting for the database] 620")
-    );
+    assert!(first.ends_with("(/venv/lib/python3.12/site-packages/psycopg/cursor.py:97);[waiting for a database] 620"));
     assert!(collapsed::collapsed(&shop(), By::Route).starts_with("/orders/{};__call__ ("));
 }
 
@@ -97,7 +95,7 @@ fn the_speedscope_file_has_all_requests_and_each_group() {
     let all = &file.profiles[0];
     assert_eq!(all.end_value, 10_000_000, "a thousand samples at a hundred a second are ten seconds of threads");
     let last = *all.samples[0].last().unwrap();
-    assert_eq!(file.shared.frames[last].name, "[waiting for the database]");
+    assert_eq!(file.shared.frames[last].name, "[waiting for a database]");
 }
 
 /// Whether it is XML, and no more than a picture with its own script and style.
@@ -125,9 +123,9 @@ fn the_picture_stands_alone_and_can_be_read_without_its_script() {
     well_formed(&text);
     assert!(!text.contains("href") && !text.contains("url(") && !text.contains("@import"));
     for told in [
-        ">71 % of busy threads are in psycopg … views.py:41, 87 % waiting for the database<",
+        ">71 % of busy threads are in psycopg … views.py:41, 87 % waiting for a database<",
         "<title>Cursor.execute",
-        "waiting for the GIL 12.0 %",
+        "waiting for the global lock 12.0 %",
         ">/orders/{}<",
     ] {
         let told =

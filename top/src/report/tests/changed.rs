@@ -8,13 +8,13 @@ use proptest::prelude::*;
 use super::{Scratch, take};
 use crate::model::Pool;
 use crate::report::Batch;
-use crate::report::assertion::Assertion;
 use crate::report::judge::{Judge, Phases};
 use crate::report::lines::{csv_header, csv_rows, json_line};
-use crate::report::metrics::METRICS;
-use crate::report::window::Window;
 use crate::source::hostile::polls;
 use crate::source::{EndedBy, Ending, Entry, Recorder, Recording, Run};
+use rwsgi_assertions::Assertion;
+use rwsgi_assertions::METRICS;
+use rwsgi_assertions::Window;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 4, ..ProptestConfig::default() })]

@@ -5,11 +5,11 @@ use std::time::Duration;
 use rwsgi_stats::latency;
 
 use super::{pools, take};
-use crate::report::assertion::Assertion;
 use crate::report::judge::{Judge, Phases};
 use crate::report::verdict::Verdict;
 use crate::report::watch;
 use crate::source::{EndedBy, Ending, Entry, LocalMicros, Monotonic, Poll, Run, parse};
+use rwsgi_assertions::Assertion;
 
 /// A document of these workers, with more of its own.
 fn document(more: &str, workers: &str) -> String {
@@ -223,4 +223,64 @@ fn only_what_can_be_compared_is_compared_with_a_baseline() {
     let pieces = Phases { window: Some(Duration::from_secs(4)), ..whole };
     told(&compared("exceptions <= baseline", &rounds(&uwsgi), pieces, &rounds(&uwsgi)), "a total of the whole run");
     assert_eq!(compared("exception_rate <= baseline", &rounds(&uwsgi), pieces, &rounds(&uwsgi)).exit_code(), 0);
+}
+
+/// A document of generations, the newest first: each its number, state, requests and their latency in µs.
+fn generations(told: &[(u32, &str, u64, u64)]) -> String {
+    let told = told.iter().map(|(number, state, requests, micros)| {
+        let counts = latency::from_counts([(latency::index_of(*micros), *requests)]);
+        format!(
+            "{{\"generation\":{number},\"state\":\"{state}\",\"requests\":{requests},\"latency\":\"{}\"}}",
+            latency::encode(&counts)
+        )
+    });
+    let told: Vec<String> = told.collect();
+    document(&format!(",\"generations\":[{}]", told.join(",")), "{\"id\":1,\"pid\":8}")
+}
+
+#[test]
+fn the_generation_that_serves_is_held_against_the_one_before() {
+    let assertion = "p99 < 1.1 * previous_generation";
+    let judge = |told: &[(u32, &str, u64, u64)]| judged(assertion, [generations(told), generations(told)]);
+    let (before, slow, fast) = ((1, "past", 900, 5_000), (2, "serving", 900, 50_000), (2, "serving", 900, 5_000));
+    let verdict = judge(&[slow, before]);
+    assert_eq!(verdict.exit_code(), 1);
+    let table = verdict.table(&jiff::tz::TimeZone::UTC);
+    assert!(table.contains("previous_generation (5.5") && table.contains("FAIL"), "{table}");
+    assert_eq!(judge(&[fast, before]).exit_code(), 0);
+    assert_eq!(judge(&[(3, "undone", 900, 90_000), fast, before]).exit_code(), 0);
+    for (told, why) in [
+        (&[fast][..], "there is no generation before it"),
+        (&[(2, "serving", 9, 50_000), before], "not enough requests to tell: 9 and 900 requests"),
+        (&[(2, "serving", 0, 1), before], "not enough requests to tell"),
+        (&[], "does not tell of generations"),
+    ] {
+        let verdict = judge(told);
+        assert_eq!(verdict.exit_code(), 2, "{told:?}");
+        let actual = verdict.judgements[0].actual.as_ref().unwrap_err();
+        assert!(actual.contains(why), "{actual}");
+    }
+}
+
+#[test]
+fn generations_of_several_servers_are_put_together() {
+    let assertion: Assertion = "p99 < 1.1 * previous_generation".parse().unwrap();
+    let slow = generations(&[(2, "serving", 900, 50_000), (1, "past", 900, 5_000)]);
+    let fast = generations(&[(7, "serving", 90_000, 5_000), (6, "past", 90_000, 5_000)]);
+    let judge = |rounds: &[[String; 2]]| {
+        let polls = polls(rounds);
+        let ending = ending(&polls);
+        let mut pools = pools(2);
+        let labels = pools.iter().map(|pool| pool.label.clone());
+        let assertions = [assertion.clone()];
+        let mut judge = Judge::new(&assertions, &[], labels, Phases::default(), Duration::from_secs(1));
+        polls.into_iter().for_each(|poll| take(&mut judge, &mut pools, poll));
+        judge.finish(&ending)
+    };
+    let both = [slow, fast.clone()];
+    assert_eq!(judge(&[both.clone(), both]).exit_code(), 0, "one request of a hundred");
+    let silent = [document("", "{\"id\":1,\"pid\":8}"), fast];
+    let verdict = judge(&[silent.clone(), silent]);
+    let actual = verdict.judgements[0].actual.as_ref().unwrap_err();
+    assert!(actual.contains(": the server does not tell of generations"), "{actual}");
 }

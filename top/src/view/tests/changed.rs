@@ -17,7 +17,7 @@ proptest! {
             screen.ingest(poll);
         }
         for tab in 0..6 {
-            for look in [&[][..], &[Action::Cores], &[Action::Down, Action::Detail], &[Action::Alerts], &[Action::Chart(4)]] {
+            for look in [&[][..], &[Action::Cores], &[Action::Down, Action::Detail], &[Action::Alerts], &[Action::Generations], &[Action::Chart(4)]] {
                 screen.selection = crate::view::selection::Selection { tab, ..Default::default() };
                 screen.table.selected = None;
                 for action in look {

@@ -2,13 +2,16 @@
 
 use serde_json::Value;
 
-use super::{answered, failed, fixture, rwsgi, setup};
+use super::findings::full;
+use super::panes::told;
+use super::{answered, failed, fixture, setup};
 use crate::model::Pool;
 use crate::source::{Poll, SourceError};
 use crate::view::Screen;
 use crate::view::escape::Writer;
 use crate::view::frame::Frames;
 use crate::view::keys::Action;
+use crate::view::panes::{Pane, Panes};
 
 /// Sequences that terminals obey, characters that turn or hide their neighbours, and texts of any length.
 fn texts() -> [String; 14] {
@@ -54,13 +57,17 @@ fn screen(text: &str) -> Screen {
     let pools = (0..5).map(|_| Pool::new(text.to_owned(), Some(text.to_owned()))).collect();
     let mut screen = Screen::new(pools, setup());
     let documents = [
-        serde_json::to_vec(&rwsgi(2, 3)).unwrap(),
+        serde_json::to_vec(&told(2)).unwrap(),
         fixture("uwsgi-busy-cheap"),
         fixture("uwsgi-emperor"),
         fixture("uwsgi-spoolers"),
     ];
     for (target, document) in documents.into_iter().enumerate() {
         screen.ingest(Poll { target, ..answered(2, replaced(&document, text)) });
+    }
+    // Long enough for something to be found.
+    for second in (3..=20).step_by(4) {
+        screen.ingest(answered(second, replaced(&serde_json::to_vec(&full(second)).unwrap(), text)));
     }
     screen.ingest(Poll { target: 4, ..failed(2, SourceError::Recorded(text.to_owned())) });
     screen
@@ -88,7 +95,7 @@ fn written(screen: &mut Screen, (width, height): (u16, u16)) -> String {
 
 #[test]
 fn what_a_server_sends_never_reaches_the_terminal_raw() {
-    let looks: [&[Action]; 7] = [
+    let looks: [&[Action]; 12] = [
         &[],
         &[Action::Last],
         &[Action::Cores],
@@ -96,6 +103,11 @@ fn what_a_server_sends_never_reaches_the_terminal_raw() {
         &[Action::Down, Action::Detail, Action::Last],
         &[Action::Alerts],
         &[Action::Chart(4)],
+        &[Action::Why],
+        &[Action::Pane(Pane::Routes)],
+        &[Action::Pane(Pane::Routes), Action::Detail],
+        &[Action::Pane(Pane::Slow)],
+        &[Action::Pane(Pane::Slow), Action::Detail],
     ];
     let hidden = |c: char| {
         c.is_control()
@@ -105,10 +117,12 @@ fn what_a_server_sends_never_reaches_the_terminal_raw() {
     for text in texts() {
         let mut screen = screen(&text);
         for tab in 0..6 {
-            for look in looks {
+            // The panes of the first server, and of all, have all that there is.
+            for look in looks.iter().take(if tab > 1 { 7 } else { looks.len() }) {
                 screen.selection = crate::view::selection::Selection { tab, ..Default::default() };
                 screen.table.selected = None;
-                for action in look {
+                screen.panes = Panes::default();
+                for action in *look {
                     screen.act(*action);
                 }
                 // Small ones cut more, large ones show more.

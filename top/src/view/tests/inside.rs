@@ -125,7 +125,7 @@ fn a_profile_is_asked_for_shows_its_progress_and_then_the_graph() {
     let shown = picture(&mut screen, (120, 24));
     assert!(shown.contains("71 % of busy threads are in psycopg … views.py:41"), "{shown}");
     press(&mut screen, "P");
-    assert!(picture(&mut screen, (120, 24)).contains("1000 samples"));
+    assert!(picture(&mut screen, (120, 24)).contains("1000 samples in 10.0s"));
 }
 
 #[test]

@@ -59,7 +59,7 @@ fn a_clock_that_is_set_back_stops_neither_history_nor_slopes_nor_alarms() {
     assert_eq!(pool.history.points().len(), 200);
     assert_eq!(pool.current.as_ref().unwrap().workers[0].respawned, 0, "that was three minutes ago");
     let growth = pool.memory(0).unwrap().growth(pool.current.as_ref().unwrap().at).unwrap();
-    assert_eq!((growth.per_hour / f64::from(1 << 20)).round(), 3_600.0);
+    assert_eq!((growth.per_hour.value / f64::from(1 << 20)).round(), 3_600.0);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::super::axis::{Values, short};
 use super::super::markup::Markup;
 use super::{Frame, KEYS, LINES};
 use crate::model::{LARGEST, MOST_LINES};
-use crate::report::metrics::Unit;
+use rwsgi_assertions::Unit;
 
 pub(super) const TITLE: &str = "Memory by worker";
 

@@ -7,29 +7,29 @@ use rwsgi_stats::latency::{self, Histogram};
 
 /// Counts of latencies, by the layout of [`rwsgi_stats::latency`], in rising order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts(Vec<(u16, u64)>);
+pub struct Counts(Vec<(u16, u64)>);
 
 /// What is shown of a window's latencies, in µs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Percentiles {
+pub struct Percentiles {
     /// Half of the requests were at most this slow.
-    pub(crate) p50: u64,
+    pub p50: u64,
     /// 95 of 100 were at most this slow.
-    pub(crate) p95: u64,
+    pub p95: u64,
     /// 99 of 100 were at most this slow.
-    pub(crate) p99: u64,
+    pub p99: u64,
     /// None was slower.
-    pub(crate) max: u64,
+    pub max: u64,
 }
 
 impl Counts {
     /// Reads the document's form; `None` when it is damaged.
-    pub(crate) fn decode(text: &str) -> Option<Self> {
+    pub fn decode(text: &str) -> Option<Self> {
         latency::decode(text).ok().map(|histogram| Self::from_histogram(&histogram))
     }
 
     /// The counters themselves, for the packed form.
-    pub(super) fn pairs_mut(&mut self) -> &mut Vec<(u16, u64)> {
+    pub fn pairs_mut(&mut self) -> &mut Vec<(u16, u64)> {
         &mut self.0
     }
 
@@ -46,12 +46,12 @@ impl Counts {
     }
 
     /// How many requests were counted.
-    pub(crate) fn total(&self) -> u64 {
+    pub fn total(&self) -> u64 {
         self.0.iter().map(|(_, count)| *count).fold(0, u64::saturating_add)
     }
 
     /// `self - earlier`: what happened between two samples; `None` when a count became smaller.
-    pub(crate) fn since(&self, earlier: &Self) -> Option<Self> {
+    pub fn since(&self, earlier: &Self) -> Option<Self> {
         let mut difference = Vec::new();
         let mut before = earlier.0.iter().peekable();
         for &(index, count) in &self.0 {
@@ -72,7 +72,7 @@ impl Counts {
     }
 
     /// Adds another's counts to these.
-    pub(crate) fn merge(&mut self, other: &Self) {
+    pub fn merge(&mut self, other: &Self) {
         if other.0.is_empty() {
             return;
         }
@@ -105,7 +105,7 @@ impl Counts {
     }
 
     /// The latency (µs) that a fraction `quantile` of the requests did not exceed; `None` without requests.
-    pub(crate) fn quantile(&self, quantile: f64) -> Option<u64> {
+    pub fn quantile(&self, quantile: f64) -> Option<u64> {
         let total = self.total();
         let rank = ((quantile * total as f64).ceil() as u64).max(1);
         let mut seen = 0;
@@ -115,8 +115,18 @@ impl Counts {
         })
     }
 
+    /// The least and the most (µs) that the latency of a rank may be, from 1 for the shortest; `None` beyond the last.
+    pub(crate) fn at_rank(&self, rank: u64) -> Option<(u64, u64)> {
+        let mut seen = 0;
+        self.0.iter().find_map(|&(index, count)| {
+            seen = u64::saturating_add(seen, count);
+            let index = usize::from(index);
+            (seen >= rank).then(|| (latency::value_of(index), latency::value_of(index + 1) - 1))
+        })
+    }
+
     /// The usual percentiles; `None` without requests.
-    pub(crate) fn percentiles(&self) -> Option<Percentiles> {
+    pub fn percentiles(&self) -> Option<Percentiles> {
         Some(Percentiles {
             p50: self.quantile(0.5)?,
             p95: self.quantile(0.95)?,
@@ -126,7 +136,7 @@ impl Counts {
     }
 
     /// Latency (µs, the lowest that is counted there) and count of every counter that is not empty.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+    pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.0.iter().map(|&(index, count)| (latency::value_of(usize::from(index)), count))
     }
 }

@@ -3,13 +3,13 @@
 use std::io;
 
 use super::window::{Told, Window};
-use crate::format;
-use crate::model::Counts;
-use crate::model::columns::Teller;
+use crate::Counts;
+use crate::noise::Statistic;
+use crate::numbers as format;
 
 /// What a metric is counted in; the units that a threshold may have follow from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unit {
+pub enum Unit {
     /// A plain number.
     Number,
     /// Per second.
@@ -22,9 +22,20 @@ pub(crate) enum Unit {
     Bytes,
 }
 
+/// Which servers tell a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Teller {
+    /// uWSGI and rwsgi.
+    Both,
+    /// Both; uWSGI only with `--memory-report`.
+    MemoryReport,
+    /// rwsgi alone.
+    Rwsgi,
+}
+
 /// What a metric is over several servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rule {
+pub enum Rule {
     /// The sum of what each adds up to in time.
     Total,
     /// The sum of each one's rate, or of each one's highest or lowest level.
@@ -37,7 +48,7 @@ pub(crate) enum Rule {
 
 /// Why a metric has no value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Missing {
+pub enum Missing {
     /// These servers, by their places, do not send what it is made from.
     NotTold(Vec<usize>),
     /// It needs requests, and there were none.
@@ -46,23 +57,23 @@ pub(crate) enum Missing {
 
 /// A row of the table.
 #[derive(Debug)]
-pub(crate) struct Metric {
+pub struct Metric {
     /// Its name in assertions, JSON and CSV.
-    pub(crate) name: &'static str,
+    pub name: &'static str,
     /// What it is counted in.
-    pub(crate) unit: Unit,
+    pub unit: Unit,
     /// What it is over several servers.
-    pub(crate) rule: Rule,
+    pub rule: Rule,
     /// Which servers tell it.
-    pub(crate) teller: Teller,
+    pub teller: Teller,
     /// Workers have values of their own.
-    pub(crate) of_workers: bool,
+    pub of_workers: bool,
     /// Where one of the servers does not tell responses by status, exceptions are counted of all.
-    pub(crate) falls_back: bool,
+    pub falls_back: bool,
     /// Its value over a window; `Missing::NotTold` names nobody.
-    pub(crate) value: fn(&Window) -> Result<f64, Missing>,
+    pub value: fn(&Window) -> Result<f64, Missing>,
     /// A line for the docs.
-    pub(crate) help: &'static str,
+    pub help: &'static str,
 }
 
 const NOT_TOLD: Missing = Missing::NotTold(Vec::new());
@@ -102,15 +113,48 @@ macro_rules! metrics {
 }
 
 impl Metric {
+    /// How it is held against that of the generation before; `None` when it is not.
+    pub(crate) fn statistic(&self) -> Option<Statistic> {
+        Some(match self.name {
+            "p50" => Statistic::Quantile(0.5),
+            "p90" => Statistic::Quantile(0.9),
+            "p95" => Statistic::Quantile(0.95),
+            "p99" => Statistic::Quantile(0.99),
+            "p99.9" => Statistic::Quantile(0.999),
+            "error_rate" => Statistic::Share(|window| Some(errors(window))),
+            "client_error_rate" => Statistic::Share(|window| window.failed.get().map(|[client, _]| *client)),
+            "exception_rate" => Statistic::Share(|window| Some(window.exceptions)),
+            "pss.mean" => Statistic::Level,
+            _ => return None,
+        })
+    }
+
+    /// Whether it is one number, of which nobody knows the noise.
+    pub(crate) fn is_level(&self) -> bool {
+        matches!(self.statistic(), Some(Statistic::Level))
+    }
+
+    /// Whether one generation can be held against another by it.
+    #[must_use]
+    pub fn compares_generations(&self) -> bool {
+        self.statistic().is_some()
+    }
+
+    /// Whether the stats document tells it of a generation.
+    #[must_use]
+    pub fn is_told_of_generations(&self) -> bool {
+        self.compares_generations() || ["requests", "latency.max", "errors", "exceptions"].contains(&self.name)
+    }
+
     /// Whether it grows with the time that is judged.
-    pub(crate) fn is_total(&self) -> bool {
+    pub fn is_total(&self) -> bool {
         // `errors` is one over all servers' counts.
         self.rule == Rule::Total || (self.rule == Rule::Merged && self.unit == Unit::Number)
     }
 }
 
 /// Every metric.
-pub(crate) const METRICS: &[Metric] = metrics! {
+pub const METRICS: &[Metric] = metrics! {
     "rps" PerSecond Sum Both workers "requests completed per second" |w| Ok(per_second(w, w.requests));
     "requests" Number Total Both workers "requests completed" |w| Ok(w.requests as f64);
     "p50" Time Merged Rwsgi workers "half of the requests took at most this long" |w| quantile(&w.latency, 0.5);
@@ -139,6 +183,8 @@ pub(crate) const METRICS: &[Metric] = metrics! {
     "rss.sum" Bytes Sum MemoryReport workers "the most resident memory of all workers together" |w| level(&w.rss_sum);
     "pss.sum" Bytes Sum Rwsgi workers "the most memory of all workers, shared pages counted once"
         |w| level(&w.pss_sum);
+    "pss.mean" Bytes Worst Rwsgi server "the most memory of a worker on average, shared pages divided"
+        |w| level(&w.pss_mean);
     "queue.max" Number Sum Both server "the most connections and requests that waited" |w| level(&w.queue_max);
     "queue.refused" Number Total Both server "refused because a queue was full" |w| Ok(w.refused as f64);
     "queue.p95" Time Merged Rwsgi server "95 of 100 requests waited at most this long before a worker took them"
@@ -148,10 +194,44 @@ pub(crate) const METRICS: &[Metric] = metrics! {
     "restarts" Number Total Both server
         "times that a server was restarted; unless this is asserted, a restart means: not measured"
         |w| Ok(w.restarts as f64);
+    "findings" Number Sum Both server "the most that was found wrong at once, in plain words" |w| level(&w.findings);
 };
 
+/// Every metric of a route, such as `route("/users/{}").p99`, over the window of that route alone.
+pub const ROUTE_METRICS: &[Metric] = metrics! {
+    "route.rps" PerSecond Sum Rwsgi server "its requests completed per second" |w| Ok(per_second(w, w.requests));
+    "route.requests" Number Total Rwsgi server "its requests completed" |w| Ok(w.requests as f64);
+    "route.share" Fraction Merged Rwsgi server "its share of the busy time of all routes"
+        |w| w.busy.get().filter(|(_, all)| *all > 0.0).map(|(busy, all)| busy / all).ok_or(Missing::NoRequests);
+    "route.p50" Time Merged Rwsgi server "half of its requests took at most this long" |w| quantile(&w.latency, 0.5);
+    "route.p90" Time Merged Rwsgi server "90 of 100 of its requests took at most this long" |w| quantile(&w.latency, 0.9);
+    "route.p95" Time Merged Rwsgi server "95 of 100 of its requests took at most this long" |w| quantile(&w.latency, 0.95);
+    "route.p99" Time Merged Rwsgi server "99 of 100 of its requests took at most this long" |w| quantile(&w.latency, 0.99);
+    "route.max" Time Merged Rwsgi server "none of its requests took longer" |w| quantile(&w.latency, 1.0);
+    "route.errors" Number Total Rwsgi server "its requests that were answered with 5xx" |w| Ok(errors(w) as f64);
+    "route.error_rate" Fraction Merged Rwsgi server "share of its requests that were answered with 5xx"
+        |w| per_request(w, errors(w));
+    "route.exceptions" Number Total Rwsgi server "its requests in which the application raised an exception"
+        |w| Ok(w.exceptions as f64);
+    "route.tx" Bytes Total Rwsgi server "bytes sent" |w| Ok(w.tx as f64);
+};
+
+impl Metric {
+    /// What is written after `route("…").`; its name where it is not of a route.
+    #[must_use]
+    pub fn of_route(&self) -> &'static str {
+        self.name.strip_prefix("route.").unwrap_or(self.name)
+    }
+}
+
+/// The metric of a route that is written so after it.
+#[must_use]
+pub fn route_metric(name: &str) -> Option<&'static Metric> {
+    ROUTE_METRICS.iter().find(|metric| metric.of_route() == name)
+}
+
 /// The metric of a name.
-pub(crate) fn metric(name: &str) -> Option<&'static Metric> {
+pub fn metric(name: &str) -> Option<&'static Metric> {
     METRICS.iter().find(|metric| metric.name == name)
 }
 
@@ -159,7 +239,7 @@ pub(crate) fn metric(name: &str) -> Option<&'static Metric> {
 ///
 /// # Errors
 /// When a server does not tell it, or there were no requests where it needs some.
-pub(crate) fn measure<'a>(metric: &Metric, servers: impl Iterator<Item = &'a Window> + Clone) -> Result<f64, Missing> {
+pub fn measure<'a>(metric: &Metric, servers: impl Iterator<Item = &'a Window> + Clone) -> Result<f64, Missing> {
     let values: Vec<_> = servers.clone().map(metric.value).collect();
     let untold = |(place, value): (usize, &_)| matches!(value, Err(Missing::NotTold(_))).then_some(place);
     let untold: Vec<usize> = values.iter().enumerate().filter_map(untold).collect();
@@ -179,17 +259,21 @@ pub(crate) fn measure<'a>(metric: &Metric, servers: impl Iterator<Item = &'a Win
 }
 
 /// Prints the table, for people: name, what it is over several servers, meaning.
-pub(crate) fn list_metrics(out: &mut impl io::Write) -> io::Result<()> {
+pub fn list_metrics(out: &mut impl io::Write) -> io::Result<()> {
     for metric in METRICS {
         let teller = if metric.teller == Teller::Rwsgi { " (rwsgi only)" } else { "" };
         writeln!(out, "{:<18} {:<6} {}{teller}", metric.name, metric.rule.words(), metric.help)?;
+    }
+    writeln!(out, "\nof a route, as route(\"/users/{{}}\").p99 (rwsgi only):")?;
+    for metric in ROUTE_METRICS {
+        writeln!(out, "{:<18} {:<6} {}", metric.of_route(), metric.rule.words(), metric.help)?;
     }
     Ok(())
 }
 
 impl Rule {
     /// The rule in words.
-    pub(crate) const fn words(self) -> &'static str {
+    pub const fn words(self) -> &'static str {
         match self {
             Self::Total | Self::Sum => "sum",
             Self::Worst => "worst",
@@ -200,7 +284,7 @@ impl Rule {
 
 impl Unit {
     /// A value as it is shown.
-    pub(crate) fn show(self, value: f64) -> String {
+    pub fn show(self, value: f64) -> String {
         let whole = |value: f64| if value.fract() == 0.0 { format!("{value:.0}") } else { format!("{value:.2}") };
         match self {
             Self::Number => whole(value),
@@ -214,7 +298,7 @@ impl Unit {
     }
 
     /// The units that a threshold may be written in, each with what it is worth; the first is what a bare number is.
-    pub(crate) fn spellings(self) -> &'static [(&'static str, f64)] {
+    pub fn spellings(self) -> &'static [(&'static str, f64)] {
         match self {
             Self::Number => &[("", 1.0), ("k", 1e3), ("M", 1e6)],
             Self::PerSecond => &[("", 1.0), ("/s", 1.0), ("k", 1e3), ("k/s", 1e3)],

@@ -1,6 +1,6 @@
 //! Forking a process so that it becomes the master's child.
 //!
-//! The fork server forks twice and the middle process exits, so that the new one is adopted by the nearest subreaper,
+//! A process forks twice and the middle one exits, so that the new one is adopted by the nearest subreaper,
 //! which is the master. Forking is sound here because the fork server has one thread of its own, and holds the GIL: no
 //! lock of ours or of Python's can be held by a thread that the child does not have. An application that starts threads
 //! while it is loaded is warned. Python's own bookkeeping brackets the fork, as `os.fork()` does it.
@@ -22,7 +22,7 @@ use nix::unistd::{ForkResult, Pid, fork, pipe2};
 use pyo3::{Python, ffi};
 
 /// Which process returned from [`fork_announced`].
-pub(super) enum Forked {
+pub(crate) enum Forked {
     /// The fork server.
     Parent,
     /// The new process.
@@ -34,7 +34,7 @@ pub(super) enum Forked {
 ///
 /// # Errors
 /// When the system has no process or descriptor left, or `announce` fails: there is no new process then.
-pub(super) fn fork_announced(_py: Python<'_>, announce: impl FnOnce(Pid) -> io::Result<()>) -> io::Result<Forked> {
+pub(crate) fn fork_announced(_py: Python<'_>, announce: impl FnOnce(Pid) -> io::Result<()>) -> io::Result<Forked> {
     let (id_reader, id_writer) = pipe2(OFlag::O_CLOEXEC)?;
     let (word_reader, word_writer) = pipe2(OFlag::O_CLOEXEC)?;
     // SAFETY: the GIL is held (`_py`), as the three hooks require, and they are called in the order of `os.fork()`.

@@ -2,10 +2,10 @@
 
 use std::str::FromStr;
 
-use serde::Deserialize;
 use thiserror::Error;
 
-use super::metrics::{METRICS, Metric, Rule, Unit, metric};
+use super::metrics::{METRICS, Metric, ROUTE_METRICS, Rule, Unit, metric, route_metric};
+use super::route;
 
 /// How a value is held against its threshold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,13 +30,22 @@ const COMPARISONS: [(&str, Comparison); 6] = [
 
 /// One thing that must hold.
 #[derive(Clone, Debug)]
-pub(crate) struct Assertion {
+pub struct Assertion {
     /// As it was written.
-    pub(crate) text: String,
+    pub text: String,
+    /// The route that it is about; `None` for all requests.
+    pub route: Option<String>,
     /// What is measured.
-    pub(crate) metric: &'static Metric,
+    pub metric: &'static Metric,
     comparison: Comparison,
     threshold: Threshold,
+}
+
+/// Two of one text are the same.
+impl PartialEq for Assertion {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
 }
 
 /// What a value is held against.
@@ -46,11 +55,23 @@ enum Threshold {
     Fixed(f64),
     /// What a baseline has of the same metric, so many times.
     OfBaseline(f64),
+    /// What the generation before the one that serves has of it, so many times.
+    OfPreviousGeneration(f64),
 }
+
+/// A word that a threshold may be made of, and what so many times it is.
+type Reference = (&'static str, fn(f64) -> Threshold);
+
+/// Each of them.
+const REFERENCES: [Reference; 2] =
+    [(PREVIOUS_GENERATION, Threshold::OfPreviousGeneration), ("baseline", Threshold::OfBaseline)];
+
+/// What the generation before has.
+const PREVIOUS_GENERATION: &str = "previous_generation";
 
 /// What is wrong with an assertion.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub(crate) enum AssertionError {
+pub enum AssertionError {
     /// No comparison in it.
     #[error("'{0}' is not an assertion: expected a metric, a comparison and a value, such as 'p99 < 50ms'")]
     Shape(String),
@@ -66,6 +87,12 @@ pub(crate) enum AssertionError {
         /// All of them.
         all: String,
     },
+    /// No route where one is begun.
+    #[error("'{text}': expected a route in quotes and one of its metrics, such as route(\"/users/{{}}\").p99 < 80ms")]
+    Route {
+        /// The whole.
+        text: String,
+    },
     /// Not a number.
     #[error("'{text}': '{value}' is not a number with a unit")]
     Value {
@@ -74,13 +101,33 @@ pub(crate) enum AssertionError {
         /// The value.
         value: String,
     },
-    /// Something with the baseline that is no threshold.
-    #[error("'{text}': '{value}' is not understood; with a baseline a threshold is 'baseline' or '1.10 * baseline'")]
-    Baseline {
+    /// Something with a baseline or the previous generation that is no threshold.
+    #[error(
+        "'{text}': '{value}' is not understood; with a {reference} a threshold is '{reference}' or '1.10 * {reference}'"
+    )]
+    Reference {
         /// The whole.
         text: String,
         /// The value.
         value: String,
+        /// The word in it.
+        reference: &'static str,
+    },
+    /// A metric that says nothing of two generations.
+    #[error("'{text}': {metric} is not compared between generations; these are: {all}")]
+    NotOfGenerations {
+        /// The whole.
+        text: String,
+        /// The metric's name.
+        metric: &'static str,
+        /// Those that are.
+        all: String,
+    },
+    /// Two generations are never the same to the last digit.
+    #[error("'{text}': generations are compared by <, <=, > or >=")]
+    EqualGenerations {
+        /// The whole.
+        text: String,
     },
     /// A unit that the metric does not have.
     #[error("'{text}': {metric} is not measured in '{unit}'; did you mean '{nearest}'? (it takes {all})")]
@@ -115,6 +162,10 @@ impl FromStr for Assertion {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let whole = || text.trim().to_owned();
+        let (route, text) = match route::split(text).map_err(|()| AssertionError::Route { text: whole() })? {
+            Some((route, rest)) => (Some(route), rest),
+            None => (None, text),
+        };
         let at = text.find(['<', '>', '=', '!']).ok_or_else(|| AssertionError::Shape(whole()))?;
         let (name, rest) = text.split_at(at);
         let (name, rest) = (name.trim(), rest.trim());
@@ -122,18 +173,24 @@ impl FromStr for Assertion {
             .iter()
             .find(|(sign, _)| rest.starts_with(sign))
             .ok_or_else(|| AssertionError::Shape(whole()))?;
-        let metric = metric(name).ok_or_else(|| AssertionError::Metric {
+        let metrics = if route.is_some() { ROUTE_METRICS } else { METRICS };
+        let known = if route.is_some() { route_metric(name) } else { metric(name) };
+        let metric = known.ok_or_else(|| AssertionError::Metric {
             text: whole(),
             name: name.to_owned(),
-            nearest: nearest(name, METRICS.iter().map(|metric| metric.name)),
-            all: METRICS.iter().map(|metric| metric.name).collect::<Vec<_>>().join(", "),
+            nearest: nearest(name, metrics.iter().map(Metric::of_route)),
+            all: metrics.iter().map(Metric::of_route).collect::<Vec<_>>().join(", "),
         })?;
         let value = rest[sign.len()..].trim();
-        if value.contains("baseline") {
-            let factor = baseline_factor(value)
-                .ok_or_else(|| AssertionError::Baseline { text: whole(), value: value.to_owned() })?;
-            let threshold = Threshold::OfBaseline(factor);
-            return Ok(Self { text: whole(), metric, comparison: *comparison, threshold });
+        if let Some((reference, threshold)) = REFERENCES.iter().find(|(reference, _)| value.contains(reference)) {
+            let factor = factor_of(value, reference).ok_or_else(|| AssertionError::Reference {
+                text: whole(),
+                value: value.to_owned(),
+                reference,
+            })?;
+            let assertion =
+                Self { text: whole(), route, metric, comparison: *comparison, threshold: threshold(factor) };
+            return assertion.doubt().map_or(Ok(assertion), Err);
         }
         let end = value.find(|c: char| !c.is_ascii_digit() && !matches!(c, '.' | '_' | '-')).unwrap_or(value.len());
         let (digits, unit) = value.split_at(end);
@@ -160,16 +217,16 @@ impl FromStr for Assertion {
                 });
             }
         };
-        Ok(Self { text: whole(), metric, comparison: *comparison, threshold: Threshold::Fixed(number * factor) })
+        Ok(Self { text: whole(), route, metric, comparison: *comparison, threshold: Threshold::Fixed(number * factor) })
     }
 }
 
-/// How many times the baseline a threshold is: `baseline`, `1.10 * baseline`, `baseline * 1.10`.
-fn baseline_factor(value: &str) -> Option<f64> {
+/// How many times a reference a threshold is: `baseline`, `1.10 * baseline`, `baseline * 1.10`.
+fn factor_of(value: &str, reference: &str) -> Option<f64> {
     let factor = match value.split_once('*') {
-        None => (value == "baseline").then_some(1.0),
+        None => (value == reference).then_some(1.0),
         Some((left, right)) => match (left.trim(), right.trim()) {
-            ("baseline", factor) | (factor, "baseline") => factor.parse().ok(),
+            (word, factor) | (factor, word) if word == reference => factor.parse().ok(),
             _ => None,
         },
     };
@@ -178,25 +235,71 @@ fn baseline_factor(value: &str) -> Option<f64> {
 
 impl Assertion {
     /// The same metric, held against any number: so that it is measured.
-    pub(crate) fn against_anything(&self) -> Self {
+    pub fn against_anything(&self) -> Self {
         Self { threshold: Threshold::Fixed(0.0), ..self.clone() }
     }
 
+    /// Why it cannot be held against the generation before, if it is to be.
+    fn doubt(&self) -> Option<AssertionError> {
+        let Threshold::OfPreviousGeneration(factor) = self.threshold else { return None };
+        let text = self.text.clone();
+        if !self.metric.compares_generations() {
+            let compared = METRICS.iter().filter(|metric| metric.compares_generations());
+            let all = compared.map(|metric| metric.name).collect::<Vec<_>>().join(", ");
+            return Some(AssertionError::NotOfGenerations { text, metric: self.metric.name, all });
+        }
+        if matches!(self.comparison, Comparison::Equal | Comparison::NotEqual) {
+            return Some(AssertionError::EqualGenerations { text });
+        }
+        (factor <= 0.0).then(|| AssertionError::Reference {
+            text,
+            value: factor.to_string(),
+            reference: PREVIOUS_GENERATION,
+        })
+    }
+
+    /// How many times what the generation before has of the metric it is held against, if it is.
+    #[must_use]
+    pub fn previous_generation(&self) -> Option<f64> {
+        if let Threshold::OfPreviousGeneration(factor) = self.threshold { Some(factor) } else { None }
+    }
+
+    /// Whether what is less is better.
+    #[must_use]
+    pub fn wants_less(&self) -> bool {
+        matches!(self.comparison, Comparison::Less | Comparison::LessOrEqual)
+    }
+
+    /// Whether one that does not hold is not waited for: of a count that only grows it never holds again, and one that is
+    /// held against the previous generation does not hold beyond noise.
+    #[must_use]
+    pub fn is_lost_for_good(&self) -> bool {
+        let may_only_stay = self.wants_less() || self.comparison == Comparison::Equal;
+        match self.threshold {
+            Threshold::Fixed(_) => self.metric.is_total() && may_only_stay,
+            Threshold::OfBaseline(_) => false,
+            // Of a level nobody knows the noise.
+            Threshold::OfPreviousGeneration(_) => !self.metric.is_level(),
+        }
+    }
+
     /// Whether it needs a baseline.
-    pub(crate) fn needs_baseline(&self) -> bool {
+    pub fn needs_baseline(&self) -> bool {
         matches!(self.threshold, Threshold::OfBaseline(_))
     }
 
     /// What a value is held against, with what the baseline has of the metric; `None` when that is not known.
-    pub(crate) fn threshold(&self, baseline: Option<f64>) -> Option<f64> {
+    pub fn threshold(&self, baseline: Option<f64>) -> Option<f64> {
         match self.threshold {
             Threshold::Fixed(threshold) => Some(threshold),
             Threshold::OfBaseline(factor) => baseline.map(|baseline| factor * baseline),
+            // Of two generations alone: see `judge`.
+            Threshold::OfPreviousGeneration(_) => None,
         }
     }
 
     /// Whether a value holds.
-    pub(crate) fn holds(&self, actual: f64, threshold: f64) -> bool {
+    pub fn holds(&self, actual: f64, threshold: f64) -> bool {
         let equal = (actual - threshold).abs() < f64::EPSILON * actual.abs().max(1.0);
         match self.comparison {
             Comparison::Less => actual < threshold,
@@ -209,7 +312,7 @@ impl Assertion {
     }
 
     /// How bad a value is: of two, the one that is farther on the wrong side has more. When the worst holds, all hold.
-    pub(crate) fn badness(&self, actual: f64, threshold: f64) -> f64 {
+    pub fn badness(&self, actual: f64, threshold: f64) -> f64 {
         match self.comparison {
             Comparison::Less | Comparison::LessOrEqual => actual,
             Comparison::More | Comparison::MoreOrEqual => -actual,
@@ -220,7 +323,7 @@ impl Assertion {
 
     /// Whether a part of the window (a moment, a server, a worker) can be worse than another. Of a total that must be large
     /// each part says little: it is told only of one that must be small, or nothing at all.
-    pub(crate) fn has_worst_part(&self, threshold: f64) -> bool {
+    pub fn has_worst_part(&self, threshold: f64) -> bool {
         match (self.metric.rule, self.comparison) {
             (_, Comparison::Less | Comparison::LessOrEqual) => true,
             (_, Comparison::Equal) => threshold == 0.0,
@@ -228,33 +331,6 @@ impl Assertion {
             _ => true,
         }
     }
-}
-
-/// A file of assertions: `assert = ["p99 < 50ms", "error_rate < 0.1%"]`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AssertFile {
-    assert: Vec<String>,
-}
-
-/// What is wrong with a file of assertions.
-#[derive(Debug, Error)]
-pub(crate) enum AssertFileError {
-    /// Not the TOML that is expected.
-    #[error("expected assert = [\"p99 < 50ms\", …]: {0}")]
-    Toml(#[from] toml::de::Error),
-    /// One of its assertions.
-    #[error(transparent)]
-    Assertion(#[from] AssertionError),
-}
-
-/// Reads a file of assertions.
-///
-/// # Errors
-/// When it is not the TOML that is expected, or an assertion in it cannot be read.
-pub(crate) fn parse_file(text: &str) -> Result<Vec<Assertion>, AssertFileError> {
-    let file: AssertFile = toml::from_str(text)?;
-    Ok(file.assert.iter().map(|text| text.parse()).collect::<Result<_, _>>()?)
 }
 
 #[cfg(test)]
@@ -283,6 +359,8 @@ mod tests {
             ("rss.max < 150MB", 157_286_400.0, false),
             ("harakiri == 0", 0.0, true),
             ("requests != 0", 20_000.0, true),
+            ("route(\"/a=<b>!\").p99 < 50ms", 80_000.0, false),
+            ("findings == 0", 0.0, true),
             ("requests >= 20_000", 20_000.0, true),
         ] {
             assert_eq!(holds(text, actual), expected, "{text}");
@@ -298,6 +376,17 @@ mod tests {
             assert_eq!(assertion.threshold(None), None);
         }
         assert_eq!("rps > baseline".parse::<Assertion>().unwrap().threshold(Some(7.0)), Some(7.0));
+    }
+
+    #[test]
+    fn the_previous_generation_is_so_many_times_what_it_was() {
+        for text in ["p99 < 1.10 * previous_generation", "p99 < previous_generation*1.10"] {
+            let assertion: Assertion = text.parse().unwrap();
+            assert_eq!(assertion.previous_generation(), Some(1.1));
+            assert!(!assertion.needs_baseline());
+        }
+        let assertion: Assertion = "error_rate <= previous_generation".parse().unwrap();
+        assert_eq!(assertion.previous_generation(), Some(1.0));
     }
 
     proptest! {
@@ -322,6 +411,11 @@ mod tests {
     fn mistakes_are_told_in_one_line_with_the_nearest_name() {
         for (text, told) in [
             ("p98 < 50ms", "did you mean 'p9"),
+            ("route(\"/a\").p98 < 50ms", "did you mean 'p9"),
+            ("route(\"/a\").rss.max < 1", "there is no metric 'rss.max'"),
+            ("route(/a).p99 < 50ms", "expected a route in quotes"),
+            ("route(\"/a\").p99 < previous_generation", "is not compared between generations"),
+            ("findings(\"/a\") == 0", "there is no metric"),
             ("eror_rate < 1%", "did you mean 'error_rate'"),
             ("p99 < 50msec", "did you mean 'ms'"),
             ("p99 < 50", "needs a unit"),
@@ -330,17 +424,14 @@ mod tests {
             ("rps 500", "such as 'p99 < 50ms'"),
             ("p99 < 2 + baseline", "with a baseline a threshold is"),
             ("p99 < x * baseline", "with a baseline a threshold is"),
+            ("p99 < 2 + previous_generation", "with a previous_generation a threshold is"),
+            ("p99 < 0 * previous_generation", "with a previous_generation a threshold is"),
+            ("rps > previous_generation", "rps is not compared between generations; these are: p50"),
+            ("p99 == previous_generation", "by <, <=, > or >="),
             ("rps ! 500", "such as 'p99 < 50ms'"),
         ] {
             let error = text.parse::<Assertion>().unwrap_err().to_string();
             assert!(error.contains(told) && !error.contains('\n'), "{text}: {error}");
         }
-    }
-
-    #[test]
-    fn a_file_holds_the_same_assertions() {
-        assert_eq!(parse_file("assert = ['p99 < 50ms', 'harakiri == 0']").unwrap().len(), 2);
-        assert!(parse_file("asert = []").is_err());
-        assert!(parse_file("assert = ['p77 < 1s']").unwrap_err().to_string().contains("p77"));
     }
 }
