@@ -61,6 +61,7 @@ pub(crate) const OWN: &[&str] = &[
     "slow-request",
     "slow-request-log",
     "spooler-job-limit",
+    "stacks",
     "stats-http-cors",
     "temp-dir",
     "temp-size",

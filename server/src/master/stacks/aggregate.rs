@@ -49,11 +49,11 @@ struct Key {
 }
 
 impl Aggregate {
-    /// Counts what a thread in a request of this route has answered.
-    pub(super) fn add(&mut self, route: &str, answer: &Answer) {
+    /// Counts what a thread in a request of this route has answered, for so many ticks.
+    pub(super) fn add(&mut self, route: &str, answer: &Answer, ticks: u64) {
         let written = split_frames(&answer.frames);
         let Some(mut frames) = written.map(|frame| self.place(frame)).collect::<Option<Vec<_>>>() else {
-            return self.count(route, state(answer, false), Vec::new(), OTHER);
+            return self.count(route, state(answer, false), Vec::new(), OTHER, ticks);
         };
         let in_driver = frames.iter().any(|place| self.frames.get(*place as usize).is_some_and(|seen| seen.is_driver));
         let state = state(answer, in_driver);
@@ -63,12 +63,12 @@ impl Aggregate {
             false if answer.facts.has(Facts::CUT) => CUT,
             false => "",
         };
-        self.count(route, state, frames, outside);
+        self.count(route, state, frames, outside, ticks);
     }
 
     /// Counts a stack, with one of our own frames outside it if that is not empty.
-    fn count(&mut self, route: &str, state: ThreadState, mut frames: Vec<u32>, outside: &'static str) {
-        self.samples += 1;
+    fn count(&mut self, route: &str, state: ThreadState, mut frames: Vec<u32>, outside: &'static str, ticks: u64) {
+        self.samples += ticks;
         if !outside.is_empty() {
             let own = self.own_place(outside);
             frames.insert(0, own);
@@ -76,13 +76,13 @@ impl Aggregate {
         let route = self.route(route);
         let key = Key { route, state, frames };
         if let Some(count) = self.stacks.get_mut(&key) {
-            *count += 1;
+            *count += ticks;
         } else if self.stacks.len() < MOST_STACKS {
-            self.stacks.insert(key, 1);
+            self.stacks.insert(key, ticks);
         } else {
             // One for each state, and the route that all share when there are too many.
             let other = Key { route: 0, state, frames: vec![self.own_place(OTHER)] };
-            *self.stacks.entry(other).or_default() += 1;
+            *self.stacks.entry(other).or_default() += ticks;
         }
     }
 
@@ -181,12 +181,12 @@ mod tests {
         let mut seen = Aggregate::default();
         let inner = answer(&[("f", "a.py"), ("main", "a.py")], Facts::HAS_GIL);
         for _ in 0..3 {
-            seen.add("/x", &inner);
+            seen.add("/x", &inner, 1);
         }
-        seen.add("/y", &inner);
-        seen.add("/x", &answer(&[("f", "a.py"), ("main", "a.py")], Facts::WAITS_FOR_GIL));
-        seen.add("", &answer(&[("execute", "/v/psycopg/cursor.py")], Facts::WAITS | Facts::CUT));
-        seen.add("", &answer(&[], Facts::default()));
+        seen.add("/y", &inner, 1);
+        seen.add("/x", &answer(&[("f", "a.py"), ("main", "a.py")], Facts::WAITS_FOR_GIL), 1);
+        seen.add("", &answer(&[("execute", "/v/psycopg/cursor.py")], Facts::WAITS | Facts::CUT), 1);
+        seen.add("", &answer(&[], Facts::default()), 1);
         let profile = seen.into_profile();
         assert_eq!((profile.samples, profile.stacks[0].count), (7, 3));
         let told = told(&profile);
@@ -206,7 +206,7 @@ mod tests {
         let mut seen = Aggregate::default();
         for number in 0..MOST_FRAMES + 1_000 {
             let name = format!("f{number}");
-            seen.add(&format!("/{number}"), &answer(&[(&name, "a.py")], Facts::HAS_GIL));
+            seen.add(&format!("/{number}"), &answer(&[(&name, "a.py")], Facts::HAS_GIL), 2);
         }
         let profile = seen.into_profile();
         assert!(profile.stacks.len() <= MOST_STACKS + 8 && profile.frames.len() <= MOST_FRAMES + 8);

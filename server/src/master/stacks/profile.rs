@@ -24,10 +24,10 @@ use crate::stacks::area::StackMemory;
 /// Limits of what may be asked for.
 const LONGEST: f64 = 600.0;
 const FASTEST: u32 = 1_000;
-/// How long a thread may take to answer. It is not asked again meanwhile.
-const PATIENCE: Duration = Duration::from_millis(200);
+/// How long a thread may take to answer, that gets no processor or waits for a disk.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// After the last tick its answers are waited for.
-const LAST_ANSWERS: Duration = Duration::from_millis(20);
+const LAST_ANSWERS: Duration = Duration::from_millis(200);
 /// How often it is said how far it has come, and looked at which threads can be asked.
 const REPORT: Duration = Duration::from_secs(1);
 
@@ -59,6 +59,8 @@ struct Open {
     thread: ThreadIndex,
     question: u64,
     since: Instant,
+    /// Ticks that the answer is for: until it comes the thread has not gone on, for the handler would have run first.
+    ticks: u64,
     route: String,
 }
 
@@ -106,7 +108,7 @@ impl Master {
                 self.forget_answers(&profile);
                 return profile.finish(now);
             }
-            self.timers.set(Timer::Profile, now + LAST_ANSWERS / 4);
+            self.timers.set(Timer::Profile, now + LAST_ANSWERS / 20);
             self.profile = Some(profile);
             return;
         }
@@ -142,14 +144,15 @@ impl Master {
                     continue;
                 }
                 asked += 1;
-                let is_open = |open: &Open| (open.slot, open.thread) == (slot, index);
-                let sent = id.is_some_and(|id| {
-                    !profile.open.iter().any(is_open) && thread_signal::send(pid, id, stacks_signal(), question).is_ok()
-                });
+                if let Some(open) = profile.open.iter_mut().find(|open| (open.slot, open.thread) == (slot, index)) {
+                    open.ticks += 1;
+                    continue;
+                }
+                let sent = id.is_some_and(|id| thread_signal::send(pid, id, stacks_signal(), question).is_ok());
                 if sent {
                     let held = self.scoreboard.thread(slot, index).held();
                     let route = held.map(|held| self.route_in(&held)).unwrap_or_default();
-                    profile.open.push(Open { slot, thread: index, question, since: now, route });
+                    profile.open.push(Open { slot, thread: index, question, since: now, ticks: 1, route });
                     if !profile.slots.contains(&slot) {
                         profile.slots.push(slot);
                     }
@@ -176,11 +179,11 @@ impl Profile {
         let Self { open, seen, missed, .. } = self;
         open.retain(|open| {
             if let Some(answer) = answer::read(memory, open.slot, open.thread.get(), open.question) {
-                seen.add(&open.route, &answer);
+                seen.add(&open.route, &answer, open.ticks);
                 return false;
             }
             let is_overdue = now.saturating_duration_since(open.since) > PATIENCE;
-            *missed += u64::from(is_overdue);
+            *missed += if is_overdue { open.ticks } else { 0 };
             !is_overdue
         });
     }
@@ -198,7 +201,7 @@ impl Profile {
     fn finish(self, now: Instant) {
         let Self { answering, rate, started, end, seen, missed, open, .. } = self;
         let micros = now.min(end).saturating_duration_since(started).as_micros() as u64;
-        let missed = missed + open.len() as u64;
+        let missed = missed + open.iter().map(|open| open.ticks).sum::<u64>();
         tokio::task::spawn_local(async move {
             // Thousands of stacks are sorted.
             let told = tokio::task::spawn_blocking(move || {
