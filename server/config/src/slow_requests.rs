@@ -48,8 +48,8 @@ pub enum SlowRequestLog {
 
 #[rustfmt::skip]
 pub(crate) static ROWS: &[Row] = &[
-    Row { names: &["slow-request"], kind: Custom(threshold), takes: "TIME", default: "1s, without a line in the log",
-          help: "A request that takes longer is slow (500ms, 1s, 1.5; 0 for never): the stats keep the last 200, with the stack and the phases of each; with this option the log has a line of each, too", ..STATS },
+    Row { names: &["slow-request"], kind: Custom(threshold), takes: "TIME",
+          help: "A request that takes longer is slow (500ms, 1s, 1.5; 0 for never): the stats keep the last 200, with the stack and the phases of each; with this option the log has a line of each, too; without it 1s, and no line", ..STATS },
     Row { names: &["slow-request-log"], kind: Custom(log), takes: "FORM",
           help: "How the log says that a request was slow: text, json, or off", ..STATS },
     Row { names: &["gc-stats"], kind: Flag(|c| &mut c.slow_requests.gc_stats),
