@@ -296,6 +296,23 @@ def test_a_reload_undoes_the_canary_and_is_for_all(plain):
     assert "failed" in plain.ask(**{"do": "canary-keep"})
 
 
+def test_after_a_brutal_reload_a_canary_still_gives_requests_their_time(serve, program, tmp_path, stats_at):
+    deployed = Deployed(serve, program, tmp_path, stats_at)
+    assert "done" in deployed.ask(**{"do": "reload", "how": "brutal"})
+    deployed.wait_serving([2, 2, 2])
+    deployed.write(source("two", delay=0.5))
+    assert "done" in deployed.ask(**{"do": "reload", "how": "brutal"})
+    deployed.wait_serving([3, 3, 3])
+    with Load(deployed.address, clients=6, keep_alive=True, expect=any_version) as load:
+        load.wait_good(6)
+        assert "done" in deployed.ask(**{"do": "canary", "workers": 2, "seconds": 60})
+        deployed.wait_serving([3, 4, 4])
+        assert "done" in deployed.ask(**{"do": "canary-undo"})
+        deployed.wait_serving([3, 3, 3])
+        load.wait_good(6)
+    assert not load.lost
+
+
 @pytest.mark.parametrize("when", ["loading", "tried"])
 def test_a_stop_ends_a_canary_with_all_others(plain, when):
     plain.write(source("two") if when == "tried" else "import time\ntime.sleep(30)\n" + source("two"))

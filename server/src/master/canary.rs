@@ -194,6 +194,8 @@ impl Master {
             return false;
         }
         let size = canary.size;
+        // Whatever the reload before did: it loses no request, nor when it is undone.
+        self.haste = false;
         // Beside the other: that one does not leave.
         let _ = self.children.mark_serving(fork_server);
         self.generation_history.begin(number, GenerationState::Canary, UnixMicros::now());
