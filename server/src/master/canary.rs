@@ -293,6 +293,7 @@ impl Master {
         self.timers.cancel(Timer::Canary);
         let number = canary.number;
         self.generation_history.set(number, GenerationState::Undone);
+        self.app_signals.forget(number);
         canary.give_up(why);
         if self.phase != Phase::Serving {
             return;
