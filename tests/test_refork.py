@@ -144,6 +144,28 @@ def test_a_reload_afterwards_begins_afresh(serve, tmp_path, stats_at):
     until(lambda: len(site.fork_servers()) == 1, "one fork server")
 
 
+@pytest.mark.parametrize("undone", ["a canary", "a reload that does not load"])
+def test_what_came_to_nothing_before_does_not_refuse_it(serve, tmp_path, stats_at, undone):
+    switch = tmp_path / "broken"
+    (tmp_path / "switched.py").write_text(
+        f"import os\nassert not os.path.exists({str(switch)!r})\nfrom growing import application\n"
+    )
+    site = Site(serve, tmp_path, stats_at, "--pythonpath", tmp_path, "--module", "switched", count=2)
+    if undone == "a canary":
+        assert "done" in ask(site.control, **{"do": "canary", "workers": 1, "seconds": 60})[0]
+        assert "generation 2 is tried" in site.refused(1)
+        assert "done" in ask(site.control, **{"do": "canary-undo"})[0]
+        until(lambda: len(site.fork_servers()) == 1, "the canary's fork server gone")
+        site.server.wait_workers(2)
+    else:
+        switch.touch()
+        assert "failed" in ask(site.control, **{"do": "reload"})[0]
+    old = site.pids()
+    site.refork(site.warm())
+    site.wait_replaced(old)
+    assert site.caches() == {WARM}
+
+
 def test_the_busiest_worker_is_chosen_where_none_is_named(serve, tmp_path, stats_at):
     site = Site(serve, tmp_path, stats_at, count=1)
     old = site.pids()

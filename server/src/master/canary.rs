@@ -182,7 +182,7 @@ impl Master {
     }
 
     /// Whether a generation is loaded that is to serve.
-    fn is_loading(&self) -> bool {
+    pub(super) fn is_loading(&self) -> bool {
         let current = self.generations.current();
         self.children.of(Post::ForkServer).any(|child| child.generation > current && !child.is_leaving())
     }
