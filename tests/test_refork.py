@@ -166,6 +166,24 @@ def test_what_came_to_nothing_before_does_not_refuse_it(serve, tmp_path, stats_a
     assert site.caches() == {WARM}
 
 
+def test_fewer_workers_meanwhile_do_not_hold_it_up(serve, tmp_path, stats_at):
+    gate = tmp_path / "gate"
+    (tmp_path / "gated.py").write_text(
+        "import os, time, uwsgi\nfrom growing import application\n"
+        f"def wait():\n    while uwsgi.worker_id() == 2 and os.path.exists({str(gate)!r}):\n        time.sleep(0.01)\n"
+        "uwsgi.post_fork_hook = wait\n"
+    )
+    site = Site(serve, tmp_path, stats_at, "--pythonpath", tmp_path, "--module", "gated", "--reload-mercy", 1)
+    old = site.pids()
+    gate.touch()
+    site.refork(1)
+    until(lambda: site.pids()[1] != old[1] and not processes.alive(old[1]), "worker 1 replaced, and worker 2 next")
+    assert "done" in ask(site.control, **{"do": "workers", "count": 1})[0]
+    # The process that was to follow worker 2 is killed before it serves.
+    site.server.wait_stats(lambda told: [one["pid"] != 0 for one in told["workers"]] == [True, False, False], "one worker")
+    until(lambda: "done" in ask(site.control, **{"do": "refork", "worker": 1})[0], "another refork")
+
+
 def test_the_busiest_worker_is_chosen_where_none_is_named(serve, tmp_path, stats_at):
     site = Site(serve, tmp_path, stats_at, count=1)
     old = site.pids()
