@@ -184,6 +184,19 @@ def test_fewer_workers_meanwhile_do_not_hold_it_up(serve, tmp_path, stats_at):
     until(lambda: "done" in ask(site.control, **{"do": "refork", "worker": 1})[0], "another refork")
 
 
+def test_types_are_counted_anew_in_the_workers_that_come_of_it(serve, tmp_path, stats_at):
+    site = Site(serve, tmp_path, stats_at, count=1)
+    old = site.pids()
+    for _ in range(2):
+        reply, _ = ask(site.control, **{"do": "memory", "worker": 1, "what": "types"})
+    assert "growth is since" in reply["done"]["memory"]["note"]
+    site.refork(1)
+    site.wait_replaced(old)
+    reply, _ = ask(site.control, **{"do": "memory", "worker": 1, "what": "types"})
+    # What its ancestor had counted is frozen, and would be told as gone.
+    assert "ask again for the growth" in reply["done"]["memory"]["note"], reply
+
+
 def test_the_busiest_worker_is_chosen_where_none_is_named(serve, tmp_path, stats_at):
     site = Site(serve, tmp_path, stats_at, count=1)
     old = site.pids()
