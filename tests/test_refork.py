@@ -197,6 +197,14 @@ def test_types_are_counted_anew_in_the_workers_that_come_of_it(serve, tmp_path, 
     assert "ask again for the growth" in reply["done"]["memory"]["note"], reply
 
 
+def test_an_application_with_signals_refuses(serve, tmp_path, stats_at):
+    (tmp_path / "signalled.py").write_text(
+        "import uwsgi\nfrom growing import application\nuwsgi.register_signal(17, 'worker', print)\n"
+    )
+    site = Site(serve, tmp_path, stats_at, "--pythonpath", tmp_path, "--module", "signalled", count=1)
+    assert "uwsgi.register_signal" in site.refused(1)
+
+
 def test_the_busiest_worker_is_chosen_where_none_is_named(serve, tmp_path, stats_at):
     site = Site(serve, tmp_path, stats_at, count=1)
     old = site.pids()
