@@ -205,6 +205,21 @@ def test_an_application_with_signals_refuses(serve, tmp_path, stats_at):
     assert "uwsgi.register_signal" in site.refused(1)
 
 
+def test_descriptors_do_not_add_up_however_often_it_is_done(serve, tmp_path, stats_at):
+    site = Site(serve, tmp_path, stats_at, count=1)
+
+    def descriptors() -> int:
+        old = site.pids()
+        site.refork(1)
+        site.wait_replaced(old)
+        (server,) = until(lambda: len(site.fork_servers()) == 1 and site.fork_servers(), "one fork server")
+        return len(os.listdir(f"/proc/{server}/fd"))
+
+    # The first one's are one fork server's and one worker's.
+    first = [descriptors() for _ in range(2)][-1]
+    assert [descriptors() for _ in range(2)] == [first, first]
+
+
 def test_the_busiest_worker_is_chosen_where_none_is_named(serve, tmp_path, stats_at):
     site = Site(serve, tmp_path, stats_at, count=1)
     old = site.pids()
