@@ -122,7 +122,8 @@ def test_threads_that_want_the_global_lock_say_so(site):
 
 def test_all_workers_and_threads_are_told_and_idle_ones_as_idle(site):
     site = site("--processes", 2, "--threads", 3)
-    stacks = until(lambda: (s := site.stacks()) and len(s) == 6 and s, "six threads", context=lambda: str(site.stacks()))
+    serving = lambda: (s := site.stacks()) and len(s) == 6 and all(one["tid"] for one in s) and s
+    stacks = until(serving, "six threads that serve", context=lambda: str(site.stacks()))
     assert [(stack["worker"], stack["core"]) for stack in stacks] == [(w, c) for w in (1, 2) for c in (0, 1, 2)]
     for stack in stacks:
         assert (stack["state"], stack["frames"], stack["request"]) == ("waiting", [], ""), stack
