@@ -58,9 +58,10 @@ pub(crate) fn on_terminate() -> std::io::Result<EventFd> {
     match EVENT.load(Ordering::Relaxed) {
         -1 => EVENT.store(for_handler.into_raw_fd(), Ordering::Relaxed),
         // A worker that was forked from a worker has the number of that one, and nothing behind it.
-        // SAFETY: the number is the handler's alone.
         number => {
-            nix::errno::Errno::result(unsafe { libc::dup3(for_handler.as_raw_fd(), number, libc::O_CLOEXEC) })?;
+            // SAFETY: the number is the handler's alone, and stays open.
+            let replaced = unsafe { libc::dup3(for_handler.as_raw_fd(), number, libc::O_CLOEXEC) };
+            nix::errno::Errno::result(replaced)?;
         }
     }
     let action = SigAction::new(SigHandler::Handler(note), SaFlags::SA_RESTART, SigSet::empty());
