@@ -219,9 +219,13 @@ impl TableHead {
         const LOOKS: usize = 100;
         (0..LOOKS).find_map(|_| {
             let before = self.sequence.load(Acquire);
+            if !before.is_multiple_of(2) {
+                std::hint::spin_loop();
+                return None;
+            }
             let found = read();
             fence(Acquire);
-            (before.is_multiple_of(2) && before == self.sequence.load(Relaxed)).then_some(found)
+            (before == self.sequence.load(Relaxed)).then_some(found)
         })
     }
 }

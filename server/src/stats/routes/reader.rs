@@ -2,12 +2,14 @@
 //! application can write there.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::fence;
 
 use super::cells::{OTHER_ROW, RouteRow, View};
 use super::counts::{RouteCounts, RouteDelta, Slowest};
 use crate::clock::MonotonicNanos;
 use crate::stats::cell::Corrupt;
 use crate::stats::route_text::RouteText;
+use rwsgi_stats::OTHER_ROUTE;
 
 /// What was read of a table last.
 #[derive(Debug, Default)]
@@ -27,6 +29,8 @@ struct Found {
     named: bool,
     text: Vec<u8>,
     counts: RouteCounts,
+    /// Its requests when all of that was read.
+    requests_after: u64,
     slowest: Option<Slowest>,
 }
 
@@ -95,24 +99,22 @@ fn load(nth: usize, row: &RouteRow, owner: u64, requests: u64) -> Found {
         took: row.slowest_took.load(Relaxed),
         request: row.slowest_request.load_text(),
     });
-    Found {
-        row: nth,
-        owner,
-        named: row.named.load(Relaxed) != 0,
-        text: row.text.load(),
-        counts: RouteCounts {
-            requests,
-            exceptions: row.exceptions.load(Relaxed),
-            running: row.running.load(Relaxed),
-            tx: row.tx.load(Relaxed),
-            responses: row.responses.each_ref().map(|class| class.load(Relaxed)),
-            gil_wait: row.gil_wait.load(Relaxed),
-            memory_samples: row.memory_samples.load(Relaxed),
-            memory_growth: row.memory_growth.load(Relaxed).cast_signed(),
-            latency: row.latency.load(),
-        },
-        slowest,
-    }
+    let counts = RouteCounts {
+        requests,
+        exceptions: row.exceptions.load(Relaxed),
+        running: row.running.load(Relaxed),
+        tx: row.tx.load(Relaxed),
+        responses: row.responses.each_ref().map(|class| class.load(Relaxed)),
+        gil_wait: row.gil_wait.load(Relaxed),
+        memory_samples: row.memory_samples.load(Relaxed),
+        memory_growth: row.memory_growth.load(Relaxed).cast_signed(),
+        latency: row.latency.load(),
+    };
+    // The worker goes on meanwhile, and this process may be held up: what was counted after `requests` is in the others.
+    fence(Acquire);
+    let requests_after = row.requests.load(Relaxed);
+    let (named, text) = (row.named.load(Relaxed) != 0, row.text.load());
+    Found { row: nth, owner, named, text, counts, requests_after, slowest }
 }
 
 fn difference(
@@ -135,8 +137,8 @@ fn difference(
     let mut deltas = Vec::with_capacity(found.len());
     let mut rows = Vec::with_capacity(found.len());
     for found in found {
-        let Found { row, owner, named, text, counts, slowest } = found;
-        counts.refuse_impossible(now, threads)?;
+        let Found { row, owner, named, text, counts, requests_after, slowest } = found;
+        counts.refuse_impossible(now, threads, requests_after)?;
         let before = before(row);
         let new = match (row, before.owner == owner) {
             (OTHER_ROW, _) => counts.since(&moved)?,
@@ -146,8 +148,9 @@ fn difference(
         let slowest = slowest.filter(|slowest| slowest.when.as_nanos() != before.slowest_when && slowest.when <= now);
         let route = match (row, RouteText::named(&text)) {
             (OTHER_ROW, _) => None,
-            (_, Some(text)) => Some(text.as_str().to_owned()),
-            (_, None) => return Err(Corrupt::Counters),
+            // Such a name has no row of its own.
+            (_, Some(text)) if text.as_str() != OTHER_ROUTE => Some(text.as_str().to_owned()),
+            _ => return Err(Corrupt::Counters),
         };
         let slowest_when = slowest.as_ref().map_or(before.slowest_when, |slowest| slowest.when.as_nanos());
         deltas.push(RouteDelta {
@@ -168,4 +171,27 @@ fn difference(
         seen.0[row] = new;
     }
     Ok(deltas)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cells::RouteMemory;
+    use super::super::table::tests::{SLOT, finished, table};
+    use super::*;
+
+    #[test]
+    fn a_reader_that_is_overtaken_believes_what_was_counted_meanwhile() {
+        let memory = RouteMemory::create(4, 200).unwrap();
+        let mut table = table(&memory);
+        table.count(&finished("/a", 200));
+        let (view, mut seen) = (memory.table(SLOT), Seen::default());
+        let row = view.row(1);
+        let (owner, requests) = (row.owner.load(Relaxed), row.requests.load(Acquire));
+        (0..5).for_each(|_| table.count(&finished("/a", 200)));
+        let found = load(1, row, owner, requests);
+        let deltas = difference(view, &mut seen, vec![found], MonotonicNanos::now(), 1).unwrap();
+        assert_eq!(deltas[0].counts.requests, 1);
+        let rest = read(view, &mut seen, MonotonicNanos::now(), 1).unwrap();
+        assert_eq!((rest[0].counts.requests, rest[0].counts.responses), (5, [0; 5]));
+    }
 }
