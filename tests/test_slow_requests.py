@@ -203,6 +203,24 @@ def test_a_request_that_waits_behind_another_is_known_by_what_its_proxy_says(sit
     assert long_phase(records["/second"]) == "queue"
 
 
+@pytest.mark.parametrize("kind", ["http-socket", "socket"])
+def test_a_request_that_comes_while_another_is_served_was_not_there_before(sites, tmp_path, kind):
+    site = sites[kind]
+    started, go, go_on = tmp_path / "started", tmp_path / "go", tmp_path / "go_on"
+    with site.open("GET", f"/first?started={started}&until={go}") as first:
+        until(started.exists, "the only thread is busy")
+        let_pass()
+        sent = time.time()
+        with site.open("GET", f"/second?until={go_on}") as second:
+            go.touch()
+            let_pass()
+            go_on.touch()
+            assert (first.response().status, second.response().status) == (200, 200)
+    records = {record["uri"].split("?")[0]: record for record in slow(site.server, 2)}
+    assert records["/second"]["started"] / 1e6 > sent - 0.5
+    assert long_phase(records["/second"]) == "application"
+
+
 @pytest.mark.parametrize("value", ["t={in_an_hour}", "{two_hours_ago}", "0", "yesterday", "t=", "1" * 200, "-1700000000"])
 def test_what_no_proxy_says_is_not_believed(sites, value):
     now = time.time()
@@ -304,13 +322,15 @@ def test_the_threshold_changes_while_the_server_runs(serve, stats_at, address, t
             return json.loads(connection.makefile().readline())
 
     assert http.get(address, "/a", waited).status == 200
+    # The only thread has judged the first when it answers the next.
+    assert http.get(address, "/").status == 200
     assert "done" in set_threshold(1_000_000)
     assert http.get(address, "/b", waited).status == 200
     assert [record["uri"] for record in slow(server)] == ["/b"]
     assert server.stats()["limits"]["slow_request"] == 1_000_000
     assert "done" in set_threshold(0)
     assert http.get(address, "/c", waited).status == 200
-    server.wait_stats(lambda document: document["workers"][0]["requests"] == 3 and "slow" not in document, "none is slow")
+    server.wait_stats(lambda document: document["workers"][0]["requests"] == 4 and "slow" not in document, "none is slow")
 
 
 def control_connection(path: Path) -> socket.socket:
@@ -368,8 +388,8 @@ def test_garbage_collections_are_counted_when_that_is_asked_for(serve, stats_at,
     assert counts["collected"] >= before["collected"] + 3
     assert 0 < counts["longest"] <= counts["time"]
     os.kill(worker["pid"], signal.SIGKILL)
-    [after] = server.wait_workers(1)["workers"]
-    assert after["pid"] != worker["pid"] and after["gc"]["collections"] >= counts["collections"]
+    [after] = server.wait_stats(lambda document: document["workers"][0]["pid"] not in (0, worker["pid"]), "another")["workers"]
+    assert after["gc"]["collections"] >= counts["collections"]
 
 
 def test_garbage_collections_are_not_counted_otherwise(sites):
