@@ -207,6 +207,11 @@ impl TableHead {
         self.sequence.store((sequence | 1).wrapping_add(1), Release);
     }
 
+    /// Another after each change.
+    pub(super) fn sequence(&self) -> u64 {
+        self.sequence.load(Relaxed)
+    }
+
     /// A change that never ends.
     #[cfg(test)]
     pub(super) fn begin_of_test(&self) {

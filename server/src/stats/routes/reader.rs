@@ -11,9 +11,16 @@ use crate::stats::cell::Corrupt;
 use crate::stats::route_text::RouteText;
 use rwsgi_stats::OTHER_ROUTE;
 
+/// How long a process may be held up by the system while it gives a row away, ns: longer, and it was not our code.
+const HELD_UP: u64 = 5_000_000_000;
+
 /// What was read of a table last.
 #[derive(Debug, Default)]
-pub(super) struct Seen(Vec<SeenRow>);
+pub(super) struct Seen {
+    rows: Vec<SeenRow>,
+    /// What its head said when it was found unsteady, and when it said so first.
+    unsteady: Option<(u64, MonotonicNanos)>,
+}
 
 #[derive(Clone, Debug, Default)]
 struct SeenRow {
@@ -34,7 +41,8 @@ struct Found {
     slowest: Option<Slowest>,
 }
 
-/// What has come to a table that `threads` threads fill since it was `seen` last.
+/// What has come to a table that `threads` threads fill since it was `seen` last: nothing while its process is held up in
+/// the middle of giving a row away.
 ///
 /// # Errors
 /// When no worker has written that. What was seen stays as it was then.
@@ -44,7 +52,13 @@ pub(super) fn read(
     now: MonotonicNanos,
     threads: u32,
 ) -> Result<Vec<RouteDelta>, Corrupt> {
-    let found = view.head().read(|| changed(view, seen)).ok_or(Corrupt::Unsteady)?;
+    let Some(found) = view.head().read(|| changed(view, seen)) else {
+        let sequence = view.head().sequence();
+        let since = seen.unsteady.filter(|(before, _)| *before == sequence).map_or(now, |(_, since)| since);
+        seen.unsteady = Some((sequence, since));
+        return if now.nanos_since(since) > HELD_UP { Err(Corrupt::Unsteady) } else { Ok(Vec::new()) };
+    };
+    seen.unsteady = None;
     difference(view, seen, found, now, threads)
 }
 
@@ -70,7 +84,7 @@ pub(super) fn read_last(
 impl Seen {
     /// Whose the row was.
     fn owner(&self, row: usize) -> u64 {
-        self.0.get(row).map_or(0, |seen| seen.owner)
+        self.rows.get(row).map_or(0, |seen| seen.owner)
     }
 }
 
@@ -84,7 +98,7 @@ fn changed(view: View<'_>, seen: &Seen) -> Vec<Found> {
         if owner == 0 && nth != OTHER_ROW {
             break;
         }
-        let is_seen = seen.0.get(nth).map_or((0, 0), |seen| (seen.owner, seen.counts.requests)) == (owner, requests);
+        let is_seen = seen.rows.get(nth).map_or((0, 0), |seen| (seen.owner, seen.counts.requests)) == (owner, requests);
         if !is_seen {
             changed.push(load(nth, row, owner, requests));
         }
@@ -125,7 +139,7 @@ fn difference(
     threads: u32,
 ) -> Result<Vec<RouteDelta>, Corrupt> {
     let none = SeenRow::default();
-    let before = |row: usize| seen.0.get(row).unwrap_or(&none);
+    let before = |row: usize| seen.rows.get(row).unwrap_or(&none);
     // What was seen of rows that are another route's now has been added to all others.
     let mut moved = before(OTHER_ROW).counts.clone();
     for found in found.iter().filter(|found| found.row != OTHER_ROW) {
@@ -165,10 +179,10 @@ fn difference(
     }
     // Only now: what is refused was not seen.
     for (row, new) in rows {
-        if seen.0.len() <= row {
-            seen.0.resize(row + 1, SeenRow::default());
+        if seen.rows.len() <= row {
+            seen.rows.resize(row + 1, SeenRow::default());
         }
-        seen.0[row] = new;
+        seen.rows[row] = new;
     }
     Ok(deltas)
 }
