@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import socket
+import sys
+import termios
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -43,6 +46,11 @@ def long_phase(record: dict) -> str:
     name = max(PHASES, key=record["phases"].__getitem__)
     assert record["phases"][name] > record["elapsed"] / 2, record
     return name
+
+
+def unread(pipe) -> int:
+    """Bytes in a pipe that nobody has read."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 @pytest.fixture
@@ -135,9 +143,8 @@ def test_a_client_that_takes_the_response_slowly_is_sending(sites):
 def test_a_thread_that_keeps_the_global_lock_is_waited_for(serve, stats_at, address, tmp_path):
     server = serve("--http-socket", address, "--wsgi-file", "sluggish.py", "--threads", 2, "--slow-request", THRESHOLD,
                    "--stats", stats_at)
-    started, pipe = tmp_path / "started", tmp_path / "pipe"
+    pipe, go = tmp_path / "pipe", tmp_path / "go"
     os.mkfifo(pipe)
-    go = tmp_path / "go"
     with Connection(address) as hog, Connection(address) as other:
         # Both threads are there.
         for connection in (hog, other):
@@ -145,14 +152,13 @@ def test_a_thread_that_keeps_the_global_lock_is_waited_for(serve, stats_at, addr
         server.wait_stats(lambda document: sum(core["in_request"] for core in document["workers"][0]["cores"]) == 2, "busy")
         go.touch()
         assert (hog.response().status, other.response().status) == (200, 200)
-        hog.send(head("GET", f"/hog?hog={pipe}&started={started}"))
-        with pipe.open("wb") as writer:
-            # It has opened the pipe: what it does next is to read, with the lock.
-            until(started.exists, "the hog has begun")
+        hog.send(head("GET", f"/hog?hog={pipe}"))
+        with pipe.open("wb", buffering=0) as writer:
+            writer.write(b"x")
+            until(lambda: unread(writer) == 0, "the hog has the lock")
             other.send(head("GET", "/other"))
             let_pass()
             writer.write(b"x")
-            writer.flush()
             assert (hog.response().status, other.response().status) == (200, 200)
     records = {record["uri"].split("?")[0]: record for record in server.wait_stats(
         lambda document: {"/hog", "/other"} <= {record["uri"].split("?")[0] for record in document["slow"]}, "both")["slow"]}
