@@ -260,7 +260,13 @@ impl WorkerThread {
             self.worker.open.fetch_add(1, AcqRel);
             let mut connection = Connection::new(socket, kind, peer, self.patience(), rates);
             connection.awaits_proxy = self.worker.config.http_router.proxy_protocol_everywhere;
+            // It may have come while those before it were served.
+            let ready = self.ready;
+            if taken > 0 {
+                self.ready = self.now;
+            }
             self.work(py, connection, scratch)?;
+            self.ready = ready;
         }
         // One that is full must not be woken for a connection that another could take.
         self.worker.has_space().map(drop)
