@@ -9,10 +9,6 @@ use anyhow::{Context, bail};
 use nix::sys::socket::{getsockopt, sockopt};
 use rwsgi_stats::control::{Reply, Request};
 
-use super::find;
-use super::words::Server;
-use crate::pidfile;
-
 /// How long a server may take to take a request.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -25,37 +21,6 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Connects to the server that is meant; when nobody says which, to the only one of this user.
-    ///
-    /// # Errors
-    /// When there is none, or more than one could be meant.
-    pub(super) fn find(server: &Server) -> anyhow::Result<Self> {
-        if let Some(path) = &server.control {
-            return Self::connect(path).with_context(|| format!("no server answers on '{}'", path.display()));
-        }
-        let mut found = find::servers();
-        if let Some(path) = &server.pidfile {
-            let pid = pidfile::running(path)?.as_raw();
-            let named = found.into_iter().find(|server| server.pid.cast_signed() == pid);
-            let named = named.with_context(|| {
-                format!(
-                    "server {pid} has no control socket of its process id, or it is not for this user: {}",
-                    find::ADVICE
-                )
-            });
-            return Ok(named?.client);
-        }
-        match found.len() {
-            0 => bail!("no server of this user has a control socket: {}", find::ADVICE),
-            1 => Ok(found.remove(0).client),
-            _ => {
-                let name = |server: &find::Found| format!("\n  --control {}", server.path.display());
-                let names: String = found.iter().map(name).collect();
-                bail!("several servers run: say which, by --pidfile FILE or{names}")
-            }
-        }
-    }
-
     /// Connects to a control socket.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Which module does what is asked for.
+//! Calls the module that does what a request asks for.
 
 use std::time::Duration;
 
@@ -61,8 +61,9 @@ impl Master {
         };
         self.scoreboard.limits().set_log_level(number);
         log_text::set_level(number);
-        answering
-            .text(format!("the log tells {level} and what is worse; who acts through this socket, it always tells"));
+        answering.text(format!(
+            "the log has messages of level {level} and above; it always has who acts through this socket"
+        ));
     }
 }
 
