@@ -3,7 +3,7 @@
 import sqlite3
 import threading
 
-ORDERS = 100_000
+ORDERS = 70_000
 local = threading.local()
 
 

@@ -243,7 +243,7 @@ pub(super) fn slow_route(case: &Case<'_>) -> Option<Said> {
     let other = others.latency?.p95;
     let holds = minute.utilization()? >= case.threshold(0.5, 0.4)
         && share >= case.threshold(0.5, 0.4)
-        && p95 as f64 >= case.threshold(500_000.0, 300_000.0)
+        && p95 as f64 >= case.threshold(250_000.0, 150_000.0)
         && p95 as f64 >= case.threshold(5.0, 3.0) * other as f64
         && window.requests >= 5
         && others.requests >= ENOUGH

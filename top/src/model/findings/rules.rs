@@ -103,7 +103,7 @@ pub(crate) const RULES: &[Rule] = rules! {
         "of the last 10 s' requests, 20 or more, 5 % waited for 200 ms before a thread took them, though threads were free: busy for less than 97 % of the time",
         "requests come in bursts: more threads or workers take them";
     "slow-route" Rwsgi 10 => requests::slow_route,
-        "one route took half of the last minute's busy time, its p95 is over 500 ms and 5 times that of the others, and threads were busy for half of the time",
+        "one route took half of the last minute's busy time, its p95 is over 250 ms and 5 times that of the others, and threads were busy for half of the time",
         "the route's slow requests and profile say what it does";
     "database" Rwsgi 0 => profiled::database,
         "a profile was taken within 5 minutes, half of its 100 or more samples waited for a database, and threads were busy for half of the last minute",
