@@ -82,7 +82,8 @@ impl Acting {
         }
     }
 
-    fn say(&mut self, text: String, is_bad: bool) {
+    /// Says something at the foot until the next key.
+    pub(super) fn say(&mut self, text: String, is_bad: bool) {
         self.said = Some((text, is_bad));
     }
 
