@@ -182,7 +182,7 @@ impl Master {
     }
 
     /// Whether a generation is loaded that is to serve.
-    fn is_loading(&self) -> bool {
+    pub(super) fn is_loading(&self) -> bool {
         let current = self.generations.current();
         self.children.of(Post::ForkServer).any(|child| child.generation > current && !child.is_leaving())
     }
@@ -194,6 +194,8 @@ impl Master {
             return false;
         }
         let size = canary.size;
+        // Whatever the reload before did: it loses no request, nor when it is undone.
+        self.haste = false;
         // Beside the other: that one does not leave.
         let _ = self.children.mark_serving(fork_server);
         self.generation_history.begin(number, GenerationState::Canary, UnixMicros::now());
@@ -291,6 +293,7 @@ impl Master {
         self.timers.cancel(Timer::Canary);
         let number = canary.number;
         self.generation_history.set(number, GenerationState::Undone);
+        self.app_signals.forget(number);
         canary.give_up(why);
         if self.phase != Phase::Serving {
             return;

@@ -73,7 +73,10 @@ impl Master {
         let Some(generation) = self.fork_server().and_then(|child| child.generation) else {
             return Err("the application is not loaded yet".into());
         };
-        if self.generations.newest() != Some(generation) || self.chain.is_some() {
+        if let Some(canary) = &self.canary {
+            return Err(format!("generation {} is tried on a few workers: keep or undo it first", canary.number()));
+        }
+        if self.is_loading() || self.chain.is_some() {
             return Err("a reload is under way: ask again when it is over".into());
         }
         if self.refork.next.is_some() || !self.refork.to_replace.is_empty() {

@@ -250,11 +250,6 @@ impl OwnPart {
         let start = self.places.area(area);
         self.memory.bytes(start + ANSWER_HEAD..start + AREA)
     }
-
-    /// From now on what this process writes is its own and nobody reads it: for a child that is no worker.
-    pub(crate) fn detach(&self) {
-        self.memory.detach();
-    }
 }
 
 #[allow(unsafe_code)]

@@ -22,11 +22,11 @@ use super::walk::{End, Output, Python as Walked, innermost, walk};
 use crate::ids::ThreadIndex;
 use crate::ipc::thread_signal::{stacks_signal, value_of};
 
-/// What was given to [`install`] last, which is never freed: a worker that was forked from a worker has another one.
+/// What was given to [`install`] last, of a box that [`detach`] frees.
 static PART: AtomicPtr<OwnPart> = AtomicPtr::new(std::ptr::null_mut());
 
 fn part() -> Option<&'static OwnPart> {
-    // SAFETY: null, or of a box that nobody frees.
+    // SAFETY: null, or of a box that is freed in a forked child alone, which has one thread, and that is in `detach`.
     unsafe { PART.load(Acquire).as_ref() }
 }
 
@@ -70,10 +70,12 @@ pub(crate) fn enter(_: Python<'_>, thread: ThreadIndex) {
     owner.thread.store(this_thread(), Release);
 }
 
-/// For a child that the application has forked: it answers nobody.
+/// For a child that the application has forked, before it does anything else: it answers nobody.
 pub(crate) fn detach() {
-    if let Some(part) = part() {
-        part.detach();
+    let part = PART.swap(std::ptr::null_mut(), AcqRel);
+    if !part.is_null() {
+        // SAFETY: it was leaked by `install`, and is freed once; the child's one thread is here and not in the handler.
+        drop(unsafe { Box::from_raw(part) });
     }
 }
 

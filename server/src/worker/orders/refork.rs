@@ -156,6 +156,12 @@ fn refuse_threads(py: Python<'_>) -> anyhow::Result<()> {
         let name = |thread: &std::fs::DirEntry| std::fs::read_to_string(thread.path().join("comm")).unwrap_or_default();
         names = others.iter().map(|thread| name(thread).trim_end().to_owned()).collect();
     }
+    let handles_signals = |name: &String| name.starts_with("rwsgi w") && name.ends_with("sig");
+    ensure!(
+        !names.iter().any(handles_signals),
+        "the application handles signals (uwsgi.register_signal) in it, which takes a thread, and a fork does not take that \
+         along"
+    );
     let s = if count == 1 { "" } else { "s" };
     let names = names.join(", ");
     ensure!(
