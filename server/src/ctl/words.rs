@@ -79,6 +79,7 @@ EXIT STATUS
   1  the server did not do it, and says why
   2  the words are wrong
   3  there is no server to ask, or more than one and nobody says which
+  4  reload --canary: undone, for there were too few requests to tell
 
 Who asks must be root or the user that the server runs as. The server's log says who has asked for what.
 docs/control.md has the protocol, for other programs.";
