@@ -461,6 +461,9 @@ def test_rtop_that_only_looks_has_no_keys_that_act(start, stats_at, terminal, rt
         screen.press("R", "y", "y", "?")
         screen.wait("keys and columns")
         assert "act: load" not in screen.screen()
+        tracing = [rtop, stats_at, *arguments, "--memory", "trace-start"]
+        done = subprocess.run(tracing, capture_output=True, text=True, timeout=DEADLINE, check=False)
+        assert done.returncode == 2 and "rtop only looks" in done.stderr
     assert pids(server) == before and not server.lines("asked by")
 
 
