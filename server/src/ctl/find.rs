@@ -3,6 +3,7 @@
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use nix::unistd::geteuid;
@@ -14,6 +15,9 @@ use crate::pidfile::{running, server_of_control_socket};
 /// What to do when a server has no control socket that is found.
 pub(super) const ADVICE: &str =
     "start it with --control PATH and give that here, or with XDG_RUNTIME_DIR or RUNTIME_DIRECTORY set";
+
+/// Anybody may have sockets of such names that accept nobody: they are not waited for.
+const AT_ONCE: Duration = Duration::from_millis(20);
 
 /// A server that answers, and that this user may ask.
 pub(super) struct Found {
@@ -64,7 +68,7 @@ pub(super) fn servers() -> Vec<Found> {
     let mut found: Vec<Found> = listening(&table)
         .into_iter()
         .filter_map(|(pid, path)| {
-            let client = Client::connect(&path).ok()?;
+            let client = Client::connect_within(AT_ONCE, &path).ok()?;
             // Another user may have a socket of such a name: whoever asks it is not to take its words for a server's.
             let (uid, listens) = client.server().ok()?;
             let is_trusted = geteuid().is_root() || uid == 0 || uid == geteuid().as_raw();

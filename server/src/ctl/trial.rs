@@ -14,7 +14,7 @@ use serde_json::json;
 use super::client::Client;
 use super::find;
 use super::interrupt::Interrupt;
-use super::print::complain;
+use super::print::{self, complain};
 use super::words::Server;
 use super::words::Trial;
 use super::{DONE, FAILED, NO_SERVER};
@@ -68,11 +68,9 @@ pub(super) fn run(server: &Server, trial: &Trial, as_json: bool) -> anyhow::Resu
         }
     };
     let seconds = (trial.time + GRACE).as_secs_f64();
-    let begun = client.ask_unless(
-        &Request::Canary { workers: trial.workers, seconds },
-        |progress| eprintln!("{progress}"),
-        || interrupt.wait(Duration::ZERO),
-    );
+    let begun = client.ask_unless(&Request::Canary { workers: trial.workers, seconds }, print::progress, || {
+        interrupt.wait(Duration::ZERO)
+    });
     match begun {
         Ok(Some(Reply::Done(_))) => {}
         Ok(Some(Reply::Failed(why) | Reply::Progress(why))) => {
@@ -153,7 +151,7 @@ fn conclude(
 ) -> anyhow::Result<i32> {
     let request = if decision == Decision::Keep { Request::CanaryKeep } else { Request::CanaryUndo };
     let is_enough = || interrupt.wait(Duration::ZERO);
-    let Some(reply) = client.ask_unless(&request, |progress| eprintln!("{progress}"), is_enough)? else {
+    let Some(reply) = client.ask_unless(&request, print::progress, is_enough)? else {
         complain(
             "interrupted: the new generation is kept, but not all workers serve it yet: rwsgi ctl stats says when",
         );

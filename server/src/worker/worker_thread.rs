@@ -283,7 +283,8 @@ impl WorkerThread {
     fn next_turn(&mut self) -> usize {
         let last = self.turn;
         let busy = last.batch + 1 == self.batch && self.ready.nanos_since(last.at) >= AWAKE;
-        let count = if busy { (last.count * 2).min(ACCEPTS) } else { 1 };
+        // The first turn of all has none before it.
+        let count = if busy { (last.count * 2).clamp(1, ACCEPTS) } else { 1 };
         self.turn = Turn { batch: self.batch, at: self.ready, count };
         count
     }

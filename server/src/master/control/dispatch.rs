@@ -85,7 +85,8 @@ fn action(request: &Request) -> Option<String> {
         Request::Drain { worker } => format!("drain of worker {worker}"),
         Request::Undrain { worker } => format!("undrain of worker {worker}"),
         Request::Workers { count } => format!("workers {count}"),
-        Request::LogLevel { level } => format!("log-level '{level}'"),
+        // What a client writes must not be long enough to tell another story.
+        Request::LogLevel { level } => format!("log-level '{level:.8}'"),
         Request::SlowRequest { micros } => format!("slow-request {} ms", *micros as f64 / 1000.0),
         Request::Memory { worker, what } => {
             let what = match what {
