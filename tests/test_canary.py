@@ -262,7 +262,7 @@ def test_a_canary_s_worker_that_dies_undoes_it(plain):
     os.kill(worker["pid"], signal.SIGKILL)
     _, err = client.communicate(timeout=60)
     assert client.returncode == 1 and "undone" in err, err
-    plain.server.logged(rf"canary: generation 2 is undone, for its worker {worker['id']} \(pid {worker['pid']}\) died")
+    plain.server.logged(rf"canary: generation 2 is undone: its worker {worker['id']} \(pid {worker['pid']}\) died")
     plain.wait_serving([1, 1, 1])
 
 

@@ -279,6 +279,24 @@ def test_its_end_before_it_serves_changes_nothing(serve, tmp_path, stats_at):
     site.server.wait_workers(2)
 
 
+def test_garbage_collections_are_watched_once_in_the_new_workers(serve, tmp_path, stats_at):
+    (tmp_path / "watched.py").write_text(
+        "import gc, growing\n"
+        "def application(environ, start_response):\n"
+        "    if environ['PATH_INFO'] != '/watchers':\n"
+        "        return growing.application(environ, start_response)\n"
+        "    start_response('200 OK', [])\n"
+        "    return [str(len(gc.callbacks)).encode()]\n"
+    )
+    site = Site(serve, tmp_path, stats_at, "--pythonpath", tmp_path, "--module", "watched", "--gc-stats", count=1)
+    watchers = http.get(site.address, "/watchers").text
+    for _ in range(2):
+        old = site.pids()
+        site.refork(1)
+        site.wait_replaced(old)
+    assert http.get(site.address, "/watchers").text == watchers
+
+
 def test_a_stop_in_the_middle_of_it_leaves_nothing_behind(serve, tmp_path, stats_at):
     site = Site(serve, tmp_path, stats_at)
     site.refork(1)

@@ -1,9 +1,9 @@
-"""Orders. The fault: the query reads the whole table, for the column has no index."""
+"""Orders. The fault: the query reads the whole table for each order of the customer, for the column has no index."""
 
 import sqlite3
 import threading
 
-ORDERS = 400_000
+ORDERS = 70_000
 local = threading.local()
 
 
@@ -17,7 +17,13 @@ def database():
     return local.connection
 
 
+# The orders above the customer's average.
+QUERY = """
+    select count(*), sum(total) from orders as one
+    where customer = ? and total > (select avg(total) from orders where customer = one.customer)
+"""
+
+
 def show(customer):
-    query = "select count(*), sum(total) from orders where customer = ?"
-    count, total = database().execute(query, (f"customer-{customer}",)).fetchone()
-    return f"customer {customer}: {count} orders of {total} in all\n"
+    count, total = database().execute(QUERY, (f"customer-{customer}",)).fetchone()
+    return f"customer {customer}: {count} large orders of {total} in all\n"

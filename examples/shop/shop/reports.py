@@ -15,4 +15,4 @@ def is_prime(number):
 
 
 def year(number):
-    return f"report of {number}: {len(primes_below(60_000))} items\n"
+    return f"report of {number}: {len(primes_below(120_000))} items\n"

@@ -13,7 +13,7 @@ use Kind::{Custom, Flag};
 /// What `--slow-request` is without it.
 const DEFAULT: Duration = Duration::from_secs(1);
 /// The most that it can be.
-const MOST: Duration = Duration::from_hours(24);
+const MOST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// `--slow-request`, `--slow-request-log`, `--gc-stats`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,9 +49,9 @@ pub enum SlowRequestLog {
 #[rustfmt::skip]
 pub(crate) static ROWS: &[Row] = &[
     Row { names: &["slow-request"], kind: Custom(threshold), takes: "TIME",
-          help: "A request that takes longer is slow (500ms, 1s, 1.5; 0 for never): the stats keep the last 200, with the stack and the phases of each; with this option the log has a line of each, too; without it 1s, and no line", ..STATS },
+          help: "Record a request that takes longer than this (500ms, 1s, 1.5; 0 for never): the stats have the last 200, with the stack and the phases of each, and the log has a line for each; without this option it is 1s, and the log has no line", ..STATS },
     Row { names: &["slow-request-log"], kind: Custom(log), takes: "FORM",
-          help: "How the log says that a request was slow: text, json, or off", ..STATS },
+          help: "What the log has for a slow request: text, json, or off; text when only slow-request is set", ..STATS },
     Row { names: &["gc-stats"], kind: Flag(|c| &mut c.slow_requests.gc_stats),
           help: "Count and time the garbage collections of Python in each worker, for the stats", ..STATS },
 ];
@@ -111,7 +111,8 @@ mod tests {
 
     #[test]
     fn the_log_has_a_line_only_where_one_of_the_options_is_set() {
-        let log = |settings: &[(fn(&mut Config, &str) -> Result<(), String>, &str)]| {
+        type Setting<'a> = (fn(&mut Config, &str) -> Result<(), String>, &'a str);
+        let log = |settings: &[Setting<'_>]| {
             let mut config = Config::default();
             settings.iter().for_each(|(set, value)| set(&mut config, value).unwrap());
             config.slow_requests

@@ -1,14 +1,14 @@
-//! A canary: a new generation that a few workers serve beside the others, until somebody says that all are to (`keep`) or
-//! none is. Nobody says anything: it is undone when its time is over, so a client that dies undoes its deploy.
+//! A canary: a new generation that a few workers serve beside the others, until a client keeps it (all workers serve
+//! it) or undoes it (none does). The master undoes it when its time is over, so a client that dies undoes its deploy.
 //!
 //! [`Canary`] is bookkeeping without system calls. What is decided:
 //!
 //! - A worker that is replaced meanwhile, for whatever reason, gets a process of the generation that it had.
 //! - A canary's process that dies, or cannot start, undoes it. So does the end of its fork server.
-//! - The other fork server's end does not: its workers serve on, and what has to be forked comes from the canary's generation.
-//!   If that is undone, the application is loaded again, as always when a fork server has died.
+//! - The end of the other fork server does not undo it: its workers serve on, and new processes are of the canary's
+//!   generation. If that is undone, the application is loaded again, as always when a fork server has died.
 //! - A reload undoes it and then loads for all. A stop ends everything.
-//! - `cheaper` adds workers and lets none go meanwhile; `idle` waits.
+//! - `cheaper` starts workers and stops none meanwhile; `idle` waits.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -299,7 +299,7 @@ impl Master {
             return;
         }
         let current = self.generations.current().map_or(0, GenerationNumber::get);
-        warn!("canary: generation {number} is undone, for {why}: generation {current} goes on");
+        warn!("canary: generation {number} is undone: {why}; generation {current} goes on");
         if self.fork_server().is_none() {
             warn!(
                 "canary: the fork server of generation {current} has died: the application is loaded again, as its files are now"

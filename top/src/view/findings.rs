@@ -74,7 +74,14 @@ pub(super) fn line(found: &[Told<'_>], keys: &Keys, theme: &Theme, area: Rect, b
 
 /// All findings with their rules and numbers.
 /// `silent` rules need what a server that is shown does not tell.
-pub(super) fn overlay(found: &[Told<'_>], silent: usize, first: usize, theme: &Theme, area: Rect, buf: &mut Buffer) {
+pub(super) fn overlay(
+    found: &[Told<'_>],
+    silent: usize,
+    first: usize,
+    theme: &Theme,
+    area: Rect,
+    buf: &mut Buffer,
+) -> usize {
     let width = area.width.min(WIDEST).saturating_sub(2);
     let mut lines = Vec::new();
     for Told { server, finding, at } in found {
@@ -102,5 +109,5 @@ pub(super) fn overlay(found: &[Told<'_>], silent: usize, first: usize, theme: &T
         let text = format!(" {silent} of {} rules need what uWSGI does not tell ", RULES.len());
         lines.extend([Line::default(), Line::styled(text, theme.dim())]);
     }
-    boxed("what is wrong, and how it is known", &lines, first, WIDEST, theme, area, buf);
+    boxed("what is wrong, and how it is known", &lines, first, WIDEST, theme, area, buf)
 }

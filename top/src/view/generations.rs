@@ -21,13 +21,13 @@ pub(crate) fn draw(
     zone: &TimeZone,
     area: Rect,
     buf: &mut Buffer,
-) {
+) -> usize {
     let told = snapshot.and_then(|snapshot| Some((snapshot, Generations::of(snapshot)?)));
     let lines = match &told {
         Some((snapshot, told)) => lines(snapshot, told, theme, zone),
         None => vec![Line::raw(" no generations: of rwsgi alone, and of one server: open its tab ")],
     };
-    boxed("generations: did it get worse?", &lines, first, 94, theme, area, buf);
+    boxed("generations: did it get worse?", &lines, first, 94, theme, area, buf)
 }
 
 fn lines<'a>(snapshot: &Snapshot, told: &Generations<'a>, theme: &Theme, zone: &TimeZone) -> Vec<Line<'a>> {

@@ -62,8 +62,8 @@ struct Profiling {
 pub(super) struct Inside {
     pane: Pane,
     profiling: Option<Profiling>,
-    /// The last profile, and the server that it is of.
-    found: Option<(usize, Box<Flame>)>,
+    /// The last profile, the server that it is of, and when it came.
+    found: Option<(usize, Monotonic, Box<Flame>)>,
     /// Why the last one did not come.
     problem: Option<String>,
     /// As the command line says.
@@ -94,9 +94,13 @@ impl Inside {
         if let Some(problem) = &self.problem {
             return Some(Line::styled(format!("profile: {problem}"), theme.warning()));
         }
-        let (_, flame) = self.found.as_ref().filter(|(target, _)| of(*target))?;
+        let (_, came, flame) = self.found.as_ref().filter(|(target, ..)| of(*target))?;
         let sentence = flame.sentence()?.to_owned();
-        Some(Line::from(vec![Span::styled(sentence, theme.strong()), Span::styled(how, theme.dim())]))
+        // What was true then need not be now.
+        let age = now.since(*came).as_secs();
+        let age = if age < 60 { String::new() } else { format!(", {} ago", format::seconds(age)) };
+        let age = Span::styled(age, theme.warning());
+        Some(Line::from(vec![Span::styled(sentence, theme.strong()), age, Span::styled(how, theme.dim())]))
     }
 }
 
@@ -122,6 +126,7 @@ impl Screen {
     /// Shows the memory of the selected worker; of the first where none is selected.
     pub(super) fn open_memory(&mut self) {
         if self.all() {
+            self.acting.say("memory is of one worker: open its server first (enter)".to_owned(), true);
             return;
         }
         let place = self.table.selected.map_or(0, |(place, _)| place);
@@ -240,7 +245,8 @@ impl Screen {
                     Ok(Answer::Profile(profile)) if profile.samples > 0 => {
                         let Some(pool) = self.pools.get_mut(target) else { return Some(false) };
                         pool.profiled(&profile);
-                        self.inside.found = Some((target, Box::new(Flame::new(profile, &pool.label, self.inside.by))));
+                        let flame = Box::new(Flame::new(profile, &pool.label, self.inside.by));
+                        self.inside.found = Some((target, self.merged.now, flame));
                     }
                     Ok(Answer::Profile(_)) => {
                         self.inside.problem = Some("no request ran meanwhile: there is nothing to show".to_owned());
@@ -300,16 +306,18 @@ impl Screen {
     }
 
     fn press_flame(&mut self, key: KeyEvent, action: Option<Action>) {
-        if self.inside.profiling.is_some() || self.inside.found.is_none() {
+        let inside = &mut self.inside;
+        if inside.profiling.is_some() || inside.problem.is_some() || inside.found.is_none() {
             match (key.code, action) {
                 (KeyCode::Backspace, _) => self.inside.profiling = None,
-                (_, Some(Action::Quit | Action::Back)) => {}
+                // Why there is no other has been read: the one before is there again.
+                (_, Some(Action::Quit | Action::Back)) => inside.problem = None,
                 (KeyCode::Char('r'), _) if self.inside.profiling.is_none() => self.inside.pane = length(),
                 _ => self.inside.pane = Pane::Flame,
             }
             return;
         }
-        let wish = self.inside.found.as_mut().map_or(Wish::Close, |(_, flame)| flame.press(key, action));
+        let wish = self.inside.found.as_mut().map_or(Wish::Close, |(.., flame)| flame.press(key, action));
         self.inside.pane = match wish {
             Wish::Nothing => Pane::Flame,
             Wish::Close => Pane::Closed,
@@ -322,7 +330,7 @@ impl Screen {
         match (&mut self.inside.pane, &mut self.inside.found) {
             (Pane::Stacks(pane), _) => pane.scroll(wheel),
             (Pane::Memory(pane), _) => pane.scroll(wheel),
-            (Pane::Flame, Some((_, flame))) if self.inside.profiling.is_none() => flame.click(at, wheel),
+            (Pane::Flame, Some((.., flame))) if self.inside.profiling.is_none() => flame.click(at, wheel),
             _ => return Outcome::Nothing,
         }
         Outcome::Draw
@@ -373,7 +381,7 @@ impl Screen {
                     super::overlay::boxed("profile", &lines, 0, width.max(40), &theme, over, buf);
                     "r profiles again  esc closes"
                 }
-                (None, Some((_, flame)), None) => {
+                (None, Some((.., flame)), None) => {
                     flame.draw(&theme, over, foot, buf);
                     return;
                 }

@@ -64,19 +64,23 @@ impl Screen {
         if self.selection.overlay.is_some() {
             targets.clear();
         }
-        match self.selection.overlay {
-            Some(Overlay::Help(first)) => overlay::help(&self.keys, first, &self.theme, over, buf),
-            Some(Overlay::Columns(cursor)) => overlay::columns(&self.table, cursor, &self.theme, over, buf),
-            Some(Overlay::Alerts(first)) => overlay::alerts(&alerts, first, &self.theme, over, buf),
-            Some(Overlay::Findings(first)) => {
-                findings::overlay(&self.findings(), self.silent_rules(), first, &self.theme, over, buf);
+        // It scrolls no further than to its last line: a step back is seen at once.
+        let theme = &self.theme;
+        self.selection.overlay = self.selection.overlay.map(|overlay| match overlay {
+            Overlay::Help(first) => Overlay::Help(overlay::help(&self.keys, first, theme, over, buf)),
+            Overlay::Columns(cursor) => {
+                overlay::columns(&self.table, cursor, theme, over, buf);
+                overlay
             }
-            Some(Overlay::Generations(first)) => {
+            Overlay::Alerts(first) => Overlay::Alerts(overlay::alerts(&alerts, first, theme, over, buf)),
+            Overlay::Findings(first) => {
+                Overlay::Findings(findings::overlay(&self.findings(), self.silent_rules(), first, theme, over, buf))
+            }
+            Overlay::Generations(first) => {
                 let current = self.pool().and_then(|pool| pool.current.as_ref()).map(|sample| &sample.snapshot);
-                generations::draw(current, first, &self.theme, &self.zone, over, buf);
+                Overlay::Generations(generations::draw(current, first, theme, &self.zone, over, buf))
             }
-            None => {}
-        }
+        });
         if self.acting.is_open() {
             targets.clear();
             let server = self.server_shown().unwrap_or(self.selection.server);

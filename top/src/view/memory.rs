@@ -164,12 +164,22 @@ impl MemoryPane {
             lines.extend(wrapped(problem, width).map(|line| Line::styled(line, theme.alarm())));
         }
         let Some(report) = &self.report else { return lines };
-        for (place, line) in report_lines(report).into_iter().enumerate() {
+        // What stands before the names; a name that is too long goes on below its beginning.
+        let (report, mut before) = (report_lines(report), 0);
+        for (place, line) in report.into_iter().enumerate() {
             if place == 0 {
                 lines.extend(wrapped(&line, width).map(Line::raw));
+            } else if line.ends_with("NAME") {
+                before = line.len() - "NAME".len();
+                lines.push(Line::styled(format!(" {}", format::start_of(&line, width)), theme.title()));
             } else {
-                let style = if line.ends_with("NAME") { theme.title() } else { ratatui::style::Style::new() };
-                lines.push(Line::styled(format!(" {}", format::start_of(&line, width)), style));
+                let (numbers, name) = line.split_at_checked(before).unwrap_or((&line, ""));
+                let room = width.saturating_sub(before).max(1);
+                let mut parts = format::wrapped(name, room).into_iter();
+                let first = parts.next().unwrap_or_default();
+                lines.push(Line::raw(format!(" {}", format::start_of(&format!("{numbers}{first}"), width))));
+                let rest = parts.map(|part| format!(" {:before$}{}", "", format::start_of(&part, room)));
+                lines.extend(rest.map(Line::raw));
             }
         }
         lines
@@ -237,9 +247,15 @@ mod tests {
             bytes_growth: 72_000,
         };
         let note = "objects made since the worker was forked, by type, with their own size".into();
-        let report = MemoryReport { worker: 2, pid: 77, took: 12_000, note, rows: vec![row] };
+        let report = MemoryReport { worker: 2, pid: 77, took: 12_000, note, rows: vec![row.clone()] };
         pane.told(Said::Answer(Ok(Answer::Memory(report))));
         insta::assert_snapshot!(shown(&mut pane));
+        let row = MemoryRow { name: "loading before the fork, without lazy-apps, at the most".into(), ..row };
+        let note = "what could be saved".into();
+        let report = MemoryReport { worker: 2, pid: 77, took: 12_000, note, rows: vec![row] };
+        pane.told(Said::Answer(Ok(Answer::Memory(report))));
+        let told = shown(&mut pane);
+        assert!(told.contains("lazy-apps") && told.contains("at the most"), "{told}");
         pane.told(Said::Answer(Err(ControlError::Failed("worker 2: no thread of it was free".into()))));
         assert!(shown(&mut pane).contains("no thread of it was free"));
     }

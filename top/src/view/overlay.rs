@@ -27,7 +27,8 @@ pub(crate) enum Overlay {
     Generations(usize),
 }
 
-/// Draws a box of at most this width around the lines, the `cursor`'s in sight.
+/// Draws a box of at most this width around the lines, from line `first` on. Returns from which it is really drawn: there is
+/// no more to see below.
 pub(super) fn boxed(
     title: &str,
     lines: &[Line<'_>],
@@ -36,11 +37,11 @@ pub(super) fn boxed(
     theme: &Theme,
     area: Rect,
     buf: &mut Buffer,
-) {
+) -> usize {
     let height = u16::try_from(lines.len() + 2).unwrap_or(u16::MAX).min(area.height);
     let width = width.min(area.width);
     if height < 3 || width < 4 {
-        return;
+        return first;
     }
     let place = Rect { x: area.x + (area.width - width) / 2, y: area.y + (area.height - height) / 2, width, height };
     Clear.render(place, buf);
@@ -54,10 +55,11 @@ pub(super) fn boxed(
     for (line, y) in lines.iter().skip(first).zip(inner.y..inner.bottom()) {
         buf.set_line(inner.x, y, line, inner.width);
     }
+    first
 }
 
 /// The keys, from the table of bindings, and the columns, from theirs.
-pub(crate) fn help(keys: &Keys, first: usize, theme: &Theme, area: Rect, buf: &mut Buffer) {
+pub(crate) fn help(keys: &Keys, first: usize, theme: &Theme, area: Rect, buf: &mut Buffer) -> usize {
     let mut lines = Vec::new();
     for (binding, bound) in keys.iter().filter(|(_, bound)| !bound.is_empty()) {
         let names: Vec<String> = bound.iter().copied().map(shown).collect();
@@ -81,7 +83,7 @@ pub(crate) fn help(keys: &Keys, first: usize, theme: &Theme, area: Rect, buf: &m
             lines.push(Line::from(vec![Span::styled(format!(" {title:<17} "), theme.strong()), Span::raw(help)]));
         }
     }
-    boxed("keys and columns", &lines, first, 94, theme, area, buf);
+    boxed("keys and columns", &lines, first, 94, theme, area, buf)
 }
 
 /// How a key is shown.
@@ -125,12 +127,12 @@ pub(crate) fn move_column(table: &mut Table, cursor: usize, step: isize) -> usiz
 }
 
 /// The alerts.
-pub(crate) fn alerts(alerts: &[Alert], first: usize, theme: &Theme, area: Rect, buf: &mut Buffer) {
+pub(crate) fn alerts(alerts: &[Alert], first: usize, theme: &Theme, area: Rect, buf: &mut Buffer) -> usize {
     let lines: Vec<Line<'_>> = match alerts {
         [] => vec![Line::raw(" no alerts ")],
         _ => alerts.iter().map(|alert| Line::styled(format!(" {} ", alert.text), theme.warning())).collect(),
     };
     let width = lines.iter().map(Line::width).max().unwrap_or(0) + 2;
     let width = u16::try_from(width).unwrap_or(u16::MAX);
-    boxed("alerts", &lines, first, width.max(30), theme, area, buf);
+    boxed("alerts", &lines, first, width.max(30), theme, area, buf)
 }

@@ -8,8 +8,10 @@ use crate::model::MemoryPoint;
 
 /// How long a worker must be silent.
 const SILENT: u64 = 5_000_000;
-/// A slope over less time than this is a start, and no leak.
+/// A slope over less time than this is a start, and no leak,
 const LEAST: Duration = Duration::from_secs(600);
+/// unless it is very steep and even for so long.
+const STEEP: Duration = Duration::from_secs(120);
 
 pub(super) fn unresponsive(case: &Case<'_>) -> Option<Said> {
     let workers = &case.sample.snapshot.workers;
@@ -33,7 +35,9 @@ pub(super) fn respawn_storm(case: &Case<'_>) -> Option<Said> {
     let minute = case.track.minute()?;
     let workers = &case.sample.snapshot.workers;
     let (died, worst) = match &minute.crashes {
-        Some(crashes) => (crashes.values().sum::<u64>(), crashes.iter().max_by_key(|(_, count)| **count)),
+        Some(crashes) => {
+            (crashes.values().copied().fold(0, u64::saturating_add), crashes.iter().max_by_key(|(_, count)| **count))
+        }
         None => (0, None),
     };
     if let Some((worker, count)) = worst.filter(|_| died as f64 >= case.threshold(3.0, 1.0)) {
@@ -106,6 +110,24 @@ fn slope(points: &[MemoryPoint]) -> Option<Slope> {
     Some(Slope { per_hour, error })
 }
 
+/// Whether memory grew by half and by much, from each point to the next, and at the end about as fast as at the beginning: a
+/// start has a large step, and a cache that fills slows down.
+fn is_steep(points: &[MemoryPoint]) -> bool {
+    let rate = |from: &MemoryPoint, to: &MemoryPoint| {
+        (to.rss as f64 - from.rss as f64) / to.at.since(from.at).as_secs_f64().max(1.0)
+    };
+    let (third, last) = (points.len() / 3, points.len().saturating_sub(1));
+    if third == 0 {
+        return false;
+    }
+    let (first, grown) = (&points[0], points[last].rss.saturating_sub(points[0].rss));
+    let mean = rate(first, &points[last]);
+    let mut steps = points.windows(2).map(|pair| rate(&pair[0], &pair[1]));
+    let is_even = steps.all(|step| step > 0.0 && step < 3.0 * mean)
+        && rate(&points[last - third], &points[last]) >= 0.8 * rate(first, &points[third]);
+    grown >= 64 << 20 && grown >= first.rss / 2 && is_even
+}
+
 pub(super) fn memory_growth(case: &Case<'_>) -> Option<Said> {
     let limit = case.sample.snapshot.limits.map_or(0, |limits| limits.reload_on_rss);
     let tracks = case.sample.snapshot.workers.iter().zip(case.memory);
@@ -113,14 +135,15 @@ pub(super) fn memory_growth(case: &Case<'_>) -> Option<Said> {
         let points: Vec<MemoryPoint> = track.points(case.sample.at).copied().collect();
         let (first, last) = (points.first()?, points.last()?);
         let grown = last.rss.saturating_sub(first.rss);
-        if last.at.since(first.at) < LEAST || grown < 8 << 20 || grown < first.rss / 10 {
+        let over = last.at.since(first.at);
+        if (over < LEAST && !(over >= STEEP && is_steep(&points))) || grown < 8 << 20 || grown < first.rss / 10 {
             return None;
         }
         let (whole, half) = (slope(&points)?, slope(&points[points.len() / 2..])?);
         // What slows down is a start, or a cache that fills.
         let steady = half.per_hour - 2.0 * half.error > 0.0 && half.per_hour > whole.per_hour / 2.0;
         let certain = whole.per_hour - 2.0 * whole.error > 0.0;
-        (steady && certain).then_some((worker, whole, grown, last.at.since(first.at)))
+        (steady && certain).then_some((worker, whole, grown, over))
     });
     let growing: Vec<_> = growing.collect();
     let (worker, slope, grown, over) = growing.iter().max_by(|a, b| a.1.per_hour.total_cmp(&b.1.per_hour))?;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rwsgi_stats::{Core, RequestInfo, Worker};
+
 use super::load::percent;
 use super::rules::{Case, Said};
 use super::track::{Outcomes, Sum};
@@ -27,43 +29,100 @@ pub(super) fn harakiri(case: &Case<'_>) -> Option<Said> {
     })
 }
 
+/// From when on a request may be called stuck, µs.
+const STUCK: u64 = 10_000_000;
+/// Requests that are listed.
+const LISTED: usize = 5;
+
+/// A request that runs.
+struct Running<'a> {
+    worker: &'a Worker,
+    core: &'a Core,
+    /// µs.
+    age: u64,
+}
+
+impl Running<'_> {
+    fn route(&self) -> Option<&str> {
+        self.core.req_info.route.as_deref().filter(|route| !route.is_empty())
+    }
+
+    fn line(&self) -> String {
+        let RequestInfo { method, uri, .. } = &self.core.req_info;
+        let what = |part: &Option<String>| part.clone().unwrap_or_default();
+        let (worker, core) = (self.worker, self.core.id);
+        format!("worker {} (pid {}), core {core}: {} {}", worker.id, worker.pid, what(method), what(uri))
+    }
+}
+
 pub(super) fn stuck_thread(case: &Case<'_>) -> Option<Said> {
-    let minute = case.track.minute()?;
-    let workers = case.sample.snapshot.workers.iter();
+    let workers = case.sample.snapshot.workers.iter().filter(|worker| worker.pid > 0);
     let cores = workers.flat_map(|worker| worker.cores.iter().map(move |core| (worker, core)));
     let running = cores.filter(|(_, core)| core.in_request != 0);
-    let (worker, core) = running.max_by_key(|(_, core)| core.req_info.elapsed)?;
-    let age = core.req_info.elapsed?;
-    let (whose, latency, count) = match &core.req_info.route {
-        Some(route) if !route.is_empty() => {
+    let long = running.filter_map(|(worker, core)| {
+        Some(Running { worker, core, age: core.req_info.elapsed.filter(|age| *age >= STUCK)? })
+    });
+    let mut long: Vec<Running<'_>> = long.collect();
+    long.sort_by_key(|running| std::cmp::Reverse(running.age));
+    // A stream that is meant to last hides no other.
+    nothing_ends(case, &long).or_else(|| long.iter().find_map(|running| unusual(case, running)))
+}
+
+/// Every thread is in a request that has run for long, and none has ended meanwhile.
+fn nothing_ends(case: &Case<'_>, long: &[Running<'_>]) -> Option<Said> {
+    let cores = case.sample.totals.cores;
+    let oldest = long.first()?;
+    let silent = case.track.without_requests(case.sample.at);
+    if long.len() < 2 || (long.len() as u64) < cores || silent < Duration::from_micros(STUCK) {
+        return None;
+    }
+    let mut routes: Vec<(&str, usize)> = Vec::new();
+    for route in long.iter().filter_map(Running::route) {
+        match routes.iter_mut().find(|(known, _)| *known == route) {
+            Some((_, count)) => *count += 1,
+            None => routes.push((route, 1)),
+        }
+    }
+    let most = routes.into_iter().max_by_key(|(_, count)| *count);
+    let of = most.map_or_else(String::new, |(route, count)| format!(", {count} of them of `{route}`"));
+    let line = |running: &Running<'_>| format!("{}, for {}", running.line(), format::micros(running.age));
+    let mut evidence: Vec<String> = long.iter().take(LISTED).map(line).collect();
+    evidence.push(format!("requests completed in the last {}: none", format::seconds(silent.as_secs())));
+    Some(Said {
+        sentence: format!(
+            "no request has ended for {}: all {cores} threads are in requests{of}, the oldest for {}",
+            format::seconds(silent.as_secs()),
+            format::micros(oldest.age)
+        ),
+        evidence,
+        advice: None,
+    })
+}
+
+/// A request that has run for much longer than those of its route do.
+fn unusual(case: &Case<'_>, running: &Running<'_>) -> Option<Said> {
+    let minute = case.track.minute()?;
+    let (whose, latency, count) = match running.route() {
+        Some(route) => {
             let window = minute.routes.get(route)?;
             (format!("of `{route}`"), window.counts.quantile(0.99)?, window.counts.total())
         }
-        _ => {
+        None => {
             let all = all_latency(case)?;
             ("of all".to_owned(), all.quantile(0.99)?, all.total())
         }
     };
-    if count < ENOUGH || age < 10_000_000 || age < latency.saturating_mul(20) {
+    if count < ENOUGH || running.age < latency.saturating_mul(20) {
         return None;
     }
-    let info = &core.req_info;
-    let what = |part: &Option<String>| part.clone().unwrap_or_default();
     Some(Said {
         sentence: format!(
             "a request has run for {}, where 99 % {whose} take at most {}",
-            format::micros(age),
+            format::micros(running.age),
             format::micros(latency)
         ),
         evidence: vec![
-            format!(
-                "worker {} (pid {}), core {}: {} {}",
-                worker.id,
-                worker.pid,
-                core.id,
-                what(&info.method),
-                what(&info.uri)
-            ),
+            running.line(),
             format!("p99 {whose} in the last minute: {} of {count} requests", format::micros(latency)),
         ],
         advice: None,
@@ -100,7 +159,7 @@ pub(super) fn errors(case: &Case<'_>) -> Option<Said> {
         evidence.push(format!("in the minutes before: {} of {}", before.errors, before.requests));
     }
     if let Some((route, window)) = minute.routes.iter().max_by_key(|(_, window)| window.errors)
-        && window.errors * 2 >= errors
+        && window.errors.saturating_mul(2) >= errors
     {
         sentence += &format!(", {} of them of `{route}`", percent((window.errors as f64 / errors as f64).min(1.0)));
         evidence.push(format!("`{route}`: {} of {} requests", window.errors, window.requests));
@@ -122,7 +181,7 @@ fn guilty_generation(minute: &Sum) -> Option<u32> {
         return None;
     }
     let (generation, outcomes) = serving.max_by_key(|(_, outcomes)| outcomes.errors)?;
-    (outcomes.errors * 10 >= minute.all.errors * 9).then_some(*generation)
+    (outcomes.errors as f64 >= minute.all.errors as f64 * 0.9).then_some(*generation)
 }
 
 /// The last exception of all workers, in a line.
@@ -142,7 +201,7 @@ pub(super) fn worse_deploy(case: &Case<'_>) -> Option<Said> {
     let (then, now) =
         (before.exceptions as f64 / before.requests as f64, since.exceptions as f64 / since.requests as f64);
     let (many, few) = (since.requests as f64, before.requests as f64);
-    let pooled = (before.exceptions + since.exceptions) as f64 / (many + few);
+    let pooled = (before.exceptions as f64 + since.exceptions as f64) / (many + few);
     let error = (pooled * (1.0 - pooled) * (1.0 / many + 1.0 / few)).sqrt();
     if now < case.threshold(0.01, 0.005) || now < case.threshold(3.0, 1.5) * then || now - then < 3.0 * error {
         return None;
@@ -184,7 +243,7 @@ pub(super) fn slow_route(case: &Case<'_>) -> Option<Said> {
     let other = others.latency?.p95;
     let holds = minute.utilization()? >= case.threshold(0.5, 0.4)
         && share >= case.threshold(0.5, 0.4)
-        && p95 as f64 >= case.threshold(500_000.0, 300_000.0)
+        && p95 as f64 >= case.threshold(250_000.0, 150_000.0)
         && p95 as f64 >= case.threshold(5.0, 3.0) * other as f64
         && window.requests >= 5
         && others.requests >= ENOUGH

@@ -82,8 +82,8 @@ pub(crate) const RULES: &[Rule] = rules! {
         "a request was ended within the last minute for running too long",
         "slow requests (slow-request = 5s) have the stacks of what hangs";
     "stuck-thread" Rwsgi 0 => requests::stuck_thread,
-        "a request runs for more than 10 s and 20 times the p99 of the last minute's 20 or more requests of its route (or of all, where routes are not told)",
-        "its stack says where it waits: rwsgi --stacks";
+        "a request runs for more than 10 s and 20 times the p99 of the last minute's 20 or more requests of its route (or of all, where routes are not told); or every thread is in a request that runs for more than 10 s, and none was completed in the last 10 s",
+        "its stack says where it waits: key b, or rwsgi --stacks";
     "errors" Rwsgi 0 => requests::errors,
         "2 % of the last minute's responses, and at least 5, are 5xx, and that is 3 times what it was in the two minutes before; without those, 10 %",
         "the last exceptions are with the routes and the workers";
@@ -103,7 +103,7 @@ pub(crate) const RULES: &[Rule] = rules! {
         "of the last 10 s' requests, 20 or more, 5 % waited for 200 ms before a thread took them, though threads were free: busy for less than 97 % of the time",
         "requests come in bursts: more threads or workers take them";
     "slow-route" Rwsgi 10 => requests::slow_route,
-        "one route took half of the last minute's busy time, its p95 is over 500 ms and 5 times that of the others, and threads were busy for half of the time",
+        "one route took half of the last minute's busy time, its p95 is over 250 ms and 5 times that of the others, and threads were busy for half of the time",
         "the route's slow requests and profile say what it does";
     "database" Rwsgi 0 => profiled::database,
         "a profile was taken within 5 minutes, half of its 100 or more samples waited for a database, and threads were busy for half of the last minute",
@@ -112,8 +112,8 @@ pub(crate) const RULES: &[Rule] = rules! {
         "a worker that is not cheap has had no process for 10 s",
         "the log says why it does not start";
     "memory-growth" Rwsgi 0 => processes::memory_growth,
-        "over 10 minutes or more, a worker's memory grew by 10 % and 8 MB, in both halves of that time, and by more than twice the error of the slope; and reload-on-rss is less than an hour away, or there is none",
-        "the memory view says which types and lines grow";
+        "over 10 minutes or more, a worker's memory grew by 10 % and 8 MB, in both halves of that time, and by more than twice the error of the slope, or sooner, over 2 minutes or more, by half and 64 MB and evenly; and reload-on-rss is less than an hour away, or there is none. Before that, key m on a worker says how fast it grows",
+        "the memory view (key m) says which types and lines grow";
     "memory-limit" Rwsgi 0 => processes::memory_limit,
         "a worker's memory is at 90 % of reload-on-rss",
         "it is replaced when it gets there: raise the limit, or find what grows";

@@ -16,6 +16,8 @@ const SPACING: Duration = Duration::from_millis(900);
 const LEAST: usize = 3;
 /// Of a moment the routes with the most busy time are kept.
 const ROUTES: usize = 8;
+/// A request that runs for so long, µs, has its route kept.
+const LONG: u64 = 1_000_000;
 /// For how long the sum of a minute is good.
 const FRESH: Duration = Duration::from_secs(5);
 
@@ -107,7 +109,10 @@ impl Sum {
         }
         if let Some(crashes) = &other.crashes {
             let sum = self.crashes.get_or_insert_default();
-            crashes.iter().for_each(|(worker, count)| *sum.entry(*worker).or_default() += count);
+            for (worker, count) in crashes {
+                let sum = sum.entry(*worker).or_default();
+                *sum = sum.saturating_add(*count);
+            }
         }
         for (sum, count) in [
             (&mut self.refused, other.refused),
@@ -244,7 +249,8 @@ impl Track {
                 }
                 if let Some(crashes) = crashes {
                     let died = crashes.saturating_sub(crashed.unwrap_or(crashes));
-                    *step.crashes.get_or_insert_default().entry(worker.id).or_default() += died;
+                    let sum = step.crashes.get_or_insert_default().entry(worker.id).or_default();
+                    *sum = sum.saturating_add(died);
                 }
             }
             self.follow_deploys(sample.at, now.generation, &step);
@@ -282,6 +288,13 @@ impl Track {
         sum
     }
 
+    /// For how long no request has been completed; counted from the first sample on.
+    pub(super) fn without_requests(&self, now: Monotonic) -> Duration {
+        let last = self.moments.iter().rev().find(|(_, moment)| moment.all.requests > 0);
+        let since = last.or(self.moments.front()).map(|(at, _)| *at);
+        since.map_or(Duration::ZERO, |since| now.since(since))
+    }
+
     /// What happened before the last minute.
     pub(super) fn before_minute(&self, now: Monotonic) -> Sum {
         let until = now.before(MINUTE);
@@ -304,7 +317,12 @@ fn keep_routes(sample: &Sample, step: &mut Sum) {
     // Those with errors first: they are what is asked for by name.
     busy.sort_by_key(|(_, window)| std::cmp::Reverse((window.errors, window.busy)));
     let failing = busy.iter().take(2).filter(|(_, window)| window.errors > 0).count();
-    busy[failing..].sort_by_key(|(_, window)| std::cmp::Reverse(window.busy));
+    // Then those of which a request runs for long: it is held against the others of its route.
+    let workers = sample.snapshot.workers.iter().flat_map(|worker| &worker.cores);
+    let long = workers.filter(|core| core.in_request != 0 && core.req_info.elapsed.is_some_and(|time| time >= LONG));
+    let long: Vec<&str> = long.filter_map(|core| core.req_info.route.as_deref()).collect();
+    busy[failing..]
+        .sort_by_key(|(route, window)| std::cmp::Reverse((long.contains(&route.route.as_str()), window.busy)));
     busy.truncate(ROUTES);
     step.routes = busy.into_iter().map(|(route, window)| (route.route.clone(), window.clone())).collect();
 }

@@ -98,7 +98,9 @@ pub(super) fn draw(screen: &mut Screen, area: Rect, buf: &mut Buffer, targets: &
     }
     if rows.is_empty() && screen.panes.slow.filter.is_empty() && area.height > 0 {
         let limit = screen.slow_limit();
+        let is_told = screen.samples_shown().iter().any(|sample| sample.snapshot.server.is_some());
         let text = match limit {
+            _ if !is_told => " no slow requests: uWSGI does not keep them".to_owned(),
             0 => " no slow requests: the server was not told from when on a request is slow (slow-request = 1s)"
                 .to_owned(),
             limit => format!(" no request took longer than {}", format::micros(limit)),

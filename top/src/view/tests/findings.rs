@@ -88,3 +88,17 @@ fn without_utf_8_the_line_is_ascii() {
     let shown = picture(&mut screen, (80, 24));
     assert!(shown.is_ascii() && shown.contains("threads busy"), "{shown}");
 }
+
+#[test]
+fn what_is_open_scrolls_no_further_than_to_its_end() {
+    for keys in ["y", "?"] {
+        let mut screen = watched(30);
+        press(&mut screen, keys);
+        let first = picture(&mut screen, (60, 10));
+        screen.act(Action::Last);
+        let end = picture(&mut screen, (60, 10));
+        assert!(end != first, "{end}");
+        screen.act(Action::Up);
+        assert!(picture(&mut screen, (60, 10)) != end, "one step back is seen at once: {end}");
+    }
+}

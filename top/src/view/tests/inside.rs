@@ -146,6 +146,30 @@ fn a_profile_without_a_request_says_so() {
 }
 
 #[test]
+fn a_profile_that_failed_can_be_left_and_the_one_before_is_there_again() {
+    let (mut screen, asked) = graph(shop());
+    press(&mut screen, "r\n");
+    answer(&mut screen, &asked, Ok(Answer::Profile(Profile::default())));
+    assert!(picture(&mut screen, (120, 24)).contains("no request ran meanwhile"));
+    press(&mut screen, "\u{1b}");
+    let shown = picture(&mut screen, (120, 24));
+    assert!(!shown.contains("no request ran meanwhile") && shown.contains("P shows it"), "{shown}");
+    press(&mut screen, "P");
+    assert!(picture(&mut screen, (120, 24)).contains("1000 samples in 10.0s"));
+}
+
+#[test]
+fn what_an_old_profile_says_has_its_age() {
+    let (mut screen, _asked) = graph(shop());
+    press(&mut screen, "\u{1b}");
+    sample(&mut screen, 11);
+    assert!(!picture(&mut screen, (140, 24)).contains(" ago"));
+    sample(&mut screen, 10 + 125);
+    let shown = picture(&mut screen, (140, 24));
+    assert!(shown.contains("87 % waiting for a database, 2m05s ago  P shows it"), "{shown}");
+}
+
+#[test]
 fn the_flame_graph_at_every_size() {
     let (mut screen, _asked) = graph(shop());
     assert_snapshot!(pictures(&mut screen));
