@@ -13,7 +13,7 @@ use Kind::{Custom, Flag};
 /// What `--slow-request` is without it.
 const DEFAULT: Duration = Duration::from_secs(1);
 /// The most that it can be.
-const MOST: Duration = Duration::from_hours(24);
+const MOST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// `--slow-request`, `--slow-request-log`, `--gc-stats`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,7 +111,8 @@ mod tests {
 
     #[test]
     fn the_log_has_a_line_only_where_one_of_the_options_is_set() {
-        let log = |settings: &[(fn(&mut Config, &str) -> Result<(), String>, &str)]| {
+        type Setting<'a> = (fn(&mut Config, &str) -> Result<(), String>, &'a str);
+        let log = |settings: &[Setting<'_>]| {
             let mut config = Config::default();
             settings.iter().for_each(|(set, value)| set(&mut config, value).unwrap());
             config.slow_requests
