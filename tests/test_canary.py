@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -112,6 +113,19 @@ class Deployed:
     def wait_tried(self) -> None:
         """Waits until the canary serves."""
         self.server.wait_stats(lambda told: told.get("canary", {}).get("started_at"), "a canary that serves")
+
+    def watches(self) -> int:
+        """How many files and directories the master watches."""
+        directory = f"/proc/{self.server.pid}/fd"
+        found = 0
+        for name in os.listdir(directory):
+            with contextlib.suppress(FileNotFoundError):  # It was closed meanwhile.
+                found += os.readlink(f"{directory}/{name}") == "anon_inode:inotify"
+        return found
+
+    def wait_watches(self, count: int) -> None:
+        """Waits until the master watches so many files and directories."""
+        until(lambda: self.watches() == count, f"{count} watched files", context=lambda: str(self.watches()))
 
     def fork_server(self, generation: int) -> int:
         return int(self.server.logged(rf"generation {generation} \(pid (\d+)\): loaded")[-1].group(1))
@@ -248,7 +262,7 @@ def test_a_canary_s_worker_that_dies_undoes_it(plain):
     os.kill(worker["pid"], signal.SIGKILL)
     _, err = client.communicate(timeout=60)
     assert client.returncode == 1 and "undone" in err, err
-    plain.server.logged(rf"canary: generation 2 is undone, for its worker {worker['id']} \(pid {worker['pid']}\) died")
+    plain.server.logged(rf"canary: generation 2 is undone: its worker {worker['id']} \(pid {worker['pid']}\) died")
     plain.wait_serving([1, 1, 1])
 
 
@@ -294,6 +308,45 @@ def test_a_reload_undoes_the_canary_and_is_for_all(plain):
     assert not load.lost
     assert plain.states() == {3: "serving", 2: "undone", 1: "past"}
     assert "failed" in plain.ask(**{"do": "canary-keep"})
+
+
+def test_after_a_brutal_reload_a_canary_still_gives_requests_their_time(serve, program, tmp_path, stats_at):
+    deployed = Deployed(serve, program, tmp_path, stats_at)
+    assert "done" in deployed.ask(**{"do": "reload", "how": "brutal"})
+    deployed.wait_serving([2, 2, 2])
+    deployed.write(source("two", delay=0.5))
+    assert "done" in deployed.ask(**{"do": "reload", "how": "brutal"})
+    deployed.wait_serving([3, 3, 3])
+    with Load(deployed.address, clients=6, keep_alive=True, expect=any_version) as load:
+        load.wait_good(6)
+        assert "done" in deployed.ask(**{"do": "canary", "workers": 2, "seconds": 60})
+        deployed.wait_serving([3, 4, 4])
+        assert "done" in deployed.ask(**{"do": "canary-undo"})
+        deployed.wait_serving([3, 3, 3])
+        load.wait_good(6)
+    assert not load.lost
+
+
+@pytest.mark.parametrize("broken", ["", "raise RuntimeError('broken')\n"], ids=["undone", "not loaded"])
+def test_what_an_undone_generation_has_registered_goes_with_it(plain, tmp_path, broken):
+    watched = tmp_path / "watched"
+    watched.touch()
+    monitor = f"import uwsgi\nuwsgi.register_signal(17, 'worker', print)\nuwsgi.add_file_monitor(17, {str(watched)!r})\n"
+    plain.write(monitor + broken + source("two"))
+    before = plain.watches()
+    for _ in range(3):
+        reply = plain.ask(**{"do": "canary", "workers": 1, "seconds": 60})
+        if not broken:
+            assert "done" in reply
+            plain.wait_watches(before + 1)
+            assert "done" in plain.ask(**{"do": "canary-undo"})
+        plain.wait_serving([1, 1, 1])
+    plain.wait_watches(before)
+    if broken:
+        assert "failed" in plain.ask(**{"do": "reload"})
+        plain.wait_watches(before)
+    watched.write_text("changed")
+    assert plain.server.stats()["signal_queue"] == 0
 
 
 @pytest.mark.parametrize("when", ["loading", "tried"])

@@ -163,6 +163,18 @@ def test_a_drained_worker_takes_no_new_requests_until_it_is_undrained(start, at,
         until(lambda: served() == {drained, other}, "both serve", context=server.log)
 
 
+def test_the_workers_that_stay_are_not_all_drained(start, at, address):
+    server = start("--processes", 2)
+    server.wait_workers(2)
+    before = pids(server)
+    assert "takes no new requests" in text(ask(at, "drain", worker=1))
+    assert "undrain one first" in failure(ask(at, "workers", count=1))
+    assert pids(server) == before
+    assert http.get(address, "/").status == 200
+    ask(at, "undrain", worker=1)
+    assert "1 worker of 2 run now" in text(ask(at, "workers", count=1))
+
+
 def test_a_drained_worker_finishes_what_it_has(start, at, address, tmp_path):
     server = start("--processes", 2, "--threads", 2)
     server.wait_workers(2)
@@ -274,6 +286,20 @@ def test_without_a_path_the_socket_is_in_the_run_directory_and_ctl_finds_it(serv
     assert path.exists(), "nobody has removed it"
     after = serve("--http-socket", address, "--wsgi-file", "worklife.py", env=env)
     assert not path.exists() and (path.parent / f"rwsgi-{after.pid}.sock").exists()
+
+
+def test_a_server_that_hangs_does_not_hide_the_others_from_ctl(serve, address, run_directory, program):
+    env = {"XDG_RUNTIME_DIR": str(run_directory)}
+    hanging = serve("--http-socket", tcp(), "--wsgi-file", "worklife.py", env=env)
+    server = serve("--http-socket", address, "--wsgi-file", "worklife.py", env=env)
+    hanging.send(signal.SIGSTOP)
+    try:
+        done = ctl(program)
+    finally:
+        hanging.send(signal.SIGCONT)
+    path = run_directory / "rwsgi"
+    assert str(path / f"rwsgi-{server.pid}.sock") in done.stdout
+    assert f"server {hanging.pid} on '{path}/rwsgi-{hanging.pid}.sock' does not tell how it is" in done.stderr
 
 
 def test_a_run_directory_of_systemd_goes_first(serve, address, run_directory, tmp_path):
@@ -431,9 +457,13 @@ def test_rtop_that_only_looks_has_no_keys_that_act(start, stats_at, terminal, rt
     for arguments in [["--read-only"], ["--config", config]]:
         screen = terminal([rtop, stats_at, *arguments])
         screen.wait("workers", str(before[1]))
-        screen.press("R", "y", "?")
+        # Where there is no question, y says why, and y again leaves that.
+        screen.press("R", "y", "y", "?")
         screen.wait("keys and columns")
         assert "act: load" not in screen.screen()
+        tracing = [rtop, stats_at, *arguments, "--memory", "trace-start"]
+        done = subprocess.run(tracing, capture_output=True, text=True, timeout=DEADLINE, check=False)
+        assert done.returncode == 2 and "rtop only looks" in done.stderr
     assert pids(server) == before and not server.lines("asked by")
 
 

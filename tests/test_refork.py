@@ -144,6 +144,82 @@ def test_a_reload_afterwards_begins_afresh(serve, tmp_path, stats_at):
     until(lambda: len(site.fork_servers()) == 1, "one fork server")
 
 
+@pytest.mark.parametrize("undone", ["a canary", "a reload that does not load"])
+def test_what_came_to_nothing_before_does_not_refuse_it(serve, tmp_path, stats_at, undone):
+    switch = tmp_path / "broken"
+    (tmp_path / "switched.py").write_text(
+        f"import os\nassert not os.path.exists({str(switch)!r})\nfrom growing import application\n"
+    )
+    site = Site(serve, tmp_path, stats_at, "--pythonpath", tmp_path, "--module", "switched", count=2)
+    if undone == "a canary":
+        assert "done" in ask(site.control, **{"do": "canary", "workers": 1, "seconds": 60})[0]
+        assert "generation 2 is tried" in site.refused(1)
+        assert "done" in ask(site.control, **{"do": "canary-undo"})[0]
+        until(lambda: len(site.fork_servers()) == 1, "the canary's fork server gone")
+        site.server.wait_workers(2)
+    else:
+        switch.touch()
+        assert "failed" in ask(site.control, **{"do": "reload"})[0]
+    old = site.pids()
+    site.refork(site.warm())
+    site.wait_replaced(old)
+    assert site.caches() == {WARM}
+
+
+def test_fewer_workers_meanwhile_do_not_hold_it_up(serve, tmp_path, stats_at):
+    gate = tmp_path / "gate"
+    (tmp_path / "gated.py").write_text(
+        "import os, time, uwsgi\nfrom growing import application\n"
+        f"def wait():\n    while uwsgi.worker_id() == 2 and os.path.exists({str(gate)!r}):\n        time.sleep(0.01)\n"
+        "uwsgi.post_fork_hook = wait\n"
+    )
+    site = Site(serve, tmp_path, stats_at, "--pythonpath", tmp_path, "--module", "gated", "--reload-mercy", 1)
+    old = site.pids()
+    gate.touch()
+    site.refork(1)
+    until(lambda: site.pids()[1] != old[1] and not processes.alive(old[1]), "worker 1 replaced, and worker 2 next")
+    assert "done" in ask(site.control, **{"do": "workers", "count": 1})[0]
+    # The process that was to follow worker 2 is killed before it serves.
+    site.server.wait_stats(lambda told: [one["pid"] != 0 for one in told["workers"]] == [True, False, False], "one worker")
+    until(lambda: "done" in ask(site.control, **{"do": "refork", "worker": 1})[0], "another refork")
+
+
+def test_types_are_counted_anew_in_the_workers_that_come_of_it(serve, tmp_path, stats_at):
+    site = Site(serve, tmp_path, stats_at, count=1)
+    old = site.pids()
+    for _ in range(2):
+        reply, _ = ask(site.control, **{"do": "memory", "worker": 1, "what": "types"})
+    assert "growth is since" in reply["done"]["memory"]["note"]
+    site.refork(1)
+    site.wait_replaced(old)
+    reply, _ = ask(site.control, **{"do": "memory", "worker": 1, "what": "types"})
+    # What its ancestor had counted is frozen, and would be told as gone.
+    assert "ask again for the growth" in reply["done"]["memory"]["note"], reply
+
+
+def test_an_application_with_signals_refuses(serve, tmp_path, stats_at):
+    (tmp_path / "signalled.py").write_text(
+        "import uwsgi\nfrom growing import application\nuwsgi.register_signal(17, 'worker', print)\n"
+    )
+    site = Site(serve, tmp_path, stats_at, "--pythonpath", tmp_path, "--module", "signalled", count=1)
+    assert "uwsgi.register_signal" in site.refused(1)
+
+
+def test_descriptors_do_not_add_up_however_often_it_is_done(serve, tmp_path, stats_at):
+    site = Site(serve, tmp_path, stats_at, count=1)
+
+    def descriptors() -> int:
+        old = site.pids()
+        site.refork(1)
+        site.wait_replaced(old)
+        (server,) = until(lambda: len(site.fork_servers()) == 1 and site.fork_servers(), "one fork server")
+        return len(os.listdir(f"/proc/{server}/fd"))
+
+    # The first one's are one fork server's and one worker's.
+    first = [descriptors() for _ in range(2)][-1]
+    assert [descriptors() for _ in range(2)] == [first, first]
+
+
 def test_the_busiest_worker_is_chosen_where_none_is_named(serve, tmp_path, stats_at):
     site = Site(serve, tmp_path, stats_at, count=1)
     old = site.pids()
@@ -201,6 +277,24 @@ def test_its_end_before_it_serves_changes_nothing(serve, tmp_path, stats_at):
     os.kill(old[1], signal.SIGKILL)
     until(lambda: site.pids()[1] not in (0, old[1]), "another worker 1")
     site.server.wait_workers(2)
+
+
+def test_garbage_collections_are_watched_once_in_the_new_workers(serve, tmp_path, stats_at):
+    (tmp_path / "watched.py").write_text(
+        "import gc, growing\n"
+        "def application(environ, start_response):\n"
+        "    if environ['PATH_INFO'] != '/watchers':\n"
+        "        return growing.application(environ, start_response)\n"
+        "    start_response('200 OK', [])\n"
+        "    return [str(len(gc.callbacks)).encode()]\n"
+    )
+    site = Site(serve, tmp_path, stats_at, "--pythonpath", tmp_path, "--module", "watched", "--gc-stats", count=1)
+    watchers = http.get(site.address, "/watchers").text
+    for _ in range(2):
+        old = site.pids()
+        site.refork(1)
+        site.wait_replaced(old)
+    assert http.get(site.address, "/watchers").text == watchers
 
 
 def test_a_stop_in_the_middle_of_it_leaves_nothing_behind(serve, tmp_path, stats_at):

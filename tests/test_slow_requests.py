@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import socket
+import sys
+import termios
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -43,6 +46,11 @@ def long_phase(record: dict) -> str:
     name = max(PHASES, key=record["phases"].__getitem__)
     assert record["phases"][name] > record["elapsed"] / 2, record
     return name
+
+
+def unread(pipe) -> int:
+    """Bytes in a pipe that nobody has read."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 @pytest.fixture
@@ -135,9 +143,8 @@ def test_a_client_that_takes_the_response_slowly_is_sending(sites):
 def test_a_thread_that_keeps_the_global_lock_is_waited_for(serve, stats_at, address, tmp_path):
     server = serve("--http-socket", address, "--wsgi-file", "sluggish.py", "--threads", 2, "--slow-request", THRESHOLD,
                    "--stats", stats_at)
-    started, pipe = tmp_path / "started", tmp_path / "pipe"
+    pipe, go = tmp_path / "pipe", tmp_path / "go"
     os.mkfifo(pipe)
-    go = tmp_path / "go"
     with Connection(address) as hog, Connection(address) as other:
         # Both threads are there.
         for connection in (hog, other):
@@ -145,14 +152,13 @@ def test_a_thread_that_keeps_the_global_lock_is_waited_for(serve, stats_at, addr
         server.wait_stats(lambda document: sum(core["in_request"] for core in document["workers"][0]["cores"]) == 2, "busy")
         go.touch()
         assert (hog.response().status, other.response().status) == (200, 200)
-        hog.send(head("GET", f"/hog?hog={pipe}&started={started}"))
-        with pipe.open("wb") as writer:
-            # It has opened the pipe: what it does next is to read, with the lock.
-            until(started.exists, "the hog has begun")
+        hog.send(head("GET", f"/hog?hog={pipe}"))
+        with pipe.open("wb", buffering=0) as writer:
+            writer.write(b"x")
+            until(lambda: unread(writer) == 0, "the hog has the lock")
             other.send(head("GET", "/other"))
             let_pass()
             writer.write(b"x")
-            writer.flush()
             assert (hog.response().status, other.response().status) == (200, 200)
     records = {record["uri"].split("?")[0]: record for record in server.wait_stats(
         lambda document: {"/hog", "/other"} <= {record["uri"].split("?")[0] for record in document["slow"]}, "both")["slow"]}
@@ -201,6 +207,24 @@ def test_a_request_that_waits_behind_another_is_known_by_what_its_proxy_says(sit
             assert (first.response().status, second.response().status) == (200, 200)
     records = {record["uri"].split("?")[0]: record for record in slow(site.server, 2)}
     assert long_phase(records["/second"]) == "queue"
+
+
+@pytest.mark.parametrize("kind", ["http-socket", "socket"])
+def test_a_request_that_comes_while_another_is_served_was_not_there_before(sites, tmp_path, kind):
+    site = sites[kind]
+    started, go, go_on = tmp_path / "started", tmp_path / "go", tmp_path / "go_on"
+    with site.open("GET", f"/first?started={started}&until={go}") as first:
+        until(started.exists, "the only thread is busy")
+        let_pass()
+        sent = time.time()
+        with site.open("GET", f"/second?until={go_on}") as second:
+            go.touch()
+            let_pass()
+            go_on.touch()
+            assert (first.response().status, second.response().status) == (200, 200)
+    records = {record["uri"].split("?")[0]: record for record in slow(site.server, 2)}
+    assert records["/second"]["started"] / 1e6 > sent - 0.5
+    assert long_phase(records["/second"]) == "application"
 
 
 @pytest.mark.parametrize("value", ["t={in_an_hour}", "{two_hours_ago}", "0", "yesterday", "t=", "1" * 200, "-1700000000"])
@@ -304,13 +328,15 @@ def test_the_threshold_changes_while_the_server_runs(serve, stats_at, address, t
             return json.loads(connection.makefile().readline())
 
     assert http.get(address, "/a", waited).status == 200
+    # The only thread has judged the first when it answers the next.
+    assert http.get(address, "/").status == 200
     assert "done" in set_threshold(1_000_000)
     assert http.get(address, "/b", waited).status == 200
     assert [record["uri"] for record in slow(server)] == ["/b"]
     assert server.stats()["limits"]["slow_request"] == 1_000_000
     assert "done" in set_threshold(0)
     assert http.get(address, "/c", waited).status == 200
-    server.wait_stats(lambda document: document["workers"][0]["requests"] == 3 and "slow" not in document, "none is slow")
+    server.wait_stats(lambda document: document["workers"][0]["requests"] == 4 and "slow" not in document, "none is slow")
 
 
 def control_connection(path: Path) -> socket.socket:
@@ -368,8 +394,8 @@ def test_garbage_collections_are_counted_when_that_is_asked_for(serve, stats_at,
     assert counts["collected"] >= before["collected"] + 3
     assert 0 < counts["longest"] <= counts["time"]
     os.kill(worker["pid"], signal.SIGKILL)
-    [after] = server.wait_workers(1)["workers"]
-    assert after["pid"] != worker["pid"] and after["gc"]["collections"] >= counts["collections"]
+    [after] = server.wait_stats(lambda document: document["workers"][0]["pid"] not in (0, worker["pid"]), "another")["workers"]
+    assert after["gc"]["collections"] >= counts["collections"]
 
 
 def test_garbage_collections_are_not_counted_otherwise(sites):

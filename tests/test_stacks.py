@@ -146,6 +146,33 @@ def test_threads_of_the_application_are_told_behind_the_worker_s_own(site):
         assert [stack["tid"] for stack in again] == [stack["tid"] for stack in guests]
 
 
+def test_threads_of_the_application_are_told_after_a_profile_whatever_threads_there_were_before(site):
+    site = site()
+
+    def guests(count: int) -> None:
+        until(
+            lambda: len([s for s in site.stacks() if s["core"] is None and s["frames"]]) == count,
+            f"{count} threads of the application",
+            context=lambda: str([(s["tid"], s["problem"]) for s in site.stacks()]),
+        )
+
+    with site.stuck("crowd"):
+        guests(128)
+        site.profile(0.2)
+    until(lambda: len(site.stacks()) == 1, "they have ended")
+    site.go.unlink()
+    with site.stuck("threads"):
+        guests(3)
+
+
+def test_a_second_interpreter_makes_no_waiting_thread_a_running_one(site):
+    site = site("--threads", 2)
+    with site.stuck("interpreters"):
+        until(lambda: site.of("interpreters")["state"] == "waiting", "it waits", context=lambda: str(site.stacks()))
+        idle = [stack for stack in site.stacks() if not stack["request"]]
+        assert [stack["state"] for stack in idle] == ["waiting"], idle
+
+
 def test_of_a_deep_stack_the_innermost_frames_are_kept(site):
     site = site()
     with site.stuck("deep"):
@@ -248,6 +275,22 @@ def test_a_profile_tells_the_shares_of_a_program_whose_shares_are_known(site):
     assert outermost <= {"application", "(server)"}
     loops = [s for s in profile["stacks"] if profile["frames"][s["frames"][-1]]["function"] in ("heavy", "light")]
     assert {stack["state"] for stack in loops} == {"running"}
+
+
+def test_of_each_tick_of_a_profile_it_is_told_whether_it_was_missed(site):
+    site = site()
+    with site.stuck("sleep"):
+        site.of("sleep")
+        profile = site.profile(2, rate=1000)
+    assert 1_800 < profile["samples"] + profile["missed"] < 2_200, (profile["samples"], profile["missed"])
+
+
+def test_a_thread_that_blocks_the_signal_now_and_then_is_profiled(site):
+    site = site()
+    with site.stuck("blink"):
+        until(lambda: [s for s in site.stacks() if s["request"]], "it serves", context=lambda: str(site.stacks()))
+        profile = site.profile(2, rate=50)
+    assert profile["samples"] > profile["missed"], (profile["samples"], profile["missed"])
 
 
 def test_a_profile_tells_waiting_apart_says_how_far_it_is_and_is_one_at_a_time(site):

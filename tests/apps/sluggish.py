@@ -8,6 +8,9 @@ from urllib.parse import parse_qs
 
 # Its functions do not let the global lock go.
 HOLDING = ctypes.PyDLL(None)
+HOLDING.fdopen.restype = ctypes.c_void_p
+HOLDING.fread.argtypes = (ctypes.c_char_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_void_p)
+HOLDING.fclose.argtypes = (ctypes.c_void_p,)
 
 
 def wait_here(path):
@@ -18,10 +21,10 @@ def wait_here(path):
 
 
 def hog_here(path):
-    """Holds the global lock until somebody writes to the pipe."""
-    fd = os.open(path, os.O_RDONLY)
-    HOLDING.read(fd, ctypes.create_string_buffer(1), 1)
-    os.close(fd)
+    """Holds the global lock from when it has taken a first byte from the pipe until there is a second."""
+    stream = HOLDING.fdopen(os.open(path, os.O_RDONLY), b"r")
+    HOLDING.fread(ctypes.create_string_buffer(2), 1, 2, stream)
+    HOLDING.fclose(stream)
 
 
 def pieces(size):

@@ -50,10 +50,22 @@ class Stuck:
             return self.deep(depth - 1)
         return self.sleep()
 
-    def threads(self):
-        for number in range(3):
+    def threads(self, count=3):
+        for number in range(count):
             threading.Thread(target=background, args=(self,), name=f"guest-{number}").start()
         self.sleep()
+
+    def crowd(self):
+        self.threads(128)
+
+    def interpreters(self):
+        try:
+            import _interpreters as interpreters
+        except ImportError:
+            import _xxsubinterpreters as interpreters
+        second = interpreters.create()
+        self.sleep()
+        interpreters.destroy(second)
 
     def fork(self):
         child = os.fork()
@@ -62,6 +74,14 @@ class Stuck:
                 time.sleep(0.05)
             os._exit(7)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+    def blink(self):
+        import signal
+
+        while not self.is_over():
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGRTMIN + 6})
+            time.sleep(0.05)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGRTMIN + 6})
 
     def take(self):
         import signal

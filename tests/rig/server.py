@@ -56,7 +56,8 @@ class Server:
         self.mark = uuid.uuid4().hex
         self.log_path = log
         self.listens = listens + [
-            address for option, address in zip(arguments, arguments[1:]) if option in LISTENING_OPTIONS
+            address for option, address in zip(arguments, arguments[1:])
+            if option in LISTENING_OPTIONS or (option == "--control" and address.startswith("/"))
         ]
         with log.open("wb") as output:
             self.process = subprocess.Popen(

@@ -12,7 +12,7 @@ use crate::view::{PALETTES, palette};
 use rwsgi_assertions::Assertion;
 use rwsgi_stats::control::MemoryRequest;
 
-/// What watches, which --stacks and --profile do not.
+/// Options for watching: --stacks, --memory and --profile ask once.
 const NOT_INSIDE: [&str; 10] =
     ["replay", "record", "csv", "count", "duration", "until_exit", "assertions", "assert_file", "html", "command"];
 
@@ -55,25 +55,25 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = seconds)]
     pub(crate) timeout: Duration,
 
-    /// The server's control socket, for --stacks, --profile and what keys ask; found by the stats without this
+    /// The server's control socket, for --stacks, --memory, --profile and keys that act; without this the stats name it
     #[arg(long, value_name = "PATH")]
     pub(crate) control: Option<PathBuf>,
 
-    /// Print what each thread of the workers executes, and leave
+    /// Print what each thread of the workers executes, and exit
     #[arg(long, conflicts_with_all = NOT_INSIDE, group = "inside")]
     pub(crate) stacks: bool,
 
-    /// Print what a worker's memory is used for, and leave: types that grew, or trace-start, trace (lines that allocate),
-    /// trace-stop, or savings
+    /// Print what a worker's memory is used for, and exit: types (that grew; without WHAT), trace-start, trace (lines that
+    /// allocate), trace-stop, savings
     #[arg(long, value_name = "WHAT", conflicts_with_all = NOT_INSIDE, conflicts_with = "profile", group = "inside",
         num_args = 0..=1, default_missing_value = "types", value_parser = crate::report::memory_question)]
     pub(crate) memory: Option<MemoryRequest>,
 
-    /// With --stacks or --memory: of this worker alone; --memory takes the one with the most memory without this
+    /// With --stacks or --memory: of this worker; without this --memory is of the worker with the most memory
     #[arg(long, value_name = "NUMBER", requires = "inside")]
     pub(crate) worker: Option<u32>,
 
-    /// Sample the threads in requests for this long, and show where their time went: 10s
+    /// Sample the threads in requests for this long, such as 10s, and show where their time went
     #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with_all = NOT_INSIDE, conflicts_with = "stacks")]
     pub(crate) profile: Option<Duration>,
 
@@ -82,11 +82,11 @@ pub(crate) struct Args {
         value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub(crate) rate: u32,
 
-    /// With --profile: write a flame graph (.svg), a file for speedscope (.speedscope.json), or .collapsed stacks
+    /// With --profile: write this file: a flame graph (.svg), one for speedscope (.speedscope.json), or stacks (.collapsed)
     #[arg(short, long, value_name = "FILE", requires = "profile", value_parser = crate::report::profile_file)]
     pub(crate) output: Option<PathBuf>,
 
-    /// With --profile: the time by route, or by what the threads were doing
+    /// With --profile: group the time by route, or by state (what the threads were doing)
     #[arg(long, value_name = "WHAT", requires = "profile")]
     pub(crate) profile_by: Option<By>,
 

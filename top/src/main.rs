@@ -26,6 +26,7 @@ use args::Args;
 use model::Pool;
 use report::{Baseline, Destination, End, Format, Phases, Plan, Sampling};
 use rwsgi_assertions::Assertion;
+use rwsgi_stats::control::MemoryRequest;
 use source::{
     Ask, Asker, Clock, ControlError, EndedBy, Ending, Entry, Fetcher, Player, Poll, Poller, Recorder, Recording, Run,
     Said, Told,
@@ -73,6 +74,13 @@ fn run(args: &Args) -> anyhow::Result<u8> {
         let [target] = args.targets.as_slice() else {
             refuse(ErrorKind::TooManyValues, "--memory is of one server, and several are named")
         };
+        let is_action = matches!(what, MemoryRequest::TraceStart | MemoryRequest::TraceStop);
+        if is_action && (args.read_only || configuration(args)?.read_only.unwrap_or(false)) {
+            refuse(
+                ErrorKind::ArgumentConflict,
+                "--memory trace-start and trace-stop change the server, and rtop only looks (read-only)",
+            );
+        }
         report::memory(target, args.control.as_deref(), args.timeout, args.worker, what, args.json)?;
         return Ok(0);
     }

@@ -24,7 +24,7 @@ pub enum ControlSocket {
 #[rustfmt::skip]
 pub(crate) static ROWS: &[Row] = &[
     Row { names: &["control"], kind: Custom(set_control), takes: "PATH|off",
-          help: "Listen here, on a unix socket of mode 600, for rwsgi ctl and the actions of rtop; in a run directory without this, off for none", ..PROCESS },
+          help: "The control socket, for rwsgi ctl and rtop: a unix socket of mode 600; off for none; without this it is in the run directory of the server's user, where there is one", ..PROCESS },
 ];
 
 fn set_control(config: &mut Config, value: &str) -> Result<(), String> {

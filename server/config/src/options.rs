@@ -302,7 +302,7 @@ static OPTIONS: &[Row] = &[
     Row { names: &["reload"], kind: Act(Action::Signal(Order::Reload)), takes: "PIDFILE",
           help: "Reload the server whose pidfile this is", ..PROCESS },
     Row { names: &["stacks"], kind: Act(Action::Stacks), takes: "PIDFILE|SOCKET",
-          help: "Print what each thread of the server executes whose pidfile or control socket this is, and exit", ..PROCESS },
+          help: "Print what each thread of a server executes, and exit; the server is named by its pidfile or control socket", ..PROCESS },
 
     // When the application changes.
     Row { names: &["reload-mercy", "worker-reload-mercy"], kind: Number(|c| &mut c.reload_mercy, 0..=86_400),

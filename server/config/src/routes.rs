@@ -27,9 +27,9 @@ impl Default for RoutesConfig {
 #[rustfmt::skip]
 pub(crate) static ROWS: &[Row] = &[
     Row { names: &["route-stats"], kind: Kind::Custom(most), takes: "N", default: "200",
-          help: "Count requests by route in the stats, and tell at most N routes apart, 200 at most; 0 or off for not at all", ..STATS },
+          help: "Count requests by route in the stats, of N routes at most (200 at most), and the others together; 0 or off for no counts by route", ..STATS },
     Row { names: &["metrics-no-routes"], kind: Kind::Flag(|c| &mut c.routes.no_metrics),
-          help: "Leave routes out of the text for Prometheus", ..STATS },
+          help: "Leave routes out of /metrics", ..STATS },
 ];
 
 fn most(config: &mut Config, value: &str) -> Result<(), String> {

@@ -49,9 +49,9 @@ pub enum SlowRequestLog {
 #[rustfmt::skip]
 pub(crate) static ROWS: &[Row] = &[
     Row { names: &["slow-request"], kind: Custom(threshold), takes: "TIME",
-          help: "A request that takes longer is slow (500ms, 1s, 1.5; 0 for never): the stats keep the last 200, with the stack and the phases of each; with this option the log has a line of each, too; without it 1s, and no line", ..STATS },
+          help: "Record a request that takes longer than this (500ms, 1s, 1.5; 0 for never): the stats have the last 200, with the stack and the phases of each, and the log has a line for each; without this option it is 1s, and the log has no line", ..STATS },
     Row { names: &["slow-request-log"], kind: Custom(log), takes: "FORM",
-          help: "How the log says that a request was slow: text, json, or off", ..STATS },
+          help: "What the log has for a slow request: text, json, or off; text when only slow-request is set", ..STATS },
     Row { names: &["gc-stats"], kind: Flag(|c| &mut c.slow_requests.gc_stats),
           help: "Count and time the garbage collections of Python in each worker, for the stats", ..STATS },
 ];

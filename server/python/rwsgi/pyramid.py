@@ -6,7 +6,7 @@ from ._route import name_route
 
 
 def includeme(config: Any) -> None:
-    """Names each request's route by its pattern, such as `/users/{pk}/orders`; without one, by its view's name."""
+    """Names each request's route by its pattern, such as `/users/{pk}/orders`."""
     from pyramid.events import ContextFound
 
     def found(event: Any) -> None:

@@ -1,17 +1,14 @@
 //! The connection to a server's control socket.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use nix::sys::socket::{getsockopt, sockopt};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket, sockopt};
 use rwsgi_stats::control::{Reply, Request};
-
-use super::find;
-use super::words::Server;
-use crate::pidfile;
 
 /// How long a server may take to take a request.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -19,49 +16,33 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How often it is looked whether an answer is still wanted.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// The longest reply that is read, bytes.
+const LONGEST_REPLY: usize = 64 << 20;
+
 /// A connection to a server.
 pub(super) struct Client {
     stream: BufReader<UnixStream>,
 }
 
 impl Client {
-    /// Connects to the server that is meant; when nobody says which, to the only one of this user.
-    ///
-    /// # Errors
-    /// When there is none, or more than one could be meant.
-    pub(super) fn find(server: &Server) -> anyhow::Result<Self> {
-        if let Some(path) = &server.control {
-            return Self::connect(path).with_context(|| format!("no server answers on '{}'", path.display()));
-        }
-        let mut found = find::servers();
-        if let Some(path) = &server.pidfile {
-            let pid = pidfile::running(path)?.as_raw();
-            let named = found.into_iter().find(|server| server.pid.cast_signed() == pid);
-            let named = named.with_context(|| {
-                format!(
-                    "server {pid} has no control socket of its process id, or it is not for this user: {}",
-                    find::ADVICE
-                )
-            });
-            return Ok(named?.client);
-        }
-        match found.len() {
-            0 => bail!("no server of this user has a control socket: {}", find::ADVICE),
-            1 => Ok(found.remove(0).client),
-            _ => {
-                let name = |server: &find::Found| format!("\n  --control {}", server.path.display());
-                let names: String = found.iter().map(name).collect();
-                bail!("several servers run: say which, by --pidfile FILE or{names}")
-            }
-        }
-    }
-
     /// Connects to a control socket.
     ///
     /// # Errors
     /// When there is none, or it is not for this user.
     pub(super) fn connect(path: &Path) -> io::Result<Self> {
-        let stream = UnixStream::connect(path)?;
+        Self::connect_within(PATIENCE, path)
+    }
+
+    /// The same: a server that accepts nobody, with as many waiting as may wait, has so long.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub(super) fn connect_within(time: Duration, path: &Path) -> io::Result<Self> {
+        let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        let stream = UnixStream::from(socket);
+        // unix(7) has no word of it: `connect` heeds it as well.
+        stream.set_write_timeout(Some(time))?;
+        connect(stream.as_raw_fd(), &UnixAddr::new(path)?)?;
         stream.set_write_timeout(Some(PATIENCE))?;
         Ok(Self { stream: BufReader::new(stream) })
     }
@@ -100,23 +81,31 @@ impl Client {
         let sent = self.stream.get_mut().write_all(&line);
         loop {
             let mut line = Vec::new();
-            loop {
-                match self.stream.read_until(b'\n', &mut line) {
-                    Ok(0) => {
+            while line.last() != Some(&b'\n') {
+                match self.stream.fill_buf() {
+                    Ok([]) => {
                         sent.context("the server has hung up")?;
                         bail!("the server has hung up without an answer");
                     }
-                    Ok(_) => break,
-                    // What has come of the line is in it.
-                    Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                        if is_enough() {
-                            return Ok(None);
-                        }
+                    Ok(bytes) => {
+                        let end = bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |end| end + 1);
+                        line.extend_from_slice(&bytes[..end]);
+                        self.stream.consume(end);
                     }
+                    Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
                     Err(error) => return Err(error).context("the server has hung up"),
+                }
+                if line.len() > LONGEST_REPLY {
+                    bail!("the server's answer is longer than {} MiB", LONGEST_REPLY >> 20);
+                }
+                // Who says something now and then is not waited for any longer than who says nothing.
+                if line.last() != Some(&b'\n') && is_enough() {
+                    return Ok(None);
                 }
             }
             match serde_json::from_slice(&line).context("the server does not speak the control protocol")? {
+                Reply::Progress(_) if is_enough() => return Ok(None),
                 Reply::Progress(text) => progress(&text),
                 end => return Ok(Some(end)),
             }

@@ -1,16 +1,23 @@
 //! Finds the control sockets of running servers: `/proc/net/unix` has every socket that listens, and those that nobody
 //! has given another path are named by their master.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use anyhow::{Context, anyhow, bail};
 use nix::unistd::geteuid;
 
 use super::client::Client;
-use crate::pidfile::server_of_control_socket;
+use super::words::Server;
+use crate::pidfile::{running, server_of_control_socket};
 
 /// What to do when a server has no control socket that is found.
 pub(super) const ADVICE: &str =
-    "start it with --control PATH and name that here, or with XDG_RUNTIME_DIR or RUNTIME_DIRECTORY set";
+    "start it with --control PATH and give that here, or with XDG_RUNTIME_DIR or RUNTIME_DIRECTORY set";
+
+/// Anybody may have sockets of such names that accept nobody: they are not waited for.
+const AT_ONCE: Duration = Duration::from_millis(20);
 
 /// A server that answers, and that this user may ask.
 pub(super) struct Found {
@@ -21,13 +28,47 @@ pub(super) struct Found {
     pub(super) client: Client,
 }
 
+/// Connects to the server that the command line names, or else to the only one of this user.
+///
+/// # Errors
+/// When there is none, or several.
+pub(super) fn client(server: &Server) -> anyhow::Result<Client> {
+    if let Some(path) = &server.control {
+        return Client::connect(path).map_err(|error| {
+            let what_to_do = match error.kind() {
+                ErrorKind::PermissionDenied => "run rwsgi ctl as root or as the user that the server runs as",
+                _ => "is the server running? rwsgi ctl lists servers",
+            };
+            anyhow!("cannot connect to the control socket '{}': {error}: {what_to_do}", path.display())
+        });
+    }
+    let mut found = servers();
+    if let Some(path) = &server.pidfile {
+        let pid = running(path)?.as_raw();
+        let named = found.into_iter().find(|server| server.pid.cast_signed() == pid);
+        let named = named.with_context(|| {
+            format!("server {pid} has no control socket of the default name, or this user may not use it: {ADVICE}")
+        });
+        return Ok(named?.client);
+    }
+    match found.len() {
+        0 => bail!("no server of this user has a control socket of the default name: {ADVICE}"),
+        1 => Ok(found.remove(0).client),
+        _ => {
+            let name = |server: &Found| format!("\n  --control {}", server.path.display());
+            let names: String = found.iter().map(name).collect();
+            bail!("several servers run: say which one, with --pidfile FILE or{names}")
+        }
+    }
+}
+
 /// Every server of this user, or of all users for root, in the order of process ids.
 pub(super) fn servers() -> Vec<Found> {
     let table = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
     let mut found: Vec<Found> = listening(&table)
         .into_iter()
         .filter_map(|(pid, path)| {
-            let client = Client::connect(&path).ok()?;
+            let client = Client::connect_within(AT_ONCE, &path).ok()?;
             // Another user may have a socket of such a name: whoever asks it is not to take its words for a server's.
             let (uid, listens) = client.server().ok()?;
             let is_trusted = geteuid().is_root() || uid == 0 || uid == geteuid().as_raw();

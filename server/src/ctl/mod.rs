@@ -11,19 +11,18 @@ use std::ffi::OsString;
 
 use rwsgi_stats::control::Reply;
 
-use self::client::Client;
 use self::words::{Call, Wanted};
 
 /// It was done.
 const DONE: i32 = 0;
 /// The server did not do it, or broke off.
 const FAILED: i32 = 1;
-/// The words say nothing that can be asked.
+/// The command line is wrong.
 const USAGE: i32 = 2;
-/// No server is there to be asked.
+/// There is no server to ask, or it is not clear which.
 const NO_SERVER: i32 = 3;
 
-/// Does what the words say that follow `rwsgi ctl`; returns the exit status.
+/// Does what the words after `rwsgi ctl` say; returns the exit status.
 ///
 /// # Errors
 /// When standard output cannot be written to.
@@ -39,7 +38,10 @@ pub(crate) fn run(words: Vec<OsString>) -> anyhow::Result<i32> {
         Wanted::Servers => {
             let found = find::servers();
             if found.is_empty() {
-                print::complain(&format!("no server of this user has a control socket: {}", find::ADVICE));
+                print::complain(&format!(
+                    "no server of this user has a control socket of the default name: {}",
+                    find::ADVICE
+                ));
                 return Ok(NO_SERVER);
             }
             print::servers(found, call.as_json)?;
@@ -48,7 +50,7 @@ pub(crate) fn run(words: Vec<OsString>) -> anyhow::Result<i32> {
         Wanted::Trial(trial) => return trial::run(&call.server, &trial, call.as_json),
         Wanted::Request(request) => request,
     };
-    let mut client = match Client::find(&call.server) {
+    let mut client = match find::client(&call.server) {
         Ok(client) => client,
         Err(why) => {
             print::complain(&format!("{why:#}"));

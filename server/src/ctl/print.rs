@@ -1,6 +1,7 @@
 //! What `rwsgi ctl` prints: answers for people and for programs on standard output, everything else on standard error.
 
 use std::io::{self, Write};
+use std::time::{Duration, Instant};
 
 use nix::unistd::{Uid, User};
 use rwsgi_stats::control::{Answer, Reply, Request};
@@ -8,6 +9,9 @@ use rwsgi_stats::{Snapshot, is_control, write_json};
 use serde_json::json;
 
 use super::find::Found;
+
+/// How long a server has to tell how it is, when all are listed.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Prints an answer.
 ///
@@ -39,7 +43,10 @@ pub(super) fn servers(found: Vec<Found>, as_json: bool) -> io::Result<()> {
     }
     for mut server in found {
         let path = server.path.to_string_lossy();
-        let Ok(Reply::Done(Answer::Stats(stats))) = server.client.ask(&Request::Stats, progress) else {
+        // One that hangs does not hide the others.
+        let begun = Instant::now();
+        let told = server.client.ask_unless(&Request::Stats, progress, || begun.elapsed() > PATIENCE);
+        let Ok(Some(Reply::Done(Answer::Stats(stats)))) = told else {
             complain(&format!("server {} on '{path}' does not tell how it is", server.pid));
             continue;
         };

@@ -12,9 +12,11 @@ use rwsgi_stats::{Generation, Snapshot};
 use serde_json::json;
 
 use super::client::Client;
+use super::find;
 use super::interrupt::Interrupt;
-use super::print::complain;
+use super::print::{self, complain};
 use super::words::Server;
+use super::words::Trial;
 use super::{DONE, FAILED, NO_SERVER};
 
 /// It was undone, for there was too little to tell by.
@@ -25,19 +27,6 @@ const LOOK: Duration = Duration::from_secs(1);
 const LINE: Duration = Duration::from_secs(5);
 /// The server undoes so much later than this program decides.
 const GRACE: Duration = Duration::from_secs(5);
-
-/// What is to be tried.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Trial {
-    /// On how many workers.
-    pub(super) workers: u32,
-    /// For how long.
-    pub(super) time: Duration,
-    /// What must hold.
-    pub(super) assertions: Vec<Assertion>,
-    /// Too few requests to tell do not undo it.
-    pub(super) keep_if_idle: bool,
-}
 
 /// How a trial ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +60,7 @@ struct Windows {
 /// When standard output cannot be written to.
 pub(super) fn run(server: &Server, trial: &Trial, as_json: bool) -> anyhow::Result<i32> {
     let interrupt = Interrupt::catch().context("cannot watch for signals")?;
-    let mut client = match Client::find(server) {
+    let mut client = match find::client(server) {
         Ok(client) => client,
         Err(why) => {
             complain(&format!("{why:#}"));
@@ -79,11 +68,9 @@ pub(super) fn run(server: &Server, trial: &Trial, as_json: bool) -> anyhow::Resu
         }
     };
     let seconds = (trial.time + GRACE).as_secs_f64();
-    let begun = client.ask_unless(
-        &Request::Canary { workers: trial.workers, seconds },
-        |progress| eprintln!("{progress}"),
-        || interrupt.wait(Duration::ZERO),
-    );
+    let begun = client.ask_unless(&Request::Canary { workers: trial.workers, seconds }, print::progress, || {
+        interrupt.wait(Duration::ZERO)
+    });
     match begun {
         Ok(Some(Reply::Done(_))) => {}
         Ok(Some(Reply::Failed(why) | Reply::Progress(why))) => {
@@ -105,11 +92,11 @@ pub(super) fn run(server: &Server, trial: &Trial, as_json: bool) -> anyhow::Resu
 
 /// Undoes it over a connection of its own: on the other one, an answer may still be awaited.
 fn undo(server: &Server, why: &str) -> i32 {
-    let undone = Client::find(server).and_then(|mut client| client.ask(&Request::CanaryUndo, |_| ()));
+    let undone = find::client(server).and_then(|mut client| client.ask(&Request::CanaryUndo, |_| ()));
     match undone {
         Ok(Reply::Done(Answer::Text(text))) => complain(&format!("{why}: {text}")),
         Ok(Reply::Failed(failed)) => complain(&format!("{why}; {failed}")),
-        _ => complain(&format!("{why}; the server cannot be told, and undoes what is not kept by itself")),
+        _ => complain(&format!("{why}; the server does not answer; it undoes by itself what is not kept in time")),
     }
     FAILED
 }
@@ -136,7 +123,7 @@ fn watch(client: &mut Client, trial: &Trial, interrupt: &Interrupt, as_json: boo
                 complain(&format!("generation {} was undone: the server's log says why", beside.number));
                 return Ok(Some(FAILED));
             }
-            Err(Ended::Lost) => bail!("the stats do not tell of both generations any more"),
+            Err(Ended::Lost) => bail!("the stats document no longer has both generations"),
         };
         if is_over || printed.elapsed() >= LINE {
             printed = Instant::now();
@@ -164,8 +151,10 @@ fn conclude(
 ) -> anyhow::Result<i32> {
     let request = if decision == Decision::Keep { Request::CanaryKeep } else { Request::CanaryUndo };
     let is_enough = || interrupt.wait(Duration::ZERO);
-    let Some(reply) = client.ask_unless(&request, |progress| eprintln!("{progress}"), is_enough)? else {
-        complain("interrupted: it is kept, and not all workers serve it yet");
+    let Some(reply) = client.ask_unless(&request, print::progress, is_enough)? else {
+        complain(
+            "interrupted: the new generation is kept, but not all workers serve it yet: rwsgi ctl stats says when",
+        );
         return Ok(FAILED);
     };
     let (text, status) = match reply {
@@ -250,7 +239,7 @@ impl Beside {
         let Some(canary) = &snapshot.canary else { bail!("the canary was undone: the server's log says why") };
         let generations = snapshot.generations.as_deref().unwrap_or_default();
         let Some(old) = generations.iter().find(|generation| generation.state == "serving") else {
-            bail!("the stats do not tell of the generation that serves");
+            bail!("the stats document does not have the generation that serves");
         };
         Ok(Self { number: canary.generation, old: old.clone(), begun: Instant::now() })
     }

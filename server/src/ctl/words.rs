@@ -2,14 +2,11 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use rwsgi_assertions::Assertion;
 use rwsgi_stats::control::{MemoryRequest, ReloadKind, Request};
-
-use super::trial::Trial;
 
 /// Which server is meant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,11 +24,24 @@ pub(super) enum Wanted {
     Servers,
     /// That a server does this.
     Request(Request),
-    /// A reload that is tried first.
+    /// A canary: a reload of a few workers first.
     Trial(Trial),
 }
 
-/// What is asked of whom.
+/// `reload --canary`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Trial {
+    /// On how many workers.
+    pub(super) workers: u32,
+    /// For how long.
+    pub(super) time: Duration,
+    /// What must hold.
+    pub(super) assertions: Vec<Assertion>,
+    /// Too few requests to tell do not undo it.
+    pub(super) keep_if_idle: bool,
+}
+
+/// A command line.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Call {
     pub(super) server: Server,
@@ -63,12 +73,14 @@ impl Call {
 }
 
 const AFTER_HELP: &str = "\
-Without a word it lists the servers that run, one a line. Without --control and --pidfile it asks the only server of this
+Without a WORD it lists the running servers, one on a line. Without --control and --pidfile it asks the only server of this
 user.
 
 EXAMPLES
   rwsgi ctl                          which servers run, and how busy they are
   rwsgi ctl reload                   deploy: exits when the new code serves, or says that it cannot be loaded
+  rwsgi ctl reload --canary 1 --assert 'error_rate <= previous_generation'
+                                     deploy to one worker, compare for 30 s, keep or undo
   rwsgi ctl recycle 3                a new process for worker 3, without losing a request
   rwsgi ctl drain 3                  keep new requests from worker 3, to look at it
   rwsgi ctl --pidfile /run/my.pid workers 2
@@ -77,10 +89,11 @@ EXAMPLES
 EXIT STATUS
   0  it was done
   1  the server did not do it, and says why
-  2  the words are wrong
-  3  there is no server to ask, or more than one and nobody says which
+  2  the command line is wrong
+  3  there is no server to ask, or several and neither --control nor --pidfile says which
+  4  reload --canary: undone, because there was too little to tell by
 
-Who asks must be root or the user that the server runs as. The server's log says who has asked for what.
+Only root and the user that the server runs as may ask. The server logs who has asked for what.
 docs/control.md has the protocol, for other programs.";
 
 fn command() -> Command {
@@ -106,14 +119,14 @@ fn command() -> Command {
         )
         .subcommand(
             Command::new("profile")
-                .about("Samples the threads in requests for a time, and prints where they were")
+                .about("Samples the threads in requests for a time, and prints where their time went, as JSON")
                 .after_help("  rwsgi ctl profile 30 --rate 50\nrtop --profile makes a flame graph of it.")
                 .arg(number("seconds", "S", "10", "For how long").value_parser(value_parser!(f64)))
                 .arg(number("rate", "N", "100", "Samples of each thread a second").long("rate")),
         )
         .subcommand(
             Command::new("reload")
-                .about("Loads the application again beside the one that serves, and has new workers take over")
+                .about("Loads the application again beside the one that serves, and replaces the workers")
                 .after_help("When the new application cannot be loaded, the old one goes on and the exit status is 1.")
                 .arg(flag("chain", "One worker after another"))
                 .arg(flag("brutal", "Give requests no time to finish").conflicts_with("chain"))
@@ -123,7 +136,7 @@ fn command() -> Command {
                         .long("canary")
                         .conflicts_with_all(["chain", "brutal"])
                         .requires("assert")
-                        .help("Try it on N workers first, and keep or undo it by what is asserted"),
+                        .help("Reload N workers first, compare them with the others, and keep or undo it by the assertions"),
                 )
                 .arg(
                     Arg::new("watch")
@@ -131,7 +144,7 @@ fn command() -> Command {
                         .value_name("TIME")
                         .default_value("30s")
                         .value_parser(time)
-                        .help("For how long it is tried"),
+                        .help("With --canary: for how long both are compared"),
                 )
                 .arg(
                     Arg::new("assert")
@@ -140,13 +153,13 @@ fn command() -> Command {
                         .action(ArgAction::Append)
                         .value_parser(value_parser!(Assertion))
                         .requires("canary")
-                        .help("What must hold of the new code, as 'p99 < 1.1 * previous_generation'; again for more"),
+                        .help("What must hold of the new code, such as 'p99 < 1.1 * previous_generation'; may be repeated"),
                 )
-                .arg(flag("keep-if-idle", "Keep it where there were too few requests to tell").requires("canary")),
+                .arg(flag("keep-if-idle", "Keep it when there were too few requests to tell").requires("canary")),
         )
-        .subcommand(Command::new("canary-keep").about("Has all workers serve the generation that is tried on a few"))
+        .subcommand(Command::new("canary-keep").about("Keeps a canary: all workers serve its generation"))
         .subcommand(
-            Command::new("canary-undo").about("Has no worker serve the generation that is tried on a few"),
+            Command::new("canary-undo").about("Undoes a canary: its workers serve the generation before again"),
         )
         .subcommand(
             Command::new("recycle")
@@ -155,31 +168,31 @@ fn command() -> Command {
         )
         .subcommand(
             Command::new("drain")
-                .about("Has a worker take no new requests; it finishes those that it has, and stays")
-                .after_help("Requests over the http router go to other workers at once. On a socket of the workers' own (http-socket, socket) it\naccepts no connections any more and closes those that are idle. A new process of the worker is not drained.")
+                .about("Lets a worker finish its requests and take no new ones; its process stays")
+                .after_help("The http router gives requests to other workers at once. On sockets where workers accept themselves (http-socket, socket) it\naccepts no more connections and closes idle ones. A new process of the worker is not drained.")
                 .arg(some_worker("The worker")),
         )
-        .subcommand(Command::new("undrain").about("Has a drained worker take requests again").arg(some_worker("The worker")))
+        .subcommand(Command::new("undrain").about("Lets a drained worker take requests again").arg(some_worker("The worker")))
         .subcommand(
             Command::new("workers")
                 .about("Sets how many workers run")
-                .after_help("From 1 to the number that the server was started with (processes). With cheaper it is from now on the most that run.\nA restart forgets it, a reload does not.")
+                .after_help("From 1 to the number that the server was started with (processes). With cheaper at most so many run from now on.\nA reload keeps the number, a restart does not.")
                 .arg(Arg::new("count").value_name("N").required(true).value_parser(value_parser!(u32).range(1..)))
                 .arg_required_else_help(true),
         )
         .subcommand(
             Command::new("log-level")
-                .about("Sets what the log tells, in every process of the server, until it ends")
+                .about("Sets the log level of every process of the server, until the server ends")
                 .arg(Arg::new("level").value_name("LEVEL").required(true).value_parser(["error", "warn", "info", "debug"])),
         )
         .subcommand(
             Command::new("slow-request")
-                .about("Sets from when on a request is slow, and its stack and phases are kept")
-                .arg(Arg::new("time").value_name("TIME").required(true).value_parser(time).help("As in 500ms, 2s; 0 for never")),
+                .about("Sets the time after which a request is slow and recorded, with its stack and phases")
+                .arg(Arg::new("time").value_name("TIME").required(true).value_parser(time).help("Such as 500ms or 2s; 0 for never")),
         )
         .subcommand(
             Command::new("memory")
-                .about("Looks into a worker's memory")
+                .about("Prints what a worker's memory is used for, as JSON")
                 .arg(some_worker("The worker"))
                 .arg(
                     Arg::new("what")
@@ -191,8 +204,8 @@ fn command() -> Command {
         )
         .subcommand(
             Command::new("refork")
-                .about("Forks new workers from one that has served for a while")
-                .arg(worker().help("Which; the one with most requests without this")),
+                .about("Forks all workers again, from one that has served: they share what it has cached")
+                .arg(worker().help("The worker to fork from; without it the one with the most requests")),
         )
 }
 
@@ -241,7 +254,7 @@ fn request(word: &str, given: &ArgMatches) -> Request {
     }
 }
 
-/// A reload that is tried first.
+/// The canary that `reload --canary` asks for; `None` for anything else.
 fn trial(word: &str, given: &ArgMatches) -> Option<Trial> {
     let workers = (word == "reload").then(|| given.get_one::<u32>("canary").copied()).flatten()?;
     Some(Trial {
@@ -260,11 +273,11 @@ fn time(text: &str) -> Result<u64, String> {
         "ms" => 1e3,
         "us" | "µs" => 1.0,
         "m" => 60e6,
-        unit => return Err(format!("'{unit}' is no unit: expected ms, s or m")),
+        unit => return Err(format!("'{unit}' is no unit: expected us, ms, s or m")),
     };
     match number.trim().parse::<f64>() {
         Ok(time) if (0.0..=86_400e6).contains(&(time * factor)) => Ok((time * factor) as u64),
-        _ => Err("expected a time as in 500ms or 2s".into()),
+        _ => Err("expected a time of a day at most, such as 500ms or 2s".into()),
     }
 }
 

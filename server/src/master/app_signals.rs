@@ -117,6 +117,11 @@ impl AppSignals {
         self.tables.retain(|table| table.generation >= generation);
     }
 
+    /// What a generation registered that does not take over is not needed any more.
+    pub(super) fn forget(&mut self, generation: GenerationNumber) {
+        self.tables.retain(|table| table.generation != generation);
+    }
+
     /// A process handles signals: they go through `socket`. It has one; a second takes the place of the first.
     ///
     /// # Errors

@@ -44,9 +44,16 @@ impl Master {
         }
     }
 
+    /// Whether a generation is older than the one that serves, or one that was loaded beside it and is not to serve.
+    fn has_been(&self, generation: GenerationNumber) -> bool {
+        let is_wanted = || self.children.fork_server(generation).is_some_and(|child| !child.is_leaving());
+        let current = self.generations.current();
+        current.is_some_and(|current| generation < current || generation > current && !is_wanted())
+    }
+
     fn take_packet(&mut self, generation: GenerationNumber, what: CallRequest, descriptor: Option<OwnedFd>) {
-        // What an older one still registers nobody would handle.
-        let is_over = Some(generation) < self.generations.current();
+        // What it still registers nobody would handle.
+        let is_over = self.has_been(generation);
         match what {
             CallRequest::Register { .. } | CallRequest::Schedule { .. } | CallRequest::Watch { .. } if is_over => {}
             CallRequest::Register { signal, target } => {
@@ -132,8 +139,9 @@ impl Master {
 
     /// Has a signal handled by whom it was registered for.
     pub(super) fn raise(&mut self, generation: GenerationNumber, signal: u8) {
-        // What is left of an older generation raises signals of the one that took over.
-        let generation = self.generations.current().map_or(generation, |current| generation.max(current));
+        // What is left of another generation raises signals of the one that serves.
+        let current = self.generations.current().filter(|_| self.has_been(generation));
+        let generation = current.unwrap_or(generation);
         let table = self.app_signals.table(generation);
         if table.waiting.len() >= MOST_WAITING {
             warn!("signal {signal} is dropped: {MOST_WAITING} signals wait to be handled already");

@@ -1,14 +1,14 @@
-//! A canary: a new generation that a few workers serve beside the others, until somebody says that all are to (`keep`) or
-//! none is. Nobody says anything: it is undone when its time is over, so a client that dies undoes its deploy.
+//! A canary: a new generation that a few workers serve beside the others, until a client keeps it (all workers serve
+//! it) or undoes it (none does). The master undoes it when its time is over, so a client that dies undoes its deploy.
 //!
 //! [`Canary`] is bookkeeping without system calls. What is decided:
 //!
 //! - A worker that is replaced meanwhile, for whatever reason, gets a process of the generation that it had.
 //! - A canary's process that dies, or cannot start, undoes it. So does the end of its fork server.
-//! - The other fork server's end does not: its workers serve on, and what has to be forked comes from the canary's generation.
-//!   If that is undone, the application is loaded again, as always when a fork server has died.
+//! - The end of the other fork server does not undo it: its workers serve on, and new processes are of the canary's
+//!   generation. If that is undone, the application is loaded again, as always when a fork server has died.
 //! - A reload undoes it and then loads for all. A stop ends everything.
-//! - `cheaper` adds workers and lets none go meanwhile; `idle` waits.
+//! - `cheaper` starts workers and stops none meanwhile; `idle` waits.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -182,7 +182,7 @@ impl Master {
     }
 
     /// Whether a generation is loaded that is to serve.
-    fn is_loading(&self) -> bool {
+    pub(super) fn is_loading(&self) -> bool {
         let current = self.generations.current();
         self.children.of(Post::ForkServer).any(|child| child.generation > current && !child.is_leaving())
     }
@@ -194,6 +194,8 @@ impl Master {
             return false;
         }
         let size = canary.size;
+        // Whatever the reload before did: it loses no request, nor when it is undone.
+        self.haste = false;
         // Beside the other: that one does not leave.
         let _ = self.children.mark_serving(fork_server);
         self.generation_history.begin(number, GenerationState::Canary, UnixMicros::now());
@@ -291,12 +293,13 @@ impl Master {
         self.timers.cancel(Timer::Canary);
         let number = canary.number;
         self.generation_history.set(number, GenerationState::Undone);
+        self.app_signals.forget(number);
         canary.give_up(why);
         if self.phase != Phase::Serving {
             return;
         }
         let current = self.generations.current().map_or(0, GenerationNumber::get);
-        warn!("canary: generation {number} is undone, for {why}: generation {current} goes on");
+        warn!("canary: generation {number} is undone: {why}; generation {current} goes on");
         if self.fork_server().is_none() {
             warn!(
                 "canary: the fork server of generation {current} has died: the application is loaded again, as its files are now"

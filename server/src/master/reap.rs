@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use tracing::{error, info, warn};
 
-use super::children::{Cause, Ended};
+use super::children::{Cause, Child, Ended};
 use super::post::Post;
 use super::process::{Change, End, Reaped, next_change, signal};
 use super::queues::put_off;
@@ -113,6 +113,10 @@ impl Master {
         if ended.cause == Cause::Crash && self.phase == Phase::Serving {
             let how = format!("its worker {worker} (pid {pid}) died ({end})");
             self.canary_died(ended.child.generation, &how);
+        }
+        if !self.children.workers().any(Child::is_replacing) {
+            // One that was being replaced is not wanted any more, and no successor will say that it serves.
+            self.advance_refork();
         }
         // With lazy-apps it is the workers that load: one that cannot, before any could, is a server without an app.
         if end == End::Exited(EXIT_NO_APP) && !self.any_ready && self.phase == Phase::Serving {
@@ -257,6 +261,7 @@ impl Master {
                 );
             }
             Some(current) => {
+                self.app_signals.forget(number);
                 error!("reload: generation {number} failed to load ({end}): generation {current} goes on");
                 self.tell_ready();
             }

@@ -1,8 +1,8 @@
-//! A fork server that a warmed worker forks: processes of the same generation are forked from it from then on, and share
-//! what the application has cached in it. `worker/orders/refork` is the worker's side.
+//! Refork: a worker that has served forks the next fork server of its generation. Later processes are forked from that
+//! one, and share what the application has cached in it. `worker/orders/refork` is the worker's side.
 //!
-//! It takes over when it is ready and its predecessor has reported every process that it was ordered; until then nothing
-//! has changed, and whatever happens to it changes nothing. Then the workers are replaced one after another.
+//! The next fork server takes over when it is ready and the one before has reported every process that it was ordered
+//! to fork. Until then its end changes nothing. Then the workers are replaced one after another.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -73,7 +73,10 @@ impl Master {
         let Some(generation) = self.fork_server().and_then(|child| child.generation) else {
             return Err("the application is not loaded yet".into());
         };
-        if self.generations.newest() != Some(generation) || self.chain.is_some() {
+        if let Some(canary) = &self.canary {
+            return Err(format!("generation {} is tried on a few workers: keep or undo it first", canary.number()));
+        }
+        if self.is_loading() || self.chain.is_some() {
             return Err("a reload is under way: ask again when it is over".into());
         }
         if self.refork.next.is_some() || !self.refork.to_replace.is_empty() {
@@ -105,7 +108,7 @@ impl Master {
         ready.filter_map(|child| Some((requests(child.slot?), child.id))).max().map(|(_, id)| id)
     }
 
-    /// A worker has forked it, and says so.
+    /// A worker reports that it has forked the next fork server.
     pub(super) fn reforked(&mut self, role: Role, order: OrderNumber, pid: i32, channel: OwnedFd) {
         let Some(pending) = self.take_order(role, order).filter(super::worker_orders::Pending::is_refork) else {
             return;
@@ -134,14 +137,14 @@ impl Master {
         }
     }
 
-    /// Takes what it has answered before it takes over.
+    /// Reads what the next fork server has answered so far.
     pub(super) fn take_refork_answers(&mut self) {
         let Some(next) = &mut self.refork.next else { return };
         let answers = next.link.as_ref().map(Generation::take_answers).into_iter().flatten();
         next.is_loaded |= answers.filter(|answer| matches!(answer, Answer::Loaded { .. })).count() > 0;
     }
 
-    /// Has it take over, when that can be.
+    /// Lets the next fork server take over, once it is ready and the one before has answered its orders.
     pub(super) fn proceed_with_refork(&mut self) {
         if !self.refork.is_about_to_take_over() {
             return;
@@ -157,7 +160,9 @@ impl Master {
         self.refork.to_replace =
             self.children.workers().filter(|child| !child.is_leaving()).map(|child| child.id).collect();
         let count = self.refork.to_replace.len();
-        info!("refork: processes are forked from what was worker {worker} from now on; {count} workers are replaced");
+        info!(
+            "refork: new processes are forked from a copy of worker {worker} from now on; {count} workers are replaced"
+        );
         if let Some(answering) = answering {
             answering.text(format!(
                 "processes are forked from a copy of worker {worker} from now on, and share its memory; {count} workers are \
@@ -180,7 +185,7 @@ impl Master {
         }
     }
 
-    /// Nothing comes of it, and nothing has changed.
+    /// Gives up a refork. Nothing else changes.
     pub(super) fn cancel_refork(&mut self, why: &str) {
         let Some(next) = self.refork.next.take() else { return };
         self.timers.cancel(Timer::Refork);

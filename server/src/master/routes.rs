@@ -1,4 +1,4 @@
-//! Requests by route: what workers count is added up here, when somebody asks for it and when a worker has ended.
+//! Requests by route: adds up what workers count, at a poll of the stats and when a worker has ended.
 
 use anyhow::Context;
 use nix::unistd::Pid;

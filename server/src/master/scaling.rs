@@ -206,7 +206,9 @@ impl Master {
     }
 
     fn let_one_go(&mut self) {
-        let Some(worker) = self.running().next_back() else { return };
+        // A drained one stays to be looked at, and the others' requests need another.
+        let taking: Vec<_> = self.running().filter(|worker| !self.is_drained(*worker)).collect();
+        let [_, .., worker] = taking[..] else { return };
         info!("cheaper: worker {worker} is not needed");
         self.make_cheap(worker);
     }

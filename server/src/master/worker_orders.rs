@@ -1,5 +1,6 @@
-//! Orders to workers that run between two of their requests: given through the worker's cell in shared memory, answered
-//! through the call socket. Nothing wakes a worker for one: it looks after each batch of events, and once a second.
+//! Orders that a worker obeys between two requests. The master gives them through the worker's cell in shared memory;
+//! the worker answers through the call socket. Nothing wakes a worker for an order: it looks after each batch of
+//! events, and once a second.
 
 use std::time::{Duration, Instant};
 
@@ -88,7 +89,7 @@ impl Master {
         child.map(|child| child.id).ok_or_else(|| format!("worker {worker} does not serve now"))
     }
 
-    /// Orders a worker's process something. Who asked is answered in any case.
+    /// Gives a worker's process an order. `answering` gets an answer in any case.
     pub(super) fn order_worker(&mut self, child: ChildId, kind: WorkerOrderKind, answering: Answering) {
         let found = self.children.get(child).and_then(|child| match child.post {
             Post::Worker(worker) => Some((worker, child.slot?)),
@@ -98,7 +99,10 @@ impl Master {
         let given = match found {
             None => Err("the worker has ended".to_owned()),
             Some((worker, slot)) if self.scoreboard.worker(slot).give_order(order.encode()) => Ok((worker, slot)),
-            Some((worker, _)) => Err(format!("worker {worker} has not begun with what was asked before: ask again")),
+            Some((worker, _)) => Err(format!(
+                "worker {worker} has not begun what was asked before: ask again in {} s",
+                TO_BEGIN.as_secs()
+            )),
         };
         let (worker, slot) = match given {
             Ok(given) => given,
@@ -133,7 +137,7 @@ impl Master {
         let child = self.child_in(role)?.id;
         let taken = self.worker_orders.take(|pending| pending.order.number == order && pending.child == child);
         if taken.is_none() {
-            warn!("{role:?} answers what it was not asked, or was asked too long ago");
+            warn!("{role:?} answers an order that it does not have, or that was withdrawn: the answer is ignored");
         }
         taken
     }
@@ -145,7 +149,7 @@ impl Master {
         match outcome {
             Err(why) => self.order_failed(pending, &format!("worker {worker}: {why}")),
             Ok(report) => {
-                // What a process says of itself the master knows better.
+                // Not the process id that the process reports: the application could have changed it.
                 let pid = self.children.get(child).and_then(|child| child.pid).map_or(0, Pid::as_raw);
                 let report = MemoryReport { worker: worker.get(), pid, ..report };
                 pending.answering.done(Answer::Memory(report));
@@ -153,7 +157,7 @@ impl Master {
         }
     }
 
-    /// A process has ended: it obeys no more.
+    /// A process has ended: its orders fail.
     pub(super) fn orders_end(&mut self, child: ChildId) {
         while let Some(pending) = self.worker_orders.take(|pending| pending.child == child) {
             let why = format!("worker {} has ended before it was done", pending.worker);
@@ -175,7 +179,10 @@ impl Master {
                 late.deadline = now + TO_END;
                 self.worker_orders.pending.push(late);
             } else {
-                let why = format!("worker {worker} has begun, and is not done after {} s", TO_END.as_secs());
+                let why = format!(
+                    "worker {worker} has begun, and has not answered within {} s: rwsgi ctl stacks {worker} says why",
+                    TO_END.as_secs()
+                );
                 self.order_failed(late, &why);
             }
         }

@@ -176,12 +176,13 @@ impl StackMemory {
         self.punch(slot.index() * self.places.size(), self.places.size())
     }
 
-    /// Gives the memory of a slot's answers back. Its process goes on, and may be writing one.
+    /// Gives the memory of the answers of a slot's serving threads back. Its process goes on, and may be writing one.
+    /// Those of the application keep theirs, by which another thread knows that it may take the area of an ended one.
     ///
     /// # Errors
     /// When the kernel cannot.
     pub(crate) fn forget_answers(&self, slot: SlotId) -> nix::Result<()> {
-        self.punch(slot.index() * self.places.size() + self.places.head, self.places.size() - self.places.head)
+        self.punch(slot.index() * self.places.size() + self.places.head, self.places.serving as usize * AREA)
     }
 
     fn punch(&self, at: usize, len: usize) -> nix::Result<()> {
@@ -248,11 +249,6 @@ impl OwnPart {
     pub(crate) fn frames(&self, area: u32) -> *mut [u8] {
         let start = self.places.area(area);
         self.memory.bytes(start + ANSWER_HEAD..start + AREA)
-    }
-
-    /// From now on what this process writes is its own and nobody reads it: for a child that is no worker.
-    pub(crate) fn detach(&self) {
-        self.memory.detach();
     }
 }
 

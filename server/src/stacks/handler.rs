@@ -22,11 +22,11 @@ use super::walk::{End, Output, Python as Walked, innermost, walk};
 use crate::ids::ThreadIndex;
 use crate::ipc::thread_signal::{stacks_signal, value_of};
 
-/// What was given to [`install`] last, which is never freed: a worker that was forked from a worker has another one.
+/// What was given to [`install`] last, of a box that [`detach`] frees.
 static PART: AtomicPtr<OwnPart> = AtomicPtr::new(std::ptr::null_mut());
 
 fn part() -> Option<&'static OwnPart> {
-    // SAFETY: null, or of a box that nobody frees.
+    // SAFETY: null, or of a box that is freed in a forked child alone, which has one thread, and that is in `detach`.
     unsafe { PART.load(Acquire).as_ref() }
 }
 
@@ -50,8 +50,12 @@ pub(crate) fn install(_: Python<'_>, part: OwnPart) -> nix::Result<()> {
     Ok(())
 }
 
+/// What a handler takes of a stack at most, bytes; builds without optimization take the most.
+const ROOM: usize = 7 * 1024;
+
 /// The present thread serves, as this one of its worker.
 pub(crate) fn enter(_: Python<'_>, thread: ThreadIndex) {
+    leave_small_stack();
     let Some(part) = part() else { return };
     if thread.get() >= part.places().serving {
         return;
@@ -66,23 +70,63 @@ pub(crate) fn enter(_: Python<'_>, thread: ThreadIndex) {
     owner.thread.store(this_thread(), Release);
 }
 
-/// For a child that the application has forked: it answers nobody.
+/// For a child that the application has forked, before it does anything else: it answers nobody.
 pub(crate) fn detach() {
-    if let Some(part) = part() {
-        part.detach();
+    let part = PART.swap(std::ptr::null_mut(), AcqRel);
+    if !part.is_null() {
+        // SAFETY: it was leaked by `install`, and is freed once; the child's one thread is here and not in the handler.
+        drop(unsafe { Box::from_raw(part) });
     }
 }
 
 extern "C" fn handle(_: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     let saved = Errno::last_raw();
-    // SAFETY: the kernel has given both to this handler.
-    if let (Some(part), Some(question)) = (part(), unsafe { value_of(info) }) {
-        let memory = OwnMemory::now();
+    // SAFETY: the kernel has given it to this handler.
+    if let (Some(part), Some(question), true) = (part(), unsafe { value_of(info) }, has_room()) {
         // SAFETY: as above.
-        let call = unsafe { interrupted::call(context, |address, into| memory.read(address, into)) };
-        answer(part, &memory, question, call);
+        unsafe { respond(part, question, context) };
     }
     Errno::set_raw(saved);
+}
+
+/// No part of its caller: that has to see first whether there is room for it.
+///
+/// # Safety
+/// `context` must be what a handler with `SA_SIGINFO` was given.
+#[inline(never)]
+unsafe fn respond(part: &OwnPart, question: u64, context: *const libc::c_void) {
+    let memory = OwnMemory::now();
+    // SAFETY: the caller says so.
+    let call = unsafe { interrupted::call(context, |address, into| memory.read(address, into)) };
+    answer(part, &memory, question, call);
+}
+
+/// The alternative stack of the present thread, for handlers.
+fn own_alternative() -> libc::stack_t {
+    let mut stack = libc::stack_t { ss_sp: std::ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
+    // SAFETY: the call writes to `stack` alone.
+    unsafe { libc::sigaltstack(std::ptr::null(), &raw mut stack) };
+    stack
+}
+
+/// Whether the stack that the present handler runs on has room for it. One that the kernel grows has.
+fn has_room() -> bool {
+    let stack = own_alternative();
+    let here = (&raw const stack).addr();
+    stack.ss_flags & libc::SS_ONSTACK == 0 || here.saturating_sub(stack.ss_sp.addr()) >= ROOM
+}
+
+/// Handlers run on the thread's own stack if its alternative one is too small: the one of 8 KiB that the standard
+/// library gives each thread of the plain executable, to report an overflow, of which the kernel takes 3 KiB or more.
+fn leave_small_stack() {
+    let stack = own_alternative();
+    // SAFETY: the call reads a number that the kernel gave this process.
+    let of_kernel = unsafe { libc::getauxval(libc::AT_MINSIGSTKSZ) } as usize;
+    if stack.ss_flags & libc::SS_DISABLE == 0 && stack.ss_size < of_kernel + ROOM {
+        let none = libc::stack_t { ss_sp: std::ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
+        // SAFETY: nothing runs on the alternative stack now, and `none` lives through the call. It cannot fail.
+        unsafe { libc::sigaltstack(&raw const none, std::ptr::null_mut()) };
+    }
 }
 
 fn answer(part: &OwnPart, memory: &OwnMemory, question: u64, call: Option<Call>) {
@@ -91,12 +135,13 @@ fn answer(part: &OwnPart, memory: &OwnMemory, question: u64, call: Option<Call>)
     let head = part.answer(area);
     head.question.store(0, Relaxed);
     std::sync::atomic::fence(Release);
-    // SAFETY: both look at what is this thread's own alone, as faulthandler does in its handlers.
-    let (state, has_gil) = unsafe { (ffi::PyGILState_GetThisThreadState(), ffi::PyGILState_Check() == 1) };
+    // SAFETY: both look at what is this thread's own alone, or compare it, as faulthandler does in its handlers.
+    // `PyGILState_Check` would say of each thread that it has the lock once there is a second interpreter.
+    let (state, running) = unsafe { (ffi::PyGILState_GetThisThreadState(), ffi::compat::PyThreadState_GetUnchecked()) };
     let mut facts = Facts::default();
     if state.is_null() {
         facts |= Facts::NO_PYTHON;
-    } else if has_gil {
+    } else if state == running {
         facts |= Facts::HAS_GIL;
     }
     let mut len = 0;
@@ -237,4 +282,35 @@ pub(super) fn walk_here(python: &Walked) -> (Vec<u8>, End) {
     let len = output.len();
     bytes.truncate(len);
     (bytes, end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::answer;
+    use super::super::area::StackMemory;
+    use super::*;
+    use crate::ids::SlotId;
+    use crate::ipc::thread_signal;
+    use crate::stats::scoreboard::Layout;
+    use nix::unistd::{Pid, gettid};
+
+    #[test]
+    fn a_thread_with_the_small_stack_of_the_standard_library_answers() {
+        Python::initialize();
+        let (layout, slot, question) = (Layout::new(1, 1), SlotId::new(0), 1);
+        let memory = StackMemory::create(layout).unwrap();
+        let file = memory.memory().try_clone_to_owned().unwrap();
+        let part = OwnPart::map(file, layout, slot).unwrap();
+        let answered = std::thread::spawn(move || {
+            Python::attach(|py| {
+                check::run(py);
+                install(py, part).unwrap();
+                enter(py, ThreadIndex::first(1).next().unwrap());
+                thread_signal::send(Pid::this(), gettid(), stacks_signal(), question).unwrap();
+                answer::read(&memory, slot, 0, question)
+            })
+        });
+        let answer = answered.join().unwrap().unwrap();
+        assert!(answer.facts.has(Facts::HAS_GIL) && !answer.facts.has(Facts::BROKEN), "{answer:?}");
+    }
 }

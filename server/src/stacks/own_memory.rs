@@ -2,7 +2,7 @@
 //! Nothing here allocates or locks: a signal handler calls it.
 //!
 //! The kernel is asked once for each page whether it is there, by a call that reads from it and does nothing else:
-//! `rt_sigprocmask(2)` with an order that there is none of. `process_vm_readv(2)` costs ten times as much, and not every
+//! `rt_sigprocmask(2)` with an invalid `how`. `process_vm_readv(2)` costs ten times as much, and not every
 //! security profile permits it. Between the question and the reading a page could go only under a pointer that leads
 //! nowhere, for what the thread's own frames refer to stays as long as they do.
 

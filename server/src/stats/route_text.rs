@@ -1,7 +1,7 @@
 //! The pattern of a path: `{}` in the place of its variable parts, so that requests for the same thing of different
-//! users, orders and files are of one route. It is decided by the form of each segment alone, without decoding: nothing
-//! is known of the application. What looks like a number, a token or a long text never stays in a pattern, so that no
-//! secret of a path is shown; and a pattern's pattern is itself.
+//! users, orders and files are of one route. The form of each segment decides, without decoding, because nothing is
+//! known of the application. What looks like a number, a token or a long text never stays in a pattern, so that no
+//! secret of a path is shown. The pattern of a pattern is the same pattern.
 
 /// The longest text of a route, bytes.
 pub const ROUTE_MAX: usize = 120;

@@ -69,7 +69,7 @@ impl Totals {
             let mut phases = PhaseCounts::default();
             let read = cell.read().and_then(|sample| {
                 cell.read_latencies(&mut latency)?;
-                cell.phases.add_to(sample.counters.requests, &mut phases).map(|()| sample)
+                cell.add_phases(sample.counters.requests, &mut phases).map(|()| sample)
             });
             match read {
                 Ok(ThreadSample { counters, average, .. }) => {

@@ -44,7 +44,14 @@ impl Watch {
 /// # Errors
 /// When Python refuses.
 pub(super) fn watch(py: Python<'_>, scoreboard: &Arc<Scoreboard>, slot: SlotId) -> PyResult<()> {
+    let callbacks = py.import("gc")?.getattr("callbacks")?;
+    // A process of a reforked generation has that of the worker that it was forked from.
+    for other in callbacks.try_iter()?.collect::<PyResult<Vec<_>>>()? {
+        if other.is_instance_of::<Watch>() {
+            callbacks.call_method1("remove", (other,))?;
+        }
+    }
     let watch = Watch { scoreboard: Arc::clone(scoreboard), slot, began: AtomicU64::new(0) };
-    py.import("gc")?.getattr("callbacks")?.call_method1("append", (Py::new(py, watch)?,))?;
+    callbacks.call_method1("append", (Py::new(py, watch)?,))?;
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use std::os::fd::{AsFd, IntoRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, RawFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::libc;
@@ -55,7 +55,14 @@ pub(crate) fn on_terminate() -> std::io::Result<EventFd> {
     // The handler has a descriptor of its own, which is never closed, whatever becomes of the returned one.
     let for_handler = event.as_fd().try_clone_to_owned()?;
     WORKER.store(nix::unistd::getpid().as_raw(), Ordering::Relaxed);
-    EVENT.store(for_handler.into_raw_fd(), Ordering::Relaxed);
+    match EVENT.load(Ordering::Relaxed) {
+        -1 => EVENT.store(for_handler.into_raw_fd(), Ordering::Relaxed),
+        // A worker that was forked from a worker has the number of that one, and nothing behind it.
+        // SAFETY: the number is the handler's alone.
+        number => {
+            nix::errno::Errno::result(unsafe { libc::dup3(for_handler.as_raw_fd(), number, libc::O_CLOEXEC) })?;
+        }
+    }
     let action = SigAction::new(SigHandler::Handler(note), SaFlags::SA_RESTART, SigSet::empty());
     // SAFETY: the handler does only what a signal handler may.
     unsafe { sigaction(Signal::SIGTERM, &action)? };

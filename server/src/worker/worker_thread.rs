@@ -260,7 +260,13 @@ impl WorkerThread {
             self.worker.open.fetch_add(1, AcqRel);
             let mut connection = Connection::new(socket, kind, peer, self.patience(), rates);
             connection.awaits_proxy = self.worker.config.http_router.proxy_protocol_everywhere;
+            // It may have come while those before it were served.
+            let ready = self.ready;
+            if taken > 0 {
+                self.ready = self.now;
+            }
             self.work(py, connection, scratch)?;
+            self.ready = ready;
         }
         // One that is full must not be woken for a connection that another could take.
         self.worker.has_space().map(drop)
@@ -277,7 +283,8 @@ impl WorkerThread {
     fn next_turn(&mut self) -> usize {
         let last = self.turn;
         let busy = last.batch + 1 == self.batch && self.ready.nanos_since(last.at) >= AWAKE;
-        let count = if busy { (last.count * 2).min(ACCEPTS) } else { 1 };
+        // The first turn of all has none before it.
+        let count = if busy { (last.count * 2).clamp(1, ACCEPTS) } else { 1 };
         self.turn = Turn { batch: self.batch, at: self.ready, count };
         count
     }

@@ -60,6 +60,18 @@ pub(crate) enum ControlError {
         /// Why.
         error: io::Error,
     },
+    /// `--control` names the socket of another server than the one that is shown.
+    #[error(
+        "{path} is the control socket of server {pid}, and server {shown} is shown: name that one's, or leave --control out"
+    )]
+    Others {
+        /// The socket.
+        path: String,
+        /// Its master.
+        pid: i32,
+        /// The master that the stats are of.
+        shown: i32,
+    },
     /// No answer came in time.
     #[error("the control socket {path} gave no answer within {:.1} s", .after.as_secs_f64())]
     TimedOut {
@@ -225,6 +237,21 @@ impl Control {
                 }
                 Reply::Failed(why) => return Err(ControlError::Failed(format::one_line(&why))),
             }
+        }
+    }
+
+    /// Checks that it is the socket of the server whose stats are shown.
+    ///
+    /// # Errors
+    /// When it is another server's, or one of both does not answer.
+    fn is_of(&self, target: &Target) -> Result<(), ControlError> {
+        let shown = Fetcher::new(target.clone(), self.timeout).fetch()?.snapshot;
+        let Answer::Stats(asked) = self.ask(&Request::Stats, Duration::ZERO, &mut |_| true)? else {
+            return Err(ControlError::Another);
+        };
+        match (asked.pid, asked.started_at) == (shown.pid, shown.started_at) {
+            true => Ok(()),
+            false => Err(ControlError::Others { path: self.name(), pid: asked.pid, shown: shown.pid }),
         }
     }
 

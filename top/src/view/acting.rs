@@ -48,14 +48,44 @@ struct Plan {
     lines: Vec<String>,
 }
 
+/// The processes that a question speaks of: the master's, its generation, and that of the worker which is meant.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Meant {
+    server: i32,
+    generation: Option<u32>,
+    worker: Option<(u32, i32)>,
+}
+
+impl Meant {
+    /// Of this request as things stand.
+    fn by(request: &Request, snapshot: &Snapshot) -> Self {
+        let worker = match request {
+            Request::Recycle { worker } | Request::Drain { worker } | Request::Undrain { worker } => Some(*worker),
+            _ => None,
+        };
+        let pid = |id| snapshot.workers.iter().find(|worker| worker.id == id).map_or(0, |worker| worker.pid);
+        let worker = worker.map(|id| (id, pid(id)));
+        Self { server: snapshot.pid, generation: snapshot.generation, worker }
+    }
+}
+
+/// What waits for a yes.
+#[derive(Debug)]
+struct Unconfirmed {
+    /// The server, by its place on the command line.
+    target: usize,
+    plan: Plan,
+    meant: Meant,
+}
+
 /// What is confirmed, under way and answered.
 #[derive(Debug, Default)]
 pub(super) struct Acting {
     /// `--control` was given: the stats need not name the socket.
     is_named: bool,
-    /// Waits for a yes, with the server that it is of.
-    unconfirmed: Option<(usize, Plan)>,
-    pending: Option<(Pending, String)>,
+    unconfirmed: Option<Unconfirmed>,
+    /// Under way, with their names.
+    pending: Vec<(Pending, String)>,
     /// For the foot, and whether it is bad news.
     said: Option<(String, bool)>,
 }
@@ -94,7 +124,7 @@ impl Acting {
 
     /// A key was pressed: what was said has been seen.
     pub(super) fn seen(&mut self) {
-        if self.pending.is_none() {
+        if self.pending.is_empty() {
             self.said = None;
         }
     }
@@ -106,7 +136,7 @@ impl Acting {
 
     /// Draws the question.
     pub(super) fn draw(&self, label: &str, theme: &Theme, area: Rect, buf: &mut Buffer) {
-        let Some((_, plan)) = &self.unconfirmed else { return };
+        let Some(Unconfirmed { plan, .. }) = &self.unconfirmed else { return };
         let mut lines: Vec<Line<'_>> = plan.lines.iter().map(|line| Line::raw(format!(" {line} "))).collect();
         lines.push(Line::default());
         lines.push(Line::from(vec![
@@ -126,12 +156,12 @@ impl Screen {
     pub(super) fn intend(&mut self, deed: Deed) {
         let target = self.server_shown().unwrap_or(self.selection.server);
         match self.plan(target, deed) {
-            Ok(plan) => self.acting.unconfirmed = Some((target, plan)),
+            Ok((plan, meant)) => self.acting.unconfirmed = Some(Unconfirmed { target, plan, meant }),
             Err(why) => self.acting.say(why, true),
         }
     }
 
-    fn plan(&self, target: usize, deed: Deed) -> Result<Plan, String> {
+    fn plan(&self, target: usize, deed: Deed) -> Result<(Plan, Meant), String> {
         if self.playback.past().is_some() {
             return Err("what is shown is the past: return to the present before anything is done".to_owned());
         }
@@ -144,18 +174,28 @@ impl Screen {
             return Err("the server has no control socket: start it with --control PATH".to_owned());
         }
         let selected = self.table.selected.filter(|_| !self.all()).map(|(place, _)| place);
-        plan(snapshot, selected.and_then(|place| snapshot.workers.get(place)), deed)
+        let plan = plan(snapshot, selected.and_then(|place| snapshot.workers.get(place)), deed)?;
+        let meant = Meant::by(&plan.request, snapshot);
+        Ok((plan, meant))
     }
 
     /// A key while a question lies over the table.
     pub(super) fn confirm(&mut self, key: KeyEvent) -> Outcome {
         let is_yes = matches!(key.code, KeyCode::Char('y' | 'Y'))
             && !key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT);
-        let Some((target, plan)) = self.acting.unconfirmed.take().filter(|_| is_yes) else { return Outcome::Draw };
+        let Some(Unconfirmed { target, plan, meant }) = self.acting.unconfirmed.take().filter(|_| is_yes) else {
+            return Outcome::Draw;
+        };
+        // What was told was of those processes.
+        if self.sample_of(target).map(|sample| Meant::by(&plan.request, &sample.snapshot)) != Some(meant) {
+            let why = "not done: another process or generation has come meanwhile; look again, and ask again";
+            self.acting.say(format!("{}: {why}", plan.name), true);
+            return Outcome::Draw;
+        }
         match self.asking.ask(target, plan.request, LONG) {
             Ok(pending) => {
                 self.acting.say(format!("{}: asked", plan.name), false);
-                self.acting.pending = Some((pending, plan.name));
+                self.acting.pending.push((pending, plan.name));
             }
             Err(why) => self.acting.say(format!("{}: {why}", plan.name), true),
         }
@@ -164,14 +204,14 @@ impl Screen {
 
     /// What a server says of an action; gives back what is of something else.
     pub(super) fn acting_told(&mut self, told: Told) -> Result<bool, Told> {
-        let Some((_, name)) = self.acting.pending.as_ref().filter(|(pending, _)| pending.is(&told)) else {
+        let Some(place) = self.acting.pending.iter().position(|(pending, _)| pending.is(&told)) else {
             return Err(told);
         };
-        let name = name.clone();
+        let name = self.acting.pending[place].1.clone();
         match told.said {
             Said::Progress(text) => self.acting.say(format!("{name}: {text}"), false),
             Said::Answer(answer) => {
-                self.acting.pending = None;
+                self.acting.pending.remove(place);
                 match answer {
                     Ok(Answer::Text(text)) => self.acting.say(format!("{name}: {text}"), false),
                     Ok(_) => self.acting.say(format!("{name}: {}", ControlError::Another), true),

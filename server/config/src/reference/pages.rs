@@ -38,7 +38,7 @@ fn options_page() -> String {
         }
         let mut names: Vec<String> = row.short.iter().map(|short| format!("`-{short}`")).collect();
         names.extend(row.names.iter().map(|name| format!("`--{name}`")));
-        let takes = if row.takes_value() { format!(" `{}`", row.takes) } else { String::new() };
+        let takes = if row.takes_value() { format!(" `{}`", row.takes.replace('|', r"\|")) } else { String::new() };
         let repeated = if row.accumulates() { " May be repeated." } else { "" };
         let default = if row.default.is_empty() { String::new() } else { format!("`{}`", row.default) };
         let _ = writeln!(

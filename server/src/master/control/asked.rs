@@ -1,4 +1,4 @@
-//! What somebody asks for, and the way back to who asked.
+//! A request from the control socket, and the way in which its client gets replies.
 
 use std::sync::Arc;
 
@@ -7,10 +7,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::peer::Peer;
 
-/// Words on the way to a client that has not taken the ones before; further ones are lost.
+/// So many progress lines wait for a client that does not read; further ones are lost.
 const MOST_PROGRESS: usize = 32;
 
-/// Somebody asks for something through the control socket.
+/// A request from the control socket.
 #[derive(Debug)]
 pub(in crate::master) struct Asked {
     pub(in crate::master) request: Request,
@@ -19,7 +19,8 @@ pub(in crate::master) struct Asked {
     pub(in crate::master) answering: Answering,
 }
 
-/// The way back to who asked. It can be kept until the answer is known; dropped without one, it says that there is none.
+/// Sends replies to the client that asked. It can be kept until the answer is known; dropped without an answer, it
+/// tells the client that there is none.
 #[derive(Debug)]
 pub(in crate::master) struct Answering {
     progress: mpsc::Sender<String>,
@@ -27,7 +28,7 @@ pub(in crate::master) struct Answering {
 }
 
 impl Answering {
-    /// A way back, and its other end.
+    /// Makes one, with the end that the client's task reads.
     pub(super) fn new() -> (Self, Replies) {
         let ((progress, words), (end, last)) = (mpsc::channel(MOST_PROGRESS), oneshot::channel());
         (Self { progress, end }, Replies { progress: words, end: last })
@@ -66,7 +67,7 @@ impl Answering {
     }
 }
 
-/// What comes back.
+/// The replies, for the client's task.
 #[derive(Debug)]
 pub(super) struct Replies {
     progress: mpsc::Receiver<String>,

@@ -1,5 +1,5 @@
-//! The connections to the control socket: tasks that read a request, hand it to the loop and write what comes back.
-//! Nothing that a client does or leaves undone holds up the loop, or has more than a bounded number of them open.
+//! The connections to the control socket: a task for each reads requests, hands them to the loop and writes the
+//! replies. No client can block the loop, and the number of connections is bounded.
 
 use std::cell::Cell;
 use std::io;
@@ -124,7 +124,7 @@ async fn converse(stream: UnixStream, events: &Events, silent_since: &Cell<Optio
         let request: Request = match serde_json::from_slice(&line) {
             Ok(request) => request,
             Err(invalid) => {
-                let why = format!("that is no request: {invalid}: docs/control.md has those that there are");
+                let why = format!("that is no request: {invalid}: docs/control.md lists the requests");
                 send(&mut writer, &Reply::Failed(why)).await?;
                 continue;
             }

@@ -1,15 +1,15 @@
 //! Where the control socket is when nobody says: in a directory where nobody but the server's user and root may put
 //! files. Its name is that of the master's process, by which `rwsgi ctl` finds it.
 
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::sys::stat::Mode;
 use nix::unistd::geteuid;
 
-use super::socket::is_dead;
+use super::socket::{is_dead, lock};
 use crate::identity::Identity;
 use crate::owned_file::{Last, Place};
 use crate::pidfile::{control_socket_name, server_of_control_socket};
@@ -17,42 +17,76 @@ use crate::pidfile::{control_socket_name, server_of_control_socket};
 /// The directory of root's servers; those that become another user have one below, named by the user's id.
 const ROOTS: &str = "/run/rwsgi";
 
-/// A directory, ready to be used; `None` where there is none. `user` is who the server becomes.
-pub(super) fn directory(user: Option<&Identity>) -> Option<PathBuf> {
+/// A directory, ready to be used; `Ok(None)` where none is to be expected. `user` is who the server becomes.
+///
+/// # Errors
+/// When there is one that is not used: which, and why.
+pub(super) fn directory(user: Option<&Identity>) -> Result<Option<PathBuf>, String> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let user = user.filter(|user| user.uid.is_some());
+    let mut refused = Vec::new();
     // systemd has made it, and removes it. There may be several.
     if let Some(given) = variable("RUNTIME_DIRECTORY") {
         let first = given.to_string_lossy().split(':').next().map(PathBuf::from).unwrap_or_default();
-        if is_ours_alone(&first, user) {
-            return Some(first);
+        match check(&first, user) {
+            Ok(()) => return Ok(Some(first)),
+            Err(why) => refused.push(format!("RUNTIME_DIRECTORY: {why}")),
         }
     }
     // Of a login; a server that becomes another user could not enter it.
-    if let (Some(given), None) = (variable("XDG_RUNTIME_DIR"), user)
-        && is_ours_alone(&given, None)
-    {
-        let own = given.join("rwsgi");
-        return make(&own, 0o700).ok().filter(|()| is_ours_alone(&own, None)).map(|()| own);
+    if let (Some(given), None) = (variable("XDG_RUNTIME_DIR"), user) {
+        match check(&given, None) {
+            Ok(()) => {
+                let own = given.join("rwsgi");
+                return make(&own, 0o700).and_then(|()| check(&own, None)).map(|()| Some(own));
+            }
+            Err(why) => refused.push(format!("XDG_RUNTIME_DIR: {why}")),
+        }
     }
-    if !geteuid().is_root() {
-        return None;
+    if geteuid().is_root() {
+        match of_roots(user) {
+            Ok(directory) => return Ok(Some(directory)),
+            Err(why) => refused.push(why),
+        }
     }
-    let roots = PathBuf::from(ROOTS);
-    make(&roots, 0o755).ok().filter(|()| is_ours_alone(&roots, None))?;
-    let Some(Identity { uid: Some(uid), gid, .. }) = user else { return Some(roots) };
-    let own = roots.join(uid.to_string());
-    let place = Place::find(&own, Last::Keep, user).ok()?;
-    if place.look().ok()?.is_none() {
-        place.make_directory(Mode::S_IRWXU, Some(*uid), Some(*gid)).ok()?;
-    }
-    is_ours_alone(&own, user).then_some(own)
+    if refused.is_empty() { Ok(None) } else { Err(refused.join("; ")) }
 }
 
-fn make(directory: &Path, mode: u32) -> io::Result<()> {
-    match DirBuilder::new().mode(mode).create(directory) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
+/// For a server that root starts.
+fn of_roots(user: Option<&Identity>) -> Result<PathBuf, String> {
+    let roots = PathBuf::from(ROOTS);
+    make(&roots, 0o755)?;
+    check(&roots, None)?;
+    let Some(Identity { uid: Some(uid), gid, .. }) = user else { return Ok(roots) };
+    let own = roots.join(uid.to_string());
+    // It is made and given away at once, as another server that starts sees it.
+    let _lock = lock(&roots);
+    let made = Place::find(&own, Last::Keep, user).and_then(|place| match place.look()? {
+        Some(_) => Ok(()),
+        None => place.make_directory(Mode::S_IRWXU, Some(*uid), Some(*gid)),
+    });
+    made.map_err(|error| format!("'{}' cannot be made: {error}", own.display()))?;
+    check(&own, user)?;
+    Ok(own)
+}
+
+fn make(directory: &Path, mode: u32) -> Result<(), String> {
+    let made = match DirBuilder::new().mode(mode).create(directory) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        // Whatever the umask is: other users' servers have theirs below.
+        Ok(()) => std::fs::set_permissions(directory, Permissions::from_mode(mode)),
+        failed => failed,
+    };
+    made.map_err(|error| format!("'{}' cannot be made: {error}", directory.display()))
+}
+
+fn check(directory: &Path, user: Option<&Identity>) -> Result<(), String> {
+    match is_ours_alone(directory, user) {
+        true => Ok(()),
+        false => Err(format!(
+            "'{}' is not a directory of the server's user or root's where nobody else may write",
+            directory.display()
+        )),
     }
 }
 
@@ -87,7 +121,7 @@ pub(super) fn remove_stale(directory: &Path, user: Option<&Identity>) {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::symlink;
     use std::os::unix::net::UnixListener;
 
     use super::*;

@@ -1,4 +1,4 @@
-//! Which module does what is asked for.
+//! Calls the module that does what a request asks for.
 
 use std::time::Duration;
 
@@ -61,8 +61,9 @@ impl Master {
         };
         self.scoreboard.limits().set_log_level(number);
         log_text::set_level(number);
-        answering
-            .text(format!("the log tells {level} and what is worse; who acts through this socket, it always tells"));
+        answering.text(format!(
+            "the log has messages of level {level} and above; it always has who acts through this socket"
+        ));
     }
 }
 
@@ -84,7 +85,8 @@ fn action(request: &Request) -> Option<String> {
         Request::Drain { worker } => format!("drain of worker {worker}"),
         Request::Undrain { worker } => format!("undrain of worker {worker}"),
         Request::Workers { count } => format!("workers {count}"),
-        Request::LogLevel { level } => format!("log-level '{level}'"),
+        // What a client writes must not be long enough to tell another story.
+        Request::LogLevel { level } => format!("log-level '{level:.8}'"),
         Request::SlowRequest { micros } => format!("slow-request {} ms", *micros as f64 / 1000.0),
         Request::Memory { worker, what } => {
             let what = match what {

@@ -1,8 +1,8 @@
-//! The control socket: operators look at the server and act on it through it. `docs/control.md` has its protocol, whose
-//! messages are in [`rwsgi_stats::control`].
+//! The control socket, through which operators look at the server and act on it. `docs/control.md` describes the
+//! protocol, [`rwsgi_stats::control`] has its messages.
 //!
-//! [`socket`] binds it, [`connections`] are tasks that only read and write, and what they read is an event of the loop
-//! ([`asked`]). [`dispatch`] is the one place that knows which module does what is asked for.
+//! [`socket`] binds it. The tasks of [`connections`] only read and write: a request becomes an event of the loop
+//! ([`asked`]). [`dispatch`] is the one place that knows which module does what a request asks for.
 
 mod asked;
 mod connections;

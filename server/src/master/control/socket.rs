@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
 use nix::sys::stat::SFlag;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::default_path;
 use crate::identity::Identity;
@@ -75,7 +75,15 @@ pub(in crate::master) fn open(
             Ok(Some(bound.with_context(|| format!("control: cannot listen on '{}'", path.display()))?))
         }
         ControlSocket::Default => {
-            let Some(directory) = default_path::directory(user) else { return Ok(None) };
+            let directory = match default_path::directory(user) {
+                Ok(Some(directory)) => directory,
+                Ok(None) => return Ok(None),
+                // Nobody has asked for it.
+                Err(why) => {
+                    info!("control: there is no control socket: {why}; name one by --control PATH, or off for none");
+                    return Ok(None);
+                }
+            };
             let _lock = lock(&directory);
             default_path::remove_stale(&directory, user);
             let path = default_path::own_path(&directory);
@@ -98,7 +106,7 @@ pub(super) fn is_dead(path: &Path) -> bool {
 
 /// Keeps other servers from taking a socket in this directory for a dead one's while it is bound and does not listen yet.
 /// Who may only read the directory can keep the lock: it is not waited for, for long.
-fn lock(directory: &Path) -> Option<Flock<File>> {
+pub(super) fn lock(directory: &Path) -> Option<Flock<File>> {
     let mut directory = File::open(directory).ok()?;
     for _ in 0..TRIES {
         match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {

@@ -1,4 +1,4 @@
-//! What is answered once it has come to pass: looked at after each event of the loop, while anybody waits for it.
+//! Requests whose answer comes later, such as a reload: the loop checks them after each event while a client waits.
 
 use rwsgi_stats::control::ReloadKind;
 
@@ -83,7 +83,9 @@ impl Master {
             });
         }
         if current > number {
-            return Some(Ok(format!("generation {number} was overtaken by generation {current}")));
+            return Some(Ok(format!(
+                "generation {number} does not serve: generation {current} of a later reload does"
+            )));
         }
         let wanted: Vec<_> = self.running().collect();
         let serves = |child: &Child| child.is_ready() && child.generation == Some(number);

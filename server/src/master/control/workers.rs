@@ -73,6 +73,12 @@ impl Master {
         others.any(|other| !self.scoreboard.worker(other).drained())
     }
 
+    /// Whether a worker's process is drained.
+    pub(in crate::master) fn is_drained(&self, worker: WorkerId) -> bool {
+        let newest = self.children.of(Post::Worker(worker)).rev().find(|child| !child.is_leaving());
+        newest.and_then(|child| child.slot).is_some_and(|slot| self.scoreboard.worker(slot).drained())
+    }
+
     /// Has so many workers run. Where `cheaper` decides that, it does so below this number from now on.
     pub(super) fn control_workers(&mut self, count: u32, answering: Answering) {
         let most = self.config.processes;
@@ -85,6 +91,13 @@ impl Master {
             return answering.failed(format!(
                 "generation {} is tried on a few workers: keep or undo it first (canary-keep, canary-undo)",
                 canary.number()
+            ));
+        }
+        let is_fewer = self.running().count() > count as usize;
+        if is_fewer && self.running().take(count as usize).all(|worker| self.is_drained(worker)) {
+            return answering.failed(format!(
+                "the {} that would stay take no requests, which would wait: undrain one first",
+                workers(count)
             ));
         }
         self.control.most_workers = (count < most).then_some(count);

@@ -1,9 +1,9 @@
-//! Slow requests: the master takes the stack of a request that has taken as long as `slow-request` says, and keeps what its
-//! thread tells of it at its end.
+//! Slow requests: the master takes the stack of a request that has taken as long as `slow-request` says, and keeps the
+//! record that its thread writes at its end.
 //!
-//! A request is due when it has taken that long. The next look is when the first of those in progress could be; when none
-//! is in progress the master sleeps, and the next request that begins wakes it: one write to a pipe at most in each time of
-//! `slow-request`, and none at all on a server that is idle. That a request ended slowly its worker says too.
+//! The master looks again when the first request in progress could become slow. When none is in progress it sleeps, and
+//! the next request that begins wakes it: at most one write to a pipe in each time of `slow-request`, and none on an
+//! idle server. A worker also notifies the master when a slow request has ended.
 
 mod kept;
 mod line;

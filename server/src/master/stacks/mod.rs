@@ -66,7 +66,8 @@ impl Master {
     pub(super) fn control_stacks(&mut self, worker: Option<u32>, answering: Answering) {
         let known = worker.map(|number| WorkerId::new(number).filter(|id| id.get() <= self.config.processes));
         if let Some(None) = known {
-            return answering.failed(format!("there is no such worker: they are 1 to {}", self.config.processes));
+            return answering
+                .failed(format!("there is no such worker: they are numbered from 1 to {}", self.config.processes));
         }
         let stacks = self.ask_stacks(known.flatten());
         tokio::task::spawn_local(async move { answering.done(Answer::Stacks(stacks.await)) });

@@ -39,8 +39,10 @@ pub(in crate::master) struct Profile {
     started: Instant,
     /// When the last tick is.
     end: Instant,
-    /// When the present tick was due.
+    /// When the next tick is.
     due: Instant,
+    /// How many threads the last tick was about.
+    asked: u64,
     next_report: Instant,
     /// For the moments of the ticks.
     random: u64,
@@ -55,6 +57,7 @@ pub(in crate::master) struct Profile {
 /// An answer that is waited for.
 #[derive(Debug)]
 struct Open {
+    child: ChildId,
     slot: SlotId,
     thread: ThreadIndex,
     question: u64,
@@ -84,6 +87,7 @@ impl Master {
             started: now,
             end: now + Duration::from_secs_f64(seconds),
             due: now,
+            asked: 0,
             next_report: now + REPORT,
             random: MonotonicNanos::now().as_nanos() | 1,
             threads: HashMap::new(),
@@ -102,8 +106,9 @@ impl Master {
             debug!("profile: who asked for it has gone");
             return self.forget_answers(&profile);
         }
-        profile.collect(self.stacks.memory(), now);
+        profile.collect(self.stacks.memory(), now, |child| self.children.get(child).is_some());
         if now >= profile.end {
+            profile.missed += profile.pass_ticks(profile.end) * profile.asked;
             if profile.open.is_empty() || now >= profile.end + LAST_ANSWERS {
                 self.forget_answers(&profile);
                 return profile.finish(now);
@@ -112,17 +117,9 @@ impl Master {
             self.profile = Some(profile);
             return;
         }
-        let asked = self.ask_all_in_requests(&mut profile, now);
-        let interval = Duration::from_secs(1) / profile.rate;
-        // From half to one and a half of it.
-        let random = profile.fraction();
-        profile.due += interval / 2 + interval.mul_f64(random);
-        if profile.due < now {
-            // The loop, or the machine, was busy.
-            let late = (now - profile.due).as_secs_f64() * f64::from(profile.rate);
-            profile.missed += late as u64 * asked;
-            profile.due = now + interval;
-        }
+        profile.asked = self.ask_all_in_requests(&mut profile, now);
+        // One of them is this one; when there are more, the loop or the machine was busy.
+        profile.missed += profile.pass_ticks(now).saturating_sub(1) * profile.asked;
         if now >= profile.next_report {
             profile.report(now);
         }
@@ -136,9 +133,7 @@ impl Master {
         let question = self.stacks.next_question();
         for child in self.children.workers() {
             let (Some(pid), Some(slot)) = (child.pid, child.slot) else { continue };
-            let threads =
-                profile.threads.entry(child.id).or_insert_with(|| answering_threads(self.stacks.memory(), pid, slot));
-            for (index, id) in ThreadIndex::first(self.scoreboard.layout().threads).zip(threads.iter()) {
+            for index in ThreadIndex::first(self.scoreboard.layout().threads) {
                 // What is corrupt is the watchdog's to see.
                 if self.scoreboard.read(slot, index).map_or(true, |sample| sample.started.is_none()) {
                     continue;
@@ -148,11 +143,23 @@ impl Master {
                     open.ticks += 1;
                     continue;
                 }
+                // Not before it has a request: threads of a worker that begins cannot be asked yet.
+                let threads = profile.threads.entry(child.id);
+                let threads = threads.or_insert_with(|| answering_threads(self.stacks.memory(), pid, slot));
+                let id = threads.get(index.index()).copied().flatten();
                 let sent = id.is_some_and(|id| thread_signal::send(pid, id, stacks_signal(), question).is_ok());
                 if sent {
                     let held = self.scoreboard.thread(slot, index).held();
                     let route = held.map(|held| self.route_in(&held)).unwrap_or_default();
-                    profile.open.push(Open { slot, thread: index, question, since: now, ticks: 1, route });
+                    profile.open.push(Open {
+                        child: child.id,
+                        slot,
+                        thread: index,
+                        question,
+                        since: now,
+                        ticks: 1,
+                        route,
+                    });
                     if !profile.slots.contains(&slot) {
                         profile.slots.push(slot);
                     }
@@ -174,10 +181,15 @@ impl Master {
 }
 
 impl Profile {
-    /// Counts the answers that are there, and as missed what is overdue.
-    fn collect(&mut self, memory: &StackMemory, now: Instant) {
+    /// Counts the answers that are there, and as missed what is overdue or was asked of a process that is none any more:
+    /// another one has its slot.
+    fn collect(&mut self, memory: &StackMemory, now: Instant, is_there: impl Fn(ChildId) -> bool) {
         let Self { open, seen, missed, .. } = self;
         open.retain(|open| {
+            if !is_there(open.child) {
+                *missed += open.ticks;
+                return false;
+            }
             if let Some(answer) = answer::read(memory, open.slot, open.thread.get(), open.question) {
                 seen.add(&open.route, &answer, open.ticks);
                 return false;
@@ -186,6 +198,19 @@ impl Profile {
             *missed += if is_overdue { open.ticks } else { 0 };
             !is_overdue
         });
+    }
+
+    /// Lets the ticks until that moment be over; returns how many they were.
+    fn pass_ticks(&mut self, until: Instant) -> u64 {
+        let interval = Duration::from_secs(1) / self.rate;
+        let mut passed = 0;
+        while self.due <= until {
+            // From half to one and a half of it.
+            let random = self.fraction();
+            self.due += interval / 2 + interval.mul_f64(random);
+            passed += 1;
+        }
+        passed
     }
 
     fn report(&mut self, now: Instant) {

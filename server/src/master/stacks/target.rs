@@ -123,14 +123,22 @@ fn silent(stack: &ThreadStack) -> String {
             .into(),
         'R' => "it did not answer in 200 ms: it got no processor, or the application has taken its signal".into(),
         _ => format!(
-            "it did not answer in 200 ms: the application may have a handler of its own for signal {}",
+            "it did not answer in 200 ms: the application may have a handler of its own for signal {}, or too small a \
+             stack for handlers",
             stacks_signal()
         ),
     })
 }
 
-/// Why a thread cannot answer, if it cannot.
+/// Why a thread cannot answer now, if it cannot.
 fn unanswerable(status: &ThreadStatus) -> Option<String> {
+    let signal = stacks_signal();
+    let blocks = || status.blocks(signal).then(|| format!("it blocks signal {signal}, by which a thread is asked"));
+    unaskable(status).or_else(blocks)
+}
+
+/// Why a thread could not even answer later, or must not be asked.
+fn unaskable(status: &ThreadStatus) -> Option<String> {
     let signal = stacks_signal();
     match status {
         ThreadStatus { state: 'T' | 't', .. } => Some("its process is stopped (SIGSTOP, or a debugger)".into()),
@@ -138,7 +146,6 @@ fn unanswerable(status: &ThreadStatus) -> Option<String> {
         status if !status.catches(signal) => {
             Some(format!("the application has taken away the handler of signal {signal}, by which a thread is asked"))
         }
-        status if status.blocks(signal) => Some(format!("it blocks signal {signal}, by which a thread is asked")),
         _ => None,
     }
 }
@@ -178,7 +185,8 @@ pub(super) fn answering_threads(memory: &StackMemory, pid: Pid, slot: SlotId) ->
     let can_be_asked = |id: u32| {
         let thread = Pid::from_raw(id as i32);
         let status = (id != 0 && head.readiness != Readiness::NotYet).then(|| procfs::thread_status(pid, thread));
-        let can = status.and_then(Result::ok).is_some_and(|status| unanswerable(&status).is_none());
+        // What it blocks now it need not block later: a thread blocks all signals while it starts a thread or a program.
+        let can = status.and_then(Result::ok).is_some_and(|status| unaskable(&status).is_none());
         can.then_some(thread)
     };
     head.owners.iter().take(memory.places().serving as usize).map(|id| can_be_asked(*id)).collect()

@@ -1,7 +1,7 @@
 //! How long the phases of requests took: of the one that a thread holds, and of all as histograms.
 
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::{AtomicU64, fence};
 
 use rwsgi_stats::{PhaseTimes, Phases};
 
@@ -98,17 +98,24 @@ impl PhaseCell {
         }
     }
 
-    /// Adds the phases of a thread that has served so many requests to `sums`.
+    /// Adds the phases of a thread that had served so many requests to `sums`. `served` says how many it has served by now:
+    /// the thread goes on while this is read.
     ///
     /// # Errors
     /// When that is more than one for each request; some of it may have been added.
-    pub fn add_to(&self, requests: u64, sums: &mut PhaseCounts) -> Result<(), Corrupt> {
+    pub(super) fn add_to(
+        &self,
+        requests: u64,
+        served: impl Fn() -> u64,
+        sums: &mut PhaseCounts,
+    ) -> Result<(), Corrupt> {
         let mut counts = LatencyCounts::default();
         for (histogram, sum) in self.histograms.iter().zip(&mut sums.0) {
             counts.clear();
             histogram.add_to(&mut counts);
+            fence(Acquire);
             // One is counted on one side and not yet on the other.
-            if counts.total() > requests.saturating_add(1) {
+            if counts.total() > served().saturating_add(1) {
                 return Err(Corrupt::Counters);
             }
             counts.add_zeros(requests.saturating_sub(counts.total()));
@@ -149,7 +156,7 @@ mod tests {
         cell.record(&slow);
         cell.record(&PhaseNanos { application: 999, ..PhaseNanos::default() });
         let mut counts = PhaseCounts::default();
-        cell.add_to(2, &mut counts).unwrap();
+        cell.add_to(2, || 2, &mut counts).unwrap();
         let phases = counts.encode();
         for (encoded, longest) in [(&phases.queue, 5_000), (&phases.body, 0), (&phases.application, 2_000_000)] {
             let histogram = latency::decode(encoded).unwrap();
@@ -163,7 +170,7 @@ mod tests {
     fn more_phases_than_requests_are_not_believed() {
         let cell = zeroed::<PhaseCell>();
         (0..3).for_each(|_| cell.record(&PhaseNanos { write: 5_000, ..PhaseNanos::default() }));
-        assert_eq!(cell.add_to(1, &mut PhaseCounts::default()), Err(Corrupt::Counters));
+        assert_eq!(cell.add_to(1, || 1, &mut PhaseCounts::default()), Err(Corrupt::Counters));
         cell.begin(&PhaseNanos { queue: u64::MAX, gil: 7, ..PhaseNanos::default() });
         assert_eq!(cell.waited(), PhaseNanos { gil: 7, ..PhaseNanos::default() });
     }

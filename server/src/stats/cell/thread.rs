@@ -8,7 +8,7 @@ use super::counters::{Counters, add};
 use super::errors::ErrorCells;
 use super::exception::ExceptionCell;
 use super::latencies::{Latencies, LatencyCounts};
-use super::phases::PhaseCell;
+use super::phases::{PhaseCell, PhaseCounts};
 use super::slow::SlowRing;
 use super::text::SharedText;
 use crate::clock::MonotonicNanos;
@@ -221,6 +221,14 @@ impl ThreadCell {
         if counts.total() <= most { Ok(()) } else { Err(Corrupt::Counters) }
     }
 
+    /// Adds the phases of every request to `sums`, for a thread that had served so many when it was [read](Self::read).
+    ///
+    /// # Errors
+    /// When that is more than one for each request; some of it may have been added.
+    pub fn add_phases(&self, requests: u64, sums: &mut PhaseCounts) -> Result<(), Corrupt> {
+        self.phases.add_to(requests, || self.requests.load(Relaxed), sums)
+    }
+
     /// The request in progress.
     pub fn held(&self) -> Option<HeldRequest> {
         let before = self.sequence.load(Acquire);
@@ -248,6 +256,7 @@ pub(super) fn protocol_of(stored: u32) -> Result<SocketProtocol, Corrupt> {
 mod tests {
     use super::*;
     use crate::shared_memory::zeroed;
+    use crate::stats::cell::PhaseNanos;
 
     const fn at(nanoseconds: u64) -> MonotonicNanos {
         MonotonicNanos::from_nanos(nanoseconds)
@@ -270,6 +279,22 @@ mod tests {
         let mut counts = LatencyCounts::default();
         cell.read_latencies(&mut counts).unwrap();
         assert_eq!(counts.total(), 1);
+    }
+
+    #[test]
+    fn phases_that_are_counted_while_they_are_read_are_believed() {
+        let cell = zeroed::<ThreadCell>();
+        let before = cell.read().unwrap().counters.requests;
+        let took = PhaseNanos { application: 1_000, ..PhaseNanos::default() };
+        for _ in 0..5 {
+            cell.begin(at(0), SocketProtocol::Http, b"", b"");
+            cell.finish(at(1_000), at(0), Outcome::default());
+            cell.phases.record(&took);
+        }
+        assert_eq!(cell.add_phases(before, &mut PhaseCounts::default()), Ok(()));
+        cell.phases.record(&took);
+        cell.phases.record(&took);
+        assert_eq!(cell.add_phases(5, &mut PhaseCounts::default()), Err(Corrupt::Counters));
     }
 
     #[test]

@@ -207,6 +207,11 @@ impl TableHead {
         self.sequence.store((sequence | 1).wrapping_add(1), Release);
     }
 
+    /// Another after each change.
+    pub(super) fn sequence(&self) -> u64 {
+        self.sequence.load(Relaxed)
+    }
+
     /// A change that never ends.
     #[cfg(test)]
     pub(super) fn begin_of_test(&self) {
@@ -219,9 +224,13 @@ impl TableHead {
         const LOOKS: usize = 100;
         (0..LOOKS).find_map(|_| {
             let before = self.sequence.load(Acquire);
+            if !before.is_multiple_of(2) {
+                std::hint::spin_loop();
+                return None;
+            }
             let found = read();
             fence(Acquire);
-            (before.is_multiple_of(2) && before == self.sequence.load(Relaxed)).then_some(found)
+            (before == self.sequence.load(Relaxed)).then_some(found)
         })
     }
 }

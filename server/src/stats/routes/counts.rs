@@ -76,14 +76,22 @@ impl RouteCounts {
         Ok(new)
     }
 
-    /// Refuses what `threads` threads cannot have done up to `now`.
-    pub(super) fn refuse_impossible(&self, now: MonotonicNanos, threads: u32) -> Result<(), Corrupt> {
+    /// Refuses what `threads` threads cannot have done up to `now`, when there were `requests_after` requests by the time
+    /// that all of it was read.
+    pub(super) fn refuse_impossible(
+        &self,
+        now: MonotonicNanos,
+        threads: u32,
+        requests_after: u64,
+    ) -> Result<(), Corrupt> {
         let Self { requests, exceptions, running, tx, responses, gil_wait, memory_samples, memory_growth, latency } =
             self;
         let most = now.as_nanos().saturating_mul(threads.into());
-        let is_possible = [*requests, *running, *gil_wait, *tx / BYTES_A_NANOSECOND].iter().all(|count| *count <= most);
+        let is_possible = [*requests, requests_after, *running, *gil_wait, *tx / BYTES_A_NANOSECOND]
+            .iter()
+            .all(|count| *count <= most);
         // The request that is just being counted may be in any of them.
-        let beside = |count: u64| count <= requests.saturating_add(1);
+        let beside = |count: u64| count <= requests_after.saturating_add(1);
         let sum = |counts: &[u64]| counts.iter().fold(0u64, |sum, count| sum.saturating_add(*count));
         let fits = beside(*exceptions) && beside(sum(responses)) && beside(*memory_samples) && beside(sum(latency));
         if is_possible && fits && memory_growth.unsigned_abs() <= GROWTH_MAX { Ok(()) } else { Err(Corrupt::Counters) }

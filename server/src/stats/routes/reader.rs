@@ -2,16 +2,25 @@
 //! application can write there.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::fence;
 
 use super::cells::{OTHER_ROW, RouteRow, View};
 use super::counts::{RouteCounts, RouteDelta, Slowest};
 use crate::clock::MonotonicNanos;
 use crate::stats::cell::Corrupt;
 use crate::stats::route_text::RouteText;
+use rwsgi_stats::OTHER_ROUTE;
+
+/// How long a process may be held up by the system while it gives a row away, ns: longer, and it was not our code.
+const HELD_UP: u64 = 5_000_000_000;
 
 /// What was read of a table last.
 #[derive(Debug, Default)]
-pub(super) struct Seen(Vec<SeenRow>);
+pub(super) struct Seen {
+    rows: Vec<SeenRow>,
+    /// What its head said when it was found unsteady, and when it said so first.
+    unsteady: Option<(u64, MonotonicNanos)>,
+}
 
 #[derive(Clone, Debug, Default)]
 struct SeenRow {
@@ -27,10 +36,13 @@ struct Found {
     named: bool,
     text: Vec<u8>,
     counts: RouteCounts,
+    /// Its requests when all of that was read.
+    requests_after: u64,
     slowest: Option<Slowest>,
 }
 
-/// What has come to a table that `threads` threads fill since it was `seen` last.
+/// What has come to a table that `threads` threads fill since it was `seen` last: nothing while its process is held up in
+/// the middle of giving a row away.
 ///
 /// # Errors
 /// When no worker has written that. What was seen stays as it was then.
@@ -40,7 +52,13 @@ pub(super) fn read(
     now: MonotonicNanos,
     threads: u32,
 ) -> Result<Vec<RouteDelta>, Corrupt> {
-    let found = view.head().read(|| changed(view, seen)).ok_or(Corrupt::Unsteady)?;
+    let Some(found) = view.head().read(|| changed(view, seen)) else {
+        let sequence = view.head().sequence();
+        let since = seen.unsteady.filter(|(before, _)| *before == sequence).map_or(now, |(_, since)| since);
+        seen.unsteady = Some((sequence, since));
+        return if now.nanos_since(since) > HELD_UP { Err(Corrupt::Unsteady) } else { Ok(Vec::new()) };
+    };
+    seen.unsteady = None;
     difference(view, seen, found, now, threads)
 }
 
@@ -66,7 +84,7 @@ pub(super) fn read_last(
 impl Seen {
     /// Whose the row was.
     fn owner(&self, row: usize) -> u64 {
-        self.0.get(row).map_or(0, |seen| seen.owner)
+        self.rows.get(row).map_or(0, |seen| seen.owner)
     }
 }
 
@@ -80,7 +98,7 @@ fn changed(view: View<'_>, seen: &Seen) -> Vec<Found> {
         if owner == 0 && nth != OTHER_ROW {
             break;
         }
-        let is_seen = seen.0.get(nth).map_or((0, 0), |seen| (seen.owner, seen.counts.requests)) == (owner, requests);
+        let is_seen = seen.rows.get(nth).map_or((0, 0), |seen| (seen.owner, seen.counts.requests)) == (owner, requests);
         if !is_seen {
             changed.push(load(nth, row, owner, requests));
         }
@@ -95,24 +113,22 @@ fn load(nth: usize, row: &RouteRow, owner: u64, requests: u64) -> Found {
         took: row.slowest_took.load(Relaxed),
         request: row.slowest_request.load_text(),
     });
-    Found {
-        row: nth,
-        owner,
-        named: row.named.load(Relaxed) != 0,
-        text: row.text.load(),
-        counts: RouteCounts {
-            requests,
-            exceptions: row.exceptions.load(Relaxed),
-            running: row.running.load(Relaxed),
-            tx: row.tx.load(Relaxed),
-            responses: row.responses.each_ref().map(|class| class.load(Relaxed)),
-            gil_wait: row.gil_wait.load(Relaxed),
-            memory_samples: row.memory_samples.load(Relaxed),
-            memory_growth: row.memory_growth.load(Relaxed).cast_signed(),
-            latency: row.latency.load(),
-        },
-        slowest,
-    }
+    let counts = RouteCounts {
+        requests,
+        exceptions: row.exceptions.load(Relaxed),
+        running: row.running.load(Relaxed),
+        tx: row.tx.load(Relaxed),
+        responses: row.responses.each_ref().map(|class| class.load(Relaxed)),
+        gil_wait: row.gil_wait.load(Relaxed),
+        memory_samples: row.memory_samples.load(Relaxed),
+        memory_growth: row.memory_growth.load(Relaxed).cast_signed(),
+        latency: row.latency.load(),
+    };
+    // The worker goes on meanwhile, and this process may be held up: what was counted after `requests` is in the others.
+    fence(Acquire);
+    let requests_after = row.requests.load(Relaxed);
+    let (named, text) = (row.named.load(Relaxed) != 0, row.text.load());
+    Found { row: nth, owner, named, text, counts, requests_after, slowest }
 }
 
 fn difference(
@@ -123,7 +139,7 @@ fn difference(
     threads: u32,
 ) -> Result<Vec<RouteDelta>, Corrupt> {
     let none = SeenRow::default();
-    let before = |row: usize| seen.0.get(row).unwrap_or(&none);
+    let before = |row: usize| seen.rows.get(row).unwrap_or(&none);
     // What was seen of rows that are another route's now has been added to all others.
     let mut moved = before(OTHER_ROW).counts.clone();
     for found in found.iter().filter(|found| found.row != OTHER_ROW) {
@@ -135,8 +151,8 @@ fn difference(
     let mut deltas = Vec::with_capacity(found.len());
     let mut rows = Vec::with_capacity(found.len());
     for found in found {
-        let Found { row, owner, named, text, counts, slowest } = found;
-        counts.refuse_impossible(now, threads)?;
+        let Found { row, owner, named, text, counts, requests_after, slowest } = found;
+        counts.refuse_impossible(now, threads, requests_after)?;
         let before = before(row);
         let new = match (row, before.owner == owner) {
             (OTHER_ROW, _) => counts.since(&moved)?,
@@ -146,8 +162,9 @@ fn difference(
         let slowest = slowest.filter(|slowest| slowest.when.as_nanos() != before.slowest_when && slowest.when <= now);
         let route = match (row, RouteText::named(&text)) {
             (OTHER_ROW, _) => None,
-            (_, Some(text)) => Some(text.as_str().to_owned()),
-            (_, None) => return Err(Corrupt::Counters),
+            // Such a name has no row of its own.
+            (_, Some(text)) if text.as_str() != OTHER_ROUTE => Some(text.as_str().to_owned()),
+            _ => return Err(Corrupt::Counters),
         };
         let slowest_when = slowest.as_ref().map_or(before.slowest_when, |slowest| slowest.when.as_nanos());
         deltas.push(RouteDelta {
@@ -162,10 +179,33 @@ fn difference(
     }
     // Only now: what is refused was not seen.
     for (row, new) in rows {
-        if seen.0.len() <= row {
-            seen.0.resize(row + 1, SeenRow::default());
+        if seen.rows.len() <= row {
+            seen.rows.resize(row + 1, SeenRow::default());
         }
-        seen.0[row] = new;
+        seen.rows[row] = new;
     }
     Ok(deltas)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cells::RouteMemory;
+    use super::super::table::tests::{SLOT, finished, table};
+    use super::*;
+
+    #[test]
+    fn a_reader_that_is_overtaken_believes_what_was_counted_meanwhile() {
+        let memory = RouteMemory::create(4, 200).unwrap();
+        let mut table = table(&memory);
+        table.count(&finished("/a", 200));
+        let (view, mut seen) = (memory.table(SLOT), Seen::default());
+        let row = view.row(1);
+        let (owner, requests) = (row.owner.load(Relaxed), row.requests.load(Acquire));
+        (0..5).for_each(|_| table.count(&finished("/a", 200)));
+        let found = load(1, row, owner, requests);
+        let deltas = difference(view, &mut seen, vec![found], MonotonicNanos::now(), 1).unwrap();
+        assert_eq!(deltas[0].counts.requests, 1);
+        let rest = read(view, &mut seen, MonotonicNanos::now(), 1).unwrap();
+        assert_eq!((rest[0].counts.requests, rest[0].counts.responses), (5, [0; 5]));
+    }
 }

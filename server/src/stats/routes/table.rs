@@ -1,10 +1,10 @@
 //! A worker's side: which row a request belongs to, and its counters.
 //!
-//! A route gets a free row at its first request as long as half of the rows are free, and later once it has come a few
-//! times. When there is no free row it has to come more often than the row that is used least, whose counts are added to
-//! those of all others then. How often rows are used is halved every few thousand requests that have none. A path that the application
-//! does not know (404) never gets a row. So clients that make up paths can take neither the rows of routes in use nor
-//! memory or much time.
+//! While half of the rows are free, a route gets a free row at its first request; later, after a few requests. When no
+//! row is free, the route needs more requests than the least used row, whose counts are then added to `(other)`. How
+//! often a row was used is halved every few thousand requests that have no row. A path that the application does not
+//! know (404) never gets a row. So clients that invent paths can take neither the rows of routes in use nor memory or
+//! much time.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};

@@ -100,7 +100,7 @@ pub(super) fn take(
             let cell = board.thread(process.slot, id);
             let read = cell.read().and_then(|read| {
                 cell.read_latencies(&mut state.cell_latency)?;
-                cell.phases.add_to(read.counters.requests, &mut state.phases).map(|()| read)
+                cell.add_phases(read.counters.requests, &mut state.phases).map(|()| read)
             });
             let ThreadSample { counters: live, started, average } = match read {
                 Ok(sample) => sample,

@@ -21,6 +21,15 @@ _lines_before = None
 _is_ours = False
 
 
+def _forget():
+    global _types_before, _lines_before
+    _types_before = _lines_before = None
+
+
+# What a process of its own counts later is compared with what it has counted itself.
+os.register_at_fork(after_in_child=_forget)
+
+
 class Refused(Exception):
     """What is asked cannot be done: why, and what to do."""
 

@@ -1,6 +1,6 @@
-//! What the master orders a worker beside its requests: reports of its memory, and to fork a fork server. A thread looks
-//! for an order once for each batch of events, and obeys between two requests, where it has the GIL. So a worker whose
-//! threads are all with requests obeys none; the master takes the order back then, and says so.
+//! The master's orders to a worker: to report its memory, and to fork a fork server. A thread looks for an order once
+//! for each batch of events, and obeys between two requests, where it has the GIL. When all threads are in requests
+//! none obeys; the master then withdraws the order, and says so.
 
 pub(super) mod memory;
 pub(super) mod refork;

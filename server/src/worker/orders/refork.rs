@@ -1,11 +1,11 @@
-//! A worker forks a fork server: what the application has loaded and cached in it is shared by all that are forked from
-//! that one, as with Shopify's pitchfork.
+//! A worker forks a fork server. All processes that are forked from that one share what the application has loaded and
+//! cached in it, as with Shopify's pitchfork.
 //!
-//! The new process is a child like one that the application forks: it lets go of all that is the worker's
-//! (`super::super::release`), but for copies of what a fork server hands on. Then it goes back to where its worker was
-//! forked, and takes orders there as its fork server did. So it is sound where a fork by the application would be: with one
-//! thread, between two requests. What two processes must not share, connections to databases, the application closes
-//! before, in `uwsgi.before_refork` or `os.register_at_fork(before=…)`.
+//! The new process is a child like one that the application forks: it closes all that is the worker's
+//! (`super::super::release`), but keeps copies of what a fork server hands on. Then it returns to where the worker was
+//! forked, and takes orders there as the fork server did. So it is safe where a fork by the application is: with one
+//! thread, between two requests. The application first closes what two processes must not share, such as connections to
+//! databases, in `uwsgi.before_refork` or `os.register_at_fork(before=…)`.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
@@ -156,6 +156,12 @@ fn refuse_threads(py: Python<'_>) -> anyhow::Result<()> {
         let name = |thread: &std::fs::DirEntry| std::fs::read_to_string(thread.path().join("comm")).unwrap_or_default();
         names = others.iter().map(|thread| name(thread).trim_end().to_owned()).collect();
     }
+    let handles_signals = |name: &String| name.starts_with("rwsgi w") && name.ends_with("sig");
+    ensure!(
+        !names.iter().any(handles_signals),
+        "the application handles signals (uwsgi.register_signal) in it, which takes a thread, and a fork does not take that \
+         along"
+    );
     let s = if count == 1 { "" } else { "s" };
     let names = names.join(", ");
     ensure!(

@@ -76,11 +76,21 @@ impl Asker {
         thread::Builder::new().name("control".into()).spawn(move || {
             let Ask { target, ticket, request, longer, given_up } = ask;
             let tell = |said| deliver(Told { target, ticket, said });
-            let answer = asker.control(target, &request).and_then(|control| {
-                control.ask(&request, longer, &mut |text| {
-                    text.is_none_or(|text| tell(Said::Progress(text.to_owned()))) && !given_up.load(Ordering::Relaxed)
+            let attempt = || {
+                asker.control(target, &request).and_then(|control| {
+                    control.ask(&request, longer, &mut |text| {
+                        text.is_none_or(|text| tell(Said::Progress(text.to_owned())))
+                            && !given_up.load(Ordering::Relaxed)
+                    })
                 })
-            });
+            };
+            let was_known = asker.known().contains_key(&target);
+            let mut answer = attempt();
+            if was_known && matches!(answer, Err(ControlError::Connect { .. })) {
+                // A server that was started again has another socket. Nothing was asked yet.
+                asker.known().remove(&target);
+                answer = attempt();
+            }
             if matches!(answer, Err(ref error) if !matches!(error, ControlError::Failed(_) | ControlError::GivenUp)) {
                 asker.known().remove(&target);
             }
@@ -97,6 +107,9 @@ impl Asker {
         }
         let server = self.targets.get(target).ok_or(ControlError::None)?;
         let control = Control::find(self.named.as_deref(), server, request, self.timeout)?;
+        if self.named.is_some() {
+            control.is_of(server)?;
+        }
         self.known().insert(target, control.clone());
         Ok(control)
     }

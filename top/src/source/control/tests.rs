@@ -1,6 +1,7 @@
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use proptest::prelude::*;
@@ -169,6 +170,70 @@ fn a_stats_socket_that_is_a_file_is_read_as_ever() {
     let mut fetcher = Fetcher::new(file.0.to_str().unwrap().parse().unwrap(), LONG);
     assert_eq!(fetcher.fetch().unwrap().snapshot.pid, 7);
     assert!(!fetcher.speaks_control());
+}
+
+/// A stats server whose document names the control socket that is in `names`.
+fn naming(names: &Arc<Mutex<PathBuf>>) -> File {
+    let names = Arc::clone(names);
+    let file = file();
+    let listener = UnixListener::bind(&file.0).unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let path = names.lock().unwrap().clone();
+            let text = format!(
+                "{{\"server\":\"rwsgi\",\"version\":\"1\",\"pid\":7,\"control\":\"{}\",\n\"workers\":[]}}\n",
+                path.display()
+            );
+            stream.unwrap().write_all(text.as_bytes()).unwrap();
+        }
+    });
+    file
+}
+
+fn asked(asker: &Arc<Asker>) -> Result<Answer, ControlError> {
+    let (sender, said) = std::sync::mpsc::channel();
+    let request = Request::Reload { how: Default::default() };
+    let ask = Ask { target: 0, ticket: 1, request, longer: LONG, given_up: Arc::default() };
+    asker.ask(ask, move |told| sender.send(told).is_ok()).unwrap();
+    match said.recv_timeout(LONG).unwrap().said {
+        Said::Answer(answer) => answer,
+        Said::Progress(text) => panic!("{text}"),
+    }
+}
+
+#[test]
+fn a_server_that_was_started_again_is_asked_on_its_new_socket() {
+    let old = saying("{\"done\":{\"text\":\"old\"}}\n");
+    let names = Arc::new(Mutex::new(old.0.clone()));
+    let stats = naming(&names);
+    let asker = Arc::new(Asker::new(vec![stats.0.to_str().unwrap().parse().unwrap()], None, LONG));
+    assert_eq!(asked(&asker).unwrap(), Answer::Text("old".to_owned()));
+    let new = saying("{\"done\":{\"text\":\"new\"}}\n");
+    *names.lock().unwrap() = new.0.clone();
+    drop(old);
+    assert_eq!(asked(&asker).unwrap(), Answer::Text("new".to_owned()));
+}
+
+#[test]
+fn a_socket_that_was_named_is_not_asked_when_it_is_another_server_s() {
+    let stats = naming(&Arc::default());
+    let of_pid = |pid: u32| {
+        serving(move |stream, line| {
+            let done = match line.contains("stats") {
+                true => format!("{{\"done\":{{\"stats\":{{\"version\":\"1\",\"pid\":{pid},\"workers\":[]}}}}}}\n"),
+                false => "{\"done\":{\"text\":\"x\"}}\n".to_owned(),
+            };
+            stream.write_all(done.as_bytes()).unwrap();
+        })
+    };
+    for (pid, is_done) in [(7, true), (8, false)] {
+        let control = of_pid(pid);
+        let target = stats.0.to_str().unwrap().parse().unwrap();
+        match asked(&Arc::new(Asker::new(vec![target], Some(control.0.clone()), LONG))) {
+            Ok(_) => assert!(is_done, "{pid}"),
+            Err(error) => assert!(!is_done && error.to_string().contains("server 8, and server 7 is shown"), "{error}"),
+        }
+    }
 }
 
 fn hostile_text() -> impl Strategy<Value = String> {

@@ -107,3 +107,36 @@ fn without_a_control_socket_a_line_says_so_and_read_only_has_no_such_keys() {
     press(&mut looking, "?");
     assert!(!picture(&mut looking, (140, 60)).contains("act: load"), "help does not have them");
 }
+
+#[test]
+fn a_yes_to_a_question_of_processes_that_are_gone_does_nothing() {
+    let (mut screen, asked) = screen(|_| {});
+    press(&mut screen, "vX");
+    let mut restarted = rwsgi(11, 2);
+    restarted.pid += 1;
+    screen.ingest(answered(11, serde_json::to_vec(&restarted).unwrap()));
+    press(&mut screen, "y");
+    assert!(asked.try_recv().is_err());
+    assert!(foot(&mut screen).contains("not done: another process"), "{}", foot(&mut screen));
+    press(&mut screen, "X");
+    restarted.workers[1].pid += 10;
+    screen.ingest(answered(12, serde_json::to_vec(&restarted).unwrap()));
+    press(&mut screen, "y");
+    assert!(asked.try_recv().is_err(), "the worker is another");
+    press(&mut screen, "Xy");
+    assert!(asked.try_recv().is_ok());
+}
+
+#[test]
+fn each_of_two_actions_has_its_answer_told() {
+    let (mut screen, asked) = screen(|_| {});
+    press(&mut screen, "RyvXy");
+    let (reload, recycle) = (asked.try_recv().unwrap(), asked.try_recv().unwrap());
+    assert!(!reload.given_up.load(std::sync::atomic::Ordering::Relaxed));
+    let said = Said::Answer(Ok(Answer::Text("worker 2 is process 7 now".into())));
+    screen.told(Told { target: recycle.target, ticket: recycle.ticket, said });
+    assert!(foot(&mut screen).contains("recycle of worker 2: worker 2 is process 7"));
+    let said = Said::Answer(Err(ControlError::Failed("generation 2 could not be loaded".into())));
+    screen.told(Told { target: reload.target, ticket: reload.ticket, said });
+    assert!(foot(&mut screen).contains("reload: generation 2 could not be loaded"));
+}
