@@ -159,6 +159,23 @@ pub(crate) fn status_word<'a>(row: &Row<'a>) -> &'a str {
     }
 }
 
+/// The same for people: a worker that is idle because nothing is given to it, as when it is drained, is told apart.
+fn status_shown<'a>(row: &Row<'a>) -> &'a str {
+    let worker = row.worker;
+    match status_word(row) {
+        // uWSGI's word for it is another.
+        "idle"
+            if (row.core.is_none() || row.merged)
+                && worker.pid > 0
+                && worker.accepting == 0
+                && worker.generation.is_some() =>
+        {
+            "closed"
+        }
+        word => word,
+    }
+}
+
 /// For most columns: what can be told, a first sample tells.
 fn at_once(_: &Worker) -> bool {
     false
@@ -212,7 +229,7 @@ pub(crate) const COLUMNS: &[Column] = columns! {
     "sig" "SIG" 3 right 20 Both "uWSGI signals handled"
         |row, _| Some(format::count(row.worker.signals)), None, |row| number(row.worker.signals);
     "status" "STATUS" 6 left 0 Both "idle, busy, cheap, pause, or sig and a number"
-        |row, _| Some(format::one_line(status_word(row))), Some(|row, _| Some(format::one_line(status_word(row)))),
+        |row, _| Some(format::one_line(status_shown(row))), Some(|row, _| Some(format::one_line(status_word(row)))),
         |row| text(Some(status_word(row).to_owned()));
     "avg" "AVG" 6 right 8 Both "the server's moving average of the response time"
         |row, _| Some(format::micros(row.worker.avg_rt)), None, |row| number(row.worker.avg_rt);

@@ -73,7 +73,7 @@ pub(crate) fn memory(
 ) -> anyhow::Result<()> {
     let label = target.to_string();
     let any = Request::Memory { worker: 1, what };
-    let control = Control::find(control, target, &any, timeout)?;
+    let control = Control::find(control, target, &any, timeout).with_context(|| label.clone())?;
     let worker = worker.map_or_else(|| largest(&control), Ok)?;
     let request = Request::Memory { worker, what };
     let answer = control.ask(&request, LONGER, &mut |words| {

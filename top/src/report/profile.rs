@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use rwsgi_stats::control::{Answer, Profile, Request};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -122,7 +123,7 @@ pub(crate) fn profile(
     };
     let label = target.to_string();
     let request = sampling.request();
-    let control = Control::find(control, target, &request, timeout)?;
+    let control = Control::find(control, target, &request, timeout).with_context(|| label.clone())?;
     let mut progress = Progress::begin(&label, sampling)?;
     let answer = control.ask(&request, sampling.longer(), &mut |said| progress.tell(said));
     progress.end();

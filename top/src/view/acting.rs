@@ -12,8 +12,10 @@ use rwsgi_stats::{Snapshot, Worker};
 
 use super::actions::Outcome;
 use super::asking::Pending;
+use super::inside::blank;
 use super::overlay::boxed;
 use super::screen::Screen;
+use super::table::print_line;
 use super::theme::Theme;
 use crate::format;
 use crate::source::{ControlError, Said, Told};
@@ -103,6 +105,21 @@ impl Acting {
     pub(super) fn line(&self, theme: &Theme) -> Option<Span<'static>> {
         let (text, is_bad) = self.said.as_ref()?;
         Some(Span::styled(format!("{text}  "), if *is_bad { theme.alarm() } else { theme.strong() }))
+    }
+
+    /// What has no room in one line of that width, over as many at the foot as it needs.
+    pub(super) fn draw_long(&self, theme: &Theme, area: Rect, buf: &mut Buffer) {
+        let Some((text, is_bad)) = &self.said else { return };
+        let lines = format::wrapped(text, usize::from(area.width));
+        let height = u16::try_from(lines.len()).unwrap_or(u16::MAX);
+        if height < 2 || height > area.height / 3 {
+            return;
+        }
+        let style = if *is_bad { theme.alarm() } else { theme.strong() };
+        for (line, y) in lines.into_iter().zip(area.bottom() - height..) {
+            blank(Rect { y, height: 1, ..area }, buf);
+            print_line(buf, area.x, y, &Line::styled(line, style), area.width);
+        }
     }
 
     /// A key was pressed: what was said has been seen.

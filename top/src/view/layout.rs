@@ -59,6 +59,7 @@ impl Screen {
         self.body(&marked, body, buf, targets);
         if foot > area.y {
             self.foot(line(foot), buf);
+            self.acting.draw_long(&self.theme, area, buf);
         }
         let over = Rect { y: area.y + 1, height: area.height.saturating_sub(2), ..area };
         if self.selection.overlay.is_some() {

@@ -2,6 +2,7 @@
 
 use super::profiled;
 use super::rules::{Case, Said};
+use super::track::Sum;
 use crate::format;
 
 /// A share as a whole percentage.
@@ -52,7 +53,9 @@ pub(super) fn saturated(case: &Case<'_>) -> Option<Said> {
         evidence.push(format!("samples at which something waited: {} of {}", recent.waited, recent.moments));
     }
     let minute = case.track.minute();
-    let top = minute.and_then(|minute| minute.top_route()).filter(|(_, _, share)| *share >= 0.3);
+    // What runs and does not end is in no route yet: then those that did end do not say where the time goes.
+    let is_known = |minute: &&Sum| minute.busy.is_none_or(|(busy, _)| minute.routes_busy as f64 >= busy * 500_000.0);
+    let top = minute.filter(is_known).and_then(Sum::top_route).filter(|(_, _, share)| *share >= 0.3);
     if let Some((route, window, share)) = top {
         parts.push(format!("{} of the time in `{route}`", percent(share)));
         let p95 = window.latency.map_or_else(String::new, |latency| format!(", p95 {}", format::micros(latency.p95)));
@@ -84,6 +87,7 @@ fn more_workers(case: &Case<'_>, evidence: &mut Vec<String>) -> Option<String> {
     Some(match fit {
         0 => "no more workers fit into memory: less work in each request, or another machine".to_owned(),
         1 => "1 more worker fits into memory".to_owned(),
+        101.. => "more than 100 more workers fit into memory".to_owned(),
         fit => format!("{fit} more workers fit into memory"),
     })
 }

@@ -59,6 +59,31 @@ fn an_action_is_told_in_full_and_done_after_a_yes_alone() {
 }
 
 #[test]
+fn an_answer_that_is_longer_than_the_screen_is_wide_is_shown_whole() {
+    let (mut screen, asked) = screen(|_| {});
+    press(&mut screen, "vDy");
+    let ask = asked.try_recv().unwrap();
+    let said = "worker 2 (pid 4102) takes no new requests from the next second on, and finishes those that it has; \
+                undrain ends it";
+    let answer = Said::Answer(Ok(Answer::Text(said.into())));
+    screen.told(Told { target: ask.target, ticket: ask.ticket, said: answer });
+    let shown = picture(&mut screen, (80, 24));
+    assert!(shown.ends_with("undrain ends it|\n"), "{shown}");
+    press(&mut screen, "v");
+    assert!(!picture(&mut screen, (80, 24)).contains("from the next second"));
+}
+
+#[test]
+fn a_worker_that_is_given_no_requests_is_told_apart_from_an_idle_one() {
+    let mut document = rwsgi(10, 2);
+    assert_eq!(document.workers[1].status, "idle");
+    document.workers[1].accepting = 0;
+    let mut screen = super::screen(":9191", [answered(10, serde_json::to_vec(&document).unwrap())]);
+    let shown = picture(&mut screen, (100, 24));
+    assert!(shown.lines().any(|line| line.starts_with("   2") && line.contains(" closed ")), "{shown}");
+}
+
+#[test]
 fn why_something_was_not_done_is_a_line() {
     let (mut screen, asked) = screen(|_| {});
     press(&mut screen, "X");

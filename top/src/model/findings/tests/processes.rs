@@ -100,7 +100,7 @@ fn threads_that_all_wait_for_ever_are_told_though_their_route_never_had_requests
                 worker.busy_time = worker.busy_time.map(|time| time + (second - 20) * 2_000_000);
             });
         }
-        document.listen_queue = 9;
+        document.queue.as_mut().unwrap().depth = 9;
         document
     });
     let found = &last(&said)[0];
@@ -110,6 +110,8 @@ fn threads_that_all_wait_for_ever_are_told_though_their_route_never_had_requests
         "{}",
         found.sentence
     );
+    let saturated = last(&said).iter().find(|found| found.rule().name == "saturated").unwrap();
+    assert!(!saturated.sentence.contains("of the time in"), "not in what ended long ago: {}", saturated.sentence);
     assert!(said[33].first().is_some_and(|found| found.rule().name == "stuck-thread"), "in a quarter of a minute");
 }
 
