@@ -28,8 +28,8 @@ use report::{Baseline, Destination, End, Format, Phases, Plan, Sampling};
 use rwsgi_assertions::Assertion;
 use rwsgi_stats::control::MemoryRequest;
 use source::{
-    Ask, Asker, Clock, ControlError, EndedBy, Ending, Entry, Fetcher, Player, Poll, Poller, Recorder, Recording, Run,
-    Said, Told,
+    Ask, Asker, Clock, ControlError, ControlEvent, ControlReply, EndedBy, Ending, Entry, Fetcher, Player, Poll, Poller,
+    Recorder, Recording, Run,
 };
 use view::{Deliver, FAST, Feed, Pace, Screen, Setup, Theme};
 
@@ -319,10 +319,10 @@ fn answer_asks(args: &Args, asked: mpsc::Receiver<Ask>, deliver: Deliver) -> io:
     let answer = move || {
         for ask in asked {
             let to = Arc::clone(&deliver);
-            let tell = move |told| to.lock().unwrap_or_else(PoisonError::into_inner)(Feed::Told(told));
+            let tell = move |told| to.lock().unwrap_or_else(PoisonError::into_inner)(Feed::ControlReply(told));
             let (target, ticket) = (ask.target, ask.ticket);
             if let Err(error) = asker.ask(ask, tell.clone()) {
-                tell(Told { target, ticket, said: Said::Answer(Err(ControlError::Broken(error))) });
+                tell(ControlReply { target, ticket, said: ControlEvent::Answer(Err(ControlError::Broken(error))) });
             }
         }
     };

@@ -53,7 +53,7 @@ pub(crate) fn memory_question(word: &str) -> Result<MemoryRequest, String> {
 }
 
 #[derive(Serialize)]
-struct Told<'a> {
+struct MemoryLine<'a> {
     target: &'a str,
     #[serde(flatten)]
     report: &'a MemoryReport,
@@ -85,7 +85,7 @@ pub(crate) fn memory(
     let Answer::Memory(report) = answer else { return Err(ControlError::Another.into()) };
     let text = if json {
         // Texts and numbers cannot fail.
-        serde_json::to_string(&Told { target: &label, report: &report }).unwrap_or_default() + "\n"
+        serde_json::to_string(&MemoryLine { target: &label, report: &report }).unwrap_or_default() + "\n"
     } else {
         report_lines(&report).into_iter().fold(String::new(), |text, line| text + line.trim_end() + "\n")
     };

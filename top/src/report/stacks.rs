@@ -30,7 +30,7 @@ pub(crate) enum Part {
 pub(crate) type Painter<'a> = &'a dyn Fn(Part, &str) -> String;
 
 #[derive(Serialize)]
-struct Told<'a> {
+struct StacksLine<'a> {
     target: &'a str,
     #[serde(flatten)]
     stacks: &'a Stacks,
@@ -57,7 +57,7 @@ pub(crate) fn stacks(
         let text = match answer {
             Ok(Answer::Stacks(stacks)) if json => {
                 // Maps of texts and numbers cannot fail.
-                serde_json::to_string(&Told { target: &label, stacks: &stacks }).unwrap_or_default() + "\n"
+                serde_json::to_string(&StacksLine { target: &label, stacks: &stacks }).unwrap_or_default() + "\n"
             }
             Ok(Answer::Stacks(stacks)) => {
                 let head = if targets.len() > 1 { format!("{label}\n\n") } else { String::new() };

@@ -17,7 +17,7 @@ use rwsgi_stats::{Address, Snapshot};
 use socket2::Socket;
 use thiserror::Error;
 
-pub(crate) use self::asker::{Ask, Asker, Said, Told};
+pub(crate) use self::asker::{Ask, Asker, ControlEvent, ControlReply};
 use super::connect::{Connector, Deadline};
 use super::{Fetcher, SourceError, Target};
 use crate::format;

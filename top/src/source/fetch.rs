@@ -95,7 +95,7 @@ fn is_reply(bytes: &[u8]) -> bool {
 /// What a control socket says when it is asked for the stats.
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Said<'a> {
+enum StatsReply<'a> {
     #[serde(borrow)]
     Done(Stats<'a>),
     Failed(String),
@@ -111,8 +111,8 @@ enum Stats<'a> {
 /// The document of a control socket's answer, as it was written.
 fn document_of(answer: &[u8]) -> Result<Vec<u8>, SourceError> {
     match serde_json::from_slice(answer) {
-        Ok(Said::Done(Stats::Stats(document))) => Ok(document.get().as_bytes().to_vec()),
-        Ok(Said::Failed(why)) => Err(SourceError::not_stats(&why)),
+        Ok(StatsReply::Done(Stats::Stats(document))) => Ok(document.get().as_bytes().to_vec()),
+        Ok(StatsReply::Failed(why)) => Err(SourceError::not_stats(&why)),
         Err(error) if error.is_eof() => Err(SourceError::Half(answer.len())),
         Err(error) => Err(SourceError::not_stats(&error)),
     }

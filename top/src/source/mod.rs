@@ -16,7 +16,7 @@ mod recording;
 mod target;
 
 pub(crate) use clock::{Clock, LocalMicros, Monotonic, ServerMicros};
-pub(crate) use control::{Ask, Asker, Control, ControlError, Said, Told};
+pub(crate) use control::{Ask, Asker, Control, ControlError, ControlEvent, ControlReply};
 pub(crate) use fetch::Fetcher;
 pub(crate) use machine::{Room, room};
 pub(crate) use player::Player;

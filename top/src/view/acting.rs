@@ -18,14 +18,14 @@ use super::screen::Screen;
 use super::table::print_line;
 use super::theme::Theme;
 use crate::format;
-use crate::source::{ControlError, Said, Told};
+use crate::source::{ControlError, ControlEvent, ControlReply};
 
 /// How long loading an application and finishing requests may take.
 const LONG: Duration = Duration::from_secs(3_600);
 
 /// What a key does to a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Deed {
+pub(crate) enum ServerAction {
     /// The application is loaded again.
     Reload,
     /// The selected worker has its process replaced.
@@ -153,15 +153,15 @@ impl Acting {
 
 impl Screen {
     /// Asks whether this is to be done to the server that is meant, and its selected worker.
-    pub(super) fn intend(&mut self, deed: Deed) {
+    pub(super) fn intend(&mut self, action: ServerAction) {
         let target = self.server_shown().unwrap_or(self.selection.server);
-        match self.plan(target, deed) {
+        match self.plan(target, action) {
             Ok((plan, meant)) => self.acting.unconfirmed = Some(Unconfirmed { target, plan, meant }),
             Err(why) => self.acting.say(why, true),
         }
     }
 
-    fn plan(&self, target: usize, deed: Deed) -> Result<(Plan, Meant), String> {
+    fn plan(&self, target: usize, action: ServerAction) -> Result<(Plan, Meant), String> {
         if self.playback.past().is_some() {
             return Err("what is shown is the past: return to the present before anything is done".to_owned());
         }
@@ -174,7 +174,7 @@ impl Screen {
             return Err("the server has no control socket: start it with --control PATH".to_owned());
         }
         let selected = self.table.selected.filter(|_| !self.all()).map(|(place, _)| place);
-        let plan = plan(snapshot, selected.and_then(|place| snapshot.workers.get(place)), deed)?;
+        let plan = plan(snapshot, selected.and_then(|place| snapshot.workers.get(place)), action)?;
         let meant = Meant::by(&plan.request, snapshot);
         Ok((plan, meant))
     }
@@ -203,14 +203,14 @@ impl Screen {
     }
 
     /// What a server says of an action; gives back what is of something else.
-    pub(super) fn acting_told(&mut self, told: Told) -> Result<bool, Told> {
+    pub(super) fn acting_told(&mut self, told: ControlReply) -> Result<bool, ControlReply> {
         let Some(place) = self.acting.pending.iter().position(|(pending, _)| pending.is(&told)) else {
             return Err(told);
         };
         let name = self.acting.pending[place].1.clone();
         match told.said {
-            Said::Progress(text) => self.acting.say(format!("{name}: {text}"), false),
-            Said::Answer(answer) => {
+            ControlEvent::Progress(text) => self.acting.say(format!("{name}: {text}"), false),
+            ControlEvent::Answer(answer) => {
                 self.acting.pending.remove(place);
                 match answer {
                     Ok(Answer::Text(text)) => self.acting.say(format!("{name}: {text}"), false),
@@ -224,7 +224,7 @@ impl Screen {
 }
 
 /// What will happen, or why it cannot be done.
-fn plan(snapshot: &Snapshot, selected: Option<&Worker>, deed: Deed) -> Result<Plan, String> {
+fn plan(snapshot: &Snapshot, selected: Option<&Worker>, action: ServerAction) -> Result<Plan, String> {
     let running: Vec<&Worker> = snapshot.workers.iter().filter(|worker| worker.pid > 0).collect();
     let selected = || selected.ok_or("select a worker first (↑ ↓)");
     let with_process = || match selected()? {
@@ -232,8 +232,8 @@ fn plan(snapshot: &Snapshot, selected: Option<&Worker>, deed: Deed) -> Result<Pl
         worker => Err(format!("worker {} has no process at the moment", worker.id)),
     };
     let count = running.len();
-    Ok(match deed {
-        Deed::Reload => {
+    Ok(match action {
+        ServerAction::Reload => {
             let held: u64 = running.iter().map(|worker| held(worker)).sum();
             let generation = snapshot.generation.unwrap_or_default();
             Plan {
@@ -250,7 +250,7 @@ fn plan(snapshot: &Snapshot, selected: Option<&Worker>, deed: Deed) -> Result<Pl
                 ],
             }
         }
-        Deed::Recycle => {
+        ServerAction::Recycle => {
             let worker = with_process()?;
             Plan {
                 request: Request::Recycle { worker: worker.id },
@@ -270,7 +270,7 @@ fn plan(snapshot: &Snapshot, selected: Option<&Worker>, deed: Deed) -> Result<Pl
                 ],
             }
         }
-        Deed::Drain => {
+        ServerAction::Drain => {
             let worker = with_process()?;
             let others = running.iter().filter(|other| other.id != worker.id && other.accepting > 0).count();
             if worker.accepting == 0 {
@@ -296,7 +296,7 @@ fn plan(snapshot: &Snapshot, selected: Option<&Worker>, deed: Deed) -> Result<Pl
                 ],
             }
         }
-        Deed::More => {
+        ServerAction::More => {
             let space = snapshot.workers.len();
             if count >= space {
                 return Err(format!("all {space} workers run: more take a restart with another number of processes"));
@@ -310,7 +310,7 @@ fn plan(snapshot: &Snapshot, selected: Option<&Worker>, deed: Deed) -> Result<Pl
                 ],
             }
         }
-        Deed::Fewer => {
+        ServerAction::Fewer => {
             // The server lets the last one go.
             let Some(last) = running.last().filter(|_| count > 1) else {
                 return Err("only one worker runs: it is needed".to_owned());
@@ -366,41 +366,41 @@ mod tests {
         Snapshot { generation: Some(3), workers: vec![worker(1, 0), worker(2, 1), worker(3, 1)], ..Snapshot::default() }
     }
 
-    fn told(snapshot: &Snapshot, place: Option<usize>, deed: Deed) -> Result<(Request, String), String> {
-        plan(snapshot, place.map(|place| &snapshot.workers[place]), deed)
+    fn told(snapshot: &Snapshot, place: Option<usize>, action: ServerAction) -> Result<(Request, String), String> {
+        plan(snapshot, place.map(|place| &snapshot.workers[place]), action)
             .map(|plan| (plan.request, plan.lines.join(" ")))
     }
 
     #[test]
     fn what_will_happen_is_told_with_numbers() {
         let mut server = server();
-        let (request, text) = told(&server, Some(1), Deed::Recycle).unwrap();
+        let (request, text) = told(&server, Some(1), ServerAction::Recycle).unwrap();
         assert_eq!(request, Request::Recycle { worker: 2 });
         assert!(text.contains("process 4242 finishes what it has (1 request now)"), "{text}");
         assert!(text.contains("the other 2 workers are not touched"), "{text}");
-        let (request, text) = told(&server, None, Deed::Reload).unwrap();
+        let (request, text) = told(&server, None, ServerAction::Reload).unwrap();
         assert_eq!(request, Request::Reload { how: ReloadKind::Rolling });
         assert!(text.contains("all 3 workers are replaced; they finish what they have (2 requests now)"), "{text}");
-        let (request, text) = told(&server, None, Deed::Fewer).unwrap();
+        let (request, text) = told(&server, None, ServerAction::Fewer).unwrap();
         assert_eq!(request, Request::Workers { count: 2 });
         assert!(text.contains("worker 3 (pid 4243) finishes"), "{text}");
-        assert_eq!(told(&server, Some(0), Deed::Drain).unwrap().0, Request::Drain { worker: 1 });
+        assert_eq!(told(&server, Some(0), ServerAction::Drain).unwrap().0, Request::Drain { worker: 1 });
         server.workers[0].accepting = 0;
-        assert_eq!(told(&server, Some(0), Deed::Drain).unwrap().0, Request::Undrain { worker: 1 });
+        assert_eq!(told(&server, Some(0), ServerAction::Drain).unwrap().0, Request::Undrain { worker: 1 });
         server.workers[2].pid = 0;
-        assert_eq!(told(&server, None, Deed::More).unwrap().0, Request::Workers { count: 3 });
+        assert_eq!(told(&server, None, ServerAction::More).unwrap().0, Request::Workers { count: 3 });
     }
 
     #[test]
     fn what_cannot_be_done_is_told_instead_of_being_asked() {
         let mut server = server();
-        assert!(told(&server, None, Deed::Recycle).unwrap_err().contains("select a worker"));
-        assert!(told(&server, None, Deed::More).unwrap_err().contains("all 3 workers run"));
+        assert!(told(&server, None, ServerAction::Recycle).unwrap_err().contains("select a worker"));
+        assert!(told(&server, None, ServerAction::More).unwrap_err().contains("all 3 workers run"));
         server.workers[2].pid = 0;
         server.workers[1].accepting = 0;
-        assert!(told(&server, Some(2), Deed::Recycle).unwrap_err().contains("no process"));
-        assert!(told(&server, Some(0), Deed::Drain).unwrap_err().contains("only one that takes requests"));
+        assert!(told(&server, Some(2), ServerAction::Recycle).unwrap_err().contains("no process"));
+        assert!(told(&server, Some(0), ServerAction::Drain).unwrap_err().contains("only one that takes requests"));
         server.workers.truncate(1);
-        assert!(told(&server, None, Deed::Fewer).unwrap_err().contains("only one worker runs"));
+        assert!(told(&server, None, ServerAction::Fewer).unwrap_err().contains("only one worker runs"));
     }
 }

@@ -154,7 +154,7 @@ impl Screen {
             Action::Filter => self.table.filter.editing = true,
             Action::Columns => self.selection.overlay = Some(Overlay::Columns(0)),
             Action::Alerts => self.selection.overlay = Some(Overlay::Alerts(0)),
-            Action::Deed(deed) => self.intend(deed),
+            Action::OnServer(action) => self.intend(action),
             Action::Stacks => self.open_stacks(),
             Action::Profile => self.open_profile(),
             Action::Why => self.selection.overlay = Some(Overlay::Findings(0)),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rwsgi_stats::control::Request;
 
-use crate::source::{Ask, Told};
+use crate::source::{Ask, ControlReply};
 
 /// Where requests go.
 #[derive(Debug, Default)]
@@ -51,7 +51,7 @@ impl Asking {
 
 impl Pending {
     /// Whether this is what was asked for.
-    pub(super) fn is(&self, told: &Told) -> bool {
+    pub(super) fn is(&self, told: &ControlReply) -> bool {
         self.ticket == told.ticket
     }
 }

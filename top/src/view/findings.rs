@@ -18,7 +18,7 @@ use rwsgi_assertions::Teller;
 const WIDEST: u16 = 94;
 
 /// A finding and its server, of several.
-pub(super) struct Told<'a> {
+pub(super) struct ServerFinding<'a> {
     pub(super) server: Option<&'a str>,
     pub(super) finding: &'a Finding,
     /// The moment that is shown.
@@ -27,15 +27,18 @@ pub(super) struct Told<'a> {
 
 impl Screen {
     /// What is wrong with the servers that are shown, the most important first.
-    pub(super) fn findings(&self) -> Vec<Told<'_>> {
+    pub(super) fn findings(&self) -> Vec<ServerFinding<'_>> {
         let of = |server: usize| {
             let label = self.all().then(|| self.pools[server].label.as_str());
             let sample = self.sample_of(server);
-            let told =
-                move |finding| Told { server: label, finding, at: sample.map_or(Monotonic::default(), |s| s.at) };
+            let told = move |finding| ServerFinding {
+                server: label,
+                finding,
+                at: sample.map_or(Monotonic::default(), |s| s.at),
+            };
             sample.into_iter().flat_map(|sample| &sample.findings).map(told)
         };
-        let mut all: Vec<Told<'_>> = self.servers_shown().flat_map(of).collect();
+        let mut all: Vec<ServerFinding<'_>> = self.servers_shown().flat_map(of).collect();
         all.sort_by_key(|told| told.finding.rule);
         all
     }
@@ -48,8 +51,8 @@ impl Screen {
 }
 
 /// The first finding, in as many of the area's lines as it needs, and how many more there are. Returns how many those are.
-pub(super) fn line(found: &[Told<'_>], keys: &Keys, theme: &Theme, area: Rect, buf: &mut Buffer) -> u16 {
-    let Some(Told { server, finding, .. }) = found.first().filter(|_| area.height > 0) else { return 0 };
+pub(super) fn line(found: &[ServerFinding<'_>], keys: &Keys, theme: &Theme, area: Rect, buf: &mut Buffer) -> u16 {
+    let Some(ServerFinding { server, finding, .. }) = found.first().filter(|_| area.height > 0) else { return 0 };
     let server = server.map_or_else(String::new, |server| format!("{server}: "));
     let key = keys.iter().find(|(binding, _)| binding.action == Action::Why).and_then(|(_, keys)| keys.first());
     let key = key.map_or_else(String::new, |key| format!(" {} why", shown(*key)));
@@ -75,7 +78,7 @@ pub(super) fn line(found: &[Told<'_>], keys: &Keys, theme: &Theme, area: Rect, b
 /// All findings with their rules and numbers.
 /// `silent` rules need what a server that is shown does not tell.
 pub(super) fn overlay(
-    found: &[Told<'_>],
+    found: &[ServerFinding<'_>],
     silent: usize,
     first: usize,
     theme: &Theme,
@@ -84,7 +87,7 @@ pub(super) fn overlay(
 ) -> usize {
     let width = area.width.min(WIDEST).saturating_sub(2);
     let mut lines = Vec::new();
-    for Told { server, finding, at } in found {
+    for ServerFinding { server, finding, at } in found {
         if !lines.is_empty() {
             lines.push(Line::default());
         }

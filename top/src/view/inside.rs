@@ -22,7 +22,7 @@ use super::theme::Theme;
 use crate::format;
 use crate::model::flame::By;
 use crate::report::{LONGER, Sampling};
-use crate::source::{Monotonic, Said, Told};
+use crate::source::{ControlEvent, ControlReply, Monotonic};
 
 /// How long a profile takes when nothing else is said.
 const USUAL: Duration = Duration::from_secs(10);
@@ -223,7 +223,7 @@ impl Screen {
     }
 
     /// What a server says of stacks and profiles; `None` when it is of something else.
-    pub(super) fn inside_told(&mut self, told: Told) -> Option<bool> {
+    pub(super) fn inside_told(&mut self, told: ControlReply) -> Option<bool> {
         if let Pane::Stacks(pane) = &mut self.inside.pane
             && pane.is(&told)
         {
@@ -237,8 +237,8 @@ impl Screen {
         }
         let profiling = self.inside.profiling.as_mut().filter(|profiling| profiling.pending.is(&told))?;
         match told.said {
-            Said::Progress(said) => profiling.said = said,
-            Said::Answer(answer) => {
+            ControlEvent::Progress(said) => profiling.said = said,
+            ControlEvent::Answer(answer) => {
                 let target = told.target;
                 self.inside.profiling = None;
                 match answer {

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::acting::Deed;
+use super::acting::ServerAction;
 use super::panes::Pane;
 
 /// What a key does.
@@ -72,7 +72,7 @@ pub(crate) enum Action {
     /// Charts where there is room, or never.
     Charts,
     /// Do something to a server.
-    Deed(Deed),
+    OnServer(ServerAction),
     /// The list of alerts.
     Alerts,
     /// The findings with their rules and numbers.
@@ -137,11 +137,11 @@ pub(crate) const BINDINGS: &[Binding] = bindings! {
     Profile "profile" ["P"] "profile" "sample the threads in requests: a flame graph of where their time goes";
     Memory "memory" ["m"] "" "the selected worker's memory: types, lines, savings";
     Generations "generations" ["g"] "" "the running generation beside the one before it";
-    Deed(Deed::Reload) "reload" ["R"] "" "act: load the application again; asks first, as all that act do";
-    Deed(Deed::Recycle) "recycle" ["X"] "" "act: a new process for the selected worker";
-    Deed(Deed::Drain) "drain" ["D"] "" "act: the selected worker takes no new requests, or takes them again";
-    Deed(Deed::More) "worker-more" ["}"] "" "act: a worker more";
-    Deed(Deed::Fewer) "worker-fewer" ["{"] "" "act: a worker fewer";
+    OnServer(ServerAction::Reload) "reload" ["R"] "" "act: load the application again; asks first, as all that act do";
+    OnServer(ServerAction::Recycle) "recycle" ["X"] "" "act: a new process for the selected worker";
+    OnServer(ServerAction::Drain) "drain" ["D"] "" "act: the selected worker takes no new requests, or takes them again";
+    OnServer(ServerAction::More) "worker-more" ["}"] "" "act: a worker more";
+    OnServer(ServerAction::Fewer) "worker-fewer" ["{"] "" "act: a worker fewer";
     TabNext "tab-next" ["tab"] "" "the next server";
     TabBefore "tab-before" ["backtab"] "" "the server before";
     Back1 "back-1" ["left"] "" "back in time by a sample";
@@ -341,8 +341,8 @@ impl Keys {
     }
 
     /// The same without what acts on a server.
-    pub(crate) fn without_deeds(mut self) -> Self {
-        self.bound.retain(|(binding, _)| !matches!(binding.action, Action::Deed(_)));
+    pub(crate) fn without_server_actions(mut self) -> Self {
+        self.bound.retain(|(binding, _)| !matches!(binding.action, Action::OnServer(_)));
         self
     }
 

@@ -21,7 +21,7 @@ use super::actions::Outcome;
 use super::playback::Pace;
 use super::screen::Screen;
 use super::terminal::Tty;
-use crate::source::{Poll, Told};
+use crate::source::{ControlReply, Poll};
 
 /// Keys and signals that may wait, and that are taken in between two frames.
 const BATCH: usize = 8;
@@ -32,7 +32,7 @@ pub(crate) enum Feed {
     /// A sample.
     Poll(Poll),
     /// What a server says on its control socket.
-    Told(Told),
+    ControlReply(ControlReply),
     /// Something that the user has to know, in a line.
     Notice(String),
     /// There will be no more: a recording is over.
@@ -83,7 +83,7 @@ impl Shared {
         let Ok(Some(live)) = live.as_deref_mut().map(Option::as_mut) else { return Ok(false) };
         match feed {
             Feed::Poll(poll) => live.stale |= live.screen.ingest(poll),
-            Feed::Told(told) => live.stale |= live.screen.told(told),
+            Feed::ControlReply(told) => live.stale |= live.screen.told(told),
             Feed::Notice(notice) => {
                 live.screen.notice(notice);
                 live.stale = true;

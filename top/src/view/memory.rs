@@ -13,7 +13,7 @@ use super::overlay::boxed;
 use super::theme::Theme;
 use crate::format;
 use crate::report::{QUESTIONS, report_lines};
-use crate::source::{ControlError, Said, Told};
+use crate::source::{ControlError, ControlEvent, ControlReply};
 
 /// The key of each question.
 const KEYS: [(char, MemoryRequest); 5] = [
@@ -78,18 +78,18 @@ impl MemoryPane {
     }
 
     /// Whether this is the answer that is waited for.
-    pub(super) fn is(&self, told: &Told) -> bool {
+    pub(super) fn is(&self, told: &ControlReply) -> bool {
         self.pending.as_ref().is_some_and(|pending| pending.is(told))
     }
 
     /// Takes in what the server says.
-    pub(super) fn told(&mut self, said: Said) {
+    pub(super) fn told(&mut self, said: ControlEvent) {
         let answer = match said {
-            Said::Progress(text) => {
+            ControlEvent::Progress(text) => {
                 self.said = text;
                 return;
             }
-            Said::Answer(answer) => answer,
+            ControlEvent::Answer(answer) => answer,
         };
         self.pending = None;
         match answer {
@@ -248,15 +248,15 @@ mod tests {
         };
         let note = "objects made since the worker was forked, by type, with their own size".into();
         let report = MemoryReport { worker: 2, pid: 77, took: 12_000, note, rows: vec![row.clone()] };
-        pane.told(Said::Answer(Ok(Answer::Memory(report))));
+        pane.told(ControlEvent::Answer(Ok(Answer::Memory(report))));
         insta::assert_snapshot!(shown(&mut pane));
         let row = MemoryRow { name: "loading before the fork, without lazy-apps, at the most".into(), ..row };
         let note = "what could be saved".into();
         let report = MemoryReport { worker: 2, pid: 77, took: 12_000, note, rows: vec![row] };
-        pane.told(Said::Answer(Ok(Answer::Memory(report))));
+        pane.told(ControlEvent::Answer(Ok(Answer::Memory(report))));
         let told = shown(&mut pane);
         assert!(told.contains("lazy-apps") && told.contains("at the most"), "{told}");
-        pane.told(Said::Answer(Err(ControlError::Failed("worker 2: no thread of it was free".into()))));
+        pane.told(ControlEvent::Answer(Err(ControlError::Failed("worker 2: no thread of it was free".into()))));
         assert!(shown(&mut pane).contains("no thread of it was free"));
     }
 }

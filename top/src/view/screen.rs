@@ -21,7 +21,7 @@ use super::theme::Theme;
 use crate::model::columns::{Column, Context};
 use crate::model::fields::Clock;
 use crate::model::{Alert, History, PhaseCounts, Pool, Sample, Thresholds, Totals, alerts};
-use crate::source::{Ask, Poll, ServerMicros, Told};
+use crate::source::{Ask, ControlReply, Poll, ServerMicros};
 
 /// How a screen is set up; the configuration file fills it.
 #[derive(Debug)]
@@ -97,7 +97,7 @@ impl Screen {
             theme_told: false,
             notice: None,
             zone: setup.zone,
-            keys: if setup.read_only { setup.keys.without_deeds() } else { setup.keys },
+            keys: if setup.read_only { setup.keys.without_server_actions() } else { setup.keys },
             thresholds: setup.thresholds,
             asking: Asking::new(setup.asks, setup.read_only),
             acting: Acting::new(setup.control_named),
@@ -134,7 +134,7 @@ impl Screen {
     }
 
     /// Takes in what a server says on its control socket. Returns whether there is something new to draw.
-    pub(crate) fn told(&mut self, told: Told) -> bool {
+    pub(crate) fn told(&mut self, told: ControlReply) -> bool {
         match self.acting_told(told) {
             Ok(is_new) => is_new,
             Err(told) => self.inside_told(told).unwrap_or(false),

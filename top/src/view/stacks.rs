@@ -14,7 +14,7 @@ use super::theme::Theme;
 use crate::format;
 use crate::model::threads::package_of;
 use crate::report::{doing, name_of, request_of};
-use crate::source::{ControlError, Monotonic, Said, Told};
+use crate::source::{ControlError, ControlEvent, ControlReply, Monotonic};
 
 /// Stacks of a server, and how far they are scrolled.
 #[derive(Debug)]
@@ -67,13 +67,13 @@ impl StacksPane {
     }
 
     /// Whether this is the answer that is waited for.
-    pub(super) fn is(&self, told: &Told) -> bool {
+    pub(super) fn is(&self, told: &ControlReply) -> bool {
         self.pending.as_ref().is_some_and(|pending| pending.is(told))
     }
 
     /// Takes an answer in.
-    pub(super) fn told(&mut self, said: Said, now: Monotonic) -> bool {
-        let Said::Answer(answer) = said else { return false };
+    pub(super) fn told(&mut self, said: ControlEvent, now: Monotonic) -> bool {
+        let ControlEvent::Answer(answer) = said else { return false };
         self.pending = None;
         match answer {
             Ok(Answer::Stacks(stacks)) => {

@@ -1,7 +1,7 @@
 //! Rules about load: threads, queues, the global lock, temporary files, slow clients.
 
 use super::profiled;
-use super::rules::{Case, Said};
+use super::rules::{Case, RuleMatch};
 use super::track::Sum;
 use crate::format;
 
@@ -10,7 +10,7 @@ pub(super) fn percent(share: f64) -> String {
     format!("{:.0} %", share * 100.0)
 }
 
-pub(super) fn saturated(case: &Case<'_>) -> Option<Said> {
+pub(super) fn saturated(case: &Case<'_>) -> Option<RuleMatch> {
     // Nearly always not: nothing is added up for it.
     if !case.told && !case.track.is_full() {
         return None;
@@ -65,7 +65,7 @@ pub(super) fn saturated(case: &Case<'_>) -> Option<Said> {
         evidence.push("where the time goes is from the last profile".to_owned());
     }
     let advice = more_workers(case, &mut evidence);
-    Some(Said { sentence: parts.join(", "), evidence, advice })
+    Some(RuleMatch { sentence: parts.join(", "), evidence, advice })
 }
 
 /// What memory says of more workers; `None` when it is not known.
@@ -92,7 +92,7 @@ fn more_workers(case: &Case<'_>, evidence: &mut Vec<String>) -> Option<String> {
     })
 }
 
-pub(super) fn gil(case: &Case<'_>) -> Option<Said> {
+pub(super) fn gil(case: &Case<'_>) -> Option<RuleMatch> {
     let minute = case.track.minute()?;
     let ((busy, _), waited, utilization) = (minute.busy?, minute.gil?, minute.utilization()?);
     if busy <= 0.0 || minute.all.requests < 20 || minute.seconds < 5.0 || utilization < case.threshold(0.3, 0.2) {
@@ -104,7 +104,7 @@ pub(super) fn gil(case: &Case<'_>) -> Option<Said> {
     }
     let workers = &case.sample.snapshot.workers;
     let (processes, threads) = (workers.iter().filter(|worker| worker.pid > 0).count(), case.sample.totals.cores);
-    Some(Said {
+    Some(RuleMatch {
         sentence: format!(
             "{} of the busy time waits for Python's global lock, in {processes} processes of {threads} threads together",
             percent(share)
@@ -117,14 +117,14 @@ pub(super) fn gil(case: &Case<'_>) -> Option<Said> {
     })
 }
 
-pub(super) fn queue(case: &Case<'_>) -> Option<Said> {
+pub(super) fn queue(case: &Case<'_>) -> Option<RuleMatch> {
     let recent = case.recent();
     let (p95, total) = (recent.waiting.quantile(0.95)?, recent.waiting.total());
     if total < 20 || (p95 as f64) < case.threshold(200_000.0, 100_000.0) {
         return None;
     }
     let utilization = recent.utilization().filter(|utilization| *utilization < 0.97)?;
-    Some(Said {
+    Some(RuleMatch {
         sentence: format!(
             "requests wait for a thread: queue p95 {}, though threads are busy for {} of the time",
             format::micros(p95),
@@ -138,13 +138,13 @@ pub(super) fn queue(case: &Case<'_>) -> Option<Said> {
     })
 }
 
-pub(super) fn refused(case: &Case<'_>) -> Option<Said> {
+pub(super) fn refused(case: &Case<'_>) -> Option<RuleMatch> {
     let minute = case.track.minute()?;
     if minute.refused == 0 {
         return None;
     }
     let capacity = case.sample.totals.queue_capacity;
-    Some(Said {
+    Some(RuleMatch {
         sentence: format!(
             "{} connections or requests were refused in the last minute: a queue was full",
             minute.refused
@@ -157,7 +157,7 @@ pub(super) fn refused(case: &Case<'_>) -> Option<Said> {
     })
 }
 
-pub(super) fn temp_files(case: &Case<'_>) -> Option<Said> {
+pub(super) fn temp_files(case: &Case<'_>) -> Option<RuleMatch> {
     let files = case.sample.snapshot.temp_files.as_ref()?;
     let refused = case.track.minute().map_or(0, |minute| minute.temp_refused);
     let share = if files.limit > 0 { files.bytes as f64 / files.limit as f64 } else { 0.0 };
@@ -172,16 +172,16 @@ pub(super) fn temp_files(case: &Case<'_>) -> Option<Said> {
         sentence += &format!(", and {refused} bodies were refused in the last minute");
     }
     let evidence = vec![format!("in {}", files.dir), format!("bodies refused since the start: {}", files.refused)];
-    Some(Said { sentence, evidence, advice: None })
+    Some(RuleMatch { sentence, evidence, advice: None })
 }
 
-pub(super) fn slow_clients(case: &Case<'_>) -> Option<Said> {
+pub(super) fn slow_clients(case: &Case<'_>) -> Option<RuleMatch> {
     let minute = case.track.minute()?;
     let (closed, requests) = (minute.slow_clients, minute.all.requests);
     if (closed as f64) < case.threshold(10.0, 5.0) || closed.saturating_mul(100) < requests {
         return None;
     }
-    Some(Said {
+    Some(RuleMatch {
         sentence: format!("{closed} connections were closed in the last minute because the client was too slow"),
         evidence: vec![format!("requests completed in the same time: {requests}")],
         advice: None,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::rules::{Case, Said};
+use super::rules::{Case, RuleMatch};
 use crate::format;
 use crate::model::MemoryPoint;
 
@@ -13,7 +13,7 @@ const LEAST: Duration = Duration::from_secs(600);
 /// unless it is very steep and even for so long.
 const STEEP: Duration = Duration::from_secs(120);
 
-pub(super) fn unresponsive(case: &Case<'_>) -> Option<Said> {
+pub(super) fn unresponsive(case: &Case<'_>) -> Option<RuleMatch> {
     let workers = &case.sample.snapshot.workers;
     let silent =
         workers.iter().filter(|worker| worker.pid > 0 && worker.unresponsive_for.is_some_and(|time| time >= SILENT));
@@ -28,10 +28,10 @@ pub(super) fn unresponsive(case: &Case<'_>) -> Option<Said> {
         let time = format::micros(worker.unresponsive_for.unwrap_or(0));
         format!("worker {} (pid {}): {time}", worker.id, worker.pid)
     };
-    Some(Said { sentence, evidence: silent.iter().map(line).collect(), advice: None })
+    Some(RuleMatch { sentence, evidence: silent.iter().map(line).collect(), advice: None })
 }
 
-pub(super) fn respawn_storm(case: &Case<'_>) -> Option<Said> {
+pub(super) fn respawn_storm(case: &Case<'_>) -> Option<RuleMatch> {
     let minute = case.track.minute()?;
     let workers = &case.sample.snapshot.workers;
     let (died, worst) = match &minute.crashes {
@@ -41,7 +41,7 @@ pub(super) fn respawn_storm(case: &Case<'_>) -> Option<Said> {
         None => (0, None),
     };
     if let Some((worker, count)) = worst.filter(|_| died as f64 >= case.threshold(3.0, 1.0)) {
-        return Some(Said {
+        return Some(RuleMatch {
             sentence: format!("{died} worker processes died in the last minute"),
             evidence: vec![format!("most often worker {worker}: {count} times")],
             advice: None,
@@ -56,14 +56,14 @@ pub(super) fn respawn_storm(case: &Case<'_>) -> Option<Said> {
     if (rates.respawned as f64) < case.threshold(3.0, 2.0) {
         return None;
     }
-    Some(Said {
+    Some(RuleMatch {
         sentence: format!("worker {} was started {} times within a minute", worker.id, rates.respawned),
         evidence: vec![format!("started since the server's start: {} times", worker.respawn_count)],
         advice: None,
     })
 }
 
-pub(super) fn missing_workers(case: &Case<'_>) -> Option<Said> {
+pub(super) fn missing_workers(case: &Case<'_>) -> Option<RuleMatch> {
     let workers = &case.sample.snapshot.workers;
     // uWSGI has 0 for one that never ran.
     let missing = workers.iter().filter(|worker| worker.id > 0 && worker.pid <= 0 && worker.status != "cheap");
@@ -72,7 +72,7 @@ pub(super) fn missing_workers(case: &Case<'_>) -> Option<Said> {
         return None;
     }
     let verb = if missing.len() == 1 { "has" } else { "have" };
-    Some(Said {
+    Some(RuleMatch {
         sentence: format!(
             "{} of {} workers {verb} had no process for {}",
             missing.len(),
@@ -128,7 +128,7 @@ fn is_steep(points: &[MemoryPoint]) -> bool {
     grown >= 64 << 20 && grown >= first.rss / 2 && is_even
 }
 
-pub(super) fn memory_growth(case: &Case<'_>) -> Option<Said> {
+pub(super) fn memory_growth(case: &Case<'_>) -> Option<RuleMatch> {
     let limit = case.sample.snapshot.limits.map_or(0, |limits| limits.reload_on_rss);
     let tracks = case.sample.snapshot.workers.iter().zip(case.memory);
     let growing = tracks.filter(|(worker, _)| worker.pid > 0).filter_map(|(worker, track)| {
@@ -172,10 +172,10 @@ pub(super) fn memory_growth(case: &Case<'_>) -> Option<Said> {
         let each = route.memory_growth as f64 / route.memory_samples as f64;
         evidence.push(format!("most of it in requests of `{}`: {} each", route.route, size(each)));
     }
-    Some(Said { sentence, evidence, advice: None })
+    Some(RuleMatch { sentence, evidence, advice: None })
 }
 
-pub(super) fn memory_limit(case: &Case<'_>) -> Option<Said> {
+pub(super) fn memory_limit(case: &Case<'_>) -> Option<RuleMatch> {
     let limit = case.sample.snapshot.limits.map_or(0, |limits| limits.reload_on_rss);
     let workers = case.sample.snapshot.workers.iter().filter(|worker| worker.pid > 0);
     let near = workers.filter(|worker| limit > 0 && worker.rss as f64 >= limit as f64 * case.threshold(0.9, 0.85));
@@ -184,7 +184,7 @@ pub(super) fn memory_limit(case: &Case<'_>) -> Option<Said> {
     let line = |worker: &&rwsgi_stats::Worker| {
         format!("worker {}: {} of {}", worker.id, format::size(worker.rss), format::size(limit))
     };
-    Some(Said {
+    Some(RuleMatch {
         sentence: format!(
             "worker {} has {} of the {} at which it is replaced (reload-on-rss)",
             most.id,

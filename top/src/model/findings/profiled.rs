@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use rwsgi_stats::control::{Frame, Profile, ThreadState};
 
 use super::load::percent;
-use super::rules::{Case, Said};
+use super::rules::{Case, RuleMatch};
 use crate::format;
 use crate::source::Monotonic;
 
@@ -63,7 +63,7 @@ pub(super) fn hottest<'a>(case: &Case<'a>) -> Option<(&'a str, f64)> {
     (*count > 0).then(|| (name.as_str(), *count as f64 / profiled.samples as f64))
 }
 
-pub(super) fn database(case: &Case<'_>) -> Option<Said> {
+pub(super) fn database(case: &Case<'_>) -> Option<RuleMatch> {
     let profiled = case.profiled.filter(|profiled| profiled.is_of_use(case))?;
     let utilization = case.track.minute()?.utilization()?;
     let (waited, at) = &profiled.database;
@@ -72,7 +72,7 @@ pub(super) fn database(case: &Case<'_>) -> Option<Said> {
         return None;
     }
     let ago = format::seconds(case.sample.at.since(profiled.at).as_secs());
-    Some(Said {
+    Some(RuleMatch {
         sentence: format!("{} of the threads in requests waited for a database, most in {at}", percent(share)),
         evidence: vec![
             format!("a profile of {ago} ago: {waited} of {} samples", profiled.samples),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rwsgi_stats::{Core, RequestInfo, Worker};
 
 use super::load::percent;
-use super::rules::{Case, Said};
+use super::rules::{Case, RuleMatch};
 use super::track::{Outcomes, Sum};
 use crate::format;
 use crate::model::{Counts, RouteWindow, Sample};
@@ -13,7 +13,7 @@ use crate::model::{Counts, RouteWindow, Sample};
 /// A percentile of fewer requests than this says nothing.
 const ENOUGH: u64 = 20;
 
-pub(super) fn harakiri(case: &Case<'_>) -> Option<Said> {
+pub(super) fn harakiri(case: &Case<'_>) -> Option<RuleMatch> {
     let minute = case.track.minute()?;
     let ended = minute.harakiri;
     if ended == 0 {
@@ -22,7 +22,7 @@ pub(super) fn harakiri(case: &Case<'_>) -> Option<Said> {
     let limit = case.sample.snapshot.limits.map_or(0, |limits| limits.harakiri);
     let than = if limit > 0 { format!("longer than {}", format::seconds(limit)) } else { "too long".to_owned() };
     let requests = if ended == 1 { "1 request was".to_owned() } else { format!("{ended} requests were") };
-    Some(Said {
+    Some(RuleMatch {
         sentence: format!("{requests} ended in the last minute for running {than}"),
         evidence: vec![format!("harakiri since the start: {}", case.sample.totals.harakiri)],
         advice: None,
@@ -55,7 +55,7 @@ impl Running<'_> {
     }
 }
 
-pub(super) fn stuck_thread(case: &Case<'_>) -> Option<Said> {
+pub(super) fn stuck_thread(case: &Case<'_>) -> Option<RuleMatch> {
     let workers = case.sample.snapshot.workers.iter().filter(|worker| worker.pid > 0);
     let cores = workers.flat_map(|worker| worker.cores.iter().map(move |core| (worker, core)));
     let running = cores.filter(|(_, core)| core.in_request != 0);
@@ -69,7 +69,7 @@ pub(super) fn stuck_thread(case: &Case<'_>) -> Option<Said> {
 }
 
 /// Every thread is in a request that has run for long, and none has ended meanwhile.
-fn nothing_ends(case: &Case<'_>, long: &[Running<'_>]) -> Option<Said> {
+fn nothing_ends(case: &Case<'_>, long: &[Running<'_>]) -> Option<RuleMatch> {
     let cores = case.sample.totals.cores;
     let oldest = long.first()?;
     let silent = case.track.without_requests(case.sample.at);
@@ -88,7 +88,7 @@ fn nothing_ends(case: &Case<'_>, long: &[Running<'_>]) -> Option<Said> {
     let line = |running: &Running<'_>| format!("{}, for {}", running.line(), format::micros(running.age));
     let mut evidence: Vec<String> = long.iter().take(LISTED).map(line).collect();
     evidence.push(format!("requests completed in the last {}: none", format::seconds(silent.as_secs())));
-    Some(Said {
+    Some(RuleMatch {
         sentence: format!(
             "no request has ended for {}: all {cores} threads are in requests{of}, the oldest for {}",
             format::seconds(silent.as_secs()),
@@ -100,7 +100,7 @@ fn nothing_ends(case: &Case<'_>, long: &[Running<'_>]) -> Option<Said> {
 }
 
 /// A request that has run for much longer than those of its route do.
-fn unusual(case: &Case<'_>, running: &Running<'_>) -> Option<Said> {
+fn unusual(case: &Case<'_>, running: &Running<'_>) -> Option<RuleMatch> {
     let minute = case.track.minute()?;
     let (whose, latency, count) = match running.route() {
         Some(route) => {
@@ -115,7 +115,7 @@ fn unusual(case: &Case<'_>, running: &Running<'_>) -> Option<Said> {
     if count < ENOUGH || running.age < latency.saturating_mul(20) {
         return None;
     }
-    Some(Said {
+    Some(RuleMatch {
         sentence: format!(
             "a request has run for {}, where 99 % {whose} take at most {}",
             format::micros(running.age),
@@ -134,7 +134,7 @@ fn all_latency(case: &Case<'_>) -> Option<Counts> {
     if case.sample.snapshot.routes.is_some() { None } else { case.sample.totals.latency.clone() }
 }
 
-pub(super) fn errors(case: &Case<'_>) -> Option<Said> {
+pub(super) fn errors(case: &Case<'_>) -> Option<RuleMatch> {
     // Where status codes are not told, there are none.
     let told = |sample: &Sample| sample.snapshot.workers.iter().any(|worker| worker.responses.is_some());
     let minute = case.track.minute().filter(|_| told(case.sample))?;
@@ -171,7 +171,7 @@ pub(super) fn errors(case: &Case<'_>) -> Option<Said> {
         evidence.push(format!("generation {generation}: {} of {} requests", outcomes.errors, outcomes.requests));
     }
     evidence.extend(last_exception(case.sample));
-    Some(Said { sentence, evidence, advice: None })
+    Some(RuleMatch { sentence, evidence, advice: None })
 }
 
 /// Of several generations that serve, the one that nearly all errors are of.
@@ -191,7 +191,7 @@ fn last_exception(sample: &Sample) -> Option<String> {
     Some(format!("the last exception: {}: {} at {}", last.kind, last.message, last.location))
 }
 
-pub(super) fn worse_deploy(case: &Case<'_>) -> Option<Said> {
+pub(super) fn worse_deploy(case: &Case<'_>) -> Option<RuleMatch> {
     let deploy = case.track.deploy?;
     let age = case.sample.at.since(deploy.at);
     let (before, since) = (deploy.before, deploy.since);
@@ -216,7 +216,7 @@ pub(super) fn worse_deploy(case: &Case<'_>) -> Option<Said> {
         ),
     ];
     evidence.extend(last_exception(case.sample));
-    Some(Said {
+    Some(RuleMatch {
         sentence: format!(
             "{} of the requests raise since generation {} began to serve {} ago, {} before",
             tenths(now),
@@ -234,7 +234,7 @@ fn tenths(share: f64) -> String {
     format!("{} %", format::percent(share))
 }
 
-pub(super) fn slow_route(case: &Case<'_>) -> Option<Said> {
+pub(super) fn slow_route(case: &Case<'_>) -> Option<RuleMatch> {
     let minute = case.track.minute()?;
     let (route, window, share) = minute.top_route()?;
     let p95 = window.latency?.p95;
@@ -252,7 +252,7 @@ pub(super) fn slow_route(case: &Case<'_>) -> Option<Said> {
         return None;
     }
     let requests = minute.all.requests.max(window.requests).max(1);
-    Some(Said {
+    Some(RuleMatch {
         sentence: format!(
             "`{route}` takes {} of the time with {} of the requests: p95 {}, of the others {}",
             percent(share),

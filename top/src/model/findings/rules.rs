@@ -37,7 +37,7 @@ impl Case<'_> {
 }
 
 /// What a rule says.
-pub(super) struct Said {
+pub(super) struct RuleMatch {
     pub(super) sentence: String,
     pub(super) evidence: Vec<String>,
     /// In place of the rule's own.
@@ -58,7 +58,7 @@ pub(crate) struct Rule {
     pub(super) under: &'static str,
     /// For how long it has to hold.
     pub(super) after: Duration,
-    pub(super) found: fn(&Case<'_>) -> Option<Said>,
+    pub(super) found: fn(&Case<'_>) -> Option<RuleMatch>,
 }
 
 macro_rules! rules {

@@ -92,7 +92,7 @@ pub(super) fn table(profile: &Profile, about: About<'_>) -> String {
 }
 
 #[derive(Serialize)]
-struct Told<'a> {
+struct ProfileLine<'a> {
     target: &'a str,
     /// µs.
     sampled: u64,
@@ -155,7 +155,7 @@ pub(super) fn json(profile: &Profile, about: About<'_>) -> String {
             tree.node(0).children.iter().take(GROUPS).map(group).collect()
         }
     };
-    let told = Told {
+    let told = ProfileLine {
         target: about.label,
         sampled: profile.micros,
         rate: profile.rate,

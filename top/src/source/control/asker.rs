@@ -29,18 +29,18 @@ pub(crate) struct Ask {
 
 /// What a server said to an [`Ask`].
 #[derive(Debug)]
-pub(crate) struct Told {
+pub(crate) struct ControlReply {
     /// Which of the targets.
     pub(crate) target: usize,
     /// The ask's.
     pub(crate) ticket: u64,
     /// What.
-    pub(crate) said: Said,
+    pub(crate) said: ControlEvent,
 }
 
 /// What a server says.
 #[derive(Debug)]
-pub(crate) enum Said {
+pub(crate) enum ControlEvent {
     /// More follows.
     Progress(String),
     /// The answer, or why there is none, in a line.
@@ -70,16 +70,16 @@ impl Asker {
     pub(crate) fn ask(
         self: &Arc<Self>,
         ask: Ask,
-        deliver: impl Fn(Told) -> bool + Send + 'static,
+        deliver: impl Fn(ControlReply) -> bool + Send + 'static,
     ) -> std::io::Result<()> {
         let asker = Arc::clone(self);
         thread::Builder::new().name("control".into()).spawn(move || {
             let Ask { target, ticket, request, longer, given_up } = ask;
-            let tell = |said| deliver(Told { target, ticket, said });
+            let tell = |said| deliver(ControlReply { target, ticket, said });
             let attempt = || {
                 asker.control(target, &request).and_then(|control| {
                     control.ask(&request, longer, &mut |text| {
-                        text.is_none_or(|text| tell(Said::Progress(text.to_owned())))
+                        text.is_none_or(|text| tell(ControlEvent::Progress(text.to_owned())))
                             && !given_up.load(Ordering::Relaxed)
                     })
                 })
@@ -95,7 +95,7 @@ impl Asker {
                 asker.known().remove(&target);
             }
             // Nobody to tell when the user has left.
-            let _ = tell(Said::Answer(answer));
+            let _ = tell(ControlEvent::Answer(answer));
         })?;
         Ok(())
     }

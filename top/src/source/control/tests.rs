@@ -196,8 +196,8 @@ fn asked(asker: &Arc<Asker>) -> Result<Answer, ControlError> {
     let ask = Ask { target: 0, ticket: 1, request, longer: LONG, given_up: Arc::default() };
     asker.ask(ask, move |told| sender.send(told).is_ok()).unwrap();
     match said.recv_timeout(LONG).unwrap().said {
-        Said::Answer(answer) => answer,
-        Said::Progress(text) => panic!("{text}"),
+        ControlEvent::Answer(answer) => answer,
+        ControlEvent::Progress(text) => panic!("{text}"),
     }
 }
 

@@ -8,7 +8,7 @@ use rwsgi_stats::control::{Answer, Request};
 
 use super::{Screen, Setup, answered, picture, rwsgi, setup};
 use crate::model::Pool;
-use crate::source::{Ask, ControlError, Said, Told};
+use crate::source::{Ask, ControlError, ControlEvent, ControlReply};
 
 /// A screen of one server with a control socket, and what it asks.
 fn screen(change: impl FnOnce(&mut Setup)) -> (Screen, Receiver<Ask>) {
@@ -45,13 +45,16 @@ fn an_action_is_told_in_full_and_done_after_a_yes_alone() {
     let ask = asked.try_recv().unwrap();
     assert_eq!(ask.request, Request::Recycle { worker: 2 });
     for (said, shown) in [
-        (Said::Progress("worker 2 serves until then".into()), "recycle of worker 2: worker 2 serves until then"),
         (
-            Said::Answer(Ok(Answer::Text("worker 2 is process 7 now".into()))),
+            ControlEvent::Progress("worker 2 serves until then".into()),
+            "recycle of worker 2: worker 2 serves until then",
+        ),
+        (
+            ControlEvent::Answer(Ok(Answer::Text("worker 2 is process 7 now".into()))),
             "recycle of worker 2: worker 2 is process 7 now",
         ),
     ] {
-        screen.told(Told { target: ask.target, ticket: ask.ticket, said });
+        screen.told(ControlReply { target: ask.target, ticket: ask.ticket, said });
         assert!(foot(&mut screen).contains(shown), "{}", foot(&mut screen));
     }
     press(&mut screen, "v");
@@ -65,8 +68,8 @@ fn an_answer_that_is_longer_than_the_screen_is_wide_is_shown_whole() {
     let ask = asked.try_recv().unwrap();
     let said = "worker 2 (pid 4102) takes no new requests from the next second on, and finishes those that it has; \
                 undrain ends it";
-    let answer = Said::Answer(Ok(Answer::Text(said.into())));
-    screen.told(Told { target: ask.target, ticket: ask.ticket, said: answer });
+    let answer = ControlEvent::Answer(Ok(Answer::Text(said.into())));
+    screen.told(ControlReply { target: ask.target, ticket: ask.ticket, said: answer });
     let shown = picture(&mut screen, (80, 24));
     assert!(shown.ends_with("undrain ends it|\n"), "{shown}");
     press(&mut screen, "v");
@@ -90,8 +93,8 @@ fn why_something_was_not_done_is_a_line() {
     assert!(foot(&mut screen).contains("select a worker first"));
     press(&mut screen, "Ry");
     let ask = asked.try_recv().unwrap();
-    let said = Said::Answer(Err(ControlError::Failed("generation 2 could not be loaded".into())));
-    screen.told(Told { target: ask.target, ticket: ask.ticket, said });
+    let said = ControlEvent::Answer(Err(ControlError::Failed("generation 2 could not be loaded".into())));
+    screen.told(ControlReply { target: ask.target, ticket: ask.ticket, said });
     assert!(foot(&mut screen).contains("reload: generation 2 could not be loaded"));
 }
 
@@ -133,10 +136,10 @@ fn each_of_two_actions_has_its_answer_told() {
     press(&mut screen, "RyvXy");
     let (reload, recycle) = (asked.try_recv().unwrap(), asked.try_recv().unwrap());
     assert!(!reload.given_up.load(std::sync::atomic::Ordering::Relaxed));
-    let said = Said::Answer(Ok(Answer::Text("worker 2 is process 7 now".into())));
-    screen.told(Told { target: recycle.target, ticket: recycle.ticket, said });
+    let said = ControlEvent::Answer(Ok(Answer::Text("worker 2 is process 7 now".into())));
+    screen.told(ControlReply { target: recycle.target, ticket: recycle.ticket, said });
     assert!(foot(&mut screen).contains("recycle of worker 2: worker 2 is process 7"));
-    let said = Said::Answer(Err(ControlError::Failed("generation 2 could not be loaded".into())));
-    screen.told(Told { target: reload.target, ticket: reload.ticket, said });
+    let said = ControlEvent::Answer(Err(ControlError::Failed("generation 2 could not be loaded".into())));
+    screen.told(ControlReply { target: reload.target, ticket: reload.ticket, said });
     assert!(foot(&mut screen).contains("reload: generation 2 could not be loaded"));
 }

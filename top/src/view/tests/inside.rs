@@ -12,7 +12,7 @@ use super::{Screen, Setup, answered, picture, rwsgi, setup};
 use crate::model::Pool;
 use crate::model::flame::tests::{any_profile, shop};
 use crate::report::stacks_of_a_test;
-use crate::source::{Ask, ControlError, Said, Told};
+use crate::source::{Ask, ControlError, ControlEvent, ControlReply};
 use crate::view::Theme;
 
 /// A screen of one server, and what it asks.
@@ -45,7 +45,7 @@ fn press(screen: &mut Screen, keys: &str) {
 
 fn answer(screen: &mut Screen, asked: &Receiver<Ask>, answer: Result<Answer, ControlError>) -> Ask {
     let ask = asked.try_recv().unwrap();
-    screen.told(Told { target: ask.target, ticket: ask.ticket, said: Said::Answer(answer) });
+    screen.told(ControlReply { target: ask.target, ticket: ask.ticket, said: ControlEvent::Answer(answer) });
     ask
 }
 
@@ -120,8 +120,8 @@ fn a_profile_is_asked_for_shows_its_progress_and_then_the_graph() {
     press(&mut screen, "\u{1b}");
     let shown = picture(&mut screen, (80, 24));
     assert!(shown.contains("profiling: 2 s of 5 s  P shows it"), "it goes on: {shown}");
-    let said = Said::Answer(Ok(Answer::Profile(shop())));
-    assert!(screen.told(Told { target: 0, ticket: ask.ticket, said }));
+    let said = ControlEvent::Answer(Ok(Answer::Profile(shop())));
+    assert!(screen.told(ControlReply { target: 0, ticket: ask.ticket, said }));
     let shown = picture(&mut screen, (120, 24));
     assert!(shown.contains("71 % of busy threads are in psycopg … views.py:41"), "{shown}");
     press(&mut screen, "P");
@@ -135,7 +135,11 @@ fn a_profile_that_is_given_up_is_not_waited_for() {
     let ask = asked.try_recv().unwrap();
     press(&mut screen, "\u{8}");
     assert!(ask.given_up.load(std::sync::atomic::Ordering::Relaxed));
-    assert!(!screen.told(Told { target: 0, ticket: ask.ticket, said: Said::Answer(Ok(Answer::Profile(shop()))) }));
+    assert!(!screen.told(ControlReply {
+        target: 0,
+        ticket: ask.ticket,
+        said: ControlEvent::Answer(Ok(Answer::Profile(shop())))
+    }));
     assert!(!picture(&mut screen, (80, 24)).contains("busy threads"));
 }
 
