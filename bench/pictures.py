@@ -41,12 +41,21 @@ class Picture:
     steps: tuple[tuple[tuple[str, ...], str], ...]
 
 
-PROFILE = (("P",), "for how many seconds"), (("Enter",), "samples of threads in requests")
+PROFILE = (("P",), "for how many seconds"), (("Enter",), "% of busy threads are in")
 ALL = [
-    Picture("slow-query-routes", "slow-query", (((), "% of the time in"), (("u",), "/orders/{}"))),
+    Picture("slow-query-routes", "slow-query", (((), "of the time"), (("u",), "ROUTE"))),
     Picture("slow-query-profile", "slow-query", (((), "WID"), *PROFILE)),
-    Picture("leak-memory", "leak", (((), "WID"), (("j", "m"), "memory of worker"), (("t", "Enter"), "shop.sessions.Session"))),
-    Picture("gil-hog-profile", "gil-hog", (((), "% of the time in"), *PROFILE)),
+    Picture(
+        "leak-memory",
+        "leak",
+        (
+            *(((), "WID"), (("u",), "/login/"), (("u",), "WID"), (("j", "m"), "resident (rss)")),
+            *((("t",), "enter does it"), (("Enter",), "shop.sessions.Session")),
+            *((("Escape",), "WID"), (("m",), "resident (rss)")),
+            *((("t",), "enter does it"), (("Enter",), "growth is since they were counted last")),
+        ),
+    ),
+    Picture("gil-hog-profile", "gil-hog", (((), "of the time"), *PROFILE)),
     Picture("stuck-lock-stacks", "stuck-lock", (((), "waiting"), (("b",), "waiting for a lock"))),
 ]
 

@@ -66,7 +66,7 @@ def test_a_slow_query(shop):
         monitor.press("u", "P")
         monitor.wait("for how many seconds?")
         monitor.press("BSpace", "BSpace", "2", "Enter")
-        monitor.wait("samples of threads in requests", "% of busy threads are in show (orders.py:")
+        monitor.wait("% of busy threads are in show (orders.py:")
         routes = shop.told("-n", 2)["routes"]
         assert max(routes, key=lambda route: route["share"] or 0)["route"] == "/orders/{}"
         hottest = shop.told("--profile", "1s")["hottest"]
@@ -76,9 +76,15 @@ def test_a_slow_query(shop):
 def test_a_leak(shop):
     with shop.under("leak"):
         monitor = shop.screen()
+        monitor.press("u")
+        monitor.wait("/login/")
+        monitor.press("u")
+        monitor.wait("WID")
         monitor.press("j", "m")
-        monitor.wait("memory of worker")
-        monitor.press("t", "Enter")
+        monitor.wait("memory of worker", "resident (rss)")
+        monitor.press("t")
+        monitor.wait("enter does it")
+        monitor.press("Enter")
         monitor.wait("shop.sessions.Session")
         shop.told("--memory", "types", "--worker", 1)
 
@@ -95,7 +101,7 @@ def test_a_computation_that_holds_the_global_lock(shop):
         monitor.press("P")
         monitor.wait("for how many seconds?")
         monitor.press("BSpace", "BSpace", "2", "Enter")
-        monitor.wait("samples of threads in requests", "% of busy threads are in is_prime (reports.py:", "gil")
+        monitor.wait("% of busy threads are in is_prime (reports.py:", "gil")
         told = shop.told("--profile", "1s")
         assert told["hottest"]["function"] == "is_prime" and told["states"]["gil"] > 0
 

@@ -27,7 +27,7 @@ fn what_is_wrong_is_in_json_and_in_tables_and_can_be_asserted() {
     assert_eq!(found["rule"], "saturated");
     let sentence = found["sentence"].as_str().unwrap();
     assert!(sentence.starts_with("4 of 4 threads busy for 3"), "{sentence}");
-    assert!(sentence.ends_with("queue p95 901ms, 90 % of the time in `orders.views.export`"), "{sentence}");
+    assert!(sentence.ends_with("queue p95 901ms, 95 % of the time in `orders.views.export`"), "{sentence}");
     assert!(!found["evidence"].as_array().unwrap().is_empty());
     assert_eq!(last_line(&rtop(&["--replay", well.path(), "--json"]))["findings"], serde_json::json!([]));
 

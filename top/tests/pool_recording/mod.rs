@@ -46,7 +46,7 @@ pub(crate) fn document(pool: Pool, second: u64) -> Value {
             "responses": {"2xx": second * 100}, "recycled": {},
         })
     };
-    let mut export = route("orders.views.export", second * 20, 80_000);
+    let mut export = route("orders.views.export", second * 20, if full { 180_000 } else { 80_000 });
     export["last_exception"] = json!({
         "type": "KeyError", "message": "'total'", "where": "/srv/app/views.py:41 in export", "when": START,
         "traceback": ["/srv/app/views.py:41 in export"], "request": "GET /orders/7/export",
