@@ -56,7 +56,7 @@ ALL = [
         ),
     ),
     Picture("gil-hog-profile", "gil-hog", (((), "of the time"), *PROFILE)),
-    Picture("stuck-lock-stacks", "stuck-lock", (((), "waiting"), (("b",), "waiting for a lock"))),
+    Picture("stuck-lock-stacks", "stuck-lock", (((), "a request has run for"), (("b",), "waiting for a lock"))),
 ]
 
 
@@ -82,7 +82,9 @@ def take(picture: Picture) -> None:
                     screen.press(*keys)
                 until(lambda text=text: text in screen.screen(), f"'{text}' on the screen", DEADLINE, screen.screen)
             console = Console(record=True, width=COLUMNS, file=io.StringIO())
-            console.print(Text.from_ansi(screen.colours()), end="", soft_wrap=True)
+            # Where the shop happens to be is nobody's concern.
+            shown = screen.colours().replace(str(SHOP), "/srv/shop")
+            console.print(Text.from_ansi(shown), end="", soft_wrap=True)
             PICTURES.mkdir(exist_ok=True)
             console.save_svg(str(PICTURES / f"{picture.name}.svg"), title=f"rtop: {picture.fault}")
             print(f"{picture.name}: made")

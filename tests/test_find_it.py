@@ -90,7 +90,7 @@ def test_a_leak(shop):
 
         def grown() -> bool:
             rows = shop.told("--memory", "types", "--worker", 1)["rows"]
-            return any(row["name"] == "shop.sessions.Session" and row["count_growth"] > 0 for row in rows[:5])
+            return any(row["name"] == "shop.sessions.Session" and row["count_growth"] > 0 for row in rows[:10])
 
         until(grown, "sessions among the types that grow")
 
