@@ -231,7 +231,7 @@ def test_the_number_of_workers_is_the_most_that_cheaper_starts(start, at, addres
 def test_the_log_tells_as_much_as_it_is_told_to_in_every_process(start, at, address):
     server = start("--processes", 1)
     server.wait_workers(1)
-    assert "the log tells error" in text(ask(at, "log-level", level="error"))
+    assert "messages of level error" in text(ask(at, "log-level", level="error"))
     assert "worker 1 is process" in text(ask(at, "recycle", worker=1))
     assert not server.lines("recycle: replacing it"), "that is information"
     assert server.lines("recycle of worker 1 asked by"), "who does what is always told"

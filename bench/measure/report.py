@@ -26,6 +26,10 @@ same application runs on all of them, and each answer is checked before it is me
 """
 
 
+# What bench/instructions and bench/profile.py have measured, written by hand.
+INSIDE = Path(__file__).resolve().parent.parent / "inside.md"
+
+
 def write(results: Results, page: Path, pictures: Path) -> None:
     """Writes `page`, and its charts into `pictures`, a directory beside it."""
     pictures.mkdir(parents=True, exist_ok=True)
@@ -48,7 +52,7 @@ def write(results: Results, page: Path, pictures: Path) -> None:
         if rows := results.special.get(name):
             parts += [f"## {title}", _rows(rows)]
     notes = [f"- {server.name}: {server.notes}" for server in SERVERS if server.notes]
-    parts += ["## Notes", "\n".join(notes)]
+    parts += ["## Notes", "\n".join(notes), INSIDE.read_text()]
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text("\n\n".join(part.strip() for part in parts) + "\n")
 

@@ -396,6 +396,8 @@ impl WorkerThread {
                     self.worker.listen_again()?;
                 }
                 if let Some(index) = self.worker.overlooked() {
+                    // Who waits there came after this batch.
+                    self.ready = self.now;
                     self.accept(py, index, scratch)?;
                 }
             }
