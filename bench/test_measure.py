@@ -143,7 +143,7 @@ def test_a_run_becomes_a_page_with_a_row_and_a_bar_for_each_server(tmp_path):
     results.save(tmp_path / "results.json")
     report.write(Results.load(tmp_path / "results.json"), tmp_path / "performance.md", tmp_path / "performance")
     page = (tmp_path / "performance.md").read_text()
-    lines = page.split("## Hello")[1].splitlines()
+    lines = page.split("## Hello")[1].split("\n## ")[0].splitlines()
     rows = [line.split(" | ")[0] for line in lines if line.startswith("| ") and "---" not in line]
     assert rows == ["| server", f"| {SOCKET}", "| bjoern", "| floor"]
     assert "granian: no figures, it fell" in page
