@@ -367,14 +367,18 @@ def test_of_many_the_last_two_hundred_are_kept_and_none_is_lost_silently(serve, 
 def test_stacks_are_taken_of_all_threads_that_are_slow(serve, stats_at, address, tmp_path):
     server = serve("--http-socket", address, "--wsgi-file", "sluggish.py", "--processes", 2, "--threads", 4, "--slow-request",
                    THRESHOLD, "--stats", stats_at)
-    go = tmp_path / "go"
+    server.wait_workers(2)
+    go, held = tmp_path / "go", []
+
+    def all_are_in_requests(document) -> bool:
+        return sum(core["in_request"] for worker in document["workers"] for core in worker["cores"]) == len(held)
+
     with ExitStack() as open_ones:
-        held = [open_ones.enter_context(Connection(address)) for _ in range(8)]
-        for connection in held:
-            connection.send(head("GET", f"/?until={go}"))
-        server.wait_stats(
-            lambda document: sum(core["in_request"] for worker in document["workers"] for core in worker["cores"]) == 8,
-            "all are busy")
+        # A worker keeps what it has accepted: each request is to find a thread that sleeps, of whichever worker.
+        for _ in range(8):
+            held.append(open_ones.enter_context(Connection(address)))
+            held[-1].send(head("GET", f"/?until={go}"))
+            server.wait_stats(all_are_in_requests, "all requests have a thread")
         let_pass()
         go.touch()
         assert [connection.response().status for connection in held] == [200] * 8
