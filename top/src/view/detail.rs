@@ -5,6 +5,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
+use super::panes::drawn;
 use super::spark::bars;
 use super::table::more_rows;
 use super::theme::Theme;
@@ -142,24 +143,11 @@ impl<'a> Pane<'a> {
     }
 
     fn heading(&self, text: &str) -> Line<'static> {
-        Line::styled(text.to_owned(), self.theme.strong())
+        drawn::heading(text, self.theme)
     }
 
-    /// Pairs of label and value, in as many lines as they need.
     fn facts(&self, facts: &[(&str, String)], width: u16) -> Vec<Line<'static>> {
-        let mut lines = vec![Line::default()];
-        for (label, value) in facts {
-            let length = label.len() + 1 + format::width(value);
-            let used = lines.last().map_or(0, Line::width);
-            if used > 0 && used + length > usize::from(width) {
-                lines.push(Line::default());
-            }
-            if let Some(line) = lines.last_mut() {
-                line.push_span(Span::styled(format!("{label} "), self.theme.dim()));
-                line.push_span(Span::raw(format!("{value}  ")));
-            }
-        }
-        lines
+        drawn::facts(facts, self.theme, width)
     }
 
     fn title(&self, width: u16) -> Vec<Line<'static>> {

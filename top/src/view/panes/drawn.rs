@@ -6,12 +6,12 @@ use crate::format;
 use crate::model::{Counts, PHASES, Percentiles};
 use crate::view::theme::Theme;
 
-pub(super) fn heading(text: &str, theme: &Theme) -> Line<'static> {
+pub(in crate::view) fn heading(text: &str, theme: &Theme) -> Line<'static> {
     Line::styled(text.to_owned(), theme.strong())
 }
 
 /// Pairs of label and value, in as many lines as they need.
-pub(super) fn facts(facts: &[(&str, String)], theme: &Theme, width: u16) -> Vec<Line<'static>> {
+pub(in crate::view) fn facts(facts: &[(&str, String)], theme: &Theme, width: u16) -> Vec<Line<'static>> {
     let mut lines = vec![Line::default()];
     for (label, value) in facts {
         let length = label.len() + 1 + format::width(value);

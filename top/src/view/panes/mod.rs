@@ -1,7 +1,7 @@
 //! What can stand below the header in place of the workers: ONE table of panes. A pane has a key of its own, which opens it
 //! and closes it again; what it does with the other keys, and how it is drawn, is in its row.
 
-mod drawn;
+pub(super) mod drawn;
 mod routes;
 mod sheet;
 mod slow;
