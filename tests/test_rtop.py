@@ -50,7 +50,7 @@ def test_against_a_real_uwsgi_it_shows_what_uwsgitop_shows(uwsgi, terminal, rtop
     columns = ("%", "PID", "REQ", "EXC", "SIG", "STATUS", "RSS", "VSZ", "TX", "ReSpwn", "HC", "LastSpwn")
 
     def workers(monitor) -> dict[str, dict[str, str]]:
-        return {row["WID"]: row for row in safe_table(monitor.screen())}
+        return {row["WID"]: row for row in table(monitor.screen())}
 
     def figures(monitor) -> dict[str, list[str]]:
         return {wid: [row[column] for column in columns] for wid, row in workers(monitor).items()}
@@ -87,11 +87,6 @@ def test_it_reads_a_real_uwsgi_s_abstract_socket(uwsgi, rtop, address):
     assert f"masterpid {server.pid}" in shown
 
 
-def safe_table(text: str) -> list[dict[str, str]]:
-    """The rows, or none when there is no table yet."""
-    return table(text) if re.search(r"^ *WID", text, re.MULTILINE) else []
-
-
 @pytest.mark.parametrize("form", ["tcp", "unix", "abstract", "http"])
 def test_it_shows_the_workers(serve, terminal, rtop, address, stats_at, tmp_path, form):
     at = {"tcp": stats_at, "http": stats_at, "unix": str(tmp_path / "stats"), "abstract": abstract()}[form]
@@ -103,7 +98,7 @@ def test_it_shows_the_workers(serve, terminal, rtop, address, stats_at, tmp_path
     for _ in range(60):
         http.get(address, "/pid")
     screen = terminal([rtop, f"http://{at}/" if form == "http" else at, "--frequency", "0.2"])
-    shown = screen.wait_for(lambda text: len(safe_table(text)) == 3, "three workers")
+    shown = screen.wait_for(lambda text: len(table(text)) == 3, "three workers")
     rows = table(shown)
     # All of uwsgitop's, in its order; what is ours stands between them.
     assert [title for title in rows[0] if title in COLUMNS] == COLUMNS
@@ -126,7 +121,7 @@ def test_it_follows_requests_and_shows_cores(serve, terminal, rtop, address, sta
     go = tmp_path / "go"
     with Connection(address) as connection:
         connection.send(head("GET", f"/slow?go={go}&record={record.path}"))
-        screen.wait_for(lambda text: any(row["STATUS"] == "busy" for row in safe_table(text)), "a busy worker")
+        screen.wait_for(lambda text: any(row["STATUS"] == "busy" for row in table(text)), "a busy worker")
         # uwsgitop's green.
         assert re.search("\x1b\\[([0-9;]*;)?(32|38;5;2)m", screen.colours())
         screen.press("a")
@@ -173,7 +168,7 @@ def test_it_says_so_when_the_server_goes_away_and_comes_back_with_it(serve, term
     screen.wait_for(lambda text: re.search(r"(?i)refused|no answer|gone|lost|reconnect|cannot|unreach", text), "it says so")
     second = serve(*arguments)
     screen.wait(f"masterpid {second.pid}")
-    screen.wait_for(lambda text: len(safe_table(text)) == 1, "its worker")
+    screen.wait_for(lambda text: len(table(text)) == 1, "its worker")
     screen.press("q")
     screen.wait_left()
 
@@ -182,7 +177,7 @@ def test_it_waits_for_a_server_that_is_not_there_yet(serve, terminal, rtop, addr
     screen = terminal([rtop, stats_at, "--frequency", "0.2"])
     screen.wait_for(lambda text: re.search(r"(?i)refused|no answer|waiting|reconnect|cannot", text), "it says so")
     serve("--http-socket", address, "--wsgi-file", "probe.py", "--master", "--stats", stats_at)
-    screen.wait_for(lambda text: len(safe_table(text)) == 1, "its worker")
+    screen.wait_for(lambda text: len(table(text)) == 1, "its worker")
     screen.press("q")
     screen.wait_left()
 
@@ -230,7 +225,7 @@ def test_it_takes_any_size_of_terminal(serve, terminal, rtop, address, stats_at)
             return len(lines) == rows and "wsgi-" in lines[0] and lines[-1].startswith("q quit")
 
         screen.wait_for(drawn, f"a frame of {columns}x{rows}")
-    screen.wait_for(lambda text: len(safe_table(text)) == 8, "eight workers")
+    screen.wait_for(lambda text: len(table(text)) == 8, "eight workers")
     screen.press("q")
     screen.wait_left()
 

@@ -95,9 +95,11 @@ class Terminal:
 
 
 def table(screen: str) -> list[dict[str, str]]:
-    """The rows under the line of column titles that begins with WID."""
+    """The rows under the line of column titles that begins with WID; none on a screen that is half drawn."""
     lines = screen.splitlines()
-    start = next(index for index, line in enumerate(lines) if line.split()[:1] == ["WID"])
+    start = next((index for index, line in enumerate(lines) if line.split()[:1] == ["WID"]), None)
+    if start is None:
+        return []
     # An arrow marks the column that the rows are sorted by.
     titles = lines[start].replace("▼", "").replace("▲", "").split()
     rows = []
