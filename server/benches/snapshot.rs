@@ -16,7 +16,6 @@ use rwsgi::clock::{self, MonotonicNanos, UnixMicros};
 use rwsgi::ids::{GenerationNumber, SlotId, ThreadIndex, WorkerId};
 use rwsgi::stats::cell::{LatencyCounts, Outcome};
 use rwsgi::stats::memory_sampler::MemorySampler;
-use rwsgi::stats::metrics;
 use rwsgi::stats::scoreboard::{Layout, Scoreboard};
 use rwsgi::stats::snapshot::{ProcessView, Subject, WorkerView, take};
 use rwsgi::stats::state::SnapshotState;
@@ -135,6 +134,6 @@ fn main() {
         black_box(serde_json::to_vec(&take(&subject(), &mut state).snapshot).unwrap());
     });
     measure("Prometheus text", 50, now, || {
-        black_box(metrics::text(snapshot.clone()));
+        black_box(rwsgi_metrics::text(snapshot.clone()));
     });
 }

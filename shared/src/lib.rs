@@ -8,9 +8,11 @@ pub mod control;
 mod controls;
 pub mod latency;
 mod privacy;
+mod saturation;
 mod schema;
 
 pub use address::{Address, AddressError};
 pub use controls::{is_control, write_json};
 pub use privacy::Shown;
+pub use saturation::saturation;
 pub use schema::*;

@@ -5,6 +5,7 @@
 //! Schema in `docs/` is made from these types and their comments.
 
 mod application;
+mod cgroup;
 mod emperor;
 mod generations;
 mod routes;
@@ -16,6 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::application::*;
+pub use self::cgroup::*;
 pub use self::emperor::*;
 pub use self::generations::*;
 pub use self::routes::*;
@@ -143,6 +145,19 @@ pub struct Snapshot {
     /// The reload that is tried; left out when there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub canary: Option<Canary>,
+    /// Whether the server wants new requests: the application is loaded, a worker accepts, and the server is not told to stop
+    /// (`/-/ready`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ready: Option<bool>,
+    /// Whether the server was told to stop and finishes what it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub draining: Option<bool>,
+    /// Reloads since the start, by outcome.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reloads: Option<Reloads>,
+    /// The server's control group: its limits and how near they are; left out where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<Cgroup>,
 }
 
 /// A socket that requests arrive on.
@@ -337,6 +352,16 @@ pub struct Queue {
     pub waiting: String,
     /// Attempts to connect and requests turned away because a queue was full.
     pub rejected: u64,
+}
+
+/// Reloads of the application by outcome.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Reloads {
+    /// The new generation serves.
+    pub done: u64,
+    /// The new generation did not load; the one before it serves on.
+    pub failed: u64,
 }
 
 /// Responses by class of status code.

@@ -6,7 +6,6 @@ pub mod cell;
 pub mod generation_sums;
 pub mod generations;
 pub mod memory_sampler;
-pub mod metrics;
 pub(crate) mod numbers;
 pub mod request;
 pub mod route_text;

@@ -148,6 +148,10 @@ pub fn take(subject: &Subject<'_>, state: &mut SnapshotState) -> Taken {
         slow: None,
         generations: None,
         canary: None,
+        ready: None,
+        draining: None,
+        reloads: None,
+        cgroup: None,
     };
     Taken { snapshot, corrupt }
 }

@@ -68,6 +68,10 @@ pub(super) fn clean(snapshot: &mut Snapshot) {
         generations,
         // Numbers.
         canary: _,
+        ready: _,
+        draining: _,
+        reloads: _,
+        cgroup: _,
     } = snapshot;
     [version, cwd].into_iter().chain([server, hostname, python, control].into_iter().flatten()).for_each(line);
     for Socket { name, proto, queue: _, max_queue: _, shared: _, can_offload: _ } in sockets {

@@ -190,6 +190,10 @@ fn snapshot(walk: &mut impl Walk, snapshot: &mut Snapshot) {
         // Of the present alone: their histograms in every sample would be most of the history.
         generations: _,
         canary: _,
+        ready: _,
+        draining: _,
+        reloads: _,
+        cgroup: _,
     } = snapshot;
     for text in [version, cwd] {
         walk.text(text);

@@ -11,7 +11,6 @@ use rwsgi_stats::{Address, Snapshot};
 use tokio::io::AsyncReadExt;
 use tokio::sync::oneshot;
 
-use super::super::metrics;
 use super::{Stream, document, snapshot};
 
 /// The largest request head, bytes.
@@ -142,8 +141,8 @@ pub(super) async fn respond(
             if access.no_routes {
                 snapshot.routes = None;
             }
-            let body = metrics::text(snapshot);
-            response("200 OK", metrics::CONTENT_TYPE, body.as_bytes(), &cors, head_only)
+            let body = rwsgi_metrics::text(snapshot);
+            response("200 OK", rwsgi_metrics::CONTENT_TYPE, body.as_bytes(), &cors, head_only)
         }
         _ => response("404 Not Found", "text/plain", b"there is / (JSON) and /metrics\n", "", head_only),
     })

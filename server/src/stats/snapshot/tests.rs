@@ -362,7 +362,7 @@ proptest! {
         for _ in 0..2 {
             let snapshot = server.take();
             serde_json::to_string(&snapshot).unwrap();
-            assert!(crate::stats::metrics::text(snapshot).ends_with("# EOF\n"));
+            assert!(rwsgi_metrics::text(snapshot).ends_with("# EOF\n"));
         }
         for process in 0..2 {
             let threads: Vec<_> = server.board.threads(slot(process)).collect();

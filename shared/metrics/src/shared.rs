@@ -6,7 +6,7 @@ use prometheus_client::encoding::NoLabelSet;
 use prometheus_client::metrics::MetricType;
 use rwsgi_stats::{Cache, Snapshot};
 
-use super::encoder::Encoder;
+use crate::encoder::Encoder;
 
 /// A figure of every cache: its name, what it is, whether it only grows, and its value.
 type Figure = (&'static str, &'static str, bool, fn(&Cache) -> u64);
@@ -21,7 +21,7 @@ const FIGURES: &[Figure] = &[
 ];
 
 /// Writes the metrics of what processes share.
-pub(super) fn encode(out: &mut Encoder<'_, '_>, snapshot: &Snapshot) -> fmt::Result {
+pub(crate) fn encode(out: &mut Encoder<'_, '_>, snapshot: &Snapshot) -> fmt::Result {
     if !snapshot.caches.is_empty() {
         for (name, help, grows, value) in FIGURES {
             let kind = if *grows { MetricType::Counter } else { MetricType::Gauge };

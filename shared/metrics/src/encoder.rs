@@ -30,16 +30,16 @@ const BOUNDS: [f64; 18] = [
 ];
 
 /// Writes metrics one after another.
-pub(super) struct Encoder<'a, 'b>(pub(super) &'a mut DescriptorEncoder<'b>);
+pub(crate) struct Encoder<'a, 'b>(pub(super) &'a mut DescriptorEncoder<'b>);
 
 impl Encoder<'_, '_> {
     /// A number that comes and goes.
-    pub(super) fn level(&mut self, name: &str, help: &str, unit: Option<&Unit>, value: u64) -> fmt::Result {
+    pub(crate) fn level(&mut self, name: &str, help: &str, unit: Option<&Unit>, value: u64) -> fmt::Result {
         self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?.encode_gauge(&value)
     }
 
     /// A counter of every worker that has several kinds.
-    pub(super) fn split<const N: usize>(
+    pub(crate) fn split<const N: usize>(
         &mut self,
         name: &str,
         help: &str,
@@ -57,14 +57,14 @@ impl Encoder<'_, '_> {
     }
 
     /// A histogram of µs in the document's form.
-    pub(super) fn histogram(&mut self, name: &str, help: &str, encoded: Option<&str>) -> fmt::Result {
+    pub(crate) fn histogram(&mut self, name: &str, help: &str, encoded: Option<&str>) -> fmt::Result {
         // Our own snapshot's text always reads back.
         let histogram = encoded.and_then(|text| latency::decode(text).ok()).unwrap_or_else(latency::empty);
         self.distribution(name, help, &histogram)
     }
 
     /// A histogram of µs.
-    pub(super) fn distribution(&mut self, name: &str, help: &str, histogram: &latency::Histogram) -> fmt::Result {
+    pub(crate) fn distribution(&mut self, name: &str, help: &str, histogram: &latency::Histogram) -> fmt::Result {
         // A sum that overflows says nothing.
         let none = latency::empty();
         let histogram = if histogram.len() == u64::MAX { &none } else { histogram };
@@ -76,7 +76,7 @@ impl Encoder<'_, '_> {
 }
 
 /// The sum of a histogram of µs, and the counts up to each bound, both in seconds.
-pub(super) fn buckets<const N: usize>(bounds: [f64; N], histogram: &latency::Histogram) -> (f64, [(f64, u64); N]) {
+pub(crate) fn buckets<const N: usize>(bounds: [f64; N], histogram: &latency::Histogram) -> (f64, [(f64, u64); N]) {
     let mut buckets = bounds.map(|bound| (bound, 0));
     let mut sum = 0.0;
     for step in histogram.iter_recorded() {
@@ -91,6 +91,6 @@ pub(super) fn buckets<const N: usize>(bounds: [f64; N], histogram: &latency::His
 }
 
 /// µs as Prometheus wants them.
-pub(super) fn seconds(micros: u64) -> f64 {
+pub(crate) fn seconds(micros: u64) -> f64 {
     micros as f64 / 1e6
 }

@@ -7,8 +7,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 use rwsgi_stats::{Route, Snapshot, latency};
 
-use super::encoder::{Encoder, buckets, seconds};
 use super::workers::classes;
+use crate::encoder::{Encoder, buckets, seconds};
 
 /// Upper bounds of the latency buckets, seconds: fewer than of all requests together, since each route has them.
 const BOUNDS: [f64; 8] = [0.005, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, f64::INFINITY];
@@ -32,7 +32,7 @@ const FIGURES: &[Figure] = &[
 ];
 
 /// Writes the metrics of routes.
-pub(super) fn encode(out: &mut Encoder<'_, '_>, snapshot: &Snapshot) -> fmt::Result {
+pub(crate) fn encode(out: &mut Encoder<'_, '_>, snapshot: &Snapshot) -> fmt::Result {
     let Some(routes) = &snapshot.routes else { return Ok(()) };
     for (name, help, unit, value) in FIGURES {
         let name = format!("route_{name}");

@@ -7,7 +7,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 use rwsgi_stats::{Snapshot, Spooler, latency};
 
-use super::encoder::{Encoder, seconds};
+use crate::encoder::{Encoder, seconds};
 
 /// A figure of every spooler: its name, what it is, whether it only grows, and its value.
 type Figure = (&'static str, &'static str, bool, fn(&Spooler) -> u64);
@@ -23,7 +23,7 @@ const FIGURES: &[Figure] = &[
 ];
 
 /// Writes the metrics of spoolers; nothing when there are none.
-pub(super) fn encode(out: &mut Encoder<'_, '_>, snapshot: &Snapshot) -> fmt::Result {
+pub(crate) fn encode(out: &mut Encoder<'_, '_>, snapshot: &Snapshot) -> fmt::Result {
     let spoolers = &snapshot.spoolers;
     if spoolers.is_empty() {
         return Ok(());

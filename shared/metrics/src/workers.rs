@@ -7,7 +7,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 use rwsgi_stats::{Recycled, Responses, Snapshot, Worker};
 
-use super::encoder::{Encoder, seconds};
+use crate::encoder::{Encoder, seconds};
 
 /// A figure of every worker.
 struct Figure {
@@ -57,7 +57,7 @@ fn threads(worker: &Worker, count: fn(&rwsgi_stats::Core) -> u64) -> u64 {
     worker.cores.iter().map(count).sum()
 }
 
-pub(super) fn classes(responses: &Responses) -> [(&'static str, u64); 5] {
+pub(crate) fn classes(responses: &Responses) -> [(&'static str, u64); 5] {
     let Responses { informational, success, redirect, client_error, server_error } = *responses;
     [("1xx", informational), ("2xx", success), ("3xx", redirect), ("4xx", client_error), ("5xx", server_error)]
 }
@@ -77,7 +77,7 @@ fn reasons(recycled: &Recycled) -> [(&'static str, u64); 8] {
 }
 
 /// Writes the metrics of workers.
-pub(super) fn encode(out: &mut Encoder<'_, '_>, snapshot: &Snapshot) -> fmt::Result {
+pub(crate) fn encode(out: &mut Encoder<'_, '_>, snapshot: &Snapshot) -> fmt::Result {
     for Figure { name, help, unit, value } in FIGURES {
         let name = format!("worker_{name}");
         let kind = if matches!(value, Value::Level(_)) { MetricType::Gauge } else { MetricType::Counter };
