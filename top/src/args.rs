@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Parser;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
+use crate::exporter::{Compat, Listen};
 use crate::model::flame::By;
 use crate::source::Target;
 use crate::view::{PALETTES, palette};
@@ -15,6 +16,23 @@ use rwsgi_stats::control::MemoryRequest;
 /// Options for watching: --stacks, --memory and --profile ask once.
 const NOT_INSIDE: [&str; 10] =
     ["replay", "record", "csv", "count", "duration", "until_exit", "assertions", "assert_file", "html", "command"];
+
+/// What a program that only answers Prometheus does not do.
+const NOT_EXPORTING: [&str; 13] = [
+    "inside",
+    "profile",
+    "batch",
+    "json",
+    "csv",
+    "record",
+    "replay",
+    "count",
+    "duration",
+    "until_exit",
+    "assertions",
+    "html",
+    "command",
+];
 
 /// Shows pools of rwsgi or uWSGI workers, live.
 #[derive(Debug, Parser)]
@@ -54,6 +72,15 @@ pub(crate) struct Args {
     /// Seconds that a server has to answer
     #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = seconds)]
     pub(crate) timeout: Duration,
+
+    /// Serve the servers' numbers to Prometheus, read anew for each scrape: PORT (of 127.0.0.1), HOST:PORT, :PORT (of every
+    /// address). /metrics is of the one server; of several, /probe?target=ADDRESS
+    #[arg(long, value_name = "[HOST:]PORT", conflicts_with_all = NOT_EXPORTING)]
+    pub(crate) exporter: Option<Listen>,
+
+    /// With --exporter: the names of another exporter beside ours
+    #[arg(long, value_name = "NAME", requires = "exporter")]
+    pub(crate) metrics_compat: Option<Compat>,
 
     /// The server's control socket, for --stacks, --memory, --profile and keys that act; without this the stats name it
     #[arg(long, value_name = "PATH")]

@@ -5,6 +5,7 @@ mod args;
 mod config;
 #[cfg(test)]
 mod docs;
+mod exporter;
 mod format;
 mod model;
 mod report;
@@ -63,6 +64,9 @@ fn run(args: &Args) -> anyhow::Result<u8> {
     if let Some((_, target)) = twice {
         // Its numbers would count twice, and a recording knows servers by their names.
         refuse(ErrorKind::ArgumentConflict, &format!("{target} is named twice"));
+    }
+    if let Some(listen) = &args.exporter {
+        match exporter::run(listen, &args.targets, args.timeout, args.metrics_compat)? {}
     }
     if args.stacks {
         let theme = if io::stdout().is_terminal() { theme() } else { Theme::default() };
