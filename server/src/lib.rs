@@ -4,6 +4,7 @@
 
 mod api;
 mod auxiliary;
+mod cgroup;
 pub mod clock;
 mod ctl;
 mod daemon;

@@ -175,6 +175,7 @@ impl Master {
                 self.canary = Some(Canary::new(number, size, time, answering));
             }
             Err(failure) => {
+                self.reload_count.failed();
                 warn!("canary: generation {current} goes on: {failure:#}");
                 answering.failed(format!("canary: generation {current} goes on: {failure:#}"));
             }

@@ -41,6 +41,7 @@ pub(crate) mod privileges;
 pub(crate) mod process;
 mod queues;
 mod readable;
+mod readiness;
 mod reap;
 mod reason;
 mod refork;

@@ -232,6 +232,7 @@ impl Master {
             return;
         }
         self.children.forget_orders(number, now, &mut self.timers);
+        let was_loaded = self.generations.get(number).is_some_and(|generation| generation.python.is_some());
         self.generations.remove(number);
         if self.phase != Phase::Serving {
             return;
@@ -250,6 +251,9 @@ impl Master {
                 );
             }
             Some(_) if self.canary.as_ref().is_some_and(|canary| canary.number() == number) => {
+                if !was_loaded {
+                    self.reload_count.failed();
+                }
                 self.canary_died(
                     Some(number),
                     &format!("its application was not loaded, or its fork server died ({end})"),
@@ -262,6 +266,7 @@ impl Master {
             }
             Some(current) => {
                 self.app_signals.forget(number);
+                self.reload_count.failed();
                 error!("reload: generation {number} failed to load ({end}): generation {current} goes on");
                 self.tell_ready();
             }

@@ -111,7 +111,10 @@ impl Master {
                 self.tell_reloading();
                 info!("reload: loading generation {number} beside generation {current}");
             }
-            Err(failure) => error!("reload: generation {current} goes on: {failure:#}"),
+            Err(failure) => {
+                self.reload_count.failed();
+                error!("reload: generation {current} goes on: {failure:#}");
+            }
         }
     }
 
@@ -177,6 +180,9 @@ impl Master {
         }
         if !is_first {
             info!("reload: generation {number} takes over");
+            if how != Reload::Again {
+                self.reload_count.takes_over(number);
+            }
         }
         self.renew_auxiliaries(None);
         self.run_master_start();
@@ -200,6 +206,7 @@ impl Master {
         self.chain = None;
         if !self.worker_ids().any(|worker| self.children.post(Post::Worker(worker)).is_wanted) {
             // None runs until somebody connects, and so none will say that it serves.
+            self.reload_count.serves(Some(number));
             self.tell_ready();
         }
         // A canary that is kept has workers of its own already.

@@ -30,6 +30,7 @@ use super::log::Log;
 use super::post::Post;
 use super::private_socket::PrivateSocket;
 use super::queues::Queues;
+use super::readiness::ReloadCount;
 use super::refork::Reforks;
 use super::slow_requests::SlowRequests;
 use super::stacks::Questions;
@@ -38,6 +39,7 @@ use super::supervisor::Supervisor;
 use super::timers::Timers;
 use super::worker_orders::WorkerOrders;
 use super::{control, fifo, hooks, privileges, routes, signals, stats_push, temp, touch};
+use crate::cgroup::ControlGroup;
 use crate::clock::UnixMicros;
 use crate::identity::Identity;
 use crate::ids::WorkerId;
@@ -178,6 +180,8 @@ pub(super) fn start(
         control: ControlState::new(control_file),
         phase: Phase::Serving,
         exit_status: 0,
+        reload_count: ReloadCount::default(),
+        control_group: ControlGroup::find(),
         worker_orders: WorkerOrders::new(),
         refork: Reforks::default(),
         snapshot_state: SnapshotState::new(tokio::runtime::Handle::current()),

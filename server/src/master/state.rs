@@ -21,12 +21,14 @@ use super::log::Log;
 use super::post::Post;
 use super::private_socket::PrivateSocket;
 use super::queues::Queues;
+use super::readiness::ReloadCount;
 use super::refork::Reforks;
 use super::slow_requests::SlowRequests;
 use super::stacks::{Profile, Questions};
 use super::supervisor::Supervisor;
 use super::timers::Timers;
 use super::worker_orders::WorkerOrders;
+use crate::cgroup::ControlGroup;
 use crate::clock::{MonotonicNanos, UnixMicros};
 use crate::ids::{ChildId, GenerationNumber, ThreadIndex, WorkerId};
 use crate::io::temp::TempPlace;
@@ -118,6 +120,10 @@ pub(super) struct Master {
     pub(super) control: ControlState,
     pub(super) phase: Phase,
     pub(super) exit_status: i32,
+    /// How reloads have ended.
+    pub(super) reload_count: ReloadCount,
+    /// What limits this server, with others of its container.
+    pub(super) control_group: ControlGroup,
     /// What workers were asked, and have not answered.
     pub(super) worker_orders: WorkerOrders,
     /// The fork server that a worker forks.
