@@ -1,6 +1,6 @@
 //! The text for Prometheus, line by line.
 
-use rwsgi_stats::{Cache, Metric, Responses, Route, Snapshot, Spooler, Worker, latency};
+use rwsgi_stats::{Cache, Generation, Limits, Metric, Responses, Route, Snapshot, Spooler, Worker, latency};
 
 use super::{Format, Options, render};
 
@@ -152,7 +152,8 @@ fn the_text_formats_differ_as_their_specifications_do() {
     assert!(open.ends_with("\n# EOF\n"));
     let plain = text(&snapshot);
     assert!(!plain.contains("# EOF") && !plain.contains("# UNIT"), "{plain}");
-    let samples = |text: &str| text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>();
+    let samples =
+        |text: &str| text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(samples(&open), samples(&plain), "the series are the same in both");
 }
 
@@ -163,17 +164,50 @@ fn what_uwsgi_does_not_send_has_no_sample() {
         let snapshot: Snapshot = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
         let text = text(&snapshot);
         for absent in [
-            "rwsgi_start_time", "rwsgi_generation", "_duration_seconds", "cpu_seconds", "gil_wait", "responses_total",
-            "recycled_total", "proportional", "unique", "queue_capacity", "queue_waiting", "temp_files", "slow_clients",
-            "cgroup", "ready", "reloads", "gc_", "jobs_done", "worker=\"0\"",
+            "rwsgi_start_time",
+            "rwsgi_generation",
+            "_duration_seconds",
+            "cpu_seconds",
+            "gil_wait",
+            "responses_total",
+            "recycled_total",
+            "proportional",
+            "unique",
+            "queue_capacity",
+            "queue_waiting",
+            "temp_files",
+            "slow_clients",
+            "cgroup",
+            "ready",
+            "reloads",
+            "gc_",
+            "jobs_done",
+            "worker=\"0\"",
         ] {
             assert!(!text.contains(absent), "{name}: {absent}\n{text}");
         }
         assert_eq!(text.contains("rwsgi_queue_depth"), name != "emperor", "{name}\n{text}");
-        let mut series: Vec<_> = text.lines().filter_map(|line| line.rsplit_once(' ')).map(|(series, _)| series).collect();
+        let mut series: Vec<_> =
+            text.lines().filter_map(|line| line.rsplit_once(' ')).map(|(series, _)| series).collect();
         let all = series.len();
         series.sort_unstable();
         series.dedup();
         assert_eq!(series.len(), all, "{name}: a series is there twice\n{text}");
     }
+}
+
+#[test]
+fn it_says_when_the_generation_that_serves_was_loaded_and_what_replaces_workers() {
+    let generation = |generation, started_at| Generation { generation, started_at, ..Generation::default() };
+    let of = |reload_on_rss| Snapshot {
+        generation: Some(2),
+        generations: Some(vec![generation(3, 3_000_000), generation(2, 2_500_000), generation(1, 1_000_000)]),
+        limits: Some(Limits { reload_on_rss, ..Limits::default() }),
+        ..Snapshot::default()
+    };
+    let limited = text(&of(9));
+    assert!(limited.contains("\nrwsgi_generation_start_time_seconds 2.5\n"), "{limited}");
+    assert!(limited.contains("\nrwsgi_reload_on_rss_bytes 9\n"), "{limited}");
+    assert!(!text(&of(0)).contains("rwsgi_reload_on_rss_bytes"));
+    assert!(!text(&Snapshot::default()).contains("rwsgi_generation_start_time_seconds"));
 }
