@@ -108,7 +108,10 @@ mod tests {
                  application/openmetrics-text;version=1.0.0;q=0.4,*/*;q=0.2",
                 Format::Text,
             ),
-            ("text/plain; version=0.0.4; charset=utf-8; q=0.3, Application/OpenMetrics-Text ; Q=0.5", Format::OpenMetrics),
+            (
+                "text/plain; version=0.0.4; charset=utf-8; q=0.3, Application/OpenMetrics-Text ; Q=0.5",
+                Format::OpenMetrics,
+            ),
             ("text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8", Format::Text),
             ("*/*", Format::Text),
             ("", Format::Text),

@@ -26,7 +26,8 @@ const RESOURCES: [(&str, fn(&Cgroup) -> Option<Pressure>); 3] = [
 pub(crate) fn add<'a>(families: &mut Vec<Family<'a>>, snapshot: &'a Snapshot) {
     let Some(cgroup) = &snapshot.cgroup else { return };
     add_figures(families, FIGURES, cgroup);
-    let (name, help) = ("rwsgi_cgroup_pressure_seconds_total", "Time that tasks waited for a resource: some of them, or all");
+    let (name, help) =
+        ("rwsgi_cgroup_pressure_seconds_total", "Time that tasks waited for a resource: some of them, or all");
     let mut family = Family::new(name, help, Kind::Counter, &["resource", "kind"], 6);
     for (resource, of) in RESOURCES {
         if let Some(Pressure { some, full }) = of(cgroup) {

@@ -59,7 +59,8 @@ impl Histogram {
         let mut counts: Vec<(u16, u64)> = Vec::new();
         for (nth, text) in texts.into_iter().enumerate() {
             for (index, count) in latency::decode_counts(text).ok()? {
-                let place = if nth == 0 { Err(counts.len()) } else { counts.binary_search_by_key(&index, |known| known.0) };
+                let place =
+                    if nth == 0 { Err(counts.len()) } else { counts.binary_search_by_key(&index, |known| known.0) };
                 match place {
                     Ok(at) => counts[at].1 = counts[at].1.checked_add(count)?,
                     Err(at) => counts.insert(at, (index, count)),
@@ -177,7 +178,8 @@ mod tests {
 
     #[test]
     fn a_native_histogram_has_few_buckets_however_far_durations_are_apart() {
-        let everywhere: Vec<_> = (0..BUCKETS).map(value_of).filter(|micros| (1..=latency::HIGHEST).contains(micros)).collect();
+        let everywhere: Vec<_> =
+            (0..BUCKETS).map(value_of).filter(|micros| (1..=latency::HIGHEST).contains(micros)).collect();
         let native = of(&everywhere).native();
         assert!(native.deltas.len() <= MOST_BUCKETS, "{}", native.deltas.len());
         assert_eq!(native.schema, 2);

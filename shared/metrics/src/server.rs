@@ -62,8 +62,7 @@ pub(crate) fn add_figures<T>(families: &mut Vec<Family<'_>>, figures: &[Figure<T
 
 /// Adds the server's families.
 pub(crate) fn add<'a>(families: &mut Vec<Family<'a>>, snapshot: &'a Snapshot) {
-    let mut info =
-        Family::new("rwsgi_server_info", "The server", Kind::Info, &["version", "python", "hostname"], 1);
+    let mut info = Family::new("rwsgi_server_info", "The server", Kind::Info, &["version", "python", "hostname"], 1);
     let text = |text: &'a Option<String>| Label::Text(text.as_deref().unwrap_or_default());
     info.push([Label::Text(&snapshot.version), text(&snapshot.python), text(&snapshot.hostname)], Value::Integer(1));
     families.push(info);

@@ -152,7 +152,8 @@ fn the_text_formats_differ_as_their_specifications_do() {
     assert!(open.ends_with("\n# EOF\n"));
     let plain = text(&snapshot);
     assert!(!plain.contains("# EOF") && !plain.contains("# UNIT"), "{plain}");
-    let samples = |text: &str| text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>();
+    let samples =
+        |text: &str| text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(samples(&open), samples(&plain), "the series are the same in both");
 }
 
@@ -163,14 +164,31 @@ fn what_uwsgi_does_not_send_has_no_sample() {
         let snapshot: Snapshot = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
         let text = text(&snapshot);
         for absent in [
-            "rwsgi_start_time", "rwsgi_generation", "_duration_seconds", "cpu_seconds", "gil_wait", "responses_total",
-            "recycled_total", "proportional", "unique", "queue_capacity", "queue_waiting", "temp_files", "slow_clients",
-            "cgroup", "ready", "reloads", "gc_", "jobs_done", "worker=\"0\"",
+            "rwsgi_start_time",
+            "rwsgi_generation",
+            "_duration_seconds",
+            "cpu_seconds",
+            "gil_wait",
+            "responses_total",
+            "recycled_total",
+            "proportional",
+            "unique",
+            "queue_capacity",
+            "queue_waiting",
+            "temp_files",
+            "slow_clients",
+            "cgroup",
+            "ready",
+            "reloads",
+            "gc_",
+            "jobs_done",
+            "worker=\"0\"",
         ] {
             assert!(!text.contains(absent), "{name}: {absent}\n{text}");
         }
         assert_eq!(text.contains("rwsgi_queue_depth"), name != "emperor", "{name}\n{text}");
-        let mut series: Vec<_> = text.lines().filter_map(|line| line.rsplit_once(' ')).map(|(series, _)| series).collect();
+        let mut series: Vec<_> =
+            text.lines().filter_map(|line| line.rsplit_once(' ')).map(|(series, _)| series).collect();
         let all = series.len();
         series.sort_unstable();
         series.dedup();

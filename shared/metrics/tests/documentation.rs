@@ -47,12 +47,8 @@ fn full() -> Snapshot {
         run_time: Some(durations.clone()),
         ..Spooler::default()
     };
-    let cgroup = Cgroup {
-        memory_limit: Some(1),
-        cpus: Some(1.0),
-        cpu_pressure: Some(Pressure::default()),
-        ..Cgroup::default()
-    };
+    let cgroup =
+        Cgroup { memory_limit: Some(1), cpus: Some(1.0), cpu_pressure: Some(Pressure::default()), ..Cgroup::default() };
     let phases = Phases {
         queue: durations.clone(),
         body: durations.clone(),
