@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Parser;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
-use crate::exporter::{Compat, Listen};
+use crate::exporter::{Listen, UwsgiExporter};
 use crate::model::flame::By;
 use crate::source::Target;
 use crate::view::{PALETTES, palette};
@@ -78,9 +78,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "[HOST:]PORT", conflicts_with_all = NOT_EXPORTING)]
     pub(crate) exporter: Option<Listen>,
 
-    /// With --exporter: the names of another exporter beside ours
+    /// With --exporter: everything by the names of another exporter too: uwsgi_exporter, or uwsgi_exporter,cores
     #[arg(long, value_name = "NAME", requires = "exporter")]
-    pub(crate) metrics_compat: Option<Compat>,
+    pub(crate) metrics_compat: Option<UwsgiExporter>,
 
     /// The server's control socket, for --stacks, --memory, --profile and keys that act; without this the stats name it
     #[arg(long, value_name = "PATH")]

@@ -1,27 +1,25 @@
 //! What each path answers.
 
 use std::fmt::Write as _;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use rwsgi_metrics::Format;
 use serde_json::json;
 
 use super::http::{self, Request, Response};
-use super::render::{Compat, render};
+use super::render::{UwsgiExporter, render};
 use super::watched::Watched;
 use crate::source::Target;
-
-const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The servers, and how their numbers are given.
 #[derive(Debug)]
 pub(super) struct Exporter {
     targets: Vec<Watched>,
-    compat: Option<Compat>,
+    compat: Option<UwsgiExporter>,
 }
 
 impl Exporter {
-    pub(super) fn new(targets: &[Target], timeout: Duration, compat: Option<Compat>) -> Self {
+    pub(super) fn new(targets: &[Target], timeout: Duration, compat: Option<UwsgiExporter>) -> Self {
         let targets = targets.iter().map(|target| Watched::new(target.clone(), timeout)).collect();
         Self { targets, compat }
     }
@@ -37,7 +35,7 @@ impl Exporter {
     pub(super) fn answer(&self, request: &Request) -> Response {
         match (request.path.as_str(), self.targets.as_slice()) {
             ("/metrics", [only]) => self.metrics(request, only),
-            ("/metrics", several) => Response::ok(request, TEXT, own_metrics(several).into()),
+            ("/metrics", several) => Response::ok(request, Format::Text.content_type(), own_metrics(several).into()),
             ("/probe", targets) => {
                 let asked = http::value(&request.query, "target").unwrap_or_default();
                 // As it was typed, or as it is shown: an address may be written in more than one way.
@@ -56,8 +54,10 @@ impl Exporter {
     }
 
     fn metrics(&self, request: &Request, target: &Watched) -> Response {
-        let (content_type, body) = render(target.read(), &request.accept, self.compat);
-        Response::ok(request, content_type, body)
+        let format = rwsgi_metrics::negotiate(Some(&request.accept));
+        let (snapshot, scrapes) = target.read();
+        let body = render(snapshot.as_deref(), format, self.compat, &target.stats_uri, scrapes);
+        Response::ok(request, format.content_type(), body)
     }
 }
 
@@ -68,8 +68,8 @@ fn own_metrics(targets: &[Watched]) -> String {
         .to_owned();
     for target in targets {
         let name = target.name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-        for (result, count) in [("ok", &target.read), ("failed", &target.failed)] {
-            let count = count.load(Ordering::Relaxed);
+        let scrapes = target.scrapes();
+        for (result, count) in [("ok", scrapes.count - scrapes.errors), ("failed", scrapes.errors)] {
             let _ = writeln!(text, "rtop_exporter_scrapes_total{{target=\"{name}\",result=\"{result}\"}} {count}");
         }
     }

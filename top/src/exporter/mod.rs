@@ -23,7 +23,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
 pub(crate) use self::listen::Listen;
-pub(crate) use self::render::Compat;
+pub(crate) use self::render::UwsgiExporter;
 
 use self::answer::Exporter;
 use self::http::Response;
@@ -46,7 +46,7 @@ pub(crate) fn run(
     listen: &Listen,
     targets: &[Target],
     timeout: Duration,
-    compat: Option<Compat>,
+    compat: Option<UwsgiExporter>,
 ) -> anyhow::Result<Infallible> {
     let listener = listen.bind().with_context(|| format!("--exporter {listen}: cannot listen there"))?;
     let address = listener.local_addr()?;

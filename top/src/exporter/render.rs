@@ -1,26 +1,61 @@
 //! A server's numbers in the format that was asked for, with whether it answers before them.
 
-use rwsgi_stats::Snapshot;
+use std::str::FromStr;
 
-/// Whose names are given beside ours (`--metrics-compat`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub(crate) enum Compat {
-    /// Those of `timonwong/uwsgi_exporter`.
-    UwsgiExporter,
+use rwsgi_metrics::{Compat, Family, Format, Kind, Options, Scrapes, Value, encode, families, families_of_none};
+use rwsgi_stats::{Address, Snapshot};
+
+use crate::source::Target;
+
+/// Whose names are given beside ours (`--metrics-compat`): those of `timonwong/uwsgi_exporter`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct UwsgiExporter {
+    /// Those of single threads too, as its `--collect.cores` adds them.
+    cores: bool,
+}
+
+impl FromStr for UwsgiExporter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "uwsgi_exporter" => Ok(Self { cores: false }),
+            "uwsgi_exporter,cores" => Ok(Self { cores: true }),
+            _ => Err("expected uwsgi_exporter or uwsgi_exporter,cores".to_owned()),
+        }
+    }
 }
 
 /// `rwsgi_up`, and the numbers when there are some.
-pub(super) fn render(snapshot: Option<Snapshot>, _accept: &str, compat: Option<Compat>) -> (&'static str, Vec<u8>) {
-    let up = u8::from(snapshot.is_some());
-    let mut text = family("rwsgi", up);
-    if compat.is_some() {
-        text.push_str(&family("uwsgi", up));
-    }
-    text.push_str(&snapshot.map_or_else(|| "# EOF\n".to_owned(), rwsgi_metrics::text));
-    (rwsgi_metrics::CONTENT_TYPE, text.into_bytes())
+pub(super) fn render(
+    snapshot: Option<&Snapshot>,
+    format: Format,
+    compat: Option<UwsgiExporter>,
+    stats_uri: &str,
+    scrapes: Scrapes,
+) -> Vec<u8> {
+    let compat = compat.map(|UwsgiExporter { cores }| Compat { stats_uri, cores, scrapes });
+    let options = Options { compat, ..Options::default() };
+    let mut all = vec![Family {
+        name: "rwsgi_up",
+        help: "Whether the stats server answers",
+        kind: Kind::Gauge,
+        labels: &[],
+        label_values: Vec::new(),
+        values: vec![Value::Integer(snapshot.is_some().into())],
+    }];
+    all.append(&mut match snapshot {
+        Some(snapshot) => families(snapshot, &options),
+        None => families_of_none(&options),
+    });
+    encode(&all, format)
 }
 
-fn family(whose: &str, up: u8) -> String {
-    format!("# HELP {whose}_up Whether the stats server answers.\n# TYPE {whose}_up gauge\n{whose}_up {up}\n")
+/// A server's address as that exporter's `--stats.uri` has it.
+pub(super) fn stats_uri(target: &Target) -> String {
+    match target {
+        Target::Socket(Address::Tcp { .. }) => format!("tcp://{target}"),
+        Target::Socket(_) => format!("unix://{target}"),
+        Target::Http { .. } => target.to_string(),
+    }
 }

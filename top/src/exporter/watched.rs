@@ -1,11 +1,12 @@
 //! One stats server that the exporter reads, and what came of it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use rwsgi_metrics::Scrapes;
 use rwsgi_stats::Snapshot;
 
+use super::render::stats_uri;
 use crate::source::{Fetcher, Target};
 
 /// Fetchers that are kept for the next scrape: two Prometheus servers, as one has for availability, ask at once at most.
@@ -16,52 +17,65 @@ const MOST_KEPT: usize = 2;
 pub(super) struct Watched {
     /// The address as it is shown, and asked for.
     pub(super) name: String,
+    /// The address as `timonwong/uwsgi_exporter` would show it.
+    pub(super) stats_uri: String,
     target: Target,
     timeout: Duration,
+    record: Mutex<Record>,
+}
+
+#[derive(Debug, Default)]
+struct Record {
     /// They know which address of a name answered last, and never resolve a name twice at once.
-    idle: Mutex<Vec<Fetcher>>,
-    failing: AtomicBool,
-    pub(super) read: AtomicU64,
-    pub(super) failed: AtomicU64,
+    idle: Vec<Fetcher>,
+    scrapes: Scrapes,
+    failing: bool,
 }
 
 impl Watched {
     pub(super) fn new(target: Target, timeout: Duration) -> Self {
-        Self {
-            name: target.to_string(),
-            target,
-            timeout,
-            idle: Mutex::default(),
-            failing: AtomicBool::default(),
-            read: AtomicU64::default(),
-            failed: AtomicU64::default(),
-        }
+        Self { name: target.to_string(), stats_uri: stats_uri(&target), target, timeout, record: Mutex::default() }
     }
 
-    /// Reads the server; `None` when it does not answer. The first failure in a row is logged, and the end of them.
-    pub(super) fn read(&self) -> Option<Snapshot> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    /// Held for no longer than it takes to write a number down, never while the server is read.
+    fn record(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn scrapes(&self) -> Scrapes {
+        self.record().scrapes
+    }
+
+    /// Reads the server: `None` when it does not answer. The first failure in a row is logged, and the end of them.
+    pub(super) fn read(&self) -> (Option<Box<Snapshot>>, Scrapes) {
+        let idle = self.record().idle.pop();
         let mut fetcher = idle.unwrap_or_else(|| Fetcher::new(self.target.clone(), self.timeout));
+        let begun = Instant::now();
         let outcome = fetcher.fetch();
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < MOST_KEPT {
-            idle.push(fetcher);
+        let mut record = self.record();
+        if record.idle.len() < MOST_KEPT {
+            record.idle.push(fetcher);
         }
-        drop(idle);
+        record.scrapes.count += 1;
+        let was_failing = std::mem::replace(&mut record.failing, outcome.is_err());
+        match &outcome {
+            Ok(_) => record.scrapes.seconds += begun.elapsed().as_secs_f64(),
+            Err(_) => record.scrapes.errors += 1,
+        }
+        let scrapes = record.scrapes;
+        drop(record);
         match outcome {
             Ok(document) => {
-                self.read.fetch_add(1, Ordering::Relaxed);
-                if self.failing.swap(false, Ordering::Relaxed) {
+                if was_failing {
                     super::note(&format!("{}: answers again", self.name));
                 }
-                Some(*document.snapshot)
+                (Some(document.snapshot), scrapes)
             }
             Err(error) => {
-                self.failed.fetch_add(1, Ordering::Relaxed);
-                if !self.failing.swap(true, Ordering::Relaxed) {
+                if !was_failing {
                     super::note(&format!("{}: {error}; trying again at each scrape", self.name));
                 }
-                None
+                (None, scrapes)
             }
         }
     }
