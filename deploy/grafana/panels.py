@@ -4,52 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
+from queries import histogram
+
 Json = dict[str, Any]
 
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 # Of Grafana 10.4; later ones read it too.
 SCHEMA = 39
-# Wherever a query asks for series: those of the servers that are chosen.
-CHOSEN = 'job=~"$job", instance=~"$instance"'
+
+# What 0 and 1 mean.
+YES = {"0": {"text": "no", "color": "red", "index": 0}, "1": {"text": "yes", "color": "green", "index": 1}}
 
 
-def rate(metric: str, more: str = "", function: str = "rate") -> str:
-    """Growth a second of the chosen servers' series of a counter."""
-    return f"{function}({metric}{{{CHOSEN}{more}}}[$__rate_interval])"
-
-
-def total(metric: str, by: str = "", more: str = "", function: str = "rate") -> str:
-    """The sum of those."""
-    return f"sum{f' by ({by})' if by else ''} ({rate(metric, more, function)})"
-
-
-def histogram(metric: str, by: str = "", function: str = "rate") -> str:
-    """A histogram, with buckets or native: only one of them is there."""
-    names = ", ".join(filter(None, ("le", by)))
-    return f"{total(f'{metric}_bucket', names, '', function)} or {total(metric, by, '', function)}"
-
-
-def quantile(number: float, metric: str, by: str = "") -> str:
-    """A percentile of a histogram."""
-    return f"histogram_quantile({number}, {histogram(metric, by)})"
-
-
-def sums(metric: str, by: str = "") -> str:
-    """Growth a second of a histogram's sum."""
-    return f"{total(f'{metric}_sum', by)} or histogram_sum({total(metric, by)})"
-
-
-def query(expr: str, legend: str = "", **more: Any) -> Json:
-    """A query; `refId` is given when it has found its panel."""
-    return {"datasource": DATASOURCE, "expr": expr, "legendFormat": legend or "__auto", "range": True, **more}
+def query(expr: str, legend: str = "{{instance}}", **more: Any) -> Json:
+    """A query, of a series for each server unless its legend says otherwise."""
+    return {"datasource": DATASOURCE, "expr": expr, "legendFormat": legend, "range": True, **more}
 
 
 def column(expr: str) -> Json:
     """A query for a table: one number for each row, now."""
-    return query(expr, instant=True, range=False, format="table")
+    return query(expr, "__auto", instant=True, range=False, format="table")
 
 
-def _panel(kind: str, title: str, text: str, queries: list[Json], size: tuple[int, int], defaults: Json, options: Json) -> Json:
+def _panel(
+    kind: str, title: str, text: str, queries: list[Json], size: tuple[int, int], defaults: Json, options: Json
+) -> Json:
     targets = [{**each, "refId": chr(ord("A") + number)} for number, each in enumerate(queries)]
     return {
         "type": kind,
@@ -63,8 +42,16 @@ def _panel(kind: str, title: str, text: str, queries: list[Json], size: tuple[in
     }
 
 
-def lines(title: str, text: str, *queries: Json, unit: str = "short", stacked: bool = False, bars: bool = False,
-          least: float | None = 0, width: int = 8) -> Json:
+def lines(
+    title: str,
+    text: str,
+    *queries: Json,
+    unit: str = "short",
+    stacked: bool = False,
+    bars: bool = False,
+    least: float | None = 0,
+    width: int = 8,
+) -> Json:
     """Lines over time, or bars."""
     custom = {
         "drawStyle": "bars" if bars else "line",
@@ -82,8 +69,16 @@ def lines(title: str, text: str, *queries: Json, unit: str = "short", stacked: b
     return _panel("timeseries", title, text, list(queries), (width, 8), defaults, options)
 
 
-def number(title: str, text: str, expr: str, unit: str = "short", steps: tuple[float, float] | None = None,
-           legend: str = "", words: Json | None = None, width: int = 4) -> Json:
+def number(
+    title: str,
+    text: str,
+    expr: str,
+    unit: str = "short",
+    steps: tuple[float, float] | None = None,
+    legend: str = "",
+    words: Json | None = None,
+    width: int = 4,
+) -> Json:
     """The last number, large. Green below the first step, orange from it, red from the second."""
     colours = [{"color": "green", "value": None}]
     if steps is not None:
@@ -102,15 +97,22 @@ def number(title: str, text: str, expr: str, unit: str = "short", steps: tuple[f
         "percentChangeColorMode": "standard",
         "reduceOptions": {"values": False, "calcs": ["lastNotNull"], "fields": ""},
     }
-    return _panel("stat", title, text, [query(expr, legend)], (width, 4), defaults, options)
+    return _panel("stat", title, text, [query(expr, legend or "__auto")], (width, 4), defaults, options)
 
 
 def heat(title: str, text: str, metric: str, width: int = 16) -> Json:
     """A heat map of a histogram of seconds."""
     options = {
         "calculate": False,
-        "color": {"mode": "scheme", "scheme": "Oranges", "fill": "dark-orange", "scale": "exponential", "exponent": 0.5,
-                  "steps": 64, "reverse": False},
+        "color": {
+            "mode": "scheme",
+            "scheme": "Oranges",
+            "fill": "dark-orange",
+            "scale": "exponential",
+            "exponent": 0.5,
+            "steps": 64,
+            "reverse": False,
+        },
         "cellGap": 1,
         "filterValues": {"le": 1e-9},
         "yAxis": {"unit": "s", "axisPlacement": "left", "reverse": False},
@@ -139,20 +141,35 @@ def states(title: str, text: str, *queries: Json, words: Json, width: int = 8) -
     return _panel("state-timeline", title, text, list(queries), (width, 8), defaults, options)
 
 
-def table(title: str, text: str, key: str, columns: list[tuple[str, str, str]], link: str = "", width: int = 24,
-          more_keys: dict[str, str] | None = None) -> Json:
+def table(
+    title: str,
+    text: str,
+    key: str,
+    columns: list[tuple[str, str, str]],
+    link: str = "",
+    width: int = 24,
+    more_keys: dict[str, str] | None = None,
+) -> Json:
     """A row for each value of the label `key`, and columns: a title, a unit, a query. Sorted by the first column."""
     defaults = {"custom": {"align": "auto", "inspect": False}}
-    options = {"showHeader": True, "frameIndex": 0, "cellHeight": "sm", "sortBy": [{"displayName": columns[0][0], "desc": True}]}
+    options = {
+        "showHeader": True,
+        "frameIndex": 0,
+        "cellHeight": "sm",
+        "sortBy": [{"displayName": columns[0][0], "desc": True}],
+    }
     panel = _panel("table", title, text, [column(expr) for _, _, expr in columns], (width, 9), defaults, options)
     names = {f"Value #{target['refId']}": title for target, (title, _, _) in zip(panel["targets"], columns)}
     panel["transformations"] = [
         {"id": "merge", "options": {}},
-        {"id": "organize", "options": {
-            "excludeByName": {"Time": True},
-            "indexByName": {name: place for place, name in enumerate([key, *(more_keys or {}), *names])},
-            "renameByName": {**names, **(more_keys or {})},
-        }},
+        {
+            "id": "organize",
+            "options": {
+                "excludeByName": {"Time": True},
+                "indexByName": {name: place for place, name in enumerate([key, *(more_keys or {}), *names])},
+                "renameByName": {**names, **(more_keys or {})},
+            },
+        },
     ]
     overrides = panel["fieldConfig"]["overrides"]
     for title, unit, _ in columns:
@@ -165,7 +182,13 @@ def table(title: str, text: str, key: str, columns: list[tuple[str, str, str]], 
 
 def row(title: str) -> Json:
     """A line with a title, across."""
-    return {"type": "row", "title": title, "collapsed": False, "panels": [], "gridPos": {"w": 24, "h": 1, "x": 0, "y": 0}}
+    return {
+        "type": "row",
+        "title": title,
+        "collapsed": False,
+        "panels": [],
+        "gridPos": {"w": 24, "h": 1, "x": 0, "y": 0},
+    }
 
 
 def _placed(panels: list[Json]) -> list[Json]:
@@ -210,8 +233,15 @@ def _annotation(name: str, colour: str, expr: str, title: str) -> Json:
     }
 
 
-def dashboard(uid: str, title: str, text: str, panels: list[Json], server: str, several: bool,
-              annotations: tuple[tuple[str, str, str, str], ...] = ()) -> Json:
+def dashboard(
+    uid: str,
+    title: str,
+    text: str,
+    panels: list[Json],
+    server: str,
+    several: bool,
+    annotations: tuple[tuple[str, str, str, str], ...] = (),
+) -> Json:
     """A dashboard. `server` is a metric that every server has that it is for; with `several` all are chosen at first."""
     source = {"type": "datasource", "name": "datasource", "label": "Data source", "query": "prometheus", "refresh": 1}
     return {
@@ -224,15 +254,26 @@ def dashboard(uid: str, title: str, text: str, panels: list[Json], server: str, 
         "graphTooltip": 1,
         "time": {"from": "now-1h", "to": "now"},
         "refresh": "30s",
-        "templating": {"list": [
-            source,
-            _variable("job", "Job", f"label_values({server}, job)", several),
-            _variable("instance", "Server", f'label_values({server}{{job=~"$job"}}, instance)', several),
-        ]},
+        "templating": {
+            "list": [
+                source,
+                _variable("job", "Job", f"label_values({server}, job)", several),
+                _variable("instance", "Server", f'label_values({server}{{job=~"$job"}}, instance)', several),
+            ]
+        },
         "annotations": {"list": [_annotation(*each) for each in annotations]},
-        "links": [{
-            "type": "dashboards", "title": "rwsgi", "icon": "external link", "tooltip": "", "tags": ["rwsgi"],
-            "asDropdown": False, "targetBlank": False, "includeVars": True, "keepTime": True,
-        }],
+        "links": [
+            {
+                "type": "dashboards",
+                "title": "rwsgi",
+                "icon": "external link",
+                "tooltip": "",
+                "tags": ["rwsgi"],
+                "asDropdown": False,
+                "targetBlank": False,
+                "includeVars": True,
+                "keepTime": True,
+            }
+        ],
         "panels": _placed(panels),
     }
