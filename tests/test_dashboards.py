@@ -327,6 +327,13 @@ def test_rules_and_dashboards_name_only_what_servers_tell(scene):
     assert {where: names for where, names in unknown.items() if names} == {}
 
 
+def test_the_page_says_which_alerts_can_fire_of_uwsgi(scene):
+    told = set(scene.classic.api("label/__name__/values", **{"match[]": '{__name__=~".+", job=~"old-app|"}'}))
+    rules = [rule for group in yaml.safe_load(RULES[1].read_text())["groups"] for rule in group["rules"]]
+    page = re.search(r"these can fire:(.*?)\.\n", (ROOT / "docs" / "prometheus.md").read_text(), re.DOTALL)[1]
+    assert set(re.findall(r"Rwsgi\w+", page)) == {rule["alert"] for rule in rules if names_in(rule["expr"]) <= told}
+
+
 def test_the_recording_rules_record_in_a_real_prometheus(scene):
     for prometheus in (scene.classic, scene.native):
         for group in prometheus.api("rules")["groups"]:
