@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
+from rig.alertmanager import amtool
 from rig.prometheus import promtool
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,15 +52,16 @@ def test_an_alert_has_a_test_above_and_below(name):
     for test in tests:
         cases = [case for case in test["alert_rule_test"] if case["alertname"] == name]
         for alert in [alert for case in cases for alert in case["exp_alerts"]]:
-            labels = alert["exp_labels"]
-            firing.add((labels["severity"], labels.get("window")))
-            assert labels.get("instance", labels["job"]).startswith("above"), alert
+            expected = alert["exp_labels"]
+            firing.add((expected["severity"], expected.get("window")))
+            assert expected.get("instance", expected["job"]).startswith("above"), alert
         below |= bool(cases) and any('"below' in series["series"] for series in test["input_series"])
-    assert firing == {(rule["labels"]["severity"], rule["labels"].get("window")) for rule in ALERTS if rule["alert"] == name}
+    labels = [rule["labels"] for rule in ALERTS if rule["alert"] == name]
+    assert firing == {(each["severity"], each.get("window")) for each in labels}
     assert below, f"no test has a case of {name} that is just below"
 
 
-@pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: f"{rule['alert']}-{rule['labels'].get('window', '')}".strip("-"))
+@pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"] + rule["labels"].get("window", ""))
 def test_an_alert_says_what_was_seen_and_where_it_is_explained(rule):
     assert rule["labels"]["severity"] in ("critical", "warning")
     assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
@@ -88,18 +89,5 @@ def test_the_page_has_the_table_of_alerts():
 
 
 def test_amtool_accepts_the_example_configuration_of_alertmanager():
-    checked = subprocess.run(
-        [shutil.which("amtool") or "/usr/bin/amtool", "check-config", RULES / "alertmanager.yml"],
-        capture_output=True, text=True, timeout=60, check=False,
-    )
+    checked = amtool("check-config", RULES / "alertmanager.yml")
     assert checked.returncode == 0, checked.stdout + checked.stderr
-
-
-@pytest.mark.parametrize("labels, receiver", [("severity=critical", "on-call"), ("severity=warning", "tickets")])
-def test_an_alert_goes_to_those_who_must_know(labels, receiver):
-    routed = subprocess.run(
-        [shutil.which("amtool") or "/usr/bin/amtool", "config", "routes", "test",
-         f"--config.file={RULES / 'alertmanager.yml'}", f"--verify.receivers={receiver}", "alertname=RwsgiDown", labels],
-        capture_output=True, text=True, timeout=60, check=False,
-    )
-    assert routed.returncode == 0, routed.stdout + routed.stderr

@@ -19,6 +19,7 @@ import yaml
 
 from rig import http, stats
 from rig.addresses import listening, tcp
+from rig.alertmanager import Alertmanager, Receiver
 from rig.cgroup import FakeGroup
 from rig.load import Load
 from rig.prometheus import Prometheus, Result, scrape_config
@@ -121,6 +122,16 @@ def test_panels_have_what_a_reader_needs_and_lie_side_by_side(name):
 # What a Prometheus answers
 
 
+def alertmanager_config(receiver: str) -> str:
+    """The example, in seconds where it waits for minutes, with a receiver of ours."""
+    text = (ROOT / "deploy" / "prometheus" / "alertmanager.yml").read_text()
+    changes = {"127.0.0.1:8080": receiver, "group_wait: 30s": "group_wait: 1s", "group_interval: 5m": "group_interval: 1s"}
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    return text
+
+
 class Scene:
     """Two rwsgi servers and a uWSGI with an exporter, under load, with all the misfortunes that panels show; and two
     Prometheus servers that scraped them, one of which reads native histograms."""
@@ -150,6 +161,10 @@ class Scene:
         )
         self._exporter(rtop, exporter)
         found = {"http_sd_configs": [{"url": f"http://{exporter}/sd", "refresh_interval": "1s"}]}
+        self.receiver = Receiver()
+        stack.callback(self.receiver.stop)
+        self.alertmanager = Alertmanager(directory, alertmanager_config(self.receiver.address))
+        stack.callback(self.alertmanager.stop)
         jobs = [*scrape_config({"app": told}), {"job_name": "old-app", **found}]
         self.classic, self.native = (self._prometheus(name, jobs, features) for name, features in
                                      (("classic", []), ("native", ["native-histograms"])))
@@ -158,7 +173,10 @@ class Scene:
     def _prometheus(self, name: str, jobs: list, features: list[str]) -> Prometheus:
         place = self.directory / name
         place.mkdir()
-        started = Prometheus(place, {}, rules=RULES, features=features, config={"scrape_configs": jobs})
+        started = Prometheus(place, {}, rules=RULES, features=features, config={
+            "scrape_configs": jobs,
+            "alerting": {"alertmanagers": [{"static_configs": [{"targets": [self.alertmanager.address]}]}]},
+        })
         self.stack.callback(started.stop)
         return started
 
@@ -354,3 +372,16 @@ def test_what_happened_raises_its_alerts(scene):
         samples = prometheus.wait('ALERTS{alertstate="firing"}', lambda now: expected <= fires(now))
         wrong = {"RwsgiDown", "RwsgiAllDown", "RwsgiNotReady", "RwsgiVersionMismatch", "RwsgiGenerationMismatch"}
         assert not wrong & {alert for alert, _ in fires(samples)}
+
+
+def test_alerts_reach_those_who_must_know_by_the_example_of_alertmanager(scene):
+    def told(alert: str) -> set[tuple[str, str]]:
+        """Who was told that it fires, and of which server, by messages for one job."""
+        messages = [sent for sent in scene.receiver.messages if sent[1]["groupLabels"]["alertname"] == alert]
+        return {(path, each["labels"]["instance"]) for path, message in messages for each in message["alerts"]}
+
+    servers = [server.stats_address for server in scene.servers]
+    for alert, path in (("RwsgiRefused", "/page"), ("RwsgiOomKill", "/page"), ("RwsgiReloadFailed", "/ticket")):
+        until(lambda: told(alert) == {(path, at) for at in servers}, f"{path} is told of {alert}",
+              context=lambda: f"{scene.receiver.messages}")
+    assert {message["groupLabels"]["job"] for _, message in scene.receiver.messages} <= {"app", "old-app"}
