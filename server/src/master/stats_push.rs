@@ -66,7 +66,8 @@ pub(super) fn start(config: &Config, events: &Events) -> anyhow::Result<()> {
     }
     for server in &config.carbon.servers {
         let every = Duration::from_secs(config.carbon.frequency.into());
-        spawn(Box::new(Carbon::new(server, &config.carbon)), every, with_cores, events);
+        let has_cheap_workers = config.cheaper.workers.is_some();
+        spawn(Box::new(Carbon::new(server, &config.carbon, has_cheap_workers)), every, with_cores, events);
     }
     Ok(())
 }
@@ -116,9 +117,9 @@ fn spawn(mut receiver: Box<dyn Receiver>, every: Duration, with_cores: bool, eve
     });
 }
 
-/// A name without what the formats of receivers have a use for: blanks, control characters and `:|@#`. The application
-/// chooses some of the names.
-fn plain(name: &str) -> Cow<'_, str> {
-    let is_special = |c: char| c.is_whitespace() || c.is_control() || "|@#".contains(c);
+/// A name without blanks, control characters, and those that the receiver's format has a use for: the application chooses
+/// some of the names.
+fn plain<'a>(name: &'a str, special: &str) -> Cow<'a, str> {
+    let is_special = |c: char| c.is_whitespace() || c.is_control() || special.contains(c);
     if name.contains(is_special) { name.replace(is_special, "_").into() } else { name.into() }
 }

@@ -11,7 +11,7 @@ const FIGURES: &[Figure<Cgroup>] = &[
     ("rwsgi_cgroup_memory_limit_bytes", "The most memory that the control group may use", Kind::Gauge, |c| c.memory_limit.map(Value::Integer)),
     ("rwsgi_cgroup_cpus", "Processors that the control group may use", Kind::Gauge, |c| c.cpus.map(Value::Real)),
     ("rwsgi_cgroup_throttled_periods_total", "Periods in which the control group was stopped because its quota was used up", Kind::Counter, |c| Some(Value::Integer(c.throttled))),
-    ("rwsgi_cgroup_throttled_seconds_total", "For how long it was stopped so", Kind::Counter, |c| Some(Value::seconds(c.throttled_time))),
+    ("rwsgi_cgroup_throttled_seconds_total", "For how long the control group was stopped because its quota was used up", Kind::Counter, |c| Some(Value::seconds(c.throttled_time))),
     ("rwsgi_cgroup_oom_kills_total", "Processes of the control group killed for want of memory", Kind::Counter, |c| Some(Value::Integer(c.oom_kills))),
 ];
 

@@ -11,17 +11,17 @@ pub(crate) type Figure<T> = (&'static str, &'static str, Kind, fn(&T) -> Option<
 #[rustfmt::skip]
 const FIGURES: &[Figure<Snapshot>] = &[
     ("rwsgi_start_time_seconds", "When the master started, unix time", Kind::Gauge, |s| s.started_at.map(|at| Value::Integer(at / 1_000_000))),
-    ("rwsgi_generation", "Loads of the application", Kind::Gauge, |s| s.generation.map(|number| Value::Integer(number.into()))),
-    ("rwsgi_saturation", "Busy threads and what waits, divided by threads: above 1 requests wait", Kind::Gauge, |s| rwsgi_stats::saturation(s).map(Value::Real)),
+    ("rwsgi_generation", "The load of the application that serves: grows by one at each reload", Kind::Gauge, |s| s.generation.map(|number| Value::Integer(number.into()))),
+    ("rwsgi_saturation", "Busy threads and waiting requests, divided by all threads", Kind::Gauge, |s| rwsgi_stats::saturation(s).map(Value::Real)),
     ("rwsgi_ready", "1 when the server wants new requests", Kind::Gauge, |s| s.ready.map(Value::flag)),
     ("rwsgi_draining", "1 when the server was told to stop and finishes what it has", Kind::Gauge, |s| s.draining.map(Value::flag)),
     ("rwsgi_request_duration_seconds", "Latency of requests", Kind::Histogram, |s| histogram(s.latency.as_deref()?)),
     ("rwsgi_queue_depth", "Connections and requests that wait", Kind::Gauge, |s| of_queue(s, s.listen_queue, |queue| queue.depth)),
-    ("rwsgi_queue_capacity", "The most that may wait", Kind::Gauge, |s| s.queue.as_ref().map(|queue| Value::Integer(queue.capacity))),
-    ("rwsgi_queue_rejected_total", "Turned away because a queue was full", Kind::Counter, |s| of_queue(s, s.listen_queue_errors, |queue| queue.rejected)),
+    ("rwsgi_queue_capacity", "The most connections and requests that may wait", Kind::Gauge, |s| s.queue.as_ref().map(|queue| Value::Integer(queue.capacity))),
+    ("rwsgi_queue_rejected_total", "Connections and requests turned away because a queue was full", Kind::Counter, |s| of_queue(s, s.listen_queue_errors, |queue| queue.rejected)),
     ("rwsgi_queue_waiting_seconds", "How long requests waited in the http router", Kind::Histogram, |s| histogram(&s.queue.as_ref()?.waiting)),
-    ("rwsgi_temp_files_bytes", "What temporary files hold", Kind::Gauge, |s| files(s, |files| files.bytes)),
-    ("rwsgi_temp_files_limit_bytes", "The most that they may hold; 0 for no limit", Kind::Gauge, |s| files(s, |files| files.limit)),
+    ("rwsgi_temp_files_bytes", "Bytes in temporary files", Kind::Gauge, |s| files(s, |files| files.bytes)),
+    ("rwsgi_temp_files_limit_bytes", "The most that temporary files may hold; 0 for no limit", Kind::Gauge, |s| files(s, |files| files.limit)),
     ("rwsgi_temp_files_refused_total", "Request bodies that got 503 because there was no space for them", Kind::Counter, |s| files(s, |files| files.refused)),
     ("rwsgi_slow_clients_total", "Connections closed because the client was too slow", Kind::Counter, |s| s.slow_clients.map(Value::Integer)),
 ];
@@ -62,7 +62,13 @@ pub(crate) fn add_figures<T>(families: &mut Vec<Family<'_>>, figures: &[Figure<T
 
 /// Adds the server's families.
 pub(crate) fn add<'a>(families: &mut Vec<Family<'a>>, snapshot: &'a Snapshot) {
-    let mut info = Family::new("rwsgi_server_info", "The server", Kind::Info, &["version", "python", "hostname"], 1);
+    let mut info = Family::new(
+        "rwsgi_server_info",
+        "Versions and name of the server: always 1",
+        Kind::Info,
+        &["version", "python", "hostname"],
+        1,
+    );
     let text = |text: &'a Option<String>| Label::Text(text.as_deref().unwrap_or_default());
     info.push([Label::Text(&snapshot.version), text(&snapshot.python), text(&snapshot.hostname)], Value::Integer(1));
     families.push(info);

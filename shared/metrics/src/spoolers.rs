@@ -11,9 +11,9 @@ const FIGURES: &[Figure<Spooler>] = &[
     ("rwsgi_spooler_jobs_done_total", "Jobs done", Kind::Counter, |s| s.done.map(Value::Integer)),
     ("rwsgi_spooler_jobs_retried_total", "Runs whose function wanted the job to be tried again", Kind::Counter, |s| s.retried.map(Value::Integer)),
     ("rwsgi_spooler_jobs_failed_total", "Runs that ended with an exception, or with the process", Kind::Counter, |s| s.failed.map(Value::Integer)),
-    ("rwsgi_spooler_respawns_total", "How often the process was started again", Kind::Counter, |s| Some(Value::Integer(s.respawns))),
+    ("rwsgi_spooler_respawns_total", "How often the spooler's process was started again", Kind::Counter, |s| Some(Value::Integer(s.respawns))),
     ("rwsgi_spooler_up", "1 when the spooler has a process", Kind::Gauge, |s| Some(Value::flag(s.pid > 0))),
-    ("rwsgi_spooler_running", "1 while it runs a job", Kind::Gauge, |s| Some(Value::Integer(s.running.into()))),
+    ("rwsgi_spooler_running", "1 while the spooler runs a job", Kind::Gauge, |s| Some(Value::Integer(s.running.into()))),
 ];
 
 /// What several spoolers of a directory would each report the same of.

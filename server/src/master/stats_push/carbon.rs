@@ -21,6 +21,8 @@ pub(super) struct Carbon {
     timeout: Duration,
     /// What names begin with, as far as it is configured: `uwsgi.HOST.`
     root: String,
+    /// With `cheaper`: those that have no process are told of.
+    has_cheap_workers: bool,
     last: Option<Last>,
 }
 
@@ -35,7 +37,7 @@ struct Last {
 }
 
 impl Carbon {
-    pub(super) fn new(address: &str, options: &CarbonConfig) -> Self {
+    pub(super) fn new(address: &str, options: &CarbonConfig, has_cheap_workers: bool) -> Self {
         let host = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let host = options.hostname_dots.map_or_else(|| host.clone(), |dot| host.replace('.', &dot.to_string()));
         let dot = if options.root.is_empty() || options.root.ends_with('.') { "" } else { "." };
@@ -44,6 +46,7 @@ impl Carbon {
             timeout: Duration::from_secs(options.timeout.into()),
             root: format!("{}{dot}{host}.", options.root),
             options: options.clone(),
+            has_cheap_workers,
             last: None,
         }
     }
@@ -52,11 +55,11 @@ impl Carbon {
     fn lines(&mut self, snapshot: &Snapshot, with_cores: bool, unix: u64, now: Instant) -> String {
         let socket = || snapshot.sockets.first().map(|socket| socket.name.replace('.', "_"));
         let id = self.options.id.clone().or_else(socket).unwrap_or_default();
-        let node = plain(&format!("{}{id}", self.root)).into_owned();
+        let node = plain(&format!("{}{id}", self.root), "").into_owned();
         let mut lines = Lines { node: &node, unix, text: String::new() };
         if self.options.use_metrics {
             for number in numbers::of(snapshot, with_cores) {
-                lines.add(format_args!("{}", plain(&number.name)), number.value);
+                lines.add(format_args!("{}", plain(&number.name, "")), number.value);
             }
         } else {
             self.add(&mut lines, snapshot, now);
@@ -112,7 +115,9 @@ impl Carbon {
         lines.add("tx", sum(|worker| worker.tx));
         lines.add("busyness", busyness / active.max(1));
         lines.add("active_workers", active);
-        lines.add("cheaped_workers", workers.len() as u64 - active);
+        if self.has_cheap_workers {
+            lines.add("cheaped_workers", workers.len() as u64 - active);
+        }
         lines.add("harakiri", sum(|worker| worker.harakiri_count));
     }
 
@@ -212,14 +217,22 @@ mod tests {
     use rwsgi_stats::Socket;
 
     fn snapshot() -> Snapshot {
-        let first = Worker { id: 1, pid: 7, requests: 3, avg_rt: 500, running_time: 250_000, status: "idle".into(), ..Worker::default() };
+        let first = Worker {
+            id: 1,
+            pid: 7,
+            requests: 3,
+            avg_rt: 500,
+            running_time: 250_000,
+            status: "idle".into(),
+            ..Worker::default()
+        };
         let second = Worker { id: 2, status: "cheap".into(), avg_rt: 9, ..Worker::default() };
         let socket = Socket { name: "127.0.0.1:3031".into(), ..Socket::default() };
         Snapshot { workers: vec![first, second], sockets: vec![socket], ..Snapshot::default() }
     }
 
     fn carbon(options: CarbonConfig) -> Carbon {
-        let mut carbon = Carbon::new("127.0.0.1:2003", &options);
+        let mut carbon = Carbon::new("127.0.0.1:2003", &options, true);
         carbon.root = "uwsgi.web1.".into();
         carbon
     }
@@ -244,10 +257,17 @@ mod tests {
 
     #[test]
     fn averages_of_no_requests_are_as_configured() {
-        for (idle_average, first, second) in
-            [(IdleAverage::Last, Some(500), Some(500)), (IdleAverage::Zero, Some(0), Some(0)), (IdleAverage::Nothing, None, None)]
-        {
-            let mut carbon = carbon(CarbonConfig { idle_average, no_workers: true, id: Some("x".into()), ..CarbonConfig::default() });
+        for (idle_average, first, second) in [
+            (IdleAverage::Last, Some(500), Some(500)),
+            (IdleAverage::Zero, Some(0), Some(0)),
+            (IdleAverage::Nothing, None, None),
+        ] {
+            let mut carbon = carbon(CarbonConfig {
+                idle_average,
+                no_workers: true,
+                id: Some("x".into()),
+                ..CarbonConfig::default()
+            });
             let mut told = |requests, taken| {
                 let mut snapshot = snapshot();
                 snapshot.workers[0].requests = requests;
@@ -256,7 +276,8 @@ mod tests {
                     last.requests = requests;
                 }
                 assert!(!text.contains("worker1"));
-                text.lines().find_map(|line| line.strip_prefix("uwsgi.web1.x.avg_rt ")?.split(' ').next()?.parse::<u64>().ok())
+                text.lines()
+                    .find_map(|line| line.strip_prefix("uwsgi.web1.x.avg_rt ")?.split(' ').next()?.parse::<u64>().ok())
             };
             assert_eq!(told(3, true), first);
             assert_eq!(told(3, true), second);
@@ -270,7 +291,8 @@ mod tests {
         let now = Instant::now();
         let mut snapshot = snapshot();
         carbon.lines(&snapshot, false, 1, now);
-        let at = |carbon: &Carbon, worker: &Worker, seconds| carbon.busyness(worker, now + Duration::from_secs(seconds));
+        let at =
+            |carbon: &Carbon, worker: &Worker, seconds| carbon.busyness(worker, now + Duration::from_secs(seconds));
         assert_eq!(at(&carbon, &snapshot.workers[0], 10), 0);
         snapshot.workers[0].status = "busy".into();
         assert_eq!(at(&carbon, &snapshot.workers[0], 10), 100);
@@ -282,10 +304,10 @@ mod tests {
     #[test]
     fn names_have_no_blanks_and_roots_their_dot() {
         let options = CarbonConfig { root: "prod.".into(), id: Some("my site\n".into()), ..CarbonConfig::default() };
-        let mut carbon = Carbon::new("h:1", &options);
+        let mut carbon = Carbon::new("h:1", &options, false);
         assert!(carbon.root.starts_with("prod.") && !carbon.root.starts_with("prod.."));
         assert!(carbon.lines(&snapshot(), false, 1, Instant::now()).lines().all(|line| line.split(' ').count() == 3));
-        let bare = Carbon::new("h:1", &CarbonConfig { root: String::new(), ..CarbonConfig::default() });
+        let bare = Carbon::new("h:1", &CarbonConfig { root: String::new(), ..CarbonConfig::default() }, false);
         assert!(!bare.root.starts_with('.'));
     }
 }

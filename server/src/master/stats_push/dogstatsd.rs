@@ -7,7 +7,7 @@ use rwsgi_config::DogstatsdConfig;
 use rwsgi_stats::Snapshot;
 
 use super::datagrams::Datagrams;
-use super::statsd::kind;
+use super::statsd::{SPECIAL, kind};
 use super::{Receiver, plain};
 use crate::stats::numbers::{self, Number};
 
@@ -35,7 +35,7 @@ fn datagram(number: &Number, prefix: &str, options: &DogstatsdConfig) -> Option<
     if options.no_workers && number.is_of_a_worker() {
         return None;
     }
-    let plain = plain(&number.name);
+    let plain = plain(&number.name, SPECIAL);
     let (name, mut tags) = tagged(&plain);
     if !options.only.is_empty() && !options.only.contains(&name) {
         return None;

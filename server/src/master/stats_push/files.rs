@@ -47,8 +47,7 @@ impl Directory {
     pub(super) fn open(path: &std::path::Path) -> anyhow::Result<Self> {
         let path = std::fs::canonicalize(path)
             .with_context(|| format!("metrics-dir: cannot use the directory '{}'", path.display()))?;
-        tempfile::tempfile_in(&path)
-            .with_context(|| format!("metrics-dir: cannot write to '{}'", path.display()))?;
+        tempfile::tempfile_in(&path).with_context(|| format!("metrics-dir: cannot write to '{}'", path.display()))?;
         Ok(Self { path, open: HashMap::new() })
     }
 

@@ -22,7 +22,7 @@ impl Receiver for Plain {
     fn take(&mut self, snapshot: &Snapshot, with_cores: bool) -> io::Result<()> {
         let numbers = numbers::of(snapshot, with_cores);
         let text = |number: &numbers::Number| {
-            format!("{}.{} {} {}", self.prefix, plain(&number.name), number.kind as u8, number.value)
+            format!("{}.{} {} {}", self.prefix, plain(&number.name, ""), number.kind as u8, number.value)
         };
         self.to.send(numbers.iter().map(text))
     }

@@ -12,6 +12,9 @@ use super::datagrams::Datagrams;
 use super::{Receiver, plain};
 use crate::stats::numbers::{self, Number, NumberKind};
 
+/// What stands between the parts of a datagram.
+pub(super) const SPECIAL: &str = ":|@#,";
+
 #[derive(Debug)]
 pub(super) struct Statsd {
     pub(super) to: Datagrams,
@@ -29,7 +32,7 @@ impl Receiver for Statsd {
         let wanted = numbers.iter().filter(|number| !self.options.no_workers || !number.is_of_a_worker());
         self.to.send(wanted.map(|number| {
             let kind = kind(number, self.options.all_gauges);
-            format!("{}.{}:{}|{kind}", self.prefix, plain(&number.name), number.value)
+            format!("{}.{}:{}|{kind}", self.prefix, plain(&number.name, SPECIAL), number.value)
         }))
     }
 }
@@ -38,6 +41,12 @@ impl Receiver for Statsd {
 pub(super) fn kind(number: &Number, all_gauges: bool) -> char {
     match number.kind {
         NumberKind::Gauge | NumberKind::Alias => 'g',
-        NumberKind::Counter | NumberKind::Absolute => if all_gauges { 'g' } else { 'c' },
+        NumberKind::Counter | NumberKind::Absolute => {
+            if all_gauges {
+                'g'
+            } else {
+                'c'
+            }
+        }
     }
 }
