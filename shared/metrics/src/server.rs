@@ -26,8 +26,10 @@ const FIGURES: &[Figure<Snapshot>] = &[
     ("rwsgi_slow_clients_total", "Connections closed because the client was too slow", Kind::Counter, |s| s.slow_clients.map(Value::Integer)),
 ];
 
-/// Phases of a request, and the histograms of each.
-const PHASES: [(&str, fn(&Phases) -> &str); 5] = [
+/// A phase of requests, and its histogram.
+type Phase = (&'static str, fn(&Phases) -> &str);
+
+const PHASES: [Phase; 5] = [
     ("queue", |phases| &phases.queue),
     ("body", |phases| &phases.body),
     ("gil", |phases| &phases.gil),

@@ -92,7 +92,7 @@ fn names_and_help_keep_the_formats_rules() {
             assert!(!["_count", "_sum", "_bucket"].iter().any(|suffix| name.ends_with(suffix)), "{name}");
         }
     }
-    let mut names: Vec<_> = families.iter().map(|family| family.base_name()).collect();
+    let mut names: Vec<_> = families.iter().map(Family::base_name).collect();
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), families.len(), "two families have one name");
