@@ -105,7 +105,19 @@ def test_a_real_statsd_gets_totals_as_gauges_and_nothing_of_workers(site, statsd
     gauges, counters = statsd.numbers("gauges"), statsd.numbers("counters")
     assert [name for name in gauges | counters if ".worker." in name] == []
     assert set(counters) == {"statsd.bad_lines_seen", "statsd.packets_received", "statsd.metrics_received"}
+    assert gauges["uwsgi.so_ld_x"] == 7
     assert counters["statsd.bad_lines_seen"] == 0
+
+
+@pytest.mark.only_rwsgi(why="a plugin that its package lacks")
+def test_a_real_statsd_reads_datadog_s_tags(site, statsd):
+    site(
+        *("--stats-push", f"dogstatsd:127.0.0.1:{statsd.port},site", "--stats-pusher-default-freq", 1),
+        *("--dogstatsd-all-gauges", "--dogstatsd-extra-tags", "app:shop"),
+    )
+    until(lambda: statsd.numbers("gauges").get("site.worker.requests;app=shop;worker=1") == 3, "the requests of worker 1")
+    assert statsd.numbers("gauges")["site.core.idle_workers;app=shop"] == 1
+    assert statsd.numbers("counters")["statsd.bad_lines_seen"] == 0
 
 
 @pytest.mark.only_rwsgi(why="a plugin that its package lacks")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import socket
@@ -56,15 +57,20 @@ class Statsd(_Program):
             "flushInterval": 3_600_000, "backends": ["./backends/console"], "dumpMessages": True,
         }
         path = directory / "statsd.js"
-        path.write_text(json.dumps(config)[1:-1])
+        path.write_text(json.dumps(config))
         super().__init__([node, STATSD, path], directory / "statsd.log", f"127.0.0.1:{self.console}")
 
     def numbers(self, kind: str) -> dict[str, float]:
         """Its `counters` or `gauges`."""
         with socket.create_connection(("127.0.0.1", self.console), timeout=30) as console:
-            console.sendall(f"{kind}\nquit\n".encode())
-            text = b"".join(iter(lambda: console.recv(65536), b"")).decode()
-        return json.loads(text.partition("END")[0])
+            console.sendall(f"{kind}\n".encode())
+            text = ""
+            while "END\n\n" not in text:
+                piece = console.recv(65536).decode()
+                assert piece, text
+                text += piece
+        # An object as node prints it: names in quotes where they need some.
+        return {name: float(value) for name, value in re.findall(r"'?([^\s',{]+)'?: (-?[\d.]+)", text)}
 
 
 class Carbon(_Program):
