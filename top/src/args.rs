@@ -52,6 +52,7 @@ Examples:
   rtop :9191 --memory types        what the largest worker's memory is used for
   rtop :9191 --profile 10s -o flame.svg
                                    where the time of requests goes, as a flame graph
+  rtop :9191 --exporter 9117       answers Prometheus, for a uWSGI that cannot
   rtop :9191 --assert 'p99 < 50ms' --assert 'error_rate < 0.1%' -- ab -n 10000 http://localhost:8000/
                                    exits 0 when all hold, 1 when one fails, 2 when it could not measure
 In the terminal: q leaves, a shows cores, f reads ten times a second, ? explains the rest."
