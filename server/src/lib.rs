@@ -6,6 +6,7 @@ mod api;
 mod auxiliary;
 mod cgroup;
 pub mod clock;
+mod container;
 mod ctl;
 mod daemon;
 mod descriptor;

@@ -112,9 +112,8 @@ impl ControlGroup {
             Some((used, lowest.map(|(bytes, _)| bytes)))
         };
         let Groups { unified, memory, .. } = &self.groups;
-        of(unified, "memory.max", "memory.current", "inactive_file", u64::MAX).or_else(|| {
-            of(memory, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", NO_LIMIT)
-        })
+        of(unified, "memory.max", "memory.current", "inactive_file", u64::MAX)
+            .or_else(|| of(memory, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", NO_LIMIT))
     }
 
     /// The most memory that the group may use, bytes; `None` for no limit.
@@ -277,8 +276,7 @@ mod tests {
         write(cpu.path(), &[("cpu.stat", "nr_periods 0\nnr_throttled 3\nthrottled_time 7000\n")]);
         let mut group =
             of(Groups { memory: vec![memory.path().into()], cpu: vec![cpu.path().into()], ..Groups::default() });
-        let expected =
-            Cgroup { memory: 4000, throttled: 3, throttled_time: 7, oom_kills: 2, ..Cgroup::default() };
+        let expected = Cgroup { memory: 4000, throttled: 3, throttled_time: 7, oom_kills: 2, ..Cgroup::default() };
         assert_eq!(group.read(), Some(expected));
         write(cpu.path(), &[("cpu.cfs_quota_us", "25000\n")]);
         write(memory.path(), &[("memory.limit_in_bytes", "8192\n")]);

@@ -95,6 +95,9 @@ impl Master {
 
     /// Reads the configuration again and loads the next generation beside the one that serves.
     pub(super) fn reload(&mut self, how: Reload) {
+        if self.is_draining && self.phase == Phase::Serving {
+            return warn!("reload: not done: the server was told to stop");
+        }
         if self.phase != Phase::Serving {
             return;
         }
@@ -174,6 +177,8 @@ impl Master {
         self.haste = how == Reload::Brutal;
         self.watch_limits(now);
         self.configure_slow_requests();
+        self.configure_saturation(now);
+        self.doubt_share(number);
         self.tell_router_limits();
         if !is_first {
             self.renew_certificates();
@@ -379,6 +384,7 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<(&'static str, String)> {
         temp.size: "temp-size",
         emperor: "emperor",
         stats: "stats",
+        probes.addresses: "probe",
         control: "control",
         stats_http: "stats-http",
         spooler.directories: "spooler",
