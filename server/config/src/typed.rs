@@ -6,6 +6,7 @@ use super::alarms::AlarmsConfig;
 use super::app_source::{AppSource, Mount};
 use super::between::Between;
 use super::cheaper::Cheaper;
+use super::container::ContainerConfig;
 use super::control::ControlSocket;
 use super::crons::{CronsConfig, SignalsConfig};
 use super::daemons::DaemonsConfig;
@@ -16,6 +17,7 @@ use super::hooks::HooksConfig;
 use super::http_router::HttpRouterConfig;
 use super::limits::{MinRates, Temp};
 use super::logs::LogsConfig;
+use super::probes::ProbesConfig;
 use super::program::Announcements;
 use super::python::PythonConfig;
 use super::reactions::Reactions;
@@ -243,6 +245,10 @@ pub struct Config {
     pub shared_import: Vec<String>,
     /// `--auto-procname`, `--procname*`.
     pub procname: ProcessNames,
+    /// What is taken from the container's limits.
+    pub container: ContainerConfig,
+    /// `--probe`, `--ready-saturation`, `--drain-delay`.
+    pub probes: ProbesConfig,
     /// `--cheaper*`.
     pub cheaper: Cheaper,
     /// `--idle`: seconds without a request after which every worker goes.
@@ -442,6 +448,8 @@ impl Default for Config {
             import: Vec::new(),
             shared_import: Vec::new(),
             procname: ProcessNames::default(),
+            container: ContainerConfig::default(),
+            probes: ProbesConfig::default(),
             cheaper: Cheaper::default(),
             idle: None,
             cheap: false,

@@ -6,6 +6,7 @@
 //! closed.
 
 mod http;
+mod probe;
 
 use std::cell::Cell;
 use std::future::Future;
@@ -24,6 +25,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 pub use self::http::{HttpAccess, OwnNames};
+pub use self::probe::{Probes, Readiness};
 
 /// Connections that may be open at a time: more than there are monitors, and few enough for the memory of their documents.
 const CONNECTIONS: usize = 32;
@@ -70,6 +72,8 @@ pub enum Service {
     Plain,
     /// What is asked for over HTTP.
     Http(HttpAccess),
+    /// Probes over HTTP, and nothing else.
+    Probes(Probes),
 }
 
 /// An open connection.
@@ -164,6 +168,7 @@ async fn answer(
             turn.set(Turn::Ours);
             http::respond(&request, access, ask).await?
         }
+        Service::Probes(probes) => probes.answer(stream).await?,
     };
     within(async {
         let mut rest = &bytes[..];
