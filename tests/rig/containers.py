@@ -59,28 +59,33 @@ class Podman:
         """Runs it and returns what it prints."""
         return _run(*self.command(*arguments), **options)
 
-    def base(self, name: str) -> None:
-        """Makes the image that a Dockerfile's FROM names, when it is not there yet."""
-        if json.loads(self("images", "--format", "json", "--filter", f"reference={name}") or "[]"):
+    def base(self, name: str, variant: str = "essential", packages: str = PACKAGES) -> None:
+        """Makes the image that a Dockerfile's FROM names, when it is not there yet: these packages of the system's, and what
+        they need."""
+        if self.has(name):
             return
         mirror, codename = debian_mirror()
         tar = self._store / f"{codename}.tar"
         # apt's own user cannot write everywhere; documentation and translations are most of the files.
         leaner = [f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("doc", "man", "locale")]
         _run(
-            "mmdebstrap", "--quiet", "--variant=essential", f"--include={PACKAGES}", '--aptopt=APT::Sandbox::User "root"',
+            "mmdebstrap", "--quiet", f"--variant={variant}", f"--include={packages}", '--aptopt=APT::Sandbox::User "root"',
             "--dpkgopt=force-unsafe-io", *leaner, codename, tar, mirror, timeout=280,
         )  # fmt: skip
         self("import", "--quiet", tar, name)
         tar.unlink()
 
-    def build(self, context: Path, file: Path, tag: str, **build_args: str) -> None:
+    def has(self, name: str) -> bool:
+        """Whether the store has this image."""
+        return bool(json.loads(self("images", "--format", "json", "--filter", f"reference={name}") or "[]"))
+
+    def build(self, context: Path, file: Path, tag: str, deadline: float = 280, **build_args: str) -> None:
         """Builds a Dockerfile as `docker build` does, with the network and the certificates that this machine has."""
         wanted = [f"--build-arg={name}={value}" for name, value in build_args.items()]
         trust = [f"--volume={CA_BUNDLE}:{CA_BUNDLE}:ro"] if os.path.exists(CA_BUNDLE) else []
         self(
             "build", "--quiet", "--isolation", "chroot", "--network", "host", "--format", "docker", "--pull=never",
-            *trust, *wanted, "--file", file, "--tag", tag, context, timeout=280,
+            *trust, *wanted, "--file", file, "--tag", tag, context, timeout=deadline,
         )  # fmt: skip
 
     def image(self, tag: str) -> dict:
