@@ -119,7 +119,7 @@ def test_a_worker_that_has_more_than_its_share_is_replaced(started, group, addre
     server.wait_workers(2)
     assert http.get(address, f"/grow?{200 * MB}").status == 200
     server.wait_stats(lambda document: sum(worker["recycled"]["rss"] for worker in document["workers"]) == 1, "one is replaced")
-    server.logged("above reload-on-rss \\(150 MB\\): replacing it")
+    server.logged("above reload-on-rss \\(150\\): replacing it")
 
 
 def test_a_share_that_the_application_alone_exceeds_is_warned_of(started, group):

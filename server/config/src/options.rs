@@ -10,8 +10,8 @@ use super::row::{
 use super::row::{Action, Kind, Row};
 use super::{
     Order, alarms, between, container, control, crons, daemons, emperor, event_loops, harakiri, hooks, http_router,
-    limits, logs, privileges, probes, program, python, reactions, routes, routing, set, slow_requests, sockets,
-    static_files, stats_push, system, tls, websockets,
+    limits, logs, metrics_compat, privileges, probes, program, python, reactions, routes, routing, set, slow_requests,
+    sockets, static_files, stats_push, system, tls, websockets,
 };
 use Kind::{Act, Addresses, Always, Custom, Flag, Large, Limit, Megabytes, Mode, Number, Path, Paths, Text, Texts};
 
@@ -31,6 +31,7 @@ const TABLES: &[&[Row]] = &[
     harakiri::ROWS,
     http_router::ROWS,
     logs::ROWS,
+    metrics_compat::ROWS,
     privileges::ROWS,
     probes::ROWS,
     reactions::ROWS,

@@ -51,7 +51,7 @@ use crate::share::Share;
 use crate::stacks::area::StackMemory;
 use crate::stats::generations::GenerationHistory;
 use crate::stats::scoreboard::{Layout, Scoreboard};
-use crate::stats::server::{self, HttpAccess, OwnNames, Probes, Service};
+use crate::stats::server::{self, HttpAccess, MetricsAccess, OwnNames, Probes, Service};
 use crate::stats::state::SnapshotState;
 use crate::stats::totals::Totals;
 use rwsgi_config::{Config, SocketConfig};
@@ -304,7 +304,7 @@ fn bind_all(
             let names = OwnNames::of(bound, address);
             Service::Http(HttpAccess {
                 cors: config.stats_http_cors.clone(),
-                no_routes: config.routes.no_metrics,
+                metrics: MetricsAccess::of(config, &listener.address),
                 names,
                 probes: asker.clone(),
             })

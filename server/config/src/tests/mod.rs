@@ -119,7 +119,7 @@ fn what_cannot_be_is_one_line_that_names_the_option_and_what_it_got() {
         ),
         ("--http :1 -w m --proceses 4", "command line: there is no option '--proceses'; did you mean '--processes'?"),
         ("--http :1 -w m --qqqqqqq", "command line: there is no option '--qqqqqqq'"),
-        ("--http :1 -w m --processes", "command line: --processes <N> needs a value"),
+        ("--http :1 -w m --processes", "command line: --processes <N|auto> needs a value"),
         ("--http :1 -w m --stats-http=yes", "command line: --stats-http takes no value"),
         (
             "--http :1 -w m --show-request cookies",
