@@ -9,6 +9,7 @@ pub(crate) mod columns;
 pub(crate) mod fields;
 mod findings;
 pub(crate) mod flame;
+pub(crate) mod fleet;
 mod generations;
 mod history;
 pub(crate) mod hot;

@@ -6,6 +6,7 @@ mod clock;
 mod connect;
 mod control;
 mod fetch;
+pub(crate) mod fleet;
 #[cfg(test)]
 pub(crate) mod hostile;
 mod machine;
