@@ -15,6 +15,7 @@ mod history;
 pub(crate) mod hot;
 mod lists;
 mod memory;
+pub(crate) mod outliers;
 mod pack;
 mod pool;
 mod routes;
