@@ -31,7 +31,7 @@ use source::{
     Ask, Asker, Clock, ControlError, ControlEvent, ControlReply, EndedBy, Ending, Entry, Fetcher, Player, Poll, Poller,
     Recorder, Recording, Run,
 };
-use view::{Deliver, FAST, Feed, Pace, Screen, Setup, Theme};
+use view::{Deliver, FAST, Face, Feed, Pace, Screen, Setup, Theme};
 
 /// Nothing could be measured, or nothing could be shown.
 const NOT_MEASURED: u8 = 2;
@@ -271,7 +271,7 @@ fn live(args: &Args) -> anyhow::Result<u8> {
     if let Some(path) = &args.replay {
         let recording = Recording::open(path)?;
         let screen = Screen::new(replayed_pools(&recording), setup);
-        view::run(screen, mouse, |deliver| {
+        view::run(Face::Pools(Box::new(screen)), mouse, |deliver| {
             let (poll, end) = (deliver(), deliver());
             let player = Player::start(recording, move |played| match played {
                 Some(played) => poll(Feed::Poll(played)),
@@ -291,7 +291,7 @@ fn live(args: &Args) -> anyhow::Result<u8> {
     }
     let clock = Clock::start();
     let tap = Tap(recorder(args)?.map(|recorder| Arc::new(Mutex::new(Some(recorder)))));
-    view::run(screen, mouse, |deliver| {
+    view::run(Face::Pools(Box::new(screen)), mouse, |deliver| {
         let pollers = start_pollers(args, clock, || {
             let (tap, deliver) = (tap.clone(), deliver());
             let labels: Vec<String> = args.targets.iter().map(ToString::to_string).collect();

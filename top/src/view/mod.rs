@@ -11,6 +11,7 @@ mod escape;
 mod filter;
 mod findings;
 mod flame;
+mod fleet;
 mod frame;
 mod generations;
 mod header;
@@ -37,7 +38,8 @@ mod tests;
 mod theme;
 
 pub(crate) use escape::painted;
-pub(crate) use live::{Deliver, Feed, run};
+pub(crate) use fleet::{Drill, FLEET_KEYS, FleetScreen};
+pub(crate) use live::{Deliver, Face, Feed, run};
 pub(crate) use playback::{FAST, Pace};
 pub(crate) use screen::{Screen, Setup};
 pub(crate) use theme::{Colors, PALETTES, Role, Theme, palette, usual_colors};
