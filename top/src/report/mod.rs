@@ -2,6 +2,8 @@
 
 mod assert_file;
 mod batch;
+mod ending;
+mod fleet;
 mod generations;
 mod html;
 mod judge;
@@ -19,6 +21,8 @@ mod window;
 
 pub(crate) use assert_file::parse_file;
 pub(crate) use batch::Batch;
+pub(crate) use fleet::json_schema as fleet_json_schema;
+pub(crate) use fleet::{refusal, watch_fleet};
 pub(crate) use judge::{Baseline, Phases};
 pub(crate) use lines::json_schema;
 pub(crate) use memory::{LONGER, QUESTIONS, memory, memory_question, report_lines};

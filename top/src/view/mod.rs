@@ -34,7 +34,7 @@ mod table;
 mod targets;
 mod terminal;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod theme;
 
 pub(crate) use escape::painted;

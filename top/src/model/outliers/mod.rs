@@ -6,6 +6,8 @@
 
 mod alone;
 mod compared;
+#[cfg(test)]
+pub(crate) mod made;
 mod onset;
 mod rules;
 #[cfg(test)]

@@ -2,131 +2,36 @@
 
 mod simulation;
 
-use std::sync::Arc;
-
+use super::made::{Made, Second, at, slower, well};
 use super::{Began, Outlier, Outliers, RULES};
 use crate::model::fleet::Fleet;
-use crate::source::fleet::{Figure, Figures, FleetEvent, Run, Server, ServerId, ServerSample};
-use crate::source::{Monotonic, SourceError};
-use rwsgi_assertions::Counts;
-use rwsgi_stats::latency;
-
-/// What a server does in a second.
-#[derive(Clone, Debug)]
-pub(super) struct Second {
-    pub(super) latencies: Vec<u64>,
-    pub(super) errors: u64,
-    pub(super) busy: u32,
-    pub(super) rss: u64,
-    pub(super) generation: u32,
-}
-
-/// A server that is well: 40 requests of 10 to 20 ms.
-pub(super) fn well() -> Second {
-    let latencies = (0..40).map(|n| 10_000 + n * 250).collect();
-    Second { latencies, errors: 0, busy: 1, rss: 200 << 20, generation: 1 }
-}
+use crate::source::fleet::{Figure, Figures, FleetEvent, ServerId};
 
 /// A fleet that is watched second by second.
 pub(super) struct Watched {
     fleet: Fleet,
     outliers: Outliers,
-    samples: Vec<ServerSample>,
-    pub(super) second: u64,
-}
-
-pub(super) fn at(second: u64) -> Monotonic {
-    Monotonic::from_micros(second * 1_000_000)
-}
-
-pub(super) fn counts(latencies: &[u64]) -> Counts {
-    let mut indices: Vec<u16> = latencies.iter().map(|micros| latency::index_of(*micros) as u16).collect();
-    indices.sort_unstable();
-    let mut counts = Counts::default();
-    for index in indices {
-        match counts.pairs_mut().last_mut() {
-            Some((last, count)) if *last == index => *count += 1,
-            _ => counts.pairs_mut().push((index, 1)),
-        }
-    }
-    counts
+    made: Made,
 }
 
 impl Watched {
-    /// Servers web0, web1 …, with labels of their own.
+    /// Servers with labels of their own.
     pub(super) fn new(servers: usize, labels: impl Fn(usize) -> Vec<(String, String)>) -> Self {
-        let mut fleet = Fleet::default();
-        for place in 0..servers {
-            let server = Server { name: format!("web{place}"), labels: labels(place), address: None };
-            fleet.take(FleetEvent::Joined(ServerId(place as u32), server));
-        }
-        let run = |place: usize| Run {
-            is_rwsgi: true,
-            version: "0.1.0".into(),
-            pid: 100 + place as i32,
-            started_at: Some(1_000_000),
-            ..Run::default()
-        };
-        let sample = |place| ServerSample {
-            run: Arc::new(run(place)),
-            threads: 8,
-            workers: 4,
-            failed: Some([0, 0]),
-            latency: Some(Arc::default()),
-            ..ServerSample::default()
-        };
-        Self { fleet, outliers: Outliers::default(), samples: (0..servers).map(sample).collect(), second: 0 }
+        let (mut fleet, made) = (Fleet::default(), Made::new(servers));
+        made.joined(labels).into_iter().for_each(|event| fleet.take(event));
+        Self { fleet, outliers: Outliers::default(), made }
     }
 
     /// A second goes by in which each server does this; `None` is one that cannot be read.
-    pub(super) fn second(&mut self, mut does: impl FnMut(usize) -> Option<Second>) {
-        self.second += 1;
-        for place in 0..self.samples.len() {
-            let id = ServerId(place as u32);
-            let Some(did) = does(place) else {
-                self.fleet.take(FleetEvent::Failed(id, at(self.second), SourceError::Empty));
-                continue;
-            };
-            let sample = &mut self.samples[place];
-            sample.at = at(self.second);
-            sample.now = Some(3_600_000_000 + self.second * 1_000_000);
-            sample.requests += did.latencies.len() as u64;
-            sample.running_time += did.latencies.iter().sum::<u64>();
-            sample.failed = sample.failed.map(|[client, server]| [client, server + did.errors]);
-            let mut all = sample.latency.as_deref().cloned().unwrap_or_default();
-            all.merge(&counts(&did.latencies));
-            sample.latency = Some(Arc::new(all));
-            (sample.busy_threads, sample.rss, sample.rss_max) = (did.busy, did.rss, did.rss);
-            sample.generation = Some(did.generation);
-            self.fleet.take(FleetEvent::Sample(id, Box::new(sample.clone())));
-        }
-        self.sweep();
-    }
-
-    fn sweep(&mut self) {
-        self.fleet.take(FleetEvent::Sweep(at(self.second)));
-        self.outliers.advance(&self.fleet, at(self.second));
+    pub(super) fn second(&mut self, does: impl FnMut(usize) -> Option<Second>) {
+        self.made.second(does).into_iter().for_each(|event| self.fleet.take(event));
+        self.outliers.advance(&self.fleet, at(self.made.second));
     }
 
     pub(super) fn seconds(&mut self, seconds: u64, does: impl Fn(usize) -> Option<Second>) {
         for _ in 0..seconds {
             self.second(&does);
         }
-    }
-
-    /// Another run of a server answers from now on.
-    fn restart(&mut self, place: usize) {
-        let sample = &mut self.samples[place];
-        let run =
-            Run { pid: sample.run.pid + 1_000, started_at: Some(self.second * 1_000_000), ..(*sample.run).clone() };
-        *sample = ServerSample {
-            run: Arc::new(run),
-            threads: 8,
-            workers: 4,
-            failed: Some([0, 0]),
-            latency: Some(Arc::default()),
-            ..ServerSample::default()
-        };
     }
 
     pub(super) fn found(&self) -> &[Outlier] {
@@ -140,10 +45,6 @@ impl Watched {
 
 fn fleet(servers: usize) -> Watched {
     Watched::new(servers, |_| Vec::new())
-}
-
-fn slower(second: Second, factor: u64) -> Second {
-    Second { latencies: second.latencies.iter().map(|micros| micros * factor).collect(), ..second }
 }
 
 #[test]
@@ -171,7 +72,7 @@ fn a_server_that_is_slow_since_a_generation_is_told_with_that() {
 fn a_server_that_is_slow_since_its_start_is_told_with_that() {
     let mut watched = fleet(8);
     watched.seconds(90, |_| Some(well()));
-    watched.restart(2);
+    watched.made.restart(2);
     watched.seconds(20, |place| Some(if place == 2 { slower(well(), 4) } else { well() }));
     assert_eq!(watched.told(), [("slow", "web2")]);
     assert_eq!(watched.found()[0].began, Began::Start, "{}", watched.found()[0].sentence);
@@ -258,7 +159,7 @@ fn a_server_that_does_not_come_to_rest_is_a_restart_loop() {
     let mut watched = fleet(2);
     for restarts in 1..=4 {
         watched.seconds(20, |_| Some(well()));
-        watched.restart(1);
+        watched.made.restart(1);
         watched.second(|_| Some(well()));
         assert_eq!(watched.told().len(), usize::from(restarts >= 3), "{restarts}");
     }
@@ -268,20 +169,17 @@ fn a_server_that_does_not_come_to_rest_is_a_restart_loop() {
 #[test]
 fn another_version_or_generation_is_told_of_the_few() {
     let mut watched = fleet(6);
-    for place in [0, 1] {
-        let other = Run { version: "0.2.0".into(), ..(*watched.samples[place].run).clone() };
-        watched.samples[place].run = Arc::new(other);
-    }
+    watched.made.version(0, "0.2.0");
+    watched.made.version(1, "0.2.0");
     watched.seconds(3, |_| Some(well()));
     assert_eq!(watched.told(), [], "two of six are no few");
-    let first = Run { version: "0.1.0".into(), ..(*watched.samples[1].run).clone() };
-    watched.samples[1].run = Arc::new(first);
+    watched.made.version(1, "0.1.0");
     watched.seconds(3, |place| Some(Second { generation: 1 + u32::from(place == 5), ..well() }));
     assert_eq!(watched.told(), [("version", "web0"), ("generation", "web5")]);
     // One that was restarted counts from 1 again.
     let mut watched = fleet(6);
     watched.seconds(300, |_| Some(Second { generation: 4, ..well() }));
-    watched.restart(5);
+    watched.made.restart(5);
     watched.seconds(3, |place| Some(Second { generation: if place == 5 { 1 } else { 4 }, ..well() }));
     assert_eq!(watched.told(), []);
 }
@@ -299,8 +197,7 @@ fn a_source_that_gives_rates_alone_is_judged_too() {
             }
             watched.fleet.take(FleetEvent::Figures(ServerId(place), Box::new(figures)));
         }
-        watched.second = second;
-        watched.sweep();
+        watched.outliers.advance(&watched.fleet, at(second));
     }
     assert_eq!(watched.told(), [("slow", "web4")]);
 }

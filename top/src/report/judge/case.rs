@@ -20,6 +20,8 @@ pub(super) struct Case {
     worst: Option<(f64, Measured)>,
     /// Why one of the windows has no value.
     missing: Option<String>,
+    /// Nothing that is measured counts.
+    is_untold: bool,
 }
 
 impl Case {
@@ -49,7 +51,14 @@ impl Case {
                 .ok_or_else(|| format!("the baseline: {}", known.as_ref().err().map_or("", String::as_str))),
             worst: None,
             missing: None,
+            is_untold: false,
         }
+    }
+
+    /// Says that nothing tells it.
+    pub(super) fn not_told(&mut self, why: &str) {
+        self.missing.get_or_insert_with(|| why.to_owned());
+        self.is_untold = true;
     }
 
     /// How bad a window is where the worst part is looked for; `None` when it has no value, or parts do not matter.
@@ -88,6 +97,9 @@ impl Case {
     /// Takes in a window that is over; `pieces` when it is one of several, each of which needs samples of every server.
     pub(super) fn close(&mut self, spans: &[Span], labels: &[&str], moment: Option<Moment>, pieces: bool) {
         let Ok(threshold) = self.threshold else { return };
+        if self.is_untold {
+            return;
+        }
         if let Some(aggregate) = self.assertion.servers {
             return self.close_of_servers(aggregate, spans, labels, moment, threshold);
         }
@@ -219,7 +231,7 @@ impl Case {
     }
 
     pub(super) fn judgement(self, samples: u64, windows: u64) -> Judgement {
-        let measured = self.worst.map(|(_, measured)| measured);
+        let measured = self.worst.map(|(_, measured)| measured).filter(|_| !self.is_untold);
         let failed = match (&measured, &self.threshold) {
             (Some(measured), Ok(threshold)) => !self.assertion.holds(measured.value, *threshold),
             _ => false,

@@ -49,6 +49,13 @@ impl Judge {
         }
     }
 
+    /// Whatever is asserted of another metric than these is not measured: a server's source does not tell it.
+    pub(crate) fn void_what_is_not_in(&mut self, told: &[&str]) {
+        for case in self.cases.iter_mut().filter(|case| !told.contains(&case.assertion.metric.name)) {
+            case.not_told("it is not told of servers that are known through Prometheus");
+        }
+    }
+
     /// Whether dead servers are what is asserted, so that they do not mean that nothing was measured.
     pub(super) fn asserts_states(&self) -> bool {
         self.cases.iter().any(|case| case.assertion.metric.is_state())
