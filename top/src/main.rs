@@ -5,6 +5,7 @@ mod args;
 mod config;
 #[cfg(test)]
 mod docs;
+mod fleet;
 mod format;
 mod model;
 mod report;
@@ -29,7 +30,7 @@ use rwsgi_assertions::Assertion;
 use rwsgi_stats::control::MemoryRequest;
 use source::{
     Ask, Asker, Clock, ControlError, ControlEvent, ControlReply, EndedBy, Ending, Entry, Fetcher, Player, Poll, Poller,
-    Recorder, Recording, Run,
+    Recorder, Recording, Run, Tunnels,
 };
 use view::{Deliver, FAST, Face, Feed, Pace, Screen, Setup, Theme};
 
@@ -38,8 +39,9 @@ const NOT_MEASURED: u8 = 2;
 
 fn main() -> ExitCode {
     let mut args = Args::parse();
-    args.targets.append(&mut args.address);
-    run(&args).map_or_else(
+    args.places.append(&mut args.address);
+    let tunnels = Arc::new(Tunnels::new(args.ssh_config.clone()));
+    run(&mut args, &tunnels).map_or_else(
         |error| {
             let _ = writeln!(io::stderr(), "rtop: {error:#}");
             ExitCode::from(NOT_MEASURED)
@@ -48,7 +50,7 @@ fn main() -> ExitCode {
     )
 }
 
-fn run(args: &Args) -> anyhow::Result<u8> {
+fn run(args: &mut Args, tunnels: &Arc<Tunnels>) -> anyhow::Result<u8> {
     if let Some(text) = printed(args)? {
         return match io::stdout().write_all(&text) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("standard output"),
@@ -56,14 +58,23 @@ fn run(args: &Args) -> anyhow::Result<u8> {
         };
     }
     let refuse = |kind, message: &str| -> ! { Args::command().error(kind, message).exit() };
-    if args.targets.is_empty() && args.replay.is_none() {
+    if args.places.is_empty() && args.replay.is_none() {
         refuse(ErrorKind::MissingRequiredArgument, "no stats server is named; for example: rtop 127.0.0.1:9191");
     }
-    let twice = args.targets.iter().enumerate().find(|(place, target)| args.targets[..*place].contains(target));
-    if let Some((_, target)) = twice {
+    let twice = args.places.iter().enumerate().find(|(number, place)| args.places[..*number].contains(place));
+    if let Some((_, place)) = twice {
         // Its numbers would count twice, and a recording knows servers by their names.
-        refuse(ErrorKind::ArgumentConflict, &format!("{target} is named twice"));
+        refuse(ErrorKind::ArgumentConflict, &format!("{place} is named twice"));
     }
+    if args.servers {
+        return fleet::list(args, tunnels);
+    }
+    let asks_once = args.stacks || args.memory.is_some() || args.profile.is_some();
+    if args.replay.is_none() && !asks_once && fleet::is_fleet(args) {
+        return fleet::watch(args, tunnels);
+    }
+    args.targets = fleet::targets(args, tunnels)?;
+    let args = &*args;
     if args.stacks {
         let theme = if io::stdout().is_terminal() { theme() } else { Theme::default() };
         let paint = |part, text: &str| view::painted(&theme, part, text);

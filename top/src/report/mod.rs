@@ -11,6 +11,7 @@ mod lines;
 mod memory;
 mod output;
 mod profile;
+mod servers;
 mod stacks;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ pub(crate) use judge::{Baseline, Phases};
 pub(crate) use lines::json_schema;
 pub(crate) use memory::{LONGER, QUESTIONS, memory, memory_question, report_lines};
 pub(crate) use profile::{Destination, Sampling, is_patchy, profile, profile_file, samples_in_short};
+pub(crate) use servers::{servers_json, servers_text};
 #[cfg(test)]
 pub(crate) use stacks::tests::stacks as stacks_of_a_test;
 pub(crate) use stacks::{Part, doing, name_of, request_of, stacks};

@@ -3,15 +3,29 @@
 //! Of a server in a fleet only a row is wanted, so that of a document only what a row shows is read. Whoever looks closer at
 //! one server reads it as a server alone ([`Server::address`]).
 
+mod discovery;
+mod engine;
+mod exchange;
+mod members;
+mod names;
+mod read;
 mod sample;
+mod schedule;
+mod scraped;
 
 pub(crate) use sample::{Latency, Run, ServerSample};
 
-use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
+use std::{fmt, io, thread};
 
-use super::{Monotonic, SourceError, Target};
+use self::discovery::{Named, watch_file, watch_name};
+use self::engine::{Command, Engine, Mailbox, Origin, Settings};
+use self::scraped::Scraped;
+use super::prometheus::Client;
+use super::{Clock, Monotonic, Place, SourceError, Target, Tunnels};
 use rwsgi_assertions::Percentiles;
 
 /// A server of a fleet: given in the order in which servers become known, and to no other server afterwards. A server that goes
@@ -125,5 +139,104 @@ impl Figures {
 impl fmt::Display for ServerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
+    }
+}
+
+/// Gives each server its number.
+#[derive(Clone, Debug, Default)]
+struct Ids(Arc<AtomicU32>);
+
+impl Ids {
+    fn next(&self) -> ServerId {
+        ServerId(self.0.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// Takes events; `false` when nobody wants any more.
+pub(crate) type DeliverEvents = Box<dyn FnMut(Vec<FleetEvent>) -> bool + Send>;
+
+/// How a fleet is asked.
+#[derive(Debug)]
+pub(crate) struct FleetOptions {
+    /// From one poll of a server to the next.
+    pub(crate) interval: Duration,
+    /// How long a server has to answer.
+    pub(crate) timeout: Duration,
+    /// What samples are stamped by.
+    pub(crate) clock: Clock,
+    /// The ways to servers of other machines.
+    pub(crate) tunnels: Arc<Tunnels>,
+}
+
+/// Owner of all that asks a fleet; it ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct FleetSource {
+    mailbox: Mailbox,
+    /// Those who watch a place end when these are closed.
+    _ends: Vec<Sender<()>>,
+    engine: Option<thread::JoinHandle<()>>,
+}
+
+impl FleetSource {
+    /// Starts asking the servers that `places` name. Events come in batches, in the order in which they happened.
+    ///
+    /// # Errors
+    /// When a thread cannot be started, or the system gives nothing to wait for sockets with.
+    pub(crate) fn start(places: &[Place], options: FleetOptions, deliver: DeliverEvents) -> io::Result<Self> {
+        let FleetOptions { interval, timeout, clock, tunnels } = options;
+        let ids = Ids::default();
+        let origins = places.iter().map(|place| Origin {
+            label: place.to_string().into(),
+            lingers: matches!(place, Place::Dns(_)),
+            has_told: false,
+            trouble: None,
+        });
+        let settings = Settings { interval, timeout, clock, ids: ids.clone(), tunnels };
+        let (engine, mailbox) = Engine::new(settings, origins.collect(), mpsc::channel(), deliver)?;
+        let mut ends = Vec::new();
+        for (number, place) in places.iter().enumerate() {
+            let post = mailbox.clone();
+            let named = move |read| {
+                post.send(Command::Named(number, read));
+            };
+            let watch: Box<dyn FnOnce(&Receiver<()>) + Send> = match place.clone() {
+                Place::Server(spot) => {
+                    named(Ok(vec![Named::by_address(spot)]));
+                    continue;
+                }
+                Place::File(path) => Box::new(move |end| watch_file(&path, end, named)),
+                Place::Dns(target) => Box::new(move |end| watch_name(&target, end, named)),
+                Place::Prometheus(prometheus) => {
+                    let label: Arc<str> = prometheus.to_string().into();
+                    let client = Client::new(prometheus, timeout.max(scraped::PATIENCE));
+                    let mut scraped = Scraped::new(client, label, ids.clone(), clock);
+                    let post = mailbox.clone();
+                    Box::new(move |end| {
+                        scraped.watch(interval, end, |events| {
+                            post.send(Command::Relay(number, events));
+                        });
+                    })
+                }
+            };
+            let (sender, end) = mpsc::channel();
+            thread::Builder::new().name("places".into()).spawn(move || watch(&end))?;
+            ends.push(sender);
+        }
+        let thread = thread::Builder::new().name("fleet".into()).spawn(move || engine.run())?;
+        Ok(Self { mailbox, _ends: ends, engine: Some(thread) })
+    }
+
+    /// Asks every server each `interval` from now on.
+    pub(crate) fn set_interval(&self, interval: Duration) {
+        self.mailbox.send(Command::Interval(interval));
+    }
+}
+
+impl Drop for FleetSource {
+    fn drop(&mut self) {
+        self.mailbox.send(Command::Stop);
+        if let Some(engine) = self.engine.take() {
+            let _ = engine.join();
+        }
     }
 }
