@@ -1,5 +1,9 @@
 //! Watching a fleet: what the command line's places stand for, asked as many servers.
 
+mod watch;
+
+pub(crate) use self::watch::watch;
+
 use std::io::{self, Write};
 use std::sync::{Arc, mpsc};
 
@@ -33,14 +37,6 @@ pub(crate) fn targets(args: &Args, tunnels: &Tunnels) -> anyhow::Result<Vec<Targ
         many => anyhow::bail!("{many} may be many servers, and this is of servers that are named one by one"),
     };
     args.places.iter().map(target).collect()
-}
-
-/// Shows a fleet, or writes and judges what it does. Returns the exit code.
-///
-/// # Errors
-/// When nothing can be started or shown.
-pub(crate) fn watch(_args: &Args, _tunnels: &Arc<Tunnels>) -> anyhow::Result<u8> {
-    anyhow::bail!("a fleet is only listed so far: --servers")
 }
 
 /// Starts asking the servers.

@@ -108,6 +108,38 @@ fn run(args: &mut Args, tunnels: &Arc<Tunnels>) -> anyhow::Result<u8> {
     }
     let assertions = assertions(args)?;
     let end = end(args);
+    check_judging(args, &assertions, &end);
+    let format = match (args.json, args.csv, (assertions.is_empty() && args.html.is_none()) || args.batch) {
+        (true, _, _) => Some(Format::Json),
+        (_, true, _) => Some(Format::Csv),
+        (_, _, false) => Some(Format::Nothing),
+        _ if args.batch || !matches!(end, End::Never) || !io::stdout().is_terminal() => Some(Format::Tables),
+        _ => None,
+    };
+    let Some(format) = format else { return live(args) };
+    if args.config.is_some() {
+        // Only a screen goes by it, but a mistake in it is told all the same.
+        configuration(args)?;
+    }
+    let phases = Phases { warmup: args.warmup.unwrap_or_default(), window: args.window };
+    let plan = Plan {
+        format,
+        batch: report::Batch { zone: TimeZone::system(), unicode: theme().unicode },
+        end,
+        expect_exit: args.expect_exit,
+        baseline: baseline(args, &assertions, phases.warmup)?,
+        assertions,
+        phases,
+        junit: args.junit.clone(),
+        markdown: args.markdown.clone(),
+        html: args.html.clone(),
+    };
+    watch(args, &plan)
+}
+
+/// Refuses assertions that nobody can judge, and what says how they are judged where there are none.
+fn check_judging(args: &Args, assertions: &[Assertion], end: &End) {
+    let refuse = |kind, message: &str| -> ! { Args::command().error(kind, message).exit() };
     if !assertions.is_empty() && matches!(end, End::Never) && args.replay.is_none() {
         let message = "--assert needs to know for how long: --for 30s, --until-exit PID, -n COUNT, or -- COMMAND";
         refuse(ErrorKind::MissingRequiredArgument, message);
@@ -138,32 +170,6 @@ fn run(args: &mut Args, tunnels: &Arc<Tunnels>) -> anyhow::Result<u8> {
     if args.expect_exit && args.until_exit.is_none() && args.command.is_empty() {
         refuse(ErrorKind::MissingRequiredArgument, "--expect-exit goes with --until-exit PID or -- COMMAND");
     }
-    let format = match (args.json, args.csv, (assertions.is_empty() && args.html.is_none()) || args.batch) {
-        (true, _, _) => Some(Format::Json),
-        (_, true, _) => Some(Format::Csv),
-        (_, _, false) => Some(Format::Nothing),
-        _ if args.batch || !matches!(end, End::Never) || !io::stdout().is_terminal() => Some(Format::Tables),
-        _ => None,
-    };
-    let Some(format) = format else { return live(args) };
-    if args.config.is_some() {
-        // Only a screen goes by it, but a mistake in it is told all the same.
-        configuration(args)?;
-    }
-    let phases = Phases { warmup: args.warmup.unwrap_or_default(), window: args.window };
-    let plan = Plan {
-        format,
-        batch: report::Batch { zone: TimeZone::system(), unicode: theme().unicode },
-        end,
-        expect_exit: args.expect_exit,
-        baseline: baseline(args, &assertions, phases.warmup)?,
-        assertions,
-        phases,
-        junit: args.junit.clone(),
-        markdown: args.markdown.clone(),
-        html: args.html.clone(),
-    };
-    watch(args, &plan)
 }
 
 /// What --profile asks for.
@@ -190,7 +196,8 @@ fn printed(args: &Args) -> io::Result<Option<Vec<u8>>> {
     } else if let Some(shell) = args.completions {
         clap_complete::generate(shell, &mut Args::command(), "rtop", &mut text);
     } else if args.json_schema {
-        text = format!("{:#}\n", report::json_schema()).into_bytes();
+        let schema = if fleet::is_fleet(args) { report::fleet_json_schema() } else { report::json_schema() };
+        text = format!("{schema:#}\n").into_bytes();
     } else if args.man {
         clap_mangen::Man::new(Args::command()).render(&mut text)?;
     } else {
@@ -263,11 +270,9 @@ fn configuration(args: &Args) -> anyhow::Result<config::Config> {
     Ok(config::read(path.as_deref())?)
 }
 
-fn live(args: &Args) -> anyhow::Result<u8> {
-    let config = configuration(args)?;
-    let (asks, asked) = mpsc::channel();
-    let mouse = config.mouse.unwrap_or(true) && !args.no_mouse;
-    let setup = Setup {
+/// How a screen is set up, by the configuration and the command line.
+fn setup(args: &Args, config: config::Config, asks: Option<mpsc::Sender<Ask>>) -> Setup {
+    Setup {
         theme: Theme { palette: args.theme.unwrap_or(config.theme), own: config.colors, ..theme() },
         zone: TimeZone::system(),
         keys: config.keys,
@@ -275,10 +280,18 @@ fn live(args: &Args) -> anyhow::Result<u8> {
         columns: config.columns,
         sort: config.sort,
         interval: if args.replay.is_some() { None } else { Some(args.frequency) },
-        asks: args.replay.is_none().then_some(asks),
+        asks,
         read_only: args.read_only || config.read_only.unwrap_or(false),
         control_named: args.control.is_some(),
-    };
+    }
+}
+
+fn live(args: &Args) -> anyhow::Result<u8> {
+    let config = configuration(args)?;
+    let (asks, asked) = mpsc::channel();
+    let mouse = config.mouse.unwrap_or(true) && !args.no_mouse;
+    let asks = args.replay.is_none().then_some(asks);
+    let setup = setup(args, config, asks);
     if let Some(path) = &args.replay {
         let recording = Recording::open(path)?;
         let screen = Screen::new(replayed_pools(&recording), setup);
@@ -313,7 +326,7 @@ fn live(args: &Args) -> anyhow::Result<u8> {
                 deliver(Feed::Poll(poll))
             })
         })?;
-        answer_asks(args, asked, deliver())?;
+        answer_asks(Asker::new(args.targets.clone(), args.control.clone(), args.timeout), asked, deliver())?;
         Ok(move |pace| {
             let interval = if pace == Pace::Fast { FAST.min(args.frequency) } else { args.frequency };
             pollers.iter().for_each(|poller| poller.set_interval(interval));
@@ -324,8 +337,8 @@ fn live(args: &Args) -> anyhow::Result<u8> {
 }
 
 /// Starts what asks the servers' control sockets for the screen; it ends when the screen does.
-fn answer_asks(args: &Args, asked: mpsc::Receiver<Ask>, deliver: Deliver) -> io::Result<()> {
-    let asker = Arc::new(Asker::new(args.targets.clone(), args.control.clone(), args.timeout));
+fn answer_asks(asker: Asker, asked: mpsc::Receiver<Ask>, deliver: Deliver) -> io::Result<()> {
+    let asker = Arc::new(asker);
     let deliver = Arc::new(Mutex::new(deliver));
     let answer = move || {
         for ask in asked {

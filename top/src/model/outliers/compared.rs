@@ -181,7 +181,7 @@ pub(super) fn slow(case: &Case<'_>) -> Option<Said> {
         sentence: format!("is {} times slower than its peers ({name} {value_text}, theirs {usual_text})", times(ratio)),
         evidence: vec![
             format!("{name} of its last {} requests: {value_text}", format::count(case.track.recent.requests as u64)),
-            format!("median of the {name} of {peers} peers: {usual_text}"),
+            format!("{name} of the one in the middle of {peers} peers: {usual_text}"),
         ],
         weight: ratio,
         onset: Onset::of(LATENCIES[kind].figure, (value * usual).sqrt()),

@@ -56,7 +56,9 @@ impl FleetScreen {
         }
         let setup = Setup { asks: Some(asks), ..self.setup.clone() };
         let label = if target.to_string() == row.name { row.name.clone() } else { format!("{} ({target})", row.name) };
-        let screen = Screen::new(vec![Pool::new(label, target.node())], setup);
+        let mut pool = Pool::new(label, target.node());
+        pool.room = Some(crate::source::room);
+        let screen = Screen::new(vec![pool], setup);
         self.drilled = Some(Drilled { ticket, screen: Box::new(screen) });
     }
 
