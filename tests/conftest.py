@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from rig import other_user  # noqa: E402
 from rig.addresses import tcp  # noqa: E402
+from rig.prometheus import Prometheus  # noqa: E402
 from rig.server import Program, Servers  # noqa: E402
 from rig.terminal import Terminal  # noqa: E402
 from rig.site import KINDS, Record, every_kind  # noqa: E402
@@ -138,3 +139,19 @@ def terminal(tmp_path):
     yield open_terminal
     for each in opened:
         each.close()
+
+
+@pytest.fixture
+def prometheus(tmp_path):
+    """Starts real Prometheus servers: `prometheus({"job": [address]})`. See `rig.prometheus`."""
+    started = []
+
+    def start(targets, **options) -> Prometheus:
+        directory = tmp_path / f"prometheus-{len(started)}"
+        directory.mkdir()
+        started.append(Prometheus(directory, targets, **options))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.stop()

@@ -21,6 +21,7 @@ use rwsgi::stats::snapshot::{ProcessView, Subject, WorkerView, take};
 use rwsgi::stats::state::SnapshotState;
 use rwsgi::stats::totals::Totals;
 use rwsgi_config::Config;
+use rwsgi_metrics::{Format, Options};
 use rwsgi_protocol::SocketProtocol;
 
 const WORKERS: u32 = 64;
@@ -133,7 +134,15 @@ fn main() {
     measure("take() and to JSON, ten a second", 50, tenth, || {
         black_box(serde_json::to_vec(&take(&subject(), &mut state).snapshot).unwrap());
     });
-    measure("Prometheus text", 50, now, || {
-        black_box(rwsgi_metrics::text(snapshot.clone()));
-    });
+    for (what, format) in [("text", Format::Text), ("OpenMetrics", Format::OpenMetrics), ("protobuf", Format::Protobuf)]
+    {
+        let options = Options::default();
+        measure(&format!("to {what}"), ROUNDS, now, || {
+            black_box(rwsgi_metrics::render(&snapshot, format, &options));
+        });
+        println!("{what:<44} {} bytes", rwsgi_metrics::render(&snapshot, format, &options).len());
+        measure(&format!("take() and to {what}, ten a second"), 50, tenth, || {
+            black_box(rwsgi_metrics::render(&take(&subject(), &mut state).snapshot, format, &options));
+        });
+    }
 }

@@ -162,15 +162,63 @@ fn write_varint(bytes: &mut [u8], mut at: usize, mut value: u64) -> usize {
 /// # Errors
 /// When the text is not base64, or not a V2-encoded histogram of this layout.
 pub fn decode(text: &str) -> Result<Histogram, LatencyError> {
-    let bytes = STANDARD.decode(text)?;
-    // The length of the counters and their number, which decide how much memory is taken, are what they must be.
-    if bytes.len() < V2_HEADER || bytes[..V2_HEADER] != header(bytes.len() - V2_HEADER) {
-        return Err(LatencyError::Layout);
-    }
     let histogram: Histogram =
-        Deserializer::new().deserialize(&mut bytes.as_slice()).map_err(LatencyError::Encoding)?;
+        Deserializer::new().deserialize(&mut checked(text)?.as_slice()).map_err(LatencyError::Encoding)?;
     // The sum stays at the largest number.
     if histogram.len() == u64::MAX { Err(LatencyError::TooMany) } else { Ok(histogram) }
+}
+
+/// The counters of what [`encode`] wrote that are not 0, with their places, ascending: much less work than [`decode`] for
+/// who only goes through them once.
+///
+/// # Errors
+/// When the text is not base64, or not a V2-encoded histogram of this layout.
+pub fn decode_counts(text: &str) -> Result<Vec<(u16, u64)>, LatencyError> {
+    let bytes = checked(text)?;
+    let mut rest = &bytes[V2_HEADER..];
+    // Most counters take one byte or two.
+    let mut counts = Vec::with_capacity(rest.len() / 2);
+    let mut index = 0_usize;
+    while !rest.is_empty() {
+        let value = read_varint(&mut rest).ok_or(LatencyError::Layout)?;
+        let count = value >> 1;
+        // Odd values are negative, the length of a run of zeros: -1 is 1.
+        if value & 1 == 1 {
+            index = index.saturating_add(usize::try_from(count).unwrap_or(usize::MAX)).saturating_add(1);
+            continue;
+        }
+        if count > 0 {
+            let place = u16::try_from(index).ok().filter(|_| index < BUCKETS);
+            counts.push((place.ok_or(LatencyError::Layout)?, count));
+        }
+        index = index.saturating_add(1);
+    }
+    Ok(counts)
+}
+
+/// The bytes of a text whose length of the counters and their number, which decide how much memory is taken, are what they
+/// must be.
+fn checked(text: &str) -> Result<Vec<u8>, LatencyError> {
+    let bytes = STANDARD.decode(text)?;
+    let is_ours = bytes.len() >= V2_HEADER && bytes[..V2_HEADER] == header(bytes.len() - V2_HEADER);
+    if is_ours { Ok(bytes) } else { Err(LatencyError::Layout) }
+}
+
+/// The reverse of [`write_varint`]; `None` when it ends too early.
+#[inline]
+fn read_varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for nth in 0..VARINT_MAX {
+        let (byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        let is_last = nth == VARINT_MAX - 1 || byte & 0x80 == 0;
+        let bits = if nth == VARINT_MAX - 1 { *byte } else { byte & 0x7f };
+        value |= u64::from(bits) << (7 * nth);
+        if is_last {
+            break;
+        }
+    }
+    Some(value)
 }
 
 /// What happened between two snapshots of one histogram: `later - earlier`.
@@ -254,9 +302,13 @@ mod tests {
         #[test]
         fn any_text_is_a_histogram_or_an_error(counters in prop::collection::vec(any::<u8>(), 0..200)) {
             let bytes = [&header(counters.len())[..], &counters].concat();
-            if let Ok(histogram) = decode(&STANDARD.encode(bytes)) {
+            let text = STANDARD.encode(bytes);
+            let _ = decode_counts(&text);
+            if let Ok(histogram) = decode(&text) {
                 let sum = histogram.iter_recorded().fold(0u64, |sum, step| sum.checked_add(step.count_at_value()).unwrap());
                 prop_assert_eq!(sum, histogram.len());
+                let counts = decode_counts(&text).unwrap();
+                prop_assert_eq!(from_counts(counts.into_iter().map(|(index, count)| (index.into(), count))), histogram);
             }
         }
 

@@ -14,7 +14,7 @@ use serde_json::Value;
 const INTRODUCTION: &str = r##"# The stats document
 
 `--stats ADDRESS` sends one JSON document to each connection and closes it, as uWSGI's stats server does. With
-`--stats-http` it answers HTTP: `GET /` is the document, `GET /metrics` is for Prometheus.
+`--stats-http` it answers HTTP: `GET /` is the document, `GET /metrics` is for [Prometheus](prometheus.md).
 
 It is a superset of uWSGI 2.0's. Keys of uWSGI have uWSGI's types and units; keys that only `rwsgi` sends are always
 there, and their unit is given here. Programs pass over keys that they do not know: more may come. The JSON Schema is in

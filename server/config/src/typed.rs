@@ -16,6 +16,7 @@ use super::hooks::HooksConfig;
 use super::http_router::HttpRouterConfig;
 use super::limits::{MinRates, Temp};
 use super::logs::LogsConfig;
+use super::metrics_compat::MetricsCompat;
 use super::program::Announcements;
 use super::python::PythonConfig;
 use super::reactions::Reactions;
@@ -213,6 +214,8 @@ pub struct Config {
     pub websockets: WebSockets,
     /// `--route-stats`, `--metrics-no-routes`.
     pub routes: RoutesConfig,
+    /// `--metrics-compat`: whose names are in `/metrics` too.
+    pub metrics_compat: MetricsCompat,
     /// `--path-normalize`: what becomes of a path with dot segments or empty ones.
     pub path_normalize: PathNormalize,
     /// `--worker-reload-mercy`, `--reload-mercy`: how long a stopping worker may take to finish, seconds.
@@ -427,6 +430,7 @@ impl Default for Config {
             min_rates: MinRates::default(),
             websockets: WebSockets::default(),
             routes: RoutesConfig::default(),
+            metrics_compat: MetricsCompat::default(),
             path_normalize: PathNormalize::Keep,
             reload_mercy: 60,
             chmod_socket: None,

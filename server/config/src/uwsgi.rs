@@ -70,6 +70,7 @@ pub(crate) const OWN: &[&str] = &[
     "response-min-rate",
     "min-rate-grace",
     "route-stats",
+    "metrics-compat",
     "metrics-no-routes",
     // Of uWSGI after 2.0.
     "emperor-tyrant-initgroups",

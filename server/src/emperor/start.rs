@@ -28,7 +28,7 @@ use crate::master::{Reread, hooks, listeners, privileges, raise_descriptor_limit
 use crate::pidfile::{self, EMPEROR_NAME};
 use crate::process_setup::ignore;
 use crate::procname;
-use crate::stats::server::{self, HttpAccess, OwnNames, Service};
+use crate::stats::server::{self, HttpAccess, MetricsAccess, OwnNames, Service};
 use crate::system_limits;
 use crate::vassal::Link;
 use rwsgi_config::{Config, EmperorConfig, SocketConfig};
@@ -226,7 +226,7 @@ fn serve_stats(
     let service = if config.stats_http {
         Service::Http(HttpAccess {
             cors: config.stats_http_cors.clone(),
-            no_routes: config.routes.no_metrics,
+            metrics: MetricsAccess::of(config, &listener.address),
             names: OwnNames::of(None, address),
         })
     } else {

@@ -48,7 +48,7 @@ use crate::share::Share;
 use crate::stacks::area::StackMemory;
 use crate::stats::generations::GenerationHistory;
 use crate::stats::scoreboard::{Layout, Scoreboard};
-use crate::stats::server::{self, HttpAccess, OwnNames, Service};
+use crate::stats::server::{self, HttpAccess, MetricsAccess, OwnNames, Service};
 use crate::stats::state::SnapshotState;
 use crate::stats::totals::Totals;
 use rwsgi_config::{Config, SocketConfig};
@@ -277,7 +277,7 @@ fn bind_all(
             let names = OwnNames::of(bound, address);
             Service::Http(HttpAccess {
                 cors: config.stats_http_cors.clone(),
-                no_routes: config.routes.no_metrics,
+                metrics: MetricsAccess::of(config, &listener.address),
                 names,
             })
         } else {

@@ -6,6 +6,7 @@
 //! closed.
 
 mod http;
+mod metrics;
 
 use std::cell::Cell;
 use std::future::Future;
@@ -24,6 +25,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 pub use self::http::{HttpAccess, OwnNames};
+pub use self::metrics::MetricsAccess;
 
 /// Connections that may be open at a time: more than there are monitors, and few enough for the memory of their documents.
 const CONNECTIONS: usize = 32;
@@ -309,8 +311,13 @@ mod tests {
         let only_head = exchange(b"HEAD / HTTP/1.0\r\n\r\n");
         assert_eq!(only_head.trim_end(), head, "a HEAD is a GET without its body");
         let metrics = exchange(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
-        assert!(metrics.contains("\r\nContent-Type: application/openmetrics-text"), "{metrics}");
+        assert!(metrics.contains("\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n"), "{metrics}");
         assert!(metrics.contains("\nrwsgi_worker_requests_total{worker=\"1\"} 0\n"), "{metrics}");
+        let open = exchange(
+            b"GET /metrics HTTP/1.1\r\nAccept: text/plain;q=0.5\r\naccept: application/openmetrics-text\r\n\r\n",
+        );
+        assert!(open.contains("\r\nContent-Type: application/openmetrics-text; version=1.0.0;"), "{open}");
+        assert!(open.contains("\r\nVary: Accept\r\n") && open.ends_with("\n# EOF\n"), "{open}");
         for (request, status) in [
             (&b"GET /other HTTP/1.1\r\nHost: x\r\n\r\n"[..], "404 Not Found"),
             (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}", "405 Method Not Allowed"),

@@ -1,67 +1,57 @@
-//! The spoolers in the text for Prometheus.
+//! The spoolers.
 
-use std::fmt;
+use rwsgi_stats::{Snapshot, Spooler};
 
-use prometheus_client::encoding::NoLabelSet;
-use prometheus_client::metrics::MetricType;
-use prometheus_client::registry::Unit;
-use rwsgi_stats::{Snapshot, Spooler, latency};
-
-use crate::encoder::{Encoder, seconds};
-
-/// A figure of every spooler: its name, what it is, whether it only grows, and its value.
-type Figure = (&'static str, &'static str, bool, fn(&Spooler) -> u64);
+use crate::histogram::{BOUNDS, Histogram};
+use crate::model::{Family, Kind, Label, Value};
+use crate::server::Figure;
 
 #[rustfmt::skip]
-const FIGURES: &[Figure] = &[
-    ("jobs_done", "Jobs done", true, |s| s.done.unwrap_or(0)),
-    ("jobs_retried", "Runs whose function wanted the job to be tried again", true, |s| s.retried.unwrap_or(0)),
-    ("jobs_failed", "Runs that ended with an exception, or with the process", true, |s| s.failed.unwrap_or(0)),
-    ("respawns", "How often the process was started again", true, |s| s.respawns),
-    ("up", "1 when the spooler has a process", false, |s| u64::from(s.pid > 0)),
-    ("running", "1 while it runs a job", false, |s| s.running.into()),
+const FIGURES: &[Figure<Spooler>] = &[
+    ("rwsgi_spooler_jobs_done_total", "Jobs done", Kind::Counter, |s| s.done.map(Value::Integer)),
+    ("rwsgi_spooler_jobs_retried_total", "Runs whose function wanted the job to be tried again", Kind::Counter, |s| s.retried.map(Value::Integer)),
+    ("rwsgi_spooler_jobs_failed_total", "Runs that ended with an exception, or with the process", Kind::Counter, |s| s.failed.map(Value::Integer)),
+    ("rwsgi_spooler_respawns_total", "How often the spooler's process was started again", Kind::Counter, |s| Some(Value::Integer(s.respawns))),
+    ("rwsgi_spooler_up", "1 when the spooler has a process", Kind::Gauge, |s| Some(Value::flag(s.pid > 0))),
+    ("rwsgi_spooler_running", "1 while the spooler runs a job", Kind::Gauge, |s| Some(Value::Integer(s.running.into()))),
 ];
 
-/// Writes the metrics of spoolers; nothing when there are none.
-pub(crate) fn encode(out: &mut Encoder<'_, '_>, snapshot: &Snapshot) -> fmt::Result {
+/// What several spoolers of a directory would each report the same of.
+#[rustfmt::skip]
+const DIRECTORIES: &[Figure<Spooler>] = &[
+    ("rwsgi_spooler_queue", "Jobs that wait", Kind::Gauge, |s| s.queue.map(Value::Integer)),
+    ("rwsgi_spooler_oldest_age_seconds", "How long ago the oldest job was queued", Kind::Gauge, |s| s.oldest_age.map(Value::seconds)),
+];
+
+/// Adds the families of spoolers.
+pub(crate) fn add<'a>(families: &mut Vec<Family<'a>>, snapshot: &'a Snapshot) {
     let spoolers = &snapshot.spoolers;
     if spoolers.is_empty() {
-        return Ok(());
+        return;
     }
-    for (name, help, grows, value) in FIGURES {
-        let kind = if *grows { MetricType::Counter } else { MetricType::Gauge };
-        let name = format!("spooler_{name}");
-        let mut metric = out.0.encode_descriptor(&name, help, None, kind)?;
-        for (number, spooler) in (1u32..).zip(spoolers) {
-            let number = number.to_string();
-            let labels = [("spooler", number.as_str()), ("dir", spooler.dir.as_str())];
-            let mut metric = metric.encode_family(&labels)?;
-            if *grows {
-                metric.encode_counter::<NoLabelSet, _, f64>(&value(spooler), None)?;
-            } else {
-                metric.encode_gauge(&value(spooler))?;
+    for &(name, help, kind, value) in FIGURES {
+        let mut family = Family::new(name, help, kind, &["spooler", "dir"], spoolers.len());
+        for (number, spooler) in (1..).zip(spoolers) {
+            if let Some(value) = value(spooler) {
+                family.push([Label::Number(number), Label::Text(&spooler.dir)], value);
             }
         }
+        families.push(family);
     }
-    // Several spoolers share a directory, and would each report the same of it.
-    let directories = || {
-        let first = |(at, spooler): &(usize, &Spooler)| spoolers[..*at].iter().all(|other| other.dir != spooler.dir);
-        spoolers.iter().enumerate().filter(first).map(|(_, spooler)| spooler)
-    };
-    let mut metric = out.0.encode_descriptor("spooler_queue", "Jobs that wait", None, MetricType::Gauge)?;
-    for spooler in directories() {
-        metric.encode_family(&[("dir", spooler.dir.as_str())])?.encode_gauge(&spooler.queue.unwrap_or(0))?;
+    for &(name, help, kind, value) in DIRECTORIES {
+        let mut family = Family::new(name, help, kind, &["dir"], spoolers.len());
+        for (at, spooler) in spoolers.iter().enumerate() {
+            let is_first = spoolers[..at].iter().all(|other| other.dir != spooler.dir);
+            if let Some(value) = value(spooler).filter(|_| is_first) {
+                family.push([Label::Text(&spooler.dir)], value);
+            }
+        }
+        families.push(family);
     }
-    let help = "How long ago the oldest job was queued";
-    let mut metric = out.0.encode_descriptor("spooler_oldest_age", help, Some(&Unit::Seconds), MetricType::Gauge)?;
-    for spooler in directories() {
-        let age = seconds(spooler.oldest_age.unwrap_or(0));
-        metric.encode_family(&[("dir", spooler.dir.as_str())])?.encode_gauge(&age)?;
+    let mut family = Family::new("rwsgi_spooler_run_duration_seconds", "How long jobs ran", Kind::Histogram, &[], 1);
+    let texts: Vec<_> = spoolers.iter().filter_map(|spooler| spooler.run_time.as_deref()).collect();
+    if let Some(histogram) = (!texts.is_empty()).then(|| Histogram::sum(BOUNDS, texts)).flatten() {
+        family.push([], Value::Histogram(Box::new(histogram)));
     }
-    let mut run_time = latency::empty();
-    for histogram in spoolers.iter().filter_map(|spooler| latency::decode(spooler.run_time.as_deref()?).ok()) {
-        // All of one shape: they are of this program.
-        run_time.add(&histogram).map_err(|_| fmt::Error)?;
-    }
-    out.distribution("spooler_run_duration", "How long jobs ran", &run_time)
+    families.push(family);
 }

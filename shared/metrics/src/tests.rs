@@ -2,7 +2,15 @@
 
 use rwsgi_stats::{Cache, Metric, Responses, Route, Snapshot, Spooler, Worker, latency};
 
-use super::text;
+use super::{Format, Options, render};
+
+fn text(snapshot: &Snapshot) -> String {
+    in_format(snapshot, Format::Text)
+}
+
+fn in_format(snapshot: &Snapshot, format: Format) -> String {
+    String::from_utf8(render(snapshot, format, &Options::default())).unwrap()
+}
 
 #[test]
 fn every_figure_has_its_line() {
@@ -15,6 +23,7 @@ fn every_figure_has_its_line() {
         requests: 4,
         busy_time: Some(1_500_000),
         responses: Some(Responses { success: 3, server_error: 1, ..Responses::default() }),
+        recycled: Some(rwsgi_stats::Recycled::default()),
         ..Worker::default()
     };
     let snapshot = Snapshot {
@@ -23,7 +32,7 @@ fn every_figure_has_its_line() {
         latency: Some(latency::encode_counts(&counts)),
         ..Snapshot::default()
     };
-    let text = text(snapshot);
+    let text = text(&snapshot);
     for line in [
         "rwsgi_server_info{version=\"1.2\",python=\"\",hostname=\"\"} 1",
         "rwsgi_worker_requests_total{worker=\"2\"} 4",
@@ -36,7 +45,8 @@ fn every_figure_has_its_line() {
         "rwsgi_request_duration_seconds_bucket{le=\"+Inf\"} 4",
         "rwsgi_request_duration_seconds_count 4",
         "rwsgi_queue_depth 0",
-        "# EOF",
+        "# TYPE rwsgi_worker_requests_total counter",
+        "# TYPE rwsgi_server_info gauge",
     ] {
         assert!(text.lines().any(|known| known == line), "no {line} in\n{text}");
     }
@@ -48,7 +58,7 @@ fn caches_and_metrics_have_their_lines() {
     let metric = Metric { value: -5, ..Metric::default() };
     let snapshot =
         Snapshot { caches: vec![cache], metrics: [("sold".to_owned(), metric)].into(), ..Snapshot::default() };
-    let text = text(snapshot);
+    let text = text(&snapshot);
     for line in [
         "rwsgi_cache_items{cache=\"c\"} 3\n",
         "rwsgi_cache_hits_total{cache=\"c\"} 7\n",
@@ -71,7 +81,7 @@ fn spoolers_of_one_directory_tell_of_it_once() {
         ..Spooler::default()
     };
     let snapshot = Snapshot { spoolers: vec![spooler(5), spooler(6)], ..Snapshot::default() };
-    let text = text(snapshot);
+    let text = text(&snapshot);
     for line in [
         "rwsgi_spooler_jobs_done_total{spooler=\"1\",dir=\"/srv/jobs\"} 5",
         "rwsgi_spooler_jobs_done_total{spooler=\"2\",dir=\"/srv/jobs\"} 6",
@@ -93,9 +103,9 @@ fn histograms_that_cannot_be_added_up_break_nothing() {
         latency: Some(latency::encode_counts(&[u64::MAX; 9])),
         ..Snapshot::default()
     };
-    let text = text(snapshot);
-    assert!(text.contains("\nrwsgi_request_duration_seconds_count 0\n"), "{text}");
-    assert!(text.contains("\nrwsgi_spooler_run_duration_seconds_count 0\n"), "{text}");
+    let text = text(&snapshot);
+    assert!(!text.contains("_duration_seconds"), "{text}");
+    assert!(text.contains("rwsgi_spooler_up"), "{text}");
 }
 
 #[test]
@@ -110,16 +120,78 @@ fn routes_have_their_lines_and_their_names_are_escaped() {
         latency: latency::encode_counts(&counts),
         ..Route::default()
     };
-    let text = text(Snapshot { routes: Some(vec![route]), ..Snapshot::default() });
+    let text = text(&Snapshot { routes: Some(vec![route]), ..Snapshot::default() });
     for line in [
         r#"rwsgi_route_requests_total{route="/a\"b\\c\nd"} 2"#,
         r#"rwsgi_route_busy_seconds_total{route="/a\"b\\c\nd"} 0.014"#,
         r#"rwsgi_route_responses_total{route="/a\"b\\c\nd",class="2xx"} 2"#,
         r#"rwsgi_route_duration_seconds_count{route="/a\"b\\c\nd"} 2"#,
-        r#"rwsgi_route_duration_seconds_bucket{le="0.025",route="/a\"b\\c\nd"} 2"#,
-        r#"rwsgi_route_duration_seconds_bucket{le="0.005",route="/a\"b\\c\nd"} 0"#,
+        r#"rwsgi_route_duration_seconds_bucket{route="/a\"b\\c\nd",le="0.025"} 2"#,
+        r#"rwsgi_route_duration_seconds_bucket{route="/a\"b\\c\nd",le="0.005"} 0"#,
     ] {
         assert!(text.lines().any(|found| found == line), "{line}\n{text}");
     }
     assert!(!text.contains(r#"class="5xx""#), "{text}");
+}
+
+#[test]
+fn the_text_formats_differ_as_their_specifications_do() {
+    let worker = Worker { id: 1, tx: 5, running_time: 2_000_000, ..Worker::default() };
+    let snapshot = Snapshot { version: "1".into(), workers: vec![worker], ..Snapshot::default() };
+    let open = in_format(&snapshot, Format::OpenMetrics);
+    for line in [
+        "# TYPE rwsgi_server info",
+        "rwsgi_server_info{version=\"1\",python=\"\",hostname=\"\"} 1",
+        "# TYPE rwsgi_worker_sent_bytes counter",
+        "# UNIT rwsgi_worker_sent_bytes bytes",
+        "rwsgi_worker_sent_bytes_total{worker=\"1\"} 5",
+        "rwsgi_worker_busy_seconds_total{worker=\"1\"} 2",
+    ] {
+        assert!(open.lines().any(|known| known == line), "no {line} in\n{open}");
+    }
+    assert!(open.ends_with("\n# EOF\n"));
+    let plain = text(&snapshot);
+    assert!(!plain.contains("# EOF") && !plain.contains("# UNIT"), "{plain}");
+    let samples =
+        |text: &str| text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(samples(&open), samples(&plain), "the series are the same in both");
+}
+
+#[test]
+fn what_uwsgi_does_not_send_has_no_sample() {
+    for name in ["four-workers-two-threads", "busy-cheap", "caches-crons-metrics", "emperor", "spoolers"] {
+        let path = format!("{}/../tests/fixtures/uwsgi-{name}.json", env!("CARGO_MANIFEST_DIR"));
+        let snapshot: Snapshot = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let text = text(&snapshot);
+        for absent in [
+            "rwsgi_start_time",
+            "rwsgi_generation",
+            "_duration_seconds",
+            "cpu_seconds",
+            "gil_wait",
+            "responses_total",
+            "recycled_total",
+            "proportional",
+            "unique",
+            "queue_capacity",
+            "queue_waiting",
+            "temp_files",
+            "slow_clients",
+            "cgroup",
+            "ready",
+            "reloads",
+            "gc_",
+            "jobs_done",
+            "worker=\"0\"",
+        ] {
+            assert!(!text.contains(absent), "{name}: {absent}\n{text}");
+        }
+        assert_eq!(text.contains("rwsgi_queue_depth"), name != "emperor", "{name}\n{text}");
+        let mut series: Vec<_> =
+            text.lines().filter_map(|line| line.rsplit_once(' ')).map(|(series, _)| series).collect();
+        let all = series.len();
+        series.sort_unstable();
+        series.dedup();
+        assert_eq!(series.len(), all, "{name}: a series is there twice\n{text}");
+    }
 }

@@ -1,4 +1,4 @@
-//! The stats over HTTP: `/` is the document, `/metrics` is Prometheus's text.
+//! The stats over HTTP: `/` is the document, `/metrics` is what Prometheus reads of it.
 //!
 //! Any page in a browser on this machine can send requests to a loopback address. It can read the answers if
 //! [`HttpAccess::cors`] allows its origin, or if its own name resolves to that address ("DNS rebinding"): then the browser
@@ -7,10 +7,12 @@
 use std::io;
 use std::net::IpAddr;
 
+use rwsgi_metrics::Format;
 use rwsgi_stats::{Address, Snapshot};
 use tokio::io::AsyncReadExt;
 use tokio::sync::oneshot;
 
+use super::metrics::MetricsAccess;
 use super::{Stream, document, snapshot};
 
 /// The largest request head, bytes.
@@ -26,8 +28,8 @@ const OTHER_HOST: &str = "The stats of this address are for this machine: ask fo
 pub struct HttpAccess {
     /// The origin whose pages may; `*` for all.
     pub cors: Option<String>,
-    /// `metrics-no-routes`: the text for Prometheus tells nothing of single routes.
-    pub no_routes: bool,
+    /// What `/metrics` tells.
+    pub metrics: MetricsAccess,
     /// The names that requests must be sent to.
     pub names: OwnNames,
 }
@@ -70,6 +72,8 @@ pub(super) enum Request {
     Get {
         head_only: bool,
         path: String,
+        /// Of metrics.
+        format: Format,
     },
     /// To a name that is not this machine's.
     OtherHost {
@@ -110,7 +114,11 @@ fn parse_request(head: &[u8], names: &OwnNames) -> Option<Request> {
         return Some(Request::OtherHost { head_only });
     }
     Some(match request.method {
-        Some("GET" | "HEAD") => Request::Get { head_only, path },
+        Some("GET" | "HEAD") => {
+            let accept = request.headers.iter().filter(|header| header.name.eq_ignore_ascii_case("Accept"));
+            let accept: Vec<_> = accept.filter_map(|header| str::from_utf8(header.value).ok()).collect();
+            Request::Get { head_only, path, format: rwsgi_metrics::negotiate(Some(&accept.join(","))) }
+        }
         _ => Request::OtherMethod,
     })
 }
@@ -122,8 +130,8 @@ pub(super) async fn respond(
 ) -> io::Result<Vec<u8>> {
     let refused =
         |status, why: &str, more, head_only| Ok(response(status, "text/plain", why.as_bytes(), more, head_only));
-    let (head_only, path) = match request {
-        Request::Get { head_only, path } => (*head_only, path.as_str()),
+    let (head_only, path, format) = match request {
+        Request::Get { head_only, path, format } => (*head_only, path.as_str(), *format),
         Request::OtherMethod => {
             return refused("405 Method Not Allowed", "only GET and HEAD\n", "Allow: GET, HEAD\r\n", false);
         }
@@ -137,12 +145,9 @@ pub(super) async fn respond(
     Ok(match path {
         "/" => response("200 OK", "application/json", &document(&snapshot(ask).await?)?, &cors, head_only),
         "/metrics" => {
-            let mut snapshot = snapshot(ask).await?;
-            if access.no_routes {
-                snapshot.routes = None;
-            }
-            let body = rwsgi_metrics::text(snapshot);
-            response("200 OK", rwsgi_metrics::CONTENT_TYPE, body.as_bytes(), &cors, head_only)
+            let body = access.metrics.body(format, ask).await?;
+            let more = format!("{cors}Vary: Accept\r\n");
+            response("200 OK", format.content_type(), &body, &more, head_only)
         }
         _ => response("404 Not Found", "text/plain", b"there is / (JSON) and /metrics\n", "", head_only),
     })
@@ -170,7 +175,7 @@ mod tests {
         for len in 0..head.len() {
             assert_eq!(parse_request(&head[..len], &OwnNames::default()), None);
         }
-        let whole = Some(Request::Get { head_only: false, path: "/".into() });
+        let whole = Some(Request::Get { head_only: false, path: "/".into(), format: Format::Text });
         assert_eq!(parse_request(head, &OwnNames::default()), whole);
     }
 

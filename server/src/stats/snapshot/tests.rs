@@ -362,7 +362,9 @@ proptest! {
         for _ in 0..2 {
             let snapshot = server.take();
             serde_json::to_string(&snapshot).unwrap();
-            assert!(rwsgi_metrics::text(snapshot).ends_with("# EOF\n"));
+            for format in [rwsgi_metrics::Format::OpenMetrics, rwsgi_metrics::Format::Protobuf] {
+                assert!(!rwsgi_metrics::render(&snapshot, format, &rwsgi_metrics::Options::default()).is_empty());
+            }
         }
         for process in 0..2 {
             let threads: Vec<_> = server.board.threads(slot(process)).collect();

@@ -116,7 +116,7 @@ mod tests {
         assert!(answers.try_recv().is_err(), "asked again too early");
         let later = now + FRESH;
         assert_eq!(names.look_up("127.0.0.1", later), Some(&known));
-        answers.recv().unwrap();
+        let (host, _) = answers.recv().unwrap();
         names.answer(&host, Err("gone".to_owned()), later);
         assert_eq!(names.look_up("127.0.0.1", later), Some(&known));
     }

@@ -48,9 +48,9 @@ impl FromStr for Prometheus {
             return Err(error("a user and a password are not sent"));
         }
         let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
-        let authority = if has_port { authority.to_owned() } else { format!("{authority}:9090") };
-        let address: Address = authority.parse().map_err(|why: rwsgi_stats::AddressError| error(&why.to_string()))?;
-        if !matches!(address, Address::Tcp { .. }) {
+        let with_port = if has_port { authority.to_owned() } else { format!("{authority}:9090") };
+        let address: Address = with_port.parse().map_err(|why: rwsgi_stats::AddressError| error(&why.to_string()))?;
+        if authority.is_empty() || !matches!(address, Address::Tcp { .. }) {
             return Err(error("it has no host"));
         }
         if path.contains(|c: char| c.is_whitespace() || c.is_control()) {
