@@ -145,11 +145,11 @@ pub struct Snapshot {
     /// The reload that is tried; left out when there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub canary: Option<Canary>,
-    /// Whether the server wants new requests: the application is loaded, a worker accepts, and the server is not told to stop
-    /// (`/-/ready`).
+    /// Whether the server wants new requests: the application is loaded, a worker accepts, and the server was not told to stop
+    /// and is not saturated (`/-/ready`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ready: Option<bool>,
-    /// Whether the server was told to stop and finishes what it has.
+    /// Whether the server was told to stop: it still accepts (`drain-delay`), or finishes what it has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub draining: Option<bool>,
     /// Reloads since the start, by outcome.
