@@ -6,7 +6,9 @@ import json
 import os
 import signal
 import subprocess
+import threading
 import uuid
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -85,6 +87,19 @@ def test_prometheus_s_own_list_is_read_as_well(rtop, pretended, tmp_path):
     assert (server["state"], server["labels"]) == ("up", {"env": "prod"})
 
 
+def test_servers_of_a_list_may_speak_http_or_answer_a_control_socket(rtop, serve, stats_at, tmp_path):
+    control = tmp_path / "control.sock"
+    more = ["--stats", stats_at, "--stats-http", "--control", control]
+    serve("--http-socket", tcp(), "--wsgi-file", "probe.py", "--processes", 2, *more)
+    targets = tmp_path / "targets.txt"
+    targets.write_text(f"http://{stats_at}/ by-http\n{control} by-control\n")
+    servers = listed(rtop, f"@{targets}")
+    assert {name: (server["state"], server["generation"]) for name, server in servers.items()} == {
+        "by-http": ("up", 1),
+        "by-control": ("up", 1),
+    }
+
+
 def test_a_list_is_read_again_when_it_changes(pretended, watching, tmp_path):
     targets = tmp_path / "targets.txt"
     targets.write_text(pretended.at("127.0.0.2"))
@@ -145,7 +160,7 @@ def test_sockets_of_another_machine_share_one_ssh(rtop, serve, sshd, pretended, 
     serve("--http-socket", tcp(), "--wsgi-file", "probe.py", "--processes", 2, "--stats", stats, "--control", control)
     here = pretended.at("127.0.0.2")
     far = [f"ssh://machine{stats}", f"ssh://machine{control}", f"ssh://machine/{pretended.at('127.0.0.3')}"]
-    servers = listed(rtop, *far, here, "--ssh-config", sshd.config, "-f", 0.2, "-n", 4)
+    servers = listed(rtop, *far, here, "--ssh-config", sshd.config, "-f", 0.2, "-n", 25)
     assert {name: server["state"] for name, server in servers.items()} == {name: "up" for name in [*far, here]}
     assert "rps" in servers[far[2]]["figures"]
     assert sshd.logins() == 1
@@ -161,10 +176,10 @@ def test_a_server_of_another_machine_is_a_pool_like_any_other(rtop, serve, sshd,
 
 def test_what_ssh_says_is_told(rtop, sshd, tmp_path):
     closed = f"ssh://machine/{tcp()}"
-    server = listed(rtop, closed, "--ssh-config", sshd.config, "-f", 0.2, "-n", 8)[closed]
+    server = listed(rtop, closed, "--ssh-config", sshd.config, "-f", 0.2, "-n", 25)[closed]
     assert server["state"] == "dead" and "Connection refused" in server["why"], server
     server = listed(rtop, closed, "--ssh-config", sshd.client("stranger"))[closed]
-    assert server["state"] == "dead" and "Permission denied (publickey)" in server["why"], server
+    assert server["state"] == "dead" and "Permission denied (publickey" in server["why"], server
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -176,3 +191,81 @@ def test_ssh_ends_with_rtop(rtop, sshd, pretended, watching, number):
     process.send_signal(number)
     process.wait(30)
     until(lambda: not processes.marked(process.mark), "nothing of it is left")
+
+
+class UwsgiExporter(BaseHTTPRequestHandler):
+    """What `uwsgi_exporter` says of a uWSGI of two workers; each scrape is ten requests later."""
+
+    requests = 0
+
+    def do_GET(self):
+        UwsgiExporter.requests += 10
+        count, uri = UwsgiExporter.requests, 'stats_uri="tcp://127.0.0.1:1717"'
+        lines = [f"uwsgi_up 1\nuwsgi_listen_queue_length{{{uri}}} 3"]
+        for worker in (1, 2):
+            labels = f'{{{uri},worker_id="{worker}"}}'
+            lines += [f"uwsgi_worker_requests_total{labels} {count}", f"uwsgi_worker_exceptions_total{labels} {count // 10}"]
+            lines += [f"uwsgi_worker_running_time_seconds{labels} {count * 0.005}", f"uwsgi_worker_cores{labels} 1"]
+            lines += [f"uwsgi_worker_rss_bytes{labels} 1000000"]
+        text = "\n".join(lines).encode() + b"\n"
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain; version=0.0.4")
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def exporter():
+    """The address of an exporter for uWSGI."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), UwsgiExporter)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_real_prometheus_gives_a_row_for_each_server_that_it_scraped(rtop, serve, prometheus, exporter):
+    webs, stats = [tcp(), tcp()], [tcp(), tcp()]
+    for web, at in zip(webs, stats):
+        serve("--http-socket", web, "--wsgi-file", "probe.py", "--processes", 2, "--stats", at, "--stats-http")
+    nobody = tcp()
+    scraper = prometheus({"app": [*stats, exporter, nobody], "other": [stats[0]]})
+
+    def rate(job: str, instance: str, name: str) -> list[float]:
+        return scraper.values(f'sum(rate({name}{{job="{job}",instance="{instance}"}}[1m])) > 0')
+
+    def measured() -> bool:
+        for web in webs:
+            http.get(web, "/pid")
+        known = all(rate("app", at, "rwsgi_worker_requests_total") for at in stats)
+        return known and bool(rate("app", exporter, "uwsgi_worker_requests_total"))
+
+    until(measured, "Prometheus knows rates of all", context=lambda: f"{scraper.targets()}")
+    servers = listed(rtop, f"prometheus://{scraper.address}/?job=app", "-f", 0.2, "-n", 8)
+    assert set(servers) == {*stats, exporter, nobody}
+    for at in stats:
+        figures = servers[at]["figures"]
+        assert servers[at]["state"] == "up" and servers[at]["generation"] == 1
+        assert figures["rps"] > 0 and figures["p99"] > figures["p50"] > 0 and figures["rss"] > 1 << 20, figures
+        assert figures["error_rate"] == 0
+        # Where its metrics are scraped, a closer look finds its stats.
+        assert servers[at]["address"] == f"http://{at}/"
+    figures = servers[exporter]["figures"]
+    assert figures["mean"] == pytest.approx(5000) and figures["error_rate"] == pytest.approx(0.1, rel=0.2)
+    assert (figures["waiting"], figures["rss"]) == (3, 2_000_000) and figures["rps"] > 0
+    assert (servers[nobody]["state"], servers[nobody]["why"]) == ("dead", "Prometheus cannot scrape it")
+    # A point of the past, and what it knows now.
+    assert servers[stats[0]]["points"] >= 2
+    assert set(listed(rtop, f"prometheus://{scraper.address}/?job=other")) == {stats[0]}
+    none = subprocess.run([rtop, f"prometheus://{scraper.address}/?job=none", "--servers"], capture_output=True, text=True)
+    assert none.returncode == 1 and "no server with these labels" in none.stderr
+
+
+def test_a_prometheus_that_is_not_there_or_is_none_is_said_to_be_so(rtop, exporter):
+    for address, told in [(tcp(), "refused"), (exporter, "HTTP status 501")]:
+        command = [rtop, f"prometheus://{address}/?job=app", "--servers"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1 and told in done.stderr, done

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Parser;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
+use crate::exporter::{Listen, UwsgiExporter};
 use crate::model::flame::By;
 use crate::source::{Place, Target};
 use crate::view::{PALETTES, palette};
@@ -16,6 +17,22 @@ use rwsgi_stats::control::MemoryRequest;
 const NOT_INSIDE: [&str; 10] =
     ["replay", "record", "csv", "count", "duration", "until_exit", "assertions", "assert_file", "html", "command"];
 
+/// What a program that only answers Prometheus does not do.
+const NOT_EXPORTING: [&str; 13] = [
+    "inside",
+    "profile",
+    "batch",
+    "json",
+    "csv",
+    "record",
+    "replay",
+    "count",
+    "duration",
+    "until_exit",
+    "assertions",
+    "html",
+    "command",
+];
 /// What is watched for a time, and not listed once.
 const NOT_LISTED: [&str; 9] =
     ["replay", "record", "csv", "duration", "until_exit", "assertions", "assert_file", "html", "command"];
@@ -41,6 +58,7 @@ Examples:
   rtop :9191 --memory types        what the largest worker's memory is used for
   rtop :9191 --profile 10s -o flame.svg
                                    where the time of requests goes, as a flame graph
+  rtop :9191 --exporter 9117       answers Prometheus, for a uWSGI that cannot
   rtop :9191 --assert 'p99 < 50ms' --assert 'error_rate < 0.1%' -- ab -n 10000 http://localhost:8000/
                                    exits 0 when all hold, 1 when one fails, 2 when it could not measure
 In the terminal: q leaves, a shows cores, f reads ten times a second, ? explains the rest."
@@ -67,6 +85,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = seconds)]
     pub(crate) timeout: Duration,
 
+    /// Serve the servers' numbers to Prometheus, read anew for each scrape: PORT (of 127.0.0.1), HOST:PORT, :PORT (of every
+    /// address). /metrics is of the one server; of several, /probe?target=ADDRESS
+    #[arg(long, value_name = "[HOST:]PORT", conflicts_with_all = NOT_EXPORTING)]
+    pub(crate) exporter: Option<Listen>,
+
+    /// With --exporter: everything by the names of another exporter too: uwsgi_exporter, or uwsgi_exporter,cores
+    #[arg(long, value_name = "NAME", requires = "exporter")]
+    pub(crate) metrics_compat: Option<UwsgiExporter>,
     /// Show the servers as a fleet, a row for each, however few they are
     #[arg(long)]
     pub(crate) fleet: bool,

@@ -5,6 +5,7 @@ mod args;
 mod config;
 #[cfg(test)]
 mod docs;
+mod exporter;
 mod fleet;
 mod format;
 mod model;
@@ -69,12 +70,15 @@ fn run(args: &mut Args, tunnels: &Arc<Tunnels>) -> anyhow::Result<u8> {
     if args.servers {
         return fleet::list(args, tunnels);
     }
-    let asks_once = args.stacks || args.memory.is_some() || args.profile.is_some();
+    let asks_once = args.stacks || args.memory.is_some() || args.profile.is_some() || args.exporter.is_some();
     if args.replay.is_none() && !asks_once && fleet::is_fleet(args) {
         return fleet::watch(args, tunnels);
     }
     args.targets = fleet::targets(args, tunnels)?;
     let args = &*args;
+    if let Some(listen) = &args.exporter {
+        match exporter::run(listen, &args.targets, args.timeout, args.metrics_compat)? {}
+    }
     if args.stacks {
         let theme = if io::stdout().is_terminal() { theme() } else { Theme::default() };
         let paint = |part, text: &str| view::painted(&theme, part, text);

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use super::alarms::AlarmsConfig;
 use super::app_source::{AppSource, Mount};
 use super::between::Between;
+use super::carbon::CarbonConfig;
 use super::cheaper::Cheaper;
+use super::container::ContainerConfig;
 use super::control::ControlSocket;
 use super::crons::{CronsConfig, SignalsConfig};
 use super::daemons::DaemonsConfig;
@@ -17,6 +19,7 @@ use super::http_router::HttpRouterConfig;
 use super::limits::{MinRates, Temp};
 use super::logs::LogsConfig;
 use super::metrics_compat::MetricsCompat;
+use super::probes::ProbesConfig;
 use super::program::Announcements;
 use super::python::PythonConfig;
 use super::reactions::Reactions;
@@ -26,6 +29,7 @@ use super::slow_requests::SlowRequestsConfig;
 use super::sockets::SocketConfig;
 use super::static_files::StaticConfig;
 use super::stats_push::StatsPushConfig;
+use super::statsd::{DogstatsdConfig, StatsdConfig};
 use super::system::SystemConfig;
 use super::tls::TlsConfig;
 use super::websockets::WebSockets;
@@ -182,6 +186,12 @@ pub struct Config {
     pub stats_http_cors: Option<String>,
     /// `--stats-push`, `--metrics-dir`, `--stats-no-*`: stats for others, and what is left out.
     pub stats_push: StatsPushConfig,
+    /// `--statsd-*`: what statsd gets.
+    pub statsd: StatsdConfig,
+    /// `--dogstatsd-*`: what Datadog's agent gets.
+    pub dogstatsd: DogstatsdConfig,
+    /// `--carbon`: numbers for Graphite.
+    pub carbon: CarbonConfig,
     /// `--slow-request`, `--slow-request-log`, `--gc-stats`.
     pub slow_requests: SlowRequestsConfig,
     /// `--control`.
@@ -246,6 +256,10 @@ pub struct Config {
     pub shared_import: Vec<String>,
     /// `--auto-procname`, `--procname*`.
     pub procname: ProcessNames,
+    /// What is taken from the container's limits.
+    pub container: ContainerConfig,
+    /// `--probe`, `--ready-saturation`, `--drain-delay`.
+    pub probes: ProbesConfig,
     /// `--cheaper*`.
     pub cheaper: Cheaper,
     /// `--idle`: seconds without a request after which every worker goes.
@@ -414,6 +428,9 @@ impl Default for Config {
             stats_http: false,
             stats_http_cors: None,
             stats_push: StatsPushConfig::default(),
+            statsd: StatsdConfig::default(),
+            dogstatsd: DogstatsdConfig::default(),
+            carbon: CarbonConfig::default(),
             slow_requests: SlowRequestsConfig::default(),
             control: ControlSocket::default(),
             show_request: Shown::default(),
@@ -446,6 +463,8 @@ impl Default for Config {
             import: Vec::new(),
             shared_import: Vec::new(),
             procname: ProcessNames::default(),
+            container: ContainerConfig::default(),
+            probes: ProbesConfig::default(),
             cheaper: Cheaper::default(),
             idle: None,
             cheap: false,

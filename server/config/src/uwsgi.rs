@@ -67,13 +67,23 @@ pub(crate) const OWN: &[&str] = &[
     "temp-size",
     "body-min-rate",
     "control",
+    "drain-delay",
+    "probe",
+    "ready-saturation",
     "response-min-rate",
     "min-rate-grace",
     "route-stats",
     "metrics-compat",
     "metrics-no-routes",
     // Of uWSGI after 2.0.
+    "statsd-all-gauges",
+    "statsd-no-workers",
     "emperor-tyrant-initgroups",
+    // Of Datadog's plugin for uWSGI.
+    "dogstatsd-all-gauges",
+    "dogstatsd-extra-tags",
+    "dogstatsd-no-workers",
+    "dogstatsd-whitelist-metric",
 ];
 
 /// The family of an option of uWSGI's.

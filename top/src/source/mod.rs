@@ -102,6 +102,9 @@ pub(crate) enum SourceError {
     /// An HTTP server with something else to say.
     #[error("HTTP status {0} instead of 200")]
     Status(u16),
+    /// It answers while others' answers take all the memory that there is for them.
+    #[error("its answer finds no memory: those of other servers take it")]
+    Crowded,
     /// The tunnel to the server is not there, or leads nowhere.
     #[error("ssh: {0}")]
     Tunnel(String),

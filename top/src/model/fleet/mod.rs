@@ -3,6 +3,8 @@
 //! It is fed [`FleetEvent`]s and asked; nothing here waits, and nothing draws.
 
 mod points;
+#[cfg(test)]
+mod tests;
 mod tracked;
 
 use std::collections::BTreeMap;
@@ -133,20 +135,18 @@ impl Fleet {
     fn divide_history(&mut self) {
         let part = HISTORY_BYTES / size_of::<Point>() / self.servers.len().max(1);
         let points = part.clamp(LEAST_POINTS, MOST_POINTS);
-        // Not again at each of hundreds that join, and the new one alone has none yet.
-        let grown = self.points.saturating_sub(points) > self.points / 16;
-        if self.points == 0 || grown || self.points < points {
+        // Those that are there lose nothing at each of hundreds that join, but when their part has become a sixteenth less.
+        if points > self.points || self.points - points > self.points / 16 {
             self.points = points;
             self.servers.values_mut().for_each(|server| server.history.limit(points));
-        } else if let Some(mut last) = self.servers.last_entry() {
-            last.get_mut().history.limit(self.points);
+        } else if let Some(mut joined) = self.servers.last_entry() {
+            joined.get_mut().history.limit(self.points);
         }
     }
 }
 
 /// What a source says of a server, in plain lines.
 fn plain(server: Server) -> Server {
-    let line = |text: String| if format::is_plain_line(&text) { text } else { format::one_line(&text) };
-    let labels = server.labels.into_iter().map(|(name, value)| (line(name), line(value))).collect();
-    Server { name: line(server.name), labels, address: server.address }
+    let labels = server.labels.iter().map(|(name, value)| (format::one_line(name), format::one_line(value))).collect();
+    Server { name: format::one_line(&server.name), labels, address: server.address }
 }

@@ -64,9 +64,18 @@ impl Points {
         self.points.partition_point(|point| point.at <= at).checked_sub(1).and_then(|place| self.points.get(place))
     }
 
+    /// Points that it has room for.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.points.capacity()
+    }
+
     pub(super) fn push(&mut self, figures: &Figures) {
         if self.points.len() >= self.most {
             self.points.pop_front();
+        } else if self.points.len() == self.points.capacity() {
+            // By parts, for doubling would end beyond what there is for it.
+            self.points.reserve_exact((self.most / 16).clamp(1, self.most - self.points.len()));
         }
         self.points.push_back(Point::of(millis(figures.at), figures));
     }

@@ -92,6 +92,8 @@ pub(super) struct Origin {
 pub(super) struct Settings {
     pub(super) interval: Duration,
     pub(super) timeout: Duration,
+    /// How long whoever names servers has before it is said to be slow.
+    pub(super) patience: Duration,
     pub(super) clock: Clock,
     pub(super) ids: Ids,
     pub(super) tunnels: Arc<Tunnels>,
@@ -193,9 +195,8 @@ impl Engine {
                 }
             }
             Command::Relay(origin, events) => {
-                if let Some(origin) = self.origins.get_mut(origin) {
-                    origin.has_told = true;
-                }
+                // What is wrong with it, its own events say.
+                self.told(origin, None);
                 self.out.extend(events);
             }
             Command::Resolved(host, resolved) => self.names.answer(&host, resolved, now),
@@ -371,7 +372,7 @@ impl Engine {
                 if let Err(error) = watched {
                     self.fail(slot, SourceError::Connect(error), now);
                 } else if self.members.get(slot).is_some_and(Member::holds_much) && self.held() > MOST_BYTES {
-                    self.fail(slot, SourceError::TooLarge(MOST_BYTES), now);
+                    self.fail(slot, SourceError::Crowded, now);
                 }
             }
             Progress::Done(bytes) => self.answered(slot, bytes, now),
@@ -438,11 +439,16 @@ impl Engine {
     /// Passes on what has happened, if it is time; `false` when nobody wants it.
     fn pass_on(&mut self, now: Instant) -> bool {
         let begun = self.schedule.sweep().is_some();
-        let is_settled = begun || {
-            let patient = now < self.schedule.origin() + self.settings.timeout;
-            let all_told = self.origins.iter().all(|origin| origin.has_told);
-            (all_told || !patient) && self.members.iter().all(|member| member.is_settled)
-        };
+        if !begun && now >= self.schedule.origin() + self.settings.patience {
+            for origin in 0..self.origins.len() {
+                if !self.origins[origin].has_told {
+                    let seconds = self.settings.patience.as_secs_f64();
+                    self.told(origin, Some(format!("it has not answered within {seconds:.1} s")));
+                }
+            }
+        }
+        let is_settled = begun
+            || self.origins.iter().all(|origin| origin.has_told) && self.members.iter().all(|member| member.is_settled);
         let swept = is_settled && self.schedule.take_sweep(now);
         if swept {
             self.out.push(FleetEvent::Sweep(self.settings.clock.at()));

@@ -12,7 +12,7 @@ use crate::source::fetch::{ASK_FOR_STATS, Head, UNASKED, is_reply};
 /// A document of a server that has thousands of busy threads is below this. Hundreds of servers answer at once.
 const LARGEST: usize = 8 << 20;
 /// What a read makes room for.
-const STEP: usize = 16 << 10;
+const STEP: usize = 32 << 10;
 
 /// How a server is asked.
 #[derive(Clone, Debug)]
@@ -217,7 +217,6 @@ impl Exchange {
             if length > LARGEST {
                 return Some(Progress::Failed(SourceError::TooLarge(LARGEST)));
             }
-            self.bytes.reserve(STEP);
             let count = match read_more(&mut socket, &mut self.bytes) {
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -247,12 +246,106 @@ fn is_whole(bytes: &[u8], whole: &mut Option<usize>) -> bool {
     whole.is_some_and(|whole| bytes.len() >= whole)
 }
 
-/// Reads once into the room that there is.
+/// Reads once, a step at most.
 fn read_more(socket: &mut &Socket, bytes: &mut Vec<u8>) -> io::Result<usize> {
     let length = bytes.len();
-    // No larger than what was reserved: filling it up costs less than a system call for each step.
-    bytes.resize(bytes.capacity(), 0);
+    // Filling it up costs less than what a step less for each system call would.
+    bytes.resize(length + STEP, 0);
     let count = socket.read(&mut bytes[length..]);
     bytes.truncate(length + count.as_ref().map_or(0, |count| *count));
     count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+    use std::thread;
+
+    const TIMEOUT: Duration = Duration::from_secs(30);
+
+    fn question(request: &[u8]) -> Question {
+        Question { request: request.to_vec(), may_be_control: false, is_control: false }
+    }
+
+    fn begin(question: Question, addresses: &[SocketAddr]) -> Exchange {
+        let addresses = addresses.iter().map(|address| (*address).into()).collect();
+        Exchange::new(question, addresses, Vec::new(), Instant::now(), TIMEOUT)
+    }
+
+    /// Drives it as the engine does, but without waiting for sockets.
+    fn drive(mut exchange: Exchange) -> (Result<Vec<u8>, SourceError>, usize) {
+        loop {
+            let progress = exchange.advance(Instant::now());
+            let place = exchange.place();
+            match progress {
+                Progress::Waits(_) => thread::sleep(Duration::from_millis(1)),
+                Progress::Done(bytes) => return (Ok(bytes), place),
+                Progress::Failed(error) => return (Err(error), place),
+            }
+        }
+    }
+
+    /// Serves one connection.
+    fn serving(serve: impl FnOnce(TcpStream) + Send + 'static) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || serve(listener.accept().unwrap().0));
+        address
+    }
+
+    fn nobody() -> SocketAddr {
+        TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    }
+
+    #[test]
+    fn a_document_of_any_length_is_read_to_its_end() {
+        for length in [0, 1, STEP - 1, STEP, STEP + 1, 40 * STEP + 7] {
+            let address = serving(move |mut stream| stream.write_all(&vec![b'x'; length]).unwrap());
+            assert_eq!(drive(begin(question(b""), &[address])).0.unwrap().len(), length);
+        }
+    }
+
+    #[test]
+    fn an_http_answer_ends_where_its_length_says() {
+        let address = serving(|mut stream| {
+            let mut asked = [0; 64];
+            let count = stream.read(&mut asked).unwrap();
+            assert_eq!(&asked[..count], b"GET / HTTP/1.0\r\n\r\n");
+            stream.write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}").unwrap();
+            // It keeps the connection open until the client has gone.
+            assert_eq!(stream.read(&mut asked).unwrap(), 0);
+        });
+        let answer = drive(begin(question(b"GET / HTTP/1.0\r\n\r\n"), &[address])).0.unwrap();
+        assert!(answer.ends_with(b"\r\n\r\n{}"));
+    }
+
+    #[test]
+    fn an_address_that_refuses_is_passed_over() {
+        let good = serving(|mut stream| stream.write_all(b"{}").unwrap());
+        let (answer, place) = drive(begin(question(b""), &[nobody(), good]));
+        assert_eq!((answer.unwrap(), place), (b"{}".to_vec(), 1));
+        let error = drive(begin(question(b""), &[nobody(), nobody()])).0.unwrap_err();
+        assert!(error.to_string().contains("refused"), "{error}");
+    }
+
+    #[test]
+    fn a_server_that_says_nothing_has_its_time_and_no_more() {
+        let address = serving(|mut stream| {
+            let _ = stream.read(&mut [0; 1]);
+        });
+        let mut exchange = begin(question(b""), &[address]);
+        let now = Instant::now();
+        assert!(matches!(exchange.advance(now), Progress::Waits(true)));
+        assert!(exchange.look(now) <= now + TIMEOUT);
+        let later = now + TIMEOUT + Duration::from_millis(1);
+        assert!(matches!(exchange.advance(later), Progress::Failed(SourceError::TimedOut(_))));
+    }
+
+    #[test]
+    fn a_stream_without_an_end_is_given_up() {
+        let address = serving(|mut stream| while stream.write_all(&[b' '; STEP]).is_ok() {});
+        let error = drive(begin(question(b""), &[address])).0.unwrap_err();
+        assert!(matches!(error, SourceError::TooLarge(LARGEST)), "{error}");
+    }
 }

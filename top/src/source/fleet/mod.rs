@@ -191,7 +191,9 @@ impl FleetSource {
             has_told: false,
             trouble: None,
         });
-        let settings = Settings { interval, timeout, clock, ids: ids.clone(), tunnels };
+        let asks_prometheus = places.iter().any(|place| matches!(place, Place::Prometheus(_)));
+        let patience = if asks_prometheus { timeout.max(scraped::PATIENCE) } else { timeout };
+        let settings = Settings { interval, timeout, patience, clock, ids: ids.clone(), tunnels };
         let (engine, mailbox) = Engine::new(settings, origins.collect(), mpsc::channel(), deliver)?;
         let mut ends = Vec::new();
         for (number, place) in places.iter().enumerate() {
