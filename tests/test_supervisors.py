@@ -19,6 +19,7 @@ from rig.addresses import listening
 from rig.load import Load
 from rig.server import APPS, Servers, environment
 from rig.site import Site
+from rig.supervisor import Notifications
 from rig.waiting import until
 
 pytestmark = pytest.mark.only_rwsgi(why="uWSGI tells systemd less, and calls itself uWSGI")
@@ -34,33 +35,6 @@ os.execv(program, [program, *arguments])
 """
 # What somebody does who only says so.
 PROMISE_SOCKET = PASS_SOCKET.replace("os.dup2(int(fd), 3)\n", "")
-
-
-class Notifications:
-    """The socket that systemd listens on."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.received = path, []
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(str(path))
-        self._socket.setblocking(False)
-
-    def lines(self) -> list[str]:
-        while True:
-            try:
-                self.received += self._socket.recv(65536).decode().split("\n")
-            except BlockingIOError:
-                return self.received
-
-    def wait(self, wanted: str, count: int = 1) -> None:
-        until(
-            lambda: sum(line.startswith(wanted) for line in self.lines()) >= count,
-            f"{wanted} {count} times",
-            context=lambda: str(self.lines()),
-        )
-
-    def close(self) -> None:
-        self._socket.close()
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import pytest
 
 from rig import http, processes
@@ -103,6 +105,19 @@ def test_a_child_that_the_application_forks_has_no_client(chat):
         client.socket.sendall(b"x")
         # The application returns; the child is alive, and would keep the connection open.
         assert client.receive() is None
+
+
+def test_a_child_that_is_forked_beside_many_clients_has_none_of_them(chat):
+    """The more connections there are, the larger is a descriptor's number."""
+    server, address = chat
+    with ExitStack() as others:
+        for _ in range(60):
+            other = others.enter_context(http.Connection(address))
+            other.send(http.head("GET", "/plain"))
+            assert other.response().status == 200
+        with WebSocket(address, "/forks-library") as client:
+            client.socket.sendall(b"x")
+            assert client.receive() is None
 
 
 def test_a_library_that_looks_for_gunicorns_socket_finds_it(chat):

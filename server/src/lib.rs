@@ -4,7 +4,9 @@
 
 mod api;
 mod auxiliary;
+mod cgroup;
 pub mod clock;
+mod container;
 mod ctl;
 mod daemon;
 mod descriptor;

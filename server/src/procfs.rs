@@ -57,6 +57,13 @@ impl Statm {
     }
 }
 
+/// The machine's memory, bytes.
+#[must_use]
+pub(crate) fn machine_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    Some(kilobytes(&text, "MemTotal:")).filter(|bytes| *bytes > 0)
+}
+
 /// What a process has now.
 ///
 /// # Errors

@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use tracing::{error, warn};
 
+use crate::container;
 use crate::ctl;
 use crate::daemon::{self, Side, Starter};
 use crate::emperor;
@@ -148,6 +149,7 @@ fn settle(mut config: Config, start: &Path) -> anyhow::Result<Config> {
         *directory = start.join(&*directory);
     }
     spooler::prepare(&mut config)?;
+    container::settle(&mut config);
     Ok(config)
 }
 

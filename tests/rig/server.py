@@ -16,7 +16,7 @@ from rig.addresses import listening
 from rig.waiting import DEADLINE, until
 
 APPS = Path(__file__).resolve().parent.parent / "apps"
-LISTENING_OPTIONS = {"--http", "--http-socket", "--socket", "--uwsgi-socket", "--stats", "-s"}
+LISTENING_OPTIONS = {"--http", "--http-socket", "--socket", "--uwsgi-socket", "--stats", "-s", "--probe"}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Config;
+
 /// How the number of workers follows the load.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cheaper {
@@ -36,6 +38,28 @@ impl Default for Cheaper {
             busyness: Busyness::default(),
         }
     }
+}
+
+/// Brings the values that depend on the number of workers into its bounds.
+///
+/// # Errors
+/// When the fewest workers are not fewer than all.
+pub(crate) fn check(config: &mut Config) -> Result<(), String> {
+    let (cheaper, processes) = (&mut config.cheaper, config.processes);
+    let Some(fewest) = cheaper.workers else { return Ok(()) };
+    if fewest >= processes {
+        return Err(format!("cheaper must be lower than processes: it is {fewest}, and processes is {processes}"));
+    }
+    if let Some(initial) = cheaper.initial
+        && !(fewest..=processes).contains(&initial)
+    {
+        let used = initial.clamp(fewest, processes);
+        cheaper.initial = Some(used);
+        config.warnings.push(format!(
+            "cheaper-initial is {initial}, not from cheaper ({fewest}) to processes ({processes}): starting with {used}"
+        ));
+    }
+    Ok(())
 }
 
 /// How to decide that workers are too few.

@@ -240,8 +240,16 @@ fn has_company(config: &Config) -> bool {
 }
 
 /// Options that an emperor alone cannot honour, and whose loss would show late.
-const OF_A_SERVER: [&str; 7] =
-    ["control", "hook-master-start", "hook-touch", "master-fifo", "py-autoreload", "touch-exec", "touch-reload"];
+const OF_A_SERVER: [&str; 8] = [
+    "control",
+    "hook-master-start",
+    "hook-touch",
+    "master-fifo",
+    "probe",
+    "py-autoreload",
+    "touch-exec",
+    "touch-reload",
+];
 
 #[cfg(test)]
 mod tests {

@@ -9,9 +9,9 @@ use super::row::{
 };
 use super::row::{Action, Kind, Row};
 use super::{
-    Order, alarms, between, carbon, control, crons, daemons, emperor, event_loops, harakiri, hooks, http_router,
-    limits, logs, metrics_compat, privileges, program, python, reactions, routes, routing, set, slow_requests, sockets,
-    static_files, stats_push, statsd, system, tls, websockets,
+    Order, alarms, between, carbon, container, control, crons, daemons, emperor, event_loops, harakiri, hooks,
+    http_router, limits, logs, metrics_compat, privileges, probes, program, python, reactions, routes, routing, set,
+    slow_requests, sockets, static_files, stats_push, statsd, system, tls, websockets,
 };
 use Kind::{Act, Addresses, Always, Custom, Flag, Large, Limit, Megabytes, Mode, Number, Path, Paths, Text, Texts};
 
@@ -33,6 +33,7 @@ const TABLES: &[&[Row]] = &[
     logs::ROWS,
     metrics_compat::ROWS,
     privileges::ROWS,
+    probes::ROWS,
     reactions::ROWS,
     routes::ROWS,
     routing::REQUEST_ROWS,
@@ -130,9 +131,9 @@ static OPTIONS: &[Row] = &[
           help: "The same as plugin, and an error for any plugin that is not uWSGI's own", ..APPLICATION },
 
     // Who serves it.
-    Row { names: &["processes", "workers"], short: Some('p'), kind: Number(|c| &mut c.processes, 1..=10_000),
-          takes: "N", default: "1",
-          help: "Number of workers", ..WORKERS },
+    Row { names: &["processes", "workers"], short: Some('p'), kind: Custom(container::processes),
+          takes: "N|auto", default: "1",
+          help: "Number of workers; auto is one for each processor that the container's quota (cgroup) and the affinity mask allow, rounded up", ..WORKERS },
     Row { names: &["threads"], kind: Number(|c| &mut c.threads, 1..=10_000), takes: "N", default: "1",
           help: "Threads in each worker, each of which serves one request at a time", ..WORKERS },
     Row { names: &["master"], short: Some('M'), kind: Always,
@@ -164,10 +165,10 @@ static OPTIONS: &[Row] = &[
           ..ADAPTIVE },
     Row { names: &["cheaper-overload"], kind: Number(|c| &mut c.cheaper.overload, 1..=86_400), takes: "SECONDS", default: "3",
           help: "Look at the load this often", ..ADAPTIVE },
-    Row { names: &["cheaper-rss-limit-soft"], kind: Large(|c| &mut c.cheaper.rss_limit_soft, 0..=u64::MAX), takes: "BYTES", default: "0",
-          help: "Add no workers while all of them together have more resident memory; 0 for no limit", ..ADAPTIVE },
-    Row { names: &["cheaper-rss-limit-hard"], kind: Large(|c| &mut c.cheaper.rss_limit_hard, 0..=u64::MAX), takes: "BYTES", default: "0",
-          help: "Stop one worker after another, but for the last, while they have more; 0 for no limit", ..ADAPTIVE },
+    Row { names: &["cheaper-rss-limit-soft"], kind: Custom(container::cheaper_soft), takes: "BYTES|PERCENT", default: "0",
+          help: "Add no workers while all of them together have more resident memory; 0 for no limit, 80% for a part of what the container may use", ..ADAPTIVE },
+    Row { names: &["cheaper-rss-limit-hard"], kind: Custom(container::cheaper_hard), takes: "BYTES|PERCENT", default: "0",
+          help: "Stop one worker after another, but for the last, while they have more; 0 for no limit, 90% for a part of what the container may use", ..ADAPTIVE },
     Row { names: &["cheaper-busyness-max"], kind: Number(|c| &mut c.cheaper.busyness.max, 1..=100), takes: "PERCENT", default: "50",
           help: "Add workers above this utilization", ..ADAPTIVE },
     Row { names: &["cheaper-busyness-min"], kind: Number(|c| &mut c.cheaper.busyness.min, 0..=100), takes: "PERCENT", default: "25",
@@ -209,12 +210,12 @@ static OPTIONS: &[Row] = &[
           help: "Let each worker run this much longer than the one before", ..RECYCLING },
     Row { names: &["min-worker-lifetime"], kind: Number(|c| &mut c.min_worker_lifetime, 0..=u32::MAX), takes: "SECONDS", default: "10",
           help: "Leave a worker at least this long before recycling it for its age or memory", ..RECYCLING },
-    Row { names: &["reload-on-rss"], kind: Megabytes(|c| &mut c.reload_on_rss), takes: "MEGABYTES",
-          help: "Replace a worker whose resident memory is larger, after the request that it holds", ..RECYCLING },
+    Row { names: &["reload-on-rss"], kind: Custom(container::reload_on_rss), takes: "MEGABYTES|PERCENT",
+          help: "Replace a worker whose resident memory is larger, after the request that it holds; 80% is a worker's share of that part of what the container may use: with 4 workers, 20% of it for each", ..RECYCLING },
     Row { names: &["reload-on-as"], kind: Megabytes(|c| &mut c.reload_on_as), takes: "MEGABYTES",
           help: "Replace a worker whose address space is larger, after the request that it holds", ..RECYCLING },
-    Row { names: &["evil-reload-on-rss"], kind: Megabytes(|c| &mut c.evil_reload_on_rss), takes: "MEGABYTES",
-          help: "Replace a worker whose resident memory is larger, whatever it is doing", ..RECYCLING },
+    Row { names: &["evil-reload-on-rss"], kind: Custom(container::evil_reload_on_rss), takes: "MEGABYTES|PERCENT",
+          help: "Replace a worker whose resident memory is larger, whatever it is doing; a percentage is shared as with reload-on-rss", ..RECYCLING },
     Row { names: &["evil-reload-on-as"], kind: Megabytes(|c| &mut c.evil_reload_on_as), takes: "MEGABYTES",
           help: "Replace a worker whose address space is larger, whatever it is doing", ..RECYCLING },
     Row { names: &["limit-as"], kind: Megabytes(|c| &mut c.limit_as), takes: "MEGABYTES",

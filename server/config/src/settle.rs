@@ -150,6 +150,7 @@ fn finish(config: &mut Config) -> Result<(), ConfigError> {
         }
         // As with uWSGI: no worker, for none would have anything to do.
         (config.processes, config.cheaper.workers, config.idle, config.cheap) = (0, None, None, false);
+        config.container.auto_processes = false;
     }
     super::http_router::finish(config).map_err(ConfigError::Conflict)?;
     // A mount at the root is the application.
@@ -189,24 +190,8 @@ fn finish(config: &mut Config) -> Result<(), ConfigError> {
     {
         (config.callable, config.app) = (callable.to_owned(), AppSource::Module(module.to_owned()));
     }
-    let cheaper = &mut config.cheaper;
-    if let Some(fewest) = cheaper.workers {
-        if fewest >= config.processes {
-            return Err(ConfigError::Conflict(format!(
-                "cheaper must be lower than processes: it is {fewest}, and processes is {}",
-                config.processes
-            )));
-        }
-        if let Some(initial) = cheaper.initial
-            && !(fewest..=config.processes).contains(&initial)
-        {
-            let used = initial.clamp(fewest, config.processes);
-            cheaper.initial = Some(used);
-            config.warnings.push(format!(
-                "cheaper-initial is {initial}, not from cheaper ({fewest}) to processes ({}): starting with {used}",
-                config.processes
-            ));
-        }
+    if !config.container.auto_processes {
+        super::cheaper::check(config).map_err(ConfigError::Conflict)?;
     }
     if let Some(longest) = config.max_worker_lifetime
         && config.min_worker_lifetime >= longest

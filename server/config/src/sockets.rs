@@ -94,6 +94,9 @@ pub(crate) fn finish(config: &mut Config, first_name: impl Fn(&str) -> &str) -> 
         *next += 1;
     }
     let mut maps = std::mem::take(&mut config.sockets.maps);
+    if config.container.auto_processes && maps.iter().any(|map| !map.workers.is_empty()) {
+        return Err("map-socket: give processes a number: with auto nobody knows which workers there will be".into());
+    }
     if let Some(worker) = maps.iter().flat_map(|map| &map.workers).find(|worker| **worker > config.processes) {
         return Err(format!("map-socket: there is no worker {worker}: processes is {}", config.processes));
     }

@@ -7,6 +7,7 @@ use super::app_source::{AppSource, Mount};
 use super::between::Between;
 use super::carbon::CarbonConfig;
 use super::cheaper::Cheaper;
+use super::container::ContainerConfig;
 use super::control::ControlSocket;
 use super::crons::{CronsConfig, SignalsConfig};
 use super::daemons::DaemonsConfig;
@@ -18,6 +19,7 @@ use super::http_router::HttpRouterConfig;
 use super::limits::{MinRates, Temp};
 use super::logs::LogsConfig;
 use super::metrics_compat::MetricsCompat;
+use super::probes::ProbesConfig;
 use super::program::Announcements;
 use super::python::PythonConfig;
 use super::reactions::Reactions;
@@ -254,6 +256,10 @@ pub struct Config {
     pub shared_import: Vec<String>,
     /// `--auto-procname`, `--procname*`.
     pub procname: ProcessNames,
+    /// What is taken from the container's limits.
+    pub container: ContainerConfig,
+    /// `--probe`, `--ready-saturation`, `--drain-delay`.
+    pub probes: ProbesConfig,
     /// `--cheaper*`.
     pub cheaper: Cheaper,
     /// `--idle`: seconds without a request after which every worker goes.
@@ -457,6 +463,8 @@ impl Default for Config {
             import: Vec::new(),
             shared_import: Vec::new(),
             procname: ProcessNames::default(),
+            container: ContainerConfig::default(),
+            probes: ProbesConfig::default(),
             cheaper: Cheaper::default(),
             idle: None,
             cheap: false,

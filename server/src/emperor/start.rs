@@ -28,7 +28,7 @@ use crate::master::{Reread, hooks, listeners, privileges, raise_descriptor_limit
 use crate::pidfile::{self, EMPEROR_NAME};
 use crate::process_setup::ignore;
 use crate::procname;
-use crate::stats::server::{self, HttpAccess, MetricsAccess, OwnNames, Service};
+use crate::stats::server::{self, HttpAccess, MetricsAccess, OwnNames, Probes, Service};
 use crate::system_limits;
 use crate::vassal::Link;
 use rwsgi_config::{Config, EmperorConfig, SocketConfig};
@@ -228,6 +228,7 @@ fn serve_stats(
             cors: config.stats_http_cors.clone(),
             metrics: MetricsAccess::of(config, &listener.address),
             names: OwnNames::of(None, address),
+            probes: Probes::default(),
         })
     } else {
         Service::Plain

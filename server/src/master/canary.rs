@@ -145,7 +145,7 @@ impl Master {
             Ok(time) => time,
             Err(why) => return answering.failed(why),
         };
-        let refused = if self.phase != Phase::Serving {
+        let refused = if self.is_stopping() {
             Some("canary: the server is stopping".to_owned())
         } else if let Some(canary) = &self.canary {
             Some(format!("canary: generation {} is tried: keep or undo it first", canary.number))
@@ -175,6 +175,7 @@ impl Master {
                 self.canary = Some(Canary::new(number, size, time, answering));
             }
             Err(failure) => {
+                self.reload_count.failed();
                 warn!("canary: generation {current} goes on: {failure:#}");
                 answering.failed(format!("canary: generation {current} goes on: {failure:#}"));
             }

@@ -16,6 +16,7 @@ use crate::ipc::AuxiliaryKind;
 use crate::ipc::Notice;
 use crate::ipc::calls::CallPacket;
 use crate::spooler::Queue;
+use crate::stats::server::Readiness;
 use crate::vassal::Heard;
 
 /// Where tasks send what has happened. It has space for [`MOST_WAITING`]: who sends more waits, and leaves what comes
@@ -71,6 +72,8 @@ pub(super) enum Event {
     },
     /// Somebody wants to know how the server is doing.
     Stats(oneshot::Sender<Snapshot>),
+    /// Somebody wants to know whether the server lives, or wants requests.
+    Probe(oneshot::Sender<Readiness>),
     /// Somebody asks for something through the control socket.
     Control(Box<Asked>),
     /// The spoolers' jobs were counted for that.

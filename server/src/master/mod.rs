@@ -21,6 +21,7 @@ mod control;
 mod cron_commands;
 mod crons;
 mod daemons;
+mod drain;
 mod emperor;
 mod events;
 mod fifo;
@@ -35,12 +36,14 @@ pub(crate) mod listeners;
 mod load;
 mod log;
 mod memory_pressure;
+mod out_of_memory;
 mod post;
 mod private_socket;
 pub(crate) mod privileges;
 pub(crate) mod process;
 mod queues;
 mod readable;
+mod readiness;
 mod reap;
 mod reason;
 mod refork;
@@ -191,7 +194,7 @@ impl Master {
             self.config.threads,
             if self.config.threads == 1 { "" } else { "s" },
         );
-        for listener in self.sockets.public() {
+        for listener in self.sockets.public().chain(&self.sockets.probes) {
             info!("{} on {}", listener.option, listener.address);
         }
         // The one that nobody has asked for is found by `rwsgi ctl`.
@@ -223,6 +226,8 @@ impl Master {
             Event::Heartbeat => self.send_heartbeat(),
             Event::SlowStack { slot, thread, started, stack } => self.keep_slow_stack(slot, thread, started, &stack),
             Event::Stats(answer) => self.answer_stats(answer),
+            // Who asked may have gone.
+            Event::Probe(answer) => drop(answer.send(self.readiness().map_err(|why| why.to_string()))),
             Event::Control(asked) => self.obey_control(*asked),
             Event::Queues { queues, good_until, answer } => self.answer_counted(queues, good_until, answer),
         }
@@ -249,7 +254,10 @@ impl Master {
             Timer::Crons => self.run_crons(now, false),
             Timer::WatchdogSign => self.tell_alive(now),
             Timer::Status => self.tell_status(now),
+            Timer::Drained => self.drained(),
             Timer::StopLate => self.stop_late(),
+            Timer::Saturation => self.watch_saturation(now),
+            Timer::OutOfMemory => self.watch_out_of_memory(now),
             Timer::Canary => self.canary_is_over(),
             Timer::WorkerOrders => self.watch_worker_orders(now),
             Timer::Refork => self.cancel_refork("the process that the worker has forked is not ready in time"),

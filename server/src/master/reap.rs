@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use tracing::{error, info, warn};
 
-use super::children::{Cause, Child, Ended};
+use super::children::{Cause, Child, Ended, Stage};
 use super::post::Post;
 use super::process::{Change, End, Reaped, next_change, signal};
 use super::queues::put_off;
@@ -62,7 +62,11 @@ impl Master {
         let Some(ended) = self.children.reap(id, reaped.end, now, &mut self.timers) else { return };
         self.app_signals.forget_listener(|listener| listener.child == id);
         self.orders_end(id);
-        self.alarm_of_end(&format!("{post} (pid {})", reaped.pid), reaped.end);
+        let name = format!("{post} (pid {})", reaped.pid);
+        if !matches!(ended.child.stage, Stage::Killed(_)) {
+            self.explain_kill(&name, reaped.end);
+        }
+        self.alarm_of_end(&name, reaped.end);
         if reaped.end == End::Exited(EXIT_HOOK_FAILED) && self.phase == Phase::Serving {
             error!("{post} (pid {}) ended because a hook has failed: stopping", reaped.pid);
             self.fail(1);
@@ -232,6 +236,7 @@ impl Master {
             return;
         }
         self.children.forget_orders(number, now, &mut self.timers);
+        let was_loaded = self.generations.get(number).is_some_and(|generation| generation.python.is_some());
         self.generations.remove(number);
         if self.phase != Phase::Serving {
             return;
@@ -250,6 +255,9 @@ impl Master {
                 );
             }
             Some(_) if self.canary.as_ref().is_some_and(|canary| canary.number() == number) => {
+                if !was_loaded {
+                    self.reload_count.failed();
+                }
                 self.canary_died(
                     Some(number),
                     &format!("its application was not loaded, or its fork server died ({end})"),
@@ -262,6 +270,7 @@ impl Master {
             }
             Some(current) => {
                 self.app_signals.forget(number);
+                self.reload_count.failed();
                 error!("reload: generation {number} failed to load ({end}): generation {current} goes on");
                 self.tell_ready();
             }

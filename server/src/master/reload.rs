@@ -95,6 +95,9 @@ impl Master {
 
     /// Reads the configuration again and loads the next generation beside the one that serves.
     pub(super) fn reload(&mut self, how: Reload) {
+        if self.is_draining && self.phase == Phase::Serving {
+            return warn!("reload: not done: the server was told to stop");
+        }
         if self.phase != Phase::Serving {
             return;
         }
@@ -111,7 +114,10 @@ impl Master {
                 self.tell_reloading();
                 info!("reload: loading generation {number} beside generation {current}");
             }
-            Err(failure) => error!("reload: generation {current} goes on: {failure:#}"),
+            Err(failure) => {
+                self.reload_count.failed();
+                error!("reload: generation {current} goes on: {failure:#}");
+            }
         }
     }
 
@@ -171,12 +177,17 @@ impl Master {
         self.haste = how == Reload::Brutal;
         self.watch_limits(now);
         self.configure_slow_requests();
+        self.configure_saturation(now);
+        self.doubt_share(number);
         self.tell_router_limits();
         if !is_first {
             self.renew_certificates();
         }
         if !is_first {
             info!("reload: generation {number} takes over");
+            if how != Reload::Again {
+                self.reload_count.takes_over(number);
+            }
         }
         self.renew_auxiliaries(None);
         self.run_master_start();
@@ -200,6 +211,7 @@ impl Master {
         self.chain = None;
         if !self.worker_ids().any(|worker| self.children.post(Post::Worker(worker)).is_wanted) {
             // None runs until somebody connects, and so none will say that it serves.
+            self.reload_count.serves(Some(number));
             self.tell_ready();
         }
         // A canary that is kept has workers of its own already.
@@ -372,6 +384,7 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<(&'static str, String)> {
         temp.size: "temp-size",
         emperor: "emperor",
         stats: "stats",
+        probes.addresses: "probe",
         control: "control",
         stats_http: "stats-http",
         spooler.directories: "spooler",

@@ -84,7 +84,7 @@ impl Master {
         let idle_for = self.load.active_at.map_or(Duration::ZERO, |active| now - active);
         if self.config.idle.is_some_and(|limit| idle_for >= Duration::from_secs(limit.into())) {
             self.load.last = Some(load);
-            if self.config.reactions.die_on_idle {
+            if self.config.reactions.die_on_idle && !self.is_draining {
                 return self.stop("die-on-idle");
             }
             self.fall_asleep("idle");

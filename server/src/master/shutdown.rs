@@ -24,6 +24,9 @@ impl Master {
             self.kill_daemons();
             return;
         }
+        if self.drain(by) {
+            return;
+        }
         info!("{by}: stopping after the requests in progress");
         self.begin_stop();
     }
@@ -46,13 +49,14 @@ impl Master {
         }
     }
 
-    fn begin_stop(&mut self) {
+    pub(super) fn begin_stop(&mut self) {
         self.cancel_refork("the server stops");
         self.phase = Phase::RouterLeaves;
         self.undo_canary("the server stops");
         self.supervisor.notify("STOPPING=1");
         self.timers.set(Timer::StopLate, Instant::now() + self.grace() + AFTER_THE_LATE);
         self.timers.cancel(Timer::Load);
+        self.timers.cancel(Timer::Drained);
         self.daemons.hold();
         for post in self.auxiliary_posts().into_iter().chain([Post::HttpRouter, Post::Emperor, Post::ForkServer]) {
             self.children.abandon(post, &mut self.timers);

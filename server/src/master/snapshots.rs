@@ -63,6 +63,7 @@ impl Master {
         snapshot.generations = Some(self.generation_history.describe(&self.snapshot_state.living));
         snapshot.canary = self.canary.as_ref().map(Canary::describe);
         snapshot.control = self.control.file.as_ref().map(|file| file.path().to_string_lossy().into_owned());
+        self.describe_readiness(&mut snapshot);
         self.describe_silence(&mut snapshot);
         self.describe_slow_requests(&mut snapshot);
         self.daemons.describe(&mut snapshot);

@@ -141,8 +141,9 @@ impl Master {
         for (replaced, reason) in outcome.replaced {
             self.dismiss(replaced, Why::For(reason));
         }
-        if let Some(&super::children::Child { post: Post::Worker(worker), .. }) = self.children.get(child) {
+        if let Some(&super::children::Child { post: Post::Worker(worker), generation, .. }) = self.children.get(child) {
             self.any_ready = true;
+            self.reload_count.serves(generation);
             self.canary_served();
             self.worker_ready(worker);
         }

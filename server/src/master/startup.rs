@@ -27,9 +27,11 @@ use super::leftovers::Leftovers;
 use super::listeners::{self, Listener, bind};
 use super::load::LoadWatch;
 use super::log::Log;
+use super::out_of_memory::OomWatch;
 use super::post::Post;
 use super::private_socket::PrivateSocket;
 use super::queues::Queues;
+use super::readiness::{ReloadCount, SaturationWatch};
 use super::refork::Reforks;
 use super::slow_requests::SlowRequests;
 use super::stacks::Questions;
@@ -38,6 +40,7 @@ use super::supervisor::Supervisor;
 use super::timers::Timers;
 use super::worker_orders::WorkerOrders;
 use super::{control, fifo, hooks, privileges, routes, signals, stats_push, temp, touch};
+use crate::cgroup::ControlGroup;
 use crate::clock::UnixMicros;
 use crate::identity::Identity;
 use crate::ids::WorkerId;
@@ -48,7 +51,7 @@ use crate::share::Share;
 use crate::stacks::area::StackMemory;
 use crate::stats::generations::GenerationHistory;
 use crate::stats::scoreboard::{Layout, Scoreboard};
-use crate::stats::server::{self, HttpAccess, MetricsAccess, OwnNames, Service};
+use crate::stats::server::{self, HttpAccess, MetricsAccess, OwnNames, Probes, Service};
 use crate::stats::state::SnapshotState;
 use crate::stats::totals::Totals;
 use rwsgi_config::{Config, SocketConfig};
@@ -105,7 +108,7 @@ pub(super) fn start(
     let (liveness_reader, liveness) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     let notices = signals::watch_notices(&events)?;
     let calls = app_signals::watch(&events)?;
-    let Bound { workers, router } = bind_all(&config, user, &mut inherited, &mut leftovers, &events)?;
+    let Bound { workers, router, probes } = bind_all(&config, user, &mut inherited, &mut leftovers, &events)?;
     let is_reachable = !(workers.is_empty() && router.is_empty());
     anyhow::ensure!(is_reachable || config.processes == 0, "no socket was inherited, and none is configured");
     // Keys are often root's alone.
@@ -144,7 +147,7 @@ pub(super) fn start(
     }
     let link = (!router.is_empty()).then(PrivateSocket::bind).transpose()?;
     let mut master = Master {
-        sockets: Sockets { workers, router, link, liveness: liveness_reader, notices, calls },
+        sockets: Sockets { workers, router, probes, link, liveness: liveness_reader, notices, calls },
         scoreboard: Scoreboard::create(layout).context("cannot create the scoreboard")?,
         profile: None,
         stacks: Questions::new(StackMemory::create(layout).context("cannot create the memory for stacks")?),
@@ -177,7 +180,12 @@ pub(super) fn start(
         log,
         control: ControlState::new(control_file),
         phase: Phase::Serving,
+        is_draining: false,
+        saturation: SaturationWatch::default(),
         exit_status: 0,
+        reload_count: ReloadCount::default(),
+        control_group: ControlGroup::find(),
+        oom: OomWatch::default(),
         worker_orders: WorkerOrders::new(),
         refork: Reforks::default(),
         snapshot_state: SnapshotState::new(tokio::runtime::Handle::current()),
@@ -190,6 +198,7 @@ pub(super) fn start(
     master.configure_slow_requests();
     master.watch_status(Instant::now());
     master.watch_silence(Instant::now());
+    master.watch_out_of_memory(Instant::now());
     master.watch_backlogs(Instant::now());
     Ok(Started { master, leftovers, liveness })
 }
@@ -217,6 +226,7 @@ fn posts(config: &Config, has_router: bool) -> Vec<Post> {
 struct Bound {
     workers: Vec<(Listener, SocketProtocol)>,
     router: Vec<Listener>,
+    probes: Vec<Listener>,
 }
 
 /// Binds every socket that is configured, or takes it from who opened it before; starts the stats servers.
@@ -231,7 +241,8 @@ fn bind_all(
         if let Some((address, fd)) = inherited.find(|bound| listeners::same(bound, address)) {
             return Ok(Listener::adopt(option, address, fd, config.listen)?);
         }
-        let sockets = if option == "stats" { &SocketConfig::default() } else { &config.sockets };
+        let is_private = matches!(option, "stats" | "probe");
+        let sockets = if is_private { &SocketConfig::default() } else { &config.sockets };
         let listener = bind(option, address, config.listen, user, sockets)?;
         // Inherited by what is accepted.
         if let Some(bytes) = sockets.send_buffer {
@@ -248,7 +259,7 @@ fn bind_all(
             if config.vacuum {
                 leftovers.add(path);
             }
-            if option != "stats" {
+            if !is_private {
                 privileges::adjust_socket(path, config, user)?;
             }
         }
@@ -267,6 +278,22 @@ fn bind_all(
     let redirects = config.tls.redirects.iter().map(|socket| ("http-to-https", &socket.address));
     let router = config.http.iter().map(|address| ("http", address)).chain(https).chain(redirects);
     let router: Vec<_> = router.map(|(option, address)| open(option, address)).collect::<Result<_, _>>()?;
+    let asked = events.clone();
+    let asker = Probes::new(move |answer| {
+        let ask = asked.clone();
+        tokio::task::spawn_local(async move {
+            // The loop is gone only when the process is about to be.
+            let _ = ask.send(Event::Probe(answer)).await;
+        });
+    });
+    let mut probes = Vec::new();
+    for address in &config.probes.addresses {
+        let listener = open("probe", address)?;
+        let ask = |_| {};
+        let service = Service::Probes(asker.clone());
+        tokio::task::spawn_local(server::serve(listener.fd().try_clone_to_owned()?, service, ask));
+        probes.push(listener);
+    }
     for address in &config.stats {
         let listener = open("stats", address)?;
         info!("stats server on {}", listener.address);
@@ -279,6 +306,7 @@ fn bind_all(
                 cors: config.stats_http_cors.clone(),
                 metrics: MetricsAccess::of(config, &listener.address),
                 names,
+                probes: asker.clone(),
             })
         } else {
             Service::Plain
@@ -296,5 +324,5 @@ fn bind_all(
         // As uWSGI does with a socket that nothing else is said of.
         listeners.push((Listener::adopt("LISTEN_FDS", address, fd, config.listen)?, SocketProtocol::Uwsgi));
     }
-    Ok(Bound { workers: listeners, router })
+    Ok(Bound { workers: listeners, router, probes })
 }

@@ -18,15 +18,18 @@ use super::launcher::Launcher;
 use super::listeners::Listener;
 use super::load::LoadWatch;
 use super::log::Log;
+use super::out_of_memory::OomWatch;
 use super::post::Post;
 use super::private_socket::PrivateSocket;
 use super::queues::Queues;
+use super::readiness::{ReloadCount, SaturationWatch};
 use super::refork::Reforks;
 use super::slow_requests::SlowRequests;
 use super::stacks::{Profile, Questions};
 use super::supervisor::Supervisor;
 use super::timers::Timers;
 use super::worker_orders::WorkerOrders;
+use crate::cgroup::ControlGroup;
 use crate::clock::{MonotonicNanos, UnixMicros};
 use crate::ids::{ChildId, GenerationNumber, ThreadIndex, WorkerId};
 use crate::io::temp::TempPlace;
@@ -117,7 +120,16 @@ pub(super) struct Master {
     /// What goes with the control socket.
     pub(super) control: ControlState,
     pub(super) phase: Phase,
+    /// It was told to stop, and waits for balancers to turn away.
+    pub(super) is_draining: bool,
+    /// For `ready-saturation`.
+    pub(super) saturation: SaturationWatch,
     pub(super) exit_status: i32,
+    /// How reloads have ended.
+    pub(super) reload_count: ReloadCount,
+    /// What limits this server, with others of its container.
+    pub(super) control_group: ControlGroup,
+    pub(super) oom: OomWatch,
     /// What workers were asked, and have not answered.
     pub(super) worker_orders: WorkerOrders,
     /// The fork server that a worker forks.
@@ -134,6 +146,8 @@ pub(super) struct Sockets {
     pub(super) workers: Vec<(Listener, SocketProtocol)>,
     /// That the http router accepts from.
     pub(super) router: Vec<Listener>,
+    /// Of probes.
+    pub(super) probes: Vec<Listener>,
     /// That the workers meet the router at, if there is one.
     pub(super) link: Option<PrivateSocket>,
     /// Every process sees the master's end at the other end of this pipe.

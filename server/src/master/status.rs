@@ -71,6 +71,7 @@ impl Master {
         });
         let doing = match self.phase {
             Phase::Serving if self.generations.current().is_none() => "loading the application, ",
+            Phase::Serving if self.is_draining => "draining, ",
             Phase::Serving => "",
             _ => "stopping, ",
         };

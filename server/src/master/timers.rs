@@ -46,8 +46,14 @@ pub(super) enum Timer {
     WatchdogSign,
     /// The supervisor is sent the status line.
     Status,
+    /// `drain-delay` is over.
+    Drained,
     /// What has not stopped is killed.
     StopLate,
+    /// How full the server is, for `ready-saturation`.
+    Saturation,
+    /// Processes that the kernel has killed for want of memory are counted.
+    OutOfMemory,
     /// A canary was not kept in time.
     Canary,
     /// A worker has not obeyed in time.

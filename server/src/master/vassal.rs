@@ -72,7 +72,9 @@ impl Master {
     /// Does what the emperor orders.
     pub(super) fn obey_emperor(&mut self, heard: Heard) {
         match heard {
-            Heard::Stop => self.stop_for("the emperor"),
+            // That it orders the same again is no reason to hurry.
+            Heard::Stop if self.is_stopping() => {}
+            Heard::Stop => self.stop("the emperor"),
             Heard::Reload => {
                 info!("the emperor: reloading");
                 self.reload(Reload::Rolling);
@@ -80,15 +82,12 @@ impl Master {
             Heard::Lost => {
                 error!("lost connection with the emperor");
                 self.exit_status = 1;
-                self.stop_for("no emperor");
+                // Without a delay: the next emperor is about to start a server on the same sockets.
+                if self.phase == Stage::Serving {
+                    info!("no emperor: stopping after the requests in progress");
+                    self.begin_stop();
+                }
             }
-        }
-    }
-
-    /// An emperor that orders the same again, or goes when it has, is no reason to hurry.
-    fn stop_for(&mut self, by: &str) {
-        if self.phase == Stage::Serving {
-            self.stop(by);
         }
     }
 }

@@ -7,6 +7,7 @@
 
 mod http;
 mod metrics;
+mod probe;
 
 use std::cell::Cell;
 use std::future::Future;
@@ -26,6 +27,7 @@ use tracing::{info, warn};
 
 pub use self::http::{HttpAccess, OwnNames};
 pub use self::metrics::MetricsAccess;
+pub use self::probe::{Probes, Readiness};
 
 /// Connections that may be open at a time: more than there are monitors, and few enough for the memory of their documents.
 const CONNECTIONS: usize = 32;
@@ -72,6 +74,8 @@ pub enum Service {
     Plain,
     /// What is asked for over HTTP.
     Http(HttpAccess),
+    /// Probes over HTTP, and nothing else.
+    Probes(Probes),
 }
 
 /// An open connection.
@@ -166,6 +170,7 @@ async fn answer(
             turn.set(Turn::Ours);
             http::respond(&request, access, ask).await?
         }
+        Service::Probes(probes) => probes.answer(stream).await?,
     };
     within(async {
         let mut rest = &bytes[..];

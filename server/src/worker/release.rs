@@ -81,10 +81,10 @@ fn let_go(worker: &Weak<Worker>) {
     routes::detach(worker.routes.as_ref());
     let Ok(nothing) = nothing() else { return };
     let kept = worker.kept_in_child.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let ours = |fd| is_ours(fd, &worker) && !kept.contains(&fd);
-    for fd in open_descriptors().into_iter().filter(|fd| ours(*fd)) {
-        replace(fd, nothing.as_raw_fd());
-    }
+    // All are looked at before any is replaced: a connection is known by its listener.
+    let mut replaced = open_descriptors();
+    replaced.retain(|fd| is_ours(*fd, &worker) && !kept.contains(fd));
+    replaced.iter().for_each(|fd| replace(*fd, nothing.as_raw_fd()));
 }
 
 /// The descriptors that this process has open.

@@ -87,7 +87,8 @@ impl WorkerThread {
             // A link's client is the router's, which outlives this worker.
             keep_alive: head.keep_alive
                 && self.worker.config.http_keepalive > 0
-                && (connection.is_link() || !self.is_declining()),
+                && (connection.is_link() || !self.is_declining())
+                && !self.worker.scoreboard.limits().closes_connections(),
         };
         let line = RequestLine {
             client: peer.remote_addr.as_bytes(),

@@ -7,9 +7,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Cgroup {
-    /// Memory that the group uses (`memory.current`), bytes.
+    /// Memory that the group uses and that the kernel cannot drop at once (`memory.current` without `inactive_file` of
+    /// `memory.stat`, as Kubernetes counts it), bytes.
     pub memory: u64,
-    /// The most that it may use (`memory.max`), bytes; absent when there is no limit.
+    /// The most that it may use (`memory.max`), bytes; absent when there is no limit. Where groups around it have lower limits,
+    /// this is the lowest, and `memory` is of the group that has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_limit: Option<u64>,
     /// Processors that it may use (`cpu.max`: quota divided by period); absent when there is no limit.

@@ -111,15 +111,15 @@ fn what_cannot_be_is_one_line_that_names_the_option_and_what_it_got() {
     for (line, expected) in [
         (
             "--http :1 -w m --processes four",
-            "command line: --processes: expected a whole number from 1 to 10000, got 'four'",
+            "command line: --processes: expected a whole number from 1 to 10000, or auto, got 'four'",
         ),
         (
             "--http :1 -w m --processes -3",
-            "command line: --processes: expected a whole number from 1 to 10000, got '-3'",
+            "command line: --processes: expected a whole number from 1 to 10000, or auto, got '-3'",
         ),
         ("--http :1 -w m --proceses 4", "command line: there is no option '--proceses'; did you mean '--processes'?"),
         ("--http :1 -w m --qqqqqqq", "command line: there is no option '--qqqqqqq'"),
-        ("--http :1 -w m --processes", "command line: --processes <N> needs a value"),
+        ("--http :1 -w m --processes", "command line: --processes <N|auto> needs a value"),
         ("--http :1 -w m --stats-http=yes", "command line: --stats-http takes no value"),
         (
             "--http :1 -w m --show-request cookies",
@@ -211,7 +211,10 @@ fn a_file_includes_another_or_a_section_of_its_own() {
 #[test]
 fn what_is_wrong_in_a_file_is_said_with_its_line() {
     for (text, expected) in [
-        ("[uwsgi]\n\nprocesses = four\n", ":3: processes: expected a whole number from 1 to 10000, got 'four'"),
+        (
+            "[uwsgi]\n\nprocesses = four\n",
+            ":3: processes: expected a whole number from 1 to 10000, or auto, got 'four'",
+        ),
         ("[uwsgi\n", ":1: '[uwsgi' is no section header: it does not end with ']'"),
         ("[uwsgi]\n= 4\n", ":2: '= 4' has no key before its '='"),
         ("[app]\n[b]\n", ":1: there is no section 'uwsgi' (there is: [app], [b])"),
@@ -468,7 +471,7 @@ fn letters_stand_together_as_with_getopt() {
         assert_eq!((config.chmod_socket, config.processes), (mode, processes), "{line}");
     }
     assert!(error("rwsgi --http :1 -w m -Mq").contains("there is no option '-q'"));
-    assert!(error("rwsgi --http :1 -w m -Mp").contains("--processes <N> needs a value"));
+    assert!(error("rwsgi --http :1 -w m -Mp").contains("--processes <N|auto> needs a value"));
 }
 
 #[test]

@@ -40,7 +40,7 @@ impl Master {
                 answering.progress(format!("generation {newest} is being loaded"));
                 self.control.waits.push(Wait { what: What::Generation(newest), answering });
             }
-            _ if self.phase != Phase::Serving => {
+            _ if self.is_stopping() => {
                 answering.failed("the server stops instead of reloading (exit-on-reload)");
             }
             _ => answering.failed("the application cannot be loaded again: the log says why; nothing has changed"),

@@ -10,6 +10,8 @@ pub struct LimitsCell {
     slow_clients: AtomicU64,
     /// The master's word; 0 for what is so without it.
     log_level: AtomicU32,
+    /// The master's word; 0 for connections that are kept for the next request.
+    closes: AtomicU32,
 }
 
 impl LimitsCell {
@@ -26,6 +28,16 @@ impl LimitsCell {
     /// From now on the log tells this much: 1 for errors alone, to 4.
     pub fn set_log_level(&self, level: u32) {
         self.log_level.store(level, Relaxed);
+    }
+
+    /// From now on no connection is kept for another request: the server drains.
+    pub fn close_connections(&self) {
+        self.closes.store(1, Relaxed);
+    }
+
+    /// Whether a connection is closed after its response.
+    pub fn closes_connections(&self) -> bool {
+        self.closes.load(Relaxed) != 0
     }
 
     /// How much the log tells; 0 when nobody has said.

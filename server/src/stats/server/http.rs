@@ -13,6 +13,7 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::oneshot;
 
 use super::metrics::MetricsAccess;
+use super::probe::Probes;
 use super::{Stream, document, snapshot};
 
 /// The largest request head, bytes.
@@ -32,6 +33,8 @@ pub struct HttpAccess {
     pub metrics: MetricsAccess,
     /// The names that requests must be sent to.
     pub names: OwnNames,
+    /// `/-/live` and `/-/ready`.
+    pub probes: Probes,
 }
 
 /// The names of a loopback address that `Host` may have; any name for another address.
@@ -128,18 +131,11 @@ pub(super) async fn respond(
     access: &HttpAccess,
     ask: &impl Fn(oneshot::Sender<Snapshot>),
 ) -> io::Result<Vec<u8>> {
-    let refused =
-        |status, why: &str, more, head_only| Ok(response(status, "text/plain", why.as_bytes(), more, head_only));
-    let (head_only, path, format) = match request {
-        Request::Get { head_only, path, format } => (*head_only, path.as_str(), *format),
-        Request::OtherMethod => {
-            return refused("405 Method Not Allowed", "only GET and HEAD\n", "Allow: GET, HEAD\r\n", false);
-        }
-        Request::OtherHost { head_only } => {
-            return refused("421 Misdirected Request", OTHER_HOST, "", *head_only);
-        }
-        Request::Bad => return refused("400 Bad Request", "not an HTTP request\n", "", false),
-    };
+    let Request::Get { head_only, path, format } = request else { return Ok(refuse(request)) };
+    let (head_only, path, format) = (*head_only, path.as_str(), *format);
+    if let Some(answer) = access.probes.respond(path, head_only).await? {
+        return Ok(answer);
+    }
     let cors =
         access.cors.as_ref().map_or(String::new(), |origin| format!("Access-Control-Allow-Origin: {origin}\r\n"));
     Ok(match path {
@@ -153,7 +149,19 @@ pub(super) async fn respond(
     })
 }
 
-fn response(status: &str, content_type: &str, body: &[u8], more: &str, head_only: bool) -> Vec<u8> {
+/// The answer to what is not GET or HEAD.
+pub(super) fn refuse(request: &Request) -> Vec<u8> {
+    let refused = |status, why: &str, more, head_only| response(status, "text/plain", why.as_bytes(), more, head_only);
+    match request {
+        Request::OtherHost { head_only } => refused("421 Misdirected Request", OTHER_HOST, "", *head_only),
+        Request::Get { .. } | Request::OtherMethod => {
+            refused("405 Method Not Allowed", "only GET and HEAD\n", "Allow: GET, HEAD\r\n", false)
+        }
+        Request::Bad => refused("400 Bad Request", "not an HTTP request\n", "", false),
+    }
+}
+
+pub(super) fn response(status: &str, content_type: &str, body: &[u8], more: &str, head_only: bool) -> Vec<u8> {
     let mut bytes = format!(
         "HTTP/1.0 {status}\r\nConnection: close\r\n{more}Content-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
         body.len()
