@@ -56,6 +56,6 @@ pub(super) fn stats_uri(target: &Target) -> String {
     match target {
         Target::Socket(Address::Tcp { .. }) => format!("tcp://{target}"),
         Target::Socket(_) => format!("unix://{target}"),
-        Target::Http { .. } => target.to_string(),
+        Target::Http { .. } | Target::Tunnel(_) => target.to_string(),
     }
 }
