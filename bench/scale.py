@@ -447,39 +447,77 @@ def report(servers: list[Measured], ingestions: list[Ingestion]) -> str:
     return "\n".join(parts)
 
 
+def read(file: Path) -> tuple[list[Measured], list[Ingestion]]:
+    """What an earlier run has measured."""
+    if not file.exists():
+        return [], []
+    earlier = json.loads(file.read_text())
+    servers = []
+    for one in earlier["servers"]:
+        scrapes = {format: Scrape(**scrape) for format, scrape in one["scrapes"].items()}
+        servers.append(Measured(**{**one, "scrapes": scrapes, "poll": Scrape(**one["poll"])}))
+    return servers, [Ingestion(**one) for one in earlier["prometheus"]]
+
+
+def measure_servers(rwsgi: str, smoke: bool) -> list[Measured]:
+    servers = []
+    for workers, routes in [(1, 1), (2, 1), (2, 5)] if smoke else [(1, 1), (8, 1), (64, 1), (256, 1), (8, ROUTES)]:
+        with tempfile.TemporaryDirectory() as directory:
+            servers.append(measure_server(rwsgi, workers, routes, 5 if smoke else 200, Path(directory)))
+        print(f"{plural(workers, 'worker')}, {plural(routes, 'route')}: done", file=sys.stderr, flush=True)
+    return servers
+
+
+def measure_fleets(rwsgi: str, prometheus: str, smoke: bool) -> list[Ingestion]:
+    # A chunk of the head has 120 samples: with as many a series is as large as it gets.
+    scrapes, interval, fleets = (7, 0.2, (1,)) if smoke else (125, 1.0, (20, 80))
+    ingestions = []
+    with tempfile.TemporaryDirectory() as recorded:
+        record_scrapes(rwsgi, 1 if smoke else 8, 1 if smoke else 20, scrapes, Path(recorded))
+        for format in ("text", "protobuf"):
+            for targets in fleets:
+                with tempfile.TemporaryDirectory() as directory:
+                    run = measure_prometheus(prometheus, Path(recorded), format, targets, scrapes, interval, Path(directory))
+                ingestions.append(run)
+                print(f"prometheus, {plural(targets, 'target')} in {format}: done", file=sys.stderr, flush=True)
+    return ingestions
+
+
+def tell(tables: str, write: bool) -> None:
+    """Prints the tables, or puts them in the place of those in the page."""
+    if not write:
+        print(tables)
+        return
+    page = ROOT / "docs" / "scale.md"
+    before, rest = page.read_text().split("<!-- measured -->\n")
+    after = rest.split("<!-- /measured -->\n")[1]
+    page.write_text(f"{before}<!-- measured -->\n{tables}<!-- /measured -->\n{after}")
+
+
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser("bench/scale.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rwsgi", default=os.path.join(sys.prefix, "bin", "rwsgi"), metavar="PROGRAM")
     parser.add_argument("--prometheus", default=shutil.which("prometheus") or "prometheus", metavar="PROGRAM")
     parser.add_argument("--out", type=Path, default=ROOT / "target" / "bench" / "scale.json", metavar="FILE", help="what was measured, as JSON")
     parser.add_argument("--smoke", action="store_true", help="whether the script works, in seconds: the numbers mean nothing")
+    parser.add_argument("--only", choices=["servers", "prometheus"], help="the other part stays as an earlier run left it")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/scale.md")
     parser.add_argument("--report", action="store_true", help="measure nothing: print the tables of an earlier run")
     options = parser.parse_args(argv)
+    servers, ingestions = read(options.out) if options.report or options.only else ([], [])
     if options.report:
-        read = json.loads(options.out.read_text())
-        servers = [Measured(**{**one, "scrapes": {k: Scrape(**v) for k, v in one["scrapes"].items()}, "poll": Scrape(**one["poll"])}) for one in read["servers"]]
-        print(report(servers, [Ingestion(**one) for one in read["prometheus"]]))
+        tell(report(servers, ingestions), options.write)
         return
 
     random.seed(1)
-    plans = [(1, 1), (2, 1), (2, 5)] if options.smoke else [(1, 1), (8, 1), (64, 1), (256, 1), (8, ROUTES)]
-    servers, ingestions = [], []
-    for workers, routes in plans:
-        with tempfile.TemporaryDirectory() as directory:
-            servers.append(measure_server(options.rwsgi, workers, routes, 5 if options.smoke else 200, Path(directory)))
-        print(f"{workers} workers, {routes} routes: done", file=sys.stderr)
-    # A chunk of the head has 120 samples: with as many a series is as large as it gets.
-    scrapes, interval, fleets = (7, 0.2, (1,)) if options.smoke else (125, 1.0, (20, 60, 120))
-    with tempfile.TemporaryDirectory() as recorded:
-        record_scrapes(options.rwsgi, 1 if options.smoke else 8, 1 if options.smoke else 20, scrapes, Path(recorded))
-        for format in ("text", "protobuf"):
-            for targets in fleets:
-                with tempfile.TemporaryDirectory() as directory:
-                    ingestions.append(measure_prometheus(options.prometheus, Path(recorded), format, targets, scrapes, interval, Path(directory)))
-                print(f"prometheus, {targets} targets in {format}: done", file=sys.stderr)
+    if options.only != "prometheus":
+        servers = measure_servers(options.rwsgi, options.smoke)
+    if options.only != "servers":
+        ingestions = measure_fleets(options.rwsgi, options.prometheus, options.smoke)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps({"servers": [asdict(one) for one in servers], "prometheus": [asdict(one) for one in ingestions]}, indent=1))
-    print(report(servers, ingestions))
+    if servers and ingestions:
+        tell(report(servers, ingestions), options.write)
 
 
 if __name__ == "__main__":

@@ -215,7 +215,7 @@ def test_the_server_runs_as_the_deployment_asks(start, app_image, tmp_path):
     assert re.search(r"^rwsgi_ready 1(\.0)?$", metrics, re.MULTILINE)
     assert re.search(r"^rwsgi_saturation \S+$", metrics, re.MULTILINE)
     # rtop and `rwsgi ctl` of the image, as `kubectl exec` would start them.
-    assert container.run("rwsgi", "ctl", "--control", "/run/rwsgi/control.sock", "status").returncode == 0
+    assert container.run("rwsgi", "ctl", "--control", "/run/rwsgi/control.sock", "stats").returncode == 0
     assert container.run("rtop", "--version").returncode == 0
 
 
