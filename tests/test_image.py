@@ -1,7 +1,7 @@
 """The Dockerfiles of deploy/docker, built by podman on a root of Debian's packages, and run as the Deployment of
 deploy/kubernetes asks: another user, a root that cannot be written to, no capabilities, the seccomp profile of the runtime.
 
-What is not built here is the stage that compiles: it installs the wheels that tests/run has built (`WHEELS=given`). The script
+What is not built here is the stage that compiles: it installs the wheels that tests/run has built. The script
 deploy/docker/check builds that stage too."""
 
 from __future__ import annotations
@@ -47,15 +47,14 @@ def podman() -> Podman:
 @pytest.fixture(scope="module")
 def server_image(podman, tmp_path_factory) -> str:
     """The image of the server, with the wheels that tests/run left."""
-    context = tmp_path_factory.mktemp("context")
+    context = tmp_path_factory.mktemp("built")
     (context / "wheels").mkdir()
     wheels = [*(ROOT / "target" / "wheels").glob(f"rwsgi-*-cp{PYTHON.replace('.', '')}-*.whl"), *(ROOT / "target" / "wheels").glob("rwsgi_top-*.whl")]
     if len(wheels) != 2:
         pytest.skip(f"the tests have been built for another Python than {PYTHON}, which the base image has")
     for wheel in wheels:
         shutil.copy(wheel, context / "wheels")
-    shutil.copy(ROOT / ".dockerignore", context)
-    podman.build(context, DOCKER / "Dockerfile", SERVER, PYTHON=PYTHON, WHEELS="given")
+    podman.build(ROOT, DOCKER / "Dockerfile", SERVER, f"--build-context=wheels={context}", PYTHON=PYTHON)
     return SERVER
 
 
@@ -155,7 +154,7 @@ def test_the_context_is_the_sources_and_nothing_else(podman, tmp_path):
     image = podman("image", "mount", "localhost/rwsgi-context").strip()
     try:
         context = Path(image) / "context"
-        there = {path.name for path in context.iterdir()} - {"wheels"}
+        there = {path.name for path in context.iterdir()}
         assert there == {"Cargo.toml", "Cargo.lock", "LICENSE-APACHE", "LICENSE-MIT", "bench", "server", "shared", "top"}
         members = re.search(r"^members = \[(.*)\]$", (ROOT / "Cargo.toml").read_text(), re.MULTILINE)[1]
         for member in re.findall(r'"([^"]+)"', members):

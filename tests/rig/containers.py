@@ -80,13 +80,13 @@ class Podman:
         """Whether the store has this image."""
         return bool(json.loads(self("images", "--format", "json", "--filter", f"reference={name}") or "[]"))
 
-    def build(self, context: Path, file: Path, tag: str, deadline: float = 280, **build_args: str) -> None:
+    def build(self, context: Path, file: Path, tag: str, *options: str, deadline: float = 280, **build_args: str) -> None:
         """Builds a Dockerfile as `docker build` does, with the network and the certificates that this machine has."""
         wanted = [f"--build-arg={name}={value}" for name, value in build_args.items()]
         trust = [f"--volume={CA_BUNDLE}:{CA_BUNDLE}:ro"] if os.path.exists(CA_BUNDLE) else []
         self(
             "build", "--quiet", "--isolation", "chroot", "--network", "host", "--format", "docker", "--pull=never",
-            *trust, *wanted, "--file", file, "--tag", tag, context, timeout=deadline,
+            *trust, *wanted, *options, "--file", file, "--tag", tag, context, timeout=deadline,
         )  # fmt: skip
 
     def image(self, tag: str) -> dict:
