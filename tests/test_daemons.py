@@ -165,6 +165,8 @@ def test_one_that_ignores_its_signal_is_killed_with_all_its_group_when_the_serve
     ignoring = f"trap '' TERM; sh -c \"trap '' TERM; echo >>{record}; while :; do sleep 0.1; done\" & wait; wait; wait"
     server = server_of(serve, "--attach-daemon", ignoring)
     until(record.exists, "it runs", context=server.log)
+    # A worker of uWSGI that is still starting does not notice that it is told to stop.
+    assert http.get(server.listens[0], "/").status == 200
     server.send(signal.SIGTERM)
     server.wait_exit()
     server.wait_gone()

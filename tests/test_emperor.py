@@ -340,8 +340,9 @@ def test_vassals_have_the_limit_of_descriptors_that_the_emperor_was_given(empire
         empire.start("--emperor-wrapper", wrapper, *options)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    until((empire.place / "limit").exists, "a vassal is started", context=empire.log)
-    assert (empire.place / "limit").read_text() == f"{limit}\n"
+    there = empire.place / "limit"
+    # The file is there before the wrapper has written to it.
+    assert until(lambda: there.exists() and there.read_text(), "a vassal is started", context=empire.log) == f"{limit}\n"
 
 
 def test_a_second_order_to_stop_waits_for_no_hook(empire):

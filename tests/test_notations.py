@@ -144,9 +144,9 @@ def test_a_typo_is_warned_of_and_with_strict_an_error(serve, address, tmp_path):
 
 def test_what_uwsgi_has_and_this_has_not_is_named_with_what_to_do(serve, address, tmp_path):
     file = tmp_path / "site.ini"
-    file.write_text(f"[uwsgi]\nhttp-socket = {address}\nwsgi-file = foobar.py\ncarbon-id = %(uri)\nthunder-lock = true\n")
+    file.write_text(f"[uwsgi]\nhttp-socket = {address}\nwsgi-file = foobar.py\nrrdtool = %(uri)\nthunder-lock = true\n")
     server = serve(file, listens=[address])
-    server.logged("site.ini:4: uWSGI's option carbon-id is not available here: stats gives every figure")
+    server.logged("site.ini:4: uWSGI's option rrdtool is not available here: stats gives every figure")
     assert "thunder-lock" not in server.log(), "there is nothing to say of what there is nothing to do for"
     file.write_text(f"[uwsgi]\nhttp-socket = {address}\nwsgi-file = foobar.py\nfastrouter = :9000\n")
     refused = serve.run(file)

@@ -397,6 +397,8 @@ def test_garbage_collections_are_counted_when_that_is_asked_for(serve, stats_at,
     counts = worker["gc"]
     assert counts["collected"] >= before["collected"] + 3
     assert 0 < counts["longest"] <= counts["time"]
+    assert counts["by_generation"][2] >= before["by_generation"][2] + 3, "gc.collect() collects all generations"
+    assert sum(counts["by_generation"]) == counts["collections"]
     os.kill(worker["pid"], signal.SIGKILL)
     [after] = server.wait_stats(lambda document: document["workers"][0]["pid"] not in (0, worker["pid"]), "another")["workers"]
     assert after["gc"]["collections"] >= counts["collections"]

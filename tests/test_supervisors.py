@@ -130,19 +130,19 @@ def test_systemd_s_own_activator_hands_a_socket_over(program, tmp_path, address,
         process.wait()
 
 
-def test_systemd_understands_the_units(program, tmp_path):
+def test_systemd_understands_the_units(program, rtop, tmp_path):
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
         pytest.skip("systemd-analyze is not installed")
-    units = [tmp_path / name for name in ("rwsgi.service", "rwsgi.socket")]
+    units = [tmp_path / name for name in ("rwsgi.service", "rwsgi.socket", "rtop-exporter.service")]
     for unit in units:
         text = (DEPLOY / "systemd" / unit.name).read_text()
         # It looks whether the program is there.
-        unit.write_text(text.replace("/srv/mysite/venv/bin/rwsgi", program.path))
+        unit.write_text(text.replace("/srv/mysite/venv/bin/rwsgi", program.path).replace("/usr/local/bin/rtop", rtop))
     done = subprocess.run([analyze, "verify", *units], capture_output=True, text=True, timeout=60, check=False)
     # A key or a value that it does not know is logged, and is no failure.
     assert done.returncode == 0
-    assert [line for line in done.stderr.splitlines() if "rwsgi." in line] == []
+    assert [line for line in done.stderr.splitlines() if "rwsgi." in line or "rtop-" in line] == []
 
 
 def test_a_socket_that_is_promised_and_not_there_is_an_error_that_says_so(program):

@@ -72,7 +72,7 @@ def test_a_touched_file_runs_a_command(each, tmp_path, option):
     server = each("--ini", site.ini, cwd=tmp_path, listens=[site.address])
     before = site.worker()
     assert not out.exists()
-    touch_until(touched, out.exists, "the command", server)
+    touch_until(touched, lambda: out.exists() and out.read_text(), "the command", server)
     assert set(out.read_text().split("\n")) == {"ran red", ""}
     assert site.worker() == before
 

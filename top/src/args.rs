@@ -6,8 +6,9 @@ use std::time::Duration;
 use clap::Parser;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
+use crate::exporter::{Listen, UwsgiExporter};
 use crate::model::flame::By;
-use crate::source::Target;
+use crate::source::{Place, Target};
 use crate::view::{PALETTES, palette};
 use rwsgi_assertions::Assertion;
 use rwsgi_stats::control::MemoryRequest;
@@ -15,6 +16,26 @@ use rwsgi_stats::control::MemoryRequest;
 /// Options for watching: --stacks, --memory and --profile ask once.
 const NOT_INSIDE: [&str; 10] =
     ["replay", "record", "csv", "count", "duration", "until_exit", "assertions", "assert_file", "html", "command"];
+
+/// What a program that only answers Prometheus does not do.
+const NOT_EXPORTING: [&str; 13] = [
+    "inside",
+    "profile",
+    "batch",
+    "json",
+    "csv",
+    "record",
+    "replay",
+    "count",
+    "duration",
+    "until_exit",
+    "assertions",
+    "html",
+    "command",
+];
+/// What is watched for a time, and not listed once.
+const NOT_LISTED: [&str; 9] =
+    ["replay", "record", "csv", "duration", "until_exit", "assertions", "assert_file", "html", "command"];
 
 /// Shows pools of rwsgi or uWSGI workers, live.
 #[derive(Debug, Parser)]
@@ -28,24 +49,33 @@ Examples:
   rtop 127.0.0.1:9191              a stats server on TCP
   rtop /run/app/stats.sock         on a unix socket; @name on an abstract one
   rtop http://web1:9191/           over HTTP
+  rtop ssh://web1/run/app.sock     on another machine, through ssh
+  rtop @targets.txt                a fleet: the servers that a file lists; also dns:web:9191 and
+                                   'prometheus://mon:9090/?job=app'
   rtop :9191 --frequency 0.5       twice a second
   rtop :9191 --batch -n 5          five plain tables, for a file or a mail
   rtop :9191 --stacks              what each thread executes now
   rtop :9191 --memory types        what the largest worker's memory is used for
   rtop :9191 --profile 10s -o flame.svg
                                    where the time of requests goes, as a flame graph
+  rtop :9191 --exporter 9117       answers Prometheus, for a uWSGI that cannot
   rtop :9191 --assert 'p99 < 50ms' --assert 'error_rate < 0.1%' -- ab -n 10000 http://localhost:8000/
                                    exits 0 when all hold, 1 when one fails, 2 when it could not measure
 In the terminal: q leaves, a shows cores, f reads ten times a second, ? explains the rest."
 )]
 pub(crate) struct Args {
-    /// Stats servers: host:port, :port, [ipv6]:port, /path.sock, @abstract, http://host:port/path
+    /// Stats servers: host:port, :port, [ipv6]:port, /path.sock, @abstract, http://host:port/path, ssh://host/path.sock; or
+    /// what names many: @file, dns:name:port, prometheus://host:9090/?job=app
     #[arg(value_name = "ADDRESS")]
+    pub(crate) places: Vec<Place>,
+
+    /// What the places stand for, where they are servers that are named one by one; made of them at the start
+    #[arg(skip)]
     pub(crate) targets: Vec<Target>,
 
     /// A stats server, for those who are used to naming it
     #[arg(short = 'a', long = "address", value_name = "ADDRESS")]
-    pub(crate) address: Vec<Target>,
+    pub(crate) address: Vec<Place>,
 
     /// Seconds between two samples; fractions are fine
     #[arg(short, long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
@@ -54,6 +84,26 @@ pub(crate) struct Args {
     /// Seconds that a server has to answer
     #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = seconds)]
     pub(crate) timeout: Duration,
+
+    /// Serve the servers' numbers to Prometheus, read anew for each scrape: PORT (of 127.0.0.1), HOST:PORT, :PORT (of every
+    /// address). /metrics is of the one server; of several, /probe?target=ADDRESS
+    #[arg(long, value_name = "[HOST:]PORT", conflicts_with_all = NOT_EXPORTING)]
+    pub(crate) exporter: Option<Listen>,
+
+    /// With --exporter: everything by the names of another exporter too: uwsgi_exporter, or uwsgi_exporter,cores
+    #[arg(long, value_name = "NAME", requires = "exporter")]
+    pub(crate) metrics_compat: Option<UwsgiExporter>,
+    /// Show the servers as a fleet, a row for each, however few they are
+    #[arg(long)]
+    pub(crate) fleet: bool,
+
+    /// Print which servers the addresses stand for and whether they answer, and exit: 0 when all do, 1 when not
+    #[arg(long, conflicts_with_all = NOT_LISTED)]
+    pub(crate) servers: bool,
+
+    /// With ssh://: ssh's configuration file, in place of its usual ones
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ssh_config: Option<PathBuf>,
 
     /// The server's control socket, for --stacks, --memory, --profile and keys that act; without this the stats name it
     #[arg(long, value_name = "PATH")]
@@ -111,7 +161,7 @@ pub(crate) struct Args {
     pub(crate) record: Option<PathBuf>,
 
     /// Read a recording instead of servers
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["targets", "address", "record"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["places", "address", "record"])]
     pub(crate) replay: Option<PathBuf>,
 
     /// Watch for this long: 30s, 5m, 1h
@@ -250,7 +300,7 @@ mod tests {
     #[test]
     fn uwsgitop_s_command_line_is_taken() {
         let args = Args::try_parse_from(["rtop", "127.0.0.1:9191", "--frequency", "0.25"]).unwrap();
-        assert_eq!((args.targets.len(), args.frequency), (1, Duration::from_millis(250)));
+        assert_eq!((args.places.len(), args.frequency), (1, Duration::from_millis(250)));
         assert!(Args::try_parse_from(["rtop", ":9191", "--frequency", "0"]).is_err());
         let error = Args::try_parse_from(["rtop", "9191"]).unwrap_err().to_string();
         assert!(error.contains("a port alone needs a colon"), "{error}");

@@ -5,6 +5,8 @@ mod args;
 mod config;
 #[cfg(test)]
 mod docs;
+mod exporter;
+mod fleet;
 mod format;
 mod model;
 mod report;
@@ -29,17 +31,18 @@ use rwsgi_assertions::Assertion;
 use rwsgi_stats::control::MemoryRequest;
 use source::{
     Ask, Asker, Clock, ControlError, ControlEvent, ControlReply, EndedBy, Ending, Entry, Fetcher, Player, Poll, Poller,
-    Recorder, Recording, Run,
+    Recorder, Recording, Run, Tunnels,
 };
-use view::{Deliver, FAST, Feed, Pace, Screen, Setup, Theme};
+use view::{Deliver, FAST, Face, Feed, Pace, Screen, Setup, Theme};
 
 /// Nothing could be measured, or nothing could be shown.
 const NOT_MEASURED: u8 = 2;
 
 fn main() -> ExitCode {
     let mut args = Args::parse();
-    args.targets.append(&mut args.address);
-    run(&args).map_or_else(
+    args.places.append(&mut args.address);
+    let tunnels = Arc::new(Tunnels::new(args.ssh_config.clone()));
+    run(&mut args, &tunnels).map_or_else(
         |error| {
             let _ = writeln!(io::stderr(), "rtop: {error:#}");
             ExitCode::from(NOT_MEASURED)
@@ -48,7 +51,7 @@ fn main() -> ExitCode {
     )
 }
 
-fn run(args: &Args) -> anyhow::Result<u8> {
+fn run(args: &mut Args, tunnels: &Arc<Tunnels>) -> anyhow::Result<u8> {
     if let Some(text) = printed(args)? {
         return match io::stdout().write_all(&text) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("standard output"),
@@ -56,13 +59,25 @@ fn run(args: &Args) -> anyhow::Result<u8> {
         };
     }
     let refuse = |kind, message: &str| -> ! { Args::command().error(kind, message).exit() };
-    if args.targets.is_empty() && args.replay.is_none() {
+    if args.places.is_empty() && args.replay.is_none() {
         refuse(ErrorKind::MissingRequiredArgument, "no stats server is named; for example: rtop 127.0.0.1:9191");
     }
-    let twice = args.targets.iter().enumerate().find(|(place, target)| args.targets[..*place].contains(target));
-    if let Some((_, target)) = twice {
+    let twice = args.places.iter().enumerate().find(|(number, place)| args.places[..*number].contains(place));
+    if let Some((_, place)) = twice {
         // Its numbers would count twice, and a recording knows servers by their names.
-        refuse(ErrorKind::ArgumentConflict, &format!("{target} is named twice"));
+        refuse(ErrorKind::ArgumentConflict, &format!("{place} is named twice"));
+    }
+    if args.servers {
+        return fleet::list(args, tunnels);
+    }
+    let asks_once = args.stacks || args.memory.is_some() || args.profile.is_some() || args.exporter.is_some();
+    if args.replay.is_none() && !asks_once && fleet::is_fleet(args) {
+        return fleet::watch(args, tunnels);
+    }
+    args.targets = fleet::targets(args, tunnels)?;
+    let args = &*args;
+    if let Some(listen) = &args.exporter {
+        match exporter::run(listen, &args.targets, args.timeout, args.metrics_compat)? {}
     }
     if args.stacks {
         let theme = if io::stdout().is_terminal() { theme() } else { Theme::default() };
@@ -97,6 +112,38 @@ fn run(args: &Args) -> anyhow::Result<u8> {
     }
     let assertions = assertions(args)?;
     let end = end(args);
+    check_judging(args, &assertions, &end);
+    let format = match (args.json, args.csv, (assertions.is_empty() && args.html.is_none()) || args.batch) {
+        (true, _, _) => Some(Format::Json),
+        (_, true, _) => Some(Format::Csv),
+        (_, _, false) => Some(Format::Nothing),
+        _ if args.batch || !matches!(end, End::Never) || !io::stdout().is_terminal() => Some(Format::Tables),
+        _ => None,
+    };
+    let Some(format) = format else { return live(args) };
+    if args.config.is_some() {
+        // Only a screen goes by it, but a mistake in it is told all the same.
+        configuration(args)?;
+    }
+    let phases = Phases { warmup: args.warmup.unwrap_or_default(), window: args.window };
+    let plan = Plan {
+        format,
+        batch: report::Batch { zone: TimeZone::system(), unicode: theme().unicode },
+        end,
+        expect_exit: args.expect_exit,
+        baseline: baseline(args, &assertions, phases.warmup)?,
+        assertions,
+        phases,
+        junit: args.junit.clone(),
+        markdown: args.markdown.clone(),
+        html: args.html.clone(),
+    };
+    watch(args, &plan)
+}
+
+/// Refuses assertions that nobody can judge, and what says how they are judged where there are none.
+fn check_judging(args: &Args, assertions: &[Assertion], end: &End) {
+    let refuse = |kind, message: &str| -> ! { Args::command().error(kind, message).exit() };
     if !assertions.is_empty() && matches!(end, End::Never) && args.replay.is_none() {
         let message = "--assert needs to know for how long: --for 30s, --until-exit PID, -n COUNT, or -- COMMAND";
         refuse(ErrorKind::MissingRequiredArgument, message);
@@ -127,32 +174,6 @@ fn run(args: &Args) -> anyhow::Result<u8> {
     if args.expect_exit && args.until_exit.is_none() && args.command.is_empty() {
         refuse(ErrorKind::MissingRequiredArgument, "--expect-exit goes with --until-exit PID or -- COMMAND");
     }
-    let format = match (args.json, args.csv, (assertions.is_empty() && args.html.is_none()) || args.batch) {
-        (true, _, _) => Some(Format::Json),
-        (_, true, _) => Some(Format::Csv),
-        (_, _, false) => Some(Format::Nothing),
-        _ if args.batch || !matches!(end, End::Never) || !io::stdout().is_terminal() => Some(Format::Tables),
-        _ => None,
-    };
-    let Some(format) = format else { return live(args) };
-    if args.config.is_some() {
-        // Only a screen goes by it, but a mistake in it is told all the same.
-        configuration(args)?;
-    }
-    let phases = Phases { warmup: args.warmup.unwrap_or_default(), window: args.window };
-    let plan = Plan {
-        format,
-        batch: report::Batch { zone: TimeZone::system(), unicode: theme().unicode },
-        end,
-        expect_exit: args.expect_exit,
-        baseline: baseline(args, &assertions, phases.warmup)?,
-        assertions,
-        phases,
-        junit: args.junit.clone(),
-        markdown: args.markdown.clone(),
-        html: args.html.clone(),
-    };
-    watch(args, &plan)
 }
 
 /// What --profile asks for.
@@ -179,7 +200,8 @@ fn printed(args: &Args) -> io::Result<Option<Vec<u8>>> {
     } else if let Some(shell) = args.completions {
         clap_complete::generate(shell, &mut Args::command(), "rtop", &mut text);
     } else if args.json_schema {
-        text = format!("{:#}\n", report::json_schema()).into_bytes();
+        let schema = if fleet::is_fleet(args) { report::fleet_json_schema() } else { report::json_schema() };
+        text = format!("{schema:#}\n").into_bytes();
     } else if args.man {
         clap_mangen::Man::new(Args::command()).render(&mut text)?;
     } else {
@@ -252,11 +274,9 @@ fn configuration(args: &Args) -> anyhow::Result<config::Config> {
     Ok(config::read(path.as_deref())?)
 }
 
-fn live(args: &Args) -> anyhow::Result<u8> {
-    let config = configuration(args)?;
-    let (asks, asked) = mpsc::channel();
-    let mouse = config.mouse.unwrap_or(true) && !args.no_mouse;
-    let setup = Setup {
+/// How a screen is set up, by the configuration and the command line.
+fn setup(args: &Args, config: config::Config, asks: Option<mpsc::Sender<Ask>>) -> Setup {
+    Setup {
         theme: Theme { palette: args.theme.unwrap_or(config.theme), own: config.colors, ..theme() },
         zone: TimeZone::system(),
         keys: config.keys,
@@ -264,14 +284,22 @@ fn live(args: &Args) -> anyhow::Result<u8> {
         columns: config.columns,
         sort: config.sort,
         interval: if args.replay.is_some() { None } else { Some(args.frequency) },
-        asks: args.replay.is_none().then_some(asks),
+        asks,
         read_only: args.read_only || config.read_only.unwrap_or(false),
         control_named: args.control.is_some(),
-    };
+    }
+}
+
+fn live(args: &Args) -> anyhow::Result<u8> {
+    let config = configuration(args)?;
+    let (asks, asked) = mpsc::channel();
+    let mouse = config.mouse.unwrap_or(true) && !args.no_mouse;
+    let asks = args.replay.is_none().then_some(asks);
+    let setup = setup(args, config, asks);
     if let Some(path) = &args.replay {
         let recording = Recording::open(path)?;
         let screen = Screen::new(replayed_pools(&recording), setup);
-        view::run(screen, mouse, |deliver| {
+        view::run(Face::Pools(Box::new(screen)), mouse, |deliver| {
             let (poll, end) = (deliver(), deliver());
             let player = Player::start(recording, move |played| match played {
                 Some(played) => poll(Feed::Poll(played)),
@@ -291,7 +319,7 @@ fn live(args: &Args) -> anyhow::Result<u8> {
     }
     let clock = Clock::start();
     let tap = Tap(recorder(args)?.map(|recorder| Arc::new(Mutex::new(Some(recorder)))));
-    view::run(screen, mouse, |deliver| {
+    view::run(Face::Pools(Box::new(screen)), mouse, |deliver| {
         let pollers = start_pollers(args, clock, || {
             let (tap, deliver) = (tap.clone(), deliver());
             let labels: Vec<String> = args.targets.iter().map(ToString::to_string).collect();
@@ -302,7 +330,7 @@ fn live(args: &Args) -> anyhow::Result<u8> {
                 deliver(Feed::Poll(poll))
             })
         })?;
-        answer_asks(args, asked, deliver())?;
+        answer_asks(Asker::new(args.targets.clone(), args.control.clone(), args.timeout), asked, deliver())?;
         Ok(move |pace| {
             let interval = if pace == Pace::Fast { FAST.min(args.frequency) } else { args.frequency };
             pollers.iter().for_each(|poller| poller.set_interval(interval));
@@ -313,8 +341,8 @@ fn live(args: &Args) -> anyhow::Result<u8> {
 }
 
 /// Starts what asks the servers' control sockets for the screen; it ends when the screen does.
-fn answer_asks(args: &Args, asked: mpsc::Receiver<Ask>, deliver: Deliver) -> io::Result<()> {
-    let asker = Arc::new(Asker::new(args.targets.clone(), args.control.clone(), args.timeout));
+fn answer_asks(asker: Asker, asked: mpsc::Receiver<Ask>, deliver: Deliver) -> io::Result<()> {
+    let asker = Arc::new(asker);
     let deliver = Arc::new(Mutex::new(deliver));
     let answer = move || {
         for ask in asked {

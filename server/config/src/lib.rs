@@ -10,6 +10,7 @@
 pub mod alarms;
 mod app_source;
 mod between;
+mod carbon;
 mod cheaper;
 mod check;
 mod command_line;
@@ -54,6 +55,7 @@ mod slow_requests;
 mod sockets;
 mod static_files;
 mod stats_push;
+mod statsd;
 mod surroundings;
 mod system;
 #[cfg(test)]
@@ -69,6 +71,7 @@ use std::path::PathBuf;
 
 pub use app_source::{AppSource, Mount};
 pub use between::*;
+pub use carbon::{CarbonConfig, IdleAverage};
 pub use cheaper::*;
 use check::CHECK;
 pub use check::Report;
@@ -99,6 +102,7 @@ pub use slow_requests::{SlowRequestLog, SlowRequestsConfig};
 pub use sockets::{SocketConfig, SocketMap};
 pub use static_files::*;
 pub use stats_push::*;
+pub use statsd::*;
 use surroundings::Surroundings;
 pub use system::SystemConfig;
 pub use tls::{ClientCa, HttpsSocket, Identity, RedirectSocket, TlsConfig};

@@ -9,9 +9,9 @@ use super::row::{
 };
 use super::row::{Action, Kind, Row};
 use super::{
-    Order, alarms, between, container, control, crons, daemons, emperor, event_loops, harakiri, hooks, http_router,
-    limits, logs, metrics_compat, privileges, probes, program, python, reactions, routes, routing, set, slow_requests,
-    sockets, static_files, stats_push, system, tls, websockets,
+    Order, alarms, between, carbon, container, control, crons, daemons, emperor, event_loops, harakiri, hooks,
+    http_router, limits, logs, metrics_compat, privileges, probes, program, python, reactions, routes, routing, set,
+    slow_requests, sockets, static_files, stats_push, statsd, system, tls, websockets,
 };
 use Kind::{Act, Addresses, Always, Custom, Flag, Large, Limit, Megabytes, Mode, Number, Path, Paths, Text, Texts};
 
@@ -45,6 +45,8 @@ const TABLES: &[&[Row]] = &[
     sockets::ROWS,
     static_files::ROWS,
     stats_push::ROWS,
+    statsd::ROWS,
+    carbon::ROWS,
     system::ROWS,
     tls::ROWS,
     websockets::ROWS,

@@ -2,7 +2,7 @@
 
 /// The plugins of uWSGI 2.0 that serve no requests in another language (php, psgi, rack do). Some have no counterpart here:
 /// their options say so.
-const BUILT_IN: [&str; 39] = [
+const BUILT_IN: [&str; 40] = [
     "alarm_curl",
     "alarm_speech",
     "alarm_xmpp",
@@ -13,6 +13,7 @@ const BUILT_IN: [&str; 39] = [
     "cheaper_busyness",
     "corerouter",
     "curl_cron",
+    "dogstatsd",
     "dumbloop",
     "echo",
     "fastrouter",

@@ -56,6 +56,8 @@ pub enum PushTo {
     File(PathBuf, String),
     /// `statsd`: each number is a datagram of statsd's to this address, its name begins with the prefix.
     Statsd(String, String),
+    /// `dogstatsd`: the same for Datadog's agent, the numbers in a name are tags.
+    Dogstatsd(String, String),
     /// `socket`: each number is a datagram, name, kind and value.
     Datagrams(String, String),
 }
@@ -63,7 +65,7 @@ pub enum PushTo {
 #[rustfmt::skip]
 pub(crate) static ROWS: &[Row] = &[
     Row { names: &["stats-push"], kind: Custom(push), takes: "WHERE", repeats: true,
-          help: "Send the stats every few seconds: file:path=FILE[,freq=SECONDS] adds the document to a file; statsd:HOST:PORT[,PREFIX] and socket:HOST:PORT[,PREFIX] send numbers by UDP",
+          help: "Send the stats every few seconds: file:path=FILE[,freq=SECONDS] adds the document to a file; statsd:HOST:PORT[,PREFIX], dogstatsd: and socket: send numbers by UDP, or to a unix socket: statsd:/PATH; carbon:HOST:PORT is carbon",
           ..STATS },
     Row { names: &["stats-pusher-default-freq", "stats-pushers-default-freq"],
           kind: Number(|c| &mut c.stats_push.frequency, 1..=86_400), takes: "SECONDS", default: "3",
@@ -82,7 +84,8 @@ fn push(config: &mut Config, value: &str) -> Result<(), String> {
     let (kind, argument) = value.split_once(':').unwrap_or((value, ""));
     let datagrams = || {
         let (address, prefix) = argument.split_once(',').unwrap_or((argument, "uwsgi"));
-        match address.contains(':') {
+        let address = address.strip_prefix("unix:").map_or(address, |path| path.strip_prefix("//").unwrap_or(path));
+        match address.contains(':') || address.starts_with('/') {
             true => Ok((address.to_owned(), prefix.to_owned())),
             false => Err(format!("a host and a port after {kind}, as in {kind}:127.0.0.1:8125")),
         }
@@ -102,9 +105,13 @@ fn push(config: &mut Config, value: &str) -> Result<(), String> {
             PushTo::File(path.into(), separator.into())
         }
         "statsd" => datagrams().map(|(address, prefix)| PushTo::Statsd(address, prefix))?,
+        "dogstatsd" => datagrams().map(|(address, prefix)| PushTo::Dogstatsd(address, prefix))?,
         "socket" => datagrams().map(|(address, prefix)| PushTo::Datagrams(address, prefix))?,
+        "carbon" => {
+            return super::carbon::server(config, argument).map_err(|expected| format!("{expected}, after carbon:"));
+        }
         _ => {
-            config.lose(format!("nothing is sent to '{kind}': use file, statsd or socket"));
+            config.lose(format!("nothing is sent to '{kind}': use file, statsd, dogstatsd, carbon or socket"));
             return Ok(());
         }
     };
@@ -119,7 +126,14 @@ mod tests {
     #[test]
     fn who_gets_the_stats_is_written_as_for_uwsgi() {
         let mut config = Config::default();
-        for value in ["file:path=/tmp/a,freq=10", "file", "statsd:127.0.0.1:8125,site", "socket:h:1", "mongodb:a,b"] {
+        for value in [
+            "file:path=/tmp/a,freq=10",
+            "file",
+            "statsd:127.0.0.1:8125,site",
+            "socket:h:1",
+            "dogstatsd:unix:///run/dd.sock",
+            "mongodb:a,b",
+        ] {
             push(&mut config, value).unwrap();
         }
         let expected = [
@@ -127,6 +141,7 @@ mod tests {
             (PushTo::File("uwsgi.stats".into(), "\n\n".into()), None),
             (PushTo::Statsd("127.0.0.1:8125".into(), "site".into()), None),
             (PushTo::Datagrams("h:1".into(), "uwsgi".into()), None),
+            (PushTo::Dogstatsd("/run/dd.sock".into(), "uwsgi".into()), None),
         ];
         let expected = expected.map(|(to, frequency)| Push { to, frequency });
         assert_eq!(config.stats_push.to, expected);

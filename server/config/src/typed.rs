@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::alarms::AlarmsConfig;
 use super::app_source::{AppSource, Mount};
 use super::between::Between;
+use super::carbon::CarbonConfig;
 use super::cheaper::Cheaper;
 use super::container::ContainerConfig;
 use super::control::ControlSocket;
@@ -28,6 +29,7 @@ use super::slow_requests::SlowRequestsConfig;
 use super::sockets::SocketConfig;
 use super::static_files::StaticConfig;
 use super::stats_push::StatsPushConfig;
+use super::statsd::{DogstatsdConfig, StatsdConfig};
 use super::system::SystemConfig;
 use super::tls::TlsConfig;
 use super::websockets::WebSockets;
@@ -184,6 +186,12 @@ pub struct Config {
     pub stats_http_cors: Option<String>,
     /// `--stats-push`, `--metrics-dir`, `--stats-no-*`: stats for others, and what is left out.
     pub stats_push: StatsPushConfig,
+    /// `--statsd-*`: what statsd gets.
+    pub statsd: StatsdConfig,
+    /// `--dogstatsd-*`: what Datadog's agent gets.
+    pub dogstatsd: DogstatsdConfig,
+    /// `--carbon`: numbers for Graphite.
+    pub carbon: CarbonConfig,
     /// `--slow-request`, `--slow-request-log`, `--gc-stats`.
     pub slow_requests: SlowRequestsConfig,
     /// `--control`.
@@ -420,6 +428,9 @@ impl Default for Config {
             stats_http: false,
             stats_http_cors: None,
             stats_push: StatsPushConfig::default(),
+            statsd: StatsdConfig::default(),
+            dogstatsd: DogstatsdConfig::default(),
+            carbon: CarbonConfig::default(),
             slow_requests: SlowRequestsConfig::default(),
             control: ControlSocket::default(),
             show_request: Shown::default(),

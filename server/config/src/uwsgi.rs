@@ -76,7 +76,14 @@ pub(crate) const OWN: &[&str] = &[
     "metrics-compat",
     "metrics-no-routes",
     // Of uWSGI after 2.0.
+    "statsd-all-gauges",
+    "statsd-no-workers",
     "emperor-tyrant-initgroups",
+    // Of Datadog's plugin for uWSGI.
+    "dogstatsd-all-gauges",
+    "dogstatsd-extra-tags",
+    "dogstatsd-no-workers",
+    "dogstatsd-whitelist-metric",
 ];
 
 /// The family of an option of uWSGI's.

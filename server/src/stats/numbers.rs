@@ -19,9 +19,18 @@ pub(crate) enum NumberKind {
     Gauge,
     /// It is what it was set to.
     Absolute,
+    /// Another name of a number that goes up and down.
+    Alias,
 }
 
-use NumberKind::{Absolute, Counter, Gauge};
+use NumberKind::{Absolute, Alias, Counter, Gauge};
+
+impl Number {
+    /// Whether it is of a single worker, or of a thread of one.
+    pub(crate) fn is_of_a_worker(&self) -> bool {
+        self.name.starts_with("worker.")
+    }
+}
 
 /// All of a snapshot; those of single threads only `with_cores`.
 pub(crate) fn of(snapshot: &Snapshot, with_cores: bool) -> Vec<Number> {
@@ -37,11 +46,11 @@ pub(crate) fn of(snapshot: &Snapshot, with_cores: bool) -> Vec<Number> {
     add("core.idle_workers".into(), Gauge, idle);
     add("core.overloaded".into(), Counter, snapshot.listen_queue_errors);
     add("core.total_tx".into(), Counter, workers.iter().map(|worker| worker.tx).sum());
-    for name in ["core.total_rss", "rss_size"] {
-        add(name.into(), Gauge, workers.iter().map(|worker| worker.rss).sum());
+    for (name, kind) in [("core.total_rss", Gauge), ("rss_size", Alias)] {
+        add(name.into(), kind, workers.iter().map(|worker| worker.rss).sum());
     }
-    for name in ["core.total_vsz", "vsz_size"] {
-        add(name.into(), Gauge, workers.iter().map(|worker| worker.vsz).sum());
+    for (name, kind) in [("core.total_vsz", Gauge), ("vsz_size", Alias)] {
+        add(name.into(), kind, workers.iter().map(|worker| worker.vsz).sum());
     }
     let count = running.count().max(1) as u64;
     add("core.avg_response_time".into(), Gauge, workers.iter().map(|worker| worker.avg_rt).sum::<u64>() / count);

@@ -31,9 +31,10 @@ impl Watch {
         }
         let began = self.began.swap(0, Relaxed);
         if phase == "stop" && began != 0 {
-            let collected = info.get_item("collected")?.and_then(|count| count.extract().ok()).unwrap_or(0);
+            let number = |name| PyResult::Ok(info.get_item(name)?.and_then(|count| count.extract().ok()).unwrap_or(0));
+            let (generation, collected) = (number("generation")? as usize, number("collected")?);
             let took = now.nanos_since(MonotonicNanos::from_nanos(began));
-            self.scoreboard.worker(self.slot).count_collection(took, collected);
+            self.scoreboard.worker(self.slot).count_collection(generation, took, collected);
         }
         Ok(())
     }

@@ -4,8 +4,8 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use super::metrics::{METRICS, Metric, ROUTE_METRICS, Rule, Unit, metric, route_metric};
-use super::route;
+use super::metrics::{METRICS, Metric, Rule, Unit};
+use super::servers::{self, Aggregate, Subject};
 
 /// How a value is held against its threshold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,8 @@ const COMPARISONS: [(&str, Comparison); 6] = [
 pub struct Assertion {
     /// As it was written.
     pub text: String,
+    /// How one number is made of those of all servers; `None` when the servers are measured together.
+    pub servers: Option<Aggregate>,
     /// The route that it is about; `None` for all requests.
     pub route: Option<String>,
     /// What is measured.
@@ -92,6 +94,14 @@ pub enum AssertionError {
     Route {
         /// The whole.
         text: String,
+    },
+    /// What is made of several servers' values.
+    #[error("'{text}': {why}")]
+    Servers {
+        /// The whole.
+        text: String,
+        /// What is wrong, and what to write.
+        why: String,
     },
     /// Not a number.
     #[error("'{text}': '{value}' is not a number with a unit")]
@@ -153,7 +163,7 @@ pub enum AssertionError {
     },
 }
 
-fn nearest(name: &str, all: impl Iterator<Item = &'static str>) -> &'static str {
+pub(crate) fn nearest(name: &str, all: impl Iterator<Item = &'static str>) -> &'static str {
     all.min_by_key(|known| strsim::levenshtein(&name.to_lowercase(), &known.to_lowercase())).unwrap_or("")
 }
 
@@ -162,25 +172,12 @@ impl FromStr for Assertion {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let whole = || text.trim().to_owned();
-        let (route, text) = match route::split(text).map_err(|()| AssertionError::Route { text: whole() })? {
-            Some((route, rest)) => (Some(route), rest),
-            None => (None, text),
-        };
-        let at = text.find(['<', '>', '=', '!']).ok_or_else(|| AssertionError::Shape(whole()))?;
-        let (name, rest) = text.split_at(at);
-        let (name, rest) = (name.trim(), rest.trim());
+        let (Subject { servers, route, metric }, rest) = servers::subject(text)?;
+        let rest = rest.trim();
         let (sign, comparison) = COMPARISONS
             .iter()
             .find(|(sign, _)| rest.starts_with(sign))
             .ok_or_else(|| AssertionError::Shape(whole()))?;
-        let metrics = if route.is_some() { ROUTE_METRICS } else { METRICS };
-        let known = if route.is_some() { route_metric(name) } else { metric(name) };
-        let metric = known.ok_or_else(|| AssertionError::Metric {
-            text: whole(),
-            name: name.to_owned(),
-            nearest: nearest(name, metrics.iter().map(Metric::of_route)),
-            all: metrics.iter().map(Metric::of_route).collect::<Vec<_>>().join(", "),
-        })?;
         let value = rest[sign.len()..].trim();
         if let Some((reference, threshold)) = REFERENCES.iter().find(|(reference, _)| value.contains(reference)) {
             let factor = factor_of(value, reference).ok_or_else(|| AssertionError::Reference {
@@ -189,7 +186,7 @@ impl FromStr for Assertion {
                 reference,
             })?;
             let assertion =
-                Self { text: whole(), route, metric, comparison: *comparison, threshold: threshold(factor) };
+                Self { text: whole(), servers, route, metric, comparison: *comparison, threshold: threshold(factor) };
             return assertion.doubt().map_or(Ok(assertion), Err);
         }
         let end = value.find(|c: char| !c.is_ascii_digit() && !matches!(c, '.' | '_' | '-')).unwrap_or(value.len());
@@ -217,7 +214,8 @@ impl FromStr for Assertion {
                 });
             }
         };
-        Ok(Self { text: whole(), route, metric, comparison: *comparison, threshold: Threshold::Fixed(number * factor) })
+        let threshold = Threshold::Fixed(number * factor);
+        Ok(Self { text: whole(), servers, route, metric, comparison: *comparison, threshold })
     }
 }
 
@@ -243,6 +241,10 @@ impl Assertion {
     fn doubt(&self) -> Option<AssertionError> {
         let Threshold::OfPreviousGeneration(factor) = self.threshold else { return None };
         let text = self.text.clone();
+        if self.servers.is_some() {
+            let why = "generations are compared of one server, or of all together without 'server.'".to_owned();
+            return Some(AssertionError::Servers { text, why });
+        }
         if !self.metric.compares_generations() {
             let compared = METRICS.iter().filter(|metric| metric.compares_generations());
             let all = compared.map(|metric| metric.name).collect::<Vec<_>>().join(", ");

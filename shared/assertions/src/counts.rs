@@ -3,7 +3,7 @@
 //! A dense histogram takes 26 kB, and a pool has one for each worker, before and now; most of them touch a few dozen
 //! counters. Percentiles always come from counts that were subtracted or merged, never from other percentiles.
 
-use rwsgi_stats::latency::{self, Histogram};
+use rwsgi_stats::latency;
 
 /// Counts of latencies, by the layout of [`rwsgi_stats::latency`], in rising order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,7 +25,9 @@ pub struct Percentiles {
 impl Counts {
     /// Reads the document's form; `None` when it is damaged.
     pub fn decode(text: &str) -> Option<Self> {
-        latency::decode(text).ok().map(|histogram| Self::from_histogram(&histogram))
+        let counts = Self(latency::decode_counts(text).ok()?);
+        // A sum that overflows says nothing.
+        (counts.total() < u64::MAX).then_some(counts)
     }
 
     /// The counters themselves, for the packed form.
@@ -33,7 +35,8 @@ impl Counts {
         &mut self.0
     }
 
-    fn from_histogram(histogram: &Histogram) -> Self {
+    #[cfg(test)]
+    fn from_histogram(histogram: &latency::Histogram) -> Self {
         let mut counts = Self::default();
         for step in histogram.iter_recorded() {
             let index = latency::index_of(step.value_iterated_to()) as u16;
@@ -146,7 +149,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn both(values: &[u64]) -> (Counts, Histogram) {
+    fn both(values: &[u64]) -> (Counts, latency::Histogram) {
         let mut dense = latency::empty();
         for value in values {
             dense.record(*value).unwrap();

@@ -6,6 +6,7 @@ use super::window::{Told, Window};
 use crate::Counts;
 use crate::noise::Statistic;
 use crate::numbers as format;
+use crate::servers::{AGGREGATES, States};
 
 /// What a metric is counted in; the units that a threshold may have follow from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,11 +217,26 @@ pub const ROUTE_METRICS: &[Metric] = metrics! {
     "route.tx" Bytes Total Rwsgi server "bytes sent" |w| Ok(w.tx as f64);
 };
 
+/// What more there is of each server of several, such as `server.up.count`.
+pub const SERVER_METRICS: &[Metric] = metrics! {
+    "server.up" Number Total Both server "it answered whenever it was asked" |w| state(w, |states| states.up);
+    "server.slow" Number Total Both server "it answered too late at least once" |w| state(w, |states| states.slow);
+    "server.dead" Number Total Both server "it did not answer at least once" |w| state(w, |states| states.dead);
+    "server.draining" Number Total Rwsgi server "it was leaving at least once" |w| state(w, |states| states.draining);
+    "server.saturation" Fraction Worst Both server "the most threads that were busy and requests that waited, by all threads"
+        |w| w.saturation.get().copied().ok_or(NOT_TOLD);
+    "server.outliers" Number Sum Both server "the most in which it stood out from its peers at once" |w| level(&w.outliers);
+};
+
+fn state(window: &Window, of: fn(&States) -> bool) -> Result<f64, Missing> {
+    window.states.get().map(|states| f64::from(u8::from(of(states)))).ok_or(NOT_TOLD)
+}
+
 impl Metric {
-    /// What is written after `route("…").`; its name where it is not of a route.
+    /// What is written after `route("…").` or `server.`; its name where it is of neither.
     #[must_use]
     pub fn of_route(&self) -> &'static str {
-        self.name.strip_prefix("route.").unwrap_or(self.name)
+        self.name.strip_prefix("route.").or_else(|| self.name.strip_prefix("server.")).unwrap_or(self.name)
     }
 }
 
@@ -267,6 +283,14 @@ pub fn list_metrics(out: &mut impl io::Write) -> io::Result<()> {
     writeln!(out, "\nof a route, as route(\"/users/{{}}\").p99 (rwsgi only):")?;
     for metric in ROUTE_METRICS {
         writeln!(out, "{:<18} {:<6} {}", metric.of_route(), metric.rule.words(), metric.help)?;
+    }
+    writeln!(out, "\nof each server of several, as server.p99.max or server.up.count; beside the metrics above:")?;
+    for metric in SERVER_METRICS {
+        writeln!(out, "{:<18}        {}", metric.of_route(), metric.help)?;
+    }
+    writeln!(out, "\nwhat is made of the servers' values:")?;
+    for (_, name, help) in AGGREGATES {
+        writeln!(out, "{name:<18}        {help}")?;
     }
     Ok(())
 }

@@ -157,6 +157,9 @@ impl Judged {
 #[must_use]
 pub fn judge(assertion: &Assertion, new: &Window, old: Option<&Window>, sure: Sureness) -> Judged {
     let metric = assertion.metric;
+    if assertion.servers.is_some() {
+        return Judged::unknown("it is of the servers of a fleet, which rtop judges");
+    }
     if !metric.is_told_of_generations() {
         return Judged::unknown(format!("{} is not told of a generation", metric.name));
     }

@@ -2,6 +2,7 @@
 
 use crate::Counts;
 use crate::route::{self, Routes};
+use crate::servers::States;
 
 /// Whether a server tells something, and what.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -83,6 +84,12 @@ pub struct Window {
     pub routes: Told<Routes>,
     /// The most that a monitor found wrong at once.
     pub findings: Told<u64>,
+    /// What the server was, of several.
+    pub states: Told<States>,
+    /// The most busy threads and waiting requests, by all threads; 1 is all of them busy.
+    pub saturation: Told<f64>,
+    /// The most in which it stood out from the other servers at once.
+    pub outliers: Told<u64>,
 }
 
 impl Window {
@@ -121,6 +128,8 @@ impl Window {
         self.busy.add(&other.busy, |sum, more| *sum = (sum.0 + more.0, sum.1 + more.1));
         self.routes.add(&other.routes, route::add);
         self.cpu.add(&other.cpu, |sum, more| *sum += more);
+        self.states.add(&other.states, States::add);
+        self.saturation.add(&other.saturation, |most, value| *most = most.max(*value));
         for (most, value) in [
             (&mut self.rss_max, &other.rss_max),
             (&mut self.rss_sum, &other.rss_sum),
@@ -128,6 +137,7 @@ impl Window {
             (&mut self.pss_mean, &other.pss_mean),
             (&mut self.queue_max, &other.queue_max),
             (&mut self.findings, &other.findings),
+            (&mut self.outliers, &other.outliers),
         ] {
             most.add(value, |most, value| *most = (*most).max(*value));
         }

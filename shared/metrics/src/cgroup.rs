@@ -15,8 +15,10 @@ const FIGURES: &[Figure<Cgroup>] = &[
     ("rwsgi_cgroup_oom_kills_total", "Processes of the control group killed for want of memory", Kind::Counter, |c| Some(Value::Integer(c.oom_kills))),
 ];
 
-/// Resources that work waits for.
-const RESOURCES: [(&str, fn(&Cgroup) -> Option<Pressure>); 3] = [
+/// A resource that work waits for, and its pressure.
+type Resource = (&'static str, fn(&Cgroup) -> Option<Pressure>);
+
+const RESOURCES: [Resource; 3] = [
     ("cpu", |cgroup| cgroup.cpu_pressure),
     ("memory", |cgroup| cgroup.memory_pressure),
     ("io", |cgroup| cgroup.io_pressure),

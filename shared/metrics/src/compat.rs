@@ -144,6 +144,20 @@ pub(crate) fn add<'a>(families: &mut Vec<Family<'a>>, snapshot: &'a Snapshot, co
     add_group(families, EXPORTER, &[], &[([], &compat.scrapes)]);
 }
 
+/// What it says when it could not read the stats.
+pub(crate) fn failed(scrapes: &Scrapes) -> Vec<Family<'static>> {
+    let mut families = Vec::with_capacity(EXPORTER.len());
+    add_group(&mut families, EXPORTER, &[], &[([], scrapes)]);
+    for family in &mut families {
+        match family.name {
+            "uwsgi_up" => family.values = vec![Value::Integer(0)],
+            "uwsgi_exporter_last_scrape_error" => family.values = vec![Value::Integer(1)],
+            _ => {}
+        }
+    }
+    families
+}
+
 /// Adds a family for each figure, with a sample for each thing that there is.
 fn add_group<'a, T, const N: usize>(
     families: &mut Vec<Family<'a>>,

@@ -54,13 +54,24 @@ pub fn families<'a>(snapshot: &'a Snapshot, options: &Options<'a>) -> Vec<Family
     families
 }
 
+/// What there is to say when there is no document: the other exporter's families about its work.
+#[must_use]
+pub fn families_of_none(options: &Options<'_>) -> Vec<Family<'static>> {
+    options.compat.map(|compat| compat::failed(&compat.scrapes)).unwrap_or_default()
+}
+
 /// The document in `format`.
 #[must_use]
 pub fn render(snapshot: &Snapshot, format: Format, options: &Options<'_>) -> Vec<u8> {
-    let families = families(snapshot, options);
+    encode(&families(snapshot, options), format)
+}
+
+/// The families in `format`.
+#[must_use]
+pub fn encode(families: &[Family<'_>], format: Format) -> Vec<u8> {
     match format {
-        Format::Text => text::encode(&families, text::Dialect::Prometheus),
-        Format::OpenMetrics => text::encode(&families, text::Dialect::OpenMetrics),
-        Format::Protobuf => protobuf::encode(&families),
+        Format::Text => text::encode(families, text::Dialect::Prometheus),
+        Format::OpenMetrics => text::encode(families, text::Dialect::OpenMetrics),
+        Format::Protobuf => protobuf::encode(families),
     }
 }

@@ -12,6 +12,7 @@ pub(crate) type Figure<T> = (&'static str, &'static str, Kind, fn(&T) -> Option<
 const FIGURES: &[Figure<Snapshot>] = &[
     ("rwsgi_start_time_seconds", "When the master started, unix time", Kind::Gauge, |s| s.started_at.map(|at| Value::Integer(at / 1_000_000))),
     ("rwsgi_generation", "The load of the application that serves: grows by one at each reload", Kind::Gauge, |s| s.generation.map(|number| Value::Integer(number.into()))),
+    ("rwsgi_generation_start_time_seconds", "When the application that serves was loaded, unix time", Kind::Gauge, loaded_at),
     ("rwsgi_saturation", "Busy threads and waiting requests, divided by all threads", Kind::Gauge, |s| rwsgi_stats::saturation(s).map(Value::Real)),
     ("rwsgi_ready", "1 when the server wants new requests", Kind::Gauge, |s| s.ready.map(Value::flag)),
     ("rwsgi_draining", "1 when the server was told to stop and finishes what it has", Kind::Gauge, |s| s.draining.map(Value::flag)),
@@ -23,11 +24,14 @@ const FIGURES: &[Figure<Snapshot>] = &[
     ("rwsgi_temp_files_bytes", "Bytes in temporary files", Kind::Gauge, |s| files(s, |files| files.bytes)),
     ("rwsgi_temp_files_limit_bytes", "The most that temporary files may hold; 0 for no limit", Kind::Gauge, |s| files(s, |files| files.limit)),
     ("rwsgi_temp_files_refused_total", "Request bodies that got 503 because there was no space for them", Kind::Counter, |s| files(s, |files| files.refused)),
+    ("rwsgi_reload_on_rss_bytes", "A worker is replaced above this resident memory", Kind::Gauge, |s| s.limits.as_ref().map(|limits| limits.reload_on_rss).filter(|bytes| *bytes > 0).map(Value::Integer)),
     ("rwsgi_slow_clients_total", "Connections closed because the client was too slow", Kind::Counter, |s| s.slow_clients.map(Value::Integer)),
 ];
 
-/// Phases of a request, and the histograms of each.
-const PHASES: [(&str, fn(&Phases) -> &str); 5] = [
+/// A phase of requests, and its histogram.
+type Phase = (&'static str, fn(&Phases) -> &str);
+
+const PHASES: [Phase; 5] = [
     ("queue", |phases| &phases.queue),
     ("body", |phases| &phases.body),
     ("gil", |phases| &phases.gil),
@@ -37,6 +41,13 @@ const PHASES: [(&str, fn(&Phases) -> &str); 5] = [
 
 fn histogram(text: &str) -> Option<Value> {
     Some(Value::Histogram(Box::new(Histogram::decode(BOUNDS, text)?)))
+}
+
+/// Servers of a fleet are compared by it: the number of a generation begins at 1 with each start.
+fn loaded_at(snapshot: &Snapshot) -> Option<Value> {
+    let serving =
+        snapshot.generations.as_ref()?.iter().find(|generation| Some(generation.generation) == snapshot.generation)?;
+    Some(Value::seconds(serving.started_at))
 }
 
 /// A number of our queue; of uWSGI, which has none, what it says instead. An emperor has none of either.

@@ -1,6 +1,6 @@
 //! The text for Prometheus, line by line.
 
-use rwsgi_stats::{Cache, Metric, Responses, Route, Snapshot, Spooler, Worker, latency};
+use rwsgi_stats::{Cache, Generation, Limits, Metric, Responses, Route, Snapshot, Spooler, Worker, latency};
 
 use super::{Format, Options, render};
 
@@ -194,4 +194,20 @@ fn what_uwsgi_does_not_send_has_no_sample() {
         series.dedup();
         assert_eq!(series.len(), all, "{name}: a series is there twice\n{text}");
     }
+}
+
+#[test]
+fn it_says_when_the_generation_that_serves_was_loaded_and_what_replaces_workers() {
+    let generation = |generation, started_at| Generation { generation, started_at, ..Generation::default() };
+    let of = |reload_on_rss| Snapshot {
+        generation: Some(2),
+        generations: Some(vec![generation(3, 3_000_000), generation(2, 2_500_000), generation(1, 1_000_000)]),
+        limits: Some(Limits { reload_on_rss, ..Limits::default() }),
+        ..Snapshot::default()
+    };
+    let limited = text(&of(9));
+    assert!(limited.contains("\nrwsgi_generation_start_time_seconds 2.5\n"), "{limited}");
+    assert!(limited.contains("\nrwsgi_reload_on_rss_bytes 9\n"), "{limited}");
+    assert!(!text(&of(0)).contains("rwsgi_reload_on_rss_bytes"));
+    assert!(!text(&Snapshot::default()).contains("rwsgi_generation_start_time_seconds"));
 }

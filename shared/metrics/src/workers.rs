@@ -18,7 +18,6 @@ const FIGURES: &[Figure<Worker>] = &[
     ("rwsgi_worker_busy_seconds_total", "Time in requests, summed over threads, requests in progress included", Kind::Counter, |w| Some(Value::seconds(w.busy_time.unwrap_or(w.running_time)))),
     ("rwsgi_worker_cpu_seconds_total", "Processor time, user and system", Kind::Counter, |w| w.cpu_time.map(Value::seconds)),
     ("rwsgi_worker_gil_wait_seconds_total", "Time that threads waited for Python's global lock", Kind::Counter, |w| w.gil_wait.map(Value::seconds)),
-    ("rwsgi_worker_gc_collections_total", "Garbage collections", Kind::Counter, |w| w.gc.map(|gc| Value::Integer(gc.collections))),
     ("rwsgi_worker_gc_seconds_total", "Time in garbage collections", Kind::Counter, |w| w.gc.map(|gc| Value::seconds(gc.time))),
     ("rwsgi_worker_up", "1 when the worker has a process", Kind::Gauge, |w| Some(Value::flag(w.pid > 0))),
     ("rwsgi_worker_accepting", "1 when the worker takes new requests", Kind::Gauge, |w| Some(Value::Integer(w.accepting.into()))),
@@ -84,6 +83,15 @@ pub(crate) fn add<'a>(families: &mut Vec<Family<'a>>, snapshot: &'a Snapshot) {
     for worker in numbered(snapshot) {
         for (class, count) in worker.responses.as_ref().map(classes).into_iter().flatten() {
             family.push([Label::Number(worker.id), Label::Text(class)], Value::Integer(count));
+        }
+    }
+    families.push(family);
+    let help = "Garbage collections, by generation of objects";
+    let name = "rwsgi_worker_gc_collections_total";
+    let mut family = Family::new(name, help, Kind::Counter, &["worker", "generation"], 3 * count);
+    for worker in numbered(snapshot) {
+        for (generation, count) in (0..).zip(worker.gc.iter().flat_map(|gc| gc.by_generation)) {
+            family.push([Label::Number(worker.id), Label::Number(generation)], Value::Integer(count));
         }
     }
     families.push(family);

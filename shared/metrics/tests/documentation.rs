@@ -9,8 +9,8 @@ use std::path::Path;
 
 use rwsgi_metrics::{Compat, Family, Kind, Options, Scrapes, families};
 use rwsgi_stats::{
-    App, Cache, Cgroup, Core, GarbageCollections, Metric, Phases, Pressure, Queue, Recycled, Reloads, Responses, Route,
-    Snapshot, Socket, Spooler, TempFiles, Worker, latency,
+    App, Cache, Cgroup, Core, GarbageCollections, Generation, Limits, Metric, Phases, Pressure, Queue, Recycled,
+    Reloads, Responses, Route, Snapshot, Socket, Spooler, TempFiles, Worker, latency,
 };
 
 /// A document that has a sample of every family.
@@ -59,6 +59,8 @@ fn full() -> Snapshot {
     Snapshot {
         started_at: Some(1),
         generation: Some(1),
+        generations: Some(vec![Generation { generation: 1, ..Generation::default() }]),
+        limits: Some(Limits { reload_on_rss: 1, ..Limits::default() }),
         ready: Some(true),
         draining: Some(false),
         reloads: Some(Reloads::default()),
@@ -92,7 +94,7 @@ fn names_and_help_keep_the_formats_rules() {
             assert!(!["_count", "_sum", "_bucket"].iter().any(|suffix| name.ends_with(suffix)), "{name}");
         }
     }
-    let mut names: Vec<_> = families.iter().map(|family| family.base_name()).collect();
+    let mut names: Vec<_> = families.iter().map(Family::base_name).collect();
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), families.len(), "two families have one name");

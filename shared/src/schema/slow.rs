@@ -93,4 +93,6 @@ pub struct GarbageCollections {
     pub longest: u64,
     /// Objects that they freed.
     pub collected: u64,
+    /// Collections by Python's generation of objects, the youngest first.
+    pub by_generation: [u64; 3],
 }

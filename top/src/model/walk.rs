@@ -374,8 +374,8 @@ fn worker(walk: &mut impl Walk, worker: &mut Worker) {
             .for_each(|v| walk.number(v));
     });
     walk.option(last_exception, self::last_exception);
-    walk.option(gc, |walk, GarbageCollections { collections, time, longest, collected }| {
-        [collections, time, longest, collected].into_iter().for_each(|value| walk.number(value));
+    walk.option(gc, |walk, GarbageCollections { collections, time, longest, collected, by_generation }| {
+        [collections, time, longest, collected].into_iter().chain(by_generation).for_each(|value| walk.number(value));
     });
     walk.list(cores, core);
 }

@@ -1,16 +1,19 @@
 //! Judging: samples in, a verdict out. The same samples give the same verdict, live or from a recording.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+mod case;
+mod fleet;
+
+use self::case::Case;
 use super::generations::{self, Generations};
-use super::verdict::{Judgement, Measured, Moment, Part, Verdict};
+use super::verdict::{Moment, Verdict};
 use super::window::{Span, Step, Steps};
 use crate::format;
 use crate::model::Pool;
 use crate::source::{EndedBy, Ending, LocalMicros, Monotonic};
-use rwsgi_assertions::{Assertion, Missing, Window, measure};
+use rwsgi_assertions::Assertion;
 
 /// So many poll intervals may pass between two samples of a server, and no less than [`SHORTEST_GAP`].
 const GAP: u32 = 3;
@@ -37,20 +40,6 @@ pub(crate) struct Baseline {
     pub(crate) counts_exceptions: bool,
     /// Of how many servers it is.
     pub(crate) servers: usize,
-}
-
-/// An assertion while it is judged.
-#[derive(Debug)]
-struct Case {
-    assertion: Assertion,
-    /// What it is held against, or why that is not known.
-    threshold: Result<f64, String>,
-    /// What the baseline's value was made from, where it is compared with one.
-    counts_exceptions: Option<bool>,
-    /// Of the windows that are over, the worst, with its badness.
-    worst: Option<(f64, Measured)>,
-    /// Why one of the windows has no value.
-    missing: Option<String>,
 }
 
 /// A server while it is watched.
@@ -111,6 +100,8 @@ pub(crate) struct Judge {
     seconds: f64,
     /// Why nothing counts.
     void: Vec<String>,
+    /// Servers come and go: those of a fleet.
+    is_fleet: bool,
 }
 
 impl Judge {
@@ -123,31 +114,11 @@ impl Judge {
         interval: Duration,
     ) -> Self {
         let servers: Vec<Server> = servers.map(|label| Server { label, ..Server::default() }).collect();
-        let case = |(place, assertion): (usize, &Assertion)| {
-            let told = baseline.get(place).cloned().unwrap_or_else(|| Err("there is none".to_owned()));
-            let known = told.and_then(|known| match known.servers {
-                // Sums of more servers are larger.
-                count if count != servers.len() => {
-                    Err(format!("it is of {count} servers, and this run is of {}", servers.len()))
-                }
-                _ if phases.window.is_some() && assertion.metric.is_total() => {
-                    Err("it is a total of the whole run, and --window judges pieces".to_owned())
-                }
-                _ => Ok(known),
-            });
-            let compared = known.as_ref().ok().filter(|_| assertion.needs_baseline());
-            Case {
-                assertion: assertion.clone(),
-                counts_exceptions: compared.map(|known| known.counts_exceptions),
-                threshold: assertion
-                    .threshold(known.as_ref().ok().map(|known| known.value))
-                    .ok_or_else(|| format!("the baseline: {}", known.as_ref().err().map_or("", String::as_str))),
-                worst: None,
-                missing: None,
-            }
-        };
+        let pieces = phases.window.is_some();
+        let case = |(place, assertion)| Case::new(assertion, baseline.get(place), servers.len(), pieces);
+        let cases = assertions.iter().enumerate().map(case).collect();
         let mut judge = Self {
-            cases: assertions.iter().enumerate().map(case).collect(),
+            cases,
             phases,
             servers: Vec::new(),
             allowed: Duration::ZERO,
@@ -159,6 +130,7 @@ impl Judge {
             restarts: 0,
             seconds: 0.0,
             void: Vec::new(),
+            is_fleet: false,
         };
         judge.servers = servers;
         judge.set_interval(interval);
@@ -195,6 +167,8 @@ impl Judge {
         if let Some(server) = self.servers.get_mut(target) {
             server.failure = Some(why.to_owned());
         }
+        self.is_dead(target);
+        self.begin_without_the_dead();
     }
 
     /// Takes in what a server's pool has just learned. Returns whether that is from before all servers had answered, and
@@ -220,6 +194,7 @@ impl Judge {
         if first && self.servers.iter().all(|server| server.last.is_some()) {
             self.begun = Some(step.end);
         }
+        self.begin_without_the_dead();
         if self.is_judged(&step) {
             self.take(target, &step);
         }
@@ -321,8 +296,11 @@ impl Judge {
         void.extend(ending.why.clone());
         void.extend(self.servers.iter().filter_map(|server| self.complaint(server, ending)));
         let asserted = self.cases.iter().any(|case| case.assertion.metric.name == "restarts");
+        if self.is_fleet && self.servers.is_empty() {
+            void.push("there are no servers".to_owned());
+        }
         if self.restarts > 0 && !asserted {
-            void.push("a server was restarted while it was watched".to_owned());
+            void.push(self.restarted());
         }
         let (samples, windows) = (self.samples, self.windows);
         let (servers, in_pieces) = (&self.servers, self.phases.window.is_some());
@@ -340,6 +318,9 @@ impl Judge {
 
     /// Why a server was not watched well enough.
     fn complaint(&self, server: &Server, ending: &Ending) -> Option<String> {
+        if self.is_fleet || self.asserts_states() {
+            return self.complaint_of_fleet(server);
+        }
         let time = |time: Duration| format::micros(time.as_micros() as u64);
         let why = || server.failure.as_ref().map_or_else(String::new, |failure| format!(": {failure}"));
         let told = match server.last {
@@ -363,138 +344,5 @@ impl Judge {
             Some(_) => return None,
         };
         Some(format!("{}: {told}", server.label))
-    }
-}
-
-impl Case {
-    /// How bad a window is where the worst part is looked for; `None` when it has no value, or parts do not matter.
-    fn badness_of(&self, window: &Window) -> Option<f64> {
-        let threshold = *self.threshold.as_ref().ok().filter(|threshold| self.assertion.has_worst_part(**threshold))?;
-        let value = (self.assertion.metric.value)(window).ok()?;
-        Some(self.assertion.badness(value, threshold))
-    }
-
-    /// The part of a window that it is about.
-    fn part_of<'w>(&self, window: &'w Window) -> Cow<'w, Window> {
-        match &self.assertion.route {
-            None => Cow::Borrowed(window),
-            Some(route) => Cow::Owned(window.of_route(route).unwrap_or_default()),
-        }
-    }
-
-    /// The parts of all servers' windows that it is about, or why there is none: a route that nobody asked for says nothing.
-    fn parts_of<'s>(&self, spans: &'s [Span], labels: &[&str]) -> Result<Cow<'s, [Span]>, String> {
-        let Some(route) = &self.assertion.route else { return Ok(Cow::Borrowed(spans)) };
-        let windows: Vec<Option<Window>> = spans.iter().map(|span| span.whole.of_route(route)).collect();
-        let untold: Vec<usize> = (0..windows.len()).filter(|place| windows[*place].is_none()).collect();
-        if !untold.is_empty() {
-            return Err(format!("routes: {}", told_missing(&Missing::NotTold(untold), labels)));
-        }
-        if windows.iter().flatten().all(|window| window.requests == 0) {
-            let known = spans.iter().filter_map(|span| span.whole.routes.get()).flatten();
-            let nearest = known.map(|(name, _)| name).min_by_key(|name| strsim::levenshtein(route, name));
-            let meant = nearest.map_or_else(String::new, |name| format!("; did you mean {name:?}?"));
-            return Err(format!("no requests of the route {route:?}{meant}"));
-        }
-        let span = |window: Option<Window>| Span { whole: window.unwrap_or_default(), workers: Vec::new() };
-        Ok(windows.into_iter().map(span).collect())
-    }
-
-    /// Takes in a window that is over; `pieces` when it is one of several, each of which needs samples of every server.
-    fn close(&mut self, spans: &[Span], labels: &[&str], moment: Option<Moment>, pieces: bool) {
-        let Ok(threshold) = self.threshold else { return };
-        let empty = |(span, label): (&Span, &&str)| (span.whole.samples == 0).then(|| (*label).to_owned());
-        if let (true, Some(label)) = (pieces, spans.iter().zip(labels).find_map(empty)) {
-            self.missing.get_or_insert_with(|| format!("{label}: a window without a sample"));
-            return;
-        }
-        let spans = &*match self.parts_of(spans, labels) {
-            Ok(spans) => spans,
-            Err(why) => {
-                self.missing.get_or_insert(why);
-                return;
-            }
-        };
-        let actual = match measure(self.assertion.metric, spans.iter().map(|span| &span.whole)) {
-            Ok(actual) => actual,
-            Err(missing) => {
-                self.missing.get_or_insert_with(|| told_missing(&missing, labels));
-                return;
-            }
-        };
-        let note = self.note(spans, labels);
-        if let Some(before) = self.counts_exceptions.filter(|before| *before != note.is_some()) {
-            let [counts, does_not] = if before { ["the baseline", "this run"] } else { ["this run", "the baseline"] };
-            self.missing.get_or_insert_with(|| format!("{counts} counts exceptions, and {does_not} status codes"));
-            return;
-        }
-        let badness = self.assertion.badness(actual, threshold);
-        if self.worst.as_ref().is_some_and(|(worst, _)| badness <= *worst) {
-            return;
-        }
-        // Where nothing happened, nobody did it.
-        let part = if actual == 0.0 { None } else { self.worst_part(spans, labels) };
-        let moment = moment.filter(|_| actual != 0.0);
-        self.worst = Some((badness, Measured { value: actual, part, moment, note }));
-    }
-
-    /// The server and the worker that are the worst of all.
-    fn worst_part(&self, spans: &[Span], labels: &[&str]) -> Option<Part> {
-        let known = |(place, span): (usize, &Span)| Some((self.badness_of(&span.whole)?, place));
-        let (_, place) = spans.iter().enumerate().filter_map(known).max_by(|a, b| a.0.total_cmp(&b.0))?;
-        let span = spans.get(place)?;
-        let mut part = Part {
-            server: labels.get(place).filter(|_| labels.len() > 1).map(|label| (*label).to_owned()),
-            worker: None,
-            value: (self.assertion.metric.value)(&span.whole).ok()?,
-        };
-        if self.assertion.metric.of_workers {
-            let known = |(id, window): &(u32, Window)| Some((self.badness_of(window)?, *id, window.clone()));
-            let worst = span.workers.iter().filter_map(known).max_by(|a, b| a.0.total_cmp(&b.0));
-            if let Some((_, id, window)) = worst {
-                part.worker = Some(id);
-                part.value = (self.assertion.metric.value)(&window).ok()?;
-            }
-        }
-        (part.server.is_some() || part.worker.is_some()).then_some(part)
-    }
-
-    /// What has to be said of how it was measured.
-    fn note(&self, spans: &[Span], labels: &[&str]) -> Option<String> {
-        if !self.assertion.metric.falls_back {
-            return None;
-        }
-        let silent = |(span, label): (&Span, &&str)| span.whole.failed.get().is_none().then(|| (*label).to_owned());
-        let silent: Vec<String> = spans.iter().zip(labels).filter_map(silent).collect();
-        (!silent.is_empty()).then(|| format!("counts exceptions, for {} does not tell status codes", silent.join(", ")))
-    }
-
-    fn judgement(self, samples: u64, windows: u64) -> Judgement {
-        let measured = self.worst.map(|(_, measured)| measured);
-        let failed = match (&measured, &self.threshold) {
-            (Some(measured), Ok(threshold)) => !self.assertion.holds(measured.value, *threshold),
-            _ => false,
-        };
-        let actual = match (measured, self.missing, &self.threshold) {
-            (_, _, Err(why)) => Err(why.clone()),
-            // One window that does not hold is enough, whatever is not known of the others.
-            (Some(measured), None, _) => Ok(measured),
-            (Some(measured), Some(_), _) if failed => Ok(measured),
-            (_, Some(missing), _) => Err(missing),
-            (None, None, _) => Err("nothing was measured".to_owned()),
-        };
-        let holds = actual.is_ok().then_some(!failed);
-        Judgement { threshold: self.threshold.ok(), assertion: self.assertion, actual, holds, samples, windows }
-    }
-}
-
-fn told_missing(missing: &Missing, labels: &[&str]) -> String {
-    match missing {
-        Missing::NoRequests => "no requests".to_owned(),
-        Missing::NotTold(_) if labels.len() < 2 => "the server does not tell".to_owned(),
-        Missing::NotTold(places) => {
-            let named: Vec<&str> = places.iter().filter_map(|place| labels.get(*place).copied()).collect();
-            format!("{} {} not tell", named.join(", "), if named.len() == 1 { "does" } else { "do" })
-        }
     }
 }

@@ -212,7 +212,7 @@ fn finding_schema() -> Value {
 }
 
 /// Rows as CSV (RFC 4180), lines ending as everything else here.
-fn csv(rows: impl Iterator<Item = Vec<String>>) -> String {
+pub(super) fn csv(rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut writer = csv::Writer::from_writer(Vec::new());
     for row in rows {
         // Memory takes everything, and rows are as long as each other.
@@ -228,7 +228,7 @@ pub(crate) fn csv_header() -> String {
 }
 
 /// A text that no spreadsheet takes for a formula: those begin with one of these. Numbers are no texts.
-fn no_formula(text: String) -> String {
+pub(super) fn no_formula(text: String) -> String {
     if text.trim_start().starts_with(['=', '+', '-', '@', '\'']) { format!("'{text}") } else { text }
 }
 

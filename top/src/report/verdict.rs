@@ -12,7 +12,7 @@ use super::lines::one_line_json;
 use super::window::offset;
 use crate::format;
 use crate::source::LocalMicros;
-use rwsgi_assertions::Assertion;
+use rwsgi_assertions::{Aggregate, Assertion};
 
 /// When the worst was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +98,11 @@ impl Judgement {
     /// Who was the worst, and how bad.
     fn worst(&self) -> Option<String> {
         let part = self.actual.as_ref().ok()?.part.as_ref()?;
+        let metric = self.assertion.metric;
+        if let Some(servers) = part.server.as_ref().filter(|_| metric.is_state()) {
+            let state = metric.of_route();
+            return Some(format!("{servers}: {}{state}", if state == "up" { "not " } else { "" }));
+        }
         let worker = part.worker.map(|worker| format!("worker {worker}"));
         let named: Vec<String> = part.server.clone().into_iter().chain(worker).collect();
         Some(format!("{}: {}", named.join(" "), self.show(part.value)))
@@ -128,6 +133,7 @@ impl Judgement {
         json!({
             "assert": self.assertion.text,
             "metric": self.assertion.metric.name,
+            "servers": self.assertion.servers.map(Aggregate::name),
             "route": self.assertion.route,
             "threshold": self.threshold.map(number),
             "actual": measured.map(|measured| number(measured.value)),

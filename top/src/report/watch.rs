@@ -1,19 +1,18 @@
 //! Watching without a screen: samples in, lines out, until the end that was asked for; then the verdict.
 
-use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 
 use super::Batch;
+use super::ending::{Until, is_gone};
 use super::html::Page;
 use super::judge::{Baseline, Judge, Phases};
 use super::lines::{csv_header, csv_rows, json_line};
@@ -80,11 +79,9 @@ pub(crate) struct Plan {
 }
 
 /// Nothing could be measured.
-const NOT_MEASURED: u8 = 2;
+pub(super) const NOT_MEASURED: u8 = 2;
 /// How often ends that give no notice are looked for.
-const TICK: Duration = Duration::from_millis(50);
-/// How long the first answer of every server is waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const TICK: Duration = Duration::from_millis(50);
 
 /// Watches what comes live until the end. `last_look` reads every server once more, so that the window ends when the watching
 /// does. Whatever is judged is recorded, when that was asked for. Returns the exit code: 0, 1 when an assertion fails, 2 when
@@ -168,14 +165,6 @@ pub(crate) fn replay(plan: &Plan, pools: &mut [Pool], entries: &Receiver<Entry>)
     watch.conclude(&ending)
 }
 
-/// Whether a process has ended; one that only waits to be reaped has.
-fn is_gone(pid: u32) -> bool {
-    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
-    // The name before the state is in parentheses, and may hold any character.
-    let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
-    matches!(state, None | Some('Z' | 'X'))
-}
-
 struct Watch<'a> {
     plan: &'a Plan,
     pools: &'a mut [Pool],
@@ -236,12 +225,8 @@ impl<'a> Watch<'a> {
 
     /// Takes entries in until the end; returns why nothing counts, when that is known already.
     fn until_the_end(&mut self, entries: &Receiver<Entry>, signals: &AtomicUsize) -> anyhow::Result<Option<String>> {
-        let mut begun: Option<(Instant, Option<Child>)> = None;
-        let started = Instant::now();
+        let mut until = Until::new(&self.plan.end);
         loop {
-            if begun.is_none() && self.judge.has_begun() {
-                begun = Some((Instant::now(), self.start_command()?));
-            }
             match entries.recv_timeout(TICK) {
                 Ok(entry) => self.enter(entry)?,
                 Err(RecvTimeoutError::Disconnected) => return Ok(None),
@@ -250,28 +235,10 @@ impl<'a> Watch<'a> {
             if self.out_closed || signals.load(Ordering::SeqCst) != 0 || self.left.iter().all(|left| *left == 0) {
                 return Ok(None);
             }
-            match (&self.plan.end, &mut begun) {
-                (End::Never | End::Count(_), _) => {}
-                (_, None) if started.elapsed() < PATIENCE => {}
-                (_, None) => return Ok(None),
-                (End::After(duration), Some((start, _))) if start.elapsed() >= *duration => return Ok(None),
-                (End::Exit(pid), Some(_)) if is_gone(*pid) => return Ok(None),
-                (End::Command(command), Some((_, Some(child)))) => {
-                    if let Some(status) = child.try_wait().context("waiting for the command")? {
-                        let failed = || format!("'{}' ended with {status}", command.join(" "));
-                        return Ok((!status.success()).then(failed));
-                    }
-                }
-                _ => {}
+            if let Some(why) = until.is_over(self.judge.has_begun())? {
+                return Ok(why);
             }
         }
-    }
-
-    fn start_command(&self) -> anyhow::Result<Option<Child>> {
-        let End::Command(command) = &self.plan.end else { return Ok(None) };
-        let Some((program, arguments)) = command.split_first() else { return Ok(None) };
-        let child = Command::new(program).args(arguments).spawn();
-        Ok(Some(child.with_context(|| format!("cannot start '{program}'"))?))
     }
 
     fn enter(&mut self, entry: Entry) -> anyhow::Result<()> {

@@ -11,7 +11,7 @@ use rwsgi_stats::{Responses, Worker};
 
 use crate::model::{Pool, Rates, RouteWindow, Sample};
 use crate::source::{LocalMicros, Monotonic};
-use rwsgi_assertions::{RouteSum, Routes, Told, Window};
+use rwsgi_assertions::{RouteSum, Routes, States, Told, Window};
 
 /// Counters of a server or a worker that the next sample's are subtracted from.
 #[derive(Clone, Copy, Debug, Default)]
@@ -237,6 +237,9 @@ fn levels(sample: &Sample, step: &mut Step) {
     }
     window.queue_max = Told::Yes(totals.queue);
     window.findings = Told::Yes(sample.findings.len() as u64);
+    let draining = sample.snapshot.draining == Some(true);
+    window.states = Told::Yes(States { up: true, draining, ..States::default() });
+    window.saturation = Told::of(rwsgi_stats::saturation(&sample.snapshot));
     window.workers_min = Told::Yes(running().count() as u64);
     for ((_, window), worker) in step.workers.iter_mut().zip(workers).filter(|(_, worker)| worker.pid > 0) {
         window.rss_max = read(worker.rss);

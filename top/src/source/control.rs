@@ -180,7 +180,9 @@ impl Control {
         let mut fetcher = Fetcher::new(target.clone(), timeout);
         let document = fetcher.fetch()?;
         match target {
-            Target::Socket(address) if fetcher.speaks_control() => Ok(Self { address: address.clone(), timeout }),
+            Target::Socket(_) | Target::Tunnel(_) if fetcher.speaks_control() => {
+                Ok(Self { address: target.address().clone(), timeout })
+            }
             _ => Self::of_document(&document.snapshot, target, request, timeout),
         }
     }

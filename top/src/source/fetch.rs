@@ -5,7 +5,6 @@
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
-use rwsgi_stats::Address;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use socket2::Socket;
@@ -18,8 +17,8 @@ const LARGEST: usize = 256 << 20;
 /// No head of an HTTP answer is longer.
 const LONGEST_HEAD: usize = 64 << 10;
 /// How long a unix socket may take to send its document unasked, before it is asked as a control socket.
-const UNASKED: Duration = Duration::from_millis(250);
-const ASK_FOR_STATS: &[u8] = b"{\"do\":\"stats\"}\n";
+pub(super) const UNASKED: Duration = Duration::from_millis(250);
+pub(super) const ASK_FOR_STATS: &[u8] = b"{\"do\":\"stats\"}\n";
 
 /// Reads one server's documents.
 #[derive(Debug)]
@@ -49,32 +48,35 @@ impl Fetcher {
     /// Whatever kept a whole document from arriving in time.
     pub(crate) fn fetch(&mut self) -> Result<Document, SourceError> {
         let deadline = Deadline::within(self.timeout);
-        let (Target::Socket(address) | Target::Http { address, .. }) = &self.target;
-        let mut socket = self.connector.connect(address, &deadline)?;
-        if let Target::Http { path, .. } = &self.target {
-            // HTTP/1.0: the answer is not chunked, and ends with the connection.
-            let host = match address {
-                Address::Tcp { host, .. } if host.is_empty() => format!("localhost{address}"),
-                Address::Tcp { .. } => address.to_string(),
-                Address::Unix(_) | Address::Abstract(_) => "localhost".to_owned(),
-            };
-            let request =
-                format!("GET {path} HTTP/1.0\r\nHost: {host}\r\nAccept: application/json\r\nConnection: close\r\n\r\n");
-            socket.set_write_timeout(Some(deadline.left()?)).map_err(SourceError::Read)?;
-            socket.write_all(request.as_bytes()).map_err(|error| deadline.classify(error))?;
-        }
-        let may_be_control = matches!(&self.target, Target::Socket(Address::Unix(_) | Address::Abstract(_)));
-        if may_be_control && (self.control || is_silent(&socket, &deadline)?) {
-            // Whoever does not read it closes the connection, or has gone on to send a document after all.
-            let _ = socket.write_all(ASK_FOR_STATS);
-        }
-        let bytes = read_to_end(&socket, self.reader.room(), &deadline)?;
-        self.control = may_be_control && is_reply(&bytes);
+        let bytes = self.exchange(&deadline).map_err(|error| match &self.target {
+            Target::Tunnel(tunnel) => tunnel.explain(error),
+            _ => error,
+        })?;
+        self.control = self.target.may_be_control() && is_reply(&bytes);
         if self.control {
             return self.reader.parse(document_of(&bytes)?);
         }
         // A stats server that speaks HTTP is recognized even when the address did not say so.
         self.reader.parse(if bytes.starts_with(b"HTTP/") { body_of(bytes)? } else { bytes })
+    }
+
+    /// Connects, asks, and reads to the end.
+    fn exchange(&mut self, deadline: &Deadline) -> Result<Vec<u8>, SourceError> {
+        if let Target::Tunnel(tunnel) = &self.target {
+            tunnel.wait(deadline)?;
+        }
+        let mut socket = self.connector.connect(self.target.address(), deadline)?;
+        if let Some(request) = self.target.request() {
+            socket.set_write_timeout(Some(deadline.left()?)).map_err(SourceError::Read)?;
+            socket.write_all(request.as_bytes()).map_err(|error| deadline.classify(error))?;
+        }
+        if self.target.may_be_control() && (self.control || is_silent(&socket, deadline)?) {
+            // Whoever does not read it closes the connection, or has gone on to send a document after all.
+            let _ = socket.write_all(ASK_FOR_STATS);
+        }
+        let bytes = read_to_end(&socket, self.reader.room(), deadline)?;
+        // A tunnel is connected to even where nobody listens at its far end.
+        if bytes.is_empty() && matches!(self.target, Target::Tunnel(_)) { Err(SourceError::Empty) } else { Ok(bytes) }
     }
 }
 
@@ -88,7 +90,7 @@ fn is_silent(socket: &Socket, deadline: &Deadline) -> Result<bool, SourceError> 
 }
 
 /// Whether this begins as a control socket's answer does.
-fn is_reply(bytes: &[u8]) -> bool {
+pub(super) fn is_reply(bytes: &[u8]) -> bool {
     [&b"{\"done\""[..], b"{\"failed\""].iter().any(|start| bytes.starts_with(start))
 }
 
@@ -109,7 +111,7 @@ enum Stats<'a> {
 }
 
 /// The document of a control socket's answer, as it was written.
-fn document_of(answer: &[u8]) -> Result<Vec<u8>, SourceError> {
+pub(super) fn document_of(answer: &[u8]) -> Result<Vec<u8>, SourceError> {
     match serde_json::from_slice(answer) {
         Ok(StatsReply::Done(Stats::Stats(document))) => Ok(document.get().as_bytes().to_vec()),
         Ok(StatsReply::Failed(why)) => Err(SourceError::not_stats(&why)),
@@ -120,17 +122,17 @@ fn document_of(answer: &[u8]) -> Result<Vec<u8>, SourceError> {
 
 /// The head of an HTTP answer.
 #[derive(Debug, PartialEq, Eq)]
-struct Head {
+pub(super) struct Head {
     /// Its length, with the empty line.
-    length: usize,
-    status: u16,
+    pub(super) length: usize,
+    pub(super) status: u16,
     /// Length of the body, where it is told.
-    body: Option<usize>,
+    pub(super) body: Option<usize>,
 }
 
 impl Head {
     /// Reads a head; `None` when there is not all of it yet.
-    fn of(answer: &[u8]) -> Option<Result<Self, SourceError>> {
+    pub(super) fn of(answer: &[u8]) -> Option<Result<Self, SourceError>> {
         if !answer.starts_with(b"HTTP/") {
             return None;
         }
@@ -162,7 +164,7 @@ impl Head {
 
 /// Reads into `bytes`, whose contents are of no interest: a document is about as long as the one before. Ends where the
 /// answer does: with the connection, or after an HTTP body of the length that was told.
-fn read_to_end(socket: &Socket, mut bytes: Vec<u8>, deadline: &Deadline) -> Result<Vec<u8>, SourceError> {
+pub(super) fn read_to_end(socket: &Socket, mut bytes: Vec<u8>, deadline: &Deadline) -> Result<Vec<u8>, SourceError> {
     let mut length = 0;
     bytes.resize(bytes.len() + 4 * 1024, 0);
     let mut allowed = Duration::MAX;
@@ -202,7 +204,7 @@ fn read_to_end(socket: &Socket, mut bytes: Vec<u8>, deadline: &Deadline) -> Resu
 }
 
 /// The body of a whole HTTP answer, if its status is 200.
-fn body_of(mut answer: Vec<u8>) -> Result<Vec<u8>, SourceError> {
+pub(super) fn body_of(mut answer: Vec<u8>) -> Result<Vec<u8>, SourceError> {
     let head = Head::of(&answer).ok_or(SourceError::Half(answer.len()))??;
     if head.status != 200 {
         return Err(SourceError::Status(head.status));

@@ -6,23 +6,29 @@ mod clock;
 mod connect;
 mod control;
 mod fetch;
+pub(crate) mod fleet;
 #[cfg(test)]
 pub(crate) mod hostile;
 mod machine;
+mod place;
 mod player;
 mod poller;
+mod prometheus;
 mod reader;
 mod recording;
+mod ssh;
 mod target;
 
 pub(crate) use clock::{Clock, LocalMicros, Monotonic, ServerMicros};
 pub(crate) use control::{Ask, Asker, Control, ControlError, ControlEvent, ControlReply};
 pub(crate) use fetch::Fetcher;
 pub(crate) use machine::{Room, room};
+pub(crate) use place::{Place, Spot};
 pub(crate) use player::Player;
 pub(crate) use poller::Poller;
 use reader::Reader;
 pub(crate) use recording::{EndedBy, Ending, Entry, Recorder, Recording, RecordingError, Run};
+pub(crate) use ssh::Tunnels;
 pub(crate) use target::Target;
 
 use std::borrow::Cow;
@@ -96,6 +102,21 @@ pub(crate) enum SourceError {
     /// An HTTP server with something else to say.
     #[error("HTTP status {0} instead of 200")]
     Status(u16),
+    /// It answers while others' answers take all the memory that there is for them.
+    #[error("its answer finds no memory: those of other servers take it")]
+    Crowded,
+    /// The tunnel to the server is not there, or leads nowhere.
+    #[error("ssh: {0}")]
+    Tunnel(String),
+    /// Prometheus knows of the server, and could not read it.
+    #[error("Prometheus cannot scrape it")]
+    Unscraped,
+    /// Prometheus does not answer a question.
+    #[error("Prometheus: {0}")]
+    Refused(String),
+    /// Something else than Prometheus answers.
+    #[error("the answer is not Prometheus's: {0}")]
+    NotPrometheus(String),
     /// The attempt failed when the recording was made.
     #[error("{0}")]
     Recorded(String),

@@ -1,10 +1,13 @@
 //! Addresses of stats servers as they are typed: a socket in uWSGI's notation, or an `http://` URL.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use rwsgi_stats::{Address, AddressError};
 use thiserror::Error;
+
+use super::ssh::Tunnel;
 
 /// Where a stats server listens, and what it speaks there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +21,8 @@ pub(crate) enum Target {
         /// Path and query, with the leading slash.
         path: String,
     },
+    /// Its socket is on another machine, and ssh leads there.
+    Tunnel(Tunnel),
 }
 
 /// A target that is none of the forms of [`Target`].
@@ -58,19 +63,61 @@ impl fmt::Display for Target {
         match self {
             Self::Socket(address) => write!(f, "{address}"),
             Self::Http { address, path } => write!(f, "http://{address}{path}"),
+            Self::Tunnel(tunnel) => tunnel.far().fmt(f),
         }
     }
 }
 
 impl Target {
+    /// The socket to connect to.
+    pub(crate) fn address(&self) -> &Address {
+        match self {
+            Self::Socket(address) | Self::Http { address, .. } => address,
+            Self::Tunnel(tunnel) => tunnel.near(),
+        }
+    }
+
+    /// The same at this address of its host.
+    pub(super) fn at(&self, ip: IpAddr) -> Self {
+        let mut target = self.clone();
+        if let Self::Socket(Address::Tcp { host, .. }) | Self::Http { address: Address::Tcp { host, .. }, .. } =
+            &mut target
+        {
+            *host = ip.to_string();
+        }
+        target
+    }
+
+    /// What has to be sent before a document comes; `None` where it comes unasked.
+    pub(super) fn request(&self) -> Option<String> {
+        let Self::Http { address, path } = self else { return None };
+        // HTTP/1.0: the answer is not chunked, and ends with the connection.
+        let host = match address {
+            Address::Tcp { host, .. } if host.is_empty() => format!("localhost{address}"),
+            Address::Tcp { .. } => address.to_string(),
+            Address::Unix(_) | Address::Abstract(_) => "localhost".to_owned(),
+        };
+        Some(format!("GET {path} HTTP/1.0\r\nHost: {host}\r\nAccept: application/json\r\nConnection: close\r\n\r\n"))
+    }
+
+    /// Whether it may be a control socket, which waits to be asked.
+    pub(super) fn may_be_control(&self) -> bool {
+        match self {
+            Self::Socket(address) => !matches!(address, Address::Tcp { .. }),
+            Self::Http { .. } => false,
+            Self::Tunnel(tunnel) => tunnel.far().is_unix(),
+        }
+    }
+
     /// Whether the address says that the server is on this machine.
     pub(crate) fn is_local(&self) -> bool {
         match self {
             Self::Socket(Address::Tcp { host, .. }) | Self::Http { address: Address::Tcp { host, .. }, .. } => {
                 host.is_empty()
                     || host == "localhost"
-                    || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback() || ip.is_unspecified())
+                    || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback() || ip.is_unspecified())
             }
+            Self::Tunnel(_) => false,
             _ => true,
         }
     }
@@ -81,6 +128,7 @@ impl Target {
             Self::Socket(Address::Tcp { host, .. }) | Self::Http { address: Address::Tcp { host, .. }, .. } => {
                 Some(if host.is_empty() { "localhost".to_owned() } else { host.clone() })
             }
+            Self::Tunnel(tunnel) => Some(tunnel.far().host.clone()),
             _ => {
                 let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
                 Some(name.trim().to_owned())

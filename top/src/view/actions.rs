@@ -7,6 +7,7 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent,
 use super::charts::Charts;
 use super::keys::{Action, Key};
 use super::overlay::{self, Overlay};
+use super::panes::Pane;
 use super::playback::{Pace, Paused};
 use super::screen::Screen;
 use super::targets::Target;
@@ -222,6 +223,15 @@ impl Screen {
     fn scroll_detail(&mut self, lines: isize) -> Outcome {
         self.selection.scroll_detail(lines);
         Outcome::Draw
+    }
+
+    /// Whether there is nothing that [`Action::Back`] would close.
+    pub(super) fn is_at_rest(&self) -> bool {
+        let is_open = self.acting.is_open() || self.inside.is_open() || self.selection.overlay.is_some();
+        let is_filtered = self.filter().editing || !self.filter().is_empty();
+        let is_selected = self.selection.detail || self.table.selected.is_some();
+        let is_usual = self.panes.open == Pane::Workers && !matches!(self.charts, Charts::One(_));
+        is_usual && !is_open && !is_filtered && !is_selected
     }
 
     /// Closes what was opened last.

@@ -12,16 +12,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use anyhow::Context as _;
-use crossterm::event::{self, Event as TerminalEvent, KeyEventKind};
+use crossterm::event::{self, Event as TerminalEvent, KeyEvent, KeyEventKind, MouseEvent};
+use ratatui::buffer::Buffer;
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGWINCH};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
 use super::actions::Outcome;
+use super::fleet::FleetScreen;
 use super::playback::Pace;
 use super::screen::Screen;
 use super::terminal::Tty;
-use crate::source::{ControlReply, Poll};
+use crate::source::fleet::FleetEvent;
+use crate::source::{Clock, ControlReply, Poll};
 
 /// Keys and signals that may wait, and that are taken in between two frames.
 const BATCH: usize = 8;
@@ -33,6 +36,10 @@ pub(crate) enum Feed {
     Poll(Poll),
     /// What a server says on its control socket.
     ControlReply(ControlReply),
+    /// What the sources of a fleet tell.
+    Fleet(Vec<FleetEvent>),
+    /// What comes of the server of a fleet that is looked at, by the ticket that it was opened with.
+    Drilled(u64, Box<Feed>),
     /// Something that the user has to know, in a line.
     Notice(String),
     /// There will be no more: a recording is over.
@@ -49,10 +56,61 @@ enum Event {
     Gone(io::Error),
 }
 
+/// What is shown.
+#[derive(Debug)]
+pub(crate) enum Face {
+    /// Servers, each with all that it tells.
+    Pools(Box<Screen>),
+    /// A fleet.
+    Fleet(Box<FleetScreen>),
+}
+
+impl Face {
+    fn draw(&mut self, buf: &mut Buffer) {
+        match self {
+            Self::Pools(screen) => screen.draw(buf),
+            Self::Fleet(screen) => screen.draw(buf),
+        }
+    }
+
+    fn press(&mut self, key: KeyEvent) -> Outcome {
+        match self {
+            Self::Pools(screen) => screen.press(key),
+            Self::Fleet(screen) => screen.press(key),
+        }
+    }
+
+    fn mouse(&mut self, event: MouseEvent) -> Outcome {
+        match self {
+            Self::Pools(screen) => screen.mouse(event),
+            Self::Fleet(screen) => screen.mouse(event),
+        }
+    }
+
+    /// Takes in what a polling thread has; returns whether there is something new to draw.
+    fn take(&mut self, feed: Feed) -> bool {
+        match (self, feed) {
+            (Self::Pools(screen), Feed::Poll(poll)) => screen.ingest(poll),
+            (Self::Pools(screen), Feed::ControlReply(told)) => screen.told(told),
+            (Self::Pools(screen), Feed::Notice(notice)) => {
+                screen.notice(notice);
+                true
+            }
+            (Self::Pools(screen), Feed::End) => {
+                screen.end();
+                true
+            }
+            (Self::Fleet(screen), Feed::Fleet(events)) => screen.take(events, Clock::local()),
+            (Self::Fleet(screen), Feed::Drilled(ticket, feed)) => screen.take_drilled(ticket, *feed),
+            _ => false,
+        }
+    }
+}
+
 /// A screen and the terminal that it is shown on.
 #[derive(Debug)]
 struct Live {
-    screen: Screen,
+    screen: Face,
     tty: Tty,
     /// There is more to show than is shown.
     stale: bool,
@@ -81,18 +139,7 @@ impl Shared {
         // Of several servers that answer at once, the last one's thread draws for all.
         let last = self.showing.fetch_sub(1, Ordering::SeqCst) == 1;
         let Ok(Some(live)) = live.as_deref_mut().map(Option::as_mut) else { return Ok(false) };
-        match feed {
-            Feed::Poll(poll) => live.stale |= live.screen.ingest(poll),
-            Feed::ControlReply(told) => live.stale |= live.screen.told(told),
-            Feed::Notice(notice) => {
-                live.screen.notice(notice);
-                live.stale = true;
-            }
-            Feed::End => {
-                live.screen.end();
-                live.stale = true;
-            }
-        }
+        live.stale |= live.screen.take(feed);
         if live.stale && last {
             live.draw()?;
         }
@@ -119,7 +166,7 @@ impl Drop for Closing<'_> {
 /// # Errors
 /// When the terminal cannot be used.
 pub(crate) fn run<P: Fn(Pace)>(
-    screen: Screen,
+    screen: Face,
     mouse: bool,
     start: impl FnOnce(&dyn Fn() -> Deliver) -> anyhow::Result<P>,
 ) -> anyhow::Result<()> {

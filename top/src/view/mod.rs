@@ -11,6 +11,7 @@ mod escape;
 mod filter;
 mod findings;
 mod flame;
+mod fleet;
 mod frame;
 mod generations;
 mod header;
@@ -33,11 +34,12 @@ mod table;
 mod targets;
 mod terminal;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod theme;
 
 pub(crate) use escape::painted;
-pub(crate) use live::{Deliver, Feed, run};
+pub(crate) use fleet::{Drill, FLEET_KEYS, FleetScreen};
+pub(crate) use live::{Deliver, Face, Feed, run};
 pub(crate) use playback::{FAST, Pace};
 pub(crate) use screen::{Screen, Setup};
 pub(crate) use theme::{Colors, PALETTES, Role, Theme, palette, usual_colors};

@@ -24,7 +24,7 @@ use crate::model::{Alert, History, PhaseCounts, Pool, Sample, Thresholds, Totals
 use crate::source::{Ask, ControlReply, Poll, ServerMicros};
 
 /// How a screen is set up; the configuration file fills it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Setup {
     /// What the terminal can show.
     pub(crate) theme: Theme,

@@ -145,15 +145,19 @@ mod tests {
 
     /// rtop's own loop, in which something goes wrong that must not.
     fn panicking(place: &str) -> ! {
-        let shown = crate::view::run(rwsgi_screen(2, 3), true, |deliver: &dyn Fn() -> Deliver| {
-            assert_ne!(place, "loop", "a panic of the loop");
-            let deliver = deliver();
-            thread::Builder::new().name("reader".into()).spawn(move || {
-                let _deliver = deliver;
-                panic!("a panic of a reader");
-            })?;
-            Ok(|_| ())
-        });
+        let shown = crate::view::run(
+            crate::view::Face::Pools(Box::new(rwsgi_screen(2, 3))),
+            true,
+            |deliver: &dyn Fn() -> Deliver| {
+                assert_ne!(place, "loop", "a panic of the loop");
+                let deliver = deliver();
+                thread::Builder::new().name("reader".into()).spawn(move || {
+                    let _deliver = deliver;
+                    panic!("a panic of a reader");
+                })?;
+                Ok(|_| ())
+            },
+        );
         unreachable!("{shown:?}")
     }
 

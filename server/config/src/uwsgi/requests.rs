@@ -229,15 +229,10 @@ pub(super) static FAMILIES: &[Family] = &[
     Family {
         title: "Metrics",
         verdict: Verdict::Never,
-        advice: "stats gives every figure as JSON, and Prometheus text over HTTP; metrics-dir and stats-push send them, and counters begin at 0",
-        flags: &[
-            "carbon-name-resolve", "carbon-no-workers", "carbon-resolve-names", "carbon-use-metrics",
-            "metric-dir-restore", "metrics-dir-restore", "nagios",
-        ],
+        advice: "stats gives every figure as JSON, and Prometheus text over HTTP; metrics-dir, stats-push and carbon send them, and counters begin at 0",
+        flags: &["metric-dir-restore", "metrics-dir-restore", "nagios"],
         values: &[
-            "alarm-metric", "carbon", "carbon-freq", "carbon-hostname-dots", "carbon-id", "carbon-idle-avg",
-            "carbon-max-retry", "carbon-retry-delay", "carbon-root", "carbon-timeout", "metric-alarm",
-            "metric-threshold", "rrdtool", "rrdtool-freq", "rrdtool-lib",
+            "alarm-metric", "metric-alarm", "metric-threshold", "rrdtool", "rrdtool-freq", "rrdtool-lib",
             "snmp-community",
         ],
         optional: &["snmp", "zabbix-template"],

@@ -22,6 +22,8 @@ pub struct WorkerCell {
     collected: AtomicU64,
     /// What the master has ordered and no thread has begun; 0 for nothing. [`crate::ipc::worker_order`] says what it means.
     order: AtomicU64,
+    /// Behind what threads look at for each batch of events.
+    by_generation: [AtomicU64; 3],
 }
 
 /// Python's garbage collections in a process, or in several.
@@ -35,6 +37,8 @@ pub struct GcCounts {
     pub longest: u64,
     /// Objects that they freed.
     pub collected: u64,
+    /// How many of each generation of objects.
+    pub by_generation: [u64; 3],
 }
 
 impl std::ops::AddAssign for GcCounts {
@@ -43,6 +47,9 @@ impl std::ops::AddAssign for GcCounts {
         self.time = self.time.saturating_add(other.time);
         self.longest = self.longest.max(other.longest);
         self.collected = self.collected.saturating_add(other.collected);
+        for (sum, count) in self.by_generation.iter_mut().zip(other.by_generation) {
+            *sum = sum.saturating_add(count);
+        }
     }
 }
 
@@ -98,9 +105,13 @@ impl WorkerCell {
         self.told.store(0, SeqCst);
     }
 
-    /// A garbage collection took so long, ns, and freed so many objects. The caller has Python's global lock.
-    pub fn count_collection(&self, took: u64, collected: u64) {
+    /// A garbage collection of a generation of objects took so long, ns, and freed so many of them. The caller has Python's
+    /// global lock.
+    pub fn count_collection(&self, generation: usize, took: u64, collected: u64) {
         add(&self.collections, 1);
+        if let Some(count) = self.by_generation.get(generation) {
+            add(count, 1);
+        }
         add(&self.collecting, took);
         add(&self.collected, collected);
         self.longest.store(self.longest.load(Relaxed).max(took), Relaxed);
@@ -114,7 +125,9 @@ impl WorkerCell {
         let [collections, time, longest, collected] =
             [&self.collections, &self.collecting, &self.longest, &self.collected].map(|count| count.load(Relaxed));
         Corrupt::refuse_beyond(MonotonicNanos::now(), &[collections, time, longest, collected])?;
-        Ok(GcCounts { collections, time, longest, collected })
+        let by_generation = self.by_generation.each_ref().map(|count| count.load(Relaxed));
+        Corrupt::refuse_beyond(MonotonicNanos::now(), &by_generation)?;
+        Ok(GcCounts { collections, time, longest, collected, by_generation })
     }
 }
 

@@ -222,8 +222,8 @@ fn garbage(scoreboard: &Scoreboard, view: &WorkerView<'_>) -> GarbageCollections
     for process in &view.processes {
         sum += scoreboard.worker(process.slot).garbage().unwrap_or_default();
     }
-    let GcCounts { collections, time, longest, collected } = sum;
-    GarbageCollections { collections, time: time / 1_000, longest: longest / 1_000, collected }
+    let GcCounts { collections, time, longest, collected, by_generation } = sum;
+    GarbageCollections { collections, time: time / 1_000, longest: longest / 1_000, collected, by_generation }
 }
 
 /// What is shown of a request in progress.

@@ -3,7 +3,7 @@
 
 pub(super) mod drawn;
 mod routes;
-mod sheet;
+pub(super) mod sheet;
 mod slow;
 
 use ratatui::buffer::Buffer;

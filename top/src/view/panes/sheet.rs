@@ -19,25 +19,25 @@ use crate::view::theme::Theme;
 
 /// What the user has made of a table.
 #[derive(Debug)]
-pub(super) struct Sheet {
+pub(in crate::view) struct Sheet {
     sort: &'static str,
     reversed: bool,
     /// The selected row, by its id: it stays the same one while the order changes.
-    pub(super) selected: Option<String>,
+    pub(in crate::view) selected: Option<String>,
     /// What rows must contain.
     pub(crate) filter: Filter,
     /// The selected row is looked at closely.
-    pub(super) open: bool,
-    pub(super) scroll: Scroll,
+    pub(in crate::view) open: bool,
+    pub(in crate::view) scroll: Scroll,
     offset: usize,
     page: usize,
 }
 
 /// How a row looks.
-pub(super) type Look<T> = fn(&T, &Theme) -> Style;
+pub(in crate::view) type Look<T> = fn(&T, &Theme) -> Style;
 
 impl Sheet {
-    pub(super) fn sorted_by(sort: &'static str) -> Self {
+    pub(in crate::view) fn sorted_by(sort: &'static str) -> Self {
         Self {
             sort,
             reversed: false,
@@ -51,7 +51,7 @@ impl Sheet {
     }
 
     /// The rows that pass the filter, in their order.
-    pub(super) fn ordered<T>(&self, fields: &[Field<T>], mut rows: Vec<T>, clock: &Clock) -> Vec<T> {
+    pub(in crate::view) fn ordered<T>(&self, fields: &[Field<T>], mut rows: Vec<T>, clock: &Clock) -> Vec<T> {
         if !self.filter.is_empty() {
             rows.retain(|row| {
                 let texts: Vec<String> = fields.iter().filter_map(|field| (field.text)(row, clock)).collect();
@@ -73,7 +73,7 @@ impl Sheet {
     }
 
     /// Does what a key asks for, with the ids of the rows in their order; `false` when it means nothing here.
-    pub(super) fn act<T>(&mut self, action: Action, fields: &[Field<T>], ids: &[String]) -> bool {
+    pub(in crate::view) fn act<T>(&mut self, action: Action, fields: &[Field<T>], ids: &[String]) -> bool {
         let page = isize::try_from(self.page.saturating_sub(1).max(1)).unwrap_or(1);
         let lines = isize::try_from(self.scroll.page.saturating_sub(1).max(1)).unwrap_or(1);
         let reads = |sheet: &mut Self, lines: isize| {
@@ -111,7 +111,7 @@ impl Sheet {
     }
 
     /// A click: a title sorts, a row is selected.
-    pub(super) fn click(&mut self, place: Place, ids: &[String]) {
+    pub(in crate::view) fn click(&mut self, place: Place, ids: &[String]) {
         match place {
             Place::Title(name) => {
                 self.reversed = self.sort == name && !self.reversed;
@@ -119,6 +119,11 @@ impl Sheet {
             }
             Place::Row(row) => self.selected = ids.get(row).cloned(),
         }
+    }
+
+    /// How many rows are above those in sight.
+    pub(in crate::view) fn offset(&self) -> usize {
+        self.offset
     }
 
     fn position(&self, ids: &[String]) -> Option<usize> {
@@ -147,7 +152,7 @@ impl Sheet {
 
     /// Draws the titles and as many of the rows as fit.
     #[expect(clippy::too_many_arguments, reason = "what a table is drawn from, and where")]
-    pub(super) fn draw<T>(
+    pub(in crate::view) fn draw<T>(
         &mut self,
         fields: &'static [Field<T>],
         rows: &[T],
@@ -200,7 +205,7 @@ impl Sheet {
     }
 
     /// Draws lines from the one that they are scrolled to, and remembers how far that could be.
-    pub(super) fn draw_lines(&mut self, lines: &[Line<'_>], theme: &Theme, area: Rect, buf: &mut Buffer) {
+    pub(in crate::view) fn draw_lines(&mut self, lines: &[Line<'_>], theme: &Theme, area: Rect, buf: &mut Buffer) {
         let page = usize::from(area.height);
         let first = self.scroll.first.min(lines.len().saturating_sub(page));
         for (line, y) in lines.iter().skip(first).zip(area.y..area.bottom()) {

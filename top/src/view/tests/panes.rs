@@ -221,7 +221,13 @@ fn the_whole_record_of_a_slow_request() {
 fn garbage_collections_that_are_counted_are_told_of_a_worker() {
     let counted = |second: u64| {
         let mut document = told(second);
-        let gc = GarbageCollections { collections: second * 10, time: 52_000, longest: 8_000, collected: 77 };
+        let gc = GarbageCollections {
+            collections: second * 10,
+            time: 52_000,
+            longest: 8_000,
+            collected: 77,
+            ..GarbageCollections::default()
+        };
         document.workers[0].gc = Some(gc);
         answered(second, serde_json::to_vec(&document).unwrap())
     };
