@@ -49,7 +49,8 @@ def server_image(podman, tmp_path_factory) -> str:
     """The image of the server, with the wheels that tests/run left."""
     context = tmp_path_factory.mktemp("built")
     (context / "wheels").mkdir()
-    wheels = [*(ROOT / "target" / "wheels").glob(f"rwsgi-*-cp{PYTHON.replace('.', '')}-*.whl"), *(ROOT / "target" / "wheels").glob("rwsgi_top-*.whl")]
+    built = ROOT / "target" / "wheels"
+    wheels = [*built.glob(f"rwsgi-*-cp{PYTHON.replace('.', '')}-*.whl"), *built.glob("rwsgi_top-*.whl")]
     if len(wheels) != 2:
         pytest.skip(f"the tests have been built for another Python than {PYTHON}, which the base image has")
     for wheel in wheels:
@@ -83,8 +84,9 @@ def as_the_kubelet_would(deployment: dict, empty: Path) -> tuple[list[str], tupl
     known here is an error."""
     pod = copy.deepcopy(deployment["spec"]["template"]["spec"])
     (spec,) = pod.pop("containers")
-    for other in ("terminationGracePeriodSeconds", "automountServiceAccountToken", "enableServiceLinks", "topologySpreadConstraints"):
-        pod.pop(other)
+    for of_the_cluster in ("terminationGracePeriodSeconds", "automountServiceAccountToken", "enableServiceLinks"):
+        pod.pop(of_the_cluster)
+    pod.pop("topologySpreadConstraints")
     identity = pod.pop("securityContext")
     own = spec["securityContext"]
     assert identity.pop("seccompProfile") == {"type": "RuntimeDefault"}, "what podman has unless it is told otherwise"
@@ -111,7 +113,8 @@ def as_the_kubelet_would(deployment: dict, empty: Path) -> tuple[list[str], tupl
 def changed(arguments: tuple[str, ...], **values: object) -> tuple[str, ...]:
     """The arguments with other values of these options."""
     names = {name.replace("_", "-"): value for name, value in values.items()}
-    return tuple(f"--{option}={names[option]}" if (option := argument[2:].partition("=")[0]) in names else argument for argument in arguments)
+    given = [(argument, argument.removeprefix("--").partition("=")[0]) for argument in arguments]
+    return tuple(f"--{option}={names[option]}" if option in names else argument for argument, option in given)
 
 
 def ready(container: Container) -> None:
@@ -142,8 +145,9 @@ def test_nothing_of_the_build_is_left_in_the_image(podman, app_image):
 
 def test_the_server_cannot_write_to_what_it_runs(podman, app_image):
     writable = podman(
-        "run", "--rm", "--network", "none", *limits(), "--entrypoint", "find", app_image, "/venv", "/packages", "/app", "-writable", "-not", "-type", "l", "-print"
-    )
+        "run", "--rm", "--network", "none", *limits(), "--entrypoint", "find", app_image,
+        *("/venv", "/packages", "/app", "-writable", "-not", "-type", "l", "-print"),
+    )  # fmt: skip
     assert writable == ""
 
 
