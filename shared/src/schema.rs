@@ -8,6 +8,7 @@ mod application;
 mod cgroup;
 mod emperor;
 mod generations;
+mod otlp;
 mod routes;
 mod slow;
 
@@ -20,6 +21,7 @@ pub use self::application::*;
 pub use self::cgroup::*;
 pub use self::emperor::*;
 pub use self::generations::*;
+pub use self::otlp::*;
 pub use self::routes::*;
 pub use self::slow::*;
 
@@ -158,6 +160,9 @@ pub struct Snapshot {
     /// The server's control group: its limits and how near they are; left out where there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<Cgroup>,
+    /// What was exported to OpenTelemetry since the start; left out when nothing is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub otlp: Option<OtlpCounts>,
 }
 
 /// A socket that requests arrive on.

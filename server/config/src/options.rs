@@ -10,8 +10,8 @@ use super::row::{
 use super::row::{Action, Kind, Row};
 use super::{
     Order, alarms, between, control, crons, daemons, emperor, event_loops, harakiri, hooks, http_router, limits, logs,
-    privileges, program, python, reactions, routes, routing, set, slow_requests, sockets, static_files, stats_push,
-    system, tls, websockets,
+    otlp, privileges, program, python, reactions, routes, routing, set, slow_requests, sockets, static_files,
+    stats_push, system, tls, websockets,
 };
 use Kind::{Act, Addresses, Always, Custom, Flag, Large, Limit, Megabytes, Mode, Number, Path, Paths, Text, Texts};
 
@@ -31,6 +31,7 @@ const TABLES: &[&[Row]] = &[
     harakiri::ROWS,
     http_router::ROWS,
     logs::ROWS,
+    otlp::ROWS,
     privileges::ROWS,
     reactions::ROWS,
     routes::ROWS,

@@ -16,6 +16,7 @@ use super::hooks::HooksConfig;
 use super::http_router::HttpRouterConfig;
 use super::limits::{MinRates, Temp};
 use super::logs::LogsConfig;
+use super::otlp::OtlpConfig;
 use super::program::Announcements;
 use super::python::PythonConfig;
 use super::reactions::Reactions;
@@ -181,6 +182,8 @@ pub struct Config {
     pub stats_http_cors: Option<String>,
     /// `--stats-push`, `--metrics-dir`, `--stats-no-*`: stats for others, and what is left out.
     pub stats_push: StatsPushConfig,
+    /// `--otlp`, `--otlp-*`: what is exported to OpenTelemetry.
+    pub otlp: OtlpConfig,
     /// `--slow-request`, `--slow-request-log`, `--gc-stats`.
     pub slow_requests: SlowRequestsConfig,
     /// `--control`.
@@ -411,6 +414,7 @@ impl Default for Config {
             stats_http: false,
             stats_http_cors: None,
             stats_push: StatsPushConfig::default(),
+            otlp: OtlpConfig::default(),
             slow_requests: SlowRequestsConfig::default(),
             control: ControlSocket::default(),
             show_request: Shown::default(),

@@ -71,6 +71,18 @@ pub(crate) const OWN: &[&str] = &[
     "min-rate-grace",
     "route-stats",
     "metrics-no-routes",
+    "otlp",
+    "otlp-attributes",
+    "otlp-ca",
+    "otlp-endpoint",
+    "otlp-headers",
+    "otlp-interval",
+    "otlp-logs",
+    "otlp-metrics",
+    "otlp-parent",
+    "otlp-sample",
+    "otlp-service-name",
+    "otlp-traces",
     // Of uWSGI after 2.0.
     "emperor-tyrant-initgroups",
 ];

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use super::canary::Canary;
 use super::children::{Child, Children};
 use super::events::Event;
+use super::otlp::Otlp;
 use super::post::Post;
 use super::queues::{Queues, count};
 use super::state::Master;
@@ -65,6 +66,7 @@ impl Master {
         snapshot.control = self.control.file.as_ref().map(|file| file.path().to_string_lossy().into_owned());
         self.describe_silence(&mut snapshot);
         self.describe_slow_requests(&mut snapshot);
+        snapshot.otlp = self.otlp.as_ref().map(Otlp::describe);
         self.daemons.describe(&mut snapshot);
         self.crons.describe(&mut snapshot);
         self.app_signals.describe(current, &mut snapshot);
