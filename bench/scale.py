@@ -122,7 +122,8 @@ def ask(port: int, path: str) -> bytes | None:
 @contextlib.contextmanager
 def running(command: list[object], log: Path) -> Iterator[subprocess.Popen]:
     with log.open("wb") as output:
-        program = subprocess.Popen([str(part) for part in command], stdout=output, stderr=output, start_new_session=True, cwd=log.parent)
+        arguments = [str(part) for part in command]
+        program = subprocess.Popen(arguments, stdout=output, stderr=output, start_new_session=True, cwd=log.parent)
     try:
         yield program
     finally:
@@ -198,7 +199,8 @@ def measure_server(program: str, workers: int, routes: int, rounds: int, directo
             if server.poll() is not None:
                 sys.exit(f"bench/scale.py: the server has left\n{(directory / 'server.log').read_text()}")
             document = json.loads(ask(stats, "/") or b"{}")
-            return sum(worker["status"] != "cheap" and bool(worker["accepting"]) for worker in document.get("workers", [])) == workers
+            serving = [worker for worker in document.get("workers", []) if worker["status"] != "cheap" and worker["accepting"]]
+            return len(serving) == workers
 
         until(serves, f"{workers} workers serve")
         client = http.client.HTTPConnection("127.0.0.1", web, timeout=30)
@@ -364,7 +366,8 @@ def server_tables(servers: list[Measured]) -> str:
                 [of_server, format, f"{scrape.series:,}", si(scrape.bytes),
                  f"{scrape.microseconds / 1e3:.2f}"]
             )  # fmt: skip
-        rows.append([of_server, "stats document (`/`)", "", si(server.poll.bytes), f"{server.poll.microseconds / 1e3:.2f}"])
+        poll = [si(server.poll.bytes), f"{server.poll.microseconds / 1e3:.2f}"]
+        rows.append([of_server, "stats document (`/`)", "", *poll])
     return table(["server", "asked for", "series", "bytes", "CPU of the master, ms"], rows)
 
 
@@ -425,20 +428,24 @@ def fleet_table(fitted: dict[str, Model], ingestions: list[Ingestion], routes: i
                  si(base + memory * series), f"{rate * runs[-1].microseconds_per_sample / 1e6:.2g}",
                  si(rate * runs[-1].bytes_per_sample * 86_400 * DAYS)]
             )  # fmt: skip
-    head = ["fleet", "format", "series", "samples/s", "network", "of a core, in each master", "Prometheus: memory", "cores", f"disk, {DAYS} days"]
-    return table(head, rows)
+    of_prometheus = ["Prometheus: memory", "cores", f"disk, {DAYS} days"]
+    return table(["fleet", "format", "series", "samples/s", "network", "of a core, in each master", *of_prometheus], rows)
 
 
 def report(servers: list[Measured], ingestions: list[Ingestion]) -> str:
     fitted = models(servers)
     rows = [[name, f"{one.fixed:,.0f}", f"{one.worker:,.1f}", f"{one.route:,.1f}"] for name, one in fitted.items()]
-    parts = ["### Servers\n", server_tables(servers), "### Fitted\n", table(["of a server", "fixed", "for each worker", "for each route"], rows), "### Prometheus\n"]
-    parts.append(
-        table(
-            ["format", "series", "targets", "heap", "resident", "µs of CPU a sample", "bytes of disk a sample"],
-            [[run.format, f"{run.series:,}", str(run.targets), si(run.heap), si(run.resident), f"{run.microseconds_per_sample:.2f}", f"{run.bytes_per_sample:.2f}"] for run in ingestions],
-        )
-    )  # fmt: skip
+    runs = [
+        [run.format, f"{run.series:,}", str(run.targets), si(run.heap), si(run.resident), f"{run.microseconds_per_sample:.2f}",
+         f"{run.bytes_per_sample:.2f}"]
+        for run in ingestions
+    ]  # fmt: skip
+    parts = [
+        "### Servers\n", server_tables(servers),
+        "### Fitted\n", table(["of a server", "fixed", "for each worker", "for each route"], rows),
+        "### Prometheus\n",
+        table(["format", "series", "targets", "heap", "resident", "µs of CPU a sample", "bytes of disk a sample"], runs),
+    ]  # fmt: skip
     for format in ("text", "protobuf"):
         memory, base = line_through([(run.series, run.resident) for run in ingestions if run.format == format])
         parts.append(f"{format}: {si(base)} and {memory / 1e3:.2f} kB for each series, resident.\n")
@@ -447,39 +454,80 @@ def report(servers: list[Measured], ingestions: list[Ingestion]) -> str:
     return "\n".join(parts)
 
 
+def read(file: Path) -> tuple[list[Measured], list[Ingestion]]:
+    """What an earlier run has measured."""
+    if not file.exists():
+        return [], []
+    earlier = json.loads(file.read_text())
+    servers = []
+    for one in earlier["servers"]:
+        scrapes = {format: Scrape(**scrape) for format, scrape in one["scrapes"].items()}
+        servers.append(Measured(**{**one, "scrapes": scrapes, "poll": Scrape(**one["poll"])}))
+    return servers, [Ingestion(**one) for one in earlier["prometheus"]]
+
+
+def measure_servers(rwsgi: str, rounds: int, smoke: bool) -> list[Measured]:
+    servers = []
+    for workers, routes in [(1, 1), (2, 1), (2, 5)] if smoke else [(1, 1), (8, 1), (64, 1), (256, 1), (8, ROUTES)]:
+        with tempfile.TemporaryDirectory() as directory:
+            servers.append(measure_server(rwsgi, workers, routes, 5 if smoke else rounds, Path(directory)))
+        print(f"{plural(workers, 'worker')}, {plural(routes, 'route')}: done", file=sys.stderr, flush=True)
+    return servers
+
+
+def measure_fleets(rwsgi: str, prometheus: str, smoke: bool) -> list[Ingestion]:
+    # A chunk of the head has 120 samples: with as many a series is as large as it gets.
+    scrapes, interval, fleets = (7, 0.2, (1,)) if smoke else (125, 1.0, (20, 80))
+    ingestions = []
+    with tempfile.TemporaryDirectory() as recorded:
+        record_scrapes(rwsgi, 1 if smoke else 8, 1 if smoke else 20, scrapes, Path(recorded))
+        for format in ("text", "protobuf"):
+            for targets in fleets:
+                with tempfile.TemporaryDirectory() as directory:
+                    run = measure_prometheus(prometheus, Path(recorded), format, targets, scrapes, interval, Path(directory))
+                ingestions.append(run)
+                print(f"prometheus, {plural(targets, 'target')} in {format}: done", file=sys.stderr, flush=True)
+    return ingestions
+
+
+def tell(tables: str, write: bool) -> None:
+    """Prints the tables, or puts them in the place of those in the page."""
+    if not write:
+        print(tables)
+        return
+    page = ROOT / "docs" / "scale.md"
+    before, rest = page.read_text().split("<!-- measured -->\n")
+    after = rest.split("<!-- /measured -->\n")[1]
+    page.write_text(f"{before}<!-- measured -->\n{tables}<!-- /measured -->\n{after}")
+
+
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser("bench/scale.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rwsgi", default=os.path.join(sys.prefix, "bin", "rwsgi"), metavar="PROGRAM")
     parser.add_argument("--prometheus", default=shutil.which("prometheus") or "prometheus", metavar="PROGRAM")
-    parser.add_argument("--out", type=Path, default=ROOT / "target" / "bench" / "scale.json", metavar="FILE", help="what was measured, as JSON")
+    out = ROOT / "target" / "bench" / "scale.json"
+    parser.add_argument("--out", type=Path, default=out, metavar="FILE", help="what was measured, as JSON")
+    parser.add_argument("--rounds", type=int, default=200, metavar="N", help="scrapes of each server in each format (default: 200)")
     parser.add_argument("--smoke", action="store_true", help="whether the script works, in seconds: the numbers mean nothing")
+    parser.add_argument("--only", choices=["servers", "prometheus"], help="the other part stays as an earlier run left it")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/scale.md")
     parser.add_argument("--report", action="store_true", help="measure nothing: print the tables of an earlier run")
     options = parser.parse_args(argv)
+    servers, ingestions = read(options.out) if options.report or options.only else ([], [])
     if options.report:
-        read = json.loads(options.out.read_text())
-        servers = [Measured(**{**one, "scrapes": {k: Scrape(**v) for k, v in one["scrapes"].items()}, "poll": Scrape(**one["poll"])}) for one in read["servers"]]
-        print(report(servers, [Ingestion(**one) for one in read["prometheus"]]))
+        tell(report(servers, ingestions), options.write)
         return
 
     random.seed(1)
-    plans = [(1, 1), (2, 1), (2, 5)] if options.smoke else [(1, 1), (8, 1), (64, 1), (256, 1), (8, ROUTES)]
-    servers, ingestions = [], []
-    for workers, routes in plans:
-        with tempfile.TemporaryDirectory() as directory:
-            servers.append(measure_server(options.rwsgi, workers, routes, 5 if options.smoke else 200, Path(directory)))
-        print(f"{workers} workers, {routes} routes: done", file=sys.stderr)
-    # A chunk of the head has 120 samples: with as many a series is as large as it gets.
-    scrapes, interval, fleets = (7, 0.2, (1,)) if options.smoke else (125, 1.0, (20, 60, 120))
-    with tempfile.TemporaryDirectory() as recorded:
-        record_scrapes(options.rwsgi, 1 if options.smoke else 8, 1 if options.smoke else 20, scrapes, Path(recorded))
-        for format in ("text", "protobuf"):
-            for targets in fleets:
-                with tempfile.TemporaryDirectory() as directory:
-                    ingestions.append(measure_prometheus(options.prometheus, Path(recorded), format, targets, scrapes, interval, Path(directory)))
-                print(f"prometheus, {targets} targets in {format}: done", file=sys.stderr)
+    if options.only != "prometheus":
+        servers = measure_servers(options.rwsgi, options.rounds, options.smoke)
+    if options.only != "servers":
+        ingestions = measure_fleets(options.rwsgi, options.prometheus, options.smoke)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps({"servers": [asdict(one) for one in servers], "prometheus": [asdict(one) for one in ingestions]}, indent=1))
-    print(report(servers, ingestions))
+    measured = {"servers": [asdict(one) for one in servers], "prometheus": [asdict(one) for one in ingestions]}
+    options.out.write_text(json.dumps(measured, indent=1))
+    if servers and ingestions:
+        tell(report(servers, ingestions), options.write)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The Dockerfiles of deploy/docker, built by podman on a root of Debian's packages, and run as the Deployment of
 deploy/kubernetes asks: another user, a root that cannot be written to, no capabilities, the seccomp profile of the runtime.
 
-What is not built here is the stage that compiles: it installs the wheels that tests/run has built (`WHEELS=given`). The script
+What is not built here is the stage that compiles: it installs the wheels that tests/run has built. The script
 deploy/docker/check builds that stage too."""
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ def podman() -> Podman:
 @pytest.fixture(scope="module")
 def server_image(podman, tmp_path_factory) -> str:
     """The image of the server, with the wheels that tests/run left."""
-    context = tmp_path_factory.mktemp("context")
+    context = tmp_path_factory.mktemp("built")
     (context / "wheels").mkdir()
-    wheels = [*(ROOT / "target" / "wheels").glob(f"rwsgi-*-cp{PYTHON.replace('.', '')}-*.whl"), *(ROOT / "target" / "wheels").glob("rwsgi_top-*.whl")]
+    built = ROOT / "target" / "wheels"
+    wheels = [*built.glob(f"rwsgi-*-cp{PYTHON.replace('.', '')}-*.whl"), *built.glob("rwsgi_top-*.whl")]
     if len(wheels) != 2:
         pytest.skip(f"the tests have been built for another Python than {PYTHON}, which the base image has")
     for wheel in wheels:
         shutil.copy(wheel, context / "wheels")
-    shutil.copy(ROOT / ".dockerignore", context)
-    podman.build(context, DOCKER / "Dockerfile", SERVER, PYTHON=PYTHON, WHEELS="given")
+    podman.build(ROOT, DOCKER / "Dockerfile", SERVER, f"--build-context=wheels={context}", PYTHON=PYTHON)
     return SERVER
 
 
@@ -84,8 +84,9 @@ def as_the_kubelet_would(deployment: dict, empty: Path) -> tuple[list[str], tupl
     known here is an error."""
     pod = copy.deepcopy(deployment["spec"]["template"]["spec"])
     (spec,) = pod.pop("containers")
-    for other in ("terminationGracePeriodSeconds", "automountServiceAccountToken", "enableServiceLinks", "topologySpreadConstraints"):
-        pod.pop(other)
+    for of_the_cluster in ("terminationGracePeriodSeconds", "automountServiceAccountToken", "enableServiceLinks"):
+        pod.pop(of_the_cluster)
+    pod.pop("topologySpreadConstraints")
     identity = pod.pop("securityContext")
     own = spec["securityContext"]
     assert identity.pop("seccompProfile") == {"type": "RuntimeDefault"}, "what podman has unless it is told otherwise"
@@ -112,7 +113,8 @@ def as_the_kubelet_would(deployment: dict, empty: Path) -> tuple[list[str], tupl
 def changed(arguments: tuple[str, ...], **values: object) -> tuple[str, ...]:
     """The arguments with other values of these options."""
     names = {name.replace("_", "-"): value for name, value in values.items()}
-    return tuple(f"--{option}={names[option]}" if (option := argument[2:].partition("=")[0]) in names else argument for argument in arguments)
+    given = [(argument, argument.removeprefix("--").partition("=")[0]) for argument in arguments]
+    return tuple(f"--{option}={names[option]}" if option in names else argument for argument, option in given)
 
 
 def ready(container: Container) -> None:
@@ -143,8 +145,9 @@ def test_nothing_of_the_build_is_left_in_the_image(podman, app_image):
 
 def test_the_server_cannot_write_to_what_it_runs(podman, app_image):
     writable = podman(
-        "run", "--rm", "--network", "none", *limits(), "--entrypoint", "find", app_image, "/venv", "/packages", "/app", "-writable", "-not", "-type", "l", "-print"
-    )
+        "run", "--rm", "--network", "none", *limits(), "--entrypoint", "find", app_image,
+        *("/venv", "/packages", "/app", "-writable", "-not", "-type", "l", "-print"),
+    )  # fmt: skip
     assert writable == ""
 
 
@@ -155,7 +158,7 @@ def test_the_context_is_the_sources_and_nothing_else(podman, tmp_path):
     image = podman("image", "mount", "localhost/rwsgi-context").strip()
     try:
         context = Path(image) / "context"
-        there = {path.name for path in context.iterdir()} - {"wheels"}
+        there = {path.name for path in context.iterdir()}
         assert there == {"Cargo.toml", "Cargo.lock", "LICENSE-APACHE", "LICENSE-MIT", "bench", "server", "shared", "top"}
         members = re.search(r"^members = \[(.*)\]$", (ROOT / "Cargo.toml").read_text(), re.MULTILINE)[1]
         for member in re.findall(r'"([^"]+)"', members):
@@ -215,7 +218,7 @@ def test_the_server_runs_as_the_deployment_asks(start, app_image, tmp_path):
     assert re.search(r"^rwsgi_ready 1(\.0)?$", metrics, re.MULTILINE)
     assert re.search(r"^rwsgi_saturation \S+$", metrics, re.MULTILINE)
     # rtop and `rwsgi ctl` of the image, as `kubectl exec` would start them.
-    assert container.run("rwsgi", "ctl", "--control", "/run/rwsgi/control.sock", "status").returncode == 0
+    assert container.run("rwsgi", "ctl", "--control", "/run/rwsgi/control.sock", "stats").returncode == 0
     assert container.run("rtop", "--version").returncode == 0
 
 

@@ -341,7 +341,8 @@ def test_keda_counts_the_pods_that_serve_and_no_others(promtool_evaluates):
     (trigger,) = MANIFESTS["ScaledObject"]["spec"]["triggers"]
     # 0.4 and about 1: not the one that drains, not the one that is gone, though a mean over a minute still has its values.
     promtool_evaluates(trigger["metadata"]["query"], [{"labels": "{}", "value": 0.4 + MEAN_OF_THE_SECOND}])
-    promtool_evaluates('sum(avg_over_time(rwsgi_saturation{job="default/app"}[1m]))', [{"labels": "{}", "value": 0.4 + MEAN_OF_THE_SECOND + 0.9 + 2}])
+    all_of_them = 0.4 + MEAN_OF_THE_SECOND + 0.9 + 2
+    promtool_evaluates('sum(avg_over_time(rwsgi_saturation{job="default/app"}[1m]))', [{"labels": "{}", "value": all_of_them}])
 
 
 # A minute holds the samples at its both ends, 15 s apart.

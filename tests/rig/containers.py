@@ -31,7 +31,8 @@ def debian_mirror() -> tuple[str, str]:
     """Where this machine gets Debian's packages from, and the release that it has."""
     release = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)
     codename = release.get("VERSION_CODENAME", "").strip('"')
-    targets = _run("apt-get", "indextargets", "--format", "$(ORIGIN) $(CODENAME) $(COMPONENT) $(REPO_URI)", "Created-By: Packages")
+    parts = "$(ORIGIN) $(CODENAME) $(COMPONENT) $(REPO_URI)"
+    targets = _run("apt-get", "indextargets", "--format", parts, "Created-By: Packages")
     for line in targets.splitlines():
         origin, name, component, mirror = line.split(" ", 3)
         if (origin, name, component) == ("Debian", codename, "main"):
@@ -53,8 +54,10 @@ class Podman:
 
     def command(self, *arguments: object) -> list[str]:
         """The command line."""
-        own = ("--root", self._store / "root", "--runroot", self._store / "run", "--runtime", "runc", "--cgroup-manager", "cgroupfs")
-        return [str(part) for part in ("podman", *own, "--events-backend", "none", *arguments)]
+        own = ("--root", self._store / "root", "--runroot", self._store / "run")
+        # No systemd, and no cgroups of version 2 alone, which crun wants.
+        how = ("--runtime", "runc", "--cgroup-manager", "cgroupfs", "--events-backend", "none")
+        return [str(part) for part in ("podman", *own, *how, *arguments)]
 
     def __call__(self, *arguments: object, **options) -> str:
         """Runs it and returns what it prints."""
@@ -80,13 +83,13 @@ class Podman:
         """Whether the store has this image."""
         return bool(json.loads(self("images", "--format", "json", "--filter", f"reference={name}") or "[]"))
 
-    def build(self, context: Path, file: Path, tag: str, deadline: float = 280, **build_args: str) -> None:
+    def build(self, context: Path, file: Path, tag: str, *options: str, deadline: float = 280, **build_args: str) -> None:
         """Builds a Dockerfile as `docker build` does, with the network and the certificates that this machine has."""
         wanted = [f"--build-arg={name}={value}" for name, value in build_args.items()]
         trust = [f"--volume={CA_BUNDLE}:{CA_BUNDLE}:ro"] if os.path.exists(CA_BUNDLE) else []
         self(
             "build", "--quiet", "--isolation", "chroot", "--network", "host", "--format", "docker", "--pull=never",
-            *trust, *wanted, "--file", file, "--tag", tag, context, timeout=deadline,
+            *trust, *wanted, *options, "--file", file, "--tag", tag, context, timeout=deadline,
         )  # fmt: skip
 
     def image(self, tag: str) -> dict:
