@@ -10,13 +10,17 @@ of 4 workers of 2 threads gave under load, a second after the other.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
+import pty
 import selectors
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 import time
 import urllib.request
@@ -131,6 +135,27 @@ def memory(pid: int, what: str) -> float:
     return int(next(line for line in status.splitlines() if line.startswith(what)).split()[1]) / 1024
 
 
+def started(command: list[str], screen: bool) -> tuple[subprocess.Popen, int | None]:
+    """A program that writes to nowhere, or on a terminal of 160x50, whose other end is drained."""
+    if not screen:
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL), None
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 160, 0, 0))
+    environment = {**os.environ, "TERM": "xterm-256color", "LC_ALL": "C.UTF-8"}
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, env=environment, start_new_session=True)
+    os.close(theirs)
+
+    def drain() -> None:
+        try:
+            while os.read(ours, 65536):
+                pass
+        except OSError:
+            pass
+
+    threading.Thread(target=drain, daemon=True).start()
+    return process, ours
+
+
 def measured(options: argparse.Namespace, found: list[bytes], count: int, silent: int, dead: int) -> None:
     all_addresses = addresses(count)
     servers = Servers(found, set(all_addresses[:silent]))
@@ -143,7 +168,7 @@ def measured(options: argparse.Namespace, found: list[bytes], count: int, silent
         ]
         targets.write_text("\n".join(lines))
         watching = ["--servers", "-n", "100000"] if options.sources else options.watching.split()
-        rtop = subprocess.Popen([options.rtop, f"@{targets}", *watching], stdout=subprocess.DEVNULL)
+        rtop, terminal = started([options.rtop, f"@{targets}", *watching], screen=not watching)
         try:
             time.sleep(5)
             before, began = processor_seconds(rtop.pid), time.monotonic()
@@ -159,6 +184,8 @@ def measured(options: argparse.Namespace, found: list[bytes], count: int, silent
             rtop.terminate()
             rtop.wait()
             servers.stop()
+            if terminal is not None:
+                os.close(terminal)
 
 
 def main() -> int:
@@ -170,7 +197,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=30)
     parser.add_argument("--documents", type=int, default=40, help="seconds of a real server's documents that are played")
     parser.add_argument("--sources", action="store_true", help="only ask and subtract; show nothing")
-    parser.add_argument("--watching", default="--json", help="how rtop watches, such as --json or --batch")
+    parser.add_argument("--watching", default="", help="how rtop watches, such as --json; without this on a screen")
     options = parser.parse_args()
     found = documents(options.rwsgi, options.documents)
     print(f"documents of {sum(map(len, found)) // len(found)} bytes", flush=True)
