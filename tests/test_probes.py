@@ -225,6 +225,20 @@ def test_the_delay_ends_by_itself(probed, tmp_path):
     assert log.index("master-fifo: draining: requests are accepted for 1 s more") < log.index("drained: stopping after"), log
 
 
+@pytest.mark.parametrize("kind", ["http", "http-socket"])
+def test_a_supervisor_that_signals_every_process_at_once_ends_no_service(probed, kind):
+    site = probed("--drain-delay", 60, "--processes", 2, kind=kind)
+    before = {process.pid for process in site.server.processes()}
+    os.killpg(site.server.pid, signal.SIGTERM)
+    site.server.logged("draining")
+    for _ in range(20):
+        assert http.get(site.address, "/").text == "ok"
+    site.wait_not_ready("draining: the server was told to stop, and still serves what comes")
+    assert {process.pid for process in site.server.processes()} - before, "those that have left have successors"
+    site.server.send(signal.SIGTERM)
+    assert site.server.wait_exit() == 0
+
+
 def test_a_server_that_never_served_does_not_drain(probed, tmp_path):
     site = probed("--drain-delay", 600, gate=True)
     site.server.send(signal.SIGTERM)

@@ -239,7 +239,7 @@ def test_metrics_tell_each_route_and_nothing_without_bound(serve, address):
     assert 'rwsgi_route_exceptions_total{route="/fail/{}"} 1' in lines
     assert 'rwsgi_route_responses_total{route="/users/{}",class="2xx"} 3' in lines
     assert 'rwsgi_route_duration_seconds_count{route="/users/{}"} 3' in lines
-    assert 'rwsgi_route_duration_seconds_bucket{le="+Inf",route="/users/{}"} 3' in lines
+    assert 'rwsgi_route_duration_seconds_bucket{route="/users/{}",le="+Inf"} 3' in lines
     assert len([line for line in lines if line.startswith("rwsgi_route_requests_total{")]) <= 6
     without = tcp()
     serve("--http-socket", tcp(), *NAMED, "--stats", without, "--stats-http", "--metrics-no-routes")

@@ -176,8 +176,8 @@ pub fn decode(text: &str) -> Result<Histogram, LatencyError> {
 pub fn decode_counts(text: &str) -> Result<Vec<(u16, u64)>, LatencyError> {
     let bytes = checked(text)?;
     let mut rest = &bytes[V2_HEADER..];
-    // Most counters take one byte or two.
-    let mut counts = Vec::with_capacity(rest.len() / 2);
+    // A route's histogram has few counters in use, and there are hundreds of those.
+    let mut counts = Vec::with_capacity(64);
     let mut index = 0_usize;
     while !rest.is_empty() {
         let value = read_varint(&mut rest).ok_or(LatencyError::Layout)?;

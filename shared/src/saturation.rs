@@ -15,7 +15,7 @@ pub fn saturation(snapshot: &Snapshot) -> Option<f64> {
         busy += u64::from(core.in_request > 0);
     }
     // No server has 2^52 of either.
-    (threads > 0).then(|| (busy + snapshot.listen_queue) as f64 / threads as f64)
+    (threads > 0).then(|| busy.saturating_add(snapshot.listen_queue) as f64 / threads as f64)
 }
 
 #[cfg(test)]

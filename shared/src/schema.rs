@@ -8,6 +8,7 @@ mod application;
 mod cgroup;
 mod emperor;
 mod generations;
+mod otlp;
 mod routes;
 mod slow;
 
@@ -20,6 +21,7 @@ pub use self::application::*;
 pub use self::cgroup::*;
 pub use self::emperor::*;
 pub use self::generations::*;
+pub use self::otlp::*;
 pub use self::routes::*;
 pub use self::slow::*;
 
@@ -145,11 +147,11 @@ pub struct Snapshot {
     /// The reload that is tried; left out when there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub canary: Option<Canary>,
-    /// Whether the server wants new requests: the application is loaded, a worker accepts, and the server is not told to stop
-    /// (`/-/ready`).
+    /// Whether the server wants new requests: the application is loaded, a worker accepts, and the server was not told to stop
+    /// and is not saturated (`/-/ready`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ready: Option<bool>,
-    /// Whether the server was told to stop and finishes what it has.
+    /// Whether the server was told to stop: it still accepts (`drain-delay`), or finishes what it has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub draining: Option<bool>,
     /// Reloads since the start, by outcome.
@@ -158,6 +160,9 @@ pub struct Snapshot {
     /// The server's control group: its limits and how near they are; left out where there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<Cgroup>,
+    /// What was exported to OpenTelemetry since the start; left out when nothing is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub otlp: Option<OtlpCounts>,
 }
 
 /// A socket that requests arrive on.

@@ -188,7 +188,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     pub(crate) baseline: Option<PathBuf>,
 
-    /// What must hold while watching, such as 'p99 < 50ms', 'error_rate < 0.1%', 'rps > 500', 'rss.max < 200MiB'
+    /// What must hold while watching, such as 'p99 < 50ms', 'error_rate < 0.1%', 'rps > 500', 'rss.max < 200MiB'; of each of
+    /// several servers 'server.p99.max < 80ms', 'server.up.count == 12'
     #[arg(long = "assert", value_name = "ASSERTION")]
     pub(crate) assertions: Vec<Assertion>,
 

@@ -1,17 +1,16 @@
-//! The tables in `docs/rtop.md`: made from the tables of keys, columns and metrics, so that they cannot drift. A test
+//! The tables in `docs/rtop.md` and `docs/fleet.md`: made from the tables of keys, columns and metrics, so that they cannot drift. A test
 //! compares them; with `RWSGI_WRITE_DOCS=1` it writes them.
 
 use std::fmt::Write as _;
 
-use crate::model::RULES;
 use crate::model::columns::COLUMNS;
 use crate::model::fields::{Field, ROUTE_FIELDS, SLOW_FIELDS};
-use crate::view::PALETTES;
+use crate::model::{RULES, SERVER_FIELDS, outliers};
 use crate::view::keys::BINDINGS;
-use rwsgi_assertions::Teller;
-use rwsgi_assertions::{METRICS, Metric, ROUTE_METRICS};
+use crate::view::{FLEET_KEYS, PALETTES};
+use rwsgi_assertions::{AGGREGATES, METRICS, Metric, ROUTE_METRICS, SERVER_METRICS, Teller};
 
-const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/rtop.md");
+const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/");
 
 fn keys() -> String {
     let mut text = "| keys | name | |\n| --- | --- | --- |\n".to_owned();
@@ -77,11 +76,53 @@ fn replaced(text: &str, name: &str, table: &str) -> String {
     format!("{}{table}{}", &text[..from], &text[to..])
 }
 
+/// The keys of a fleet's screen, as the usual configuration binds them.
+fn fleet_keys() -> String {
+    let mut text = "| keys | |\n| --- | --- |\n".to_owned();
+    for (action, _, help) in FLEET_KEYS {
+        let bound = BINDINGS.iter().find(|binding| binding.action == action).map_or(&[][..], |binding| binding.keys);
+        let keys: Vec<String> = bound.iter().map(|key| format!("`{key}`")).collect();
+        let _ = writeln!(text, "| {} | {help} |", keys.join(" "));
+    }
+    text
+}
+
+fn fleet_columns() -> String {
+    let mut text = "| title | name | |\n| --- | --- | --- |\n".to_owned();
+    for field in SERVER_FIELDS {
+        let _ = writeln!(text, "| {} | {} | {} |", field.title, field.name, field.help);
+    }
+    text
+}
+
+fn fleet_rules() -> String {
+    let mut text = "| rule | holds when | of how many servers | |\n| --- | --- | --- | --- |\n".to_owned();
+    for rule in outliers::RULES {
+        let least = if rule.needs_peers { format!("{} and more", outliers::FEWEST) } else { "any".to_owned() };
+        let _ = writeln!(text, "| {} | {} | {least} | {} |", rule.name, rule.when, rule.advice);
+    }
+    text
+}
+
+fn aggregates() -> String {
+    let mut text = "| | |\n| --- | --- |\n".to_owned();
+    for (_, name, help) in AGGREGATES {
+        let _ = writeln!(text, "| `{name}` | {help} |");
+    }
+    text
+}
+
+fn server_metrics() -> String {
+    let mut text = "| metric | |\n| --- | --- |\n".to_owned();
+    for metric in SERVER_METRICS {
+        let _ = writeln!(text, "| `{}` | {} |", metric.of_route(), metric.help);
+    }
+    text
+}
+
 #[test]
 fn the_tables_in_the_docs_are_these() {
-    let text = std::fs::read_to_string(PATH).unwrap();
-    let mut made = text.clone();
-    let tables = [
+    let rtop = [
         ("keys", keys()),
         ("columns", columns()),
         ("route fields", fields(ROUTE_FIELDS)),
@@ -91,12 +132,21 @@ fn the_tables_in_the_docs_are_these() {
         ("metrics", metrics(METRICS)),
         ("route metrics", metrics(ROUTE_METRICS)),
     ];
-    for (name, table) in tables {
-        made = replaced(&made, name, &table);
-    }
-    if std::env::var_os("RWSGI_WRITE_DOCS").is_some() {
-        std::fs::write(PATH, &made).unwrap();
-    } else {
-        assert!(text == made, "docs/rtop.md is behind: run the tests with RWSGI_WRITE_DOCS=1");
+    let fleet = [
+        ("fleet keys", fleet_keys()),
+        ("fleet columns", fleet_columns()),
+        ("fleet rules", fleet_rules()),
+        ("aggregates", aggregates()),
+        ("server metrics", server_metrics()),
+    ];
+    for (page, tables) in [("rtop.md", &rtop[..]), ("fleet.md", &fleet[..])] {
+        let path = format!("{DOCS}{page}");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let made = tables.iter().fold(text.clone(), |made, (name, table)| replaced(&made, name, table));
+        if std::env::var_os("RWSGI_WRITE_DOCS").is_some() {
+            std::fs::write(&path, &made).unwrap();
+        } else {
+            assert!(text == made, "docs/{page} is behind: run the tests with RWSGI_WRITE_DOCS=1");
+        }
     }
 }

@@ -10,8 +10,8 @@ use super::row::{
 use super::row::{Action, Kind, Row};
 use super::{
     Order, alarms, between, carbon, container, control, crons, daemons, emperor, event_loops, harakiri, hooks,
-    http_router, limits, logs, metrics_compat, privileges, probes, program, python, reactions, routes, routing, set,
-    slow_requests, sockets, static_files, stats_push, statsd, system, tls, websockets,
+    http_router, limits, logs, metrics_compat, otlp, privileges, probes, program, python, reactions, routes, routing,
+    set, slow_requests, sockets, static_files, stats_push, statsd, system, tls, websockets,
 };
 use Kind::{Act, Addresses, Always, Custom, Flag, Large, Limit, Megabytes, Mode, Number, Path, Paths, Text, Texts};
 
@@ -32,6 +32,7 @@ const TABLES: &[&[Row]] = &[
     http_router::ROWS,
     logs::ROWS,
     metrics_compat::ROWS,
+    otlp::ROWS,
     privileges::ROWS,
     probes::ROWS,
     reactions::ROWS,
@@ -44,9 +45,7 @@ const TABLES: &[&[Row]] = &[
     slow_requests::ROWS,
     sockets::ROWS,
     static_files::ROWS,
-    stats_push::ROWS,
-    statsd::ROWS,
-    carbon::ROWS,
+    stats_push::ROWS, statsd::ROWS, carbon::ROWS,
     system::ROWS,
     tls::ROWS,
     websockets::ROWS,

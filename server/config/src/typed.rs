@@ -19,6 +19,7 @@ use super::http_router::HttpRouterConfig;
 use super::limits::{MinRates, Temp};
 use super::logs::LogsConfig;
 use super::metrics_compat::MetricsCompat;
+use super::otlp::OtlpConfig;
 use super::probes::ProbesConfig;
 use super::program::Announcements;
 use super::python::PythonConfig;
@@ -192,6 +193,8 @@ pub struct Config {
     pub dogstatsd: DogstatsdConfig,
     /// `--carbon`: numbers for Graphite.
     pub carbon: CarbonConfig,
+    /// `--otlp`, `--otlp-*`: what is exported to OpenTelemetry.
+    pub otlp: OtlpConfig,
     /// `--slow-request`, `--slow-request-log`, `--gc-stats`.
     pub slow_requests: SlowRequestsConfig,
     /// `--control`.
@@ -431,6 +434,7 @@ impl Default for Config {
             statsd: StatsdConfig::default(),
             dogstatsd: DogstatsdConfig::default(),
             carbon: CarbonConfig::default(),
+            otlp: OtlpConfig::default(),
             slow_requests: SlowRequestsConfig::default(),
             control: ControlSocket::default(),
             show_request: Shown::default(),

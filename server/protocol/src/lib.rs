@@ -12,6 +12,7 @@
 //! | [`date`] | the `Date` header |
 //! | [`proxy`] | the PROXY protocol's header |
 //! | [`request_start`] | when a proxy took a request |
+//! | [`traceparent`] | which trace a request belongs to |
 //! | [`x509`] | of a certificate, whose it is and how long |
 //! | [`link`] | what the http router and the workers say to each other |
 //!
@@ -31,6 +32,7 @@ pub mod request_start;
 pub mod response;
 mod socket_protocol;
 pub mod target;
+pub mod traceparent;
 pub mod uwsgi;
 mod version;
 pub mod x509;

@@ -58,7 +58,7 @@ pub(crate) fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
             listener.fd.close_on_exec()?;
         }
         let inherited = [&setup.liveness, &setup.notices, &setup.stacks];
-        for fd in inherited.into_iter().chain(&setup.request_log).chain(&setup.routes) {
+        for fd in inherited.into_iter().chain(&setup.request_log).chain(&setup.routes).chain(&setup.traces) {
             fd.close_on_exec()?;
         }
         serve_forks(py, channel, setup, scoreboard)

@@ -82,6 +82,8 @@ pub struct Setup {
     pub stacks: InheritedFd,
     /// The tables of routes, for workers; `None` when routes are not counted.
     pub routes: Option<InheritedFd>,
+    /// The rings of traced requests, for workers; `None` when none are traced.
+    pub traces: Option<InheritedFd>,
     /// End-of-file on it means that the master is gone.
     pub liveness: InheritedFd,
     /// The pipe for the access log, when it has loggers of its own.
@@ -118,6 +120,7 @@ impl Setup {
         listeners
             .chain([&self.scoreboard, &self.stacks, &self.liveness, &self.notices, &self.calls])
             .chain(&self.routes)
+            .chain(&self.traces)
             .chain(&self.request_log)
             .chain(&self.link_listener)
             .chain(self.share.all())

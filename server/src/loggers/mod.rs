@@ -24,6 +24,9 @@ const LONGEST_LINE: usize = 64 * 1024;
 /// Something that the thread has to say, which it cannot write to standard error, because it reads that.
 pub(crate) type Remark = (Level, String);
 
+/// Who sees each line that is logged, as it was written.
+pub(crate) type LineCopy = Box<dyn Fn(&[u8]) + Send>;
+
 /// Where lines go that no logger takes: the log file, or the standard error that the server was given.
 pub(crate) trait Fallback {
     /// Writes bytes.
@@ -48,6 +51,7 @@ pub(crate) struct Loggers {
     requests: Way,
     drain: Vec<Regex>,
     filter: Vec<Regex>,
+    copy: Option<LineCopy>,
     /// Space for a line on its way through the encoders.
     scratch: [Vec<u8>; 2],
 }
@@ -97,8 +101,14 @@ impl Loggers {
             drain: patterns(&logs.drain),
             filter: patterns(&logs.filter),
             outputs,
+            copy: None,
             scratch: Default::default(),
         }
+    }
+
+    /// Shows somebody each line, before any encoder.
+    pub(crate) fn with_copy(self, copy: Option<LineCopy>) -> Self {
+        Self { copy, ..self }
     }
 
     /// Takes what was written, and sends each whole line on.
@@ -161,7 +171,7 @@ impl Loggers {
 
     /// Sends one line to those that are to have it.
     fn pass(&mut self, kind: LineKind, line: &[u8], fallback: &mut dyn Fallback) {
-        let Self { outputs, general, requests, drain, filter, scratch } = self;
+        let Self { outputs, general, requests, drain, filter, copy, scratch } = self;
         // `$` is the end of the line, as in PCRE, and not what comes after its last character.
         let text = line.strip_suffix(b"\n").unwrap_or(line);
         let way = match kind {
@@ -174,6 +184,9 @@ impl Loggers {
             }
             LineKind::Request => requests,
         };
+        if let Some(copy) = copy {
+            copy(line);
+        }
         let mut send = |number: Option<usize>| {
             let name = number.and_then(|number| outputs[number].name());
             let encoded = encode(&way.encoders, name, line, scratch);

@@ -124,6 +124,7 @@ mod tests {
             scoreboard: lend(),
             stacks: lend(),
             routes: None,
+            traces: None,
             liveness: lend(),
             notices: lend(),
             share: ShareDescriptors { board: lend(), caches: Vec::new(), queues: Vec::new() },

@@ -24,7 +24,7 @@ use super::events::Events;
 use crate::daemon::redirect;
 use crate::identity::Identity;
 use crate::log_text;
-use crate::loggers::{Fallback, FileRules, LineKind, LogFile, Loggers, Remark};
+use crate::loggers::{Fallback, FileRules, LineCopy, LineKind, LogFile, Loggers, Remark};
 
 /// What is read from a pipe at once, bytes.
 const AT_ONCE: usize = 64 * 1024;
@@ -50,7 +50,8 @@ pub(super) struct Log {
 
 impl Log {
     /// Takes over the log, when there is a file or a logger to write to or `log-master` says so; also returns what the
-    /// other processes are to write to. A `path` is opened; `None` keeps the file that `daemonize` has opened.
+    /// other processes are to write to. A `path` is opened; `None` keeps the file that `daemonize` has opened. `copy` sees
+    /// each line.
     ///
     /// # Errors
     /// When the file cannot be opened, or the thread not started.
@@ -58,6 +59,7 @@ impl Log {
         config: &Config,
         user: Option<&Identity>,
         events: &Events,
+        copy: Option<LineCopy>,
     ) -> anyhow::Result<Option<(Self, OwnedFd)>> {
         if config.logs.list {
             info!("loggers: {}", LOGGERS.join(", "));
@@ -70,7 +72,8 @@ impl Log {
         ];
         let named = options.into_iter().find_map(|(option, path)| path.as_ref().map(|path| (option, path)));
         let watch = LineWatch::new(config, events);
-        if named.is_none() && !config.log_master && !config.logs.is_routed() && watch.is_none() {
+        let is_routed = config.logs.is_routed() || copy.is_some();
+        if named.is_none() && !config.log_master && !is_routed && watch.is_none() {
             return Ok(None);
         }
         let rules = FileRules::new(config, user);
@@ -84,7 +87,7 @@ impl Log {
         });
         let file = file.transpose()?;
         let mut remarks = Vec::new();
-        let loggers = config.logs.is_routed().then(|| Loggers::open(&config.logs, &rules, user, &mut remarks));
+        let loggers = is_routed.then(|| Loggers::open(&config.logs, &rules, user, &mut remarks).with_copy(copy));
         for (level, text) in remarks {
             say(level, &text);
         }

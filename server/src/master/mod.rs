@@ -36,6 +36,7 @@ pub(crate) mod listeners;
 mod load;
 mod log;
 mod memory_pressure;
+mod otlp;
 mod out_of_memory;
 mod post;
 mod private_socket;
@@ -173,7 +174,11 @@ async fn serve(
     }
     log_limit::finish();
     hooks::at_the_end(&mut master.config);
+    let last = master.otlp.is_some().then(|| master.snapshot());
     drop(master.log.take());
+    if let Some(otlp) = master.otlp.take() {
+        otlp.finish(last);
+    }
     Ok(master.exit_status)
 }
 

@@ -89,6 +89,7 @@ impl Master {
         if self.phase == Phase::RouterLeaves {
             self.children.postpone(Post::Worker(worker), STOPPING_DELAY, now, &mut self.timers);
         }
+        self.trace_ended(&ended.child);
         self.slow_of_ended(&ended.child);
         let held =
             ended.child.slot.map_or_else(Vec::new, |slot| self.clear_slot(worker, pid, slot, ended.child.generation));

@@ -13,6 +13,7 @@ use super::generation::Generation;
 use super::launcher::FORKSERVER_ROLE;
 use super::listeners::Listener;
 use super::log::Log;
+use super::otlp::Otlp;
 use super::post::Post;
 use super::reason::{Reason, Why};
 use super::state::{Master, Phase};
@@ -22,7 +23,7 @@ use crate::ids::{ChildId, GenerationNumber, WorkerId};
 use crate::ipc::inherit::InheritedFd;
 use crate::ipc::{AuxiliaryKind, InheritedListener, RouterLimits, RouterOrder, Setup, send_message};
 use crate::stats::generations::GenerationState;
-use rwsgi_config::Config;
+use rwsgi_config::{Config, OtlpConfig};
 use rwsgi_protocol::SocketProtocol;
 
 impl Master {
@@ -67,14 +68,21 @@ impl Master {
         listeners: Vec<InheritedListener>,
     ) -> anyhow::Result<Setup> {
         let sockets = &self.sockets;
+        let mut config = config.clone();
+        // The application has no use for the keys of a collector.
+        config.otlp.headers.clear();
         Ok(Setup {
-            config: config.clone(),
+            config,
             layout: self.scoreboard.layout(),
             scoreboard: InheritedFd::lend(self.scoreboard.memory())?,
             stacks: InheritedFd::lend(self.stacks.memory().memory())?,
             // Those who serve requests come from a generation.
             routes: match (&self.routes, generation) {
                 (Some(routes), Some(_)) => Some(InheritedFd::lend(routes.memory().memory())?),
+                _ => None,
+            },
+            traces: match (self.otlp.as_ref().and_then(Otlp::trace_memory), generation) {
+                (Some(memory), Some(_)) => Some(InheritedFd::lend(memory)?),
                 _ => None,
             },
             liveness: InheritedFd::lend(sockets.liveness.as_fd())?,
@@ -318,6 +326,12 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<(&'static str, String)> {
     if !new.tls.addresses().eq(old.tls.addresses()) {
         kept.push(("https and http-to-https", "as at the start, with their certificates".to_owned()));
         new.tls = old.tls.clone();
+    }
+    // Its values are not for the log.
+    let otlp = OtlpConfig { sample: new.otlp.sample, parent: new.otlp.parent, ..old.otlp.clone() };
+    if new.otlp != otlp {
+        kept.push(("otlp-* but for otlp-sample and otlp-parent", "as at the start".to_owned()));
+        new.otlp = otlp;
     }
     macro_rules! keep {
         ($($($field:ident).+: $name:literal),* $(,)?) => {$(

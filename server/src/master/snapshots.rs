@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use super::canary::Canary;
 use super::children::{Child, Children};
 use super::events::Event;
+use super::otlp::Otlp;
 use super::post::Post;
 use super::queues::{Queues, count};
 use super::state::Master;
@@ -66,6 +67,7 @@ impl Master {
         self.describe_readiness(&mut snapshot);
         self.describe_silence(&mut snapshot);
         self.describe_slow_requests(&mut snapshot);
+        snapshot.otlp = self.otlp.as_ref().map(Otlp::describe);
         self.daemons.describe(&mut snapshot);
         self.crons.describe(&mut snapshot);
         self.app_signals.describe(current, &mut snapshot);

@@ -27,6 +27,7 @@ use super::leftovers::Leftovers;
 use super::listeners::{self, Listener, bind};
 use super::load::LoadWatch;
 use super::log::Log;
+use super::otlp::Otlp;
 use super::out_of_memory::OomWatch;
 use super::post::Post;
 use super::private_socket::PrivateSocket;
@@ -83,7 +84,9 @@ pub(super) fn start(
     }
     let user = Identity::of(&config)?;
     let user = user.as_ref();
-    let mut log = Log::open(&config, user, &events)?;
+    let mut otlp = Otlp::new(&config)?;
+    let copy = otlp.as_ref().and_then(|otlp| otlp.line_copy(&config));
+    let mut log = Log::open(&config, user, &events, copy)?;
     if let Some((_, writer)) = &log {
         launcher.output = Some(writer.try_clone()?);
     }
@@ -139,6 +142,9 @@ pub(super) fn start(
     alarms::watch_descriptors(&config, &events)?;
     stats_push::start(&config, &events)?;
     let layout = Layout::new(config.processes, config.threads).with_spoolers(config.spooler.count());
+    if let Some(otlp) = &mut otlp {
+        otlp.start(&config, layout, &events)?;
+    }
     let mut timers = Timers::default();
     let mut children = Children::new(posts(&config, !router.is_empty()), layout.slots);
     children.fill(Post::HttpRouter, &mut timers);
@@ -152,6 +158,7 @@ pub(super) fn start(
         profile: None,
         stacks: Questions::new(StackMemory::create(layout).context("cannot create the memory for stacks")?),
         routes: routes::create(&config, layout)?,
+        otlp,
         temp,
         share: Share::create(&config.between)?,
         children,

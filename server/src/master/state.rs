@@ -18,6 +18,7 @@ use super::launcher::Launcher;
 use super::listeners::Listener;
 use super::load::LoadWatch;
 use super::log::Log;
+use super::otlp::Otlp;
 use super::out_of_memory::OomWatch;
 use super::post::Post;
 use super::private_socket::PrivateSocket;
@@ -68,6 +69,8 @@ pub(super) struct Master {
     pub(super) profile: Option<Profile>,
     /// Requests by route, unless they are not counted.
     pub(super) routes: Option<RouteBook>,
+    /// What is exported to OpenTelemetry, if anything is.
+    pub(super) otlp: Option<Otlp>,
     /// Where temporary files are.
     pub(super) temp: TempPlace,
     /// What the application's processes share.

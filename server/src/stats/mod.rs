@@ -16,3 +16,4 @@ pub mod snapshot;
 pub mod spoolers;
 pub mod state;
 pub mod totals;
+pub mod traces;

@@ -325,6 +325,8 @@ mod tests {
         assert!(open.contains("\r\nVary: Accept\r\n") && open.ends_with("\n# EOF\n"), "{open}");
         for (request, status) in [
             (&b"GET /other HTTP/1.1\r\nHost: x\r\n\r\n"[..], "404 Not Found"),
+            // Where nobody can say, as beside an emperor alone.
+            (b"GET /-/live HTTP/1.1\r\nHost: x\r\n\r\n", "404 Not Found"),
             (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}", "405 Method Not Allowed"),
             (b"what?\r\n\r\n", "400 Bad Request"),
         ] {

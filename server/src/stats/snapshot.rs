@@ -152,6 +152,7 @@ pub fn take(subject: &Subject<'_>, state: &mut SnapshotState) -> Taken {
         draining: None,
         reloads: None,
         cgroup: None,
+        otlp: None,
     };
     Taken { snapshot, corrupt }
 }

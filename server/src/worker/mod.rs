@@ -26,6 +26,7 @@ mod routing;
 mod serve;
 mod state;
 pub(crate) mod stop;
+mod traces;
 mod upgrade;
 mod worker_thread;
 
@@ -62,6 +63,7 @@ use crate::stacks;
 use crate::stacks::area::OwnPart;
 use crate::stats::routes::{RouteTable, RouteTableCells};
 use crate::stats::scoreboard::{Scoreboard, TempHolder};
+use crate::stats::traces::TraceCells;
 use crate::system_limits;
 use crate::wsgi::gateway::Gateway;
 use crate::wsgi::{application, interpreter, websocket};
@@ -147,6 +149,10 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<Next
         Some(memory) => Some(RouteTableCells::map(memory.copy()?, slot, setup.config.routes.most)?),
         None => None,
     };
+    let traces = match &setup.traces {
+        Some(memory) => Some(Arc::new(TraceCells::map(&memory.copy()?, slot, setup.config.threads)?)),
+        None => None,
+    };
     let links = if setup.link.is_some() { setup.config.threads as usize } else { 0 };
     let is_for_it = |place| setup.config.sockets.is_for(place, worker.get());
     let has_all_listeners = (0..setup.listeners.len()).all(is_for_it);
@@ -188,6 +194,7 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<Next
         temp: TempFiles::new(setup.temp.clone(), Arc::clone(&scoreboard), TempHolder::Worker(slot)),
         parked: ParkedMemory::default(),
         routes: routes.map(RouteTable::new).map(Mutex::new),
+        traces,
         scoreboard,
         has_all_listeners,
         kept_in_child: Mutex::default(),

@@ -79,6 +79,7 @@ fn let_go(worker: &Weak<Worker>) {
     worker.scoreboard.detach();
     stacks::handler::detach();
     routes::detach(worker.routes.as_ref());
+    worker.traces.iter().for_each(|traces| traces.detach());
     let Ok(nothing) = nothing() else { return };
     let kept = worker.kept_in_child.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     // All are looked at before any is replaced: a connection is known by its listener.

@@ -122,7 +122,7 @@ impl WorkerThread {
 
     /// What the application has called the route: it may have said so in a call, or in what is noted of the request.
     #[cold]
-    fn route_name(&self, noted: Option<&[u8]>) -> Option<RouteText> {
+    pub(super) fn route_name(&self, noted: Option<&[u8]>) -> Option<RouteText> {
         let mut bytes = [0; ROUTE_MAX];
         let len = self.cell().route_name.copy_to(&mut bytes);
         RouteText::named(&bytes[..len]).or_else(|| RouteText::named(noted?))

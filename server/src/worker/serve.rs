@@ -18,7 +18,7 @@ use crate::io::pace::Pace;
 use crate::io::temp::log_response_not_kept;
 use crate::stats::cell::{ExceptionReport, Outcome};
 use crate::wsgi::gateway::{Incoming, Served};
-use crate::wsgi::serving::{self, LineChoice};
+use crate::wsgi::serving::{self, LineChoice, Notes};
 use rwsgi_protocol::SocketProtocol;
 use rwsgi_protocol::http::{self, BodyLength, Head, HeaderBuf, Version};
 use rwsgi_protocol::link::{FAST_NS, Peer};
@@ -170,6 +170,7 @@ impl WorkerThread {
             harakiri::hold(connection.kind, connection.socket.as_raw_fd(), started);
         }
         serving::begin(connection.socket.as_raw_fd(), connection.is_link());
+        let traced = if self.tracer.is_some() { self.begin_trace(request, started) } else { None };
         let served = self.gateway.serve(py, request, exchange, connection)?;
         let Served { client: mut connection, status, sent, keep_alive, raised, client_gone, broken_off, times } =
             served;
@@ -255,6 +256,13 @@ impl WorkerThread {
             let status = if is_harakiri { GATEWAY_TIMEOUT } else { status };
             self.tell_slow(&phases, &Ended { started, protocol, peer, head: kept, status, is_harakiri, exception });
         }
+        if let Some(ids) = &traced {
+            let (protocol, exception) = (exchange.protocol, report.as_ref());
+            let status = if is_harakiri { GATEWAY_TIMEOUT } else { status };
+            let ended = Ended { started, protocol, peer, head: kept, status, is_harakiri, exception };
+            let route = self.route_name(notes.as_ref().and_then(Notes::route));
+            self.end_trace(ids, &phases, &ended, route.as_ref(), sent.body, client_gone);
+        }
         self.worker.notices.count();
         if self.log.is_none() && notes.as_ref().is_none_or(|notes| notes.line != LineChoice::Logged) {
             return Ok(connection);
@@ -266,8 +274,20 @@ impl WorkerThread {
             (set(b"REMOTE_ADDR", client), set(b"REQUEST_METHOD", method), set(b"REQUEST_URI", uri));
         let took = self.now.nanos_since(started);
         let body_broken = drained.is_err();
-        let entry =
-            Entry { request, client, method, uri, protocol, status, bytes, took, sent, client_gone, body_broken };
+        let entry = Entry {
+            request,
+            client,
+            method,
+            uri,
+            protocol,
+            status,
+            bytes,
+            took,
+            sent,
+            client_gone,
+            body_broken,
+            traced,
+        };
         match &mut self.log {
             Some(log) => log.add(&entry, notes.as_ref()),
             None => {

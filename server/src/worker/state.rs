@@ -24,6 +24,7 @@ use crate::io::temp::TempFiles;
 use crate::ipc::LinkEndpoint;
 use crate::stats::routes::RouteTable;
 use crate::stats::scoreboard::Scoreboard;
+use crate::stats::traces::TraceCells;
 use rwsgi_config::Config;
 use rwsgi_protocol::SocketProtocol;
 
@@ -45,6 +46,8 @@ pub(super) struct Worker {
     pub(super) scoreboard: Arc<Scoreboard>,
     /// Requests by route; `None` when they are not counted.
     pub(super) routes: Option<Mutex<RouteTable>>,
+    /// Requests that are traced; `None` when none are.
+    pub(super) traces: Option<Arc<TraceCells>>,
     pub(super) temp: TempFiles,
     /// Finished responses that wait in memory for their clients.
     pub(super) parked: ParkedMemory,

@@ -16,6 +16,7 @@ use super::kind::Kind;
 use super::orders::refork::Reforked;
 use super::routes::RouteMeter;
 use super::state::{TOKEN_LISTENER, TOKEN_LIVENESS, TOKEN_STOP, Worker};
+use super::traces::Tracer;
 use crate::clock::{Clock, MonotonicNanos};
 use crate::ids::ThreadIndex;
 use crate::io::accept::client_of;
@@ -56,6 +57,8 @@ pub(super) struct WorkerThread {
     pub(super) gateway: Gateway<Connection>,
     pub(super) log: Option<AccessLog>,
     pub(super) meter: RouteMeter,
+    /// `None` when no request is traced.
+    pub(super) tracer: Option<Box<Tracer>>,
     /// Memory of bodies that were read, for the next ones.
     pub(super) spare_buffers: Vec<Vec<u8>>,
     /// When the present batch of events was there.
@@ -96,6 +99,7 @@ impl WorkerThread {
     pub(super) fn new(id: ThreadIndex, worker: Arc<Worker>, gateway: Gateway<Connection>) -> anyhow::Result<Self> {
         let log = AccessLog::of(&worker, id);
         let meter = RouteMeter::new(&worker);
+        let tracer = Tracer::of(&worker);
         let now = MonotonicNanos::now();
         Ok(Self {
             id,
@@ -103,6 +107,7 @@ impl WorkerThread {
             gateway,
             log,
             meter,
+            tracer,
             spare_buffers: Vec::new(),
             ready: now,
             batch_began: now,

@@ -17,6 +17,7 @@ use super::response_times::ResponseTimes;
 use super::routing::Routing;
 use super::serving;
 use super::start_response::StartResponse;
+pub(crate) use super::trace_header::TraceHeader;
 use super::traceback::{self, one_line};
 use super::transport::Transport;
 use super::websocket;
@@ -75,6 +76,8 @@ pub struct Gateway<C> {
     websockets: websocket::Terms,
     /// The key by which the environ tells a request's route, when routes are counted.
     route_key: Option<Py<PyString>>,
+    /// Of the next request, when it is traced.
+    trace: Option<TraceHeader>,
 }
 
 /// What the application is given of a request, used again as long as it keeps none of it.
@@ -127,6 +130,7 @@ impl<C: Transport + 'static> Gateway<C> {
             routing: None,
             websockets: websocket::Terms::default(),
             route_key: None,
+            trace: None,
         })
     }
 
@@ -165,6 +169,11 @@ impl<C: Transport + 'static> Gateway<C> {
         self.date = HttpDate::from_unix(seconds);
     }
 
+    /// The next request is traced: what its application is told.
+    pub(crate) fn trace(&mut self, header: TraceHeader) {
+        self.trace = Some(header);
+    }
+
     /// Has the application answer a request of `client`.
     ///
     /// # Errors
@@ -186,6 +195,10 @@ impl<C: Transport + 'static> Gateway<C> {
             }
             Incoming::Uwsgi(packet) => self.environ.uwsgi(py, packet, input)?,
         };
+        if let Some(trace) = &self.trace {
+            trace.put(py, &environ)?;
+            self.trace = None;
+        }
         place.put(client, exchange, self.date);
         let kept = self.catches.then(|| environ.clone());
         if asks_upgrade {

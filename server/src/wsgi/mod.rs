@@ -27,6 +27,7 @@ mod start_response;
 mod static_files;
 mod static_rules;
 mod strings;
+mod trace_header;
 pub mod traceback;
 pub mod transport;
 pub mod websocket;

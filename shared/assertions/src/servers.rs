@@ -97,7 +97,7 @@ impl Aggregate {
                 sorted.sort_by(f64::total_cmp);
                 let middle = sorted.len() / 2;
                 let upper = sorted[middle];
-                of_all(if sorted.len() % 2 == 0 { f64::midpoint(sorted[middle - 1], upper) } else { upper })
+                of_all(if sorted.len().is_multiple_of(2) { f64::midpoint(sorted[middle - 1], upper) } else { upper })
             }
             Self::Count => Some(Aggregated { value: sum, place: None }),
         }

@@ -56,12 +56,11 @@ impl Histogram {
 
     /// Several of the document's histograms together.
     pub(crate) fn sum<'a>(bounds: &'static [f64], texts: impl IntoIterator<Item = &'a str>) -> Option<Self> {
-        let mut counts: Vec<(u16, u64)> = Vec::new();
-        for (nth, text) in texts.into_iter().enumerate() {
+        let mut texts = texts.into_iter();
+        let mut counts = texts.next().map_or(Some(Vec::new()), |text| latency::decode_counts(text).ok())?;
+        for text in texts {
             for (index, count) in latency::decode_counts(text).ok()? {
-                let place =
-                    if nth == 0 { Err(counts.len()) } else { counts.binary_search_by_key(&index, |known| known.0) };
-                match place {
+                match counts.binary_search_by_key(&index, |known| known.0) {
                     Ok(at) => counts[at].1 = counts[at].1.checked_add(count)?,
                     Err(at) => counts.insert(at, (index, count)),
                 }

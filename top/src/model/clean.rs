@@ -72,6 +72,7 @@ pub(super) fn clean(snapshot: &mut Snapshot) {
         draining: _,
         reloads: _,
         cgroup: _,
+        otlp: _,
     } = snapshot;
     [version, cwd].into_iter().chain([server, hostname, python, control].into_iter().flatten()).for_each(line);
     for Socket { name, proto, queue: _, max_queue: _, shared: _, can_offload: _ } in sockets {

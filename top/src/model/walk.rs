@@ -194,6 +194,7 @@ fn snapshot(walk: &mut impl Walk, snapshot: &mut Snapshot) {
         draining: _,
         reloads: _,
         cgroup: _,
+        otlp: _,
     } = snapshot;
     for text in [version, cwd] {
         walk.text(text);

@@ -38,7 +38,9 @@ pub(crate) mod tests;
 mod theme;
 
 pub(crate) use escape::painted;
-pub(crate) use fleet::{Drill, FLEET_KEYS, FleetScreen};
+#[cfg(test)]
+pub(crate) use fleet::FLEET_KEYS;
+pub(crate) use fleet::{Drill, FleetScreen};
 pub(crate) use live::{Deliver, Face, Feed, run};
 pub(crate) use playback::{FAST, Pace};
 pub(crate) use screen::{Screen, Setup};

@@ -35,5 +35,6 @@ pub use self::router::{RouterCell, RouterSample};
 pub use self::slow::{SlowControl, SlowEnd, SlowEntry, SlowReport, SlowRing, SlowTaken};
 pub use self::spooler::{HeldJob, SpoolerCell, SpoolerCounters, Verdict};
 pub use self::text::SharedText;
+pub(super) use self::thread::protocol_of;
 pub use self::thread::{HEAD_KEPT, HeldRequest, Outcome, PEER_KEPT, ThreadCell, ThreadSample};
 pub use self::worker::{GcCounts, WorkerCell};

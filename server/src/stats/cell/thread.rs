@@ -247,7 +247,7 @@ impl ThreadCell {
     }
 }
 
-pub(super) fn protocol_of(stored: u32) -> Result<SocketProtocol, Corrupt> {
+pub(in crate::stats) fn protocol_of(stored: u32) -> Result<SocketProtocol, Corrupt> {
     let known = [SocketProtocol::Http, SocketProtocol::Uwsgi];
     known.into_iter().find(|protocol| *protocol as u32 == stored).ok_or(Corrupt::Protocol)
 }

@@ -19,11 +19,12 @@ pub(super) struct Place {
     pub(super) thread: u32,
 }
 
-/// `log-micros`, `memory-report`: what two of the formats say besides.
+/// `log-micros`, `memory-report`, and traces of requests: what some of the formats say besides.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Extras {
     pub(super) micros: bool,
     pub(super) memory: bool,
+    pub(super) traces: bool,
 }
 
 const COMBINED: &str =
@@ -35,8 +36,8 @@ pub(super) fn compile(format: &AccessFormat, place: Place, extras: Extras) -> Ve
         AccessFormat::Own => own(place, extras),
         AccessFormat::Uwsgi => uwsgi(extras),
         AccessFormat::Combined => pattern(COMBINED),
-        AccessFormat::Json => json(),
-        AccessFormat::Logfmt => logfmt(),
+        AccessFormat::Json => json(extras),
+        AccessFormat::Logfmt => logfmt(extras),
         AccessFormat::Pattern(text) => pattern(text),
     }
 }
@@ -47,6 +48,11 @@ fn text(text: impl Into<Box<str>>) -> Segment {
 
 fn plain(variable: Variable) -> Segment {
     Segment::Value(variable, Escape::Plain)
+}
+
+/// The numbers of requests that are traced, where some are.
+fn trace_ids(extras: Extras, style: LogvarStyle) -> Option<Segment> {
+    extras.traces.then(|| plain(Variable::TraceIds(style)))
 }
 
 fn own(Place { worker, thread }: Place, extras: Extras) -> Vec<Segment> {
@@ -62,6 +68,7 @@ fn own(Place { worker, thread }: Place, extras: Extras) -> Vec<Segment> {
     if extras.memory {
         line.extend([text(" rss "), plain(Variable::Resident), text(" vsz "), plain(Variable::Mapped)]);
     }
+    line.extend(trace_ids(extras, LogvarStyle::Quoted));
     line.push(plain(Variable::Logvars(LogvarStyle::Quoted)));
     line
 }
@@ -102,7 +109,7 @@ pub(super) const JSON: &[(&str, Variable)] = &[
     ("response_bytes", Variable::BodySize), ("head_bytes", Variable::HeadSize), ("duration_us", Variable::Micros),
 ];
 
-fn json() -> Vec<Segment> {
+fn json(extras: Extras) -> Vec<Segment> {
     let mut line = Vec::new();
     for (number, (key, variable)) in JSON.iter().enumerate() {
         let comma = if number == 0 { "{" } else { "," };
@@ -111,16 +118,18 @@ fn json() -> Vec<Segment> {
         line.push(Segment::Value(variable.clone(), Escape::JsonString));
         line.extend(is_time.then(|| text("\"")));
     }
+    line.extend(trace_ids(extras, LogvarStyle::Json));
     line.extend([plain(Variable::Logvars(LogvarStyle::Json)), text("}")]);
     line
 }
 
-fn logfmt() -> Vec<Segment> {
+fn logfmt(extras: Extras) -> Vec<Segment> {
     let mut line = Vec::new();
     for (number, (key, variable)) in JSON.iter().enumerate() {
         let blank = if number == 0 { "" } else { " " };
         line.extend([text(format!("{blank}{key}=")), Segment::Value(variable.clone(), Escape::Logfmt)]);
     }
+    line.extend(trace_ids(extras, LogvarStyle::Logfmt));
     line.push(plain(Variable::Logvars(LogvarStyle::Logfmt)));
     line
 }

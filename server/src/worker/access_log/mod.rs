@@ -20,6 +20,7 @@ use super::state::Worker;
 use crate::clock::UnixMicros;
 use crate::ids::ThreadIndex;
 use crate::local_time::{self, SecondText};
+use crate::stats::traces::TraceIds;
 use crate::wsgi::gateway::{Incoming, Sent};
 use crate::wsgi::serving::{LineChoice, Notes};
 use rwsgi_config::{Config, LogDate, LogOnly};
@@ -43,6 +44,8 @@ pub(super) struct Entry<'a> {
     pub(super) client_gone: bool,
     /// The rest of the body could not be read.
     pub(super) body_broken: bool,
+    /// Its numbers, when it is traced.
+    pub(super) traced: Option<TraceIds>,
 }
 
 /// Lines are written at once up to this size, so that those of several processes do not mix in a pipe (PIPE_BUF).
@@ -91,7 +94,8 @@ impl AccessLog {
 
     fn new(config: &Config, worker: u32, thread: u32, pipe: Option<Arc<File>>) -> Self {
         let logs = &config.logs;
-        let extras = Extras { micros: logs.micros, memory: config.memory_report };
+        let traces = config.otlp.has_traces();
+        let extras = Extras { micros: logs.micros, memory: config.memory_report, traces };
         let format = match &logs.date {
             LogDate::Strftime(format) if logs.strftime => CString::new(format.as_bytes()).ok(),
             _ => None,

@@ -31,6 +31,7 @@ fn logged(config: &Config, method: &[u8], notes: Option<&Notes>) -> String {
             sent: Sent { body: 1000, head: 234, headers: 3, by_file: false },
             client_gone: false,
             body_broken: false,
+            traced: None,
         },
         notes,
     );

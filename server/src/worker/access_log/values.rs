@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::super::traces::caller_of;
 use super::escape::{Escape, write_text};
 use super::format::Segment;
 use super::variables::{LogvarStyle, Variable};
@@ -10,10 +11,12 @@ use crate::api;
 use crate::clock::UnixMicros;
 use crate::log_text::write_json;
 use crate::procfs::{self, MemorySize};
+use crate::stats::traces::TraceIds;
 use crate::wsgi::gateway::Incoming;
 use crate::wsgi::serving::Notes;
 use rwsgi_protocol::path::{self, PathNormalize};
 use rwsgi_protocol::target;
+use rwsgi_protocol::traceparent::write_hex;
 
 type Logvars = [(Vec<u8>, Vec<u8>)];
 
@@ -96,6 +99,12 @@ impl<'a> Line<'a> {
                 self.text(found.map_or(&[], |(_, value)| value), escape);
             }
             Variable::Logvars(style) => self.all_logvars(*style),
+            Variable::TraceId => {
+                let trace = entry.traced.map(|ids| ids.trace).or_else(|| Some(caller_of(entry.request)?.trace));
+                self.hex(trace, 32, escape);
+            }
+            Variable::SpanId => self.hex(entry.traced.map(|ids| ids.span.into()), 16, escape),
+            Variable::TraceIds(style) => self.trace_ids(*style),
             Variable::Metric(name) => self.number(api::metric(name)),
             Variable::Status => self.number(entry.status),
             Variable::BodySize => self.number(sent.body),
@@ -140,6 +149,30 @@ impl<'a> Line<'a> {
             // Known to the thread.
             Variable::Pid | Variable::Worker | Variable::Thread => {}
         }
+    }
+
+    /// A number of so many digits, or that there is none.
+    fn hex(&mut self, number: Option<u128>, digits: usize, escape: Escape) {
+        let mut text = [0; 32];
+        let text = &mut text[..digits];
+        match number {
+            Some(number) => write_hex(number, text),
+            None => return self.text(b"", escape),
+        }
+        self.text(text, escape);
+    }
+
+    fn trace_ids(&mut self, style: LogvarStyle) {
+        let Some(TraceIds { trace, span, .. }) = self.entry.traced else { return };
+        let (before, between, after): (&[u8], &[u8], &[u8]) = match style {
+            LogvarStyle::Quoted | LogvarStyle::Logfmt => (b" trace_id=", b" span_id=", b""),
+            LogvarStyle::Json => (b",\"trace_id\":\"", b"\",\"span_id\":\"", b"\""),
+        };
+        self.to.extend_from_slice(before);
+        self.hex(Some(trace), 32, Escape::Plain);
+        self.to.extend_from_slice(between);
+        self.hex(Some(span.into()), 16, Escape::Plain);
+        self.to.extend_from_slice(after);
     }
 
     fn formatted_time(&mut self, second: u64, escape: Escape) {

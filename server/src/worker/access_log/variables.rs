@@ -62,6 +62,12 @@ pub(super) enum Variable {
     AllRequests,
     /// How the response was sent: in uWSGI's own line.
     Via,
+    /// The trace that the request belongs to.
+    TraceId,
+    /// The request's span.
+    SpanId,
+    /// Both of a request that is traced: in formats of ours.
+    TraceIds(LogvarStyle),
     /// All that the application has set for the line: in formats of ours.
     Logvars(LogvarStyle),
 }
@@ -119,6 +125,8 @@ pub(super) const NAMED: &[(&str, Variable, &str)] = &[
     ("werr", Variable::WriteErrors, "1 when the client went away before it had the response, else 0"),
     ("rerr", Variable::ReadErrors, "1 when the rest of the request's body could not be read, else 0"),
     ("ioerr", Variable::IoErrors, "the sum of the two"),
+    ("trace_id", Variable::TraceId, "the trace that the request belongs to: of the span that is exported, or of a valid `traceparent`"),
+    ("span_id", Variable::SpanId, "the request's span, when it is exported"),
 ];
 
 impl Variable {

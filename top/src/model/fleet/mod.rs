@@ -147,7 +147,6 @@ impl Fleet {
 
 /// What a source says of a server, in plain lines.
 fn plain(server: Server) -> Server {
-    let line = |text: String| if format::is_plain_line(&text) { text } else { format::one_line(&text) };
-    let labels = server.labels.into_iter().map(|(name, value)| (line(name), line(value))).collect();
-    Server { name: line(server.name), labels, address: server.address }
+    let labels = server.labels.iter().map(|(name, value)| (format::one_line(name), format::one_line(value))).collect();
+    Server { name: format::one_line(&server.name), labels, address: server.address }
 }

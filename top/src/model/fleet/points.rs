@@ -59,6 +59,7 @@ impl Points {
     }
 
     /// The last at or before a moment.
+    #[cfg(test)]
     pub(crate) fn at(&self, at: Monotonic) -> Option<&Point> {
         let at = millis(at);
         self.points.partition_point(|point| point.at <= at).checked_sub(1).and_then(|place| self.points.get(place))

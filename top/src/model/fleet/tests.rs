@@ -144,8 +144,8 @@ fn what_a_source_says_is_a_plain_line() {
     fleet.take(FleetEvent::Joined(ServerId(3), Server { name: "web\n1".to_owned(), labels, address: None }));
     fleet.take(FleetEvent::Source("dns:web".into(), Some("no\u{7} such name".to_owned())));
     let server = &fleet.get(ServerId(3)).unwrap().server;
-    let texts = [&server.name, &server.labels[0].0, &server.labels[0].1].map(|text| format::is_plain_line(text));
-    assert_eq!(texts, [true; 3]);
+    assert_eq!((server.name.as_str(), server.labels[0].0.as_str()), ("web 1", "a "));
+    assert_eq!(server.labels[0].1, "\u{fffd}b");
     assert_eq!(fleet.troubles().collect::<Vec<_>>(), [("dns:web", "no  such name")]);
     fleet.take(FleetEvent::Source("dns:web".into(), None));
     assert_eq!(fleet.troubles().next(), None);

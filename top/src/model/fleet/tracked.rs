@@ -200,7 +200,7 @@ fn rates(figures: &mut Figures, window: &Window, before: Option<&ServerSample>, 
     let errors = window.failed.get().map_or(window.exceptions, |[_, server]| *server);
     figures.set(Figure::Errors, of_requests(errors).map(|share| share.min(1.0)));
     figures.set(Figure::Mean, of_requests(sample.running_time.saturating_sub(before.running_time)));
-    if let Some(percentiles) = window.latency.get().and_then(|counts| counts.percentiles()) {
+    if let Some(percentiles) = window.latency.get().and_then(rwsgi_assertions::Counts::percentiles) {
         figures.set(Figure::P50, Some(percentiles.p50 as f64));
         figures.set(Figure::P95, Some(percentiles.p95 as f64));
         figures.set(Figure::P99, Some(percentiles.p99 as f64));

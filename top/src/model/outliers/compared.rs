@@ -147,7 +147,7 @@ pub(super) fn started(server: &Tracked) -> Option<f64> {
 
 fn times(ratio: f64) -> String {
     // 2.97 and 3.04 are 3 times.
-    let text = format!("{ratio:.1}");
+    let text = if ratio < 10.0 { format!("{ratio:.1}") } else { format!("{ratio:.0}") };
     text.strip_suffix(".0").map_or_else(|| text.clone(), str::to_owned)
 }
 

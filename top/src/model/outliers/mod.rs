@@ -109,7 +109,8 @@ impl Outliers {
                     let held = self.states.get(&(place, server.id));
                     let told = held.is_some_and(|held| held.told.is_some());
                     let case = Case { server, track, group: &group, at, told };
-                    let said = (rule.found)(&case);
+                    let lacks_peers = rule.needs_peers && servers.len() < FEWEST;
+                    let said = if lacks_peers { None } else { (rule.found)(&case) };
                     let known = (place, rule, *server, at);
                     hold(&mut self.states, known, said, track);
                 }

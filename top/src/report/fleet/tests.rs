@@ -184,7 +184,7 @@ fn several_servers_by_name_are_judged_one_by_one_too() {
         let labels = pools.iter().map(|pool| pool.label.clone());
         let mut judge = Judge::new(&assertions, &[], labels, Phases::default(), Duration::from_secs(1));
         for second in 0..5u64 {
-            for target in 0..2 {
+            for (target, pool) in pools.iter_mut().enumerate() {
                 let requests = second * if target == 0 { 100 } else { 10 };
                 let document = format!(
                     r#"{{"version":"1","pid":{},"workers":[{{"id":1,"pid":8,"requests":{requests},"cores":[{{}}]}}]}}"#,
@@ -192,10 +192,12 @@ fn several_servers_by_name_are_judged_one_by_one_too() {
                 );
                 let outcome = if dead && target == 1 { Err(SourceError::Empty) } else { parse(document.into_bytes()) };
                 let at = Monotonic::from_micros(second * 1_000_000);
-                pools[target].ingest(Poll { target, at, taken: LocalMicros(START), outcome });
-                match &pools[target].trouble {
+                pool.ingest(Poll { target, at, taken: LocalMicros(START), outcome });
+                match &pool.trouble {
                     Some(trouble) => judge.failed(target, &trouble.message),
-                    None => drop(judge.push(target, &pools[target], LocalMicros(START))),
+                    None => {
+                        let _ = judge.push(target, pool, LocalMicros(START));
+                    }
                 }
             }
         }

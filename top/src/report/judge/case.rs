@@ -255,7 +255,7 @@ fn told_missing(missing: &Missing, labels: &[&str]) -> String {
         Missing::NotTold(_) if labels.len() < 2 => "the server does not tell".to_owned(),
         Missing::NotTold(places) => {
             let named: Vec<&str> = places.iter().filter_map(|place| labels.get(*place).copied()).collect();
-            format!("{} {} not tell", named.join(", "), if named.len() == 1 { "does" } else { "do" })
+            format!("{} {} not tell", some_of(&named), if named.len() == 1 { "does" } else { "do" })
         }
     }
 }

@@ -155,6 +155,9 @@ impl Ids {
 /// Takes events; `false` when nobody wants any more.
 pub(crate) type DeliverEvents = Box<dyn FnMut(Vec<FleetEvent>) -> bool + Send>;
 
+/// Watches a place until what it is given is closed.
+type Watch = Box<dyn FnOnce(&Receiver<()>) + Send>;
+
 /// How a fleet is asked.
 #[derive(Debug)]
 pub(crate) struct FleetOptions {
@@ -201,7 +204,7 @@ impl FleetSource {
             let named = move |read| {
                 post.send(Command::Named(number, read));
             };
-            let watch: Box<dyn FnOnce(&Receiver<()>) + Send> = match place.clone() {
+            let watch: Watch = match place.clone() {
                 Place::Server(spot) => {
                     named(Ok(vec![Named::by_address(spot)]));
                     continue;

@@ -12,6 +12,7 @@ mod tests;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
+#[cfg(test)]
 pub(crate) use self::act::FLEET_KEYS;
 pub(crate) use self::drill::Drill;
 use self::drill::Drilled;
