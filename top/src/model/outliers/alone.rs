@@ -14,6 +14,8 @@ use crate::source::Monotonic;
 const LOOP: usize = 3;
 /// A reload takes no longer.
 const RELOAD: Duration = Duration::from_secs(300);
+/// A server whose generation is older did not leave its peers; they left it.
+const LEFT_BEHIND: Duration = Duration::from_secs(60);
 
 fn said(sentence: String, evidence: Vec<String>, since: Monotonic) -> Option<Said> {
     Some(Said { sentence, evidence, weight: 1.0, onset: Onset::At(since) })
@@ -67,6 +69,8 @@ pub(super) fn generation(case: &Case<'_>) -> Option<Said> {
     }
     let evidence = vec![format!("it serves generation {generation}, {count} peers serve {usual}")];
     let sentence = format!("serves generation {generation}, its peers {usual}");
-    let onset = case.track.generation_since.map_or(Onset::Unknown, Onset::At);
+    // One that has served it for longer was left behind by its peers just now.
+    let since = |began: Monotonic| if case.at.since(began) > LEFT_BEHIND { case.at } else { began };
+    let onset = case.track.generation_since.map_or(Onset::Unknown, |began| Onset::At(since(began)));
     Some(Said { sentence, evidence, weight: 1.0, onset })
 }

@@ -176,6 +176,13 @@ fn another_version_or_generation_is_told_of_the_few() {
     watched.made.version(1, "0.1.0");
     watched.seconds(3, |place| Some(Second { generation: 1 + u32::from(place == 5), ..well() }));
     assert_eq!(watched.told(), [("version", "web0"), ("generation", "web5")]);
+    // The one that a reload of the others has left out is told since then, not since its own.
+    let mut watched = fleet(6);
+    watched.seconds(3, |_| Some(well()));
+    watched.seconds(300, |_| Some(Second { generation: 2, ..well() }));
+    watched.seconds(10, |place| Some(Second { generation: if place == 5 { 2 } else { 3 }, ..well() }));
+    let sentence = &watched.found()[0].sentence;
+    assert_eq!(sentence, "web5 serves generation 2, its peers 3, for 9s");
     // One that was restarted counts from 1 again.
     let mut watched = fleet(6);
     watched.seconds(300, |_| Some(Second { generation: 4, ..well() }));
