@@ -31,7 +31,8 @@ pub(crate) struct Fleet {
     servers: BTreeMap<ServerId, Tracked>,
     /// What is wrong with what names the servers, by source.
     troubles: BTreeMap<Arc<str>, String>,
-    together: Option<Percentiles>,
+    /// Percentiles that sources tell, by source.
+    together: BTreeMap<Arc<str>, Percentiles>,
     swept: Option<Monotonic>,
     sweeps: u64,
     points: usize,
@@ -66,7 +67,12 @@ impl Fleet {
             FleetEvent::Late(id, at) => self.with(id, |server| server.late(at)),
             FleetEvent::Failed(id, at, error) => self.with(id, |server| server.failed(at, error.to_string())),
             FleetEvent::Past(id, past) => self.with(id, |server| server.remember(&past)),
-            FleetEvent::Together(percentiles) => self.together = Some(percentiles),
+            FleetEvent::Together(source, Some(percentiles)) => {
+                self.together.insert(source, percentiles);
+            }
+            FleetEvent::Together(source, None) => {
+                self.together.remove(&source);
+            }
             FleetEvent::Source(source, Some(why)) => {
                 self.troubles.insert(source, format::one_line(&why));
             }
@@ -114,14 +120,19 @@ impl Fleet {
         tally
     }
 
-    /// Percentiles of all requests of the last window, of servers that are up: of merged counts, or as the source tells them.
+    /// Percentiles of all requests of the last window, of servers that are up: of merged counts, or as the one source tells them.
+    /// `None` where they would be of a part: percentiles are never merged.
     pub(crate) fn percentiles(&self) -> Option<Percentiles> {
         let mut merged = Counts::default();
         let up = self.servers().filter(|server| server.state == State::Up);
         for counts in up.filter_map(|server| Told::get(&server.window.latency)) {
             merged.merge(counts);
         }
-        merged.percentiles().or(self.together)
+        match (merged.percentiles(), self.together.len()) {
+            (None, 1) => self.together.values().next().copied(),
+            (merged, 0) => merged,
+            _ => None,
+        }
     }
 
     fn with(&mut self, id: ServerId, change: impl FnOnce(&mut Tracked)) {

@@ -60,8 +60,8 @@ pub(crate) enum FleetEvent {
     Late(ServerId, Monotonic),
     /// A server could not be read.
     Failed(ServerId, Monotonic, SourceError),
-    /// Percentiles of all servers together, of a source that gives no histograms of each.
-    Together(Percentiles),
+    /// Percentiles of all servers of a source together, where it gives no histograms of each; `None` when it has none now.
+    Together(Arc<str>, Option<Percentiles>),
     /// What a server did before rtop began, the oldest first: how long before that, and what (their own `at` is of no
     /// meaning). It is older than all else that is known of it.
     Past(ServerId, Vec<(Duration, Figures)>),

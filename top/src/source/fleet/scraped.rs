@@ -29,12 +29,14 @@ pub(super) struct Scraped {
     known: HashMap<Instance, ServerId>,
     /// Its past was asked for.
     has_past: bool,
+    /// Percentiles of all were told last.
+    has_together: bool,
     trouble: Option<String>,
 }
 
 impl Scraped {
     pub(super) fn new(client: Client, label: Arc<str>, ids: Ids, clock: Clock) -> Self {
-        Self { client, label, ids, clock, known: HashMap::new(), has_past: false, trouble: None }
+        Self { client, label, ids, clock, known: HashMap::new(), has_past: false, has_together: false, trouble: None }
     }
 
     /// Asks again and again, and tells what comes of it, until `end` is closed.
@@ -60,6 +62,7 @@ impl Scraped {
             Ok(rows) => rows,
             Err(error) => {
                 self.told(Some(error.to_string()), &mut events);
+                events.extend(self.together(None));
                 // Whether they are up, nobody knows.
                 events.extend(self.known.values().map(|id| FleetEvent::Late(*id, at)));
                 return events;
@@ -67,12 +70,13 @@ impl Scraped {
         };
         rows.sort_by(|a, b| a.instance.cmp(&b.instance));
         let mut seen = HashMap::new();
+        let mut together = None;
         for row in rows {
             let Some(instance) = row.instance.clone() else {
                 let [p50, p95, p99] = row.together.map(|micros| micros.map(|micros| micros as u64));
                 if let (Some(p50), Some(p95), Some(p99)) = (p50, p95, p99) {
                     // The slowest of all is not told.
-                    events.push(FleetEvent::Together(Percentiles { p50, p95, p99, max: p99 }));
+                    together = Some(Percentiles { p50, p95, p99, max: p99 });
                 }
                 continue;
             };
@@ -84,6 +88,7 @@ impl Scraped {
             events.push(event(id, at, &row));
             seen.insert(instance, id);
         }
+        events.extend(self.together(together));
         events.extend(self.known.values().map(|id| FleetEvent::Left(*id)));
         let nobody = seen.is_empty().then(|| "it knows no server with these labels".to_owned());
         self.known = seen;
@@ -104,6 +109,12 @@ impl Scraped {
             }
         }
         past.into_iter().map(|(id, points)| FleetEvent::Past(id, points)).collect()
+    }
+
+    /// Tells percentiles of all, and that there are none any more.
+    fn together(&mut self, percentiles: Option<Percentiles>) -> Option<FleetEvent> {
+        let had = std::mem::replace(&mut self.has_together, percentiles.is_some());
+        (had || self.has_together).then(|| FleetEvent::Together(Arc::clone(&self.label), percentiles))
     }
 
     fn told(&mut self, trouble: Option<String>, events: &mut Vec<FleetEvent>) {
@@ -184,6 +195,22 @@ mod tests {
         let events = scraped.events(Ok(Vec::new()));
         assert_eq!(told(&events), ["left 0", "source Some(\"it knows no server with these labels\")"]);
         assert_eq!(told(&scraped.events(Ok(vec![row("w:1", true, 5.0)])))[2], "source None");
+    }
+
+    #[test]
+    fn percentiles_of_all_end_when_there_are_no_requests_or_no_answer() {
+        let mut scraped = scraped();
+        let all = Row { together: [Some(1e3), Some(2e3), Some(3e3)], ..Row::default() };
+        let count = |events: Vec<FleetEvent>, told: bool| {
+            let is = |event: &&FleetEvent| matches!(event, FleetEvent::Together(_, all) if all.is_some() == told);
+            events.iter().filter(is).count()
+        };
+        assert_eq!(count(scraped.events(Ok(vec![row("w:1", true, 5.0), all.clone()])), true), 1);
+        let silent = Row { together: [None; 3], ..Row::default() };
+        assert_eq!(count(scraped.events(Ok(vec![row("w:1", true, 0.0), silent])), false), 1);
+        assert_eq!(count(scraped.events(Ok(vec![row("w:1", true, 5.0), all])), true), 1);
+        assert_eq!(count(scraped.events(Err(SourceError::Empty)), false), 1);
+        assert_eq!(count(scraped.events(Err(SourceError::Empty)), false), 0);
     }
 
     #[test]
