@@ -53,6 +53,8 @@ struct Server {
     gap: (Duration, Monotonic),
     /// Why there was none after the last good one.
     failure: Option<String>,
+    /// It has been asked, and has not answered yet.
+    is_slow: bool,
     /// What it has told of its generations last.
     generations: Option<Generations>,
     /// Steps that count.
@@ -319,7 +321,7 @@ impl Judge {
     /// Why a server was not watched well enough.
     fn complaint(&self, server: &Server, ending: &Ending) -> Option<String> {
         if self.is_fleet || self.asserts_states() {
-            return self.complaint_of_fleet(server);
+            return self.complaint_of_fleet(server, ending);
         }
         let time = |time: Duration| format::micros(time.as_micros() as u64);
         let why = || server.failure.as_ref().map_or_else(String::new, |failure| format!(": {failure}"));

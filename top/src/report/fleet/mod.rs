@@ -166,7 +166,11 @@ impl<'a> FleetWatch<'a> {
                 }
             }
             self.answered |= matches!(event, FleetEvent::Sample(..) | FleetEvent::Figures(..));
+            let answered = if let FleetEvent::Sample(id, _) = &event { Some(*id) } else { None };
             self.fleet.take(event);
+            if let Some(id) = answered {
+                self.steps.answered(&self.fleet, id);
+            }
             if let Some(at) = swept.filter(|_| self.left > 0) {
                 self.sweep(at)?;
             }

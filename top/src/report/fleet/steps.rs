@@ -32,10 +32,12 @@ const TOLD_BY_FIGURES: [&str; 17] = [
     "restarts",
 ];
 
-/// Of each server: its place at the judge, and the answer that was taken in last.
+/// Of each server: its place at the judge, and the figures that were taken in last.
 #[derive(Debug, Default)]
 pub(super) struct Steps {
     known: BTreeMap<ServerId, (usize, Option<Monotonic>)>,
+    /// What servers did since the last sweep: one whose answers come early or late has none of it, or two windows.
+    done: BTreeMap<ServerId, Window>,
     last: Option<Monotonic>,
     /// Only percentiles are asserted that figures tell.
     is_told: bool,
@@ -45,6 +47,13 @@ impl Steps {
     pub(super) fn new(assertions: &[Assertion]) -> Self {
         let is_told = assertions.iter().all(|assertion| TOLD_BY_FIGURES.contains(&assertion.metric.name));
         Self { is_told, ..Self::default() }
+    }
+
+    /// Takes in what a server has just answered with.
+    pub(super) fn answered(&mut self, fleet: &Fleet, id: ServerId) {
+        let Some(server) = fleet.get(id) else { return };
+        let saturation = Told::of(server.figures.get(Figure::Saturation));
+        self.done.entry(id).or_default().then(&Window { saturation, ..server.window.clone() });
     }
 
     /// Takes a sweep in.
@@ -61,18 +70,13 @@ impl Steps {
         for server in fleet.servers() {
             let (place, seen) =
                 self.known.entry(server.id).or_insert_with(|| (judge.join(server.server.name.clone()), None));
-            let is_new = server.state == State::Up && *seen != Some(server.figures.at);
-            let mut whole = Window::default();
-            if is_new {
+            let mut whole = self.done.remove(&server.id).unwrap_or_default();
+            if server.sample.is_none() && server.state == State::Up && *seen != Some(server.figures.at) {
                 let begin = seen.replace(server.figures.at);
-                whole = if server.sample.is_some() {
-                    server.window.clone()
-                } else {
-                    if !self.is_told {
-                        judge.void_what_is_not_in(&TOLD_BY_FIGURES);
-                    }
-                    of_figures(&server.figures, begin)
-                };
+                if !self.is_told {
+                    judge.void_what_is_not_in(&TOLD_BY_FIGURES);
+                }
+                whole = of_figures(&server.figures, begin);
                 whole.saturation = Told::of(server.figures.get(Figure::Saturation));
             }
             if let Some(states) = states(server) {
@@ -84,7 +88,14 @@ impl Steps {
             let step = Step { begin: before, end: at, taken, whole, workers: Vec::new() };
             judge.push_step(*place, &step, why);
         }
-        self.known.retain(|id, _| fleet.get(*id).is_some());
+        self.done.clear();
+        self.known.retain(|id, (place, _)| {
+            let stays = fleet.get(*id).is_some();
+            if !stays {
+                judge.leave(*place);
+            }
+            stays
+        });
     }
 }
 

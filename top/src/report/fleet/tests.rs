@@ -46,7 +46,11 @@ impl Watched {
     }
 
     fn take(&mut self, events: Vec<FleetEvent>) {
-        events.into_iter().for_each(|event| self.fleet.take(event));
+        for event in events {
+            let answered = if let FleetEvent::Sample(id, _) = &event { Some(*id) } else { None };
+            self.fleet.take(event);
+            answered.into_iter().for_each(|id| self.steps.answered(&self.fleet, id));
+        }
         let now = self.fleet.swept().unwrap().0;
         self.outliers.advance(&self.fleet, now);
         let taken = LocalMicros(START + now.as_micros());
@@ -116,6 +120,65 @@ fn a_dead_server_is_no_pass_unless_the_states_are_asserted() {
     }
     let table = dies(&["server.up.count == 4"]).table(&TimeZone::UTC);
     assert!(table.contains("web1: not up"), "{table}");
+}
+
+#[test]
+fn a_dead_server_is_excused_only_by_what_it_is_judged_by() {
+    for (states, code) in
+        [("server.draining.count == 0", 2), ("server.slow.count == 0", 2), ("server.dead.count < 2", 0)]
+    {
+        let mut watched = Watched::new(4, &["server.p99.max < 60ms", states]);
+        watched.seconds(3, |_| Some(well()));
+        watched.seconds(3, |place| (place != 1).then(well));
+        let verdict = watched.verdict();
+        assert_eq!(verdict.exit_code(), code, "{states}: {verdict:?}");
+    }
+}
+
+#[test]
+fn a_server_that_hangs_is_no_pass_before_its_time_to_answer_is_over() {
+    let hangs = |asserted: &[&str], from: u64, leaves: bool| {
+        let mut watched = Watched::new(4, asserted);
+        for second in 1..=8 {
+            let hangs = second > from;
+            let mut events = watched.made.second(|_| Some(well()));
+            if hangs {
+                events.retain(|event| !matches!(event, FleetEvent::Sample(ServerId(1), _)));
+                events.insert(0, FleetEvent::Late(ServerId(1), at(second)));
+            }
+            if leaves && second == 8 {
+                events.insert(0, FleetEvent::Left(ServerId(1)));
+            }
+            watched.take(events);
+        }
+        watched.verdict()
+    };
+    for from in [0, 4] {
+        let void = hangs(&["server.p99.max < 60ms", "server.dead.count == 0"], from, false).void.unwrap();
+        assert!(void.contains("web1 did not answer"), "{void}");
+        assert_eq!(hangs(&["server.p99.max < 60ms", "server.up.count == 4"], from, false).exit_code(), 1);
+        assert_eq!(hangs(&["server.p99.max < 60ms", "server.slow.count < 2"], from, false).exit_code(), 0);
+    }
+    // One answer that is late at the very end is none that is missing.
+    assert_eq!(hangs(&["server.p99.max < 60ms"], 7, false).exit_code(), 0);
+    assert_eq!(hangs(&["server.p99.max < 60ms"], 4, true).exit_code(), 0);
+}
+
+#[test]
+fn all_answers_between_two_sweeps_are_counted() {
+    let mut watched = Watched::new(2, &["server.requests.sum == 400", "server.p99.max > 1s"]);
+    watched.seconds(1, |_| Some(well()));
+    for second in (2..=6).step_by(2) {
+        // The answers are all slow in the first of them, and each sweep after it sees two.
+        let mut events = watched.made.second(|_| Some(slower(well(), 100)));
+        events.retain(|event| second == 6 || !matches!(event, FleetEvent::Sweep(_)));
+        if second < 6 {
+            events.extend(watched.made.second(|_| Some(well())));
+        }
+        watched.take(events);
+    }
+    let verdict = watched.verdict();
+    assert_eq!(verdict.exit_code(), 0, "{}", verdict.table(&TimeZone::UTC));
 }
 
 #[test]

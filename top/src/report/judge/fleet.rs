@@ -3,7 +3,7 @@
 
 use super::{Judge, Server};
 use crate::report::window::{Span, Step};
-use crate::source::Monotonic;
+use crate::source::{Ending, Monotonic};
 use rwsgi_assertions::{Assertion, States, Told, Window};
 
 /// Servers that are named where all of them would be too many.
@@ -38,14 +38,25 @@ impl Judge {
             Some(why) => {
                 self.failures += 1;
                 server.failure = Some(why.to_owned());
+                server.is_slow = false;
             }
             None => {
                 server.failure = None;
-                server.last = Some(step.end);
+                server.is_slow = step.whole.states.get().is_some_and(|states| states.slow);
+                if !server.is_slow {
+                    server.last = Some(step.end);
+                }
             }
         }
         if self.is_judged(step) {
             self.take(target, step);
+        }
+    }
+
+    /// A server is watched no more: that it does not answer is of no interest.
+    pub(crate) fn leave(&mut self, target: usize) {
+        if let Some(server) = self.servers.get_mut(target) {
+            server.is_slow = false;
         }
     }
 
@@ -56,7 +67,12 @@ impl Judge {
         }
     }
 
-    /// Whether dead servers are what is asserted, so that they do not mean that nothing was measured.
+    /// Whether one of these states is asserted.
+    fn asserts(&self, states: &[&str]) -> bool {
+        self.cases.iter().any(|case| states.contains(&case.assertion.metric.name))
+    }
+
+    /// Whether states are asserted, so that servers that do not answer are judged and not waited for.
     pub(super) fn asserts_states(&self) -> bool {
         self.cases.iter().any(|case| case.assertion.metric.is_state())
     }
@@ -83,15 +99,20 @@ impl Judge {
     }
 
     /// Why a server of a fleet was not watched well enough.
-    pub(super) fn complaint_of_fleet(&self, server: &Server) -> Option<String> {
+    pub(super) fn complaint_of_fleet(&self, server: &Server, ending: &Ending) -> Option<String> {
         let why = || server.failure.as_ref().map_or_else(String::new, |failure| format!(": {failure}"));
         if self.servers.iter().all(|server| server.steps_taken == 0) {
             return Some(format!("{}: no sample{}", server.label, why()));
         }
         let dead = server.span.whole.states.get().is_some_and(|states| states.dead);
-        let is_told = dead && !self.asserts_states();
-        is_told.then(|| {
-            format!("{} was dead{} (where that may be, assert it: server.dead.count < 2)", server.label, why())
+        if dead && !self.asserts(&["server.up", "server.dead"]) {
+            let allowed = "where that may be, assert it: server.dead.count < 2";
+            return Some(format!("{} was dead{} ({allowed})", server.label, why()));
+        }
+        let silent = server.last.is_none_or(|last| ending.at.since(last) > self.allowed);
+        (server.is_slow && silent && !self.asserts(&["server.up", "server.slow"])).then(|| {
+            let since = if server.last.is_some() { "any more" } else { "at all" };
+            format!("{} did not answer {since} (where that may be, assert it: server.slow.count < 2)", server.label)
         })
     }
 
