@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
@@ -13,13 +12,11 @@ use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
-use rwsgi_stats::Address;
-use socket2::SockAddr;
 
 use super::discovery::{Named, Read};
 use super::exchange::{Exchange, Progress, Question};
 use super::members::{Member, Members};
-use super::names::{Names, Resolved};
+use super::names::{Names, Resolved, addresses};
 use super::schedule::Schedule;
 use super::{DeliverEvents, FleetEvent, Ids, Server};
 use crate::source::fetch::{body_of, document_of, is_reply};
@@ -465,29 +462,6 @@ impl Engine {
             self.wake = self.wake.min(self.passed_on + beat);
         }
         true
-    }
-}
-
-/// The addresses to connect to; `None` while they are not known.
-fn addresses(target: &Target, names: &mut Names, now: Instant) -> Result<Option<Vec<SockAddr>>, SourceError> {
-    match target.address() {
-        Address::Tcp { host, port } => {
-            let host = if host.is_empty() { "localhost" } else { host };
-            if let Ok(ip) = host.parse::<IpAddr>() {
-                return Ok(Some(vec![SocketAddr::new(ip, *port).into()]));
-            }
-            match names.look_up(host, now) {
-                None => Ok(None),
-                Some(Ok(found)) => Ok(Some(found.iter().map(|ip| SocketAddr::new(*ip, *port).into()).collect())),
-                Some(Err(why)) => Err(SourceError::Resolve(io::Error::other(why.clone()))),
-            }
-        }
-        Address::Unix(path) => Ok(Some(vec![SockAddr::unix(path).map_err(SourceError::Connect)?])),
-        // uWSGI binds abstract names with a NUL at their end, which is a part of the name (and may be one too many).
-        Address::Abstract(name) => {
-            let names = [format!("\0{name}\0"), format!("\0{name}")].map(SockAddr::unix);
-            Ok(Some(names.into_iter().flatten().collect()))
-        }
     }
 }
 

@@ -1,11 +1,17 @@
 //! The addresses of hosts, asked for by threads of their own: whoever knows names may take longer than any server.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, ToSocketAddrs};
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rwsgi_stats::Address;
+use socket2::SockAddr;
+
+use crate::source::{SourceError, Target};
 
 /// So many questions are under way at once.
 const THREADS: usize = 4;
@@ -97,6 +103,33 @@ fn start(answered: &Arc<dyn Fn(String, Resolved) + Send + Sync>) -> Sender<Strin
 
 fn next(asked: &Mutex<Receiver<String>>) -> Option<String> {
     asked.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
+}
+
+/// The addresses to connect to; `None` while they are not known.
+pub(super) fn addresses(
+    target: &Target,
+    names: &mut Names,
+    now: Instant,
+) -> Result<Option<Vec<SockAddr>>, SourceError> {
+    match target.address() {
+        Address::Tcp { host, port } => {
+            let host = if host.is_empty() { "localhost" } else { host };
+            if let Ok(ip) = host.parse::<IpAddr>() {
+                return Ok(Some(vec![SocketAddr::new(ip, *port).into()]));
+            }
+            match names.look_up(host, now) {
+                None => Ok(None),
+                Some(Ok(found)) => Ok(Some(found.iter().map(|ip| SocketAddr::new(*ip, *port).into()).collect())),
+                Some(Err(why)) => Err(SourceError::Resolve(io::Error::other(why.clone()))),
+            }
+        }
+        Address::Unix(path) => Ok(Some(vec![SockAddr::unix(path).map_err(SourceError::Connect)?])),
+        // uWSGI binds abstract names with a NUL at their end, which is a part of the name (and may be one too many).
+        Address::Abstract(name) => {
+            let names = [format!("\0{name}\0"), format!("\0{name}")].map(SockAddr::unix);
+            Ok(Some(names.into_iter().flatten().collect()))
+        }
+    }
 }
 
 #[cfg(test)]
