@@ -79,6 +79,9 @@ pub(crate) enum SourceError {
     /// Connected or not, there was no whole answer in time.
     #[error("no answer within {:.1} s", .0.as_secs_f64())]
     TimedOut(Duration),
+    /// Connected, and not a byte came unasked: it may wait for a request.
+    #[error("no answer within {:.1} s (if it has stats-http, write http:// before its address)", .0.as_secs_f64())]
+    Silent(Duration),
     /// The connection broke.
     #[error("the connection broke: {0}")]
     Read(io::Error),

@@ -115,7 +115,12 @@ impl Exchange {
     /// Goes on as far as it can.
     pub(super) fn advance(&mut self, now: Instant) -> Progress {
         if now >= self.begun + self.timeout {
-            return Progress::Failed(SourceError::TimedOut(self.timeout));
+            let unasked = self.question.request.is_empty() && !self.question.may_be_control;
+            let is_silent = self.stage == Stage::Connected && self.bytes.is_empty();
+            return Progress::Failed(match unasked && is_silent {
+                true => SourceError::Silent(self.timeout),
+                false => SourceError::TimedOut(self.timeout),
+            });
         }
         let mut changed = false;
         loop {
@@ -338,8 +343,10 @@ mod tests {
         let now = Instant::now();
         assert!(matches!(exchange.advance(now), Progress::Waits(true)));
         assert!(exchange.look(now) <= now + TIMEOUT);
+        // It is connected meanwhile.
+        assert!(matches!(exchange.advance(now), Progress::Waits(false)));
         let later = now + TIMEOUT + Duration::from_millis(1);
-        assert!(matches!(exchange.advance(later), Progress::Failed(SourceError::TimedOut(_))));
+        assert!(matches!(exchange.advance(later), Progress::Failed(SourceError::Silent(_))));
     }
 
     #[test]

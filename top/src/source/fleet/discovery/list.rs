@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use rwsgi_stats::Address;
 use serde::Deserialize;
 
 use super::{Named, Read};
-use crate::source::Spot;
+use crate::source::{Spot, Target};
 
 /// A line for each server: its address, then what it is called, then `label=value`; `#` begins a comment.
 pub(super) fn parse(text: &str) -> Read {
@@ -34,17 +35,22 @@ struct Group {
     labels: BTreeMap<String, String>,
 }
 
-/// What Prometheus reads with `file_sd_configs`: groups of addresses with labels. Labels that begin with `__` are for it alone,
-/// but for the path.
+/// What Prometheus reads with `file_sd_configs`: groups of addresses with labels. Labels that begin with `__` are for it alone.
 pub(super) fn parse_json(text: &str) -> Read {
     let groups: Vec<Group> = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let mut servers = Vec::new();
     for Group { targets, labels } in groups {
         let shown: Vec<_> = labels.iter().filter(|(label, _)| !label.starts_with("__")).collect();
         for target in targets {
-            let spot: Spot = target.parse().map_err(|error| format!("target {}: {error}", servers.len() + 1))?;
+            let mut spot: Spot = target.parse().map_err(|error| format!("target {}: {error}", servers.len() + 1))?;
+            let mut name = String::new();
+            // Prometheus reads it over HTTP, and so its stats are there over HTTP too.
+            if let Spot::Near(Target::Socket(address @ Address::Tcp { .. })) = spot {
+                spot = Spot::Near(Target::Http { address, path: "/".to_owned() });
+                name = target;
+            }
             let labels = shown.iter().map(|(label, value)| ((*label).clone(), (*value).clone())).collect();
-            servers.push(Named { spot, name: String::new(), labels });
+            servers.push(Named { spot, name, labels });
         }
     }
     Ok(servers)
@@ -84,7 +90,11 @@ mod tests {
             {"targets": [":9191"]}]"#;
         assert_eq!(
             told(&parse_json(text)),
-            ["web1:9191  [(\"rack\", \"a\")]", "http://web2:9191/  [(\"rack\", \"a\")]", ":9191  []"]
+            [
+                "http://web1:9191/ web1:9191 [(\"rack\", \"a\")]",
+                "http://web2:9191/  [(\"rack\", \"a\")]",
+                "http://:9191/ :9191 []"
+            ]
         );
         assert!(parse_json("{}").is_err());
         assert!(parse_json(r#"[{"targets": ["9191"]}]"#).unwrap_err().contains("target 1"));
