@@ -125,10 +125,10 @@ impl Group {
         usual(&self.generations).map(|(generation, count)| (*generation, count))
     }
 
-    /// Whether a server started when the others did, or before.
+    /// Whether a server started when the others did, or before; `false` where that is not known, for a number says nothing then.
     pub(super) fn is_as_old(&self, server: &Tracked) -> bool {
         let others = self.starts.others(server.id, |start| start);
-        started(server).zip(others).is_none_or(|(start, others)| start <= others.median + 60.0)
+        started(server).zip(others).is_some_and(|(start, others)| start <= others.median + 60.0)
     }
 }
 

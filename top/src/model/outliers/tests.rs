@@ -210,6 +210,21 @@ fn a_source_that_gives_rates_alone_is_judged_too() {
 }
 
 #[test]
+fn generations_are_not_compared_where_nobody_tells_when_a_server_started() {
+    // As of Prometheus: one that was restarted counts from 1 again.
+    let mut watched = fleet(6);
+    for second in 1..=5 {
+        for place in 0..6 {
+            let generation = Some(if place == 4 { 1 } else { 7 });
+            let figures = Figures { at: at(second), generation, ..Figures::default() };
+            watched.fleet.take(FleetEvent::Figures(ServerId(place), Box::new(figures)));
+        }
+        watched.outliers.advance(&watched.fleet, at(second));
+    }
+    assert_eq!(watched.told(), []);
+}
+
+#[test]
 fn every_rule_has_a_name_of_its_own_and_words() {
     let names: std::collections::BTreeSet<&str> = RULES.iter().map(|rule| rule.name).collect();
     assert_eq!(names.len(), RULES.len());
