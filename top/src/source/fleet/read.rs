@@ -10,6 +10,9 @@ use super::{Latency, Run, ServerSample};
 use crate::format;
 use crate::source::{Monotonic, SourceError};
 
+/// A longer version is cut: one server's takes no room from the others' columns.
+const LONGEST_VERSION: usize = 32;
+
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Row<'a> {
@@ -172,7 +175,7 @@ impl RowReader {
         if !same {
             self.run = Arc::new(Run {
                 is_rwsgi: row.server.as_deref() == Some("rwsgi"),
-                version: format::one_line(&row.version),
+                version: format::start_of(&format::one_line(&row.version), LONGEST_VERSION).into_owned(),
                 hostname: row.hostname.as_deref().map(format::one_line),
                 pid: row.pid,
                 started_at: row.started_at,
@@ -270,6 +273,8 @@ mod tests {
         assert_eq!(again(&snapshot).busy_time, None);
         snapshot.version = "1\u{1b}[2J".to_owned();
         assert!(format::is_plain_line(&again(&snapshot).run.version));
+        snapshot.version = "9".repeat(900);
+        assert_eq!(again(&snapshot).run.version.chars().count(), LONGEST_VERSION);
     }
 
     #[test]
