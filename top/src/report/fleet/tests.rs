@@ -195,6 +195,15 @@ fn one_that_was_restarted_is_told_by_name() {
 }
 
 #[test]
+fn a_note_names_few_of_many_servers() {
+    let mut watched = Watched::new(40, &["server.error_rate.max < 1%"]);
+    watched.made.samples.iter_mut().for_each(|sample| sample.failed = None);
+    watched.seconds(4, |_| Some(well()));
+    let table = watched.verdict().table(&TimeZone::UTC);
+    assert!(table.contains("for web0, web1, web2, web3, web4 and 35 more do not tell status codes"), "{table}");
+}
+
+#[test]
 fn servers_without_requests_are_left_out_and_that_is_said() {
     let mut watched = Watched::new(4, &["server.p99.max < 60ms"]);
     let idle = || Second { latencies: Vec::new(), ..well() };
@@ -233,8 +242,10 @@ fn of_prometheus_only_what_it_tells_is_judged() {
     let table = verdict.table(&TimeZone::UTC);
     assert_eq!(verdict.exit_code(), 1, "{table}");
     assert!(table.contains("web2: 15"), "{table}");
-    let verdict = by_figures(&["server.harakiri.sum == 0"]);
-    assert_eq!(verdict.exit_code(), 2, "{}", verdict.table(&TimeZone::UTC));
+    for untold in ["server.harakiri.sum == 0", "server.restarts.sum == 0", "server.draining.count == 0"] {
+        let verdict = by_figures(&[untold]);
+        assert_eq!(verdict.exit_code(), 2, "{}", verdict.table(&TimeZone::UTC));
+    }
 }
 
 #[test]

@@ -225,9 +225,11 @@ impl Case {
         if !self.assertion.metric.falls_back {
             return None;
         }
-        let silent = |(span, label): (&Span, &&str)| span.whole.failed.get().is_none().then(|| (*label).to_owned());
-        let silent: Vec<String> = spans.iter().zip(labels).filter_map(silent).collect();
-        (!silent.is_empty()).then(|| format!("counts exceptions, for {} does not tell status codes", silent.join(", ")))
+        let silent = spans.iter().zip(labels).filter(|(span, _)| span.whole.failed.get().is_none());
+        let silent: Vec<&str> = silent.map(|(_, label)| *label).collect();
+        let verb = if silent.len() == 1 { "does" } else { "do" };
+        (!silent.is_empty())
+            .then(|| format!("counts exceptions, for {} {verb} not tell status codes", some_of(&silent)))
     }
 
     pub(super) fn judgement(self, samples: u64, windows: u64) -> Judgement {
