@@ -204,10 +204,12 @@ def measure_server(program: str, workers: int, routes: int, rounds: int, directo
 
         until(serves, f"{workers} workers serve")
         client = http.client.HTTPConnection("127.0.0.1", web, timeout=30)
-        for number in range(max(routes, 1) * 5):
-            get(client, f"/{letters(number % routes)}" if routes else "/")
+        for number in range(routes * 5):
+            get(client, f"/{letters(number % routes)}")
+            # The server gives rows when it is looked at.
+            if number % 50 == 0:
+                ask(stats, "/")
         client.close()
-        until(lambda: ask(stats, "/metrics"), "a scrape")
 
         connection = http.client.HTTPConnection("127.0.0.1", stats, timeout=30)
 
@@ -219,12 +221,14 @@ def measure_server(program: str, workers: int, routes: int, rounds: int, directo
                 body = get(connection, path, accept)
             return body, (processor_seconds(server.pid) - before) / rounds * 1e6
 
+        # As many as have a row: the others are counted as `(other)`.
+        rows = (ask(stats, "/metrics") or b"").count(b"\nrwsgi_route_requests_total{")
         scrapes = {}
         for format, accept in FORMATS.items():
             body, spent = cost("/metrics", accept)
             scrapes[format] = Scrape(count_series(body, format), len(body), spent)
         body, spent = cost("/", "*/*")
-        return Measured(workers, routes, resident_bytes(server.pid), scrapes, Scrape(0, len(body), spent))
+        return Measured(workers, rows, resident_bytes(server.pid), scrapes, Scrape(0, len(body), spent))
 
 
 def record_scrapes(program: str, workers: int, routes: int, scrapes: int, directory: Path) -> None:
@@ -383,11 +387,17 @@ class Model:
         return self.fixed + self.worker * workers + self.route * routes
 
 
-def model(servers: list[Measured], quantity) -> Model:
-    """Fitted: the workers by those servers that have one route, the routes by the difference to the server with many."""
-    few = [server for server in servers if server.routes <= 1]
+# Beyond that a scrape takes more time than by its workers.
+LINEAR = 64
+
+
+def model(servers: list[Measured], quantity, most: int = 10_000) -> Model:
+    """Fitted: the workers by those servers of `most` workers that have few routes, the routes by the difference to the server
+    with many."""
+    fewest = min(server.routes for server in servers)
+    few = [server for server in servers if server.routes == fewest and server.workers <= most]
     worker, fixed = line_through([(server.workers, quantity(server)) for server in few])
-    (many,) = [server for server in servers if server.routes > 1]
+    (many,) = [server for server in servers if server.routes > fewest]
     alike = next(server for server in few if server.workers == many.workers)
     route = (quantity(many) - quantity(alike)) / (many.routes - alike.routes)
     return Model(fixed - route * few[0].routes, worker, route)
@@ -399,10 +409,10 @@ def models(servers: list[Measured]) -> dict[str, Model]:
         "series in protobuf": model(servers, lambda server: server.scrapes["protobuf"].series),
         "bytes of text": model(servers, lambda server: server.scrapes["text"].bytes),
         "bytes of protobuf": model(servers, lambda server: server.scrapes["protobuf"].bytes),
-        "µs of a scrape as text": model(servers, lambda server: server.scrapes["text"].microseconds),
-        "µs of a scrape as protobuf": model(servers, lambda server: server.scrapes["protobuf"].microseconds),
+        "µs of a scrape as text": model(servers, lambda server: server.scrapes["text"].microseconds, LINEAR),
+        "µs of a scrape as protobuf": model(servers, lambda server: server.scrapes["protobuf"].microseconds, LINEAR),
         "bytes of the stats document": model(servers, lambda server: server.poll.bytes),
-        "µs of a poll": model(servers, lambda server: server.poll.microseconds),
+        "µs of a poll": model(servers, lambda server: server.poll.microseconds, LINEAR),
     }
 
 
