@@ -215,6 +215,8 @@ class Scene:
         for site in sites:
             for target in ("/hang", *["/page"] * 40):
                 self._send(site, target)
+        for server, site in zip(self.servers, self.sites):
+            self._refused(server, site)
         for server in self.servers:
             self._told(server, lambda document: sum(w["harakiri_count"] for w in document["workers"]), "a harakiri")
         self.uwsgi.wait_stats(lambda document: sum(w["harakiri_count"] for w in document["workers"]), "uWSGI's harakiri")
@@ -244,6 +246,18 @@ class Scene:
         connection.send(http.head("GET", target))
         self.stack.callback(connection.close)
 
+    @staticmethod
+    def _refused(server: Server, site: str) -> None:
+        """Sends more at once than may wait, until the server has refused some."""
+
+        def refused() -> int:
+            with ExitStack() as burst:
+                for _ in range(40):
+                    burst.enter_context(http.Connection(site)).send(http.head("GET", "/page"))
+                return stats.read_http(server.stats_address)["queue"]["rejected"]
+
+        until(refused, "requests are refused", context=server.log)
+
     def _next(self, scrapes: int) -> None:
         """Waits until every target was scraped so many times more."""
         for prometheus in (self.classic, self.native):
@@ -253,7 +267,7 @@ class Scene:
             ))
 
 
-SCRAPES = "count_over_time(up[1h])"
+SCRAPES = "sum_over_time(up[1h])"
 
 
 def counts(samples: Result) -> dict[str, int]:

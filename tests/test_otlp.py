@@ -125,11 +125,19 @@ def test_callers_need_not_decide(site, address, rule, same):
     assert (told(get(address, "/", NOT_SAMPLED))["traceparent"].split("-")[1] == TRACE) == same
 
 
+def thread_name(comm: Path) -> str:
+    """What a thread is called; nothing when it has just ended."""
+    try:
+        return comm.read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def test_a_server_that_exports_nothing_changes_nothing(site, address):
     server = site(endpoint="")
     assert told(get(address, "/", SAMPLED))["traceparent"] == SAMPLED
     assert "otlp" not in server.stats() and "otlp" not in server.log()
-    threads = [comm.read_text().strip() for comm in Path(f"/proc/{server.pid}/task").glob("*/comm")]
+    threads = [name for name in map(thread_name, Path(f"/proc/{server.pid}/task").glob("*/comm")) if name]
     assert threads and not [name for name in threads if "traces" in name or "otlp" in name]
 
 
@@ -176,7 +184,11 @@ def test_metrics_are_sums_since_the_start_by_the_conventions_names(site, address
     def counted():
         if not collector.taken("metrics"):
             return False
-        points = collector.metrics()["http.server.request.duration"].histogram.data_points
+        metrics = collector.metrics()
+        points = metrics["http.server.request.duration"].histogram.data_points
+        if metrics["http.server.active_requests"].sum.data_points[0].as_int:
+            # A request is counted before it is no longer active.
+            return False
         return [point for point in points if attributes(point).get("http.route") == "/users/{}" and point.count == 3]
 
     (point,) = collector.wait(counted, "three requests are counted", server.log)
@@ -219,7 +231,8 @@ def test_lines_of_the_log_have_their_trace(site, address, collector, form):
     raised = collector.wait(lambda: line("ValueError"), "the exception", server.log)
     assert raised.severity_text == "ERROR" and "traced.py" in raised.body.string_value, "its traceback is with it"
     # What is exported is logged as before.
-    assert span in server.log() and "of the application" in server.log()
+    server.logged(span)
+    server.logged("of the application")
 
 
 def test_a_request_that_is_not_traced_has_the_trace_of_its_caller_in_the_log(serve, address):
@@ -309,7 +322,7 @@ def test_a_collector_that_never_answers_does_not_hold_up_the_end(site, address, 
     get(address, "/")
     collector.wait(lambda: collector.exports, "it has been asked", server.log)
     server.send(signal.SIGTERM)
-    server.wait_exit(deadline=20)
+    server.wait_exit()
 
 
 def test_a_collector_may_speak_tls_and_ask_for_headers(serve, address, stats_at, tmp_path):
