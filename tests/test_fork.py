@@ -87,7 +87,7 @@ def test_a_child_of_the_application_holds_nothing_of_the_worker_s(serve, tmp_pat
     def sockets() -> list[str]:
         # One is for all processes of the application: the call socket.
         uplinks = {f"socket:[{row[6]}]" for row in unix_sockets() if row[4] == SEQPACKET}
-        links = (os.readlink(entry) for entry in Path(f"/proc/{child}/fd").iterdir())
+        links = processes.look(child).open_files()
         return [link for link in links if link.startswith(("socket:", "pipe:", "anon_inode:")) and link not in uplinks]
 
     until(lambda: not sockets(), "it has closed them", context=lambda: str(sockets()))
@@ -116,7 +116,7 @@ def test_what_is_forked_while_the_application_loads_holds_nothing_and_ends_when_
 
     def held() -> set[str]:
         uplinks = {f"socket:[{row[6]}]" for row in unix_sockets() if row[4] == SEQPACKET}
-        links = {os.readlink(entry) for entry in Path(f"/proc/{child}/fd").iterdir()}
+        links = set(processes.look(child).open_files())
         return {link for link in links if link.startswith(("socket:", "pipe:"))} - uplinks
 
     # It lets go of them itself, and the application is loaded by then, perhaps.

@@ -107,7 +107,7 @@ def test_workers_end_with_their_master_at_once_with_no_orphans(serve, address, s
         connection.send(http.head("GET", f"/?started={started}&until={tmp_path / 'never'}"))
         until(started.exists, "the request has begun")
         server.send(signal.SIGKILL)
-        until(lambda: not processes.alive(worker), "the worker is gone in the middle of its request", deadline=10)
+        until(lambda: not processes.alive(worker), "the worker is gone in the middle of its request")
     server.wait_exit()
 
 

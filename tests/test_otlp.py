@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import signal
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
@@ -125,19 +124,11 @@ def test_callers_need_not_decide(site, address, rule, same):
     assert (told(get(address, "/", NOT_SAMPLED))["traceparent"].split("-")[1] == TRACE) == same
 
 
-def thread_name(comm: Path) -> str:
-    """What a thread is called; nothing when it has just ended."""
-    try:
-        return comm.read_text().strip()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-
-
 def test_a_server_that_exports_nothing_changes_nothing(site, address):
     server = site(endpoint="")
     assert told(get(address, "/", SAMPLED))["traceparent"] == SAMPLED
     assert "otlp" not in server.stats() and "otlp" not in server.log()
-    threads = [name for name in map(thread_name, Path(f"/proc/{server.pid}/task").glob("*/comm")) if name]
+    threads = processes.look(server.pid).threads()
     assert threads and not [name for name in threads if "traces" in name or "otlp" in name]
 
 

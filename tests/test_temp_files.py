@@ -41,11 +41,12 @@ def deleted_files(server, directory: Path) -> dict[int, int]:
     """Bytes in files without a name in a directory, by the process that has them."""
     sizes: dict[int, int] = {}
     for process in server.processes():
-        for fd in Path(f"/proc/{process.pid}/fd").iterdir():
-            with suppress(FileNotFoundError, ProcessLookupError):
-                link = os.readlink(fd)
-                if link.startswith(f"{directory}/") and link.endswith("(deleted)"):
-                    sizes[process.pid] = sizes.get(process.pid, 0) + fd.stat().st_size
+        with suppress(FileNotFoundError, ProcessLookupError):
+            for fd in Path(f"/proc/{process.pid}/fd").iterdir():
+                with suppress(FileNotFoundError, ProcessLookupError):
+                    link = os.readlink(fd)
+                    if link.startswith(f"{directory}/") and link.endswith("(deleted)"):
+                        sizes[process.pid] = sizes.get(process.pid, 0) + fd.stat().st_size
     return sizes
 
 
