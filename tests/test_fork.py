@@ -151,7 +151,7 @@ def test_a_child_that_comes_back_from_the_application_is_no_worker(serve, stats_
         "the child is gone", context=lambda: f"{server.processes()}\n{server.log()}",
     )
     assert site.get("/pid").body == str(worker["pid"]).encode()
-    assert server.stats()["workers"][0]["requests"] == 2
+    server.wait_stats(lambda document: document["workers"][0]["requests"] == 2, "each is counted once")
 
 
 def test_a_thread_that_is_no_daemon_finishes_before_its_worker_ends(serve, address, stats_at, tmp_path):
