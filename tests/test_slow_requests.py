@@ -90,6 +90,7 @@ def test_a_slow_request_is_recorded_with_the_line_that_it_was_in(sites, tmp_path
     assert THRESHOLD * 1e6 <= record["stack_at"] <= record["elapsed"]
     assert "sluggish.py:" in record["stack"][0] and record["stack"][0].endswith(" in wait_here"), record["stack"]
     assert record["stack"][1].endswith(" in application")
+    site.server.logged(" slow: ")
     [line] = site.server.lines(" slow: ")
     assert "GET /orders/7?secret=…&until=…&started=…" in line and "status 200, worker 1 " in line
     assert "sluggish.py:" in line and " in wait_here < " in line
