@@ -118,10 +118,11 @@ def test_one_goes_on_when_the_server_is_reloaded_or_ends(serve):
     server = server_of(serve, "--unique-cron", f"{EACH} exec sleep 1000")
     pid = server.wait_stats(lambda stats: stats.get("crons") and stats["crons"][0]["pid"] > 0, "it runs")["crons"][0]["pid"]
     try:
+        # A worker of uWSGI that is told to leave while it starts does not.
+        assert http.get(server.arguments[1], "/").status == 200
         server.send(signal.SIGHUP)
         if serve.program.is_uwsgi:
             server.logged("spawned uWSGI worker 1", count=2)
-            # One that is told to stop while it starts does not.
             assert http.get(server.arguments[1], "/").status == 200
         else:
             server.logged("generation 2 takes over")

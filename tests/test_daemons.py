@@ -205,6 +205,8 @@ def test_a_killed_master_leaves_no_program_behind_that_the_shell_would_have_star
 def test_a_reload_starts_it_again_with_its_own_signal_and_a_stop_ends_it_with_the_other(serve, daemon):
     server = server_of(serve, "--attach-daemon2", f"cmd={daemon.command},reloadsignal=1")
     (first,) = daemon.wait(context=server.log)
+    # A worker of uWSGI that is still starting does not notice that it is told to leave.
+    assert http.get(server.arguments[1], "/").status == 200
     server.send(signal.SIGHUP)
     second = daemon.wait(count=2, context=server.log)[1]
     assert daemon.lived("1") == [first] and not processes.alive(first)
@@ -320,6 +322,7 @@ def test_one_with_a_pidfile_outlives_reloads_and_the_server_and_is_found_again(s
     (pid,) = smart.wait(context=server.log)
     assert smart.running() == pid
     server.wait_stats(lambda stats: stats.get("daemons") and stats["daemons"][0]["pid"] == pid, "it is known")
+    assert http.get(server.arguments[1], "/").status == 200
     server.send(signal.SIGHUP)
     server.logged("generation 2 takes over" if not serve.program.is_uwsgi else "found valid/active pidfile")
     assert http.get(server.arguments[1], "/").status == 200
@@ -332,6 +335,7 @@ def test_one_with_a_pidfile_outlives_reloads_and_the_server_and_is_found_again(s
     second = smart.wait(count=2, context=again.log)[1]
     until(lambda: smart.running() == second, "its pidfile names the new one", context=again.log)
     assert smart.lived() == [pid, second]
+    assert http.get(again.arguments[1], "/").status == 200
     again.send(signal.SIGTERM)
     again.wait_exit()
     assert smart.running() == second
@@ -347,6 +351,7 @@ def test_one_that_goes_to_the_background_by_itself_is_known_by_its_pidfile(serve
     os.kill(pid, signal.SIGKILL)
     second = smart.wait(count=2, context=server.log)[1]
     server.wait_stats(lambda stats: stats.get("daemons") and stats["daemons"][0]["pid"] == second, "the new one is known")
+    assert http.get(server.arguments[1], "/").status == 200
     server.send(signal.SIGTERM)
     server.wait_exit()
     until(lambda: smart.lived("15") == [second], "it was told of the server's end", context=server.log)

@@ -17,7 +17,7 @@ from typing import Callable
 import pytest
 import yaml
 
-from rig import http, stats
+from rig import http, processes, stats
 from rig.addresses import listening, tcp
 from rig.alertmanager import Alertmanager, Receiver
 from rig.cgroup import FakeGroup
@@ -207,14 +207,22 @@ class Scene:
         loads = [Load(site, target, clients=clients, expect=bool).start() for site in sites for target, clients in targets]
         self._next(2)
         self._wear_down_group(2)
+        # The one whose starts a dashboard shows: which worker gets a request is chance.
+        (first,) = (worker["pid"] for worker in self.uwsgi.stats()["workers"] if worker["id"] == 1)
+        assert first > 0
+        processes.kill(first)
         for site in sites:
             self._send(site, "/die")
         for server in self.servers:
             self._told(server, lambda document: sum(w["recycled"]["crash"] for w in document["workers"]), "a crash")
-        self.uwsgi.wait_stats(lambda document: sum(w["respawn_count"] for w in document["workers"]) > 2, "uWSGI's crash")
+        self.uwsgi.wait_stats(
+            lambda document: all(w["respawn_count"] > 1 for w in document["workers"] if w["id"] == 1), "uWSGI's crash"
+        )
         for site in sites:
             for target in ("/hang", *["/page"] * 40):
                 self._send(site, target)
+        for server, site in zip(self.servers, self.sites):
+            self._refused(server, site)
         for server in self.servers:
             self._told(server, lambda document: sum(w["harakiri_count"] for w in document["workers"]), "a harakiri")
         self.uwsgi.wait_stats(lambda document: sum(w["harakiri_count"] for w in document["workers"]), "uWSGI's harakiri")
@@ -244,6 +252,18 @@ class Scene:
         connection.send(http.head("GET", target))
         self.stack.callback(connection.close)
 
+    @staticmethod
+    def _refused(server: Server, site: str) -> None:
+        """Sends more at once than may wait, until the server has refused some."""
+
+        def refused() -> int:
+            with ExitStack() as burst:
+                for _ in range(40):
+                    burst.enter_context(http.Connection(site)).send(http.head("GET", "/page"))
+                return stats.read_http(server.stats_address)["queue"]["rejected"]
+
+        until(refused, "requests are refused", context=server.log)
+
     def _next(self, scrapes: int) -> None:
         """Waits until every target was scraped so many times more."""
         for prometheus in (self.classic, self.native):
@@ -253,7 +273,7 @@ class Scene:
             ))
 
 
-SCRAPES = "count_over_time(up[1h])"
+SCRAPES = "sum_over_time(up[1h])"
 
 
 def counts(samples: Result) -> dict[str, int]:

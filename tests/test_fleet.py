@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import signal
 import subprocess
 import threading
@@ -43,7 +44,7 @@ class Fleet:
             servers.start(
                 *("--http-socket", address, "--stats", stats, "--master", "--threads", 2, "--wsgi-file", "app.py"),
                 cwd=directory,
-                env={"DELAY": "0.06" if number == SLOW else "0.002"},
+                env={"DELAY": "0.2" if number == SLOW else "0.002"},
             )
             for number, (address, stats) in enumerate(zip(self.addresses, self.stats))
         ]
@@ -52,7 +53,9 @@ class Fleet:
         self.list = directory / "targets.txt"
         self.list.write_text("".join(f"{stats} web{number} role=web\n" for number, stats in enumerate(self.stats)))
         self._stop = threading.Event()
-        self._clients = [threading.Thread(target=self._ask, args=(address,)) for address in self.addresses]
+        # The slow one has two, so that there are soon as many requests as a judgement wants.
+        asked = [*self.addresses, self.addresses[SLOW]]
+        self._clients = [threading.Thread(target=self._ask, args=(address,)) for address in asked]
         for client in self._clients:
             client.start()
 
@@ -81,8 +84,8 @@ def fleet(serve, tmp_path):
 def test_the_screen_says_who_is_slow_and_dead_and_of_another_generation(fleet, terminal, rtop):
     screen = terminal([rtop, f"@{fleet.list}", "--frequency", "0.2"], columns=150, rows=30)
     screen.wait("5 servers  5 up")
-    shown = screen.wait("web2 is ", " times slower than its peers (")
-    assert shown.index("web2 is ") < shown.index(" SERVER"), "it is at the top"
+    slow = re.compile(r"web2 is \S+ times slower than its peers \(.*^ SERVER ", re.MULTILINE | re.DOTALL)
+    screen.wait_for(slow.search, "it is at the top")
     screen.wait_for(lambda text: table(text).split()[:1] == ["web2"], "the highest p99 in the first row")
     # A reload of one of them.
     fleet.servers[4].send(signal.SIGHUP)
@@ -90,8 +93,10 @@ def test_the_screen_says_who_is_slow_and_dead_and_of_another_generation(fleet, t
     # The end of another.
     fleet.servers[0].destroy()
     news = ["4 up  1 dead", "web0 is dead: ", "web2 is ", "web4 serves generation 2"]
-    shown = screen.wait(*news)
-    assert sorted(news, key=shown.index) == news, "the most severe first"
+    screen.wait(*news)
+    screen.wait_for(
+        lambda text: all(text.find(first) < text.find(then) for first, then in zip(["", *news], news)), "the most severe first"
+    )
     # What is looked for.
     screen.press("/", "d", "e", "a", "d", "Enter")
     screen.wait_for(lambda text: "web0" in table(text) and "web1" not in table(text), "the filter")
@@ -108,7 +113,7 @@ def test_the_screen_says_who_is_slow_and_dead_and_of_another_generation(fleet, t
     screen.wait_for(lambda text: "P99" in text, "the table again")
     # Close to one, and back.
     screen.press("/", "w", "e", "b", "2", "Enter")
-    screen.wait_for(lambda text: "web1" not in table(text), "the filter")
+    screen.wait_for(lambda text: "web2" in table(text) and "web1" not in table(text), "the filter")
     screen.press("Home", "Enter")
     screen.wait(" WID ", "web2 (127.0.0.1:", "masterpid")
     screen.press("Escape")
@@ -144,18 +149,18 @@ def run(rtop, *arguments, expect: int):
 def test_assertions_name_the_worst_server(fleet, rtop, tmp_path):
     junit = tmp_path / "fleet.xml"
     asserted = [
-        "server.p50.max < 30ms",
-        "server.p50.median < 30ms",
+        "server.p50.max < 150ms",
+        "server.p50.median < 150ms",
         "server.p99.any < 10s",
         "server.up.count == 5",
         "server.error_rate.all == 0",
         "server.rps.sum > 5",
     ]
     options = [part for text in asserted for part in ("--assert", text)]
-    at = [f"@{fleet.list}", "--frequency", "0.2", "--for", "2s"]
+    at = [f"@{fleet.list}", "--frequency", "0.5", "--for", "2s"]
     done = run(rtop, *at, *options, "--junit", junit, expect=1)
     failed = [line for line in done.stdout.splitlines() if "FAIL" in line]
-    assert len(failed) == 1 and "web2: 6" in failed[0], done.stdout
+    assert len(failed) == 1 and re.search(r"server\.p50\.max.*web2: \d", failed[0]), done.stdout
     suite = ElementTree.parse(junit).getroot().find("testsuite")
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("6", "1", "0")
     assert "web2" in suite.find("testcase/failure").get("message")
@@ -173,7 +178,7 @@ def test_assertions_name_the_worst_server(fleet, rtop, tmp_path):
 
 def test_without_a_terminal_it_prints_tables_json_and_csv(fleet, rtop):
     at = f"@{fleet.list}"
-    done = run(rtop, at, "--frequency", "0.2", "-n", 1, expect=0)
+    done = run(rtop, at, "--frequency", "0.5", "-n", 1, expect=0)
     assert done.stdout.startswith("5 servers  5 up  ") and "\nSERVER " in done.stdout, done.stdout
     assert all(f"web{number}" in done.stdout for number in range(SERVERS))
     outliers: list[dict] = []
@@ -182,15 +187,15 @@ def test_without_a_terminal_it_prints_tables_json_and_csv(fleet, rtop):
             def slow_one() -> bool:
                 frame = json.loads(live.stdout.readline())
                 assert len(frame["servers"]) == SERVERS and frame["sources"] == []
-                outliers[:] = frame["outliers"]
-                return any(outlier["rule"] == "slow" for outlier in outliers)
+                outliers[:] = [outlier for outlier in frame["outliers"] if outlier["rule"] == "slow"]
+                return [outlier["server"] for outlier in outliers] == ["web2"]
 
             until(slow_one, "the slow server is found")
         finally:
             live.terminate()
-    (slow,) = [outlier for outlier in outliers if outlier["rule"] == "slow"]
-    assert slow["server"] == "web2" and " times slower than its peers" in slow["sentence"] and len(slow["evidence"]) == 2
-    done = run(rtop, at, "--frequency", "0.2", "-n", 2, "--csv", expect=0)
+    (slow,) = outliers
+    assert " times slower than its peers" in slow["sentence"] and len(slow["evidence"]) == 2
+    done = run(rtop, at, "--frequency", "0.5", "-n", 2, "--csv", expect=0)
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert len(rows) == 2 * SERVERS and {row["server"] for row in rows} == {f"web{n}" for n in range(SERVERS)}
     assert all(row["state"] == "up" for row in rows)

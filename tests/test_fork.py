@@ -87,7 +87,7 @@ def test_a_child_of_the_application_holds_nothing_of_the_worker_s(serve, tmp_pat
     def sockets() -> list[str]:
         # One is for all processes of the application: the call socket.
         uplinks = {f"socket:[{row[6]}]" for row in unix_sockets() if row[4] == SEQPACKET}
-        links = (os.readlink(entry) for entry in Path(f"/proc/{child}/fd").iterdir())
+        links = processes.look(child).open_files()
         return [link for link in links if link.startswith(("socket:", "pipe:", "anon_inode:")) and link not in uplinks]
 
     until(lambda: not sockets(), "it has closed them", context=lambda: str(sockets()))
@@ -116,7 +116,7 @@ def test_what_is_forked_while_the_application_loads_holds_nothing_and_ends_when_
 
     def held() -> set[str]:
         uplinks = {f"socket:[{row[6]}]" for row in unix_sockets() if row[4] == SEQPACKET}
-        links = {os.readlink(entry) for entry in Path(f"/proc/{child}/fd").iterdir()}
+        links = set(processes.look(child).open_files())
         return {link for link in links if link.startswith(("socket:", "pipe:"))} - uplinks
 
     # It lets go of them itself, and the application is loaded by then, perhaps.
@@ -151,7 +151,7 @@ def test_a_child_that_comes_back_from_the_application_is_no_worker(serve, stats_
         "the child is gone", context=lambda: f"{server.processes()}\n{server.log()}",
     )
     assert site.get("/pid").body == str(worker["pid"]).encode()
-    assert server.stats()["workers"][0]["requests"] == 2
+    server.wait_stats(lambda document: document["workers"][0]["requests"] == 2, "each is counted once")
 
 
 def test_a_thread_that_is_no_daemon_finishes_before_its_worker_ends(serve, address, stats_at, tmp_path):

@@ -116,8 +116,10 @@ def test_behind_nginx_in_the_background_as_www_data(program, guide, tmp_path, fr
             assert http.get(address, f"/{directory}/file.txt").text == f"from {directory}\n"
         until(lambda: "/page" in log.read_text(), "the request is in the log")
         assert "/static" not in log.read_text(), "nginx serves it alone"
-        workers = [process for process in server.processes() if process.command.startswith("rwsgi worker")]
-        assert len(workers) == 2
+        until(
+            lambda: sum(process.command.startswith("rwsgi worker") for process in server.processes()) == 2, "two workers",
+            context=log.read_text,
+        )
         assert {user_of(process.pid) for process in server.processes()} == {www_data.pw_uid}
         assert master in {process.pid for process in server.processes()}
         told = subprocess.run([servers.program.path, "--stop", pidfile], capture_output=True, text=True, timeout=30, check=False)

@@ -262,13 +262,17 @@ def application(environ, start_response):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_that_is_given_to_a_graceful_stop_lets_requests_finish(each, tmp_path, number):
-    site = Site(tmp_path, [f"hook-master-start = unix_signal:{int(number)} gracefully_kill_them_all"])
+    # The log names a hook before it is run: the second one shows that the first one is over.
+    is_set = tmp_path / "set"
+    hooks = [f"unix_signal:{int(number)} gracefully_kill_them_all", f"create:{is_set}"]
+    site = Site(tmp_path, [f"hook-master-start = {hook}" for hook in hooks])
     (site.home / "app.py").write_text(SLOW)
     server = each("--ini", site.ini, cwd=tmp_path, listens=[site.address])
     answers = []
     asking = threading.Thread(target=lambda: answers.append(http.get(site.address, "/").text))
     asking.start()
     until((site.home / "begun").exists, "the request has begun")
+    until(is_set.exists, "the signal has its meaning", context=server.log)
     server.send(number)
     server.logged("graceful|stopping")
     (site.home / "go").touch()
@@ -281,10 +285,11 @@ def test_a_signal_that_is_given_to_a_graceful_stop_lets_requests_finish(each, tm
     "function, said", [("grace_them_all", "app\napp\n"), ("kill_them_all", "app\n"), ("stats", "app\n")]
 )
 def test_a_signal_gets_the_meaning_of_a_function(each, tmp_path, function, said):
-    site = Site(tmp_path, [f"hook-master-start = unix_signal:12 {function}"])
+    is_set = tmp_path / "set"
+    site = Site(tmp_path, [f"hook-master-start = {hook}" for hook in (f"unix_signal:12 {function}", f"create:{is_set}")])
     server = each("--ini", site.ini, cwd=tmp_path, listens=[site.address])
     http.get(site.address, "/")
-    server.logged("master-start")
+    until(is_set.exists, "the signal has its meaning", context=server.log)
     server.send(signal.SIGUSR2)
     if function == "kill_them_all":
         assert server.wait_exit() == 0

@@ -36,7 +36,7 @@ def test_a_request_behind_a_chunked_body_that_waits_in_a_file_is_answered(serve,
     serve(f"--{kind}", address, "--wsgi-file", "probe.py", "--post-buffering", 2000)
     chunk = b"%x\r\n%s\r\n" % (50_000, b"x" * 50_000)
     posted = head("POST", "/digest", {"Transfer-Encoding": "chunked"}) + chunk * 4 + b"0\r\n\r\n"
-    with Connection(address, timeout=10) as connection:
+    with Connection(address) as connection:
         # More than is read at once, so that the body is in its file before its end and the next request come together.
         connection.send(posted + head("GET", "/unread"))
         assert connection.response().text.split()[0] == "200000"

@@ -557,8 +557,7 @@ def test_a_log_file_with_a_port_is_another_machine(start, address, udp_socket):
 @OF_RWSGI
 def test_a_server_without_loggers_has_no_thread_for_them(serve, address):
     server = serve("--http-socket", address, "--wsgi-file", "probe.py", "--access-log-format", "json")
-    threads = Path(f"/proc/{server.pid}/task").iterdir()
-    assert "rwsgi log" not in [(thread / "comm").read_text().strip() for thread in threads]
+    assert "rwsgi log" not in processes.look(server.pid).threads()
 
 
 @OF_RWSGI

@@ -59,7 +59,7 @@ def test_a_body_that_drips_gets_408_and_one_that_keeps_the_rate_is_served(serve,
         answer = dripping.connection.response()
         assert (answer.status, answer.header("Connection")) == (408, "close")
         assert steady.finish().body == str(SIZE).encode()
-    assert server.stats()["slow_clients"] == 1
+    server.wait_stats(lambda document: document["slow_clients"] == 1, "it is counted")
     server.logged("408 the request body comes too slowly")
 
 
@@ -72,7 +72,7 @@ def test_a_rate_that_is_given_holds_for_the_uwsgi_protocol_too(serve, stats_at):
         client.send(uwsgi.packet(uwsgi.variables("POST", "/count", {"Content-Length": str(SIZE)})))
         until(lambda: select.select([client.socket], [], [], 0)[0] or client.send(b"x"), "it is ended")
         assert client.response().status == 408
-    assert server.stats()["slow_clients"] == 1
+    server.wait_stats(lambda document: document["slow_clients"] == 1, "it is counted")
 
 
 @pytest.mark.parametrize("kind", ["http", "http-socket"])
@@ -86,7 +86,7 @@ def test_clients_are_hurried_where_they_connect_themselves_and_proxies_are_not(s
         until(lambda: proxy.is_answered() or client.is_answered(), "one of them is ended", context=server.log)
         assert client.connection.response().status == 408
         assert proxy.finish().status == 200
-    assert server.stats()["slow_clients"] == 1
+    server.wait_stats(lambda document: document["slow_clients"] == 1, "it is counted")
 
 
 @pytest.mark.parametrize("route", ["large", "pieces"])
@@ -118,7 +118,7 @@ def test_a_client_that_takes_its_response_in_drips_is_closed_and_one_that_keeps_
             received += more
         assert received > size
         assert len(all_that_comes(dripping)) < size
-    assert server.stats()["slow_clients"] == 1
+    server.wait_stats(lambda document: document["slow_clients"] == 1, "it is counted")
     server.logged("127.0.0.1 takes its response too slowly")
 
 

@@ -171,8 +171,7 @@ def test_the_router_does_not_hold_the_sockets_of_the_workers(serve, address, sta
 
 def sockets_of(pid: int) -> set[str]:
     """The inodes of the sockets that a process holds."""
-    targets = [os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()]
-    return {target[8:-1] for target in targets if target.startswith("socket:[")}
+    return {target[8:-1] for target in processes.look(pid).open_files() if target.startswith("socket:[")}
 
 
 def test_systemd_is_told_the_end_of_a_reload_while_no_worker_runs(serve, address, tmp_path):

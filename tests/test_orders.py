@@ -107,7 +107,7 @@ def test_workers_end_with_their_master_at_once_with_no_orphans(serve, address, s
         connection.send(http.head("GET", f"/?started={started}&until={tmp_path / 'never'}"))
         until(started.exists, "the request has begun")
         server.send(signal.SIGKILL)
-        until(lambda: not processes.alive(worker), "the worker is gone in the middle of its request", deadline=10)
+        until(lambda: not processes.alive(worker), "the worker is gone in the middle of its request")
     server.wait_exit()
 
 
@@ -131,7 +131,7 @@ def test_a_log_that_is_not_written_holds_up_nothing_else(serve, address, stats_a
         # It waits for somebody who takes what it writes.
         until(lambda: processes.look(writer).state == "S", "the pipe is full")
         for _ in range(5):
-            assert server.stats()["workers"][0]["requests"] == 1
+            server.wait_stats(lambda document: document["workers"][0]["requests"] == 1, "it answers")
     finally:
         processes.kill(writer)
 

@@ -59,11 +59,12 @@ class Paced:
         self.sent += 80
 
     def document(self) -> stats.Document:
-        """The document in which every request is counted."""
+        """The document in which every request is counted, and every worker idle again."""
 
         def counted() -> stats.Document | None:
             document = stats.read_http(self.stats)
-            return document if stats.total(document, "requests") == self.sent else None
+            is_idle = all(worker["status"] == "idle" for worker in document["workers"])
+            return document if is_idle and stats.total(document, "requests") == self.sent else None
 
         return until(counted, f"{self.sent} requests counted")
 
@@ -169,11 +170,10 @@ def test_a_real_prometheus_reads_every_format(paced, prometheus):
             {"text": [text.address], "openmetrics": [openmetrics.address], "protobuf": [paced.stats]},
             features=["native-histograms"],
         )
-        server.wait_scraped()
-        assert {target["health"] for target in server.targets()} == {"up"}, server.targets()
+        moment = server.good_moment()
 
         def by_job(expression: str) -> dict[str, float]:
-            return {sample["metric"]["job"]: float(sample["value"][1]) for sample in server.query(expression)}
+            return {sample["metric"]["job"]: float(sample["value"][1]) for sample in server.query(expression, time=moment)}
 
         all_jobs = ("text", "openmetrics", "protobuf")
         assert by_job("sum by (job) (rwsgi_worker_requests_total)") == dict.fromkeys(all_jobs, paced.sent)
@@ -192,17 +192,18 @@ def test_a_real_prometheus_reads_every_format(paced, prometheus):
             assert found == pytest.approx(exact, rel=0.03), share
         [total] = by_job("histogram_sum(rwsgi_request_duration_seconds)").values()
         assert total == pytest.approx(by_job("rwsgi_request_duration_seconds_sum")["text"])
-        phases = server.query('histogram_quantile(0.5, rwsgi_phase_duration_seconds{phase="application"})')
-        assert [float(sample["value"][1]) for sample in phases] == [
+        phases = server.values('histogram_quantile(0.5, rwsgi_phase_duration_seconds{phase="application"})', time=moment)
+        assert phases == [
             pytest.approx(quantile(document["phases"]["application"], 0.5), rel=0.03)
         ]
 
 
 def test_a_prometheus_without_native_histograms_has_the_classic_ones(paced, prometheus):
     server = prometheus({"app": [paced.stats]})
-    server.wait_scraped()
-    assert server.values('rwsgi_request_duration_seconds_bucket{le="+Inf"}') == [paced.sent]
-    assert server.values('count(rwsgi_route_duration_seconds_bucket{le="1.0"})') == [len(paced.document()["routes"])]
+    moment = server.good_moment()
+    assert server.values('rwsgi_request_duration_seconds_bucket{le="+Inf"}', time=moment) == [paced.sent]
+    routes = server.values('count(rwsgi_route_duration_seconds_bucket{le="1.0"})', time=moment)
+    assert routes == [len(paced.document()["routes"])]
 
 
 # What timonwong/uwsgi_exporter 1.3 makes of a document, by pkg/collector/exporter.go: names, types, and where values are.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from collections import Counter
 
 import pytest
@@ -33,8 +32,8 @@ def application(environ, start_response):
 class Fleet:
     """Three servers, each with an address of its own for requests and one for probes."""
 
-    def __init__(self, serve, directory, kind: str) -> None:
-        self.serve, self.directory, self.kind = serve, directory, kind
+    def __init__(self, serve, directory, kind: str, delay: int) -> None:
+        self.serve, self.directory, self.kind, self.delay = serve, directory, kind, delay
         (directory / "app.py").write_text(APPLICATION)
         self.addresses = [(tcp(), tcp()) for _ in range(3)]
         self.servers = [self.start(number) for number in range(3)]
@@ -42,8 +41,8 @@ class Fleet:
     def start(self, number: int):
         address, probe = self.addresses[number]
         server = self.serve(
-            f"--{self.kind}", address, "--probe", probe, "--wsgi-file", "app.py", "--processes", 2, "--drain-delay", 1,
-            cwd=self.directory, env={"NAME": str(number)},
+            f"--{self.kind}", address, "--probe", probe, "--wsgi-file", "app.py", "--processes", 2, "--drain-delay",
+            self.delay, cwd=self.directory, env={"NAME": str(number)},
         )
         until(lambda: http.get(probe, "/-/ready").status == 200, "it is ready", context=server.log)
         return server
@@ -81,16 +80,14 @@ class Clients:
                 method = self.methods[number % len(self.methods)]
                 number += 1
                 body = b"x" * 100 if method == "POST" else None
-                began = time.monotonic()
                 try:
                     answer = connection.request(method, "/", body=body)
                 except (OSError, AssertionError) as failure:
                     return self.lost.append(f"{method}: {failure!r}")
-                took = time.monotonic() - began
-                if answer.status == 200 and answer.body == (body or b"ok") and took < 10:
+                if answer.status == 200 and answer.body == (body or b"ok"):
                     self.answers[answer.header("X-Server") or ""] += 1
                 else:
-                    self.lost.append(f"{method}: {answer.status} {answer.text[:100]} after {took:.1f} s")
+                    self.lost.append(f"{method}: {answer.status} {answer.text[:100]}")
 
     def stop(self) -> None:
         self._end.set()
@@ -114,7 +111,8 @@ def restarted_under_load(fleet: Fleet, clients: Clients, context, restarts: int 
 
 @pytest.mark.parametrize(("kind", "restarts"), [("http", RESTARTS), ("http-socket", 3)])
 def test_nothing_is_lost_behind_a_balancer_that_asks_whether_servers_are_ready(serve, tmp_path, kind, restarts):
-    fleet = Fleet(serve, tmp_path, kind)
+    # It has to ask, ten times a second, before the delay is over.
+    fleet = Fleet(serve, tmp_path, kind, delay=2)
     balancer = HAProxy(tmp_path, fleet.addresses)
     try:
         restarted_under_load(fleet, Clients(balancer.address, ("GET", "POST")), balancer.log, restarts)
@@ -144,7 +142,7 @@ server {{
 
 
 def test_nothing_is_lost_behind_an_nginx_that_asks_nothing(serve, tmp_path):
-    fleet = Fleet(serve, tmp_path, "http")
+    fleet = Fleet(serve, tmp_path, "http", delay=1)
     servers = "\n    ".join(f"server {address} max_fails=1 fail_timeout=1s;" for address, _ in fleet.addresses)
     nginx = Nginx(tmp_path, {}, servers={"app": UPSTREAM.format(servers=servers)})
     try:

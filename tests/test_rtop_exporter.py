@@ -73,15 +73,16 @@ def uwsgi(venv_bin, tmp_path):
 
 
 def test_a_real_prometheus_reads_a_plain_uwsgi_through_its_end_and_its_return(uwsgi, exporter, prometheus, address, stats_at):
-    server = uwsgi(address, stats_at)
+    uwsgi(address, stats_at)
     for _ in range(7):
         assert http.get(address, "/pid").status == 200
     serving = exporter(stats_at)
     watching = prometheus({"uwsgi": [serving.address]})
     assert watching.wait_value("rwsgi_up", lambda up: up == 1) == 1
-    assert watching.wait_value("sum(rwsgi_worker_requests_total)") == 7
-    assert {sample["metric"]["worker"] for sample in watching.query("rwsgi_worker_up == 1")} == {"1", "2"}
-    assert watching.values("rwsgi_saturation") == [0]
+    # uWSGI counts a request after its response, and its second worker starts when the first one may serve already.
+    watching.wait_value("sum(rwsgi_worker_requests_total)", lambda count: count == 7)
+    watching.wait("rwsgi_worker_up == 1", lambda samples: {sample["metric"]["worker"] for sample in samples} == {"1", "2"})
+    watching.wait_value("rwsgi_saturation", lambda saturation: saturation == 0)
     # uWSGI has none of these, and what is not known is not zero.
     absent = "|".join((
         "rwsgi_start_time_seconds", "rwsgi_generation", "rwsgi_ready", "rwsgi_queue_capacity", "rwsgi_temp_files_.*",
@@ -93,16 +94,16 @@ def test_a_real_prometheus_reads_a_plain_uwsgi_through_its_end_and_its_return(uw
     uwsgi.servers.stop_all()
     watching.wait_value("rwsgi_up", lambda up: up == 0)
     watching.wait("rwsgi_worker_requests_total", lambda samples: samples == [])
-    assert watching.values("up") == [1], "the exporter itself answers"
+    watching.wait_value("up", lambda up: up == 1)
     uwsgi(address, stats_at)
     watching.wait_value("rwsgi_up", lambda up: up == 1)
 
     # One line for any number of failures, and one when they are over.
     log = serving.log()
-    assert len(re.findall(rf"^rtop: {stats_at}: .*refused.*trying again at each scrape$", log, re.MULTILINE)) == 1, log
+    # Which failure is the first depends: in the middle of uWSGI's end connections are reset.
+    assert len(re.findall(rf"^rtop: {stats_at}: .*trying again at each scrape$", log, re.MULTILINE)) == 1, log
     assert len(re.findall(rf"^rtop: {stats_at}: answers again$", log, re.MULTILINE)) == 1, log
     assert serving.stop() == 0
-    assert server.pid
 
 
 def test_several_servers_are_found_and_probed_by_a_real_prometheus(uwsgi, exporter, prometheus):
@@ -119,10 +120,13 @@ def test_several_servers_are_found_and_probed_by_a_real_prometheus(uwsgi, export
         {"job_name": "exporter", "static_configs": [{"targets": [serving.address]}]},
     ]
     watching = prometheus({}, config={"scrape_configs": jobs})
-    up = watching.wait("rwsgi_up", lambda samples: len(samples) == 3)
-    assert {sample["metric"]["instance"]: sample["value"][1] for sample in up} == {first: "1", second: "1", gone: "0"}
-    counts = watching.wait("sum by (instance) (rwsgi_worker_requests_total)", lambda samples: len(samples) == 2)
-    assert {sample["metric"]["instance"]: sample["value"][1] for sample in counts} == {first: "1", second: "2"}
+
+    def by_instance(samples):
+        return {sample["metric"]["instance"]: sample["value"][1] for sample in samples}
+
+    watching.wait("rwsgi_up", lambda samples: by_instance(samples) == {first: "1", second: "1", gone: "0"})
+    counts = "sum by (instance) (rwsgi_worker_requests_total)"
+    watching.wait(counts, lambda samples: by_instance(samples) == {first: "1", second: "2"})
     failed = watching.wait('rtop_exporter_scrapes_total{result="failed"} > 0')
     assert [sample["metric"]["target"] for sample in failed] == [gone]
 
@@ -159,6 +163,7 @@ def test_promtool_finds_nothing_to_say(uwsgi, exporter, address, stats_at):
 def test_a_server_that_hangs_holds_up_nobody_else(uwsgi, exporter, address, stats_at):
     uwsgi(address, stats_at)
     with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(30)
         hangs = "%s:%d" % silent.getsockname()
         serving = exporter(stats_at, hangs, "--timeout", "20")
         with socket.create_connection(serving.address.split(":")) as waiting:
@@ -197,7 +202,8 @@ def test_clients_that_say_nothing_are_bounded(exporter, stats_at):
 def _answers(serving):
     try:
         return "rwsgi_up 0" in serving.text()
-    except urllib.error.HTTPError:
+    except OSError:
+        # 503, or a connection that is closed before the request was read.
         return False
 
 

@@ -109,7 +109,7 @@ def test_a_worker_that_is_full_keeps_no_client_from_one_that_has_room(limited):
             # For longer than it takes the full one to look whether it has room.
             end = time.monotonic() + 4
             while time.monotonic() < end:
-                with Connection(address, timeout=8) as connection:
+                with Connection(address) as connection:
                     assert connection.request("GET", "/unread", {"Connection": "close"}).status == 200
     finally:
         processes.kill(pids[1], signal.SIGCONT)
@@ -120,5 +120,5 @@ def test_a_worker_with_few_descriptors_and_many_links_takes_clients_of_its_own(l
     own = tcp()
     _, server = limited("http", 1, "--http-socket", own, "--threads", 80)
     server.wait_workers(1)
-    with Connection(own, timeout=10) as connection:
+    with Connection(own) as connection:
         assert connection.request("GET", "/unread").status == 200

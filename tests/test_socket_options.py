@@ -22,7 +22,8 @@ def listening_sockets(pid, port):
     process = os.pidfd_open(pid)
     try:
         for entry in Path(f"/proc/{pid}/fd").iterdir():
-            if not os.readlink(entry).startswith("socket:"):
+            # One that is closed meanwhile is none that listens.
+            if not entry.is_socket():
                 continue
             # pidfd_getfd
             copy = libc.syscall(438, process, int(entry.name), 0)

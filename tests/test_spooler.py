@@ -155,6 +155,7 @@ def test_a_file_that_is_no_job_is_set_aside_with_one_line(serve, tmp_path):
     assert {path.name for path in (place / ".bad").iterdir()} == {f"{PREFIX}{name}" for name in [*bad, "link"]}
     assert (place / ".bad" / f"{PREFIX}garbage").read_bytes() == b"hello\n"
     assert (place / "notes.txt").read_text() == "mine"
+    jobs.server.logged("is no job", 4)
     assert len(jobs.server.lines("is no job")) == 4
     jobs.server.logged(r"no job: it does not begin as a job does \(its first byte is 104 instead of 17\): set aside as")
 

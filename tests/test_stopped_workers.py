@@ -14,7 +14,7 @@ from rig.waiting import until
 pytestmark = pytest.mark.only_rwsgi(why="uWSGI's router knows nothing of its workers")
 
 # Far less than anybody would wait for a stopped worker.
-SOON = 15.0
+SOON = 30.0
 
 
 @pytest.fixture

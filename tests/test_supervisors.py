@@ -171,8 +171,11 @@ def test_processes_have_telling_names(serve, address, stats_at, arguments, befor
     assert shown.strip() == f"{before}rwsgi worker 1{after}"
     master = processes.look(server.pid)
     assert master is not None and master.command == f"{before}rwsgi master{after}"
-    names = {process.command for process in server.processes()}
-    assert {f"{before}rwsgi http 1{after}", f"{before}rwsgi forkserver 1{after}"} <= names
+    wanted = {f"{before}rwsgi http 1{after}", f"{before}rwsgi forkserver 1{after}"}
+    until(
+        lambda: wanted <= {process.command for process in server.processes()}, f"{wanted}",
+        context=lambda: f"{server.processes()}",
+    )
 
 
 def test_procname_names_all_and_the_master_keeps_its_command_line_by_default(serve, address, stats_at):

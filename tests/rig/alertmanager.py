@@ -77,4 +77,9 @@ class Alertmanager:
     def stop(self) -> None:
         """Stops it."""
         self.process.terminate()
-        self.process.wait(30)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise

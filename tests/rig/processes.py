@@ -29,10 +29,24 @@ class Process:
     def open_files(self) -> list[str]:
         """What its descriptors lead to, as the links in /proc name it."""
         found = []
-        for entry in Path(f"/proc/{self.pid}/fd").iterdir():
+        try:
+            for entry in Path(f"/proc/{self.pid}/fd").iterdir():
+                try:
+                    found.append(os.readlink(entry))
+                except FileNotFoundError:
+                    continue
+        except (FileNotFoundError, ProcessLookupError):
+            # It has just gone.
+            return []
+        return found
+
+    def threads(self) -> list[str]:
+        """What its threads are called; one that has just ended is left out."""
+        found = []
+        for comm in Path(f"/proc/{self.pid}/task").glob("*/comm"):
             try:
-                found.append(os.readlink(entry))
-            except FileNotFoundError:
+                found.append(comm.read_text().strip())
+            except (FileNotFoundError, ProcessLookupError):
                 continue
         return found
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -109,9 +110,9 @@ class Prometheus:
         """The samples that `expression` has now: each with `metric`, and `value` or `histogram`."""
         return self.api("query", query=expression, **parameters)["result"]
 
-    def values(self, expression: str) -> list[float]:
+    def values(self, expression: str, **parameters: object) -> list[float]:
         """The numbers that `expression` has now."""
-        return [float(sample["value"][1]) for sample in self.query(expression)]
+        return [float(sample["value"][1]) for sample in self.query(expression, **parameters)]
 
     def wait(self, expression: str, condition: Callable[[Result], object] = bool) -> Result:
         """Waits until the samples of `expression` fulfil `condition` (default: there are some), and returns them."""
@@ -142,6 +143,18 @@ class Prometheus:
             return bool(targets) and all(counts.get(target["labels"]["instance"], 0) >= times for target in targets)
 
         until(scraped, f"every target was scraped {times} times", context=lambda: f"{self.targets()}\n{self.log()}")
+
+    def good_moment(self) -> float:
+        """Waits for a moment at which the last scrape of every target was good, for `query(…, time=moment)`: on a loaded
+        machine any scrape can take longer than its second, and then the series have no values until the next one."""
+
+        def found() -> float | None:
+            # Scrapes that began before it have ended.
+            moment = time.time() - 2
+            up = [sample["value"][1] for sample in self.query("up", time=moment)]
+            return moment if len(up) == len(self.targets()) and set(up) == {"1"} else None
+
+        return until(found, "every target was scraped", context=lambda: f"{self.targets()}\n{self.log()}")
 
     def reload(self) -> None:
         """Has it read its configuration again."""

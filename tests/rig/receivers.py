@@ -28,7 +28,11 @@ class _Program:
                 [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env,
                 start_new_session=True,
             )
-        until(lambda: self.process.poll() is not None or listening(listens), f"{command[0]} listens", context=self.log)
+        try:
+            until(lambda: self.process.poll() is not None or listening(listens), f"{command[0]} listens", context=self.log)
+        except AssertionError:
+            self.stop()
+            raise
         assert self.process.poll() is None, self.log()
 
     def log(self) -> str:
@@ -101,7 +105,9 @@ class Carbon(_Program):
         import whisper
 
         path = self.storage / (name.replace(".", "/") + ".wsp")
-        if not path.exists():
+        try:
+            fetched = whisper.fetch(str(path), 0)
+        except (FileNotFoundError, whisper.CorruptWhisperFile):
+            # carbon makes the file before it writes what every file begins with.
             return None
-        fetched = whisper.fetch(str(path), 0)
         return next((value for value in reversed(fetched[1]) if value is not None), None) if fetched else None

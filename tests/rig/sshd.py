@@ -24,7 +24,7 @@ class Sshd:
         self.port = free_port()
         for name in ("host", "client", "stranger"):
             command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(directory / name)]
-            subprocess.run(command, check=True)
+            subprocess.run(command, check=True, timeout=60)
         shutil.copy(directory / "client.pub", directory / "authorized_keys")
         if os.getuid() == 0:
             # Where it locks up the part that speaks with strangers.
@@ -41,7 +41,11 @@ class Sshd:
             self.process = subprocess.Popen(
                 [PROGRAM, "-D", "-e", "-f", str(server)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
-        until(lambda: listening(f"127.0.0.1:{self.port}"), "sshd listens", context=self.log)
+        try:
+            until(lambda: listening(f"127.0.0.1:{self.port}"), "sshd listens", context=self.log)
+        except AssertionError:
+            self.stop()
+            raise
 
     def client(self, key: str) -> Path:
         """The client's configuration with this key."""
