@@ -91,7 +91,13 @@ impl Metrics {
         for (name, metric) in &snapshot.metrics {
             let kind = if metric.kind == 0 { Kind::Counter } else { Kind::Gauge };
             let name = format!("rwsgi.metric.{name}");
-            out.numbers(&name, "", "A number that the application keeps", kind, vec![(Vec::new(), metric.value as f64)]);
+            out.numbers(
+                &name,
+                "",
+                "A number that the application keeps",
+                kind,
+                vec![(Vec::new(), metric.value as f64)],
+            );
         }
         self.before = now;
         out.list
