@@ -126,7 +126,9 @@ def test_a_worker_that_has_more_than_its_share_is_replaced(started, group, addre
 
 def test_a_share_that_the_application_alone_exceeds_is_warned_of(started, group):
     group.write(memory_max=str(8 * MB))
-    started("--processes", 2, "--reload-on-rss", "80%").logged("reload-on-rss = 80% is 3 MB for each worker, and the application has")
+    server = started("--processes", 2, "--reload-on-rss", "80%")
+    server.logged("reload-on-rss = 80% is 3 MB for each worker, and the application has")
+    server.logged("as soon as it is loaded: every worker is replaced again and again; run fewer workers")
 
 
 def test_a_worker_that_the_kernel_kills_for_want_of_memory_is_told_from_others(started, group):

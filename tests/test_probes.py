@@ -130,7 +130,7 @@ def test_clients_that_are_silent_or_slow_hold_no_probe_up(probed):
 
 def test_a_server_whose_workers_accept_nothing_is_not_ready(probed):
     site = probed("--processes", 2)
-    why = "no worker accepts: each starts, has died, or is stopped or drained"
+    why = "no worker accepts: each is starting, has died, or is stopped or drained"
     workers = [worker["pid"] for worker in site.server.wait_workers(2)["workers"]]
     os.kill(workers[0], signal.SIGSTOP)
     assert site.ready()

@@ -35,7 +35,7 @@ def fleet() -> Json:
         number("p99", "Of all requests of all chosen servers.", quantile(0.99, REQUEST), "s"),
         number(
             "Most saturated",
-            "The server with most requests in progress and waiting, by threads.",
+            "The server with the most requests in progress and waiting, divided by threads.",
             f"max({level('rwsgi_saturation')})",
             "percentunit",
             (0.8, 1),
@@ -91,7 +91,7 @@ def fleet() -> Json:
         row("Load"),
         worst(
             "Saturation by server",
-            "Requests in progress and waiting, by threads: the ten servers with most.",
+            "Requests in progress and waiting, divided by threads: the ten servers with most.",
             by_server("rwsgi_saturation"),
             "percentunit",
         ),

@@ -175,7 +175,7 @@ def table(
     for title, unit, _ in columns:
         overrides.append({"matcher": {"id": "byName", "options": title}, "properties": [{"id": "unit", "value": unit}]})
     if link:
-        links = [{"title": "Look closely", "url": link, "targetBlank": False}]
+        links = [{"title": "Open its dashboard", "url": link, "targetBlank": False}]
         overrides.append({"matcher": {"id": "byName", "options": key}, "properties": [{"id": "links", "value": links}]})
     return panel
 

@@ -15,7 +15,7 @@ def server() -> Json:
         number("p99", "99 of 100 requests took less.", quantile(0.99, REQUEST), "s"),
         number(
             "Saturation",
-            "Requests in progress and waiting, by threads. From 1 on, requests wait.",
+            "Requests in progress and waiting, divided by threads. From 1 on, requests wait.",
             f"max({level('rwsgi_saturation')})",
             "percentunit",
             (0.8, 1),
@@ -53,7 +53,7 @@ def server() -> Json:
         row("Load"),
         lines(
             "Saturation",
-            "Requests in progress and waiting, by threads. From 1 on, requests wait.",
+            "Requests in progress and waiting, divided by threads. From 1 on, requests wait.",
             query(level("rwsgi_saturation")),
             unit="percentunit",
         ),

@@ -27,7 +27,7 @@ def uwsgi() -> Json:
         number("Mean", "Mean time in a request. uWSGI does not tell percentiles.", f"{busy} / {REQUESTS}", "s"),
         number(
             "Saturation",
-            "Requests in progress and waiting, by threads. From 1 on, requests wait.",
+            "Requests in progress and waiting, divided by threads. From 1 on, requests wait.",
             f"max({level('rwsgi_saturation')})",
             "percentunit",
             (0.8, 1),
@@ -57,7 +57,7 @@ def uwsgi() -> Json:
         row("Load"),
         lines(
             "Saturation by server",
-            "Requests in progress and waiting, by threads. From 1 on, requests wait.",
+            "Requests in progress and waiting, divided by threads. From 1 on, requests wait.",
             query(level("rwsgi_saturation")),
             unit="percentunit",
         ),

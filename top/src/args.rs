@@ -90,14 +90,15 @@ pub(crate) struct Args {
     #[arg(long, value_name = "[HOST:]PORT", conflicts_with_all = NOT_EXPORTING)]
     pub(crate) exporter: Option<Listen>,
 
-    /// With --exporter: everything by the names of another exporter too: uwsgi_exporter, or uwsgi_exporter,cores
+    /// With --exporter: the names of another exporter too: uwsgi_exporter, or uwsgi_exporter,cores with single threads
     #[arg(long, value_name = "NAME", requires = "exporter")]
     pub(crate) metrics_compat: Option<UwsgiExporter>,
+
     /// Show the servers as a fleet, a row for each, however few they are
     #[arg(long)]
     pub(crate) fleet: bool,
 
-    /// Print which servers the addresses stand for and whether they answer, and exit: 0 when all do, 1 when not
+    /// Print which servers the addresses stand for and whether they answer, and exit: 0 when all do, 1 when one does not
     #[arg(long, conflicts_with_all = NOT_LISTED)]
     pub(crate) servers: bool,
 

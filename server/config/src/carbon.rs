@@ -12,11 +12,11 @@ use Kind::{Always, Custom, Flag, Number, Text};
 pub struct CarbonConfig {
     /// `--carbon`: hosts and ports.
     pub servers: Vec<String>,
-    /// `--carbon-freq`: seconds between two times.
+    /// `--carbon-freq`: the interval, seconds.
     pub frequency: u32,
     /// `--carbon-timeout`: seconds for connecting, and again for sending.
     pub timeout: u32,
-    /// `--carbon-max-retry`: how often sending is tried again before the next time comes.
+    /// `--carbon-max-retry`: how often sending is tried again before the next interval.
     pub max_retry: u32,
     /// `--carbon-retry-delay`: seconds before it is.
     pub retry_delay: u32,
@@ -69,27 +69,27 @@ pub(crate) static ROWS: &[Row] = &[
     Row { names: &["carbon"], kind: Custom(server), takes: "HOST:PORT", repeats: true,
           help: "Send numbers to this carbon (Graphite) in its line protocol, by TCP", ..STATS },
     Row { names: &["carbon-freq"], kind: Number(|c| &mut c.carbon.frequency, 1..=86_400), takes: "SECONDS", default: "60",
-          help: "How often carbon gets them", ..STATS },
+          help: "Send carbon the numbers this often", ..STATS },
     Row { names: &["carbon-timeout"], kind: Number(|c| &mut c.carbon.timeout, 1..=3_600), takes: "SECONDS", default: "3",
-          help: "How long connecting to carbon may take, and sending", ..STATS },
+          help: "Let connecting to carbon, and then sending, take no longer than this", ..STATS },
     Row { names: &["carbon-max-retry"], kind: Number(|c| &mut c.carbon.max_retry, 0..=1_000), takes: "N", default: "1",
-          help: "How often to try again when carbon does not take them, before the next time comes", ..STATS },
+          help: "Try again this many times when carbon does not take the numbers, before the next interval", ..STATS },
     Row { names: &["carbon-retry-delay"], kind: Number(|c| &mut c.carbon.retry_delay, 1..=86_400), takes: "SECONDS", default: "7",
-          help: "How long to wait before that", ..STATS },
+          help: "Wait this long before each of these tries", ..STATS },
     Row { names: &["carbon-root"], kind: Custom(root), takes: "NAME", default: "uwsgi",
-          help: "Begin the names in carbon with this; empty for nothing", ..STATS },
+          help: "Begin the names of numbers in carbon with this; empty for nothing", ..STATS },
     Row { names: &["carbon-id"], kind: Text(|c| &mut c.carbon.id), takes: "NAME",
-          help: "Have this after the host's name in the names in carbon, in place of the first socket's address with _ for its dots", ..STATS },
+          help: "Put this after the host's name in the names of numbers in carbon; without it the first socket's address, with _ for its dots", ..STATS },
     Row { names: &["carbon-hostname-dots"], kind: Custom(dots), takes: "CHAR",
-          help: "Have this character in place of the dots of the host's name, which carbon takes for levels", ..STATS },
+          help: "Put this character in place of the dots of the host's name, which carbon takes for levels", ..STATS },
     Row { names: &["carbon-no-workers"], kind: Flag(|c| &mut c.carbon.no_workers),
           help: "Send carbon nothing of single workers", ..STATS },
     Row { names: &["carbon-idle-avg"], kind: Custom(idle_average), takes: "WHAT", default: "last",
-          help: "What carbon gets of the average response time while there are no requests: last, zero or none", ..STATS },
+          help: "Send carbon this as the average response time while there are no requests: last (the last one), zero, or none (no line)", ..STATS },
     Row { names: &["carbon-use-metrics"], kind: Flag(|c| &mut c.carbon.use_metrics),
-          help: "Send carbon the numbers of stats-push and metrics-dir, by their names", ..STATS },
+          help: "Send carbon the numbers that stats-push sends, by the same names, in place of carbon's own", ..STATS },
     Row { names: &["carbon-name-resolve", "carbon-resolve-names"], kind: Always,
-          help: "Nothing to do: the host of carbon may be a name", ..STATS },
+          help: "Nothing to do: the host of carbon may always be a name", ..STATS },
 ];
 
 /// Adds a carbon server; also `--stats-push carbon:HOST:PORT`.

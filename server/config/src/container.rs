@@ -1,6 +1,6 @@
-//! What follows the container that the server runs in: `processes = auto`, and limits of memory in percent.
+//! What depends on the container that the server runs in: `processes = auto`, and limits of memory in percent.
 //!
-//! What the container allows is known where the server starts, and so is what these come to: here they are only read.
+//! This module only reads the values. The server computes the numbers when it starts, since it alone knows the limits.
 
 use serde::{Deserialize, Serialize};
 

@@ -21,7 +21,7 @@ pub enum MetricsCompat {
 #[rustfmt::skip]
 pub(crate) static ROWS: &[Row] = &[
     Row { names: &["metrics-compat"], kind: Kind::Custom(compat), takes: "NAME",
-          help: "Have /metrics tell everything by the names of another exporter too: uwsgi_exporter, or uwsgi_exporter,cores with its metrics of single threads", ..STATS },
+          help: "Give /metrics the names of another exporter too: uwsgi_exporter, or uwsgi_exporter,cores with its metrics of single threads", ..STATS },
 ];
 
 fn compat(config: &mut Config, value: &str) -> Result<(), String> {

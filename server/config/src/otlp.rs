@@ -1,7 +1,7 @@
 //! OpenTelemetry: what is exported by OTLP over HTTP, and where to.
 //!
-//! Nothing is exported unless `otlp` or `otlp-endpoint` is set. What these options leave open the variables of
-//! OpenTelemetry say (`OTEL_EXPORTER_OTLP_ENDPOINT` and the like), which the exporter reads when it starts.
+//! Nothing is exported unless `otlp` or `otlp-endpoint` is set. Where an option is not given, OpenTelemetry's variable
+//! counts (`OTEL_EXPORTER_OTLP_ENDPOINT` and the like), which the exporter reads when it starts.
 
 use std::path::PathBuf;
 
@@ -121,21 +121,21 @@ pub(crate) static ROWS: &[Row] = &[
     Row { names: &["otlp-ca"], kind: Path(|c| &mut c.otlp.ca), takes: "FILE",
           help: "Trust the certificates in this file (PEM) for an https collector, and no others", ..STATS },
     Row { names: &["otlp-service-name"], kind: Text(|c| &mut c.otlp.service_name), takes: "NAME",
-          help: "The name of the service (service.name) in what is exported; without it OTEL_SERVICE_NAME, else unknown_service:rwsgi", ..STATS },
+          help: "Export under this name of the service (service.name); without it OTEL_SERVICE_NAME, else unknown_service:rwsgi", ..STATS },
     Row { names: &["otlp-attributes"], kind: Custom(attributes), takes: "NAME=VALUE,…", repeats: true,
-          help: "Attributes of the resource in what is exported, beside those of OTEL_RESOURCE_ATTRIBUTES", ..STATS },
+          help: "Export these attributes of the resource, beside those of OTEL_RESOURCE_ATTRIBUTES", ..STATS },
     Row { names: &["otlp-metrics"], kind: Flag(|c| &mut c.otlp.metrics), takes: "[BOOL]", default: "true",
-          help: "Whether metrics are exported", ..STATS },
+          help: "Export metrics, with otlp or otlp-endpoint", ..STATS },
     Row { names: &["otlp-traces"], kind: Flag(|c| &mut c.otlp.traces), takes: "[BOOL]", default: "true",
-          help: "Whether traces of requests are exported", ..STATS },
+          help: "Export traces of requests, with otlp or otlp-endpoint", ..STATS },
     Row { names: &["otlp-logs"], kind: Flag(|c| &mut c.otlp.logs), takes: "[BOOL]", default: "false",
-          help: "Whether the lines of the log are exported too, those of the access log and of the application among them", ..LOGGING },
+          help: "Export the lines of the log too, with those of the access log and of the application, with otlp or otlp-endpoint", ..LOGGING },
     Row { names: &["otlp-interval"], kind: Number(|c| &mut c.otlp.interval, 1..=3_600), takes: "SECONDS", default: "60",
-          help: "How often metrics are exported", ..STATS },
+          help: "Export metrics this often", ..STATS },
     Row { names: &["otlp-sample"], kind: Custom(sample), takes: "RATIO", default: "0.01",
-          help: "The share of requests that are traced, from 0 to 1 or in percent, where no traceparent decides", ..STATS },
+          help: "Trace this share of requests, from 0 to 1 or in percent, where no traceparent decides", ..STATS },
     Row { names: &["otlp-parent"], kind: Custom(parent), takes: "RULE", default: "follow",
-          help: "What a request's traceparent counts for: follow (its sampled flag decides), sample (its trace goes on, otlp-sample decides), ignore (each request begins a new trace)", ..STATS },
+          help: "Whether a request's traceparent decides: follow (its sampled flag decides), sample (its trace goes on, and otlp-sample decides), ignore (each request begins a new trace)", ..STATS },
 ];
 
 fn endpoint(config: &mut Config, value: &str) -> Result<(), String> {

@@ -1,4 +1,4 @@
-//! What a balancer and an orchestrator are told: probes, and a delay before a stop in which they can turn away.
+//! Probes for load balancers and orchestrators, and a delay before a stop in which they can send requests elsewhere.
 
 use rwsgi_stats::Address;
 use serde::{Deserialize, Serialize};
@@ -25,7 +25,7 @@ pub(crate) static ROWS: &[Row] = &[
     Row { names: &["ready-saturation"], kind: Custom(saturation), takes: "N",
           help: "Let /-/ready say no while threads in requests and waiting requests together have been N times the threads or more for 5 s, until they have been fewer for 5 s; 0 for never", ..STATS },
     Row { names: &["drain-delay"], kind: Number(|c| &mut c.probes.drain_delay, 0..=3600), takes: "SECONDS", default: "0",
-          help: "When told to stop, go on accepting for this long while /-/ready says no and responses carry Connection: close, so that balancers turn away; told again, stop waiting", ..RELOAD },
+          help: "When told to stop, go on accepting for this long while /-/ready says no and responses carry Connection: close, so that balancers send requests elsewhere; a second order to stop ends the delay", ..RELOAD },
 ];
 
 fn saturation(config: &mut Config, value: &str) -> Result<(), String> {

@@ -1,5 +1,5 @@
 //! `drain-delay`: a server that is told to stop goes on accepting for a while, in which it says that it is not ready and closes
-//! connections after each response. Balancers turn away meanwhile, and then it stops as without the option.
+//! connections after each response. Balancers meanwhile send requests elsewhere. Then it stops as without the option.
 
 use std::time::{Duration, Instant};
 

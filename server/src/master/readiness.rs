@@ -1,5 +1,5 @@
-//! Whether the server wants new requests: for the stats and for probes. Reloads by outcome, and the control group, are in the
-//! stats beside it.
+//! Whether the server wants new requests: for the stats and for probes. Also adds reloads by outcome and the control group to
+//! the stats.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ impl fmt::Display for NotReady {
             Self::Draining => "draining: the server was told to stop, and still serves what comes",
             Self::Stopping => "stopping: the server finishes what it has",
             Self::Loading => "loading: the application is not loaded yet",
-            Self::NoWorker => "no worker accepts: each starts, has died, or is stopped or drained",
+            Self::NoWorker => "no worker accepts: each is starting, has died, or is stopped or drained",
             Self::NoRouter => "the http router does not run: another is started",
             Self::Saturated => "saturated: more requests than ready-saturation allows, for 5 s",
         })

@@ -123,7 +123,7 @@ pub(super) struct Master {
     /// What goes with the control socket.
     pub(super) control: ControlState,
     pub(super) phase: Phase,
-    /// It was told to stop, and waits for balancers to turn away.
+    /// It was told to stop, and still serves until balancers send requests elsewhere.
     pub(super) is_draining: bool,
     /// For `ready-saturation`.
     pub(super) saturation: SaturationWatch,

@@ -1,9 +1,9 @@
 //! Sends the stats without being asked: to files, statsd, Datadog's agent, carbon (`--stats-push`, `--carbon`), and keeps
 //! a file for each number (`--metrics-dir`).
 //!
-//! A task for each who gets them, which writes on a blocking thread and begins the next time only when that is over. So a
+//! A task for each receiver, which writes on a blocking thread and begins the next interval only when that is done. So a
 //! receiver that is slow, or gone, costs one thread that waits for a bounded time. Nothing is kept for it meanwhile: the
-//! next time has the numbers of then.
+//! next interval has the numbers of its own moment.
 
 mod carbon;
 mod datagrams;

@@ -222,10 +222,10 @@ pub const SERVER_METRICS: &[Metric] = metrics! {
     "server.up" Number Total Both server "it answered whenever it was asked" |w| state(w, |states| states.up);
     "server.slow" Number Total Both server "it answered too late at least once" |w| state(w, |states| states.slow);
     "server.dead" Number Total Both server "it did not answer at least once" |w| state(w, |states| states.dead);
-    "server.draining" Number Total Rwsgi server "it was leaving at least once" |w| state(w, |states| states.draining);
-    "server.saturation" Fraction Worst Both server "the most threads that were busy and requests that waited, by all threads"
+    "server.draining" Number Total Rwsgi server "it was draining at least once" |w| state(w, |states| states.draining);
+    "server.saturation" Fraction Worst Both server "the highest saturation: busy threads and waiting requests, divided by all threads"
         |w| w.saturation.get().copied().ok_or(NOT_TOLD);
-    "server.outliers" Number Sum Both server "the most in which it stood out from its peers at once" |w| level(&w.outliers);
+    "server.outliers" Number Sum Both server "the most rules by which it stood out from its peers at once" |w| level(&w.outliers);
 };
 
 fn state(window: &Window, of: fn(&States) -> bool) -> Result<f64, Missing> {

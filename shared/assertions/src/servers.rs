@@ -14,7 +14,7 @@ pub struct States {
     pub slow: bool,
     /// It did not answer at least once.
     pub dead: bool,
-    /// It was leaving at least once.
+    /// It was draining at least once.
     pub draining: bool,
 }
 

@@ -11,11 +11,11 @@ pub(crate) type Figure<T> = (&'static str, &'static str, Kind, fn(&T) -> Option<
 #[rustfmt::skip]
 const FIGURES: &[Figure<Snapshot>] = &[
     ("rwsgi_start_time_seconds", "When the master started, unix time", Kind::Gauge, |s| s.started_at.map(|at| Value::Integer(at / 1_000_000))),
-    ("rwsgi_generation", "The load of the application that serves: grows by one at each reload", Kind::Gauge, |s| s.generation.map(|number| Value::Integer(number.into()))),
+    ("rwsgi_generation", "The generation (load of the application) that serves; it grows by one at each reload", Kind::Gauge, |s| s.generation.map(|number| Value::Integer(number.into()))),
     ("rwsgi_generation_start_time_seconds", "When the application that serves was loaded, unix time", Kind::Gauge, loaded_at),
     ("rwsgi_saturation", "Busy threads and waiting requests, divided by all threads", Kind::Gauge, |s| rwsgi_stats::saturation(s).map(Value::Real)),
     ("rwsgi_ready", "1 when the server wants new requests", Kind::Gauge, |s| s.ready.map(Value::flag)),
-    ("rwsgi_draining", "1 when the server was told to stop and finishes what it has", Kind::Gauge, |s| s.draining.map(Value::flag)),
+    ("rwsgi_draining", "1 when the server was told to stop: it still accepts (drain-delay), or finishes what it has", Kind::Gauge, |s| s.draining.map(Value::flag)),
     ("rwsgi_request_duration_seconds", "Latency of requests", Kind::Histogram, |s| histogram(s.latency.as_deref()?)),
     ("rwsgi_queue_depth", "Connections and requests that wait", Kind::Gauge, |s| of_queue(s, s.listen_queue, |queue| queue.depth)),
     ("rwsgi_queue_capacity", "The most connections and requests that may wait", Kind::Gauge, |s| s.queue.as_ref().map(|queue| Value::Integer(queue.capacity))),

@@ -9,9 +9,9 @@ use crate::server::Figure;
 const FIGURES: &[Figure<Cache>] = &[
     ("rwsgi_cache_items", "Items in the cache", Kind::Gauge, |c| Some(Value::Integer(c.items))),
     ("rwsgi_cache_capacity", "Items that the cache has space for", Kind::Gauge, |c| Some(Value::Integer(c.max_items))),
-    ("rwsgi_cache_hits_total", "Questions that found something", Kind::Counter, |c| Some(Value::Integer(c.hits))),
-    ("rwsgi_cache_misses_total", "Questions that found nothing", Kind::Counter, |c| Some(Value::Integer(c.miss))),
-    ("rwsgi_cache_full_total", "Items that found no space", Kind::Counter, |c| Some(Value::Integer(c.full))),
+    ("rwsgi_cache_hits_total", "Lookups that found an item", Kind::Counter, |c| Some(Value::Integer(c.hits))),
+    ("rwsgi_cache_misses_total", "Lookups that found no item", Kind::Counter, |c| Some(Value::Integer(c.miss))),
+    ("rwsgi_cache_full_total", "Items that were not stored because the cache was full", Kind::Counter, |c| Some(Value::Integer(c.full))),
 ];
 
 /// Adds the families of what processes share.

@@ -23,11 +23,11 @@ pub struct Cache {
     pub blocksize: u64,
     /// Items in it (uWSGI counts one more).
     pub items: u64,
-    /// Questions that found something.
+    /// Lookups that found an item.
     pub hits: u64,
-    /// Questions that did not.
+    /// Lookups that found no item.
     pub miss: u64,
-    /// Items that found no space.
+    /// Items that were not stored because the cache was full.
     pub full: u64,
     /// When it was changed last, unix seconds (uWSGI: only with `lastmod`).
     pub last_modified_at: u64,

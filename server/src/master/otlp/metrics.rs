@@ -91,7 +91,13 @@ impl Metrics {
         for (name, metric) in &snapshot.metrics {
             let kind = if metric.kind == 0 { Kind::Counter } else { Kind::Gauge };
             let name = format!("rwsgi.metric.{name}");
-            out.numbers(&name, "", "A number of the application's", kind, vec![(Vec::new(), metric.value as f64)]);
+            out.numbers(
+                &name,
+                "",
+                "A number that the application keeps",
+                kind,
+                vec![(Vec::new(), metric.value as f64)],
+            );
         }
         self.before = now;
         out.list
@@ -128,18 +134,18 @@ fn of_server(snapshot: &Snapshot, out: &mut Out) {
     let flag = |flag: Option<bool>| flag.map(|flag| f64::from(u8::from(flag)));
     #[rustfmt::skip]
     let rows: [(&str, &str, &str, Kind, Option<f64>); 12] = [
-        ("http.server.active_requests", "{request}", "Requests that threads have", Kind::UpDown, cores().next().map(|_| active as f64)),
+        ("http.server.active_requests", "{request}", "Requests in progress", Kind::UpDown, cores().next().map(|_| active as f64)),
         ("rwsgi.requests", "{request}", "Requests completed", Kind::Counter, Some(sum(|worker| worker.requests))),
         ("rwsgi.exceptions", "{exception}", "Requests in which the application raised an exception", Kind::Counter, Some(sum(|worker| worker.exceptions))),
-        ("rwsgi.saturation", "1", "Busy threads and the queue, by all threads", Kind::Gauge, saturation(snapshot)),
+        ("rwsgi.saturation", "1", "Busy threads and waiting requests, divided by all threads", Kind::Gauge, saturation(snapshot)),
         ("rwsgi.workers", "{process}", "Workers that have a process", Kind::UpDown, Some(sum(|worker| u64::from(worker.pid != 0)))),
         ("rwsgi.queue.depth", "{request}", "Requests and connections that wait", Kind::UpDown, Some(queue.depth as f64)),
         ("rwsgi.queue.capacity", "{request}", "The most that may wait", Kind::UpDown, Some(queue.capacity as f64)),
         ("rwsgi.queue.rejected", "{request}", "Turned away because a queue was full", Kind::Counter, Some(queue.rejected as f64)),
         ("rwsgi.slow_clients", "{connection}", "Connections closed because the client was too slow", Kind::Counter, snapshot.slow_clients.map(|count| count as f64)),
-        ("rwsgi.generation", "{load}", "Loads of the application", Kind::Gauge, snapshot.generation.map(f64::from)),
+        ("rwsgi.generation", "{load}", "The generation (load of the application) that serves; it grows by one at each reload", Kind::Gauge, snapshot.generation.map(f64::from)),
         ("rwsgi.ready", "1", "1 when the server wants new requests", Kind::Gauge, flag(snapshot.ready)),
-        ("rwsgi.draining", "1", "1 when the server was told to stop and finishes", Kind::Gauge, flag(snapshot.draining)),
+        ("rwsgi.draining", "1", "1 when the server was told to stop: it still accepts (drain-delay), or finishes what it has", Kind::Gauge, flag(snapshot.draining)),
     ];
     for (name, unit, description, kind, value) in rows {
         out.numbers(name, unit, description, kind, value.map(|value| (Vec::new(), value)).into_iter().collect());

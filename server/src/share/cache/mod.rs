@@ -51,11 +51,11 @@ pub(crate) struct Cache {
 pub(crate) struct Counts {
     /// Items in it.
     pub(crate) items: u64,
-    /// Lookups that found something.
+    /// Lookups that found an item.
     pub(crate) hits: u64,
     /// Lookups that did not.
     pub(crate) misses: u64,
-    /// Items that found no space.
+    /// Items that were not stored because the cache was full.
     pub(crate) full: u64,
     /// When it was changed last, unix seconds.
     pub(crate) changed: u64,
