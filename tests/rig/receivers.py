@@ -97,7 +97,12 @@ class Carbon(_Program):
         program = Path(sys.prefix) / "bin/carbon-cache.py"
         super().__init__(
             [sys.executable, program, f"--config={conf / 'carbon.conf'}", f"--pidfile={directory / 'pid'}", "--nodaemon", "start"],
-            directory / "carbon.log", f"127.0.0.1:{self.port}", env={"GRAPHITE_ROOT": str(directory), "PATH": "/usr/bin:/bin"},
+            directory / "carbon.log", f"127.0.0.1:{self.port}",
+            env={
+                "GRAPHITE_ROOT": str(directory), "PATH": "/usr/bin:/bin",
+                # The protobufs that OpenTelemetry brings read what carbon has generated in no other way.
+                "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python",
+            },
         )
 
     def last(self, name: str) -> float | None:
