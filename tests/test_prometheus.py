@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
+import yaml
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
@@ -16,6 +19,8 @@ from rig.prometheus import promtool
 from rig.waiting import until
 
 pytestmark = pytest.mark.only_rwsgi(why="uWSGI has no /metrics")
+
+DEPLOY = Path(__file__).resolve().parent.parent / "deploy"
 
 TEXT = "text/plain;version=0.0.4"
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
@@ -204,6 +209,33 @@ def test_a_prometheus_without_native_histograms_has_the_classic_ones(paced, prom
     assert server.values('rwsgi_request_duration_seconds_bucket{le="+Inf"}', time=moment) == [paced.sent]
     routes = server.values('count(rwsgi_route_duration_seconds_bucket{le="1.0"})', time=moment)
     assert routes == [len(paced.document()["routes"])]
+
+
+def quantiles() -> dict[str, str]:
+    """Each query for a quantile of a histogram in the rules and the dashboards."""
+    groups = yaml.safe_load((DEPLOY / "prometheus" / "recording.yml").read_text())["groups"]
+    found = {rule["record"]: rule["expr"] for group in groups for rule in group["rules"]}
+    for board in ("server.json", "fleet.json"):
+        for panel in json.loads((DEPLOY / "grafana" / board).read_text())["panels"]:
+            found |= {f"{board}, {panel['title']}, {each['refId']}": each["expr"] for each in panel.get("targets", [])}
+    return {name: query for name, query in found.items() if "histogram_quantile" in query}
+
+
+def test_rules_and_dashboards_have_quantiles_while_prometheus_keeps_both_kinds_of_a_histogram(paced, prometheus):
+    # What `always_scrape_classic_histograms` makes of one scrape, here by two of one server.
+    labels = [{"target_label": name, "replacement": value} for name, value in (("job", "app"), ("instance", "web1"))]
+    with Relay(paced.stats, TEXT) as text:
+        server = prometheus(
+            {"native": [paced.stats], "classic": [text.address]}, features=["native-histograms"], job={"relabel_configs": labels}
+        )
+        for series in ("rwsgi_request_duration_seconds", 'rwsgi_request_duration_seconds_bucket{le="1.0"}'):
+            server.wait(f"rate({series}[1m])")
+        paced.load()
+        server.wait("histogram_count(rate(rwsgi_request_duration_seconds[1m])) > 0")
+        asked = {name: re.sub(r"\$(job|instance)", ".*", query) for name, query in quantiles().items()}
+        asked = {name: query.replace("$__rate_interval", "1m") for name, query in asked.items()}
+        assert len(asked) > 8
+        assert [name for name, query in asked.items() if not server.query(query)] == []
 
 
 # What timonwong/uwsgi_exporter 1.3 makes of a document, by pkg/collector/exporter.go: names, types, and where values are.

@@ -93,6 +93,16 @@ def test_threads_and_numbers_are_left_out_of_the_stats(site):
     assert not document["workers"][0].get("cores")
 
 
+@pytest.mark.only_rwsgi(why="/metrics is ours")
+def test_metrics_have_the_sums_over_threads_that_are_left_out_of_the_document(serve, address, stats_at):
+    serve("--http-socket", address, "--wsgi-file", "worklife.py", "--stats", stats_at, "--stats-http", "--stats-no-cores")
+    assert http.get(address, "/").status == 200
+    metrics = http.get(stats_at, "/metrics").text
+    for line in ("rwsgi_saturation 0", 'rwsgi_worker_cores{worker="1"} 1', 'rwsgi_worker_cores_busy{worker="1"} 0'):
+        assert f"\n{line}\n" in metrics, metrics
+    assert not json.loads(http.get(stats_at, "/").text)["workers"][0].get("cores")
+
+
 @pytest.mark.only_rwsgi(why="its package has no pusher to statsd")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a process a name server of its own")
 def test_a_name_that_nobody_resolves_does_not_hold_up_the_end_of_the_server(program, address, tmp_path):

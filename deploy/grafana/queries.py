@@ -23,8 +23,9 @@ def histogram(metric: str, by: str = "", function: str = "rate") -> str:
 
 
 def quantile(number: float, metric: str, by: str = "") -> str:
-    """A percentile of a histogram."""
-    return f"histogram_quantile({number}, {histogram(metric, by)})"
+    """A percentile of a histogram, native or with buckets. Prometheus may keep both, which have no quantile together."""
+    buckets = total(f"{metric}_bucket", ", ".join(filter(None, ("le", by))))
+    return f"histogram_quantile({number}, {total(metric, by)}) or histogram_quantile({number}, {buckets})"
 
 
 def sums(metric: str, by: str = "") -> str:

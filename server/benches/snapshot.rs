@@ -17,7 +17,7 @@ use rwsgi::ids::{GenerationNumber, SlotId, ThreadIndex, WorkerId};
 use rwsgi::stats::cell::{LatencyCounts, Outcome};
 use rwsgi::stats::memory_sampler::MemorySampler;
 use rwsgi::stats::scoreboard::{Layout, Scoreboard};
-use rwsgi::stats::snapshot::{ProcessView, Subject, WorkerView, take};
+use rwsgi::stats::snapshot::{ProcessView, Purpose, Subject, WorkerView, take};
 use rwsgi::stats::state::SnapshotState;
 use rwsgi::stats::totals::Totals;
 use rwsgi_config::Config;
@@ -81,6 +81,7 @@ fn main() {
     let totals: Vec<_> = (0..WORKERS).map(|_| Totals::new(THREADS)).collect();
     let config = Config::default();
     let subject = || Subject {
+        purpose: Purpose::Document,
         temp_dir: std::path::Path::new("/var/tmp"),
         temp_limit: None,
         scoreboard: &board,

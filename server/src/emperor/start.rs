@@ -234,11 +234,11 @@ fn serve_stats(
         Service::Plain
     };
     let ask = events.clone();
-    tokio::task::spawn_local(server::serve(listener.fd().try_clone_to_owned()?, service, move |answer| {
+    tokio::task::spawn_local(server::serve(listener.fd().try_clone_to_owned()?, service, move |asked| {
         let ask = ask.clone();
         // Bounded by the connections that the server takes.
         tokio::task::spawn_local(async move {
-            let _ = ask.send(Event::Stats(answer)).await;
+            let _ = ask.send(Event::Stats(asked.answer)).await;
         });
     }));
     Ok(())

@@ -20,6 +20,7 @@ use crate::ipc::calls::{CallPacket, CallRequest, WorkerState};
 use crate::ipc::schedule::When;
 use crate::ipc::target::Target;
 use crate::ipc::{Auxiliary, AuxiliaryKind, Role, send_message};
+use crate::stats::snapshot::Purpose;
 use rwsgi_config::{Config, Farm};
 
 impl Master {
@@ -266,7 +267,7 @@ impl Master {
     }
 
     fn worker_states(&mut self) -> Vec<WorkerState> {
-        let workers = self.snapshot().workers.into_iter();
+        let workers = self.snapshot(Purpose::Document).workers.into_iter();
         workers
             .map(|worker| WorkerState {
                 id: worker.id,

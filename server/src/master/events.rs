@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use nix::sys::signal::Signal;
 use rwsgi_config::hooks::{Function, Hook};
-use rwsgi_stats::Snapshot;
 use rwsgi_stats::control::ThreadStack;
 use tokio::sync::{mpsc, oneshot};
 
@@ -17,6 +16,7 @@ use crate::ipc::Notice;
 use crate::ipc::calls::CallPacket;
 use crate::spooler::Queue;
 use crate::stats::server::Readiness;
+use crate::stats::snapshot::SnapshotRequest;
 use crate::vassal::Heard;
 
 /// Where tasks send what has happened. It has space for [`MOST_WAITING`]: who sends more waits, and leaves what comes
@@ -71,7 +71,7 @@ pub(super) enum Event {
         stack: ThreadStack,
     },
     /// Somebody wants to know how the server is doing.
-    Stats(oneshot::Sender<Snapshot>),
+    Stats(SnapshotRequest),
     /// Somebody wants to know whether the server lives, or wants requests.
     Probe(oneshot::Sender<Readiness>),
     /// Somebody asks for something through the control socket.
@@ -83,7 +83,7 @@ pub(super) enum Event {
         /// Until when they are not counted again.
         good_until: Instant,
         /// Who wants to know.
-        answer: oneshot::Sender<Snapshot>,
+        asked: SnapshotRequest,
     },
 }
 

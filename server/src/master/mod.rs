@@ -92,6 +92,7 @@ use crate::local_time;
 use crate::log_limit;
 use crate::pidfile::{self, MASTER_NAME};
 use crate::procname;
+use crate::stats::snapshot::Purpose;
 use crate::system_limits;
 use crate::vassal::Link;
 use rwsgi_config::{Config, ControlSocket};
@@ -174,7 +175,7 @@ async fn serve(
     }
     log_limit::finish();
     hooks::at_the_end(&mut master.config);
-    let last = master.otlp.is_some().then(|| master.snapshot());
+    let last = master.otlp.is_some().then(|| master.snapshot(Purpose::Metrics));
     drop(master.log.take());
     if let Some(otlp) = master.otlp.take() {
         otlp.finish(last);
@@ -230,11 +231,11 @@ impl Master {
             Event::FromEmperor(heard) => self.hear_emperor(heard),
             Event::Heartbeat => self.send_heartbeat(),
             Event::SlowStack { slot, thread, started, stack } => self.keep_slow_stack(slot, thread, started, &stack),
-            Event::Stats(answer) => self.answer_stats(answer),
+            Event::Stats(asked) => self.answer_stats(asked),
             // Who asked may have gone.
             Event::Probe(answer) => drop(answer.send(self.readiness().map_err(|why| why.to_string()))),
             Event::Control(asked) => self.obey_control(*asked),
-            Event::Queues { queues, good_until, answer } => self.answer_counted(queues, good_until, answer),
+            Event::Queues { queues, good_until, asked } => self.answer_counted(queues, good_until, asked),
         }
     }
 
@@ -305,7 +306,7 @@ impl Master {
             }
             Command::Stacks => self.log_stacks(),
             Command::Stats => {
-                let snapshot = self.snapshot();
+                let snapshot = self.snapshot(Purpose::Document);
                 for worker in &snapshot.workers {
                     info!(
                         "worker {} (pid {}) is {}: {} requests, {} exceptions, rss {}, busy for {} s",

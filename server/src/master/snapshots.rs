@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use rwsgi_stats::Snapshot;
-use tokio::sync::oneshot;
 
 use super::canary::Canary;
 use super::children::{Child, Children};
@@ -16,12 +15,12 @@ use crate::clock::UnixMicros;
 use crate::ids::WorkerId;
 use crate::ipc::{Auxiliary, AuxiliaryKind};
 use crate::spooler::Queue;
-use crate::stats::snapshot::{self, ProcessView, SocketView, Subject, Taken, WorkerView};
+use crate::stats::snapshot::{self, ProcessView, Purpose, SnapshotRequest, SocketView, Subject, Taken, WorkerView};
 use crate::stats::spoolers::SpoolerView;
 
 impl Master {
     /// A snapshot of the whole server.
-    pub(super) fn snapshot(&mut self) -> Snapshot {
+    pub(super) fn snapshot(&mut self, purpose: Purpose) -> Snapshot {
         self.collect_all_slow();
         let mut sockets: Vec<_> = self
             .sockets
@@ -45,6 +44,7 @@ impl Master {
         let current = self.generations.current();
         let python = current.and_then(|current| self.generations.get(current)?.python.as_deref());
         let subject = Subject {
+            purpose,
             scoreboard: &self.scoreboard,
             config: &self.config,
             started_at: self.started_at,
@@ -66,7 +66,9 @@ impl Master {
         snapshot.control = self.control.file.as_ref().map(|file| file.path().to_string_lossy().into_owned());
         self.describe_readiness(&mut snapshot);
         self.describe_silence(&mut snapshot);
-        self.describe_slow_requests(&mut snapshot);
+        if purpose == Purpose::Document {
+            self.describe_slow_requests(&mut snapshot);
+        }
         snapshot.otlp = self.otlp.as_ref().map(Otlp::describe);
         self.daemons.describe(&mut snapshot);
         self.crons.describe(&mut snapshot);
@@ -76,9 +78,9 @@ impl Master {
     }
 
     /// A snapshot without what is not to be shown.
-    fn snapshot_for_clients(&mut self) -> Snapshot {
-        let mut snapshot = self.snapshot();
-        if self.config.stats_push.no_cores {
+    fn snapshot_for_clients(&mut self, purpose: Purpose) -> Snapshot {
+        let mut snapshot = self.snapshot(purpose);
+        if self.config.stats_push.no_cores && purpose == Purpose::Document {
             for worker in &mut snapshot.workers {
                 worker.cores.clear();
             }
@@ -90,11 +92,11 @@ impl Master {
     }
 
     /// Answers with a snapshot, for which the queues are counted first. That may take a while, and is done elsewhere.
-    pub(super) fn answer_stats(&mut self, answer: oneshot::Sender<Snapshot>) {
+    pub(super) fn answer_stats(&mut self, asked: SnapshotRequest) {
         let directories = self.config.spooler.directories.clone();
         if directories.is_empty() || self.queues.are_fresh(Instant::now()) {
             // Who asked may have gone.
-            let _ = answer.send(self.snapshot_for_clients());
+            let _ = asked.answer.send(self.snapshot_for_clients(asked.purpose));
             return;
         }
         let events = self.events.clone();
@@ -102,20 +104,15 @@ impl Master {
             let counted = tokio::task::spawn_blocking(move || count(&directories)).await;
             if let Ok((queues, good_until)) = counted {
                 // The loop is gone only when the process is about to be.
-                let _ = events.send(Event::Queues { queues, good_until, answer }).await;
+                let _ = events.send(Event::Queues { queues, good_until, asked }).await;
             }
         });
     }
 
     /// The queues were counted for a client of the stats server.
-    pub(super) fn answer_counted(
-        &mut self,
-        queues: Vec<Queue>,
-        good_until: Instant,
-        answer: oneshot::Sender<Snapshot>,
-    ) {
+    pub(super) fn answer_counted(&mut self, queues: Vec<Queue>, good_until: Instant, asked: SnapshotRequest) {
         self.queues.set(queues, good_until);
-        let _ = answer.send(self.snapshot_for_clients());
+        let _ = asked.answer.send(self.snapshot_for_clients(asked.purpose));
     }
 }
 

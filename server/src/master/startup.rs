@@ -318,12 +318,12 @@ fn bind_all(
         } else {
             Service::Plain
         };
-        tokio::task::spawn_local(server::serve(fd, service, move |answer| {
+        tokio::task::spawn_local(server::serve(fd, service, move |asked| {
             let ask = ask.clone();
             // Bounded by the connections that the server takes.
             tokio::task::spawn_local(async move {
                 // The loop is gone only when the process is about to be.
-                let _ = ask.send(Event::Stats(answer)).await;
+                let _ = ask.send(Event::Stats(asked)).await;
             });
         }));
     }

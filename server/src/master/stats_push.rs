@@ -28,6 +28,7 @@ use self::files::{Directory, Document};
 use self::socket::Plain;
 use self::statsd::Statsd;
 use super::events::{Event, Events};
+use crate::stats::snapshot::{Purpose, SnapshotRequest};
 use rwsgi_config::{Config, PushTo, StatsPushConfig};
 
 /// How often the files of `metrics-dir` are written.
@@ -93,9 +94,10 @@ fn spawn(mut receiver: Box<dyn Receiver>, every: Duration, with_cores: bool, eve
         let mut next = Instant::now() + every;
         loop {
             tokio::time::sleep_until(next).await;
-            let (sender, snapshot) = oneshot::channel();
+            let (answer, snapshot) = oneshot::channel();
+            let asked = SnapshotRequest { purpose: Purpose::Document, answer };
             // The loop is gone only when the process is about to be.
-            let (Ok(()), Ok(snapshot)) = (events.send(Event::Stats(sender)).await, snapshot.await) else { return };
+            let (Ok(()), Ok(snapshot)) = (events.send(Event::Stats(asked)).await, snapshot.await) else { return };
             let sent = tokio::task::spawn_blocking(move || {
                 let outcome = receiver.take(&snapshot, with_cores);
                 (receiver, outcome)

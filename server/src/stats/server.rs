@@ -28,6 +28,7 @@ use tracing::{info, warn};
 pub use self::http::{HttpAccess, OwnNames};
 pub use self::metrics::MetricsAccess;
 pub use self::probe::{Probes, Readiness};
+use super::snapshot::{Purpose, SnapshotRequest};
 
 /// Connections that may be open at a time: more than there are monitors, and few enough for the memory of their documents.
 const CONNECTIONS: usize = 32;
@@ -97,8 +98,8 @@ enum Turn {
 
 /// Serves a bound, listening, non-blocking socket until the master ends. Runs within a `LocalSet`.
 ///
-/// `ask` has somebody take a snapshot and send it; a dropped sender means that the server is stopping.
-pub async fn serve(listener: OwnedFd, service: Service, ask: impl Fn(oneshot::Sender<Snapshot>) + 'static) {
+/// `ask` has somebody take a snapshot and send it.
+pub async fn serve(listener: OwnedFd, service: Service, ask: impl Fn(SnapshotRequest) + 'static) {
     let listener = match adopt(listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -157,13 +158,13 @@ fn adopt(fd: OwnedFd) -> io::Result<StatsListener> {
 async fn answer(
     stream: &mut dyn Stream,
     service: &Service,
-    ask: &impl Fn(oneshot::Sender<Snapshot>),
+    ask: &impl Fn(SnapshotRequest),
     turn: &Cell<Turn>,
 ) -> io::Result<()> {
     let bytes = match service {
         Service::Plain => {
             turn.set(Turn::Ours);
-            document(&snapshot(ask).await?)?
+            document(&snapshot(ask, Purpose::Document).await?)?
         }
         Service::Http(access) => {
             let request = within(http::read_request(stream, &access.names)).await?;
@@ -203,9 +204,9 @@ async fn within<T>(step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     timeout(PATIENCE, step).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-async fn snapshot(ask: &impl Fn(oneshot::Sender<Snapshot>)) -> io::Result<Snapshot> {
-    let (sender, receiver) = oneshot::channel();
-    ask(sender);
+async fn snapshot(ask: &impl Fn(SnapshotRequest), purpose: Purpose) -> io::Result<Snapshot> {
+    let (answer, receiver) = oneshot::channel();
+    ask(SnapshotRequest { purpose, answer });
     receiver.await.map_err(io::Error::other)
 }
 
@@ -233,8 +234,8 @@ mod tests {
     fn with_server<T>(listener: OwnedFd, service: Service, workers: u32, client: impl Future<Output = T>) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         tokio::task::LocalSet::new().block_on(&runtime, async {
-            tokio::task::spawn_local(serve(listener, service, move |answer| {
-                let _ = answer.send(snapshot_of(workers));
+            tokio::task::spawn_local(serve(listener, service, move |asked| {
+                let _ = asked.answer.send(snapshot_of(workers));
             }));
             timeout(Duration::from_secs(30), client).await.expect("the server holds the client up")
         })

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use nix::unistd::Pid;
 use rwsgi_stats::{Address, Limits, Queue, SCHEMA_VERSION, Snapshot, Socket, TempFiles};
+use tokio::sync::oneshot;
 use tracing::warn;
 
 pub use self::worker::{CorruptWorker, ProcessView, WorkerView};
@@ -18,8 +19,29 @@ use crate::clock::{MonotonicNanos, UnixMicros};
 use crate::ids::GenerationNumber;
 use rwsgi_config::Config;
 
+/// What a snapshot is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// The stats document: everything that the configuration does not leave out of it.
+    Document,
+    /// Metrics, which are sums over threads: these are there whatever the configuration leaves out of the document. What
+    /// metrics never tell is left out: latency of single workers, requests in progress, slow requests.
+    Metrics,
+}
+
+/// Somebody's wish for a snapshot.
+#[derive(Debug)]
+pub struct SnapshotRequest {
+    /// What for.
+    pub purpose: Purpose,
+    /// Where it goes. A dropped sender means that the server is stopping.
+    pub answer: oneshot::Sender<Snapshot>,
+}
+
 /// What the master knows of the server beyond the scoreboard; everything that a snapshot is made of.
 pub struct Subject<'a> {
+    /// What the snapshot is for.
+    pub purpose: Purpose,
     /// The scoreboard.
     pub scoreboard: &'a Scoreboard,
     /// The configuration in force.
@@ -91,7 +113,8 @@ pub fn take(subject: &Subject<'_>, state: &mut SnapshotState) -> Taken {
     let mut corrupt = Vec::new();
     // Close to the counters that it belongs to: everything that is slow to read is behind us.
     let now = MonotonicNanos::now();
-    let context = worker::SnapshotContext { scoreboard: subject.scoreboard, config: subject.config, now, host: &host };
+    let &Subject { purpose, scoreboard, config, .. } = subject;
+    let context = worker::SnapshotContext { purpose, scoreboard, config, now, host: &host };
     let workers: Vec<_> = subject.workers.iter().map(|view| worker::take(context, view, state, &mut corrupt)).collect();
     let in_progress: u64 = workers.iter().flat_map(|worker| &worker.cores).map(|core| u64::from(core.in_request)).sum();
 

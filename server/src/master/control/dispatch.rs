@@ -9,6 +9,7 @@ use tracing::info;
 use super::asked::{Answering, Asked};
 use crate::log_text::{self, AUDIT};
 use crate::master::state::Master;
+use crate::stats::snapshot::{Purpose, SnapshotRequest};
 
 impl Master {
     /// Does what somebody asks for through the control socket.
@@ -41,8 +42,8 @@ impl Master {
 
     /// The document that the stats server sends.
     fn control_stats(&mut self, answering: Answering) {
-        let (sender, receiver) = oneshot::channel();
-        self.answer_stats(sender);
+        let (answer, receiver) = oneshot::channel();
+        self.answer_stats(SnapshotRequest { purpose: Purpose::Document, answer });
         tokio::task::spawn_local(async move {
             if let Ok(snapshot) = receiver.await {
                 answering.done(Answer::Stats(Box::new(snapshot)));

@@ -36,6 +36,7 @@ use self::target::Target;
 use super::events::{Event, Events};
 use crate::loggers::LineCopy;
 use crate::stats::scoreboard::Layout;
+use crate::stats::snapshot::{Purpose, SnapshotRequest};
 use crate::stats::traces::{TraceMemory, TraceReader};
 use rwsgi_config::Config;
 
@@ -154,9 +155,10 @@ impl Otlp {
         tokio::task::spawn_local(async move {
             loop {
                 tokio::time::sleep(every).await;
-                let (sender, snapshot) = oneshot::channel();
+                let (answer, snapshot) = oneshot::channel();
+                let asked = SnapshotRequest { purpose: Purpose::Metrics, answer };
                 // The loop is gone only when the process is about to be.
-                let (Ok(()), Ok(snapshot)) = (events.send(Event::Stats(sender)).await, snapshot.await) else { return };
+                let (Ok(()), Ok(snapshot)) = (events.send(Event::Stats(asked)).await, snapshot.await) else { return };
                 shared.set_snapshot(Box::new(snapshot));
             }
         });

@@ -2,7 +2,7 @@
 //! with UDP anywhere: nothing waits for it.
 
 use std::io;
-use std::net::UdpSocket;
+use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,8 @@ pub(super) struct Datagrams {
     pub(super) address: String,
     /// Kept, so that a refusal that comes back after the last datagram is told with the next.
     socket: Option<(Socket, Instant)>,
+    /// How often a datagram was refused: another address of the name is tried each time.
+    refusals: usize,
 }
 
 #[derive(Debug)]
@@ -26,7 +28,7 @@ enum Socket {
 
 impl Datagrams {
     pub(super) fn to(address: String) -> Self {
-        Self { address, socket: None }
+        Self { address, socket: None, refusals: 0 }
     }
 
     /// Sends each text; all are tried.
@@ -37,7 +39,7 @@ impl Datagrams {
         let now = Instant::now();
         let (socket, since) = match self.socket.take() {
             Some((socket, since)) if now.duration_since(since) < RESOLVE => (socket, since),
-            _ => (connect(&self.address)?, now),
+            _ => (connect(&self.address, self.refusals)?, now),
         };
         let mut refused = None;
         for text in texts {
@@ -55,26 +57,39 @@ impl Datagrams {
                 Err(error) => return Err(error),
             }
         }
+        if let Some(refused) = refused {
+            self.refusals = self.refusals.wrapping_add(1);
+            return Err(refused);
+        }
         self.socket = Some((socket, since));
-        refused.map_or(Ok(()), Err)
+        Ok(())
     }
 }
 
-fn connect(address: &str) -> io::Result<Socket> {
+fn connect(address: &str, nth: usize) -> io::Result<Socket> {
     if address.starts_with('/') {
         let socket = UnixDatagram::unbound()?;
         socket.set_nonblocking(true)?;
         socket.connect(address)?;
         return Ok(Socket::Unix(socket));
     }
+    connect_udp(address.to_socket_addrs()?.collect(), nth).map(Socket::Udp)
+}
+
+/// Connects to one of a name's addresses, the `nth` first: UDP connects also where nobody listens.
+fn connect_udp(mut addresses: Vec<SocketAddr>, nth: usize) -> io::Result<UdpSocket> {
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for address in std::net::ToSocketAddrs::to_socket_addrs(address)? {
+    // `localhost` is ::1 first on most machines, where a statsd that knows IPv4 alone, as uWSGI does, gets nothing.
+    addresses.sort_by_key(SocketAddr::is_ipv6);
+    let first = nth % addresses.len().max(1);
+    addresses.rotate_left(first);
+    for address in addresses {
         let any = if address.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
         let connected = UdpSocket::bind(any).and_then(|socket| socket.connect(address).map(|()| socket));
         match connected {
             Ok(socket) => {
                 socket.set_nonblocking(true)?;
-                return Ok(Socket::Udp(socket));
+                return Ok(socket);
             }
             Err(error) => last = error,
         }
@@ -99,6 +114,7 @@ mod tests {
         drop(receiver);
         datagrams.send(one("b:1|c")).unwrap();
         assert_eq!(datagrams.send(one("c:1|c")).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(datagrams.refusals, 1, "another address is next");
         let receiver = UdpSocket::bind(address).unwrap();
         // The refusal of what was sent last may be told once more.
         let _ = datagrams.send(one("d:1|c"));
@@ -106,6 +122,18 @@ mod tests {
         let mut bytes = [0; 100];
         let texts: Vec<_> = (0..2).map(|_| receiver.recv(&mut bytes).map(|n| bytes[..n].to_vec()).unwrap()).collect();
         assert!(texts.contains(&b"e:1|c".to_vec()), "{texts:?}");
+    }
+
+    #[test]
+    fn the_addresses_of_a_name_are_tried_in_turn_those_of_ipv4_first() {
+        let peer = |addresses: [&str; 2], nth| {
+            let addresses = addresses.map(|address| address.parse().unwrap()).to_vec();
+            connect_udp(addresses, nth).unwrap().peer_addr().unwrap().to_string()
+        };
+        assert_eq!(peer(["[::1]:9", "127.0.0.1:9"], 0), "127.0.0.1:9");
+        for (nth, address) in [(0, "127.0.0.1:9"), (1, "127.0.0.2:9"), (2, "127.0.0.1:9")] {
+            assert_eq!(peer(["127.0.0.1:9", "127.0.0.2:9"], nth), address);
+        }
     }
 
     #[test]

@@ -8,13 +8,12 @@ use std::io;
 use std::net::IpAddr;
 
 use rwsgi_metrics::Format;
-use rwsgi_stats::{Address, Snapshot};
+use rwsgi_stats::Address;
 use tokio::io::AsyncReadExt;
-use tokio::sync::oneshot;
 
 use super::metrics::MetricsAccess;
 use super::probe::Probes;
-use super::{Stream, document, snapshot};
+use super::{Purpose, SnapshotRequest, Stream, document, snapshot};
 
 /// The largest request head, bytes.
 const HEAD_MAX: usize = 8 * 1024;
@@ -129,7 +128,7 @@ fn parse_request(head: &[u8], names: &OwnNames) -> Option<Request> {
 pub(super) async fn respond(
     request: &Request,
     access: &HttpAccess,
-    ask: &impl Fn(oneshot::Sender<Snapshot>),
+    ask: &impl Fn(SnapshotRequest),
 ) -> io::Result<Vec<u8>> {
     let Request::Get { head_only, path, format } = request else { return Ok(refuse(request)) };
     let (head_only, path, format) = (*head_only, path.as_str(), *format);
@@ -139,7 +138,13 @@ pub(super) async fn respond(
     let cors =
         access.cors.as_ref().map_or(String::new(), |origin| format!("Access-Control-Allow-Origin: {origin}\r\n"));
     Ok(match path {
-        "/" => response("200 OK", "application/json", &document(&snapshot(ask).await?)?, &cors, head_only),
+        "/" => response(
+            "200 OK",
+            "application/json",
+            &document(&snapshot(ask, Purpose::Document).await?)?,
+            &cors,
+            head_only,
+        ),
         "/metrics" => {
             let body = access.metrics.body(format, ask).await?;
             let more = format!("{cors}Vary: Accept\r\n");

@@ -5,10 +5,9 @@ use std::io;
 
 use rwsgi_config::{Config, MetricsCompat};
 use rwsgi_metrics::{Compat, Format, Options, Scrapes, render};
-use rwsgi_stats::{Address, Snapshot};
-use tokio::sync::oneshot;
+use rwsgi_stats::Address;
 
-use super::snapshot;
+use super::{Purpose, SnapshotRequest, snapshot};
 use crate::clock;
 
 /// What `/metrics` tells.
@@ -35,12 +34,16 @@ impl MetricsAccess {
     }
 
     /// The body of an answer.
-    pub(super) async fn body(&self, format: Format, ask: &impl Fn(oneshot::Sender<Snapshot>)) -> io::Result<Vec<u8>> {
+    pub(super) async fn body(&self, format: Format, ask: &impl Fn(SnapshotRequest)) -> io::Result<Vec<u8>> {
         let MetricsCompat::UwsgiExporter { cores } = self.compat else {
-            return Ok(render(&snapshot(ask).await?, format, &Options { no_routes: self.no_routes, compat: None }));
+            return Ok(render(
+                &snapshot(ask, Purpose::Metrics).await?,
+                format,
+                &Options { no_routes: self.no_routes, compat: None },
+            ));
         };
         let began = clock::MonotonicNanos::now();
-        let snapshot = snapshot(ask).await?;
+        let snapshot = snapshot(ask, Purpose::Metrics).await?;
         let took = clock::MonotonicNanos::now().nanos_since(began) as f64 / 1e9;
         let Scrapes { count, errors, seconds } = self.scrapes.get();
         let scrapes = Scrapes { count: count + 1, errors, seconds: seconds + took };

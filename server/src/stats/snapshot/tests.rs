@@ -20,6 +20,7 @@ use rwsgi_protocol::SocketProtocol;
 
 /// Two workers of two threads, with this process in the place of both.
 struct Server {
+    purpose: Purpose,
     board: Scoreboard,
     config: Config,
     totals: Vec<Totals>,
@@ -56,6 +57,7 @@ impl Server {
     fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         Self {
+            purpose: Purpose::Document,
             board: Scoreboard::create(Layout::new(2, 2)).unwrap(),
             config: Config::default(),
             totals: vec![Totals::new(2), Totals::new(2)],
@@ -80,6 +82,7 @@ impl Server {
     fn take_all_with(&mut self, sockets: Vec<SocketView<'_>>) -> Taken {
         let workers = WorkerId::first(2).zip(&self.totals).zip(&self.processes);
         let subject = Subject {
+            purpose: self.purpose,
             scoreboard: &self.board,
             config: &self.config,
             started_at: UnixMicros::from_micros(1_700_000_000_000_000),
@@ -163,6 +166,25 @@ fn a_request_in_progress_is_told_with_its_variables() {
     assert_eq!(info.started.unwrap() + info.elapsed.unwrap(), snapshot.now.unwrap());
     assert_eq!(info.request_start.unwrap(), info.started.unwrap() / 1_000_000);
     assert_eq!(worker.cores[0].req_info, RequestInfo::default());
+}
+
+#[test]
+fn a_snapshot_for_metrics_has_the_series_of_the_document_and_no_requests() {
+    let mut server = Server::new();
+    server.serve(0, 1, 4_000_000, ok());
+    server.thread(1, 1).begin(ago(Duration::from_secs(3)), SocketProtocol::Http, b"", b"GET / HTTP/1.1\r\n\r\n");
+    let series = |snapshot: &Snapshot| {
+        let text = rwsgi_metrics::render(snapshot, rwsgi_metrics::Format::Text, &rwsgi_metrics::Options::default());
+        let text = String::from_utf8(text).unwrap();
+        text.lines().filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned())).collect::<Vec<_>>()
+    };
+    let document = server.take();
+    server.purpose = Purpose::Metrics;
+    let metrics = server.take();
+    assert_eq!(series(&metrics), series(&document));
+    assert_eq!((&metrics.latency, metrics.load), (&document.latency, 1));
+    let worker = &metrics.workers[1];
+    assert_eq!((&worker.latency, &worker.cores[1].vars), (&None, &Vec::new()));
 }
 
 #[test]

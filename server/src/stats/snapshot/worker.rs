@@ -6,6 +6,7 @@ use std::time::Duration;
 use nix::unistd::Pid;
 use rwsgi_stats::{App, Core, GarbageCollections, RequestInfo, Responses, Worker};
 
+use super::Purpose;
 use crate::clock::{self, Clock, MonotonicNanos, UnixMicros};
 use crate::ids::{GenerationNumber, SlotId, ThreadIndex, WorkerId};
 use crate::stats::cell::{Counters, ExceptionReport, GcCounts, ThreadSample};
@@ -75,6 +76,7 @@ struct ThreadSums {
 /// What is the same for all workers of a snapshot.
 #[derive(Clone, Copy)]
 pub(super) struct SnapshotContext<'a> {
+    pub(super) purpose: Purpose,
     pub(super) scoreboard: &'a Scoreboard,
     pub(super) config: &'a Config,
     pub(super) now: MonotonicNanos,
@@ -122,7 +124,8 @@ pub(super) fn take(
                 threads.in_progress = threads.in_progress.saturating_add(now.nanos_since(started));
                 core.in_request = 1;
                 // The request of the process that is shown goes first.
-                if core.vars.is_empty()
+                if context.purpose == Purpose::Document
+                    && core.vars.is_empty()
                     && let Some(held) = cell.held()
                 {
                     let vars = Vars::of(&held, host, context.config.show_request);
@@ -210,7 +213,7 @@ fn worker_entry(
         rss_peak: Some(memory.rss_peak),
         responses: Some(Responses { informational, success, redirect, client_error, server_error }),
         recycled: Some(view.totals.recycled),
-        latency: Some(state.worker_latency.encode()),
+        latency: (context.purpose == Purpose::Document).then(|| state.worker_latency.encode()),
         last_exception: last_exception.map(|report| describe_exception(&report, context.config.show_request)),
         gc: context.config.slow_requests.gc_stats.then(|| garbage(context.scoreboard, view)),
     }
