@@ -350,6 +350,26 @@ def test_the_variables_of_opentelemetry_say_what_options_leave_open(site, addres
     assert attributes(export.message.resource_spans[0].resource)["service.name"] == "from-env"
 
 
+def test_a_variable_that_cannot_be_read_is_named_without_its_text(site, collector):
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer abc,more"}
+    server = site("--otlp", endpoint="", env=env)
+    server.logged("WARN otlp: OTEL_EXPORTER_OTLP_HEADERS is not used")
+    assert "abc" not in server.log()
+
+
+def test_no_proxy_is_asked_for_a_collector_on_this_machine(site, address, collector):
+    env = {"HTTP_PROXY": f"http://{tcp()}", "NO_PROXY": ""}
+    server = site("--otlp-sample", 1, env=env)
+    get(address, "/")
+    assert counted_by(server, traces=1)["traces_dropped"] == 0
+
+
+def test_the_application_is_not_given_the_keys_of_the_collector(site, address):
+    site("--otlp-headers", "authorization=Bearer%20abc", "--otlp-service-name", "shop")
+    options = told(get(address, "/options"))
+    assert "shop" in options["otlp-service-name"] and "otlp-headers" not in options and "abc" not in str(options)
+
+
 def test_the_variables_alone_export_nothing(site, collector):
     server = site(endpoint="", env={"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url})
     assert "otlp" not in server.stats()
