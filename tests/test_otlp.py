@@ -311,7 +311,8 @@ def test_a_collector_that_never_answers_does_not_hold_up_the_end(site, address, 
     collector.wait(lambda: collector.exports, "it has been asked", server.log)
     server.send(signal.SIGTERM)
     server.wait_exit(deadline=20)
-    assert "otlp: the server ends, and the collector does not answer: what waits for it is lost" in server.log()
+    # Whether the export that was in progress outlasts the server or not.
+    assert server.lines("otlp: the server ends, and the collector") or server.lines("dropped: the server ends, and the collector")
 
 
 def test_a_collector_may_speak_tls_and_ask_for_headers(serve, address, stats_at, tmp_path):
