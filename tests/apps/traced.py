@@ -26,6 +26,10 @@ def application(environ, start_response):
     if path.startswith("/named/"):
         environ["rwsgi.route"] = "named.one"
     told = {name: environ.get(f"HTTP_{name.upper()}") for name in ("traceparent", "tracestate")}
+    if path == "/options":
+        import uwsgi
+
+        told = {name: str(value) for name, value in uwsgi.opt.items()}
     body = json.dumps(told).encode()
     start_response("404 Not Found" if path == "/missing" else "200 OK", [("Content-Length", str(len(body)))])
     return [body]

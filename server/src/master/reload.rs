@@ -71,6 +71,7 @@ impl Master {
         let mut config = config.clone();
         // The application has no use for the keys of a collector.
         config.otlp.headers.clear();
+        config.given.retain(|(name, _)| name != "otlp-headers");
         Ok(Setup {
             config,
             layout: self.scoreboard.layout(),

@@ -1,5 +1,6 @@
 //! One export: an HTTP request, and what its answer means (OTLP/HTTP, "Request and Response").
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +10,10 @@ use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResp
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
 use rwsgi_stats::Shown;
+use tracing::info;
+use ureq::http::Uri;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::{Proxy, ProxyProtocol};
 
 use super::Signal;
 use super::target::Target;
@@ -36,6 +40,8 @@ pub(super) struct Client {
     target: Target,
     /// Its URLs, without what nobody is to see.
     shown: [String; 3],
+    /// Which of them are of this machine: no proxy is asked for these.
+    is_local: [bool; 3],
 }
 
 impl Client {
@@ -45,7 +51,15 @@ impl Client {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = TlsConfig::builder().unversioned_rustls_crypto_provider(provider);
         let tls = tls.root_certs(RootCerts::new_with_certs(&roots(&target)?));
+        let is_local = Signal::ALL.map(|signal| is_loopback(target.url(signal)));
+        // SOCKS is not spoken.
+        let is_spoken = |proxy: &Proxy| matches!(proxy.protocol(), ProxyProtocol::Http | ProxyProtocol::Https);
+        let proxy = Proxy::try_from_env().filter(is_spoken).filter(|_| is_local.contains(&false));
+        if let Some(proxy) = &proxy {
+            info!("otlp: the proxy {}:{} is used, as the environment says", proxy.host(), proxy.port());
+        }
         let config = ureq::Agent::config_builder()
+            .proxy(proxy)
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
@@ -53,7 +67,7 @@ impl Client {
             .tls_config(tls.build())
             .build();
         let shown = Signal::ALL.map(|signal| Shown::default().text(target.url(signal)).into_owned());
-        Ok(Self { agent: config.new_agent(), target, shown })
+        Ok(Self { agent: config.new_agent(), target, shown, is_local })
     }
 
     /// Who gets a signal, for the log.
@@ -71,7 +85,9 @@ impl Client {
         for (name, value) in &self.target.headers {
             request = request.header(name, value);
         }
-        match request.config().timeout_global(Some(within)).build().send(body) {
+        let config = request.config().timeout_global(Some(within));
+        let config = if self.is_local[signal as usize] { config.proxy(None) } else { config };
+        match config.build().send(body) {
             Ok(mut answer) => {
                 let status = answer.status().as_u16();
                 let after =
@@ -86,6 +102,13 @@ impl Client {
             Err(error) => Outcome::Later { after: None, why: error.to_string() },
         }
     }
+}
+
+/// Whether a URL is of this machine by its name.
+fn is_loopback(url: &str) -> bool {
+    let uri = url.parse::<Uri>().unwrap_or_default();
+    let host = uri.host().unwrap_or("").trim_matches(['[', ']']);
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// The certificates that may have signed the collector's.
@@ -175,6 +198,18 @@ mod tests {
             assert!(matches!(of(status, b""), Outcome::Refused(_)), "{status}");
         }
         assert_eq!(of(400, b"no\x1b[1m way"), Outcome::Refused("it answers 400 no[1m way".into()));
+    }
+
+    #[test]
+    fn a_collector_on_this_machine_is_known_by_its_url() {
+        for url in
+            ["http://localhost:4318/v1/logs", "https://127.0.0.1", "http://[::1]:4318/x", "http://u:p@LOCALHOST/"]
+        {
+            assert!(is_loopback(url), "{url}");
+        }
+        for url in ["http://collector:4318/localhost", "http://127.0.0.1.example.org", "http://10.0.0.1", ""] {
+            assert!(!is_loopback(url), "{url}");
+        }
     }
 
     #[test]

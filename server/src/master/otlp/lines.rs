@@ -59,6 +59,10 @@ fn severity_of(line: &str) -> (SeverityNumber, &'static str) {
 /// The number of so many digits that stands behind a name: `trace_id=…`, `"trace_id": "…"`. Nothing when there is none.
 fn id_after(line: &str, name: &str, digits: usize) -> Vec<u8> {
     let found = line.match_indices(name).find_map(|(at, _)| {
+        // `parent_span_id` is another's.
+        if line[..at].ends_with(|before: char| before.is_ascii_alphanumeric() || before == '_') {
+            return None;
+        }
         let rest = line[at + name.len()..].trim_start_matches(['"', '\'', ' ']);
         let rest = rest.strip_prefix(['=', ':'])?.trim_start_matches(['"', '\'', ' ']);
         let id = rest.get(..digits)?;
@@ -88,6 +92,7 @@ mod tests {
             format!("{{\"a\":1,\"trace_id\":\"{TRACE}\",\"span_id\":\"b7ad6b7169203331\"}}"),
             format!("{{'trace_id' : '{TRACE}', 'span_id' : 'b7ad6b7169203331'}}"),
             format!("trace_id=0 trace_id={TRACE} span_id=b7ad6b7169203331 resource.service.name=x"),
+            format!("parent_span_id=00000000000000ff trace_id={TRACE} span_id=b7ad6b7169203331"),
         ] {
             let record = record(&line);
             assert_eq!((record.trace_id.len(), record.span_id.len()), (16, 8), "{line}");

@@ -110,8 +110,9 @@ impl Metrics {
             Some(routes) => {
                 self.routes.retain(|name, _| routes.iter().any(|route| route.route == *name));
                 for route in routes {
-                    let before = self.before;
-                    let seen = self.routes.entry(route.route.clone()).or_insert((0, out.start));
+                    // One that was not there last time may have had a row, and lost it, before that.
+                    let before = self.before.max(out.start);
+                    let seen = self.routes.entry(route.route.clone()).or_insert((0, before));
                     if route.requests < seen.0 {
                         seen.1 = before;
                     }
@@ -301,5 +302,13 @@ mod tests {
         assert_eq!(durations(&metrics.of(&snapshot(6))).start_time_unix_nano, 5_000);
         assert_eq!(durations(&metrics.of(&snapshot(1))).start_time_unix_nano, 16_000);
         assert_eq!(durations(&metrics.of(&snapshot(2))).start_time_unix_nano, 16_000);
+    }
+
+    #[test]
+    fn a_route_that_was_gone_says_since_when_it_counts() {
+        let mut metrics = Metrics::default();
+        metrics.of(&snapshot(5));
+        metrics.of(&Snapshot { routes: Some(Vec::new()), ..snapshot(6) });
+        assert_eq!(durations(&metrics.of(&snapshot(7))).start_time_unix_nano, 16_000);
     }
 }

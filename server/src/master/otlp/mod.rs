@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use rwsgi_stats::{OtlpCounts, Snapshot};
 use tokio::sync::oneshot;
-use tracing::info;
+use tracing::{info, warn};
 
 use self::client::Client;
 use self::sender::Sender;
@@ -42,6 +42,8 @@ use rwsgi_config::Config;
 
 /// How often the rings of traced requests are looked at while there are any.
 const LOOK: Duration = Duration::from_millis(200);
+/// How often they are looked at while there are none: a process may be killed when it is about to wake who sleeps.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// How long the server's end waits for the collector.
 const LAST: Duration = Duration::from_secs(3);
 /// What more it waits for the thread.
@@ -191,9 +193,10 @@ impl Otlp {
             self.shared.set_snapshot(Box::new(snapshot));
         }
         self.shared.end_by(Instant::now() + LAST);
-        if let Some(done) = self.done {
-            // One that still waits for a name, say, ends with the process.
-            let _ = done.recv_timeout(LAST + GRACE);
+        let Some(done) = self.done else { return };
+        // One that still waits for an answer, or for a name, ends with the process.
+        if done.recv_timeout(LAST + GRACE) == Err(mpsc::RecvTimeoutError::Timeout) {
+            warn!("otlp: the server ends, and the collector does not answer: what waits for it is lost");
         }
     }
 }
@@ -223,7 +226,7 @@ fn gather(shared: &Shared, memory: &TraceMemory, ends: &AtomicBool) {
         // Whoever writes from now on wakes this thread; who wrote just before is seen at another look.
         memory.set_sleeps(true);
         if !look() {
-            memory.sleep(wakes, None);
+            memory.sleep(wakes, Some(LOOK_AGAIN));
         }
         memory.set_sleeps(false);
     }

@@ -235,7 +235,7 @@ impl Sender {
                 );
             }
             Outcome::Later { after, why } => {
-                let wait = after.unwrap_or_else(|| jittered(lane.delay));
+                let wait = wait_of(after, lane.delay);
                 lane.delay = (lane.delay * 2).min(LONGEST_DELAY);
                 lane.not_before = now + wait;
                 if !lane.is_failing && lane.may_say(now) {
@@ -314,10 +314,29 @@ fn is_due(signal: Signal, waiting: &Waiting, ends: bool) -> bool {
     due(signal, waiting, now).is_some_and(|due| ends || due <= now)
 }
 
+/// How long an export waits that is to be tried again. No collector is asked without a pause, whatever it says: a date
+/// that its clock calls the future may be over by ours.
+fn wait_of(after: Option<Duration>, delay: Duration) -> Duration {
+    after.map_or_else(|| jittered(delay), |after| after.max(FIRST_DELAY))
+}
+
 /// From half of it to all of it: many servers must not come back at once.
 fn jittered(delay: Duration) -> Duration {
     let mut byte = [0];
     // Without it all is well but that.
     let _ = getrandom::fill(&mut byte);
     delay / 2 + delay * u32::from(byte[0]) / 512
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_collector_is_asked_again_without_a_pause() {
+        let delay = Duration::from_secs(8);
+        assert_eq!(wait_of(Some(Duration::ZERO), delay), FIRST_DELAY);
+        assert_eq!(wait_of(Some(Duration::from_secs(100)), delay), Duration::from_secs(100));
+        assert!((delay / 2..=delay).contains(&wait_of(None, delay)));
+    }
 }

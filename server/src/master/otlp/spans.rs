@@ -156,7 +156,8 @@ fn attributes(report: &TraceReport, vars: &Vars, with_routes: bool, failure: Opt
     let uri = get("REQUEST_URI").or_else(|| get("PATH_INFO")).unwrap_or("/");
     let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
     // The absolute form has an authority before its path.
-    let path = path.split_once("://").map_or(path, |(_, rest)| rest.find('/').map_or("/", |slash| &rest[slash..]));
+    let authority = path.split_once("://").filter(|_| !path.starts_with('/'));
+    let path = authority.map_or(path, |(_, rest)| rest.find('/').map_or("/", |slash| &rest[slash..]));
     add("url.path", text(path));
     if !query.is_empty() {
         add("url.query", text(query));
@@ -338,6 +339,8 @@ mod tests {
         assert_eq!(value(brewed, "http.request.method_original").as_deref(), Some("BREW"));
         let absolute = &spans(&report("GET http://a.example/b?c HTTP/1.1\r\nHost: a\r\n\r\n"))[0];
         assert_eq!(value(absolute, "url.path").as_deref(), Some("/b"));
+        let inside = &spans(&report("GET /to/http://a.example/b HTTP/1.1\r\nHost: a\r\n\r\n"))[0];
+        assert_eq!(value(inside, "url.path").as_deref(), Some("/to/http://a.example/b"));
         assert_eq!(host_and_port("[::1]:80"), ("::1", Some(80)));
         assert_eq!(host_and_port("::1"), ("::1", None));
     }

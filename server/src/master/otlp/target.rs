@@ -2,6 +2,7 @@
 
 use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_proto::tonic::resource::v1::Resource;
+use tracing::warn;
 
 use super::Signal;
 use super::values::{attribute, number, text};
@@ -37,7 +38,7 @@ impl Target {
             let own = own.filter(|_| options.endpoint.is_none());
             own.unwrap_or_else(|| format!("{}/v1/{}", base.trim_end_matches('/'), signal.name()))
         });
-        let mut headers = variable("OTEL_EXPORTER_OTLP_HEADERS").and_then(|text| otlp_pairs(&text)).unwrap_or_default();
+        let mut headers = pairs_of("OTEL_EXPORTER_OTLP_HEADERS", &variable);
         merge(&mut headers, &options.headers);
         let ca = options.ca.as_ref().map(|path| ("otlp-ca", path.to_string_lossy().into_owned()));
         let ca = ca.or_else(|| {
@@ -62,6 +63,16 @@ impl Target {
     }
 }
 
+/// What a variable has. One that cannot be read is left out as a whole, as the specification has it; the log says so,
+/// without its text, which may be secret.
+fn pairs_of(name: &str, variable: impl Fn(&str) -> Option<String>) -> Vec<(String, String)> {
+    let Some(text) = variable(name) else { return Vec::new() };
+    otlp_pairs(&text).unwrap_or_else(|| {
+        warn!("otlp: {name} is not used: it is to be NAME=VALUE, several with commas between");
+        Vec::new()
+    })
+}
+
 /// Later ones replace earlier ones of the same name.
 fn merge(list: &mut Vec<(String, String)>, more: &[(String, String)]) {
     for (name, value) in more {
@@ -71,7 +82,7 @@ fn merge(list: &mut Vec<(String, String)>, more: &[(String, String)]) {
 }
 
 fn resource(options: &OtlpConfig, variable: impl Fn(&str) -> Option<String>) -> Resource {
-    let mut attributes = variable("OTEL_RESOURCE_ATTRIBUTES").and_then(|text| otlp_pairs(&text)).unwrap_or_default();
+    let mut attributes = pairs_of("OTEL_RESOURCE_ATTRIBUTES", &variable);
     merge(&mut attributes, &options.attributes);
     if let Some(name) = options.service_name.clone().or_else(|| variable("OTEL_SERVICE_NAME")) {
         merge(&mut attributes, &[("service.name".to_owned(), name)]);

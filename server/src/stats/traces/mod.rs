@@ -184,9 +184,12 @@ fn store_ids(places: &[AtomicU64; 5], ids: &TraceIds) {
     places.iter().zip(words).for_each(|(place, word)| place.store(word, Relaxed));
 }
 
-fn load_ids(places: &[AtomicU64; 5]) -> TraceIds {
+/// `None` for what are no numbers of a trace, as in memory that nobody has written: a collector may refuse all that is sent
+/// with them.
+fn load_ids(places: &[AtomicU64; 5]) -> Option<TraceIds> {
     let [high, low, parent, span, application] = places.each_ref().map(|place| place.load(Relaxed));
-    TraceIds { trace: u128::from(high) << 64 | u128::from(low), parent, span, application }
+    let ids = TraceIds { trace: u128::from(high) << 64 | u128::from(low), parent, span, application };
+    (ids.trace != 0 && span != 0 && application != 0).then_some(ids)
 }
 
 impl TraceRecord {
@@ -229,7 +232,7 @@ impl TraceRecord {
             false => [self.message.load_text(), self.frames.load_text()],
         };
         Some(TraceReport {
-            ids: load_ids(&self.ids),
+            ids: load_ids(&self.ids)?,
             request: HeldRequest {
                 started,
                 protocol: protocol_of(self.protocol.load(Relaxed)).ok()?,
@@ -291,7 +294,7 @@ impl TraceRing {
     /// The numbers of the request that began then and has not ended.
     fn open(&self, started: MonotonicNanos) -> Option<TraceIds> {
         let is_it = started.as_nanos() != 0 && self.open.started.load(Acquire) == started.as_nanos();
-        is_it.then(|| load_ids(&self.open.ids))
+        is_it.then(|| load_ids(&self.open.ids)).flatten()
     }
 }
 

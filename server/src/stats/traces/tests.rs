@@ -57,9 +57,9 @@ fn the_next_record_wakes_who_sleeps_and_half_a_ring_who_waits() {
     cells.write(ThreadIndex::new(0), &entry(1, None));
     assert_eq!(memory.wakes(), before, "it looks by itself");
     memory.set_sleeps(true);
-    (0..2).for_each(|number| cells.write(ThreadIndex::new(1), &entry(number, None)));
+    (1..3).for_each(|number| cells.write(ThreadIndex::new(1), &entry(number, None)));
     assert_eq!(memory.wakes(), before + 1);
-    (0..RECORDS).for_each(|number| cells.write(ThreadIndex::new(0), &entry(number, None)));
+    (1..=RECORDS).for_each(|number| cells.write(ThreadIndex::new(0), &entry(number, None)));
     assert_eq!(memory.wakes(), before + 2);
     // Woken before it slept.
     memory.sleep(before, None);
@@ -83,6 +83,9 @@ fn what_no_thread_writes_is_not_taken() {
     let (memory, cells) = memory();
     let mut reader = TraceReader::new(&memory);
     let ring = memory.ring(SlotId::new(1), ThreadIndex::new(0));
+    ring.written.store(2, Relaxed);
+    let (taken, lost) = reader.take(&memory);
+    assert_eq!((taken.len(), lost), (0, 2), "nobody has written these");
     ring.written.store(u64::MAX, Relaxed);
     ring.dropped.store(u64::MAX, Relaxed);
     assert_eq!(reader.take(&memory).0.len(), 0);
