@@ -68,7 +68,8 @@ impl Master {
         let (Some(size), Some(share)) = (size, self.config.reload_on_rss) else { return };
         if size.resident >= share {
             warn!(
-                "reload-on-rss = {percent} is {} MB for each worker, and the application has {} MB as soon as it is loaded: every                  worker is replaced again and again; run fewer workers, or give the container more memory",
+                "reload-on-rss = {percent} is {} MB for each worker, and the application has {} MB as soon as it is loaded: every \
+                 worker is replaced again and again; run fewer workers, or give the container more memory",
                 share >> 20,
                 size.resident >> 20
             );
