@@ -3,6 +3,7 @@ autoscalers in the real Prometheus."""
 
 from __future__ import annotations
 
+import configparser
 import copy
 import functools
 import io
@@ -224,6 +225,13 @@ def fits_together(things: dict[str, dict]) -> None:
 
 def test_the_manifests_fit_together():
     fits_together(MANIFESTS)
+
+
+def test_a_request_that_begins_last_is_over_before_the_mercy_is():
+    application = configparser.ConfigParser()
+    application.read(KUBERNETES.parent / "docker" / "app" / "rwsgi.ini")
+    # It may have waited for a thread.
+    assert application.getint("uwsgi", "harakiri") + 5 <= int(arguments(MANIFESTS["Deployment"])["reload-mercy"])
 
 
 def test_a_pod_has_no_rights_that_it_does_not_need():
