@@ -35,12 +35,14 @@ HTTP, PROBE, STATS = 8080, 9190, 9191
 def podman() -> Podman:
     try:
         podman = Podman(ROOT / "target" / "podman")
+        podman.clean()
         podman.base(BASE)
     except Missing as what:
         # tests/run installs it where it can, as CI can.
         assert "CI" not in os.environ, what
         pytest.skip(str(what))
     yield podman
+    podman.clean()
     podman("image", "prune", "--force")
 
 
@@ -184,6 +186,15 @@ def test_what_changes_is_in_the_image_that_is_built_again(podman, server_image, 
     there = podman("run", "--rm", "--network", "none", *limits(), "--entrypoint", "find", tag, "/app", "-type", "f")
     assert sorted(there.split()) == ["/app/app.py", "/app/requirements.txt", "/app/rwsgi.ini"], "what lies about stays out"
     podman("rmi", tag)
+
+
+def test_what_a_killed_run_has_left_is_removed_by_the_next(podman, app_image):
+    left = Container(podman, app_image)
+    mount = podman("image", "mount", app_image).strip()
+    podman.clean()
+    assert not Path(f"/proc/{left.pid}").exists()
+    assert podman("ps", "--all", "--quiet") == ""
+    assert mount not in Path("/proc/self/mounts").read_text()
 
 
 # --- The server in them
