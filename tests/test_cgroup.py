@@ -91,6 +91,19 @@ def test_a_limit_in_percent_is_shared_by_the_workers(started, group):
     server.wait_stats(lambda document: document["limits"]["reload_on_rss"] == 2048 * MB * 8 // 10 // 4, "the new limit")
 
 
+def test_a_limit_in_percent_is_shared_by_the_workers_that_there_are(started, group, tmp_path):
+    group.write(memory_max=str(1024 * MB))
+    settings = tmp_path / "app.ini"
+    settings.write_text("[uwsgi]\nprocesses = 4\nreload-on-rss = 80%\n")
+    server = started("--ini", settings)
+    share = server.stats()["limits"]["reload_on_rss"]
+    # Their number stays as it is while the server runs.
+    settings.write_text("[uwsgi]\nprocesses = 2\nreload-on-rss = 80%\n")
+    server.send(signal.SIGHUP)
+    document = server.wait_stats(lambda document: document["reloads"]["done"], "a reload")
+    assert (len(document["workers"]), document["limits"]["reload_on_rss"]) == (4, share)
+
+
 def test_a_limit_in_percent_without_a_container_is_of_the_machine(started):
     kilobytes = int(re.search(r"MemTotal: *(\d+)", Path("/proc/meminfo").read_text())[1])
     server = started("--reload-on-rss", "50%")
@@ -127,8 +140,10 @@ def test_a_worker_that_has_more_than_its_share_is_replaced(started, group, addre
 def test_a_share_that_the_application_alone_exceeds_is_warned_of(started, group):
     group.write(memory_max=str(8 * MB))
     server = started("--processes", 2, "--reload-on-rss", "80%")
-    server.logged("reload-on-rss = 80% is 3 MB for each worker, and the application has")
-    server.logged("as soon as it is loaded: every worker is replaced again and again; run fewer workers")
+    server.logged(
+        r"reload-on-rss = 80% is 3 MB for each worker, and the application has \d+ MB as soon as it is loaded: "
+        "every worker is replaced again and again; run fewer workers"
+    )
 
 
 def test_a_worker_that_the_kernel_kills_for_want_of_memory_is_told_from_others(started, group):

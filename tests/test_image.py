@@ -35,12 +35,14 @@ HTTP, PROBE, STATS = 8080, 9190, 9191
 def podman() -> Podman:
     try:
         podman = Podman(ROOT / "target" / "podman")
+        podman.clean()
         podman.base(BASE)
     except Missing as what:
         # tests/run installs it where it can, as CI can.
         assert "CI" not in os.environ, what
         pytest.skip(str(what))
     yield podman
+    podman.clean()
     podman("image", "prune", "--force")
 
 
@@ -172,20 +174,37 @@ def test_the_context_is_the_sources_and_nothing_else(podman, tmp_path):
 def test_what_changes_is_in_the_image_that_is_built_again(podman, server_image, tmp_path):
     """Builders keep what they think has not changed."""
     context = shutil.copytree(DOCKER / "app", tmp_path / "app")
+    for secret in (".env", ".git/config", ".venv/bin/python"):
+        (context / secret).parent.mkdir(parents=True, exist_ok=True)
+        (context / secret).write_text("secret")
     tag = "localhost/rwsgi-changed:1"
     for version in ("0.13.3", "0.13.4"):
         (context / "requirements.txt").write_text(f"bottle=={version}\n")
         podman.build(context, context / "Dockerfile", tag)
         command = ("--entrypoint", "python3", tag, "-c", "import bottle; print(bottle.__version__)")
         assert podman("run", "--rm", "--network", "none", *limits(), *command).strip() == version
+    there = podman("run", "--rm", "--network", "none", *limits(), "--entrypoint", "find", tag, "/app", "-type", "f")
+    assert sorted(there.split()) == ["/app/app.py", "/app/requirements.txt", "/app/rwsgi.ini"], "what lies about stays out"
     podman("rmi", tag)
+
+
+def test_what_a_killed_run_has_left_is_removed_by_the_next(podman, app_image):
+    left = Container(podman, app_image)
+    mount = podman("image", "mount", app_image).strip()
+    podman.clean()
+    assert not Path(f"/proc/{left.pid}").exists()
+    assert podman("ps", "--all", "--quiet") == ""
+    assert mount not in Path("/proc/self/mounts").read_text()
 
 
 # --- The server in them
 
 
-def test_the_image_alone_serves_and_is_healthy(start, podman, app_image):
-    container = start(app_image)
+def test_the_image_alone_serves_and_is_healthy(start, podman, app_image, tmp_path):
+    # A proxy is for the application's own requests, and a file of its own is no part of the check.
+    own = tmp_path / "ssl.py"
+    own.write_text('import sys\nif "-c" in sys.orig_argv:\n    1 / 0\nraise ImportError\n')
+    container = start(app_image, "--env=http_proxy=http://127.0.0.1:9", f"--volume={own}:/app/ssl.py:ro")
     ready(container)
     assert container.get(HTTP, "/") == (200, "Hello\n")
     podman("healthcheck", "run", container.id)

@@ -3,6 +3,7 @@ autoscalers in the real Prometheus."""
 
 from __future__ import annotations
 
+import configparser
 import copy
 import functools
 import io
@@ -226,6 +227,13 @@ def test_the_manifests_fit_together():
     fits_together(MANIFESTS)
 
 
+def test_a_request_that_begins_last_is_over_before_the_mercy_is():
+    application = configparser.ConfigParser()
+    application.read(KUBERNETES.parent / "docker" / "app" / "rwsgi.ini")
+    # It may have waited for a thread.
+    assert application.getint("uwsgi", "harakiri") + 5 <= int(arguments(MANIFESTS["Deployment"])["reload-mercy"])
+
+
 def test_a_pod_has_no_rights_that_it_does_not_need():
     """What the "restricted" profile of Kubernetes' Pod Security Standards asks for, and a root that cannot be written to."""
     pod = MANIFESTS["Deployment"]["spec"]["template"]["spec"]
@@ -306,7 +314,8 @@ def test_values_that_would_make_something_else_are_refused(wrong, run_helm):
 
 # --- The queries of the autoscalers, by the real Prometheus
 
-# Two pods that serve, one that drains, and one that is gone since half a minute: its series have ended. And another application.
+# Two pods that serve, the second so full that `ready-saturation` has it say that it is not ready; one that drains, and one that is
+# gone since half a minute: its series have ended. And another application.
 SERIES = """
 - {series: 'rwsgi_saturation{job="default/app",namespace="default",pod="app-1"}', values: '0.4x8'}
 - {series: 'rwsgi_saturation{job="default/app",namespace="default",pod="app-2"}', values: '0.8 1.2 0.8 1.2 0.8 1.2 0.8 1.2 0.8'}
@@ -314,10 +323,14 @@ SERIES = """
 - {series: 'rwsgi_saturation{job="default/app",namespace="default",pod="app-4"}', values: '2x5 stale'}
 - {series: 'rwsgi_saturation{job="default/app-other",namespace="default",pod="app-other-1"}', values: '5x8'}
 - {series: 'rwsgi_ready{job="default/app",namespace="default",pod="app-1"}', values: '1x8'}
-- {series: 'rwsgi_ready{job="default/app",namespace="default",pod="app-2"}', values: '1x8'}
+- {series: 'rwsgi_ready{job="default/app",namespace="default",pod="app-2"}', values: '1x3 0x4'}
 - {series: 'rwsgi_ready{job="default/app",namespace="default",pod="app-3"}', values: '1x4 0x3'}
 - {series: 'rwsgi_ready{job="default/app",namespace="default",pod="app-4"}', values: '1x5 stale'}
-- {series: 'rwsgi_ready{job="default/app-other",namespace="default",pod="app-other-1"}', values: '1x8'}
+- {series: 'rwsgi_draining{job="default/app",namespace="default",pod="app-1"}', values: '0x8'}
+- {series: 'rwsgi_draining{job="default/app",namespace="default",pod="app-2"}', values: '0x8'}
+- {series: 'rwsgi_draining{job="default/app",namespace="default",pod="app-3"}', values: '0x4 1x3'}
+- {series: 'rwsgi_draining{job="default/app",namespace="default",pod="app-4"}', values: '0x5 stale'}
+- {series: 'rwsgi_draining{job="default/app-other",namespace="default",pod="app-other-1"}', values: '0x8'}
 """
 
 
@@ -343,6 +356,12 @@ def test_keda_counts_the_pods_that_serve_and_no_others(promtool_evaluates):
     promtool_evaluates(trigger["metadata"]["query"], [{"labels": "{}", "value": 0.4 + MEAN_OF_THE_SECOND}])
     all_of_them = 0.4 + MEAN_OF_THE_SECOND + 0.9 + 2
     promtool_evaluates('sum(avg_over_time(rwsgi_saturation{job="default/app"}[1m]))', [{"labels": "{}", "value": all_of_them}])
+
+
+def test_keda_does_not_take_an_empty_answer_for_no_load():
+    (trigger,) = MANIFESTS["ScaledObject"]["spec"]["triggers"]
+    assert trigger["metadata"]["ignoreNullValues"] == "false", "by default it is 0, and the pods are scaled down"
+    assert MANIFESTS["ScaledObject"]["spec"]["fallback"]["failureThreshold"] > 0
 
 
 # A minute holds the samples at its both ends, 15 s apart.

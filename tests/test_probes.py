@@ -12,6 +12,7 @@ import pytest
 
 from rig import http
 from rig.addresses import connect, tcp
+from rig.control import ctl
 from rig.http import Connection
 from rig.supervisor import Notifications
 from rig.waiting import until
@@ -185,8 +186,9 @@ def test_the_stats_say_whether_it_is_ready_and_how_reloads_ended(probed, tmp_pat
 
 
 @pytest.mark.parametrize("kind", ["http", "http-socket"])
-def test_a_server_that_drains_serves_and_says_that_it_goes(probed, kind):
-    site = probed("--drain-delay", 60, "--processes", 2, kind=kind)
+def test_a_server_that_drains_serves_and_says_that_it_goes(probed, program, tmp_path, kind):
+    control = tmp_path / "control"
+    site = probed("--drain-delay", 60, "--processes", 2, "--control", control, kind=kind)
     with Connection(site.address) as kept:
         assert kept.request("GET", "/").header("Connection") is None
         site.server.send(signal.SIGTERM)
@@ -207,6 +209,8 @@ def test_a_server_that_drains_serves_and_says_that_it_goes(probed, kind):
                            "the worker is replaced")
     site.server.send(signal.SIGHUP)
     site.server.logged("reload: not done: the server was told to stop")
+    ordered = ctl(program, "--control", control, "reload")
+    assert ordered.returncode != 0 and "told to stop" in ordered.stderr, ordered
     with Connection(site.address) as waiting:
         waiting.send(http.head("GET", "/wait"))
         site.server.wait_stats(lambda document: any(w["cores"][0]["in_request"] for w in document["workers"]), "it waits")
@@ -232,10 +236,16 @@ def test_a_supervisor_that_signals_every_process_at_once_ends_no_service(probed,
     site = probed("--drain-delay", 60, "--processes", 2, kind=kind)
     site.server.wait_workers(2)
     before = {process.pid for process in site.server.processes()}
+    # Whoever waits for this one to end before it accepts again would keep all others waiting.
+    waiting = Connection(site.address)
+    waiting.send(http.head("GET", "/wait"))
+    site.server.wait_stats(lambda document: any(w["cores"][0]["in_request"] for w in document["workers"]), "it waits")
     os.killpg(site.server.pid, signal.SIGTERM)
     site.server.logged("draining")
     for _ in range(20):
         assert http.get(site.address, "/").text == "ok"
+    (site.directory / "go").touch()
+    assert waiting.response().status == 200
     site.wait_not_ready("draining: the server was told to stop, and still serves what comes")
     until(lambda: {process.pid for process in site.server.processes()} - before, "those that have left have successors",
           context=site.server.log)

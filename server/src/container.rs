@@ -5,26 +5,31 @@ use tracing::{info, warn};
 
 use crate::cgroup::ControlGroup;
 use crate::procfs;
-use rwsgi_config::{Config, ContainerConfig, Percent};
+use rwsgi_config::{Config, Percent};
 
 /// Puts numbers in the place of what follows the container. What was chosen, and why, is logged.
 pub(crate) fn settle(config: &mut Config) {
-    if config.container == ContainerConfig::default() {
-        return;
-    }
-    let group = ControlGroup::find();
     if config.container.auto_processes {
-        let (processes, why) = choose_processes(group.cpus(), processors());
+        let (processes, why) = choose_processes(ControlGroup::find().cpus(), processors());
         info!("processes = auto: {processes}, for {why}");
         set_processes(config, processes);
     }
-    let limit = group.memory_limit();
+    settle_limits(config);
+}
+
+/// Puts bytes in the place of percent: for each worker, where it is that many.
+pub(crate) fn settle_limits(config: &mut Config) {
+    let container = &config.container;
+    let given = [container.reload_on_rss, container.evil_reload_on_rss, container.cheaper_soft, container.cheaper_hard];
+    if given.iter().all(Option::is_none) {
+        return;
+    }
+    let limit = ControlGroup::find().memory_limit();
     let Some(memory) = Memory::of(limit, procfs::machine_memory()) else {
         warn!("neither a control group nor /proc/meminfo has a limit of memory: those in percent are not in force");
         return;
     };
     let workers = config.processes.max(1);
-    let container = &config.container;
     let limits = [
         ("reload-on-rss", container.reload_on_rss, &mut config.reload_on_rss),
         ("evil-reload-on-rss", container.evil_reload_on_rss, &mut config.evil_reload_on_rss),

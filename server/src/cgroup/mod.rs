@@ -60,7 +60,9 @@ impl ControlGroup {
         let Some(before) = &mut self.membership else { return };
         let now = read(Path::new("/proc/self/cgroup")).unwrap_or_default();
         if now != *before {
-            self.groups = Groups::find(&now, &std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default());
+            // Somebody else's mount may have a name that is no text.
+            let mounts = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+            self.groups = Groups::find(&now, &String::from_utf8_lossy(&mounts));
             *before = now;
         }
     }

@@ -34,6 +34,8 @@ pub(crate) struct RouterLimits {
     pub show_request: Shown,
     /// `path-normalize`
     pub path_normalize: PathNormalize,
+    /// Whether there is a `drain-delay`.
+    pub drains: bool,
 }
 
 impl RouterLimits {
@@ -49,6 +51,7 @@ impl RouterLimits {
             min_rates: config.min_rates,
             show_request: config.show_request,
             path_normalize: config.path_normalize,
+            drains: config.probes.drain_delay > 0,
         }
     }
 }

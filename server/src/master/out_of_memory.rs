@@ -12,6 +12,7 @@ use crate::ids::GenerationNumber;
 use crate::procfs;
 
 /// How often the count is looked at, so that a process that is not reaped here is not taken for a worker that is killed later.
+/// What is new at a look is told at the next.
 const INTERVAL: Duration = Duration::from_secs(10);
 
 /// What is known of the count.
@@ -19,6 +20,8 @@ const INTERVAL: Duration = Duration::from_secs(10);
 pub(super) struct OomWatch {
     /// Kills that were logged, or were there before the server.
     seen: Option<u64>,
+    /// The count at the last regular look.
+    looked: u64,
 }
 
 impl OomWatch {
@@ -31,14 +34,23 @@ impl OomWatch {
         *seen = (*seen + new).min(count);
         new
     }
+
+    /// Takes the kills that are nobody's of the server's: nobody has taken them since the last look. A process that is killed
+    /// may take a while to end.
+    fn take_of_nobody(&mut self, count: u64) -> u64 {
+        let seen = self.seen.get_or_insert(count);
+        let of_nobody = self.looked.min(count).saturating_sub(*seen);
+        *seen = (*seen + of_nobody).min(count);
+        self.looked = count;
+        of_nobody
+    }
 }
 
 impl Master {
     /// Begins to look, where there is something to see.
     pub(super) fn watch_out_of_memory(&mut self, now: Instant) {
-        let count = self.control_group.oom_kills();
-        if count.is_some() {
-            let of_nobody = self.oom.take(count, u64::MAX);
+        if let Some(count) = self.control_group.oom_kills() {
+            let of_nobody = self.oom.take_of_nobody(count);
             if of_nobody > 0 {
                 let limit = self.memory_limit();
                 warn!(
@@ -94,7 +106,17 @@ mod tests {
         assert_eq!(watch.take(Some(7), 1), 0, "they were there before");
         assert_eq!(watch.take(Some(7), 1), 0);
         assert_eq!([watch.take(Some(9), 1), watch.take(Some(9), 1), watch.take(Some(9), 1)], [1, 1, 0]);
-        assert_eq!((watch.take(Some(12), u64::MAX), watch.take(Some(12), 1)), (3, 0));
+        assert_eq!((watch.take(Some(12), 3), watch.take(Some(12), 1)), (3, 0));
         assert_eq!((watch.take(None, 1), watch.take(Some(2), 1), watch.take(Some(3), 1)), (0, 0, 1));
+    }
+
+    #[test]
+    fn a_kill_is_nobodys_only_when_no_process_of_the_server_has_ended_by_it_until_the_next_look() {
+        let mut watch = OomWatch::default();
+        assert_eq!(watch.take_of_nobody(7), 0, "they were there before");
+        assert_eq!(watch.take_of_nobody(8), 0, "a worker that is about to end may be it");
+        assert_eq!((watch.take(Some(8), 1), watch.take_of_nobody(8)), (1, 0), "it was");
+        assert_eq!([watch.take_of_nobody(10), watch.take_of_nobody(10), watch.take_of_nobody(10)], [0, 2, 0]);
+        assert_eq!((watch.take_of_nobody(1), watch.take_of_nobody(2), watch.take_of_nobody(2)), (0, 0, 1));
     }
 }

@@ -19,6 +19,7 @@ use super::reason::{Reason, Why};
 use super::state::{Master, Phase};
 use super::timers::Timer;
 use crate::clock::UnixMicros;
+use crate::container;
 use crate::ids::{ChildId, GenerationNumber, WorkerId};
 use crate::ipc::inherit::InheritedFd;
 use crate::ipc::{AuxiliaryKind, InheritedListener, RouterLimits, RouterOrder, Setup, send_message};
@@ -137,8 +138,13 @@ impl Master {
     pub(super) fn load_next(&mut self, how: Reload) -> anyhow::Result<GenerationNumber> {
         let number = self.generations.next_number();
         let mut config = (self.reread)()?;
+        let asked = config.processes;
         for (name, kept) in keep_fixed(&self.config, &mut config) {
             warn!("reload: {name} cannot change while the server runs: it stays {kept}");
+        }
+        if config.processes != asked {
+            // Of so many workers each has a share.
+            container::settle_limits(&mut config);
         }
         self.load(config, how, true)?;
         Ok(number)

@@ -248,6 +248,10 @@ impl Router<'_> {
             // Ctrl-C and service managers signal the whole group, and then the master signals too: only the master's
             // second word means at once.
             let from_master = signal.ssi_pid == getppid().as_raw() as u32;
+            // The master drains first, and accepts meanwhile.
+            if self.limits.drains && !from_master && !self.orphaned {
+                continue;
+            }
             if self.stopping && from_master && std::mem::replace(&mut self.stop_from_master, true) {
                 return Flow::Exit;
             }

@@ -28,6 +28,8 @@ pub(crate) struct Limits {
     pub(super) queue: usize,
     /// `--show-request`: what the log tells of a request.
     pub(super) show_request: Shown,
+    /// `--drain-delay`: whether the server serves on when it is told to stop, so that only the master can stop the router.
+    pub(super) drains: bool,
     /// A thread that has had a request for longer is not fast, whatever it was before, ns: what was dispatched ahead to
     /// it can go to any thread again.
     pub(super) overdue: u64,
@@ -45,6 +47,7 @@ impl Limits {
             body: BodyLimits::new(0, 0),
             rates: config.min_rates,
             show_request: Shown::default(),
+            drains: false,
             path_normalize: PathNormalize::Keep,
             queue: config.listen as usize,
             overdue: 4 * FAST_NS,
@@ -66,12 +69,14 @@ impl Limits {
             min_rates,
             path_normalize,
             show_request,
+            drains,
         } = new;
         self.timeout = http_timeout;
         self.keepalive = http_keepalive;
         self.buffer_size = buffer_size;
         self.body = BodyLimits::new(post_buffering, limit_post);
         self.show_request = show_request;
+        self.drains = drains;
         self.path_normalize = path_normalize;
         self.rates = min_rates;
     }

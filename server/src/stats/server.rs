@@ -32,6 +32,8 @@ use super::snapshot::{Purpose, SnapshotRequest};
 
 /// Connections that may be open at a time: more than there are monitors, and few enough for the memory of their documents.
 const CONNECTIONS: usize = 32;
+/// In so many turns of the loop a client that has asked has its answer.
+const TURNS: usize = 16;
 /// How long a client may take to send its request, and to take the answer.
 const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 600 } else { 4 });
 /// How long a connection is kept after the answer, for the client to close it first.
@@ -118,6 +120,7 @@ pub async fn serve(listener: OwnedFd, service: Service, ask: impl Fn(SnapshotReq
                 }
                 connections.retain(|connection| !connection.task.is_finished());
                 if connections.len() >= CONNECTIONS {
+                    let_answer(&connections).await;
                     close_most_silent(&mut connections);
                 }
                 let (service, ask) = (service.clone(), ask.clone());
@@ -136,6 +139,17 @@ pub async fn serve(listener: OwnedFd, service: Service, ask: impl Fn(SnapshotReq
                 tokio::time::sleep(PAUSE).await;
             }
         }
+    }
+}
+
+/// Many may come at once, and be accepted before the first of them was looked at: those that have asked are answered first.
+async fn let_answer(connections: &[Connection]) {
+    let is_over = |connection: &Connection| connection.task.is_finished() || connection.turn.get() == Turn::Over;
+    for _ in 0..TURNS {
+        if connections.iter().any(is_over) {
+            return;
+        }
+        tokio::task::yield_now().await;
     }
 }
 
@@ -171,7 +185,11 @@ async fn answer(
             turn.set(Turn::Ours);
             http::respond(&request, access, ask).await?
         }
-        Service::Probes(probes) => probes.answer(stream).await?,
+        Service::Probes(probes) => {
+            let request = within(http::read_request(stream, &OwnNames::default())).await?;
+            turn.set(Turn::Ours);
+            probes.answer(&request).await?
+        }
     };
     within(async {
         let mut rest = &bytes[..];
@@ -355,6 +373,26 @@ mod tests {
             all(connect_unix(&address).await).await
         });
         assert_eq!(serde_json::from_slice::<Snapshot>(&bytes).unwrap().workers.len(), 300);
+    }
+
+    #[test]
+    fn everybody_who_has_asked_is_answered_however_many_come_at_once() {
+        let (listener, address) = tcp();
+        let asking: Vec<_> = (0..3 * CONNECTIONS)
+            .map(|_| {
+                let mut stream = std::net::TcpStream::connect(address).unwrap();
+                std::io::Write::write_all(&mut stream, b"GET /-/live HTTP/1.0\r\n\r\n").unwrap();
+                stream.set_nonblocking(true).unwrap();
+                stream
+            })
+            .collect();
+        let probes = Probes::new(|answer| drop(answer.send(Ok(()))));
+        with_server(listener, Service::Probes(probes), 1, async {
+            for stream in asking {
+                let answer = all(TcpStream::from_std(stream).unwrap()).await;
+                assert!(answer.starts_with(b"HTTP/1.0 200 OK"), "{answer:?}");
+            }
+        });
     }
 
     #[test]

@@ -29,6 +29,9 @@ pub(super) enum What {
 impl Master {
     /// Loads the application again, and answers when its workers serve.
     pub(super) fn control_reload(&mut self, how: ReloadKind, answering: Answering) {
+        if self.is_stopping() {
+            return answering.failed("the server was told to stop: nothing is reloaded");
+        }
         let before = self.generations.newest();
         self.reload(match how {
             ReloadKind::Rolling => Reload::Rolling,

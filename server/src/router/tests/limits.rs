@@ -100,6 +100,7 @@ fn what_a_reload_changes_holds_from_the_next_request_on() {
         min_rates: LIMITS.rates,
         show_request: rwsgi_stats::Shown::ALL,
         path_normalize: PathNormalize::Keep,
+        drains: false,
     };
     send_message(router.orders.as_fd(), &RouterOrder::Limits(limits)).unwrap();
     eventually(|| {

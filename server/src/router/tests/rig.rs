@@ -41,6 +41,7 @@ pub(super) const LIMITS: Limits = Limits {
     path_normalize: PathNormalize::Keep,
     queue: 10,
     show_request: rwsgi_stats::Shown { headers: false, queries: false },
+    drains: false,
     overdue: u64::MAX,
     not_begun: u64::MAX,
 };

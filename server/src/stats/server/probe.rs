@@ -6,8 +6,7 @@ use std::rc::Rc;
 
 use tokio::sync::oneshot;
 
-use super::Stream;
-use super::http::{OwnNames, Request, read_request, refuse, response};
+use super::http::{Request, refuse, response};
 
 /// Whether the server wants requests; if not, why, in a line for people.
 pub type Readiness = Result<(), String>;
@@ -45,13 +44,12 @@ impl Probes {
         Ok(Some(response(status, "text/plain", line.as_bytes(), "Cache-Control: no-store\r\n", head_only)))
     }
 
-    /// Reads a request on an address that has nothing but probes, under whatever name, and answers it.
+    /// The answer to a request on an address that has nothing but probes.
     ///
     /// # Errors
-    /// When the client goes, or the server's loop has ended.
-    pub(super) async fn answer(&self, stream: &mut dyn Stream) -> io::Result<Vec<u8>> {
-        let request = super::within(read_request(stream, &OwnNames::default())).await?;
-        let Request::Get { head_only, path, .. } = &request else { return Ok(refuse(&request)) };
+    /// When the server's loop has ended.
+    pub(super) async fn answer(&self, request: &Request) -> io::Result<Vec<u8>> {
+        let Request::Get { head_only, path, .. } = request else { return Ok(refuse(request)) };
         let answer = self.respond(path, *head_only).await?;
         let other = || response("404 Not Found", "text/plain", b"there is /-/live and /-/ready\n", "", *head_only);
         Ok(answer.unwrap_or_else(other))
