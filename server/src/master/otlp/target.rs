@@ -38,7 +38,7 @@ impl Target {
             let own = own.filter(|_| options.endpoint.is_none());
             own.unwrap_or_else(|| format!("{}/v1/{}", base.trim_end_matches('/'), signal.name()))
         });
-        let mut headers = pairs_of("OTEL_EXPORTER_OTLP_HEADERS", &variable);
+        let mut headers = pairs_of("OTEL_EXPORTER_OTLP_HEADERS", variable);
         merge(&mut headers, &options.headers);
         let ca = options.ca.as_ref().map(|path| ("otlp-ca", path.to_string_lossy().into_owned()));
         let ca = ca.or_else(|| {
