@@ -21,6 +21,10 @@ class Missing(Exception):
     """Something of this machine that images cannot be built without."""
 
 
+class Refused(Exception):
+    """What root may not do here, as in a container without rights."""
+
+
 def _run(*command: object, **options) -> str:
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, **options)
     assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}"
@@ -83,6 +87,13 @@ class Podman:
         )  # fmt: skip
         self("import", "--quiet", tar, name)
         tar.unlink()
+
+    def try_out(self, image: str) -> None:
+        """Raises `Refused` where a container that does nothing cannot be run."""
+        plain = self.command("run", "--rm", "--network", "none", *limits(), image, "true")
+        done = subprocess.run(plain, capture_output=True, text=True, timeout=120)
+        if done.returncode != 0:
+            raise Refused(f"containers cannot be run here: {done.stderr.strip()}")
 
     def has(self, name: str) -> bool:
         """Whether the store has this image."""
