@@ -237,7 +237,12 @@ impl Control {
                     answer::clean(&mut answer);
                     return Ok(answer);
                 }
-                Reply::Failed(why) => return Err(ControlError::Failed(format::one_line(&why))),
+                Reply::Failed(why) => {
+                    let why = format::one_line(&why);
+                    let why =
+                        if why.is_empty() { "the server refused it and does not say why".to_owned() } else { why };
+                    return Err(ControlError::Failed(why));
+                }
             }
         }
     }

@@ -75,6 +75,7 @@ fn a_request_is_a_line_and_its_answer_comes_after_what_is_said_meanwhile() {
 fn what_goes_wrong_is_said_in_a_line() {
     for (sent, told) in [
         ("{\"failed\":\"worker 9 is not there\"}\n", "worker 9 is not there"),
+        ("{\"failed\":\"\"}\n", "the server refused it and does not say why"),
         ("", "closed the control connection before it had answered"),
         ("{\"done\":{\"text\":\"hal", "closed the control connection before it had answered"),
         ("HTTP/1.1 400 Bad Request\r\n\r\n", "does not speak the control protocol"),
