@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+use crossterm::event::{KeyEvent, MouseButton, MouseEvent, MouseEventKind};
 
 use super::charts::Charts;
 use super::keys::{Action, Key};
@@ -51,19 +51,7 @@ impl Screen {
         if !self.filter().editing {
             return self.keys.action_of(key).map_or(Outcome::Nothing, |action| self.act(action));
         }
-        let filter = self.filter_mut();
-        match key.code {
-            KeyCode::Char('u') if key.modifiers.contains(KeyModifiers::CONTROL) => filter.clear(),
-            KeyCode::Char(character) if !key.modifiers.contains(KeyModifiers::CONTROL) => filter.push(character),
-            KeyCode::Backspace => filter.pop(),
-            KeyCode::Enter => filter.editing = false,
-            KeyCode::Esc => {
-                filter.clear();
-                filter.editing = false;
-            }
-            _ => return Outcome::Nothing,
-        }
-        Outcome::Draw
+        if self.filter_mut().press(key) { Outcome::Draw } else { Outcome::Nothing }
     }
 
     /// A click or a turn of the wheel.

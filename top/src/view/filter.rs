@@ -1,5 +1,6 @@
 //! What rows must contain to be shown: a text, or a regular expression, in any case.
 
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use regex_lite::{Regex, RegexBuilder};
 
 /// A filter as it is typed.
@@ -39,6 +40,22 @@ impl Filter {
     pub(crate) fn clear(&mut self) {
         self.text.clear();
         self.compile();
+    }
+
+    /// A key while it is typed. Returns whether the key does something here.
+    pub(crate) fn press(&mut self, key: KeyEvent) -> bool {
+        match key.code {
+            KeyCode::Char('u') if key.modifiers.contains(KeyModifiers::CONTROL) => self.clear(),
+            KeyCode::Char(character) if !key.modifiers.contains(KeyModifiers::CONTROL) => self.push(character),
+            KeyCode::Backspace => self.pop(),
+            KeyCode::Enter => self.editing = false,
+            KeyCode::Esc => {
+                self.clear();
+                self.editing = false;
+            }
+            _ => return false,
+        }
+        true
     }
 
     fn compile(&mut self) {

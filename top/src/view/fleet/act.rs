@@ -1,6 +1,6 @@
 //! What keys and clicks change of a fleet's screen.
 
-use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+use crossterm::event::{KeyEvent, MouseButton, MouseEvent, MouseEventKind};
 
 use super::drill::Drill;
 use super::{FleetScreen, Over, ids};
@@ -59,19 +59,7 @@ impl FleetScreen {
         if !self.sheet.filter.editing {
             return self.setup.keys.action_of(key).map_or(Outcome::Draw, |action| self.act(action));
         }
-        let filter = &mut self.sheet.filter;
-        match key.code {
-            KeyCode::Char('u') if key.modifiers.contains(KeyModifiers::CONTROL) => filter.clear(),
-            KeyCode::Char(character) if !key.modifiers.contains(KeyModifiers::CONTROL) => filter.push(character),
-            KeyCode::Backspace => filter.pop(),
-            KeyCode::Enter => filter.editing = false,
-            KeyCode::Esc => {
-                filter.clear();
-                filter.editing = false;
-            }
-            _ => return Outcome::Nothing,
-        }
-        Outcome::Draw
+        if self.sheet.filter.press(key) { Outcome::Draw } else { Outcome::Nothing }
     }
 
     /// A click or a turn of the wheel.
