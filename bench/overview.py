@@ -67,17 +67,18 @@ def chart(page: str) -> str:
     """The chart. Raises KeyError where the page lacks a work or a fact."""
     facts, works = read(page)
     facts = {name: facts[name] for name in FACTS}
-    height = TOP + (len(WORKS) + 1) // 2 * PANEL + 50
+    height = TOP + (len(WORKS) + 1) // 2 * PANEL + 64
     panels = [
         _panel(name, works[title], index % 2 * (WIDE + 20), TOP + index // 2 * PANEL)
         for index, (title, name) in enumerate(WORKS.items())
     ]
     others = ", ".join(each for each in facts["others"].split(", ") if each.split()[0] in SHOWN)
     notes = [
-        f"{facts['machine']}. Measured {facts['measured']}: rwsgi {facts['rwsgi'].split(',')[0]}, {others}, Python {facts['Python']}.",
+        f"Measured {facts['measured']} on {facts['machine']}, Python {facts['Python']}.",
+        f"rwsgi {facts['rwsgi'].split(',')[0]}, {others}.",
         f"Medians of {facts['extent']} of wrk on the same machine, 1 process each; the thin line is the largest distance of a round.",
     ]
-    lines = [f'<text class="n" x="16" y="{height - 30 + 16 * index}">{escape(note)}</text>' for index, note in enumerate(notes)]
+    lines = [f'<text class="n" x="16" y="{height - 46 + 16 * index}">{escape(note)}</text>' for index, note in enumerate(notes)]
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img">',
