@@ -201,13 +201,13 @@ def test_the_address_of_the_repository_stands_in_one_place():
     """As long as nobody knows it, it is one of `.invalid`: it is set in Cargo.toml before a release, and nowhere else."""
     address = repository()
     assert re.fullmatch(r"https://[\w.-]+/[\w./-]+", address)
-    tracked = run("git", "ls-files", "-z").split("\0") if (ROOT / ".git").exists() else ["Cargo.toml", "README.md"]
     found = []
-    for name in filter(None, tracked):
-        path = ROOT / name
-        if path.is_file() and not path.is_symlink() and address.encode() in path.read_bytes():
-            found.append(name)
-    assert found == ["Cargo.toml"]
+    for directory, directories, names in os.walk(ROOT):
+        # What was built, fetched or checked out may have it.
+        directories[:] = [name for name in directories if name not in ("target", ".git", "__pycache__", "node_modules", ".venv")]
+        paths = [Path(directory) / name for name in names if not name.endswith((".so", ".pyc"))]
+        found += [path for path in paths if path.is_file() and address.encode() in path.read_bytes()]
+    assert [str(path.relative_to(ROOT)) for path in found] == ["Cargo.toml"]
 
 
 # --- The change log, rules, forms
