@@ -351,7 +351,7 @@ def test_sigusr1_opens_the_log_again_in_both(both):
         until(log.exists, "a new file", context=server.log)
         assert http.get(address, "/").status == 200
         assert server.process.poll() is None and old.exists()
-    until(lambda: re.search(r"worker 1 \(pid \d+\) is (idle|busy): \d+ requests", log.read_text()), "what the workers do")
+    until(lambda: re.search(r"worker 1 \(pid \d+\) is (idle|busy): \d+ requests", old.read_text() + log.read_text()), "what the workers do")
 
 
 def test_sigusr2_starts_a_second_gunicorn_and_only_a_line_of_rwsgi_s_log(both):
