@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
+from markdown_it import MarkdownIt
 
 from rig import pages, wheels
+from test_links import anchors
 
 pytestmark = pytest.mark.only_rwsgi(why="it is about rwsgi's documents")
 
@@ -29,6 +36,113 @@ def page(name: str) -> Path:
 @pytest.fixture(scope="module")
 def wheelhouse(tmp_path_factory):
     return wheels.make(tmp_path_factory.mktemp("wheels") / "w")
+
+
+def build(directory: Path, *arguments: object, config: Path = ROOT / "mkdocs.yml") -> subprocess.CompletedProcess[str]:
+    """Makes the site, in which a warning is an error."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", config, "--site-dir", directory, *arguments]
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The site, by the names of its files."""
+    directory = tmp_path_factory.mktemp("site") / "site"
+    done = build(directory)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return {str(path.relative_to(directory)): Html(path.read_text()) for path in directory.rglob("*.html")}, directory
+
+
+class Html(HTMLParser):
+    """What a page of the site has: names, links, what it loads, and the elements of its text in their order."""
+
+    ELEMENTS = ("h1", "h2", "h3", "h4", "h5", "li", "pre", "table", "tr", "img")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids, self.links, self.loads, self.elements = set(), [], [], []
+        self.in_text = False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        if "id" in found:
+            self.ids.add(found["id"])
+        if tag == "a" and "href" in found:
+            self.links.append(found["href"])
+        elif tag == "link" and found.get("rel") not in ("canonical", "prev", "next"):
+            self.loads.append(found["href"])
+        elif "src" in found:
+            self.loads.append(found["src"])
+        if tag == "article":
+            self.in_text = True
+        elif self.in_text and tag in self.ELEMENTS:
+            self.elements.append(tag)
+
+    def handle_endtag(self, tag):
+        self.in_text = self.in_text and tag != "article"
+
+
+def test_every_link_of_the_site_leads_to_a_file_and_a_heading(site):
+    found, directory = site
+    wrong = []
+    for name, html in found.items():
+        for link in html.links + html.loads:
+            if re.match(r"[a-z]+:", link):
+                continue
+            path, _, anchor = link.partition("#")
+            target = ((directory / name).parent / unquote(path)).resolve() if path else directory / name
+            target = target / "index.html" if target.is_dir() else target
+            # The page for what is not found knows no directory that it is in.
+            if name != "404.html" and not target.is_file():
+                wrong.append(f"{name}: {link}")
+            elif anchor and target.suffix == ".html" and unquote(anchor) not in found[str(target.relative_to(directory))].ids:
+                wrong.append(f"{name}: {link}")
+    assert wrong == []
+    assert {"index.html", "quick-start.html", "source/CONTRIBUTING.html", "source/deploy/nginx/proxy.conf.html"} <= set(found)
+
+
+def test_the_site_loads_nothing_from_elsewhere(site):
+    found, directory = site
+    assert [(name, load) for name, html in found.items() for load in html.loads if re.match(r"(?:[a-z]+:)?//", load)] == []
+    styles = "".join(path.read_text() for path in directory.rglob("*.css"))
+    assert re.findall(r"(?:@import|url\()\s*[\"']?(?:https?:)?//", styles) == []
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in DOCS.glob("*.md")))
+def test_a_page_has_the_same_on_the_site_as_on_a_repository_page(site, name):
+    """Lists, blocks and tables that one of the two readers of Markdown would take for something else are found here."""
+    html = site[0][name.replace(".md", ".html")]
+    wanted = []
+    tags = {"heading_open": None, "list_item_open": "li", "fence": "pre", "code_block": "pre", "table_open": "table", "tr_open": "tr"}
+    for token in MarkdownIt("commonmark").enable("table").parse((DOCS / name).read_text()):
+        if token.type in tags:
+            wanted.append(tags[token.type] or token.tag)
+        wanted += [child.tag for child in token.children or [] if child.type == "image"]
+    assert html.elements == wanted
+    assert anchors(DOCS / name) <= html.ids
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in DOCS.glob("*.md")))
+def test_the_rows_of_a_table_have_as_many_cells_as_its_head(name):
+    wrong, columns = [], None
+    for number, line in enumerate((DOCS / name).read_text().splitlines(), 1):
+        cells = len(re.findall(r"(?<!\\)\|", line.strip())) if line.lstrip().startswith("|") else None
+        columns = (columns or cells) if cells else None
+        if cells != columns:
+            wrong.append(f"line {number}: {line}")
+    assert wrong == []
+
+
+def test_a_wrong_link_and_a_wrong_anchor_fail_the_build(tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text("# One\n\n[a](gone.md) [b](#two)\n")
+    config = (ROOT / "mkdocs.yml").read_text().split("\nnav:")[0]
+    config = config.replace("hooks: [docs/site/hooks.py]", "").replace("extra_css: [site/site.css]", "")
+    (tmp_path / "mkdocs.yml").write_text(config)
+    done = build(tmp_path / "site", config=tmp_path / "mkdocs.yml")
+    assert done.returncode != 0
+    assert "gone.md" in done.stderr and "#two" in done.stderr
 
 
 @pytest.mark.parametrize("name", CHECKED)

@@ -41,6 +41,18 @@ BEFORE_A_BLOCK = {"run", "output", "options", "not run"}
 FRAGMENT = ("no address to serve on", "no application")
 
 
+# `rwsgi ctl` asks the page's own server, whatever other servers of this user run.
+ONE_SERVER = """
+rwsgi() {
+    case "$*" in
+        *--control* | *--pidfile* | "ctl help"*) ;;
+        "ctl "*) shift; set -- ctl --control "$(echo "$XDG_RUNTIME_DIR"/rwsgi/*.sock)" "$@" ;;
+    esac
+    command rwsgi "$@"
+}
+"""
+
+
 class PageError(AssertionError):
     """What is wrong with a page, with the line of the block."""
 
@@ -143,7 +155,7 @@ class Run:
         self.below.chmod(0o755)
         self.directory, self.notes, self.home = (self.below / name for name in ("d", "notes", "home"))
         for made in (self.directory, self.notes, self.home):
-            made.mkdir()
+            made.mkdir(mode=0o700 if made is self.home else 0o755)
         self.places: list[str] = []
         self.named_ports: list[str] = []
         self.ports: dict[str, str] = {}
@@ -156,6 +168,7 @@ class Run:
     def __enter__(self) -> Run:
         extra = {
             "HOME": str(self.home), "CHECKOUT": str(CHECKOUT), "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self.wheels),
+            "XDG_RUNTIME_DIR": str(self.home),
             "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore", "PIP_NO_COMPILE": "1", "TMPDIR": str(self.home),
             "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}:/usr/sbin:/sbin",
         }
@@ -164,6 +177,7 @@ class Run:
             ["bash", "--noprofile", "--norc", "-e"], stdin=subprocess.PIPE, cwd=self.directory, env=self.environment,
             stdout=(self.notes / "shell.log").open("wb"), stderr=subprocess.STDOUT, start_new_session=True,
         )
+        self.tell(ONE_SERVER)
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
