@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -20,11 +22,20 @@ pytestmark = pytest.mark.only_rwsgi(why="it is about rwsgi's documents")
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 
+LATER = "not marked yet"
 # Pages of which no block is run by this test, and why. Every other page of docs/ is checked: each of its blocks has a mark.
 UNCHECKED = {
+    "configuration.md": LATER, "control.md": LATER, "daemons.md": LATER, "deploys.md": LATER, "design.md": LATER, "emperor.md": LATER,
+    "find-it.md": LATER, "fleet.md": LATER, "hooks.md": LATER, "https.md": LATER, "kubernetes.md": LATER, "logging.md": LATER,
+    "memory.md": LATER, "moving-from-uwsgi.md": LATER, "opentelemetry.md": LATER, "probes.md": LATER, "prometheus.md": LATER,
+    "push.md": LATER, "routing.md": LATER, "rtop.md": LATER, "runbook.md": LATER, "scale.md": LATER, "slow-requests.md": LATER,
+    "spooler.md": LATER, "stacks.md": LATER,
 }
 # Checked pages outside of docs/.
 ALSO = ()
+
+# Programs of the system that pages run. tests/run installs them as root.
+NEEDS = {"deploy.md": ("nginx", "systemd-analyze", "logrotate", "openssl", "curl"), "quick-start.md": ("curl", "tmux"), "install.md": ("curl",)}
 
 CHECKED = sorted(path.name for path in DOCS.glob("*.md") if path.name not in UNCHECKED) + list(ALSO)
 
@@ -152,5 +163,91 @@ def test_every_block_says_how_it_is_tested(name):
 
 @pytest.mark.parametrize("name", [name for name in CHECKED if pages.steps(page(name).read_text())])
 def test_the_commands_of_a_page_do_what_it_says(name, wheelhouse):
+    missing = [program for program in NEEDS.get(name, ()) if not shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} is not installed")
     with pages.Run(page(name), wheelhouse) as run:
         run.all()
+
+
+def test_pages_that_are_not_checked_are_there():
+    assert [name for name in UNCHECKED if not (DOCS / name).exists()] == []
+
+
+PAGE = """
+<!-- places: /srv/mysite -->
+
+```python title="/srv/mysite/app.py"
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"Hello\\n"]
+```
+
+<!-- run: server -->
+```console
+$ cd /srv/mysite
+$ rwsgi --http-socket 127.0.0.1:8000 --wsgi-file app.py
+…
+… http-socket on 127.0.0.1:8000
+…
+```
+
+<!-- run -->
+```console
+$ pwd; curl -s http://127.0.0.1:8000/
+/srv/mysite
+Hello
+```
+
+<!-- stop -->
+
+1. In a list, with two commands of which the last one fails:
+
+   <!-- run: exit 3 -->
+   ```console
+   $ true
+   $ echo one two three; sh -c 'exit 3'
+   one … three
+   ```
+
+<!-- options -->
+    processes = 4
+
+<!-- not run: it would fail -->
+```sh
+false
+```
+"""
+
+
+def ran(tmp_path, text: str) -> None:
+    (tmp_path / "page.md").write_text(text)
+    with pages.Run(tmp_path / "page.md", tmp_path) as run:
+        run.all()
+
+
+def test_a_page_is_run(tmp_path):
+    assert pages.unmarked(PAGE) == []
+    ran(tmp_path, PAGE)
+
+
+@pytest.mark.parametrize(("right", "wrong", "why"), [
+    ("\nHello\n```", "\nHullo\n```", "the page shows\n/srv/mysite\nHullo"),
+    ("one … three", "one … four", "the page shows\none … four"),
+    ("exit 3 -->", "exit 4 -->", "ended with status 3 and not 4"),
+    ("<!-- run: exit 3 -->", "<!-- run -->", "failed with status 3"),
+    ("processes = 4", "prosesses = 4", "did you mean 'processes'"),
+    ("--wsgi-file app.py", "--wsgi-file app.py --processes -1", "the server ended while it started"),
+    ("<!-- not run: it would fail -->", "<!-- not run -->", "gives no reason"),
+    ("<!-- not run: it would fail -->", "<!-- run -->", "failed with status 1"),
+    ("<!-- not run: it would fail -->", "", "has no mark"),
+    ("<!-- places: /srv/mysite -->", "", "outside of the page's directory"),
+], ids=lambda value: value.strip()[:30])  # fmt: skip
+def test_what_a_page_says_wrongly_is_found(tmp_path, right, wrong, why):
+    assert right in PAGE
+    with pytest.raises(AssertionError, match=re.escape(why)):
+        ran(tmp_path, PAGE.replace(right, wrong))
+
+
+def test_a_block_without_a_mark_is_found():
+    assert pages.unmarked("# One\n\n    rwsgi\n\n<!-- run -->\n```sh\ntrue\n```\n\n```sh\nfalse\n```\n") == ["line 3: rwsgi", "line 10: false"]

@@ -105,11 +105,12 @@ def page_of(path: str) -> tuple[str, list[str]]:
 
 
 def indented(lines: list[str]) -> list[str]:
-    """The lines with every list indented by four, and with an empty line before it."""
-    out, done = [], 0
+    """The lines with every list indented by four, with an empty line before it, and before its items where one has blocks."""
+    out, done, apart = [], 0, False
     for token in MARKDOWN.parse("\n".join(lines)):
         if token.type in ("bullet_list_open", "ordered_list_open") and token.level == 0:
-            start = token.map[0]
+            start, end = token.map
+            apart = any(not line.strip() for line in lines[start : end - 1])
             out += lines[done:start]
             done = start
             if out and out[-1].strip():
@@ -117,6 +118,8 @@ def indented(lines: list[str]) -> list[str]:
         elif token.type == "list_item_open" and token.level == 1:
             start, end = token.map
             out += lines[done:start]
+            if apart and out and out[-1].strip():
+                out.append("")
             marker = re.match(r" {0,3}(?:[-*+]|\d+[.)]) {0,4}", lines[start])[0]
             inner = [lines[start][len(marker):]] + [re.sub(rf"^ {{0,{len(marker)}}}", "", line) for line in lines[start + 1 : end]]
             first, *rest = indented(inner)

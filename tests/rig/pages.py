@@ -20,7 +20,7 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 
 from rig import processes
-from rig.addresses import free_port, listening
+from rig.addresses import connect, free_port, listening
 from rig.server import environment
 from rig.terminal import Terminal
 from rig.waiting import DEADLINE, until
@@ -33,7 +33,8 @@ CHECKOUT = Path(__file__).resolve().parent.parent.parent
 COMMENT = re.compile(r"<!--\s*(?P<kind>[a-z ]+?)\s*(?::[ ]*(?P<rest>[^\n]*?))?\s*(?:\n(?P<body>.*?))?-->", re.S)
 TITLE = re.compile(r'\btitle="([^"]+)"')
 PORT = re.compile(r"(?<!\"):(\d{4,5})\b")
-SOCKET_FILE = re.compile(r"(?<![\w.-])/[\w./-]+\.sock\b")
+SOCKET_FILE = re.compile(r"(?<![\w.:/-])/[\w./-]+\.sock\b")
+OPTIONS_FILE = re.compile(r"[\w./-]+\.(?:ini|conf|yaml|json|xml)\b")
 # What a mark without a block is for, and what one before a block is for.
 ALONE = {"setup", "stop", "places", "ports"}
 BEFORE_A_BLOCK = {"run", "output", "options", "not run"}
@@ -135,6 +136,31 @@ def printed(expected: str, actual: str) -> bool:
     return re.fullmatch("".join(parts), actual.strip("\n") + "\n") is not None
 
 
+def answers(address: str) -> bool:
+    """Whether somebody listens. A socket's file may have got its name after it was bound: supervisord does that."""
+    if not address.startswith("/"):
+        return listening(address)
+    try:
+        connect(address).close()
+    except OSError:
+        return False
+    return True
+
+
+def in_session(session: int) -> list[int]:
+    """The running processes of a session."""
+    found = []
+    for entry in os.listdir("/proc"):
+        try:
+            # After the name: state, parent, group, session.
+            state, _, _, its, *_ = Path(f"/proc/{entry}/stat").read_text().rsplit(")", 1)[1].split()
+        except (OSError, IndexError):
+            continue
+        if int(its) == session and state not in "ZX":
+            found.append(int(entry))
+    return found
+
+
 @dataclass
 class Background:
     """A server that a page has started."""
@@ -185,13 +211,18 @@ class Run:
             if kind is None:
                 self.stop()
         finally:
-            for process in processes.marked(self.mark):
-                processes.kill(process.pid)
             self.shell.stdin.close()
             self.shell.kill()
             self.shell.wait()
-            until(lambda: not processes.marked(self.mark), f"{self.page.name}: no process is left")
+            until(self.all_killed, f"{self.page.name}: no process is left")
             shutil.rmtree(self.below)
+
+    def all_killed(self) -> bool:
+        """Kills what the page has left. Some programs write over their environment, and so over the mark: nginx does."""
+        left = [process.pid for process in processes.marked(self.mark)] + in_session(self.shell.pid)
+        for pid in left:
+            processes.kill(pid)
+        return not left
 
     def all(self) -> None:
         """Runs every step."""
@@ -276,7 +307,7 @@ class Run:
 
         def ready() -> bool:
             self.check(not status.exists(), f"the server ended while it started:\n{command}\n{self.read(output)}")
-            return all(listening(address) for address in addresses)
+            return all(answers(address) for address in addresses)
 
         until(ready, f"{self.about(command)}: {addresses} listen", context=lambda: self.read(output))
         if shown.strip():
@@ -284,10 +315,10 @@ class Run:
 
     def addresses(self, text: str) -> set[str]:
         """The ports and the files of sockets in a command, and in the files of options that it names."""
-        where = Path(os.readlink(f"/proc/{self.shell.pid}/cwd"))
-        for word in re.findall(r"[\w./-]+\.(?:ini|conf|yaml|json|xml)\b", text):
-            if (where / word).is_file():
-                text += (where / word).read_text()
+        where, read = Path(os.readlink(f"/proc/{self.shell.pid}/cwd")), set()
+        while named := {word for word in OPTIONS_FILE.findall(text) if (where / word).is_file()} - read:
+            read |= named
+            text += "".join((where / word).read_text() for word in named)
         return {f"127.0.0.1:{port}" for port in self.ports.values() if re.search(rf"\b{port}\b", text)} | set(SOCKET_FILE.findall(text))
 
     def screen(self, command: str, text: str) -> None:
@@ -319,9 +350,8 @@ class Run:
         for server in reversed(self.backgrounds):
             if server.status.exists():
                 raise PageError(f"{self.page.name}, line {server.line}: the server has ended before:\n{self.read(server.output)}")
-            for process in processes.marked(self.mark):
-                if process.parent == server.pid:
-                    processes.kill(process.pid, signal.SIGTERM)
+            for child in Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split():
+                processes.kill(int(child), signal.SIGTERM)
             until(server.status.exists, f"{self.page.name}, line {server.line}: the server ends", context=lambda: self.read(server.output))
             status = server.status.read_text().strip()
             if status != "0":
@@ -341,7 +371,7 @@ class Run:
         """A text of the page with this run's ports and directories. In one pass: one may be below another."""
         if self.places:
             names = "|".join(map(re.escape, sorted(self.places, key=len, reverse=True)))
-            text = re.sub(rf"(?<![\w./$}}-])({names})(?![\w-])", lambda found: f"{self.below}{found[1]}", text)
+            text = re.sub(rf"(?<![\w.$}}-])({names})(?![\w-])", lambda found: f"{self.below}{found[1]}", text)
         text = PORT.sub(lambda found: f":{self.port(found[1])}", text)
         if self.named_ports:
             text = re.sub(rf"\b({'|'.join(self.named_ports)})\b", lambda found: self.port(found[1]), text)
