@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -118,6 +119,13 @@ def test_the_site_loads_nothing_from_elsewhere(site):
     assert [(name, load) for name, html in found.items() for load in html.loads if re.match(r"(?:[a-z]+:)?//", load)] == []
     styles = "".join(path.read_text() for path in directory.rglob("*.css"))
     assert re.findall(r"(?:@import|url\()\s*[\"']?(?:https?:)?//", styles) == []
+
+
+def test_the_search_knows_every_page_of_docs(site):
+    told = json.loads((site[1] / "search" / "search_index.json").read_text())["docs"]
+    found = {entry["location"].partition("#")[0] for entry in told}
+    assert {path.name.replace(".md", ".html") for path in DOCS.glob("*.md")} - found == set()
+    assert not [name for name in found if name.startswith("source/deploy")]
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in DOCS.glob("*.md")))

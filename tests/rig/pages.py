@@ -127,6 +127,12 @@ def commands(text: str) -> list[tuple[str, str]]:
     return [("\n".join(command), "\n".join(shown)) for command, shown in found]
 
 
+def lines(text: str) -> list[str]:
+    """The commands of a block that has one on each line, with what it is for behind three blanks or more."""
+    joined = re.sub(r"\\\n\s*", "", text)
+    return [re.split(r"\s{3,}", line.strip())[0] for line in joined.splitlines() if line.strip()]
+
+
 def printed(expected: str, actual: str) -> bool:
     """Whether `actual` is what a page shows; `…` is any text, and on a line of its own any number of lines."""
     parts = []
@@ -259,12 +265,19 @@ class Run:
 
     def run_block(self, step: Step, how: str) -> None:
         """A block that is run: at once, as a server, or in a terminal."""
+        how, _, changes = f"{how} ".partition("with ")
+        how, text = how.strip(), step.text
+        for old, new in (change.split("=", 1) for change in changes.split()):
+            self.check(old in text, f"nothing in this block is {old}")
+            text = text.replace(old, new)
         if step.language == "python":
             script = self.note("py")
-            script.write_text(self.put(step.text))
+            script.write_text(self.put(text))
             pairs = [(f"python {script}", "")]
+        elif how == "lines":
+            pairs, how = [(command, "") for command in lines(text)], ""
         else:
-            pairs = commands(step.text) if step.language == "console" else [(step.text, "")]
+            pairs = commands(text) if step.language == "console" else [(text, "")]
         *before, (command, shown) = pairs
         for each in before:
             self.run(*each)
