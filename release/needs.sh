@@ -26,6 +26,9 @@ install_debian() {
         RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@"
 }
 
+# The start of a line that installs packages, for whoever runs this: a bare Debian has no sudo.
+apt_install() { if [ "$(id -u)" = 0 ]; then echo "apt-get install -y"; else echo "sudo apt-get install -y"; fi; }
+
 # The version of a package that could be installed; nothing when there is none, or no apt.
 candidate() { apt-cache policy "$1" 2>/dev/null | sed -n 's/^ *Candidate: *\([0-9].*\)/\1/p'; }
 
@@ -44,15 +47,21 @@ has_rust() {
     [ -n "$rust" ] && at_least "$(rust_wanted)" "$rust"
 }
 
-# The lines that get it here: Debian's own when that is new enough, else by rustup, which Debian has since 13.
-how_to_get_rust() {
+# Whether Debian's own is new enough.
+debian_has_rust() {
     debians=$(candidate rustc)
-    if [ -n "$debians" ] && at_least "$(rust_wanted)" "$debians"; then
-        echo "apt-get install -y cargo"
+    [ -n "$debians" ] && at_least "$(rust_wanted)" "$debians"
+}
+
+# The line that gets it here: Debian's own when that is new enough, else by rustup, which Debian has since 13.
+how_to_get_rust() {
+    if debian_has_rust; then
+        echo "$(apt_install) cargo"
     elif [ -n "$(candidate rustup)" ]; then
-        echo "apt-get install -y rustup && rustup default stable"
+        echo "$(apt_install) rustup && rustup default stable"
     else
-        echo "curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal && . \"\$HOME/.cargo/env\""
+        command -v curl >/dev/null || ! command -v apt-cache >/dev/null || printf '%s' "$(apt_install) curl ca-certificates && "
+        echo "curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal"
     fi
 }
 
@@ -64,8 +73,7 @@ rust_is_missing() {
     else
         printf 'Rust %s or later is not installed' "$(rust_wanted)"
     fi
-    debians=$(candidate rustc)
-    if [ -n "$debians" ] && ! at_least "$(rust_wanted)" "$debians"; then
+    if ! debian_has_rust && [ -n "$debians" ]; then
         printf ' (this Debian has %s)' "${debians%%+*}"
     fi
 }

@@ -15,7 +15,7 @@ SCRIPTS = Path("/usr/share/debootstrap/scripts")
 # apt's own user cannot write everywhere. A mirror that is a copy of one day has lists that have expired.
 APT = 'APT::Sandbox::User "root";\nAcquire::Check-Valid-Until "false";\nDpkg::Options { "--force-unsafe-io"; };\n'
 # What this machine needs to reach an index, which a new system does not know.
-KEPT = ("PIP_CERT", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_DEFAULT_TIMEOUT", "http_proxy", "https_proxy", "no_proxy")
+KEPT = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_DEFAULT_TIMEOUT", "http_proxy", "https_proxy", "no_proxy")
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -57,6 +57,8 @@ class Copy:
     changes: Path
     # Directories of this machine that it can read, at the same path.
     mounts: list[Path] = field(default_factory=list)
+    # Where downloads of apt and pip are kept for the next one.
+    cache: Path | None = None
 
     def create(self) -> None:
         """Starts anew."""
@@ -87,11 +89,19 @@ class Copy:
             steps += [f"mkdir -p .{mount}", f"mount --bind -o ro {mount} .{mount}"]
         # A directory in root's home is for everybody here.
         steps += ["chmod 755 root"]
+        trust = {}
         if CA_BUNDLE.exists():
-            steps += [f"mkdir -p .{CA_BUNDLE.parent}", f"cp {CA_BUNDLE} .{CA_BUNDLE}"]
+            # Not where Debian's package would write its own.
+            steps += [f"cp {CA_BUNDLE} ./var/lib/trusted.crt"]
+            trust = {"PIP_CERT": "/var/lib/trusted.crt"}
+        if self.cache is not None:
+            archives = self.cache / "archives" / self.root.name
+            steps += [f"mkdir -p {archives}/partial {self.cache}/pip var/cache/pip", f"mount --bind {archives} var/cache/apt/archives"]
+            steps += [f"mount --bind {self.cache}/pip var/cache/pip"]
+            trust["PIP_CACHE_DIR"] = "/var/cache/pip"
         steps += ["cp /etc/resolv.conf etc/resolv.conf", 'exec chroot . /bin/sh -c \'set -eu; cd /src; eval "$1"\' sh "$1"']
         kept = {name: os.environ[name] for name in KEPT if name in os.environ}
-        values = {"HOME": "/root", "PATH": SYSTEM_PATH, "LC_ALL": "C.UTF-8", "TERM": "xterm-256color", **kept, **environment}
+        values = {"HOME": "/root", "PATH": SYSTEM_PATH, "LC_ALL": "C.UTF-8", "TERM": "xterm-256color", **kept, **trust, **environment}
         return [
             "unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private",
             "env", "-i", *(f"{name}={value}" for name, value in values.items()), "sh", "-c", "\n".join(steps), "sh", script,

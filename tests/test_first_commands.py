@@ -127,7 +127,7 @@ def test_wheels_come_from_the_directory_or_an_index_when_they_fit(checkout, tmp_
     )
 
 
-RUSTUP = "curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs"
+RUSTUP = "sudo apt-get install -y curl ca-certificates && curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs"
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_without_a_module_venv_it_names_the_package_of_this_python(checkout):
     done = checkout.demo("--prepare", PYTHON="python9")
     assert done.returncode == 1
     assert "python9 has no module venv" in done.stderr
-    assert "sudo apt-get install python3.13-venv" in done.stderr
+    assert "sudo apt-get install -y python3.13-venv" in done.stderr
 
 
 def test_root_gets_the_package_installed(checkout):
