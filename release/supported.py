@@ -8,6 +8,8 @@ from pathlib import Path
 
 BEGIN, END = "<!-- release/check writes from here -->", "<!-- to here -->"
 NOT_RUN = "not run"
+# In place of a wheel's tag.
+BUILT = "the sdist builds, and serves"
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,10 @@ class Result:
 
     # Of the interpreter, as "3.11.2".
     python: str | None = None
-    # The tag of the server's wheel, and the checksum of both wheels' files.
+    # The tag of the server's wheel.
     wheel: str | None = None
-    wheels: str | None = None
+    # What was installed: the names of the files, and their checksums.
+    wheels: dict[str, str] | None = None
     # "passes", or what went wrong, in a few words.
     first_command: str | None = None
     passed: int | None = None
@@ -47,7 +50,7 @@ class Result:
     @property
     def good(self) -> bool:
         """Whether everything that was to run has run and passed."""
-        return self.first_command == "passes" and self.failed == 0 and bool(self.passed)
+        return self.wheel == BUILT or self.first_command == "passes" and self.failed == 0 and bool(self.passed)
 
 
 # What an interpreter built from source needs of Debian 12 to start with all its modules.
@@ -62,6 +65,8 @@ DEBIANS = [
     System("debian-testing", "Debian testing", "forky"),
     System("debian-testing-3.15", "Debian testing", "forky", "python3.15", ("python3.15", "python3.15-venv")),
 ]
+# No wheel, no checkout: the packages of sources, and a Rust that is Debian's.
+SDIST = System("sdist", "Debian testing, its own Rust", "forky")
 
 
 def built_from_source(home: Path) -> System:
