@@ -35,7 +35,10 @@ UNCHECKED = {
 ALSO = ()
 
 # Programs of the system that pages run. tests/run installs them as root.
-NEEDS = {"deploy.md": ("nginx", "systemd-analyze", "logrotate", "openssl", "curl"), "quick-start.md": ("curl", "tmux"), "install.md": ("curl",)}
+NEEDS = {
+    "deploy.md": ("nginx", "systemd-analyze", "logrotate", "openssl", "curl"), "deploys.md": ("ab",), "https.md": ("openssl",),
+    "install.md": ("curl",), "quick-start.md": ("curl", "tmux"), "rtop.md": ("ab",), "stacks.md": ("ab",),
+}
 
 CHECKED = sorted(path.name for path in DOCS.glob("*.md") if path.name not in UNCHECKED) + list(ALSO)
 
@@ -177,8 +180,10 @@ def test_the_commands_of_a_page_do_what_it_says(name, wheelhouse):
         run.all()
 
 
-def test_pages_that_are_not_checked_are_there():
+def test_only_these_pages_are_not_checked():
+    """So that the gap is seen, and does not grow by itself."""
     assert [name for name in UNCHECKED if not (DOCS / name).exists()] == []
+    assert len(UNCHECKED) <= 5
 
 
 PAGE = """
