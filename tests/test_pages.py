@@ -23,20 +23,22 @@ pytestmark = pytest.mark.only_rwsgi(why="it is about rwsgi's documents")
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 
-LATER = "not marked yet"
 # Pages of which no block is run by this test, and why. Every other page of docs/ is checked: each of its blocks has a mark.
 UNCHECKED = {
-    "configuration.md": LATER, "control.md": LATER, "daemons.md": LATER, "deploys.md": LATER, "design.md": LATER, "emperor.md": LATER,
-    "find-it.md": LATER, "fleet.md": LATER, "hooks.md": LATER, "https.md": LATER, "kubernetes.md": LATER, "logging.md": LATER,
-    "memory.md": LATER, "moving-from-uwsgi.md": LATER, "opentelemetry.md": LATER, "probes.md": LATER, "prometheus.md": LATER,
-    "push.md": LATER, "routing.md": LATER, "rtop.md": LATER, "runbook.md": LATER, "scale.md": LATER, "slow-requests.md": LATER,
-    "spooler.md": LATER, "stacks.md": LATER,
+    "design.md": "it has diagrams and no commands",
+    "find-it.md": "rtop is steered by keys: test_find_it.py does that",
+    "fleet.md": "it needs many servers, other machines, DNS and Prometheus: test_fleet.py and test_fleet_sources.py have them",
+    "kubernetes.md": "it needs Docker and a cluster: test_image.py and test_kubernetes.py run what can be run without",
+    "moving-from-uwsgi.md": "not marked yet",
 }
 # Checked pages outside of docs/.
 ALSO = ()
 
 # Programs of the system that pages run. tests/run installs them as root.
-NEEDS = {"deploy.md": ("nginx", "systemd-analyze", "logrotate", "openssl", "curl"), "quick-start.md": ("curl", "tmux"), "install.md": ("curl",)}
+NEEDS = {
+    "deploy.md": ("nginx", "systemd-analyze", "logrotate", "openssl", "curl"), "deploys.md": ("ab",), "https.md": ("openssl",),
+    "install.md": ("curl",), "quick-start.md": ("curl", "tmux"), "rtop.md": ("ab",), "stacks.md": ("ab",),
+}
 
 CHECKED = sorted(path.name for path in DOCS.glob("*.md") if path.name not in UNCHECKED) + list(ALSO)
 
@@ -178,8 +180,10 @@ def test_the_commands_of_a_page_do_what_it_says(name, wheelhouse):
         run.all()
 
 
-def test_pages_that_are_not_checked_are_there():
+def test_only_these_pages_are_not_checked():
+    """So that the gap is seen, and does not grow by itself."""
     assert [name for name in UNCHECKED if not (DOCS / name).exists()] == []
+    assert len(UNCHECKED) <= 5
 
 
 PAGE = """

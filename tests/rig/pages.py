@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -267,7 +268,7 @@ class Run:
         """A block that is run: at once, as a server, or in a terminal."""
         how, _, changes = f"{how} ".partition("with ")
         how, text = how.strip(), step.text
-        for old, new in (change.split("=", 1) for change in changes.split()):
+        for old, new in (re.split(r"(?<![<>=!])=(?!=)", change, maxsplit=1) for change in shlex.split(changes)):
             self.check(old in text, f"nothing in this block is {old}")
             text = text.replace(old, new)
         if step.language == "python":
