@@ -150,3 +150,13 @@ def test_a_job_that_may_sign_or_write_runs_none_of_our_code():
             if "write" in job.get("permissions", {}).values():
                 actions = [step["uses"].split("@")[0] for step in job["steps"] if "uses" in step]
                 assert "actions/checkout" not in actions, f"{workflow.name}: {name}"
+
+
+def test_the_version_stands_in_one_place():
+    """All packages take the workspace's; where crates.io wants it beside a path, it is the same."""
+    manifest = (ROOT / "Cargo.toml").read_text()
+    version = re.search(r'(?ms)^\[workspace\.package\]\nversion = "(.*?)"', manifest)[1]
+    assert set(re.findall(r'path = "[^"]*", version = "(.*?)"', manifest)) <= {version}
+    for package in plan.PACKAGES.values():
+        assert "version.workspace = true" in (ROOT / package / "Cargo.toml").read_text()
+        assert "version" in re.search(r"(?m)^dynamic = (\[.*\])", (ROOT / package / "pyproject.toml").read_text())[1]
