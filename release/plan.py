@@ -72,7 +72,7 @@ def python_tag(python: str | None) -> str:
 def platform_tag(target: Target) -> str:
     """As maturin writes it: the name before PEP 600 as well, where there is one."""
     tag = f"{target.platform}_{target.arch}"
-    return f"{tag}.manylinux2014_{target.arch}" if target.platform == "manylinux_2_17" else tag
+    return f"manylinux2014_{target.arch}.{tag}" if target.platform == "manylinux_2_17" else tag
 
 
 def artifacts(kinds=KINDS, pythons=PYTHONS, triples=tuple(target.triple for target in TARGETS)) -> list[Artifact]:

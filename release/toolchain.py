@@ -37,14 +37,10 @@ def has_std(triple: str, rustc: str = "rustc") -> bool:
 def rustc_for(triple: str, directory: Path) -> str:
     """A rustc that has a standard library for a target. What is made for it is kept in `directory`.
 
-    Raises NoStd.
+    The toolchain stays as it is: whoever wants the library that rustup has adds the target before. Raises NoStd.
     """
     if has_std(triple):
         return "rustc"
-    if shutil.which("rustup"):
-        subprocess.run(["rustup", "target", "add", triple], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        if has_std(triple):
-            return "rustc"
     version = output("rustc", "--version").split()[1]
     directory = directory / f"rust-{version}"
     rustc = directory / "rustc"
@@ -69,7 +65,7 @@ def sources(version: str, directory: Path) -> Path:
 def download_sources(version: str, directory: Path) -> None:
     """Unpacks Debian's package of them, whichever of its releases has this version."""
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb") and DEBIAN_KEYS.exists()):
-        raise NoStd(f"rustup has none, and without apt there are no sources of Rust {version} to build it from")
+        raise NoStd(f"the toolchain has none, and without apt there are no sources of Rust {version} to build it from")
     apt = directory / "apt"
     for place in ("lists/partial", "archives/partial"):
         (apt / place).mkdir(parents=True, exist_ok=True)
@@ -87,13 +83,13 @@ def download_sources(version: str, directory: Path) -> None:
         policy = output("apt-cache", *flags, "policy", "rust-src")
         found = re.search(rf"^[ *]*({re.escape(version)}[+-]\S+)", policy, re.MULTILINE)
         if found is None:
-            raise NoStd(f"rustup has none, and Debian has no rust-src {version}")
+            raise NoStd(f"the toolchain has none, and Debian has no rust-src {version}")
         subprocess.run(["apt-get", "-qq", *flags, "download", f"rust-src={found[1]}"], check=True, cwd=directory)
         (package,) = directory.glob(f"rust-src_{version}*.deb")
         subprocess.run(["dpkg-deb", "-x", package, directory / "sources"], check=True)
         package.unlink()
     except subprocess.CalledProcessError as error:
-        raise NoStd(f"rustup has none, and the sources of Rust {version} could not be had: {error}") from error
+        raise NoStd(f"the toolchain has none, and the sources of Rust {version} could not be had: {error}") from error
 
 
 def build_std(triple: str, library: Path, directory: Path) -> None:
