@@ -98,6 +98,7 @@ fn serve_forks(py: Python<'_>, channel: OwnedFd, mut setup: Setup, scoreboard: S
     {
         return hook_failed(&channel, &failure);
     }
+    interpreter::tell_of_lock(py);
     stacks::check::run(py);
     interpreter::settle(py)?;
     warn_of_threads();
