@@ -105,9 +105,6 @@ fn enter(py: Python<'_>, context: AuxiliaryContext) -> anyhow::Result<(Work, Fil
     for listener in &mut setup.listeners {
         drop(listener.fd.take()?);
     }
-    for module in &setup.config.shared_import {
-        interpreter::import(py, module);
-    }
     let notices = File::from(setup.notices.take()?);
     Ok((Work { who, config: setup.config, scoreboard, is_loaded, end }, notices))
 }

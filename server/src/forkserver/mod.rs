@@ -78,6 +78,9 @@ fn serve_forks(py: Python<'_>, channel: OwnedFd, mut setup: Setup, scoreboard: S
     {
         return hook_failed(&channel, &failure);
     }
+    for module in &setup.config.shared_import {
+        interpreter::import(py, module);
+    }
     let application = if setup.config.lazy_apps {
         None
     } else {
