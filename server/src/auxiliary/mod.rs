@@ -22,7 +22,6 @@ use crate::ipc::{Auxiliary, AuxiliaryKind, Notice, Setup};
 use crate::procname;
 use crate::stats::scoreboard::Scoreboard;
 use crate::worker::stop::on_terminate;
-use crate::wsgi::interpreter;
 use rwsgi_config::hooks::Phase;
 
 /// What an auxiliary process is forked with.
