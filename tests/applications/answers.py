@@ -9,6 +9,8 @@ from applications.browser import Browser, Exchange
 
 # About one connection, and so the server's own; or the time.
 _OF_THE_SERVER = {"connection", "keep-alive", "transfer-encoding", "date", "server"}
+# uWSGI gives neither ETag nor Accept-Ranges, and no Last-Modified with 304.
+_OF_A_FILE = {200: {"content-type", "content-length", "last-modified", "content-encoding", "expires"}, 304: set()}
 
 _MONTH = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*\.?"
 # The time and what is random, in the order in which they are looked for.
@@ -30,12 +32,14 @@ _VARYING = [
 class Reader:
     """Writes exchanges as text, with names in the place of what varies."""
 
-    def __init__(self, browser: Browser, places: dict[str, str], varying: tuple[str, ...]) -> None:
+    def __init__(self, browser: Browser, places: dict[str, str], varying: tuple[str, ...], files: str = "") -> None:
         self.exchanges = browser.exchanges
         self.bodies_of_head, self.resets = browser.bodies_of_head, browser.resets
         # Longer ones first: one can be the beginning of another.
         known = {**{value: f"<cookie {name}>" for value, name in browser.secrets.items()}, **places}
         self.known = sorted(known.items(), key=lambda pair: -len(pair[0]))
+        # What the server itself serves: its headers are the server's, but for what says which bytes they are.
+        self.files = re.compile(files or "(?!)")
         self.varying = [re.compile(pattern) for pattern in varying]
 
     def texts(self) -> list[str]:
@@ -45,7 +49,10 @@ class Reader:
     def _text(self, exchange: Exchange) -> str:
         body = self._masked(exchange.body.decode("utf-8", "surrogateescape"))
         lines = [f"{exchange.asked}", f"{exchange.status}"]
-        for name, value in exchange.headers:
+        headers = exchange.headers
+        if self.files.match(exchange.asked.split(" ")[1]) and exchange.status in (200, 304):
+            headers = sorted((n, v) for n, v in headers if n.lower() in _OF_A_FILE[exchange.status])
+        for name, value in headers:
             # Who gives it, and where among the others, is the server's; that it is right is not.
             if name.lower() == "content-length":
                 bodiless = exchange.asked.startswith("HEAD") or exchange.status == 304

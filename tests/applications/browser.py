@@ -127,8 +127,10 @@ class Exchange:
 class Browser:
     """A client with cookies."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, behind: str) -> None:
         self.address = address
+        # "socket" behind nginx, else "http".
+        self.behind = behind
         self.exchanges: list[Exchange] = []
         self.cookies: dict[str, str] = {}
         # Every value that a cookie ever had, with its name: no two runs have the same.

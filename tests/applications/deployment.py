@@ -88,14 +88,14 @@ def nginx(application: Application, installed: Installed, root: Path, upstream: 
 def use(application: Application, installed: Installed, program: Program, entrance: str, directory: Path) -> Reader:
     """Starts it, runs its client, and gives back what was answered."""
     with served(application, installed, program, entrance, directory) as (address, root):
-        browser = Browser(address)
+        browser = Browser(address, entrance)
         try:
             client(application)(browser, root)
         except Exception as error:
             logs = "\n".join(f"== {log}\n{log.read_text(errors='replace')[-6000:]}" for log in sorted(directory.glob("*.log")))
             raise AssertionError(f"{application.name} under {program.path}: {error!r}\n{logs}") from error
     places = {str(directory): "<directory>", str(installed.env): "<env>", address: "<address>"}
-    return Reader(browser, places, application.varying + application.differing)
+    return Reader(browser, places, application.varying + application.differing, application.files)
 
 
 def client(application: Application):

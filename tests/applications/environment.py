@@ -33,6 +33,8 @@ class Installed:
         return {
             "ROOT": str(root),
             "ENV": str(self.env),
+            # Sets have one order.
+            "PYTHONHASHSEED": "0",
             "HERE": str(application.directory),
             "PATH": f"{self.env / 'bin'}:{os.environ['PATH']}",
             **application.env,

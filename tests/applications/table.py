@@ -24,8 +24,12 @@ class Application:
     varying: tuple[str, ...] = ()
     # What is known to differ between the servers, as the regular expressions of what is left out on both sides.
     differing: tuple[str, ...] = ()
+    # What the server serves itself (`static-map`), as a regular expression of paths.
+    files: str = ""
     # Programs of the system that the client or the application runs.
     programs: tuple[str, ...] = ()
+    # It has rules (`route`), which uWSGI knows only when it was built with PCRE.
+    routes: bool = False
     # Set for the server, beside what every one is given.
     env: dict[str, str] = field(default_factory=dict)
 
@@ -45,13 +49,14 @@ TABLE = (
         varying=(r'("(?:created|modified)": )[\d.]+', r"(_com\(1, '|send_edit\(1, ')[\w.-]+"),
     ),
     Application("xandikos", "xandikos", "socket", light=True),
-    Application("xandikos-standalone", "xandikos", "http", light=True),
+    Application("xandikos-standalone", "xandikos", "http", light=True, routes=True),
     Application("klaus", "klaus", "http", light=True, programs=("git",)),
-    Application("wagtail", "wagtail", "http"),
+    Application("wagtail", "wagtail", "http", files="/media/"),
     Application("mailman-web", "mailman-web", "socket"),
     Application("graphite-web", "graphite-web", "socket"),
-    Application("django-oscar", "django-oscar", "http"),
+    Application("django-oscar", "django-oscar", "http", routes=True),
     Application("pgadmin4", "pgadmin4", "socket"),
     Application("supysonic", "supysonic", "http"),
-    Application("trac", "trac", "socket"),
+    Application("moin", "moin", "socket"),
+    Application("trac", "trac", "socket", files="/chrome/common/"),
 )

@@ -39,7 +39,7 @@ def use(browser, root):
     token = images.find(r'name="csrfmiddlewaretoken" value="([^"]+)"')
     browser.headers["X-CSRFToken"] = token
     upload = {"title": "Picture", "files[]": File("picture.png", png(300), "image/png"), "collection": "1"}
-    browser.upload("/admin/images/add/", upload, 200)
+    browser.upload("/admin/images/multiple/add/", upload, 200)
     assert browser.get("/media/original_images/picture.png").answer.body == png(300)
     browser.again(browser.get("/media/original_images/picture.png"))
     browser.head("/media/original_images/picture.png")
