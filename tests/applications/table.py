@@ -1,0 +1,62 @@
+"""The applications: what is started, how it is reached, and what two runs of it may differ in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+DATE = r"\d{4}-\d\d-\d\d"
+
+
+@dataclass(frozen=True)
+class Application:
+    """One application. Its directory is named as it is."""
+
+    name: str
+    # The package whose version is shown.
+    package: str
+    # What its configuration listens on: "http" (HTTP), or "socket" (behind nginx).
+    listens: str
+    # Runs in CI; the others want `--all-applications`.
+    light: bool = False
+    # What no two runs answer alike, as regular expressions, beside those of `answers.py`. A group is what is kept.
+    varying: tuple[str, ...] = ()
+    # What is known to differ between the servers, as the regular expressions of what is left out on both sides.
+    differing: tuple[str, ...] = ()
+    # What the server serves itself (`static-map`), as a regular expression of paths.
+    files: str = ""
+    # Programs of the system that the client or the application runs.
+    programs: tuple[str, ...] = ()
+    # It has rules (`route`), which uWSGI knows only when it was built with PCRE.
+    routes: bool = False
+    # Set for the server, beside what every one is given.
+    env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def directory(self) -> Path:
+        """Where its files are."""
+        return HERE / self.name
+
+
+TABLE = (
+    Application(
+        "django-admin", "Django", "socket", light=True, varying=(r"(<strong>(?:salt|hash)</strong>: <bdi>)\w+\*+",),
+    ),
+    Application("radicale", "radicale", "http", light=True),
+    Application(
+        "isso", "isso", "http", light=True,
+        varying=(r'("(?:created|modified)": )[\d.]+', r"(_com\(1, '|send_edit\(1, ')[\w.-]+"),
+    ),
+    Application("xandikos", "xandikos", "socket", light=True),
+    Application("xandikos-standalone", "xandikos", "http", light=True, routes=True),
+    Application("klaus", "klaus", "http", light=True, programs=("git",)),
+    Application("wagtail", "wagtail", "http", files="/media/"),
+    Application("mailman-web", "mailman-web", "socket"),
+    Application("graphite-web", "graphite-web", "socket"),
+    Application("django-oscar", "django-oscar", "http", routes=True),
+    Application("pgadmin4", "pgadmin4", "socket"),
+    Application("supysonic", "supysonic", "http"),
+    Application("moin", "moin", "socket"),
+    Application("trac", "trac", "socket", files="/chrome/common/"),
+)
