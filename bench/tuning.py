@@ -5,7 +5,8 @@
 
 Prints the tables of docs/tuning.md, or with --write puts them there. Each table's settings take turns, round after round, and shown
 are medians: what else runs on the machine disturbs all of them alike. Pages that wait do not need the processor, so their
-latencies hold on a busy machine too; memory and counts do anyway. --smoke is a round of each in some seconds, to see that it works.
+latencies hold on a busy machine too; memory and counts do anyway. As root it runs servers and clients at a raised priority: pages
+that compute would tell of the machine's other work otherwise. --smoke is a round of each in some seconds, to see that it works.
 Needs rwsgi, Flask and Django in the environment of this Python.
 """
 
@@ -17,6 +18,7 @@ import http.client
 import json
 import os
 import platform
+import random
 import re
 import socket
 import statistics
@@ -45,6 +47,9 @@ class Extent:
     requests: int
 
 
+# Nice value of servers and clients, where it may be set.
+PRIORITY = -15 if os.geteuid() == 0 else 0
+
 WHOLE, SMOKE = Extent(3, 32, 8), Extent(1, 8, 2)
 
 
@@ -62,23 +67,32 @@ def until(condition: Callable[[], object], what: str, seconds: float = 60) -> ob
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
+    """A port below those that the system gives to clients, so that none takes it meanwhile."""
+    while True:
+        port = random.randrange(11000, 19000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
+def raise_priority(pid: int) -> None:
+    """Of the sessions of a machine each gets its share, unless its group says otherwise (sched_autogroup)."""
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{pid}/autogroup").write_text(str(PRIORITY))
 
 
 class Server:
     """A running server."""
 
     def __init__(self, program: str, directory: Path, options: tuple[object, ...], kind: str, application: tuple[object, ...]) -> None:
-        self.port, self.stats_port = free_port(), free_port()
-        self.path = directory / "app.sock"
-        self.address = str(self.path) if kind == "unix" else f"127.0.0.1:{self.port}"
+        self.port, self.stats_path = free_port(), directory / "stats.sock"
+        self.address = str(directory / "app.sock") if kind == "unix" else f"127.0.0.1:{self.port}"
         listen = ("--http" if kind == "http" else "--http-socket", self.address)
-        command = [program, *listen, *application, "--stats", f"127.0.0.1:{self.stats_port}", "--disable-logging", *options]
+        command = [program, *listen, *application, "--stats", self.stats_path, "--disable-logging", "--prio", PRIORITY, *options]
         self.log = directory / "server.log"
         with self.log.open("wb") as output:
             arguments = [str(part) for part in command]
             self.process = subprocess.Popen(arguments, stdout=output, stderr=output, start_new_session=True, cwd=directory)
+        raise_priority(self.process.pid)
         until(self._serves, "the server serves")
 
     def _serves(self) -> bool:
@@ -114,7 +128,8 @@ class Server:
             client.close()
 
     def stats(self) -> dict:
-        with socket.create_connection(("127.0.0.1", self.stats_port), 30) as connection:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(self.stats_path))
             return json.loads(b"".join(iter(lambda: connection.recv(65536), b"")))
 
     def running(self) -> int:
@@ -177,16 +192,20 @@ class Bench:
         return [{name: statistics.median(each[name] for each in runs) for name in runs[0]} for runs in seen]
 
 
-def load(server: Server, path: str, clients: int, requests: int) -> tuple[list[float], float]:
-    """Clients at once that each send requests one after another: the latencies, and how long all took. Seconds."""
+def load(server: Server, path: str, clients: int, requests: int = 1 << 30, seconds: float = 1e9) -> tuple[list[float], float]:
+    """Clients at once that each send so many requests one after another, or for so long: the latencies, and how long all took.
+    Seconds."""
     latencies: list[float] = []
     gate = threading.Barrier(clients + 1)
 
     def ask() -> None:
         client = server.open()
         gate.wait()
+        end = time.monotonic() + seconds
         for _ in range(requests):
             begun = time.monotonic()
+            if begun > end:
+                break
             client.request("GET", path)
             response = client.getresponse()
             response.read()
@@ -244,24 +263,18 @@ def waiting(bench: Bench) -> str:
 
 def computing(bench: Bench) -> str:
     settings = [(1, 1), (1, 4), (2, 1), (2, 4)]
-    requests = 12 if bench.extent.rounds > 1 else 1
+    seconds = 1.0 if bench.extent.rounds > 1 else 0.1
 
     def measure(setting: tuple[int, int]) -> dict[str, float]:
         processes, threads = setting
         with bench.server("--processes", processes, "--threads", threads) as server:
             before = server.processor()
-            latencies, took = load(server, "/compute", 8, requests)
-            used = server.processor() - before
-            milliseconds = [1000 * latency for latency in latencies]
-            return {"rate": len(latencies) / took, "cost": 1000 * used / len(latencies),
-                    "median": percentile(milliseconds, 50), "p99": percentile(milliseconds, 99)}  # fmt: skip
+            latencies, _ = load(server, "/compute", 8, seconds=seconds)
+            return {"cost": 1000 * (server.processor() - before) / len(latencies)}
 
     found = bench.rounds(settings, measure)
-    rows = [
-        [f"{processes} × {threads}", f"{each['rate'] / found[0]['rate']:.2f}", each["cost"], each["median"], each["p99"]]
-        for (processes, threads), each in zip(settings, found)
-    ]  # fmt: skip
-    return table(["processes × threads", "requests/s, of those of 1 × 1", "CPU/request, ms", "median, ms", "99 %, ms"], rows)
+    rows = [[f"{processes} × {threads}", each["cost"]] for (processes, threads), each in zip(settings, found)]
+    return table(["processes × threads", "processor time of a request, ms"], rows)
 
 
 def backlog(bench: Bench) -> str:
@@ -380,23 +393,7 @@ def cheaper(bench: Bench) -> str:
         with bench.server("--processes", 8, *options, application=DJANGO_WAITS) as server:
             until(lambda: server.running() == (2 if options else 8), "the workers run")
             idle, least = server.memory(), server.running()
-            end = time.monotonic() + seconds
-            latencies: list[float] = []
-
-            def ask() -> None:
-                client = server.open()
-                while time.monotonic() < end:
-                    begun = time.monotonic()
-                    client.request("GET", "/wait")
-                    client.getresponse().read()
-                    latencies.append(1000 * (time.monotonic() - begun))
-                client.close()
-
-            threads = [threading.Thread(target=ask, daemon=True) for _ in range(8)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+            latencies = [1000 * latency for latency in load(server, "/wait", 8, seconds=seconds)[0]]
             return {"least": least, "idle": idle, "most": server.running(), "busy": server.memory(),
                     "median": percentile(latencies, 50), "p99": percentile(latencies, 99)}  # fmt: skip
 
@@ -439,7 +436,8 @@ def conditions(program: str, rounds: int) -> str:
     load_average = os.getloadavg()[0]
     return (
         f"Measured by `bench/tuning.py` with rwsgi {version}, Python {platform.python_version()}, Linux {platform.release()}, on {os.cpu_count()} "
-        f"processors that did other work meanwhile (load average {load_average:.0f}). Medians of {rounds} rounds in which the settings took turns.\n"
+        f"processors that did other work meanwhile (load average {load_average:.0f}). Medians of {rounds} rounds in which the settings took turns. "
+        + (f"Servers and clients had the nice value {PRIORITY}.\n" if PRIORITY else "\n")
     )
 
 
@@ -460,7 +458,10 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=list(TABLES), help="measure this table alone; may be repeated")
     arguments = parser.parse_args()
     extent = SMOKE if arguments.smoke else Extent(arguments.rounds, WHOLE.clients, WHOLE.requests)
-    bench = Bench(arguments.rwsgi, extent)
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
+    raise_priority(os.getpid())
+    bench = Bench(os.path.abspath(arguments.rwsgi), extent)
     for name in arguments.only or TABLES:
         text = TABLES[name](bench)
         print(f"\n{name}\n\n{text}", flush=True)

@@ -157,6 +157,21 @@ def test_signals_to_the_master(serve, address, tmp_path, stats_at):
     assert server.wait_exit() == 0
 
 
+def test_a_reload_while_the_application_is_loaded_for_the_first_time_names_that_generation(serve, address, tmp_path):
+    go = tmp_path / "go"
+    (tmp_path / "slow_start.py").write_text(
+        f"import os, time\nwhile not os.path.exists({str(go)!r}):\n    time.sleep(0.01)\n"
+        "def application(environ, start_response):\n    start_response('200 OK', [])\n    return [b'ok']\n"
+    )
+    server = serve.start("--http-socket", address, "--wsgi-file", "slow_start.py", cwd=tmp_path)
+    server.logged("http-socket on")
+    until(lambda: "Cgt" in handles(server.pid, signal.SIGHUP), "it watches signals")
+    server.send(signal.SIGHUP)
+    server.logged("reload: loading generation 2 beside generation 1$")
+    go.touch()
+    assert http.get(address, "/").status == 200
+
+
 def test_sigttou_keeps_the_last_worker(serve, address):
     server = serve("--http-socket", address, "--wsgi-file", "foobar.py")
     server.send(signal.SIGTTOU)
