@@ -61,7 +61,12 @@ def on_page_markdown(markdown, page, config, files):
 def outside(text: str, directory: str) -> list[str]:
     """The files and directories outside of docs/ that a page in `directory` of the repository leads to."""
     targets = (posixpath.normpath(posixpath.join(directory, found["path"])) for found in LINK.finditer(text))
-    return [path for path in targets if path != "docs" and not path.startswith(("docs/", "..")) and (ROOT / path).exists()]
+    return [path for path in targets if not of_the_site(path) and not path.startswith("..") and (ROOT / path).exists()]
+
+
+def of_the_site(path: str) -> bool:
+    """Whether a path of the repository is a page of the site, or a file that is copied to it."""
+    return path == "docs" or (path.startswith("docs/") and not path.startswith("docs/site/"))
 
 
 def source_page(path: str) -> str:
@@ -74,7 +79,7 @@ def source_page(path: str) -> str:
 def relinked(found: re.Match[str], directory: str, src: str) -> str:
     """A link as it is to be in the page `src` of the site, when it was written in `directory` of the repository."""
     path = posixpath.normpath(posixpath.join(directory, found["path"]))
-    if path.startswith("docs/"):
+    if of_the_site(path):
         target = path.removeprefix("docs/")
     elif (ROOT / path).exists() and path != "." and not path.startswith(".."):
         target = source_page(path)

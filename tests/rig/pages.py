@@ -1,7 +1,7 @@
 """Pages of the documentation, run as a reader would: files are written, commands run, and what they print is compared.
 
 A mark, an HTML comment before a code block, says how the block is tested. The blocks of a page run in their order, in one
-shell, in an empty directory. `MARKS` has every kind of mark; CONTRIBUTING.md describes them for who writes a page.
+shell, in an empty directory. docs/site/README.md describes the marks for who writes a page.
 """
 
 from __future__ import annotations
