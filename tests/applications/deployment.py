@@ -95,7 +95,7 @@ def use(application: Application, installed: Installed, program: Program, entran
             logs = "\n".join(f"== {log}\n{log.read_text(errors='replace')[-6000:]}" for log in sorted(directory.glob("*.log")))
             raise AssertionError(f"{application.name} under {program.path}: {error!r}\n{logs}") from error
     places = {str(directory): "<directory>", str(installed.env): "<env>", address: "<address>"}
-    return Reader(browser, places, application.varying + application.differing, application.files)
+    return Reader(browser, places, application)
 
 
 def client(application: Application):
