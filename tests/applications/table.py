@@ -18,7 +18,7 @@ class Application:
     package: str
     # What its configuration listens on: "http" (HTTP), or "socket" (behind nginx).
     listens: str
-    # Runs in CI; the others want `--all-applications`.
+    # Runs in CI, by what it listens on; all else wants `--all-applications`.
     light: bool = False
     # What no two runs answer alike, as regular expressions, beside those of `answers.py`. A group is what is kept.
     varying: tuple[str, ...] = ()

@@ -39,7 +39,7 @@ def use(browser, root):
     call(browser, "GET", f"{SERVERS}9", 410)
     call(browser, "GET", "/preferences/", 200)
     call(browser, "GET", "/browser/nodes/", 200)
-    asked = {"dialog_type": "open_file", "supported_types": ["*", "sql"], "dialog_title": "Open"}
+    asked = {"dialog_type": "storage_dialog", "supported_types": ["*", "sql"], "dialog_title": "Open"}
     number = json.loads(call(browser, "POST", "/file_manager/init", 200, asked).text)["data"]["transId"]
     content = b"-- \xc3\xa4\n" + b"SELECT 1;\n" * 1_000_000
     upload = {"newfile": File("large.sql", content), "mode": "add", "currentpath": "/", "storage_folder": ""}
