@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Callable
@@ -377,11 +378,20 @@ def uwsgi_s(scenes: Scenes) -> str:
 
 MESSAGES["invalid request block size"] = uwsgi_s
 
-# What another test brings about, or nothing that is here can.
-ELSEWHERE = {
-    "was killed by the kernel for want of memory": "test_cgroup.py",
-    "RuntimeWarning: The global interpreter lock (GIL) has been enabled to load module '…'": "test_free_threading.py",
-}
+
+def turned_on(scenes: Scenes) -> str:
+    """A free-threaded Python that is told to have its lock."""
+    if not sysconfig.get_config_var("Py_GIL_DISABLED"):
+        pytest.skip("this Python always has a global lock")
+    server = scenes.start("--http-socket", tcp(), env={"PYTHON_GIL": "1"})
+    server.logged("loaded in")
+    return server.log()
+
+
+MESSAGES["Python's global lock is on, so that the threads of a worker take turns"] = turned_on
+
+# What another test brings about.
+ELSEWHERE = {"was killed by the kernel for want of memory": "test_cgroup.py"}
 
 QUOTED = re.findall(r"^### `([^`]+)`$", PAGE, re.MULTILINE)
 
@@ -389,8 +399,8 @@ QUOTED = re.findall(r"^### `([^`]+)`$", PAGE, re.MULTILINE)
 def test_every_message_of_the_page_is_tried():
     assert len(QUOTED) == len(set(QUOTED)) > 45
     assert set(QUOTED) == MESSAGES.keys() | ELSEWHERE.keys()
-    found = (Path(__file__).parent / ELSEWHERE["was killed by the kernel for want of memory"]).read_text()
-    assert "was killed by the kernel for want of memory" in found
+    for message, file in ELSEWHERE.items():
+        assert message in (Path(__file__).parent / file).read_text()
 
 
 @pytest.mark.parametrize("message", MESSAGES)
