@@ -57,7 +57,7 @@ def wheelhouse(tmp_path_factory):
 def build(directory: Path, *arguments: object, config: Path = ROOT / "mkdocs.yml") -> subprocess.CompletedProcess[str]:
     """Makes the site, in which a warning is an error."""
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", config, "--site-dir", directory, *arguments]
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=280, check=False)
 
 
 @pytest.fixture(scope="module")
