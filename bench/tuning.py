@@ -42,15 +42,15 @@ class Extent:
     """How much is measured."""
 
     rounds: int
-    # Clients at once, and requests of each.
+    # Clients at once, and for how long.
     clients: int
-    requests: int
+    seconds: float
 
 
 # Nice value of servers and clients, where it may be set.
 PRIORITY = -15 if os.geteuid() == 0 else 0
 
-WHOLE, SMOKE = Extent(3, 32, 8), Extent(1, 8, 2)
+WHOLE, SMOKE = Extent(3, 32, 3), Extent(1, 8, 0.3)
 
 
 def fail(why: str) -> None:
@@ -249,7 +249,7 @@ def waiting(bench: Bench) -> str:
     def measure(setting: tuple[int, int]) -> dict[str, float]:
         processes, threads = setting
         with bench.server("--processes", processes, "--threads", threads) as server:
-            latencies, took = load(server, "/wait", extent.clients, extent.requests)
+            latencies, took = load(server, "/wait", extent.clients, seconds=extent.seconds)
             milliseconds = [1000 * latency for latency in latencies]
             return {"rate": len(latencies) / took, "median": percentile(milliseconds, 50), "p99": percentile(milliseconds, 99), "memory": server.memory()}
 
@@ -457,7 +457,7 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="one short round of each")
     parser.add_argument("--only", action="append", choices=list(TABLES), help="measure this table alone; may be repeated")
     arguments = parser.parse_args()
-    extent = SMOKE if arguments.smoke else Extent(arguments.rounds, WHOLE.clients, WHOLE.requests)
+    extent = SMOKE if arguments.smoke else Extent(arguments.rounds, WHOLE.clients, WHOLE.seconds)
     with contextlib.suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
     raise_priority(os.getpid())

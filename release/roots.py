@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,10 +58,10 @@ class Copy:
 
     root: Path
     changes: Path
+    # Where downloads of apt and pip are kept for the next one.
+    cache: Path
     # Directories of this machine that it can read, at the same path.
     mounts: list[Path] = field(default_factory=list)
-    # Where downloads of apt and pip are kept for the next one.
-    cache: Path | None = None
 
     def create(self) -> None:
         """Starts anew."""
@@ -72,6 +75,14 @@ class Copy:
     def path(self, inside: str) -> Path:
         """Where a file is that was made in the copy, or is to be made."""
         return self.changes / "upper" / inside.lstrip("/")
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """While apt runs in a copy of this system, no other copy's apt does: they keep what they download in one place."""
+        self.cache.mkdir(parents=True, exist_ok=True)
+        with (self.cache / f"{self.root.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def command(self, script: str, **environment: str) -> list[str]:
         """The command line that runs these lines of sh in the copy, in /src."""
@@ -94,14 +105,16 @@ class Copy:
             # Not where Debian's package would write its own.
             steps += [f"cp {CA_BUNDLE} ./var/lib/trusted.crt"]
             trust = {"PIP_CERT": "/var/lib/trusted.crt"}
-        if self.cache is not None:
-            archives = self.cache / "archives" / self.root.name
-            steps += [f"mkdir -p {archives}/partial {self.cache}/pip var/cache/pip", f"mount --bind {archives} var/cache/apt/archives"]
-            steps += [f"mount --bind {self.cache}/pip var/cache/pip"]
-            trust["PIP_CACHE_DIR"] = "/var/cache/pip"
+        archives = self.cache / "archives" / self.root.name
+        steps += [
+            f"mkdir -p {archives}/partial {self.cache}/pip var/cache/pip",
+            f"mount --bind {archives} var/cache/apt/archives",
+            f"mount --bind {self.cache}/pip var/cache/pip",
+        ]
+        values = {"HOME": "/root", "PATH": SYSTEM_PATH, "LC_ALL": "C.UTF-8", "TERM": "xterm-256color", "PIP_CACHE_DIR": "/var/cache/pip"}
         steps += ["cp /etc/resolv.conf etc/resolv.conf", 'exec chroot . /bin/sh -c \'set -eu; cd /src; eval "$1"\' sh "$1"']
         kept = {name: os.environ[name] for name in KEPT if name in os.environ}
-        values = {"HOME": "/root", "PATH": SYSTEM_PATH, "LC_ALL": "C.UTF-8", "TERM": "xterm-256color", **kept, **trust, **environment}
+        values |= {**kept, **trust, **environment}
         return [
             "unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private",
             "env", "-i", *(f"{name}={value}" for name, value in values.items()), "sh", "-c", "\n".join(steps), "sh", script,

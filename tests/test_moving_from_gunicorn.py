@@ -192,6 +192,14 @@ def test_each_example_of_an_option_is_taken(serve, tmp_path):
         assert server.wait_exit() == 0, f"{line}: {server.log()}"
 
 
+def test_the_variables_of_log_formats_are_variables():
+    logging = (Path(__file__).resolve().parent.parent / "docs" / "logging.md").read_text()
+    known = set(re.findall(r"^\| `%\((\w+)\)` \|", logging, re.MULTILINE))
+    table = PAGE.split("The variables of a format:")[1].split("## ")[0]
+    named = {name for line in re.findall(r"^\|.*\| (`.*`) \|$", table, re.MULTILINE) for name in re.findall(r"%\((\w+)\)", line)}
+    assert len(named) > 10 and named <= known
+
+
 # What works differently.
 
 

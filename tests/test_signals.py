@@ -187,3 +187,5 @@ def test_what_a_terminal_sends_is_left_to_the_terminal(program, terminal, addres
     master = int(pidfile.read_text())
     until(lambda: "Cgt" in handles(master, signal.SIGUSR2), "it watches signals")
     assert "Cgt" not in handles(master, signal.SIGTTIN) and "Cgt" not in handles(master, signal.SIGTTOU)
+    os.kill(master, signal.SIGTERM)
+    until(lambda: not processes.alive(master), "it has ended")

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.only_rwsgi(why="the messages are rwsgi's")
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "troubleshooting.md").read_text()
 
 APP = """
-import os, sys, threading, time
+import ctypes, os, sys, threading, time
 
 if os.environ.get("WITH_THREAD"):
     threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
@@ -37,7 +37,7 @@ def application(environ, start_response):
     if path == "/kill":
         os.kill(os.getpid(), 9)
     elif path == "/segv":
-        os.kill(os.getpid(), 11)
+        ctypes.string_at(0)
     elif path == "/exit":
         os._exit(3)
     elif path == "/raise":

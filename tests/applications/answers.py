@@ -6,6 +6,7 @@ import difflib
 import re
 
 from applications.browser import Browser, Exchange
+from applications.table import Application
 
 # About one connection, and so the server's own; or the time.
 _OF_THE_SERVER = {"connection", "keep-alive", "transfer-encoding", "date", "server"}
@@ -19,7 +20,7 @@ _VARYING = [
     for pattern, replacement in (
         (r"[A-Z][a-z]{2},? \d\d[ -][A-Z][a-z]{2}[ -]\d{4} \d\d:\d\d:\d\d(?: GMT| [+-]\d{4})?", "<date>"),
         (r"\d{4}-\d\d-\d\d(?:[T ]|%20)\d\d(?::|%3A)\d\d(?:(?::|%3A)\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:?\d\d)?", "<time>"),
-        (_MONTH + r" \d{1,2}, \d{4}, (?:at )?(?:\d{1,2}(?::\d\d)? [ap]\.m\.|noon|midnight|\d{1,2}:\d\d [AP]M)", "<time>"),
+        (_MONTH + r" \d{1,2}, \d{4}, (?:at )?(?:\d{1,2}(?::\d\d)? [ap]\.m\.|noon|midnight|\d{1,2}:\d\d(?::\d\d)? [AP]M)", "<time>"),
         (r"\b\d{1,2} " + _MONTH + r" \d{4}(?:,? \d\d:\d\d(?::\d\d)?)?", "<day>"),
         (r"\b\d\d:\d\d:\d\d\b", "<time>"),
         (r"(name=['\"][a-z_]*csrf[a-z_]*['\"][^>]*value=['\"])[^'\"]+", r"\1<token>"),
@@ -32,15 +33,16 @@ _VARYING = [
 class Reader:
     """Writes exchanges as text, with names in the place of what varies."""
 
-    def __init__(self, browser: Browser, places: dict[str, str], varying: tuple[str, ...], files: str = "") -> None:
+    def __init__(self, browser: Browser, places: dict[str, str], application: Application) -> None:
         self.exchanges = browser.exchanges
         self.bodies_of_head, self.resets = browser.bodies_of_head, browser.resets
         # Longer ones first: one can be the beginning of another.
         known = {**{value: f"<cookie {name}>" for value, name in browser.secrets.items()}, **places}
         self.known = sorted(known.items(), key=lambda pair: -len(pair[0]))
         # What the server itself serves: its headers are the server's, but for what says which bytes they are.
-        self.files = re.compile(files or "(?!)")
-        self.varying = [re.compile(pattern) for pattern in varying]
+        self.files = re.compile(application.files or "(?!)")
+        self.varying = [re.compile(pattern) for pattern in application.varying]
+        self.differing = [re.compile(pattern) for pattern in application.differing]
 
     def texts(self) -> list[str]:
         """One text for each exchange."""
@@ -60,6 +62,8 @@ class Reader:
                     lines.append(f"Content-Length: {value} for {len(exchange.body)}")
             elif name.lower() not in _OF_THE_SERVER:
                 lines.append(f"{name}: {value}")
+        if any(pattern.fullmatch(f"{exchange.asked} {exchange.status}") for pattern in self.differing):
+            body = ""
         return self._masked("\n".join(lines)) + "\n\n" + body
 
     def _masked(self, text: str) -> str:

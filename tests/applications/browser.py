@@ -127,10 +127,12 @@ class Exchange:
 class Browser:
     """A client with cookies."""
 
-    def __init__(self, address: str, behind: str) -> None:
+    def __init__(self, address: str, behind: str, uwsgi: bool) -> None:
         self.address = address
         # "socket" behind nginx, else "http".
         self.behind = behind
+        # Whether this is the real uWSGI, for what it cannot be asked.
+        self.uwsgi = uwsgi
         self.exchanges: list[Exchange] = []
         self.cookies: dict[str, str] = {}
         # Every value that a cookie ever had, with its name: no two runs have the same.

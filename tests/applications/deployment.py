@@ -14,9 +14,13 @@ from applications.answers import Reader
 from applications.browser import Browser
 from applications.environment import Installed
 from applications.table import Application
-from rig.addresses import tcp
+from rig.addresses import listening, tcp
 from rig.nginx import Nginx
-from rig.server import Program, Servers
+from rig.server import Program, Server, Servers
+from rig.waiting import until
+
+# Seconds that an application may take to be loaded: some take ten on an idle machine.
+PATIENCE = 240.0
 
 NGINX = """
 server {
@@ -57,7 +61,8 @@ def served(
     front = None
     server = None
     try:
-        server = servers(*arguments, cwd=root, env=variables, listens=[address])
+        server = servers.start(*arguments, cwd=root, env=variables, listens=[address])
+        until(lambda: _serves(server, program, directory), "the application is loaded", PATIENCE, server.log)
         reached = address
         if entrance == "socket":
             front = nginx(application, installed, root, address, directory)
@@ -74,6 +79,15 @@ def served(
         servers.stop_all()
 
 
+def _serves(server: Server, program: Program, directory: Path) -> bool:
+    status = server.process.poll()
+    assert status is None, f"the server exited with {status} while starting:\n{server.log()}"
+    if not all(listening(each) for each in server.listens):
+        return False
+    # It listens before it has loaded anything. Its log may be in files of its own.
+    return not program.is_uwsgi or any("spawned uWSGI worker" in log.read_text(errors="replace") for log in directory.rglob("*.log"))
+
+
 def nginx(application: Application, installed: Installed, root: Path, upstream: str, directory: Path) -> Nginx:
     """nginx in front, with the application's own block where it has one."""
     own = application.directory / "nginx.conf"
@@ -88,14 +102,14 @@ def nginx(application: Application, installed: Installed, root: Path, upstream: 
 def use(application: Application, installed: Installed, program: Program, entrance: str, directory: Path) -> Reader:
     """Starts it, runs its client, and gives back what was answered."""
     with served(application, installed, program, entrance, directory) as (address, root):
-        browser = Browser(address, entrance)
+        browser = Browser(address, entrance, program.is_uwsgi)
         try:
             client(application)(browser, root)
         except Exception as error:
             logs = "\n".join(f"== {log}\n{log.read_text(errors='replace')[-6000:]}" for log in sorted(directory.glob("*.log")))
             raise AssertionError(f"{application.name} under {program.path}: {error!r}\n{logs}") from error
     places = {str(directory): "<directory>", str(installed.env): "<env>", address: "<address>"}
-    return Reader(browser, places, application.varying + application.differing, application.files)
+    return Reader(browser, places, application)
 
 
 def client(application: Application):

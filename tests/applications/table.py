@@ -18,12 +18,12 @@ class Application:
     package: str
     # What its configuration listens on: "http" (HTTP), or "socket" (behind nginx).
     listens: str
-    # Runs in CI; the others want `--all-applications`.
+    # Runs in CI, by what it listens on; all else wants `--all-applications`.
     light: bool = False
     # What no two runs answer alike, as regular expressions, beside those of `answers.py`. A group is what is kept.
     varying: tuple[str, ...] = ()
-    # What is known to differ between the servers, as the regular expressions of what is left out on both sides.
-    differing: tuple[str, ...] = ()
+    # Whose body is known to differ between the servers, as regular expressions of "METHOD path status", with the reason.
+    differing: dict[str, str] = field(default_factory=dict)
     # What the server serves itself (`static-map`), as a regular expression of paths.
     files: str = ""
     # Programs of the system that the client or the application runs.
@@ -55,8 +55,17 @@ TABLE = (
     Application("mailman-web", "mailman-web", "socket"),
     Application("graphite-web", "graphite-web", "socket"),
     Application("django-oscar", "django-oscar", "http", routes=True),
-    Application("pgadmin4", "pgadmin4", "socket"),
+    Application(
+        "pgadmin4", "pgadmin4", "socket",
+        varying=(
+            r"""('nonce-|nonce=")[\w-]+""", r"""(csrf_?[tT]oken['"]?\]?(?:: | = )['"])[\w.-]+""", r'("transId":")\d+', r"(filemanager/)\d+",
+        ),
+    ),
     Application("supysonic", "supysonic", "http"),
-    Application("moin", "moin", "socket"),
-    Application("trac", "trac", "socket", files="/chrome/common/"),
+    Application("moin", "moin", "socket", varying=(r"(Page: )[\d.]+ ms", r"\b[0-9a-f]{32}\b")),
+    Application(
+        "trac", "trac", "socket", files="/chrome/common/",
+        varying=(r'(name="(?:start|view)_time"\s+value=")\d+', r'(name="__FORM_TOKEN" value=")\w+'),
+        differing={r"GET \S+ (?:40[134]|500)": "uWSGI loses the body that is written after start_response with exc_info"},
+    ),
 )

@@ -23,8 +23,11 @@ def main():
 
 def _has_company():
     """Whether something has started in this interpreter before us, as the launchers of monitoring agents have it."""
-    # What Python has no name for counts too: an agent may bring threads of its own.
-    threads = len(os.listdir("/proc/self/task"))
+    try:
+        # Those that Python has not started count too.
+        threads = len(os.listdir("/proc/self/task"))
+    except OSError:
+        threads = 1
     return threads > 1 or ("PYTHONPATH" in os.environ and "sitecustomize" in sys.modules)
 
 

@@ -104,7 +104,7 @@ fn serve_forks(py: Python<'_>, channel: OwnedFd, mut setup: Setup, scoreboard: S
     interpreter::tell_of_lock(py);
     stacks::check::run(py);
     interpreter::settle(py)?;
-    warn_of_threads();
+    warn_of_threads(py);
     warn_of_greenlets(py);
     tell_loaded(py, &channel, started)?;
     let mut server = ForkServer { channel, setup, scoreboard, application };
@@ -192,13 +192,17 @@ fn hook_failed(channel: &OwnedFd, failure: &anyhow::Error) -> anyhow::Result<i32
 }
 
 /// Threads that the application started while it was loaded are not in the workers: a fork takes one along.
-fn warn_of_threads() {
+fn warn_of_threads(py: Python<'_>) {
     let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
     if threads > 1 {
+        let names = threads::names(py).unwrap_or_default();
         warn!(
-            "the application has started threads while it was loaded ({} of them): they do not run in the workers; start \
-             them when they are first needed, or have every worker load the application with lazy-apps",
-            threads - 1
+            "the application has started threads while it was loaded ({}{}{}): they do not run in the workers; monitoring \
+             agents start theirs again there; start others when they are first needed, or have every worker load the \
+             application with lazy-apps",
+            threads - 1,
+            if names.is_empty() { "" } else { ": " },
+            names.join(", "),
         );
     }
 }

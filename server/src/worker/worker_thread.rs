@@ -155,6 +155,7 @@ impl WorkerThread {
         }
         serving::enter(self.id.get());
         self.gateway.enter(py)?;
+        self.gil.look(py);
         stacks::handler::enter(py, self.id);
         let mut events = [EpollEvent::empty(); EVENTS];
         let most = if self.worker.one_shot() { 1 } else { EVENTS };

@@ -26,6 +26,24 @@ pub(crate) fn begin(py: Python<'_>) {
     }
 }
 
+/// What the threads that Python has started here, beside the first, are called.
+///
+/// # Errors
+/// When Python raises.
+pub(crate) fn names(py: Python<'_>) -> PyResult<Vec<String>> {
+    // An application that never imported it has started none.
+    let Ok(threading) = py.import("sys")?.getattr("modules")?.get_item("threading") else { return Ok(Vec::new()) };
+    let main = threading.call_method0("main_thread")?;
+    let mut names = Vec::new();
+    for thread in threading.call_method0("enumerate")?.try_iter()? {
+        let thread = thread?;
+        if !thread.is(&main) {
+            names.push(thread.getattr("name")?.str()?.to_string_lossy().into_owned());
+        }
+    }
+    Ok(names)
+}
+
 /// Whether the application has replaced the threads of the standard library by gevent's greenlets.
 ///
 /// # Errors

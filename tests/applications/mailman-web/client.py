@@ -50,7 +50,7 @@ def use(browser, root):
     browser.get("/archives/profile/")
     browser.get("/admin/")
     browser.get("/admin/hyperkitty/email/?q=Hello")
-    profile = browser.get("/accounts/user-profile/")
+    profile = browser.get("/user-profile/")
     browser.submit(profile, "first_name", {"first_name": "Zo\u00eb", "last_name": "A"})
     browser.get("/archives/search?q=Hello")
     # What Postorius says while the core cannot be reached.
@@ -60,4 +60,4 @@ def use(browser, root):
     browser.head("/archives/")
     browser.get("/accounts/login/", 302)
     browser.submit(browser.get("/accounts/logout/"), "csrfmiddlewaretoken", {}, target="/accounts/logout/")
-    browser.get("/accounts/user-profile/", 302)
+    browser.get("/user-profile/", 302)

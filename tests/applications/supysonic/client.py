@@ -39,7 +39,7 @@ def use(browser, root):
     assert browser.get(query % "stream", 206, Range="bytes=100-199").answer.body == tone[100:200]
     browser.get(query % "stream", 416, Range="bytes=99999999-")
     browser.head(query % "stream")
-    call("getCoverArt", 404, id="00000000-0000-0000-0000-000000000000")
+    call("getCoverArt", id="00000000-0000-0000-0000-000000000000")
     call("nothing", 404)
     browser.get("/nowhere", 404)
     browser.follow(browser.get("/user/logout", 302))
