@@ -46,7 +46,7 @@ TABLE = (
     Application("radicale", "radicale", "http", light=True),
     Application(
         "isso", "isso", "http", light=True,
-        varying=(r'("(?:created|modified)": )[\d.]+', r"(_com\(1, '|send_edit\(1, ')[\w.-]+"),
+        varying=(r"(<time>)[\d: /-]+", r'("(?:created|modified)": )[\d.]+', r"(_com\(1, '|send_edit\(1, ')[\w.-]+"),
     ),
     Application("xandikos", "xandikos", "socket", light=True),
     Application("xandikos-standalone", "xandikos", "http", light=True, routes=True),
