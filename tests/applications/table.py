@@ -52,9 +52,9 @@ TABLE = (
     Application("xandikos-standalone", "xandikos", "http", light=True, routes=True),
     Application("klaus", "klaus", "http", light=True, programs=("git",)),
     Application("wagtail", "wagtail", "http", files="/media/"),
-    # Its qcluster counts while the client reads.
     Application(
         "mailman-web", "mailman-web", "socket", varying=(r"(</i>)\d+ (?:discussion|participant|comment)s?", r"(?m)^[ \t]+$"),
+        differing={"(GET|HEAD) /archives/ 200": "its qcluster finds out meanwhile whether a list is inactive"},
     ),
     Application("graphite-web", "graphite-web", "socket"),
     Application("django-oscar", "django-oscar", "http", routes=True, files="/media/"),
@@ -65,7 +65,7 @@ TABLE = (
         ),
     ),
     Application("supysonic", "supysonic", "http"),
-    Application("moin", "moin", "socket", varying=(r"(Page: )[\d.]+ ms", r"\b[0-9a-f]{32}\b")),
+    Application("moin", "moin", "socket", varying=(r"(Page: )[\d.]+ ms", r"(\?time=)\d+", r"\b[0-9a-f]{32}\b")),
     Application(
         "trac", "trac", "socket", files="/chrome/common/",
         varying=(
