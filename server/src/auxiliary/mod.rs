@@ -82,7 +82,7 @@ pub(crate) fn run(py: Python<'_>, context: AuxiliaryContext) -> anyhow::Result<i
 }
 
 /// Sets the process up for its work; also returns the pipe for its notices to the master.
-fn enter(py: Python<'_>, context: AuxiliaryContext) -> anyhow::Result<(Work, File)> {
+fn enter(context: AuxiliaryContext) -> anyhow::Result<(Work, File)> {
     let AuxiliaryContext { who, child: _, mut setup, scoreboard, is_loaded } = context;
     // The workers' alone.
     drop(setup.routes.take().map(|mut fd| fd.take()).transpose()?);
