@@ -308,7 +308,7 @@ def backlog(bench: Bench) -> str:
     names = {"unix": "`http-socket`, unix", "http-socket": "`http-socket`, TCP", "http": "`http`, TCP"}
     rows = [[f"{names[kind]}, `listen = {listen}`", int(each["served"]), int(each["refused"]), each["longest"]]
             for (kind, listen), each in zip(settings, found)]  # fmt: skip
-    return table(["socket", "served", "refused", "longest, s"], rows)
+    return table(["socket", "served", "not served", "longest, s"], rows)
 
 
 def slow_clients(bench: Bench) -> str:
@@ -339,7 +339,7 @@ def slow_clients(bench: Bench) -> str:
                         connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
                         connection.recv(1)
                     latencies.append(1000 * (time.monotonic() - begun))
-                except TimeoutError:
+                except socket.timeout:
                     latencies.append(float("inf"))
                     break
             for connection in slow:
@@ -385,12 +385,16 @@ def buffering(bench: Bench) -> str:
 
 
 def cheaper(bench: Bench) -> str:
-    settings = [(), ("--cheaper", 2), ("--cheaper", 2, "--cheaper-step", 2, "--cheaper-overload", 1), ("--cheaper", 2, "--cheaper-algo", "busyness")]
-    names = ["no `cheaper`", "`cheaper = 2`", "… `cheaper-step = 2`, `cheaper-overload = 1`", "… `cheaper-algo = busyness`"]
+    two = ("--cheaper", 2)
+    settings = [("http", ()), ("http", two), ("http", (*two, "--cheaper-step", 2)),
+                ("http", (*two, "--cheaper-algo", "busyness")), ("http-socket", two)]  # fmt: skip
+    names = ["no `cheaper`, `http`", "`cheaper = 2`, `http`", "… `cheaper-step = 2`", "… `cheaper-algo = busyness`",
+             "`cheaper = 2`, `http-socket`"]  # fmt: skip
     seconds = 8 if bench.extent.rounds > 1 else 1
 
-    def measure(options: tuple[object, ...]) -> dict[str, float]:
-        with bench.server("--processes", 8, *options, application=DJANGO_WAITS) as server:
+    def measure(setting: tuple[str, tuple[object, ...]]) -> dict[str, float]:
+        kind, options = setting
+        with bench.server("--processes", 8, *options, kind=kind, application=DJANGO_WAITS) as server:
             until(lambda: server.running() == (2 if options else 8), "the workers run")
             idle, least = server.memory(), server.running()
             latencies = [1000 * latency for latency in load(server, "/wait", 8, seconds=seconds)[0]]

@@ -19,6 +19,8 @@ class System:
     name: str
     label: str
     suite: str
+    # Of Python, for a row that was not run.
+    version: str
     # What ./demo is told; the interpreter's packages of Debian.
     python: str = "python3"
     packages: tuple[str, ...] = ()
@@ -60,20 +62,20 @@ LIBRARIES = (
 )  # fmt: skip
 
 DEBIANS = [
-    System("debian-12", "Debian 12", "bookworm"),
-    System("debian-13", "Debian 13", "trixie"),
-    System("debian-testing", "Debian testing", "forky"),
-    System("debian-testing-3.15", "Debian testing", "forky", "python3.15", ("python3.15", "python3.15-venv")),
+    System("debian-12", "Debian 12", "bookworm", "3.11"),
+    System("debian-13", "Debian 13", "trixie", "3.13"),
+    System("debian-testing", "Debian testing", "forky", "3.14"),
+    System("debian-testing-3.15", "Debian testing", "forky", "3.15", "python3.15", ("python3.15", "python3.15-venv")),
 ]
 # No wheel, no checkout: the packages of sources, and a Rust that is Debian's.
-SDIST = System("sdist", "Debian testing, its own Rust", "forky")
+SDIST = System("sdist", "Debian testing, its own Rust", "forky", "3.14")
 
 
 def built_from_source(home: Path) -> System:
     """The row of an interpreter in this directory, on Debian 12, as pyenv leaves it: `…/3.9.18`, with bin/python3."""
     version = re.match(r"(3\.\d+)(?:\.\d+)?(t?)", home.name)
     name = version[1] + version[2] if version else home.name
-    return System(f"python-{name}", "Debian 12, CPython built from source", "bookworm", str(home / "bin/python3"), LIBRARIES, home)
+    return System(f"python-{name}", "Debian 12, CPython built from source", "bookworm", home.name, str(home / "bin/python3"), LIBRARIES, home)
 
 
 def interpreters(versions: Path) -> list[Path]:
@@ -104,8 +106,7 @@ def row(system: System, result: Result | None) -> str:
     if result.passed is not None:
         tests = f"{result.passed} / {result.failed} / {result.skipped}, {'all' if result.whole else 'chosen'}"
     took = NOT_RUN if result.seconds is None else f"{result.seconds // 60}:{result.seconds % 60:02} min"
-    python = result.python or (system.home.name if system.home else system.python.removeprefix("python"))
-    cells = [system.label, python, result.wheel or NOT_RUN, result.first_command or NOT_RUN, tests, took, result.day or NOT_RUN]
+    cells = [system.label, result.python or system.version, result.wheel or NOT_RUN, result.first_command or NOT_RUN, tests, took, result.day or NOT_RUN]
     return "| " + " | ".join(cells) + " |"
 
 

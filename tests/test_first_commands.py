@@ -185,7 +185,7 @@ def test_an_option_that_is_not_there_is_refused(checkout):
 
 def test_a_row_says_what_was_not_run(supported):
     system = supported.DEBIANS[0]
-    assert supported.row(system, None) == "| Debian 12 | 3 | not run | not run | not run | not run | not run |"
+    assert supported.row(system, None) == "| Debian 12 | 3.11 | not run | not run | not run | not run | not run |"
     result = supported.Result("3.11.2", "cp311 manylinux_2_17_x86_64", {}, "passes", 120, 0, 3, False, 185, "2026-11-26")
     assert supported.row(system, result) == (
         "| Debian 12 | 3.11.2 | cp311 manylinux_2_17_x86_64 | passes | 120 / 0 / 3, chosen | 3:05 min | 2026-11-26 |"

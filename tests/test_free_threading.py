@@ -181,6 +181,34 @@ def test_reloads_while_many_threads_serve_lose_no_request(serve, tmp_path):
         assert not load.lost, f"{load.lost}\n{server.log()[-4000:]}"
 
 
+CHANGING = """
+import uwsgi
+
+class Changing:
+    def __bytes__(self):
+        JOB[b"more"] = b"x"
+        return b"y"
+
+JOB = {b"first": Changing(), b"second": b"z"}
+
+def application(environ, start_response):
+    start_response("200 OK", [])
+    try:
+        return [uwsgi.spool(JOB)]
+    except BaseException as error:
+        return [repr(error).encode()]
+"""
+
+
+def test_a_dictionary_that_changes_while_it_is_read_ends_nothing(serve, tmp_path, address):
+    """As a thread may change it, and the code that makes bytes of a value."""
+    (tmp_path / "changing.py").write_text(CHANGING)
+    jobs = tmp_path / "jobs"
+    jobs.mkdir()
+    serve("--http-socket", address, "--wsgi-file", tmp_path / "changing.py", "--spooler", jobs)
+    assert http.get(address, "/").text.startswith(str(jobs))
+
+
 @free_threaded
 def test_without_a_global_lock_two_threads_execute_at_the_same_time(serve, tmp_path):
     server, [address, _], _ = with_server(serve, tmp_path)

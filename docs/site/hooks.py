@@ -17,11 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 LINK = re.compile(r"\]\((?P<path>[^)\s#:]+)(?P<anchor>#[^)\s]*)?\)")
 # Directories whose files are shown; of others there is only a list.
 SHOWN = ("deploy/", "examples/")
-# Pages that the navigation has, and that are written by and by.
-TO_COME = {
-    "applications.md", "moving-from-gunicorn.md", "signals.md", "tuning.md", "free-threading.md", "agents.md", "troubleshooting.md",
-    "supported.md", "releasing.md",
-}
+# Pages that the navigation has, and that are not written yet.
+TO_COME = {"applications.md", "free-threading.md"}
 LANGUAGES = {".conf": "nginx", ".service": "ini", ".socket": "ini", ".yml": "yaml", ".tpl": "yaml", "": "sh"}
 MARKDOWN = MarkdownIt("commonmark").enable("table")
 

@@ -20,8 +20,11 @@ _VARYING = [
     for pattern, replacement in (
         (r"[A-Z][a-z]{2},? \d\d[ -][A-Z][a-z]{2}[ -]\d{4} \d\d:\d\d:\d\d(?: GMT| [+-]\d{4})?", "<date>"),
         (r"\d{4}-\d\d-\d\d(?:[T ]|%20)\d\d(?::|%3A)\d\d(?:(?::|%3A)\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:?\d\d)?", "<time>"),
+        (r"\b\d{1,2}:\d\d:\d\d\s[AP]M\b", "<time>"),
         (_MONTH + r" \d{1,2}, \d{4}, (?:at )?(?:\d{1,2}(?::\d\d)? [ap]\.m\.|noon|midnight|\d{1,2}:\d\d(?::\d\d)? [AP]M)", "<time>"),
         (r"\b\d{1,2} " + _MONTH + r" \d{4}(?:,? \d\d:\d\d(?::\d\d)?)?", "<day>"),
+        (r"\b\d{1,2}(?:st|nd|rd|th) " + _MONTH + r" \d{4} \d\d:\d\d", "<time>"),
+        (r"\b\d{1,2}/\d{1,2}/\d{4} \d{1,2}(?::\d\d)? [ap]\.m\.", "<time>"),
         (r"\b\d\d:\d\d:\d\d\b", "<time>"),
         (r"(name=['\"][a-z_]*csrf[a-z_]*['\"][^>]*value=['\"])[^'\"]+", r"\1<token>"),
         (r"\b[0-9A-Za-z]{64}\b", "<token>"),

@@ -46,15 +46,18 @@ TABLE = (
     Application("radicale", "radicale", "http", light=True),
     Application(
         "isso", "isso", "http", light=True,
-        varying=(r'("(?:created|modified)": )[\d.]+', r"(_com\(1, '|send_edit\(1, ')[\w.-]+"),
+        varying=(r"(<time>)[\d: /-]+", r'("(?:created|modified)": )[\d.]+', r"(_com\(1, '|send_edit\(1, ')[\w.-]+"),
     ),
     Application("xandikos", "xandikos", "socket", light=True),
     Application("xandikos-standalone", "xandikos", "http", light=True, routes=True),
     Application("klaus", "klaus", "http", light=True, programs=("git",)),
     Application("wagtail", "wagtail", "http", files="/media/"),
-    Application("mailman-web", "mailman-web", "socket"),
+    Application(
+        "mailman-web", "mailman-web", "socket", varying=(r"(</i>)\d+ (?:discussion|participant|comment)s?", r"(?m)^[ \t]+$"),
+        differing={"(GET|HEAD) /archives/ 200": "its qcluster finds out meanwhile whether a list is inactive"},
+    ),
     Application("graphite-web", "graphite-web", "socket"),
-    Application("django-oscar", "django-oscar", "http", routes=True),
+    Application("django-oscar", "django-oscar", "http", routes=True, files="/media/"),
     Application(
         "pgadmin4", "pgadmin4", "socket",
         varying=(
@@ -62,10 +65,13 @@ TABLE = (
         ),
     ),
     Application("supysonic", "supysonic", "http"),
-    Application("moin", "moin", "socket", varying=(r"(Page: )[\d.]+ ms", r"\b[0-9a-f]{32}\b")),
+    Application("moin", "moin", "socket", varying=(r"(Page: )[\d.]+ ms", r"(\?time=)\d+", r"\b[0-9a-f]{32}\b")),
     Application(
         "trac", "trac", "socket", files="/chrome/common/",
-        varying=(r'(name="(?:start|view)_time"\s+value=")\d+', r'(name="__FORM_TOKEN" value=")\w+'),
+        varying=(
+            r"(>)\d+ (?:second|minute|hour)s? ago", r"(<guid [^>]*>[^<]*/)\d+", r'(name="(?:start|view)_time"\s+value=")\d+',
+            r'(name="__FORM_TOKEN" value=")\w+',
+        ),
         differing={r"GET \S+ (?:40[134]|500)": "uWSGI loses the body that is written after start_response with exc_info"},
     ),
 )

@@ -27,7 +27,7 @@ from rig.terminal import Terminal
 from rig.waiting import DEADLINE, until
 
 # For one command: an environment is made and filled on a busy machine.
-LONG = 4 * DEADLINE
+LONG = 8 * DEADLINE
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 

@@ -44,7 +44,7 @@ pub(crate) struct AuxiliaryContext {
 /// When what was inherited cannot be used.
 pub(crate) fn run(py: Python<'_>, context: AuxiliaryContext) -> anyhow::Result<i32> {
     let child = context.child;
-    let (work, notices) = enter(py, context)?;
+    let (work, notices) = enter(context)?;
     let tell_ready = || {
         let sent = (&notices).write_all(&Notice::Ready(child).encode());
         sent.context("cannot notify the master that it is ready")

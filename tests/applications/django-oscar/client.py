@@ -46,10 +46,7 @@ def use(browser, root):
     browser.get("/dashboard/", 302)
 
     page = browser.get("/accounts/register/")
-    customer = {
-        "registration-email": "zoe@example.org", "registration-password1": "quite-long-9",
-        "registration-password2": "quite-long-9", "registration_submit": "Register",
-    }
-    browser.submit(page, "registration-email", customer)
+    customer = {"email": "zoe@example.org", "password1": "quite-long-9", "password2": "quite-long-9"}
+    browser.submit(page, "password1", customer)
     browser.get("/accounts/profile/", 200)
     browser.get("/dashboard/", 403)
