@@ -39,7 +39,7 @@ def test_a_request_past_its_time_is_answered_504_and_its_worker_replaced(serve, 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_innocent_beside_it_finish_and_new_requests_find_a_new_worker(serve, stats_at, tmp_path, kind):
     site = every_kind(
-        serve, "--wsgi-file", "worklife.py", "--threads", 3, "--harakiri", 2, "--harakiri-verbose", "--stats", stats_at
+        serve, "--wsgi-file", "worklife.py", "--threads", 3, "--harakiri", 4, "--harakiri-verbose", "--stats", stats_at
     )[kind]
     server = site.server
     started, go = tmp_path / "started", tmp_path / "go"
@@ -47,7 +47,7 @@ def test_the_innocent_beside_it_finish_and_new_requests_find_a_new_worker(serve,
     with site.open("GET", f"/?started={started}&until={tmp_path / 'never'}") as stuck:
         until(started.exists, "the stuck request has begun")
         # Younger by more than the successor takes to start.
-        until(lambda: any(core["req_info"].get("elapsed", 0) > 1_000_000
+        until(lambda: any(core["req_info"].get("elapsed", 0) > 3_000_000
                           for core in server.stats()["workers"][0]["cores"]), "it is old")
         with site.open("GET", f"/?until={go}") as innocent:
             assert stuck.response().status == 504
