@@ -25,6 +25,7 @@ def pytest_addoption(parser):
         default=os.path.join(sys.prefix, "bin", "rwsgi"),
         help="the server under test; the path of a real uwsgi proves what a test expects",
     )
+    parser.addoption("--all-applications", action="store_true", help="the large ones of tests/applications too")
     parser.addoption("--rtop", default=os.path.join(sys.prefix, "bin", "rtop"), help="the rtop under test")
 
 
