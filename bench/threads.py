@@ -8,16 +8,16 @@
         'rwsgi 1x2=V/bin/rwsgi --http-socket {address} --wsgi-file {app} --threads 2' \\
         'granian 1x2=V/bin/granian --interface wsgi --workers 1 --blocking-threads 2 --port {port} {module}:application'
 
-The commands take turns, in each round in another order, and each is started once. Of each: requests a second, processor time
-of all of the server's processes for a request, and how many processors it used. On a machine that others use the second and
-the third say more than the first.
+The commands take turns, in each round in another order, and each is started once. Of each: requests a second; processor time
+of all of the server's processes for a request; how many processors its threads used; and how many they would have used had
+the machine nothing else to do: what they used and what they waited for a processor (schedstat). On a machine that others use
+the second and the fourth say more than the first.
 """
 
 from __future__ import annotations
 
 import argparse
 import http.client
-import os
 import random
 import shlex
 import signal
@@ -43,7 +43,6 @@ def application(environ, start_response):
     start_response("200 OK", [("Content-Length", str(len(body)))])
     return [body]
 '''
-TICKS = os.sysconf("SC_CLK_TCK")
 CLIENTS = 4
 
 
@@ -70,16 +69,17 @@ def family(root: int) -> list[int]:
     return found
 
 
-def processor_time(root: int) -> float:
-    """What a server's living processes have used, seconds."""
-    total = 0
+def processor_time(root: int) -> tuple[float, float]:
+    """What the threads of a server's living processes have used, and what they have waited for a processor, seconds."""
+    used = waited = 0
     for pid in family(root):
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()
-        except OSError:
-            continue
-        total += int(fields[11]) + int(fields[12])
-    return total / TICKS
+        for thread in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+            try:
+                fields = thread.read_text().split()
+            except OSError:
+                continue
+            used, waited = used + int(fields[0]), waited + int(fields[1])
+    return used / 1e9, waited / 1e9
 
 
 class Served:
@@ -94,6 +94,7 @@ class Served:
         self.rates: list[float] = []
         self.costs: list[float] = []
         self.used: list[float] = []
+        self.wanted: list[float] = []
 
     def wait(self) -> None:
         end = time.monotonic() + 60
@@ -127,10 +128,12 @@ class Served:
         over.set()
         for thread in threads:
             thread.join()
-        took, cost = time.monotonic() - began, processor_time(self.process.pid) - before
+        took = time.monotonic() - began
+        used, waited = (after - start for after, start in zip(processor_time(self.process.pid), before))
         self.rates.append(sum(counts) / took)
-        self.costs.append(cost / sum(counts) * 1000)
-        self.used.append(cost / took)
+        self.costs.append(used / sum(counts) * 1000)
+        self.used.append(used / took)
+        self.wanted.append((used + waited) / took)
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
@@ -164,10 +167,11 @@ def main() -> None:
         finally:
             for served in servers:
                 served.stop()
-    print("| server | requests a second | processor time for a request, ms | processors used |")
-    print("| --- | --- | --- | --- |")
+    print("| server | requests a second | processor time for a request, ms | processors used | wanted |")
+    print("| --- | --- | --- | --- | --- |")
     for served in servers:
-        print(f"| {served.name} | {spread(served.rates)} | {spread(served.costs)} | {spread(served.used)} |")
+        columns = map(spread, [served.rates, served.costs, served.used, served.wanted])
+        print(f"| {served.name} | {' | '.join(columns)} |")
 
 
 if __name__ == "__main__":
