@@ -11,7 +11,7 @@ fail() {
 
 for program in rwsgi rtop python3; do
     command -v "$program" >/dev/null 2>&1 ||
-        fail "$program is not installed, or not in PATH. To install rwsgi and rtop: pip install ./server ./top"
+        fail "$program is not installed, or not in PATH. ./demo, at the root of the sources, installs rwsgi and rtop and starts the demo"
 done
 cd "$here"
 ini=$1

@@ -1,8 +1,9 @@
-//! Gives what links libpython (the plain executable, the unit tests) its run path. The Python extension does not link
+//! Tells the compiler which Python it builds for (`Py_GIL_DISABLED`), and gives what links libpython (the plain executable, the unit tests) its run path. The Python extension does not link
 //! it: the interpreter that loads the extension brings its own.
 
 fn main() {
     println!("cargo:rerun-if-env-changed=PYO3_BUILD_EXTENSION_MODULE");
+    pyo3_build_config::use_pyo3_cfgs();
     let python = pyo3_build_config::get();
     // An embedded interpreter finds its library by the name of the program that it would be.
     println!("cargo:rustc-env=RWSGI_PYTHON={}", python.executable().unwrap_or("python3"));

@@ -76,6 +76,10 @@ class Deployed:
         asserts = [part for text in asserted for part in ("--assert", text)]
         return ["reload", "--canary", str(workers), "--watch", watch, *asserts, *more]
 
+    def pids(self) -> set[int]:
+        """The processes of the workers."""
+        return {worker["pid"] for worker in self.server.stats()["workers"]}
+
     def ask(self, **request: object) -> dict:
         """One answer of the control socket, without `rwsgi ctl`."""
         from rig.addresses import connect
@@ -170,11 +174,37 @@ def test_a_deploy_that_is_slow_is_undone(deployed):
         deployed.wait_serving([1, 1, 1])
         load.wait_good(100)
     assert not load.lost
-    assert http.get(deployed.address, "/").text == "one"
+    assert {http.get(deployed.address, "/").text for _ in range(50)} == {"one"}
     assert deployed.states() == {2: "undone", 1: "serving"}
     assert "FAIL" in out
     # The fork server of the one that was undone is gone.
     until(lambda: deployed.fork_server(2) not in {one.pid for one in deployed.server.processes()}, "its fork server gone")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_with_lazy_apps_the_processes_of_the_old_code_are_kept_until_it_is_decided(serve, program, tmp_path, stats_at, workers):
+    deployed = Deployed(serve, program, tmp_path, stats_at, "--lazy-apps")
+    with Load(deployed.address, clients=8, keep_alive=True, expect=any_version) as load:
+        deployed.write(source("two"))
+        assert "done" in deployed.ask(**{"do": "canary", "workers": workers, "seconds": 60})
+        assert deployed.serving() == [1] * (3 - workers) + [2] * workers
+        assert (deployed.generation(1)["workers"], deployed.generation(2)["workers"]) == (3 - workers, workers)
+        assert deployed.first <= {one.pid for one in deployed.server.processes()}
+        # One of the canary's that is recycled changes nothing of that.
+        new = next(one for one in deployed.server.stats()["workers"] if one["generation"] == 2)
+        assert "done" in deployed.ask(**{"do": "recycle", "worker": new["id"]})
+        until(lambda: new["pid"] not in {one.pid for one in deployed.server.processes()}, "it is recycled")
+        assert "done" in deployed.ask(**{"do": "canary-undo"})
+        deployed.wait_serving([1, 1, 1])
+        assert deployed.pids() == deployed.first
+        assert {http.get(deployed.address, "/").text for _ in range(50)} == {"one"}
+        # They leave when the next one is kept.
+        assert "done" in deployed.ask(**{"do": "canary", "workers": workers, "seconds": 60})
+        assert "done" in deployed.ask(**{"do": "canary-keep"})
+        deployed.wait_serving([3, 3, 3])
+        until(lambda: not deployed.first & {one.pid for one in deployed.server.processes()}, "the old ones gone")
+        load.wait_good(50)
+    assert not load.lost
 
 
 def test_a_deploy_that_raises_is_undone_and_what_it_raised_is_told(plain):
@@ -209,6 +239,8 @@ def test_a_deploy_that_does_not_load_changes_nothing(deployed, broken):
     assert not load.lost
     assert "undone" in err
     assert "canary" not in deployed.server.stats()
+    # Nor are the workers replaced: with lazy-apps nothing could load what there is now.
+    assert deployed.pids() == deployed.first
 
 
 def test_a_client_that_is_killed_undoes_its_deploy(plain):

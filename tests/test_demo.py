@@ -1,10 +1,13 @@
-"""The demo of the README: one command, a pool under load in rtop, and nothing left when rtop is left."""
+"""The demo: a pool under load in rtop, and nothing left when rtop is left; ./demo at the root installs it first. What that decides
+is in test_first_commands.py."""
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,8 @@ from rig.server import environment
 from rig.terminal import table
 from rig.waiting import until
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = ROOT / "examples"
 DEMO = EXAMPLES / "demo.sh"
 HTTP, STATS = "127.0.0.1:9090", "127.0.0.1:9191"
 
@@ -50,6 +54,24 @@ def test_it_shows_a_pool_under_load_and_leaving_rtop_stops_everything(terminal, 
     left = [process for process in processes.marked(screen.mark) if "rwsgi" in process.command or "demo" in process.command]
     # The shell of the terminal has the script's path in its command line.
     assert [process for process in left if not process.command.startswith(("sh -c", "tmux"))] == []
+
+
+def test_the_first_command_of_the_readme_installs_it_before(terminal):
+    wheels = ROOT / "target" / "wheels"
+    this = f"cp{sys.version_info[0]}{sys.version_info[1]}"
+    if not list(wheels.glob(f"rwsgi-*-{this}-*.whl")) or not list(wheels.glob("rwsgi_top-*.whl")):
+        # tests/run leaves them there.
+        assert "CI" not in os.environ
+        pytest.skip(f"there are no wheels for this Python in {wheels}, and to build takes minutes")
+    env = {"PYTHON": sys.executable}
+    done = subprocess.run([ROOT / "demo", "--prepare"], env=environment("demo-install", env), capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    screen = terminal([ROOT / "demo"], columns=180, rows=50, env=env)
+    shown = screen.wait_for(lambda text: "WID" in text and sum(int(row["REQ"]) for row in table(text)) > 50, "requests")
+    assert len(table(shown)) == 4
+    screen.press("q")
+    screen.wait_left()
+    assert not listening(HTTP) and not listening(STATS)
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
@@ -92,7 +114,7 @@ def test_the_example_files_start(serve, directory):
 def test_it_says_what_is_missing():
     done = subprocess.run(["/bin/sh", DEMO], capture_output=True, text=True, timeout=60, env={"PATH": "/nonexistent"})
     assert done.returncode == 1
-    assert "rwsgi is not installed" in done.stderr and "pip install" in done.stderr
+    assert "rwsgi is not installed" in done.stderr and "./demo" in done.stderr
 
 
 def test_it_says_when_a_port_is_taken(rtop, program):

@@ -15,8 +15,9 @@ pytestmark = pytest.mark.only_rwsgi(why="it is about rwsgi's documents")
 
 
 def without_code(text: str) -> str:
-    """The text of a page without its code blocks and spans, which may look like links and headings."""
+    """The text of a page without its code blocks and comments, which may look like links and headings."""
     text = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+    text = re.sub(r"<!--.*?-->", "", text, flags=re.S)
     return re.sub(r"^(?: {4}|\t).*$", "", text, flags=re.M)
 
 

@@ -41,20 +41,43 @@ def test_a_directory_of_files_is_the_application_s_environment(serve, address, t
     assert http.get(address, "/").body == b"FIRST=from a file SECOND= GONE=None"
 
 
-def test_import_is_for_the_first_worker_and_shared_import_for_all(serve, address, stats_at, tmp_path):
-    (tmp_path / "site_env.py").write_text(SITE)
-    for name in ("once", "everywhere"):
-        (tmp_path / f"{name}.py").write_text(f"open('{name}.seen', 'a').write('x')\n")
-    server = serve(
-        *("--http-socket", address, "--wsgi-file", "site_env.py", "--processes", 3, "--stats", stats_at),
-        *("--import", "once", "--shared-import", "everywhere", "--import", "missing_module"),
-        cwd=tmp_path,
-    )
-    server.wait_workers(3)
-    assert (tmp_path / "once.seen").read_text() == "x"
-    until(lambda: (tmp_path / "everywhere.seen").read_text() == "xxx", "every worker has imported it")
-    server.logged("import: 'missing_module' cannot be imported")
-    assert http.get(address, "/").status == 200
+IMPORTED = """
+import sys, uwsgi
+
+with open("order", "a") as order:
+    order.write(f"{__name__} {uwsgi.worker_id()}\\n")
+"""
+
+
+@pytest.fixture
+def order(serve, address, stats_at, tmp_path):
+    """Starts two workers; says what was imported, in which process (worker 0: before the fork), in this order."""
+    for name in ("site_env", "once", "everywhere"):
+        (tmp_path / f"{name}.py").write_text(IMPORTED + SITE)
+
+    def start(*options):
+        server = serve(
+            *("--http-socket", address, "--wsgi-file", "site_env.py", "--processes", 2, "--stats", stats_at),
+            *("--import", "once", "--shared-import", "everywhere", "--import", "missing_module", *options),
+            cwd=tmp_path,
+        )
+        server.wait_workers(2)
+        server.logged("import: 'missing_module' cannot be imported")
+        assert http.get(address, "/").status == 200
+        return (tmp_path / "order").read_text().splitlines()
+
+    return start
+
+
+def test_what_is_to_be_imported_is_imported_before_the_application_and_the_fork(order):
+    assert order() == ["everywhere 0", "once 0", "uwsgi_file_site_env 0"]
+
+
+def test_each_worker_that_loads_the_application_imports_beside_it(order):
+    everywhere, *rest = order("--lazy-apps")
+    assert everywhere == "everywhere 0"
+    for worker in (1, 2):
+        assert [line for line in rest if line.endswith(str(worker))] == [f"once {worker}", f"uwsgi_file_site_env {worker}"]
 
 
 def test_so_keepalive_is_set_on_what_is_accepted(serve, address, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -249,8 +250,9 @@ def test_the_command_line_and_the_fifo_print_what_is_executed(site, program, tmp
         site.of("sleep")
         command = [program.path, "--stacks", str(site.control)]
         run = subprocess.run(command, env=environment("stacks"), capture_output=True, text=True, timeout=DEADLINE, check=True)
-        for text in ["worker 1 (pid ", "thread 0", "GET /sleep?go=…", f"Stuck.sleep ({APPS / 'stuck.py'}:", "for 0."]:
+        for text in ["worker 1 (pid ", "thread 0", "GET /sleep?go=…", f"Stuck.sleep ({APPS / 'stuck.py'}:"]:
             assert text.removeprefix("Stuck.") in run.stdout or text in run.stdout, run.stdout
+        assert re.search(r"GET /sleep\?go=… \(route /sleep\) for \d+\.\d{3} s$", run.stdout, re.MULTILINE), run.stdout
         with fifo.open("w") as letters:
             letters.write("t")
         site.server.logged(r"sleep \(.*stuck\.py:\d+\)")

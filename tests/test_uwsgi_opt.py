@@ -41,7 +41,8 @@ def test_what_is_always_so_is_there_and_what_is_not_is_not(serve, address, tmp_p
         *("--http-socket", address, "--wsgi-file", "page.py", "--gevent", 20, "--gevent-monkey-patch"), cwd=tmp_path
     )
     seen = found(address)
-    assert [seen["opt"].get(name) for name in ("enable-threads", "single-interpreter", "master")] == [True] * 3
+    always = ("enable-threads", "single-interpreter", "master", "py-call-uwsgi-fork-hooks")
+    assert [seen["opt"].get(name) for name in always] == [True] * len(always)
     # An application that replaces parts of the standard library for gevent's sake looks for it there.
     assert "gevent" not in seen["opt"]
     assert (seen["opt"]["threads"], seen["threads"]) == ("20", 20)

@@ -142,7 +142,8 @@ def test_the_totals_outlive_the_worker(serve, address, stats_at):
     for _ in range(10):
         http.get(address, "/pid")
     http.get(address, "/fail?token=t")
-    before = server.stats()["workers"][0]
+    # A client has its response before the request is counted.
+    before = server.wait_stats(lambda document: document["workers"][0]["requests"] == 11, "11 requests")["workers"][0]
     processes.kill(pid)
     after = replaced(server, 1, pid)
     for key in ("requests", "exceptions", "tx", "running_time", "responses", "latency"):

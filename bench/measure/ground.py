@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import platform
 import re
@@ -111,6 +112,7 @@ def header(venv: Path, rwsgi: Path, installed: dict[str, str], given: bool) -> d
     congestion = Path("/proc/sys/net/ipv4/tcp_congestion_control")
     memory = int(re.search(r"MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text())[1]) / 1024**2  # type: ignore[index]
     return {
+        "measured": datetime.date.today().isoformat(),
         "machine": f"{cpu[1] if cpu else platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GB of memory",
         "kernel": f"{platform.system()} {platform.release()}, TCP {congestion.read_text().strip()}",
         "Python": _told([str(venv / "bin/python"), "-V"]).removeprefix("Python "),

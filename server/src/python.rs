@@ -6,8 +6,8 @@ use pyo3::prelude::*;
 
 use crate::master::launcher::Launcher;
 
-/// The extension module inside the package.
-#[pymodule(gil_used = true)]
+/// The extension module inside the package. It needs no global lock: docs/free-threading.md says what stands in its place.
+#[pymodule(gil_used = false)]
 mod _rwsgi {
     #[pymodule_export]
     use super::main;

@@ -236,7 +236,7 @@ pub struct Worker {
     /// Processor time (user and system) of all its processes, µs. Monotonic.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_time: Option<u64>,
-    /// Time that its threads waited for Python's global lock, µs. Monotonic.
+    /// Time that its threads waited for Python's global lock, µs; 0 where it has none. Monotonic.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gil_wait: Option<u64>,
     /// For how long its process has shown no sign of life (it is stopped, or does not begin with a request that it was sent),

@@ -36,11 +36,12 @@ http {{
 
 class Nginx:
     """A running nginx. `sites` names files of `deploy/nginx`, each with what to put in the place of its example;
-    `locations` is served beside `/` in every one. `servers` are blocks of their own, with ADDRESS to listen on."""
+    `locations` is served beside `/` in every one. `servers` are blocks of their own, with ADDRESS to listen on. `user` is who its workers are, when root starts it."""
 
     def __init__(
-        self, prefix: Path, sites: dict[str, tuple[str, str]], locations: str = "", servers: dict[str, str] | None = None
-    ) -> None:
+        self, prefix: Path, sites: dict[str, tuple[str, str]], locations: str = "", servers: dict[str, str] | None = None,
+        user: str = "root",
+    ) -> None:  # fmt: skip
         self.prefix = prefix
         servers = servers or {}
         self.addresses = {name: f"127.0.0.1:{free_port()}" for name in (*sites, *servers)}
@@ -56,7 +57,7 @@ class Nginx:
             texts.append(text)
         texts += [text.replace("ADDRESS", self.addresses[name]) for name, text in servers.items()]
         shutil.copy("/etc/nginx/uwsgi_params", prefix)
-        user = "user root;" if os.getuid() == 0 else ""
+        user = f"user {user};" if os.getuid() == 0 else ""
         config = prefix / "nginx.conf"
         config.write_text(MAIN.format(prefix=prefix, servers="\n".join(texts), user=user))
         self.process = subprocess.Popen(

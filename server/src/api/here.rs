@@ -31,7 +31,8 @@ pub(crate) struct ServerContext {
 }
 
 static SERVER: OnceLock<ServerContext> = OnceLock::new();
-// Whoever looks at it has the GIL, so that no fork leaves it locked in the child.
+// Whoever looks at it is attached to Python, and no fork begins before all threads but one have detached or stand still between two
+// steps of Python: so no fork leaves it locked in the child.
 static ROLE: Mutex<Option<Role>> = Mutex::new(None);
 
 /// In a fork server, before anything else here.

@@ -53,6 +53,6 @@ fn unlock(number: i32) -> PyResult<()> {
 #[pyo3(signature = (number=0, /))]
 fn is_locked(number: i32) -> PyResult<bool> {
     let lock = find(number)?;
-    // One that died with it counts as nobody.
-    Ok(lock.try_lock().is_err())
+    // One that died with it counts as nobody. Who only looks must not be taken for an owner by another who looks.
+    Ok(lock.owner() != 0 && lock.try_lock().is_err())
 }

@@ -67,13 +67,13 @@ const FINDER: &str = include_str!("finder.py");
 /// The decorators, and what tells the server of frameworks' routes. The package has them as files too, for imports outside
 /// of the server.
 const SOURCES: [(&str, &str); 7] = [
-    ("uwsgidecorators", include_str!("../../python/uwsgidecorators.py")),
-    ("rwsgi._route", include_str!("../../python/rwsgi/_route.py")),
-    ("rwsgi.bottle", include_str!("../../python/rwsgi/bottle.py")),
-    ("rwsgi.django", include_str!("../../python/rwsgi/django.py")),
-    ("rwsgi.falcon", include_str!("../../python/rwsgi/falcon.py")),
-    ("rwsgi.flask", include_str!("../../python/rwsgi/flask.py")),
-    ("rwsgi.pyramid", include_str!("../../python/rwsgi/pyramid.py")),
+    ("uwsgidecorators", include_str!("python/uwsgidecorators.py")),
+    ("rwsgi._route", include_str!("python/_route.py")),
+    ("rwsgi.bottle", include_str!("python/bottle.py")),
+    ("rwsgi.django", include_str!("python/django.py")),
+    ("rwsgi.falcon", include_str!("python/falcon.py")),
+    ("rwsgi.flask", include_str!("python/flask.py")),
+    ("rwsgi.pyramid", include_str!("python/pyramid.py")),
 ];
 
 fn make<'py>(py: Python<'py>, setup: &Setup) -> PyResult<Bound<'py, PyModule>> {

@@ -22,7 +22,7 @@ pub(super) static NAMES: &[(&str, Standing)] = &[
     ("hostname", Works("bytes")),
     ("pidfile", Works("bytes; there only when `pidfile` is set")),
     ("mode", Works("bytes; there only when `mode` is set")),
-    ("opt", Works("the options as they were given: bytes, or True for one without a value; the last of several, as in uWSGI; and True for enable-threads, master and single-interpreter, which are always so")),
+    ("opt", Works("the options as they were given: bytes, or True for one without a value; the last of several, as in uWSGI; and True for enable-threads, master, py-call-uwsgi-fork-hooks and single-interpreter, which are always so")),
     ("magic_table", Works("what the magic variables of configuration files stand for")),
     ("numproc", Works("number of workers")),
     ("cores", Works("threads in each worker")),

@@ -46,8 +46,8 @@ pub(super) fn add(module: &Bound<'_, PyModule>, setup: &Setup) -> PyResult<()> {
     Ok(())
 }
 
-/// What is always in force here. Monitoring agents look for these and refuse to work where they find none.
-const ALWAYS: [&str; 3] = ["enable-threads", "master", "single-interpreter"];
+/// What is always in force here. Monitoring agents look for these, and refuse to work or warn where they find none.
+const ALWAYS: [&str; 4] = ["enable-threads", "master", "py-call-uwsgi-fork-hooks", "single-interpreter"];
 
 /// As uWSGI gives them in Python 3: a name's last value, or True when it was given none.
 fn options<'py>(py: Python<'py>, given: &[(String, String)]) -> PyResult<Bound<'py, PyDict>> {

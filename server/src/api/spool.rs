@@ -104,7 +104,8 @@ fn spool<'py>(
     };
     let mut named = Vec::new();
     let mut body = None;
-    for (name, value) in &vars {
+    // Of a copy: what makes bytes of a value is the application's, and may change it, as another thread may.
+    for (name, value) in vars.copy()? {
         let name = name.cast_into::<PyBytes>().map_err(|_| only_bytes())?;
         if name.as_bytes() == b"body"
             && let Ok(value) = value.cast::<PyBytes>()

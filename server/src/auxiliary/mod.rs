@@ -22,7 +22,6 @@ use crate::ipc::{Auxiliary, AuxiliaryKind, Notice, Setup};
 use crate::procname;
 use crate::stats::scoreboard::Scoreboard;
 use crate::worker::stop::on_terminate;
-use crate::wsgi::interpreter;
 use rwsgi_config::hooks::Phase;
 
 /// What an auxiliary process is forked with.
@@ -45,7 +44,7 @@ pub(crate) struct AuxiliaryContext {
 /// When what was inherited cannot be used.
 pub(crate) fn run(py: Python<'_>, context: AuxiliaryContext) -> anyhow::Result<i32> {
     let child = context.child;
-    let (work, notices) = enter(py, context)?;
+    let (work, notices) = enter(context)?;
     let tell_ready = || {
         let sent = (&notices).write_all(&Notice::Ready(child).encode());
         sent.context("cannot notify the master that it is ready")
@@ -104,9 +103,6 @@ fn enter(py: Python<'_>, context: AuxiliaryContext) -> anyhow::Result<(Work, Fil
     // It accepts nothing, and must not keep a socket open that the others have closed.
     for listener in &mut setup.listeners {
         drop(listener.fd.take()?);
-    }
-    for module in &setup.config.shared_import {
-        interpreter::import(py, module);
     }
     let notices = File::from(setup.notices.take()?);
     Ok((Work { who, config: setup.config, scoreboard, is_loaded, end }, notices))

@@ -120,7 +120,8 @@ impl Spawn<'_> {
     fn own_program(&self, arguments: &[OsString]) -> Program {
         let Launcher { program, prefix, .. } = self.launcher;
         let name = prefix.is_empty().then(|| "rwsgi".into());
-        Program { path: program.clone(), name, arguments: prefix.iter().chain(arguments).cloned().collect() }
+        let arguments = self.launcher.bare_prefix().chain(arguments.iter().cloned()).collect();
+        Program { path: program.clone(), name, arguments }
     }
 
     /// The command line, as uWSGI's emperor gives it.

@@ -26,7 +26,7 @@ use crate::stacks;
 use crate::stats::scoreboard::Scoreboard;
 use crate::system_limits;
 use crate::worker::{self, Next, NextForkServer};
-use crate::wsgi::{application, interpreter};
+use crate::wsgi::{application, interpreter, threads};
 use rwsgi_config::hooks::Phase;
 
 /// Serves one generation's forks until the master closes `channel`. In a forked process, does its work instead.
@@ -78,6 +78,9 @@ fn serve_forks(py: Python<'_>, channel: OwnedFd, mut setup: Setup, scoreboard: S
     {
         return hook_failed(&channel, &failure);
     }
+    for module in &setup.config.shared_import {
+        interpreter::import(py, module);
+    }
     let application = if setup.config.lazy_apps {
         None
     } else {
@@ -98,9 +101,11 @@ fn serve_forks(py: Python<'_>, channel: OwnedFd, mut setup: Setup, scoreboard: S
     {
         return hook_failed(&channel, &failure);
     }
+    interpreter::tell_of_lock(py);
     stacks::check::run(py);
     interpreter::settle(py)?;
-    warn_of_threads();
+    warn_of_threads(py);
+    warn_of_greenlets(py);
     tell_loaded(py, &channel, started)?;
     let mut server = ForkServer { channel, setup, scoreboard, application };
     loop {
@@ -187,13 +192,28 @@ fn hook_failed(channel: &OwnedFd, failure: &anyhow::Error) -> anyhow::Result<i32
 }
 
 /// Threads that the application started while it was loaded are not in the workers: a fork takes one along.
-fn warn_of_threads() {
+fn warn_of_threads(py: Python<'_>) {
     let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
     if threads > 1 {
+        let names = threads::names(py).unwrap_or_default();
         warn!(
-            "the application has started threads while it was loaded ({} of them): they do not run in the workers; start \
-             them when they are first needed, or have every worker load the application with lazy-apps",
-            threads - 1
+            "the application has started threads while it was loaded ({}{}{}): they do not run in the workers; monitoring \
+             agents start theirs again there; start others when they are first needed, or have every worker load the \
+             application with lazy-apps",
+            threads - 1,
+            if names.is_empty() { "" } else { ": " },
+            names.join(", "),
+        );
+    }
+}
+
+/// Greenlets run while a request of their thread waits in gevent, and no longer: so do the threads of agents then.
+fn warn_of_greenlets(py: Python<'_>) {
+    if threads::are_greenlets(py).unwrap_or(false) {
+        warn!(
+            "the application has replaced Python's threads by gevent's greenlets (monkey.patch_all()): what it or a monitoring \
+             agent runs in the background runs only while a request of the same thread waits; leave patch_all() out: each \
+             request has a thread of its own here"
         );
     }
 }

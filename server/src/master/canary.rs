@@ -4,6 +4,8 @@
 //! [`Canary`] is bookkeeping without system calls. What is decided:
 //!
 //! - A worker that is replaced meanwhile, for whatever reason, gets a process of the generation that it had.
+//! - With `lazy-apps` a process that starts later loads the files as they are then. So the processes that a canary's
+//!   workers had are kept, drained, and serve again when it is undone.
 //! - A canary's process that dies, or cannot start, undoes it. So does the end of its fork server.
 //! - The end of the other fork server does not undo it: its workers serve on, and new processes are of the canary's
 //!   generation. If that is undone, the application is loaded again, as always when a fork server has died.
@@ -16,6 +18,7 @@ use std::time::{Duration, Instant};
 use rwsgi_stats::Canary as Told;
 use tracing::{info, warn};
 
+use super::children::{self, Child};
 use super::control::Answering;
 use super::events::Reload;
 use super::post::Post;
@@ -220,13 +223,18 @@ impl Master {
 
     /// Has processes of workers replaced that are of these workers and generations.
     fn replace_of(&mut self, is_meant: impl Fn(WorkerId, Option<GenerationNumber>) -> bool) {
+        for id in self.workers_of(is_meant) {
+            self.children.replace(id, Reason::Reload, &mut self.timers);
+        }
+    }
+
+    /// The processes of these workers and generations.
+    fn workers_of(&self, is_meant: impl Fn(WorkerId, Option<GenerationNumber>) -> bool) -> Vec<ChildId> {
         let meant = self.children.workers().filter_map(|child| match child.post {
             Post::Worker(worker) => is_meant(worker, child.generation).then_some(child.id),
             _ => None,
         });
-        for id in meant.collect::<Vec<_>>() {
-            self.children.replace(id, Reason::Reload, &mut self.timers);
-        }
+        meant.collect()
     }
 
     /// A worker's process serves: when all of the canary's do, it is tried from now on.
@@ -265,11 +273,36 @@ impl Master {
             return answering.failed("canary: its fork server is gone");
         };
         info!("canary: generation {number} is kept");
+        let held: Vec<_> = self.replaced_by(&canary).map(|child| child.id).collect();
+        held.into_iter().for_each(|id| self.dismiss(id, Why::For(Reason::Reload)));
         // Now the other one leaves.
         self.ready(fork_server);
         self.promote(number);
         answering.progress(format!("generation {number} is kept: the other workers are replaced"));
         self.answer_when_all_serve(number, answering);
+    }
+
+    /// A process has a successor that serves. When that is a canary's, with `lazy-apps`, it is drained instead of leaving,
+    /// for no later process would have its code. Whether this is so.
+    pub(super) fn hold_for_canary(&self, id: ChildId, successor: ChildId) -> bool {
+        let Some(canary) = self.canary.as_ref().filter(|_| self.config.lazy_apps) else { return false };
+        if self.children.get(successor).and_then(|child| child.generation) != Some(canary.number) {
+            return false;
+        }
+        let held = self.replaced_by(canary).find(|child| child.id == id);
+        let Some(slot) = held.and_then(|child| child.slot) else { return false };
+        self.scoreboard.worker(slot).set_drained(true);
+        true
+    }
+
+    /// The processes that a canary's replace, while they are there: until their successors serve, or held.
+    fn replaced_by(&self, canary: &Canary) -> impl Iterator<Item = &Child> {
+        let current = self.generations.current();
+        self.children.workers().filter(move |child| {
+            child.generation == current
+                && matches!(child.post, Post::Worker(worker) if canary.has(worker))
+                && matches!(child.stage, children::Stage::Replacing { reason: Reason::Reload, .. })
+        })
     }
 
     /// Somebody wants the canary undone.
@@ -295,6 +328,7 @@ impl Master {
         let number = canary.number;
         self.generation_history.set(number, GenerationState::Undone);
         self.app_signals.forget(number);
+        let replaced: Vec<_> = self.replaced_by(&canary).map(|child| (child.id, child.post, child.slot)).collect();
         canary.give_up(why);
         if self.phase != Phase::Serving {
             return;
@@ -309,6 +343,18 @@ impl Master {
         }
         let fork_server = self.children.fork_server(number).map(|child| child.id);
         fork_server.into_iter().for_each(|id| self.dismiss(id, Why::For(Reason::Reload)));
+        // Where the process before it is there yet, that one goes on.
+        let mut kept = BTreeSet::new();
+        for (id, post, slot) in replaced {
+            if self.children.keep(id, &mut self.timers) {
+                slot.into_iter().for_each(|slot| self.scoreboard.worker(slot).set_drained(false));
+                kept.insert(post);
+            }
+        }
+        let is_of = |worker, generation| generation == Some(number) && kept.contains(&Post::Worker(worker));
+        for id in self.workers_of(is_of) {
+            self.dismiss(id, Why::For(Reason::Reload));
+        }
         self.replace_of(|_, generation| generation == Some(number));
     }
 

@@ -109,7 +109,7 @@ pub(super) enum Reload {
     Brutal,
 }
 
-/// What a letter in the fifo asks for.
+/// What a letter in the fifo, or a signal, asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Command {
     /// `q` and `Q`: stop, `true` for at once.
@@ -122,8 +122,14 @@ pub(super) enum Command {
     RotateLog,
     /// `P`: write the pidfiles again.
     WritePidfiles,
-    /// `s`: log the state of the workers.
+    /// `s`, SIGUSR2: log the state of the workers.
     Stats,
+    /// SIGUSR1: open the log again, and log the state of the workers.
+    ReopenLogAndStats,
+    /// SIGTTIN: one worker more.
+    OneMore,
+    /// SIGTTOU: one worker fewer.
+    OneFewer,
     /// `t`: log what all threads execute.
     Stacks,
 }

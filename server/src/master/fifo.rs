@@ -47,7 +47,7 @@ pub(super) fn watch(path: &Path, user: Option<&Identity>, events: &Events) -> an
                 continue;
             }
             let Some(command) = command(letter) else {
-                warn!("master-fifo: '{}' is no order: they are q Q r R w W c l P s t", letter.escape_ascii());
+                warn!("master-fifo: '{}' is no order: they are q Q r R L w W c l P s t", letter.escape_ascii());
                 continue;
             };
             if events.send(Event::Command(command)).await.is_err() {

@@ -47,6 +47,13 @@ impl Launcher {
     pub fn new(program: OsString, prefix: Vec<OsString>) -> Self {
         Self { program, prefix, output: None, directory: PathBuf::new() }
     }
+
+    /// What comes before our own arguments for a process that runs nothing of the application's. Without `site`, an agent
+    /// that the environment brings into every Python does not start there.
+    pub(crate) fn bare_prefix(&self) -> impl Iterator<Item = OsString> {
+        let without_site = (!self.prefix.is_empty()).then(|| "-S".into());
+        without_site.into_iter().chain(self.prefix.iter().cloned())
+    }
 }
 
 /// The first argument of a process that the master started; the descriptor of its channel follows it.
@@ -74,7 +81,12 @@ impl Launcher {
         let number = InheritedFd::lend(theirs.as_fd())?.number().to_string();
         // The child is reaped with all others, by `super::process::reap`.
         let mut command = Command::new(&program);
-        command.args(&self.prefix).args([OsStr::new(role), OsStr::from_bytes(number.as_bytes())]);
+        if role == FORKSERVER_ROLE {
+            command.args(&self.prefix);
+        } else {
+            command.args(self.bare_prefix());
+        }
+        command.args([OsStr::new(role), OsStr::from_bytes(number.as_bytes())]);
         command.arg(procname::padding(&setup.config.procname));
         command.current_dir(self.directory_of(&setup.config));
         for variable in VARIABLES {

@@ -281,16 +281,13 @@ impl Master {
         self.answer_awaited();
     }
 
-    /// Does what the fifo says.
+    /// Does what the fifo, or a signal, says.
     fn obey(&mut self, command: Command) {
         match command {
             Command::Stop(false) => self.stop("master-fifo"),
             Command::Stop(true) => self.stop_at_once("master-fifo"),
             Command::Reload(how) => self.reload(how),
-            Command::ReopenLog => match &self.log {
-                Some(log) => log.reopen(),
-                None => info!("there is no log file to open again: set logto, daemonize or logger"),
-            },
+            Command::ReopenLog => self.reopen_log(),
             Command::RotateLog => match &self.log {
                 Some(log) => log.rotate(),
                 None => info!("there is no log file to put aside: set logto or daemonize"),
@@ -305,21 +302,36 @@ impl Master {
                 }
             }
             Command::Stacks => self.log_stacks(),
-            Command::Stats => {
-                let snapshot = self.snapshot(Purpose::Document);
-                for worker in &snapshot.workers {
-                    info!(
-                        "worker {} (pid {}) is {}: {} requests, {} exceptions, rss {}, busy for {} s",
-                        worker.id,
-                        worker.pid,
-                        worker.status,
-                        worker.requests,
-                        worker.exceptions,
-                        worker.rss,
-                        worker.running_time / 1_000_000
-                    );
-                }
+            Command::Stats => self.log_stats(),
+            Command::ReopenLogAndStats => {
+                self.reopen_log();
+                self.log_stats();
             }
+            Command::OneMore => self.change_workers(true),
+            Command::OneFewer => self.change_workers(false),
+        }
+    }
+
+    fn reopen_log(&self) {
+        match &self.log {
+            Some(log) => log.reopen(),
+            None => info!("there is no log file to open again: set logto, daemonize or logger"),
+        }
+    }
+
+    fn log_stats(&mut self) {
+        let snapshot = self.snapshot(Purpose::Document);
+        for worker in &snapshot.workers {
+            info!(
+                "worker {} (pid {}) is {}: {} requests, {} exceptions, rss {}, busy for {} s",
+                worker.id,
+                worker.pid,
+                worker.status,
+                worker.requests,
+                worker.exceptions,
+                worker.rss,
+                worker.running_time / 1_000_000
+            );
         }
     }
 }

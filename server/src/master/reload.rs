@@ -118,7 +118,8 @@ impl Master {
             log.reopen();
         }
         self.undo_canary("a reload for all workers");
-        let current = self.generations.current().map_or(0, GenerationNumber::get);
+        // Before any serves, it is the one that is being loaded.
+        let current = self.generations.current().or(self.generations.newest()).unwrap_or(GenerationNumber::FIRST);
         match self.load_next(how) {
             Ok(number) => {
                 self.tell_reloading();

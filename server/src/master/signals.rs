@@ -1,5 +1,6 @@
 //! The small tasks that wait for signals and for the workers' notices, and send the loop events.
 
+use std::io::IsTerminal;
 use std::os::fd::OwnedFd;
 
 use anyhow::Context;
@@ -9,7 +10,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::events::{Event, Events, Reload};
+use super::events::{Command, Event, Events, Reload};
 use crate::ipc::Notice;
 use rwsgi_config::Config;
 use rwsgi_config::hooks::{Action, Function, Phase};
@@ -28,9 +29,20 @@ pub(super) fn watch(events: &Events, config: &Config) -> anyhow::Result<()> {
         (SignalKind::terminate(), if reload_on_term { brutal } else { || Event::Stop(Signal::SIGTERM) }),
         (SignalKind::quit(), || Event::Stop(Signal::SIGQUIT)),
         (SignalKind::hangup(), || Event::Reload(Reload::Rolling)),
+        // uWSGI logs how the workers are; gunicorn and nginx open their logs again, which does uWSGI's users no harm.
+        (SignalKind::user_defined1(), || Event::Command(Command::ReopenLogAndStats)),
+        (SignalKind::user_defined2(), || Event::Command(Command::Stats)),
     ];
+    // A terminal sends these itself, to a program in the background: to stop it, which they do by default.
+    let number_of_workers: [(SignalKind, fn() -> Event); 2] = [
+        (SignalKind::from_raw(Signal::SIGTTIN as i32), || Event::Command(Command::OneMore)),
+        (SignalKind::from_raw(Signal::SIGTTOU as i32), || Event::Command(Command::OneFewer)),
+    ];
+    let has_terminal =
+        std::io::stdin().is_terminal() || std::io::stdout().is_terminal() || std::io::stderr().is_terminal();
+    let actions = actions.into_iter().chain(number_of_workers.into_iter().filter(|_| !has_terminal));
     let mut actions: Vec<(SignalKind, Box<dyn Fn() -> Event>)> =
-        actions.into_iter().map(|(kind, event)| (kind, Box::new(event) as Box<dyn Fn() -> Event>)).collect();
+        actions.map(|(kind, event)| (kind, Box::new(event) as Box<dyn Fn() -> Event>)).collect();
     for hook in config.hooks.of(Phase::MasterStart) {
         let Action::UnixSignal(number, function) = hook.action else { continue };
         let kind = SignalKind::from_raw(number);

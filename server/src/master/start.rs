@@ -139,7 +139,9 @@ impl Master {
             signal(pid, Signal::SIGTERM);
         }
         for (replaced, reason) in outcome.replaced {
-            self.dismiss(replaced, Why::For(reason));
+            if !self.hold_for_canary(replaced, child) {
+                self.dismiss(replaced, Why::For(reason));
+            }
         }
         if let Some(&super::children::Child { post: Post::Worker(worker), generation, .. }) = self.children.get(child) {
             self.any_ready = true;

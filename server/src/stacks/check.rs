@@ -60,9 +60,7 @@ pub(crate) fn run(py: Python<'_>) {
     CHECKED.get_or_init(|| {
         OwnMemory::settle();
         let version = py.version_info();
-        // A build without the global lock, in which other structures lie in the way.
-        let is_threaded_freely = flags(py).is_none_or(|flags| flags.contains('t'));
-        let Some(layout) = layouts::of(version.major, version.minor).filter(|_| !is_threaded_freely) else {
+        let Some(layout) = layouts::of(version.major, version.minor, cfg!(Py_GIL_DISABLED)) else {
             return Checked { readiness: Readiness::UnknownPython, python: None, runtime: 0..0 };
         };
         let python = Walked {
@@ -93,11 +91,6 @@ pub(super) fn python() -> Option<&'static Walked> {
 /// Where the global lock lies.
 pub(super) fn runtime() -> Range<usize> {
     CHECKED.get().map_or(0..0, |checked| checked.runtime.clone())
-}
-
-/// What tells one build of Python from another.
-fn flags(py: Python<'_>) -> Option<String> {
-    py.import("sys").ok()?.getattr("abiflags").ok()?.extract().ok()
 }
 
 /// Whether a walk and Python say the same of a stack of all kinds of frames.

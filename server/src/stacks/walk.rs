@@ -1,7 +1,7 @@
 //! Walks a thread's own frames, without the GIL: a signal handler does it, on the thread that is asked. Nothing here
 //! allocates, locks or panics. What is read may be in the middle of a change, or anything: every step is bounded.
 
-use super::layouts::{CODE_READ, CodeLayout, FRAME_READ, Innermost, Last, Layout};
+use super::layouts::{BYTES_HEAD_READ, CODE_READ, FRAME_READ, Innermost, Last, Layout, TEXT_HEAD_READ, ThreadCode};
 use super::lines::line_at;
 use super::own_memory::OwnMemory;
 
@@ -127,14 +127,19 @@ fn look(memory: &OwnMemory, python: &Python, frame: &[u8; FRAME_READ]) -> Option
     }
     let code = word(frame, layout.code) & !layout.tag;
     let code_bytes = memory.read_least::<CODE_READ>(code, python.layout.code.end)?;
-    if word(&code_bytes, TYPE) != python.code_type {
+    if word(&code_bytes, python.layout.object.kind) != python.code_type {
         return None;
     }
     let address = match layout.last {
         Last::Index(at, size) => i64::from(number(frame, at)) * i64::from(size),
-        Last::Pointer(at) => {
+        Last::Pointer(_) | Last::OfThread(_) => {
             let (instructions, first) = python.layout.code.instructions?;
-            let address = (word(frame, at) as i64).wrapping_sub(code.wrapping_add(instructions) as i64);
+            let own = code.wrapping_add(instructions);
+            let (at, start) = match layout.last {
+                Last::OfThread(of) => (of.pointer, copy_of_thread(memory, of, frame, &code_bytes).unwrap_or(own)),
+                Last::Pointer(at) | Last::Index(at, _) => (at, own),
+            };
+            let address = (word(frame, at) as i64).wrapping_sub(start as i64);
             let is_generator = owner.is_some_and(|(owner, owners)| owner == owners.generator);
             if !is_generator && address < i64::from(number(&code_bytes, first)).wrapping_mul(2) {
                 return Some(Seen::Nothing);
@@ -145,13 +150,25 @@ fn look(memory: &OwnMemory, python: &Python, frame: &[u8; FRAME_READ]) -> Option
     Some(Seen::Function { code: code_bytes, address })
 }
 
+/// Where the instructions are that the frame's thread executes; `None` for the code object's own.
+fn copy_of_thread(
+    memory: &OwnMemory,
+    of: ThreadCode,
+    frame: &[u8; FRAME_READ],
+    code: &[u8; CODE_READ],
+) -> Option<usize> {
+    let number = usize::try_from(number(frame, of.number)).ok().filter(|number| *number > 0)?;
+    let place = word(code, of.array).checked_add(of.first)?.checked_add(number.checked_mul(8)?)?;
+    memory.read_word(place).filter(|start| *start != 0)
+}
+
 fn write(memory: &OwnMemory, python: &Python, code: &[u8; CODE_READ], address: i64, output: &mut Output<'_>) -> bool {
-    let layout: &CodeLayout = &python.layout.code;
+    let layout = &python.layout.code;
     let head = output.len;
     if !output.push(&[0; FRAME_HEAD]) {
         return false;
     }
-    let line = line(memory, layout, code, address);
+    let line = line(memory, python.layout, code, address);
     let start = output.len;
     if !text::<NAME_KEPT>(memory, python, word(code, layout.name), false, output) {
         return false;
@@ -167,11 +184,12 @@ fn write(memory: &OwnMemory, python: &Python, code: &[u8; CODE_READ], address: i
 }
 
 /// The line of an instruction.
-fn line(memory: &OwnMemory, layout: &CodeLayout, code: &[u8; CODE_READ], address: i64) -> u32 {
+fn line(memory: &OwnMemory, layout: &Layout, code: &[u8; CODE_READ], address: i64) -> u32 {
     const PIECE: usize = 192;
+    let (object, layout) = (layout.object, &layout.code);
     let table = word(code, layout.lines);
-    let Some(head) = memory.read_all::<BYTES_HEAD>(table) else { return 0 };
-    let (mut at, mut left) = (table.wrapping_add(BYTES_HEAD), word(&head, SIZE));
+    let Some(head) = memory.read_least::<BYTES_HEAD_READ>(table, object.bytes_head) else { return 0 };
+    let (mut at, mut left) = (table.wrapping_add(object.bytes_head), word(&head, object.size));
     let (mut piece, mut len, mut next) = ([0; PIECE], 0, 0);
     line_at(layout.table, number(code, layout.first_line), address, || {
         if next == len {
@@ -189,15 +207,16 @@ fn line(memory: &OwnMemory, layout: &CodeLayout, code: &[u8; CODE_READ], address
 
 /// Writes a `str` as UTF-8: its beginning or its end, when it is longer than what is kept. What is none is `?`.
 fn text<const KEPT: usize>(memory: &OwnMemory, python: &Python, at: usize, end: bool, output: &mut Output<'_>) -> bool {
-    let Some(head) = memory.read_all::<TEXT_HEAD>(at) else { return output.push(b"?") };
-    let (length, state) = (word(&head, SIZE), word(&head, TEXT_STATE));
+    let object = python.layout.object;
+    let Some(head) = memory.read_least::<TEXT_HEAD_READ>(at, object.text_state + 8) else { return output.push(b"?") };
+    let (length, state) = (word(&head, object.size), word(&head, object.text_state) >> object.text_bits);
     let bits = |bits: TextBits| (state >> bits.shift) & bits.mask;
-    if word(&head, TYPE) != python.text_type || bits(COMPACT) == 0 || length > isize::MAX as usize {
+    if word(&head, object.kind) != python.text_type || bits(COMPACT) == 0 || length > isize::MAX as usize {
         return output.push(b"?");
     }
     let is_ascii = bits(ASCII) == 1;
     let (width, start) = match bits(KIND) {
-        width @ (1 | 2 | 4) => (width, at.wrapping_add(python.layout.text[usize::from(!is_ascii)])),
+        width @ (1 | 2 | 4) => (width, at.wrapping_add(object.text[usize::from(!is_ascii)])),
         _ => return output.push(b"?"),
     };
     // A character that takes one, two or four bytes takes at most two, three or four as UTF-8.
@@ -225,26 +244,16 @@ fn text<const KEPT: usize>(memory: &OwnMemory, python: &Python, at: usize, end: 
     })
 }
 
-/// Of every object.
-const TYPE: usize = 8;
-/// Of those with a length: `bytes`, and the length of a `str` in the same place.
-const SIZE: usize = 16;
-/// Before the bytes of a `bytes`.
-const BYTES_HEAD: usize = 32;
-/// Of a `str`, as far as its state.
-const TEXT_HEAD: usize = 40;
-const TEXT_STATE: usize = 32;
-
-/// A few bits of a `str`'s state.
+/// A few bits of a `str`'s state, behind where they begin.
 #[derive(Clone, Copy)]
 struct TextBits {
     shift: u32,
     mask: usize,
 }
 
-const KIND: TextBits = TextBits { shift: 2, mask: 7 };
-const COMPACT: TextBits = TextBits { shift: 5, mask: 1 };
-const ASCII: TextBits = TextBits { shift: 6, mask: 1 };
+const KIND: TextBits = TextBits { shift: 0, mask: 7 };
+const COMPACT: TextBits = TextBits { shift: 3, mask: 1 };
+const ASCII: TextBits = TextBits { shift: 4, mask: 1 };
 
 /// The numbers in a structure, 0 where it ends before them; a test says that none does.
 fn word<const BYTES: usize>(bytes: &[u8; BYTES], at: usize) -> usize {

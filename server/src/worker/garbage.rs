@@ -11,7 +11,7 @@ use crate::clock::MonotonicNanos;
 use crate::ids::SlotId;
 use crate::stats::scoreboard::Scoreboard;
 
-/// What Python calls at the beginning and the end of each collection, with its global lock.
+/// What Python calls at the beginning and the end of each collection: there is one at a time.
 #[pyclass(frozen)]
 struct Watch {
     scoreboard: Arc<Scoreboard>,

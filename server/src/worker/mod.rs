@@ -66,7 +66,7 @@ use crate::stats::scoreboard::{Scoreboard, TempHolder};
 use crate::stats::traces::TraceCells;
 use crate::system_limits;
 use crate::wsgi::gateway::Gateway;
-use crate::wsgi::{application, interpreter, websocket};
+use crate::wsgi::{application, threads, websocket};
 use rwsgi_config::Config;
 use rwsgi_config::hooks::Phase;
 use rwsgi_protocol::SocketProtocol;
@@ -129,13 +129,10 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<Next
             }
         },
     };
+    threads::prepare_hub(py);
     if let Some(directory) = &setup.config.chdir2 {
         std::env::set_current_dir(directory)
             .with_context(|| format!("chdir2: cannot enter '{}'", directory.display()))?;
-    }
-    let first_only = setup.config.import.iter().filter(|_| worker == WorkerId::FIRST);
-    for module in setup.config.shared_import.iter().chain(first_only) {
-        interpreter::import(py, module);
     }
     if let AfterFork::Exit(status) = api::after_fork(py) {
         error!("worker {worker}: uwsgi.post_fork_hook has ended it with status {status}");
@@ -251,7 +248,10 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<Next
             let name = crate::ipc::harakiri::thread_name(worker, thread.id);
             std::thread::Builder::new().name(name).spawn(move || {
                 let _serving = Serving(Arc::clone(&thread.worker));
-                Python::attach(|py| thread.serve(py).map(drop))
+                Python::attach(|py| {
+                    threads::begin(py);
+                    thread.serve(py).map(drop)
+                })
             })
         })
         .collect::<Result<_, _>>()

@@ -103,7 +103,7 @@ impl WorkerThread {
         let noted = request.notes.and_then(Notes::route);
         let cell = self.cell();
         let name = if noted.is_none() && cell.route_name.is_empty() { None } else { self.route_name(noted) };
-        // Threads hold Python's lock here: this one is free but where Python has none.
+        // Threads hold Python's lock here, so that this one is free; where Python has none it is held for a moment.
         let mut table = routes.lock().unwrap_or_else(PoisonError::into_inner);
         table.count(&Finished {
             name: name.as_ref(),

@@ -26,6 +26,7 @@ use crate::log_limit;
 use crate::stacks;
 use crate::stats::cell::ThreadCell;
 use crate::wsgi::gateway::Gateway;
+use crate::wsgi::interpreter;
 use crate::wsgi::serving;
 use crate::wsgi::traceback::{self, one_line};
 use rwsgi_protocol::http::{TIMED_OUT, TOO_SLOW};
@@ -67,6 +68,8 @@ pub(super) struct WorkerThread {
     pub(super) batch_began: MonotonicNanos,
     /// Unix time of other moments, set several times a second.
     pub(super) clock: Clock,
+    /// Python's global lock, as it was several times a second: an extension module may turn it on.
+    gil: interpreter::GlobalLock,
     /// When the clock was read last.
     pub(super) now: MonotonicNanos,
     /// When this thread began with the present connection.
@@ -112,6 +115,7 @@ impl WorkerThread {
             ready: now,
             batch_began: now,
             clock: Clock::default(),
+            gil: interpreter::GlobalLock::default(),
             now,
             turn_began: now,
             batch: 0,
@@ -150,6 +154,8 @@ impl WorkerThread {
             harakiri::prepare_thread();
         }
         serving::enter(self.id.get());
+        self.gateway.enter(py)?;
+        self.gil.look(py);
         stacks::handler::enter(py, self.id);
         let mut events = [EpollEvent::empty(); EVENTS];
         let most = if self.worker.one_shot() { 1 } else { EVENTS };
@@ -166,10 +172,10 @@ impl WorkerThread {
             });
             self.now = MonotonicNanos::now();
             self.ready = woken;
-            self.batch_began = self.now;
+            self.batch_began = if self.shares_gil() { self.now } else { woken };
             self.batch += 1;
-            self.cell().waited_for_gil(woken, self.now);
-            self.meter.waited(woken, self.now);
+            self.cell().waited_for_gil(woken, self.batch_began);
+            self.meter.waited(woken, self.batch_began);
             let count = match waited {
                 Ok(count) => count,
                 Err(Errno::EINTR) => {
@@ -186,7 +192,7 @@ impl WorkerThread {
                 // A second without work.
                 self.spare_buffers.clear();
             }
-            self.tell_time();
+            self.tell_time(py);
             for event in &events[..count] {
                 self.take(py, event.data(), &mut scratch)?;
             }
@@ -209,7 +215,7 @@ impl WorkerThread {
         }
     }
 
-    fn tell_time(&mut self) {
+    fn tell_time(&mut self, py: Python<'_>) {
         // The monotonic clock's seconds change as often as the wall clock's, to within a second; reading the latter
         // once a second is enough for `Date`.
         let second = self.now.as_nanos() / 250_000_000;
@@ -217,7 +223,15 @@ impl WorkerThread {
             self.unix_second = second;
             self.clock = Clock::default();
             self.gateway.set_time(self.clock.unix_at(self.now).as_secs());
+            self.gil.look(py);
         }
+    }
+
+    /// Whether threads wait for each other to execute Python. Where they do not, a thread that wakes waits at most for a
+    /// garbage collection or a fork, which stop all threads: that is no wait for the lock.
+    #[inline]
+    fn shares_gil(&self) -> bool {
+        cfg!(not(Py_GIL_DISABLED)) || self.gil.is_on
     }
 
     fn take(&mut self, py: Python<'_>, token: u64, scratch: &mut [u8]) -> anyhow::Result<()> {

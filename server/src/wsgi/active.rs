@@ -8,7 +8,9 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, BufRead};
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError, TryLockResult};
+#[cfg(Py_GIL_DISABLED)]
+use std::time::{Duration, Instant};
 
 use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError, PyRuntimeError};
 use pyo3::prelude::*;
@@ -315,12 +317,52 @@ impl CurrentRequest {
     /// A `RuntimeError` when the request is over, or when another thread uses it; what `f` fails with.
     pub fn with<T, E: From<PyErr>>(&self, f: impl FnOnce(&mut Active) -> Result<T, E>) -> Result<T, E> {
         let refused = |why| Err(PyRuntimeError::new_err(why).into());
-        match self.0.try_lock() {
+        match self.take() {
             Ok(mut active) if active.is_open => f(&mut active),
             Ok(_) => refused("the request is over"),
             Err(TryLockError::Poisoned(_)) => refused("the request failed"),
             Err(TryLockError::WouldBlock) => {
                 refused("the request is in use by another thread, which must finish first")
+            }
+        }
+    }
+}
+
+#[cfg(not(Py_GIL_DISABLED))]
+impl CurrentRequest {
+    /// What does not wait is over before another thread executes Python: who finds the request in use would have to wait for
+    /// a client.
+    #[inline]
+    fn take(&self) -> TryLockResult<MutexGuard<'_, Active>> {
+        self.0.try_lock()
+    }
+}
+
+#[cfg(Py_GIL_DISABLED)]
+impl CurrentRequest {
+    /// How long a thread waits for another that uses the request. What does not wait for a client takes microseconds.
+    const PATIENCE: Duration = Duration::from_secs(1);
+    const PAUSE: Duration = Duration::from_micros(20);
+
+    #[inline]
+    fn take(&self) -> TryLockResult<MutexGuard<'_, Active>> {
+        match self.0.try_lock() {
+            Err(TryLockError::WouldBlock) => self.await_other(),
+            taken => taken,
+        }
+    }
+
+    /// Another thread uses the request at this moment, which the global lock would not have shown. A thread that waits for
+    /// itself (Python's code that is called with the request in use) waits in vain.
+    #[cold]
+    fn await_other(&self) -> TryLockResult<MutexGuard<'_, Active>> {
+        let until = Instant::now() + Self::PATIENCE;
+        loop {
+            // Not attached: a garbage collection would wait for this thread.
+            Python::attach(|py| py.detach(|| std::thread::sleep(Self::PAUSE)));
+            match self.0.try_lock() {
+                Err(TryLockError::WouldBlock) if Instant::now() < until => {}
+                taken => return taken,
             }
         }
     }
@@ -394,7 +436,8 @@ impl<C: Transport + 'static> RequestPlace<C> {
             Ok(active) => active,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => {
-                // Its holder may wait for the GIL. After this nobody holds it for longer than a look.
+                // Its holder may wait for the GIL, or stand still for a garbage collection. After this nobody holds it for
+                // longer than a look.
                 py.detach(|| self.lock().is_open = false);
                 self.lock()
             }

@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use thiserror::Error;
 
+use super::interpreter;
 use super::loaders;
 use super::static_files::StaticFiles;
 use super::traceback::{self, one_line};
@@ -58,12 +59,15 @@ pub enum LoadError {
     },
 }
 
-/// Imports the application, and those that are mounted beside it, and returns one callable. Prints the traceback when
-/// one raises.
+/// Imports the application, and those that are mounted beside it, and returns one callable; before them, what `import`
+/// names. Prints the traceback when one raises.
 ///
 /// # Errors
 /// When there is no application.
 pub fn load(py: Python<'_>, config: &Config) -> Result<Py<PyAny>, LoadError> {
+    for module in &config.import {
+        interpreter::import(py, module);
+    }
     loaders::alias(py, &config.python.later_aliases).map_err(|error| failed(py, "post-pymodule-alias", &error))?;
     let application = if !config.mounts.is_empty() {
         load_mounts(py, config)?

@@ -27,7 +27,8 @@ pub(super) fn page(py: Python<'_>, error: &PyErr, environ: &Bound<'_, PyDict>) -
         let _ = writeln!(page, "-Not available- ({})", one_line(py, &problem));
     }
     page.push('\n');
-    for (name, value) in environ.iter() {
+    // Of a copy: a thread of the application's may still change it.
+    for (name, value) in environ.copy().iter().flatten() {
         if let (Ok(name), Ok(value)) = (name.cast::<PyString>(), value.cast::<PyString>()) {
             let _ = writeln!(page, "{} = {}", name.to_string_lossy(), value.to_string_lossy());
         }

@@ -80,7 +80,8 @@ pub struct Gateway<C> {
     trace: Option<TraceHeader>,
 }
 
-/// What the application is given of a request, used again as long as it keeps none of it.
+/// What the application is given of a request, used again as long as it keeps none of it. Made by the thread that uses it:
+/// see [`is_ours_alone`].
 struct Objects<C> {
     place: RequestPlace<C>,
     start_response: Py<StartResponse>,
@@ -102,10 +103,23 @@ impl<C: Transport + 'static> Objects<C> {
     }
 }
 
+#[cfg(not(Py_GIL_DISABLED))]
 #[allow(unsafe_code)]
 fn is_ours_alone<T>(_py: Python<'_>, object: &Py<T>) -> bool {
     // SAFETY: `object` is a reference, which keeps what it refers to; the GIL is held, as the token says.
     unsafe { pyo3::ffi::Py_REFCNT(object.as_ptr()) == 1 }
+}
+
+/// Without the global lock an object's count is two: its own thread's, which no other thread changes, and that of all
+/// others. Their sum may be read while a reference goes from one to the other. But with one reference by its own thread, and
+/// none by others, the only one is ours. A third kind, without an owner, has 0 in the first and counts as kept.
+#[cfg(Py_GIL_DISABLED)]
+#[allow(unsafe_code)]
+fn is_ours_alone<T>(_py: Python<'_>, object: &Py<T>) -> bool {
+    use std::sync::atomic::Ordering::{Acquire, Relaxed};
+    // SAFETY: `object` is a reference, which keeps what it refers to; both counts are atomic.
+    let object = unsafe { &*object.as_ptr() };
+    object.ob_ref_local.load(Relaxed) == 1 && object.ob_ref_shared.load(Acquire) == 0
 }
 
 impl<C: Transport + 'static> Gateway<C> {
@@ -172,6 +186,17 @@ impl<C: Transport + 'static> Gateway<C> {
     /// The next request is traced: what its application is told.
     pub(crate) fn trace(&mut self, header: TraceHeader) {
         self.trace = Some(header);
+    }
+
+    /// The present thread is the one that serves.
+    ///
+    /// # Errors
+    /// When Python has no memory left.
+    pub(crate) fn enter(&mut self, py: Python<'_>) -> PyResult<()> {
+        if cfg!(Py_GIL_DISABLED) {
+            self.objects = Objects::new(py)?;
+        }
+        Ok(())
     }
 
     /// Has the application answer a request of `client`.

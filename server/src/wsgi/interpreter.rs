@@ -98,11 +98,49 @@ pub fn settle(py: Python<'_>) -> PyResult<()> {
     flush(py)
 }
 
-/// Version of the interpreter, as `3.11.2`.
+/// Version of the interpreter, as `3.11.2`; `3.14.2t` for a build without the global lock.
 #[must_use]
 pub fn version(py: Python<'_>) -> String {
     let version = py.version_info();
-    format!("{}.{}.{}", version.major, version.minor, version.patch)
+    let build = if cfg!(Py_GIL_DISABLED) { "t" } else { "" };
+    format!("{}.{}.{}{build}", version.major, version.minor, version.patch)
+}
+
+/// Python's global lock: whether threads execute Python one at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GlobalLock {
+    /// They do.
+    pub(crate) is_on: bool,
+}
+
+impl Default for GlobalLock {
+    fn default() -> Self {
+        Self { is_on: true }
+    }
+}
+
+impl GlobalLock {
+    /// Looks again: in a build that can do without it, `PYTHON_GIL=1` or an extension module may have turned it on.
+    #[inline]
+    pub(crate) fn look(&mut self, py: Python<'_>) {
+        if cfg!(Py_GIL_DISABLED) {
+            let asked = py.import("sys").and_then(|sys| sys.call_method0("_is_gil_enabled")?.extract());
+            // A build that does not say has it on.
+            self.is_on = asked.unwrap_or(true);
+        }
+    }
+}
+
+/// Says so where the global lock is on in a build that can do without it.
+pub(crate) fn tell_of_lock(py: Python<'_>) {
+    let mut lock = GlobalLock::default();
+    lock.look(py);
+    if cfg!(Py_GIL_DISABLED) && lock.is_on {
+        tracing::info!(
+            "Python's global lock is on, so that the threads of a worker take turns: PYTHON_GIL=1 is set, or an extension \
+             module needs it, which Python has named in a RuntimeWarning"
+        );
+    }
 }
 
 pub(crate) fn flush(py: Python<'_>) -> PyResult<()> {

@@ -27,6 +27,7 @@ mod start_response;
 mod static_files;
 mod static_rules;
 mod strings;
+pub(crate) mod threads;
 mod trace_header;
 pub mod traceback;
 pub mod transport;

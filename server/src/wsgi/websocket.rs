@@ -6,11 +6,12 @@
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use rustix::event::PollFlags;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use tungstenite::handshake::derive_accept_key;
@@ -83,7 +84,7 @@ pub(super) fn begin(py: Python<'_>, request: &Incoming<'_>, terms: Terms) -> PyR
     let Some(offer) = Offer::of(request, terms) else { return Ok(None) };
     OFFER.set(Some(offer));
     let Some(request) = CurrentRequest::of_thread() else { return Ok(None) };
-    Py::new(py, ClientSocket { request, object: Mutex::default() }).map(Some)
+    Py::new(py, ClientSocket { request, object: PyOnceLock::new() }).map(Some)
 }
 
 /// The request is over.
@@ -374,7 +375,7 @@ impl Write for Stream {
 #[pyclass(frozen)]
 pub(crate) struct ClientSocket {
     request: CurrentRequest,
-    object: Mutex<Option<Py<PyAny>>>,
+    object: PyOnceLock<Py<PyAny>>,
 }
 
 #[pymethods]
@@ -389,22 +390,20 @@ impl ClientSocket {
 }
 
 impl ClientSocket {
-    fn socket<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let known =
-            self.object.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|known| known.clone_ref(py));
-        if let Some(known) = known {
-            return Ok(known.into_bound(py));
-        }
-        let fd = self.request.with(|active| -> PyResult<OwnedFd> { Ok(py.detach(|| active.upgrade())?) })?;
-        let socket = py.import("socket")?.getattr("socket")?;
-        let options = pyo3::types::PyDict::new(py);
-        // The object owns it from here on; if it cannot be made, the connection is closed with the request.
-        options.set_item("fileno", fd.as_raw_fd())?;
-        let socket = socket.call((), Some(&options))?;
-        let _ = fd.into_raw_fd();
-        socket.call_method1("setblocking", (true,))?;
-        *self.object.lock().unwrap_or_else(PoisonError::into_inner) = Some(socket.clone().unbind());
-        Ok(socket)
+    fn socket<'py>(&self, py: Python<'py>) -> PyResult<&Bound<'py, PyAny>> {
+        // Threads that use it first at the same time get the same object.
+        let object = self.object.get_or_try_init(py, || {
+            let fd = self.request.with(|active| -> PyResult<OwnedFd> { Ok(py.detach(|| active.upgrade())?) })?;
+            let socket = py.import("socket")?.getattr("socket")?;
+            let options = pyo3::types::PyDict::new(py);
+            // The object owns it from here on; if it cannot be made, the connection is closed with the request.
+            options.set_item("fileno", fd.as_raw_fd())?;
+            let socket = socket.call((), Some(&options))?;
+            let _ = fd.into_raw_fd();
+            socket.call_method1("setblocking", (true,))?;
+            Ok::<_, PyErr>(socket.unbind())
+        })?;
+        Ok(object.bind(py))
     }
 }
 

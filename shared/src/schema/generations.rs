@@ -15,7 +15,7 @@ pub struct Generation {
     pub state: String,
     /// When it was loaded, unix µs.
     pub started_at: u64,
-    /// Its living worker processes.
+    /// Its living worker processes, without those that are drained.
     pub workers: u32,
     /// Requests completed.
     pub requests: u64,

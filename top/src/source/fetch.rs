@@ -74,7 +74,9 @@ impl Fetcher {
             // Whoever does not read it closes the connection, or has gone on to send a document after all.
             let _ = socket.write_all(ASK_FOR_STATS);
         }
-        let bytes = read_to_end(&socket, self.reader.room(), deadline)?;
+        let unasked = self.target.request().is_none() && !self.target.may_be_control();
+        let read = read_to_end(&socket, self.reader.room(), deadline);
+        let bytes = if unasked { read } else { read.map_err(SourceError::of_who_was_asked) }?;
         // A tunnel is connected to even where nobody listens at its far end.
         if bytes.is_empty() && matches!(self.target, Target::Tunnel(_)) { Err(SourceError::Empty) } else { Ok(bytes) }
     }
@@ -162,6 +164,14 @@ impl Head {
     }
 }
 
+/// Tells a server that has sent nothing from one that has not sent all.
+fn silent(error: SourceError, length: usize) -> SourceError {
+    match error {
+        SourceError::TimedOut(timeout) if length == 0 => SourceError::Silent(timeout),
+        error => error,
+    }
+}
+
 /// Reads into `bytes`, whose contents are of no interest: a document is about as long as the one before. Ends where the
 /// answer does: with the connection, or after an HTTP body of the length that was told.
 pub(super) fn read_to_end(socket: &Socket, mut bytes: Vec<u8>, deadline: &Deadline) -> Result<Vec<u8>, SourceError> {
@@ -170,7 +180,7 @@ pub(super) fn read_to_end(socket: &Socket, mut bytes: Vec<u8>, deadline: &Deadli
     let mut allowed = Duration::MAX;
     let mut whole = None;
     while whole.is_none_or(|whole| length < whole) {
-        let left = deadline.left()?;
+        let left = deadline.left().map_err(|error| silent(error, length))?;
         // A document comes in dozens of pieces within a millisecond; the system need not be told of each.
         if allowed - left > deadline.timeout / 16 {
             socket.set_read_timeout(Some(left)).map_err(SourceError::Read)?;
@@ -187,7 +197,7 @@ pub(super) fn read_to_end(socket: &Socket, mut bytes: Vec<u8>, deadline: &Deadli
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             // Some servers close with unread input and the kernel resets; what came before it may be whole.
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset && length > 0 => break,
-            Err(error) => return Err(deadline.classify(error)),
+            Err(error) => return Err(silent(deadline.classify(error), length)),
         }
         // A control socket stays open: its answer is a line.
         if bytes[..length].ends_with(b"\n") && is_reply(&bytes[..length]) {
@@ -257,6 +267,14 @@ mod tests {
         let (address, server) = answering("{\"version\":", true);
         let error = ask(&address, Duration::from_millis(50)).unwrap_err();
         assert!(matches!(error, SourceError::TimedOut(_)), "{error}");
+        server.join().unwrap();
+    }
+
+    #[test]
+    fn of_a_server_that_may_wait_for_a_request_it_is_said() {
+        let (address, server) = answering("", true);
+        let error = ask(&address, Duration::from_millis(50)).unwrap_err();
+        assert!(error.to_string().contains("write http://"), "{error}");
         server.join().unwrap();
     }
 

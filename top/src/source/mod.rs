@@ -129,6 +129,11 @@ pub(crate) enum SourceError {
 }
 
 impl SourceError {
+    /// The same of a server that was sent a request: it does not wait for one.
+    fn of_who_was_asked(self) -> Self {
+        if let Self::Silent(timeout) = self { Self::TimedOut(timeout) } else { self }
+    }
+
     /// What is wrong with an answer; the words may be the answer's own.
     pub(crate) fn not_stats(why: &dyn fmt::Display) -> Self {
         Self::NotStats(format::one_line(&why.to_string()))

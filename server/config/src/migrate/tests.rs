@@ -128,7 +128,8 @@ fn the_page_lists_every_difference() {
     const END: &str = "\n<!-- The end of it. -->";
     let mut table = "| | uWSGI | rwsgi | to have it as before |\n| --- | --- | --- | --- |\n".to_owned();
     for Difference { topic, uwsgi, rwsgi, keep, .. } in DIFFERENCES {
-        let _ = writeln!(table, "| {topic} | {uwsgi} | {rwsgi} | {keep} |");
+        let cells = [topic, uwsgi, rwsgi, keep].map(|cell| cell.replace('|', "\\|"));
+        let _ = writeln!(table, "| {} |", cells.join(" | "));
     }
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/moving-from-uwsgi.md");
     let page = std::fs::read_to_string(&path).unwrap();

@@ -357,6 +357,16 @@ impl Children {
         true
     }
 
+    /// A child that was to be replaced goes on after all. Whether this is news.
+    pub(super) fn keep(&mut self, id: ChildId, timers: &mut Timers) -> bool {
+        let Some(child) = self.get_mut(id) else { return false };
+        let Stage::Replacing { is_ready, .. } = child.stage else { return false };
+        child.stage = if is_ready { Stage::Serving } else { Stage::Starting };
+        let post = child.post;
+        self.posts.set_filled(post, timers);
+        true
+    }
+
     /// Has a child leave within `grace`. Returns the process to signal, if it was not signalled before.
     #[must_use]
     pub(super) fn dismiss(

@@ -135,6 +135,19 @@ fn a_worker_to_be_replaced_serves_until_its_successor_does() {
 }
 
 #[test]
+fn a_worker_that_is_kept_after_all_needs_no_successor() {
+    let mut rig = Rig::new([WORKER], 4);
+    let old = rig.serve(WORKER, 1);
+    rig.replace(old, Reason::Reload);
+    let new = rig.order(WORKER, 2).unwrap();
+    rig.end(new, End::Exited(22));
+    assert!(rig.children.keep(old, &mut rig.timers), "its successor died");
+    rig.wait(Duration::from_secs(60));
+    assert!(rig.children.due().is_empty());
+    assert!(!rig.children.keep(old, &mut rig.timers), "nothing is against it any more");
+}
+
+#[test]
 fn a_successor_that_dies_early_is_tried_again_while_the_old_one_serves() {
     let mut rig = Rig::new([WORKER], 4);
     let old = rig.serve(WORKER, 1);

@@ -1,7 +1,7 @@
 //! Recycling and draining a worker, and how many there are.
 
 use nix::unistd::Pid;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::Answering;
 use super::waits::{Wait, What, workers};
@@ -79,23 +79,44 @@ impl Master {
         newest.and_then(|child| child.slot).is_some_and(|slot| self.scoreboard.worker(slot).drained())
     }
 
-    /// Has so many workers run. Where `cheaper` decides that, it does so below this number from now on.
+    /// Has so many workers run, and says what has become of that.
     pub(super) fn control_workers(&mut self, count: u32, answering: Answering) {
+        match self.run_workers(count) {
+            Ok(done) => answering.text(done),
+            Err(why) => answering.failed(why),
+        }
+    }
+
+    /// Has one worker more run, or one fewer, as a signal asks for.
+    pub(in crate::master) fn change_workers(&mut self, is_more: bool) {
+        if self.is_stopping() {
+            return;
+        }
+        let (signal, now) =
+            (if is_more { "SIGTTIN" } else { "SIGTTOU" }, self.control.most_workers.unwrap_or(self.config.processes));
+        match self.run_workers(if is_more { now + 1 } else { now.saturating_sub(1) }) {
+            Ok(done) => info!("{signal}: {done}"),
+            Err(why) => warn!("{signal}: {why}"),
+        }
+    }
+
+    /// Has so many workers run. Where `cheaper` decides that, it does so below this number from now on.
+    fn run_workers(&mut self, count: u32) -> Result<String, String> {
         let most = self.config.processes;
         if !(1..=most).contains(&count) {
-            return answering.failed(format!(
+            return Err(format!(
                 "{count} workers cannot run: it has space for 1 to {most} (processes); a restart with another number has more"
             ));
         }
         if let Some(canary) = &self.canary {
-            return answering.failed(format!(
+            return Err(format!(
                 "generation {} is tried on a few workers: keep or undo it first (canary-keep, canary-undo)",
                 canary.number()
             ));
         }
         let is_fewer = self.running().count() > count as usize;
         if is_fewer && self.running().take(count as usize).all(|worker| self.is_drained(worker)) {
-            return answering.failed(format!(
+            return Err(format!(
                 "the {} that would stay take no requests, which would wait: undrain one first",
                 workers(count)
             ));
@@ -123,7 +144,7 @@ impl Master {
             Some(_) => format!("; cheaper starts and stops them from now on, up to {count}"),
             None => String::new(),
         };
-        answering.text(format!("{} of {most} run now{change}{cheaper}", workers(count)));
+        Ok(format!("{} of {most} run now{change}{cheaper}", workers(count)))
     }
 }
 

@@ -106,7 +106,7 @@ fn tell(stack: &mut ThreadStack, answer: &Answer, readiness: Readiness) {
     let problem = match readiness {
         _ if answer.facts.has(Facts::BROKEN) => "its frames were in the middle of a change",
         _ if !stack.frames.is_empty() => "",
-        Readiness::UnknownPython => "the stacks of this Python version cannot be read: 3.9 to 3.14 can",
+        Readiness::UnknownPython => "the stacks of this Python version cannot be read: 3.9 to 3.15 can",
         Readiness::OtherBuild => "the stacks of this build of Python cannot be read: it keeps them in another way",
         Readiness::Frames | Readiness::NotYet => "it is in no Python code",
     };

@@ -105,8 +105,8 @@ impl WorkerCell {
         self.told.store(0, SeqCst);
     }
 
-    /// A garbage collection of a generation of objects took so long, ns, and freed so many of them. The caller has Python's
-    /// global lock.
+    /// A garbage collection of a generation of objects took so long, ns, and freed so many of them. The caller is
+    /// Python's garbage collector, of which one runs at a time.
     pub fn count_collection(&self, generation: usize, took: u64, collected: u64) {
         add(&self.collections, 1);
         if let Some(count) = self.by_generation.get(generation) {

@@ -147,7 +147,9 @@ pub(super) fn take(
         threads.cores.push(core);
     }
     for process in &view.processes {
-        state.living.add_process(process.generation, state.memory.of(process.pid).pss);
+        if !board.worker(process.slot).drained() {
+            state.living.add_process(process.generation, state.memory.of(process.pid).pss);
+        }
     }
     state.all_latency.add(&state.worker_latency);
     state.phases.add(&view.totals.phases);

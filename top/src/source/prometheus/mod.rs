@@ -166,7 +166,7 @@ impl Client {
         );
         socket.set_write_timeout(Some(deadline.left()?)).map_err(SourceError::Read)?;
         socket.write_all(request.as_bytes()).map_err(|error| deadline.classify(error))?;
-        let answer = read_to_end(&socket, Vec::new(), &deadline)?;
+        let answer = read_to_end(&socket, Vec::new(), &deadline).map_err(SourceError::of_who_was_asked)?;
         if answer.is_empty() {
             return Err(SourceError::Empty);
         }

@@ -1,0 +1,1 @@
+../../../python/rwsgi/falcon.py
