@@ -51,7 +51,11 @@ TABLE = (
     Application("xandikos", "xandikos", "socket", light=True),
     Application("xandikos-standalone", "xandikos", "http", light=True, routes=True),
     Application("klaus", "klaus", "http", light=True, programs=("git",)),
-    Application("wagtail", "wagtail", "http", files="/media/"),
+    # It names the entries of its history by the first of a set of classes, whose order is that of their addresses.
+    Application(
+        "wagtail", "wagtail", "http", files="/media/",
+        varying=(r"(\d+ )(?:model|page)(?= log entries)", r"(w-help-text\">)\d\d:\d\d(?= by)"),
+    ),
     Application(
         "mailman-web", "mailman-web", "socket", varying=(r"(</i>)\d+ (?:discussion|participant|comment)s?", r"(?m)^[ \t]+$"),
         differing={"(GET|HEAD) /archives/ 200": "its qcluster finds out meanwhile whether a list is inactive"},
