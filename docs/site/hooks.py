@@ -17,17 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 LINK = re.compile(r"\]\((?P<path>[^)\s#:]+)(?P<anchor>#[^)\s]*)?\)")
 # Directories whose files are shown; of others there is only a list.
 SHOWN = ("deploy/", "examples/")
-# Pages that the navigation has, and that are not written yet.
-TO_COME = {"applications.md", "free-threading.md"}
 LANGUAGES = {".conf": "nginx", ".service": "ini", ".socket": "ini", ".yml": "yaml", ".tpl": "yaml", "": "sh"}
 MARKDOWN = MarkdownIt("commonmark").enable("table")
-
-
-def on_config(config):
-    for section in config.nav:
-        for title, entries in section.items():
-            section[title] = [each for each in entries if isinstance(each, dict) or each not in TO_COME or Path(config.docs_dir, each).exists()]
-    return config
 
 
 def on_files(files, config):
