@@ -154,6 +154,15 @@ def test_a_child_that_comes_back_from_the_application_is_no_worker(serve, stats_
     server.wait_stats(lambda document: document["workers"][0]["requests"] == 2, "each is counted once")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_child_that_comes_back_before_its_worker_takes_no_request_from_it(serve, kind):
+    site = every_kind(serve, "--wsgi-file", "odd.py")[kind]
+    before = site.get("/pid").body
+    assert site.get("/fork-and-return-late").body == b"once", site.server.log()
+    assert site.get("/pid").body == before
+    assert "was lost" not in site.server.log()
+
+
 def test_a_thread_that_is_no_daemon_finishes_before_its_worker_ends(serve, address, stats_at, tmp_path):
     server = serve("--http-socket", address, "--wsgi-file", "odd.py", "--stats", stats_at)
     server.wait_workers(1)

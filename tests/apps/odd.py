@@ -210,6 +210,18 @@ def fork_and_return(environ, start_response):
 
 
 @route
+def fork_and_return_late(environ, start_response):
+    """The same, and the child is done first; so late that a worker would look after its links by then."""
+    child = os.fork()
+    if child == 0:
+        time.sleep(1.5)
+    else:
+        os.waitpid(child, 0)
+    start_response("200 OK", PLAIN)
+    return [b"once"]
+
+
+@route
 def pid(environ, start_response):
     start_response("200 OK", PLAIN)
     return [str(os.getpid()).encode()]

@@ -33,6 +33,11 @@ extern "C" fn note(_: libc::c_int) {
     nix::errno::Errno::set_raw(saved);
 }
 
+/// Whether this process is the worker, and not a child that its application has forked.
+pub(super) fn is_worker() -> bool {
+    nix::unistd::getpid().as_raw() == WORKER.load(Ordering::Relaxed)
+}
+
 /// In a child that takes no orders: SIGTERM ends it.
 pub(super) fn by_default() {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());

@@ -16,6 +16,7 @@ use super::kind::Kind;
 use super::orders::refork::Reforked;
 use super::routes::RouteMeter;
 use super::state::{TOKEN_LISTENER, TOKEN_LIVENESS, TOKEN_STOP, Worker};
+use super::stop;
 use super::traces::Tracer;
 use crate::clock::{Clock, MonotonicNanos};
 use crate::ids::ThreadIndex;
@@ -398,6 +399,11 @@ impl WorkerThread {
         if self.now.nanos_since(MonotonicNanos::from_nanos(swept)) < interval
             || self.worker.swept.compare_exchange(swept, self.now.as_nanos(), AcqRel, Acquire).is_err()
         {
+            return Ok(());
+        }
+        // A child that comes back from the application finds its links gone: the router would take one that it makes for
+        // the worker's, and close that. It ends when it waits for events, of which it has none.
+        if !stop::is_worker() {
             return Ok(());
         }
         log_limit::report(self.now);
