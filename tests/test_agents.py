@@ -17,6 +17,9 @@ from rig.agents import AGENT_SITES, Inbox, Launched, ScoutCoreAgent, environment
 from rig.server import Servers
 from rig.waiting import until
 
+# The first one waits for downloads.
+pytestmark = pytest.mark.timeout(600)
+
 TOKENS = count(1)
 
 
@@ -121,7 +124,8 @@ def asked(address: str, pids: set[int], are_there: Callable[[set[int]], bool]) -
     tokens = []
 
     def enough() -> bool:
-        tokens.append(f"token-{os.getpid()}-{next(TOKENS)}")
+        # None begins as another does.
+        tokens.append(f"token-{os.getpid()}-{next(TOKENS)}-")
         answer = http.get(address, f"/work/{tokens[-1]}")
         assert answer.status == 200, answer
         pids.add(int(answer.body))

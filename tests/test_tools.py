@@ -20,6 +20,9 @@ from rig.postgres import Postgres
 from rig.server import Servers
 from rig.waiting import until
 
+# The first of each environment waits for downloads.
+pytestmark = pytest.mark.timeout(600)
+
 
 @pytest.fixture
 def site(program, address, stats_at, tmp_path):

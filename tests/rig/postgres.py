@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -39,7 +40,7 @@ class Postgres:
         with self.log_path.open("wb") as log:
             how = {"cwd": "/", "stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, **identity}
             data = self.directory / "data"
-            made = subprocess.run([programs / "initdb", "--no-sync", "-A", "trust", "-U", "test", "-D", data], **how)
+            made = subprocess.run([programs / "initdb", "--no-sync", "--no-locale", "-A", "trust", "-U", "test", "-D", data], **how)
             assert made.returncode == 0, self.log()
             self.process = subprocess.Popen(
                 [programs / "postgres", "-D", data, "-F", "-k", self.directory, "-h", "127.0.0.1", "-p", str(self.port)], **how
@@ -57,7 +58,8 @@ class Postgres:
 
     def stop(self) -> None:
         """Ends it, and its directory."""
-        self.process.terminate()
+        # It does not wait for clients then.
+        self.process.send_signal(signal.SIGINT)
         try:
             self.process.wait(30)
         finally:
