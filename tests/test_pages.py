@@ -173,8 +173,8 @@ def test_every_block_says_how_it_is_tested(name):
     assert pages.unmarked(page(name).read_text()) == []
 
 
-# On a busy machine: an environment for Python is made and filled.
-@pytest.mark.timeout(600)
+# On a busy machine: environments for Python are made and filled.
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", [name for name in CHECKED if HAS_CODE.search(page(name).read_text())])
 def test_the_commands_of_a_page_do_what_it_says(name, wheelhouse):
     missing = [program for program in NEEDS.get(name, ()) if not shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")]

@@ -28,6 +28,8 @@ from rig.waiting import DEADLINE, until
 
 # For one command: an environment is made and filled on a busy machine.
 LONG = 8 * DEADLINE
+# For a server's start and end: with a framework's first import, and the end of what it has started.
+PATIENCE = 4 * DEADLINE
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 
@@ -43,12 +45,18 @@ BEFORE_A_BLOCK = {"run", "output", "options", "not run"}
 FRAGMENT = ("no address to serve on", "no application")
 
 
-# `rwsgi ctl` asks the page's own server, whatever other servers of this user run.
+# `rwsgi ctl` asks the page's own server, whatever other servers of this user run. A server listens for clients first.
 ONE_SERVER = """
 rwsgi() {
     case "$*" in
         *--control* | *--pidfile* | "ctl help"*) ;;
-        "ctl "*) shift; set -- ctl --control "$(echo "$XDG_RUNTIME_DIR"/rwsgi/*.sock)" "$@" ;;
+        "ctl "*)
+            shift
+            for _ in $(seq 100); do
+                [ -S "$(echo "$XDG_RUNTIME_DIR"/rwsgi/*.sock)" ] && break
+                sleep 0.1
+            done
+            set -- ctl --control "$(echo "$XDG_RUNTIME_DIR"/rwsgi/*.sock)" "$@" ;;
     esac
     command rwsgi "$@"
 }
@@ -201,7 +209,7 @@ class Run:
     def __enter__(self) -> Run:
         extra = {
             "HOME": str(self.home), "CHECKOUT": str(CHECKOUT), "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self.wheels),
-            "XDG_RUNTIME_DIR": str(self.home),
+            "XDG_RUNTIME_DIR": str(self.home), "NO_PROXY": "*", "no_proxy": "*",
             "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore", "PIP_NO_COMPILE": "1", "TMPDIR": str(self.home),
             "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}:/usr/sbin:/sbin",
         }
@@ -311,8 +319,8 @@ class Run:
         """Starts a server in the page's shell and waits until it listens."""
         script, output, status, pid = (self.note(extension) for extension in ("sh", "out", "status", "pid"))
         script.write_text(self.put(command) + "\n")
-        self.tell(f"(trap 'echo $? >{status}' EXIT; source {script}) >{output} 2>&1 </dev/null & echo $! >{pid}.new; mv {pid}.new {pid}")
-        until(pid.exists, self.about(command))
+        self.tell(f"(trap 'echo $? >{status}.new; mv {status}.new {status}' EXIT; source {script}) >{output} 2>&1 </dev/null & echo $! >{pid}.new; mv {pid}.new {pid}")
+        until(pid.exists, self.about(command), PATIENCE)
         started = Background(self.line, output, status, int(pid.read_text()))
         self.backgrounds.append(started)
         self.last_output = output
@@ -323,7 +331,7 @@ class Run:
             self.check(not status.exists(), f"the server ended while it started:\n{command}\n{self.read(output)}")
             return all(answers(address) for address in addresses)
 
-        until(ready, f"{self.about(command)}: {addresses} listen", context=lambda: self.read(output))
+        until(ready, f"{self.about(command)}: {addresses} listen", PATIENCE, lambda: self.read(output))
         if shown.strip():
             self.wait_printed(shown, output)
 
@@ -342,7 +350,7 @@ class Run:
         script.write_text(f"source {variables}\n{self.put(command)}\n")
         terminal = Terminal(["bash", str(script)], self.notes, columns=120)
         try:
-            terminal.wait(text)
+            until(lambda: text in terminal.screen(), f"{self.about(command)} shows {text}", PATIENCE, terminal.screen)
             terminal.press("q")
             terminal.wait_left()
         finally:
@@ -353,7 +361,7 @@ class Run:
         file = self.note("ini")
         file.write_text(self.put(text if text.lstrip().startswith("[") else f"[uwsgi]\n{text}"))
         done = subprocess.run(
-            ["rwsgi", "--check", str(file)], capture_output=True, text=True, env=self.environment, timeout=DEADLINE, check=False
+            ["rwsgi", "--check", str(file)], capture_output=True, text=True, env=self.environment, timeout=PATIENCE, check=False
         )
         told = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith(("warning:", "error:"))]
         wrong = [line for line in told if not any(known in line for known in FRAGMENT)]
@@ -366,7 +374,8 @@ class Run:
                 raise PageError(f"{self.page.name}, line {server.line}: the server has ended before:\n{self.read(server.output)}")
             for child in Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split():
                 processes.kill(int(child), signal.SIGTERM)
-            until(server.status.exists, f"{self.page.name}, line {server.line}: the server ends", context=lambda: self.read(server.output))
+            what = f"{self.page.name}, line {server.line}: the server ends"
+            until(server.status.exists, what, PATIENCE, lambda server=server: self.read(server.output))
             status = server.status.read_text().strip()
             if status != "0":
                 raise PageError(f"{self.page.name}, line {server.line}: the server ended with {status}:\n{self.read(server.output)}")
@@ -405,7 +414,7 @@ class Run:
 
     def wait_printed(self, shown: str, output: Path) -> None:
         """Waits until what the page shows is what was printed."""
-        until(lambda: printed(shown, self.read(output)), f"{self.about(shown)} is printed", context=lambda: self.read(output))
+        until(lambda: printed(shown, self.read(output)), f"{self.about(shown)} is printed", PATIENCE, lambda: self.read(output))
 
     def note(self, extension: str) -> Path:
         """A new file for what the runner writes down."""

@@ -7,7 +7,7 @@ import random
 import subprocess
 
 PERSON = {
-    "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_TERMINAL_PROMPT": "0",
+    "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_TERMINAL_PROMPT": "0", "no_proxy": "*",
     "GIT_AUTHOR_NAME": "B", "GIT_AUTHOR_EMAIL": "b@example.org", "GIT_AUTHOR_DATE": "2026-02-03T04:05:06Z",
     "GIT_COMMITTER_NAME": "B", "GIT_COMMITTER_EMAIL": "b@example.org", "GIT_COMMITTER_DATE": "2026-02-03T04:05:06Z",
 }
