@@ -153,6 +153,7 @@ def test_many_threads_of_a_worker_lose_nothing_and_mix_nothing_up(serve, tmp_pat
     assert sum(core["requests"] for core in worker["cores"]) == sent + 1
     assert worker["respawn_count"] == 1 and worker["gc"]["collections"] > 0
     # One line for each request, whole, whatever others write meanwhile.
+    until(lambda: len(server.lines("GET /echo")) >= hammer.sent["/echo"], "all are logged", context=lambda: server.log()[-4000:])
     assert len(server.lines("GET /echo")) == hammer.sent["/echo"]
 
 

@@ -104,8 +104,9 @@ def test_the_letters_of_the_fifo(serve, address, tmp_path):
     until((tmp_path / "log").exists, "the log is there again")
     fifo.write_text("s")
     until(lambda: re.search(r"worker 1 .* \d+ requests", log()), "what the workers do", context=log)
+    before = len(log())
     fifo.write_text("t")
-    until(lambda: "thread" in log(), "what the threads do", context=log)
+    until(lambda: "thread 0" in log()[before:], "what the threads do", context=log)
     for place, letter in enumerate("rRwWLc", 2):
         fifo.write_text(letter)
         until(lambda place=place: f"generation {place} takes over" in log(), f"{letter} reloads", context=log)

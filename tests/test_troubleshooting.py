@@ -44,7 +44,7 @@ def application(environ, start_response):
     elif path == "/raise":
         raise ValueError("no")
     elif path == "/sleep":
-        time.sleep(3)
+        time.sleep(6)
     elif path == "/hang":
         open("started", "a").close()
         time.sleep(60)
@@ -165,6 +165,7 @@ def router(scenes: Scenes) -> str:
     until(lambda: http.get(address, "/").status == 200, "another worker serves")
     texts.append(http.request(address, "POST", "/", body=b"x" * 3_000_000))
     assert texts[1].status == 503
+    (scenes.directory / "started").unlink(missing_ok=True)
     held = [http.Connection(address) for _ in range(4)]
     for connection in held:
         connection.send(http.head("GET", "/hang"))
