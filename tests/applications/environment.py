@@ -57,7 +57,9 @@ def install(application: Application) -> Installed:
             return installed
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
-        environ = {**os.environ, "UV_CACHE_DIR": str(TARGET / "uv-cache"), "UV_LINK_MODE": "hardlink"}
+        # A busy network costs time, and not the test.
+        patience = {"UV_PYTHON_DOWNLOADS": "never", "UV_HTTP_TIMEOUT": "120", "UV_HTTP_RETRIES": "8"}
+        environ = {**os.environ, **patience, "UV_CACHE_DIR": str(TARGET / "uv-cache"), "UV_LINK_MODE": "hardlink"}
         uv = [sys.executable, "-m", "uv"]
         _run([*uv, "venv", "--quiet", "--python", sys.executable, str(installed.env)], environ)
         requirements = str(application.directory / "requirements.txt")

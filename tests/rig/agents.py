@@ -53,8 +53,11 @@ def _uv(*arguments: object) -> None:
     uv = shutil.which("uv")
     assert uv, "uv is not there: tests/run installs what the tests need"
     command = [uv, "--quiet", "--no-config", *map(str, arguments)]
-    cache = {"UV_CACHE_DIR": str(PLACE / "cache"), "UV_PYTHON_DOWNLOADS": "never"}
-    ran = subprocess.run(command, capture_output=True, env=os.environ | cache, timeout=240)
+    # A busy network costs time, and not the test.
+    settings = {
+        "UV_CACHE_DIR": str(PLACE / "cache"), "UV_PYTHON_DOWNLOADS": "never", "UV_HTTP_TIMEOUT": "120", "UV_HTTP_RETRIES": "8",
+    }
+    ran = subprocess.run(command, capture_output=True, env=os.environ | settings, timeout=500)
     if ran.returncode and (sys.version_info >= (3, 14) or sysconfig.get_config_var("Py_GIL_DISABLED")):
         pytest.skip(f"not for this Python: {ran.stderr.decode()}")
     assert ran.returncode == 0, f"{command}: {ran.stderr.decode()}"

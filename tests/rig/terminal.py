@@ -91,7 +91,12 @@ class Terminal:
         subprocess.run(["tmux", "-S", self._socket, "kill-server"], capture_output=True, env=self._environ, timeout=30)
         for process in processes.marked(self.mark):
             processes.kill(process.pid, 1)
-        until(lambda: not processes.marked(self.mark), "the terminal's processes are gone")
+        try:
+            until(lambda: not processes.marked(self.mark), "the terminal's processes are gone")
+        finally:
+            # To a server that is the order to reload.
+            for process in processes.marked(self.mark):
+                processes.kill(process.pid)
 
 
 def table(screen: str) -> list[dict[str, str]]:
