@@ -190,6 +190,28 @@ def test_a_job_that_may_sign_or_write_runs_none_of_our_code():
                 assert "actions/checkout" not in actions, f"{workflow.name}: {name}"
 
 
+def test_each_project_is_published_from_an_environment_of_its_own():
+    """Else PyPI takes one trusted publisher of a project that is yet to be made, and refuses the second."""
+    job = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())["jobs"]["pypi"]
+    assert {row["project"] for row in job["strategy"]["matrix"]["include"]} == set(plan.PACKAGES)
+    assert job["environment"]["name"] == "pypi-${{ matrix.project }}"
+    for project in plan.PACKAGES:
+        assert f"`pypi-{project}`" in (ROOT / "docs/releasing.md").read_text()
+
+
+@pytest.mark.parametrize("tag, status", [("v{}", 0), ("v9{}", 1), ("v{}rc1", 1)])
+def test_a_tag_that_is_not_the_version_is_refused(tag, status, tmp_path):
+    steps = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())["jobs"]["sdists"]["steps"]
+    (script,) = (step["run"] for step in steps if step.get("name", "").startswith("The tag is the version"))
+    version = re.search(r'(?ms)^\[workspace\.package\]\nversion = "(.*?)"', (ROOT / "Cargo.toml").read_text())[1]
+    (tmp_path / "release").symlink_to(ROOT / "release")
+    # With an address, whether or not it is set by now.
+    (tmp_path / "Cargo.toml").write_text('repository = "https://example.org/rwsgi"\n')
+    environment = {**os.environ, "GITHUB_REF_NAME": tag.format(version)}
+    done = subprocess.run(["bash", "-e", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == status, done.stderr
+
+
 def test_the_version_stands_in_one_place():
     """All packages take the workspace's; where crates.io wants it beside a path, it is the same."""
     manifest = (ROOT / "Cargo.toml").read_text()
