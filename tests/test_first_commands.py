@@ -221,6 +221,12 @@ def test_root_gets_the_package_installed(checkout):
     assert "Installing python3 python3-venv (python9 is not installed)" in done.stderr
     assert "apt-get could not install python3 python3-venv" in done.stderr
 
+    # What is Debian's python3 is not every Python.
+    checkout.program("apt-get", "exit 0")
+    done = checkout.demo("--prepare", PYTHON="python9")
+    assert done.returncode == 1
+    assert done.stderr.endswith("demo: python9 is not installed. Name another one: PYTHON=python3 ./demo\n")
+
 
 def test_an_option_that_is_not_there_is_refused(checkout):
     done = checkout.demo("--bild")
