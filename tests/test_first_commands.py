@@ -83,7 +83,7 @@ class Checkout:
         # Whatever pip is told by the machine stays out of this: no index is to be reached.
         values.setdefault("PIP_CONFIG_FILE", os.devnull)
         return subprocess.run(
-            ["/bin/sh", "./demo", *arguments], cwd=self.directory, env=values, capture_output=True, text=True, timeout=120
+            ["/bin/sh", "./demo", *arguments], cwd=self.directory, env=values, capture_output=True, text=True, timeout=300
         )
 
 
@@ -94,6 +94,8 @@ def checkout(tmp_path) -> Checkout:
     return made
 
 
+# On a busy machine: environments are made.
+@pytest.mark.timeout(900)
 def test_wheels_come_from_the_directory_or_an_index_when_they_fit(checkout, tmp_path):
     """One environment for all of it, for making one takes the longest."""
     # Wheels for other interpreters are left alone.

@@ -37,7 +37,7 @@ needs_cargo = pytest.mark.skipif(shutil.which("cargo") is None, reason="it reads
 
 def run(*command: object, **options) -> str:
     done = subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, timeout=120, cwd=ROOT, env=OFFLINE, **options, check=False
+        list(map(str, command)), capture_output=True, text=True, timeout=280, cwd=ROOT, env=OFFLINE, **options, check=False
     )
     assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     return done.stdout

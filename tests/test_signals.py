@@ -132,6 +132,8 @@ def test_signals_to_the_master(serve, address, tmp_path, stats_at):
     log = tmp_path / "log"
     server = serve("--http-socket", address, "--wsgi-file", "foobar.py", "--processes", 3, "--stats", stats_at, "--logto", log)
 
+    server.wait_workers(3)
+
     def running() -> int:
         return sum(worker["status"] != "cheap" for worker in server.stats()["workers"])
 
@@ -182,6 +184,7 @@ def test_sigttou_keeps_the_last_worker(serve, address):
 
 def test_sigttou_starts_none_where_cheaper_runs_fewer(serve, address, stats_at):
     server = serve("--http-socket", address, "--wsgi-file", "foobar.py", "--processes", 4, "--cheaper", 1, "--stats", stats_at)
+    server.wait_workers(1)
     server.send(signal.SIGTTOU)
     server.logged("SIGTTOU: at most 3 workers of 4 run from now on, 1 at present")
     assert [worker["status"] for worker in server.stats()["workers"]].count("cheap") == 3
