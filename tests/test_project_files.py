@@ -17,6 +17,7 @@ import pytest
 
 from rig import chromium
 from rig.chromium import Chromium
+from rig.waiting import until
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "bench"))
@@ -100,7 +101,7 @@ def test_the_animation_shows_one_frame_at_a_time_and_begins_again(tmp_path):
         browser.media(prefers_reduced_motion="reduce")
         browser.open(ROOT / "docs" / "rtop.svg")
         assert browser.ask("document.getAnimations().length") == 0
-        assert browser.screenshot(0, 0, 900, 600) == first[1]
+        until(lambda: browser.screenshot(0, 0, 900, 600) == first[1], "it is drawn as the first frame")
     finally:
         browser.close()
 
