@@ -412,7 +412,7 @@ def test_the_example_of_the_documentation_works(start, at):
     server = start("--processes", 1)
     server.wait_workers(1)
     text = (Path(__file__).parent.parent / "docs" / "control.md").read_text()
-    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (example,) = re.findall(r"```python[^\n]*\n(.*?)```", text, re.DOTALL)
     done = subprocess.run([sys.executable, "-c", example, at], capture_output=True, text=True, check=True, timeout=DEADLINE)
     assert "worker 1 is process" in done.stdout
 
