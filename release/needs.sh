@@ -47,9 +47,24 @@ has_rust() {
     [ -n "$rust" ] && at_least "$(rust_wanted)" "$rust"
 }
 
-# Whether Debian's own is new enough.
+# Takes rustup's Rust into PATH where the one that comes first there is missing or too old: a shell that was open when rustup was
+# installed does not know it, and Debian's may stand before it.
+find_rust() {
+    has_rust && return
+    rustups=${CARGO_HOME:-${HOME-}/.cargo}/bin
+    [ -x "$rustups/cargo" ] || return 1
+    before=$PATH
+    PATH=$rustups:$PATH
+    has_rust || { PATH=$before && return 1; }
+}
+
+# Whether Debian's own is new enough. Images often come without apt's lists, so nothing is known of it.
 debian_has_rust() {
     debians=$(candidate rustc)
+    if [ -z "$debians" ] && can_install; then
+        apt-get update -qq >/dev/null 2>&1 || :
+        debians=$(candidate rustc)
+    fi
     [ -n "$debians" ] && at_least "$(rust_wanted)" "$debians"
 }
 

@@ -36,12 +36,20 @@ def make(suite: str, directory: Path, log: Path) -> Path:
     if shutil.which("debootstrap") is None:
         raise Unable("debootstrap is not installed: apt-get install debootstrap")
     directory.mkdir(parents=True, exist_ok=True)
-    new = directory / f"{suite}.new"
+    with (directory / f"{suite}.new.lock").open("w") as lock:
+        # Another run may be making it.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return root if root.is_dir() else _make(suite, root, log)
+
+
+def _make(suite: str, root: Path, log: Path) -> Path:
+    new = root.with_name(f"{suite}.new")
     shutil.rmtree(new, ignore_errors=True)
     script = [] if (SCRIPTS / suite).exists() else [SCRIPTS / "sid"]
     with log.open("ab") as output:
         done = subprocess.run(
-            ["debootstrap", "--variant=minbase", suite, new, MIRROR, *script], stdout=output, stderr=output, timeout=900
+            # It would go on without the keyring, from a mirror that anybody on the way can answer for.
+            ["debootstrap", "--force-check-gpg", "--variant=minbase", suite, new, MIRROR, *script], stdout=output, stderr=output, timeout=900
         )
     if done.returncode != 0:
         raise Unable(f"debootstrap {suite} failed: {log} has what it said")

@@ -86,7 +86,12 @@ def download_sources(version: str, directory: Path) -> None:
             raise NoStd(f"the toolchain has none, and Debian has no rust-src {version}")
         subprocess.run(["apt-get", "-qq", *flags, "download", f"rust-src={found[1]}"], check=True, cwd=directory)
         (package,) = directory.glob(f"rust-src_{version}*.deb")
-        subprocess.run(["dpkg-deb", "-x", package, directory / "sources"], check=True)
+        # Under another name until all of it is there: whoever finds it takes it.
+        new = directory / "sources.new"
+        shutil.rmtree(new, ignore_errors=True)
+        subprocess.run(["dpkg-deb", "-x", package, new], check=True)
+        shutil.rmtree(directory / "sources", ignore_errors=True)
+        new.rename(directory / "sources")
         package.unlink()
     except subprocess.CalledProcessError as error:
         raise NoStd(f"the toolchain has none, and the sources of Rust {version} could not be had: {error}") from error
@@ -117,12 +122,16 @@ def build_std(triple: str, library: Path, directory: Path) -> None:
         here = directory / "sysroot" / there.relative_to(real)
         if not here.exists():
             here.symlink_to(there)
-    own = rustlib / triple / "lib"
+    # Under another name until all of it is there: whoever finds it takes it.
+    own, new = rustlib / triple / "lib", directory / f"{triple}.new"
     shutil.rmtree(own, ignore_errors=True)
-    own.mkdir(parents=True)
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
     for built in (target / triple / "release/deps").glob("*.rlib"):
         if not built.name.startswith("libempty-"):
-            shutil.copy(built, own)
+            shutil.copy(built, new)
+    own.parent.mkdir(exist_ok=True)
+    new.rename(own)
     wrapper = directory / "rustc"
     wrapper.write_text(f'#!/bin/sh\nexec "{real}/bin/rustc" --sysroot "{directory}/sysroot" "$@"\n')
     wrapper.chmod(0o755)

@@ -120,6 +120,12 @@ def test_the_environment_reaches_the_application(serve, address, tmp_path):
 
 
 @OF_RWSGI
+def test_it_starts_where_python_is_not_to_import_from_a_script_s_directory(serve, address):
+    serve("--http-socket", address, "--wsgi-file", "foobar.py", env={"PYTHONSAFEPATH": "1"})
+    assert http.get(address, "/").status == 200
+
+
+@OF_RWSGI
 def test_an_unknown_key_is_named_with_the_nearest_one(serve_ini, address):
     server = serve_ini([("http-socket", address), ("wsgi-file", "foobar.py"), ("procesess", 3)], [address])
     server.logged("procesess.*processes")

@@ -68,6 +68,10 @@ class Checkout:
         for name in TOOLS:
             (self.bin / name).symlink_to(next(p for d in ("/usr/bin", "/bin") if (p := Path(d, name)).exists()))
 
+    def move(self, to: Path) -> None:
+        self.directory = self.directory.rename(to)
+        self.bin, self.wheels = to / "bin", to / "target" / "wheels"
+
     def program(self, name: str, script: str) -> None:
         """A program that is found before any other of its name; `id` that says so is how a test is not root."""
         (self.bin / name).unlink(missing_ok=True)
@@ -126,6 +130,16 @@ def test_wheels_come_from_the_directory_or_an_index_when_they_fit(checkout, tmp_
         ["Cargo.lock", "Cargo.toml", "bin", "demo", "release", "server", "shared", "target", "top"]
     )
 
+    # Programs of an environment name its directory: a checkout that has been moved needs another one.
+    checkout.move(tmp_path / "moved")
+    done = checkout.demo("--prepare")
+    assert done.returncode == 0, done.stderr
+    assert "Making target/demo-venv" in done.stderr and f"rwsgi rwsgi from {THIS}" in done.stderr
+
+    (checkout.directory / "target/demo-venv/bin/rtop").write_text("#!/bin/sh\necho broken >&2; exit 127\n")
+    done = checkout.demo("--prepare")
+    assert done.returncode == 1 and "broken\ndemo: what was installed does not start" in done.stderr
+
 
 RUSTUP = "sudo apt-get install -y curl ca-certificates && curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs"
 
@@ -153,6 +167,37 @@ def test_it_says_how_to_get_rust_on_this_system(checkout, debians, line):
     assert ("this Debian has" in done.stderr) == (old in ("1.63", "1.85"))
 
 
+def test_rust_of_rustup_is_found_behind_an_old_one(checkout):
+    """Where it said how to get it, and is run again in the same shell."""
+    cargo = checkout.directory / ".cargo" / "bin"
+    cargo.mkdir(parents=True)
+    for name in ("cargo", "rustc"):
+        checkout.program(name, f"echo '{name} 1.63.0 (abc 2022-08-08)'")
+        (cargo / name).write_text(f"#!/bin/sh\necho '{name} 1.100.0 (abc 2027-01-01)'\n")
+        (cargo / name).chmod(0o755)
+    done = checkout.demo("--prepare")
+    assert done.returncode == 1
+    # It has come to the next thing that is missing here.
+    assert "there is no C compiler" in done.stderr
+
+
+def test_debians_rust_is_found_where_an_image_has_no_lists_of_apt(checkout):
+    checkout.program("id", "echo 0")
+    checkout.program("apt-get", f"echo \"$*\" >>{checkout.directory}/asked")
+    checkout.program("apt-cache", f"[ -e {checkout.directory}/asked ] && echo '  Candidate: 1.97.1+dfsg1-1'")
+    done = checkout.demo("--prepare")
+    assert done.returncode == 1
+    assert "Installing cargo (Rust 1." in done.stderr
+    assert (checkout.directory / "asked").read_text().splitlines()[-1].endswith(" cargo")
+
+
+def test_a_directory_that_cannot_be_written_is_named(checkout):
+    (checkout.directory / "target").touch()
+    done = checkout.demo("--prepare")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert f"{checkout.directory}/target cannot be written" in done.stderr
+
+
 @pytest.mark.parametrize("version, enough", [("1.87.9", False), ("1.88.0", True), ("1.100.0", True), ("2.0.0", True), ("0.99", False)])
 def test_versions_of_rust_are_compared_as_numbers(version, enough):
     done = subprocess.run(["sh", "-c", f". release/needs.sh; at_least 1.88 {version}"], cwd=ROOT)
@@ -175,6 +220,12 @@ def test_root_gets_the_package_installed(checkout):
     assert done.returncode == 1
     assert "Installing python3 python3-venv (python9 is not installed)" in done.stderr
     assert "apt-get could not install python3 python3-venv" in done.stderr
+
+    # What is Debian's python3 is not every Python.
+    checkout.program("apt-get", "exit 0")
+    done = checkout.demo("--prepare", PYTHON="python9")
+    assert done.returncode == 1
+    assert done.stderr.endswith("demo: python9 is not installed. Name another one: PYTHON=python3 ./demo\n")
 
 
 def test_an_option_that_is_not_there_is_refused(checkout):

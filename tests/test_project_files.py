@@ -190,6 +190,9 @@ def test_every_crate_describes_itself():
 @needs_cargo
 def test_crates_can_be_packaged(tmp_path):
     """Without a build, which the rest of the tests have: that crates.io takes what the manifests say."""
+    release = re.match(r"cargo 1\.(\d+)", run("cargo", "--version"))
+    if release and int(release[1]) < 90:
+        pytest.skip("before 1.90, cargo packages no crates that need one another and are on no index yet")
     own = [package["name"] for package in manifests() if package["publish"] == []]
     left_out = [argument for name in own for argument in ("--exclude", name)]
     run("cargo", "package", "--workspace", *left_out, "--no-verify", "--allow-dirty", "--quiet", "--target-dir", tmp_path)

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,8 @@ pytestmark = pytest.mark.only_rwsgi(why="it is about rwsgi's sources")
 
 
 def module(name: str):
-    spec = importlib.util.spec_from_file_location(f"release_{name}", ROOT / f"release/{name}.py")
+    file = next(path for path in (ROOT / f"release/{name}.py", ROOT / "release" / name) if path.exists())
+    spec = importlib.util.spec_from_loader(f"release_{name}", SourceFileLoader(f"release_{name}", str(file)))
     sys.modules[spec.name] = loaded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)
     return loaded
@@ -94,6 +96,42 @@ def test_the_build_refuses_what_it_does_not_know(wrong):
     assert f"'{wrong[1]}' is not one of" in refused.stderr
 
 
+def test_who_packs_the_static_program_and_when_leaves_no_trace(tmp_path):
+    pack = module("build").pack
+    for when, mode, mask in ((1_000_000_000, 0o755, 0o022), (1_100_000_000, 0o700, 0o077)):
+        directory = tmp_path / str(when) / "rtop-1.2.3"
+        directory.mkdir(parents=True)
+        for name in ("rtop", "LICENSE-MIT"):
+            (directory / name).write_text(name)
+            (directory / name).chmod(mode if name == "rtop" else 0o666 & ~mask)
+            os.utime(directory / name, (when, when))
+        pack(directory, tmp_path / f"{when}.tar.gz", 1_700_000_000)
+    first, second = sorted(tmp_path.glob("*.tar.gz"))
+    assert first.read_bytes() == second.read_bytes()
+    with tarfile.open(first) as packed:
+        modes = {member.name: oct(member.mode) for member in packed}
+    assert modes == {"rtop-1.2.3": "0o755", "rtop-1.2.3/LICENSE-MIT": "0o644", "rtop-1.2.3/rtop": "0o755"}
+
+
+def test_sources_of_rust_that_are_not_all_there_are_not_taken(tmp_path, monkeypatch):
+    toolchain = module("toolchain")
+    programs = {
+        "apt-get": "case $* in *download*) touch rust-src_1.2.3_all.deb ;; esac",
+        "apt-cache": "echo '     1.2.3+dfsg-1 500'",
+        # As when it is interrupted.
+        "dpkg-deb": 'mkdir -p "$3/usr/src/rustc-1.2.3/library/std"; touch "$3/usr/src/rustc-1.2.3/library/std/Cargo.toml"; exit 1',
+        "rustc": "echo /nowhere",
+    }
+    for name, script in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(toolchain, "DEBIAN_KEYS", tmp_path)
+    for _ in range(2):
+        with pytest.raises(toolchain.NoStd, match="could not be had"):
+            toolchain.sources("1.2.3", tmp_path)
+
+
 @pytest.mark.parametrize("package", sorted(plan.PACKAGES))
 def test_an_sdist_holds_all_that_it_is_built_from(package, tmp_path):
     """Its workspace resolves where there is no checkout, and what a licence asks for is there."""
@@ -150,6 +188,28 @@ def test_a_job_that_may_sign_or_write_runs_none_of_our_code():
             if "write" in job.get("permissions", {}).values():
                 actions = [step["uses"].split("@")[0] for step in job["steps"] if "uses" in step]
                 assert "actions/checkout" not in actions, f"{workflow.name}: {name}"
+
+
+def test_each_project_is_published_from_an_environment_of_its_own():
+    """Else PyPI takes one trusted publisher of a project that is yet to be made, and refuses the second."""
+    job = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())["jobs"]["pypi"]
+    assert {row["project"] for row in job["strategy"]["matrix"]["include"]} == set(plan.PACKAGES)
+    assert job["environment"]["name"] == "pypi-${{ matrix.project }}"
+    for project in plan.PACKAGES:
+        assert f"`pypi-{project}`" in (ROOT / "docs/releasing.md").read_text()
+
+
+@pytest.mark.parametrize("tag, status", [("v{}", 0), ("v9{}", 1), ("v{}rc1", 1)])
+def test_a_tag_that_is_not_the_version_is_refused(tag, status, tmp_path):
+    steps = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())["jobs"]["sdists"]["steps"]
+    (script,) = (step["run"] for step in steps if step.get("name", "").startswith("The tag is the version"))
+    version = re.search(r'(?ms)^\[workspace\.package\]\nversion = "(.*?)"', (ROOT / "Cargo.toml").read_text())[1]
+    (tmp_path / "release").symlink_to(ROOT / "release")
+    # With an address, whether or not it is set by now.
+    (tmp_path / "Cargo.toml").write_text('repository = "https://example.org/rwsgi"\n')
+    environment = {**os.environ, "GITHUB_REF_NAME": tag.format(version)}
+    done = subprocess.run(["bash", "-e", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == status, done.stderr
 
 
 def test_the_version_stands_in_one_place():

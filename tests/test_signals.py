@@ -179,6 +179,13 @@ def test_sigttou_keeps_the_last_worker(serve, address):
     assert http.get(address, "/").status == 200
 
 
+def test_sigttou_starts_none_where_cheaper_runs_fewer(serve, address, stats_at):
+    server = serve("--http-socket", address, "--wsgi-file", "foobar.py", "--processes", 4, "--cheaper", 1, "--stats", stats_at)
+    server.send(signal.SIGTTOU)
+    server.logged("SIGTTOU: at most 3 workers of 4 run from now on, 1 at present")
+    assert [worker["status"] for worker in server.stats()["workers"]].count("cheap") == 3
+
+
 def test_what_a_terminal_sends_is_left_to_the_terminal(program, terminal, address, tmp_path):
     """A program in the background that may not write to its terminal is to be stopped, not to lose its workers one by one."""
     pidfile, file = tmp_path / "pid", Path(__file__).parent / "apps" / "foobar.py"

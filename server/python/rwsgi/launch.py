@@ -6,8 +6,10 @@ from beside this file.
 
 import sys
 
-# A script's directory comes first in sys.path; the application's modules are not to be looked for here.
-here = sys.path.pop(0)
+here = __file__.rpartition("/")[0]
+# A script's directory comes first in sys.path, but with PYTHONSAFEPATH; the application's modules are not to be looked for here.
+if not getattr(sys.flags, "safe_path", False):
+    sys.path.pop(0)
 
 import importlib.machinery
 import importlib.util

@@ -343,10 +343,10 @@ impl Master {
         }
         let fork_server = self.children.fork_server(number).map(|child| child.id);
         fork_server.into_iter().for_each(|id| self.dismiss(id, Why::For(Reason::Reload)));
-        // Where the process before it is there yet, that one goes on.
+        // Where the process before it is there yet, that one goes on, unless a request of it is overdue: it is killed for that.
         let mut kept = BTreeSet::new();
         for (id, post, slot) in replaced {
-            if self.children.keep(id, &mut self.timers) {
+            if !self.overdue.contains_key(&id) && self.children.keep(id, &mut self.timers) {
                 slot.into_iter().for_each(|slot| self.scoreboard.worker(slot).set_drained(false));
                 kept.insert(post);
             }

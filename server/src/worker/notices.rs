@@ -47,10 +47,11 @@ impl Notices {
         sent.context("cannot notify the master that the worker is ready")
     }
 
-    /// A request was served. The worker goes on serving until the master has replaced it.
+    /// A request was served. The worker goes on serving until the master has replaced it. It asks again after as many
+    /// requests: it may have asked while a canary was to replace it, which was undone.
     #[inline]
     pub(super) fn count(&self) {
-        if self.limit != 0 && self.served.fetch_add(1, Relaxed) + 1 == self.limit {
+        if self.limit != 0 && (self.served.fetch_add(1, Relaxed) + 1).is_multiple_of(self.limit) {
             self.tell_enough();
         }
     }
@@ -77,5 +78,24 @@ impl Notices {
         if let Err(error) = (&self.pipe).write_all(&Notice::Enough(self.child).encode()) {
             warn!("max-requests: the master cannot be notified: {error}: the worker goes on");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn a_worker_that_goes_on_after_max_requests_asks_again() {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let config = Config { max_requests: 2, ..Config::default() };
+        let notices = Notices::new(writer.into(), WorkerId::FIRST, ChildId::new(7), &config).unwrap();
+        (0..5).for_each(|_| notices.count());
+        drop(notices);
+        let mut sent = Vec::new();
+        reader.read_to_end(&mut sent).unwrap();
+        assert_eq!(sent, Notice::Enough(ChildId::new(7)).encode().repeat(2));
     }
 }

@@ -81,7 +81,7 @@ impl Master {
 
     /// Has so many workers run, and says what has become of that.
     pub(super) fn control_workers(&mut self, count: u32, answering: Answering) {
-        match self.run_workers(count) {
+        match self.run_workers(count, true) {
             Ok(done) => answering.text(done),
             Err(why) => answering.failed(why),
         }
@@ -94,14 +94,17 @@ impl Master {
         }
         let (signal, now) =
             (if is_more { "SIGTTIN" } else { "SIGTTOU" }, self.control.most_workers.unwrap_or(self.config.processes));
-        match self.run_workers(if is_more { now + 1 } else { now.saturating_sub(1) }) {
+        // Where the load decides how many run, only the most changes: one fewer must not start those that it has no use for.
+        let by_load = self.config.cheaper.workers.is_some() || self.load.asleep.is_some();
+        match self.run_workers(if is_more { now + 1 } else { now.saturating_sub(1) }, !by_load) {
             Ok(done) => info!("{signal}: {done}"),
             Err(why) => warn!("{signal}: {why}"),
         }
     }
 
-    /// Has so many workers run. Where `cheaper` decides that, it does so below this number from now on.
-    fn run_workers(&mut self, count: u32) -> Result<String, String> {
+    /// Has so many workers run, or at most so many where those that are missing are not to start now. Where `cheaper` decides
+    /// that, it does so below this number from now on.
+    fn run_workers(&mut self, count: u32, starts: bool) -> Result<String, String> {
         let most = self.config.processes;
         if !(1..=most).contains(&count) {
             return Err(format!(
@@ -122,9 +125,14 @@ impl Master {
             ));
         }
         self.control.most_workers = (count < most).then_some(count);
-        // When no worker runs until a request comes, one has come.
-        self.wake();
+        if starts {
+            // When no worker runs until a request comes, one has come.
+            self.wake();
+        }
         let before = self.running().count() as u32;
+        if count > before && !starts {
+            return Ok(format!("at most {} of {most} run from now on, {before} at present", workers(count)));
+        }
         if count > before {
             self.add_workers(count - before);
         }
