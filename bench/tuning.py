@@ -440,7 +440,8 @@ def conditions(program: str, rounds: int) -> str:
     load_average = os.getloadavg()[0]
     return (
         f"Measured by `bench/tuning.py` with rwsgi {version}, Python {platform.python_version()}, Linux {platform.release()}, on {os.cpu_count()} "
-        f"processors that did other work meanwhile (load average {load_average:.0f}). Medians of {rounds} rounds in which the settings took turns. "
+        f"processors that did other work at the same time (load average {load_average:.0f}). Medians of {rounds} rounds. In each round the "
+        "settings took turns. "
         + (f"Servers and clients had the nice value {PRIORITY}.\n" if PRIORITY else "\n")
     )
 
