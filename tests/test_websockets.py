@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -79,8 +79,11 @@ def test_an_exception_is_logged_and_the_client_gets_no_http(chat):
 def test_a_message_beyond_the_limit_ends_it(chat):
     _, address = chat
     with WebSocket(address, "/echo") as client:
-        client.send(b"x" * 1_100_000)
-        received = client.receive()
+        received = None
+        # The server may hang up before it has all of the message.
+        with suppress(ConnectionError):
+            client.send(b"x" * 1_100_000)
+            received = client.receive()
         assert received is None or received[0] == CLOSE
 
 
