@@ -43,3 +43,29 @@ def dav(browser, method: str, target: str, expect: int, body: str | bytes = b"",
     content = body.encode() if isinstance(body, str) else body
     sent = {"Content-Type": kind, **{name.replace("_", "-"): value for name, value in headers.items()}}
     return browser.expect(expect, browser.request(method, target, sent, content))
+
+
+def use_xandikos(browser, home: str) -> None:
+    """What a client does with the calendars of the user whose address this is."""
+    calendar = f"{home}calendars/calendar"
+    browser.get("/")
+    browser.get(home)
+    dav(browser, "OPTIONS", home, 200)
+    dav(browser, "PROPFIND", "/", 207, PROPERTIES, Depth="0")
+    dav(browser, "PROPFIND", home, 207, PROPERTIES, Depth="1")
+    first = dav(browser, "PUT", f"{calendar}/1.ics", 201, event("first"), If_None_Match="*")
+    dav(browser, "PUT", f"{calendar}/1.ics", 412, event("late"), If_None_Match="*")
+    dav(browser, "PUT", f"{calendar}/1.ics", 204, event("second"), If_Match=first.answer.header("ETag"))
+    dav(browser, "PUT", f"{calendar}/1.ics", 412, event("third"), If_Match=first.answer.header("ETag"))
+    browser.get(f"{calendar}/1.ics")
+    browser.head(f"{calendar}/1.ics")
+    dav(browser, "PUT", f"{calendar}/large.ics", 201, event("large", "x" * 1_000_000).replace(b"event-1", b"event-2"))
+    assert len(browser.get(f"{calendar}/large.ics").answer.body) > 1_000_000
+    dav(browser, "DELETE", f"{calendar}/large.ics", 204)
+    assert "second" in dav(browser, "REPORT", f"{calendar}/", 207, QUERY, Depth="1").text
+    dav(browser, "MKCALENDAR", f"{home}calendars/other", 201, '<mkcalendar xmlns="urn:ietf:params:xml:ns:caldav"/>')
+    dav(browser, "PUT", f"{calendar}/bad.ics", 412, "no calendar")
+    browser.get("/nowhere", 404)
+    dav(browser, "DELETE", f"{calendar}/1.ics", 204)
+    browser.get(f"{calendar}/1.ics", 404)
+    browser.get("/.well-known/caldav", 404)
