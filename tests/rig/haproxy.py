@@ -19,6 +19,8 @@ defaults
     timeout connect 5s
     timeout client 30s
     timeout server 30s
+    # A server is gone when it says so or refuses, not when a busy machine answers late.
+    timeout check 10s
     retries 0
     http-reuse safe
 frontend site
