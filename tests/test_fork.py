@@ -31,6 +31,29 @@ def test_threads_started_while_loading_are_warned_of(serve, address):
     server.logged("threads.*lazy-apps")
 
 
+def test_a_lock_that_a_thread_holds_while_the_application_loads_is_free_in_every_worker(serve, address, tmp_path):
+    """A fork copies locks as they are, and takes no thread along that would release them."""
+    (tmp_path / "locked.py").write_text(
+        "import threading, time\n"
+        "lock = threading.Lock()\n"
+        "def tidy():\n"
+        "    while True:\n"
+        "        with lock:\n"
+        "            until = time.monotonic() + 0.1\n"
+        "            while time.monotonic() < until: pass\n"
+        "        time.sleep(3600)\n"
+        "thread = threading.Thread(target=tidy, daemon=True)\n"
+        "thread.start()\n"
+        "while not lock.locked(): time.sleep(0.001)\n"
+        "def application(environ, start_response):\n"
+        "    start_response('200 OK', [])\n"
+        "    return [b'free' if lock.acquire(timeout=2) else b'held']\n"
+    )
+    server = serve("--http-socket", address, "--wsgi-file", "locked.py", "--processes", 2, cwd=tmp_path)
+    assert http.get(address, "/").text == "free"
+    server.logged("has started threads while it was loaded")
+
+
 def test_a_worker_has_no_end_of_the_fork_server_s_channel(serve, address, stats_at):
     server = serve("--http-socket", address, "--wsgi-file", "odd.py", "--master", "--stats", stats_at)
     pid = server.wait_workers(1)["workers"][0]["pid"]

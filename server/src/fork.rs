@@ -2,8 +2,9 @@
 //!
 //! A process forks twice and the middle one exits, so that the new one is adopted by the nearest subreaper,
 //! which is the master. Forking is sound here because the fork server has one thread of its own, and holds the GIL: no
-//! lock of ours or of Python's can be held by a thread that the child does not have. An application that starts threads
-//! while it is loaded is warned. Python's own bookkeeping brackets the fork, as `os.fork()` does it.
+//! lock of ours or of Python's can be held by a thread that the child does not have. Threads that the application starts
+//! while it is loaded are brought to rest first (`forkserver`). Python's own bookkeeping brackets the fork, as `os.fork()`
+//! does it.
 //!
 //! The new process does nothing before the master knows it: it waits for a byte from the fork server, and exits when
 //! the fork server exits without sending it. So the master knows that an unreported process does not run, and can give

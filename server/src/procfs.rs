@@ -162,6 +162,8 @@ pub(crate) struct ThreadStatus {
     pub name: String,
     /// `R` runs, `S` waits, `D` waits and cannot be interrupted, `T` is stopped, `Z` and `X` have ended.
     pub state: char,
+    /// How often it has stopped running: the same number twice says that it has not run meanwhile, or all the time.
+    pub switches: u64,
     /// Signals that it blocks: bit N is signal N + 1.
     blocked: u64,
     /// Signals that its process has handlers for.
@@ -200,6 +202,10 @@ fn parse_status(text: &str) -> ThreadStatus {
     ThreadStatus {
         name: field("Name:").to_owned(),
         state: field("State:").chars().next().unwrap_or('X'),
+        switches: ["voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"]
+            .iter()
+            .filter_map(|name| field(name).parse::<u64>().ok())
+            .sum(),
         blocked: mask("SigBlk:"),
         caught: mask("SigCgt:"),
     }

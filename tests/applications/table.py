@@ -45,8 +45,7 @@ TABLE = (
     ),
     Application("radicale", "radicale", "http", light=True),
     Application(
-        # Not in CI: docs/applications.md says why its workers can hang.
-        "isso", "isso", "http", light=False,
+        "isso", "isso", "http", light=True,
         varying=(r"(<time>)[\d: /-]+", r'("(?:created|modified)": )[\d.]+', r"(_com\(1, '|send_edit\(1, ')[\w.-]+"),
     ),
     Application("xandikos", "xandikos", "socket", light=True),

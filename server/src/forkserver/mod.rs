@@ -4,6 +4,8 @@
 //!
 //! Not for: serving (that is the worker's), or deciding when to fork (the master's).
 
+mod other_threads;
+
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Instant;
 
@@ -104,7 +106,7 @@ fn serve_forks(py: Python<'_>, channel: OwnedFd, mut setup: Setup, scoreboard: S
     interpreter::tell_of_lock(py);
     stacks::check::run(py);
     interpreter::settle(py)?;
-    warn_of_threads(py);
+    other_threads::warn_of_them(py);
     warn_of_greenlets(py);
     tell_loaded(py, &channel, started)?;
     let mut server = ForkServer { channel, setup, scoreboard, application };
@@ -153,6 +155,7 @@ impl ForkServer {
                 }
             };
             let Order::Fork { child, role, is_first } = order;
+            other_threads::let_them_rest(py);
             let announce = |pid: Pid| send_message(channel.as_fd(), &Answer::Forked { child, pid: pid.as_raw() });
             match fork_announced(py, announce) {
                 Ok(Forked::Parent) => {}
@@ -189,22 +192,6 @@ fn hook_failed(channel: &OwnedFd, failure: &anyhow::Error) -> anyhow::Result<i32
     error!("{failure:#}");
     send_message(channel.as_fd(), &Answer::Failed)?;
     Ok(1)
-}
-
-/// Threads that the application started while it was loaded are not in the workers: a fork takes one along.
-fn warn_of_threads(py: Python<'_>) {
-    let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
-    if threads > 1 {
-        let names = threads::names(py).unwrap_or_default();
-        warn!(
-            "the application has started threads while it was loaded ({}{}{}): they do not run in the workers; monitoring \
-             agents start theirs again there; start others when they are first needed, or have every worker load the \
-             application with lazy-apps",
-            threads - 1,
-            if names.is_empty() { "" } else { ": " },
-            names.join(", "),
-        );
-    }
 }
 
 /// Greenlets run while a request of their thread waits in gevent, and no longer: so do the threads of agents then.

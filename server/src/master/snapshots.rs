@@ -123,7 +123,7 @@ fn instances(children: &Children, worker: WorkerId) -> Vec<ProcessView> {
     instances.sort_by_key(|child| !child.is_ready());
     let view = |child: &Child| {
         let Child { slot, generation, pid, spawned_at, .. } = *child;
-        Some(ProcessView { slot: slot?, pid: pid?, generation: generation?, spawned_at })
+        Some(ProcessView { slot: slot?, pid: pid?, generation: generation?, spawned_at, is_ready: child.is_ready() })
     };
     instances.into_iter().filter_map(view).collect()
 }

@@ -45,6 +45,7 @@ fn process(index: u32, generation: u32) -> ProcessView {
         pid: Pid::this(),
         generation: GenerationNumber::new(generation).unwrap(),
         spawned_at: UnixMicros::from_micros((1_700_000_000 + u64::from(index)) * 1_000_000),
+        is_ready: true,
     }
 }
 
@@ -489,4 +490,14 @@ fn a_generation_has_what_its_processes_did_wherever_they_are() {
     assert!(old.errors.is_empty());
     server.take();
     assert_eq!(history.describe(&server.state.living)[0].requests, 2, "nothing is counted twice");
+}
+
+#[test]
+fn a_worker_accepts_only_when_the_master_knows_that_it_serves() {
+    let mut server = Server::new();
+    server.board.worker(slot(0)).set_accepting(true);
+    server.processes[0] = vec![ProcessView { is_ready: false, ..process(0, 1) }];
+    assert_eq!(server.take().workers[0].accepting, 0);
+    server.processes[0] = vec![process(0, 1)];
+    assert_eq!(server.take().workers[0].accepting, 1);
 }

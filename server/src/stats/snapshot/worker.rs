@@ -39,6 +39,8 @@ pub struct ProcessView {
     pub generation: GenerationNumber,
     /// When it was started.
     pub spawned_at: UnixMicros,
+    /// Whether the master knows that it serves, and so gives it orders.
+    pub is_ready: bool,
 }
 
 /// A worker process that has written where it must not, and is no longer to be believed.
@@ -177,7 +179,9 @@ fn worker_entry(
     Worker {
         id: view.id.get(),
         pid: shown.map_or(0, |process| process.pid.as_raw()),
-        accepting: shown.is_some_and(|process| context.scoreboard.worker(process.slot).accepting()).into(),
+        accepting: shown
+            .is_some_and(|process| process.is_ready && context.scoreboard.worker(process.slot).accepting())
+            .into(),
         requests: sum.requests,
         delta_requests,
         exceptions: sum.exceptions,
