@@ -100,6 +100,7 @@ fn main() {
                     pid: pids[id.index()],
                     generation: GenerationNumber::FIRST,
                     spawned_at: UnixMicros::default(),
+                    is_ready: true,
                 }],
             })
             .collect(),
