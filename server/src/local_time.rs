@@ -46,18 +46,27 @@ pub(crate) fn follow(config: &Config) {
     set(before.as_deref());
 }
 
+// The libc crate calls `time_t` deprecated on musl, where it will change its size: code that names the type follows.
+#[allow(deprecated)]
+type Seconds = libc::time_t;
+
 /// Adds the local time of `second` (unix) to `to`; nothing when it does not fit.
 pub(crate) fn write(to: &mut Vec<u8>, format: &CStr, second: u64) {
-    let Ok(second) = libc::time_t::try_from(second) else { return };
-    let mut parts = MaybeUninit::<libc::tm>::uninit();
-    // SAFETY: both pointers are valid for the call, which fills `parts` unless it returns null.
-    if unsafe { libc::localtime_r(&raw const second, parts.as_mut_ptr()) }.is_null() {
-        return;
-    }
+    let Some(parts) = of(second) else { return };
     let mut text = [0_u8; LONGEST];
-    // SAFETY: `parts` was filled; `text` has the length that is given; the format ends with a NUL.
-    let length = unsafe { libc::strftime(text.as_mut_ptr().cast(), text.len(), format.as_ptr(), parts.as_ptr()) };
+    // SAFETY: `text` has the length that is given; the format ends with a NUL.
+    let length = unsafe { libc::strftime(text.as_mut_ptr().cast(), text.len(), format.as_ptr(), &raw const parts) };
     to.extend_from_slice(&text[..length.min(text.len())]);
+}
+
+/// The local time of `second` (unix); `None` beyond what the calendar has.
+pub(crate) fn of(second: u64) -> Option<libc::tm> {
+    let second = Seconds::try_from(second).ok()?;
+    let mut parts = MaybeUninit::<libc::tm>::uninit();
+    // SAFETY: both pointers are valid for the call.
+    let filled = unsafe { libc::localtime_r(&raw const second, parts.as_mut_ptr()) };
+    // SAFETY: the call fills `parts` unless it returns null.
+    (!filled.is_null()).then(|| unsafe { parts.assume_init() })
 }
 
 /// A time that is written once a second at most.

@@ -16,6 +16,11 @@ use nix::libc;
 
 use rwsgi_config::ProcessNames;
 
+unsafe extern "C" {
+    /// The environment (POSIX). The libc crate has it for glibc only.
+    static mut environ: *mut *mut libc::c_char;
+}
+
 /// A process that the master has started may call itself anything of up to so many bytes.
 const LONGEST: usize = 1024;
 
@@ -96,7 +101,7 @@ pub(crate) fn make_space() {
     // `environ` is null, or an array that ends with a null; each entry that is moved points at the same bytes as
     // before.
     unsafe {
-        let mut entry = libc::environ;
+        let mut entry = environ;
         while !entry.is_null() && !(*entry).is_null() {
             if old.contains(&(*entry).addr()) {
                 *entry = copy.as_mut_ptr().add((*entry).addr() - old.start).cast();

@@ -9,6 +9,7 @@ use tracing::warn;
 
 use crate::clock::UnixMicros;
 use crate::ipc::schedule::{Cron, Minute, When};
+use crate::local_time;
 
 /// Timers of one generation: more are refused.
 const MOST_TIMERS: usize = 1024;
@@ -162,20 +163,9 @@ fn is_news(cron: &Cron, last: u64, now: u64) -> bool {
 }
 
 /// The minute of the calendar at a moment (unix seconds), local time.
-#[allow(unsafe_code)]
 fn local_minute(seconds: u64) -> Option<Minute> {
-    let seconds = seconds as nix::libc::time_t;
-    // SAFETY: all-zero is a valid `tm`, and both pointers are to locals that live through the call.
-    let tm = unsafe {
-        let mut tm = std::mem::zeroed::<nix::libc::tm>();
-        if nix::libc::localtime_r(&raw const seconds, &raw mut tm).is_null() {
-            return None;
-        }
-        tm
-    };
-    let minute =
-        Minute { minute: tm.tm_min, hour: tm.tm_hour, day: tm.tm_mday, month: tm.tm_mon + 1, week: tm.tm_wday };
-    Some(minute)
+    let tm = local_time::of(seconds)?;
+    Some(Minute { minute: tm.tm_min, hour: tm.tm_hour, day: tm.tm_mday, month: tm.tm_mon + 1, week: tm.tm_wday })
 }
 
 #[cfg(test)]
