@@ -57,6 +57,8 @@ def served(
         arguments += ["--home", str(installed.env)]
     if entrance != application.listens:
         arguments += ["--http", router]
+    if program.is_uwsgi:
+        arguments += application.uwsgi_options
     servers = Servers(program, directory)
     front = None
     server = None

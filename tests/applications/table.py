@@ -33,6 +33,9 @@ class Application:
     # Set for the server, beside what every one is given.
     env: dict[str, str] = field(default_factory=dict)
 
+    # Options that uWSGI gets beside those of the file, with which it answers at all.
+    uwsgi_options: tuple[str, ...] = ()
+
     @property
     def directory(self) -> Path:
         """Where its files are."""
@@ -45,7 +48,8 @@ TABLE = (
     ),
     Application("radicale", "radicale", "http", light=True),
     Application(
-        "isso", "isso", "http", light=True,
+        # Else a worker of uWSGI may be a copy in which a lock is held for ever: docs/applications.md.
+        "isso", "isso", "http", light=True, uwsgi_options=("--lazy-apps",),
         varying=(r"(<time>)[\d: /-]+", r'("(?:created|modified)": )[\d.]+', r"(_com\(1, '|send_edit\(1, ')[\w.-]+"),
     ),
     Application("xandikos", "xandikos", "socket", light=True),
