@@ -31,14 +31,16 @@ def test_no_worker_is_added_beyond_the_soft_limit(start, address, tmp_path, limi
     server.wait_workers(1)
     # uWSGI knows a worker's memory once it has served.
     assert http.get(address, "/").status == 200
-    held = [http.Connection(address) for _ in range(2)]
-    for index, connection in enumerate(held):
-        connection.send(http.head("GET", f"/?started={tmp_path / str(index)}&until={go}"))
-    until((tmp_path / "0").exists, "the only worker is busy")
+    held = []
+    for name in ("first", "second"):
+        held.append(http.Connection(address))
+        held[-1].send(http.head("GET", f"/?started={tmp_path / name}&until={go}"))
+        # A worker that reads both connections takes the request that comes first.
+        until(lambda: (tmp_path / "first").exists(), "the only worker is busy")
     if grows:
         until(lambda: running(server) > 1, "one is added", context=server.log)
     else:
-        begun = (tmp_path / "0").stat().st_mtime
+        begun = (tmp_path / "first").stat().st_mtime
         until(lambda: time.time() - begun > 3, "the load was looked at several times")
         assert running(server) == 1, server.log()
     go.touch()
