@@ -97,6 +97,23 @@ def test_a_slow_request_is_recorded_with_the_line_that_it_was_in(sites, tmp_path
     assert site.server.stats()["limits"]["slow_request"] == THRESHOLD * 1e6
 
 
+def test_a_thread_that_did_not_answer_is_asked_again(sites, tmp_path):
+    """As one that gets no processor on a busy machine."""
+    site = sites["http"]
+    worker = site.server.stats()["workers"][0]["pid"]
+    go, started = tmp_path / "go", tmp_path / "started"
+    with site.open("GET", f"/?until={go}&started={started}") as connection:
+        until(started.exists, "it has begun")
+        os.kill(worker, signal.SIGSTOP)
+        let_pass()
+        os.kill(worker, signal.SIGCONT)
+        let_pass()
+        go.touch()
+        assert connection.response().status == 200
+    [record] = slow(site.server)
+    assert record["stack"][0].endswith(" in wait_here"), record
+
+
 def test_quick_requests_are_not_recorded_and_their_phases_are_counted(serve, stats_at):
     # A time that a busy machine does not make of a quick one.
     sites = every_kind(serve, "--wsgi-file", "sluggish.py", "--slow-request", "60s", "--stats", stats_at)

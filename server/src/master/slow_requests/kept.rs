@@ -26,6 +26,8 @@ pub(super) struct StackTaken {
     pub(super) rss: u64,
     /// Its lines, the innermost first; empty until they have come.
     pub(super) lines: Vec<String>,
+    /// The thread did not answer, as one that gets no processor: it is asked again.
+    pub(super) is_unanswered: bool,
 }
 
 /// See the module.
@@ -109,7 +111,8 @@ mod tests {
     fn a_stack_is_that_of_the_request_in_which_it_was_taken() {
         let at = MonotonicNanos::from_nanos;
         let mut slow = SlowRequests::default();
-        let taken = StackTaken { started: at(5), at: at(9), rss: 1, lines: vec!["a.py:1 in f".into()] };
+        let lines = vec!["a.py:1 in f".into()];
+        let taken = StackTaken { started: at(5), at: at(9), rss: 1, lines, is_unanswered: false };
         slow.stacks.insert(PLACE, taken);
         assert!(slow.take_stack(PLACE, at(6)).is_none(), "another request of the thread");
         assert_eq!(slow.take_stack(PLACE, at(5)).unwrap().lines, ["a.py:1 in f"]);

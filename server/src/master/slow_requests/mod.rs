@@ -111,7 +111,12 @@ impl Master {
                 held.push(((server.slot, thread), started));
                 if age < threshold {
                     next = Some(next.unwrap_or(threshold).min(threshold - age));
-                } else if self.slow.stacks.get(&(server.slot, thread)).is_none_or(|taken| taken.started != started) {
+                } else if self
+                    .slow
+                    .stacks
+                    .get(&(server.slot, thread))
+                    .is_none_or(|taken| taken.started != started || taken.is_unanswered)
+                {
                     due.push((child.id, server, thread, started));
                 }
             }
@@ -123,7 +128,8 @@ impl Master {
         for (child, server, thread, started) in due.into_iter().take(STACKS) {
             let pid = nix::unistd::Pid::from_raw(server.pid);
             let rss = procfs::memory_of(pid).map_or(0, |size| size.resident);
-            let taken = StackTaken { started, at: MonotonicNanos::now(), rss, lines: Vec::new() };
+            let at = MonotonicNanos::now();
+            let taken = StackTaken { started, at, rss, lines: Vec::new(), is_unanswered: false };
             self.slow.stacks.insert((server.slot, thread), taken);
             self.ask_for_slow_stack(child, server.slot, thread, started);
         }
@@ -175,6 +181,12 @@ impl Master {
         {
             taken.at = MonotonicNanos::now();
             taken.lines = stack.frames.iter().map(in_a_line).collect();
+            taken.is_unanswered = stack.state.is_none() && stack.frames.is_empty();
+            if taken.is_unanswered
+                && let Some(threshold) = self.slow.threshold
+            {
+                self.timers.set_earlier(Timer::SlowRequests, Instant::now() + threshold.max(SHORTEST));
+            }
         }
     }
 
