@@ -27,7 +27,8 @@ def test_http_with_a_pool_and_stats(serve, stats_at):
     assert http.get(f"127.0.0.1:{port}", "/").body == HELLO
     document = server.wait_workers(4)
     assert [len(worker["cores"]) for worker in document["workers"]] == [2, 2, 2, 2]
-    assert stats.total(document, "requests") == 1
+    # A client has its response before the request is counted.
+    server.wait_stats(lambda document: stats.total(document, "requests") == 1, "it is counted")
 
 
 def test_http_socket_with_a_pool_and_stats(serve, address, stats_at):
@@ -46,7 +47,7 @@ def test_socket_with_a_flask_callable(serve, address, stats_at):
     )
     answer = uwsgi.get(address, "/")
     assert (answer.status, answer.text) == (200, "<span style='color:red'>I am app 1</span>")
-    assert stats.total(server.stats(), "requests") == 1
+    server.wait_stats(lambda document: stats.total(document, "requests") == 1, "it is counted")
 
 
 def test_module_from_the_working_directory(serve):

@@ -16,8 +16,8 @@ from rig import http, other_user, processes, stats
 from rig.addresses import listening, tcp
 from rig.empire import Empire, ask, touch, try_ask
 from rig.server import APPS, Servers
+from rig.supervisor import Notifications
 from rig.waiting import DEADLINE, until
-from test_supervisors import Notifications
 
 pytestmark = pytest.mark.only_rwsgi(why="its emperor waits seconds between two starts; the interoperation is tested with it")
 
@@ -64,15 +64,14 @@ def test_a_touched_file_reloads_its_vassal_alone_without_a_refused_connection(em
     empire.serves(second)
     pid, other = ask(first, "pid"), ask(second, "pid")
     master = empire.vassal("one.ini")["pid"]
-    path.write_text(path.read_text().replace("before", "after"))
-    touch(path)
+    empire.rewrite(path, path.read_text().replace("before", "after"))
     # Every connection is answered, by a worker of before or after.
     empire.wait(lambda: ask(first) == "after" and ask(first, "pid") != pid, "it has reloaded")
     assert ask(second, "pid") == other
     vassal = empire.vassal("one.ini")
     assert vassal["pid"] == master and vassal["respawns"] >= 1
     # A file that is broken changes nothing.
-    path.write_text("[uwsgi]\nmodule = missing\n")
+    empire.rewrite(path, "[uwsgi]\nmodule = missing\n")
     empire.server.logged("reload: generation 2 goes on|generation 3 failed to load")
     assert ask(first) == "after" and empire.vassal("one.ini")["pid"] == master
 
@@ -99,7 +98,7 @@ def test_a_vassal_that_is_killed_is_started_again(empire):
     empire.start()
     empire.serves(address)
     empire.wait(lambda: empire.vassal("one.ini")["loyal"] == 1, "it is loyal")
-    killed = empire.vassal("one.ini")["pid"]
+    killed = empire.running("one.ini")
     os.kill(killed, signal.SIGKILL)
     empire.wait(lambda: (empire.vassal("one.ini") or {"pid": killed})["pid"] not in (killed, -1), "another process")
     empire.serves(address)
@@ -190,7 +189,7 @@ def test_a_vassal_on_demand_starts_at_the_first_connection_which_it_answers(empi
     assert processes.alive(empire.vassal("one.ini")["pid"])
     # When it leaves, it waits for the next connection.
     empire.wait(lambda: empire.vassal("one.ini")["loyal"] == 1, "it is loyal")
-    os.kill(empire.vassal("one.ini")["pid"], signal.SIGINT)
+    os.kill(empire.running("one.ini"), signal.SIGINT)
     empire.wait(lambda: empire.vassal("one.ini")["pid"] == -1, "it waits again")
     assert ask(address) == "late"
 
@@ -222,8 +221,9 @@ def test_the_emperor_stops_its_vassals_and_writes_and_removes_its_pidfiles(empir
         assert (empire.place / name).read_text().strip() == str(server.pid)
     assert Path(f"/proc/{server.pid}/cmdline").read_bytes().startswith(b"the emperor\0")
     # What a vassal logs goes there too.
-    text = (empire.place / "log").read_text()
-    assert "emperor: one.ini: started" in text and f"http-socket on {address}" in text
+    log = empire.place / "log"
+    for said in ("emperor: one.ini: started", f"http-socket on {address}"):
+        until(lambda said=said: said in log.read_text(), said, context=log.read_text)
     pid = ask(address, "pid")
     subprocess.run([program.path, "--reload", empire.place / "pid"], check=True)
     empire.wait(lambda: ask(address, "pid") != pid, "every vassal has reloaded")
@@ -261,8 +261,8 @@ def test_a_vassal_whose_heart_stops_is_started_again(empire):
     _, address = empire.ini("one.ini", "heartbeat = 1", "no-orphans = true")
     empire.start("--emperor-required-heartbeat", 2)
     empire.serves(address)
-    empire.wait(lambda: empire.vassal("one.ini")["last_heartbeat"] > 0, "a heartbeat")
-    stopped = empire.vassal("one.ini")["pid"]
+    empire.wait(lambda: (empire.vassal("one.ini") or {"last_heartbeat": 0})["last_heartbeat"] > 0, "a heartbeat")
+    stopped = empire.running("one.ini")
     os.kill(stopped, signal.SIGSTOP)
     empire.server.logged(rf"one.ini \(pid {stopped}\) has sent no heartbeat in time: killed")
     empire.serves(address)
@@ -276,9 +276,11 @@ def test_an_emperor_beside_an_application(empire, stats_at):
     empire.serves(address)
     assert (ask(own), ask(address)) == ("own", "vassal")
     assert empire.document()["pid"] != server.pid
-    pid = empire.document()["pid"]
+    pid, vassal = empire.document()["pid"], empire.running("one.ini")
     os.kill(pid, signal.SIGKILL)
     server.logged(rf"emperor \(pid {pid}\) died")
+    # It leaves with its emperor, and may answer until then.
+    until(lambda: not processes.alive(vassal), "the vassal has left", context=server.log)
     empire.serves(address)
     before = ask(address, "pid")
     server.send(signal.SIGHUP)
@@ -297,8 +299,7 @@ def test_an_emperor_may_be_a_vassal(empire):
     assert ask(address) == "inner"
     empire.wait(lambda: empire.document()["vassals"][0]["loyal"] == 1, "the inner emperor is loyal")
     inner = empire.document()["vassals"][0]["pid"]
-    (outer / "emperor.ini").write_text(f"[uwsgi]\nemperor = {empire.directory}\nvassal-set = env=GIVEN=later\n")
-    touch(outer / "emperor.ini")
+    empire.rewrite(outer / "emperor.ini", f"[uwsgi]\nemperor = {empire.directory}\nvassal-set = env=GIVEN=later\n")
     # A vassal that is started before that keeps the options of before.
     empire.server.logged("emperor: reloading every vassal")
     _, later = empire.ini("two.ini")
@@ -420,6 +421,8 @@ class TestTyrant:
                 os.chown(file, user.pw_uid, user.pw_gid)
         common.start("--emperor-tyrant", "--emperor-on-demand-extension", ".at")
         common.server.logged("bad.ini: .*root binds no socket there for another user")
+        # The files are looked at in the order of their names.
+        until(lambda: listening(f"{theirs}/good.sock"), "the socket is bound", context=common.log)
         assert ask(f"{theirs}/good.sock", "user").startswith(f"{user.pw_uid} ")
         assert not (common.place / "bad.sock").exists()
 
@@ -481,8 +484,7 @@ def test_a_server_is_a_vassal_of_uwsgis_emperor(serve, program, real_uwsgi, tmp_
         fields = ("loyal", "ready", "accepting", "last_heartbeat")
         empire.wait(lambda: all(empire.vassal("one.ini")[field] for field in fields), "it has reported")
         first = ask(address, "pid")
-        path.write_text(path.read_text().replace("before", "after"))
-        touch(path)
+        empire.rewrite(path, path.read_text().replace("before", "after"))
         empire.wait(lambda: ask(address, "pid") != first and ask(address) == "after", "it has reloaded")
         empire.wait(lambda: all(empire.vassal("one.ini")[field] for field in fields[1:3]), "it has reported again")
         path.unlink()
@@ -509,5 +511,5 @@ def test_a_server_starts_on_demand_of_uwsgis_emperor(serve, program, real_uwsgi,
 @pytest.mark.parametrize("number", ["77", "nonsense", "1"])
 def test_a_variable_that_names_no_emperor_is_said(serve, address, number):
     server = serve("--http-socket", address, "--wsgi-file", "foobar.py", env={"UWSGI_EMPEROR_FD": number})
-    assert f"UWSGI_EMPEROR_FD: '{number}' is no connection to an emperor" in server.log()
+    server.logged(f"UWSGI_EMPEROR_FD: '{number}' is no connection to an emperor")
     assert http.get(address, "/").status == 200

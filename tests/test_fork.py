@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import stat
 from pathlib import Path
 
 import pytest
@@ -60,8 +59,7 @@ def test_a_worker_has_no_end_of_the_fork_server_s_channel(serve, address, stats_
     (fork_server,) = (process.pid for process in server.processes() if "forkserver" in process.command)
 
     def sockets(process: int) -> set[str]:
-        entries = Path(f"/proc/{process}/fd").iterdir()
-        return {os.readlink(entry) for entry in entries if stat.S_ISSOCK(os.stat(entry).st_mode)}
+        return {link for link in processes.look(process).open_files() if link.startswith("socket:")}
 
     # The listener, and what the application tells the master through: stdin, stdout and stderr are none here.
     assert len(sockets(pid)) == 2

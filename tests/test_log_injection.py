@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -153,7 +154,7 @@ def test_a_flood_of_refused_requests_writes_few_lines_and_their_count(serve, kin
     site = every_kind(serve, "--wsgi-file", "probe.py")[kind]
     # A TLS client's hello, and a packet that is none.
     junk = b"\0\xff\xff\0" + b"x" * 70_000 if kind == "socket" else b"\x16\x03\x01\x02\0\x01\0\r\n\r\n"
-    flood = 500
+    flood, began = 500, time.monotonic()
     for _ in range(flood):
         try:
             with Connection(site.address) as connection:
@@ -163,7 +164,8 @@ def test_a_flood_of_refused_requests_writes_few_lines_and_their_count(serve, kin
             pass
     # A few at once; the rest as a number, which may come in parts.
     until(lambda: counted(site.server) == flood, f"{flood} counted", context=site.server.log)
-    assert 1 <= len(refused(site.server)) <= 60, len(refused(site.server))
+    # In each ten seconds, which a busy machine has more of.
+    assert 1 <= len(refused(site.server)) <= 20 * (1 + (time.monotonic() - began) // 10), len(refused(site.server))
 
 
 @OF_RWSGI
@@ -194,8 +196,8 @@ def test_a_neighbour_that_pretends_to_be_a_worker_over_and_over_writes_few_lines
     for _ in range(100):
         with socket.socket(socket.AF_UNIX) as link:
             link.connect("\0" + name.removeprefix("@"))
-            link.sendall(b"x" * 64)
             try:
+                link.sendall(b"x" * 64)
                 while link.recv(64):
                     pass
             except ConnectionError:

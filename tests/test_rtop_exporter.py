@@ -65,7 +65,10 @@ def uwsgi(venv_bin, tmp_path):
     servers = Servers(Program(str(venv_bin / "uwsgi")), directory)
 
     def start(address, stats_at):
-        return servers("--http-socket", address, "--wsgi-file", "probe.py", "--master", "--processes", 2, "--stats", stats_at)
+        server = servers("--http-socket", address, "--wsgi-file", "probe.py", "--master", "--processes", 2, "--stats", stats_at)
+        # It listens for a while before it answers, for which the exporter has three seconds.
+        server.stats()
+        return server
 
     start.servers = servers
     yield start
