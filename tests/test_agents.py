@@ -21,6 +21,8 @@ from rig.waiting import until
 pytestmark = pytest.mark.timeout(600)
 
 TOKENS = count(1)
+# How long an application with an agent may take to be loaded, and what it sends to come, seconds: some are large.
+DEADLINE = 120
 # How long an agent may take to send what it has when its worker ends, seconds. By default some take 2, and drop the rest.
 PATIENCE = "30"
 
@@ -136,7 +138,7 @@ def asked(address: str, pids: set[int], are_there: Callable[[set[int]], bool]) -
         pids.add(int(answer.body))
         return are_there(pids)
 
-    until(enough, "requests answered by all workers")
+    until(enough, "requests answered by all workers", DEADLINE)
     return tokens
 
 
@@ -160,9 +162,9 @@ def test_an_agent_reports_the_requests_of_every_worker(started, program, address
             def missing() -> list[str]:
                 return [token for token in tokens if not receiver.has(token)]
 
-            until(lambda: not missing(), what, context=lambda: f"not come: {missing()} of {tokens}\n{server.log()}")
+            until(lambda: not missing(), what, DEADLINE, lambda: f"not come: {missing()} of {tokens}\n{server.log()}")
 
-        server.wait_workers(2)
+        until(lambda: all(worker["accepting"] for worker in server.stats()["workers"]), "both workers serve", DEADLINE, server.log)
         first: set[int] = set()
         all_come(asked(address, first, lambda pids: len(pids) == 2), "both workers report")
         # The last request of a worker is reported too, when it ends because of max-requests.
