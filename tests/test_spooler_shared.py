@@ -10,8 +10,8 @@ from collections import Counter
 import pytest
 
 from rig import processes
+from rig.each import servers
 from rig.jobs import spooling
-from rig.server import Program, Servers
 from rig.waiting import until
 
 pytestmark = pytest.mark.only_rwsgi(why="it is about rwsgi beside uWSGI, and after kills that uWSGI does not survive")
@@ -22,13 +22,13 @@ KILLS = 20
 
 
 @pytest.fixture
-def serve_uwsgi(venv_bin, tmp_path):
+def serve_uwsgi(program, venv_bin, tmp_path):
     """Starts real uWSGIs."""
     place = tmp_path / "uwsgi"
     place.mkdir()
-    servers = Servers(Program(str(venv_bin / "uwsgi")), place)
-    yield servers
-    servers.stop_all()
+    started = servers("uwsgi", program, venv_bin, place)
+    yield started
+    started.stop_all()
 
 
 @pytest.mark.parametrize("ours_first", [True, False], ids=["handed to uWSGI", "taken over from uWSGI"])

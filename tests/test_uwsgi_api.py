@@ -13,7 +13,8 @@ import pytest
 
 from rig import http
 from rig.addresses import tcp
-from rig.server import Program, Servers
+from rig.each import servers
+from rig.server import Servers
 from rig.waiting import until
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -61,9 +62,9 @@ class Asked:
 def ask(request, program, venv_bin, tmp_path_factory):
     """The application under each of the two servers in turn."""
     directory = tmp_path_factory.mktemp(request.param)
-    servers = Servers(program if request.param == "rwsgi" else Program(str(venv_bin / "uwsgi")), directory)
-    yield Asked(servers, directory)
-    servers.stop_all()
+    started = servers(request.param, program, venv_bin, directory)
+    yield Asked(started, directory)
+    started.stop_all()
 
 
 @pytest.fixture(scope="module")
