@@ -87,7 +87,10 @@ def udp_socket():
 
 
 def text(path: Path) -> str:
-    return path.read_text() if path.exists() else ""
+    # It may be put aside at any moment.
+    with suppress(FileNotFoundError):
+        return path.read_text()
+    return ""
 
 
 def wait_text(path: Path, pattern: str) -> str:
