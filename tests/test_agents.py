@@ -21,6 +21,10 @@ from rig.waiting import until
 pytestmark = pytest.mark.timeout(600)
 
 TOKENS = count(1)
+# How long an application with an agent may take to be loaded, and what it sends to come, seconds: some are large.
+DEADLINE = 120
+# How long an agent may take to send what it has when its worker ends, seconds. By default some take 2, and drop the rest.
+PATIENCE = "30"
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,9 @@ DATADOG = {
 DDTRACE = ("ddtrace>=2,<5", "flask>=3,<4")
 NEWRELIC = ("newrelic>=9,<15", "flask>=3,<4")
 NEW_RELIC = {
-    "NEW_RELIC_LICENSE_KEY": "0" * 40, "NEW_RELIC_APP_NAME": "site", "NEW_RELIC_STARTUP_TIMEOUT": "10",
+    "NEW_RELIC_LICENSE_KEY": "0" * 40, "NEW_RELIC_APP_NAME": "site", "NEW_RELIC_STARTUP_TIMEOUT": "25",
     "NEW_RELIC_HOST": "127.0.0.1", "NEW_RELIC_PORT": "%(port)s", "NEW_RELIC_CA_BUNDLE_PATH": "%(certificate)s",
+    "NEW_RELIC_SHUTDOWN_TIMEOUT": PATIENCE,
     # Where does this machine run? Nowhere that answers.
     **{f"NEW_RELIC_UTILIZATION_DETECT_{cloud}": "false" for cloud in ("AWS", "AZURE", "GCP", "PCF")},
 }
@@ -89,7 +94,8 @@ AGENTS = [
         "elastic", ("elastic-apm[flask]>=6.20,<7", "flask>=3,<4"), "with_elastic",
         {
             "ELASTIC_APM_SERVER_URL": "http://127.0.0.1:%(port)s", "ELASTIC_APM_CLOUD_PROVIDER": "none",
-            "ELASTIC_APM_API_REQUEST_TIME": "200ms",
+            # How often it sends, and its patience at the end of a worker.
+            "ELASTIC_APM_API_REQUEST_TIME": "5s",
         },
     ),
     Agent(
@@ -97,6 +103,7 @@ AGENTS = [
         {
             "SCOUT_MONITOR": "true", "SCOUT_KEY": "key", "SCOUT_NAME": "site", "SCOUT_CORE_AGENT_LAUNCH": "false",
             "SCOUT_CORE_AGENT_DOWNLOAD": "false", "SCOUT_CORE_AGENT_SOCKET_PATH": "tcp://127.0.0.1:%(port)s",
+            "SCOUT_SHUTDOWN_TIMEOUT_SECONDS": PATIENCE,
         },
         receiver=ScoutCoreAgent,
     ),
@@ -131,7 +138,7 @@ def asked(address: str, pids: set[int], are_there: Callable[[set[int]], bool]) -
         pids.add(int(answer.body))
         return are_there(pids)
 
-    until(enough, "requests answered by all workers")
+    until(enough, "requests answered by all workers", DEADLINE)
     return tokens
 
 
@@ -155,9 +162,9 @@ def test_an_agent_reports_the_requests_of_every_worker(started, program, address
             def missing() -> list[str]:
                 return [token for token in tokens if not receiver.has(token)]
 
-            until(lambda: not missing(), what, context=lambda: f"not come: {missing()} of {tokens}\n{server.log()}")
+            until(lambda: not missing(), what, DEADLINE, lambda: f"not come: {missing()} of {tokens}\n{server.log()}")
 
-        server.wait_workers(2)
+        until(lambda: all(worker["accepting"] for worker in server.stats()["workers"]), "both workers serve", DEADLINE, server.log)
         first: set[int] = set()
         all_come(asked(address, first, lambda pids: len(pids) == 2), "both workers report")
         # The last request of a worker is reported too, when it ends because of max-requests.

@@ -212,7 +212,8 @@ def test_of_many_that_come_at_once_the_last_waits_for_few_answers_to_the_first(s
             connection.send(head("GET", "/brief"))
             connections[connection.socket] = connection
         answers = dict.fromkeys(connections, 0)
-        while min(answers.values()) == 0:
+        # All but one for each worker: what a worker has taken waits for that one, which may not get a processor for a while.
+        while list(answers.values()).count(0) > 2:
             ready, _, _ = select(list(connections), [], [], 30)
             assert ready, answers.values()
             for socket in ready:

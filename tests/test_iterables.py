@@ -48,7 +48,7 @@ def test_an_answer_that_only_closing_ends_is_reset_when_it_breaks_off(odd_sites)
 
 @pytest.mark.only_rwsgi(why="uWSGI ends such an answer like a whole one")
 def test_such_an_answer_is_reset_when_its_client_takes_too_long(serve, address, record):
-    serve("--http-socket", address, "--wsgi-file", "odd.py", "--socket-timeout", 1)
+    serve("--http-socket", address, "--wsgi-file", "odd.py", "--socket-timeout", 5)
     with Connection(address) as connection:
         connection.send(f"GET /endless?status=200&record={record.path} HTTP/1.0\r\n\r\n".encode())
         assert record.wait() == ["closed"]

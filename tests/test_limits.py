@@ -17,7 +17,7 @@ def limited(serve_module):
     address, socket = tcp(), tcp()
     serve_module(
         "--http-socket", address, "--socket", socket, "--wsgi-file", "odd.py", "--master", "--limit-post", 1000,
-        "--http-keepalive=2",
+        "--http-keepalive=5",
     )
     return address, socket
 

@@ -133,7 +133,7 @@ def test_a_server_that_exports_nothing_changes_nothing(site, address):
 
 
 def test_errors_are_told_where_they_happened(site, address, collector):
-    server = site("--otlp-sample", 1, "--harakiri", 2, "--processes", 2, workers=2)
+    server = site("--otlp-sample", 1, "--harakiri", 5, "--processes", 2, workers=2)
     assert get(address, "/raise").status == 500
     assert get(address, "/missing").status == 404
     with ExitStack() as stack:
@@ -301,9 +301,14 @@ def test_the_end_of_the_server_sends_what_waits(site, address, collector):
     server = site("--otlp-sample", 1, "--otlp-logs")
     get(address, "/last")
     server.stop()
-    assert [span for span in collector.spans() if span.kind == 2 and attributes(span)["url.path"] == "/last"]
-    assert [record for record in collector.lines() if "GET /last" in record.body.string_value]
-    assert collector.metrics()["rwsgi.requests"].sum.data_points[0].as_int == 1
+    # The collector may not have read yet what has come.
+    last = [
+        lambda: [span for span in collector.spans() if span.kind == 2 and attributes(span)["url.path"] == "/last"],
+        lambda: [record for record in collector.lines() if "GET /last" in record.body.string_value],
+        lambda: collector.taken("metrics") and collector.metrics()["rwsgi.requests"].sum.data_points[0].as_int == 1,
+    ]
+    for what in last:
+        collector.wait(what, "what was last has come", server.log)
 
 
 def test_a_collector_that_never_answers_does_not_hold_up_the_end(site, address, collector):

@@ -94,7 +94,7 @@ def test_the_animation_shows_one_frame_at_a_time_and_begins_again(tmp_path):
         first, last = shown(0.5), shown(frames - 0.5)
         assert (first[0], last[0]) == (0, frames - 1)
         assert first[1] != last[1]
-        assert shown(frames + 0.5) == first
+        until(lambda: shown(frames + 0.5) == first, "it begins again")
         # The screen is wide enough for what it shows.
         wide = "Math.max(...[...document.querySelectorAll('tspan')].map(t => t.getBBox().x + t.getBBox().width))"
         assert float(str(browser.ask(wide))) <= float(str(browser.ask("document.documentElement.viewBox.baseVal.width")))

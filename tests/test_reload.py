@@ -208,7 +208,9 @@ def test_a_reload_reads_the_file_again_and_names_what_stays(serve, program, addr
         assert told.returncode == 0, told.stderr
     server.logged("reload: processes cannot change while the server runs: it stays 2")
     until(lambda: http.get(address, "/").text == "after", "the new value is in force", context=server.log)
-    assert len(stats.read(stats_at)["workers"]) == 2
+    # None that waits at a worker of before.
+    until(lambda: [worker["generation"] for worker in stats.read(stats_at)["workers"]] == [2, 2], "both are new", context=server.log)
+    until(lambda: sum("rwsgi worker" in process.command for process in server.processes()) == 2, "those before have left")
     # A file that has a mistake now changes nothing.
     file.write_text(text + "harakiri = -1\n")
     server.send(signal.SIGHUP)

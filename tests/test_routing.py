@@ -455,11 +455,11 @@ def test_a_file_that_is_not_there_has_its_page(routed, tmp_path):
 
 @pytest.mark.only_rwsgi(why="it closes the connection")
 def test_a_request_has_its_own_harakiri(routed, stats_at):
-    site = routed("--route", "^/slow harakiri:1", "--processes", 1, "--stats", stats_at)
+    site = routed("--route", "^/slow harakiri:5", "--processes", 1, "--stats", stats_at)
     first = site.server.wait_workers(1)["workers"][0]["pid"]
     # It is over with the request.
     assert site.get("/slow?body=fast").body == b"fast"
-    assert site.get("/?sleep=2.5&body=late").body == b"late"
+    assert site.get("/?sleep=7&body=late").body == b"late"
     assert site.server.stats()["workers"][0]["pid"] == first
     with pytest.raises(Closed):
         site.get("/slow?sleep=60")

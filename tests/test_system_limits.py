@@ -86,7 +86,7 @@ def test_a_worker_has_the_limit_of_processes(workers):
 def test_memory_is_never_swapped(workers):
     master, pids = workers(1, "--never-swap")
     for pid in [master, *pids]:
-        assert int(status_of(pid, "VmLck").split()[0]) > 1000, processes.look(pid)
+        until(lambda: int(status_of(pid, "VmLck").split()[0]) > 1000, f"the memory of {processes.look(pid)} is locked")
 
 
 @pytest.mark.only_rwsgi(why="the log's words")

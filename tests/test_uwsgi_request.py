@@ -6,19 +6,19 @@ import pytest
 
 from rig import http
 from rig.addresses import tcp
-from rig.server import Program, Servers
+from rig.each import servers
 
 
 @pytest.fixture(scope="module", params=["rwsgi", "rwsgi behind its http router", "uwsgi"])
 def reach(request, program, venv_bin, tmp_path_factory):
     """`apps/reach.py` under each server: the server, and its address."""
     name = request.param.split()[0]
-    servers = Servers(program if name == "rwsgi" else Program(str(venv_bin / name)), tmp_path_factory.mktemp(name))
+    started = servers(name, program, venv_bin, tmp_path_factory.mktemp(name))
     address = tcp()
     socket = "--http" if "router" in request.param else "--http-socket"
     arguments = ("--wsgi-file", "reach.py", "--master", "--processes", 2, "--mules", 2, "--farm", "f:2", "--disable-logging")
-    yield servers(socket, address, *arguments), address
-    servers.stop_all()
+    yield started(socket, address, *arguments), address
+    started.stop_all()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 from rig import http
 from rig.addresses import tcp
 from rig.server import Server, Servers
-from rig.waiting import until
+from rig.waiting import DEADLINE, until
 
 PREFIX = "uwsgi_spoolfile_on_"
 
@@ -61,11 +61,12 @@ class Spooling:
         """The jobs that lie in the directory, those of priorities too."""
         return [path.name for path in self.directory.rglob(f"{PREFIX}*") if path.parent.name != ".bad"]
 
-    def wait_ended(self, *numbers: int) -> None:
+    def wait_ended(self, *numbers: int, deadline: float = DEADLINE) -> None:
         """Waits until these jobs are done and no job is left."""
         until(
-            lambda: set(numbers) <= set(self.record.ended()) and not self.files(),
+            lambda: not self.files() and set(numbers) <= set(self.record.ended()),
             f"jobs {numbers} done and gone",
+            deadline,
             context=lambda: f"{self.files()}\n{self.server.log()}",
         )
 

@@ -161,12 +161,18 @@ class Server:
             self.destroy()
 
     def destroy(self) -> None:
-        """Kills whatever is left."""
-        for process in self.processes():
-            processes.kill(process.pid)
+        """Kills whatever is left: the master first, and again what one that has gone to the background has started meanwhile."""
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+
+        def nothing_is_left() -> bool:
+            left = self.processes()
+            for process in left:
+                processes.kill(process.pid)
+            return not left
+
+        until(nothing_is_left, "no process left", context=self.log)
 
 
 class Servers:
