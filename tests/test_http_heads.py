@@ -3,6 +3,8 @@ on the connection is ever taken for a request. On both kinds of HTTP sockets."""
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
 from rig.http import Closed, Connection
@@ -101,7 +103,9 @@ REFUSED_HEAD = {
 def test_a_head_request_is_refused_without_a_body(http_site, name):
     data, status = REFUSED_HEAD[name]
     with Connection(http_site.address) as connection:
-        connection.send(data)
+        with suppress(ConnectionError):
+            # Refused before all was sent: what was answered is still there to read.
+            connection.send(data)
         answer = connection.response("HEAD")
         assert (answer.status, connection.rest()) == (status, b"")
         assert int(answer.header("Content-Length")) > 0

@@ -121,6 +121,8 @@ def test_what_waits_at_the_router_when_a_reload_is_cut_short_by_a_stop_is_served
     server.send(signal.SIGHUP)
     until((tmp_path / "loading").exists, "the next generation loads", context=server.log)
     with Connection(address) as slow, waiting_behind(slow, address, tmp_path) as queued:
+        # What has not been accepted by a router that stops is not its own.
+        server.wait_stats(lambda document: document["queue"]["depth"] == 1, "a request waits at the router")
         server.send(signal.SIGTERM)
         server.logged("SIGTERM: stopping")
         (tmp_path / "loaded").touch()
@@ -166,6 +168,8 @@ def test_the_router_does_not_hold_the_sockets_of_the_workers(serve, address, sta
         if row.endswith(str(unix))
     }
     assert listening & sockets_of(worker), "the worker accepts from it"
+    # It serves, so that it has begun whole.
+    assert http.get(address, "/").status == 200
     assert not listening & sockets_of(only(server, "rwsgi http"))
 
 

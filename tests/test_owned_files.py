@@ -230,6 +230,8 @@ def test_a_server_that_stays_root_does_not_open_its_log_again_through_a_link(ser
         *("--http-socket", address, "--wsgi-file", "worklife.py", "--logto", log, "--master-fifo", fifo, *rotation),
         *("--log-backupname", ground.theirs / "old"),
     )
+    # It is made after the sockets.
+    until(fifo.is_fifo, "the fifo is there", context=server.log)
     log.rename(ground.theirs / "first")
     ground.link(log, ground.precious)
     if how == "opened again":
@@ -358,7 +360,8 @@ def test_a_log_of_a_server_that_stays_root_is_rotated_where_a_link_of_a_third_us
     server = serve("--http-socket", address, "--wsgi-file", "worklife.py", "--logto", current / "log", *arguments)
     until(lambda: http.get(address, "/").status == 200 and (current / "old").exists(), "it is rotated")
     until(lambda: http.get(address, "/").status == 200 and (current / "log").exists(), "there is a log again")
-    assert {(current / name).stat().st_uid for name in ("old", "log")} == {deployer().pw_uid}
+    # Root makes it, and gives it away.
+    until(lambda: {(current / name).stat().st_uid for name in ("old", "log")} == {deployer().pw_uid}, "both are the deployer's")
     assert server.process.poll() is None
 
 

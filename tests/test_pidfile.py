@@ -105,4 +105,5 @@ def test_vacuum_also_follows_a_start_that_fails(serve, address, stats_at, tmp_pa
 def test_socket_files_get_their_mode(serve, tmp_path):
     socket = tmp_path / "site.sock"
     serve("--socket", socket, "--wsgi-file", "worklife.py", "--chmod-socket=640", "--umask", "077")
-    assert socket.stat().st_mode & 0o777 == 0o640
+    # It listens before it is given its mode.
+    until(lambda: socket.stat().st_mode & 0o777 == 0o640, "its mode", context=lambda: oct(socket.stat().st_mode))

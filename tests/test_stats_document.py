@@ -44,7 +44,8 @@ def busy_document(serve, address, stats_at, tmp_path, *arguments) -> tuple[stats
 
 
 def all_idle(document: stats.Document) -> bool:
-    return not any(core["in_request"] for worker in document["workers"] for core in worker["cores"])
+    workers = document["workers"]
+    return all(w["status"] == "idle" and not any(core["in_request"] for core in w["cores"]) for w in workers)
 
 
 def missing(wanted, got, path="") -> list[str]:
@@ -189,12 +190,14 @@ def test_memory_is_what_the_system_says_also_of_idle_workers(serve, address, sta
     server = serve("--http-socket", address, "--wsgi-file", "probe.py", "--processes", 2, "--stats", stats_at)
     page = os.sysconf("SC_PAGE_SIZE")
     server.wait_workers(2)
-    document = server.wait_stats(lambda d: all(w["pss"] for w in d["workers"]), "shared pages counted")
-    for worker in document["workers"]:
+
+    def is_right(worker: dict) -> bool:
         size, resident = (int(part) * page for part in Path(f"/proc/{worker['pid']}/statm").read_text().split()[:2])
-        assert abs(worker["vsz"] - size) <= size * 0.1
-        assert abs(worker["rss"] - resident) <= resident * 0.2
-        assert 0 < worker["uss"] <= worker["pss"] <= worker["rss"] <= worker["rss_peak"] * 1.1
+        is_close = abs(worker["vsz"] - size) <= size * 0.1 and abs(worker["rss"] - resident) <= resident * 0.2
+        return is_close and 0 < worker["uss"] <= worker["pss"] <= worker["rss"] <= worker["rss_peak"] * 1.1
+
+    # A worker that has just begun still grows, and its pages are counted now and then.
+    server.wait_stats(lambda document: all(map(is_right, document["workers"])), "memory as the system has it")
 
 
 @OF_RWSGI

@@ -25,11 +25,15 @@ def stopped(serve, address, stats_at):
         "--post-buffering", 10_000_000,
     )
     worker = server.wait_workers(2)["workers"][0]["pid"]
-    os.kill(worker, signal.SIGSTOP)
-    # It may have begun with a request otherwise, before the system gets to it.
-    until(lambda: processes.look(worker).state == "T", "it is stopped")
+    stop(worker)
     yield server
     os.kill(worker, signal.SIGCONT)
+
+
+def stop(pid: int) -> None:
+    """Stops a process. It may begin with a request before the system gets to it, so this waits for that."""
+    os.kill(pid, signal.SIGSTOP)
+    until(lambda: processes.look(pid).state == "T", "it is stopped")
 
 
 def asks(address: str, data: bytes) -> Connection:
@@ -61,7 +65,7 @@ def test_a_worker_that_goes_on_serves_again_and_nothing_is_served_twice(serve, a
     pids = [worker["pid"] for worker in server.wait_workers(2)["workers"]]
     record = tmp_path / "record"
     for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
+        stop(pid)
     asked = [asks(address, head("GET", f"/slow?go=/&record={record}")) for _ in range(2)]
     server.wait_stats(lambda document: document["listen_queue"] >= 0, "the requests are on their way")
     os.kill(pids[1], signal.SIGCONT)
@@ -122,11 +126,15 @@ def test_with_harakiri_a_stopped_worker_is_replaced(serve, address, stats_at):
 def test_a_worker_that_hangs_while_it_should_serve_is_named(serve, address, stats_at, tmp_path):
     """A thread of the application's keeps Python's lock and never releases it: the others wait for it forever."""
     (tmp_path / "hang.py").write_text(
-        "import ctypes, threading\n"
+        "import ctypes, os, threading, time\n"
         "sleep = ctypes.PyDLL(None).sleep\n"
+        "def hang():\n"
+        "    while not os.path.exists('answered'):\n"
+        "        time.sleep(0.01)\n"
+        "    sleep(3600)\n"
         "def application(environ, start_response):\n"
         "    if environ['PATH_INFO'] == '/hang':\n"
-        "        threading.Timer(0.2, sleep, [3600]).start()\n"
+        "        threading.Thread(target=hang).start()\n"
         "    start_response('200 OK', [('Content-Length', '2')])\n"
         "    return [b'ok']\n"
     )
@@ -137,6 +145,9 @@ def test_a_worker_that_hangs_while_it_should_serve_is_named(serve, address, stat
     old = server.wait_workers(1)["workers"][0]["pid"]
     with asks(address, head("GET", "/hang")) as connection:
         assert connection.response().body == b"ok"
+    # Not in the middle of that request.
+    server.wait_stats(lambda d: d["workers"][0]["requests"] == 1 and d["workers"][0]["status"] == "idle", "it is over")
+    (tmp_path / "answered").touch()
 
     def hangs() -> bool:
         with Connection(address) as connection:

@@ -8,6 +8,7 @@ import select
 import signal
 import socket
 import subprocess
+import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -37,22 +38,25 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", disk], check=True)
 
 
-def deleted_files(server, directory: Path) -> dict[int, int]:
-    """Bytes in files without a name in a directory, by the process that has them."""
-    sizes: dict[int, int] = {}
+def deleted_files(server, directory: Path) -> dict[tuple[int, int], int]:
+    """Bytes of each file without a name in a directory, by the process that has it and its inode."""
+    sizes: dict[tuple[int, int], int] = {}
     for process in server.processes():
         with suppress(FileNotFoundError, ProcessLookupError):
             for fd in Path(f"/proc/{process.pid}/fd").iterdir():
                 with suppress(FileNotFoundError, ProcessLookupError):
                     link = os.readlink(fd)
                     if link.startswith(f"{directory}/") and link.endswith("(deleted)"):
-                        sizes[process.pid] = sizes.get(process.pid, 0) + fd.stat().st_size
+                        about = fd.stat()
+                        sizes[process.pid, about.st_ino] = about.st_size
     return sizes
 
 
 def on_disk(server, directory: Path) -> int:
-    """Bytes in all of them."""
-    return sum(deleted_files(server, directory).values())
+    """Bytes in all of them, and never more than there were at once: of a file that one look found and a later one did not, or
+    shorter, the space may have gone to another."""
+    first, second = deleted_files(server, directory), deleted_files(server, directory)
+    return sum(min(size, second.get(which, 0)) for which, size in first.items())
 
 
 def in_use(server) -> int:
@@ -161,7 +165,7 @@ def test_what_a_killed_process_held_is_free_again(serve, stats_at, address, tmp_
         client.send(head("POST", "/count", {"Content-Length": str(10 * MEGABYTE)}) + b"x" * 8 * MEGABYTE)
         until(lambda: on_disk(server, tmp_path) >= 8 * MEGABYTE, "most of the body is on disk")
         assert 8 * MEGABYTE <= in_use(server) <= 12 * MEGABYTE
-        (holder,) = deleted_files(server, tmp_path)
+        (holder,) = {pid for pid, _ in deleted_files(server, tmp_path)}
         os.kill(holder, signal.SIGKILL)
         until(lambda: in_use(server) == 0, "what it held is free", context=server.log)
     until(lambda: post_is_served(address, 10 * MEGABYTE), "its successor has the space", context=server.log)
@@ -191,8 +195,10 @@ def test_a_body_beyond_the_space_gets_503_and_a_small_one_is_served(serve, stats
     with Connection(address) as client:
         client.send(head("POST", "/count", {"Transfer-Encoding": "chunked"}))
         chunk = b"%x\r\n" % MEGABYTE + b"x" * MEGABYTE + b"\r\n"
-        while not select.select([client.socket], [], [], 0)[0]:
-            client.send(chunk)
+        with suppress(ConnectionError):
+            # Who is refused may go on for two seconds, which a busy machine may not have for it. The answer is there to read.
+            while not select.select([client.socket], [], [], 0)[0]:
+                client.send(chunk)
         assert client.response().status == 503
     assert uwsgi.request(socket_address, "POST", "/count", body=b"x" * 8 * MEGABYTE).status == 503
     assert [post(address, size).body for size in (10, 3 * MEGABYTE)] == [b"10", b"3145728"]
@@ -204,12 +210,15 @@ def test_a_flood_of_bodies_beyond_the_space_writes_few_lines_and_is_counted(serv
     server = serve(
         "--http", address, "--wsgi-file", "probe.py", "--temp-dir", tmp_path, "--temp-size", "4m", "--stats", stats_at
     )
+    begun = time.monotonic()
     for _ in range(200):
         with Connection(address) as client:
             client.send(head("POST", "/count", {"Content-Length": str(8 * MEGABYTE)}))
             assert client.response().status == 503
+    # 20 lines in 10 seconds.
+    most = 20 * (1 + int((time.monotonic() - begun) / 10))
     server.wait_stats(lambda document: document["temp_files"]["refused"] == 200, "all are counted")
-    assert 0 < len(server.lines("a request body cannot be kept")) < 50
+    assert 0 < len(server.lines("a request body cannot be kept")) <= most
 
 
 @pytest.mark.parametrize("kind", ["http", "http-socket"])
@@ -223,7 +232,9 @@ def test_a_full_disk_costs_nobody_else_a_request(serve, address, small_disk, kin
     with ExitStack() as stack:
         slow = [slow_reader(stack, address, 6 * MEGABYTE) for _ in range(2)]
         with Connection(address) as client:
-            client.send(head("POST", "/count", {"Content-Length": str(4 * MEGABYTE)}) + b"x" * 2 * MEGABYTE)
+            with suppress(ConnectionError):
+                # It may be refused before all is sent.
+                client.send(head("POST", "/count", {"Content-Length": str(4 * MEGABYTE)}) + b"x" * 2 * MEGABYTE)
             answer = client.response()
         assert answer.status == 503
         server.logged("No space left on device")

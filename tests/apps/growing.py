@@ -31,6 +31,11 @@ def application(environ, start_response):
         leak()
     elif path == "/sleep":
         time.sleep(float(environ["QUERY_STRING"]))
+    elif path == "/hold":
+        # A minute bounds a failed test.
+        end = time.monotonic() + 60
+        while not os.path.exists(environ["QUERY_STRING"]) and time.monotonic() < end:
+            time.sleep(0.01)
     elif path == "/warm":
         warm()
     elif path == "/thread":

@@ -24,8 +24,8 @@ HERE = Path(__file__).resolve().parent
 WORKERS, THREADS, SPOOLERS = 3, 2, 2
 # Descriptors that each process may have open.
 DESCRIPTORS = 300
-# Seconds.
-HARAKIRI = 5
+# Seconds: more than any request takes on a busy machine, also when its worker is stopped for a while.
+HARAKIRI = 10
 # Megabytes.
 RSS, EVIL_RSS = 150, 300
 # What a process is called, by what it is for.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,13 +76,28 @@ def settled(site: Site, before: State) -> State:
     return until(is_settled, f"no more descriptors than {before}", context=lambda: str(look(site)))  # type: ignore[return-value]
 
 
+def at_rest(site: Site, served: int) -> stats.Document:
+    """The document when every worker is idle and what was served is counted: a request is counted after it is answered. When
+    that does not come, the last one, for its faults to be told."""
+    last: list[stats.Document] = []
+
+    def is_at_rest() -> bool:
+        last[:] = [site.server.stats()]
+        is_idle = all(worker["status"] == "idle" for worker in last[0]["workers"])
+        return is_idle and stats.total(last[0], "requests") >= served
+
+    with suppress(AssertionError):
+        until(is_at_rest, "all is counted")
+    return last[0]
+
+
 def faults(site: Site, before: State, after: State, served: int, unknown: int) -> list[str]:
     """What is wrong. `served` is how many requests were served since the start, and `unknown` how many more may be."""
     found = []
     for pid, memory in after.memory.items():
         if memory - before.memory[pid] > GROWTH:
             found.append(f"{after.names[pid]} grew from {before.memory[pid]} to {memory} bytes")
-    document = site.server.stats()
+    document = at_rest(site, served)
     counted = stats.total(document, "requests")
     if not served <= counted <= served + unknown:
         found.append(f"{counted} requests counted, {served} served and at most {unknown} more")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 
 from rig.http import Connection, Response
 
@@ -51,7 +52,9 @@ def request(
 ) -> Response:
     """One request; the end of the answer is the end of the connection, as for nginx."""
     with Connection(address) as connection:
-        connection.send(packet(variables(method, target, headers, body)) + (body or b""))
+        with suppress(ConnectionError):
+            # Who refuses a body may close before it is sent: the answer, if there is one, is there to read.
+            connection.send(packet(variables(method, target, headers, body)) + (body or b""))
         answer = connection.response(method)
         assert connection.rest() == b"", "bytes after the end of the answer"
         return answer
