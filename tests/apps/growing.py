@@ -31,6 +31,9 @@ def application(environ, start_response):
         leak()
     elif path == "/sleep":
         time.sleep(float(environ["QUERY_STRING"]))
+    elif path == "/wait":
+        while not os.path.exists(environ["QUERY_STRING"]):
+            time.sleep(0.01)
     elif path == "/warm":
         warm()
     elif path == "/thread":
