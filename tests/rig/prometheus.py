@@ -26,7 +26,7 @@ Result = list[dict[str, Any]]
 def promtool(*arguments: object, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
     """Runs `promtool`; the caller looks at its status and output."""
     command = [PROMTOOL, *map(str, arguments)]
-    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=240, check=False)
 
 
 def scrape_config(targets: dict[str, Iterable[str]], **more: object) -> list[dict[str, Any]]:
