@@ -10,15 +10,17 @@ from rig.waiting import until
 pytestmark = pytest.mark.only_rwsgi(why="a property of our event loop")
 
 LENGTH = 20_000_000
+# How long a client may make a thread wait, s: on a busy machine one takes that long for nothing but its next line.
+PATIENCE = 5
 APP = """
-import time
+import os, time
 
 def application(environ, start_response):
     path = environ["PATH_INFO"]
     if path == "/busy":
-        time.sleep(4)
-    if path == "/brief":
-        time.sleep(0.3)
+        time.sleep(PATIENCE + 2)
+    while path == "/brief" and not os.path.exists("go"):
+        time.sleep(0.01)
     body = b"w" * (LENGTH if path == "/large" else 4)
     start_response("200 OK", [("Content-Length", str(len(body)))])
     return [body]
@@ -33,11 +35,11 @@ def threads(request):
 
 @pytest.fixture
 def server(serve, address, stats_at, tmp_path, threads):
-    """A worker whose clients are late after a second."""
-    (tmp_path / "busy.py").write_text(APP.replace("LENGTH", str(LENGTH)))
+    """A worker whose clients are late before a busy thread is free."""
+    (tmp_path / "busy.py").write_text(APP.replace("LENGTH", str(LENGTH)).replace("PATIENCE", str(PATIENCE)))
     return serve(
         "--http-socket", address, "--chdir", tmp_path, "--wsgi-file", "busy.py", "--threads", threads, "--stats", stats_at,
-        "--socket-timeout", 1, "--http-keepalive=1",
+        "--socket-timeout", PATIENCE, f"--http-keepalive={PATIENCE}",
     )
 
 
@@ -79,13 +81,14 @@ def test_a_request_that_has_come_while_no_thread_was_free_is_served(server, addr
         connection.close()
 
 
-def test_of_requests_that_were_sent_at_once_all_are_served(server, address, threads):
+def test_of_requests_that_were_sent_at_once_all_are_served(server, address, threads, tmp_path):
     held = hold(server, address, threads - 1)
     with Connection(address) as client, Connection(address) as other:
         client.send(head("GET", "/brief") * 3)
         until(lambda: busy(server) == threads, "the first of them is served", context=server.log)
         # It has come before the second one's turn.
         other.send(head("GET", "/busy"))
+        (tmp_path / "go").touch()
         for _ in range(3):
             assert client.response().status == 200
         assert other.response().status == 200

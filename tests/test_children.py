@@ -23,10 +23,13 @@ def application(environ, start_response):
 
 
 def only(server: Server, name: str) -> processes.Process:
-    """The one process of this name."""
-    found = until(lambda: [p for p in server.processes() if p.name == name], f"a process {name}", context=server.log)
-    assert len(found) == 1, found
-    return found[0]
+    """The one process of this name. One that was just forked is called as its parent is, and one that leaves is there."""
+
+    def one() -> list[processes.Process]:
+        found = [process for process in server.processes() if process.name == name]
+        return found if len(found) == 1 else []
+
+    return until(one, f"one process {name}", context=lambda: f"{server.processes()}\n{server.log()}")[0]
 
 
 def age(pid: int) -> float:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from rig import http, other_user
-from rig.addresses import tcp
+from rig.addresses import listening, tcp
 from rig.control import Control, ask, ctl
 from rig.load import Load
 from rig.waiting import DEADLINE, until
@@ -182,7 +182,8 @@ def test_a_drained_worker_finishes_what_it_has(start, at, address, tmp_path):
     answers = []
     slow = threading.Thread(target=lambda: answers.append(http.get(address, f"/?until={release}&started={started}")))
     slow.start()
-    until(started.exists, "the request is with the application")
+    # The file is made before it is written.
+    until(lambda: started.exists() and started.read_text().endswith("\n"), "the request is with the application")
     pid = int(started.read_text().split()[0])
     number = pids(server).index(pid) + 1
     assert "takes no new requests" in text(ask(at, "drain", worker=number))
@@ -274,7 +275,7 @@ def test_without_a_path_the_socket_is_in_the_run_directory_and_ctl_finds_it(serv
     env = {"XDG_RUNTIME_DIR": str(run_directory)}
     server = serve("--http-socket", address, "--wsgi-file", "worklife.py", "--pidfile", pidfile, env=env)
     path = run_directory / "rwsgi" / f"rwsgi-{server.pid}.sock"
-    until(path.exists, "the socket is there", context=server.log)
+    until(lambda: listening(str(path)), "the socket is there", context=server.log)
     assert stat.S_IMODE(path.lstat().st_mode) == 0o600 and stat.S_IMODE(path.parent.lstat().st_mode) == 0o700
     until(lambda: json.loads(ctl(program, "--pidfile", pidfile, "stats").stdout)["workers"][0]["accepting"], "it serves")
     lines = ctl(program).stdout.splitlines()
@@ -286,19 +287,22 @@ def test_without_a_path_the_socket_is_in_the_run_directory_and_ctl_finds_it(serv
     server.wait_gone()
     assert path.exists(), "nobody has removed it"
     after = serve("--http-socket", address, "--wsgi-file", "worklife.py", env=env)
-    assert not path.exists() and (path.parent / f"rwsgi-{after.pid}.sock").exists()
+    until((path.parent / f"rwsgi-{after.pid}.sock").exists, "its own socket is there", context=after.log)
+    assert not path.exists()
 
 
 def test_a_server_that_hangs_does_not_hide_the_others_from_ctl(serve, address, run_directory, program):
     env = {"XDG_RUNTIME_DIR": str(run_directory)}
     hanging = serve("--http-socket", tcp(), "--wsgi-file", "worklife.py", env=env)
     server = serve("--http-socket", address, "--wsgi-file", "worklife.py", env=env)
+    path = run_directory / "rwsgi"
+    for each in (hanging, server):
+        until(lambda: listening(f"{path}/rwsgi-{each.pid}.sock"), "its socket is there", context=each.log)
     hanging.send(signal.SIGSTOP)
     try:
         done = ctl(program)
     finally:
         hanging.send(signal.SIGCONT)
-    path = run_directory / "rwsgi"
     assert str(path / f"rwsgi-{server.pid}.sock") in done.stdout
     assert f"server {hanging.pid} on '{path}/rwsgi-{hanging.pid}.sock' does not tell how it is" in done.stderr
 

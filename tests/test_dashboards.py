@@ -35,6 +35,8 @@ NAMES = ["server.json", "fleet.json", "uwsgi.json"]
 
 # What Grafana puts into a query. Many times the second between two scrapes, since a busy machine loses some.
 INTERVAL = "15s"
+# For scrapes that must succeed, s: many do not while the machine is busy.
+PATIENCE = 120
 # What stays 0 here: connections that wait for a moment, and what only clients or disks of another kind bring about.
 MAY_BE_ZERO = "rwsgi_socket_backlog|rwsgi_slow_clients_total|rwsgi_temp_files_refused_total|_errors_total|rwsgi_draining"
 MAY_BE_ZERO_OF = {"uwsgi.json": MAY_BE_ZERO + "|rwsgi_queue_rejected_total"}
@@ -237,7 +239,7 @@ class Scene:
             self._told(server, lambda document: document["reloads"]["failed"] == 1, "a reload that failed")
         self.app.write_text(APPLICATION)
         self._next(3)
-        self.ended = time.time()
+        self.ended = self._good_moment(time.time())
         for load in loads:
             load.stop()
 
@@ -264,13 +266,26 @@ class Scene:
 
         until(refused, "requests are refused", context=server.log)
 
+    def _good_moment(self, begun: float) -> float:
+        """Waits for a moment after `begun` at which no server is without values, and the rules have seen them: a scrape that
+        takes longer than its second leaves none until the next one."""
+
+        def found() -> float | None:
+            # Scrapes that began before it have ended.
+            moment = time.time() - 2
+            answers = [prometheus.query("min_over_time(up[3s])", time=moment) for prometheus in (self.classic, self.native)]
+            is_good = all(len(samples) == 3 and {sample["value"][1] for sample in samples} == {"1"} for samples in answers)
+            return moment if moment > begun and is_good else None
+
+        return until(found, "every server was scraped three times in a row", PATIENCE)
+
     def _next(self, scrapes: int) -> None:
         """Waits until every target was scraped so many times more."""
         for prometheus in (self.classic, self.native):
             before = counts(prometheus.query(SCRAPES))
             prometheus.wait(SCRAPES, lambda now: len(now) == 3 and all(
                 count >= before.get(instance, 0) + scrapes for instance, count in counts(now).items()
-            ))
+            ), PATIENCE)
 
 
 SCRAPES = "sum_over_time(up[1h])"

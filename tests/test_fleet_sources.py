@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from rig import http, processes
+from rig import http, processes, stats
 from rig.addresses import tcp
 from rig.pretended import Pretended
 from rig.sshd import Sshd
@@ -92,7 +92,8 @@ def test_prometheus_s_own_list_is_read_as_well(rtop, pretended, tmp_path):
 def test_servers_of_a_list_may_speak_http_or_answer_a_control_socket(rtop, serve, stats_at, tmp_path):
     control = tmp_path / "control.sock"
     more = ["--stats", stats_at, "--stats-http", "--control", control]
-    serve("--http-socket", tcp(), "--wsgi-file", "probe.py", "--processes", 2, *more)
+    server = serve("--http-socket", tcp(), "--wsgi-file", "probe.py", "--processes", 2, *more)
+    until(lambda: stats.read_http(stats_at)["generation"] == 1, "the application is loaded", context=server.log)
     targets = tmp_path / "targets.txt"
     targets.write_text(f"http://{stats_at}/ by-http\n{control} by-control\n")
     servers = listed(rtop, f"@{targets}")
@@ -152,16 +153,17 @@ def test_slow_and_dead_servers_hold_nothing_up(pretended, watching, tmp_path):
 def test_a_silent_server_is_slow_and_one_that_breaks_off_is_dead(rtop, pretended, tmp_path):
     pretended.answers.update({"127.0.0.2": "silent", "127.0.0.3": "truncated"})
     addresses = [pretended.at(f"127.0.0.{n}") for n in (2, 3, 4)]
-    servers = listed(rtop, *addresses, "-f", 2)
+    # By then the third one has answered, on a busy machine too.
+    servers = listed(rtop, *addresses, "-f", 6, "--timeout", 60)
     assert [servers[address]["state"] for address in addresses] == ["slow", "dead", "up"]
     assert servers[addresses[1]]["why"] == "truncated response (50 bytes)"
 
 
 def test_sockets_of_another_machine_share_one_ssh(rtop, serve, sshd, pretended, tmp_path):
-    stats, control = tmp_path / "stats.sock", tmp_path / "control.sock"
-    serve("--http-socket", tcp(), "--wsgi-file", "probe.py", "--processes", 2, "--stats", stats, "--control", control)
+    told, control = tmp_path / "stats.sock", tmp_path / "control.sock"
+    serve("--http-socket", tcp(), "--wsgi-file", "probe.py", "--processes", 2, "--stats", told, "--control", control)
     here = pretended.at("127.0.0.2")
-    far = [f"ssh://machine{stats}", f"ssh://machine{control}", f"ssh://machine/{pretended.at('127.0.0.3')}"]
+    far = [f"ssh://machine{told}", f"ssh://machine{control}", f"ssh://machine/{pretended.at('127.0.0.3')}"]
     runs = []
 
     def all_up() -> bool:
@@ -175,11 +177,12 @@ def test_sockets_of_another_machine_share_one_ssh(rtop, serve, sshd, pretended, 
 
 
 def test_a_server_of_another_machine_is_a_pool_like_any_other(rtop, serve, sshd, tmp_path):
-    stats = tmp_path / "stats.sock"
-    serve("--http-socket", tcp(), "--wsgi-file", "probe.py", "--processes", 2, "--stats", stats)
-    command = [rtop, f"ssh://machine{stats}", "--ssh-config", sshd.config, "--batch", "-n", "1"]
+    told = tmp_path / "stats.sock"
+    serve("--http-socket", tcp(), "--wsgi-file", "probe.py", "--processes", 2, "--stats", told).wait_workers(2)
+    # ssh has to connect first.
+    command = [rtop, f"ssh://machine{told}", "--ssh-config", sshd.config, "--batch", "-n", "1", "--timeout", "30"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0 and f"ssh://machine{stats}" in done.stdout and "2 idle" in done.stdout, done
+    assert done.returncode == 0 and f"ssh://machine{told}" in done.stdout and "2 idle" in done.stdout, done
 
 
 def test_what_ssh_says_is_told(rtop, sshd, tmp_path):
@@ -240,11 +243,11 @@ def exporter():
 
 
 def test_a_real_prometheus_gives_a_row_for_each_server_that_it_scraped(rtop, serve, prometheus, exporter):
-    webs, stats = [tcp(), tcp()], [tcp(), tcp()]
-    for web, at in zip(webs, stats):
+    webs, told = [tcp(), tcp()], [tcp(), tcp()]
+    for web, at in zip(webs, told):
         serve("--http-socket", web, "--wsgi-file", "probe.py", "--processes", 2, "--stats", at, "--stats-http")
     nobody = tcp()
-    scraper = prometheus({"app": [*stats, exporter, nobody], "other": [stats[0]]})
+    scraper = prometheus({"app": [*told, exporter, nobody], "other": [told[0]]})
 
     def rate(job: str, instance: str, name: str) -> list[float]:
         return scraper.values(f'sum(rate({name}{{job="{job}",instance="{instance}"}}[1m])) > 0')
@@ -252,13 +255,20 @@ def test_a_real_prometheus_gives_a_row_for_each_server_that_it_scraped(rtop, ser
     def measured() -> bool:
         for web in webs:
             http.get(web, "/pid")
-        known = all(rate("app", at, "rwsgi_worker_requests_total") for at in stats)
+        known = all(rate("app", at, "rwsgi_worker_requests_total") for at in told)
         return known and bool(rate("app", exporter, "uwsgi_worker_requests_total"))
 
     until(measured, "Prometheus knows rates of all", context=lambda: f"{scraper.targets()}")
-    servers = listed(rtop, f"prometheus://{scraper.address}/?job=app", "-f", 0.2, "-n", 8)
-    assert set(servers) == {*stats, exporter, nobody}
-    for at in stats:
+    servers: dict[str, dict] = {}
+
+    def all_up() -> bool:
+        # On a busy machine a scrape takes longer than its second, and then the server is down until the next one.
+        servers.update(listed(rtop, f"prometheus://{scraper.address}/?job=app", "-f", 0.2, "-n", 8))
+        assert set(servers) == {*told, exporter, nobody}
+        return measured() and all(servers[at]["state"] == "up" for at in (*told, exporter))
+
+    until(all_up, "all that are there are up", context=lambda: f"{servers}")
+    for at in told:
         figures = servers[at]["figures"]
         assert servers[at]["state"] == "up" and servers[at]["generation"] == 1
         assert figures["rps"] > 0 and figures["p99"] > figures["p50"] > 0 and figures["rss"] > 1 << 20, figures
@@ -270,8 +280,8 @@ def test_a_real_prometheus_gives_a_row_for_each_server_that_it_scraped(rtop, ser
     assert (figures["waiting"], figures["rss"]) == (3, 2_000_000) and figures["rps"] > 0
     assert (servers[nobody]["state"], servers[nobody]["why"]) == ("dead", "Prometheus cannot scrape it")
     # A point of the past, and what it knows now.
-    assert servers[stats[0]]["points"] >= 2
-    assert set(listed(rtop, f"prometheus://{scraper.address}/?job=other")) == {stats[0]}
+    assert servers[told[0]]["points"] >= 2
+    assert set(listed(rtop, f"prometheus://{scraper.address}/?job=other")) == {told[0]}
     command = [rtop, f"prometheus://{scraper.address}/?job=none", "--servers"]
     none = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert none.returncode == 1 and "no server with these labels" in none.stderr

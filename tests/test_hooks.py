@@ -405,6 +405,7 @@ def test_a_file_that_another_server_holds_ends_the_start(each, program, venv_bin
         holding = holders("--ini", other.ini, cwd=tmp_path, listens=[other.address])
         assert each.run("--ini", site.ini, cwd=tmp_path).wait_exit() == 1
         holding.destroy()
+        holding.wait_gone()
     finally:
         holders.stop_all()
     each("--ini", site.ini, cwd=tmp_path, listens=[site.address])

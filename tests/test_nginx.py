@@ -90,7 +90,7 @@ def test_the_application_s_own_errors_pass(way):
 def test_a_request_past_harakiri_is_a_504(serve, tmp_path):
     unix, uwsgi, plain = str(tmp_path / "app.sock"), tcp(), tcp()
     serve(
-        *("--socket", unix, "--socket", uwsgi, "--http-socket", plain, "--wsgi-file", "worklife.py", "--harakiri", 1),
+        *("--socket", unix, "--socket", uwsgi, "--http-socket", plain, "--wsgi-file", "worklife.py", "--harakiri", 5),
         *("--processes", 3, "--disable-logging"),
     )
     nginx = Nginx(

@@ -309,13 +309,14 @@ def test_the_inside_of_the_new_workers_is_seen_as_before(serve, tmp_path, stats_
         old = site.pids()
         site.refork(1)
         now = site.wait_replaced(old)
-    holder = Connection(site.address)
-    holder.send(head("GET", "/sleep?5"))
+    holder, go = Connection(site.address), tmp_path / "go"
+    holder.send(head("GET", f"/hold?{go}"))
     site.server.wait_stats(lambda document: document["workers"][0]["status"] == "busy", "a request in progress")
     reply, _ = ask(site.control, **{"do": "stacks", "worker": 1})
     threads = [thread for thread in reply["done"]["stacks"]["threads"] if thread["frames"]]
     assert threads and threads[0]["pid"] == now[1], reply
     assert any(frame["function"] == "application" for frame in threads[0]["frames"]), threads
+    go.touch()
     assert holder.response().status == 200
     routes = site.server.wait_stats(lambda document: document.get("routes"), "routes")["routes"]
-    assert any(route["requests"] for route in routes if "sleep" in json.dumps(route)), routes
+    assert any(route["requests"] for route in routes if "wait" in json.dumps(route)), routes

@@ -50,7 +50,7 @@ def test_a_scoreboard_full_of_garbage_costs_the_workers_that_are_named_and_not_t
 
 
 def test_harakiri_sees_garbage_although_nobody_asks_for_stats(serve, address):
-    server = serve("--http-socket", address, "--wsgi-file", "spoiler.py", "--harakiri", 1)
+    server = serve("--http-socket", address, "--wsgi-file", "spoiler.py", "--harakiri", 5)
     before = serves(server, address)
     http.get(address, "/?fill=rwsgi-scoreboard&seed=0")
     server.logged(rf"worker 1 \(pid {before}\): its part of the shared memory is corrupt")

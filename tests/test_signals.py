@@ -70,7 +70,7 @@ def test_signals_to_other_processes(all_kinds, kind):
         for each in TITLES:
             until(lambda each=each: the(all_kinds, each), f"one {each}", context=all_kinds.log)
         assert http.get(all_kinds.listens[0], "/").status == 200
-        pid = the(all_kinds, kind)
+        pid = until(lambda: the(all_kinds, kind), f"one {kind}", context=all_kinds.log)
         if kind == "fork server":
             all_kinds.logged(rf"\(pid {pid}\): loaded")
         if meaning != "dies":

@@ -80,8 +80,9 @@ def test_a_job_that_raises_is_tried_again_until_it_is_done(serve, tmp_path):
     fixed = tmp_path / "fixed"
     jobs.queue(1, fail_without=str(fixed))
     jobs.queue(2)
+    until(lambda: jobs.record.ended() == [2], "others do not wait for it", context=jobs.server.log)
     jobs.wait_begun(1, times=3)
-    assert jobs.record.ended() == [2], "others do not wait for it"
+    assert jobs.record.ended() == [2]
     fixed.touch()
     jobs.wait_ended(1)
 
@@ -93,7 +94,7 @@ def test_tries_are_counted_and_outlive_the_spooler(serve, tmp_path):
     jobs.wait_begun(1, times=3)
     jobs.server.logged(r"raised an exception \(try 3\): again in 1 s")
     assert len(jobs.record.pids()) >= 3, "each in another process"
-    assert jobs.spoolers()[0]["failed"] >= 3
+    jobs.server.wait_stats(lambda document: document["spoolers"][0]["failed"] >= 3, "all tries are counted")
 
 
 def test_the_set_frequency_takes_the_place_of_the_configured_one(serve, tmp_path):
@@ -195,7 +196,7 @@ def test_a_job_that_takes_too_long_ends_with_its_spooler_and_is_tried_again(serv
     jobs.wait_ended(1)
     if not serve.program.is_uwsgi:
         jobs.server.logged(r"spooler-harakiri: spooler 1 \(pid \d+\) runs uwsgi_spoolfile_on_\S+ for longer than the 1 s")
-        assert jobs.spoolers()[0]["failed"] >= 1
+        jobs.server.wait_stats(lambda document: document["spoolers"][0]["failed"] >= 1, "it is counted")
 
 
 def test_jobs_run_where_spooler_chdir_says(serve, tmp_path):
@@ -221,17 +222,22 @@ def test_the_stats_tell_of_the_queue_and_of_what_came_of_jobs(serve, tmp_path):
     jobs.wait_begun(1)
     jobs.queue(2, 4)
     jobs.queue(5, at=str(int(time.time()) + 1000))
-    document = jobs.server.wait_stats(lambda d: d["spoolers"][0]["queue"] == 4, "four jobs wait")
+    # What the spooler says of itself, and what is counted in its directory, come one after the other.
+    document = jobs.server.wait_stats(
+        lambda d: (d["spoolers"][0]["queue"], d["spoolers"][0]["running"]) == (4, 1), "one job runs, and four wait"
+    )
     spooler = document["spoolers"][0]
-    assert spooler["running"] == 1
     assert spooler["job"]["name"].startswith(PREFIX)
     assert spooler["oldest_age"] > 0
     assert (spooler["done"], spooler["tasks"]) == (0, 0)
     go.touch()
-    document = jobs.server.wait_stats(lambda d: d["spoolers"][0]["done"] == 4, "all are done but the last")
-    spooler = document["spoolers"][0]
-    assert (spooler["running"], spooler["queue"], spooler["tasks"], spooler["failed"]) == (0, 1, 4, 0)
-    assert "job" not in spooler
+
+    def is_last_left(document) -> bool:
+        spooler = document["spoolers"][0]
+        return (spooler["done"], spooler["tasks"], spooler["running"], spooler["queue"]) == (4, 4, 0, 1)
+
+    spooler = jobs.server.wait_stats(is_last_left, "all are done but the last")["spoolers"][0]
+    assert spooler["failed"] == 0 and "job" not in spooler
 
 
 @only_rwsgi(why="uWSGI kills what runs")
@@ -246,6 +252,8 @@ def test_a_reload_lets_jobs_finish_and_new_ones_run_in_the_new_application(serve
     app.write_text(source.replace('VERSION = "one"', 'VERSION = "two"'))
     jobs.server.send(1)
     jobs.server.logged("generation 2 takes over")
+    # The master answers when it has done what the line says: it has told the spooler to leave after its job.
+    jobs.server.stats()
     jobs.queue(2)
     assert jobs.record.ended() == []
     go.touch()
@@ -262,6 +270,8 @@ def test_a_stop_lets_the_job_in_progress_finish_and_leaves_the_others(serve, tmp
     jobs.queue(2, 3)
     jobs.server.send(15)
     jobs.server.logged("SIGTERM: stopping")
+    # The master answers when it has done what the line says: it has told the spooler to leave after its job.
+    jobs.server.stats()
     go.touch()
     assert jobs.server.wait_exit() == 0
     assert jobs.record.ended() == [1]

@@ -39,7 +39,7 @@ autostart=true
 autorestart=true
 stopasgroup=true
 killasgroup=true
-stopwaitsecs=10
+stopwaitsecs=60
 """
 
 
@@ -141,13 +141,14 @@ def test_django_is_run_by_the_guides_section(supervised, address, tmp_path, ini)
         return log.read_text() if log.exists() else ""
 
     until(lambda: answers(address), "Django answers", context=context)
-    assert "RUNNING" in control("status")
+    until(lambda: "RUNNING" in control("status"), "supervisord is content")
     for _ in range(3):
         assert "my: started" in control("restart", "my")
         until(lambda: answers(address), "Django answers again", context=context)
     control("stop", "my")
     assert "STOPPED" in control("status")
-    assert not answers(address)
+    # Its other processes notice that it was killed.
+    until(lambda: not answers(address), "nobody answers", context=context)
     control("start", "my")
     until(lambda: answers(address), "Django answers once more", context=context)
 

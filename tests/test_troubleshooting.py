@@ -12,7 +12,7 @@ import sys
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Union
 
 import pytest
 
@@ -57,21 +57,26 @@ def application(environ, start_response):
 """
 
 
+# What a scene gives: what was printed, or how to read logs. Their lines are written by processes that nothing waits for.
+Told = Union[str, Callable[[], str]]
+
+
 class Scenes:
     """What the messages come from. Each is made once; what it gives is all that was logged or printed."""
 
     def __init__(self, program: Program, rtop: str, directory: Path) -> None:
         self.program, self.rtop, self.directory = program, rtop, directory
         self.servers = Servers(program, directory)
-        self.texts: dict[Callable[[Scenes], str], str] = {}
+        self.told: dict[Callable[[Scenes], Told], Told] = {}
         (directory / "app.py").write_text(APP)
         self.nginx: Nginx | None = None
 
-    def text(self, scene: Callable[[Scenes], str]) -> str:
-        """What a scene gives."""
-        if scene not in self.texts:
-            self.texts[scene] = scene(self)
-        return self.texts[scene]
+    def text(self, scene: Callable[[Scenes], Told]) -> str:
+        """What a scene has given so far."""
+        if scene not in self.told:
+            self.told[scene] = scene(self)
+        told = self.told[scene]
+        return told if isinstance(told, str) else told()
 
     def start(self, *options: object, **named: object):
         """A server of the application."""
@@ -108,7 +113,7 @@ def scenes(program, rtop):
         shutil.rmtree(directory)
 
 
-def behind_nginx(scenes: Scenes) -> str:
+def behind_nginx(scenes: Scenes) -> Told:
     """One nginx with all that can be wrong behind it, and the servers' logs."""
     directory = scenes.directory
     plain, uwsgi, full, denied = tcp(), tcp(), directory / "full.sock", directory / "denied.sock"
@@ -151,10 +156,10 @@ def behind_nginx(scenes: Scenes) -> str:
     for one in crowd:
         one.close()
     os.kill(worker, signal.SIGCONT)
-    return nginx.log() + server.log()
+    return lambda: nginx.log() + server.log()
 
 
-def router(scenes: Scenes) -> str:
+def router(scenes: Scenes) -> Told:
     """The http router with one busy worker and space for one more, and a directory for bodies that is not there any more."""
     address, bodies = tcp(), scenes.directory / "bodies"
     bodies.mkdir()
@@ -175,14 +180,14 @@ def router(scenes: Scenes) -> str:
         connection.close()
     server.send(signal.SIGTERM)
     server.send(signal.SIGTERM)
-    return "\n".join(answer.text for answer in texts) + server.log()
+    return lambda: "\n".join(answer.text for answer in texts) + server.log()
 
 
-def application(scenes: Scenes) -> str:
+def application(scenes: Scenes) -> Told:
     """An application with faults, with harakiri and a limit of memory."""
     address = tcp()
     server = scenes.start(
-        *("--http-socket", address, "--harakiri", 3, "--limit-post", 1000, "--reload-on-rss", 60, "--min-worker-lifetime", 1),
+        *("--http-socket", address, "--harakiri", 6, "--limit-post", 1000, "--reload-on-rss", 60, "--min-worker-lifetime", 1),
         *("--buffer-size", 8192, "--processes", 2), env={"WITH_THREAD": "yes"},
     )  # fmt: skip
     for path, statuses in [("/raise", {500}), ("/early", {500}), ("/str", {500}), ("/hang", {504})]:
@@ -196,8 +201,7 @@ def application(scenes: Scenes) -> str:
     assert http.request(address, "POST", "/", body=b"x" * 3000).status == 413
     assert http.get(address, "/", {"X": "a" * 9000}).status == 431
     assert http.get(address, "/grow").status == 200
-    server.logged("above reload-on-rss")
-    return server.log()
+    return server.log
 
 
 def answers(address: str) -> bool:
@@ -207,7 +211,7 @@ def answers(address: str) -> bool:
         return False
 
 
-def reloads(scenes: Scenes) -> str:
+def reloads(scenes: Scenes) -> Told:
     """A worker that does not leave, and code that does not load."""
     directory = scenes.directory / "reloads"
     directory.mkdir()
@@ -221,8 +225,7 @@ def reloads(scenes: Scenes) -> str:
         server.logged("did not leave in time")
     (directory / "app.py").write_text("def broken(:\n")
     server.send(signal.SIGHUP)
-    server.logged("failed to load")
-    return server.log()
+    return server.log
 
 
 def starts(scenes: Scenes) -> str:
@@ -269,16 +272,17 @@ def forbidden(scenes: Scenes) -> str:
     return scenes.run(*command, cwd=scenes.directory)
 
 
-def as_root(scenes: Scenes) -> str:
+def as_root(scenes: Scenes) -> Told:
     if os.getuid() != 0:
         pytest.skip("only root is warned")
-    return scenes.start("--http-socket", tcp()).log()
+    return scenes.start("--http-socket", tcp()).log
 
 
 def rtop_s(scenes: Scenes) -> str:
     """What rtop says of addresses that are no stats servers, or not for everybody."""
     stats, plain, file = tcp(), tcp(), scenes.directory / "stats.sock"
-    scenes.start("--http-socket", plain, "--stats", stats, "--stats-http")
+    server = scenes.start("--http-socket", plain, "--stats", stats, "--stats-http")
+    until(lambda: answers(plain), "it answers as soon as it is asked", context=server.log)
     scenes.start("--http-socket", tcp(), "--stats", file)
     locked(file)
     with socket.create_server(("127.0.0.1", 0)) as other, ThreadPoolExecutor() as pool:
@@ -310,7 +314,7 @@ def django(scenes: Scenes) -> str:
 
 
 # From where each message comes.
-MESSAGES: dict[str, Callable[[Scenes], str]] = {
+MESSAGES: dict[str, Callable[[Scenes], Told]] = {
     "connect() failed (111: Connection refused) while connecting to upstream": behind_nginx,
     "connect() to unix:… failed (2: No such file or directory) while connecting to upstream": behind_nginx,
     "connect() to unix:… failed (13: Permission denied) while connecting to upstream": behind_nginx,
@@ -361,7 +365,7 @@ MESSAGES: dict[str, Callable[[Scenes], str]] = {
 }
 
 
-def uwsgi_s(scenes: Scenes) -> str:
+def uwsgi_s(scenes: Scenes) -> Told:
     """A real uWSGI and a packet that is larger than its buffer."""
     address = tcp()
     servers = Servers(Program(str(Path(sys.prefix) / "bin" / "uwsgi")), scenes.directory)
@@ -372,7 +376,7 @@ def uwsgi_s(scenes: Scenes) -> str:
         with connect(address) as connection:
             connection.sendall(b"\0" + (9000).to_bytes(2, "little") + b"\0" + b"x" * 100)
             connection.recv(1)
-        return server.log()
+        return server.log
     finally:
         servers.stop_all()
 
@@ -380,13 +384,11 @@ def uwsgi_s(scenes: Scenes) -> str:
 MESSAGES["invalid request block size"] = uwsgi_s
 
 
-def turned_on(scenes: Scenes) -> str:
+def turned_on(scenes: Scenes) -> Told:
     """A free-threaded Python that is told to have its lock."""
     if not sysconfig.get_config_var("Py_GIL_DISABLED"):
         pytest.skip("this Python always has a global lock")
-    server = scenes.start("--http-socket", tcp(), env={"PYTHON_GIL": "1"})
-    server.logged("loaded in")
-    return server.log()
+    return scenes.start("--http-socket", tcp(), env={"PYTHON_GIL": "1"}).log
 
 
 MESSAGES["Python's global lock is on, so that the threads of a worker take turns"] = turned_on
@@ -408,6 +410,9 @@ def test_every_message_of_the_page_is_tried():
 def test_the_message_is_what_the_program_says(scenes, message):
     if message.startswith("home:") and Path(scenes.program.path).read_bytes()[:2] != b"#!":
         pytest.skip("the plain executable has a Python of its own, and says otherwise")
-    text = scenes.text(MESSAGES[message])
     pattern = ".*?".join(re.escape(part) for part in message.split("…"))
-    assert re.search(pattern, text), text[-8000:]
+
+    def text() -> str:
+        return scenes.text(MESSAGES[message])
+
+    until(lambda: re.search(pattern, text()), "the program says so", context=lambda: text()[-8000:])

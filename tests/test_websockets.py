@@ -202,7 +202,7 @@ def test_without_the_option_the_http_router_keeps_its_clients(serve, address):
 
 @pytest.mark.parametrize("path", ["/echo", "/fd"])
 def test_a_silent_client_is_pinged_and_closed_when_it_does_not_answer(serve, address, path):
-    limits = ("--websockets-ping-freq", 1, "--websockets-pong-tolerance", 1)
+    limits = ("--websockets-ping-freq", 1, "--websockets-pong-tolerance", 5)
     serve("--http-socket", address, "--wsgi-file", "chat.py", *limits)
     with WebSocket(address, path) as client:
         assert client.receive() == (PING, b"")

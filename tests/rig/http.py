@@ -88,7 +88,11 @@ class Connection:
 
     def request(self, method: str, target: str, headers: dict[str, str] | None = None, body: bytes | None = None) -> Response:
         """Sends a request with a Host header (and Content-Length, where there is a body) and reads the answer."""
-        self.send(head(method, target, headers, body) + (body or b""))
+        try:
+            self.send(head(method, target, headers, body) + (body or b""))
+        except (BrokenPipeError, ConnectionResetError):
+            # The server may have answered without all of the body, and have waited no longer for the rest of it.
+            pass
         return self.response(method)
 
     def _more(self) -> bool:

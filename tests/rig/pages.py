@@ -45,15 +45,16 @@ BEFORE_A_BLOCK = {"run", "output", "options", "not run"}
 FRAGMENT = ("no address to serve on", "no application")
 
 
-# `rwsgi ctl` asks the page's own server, whatever other servers of this user run. A server listens for clients first.
+# `rwsgi ctl` asks the page's own server, whatever other servers of this user run. A server listens for clients first, and a
+# socket's file is there before it is listened on.
 ONE_SERVER = """
 rwsgi() {
     case "$*" in
         *--control* | *--pidfile* | "ctl help"*) ;;
         "ctl "*)
             shift
-            for _ in $(seq 100); do
-                [ -S "$(echo "$XDG_RUNTIME_DIR"/rwsgi/*.sock)" ] && break
+            for _ in $(seq 300); do
+                grep -q " 00010000 .* $(echo "$XDG_RUNTIME_DIR"/rwsgi/*.sock)$" /proc/net/unix && break
                 sleep 0.1
             done
             set -- ctl --control "$(echo "$XDG_RUNTIME_DIR"/rwsgi/*.sock)" "$@" ;;

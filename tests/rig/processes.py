@@ -89,6 +89,7 @@ def marked(mark: str) -> list[Process]:
 
 def kill(pid: int, number: int = signal.SIGKILL) -> None:
     """Sends the signal; a process that is gone already is fine."""
+    assert pid > 0, "0 stands for our own group, and is told of a worker that has no process"
     try:
         os.kill(pid, number)
     except ProcessLookupError:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterable
 
 from rig.addresses import free_port
-from rig.waiting import until
+from rig.waiting import DEADLINE, until
 
 PROGRAM = shutil.which("prometheus") or "/usr/bin/prometheus"
 PROMTOOL = shutil.which("promtool") or "/usr/bin/promtool"
@@ -26,7 +26,7 @@ Result = list[dict[str, Any]]
 def promtool(*arguments: object, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
     """Runs `promtool`; the caller looks at its status and output."""
     command = [PROMTOOL, *map(str, arguments)]
-    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=240, check=False)
 
 
 def scrape_config(targets: dict[str, Iterable[str]], **more: object) -> list[dict[str, Any]]:
@@ -114,7 +114,7 @@ class Prometheus:
         """The numbers that `expression` has now."""
         return [float(sample["value"][1]) for sample in self.query(expression, **parameters)]
 
-    def wait(self, expression: str, condition: Callable[[Result], object] = bool) -> Result:
+    def wait(self, expression: str, condition: Callable[[Result], object] = bool, deadline: float = DEADLINE) -> Result:
         """Waits until the samples of `expression` fulfil `condition` (default: there are some), and returns them."""
         last: list[Result] = []
 
@@ -122,7 +122,8 @@ class Prometheus:
             last[:] = [self.query(expression)]
             return bool(condition(last[0]))
 
-        until(holds, f"{expression} fulfils what is waited for", context=lambda: f"{last}\n{self.targets()}\n{self.log()}")
+        what = f"{expression} fulfils what is waited for"
+        until(holds, what, deadline, lambda: f"{last}\n{self.targets()}\n{self.log()}")
         return last[0]
 
     def wait_value(self, expression: str, condition: Callable[[float], object] = lambda _: True) -> float:
