@@ -148,3 +148,41 @@ def test_a_failing_application_does_not_cost_the_worker(serve, address, stats_at
             pass  # uWSGI says nothing at all
     assert http.get(address, "/pid").text == str(before)
     assert server.stats()["workers"][0]["exceptions"] == 20
+
+
+# Each level takes kilobytes of the stack, and Python counts levels only.
+RECURSIVE = """
+import threading
+import uwsgi
+
+together = threading.Barrier(2)
+
+def key(item):
+    return sorted([1, 2], key=key)
+
+def recurse():
+    try:
+        key(1)
+    except RecursionError:
+        return "RecursionError"
+
+uwsgi.register_signal(17, "worker", lambda number: print("handler:", recurse(), flush=True))
+
+def application(environ, start_response):
+    # Each thread has one of two requests.
+    together.wait(20)
+    uwsgi.signal(17)
+    start_response("200 OK", [])
+    return [recurse().encode()]
+"""
+
+
+def test_every_thread_has_the_stack_that_recursion_needs_until_python_ends_it(serve, address, tmp_path):
+    (tmp_path / "recursive.py").write_text(RECURSIVE)
+    options = "--master", "--threads", 2, "--chdir", tmp_path, "--wsgi-file", "recursive.py"
+    server = serve("--http-socket", address, *options)
+    with Connection(address) as one, Connection(address) as other:
+        for connection in (one, other):
+            connection.send(http.head("GET", "/"))
+        assert [one.response().body, other.response().body] == [b"RecursionError"] * 2
+    server.logged("handler: RecursionError")

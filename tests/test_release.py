@@ -72,6 +72,23 @@ def test_pip_on_this_machine_would_take_one_wheel_of_each_package():
         assert len(fitting) == 1, fitting
 
 
+def found(tag: str, libraries: dict) -> dict:
+    """What auditwheel says of a wheel whose symbols are all there."""
+    overall = "linux_x86_64" if libraries else tag
+    return {"overall_tag": overall, "sym_tag": tag, "external_libs": libraries, "unsupported_isa": False}
+
+
+def test_a_wheel_for_musl_may_need_musl_by_its_own_name_and_nothing_else():
+    judged, gnu, musl = module("build").judged, plan.TARGETS[0], plan.TARGETS[2]
+    assert judged(found("musllinux_1_2_x86_64", {"libc.so": None}), musl) == "musllinux_1_2_x86_64"
+    assert judged(found("musllinux_1_2_x86_64", {}), musl) == "musllinux_1_2_x86_64"
+    for libraries in ({"libz.so.1": None}, {"libc.so": None, "libz.so.1": None}, {"libc.so.6": None}):
+        assert judged(found("musllinux_1_2_x86_64", libraries), musl).startswith("FAILED")
+    assert judged(found("musllinux_1_3_x86_64", {"libc.so": None}), musl).startswith("FAILED")
+    assert judged(found("manylinux_2_17_x86_64", {"libc.so": None}), gnu).startswith("FAILED")
+    assert judged(found("manylinux_2_17_x86_64", {}), gnu) == "manylinux_2_17_x86_64"
+
+
 def test_a_free_threaded_interpreter_is_described_as_one():
     described = dict(line.split("=", 1) for line in plan.python_config("3.14t").splitlines())
     assert (described["version"], described["build_flags"], described["abi_tag"]) == ("3.14", "Py_GIL_DISABLED", "314t")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ctypes
 import os
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from rig import http
+from rig import http, stats
 from rig.addresses import tcp
 from rig.waiting import until
 
@@ -92,3 +93,27 @@ def test_a_unix_socket_can_be_without_a_file(serve, tmp_path):
 def test_a_socket_is_not_for_a_worker_that_there_is_not(serve, address):
     server = serve.run("--http-socket", address, *APP, "--processes", 2, "--map-socket", "0:3")
     assert "there is no worker 3" in server.log()
+
+
+@pytest.mark.only_rwsgi(why="its default is 100, and it refuses what is longer than the limit of the system")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a network")
+@pytest.mark.parametrize(("asked", "length"), [([], 8192), (["--listen", "6000"], 6000)])
+def test_a_backlog_is_as_long_as_the_system_allows_or_as_it_is_asked_for(program, tmp_path, asked, length):
+    """Whatever the C library takes for the limit: a network has one of its own."""
+    fresh = ["unshare", "--net", "sh", "-c", 'echo 8192 >/proc/sys/net/core/somaxconn && exec "$0" "$@"']
+    options = ["--http-socket", tmp_path / "web", "--stats", tmp_path / "stats", "--wsgi-file", "foobar.py", *asked]
+    server = subprocess.Popen([*fresh, program.path, *options], cwd=Path(__file__).parent / "apps", stderr=subprocess.DEVNULL)
+
+    def document():
+        try:
+            return stats.read(str(tmp_path / "stats"))
+        except OSError:
+            return None
+
+    try:
+        assert until(document, "it has begun")["sockets"][0]["max_queue"] == length
+        server.terminate()
+        assert server.wait(30) == 0
+    finally:
+        server.kill()
+        server.wait()

@@ -25,8 +25,8 @@ unsafe extern "C" {
     safe fn tzset();
 }
 
-/// From now on local times are those of the zone that `config` sets, if it does. The environment stays as it is. Nothing
-/// when other threads run: they may read it.
+/// From now on local times are those of the zone that `config` sets, if it does. The environment stays as it is, but with
+/// musl. Nothing when other threads run: they may read it.
 pub(crate) fn follow(config: &Config) {
     let given = config.env.iter().rev().find(|(name, _)| name == ZONE).map(|(_, value)| value);
     let is_removed = config.unenv.iter().any(|name| name == ZONE);
@@ -43,7 +43,10 @@ pub(crate) fn follow(config: &Config) {
     };
     set(given.map(AsRef::as_ref));
     tzset();
-    set(before.as_deref());
+    // musl reads the variable again for each time: there it stays.
+    if !cfg!(target_env = "musl") {
+        set(before.as_deref());
+    }
 }
 
 // The libc crate calls `time_t` deprecated on musl, where it will change its size: code that names the type follows.

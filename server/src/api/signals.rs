@@ -24,7 +24,7 @@ use crate::ipc::calls::{self, CallPacket, CallRequest};
 use crate::ipc::schedule::{Cron, When};
 use crate::ipc::target::Target;
 use crate::ipc::{Role, channel};
-use crate::wsgi::traceback;
+use crate::wsgi::{threads, traceback};
 
 pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(register_signal, module)?)?;
@@ -236,7 +236,7 @@ fn start(role: Role, server: &ServerContext) -> io::Result<SignalThread> {
         Role::Worker { worker, .. } => format!("rwsgi w{worker}sig"),
         Role::Auxiliary(_) => "rwsgi sig".to_owned(),
     };
-    let thread = std::thread::Builder::new().name(name).spawn(move || handle_all(&socket))?;
+    let thread = threads::builder(name).spawn(move || handle_all(&socket))?;
     Ok(SignalThread::Runs { socket: ours, thread })
 }
 

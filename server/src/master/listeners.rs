@@ -8,7 +8,7 @@ use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::Path;
 
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::sys::socket::{Backlog, listen, setsockopt, sockopt};
+use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::stat::SFlag;
 use rwsgi_config::SocketConfig;
 use rwsgi_stats::Address;
@@ -110,9 +110,9 @@ pub(crate) fn same(bound: &Address, wanted: &Address) -> bool {
 
 /// Has a bound socket listen, without ever blocking.
 fn settle(fd: OwnedFd, backlog: u32) -> io::Result<OwnedFd> {
-    // The standard library, or who opened it, listens with a backlog of its own; a second call replaces it.
-    let backlog = Backlog::new(i32::try_from(backlog).unwrap_or(i32::MAX)).unwrap_or(Backlog::MAXCONN);
-    listen(&fd, backlog)?;
+    // The standard library, or who opened it, listens with a backlog of its own; a second call replaces it. The kernel knows its
+    // limit. `nix` has the C library's SOMAXCONN for one, which is 4096 with glibc and 128 with musl, whatever the system allows.
+    rustix::net::listen(&fd, i32::try_from(backlog).unwrap_or(i32::MAX))?;
     set_nonblocking(fd.as_fd())?;
     Ok(fd)
 }

@@ -36,7 +36,7 @@ fn listen_anywhere() -> io::Result<(OwnedFd, String)> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let listener = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
     bind(listener.as_raw_fd(), &UnixAddr::new_unnamed())?;
-    listen(&listener, Backlog::MAXCONN)?;
+    listen(&listener, Backlog::MAXALLOWABLE)?;
     let bound: UnixAddr = getsockname(listener.as_raw_fd())?;
     let name = bound.as_abstract().and_then(|name| std::str::from_utf8(name).ok());
     let name = name.ok_or_else(|| io::Error::other("the kernel has chosen no name that can be passed on"))?;

@@ -246,7 +246,7 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<Next
         .into_iter()
         .map(|mut thread| {
             let name = crate::ipc::harakiri::thread_name(worker, thread.id);
-            std::thread::Builder::new().name(name).spawn(move || {
+            threads::builder(name).spawn(move || {
                 let _serving = Serving(Arc::clone(&thread.worker));
                 Python::attach(|py| {
                     threads::begin(py);

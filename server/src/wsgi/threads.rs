@@ -1,9 +1,23 @@
 //! What the server's threads lack of what Python's own have, and what gevent's replacements need where there are several.
 
+use std::thread::Builder;
+
 use pyo3::prelude::*;
+use rustix::process::{Resource, getrlimit};
 use tracing::warn;
 
 use super::traceback;
+
+/// The least stack of a thread that runs Python: what processes have by default.
+const LEAST_STACK: usize = 8 << 20;
+
+/// Makes a thread that will run Python. Its stack is as large as the process's own (`ulimit -s`), or [`LEAST_STACK`]. Rust's
+/// default is a quarter of that: functions of Python's that are written in C, such as `sorted` with a `key` that sorts, would
+/// come to its end before Python raises `RecursionError`.
+pub(crate) fn builder(name: String) -> Builder {
+    let limit = getrlimit(Resource::Stack).current.and_then(|limit| usize::try_from(limit).ok());
+    Builder::new().name(name).stack_size(limit.unwrap_or(0).max(LEAST_STACK))
+}
 
 /// Begins a thread that `threading` has not started. What watches every thread (coverage, debuggers, profilers) watches this
 /// one too: the application has set it while it was loaded, or after the fork.

@@ -142,7 +142,7 @@ fn bind_at(path: &Path, user: Option<&Identity>) -> anyhow::Result<(ControlFile,
     let found = place.look()?.filter(|found| found.kind() == SFlag::S_IFSOCK && place.is_made_by(found.owner()));
     let found =
         found.context("another program has changed its path while it was bound: name one in a directory of root")?;
-    listen(&bound, Backlog::MAXCONN)?;
+    listen(&bound, Backlog::MAXALLOWABLE)?;
     let file = ControlFile { path: path.to_owned(), made: found.identity() };
     if let Some(Identity { uid: Some(uid), gid, .. }) = user
         && found.owner() != uid.as_raw()
