@@ -115,7 +115,7 @@ class Copy:
             trust = {"PIP_CERT": "/var/lib/trusted.crt"}
         archives = self.cache / "archives" / self.root.name
         steps += [
-            f"mkdir -p {archives}/partial {self.cache}/pip var/cache/pip",
+            f"mkdir -p {archives}/partial {self.cache}/pip var/cache/apt/archives var/cache/pip",
             f"mount --bind {archives} var/cache/apt/archives",
             f"mount --bind {self.cache}/pip var/cache/pip",
         ]
