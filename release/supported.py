@@ -26,6 +26,8 @@ class System:
     packages: tuple[str, ...] = ()
     # An interpreter that is no package: its directory on this machine.
     home: Path | None = None
+    # A processor that is emulated, as Debian names it.
+    arch: str | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ DEBIANS = [
     System("debian-12", "Debian 12", "bookworm", "3.11"),
     System("debian-13", "Debian 13", "trixie", "3.13"),
     System("debian-testing", "Debian testing", "forky", "3.14"),
+    System("debian-12-arm64", "Debian 12, aarch64 (emulated)", "bookworm", "3.11", arch="arm64"),
     System("debian-testing-3.15", "Debian testing", "forky", "3.15", "python3.15", ("python3.15", "python3.15-venv")),
 ]
 # No wheel, no checkout: the packages of sources, and a Rust that is Debian's.

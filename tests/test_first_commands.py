@@ -286,3 +286,29 @@ def test_every_chosen_test_exists(supported, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "release"))
     check = module(ROOT / "release" / "check")
     assert [name for name in check.CHOSEN if not (ROOT / "tests" / f"{name}.py").exists()] == []
+
+
+@pytest.mark.parametrize(
+    "handler, lacks",
+    [
+        (None, "qemu's binfmt handler"),
+        ("disabled\ninterpreter /usr/bin/qemu\nflags: PF\n", "qemu's binfmt handler"),
+        ("enabled\ninterpreter /usr/bin/qemu\nflags: P\n", "qemu's binfmt handler"),
+        ("enabled\ninterpreter /usr/bin/qemu\nflags: PF\n", "qemu-system-aarch64"),
+    ],
+)
+def test_where_nothing_emulates_another_processor_its_row_is_not_run(monkeypatch, capsys, tmp_path, handler, lacks):
+    monkeypatch.syspath_prepend(str(ROOT / "release"))
+    check = module(ROOT / "release" / "check")
+    wheel(tmp_path, "rwsgi", "py3-none-any")
+    if handler is not None:
+        (tmp_path / "qemu-aarch64").write_text(handler)
+    monkeypatch.setattr(sys.modules["roots"], "BINFMT", tmp_path)
+    monkeypatch.setattr(sys.modules["roots"].shutil, "which", lambda program: None)
+    monkeypatch.setattr(check, "PAGE", tmp_path / "page")
+    monkeypatch.setattr(check, "RESULTS", tmp_path / "results.json")
+    (tmp_path / "page").write_text(f"{check.BEGIN}\n{sys.modules['supported'].END}\n")
+    monkeypatch.setattr(sys, "argv", ["check", "--only", "debian-12-arm64", "--wheels", str(tmp_path)])
+    assert check.main() == 1
+    assert f"debian-12-arm64: not run, for this machine lacks {lacks}" in capsys.readouterr().err
+    assert "| Debian 12, aarch64 (emulated) | 3.11 | not run | not run |" in (tmp_path / "page").read_text()
