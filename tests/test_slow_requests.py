@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import sysconfig
 import termios
 import time
 from contextlib import ExitStack
@@ -160,6 +161,7 @@ def test_a_client_that_takes_the_response_slowly_is_sending(sites):
     assert long_phase(record) == "write"
 
 
+@pytest.mark.skipif(bool(sysconfig.get_config_var("Py_GIL_DISABLED")), reason="this Python has no global lock to wait for")
 def test_a_thread_that_keeps_the_global_lock_is_waited_for(serve, stats_at, address, tmp_path):
     server = serve("--http-socket", address, "--wsgi-file", "sluggish.py", "--threads", 2, "--slow-request", THRESHOLD,
                    "--stats", stats_at)

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import sysconfig
 import threading
 from collections import Counter
 from contextlib import contextmanager
@@ -116,6 +117,7 @@ def test_a_stuck_thread_tells_its_line_its_request_and_what_it_waits_for(site, t
     assert stack["frames"][-1] == outer, "frames of the server's own are left out"
 
 
+@pytest.mark.skipif(bool(sysconfig.get_config_var("Py_GIL_DISABLED")), reason="this Python has no global lock to wait for")
 def test_threads_that_want_the_global_lock_say_so(site):
     site = site("--threads", 3)
     with site.stuck("hog", "spin"):

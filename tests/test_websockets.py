@@ -220,7 +220,8 @@ def test_nginx_passes_websockets_on_with_uwsgi_pass(serve, tmp_path, path):
     nginx = Nginx(tmp_path, {}, servers={"chat": f"server {{ listen ADDRESS; {location} }}"})
     try:
         with WebSocket(nginx.addresses["chat"], path) as client:
-            assert client.status == "HTTP/1.1 101 Switching Protocols"
+            # What the library for Python 3.9 sends names no reason.
+            assert client.status.startswith("HTTP/1.1 101 ")
             client.send(b"hello")
             assert client.receive() == (TEXT, b"hello")
             client.send(b"\x03\xe8", CLOSE)

@@ -42,7 +42,7 @@ class Stuck:
         while not self.is_over():
             try:
                 mine.recv(1)  # here: receive
-            except TimeoutError:
+            except socket.timeout:  # Python 3.9 has no other name for it.
                 pass
 
     def deep(self, depth=150):
