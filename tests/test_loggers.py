@@ -416,7 +416,7 @@ def test_the_log_on_a_terminal_is_what_it_is_in_a_file(program, tmp_path, addres
 
     def whole() -> list[str]:
         """The lines so far: a terminal may pass on a part of one."""
-        return shown.decode().splitlines() if shown.endswith(b"\n") else shown.decode().splitlines()[:-1]
+        return shown.decode().rpartition("\n")[0].splitlines()
 
     def is_loaded() -> bool:
         nonlocal shown
