@@ -34,8 +34,10 @@ class Stuck:
 
     def spin(self):
         while not self.is_over():
-            heavy()
-            light()
+            # A signal may reach a thread late, at its next system call: with one in each turn, many samples would be there.
+            for _ in range(100):
+                heavy()
+                light()
 
     def receive(self):
         mine, _theirs = socket.socketpair()
