@@ -66,6 +66,39 @@ def times_less(work: str, ours: str, theirs: str, times: float) -> Callable[[Res
     return judge
 
 
+def at_most_micros(work: str, ours: str, limit: float) -> Callable[[Results], Verdict | None]:
+    """Our processor time for each request, µs."""
+
+    def judge(results: Results) -> Verdict | None:
+        mine = results.median(work, ours, "cpu")
+        return None if mine is None else Verdict(f"{number(mine)} µs", mine <= limit)
+
+    return judge
+
+
+def p99_in_each_round(work: str, ours: str, milliseconds: float) -> Callable[[Results], Verdict | None]:
+    """Our p99 in the worst round."""
+
+    def judge(results: Results) -> Verdict | None:
+        p99 = results.get(work, ours, "p99")
+        if p99 is None:
+            return None
+        told = f"{number(p99.low / 1e3)} to {number(p99.high / 1e3)} ms"
+        return Verdict(told, p99.high <= milliseconds * 1e3)
+
+    return judge
+
+
+def memory_at_most(work: str, ours: str, megabytes: float) -> Callable[[Results], Verdict | None]:
+    """PSS of all our processes."""
+
+    def judge(results: Results) -> Verdict | None:
+        mine = results.median(work, ours, "pss")
+        return None if mine is None else Verdict(f"{mine / 1e6:.1f} MB", mine <= megabytes * 1e6)
+
+    return judge
+
+
 def best_cpu(work: str, ours: str) -> Callable[[Results], Verdict | None]:
     """Our processor time in terms of the least that a peer needs."""
 
@@ -132,13 +165,17 @@ def reloads(results: Results) -> Verdict | None:
     return Verdict("; ".join(told), bool(reached))
 
 
-def django_memory(results: Results) -> Verdict | None:
-    """PSS of four workers."""
-    mine, theirs = results.row("django-memory", server=SOCKET), results.row("django-memory", server="uwsgi --http-socket")
-    if mine is None or theirs is None:
-        return None
-    ours, other = float(mine["PSS, MB"]), float(theirs["PSS, MB"])
-    return Verdict(f"{ours:.1f} MB, {ours / other:.2f} of uwsgi's", ours <= other)
+def django_memory(limit: float) -> Callable[[Results], Verdict | None]:
+    """PSS of four workers in terms of uWSGI's."""
+
+    def judge(results: Results) -> Verdict | None:
+        rows = [results.row("django-memory", server=server) for server in (SOCKET, "uwsgi --http-socket")]
+        if None in rows:
+            return None
+        ours, other = (float(row["PSS, MB"]) for row in rows if row)
+        return Verdict(f"{ours:.1f} MB, {ours / other:.2f} of uwsgi's", ours <= limit * other)
+
+    return judge
 
 
 def polls(results: Results) -> Verdict | None:
@@ -159,27 +196,58 @@ def idle(results: Results) -> Verdict | None:
     return Verdict(told, all(row["bytes each"] <= 2048 and row["served on"] == row["wanted"] for row in rows))
 
 
-def starts(results: Results) -> Verdict | None:
-    """Time from exec to the first answer."""
-    row = results.row("start", server=SOCKET)
-    return None if row is None else Verdict(f"{row['median, ms']:.0f} ms", float(row["median, ms"]) <= 100)
+def starts(limit: float) -> Callable[[Results], Verdict | None]:
+    """Time from exec to the first answer, ms."""
 
+    def judge(results: Results) -> Verdict | None:
+        row = results.row("start", server=SOCKET)
+        return None if row is None else Verdict(f"{row['median, ms']:.0f} ms", float(row["median, ms"]) <= limit)
+
+    return judge
+
+
+def spooled(figure: str, unit: str, good: Callable[[float], bool]) -> Callable[[Results], Verdict | None]:
+    """One figure of the spooler."""
+
+    def judge(results: Results) -> Verdict | None:
+        row = results.row("spooler", server=SOCKET)
+        return None if row is None or figure not in row else Verdict(f"{number(float(row[figure]))}{unit}", good(float(row[figure])))
+
+    return judge
+
+
+UWSGI = "uwsgi --http-socket"
 
 GOALS = [
     Goal("hello, keep-alive, `--http-socket`", "CPU/request at most bjoern's", at_most("hello", SOCKET, "bjoern", 1)),
     Goal("", "at most 1.3 of the floor", at_most("hello", SOCKET, "floor", 1.3)),
-    Goal("", "at least 3.5 times less than uWSGI's", times_less("hello", SOCKET, "uwsgi --http-socket", 3.5)),
-    Goal("Flask page", "at most bjoern's", at_most("flask", SOCKET, "bjoern", 1)),
+    Goal("", "at least 3.5 times less than uWSGI's", times_less("hello", SOCKET, UWSGI, 3.5)),
+    Goal("", "memory of all processes at most 12 MB", memory_at_most("hello", SOCKET, 12)),
     Goal("hello through `--http`", "at most 1.5 of granian's", at_most("hello", FRONT, "granian", 1.5)),
     Goal("", "at least 3 times less than uWSGI `--http`'s", times_less("hello", FRONT, "uwsgi --http", 3)),
+    Goal("", "2 processes: p99 at most 5 ms in each round", p99_in_each_round("hello-2", FRONT, 5)),
+    Goal("a connection for each request", "at most uWSGI's", at_most("hello-close", SOCKET, UWSGI, 1)),
+    Goal("Flask page", "at most bjoern's", at_most("flask", SOCKET, "bjoern", 1)),
     Goal("10 ms waits, 8 threads", "at least the best peer's requests/s, at most its CPU", most_requests("wait", SOCKET)),
+    Goal("10 kB response", "at most the best peer's CPU", best_cpu("10kB", SOCKET)),
+    Goal("", "through `--http`: at most granian's", at_most("10kB", FRONT, "granian", 1)),
     Goal("1 MB response", "at most the best peer's CPU", best_cpu("1MB", SOCKET)),
+    Goal("", "through `--http`: at most 1.3 of direct", at_most("1MB", FRONT, SOCKET, 1.3)),
     Goal("1 MB upload", "at most the best peer's CPU", best_cpu("upload-1MB", SOCKET)),
+    Goal("", "through `--http`: at most 1.5 of direct", at_most("upload-1MB", FRONT, SOCKET, 1.5)),
+    Goal("100 MB file", "through `--http`: at most 1.1 of direct", at_most("file", FRONT, SOCKET, 1.1)),
+    Goal("1,000 chunks of 100 bytes", "at most 1,000 µs", at_most_micros("stream", SOCKET, 1000)),
+    Goal("", "through `--http`: at most 1,300 µs", at_most_micros("stream", FRONT, 1300)),
     Goal("mixed, through `--http`", "p99 of fast pages the lowest, at most 5 times theirs without slow ones", fast_pages),
+    Goal("mixed, `--http-socket`", "p99 of fast pages at most 5 ms in each round", p99_in_each_round("mixed", SOCKET, 5)),
     Goal("Django behind nginx, 10,000 at 1,000 at once", "no failures; longest at most tuned uWSGI's", behind_nginx),
     Goal("reload each second under load", "no failures; longest at most 50 ms more", reloads),
-    Goal("4 Django workers", "PSS at most uWSGI's", django_memory),
+    Goal("4 Django workers", "PSS at most uWSGI's", django_memory(1)),
+    Goal("", "at most half of uWSGI's", django_memory(0.5)),
     Goal("stats poll, 64 workers of 2 threads", "at most 1 ms; ten a second cost hello less than 1%", polls),
     Goal("10,000 idle connections", "served on, at most 2 kB each", idle),
-    Goal("start, hello app", "within 100 ms of exec", starts),
+    Goal("start, hello app", "within 100 ms of exec", starts(100)),
+    Goal("", "within 40 ms", starts(40)),
+    Goal("spooler", "an empty job: at most 26 µs", spooled("CPU/job run, µs", " µs", lambda micros: micros <= 26)),
+    Goal("", "10,000 jobs queued a second, synced", spooled("queued/s", "/s", lambda rate: rate >= 10_000)),
 ]

@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 
+# A row whose rounds lie further from their median, as a share of it, is measured once more.
+STEADY = 0.2
+
+
 @dataclass(frozen=True)
 class Middle:
     """A median, and how far the rounds lie apart."""
@@ -53,6 +57,18 @@ class Results:
             for work in set(works) & set(kept):
                 for server in servers:
                     kept[work].pop(server, None)  # type: ignore[attr-defined]
+
+    def unsteady(self, work: str, server: str) -> bool:
+        """Whether the rounds of a row lie far apart in processor time."""
+        middle = self.get(work, server, "cpu")
+        return middle is not None and middle.spread > STEADY
+
+    def keep_steadier(self, work: str, again: Results) -> None:
+        """Of rows that were measured once more, takes those whose rounds lie closer together than before."""
+        for server, rounds in again.rounds.get(work, {}).items():
+            before, now = self.get(work, server, "cpu"), again.get(work, server, "cpu")
+            if before and now and len(rounds) >= len(self.rounds[work][server]) and now.spread < before.spread:
+                self.rounds[work][server] = rounds
 
     def get(self, work: str, server: str, figure: str) -> Middle | None:
         """The median of a figure, or None where there is none."""
