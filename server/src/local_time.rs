@@ -8,6 +8,8 @@ use std::mem::MaybeUninit;
 use nix::libc;
 use rwsgi_config::Config;
 
+use crate::procfs;
+
 /// As C's `ctime`, without the end of line.
 pub(crate) const CTIME: &CStr = c"%a %b %e %H:%M:%S %Y";
 /// As Apache writes the time in its log.
@@ -30,7 +32,7 @@ unsafe extern "C" {
 pub(crate) fn follow(config: &Config) {
     let given = config.env.iter().rev().find(|(name, _)| name == ZONE).map(|(_, value)| value);
     let is_removed = config.unenv.iter().any(|name| name == ZONE);
-    let is_alone = std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1);
+    let is_alone = procfs::further_threads().is_ok_and(|threads| threads.is_empty());
     if !is_alone || given.is_none() && !is_removed {
         return;
     }

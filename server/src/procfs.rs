@@ -186,6 +186,21 @@ fn bit(mask: u64, signal: i32) -> bool {
     u32::try_from(signal - 1).ok().and_then(|bit| mask.checked_shr(bit)).is_some_and(|mask| mask & 1 == 1)
 }
 
+/// The threads of this process but its first.
+///
+/// # Errors
+/// When `/proc` is not there.
+pub(crate) fn further_threads() -> io::Result<Vec<Pid>> {
+    let process = Pid::this();
+    let mut threads = Vec::new();
+    for task in std::fs::read_dir("/proc/self/task")? {
+        let name = task?.file_name();
+        let thread = name.to_str().and_then(|name| name.parse().ok()).map(Pid::from_raw);
+        threads.extend(thread.filter(|thread| *thread != process));
+    }
+    Ok(threads)
+}
+
 /// What the kernel says of a thread of a process.
 ///
 /// # Errors

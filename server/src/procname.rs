@@ -16,6 +16,8 @@ use nix::libc;
 
 use rwsgi_config::ProcessNames;
 
+use crate::procfs;
+
 unsafe extern "C" {
     /// The environment (POSIX). The libc crate has it for glibc only.
     static mut environ: *mut *mut libc::c_char;
@@ -114,7 +116,7 @@ pub(crate) fn make_space() {
 
 /// Whether this process has no thread but this one.
 fn is_only_thread() -> bool {
-    std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1)
+    procfs::further_threads().is_ok_and(|threads| threads.is_empty())
 }
 
 /// Where the kernel put the arguments, and the environment right behind them.

@@ -20,7 +20,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 
 /// Says that they do not run in the workers.
 pub(super) fn warn_of_them(py: Python<'_>) {
-    let count = std::fs::read_dir("/proc/self/task").map_or(0, |tasks| tasks.count().saturating_sub(1));
+    let count = procfs::further_threads().map_or(0, |threads| threads.len());
     if count > 0 {
         let names = threads::names(py).unwrap_or_default();
         warn!(
@@ -51,9 +51,6 @@ pub(super) fn let_them_rest(py: Python<'_>) {
 
 /// Every thread but the one that asks, which is the first.
 fn others() -> Vec<(Pid, procfs::ThreadStatus)> {
-    let process = Pid::this();
-    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    let threads = tasks.filter_map(|task| task.file_name().to_str()?.parse().ok().map(Pid::from_raw));
-    let others = threads.filter(|thread| *thread != process);
-    others.filter_map(|thread| Some((thread, procfs::thread_status(process, thread).ok()?))).collect()
+    let others = procfs::further_threads().unwrap_or_default().into_iter();
+    others.filter_map(|thread| Some((thread, procfs::thread_status(Pid::this(), thread).ok()?))).collect()
 }

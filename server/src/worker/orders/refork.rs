@@ -28,6 +28,7 @@ use crate::ipc::inherit::InheritedFd;
 use crate::ipc::worker_order::OrderNumber;
 use crate::ipc::{Setup, channel};
 use crate::process_setup::ignore;
+use crate::procfs;
 use crate::stats::scoreboard::Scoreboard;
 use crate::wsgi::interpreter;
 
@@ -149,12 +150,11 @@ fn refuse_configuration(worker: &Worker) -> anyhow::Result<()> {
 
 /// Threads of the application's would be missing in all others.
 fn refuse_threads(py: Python<'_>) -> anyhow::Result<()> {
-    let threads = std::fs::read_dir("/proc/self/task").context("cannot look for threads")?.flatten();
-    let others: Vec<_> = threads.filter(|thread| *thread.file_name() != *std::process::id().to_string()).collect();
+    let others = procfs::further_threads().context("cannot look for threads")?;
     let (count, mut names) = (others.len(), python_threads(py).unwrap_or_default());
     if names.is_empty() {
-        let name = |thread: &std::fs::DirEntry| std::fs::read_to_string(thread.path().join("comm")).unwrap_or_default();
-        names = others.iter().map(|thread| name(thread).trim_end().to_owned()).collect();
+        let name = |thread| procfs::thread_status(Pid::this(), thread).map(|status| status.name);
+        names = others.into_iter().filter_map(|thread| name(thread).ok()).collect();
     }
     let handles_signals = |name: &String| name.starts_with("rwsgi w") && name.ends_with("sig");
     ensure!(
