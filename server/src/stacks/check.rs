@@ -32,12 +32,11 @@ unsafe extern "C" {
     static _PyRuntime: u8;
 }
 
-/// Calls of each kind: a method, over several lines, in a generator that a comprehension runs, of a class whose name
-/// is not ASCII.
+/// Calls of each kind: a method, over several lines, in a generator that a comprehension runs, and of a name that is not
+/// ASCII. That is given by hand: in the source it would have Python load its table of all characters.
 const STACK: &std::ffi::CStr = c"
-class Prüfung:
+class Check:
     def outer(self, call):
-        # 人
         return list(
             self.inner(call, [number for number in range(3)])
             for _ in range(1)
@@ -52,7 +51,10 @@ class Prüfung:
         finally:
             del numbers
 
-found = Prüfung().outer(call)
+code = Check.inner.__code__
+name = {'co_qualname' if hasattr(code, 'co_qualname') else 'co_name': 'prüfung'}
+Check.inner.__code__ = code.replace(**name)
+found = Check().outer(call)
 ";
 
 /// Finds out whether this Python's stacks can be read. Afterwards all processes that are forked know it.
