@@ -304,23 +304,28 @@ pub(crate) fn send_message(fd: BorrowedFd<'_>, message: &impl Serialize) -> io::
 /// # Errors
 /// When nothing is there on a non-blocking end, or what is there is no message of this kind.
 pub(crate) fn receive_message<T: DeserializeOwned>(fd: BorrowedFd<'_>) -> io::Result<Option<T>> {
-    let mut bytes = vec![0; MESSAGE_MAX];
+    // Memory is taken when a message is there: who waits for one, as a fork server does, holds none for it.
+    let Some(length) = receive(fd, &mut [], MsgFlags::MSG_PEEK)? else { return Ok(None) };
+    let mut bytes = vec![0; length.min(MESSAGE_MAX)];
+    let Some(length) = receive(fd, &mut bytes, MsgFlags::empty())? else { return Ok(None) };
+    check_length(length)?;
+    bytes.truncate(length);
+    Ok(Some(serde_json::from_slice(&bytes)?))
+}
+
+/// Receives one packet. Returns the length that it has, also when it is longer than there is space for; `None` when the
+/// other end is gone.
+fn receive(fd: BorrowedFd<'_>, bytes: &mut [u8], flags: MsgFlags) -> io::Result<Option<usize>> {
     let mut was_reset = false;
-    let len = loop {
-        // The length that the message has, also when it is longer than there is space for.
-        match recv(fd.as_raw_fd(), &mut bytes, MsgFlags::MSG_TRUNC) {
+    loop {
+        match recv(fd.as_raw_fd(), bytes, flags | MsgFlags::MSG_TRUNC) {
             Err(nix::errno::Errno::EINTR) => {}
             // Told once when the other end was closed with packets unread: what it had sent before comes after that.
             Err(nix::errno::Errno::ECONNRESET) if !std::mem::replace(&mut was_reset, true) => {}
-            Err(nix::errno::Errno::ECONNRESET) => return Ok(None),
-            received => break received.map_err(io::Error::from)?,
+            Err(nix::errno::Errno::ECONNRESET) | Ok(0) => return Ok(None),
+            received => return Ok(Some(received?)),
         }
-    };
-    if len == 0 {
-        return Ok(None);
     }
-    check_length(len)?;
-    Ok(Some(serde_json::from_slice(&bytes[..len])?))
 }
 
 fn check_length(length: usize) -> io::Result<()> {
