@@ -13,6 +13,7 @@ mod descriptor;
 mod emperor;
 mod fork;
 mod forkserver;
+mod give_back;
 mod hooks;
 mod http_router;
 mod identity;

@@ -18,6 +18,7 @@ use tracing::{error, info, warn};
 use crate::api::{self, here};
 use crate::auxiliary;
 use crate::fork::{Forked, fork_announced};
+use crate::give_back;
 use crate::hooks;
 use crate::ipc::inherit::InheritedFd;
 use crate::ipc::{Answer, Order, Role, Setup, receive_message, send_message};
@@ -108,6 +109,8 @@ fn serve_forks(py: Python<'_>, channel: OwnedFd, mut setup: Setup, scoreboard: S
     interpreter::settle(py)?;
     other_threads::warn_of_them(py);
     warn_of_greenlets(py);
+    // Before the first fork: what is free would be copied into each worker that allocates it.
+    give_back::what_the_start_needed();
     tell_loaded(py, &channel, started)?;
     let mut server = ForkServer { channel, setup, scoreboard, application };
     loop {
