@@ -42,6 +42,7 @@ pub mod stats;
 mod system_limits;
 mod tls;
 mod vassal;
+mod without_python;
 mod worker;
 pub mod wsgi;
 

@@ -94,6 +94,9 @@ fn dispatch(arguments: Vec<OsString>, mut launcher: Launcher) -> anyhow::Result<
         })),
         Invocation::Signal(order, pidfile) => orders::send(order, &pidfile),
         Invocation::Ctl(words) => ctl::run(words),
+        Invocation::PythonVersion if launcher.library.is_some() => {
+            Err(launcher.with_python(&arguments[1..])).context("cannot start Python")
+        }
         Invocation::PythonVersion => {
             crate::wsgi::interpreter::start(None)?;
             print(&format!("{}\n", pyo3::Python::attach(crate::wsgi::interpreter::version)))

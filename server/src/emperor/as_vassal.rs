@@ -24,13 +24,15 @@ pub(super) struct Program {
     /// Its own name for itself, where that is not its path.
     pub(super) name: Option<OsString>,
     pub(super) arguments: Vec<OsString>,
+    /// For its environment.
+    pub(super) variables: Vec<(OsString, OsString)>,
 }
 
 impl Program {
     /// The command that starts it.
     pub(super) fn command(&self) -> Command {
         let mut command = Command::new(&self.path);
-        command.args(&self.arguments);
+        command.args(&self.arguments).envs(self.variables.iter().map(|(name, value)| (name, value)));
         if let Some(name) = &self.name {
             command.arg0(name);
         }

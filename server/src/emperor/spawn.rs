@@ -22,6 +22,7 @@ use crate::ipc::{channel, send_message};
 use crate::master::launcher::{Launcher, VARIABLES, VASSAL_ROLE};
 use crate::master::shell::restore_descriptor_limit;
 use crate::vassal::{EMPEROR_FD, EMPEROR_FD_CONFIG};
+use crate::without_python::Way;
 use rwsgi_config::Config;
 use rwsgi_config::hooks::Phase;
 
@@ -68,7 +69,12 @@ impl Spawn<'_> {
     fn programs(&self) -> Vec<Program> {
         let config = &self.config.emperor;
         let arguments = self.arguments();
-        let of = |program: &String| Program { path: program.into(), name: None, arguments: arguments.clone() };
+        let of = |program: &String| Program {
+            path: program.into(),
+            name: None,
+            arguments: arguments.clone(),
+            variables: Vec::new(),
+        };
         let own = config.wrapper.as_ref().map_or_else(|| self.own_program(&arguments), of);
         let before = config.wrapper_override.iter().map(of);
         before.chain([own]).chain(config.wrapper_fallback.iter().map(of)).collect()
@@ -119,9 +125,12 @@ impl Spawn<'_> {
 
     fn own_program(&self, arguments: &[OsString]) -> Program {
         let Launcher { program, prefix, .. } = self.launcher;
-        let name = prefix.is_empty().then(|| "rwsgi".into());
         let arguments = self.launcher.bare_prefix().chain(arguments.iter().cloned()).collect();
-        Program { path: program.clone(), name, arguments }
+        if let Some(Way { path, variables }) = self.launcher.without_python() {
+            return Program { path, name: Some(program.clone()), arguments, variables: variables.into() };
+        }
+        let name = prefix.is_empty().then(|| "rwsgi".into());
+        Program { path: program.clone(), name, arguments, variables: Vec::new() }
     }
 
     /// The command line, as uWSGI's emperor gives it.

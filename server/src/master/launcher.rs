@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -13,6 +14,7 @@ use crate::ipc::inherit::InheritedFd;
 use crate::ipc::{Setup, channel, send_message};
 use crate::procname;
 use crate::vassal;
+use crate::without_python::Way;
 use crate::wsgi::interpreter::OPTIMIZE;
 use rwsgi_config::Config;
 
@@ -35,6 +37,8 @@ pub struct Launcher {
     pub program: OsString,
     /// What comes before our own arguments: the Python package's path, when the program is Python.
     pub prefix: Vec<OsString>,
+    /// The library that enters it without Python ([`crate::without_python`]); `None` where this process has one.
+    pub(crate) library: Option<PathBuf>,
     /// Where it writes its standard output and error; `None` for where this process does.
     pub output: Option<OwnedFd>,
     /// Where the server was started.
@@ -45,7 +49,7 @@ impl Launcher {
     /// One that starts `program` with `prefix` before our own arguments.
     #[must_use]
     pub fn new(program: OsString, prefix: Vec<OsString>) -> Self {
-        Self { program, prefix, output: None, directory: PathBuf::new() }
+        Self { program, prefix, library: None, output: None, directory: PathBuf::new() }
     }
 
     /// What comes before our own arguments for a process that runs nothing of the application's. Without `site`, an agent
@@ -53,6 +57,16 @@ impl Launcher {
     pub(crate) fn bare_prefix(&self) -> impl Iterator<Item = OsString> {
         let without_site = (!self.prefix.is_empty()).then(|| "-S".into());
         without_site.into_iter().chain(self.prefix.iter().cloned())
+    }
+
+    /// How such a process is started without Python, where that is possible and this program is not such a one anyway.
+    pub(crate) fn without_python(&self) -> Option<Way> {
+        Way::find(&self.program, self.library.as_deref()?)
+    }
+
+    /// Executes the server in this process once more, with Python. Returns only when that fails.
+    pub(crate) fn with_python(&self, arguments: &[OsString]) -> io::Error {
+        Command::new(&self.program).args(&self.prefix).args(arguments).exec()
     }
 }
 
@@ -80,11 +94,15 @@ impl Launcher {
         };
         let number = InheritedFd::lend(theirs.as_fd())?.number().to_string();
         // The child is reaped with all others, by `super::process::reap`.
-        let mut command = Command::new(&program);
+        let way = if role == FORKSERVER_ROLE { None } else { self.without_python() };
+        let mut command = Command::new(way.as_ref().map_or(&program, |way| &way.path));
         if role == FORKSERVER_ROLE {
             command.args(&self.prefix);
         } else {
             command.args(self.bare_prefix());
+        }
+        if let Some(way) = way {
+            command.arg0(&program).envs(way.variables);
         }
         command.args([OsStr::new(role), OsStr::from_bytes(number.as_bytes())]);
         command.arg(procname::padding(&setup.config.procname));
