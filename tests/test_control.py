@@ -445,6 +445,8 @@ def test_rtop_asks_before_it_acts_and_shows_what_came_of_it(start, at, stats_at,
     screen.wait("loaded again beside generation 1", "all 2 workers are replaced")
     screen.press("y")
     screen.wait("reload: generation 2 serves in 2 workers")
+    # An order is for the processes that the screen shows: those before the reload are gone.
+    screen.wait(*map(str, pids(server)))
     screen.press("{")
     screen.wait("1 of 2 workers run instead of 2", "worker 2 (pid")
     screen.press("y")
