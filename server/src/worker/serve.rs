@@ -155,6 +155,7 @@ impl WorkerThread {
         line: &RequestLine<'_>,
     ) -> anyhow::Result<Box<Connection>> {
         connection.queued = 0;
+        connection.closes = !exchange.keep_alive;
         connection.phase = ConnectionPhase::Serving;
         let started = self.now;
         let waited = self.waited(started, std::mem::take(&mut connection.waits), line.request_start);
