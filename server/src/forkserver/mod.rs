@@ -25,6 +25,7 @@ use crate::ipc::{Answer, Order, Role, Setup, receive_message, send_message};
 use crate::log_text;
 use crate::process_setup::{EXIT_NO_APP, ignore, ignore_terminal_signals, limit_address_space};
 use crate::procname;
+use crate::share::PeerQueue;
 use crate::stacks;
 use crate::stats::scoreboard::Scoreboard;
 use crate::system_limits;
@@ -74,7 +75,11 @@ fn serve_forks(py: Python<'_>, channel: OwnedFd, mut setup: Setup, scoreboard: S
     here::settle(&mut setup, &scoreboard)?;
     api::install(py, &setup)?;
     let listeners = setup.listeners.iter().map(|listener| listener.fd.number());
-    let held = listeners.chain([setup.liveness.number(), setup.notices.number(), channel.as_raw_fd()]).collect();
+    let peers = here::server().and_then(|server| server.share.peers.as_ref()).map(PeerQueue::numbers);
+    let held = listeners
+        .chain(peers.into_iter().flatten())
+        .chain([setup.liveness.number(), setup.notices.number(), channel.as_raw_fd()])
+        .collect();
     worker::release::release_in_early_children(py, held)?;
     if setup.again
         && let Err(failure) = hooks::run_again(py, &setup.config)

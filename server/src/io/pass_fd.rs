@@ -15,11 +15,19 @@ use rustix::net::{
 /// # Errors
 /// When the other end is gone or takes nothing.
 pub(crate) fn send_fd(socket: impl AsFd, fd: impl AsFd) -> io::Result<()> {
+    send_fd_and(socket, fd, &[0])
+}
+
+/// Sends `fd` with bytes, of which there must be one at least.
+///
+/// # Errors
+/// When the other end is gone or takes nothing.
+pub(crate) fn send_fd_and(socket: impl AsFd, fd: impl AsFd, bytes: &[u8]) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     let fds = [fd.as_fd()];
     ancillary.push(SendAncillaryMessage::ScmRights(&fds));
-    sendmsg(socket, &[IoSlice::new(&[0])], &mut ancillary, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
+    sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
     Ok(())
 }
 
@@ -28,15 +36,24 @@ pub(crate) fn send_fd(socket: impl AsFd, fd: impl AsFd) -> io::Result<()> {
 /// # Errors
 /// When the socket fails, or nothing is there on a non-blocking one.
 pub(crate) fn receive_fd(socket: impl AsFd) -> io::Result<Option<OwnedFd>> {
+    receive_fd_and(socket, &mut [0]).map(|(fd, _)| fd)
+}
+
+/// Receives a descriptor and bytes, and how many those are.
+///
+/// # Errors
+/// As [`receive_fd`].
+pub(crate) fn receive_fd_and(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<(Option<OwnedFd>, usize)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let mut byte = [0];
     // A read with a time limit is not begun again by itself after a signal.
-    retry_on_intr(|| recvmsg(&socket, &mut [IoSliceMut::new(&mut byte)], &mut ancillary, RecvFlags::CMSG_CLOEXEC))?;
-    Ok(ancillary.drain().find_map(|message| match message {
+    let received =
+        retry_on_intr(|| recvmsg(&socket, &mut [IoSliceMut::new(bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC))?;
+    let fd = ancillary.drain().find_map(|message| match message {
         RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
         _ => None,
-    }))
+    });
+    Ok((fd, received.bytes))
 }
 
 #[cfg(test)]

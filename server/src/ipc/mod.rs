@@ -59,12 +59,14 @@ pub struct ShareDescriptors {
     pub caches: Vec<InheritedFd>,
     /// The mules' queues: their entry and their exit.
     pub queues: Vec<(InheritedFd, InheritedFd)>,
+    /// The queue of connections that workers hand over: its entry and its exit.
+    pub peers: Option<(InheritedFd, InheritedFd)>,
 }
 
 impl ShareDescriptors {
     /// All of them.
     pub fn all(&self) -> impl Iterator<Item = &InheritedFd> {
-        let queues = self.queues.iter().flat_map(|(entry, exit)| [entry, exit]);
+        let queues = self.queues.iter().chain(&self.peers).flat_map(|(entry, exit)| [entry, exit]);
         std::iter::once(&self.board).chain(&self.caches).chain(queues)
     }
 }

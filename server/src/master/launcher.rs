@@ -157,7 +157,7 @@ mod tests {
             traces: None,
             liveness: lend(),
             notices: lend(),
-            share: ShareDescriptors { board: lend(), caches: Vec::new(), queues: Vec::new() },
+            share: ShareDescriptors { board: lend(), caches: Vec::new(), queues: Vec::new(), peers: None },
             calls: lend(),
             listeners: Vec::new(),
             link_listener: None,

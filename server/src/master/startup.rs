@@ -152,6 +152,8 @@ pub(super) fn start(
         children.fill(Post::Emperor, &mut timers);
     }
     let link = (!router.is_empty()).then(PrivateSocket::bind).transpose()?;
+    // One worker has no other, and a connection of the uwsgi protocol has one request.
+    let has_peers = config.processes > 1 && workers.iter().any(|(_, protocol)| *protocol == SocketProtocol::Http);
     let mut master = Master {
         sockets: Sockets { workers, router, probes, link, liveness: liveness_reader, notices, calls },
         scoreboard: Scoreboard::create(layout).context("cannot create the scoreboard")?,
@@ -160,7 +162,7 @@ pub(super) fn start(
         routes: routes::create(&config, layout)?,
         otlp,
         temp,
-        share: Share::create(&config.between)?,
+        share: Share::create(&config.between, has_peers)?,
         children,
         totals: (0..config.processes).map(|_| Totals::new(config.threads)).collect(),
         timers,

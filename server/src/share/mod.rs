@@ -5,6 +5,7 @@ mod board;
 pub(crate) mod cache;
 mod mutex;
 mod parts;
+mod peers;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -16,6 +17,7 @@ use tracing::warn;
 pub(crate) use self::board::{Board, Metric};
 use self::cache::{Cache, How};
 pub(crate) use self::mutex::{Guard, Mutex};
+pub(crate) use self::peers::PeerQueue;
 use crate::ipc::ShareDescriptors;
 use crate::ipc::inherit::InheritedFd;
 use rwsgi_config::Between;
@@ -29,6 +31,8 @@ pub(crate) struct Share {
     pub(crate) caches: Vec<Cache>,
     /// The mules' queues: that of all, one for each mule, one for each farm.
     pub(crate) queues: Vec<MuleQueue>,
+    /// Connections that a worker hands over to another; `None` where none has any to hand over.
+    pub(crate) peers: Option<PeerQueue>,
 }
 
 /// Messages that wait for a mule. The kernel keeps them as long as the master runs.
@@ -46,11 +50,11 @@ pub(crate) const ANY_MULE: usize = 0;
 const QUEUE: usize = 1 << 20;
 
 impl Share {
-    /// Makes it.
+    /// Makes it; with a queue of connections when workers hand over theirs.
     ///
     /// # Errors
     /// When the system has no memory or descriptors left.
-    pub(crate) fn create(between: &Between) -> anyhow::Result<Self> {
+    pub(crate) fn create(between: &Between, has_peers: bool) -> anyhow::Result<Self> {
         let mules = between.mules.len();
         let queues = if mules == 0 { 0 } else { 1 + mules + between.farms.len() };
         let cache = |shape| Cache::create(shape).with_context(|| format!("cache2: cannot make '{}'", shape.name));
@@ -61,6 +65,7 @@ impl Share {
                 .map(|_| MuleQueue::create())
                 .collect::<Result<_, _>>()
                 .context("cannot make the mules' queues")?,
+            peers: has_peers.then(PeerQueue::create).transpose().context("cannot make the workers' queue")?,
         };
         made.fill(between);
         Ok(made)
@@ -106,6 +111,7 @@ impl Share {
             board: inherit(self.board.file())?,
             caches: self.caches.iter().map(|cache| inherit(cache.file())).collect::<nix::Result<_>>()?,
             queues: self.queues.iter().map(queue).collect::<nix::Result<_>>()?,
+            peers: self.peers.as_ref().map(|peers| peers.descriptors(&inherit)).transpose()?,
         })
     }
 
@@ -121,6 +127,7 @@ impl Share {
             board: Board::map(descriptors.board.take()?, between)?,
             caches: caches.map(|(fd, shape)| Ok(Cache::map(fd.take()?, shape)?)).collect::<anyhow::Result<_>>()?,
             queues: descriptors.queues.iter_mut().map(queue).collect::<anyhow::Result<_>>()?,
+            peers: descriptors.peers.as_mut().map(PeerQueue::inherited).transpose()?,
         })
     }
 }

@@ -100,6 +100,8 @@ pub(super) struct LinkEnd {
 pub(super) struct Connection {
     pub(super) socket: Arc<OwnedFd>,
     pub(super) kind: Kind,
+    /// Which of the worker's listeners a client has come by.
+    pub(super) listener: usize,
     pub(super) phase: ConnectionPhase,
     /// `remote_addr remote_port server_name server_port`; a link's changes with each request.
     pub(super) peer: String,
@@ -145,6 +147,7 @@ impl Connection {
         Box::new(Self {
             socket: Arc::new(socket),
             kind,
+            listener: 0,
             phase: ConnectionPhase::New,
             peer,
             input: Vec::new(),

@@ -19,6 +19,7 @@ mod near_end;
 mod notices;
 mod orders;
 mod parked;
+mod peers;
 mod phases;
 pub(crate) mod release;
 mod routes;
@@ -28,6 +29,7 @@ mod state;
 pub(crate) mod stop;
 mod traces;
 mod upgrade;
+mod watcher;
 mod worker_thread;
 
 use std::fs::File;
@@ -45,6 +47,7 @@ use self::connections::Connections;
 use self::notices::Notices;
 pub(crate) use self::orders::refork::NextForkServer;
 use self::parked::ParkedMemory;
+use self::peers::Peers;
 use self::state::{OwnListener, Worker};
 use self::worker_thread::WorkerThread;
 use crate::api::{self, AfterFork};
@@ -169,6 +172,7 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<Next
             .filter_map(Result::transpose)
             .collect::<anyhow::Result<_>>()?,
         link: setup.link.clone(),
+        peers: Peers::of(has_all_listeners),
         handed_over: Arc::default(),
         lost_links: Mutex::default(),
         connections: Connections::default(),
@@ -274,6 +278,7 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<Next
         let joined = py.detach(|| other.join());
         outcome = outcome.and(joined.unwrap_or_else(|_| Err(anyhow::anyhow!("a thread panicked"))));
     }
+    state.end_watcher();
     api::finish(py);
     log_limit::finish();
     if let Err(error) = outcome {

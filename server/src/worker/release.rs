@@ -27,8 +27,15 @@ use crate::stacks;
 pub(super) fn release_in_children(py: Python<'_>, worker: &Arc<Worker>) -> PyResult<()> {
     // Not to be kept alive by Python, which nothing tears down.
     let worker = Arc::downgrade(worker);
+    let before = Weak::clone(&worker);
+    let rest = PyCFunction::new_closure(py, None, None, move |_, _| {
+        // A thread that a fork does not take along must not hold a lock then.
+        if let Some(worker) = before.upgrade() {
+            worker.end_watcher();
+        }
+    })?;
     let let_go = PyCFunction::new_closure(py, None, None, move |_, _| let_go(&worker))?;
-    register(py, let_go)
+    register(py, [("before", rest), ("after_in_child", let_go)])
 }
 
 /// The same for what the application forks while it is loaded: such children have none of `descriptors`, and SIGTERM
@@ -49,11 +56,11 @@ pub(crate) fn release_in_early_children(py: Python<'_>, descriptors: Vec<RawFd>)
             descriptors.iter().for_each(|fd| replace(*fd, nothing.as_raw_fd()));
         }
     })?;
-    register(py, hook)
+    register(py, [("after_in_child", hook)])
 }
 
-fn register(py: Python<'_>, after_in_child: Bound<'_, PyCFunction>) -> PyResult<()> {
-    let hooks = [("after_in_child", after_in_child)].into_py_dict(py)?;
+fn register<const N: usize>(py: Python<'_>, hooks: [(&str, Bound<'_, PyCFunction>); N]) -> PyResult<()> {
+    let hooks = hooks.into_py_dict(py)?;
     py.import("os")?.call_method("register_at_fork", (), Some(&hooks)).map(drop)
 }
 
@@ -104,7 +111,8 @@ pub(super) fn is_ours(fd: RawFd, worker: &Worker) -> bool {
         stop::descriptor(),
         crate::api::signal_descriptor(),
     ];
-    if own.contains(&fd) || worker.listeners.iter().any(|listener| listener.socket.fd.as_raw_fd() == fd) {
+    let peers = worker.peers.as_ref().is_some_and(|peers| peers.queue.numbers().contains(&fd));
+    if peers || own.contains(&fd) || worker.listeners.iter().any(|listener| listener.socket.fd.as_raw_fd() == fd) {
         return true;
     }
     // A connection may be with the application now, where no table of ours has it: it is known by its end.

@@ -164,6 +164,7 @@ impl WorkerThread {
         if self.worker.scoreboard.slow().wakes() {
             self.wake_for_slow();
         }
+        self.watch_over_others();
         self.meter.begin(started);
         if self.worker.config.harakiri.is_some() {
             connection.watched = true;

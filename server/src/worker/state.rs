@@ -11,10 +11,12 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::eventfd::EventFd;
 use tracing::error;
 
+use super::connection::{Connection, Wait};
 use super::connections::Connections;
 use super::near_end::HandedOver;
 use super::notices::Notices;
 use super::parked::ParkedMemory;
+use super::peers::Peers;
 use crate::ids::{SlotId, ThreadIndex};
 use crate::io::accept::Listener;
 use crate::io::body::BodyLimits;
@@ -55,6 +57,8 @@ pub(super) struct Worker {
     pub(super) listeners: Vec<OwnListener>,
     /// Where the router is.
     pub(super) link: Option<LinkEndpoint>,
+    /// The other workers, to which connections go that wait here; `None` where there are none, or none go.
+    pub(super) peers: Option<Peers>,
     /// Threads whose connection to the router is to be made (again).
     pub(super) lost_links: Mutex<Vec<ThreadIndex>>,
     /// What the router has handed over.
@@ -96,6 +100,8 @@ pub(super) const TOKEN_LISTENER: u64 = 1 << 32;
 pub(super) const TOKEN_STOP: u64 = 1 << 33;
 /// The master is gone.
 pub(super) const TOKEN_LIVENESS: u64 = 1 << 34;
+/// Another worker has handed over a connection.
+pub(super) const TOKEN_PEERS: u64 = 1 << 35;
 
 impl Worker {
     pub(super) fn watch(&self) -> anyhow::Result<()> {
@@ -115,6 +121,10 @@ impl Worker {
         *listening = true;
         for (index, listener) in self.listeners.iter().enumerate() {
             self.watch_listener(index, listener)?;
+        }
+        if let Some(peers) = &self.peers {
+            let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
+            self.epoll.add(peers.queue.exit(), EpollEvent::new(flags, TOKEN_PEERS))?;
         }
         Ok(())
     }
@@ -200,6 +210,9 @@ impl Worker {
             for listener in &self.listeners {
                 self.epoll.delete(&listener.socket.fd)?;
             }
+            if let Some(peers) = &self.peers {
+                self.epoll.delete(peers.queue.exit())?;
+            }
         }
         Ok(())
     }
@@ -221,6 +234,39 @@ impl Worker {
     /// Wakes a thread that sleeps.
     pub(super) fn wake_next(&self) -> nix::Result<()> {
         self.stop.write(1).map(drop)
+    }
+
+    /// Has a connection wait in the set; gives it back when that cannot be.
+    #[inline]
+    pub(super) fn arm(&self, mut connection: Box<Connection>, wait: Wait) -> Result<(), Box<Connection>> {
+        let fd = connection.fd();
+        let armed = connection.armed.replace(wait);
+        let flags = match wait {
+            Wait::Read => EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP,
+            Wait::Write => EpollFlags::EPOLLOUT,
+        };
+        let one_shot = self.one_shot();
+        let flags = if one_shot { flags | EpollFlags::EPOLLONESHOT } else { flags };
+        // The row is filled before the set can speak of it: another thread may be woken at once.
+        let socket = Arc::clone(&connection.socket);
+        if let Err(connection) = self.connections.put(fd, connection) {
+            error!("descriptor {fd} is beyond what a worker can hold: the connection is closed");
+            return Err(connection);
+        }
+        let mut event = EpollEvent::new(flags, fd as u64);
+        let set = match armed {
+            None => self.epoll.add(&*socket, event),
+            Some(before) if before == wait && !one_shot => Ok(()),
+            Some(_) => self.epoll.modify(&*socket, &mut event),
+        };
+        // One that is not there any more was handed over meanwhile: by what the set knew of it before.
+        if let Err(failure) = set
+            && let Some(connection) = self.connections.take(fd)
+        {
+            error!("cannot watch a connection: {failure}: it is closed");
+            return Err(connection);
+        }
+        Ok(())
     }
 
     /// Whether connections are armed for one event at a time.

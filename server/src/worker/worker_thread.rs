@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::{EpollEvent, EpollTimeout};
 use pyo3::prelude::*;
 use tracing::error;
 
@@ -15,7 +15,7 @@ use super::harakiri;
 use super::kind::Kind;
 use super::orders::refork::Reforked;
 use super::routes::RouteMeter;
-use super::state::{TOKEN_LISTENER, TOKEN_LIVENESS, TOKEN_STOP, Worker};
+use super::state::{TOKEN_LISTENER, TOKEN_LIVENESS, TOKEN_PEERS, TOKEN_STOP, Worker};
 use super::stop;
 use super::traces::Tracer;
 use crate::clock::{Clock, MonotonicNanos};
@@ -36,7 +36,7 @@ use rwsgi_protocol::http::{TIMED_OUT, TOO_SLOW};
 /// time: what a thread has taken no other can serve, and would wait behind whatever this one does first.
 const EVENTS: usize = 64;
 /// Connections that are accepted in a row before those that wait get their turn.
-const ACCEPTS: usize = 16;
+pub(super) const ACCEPTS: usize = 16;
 /// How much is read at once, bytes.
 const SCRATCH: usize = 64 * 1024;
 /// Bodies whose memory is kept until a second without work: about as many as clients send at once.
@@ -202,7 +202,7 @@ impl WorkerThread {
             }
             self.leave_if_ordered()?;
             self.sweep(py, &mut scratch)?;
-            if self.leaving_since.is_some() && self.worker.open.load(Acquire) == 0 {
+            if self.leaving_since.is_some() && self.has_left(py, &mut scratch)? {
                 return Ok(None);
             }
         }
@@ -242,6 +242,7 @@ impl WorkerThread {
                 self.worker.begin_to_leave();
                 self.worker.leave_addresses()?;
             }
+            TOKEN_PEERS => self.take_all_handed_over(py, scratch)?,
             TOKEN_LISTENER.. => self.accept(py, (token - TOKEN_LISTENER) as usize, scratch)?,
             fd => {
                 // Another thread may have it, or it may be gone: then there is nothing to do for this event.
@@ -279,6 +280,7 @@ impl WorkerThread {
             let rates = listener.rates;
             self.worker.open.fetch_add(1, AcqRel);
             let mut connection = Connection::new(socket, kind, peer, self.patience(), rates);
+            connection.listener = index;
             connection.awaits_proxy = self.worker.config.http_router.proxy_protocol_everywhere;
             // It may have come while those before it were served.
             let ready = self.ready;
@@ -330,35 +332,12 @@ impl WorkerThread {
     }
 
     /// Puts a connection where it waits, or closes it.
-    fn settle(&mut self, mut connection: Box<Connection>, next: Next) {
+    fn settle(&mut self, connection: Box<Connection>, next: Next) {
         let Next::Wait(wait) = next else {
             return self.close(connection);
         };
-        let fd = connection.fd();
-        let armed = connection.armed.replace(wait);
-        let flags = match wait {
-            Wait::Read => EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP,
-            Wait::Write => EpollFlags::EPOLLOUT,
-        };
-        let one_shot = self.worker.one_shot();
-        let flags = if one_shot { flags | EpollFlags::EPOLLONESHOT } else { flags };
-        // The row is filled before the set can speak of it: another thread may be woken at once.
-        let socket = Arc::clone(&connection.socket);
-        if let Err(connection) = self.worker.connections.put(fd, connection) {
-            error!("descriptor {fd} is beyond what a worker can hold: the connection is closed");
-            return self.close(connection);
-        }
-        let mut event = EpollEvent::new(flags, fd as u64);
-        let set = match armed {
-            None => self.worker.epoll.add(&*socket, event),
-            Some(before) if before == wait && !one_shot => Ok(()),
-            Some(_) => self.worker.epoll.modify(&*socket, &mut event),
-        };
-        if let Err(failure) = set {
-            error!("cannot watch a connection: {failure}: it is closed");
-            if let Some(connection) = self.worker.connections.take(fd) {
-                self.close(connection);
-            }
+        if let Err(connection) = self.worker.arm(connection, wait) {
+            self.close(connection);
         }
     }
 
@@ -411,6 +390,8 @@ impl WorkerThread {
         for connection in self.worker.connections.take_all(|connection| connection.deadline <= second) {
             self.expire(connection);
         }
+        // Whom the kernel woke for them may have been killed, and all others may be drained, or leave.
+        self.take_all_handed_over(py, scratch)?;
         match self.leaving_since {
             None => {
                 if self.follow_drain(py, scratch)? {

@@ -157,6 +157,15 @@ impl ThreadCell {
     }
 }
 
+/// What another thread of its process asks.
+impl ThreadCell {
+    /// When the request in progress began; `None` for none.
+    pub fn busy_since(&self) -> Option<MonotonicNanos> {
+        let held = self.sequence.load(Acquire) % 2 == 1;
+        held.then(|| MonotonicNanos::from_nanos(self.started.load(Relaxed)))
+    }
+}
+
 /// What the master does.
 impl ThreadCell {
     /// The process of this thread died at `now`: what it held is over, uncounted. For when no process has the cell any

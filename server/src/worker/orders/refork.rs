@@ -64,6 +64,7 @@ pub(super) fn fork(py: Python<'_>, worker: &Worker, order: OrderNumber) -> anyho
         !memory::is_tracing(py)?,
         "memory is traced in it, and would be in all others: end that with trace-stop first"
     );
+    worker.end_watcher();
     refuse_threads(py)?;
     api::before_refork(py);
     refuse_connections(worker)?;
@@ -82,6 +83,7 @@ pub(super) fn fork(py: Python<'_>, worker: &Worker, order: OrderNumber) -> anyho
     };
     let kept = || worker.kept_in_child.lock().unwrap_or_else(PoisonError::into_inner);
     *kept() = reforked.numbers();
+    kept().extend(worker.peers.iter().flat_map(|peers| peers.queue.numbers()));
     let announce = |pid: Pid| {
         let what = CallRequest::Reforked { role, order, pid: pid.as_raw() };
         calls::send(server.calls.as_fd(), &CallPacket { generation: server.generation, what }, Some(masters.as_fd()))
