@@ -1,4 +1,4 @@
-//! Sending one descriptor to another process over a unix socket (`SCM_RIGHTS`, unix(7)).
+//! Sending a descriptor to another process over a unix socket (`SCM_RIGHTS`, unix(7)).
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -15,11 +15,19 @@ use rustix::net::{
 /// # Errors
 /// When the other end is gone or takes nothing.
 pub(crate) fn send_fd(socket: impl AsFd, fd: impl AsFd) -> io::Result<()> {
+    send_fd_with(socket, fd, &[0])
+}
+
+/// Sends `fd` with a few bytes, at least one: all of them or none.
+///
+/// # Errors
+/// When the other end is gone or takes nothing.
+pub(crate) fn send_fd_with(socket: impl AsFd, fd: impl AsFd, bytes: &[u8]) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     let fds = [fd.as_fd()];
     ancillary.push(SendAncillaryMessage::ScmRights(&fds));
-    sendmsg(socket, &[IoSlice::new(&[0])], &mut ancillary, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
+    sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
     Ok(())
 }
 
@@ -28,11 +36,18 @@ pub(crate) fn send_fd(socket: impl AsFd, fd: impl AsFd) -> io::Result<()> {
 /// # Errors
 /// When the socket fails, or nothing is there on a non-blocking one.
 pub(crate) fn receive_fd(socket: impl AsFd) -> io::Result<Option<OwnedFd>> {
+    receive_fd_with(socket, &mut [0])
+}
+
+/// The same with the bytes that came with it.
+///
+/// # Errors
+/// As [`receive_fd`].
+pub(crate) fn receive_fd_with(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<Option<OwnedFd>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let mut byte = [0];
     // A read with a time limit is not begun again by itself after a signal.
-    retry_on_intr(|| recvmsg(&socket, &mut [IoSliceMut::new(&mut byte)], &mut ancillary, RecvFlags::CMSG_CLOEXEC))?;
+    retry_on_intr(|| recvmsg(&socket, &mut [IoSliceMut::new(bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC))?;
     Ok(ancillary.drain().find_map(|message| match message {
         RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
         _ => None,
@@ -56,6 +71,10 @@ mod tests {
         let mut bytes = [0; 5];
         client.read_exact(&mut bytes).unwrap();
         assert_eq!(&bytes, b"hello");
+        send_fd_with(&here, &received, b"with a word").unwrap();
+        let mut word = [0; 11];
+        assert!(receive_fd_with(&there, &mut word).unwrap().is_some());
+        assert_eq!(&word, b"with a word");
         drop(here);
         assert!(receive_fd(&there).unwrap().is_none());
     }
