@@ -28,7 +28,18 @@ APPLICATION = """
 import os, tempfile
 
 def application(environ, start_response):
-    body, way = environ["wsgi.input"].read(), environ["PATH_INFO"]
+    way = environ["PATH_INFO"]
+    body = b"" if way == "/fork" else environ["wsgi.input"].read()
+    if way == "/fork":
+        child = os.fork()
+        if child == 0:
+            try:
+                left = environ["wsgi.input"].read()
+                os._exit(1 if left else 0)
+            except OSError:
+                os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        body = environ["wsgi.input"].read()
     if way == "/lines":
         body = b"".join(reversed(body.splitlines(True)))
     start_response("200 OK", [("Content-Length", str(len(body)))] if way != "/chunked" else [])
@@ -132,6 +143,15 @@ def test_lines_of_a_large_body_are_its_lines(program, start):
         assert 1 << 16 < len(body) < MEGABYTE
         expected = b"".join(reversed(body.splitlines(True)))
         assert connection.request("POST", "/lines", body=body).body == expected
+
+
+def test_a_child_that_the_application_forks_has_nothing_of_a_large_body(program, start):
+    address, _ = start(program, "--processes", 1)
+    warm(address)
+    with Connection(address) as connection:
+        for seed in range(3):
+            exchange(connection, "/fork", MEGABYTE - seed, seed)
+    warm(address)
 
 
 @pytest.mark.parametrize("way", WAYS)

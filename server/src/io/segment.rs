@@ -9,11 +9,14 @@
 
 #![allow(unsafe_code)]
 
+use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, Weak};
 
 use memmap2::MmapRaw;
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 
 use crate::shared_memory::SharedMemory;
 
@@ -37,9 +40,24 @@ const FIRST_SLOT: usize = 4096;
 const REQUEST: usize = FIRST_SLOT + SLOTS * SLOT;
 const SIZE: usize = REQUEST + REQUEST_MAX;
 
+/// What threads of this process have mapped.
+static MAPPED_HERE: Mutex<Vec<Weak<Segment>>> = Mutex::new(Vec::new());
+
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Segment(MmapRaw);
+pub(crate) struct Segment {
+    map: MmapRaw,
+    /// This is a child that the application has forked, and has nothing of it.
+    is_left: AtomicBool,
+}
+
+/// In a child that the application forks: the memory is its parent's. It would read and write what the parent's next requests
+/// have there, and keep it as long as it lives.
+pub(crate) fn leave() {
+    // It has one thread. Where another of the parent's was just adding one, that one is left as it is.
+    let Ok(here) = MAPPED_HERE.try_lock() else { return };
+    here.iter().filter_map(Weak::upgrade).for_each(|segment| segment.leave());
+}
 
 impl Segment {
     /// Makes one, and the descriptor for the thread. It takes memory as it is used.
@@ -49,17 +67,38 @@ impl Segment {
     pub(crate) fn create() -> nix::Result<(Self, OwnedFd)> {
         let memory = SharedMemory::create(c"rwsgi-bodies", SIZE)?;
         let file = memory.file().try_clone_to_owned().map_err(|_| nix::errno::Errno::EMFILE)?;
-        Ok((Self(memory.into_map()), file))
+        Ok((Self::of(memory), file))
     }
 
     /// Maps what the router has made, and lets it know.
     ///
     /// # Errors
     /// When it cannot be mapped.
-    pub(crate) fn map(file: OwnedFd) -> nix::Result<Self> {
-        let segment = Self(SharedMemory::map(file, SIZE)?.into_map());
+    pub(crate) fn map(file: OwnedFd) -> nix::Result<Arc<Self>> {
+        let segment = Arc::new(Self::of(SharedMemory::map(file, SIZE)?));
+        let mut here = MAPPED_HERE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        here.retain(|segment| segment.strong_count() > 0);
+        here.push(Arc::downgrade(&segment));
         segment.word(MAPPED).store(1, Release);
         Ok(segment)
+    }
+
+    fn of(memory: SharedMemory) -> Self {
+        Self { map: memory.into_map(), is_left: AtomicBool::new(false) }
+    }
+
+    /// Puts memory of this process alone in its place.
+    fn leave(&self) {
+        self.is_left.store(true, Relaxed);
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_FIXED | MapFlags::MAP_NORESERVE;
+        let (place, size) = (NonZeroUsize::new(self.map.as_ptr().addr()), NonZeroUsize::new(self.map.len()));
+        let Some(size) = size else { return };
+        // SAFETY: exactly the mapping that this value owns is replaced, by one of the same size, which it unmaps as it would
+        // the old one; any bytes are as good to who has a reference into it.
+        let left = unsafe { mmap_anonymous(place, size, protection, flags) };
+        // Without memory for that nothing is read of it all the same.
+        let _ = left;
     }
 
     /// Whether the thread has it, too.
@@ -102,9 +141,12 @@ impl Segment {
         self.write(REQUEST, &body[..body.len().min(REQUEST_MAX)]);
     }
 
-    /// The thread's: the body of the present request, as long as the router says.
-    pub(crate) fn request(&self, len: usize) -> &[u8] {
-        self.read(REQUEST, len.min(REQUEST_MAX))
+    /// The thread's: the body of the present request, as long as the router says, from `at` on. Nothing where it was left.
+    pub(crate) fn request(&self, len: usize, at: usize) -> &[u8] {
+        if self.is_left.load(Relaxed) {
+            return &[];
+        }
+        self.read(REQUEST, len.min(REQUEST_MAX)).get(at..).unwrap_or_default()
     }
 
     fn full(&self, slot: usize) -> &AtomicU64 {
@@ -115,14 +157,14 @@ impl Segment {
     fn word(&self, offset: usize) -> &AtomicU64 {
         debug_assert!(offset + size_of::<AtomicU64>() <= FIRST_SLOT, "offset {offset}");
         // SAFETY: within the mapping, whose size is sealed, and aligned; both sides use it as an atomic.
-        unsafe { &*self.0.as_ptr().add(offset).cast() }
+        unsafe { &*self.map.as_ptr().add(offset).cast() }
     }
 
     fn write(&self, offset: usize, bytes: &[u8]) {
         assert!(offset + bytes.len() <= SIZE, "{offset} and {}", bytes.len());
         // SAFETY: within the mapping, whose size is sealed. The other process reads here only before this side is told
         // that it may write, and after it is told that this has happened.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.0.as_mut_ptr().add(offset), bytes.len()) }
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.map.as_mut_ptr().add(offset), bytes.len()) }
     }
 
     fn read(&self, offset: usize, len: usize) -> &[u8] {
@@ -130,7 +172,7 @@ impl Segment {
         // SAFETY: within the mapping, whose size is sealed, and initialized, if only with zeros. The other process writes
         // here only after this side says that it is done. An application that breaks that, with a wild pointer,
         // garbles the bytes of its own request: nothing is decided by them.
-        unsafe { std::slice::from_raw_parts(self.0.as_ptr().add(offset), len) }
+        unsafe { std::slice::from_raw_parts(self.map.as_ptr().add(offset), len) }
     }
 }
 
@@ -138,7 +180,7 @@ impl Segment {
 mod tests {
     use super::*;
 
-    fn both() -> (Segment, Segment) {
+    fn both() -> (Segment, Arc<Segment>) {
         let (router, file) = Segment::create().unwrap();
         assert!(!router.is_mapped());
         let thread = Segment::map(file).unwrap();
@@ -177,9 +219,20 @@ mod tests {
         let body: Vec<u8> = (0..REQUEST_MAX).map(|at| (at % 251) as u8).collect();
         thread.fill(&vec![7; SLOT]).unwrap();
         router.put_request(&body);
-        assert_eq!(thread.request(REQUEST_MAX), body);
-        assert_eq!(thread.request(3), &body[..3]);
+        assert_eq!(thread.request(REQUEST_MAX, 0), body);
+        assert_eq!(thread.request(3, 1), &body[1..3]);
+        assert_eq!(thread.request(3, 4), b"");
         assert_eq!(router.filled(0, SLOT).unwrap(), vec![7; SLOT]);
+    }
+
+    #[test]
+    fn what_is_left_shows_nothing_and_changes_nothing() {
+        let (router, thread) = both();
+        router.put_request(b"body");
+        thread.leave();
+        assert_eq!(thread.request(4, 0), b"");
+        assert_eq!(thread.fill(b"x"), Some((0, 1)));
+        assert_eq!(router.filled(0, 1), None);
     }
 
     #[test]

@@ -83,7 +83,7 @@ impl RequestBody {
         match self {
             Self::Empty => &[],
             Self::Memory(bytes, at) => &bytes[*at..],
-            Self::Lane(segment, len, at) => &segment.request(*len)[*at..],
+            Self::Lane(segment, len, at) => segment.request(*len, *at),
             Self::File(file) => file.buffer(),
             Self::Link(link) => link.buffer(),
         }
@@ -111,7 +111,7 @@ impl Read for RequestBody {
                 Ok(len)
             }
             Self::Lane(segment, len, at) => {
-                let read = (&segment.request(*len)[*at..]).read(buffer)?;
+                let read = segment.request(*len, *at).read(buffer)?;
                 *at += read;
                 Ok(read)
             }
@@ -126,7 +126,7 @@ impl BufRead for RequestBody {
         match self {
             Self::Empty => Ok(&[]),
             Self::Memory(bytes, at) => Ok(&bytes[*at..]),
-            Self::Lane(segment, len, at) => Ok(&segment.request(*len)[*at..]),
+            Self::Lane(segment, len, at) => Ok(segment.request(*len, *at)),
             Self::File(file) => file.fill_buf(),
             Self::Link(link) => link.fill_buf(),
         }

@@ -81,7 +81,7 @@ impl Lane {
     fn open(&mut self, file: Option<OwnedFd>) {
         let segment = file.and_then(|file| Segment::map(file).ok());
         if let (State::Asked(stream), Some(segment)) = (mem::replace(&mut self.state, State::Refused), segment) {
-            self.state = State::Open(stream, Arc::new(segment));
+            self.state = State::Open(stream, segment);
         }
     }
 
