@@ -78,6 +78,12 @@ impl SharedMemory {
         Ok(Self { map, file, offset: part.start })
     }
 
+    /// The mapping alone: the file is closed.
+    #[must_use]
+    pub(crate) fn into_map(self) -> MmapRaw {
+        self.map
+    }
+
     /// The file, to be inherited by other processes.
     #[must_use]
     pub(crate) fn file(&self) -> BorrowedFd<'_> {

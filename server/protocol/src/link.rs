@@ -19,6 +19,10 @@
 //! [`FAST`] is added when the thread was done with it soon. [`ABORTED`] ends a response that did not come to its end:
 //! the client's connection is reset, or it would take what it has for the whole.
 //!
+//! A thread can have a *lane* besides its link, for large bodies ([`Purpose::Lane`]): a connection for descriptors, and
+//! memory that both map. A piece of a response that lies there is [`in_slot`] in place of a frame; a part of a file,
+//! whose descriptor goes over the lane before, is [`FILE`]. A request's body may be there too.
+//!
 //! Leaving, so that no request is lost when workers are replaced: a worker that leaves sends [`LEAVING`] when no
 //! frame is under way, and reads on. The router sends it nothing more after that, cancels what it has not begun with,
 //! and closes the link when it is idle. If a request crossed [`LEAVING`] on its way, the worker serves it as any other,
@@ -44,13 +48,29 @@ pub const LEAVING: u32 = 0xFFFF_FFF4;
 pub const SKIPPED: u32 = 0xFFFF_FFF5;
 /// In place of a frame's length: the response breaks off.
 pub const ABORTED: u32 = 0xFFFF_FFF6;
+/// In place of a frame: the part of a file whose descriptor comes next on the lane.
+pub const FILE: u32 = 0xFFFF_FFF7;
 /// The most bytes in one frame.
-pub const MAX_FRAME: u32 = 0xFFFF_FF00;
+pub const MAX_FRAME: u32 = 0xFDFF_FFFF;
+/// In place of a frame: above this, the number of a slot and how many bytes of it are the next of the response.
+const SLOT: u32 = 0xFE00_0000;
+/// Bits of the number of bytes in a slot.
+const SLOT_BITS: u32 = 22;
+/// Set in the length of a request's peer: the body is in the lane's memory.
+const ON_LANE: u32 = 1 << 31;
 
 /// The first bytes on a link, with the version of what follows.
-const SERVE: [u8; 4] = *b"RWL4";
+const SERVE: [u8; 4] = *b"RWL5";
 /// The same for [`Purpose::TakeClient`].
-const TAKE_CLIENT: [u8; 4] = *b"RWT4";
+const TAKE_CLIENT: [u8; 4] = *b"RWT5";
+/// The same for [`Purpose::Lane`].
+const LANE: [u8; 4] = *b"RWB5";
+
+/// What stands in place of a frame for the first `len` bytes of the slot.
+#[must_use]
+pub const fn in_slot(slot: u32, len: u32) -> u32 {
+    SLOT | slot << SLOT_BITS | len
+}
 
 /// Something that does not speak this protocol, or not this version of it.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -74,6 +94,9 @@ pub enum Purpose {
     /// For its client's connection, which it is to speak another protocol on: the router answers with one byte and the
     /// descriptor, or closes.
     TakeClient,
+    /// For a lane beside its link: the router answers with one byte and the descriptor of the memory, or closes. After
+    /// that the connection is for files.
+    Lane,
 }
 
 /// Who connects: a thread of a worker.
@@ -102,6 +125,7 @@ impl Hello {
         let magic = match self.purpose {
             Purpose::Serve => SERVE,
             Purpose::TakeClient => TAKE_CLIENT,
+            Purpose::Lane => LANE,
         };
         bytes[..4].copy_from_slice(&magic);
         bytes[4..8].copy_from_slice(&self.worker.to_le_bytes());
@@ -124,6 +148,7 @@ impl Hello {
         let purpose = match magic {
             SERVE => Purpose::Serve,
             TAKE_CLIENT => Purpose::TakeClient,
+            LANE => Purpose::Lane,
             _ => return Err(LinkError::Magic),
         };
         let [worker, thread, slot] = [worker, thread, slot].map(u32::from_le_bytes);
@@ -144,6 +169,8 @@ pub struct RequestLengths {
     pub since: u64,
     /// How long its body took to come, µs.
     pub gathered: u32,
+    /// The body does not follow: it is in the lane's memory.
+    pub on_lane: bool,
 }
 
 impl RequestLengths {
@@ -155,7 +182,8 @@ impl RequestLengths {
     pub fn encode(&self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
         bytes[..4].copy_from_slice(&self.head.to_le_bytes());
-        bytes[4..8].copy_from_slice(&self.peer.to_le_bytes());
+        let on_lane = if self.on_lane { ON_LANE } else { 0 };
+        bytes[4..8].copy_from_slice(&(self.peer | on_lane).to_le_bytes());
         bytes[8..16].copy_from_slice(&self.body.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.since.to_le_bytes());
         bytes[24..].copy_from_slice(&self.gathered.to_le_bytes());
@@ -170,9 +198,11 @@ impl RequestLengths {
         let (body, rest) = split(rest);
         let (since, rest) = split(rest);
         let (gathered, _) = split(rest);
+        let peer = u32::from_le_bytes(peer);
         Self {
             head: u32::from_le_bytes(head),
-            peer: u32::from_le_bytes(peer),
+            peer: peer & !ON_LANE,
+            on_lane: peer & ON_LANE != 0,
             body: u64::from_le_bytes(body),
             since: u64::from_le_bytes(since),
             gathered: u32::from_le_bytes(gathered),
@@ -285,6 +315,15 @@ impl<'a> Peer<'a> {
 pub enum Frame<'b> {
     /// Bytes for the client.
     Data(&'b [u8]),
+    /// So many bytes for the client are in this slot of the lane's memory.
+    InSlot {
+        /// From 0.
+        slot: usize,
+        /// Bytes.
+        len: usize,
+    },
+    /// A part of a file is for the client.
+    File,
     /// All input was consumed.
     More,
     /// The response is complete.
@@ -345,6 +384,11 @@ impl Frames {
                 LEAVING => return Ok((at, Frame::Leaving)),
                 SKIPPED => return Ok((at, Frame::Skipped)),
                 ABORTED => return Ok((at, Frame::Aborted)),
+                FILE => return Ok((at, Frame::File)),
+                word if word >> 24 == SLOT >> 24 => {
+                    let (slot, len) = (word >> SLOT_BITS & 3, word & ((1 << SLOT_BITS) - 1));
+                    return Ok((at, Frame::InSlot { slot: slot as usize, len: len as usize }));
+                }
                 length if length > MAX_FRAME => return Err(LinkError::Length(length)),
                 length => self.left = length,
             }
@@ -353,110 +397,4 @@ impl Frames {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn a_hello_reads_back_and_a_stranger_is_known() {
-        let hello = Hello { purpose: Purpose::Serve, worker: 3, thread: 1, slot: 7, token: *b"0123456789abcdef" };
-        let mut bytes = hello.encode();
-        assert_eq!(Hello::decode(&bytes), Ok(hello));
-        bytes[0] = b'G';
-        assert_eq!(Hello::decode(&bytes), Err(LinkError::Magic));
-    }
-
-    #[test]
-    fn the_lengths_of_a_request_read_back() {
-        let head = RequestLengths { head: 70_000, peer: 40, body: 1 << 40, since: u64::MAX, gathered: 7 };
-        assert_eq!(RequestLengths::decode(&head.encode()), head);
-    }
-
-    #[test]
-    fn a_peer_is_four_words_and_six_with_tls() {
-        assert_eq!(
-            Peer::parse(b"::1 50000 127.0.0.1 80"),
-            Ok(Peer {
-                remote_addr: "::1",
-                remote_port: "50000",
-                server_addr: "127.0.0.1",
-                server_port: "80",
-                tls: None
-            })
-        );
-        assert!(Peer::parse(b"   ").is_ok_and(|peer| peer.remote_addr.is_empty() && peer.server_port.is_empty()));
-        for text in
-            [&b""[..], b"a b c", b"a b c d e", b"a b c d e f", b"a b c d tls", b"a b c d tls e f", b"\xff b c d"]
-        {
-            assert_eq!(Peer::parse(text), Err(LinkError::Peer));
-        }
-    }
-
-    #[test]
-    fn what_a_client_said_of_itself_in_tls_reads_back() {
-        for (certificate, is_exported) in [("", false), ("", true), ("TUlJ", false), ("TUlJ", true)] {
-            let tls = PeerTls { certificate, is_exported };
-            let text = Peer::text(None, "web 443") + &tls.text();
-            assert_eq!(Peer::parse(text.as_bytes()).unwrap().tls, Some(tls));
-        }
-    }
-
-    #[test]
-    fn a_client_of_ipv4_has_one_address_whatever_socket_it_came_by() {
-        for ip in ["192.0.2.1", "::ffff:192.0.2.1"] {
-            let text = Peer::text(Some((ip.parse().unwrap(), 5)), "web 80");
-            assert_eq!(Peer::parse(text.as_bytes()).unwrap().remote_addr, "192.0.2.1");
-        }
-        assert_eq!(Peer::text(Some(("2001:db8::1".parse().unwrap(), 5)), "::1 80"), "2001:db8::1 5 ::1 80");
-        assert_eq!(Peer::text(None, " "), "   ");
-    }
-
-    #[test]
-    fn a_length_that_no_frame_has_is_refused() {
-        assert_eq!(Frames::default().decode(&[1, 0xff, 0xff, 0xff]), Err(LinkError::Length(0xffff_ff01)));
-    }
-
-    proptest! {
-        #[test]
-        fn any_split_of_a_response_gives_the_same_bytes_and_end(
-            frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..50), 0..6),
-            keep in any::<bool>(),
-            fast in any::<bool>(),
-            after in prop::option::of(prop::sample::select(vec![LEAVING, SKIPPED, ABORTED])),
-            cuts in prop::collection::vec(1usize..30, 1..6),
-        ) {
-            let mut input = Vec::new();
-            for frame in &frames {
-                input.extend_from_slice(&(frame.len() as u32).to_le_bytes());
-                input.extend_from_slice(frame);
-            }
-            let done = if keep { DONE_KEEP } else { DONE_CLOSE } + if fast { FAST } else { 0 };
-            input.extend_from_slice(&done.to_le_bytes());
-            if let Some(word) = after {
-                input.extend_from_slice(&word.to_le_bytes());
-            }
-            let (mut data, mut words, mut decoder, mut at) = (Vec::new(), Vec::new(), Frames::default(), 0);
-            let mut cuts = cuts.iter().cycle();
-            while at < input.len() {
-                let end = input.len().min(at + cuts.next().unwrap());
-                while at < end {
-                    let (consumed, frame) = decoder.decode(&input[at..end])?;
-                    at += consumed;
-                    match frame {
-                        Frame::Data(bytes) => data.extend_from_slice(bytes),
-                        Frame::More => prop_assert_eq!(at, end),
-                        word => words.push(word),
-                    }
-                }
-            }
-            prop_assert_eq!(data, frames.concat());
-            let mut expected = vec![Frame::Done { keep, fast }];
-            expected.extend(after.map(|word| match word {
-                LEAVING => Frame::Leaving,
-                SKIPPED => Frame::Skipped,
-                _ => Frame::Aborted,
-            }));
-            prop_assert_eq!(words, expected);
-        }
-    }
-}
+mod tests;

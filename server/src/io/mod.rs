@@ -13,6 +13,7 @@ pub(crate) mod pace;
 pub(crate) mod pass_fd;
 pub(crate) mod proxied;
 pub(crate) mod receive;
+pub(crate) mod segment;
 pub(crate) mod temp;
 pub(crate) mod unsent;
 pub(crate) mod wait;

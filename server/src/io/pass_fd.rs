@@ -1,4 +1,4 @@
-//! Sending one descriptor to another process over a unix socket (`SCM_RIGHTS`, unix(7)).
+//! Sending a descriptor to another process over a unix socket (`SCM_RIGHTS`, unix(7)).
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -18,7 +18,7 @@ pub(crate) fn send_fd(socket: impl AsFd, fd: impl AsFd) -> io::Result<()> {
     send_fd_and(socket, fd, &[0])
 }
 
-/// Sends `fd` with bytes, of which there must be one at least.
+/// Sends `fd` with a few bytes, at least one: all of them or none.
 ///
 /// # Errors
 /// When the other end is gone or takes nothing.
@@ -73,6 +73,10 @@ mod tests {
         let mut bytes = [0; 5];
         client.read_exact(&mut bytes).unwrap();
         assert_eq!(&bytes, b"hello");
+        send_fd_with(&here, &received, b"with a word").unwrap();
+        let mut word = [0; 11];
+        assert!(receive_fd_with(&there, &mut word).unwrap().is_some());
+        assert_eq!(&word, b"with a word");
         drop(here);
         assert!(receive_fd(&there).unwrap().is_none());
     }

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
@@ -35,6 +36,8 @@ const AT_ONCE: usize = 256 * 1024;
 const TURN: usize = 16 * AT_ONCE;
 /// Time for one client in its turn, ns.
 const TURN_NANOS: u64 = 1_000_000;
+/// Pieces that wait for one client of the router: files of its worker, and what goes between them.
+const PIECES_MAX: usize = 8;
 /// Parts that one call takes.
 const PARTS: usize = 64;
 const FEW: usize = 8;
@@ -45,10 +48,19 @@ enum Piece {
     Copied(Vec<u8>, usize),
     /// Somebody else's bytes, and how much of them is gone.
     Owned(Kept, usize),
-    /// A part of a file: offset and length of what is left.
-    File(File, u64, u64),
+    /// A part of a file.
+    File(FilePart),
     /// What was too much for memory, and how much of it is gone.
     Spilled(TempFile, u64),
+}
+
+/// What is left of a part of a file.
+struct FilePart {
+    file: File,
+    at: u64,
+    left: u64,
+    /// Whoever counts the files knows by this that it is there.
+    _counted: Option<Arc<()>>,
 }
 
 /// A client reads its response more slowly than `response-min-rate`.
@@ -105,7 +117,7 @@ impl Unsent {
         matches!(self.pieces.back(), Some(Piece::Spilled(..)))
     }
 
-    /// Whether something that waits is in a temporary file. There are three pieces at most then.
+    /// Whether something that waits is in a temporary file. There are few pieces then.
     fn has_spilled(&self) -> bool {
         self.pieces.iter().any(|piece| matches!(piece, Piece::Spilled(..)))
     }
@@ -114,12 +126,14 @@ impl Unsent {
     pub(crate) fn is_full(&self, temp: &TempFiles) -> bool {
         match self.pieces.back() {
             None => false,
+            _ if self.pieces.len() >= PIECES_MAX => true,
+            Some(Piece::File(..)) => false,
             Some(Piece::Spilled(file, _)) => file.len() >= FILE_MAX,
             // The file had no space for this: it begins again when the file is gone.
             Some(Piece::Copied(..)) if self.has_spilled() => true,
             // A file could not be got.
             Some(Piece::Copied(bytes, gone)) => bytes.len() - gone >= 2 * temp.memory_for_one(),
-            Some(Piece::Owned(..) | Piece::File(..)) => true,
+            Some(Piece::Owned(..)) => true,
         }
     }
 
@@ -293,8 +307,13 @@ impl Unsent {
     /// # Errors
     /// When the client is gone, or the file is shorter than that.
     pub(crate) fn send_file(&mut self, socket: impl AsFd, file: File, offset: u64, len: u64) -> io::Result<bool> {
-        self.pieces.push_back(Piece::File(file, offset, len));
+        self.pieces.push_back(Piece::File(FilePart { file, at: offset, left: len, _counted: None }));
         self.advance(socket)
+    }
+
+    /// Adds a part of a file to what waits. It holds `counted` until it is sent or dropped.
+    pub(crate) fn add_file(&mut self, file: File, offset: u64, len: u64, counted: Arc<()>) {
+        self.pieces.push_back(Piece::File(FilePart { file, at: offset, left: len, _counted: Some(counted) }));
     }
 
     /// Sends what the socket takes now, but no more than a turn's worth; returns whether nothing is left.
@@ -333,7 +352,7 @@ impl Unsent {
         let (asked, count, is_gone) = match piece {
             Piece::Copied(bytes, gone) => send_from(socket, bytes, gone)?,
             Piece::Owned(owner, gone) => send_from(socket, owner.as_ref().as_ref(), gone)?,
-            Piece::File(file, at, left) => {
+            Piece::File(FilePart { file, at, left, .. }) => {
                 let asked = (*left).min(AT_ONCE as u64);
                 let count = send_file_from(socket, file, at, asked as usize)?;
                 *left -= count;

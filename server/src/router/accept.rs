@@ -155,6 +155,11 @@ impl Router<'_> {
             {
                 self.hand_over(key, SlotId::new(slot), ThreadIndex::new(thread));
             }
+            Ok(Hello { purpose: Purpose::Lane, thread, slot, token, .. })
+                if token == self.token && self.has_cell(slot, thread) =>
+            {
+                self.open_lane(key, SlotId::new(slot), ThreadIndex::new(thread));
+            }
             Ok(Hello { worker, thread, slot, token, .. }) if token == self.token && self.has_cell(slot, thread) => {
                 let (slot, thread) = (SlotId::new(slot), ThreadIndex::new(thread));
                 self.close_old_links(scratch, slot, thread);

@@ -357,6 +357,7 @@ impl Router<'_> {
         let second = self.second();
         if second != self.swept {
             self.swept = second;
+            self.take_files_again();
             self.let_late_go(scratch, second);
         }
     }

@@ -9,11 +9,13 @@ use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 
 use super::keyed::Key;
+use super::lane::Lane;
 use super::request::{Arrival, Request};
 use crate::clock::MonotonicNanos;
 use crate::ids::{SlotId, ThreadIndex};
 use crate::io::body::StoredBody;
 use crate::io::receive::{Received, receive};
+use crate::io::segment::{REQUEST_MAX, WORTH_SHARING};
 use crate::stats::cell::AheadCells;
 use rwsgi_protocol::link::{AHEAD_MAX, Frames, RequestLengths};
 
@@ -49,6 +51,8 @@ pub(super) struct Dispatched {
     body_len: usize,
     /// The rest of the body is sent from elsewhere.
     streams: bool,
+    /// That is the lane's memory.
+    on_lane: bool,
 }
 
 /// One link.
@@ -94,6 +98,8 @@ pub(super) struct Link {
     pub(super) deadline: u32,
     /// Bytes of the response that were dropped.
     pub(super) dropped: usize,
+    /// Its other way for large bodies, once it has asked for that.
+    pub(super) lane: Option<Lane>,
 }
 
 impl Link {
@@ -123,6 +129,7 @@ impl Link {
             turns_again: false,
             deadline,
             dropped: 0,
+            lane: None,
         }
     }
 
@@ -158,6 +165,7 @@ impl Link {
             self.sent = 0;
         }
         cells.dispatch(self.number);
+        let on_lane = self.put_on_lane(&body);
         // Heads are bounded by buffer-size, peers by what addresses look like.
         let lengths = RequestLengths {
             head: head.len() as u32,
@@ -165,6 +173,7 @@ impl Link {
             body: body.len(),
             since: arrival.since.as_nanos(),
             gathered: arrival.gathered,
+            on_lane,
         };
         self.outgoing.extend_from_slice(&lengths.encode());
         self.outgoing.extend_from_slice(peer.as_bytes());
@@ -178,8 +187,8 @@ impl Link {
                 body_len = bytes.len();
             }
             body => {
+                self.body_sent = if on_lane { body.len() } else { 0 };
                 self.body = body;
-                self.body_sent = 0;
             }
         }
         let wanted = Wanted::By(client);
@@ -192,8 +201,21 @@ impl Link {
             head_len: head.len(),
             body_len,
             streams: !follows,
+            on_lane,
         });
         self.number = number.wrapping_add(1);
+    }
+
+    /// Puts a body in the lane's memory, if that is worth it and the thread is done with the one before. It is kept here too
+    /// until the thread is known to have begun.
+    fn put_on_lane(&self, body: &StoredBody) -> bool {
+        let (StoredBody::Memory(bytes), Some(lane)) = (body, &self.lane) else { return false };
+        let fits = (WORTH_SHARING..=REQUEST_MAX).contains(&bytes.len()) && lane.segment.is_mapped();
+        let put = fits && !self.dispatched.iter().any(|ahead| ahead.on_lane);
+        if put {
+            lane.segment.put_request(bytes);
+        }
+        put
     }
 
     /// The first dispatched is answered, or was skipped.

@@ -39,6 +39,7 @@ mod event_loop;
 mod hand_over;
 mod intake;
 mod keyed;
+mod lane;
 mod limits;
 mod link;
 mod listen;

@@ -1,5 +1,8 @@
 //! From a thread's responses to the clients. What is read of a link at once may be the ends and beginnings of several.
 
+use std::mem;
+use std::sync::Arc;
+
 use tracing::warn;
 
 use super::client::ClientPhase;
@@ -118,6 +121,37 @@ impl Router<'_> {
                     }
                 }
                 (Frame::Data(data), Some(Wanted::Nobody)) => link.dropped += data.len(),
+                (Frame::InSlot { slot, len }, Some(wanted @ (Wanted::By(_) | Wanted::Nobody))) => {
+                    let Some(segment) = link.lane.as_ref().map(|lane| Arc::clone(&lane.segment)) else {
+                        return Relayed::Nonsense("a slot of no memory");
+                    };
+                    let Some(data) = segment.filled(slot, len) else {
+                        return Relayed::Nonsense("a slot that is not full");
+                    };
+                    if let Wanted::By(client) = wanted {
+                        link.begin_answer();
+                        self.bulk.use_bytes(len);
+                        let mut with_slot = Pieces { slices: pieces.slices, used: mem::take(&mut pieces.used) };
+                        // There is space for one more, or they would have been passed on.
+                        with_slot.slices[with_slot.used] = data;
+                        with_slot.used += 1;
+                        self.pass_on(client, &mut with_slot);
+                    } else {
+                        link.dropped += len;
+                    }
+                    segment.empty(slot);
+                }
+                (Frame::File, Some(wanted @ (Wanted::By(_) | Wanted::Nobody))) => {
+                    let mut client = None;
+                    if let Wanted::By(key) = wanted {
+                        link.begin_answer();
+                        self.pass_on(key, &mut pieces);
+                        client = Some(key);
+                    }
+                    if !self.pass_on_file(key, client) {
+                        return Relayed::Nonsense("a file that cannot be sent");
+                    }
+                }
                 (Frame::Done { keep, fast }, Some(wanted @ (Wanted::By(_) | Wanted::Nobody | Wanted::Elsewhere))) => {
                     if let Wanted::By(client) = wanted {
                         self.pass_on(client, &mut pieces);
@@ -167,7 +201,7 @@ impl Router<'_> {
 
     /// Sends a client what was collected for it. One that cannot be written to is closed.
     fn pass_on(&mut self, key: Key, pieces: &mut Pieces<'_>) {
-        let used = std::mem::take(&mut pieces.used);
+        let used = mem::take(&mut pieces.used);
         if used == 0 {
             return;
         }
@@ -195,7 +229,7 @@ impl Router<'_> {
     }
 
     /// A client's response breaks off: it must not take what it has for the whole.
-    fn reset_client(&mut self, key: Key) {
+    pub(super) fn reset_client(&mut self, key: Key) {
         let Some(client) = self.clients.get_mut(key) else { return };
         client.reset_on_close();
         client.phase = ClientPhase::Flushing(Then::Close);

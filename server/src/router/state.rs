@@ -14,6 +14,7 @@ use rwsgi_stats::Address;
 use super::bulk::Bulk;
 use super::client::Client;
 use super::keyed::{Key, Keyed};
+use super::lane::PassedFiles;
 use super::limits::Limits;
 use super::link::Link;
 use super::listen::{ListenOptions, read_contexts};
@@ -113,6 +114,7 @@ pub(super) struct Router<'a> {
     pub(super) check_begun: Option<MonotonicNanos>,
     /// The bulk bytes and time that are left in this turn.
     pub(super) bulk: Bulk,
+    pub(super) passed_files: PassedFiles,
 }
 
 /// Interest in everything but writing, as edges.
@@ -180,11 +182,13 @@ impl<'a> Router<'a> {
             stopping: false,
             orphaned: false,
             stop_from_master: false,
-            cap: ClientCap::new(links + for_files()),
+            // Each link may have a lane.
+            cap: ClientCap::new(2 * links + for_files()),
             clients_paused: None,
             links_paused: None,
             check_begun: None,
             bulk: Bulk::WHOLE,
+            passed_files: PassedFiles::default(),
         };
         let watch = |fd: &dyn AsFd, token: Token| {
             router.epoll.add(fd.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, token.to_bits()))

@@ -10,6 +10,7 @@ use rustix::event::PollFlags;
 
 use crate::io::body::StoredBody;
 use crate::io::receive::{Received, receive};
+use crate::io::segment::Segment;
 use crate::io::temp::TempFile;
 use crate::io::wait::until_ready;
 
@@ -21,6 +22,8 @@ pub(super) enum RequestBody {
     Memory(Vec<u8>, usize),
     /// In a temporary file.
     File(BufReader<io::Take<TempFile>>),
+    /// In memory that the router has too: how long it is, and how much was read.
+    Lane(Arc<Segment>, usize, usize),
     /// What came with the head, then what the socket still has.
     Link(BufReader<io::Take<LinkReader>>),
 }
@@ -80,6 +83,7 @@ impl RequestBody {
         match self {
             Self::Empty => &[],
             Self::Memory(bytes, at) => &bytes[*at..],
+            Self::Lane(segment, len, at) => segment.request(*len, *at),
             Self::File(file) => file.buffer(),
             Self::Link(link) => link.buffer(),
         }
@@ -90,6 +94,7 @@ impl RequestBody {
         match self {
             Self::Empty => 0,
             Self::Memory(bytes, at) => (bytes.len() - at) as u64,
+            Self::Lane(_, len, at) => (len - at) as u64,
             Self::File(file) => file.get_ref().limit() + file.buffer().len() as u64,
             Self::Link(link) => link.get_ref().limit() + link.buffer().len() as u64,
         }
@@ -105,6 +110,11 @@ impl Read for RequestBody {
                 *at += len;
                 Ok(len)
             }
+            Self::Lane(segment, len, at) => {
+                let read = segment.request(*len, *at).read(buffer)?;
+                *at += read;
+                Ok(read)
+            }
             Self::File(file) => file.read(buffer),
             Self::Link(link) => link.read(buffer),
         }
@@ -116,6 +126,7 @@ impl BufRead for RequestBody {
         match self {
             Self::Empty => Ok(&[]),
             Self::Memory(bytes, at) => Ok(&bytes[*at..]),
+            Self::Lane(segment, len, at) => Ok(segment.request(*len, *at)),
             Self::File(file) => file.fill_buf(),
             Self::Link(link) => link.fill_buf(),
         }
@@ -124,7 +135,7 @@ impl BufRead for RequestBody {
     fn consume(&mut self, amount: usize) {
         match self {
             Self::Empty => {}
-            Self::Memory(_, at) => *at += amount,
+            Self::Memory(_, at) | Self::Lane(_, _, at) => *at += amount,
             Self::File(file) => file.consume(amount),
             Self::Link(link) => link.consume(amount),
         }

@@ -11,6 +11,7 @@ use rustix::event::PollFlags;
 use super::body::RequestBody;
 use super::harakiri;
 use super::kind::Kind;
+use super::lane::{Lane, WORTH_PASSING};
 use super::parked::Parked;
 use super::phases::Waits;
 use super::upgrade::UpgradePath;
@@ -19,11 +20,12 @@ use crate::io::body::{Gathering, IntakeError};
 use crate::io::close::{Then, reset_on_close, shut_sending};
 use crate::io::pace::{MinRates, Pace};
 use crate::io::receive::{Received, has_unread, receive};
+use crate::io::segment::WORTH_SHARING;
 use crate::io::temp::TempFiles;
 use crate::io::unsent::{TooSlow, Unsent};
 use crate::io::wait::until_ready;
 use crate::wsgi::transport::{Kept, Transport};
-use rwsgi_protocol::link::{ABORTED, DONE_CLOSE, DONE_KEEP, FAST, LEAVING, MAX_FRAME, SKIPPED};
+use rwsgi_protocol::link::{ABORTED, DONE_CLOSE, DONE_KEEP, FAST, FILE, LEAVING, MAX_FRAME, Peer, SKIPPED, in_slot};
 
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +92,8 @@ pub(super) struct LinkEnd {
     pub(super) leave_sent: bool,
     /// Requests that it has brought.
     pub(super) brought: u8,
+    /// The other way for large bodies.
+    pub(super) lane: Option<Box<Lane>>,
     /// How the client's connection can be had, where that is allowed.
     pub(super) upgrade: Option<Box<UpgradePath>>,
     /// What is to be sent with the end of the response: one frame, or nothing.
@@ -331,6 +335,59 @@ impl Connection {
         Ok(())
     }
 
+    /// Sends parts behind what comes before them on the link.
+    fn send_framed(
+        &mut self,
+        before: &[u8],
+        parts: &[&[u8]],
+        own: &mut dyn FnMut(usize) -> Option<Kept>,
+    ) -> io::Result<bool> {
+        let framed: Vec<&[u8]> = std::iter::once(before).chain(parts.iter().copied()).collect();
+        self.unsent.send(self.socket.as_fd(), &framed, &mut |part| own(part.checked_sub(1)?))
+    }
+
+    /// Sends parts of which some are long over a link: through the lane's memory as far as that has space.
+    fn send_large(&mut self, parts: &[&[u8]], own: &mut dyn FnMut(usize) -> Option<Kept>) -> io::Result<bool> {
+        let Self { link: LinkEnd { lane, .. }, .. } = self;
+        let segment = lane.as_mut().and_then(|lane| lane.segment()).cloned();
+        let mut words = Vec::new();
+        // How many parts are on their way, and how much of the next.
+        let (mut whole, mut gone) = (0, 0);
+        for part in parts {
+            if part.len() < WORTH_HOLDING {
+                words.extend_from_slice(&(part.len() as u32).to_le_bytes());
+                words.extend_from_slice(part);
+            } else {
+                let fill = |rest| segment.as_ref().and_then(|segment| segment.fill(rest));
+                while gone < part.len()
+                    && let Some((slot, len)) = fill(&part[gone..])
+                {
+                    words.extend_from_slice(&in_slot(slot as u32, len as u32).to_le_bytes());
+                    gone += len;
+                }
+                if gone < part.len() {
+                    break;
+                }
+            }
+            (whole, gone) = (whole + 1, 0);
+        }
+        let Some((first, others)) = parts[whole..].split_first() else {
+            if self.link.last && words.len() <= WORTH_HOLDING {
+                self.link.held.append(&mut words);
+                return Ok(self.unsent.is_empty());
+            }
+            return self.send_framed(&words, &[], &mut |_| None);
+        };
+        let mut rest = vec![&first[gone..]];
+        rest.extend_from_slice(others);
+        let len: usize = rest.iter().map(|part| part.len()).sum();
+        words.extend_from_slice(&(len as u32).to_le_bytes());
+        self.send_framed(&words, &rest, &mut |part| {
+            let kept = own(whole + part)?;
+            Some(if part == 0 && gone > 0 { Box::new(Tail { kept, from: gone }) } else { kept })
+        })
+    }
+
     /// Bytes that went to the client since the last call. The router's clients are sent what a link is given.
     pub(super) fn take_sent(&mut self) -> u64 {
         let sent = self.unsent.take_sent();
@@ -346,6 +403,18 @@ impl Connection {
     /// When it has.
     pub(super) fn claim(&mut self) -> io::Result<()> {
         if std::mem::take(&mut self.watched) { harakiri::release() } else { Ok(()) }
+    }
+}
+
+/// Bytes that are kept, without the first of them.
+struct Tail {
+    kept: Kept,
+    from: usize,
+}
+
+impl AsRef<[u8]> for Tail {
+    fn as_ref(&self) -> &[u8] {
+        &self.kept.as_ref().as_ref()[self.from..]
     }
 }
 
@@ -368,14 +437,16 @@ impl Transport for Connection {
         if len > MAX_FRAME as usize {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a response of 4 GB in one piece"));
         }
+        if parts.iter().any(|part| part.len() >= WORTH_SHARING) {
+            return self.send_large(parts, own);
+        }
         let frame = (len as u32).to_le_bytes();
         if self.last && len <= WORTH_HOLDING {
             self.link.held.extend_from_slice(&frame);
             parts.iter().for_each(|part| self.link.held.extend_from_slice(part));
             return Ok(self.unsent.is_empty());
         }
-        let framed: Vec<&[u8]> = std::iter::once(frame.as_slice()).chain(parts.iter().copied()).collect();
-        self.unsent.send(self.socket.as_fd(), &framed, &mut |part| own(part.checked_sub(1)?))
+        self.send_framed(&frame, parts, own)
     }
 
     fn announce_last(&mut self) {
@@ -390,6 +461,14 @@ impl Transport for Connection {
         self.queued += len;
         if !self.is_link() {
             return self.unsent.send_file(self.socket.as_fd(), file, offset, len);
+        }
+        // What goes to a client of TLS is encrypted by the router, which must have it.
+        if len >= WORTH_PASSING
+            && !Peer::parse(self.peer.as_bytes()).is_ok_and(|peer| peer.tls.is_some())
+            && self.link.lane.as_mut().is_some_and(|lane| lane.pass(&file, offset, len))
+        {
+            self.say(&FILE.to_le_bytes())?;
+            return Ok(self.unsent.is_empty());
         }
         let (mut offset, mut left) = (offset, len);
         while left > 0 {

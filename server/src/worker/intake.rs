@@ -18,6 +18,7 @@ use crate::io::body::{BodyIntake, Gathering, IntakeError};
 use crate::io::close::Then;
 use crate::io::pace::Pace;
 use crate::io::proxied;
+use crate::io::segment::{REQUEST_MAX, WORTH_SHARING};
 use crate::log_limit::{self, LineKind};
 use rwsgi_protocol::SocketProtocol;
 use rwsgi_protocol::http::{self, BodyLength, HeaderBuf, Refusal};
@@ -239,11 +240,24 @@ impl WorkerThread {
         connection.body = if lengths.body == 0 {
             *bytes = rest;
             RequestBody::Empty
+        } else if lengths.on_lane {
+            *bytes = rest;
+            let segment = connection.link.lane.as_mut().and_then(|lane| lane.segment());
+            let Some(segment) = segment.filter(|_| lengths.body <= REQUEST_MAX as u64) else {
+                // The router knows that it was mapped.
+                connection.give_up();
+                return Ok(connection);
+            };
+            RequestBody::Lane(Arc::clone(segment), lengths.body as usize, 0)
         } else if let Some((body, rest)) = usize::try_from(lengths.body).ok().and_then(|len| rest.split_at_checked(len))
         {
             *bytes = rest;
             RequestBody::Memory(body.to_vec(), 0)
         } else {
+            if lengths.body >= WORTH_SHARING as u64 {
+                // For the next one.
+                let _ = connection.link.lane.as_mut().map(|lane| lane.segment().is_some());
+            }
             let socket = Arc::clone(&connection.socket);
             let reader = LinkReader { first: rest.to_vec(), at: 0, socket, patience: self.patience() };
             RequestBody::at_link(reader, lengths.body)

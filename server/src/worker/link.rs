@@ -11,6 +11,7 @@ use tracing::warn;
 
 use super::connection::{Connection, Wait};
 use super::kind::Kind;
+use super::lane::Lane;
 use super::state::Worker;
 use super::upgrade::{UpgradePath, say_hello};
 use super::worker_thread::WorkerThread;
@@ -63,6 +64,7 @@ impl WorkerThread {
         let mut connection =
             Connection::new(OwnedFd::from(stream), Kind::Link(thread), String::new(), FOREVER, MinRates::NONE);
         connection.armed = Some(Wait::Read);
+        connection.link.lane = Some(Box::new(Lane::new(endpoint.name.clone(), hello)));
         if self.worker.config.websockets.over_http {
             let hello = Hello { purpose: Purpose::TakeClient, ..hello };
             let handed_over = Arc::clone(&self.worker.handed_over);

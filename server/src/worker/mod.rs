@@ -14,6 +14,7 @@ mod garbage;
 mod harakiri;
 mod intake;
 mod kind;
+mod lane;
 mod link;
 mod near_end;
 mod notices;

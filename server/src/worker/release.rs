@@ -18,6 +18,7 @@ use pyo3::types::{IntoPyDict, PyCFunction};
 use super::near_end::{Place, near_end};
 use super::state::Worker;
 use super::{routes, stop};
+use crate::io::segment;
 use crate::stacks;
 
 /// From now on, children that the application forks have none of this worker's descriptors, counters and orders.
@@ -85,6 +86,7 @@ fn let_go(worker: &Weak<Worker>) {
     let Some(worker) = worker.upgrade() else { return };
     worker.scoreboard.detach();
     stacks::handler::detach();
+    segment::leave();
     routes::detach(worker.routes.as_ref());
     worker.traces.iter().for_each(|traces| traces.detach());
     let Ok(nothing) = nothing() else { return };
