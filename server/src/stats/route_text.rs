@@ -377,8 +377,9 @@ mod tests {
             prop_assert_eq!(once.as_str(), twice.as_str());
         }
 
+        // `v2024` is a version, and stays.
         #[test]
-        fn no_token_survives(token in "[a-zA-Z0-9_-]{32,80}", digits in "[a-z]{0,4}[0-9]{3,20}[a-zA-Z0-9]{0,20}") {
+        fn no_token_survives(token in "[a-zA-Z0-9_-]{32,80}", digits in "[a-uw-z]{0,4}[0-9]{3,20}[a-zA-Z0-9]{0,20}") {
             for secret in [token, digits] {
                 for target in [format!("/a/{secret}"), format!("/{secret}/b?x"), format!("/reset/{secret}.json")] {
                     let text = pattern(&target);
