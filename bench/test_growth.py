@@ -64,5 +64,5 @@ def test_it_measures(tmp_path):
     done = subprocess.run([*command, "--out", tmp_path], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     written = (tmp_path / "growth.md").read_text()
-    assert written.count("\n## ") == 3 and "| emperor: start, ms | " in written
+    assert written.count("\n## ") == 4 and "| emperor: start, ms | " in written
     assert len(list((tmp_path / "growth").iterdir())) == 3
