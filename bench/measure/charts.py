@@ -52,7 +52,7 @@ def number(value: float) -> str:
 
 
 # Told apart by those who see no red or no green too (Okabe and Ito).
-COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#1f2328"]
+COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#1f2328", "#6a3d9a", "#b8a04a", "#7b4b2a"]
 HIGH, BOTTOM = 260, 30
 
 
