@@ -72,6 +72,12 @@ def test_every_part_of_a_request_can_be_asked_for(routed, kind):
         assert answer.header("X-Through") == "yes"
 
 
+def test_ten_thousand_rules_are_not_too_many(routed):
+    rules_of_all = [part for number in range(10_000) for part in ("--route", f"^/place{number}/ return:404")]
+    site = routed(*rules_of_all)
+    assert (site.get("/place/").status, site.get("/place9999/").status) == (200, 404)
+
+
 def test_rules_go_on_at_a_label(routed):
     site = routed(
         "--route-if", "contains:${HTTP_ACCEPT_ENCODING};gzip goto:_gzip",

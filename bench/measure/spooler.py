@@ -36,7 +36,7 @@ def spooler(stage) -> list[dict]:
         row: dict = {}
         for running in stage.each([name], setting):
             row = {"server": name, **_throughput(running, place, count)}
-        _fill(place, waiting)
+        fill(place, waiting)
         for running in stage.each([name], setting):
             row.update(_waiting(running, stage.place.room / "touched", watched, waiting))
         if row:
@@ -103,7 +103,7 @@ def _throughput(running: Running, place: Path, count: int) -> dict:
     }  # fmt: skip
 
 
-def _fill(place: Path, count: int) -> None:
+def fill(place: Path, count: int) -> None:
     """Jobs for tomorrow, as either server would have written them."""
     tomorrow = time.time() + 86_400
     packet = b"\x11\x06\x00\x00\x01\x00a\x01\x00b"

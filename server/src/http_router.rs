@@ -8,8 +8,9 @@ use anyhow::Context;
 
 use crate::hooks::{self, EXIT_HOOK_FAILED};
 use crate::io::pass_fd::receive_fd;
+use crate::ipc::Setup;
+use crate::ipc::first::receive_first;
 use crate::ipc::inherit::InheritedFd;
-use crate::ipc::{Setup, receive_message};
 use crate::log_text;
 use crate::process_setup::{ignore_terminal_signals, limit_address_space};
 use crate::procname;
@@ -24,7 +25,7 @@ use rwsgi_config::hooks::Phase;
 /// When what was inherited cannot be used.
 pub(crate) fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
     let channel = channel.take()?;
-    let mut setup: Setup = receive_message(channel.as_fd())
+    let mut setup: Setup = receive_first(channel.as_fd())
         .context("http router: cannot read its setup from the master")?
         .context("http router: the master is gone")?;
     let _ = nix::sys::prctl::set_name(c"rwsgi http");

@@ -18,7 +18,8 @@ use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 use nix::sys::stat::fstat;
-use nix::unistd::ftruncate;
+use nix::sys::uio::pwrite;
+use nix::unistd::{Whence, ftruncate, lseek};
 
 /// Some shared memory, mapped into this process.
 #[derive(Debug)]
@@ -123,6 +124,30 @@ impl SharedMemory {
         fallocate(&self.file, flags, (self.offset + range.start) as i64, range.len() as i64)
     }
 
+    /// Makes a range all zero, and keeps the pages that were written: to take them out of every process that maps them costs
+    /// as much as there are such processes.
+    ///
+    /// # Errors
+    /// When the kernel cannot.
+    pub(crate) fn zero(&self, range: Range<usize>) -> nix::Result<()> {
+        const ZEROS: [u8; 4096] = [0; 4096];
+        let end = (self.offset + range.end) as i64;
+        let mut at = (self.offset + range.start) as i64;
+        loop {
+            // What was never written is zero, and takes no memory now either. Nobody reads or writes at the file's position.
+            at = match lseek(&self.file, at, Whence::SeekData) {
+                Ok(data) if data < end => data,
+                Ok(_) | Err(Errno::ENXIO) => return Ok(()),
+                Err(failure) => return Err(failure),
+            };
+            let hole = lseek(&self.file, at, Whence::SeekHole)?.min(end);
+            while at < hole {
+                let len = ZEROS.len().min((hole - at) as usize);
+                at += pwrite(&self.file, &ZEROS[..len], at)? as i64;
+            }
+        }
+    }
+
     /// From now on what this process writes is seen by no other, nor what others write by this one: for a child that is
     /// none of ours. Where the system has no memory left for it, all stays as it was.
     pub(crate) fn detach(&self) {
@@ -168,6 +193,22 @@ mod tests {
         other.detach();
         other.at::<AtomicU64>(99_992).store(8, Relaxed);
         assert_eq!(one.at::<AtomicU64>(99_992).load(Relaxed), 7);
+    }
+
+    #[test]
+    fn zeroed_pages_are_zero_and_those_that_were_never_written_stay_away() {
+        let page = crate::procfs::page_size();
+        let memory = SharedMemory::create(c"test", 100 * page).unwrap();
+        let pages = || fstat(memory.file()).unwrap().st_blocks as usize * 512 / page;
+        for written in [10 * page, 11 * page, 50 * page, 90 * page] {
+            memory.at::<AtomicU64>(written).store(7, Relaxed);
+        }
+        assert_eq!(pages(), 4);
+        memory.zero(11 * page..90 * page).unwrap();
+        let left = [10, 11, 50, 90].map(|at| memory.at::<AtomicU64>(at * page).load(Relaxed));
+        assert_eq!((left, pages()), ([7, 0, 0, 7], 4));
+        memory.zero(91 * page..100 * page).unwrap();
+        assert_eq!(pages(), 4, "there was nothing to zero");
     }
 
     #[test]

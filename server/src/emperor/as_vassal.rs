@@ -13,8 +13,8 @@ use rwsgi_config::hooks::{HooksConfig, Phase};
 use serde::{Deserialize, Serialize};
 
 use crate::hooks;
+use crate::ipc::first::receive_first;
 use crate::ipc::inherit::InheritedFd;
-use crate::ipc::receive_message;
 use crate::vassal::EMPEROR_FD;
 
 /// A program and its arguments.
@@ -55,7 +55,7 @@ pub(super) struct Before {
 /// When a hook fails, or no program can be executed.
 pub(crate) fn become_vassal(mut channel: InheritedFd) -> anyhow::Result<i32> {
     let channel = channel.take()?;
-    let told = receive_message(channel.as_fd()).context("cannot read what is to be done before the vassal")?;
+    let told = receive_first(channel.as_fd()).context("cannot read what is to be done before the vassal")?;
     let Before { hooks, unenv, programs } = told.context("the emperor is gone")?;
     // A command that goes on in the background would keep the emperor from noticing the vassal's end.
     let number = std::env::var(EMPEROR_FD).ok();

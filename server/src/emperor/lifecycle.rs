@@ -27,10 +27,11 @@ impl Emperor {
         let mut monitors = std::mem::take(&mut self.monitors);
         for (number, monitor) in monitors.iter_mut().enumerate() {
             let Some(found) = monitor.scan(number, &self.config.emperor) else { continue };
+            let is_there = |name: &str| found.binary_search_by(|seen| seen.id.name.as_str().cmp(name)).is_ok();
             let gone: Vec<VassalId> = self
                 .vassals
                 .iter()
-                .filter(|vassal| vassal.id.monitor == number && !found.iter().any(|seen| seen.id == vassal.id))
+                .filter(|vassal| vassal.id.monitor == number && !is_there(&vassal.id.name))
                 .map(|vassal| vassal.id.clone())
                 .collect();
             for id in gone {
@@ -40,7 +41,7 @@ impl Emperor {
                 self.stop_vassal(&id, Then::Remove);
             }
             if let Some(throttle) = &mut self.vassals.throttle {
-                throttle.keep(number, |name| found.iter().any(|seen| seen.id.name == name));
+                throttle.keep(number, is_there);
             }
             for seen in found {
                 self.judge(seen, monitor, now);

@@ -131,7 +131,9 @@ impl Emperor {
                 self.supervisor.notify("WATCHDOG=1");
                 next_sign = Some(now.at + every / 2);
             }
-            self.kill_overdue(now);
+            if self.next_due().is_some_and(|due| due <= now.at) {
+                self.kill_overdue(now);
+            }
             if !self.is_stopping && self.next_scan <= now.at {
                 self.scan();
             }

@@ -18,7 +18,8 @@ use super::as_vassal::{Before, Program};
 use super::scan::option_for;
 use super::vassals::Owner;
 use crate::hooks::with_variables;
-use crate::ipc::{channel, send_message};
+use crate::ipc::channel;
+use crate::ipc::first::send_first;
 use crate::master::launcher::{Launcher, VARIABLES, VASSAL_ROLE};
 use crate::master::shell::restore_descriptor_limit;
 use crate::vassal::{EMPEROR_FD, EMPEROR_FD_CONFIG};
@@ -85,8 +86,8 @@ impl Spawn<'_> {
         let (ours, setup) = channel()?;
         let mut hooks = self.config.hooks.clone();
         hooks.hooks.retain(|hook| hook.phase == Phase::AsVassal);
-        // Before there is somebody to read it: it fits the channel's buffer, or is refused.
-        send_message(ours.as_fd(), &Before { hooks, unenv: self.config.unenv.clone(), programs })?;
+        // Before there is somebody to read it.
+        send_first(ours.as_fd(), &Before { hooks, unenv: self.config.unenv.clone(), programs })?;
         let number = setup.as_raw_fd().to_string();
         let own = self.own_program(&[VASSAL_ROLE.into(), number.into(), self.name.into()]);
         self.run_connected(&mut own.command(), &[theirs.as_raw_fd(), setup.as_raw_fd()])

@@ -18,8 +18,9 @@ use super::{Emperor, Event, obey};
 use crate::clock::UnixMicros;
 use crate::daemon::{Starter, open_log, redirect};
 use crate::identity::Identity;
+use crate::ipc::Setup;
+use crate::ipc::first::receive_first;
 use crate::ipc::inherit::InheritedFd;
-use crate::ipc::{Setup, receive_message};
 use crate::master::launcher::Launcher;
 use crate::master::leftovers::Leftovers;
 use crate::master::shell::remember_descriptor_limit;
@@ -103,7 +104,7 @@ pub(crate) fn run_alone(
 /// As [`run_alone`].
 pub(crate) fn run_beside(mut channel: InheritedFd, launcher: Launcher) -> anyhow::Result<i32> {
     let channel = channel.take()?;
-    let mut setup: Setup = receive_message(channel.as_fd())
+    let mut setup: Setup = receive_first(channel.as_fd())
         .context("emperor: cannot read its setup from the master")?
         .context("emperor: the master is gone")?;
     name_process(&setup.config);

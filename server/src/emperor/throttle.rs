@@ -1,5 +1,6 @@
 //! Vassals that die before they serve wait before they are started again, each time longer: uWSGI's blacklist.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use rwsgi_stats::Blacklisted;
@@ -9,7 +10,6 @@ use super::ids::{Moment, VassalId};
 /// The early deaths of one vassal.
 #[derive(Debug)]
 struct Entry {
-    id: VassalId,
     /// Its file as it was then: another one deserves another try.
     modified: SystemTime,
     /// How long it waits.
@@ -24,7 +24,7 @@ struct Entry {
 /// All vassals that have died early.
 #[derive(Debug)]
 pub(super) struct Throttle {
-    entries: Vec<Entry>,
+    entries: BTreeMap<VassalId, Entry>,
     step: Duration,
     longest: Duration,
 }
@@ -32,24 +32,17 @@ pub(super) struct Throttle {
 impl Throttle {
     /// Each death adds `step` to the wait, up to `longest`.
     pub(super) fn new(step: Duration, longest: Duration) -> Self {
-        Self { entries: Vec::new(), step, longest }
+        Self { entries: BTreeMap::new(), step, longest }
     }
 
     /// A vassal has died early; returns how long it waits.
     pub(super) fn count(&mut self, id: &VassalId, modified: SystemTime, now: Moment) -> Duration {
         let (step, longest) = (self.step, self.longest);
-        let Some(entry) = self.entries.iter_mut().find(|entry| entry.id == *id) else {
+        let Some(entry) = self.entries.get_mut(id) else {
             // The first time may be bad luck: a thousandth, as in uWSGI.
             let level = step / 1000;
-            self.entries.push(Entry {
-                id: id.clone(),
-                modified,
-                level,
-                attempts: 0,
-                first: now.unix,
-                last: now.unix,
-                until: now.at + level,
-            });
+            let (first, last, until) = (now.unix, now.unix, now.at + level);
+            self.entries.insert(id.clone(), Entry { modified, level, attempts: 0, first, last, until });
             return level;
         };
         // Half of it when it was at its longest, as in uWSGI: a vassal whose trouble is over is found sooner.
@@ -62,22 +55,22 @@ impl Throttle {
 
     /// Whether a vassal must wait; one whose file has changed need not.
     pub(super) fn holds(&mut self, id: &VassalId, modified: SystemTime, now: Moment) -> bool {
-        let Some(index) = self.entries.iter().position(|entry| entry.id == *id) else { return false };
-        if self.entries[index].modified != modified {
-            self.entries.remove(index);
+        let Some(entry) = self.entries.get(id) else { return false };
+        if entry.modified != modified {
+            self.entries.remove(id);
             return false;
         }
-        self.entries[index].until > now.at
+        entry.until > now.at
     }
 
     /// Nothing is held against a vassal any more.
     pub(super) fn forgive(&mut self, id: &VassalId) {
-        self.entries.retain(|entry| entry.id != *id);
+        self.entries.remove(id);
     }
 
     /// Nothing is held against any of a monitor's vassals that is not one of these files any more.
     pub(super) fn keep(&mut self, monitor: usize, is_there: impl Fn(&str) -> bool) {
-        self.entries.retain(|entry| entry.id.monitor != monitor || is_there(&entry.id.name));
+        self.entries.retain(|id, _| id.monitor != monitor || is_there(&id.name));
     }
 
     /// Nothing is held against any vassal any more.
@@ -87,13 +80,13 @@ impl Throttle {
 
     /// When the next one that waits may be started.
     pub(super) fn next(&self, now: Instant) -> Option<Instant> {
-        self.entries.iter().map(|entry| entry.until).filter(|until| *until > now).min()
+        self.entries.values().map(|entry| entry.until).filter(|until| *until > now).min()
     }
 
     /// For the stats document.
     pub(super) fn document(&self) -> Vec<Blacklisted> {
-        let item = |entry: &Entry| Blacklisted {
-            id: entry.id.name.clone(),
+        let item = |(id, entry): (&VassalId, &Entry)| Blacklisted {
+            id: id.name.clone(),
             throttle_level: entry.level.as_millis() as u64,
             attempt: entry.attempts,
             first_attempt: entry.first,

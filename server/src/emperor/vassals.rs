@@ -7,6 +7,7 @@
 //! Only a vassal with a socket of its own waits; only where hooks are configured is there a time before the start and
 //! after the stop. A vassal that dies by itself goes from Running to AfterStop, and the next scan finds its file again.
 
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::unistd::Pid;
@@ -118,16 +119,21 @@ pub(super) enum Ended {
     StopHook(VassalId, Then),
 }
 
-/// All vassals.
+/// All vassals. What comes in once for each of a thousand vassals, such as a file that a scan has found or a heartbeat, is
+/// not looked for among all of them.
 #[derive(Debug)]
 pub(super) struct Vassals {
-    list: Vec<Vassal>,
+    list: BTreeMap<VassalId, Vassal>,
+    /// Whose each present process is.
+    runs: HashMap<u64, VassalId>,
     /// `None` when early deaths do not matter.
     pub(super) throttle: Option<Throttle>,
     is_tyrant: bool,
     last_run: u64,
     /// Those that have ended just after their start: not before then are they started again.
-    pauses: Vec<(VassalId, Instant)>,
+    pauses: BTreeMap<VassalId, Instant>,
+    /// None is to be killed before that; see [`Self::next_kill`].
+    next_kill: Option<Instant>,
 }
 
 /// The least time between two starts of a vassal, and that for heartbeats to be read.
@@ -135,33 +141,41 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 impl Vassals {
     pub(super) fn new(throttle: Option<Throttle>, is_tyrant: bool) -> Self {
-        Self { list: Vec::new(), throttle, is_tyrant, last_run: 0, pauses: Vec::new() }
+        Self {
+            list: BTreeMap::new(),
+            runs: HashMap::new(),
+            throttle,
+            is_tyrant,
+            last_run: 0,
+            pauses: BTreeMap::new(),
+            next_kill: None,
+        }
     }
 
+    /// In the order of their monitors and names.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Vassal> {
-        self.list.iter()
+        self.list.values()
     }
 
     pub(super) fn get(&self, id: &VassalId) -> Option<&Vassal> {
-        self.list.iter().find(|vassal| vassal.id == *id)
+        self.list.get(id)
     }
 
     fn get_mut(&mut self, id: &VassalId) -> Option<&mut Vassal> {
-        self.list.iter_mut().find(|vassal| vassal.id == *id)
+        self.list.get_mut(id)
     }
 
     /// The vassal whose present process this is.
     pub(super) fn of_run(&self, run: u64) -> Option<&Vassal> {
-        self.list.iter().find(|vassal| vassal.run == run)
+        self.list.get(self.runs.get(&run)?)
     }
 
     /// What is to be done about a file.
     pub(super) fn judge(&mut self, seen: &Seen, now: Moment) -> Verdict {
         let is_tyrant = self.is_tyrant;
-        self.pauses.retain(|(_, until)| *until > now.at);
-        let Some(vassal) = self.list.iter_mut().find(|vassal| vassal.id == seen.id) else {
+        let Some(vassal) = self.list.get_mut(&seen.id) else {
             let waits = self.throttle.as_mut().is_some_and(|throttle| throttle.holds(&seen.id, seen.modified, now));
-            let pauses = self.pauses.iter().any(|(id, _)| *id == seen.id);
+            let pauses = self.pauses.get(&seen.id).is_some_and(|until| *until > now.at);
             return if waits || pauses { Verdict::Nothing } else { Verdict::Add };
         };
         if is_tyrant && vassal.owner != seen.owner {
@@ -196,8 +210,8 @@ impl Vassals {
             monitor: monitor.to_owned(),
             ..rwsgi_stats::Vassal::default()
         };
-        self.list.push(Vassal {
-            id: seen.id,
+        let vassal = Vassal {
+            id: seen.id.clone(),
             owner: seen.owner,
             modified: seen.modified,
             on_demand,
@@ -207,7 +221,8 @@ impl Vassals {
             beat_at: None,
             missed_at: None,
             record,
-        });
+        };
+        self.list.insert(seen.id, vassal);
     }
 
     /// The start hook runs.
@@ -228,7 +243,9 @@ impl Vassals {
     pub(super) fn started(&mut self, id: &VassalId, pid: Pid, now: Moment) -> u64 {
         self.last_run += 1;
         let run = self.last_run;
-        if let Some(vassal) = self.get_mut(id) {
+        if let Some(vassal) = self.list.get_mut(id) {
+            self.runs.remove(&vassal.run);
+            self.runs.insert(run, id.clone());
             vassal.run = run;
             (vassal.run_at, vassal.beat_at, vassal.missed_at) = (Some(now.at), None, None);
             let record = &mut vassal.record;
@@ -262,11 +279,13 @@ impl Vassals {
             Stage::Running(pid) => {
                 vassal.record.cursed = now.unix;
                 vassal.set_stage(Stage::Stopping { pid, kill_at: now.at + tolerance, then, is_asked: true });
+                self.look_at(now.at + tolerance);
                 true
             }
             Stage::Stopping { pid, kill_at, is_asked, .. } if then == Then::Remove => {
                 let kill_at = kill_at.min(now.at + tolerance);
                 vassal.set_stage(Stage::Stopping { pid, kill_at, then, is_asked });
+                self.look_at(kill_at);
                 false
             }
             Stage::AfterStop(hook, _) if then == Then::Remove => {
@@ -284,12 +303,15 @@ impl Vassals {
         vassal.record.cursed = now.unix;
         let then = vassal.after_its_end();
         vassal.set_stage(Stage::Stopping { pid, kill_at: now.at + tolerance, then, is_asked: false });
+        self.look_at(now.at + tolerance);
         true
     }
 
     /// It is gone.
     pub(super) fn remove(&mut self, id: &VassalId) {
-        self.list.retain(|vassal| vassal.id != *id);
+        if let Some(vassal) = self.list.remove(id) {
+            self.runs.remove(&vassal.run);
+        }
     }
 
     /// It waits for a connection.
@@ -302,7 +324,7 @@ impl Vassals {
 
     /// Takes what a vassal has reported. Returns whether it asks to be stopped.
     pub(super) fn heard(&mut self, id: &VassalId, report: Report, now: Moment) -> bool {
-        let Some(vassal) = self.list.iter_mut().find(|vassal| vassal.id == *id) else { return false };
+        let Some(vassal) = self.list.get_mut(id) else { return false };
         let record = &mut vassal.record;
         match report {
             Report::Ready => (record.ready, record.last_ready) = (1, now.unix),
@@ -324,7 +346,7 @@ impl Vassals {
 
     /// A process has ended.
     pub(super) fn ended(&mut self, pid: Pid, now: Moment) -> Ended {
-        for vassal in &mut self.list {
+        for vassal in self.list.values_mut() {
             match vassal.stage {
                 Stage::BeforeStart(hook) if hook == pid => return Ended::Hook(vassal.id.clone()),
                 Stage::AfterStop(hook, then) if hook == pid => return Ended::StopHook(vassal.id.clone(), then),
@@ -361,13 +383,19 @@ impl Vassals {
         tolerance: Duration,
         now: Moment,
     ) -> Vec<(VassalId, Pid, bool)> {
+        self.pauses.retain(|_, until| *until > now.at);
         let mut overdue = Vec::new();
-        for vassal in &mut self.list {
+        let mut next: Option<Instant> = None;
+        let mut look_at = |at: Instant| next = Some(next.map_or(at, |next| next.min(at)));
+        for vassal in self.list.values_mut() {
             match &mut vassal.stage {
-                Stage::Stopping { pid, kill_at, .. } if *kill_at <= now.at => {
-                    // If that does not help, it is tried again.
-                    *kill_at = now.at + tolerance.max(Duration::from_secs(1));
-                    overdue.push((vassal.id.clone(), *pid, false));
+                Stage::Stopping { pid, kill_at, .. } => {
+                    if *kill_at <= now.at {
+                        // If that does not help, it is tried again.
+                        *kill_at = now.at + tolerance.max(Duration::from_secs(1));
+                        overdue.push((vassal.id.clone(), *pid, false));
+                    }
+                    look_at(*kill_at);
                 }
                 Stage::Running(pid) if vassal.beat_at.is_some_and(|beat| beat + heartbeat < now.at) => {
                     // Those that came while the emperor itself could not run have still to be read.
@@ -375,22 +403,24 @@ impl Vassals {
                     if missed + PAUSE <= now.at {
                         vassal.beat_at = None;
                         overdue.push((vassal.id.clone(), *pid, true));
+                    } else {
+                        look_at(missed + PAUSE);
                     }
                 }
                 _ => {}
             }
         }
+        self.next_kill = next;
         overdue
     }
 
-    /// When [`Self::overdue`] is to be asked next.
+    /// When [`Self::overdue`] is to be asked next, at the latest; whether hearts beat it sees when a scan asks it.
     pub(super) fn next_kill(&self) -> Option<Instant> {
-        let kill_at = |vassal: &Vassal| match vassal.stage {
-            Stage::Stopping { kill_at, .. } => Some(kill_at),
-            Stage::Running(_) => vassal.beat_at.and(vassal.missed_at).map(|missed| missed + PAUSE),
-            _ => None,
-        };
-        self.list.iter().filter_map(kill_at).min()
+        self.next_kill
+    }
+
+    fn look_at(&mut self, at: Instant) {
+        self.next_kill = Some(self.next_kill.map_or(at, |next| next.min(at)));
     }
 }
 

@@ -20,6 +20,7 @@ use crate::auxiliary;
 use crate::fork::{Forked, fork_announced};
 use crate::give_back;
 use crate::hooks;
+use crate::ipc::first::receive_first;
 use crate::ipc::inherit::InheritedFd;
 use crate::ipc::{Answer, Order, Role, Setup, receive_message, send_message};
 use crate::log_text;
@@ -40,7 +41,7 @@ use rwsgi_config::hooks::Phase;
 /// When what was inherited cannot be used, or the channel breaks.
 pub(crate) fn run(mut channel: InheritedFd) -> anyhow::Result<i32> {
     let channel = channel.take()?;
-    let mut setup: Setup = receive_message(channel.as_fd())
+    let mut setup: Setup = receive_first(channel.as_fd())
         .context("fork server: cannot read its setup from the master")?
         .context("fork server: the master is gone")?;
     log_text::begin_with(&setup.config.logs.date);

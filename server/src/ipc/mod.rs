@@ -1,7 +1,8 @@
 //! Messages between the master and the other processes: JSON, one message a packet, over a socket pair that
-//! keeps packets apart. File descriptors are inherited over exec and named by number.
+//! keeps packets apart; the [`first`] lies in a memory file. File descriptors are inherited over exec and named by number.
 
 pub(crate) mod calls;
+pub(crate) mod first;
 pub(crate) mod harakiri;
 pub(crate) mod inherit;
 mod router;
@@ -265,7 +266,7 @@ pub(crate) enum Answer {
     },
 }
 
-/// The largest message, bytes: a configuration of hundreds of options fits many times over.
+/// The largest message, bytes, of those after the first.
 const MESSAGE_MAX: usize = 512 * 1024;
 
 /// The two ends of a channel; both are closed on exec by default.

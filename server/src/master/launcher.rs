@@ -10,8 +10,9 @@ use std::process::Command;
 
 use nix::unistd::Pid;
 
+use crate::ipc::first::send_first;
 use crate::ipc::inherit::InheritedFd;
-use crate::ipc::{Setup, channel, send_message};
+use crate::ipc::{Setup, channel};
 use crate::procname;
 use crate::vassal;
 use crate::without_python::Way;
@@ -122,7 +123,7 @@ impl Launcher {
             fd.close_on_exec()?;
         }
         let child = child.map_err(|error| io::Error::new(error.kind(), format!("'{}': {error}", program.display())))?;
-        send_message(ours.as_fd(), setup)?;
+        send_first(ours.as_fd(), setup)?;
         Ok((Pid::from_raw(child.id() as i32), ours))
     }
 

@@ -320,8 +320,8 @@ impl Master {
         } else if is_new || is_replaced {
             self.advance_chain();
         }
-        // What is overdue in the old one has waited for this.
-        if self.config.harakiri.is_some() {
+        // What is overdue in the old one has waited for this. Not for each of a thousand that start: all are looked through.
+        if self.config.harakiri.is_some() && !self.overdue.is_empty() {
             self.timers.set(Timer::Requests, Instant::now());
         }
     }

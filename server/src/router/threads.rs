@@ -3,8 +3,6 @@
 //! The worker with the fewest busy threads is taken, so that two requests do not share one interpreter's lock while another
 //! worker idles, and before all a worker that begins with what it is sent; among equals the one that served last, whose memory is still in the processor's caches.
 
-use std::cmp::Reverse;
-
 use super::keyed::Key;
 
 /// A worker process with at least one link.
@@ -17,16 +15,14 @@ struct WorkerThreads {
     stalled: usize,
     /// Free threads, the last used at the end.
     idle: Vec<Key>,
-    /// When it last got a request, in requests.
-    used: u64,
 }
 
 /// All workers' threads.
 #[derive(Debug, Default)]
 pub(super) struct Threads {
+    /// Those that got a request last are first: so a request looks at the workers that are busy, and not at a thousand idle
+    /// ones behind them.
     workers: Vec<WorkerThreads>,
-    /// Requests given out.
-    clock: u64,
 }
 
 impl Threads {
@@ -34,7 +30,7 @@ impl Threads {
     pub(super) fn add(&mut self, pid: i32) {
         match self.worker(pid) {
             Some(worker) => worker.links += 1,
-            None => self.workers.push(WorkerThreads { pid, links: 1, stalled: 0, idle: Vec::new(), used: 0 }),
+            None => self.workers.push(WorkerThreads { pid, links: 1, stalled: 0, idle: Vec::new() }),
         }
     }
 
@@ -58,14 +54,19 @@ impl Threads {
 
     /// Takes a free thread, if there is one.
     pub(super) fn take(&mut self) -> Option<Key> {
-        self.clock += 1;
-        let best = self
-            .workers
-            .iter_mut()
-            .filter(|worker| !worker.idle.is_empty())
-            .min_by_key(|worker| (worker.stalled, worker.links - worker.idle.len(), Reverse(worker.used)))?;
-        best.used = self.clock;
-        best.idle.pop()
+        let mut best = None;
+        for (at, worker) in self.workers.iter().enumerate().filter(|(_, worker)| !worker.idle.is_empty()) {
+            let price = (worker.stalled, worker.links - worker.idle.len());
+            if best.is_none_or(|(least, _)| price < least) {
+                best = Some((price, at));
+                if price == (0, 0) {
+                    break;
+                }
+            }
+        }
+        let (_, at) = best?;
+        self.workers[..=at].rotate_right(1);
+        self.workers[0].idle.pop()
     }
 
     /// A thread of the process does not begin with what it was sent.
@@ -135,6 +136,23 @@ mod tests {
         for _ in 0..5 {
             assert_eq!(threads.take(), Some(first));
             threads.release(pid, first);
+        }
+    }
+
+    #[test]
+    fn a_request_looks_at_no_more_workers_than_are_busy() {
+        let mut threads = Threads::default();
+        for pid in 1..=1_000 {
+            threads.add(pid);
+            threads.release(pid, link(pid as u64));
+        }
+        // Of each of the others one is taken as often as it is given back.
+        for round in 0..50 {
+            let busy: Vec<_> = (0..8).map(|_| threads.take().unwrap()).collect();
+            let looked_at = threads.workers.iter().position(|worker| !worker.idle.is_empty()).unwrap();
+            assert_eq!(looked_at, 8, "round {round}");
+            assert!(busy.iter().all(|key| key.to_bits() <= 8), "those that served before serve again: {busy:?}");
+            busy.into_iter().for_each(|key| threads.release(key.to_bits() as i32, key));
         }
     }
 

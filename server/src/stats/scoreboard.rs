@@ -100,6 +100,10 @@ pub enum TempHolder {
 /// More than any process has in temporary files, bytes: the application has written there, and the value is left out.
 const TEMPORARY_MAX: u64 = 1 << 50;
 
+/// From so many slots on one that is cleared keeps its pages. With 1,000 workers, of which each maps all slots, to give them
+/// back was half of the master's work at a reload.
+const MANY_SLOTS: u32 = 256;
+
 /// What is wrong with a slot: its process, or something in it, has written where it must not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("its part of the shared memory is corrupt (thread {thread}: {corrupt})")]
@@ -268,8 +272,8 @@ impl Scoreboard {
         ThreadIndex::first(self.layout.threads).map(|thread| self.read(slot, thread)).collect()
     }
 
-    /// Makes a slot that no process has any more all zero, and gives its memory back. Its temporary files are gone with
-    /// its process.
+    /// Makes a slot that no process has any more all zero, and gives its memory back, unless so many processes map it that
+    /// this would cost more than the memory is worth. Its temporary files are gone with its process.
     ///
     /// # Errors
     /// When the kernel cannot.
@@ -279,7 +283,8 @@ impl Scoreboard {
     pub fn clear(&self, slot: SlotId) -> nix::Result<()> {
         let start = self.slot(slot);
         self.temporary(TempHolder::Worker(slot)).store(0, SeqCst);
-        self.memory.clear(start..start + self.places.slot)
+        let slot = start..start + self.places.slot;
+        if self.layout.slots >= MANY_SLOTS { self.memory.zero(slot) } else { self.memory.clear(slot) }
     }
 
     fn slot(&self, slot: SlotId) -> usize {
@@ -362,7 +367,12 @@ mod tests {
 
     #[test]
     fn a_cleared_slot_is_empty_and_its_neighbours_are_not() {
-        let board = Scoreboard::create(Layout::new(1, 1)).unwrap();
+        for layout in [Layout::new(1, 1), Layout::new(MANY_SLOTS, 1)] {
+            clears(&Scoreboard::create(layout).unwrap());
+        }
+    }
+
+    fn clears(board: &Scoreboard) {
         let all = [0, 1, 2].map(slot);
         for slot in all {
             board.thread(slot, thread(0)).begin(at(1), SocketProtocol::Http, b"", b"x");

@@ -1,3 +1,4 @@
+use super::super::ids::COMPARED;
 use super::*;
 
 const TOLERANCE: Duration = Duration::from_secs(30);
@@ -115,4 +116,37 @@ fn one_that_starts_on_demand_waits_again_when_it_leaves() {
     assert!(vassals.lost(&file.id, TOLERANCE, now));
     let ended = vassals.ended(pid(11), now);
     assert!(matches!(ended, Ended::Vassal(_, Then::Wait, Some(_))), "it died early: {ended:?}");
+}
+
+#[test]
+fn what_a_vassal_costs_does_not_grow_with_their_number() {
+    let cost = |count: u64| {
+        let (mut vassals, now) = (vassals(), Moment::now());
+        let files: Vec<_> = (0..count).map(|number| seen(&format!("{number:04}.ini"), 1)).collect();
+        COMPARED.set(0);
+        for (number, file) in (1..).zip(&files) {
+            assert_eq!(vassals.judge(file, now), Verdict::Add);
+            vassals.add(file.clone(), None, "m");
+            let run = vassals.started(&file.id, pid(number), now);
+            assert_eq!(vassals.of_run(run).unwrap().id, file.id);
+            vassals.heard(&file.id, Report::Loyal, now);
+        }
+        for file in &files {
+            assert_eq!(vassals.judge(file, now), Verdict::Nothing);
+        }
+        COMPARED.get() as u64 / count
+    };
+    let (few, many) = (cost(100), cost(1_600));
+    assert!(many < 3 * few, "{few} comparisons for each of 100, {many} for each of 1600");
+}
+
+#[test]
+fn a_run_that_is_over_is_nobodys() {
+    let (mut vassals, file, now) = (vassals(), seen("a.ini", 1), Moment::now());
+    vassals.add(file.clone(), None, "m");
+    let first = vassals.started(&file.id, pid(10), now);
+    let second = vassals.started(&file.id, pid(11), now);
+    assert!(vassals.of_run(first).is_none() && vassals.of_run(second).is_some());
+    vassals.remove(&file.id);
+    assert!(vassals.of_run(second).is_none());
 }

@@ -7,6 +7,7 @@ mod posts;
 #[cfg(test)]
 mod tests;
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -125,13 +126,18 @@ pub(super) enum Cause {
     Crash,
 }
 
-/// All children and their posts.
+/// All children and their posts. None is looked for among all: the loop asks for each of a thousand workers one after
+/// another, at a start, at a reload and for every snapshot.
 #[derive(Debug)]
 pub(super) struct Children {
     posts: Posts,
-    /// In the order in which they were started.
-    children: Vec<Child>,
-    slots: u32,
+    /// In the order in which they were started, which is that of their numbers.
+    children: BTreeMap<ChildId, Child>,
+    /// Those of each post that has any, in the same order.
+    by_post: HashMap<Post, Vec<ChildId>>,
+    by_pid: HashMap<Pid, ChildId>,
+    by_slot: HashMap<SlotId, ChildId>,
+    free_slots: BTreeSet<SlotId>,
     last_id: u64,
     /// Processes that ended before their fork server reported them, each with the last child that was ordered by then:
     /// a later order cannot have made it.
@@ -141,41 +147,53 @@ pub(super) struct Children {
 impl Children {
     /// None yet; `posts` are to have a process from now on, and `slots` worker processes have space on the scoreboard.
     pub(super) fn new(posts: impl IntoIterator<Item = Post>, slots: u32) -> Self {
-        Self { posts: Posts::new(posts), children: Vec::new(), slots, last_id: 0, unannounced: Vec::new() }
+        Self {
+            posts: Posts::new(posts),
+            children: BTreeMap::new(),
+            by_post: HashMap::new(),
+            by_pid: HashMap::new(),
+            by_slot: HashMap::new(),
+            free_slots: SlotId::first(slots).collect(),
+            last_id: 0,
+            unannounced: Vec::new(),
+        }
     }
 
     /// All of them, in the order in which they were started.
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &Child> {
-        self.children.iter()
+        let all = self.children.values();
+        #[cfg(test)]
+        let all = all.inspect(|_| tests::VISITED.set(tests::VISITED.get() + 1));
+        all
     }
 
     /// Those of a post, in the order in which they were started.
     pub(super) fn of(&self, post: Post) -> impl DoubleEndedIterator<Item = &Child> {
-        self.children.iter().filter(move |child| child.post == post)
+        self.by_post.get(&post).into_iter().flatten().filter_map(|id| self.children.get(id))
     }
 
     /// Every worker's process.
     pub(super) fn workers(&self) -> impl DoubleEndedIterator<Item = &Child> {
-        self.children.iter().filter(|child| matches!(child.post, Post::Worker(_)))
+        self.iter().filter(|child| matches!(child.post, Post::Worker(_)))
     }
 
     /// The child of this number.
     pub(super) fn get(&self, id: ChildId) -> Option<&Child> {
-        self.children.iter().find(|child| child.id == id)
+        self.children.get(&id)
     }
 
     fn get_mut(&mut self, id: ChildId) -> Option<&mut Child> {
-        self.children.iter_mut().find(|child| child.id == id)
+        self.children.get_mut(&id)
     }
 
     /// The child with this process id.
     pub(super) fn with_pid(&self, pid: Pid) -> Option<&Child> {
-        self.children.iter().find(|child| child.pid == Some(pid))
+        self.get(*self.by_pid.get(&pid)?)
     }
 
     /// The worker's process that has this slot.
     pub(super) fn in_slot(&self, slot: SlotId) -> Option<&Child> {
-        self.children.iter().find(|child| child.slot == Some(slot))
+        self.get(*self.by_slot.get(&slot)?)
     }
 
     /// The fork server of a generation: of several, the first that was not told to leave.
@@ -186,7 +204,7 @@ impl Children {
 
     /// Whether a process was ordered from the fork server of a generation that it has not reported yet.
     pub(super) fn awaits_report(&self, generation: GenerationNumber) -> bool {
-        let mut all = self.children.iter().filter(|child| child.generation == Some(generation));
+        let mut all = self.iter().filter(|child| child.generation == Some(generation));
         all.any(|child| child.pid.is_none() && child.post != Post::ForkServer)
     }
 
@@ -241,12 +259,12 @@ impl Children {
         timers: &mut Timers,
     ) -> Option<ChildId> {
         let slot = match post {
-            Post::Worker(_) => Some(SlotId::first(self.slots).find(|slot| self.in_slot(*slot).is_none())?),
+            Post::Worker(_) => Some(self.free_slots.pop_first()?),
             _ => None,
         };
         self.last_id += 1;
         let id = ChildId::new(self.last_id);
-        self.children.push(Child {
+        let child = Child {
             id,
             post,
             generation,
@@ -257,7 +275,10 @@ impl Children {
             stage: Stage::Starting,
             stopped_since: None,
             is_called_silent: false,
-        });
+        };
+        self.children.insert(id, child);
+        self.by_post.entry(post).or_default().push(id);
+        self.by_slot.extend(slot.map(|slot| (slot, id)));
         self.posts.set_filled(post, timers);
         self.posts.count_start(post);
         Some(id)
@@ -266,8 +287,9 @@ impl Children {
     /// A child has this process id: the signal that it is to be sent, if it was told to leave before.
     #[must_use]
     pub(super) fn announce(&mut self, id: ChildId, pid: Pid) -> Option<Signal> {
-        let child = self.get_mut(id)?;
+        let child = self.children.get_mut(&id)?;
         child.pid = Some(pid);
+        self.by_pid.insert(pid, id);
         match child.stage {
             Stage::Leaving(_) => Some(Signal::SIGTERM),
             Stage::Killed(_) => Some(Signal::SIGKILL),
@@ -277,7 +299,7 @@ impl Children {
 
     /// A process is stopped since then, or goes on. Returns whether it is a child's.
     pub(super) fn set_stopped(&mut self, pid: Pid, since: Option<Instant>) -> bool {
-        let child = self.children.iter_mut().find(|child| child.pid == Some(pid));
+        let child = self.by_pid.get(&pid).and_then(|id| self.children.get_mut(id));
         child.map(|child| child.stopped_since = since).is_some()
     }
 
@@ -309,7 +331,10 @@ impl Children {
 
     /// Forgets ends that no fork server can report any more: every order from before them was answered.
     fn forget_unannounced(&mut self) {
-        let oldest = self.children.iter().filter(|child| child.pid.is_none()).map(|child| child.id).min();
+        if self.unannounced.is_empty() {
+            return;
+        }
+        let oldest = self.iter().find(|child| child.pid.is_none()).map(|child| child.id);
         self.unannounced.retain(|(_, last)| oldest.is_some_and(|oldest| oldest <= *last));
     }
 
@@ -441,17 +466,29 @@ impl Children {
         let is_lost = |child: &&Child| {
             child.pid.is_none() && child.post != Post::ForkServer && child.generation == Some(generation)
         };
-        let lost: Vec<_> = self.children.iter().filter(is_lost).map(|child| child.id).collect();
+        let lost: Vec<_> = self.iter().filter(is_lost).map(|child| child.id).collect();
         for id in lost {
             self.forget_order(id, now, timers);
         }
     }
 
     fn remove(&mut self, id: ChildId, timers: &mut Timers) -> Option<Child> {
-        let index = self.children.iter().position(|child| child.id == id)?;
+        let child = self.children.remove(&id)?;
         timers.cancel(Timer::Kill(id));
         timers.cancel(Timer::UserHarakiri(id));
-        let child = self.children.remove(index);
+        if let Some(of_post) = self.by_post.get_mut(&child.post) {
+            of_post.retain(|other| *other != id);
+            if of_post.is_empty() {
+                self.by_post.remove(&child.post);
+            }
+        }
+        if let Some(pid) = child.pid.filter(|pid| self.by_pid.get(pid) == Some(&id)) {
+            self.by_pid.remove(&pid);
+        }
+        if let Some(slot) = child.slot {
+            self.by_slot.remove(&slot);
+            self.free_slots.insert(slot);
+        }
         self.forget_unannounced();
         Some(child)
     }

@@ -1,6 +1,6 @@
 //! For each post, whether it is to have a process and when it is to get one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::super::post::Post;
@@ -45,22 +45,27 @@ pub(super) fn delay_after(early_deaths: u32) -> Duration {
 
 /// Every post of the server.
 #[derive(Debug)]
-pub(super) struct Posts(BTreeMap<Post, PostState>);
+pub(super) struct Posts {
+    all: BTreeMap<Post, PostState>,
+    /// Those that are to be filled now: the loop asks after each event.
+    due: BTreeSet<Post>,
+}
 
 /// Of a post that the server does not have.
 const NOTHING: PostState = PostState { is_wanted: false, vacancy: Vacancy::None, starts: 0, early_deaths: 0 };
 
 impl Posts {
     pub(super) fn new(posts: impl IntoIterator<Item = Post>) -> Self {
-        Self(posts.into_iter().map(|post| (post, PostState { is_wanted: true, ..NOTHING })).collect())
+        let all = posts.into_iter().map(|post| (post, PostState { is_wanted: true, ..NOTHING })).collect();
+        Self { all, due: BTreeSet::new() }
     }
 
     pub(super) fn get(&self, post: Post) -> &PostState {
-        self.0.get(&post).unwrap_or(&NOTHING)
+        self.all.get(&post).unwrap_or(&NOTHING)
     }
 
     pub(super) fn due(&self) -> impl Iterator<Item = Post> {
-        self.0.iter().filter(|(_, state)| state.vacancy == Vacancy::Now).map(|(post, _)| *post)
+        self.due.iter().copied()
     }
 
     pub(super) fn set_wanted(&mut self, post: Post, is_wanted: bool) {
@@ -116,8 +121,12 @@ impl Posts {
 
     /// A post that the server does not have stays unknown.
     fn change(&mut self, post: Post, change: impl FnOnce(&mut PostState)) {
-        if let Some(state) = self.0.get_mut(&post) {
-            change(state);
+        let Some(state) = self.all.get_mut(&post) else { return };
+        change(state);
+        if state.vacancy == Vacancy::Now {
+            self.due.insert(post);
+        } else {
+            self.due.remove(&post);
         }
     }
 }

@@ -10,6 +10,11 @@ const SPOOLER: Post = Post::Auxiliary(Auxiliary { kind: AuxiliaryKind::Spooler, 
 const GRACE: Duration = Duration::from_secs(60);
 const FOR_RELOAD: Why = Why::For(Reason::Reload);
 
+thread_local! {
+    /// Children that were looked at one after another.
+    pub(super) static VISITED: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
 /// Children with their timers and a clock that the test moves.
 struct Rig {
     children: Children,
@@ -474,4 +479,28 @@ fn a_fork_server_that_did_not_take_over_leaves_no_vacancy() {
     rig.children.forget_order(next, rig.now, &mut rig.timers);
     assert!(rig.children.due().is_empty());
     assert_eq!(rig.children.fork_server(GenerationNumber::FIRST).map(|child| child.id), Some(old));
+}
+
+#[test]
+fn none_of_a_thousand_workers_is_looked_for_among_all() {
+    let posts: Vec<_> = WorkerId::first(1_000).map(Post::Worker).collect();
+    let mut rig = Rig::new(posts.iter().copied(), 3_004);
+    VISITED.set(0);
+    assert_eq!(rig.children.due(), posts);
+    let old: Vec<_> = posts.iter().map(|post| rig.serve(*post, 1)).collect();
+    assert!(rig.children.due().is_empty());
+    for id in &old {
+        assert!(rig.replace(*id, Reason::Reload));
+    }
+    for (post, old) in posts.iter().zip(old) {
+        let new = rig.start(*post, 2);
+        assert_eq!(rig.children.mark_ready(new).replaced, [(old, Reason::Reload)]);
+        let pid = rig.dismiss(old, FOR_RELOAD).unwrap();
+        let child = rig.children.with_pid(pid).unwrap();
+        assert_eq!((child.id, rig.children.in_slot(child.slot.unwrap()).unwrap().id), (old, old));
+        rig.end(old, End::Exited(0));
+        assert!(rig.children.with_pid(pid).is_none() && rig.children.is_filled(*post));
+    }
+    assert_eq!(VISITED.get(), 0);
+    assert_eq!(rig.children.workers().count(), 1_000);
 }

@@ -8,6 +8,7 @@
 mod kept;
 mod line;
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use rwsgi_stats::control::ThreadStack;
@@ -121,7 +122,10 @@ impl Master {
                 }
             }
         }
-        self.slow.stacks.retain(|place, taken| held.contains(&(*place, taken.started)));
+        if !self.slow.stacks.is_empty() {
+            let held: HashMap<_, _> = held.into_iter().collect();
+            self.slow.stacks.retain(|place, taken| held.get(place) == Some(&taken.started));
+        }
         if due.len() > STACKS {
             next = Some(SHORTEST);
         }
