@@ -16,7 +16,7 @@ use super::work::{StopSignal, Work};
 use crate::api::spool;
 use crate::clock::MonotonicNanos;
 use crate::owned_file::named;
-use crate::spooler::claim::{Claim, ClaimResult, take};
+use crate::spooler::claim::{Claim, ClaimResult, Company, take};
 use crate::spooler::index::JobIndex;
 use crate::spooler::job::{Job, Ticket};
 use crate::spooler::watch::DirectoryWatch;
@@ -34,6 +34,8 @@ struct Spooler<'a> {
     cell: &'a SpoolerCell,
     index: JobIndex,
     watch: DirectoryWatch,
+    /// Until then others are taken to work in the directory, though the configuration says nothing of them.
+    met_others: Option<Instant>,
     /// The log has said that no function takes a job.
     has_complained: bool,
     /// The log has said that a job is somebody else's.
@@ -60,20 +62,28 @@ pub(super) fn run(py: Python<'_>, work: &Work) -> anyhow::Result<()> {
     for module in &config.import {
         interpreter::import(py, module);
     }
+    let company = if config.processes > 1 { Company::Others } else { Company::Alone };
     let mut spooler = Spooler {
         number,
         directory,
         config,
         cell: work.scoreboard.spooler(number - 1),
         index: JobIndex::default(),
-        watch: DirectoryWatch::new(directory)?,
+        watch: DirectoryWatch::new(directory, company)?,
+        met_others: None,
         has_complained: false,
         has_met_foreign: false,
     };
     spooler.enter(directory);
     let mut tasks = 0;
-    while !work.end.has_come() {
-        spooler.watch.look(&mut spooler.index)?;
+    loop {
+        let (is_to_leave, has_news) = work.end.has_come_or(spooler.watch.fd());
+        if is_to_leave {
+            break;
+        }
+        if has_news {
+            spooler.watch.look(&mut spooler.index)?;
+        }
         if spooler.watch.scan_due <= Instant::now() {
             let frequency = spooler.frequency();
             let scanned = spooler.watch.scan(&mut spooler.index, frequency);
@@ -124,12 +134,22 @@ impl Spooler<'_> {
         until_job.map_or(until_scan, |until_job| until_job.min(until_scan))
     }
 
+    /// Who is to be expected in the directory.
+    fn company(&mut self) -> Company {
+        // One that was met is not asked about at each job.
+        self.met_others = self.met_others.filter(|until| Instant::now() < *until);
+        if self.config.processes > 1 || self.met_others.is_some() { Company::Others } else { Company::Alone }
+    }
+
     /// Tries to take a job, and runs it. Whether it was run.
     fn consider(&mut self, py: Python<'_>, ticket: Ticket, now: SystemTime) -> anyhow::Result<bool> {
         let number = self.number;
-        match take(self.directory, &ticket, self.config, now) {
+        match take(self.directory, &ticket, self.config, self.company(), now) {
             Ok(ClaimResult::Claim(claim, job)) => return self.run_job(py, ticket, claim, &job),
-            Ok(ClaimResult::Busy) => self.index.put(ticket, now + SECOND_LOOK),
+            Ok(ClaimResult::Busy) => {
+                self.met_others = Some(Instant::now() + self.frequency().max(SECOND_LOOK * 2));
+                self.index.put(ticket, now + SECOND_LOOK);
+            }
             Ok(ClaimResult::NotBefore(due)) => self.index.put(ticket, due),
             Ok(ClaimResult::Gone) => self.index.remove(&ticket),
             Ok(ClaimResult::Bad(problem, to)) => {

@@ -1,6 +1,6 @@
 //! What an auxiliary process works with, and how it learns that it is to leave.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -46,6 +46,23 @@ impl StopSignal {
                 Err(Errno::EINTR) => {}
                 // Nothing that a wait for descriptors of ours could fail with will pass by waiting longer.
                 outcome => return outcome.map_or(true, |ready| ready > 0),
+            }
+        }
+    }
+
+    /// Whether it is time to leave, and whether there is something to read from `news`: as [`Self::has_come`], by the
+    /// same system call.
+    pub(super) fn has_come_or(&self, news: BorrowedFd<'_>) -> (bool, bool) {
+        let [stop, liveness] = self.poll_fds();
+        let mut fds = [stop, liveness, PollFd::new(news, PollFlags::POLLIN)];
+        loop {
+            match poll(&mut fds, PollTimeout::ZERO) {
+                Err(Errno::EINTR) => {}
+                Err(_) => return (true, false),
+                Ok(_) => {
+                    let [stop, liveness, news] = fds.map(|fd| fd.revents().is_some_and(|events| !events.is_empty()));
+                    return (stop || liveness, news);
+                }
             }
         }
     }

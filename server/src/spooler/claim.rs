@@ -50,13 +50,29 @@ pub(crate) struct Claim {
     path: PathBuf,
 }
 
-/// Tries to take a job, of no more bytes than `config` allows.
+/// Who else may work in the directory, as far as is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Company {
+    /// Nobody: what is there is most likely free.
+    Alone,
+    /// Others, who may have any of the jobs.
+    Others,
+}
+
+/// Tries to take a job, of no more bytes than `config` allows. It is not run twice whatever `company` says, which
+/// decides how often others are woken and what it costs.
 ///
 /// # Errors
 /// When the file cannot be worked with although it is there.
-pub(crate) fn take(directory: &Path, ticket: &Ticket, config: &Spooler, now: SystemTime) -> io::Result<ClaimResult> {
+pub(crate) fn take(
+    directory: &Path,
+    ticket: &Ticket,
+    config: &Spooler,
+    company: Company,
+    now: SystemTime,
+) -> io::Result<ClaimResult> {
     let path = directory.join(ticket.path());
-    match try_take(&path, config, now) {
+    match try_take(&path, config, company, now) {
         Ok(Some(taken)) => Ok(taken),
         Ok(None) => Ok(ClaimResult::Gone),
         Err(ClaimError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(ClaimResult::Gone),
@@ -86,33 +102,43 @@ impl From<io::Error> for ClaimError {
 }
 
 /// `None` when the file is gone.
-fn try_take(path: &Path, config: &Spooler, now: SystemTime) -> Result<Option<ClaimResult>, ClaimError> {
+fn try_take(
+    path: &Path,
+    config: &Spooler,
+    company: Company,
+    now: SystemTime,
+) -> Result<Option<ClaimResult>, ClaimError> {
     let open = |writable| {
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
         OpenOptions::new().read(true).write(writable).custom_flags(flags).open(path)
     };
-    // A file that was open for writing is news when it is closed, also to the process that closed it: over a job that
-    // is not to be taken yet, spoolers would wake each other and themselves forever. So it is opened to be read first.
-    let looked_at = open(false)?;
-    let metadata = looked_at.metadata()?;
+    // A lock needs a file that is open for writing. Closing one is news, also to the process that closed it: over a job
+    // that is not to be taken yet, spoolers would wake each other and themselves forever. So where there are others it
+    // is opened to be read first.
+    let mut file = open(company == Company::Alone)?;
+    let mut metadata = file.metadata()?;
     if is_foreign(&metadata) {
         return Ok(Some(ClaimResult::Foreign(metadata.uid())));
     }
     if let Some(not_now) = not_now(&metadata, now)? {
         return Ok(Some(not_now));
     }
-    if is_locked(&looked_at)? {
-        return Ok(Some(ClaimResult::Busy));
+    if company == Company::Others {
+        if is_locked(&file)? {
+            return Ok(Some(ClaimResult::Busy));
+        }
+        file = open(true)?;
+        metadata = file.metadata()?;
     }
-    let mut file = open(true)?;
     if !lock(&file)? {
         return Ok(Some(ClaimResult::Busy));
     }
-    let metadata = file.metadata()?;
     let named = std::fs::symlink_metadata(path)?;
-    if metadata.nlink() == 0 || (metadata.dev(), metadata.ino()) != (named.dev(), named.ino()) {
+    if (metadata.dev(), metadata.ino()) != (named.dev(), named.ino()) {
         return Ok(None);
     }
+    // Of the same file, and as it is now that it is locked.
+    let metadata = named;
     if !metadata.is_file() {
         return Err(ClaimError::Bad(NotAJob::NoFile, file));
     }
@@ -245,7 +271,13 @@ mod tests {
         }
 
         fn take(&self, ticket: &Ticket) -> ClaimResult {
-            take(&self.0, ticket, &Spooler { job_limit: 100, ..Spooler::default() }, SystemTime::now()).unwrap()
+            let config = Spooler { job_limit: 100, ..Spooler::default() };
+            take(&self.0, ticket, &config, Company::Others, SystemTime::now()).unwrap()
+        }
+
+        fn take_alone(&self, ticket: &Ticket) -> ClaimResult {
+            let config = Spooler { job_limit: 100, ..Spooler::default() };
+            take(&self.0, ticket, &config, Company::Alone, SystemTime::now()).unwrap()
         }
     }
 
@@ -269,6 +301,29 @@ mod tests {
         let ClaimResult::Claim(claim, _) = place.take(&ticket) else { panic!("it is free again") };
         claim.done().unwrap();
         assert!(matches!(place.take(&ticket), ClaimResult::Gone));
+    }
+
+    #[test]
+    fn a_job_is_taken_once_also_by_those_who_take_themselves_to_be_alone() {
+        let place = Place::new("alone");
+        let ticket = place.queue(None);
+        let ClaimResult::Claim(claim, _) = place.take(&ticket) else { panic!("it is free") };
+        assert!(matches!(place.take_alone(&ticket), ClaimResult::Busy));
+        drop(claim);
+        let ClaimResult::Claim(claim, job) = place.take_alone(&ticket) else { panic!("it is free again") };
+        assert_eq!(job.body(), b"body");
+        assert!(matches!(place.take_alone(&ticket), ClaimResult::Busy));
+        assert!(matches!(place.take(&ticket), ClaimResult::Busy));
+        claim.retry(Duration::from_secs(60)).unwrap();
+        assert!(matches!(place.take_alone(&ticket), ClaimResult::NotBefore(_)));
+        let file = File::options().write(true).open(place.0.join(ticket.path())).unwrap();
+        file.set_modified(SystemTime::now()).unwrap();
+        let ClaimResult::Claim(claim, _) = place.take_alone(&ticket) else { panic!("it is due") };
+        claim.done().unwrap();
+        assert!(matches!(place.take_alone(&ticket), ClaimResult::Gone));
+        let unwritten = Ticket::of(OsStr::new(""), OsStr::new("uwsgi_spoolfile_on_x")).unwrap();
+        File::create(place.0.join(unwritten.path())).unwrap();
+        assert!(matches!(place.take_alone(&unwritten), ClaimResult::Busy), "its writer has a moment");
     }
 
     #[test]
@@ -318,7 +373,7 @@ mod tests {
         std::os::unix::fs::symlink(&elsewhere.0, place.0.join(BAD)).unwrap();
         let ticket = Ticket::of(OsStr::new(""), OsStr::new("uwsgi_spoolfile_on_x")).unwrap();
         std::fs::write(place.0.join(ticket.path()), "hello").unwrap();
-        assert!(take(&place.0, &ticket, &Spooler::default(), SystemTime::now()).is_err());
+        assert!(take(&place.0, &ticket, &Spooler::default(), Company::Alone, SystemTime::now()).is_err());
         assert_eq!(std::fs::read_dir(&elsewhere.0).unwrap().count(), 0);
     }
 
@@ -331,7 +386,7 @@ mod tests {
             .queue(Some(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap() + Duration::from_secs(60)));
         let unwritten = Ticket::of(OsStr::new(""), OsStr::new("uwsgi_spoolfile_on_x")).unwrap();
         File::create(place.0.join(unwritten.path())).unwrap();
-        let mut watch = DirectoryWatch::new(&place.0).unwrap();
+        let mut watch = DirectoryWatch::new(&place.0, Company::Others).unwrap();
         watch.look(&mut JobIndex::default()).unwrap();
         assert!(matches!(place.take(&claimed), ClaimResult::Busy));
         assert!(matches!(place.take(&later), ClaimResult::NotBefore(_)));

@@ -15,6 +15,7 @@ use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 use tracing::warn;
 
+use super::claim::Company;
 use super::index::JobIndex;
 use super::job::{Ticket, number};
 use super::write::UNFINISHED;
@@ -28,6 +29,8 @@ const ABANDONED: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 pub(crate) struct DirectoryWatch {
     directory: PathBuf,
+    /// Whether jobs are expected to be removed by others.
+    company: Company,
     inotify: Inotify,
     /// The subdirectory that each watch is of; empty for the directory itself.
     subdirectories: HashMap<WatchDescriptor, OsString>,
@@ -36,15 +39,21 @@ pub(crate) struct DirectoryWatch {
 }
 
 impl DirectoryWatch {
-    /// Begins to watch; a scan is due at once.
+    /// Begins to watch; a scan is due at once. Alone, a process removes its jobs itself and does not watch that: what
+    /// others remove all the same it finds gone when it is to be run, or by a scan.
     ///
     /// # Errors
     /// When the directory cannot be watched.
-    pub(crate) fn new(directory: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn new(directory: &Path, company: Company) -> anyhow::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
             .context("inotify cannot be used (raise fs.inotify.max_user_instances with sysctl)")?;
-        let mut watch =
-            Self { directory: directory.to_owned(), inotify, subdirectories: HashMap::new(), scan_due: Instant::now() };
+        let mut watch = Self {
+            directory: directory.to_owned(),
+            company,
+            inotify,
+            subdirectories: HashMap::new(),
+            scan_due: Instant::now(),
+        };
         watch.add(OsStr::new("")).with_context(|| format!("'{}' cannot be watched", directory.display()))?;
         Ok(watch)
     }
@@ -55,15 +64,15 @@ impl DirectoryWatch {
     }
 
     fn add(&mut self, subdirectory: &OsStr) -> nix::Result<()> {
-        let wanted = AddWatchFlags::IN_MOVED_TO
+        let mut wanted = AddWatchFlags::IN_MOVED_TO
             | AddWatchFlags::IN_CLOSE_WRITE
             | AddWatchFlags::IN_ATTRIB
             | AddWatchFlags::IN_CREATE
-            | AddWatchFlags::IN_DELETE
             | AddWatchFlags::IN_MOVED_FROM
             | AddWatchFlags::IN_ONLYDIR
             // What is done to a job's file after its end is no news.
             | AddWatchFlags::from_bits_retain(nix::libc::IN_EXCL_UNLINK);
+        wanted.set(AddWatchFlags::IN_DELETE, self.company == Company::Others);
         let descriptor = self.inotify.add_watch(&self.directory.join(subdirectory), wanted)?;
         self.subdirectories.insert(descriptor, subdirectory.to_owned());
         Ok(())
