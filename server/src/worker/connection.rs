@@ -13,6 +13,7 @@ use super::harakiri;
 use super::kind::Kind;
 use super::parked::Parked;
 use super::phases::Waits;
+use super::streams::{Stream, Taken};
 use super::upgrade::UpgradePath;
 use crate::clock::MonotonicNanos;
 use crate::io::body::{Gathering, IntakeError};
@@ -111,6 +112,8 @@ pub(super) struct Connection {
     pub(super) seen: usize,
     pub(super) body: RequestBody,
     pub(super) unsent: Unsent,
+    /// What it has of a response that comes in many pieces.
+    pub(super) stream: Stream,
     /// The memory that it takes while no thread waits for it.
     pub(super) parked: Option<Parked>,
     /// Payload that the application's side gave for the present request, bytes.
@@ -147,6 +150,7 @@ impl Connection {
             seen: 0,
             body: RequestBody::Empty,
             unsent: Unsent::default(),
+            stream: Stream::default(),
             parked: None,
             queued: 0,
             waits: Waits::default(),
@@ -207,6 +211,7 @@ impl Connection {
     pub(super) fn give_up(&mut self) {
         self.phase = ConnectionPhase::Over;
         self.unsent = Unsent::default();
+        self.stream = Stream::default();
         self.parked = None;
     }
 
@@ -215,7 +220,62 @@ impl Connection {
     /// # Errors
     /// When the other end is gone.
     pub(super) fn say(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.unsent.send(self.socket.as_fd(), &[bytes], &mut |_| None).map(drop)
+        self.send_on(&[bytes], &mut |_| None).map(drop)
+    }
+
+    /// Sends `parts` after what was gathered. See [`Unsent::send`].
+    ///
+    /// # Errors
+    /// When the other end is gone.
+    #[inline]
+    fn send_on(&mut self, parts: &[&[u8]], own: &mut dyn FnMut(usize) -> Option<Kept>) -> io::Result<bool> {
+        match self.stream.take() {
+            None => self.unsent.send(self.socket.as_fd(), parts, own),
+            Some(taken) => self.send_gathered(taken, parts, own),
+        }
+    }
+
+    /// Sends `parts`, as one frame on a link. See [`Unsent::send`].
+    ///
+    /// # Errors
+    /// When the other end is gone.
+    #[inline]
+    fn send_framed(
+        &mut self,
+        parts: &[&[u8]],
+        len: usize,
+        own: &mut dyn FnMut(usize) -> Option<Kept>,
+    ) -> io::Result<bool> {
+        if !self.is_link() || len == 0 {
+            return self.send_on(parts, own);
+        }
+        if len > MAX_FRAME as usize {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a response of 4 GB in one piece"));
+        }
+        let frame = (len as u32).to_le_bytes();
+        if self.link.last && len <= WORTH_HOLDING {
+            self.link.held.extend_from_slice(&frame);
+            parts.iter().for_each(|part| self.link.held.extend_from_slice(part));
+            return Ok(self.unsent.is_empty());
+        }
+        let framed: Vec<&[u8]> = std::iter::once(frame.as_slice()).chain(parts.iter().copied()).collect();
+        self.send_on(&framed, &mut |part| own(part.checked_sub(1)?))
+    }
+
+    fn send_gathered(
+        &mut self,
+        mut taken: Taken,
+        parts: &[&[u8]],
+        own: &mut dyn FnMut(usize) -> Option<Kept>,
+    ) -> io::Result<bool> {
+        self.unsent.sent_elsewhere(taken.sent);
+        if let Some(failure) = taken.failure.take() {
+            return Err(failure);
+        }
+        let all: Vec<&[u8]> = std::iter::once(taken.rest()).chain(parts.iter().copied()).collect();
+        let sent = self.unsent.send(self.socket.as_fd(), &all, &mut |part| own(part.checked_sub(1)?));
+        self.stream.give_back(taken);
+        sent
     }
 
     /// Reads what is there of a body that goes to a file, without the GIL: disks take their time.
@@ -256,6 +316,7 @@ impl Connection {
     /// # Errors
     /// When it is gone, or takes too little.
     pub(super) fn wait_until_sent(&mut self) -> io::Result<()> {
+        self.send_on(&[], &mut |_| None)?;
         let flushed = self.unsent.flush(self.socket.as_fd(), self.patience, self.rates);
         self.too_slow |= flushed.as_ref().is_err_and(TooSlow::is_why);
         flushed
@@ -274,17 +335,26 @@ impl Connection {
                 ResponseEnd::Close => DONE_CLOSE + if fast { FAST } else { 0 },
                 ResponseEnd::Aborted => ABORTED,
             };
-            self.link.held.extend_from_slice(&word.to_le_bytes());
-            let sent = self.unsent.send(self.socket.as_fd(), &[&self.link.held], &mut |_| None);
-            self.link.held.clear();
+            let mut held = std::mem::take(&mut self.link.held);
+            held.extend_from_slice(&word.to_le_bytes());
+            let sent = self.send_on(&[&held], &mut |_| None);
+            held.clear();
+            self.link.held = held;
+            self.stream.end();
             return sent.map(drop);
         }
+        // One that breaks off may have pieces there.
+        let sent = match self.stream.take() {
+            None => Ok(()),
+            Some(taken) => self.send_gathered(taken, &[], &mut |_| None).map(drop),
+        };
+        self.stream.end();
         self.phase = ConnectionPhase::Flushing(if end == ResponseEnd::Keep { Then::NextRequest } else { Then::Close });
         if end == ResponseEnd::Aborted {
             reset_on_close(&*self.socket);
             self.give_up();
         }
-        Ok(())
+        sent
     }
 
     /// Reports to the router that a cancelled request was skipped.
@@ -340,25 +410,25 @@ impl Transport for Connection {
         self.claim()?;
         let len: usize = parts.iter().map(|part| part.len()).sum();
         self.queued += len as u64;
-        if !self.is_link() {
-            return self.unsent.send(self.socket.as_fd(), parts, own);
+        if std::mem::take(&mut self.stream.more) {
+            if self.unsent.is_empty() && self.stream.gather(&self.socket, self.is_link(), parts, len)? {
+                return Ok(true);
+            }
+            let sent = self.send_framed(parts, len, own);
+            self.stream.sent_at_once();
+            return sent;
         }
-        if len == 0 {
-            return Ok(self.unsent.is_empty());
-        }
-        if len > MAX_FRAME as usize {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a response of 4 GB in one piece"));
-        }
-        let frame = (len as u32).to_le_bytes();
-        if self.link.last && len <= WORTH_HOLDING {
-            self.link.held.extend_from_slice(&frame);
-            parts.iter().for_each(|part| self.link.held.extend_from_slice(part));
-            return Ok(self.unsent.is_empty());
-        }
-        let framed: Vec<&[u8]> = std::iter::once(frame.as_slice()).chain(parts.iter().copied()).collect();
-        self.unsent.send(self.socket.as_fd(), &framed, &mut |part| own(part.checked_sub(1)?))
+        self.send_framed(parts, len, own)
     }
 
+    fn announce_more(&mut self) {
+        self.stream.more = true;
+    }
+
+    fn gather_no_more(&mut self) -> io::Result<()> {
+        self.stream.alone = true;
+        self.send_on(&[], &mut |_| None).map(drop)
+    }
     fn announce_last(&mut self) {
         self.link.last = true;
     }
