@@ -106,6 +106,16 @@ def test_every_worker_has_what_the_warmed_one_has_cached(serve, tmp_path, stats_
     assert site.caches() == {WARM}
 
 
+def test_a_worker_that_has_sent_streams_is_forked_from(serve, tmp_path, stats_at):
+    """A thread of its own has a part in that, and is not there then."""
+    site = Site(serve, tmp_path, stats_at, count=1)
+    assert http.get(site.address, "/stream").body == b"x" * 100
+    old = site.pids()
+    site.refork(1)
+    site.wait_replaced(old)
+    assert http.get(site.address, "/stream").body == b"x" * 100
+
+
 @pytest.mark.parametrize("kind", ["http", "http-socket"])
 @pytest.mark.parametrize("keep_alive", [False, True], ids=["one-shot", "keep-alive"])
 def test_no_request_is_lost_under_load(serve, tmp_path, stats_at, kind, keep_alive):

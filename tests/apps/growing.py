@@ -36,6 +36,9 @@ def application(environ, start_response):
         end = time.monotonic() + 60
         while not os.path.exists(environ["QUERY_STRING"]) and time.monotonic() < end:
             time.sleep(0.01)
+    elif path == "/stream":
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return (b"x" for _ in range(100))
     elif path == "/warm":
         warm()
     elif path == "/thread":

@@ -66,6 +66,8 @@ fn connection_fd(py: Python<'_>) -> PyResult<RawFd> {
     if connection.is_link && websocket::is_offered() {
         websocket::connection_fd(py, &current()?)
     } else {
+        // What the application sends there itself comes after what it has given us before.
+        let _ = current()?.with(|active| Ok::<_, PyErr>(active.transport.gather_no_more()?));
         Ok(connection.fd)
     }
 }

@@ -145,6 +145,11 @@ impl Unsent {
         sent
     }
 
+    /// So many bytes were sent from elsewhere, when nothing waited here.
+    pub(crate) fn sent_elsewhere(&mut self, count: u64) {
+        self.sent += count;
+    }
+
     /// Bytes that the client has taken of all that was sent: what is still in the kernel is not counted.
     pub(crate) fn taken(&self, socket: impl AsFd) -> u64 {
         self.sent.saturating_sub(unacknowledged(socket))

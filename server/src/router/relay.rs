@@ -164,7 +164,8 @@ impl Router<'_> {
                 }
                 (Frame::Aborted, Some(wanted @ (Wanted::By(_) | Wanted::Nobody | Wanted::Elsewhere))) => {
                     if let Wanted::By(client) = wanted {
-                        pieces.used = 0;
+                        // They were sent before it broke off, and may have come together.
+                        self.pass_on(client, &mut pieces);
                         self.reset_client(client);
                     }
                     self.next(key, 0);

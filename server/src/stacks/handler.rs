@@ -118,7 +118,7 @@ fn has_room() -> bool {
 
 /// Handlers run on the thread's own stack if its alternative one is too small: the one of 8 KiB that the standard
 /// library gives each thread of the plain executable, to report an overflow, of which the kernel takes 3 KiB or more.
-fn leave_small_stack() {
+pub(crate) fn leave_small_stack() {
     let stack = own_alternative();
     // SAFETY: the call reads a number that the kernel gave this process.
     let of_kernel = unsafe { libc::getauxval(libc::AT_MINSIGSTKSZ) } as usize;

@@ -14,6 +14,7 @@ use super::kind::Kind;
 use super::lane::{Lane, WORTH_PASSING};
 use super::parked::Parked;
 use super::phases::Waits;
+use super::streams::{Stream, Taken};
 use super::upgrade::UpgradePath;
 use crate::clock::MonotonicNanos;
 use crate::io::body::{Gathering, IntakeError};
@@ -115,6 +116,8 @@ pub(super) struct Connection {
     pub(super) seen: usize,
     pub(super) body: RequestBody,
     pub(super) unsent: Unsent,
+    /// What it has of a response that comes in many pieces.
+    pub(super) stream: Stream,
     /// The memory that it takes while no thread waits for it.
     pub(super) parked: Option<Parked>,
     /// It is closed after the present response, whatever the application says.
@@ -158,6 +161,7 @@ impl Connection {
             seen: 0,
             body: RequestBody::Empty,
             unsent: Unsent::default(),
+            stream: Stream::default(),
             parked: None,
             closes: false,
             last: false,
@@ -221,6 +225,7 @@ impl Connection {
     pub(super) fn give_up(&mut self) {
         self.phase = ConnectionPhase::Over;
         self.unsent = Unsent::default();
+        self.stream = Stream::default();
         self.parked = None;
     }
 
@@ -229,7 +234,76 @@ impl Connection {
     /// # Errors
     /// When the other end is gone.
     pub(super) fn say(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.unsent.send(self.socket.as_fd(), &[bytes], &mut |_| None).map(drop)
+        self.send_on(&[bytes], &mut |_| None).map(drop)
+    }
+
+    /// Sends `parts` after what was gathered. See [`Unsent::send`].
+    ///
+    /// # Errors
+    /// When the other end is gone.
+    #[inline]
+    fn send_on(&mut self, parts: &[&[u8]], own: &mut dyn FnMut(usize) -> Option<Kept>) -> io::Result<bool> {
+        match self.stream.take() {
+            None => self.unsent.send(self.socket.as_fd(), parts, own),
+            Some(taken) => self.send_gathered(taken, parts, own),
+        }
+    }
+
+    /// Sends `parts`, as one frame on a link. See [`Unsent::send`].
+    ///
+    /// # Errors
+    /// When the other end is gone.
+    #[inline]
+    fn send_framed(
+        &mut self,
+        parts: &[&[u8]],
+        len: usize,
+        own: &mut dyn FnMut(usize) -> Option<Kept>,
+    ) -> io::Result<bool> {
+        if !self.is_link() && self.last && self.closes {
+            return self.send_last(parts, own);
+        }
+        if !self.is_link() || len == 0 {
+            return self.send_on(parts, own);
+        }
+        if len > MAX_FRAME as usize {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a response of 4 GB in one piece"));
+        }
+        if parts.iter().any(|part| part.len() >= WORTH_SHARING) {
+            return self.send_large(parts, own);
+        }
+        let frame = (len as u32).to_le_bytes();
+        if self.last && len <= WORTH_HOLDING {
+            self.link.held.extend_from_slice(&frame);
+            parts.iter().for_each(|part| self.link.held.extend_from_slice(part));
+            return Ok(self.unsent.is_empty());
+        }
+        self.send_behind(&frame, parts, own)
+    }
+
+    /// Sends `parts` to a client whose connection ends with them: see `announce_last`.
+    fn send_last(&mut self, parts: &[&[u8]], own: &mut dyn FnMut(usize) -> Option<Kept>) -> io::Result<bool> {
+        if let Some(taken) = self.stream.take() {
+            return self.send_gathered(taken, parts, own);
+        }
+        self.corked = true;
+        self.unsent.send_last(self.socket.as_fd(), parts, own)
+    }
+
+    fn send_gathered(
+        &mut self,
+        mut taken: Taken,
+        parts: &[&[u8]],
+        own: &mut dyn FnMut(usize) -> Option<Kept>,
+    ) -> io::Result<bool> {
+        self.unsent.sent_elsewhere(taken.sent);
+        if let Some(failure) = taken.failure.take() {
+            return Err(failure);
+        }
+        let all: Vec<&[u8]> = std::iter::once(taken.rest()).chain(parts.iter().copied()).collect();
+        let sent = self.unsent.send(self.socket.as_fd(), &all, &mut |part| own(part.checked_sub(1)?));
+        self.stream.give_back(taken);
+        sent
     }
 
     /// Reads what is there of a body that goes to a file, without the GIL: disks take their time.
@@ -270,6 +344,7 @@ impl Connection {
     /// # Errors
     /// When it is gone, or takes too little.
     pub(super) fn wait_until_sent(&mut self) -> io::Result<()> {
+        self.send_on(&[], &mut |_| None)?;
         let flushed = self.unsent.flush(self.socket.as_fd(), self.patience, self.rates);
         self.too_slow |= flushed.as_ref().is_err_and(TooSlow::is_why);
         flushed
@@ -288,11 +363,20 @@ impl Connection {
                 ResponseEnd::Close => DONE_CLOSE + if fast { FAST } else { 0 },
                 ResponseEnd::Aborted => ABORTED,
             };
-            self.link.held.extend_from_slice(&word.to_le_bytes());
-            let sent = self.unsent.send(self.socket.as_fd(), &[&self.link.held], &mut |_| None);
-            self.link.held.clear();
+            let mut held = std::mem::take(&mut self.link.held);
+            held.extend_from_slice(&word.to_le_bytes());
+            let sent = self.send_on(&[&held], &mut |_| None);
+            held.clear();
+            self.link.held = held;
+            self.stream.end();
             return sent.map(drop);
         }
+        // One that breaks off may have pieces there.
+        let sent = match self.stream.take() {
+            None => Ok(()),
+            Some(taken) => self.send_gathered(taken, &[], &mut |_| None).map(drop),
+        };
+        self.stream.end();
         self.phase = ConnectionPhase::Flushing(if end == ResponseEnd::Keep { Then::NextRequest } else { Then::Close });
         if end == ResponseEnd::Aborted {
             reset_on_close(&*self.socket);
@@ -302,7 +386,7 @@ impl Connection {
             // drops what is not sent.
             shut_sending(&*self.socket);
         }
-        Ok(())
+        sent
     }
 
     /// Reports to the router that a cancelled request was skipped.
@@ -336,14 +420,14 @@ impl Connection {
     }
 
     /// Sends parts behind what comes before them on the link.
-    fn send_framed(
+    fn send_behind(
         &mut self,
         before: &[u8],
         parts: &[&[u8]],
         own: &mut dyn FnMut(usize) -> Option<Kept>,
     ) -> io::Result<bool> {
         let framed: Vec<&[u8]> = std::iter::once(before).chain(parts.iter().copied()).collect();
-        self.unsent.send(self.socket.as_fd(), &framed, &mut |part| own(part.checked_sub(1)?))
+        self.send_on(&framed, &mut |part| own(part.checked_sub(1)?))
     }
 
     /// Sends parts of which some are long over a link: through the lane's memory as far as that has space.
@@ -372,17 +456,17 @@ impl Connection {
             (whole, gone) = (whole + 1, 0);
         }
         let Some((first, others)) = parts[whole..].split_first() else {
-            if self.link.last && words.len() <= WORTH_HOLDING {
+            if self.last && words.len() <= WORTH_HOLDING {
                 self.link.held.append(&mut words);
                 return Ok(self.unsent.is_empty());
             }
-            return self.send_framed(&words, &[], &mut |_| None);
+            return self.send_behind(&words, &[], &mut |_| None);
         };
         let mut rest = vec![&first[gone..]];
         rest.extend_from_slice(others);
         let len: usize = rest.iter().map(|part| part.len()).sum();
         words.extend_from_slice(&(len as u32).to_le_bytes());
-        self.send_framed(&words, &rest, &mut |part| {
+        self.send_behind(&words, &rest, &mut |part| {
             let kept = own(whole + part)?;
             Some(if part == 0 && gone > 0 { Box::new(Tail { kept, from: gone }) } else { kept })
         })
@@ -423,32 +507,25 @@ impl Transport for Connection {
         self.claim()?;
         let len: usize = parts.iter().map(|part| part.len()).sum();
         self.queued += len as u64;
-        if !self.is_link() {
-            if !(self.last && self.closes) {
-                return self.unsent.send(self.socket.as_fd(), parts, own);
+        if std::mem::take(&mut self.stream.more) {
+            if self.unsent.is_empty() && self.stream.gather(&self.socket, self.is_link(), parts, len)? {
+                return Ok(true);
             }
-            // The end of the response comes at once: see `announce_last`.
-            self.corked = true;
-            return self.unsent.send_last(self.socket.as_fd(), parts, own);
+            let sent = self.send_framed(parts, len, own);
+            self.stream.sent_at_once();
+            return sent;
         }
-        if len == 0 {
-            return Ok(self.unsent.is_empty());
-        }
-        if len > MAX_FRAME as usize {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a response of 4 GB in one piece"));
-        }
-        if parts.iter().any(|part| part.len() >= WORTH_SHARING) {
-            return self.send_large(parts, own);
-        }
-        let frame = (len as u32).to_le_bytes();
-        if self.last && len <= WORTH_HOLDING {
-            self.link.held.extend_from_slice(&frame);
-            parts.iter().for_each(|part| self.link.held.extend_from_slice(part));
-            return Ok(self.unsent.is_empty());
-        }
-        self.send_framed(&frame, parts, own)
+        self.send_framed(parts, len, own)
     }
 
+    fn announce_more(&mut self) {
+        self.stream.more = true;
+    }
+
+    fn gather_no_more(&mut self) -> io::Result<()> {
+        self.stream.alone = true;
+        self.send_on(&[], &mut |_| None).map(drop)
+    }
     fn announce_last(&mut self) {
         self.last = true;
     }

@@ -28,6 +28,7 @@ mod routing;
 mod serve;
 mod state;
 pub(crate) mod stop;
+mod streams;
 mod traces;
 mod upgrade;
 mod watcher;
@@ -50,6 +51,7 @@ pub(crate) use self::orders::refork::NextForkServer;
 use self::parked::ParkedMemory;
 use self::peers::Peers;
 use self::state::{OwnListener, Worker};
+use self::streams::Streams;
 use self::worker_thread::WorkerThread;
 use crate::api::{self, AfterFork};
 use crate::hooks::{self, EXIT_HOOK_FAILED};
@@ -192,6 +194,7 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<Next
         request_log: setup.request_log.as_mut().map(|fd| fd.take().map(File::from)).transpose()?.map(Arc::new),
         liveness: setup.liveness.take()?,
         body_limits: BodyLimits::new(setup.config.post_buffering, setup.config.limit_post),
+        streams: Streams::new(setup.config.threads),
         config: std::mem::take(&mut setup.config),
         temp: TempFiles::new(setup.temp.clone(), Arc::clone(&scoreboard), TempHolder::Worker(slot)),
         parked: ParkedMemory::default(),
@@ -205,6 +208,7 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<Next
         garbage::watch(py, &state.scoreboard, slot).context("gc-stats: cannot watch the garbage collector")?;
     }
     release::release_in_children(py, &state)?;
+    streams::watch_forks(py, &state.streams)?;
     state.watch()?;
     let rules = routing::compile(&state.config)?;
     let threads = state.config.threads;

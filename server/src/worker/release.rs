@@ -85,6 +85,7 @@ fn nothing() -> std::io::Result<std::fs::File> {
 fn let_go(worker: &Weak<Worker>) {
     let Some(worker) = worker.upgrade() else { return };
     worker.scoreboard.detach();
+    worker.streams.detach();
     stacks::handler::detach();
     segment::leave();
     routes::detach(worker.routes.as_ref());

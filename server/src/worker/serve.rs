@@ -197,7 +197,9 @@ impl WorkerThread {
             (false, true) => ResponseEnd::Keep,
             (false, false) => ResponseEnd::Close,
         };
-        if client_gone || drained.is_err() || connection.end_response(end, fast).is_err() {
+        let ended = if client_gone || drained.is_err() { None } else { Some(connection.end_response(end, fast)) };
+        let client_gone = client_gone || (!connection.is_link() && ended.as_ref().is_some_and(Result::is_err));
+        if ended.is_none_or(|ended| ended.is_err()) {
             if broken_off {
                 // One that is only slow must not take what it has for the whole.
                 reset_on_close(&*connection.socket);

@@ -17,6 +17,7 @@ use super::near_end::HandedOver;
 use super::notices::Notices;
 use super::parked::ParkedMemory;
 use super::peers::Peers;
+use super::streams::Streams;
 use crate::ids::{SlotId, ThreadIndex};
 use crate::io::accept::Listener;
 use crate::io::body::BodyLimits;
@@ -53,6 +54,8 @@ pub(super) struct Worker {
     pub(super) temp: TempFiles,
     /// Finished responses that wait in memory for their clients.
     pub(super) parked: ParkedMemory,
+    /// Responses that come in many pieces.
+    pub(super) streams: Arc<Streams>,
     pub(super) epoll: Epoll,
     pub(super) listeners: Vec<OwnListener>,
     /// Where the router is.

@@ -17,6 +17,7 @@ use super::orders::refork::Reforked;
 use super::routes::RouteMeter;
 use super::state::{TOKEN_LISTENER, TOKEN_LIVENESS, TOKEN_PEERS, TOKEN_STOP, Worker};
 use super::stop;
+use super::streams;
 use super::traces::Tracer;
 use crate::clock::{Clock, MonotonicNanos};
 use crate::ids::ThreadIndex;
@@ -155,6 +156,7 @@ impl WorkerThread {
             harakiri::prepare_thread();
         }
         serving::enter(self.id.get());
+        streams::enter(&self.worker.streams, self.id);
         self.gateway.enter(py)?;
         self.gil.look(py);
         stacks::handler::enter(py, self.id);

@@ -209,6 +209,10 @@ impl Active {
                 self.body_sent += len;
                 let size = ChunkHead::new(len as usize);
                 let end: &[u8] = if whole { b"\r\n0\r\n\r\n" } else { CHUNK_END };
+                if let [piece] = pieces {
+                    let parts = [head, size.as_bytes(), piece, end];
+                    return Ok(self.transport.send(&parts, &mut |part| if part == 2 { own(0) } else { None })?);
+                }
                 let mut parts = vec![head, size.as_bytes()];
                 parts.extend_from_slice(pieces);
                 parts.push(end);
@@ -240,6 +244,10 @@ impl Active {
                 }
                 Framing::Length(said) if self.body_sent < said => {
                     return Err(ResponseError::TooShort { said, got: self.body_sent });
+                }
+                // What was gathered goes now, and whether it can is told.
+                Framing::UntilClose => {
+                    self.transport.send(&[], &mut |_| None)?;
                 }
                 _ => {}
             }
@@ -284,6 +292,19 @@ impl Active {
     #[must_use]
     pub fn is_bodiless(&self) -> bool {
         matches!(self.progress, Progress::Sending(Plan { framing: Framing::NoBody, .. }))
+    }
+
+    /// Whether the body is not complete with `len` more bytes of the application's.
+    #[must_use]
+    pub(super) fn goes_on_after(&self, len: usize) -> bool {
+        let said = match &self.progress {
+            Progress::Head(head) => head.content_length(),
+            Progress::Sending(Plan { framing: Framing::Length(said), .. }) => Some(*said),
+            Progress::Sending(_) => None,
+            Progress::Nothing | Progress::Upgraded => return false,
+        };
+        let then = self.body_sent + len as u64;
+        said.is_none_or(|said| said > then)
     }
 
     /// Whether the body is complete, so that no more of it needs to be produced.
@@ -475,6 +496,16 @@ impl<C: Transport> Transport for Lent<C> {
         if let Some(client) = &mut self.client {
             client.announce_last();
         }
+    }
+
+    fn announce_more(&mut self) {
+        if let Some(client) = &mut self.client {
+            client.announce_more();
+        }
+    }
+
+    fn gather_no_more(&mut self) -> io::Result<()> {
+        self.client.as_mut().map_or(Ok(()), |client| client.gather_no_more())
     }
 
     fn send_file(&mut self, head: &[u8], file: File, offset: u64, len: u64) -> io::Result<bool> {

@@ -158,8 +158,11 @@ fn send_iterable(py: Python<'_>, current: &CurrentRequest, result: &Bound<'_, Py
             continue;
         }
         let is_bodiless = current.with(|active| -> Result<bool, ResponseFailure> {
+            if active.goes_on_after(bytes.len()) {
+                active.transport.announce_more();
+            }
             let all_sent = active.send(&[bytes], None, &mut |_| own(&piece))?;
-            // More is to come, or may be: the client must have this before the application makes the next.
+            // More is to come, or may be, and the client is behind: the application makes it when the client has this.
             if !all_sent && !active.is_whole() {
                 let since = MonotonicNanos::now();
                 let flushed = py.detach(|| active.transport.flush());

@@ -22,6 +22,18 @@ pub trait Transport: Send {
     /// request: what is sent may wait for what ends the response.
     fn announce_last(&mut self);
 
+    /// Says that the next [`Transport::send`] is a piece of a body of which the application makes more: it may be sent a
+    /// moment later, with those that come meanwhile, also while the application is busy.
+    fn announce_more(&mut self) {}
+
+    /// Says that somebody else may send to the client too: what was gathered is sent, and nothing more is in this request.
+    ///
+    /// # Errors
+    /// When the client is gone.
+    fn gather_no_more(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Sends `head` and then `len` bytes of `file` from `offset`, without copying them through this process where
     /// the system can. Returns whether nothing is left.
     ///

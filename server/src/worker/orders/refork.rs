@@ -64,7 +64,9 @@ pub(super) fn fork(py: Python<'_>, worker: &Worker, order: OrderNumber) -> anyho
         !memory::is_tracing(py)?,
         "memory is traced in it, and would be in all others: end that with trace-stop first"
     );
+    // They begin again when they are needed.
     worker.end_watcher();
+    worker.streams.rest();
     refuse_threads(py)?;
     api::before_refork(py);
     refuse_connections(worker)?;
