@@ -17,13 +17,15 @@ pytestmark = pytest.mark.only_rwsgi(why="uWSGI keeps no connection between reque
 # So many connections each worker has at least: more than threads.
 EACH = 6
 APP = """
-import json, os, time, warnings
+import json, os, resource, time, warnings
 
 def application(environ, start_response):
     path = environ["PATH_INFO"]
     while path == "/wait" and not os.path.exists("go"):
         time.sleep(0.005)
     body = str(os.getpid())
+    if path == "/no-more-files":
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     if path == "/fork":
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
@@ -155,6 +157,21 @@ def test_when_all_are_busy_whoever_is_free_first_serves(site):
     site.go.touch()
     for client in others + held:
         assert site.answer(client) in site.pids
+
+
+def test_a_worker_without_descriptors_takes_none(site):
+    busy, free = site.pids
+    client = site.of(free)[0]
+    site.ask(client, "/no-more-files")
+    assert site.answer(client) == free
+    held = site.hold(busy)
+    others = site.of(busy)
+    for client in others:
+        site.ask(client)
+    site.server.logged("cannot accept connections")
+    site.go.touch()
+    for client in held + others:
+        assert site.answer(client) == busy
 
 
 def test_a_worker_that_is_killed_loses_only_its_own_requests(site):

@@ -5,11 +5,13 @@
 //! table of this worker, as always, so that a thread and the watcher cannot both have it. A worker that leaves looks into
 //! the queue last of all: what it has sent there is served, by itself if by nobody else.
 
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::thread::JoinHandle;
 
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use pyo3::prelude::*;
 use tracing::error;
 
@@ -33,17 +35,28 @@ pub(super) struct Peers {
     pub(super) queue: &'static PeerQueue,
     /// The watcher sleeps or is not there: who begins a request wakes it.
     pub(super) is_asleep: AtomicBool,
-    /// It is to end.
+    /// It is to end; the event wakes it from its wait for connections.
     pub(super) ends: AtomicBool,
+    pub(super) end_event: EventFd,
     pub(super) watcher: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Peers {
     /// Those of a worker, if it can have what any of them has.
-    pub(super) fn of(has_all_listeners: bool) -> Option<Self> {
-        let queue = here::server()?.share.peers.as_ref().filter(|_| has_all_listeners)?;
+    ///
+    /// # Errors
+    /// When the system has no descriptor left.
+    pub(super) fn of(has_all_listeners: bool) -> nix::Result<Option<Self>> {
+        let queue = here::server().and_then(|server| server.share.peers.as_ref()).filter(|_| has_all_listeners);
+        let Some(queue) = queue else { return Ok(None) };
         let (is_asleep, ends) = (AtomicBool::new(true), AtomicBool::new(false));
-        Some(Self { queue, is_asleep, ends, watcher: Mutex::default() })
+        let end_event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        Ok(Some(Self { queue, is_asleep, ends, end_event, watcher: Mutex::default() }))
+    }
+
+    /// Whether this is one of its descriptors.
+    pub(super) fn has(&self, fd: RawFd) -> bool {
+        self.queue.numbers().contains(&fd) || self.end_event.as_raw_fd() == fd
     }
 
     /// Puts a connection into the queue. The caller closes its own copy then.
@@ -77,14 +90,27 @@ impl WorkerThread {
         }
     }
 
+    /// Takes what was overlooked: whom the kernel woke for it may have been killed. A worker that leaves, or is drained, does
+    /// so only when there is no other.
+    pub(super) fn take_overlooked(&mut self, py: Python<'_>, scratch: &mut [u8]) -> anyhow::Result<()> {
+        if self.is_declining() && self.worker.accepting_others().next().is_some() {
+            return Ok(());
+        }
+        self.take_all_handed_over(py, scratch)
+    }
+
     /// Takes what other workers have handed over, one after another, so that nothing waits behind a slow request. They have
     /// waited longer than what is ready here.
     pub(super) fn take_all_handed_over(&mut self, py: Python<'_>, scratch: &mut [u8]) -> anyhow::Result<()> {
+        let ready = self.ready;
         for _ in 0..ACCEPTS {
             if !self.take_handed_over(py, scratch)? {
                 break;
             }
+            // The next one may have come meanwhile.
+            self.ready = self.now;
         }
+        self.ready = ready;
         Ok(())
     }
 
@@ -93,6 +119,11 @@ impl WorkerThread {
         let Some(peers) = &self.worker.peers else { return Ok(false) };
         if !self.worker.has_space()? {
             return Ok(false);
+        }
+        // Without a descriptor for it the connection would be lost, and not wait as in a backlog.
+        match self.worker.liveness.try_clone() {
+            Ok(spare) => drop(spare),
+            Err(failure) => return self.worker.pause_accepting(&failure).map(|()| false),
         }
         let mut message = [0; LONGEST];
         let (socket, message) = match peers.queue.take(&mut message) {

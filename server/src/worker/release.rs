@@ -114,7 +114,7 @@ pub(super) fn is_ours(fd: RawFd, worker: &Worker) -> bool {
         stop::descriptor(),
         crate::api::signal_descriptor(),
     ];
-    let peers = worker.peers.as_ref().is_some_and(|peers| peers.queue.numbers().contains(&fd));
+    let peers = worker.peers.as_ref().is_some_and(|peers| peers.has(fd));
     if peers || own.contains(&fd) || worker.listeners.iter().any(|listener| listener.socket.fd.as_raw_fd() == fd) {
         return true;
     }

@@ -33,16 +33,20 @@ const LONG: u64 = 3_000_000;
 const TICK: Duration = Duration::from_millis(5);
 /// Looks at which a thread was free, before it sleeps.
 const QUIET: u32 = 20;
-/// The longest wait for a connection to be ready, ms: the threads may be free by then.
-const READY: u16 = 10;
-/// Before it looks again at connections that cannot go.
+/// The longest wait for a connection to be ready, ms: the threads may be free by then. One that stays in requests for hours,
+/// as with WebSockets, has it wake up so often.
+const READY: u16 = 100;
+/// Before it looks again at what is ready and cannot go: at first, and in the end. That may be so as long as a request takes,
+/// when its client has sent more, or is gone.
 const PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(8);
 /// Connections that are taken in a row.
 const EVENTS: usize = 16;
-/// Looks after which this worker is compared with another, those in which it must have been busy and the other free, and
-/// slots that are tried for the next other.
+/// Looks at this worker and another before both are compared.
 const LOOKS: u32 = 16;
+/// In so many of them this worker must have been busy, and the other free.
 const MOST_LOOKS: u32 = 12;
+/// Slots that are tried for the next other.
 const PROBES: u32 = 16;
 const STACK: usize = 128 * 1024;
 
@@ -142,10 +146,13 @@ impl Worker {
         let mut watcher = peers.watcher.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(thread) = watcher.take() else { return };
         peers.ends.store(true, Release);
+        // It waits in one of two ways.
         thread.thread().unpark();
+        let _ = peers.end_event.write(1);
         if thread.join().is_err() {
             error!("worker {}: its watcher panicked", self.id);
         }
+        let _ = peers.end_event.read();
         peers.ends.store(false, Release);
         peers.is_asleep.store(true, Release);
     }
@@ -153,6 +160,7 @@ impl Worker {
     fn watch_threads(&self) {
         let Some(peers) = &self.peers else { return };
         let mut quiet = 0;
+        let mut pause = PAUSE;
         let mut balance = Balance::default();
         while !peers.ends.load(Acquire) {
             let load = self.load();
@@ -161,6 +169,7 @@ impl Worker {
             }
             match load {
                 Load::Free => {
+                    pause = PAUSE;
                     quiet += 1;
                     match quiet.cmp(&QUIET) {
                         std::cmp::Ordering::Less => thread::park_timeout(TICK),
@@ -180,8 +189,15 @@ impl Worker {
                     }
                     continue;
                 }
-                Load::Busy => thread::park_timeout(TICK),
-                Load::Stuck => self.hand_over(peers),
+                Load::Busy => {
+                    pause = PAUSE;
+                    thread::park_timeout(TICK);
+                }
+                Load::Stuck if self.hand_over(peers) => pause = PAUSE,
+                Load::Stuck => {
+                    thread::park_timeout(pause);
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
             }
             if quiet >= QUIET {
                 peers.is_asleep.store(false, SeqCst);
@@ -206,17 +222,16 @@ impl Worker {
         if MonotonicNanos::now().nanos_since(latest) < LONG { Load::Busy } else { Load::Stuck }
     }
 
-    /// Hands over what is ready, or becomes so in a short time.
-    fn hand_over(&self, peers: &Peers) {
+    /// Hands over what is ready, or becomes so in a short time. False when something is ready and nothing of it went.
+    fn hand_over(&self, peers: &Peers) -> bool {
         // Not by waiting for events: the kernel would wake this worker alone, as one that is free, for what others could
         // take.
-        let mut set = [PollFd::new(self.epoll.0.as_fd(), PollFlags::POLLIN)];
-        if !matches!(poll(&mut set, PollTimeout::from(READY)), Ok(1..)) || !matches!(self.load(), Load::Stuck) {
-            return;
+        let mut set = [self.epoll.0.as_fd(), peers.end_event.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        let is_ready = matches!(poll(&mut set, PollTimeout::from(READY)), Ok(1..)) && set[0].any() == Some(true);
+        if !is_ready || !matches!(self.load(), Load::Stuck) {
+            return true;
         }
-        if !self.has_peers() || !self.hand_over_ready(peers, EVENTS) {
-            thread::park_timeout(PAUSE);
-        }
+        self.has_peers() && self.hand_over_ready(peers, EVENTS)
     }
 
     /// Hands over what is ready now; whether any of it went.
@@ -228,6 +243,7 @@ impl Worker {
             match event.data() {
                 // It was said once, to this thread, and is for another.
                 TOKEN_STOP => self.leave(),
+                // What comes to listeners, or from other workers, waits for whoever is free first.
                 TOKEN_LISTENER.. => {}
                 fd => any |= self.try_to_hand_over(peers, fd as usize),
             }
@@ -235,10 +251,15 @@ impl Worker {
         any
     }
 
+    /// The slots of other workers that take connections.
+    pub(super) fn accepting_others(&self) -> impl Iterator<Item = SlotId> {
+        let others = (0..self.scoreboard.layout().slots).map(SlotId::new).filter(|slot| *slot != self.slot);
+        others.filter(|slot| self.scoreboard.worker(*slot).accepting())
+    }
+
     /// Whether another worker takes connections and will do so soon. Where all are busy for long, each keeps its own.
     fn has_peers(&self) -> bool {
-        let mut slots = (0..self.scoreboard.layout().slots).map(SlotId::new).filter(|slot| *slot != self.slot);
-        slots.any(|slot| self.scoreboard.worker(slot).accepting() && !matches!(self.load_of(slot), Load::Stuck))
+        self.accepting_others().any(|slot| !matches!(self.load_of(slot), Load::Stuck))
     }
 
     /// Hands over a connection that is ready, if it can go; whether it went.

@@ -392,8 +392,7 @@ impl WorkerThread {
         for connection in self.worker.connections.take_all(|connection| connection.deadline <= second) {
             self.expire(connection);
         }
-        // Whom the kernel woke for them may have been killed, and all others may be drained, or leave.
-        self.take_all_handed_over(py, scratch)?;
+        self.take_overlooked(py, scratch)?;
         match self.leaving_since {
             None => {
                 if self.follow_drain(py, scratch)? {
