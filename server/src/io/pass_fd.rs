@@ -73,9 +73,9 @@ mod tests {
         let mut bytes = [0; 5];
         client.read_exact(&mut bytes).unwrap();
         assert_eq!(&bytes, b"hello");
-        send_fd_with(&here, &received, b"with a word").unwrap();
+        send_fd_and(&here, &received, b"with a word").unwrap();
         let mut word = [0; 11];
-        assert!(receive_fd_with(&there, &mut word).unwrap().is_some());
+        assert!(receive_fd_and(&there, &mut word).unwrap().0.is_some());
         assert_eq!(&word, b"with a word");
         drop(here);
         assert!(receive_fd(&there).unwrap().is_none());
