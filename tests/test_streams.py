@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rig import http
+from rig import http, stats
 from rig.http import Connection
 from rig.site import KINDS, every_kind
 
@@ -64,6 +64,17 @@ def test_the_application_is_told_that_the_client_went_away(stream, record):
     connection.read(5_000)
     connection.reset()
     assert record.wait() == ["closed"]
+
+
+def test_a_client_that_leaves_with_all_of_it_is_no_error(serve, tmp_path, stats_at):
+    site = every_kind(serve, "--wsgi-file", "streams.py", "--stats", stats_at)["http-socket"]
+    with Connection(site.address) as connection:
+        connection.send(http.head("GET", f"/closes?go={tmp_path / 'go'}"))
+        assert connection.response().body == b"x" * 100
+        connection.reset()
+    (tmp_path / "go").touch()
+    document = site.server.wait_stats(lambda document: stats.total(document, "requests") == 1, "the request is counted")
+    assert document["workers"][0]["cores"][0]["write_errors"] == 0
 
 
 @pytest.mark.parametrize("kind", ["http", "http-socket"])

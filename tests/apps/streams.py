@@ -76,6 +76,24 @@ def endless(environ, start_response):
     return body()
 
 
+class Closes:
+    """Pieces, and a close() that takes as long as the test wants."""
+
+    def __init__(self, go):
+        self.go = go
+
+    def __iter__(self):
+        return iter([b"x"] * 100)
+
+    def close(self):
+        wait_for(self.go)
+
+
+def closes(environ, start_response):
+    start_response("200 OK", PLAIN)
+    return Closes(query(environ)["go"])
+
+
 def fails(environ, start_response):
     start_response("200 OK", PLAIN)
     for number in range(100):
@@ -115,5 +133,5 @@ def itself(environ, start_response):
 
 
 def application(environ, start_response):
-    routes = [some, pauses, endless, fails, forks, itself]
+    routes = [some, pauses, endless, closes, fails, forks, itself]
     return {"/" + route.__name__: route for route in routes}[environ["PATH_INFO"]](environ, start_response)

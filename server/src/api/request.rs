@@ -66,8 +66,14 @@ fn connection_fd(py: Python<'_>) -> PyResult<RawFd> {
     if connection.is_link && websocket::is_offered() {
         websocket::connection_fd(py, &current()?)
     } else {
-        // What the application sends there itself comes after what it has given us before.
-        let _ = current()?.with(|active| Ok::<_, PyErr>(active.transport.gather_no_more()?));
+        // What the application sends there itself comes after all that it has given us before. That the client is gone it
+        // finds itself.
+        if let Some(current) = serving::current() {
+            let _ = current.with(|active| {
+                active.transport.gather_no_more();
+                Ok::<_, PyErr>(py.detach(|| active.transport.flush())?)
+            });
+        }
         Ok(connection.fd)
     }
 }

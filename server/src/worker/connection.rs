@@ -300,8 +300,15 @@ impl Connection {
         if let Some(failure) = taken.failure.take() {
             return Err(failure);
         }
-        let all: Vec<&[u8]> = std::iter::once(taken.rest()).chain(parts.iter().copied()).collect();
-        let sent = self.unsent.send(self.socket.as_fd(), &all, &mut |part| own(part.checked_sub(1)?));
+        let sent = match (taken.rest(), parts) {
+            // To send nothing is a call, too, and fails when the client has left with all that it wanted.
+            ([], []) => Ok(self.unsent.is_empty()),
+            ([], parts) => self.unsent.send(self.socket.as_fd(), parts, own),
+            (rest, parts) => {
+                let all: Vec<&[u8]> = std::iter::once(rest).chain(parts.iter().copied()).collect();
+                self.unsent.send(self.socket.as_fd(), &all, &mut |part| own(part.checked_sub(1)?))
+            }
+        };
         self.stream.give_back(taken);
         sent
     }
@@ -522,10 +529,10 @@ impl Transport for Connection {
         self.stream.more = true;
     }
 
-    fn gather_no_more(&mut self) -> io::Result<()> {
+    fn gather_no_more(&mut self) {
         self.stream.alone = true;
-        self.send_on(&[], &mut |_| None).map(drop)
     }
+
     fn announce_last(&mut self) {
         self.last = true;
     }

@@ -504,8 +504,10 @@ impl<C: Transport> Transport for Lent<C> {
         }
     }
 
-    fn gather_no_more(&mut self) -> io::Result<()> {
-        self.client.as_mut().map_or(Ok(()), |client| client.gather_no_more())
+    fn gather_no_more(&mut self) {
+        if let Some(client) = &mut self.client {
+            client.gather_no_more();
+        }
     }
 
     fn send_file(&mut self, head: &[u8], file: File, offset: u64, len: u64) -> io::Result<bool> {

@@ -26,13 +26,9 @@ pub trait Transport: Send {
     /// moment later, with those that come meanwhile, also while the application is busy.
     fn announce_more(&mut self) {}
 
-    /// Says that somebody else may send to the client too: what was gathered is sent, and nothing more is in this request.
-    ///
-    /// # Errors
-    /// When the client is gone.
-    fn gather_no_more(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    /// Says that somebody else may send to the client too: nothing more is gathered in this request. What was gathered
+    /// before is sent by [`Transport::flush`].
+    fn gather_no_more(&mut self) {}
 
     /// Sends `head` and then `len` bytes of `file` from `offset`, without copying them through this process where
     /// the system can. Returns whether nothing is left.

@@ -101,7 +101,8 @@ impl Gathered {
         }
         let begins = pieces.bytes.is_empty();
         if begins {
-            if pieces.socket.is_none() {
+            // Whatever was here before: bytes go to the socket that they came with.
+            if !pieces.socket.as_ref().is_some_and(|known| Arc::ptr_eq(known, socket)) {
                 pieces.socket = Some(Arc::clone(socket));
             }
             if framed {

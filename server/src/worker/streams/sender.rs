@@ -2,13 +2,15 @@
 //! first piece on that is gathered, and it sleeps while nothing is.
 
 use std::io;
-use std::sync::atomic::AtomicBool;
+use std::path::Path;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicI32};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{Builder, JoinHandle, park, park_timeout};
+use std::thread::{Builder, JoinHandle, park, park_timeout, yield_now};
 use std::time::Duration;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::unistd::gettid;
 use tracing::warn;
 
 use super::gathered::Gathered;
@@ -28,13 +30,22 @@ pub(super) struct Sender {
     ends: AtomicBool,
     /// It could not be started.
     failed: AtomicBool,
+    /// What the system calls it.
+    number: AtomicI32,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Default for Sender {
     fn default() -> Self {
         let no = || AtomicBool::new(false);
-        Self { asleep: AtomicBool::new(true), used: no(), ends: no(), failed: no(), thread: Mutex::default() }
+        Self {
+            asleep: AtomicBool::new(true),
+            used: no(),
+            ends: no(),
+            failed: no(),
+            number: AtomicI32::new(0),
+            thread: Mutex::default(),
+        }
     }
 }
 
@@ -44,6 +55,11 @@ impl Sender {
         self.failed.load(Relaxed)
     }
 
+    #[cfg(test)]
+    pub(super) fn sleeps(&self) -> bool {
+        self.asleep.load(SeqCst)
+    }
+
     /// Ends the thread.
     pub(super) fn end(&self) {
         let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
@@ -51,6 +67,11 @@ impl Sender {
         self.ends.store(true, Release);
         handle.thread().unpark();
         let _ = handle.join();
+        // The system still counts it for a moment then, and who forks asks the system for threads (refork, Python 3.12).
+        let place = format!("/proc/self/task/{}", self.number.load(Acquire));
+        while Path::new(&place).exists() {
+            yield_now();
+        }
         self.ends.store(false, Release);
         self.asleep.store(true, SeqCst);
     }
@@ -91,28 +112,43 @@ impl Streams {
 
     /// What the sender does.
     fn send_on(&self) {
+        self.sender.number.store(gettid().as_raw(), Release);
         stacks::handler::leave_small_stack();
         while !self.sender.ends.load(Acquire) {
             let now = MonotonicNanos::now();
             let next = self.gathered.iter().map(|gathered| gathered.send_due(now)).filter(|due| *due != 0).min();
             match next {
-                Some(due) => park_timeout(MonotonicNanos::from_nanos(due).since(now)),
+                Some(due) if due <= now.after_nanos(HELD).as_nanos() => {
+                    park_timeout(MonotonicNanos::from_nanos(due).since(now));
+                }
+                // A client that does not read. Another thread's pieces do not wait for it.
+                Some(due) => self.sleep(due),
                 // More may come soon. To be woken costs the serving thread more than this costs.
                 None if self.sender.used.swap(false, Relaxed) => park_timeout(Duration::from_nanos(HELD)),
-                None => self.sleep(),
+                None => self.sleep(u64::MAX),
             }
         }
     }
 
-    fn sleep(&self) {
+    /// Sleeps until something is gathered where nothing was, and no longer than until `end`.
+    fn sleep(&self, end: u64) {
         self.sender.asleep.store(true, SeqCst);
-        if self.gathered.iter().any(|gathered: &Gathered| gathered.due() != 0) {
-            self.sender.asleep.store(false, SeqCst);
-            return;
+        // What was gathered a moment ago has woken nobody.
+        let is_missed = |gathered: &Gathered| (1..end).contains(&gathered.due());
+        if !self.gathered.iter().any(is_missed) {
+            while self.sender.asleep.load(SeqCst) && !self.sender.ends.load(Acquire) {
+                if end == u64::MAX {
+                    park();
+                    continue;
+                }
+                let now = MonotonicNanos::now();
+                if now.as_nanos() >= end {
+                    break;
+                }
+                park_timeout(MonotonicNanos::from_nanos(end).since(now));
+            }
         }
-        while self.sender.asleep.load(SeqCst) && !self.sender.ends.load(Acquire) {
-            park();
-        }
+        self.sender.asleep.store(false, SeqCst);
     }
 }
 

@@ -25,6 +25,13 @@ fn read(mut client: &UnixStream) -> Vec<u8> {
     bytes
 }
 
+/// No space for a byte more.
+fn fill(socket: &OwnedFd) {
+    let filling = [b'f'; 4096];
+    while rustix::net::send(socket, &filling, rustix::net::SendFlags::empty()).is_ok() {}
+    while rustix::net::send(socket, b"f", rustix::net::SendFlags::empty()).is_ok() {}
+}
+
 fn add(gathered: &Gathered, socket: &Arc<OwnedFd>, piece: &[u8], now: u64) -> Added {
     gathered.add(socket, false, &[b"", piece], piece.len(), at(now)).unwrap()
 }
@@ -72,10 +79,7 @@ fn a_full_buffer_takes_no_more() {
 #[test]
 fn a_client_that_does_not_read_is_tried_less_and_less_often_and_its_thread_waits_for_it() {
     let (socket, client) = pair();
-    // No space for a byte more.
-    let filling = [b'f'; 4096];
-    while rustix::net::send(&socket, &filling, rustix::net::SendFlags::empty()).is_ok() {}
-    while rustix::net::send(&socket, b"f", rustix::net::SendFlags::empty()).is_ok() {}
+    fill(&socket);
     let gathered = Gathered::default();
     assert_eq!(add(&gathered, &socket, b"late", 0), Added::Begun);
     let mut now = HELD;
@@ -135,6 +139,23 @@ fn the_sender_sends_what_its_thread_does_not_and_comes_back_when_it_was_ended() 
         }
         arrives(&client, b"some more");
     }
+    streams.rest();
+}
+
+#[test]
+fn a_client_that_does_not_read_holds_up_no_other() {
+    let (slow, _does_not_read) = pair();
+    let (socket, client) = pair();
+    fill(&slow);
+    let streams = Streams::new(2);
+    gather(&streams, 0, &slow, b"late");
+    let until = Instant::now() + Duration::from_secs(30);
+    while !streams.sender.sleeps() && Instant::now() < until {
+        std::thread::yield_now();
+    }
+    assert!(streams.sender.sleeps(), "it waits where nobody would wake it");
+    gather(&streams, 1, &socket, b"in time");
+    arrives(&client, b"in time");
     streams.rest();
 }
 
