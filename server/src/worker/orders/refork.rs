@@ -66,7 +66,7 @@ pub(super) fn fork(py: Python<'_>, worker: &Worker, order: OrderNumber) -> anyho
     );
     // They begin again when they are needed.
     worker.end_watcher();
-    worker.streams.rest();
+    worker.streams.end_sender();
     refuse_threads(py)?;
     api::before_refork(py);
     refuse_connections(worker)?;

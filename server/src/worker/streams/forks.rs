@@ -22,7 +22,7 @@ pub(in crate::worker) fn watch_forks(py: Python<'_>, streams: &Arc<Streams>) -> 
             }
         })
     };
-    hooks.set_item("before", hook(|streams| streams.rest())?)?;
-    hooks.set_item("after_in_parent", hook(Streams::go_on)?)?;
+    hooks.set_item("before", hook(|streams| streams.end_sender())?)?;
+    hooks.set_item("after_in_parent", hook(Streams::begin_again)?)?;
     py.import("os")?.call_method("register_at_fork", (), Some(&hooks)).map(drop)
 }

@@ -58,7 +58,7 @@ impl Streams {
     }
 
     /// Ends the thread that sends, if there is one: a fork would not take it along. It begins again when it is needed.
-    pub(super) fn rest(&self) {
+    pub(super) fn end_sender(&self) {
         // A child has no such thread, and its lock may have been another thread's.
         if !self.is_child() {
             self.sender.end();

@@ -88,7 +88,7 @@ impl Streams {
     }
 
     /// After a fork: what was gathered meanwhile has a sender again.
-    pub(super) fn go_on(self: &Arc<Self>) {
+    pub(super) fn begin_again(self: &Arc<Self>) {
         if !self.is_child() && self.gathered.iter().any(|gathered| gathered.due() != 0) {
             self.begun();
         }
@@ -111,7 +111,7 @@ impl Streams {
     }
 
     /// What the sender does.
-    fn send_on(&self) {
+    fn run(&self) {
         self.sender.number.store(gettid().as_raw(), Release);
         stacks::handler::leave_small_stack();
         while !self.sender.ends.load(Acquire) {
@@ -157,7 +157,7 @@ fn start(streams: &Arc<Streams>) -> io::Result<JoinHandle<()>> {
     let blocked: SigSet = Signal::iterator().collect();
     let before = blocked.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
     let streams = Arc::clone(streams);
-    let started = Builder::new().name("rwsgi streams".into()).stack_size(STACK).spawn(move || streams.send_on());
+    let started = Builder::new().name("rwsgi streams".into()).stack_size(STACK).spawn(move || streams.run());
     before.thread_set_mask()?;
     started
 }

@@ -134,12 +134,12 @@ fn the_sender_sends_what_its_thread_does_not_and_comes_back_when_it_was_ended() 
         gather(&streams, 1, &socket, b" more");
         if round % 4 == 3 {
             // As around a fork: what was there before the end is sent after it.
-            streams.rest();
-            streams.go_on();
+            streams.end_sender();
+            streams.begin_again();
         }
         arrives(&client, b"some more");
     }
-    streams.rest();
+    streams.end_sender();
 }
 
 #[test]
@@ -156,17 +156,17 @@ fn a_client_that_does_not_read_holds_up_no_other() {
     assert!(streams.sender.sleeps(), "it waits where nobody would wake it");
     gather(&streams, 1, &socket, b"in time");
     arrives(&client, b"in time");
-    streams.rest();
+    streams.end_sender();
 }
 
 #[test]
 fn a_child_sends_nothing_of_its_parent_s() {
     let (socket, client) = pair();
     let streams = Streams::new(1);
-    streams.rest();
+    streams.end_sender();
     add(&streams.gathered[0], &socket, b"the parent's", MonotonicNanos::now().as_nanos());
     streams.detach();
-    streams.go_on();
-    streams.rest();
+    streams.begin_again();
+    streams.end_sender();
     assert_eq!(read(&client), b"");
 }
