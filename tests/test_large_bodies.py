@@ -48,7 +48,14 @@ def application(environ, start_response):
         file.write(b"before" + body)
         file.flush()
         file.seek(6)
+        # What was written just now is not passed as a descriptor.
+        os.utime(file.fileno(), (1, 1))
         return environ["wsgi.file_wrapper"](file, 8192)
+    if way == "/same-file":
+        path = os.environ["FILES"] + "/same"
+        with open(path, "wb") as file:
+            file.write(body)
+        return environ["wsgi.file_wrapper"](open(path, "rb"))
     if way == "/pieces":
         third = len(body) // 3
         return [body[:10], body[10:third], body[third:]]
@@ -169,6 +176,19 @@ def test_slow_clients_hold_no_thread_and_get_all(program, start, way):
         warm(address, 4)
         for connection, body in slow:
             assert connection.response().body == body
+
+
+def test_a_file_that_is_written_anew_for_each_request_shows_a_slow_client_nothing_of_the_next(program, start):
+    address, _ = start(program, "--processes", 1, "--threads", 1)
+    warm(address)
+    with Connection(address) as slow:
+        body = content(8 * MEGABYTE, 1)
+        slow.send(head("POST", "/same-file", None, body) + body)
+        # The only thread does one after the other.
+        with Connection(address) as connection:
+            for seed in range(2, 5):
+                exchange(connection, "/same-file", 8 * MEGABYTE, seed)
+        assert slow.response().body == body
 
 
 def test_clients_that_go_away_leave_nothing_behind_for_others(program, start):

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, Weak};
 
 use memmap2::MmapRaw;
+use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 
 use crate::shared_memory::SharedMemory;
@@ -60,12 +61,14 @@ pub(crate) fn leave() {
 }
 
 impl Segment {
-    /// Makes one, and the descriptor for the thread. It takes memory as it is used.
+    /// Makes one, and the descriptor for the thread. All of its memory is there from the start: where the system has none left,
+    /// writing to a page that is not there yet would end the process (`SIGBUS`).
     ///
     /// # Errors
     /// When the system has no memory or descriptors left.
     pub(crate) fn create() -> nix::Result<(Self, OwnedFd)> {
         let memory = SharedMemory::create(c"rwsgi-bodies", SIZE)?;
+        fallocate(memory.file(), FallocateFlags::empty(), 0, SIZE as i64)?;
         let file = memory.file().try_clone_to_owned().map_err(|_| nix::errno::Errno::EMFILE)?;
         Ok((Self::of(memory), file))
     }

@@ -361,7 +361,8 @@ impl Unsent {
                 let asked = (*left).min(AT_ONCE as u64);
                 let count = send_file_from(socket, file, at, asked as usize)?;
                 *left -= count;
-                (asked, count, *left == 0)
+                // Less than asked may be the end of a file that was cut short: the next call says so, no socket would.
+                (if count > 0 { count } else { asked }, count, *left == 0)
             }
             Piece::Spilled(file, at) => {
                 let asked = (file.len() - *at).min(AT_ONCE as u64);

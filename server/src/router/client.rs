@@ -167,7 +167,8 @@ impl Client {
         if let Err(problem) = &sent
             && problem.kind() == io::ErrorKind::UnexpectedEof
         {
-            error!("a response that was kept in a file cannot be read back; its connection is closed");
+            error!("a file became shorter while it was sent to a client, whose connection is reset");
+            self.reset_on_close();
         }
         sent
     }

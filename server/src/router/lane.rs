@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use tracing::warn;
@@ -20,6 +20,9 @@ use crate::io::descriptors::for_files;
 use crate::io::pass_fd::{receive_fd_and, send_fd};
 use crate::io::segment::Segment;
 use crate::log_limit::{self, LineKind};
+
+/// The most descriptors that are kept for files on their way.
+const SPARE_MAX: usize = 64;
 
 /// See the module.
 #[derive(Debug)]
@@ -41,6 +44,8 @@ pub(super) struct PassedFiles {
     each: Arc<()>,
     /// Threads were told to pass no more.
     are_too_many: bool,
+    /// Descriptors that are kept for files on their way: temporary files and clients may have all others.
+    spare: Vec<OwnedFd>,
 }
 
 impl PassedFiles {
@@ -53,23 +58,34 @@ impl PassedFiles {
     fn count(&self) -> usize {
         Arc::strong_count(&self.each) - 1
     }
+
+    /// Keeps descriptors for files on their way, as many as should be; returns whether there are. `any` is one to copy.
+    fn fill_spare(&mut self, any: impl AsFd) -> bool {
+        let wanted = (Self::most() / 2).clamp(1, SPARE_MAX);
+        while self.spare.len() < wanted
+            && let Ok(spare) = any.as_fd().try_clone_to_owned()
+        {
+            self.spare.push(spare);
+        }
+        self.spare.len() >= wanted
+    }
 }
 
 impl Lane {
-    /// The next file on it.
+    /// The next file on it; `None` when no descriptor was free for it, so that it is lost.
     ///
     /// # Errors
-    /// When there is none, or it is not a file; and when no descriptor is free for it.
-    fn take_file(&self) -> io::Result<FilePart> {
+    /// When there is none, or it is not a file.
+    fn take_file(&self) -> io::Result<Option<FilePart>> {
         let mut words = [0; 16];
-        let file = receive_fd_and(&self.socket, &mut words)?.0.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let (Some(file), _) = receive_fd_and(&self.socket, &mut words)? else { return Ok(None) };
         let file = File::from(file);
         // The router must never wait for a pipe.
         if !file.metadata()?.is_file() {
             return Err(io::Error::other("not a file"));
         }
         let [offset, len] = [0, 8].map(|at| words[at..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word)));
-        Ok(FilePart { file, offset, len })
+        Ok(Some(FilePart { file, offset, len }))
     }
 }
 
@@ -77,7 +93,13 @@ impl Router<'_> {
     /// Gives a thread the lane that it asks for, on the connection `asker`, which becomes a part of it. Closing it is a no.
     pub(super) fn open_lane(&mut self, asker: Key, slot: SlotId, thread: ThreadIndex) {
         let Some(asker) = self.links.remove(asker) else { return };
-        let Some(key) = self.links.keys(|link| link.slot == Some(slot) && link.thread == thread).pop() else { return };
+        // Not its successor's: both would write to the memory.
+        let is_of_thread = |link: &Link| link.slot == Some(slot) && link.thread == thread && link.pid == asker.pid;
+        let Some(key) = self.links.keys(is_of_thread).pop() else { return };
+        let has_spare = self.passed_files.fill_spare(&asker.fd);
+        if !has_spare && !self.passed_files.are_too_many {
+            self.take_files(false);
+        }
         let takes_files = !self.passed_files.are_too_many;
         let Some(link) = self.links.get_mut(key) else { return };
         if link.lane.is_some() {
@@ -105,7 +127,13 @@ impl Router<'_> {
     pub(super) fn pass_on_file(&mut self, link: Key, client_key: Option<Key>) -> bool {
         let before = MonotonicNanos::now();
         let Some(lane) = self.links.get_mut(link).and_then(|link| link.lane.as_ref()) else { return false };
-        let part = match lane.take_file() {
+        // The file has its place.
+        self.passed_files.spare.pop();
+        let taken = lane.take_file();
+        if !self.passed_files.fill_spare(&lane.socket) && !self.passed_files.are_too_many {
+            self.take_files(false);
+        }
+        let part = match taken {
             Ok(part) => part,
             Err(error) => {
                 warn!("a worker's file is not sent: {error}");
@@ -115,6 +143,15 @@ impl Router<'_> {
         let Some((client_key, client)) = client_key.and_then(|key| Some((key, self.clients.get_mut(key)?))) else {
             return true;
         };
+        let Some(part) = part else {
+            // Only this response breaks off.
+            if log_limit::allows(LineKind::ResponseNotKept) {
+                warn!("a file is not sent, as no descriptor is free (ulimit -n); its client is reset");
+            }
+            client.reset_on_close();
+            self.close_client(client_key);
+            return true;
+        };
         if client.tls.is_some() {
             return false;
         }
@@ -122,7 +159,10 @@ impl Router<'_> {
         client.unsent.add_file(part.file, part.offset, part.len, Arc::clone(&self.passed_files.each));
         let sent = if waits { None } else { Some(client.flush()) };
         match sent {
-            Some(Err(_)) => self.reset_client(client_key),
+            Some(Err(_)) => {
+                client.reset_on_close();
+                self.close_client(client_key);
+            }
             Some(Ok(sent)) => {
                 self.arm_client(client_key);
                 self.bulk.use_since(sent.count as usize, before);
@@ -140,7 +180,11 @@ impl Router<'_> {
 
     /// Once a second: whether threads may pass files again.
     pub(super) fn take_files_again(&mut self) {
-        if self.passed_files.are_too_many && self.passed_files.count() <= PassedFiles::most() / 2 {
+        let PassedFiles { are_too_many, .. } = self.passed_files;
+        if are_too_many
+            && self.passed_files.count() <= PassedFiles::most() / 2
+            && self.passed_files.fill_spare(&self.epoll.0)
+        {
             self.take_files(true);
         }
     }

@@ -14,6 +14,7 @@ use super::state::Router;
 use crate::clock::MonotonicNanos;
 use crate::io::close::Then;
 use crate::io::receive::Received;
+use crate::io::segment::SLOTS;
 use crate::log_text::Foreign;
 use rwsgi_protocol::http::WORKER_LOST;
 use rwsgi_protocol::link::{AHEAD_MAX, Frame};
@@ -95,6 +96,8 @@ impl Router<'_> {
         let mut completed = [None; AHEAD_MAX];
         let mut count_completed = 0;
         let mut is_free = false;
+        // Slots that this read has told of: a thread fills none again before it is empty.
+        let mut slots = 0;
         while !rest.is_empty() {
             let Some(link) = self.links.get_mut(key) else { return Relayed::Nothing };
             let Ok((consumed, frame)) = link.frames.decode(rest) else {
@@ -125,7 +128,8 @@ impl Router<'_> {
                     let Some(segment) = link.lane.as_ref().map(|lane| Arc::clone(&lane.segment)) else {
                         return Relayed::Nonsense("a slot of no memory");
                     };
-                    let Some(data) = segment.filled(slot, len) else {
+                    slots += 1;
+                    let Some(data) = segment.filled(slot, len).filter(|_| slots <= SLOTS) else {
                         return Relayed::Nonsense("a slot that is not full");
                     };
                     if let Wanted::By(client) = wanted {
@@ -230,7 +234,7 @@ impl Router<'_> {
     }
 
     /// A client's response breaks off: it must not take what it has for the whole.
-    pub(super) fn reset_client(&mut self, key: Key) {
+    fn reset_client(&mut self, key: Key) {
         let Some(client) = self.clients.get_mut(key) else { return };
         client.reset_on_close();
         client.phase = ClientPhase::Flushing(Then::Close);

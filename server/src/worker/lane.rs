@@ -10,6 +10,7 @@ use std::mem;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::unistd::{Pid, getpid};
 use rustix::fs::fstatfs;
@@ -22,10 +23,12 @@ use rwsgi_protocol::link::{Hello, Purpose};
 
 /// A part of a file that is passed rather than copied, bytes.
 pub(super) const WORTH_PASSING: u64 = 64 * 1024;
+/// For how long a file that is passed was not written to: longer than an application needs from its last write to its answer.
+const SETTLED: Duration = Duration::from_secs(5);
 /// How far apart the bytes of a file are that must be in memory: the system reads ahead and forgets in such pieces.
 const STEP: u64 = 128 * 1024;
 /// `f_type` of file systems of other machines and of programs, which may hang: NFS, SMB (two), CIFS, 9P, Ceph, AFS, FUSE.
-const OF_OTHERS: [u32; 8] =
+const MAY_HANG: [u32; 8] =
     [0x6969, 0x517b, 0xfe53_4d42, 0xff53_4d42, 0x0102_1997, 0x00c3_6400, 0x6b41_4653, 0x6573_5546];
 
 /// See the module.
@@ -88,7 +91,8 @@ impl Lane {
     /// Passes a part of a file to the router. Returns whether it is done: the router never reads from a disk that may be
     /// slow, so that only what is in memory now is passed.
     pub(super) fn pass(&mut self, file: &File, offset: u64, len: u64) -> bool {
-        if !self.segment().is_some_and(|segment| segment.takes_files()) || !is_at_hand(file, offset, len) {
+        let takes_files = self.segment().is_some_and(|segment| segment.takes_files());
+        if !takes_files || !is_settled(file) || !is_at_hand(file, offset, len) {
             return false;
         }
         let State::Open(stream, _) = &self.state else { return false };
@@ -99,9 +103,16 @@ impl Lane {
     }
 }
 
+/// Whether nobody has written to a file just now. The router reads it when the thread is at other requests: an application
+/// that makes the same file anew for each would show a slow client what is another's.
+fn is_settled(file: &File) -> bool {
+    let modified = file.metadata().and_then(|metadata| metadata.modified());
+    modified.is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age >= SETTLED))
+}
+
 /// Whether a part of a file is in memory, and the file is this machine's.
 fn is_at_hand(file: &File, offset: u64, len: u64) -> bool {
-    let is_here = fstatfs(file).is_ok_and(|system| !OF_OTHERS.contains(&(system.f_type as u32)));
+    let is_here = fstatfs(file).is_ok_and(|system| !MAY_HANG.contains(&(system.f_type as u32)));
     let is_there = |at: u64| {
         let mut byte = [0];
         preadv2(file, &mut [IoSliceMut::new(&mut byte)], at, ReadWriteFlags::NOWAIT) == Ok(1)
@@ -121,5 +132,16 @@ mod tests {
         assert!(!is_at_hand(&file, 0, 100_001) && !is_at_hand(&file, 100_000, 1) && !is_at_hand(&file, 0, 0));
         let (reader, _writer) = nix::unistd::pipe().unwrap();
         assert!(!is_at_hand(&File::from(reader), 0, 1));
+    }
+
+    #[test]
+    fn a_file_is_settled_when_it_was_not_written_to_for_seconds() {
+        let file = tempfile::tempfile().unwrap();
+        for (age, is) in [(0, false), (1, false), (60, true)] {
+            file.set_modified(std::time::SystemTime::now() - Duration::from_secs(age)).unwrap();
+            assert_eq!(is_settled(&file), is);
+        }
+        file.set_modified(std::time::SystemTime::now() + Duration::from_secs(60)).unwrap();
+        assert!(!is_settled(&file));
     }
 }
