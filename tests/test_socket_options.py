@@ -70,6 +70,57 @@ def test_buffers_have_the_size_that_is_asked_for(serve, address):
     assert http.get(address, "/").status == 200
 
 
+def defers(server, address):
+    """For how many seconds the kernel keeps a client that has said nothing (0: it does not)."""
+    found = listening_sockets(server.pid, int(address.rsplit(":", 1)[1]))
+    return {one.getsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT) for one in found}
+
+
+@pytest.mark.only_rwsgi(why="its http router accepts at once")
+@pytest.mark.skipif(os.geteuid() != 0, reason="another process's descriptors are root's to see")
+def test_clients_are_accepted_with_their_first_byte(serve, address, stats_at):
+    """Who reads the stats says nothing first."""
+    router = tcp()
+    server = serve("--http-socket", address, "--http", router, *APP, "--stats", stats_at)
+    assert defers(server, address) != {0}
+    assert defers(server, router) == defers(server, address)
+    assert defers(server, stats_at) == {0}
+    assert http.get(address, "/").status == http.get(router, "/").status == 200
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another process's descriptors are root's to see")
+def test_clients_are_accepted_at_once_if_that_is_asked_for(serve, address):
+    server = serve("--http-socket", address, *APP, "--no-defer-accept")
+    assert defers(server, address) == {0}
+    assert http.get(address, "/").status == 200
+
+
+@pytest.mark.only_rwsgi(why="it keeps such a client until that connects a second time")
+@pytest.mark.parametrize("option", ["--http-socket", "--http"])
+def test_a_client_that_says_nothing_is_accepted_all_the_same(serve, address, option):
+    serve(option, address, *APP, "--socket-timeout", 1, "--http-timeout", 1)
+    host, port = address.split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as client:
+        assert client.recv(1) == b"", "nobody closes it"
+
+
+def turned_away():
+    """Connections that full queues of this network turned away, whoever's they are."""
+    names, numbers = [line.split() for line in Path("/proc/net/netstat").read_text().splitlines()[:2]]
+    return int(numbers[names.index("ListenDrops")])
+
+
+@pytest.mark.only_rwsgi(why="it counts in another way")
+def test_clients_that_were_accepted_are_none_that_were_turned_away(serve, address, stats_at):
+    """The kernel counts them together."""
+    before = turned_away()
+    serve("--http-socket", address, *APP, "--stats", stats_at)
+    for _ in range(50):
+        assert http.get(address, "/").status == 200
+    # Other tests' may have been meanwhile.
+    assert stats.read(stats_at)["listen_queue_errors"] <= turned_away() - before
+
+
 def test_a_socket_is_for_some_workers(serve, stats_at):
     """They are counted as they are written, whatever they speak."""
     first, second, third = tcp(), tcp(), tcp()

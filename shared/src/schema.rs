@@ -37,7 +37,8 @@ pub struct Snapshot {
     /// Connections that wait to be accepted, over all sockets, and requests in the http router's own queue.
     pub listen_queue: u64,
     /// Attempts to connect that were dropped because a socket's queue was full (a client that tries again counts again;
-    /// TCP only: unix sockets make clients wait), and requests that the http router turned away.
+    /// TCP only: unix sockets make clients wait), and requests that the http router turned away. Where another program of the
+    /// same network namespace drops some at the same time, they may be counted, too.
     pub listen_queue_errors: u64,
     /// uWSGI signals that wait for the master.
     pub signal_queue: u64,

@@ -14,6 +14,8 @@ use Kind::{Custom, Flag, Limit};
 pub struct SocketConfig {
     /// `--reuse-port`: others may listen on the same address (`SO_REUSEPORT`).
     pub reuse_port: bool,
+    /// `--no-defer-accept`: a client is accepted before its first byte is there (no `TCP_DEFER_ACCEPT`).
+    pub no_defer_accept: bool,
     /// `--abstract-socket`: unix sockets have no file.
     pub is_abstract: bool,
     /// `--freebind`: the address need not be this machine's yet (`IP_FREEBIND`).
@@ -39,6 +41,8 @@ pub struct SocketMap {
 pub(crate) static ROWS: &[Row] = &[
     Row { names: &["reuse-port"], kind: Flag(|c| &mut c.sockets.reuse_port), takes: "",
           help: "Let other servers of the same user listen on the same TCP addresses (SO_REUSEPORT)", ..SOCKETS },
+    Row { names: &["no-defer-accept"], kind: Flag(|c| &mut c.sockets.no_defer_accept), takes: "",
+          help: "Accept a TCP client before it has sent anything, not a second later at the latest (no TCP_DEFER_ACCEPT)", ..SOCKETS },
     Row { names: &["abstract-socket"], short: Some('a'), kind: Flag(|c| &mut c.sockets.is_abstract), takes: "",
           help: "Bind unix sockets in the abstract namespace: no file is made, and clients write @ before the path", ..SOCKETS },
     Row { names: &["freebind"], kind: Flag(|c| &mut c.sockets.freebind), takes: "",
@@ -115,6 +119,13 @@ pub(crate) fn finish(config: &mut Config, first_name: impl Fn(&str) -> &str) -> 
 }
 
 impl SocketConfig {
+    /// Whether the kernel keeps a TCP client until its first byte is there. Where others listen on the same address it does
+    /// not: a client that the kernel keeps would be lost when this server's socket is closed.
+    #[must_use]
+    pub fn defers_accept(&self) -> bool {
+        !self.no_defer_accept && !self.reuse_port
+    }
+
     /// Whether a worker accepts from the socket of that place among those that workers accept from.
     #[must_use]
     pub fn is_for(&self, socket: usize, worker: u32) -> bool {

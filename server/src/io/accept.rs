@@ -18,8 +18,8 @@ pub(crate) struct Listener {
     is_tcp: bool,
     /// Whether clients of other machines connect here.
     is_direct: bool,
-    /// The environ's `SERVER_NAME` and `SERVER_PORT`.
-    server: (String, String),
+    /// The environ's `SERVER_NAME` and `SERVER_PORT`, with a space between them.
+    server: String,
 }
 
 impl Listener {
@@ -30,9 +30,9 @@ impl Listener {
     pub(crate) fn new(fd: OwnedFd, address: &Address) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&fd, true)?;
         let (is_tcp, server) = match address {
-            Address::Tcp { host, port } => (true, (server_name(host), port.to_string())),
+            Address::Tcp { host, port } => (true, format!("{} {port}", server_name(host))),
             // The environ's server name and port may not be empty (PEP 3333).
-            Address::Unix(_) | Address::Abstract(_) => (false, (server_name(""), "80".to_owned())),
+            Address::Unix(_) | Address::Abstract(_) => (false, format!("{} 80", server_name(""))),
         };
         Ok(Self { fd, is_tcp, is_direct: is_direct(address), server })
     }
@@ -55,7 +55,7 @@ impl Listener {
     pub(crate) fn accept(&self) -> io::Result<Option<(OwnedFd, String)>> {
         let Some((socket, from)) = accept(&self.fd)? else { return Ok(None) };
         let client = if self.is_tcp { from.and_then(ip_of) } else { None };
-        let peer = Peer::text(client, &self.server.0, &self.server.1);
+        let peer = Peer::text(client, &self.server);
         Ok(Some((socket, peer)))
     }
 }

@@ -10,8 +10,8 @@ pub(crate) fn client(peer: &str, from: SocketAddr, to: Option<SocketAddr>) -> St
     let (name, port) = (server.next().unwrap_or_default(), server.next().unwrap_or_default());
     let client = Some((from.ip(), from.port()));
     match to {
-        Some(to) => Peer::text(client, name, to.port()),
-        None => Peer::text(client, name, port),
+        Some(to) => Peer::text(client, &format!("{name} {}", to.port())),
+        None => Peer::text(client, &format!("{name} {port}")),
     }
 }
 

@@ -143,8 +143,33 @@ impl Unsent {
     ///
     /// # Errors
     /// When the client is gone.
+    #[inline]
     pub(crate) fn send(
         &mut self,
+        socket: impl AsFd,
+        parts: &[&[u8]],
+        own: &mut dyn FnMut(usize) -> Option<Kept>,
+    ) -> io::Result<bool> {
+        self.send_with(SendFlags::NOSIGNAL, socket, parts, own)
+    }
+
+    /// The same for what is followed at once by the end of the connection: that goes in the same packet, which saves both
+    /// ends one, and the client a wake-up.
+    ///
+    /// # Errors
+    /// When the client is gone.
+    pub(crate) fn send_last(
+        &mut self,
+        socket: impl AsFd,
+        parts: &[&[u8]],
+        own: &mut dyn FnMut(usize) -> Option<Kept>,
+    ) -> io::Result<bool> {
+        self.send_with(SendFlags::NOSIGNAL | SendFlags::MORE, socket, parts, own)
+    }
+
+    fn send_with(
+        &mut self,
+        flags: SendFlags,
         socket: impl AsFd,
         parts: &[&[u8]],
         own: &mut dyn FnMut(usize) -> Option<Kept>,
@@ -152,7 +177,11 @@ impl Unsent {
         let mut gone = 0;
         if self.advance(&socket)? {
             let is_long = parts.iter().any(|part| part.len() > AT_ONCE);
-            gone = if is_long { send_parts(&socket, &beginning(parts))? } else { send_parts(&socket, parts)? };
+            gone = if is_long {
+                send_parts(&socket, &beginning(parts), flags)?
+            } else {
+                send_parts(&socket, parts, flags)?
+            };
             self.sent += gone as u64;
         }
         for (index, part) in parts.iter().enumerate() {
@@ -176,7 +205,7 @@ impl Unsent {
     /// When the client is gone.
     #[inline]
     pub(crate) fn send_or_spill(&mut self, socket: impl AsFd, parts: &[&[u8]], temp: &TempFiles) -> io::Result<()> {
-        let gone = if self.is_empty() { send_parts(&socket, parts)? } else { 0 };
+        let gone = if self.is_empty() { send_parts(&socket, parts, SendFlags::NOSIGNAL)? } else { 0 };
         self.sent += gone as u64;
         match parts {
             [part] if part.len() == gone => {}
@@ -385,17 +414,17 @@ fn beginning<'a>(parts: &[&'a [u8]]) -> Vec<&'a [u8]> {
 /// # Errors
 /// When the client is gone.
 #[inline]
-fn send_parts(socket: impl AsFd, parts: &[&[u8]]) -> io::Result<usize> {
+fn send_parts(socket: impl AsFd, parts: &[&[u8]], flags: SendFlags) -> io::Result<usize> {
     // By far most often.
     if let [part] = parts {
-        return until_done(|| send(&socket, part, SendFlags::NOSIGNAL));
+        return until_done(|| send(&socket, part, flags));
     }
     let mut total = 0;
     for group in parts.chunks(PARTS) {
         let sent = match group {
             // Most have few, and room for many takes its time to fill.
-            few if few.len() <= FEW => send_group::<FEW>(&socket, few)?,
-            many => send_group::<PARTS>(&socket, many)?,
+            few if few.len() <= FEW => send_group::<FEW>(&socket, few, flags)?,
+            many => send_group::<PARTS>(&socket, many, flags)?,
         };
         total += sent;
         if total >= TURN || sent < group.iter().map(|part| part.len()).sum() {
@@ -406,13 +435,13 @@ fn send_parts(socket: impl AsFd, parts: &[&[u8]]) -> io::Result<usize> {
 }
 
 /// Hands at most `N` parts to the socket with one call.
-fn send_group<const N: usize>(socket: impl AsFd, parts: &[&[u8]]) -> io::Result<usize> {
+fn send_group<const N: usize>(socket: impl AsFd, parts: &[&[u8]], flags: SendFlags) -> io::Result<usize> {
     let mut slices = [IoSlice::new(&[]); N];
     for (slice, part) in slices.iter_mut().zip(parts) {
         *slice = IoSlice::new(part);
     }
     let slices = &slices[..parts.len().min(N)];
-    until_done(|| sendmsg(&socket, slices, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL))
+    until_done(|| sendmsg(&socket, slices, &mut SendAncillaryBuffer::default(), flags))
 }
 
 /// Asked, taken, and whether all is gone.

@@ -2,12 +2,14 @@
 
 use std::io;
 use std::net::{TcpListener, ToSocketAddrs};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::stat::SFlag;
 use rwsgi_config::SocketConfig;
@@ -153,6 +155,28 @@ fn bind_tcp(host: &str, port: u16, sockets: &SocketConfig) -> io::Result<(OwnedF
         }
     }
     Err(last)
+}
+
+/// Has the kernel keep a client until its first byte is there: a process is woken once for a connection and its request, and
+/// finds both. Who says nothing is accepted after a second, when the kernel asks again whether the client is there.
+///
+/// # Errors
+/// When the system does not have it.
+#[allow(unsafe_code)]
+pub(crate) fn defer_accept(listener: BorrowedFd<'_>) -> nix::Result<()> {
+    let seconds: libc::c_int = 1;
+    let len = size_of_val(&seconds) as libc::socklen_t;
+    // SAFETY: the descriptor is open, and the kernel reads one int.
+    let outcome = unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            (&raw const seconds).cast(),
+            len,
+        )
+    };
+    Errno::result(outcome).map(drop)
 }
 
 /// Replaces a socket file that nobody listens on any more, but never a living one, nor another kind of file.

@@ -262,6 +262,10 @@ fn bind_all(
             // Inherited by what is accepted.
             setsockopt(&listener.fd(), sockopt::KeepAlive, &true)?;
         }
+        if let (Address::Tcp { .. }, false, true) = (&listener.address, is_private, sockets.defers_accept()) {
+            // Not every sandbox has it. It saves work, and nothing depends on it.
+            let _ = listeners::defer_accept(listener.fd());
+        }
         if let Address::Unix(path) = &listener.address {
             if config.vacuum {
                 leftovers.add(path);

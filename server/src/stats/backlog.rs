@@ -25,6 +25,9 @@ pub struct Backlog {
     /// Attempts to connect that were dropped, mostly because the queue was full. A client that tries again is counted
     /// again.
     pub dropped: u32,
+    /// The kernel keeps clients until their first byte (`TCP_DEFER_ACCEPT`). What they send before it, which is nothing but
+    /// that they are there, counts as dropped, too: see [`super::drops`].
+    pub is_deferred: bool,
 }
 
 /// Reads backlogs. Holds the socket to the kernel's diagnosis, once a unix socket was asked about.
@@ -67,7 +70,13 @@ fn tcp(listener: BorrowedFd<'_>) -> nix::Result<Backlog> {
         return Err(Errno::EINVAL);
     }
     let memory: [u32; SK_MEMINFO_VARS] = socket_option(listener, libc::SOL_SOCKET, libc::SO_MEMINFO)?;
-    Ok(Backlog { depth: info.tcpi_unacked, capacity: info.tcpi_sacked, dropped: memory[SK_MEMINFO_DROPS] })
+    let deferred = socket_option::<libc::c_int>(listener, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT);
+    Ok(Backlog {
+        depth: info.tcpi_unacked,
+        capacity: info.tcpi_sacked,
+        dropped: memory[SK_MEMINFO_DROPS],
+        is_deferred: deferred.is_ok_and(|seconds| seconds != 0),
+    })
 }
 
 /// `include/net/tcp_states.h`.
@@ -78,6 +87,7 @@ const SK_MEMINFO_DROPS: usize = 8;
 
 /// Plain data that any bytes are a value of.
 trait Plain: Copy {}
+impl Plain for libc::c_int {}
 impl Plain for libc::tcp_info {}
 impl Plain for [u32; SK_MEMINFO_VARS] {}
 
@@ -134,7 +144,7 @@ fn parse_unix(answer: &[u8], inode: u32) -> nix::Result<Backlog> {
     while at + 4 <= answer.len() {
         let len = usize::from(u16_at(at)?);
         if u16_at(at + 2)? == UNIX_DIAG_RQLEN {
-            return Ok(Backlog { depth: u32_at(at + 4)?, capacity: u32_at(at + 8)?, dropped: 0 });
+            return Ok(Backlog { depth: u32_at(at + 4)?, capacity: u32_at(at + 8)?, ..Backlog::default() });
         }
         at += len.max(4).next_multiple_of(4);
     }
@@ -170,7 +180,7 @@ mod tests {
         listen(&listener, nix::sys::socket::Backlog::new(17).unwrap()).unwrap();
         let local = listener.local_addr().unwrap();
         let read = || Backlogs::default().read(&address(&local.to_string()), listener.as_fd()).unwrap();
-        assert_eq!(read(), Backlog { depth: 0, capacity: 17, dropped: 0 });
+        assert_eq!(read(), Backlog { depth: 0, capacity: 17, ..Backlog::default() });
         let _waiting = [TcpStream::connect(local).unwrap(), TcpStream::connect(local).unwrap()];
         // A connection is there for its client a moment before it is in the queue.
         until(|| read().depth == 2);
@@ -199,7 +209,10 @@ mod tests {
         listen(&listener, nix::sys::socket::Backlog::new(9).unwrap()).unwrap();
         let mut backlogs = Backlogs::default();
         let address = address(&format!("@{name}"));
-        assert_eq!(backlogs.read(&address, listener.as_fd()).unwrap(), Backlog { depth: 0, capacity: 9, dropped: 0 });
+        assert_eq!(
+            backlogs.read(&address, listener.as_fd()).unwrap(),
+            Backlog { depth: 0, capacity: 9, ..Backlog::default() }
+        );
         let _waiting = [(); 3].map(|()| UnixStream::connect_addr(&local).unwrap());
         assert_eq!(backlogs.read(&address, listener.as_fd()).unwrap().depth, 3);
         drop(listener.accept().unwrap());

@@ -3,6 +3,7 @@
 
 pub mod backlog;
 pub mod cell;
+mod drops;
 pub mod generation_sums;
 pub mod generations;
 pub mod memory_sampler;

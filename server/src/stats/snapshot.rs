@@ -89,13 +89,13 @@ pub fn take(subject: &Subject<'_>, state: &mut SnapshotState) -> Taken {
     let pids = subject.workers.iter().flat_map(|worker| &worker.processes).map(|process| process.pid);
     state.memory.sample(pids, MonotonicNanos::now());
 
-    let mut dropped = 0;
+    let (mut dropped, mut deferred) = (0, 0);
     let sockets: Vec<_> = subject
         .sockets
         .iter()
         .map(|socket| {
             let backlog = state.backlog(socket.address, socket.fd);
-            dropped += u64::from(backlog.dropped);
+            *if backlog.is_deferred { &mut deferred } else { &mut dropped } += u64::from(backlog.dropped);
             Socket {
                 name: socket.address.to_string(),
                 proto: socket.protocol.to_owned(),
@@ -121,7 +121,7 @@ pub fn take(subject: &Subject<'_>, state: &mut SnapshotState) -> Taken {
     let router = read_router(subject.scoreboard, state);
     let waiting = sockets.iter().map(|socket| socket.queue).sum::<u64>() + router.depth;
     let capacity = sockets.iter().map(|socket| socket.max_queue).sum();
-    let rejected = dropped + router.rejected;
+    let rejected = dropped + state.drops.turned_away(deferred) + router.rejected;
     let waited = state.worker_latency.encode();
     let snapshot = Snapshot {
         version: env!("CARGO_PKG_VERSION").to_owned(),

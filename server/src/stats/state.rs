@@ -8,6 +8,7 @@ use tracing::warn;
 
 use super::backlog::{Backlog, Backlogs};
 use super::cell::{LatencyCounts, PhaseCounts};
+use super::drops::Drops;
 use super::generations::Living;
 use super::memory_sampler::MemorySampler;
 use crate::clock::Clock;
@@ -21,6 +22,7 @@ pub struct SnapshotState {
     pub(super) memory: MemorySampler,
     backlogs: Backlogs,
     backlog_failed: bool,
+    pub(super) drops: Drops,
     floors: Vec<Floor>,
     /// Latencies of one cell, of one worker, and of all: kept to reuse their memory.
     pub(super) cell_latency: LatencyCounts,
@@ -48,6 +50,7 @@ impl SnapshotState {
             memory: MemorySampler::new(runtime),
             backlogs: Backlogs::default(),
             backlog_failed: false,
+            drops: Drops::new(),
             floors: Vec::new(),
             cell_latency: LatencyCounts::default(),
             worker_latency: LatencyCounts::default(),

@@ -16,7 +16,7 @@ use super::phases::Waits;
 use super::upgrade::UpgradePath;
 use crate::clock::MonotonicNanos;
 use crate::io::body::{Gathering, IntakeError};
-use crate::io::close::{Then, reset_on_close};
+use crate::io::close::{Then, reset_on_close, shut_sending};
 use crate::io::pace::{MinRates, Pace};
 use crate::io::receive::{Received, has_unread, receive};
 use crate::io::temp::TempFiles;
@@ -92,8 +92,6 @@ pub(super) struct LinkEnd {
     pub(super) brought: u8,
     /// How the client's connection can be had, where that is allowed.
     pub(super) upgrade: Option<Box<UpgradePath>>,
-    /// What comes next is the last of the response.
-    last: bool,
     /// What is to be sent with the end of the response: one frame, or nothing.
     held: Vec<u8>,
 }
@@ -113,6 +111,12 @@ pub(super) struct Connection {
     pub(super) unsent: Unsent,
     /// The memory that it takes while no thread waits for it.
     pub(super) parked: Option<Parked>,
+    /// It is closed after the present response, whatever the application says.
+    pub(super) closes: bool,
+    /// What the application sends next is the last of the response.
+    last: bool,
+    /// What was sent last goes with the end of the connection.
+    corked: bool,
     /// Payload that the application's side gave for the present request, bytes.
     pub(super) queued: u64,
     /// What the present request has waited before a thread took it.
@@ -148,6 +152,9 @@ impl Connection {
             body: RequestBody::Empty,
             unsent: Unsent::default(),
             parked: None,
+            closes: false,
+            last: false,
+            corked: false,
             queued: 0,
             waits: Waits::default(),
             watched: false,
@@ -266,7 +273,7 @@ impl Connection {
     /// # Errors
     /// When the other end is gone.
     pub(super) fn end_response(&mut self, end: ResponseEnd, fast: bool) -> io::Result<()> {
-        self.link.last = false;
+        self.last = false;
         if self.is_link() {
             self.phase = ConnectionPhase::Flushing(Then::NextRequest);
             let word = match end {
@@ -283,6 +290,10 @@ impl Connection {
         if end == ResponseEnd::Aborted {
             reset_on_close(&*self.socket);
             self.give_up();
+        } else if std::mem::take(&mut self.corked) && self.unsent.is_empty() {
+            // Not left to closing: that may come later, when a child has a copy of the socket, and with unread bytes it
+            // drops what is not sent.
+            shut_sending(&*self.socket);
         }
         Ok(())
     }
@@ -341,7 +352,12 @@ impl Transport for Connection {
         let len: usize = parts.iter().map(|part| part.len()).sum();
         self.queued += len as u64;
         if !self.is_link() {
-            return self.unsent.send(self.socket.as_fd(), parts, own);
+            if !(self.last && self.closes) {
+                return self.unsent.send(self.socket.as_fd(), parts, own);
+            }
+            // The end of the response comes at once: see `announce_last`.
+            self.corked = true;
+            return self.unsent.send_last(self.socket.as_fd(), parts, own);
         }
         if len == 0 {
             return Ok(self.unsent.is_empty());
@@ -350,7 +366,7 @@ impl Transport for Connection {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a response of 4 GB in one piece"));
         }
         let frame = (len as u32).to_le_bytes();
-        if self.link.last && len <= WORTH_HOLDING {
+        if self.last && len <= WORTH_HOLDING {
             self.link.held.extend_from_slice(&frame);
             parts.iter().for_each(|part| self.link.held.extend_from_slice(part));
             return Ok(self.unsent.is_empty());
@@ -360,7 +376,7 @@ impl Transport for Connection {
     }
 
     fn announce_last(&mut self) {
-        self.link.last = true;
+        self.last = true;
     }
 
     fn send_file(&mut self, head: &[u8], file: File, offset: u64, len: u64) -> io::Result<bool> {

@@ -89,7 +89,10 @@ impl WorkerThread {
         }
         connection.body = RequestBody::new(stored);
         match connection.kind {
-            Kind::Client(SocketProtocol::Uwsgi) => self.serve_uwsgi(py, connection, &head),
+            Kind::Client(SocketProtocol::Uwsgi) => match uwsgi::parse(&head, head.len()) {
+                Ok(Some(packet)) => self.serve_uwsgi(py, connection, &packet, &head),
+                _ => anyhow::bail!("a uwsgi packet changed while its body was gathered"),
+            },
             _ => self.serve_http(py, connection, &head),
         }
     }
@@ -170,13 +173,13 @@ impl WorkerThread {
         if let Err(refusal) = self.check_path(&packet) {
             return Ok(self.refuse(connection, refusal, all));
         }
-        let (packet, rest) = all.split_at(packet.len());
+        let (packet_bytes, rest) = all.split_at(packet.len());
         *bytes = rest;
         if length == 0 {
             connection.body = RequestBody::Empty;
-            return self.serve_uwsgi(py, connection, packet);
+            return self.serve_uwsgi(py, connection, &packet, packet_bytes);
         }
-        Ok(self.gather(connection, packet, Some(length)))
+        Ok(self.gather(connection, packet_bytes, Some(length)))
     }
 
     /// Whether the path that the proxy has decoded is served.

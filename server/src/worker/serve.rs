@@ -106,15 +106,14 @@ impl WorkerThread {
         Ok(connection)
     }
 
+    /// Serves a request of the uwsgi protocol, whose body is complete. `bytes` is what the packet was read from.
     pub(super) fn serve_uwsgi(
         &mut self,
         py: Python<'_>,
         connection: Box<Connection>,
+        packet: &uwsgi::Packet<'_>,
         bytes: &[u8],
     ) -> anyhow::Result<Box<Connection>> {
-        let Ok(Some(packet)) = uwsgi::parse(bytes, bytes.len()) else {
-            anyhow::bail!("a uwsgi packet changed while its body was gathered");
-        };
         let [mut method, mut uri, mut path, mut protocol, mut client, mut request_start] = [&[][..]; 6];
         for (name, value) in packet.vars() {
             match name {
@@ -135,7 +134,7 @@ impl WorkerThread {
         };
         let target = if uri.is_empty() { path } else { uri };
         let line = RequestLine { client, method, uri, target, protocol, request_start };
-        let request = Incoming::Uwsgi(&packet);
+        let request = Incoming::Uwsgi(packet);
         self.serve_one(py, connection, &request, exchange, "", &bytes[uwsgi::HEADER_LEN..], &line)
     }
 
@@ -155,6 +154,7 @@ impl WorkerThread {
         line: &RequestLine<'_>,
     ) -> anyhow::Result<Box<Connection>> {
         connection.queued = 0;
+        connection.closes = !exchange.keep_alive;
         connection.phase = ConnectionPhase::Serving;
         let started = self.now;
         let waited = self.waited(started, std::mem::take(&mut connection.waits), line.request_start);

@@ -72,8 +72,7 @@ pub(super) static FAMILIES: &[Family] = &[
         verdict: Verdict::Needless,
         advice: "the system's default serves as well",
         flags: &[
-            "close-on-exec", "close-on-exec2", "disable-sendfile", "no-defer-accept",
-            "no-fd-passing", "shutdown-sockets", "so-send-timeout", "so-write-timeout", "socket-send-timeout",
+            "close-on-exec", "close-on-exec2", "disable-sendfile", "no-fd-passing", "shutdown-sockets", "so-send-timeout", "so-write-timeout", "socket-send-timeout",
             "socket-write-timeout", "tcp-fast-open-client", "tcp-fastopen-client",
         ],
         values: &[

@@ -1,0 +1,81 @@
+//! Attempts to connect that sockets with `TCP_DEFER_ACCEPT` turned away.
+//!
+//! The kernel counts among such a socket's drops what each client says before its first byte: one for nearly every connection.
+//! What sockets turned away because their queues were full it also counts for all of the network namespace together, and there
+//! nothing else. So the smaller of both is what these sockets can have turned away since the last look: exact where nobody else
+//! in the namespace turns clients away at the same time, and nothing where nobody does.
+
+use std::path::Path;
+
+/// What was seen at the last look, and the sum of what was turned away. The sum never falls.
+#[derive(Debug, Default)]
+pub(super) struct Drops {
+    sockets: u64,
+    namespace: u64,
+    turned_away: u64,
+}
+
+impl Drops {
+    /// From now on.
+    pub(super) fn new() -> Self {
+        Self { namespace: listen_drops().unwrap_or(0), ..Self::default() }
+    }
+
+    /// What was turned away until now. `sockets` is the sum of what the kernel counts for each of them.
+    pub(super) fn turned_away(&mut self, sockets: u64) -> u64 {
+        if sockets != self.sockets
+            && let Some(namespace) = listen_drops()
+        {
+            self.add(sockets, namespace);
+        }
+        self.turned_away
+    }
+
+    fn add(&mut self, sockets: u64, namespace: u64) {
+        // The counts of sockets have 32 bits, and begin again.
+        let both = sockets.saturating_sub(self.sockets).min(namespace.saturating_sub(self.namespace));
+        *self = Self { sockets, namespace, turned_away: self.turned_away + both };
+    }
+}
+
+/// What sockets of this network namespace turned away because their queues were full.
+fn listen_drops() -> Option<u64> {
+    parse(&std::fs::read_to_string(Path::new("/proc/self/net/netstat")).ok()?)
+}
+
+/// Names and numbers are in lines of their own.
+fn parse(text: &str) -> Option<u64> {
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt:"));
+    let (names, numbers) = (lines.next()?, lines.next()?);
+    let at = names.split_ascii_whitespace().position(|name| name == "ListenDrops")?;
+    numbers.split_ascii_whitespace().nth(at)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_namespaces_count_is_found() {
+        let text = "TcpExt: SyncookiesSent ListenOverflows ListenDrops\nTcpExt: 1 2 33\nIpExt: ListenDrops\nIpExt: 9\n";
+        assert_eq!(parse(text), Some(33));
+        assert_eq!(parse("TcpExt: A\nTcpExt: 1\n"), None);
+        assert!(listen_drops().is_some());
+    }
+
+    #[test]
+    fn clients_that_were_kept_until_their_first_byte_are_none_that_were_turned_away() {
+        let mut drops = Drops { namespace: 7, ..Drops::default() };
+        drops.add(1_000, 7);
+        assert_eq!(drops.turned_away, 0);
+        drops.add(1_500, 10);
+        assert_eq!(drops.turned_away, 3);
+        // Another's.
+        drops.add(1_501, 50);
+        assert_eq!(drops.turned_away, 4);
+        // A socket's count began again.
+        drops.add(3, 60);
+        drops.add(5, 61);
+        assert_eq!(drops.turned_away, 5);
+    }
+}
