@@ -19,14 +19,26 @@ REQUESTS, CONCURRENT = 10_000, 1_000
 @pytest.mark.only_rwsgi(why="uWSGI's backlog of 100 turns some of them away")
 @pytest.mark.parametrize("way", ["uwsgi-unix", "uwsgi-tcp", "proxy"])
 def test_no_request_fails(serve, stats_at, tmp_path, way):
-    backend = str(tmp_path / "app.sock") if way == "uwsgi-unix" else tcp()
+    before = stats.turned_away()
+    document = load(serve, stats_at, tmp_path, way)
+    if document["listen_queue_errors"] and stats.turned_away() != before:
+        # Another test's may be among them. A socket that keeps no clients until their first byte counts only its own.
+        again = tmp_path / "again"
+        again.mkdir()
+        document = load(serve, tcp(), again, way, "--no-defer-accept")
+    assert document["listen_queue_errors"] == 0
+
+
+def load(serve, stats_at: str, directory: Path, way: str, *options: str) -> stats.Document:
+    """The stats when all was served."""
+    backend = str(directory / "app.sock") if way == "uwsgi-unix" else tcp()
     example = {"uwsgi-unix": "/run/rwsgi/app.sock", "uwsgi-tcp": "127.0.0.1:3031", "proxy": "127.0.0.1:8000"}[way]
     server = serve(
         *("--http-socket" if way == "proxy" else "--socket", backend, "--module", "demo.wsgi", "--master"),
-        *("--processes", 4, "--threads", 2, "--stats", stats_at),
+        *("--processes", 4, "--threads", 2, "--stats", stats_at, *options),
         cwd=DJANGO,
     )
-    nginx = Nginx(tmp_path, {way: (example, backend)})
+    nginx = Nginx(directory, {way: (example, backend)})
     try:
         ab = subprocess.run(
             ["ab", "-q", "-s", "120", "-n", str(REQUESTS), "-c", str(CONCURRENT), f"http://{nginx.addresses[way]}/"],
@@ -43,4 +55,4 @@ def test_no_request_fails(serve, stats_at, tmp_path, way):
     document = server.wait_stats(lambda document: stats.total(document, "requests") >= REQUESTS, "all counted")
     assert stats.total(document, "requests") == REQUESTS
     assert stats.responses(document) == {"2xx": REQUESTS}
-    assert document["listen_queue_errors"] == 0
+    return document

@@ -104,21 +104,15 @@ def test_a_client_that_says_nothing_is_accepted_all_the_same(serve, address, opt
         assert client.recv(1) == b"", "nobody closes it"
 
 
-def turned_away():
-    """Connections that full queues of this network turned away, whoever's they are."""
-    names, numbers = [line.split() for line in Path("/proc/net/netstat").read_text().splitlines()[:2]]
-    return int(numbers[names.index("ListenDrops")])
-
-
 @pytest.mark.only_rwsgi(why="it counts in another way")
 def test_clients_that_were_accepted_are_none_that_were_turned_away(serve, address, stats_at):
     """The kernel counts them together."""
-    before = turned_away()
+    before = stats.turned_away()
     serve("--http-socket", address, *APP, "--stats", stats_at)
     for _ in range(50):
         assert http.get(address, "/").status == 200
     # Other tests' may have been meanwhile.
-    assert stats.read(stats_at)["listen_queue_errors"] <= turned_away() - before
+    assert stats.read(stats_at)["listen_queue_errors"] <= stats.turned_away() - before
 
 
 def test_a_socket_is_for_some_workers(serve, stats_at):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rig.addresses import connect
 from rig.http import Closed, Connection, head_of
 from rig.waiting import until
 
@@ -127,3 +128,32 @@ def test_a_large_body_arrives_whole_at_a_slow_reader(site):
         # Nothing is read until the server has more than the sockets' buffers hold.
         until(lambda: connection.socket.recv(1, 0x2), "the answer begins")
         assert len(connection.response().body) == size
+
+
+LEAVES = """
+import os, time
+
+class Left:
+    def __del__(self):
+        end = time.monotonic() + 60
+        while not os.path.exists("seen") and time.monotonic() < end:
+            time.sleep(0.01)
+
+def application(environ, start_response):
+    environ["left"] = Left()
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"whole"]
+"""
+
+
+@pytest.mark.only_rwsgi(why="it closes a connection when Python is done with the request")
+def test_the_end_of_a_connection_does_not_wait_for_what_an_application_leaves_behind(serve, address, tmp_path):
+    (tmp_path / "leaves.py").write_text(LEAVES)
+    serve("--http-socket", address, "--wsgi-file", "leaves.py", cwd=tmp_path)
+    with connect(address) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        response = b""
+        while piece := client.recv(65536):
+            response += piece
+    (tmp_path / "seen").touch()
+    assert response.startswith(b"HTTP/1.1 200 ") and response.endswith(b"\r\n\r\nwhole")

@@ -1,4 +1,5 @@
-//! Gives back what a process needed for its start alone: memory that was freed, and pages of programs and libraries.
+//! Gives back what a process needed for its start alone: memory that was freed, and, where it has one thread, pages of
+//! programs and libraries.
 //!
 //! For processes that mostly wait from then on. What a page of a file held is read from the system's cache again when it is
 //! needed after all, which takes about a microsecond.
@@ -11,6 +12,8 @@ use std::ptr::{NonNull, with_exposed_provenance_mut};
 
 use nix::sys::mman::{MmapAdvise, madvise};
 
+use crate::procfs;
+
 /// Gives it back. What the system does not take stays.
 pub(crate) fn what_the_start_needed() {
     #[cfg(target_env = "gnu")]
@@ -18,11 +21,17 @@ pub(crate) fn what_the_start_needed() {
     unsafe {
         nix::libc::malloc_trim(0);
     }
+    // Another thread could load a library now: its parts are laid over a mapping of the whole file, and what is written to
+    // them would be gone.
+    if !procfs::further_threads().is_ok_and(|threads| threads.is_empty()) {
+        return;
+    }
     let Ok(smaps) = std::fs::read_to_string("/proc/self/smaps") else { return };
     for Range { start, end } in of_programs(&smaps) {
         let Some(start_pointer) = NonNull::new(with_exposed_provenance_mut::<c_void>(start)) else { continue };
-        // SAFETY: a private mapping of a file, which nobody may write to and of which no page was changed: the system finds
-        // the same bytes in the file when they are read next, as it does when it is short of memory.
+        // SAFETY: a private mapping of a file, which nobody may write to and of which no page was changed, and there is no
+        // other thread that changes that meanwhile: the system finds the same bytes in the file when they are read next, as it
+        // does when it is short of memory.
         let _ = unsafe { madvise(start_pointer, end - start, MmapAdvise::MADV_DONTNEED) };
     }
 }

@@ -52,7 +52,7 @@ impl Entry {
         let mut number = || std::str::from_utf8(told.next()?).ok()?.parse::<usize>().ok();
         let (for_process, before) = (number()?, number()?);
         let program = OsStr::from_bytes(told.next()?).to_owned();
-        let library = PathBuf::from(first(preload?).0);
+        let library = PathBuf::from(preloaded(preload?).find(|library| is_ours(library))?);
         let words: Vec<OsString> =
             command.strip_suffix(b"\0")?.split(|byte| *byte == 0).map(|word| OsStr::from_bytes(word).into()).collect();
         let arguments = words.get(before..).filter(|arguments| !arguments.is_empty())?.to_vec();
@@ -66,30 +66,37 @@ impl Entry {
     }
 }
 
-/// The first library of `LD_PRELOAD`, and the others.
-fn first(preload: &OsStr) -> (&OsStr, &OsStr) {
-    let bytes = preload.as_bytes();
-    let end = bytes.iter().position(|byte| *byte == b':').unwrap_or(bytes.len());
-    (OsStr::from_bytes(&bytes[..end]), OsStr::from_bytes(bytes.get(end + 1..).unwrap_or_default()))
-}
-
 /// Takes what was told out of the environment.
 pub(crate) fn forget() {
     if std::env::var_os(TOLD).is_none() {
         return;
     }
-    let preload = std::env::var_os(PRELOAD).unwrap_or_default();
-    let (library, others) = first(&preload);
-    let is_ours = Path::new(library).file_name().is_some_and(|name| name.as_bytes().starts_with(b"_rwsgi."));
+    let preload = std::env::var_os(PRELOAD);
     // SAFETY: this process has no other thread yet that reads the environment: it begins here, before the server does.
     unsafe {
         std::env::remove_var(TOLD);
-        match (is_ours, others.is_empty()) {
-            (true, true) => std::env::remove_var(PRELOAD),
-            (true, false) => std::env::set_var(PRELOAD, others),
-            (false, _) => {}
+        match preload.as_deref().map(others) {
+            Some(others) if others.is_empty() => std::env::remove_var(PRELOAD),
+            Some(others) => std::env::set_var(PRELOAD, others),
+            None => {}
         }
     }
+}
+
+/// The libraries of `LD_PRELOAD`.
+fn preloaded(preload: &OsStr) -> impl Iterator<Item = &OsStr> {
+    preload.as_bytes().split(|byte| matches!(byte, b':' | b' ')).map(OsStr::from_bytes)
+}
+
+/// Not by its place: a library that was loaded before may have put itself in front.
+fn is_ours(library: &OsStr) -> bool {
+    Path::new(library).file_name().is_some_and(|name| name.as_bytes().starts_with(b"_rwsgi."))
+}
+
+/// `LD_PRELOAD` without our library, with which nothing but a Python can be started.
+fn others(preload: &OsStr) -> OsString {
+    let others: Vec<_> = preloaded(preload).filter(|library| !is_ours(library)).collect();
+    others.join(OsStr::new(":"))
 }
 
 /// What has a process that is about to be started enter the server without Python.
@@ -129,6 +136,19 @@ mod tests {
     }
 
     #[test]
+    fn what_others_preload_stays() {
+        for (preload, rest) in [
+            ("/p/_rwsgi.abi3.so", ""),
+            ("/p/_rwsgi.abi3.so:/l/a.so /l/b.so:c.so", "/l/a.so:/l/b.so:c.so"),
+            ("/l/agent.so:/p/_rwsgi.abi3.so", "/l/agent.so"),
+            ("/l/agent.so /p/_rwsgi.abi3.so", "/l/agent.so"),
+            ("/l/a.so", "/l/a.so"),
+        ] {
+            assert_eq!(others(preload.as_ref()), rest, "{preload}");
+        }
+    }
+
+    #[test]
     fn a_process_enters_that_was_meant() {
         let entered = |arguments: &[&str]| {
             Some((arguments.iter().map(Into::into).collect(), "/v/bin/python".into(), "/p/_rwsgi.so".into()))
@@ -137,6 +157,7 @@ mod tests {
         let told = "7:1:/v/bin/python";
         assert_eq!(read(told, "/p/_rwsgi.so", console), entered(&["/v/bin/rwsgi", "--http", ":8000", ""]));
         assert_eq!(read(told, "/p/_rwsgi.so:/lib/other.so", console).map(|entry| entry.2), Some("/p/_rwsgi.so".into()));
+        assert_eq!(read(told, "/lib/agent.so:/p/_rwsgi.so", console).map(|entry| entry.2), Some("/p/_rwsgi.so".into()));
         let role = b"/v/bin/python\0-S\0/p/launch.py\0@http\x005\0";
         assert_eq!(read("0:2:/v/bin/python", "/p/_rwsgi.so", role), entered(&["/p/launch.py", "@http", "5"]));
         for (told, command) in [

@@ -6,6 +6,7 @@ import base64
 import json
 import struct
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from rig import http
@@ -31,6 +32,12 @@ def read_http(address: str) -> Document:
     assert answer.status == 200, answer
     assert answer.header("Content-Type") == "application/json", answer.headers
     return json.loads(answer.body)
+
+
+def turned_away() -> int:
+    """Connections that full queues of this network turned away, whoever's they are."""
+    names, numbers = [line.split() for line in Path("/proc/net/netstat").read_text().splitlines()[:2]]
+    return int(numbers[names.index("ListenDrops")])
 
 
 def total(document: Document, key: str) -> int:

@@ -21,9 +21,11 @@ impl Drops {
         Self { namespace: listen_drops().unwrap_or(0), ..Self::default() }
     }
 
-    /// What was turned away until now. `sockets` is the sum of what the kernel counts for each of them.
-    pub(super) fn turned_away(&mut self, sockets: u64) -> u64 {
-        if sockets != self.sockets
+    /// What was turned away until now. `sockets` is the sum of what the kernel counts for each of them; `None` without such a
+    /// socket.
+    pub(super) fn turned_away(&mut self, sockets: Option<u64>) -> u64 {
+        // Also when the sum is the same: what others turned away meanwhile must not be taken for ours at the next look.
+        if let Some(sockets) = sockets
             && let Some(namespace) = listen_drops()
         {
             self.add(sockets, namespace);
@@ -72,6 +74,10 @@ mod tests {
         assert_eq!(drops.turned_away, 3);
         // Another's.
         drops.add(1_501, 50);
+        assert_eq!(drops.turned_away, 4);
+        // Another's, while these sockets counted nothing.
+        drops.add(1_501, 55);
+        drops.add(1_600, 55);
         assert_eq!(drops.turned_away, 4);
         // A socket's count began again.
         drops.add(3, 60);

@@ -89,13 +89,14 @@ pub fn take(subject: &Subject<'_>, state: &mut SnapshotState) -> Taken {
     let pids = subject.workers.iter().flat_map(|worker| &worker.processes).map(|process| process.pid);
     state.memory.sample(pids, MonotonicNanos::now());
 
-    let (mut dropped, mut deferred) = (0, 0);
+    let (mut dropped, mut deferred) = (0, None);
     let sockets: Vec<_> = subject
         .sockets
         .iter()
         .map(|socket| {
             let backlog = state.backlog(socket.address, socket.fd);
-            *if backlog.is_deferred { &mut deferred } else { &mut dropped } += u64::from(backlog.dropped);
+            let sum = if backlog.is_deferred { deferred.get_or_insert(0) } else { &mut dropped };
+            *sum += u64::from(backlog.dropped);
             Socket {
                 name: socket.address.to_string(),
                 proto: socket.protocol.to_owned(),

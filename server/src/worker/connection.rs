@@ -124,8 +124,6 @@ pub(super) struct Connection {
     pub(super) closes: bool,
     /// What the application sends next is the last of the response.
     last: bool,
-    /// What was sent last goes with the end of the connection.
-    corked: bool,
     /// Payload that the application's side gave for the present request, bytes.
     pub(super) queued: u64,
     /// What the present request has waited before a thread took it.
@@ -165,7 +163,6 @@ impl Connection {
             parked: None,
             closes: false,
             last: false,
-            corked: false,
             queued: 0,
             waits: Waits::default(),
             watched: false,
@@ -286,8 +283,14 @@ impl Connection {
         if let Some(taken) = self.stream.take() {
             return self.send_gathered(taken, parts, own);
         }
-        self.corked = true;
-        self.unsent.send_last(self.socket.as_fd(), parts, own)
+        let all_sent = self.unsent.send_last(self.socket.as_fd(), parts, own)?;
+        if all_sent {
+            // Here, for the kernel holds the last packet until then: what the application leaves behind may run its code
+            // first. And not by closing: that may come later, when a child has a copy of the socket, and with unread
+            // bytes it drops what is not sent.
+            shut_sending(&*self.socket);
+        }
+        Ok(all_sent)
     }
 
     fn send_gathered(
@@ -388,10 +391,6 @@ impl Connection {
         if end == ResponseEnd::Aborted {
             reset_on_close(&*self.socket);
             self.give_up();
-        } else if std::mem::take(&mut self.corked) && self.unsent.is_empty() {
-            // Not left to closing: that may come later, when a child has a copy of the socket, and with unread bytes it
-            // drops what is not sent.
-            shut_sending(&*self.socket);
         }
         sent
     }

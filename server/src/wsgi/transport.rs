@@ -19,7 +19,7 @@ pub trait Transport: Send {
     fn send(&mut self, parts: &[&[u8]], own: &mut dyn FnMut(usize) -> Option<Kept>) -> io::Result<bool>;
 
     /// Says that the next [`Transport::send`] is the last of the response, and that the application is done with the
-    /// request: what is sent may wait for what ends the response.
+    /// request: what is sent may wait for what ends the response, or end the connection.
     fn announce_last(&mut self);
 
     /// Says that the next [`Transport::send`] is a piece of a body of which the application makes more: it may be sent a
