@@ -1,7 +1,9 @@
 //! Memory that the http router shares with one thread of a worker, for large bodies: each is copied there once, instead of
 //! twice through a socket, whose buffers cost as much again. The router makes it, and its size is sealed.
 //!
-//!     words │ slots for pieces of responses │ a request's body
+//! ```text
+//! words │ slots for pieces of responses │ a request's body
+//! ```
 //!
 //! A slot belongs to the thread until it has filled it, and to the router until that has passed the bytes on. Neither
 //! waits for the other: what finds no free slot goes over the link. Bytes are read exactly as far as the other side says
