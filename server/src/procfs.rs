@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use nix::unistd::{Pid, SysconfVar, sysconf};
@@ -199,6 +200,15 @@ pub(crate) fn further_threads() -> io::Result<Vec<Pid>> {
         threads.extend(thread.filter(|thread| *thread != process));
     }
     Ok(threads)
+}
+
+/// Waits until the kernel counts a thread of this process no more, which was joined. It still does for a moment then, and who
+/// forks asks it for threads (refork, Python 3.12).
+pub(crate) fn await_end(thread: Pid) {
+    let place = format!("/proc/self/task/{thread}");
+    while Path::new(&place).exists() {
+        std::thread::yield_now();
+    }
 }
 
 /// What the kernel says of a thread of a process.

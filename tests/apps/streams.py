@@ -8,6 +8,16 @@ from urllib.parse import parse_qs
 PLAIN = [("Content-Type", "text/plain")]
 PAUSES = [0.0] * 40 + [0.0003, 0.0012, 0.004]
 
+# How many there are whenever this process forks, before and after.
+THREADS = []
+
+
+def count_threads():
+    THREADS.append(len(os.listdir("/proc/self/task")))
+
+
+os.register_at_fork(before=count_threads)
+
 
 def query(environ):
     return {name: values[-1] for name, values in parse_qs(environ["QUERY_STRING"]).items()}
@@ -102,8 +112,9 @@ def fails(environ, start_response):
 
 
 def forks(environ, start_response):
-    """Forks with pieces that may not have been sent; the child makes more of them."""
+    """Forks with pieces that may not have been sent; the child makes more of them. Says how many threads were seen, if asked to."""
     start_response("200 OK", PLAIN)
+    THREADS.clear()
     for number in range(20):
         for letter in b"abcd":
             yield bytes([letter])
@@ -114,8 +125,11 @@ def forks(environ, start_response):
                     yield b"child"
             finally:
                 os._exit(0)
+        count_threads()
         os.waitpid(child, 0)
         yield b"%d " % number
+    if "threads" in query(environ):
+        yield repr(set(THREADS)).encode()
 
 
 def itself(environ, start_response):

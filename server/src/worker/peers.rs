@@ -7,8 +7,8 @@
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI32};
 use std::thread::JoinHandle;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -39,6 +39,8 @@ pub(super) struct Peers {
     pub(super) ends: AtomicBool,
     pub(super) end_event: EventFd,
     pub(super) watcher: Mutex<Option<JoinHandle<()>>>,
+    /// What the system calls it.
+    pub(super) number: AtomicI32,
 }
 
 impl Peers {
@@ -51,7 +53,7 @@ impl Peers {
         let Some(queue) = queue else { return Ok(None) };
         let (is_asleep, ends) = (AtomicBool::new(true), AtomicBool::new(false));
         let end_event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        Ok(Some(Self { queue, is_asleep, ends, end_event, watcher: Mutex::default() }))
+        Ok(Some(Self { queue, is_asleep, ends, end_event, watcher: Mutex::default(), number: AtomicI32::new(0) }))
     }
 
     /// Whether this is one of its descriptors.

@@ -17,6 +17,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{EpollEvent, EpollTimeout};
 use nix::sys::signal::{SigSet, SigmaskHow};
+use nix::unistd::{Pid, gettid};
 use tracing::{error, warn};
 
 use super::connection::Wait;
@@ -26,6 +27,7 @@ use super::state::{TOKEN_LISTENER, TOKEN_STOP, Worker};
 use super::stop;
 use crate::clock::MonotonicNanos;
 use crate::ids::SlotId;
+use crate::procfs;
 
 /// A request that has taken so long keeps others waiting, ns. Much less than that is a thread that did not get the processor.
 const LONG: u64 = 3_000_000;
@@ -152,6 +154,7 @@ impl Worker {
         if thread.join().is_err() {
             error!("worker {}: its watcher panicked", self.id);
         }
+        procfs::await_end(Pid::from_raw(peers.number.load(Relaxed)));
         let _ = peers.end_event.read();
         peers.ends.store(false, Release);
         peers.is_asleep.store(true, Release);
@@ -159,6 +162,7 @@ impl Worker {
 
     fn watch_threads(&self) {
         let Some(peers) = &self.peers else { return };
+        peers.number.store(gettid().as_raw(), Relaxed);
         let mut quiet = 0;
         let mut pause = PAUSE;
         let mut balance = Balance::default();

@@ -171,6 +171,15 @@ impl Gathered {
         self.due.store(due, SeqCst);
         due
     }
+
+    /// Sends what is here, as far as the socket takes it, without the other thread.
+    pub(super) fn send_early(&self, now: MonotonicNanos) {
+        let mut pieces = self.lock();
+        if self.due() != 0 {
+            let due = pieces.send(now);
+            self.due.store(due, SeqCst);
+        }
+    }
 }
 
 impl Pieces {

@@ -9,8 +9,9 @@
 //! **Order**: only the thread that has the request adds to its buffer; a buffer that is taken, or is being sent, is locked.
 //! While something is in the buffer, nothing waits in the connection's `Unsent`.
 //!
-//! **Forks**: the sender ends before a fork and begins again after it, so that no lock of it is held and no thread is missed.
-//! In a child the buffers are the parent's to send: there nothing is gathered and nothing is sent of them.
+//! **Forks**: before a fork the sender ends, so that no lock of it is held and no thread is missed, and what is gathered is
+//! sent. After it the sender begins again if a client has not taken all, or when there is something new. In a child the
+//! buffers are the parent's to send: there nothing is gathered and nothing is sent of them.
 
 mod forks;
 mod gathered;
@@ -26,6 +27,7 @@ use self::gathered::Gathered;
 pub(super) use self::gathered::Taken;
 use self::sender::Sender;
 pub(super) use self::stream::{Stream, enter};
+use crate::clock::MonotonicNanos;
 
 /// How long a piece may be held, ns.
 const HELD: u64 = 1_000_000;
@@ -57,11 +59,15 @@ impl Streams {
         self.is_child.load(Acquire)
     }
 
-    /// Ends the thread that sends, if there is one: a fork would not take it along. It begins again when it is needed.
+    /// Sends what is gathered and ends the thread that sends, if there is one: a fork would not take it along. It begins again
+    /// when it is needed.
     pub(super) fn end_sender(&self) {
         // A child has no such thread, and its lock may have been another thread's.
         if !self.is_child() {
             self.sender.end();
+            // So that it need not begin again for what is here.
+            let now = MonotonicNanos::now();
+            self.gathered.iter().for_each(|gathered| gathered.send_early(now));
         }
     }
 }

@@ -2,21 +2,20 @@
 //! first piece on that is gathered, and it sleeps while nothing is.
 
 use std::io;
-use std::path::Path;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicI32};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{Builder, JoinHandle, park, park_timeout, yield_now};
+use std::thread::{Builder, JoinHandle, park, park_timeout};
 use std::time::Duration;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
-use nix::unistd::gettid;
+use nix::unistd::{Pid, gettid};
 use tracing::warn;
 
 use super::gathered::Gathered;
 use super::{HELD, Streams};
 use crate::clock::MonotonicNanos;
-use crate::stacks;
+use crate::{procfs, stacks};
 
 /// It makes one call after another; a signal's handler has its place too.
 const STACK: usize = 256 * 1024;
@@ -67,11 +66,7 @@ impl Sender {
         self.ends.store(true, Release);
         handle.thread().unpark();
         let _ = handle.join();
-        // The system still counts it for a moment then, and who forks asks the system for threads (refork, Python 3.12).
-        let place = format!("/proc/self/task/{}", self.number.load(Acquire));
-        while Path::new(&place).exists() {
-            yield_now();
-        }
+        procfs::await_end(Pid::from_raw(self.number.load(Acquire)));
         self.ends.store(false, Release);
         self.asleep.store(true, SeqCst);
     }
@@ -87,7 +82,7 @@ impl Streams {
         }
     }
 
-    /// After a fork: what was gathered meanwhile has a sender again.
+    /// After a fork: what a client has not taken has a sender again. Otherwise there is none: Python may look for threads now.
     pub(super) fn begin_again(self: &Arc<Self>) {
         if !self.is_child() && self.gathered.iter().any(|gathered| gathered.due() != 0) {
             self.begun();

@@ -133,9 +133,11 @@ fn the_sender_sends_what_its_thread_does_not_and_comes_back_when_it_was_ended() 
         gather(&streams, 1, &socket, b"some");
         gather(&streams, 1, &socket, b" more");
         if round % 4 == 3 {
-            // As around a fork: what was there before the end is sent after it.
+            // As around a fork: nothing is left then that needs a thread.
             streams.end_sender();
+            assert_eq!(streams.gathered[1].due(), 0);
             streams.begin_again();
+            assert!(streams.sender.sleeps());
         }
         arrives(&client, b"some more");
     }
@@ -156,6 +158,19 @@ fn a_client_that_does_not_read_holds_up_no_other() {
     assert!(streams.sender.sleeps(), "it waits where nobody would wake it");
     gather(&streams, 1, &socket, b"in time");
     arrives(&client, b"in time");
+    streams.end_sender();
+}
+
+#[test]
+fn what_a_slow_client_has_not_taken_before_a_fork_is_sent_after_it() {
+    let (socket, client) = pair();
+    fill(&socket);
+    let streams = Streams::new(1);
+    gather(&streams, 0, &socket, b"late");
+    streams.end_sender();
+    streams.begin_again();
+    read(&client);
+    arrives(&client, b"late");
     streams.end_sender();
 }
 
