@@ -96,7 +96,7 @@ impl Router<'_> {
         // Not its successor's: both would write to the memory.
         let is_of_thread = |link: &Link| link.slot == Some(slot) && link.thread == thread && link.pid == asker.pid;
         let Some(key) = self.links.keys(is_of_thread).pop() else { return };
-        let has_spare = self.passed_files.fill_spare(&asker.fd);
+        let has_spare = self.passed_files.fill_spare(&self.epoll.0);
         if !has_spare && !self.passed_files.are_too_many {
             self.take_files(false);
         }
@@ -130,7 +130,7 @@ impl Router<'_> {
         // The file has its place.
         self.passed_files.spare.pop();
         let taken = lane.take_file();
-        if !self.passed_files.fill_spare(&lane.socket) && !self.passed_files.are_too_many {
+        if !self.passed_files.fill_spare(&self.epoll.0) && !self.passed_files.are_too_many {
             self.take_files(false);
         }
         let part = match taken {
