@@ -4,6 +4,7 @@ use pyo3::exceptions::PySystemExit;
 use pyo3::prelude::*;
 use tracing::error;
 
+use super::MODULE;
 use crate::wsgi::traceback;
 
 /// What a process does when its hooks of the fork have run.
@@ -20,9 +21,10 @@ pub(crate) enum AfterFork {
 /// The function of this name, if the application has assigned one.
 ///
 /// # Errors
-/// When the module is not there.
+/// When Python has no memory left.
 pub(crate) fn find<'py>(py: Python<'py>, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
-    let hook = py.import("uwsgi")?.dict().get_item(name)?;
+    let Some(module) = MODULE.get(py) else { return Ok(None) };
+    let hook = module.bind(py).dict().get_item(name)?;
     Ok(hook.filter(PyAnyMethods::is_callable))
 }
 

@@ -46,12 +46,16 @@ pub(crate) fn count_logged() -> u64 {
     here::server().map_or(0, |server| server.share.board.count_logged())
 }
 
+/// The module. Importing it again for each call of a hook costs more than what a short one does.
+static MODULE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
+
 /// Makes the module, under both of its names.
 ///
 /// # Errors
 /// When Python has no memory left.
 pub(crate) fn install(py: Python<'_>, setup: &Setup) -> PyResult<()> {
     let module = make(py, setup)?;
+    let _ = MODULE.set(py, module.clone().unbind());
     let modules = py.import("sys")?.getattr("modules")?;
     modules.set_item("uwsgi", &module)?;
     modules.set_item("rwsgi", &module)?;
