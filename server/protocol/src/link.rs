@@ -16,8 +16,8 @@
 //! A response is frames: a length (32 bits, little-endian) and that many bytes, which go to the client as they are. The
 //! worker writes the complete HTTP response for the client's version, chunked framing included. A length of
 //! [`DONE_KEEP`] or [`DONE_CLOSE`] in place of a frame ends it, and says what becomes of the client's connection;
-//! [`FAST`] is added when the thread was done with it soon. [`ABORTED`] ends a response that did not come to its end:
-//! the client's connection is reset, or it would take what it has for the whole.
+//! [`FAST`] is added when the router may send the thread further requests ahead. [`ABORTED`] ends a response that did not
+//! come to its end: the client's connection is reset, or it would take what it has for the whole.
 //!
 //! A thread can have a *lane* besides its link, for large bodies ([`Purpose::Lane`]): a connection for descriptors, and
 //! memory that both map. A piece of a response that lies there is [`in_slot`] in place of a frame; a part of a file,
@@ -38,7 +38,7 @@ pub const AHEAD_MAX: usize = 8;
 pub const DONE_KEEP: u32 = 0xFFFF_FFF0;
 /// In place of a frame's length: the response is complete, the client's connection is to be closed.
 pub const DONE_CLOSE: u32 = 0xFFFF_FFF1;
-/// Added to both: the request took the thread less than [`FAST_NS`].
+/// Added to both: the request took the thread less than [`FAST_NS`], and its response is not a large one.
 pub const FAST: u32 = 2;
 /// What is fast: a request that waits behind several of these waits no longer than a turn of the router's loop, ns.
 pub const FAST_NS: u64 = 250_000;
