@@ -6,13 +6,15 @@
 
 mod other_threads;
 
+use std::mem;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use pyo3::{Py, PyAny, Python};
+use rustix::event::PollFlags;
 use tracing::{error, info, warn};
 
 use crate::api::{self, here};
@@ -20,6 +22,7 @@ use crate::auxiliary;
 use crate::fork::{Forked, fork_announced};
 use crate::give_back;
 use crate::hooks;
+use crate::io::wait::until_ready;
 use crate::ipc::first::receive_first;
 use crate::ipc::inherit::InheritedFd;
 use crate::ipc::{Answer, Order, Role, Setup, receive_message, send_message};
@@ -33,6 +36,9 @@ use crate::system_limits;
 use crate::worker::{self, Next, NextForkServer};
 use crate::wsgi::{application, interpreter, threads};
 use rwsgi_config::hooks::Phase;
+
+/// After this time without an order there is probably no further one soon.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// Serves one generation's forks until the master closes `channel`. In a forked process, does its work instead.
 /// Returns the exit status of the process.
@@ -116,7 +122,7 @@ fn serve_forks(py: Python<'_>, channel: OwnedFd, mut setup: Setup, scoreboard: S
     other_threads::warn_of_them(py);
     warn_of_greenlets(py);
     // Before the first fork: what is free would be copied into each worker that allocates it.
-    give_back::what_the_start_needed();
+    give_back::memory_and_pages();
     tell_loaded(py, &channel, started)?;
     let mut server = ForkServer { channel, setup, scoreboard, application };
     loop {
@@ -154,7 +160,11 @@ impl ForkServer {
     /// the process does after that.
     fn take_orders(self, py: Python<'_>) -> anyhow::Result<Next> {
         let Self { channel, setup, scoreboard, application } = self;
+        let mut has_forked = false;
         loop {
+            if mem::take(&mut has_forked) && until_ready(&channel, PollFlags::IN, QUIET).is_err() {
+                give_back::pages();
+            }
             let order = match receive_message(channel.as_fd()) {
                 Ok(Some(order)) => order,
                 Ok(None) => return Ok(Next::Exit(0)),
@@ -165,6 +175,7 @@ impl ForkServer {
             };
             let Order::Fork { child, role, is_first } = order;
             other_threads::let_them_rest(py);
+            has_forked = true;
             let announce = |pid: Pid| send_message(channel.as_fd(), &Answer::Forked { child, pid: pid.as_raw() });
             match fork_announced(py, announce) {
                 Ok(Forked::Parent) => {}

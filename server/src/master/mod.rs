@@ -73,7 +73,7 @@ mod vassal;
 mod watchdog;
 mod worker_orders;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tokio::sync::mpsc;
@@ -87,6 +87,7 @@ pub(crate) use self::state::Reread;
 use self::state::{Master, Phase};
 use self::timers::Timer;
 use crate::daemon::Starter;
+use crate::give_back;
 use crate::ipc::Notice;
 use crate::local_time;
 use crate::log_limit;
@@ -96,6 +97,9 @@ use crate::stats::snapshot::Purpose;
 use crate::system_limits;
 use crate::vassal::Link;
 use rwsgi_config::{Config, ControlSocket};
+
+/// After this time without an event there is probably no further one soon.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// Runs the server until it is stopped; returns its exit status. `own_emperor` is the emperor that it is a vassal of.
 ///
@@ -163,6 +167,7 @@ async fn serve(
         };
         if let Some(event) = event {
             master.take(event);
+            master.give_back_soon(Instant::now());
         }
         let now = Instant::now();
         for timer in master.timers.take_due(now) {
@@ -239,6 +244,13 @@ impl Master {
         }
     }
 
+    /// Something was done that is not done all the time: when nothing of the kind follows, its code is given back.
+    fn give_back_soon(&mut self, now: Instant) {
+        if self.any_ready {
+            self.timers.set(Timer::GiveBack, now + QUIET);
+        }
+    }
+
     /// Does what a timer was set for. Its user sets it again if needed.
     fn fire(&mut self, timer: Timer, now: Instant) {
         match timer {
@@ -263,7 +275,12 @@ impl Master {
             Timer::Drained => self.drained(),
             Timer::StopLate => self.stop_late(),
             Timer::Saturation => self.watch_saturation(now),
-            Timer::OutOfMemory => self.watch_out_of_memory(now),
+            Timer::OutOfMemory => {
+                self.watch_out_of_memory(now);
+                // Of a server that nobody asks anything, this look touches more code than all else together.
+                self.give_back_soon(now);
+            }
+            Timer::GiveBack => give_back::memory_and_pages(),
             Timer::Canary => self.canary_is_over(),
             Timer::WorkerOrders => self.watch_worker_orders(now),
             Timer::Refork => self.cancel_refork("the process that the worker has forked is not ready in time"),

@@ -14,7 +14,6 @@ use super::process::{End, signal};
 use super::reason::Why;
 use super::state::{Master, Phase};
 use crate::clock::UnixMicros;
-use crate::give_back;
 use crate::ids::{ChildId, GenerationNumber};
 use crate::ipc::inherit::InheritedFd;
 use crate::ipc::{Answer, InheritedListener, Order, Role, Setup};
@@ -145,9 +144,7 @@ impl Master {
             }
         }
         if let Some(&super::children::Child { post: Post::Worker(worker), generation, .. }) = self.children.get(child) {
-            if !std::mem::replace(&mut self.any_ready, true) {
-                give_back::what_the_start_needed();
-            }
+            self.any_ready = true;
             self.reload_count.serves(generation);
             self.canary_served();
             self.worker_ready(worker);

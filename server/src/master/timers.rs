@@ -54,6 +54,8 @@ pub(super) enum Timer {
     Saturation,
     /// Processes that the kernel has killed for want of memory are counted.
     OutOfMemory,
+    /// What only the start needed, or something rare, is given back to the system.
+    GiveBack,
     /// A canary was not kept in time.
     Canary,
     /// A worker has not obeyed in time.

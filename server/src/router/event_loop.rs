@@ -17,6 +17,7 @@ use super::keyed::Key;
 use super::state::{Pause, Router, RouterConfig, SECOND, interest};
 use super::token::Token;
 use crate::clock::MonotonicNanos;
+use crate::give_back;
 use crate::io::accept::client_of;
 use crate::io::pace::{Pace, Seen, log_slow_response};
 use crate::ipc::{RouterOrder, receive_message};
@@ -37,6 +38,7 @@ pub(crate) fn run(config: RouterConfig, board: &Arc<Scoreboard>) -> anyhow::Resu
     let mut router = Router::new(config, board)?;
     let mut scratch = vec![0; SCRATCH];
     let mut events = [EpollEvent::empty(); EVENTS];
+    give_back::memory_and_pages();
     while !(router.stopping && router.clients.is_empty()) {
         let patience = router.patience();
         if router.turn(&mut scratch, &mut events, patience)? == Flow::Exit {

@@ -54,6 +54,7 @@ use self::state::{OwnListener, Worker};
 use self::streams::Streams;
 use self::worker_thread::WorkerThread;
 use crate::api::{self, AfterFork};
+use crate::give_back;
 use crate::hooks::{self, EXIT_HOOK_FAILED};
 use crate::ids::{ChildId, SlotId, ThreadIndex, WorkerId};
 use crate::io::accept::Listener;
@@ -250,6 +251,7 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<Next
     }
     orders::memory::remember_start();
     state.notices.tell_ready()?;
+    give_back::pages();
     let Some(mut first) = (!threads.is_empty()).then(|| threads.remove(0)) else { return Ok(Next::Exit(0)) };
     let others: Vec<_> = threads
         .into_iter()
